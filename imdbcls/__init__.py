@@ -1,0 +1,1 @@
+"""Which classification head is better, and is the difference real?"""
