@@ -18,7 +18,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from imdbcls.data.sources import read_sample
+from imdbcls.data.sample import read_sample
 from imdbcls.errors import UserError
 from imdbcls.hub import download
 
@@ -134,9 +134,7 @@ def set_dropout(config: PretrainedConfig, dropout: float | None, attention_dropo
                     setattr(config, name, probability)
 
 
-def tiny_backbone(
-    *, name: str, pretrained: bool, dropout: float | None, attention_dropout: float | None
-) -> Backbone:
+def tiny_backbone(*, name: str, pretrained: bool, dropout: float | None, attention_dropout: float | None) -> Backbone:
     """A random two-layer encoder over the sample corpus's most frequent words: for tests; it is never pretrained."""
     if pretrained:
         raise UserError("backbone=tiny has no pretrained weights: leave backbone.pretrained=false.")
@@ -156,9 +154,7 @@ def tiny_backbone(
 def word_tokenizer() -> PreTrainedTokenizerFast:
     """A lower-casing word tokenizer whose vocabulary is the sample corpus's most frequent words."""
     splitter = pre_tokenizers.BertPreTokenizer()
-    words = Counter(
-        word for text in read_sample().train.texts for word, _ in splitter.pre_tokenize_str(text.lower())
-    )
+    words = Counter(word for text in read_sample().train.texts for word, _ in splitter.pre_tokenize_str(text.lower()))
     specials = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
     frequent = sorted(words, key=lambda word: (-words[word], word))[: TINY_VOCABULARY - len(specials)]
     tokenizer = Tokenizer(models.WordLevel({word: index for index, word in enumerate(specials + frequent)}, "[UNK]"))

@@ -42,6 +42,7 @@ def build_corpus(config: Mapping[str, Any]) -> Corpus:
     return make_corpus(
         instantiate(data["source"]),
         validation_fraction=data["validation_fraction"],
+        test_fraction=data["test_fraction"],
         split_seed=data["split_seed"],
         train_limit=data["train_limit"],
         validation_limit=data["validation_limit"],

@@ -8,7 +8,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,12 +17,15 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from imdbcls.console import say
+from imdbcls.errors import UserError
+
 MANIFEST = "manifest.json"
 STATE = "state.json"
 MAX_JSON_BYTES = 64 * 2**20
 
 
-class CheckpointError(ValueError):
+class CheckpointError(UserError):
     """A checkpoint that may not be used, with the file and the reason."""
 
 
@@ -77,11 +80,26 @@ def load(folder: Path) -> Checkpoint:
     return Checkpoint(folder, tensors, read_json(folder / STATE))
 
 
-def candidates(folder: Path) -> Iterator[Path]:
-    """Where a whole checkpoint may lie after a kill during `save`: in its place, or beside it under either name."""
+def newest(folder: Path) -> Checkpoint | None:
+    """The newest whole checkpoint in a place or, after a kill during `save`, beside it; says which ones it passes over.
+
+    Returns None where none was ever saved; raises CheckpointError where there are some and none of them is whole.
+    """
+    problems = []
     for path in (folder.with_name(folder.name + ".new"), folder, folder.with_name(folder.name + ".old")):
-        if path.exists():
-            yield path
+        if not path.exists():
+            continue
+        try:
+            return load(path)
+        except CheckpointError as error:
+            problems.append(str(error))
+            if path.name.endswith(".new"):  # begun and not finished: what it was to replace is still there
+                problems.pop()
+            else:
+                say(f"Passed over: {error}")
+    if problems:
+        raise CheckpointError(f"No checkpoint in {folder.parent} can be used. {problems[0]}")
+    return None
 
 
 def read_json(path: Path) -> dict[str, Any]:

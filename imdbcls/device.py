@@ -42,7 +42,9 @@ def choose_hardware(device: str, precision: str) -> Hardware:
         available.insert(0, "cuda")
     chosen = available[0] if device == "auto" else device
     if chosen not in available:
-        raise UserError(f"device={device} was asked for, and PyTorch finds only: {', '.join(available)}; use device=auto.")
+        raise UserError(
+            f"device={device} was asked for, and PyTorch finds only: {', '.join(available)}; use device=auto."
+        )
     if precision == "auto":
         precision = "bf16" if computes_bf16(chosen) else "fp32"
     return Hardware(torch.device(chosen), precision)

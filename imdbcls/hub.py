@@ -1,14 +1,20 @@
 """The Hugging Face hub: a model already downloaded, else one download, else one sentence."""
 
-import os
-import socket
+import threading
 from pathlib import Path
-from urllib.parse import urlparse
 
 from imdbcls.errors import UserError
 
-FILES = ["config.json", "model*.safetensors*", "tokenizer*", "vocab*", "merges.txt", "special_tokens_map.json", "*.model"]
-CONNECT_SECONDS = 4.0
+FILES = [
+    "config.json",
+    "model*.safetensors*",
+    "tokenizer*",
+    "vocab*",
+    "merges.txt",
+    "special_tokens_map.json",
+    "*.model",
+]
+HUB_TIMEOUT = 6.0  # seconds until a hub that does not answer counts as unreachable
 
 
 def download(repository: str) -> Path:
@@ -30,23 +36,35 @@ def download(repository: str) -> Path:
     )
     if constants.HF_HUB_OFFLINE:
         raise UserError(f"The model {repository} is not in the local cache and HF_HUB_OFFLINE is set. {ways_out}")
-    if not reachable(constants.ENDPOINT):
-        raise UserError(f"The model {repository} is not in the local cache and {constants.ENDPOINT} cannot be reached. {ways_out}")
+    if not reaches_hub():
+        raise UserError(
+            f"The model {repository} is not in the local cache and {constants.ENDPOINT} cannot be reached. {ways_out}"
+        )
     try:
         return Path(snapshot_download(repository, allow_patterns=FILES))
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         raise UserError(f"The model {repository} could not be downloaded: {error}. {ways_out}") from error
 
 
-def reachable(url: str) -> bool:
-    """Whether a TCP connection to the URL's host, or to the proxy in front of it, opens within a few seconds."""
-    target = urlparse(url)
-    proxy = os.environ.get(f"{target.scheme}_proxy") or os.environ.get(f"{target.scheme}_proxy".upper())
-    if proxy:
-        target = urlparse(proxy)
-    port = target.port or (443 if target.scheme == "https" else 80)
-    try:
-        with socket.create_connection((target.hostname or "", port), timeout=CONNECT_SECONDS):
-            return True
-    except OSError:
+def reaches_hub() -> bool:
+    """Ask the hub for anything, once: whether some answer came within `HUB_TIMEOUT` seconds."""
+    import huggingface_hub
+    import huggingface_hub.constants
+
+    if huggingface_hub.constants.HF_HUB_OFFLINE:
         return False
+    answered = threading.Event()
+
+    def ask() -> None:
+        try:
+            huggingface_hub.get_session().head(huggingface_hub.constants.ENDPOINT, timeout=HUB_TIMEOUT)
+            answered.set()
+        except Exception:
+            # Whatever went wrong (names, routes, certificates), there is no hub to be had.
+            return
+
+    # In a thread, because looking up a name may block for longer than any timeout of the client.
+    thread = threading.Thread(target=ask, daemon=True)
+    thread.start()
+    thread.join(HUB_TIMEOUT)
+    return answered.is_set()

@@ -18,12 +18,27 @@ from imdbcls.runs import RunFolder, config_hash, group_hash
 from imdbcls.scoring import Predictions
 from imdbcls.trainer import Trainer
 
-DISTRIBUTIONS = ("imdbcls", "torch", "transformers", "tokenizers", "datasets", "safetensors", "hydra-core", "wandb", "numpy")
+DISTRIBUTIONS = (
+    "imdbcls",
+    "torch",
+    "transformers",
+    "tokenizers",
+    "datasets",
+    "safetensors",
+    "hydra-core",
+    "wandb",
+    "numpy",
+)
 NUM_MISTAKES = 50  # of the test split, in W&B's table
 
 
 def announce(
-    config: Mapping[str, Any], folder: RunFolder, hardware: Hardware, corpus: Corpus, model: Classifier, trainer: Trainer
+    config: Mapping[str, Any],
+    folder: RunFolder,
+    hardware: Hardware,
+    corpus: Corpus,
+    model: Classifier,
+    trainer: Trainer,
 ) -> None:
     """Say what is about to be trained, on what, and where it will lie."""
     for note in corpus.notes:
@@ -107,7 +122,9 @@ def git_commit() -> str | None:
     """The commit that this package's code was checked out from; None where it was installed from a wheel."""
     package = Path(__file__).parent
     tracked = subprocess.run(
-        ["git", "-C", str(package), "ls-files", "--error-unmatch", Path(__file__).name], capture_output=True, check=False
+        ["git", "-C", str(package), "ls-files", "--error-unmatch", Path(__file__).name],
+        capture_output=True,
+        check=False,
     )
     if tracked.returncode != 0:
         return None

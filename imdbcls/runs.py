@@ -26,7 +26,16 @@ if TYPE_CHECKING:
     from imdbcls.scoring import Predictions
 
 # Keys that cannot change a result: runs that differ in them alone are the same run.
-NEUTRAL_KEYS = ("tracker", "progress", "runs_dir", "study", "checkpoint", "data.cache_dir", "trainer.log_every", "plugins")
+NEUTRAL_KEYS = (
+    "tracker",
+    "progress",
+    "runs_dir",
+    "study",
+    "checkpoint",
+    "data.cache_dir",
+    "trainer.log_every",
+    "plugins",
+)
 SEED_KEYS = ("seed", "data.order_seed")
 
 
@@ -82,7 +91,9 @@ class RunFolder:
             except BlockingIOError as error:
                 lock.seek(0)
                 owner = lock.read().strip() or "another process"
-                raise UserError(f"The run {self.path} is being worked on by {owner}; wait for it or stop it.") from error
+                raise UserError(
+                    f"The run {self.path} is being worked on by {owner}; wait for it or stop it."
+                ) from error
             lock.truncate(0)
             lock.write(f"process {os.getpid()} on {socket.gethostname()}")
             lock.flush()

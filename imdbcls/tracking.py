@@ -331,3 +331,6 @@ def _shut_down() -> None:
 
 def _first_line(error: BaseException) -> str:
     return (str(error) or type(error).__name__).splitlines()[0].rstrip(".")
+
+
+Tracker = WandbTracker | NoTracker

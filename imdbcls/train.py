@@ -6,6 +6,7 @@ is known to be sound.
 
 import sys
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -58,9 +59,6 @@ def train(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def fit_and_score(config: Mapping[str, Any], folder: "RunFolder") -> dict[str, Any]:
     """Build, fit, score and record one run; what ends it early is recorded too, then raised."""
-    from imdbcls.console import quiet_libraries
-
-    quiet_libraries()
     from imdbcls import build, report
     from imdbcls.scoring import score
     from imdbcls.trainer import Interrupted
@@ -87,7 +85,7 @@ def fit_and_score(config: Mapping[str, Any], folder: "RunFolder") -> dict[str, A
             raise
         predictions = {}
         for name, split in (("validation", validation), ("test", test)):
-            predictions[name] = score(model, split.batches, hardware, trainer.progress.of(name))
+            predictions[name] = score(model, split.batches, hardware, partial(trainer.progress.evaluating, name))
             folder.write_predictions(name, split.documents, split.tokens.lengths, predictions[name])
         result = report.result_of(config, folder, corpus, model, trainer, predictions)
         tracker.log_test(

@@ -7,8 +7,8 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,8 +16,8 @@ from torch.nn.utils import clip_grad_norm_
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from imdbcls import checkpoint
-from imdbcls.checkpoint import Checkpoint
+from imdbcls import checkpoint, optim
+from imdbcls.console import say
 from imdbcls.data.batches import Batch, EvalBatches, TrainBatches
 from imdbcls.device import Hardware, seed_everything_at
 from imdbcls.metrics import metrics_of
@@ -116,7 +116,7 @@ class Trainer:
         Raises NonFiniteError, and Interrupted where `should_stop` turned true.
         """
         self.model.train()
-        self.progress.start(self.num_steps, self.state.step)
+        self.progress.start(self.num_steps, self.state.step, self.epochs)
         last_save = time.monotonic()
         while self.state.epoch < self.epochs:
             steps_done = self.state.step - self.state.epoch * self.train_batches.steps_per_epoch
@@ -193,7 +193,7 @@ class Trainer:
                 "train/tokens_per_second": window.tokens / window.seconds,
             },
         )
-        self.progress.logged(loss, documents_per_second)
+        self.progress.step(self.state.step, self.state.epoch + 1, loss, documents_per_second)
 
     def log(self, tracker: Tracker, figures: dict[str, float]) -> None:
         point = {"step": self.state.step, "epoch": self.state.step / self.train_batches.steps_per_epoch, **figures}
@@ -219,29 +219,37 @@ class Trainer:
     def score(self, split: str) -> Predictions:
         batches = self.validation_batches if split == "validation" else self.watched_test_batches
         assert batches is not None, split
-        on_progress = lambda done, total: self.progress.evaluating(split, done, total)  # noqa: E731
-        return score(self.model, batches, self.hardware, on_progress)
+        return score(self.model, batches, self.hardware, partial(self.progress.evaluating, split))
 
     def save(self) -> None:
         """Write checkpoints/last: weights, optimizer, schedule, and where the training stands."""
         self.state.log_bytes = self.metrics_log.sync()
-        optimizer_tensors, optimizer_rest = split_optimizer_state(self.optimizer)
-        window = {**asdict(self.window), "losses": [loss.item() for loss in self.window.losses]}
+        tensors, settings = optim.state_of(self.optimizer)
+        window = {**vars(self.window), "losses": [loss.item() for loss in self.window.losses]}
         state = {
             "train": asdict(self.state),
             "window": window,
-            "optimizer": optimizer_rest,
-            "schedule": schedule_state(self.schedule),
+            "optimizer": settings,
+            "schedule": self.schedule.state_dict(),
         }
-        tensors = {"model": self.model.state_dict(), "optimizer": optimizer_tensors}
-        checkpoint.save(self.checkpoints / "last", tensors, state)
+        checkpoint.save(self.checkpoints / "last", {"model": self.model.state_dict(), "optimizer": tensors}, state)
 
-    def resume(self, saved: Checkpoint) -> None:
+    def resume(self, saved: checkpoint.Checkpoint) -> None:
         """Stand exactly where a checkpoint was saved; what was logged after it is dropped from the record."""
         self.model.load_state_dict(saved.tensors["model"])
-        load_optimizer_state(self.optimizer, saved.tensors["optimizer"], saved.state["optimizer"])
+        optim.load_state(self.optimizer, saved.tensors["optimizer"], saved.state["optimizer"])
         self.schedule.load_state_dict(saved.state["schedule"])
         self.state = TrainState(**saved.state["train"])
         losses = [torch.tensor(loss) for loss in saved.state["window"]["losses"]]
         self.window = Window(**{**saved.state["window"], "losses": losses})
         self.metrics_log.rewind(self.state.log_bytes)
+
+    def resume_last(self) -> int | None:
+        """Continue from the newest checkpoint that verifies; returns its step, or None where there is none."""
+        saved = checkpoint.newest(self.checkpoints / "last")
+        if saved is None:
+            self.metrics_log.rewind(0)
+            return None
+        self.resume(saved)
+        say(f"Continuing at step {self.state.step:,} of {self.num_steps:,}, from {saved.folder}.")
+        return self.state.step

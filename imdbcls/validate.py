@@ -4,7 +4,6 @@ import ast
 import math
 import re
 from collections.abc import Iterator, Mapping
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +30,7 @@ NUMBERS: dict[str, tuple[type, float, float, bool]] = {
     "backbone.attention_dropout": (float, 0.0, BELOW_ONE, True),
     "head.dropout": (float, 0.0, BELOW_ONE, False),
     "data.validation_fraction": (float, math.nextafter(0.0, 1.0), BELOW_ONE, False),
+    "data.test_fraction": (float, math.nextafter(0.0, 1.0), BELOW_ONE, False),
     "data.split_seed": (int, 0, 2**63 - 1, False),
     "data.order_seed": (int, 0, 2**63 - 1, False),
     "data.train_limit": (int, 1, math.inf, True),
@@ -136,10 +136,11 @@ def is_allowed(target: Any, plugins: tuple[str, ...]) -> bool:
 
 def names_defined_in(module: str) -> set[str]:
     """The classes and functions that one of the project's modules defines itself; what it imports does not count."""
-    root = find_spec("imdbcls")
-    assert root is not None and root.origin is not None
-    source = Path(root.origin).parent.joinpath(*module.split(".")[1:]).with_suffix(".py")
-    if not re.fullmatch(r"imdbcls(\.\w+)+", module) or not source.is_file():
+    if not re.fullmatch(r"imdbcls(\.\w+)+", module):
+        return set()
+    place = Path(__file__).parent.joinpath(*module.split(".")[1:])
+    source = next((path for path in (place.with_suffix(".py"), place / "__init__.py") if path.is_file()), None)
+    if source is None:
         return set()
     tree = ast.parse(source.read_text(encoding="utf-8"))
     return {node.name for node in tree.body if isinstance(node, ast.ClassDef | ast.FunctionDef)}

@@ -5,7 +5,7 @@ B documents of a batch, T tokens of its padded width.
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -38,6 +38,22 @@ class Batch:
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    def to(self, device: torch.device) -> "Batch":
+        """The same batch with its tensors on a device; copies from pinned memory do not block."""
+        if device.type == "cpu":
+            return self
+
+        def move(tensor: Tensor) -> Tensor:
+            pinned = tensor.pin_memory() if device.type == "cuda" else tensor
+            return pinned.to(device, non_blocking=True)
+
+        return replace(
+            self,
+            input_ids_BT=move(self.input_ids_BT),
+            mask_BT=move(self.mask_BT),
+            labels_B=move(self.labels_B),
+        )
 
     def split(self, num_documents: int) -> "list[Batch]":
         """Cut into micro-batches of `num_documents` (the last may be smaller), each trimmed to its own longest row."""
@@ -143,6 +159,10 @@ class EvalBatches:
 
     def __len__(self) -> int:
         return len(self._plan)
+
+    @property
+    def num_documents(self) -> int:
+        return len(self._cutter)
 
     def __iter__(self) -> Iterator[Batch]:
         for rows in self._plan:

@@ -1,7 +1,6 @@
 """`data=hub`: any labelled data set of the Hugging Face hub, or one already in the local `HF_HOME`."""
 
 import contextlib
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,9 +9,7 @@ from imdbcls.data.documents import Source
 from imdbcls.data.files import make_source
 from imdbcls.data.tables import Table
 from imdbcls.errors import UserError
-
-# Seconds until a hub that does not answer counts as unreachable.
-HUB_TIMEOUT = 6.0
+from imdbcls.hub import reaches_hub
 
 
 def read_hub(
@@ -32,13 +29,13 @@ def read_hub(
     `config` is the data set's own configuration name, or None for its default. Class names are the data
     set's where it declares them. `HF_HOME`, `HF_ENDPOINT`, `HF_TOKEN` and `HF_HUB_OFFLINE` are respected.
 
-    Raises UserError for a hub that cannot be reached within `HUB_TIMEOUT` seconds, an unknown data set,
+    Raises UserError for a hub that cannot be reached within `imdbcls.hub.HUB_TIMEOUT` seconds, an unknown data set,
     configuration, split or column.
     """
     import datasets
 
     try:
-        with _offline_unless(Path(path).exists() or _reaches_hub()):
+        with _offline_unless(Path(path).exists() or reaches_hub()):
             loaded = datasets.load_dataset(path, config)
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
         raise UserError(_explain(path, error)) from error
@@ -58,30 +55,6 @@ def read_hub(
     return make_source(
         tables, text_column, label_column, id_column, group_column, origin=f"hub data set {path}", labels=labels
     )
-
-
-def _reaches_hub() -> bool:
-    """Ask the hub for anything, once: whether some answer came within `HUB_TIMEOUT` seconds."""
-    import huggingface_hub
-    import huggingface_hub.constants
-
-    if huggingface_hub.constants.HF_HUB_OFFLINE:
-        return False
-    answered = threading.Event()
-
-    def ask() -> None:
-        try:
-            huggingface_hub.get_session().head(huggingface_hub.constants.ENDPOINT, timeout=HUB_TIMEOUT)
-            answered.set()
-        except Exception:
-            # Whatever went wrong (names, routes, certificates), there is no hub to be had.
-            return
-
-    # In a thread, because looking up a name may block for longer than any timeout of the client.
-    thread = threading.Thread(target=ask, daemon=True)
-    thread.start()
-    thread.join(HUB_TIMEOUT)
-    return answered.is_set()
 
 
 @contextlib.contextmanager
