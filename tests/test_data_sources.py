@@ -304,7 +304,7 @@ MISTAKES: dict[str, tuple[str, str | bytes | Callable[[Path], None], str]] = {
     ),
     "missing column": (
         "d.csv",
-        "review,label\na,x\n",
+        "review,label\na,x\nb,y\n",
         r"has no column 'text' \(data.text_column\); it has 'review', 'label'",
     ),
     "one class": ("d.csv", "text,label\na,x\nb,x\n", "every document has the label 'x'"),
@@ -356,7 +356,7 @@ def test_mistakes_between_the_files(tmp_path: Path) -> None:
     other = tmp_path / "test.csv"
     other.write_text("text,label,id\na,good,1\nb,ugly,1\n")
     with pytest.raises(
-        UserError, match="test.csv, line 3: label 'ugly' is not one of the labels in training: bad, good"
+        UserError, match=r"test.csv, line 3: label 'ugly' is not one of the labels in training: bad, good"
     ):
         read(train, test=other)
     with pytest.raises(UserError, match=r"data.test=.*nowhere.csv: there is no such file"):

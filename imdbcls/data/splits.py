@@ -110,7 +110,7 @@ def _carve(part: _Part, name: str, fraction: float, split_seed: int, num_classes
     def distance(counts: NDArray[np.float64]) -> float:
         return float(((counts - targets) ** 2 / np.maximum(targets, 1)).sum())
 
-    for unit in order:
+    for unit in order if (counts < targets).any() else ():
         if unit not in taken and distance(counts + counts_of[unit]) < distance(counts):
             counts = counts + counts_of[unit]
             taken.add(unit)
