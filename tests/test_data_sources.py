@@ -185,9 +185,12 @@ def test_hub_reader_takes_columns_splits_and_class_names(tmp_path: Path, monkeyp
 
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
     features = datasets.Features(
-        {"body": datasets.Value("string"), "topic": datasets.ClassLabel(names=["world", "sports", "business"])}
+        {
+            "body": datasets.Value("string"),
+            "topic": datasets.ClassLabel(names=["world", "sports", "unused", "business"]),
+        }
     )
-    rows = {"body": [f"News {row}" for row in range(30)], "topic": [row % 3 for row in range(30)]}
+    rows = {"body": [f"News {row}" for row in range(30)], "topic": [[0, 1, 3][row % 3] for row in range(30)]}
     table = datasets.Dataset.from_dict(rows, features=features)
     (tmp_path / "news").mkdir()
     table.to_parquet(tmp_path / "news" / "train.parquet")
@@ -208,7 +211,7 @@ def test_hub_reader_takes_columns_splits_and_class_names(tmp_path: Path, monkeyp
 
     source = read_news()
     assert source.label_names == ("world", "sports", "business")
-    assert source.train.labels.tolist() == rows["topic"]
+    assert source.train.labels.tolist() == [row % 3 for row in range(30)]
     assert source.test is not None and source.test.ids[3] == "test/000003"
     with pytest.raises(UserError, match=r"no split 'tset' \(data.test_split\); it has train, validation"):
         read_news(test_split="tset")

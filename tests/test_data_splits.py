@@ -63,7 +63,7 @@ def test_stratified_near_the_asked_fraction() -> None:
         assert np.abs(counts - np.array([40, 20])).max() <= 1, counts
         of_six = replace(one_by_one, train=replace(one_by_one.train, groups=films))
         counts = np.bincount(split(of_six, seed, validation_fraction=0.25).validation.labels)
-        assert np.abs(counts - np.array([100, 50])).max() <= 3, counts
+        assert np.abs(counts - np.array([100, 50])).max() <= 6, f"{counts}: off by more than one film"
         # Here one film alone holds 36 % and, joined by duplicates, a few hold most: as near as they allow.
         counts = np.bincount(split(make_source(), seed, validation_fraction=0.25).validation.labels)
         assert np.abs(counts - np.array([100, 50])).max() <= 15, counts

@@ -39,8 +39,8 @@ def make_source(
 ) -> Source:
     """Turn the tables of `train` and, where there are any, `validation` and `test` into a source.
 
-    `labels` maps a label as written in the data to the name of its class, in class order; None takes the
-    labels that occur in train. Raises UserError as `read_files`.
+    The classes are the labels that occur in train. `labels` maps a label as written in the data to the name
+    of its class, in class order; None leaves the labels as they are. Raises UserError as `read_files`.
     """
     found = sort_labels(find_label_keys(tables["train"], label_column))
     if len(found) < 2:
@@ -48,8 +48,8 @@ def make_source(
             f"{tables['train'].name}: every document has the label {found[0]!r}; "
             "a classifier needs at least two classes in training."
         )
-    if labels is None:
-        labels = {key: key for key in found}
+    # A class that is declared and never occurs in training cannot be learnt, and is none.
+    labels = {key: key for key in found} if labels is None else {key: labels[key] for key in labels if key in found}
     splits: dict[str, Documents] = {
         split: to_documents(
             table,

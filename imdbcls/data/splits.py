@@ -26,7 +26,7 @@ def make_corpus(
 
     Validation is carved out of train unless the source has one, and test likewise (`test_fraction`), first,
     where the source has none. A carved split is stratified by class; a group and exact duplicates (equal
-    after runs of white space are made one space) lie whole on one side. What is carved depends on the
+    but for white space) lie whole on one side. What is carved depends on the
     documents and `split_seed` alone: not on the order of rows, not on the limits.
 
     A limit of n keeps n documents, stratified by class and seeded by `split_seed`; a smaller limit's
@@ -64,15 +64,16 @@ def make_corpus(
 
 @dataclass(frozen=True)
 class _Part:
-    """Documents with a key of each text, equal for exact duplicates (white space normalised)."""
+    """Documents with a key of each text, equal for texts that are equal once white space is removed."""
 
     documents: Documents
     text_keys: list[str]
 
     @classmethod
     def of(cls, documents: Documents) -> "_Part":
-        normalised = (" ".join(text.split()) for text in documents.texts)
-        return cls(documents, [hashlib.blake2b(text.encode(), digest_size=16).hexdigest() for text in normalised])
+        # Deleting bytes takes a quarter of the time of splitting and joining, and every job of a sweep waits for it.
+        stripped = (text.encode().translate(None, b" \t\n\r\v\f") for text in documents.texts)
+        return cls(documents, [hashlib.blake2b(text, digest_size=16).hexdigest() for text in stripped])
 
     def __len__(self) -> int:
         return len(self.documents)
