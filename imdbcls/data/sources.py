@@ -25,8 +25,9 @@ def make_source(
     The classes are the labels that occur in train. `labels` maps a label as written in the data to the name
     of its class, in class order; None leaves the labels as they are.
 
-    Raises UserError, naming file and row, for a table without rows, a missing column, an empty or missing text, a missing label or
-    group, a label that does not occur in train, an id that occurs twice, and for a single class.
+    Raises UserError, naming file and row, for a table without rows, a missing column, an empty or missing
+    text, a missing label or group, a label that does not occur in train, an id that occurs twice, and for a
+    single class.
     """
     for table in tables.values():
         if not table.numbers:

@@ -136,24 +136,17 @@ def _read_csv(path: Path, delimiter: str) -> Table:
 
 
 def _read_text(path: Path) -> str:
-    raw = path.read_bytes()
-    return decode_utf8(raw, str(path))
+    return decode_utf8(path.read_bytes(), str(path))
 
 
 def decode_utf8(raw: bytes, name: str) -> str:
     """Decode a text file's bytes. Raises UserError with the line and the byte offset where it is not UTF-8."""
     try:
-        return raw.decode("utf-8-sig")
+        return raw.decode("utf-8").removeprefix("\ufeff")
     except UnicodeDecodeError as error:
-        # With utf-8-sig the offset may count from behind the mark; a second decoding counts from the file's start.
-        offset = error.start
-        try:
-            raw.decode("utf-8")
-        except UnicodeDecodeError as plain:
-            offset = plain.start
-        line = raw.count(b"\n", 0, offset) + 1
+        line = raw.count(b"\n", 0, error.start) + 1
         hint = " (it looks like UTF-16)" if raw[:2] in (b"\xff\xfe", b"\xfe\xff") else ""
         raise UserError(
-            f"{name}, line {line:,}: byte 0x{raw[offset]:02x} at offset {offset:,} is not UTF-8{hint}; "
+            f"{name}, line {line:,}: byte 0x{raw[error.start]:02x} at offset {error.start:,} is not UTF-8{hint}; "
             "save the file as UTF-8."
         ) from error
