@@ -110,7 +110,6 @@ def _explain(path: str, error: Exception) -> str:
     if isinstance(error, ConnectionError):
         return (
             f"data.path={path}: the hub cannot be reached, its cache does not hold the data set and no folder here has "
-            "that name; give data.path a local copy, point HF_HOME at a filled cache, or try data=sample, which needs no "
-            "network."
+            "that name; give data.path a local copy, point HF_HOME at a filled cache, or try data=sample (no network)."
         )
     return f"data.path={path}: the hub's data set could not be loaded: {' '.join(str(error).split())[:300]}"
