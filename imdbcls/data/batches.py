@@ -82,8 +82,10 @@ class TrainBatches:
     Each epoch the documents are permuted, cut into blocks of `BATCHES_PER_BLOCK` batches (at least two blocks),
     sorted by length within each block, cut into batches, and the batches of all blocks permuted. So a
     document meets, anew in each epoch, others drawn from the 1/64 or so of the corpus nearest to it in
-    length, at a random time; what is not random is that lengths within a batch are alike. Where the
-    documents do not fill the last batch, a random choice of them forms a smaller one.
+    length, at a random time; what is not random is that lengths within a batch are alike. On IMDB at 512
+    tokens, 2 % of the pairs that share a batch do so again in the next epoch (13 % with 4,000 documents,
+    28 % with 1,000; ungrouped 0.06, 0.4 and 1.5 %). Where the documents do not fill the last batch, a random
+    choice of them forms a smaller one.
 
     `batch_size` is in documents, `max_length` and widths in tokens, special ones included. `truncation` is
     `head`, `tail` or `head_tail`: what is kept of a longer document.

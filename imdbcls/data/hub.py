@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from imdbcls.data.documents import Source
-from imdbcls.data.files import make_source
+from imdbcls.data.sources import make_source
 from imdbcls.data.tables import Table
 from imdbcls.errors import UserError
 from imdbcls.hub import reaches_hub
@@ -82,7 +82,7 @@ def _explain(path: str, error: Exception) -> str:
         )
     if isinstance(error, ConnectionError):
         return (
-            f"data.path={path}: the hub cannot be reached and the data set is not in its cache; give data.path a "
-            "local copy, point HF_HOME at a filled cache, or try data=sample, which needs no network."
+            f"data.path={path}: the hub cannot be reached, its cache does not hold the data set and no folder here has "
+            "that name; give data.path a local copy, point HF_HOME at a filled cache, or try data=sample (no network)."
         )
     return f"data.path={path}: the hub's data set could not be loaded: {' '.join(str(error).split())[:300]}"

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from imdbcls.data.documents import Source
-from imdbcls.data.files import make_source
 from imdbcls.data.hub import read_hub
+from imdbcls.data.sources import make_source
 from imdbcls.data.tables import Table, decode_utf8, read_parquet
 from imdbcls.errors import UserError
 

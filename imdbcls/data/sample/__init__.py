@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from imdbcls.data.documents import Source
-from imdbcls.data.files import make_source
+from imdbcls.data.sources import make_source
 from imdbcls.data.tables import read_table
 
 LABELS = {"0": "negative", "1": "positive"}

@@ -1,0 +1,160 @@
+"""Checks the columns of tables and turns them into a source: the step that every reader ends with."""
+
+import math
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from imdbcls.data.documents import Documents, Source
+from imdbcls.data.tables import Table
+from imdbcls.errors import UserError
+
+
+def make_source(
+    tables: dict[str, Table],
+    text_column: str,
+    label_column: str,
+    id_column: str | None,
+    group_column: str | None,
+    *,
+    origin: str,
+    labels: dict[str, str] | None = None,
+) -> Source:
+    """Turn the tables of `train` and, where there are any, `validation` and `test` into a source.
+
+    The classes are the labels that occur in train. `labels` maps a label as written in the data to the name
+    of its class, in class order; None leaves the labels as they are.
+
+    Raises UserError, naming file and row, for a table without rows, a missing column, an empty or missing
+    text, a missing label or group, a label that does not occur in train, an id that occurs twice, and for a
+    single class.
+    """
+    for table in tables.values():
+        if not table.numbers:
+            raise UserError(f"{table.name} holds no documents.")
+    found = _sort_labels(_find_label_keys(tables["train"], label_column))
+    if len(found) < 2:
+        raise UserError(
+            f"{tables['train'].name}: every document has the label {found[0]!r}; "
+            "a classifier needs at least two classes in training."
+        )
+    # A class that is declared and never occurs in training cannot be learnt, and is none.
+    labels = {key: key for key in found} if labels is None else {key: labels[key] for key in labels if key in found}
+    splits: dict[str, Documents] = {
+        split: _to_documents(
+            table,
+            split,
+            text_column=text_column,
+            label_column=label_column,
+            id_column=id_column,
+            group_column=group_column,
+            label_keys=tuple(labels),
+            label_names=tuple(labels.values()),
+        )
+        for split, table in tables.items()
+    }
+    return Source(
+        train=splits["train"],
+        test=splits.get("test"),
+        validation=splits.get("validation"),
+        label_names=tuple(labels.values()),
+        origin=origin,
+    )
+
+
+def _to_documents(
+    table: Table,
+    split: str,
+    *,
+    text_column: str,
+    label_column: str,
+    id_column: str | None,
+    group_column: str | None,
+    label_keys: Sequence[str],
+    label_names: Sequence[str],
+) -> Documents:
+    """Check one split's columns and return them as documents.
+
+    A row whose label is `label_keys[i]` becomes class i. Without an id column, ids are the split's
+    name and the row counted from 0 (`train/000017`).
+    """
+    raw_texts = table.column(text_column, "data.text_column")
+    _refuse(table, [not isinstance(text, str) or not text.strip() for text in raw_texts], f"no text in {text_column!r}")
+    texts = [str(text) for text in raw_texts]
+
+    class_of = {key: index for index, key in enumerate(label_keys)}
+    keys = _find_label_keys(table, label_column)
+    unseen = [row for row, key in enumerate(keys) if key not in class_of]
+    if unseen:
+        names = [key if key == name else f"{key} ({name})" for key, name in zip(label_keys, label_names, strict=True)]
+        raise UserError(
+            f"{table.name}, {table.where(unseen[0])}: label {keys[unseen[0]]!r} is not one of the labels in training: "
+            f"{_shorten(names)}{_more(unseen)}."
+        )
+    labels = np.array([class_of[key] for key in keys], dtype=np.int64)
+
+    if id_column is None:
+        ids = [f"{split}/{row:06d}" for row in range(len(texts))]
+    else:
+        ids = _as_strings(table, id_column, "data.id_column")
+        first_row: dict[str, int] = {}
+        for row, name in enumerate(ids):
+            if first_row.setdefault(name, row) != row:
+                raise UserError(
+                    f"{table.name}, {table.where(row)}: id {name!r} occurs before, in {table.where(first_row[name])}; "
+                    "ids must be unique."
+                )
+    groups = None if group_column is None else _as_strings(table, group_column, "data.group_column")
+    return Documents(ids, texts, labels, groups)
+
+
+def _find_label_keys(table: Table, label_column: str) -> list[str]:
+    """Return every row's label as text (`1`, `true`, `sports`). Raises UserError for a missing label, with its row."""
+    values = table.column(label_column, "data.label_column")
+    keys = [_label_key(value) for value in values]
+    _refuse(table, [key is None for key in keys], f"no label in {label_column!r}")
+    for row, value in enumerate(values):
+        if not isinstance(value, (str, int, float)) or (isinstance(value, float) and not value.is_integer()):
+            raise UserError(f"{table.name}, {table.where(row)}: label {value!r} is neither text nor a whole number.")
+    return [str(key) for key in keys]
+
+
+def _sort_labels(keys: Iterable[str]) -> tuple[str, ...]:
+    """Return the distinct labels in class order: by value if all are whole numbers, else by name."""
+    distinct = set(keys)
+    try:
+        return tuple(sorted(distinct, key=lambda key: (int(key), key)))
+    except ValueError:
+        return tuple(sorted(distinct))
+
+
+def _label_key(value: object) -> str | None:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float):
+        # A column of whole numbers with gaps is written as floats by pandas.
+        return None if math.isnan(value) else str(int(value)) if value.is_integer() else str(value)
+    if isinstance(value, str):
+        value = value.strip()
+        return None if value == "" or value.lower() == "nan" else value
+    return None if value is None else str(value)
+
+
+def _as_strings(table: Table, name: str, key: str) -> list[str]:
+    values = [_label_key(value) for value in table.column(name, key)]
+    _refuse(table, [value is None for value in values], f"no value in {name!r} ({key})")
+    return [str(value) for value in values]
+
+
+def _refuse(table: Table, bad: Sequence[bool], problem: str) -> None:
+    rows = [row for row, is_bad in enumerate(bad) if is_bad]
+    if rows:
+        raise UserError(f"{table.name}, {table.where(rows[0])}: {problem}{_more(rows)}.")
+
+
+def _more(rows: Sequence[int]) -> str:
+    return "" if len(rows) == 1 else f" (and {len(rows) - 1:,} more)"
+
+
+def _shorten(names: Sequence[str]) -> str:
+    return ", ".join(names[:12]) + (f" and {len(names) - 12:,} more" if len(names) > 12 else "")
