@@ -4,9 +4,11 @@ The only module that imports wandb, and only once a run is opened.
 """
 
 import contextlib
+import glob
 import http.client
 import json
 import os
+import shutil
 import ssl
 import subprocess
 import sys
@@ -210,6 +212,7 @@ class WandbTracker:
         self._folder.mkdir(parents=True, exist_ok=True)
         if mode == "online":
             problem = None
+            earlier_logs = set(self._logs())
             if _answers(session.base_url, min(_PROBE_SECONDS, self._connect_seconds)):
                 try:
                     self._run = self._start("online")
@@ -217,6 +220,8 @@ class WandbTracker:
                 except Exception as error:
                     problem = _first_line(error)
                     _stop_helper()
+                    for log in set(self._logs()) - earlier_logs:  # empty, but viewers would list it
+                        shutil.rmtree(log.parent, ignore_errors=True)
             else:
                 problem = f"{session.base_url} does not answer"
             if problem is not None:
@@ -288,7 +293,7 @@ class WandbTracker:
         if self._resumed_step is None:
             return -1
         last_step = -1
-        for log in self._folder.glob(f"wandb/*run-*-{self._identity.name}/*.wandb"):
+        for log in self._logs():
             command = [sys.executable, "-m", "wandb", "leet", "inspect", str(log), "--summary", "--json"]
             try:
                 answer = subprocess.run(command, capture_output=True, timeout=_PROBE_SECONDS, check=True).stdout
@@ -296,6 +301,10 @@ class WandbTracker:
             except (OSError, subprocess.SubprocessError, ValueError, KeyError):
                 last_step = max(last_step, self._resumed_step)
         return last_step
+
+    def _logs(self) -> Iterator[Path]:
+        """The W&B logs of this run's processes so far."""
+        return self._folder.glob(f"wandb/*run-*/run-{glob.escape(self._identity.name)}.wandb")
 
     def _set_environment(self) -> None:
         wanted = {
