@@ -1,0 +1,170 @@
+"""Backbones: a pretrained encoder with its tokenizer, from a hub id, a local folder, an installed package or thin air."""
+
+from collections import Counter
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+import torch
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoTokenizer,
+    BertConfig,
+    BertModel,
+    PretrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+)
+
+from imdbcls.data.sources import read_sample
+from imdbcls.errors import UserError
+from imdbcls.hub import download
+
+PACKAGE_PREFIX = "package:"
+TINY_VOCABULARY = 2000
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """An encoder (float32, on the CPU, without a pooler) and what its head and its documents need to know of it."""
+
+    name: str
+    encoder: PreTrainedModel
+    tokenizer: PreTrainedTokenizerFast
+
+    @property
+    def hidden_size(self) -> int:
+        return self.encoder.config.hidden_size
+
+    @property
+    def max_length(self) -> int:
+        """The longest document the encoder takes, in tokens, special tokens included."""
+        positions = getattr(self.encoder.embeddings, "position_embeddings", None)
+        if positions is not None and positions.padding_idx is not None:
+            return positions.num_embeddings - positions.padding_idx - 1  # RoBERTa counts positions from padding_idx + 1
+        return self.encoder.config.max_position_embeddings
+
+    def save(self, folder: Path) -> None:
+        """Write the architecture and the tokenizer, without weights: `load_backbone` reads them with `pretrained=False`."""
+        self.encoder.config.save_pretrained(folder)
+        self.tokenizer.save_pretrained(folder)
+
+
+def load_backbone(
+    *, name: str, path: str, pretrained: bool, dropout: float | None, attention_dropout: float | None
+) -> Backbone:
+    """Load an encoder and its tokenizer. Only safetensors weights are read; code that comes with a model never runs.
+
+    `path` is a local folder, `package:NAME/FOLDER` (inside an installed Python package) or a hub id. Without
+    `pretrained` the architecture gets random weights, from PyTorch's current random state. The dropout probabilities
+    replace the model's own where they are not None. Raises UserError where the model cannot be found or read.
+    """
+    folder = locate(path)
+    try:
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(f"backbone.path={path} holds no readable configuration and tokenizer: {error}") from error
+    set_dropout(config, dropout, attention_dropout)
+    if pretrained:
+        encoder = load_weights(path, folder, config)
+    else:
+        encoder = AutoModel.from_config(config, dtype=torch.float32, attn_implementation="sdpa")
+    if getattr(encoder, "pooler", None) is not None:
+        encoder.pooler = None  # the head takes its place
+    return Backbone(name, encoder, tokenizer)
+
+
+def load_weights(path: str, folder: Path, config: PretrainedConfig) -> PreTrainedModel:
+    if not any(folder.glob("*.safetensors")):
+        raise UserError(
+            f"backbone.path={path} has no *.safetensors weights, the only kind that is loaded; "
+            "give a folder that has them, or set backbone.pretrained=false for random weights."
+        )
+    encoder, report = AutoModel.from_pretrained(
+        folder,
+        config=config,
+        dtype=torch.float32,
+        attn_implementation="sdpa",
+        use_safetensors=True,
+        trust_remote_code=False,
+        output_loading_info=True,
+    )
+    missing = sorted(key for key in report["missing_keys"] if not key.startswith("pooler."))
+    if missing:
+        raise UserError(
+            f"backbone.path={path}: the weights lack {len(missing)} of the encoder's tensors, {missing[0]} first; "
+            "the file belongs to another architecture or is incomplete."
+        )
+    return encoder
+
+
+def locate(path: str) -> Path:
+    """The local folder that holds the model `path` names, downloaded from the hub where it is a hub id."""
+    if path.startswith(PACKAGE_PREFIX):
+        package, _, subfolder = path.removeprefix(PACKAGE_PREFIX).partition("/")
+        spec = find_spec(package)
+        if spec is None or spec.origin is None:
+            distribution = package.replace("_", "-")
+            raise UserError(
+                f"backbone.path={path} needs the Python package {package}, which is not installed: "
+                f"pip install {distribution} (or imdbcls[quickstart])."
+            )
+        return Path(spec.origin).parent / subfolder
+    folder = Path(path).expanduser()
+    if folder.is_dir():
+        return folder
+    if path.startswith((".", "/", "~")) or path.count("/") > 1:
+        raise UserError(f"backbone.path={path} is no folder here; give a local folder with config.json, or a hub id.")
+    return download(path)
+
+
+def set_dropout(config: PretrainedConfig, dropout: float | None, attention_dropout: float | None) -> None:
+    """Write the probabilities under the names that the architecture uses."""
+    wanted = {
+        dropout: ("hidden_dropout_prob", "embedding_dropout", "mlp_dropout"),
+        attention_dropout: ("attention_probs_dropout_prob", "attention_dropout"),
+    }
+    for probability, names in wanted.items():
+        if probability is not None:
+            for name in names:
+                if hasattr(config, name):
+                    setattr(config, name, probability)
+
+
+def tiny_backbone(
+    *, name: str, pretrained: bool, dropout: float | None, attention_dropout: float | None
+) -> Backbone:
+    """A random two-layer encoder over the sample corpus's most frequent words: for tests; it is never pretrained."""
+    if pretrained:
+        raise UserError("backbone=tiny has no pretrained weights: leave backbone.pretrained=false.")
+    config = BertConfig(
+        vocab_size=TINY_VOCABULARY,
+        hidden_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=128,
+        max_position_embeddings=512,
+    )
+    set_dropout(config, dropout, attention_dropout)
+    config._attn_implementation = "sdpa"
+    return Backbone(name, BertModel(config, add_pooling_layer=False), word_tokenizer())
+
+
+def word_tokenizer() -> PreTrainedTokenizerFast:
+    """A lower-casing word tokenizer whose vocabulary is the sample corpus's most frequent words."""
+    splitter = pre_tokenizers.BertPreTokenizer()
+    words = Counter(
+        word for text in read_sample().train.texts for word, _ in splitter.pre_tokenize_str(text.lower())
+    )
+    specials = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
+    frequent = sorted(words, key=lambda word: (-words[word], word))[: TINY_VOCABULARY - len(specials)]
+    tokenizer = Tokenizer(models.WordLevel({word: index for index, word in enumerate(specials + frequent)}, "[UNK]"))
+    tokenizer.normalizer = normalizers.Lowercase()
+    tokenizer.pre_tokenizer = splitter
+    tokenizer.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]", sep_token="[SEP]"
+    )

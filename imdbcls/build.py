@@ -1,0 +1,145 @@
+"""From a configuration to finished objects: the only caller of `instantiate`."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from hydra.utils import instantiate
+from torch import nn
+
+from imdbcls.backbone import Backbone, load_backbone
+from imdbcls.data.batches import EvalBatches, TrainBatches
+from imdbcls.data.documents import Corpus, Documents
+from imdbcls.data.splits import make_corpus
+from imdbcls.data.tokens import Tokens, tokenize
+from imdbcls.device import Hardware, choose_hardware, seed_everything_at
+from imdbcls.errors import UserError
+from imdbcls.model import Classifier
+from imdbcls.optim import parameter_groups
+from imdbcls.progress import Progress
+from imdbcls.runs import MetricsLog, RunFolder
+from imdbcls.tracking import RunIdentity, Tracker
+from imdbcls.trainer import Trainer
+
+INITIALISATION = -1  # the random state of the first weights; training step n draws from state n
+
+
+@dataclass(frozen=True)
+class ScoredSplit:
+    """A split to be scored: its documents, their tokens and their batches."""
+
+    documents: Documents
+    tokens: Tokens
+    batches: EvalBatches
+
+
+def build_hardware(config: Mapping[str, Any]) -> Hardware:
+    return choose_hardware(config["device"], config["precision"])
+
+
+def build_corpus(config: Mapping[str, Any]) -> Corpus:
+    data = config["data"]
+    return make_corpus(
+        instantiate(data["source"]),
+        validation_fraction=data["validation_fraction"],
+        split_seed=data["split_seed"],
+        train_limit=data["train_limit"],
+        validation_limit=data["validation_limit"],
+        test_limit=data["test_limit"],
+    )
+
+
+def build_backbone(config: Mapping[str, Any]) -> Backbone:
+    seed_everything_at(config["seed"], INITIALISATION)
+    return fitting(config, instantiate(config["backbone"]))
+
+
+def rebuild_backbone(config: Mapping[str, Any], folder: RunFolder) -> Backbone:
+    """A finished run's backbone from its folder alone: the architecture and the tokenizer, for weights still to come."""
+    names = ("name", "dropout", "attention_dropout")
+    settings = {name: config["backbone"][name] for name in names}
+    return fitting(config, load_backbone(path=str(folder.backbone), pretrained=False, **settings))
+
+
+def fitting(config: Mapping[str, Any], backbone: Backbone) -> Backbone:
+    if config["max_length"] > backbone.max_length:
+        raise UserError(
+            f"max_length={config['max_length']} is more than backbone={backbone.name} takes: "
+            f"at most {backbone.max_length} tokens."
+        )
+    return backbone
+
+
+def build_model(config: Mapping[str, Any], backbone: Backbone, num_labels: int) -> Classifier:
+    sizes = {"hidden_size": backbone.hidden_size, "num_labels": num_labels}
+    if "num_positions" in config["head"]:
+        sizes["num_positions"] = config["max_length"]
+    settings = {key: value for key, value in config["head"].items() if key not in ("name", "num_positions")}
+    return Classifier(backbone.encoder, instantiate(settings, **sizes))
+
+
+def build_scored_split(config: Mapping[str, Any], backbone: Backbone, documents: Documents) -> ScoredSplit:
+    data = config["data"]
+    tokens = tokenize(documents, backbone.tokenizer, cache_dir=data["cache_dir"])
+    batches = EvalBatches(
+        tokens,
+        documents.labels,
+        batch_size=config["eval_batch_size"],
+        max_length=config["max_length"],
+        truncation=data["truncation"],
+    )
+    return ScoredSplit(documents, tokens, batches)
+
+
+def build_trainer(
+    config: Mapping[str, Any],
+    folder: RunFolder,
+    hardware: Hardware,
+    backbone: Backbone,
+    model: nn.Module,
+    train: Documents,
+    validation: ScoredSplit,
+    test: ScoredSplit,
+) -> Trainer:
+    data, settings = config["data"], config["trainer"]
+    train_batches = TrainBatches(
+        tokenize(train, backbone.tokenizer, cache_dir=data["cache_dir"]),
+        train.labels,
+        batch_size=config["batch_size"],
+        max_length=config["max_length"],
+        order_seed=data["order_seed"],
+        truncation=data["truncation"],
+    )
+    model.to(hardware.device)
+    num_steps = config["epochs"] * train_batches.steps_per_epoch
+    optimizer = instantiate(config["optimizer"])(parameter_groups(model))
+    schedule = instantiate(config["schedule"])(
+        optimizer, num_steps=num_steps, num_warmup_steps=round(config["warmup"] * num_steps)
+    )
+    return Trainer(
+        model=model,
+        optimizer=optimizer,
+        schedule=schedule,
+        hardware=hardware,
+        train_batches=train_batches,
+        validation_batches=validation.batches,
+        watched_test_batches=test.batches if settings["score_test_each_epoch"] else None,
+        epochs=config["epochs"],
+        seed=config["seed"],
+        micro_batch_size=settings["micro_batch_size"] or config["batch_size"],
+        max_grad_norm=settings["max_grad_norm"],
+        log_every=settings["log_every"],
+        checkpoints=folder.checkpoints,
+        save_every_minutes=config["checkpoint"]["every_minutes"],
+        metrics_log=MetricsLog(folder.path / "metrics.jsonl"),
+        progress=Progress(config["progress"]),
+    )
+
+
+def build_tracker(config: Mapping[str, Any], folder: RunFolder, resumed_step: int | None) -> Tracker:
+    """The tracker of one training run, still to be opened by `with`."""
+    tags = (config["head"]["name"], config["backbone"]["name"], config["data"]["name"])
+    identity = RunIdentity(study=config["study"], name=folder.path.name, job_type="train", tags=tags)
+    return instantiate(config["tracker"])(
+        identity=identity, config=config, folder=folder.study, resumed_step=resumed_step
+    )

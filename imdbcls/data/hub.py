@@ -1,0 +1,115 @@
+"""`data=hub`: any labelled data set of the Hugging Face hub, or one already in the local `HF_HOME`."""
+
+import contextlib
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from imdbcls.data.documents import Source
+from imdbcls.data.files import make_source
+from imdbcls.data.tables import Table
+from imdbcls.errors import UserError
+
+# Seconds until a hub that does not answer counts as unreachable.
+HUB_TIMEOUT = 6.0
+
+
+def read_hub(
+    path: str,
+    config: str | None,
+    train_split: str,
+    validation_split: str | None,
+    test_split: str | None,
+    text_column: str,
+    label_column: str,
+    id_column: str | None,
+    group_column: str | None,
+    labels: dict[str, str] | None = None,
+) -> Source:
+    """Read a hub data set through `datasets`, from the cache where it is there and the hub is not.
+
+    `config` is the data set's own configuration name, or None for its default. Class names are the data
+    set's where it declares them. `HF_HOME`, `HF_ENDPOINT`, `HF_TOKEN` and `HF_HUB_OFFLINE` are respected.
+
+    Raises UserError for a hub that cannot be reached within `HUB_TIMEOUT` seconds, an unknown data set,
+    configuration, split or column.
+    """
+    import datasets
+
+    try:
+        with _offline_unless(Path(path).exists() or _reaches_hub()):
+            loaded = datasets.load_dataset(path, config)
+    except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
+        raise UserError(_explain(path, error)) from error
+    wanted = {"train": train_split, "validation": validation_split, "test": test_split}
+    tables: dict[str, Table] = {}
+    for split, name in wanted.items():
+        if name is None:
+            continue
+        if name not in loaded:
+            raise UserError(f"{path} has no split {name!r} (data.{split}_split); it has {', '.join(loaded)}.")
+        columns: dict[str, Any] = loaded[name].with_format("arrow")[:].to_pydict()
+        tables[split] = Table(f"{path}, split {name}", columns, "row", range(1, len(loaded[name]) + 1))
+
+    declared = getattr(loaded[train_split].features.get(label_column), "names", None)
+    if labels is None and declared is not None:
+        labels = {str(index): name for index, name in enumerate(declared)}
+    return make_source(
+        tables, text_column, label_column, id_column, group_column, origin=f"hub data set {path}", labels=labels
+    )
+
+
+def _reaches_hub() -> bool:
+    """Ask the hub for anything, once: whether some answer came within `HUB_TIMEOUT` seconds."""
+    import huggingface_hub
+    import huggingface_hub.constants
+
+    if huggingface_hub.constants.HF_HUB_OFFLINE:
+        return False
+    answered = threading.Event()
+
+    def ask() -> None:
+        try:
+            huggingface_hub.get_session().head(huggingface_hub.constants.ENDPOINT, timeout=HUB_TIMEOUT)
+            answered.set()
+        except Exception:
+            # Whatever went wrong (names, routes, certificates), there is no hub to be had.
+            return
+
+    # In a thread, because looking up a name may block for longer than any timeout of the client.
+    thread = threading.Thread(target=ask, daemon=True)
+    thread.start()
+    thread.join(HUB_TIMEOUT)
+    return answered.is_set()
+
+
+@contextlib.contextmanager
+def _offline_unless(reachable: bool) -> Iterator[None]:
+    """Keep the hub's clients from retrying for minutes where the hub is away: offline they look into their caches."""
+    import datasets.config
+    import huggingface_hub.constants
+
+    before = datasets.config.HF_HUB_OFFLINE, huggingface_hub.constants.HF_HUB_OFFLINE
+    if not reachable:
+        datasets.config.HF_HUB_OFFLINE = huggingface_hub.constants.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        datasets.config.HF_HUB_OFFLINE, huggingface_hub.constants.HF_HUB_OFFLINE = before
+
+
+def _explain(path: str, error: Exception) -> str:
+    import datasets
+
+    if isinstance(error, datasets.exceptions.DatasetNotFoundError):
+        return (
+            f"data.path={path}: the hub has no such data set that you may read; a gated or private one needs "
+            "`hf auth login`. It is no folder on this machine either."
+        )
+    if isinstance(error, ConnectionError):
+        return (
+            f"data.path={path}: the hub cannot be reached and the data set is not in its cache; give data.path a "
+            "local copy, point HF_HOME at a filled cache, or try data=sample, which needs no network."
+        )
+    return f"data.path={path}: the hub's data set could not be loaded: {' '.join(str(error).split())[:300]}"

@@ -1,0 +1,161 @@
+"""`data=imdb`: the Large Movie Review Dataset (Maas et al., ACL 2011) in the four forms in which people have it."""
+
+import re
+import tarfile
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+
+from imdbcls.data.documents import Source
+from imdbcls.data.files import make_source
+from imdbcls.data.hub import read_hub
+from imdbcls.data.tables import Table, decode_utf8, read_parquet
+from imdbcls.errors import UserError
+
+LABELS = {"0": "negative", "1": "positive"}
+
+_REVIEW = re.compile(r"(?:^|/)((train|test)/(pos|neg)/(\d+)_\d+\.txt)$")
+_URLS = re.compile(r"(?:^|/)(train|test)/urls_(pos|neg)\.txt$")
+_TITLE = re.compile(r"/title/(tt\d+)")
+_PARQUET = re.compile(r"(train|test)(?:-\d+-of-(\d+))?\.parquet")
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(?:/[\w.-]+)?")
+
+
+def read_imdb(path: str) -> Source:
+    """Read IMDB from a hub id, a folder of Parquet files, the extracted `aclImdb/`, or `aclImdb_v1.tar.gz`.
+
+    Class 0 is negative, 1 positive. Where the form has title ids (the archive and the folder in their
+    `urls_*.txt`, Parquet in a `movie` column) they are the groups. Ids are the archive's file names
+    (`train/pos/0_9.txt`) where the form has them. The archive is read as a stream: nothing is extracted.
+
+    Raises UserError for a path that is none of the four, for missing or damaged files, and for a hub that
+    cannot be reached.
+    """
+    place = Path(path).expanduser()
+    if place.is_dir():
+        root = _find_extracted(place)
+        if root is not None:
+            return _from_reviews(_read_folder(root), str(place), f"folder {path}")
+        return _read_parquet_folder(place)
+    if place.is_file():
+        if not place.name.endswith((".tar.gz", ".tgz")):
+            raise UserError(f"data.path={path}: a single file must be the archive aclImdb_v1.tar.gz.")
+        return _from_reviews(_read_archive(place), str(place), f"archive {path}")
+    if _HUB_ID.fullmatch(path) and place.suffix != ".gz":
+        return read_hub(
+            path,
+            config=None,
+            train_split="train",
+            validation_split=None,
+            test_split="test",
+            text_column="text",
+            label_column="label",
+            id_column=None,
+            group_column=None,
+            labels=LABELS,
+        )
+    raise UserError(
+        f"data.path={path}: there is no such file or folder; give a folder of Parquet files, the extracted aclImdb/, "
+        "aclImdb_v1.tar.gz or a hub id such as stanfordnlp/imdb."
+    )
+
+
+def _read_parquet_folder(folder: Path) -> Source:
+    shards: dict[str, list[Path]] = {"train": [], "test": []}
+    for file in sorted(folder.rglob("*.parquet")):
+        match = _PARQUET.fullmatch(file.name)
+        if match:
+            shards[match[1]].append(file)
+    for split, files in shards.items():
+        if not files:
+            raise UserError(
+                f"data.path={folder} holds no {split}.parquet (nor {split}-00000-of-00001.parquet), "
+                "and no train/pos and train/neg as in aclImdb/."
+            )
+        match = _PARQUET.fullmatch(files[0].name)
+        expected = int(match[2]) if match and match[2] else 1
+        if len(files) != expected:
+            listed = ", ".join(str(file.relative_to(folder)) for file in files[:4])
+            raise UserError(
+                f"data.path={folder}: expected {expected} file(s) of {split}, found {len(files)}: {listed}."
+            )
+    tables = {split: read_parquet(files) for split, files in shards.items()}
+    columns = set(tables["train"].columns) & set(tables["test"].columns)
+    return make_source(
+        tables,
+        "text",
+        "label",
+        "id" if "id" in columns else None,
+        "movie" if "movie" in columns else None,
+        origin=f"Parquet files in {folder}",
+        labels=LABELS,
+    )
+
+
+def _find_extracted(folder: Path) -> Path | None:
+    for root in (folder, folder / "aclImdb"):
+        if (root / "train" / "pos").is_dir():
+            return root
+    return None
+
+
+def _read_folder(root: Path) -> Iterator[tuple[str, bytes]]:
+    for split in ("train", "test"):
+        for label in ("neg", "pos"):
+            urls = root / split / f"urls_{label}.txt"
+            if urls.is_file():
+                yield f"{split}/{urls.name}", urls.read_bytes()
+            for file in (root / split / label).glob("*.txt"):
+                yield f"{split}/{label}/{file.name}", file.read_bytes()
+
+
+def _read_archive(path: Path) -> Iterator[tuple[str, bytes]]:
+    try:
+        # "r|gz" reads forward only. Members are matched by name and read in memory: a hostile archive has no
+        # path to write to.
+        with tarfile.open(path, mode="r|gz") as archive:
+            for member in archive:
+                if member.isfile() and (_REVIEW.search(member.name) or _URLS.search(member.name)):
+                    stream = archive.extractfile(member)
+                    assert stream is not None, f"{member.name} is a file without content"
+                    yield member.name, stream.read()
+    except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
+        raise UserError(f"data.path={path} is not a whole .tar.gz archive (cut off or damaged?): {error}") from error
+
+
+def _from_reviews(files: Iterator[tuple[str, bytes]], name: str, origin: str) -> Source:
+    """Assemble the splits from the archive's files, which come in any order."""
+    reviews: dict[str, list[tuple[str, str, int, str]]] = {"train": [], "test": []}
+    titles: dict[tuple[str, str], list[str]] = {}
+    for file, raw in files:
+        urls, review = _URLS.search(file), _REVIEW.search(file)
+        if urls:
+            titles[urls[1], urls[2]] = [
+                match[1] if (match := _TITLE.search(line)) else "" for line in raw.decode("utf-8").splitlines()
+            ]
+        elif review:
+            text = decode_utf8(raw, f"{name}, {file}")
+            reviews[review[2]].append((review[1], review[3], int(review[4]), text))
+
+    tables = {}
+    for split, rows in reviews.items():
+        found = {label for _, label, _, _ in rows}
+        if found != {"pos", "neg"}:
+            missing = ", ".join(f"{split}/{label}" for label in sorted({"pos", "neg"} - found))
+            raise UserError(f"data.path={name} holds no reviews in {missing}; is it the whole aclImdb?")
+        columns: dict[str, list[object]] = {
+            "id": [row[0] for row in rows],
+            "label": [1 if row[1] == "pos" else 0 for row in rows],
+            "text": [row[3] for row in rows],
+        }
+        # A file's number is its line in the list of addresses, counted from 0.
+        movies = [_title(titles.get((split, label)), index) for _, label, index, _ in rows]
+        if all(movies):
+            columns["movie"] = list(movies)
+        tables[split] = Table(name, dict(columns), "row", range(1, len(rows) + 1))
+    has_movies = all("movie" in table.columns for table in tables.values())
+    return make_source(tables, "text", "label", "id", "movie" if has_movies else None, origin=origin, labels=LABELS)
+
+
+def _title(titles: list[str] | None, index: int) -> str:
+    return titles[index] if titles is not None and index < len(titles) else ""

@@ -1,0 +1,220 @@
+"""Turns a source into a corpus: carves out validation, applies the limits, hashes what is left."""
+
+import hashlib
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from imdbcls.data.documents import Corpus, Documents, Source
+from imdbcls.errors import UserError
+
+
+def make_corpus(
+    source: Source,
+    *,
+    validation_fraction: float,
+    test_fraction: float,
+    split_seed: int,
+    train_limit: int | None,
+    validation_limit: int | None,
+    test_limit: int | None,
+) -> Corpus:
+    """Make the three splits of a run.
+
+    Validation is carved out of train unless the source has one, and test likewise (`test_fraction`), first,
+    where the source has none. A carved split is stratified by class; a group and exact duplicates (equal
+    after runs of white space are made one space) lie whole on one side. What is carved depends on the
+    documents and `split_seed` alone: not on the order of rows, not on the limits.
+
+    A limit of n keeps n documents, stratified by class and seeded by `split_seed`; a smaller limit's
+    documents are among a larger one's. Splits come in the order of their ids.
+
+    Raises UserError where a split would be empty or hold a single class.
+    """
+    notes: list[str] = []
+    parts = {"train": _Part.of(source.train)}
+    if source.validation is not None:
+        parts["validation"] = _Part.of(source.validation)
+    if source.test is not None:
+        parts["test"] = _Part.of(source.test)
+    notes += _duplicate_notes(parts)
+
+    for name, fraction in (("test", test_fraction), ("validation", validation_fraction)):
+        if name not in parts:
+            parts[name], parts["train"] = _carve(parts["train"], name, fraction, split_seed, len(source.label_names))
+            if name == "test":
+                notes.append(f"The data has no test split: {len(parts[name])} documents of train are set aside for it.")
+
+    splits = {}
+    for name, limit in (("train", train_limit), ("validation", validation_limit), ("test", test_limit)):
+        splits[name] = _limit(parts[name], name, limit, split_seed, notes)
+        _require_classes(splits[name], name, source.label_names, limit, notes)
+    return Corpus(
+        train=splits["train"],
+        validation=splits["validation"],
+        test=splits["test"],
+        label_names=source.label_names,
+        split_hash=_hash(splits, source.label_names),
+        notes=tuple(notes),
+    )
+
+
+@dataclass(frozen=True)
+class _Part:
+    """Documents with a key of each text, equal for exact duplicates (white space normalised)."""
+
+    documents: Documents
+    text_keys: list[str]
+
+    @classmethod
+    def of(cls, documents: Documents) -> "_Part":
+        normalised = (" ".join(text.split()) for text in documents.texts)
+        return cls(documents, [hashlib.blake2b(text.encode(), digest_size=16).hexdigest() for text in normalised])
+
+    def __len__(self) -> int:
+        return len(self.documents)
+
+    def take(self, rows: NDArray[np.int64]) -> "_Part":
+        return _Part(self.documents.take(rows), [self.text_keys[row] for row in rows])
+
+
+def _carve(part: _Part, name: str, fraction: float, split_seed: int, num_classes: int) -> tuple[_Part, _Part]:
+    """Split off about `fraction` of each class as (carved, rest), in whole units of groups and duplicates.
+
+    Units are visited twice in an order drawn by hashing. The first time a unit is taken if no class exceeds
+    its target with it, which fills every class to a few documents with groups of any usual size; the second
+    time, for groups larger than what is wanted, if it brings the counts nearer to the targets.
+    """
+    key = f"data.{name}_fraction"
+    if not 0 < fraction < 1:
+        raise UserError(f"{key}={fraction}: the share of train set aside for {name} must lie between 0 and 1.")
+    labels = part.documents.labels
+    units = _units(part)
+    order = sorted(units, key=lambda unit: _draw(f"carve {name}", split_seed, unit))
+    counts_of = {unit: np.bincount(labels[rows], minlength=num_classes) for unit, rows in units.items()}
+
+    totals = np.bincount(labels, minlength=num_classes)
+    # At least one document of a class that has two, so that a rare class can be scored.
+    targets = np.where(totals > 1, np.maximum(1, np.rint(totals * fraction)), 0)
+    counts = np.zeros(num_classes)
+    taken: set[str] = set()
+    for unit in order:
+        after = counts + counts_of[unit]
+        if (after <= targets).all():
+            counts = after
+            taken.add(unit)
+
+    def distance(counts: NDArray[np.float64]) -> float:
+        return float(((counts - targets) ** 2 / np.maximum(targets, 1)).sum())
+
+    for unit in order:
+        if unit not in taken and distance(counts + counts_of[unit]) < distance(counts):
+            counts = counts + counts_of[unit]
+            taken.add(unit)
+
+    if not taken or ((counts == totals) & (totals > 0)).any():
+        problem = "leaves training without one of its classes" if taken else f"leaves {name} empty"
+        raise UserError(
+            f"{key}={fraction} {problem}: the {len(part):,} documents form only {len(units):,} groups that must "
+            f"stay together (data.group_column, equal texts); give more data, another fraction or a data.{name} file."
+        )
+    inside = np.zeros(len(part), dtype=bool)
+    for unit in taken:
+        inside[units[unit]] = True
+    return part.take(np.flatnonzero(inside)), part.take(np.flatnonzero(~inside))
+
+
+def _units(part: _Part) -> dict[str, list[int]]:
+    """Join documents that share a group or a text into units: the least text key of each → its rows."""
+    parent = list(range(len(part)))
+
+    def find(row: int) -> int:
+        while parent[row] != row:
+            parent[row] = parent[parent[row]]
+            row = parent[row]
+        return row
+
+    groups = part.documents.groups
+    for column in [part.text_keys] if groups is None else [part.text_keys, groups]:
+        first: dict[str, int] = {}
+        for row, value in enumerate(column):
+            parent[find(row)] = find(first.setdefault(value, row))
+    rows_of: dict[int, list[int]] = defaultdict(list)
+    for row in range(len(part)):
+        rows_of[find(row)].append(row)
+    return {min(part.text_keys[row] for row in rows): rows for rows in rows_of.values()}
+
+
+def _limit(part: _Part, name: str, limit: int | None, split_seed: int, notes: list[str]) -> Documents:
+    """Keep `limit` documents, and put them in the order of their ids."""
+    chosen = np.arange(len(part))
+    if limit is not None:
+        if limit < 1:
+            raise UserError(f"data.{name}_limit={limit}: a limit must be at least 1, or null for all documents.")
+        if limit > len(part):
+            notes.append(f"data.{name}_limit={limit} is more than the {len(part):,} documents there are: all are used.")
+        chosen = _ranking(part, split_seed)[:limit]
+    ids = part.documents.ids
+    # By length first, so that ids that are bare numbers come in the order of their values.
+    return part.documents.take(sorted(chosen.tolist(), key=lambda row: (len(ids[row]), ids[row])))
+
+
+def _ranking(part: _Part, split_seed: int) -> NDArray[np.int64]:
+    """Order all rows so that every prefix is stratified to within a document a class, and random otherwise."""
+    ids, labels = part.documents.ids, part.documents.labels
+    draws = [_draw("limit", split_seed, f"{key} {name}") for key, name in zip(part.text_keys, ids, strict=True)]
+    totals = np.bincount(labels)
+    seen: Counter[int] = Counter()
+    places: list[tuple[float, str, int]] = []
+    for row in sorted(range(len(part)), key=draws.__getitem__):
+        label = int(labels[row])
+        places.append(((seen[label] + 0.5) / totals[label], draws[row], row))
+        seen[label] += 1
+    return np.array([row for _, _, row in sorted(places)], dtype=np.int64)
+
+
+def _require_classes(
+    documents: Documents, name: str, label_names: Sequence[str], limit: int | None, notes: list[str]
+) -> None:
+    present = set(documents.labels.tolist())
+    missing = [label for index, label in enumerate(label_names) if index not in present]
+    cause = f" with data.{name}_limit={limit}" if limit is not None else ""
+    if len(present) < 2 or (missing and name == "train"):
+        raise UserError(
+            f"The {name} split holds {len(documents):,} documents{cause}, none of them {', '.join(missing)}; "
+            + ("training needs every class." if name == "train" else "scoring needs at least two classes.")
+        )
+    if missing:
+        notes.append(f"The {name} split has no document of {', '.join(missing)}{cause}.")
+
+
+def _duplicate_notes(parts: Mapping[str, _Part]) -> list[str]:
+    """Count the distinct texts that the data itself has both in train and in another split."""
+    notes = []
+    for name in ("validation", "test"):
+        shared = set(parts["train"].text_keys) & set(parts[name].text_keys) if name in parts else set()
+        if shared:
+            texts = "1 text occurs" if len(shared) == 1 else f"{len(shared):,} texts occur"
+            notes.append(f"{texts} both in train and in {name}; scores on {name} are that much too good.")
+    return notes
+
+
+def _draw(purpose: str, split_seed: int, key: str) -> str:
+    """Draw for `key` by hashing: independent of what else is drawn and of any library's version."""
+    return hashlib.blake2b(f"{purpose} {split_seed} {key}".encode(), digest_size=16).hexdigest()
+
+
+def _hash(splits: dict[str, Documents], label_names: Sequence[str]) -> str:
+    digest = hashlib.sha256(repr(tuple(label_names)).encode())
+    for name, documents in splits.items():
+        digest.update(f"{name} {len(documents)}".encode())
+        digest.update(documents.labels.tobytes())
+        for text_id, text in zip(documents.ids, documents.texts, strict=True):
+            for part in (text_id.encode(), text.encode()):
+                # Lengths keep neighbours apart: ("ab", "c") is not ("a", "bc").
+                digest.update(len(part).to_bytes(8, "little"))
+                digest.update(part)
+    return digest.hexdigest()[:16]

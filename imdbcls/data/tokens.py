@@ -1,0 +1,228 @@
+"""Tokenises a split once and keeps the tokens on disk, memory-mapped and shared by all runs that need them."""
+
+import contextlib
+import hashlib
+import json
+import logging
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from imdbcls.data.documents import Documents
+from imdbcls.errors import UserError
+
+# Raised whenever the files below change their meaning: old entries are then not found.
+FORMAT = 1
+# Documents a call of the tokenizer: enough for all cores, few enough for little memory.
+CHUNK = 1000
+# A building folder older than this belongs to a process that was killed. In seconds.
+STALE_AFTER = 24 * 3600.0
+
+_log = logging.getLogger(__name__)
+_PARALLELISM = "TOKENIZERS_PARALLELISM"
+_users_parallelism = os.environ.get(_PARALLELISM)
+_pool_pid: int | None = None
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """One split's tokens, untruncated and without special tokens, end to end in one memory map.
+
+    Document i is `ids[offsets[i]:offsets[i + 1]]` (uint16 or int32). What a model reads is `prefix`, that
+    document cut to the length in use, `suffix`. `pad_id` fills rows of a batch behind the suffix.
+    """
+
+    ids: NDArray[Any]
+    offsets: NDArray[np.int64]
+    prefix: tuple[int, ...]
+    suffix: tuple[int, ...]
+    pad_id: int
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """Tokens of each document before truncation, special tokens included. Shape (num_documents,)."""
+        return np.diff(self.offsets) + self.num_special
+
+    @property
+    def num_special(self) -> int:
+        return len(self.prefix) + len(self.suffix)
+
+
+def tokenize(documents: Documents, tokenizer: Any, *, cache_dir: str | Path | None) -> Tokens:
+    """Return the tokens of `documents`, from the cache where they are there.
+
+    `tokenizer` is a transformers tokenizer with a fast backend. `cache_dir` None means `default_cache_dir()`.
+    An entry is keyed by the texts and the whole of the tokenizer, built in a folder of its own and renamed
+    into place: two processes may build it at once, and a killed one leaves nothing that could be taken for
+    an entry. A damaged entry is noticed by its checksums, said, and built again.
+
+    Raises UserError for a tokenizer without a fast backend or a padding token, and for a cache that cannot
+    be written.
+    """
+    from tokenizers import Tokenizer
+
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None:
+        raise UserError(f"{type(tokenizer).__name__} has no fast version (tokenizer.json); choose a backbone with one.")
+    if tokenizer.pad_token_id is None:
+        raise UserError(f"The tokenizer of {tokenizer.name_or_path} has no padding token; choose an encoder with one.")
+    # A copy, because the caller's may truncate or pad; those settings then also stay out of the key.
+    backend = Tokenizer.from_str(backend.to_str())
+    backend.no_truncation()
+    backend.no_padding()
+    prefix, suffix = _special_tokens(backend)
+
+    key = _key(documents.texts, backend)
+    folder = Path(cache_dir).expanduser() if cache_dir is not None else default_cache_dir()
+    entry = folder / "tokens" / key
+    loaded = _load(entry)
+    if loaded is None:
+        try:
+            loaded = _build(entry, documents.texts, backend)
+        except OSError as error:
+            raise UserError(
+                f"The token cache {entry.parent} cannot be written ({error}); set data.cache_dir or IMDBCLS_CACHE."
+            ) from error
+    ids, offsets = loaded
+    assert len(offsets) == len(documents) + 1, f"{len(offsets) - 1} documents in the cache, {len(documents)} wanted"
+    return Tokens(ids, offsets, prefix, suffix, pad_id=int(tokenizer.pad_token_id))
+
+
+def default_cache_dir() -> Path:
+    """Return the folder named by IMDBCLS_CACHE, else `imdbcls` in XDG_CACHE_HOME, else `~/.cache/imdbcls`."""
+    if chosen := os.environ.get("IMDBCLS_CACHE"):
+        return Path(chosen).expanduser()
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "imdbcls"
+
+
+def _key(texts: Sequence[str], backend: Any) -> str:
+    digest = hashlib.sha256(f"{FORMAT} {len(texts)} ".encode())
+    digest.update(hashlib.sha256(backend.to_str().encode()).digest())
+    for text in texts:
+        raw = text.encode()
+        digest.update(len(raw).to_bytes(8, "little"))
+        digest.update(raw)
+    return digest.hexdigest()[:40]
+
+
+def _special_tokens(backend: Any) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Find what the tokenizer puts before and behind a document, by comparing a word with and without."""
+    plain = backend.encode("a", add_special_tokens=False).ids
+    full = backend.encode("a", add_special_tokens=True).ids
+    for start in range(len(full) - len(plain) + 1):
+        if full[start : start + len(plain)] == plain:
+            return tuple(full[:start]), tuple(full[start + len(plain) :])
+    raise AssertionError(f"the tokenizer's special tokens do not surround the text: {plain} became {full}")
+
+
+def _build(entry: Path, texts: Sequence[str], backend: Any) -> tuple[NDArray[Any], NDArray[np.int64]]:
+    entry.parent.mkdir(parents=True, exist_ok=True)
+    _remove_stale(entry.parent)
+    building = Path(tempfile.mkdtemp(prefix=".building-", dir=entry.parent))
+    try:
+        dtype = np.dtype(np.uint16 if backend.get_vocab_size(with_added_tokens=True) <= 2**16 else np.int32)
+        offsets = np.zeros(len(texts) + 1, dtype=np.int64)
+        digest = hashlib.sha256()
+        with open(building / "ids.bin", "wb") as file, _all_cores():
+            for start in range(0, len(texts), CHUNK):
+                chunk = backend.encode_batch_fast(list(texts[start : start + CHUNK]), add_special_tokens=False)
+                for row, encoding in enumerate(chunk, start=start):
+                    raw = np.array(encoding.ids, dtype=dtype).tobytes()
+                    digest.update(raw)
+                    file.write(raw)
+                    offsets[row + 1] = offsets[row] + len(raw) // dtype.itemsize
+            _to_disk(file)
+        with open(building / "offsets.bin", "wb") as file:
+            file.write(offsets.tobytes())
+            _to_disk(file)
+        about = {
+            "format": FORMAT,
+            "dtype": dtype.name,
+            "num_documents": len(texts),
+            "num_tokens": int(offsets[-1]),
+            "ids_sha256": digest.hexdigest(),
+            "offsets_sha256": hashlib.sha256(offsets.tobytes()).hexdigest(),
+        }
+        with open(building / "entry.json", "w", encoding="utf-8") as text_file:
+            json.dump(about, text_file, indent=1)
+            _to_disk(text_file)
+        with contextlib.suppress(OSError):
+            # Fails where another process was quicker; its entry holds the same, and is checked below.
+            os.rename(building, entry)
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
+    loaded = _load(entry)
+    if loaded is None:
+        raise OSError("what was written could not be read back")
+    return loaded
+
+
+def _load(entry: Path) -> tuple[NDArray[Any], NDArray[np.int64]] | None:
+    """Map an entry. None where there is none, or where there was a damaged one, which is removed."""
+    if not entry.exists():
+        return None
+    try:
+        about = json.loads((entry / "entry.json").read_text(encoding="utf-8"))
+        offsets = np.fromfile(entry / "offsets.bin", dtype=np.int64)
+        ids: NDArray[Any]
+        if about["num_tokens"] == 0:
+            ids = np.zeros(0, dtype=about["dtype"])  # an empty file cannot be mapped
+        else:
+            ids = np.memmap(entry / "ids.bin", dtype=about["dtype"], mode="r", shape=(about["num_tokens"],))
+        if hashlib.sha256(offsets.tobytes()).hexdigest() != about["offsets_sha256"]:
+            raise ValueError("offsets.bin does not have its checksum")
+        if hashlib.sha256(ids.tobytes()).hexdigest() != about["ids_sha256"]:
+            raise ValueError("ids.bin does not have its checksum")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        _log.warning("The token cache entry %s is damaged (%s) and is built again.", entry, error)
+        # Renamed first: removing takes a moment in which another process could find half an entry.
+        doomed = Path(tempfile.mkdtemp(prefix=".damaged-", dir=entry.parent))
+        with contextlib.suppress(OSError):
+            os.rename(entry, doomed / entry.name)
+        shutil.rmtree(doomed, ignore_errors=True)
+        return None
+    return ids, offsets
+
+
+def _to_disk(file: Any) -> None:
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def _remove_stale(folder: Path) -> None:
+    for left in folder.glob(".building-*"):
+        with contextlib.suppress(OSError):
+            if time.time() - left.stat().st_mtime > STALE_AFTER:
+                shutil.rmtree(left, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _all_cores() -> Iterator[None]:
+    """Let the tokenizer use all cores here, and have it be silent and single-threaded in later forks.
+
+    Its threads do not survive a fork: without a setting a forked child is warned about on the screen, with
+    `true` it hangs. The user's own setting is kept.
+    """
+    global _pool_pid
+    if _users_parallelism is not None:
+        yield
+        return
+    forked = _pool_pid is not None and _pool_pid != os.getpid()
+    os.environ[_PARALLELISM] = "false" if forked else "true"
+    _pool_pid = _pool_pid or os.getpid()
+    try:
+        yield
+    finally:
+        os.environ[_PARALLELISM] = "false"

@@ -1,0 +1,75 @@
+"""The hardware a run computes on: device, precision, random state, peak memory."""
+
+import hashlib
+import resource
+import sys
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+
+import torch
+
+from imdbcls.errors import UserError
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """Where a run computes and in which precision.
+
+    `bf16` is autocast: weights, optimizer state and losses stay float32, matrix products and attention run in bfloat16.
+    """
+
+    device: torch.device
+    precision: str  # fp32 | bf16
+
+    def autocast(self) -> AbstractContextManager[None]:
+        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.precision == "bf16")
+
+    def describe(self) -> str:
+        if self.device.type == "cuda":
+            return f"{torch.cuda.get_device_name(self.device)}, {self.precision}"
+        if self.device.type == "cpu":
+            threads = torch.get_num_threads()
+            return f"CPU, {threads} thread{'s' if threads > 1 else ''}, {self.precision}"
+        return f"{self.device.type}, {self.precision}"
+
+
+def choose_hardware(device: str, precision: str) -> Hardware:
+    """Resolve `auto` and refuse what this machine does not have (UserError)."""
+    available = ["cpu"]
+    if torch.backends.mps.is_available():
+        available.insert(0, "mps")
+    if torch.cuda.is_available():
+        available.insert(0, "cuda")
+    chosen = available[0] if device == "auto" else device
+    if chosen not in available:
+        raise UserError(f"device={device} was asked for, and PyTorch finds only: {', '.join(available)}; use device=auto.")
+    if precision == "auto":
+        precision = "bf16" if computes_bf16(chosen) else "fp32"
+    return Hardware(torch.device(chosen), precision)
+
+
+def computes_bf16(device: str) -> bool:
+    """Whether the hardware has bfloat16 matrix units; emulation does not count."""
+    if device == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if device == "cpu":
+        return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return False
+
+
+def seed_everything_at(seed: int, step: int) -> None:
+    """Set PyTorch's random state from the run's seed and the step alone.
+
+    A step's dropout then depends on nothing that happened before it, so a resumed run draws what an undisturbed one would
+    have, and a step can be repeated.
+    """
+    digest = hashlib.sha256(f"{seed}/{step}".encode()).digest()
+    torch.manual_seed(int.from_bytes(digest[:8], "little", signed=True))
+
+
+def peak_memory_mb(device: torch.device) -> float:
+    """The most memory this process has held, in MB (10^6 bytes): on the GPU where there is one, else resident memory."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 1e6
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6

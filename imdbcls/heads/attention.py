@@ -1,0 +1,22 @@
+"""`head=attention`: an average of the token vectors whose weights depend on their content (Yang et al. 2016)."""
+
+from torch import Tensor, nn
+
+from imdbcls.heads.pooling import masked_softmax, weighted_sum
+
+
+class AttentionHead(nn.Module):
+    """a = softmax over the real tokens of vᵀ tanh(W h_t + b) → Σ_t a_t h_t → Linear(D, C).
+
+    Word-level attention of Yang et al. (2016), equations 5 to 7, over the encoder's vectors instead of a GRU's.
+    """
+
+    def __init__(self, *, hidden_size: int, num_labels: int) -> None:
+        super().__init__()
+        self.projection = nn.Linear(hidden_size, hidden_size)
+        self.context = nn.Linear(hidden_size, 1, bias=False)
+        self.output = nn.Linear(hidden_size, num_labels)
+
+    def forward(self, hidden_BTD: Tensor, mask_BT: Tensor) -> Tensor:
+        scores_BT = self.context(self.projection(hidden_BTD).tanh()).squeeze(2)
+        return self.output(weighted_sum(masked_softmax(scores_BT, mask_BT), hidden_BTD))

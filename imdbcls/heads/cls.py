@@ -1,0 +1,20 @@
+"""`head=cls`: the first token's vector through one tanh layer, as RoBERTa was fine-tuned (Liu et al. 2019)."""
+
+from torch import Tensor, nn
+
+
+class ClsHead(nn.Module):
+    """Dropout → first token → Linear(D, D) → tanh → dropout → Linear(D, C).
+
+    The first token is taken before the dropout is drawn: the other tokens' masks would never be read.
+    """
+
+    def __init__(self, *, hidden_size: int, num_labels: int, dropout: float) -> None:
+        super().__init__()
+        self.dropout = nn.Dropout(dropout)
+        self.dense = nn.Linear(hidden_size, hidden_size)
+        self.output = nn.Linear(hidden_size, num_labels)
+
+    def forward(self, hidden_BTD: Tensor, mask_BT: Tensor) -> Tensor:
+        first_BD = self.dropout(hidden_BTD[:, 0])
+        return self.output(self.dropout(self.dense(first_BD).tanh()))

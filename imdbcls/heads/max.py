@@ -1,0 +1,14 @@
+"""`head=max`: each dimension's maximum over the real tokens; with `mean`, the baselines that the other heads must beat."""
+
+from torch import Tensor, nn
+
+
+class MaxHead(nn.Module):
+    """Maximum over the real tokens, dimension by dimension → Linear(D, C)."""
+
+    def __init__(self, *, hidden_size: int, num_labels: int) -> None:
+        super().__init__()
+        self.output = nn.Linear(hidden_size, num_labels)
+
+    def forward(self, hidden_BTD: Tensor, mask_BT: Tensor) -> Tensor:
+        return self.output(hidden_BTD.masked_fill(~mask_BT.unsqueeze(2), float("-inf")).amax(dim=1))

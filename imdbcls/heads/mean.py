@@ -1,0 +1,17 @@
+"""`head=mean`: the mean of the real tokens' vectors; with `max`, the baselines that the other heads must beat."""
+
+from torch import Tensor, nn
+
+from imdbcls.heads.pooling import weighted_sum
+
+
+class MeanHead(nn.Module):
+    """Mean over the real tokens → Linear(D, C)."""
+
+    def __init__(self, *, hidden_size: int, num_labels: int) -> None:
+        super().__init__()
+        self.output = nn.Linear(hidden_size, num_labels)
+
+    def forward(self, hidden_BTD: Tensor, mask_BT: Tensor) -> Tensor:
+        weights_BT = mask_BT / mask_BT.sum(dim=1, keepdim=True)
+        return self.output(weighted_sum(weights_BT, hidden_BTD))

@@ -1,0 +1,20 @@
+"""Pooling over real tokens only, shared by the heads that need it (shape suffixes: see the package)."""
+
+import torch
+from torch import Tensor
+
+
+def weighted_sum(weights_BT: Tensor, hidden_BTD: Tensor) -> Tensor:
+    """Σ_t w_t h_t for each document, as one batched matrix product; returns pooled_BD in the dtype of the hidden states."""
+    return torch.bmm(weights_BT.to(hidden_BTD.dtype).unsqueeze(1), hidden_BTD).squeeze(1)
+
+
+def masked_softmax(scores_BT: Tensor, mask_BT: Tensor) -> Tensor:
+    """Softmax over the real tokens in float32; padding gets weight zero exactly."""
+    return scores_BT.float().masked_fill(~mask_BT, float("-inf")).softmax(dim=1)
+
+
+def last_real_token(hidden_BTD: Tensor, mask_BT: Tensor) -> Tensor:
+    """The vector at each document's last real token; returns last_BD."""
+    last_B = mask_BT.sum(dim=1) - 1
+    return hidden_BTD[torch.arange(len(hidden_BTD), device=hidden_BTD.device), last_B]

@@ -1,0 +1,40 @@
+"""`head=weight_avg`: an average of the token vectors with one learned weight per position."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from imdbcls.heads.pooling import masked_softmax, weighted_sum
+
+
+class WeightedAverageHead(nn.Module):
+    """Dropout → Σ_t a_t h_t → tanh → dropout → Linear(D, C).
+
+    With `normalize`, a = softmax over the real tokens of one learned logit per position; the logits start at zero, so
+    training starts from the mean of the real tokens. Without it, a_t is a plain learned weight per position and one
+    learned bias is added, as in the original teaching code, whose numbers can so be checked; it is initialised like the
+    `nn.Linear(num_positions, 1)` it was, and padding counts zero (there, padding was read).
+    """
+
+    def __init__(
+        self, *, hidden_size: int, num_labels: int, num_positions: int, dropout: float, normalize: bool
+    ) -> None:
+        super().__init__()
+        self.normalize = normalize
+        self.dropout = nn.Dropout(dropout)
+        self.position_weights = nn.Parameter(torch.zeros(num_positions))
+        if not normalize:
+            bound = 1 / math.sqrt(num_positions)
+            nn.init.uniform_(self.position_weights, -bound, bound)
+            self.position_bias = nn.Parameter(torch.empty(1).uniform_(-bound, bound))
+        self.output = nn.Linear(hidden_size, num_labels)
+
+    def forward(self, hidden_BTD: Tensor, mask_BT: Tensor) -> Tensor:
+        hidden_BTD = self.dropout(hidden_BTD)
+        weights_BT = self.position_weights[: hidden_BTD.shape[1]].expand(mask_BT.shape)
+        if self.normalize:
+            pooled_BD = weighted_sum(masked_softmax(weights_BT, mask_BT), hidden_BTD)
+        else:
+            pooled_BD = weighted_sum(weights_BT * mask_BT, hidden_BTD) + self.position_bias
+        return self.output(self.dropout(pooled_BD.tanh()))

@@ -1,0 +1,150 @@
+"""What a run says of itself: the lines at its start and end, and its `result.json`."""
+
+import platform
+import subprocess
+from collections.abc import Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from imdbcls.console import say
+from imdbcls.data.documents import Corpus, Documents
+from imdbcls.device import Hardware, peak_memory_mb
+from imdbcls.metrics import metrics_of
+from imdbcls.model import Classifier, count_parameters
+from imdbcls.runs import RunFolder, config_hash, group_hash
+from imdbcls.scoring import Predictions
+from imdbcls.trainer import Trainer
+
+DISTRIBUTIONS = ("imdbcls", "torch", "transformers", "tokenizers", "datasets", "safetensors", "hydra-core", "wandb", "numpy")
+NUM_MISTAKES = 50  # of the test split, in W&B's table
+
+
+def announce(
+    config: Mapping[str, Any], folder: RunFolder, hardware: Hardware, corpus: Corpus, model: Classifier, trainer: Trainer
+) -> None:
+    """Say what is about to be trained, on what, and where it will lie."""
+    for note in corpus.notes:
+        say(note)
+    sizes = f"{len(corpus.train):,} to train on, {len(corpus.validation):,} to validate, {len(corpus.test):,} to test"
+    say(f"{folder.path.name}: head {config['head']['name']} on {config['backbone']['name']}, on {hardware.describe()}")
+    say(f"{config['data']['name']}: {sizes} documents, {len(corpus.label_names)} classes")
+    say(
+        f"{trainer.num_steps:,} steps of {config['batch_size']} documents, {config['epochs']} epochs, "
+        f"{count_parameters(model) / 1e6:.1f}M parameters ({count_parameters(model.head):,} in the head)"
+    )
+
+
+def result_of(
+    config: Mapping[str, Any],
+    folder: RunFolder,
+    corpus: Corpus,
+    model: Classifier,
+    trainer: Trainer,
+    predictions: Mapping[str, Predictions],
+) -> dict[str, Any]:
+    """The content of `result.json` for a finished run. Times are in seconds, memory in MB (10^6 bytes)."""
+    state, hardware = trainer.state, trainer.hardware
+    validation, test = metrics_of(predictions["validation"]), metrics_of(predictions["test"])
+    return {
+        **identity_of(config, folder),
+        "status": "done",
+        "split_hash": corpus.split_hash,
+        "label_names": list(corpus.label_names),
+        "watched_test": config["trainer"]["score_test_each_epoch"],
+        "best_epoch": state.best_epoch,
+        **{f"val/{name}": value for name, value in validation.items()},
+        **{f"test/{name}": value for name, value in test.items()},
+        "test_documents": len(corpus.test),
+        "train_documents": len(corpus.train),
+        "parameters": count_parameters(model),
+        "head_parameters": count_parameters(model.head),
+        "steps": state.step,
+        "train_seconds": state.train_seconds,
+        "documents_per_second": state.documents / state.train_seconds,
+        "tokens_per_second": state.tokens / state.train_seconds,
+        "peak_memory_mb": peak_memory_mb(hardware.device),
+        "hardware": hardware.describe(),
+        "precision": hardware.precision,
+        "versions": versions(),
+        "git_commit": git_commit(),
+    }
+
+
+def failed_result(config: Mapping[str, Any], folder: RunFolder, status: str, error: BaseException) -> dict[str, Any]:
+    """The content of `result.json` for a run that ended early: `failed` or `interrupted`, and why."""
+    lines = str(error).splitlines()
+    reason = f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+    return {**identity_of(config, folder), "status": status, "error": reason, "versions": versions()}
+
+
+def identity_of(config: Mapping[str, Any], folder: RunFolder) -> dict[str, Any]:
+    return {
+        "study": config["study"],
+        "name": folder.path.name,
+        "head": config["head"]["name"],
+        "backbone": config["backbone"]["name"],
+        "seed": config["seed"],
+        "max_length": config["max_length"],
+        "config_hash": config_hash(config),
+        "group_hash": group_hash(config),
+    }
+
+
+def versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for distribution in DISTRIBUTIONS:
+        try:
+            found[distribution] = version(distribution)
+        except PackageNotFoundError:  # run from a folder on PYTHONPATH
+            continue
+    return found
+
+
+def git_commit() -> str | None:
+    """The commit that this package's code was checked out from; None where it was installed from a wheel."""
+    package = Path(__file__).parent
+    tracked = subprocess.run(
+        ["git", "-C", str(package), "ls-files", "--error-unmatch", Path(__file__).name], capture_output=True, check=False
+    )
+    if tracked.returncode != 0:
+        return None
+    command = ["git", "-C", str(package), "rev-parse", "HEAD"]
+    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip() or None
+
+
+def worst_mistakes(
+    documents: Documents, label_names: Sequence[str], predictions: Predictions
+) -> list[dict[str, str | float]]:
+    """The wrongly classified documents, the most confident first: id, text, label, prediction, its probability."""
+    predicted = predictions.predicted
+    confidence = predictions.probabilities.max(axis=1)
+    wrong = np.flatnonzero(predicted != predictions.labels)
+    return [
+        {
+            "id": documents.ids[row],
+            "text": documents.texts[row],
+            "label": label_names[predictions.labels[row]],
+            "prediction": label_names[predicted[row]],
+            "probability": float(confidence[row]),
+        }
+        for row in wrong[np.argsort(-confidence[wrong], kind="stable")][:NUM_MISTAKES]
+    ]
+
+
+def conclude(folder: RunFolder, result: Mapping[str, Any]) -> None:
+    """Say what came out, where everything lies and what to type next."""
+    standard_error = (result["test/accuracy"] * (1 - result["test/accuracy"]) / result["test_documents"]) ** 0.5
+    watched = " (the test split was watched while training)" if result["watched_test"] else ""
+    say(
+        f"{result['name']}: validation accuracy {result['val/accuracy']:.2%} (best epoch {result['best_epoch']}), "
+        f"test accuracy {result['test/accuracy']:.2%} ± {standard_error:.2%} standard error on "
+        f"{result['test_documents']:,} documents{watched}"
+    )
+    say(
+        f"  trained in {result['train_seconds']:.0f} s, {result['documents_per_second']:.1f} documents/s, "
+        f"peak memory {result['peak_memory_mb']:,.0f} MB; everything lies in {folder.path}"
+    )
+    say(f"  next: python -m imdbcls.evaluate {folder.path}, or the same with another head or seed in {folder.study}")

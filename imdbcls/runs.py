@@ -1,0 +1,159 @@
+"""The run folder, runs/<study>/<name>/: what a run is called, what it records, who may write in it.
+
+Its files are a contract that other tools read: `config.yaml`, `metrics.jsonl`, `result.json`, `predictions/*.parquet`
+and `checkpoints/`.
+"""
+
+import fcntl
+import hashlib
+import json
+import os
+import socket
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+from omegaconf import OmegaConf
+
+from imdbcls.errors import UserError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from imdbcls.data.documents import Documents
+    from imdbcls.scoring import Predictions
+
+# Keys that cannot change a result: runs that differ in them alone are the same run.
+NEUTRAL_KEYS = ("tracker", "progress", "runs_dir", "study", "checkpoint", "data.cache_dir", "trainer.log_every", "plugins")
+SEED_KEYS = ("seed", "data.order_seed")
+
+
+def without(config: Mapping[str, Any], keys: tuple[str, ...]) -> dict[str, Any]:
+    """A copy of a nested configuration without the dotted keys."""
+    kept = json.loads(json.dumps(config))
+    for key in keys:
+        *parents, last = key.split(".")
+        section = kept
+        for parent in parents:
+            section = section.get(parent, {})
+        section.pop(last, None)
+    return kept
+
+
+def digest(config: Mapping[str, Any]) -> str:
+    """A configuration's identity: sha256 of its canonical JSON, the first 16 hexadecimal digits."""
+    return hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def config_hash(config: Mapping[str, Any]) -> str:
+    """The same for configurations that must give the same result."""
+    return digest(without(config, NEUTRAL_KEYS))
+
+
+def group_hash(config: Mapping[str, Any]) -> str:
+    """The same for runs that differ in their seeds alone."""
+    return digest(without(config, NEUTRAL_KEYS + SEED_KEYS))
+
+
+def run_name(config: Mapping[str, Any]) -> str:
+    """For example `lstm-s0-1a2b3c4d`: readable, the same for the same choices, different for different ones."""
+    return f"{config['head']['name']}-s{config['seed']}-{config_hash(config)[:8]}"
+
+
+class RunFolder:
+    """One run's folder and the only writer of its record."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.study = path.parent
+        self.checkpoints = path / "checkpoints"
+        self.backbone = path / "backbone"  # the encoder's configuration and the tokenizer, without weights
+        self._result = path / "result.json"
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the folder for this process; the lock of a process that has died is free. Raises UserError if held."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        with (self.path / ".lock").open("a+", encoding="utf-8") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                lock.seek(0)
+                owner = lock.read().strip() or "another process"
+                raise UserError(f"The run {self.path} is being worked on by {owner}; wait for it or stop it.") from error
+            lock.truncate(0)
+            lock.write(f"process {os.getpid()} on {socket.gethostname()}")
+            lock.flush()
+            yield
+
+    def result(self) -> dict[str, Any] | None:
+        """The run's `result.json`, or None while there is none that can be read."""
+        try:
+            return json.loads(self._result.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return None
+
+    def write_result(self, result: Mapping[str, Any]) -> None:
+        write_atomically(self._result, json.dumps(result, indent=2) + "\n")
+
+    def write_config(self, config: Mapping[str, Any]) -> None:
+        write_atomically(self.path / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(dict(config))))
+
+    def write_predictions(
+        self, split: str, documents: "Documents", tokens: "NDArray[np.int64]", predictions: "Predictions"
+    ) -> None:
+        """One row per document; `tokens` counts its tokens before truncation, special ones included."""
+        import pyarrow
+        from pyarrow import parquet
+
+        table = pyarrow.table(
+            {
+                "id": pyarrow.array(list(documents.ids), pyarrow.string()),
+                "label": pyarrow.array(predictions.labels, pyarrow.int64()),
+                "prediction": pyarrow.array(predictions.predicted, pyarrow.int64()),
+                "probabilities": pyarrow.array(predictions.probabilities.tolist(), pyarrow.list_(pyarrow.float64())),
+                "tokens": pyarrow.array(tokens, pyarrow.int64()),
+            }
+        )
+        path = self.path / "predictions" / f"{split}.parquet"
+        path.parent.mkdir(exist_ok=True)
+        temporary = path.with_suffix(".parquet.tmp")
+        parquet.write_table(table, temporary)
+        temporary.replace(path)
+
+
+class MetricsLog:
+    """`metrics.jsonl`, one JSON object per logged point; each step once, however often a run is continued."""
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._file: IO[bytes] = path.open("ab")
+
+    def write(self, point: Mapping[str, float]) -> None:
+        self._file.write(json.dumps(point).encode() + b"\n")
+        self._file.flush()
+
+    def sync(self) -> int:
+        """Make what was written durable; returns the file's length in bytes."""
+        os.fsync(self._file.fileno())
+        return self._file.tell()
+
+    def rewind(self, length: int) -> None:
+        """Drop what was written after the file had `length` bytes."""
+        self._file.truncate(length)
+        self._file.seek(length)
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write a file so that a reader finds the old content or the new, never a part."""
+    temporary = path.with_name(path.name + ".tmp")
+    with temporary.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)

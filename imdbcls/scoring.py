@@ -1,0 +1,52 @@
+"""Scoring a split: every document once, in evaluation mode, in a fixed order."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from imdbcls.data.batches import EvalBatches
+from imdbcls.device import Hardware
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """A split's outcome, row by row in the split's own order."""
+
+    labels: NDArray[np.int64]  # (documents,)
+    probabilities: NDArray[np.float64]  # (documents, classes)
+
+    @property
+    def predicted(self) -> NDArray[np.int64]:
+        return self.probabilities.argmax(axis=1)
+
+
+@torch.inference_mode()
+def score(
+    model: nn.Module, batches: EvalBatches, hardware: Hardware, on_progress: Callable[[int, int], None] | None = None
+) -> Predictions:
+    """Class probabilities of every document, as the softmax in float64 of the model's float32 logits.
+
+    The batches depend on the documents and their settings alone, so scoring again gives the same numbers to the last digit.
+    `on_progress` is told the documents done and their total after each batch.
+    """
+    was_training = model.training
+    model.eval()
+    labels, rows, logits = [], [], []
+    done = 0
+    for batch in batches:
+        on_device = batch.to(hardware.device)
+        with hardware.autocast():
+            logits.append(model(on_device.input_ids_BT, on_device.mask_BT))
+        labels.append(batch.labels_B)
+        rows.append(batch.rows)
+        done += len(batch)
+        if on_progress is not None:
+            on_progress(done, batches.num_documents)
+    model.train(was_training)
+    order = np.argsort(np.concatenate(rows))
+    probabilities_BC = torch.softmax(torch.cat(logits).cpu().double(), dim=1).numpy()
+    return Predictions(torch.cat(labels).numpy()[order], probabilities_BC[order])

@@ -1,0 +1,247 @@
+"""The training loop: steps, validation after each epoch, the best weights kept, every moment resumable.
+
+The trainer receives finished objects and knows no configuration. `Trainer.step` is the whole gradient step.
+"""
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import clip_grad_norm_
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from imdbcls import checkpoint
+from imdbcls.checkpoint import Checkpoint
+from imdbcls.data.batches import Batch, EvalBatches, TrainBatches
+from imdbcls.device import Hardware, seed_everything_at
+from imdbcls.metrics import metrics_of
+from imdbcls.progress import Progress
+from imdbcls.runs import MetricsLog
+from imdbcls.scoring import Predictions, score
+from imdbcls.tracking import Tracker
+
+
+class NonFiniteError(RuntimeError):
+    """The loss or the gradient is no longer a number; nothing was saved since."""
+
+
+class Interrupted(Exception):
+    """Training was asked to stop: the step was finished and a checkpoint saved."""
+
+
+@dataclass
+class Window:
+    """What was seen since the last logged point. Losses are means over a step's documents, still on the device."""
+
+    losses: list[Tensor] = field(default_factory=list)
+    documents: int = 0
+    tokens: int = 0
+    seconds: float = 0.0
+
+
+@dataclass
+class TrainState:
+    """Where training stands: with weights, optimizer and schedule, all that continuing exactly needs."""
+
+    step: int = 0  # optimizer steps taken
+    epoch: int = 0  # epochs finished, their validation included
+    best_epoch: int = 0
+    best_accuracy: float = -1.0  # on validation
+    best_loss: float = math.inf  # on validation, in the best epoch: it decides between equal accuracies
+    documents: int = 0
+    tokens: int = 0  # real ones, without padding
+    train_seconds: float = 0.0  # spent in steps: neither scoring nor saving
+    log_bytes: int = 0  # length of metrics.jsonl
+
+
+class Trainer:
+    """Fit a model and keep its best weights by validation accuracy.
+
+    `micro_batch_size` documents go through the model at a time and their gradients add up to those of the batch's mean
+    loss: it changes memory and time, not what is learnt. `watched_test_batches` is scored after each epoch where given,
+    for the record only. Random numbers depend on `seed` and the step alone.
+    """
+
+    def __init__(
+        self,
+        *,
+        model: nn.Module,
+        optimizer: Optimizer,
+        schedule: LRScheduler,
+        hardware: Hardware,
+        train_batches: TrainBatches,
+        validation_batches: EvalBatches,
+        watched_test_batches: EvalBatches | None,
+        epochs: int,
+        seed: int,
+        micro_batch_size: int,
+        max_grad_norm: float | None,
+        log_every: int,
+        checkpoints: Path,
+        save_every_minutes: float | None,
+        metrics_log: MetricsLog,
+        progress: Progress,
+    ) -> None:
+        self.model = model
+        self.optimizer = optimizer
+        self.schedule = schedule
+        self.hardware = hardware
+        self.train_batches = train_batches
+        self.validation_batches = validation_batches
+        self.watched_test_batches = watched_test_batches
+        self.epochs = epochs
+        self.seed = seed
+        self.micro_batch_size = micro_batch_size
+        self.max_grad_norm = math.inf if max_grad_norm is None else max_grad_norm
+        self.log_every = log_every
+        self.checkpoints = checkpoints
+        self.save_every_seconds = math.inf if save_every_minutes is None else 60 * save_every_minutes
+        self.metrics_log = metrics_log
+        self.progress = progress
+        self.num_steps = epochs * train_batches.steps_per_epoch
+        self.parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        self.loss = nn.CrossEntropyLoss(reduction="sum")
+        self.state = TrainState()
+        self.window = Window()
+
+    def fit(self, tracker: Tracker, should_stop: Callable[[], bool] = lambda: False) -> None:
+        """Train to the last epoch from where `state` stands, then leave the model with its best weights.
+
+        Raises NonFiniteError, and Interrupted where `should_stop` turned true.
+        """
+        self.model.train()
+        self.progress.start(self.num_steps, self.state.step)
+        last_save = time.monotonic()
+        while self.state.epoch < self.epochs:
+            steps_done = self.state.step - self.state.epoch * self.train_batches.steps_per_epoch
+            for batch in self.train_batches.epoch(self.state.epoch, start_step=steps_done):
+                started = time.perf_counter()
+                loss, grad_norm = self.step(batch)
+                self.count(batch, loss, time.perf_counter() - started)
+                if self.state.step % self.log_every == 0:
+                    self.log_window(tracker, grad_norm)
+                if should_stop():
+                    self.save()
+                    raise Interrupted
+                if time.monotonic() - last_save > self.save_every_seconds:
+                    self.save()
+                    last_save = time.monotonic()
+            self.finish_epoch(tracker)
+            last_save = time.monotonic()
+        self.progress.close()
+        self.model.load_state_dict(checkpoint.load(self.checkpoints / "best").tensors["model"])
+
+    def step(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """One optimizer step; returns the batch's mean loss and the gradient's norm before clipping, on the device."""
+        seed_everything_at(self.seed, self.state.step)
+        loss_sum = torch.zeros((), device=self.hardware.device)
+        for micro_batch in batch.split(self.micro_batch_size):
+            on_device = micro_batch.to(self.hardware.device)
+            with self.hardware.autocast():
+                logits_BC = self.model(on_device.input_ids_BT, on_device.mask_BT)
+            loss = self.loss(logits_BC, on_device.labels_B) / len(batch)
+            loss.backward()
+            loss_sum += loss.detach()
+        grad_norm = clip_grad_norm_(self.parameters, self.max_grad_norm)
+        self.require_finite(loss_sum, grad_norm)
+        self.optimizer.step()
+        self.schedule.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        return loss_sum, grad_norm
+
+    def require_finite(self, loss: Tensor, grad_norm: Tensor) -> None:
+        if not (math.isfinite(loss.item()) and math.isfinite(grad_norm.item())):
+            raise NonFiniteError(
+                f"Step {self.state.step + 1} of {self.num_steps}, learning rate {self.learning_rate:.3g}: the loss is "
+                f"{loss.item():.4g} and the gradient's norm {grad_norm.item():.4g}. A lower lr, a longer warmup or "
+                "precision=fp32 may help; the best checkpoint so far is untouched."
+            )
+
+    @property
+    def learning_rate(self) -> float:
+        return self.optimizer.param_groups[0]["lr"]
+
+    def count(self, batch: Batch, loss: Tensor, seconds: float) -> None:
+        state, window = self.state, self.window
+        state.step += 1
+        state.documents += len(batch)
+        state.tokens += batch.num_tokens
+        state.train_seconds += seconds
+        window.losses.append(loss)
+        window.documents += len(batch)
+        window.tokens += batch.num_tokens
+        window.seconds += seconds
+        self.progress.step(state.step, state.epoch + 1)
+
+    def log_window(self, tracker: Tracker, grad_norm: Tensor) -> None:
+        window, self.window = self.window, Window()
+        loss = sum(loss.item() for loss in window.losses) / len(window.losses)
+        documents_per_second = window.documents / window.seconds
+        self.log(
+            tracker,
+            {
+                "train/loss": loss,
+                "train/lr": self.learning_rate,
+                "train/grad_norm": grad_norm.item(),
+                "train/documents_per_second": documents_per_second,
+                "train/tokens_per_second": window.tokens / window.seconds,
+            },
+        )
+        self.progress.logged(loss, documents_per_second)
+
+    def log(self, tracker: Tracker, figures: dict[str, float]) -> None:
+        point = {"step": self.state.step, "epoch": self.state.step / self.train_batches.steps_per_epoch, **figures}
+        self.metrics_log.write(point)
+        tracker.log(point)
+
+    def finish_epoch(self, tracker: Tracker) -> None:
+        """Score validation, keep the weights if they are the best yet, and save."""
+        figures = {f"val/{name}": value for name, value in metrics_of(self.score("validation")).items()}
+        if self.watched_test_batches is not None:
+            watched = metrics_of(self.score("test"))
+            figures |= {f"test/{name}": value for name, value in watched.items()}
+        self.log(tracker, figures)
+        state = self.state
+        state.epoch += 1
+        accuracy, loss = figures["val/accuracy"], figures["val/loss"]
+        if (accuracy, -loss) > (state.best_accuracy, -state.best_loss):
+            state.best_epoch, state.best_accuracy, state.best_loss = state.epoch, accuracy, loss
+            best = {"step": state.step, "epoch": state.epoch, **figures}
+            checkpoint.save(self.checkpoints / "best", {"model": self.model.state_dict()}, best)
+        self.save()
+
+    def score(self, split: str) -> Predictions:
+        batches = self.validation_batches if split == "validation" else self.watched_test_batches
+        assert batches is not None, split
+        on_progress = lambda done, total: self.progress.evaluating(split, done, total)  # noqa: E731
+        return score(self.model, batches, self.hardware, on_progress)
+
+    def save(self) -> None:
+        """Write checkpoints/last: weights, optimizer, schedule, and where the training stands."""
+        self.state.log_bytes = self.metrics_log.sync()
+        optimizer_tensors, optimizer_rest = split_optimizer_state(self.optimizer)
+        window = {**asdict(self.window), "losses": [loss.item() for loss in self.window.losses]}
+        state = {
+            "train": asdict(self.state),
+            "window": window,
+            "optimizer": optimizer_rest,
+            "schedule": schedule_state(self.schedule),
+        }
+        tensors = {"model": self.model.state_dict(), "optimizer": optimizer_tensors}
+        checkpoint.save(self.checkpoints / "last", tensors, state)
+
+    def resume(self, saved: Checkpoint) -> None:
+        """Stand exactly where a checkpoint was saved; what was logged after it is dropped from the record."""
+        self.model.load_state_dict(saved.tensors["model"])
+        load_optimizer_state(self.optimizer, saved.tensors["optimizer"], saved.state["optimizer"])
+        self.schedule.load_state_dict(saved.state["schedule"])
+        self.state = TrainState(**saved.state["train"])
+        losses = [torch.tensor(loss) for loss in saved.state["window"]["losses"]]
+        self.window = Window(**{**saved.state["window"], "losses": losses})
+        self.metrics_log.rewind(self.state.log_bytes)
