@@ -44,9 +44,9 @@ class Progress:
         self._documents_per_second: float | None = None
         self._last_step = start_step
         self._trained_seconds = 0.0
-        self._evaluation_began: float | None = None
+        self._evaluating = False
         self._printed_step = start_step
-        self._resumed_at = self._shown_at = time.monotonic()
+        self._resumed_at = self._stepped_at = self._shown_at = time.monotonic()
 
     def step(self, step: int, epoch: int, loss: float | None = None, documents_per_second: float | None = None) -> None:
         """After each optimizer step: steps done, the current epoch counted from 1, and news where there are any."""
@@ -57,7 +57,7 @@ class Progress:
         if documents_per_second is not None:
             self._documents_per_second = documents_per_second
         self._last_step = step
-        now = time.monotonic()
+        now = self._stepped_at = time.monotonic()
         if self._style == "live":
             if now - self._shown_at >= _REPAINT_SECONDS or step == self._total_steps:
                 self._shown_at = now
@@ -70,24 +70,23 @@ class Progress:
             console.say(self._training_line(step, epoch, now))
 
     def evaluating(self, split: str, done: int, total: int) -> None:
-        """Documents scored so far; ``done == total`` ends the evaluation and the clock of training goes on."""
+        """Documents scored so far; ``done == total`` ends the evaluation, whose result is the caller's to say."""
         now = time.monotonic()
-        if self._evaluation_began is None:
-            self._evaluation_began = now
-            self._trained_seconds += now - self._resumed_at
+        if not self._evaluating:
+            self._evaluating = True
+            self._trained_seconds += self._stepped_at - self._resumed_at
         finished = done >= total
-        line = f"{_VERBS.get(split, f'evaluating {split}')} {done:,}/{total:,} documents"
-        if self._style == "live" and (finished or now - self._shown_at >= _REPAINT_SECONDS):
-            self._shown_at = now
-            console.paint("" if finished else line)
-        elif self._style == "plain" and now - self._shown_at >= _PLAIN_SILENCE_SECONDS:
-            self._shown_at = now
-            console.say(line)
+        if self._style != "none":
+            line = f"{_VERBS.get(split, f'evaluating {split}')} {done:,}/{total:,} documents"
+            if self._style == "live" and (finished or now - self._shown_at >= _REPAINT_SECONDS):
+                self._shown_at = now
+                console.paint("" if finished else line)
+            elif self._style == "plain" and now - self._shown_at >= _PLAIN_SILENCE_SECONDS:
+                self._shown_at = now
+                console.say(line)
         if finished:
-            if self._style == "live" or (self._style == "plain" and now - self._evaluation_began >= _PLAIN_SECONDS):
-                console.say(f"{line} in {_duration(now - self._evaluation_began)}")
-            self._evaluation_began = None
-            self._resumed_at = now
+            self._evaluating = False
+            self._resumed_at = self._stepped_at = now
 
     def close(self) -> None:
         """Removes the live line and says how long the training took; safe to call twice, and after an error."""
@@ -97,8 +96,8 @@ class Progress:
             console.paint("")
         steps = self._last_step - self._start_step
         if steps:
-            if self._evaluation_began is None:
-                self._trained_seconds += time.monotonic() - self._resumed_at
+            if not self._evaluating:
+                self._trained_seconds += self._stepped_at - self._resumed_at
             done = f"step {self._last_step:,}/{self._total_steps:,}"
             console.say(f"{done}: {steps:,} steps trained in {_duration(self._trained_seconds)}")
         self._start_step = self._last_step

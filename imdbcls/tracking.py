@@ -3,25 +3,35 @@
 The only module that imports wandb, and only once a run is opened.
 """
 
+import contextlib
+import glob
+import http.client
+import json
 import os
+import shutil
+import ssl
+import subprocess
+import sys
 import threading
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from imdbcls.console import say, warn
 from imdbcls.errors import UserError
 
 MODES = ("auto", "online", "offline", "disabled")
 
+_PROBE_SECONDS = 5.0
+
 
 @dataclass(frozen=True)
 class RunIdentity:
-    """What W&B lists a run by; ``name`` is the run folder's name and also the W&B id, so that a resumed run continues."""
+    """What W&B lists a run by; ``name`` is the run folder's name and the W&B id, so that a resumed run continues."""
 
     study: str
     name: str
@@ -65,8 +75,8 @@ class WandbTracker:
 
     ``mode`` is ``auto`` (online where a key is configured, else offline), ``online``, ``offline`` or ``disabled``.
     ``folder`` is the study's folder: W&B writes to ``folder/wandb``. ``resumed_step`` is the optimizer step that a
-    resumed run continues from, None for a new run. ``connect_seconds`` and ``finish_seconds`` bound what an
-    unreachable server can cost at the start and at the end.
+    resumed run continues from, None for a new run: points that W&B already has are then not sent twice.
+    ``connect_seconds`` and ``finish_seconds`` bound what a silent server can cost at the start and at the end.
 
     A failure of W&B is said once and the training goes on; only ``mode=online`` without a key raises ``UserError``.
     """
@@ -97,26 +107,31 @@ class WandbTracker:
         self._finish_seconds = finish_seconds
         self._run: Any = None
         self._sent_step = -1
-        self._exit_code = 0
+        self._interrupted = False
         self._warned = False
+        self._environment: dict[str, str] = {}
 
     def __enter__(self) -> Self:
         if self._mode != "disabled":
             try:
                 self._open()
             except UserError:
+                self._close()
                 raise
             except Exception as error:
                 self._warn_once("could not be started", error)
+                self._close()
         return self
 
     def log(self, point: Mapping[str, float | int]) -> None:
-        """Sends one point of ``metrics.jsonl``; returns at once, and drops what a resumed run has sent before."""
+        """Sends one point of ``metrics.jsonl``; returns at once, and drops what W&B already has from an earlier part.
+
+        ``step`` is also W&B's own step, so that local viewers, which know no other axis, draw over it.
+        """
         step = int(point["step"])
-        if self._run is None or step <= self._sent_step:
-            return
-        with _Guard(self, "did not take a point"):
-            self._run.log(dict(point), step=step)
+        if self._run is not None and step > self._sent_step:
+            with self._guarded("did not take a point"):
+                self._run.log(dict(point), step=step)
 
     def log_test(
         self,
@@ -125,106 +140,126 @@ class WandbTracker:
         label_names: Sequence[str],
         mistakes: Sequence[Mapping[str, Any]],
     ) -> None:
-        """Sends the confusion matrix, the scores of each class and the worst mistakes of the test split.
+        """Sends the confusion matrix, the scores of each class and the worst mistakes on the test split.
 
         ``labels`` and ``predictions`` index ``label_names``; ``mistakes`` have ``id``, ``text``, ``label``,
         ``prediction`` and ``probability`` (of the predicted class), the most confident first.
         """
         if self._run is None:
             return
-        with _Guard(self, "did not take the test results"):
+        with self._guarded("did not take the test results"):
             import wandb
             from sklearn.metrics import precision_recall_fscore_support
 
-            classes = range(len(label_names))
-            scores = precision_recall_fscore_support(labels, predictions, labels=list(classes), zero_division=0)
-            per_class = [[label_names[c], *(float(s[c]) for s in scores[:3]), int(scores[3][c])] for c in classes]
-            columns = ["id", "text", "label", "prediction", "probability"]
-            self._run.log(
-                {
-                    "test/confusion_matrix": wandb.plot.confusion_matrix(
-                        y_true=list(labels), preds=list(predictions), class_names=list(label_names)
-                    ),
-                    "test/classes": wandb.Table(["label", "precision", "recall", "f1", "documents"], per_class),
-                    "test/mistakes": wandb.Table(columns, [[row[c] for c in columns] for row in mistakes]),
-                }
+            run = self._run
+            scores = precision_recall_fscore_support(
+                labels, predictions, labels=range(len(label_names)), zero_division=0
             )
+            for name, values in zip(("precision", "recall", "f1"), scores, strict=False):
+                run.summary.update({f"test/{name}/{label_names[c]}": float(value) for c, value in enumerate(values)})
+            columns = ["id", "text", "label", "prediction", "probability"]
+            views = {
+                "view/test_confusion_matrix": wandb.plot.confusion_matrix(
+                    y_true=list(labels),
+                    preds=list(predictions),
+                    class_names=list(label_names),
+                    title="Confusion matrix, test split",
+                ),
+                "view/test_mistakes": wandb.Table([*columns], [[row[name] for name in columns] for row in mistakes]),
+            }
+            # For a table, wandb asks the server and waits for the answer.
+            if not run.offline and not _answers(run.settings.base_url, _PROBE_SECONDS):
+                raise TimeoutError(f"{run.settings.base_url} does not answer")
+            _within(self._finish_seconds / 2, lambda: run.log(views))
 
     def finish(self, result: Mapping[str, Any]) -> None:
-        """Makes ``result.json`` the run's summary."""
+        """Makes ``result.json`` the run's summary, in place of the last values of the curves that it does not name."""
         if self._run is None:
             return
-        with _Guard(self, "did not take the result"):
-            self._run.summary.update(dict(result))
+        with self._guarded("did not take the result"):
+            summary = self._run.summary
+            for name in list(summary.keys()):
+                if name.startswith(("train/", "val/")) and name not in result:
+                    del summary[name]
+            summary.update(dict(result))
 
     def mark_interrupted(self) -> None:
         """Records that the run was stopped from outside and may be continued."""
-        self._exit_code = 1
-        if self._run is None:
-            return
-        with _Guard(self, "did not take the interruption"):
-            self._run.mark_preempting()
+        self._interrupted = True
+        if self._run is not None:
+            with self._guarded("did not take the interruption"):
+                self._run.mark_preempting()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._run is None:
-            return
-        run, self._run = self._run, None
-        exit_code = self._exit_code or int(kind is not None)
-        try:
-            _within(self._finish_seconds + 5, lambda: run.finish(exit_code=exit_code))
-        except Exception:
-            warn(f"W&B: not everything was uploaded; send the rest with: wandb sync --include-online {run.dir}")
-        _shut_down()
+        if self._run is not None:
+            run, self._run = self._run, None
+            exit_code = int(kind is not None or self._interrupted)
+            try:
+                # wandb keeps to finish_timeout, unless its helper process has died.
+                _within(self._finish_seconds + 2, lambda: run.finish(exit_code=exit_code))
+            except Exception:
+                warn(f"W&B: not all was uploaded. Upload the rest: wandb sync --include-online {Path(run.dir).parent}")
+        self._close()
 
     def _open(self) -> None:
-        # W&B's own error reports would be sent, and waited for, at exit.
-        os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
+        self._set_environment()
         import wandb
 
         session = wandb.setup(settings=wandb.Settings(silent=True)).settings
-        mode = self._mode
-        if mode == "auto":
-            mode = self._choose_mode(session)
-        if mode == "online":
-            if not _has_key(session):
-                raise UserError(
-                    "tracker.mode=online needs a W&B key: run `wandb login`, set WANDB_API_KEY, "
-                    "or use tracker.mode=offline."
-                )
-            if not _answers(session.base_url, self._connect_seconds / 2):
-                warn(f"W&B: {session.base_url} does not answer; this run is logged offline. {self._hint()}")
-                mode = "offline"
+        mode = self._choose_mode(session)
         self._folder.mkdir(parents=True, exist_ok=True)
         if mode == "online":
-            try:
-                self._run = self._init("online")
-                say(f"W&B: {self._run.url}")
-            except Exception as error:
-                warn(f"W&B: {_first_line(error)}; this run is logged offline. {self._hint()}")
-                _shut_down()
+            problem = None
+            earlier_logs = set(self._logs())
+            if _answers(session.base_url, min(_PROBE_SECONDS, self._connect_seconds)):
+                try:
+                    self._run = self._start("online")
+                    say(f"W&B: {self._run.url}")
+                except Exception as error:
+                    problem = _first_line(error)
+                    _stop_helper()
+                    for log in set(self._logs()) - earlier_logs:  # empty, but viewers would list it
+                        shutil.rmtree(log.parent, ignore_errors=True)
+            else:
+                problem = f"{session.base_url} does not answer"
+            if problem is not None:
+                warn(f"W&B: {problem}; this run is logged offline. {self._hint()}")
                 mode = "offline"
         if mode == "offline":
-            self._run = self._init("offline")
+            earlier_step = self._earlier_step()
+            self._run = self._start("offline")
+            self._sent_step = earlier_step
+        elif self._run is not None and self._run.resumed:
+            self._sent_step = self._run.step - 1
 
     def _choose_mode(self, session: Any) -> str:
-        if session.mode in ("offline", "disabled"):
+        """``auto`` resolved, without a question to the network or to the user; WANDB_MODE is heard."""
+        from wandb.sdk.lib import wbauth
+
+        if self._mode == "offline":
+            return "offline"
+        if self._mode == "auto" and session.mode in ("offline", "disabled"):
             return str(session.mode)
-        if _has_key(session):
+        if wbauth.authenticate_session(host=session.base_url, source="", prompt=False, update_session=False):
             return "online"
+        if self._mode == "online":
+            raise UserError(
+                "tracker.mode=online needs a W&B key: run `wandb login`, set WANDB_API_KEY or use tracker.mode=auto."
+            )
         say(f"W&B: no key is configured, so this run is logged offline. {self._hint()}")
         return "offline"
 
     def _hint(self) -> str:
         logs = self._folder / "wandb"
-        return f"Look at it: wandb leet {logs}  Upload it: wandb sync {logs}"
+        return f"Look: wandb leet {logs}   Upload: wandb sync {logs}"
 
-    def _init(self, mode: str) -> Any:
+    def _start(self, mode: Literal["online", "offline"]) -> Any:
         import wandb
 
         run = wandb.init(
-            mode=mode,  # type: ignore[arg-type]
+            mode=mode,
             project=self._project,
             entity=self._entity,
             group=self._identity.study,
@@ -242,66 +277,85 @@ class WandbTracker:
                 disable_git=True,
                 disable_code=True,
                 save_code=False,
-                init_timeout=self._connect_seconds / 2,
+                init_timeout=self._connect_seconds,
                 finish_timeout=self._finish_seconds,
                 finish_timeout_raises=True,
-                x_transaction_log_flush_interval=5.0,
+                # A run killed from outside loses what was not flushed.
+                x_transaction_log_flush_interval=2.0,
             ),
         )
         run.define_metric("step")
         run.define_metric("*", step_metric="step")
         return run
 
-    def _warn_once(self, what: str, error: BaseException) -> None:
+    def _earlier_step(self) -> int:
+        """The last step in the logs that earlier processes of this run left here; a killed one's may lack its tail."""
+        if self._resumed_step is None:
+            return -1
+        last_step = -1
+        for log in self._logs():
+            command = [sys.executable, "-m", "wandb", "leet", "inspect", str(log), "--summary", "--json"]
+            try:
+                answer = subprocess.run(command, capture_output=True, timeout=_PROBE_SECONDS, check=True).stdout
+                last_step = max(last_step, json.loads(answer)["step"] or -1)
+            except (OSError, subprocess.SubprocessError, ValueError, KeyError):
+                last_step = max(last_step, self._resumed_step)
+        return last_step
+
+    def _logs(self) -> Iterator[Path]:
+        """The W&B logs of this run's processes so far."""
+        return self._folder.glob(f"wandb/*run-*/run-{glob.escape(self._identity.name)}.wandb")
+
+    def _set_environment(self) -> None:
+        wanted = {
+            # W&B's reports about its own errors would be sent, and waited for, at exit.
+            "WANDB_ERROR_REPORTING": "false",
+            # Tables wait for their upload here, not in the home folder.
+            "WANDB_DATA_DIR": str(self._folder.absolute() / "wandb"),
+        }
+        for name, value in wanted.items():
+            if name not in os.environ:
+                self._environment[name] = value
+                os.environ[name] = value
+
+    def _close(self) -> None:
+        _stop_helper()
+        for name in self._environment:
+            os.environ.pop(name, None)
+        self._environment.clear()
+
+    @contextlib.contextmanager
+    def _guarded(self, what: str) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:
+            self._warn_once(what, error)
+
+    def _warn_once(self, what: str, error: Exception) -> None:
         if not self._warned:
             self._warned = True
             warn(f"W&B {what} ({_first_line(error)}); the run goes on and is recorded in its folder.")
 
 
-class _Guard:
-    """Turns an exception of W&B into one warning."""
-
-    def __init__(self, tracker: WandbTracker, what: str) -> None:
-        self._tracker = tracker
-        self._what = what
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> bool:
-        if not isinstance(error, Exception):
-            return False
-        self._tracker._warn_once(self._what, error)
-        return True
-
-
-def _has_key(session: Any) -> bool:
-    from wandb.sdk.lib import wbauth
-
-    return (
-        wbauth.authenticate_session(host=session.base_url, source="imdbcls", prompt=False, update_session=False)
-        is not None
-    )
-
-
 def _answers(url: str, seconds: float) -> bool:
-    """Whether anything at all answers HTTP there; what it answers is for W&B to judge."""
+    """Whether anything at all answers HTTP there in time; what it answers is for W&B to judge."""
 
     def ask() -> None:
-        try:
+        with contextlib.suppress(urllib.error.HTTPError):
             urllib.request.urlopen(url, timeout=seconds).close()
-        except urllib.error.HTTPError:
-            pass
 
     try:
-        _within(seconds, ask)  # the timeout of urlopen does not cover a name server that is silent
-    except OSError:
+        _within(seconds, ask)  # the timeout of urlopen does not cover a silent name server
+    except urllib.error.URLError as error:
+        # A certificate that only wandb is set up to trust is an answer, too.
+        return isinstance(error.reason, ssl.SSLError)
+    except (OSError, http.client.HTTPException):
         return False
     return True
 
 
 def _within(seconds: float, action: Callable[[], None]) -> None:
-    """Runs the action in a thread that is left behind after ``seconds``: then, ``TimeoutError`` is raised."""
+    """Runs the action in a thread; after ``seconds`` the thread is left behind and ``TimeoutError`` is raised."""
     errors: list[BaseException] = []
 
     def target() -> None:
@@ -319,17 +373,25 @@ def _within(seconds: float, action: Callable[[], None]) -> None:
         raise errors[0]
 
 
-def _shut_down() -> None:
-    """Ends W&B's helper process, by force where it does not end itself."""
-    import wandb
+def _stop_helper() -> None:
+    """Ends the wandb-core process that wandb started, by force where it does not end by itself.
 
-    try:
-        _within(5, wandb.teardown)
-    except BaseException:
-        pass
+    It must not be left to wandb's exit hook, which waits for it without a bound and never runs in a forked job.
+    """
+    if "wandb" not in sys.modules:
+        return
+    from wandb.sdk import wandb_setup
+
+    connection = wandb_setup.singleton()._connection
+    with contextlib.suppress(Exception, SystemExit):
+        _within(_PROBE_SECONDS, sys.modules["wandb"].teardown)
+        return
+    process = connection and connection._proc and connection._proc._process
+    if process:
+        process.kill()
 
 
-def _first_line(error: BaseException) -> str:
+def _first_line(error: Exception) -> str:
     return (str(error) or type(error).__name__).splitlines()[0].rstrip(".")
 
 

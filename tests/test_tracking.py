@@ -1,0 +1,390 @@
+"""The tracker on W&B's real logs, real processes, and servers that are absent, silent or dying."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from imdbcls.errors import UserError
+from imdbcls.tracking import NoTracker, RunIdentity, WandbTracker
+
+ROOT = Path(__file__).resolve().parents[1]
+NAME = "lstm-s0-1a2b3c4d"
+KEY = "0123456789" * 4
+
+
+@pytest.fixture(autouse=True)
+def no_account(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No key, no settings and no server of the person who runs the tests."""
+    for name in [name for name in os.environ if name.startswith("WANDB_")]:
+        monkeypatch.delenv(name)
+    (tmp_path / "home").mkdir()
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.delenv("NETRC", raising=False)
+    monkeypatch.chdir(tmp_path)
+
+
+def tracker(name: str = NAME, *, resumed_step: int | None = None, **options: Any) -> WandbTracker:
+    defaults = {"mode": "auto", "project": "imdbcls", "entity": None, "connect_seconds": 2, "finish_seconds": 2}
+    return WandbTracker(
+        identity=RunIdentity("first", name, "train", ("lstm", "minilm", "imdb")),
+        config={"lr": 3e-5, "head": {"bidirectional": False}, "group_hash": "abcd1234"},
+        folder=Path("runs/first"),
+        resumed_step=resumed_step,
+        **(defaults | options),
+    )
+
+
+def train(run: WandbTracker, first: int = 1, last: int = 20, pause: float = 0.0) -> None:
+    for step in range(first, last + 1):
+        run.log({"step": step, "epoch": step / 10, "train/loss": 1 / step, "train/lr": 3e-5})
+        if step % 10 == 0:
+            run.log({"step": step, "epoch": step / 10, "val/loss": 0.5, "val/accuracy": 0.8 + step / 1000})
+        time.sleep(pause)
+
+
+def end(run: WandbTracker) -> None:
+    mistake = {"id": "t7", "text": "Not bad.", "label": "positive", "prediction": "negative", "probability": 0.99}
+    run.log_test([0, 0, 1, 1], [0, 0, 0, 1], ["negative", "positive"], [mistake])
+    run.finish({"status": "done", "val/accuracy": 0.81, "test/accuracy": 0.75})
+
+
+def logs(prefix: str = "offline-run", name: str = NAME) -> list[Path]:
+    return sorted(Path("runs/first/wandb").glob(f"{prefix}-*/run-{name}.wandb"))
+
+
+def inspect(log: Path, *options: str) -> str:
+    command = [sys.executable, "-m", "wandb", "leet", "inspect", str(log), "--json", *options]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
+def summary(log: Path) -> dict[str, Any]:
+    return json.loads(inspect(log, "--summary"))
+
+
+def records(log: Path, kind: str) -> list[dict[str, Any]]:
+    every = [json.loads(line) for line in inspect(log).splitlines()]
+    return [record[kind] for record in every if record["type"] == kind]
+
+
+def steps(log: Path) -> list[int]:
+    return [record["item"]["step"] for record in records(log, "history")]
+
+
+def helpers() -> list[str]:
+    """The wandb-core processes that this process has left behind."""
+    listed = subprocess.run(["pgrep", "-f", f"wandb-core .*--pid {os.getpid()}$"], capture_output=True, text=True)
+    return listed.stdout.split()
+
+
+def test_an_offline_log_holds_the_run(capfd: pytest.CaptureFixture[str]) -> None:
+    with tracker() as run:
+        train(run)
+        end(run)
+    output = capfd.readouterr()
+    assert output.out == ""
+    assert len(output.err.splitlines()) == 1
+    assert "wandb sync runs/first/wandb" in output.err and "wandb leet runs/first/wandb" in output.err
+
+    (log,) = logs()
+    shown = summary(log)
+    assert (shown["state"], shown["exit_code"]) == ("finished", 0)
+    assert (shown["run_id"], shown["name"], shown["project"]) == (NAME, NAME, "imdbcls")
+    assert shown["tags"] == ["lstm", "minilm", "imdb"]
+    assert shown["config"] == {"lr": 3e-5, "head": {"bidirectional": False}, "group_hash": "abcd1234"}
+    (opened,) = records(log, "run")
+    assert (opened["run_group"], opened["job_type"]) == ("first", "train")
+
+    numbers = shown["summary"]
+    assert (numbers["status"], numbers["val/accuracy"], numbers["test/accuracy"]) == ("done", 0.81, 0.75)
+    assert "train/loss" not in numbers and "val/loss" not in numbers
+    assert numbers["test/recall/positive"] == 0.5 and numbers["test/precision/positive"] == 1.0
+    assert numbers["view/test_mistakes"]["nrows"] == 1
+
+    assert steps(log) == list(range(1, 21))
+    points = [record["item"] for record in records(log, "history")]
+    assert all(point["_step"] == point["step"] for point in points)
+    assert points[9]["train/loss"] == 0.1 and points[9]["val/accuracy"] == 0.81
+    axes = records(log, "metric")
+    assert {"glob_name": "*", "step_metric": "step"}.items() <= axes[1].items()
+
+
+def test_tables_lie_beside_the_run_and_nothing_lies_at_home() -> None:
+    with tracker() as run:
+        end(run)
+    (log,) = logs()
+    mistakes = next(log.parent.glob("files/media/table/view/test_mistakes*"))
+    assert json.loads(mistakes.read_text())["data"] == [["t7", "Not bad.", "positive", "negative", 0.99]]
+    confusion = next(log.parent.glob("files/media/table/view/test_confusion_matrix*"))
+    assert sorted(json.loads(confusion.read_text())["data"])[0] == ["negative", "negative", 2]
+    staged = [
+        entry["local_path"] for artifact in records(log, "artifact") for entry in artifact["manifest"]["contents"]
+    ]
+    assert staged and all(Path(path).is_relative_to(Path.cwd() / "runs") for path in staged)
+    assert not [path for path in Path("home").rglob("*") if path.is_file() and "log" not in path.name]
+    assert not [name for name in os.environ if name.startswith("WANDB_")]
+    assert helpers() == []
+
+
+def test_a_crash_is_recorded_as_failed() -> None:
+    with pytest.raises(ZeroDivisionError), tracker() as run:
+        train(run, last=3)
+        raise ZeroDivisionError
+    shown = summary(logs()[0])
+    assert (shown["state"], shown["exit_code"], shown["step"]) == ("failed", 1, 3)
+
+
+def test_an_interruption_is_recorded() -> None:
+    with tracker() as run:
+        train(run, last=3)
+        run.mark_interrupted()
+    assert summary(logs()[0])["exit_code"] == 1
+    assert records(logs()[0], "preempting") == [{}]
+
+
+def test_two_runs_in_one_process_stay_apart() -> None:
+    for name in ("cls-s0-1", "max-s0-1"):
+        with tracker(name) as run:
+            train(run, last=5)
+    assert [len(logs(name=name)) for name in ("cls-s0-1", "max-s0-1")] == [1, 1]
+    assert steps(logs(name="max-s0-1")[0]) == [1, 2, 3, 4, 5]
+    shown = subprocess.run(
+        [sys.executable, "-m", "wandb", "sync", "--dry-run", "runs/first/wandb"], capture_output=True, text=True
+    )
+    assert "Would sync 2 run(s)" in shown.stdout + shown.stderr
+
+
+def in_process(body: str, **environment: str) -> subprocess.Popen[str]:
+    script = f"import sys; sys.path[:0] = [{str(ROOT)!r}, {str(ROOT / 'tests')!r}]\nfrom test_tracking import *\n{body}"
+    environment = {**os.environ, **environment}
+    pipe = subprocess.PIPE
+    return subprocess.Popen([sys.executable, "-c", script], env=environment, stdout=pipe, stderr=pipe, text=True)
+
+
+def test_forked_jobs_open_a_run_each() -> None:
+    body = """
+import multiprocessing, torch
+def job(name):
+    with tracker(name) as run:
+        train(run, last=5)
+assert "wandb" not in sys.modules
+jobs = [multiprocessing.get_context("fork").Process(target=job, args=(name,)) for name in ("cls-s0-1", "max-s0-1")]
+for each in jobs: each.start()
+for each in jobs: each.join()
+assert [each.exitcode for each in jobs] == [0, 0]
+"""
+    process = in_process(body)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 0, errors
+    for name in ("cls-s0-1", "max-s0-1"):
+        assert summary(logs(name=name)[0])["state"] == "finished"
+
+
+def test_a_killed_run_goes_on_without_sending_twice() -> None:
+    process = in_process("with tracker() as run: train(run, 1, 1000, pause=0.02)")
+    waited = time.monotonic()
+    while not (logs() and summary(logs()[0])["step"]):
+        assert time.monotonic() - waited < 30
+        time.sleep(0.5)
+    process.kill()
+    process.communicate()
+    time.sleep(1.1)  # W&B names its folders by the second
+    with tracker(resumed_step=10) as run:
+        train(run, 11, 400)
+    before, after = (steps(log) for log in logs())
+    assert len(before) > 10
+    assert before + after == list(range(1, 401))
+
+
+def test_disabled_does_not_import_wandb() -> None:
+    body = """
+for run in (tracker(mode="disabled"), NoTracker(identity=None, config={}, folder=None)):
+    with run:
+        train(run, last=10)
+        end(run)
+        run.mark_interrupted()
+assert "wandb" not in sys.modules and not Path("runs").exists()
+"""
+    process = in_process(body)
+    _, errors = process.communicate(timeout=60)
+    assert (process.returncode, errors) == (0, "")
+
+
+def test_every_tracker_yaml_fits_its_class() -> None:
+    found = {path.stem: yaml.safe_load(path.read_text()) for path in (ROOT / "conf/tracker").glob("*.yaml")}
+    assert set(found) == {"wandb", "none"}
+    options = {key: value for key, value in found["wandb"].items() if not key.startswith("_")}
+    tracker(**options)
+    assert found["none"]["_target_"] == f"{NoTracker.__module__}.{NoTracker.__name__}"
+
+
+def test_mistakes_in_the_mode_are_named() -> None:
+    with pytest.raises(UserError, match=r"tracker.mode=on .*auto, online, offline, disabled"):
+        tracker(mode="on")
+    with pytest.raises(UserError, match="wandb login"), tracker(mode="online"):
+        pass
+
+
+@pytest.fixture
+def netrc_key(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Configures a key for a server, in the way that ``wandb login`` does."""
+
+    def configure(url: str) -> None:
+        netrc = Path.home() / ".netrc"
+        netrc.write_text(f"machine {url.removeprefix('http://')}\n  login user\n  password {KEY}\n")
+        netrc.chmod(0o600)
+        monkeypatch.setenv("WANDB_BASE_URL", url)
+
+    return configure
+
+
+@pytest.fixture
+def silent_port() -> Iterator[socket.socket]:
+    """Accepts connections and never answers."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        yield listening
+
+
+class Server:
+    """A W&B server in a process of its own."""
+
+    def __init__(self, points: Path, resumed_step: int | None = None, deaf: bool = False) -> None:
+        self.points = points
+        command = [sys.executable, str(ROOT / "tests/wandb_server.py"), str(points)]
+        command += [json.dumps(resumed_step), json.dumps(deaf)]
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+        assert self.process.stdout
+        self.url = f"http://127.0.0.1:{self.process.stdout.readline().strip()}"
+
+    def steps(self) -> list[int]:
+        return [json.loads(line)["step"] for line in self.points.read_text().splitlines()]
+
+
+@pytest.fixture
+def serve(tmp_path: Path) -> Iterator[Callable[..., Server]]:
+    servers: list[Server] = []
+
+    def start(**options: Any) -> Server:
+        servers.append(Server(tmp_path / "points.jsonl", **options))
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        server.process.kill()
+        server.process.wait()
+
+
+def test_offline_asks_no_server(silent_port: socket.socket, netrc_key: Callable[[str], None]) -> None:
+    netrc_key(f"http://127.0.0.1:{silent_port.getsockname()[1]}")
+    with tracker(mode="offline") as run:
+        train(run)
+        end(run)
+    silent_port.settimeout(0.5)
+    with pytest.raises(TimeoutError):
+        silent_port.accept()
+
+
+def test_a_key_means_online(
+    serve: Callable[..., Server], netrc_key: Callable[[str], None], capfd: pytest.CaptureFixture[str]
+) -> None:
+    server = serve()
+    netrc_key(server.url)
+    with tracker() as run:
+        train(run)
+        run.finish({"status": "done"})
+    assert server.steps() == list(range(1, 21))
+    assert capfd.readouterr().err == f"W&B: {server.url}/someone/imdbcls/runs/{NAME}\n"
+    assert len(logs("run")) == 1 and logs() == []
+
+
+def test_what_the_server_has_is_not_sent_again(serve: Callable[..., Server], netrc_key: Callable[[str], None]) -> None:
+    server = serve(resumed_step=12)
+    netrc_key(server.url)
+    with tracker(resumed_step=10) as run:
+        train(run, 11, 20)
+    assert server.steps() == list(range(13, 21))
+
+
+@pytest.mark.parametrize("kind", ["closed", "silent", "deaf"])
+def test_an_unreachable_server_means_offline(
+    kind: str,
+    silent_port: socket.socket,
+    serve: Callable[..., Server],
+    netrc_key: Callable[[str], None],
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    urls = {
+        "closed": lambda: "http://127.0.0.1:9",
+        "silent": lambda: f"http://127.0.0.1:{silent_port.getsockname()[1]}",
+        "deaf": lambda: serve(deaf=True).url,
+    }
+    netrc_key(urls[kind]())
+    began = time.monotonic()
+    with tracker() as run:
+        train(run)
+        end(run)
+    assert time.monotonic() - began < 10
+    (line,) = capfd.readouterr().err.splitlines()
+    assert line.startswith("warning: W&B: ") and "offline" in line and "wandb sync runs/first/wandb" in line
+    assert steps(logs()[0]) == list(range(1, 21))
+    assert logs("run") == []
+    assert helpers() == []
+
+
+@pytest.mark.parametrize("blow", [signal.SIGKILL, signal.SIGSTOP])
+def test_a_server_lost_in_the_middle_costs_little(
+    blow: signal.Signals,
+    serve: Callable[..., Server],
+    netrc_key: Callable[[str], None],
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    server = serve()
+    netrc_key(server.url)
+    with tracker() as run:
+        train(run, 1, 10)
+        server.process.send_signal(blow)
+        began = time.monotonic()
+        train(run, 11, 500)
+        assert time.monotonic() - began < 2
+        end(run)
+    assert time.monotonic() - began < 15
+    errors = capfd.readouterr().err
+    (log,) = logs("run")
+    assert f"wandb sync --include-online {log.parent}" in errors.splitlines()[-1]
+    assert steps(log) == list(range(1, 501))
+    assert helpers() == []
+
+
+def test_a_dead_helper_is_said_once_and_training_goes_on(capfd: pytest.CaptureFixture[str]) -> None:
+    with tracker() as run:
+        train(run, last=5)
+        for helper in helpers():
+            os.kill(int(helper), signal.SIGKILL)
+        time.sleep(0.5)
+        train(run, first=6)
+        end(run)
+    assert capfd.readouterr().err.count("the run goes on") == 1
+
+
+def test_a_stuck_helper_is_ended(capfd: pytest.CaptureFixture[str]) -> None:
+    body = """
+with tracker() as run:
+    train(run, last=5)
+    for helper in helpers():
+        os.kill(int(helper), signal.SIGSTOP)
+print("left")
+"""
+    began = time.monotonic()
+    process = in_process(body)
+    output, _ = process.communicate(timeout=60)
+    assert (process.returncode, output) == (0, "left\n")
+    assert time.monotonic() - began < 20
