@@ -1,4 +1,4 @@
-"""Backbones: a pretrained encoder with its tokenizer, from a hub id, a local folder, an installed package or thin air."""
+"""Backbones: an encoder with its tokenizer, from a hub id, a local folder or an installed package, or made up."""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -15,6 +15,7 @@ from transformers import (
     BertModel,
     PretrainedConfig,
     PreTrainedModel,
+    PreTrainedTokenizerBase,
     PreTrainedTokenizerFast,
 )
 
@@ -32,7 +33,7 @@ class Backbone:
 
     name: str
     encoder: PreTrainedModel
-    tokenizer: PreTrainedTokenizerFast
+    tokenizer: PreTrainedTokenizerBase
 
     @property
     def hidden_size(self) -> int:
@@ -47,7 +48,7 @@ class Backbone:
         return self.encoder.config.max_position_embeddings
 
     def save(self, folder: Path) -> None:
-        """Write the architecture and the tokenizer, without weights: `load_backbone` reads them with `pretrained=False`."""
+        """Write the architecture and the tokenizer, without weights, for `load_backbone(pretrained=False)`."""
         self.encoder.config.save_pretrained(folder)
         self.tokenizer.save_pretrained(folder)
 
@@ -72,8 +73,8 @@ def load_backbone(
         encoder = load_weights(path, folder, config)
     else:
         encoder = AutoModel.from_config(config, dtype=torch.float32, attn_implementation="sdpa")
-    if getattr(encoder, "pooler", None) is not None:
-        encoder.pooler = None  # the head takes its place
+    if hasattr(encoder, "pooler"):
+        encoder.register_module("pooler", None)  # the head takes its place
     return Backbone(name, encoder, tokenizer)
 
 

@@ -1,16 +1,18 @@
 """From a configuration to finished objects: the only caller of `instantiate`."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
+from hydra.errors import InstantiationException
 from hydra.utils import instantiate
-from torch import nn
 
 from imdbcls.backbone import Backbone, load_backbone
 from imdbcls.data.batches import EvalBatches, TrainBatches
 from imdbcls.data.documents import Corpus, Documents
-from imdbcls.data.splits import make_corpus
+from imdbcls.data.splits import SPLIT_SETTINGS, make_corpus
 from imdbcls.data.tokens import Tokens, tokenize
 from imdbcls.device import Hardware, choose_hardware, seed_everything_at
 from imdbcls.errors import UserError
@@ -18,6 +20,7 @@ from imdbcls.model import Classifier
 from imdbcls.optim import parameter_groups
 from imdbcls.progress import Progress
 from imdbcls.runs import MetricsLog, RunFolder
+from imdbcls.signals import StopRequest
 from imdbcls.tracking import RunIdentity, Tracker
 from imdbcls.trainer import Trainer
 
@@ -38,25 +41,34 @@ def build_hardware(config: Mapping[str, Any]) -> Hardware:
 
 
 def build_corpus(config: Mapping[str, Any]) -> Corpus:
-    data = config["data"]
-    return make_corpus(
-        instantiate(data["source"]),
-        validation_fraction=data["validation_fraction"],
-        test_fraction=data["test_fraction"],
-        split_seed=data["split_seed"],
-        train_limit=data["train_limit"],
-        validation_limit=data["validation_limit"],
-        test_limit=data["test_limit"],
-    )
+    """The documents of a run, read once in this process and those forked from it: a sweep's jobs share them."""
+    data = {key: config["data"][key] for key in ("source", *SPLIT_SETTINGS)}
+    return corpus_of(json.dumps(data, sort_keys=True))
+
+
+@lru_cache(maxsize=1)
+def corpus_of(data: str) -> Corpus:
+    settings = json.loads(data)
+    return make_corpus(construct(settings.pop("source")), **settings)
+
+
+def construct(node: Mapping[str, Any], **arguments: Any) -> Any:
+    """Hydra's `instantiate`, with the user's mistakes raised as they are and not wrapped."""
+    try:
+        return instantiate(node, **arguments)
+    except InstantiationException as error:
+        if isinstance(error.__cause__, UserError):
+            raise error.__cause__ from None
+        raise
 
 
 def build_backbone(config: Mapping[str, Any]) -> Backbone:
     seed_everything_at(config["seed"], INITIALISATION)
-    return fitting(config, instantiate(config["backbone"]))
+    return fitting(config, construct(config["backbone"]))
 
 
 def rebuild_backbone(config: Mapping[str, Any], folder: RunFolder) -> Backbone:
-    """A finished run's backbone from its folder alone: the architecture and the tokenizer, for weights still to come."""
+    """A finished run's backbone from its folder alone: the architecture and the tokenizer, without weights."""
     names = ("name", "dropout", "attention_dropout")
     settings = {name: config["backbone"][name] for name in names}
     return fitting(config, load_backbone(path=str(folder.backbone), pretrained=False, **settings))
@@ -76,7 +88,7 @@ def build_model(config: Mapping[str, Any], backbone: Backbone, num_labels: int) 
     if "num_positions" in config["head"]:
         sizes["num_positions"] = config["max_length"]
     settings = {key: value for key, value in config["head"].items() if key not in ("name", "num_positions")}
-    return Classifier(backbone.encoder, instantiate(settings, **sizes))
+    return Classifier(backbone.encoder, construct(settings, **sizes))
 
 
 def build_scored_split(config: Mapping[str, Any], backbone: Backbone, documents: Documents) -> ScoredSplit:
@@ -97,10 +109,11 @@ def build_trainer(
     folder: RunFolder,
     hardware: Hardware,
     backbone: Backbone,
-    model: nn.Module,
+    model: Classifier,
     train: Documents,
     validation: ScoredSplit,
     test: ScoredSplit,
+    stop: StopRequest,
 ) -> Trainer:
     data, settings = config["data"], config["trainer"]
     train_batches = TrainBatches(
@@ -113,8 +126,8 @@ def build_trainer(
     )
     model.to(hardware.device)
     num_steps = config["epochs"] * train_batches.steps_per_epoch
-    optimizer = instantiate(config["optimizer"])(parameter_groups(model))
-    schedule = instantiate(config["schedule"])(
+    optimizer = construct(config["optimizer"])(parameter_groups(model))
+    schedule = construct(config["schedule"])(
         optimizer, num_steps=num_steps, num_warmup_steps=round(config["warmup"] * num_steps)
     )
     return Trainer(
@@ -134,6 +147,7 @@ def build_trainer(
         save_every_minutes=config["checkpoint"]["every_minutes"],
         metrics_log=MetricsLog(folder.path / "metrics.jsonl"),
         progress=Progress(config["progress"]),
+        stop=stop,
     )
 
 
@@ -141,6 +155,6 @@ def build_tracker(config: Mapping[str, Any], folder: RunFolder, resumed_step: in
     """The tracker of one training run, still to be opened by `with`."""
     tags = (config["head"]["name"], config["backbone"]["name"], config["data"]["name"])
     identity = RunIdentity(study=config["study"], name=folder.path.name, job_type="train", tags=tags)
-    return instantiate(config["tracker"])(
+    return construct(config["tracker"])(
         identity=identity, config=config, folder=folder.study, resumed_step=resumed_step
     )

@@ -1,7 +1,7 @@
 """Checkpoints: safetensors and JSON, written whole or not at all, verified before anything is read from them.
 
-A checkpoint is a folder of tensor files, `state.json` and, written last, `manifest.json` with each file's size and sha256.
-It is written beside its place and renamed into it, so that a reader finds the old one or the new one, never a mixture.
+A checkpoint is a folder of tensor files, `state.json` and, written last, `manifest.json` with their sizes and sha256.
+It is written beside its place and renamed into it: a reader finds the old one or the new one, never a mixture.
 """
 
 import hashlib
@@ -39,7 +39,7 @@ class Checkpoint:
 
 
 def save(folder: Path, tensors: Mapping[str, Mapping[str, Tensor]], state: Mapping[str, Any]) -> None:
-    """Write a checkpoint in the place of the one at `folder`; a kill at any moment leaves at least one of them whole."""
+    """Write a checkpoint in place of the one at `folder`; a kill at any moment leaves one of the two whole."""
     new, old = folder.with_name(folder.name + ".new"), folder.with_name(folder.name + ".old")
     shutil.rmtree(new, ignore_errors=True)
     new.mkdir(parents=True)
@@ -61,7 +61,7 @@ def save(folder: Path, tensors: Mapping[str, Mapping[str, Tensor]], state: Mappi
 
 
 def load(folder: Path) -> Checkpoint:
-    """Verify a checkpoint completely, then read it; raises CheckpointError naming the file that is missing or altered."""
+    """Verify a checkpoint completely, then read it; CheckpointError names the file that is missing or altered."""
     if folder.is_symlink() or not folder.is_dir():
         raise CheckpointError(f"{folder} is no checkpoint folder.")
     files = read_json(folder / MANIFEST).get("files")

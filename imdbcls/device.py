@@ -62,7 +62,7 @@ def computes_bf16(device: str) -> bool:
 def seed_everything_at(seed: int, step: int) -> None:
     """Set PyTorch's random state from the run's seed and the step alone.
 
-    A step's dropout then depends on nothing that happened before it, so a resumed run draws what an undisturbed one would
+    A step's dropout then depends on nothing that happened before it: a resumed run draws what an undisturbed one would
     have, and a step can be repeated.
     """
     digest = hashlib.sha256(f"{seed}/{step}".encode()).digest()
@@ -70,7 +70,7 @@ def seed_everything_at(seed: int, step: int) -> None:
 
 
 def peak_memory_mb(device: torch.device) -> float:
-    """The most memory this process has held, in MB (10^6 bytes): on the GPU where there is one, else resident memory."""
+    """The most memory this process has held, in MB (10^6 bytes): the GPU's where one is used, else resident memory."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 1e6
     unit = 1 if sys.platform == "darwin" else 1024

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 
 class Classifier(nn.Module):
-    """Encoder → last hidden states → head → logits (shape suffixes: B documents, T tokens, D hidden size, C classes)."""
+    """Encoder → last hidden states → head → logits (B documents, T tokens, D hidden size, C classes)."""
 
     def __init__(self, encoder: nn.Module, head: nn.Module) -> None:
         super().__init__()

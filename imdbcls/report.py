@@ -11,9 +11,9 @@ import numpy as np
 
 from imdbcls.console import say
 from imdbcls.data.documents import Corpus, Documents
-from imdbcls.device import Hardware, peak_memory_mb
+from imdbcls.device import peak_memory_mb
 from imdbcls.metrics import metrics_of
-from imdbcls.model import Classifier, count_parameters
+from imdbcls.model import count_parameters
 from imdbcls.runs import RunFolder, config_hash, group_hash
 from imdbcls.scoring import Predictions
 from imdbcls.trainer import Trainer
@@ -35,16 +35,15 @@ NUM_MISTAKES = 50  # of the test split, in W&B's table
 def announce(
     config: Mapping[str, Any],
     folder: RunFolder,
-    hardware: Hardware,
     corpus: Corpus,
-    model: Classifier,
     trainer: Trainer,
 ) -> None:
     """Say what is about to be trained, on what, and where it will lie."""
     for note in corpus.notes:
         say(note)
     sizes = f"{len(corpus.train):,} to train on, {len(corpus.validation):,} to validate, {len(corpus.test):,} to test"
-    say(f"{folder.path.name}: head {config['head']['name']} on {config['backbone']['name']}, on {hardware.describe()}")
+    model, hardware = trainer.model, trainer.hardware.describe()
+    say(f"{folder.path.name}: head {config['head']['name']} on {config['backbone']['name']}, on {hardware}")
     say(f"{config['data']['name']}: {sizes} documents, {len(corpus.label_names)} classes")
     say(
         f"{trainer.num_steps:,} steps of {config['batch_size']} documents, {config['epochs']} epochs, "
@@ -56,7 +55,6 @@ def result_of(
     config: Mapping[str, Any],
     folder: RunFolder,
     corpus: Corpus,
-    model: Classifier,
     trainer: Trainer,
     predictions: Mapping[str, Predictions],
 ) -> dict[str, Any]:
@@ -74,8 +72,8 @@ def result_of(
         **{f"test/{name}": value for name, value in test.items()},
         "test_documents": len(corpus.test),
         "train_documents": len(corpus.train),
-        "parameters": count_parameters(model),
-        "head_parameters": count_parameters(model.head),
+        "parameters": count_parameters(trainer.model),
+        "head_parameters": count_parameters(trainer.model.head),
         "steps": state.step,
         "train_seconds": state.train_seconds,
         "documents_per_second": state.documents / state.train_seconds,

@@ -106,6 +106,11 @@ class RunFolder:
         except (OSError, ValueError):
             return None
 
+    def finished(self) -> dict[str, Any] | None:
+        """The result of a run that came to its end, else None."""
+        result = self.result()
+        return result if result is not None and result["status"] == "done" else None
+
     def write_result(self, result: Mapping[str, Any]) -> None:
         write_atomically(self._result, json.dumps(result, indent=2) + "\n")
 

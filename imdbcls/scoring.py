@@ -30,7 +30,7 @@ def score(
 ) -> Predictions:
     """Class probabilities of every document, as the softmax in float64 of the model's float32 logits.
 
-    The batches depend on the documents and their settings alone, so scoring again gives the same numbers to the last digit.
+    The batches depend on the documents and settings alone, so scoring again gives the same numbers to the last digit.
     `on_progress` is told the documents done and their total after each batch.
     """
     was_training = model.training

@@ -5,21 +5,27 @@ is known to be sound.
 """
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from imdbcls.console import say
 from imdbcls.errors import UserError
+from imdbcls.quiet import quiet_libraries
+from imdbcls.runs import RunFolder, run_name
+from imdbcls.signals import Interrupted, stop_requests
+from imdbcls.sweep import Sweep
 from imdbcls.validate import validate
 
-if TYPE_CHECKING:
-    from imdbcls.runs import RunFolder
+sweep = Sweep()
 
 
 @hydra.main(version_base="1.3", config_path="pkg://imdbcls.conf", config_name="config")
@@ -27,10 +33,24 @@ def main(cfg: DictConfig) -> None:
     try:
         config = resolve(cfg)
         validate(config)
-        train(config)
+        if HydraConfig.get().mode is RunMode.MULTIRUN and HydraConfig.get().launcher._target_.endswith("BasicLauncher"):
+            run_in_sweep(config)
+        else:
+            train(config)
     except UserError as error:
         say(f"imdbcls: {error}")
         sys.exit(2)
+
+
+def run_in_sweep(config: Mapping[str, Any]) -> None:
+    """Run one job of a multirun apart, after doing here once what all its jobs share: imports and reading the data."""
+    folder = run_folder(config)
+    if folder.finished() is None:
+        quiet_libraries()
+        from imdbcls import build
+
+        build.build_corpus(config)
+    sweep.run(folder.path.name, partial(train, config), folder.result)
 
 
 def resolve(cfg: DictConfig) -> dict[str, Any]:
@@ -43,62 +63,80 @@ def resolve(cfg: DictConfig) -> dict[str, Any]:
     return {str(key): value for key, value in config.items()}
 
 
+def run_folder(config: Mapping[str, Any]) -> RunFolder:
+    return RunFolder(Path(config["runs_dir"]) / config["study"] / run_name(config))
+
+
 def train(config: Mapping[str, Any]) -> dict[str, Any]:
     """Run one configuration to its `result.json`: skip what is done, continue what was begun."""
-    from imdbcls.runs import RunFolder, run_name
-
-    folder = RunFolder(Path(config["runs_dir"]) / config["study"] / run_name(config))
+    folder = run_folder(config)
     with folder.locked():
-        result = folder.result()
-        if result is not None and result["status"] == "done":
+        result = folder.finished()
+        if result is not None:
             say(f"{folder.path} is done already: test accuracy {result['test/accuracy']:.2%}. Nothing was run.")
             return result
         folder.write_config(config)
+        quiet_libraries()
         return fit_and_score(config, folder)
 
 
-def fit_and_score(config: Mapping[str, Any], folder: "RunFolder") -> dict[str, Any]:
-    """Build, fit, score and record one run; what ends it early is recorded too, then raised."""
+def fit_and_score(config: Mapping[str, Any], folder: RunFolder) -> dict[str, Any]:
+    """Build, fit, score and record one run; an end before the end is recorded too, and raised."""
     from imdbcls import build, report
-    from imdbcls.scoring import score
-    from imdbcls.trainer import Interrupted
 
-    hardware = build.build_hardware(config)
-    corpus = build.build_corpus(config)
-    backbone = build.build_backbone(config)
-    backbone.save(folder.backbone)
-    model = build.build_model(config, backbone, len(corpus.label_names))
-    validation = build.build_scored_split(config, backbone, corpus.validation)
-    test = build.build_scored_split(config, backbone, corpus.test)
-    trainer = build.build_trainer(config, folder, hardware, backbone, model, corpus.train, validation, test)
-    report.announce(config, folder, hardware, corpus, model, trainer)
-    resumed_step = trainer.resume_last()
-    with build.build_tracker(config, folder, resumed_step) as tracker:
-        try:
-            trainer.fit(tracker)
-        except Interrupted as error:
-            tracker.mark_interrupted()
-            folder.write_result(report.failed_result(config, folder, "interrupted", error))
-            raise
-        except Exception as error:
-            folder.write_result(report.failed_result(config, folder, "failed", error))
-            raise
-        predictions = {}
-        for name, split in (("validation", validation), ("test", test)):
-            predictions[name] = score(model, split.batches, hardware, partial(trainer.progress.evaluating, name))
-            folder.write_predictions(name, split.documents, split.tokens.lengths, predictions[name])
-        result = report.result_of(config, folder, corpus, model, trainer, predictions)
-        tracker.log_test(
-            labels=predictions["test"].labels.tolist(),
-            predictions=predictions["test"].predicted.tolist(),
-            label_names=corpus.label_names,
-            mistakes=report.worst_mistakes(corpus.test, corpus.label_names, predictions["test"]),
-        )
-        tracker.finish(result)
-    folder.write_result(result)
+    with stop_requests() as stop, recording_failures(config, folder):
+        hardware = build.build_hardware(config)
+        corpus = build.build_corpus(config)
+        stop.obey()
+        backbone = build.build_backbone(config)
+        backbone.save(folder.backbone)
+        model = build.build_model(config, backbone, len(corpus.label_names))
+        validation = build.build_scored_split(config, backbone, corpus.validation)
+        test = build.build_scored_split(config, backbone, corpus.test)
+        trainer = build.build_trainer(config, folder, hardware, backbone, model, corpus.train, validation, test, stop)
+        stop.obey()
+        report.announce(config, folder, corpus, trainer)
+        resumed_step = trainer.resume_last()
+        with build.build_tracker(config, folder, resumed_step) as tracker:
+            try:
+                trainer.fit(tracker)
+                predictions = {}
+                for name, split in (("validation", validation), ("test", test)):
+                    predictions[name] = trainer.score(name, split.batches)
+                    folder.write_predictions(name, split.documents, split.tokens.lengths, predictions[name])
+            except Interrupted:
+                tracker.mark_interrupted()
+                raise
+            result = report.result_of(config, folder, corpus, trainer, predictions)
+            mistakes = report.worst_mistakes(corpus.test, corpus.label_names, predictions["test"])
+            tracker.log_test(
+                predictions["test"].labels.tolist(),
+                predictions["test"].predicted.tolist(),
+                corpus.label_names,
+                mistakes,
+            )
+            tracker.finish(result)
+        folder.write_result(result)
     report.conclude(folder, result)
     return result
 
 
+@contextmanager
+def recording_failures(config: Mapping[str, Any], folder: RunFolder) -> Iterator[None]:
+    """Write a `result.json` for a run that ends early: `interrupted` exits the process, `failed` raises."""
+    from imdbcls import report
+
+    try:
+        yield
+    except Interrupted as error:
+        folder.write_result(report.failed_result(config, folder, "interrupted", error))
+        say(f"{folder.path.name}: {error}.")
+        sys.exit(error.exit_code)
+    except Exception as error:
+        folder.write_result(report.failed_result(config, folder, "failed", error))
+        raise
+
+
 if __name__ == "__main__":
     main()
+    sys.exit(sweep.conclude())

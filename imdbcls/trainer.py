@@ -5,9 +5,7 @@ The trainer receives finished objects and knows no configuration. `Trainer.step`
 
 import math
 import time
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
-from functools import partial
 from pathlib import Path
 
 import torch
@@ -21,18 +19,16 @@ from imdbcls.console import say
 from imdbcls.data.batches import Batch, EvalBatches, TrainBatches
 from imdbcls.device import Hardware, seed_everything_at
 from imdbcls.metrics import metrics_of
+from imdbcls.model import Classifier
 from imdbcls.progress import Progress
 from imdbcls.runs import MetricsLog
 from imdbcls.scoring import Predictions, score
+from imdbcls.signals import Interrupted, StopRequest
 from imdbcls.tracking import Tracker
 
 
 class NonFiniteError(RuntimeError):
     """The loss or the gradient is no longer a number; nothing was saved since."""
-
-
-class Interrupted(Exception):
-    """Training was asked to stop: the step was finished and a checkpoint saved."""
 
 
 @dataclass
@@ -71,7 +67,7 @@ class Trainer:
     def __init__(
         self,
         *,
-        model: nn.Module,
+        model: Classifier,
         optimizer: Optimizer,
         schedule: LRScheduler,
         hardware: Hardware,
@@ -87,6 +83,7 @@ class Trainer:
         save_every_minutes: float | None,
         metrics_log: MetricsLog,
         progress: Progress,
+        stop: StopRequest,
     ) -> None:
         self.model = model
         self.optimizer = optimizer
@@ -104,37 +101,41 @@ class Trainer:
         self.save_every_seconds = math.inf if save_every_minutes is None else 60 * save_every_minutes
         self.metrics_log = metrics_log
         self.progress = progress
+        self.stop = stop
         self.num_steps = epochs * train_batches.steps_per_epoch
         self.parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
         self.loss = nn.CrossEntropyLoss(reduction="sum")
         self.state = TrainState()
         self.window = Window()
 
-    def fit(self, tracker: Tracker, should_stop: Callable[[], bool] = lambda: False) -> None:
-        """Train to the last epoch from where `state` stands, then leave the model with its best weights.
+    def fit(self, tracker: Tracker) -> None:
+        """Train to the last epoch from where `state` stands, then take the best weights.
 
-        Raises NonFiniteError, and Interrupted where `should_stop` turned true.
+        Raises NonFiniteError, and Interrupted after saving where a signal asked to stop.
         """
         self.model.train()
         self.progress.start(self.num_steps, self.state.step, self.epochs)
         last_save = time.monotonic()
-        while self.state.epoch < self.epochs:
-            steps_done = self.state.step - self.state.epoch * self.train_batches.steps_per_epoch
-            for batch in self.train_batches.epoch(self.state.epoch, start_step=steps_done):
-                started = time.perf_counter()
-                loss, grad_norm = self.step(batch)
-                self.count(batch, loss, time.perf_counter() - started)
-                if self.state.step % self.log_every == 0:
-                    self.log_window(tracker, grad_norm)
-                if should_stop():
-                    self.save()
-                    raise Interrupted
-                if time.monotonic() - last_save > self.save_every_seconds:
-                    self.save()
-                    last_save = time.monotonic()
-            self.finish_epoch(tracker)
-            last_save = time.monotonic()
-        self.progress.close()
+        try:
+            while self.state.epoch < self.epochs:
+                steps_done = self.state.step - self.state.epoch * self.train_batches.steps_per_epoch
+                for batch in self.train_batches.epoch(self.state.epoch, start_step=steps_done):
+                    started = time.perf_counter()
+                    loss, grad_norm = self.step(batch)
+                    self.count(batch, loss, time.perf_counter() - started)
+                    if self.state.step % self.log_every == 0:
+                        self.log_window(tracker, grad_norm)
+                    self.stop.obey()
+                    if time.monotonic() - last_save > self.save_every_seconds:
+                        self.save()
+                        last_save = time.monotonic()
+                self.finish_epoch(tracker)
+                last_save = time.monotonic()
+        except Interrupted:
+            self.save()
+            raise
+        finally:
+            self.progress.close()
         self.model.load_state_dict(checkpoint.load(self.checkpoints / "best").tensors["model"])
 
     def step(self, batch: Batch) -> tuple[Tensor, Tensor]:
@@ -202,10 +203,14 @@ class Trainer:
 
     def finish_epoch(self, tracker: Tracker) -> None:
         """Score validation, keep the weights if they are the best yet, and save."""
-        figures = {f"val/{name}": value for name, value in metrics_of(self.score("validation")).items()}
+        scored = {"val": self.score("validation", self.validation_batches)}
         if self.watched_test_batches is not None:
-            watched = metrics_of(self.score("test"))
-            figures |= {f"test/{name}": value for name, value in watched.items()}
+            scored["test"] = self.score("test", self.watched_test_batches)
+        figures = {
+            f"{split}/{name}": value
+            for split, predictions in scored.items()
+            for name, value in metrics_of(predictions).items()
+        }
         self.log(tracker, figures)
         state = self.state
         state.epoch += 1
@@ -216,10 +221,14 @@ class Trainer:
             checkpoint.save(self.checkpoints / "best", {"model": self.model.state_dict()}, best)
         self.save()
 
-    def score(self, split: str) -> Predictions:
-        batches = self.validation_batches if split == "validation" else self.watched_test_batches
-        assert batches is not None, split
-        return score(self.model, batches, self.hardware, partial(self.progress.evaluating, split))
+    def score(self, split: str, batches: EvalBatches) -> Predictions:
+        """The model's predictions on a split; raises Interrupted between batches where a signal asked to stop."""
+
+        def on_progress(done: int, total: int) -> None:
+            self.progress.evaluating(split, done, total)
+            self.stop.obey()
+
+        return score(self.model, batches, self.hardware, on_progress)
 
     def save(self) -> None:
         """Write checkpoints/last: weights, optimizer, schedule, and where the training stands."""

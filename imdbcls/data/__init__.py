@@ -21,7 +21,7 @@ def read_texts(config: Mapping[str, Any]) -> dict[str, str]:
     from imdbcls.data.hub import read_hub
     from imdbcls.data.imdb import read_imdb
     from imdbcls.data.sample import read_sample
-    from imdbcls.data.splits import make_corpus
+    from imdbcls.data.splits import SPLIT_SETTINGS, make_corpus
     from imdbcls.errors import UserError
 
     readers: dict[str, Callable[..., Source]] = {
@@ -37,15 +37,7 @@ def read_texts(config: Mapping[str, Any]) -> dict[str, str]:
     arguments = {key: value for key, value in data["source"].items() if not key.startswith("_")}
     try:
         inspect.signature(reader).bind(**arguments)
-        corpus = make_corpus(
-            reader(**arguments),
-            validation_fraction=data["validation_fraction"],
-            test_fraction=data["test_fraction"],
-            split_seed=data["split_seed"],
-            train_limit=data["train_limit"],
-            validation_limit=data["validation_limit"],
-            test_limit=data["test_limit"],
-        )
+        corpus = make_corpus(reader(**arguments), **{key: data[key] for key in SPLIT_SETTINGS})
     except (TypeError, KeyError) as error:
         raise UserError(f"The run's data section does not fit data={data['name']}: {error}.") from error
     return dict(zip(corpus.test.ids, corpus.test.texts, strict=True))

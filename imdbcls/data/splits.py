@@ -11,6 +11,16 @@ from numpy.typing import NDArray
 from imdbcls.data.documents import Corpus, Documents, Source
 from imdbcls.errors import UserError
 
+# The keys of the data section that `make_corpus` takes.
+SPLIT_SETTINGS = (
+    "validation_fraction",
+    "test_fraction",
+    "split_seed",
+    "train_limit",
+    "validation_limit",
+    "test_limit",
+)
+
 
 def make_corpus(
     source: Source,

@@ -5,7 +5,7 @@ The contract, the same for every head: a head is an `nn.Module` whose constructo
 position), and whose `forward(hidden_BTD, mask_BT)` returns `logits_BC`.
 
 - `hidden_BTD`: the encoder's last hidden states, float32 or, under autocast, bfloat16.
-- `mask_BT`: bool, True at real tokens. Documents are padded on the right, and every document has at least one real token.
+- `mask_BT`: bool, True at real tokens. Documents are padded on the right; each has at least one real token.
 - Padding never influences a document: its logits are the same alone and in any batch.
 - No state outlives a call: two evaluations of the same document give the same logits.
 

@@ -1,4 +1,4 @@
-"""`head=max`: each dimension's maximum over the real tokens; with `mean`, the baselines that the other heads must beat."""
+"""`head=max`: each dimension's maximum over the real tokens; with `mean`, the baselines to beat."""
 
 from torch import Tensor, nn
 

@@ -1,4 +1,4 @@
-"""`head=mean`: the mean of the real tokens' vectors; with `max`, the baselines that the other heads must beat."""
+"""`head=mean`: the mean of the real tokens' vectors; with `max`, the baselines to beat."""
 
 from torch import Tensor, nn
 

@@ -5,7 +5,7 @@ from torch import Tensor
 
 
 def weighted_sum(weights_BT: Tensor, hidden_BTD: Tensor) -> Tensor:
-    """Σ_t w_t h_t for each document, as one batched matrix product; returns pooled_BD in the dtype of the hidden states."""
+    """Σ_t w_t h_t for each document, as one batched matrix product; pooled_BD has the hidden states' dtype."""
     return torch.bmm(weights_BT.to(hidden_BTD.dtype).unsqueeze(1), hidden_BTD).squeeze(1)
 
 
