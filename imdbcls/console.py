@@ -1,11 +1,23 @@
-"""Lines for the person at the terminal, on stderr, that never garble the live progress line.
+"""What reaches the screen: our own lines, which never garble the live progress line, and little of the libraries'.
 
-stdout stays free for what a program may want to read (``--cfg job``, predictions).
+All of it goes to stderr; stdout stays free for what a program may want to read (``--cfg job``, predictions).
 """
 
 import os
 import shutil
 import sys
+import warnings
+
+# A library reads its variable when it is imported.
+_QUIET = {
+    "TRANSFORMERS_VERBOSITY": "error",
+    "TRANSFORMERS_NO_ADVISORY_WARNINGS": "1",
+    "DATASETS_VERBOSITY": "error",
+    "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
+    "HF_HUB_VERBOSITY": "error",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "HF_HUB_DISABLE_SYMLINKS_WARNING": "1",
+}
 
 _live = ""
 
@@ -44,3 +56,19 @@ def is_terminal() -> bool:
 def coloured(text: str, code: str) -> str:
     """The text in an ANSI colour on a terminal, as it is elsewhere and under NO_COLOR (https://no-color.org)."""
     return f"\x1b[{code}m{text}\x1b[0m" if is_terminal() and not os.environ.get("NO_COLOR") else text
+
+
+def quiet_libraries() -> None:
+    """Silences the warnings and bars of transformers, datasets, huggingface_hub and torch; call it before their import.
+
+    Their errors and our own warnings stay, and a variable that the user has set wins. On a terminal, a bar that takes
+    longer than five seconds is shown after all: it may be the download of a model.
+    """
+    for name, value in _QUIET.items():
+        os.environ.setdefault(name, value)
+    if is_terminal():
+        os.environ.setdefault("TQDM_DELAY", "5")
+    else:
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    for category in (FutureWarning, DeprecationWarning, PendingDeprecationWarning):
+        warnings.filterwarnings("ignore", category=category, module=r"(transformers|datasets|huggingface_hub|torch)\b")

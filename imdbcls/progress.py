@@ -1,6 +1,8 @@
 """How far a run has come: one live line on a terminal, sparse plain lines elsewhere."""
 
 import time
+from collections.abc import Callable
+from functools import partial
 from typing import Literal
 
 from imdbcls import console
@@ -21,8 +23,7 @@ class Progress:
     """Shows the steps of training and the documents of an evaluation on stderr.
 
     ``mode`` is ``live`` (one repainted line), ``plain`` (a line about every tenth of the run), ``none``, or ``auto``:
-    live where stderr is a terminal. Nothing here reads a tensor: losses arrive as floats, at logged steps only, and the
-    last one stays on show.
+    live where stderr is a terminal. Nothing here reads a tensor: losses arrive as floats, at logged steps only.
     """
 
     def __init__(self, mode: str = "auto") -> None:
@@ -48,14 +49,10 @@ class Progress:
         self._printed_step = start_step
         self._resumed_at = self._stepped_at = self._shown_at = time.monotonic()
 
-    def step(self, step: int, epoch: int, loss: float | None = None, documents_per_second: float | None = None) -> None:
-        """After each optimizer step: steps done, the current epoch counted from 1, and news where there are any."""
+    def step(self, step: int, epoch: int) -> None:
+        """After each optimizer step: the steps done, and the current epoch, counted from 1."""
         if self._style == "none":
             return
-        if loss is not None:
-            self._loss = loss
-        if documents_per_second is not None:
-            self._documents_per_second = documents_per_second
         self._last_step = step
         now = self._stepped_at = time.monotonic()
         if self._style == "live":
@@ -68,6 +65,15 @@ class Progress:
         if (tenth_done and silence >= _PLAIN_SECONDS) or silence >= _PLAIN_SILENCE_SECONDS or step == self._total_steps:
             self._shown_at, self._printed_step = now, step
             console.say(self._training_line(step, epoch, now))
+
+    def logged(self, loss: float, documents_per_second: float) -> None:
+        """The figures of a logged point; they stay on show until the next one."""
+        self._loss = loss
+        self._documents_per_second = documents_per_second
+
+    def of(self, split: str) -> Callable[[int, int], None]:
+        """``evaluating`` for one split: what takes the documents done and the total."""
+        return partial(self.evaluating, split)
 
     def evaluating(self, split: str, done: int, total: int) -> None:
         """Documents scored so far; ``done == total`` ends the evaluation, whose result is the caller's to say."""

@@ -115,12 +115,12 @@ class WandbTracker:
         if self._mode != "disabled":
             try:
                 self._open()
-            except UserError:
+            except BaseException as error:
+                self._run = None
                 self._close()
-                raise
-            except Exception as error:
+                if isinstance(error, UserError) or not isinstance(error, Exception):
+                    raise
                 self._warn_once("could not be started", error)
-                self._close()
         return self
 
     def log(self, point: Mapping[str, float | int]) -> None:
@@ -193,15 +193,22 @@ class WandbTracker:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._run is not None:
-            run, self._run = self._run, None
-            exit_code = int(kind is not None or self._interrupted)
-            try:
-                # wandb keeps to finish_timeout, unless its helper process has died.
-                _within(self._finish_seconds + 2, lambda: run.finish(exit_code=exit_code))
-            except Exception:
+        try:
+            if self._run is not None:
+                self._finish_run(exit_code=int(kind is not None or self._interrupted))
+        finally:
+            self._close()
+
+    def _finish_run(self, exit_code: int) -> None:
+        run, self._run = self._run, None
+        try:
+            # wandb keeps to finish_timeout by itself, unless its helper process is stuck.
+            _within(self._finish_seconds + 2, lambda: run.finish(exit_code=exit_code))
+        except Exception as error:
+            if run.offline:
+                self._warn_once("did not close its log", error)
+            else:
                 warn(f"W&B: not all was uploaded. Upload the rest: wandb sync --include-online {Path(run.dir).parent}")
-        self._close()
 
     def _open(self) -> None:
         self._set_environment()
@@ -236,19 +243,22 @@ class WandbTracker:
 
     def _choose_mode(self, session: Any) -> str:
         """``auto`` resolved, without a question to the network or to the user; WANDB_MODE is heard."""
+        from wandb.errors import AuthenticationError
         from wandb.sdk.lib import wbauth
 
         if self._mode == "offline":
             return "offline"
         if self._mode == "auto" and session.mode in ("offline", "disabled"):
             return str(session.mode)
-        if wbauth.authenticate_session(host=session.base_url, source="", prompt=False, update_session=False):
-            return "online"
+        problem = "no key is configured"
+        try:
+            if wbauth.authenticate_session(host=session.base_url, source="", prompt=False, update_session=False):
+                return "online"
+        except AuthenticationError as error:  # a key that no server would take
+            problem = _first_line(error)
         if self._mode == "online":
-            raise UserError(
-                "tracker.mode=online needs a W&B key: run `wandb login`, set WANDB_API_KEY or use tracker.mode=auto."
-            )
-        say(f"W&B: no key is configured, so this run is logged offline. {self._hint()}")
+            raise UserError(f"W&B: {problem}: run `wandb login`, set WANDB_API_KEY or use tracker.mode=auto.")
+        say(f"W&B: {problem}, so this run is logged offline. {self._hint()}")
         return "offline"
 
     def _hint(self) -> str:
@@ -269,7 +279,8 @@ class WandbTracker:
             tags=self._identity.tags,
             config=self._config,
             dir=str(self._folder),
-            resume="allow",
+            # A run begun anew takes the place of one with its id; only a resumed one is continued.
+            resume=None if self._resumed_step is None else "allow",
             reinit="finish_previous",
             settings=wandb.Settings(
                 silent=True,
@@ -335,6 +346,9 @@ class WandbTracker:
         if not self._warned:
             self._warned = True
             warn(f"W&B {what} ({_first_line(error)}); the run goes on and is recorded in its folder.")
+
+
+Tracker = WandbTracker | NoTracker
 
 
 def _answers(url: str, seconds: float) -> bool:

@@ -36,8 +36,9 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 def train(shown: Progress, clock: Clock, first: int, last: int, seconds: float) -> None:
     for step in range(first, last + 1):
         clock.now += seconds
-        loss, speed = (1 / step, 80.0) if step % 10 == 0 else (None, None)
-        shown.step(step, 1, loss, speed)
+        if step % 10 == 0:
+            shown.logged(loss=1 / step, documents_per_second=80.0)
+        shown.step(step, 1)
 
 
 def test_plain_lines_are_sparse_and_complete(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
@@ -83,7 +84,7 @@ def test_a_resumed_run_counts_its_own_time(clock: Clock, capsys: pytest.CaptureF
 def test_a_long_evaluation_shows_that_it_lives(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
     shown = Progress("plain")
     for done in range(0, 2600, 100):
-        shown.evaluating("test", done, 2500)
+        shown.of("test")(done, 2500)
         clock.now += 31.0
     assert capsys.readouterr().err.splitlines() == [
         "testing 1,000/2,500 documents",
@@ -130,7 +131,8 @@ shown = Progress("auto")
 shown.start(200, num_epochs=2)
 for step in range(1, 201):
     time.sleep(0.005)
-    shown.step(step, 1 + step // 101, 0.5 if step % 10 == 0 else None, 80.0)
+    if step % 10 == 0: shown.logged(0.5, 80.0)
+    shown.step(step, 1 + step // 101)
     if step == 100: warn("something was changed")
 shown.evaluating("test", 10, 20)
 shown.evaluating("test", 20, 20)
@@ -157,7 +159,7 @@ def test_no_color_and_a_narrow_terminal() -> None:
 
 
 LOUD = """
-from imdbcls.quiet import quiet_libraries
+from imdbcls.console import quiet_libraries
 quiet_libraries()
 import warnings, torch, transformers, datasets, huggingface_hub
 transformers.logging.get_logger("transformers.x").warning("noise")

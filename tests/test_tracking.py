@@ -170,6 +170,7 @@ def in_process(body: str, **environment: str) -> subprocess.Popen[str]:
     return subprocess.Popen([sys.executable, "-c", script], env=environment, stdout=pipe, stderr=pipe, text=True)
 
 
+@pytest.mark.slow
 def test_forked_jobs_open_a_run_each() -> None:
     body = """
 import multiprocessing, torch
@@ -189,6 +190,7 @@ assert [each.exitcode for each in jobs] == [0, 0]
         assert summary(logs(name=name)[0])["state"] == "finished"
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_without_sending_twice() -> None:
     process = in_process("with tracker() as run: train(run, 1, 1000, pause=0.02)")
     waited = time.monotonic()
@@ -230,8 +232,18 @@ def test_every_tracker_yaml_fits_its_class() -> None:
 def test_mistakes_in_the_mode_are_named() -> None:
     with pytest.raises(UserError, match=r"tracker.mode=on .*auto, online, offline, disabled"):
         tracker(mode="on")
-    with pytest.raises(UserError, match="wandb login"), tracker(mode="online"):
+    with pytest.raises(UserError, match="no key is configured: run `wandb login`"), tracker(mode="online"):
         pass
+    assert not [name for name in os.environ if name.startswith("WANDB_")]
+
+
+def test_a_malformed_key_means_offline(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("WANDB_API_KEY", "not a key")
+    with tracker() as run:
+        train(run)
+    (line,) = capfd.readouterr().err.splitlines()
+    assert "WANDB_API_KEY invalid" in line and "offline" in line
+    assert steps(logs()[0]) == list(range(1, 21))
 
 
 @pytest.fixture
@@ -314,6 +326,17 @@ def test_what_the_server_has_is_not_sent_again(serve: Callable[..., Server], net
     assert server.steps() == list(range(13, 21))
 
 
+def test_a_run_begun_anew_replaces_what_the_server_has(
+    serve: Callable[..., Server], netrc_key: Callable[[str], None]
+) -> None:
+    server = serve(resumed_step=12)
+    netrc_key(server.url)
+    with tracker() as run:
+        train(run)
+    assert server.steps() == list(range(1, 21))
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["closed", "silent", "deaf"])
 def test_an_unreachable_server_means_offline(
     kind: str,
@@ -340,6 +363,7 @@ def test_an_unreachable_server_means_offline(
     assert helpers() == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("blow", [signal.SIGKILL, signal.SIGSTOP])
 def test_a_server_lost_in_the_middle_costs_little(
     blow: signal.Signals,
@@ -375,6 +399,7 @@ def test_a_dead_helper_is_said_once_and_training_goes_on(capfd: pytest.CaptureFi
     assert capfd.readouterr().err.count("the run goes on") == 1
 
 
+@pytest.mark.slow
 def test_a_stuck_helper_is_ended(capfd: pytest.CaptureFixture[str]) -> None:
     body = """
 with tracker() as run:
