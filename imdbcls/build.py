@@ -19,7 +19,7 @@ from imdbcls.errors import UserError
 from imdbcls.model import Classifier
 from imdbcls.optim import parameter_groups
 from imdbcls.progress import Progress
-from imdbcls.runs import MetricsLog, RunFolder
+from imdbcls.runs import MetricsLog, RunFolder, group_hash
 from imdbcls.signals import StopRequest
 from imdbcls.tracking import RunIdentity, Tracker
 from imdbcls.trainer import Trainer
@@ -84,11 +84,9 @@ def fitting(config: Mapping[str, Any], backbone: Backbone) -> Backbone:
 
 
 def build_model(config: Mapping[str, Any], backbone: Backbone, num_labels: int) -> Classifier:
-    sizes = {"hidden_size": backbone.hidden_size, "num_labels": num_labels}
-    if "num_positions" in config["head"]:
-        sizes["num_positions"] = config["max_length"]
-    settings = {key: value for key, value in config["head"].items() if key not in ("name", "num_positions")}
-    return Classifier(backbone.encoder, construct(settings, **sizes))
+    settings = {key: value for key, value in config["head"].items() if key != "name"}
+    head = construct(settings, hidden_size=backbone.hidden_size, num_labels=num_labels)
+    return Classifier(backbone.encoder, head)
 
 
 def build_scored_split(config: Mapping[str, Any], backbone: Backbone, documents: Documents) -> ScoredSplit:
@@ -156,5 +154,8 @@ def build_tracker(config: Mapping[str, Any], folder: RunFolder, resumed_step: in
     tags = (config["head"]["name"], config["backbone"]["name"], config["data"]["name"])
     identity = RunIdentity(study=config["study"], name=folder.path.name, job_type="train", tags=tags)
     return construct(config["tracker"])(
-        identity=identity, config=config, folder=folder.study, resumed_step=resumed_step
+        identity=identity,
+        config={**config, "group_hash": group_hash(config)},
+        folder=folder.study,
+        resumed_step=resumed_step,
     )

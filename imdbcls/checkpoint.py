@@ -80,6 +80,18 @@ def load(folder: Path) -> Checkpoint:
     return Checkpoint(folder, tensors, read_json(folder / STATE))
 
 
+def require_same_tensors(saved: Checkpoint, stem: str, expected: Mapping[str, Tensor]) -> None:
+    """Raise CheckpointError unless the tensors have the expected names and shapes."""
+    found = {name: tuple(tensor.shape) for name, tensor in saved.tensors.get(stem, {}).items()}
+    wanted = {name: tuple(tensor.shape) for name, tensor in expected.items()}
+    for name in sorted(wanted.keys() | found.keys()):
+        if wanted.get(name) != found.get(name):
+            raise CheckpointError(
+                f"{saved.folder / stem}.safetensors does not fit the model: {name} has shape {found.get(name)}, "
+                f"expected is {wanted.get(name)}."
+            )
+
+
 def newest(folder: Path) -> Checkpoint | None:
     """The newest whole checkpoint in a place or, after a kill during `save`, beside it; says which ones it passes over.
 

@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from imdbcls.errors import UserError
 
@@ -36,6 +38,7 @@ NEUTRAL_KEYS = (
     "trainer.log_every",
     "plugins",
 )
+MAX_TEXT_BYTES = 2**22  # a configuration or a result is a few kilobytes
 SEED_KEYS = ("seed", "data.order_seed")
 
 
@@ -113,6 +116,19 @@ class RunFolder:
 
     def write_result(self, result: Mapping[str, Any]) -> None:
         write_atomically(self._result, json.dumps(result, indent=2) + "\n")
+
+    def config(self) -> dict[str, Any]:
+        """The configuration the run was started with; raises UserError where there is none that can be read."""
+        path = self.path / "config.yaml"
+        try:
+            if path.is_symlink() or path.stat().st_size > MAX_TEXT_BYTES:
+                raise UserError(f"{path} is a link or larger than {MAX_TEXT_BYTES >> 20} MiB, and so no run's.")
+            config = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
+        except (OSError, YAMLError, OmegaConfBaseException, UnicodeDecodeError, RecursionError) as error:
+            raise UserError(f"{path} is missing or cannot be read: {str(error).splitlines()[0]}") from error
+        if not isinstance(config, dict):
+            raise UserError(f"{path} holds no configuration.")
+        return {str(key): value for key, value in config.items()}
 
     def write_config(self, config: Mapping[str, Any]) -> None:
         write_atomically(self.path / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(dict(config))))

@@ -407,6 +407,3 @@ def _stop_helper() -> None:
 
 def _first_line(error: Exception) -> str:
     return (str(error) or type(error).__name__).splitlines()[0].rstrip(".")
-
-
-Tracker = WandbTracker | NoTracker

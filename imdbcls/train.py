@@ -17,9 +17,8 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from imdbcls.console import say
+from imdbcls.console import quiet_libraries, say
 from imdbcls.errors import UserError
-from imdbcls.quiet import quiet_libraries
 from imdbcls.runs import RunFolder, run_name
 from imdbcls.signals import Interrupted, stop_requests
 from imdbcls.sweep import Sweep

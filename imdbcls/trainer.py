@@ -194,7 +194,7 @@ class Trainer:
                 "train/tokens_per_second": window.tokens / window.seconds,
             },
         )
-        self.progress.step(self.state.step, self.state.epoch + 1, loss, documents_per_second)
+        self.progress.logged(loss, documents_per_second)
 
     def log(self, tracker: Tracker, figures: dict[str, float]) -> None:
         point = {"step": self.state.step, "epoch": self.state.step / self.train_batches.steps_per_epoch, **figures}

@@ -1,8 +1,8 @@
 """Classification heads: each turns a document's token vectors into one logit per class.
 
 The contract, the same for every head: a head is an `nn.Module` whose constructor takes at least `hidden_size` and
-`num_labels` by keyword (and `num_positions`, the number of tokens of the longest input, where it learns something per
-position), and whose `forward(hidden_BTD, mask_BT)` returns `logits_BC`.
+`num_labels` by keyword, which the builder knows; the rest stands in its YAML. Its
+`forward(hidden_BTD, mask_BT)` returns `logits_BC`.
 
 - `hidden_BTD`: the encoder's last hidden states, float32 or, under autocast, bfloat16.
 - `mask_BT`: bool, True at real tokens. Documents are padded on the right; each has at least one real token.

@@ -6,9 +6,9 @@ from torch import Tensor, nn
 class TransformerHead(nn.Module):
     """One post-norm encoder layer (D/64 heads, feed-forward 4 D, GELU) → first token → Linear(D, C).
 
-    The layer is Vaswani et al.'s (2017). Only the first token's output is read, so only its query, its feed-forward and
-    its norms are computed: the same values as the full layer's at that token, for a fraction of the work. Keys at padding
-    are masked.
+    The layer is Vaswani et al.'s (2017). Only the first token's output is read, so only its query, its feed-forward
+    and its norms are computed: the same values as the full layer's at that token, for a fraction of the work. Keys at
+    padding are masked.
     """
 
     def __init__(self, *, hidden_size: int, num_labels: int, dropout: float) -> None:

@@ -1,0 +1,85 @@
+"""Score a finished run again: `python -m imdbcls.evaluate runs/heads/lstm-s0-1a2b3c4d --split test`.
+
+The model comes from the run folder alone, the documents from where the run read them; the figures are the recorded ones
+to the last digit on the same machine and software.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from imdbcls.console import quiet_libraries, say
+from imdbcls.errors import UserError
+from imdbcls.runs import RunFolder
+from imdbcls.validate import validate
+
+SPLITS = {"test": "test", "validation": "val"}  # and the prefix of its figures in result.json
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m imdbcls.evaluate", description="Score a finished run again.")
+    parser.add_argument("run", type=Path, help="the run's folder, runs/<study>/<name>")
+    parser.add_argument("--split", choices=SPLITS, default="test", help="which documents to score (default: test)")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda", "mps"), help="instead of the run's own")
+    arguments = parser.parse_args()
+    try:
+        figures = evaluate(arguments.run, arguments.split, arguments.device)
+    except UserError as error:
+        say(f"imdbcls: {error}")
+        sys.exit(2)
+    print(json.dumps(figures, indent=2))
+
+
+def evaluate(run: Path, split: str, device: str | None = None) -> dict[str, float]:
+    """The figures of one split under the run's best weights, by their names in `result.json`.
+
+    Says whether they equal the recorded ones. Raises UserError for a folder that is no finished run or holds what a run
+    of this project would not.
+    """
+    folder = RunFolder(run)
+    config = folder.config()
+    validate(config)
+    if device is not None:
+        config["device"] = device
+    recorded = folder.finished()
+    if recorded is None:
+        raise UserError(f"{run} holds no finished run: its result.json is missing or its status is not done.")
+
+    quiet_libraries()
+    from imdbcls import build, checkpoint
+    from imdbcls.metrics import metrics_of
+    from imdbcls.progress import Progress
+    from imdbcls.scoring import score
+
+    hardware = build.build_hardware(config)
+    corpus = build.build_corpus(config)
+    if corpus.split_hash != recorded["split_hash"]:
+        raise UserError(
+            f"The documents are not the run's: split hash {corpus.split_hash[:12]} instead of "
+            f"{recorded['split_hash'][:12]}; data.path={config['data'].get('path')} may have changed."
+        )
+    backbone = build.rebuild_backbone(config, folder)
+    model = build.build_model(config, backbone, len(corpus.label_names))
+    best = checkpoint.load(folder.checkpoints / "best")
+    checkpoint.require_same_tensors(best, "model", model.state_dict())
+    model.load_state_dict(best.tensors["model"])
+    documents = corpus.test if split == "test" else corpus.validation
+    batches = build.build_scored_split(config, backbone, documents).batches
+    predictions = score(model.to(hardware.device), batches, hardware, Progress(config["progress"]).of(split))
+    figures = {f"{SPLITS[split]}/{name}": value for name, value in metrics_of(predictions).items()}
+    report_difference(figures, recorded)
+    return figures
+
+
+def report_difference(figures: dict[str, float], recorded: dict[str, Any]) -> None:
+    different = [name for name, value in figures.items() if value != recorded[name]]
+    if not different:
+        say("The same figures as recorded, to the last digit.")
+    for name in different:
+        say(f"{name} is {figures[name]!r}, recorded was {recorded[name]!r}.")
+
+
+if __name__ == "__main__":
+    main()
