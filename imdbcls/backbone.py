@@ -21,6 +21,7 @@ from transformers import (
 
 from imdbcls.data.sample import read_sample
 from imdbcls.errors import UserError
+from imdbcls.fast.encoder import accelerate
 from imdbcls.hub import download
 
 PACKAGE_PREFIX = "package:"
@@ -54,13 +55,14 @@ class Backbone:
 
 
 def load_backbone(
-    *, name: str, path: str, pretrained: bool, dropout: float | None, attention_dropout: float | None
+    *, name: str, path: str, pretrained: bool, dropout: float | None, attention_dropout: float | None, fast: bool
 ) -> Backbone:
     """Load an encoder and its tokenizer. Only safetensors weights are read; code that comes with a model never runs.
 
     `path` is a local folder, `package:NAME/FOLDER` (inside an installed Python package) or a hub id. Without
     `pretrained` the architecture gets random weights, from PyTorch's current random state. The dropout probabilities
-    replace the model's own where they are not None. Raises UserError where the model cannot be found or read.
+    replace the model's own where they are not None. With `fast`, BERT and RoBERTa run on the CPU through the project's
+    own layers (`imdbcls.fast`), which compute the same. Raises UserError where the model cannot be found or read.
     """
     folder = locate(path)
     try:
@@ -75,6 +77,8 @@ def load_backbone(
         encoder = AutoModel.from_config(config, dtype=torch.float32, attn_implementation="sdpa")
     if hasattr(encoder, "pooler"):
         encoder.register_module("pooler", None)  # the head takes its place
+    if fast:
+        accelerate(encoder)
     return Backbone(name, encoder, tokenizer)
 
 
@@ -135,7 +139,9 @@ def set_dropout(config: PretrainedConfig, dropout: float | None, attention_dropo
                     setattr(config, name, probability)
 
 
-def tiny_backbone(*, name: str, pretrained: bool, dropout: float | None, attention_dropout: float | None) -> Backbone:
+def tiny_backbone(
+    *, name: str, pretrained: bool, dropout: float | None, attention_dropout: float | None, fast: bool
+) -> Backbone:
     """A random two-layer encoder over the sample corpus's most frequent words: for tests; it is never pretrained."""
     if pretrained:
         raise UserError("backbone=tiny has no pretrained weights: leave backbone.pretrained=false.")
@@ -149,7 +155,10 @@ def tiny_backbone(*, name: str, pretrained: bool, dropout: float | None, attenti
     )
     set_dropout(config, dropout, attention_dropout)
     config._attn_implementation = "sdpa"
-    return Backbone(name, BertModel(config, add_pooling_layer=False), word_tokenizer())
+    encoder = BertModel(config, add_pooling_layer=False)
+    if fast:
+        accelerate(encoder)
+    return Backbone(name, encoder, word_tokenizer())
 
 
 def word_tokenizer() -> PreTrainedTokenizerFast:

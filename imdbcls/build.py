@@ -69,7 +69,7 @@ def build_backbone(config: Mapping[str, Any]) -> Backbone:
 
 def rebuild_backbone(config: Mapping[str, Any], folder: RunFolder) -> Backbone:
     """A finished run's backbone from its folder alone: the architecture and the tokenizer, without weights."""
-    names = ("name", "dropout", "attention_dropout")
+    names = ("name", "dropout", "attention_dropout", "fast")
     settings = {name: config["backbone"][name] for name in names}
     return fitting(config, load_backbone(path=str(folder.backbone), pretrained=False, **settings))
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from imdbcls.console import quiet_libraries, say
 from imdbcls.errors import UserError
+from imdbcls.fast.process import tune_process
 from imdbcls.runs import RunFolder
 from imdbcls.validate import validate
 
@@ -48,6 +49,7 @@ def evaluate(run: Path, split: str, device: str | None = None) -> dict[str, floa
         raise UserError(f"{run} holds no finished run: its result.json is missing or its status is not done.")
 
     quiet_libraries()
+    tune_process()
     from imdbcls import build, checkpoint
     from imdbcls.metrics import metrics_of
     from imdbcls.progress import Progress

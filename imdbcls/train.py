@@ -19,6 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from imdbcls.console import quiet_libraries, say
 from imdbcls.errors import UserError
+from imdbcls.fast.process import tune_process
 from imdbcls.runs import RunFolder, run_name
 from imdbcls.signals import Interrupted, stop_requests
 from imdbcls.sweep import Sweep
@@ -45,7 +46,7 @@ def run_in_sweep(config: Mapping[str, Any]) -> None:
     """Run one job of a multirun apart, after doing here once what all its jobs share: imports and reading the data."""
     folder = run_folder(config)
     if folder.finished() is None:
-        quiet_libraries()
+        prepare_process()
         from imdbcls import build
 
         build.build_corpus(config)
@@ -62,6 +63,12 @@ def resolve(cfg: DictConfig) -> dict[str, Any]:
     return {str(key): value for key, value in config.items()}
 
 
+def prepare_process() -> None:
+    """What must be set before the heavy imports."""
+    quiet_libraries()
+    tune_process()
+
+
 def run_folder(config: Mapping[str, Any]) -> RunFolder:
     return RunFolder(Path(config["runs_dir"]) / config["study"] / run_name(config))
 
@@ -75,7 +82,7 @@ def train(config: Mapping[str, Any]) -> dict[str, Any]:
             say(f"{folder.path} is done already: test accuracy {result['test/accuracy']:.2%}. Nothing was run.")
             return result
         folder.write_config(config)
-        quiet_libraries()
+        prepare_process()
         return fit_and_score(config, folder)
 
 

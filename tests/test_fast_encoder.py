@@ -1,0 +1,243 @@
+"""The accelerated encoder is the Hugging Face encoder: same outputs, same gradients, same dropout."""
+
+import copy
+
+import pytest
+import torch
+from torch import Tensor
+from transformers import (
+    BertConfig,
+    BertModel,
+    DistilBertConfig,
+    DistilBertModel,
+    PreTrainedModel,
+    RobertaConfig,
+    RobertaModel,
+)
+
+from imdbcls.fast.encoder import accelerate
+
+SIZES = {
+    "vocab_size": 97,
+    "hidden_size": 96,
+    "num_attention_heads": 3,
+    "intermediate_size": 200,
+    "num_hidden_layers": 3,
+    "max_position_embeddings": 130,
+    "attention_probs_dropout_prob": 0.0,
+    "initializer_range": 0.2,
+}
+LENGTHS = (37, 5, 64, 1)
+
+
+def make(model_type: str, pooling: bool = False, **changes: float) -> PreTrainedModel:
+    torch.manual_seed(0)
+    if model_type == "bert":
+        model: PreTrainedModel = BertModel(BertConfig(**SIZES | changes), add_pooling_layer=pooling)
+    else:
+        model = RobertaModel(RobertaConfig(**SIZES | {"pad_token_id": 1} | changes), add_pooling_layer=pooling)
+    for name, parameter in model.named_parameters():
+        if "LayerNorm" in name or name.endswith("bias"):
+            parameter.data.normal_(mean=float("LayerNorm.weight" in name), std=0.2)
+    return model.eval()
+
+
+def make_batch(model: PreTrainedModel, lengths: tuple[int, ...] = LENGTHS) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    ids_BT = torch.full((len(lengths), max(lengths)), model.config.pad_token_id)
+    mask_BT = torch.zeros_like(ids_BT)
+    for row, length in enumerate(lengths):
+        ids_BT[row, :length] = torch.randint(3, 97, (length,), generator=generator)
+        mask_BT[row, :length] = 1
+    return ids_BT, mask_BT
+
+
+def run(model: PreTrainedModel, ids_BT: Tensor, mask_BT: Tensor, bf16: bool) -> tuple[Tensor, dict[str, Tensor]]:
+    """Hidden states of the real tokens, and the gradients of a fixed function of them."""
+    model.zero_grad()
+    with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+        hidden_BTH = model(input_ids=ids_BT, attention_mask=mask_BT).last_hidden_state.float()
+    hidden_RH = hidden_BTH[mask_BT.bool()]
+    torch.manual_seed(2)
+    (hidden_RH * torch.randn_like(hidden_RH)).mean().backward()
+    return hidden_RH.detach(), {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+
+
+def distance(one: Tensor, other: Tensor) -> float:
+    return float((one - other).norm() / other.norm())
+
+
+@pytest.mark.parametrize("model_type", ["bert", "roberta"])
+@pytest.mark.parametrize("lengths", [LENGTHS, (48, 48), (1,), (130 - 2,)])
+def test_fp32_equals_hugging_face(model_type: str, lengths: tuple[int, ...]) -> None:
+    model = make(model_type)
+    fast = copy.deepcopy(model)
+    assert accelerate(fast).active
+    batch = make_batch(model, lengths)
+    expected, expected_gradients = run(model, *batch, bf16=False)
+    actual, gradients = run(fast, *batch, bf16=False)
+    torch.testing.assert_close(actual, expected, atol=1e-5, rtol=1e-5)
+    assert gradients.keys() == expected_gradients.keys()
+    largest = max(float(gradient.abs().max()) for gradient in expected_gradients.values())
+    for name, gradient in expected_gradients.items():
+        torch.testing.assert_close(
+            gradients[name], gradient, atol=2e-6 * largest, rtol=1e-4, msg=lambda m, n=name: f"{n}: {m}"
+        )
+
+
+@pytest.mark.parametrize("model_type", ["bert", "roberta"])
+def test_bf16_is_as_near_to_fp32_as_hugging_face_in_bf16(model_type: str) -> None:
+    model = make(model_type)
+    fast = copy.deepcopy(model)
+    accelerate(fast)
+    batch = make_batch(model)
+    exact, exact_gradients = run(model, *batch, bf16=False)
+    theirs, their_gradients = run(model, *batch, bf16=True)
+    ours, our_gradients = run(fast, *batch, bf16=True)
+    assert distance(ours, exact) < 2 * distance(theirs, exact)
+    for name, gradient in exact_gradients.items():
+        if not name.endswith("key.bias"):  # zero in exact arithmetic: the softmax does not see it
+            assert distance(our_gradients[name], gradient) < 2 * distance(their_gradients[name], gradient) + 0.01, name
+
+
+@pytest.mark.parametrize("bf16", [False, True])
+def test_padding_does_not_influence_a_document(bf16: bool) -> None:
+    model = make("roberta")
+    accelerate(model)
+    ids_BT, mask_BT = make_batch(model)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+        together_BTH = model(input_ids=ids_BT, attention_mask=mask_BT).last_hidden_state
+        for row, length in enumerate(LENGTHS):
+            alone_BTH = model(input_ids=ids_BT[row : row + 1, :length]).last_hidden_state
+            tolerance = 0.1 if bf16 else 1e-5
+            torch.testing.assert_close(together_BTH[row, :length], alone_BTH[0], atol=tolerance, rtol=tolerance)
+
+
+def test_padding_gets_no_gradient() -> None:
+    model = make("bert")
+    accelerate(model)
+    ids_BT, mask_BT = make_batch(model)
+    _, gradients = run(model, ids_BT, mask_BT, bf16=False)
+    other_ids_BT = torch.where(mask_BT.bool(), ids_BT, 50)
+    _, other_gradients = run(model, other_ids_BT, mask_BT, bf16=False)
+    for name, gradient in gradients.items():
+        torch.testing.assert_close(other_gradients[name], gradient, atol=1e-7, rtol=1e-5)
+
+
+def test_left_padding_and_holes() -> None:
+    model = make("bert")
+    fast = copy.deepcopy(model)
+    accelerate(fast)
+    ids_BT, mask_BT = make_batch(model, (40, 40))
+    mask_BT[0, :9] = 0
+    mask_BT[1, 11:20] = 0
+    for one, other in zip(
+        run(fast, ids_BT, mask_BT, bf16=False)[:1], run(model, ids_BT, mask_BT, bf16=False)[:1], strict=True
+    ):
+        torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)
+
+
+def test_dropout_rate_and_scale() -> None:
+    from dropout_masks import DropoutMasks
+
+    torch.manual_seed(0)
+    count = kept = 0.0
+    for _ in range(40):
+        mask_NH = DropoutMasks().draw(1000, 384, 0.1, torch.bfloat16)
+        assert set(mask_NH.unique().tolist()) == {0.0, 1.0}
+        count += mask_NH.numel()
+        kept += float(mask_NH.sum(dtype=torch.float64))
+    assert abs(kept / count - 0.9) < 4 * (0.09 / count) ** 0.5
+    columns = torch.stack([DropoutMasks().draw(4000, 8, 0.5, torch.float32) for _ in range(4)]).flatten(0, 1)
+    assert float((columns.T.corrcoef() - torch.eye(8)).abs().max()) < 0.04
+
+
+def test_dropout_is_that_of_hugging_face_in_distribution() -> None:
+    """Mean and spread of the output over many masks agree with the original's."""
+    model = make("bert", num_hidden_layers=1, hidden_dropout_prob=0.3)
+    fast = copy.deepcopy(model)
+    accelerate(fast)
+    ids_BT, mask_BT = make_batch(model, (6,) * 500)
+    ids_BT[:] = ids_BT[0]
+    outputs = []
+    for which in (model, fast):
+        torch.manual_seed(0)
+        with torch.no_grad():
+            hidden = torch.cat(
+                [which.train()(input_ids=ids_BT, attention_mask=mask_BT).last_hidden_state for _ in range(20)]
+            )
+        outputs.append(hidden)
+    theirs, ours = outputs
+    error_TH = (theirs.var(0) / len(theirs) + ours.var(0) / len(ours)).sqrt()
+    assert float(((theirs.mean(0) - ours.mean(0)) / error_TH).abs().max()) < 5
+    assert float((ours.std(0) / theirs.std(0)).log().abs().max()) < 0.06
+
+
+def test_same_seed_same_bits_and_other_seed_other_bits() -> None:
+    model = make("bert", hidden_dropout_prob=0.1).train()
+    accelerate(model)
+    batch = make_batch(model)
+    results = []
+    for seed in (7, 7, 8):
+        torch.manual_seed(seed)
+        results.append(model(input_ids=batch[0], attention_mask=batch[1]).last_hidden_state.detach())
+    assert torch.equal(results[0], results[1])
+    assert not torch.equal(results[0], results[2])
+
+
+def test_training_follows_hugging_face_step_by_step() -> None:
+    """Fused AdamW does not raise a parameter's version: a kept copy of the weights would go stale here."""
+    model = make("bert", hidden_dropout_prob=0.0)
+    fast = copy.deepcopy(model)
+    accelerate(fast)
+    batch = make_batch(model)
+    for which in (model, fast):
+        which.train()
+        optimizer = torch.optim.AdamW(which.parameters(), lr=1e-3, fused=True)
+        for _ in range(5):
+            run_gradients = run(which, *batch, bf16=False)
+            optimizer.step()
+    del run_gradients
+    before = make("bert", hidden_dropout_prob=0.0)
+    for (name, one), other, start in zip(fast.named_parameters(), model.parameters(), before.parameters(), strict=True):
+        if not name.endswith("key.bias"):
+            assert float((one - other).detach().norm()) < 0.02 * float((other - start).detach().norm()) + 1e-6, name
+
+
+def test_state_dict_and_module_tree_stay() -> None:
+    model = make("bert", pooling=True)
+    names = list(model.state_dict())
+    modules = [name for name, _ in model.named_modules()]
+    fast = copy.deepcopy(model)
+    accelerate(fast)
+    assert list(fast.state_dict()) == names
+    assert [name for name, _ in fast.named_modules()] == modules
+    batch = make_batch(model)
+    twin = copy.deepcopy(fast)
+    assert twin.forward.__self__ is twin
+    expected = model(input_ids=batch[0], attention_mask=batch[1]).pooler_output
+    torch.testing.assert_close(
+        twin(input_ids=batch[0], attention_mask=batch[1]).pooler_output, expected, atol=1e-5, rtol=1e-5
+    )
+
+
+def test_the_original_serves_what_the_fast_path_does_not_know() -> None:
+    model = make("bert", attention_probs_dropout_prob=0.1)
+    fast = copy.deepcopy(model)
+    accelerate(fast)
+    ids_BT, mask_BT = make_batch(model)
+    states = fast(input_ids=ids_BT, attention_mask=mask_BT, output_hidden_states=True).hidden_states
+    assert len(states) == 4
+    results = []
+    for which in (model, fast):
+        torch.manual_seed(3)
+        results.append(which.train()(input_ids=ids_BT, attention_mask=mask_BT).last_hidden_state)
+    assert torch.equal(*results)
+
+
+def test_an_unknown_encoder_keeps_its_forward() -> None:
+    model = DistilBertModel(DistilBertConfig(dim=32, n_heads=2, n_layers=1, hidden_dim=32, vocab_size=50))
+    outcome = accelerate(model)
+    assert not outcome.active
+    assert "distilbert" in outcome.reason
+    assert "forward" not in vars(model)
