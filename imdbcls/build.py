@@ -9,7 +9,7 @@ from typing import Any
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 
-from imdbcls.backbone import Backbone, load_backbone
+from imdbcls.backbone import Backbone, load_backbone, require_architecture
 from imdbcls.data.batches import EvalBatches, TrainBatches
 from imdbcls.data.documents import Corpus, Documents
 from imdbcls.data.splits import SPLIT_SETTINGS, make_corpus
@@ -19,10 +19,11 @@ from imdbcls.errors import UserError
 from imdbcls.model import Classifier
 from imdbcls.optim import parameter_groups
 from imdbcls.progress import Progress
-from imdbcls.runs import MetricsLog, RunFolder, group_hash
+from imdbcls.runs import NEUTRAL_KEYS, MetricsLog, RunFolder, group_hash, without
 from imdbcls.signals import StopRequest
 from imdbcls.tracking import RunIdentity, Tracker
 from imdbcls.trainer import Trainer
+from imdbcls.untrusted import tensor_shapes
 
 INITIALISATION = -1  # the random state of the first weights; training step n draws from state n
 
@@ -71,7 +72,9 @@ def rebuild_backbone(config: Mapping[str, Any], folder: RunFolder) -> Backbone:
     """A finished run's backbone from its folder alone: the architecture and the tokenizer, without weights."""
     names = ("name", "dropout", "attention_dropout", "fast")
     settings = {name: config["backbone"][name] for name in names}
-    return fitting(config, load_backbone(path=str(folder.backbone), pretrained=False, **settings))
+    path = folder.backbone.absolute()  # never a hub id
+    require_architecture(path, tensor_shapes(folder.checkpoints / "best" / "model.safetensors"))
+    return fitting(config, load_backbone(path=str(path), pretrained=False, **settings))
 
 
 def fitting(config: Mapping[str, Any], backbone: Backbone) -> Backbone:
@@ -108,15 +111,15 @@ def build_trainer(
     hardware: Hardware,
     backbone: Backbone,
     model: Classifier,
-    train: Documents,
+    corpus: Corpus,
     validation: ScoredSplit,
     test: ScoredSplit,
     stop: StopRequest,
 ) -> Trainer:
     data, settings = config["data"], config["trainer"]
     train_batches = TrainBatches(
-        tokenize(train, backbone.tokenizer, cache_dir=data["cache_dir"]),
-        train.labels,
+        tokenize(corpus.train, backbone.tokenizer, cache_dir=data["cache_dir"]),
+        corpus.train.labels,
         batch_size=config["batch_size"],
         max_length=config["max_length"],
         order_seed=data["order_seed"],
@@ -136,6 +139,7 @@ def build_trainer(
         train_batches=train_batches,
         validation_batches=validation.batches,
         watched_test_batches=test.batches if settings["score_test_each_epoch"] else None,
+        identity=identity_of(config, corpus, hardware),
         epochs=config["epochs"],
         seed=config["seed"],
         micro_batch_size=settings["micro_batch_size"] or config["batch_size"],
@@ -147,6 +151,16 @@ def build_trainer(
         progress=Progress(config["progress"]),
         stop=stop,
     )
+
+
+def identity_of(config: Mapping[str, Any], corpus: Corpus, hardware: Hardware) -> dict[str, Any]:
+    """What must be the same for a checkpoint to be continued: all that decides the result but for the software."""
+    return {
+        "configuration": without(config, NEUTRAL_KEYS),
+        "split_hash": corpus.split_hash,
+        "device": hardware.device.type,
+        "precision": hardware.precision,
+    }
 
 
 def build_tracker(config: Mapping[str, Any], folder: RunFolder, resumed_step: int | None) -> Tracker:
