@@ -12,7 +12,7 @@ import numpy as np
 from imdbcls.console import say
 from imdbcls.data.documents import Corpus, Documents
 from imdbcls.device import peak_memory_mb
-from imdbcls.metrics import metrics_of
+from imdbcls.metrics import confusion_matrix, metrics_of
 from imdbcls.model import count_parameters
 from imdbcls.runs import RunFolder, config_hash, group_hash
 from imdbcls.scoring import Predictions
@@ -57,8 +57,12 @@ def result_of(
     corpus: Corpus,
     trainer: Trainer,
     predictions: Mapping[str, Predictions],
+    latency_ms: Mapping[str, float],
 ) -> dict[str, Any]:
-    """The content of `result.json` for a finished run. Times are in seconds, memory in MB (10^6 bytes)."""
+    """The content of `result.json` for a finished run. Times are in seconds, memory in MB (10^6 bytes).
+
+    `latency_ms` is that of one document at a time; `test/confusion_matrix` has true classes as rows.
+    """
     state, hardware = trainer.state, trainer.hardware
     validation, test = metrics_of(predictions["validation"]), metrics_of(predictions["test"])
     return {
@@ -70,6 +74,7 @@ def result_of(
         "best_epoch": state.best_epoch,
         **{f"val/{name}": value for name, value in validation.items()},
         **{f"test/{name}": value for name, value in test.items()},
+        "test/confusion_matrix": confusion_matrix(predictions["test"]),
         "test_documents": len(corpus.test),
         "train_documents": len(corpus.train),
         "parameters": count_parameters(trainer.model),
@@ -79,6 +84,7 @@ def result_of(
         "train_seconds": state.train_seconds,
         "documents_per_second": state.documents / state.train_seconds,
         "tokens_per_second": state.tokens / state.train_seconds,
+        "latency_ms": dict(latency_ms),
         "peak_memory_mb": peak_memory_mb(hardware.device),
         "hardware": hardware.describe(),
         "precision": hardware.precision,

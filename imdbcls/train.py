@@ -26,6 +26,8 @@ from imdbcls.signals import Interrupted, StopRequest, stop_requests
 from imdbcls.sweep import Sweep
 from imdbcls.validate import validate
 
+LATENCY_DOCUMENTS = 50  # timed one by one after the test split is scored
+
 sweep = Sweep()
 
 
@@ -101,6 +103,7 @@ def train(config: Mapping[str, Any]) -> dict[str, Any]:
 def fit_and_score(config: Mapping[str, Any], folder: RunFolder, stop: StopRequest) -> dict[str, Any]:
     """Build, fit, score and record one run; an end before the end is recorded too, and raised."""
     from imdbcls import build, report
+    from imdbcls.scoring import measure_latency
 
     with recording_failures(config, folder):
         with stop.at_once():  # nothing is learnt yet
@@ -124,7 +127,8 @@ def fit_and_score(config: Mapping[str, Any], folder: RunFolder, stop: StopReques
             except Interrupted:
                 tracker.mark_interrupted()
                 raise
-            result = report.result_of(config, folder, corpus, trainer, predictions)
+            latency = measure_latency(model, test.batches, hardware, LATENCY_DOCUMENTS)
+            result = report.result_of(config, folder, corpus, trainer, predictions, latency)
             mistakes = report.worst_mistakes(corpus.test, corpus.label_names, predictions["test"])
             tracker.log_test(
                 predictions["test"].labels.tolist(),

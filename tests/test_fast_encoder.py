@@ -138,7 +138,7 @@ def test_left_padding_and_holes() -> None:
 
 
 def test_dropout_rate_and_scale() -> None:
-    from dropout_masks import DropoutMasks
+    from imdbcls.fast.dropout import DropoutMasks
 
     torch.manual_seed(0)
     count = kept = 0.0

@@ -1,0 +1,26 @@
+"""Does a probability mean what it says? The reliability curve of a group, over all its seeds."""
+
+from typing import Any
+
+import numpy as np
+
+from imdbcls.comparison.groups import Group
+from imdbcls.comparison.scores import NUM_BINS, confidence_bin
+
+
+def reliability_curve(group: Group) -> list[dict[str, Any]]:
+    """Per confidence bin that is not empty: its mean `confidence`, its `accuracy` and its `share` of all answers."""
+    confidence = group.probabilities_SNC.max(axis=2).ravel().astype(np.float64)
+    right = group.correct_SN.ravel()
+    bins = confidence_bin(confidence)
+    counts = np.bincount(bins, minlength=NUM_BINS)
+    confidences = np.bincount(bins, weights=confidence, minlength=NUM_BINS)
+    rights = np.bincount(bins, weights=right, minlength=NUM_BINS)
+    return [
+        {
+            "confidence": float(confidences[i] / counts[i]),
+            "accuracy": float(rights[i] / counts[i]),
+            "share": float(counts[i] / counts.sum()),
+        }
+        for i in np.flatnonzero(counts)
+    ]

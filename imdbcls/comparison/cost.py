@@ -1,0 +1,48 @@
+"""What a group costs beside how well it does, and which groups nobody beats on both (the Pareto front)."""
+
+from typing import Any
+
+from imdbcls.comparison.groups import Group
+from imdbcls.comparison.run_files import number
+
+COSTS = {
+    "head_parameters": "parameters of the head",
+    "parameters": "parameters in all",
+    "train_seconds": "training time (s)",
+    "documents_per_second": "training speed (documents/s)",
+    "latency_ms_p50": "time per document, median (ms)",
+    "latency_ms_p95": "time per document, slowest 5 % (ms)",
+    "peak_memory_mb": "peak memory (MB)",
+}
+FASTER_IS_BETTER = {"documents_per_second"}
+
+
+def costs_of(group: Group) -> dict[str, float | None]:
+    """Means over the seeds that measured; None where none did."""
+    costs: dict[str, float | None] = {}
+    for key in COSTS:
+        values = [value for run in group.runs if (value := cost_of_run(run.result, key)) is not None]
+        costs[key] = sum(values) / len(values) if values else None
+    return costs
+
+
+def cost_of_run(result: dict[str, Any], key: str) -> float | None:
+    if not key.startswith("latency_ms_"):
+        return number(result.get(key))
+    latency = result.get("latency_ms")
+    return number(latency.get(key.removeprefix("latency_ms_"))) if isinstance(latency, dict) else None
+
+
+def pareto_front(groups: list[dict[str, Any]], cost: str) -> list[str]:
+    """Names of the groups that no other equals or beats on accuracy and this cost, and beats on one of them."""
+    sign = -1.0 if cost in FASTER_IS_BETTER else 1.0
+    placed = [
+        (group["name"], group["metrics"]["test/accuracy"]["mean"], sign * group["cost"][cost])
+        for group in groups
+        if group["cost"][cost] is not None
+    ]
+    return [
+        name
+        for name, accuracy, price in placed
+        if not any(a >= accuracy and p <= price and (a > accuracy or p < price) for _, a, p in placed)
+    ]

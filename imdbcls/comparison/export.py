@@ -1,0 +1,69 @@
+"""Write the comparison's files: JSON for tools, Markdown for a paper or a pull request, tidy CSV for a spreadsheet."""
+
+import csv
+import io
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from imdbcls.comparison.tables import Table, tables_of
+
+
+def write_file(path: Path, text: str) -> None:
+    """Write, then rename: a reader never sees half a file, and a link at `path` is replaced rather than followed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f".{path.name}.unfinished")
+    unfinished.unlink(missing_ok=True)
+    with unfinished.open("x", encoding="utf-8", newline="") as file:
+        file.write(text)
+    unfinished.replace(path)
+
+
+def json_text(comparison: dict[str, Any]) -> str:
+    return json.dumps(comparison, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def markdown_text(comparison: dict[str, Any]) -> str:
+    lines = [f"# Comparison of {markdown(comparison['study'])}", "", markdown(comparison["headline"]), ""]
+    for table in tables_of(comparison):
+        lines += [f"## {markdown(table.question)}", "", *markdown_table(table), ""]
+        if table.note:
+            lines += [markdown(table.note), ""]
+        if table.key == "differences":
+            lines += ["![Differences with their intervals](comparison_figures/differences.svg)", ""]
+            lines += [*(f"- {markdown(pair['verdict'])}" for pair in comparison["pairs"]), ""]
+    if comparison["notes"]:
+        lines += ["## Notes", "", *(f"- {markdown(note)}" for note in comparison["notes"]), ""]
+    return "\n".join(lines)
+
+
+def markdown_table(table: Table) -> list[str]:
+    rule = ["---" if i < 2 else "---:" for i in range(len(table.header))]
+    rows = [[markdown(cell) for cell in row] for row in [table.header, *table.rows]]
+    return [f"| {' | '.join(row)} |" for row in [rows[0], rule, *rows[1:]]]
+
+
+def markdown(text: str) -> str:
+    """Names are data: whatever Markdown or HTML they hold shows as text."""
+    escaped = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return re.sub(r"([\\`*_\[\]|~])", r"\\\1", escaped)
+
+
+def csv_text(comparison: dict[str, Any]) -> str:
+    """One row per group and metric."""
+    file = io.StringIO()
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(["study", "group", "head", "backbone", "metric", "mean", "std", "n", "low", "high"])
+    for group in comparison["groups"]:
+        names = [harmless(text) for text in (comparison["study"], group["name"], group["head"], group["backbone"])]
+        for metric, figures in group["metrics"].items():
+            writer.writerow([*names, metric, *(figures[key] for key in ("mean", "std", "n", "low", "high"))])
+        for cost, value in group["cost"].items():
+            writer.writerow([*names, cost, value, "", len(group["seeds"]), "", ""])
+    return file.getvalue()
+
+
+def harmless(text: str) -> str:
+    """A cell that a spreadsheet would run as a formula gets an apostrophe before it (OWASP, CSV injection)."""
+    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text

@@ -1,0 +1,228 @@
+"""Gather a study's runs into groups that differ in their seeds alone, and say which runs were left out and why."""
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from imdbcls.comparison.run_files import BadRun, Run, is_run_folder, number, plain, read_run
+
+# Choices that say nothing about what was trained.
+UNTELLING = re.compile(r"seed|.*\.order_seed|study|device|tracker\..*|.*(_dir|folder|name|_target_)")
+MAX_CONFIG_CHOICES = 2_000
+
+
+@dataclass(frozen=True)
+class Group:
+    """Runs of one configuration over S seeds, on the same N test documents."""
+
+    name: str
+    head: str
+    backbone: str
+    runs: tuple[Run, ...]
+
+    @property
+    def seeds(self) -> list[int]:
+        return [run.seed for run in self.runs]
+
+    @property
+    def split_hash(self) -> str | None:
+        return self.runs[0].result.get("split_hash")
+
+    @property
+    def watched_test(self) -> bool:
+        return any(run.result.get("watched_test") is True for run in self.runs)
+
+    @property
+    def ids(self) -> np.ndarray:
+        return self.runs[0].predictions.ids
+
+    @property
+    def labels_N(self) -> np.ndarray:
+        return self.runs[0].predictions.labels
+
+    @property
+    def tokens_N(self) -> np.ndarray:
+        return self.runs[0].predictions.tokens
+
+    @property
+    def max_length(self) -> int | None:
+        length = number(self.runs[0].result.get("max_length", self.runs[0].config.get("max_length")))
+        return None if length is None else int(length)
+
+    @property
+    def correct_SN(self) -> np.ndarray:
+        return np.stack([run.predictions.predictions == run.predictions.labels for run in self.runs]).astype(np.float32)
+
+    @property
+    def probabilities_SNC(self) -> np.ndarray:
+        return np.stack([run.predictions.probabilities_NC for run in self.runs])
+
+
+@dataclass(frozen=True)
+class Study:
+    """What can be compared, and one sentence for everything that was left out or needs a warning."""
+
+    name: str
+    folder: Path
+    groups: tuple[Group, ...]
+    label_names: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+def read_study(folder: Path) -> Study:
+    """Read every run folder in the study. Raises `BadRun` with one sentence when no run can be compared."""
+    if not folder.is_dir():
+        raise BadRun(f"{folder} is not a folder; give a study, such as runs/heads")
+    notes: list[str] = []
+    runs: list[Run] = []
+    for run_folder in sorted(path for path in folder.iterdir() if is_run_folder(path)):
+        try:
+            runs.append(read_run(run_folder, folder))
+        except BadRun as problem:
+            notes.append(f"{plain(run_folder.name)} is left out: {problem}.")
+    label_names, runs = with_the_same_labels(runs, notes)
+    groups = [group for group in gather(runs, notes) if group.runs]
+    if not groups:
+        reasons = " ".join(notes) or "It holds no run folder (result.json, config.yaml, predictions/test.parquet)."
+        raise BadRun(f"{folder} holds no finished run to compare. {reasons}")
+    notes.extend(warnings_about(groups))
+    return Study(plain(folder.resolve().name), folder, tuple(groups), label_names, tuple(notes))
+
+
+def with_the_same_labels(runs: list[Run], notes: list[str]) -> tuple[tuple[str, ...], list[Run]]:
+    """Keep the runs with the study's most common label set; answers over different labels cannot be compared."""
+    if not runs:
+        return (), []
+    common = Counter(label_names(run) for run in runs).most_common(1)[0][0]
+    for run in runs:
+        if label_names(run) != common:
+            theirs, ours = ", ".join(label_names(run)), ", ".join(common)
+            notes.append(f"{run.name} is left out: its labels ({plain(theirs)}) are not the others' ({plain(ours)}).")
+    return common, [run for run in runs if label_names(run) == common]
+
+
+def label_names(run: Run) -> tuple[str, ...]:
+    """The run's label names; the class numbers where result.json has no usable names."""
+    num_classes = run.predictions.probabilities_NC.shape[1]
+    names = run.result.get("label_names")
+    if isinstance(names, list) and len(names) == num_classes:
+        return tuple(plain(str(name), 60) for name in names)
+    return tuple(str(label) for label in range(num_classes))
+
+
+def gather(runs: list[Run], notes: list[str]) -> list[Group]:
+    """One group per `group_hash`, named by what tells it from the others."""
+    by_hash: dict[str, list[Run]] = defaultdict(list)
+    for run in runs:
+        by_hash[run.result["group_hash"]].append(run)
+    members = [consistent(sorted(group, key=lambda run: (run.seed, run.name)), notes) for group in by_hash.values()]
+    names = distinct_names([group[0] for group in members])
+    return [
+        Group(
+            name, plain(group[0].result["head"], 60), plain(str(group[0].result.get("backbone", "")), 120), tuple(group)
+        )
+        for name, group in zip(names, members, strict=True)
+    ]
+
+
+def consistent(runs: list[Run], notes: list[str]) -> list[Run]:
+    """The runs of one group that share its split and test documents, each configuration once."""
+    split = Counter(str(run.result.get("split_hash")) for run in runs).most_common(1)[0][0]
+    runs = dropping(
+        runs, lambda run: str(run.result.get("split_hash")) == split, notes, "its split differs from its group's"
+    )
+    reference = Counter(run.predictions.ids.tobytes() for run in runs).most_common(1)[0][0]
+    runs = dropping(
+        runs,
+        lambda run: run.predictions.ids.tobytes() == reference,
+        notes,
+        "its test documents differ from its group's",
+    )
+    labels = runs[0].predictions.labels
+    runs = dropping(
+        runs,
+        lambda run: np.array_equal(run.predictions.labels, labels),
+        notes,
+        "its test labels differ from its group's",
+    )
+    seen: set[Any] = set()
+    kept = []
+    for run in runs:
+        identity = run.result.get("config_hash") or run.name
+        if identity in seen:
+            notes.append(f"{run.name} is left out: it is a copy of another run (the same config_hash).")
+        else:
+            kept.append(run)
+        seen.add(identity)
+    return kept
+
+
+def dropping(runs: list[Run], keep: Any, notes: list[str], reason: str) -> list[Run]:
+    notes.extend(f"{run.name} is left out: {reason}." for run in runs if not keep(run))
+    return [run for run in runs if keep(run)]
+
+
+def distinct_names(runs: list[Run]) -> list[str]:
+    """The head's name; where heads repeat, also the (at most three) choices that differ; a short hash if none do."""
+    heads = [plain(run.result["head"], 60) for run in runs]
+    if len(set(heads)) == len(heads):
+        return heads
+    choices = [dict(leaves(run.config)) for run in runs]
+    names = []
+    for i, head in enumerate(heads):
+        rivals = [j for j in range(len(runs)) if heads[j] == head and j != i]
+        differing = [
+            key
+            for key in choices[i]
+            if any(choices[j].get(key) != choices[i][key] for j in rivals) and not UNTELLING.fullmatch(key)
+        ]
+        differing.sort(key=lambda key: (key.count("."), key))
+        details = [f"{key.rsplit('.', 1)[-1]}={plain(str(choices[i][key]), 30)}" for key in differing[:3]]
+        names.append(" ".join([head, *details]) if rivals else head)
+    repeated = {name for name, count in Counter(names).items() if count > 1}
+    return [
+        f"{name} {plain(run.result['group_hash'], 8)}" if name in repeated else name
+        for name, run in zip(names, runs, strict=True)
+    ]
+
+
+def leaves(config: dict[str, Any], prefix: str = "", budget: list[int] | None = None) -> Iterator[tuple[str, Any]]:
+    """The configuration's leaves as dotted keys, a limited number of them: YAML aliases can unfold endlessly."""
+    budget = [MAX_CONFIG_CHOICES] if budget is None else budget
+    for key, value in config.items():
+        budget[0] -= 1
+        if budget[0] < 0:
+            return
+        if isinstance(value, dict):
+            yield from leaves(value, f"{prefix}{key}.", budget)
+        else:
+            yield f"{prefix}{key}", value
+
+
+def warnings_about(groups: list[Group]) -> Iterator[str]:
+    for group in groups:
+        if group.watched_test:
+            yield (
+                f"{group.name} was scored on the test split while it trained, so its test figures may flatter it; "
+                "its verdicts carry a flag."
+            )
+        if len(group.runs) == 1:
+            yield f"{group.name} has one seed: its interval covers the choice of documents, not of seeds."
+        for run in group.runs:
+            said, found = number(run.result.get("test/accuracy")), float(run_accuracy(run))
+            if said is not None and abs(said - found) > 1e-4:
+                yield (
+                    f"{run.name}: result.json says accuracy {said:.4f}, its predictions give {found:.4f}; "
+                    "the predictions are used."
+                )
+    if len({group.split_hash for group in groups}) > 1:
+        yield "The groups were not all trained on the same split (split_hash); such pairs are not tested."
+
+
+def run_accuracy(run: Run) -> float:
+    return (run.predictions.predictions == run.predictions.labels).mean()

@@ -1,0 +1,135 @@
+"""Compare groups pair by pair: difference, interval, paired tests, correction, equivalence and power."""
+
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+
+from imdbcls.comparison.groups import Group
+from imdbcls.comparison.power import minimum_detectable_difference, seeds_needed
+from imdbcls.comparison.statistics import (
+    DRAW_SEED,
+    Estimate,
+    covariance_over,
+    difference_over_seeds,
+    document_draws,
+    exact_mcnemar,
+    holm,
+    permutation_p,
+)
+from imdbcls.comparison.verdicts import verdict
+
+LEVEL = 0.05
+
+
+def compare_pairs(ranked: list[Group], draws: dict[str, np.ndarray], margin: float) -> list[dict[str, Any]]:
+    """All pairs of groups, the better-ranked as `a`. `draws` holds each group's accuracies over draws of documents."""
+    pairs = [compare_pair(a, b, draws[a.name], draws[b.name], margin) for a, b in combinations(ranked, 2)]
+    for p, adjusted in (("p_permutation", "p_holm"), ("p_hierarchical", "p_hierarchical_holm")):
+        tested = [pair for pair in pairs if pair[p] is not None]
+        for pair, value in zip(tested, holm([pair[p] for pair in tested]), strict=True):
+            pair[adjusted] = value
+    num_tested = max(1, sum(pair["p_permutation"] is not None for pair in pairs))
+    for pair in pairs:
+        add_power(pair, pair.pop("estimate"), num_tested, margin)
+        pair["significant"] = is_significant(pair)
+        pair["verdict"] = verdict(pair)
+    return pairs
+
+
+def compare_pair(a: Group, b: Group, draws_a: np.ndarray, draws_b: np.ndarray, margin: float) -> dict[str, Any]:
+    """One pair's figures before correction; p-values are None where the pair is not tested, and `problem` says why."""
+    shared, in_a, in_b = np.intersect1d(a.ids, b.ids, assume_unique=True, return_indices=True)
+    if len(shared) == len(a.ids) == len(b.ids):
+        correct_a, correct_b = a.correct_SN, b.correct_SN
+    elif len(shared) > 0:
+        correct_a, correct_b = a.correct_SN[:, in_a], b.correct_SN[:, in_b]
+        draws_a, draws_b = document_draws(correct_a.T), document_draws(correct_b.T)
+    else:
+        correct_a, correct_b = a.correct_SN, b.correct_SN
+        draws_b = document_draws(correct_b.T, seed=DRAW_SEED + 1)  # other documents: nothing is drawn together
+    covariance = covariance_over(np.concatenate([draws_a, draws_b], axis=1))
+    num_documents = min(correct_a.shape[1], correct_b.shape[1])
+    estimate = difference_over_seeds(accuracies(correct_a), accuracies(correct_b), covariance, num_documents)
+    low, high = estimate.interval()
+    problem = why_untested(a, b, a.labels_N[in_a], b.labels_N[in_b])
+    several_seeds = min(estimate.num_seeds) > 1
+    p_equivalence = None if problem else estimate.p_equivalence(margin)
+    return {
+        "a": a.name,
+        "b": b.name,
+        "difference": estimate.value,
+        "low": float(low),
+        "high": float(high),
+        "standard_error": estimate.standard_error,
+        "degrees_of_freedom": finite(estimate.degrees_of_freedom),
+        "p_permutation": None if problem else permutation_p(correct_a, correct_b),
+        "p_holm": None,
+        "p_hierarchical": estimate.p_value() if several_seeds and not problem else None,
+        "p_hierarchical_holm": None,
+        "mcnemar": [] if problem else mcnemar_per_shared_seed(a, b, correct_a, correct_b),
+        "flips": None if problem else flips(correct_a, correct_b),
+        "margin": margin,
+        "p_equivalence": p_equivalence,
+        "equivalent": None if p_equivalence is None else p_equivalence < LEVEL,
+        "shared_documents": len(shared),
+        "num_seeds": list(estimate.num_seeds),
+        "seeds_varied": several_seeds,
+        "problem": problem,
+        "flags": [f"{group.name} watched the test split" for group in (a, b) if group.watched_test],
+        "estimate": estimate,
+    }
+
+
+def accuracies(correct_SN: np.ndarray) -> np.ndarray:
+    return correct_SN.mean(axis=1, dtype=np.float64)
+
+
+def why_untested(a: Group, b: Group, labels_a: np.ndarray, labels_b: np.ndarray) -> str | None:
+    """The reason why this pair gets no test, or None; the labels are those of the documents that both share."""
+    if a.split_hash != b.split_hash:
+        return "they were trained on different splits, so a difference need not be the heads'"
+    if len(labels_a) == 0:
+        return "they share no test document, so nothing is paired"
+    if not np.array_equal(labels_a, labels_b):
+        return "they give the same documents different labels"
+    return None
+
+
+def mcnemar_per_shared_seed(a: Group, b: Group, correct_a: np.ndarray, correct_b: np.ndarray) -> list[dict[str, Any]]:
+    """One exact test per seed that both groups have. Each is about two trained models, not about the heads."""
+    tests = []
+    for seed in sorted(set(a.seeds) & set(b.seeds)):
+        a_only, b_only, p = exact_mcnemar(correct_a[a.seeds.index(seed)], correct_b[b.seeds.index(seed)])
+        tests.append({"seed": seed, "a_only": a_only, "b_only": b_only, "p": p})
+    return tests
+
+
+def flips(correct_a: np.ndarray, correct_b: np.ndarray) -> dict[str, float]:
+    """Documents that one gets right and the other wrong: on average over all pairs of seeds, and in every seed."""
+    share_a, share_b = correct_a.mean(axis=0, dtype=np.float64), correct_b.mean(axis=0, dtype=np.float64)
+    return {
+        "a_only": float((share_a * (1 - share_b)).sum()),
+        "b_only": float((share_b * (1 - share_a)).sum()),
+        "a_only_in_every_seed": int(((share_a == 1) & (share_b == 0)).sum()),
+        "b_only_in_every_seed": int(((share_b == 1) & (share_a == 0)).sum()),
+    }
+
+
+def add_power(pair: dict[str, Any], estimate: Estimate, num_tested: int, margin: float) -> None:
+    """Power at the strictest level that Holm's correction may ask of a pair: 5 % divided by the number of pairs."""
+    level = LEVEL / num_tested
+    detectable = minimum_detectable_difference(estimate, level)
+    pair["minimum_detectable_difference"] = detectable
+    pair["underpowered"] = abs(estimate.value) < detectable
+    pair["seeds_needed"] = None if pair["problem"] else seeds_needed(estimate, level, margin)
+
+
+def is_significant(pair: dict[str, Any]) -> bool:
+    """Both kinds of evidence where seeds were varied; with one seed the documents' alone, for these trained models."""
+    p_values = [pair["p_holm"]] + ([pair["p_hierarchical_holm"]] if pair["seeds_varied"] else [])
+    return all(p is not None and p < LEVEL for p in p_values)
+
+
+def finite(value: float) -> float | None:
+    return float(value) if np.isfinite(value) else None

@@ -1,0 +1,48 @@
+"""What a comparison of this size could have shown, and what size would settle it (Card et al. 2020, EMNLP, p. 9263).
+
+The smallest detectable difference is (t_critical + t_power) standard errors (Bloom 1995, Evaluation Review 19:547).
+"""
+
+from dataclasses import replace
+
+from scipy import stats
+
+from imdbcls.comparison.statistics import Estimate
+
+POWER = 0.8
+MAX_SEEDS = 50
+
+
+def minimum_detectable_difference(estimate: Estimate, level: float) -> float:
+    """The true difference that a test at `level` (two-sided) would find with probability 0.8."""
+    freedom = estimate.degrees_of_freedom
+    return float((stats.t.ppf(1 - level / 2, freedom) + stats.t.ppf(POWER, freedom)) * estimate.standard_error)
+
+
+def largest_provable_equivalence(estimate: Estimate, margin: float) -> float:
+    """The largest true difference that TOST would still call equivalent with probability 0.8; may be negative."""
+    freedom = estimate.degrees_of_freedom
+    both_sides = stats.t.ppf(0.95, freedom) + stats.t.ppf((1 + POWER) / 2, freedom)
+    return float(margin - both_sides * estimate.standard_error)
+
+
+def with_seeds(estimate: Estimate, num_seeds: int) -> Estimate:
+    """The same comparison, had every group been trained with `num_seeds` seeds."""
+    variances = tuple(v * n / num_seeds for v, n in zip(estimate.seed_variances, estimate.num_seeds, strict=True))
+    return replace(estimate, seed_variances=variances, num_seeds=(num_seeds,) * len(variances))
+
+
+def seeds_needed(estimate: Estimate, level: float, margin: float) -> int | None:
+    """Seeds per group with which the comparison would likely (80 %) end in a verdict, either "better" or "equivalent".
+
+    Supposes that the observed difference is the true one, so it is a guide, not a promise. None when one of the groups
+    has a single seed (the spread is unknown) or when `MAX_SEEDS` would not do: the test set is then too small.
+    """
+    if min(estimate.num_seeds) < 2:
+        return None
+    for num_seeds in range(max(estimate.num_seeds) + 1, MAX_SEEDS + 1):
+        larger = with_seeds(estimate, num_seeds)
+        shown = abs(estimate.value) >= minimum_detectable_difference(larger, level)
+        if shown or abs(estimate.value) <= largest_provable_equivalence(larger, margin):
+            return num_seeds
+    return None

@@ -1,0 +1,219 @@
+"""Read one run folder safely: it may come from a stranger, so sizes, types and paths are checked before use."""
+
+import json
+import math
+import stat
+import unicodedata
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import yaml
+
+MAX_JSON_BYTES = 2 << 20
+MAX_CONFIG_BYTES = 256 << 10
+MAX_HISTORY_BYTES = 64 << 20
+MAX_PREDICTIONS_BYTES = 2 << 30
+MAX_DOCUMENTS = 2_000_000
+MAX_PROBABILITIES = 100_000_000
+MAX_CLASSES = 1_000
+MAX_ID_CHARACTERS = 200
+REQUIRED = {"seed": int, "head": str, "group_hash": str}
+
+
+class BadRun(ValueError):
+    """A run that cannot be compared; the message is one sentence for the user."""
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """One run's answers on the test split, sorted by document id."""
+
+    ids: np.ndarray
+    labels: np.ndarray
+    predictions: np.ndarray
+    probabilities_NC: np.ndarray
+    tokens: np.ndarray
+
+
+@dataclass(frozen=True)
+class Run:
+    name: str
+    folder: Path
+    result: dict[str, Any]
+    config: dict[str, Any]
+    history: list[dict[str, Any]]
+    predictions: Predictions
+
+    @property
+    def seed(self) -> int:
+        return self.result["seed"]
+
+
+def is_run_folder(folder: Path) -> bool:
+    """Whether the folder holds any file of the run folder contract (`wandb/` and Hydra's own folders do not)."""
+    return folder.is_dir() and any((folder / name).exists() for name in ("result.json", "config.yaml", "metrics.jsonl"))
+
+
+def read_run(folder: Path, study: Path) -> Run:
+    """Read and check one run. Raises `BadRun` with one sentence for anything missing, unfinished or damaged."""
+    result = read_result(inside(folder / "result.json", study, "result.json", MAX_JSON_BYTES))
+    predictions_file = inside(folder / "predictions" / "test.parquet", study, "test predictions", MAX_PREDICTIONS_BYTES)
+    return Run(
+        name=plain(folder.name),
+        folder=folder,
+        result=result,
+        config=read_config(inside(folder / "config.yaml", study, "config.yaml", MAX_CONFIG_BYTES)),
+        history=read_history(folder / "metrics.jsonl", study),
+        predictions=read_predictions(predictions_file),
+    )
+
+
+def inside(path: Path, study: Path, what: str, max_bytes: int) -> Path:
+    """The path, if it is a regular file of at most `max_bytes` that really lies inside the study folder."""
+    try:
+        resolved = path.resolve(strict=True)
+    except (OSError, RuntimeError):
+        raise BadRun(f"it has no {what}") from None
+    if not resolved.is_relative_to(study.resolve()):
+        raise BadRun(f"its {what} is a link to a file outside the study")
+    status = resolved.stat()
+    if not stat.S_ISREG(status.st_mode):
+        raise BadRun(f"its {what} is not a regular file")
+    if status.st_size > max_bytes:
+        raise BadRun(f"its {what} has {status.st_size:,} bytes; at most {max_bytes:,} are read")
+    return resolved
+
+
+def read_result(path: Path) -> dict[str, Any]:
+    try:
+        result = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError):
+        raise BadRun("its result.json is damaged: not JSON") from None
+    if not isinstance(result, dict):
+        raise BadRun("its result.json is damaged: not a JSON object")
+    if result.get("status") != "done":
+        raise BadRun(f"it is not finished (status {plain(str(result.get('status')), 40)!r})")
+    for key, kind in REQUIRED.items():
+        if not isinstance(result.get(key), kind) or isinstance(result.get(key), bool):
+            raise BadRun(f"its result.json has no usable {key!r}")
+    return result
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    try:
+        config = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, ValueError, RecursionError):
+        raise BadRun("its config.yaml is damaged: not YAML") from None
+    if not isinstance(config, dict):
+        raise BadRun("its config.yaml is damaged: not a mapping")
+    return config
+
+
+def read_history(path: Path, study: Path) -> list[dict[str, Any]]:
+    """The logged points; none where the file is missing, because curves are welcome but not needed to compare.
+
+    Lines that are not JSON objects are skipped: a killed run may leave half a line.
+    """
+    if not path.exists():
+        return []
+    points = []
+    with inside(path, study, "metrics.jsonl", MAX_HISTORY_BYTES).open(encoding="utf-8", errors="replace") as file:
+        for line in file:
+            try:
+                point = json.loads(line)
+            except (ValueError, RecursionError):
+                continue
+            if isinstance(point, dict):
+                points.append(point)
+    return points
+
+
+def read_predictions(path: Path) -> Predictions:
+    """Read `predictions/test.parquet`; ids as text of at most 200 characters, sorted and unique."""
+    try:
+        # Ids stay dictionary-encoded while read, so that a small file cannot unfold into gigabytes of text.
+        file = pq.ParquetFile(path, read_dictionary=["id"])
+        check_parquet_size(file)
+        table = file.read(columns=["id", "label", "prediction", "probabilities", "tokens"], use_threads=False)
+        ids = id_texts(table["id"].combine_chunks())
+        labels, predictions, tokens = (whole_numbers(table[name]) for name in ("label", "prediction", "tokens"))
+        probabilities_NC = probability_matrix(table["probabilities"].combine_chunks())
+    except (OSError, KeyError, ValueError, TypeError, pa.ArrowException, MemoryError) as error:
+        if isinstance(error, BadRun):
+            raise
+        raise BadRun("its test predictions are damaged or lack a column") from None
+    check_answers(ids, labels, predictions, probabilities_NC)
+    order = np.argsort(ids, kind="stable")
+    return Predictions(ids[order], labels[order], predictions[order], probabilities_NC[order], tokens[order])
+
+
+def check_parquet_size(file: pq.ParquetFile) -> None:
+    metadata = file.metadata
+    if metadata.num_rows == 0:
+        raise BadRun("its test predictions are empty")
+    if metadata.num_rows > MAX_DOCUMENTS:
+        raise BadRun(f"its test predictions have {metadata.num_rows:,} rows; at most {MAX_DOCUMENTS:,} are read")
+    for i in range(metadata.num_row_groups):
+        group = metadata.row_group(i)
+        for j in range(group.num_columns):
+            if group.column(j).num_values > MAX_PROBABILITIES:
+                raise BadRun("its test predictions hold more values than can be compared")
+
+
+def id_texts(ids: pa.Array) -> np.ndarray:
+    """Ids as a numpy array of text, whatever their type in the file."""
+    values = ids.dictionary if pa.types.is_dictionary(ids.type) else ids
+    texts = np.array([str(value) for value in values.to_pylist()], dtype=object)
+    if max((len(text) for text in texts), default=0) > MAX_ID_CHARACTERS:
+        raise BadRun(f"its test predictions have an id of more than {MAX_ID_CHARACTERS} characters")
+    if ids.null_count:
+        raise BadRun("its test predictions have rows without an id")
+    return (texts[ids.indices.to_numpy()] if pa.types.is_dictionary(ids.type) else texts).astype(str)
+
+
+def whole_numbers(column: pa.ChunkedArray) -> np.ndarray:
+    """A column of integers without gaps; anything else raises ValueError rather than being rounded."""
+    if not pa.types.is_integer(column.type) or column.null_count:
+        raise ValueError(f"{column.type} with {column.null_count} missing values")
+    return column.to_numpy().astype(np.int64)
+
+
+def probability_matrix(lists: pa.Array) -> np.ndarray:
+    """Lists of equal length as an (N, C) float32 matrix."""
+    lengths = lists.value_lengths()
+    num_classes = lengths[0].as_py() or 0
+    values = lists.flatten().to_numpy(zero_copy_only=False).astype(np.float32)
+    if not 2 <= num_classes <= MAX_CLASSES or values.size != num_classes * len(lists):
+        raise BadRun("its probabilities do not have the same number of classes (two or more) in every row")
+    return values.reshape(len(lists), num_classes)
+
+
+def check_answers(ids: np.ndarray, labels: np.ndarray, predictions: np.ndarray, probabilities_NC: np.ndarray) -> None:
+    num_classes = probabilities_NC.shape[1]
+    if np.unique(ids).size != ids.size:
+        raise BadRun("its test predictions name a document twice")
+    if min(labels.min(), predictions.min()) < 0 or max(labels.max(), predictions.max()) >= num_classes:
+        raise BadRun(f"its labels or predictions are not classes 0 to {num_classes - 1}")
+    if not np.all(np.abs(probabilities_NC.sum(axis=1) - 1) < 0.02) or probabilities_NC.min() < 0:
+        raise BadRun("its probabilities are not between 0 and 1 with a sum of 1 in every row")
+
+
+def number(value: Any) -> float | None:
+    """The value as a finite float, or None: a stranger's JSON holds anything."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return None
+    try:
+        return float(value) if math.isfinite(value) else None
+    except OverflowError:
+        return None
+
+
+def plain(text: str, max_characters: int = 120) -> str:
+    """One printable line: control and direction-changing characters become spaces, so that a terminal is safe."""
+    line = "".join(" " if unicodedata.category(character)[0] == "C" else character for character in text)
+    line = " ".join(line.split())
+    return line if len(line) <= max_characters else line[: max_characters - 1] + "…"

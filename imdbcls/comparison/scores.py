@@ -1,0 +1,146 @@
+"""The metrics as functions of document averages, so that one resampling of documents serves them all.
+
+Each metric turns one run's answers into columns (one row per document) and the columns' averages into the score.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from scipy.stats import rankdata
+
+from imdbcls.comparison.groups import Group
+from imdbcls.comparison.run_files import Predictions
+from imdbcls.comparison.statistics import covariance_over, document_draws, mean_over_seeds
+
+NUM_BINS = 15
+SMALLEST_PROBABILITY = 1e-12
+
+
+@dataclass(frozen=True)
+class Metric:
+    name: str
+    columns: Callable[[Predictions], np.ndarray]
+    score: Callable[[np.ndarray], np.ndarray]
+    upper: float = 1.0
+
+
+def correct(predictions: Predictions) -> np.ndarray:
+    return (predictions.predictions == predictions.labels)[:, None]
+
+
+def f1_counts(predictions: Predictions) -> np.ndarray:
+    """Per class: right, predicted, labelled."""
+    classes = np.arange(predictions.probabilities_NC.shape[1])
+    predicted = predictions.predictions[:, None] == classes
+    labelled = predictions.labels[:, None] == classes
+    return np.concatenate([predicted & labelled, predicted, labelled], axis=1)
+
+
+def macro_f1(averages: np.ndarray) -> np.ndarray:
+    """Mean of 2 right / (predicted + labelled), 0 for a class that never occurs: scikit-learn's "macro"."""
+    right, predicted, labelled = np.split(averages, 3, axis=-1)
+    total = predicted + labelled
+    return np.where(total > 0, 2 * right / np.where(total > 0, total, 1), 0.0).mean(axis=-1)
+
+
+def auroc_placements(predictions: Predictions) -> np.ndarray:
+    """A document's share in the area under the ROC curve, averaged over classes, one against the rest.
+
+    The placements of DeLong et al. (1988, Biometrics 44:837): their average is the area, and resampling them
+    resamples it to first order. Two classes: the second against the first. NaN where a class has no document.
+    """
+    num_classes = predictions.probabilities_NC.shape[1]
+    shares = []
+    for label in range(num_classes) if num_classes > 2 else [1]:
+        positive = predictions.labels == label
+        num_positive, num_negative = int(positive.sum()), int((~positive).sum())
+        if num_positive == 0 or num_negative == 0:
+            return np.full((len(predictions.labels), 1), np.nan)
+        score = predictions.probabilities_NC[:, label]
+        ranks = rankdata(score)
+        beaten = np.empty(len(score))
+        beaten[positive] = (ranks[positive] - rankdata(score[positive])) / num_negative
+        beaten[~positive] = 1 - (ranks[~positive] - rankdata(score[~positive])) / num_positive
+        area = beaten[positive].mean()
+        shares.append(area + (beaten - area) * len(score) / np.where(positive, num_positive, num_negative))
+    return np.mean(shares, axis=0)[:, None]
+
+
+def calibration_gaps(predictions: Predictions) -> np.ndarray:
+    """Right (0 or 1) less confidence, in the column of the document's confidence bin; 15 bins of equal width."""
+    confidence = predictions.probabilities_NC.max(axis=1)
+    gaps = np.zeros((len(confidence), NUM_BINS))
+    gap = (predictions.predictions == predictions.labels) - confidence
+    gaps[np.arange(len(confidence)), confidence_bin(confidence)] = gap
+    return gaps
+
+
+def confidence_bin(confidence: np.ndarray) -> np.ndarray:
+    return np.clip(np.ceil(confidence * NUM_BINS).astype(int) - 1, 0, NUM_BINS - 1)
+
+
+def brier(predictions: Predictions) -> np.ndarray:
+    """Squared distance of the probabilities from the truth, summed over classes (Brier 1950)."""
+    truth = predictions.labels[:, None] == np.arange(predictions.probabilities_NC.shape[1])
+    return ((predictions.probabilities_NC - truth) ** 2).sum(axis=1, keepdims=True)
+
+
+def log_loss(predictions: Predictions) -> np.ndarray:
+    given = np.take_along_axis(predictions.probabilities_NC, predictions.labels[:, None], axis=1)
+    return -np.log(np.maximum(given, SMALLEST_PROBABILITY))
+
+
+def first(averages: np.ndarray) -> np.ndarray:
+    return averages[..., 0]
+
+
+METRICS = (
+    Metric("test/accuracy", correct, first),
+    Metric("test/f1", f1_counts, macro_f1),
+    Metric("test/auroc", auroc_placements, first),
+    # ECE with 15 bins (Guo et al. 2017, ICML): the gaps' averages already weigh each bin by its documents.
+    Metric("test/ece", calibration_gaps, lambda averages: np.abs(averages).sum(axis=-1)),
+    Metric("test/brier", brier, first, upper=2.0),
+    Metric("test/loss", log_loss, first, upper=float("inf")),
+)
+
+
+def score_group(group: Group) -> tuple[dict[str, dict[str, Any]], np.ndarray]:
+    """Every metric's mean, deviation, count and interval; and the accuracies over draws of documents, (B, S)."""
+    columns = {metric.name: [metric.columns(run.predictions) for run in group.runs] for metric in METRICS}
+    stacked_NK = np.concatenate([block for blocks in columns.values() for block in blocks], axis=1, dtype=np.float32)
+    draws_BK = document_draws(stacked_NK)
+    figures: dict[str, dict[str, Any]] = {}
+    accuracy_draws_BS = np.empty(0)
+    start = 0
+    for metric in METRICS:
+        scores, draws = [], []
+        for block in columns[metric.name]:
+            stop = start + block.shape[1]
+            scores.append(metric.score(block.mean(axis=0, dtype=np.float64)))
+            draws.append(metric.score(draws_BK[:, start:stop]))
+            start = stop
+        scores_S, draws_BS = np.array(scores), np.stack(draws, axis=1)
+        figures[metric.name] = summary(scores_S, covariance_over(draws_BS), len(group.ids), metric.upper)
+        if metric.name == "test/accuracy":
+            accuracy_draws_BS = draws_BS
+    return figures, accuracy_draws_BS
+
+
+def summary(scores_S: np.ndarray, covariance_SS: np.ndarray, num_documents: int, upper: float = 1.0) -> dict[str, Any]:
+    """The figures of one metric as they stand in comparison.json; all None but `n` where the metric is not defined."""
+    count = len(scores_S)
+    if not np.isfinite(scores_S).all():
+        return {"mean": None, "std": None, "n": count, "low": None, "high": None, "values": None}
+    estimate = mean_over_seeds(scores_S, covariance_SS, num_documents)
+    low, high = estimate.interval()
+    return {
+        "mean": estimate.value,
+        "std": float(np.std(scores_S, ddof=1)) if count > 1 else None,
+        "n": count,
+        "low": float(max(low, 0.0)),
+        "high": float(min(high, upper)),
+        "values": [float(score) for score in scores_S],
+    }

@@ -1,0 +1,54 @@
+"""Accuracy on parts of the test set: by document length, by truncated or not, by class; each with its interval."""
+
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+from imdbcls.comparison.groups import Group
+from imdbcls.comparison.scores import summary
+from imdbcls.comparison.statistics import covariance_over
+
+LENGTH_EDGES = (64, 128, 256, 512, 1024)
+SMALLEST_PART = 10
+
+
+def accuracy_by_part(group: Group, label_names: tuple[str, ...]) -> dict[str, list[dict[str, Any]]]:
+    """Lists of parts with `part`, `documents` and the accuracy's figures, under `length`, `truncated` and `class`."""
+    return {
+        "length": [part_figures(group, name, inside_N) for name, inside_N in length_parts(group.tokens_N)],
+        "truncated": [part_figures(group, name, inside_N) for name, inside_N in truncation_parts(group)],
+        "class": [part_figures(group, name, group.labels_N == label) for label, name in enumerate(label_names)],
+    }
+
+
+def length_parts(tokens_N: np.ndarray) -> list[tuple[str, np.ndarray]]:
+    """Parts by number of tokens before truncation, as this group's tokenizer counts them."""
+    edges = (0, *LENGTH_EDGES, np.iinfo(np.int64).max)
+    names = [f"≤ {LENGTH_EDGES[0]}", *(f"{low + 1}-{high}" for low, high in pairwise(LENGTH_EDGES))]
+    names.append(f"> {LENGTH_EDGES[-1]}")
+    return [
+        (name, (tokens_N > low) & (tokens_N <= high)) for name, (low, high) in zip(names, pairwise(edges), strict=True)
+    ]
+
+
+def truncation_parts(group: Group) -> list[tuple[str, np.ndarray]]:
+    """Read whole or cut at the run's `max_length`; nothing where the length is not known."""
+    if group.max_length is None:
+        return []
+    cut_N = group.tokens_N > group.max_length
+    return [("read whole", ~cut_N), (f"cut at {group.max_length}", cut_N)]
+
+
+def part_figures(group: Group, name: str, inside_N: np.ndarray) -> dict[str, Any]:
+    """The part's accuracy; without figures where it has fewer than ten documents.
+
+    An average's covariance over bootstrap draws has a closed form, so nothing is drawn here.
+    """
+    documents = int(inside_N.sum())
+    if documents < SMALLEST_PART:
+        return {"part": name, "documents": documents, "mean": None, "low": None, "high": None}
+    correct_SN = group.correct_SN[:, inside_N].astype(np.float64)
+    covariance_SS = covariance_over(correct_SN.T) / documents
+    figures = summary(correct_SN.mean(axis=1), covariance_SS, documents)
+    return {"part": name, "documents": documents, **{key: figures[key] for key in ("mean", "low", "high")}}

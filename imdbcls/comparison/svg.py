@@ -1,0 +1,129 @@
+"""The little drawing that the figures need: scales, ticks, axes, markers. A drawing is text.
+
+Colours are CSS classes (`s0` to `s7` for groups), so that one figure serves light, dark and print.
+"""
+
+import html
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+NUM_COLOURS = 8
+WIDTH, HEIGHT = 400, 270  # of a panel
+MARKERS = (
+    "M-4.2 0a4.2 4.2 0 1 0 8.4 0a4.2 4.2 0 1 0 -8.4 0Z",
+    "M-3.8 -3.8H3.8V3.8H-3.8Z",
+    "M0 -5L4.7 3.6H-4.7Z",
+    "M0 -5.3L5.3 0L0 5.3L-5.3 0Z",
+    "M0 5L4.7 -3.6H-4.7Z",
+    "M-1.6 -5H1.6V-1.6H5V1.6H1.6V5H-1.6V1.6H-5V-1.6H-1.6Z",
+    "M0 -5.2L4.9 -1.6L3 4.2H-3L-4.9 -1.6Z",
+    "M-5 -2.4H5V2.4H-5Z",
+)
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Data to drawing units; `log` for costs that span more than a factor of twenty."""
+
+    low: float
+    high: float
+    start: float
+    stop: float
+    log: bool = False
+
+    def __call__(self, value: float) -> float:
+        low, high, value = (math.log10(x) if self.log else x for x in (self.low, self.high, value))
+        share = (value - low) / (high - low) if high > low else 0.5
+        return round(self.start + share * (self.stop - self.start), 1)
+
+    def ticks(self, count: int = 5) -> list[float]:
+        if self.log:
+            powers = range(math.floor(math.log10(self.low)), math.ceil(math.log10(self.high)) + 1)
+            marks = [m * 10.0**power for power in powers for m in (1, 3)]
+            inside = [mark for mark in marks if self.low <= mark <= self.high]
+            return inside[:: max(1, math.ceil(len(inside) / (count + 1)))]
+        step = nice_step((self.high - self.low) / max(count, 1))
+        first = math.ceil(self.low / step - 1e-9)
+        last = math.floor(self.high / step + 1e-9)
+        return [round(i * step, 10) for i in range(first, last + 1)]
+
+
+def nice_step(rough: float) -> float:
+    if rough <= 0:
+        return 1.0
+    power = 10.0 ** math.floor(math.log10(rough))
+    return next(m * power for m in (1, 2, 2.5, 5, 10) if m * power >= rough * 0.999)
+
+
+def padded(values: Sequence[float], share: float = 0.06) -> tuple[float, float]:
+    """The values' range with a little room on both sides."""
+    low, high = min(values), max(values)
+    room = (high - low) * share or abs(high) * share or 1.0
+    return low - room, high + room
+
+
+def figure(width: float, height: float, label: str, parts: Sequence[str], name: str = "") -> str:
+    """A whole drawing; `label` is what a screen reader says in its place."""
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" class="figure {name}" viewBox="0 0 {width:g} {height:g}" role="img" '
+        f'aria-label="{html.escape(label)}">{"".join(parts)}</svg>'
+    )
+
+
+def line(x1: float, y1: float, x2: float, y2: float, name: str) -> str:
+    return f'<line class="{name}" x1="{x1:g}" y1="{y1:g}" x2="{x2:g}" y2="{y2:g}"/>'
+
+
+def box(x: float, y: float, width: float, height: float, name: str) -> str:
+    return f'<rect class="{name}" x="{x:g}" y="{y:g}" width="{max(width, 0):g}" height="{max(height, 0):g}"/>'
+
+
+def text(x: float, y: float, words: str, name: str = "label", anchor: str = "start") -> str:
+    return f'<text class="{name}" x="{x:g}" y="{y:g}" text-anchor="{anchor}">{html.escape(words)}</text>'
+
+
+def path(points: Sequence[tuple[float, float]], name: str, close: bool = False) -> str:
+    steps = "L".join(f"{x:g} {y:g}" for x, y in points)
+    return f'<path class="{name}" d="M{steps}{"Z" if close else ""}"/>'
+
+
+def marker(x: float, y: float, series: int, tip: str) -> str:
+    """A group's mark in its own colour and shape; `tip` shows on hover."""
+    shape = MARKERS[series % len(MARKERS)]
+    return f'<path class="mark {colour(series)}" transform="translate({x:g} {y:g})" d="{shape}">{tooltip(tip)}</path>'
+
+
+def tooltip(words: str) -> str:
+    return f"<title>{html.escape(words)}</title>"
+
+
+def colour(series: int) -> str:
+    return f"s{series % NUM_COLOURS}"
+
+
+def axes(x: Scale, y: Scale, x_title: str, y_title: str, x_labels: Sequence[str], y_labels: Sequence[str]) -> str:
+    """Hairlines at the y ticks, labels at both, titles below and above; labels must match the scales' ticks."""
+    parts = []
+    for value, label in zip(y.ticks(), y_labels, strict=True):
+        parts.append(line(x.start, y(value), x.stop, y(value), "grid"))
+        parts.append(text(x.start - 6, y(value) + 4, label, "tick", "end"))
+    for value, label in zip(x.ticks(), x_labels, strict=True):
+        parts.append(line(x(value), y.start, x(value), y.start + 4, "rule"))
+        parts.append(text(x(value), y.start + 17, label, "tick", "middle"))
+    parts.append(line(x.start, y.start, x.stop, y.start, "rule"))
+    parts.append(text((x.start + x.stop) / 2, y.start + 35, x_title, "title", "middle"))
+    parts.append(text(4, 14, y_title, "title"))
+    return "".join(parts)
+
+
+def compact(value: float) -> str:
+    """A tick's number in few characters."""
+    for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(value) >= size:
+            return f"{value / size:.4g}{unit}"
+    return f"{value:.4g}"
+
+
+def short_name(name: str, characters: int) -> str:
+    return name if len(name) <= characters else name[: characters - 1] + "…"

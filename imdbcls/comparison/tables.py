@@ -1,0 +1,199 @@
+"""One table per question, as rows of text; the terminal, comparison.md, the page and W&B show the same ones."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from imdbcls.comparison.verdicts import p_text
+
+NONE = "\u2013"
+
+
+@dataclass(frozen=True)
+class Table:
+    key: str
+    question: str
+    header: list[str]
+    rows: list[list[str]]
+    note: str = ""
+
+
+def tables_of(comparison: dict[str, Any]) -> list[Table]:
+    groups, pairs = comparison["groups"], comparison["pairs"]
+    tables = [ranking(groups)]
+    if pairs:
+        tables += [differences(pairs, comparison["margin"]), flips(pairs)]
+    tables += [costs(groups, comparison["pareto"]), calibration(groups), *parts(groups)]
+    return tables
+
+
+def ranking(groups: list[dict[str, Any]]) -> Table:
+    rows = [
+        [
+            str(group["rank"]),
+            group["name"],
+            percent(group["metrics"]["test/accuracy"]["mean"]),
+            percent_interval(group["metrics"]["test/accuracy"]),
+            deviation(group["metrics"]["test/accuracy"]),
+            str(group["metrics"]["test/accuracy"]["n"]),
+            percent(group["metrics"]["test/f1"]["mean"]),
+            percent(group["metrics"]["test/auroc"]["mean"]),
+        ]
+        for group in groups
+    ]
+    header = ["", "group", "accuracy %", "95 % interval", "sd of seeds", "seeds", "F1 %", "AUROC %"]
+    return Table("ranking", "Which is best?", header, rows, "The interval covers other documents and other seeds.")
+
+
+def differences(pairs: list[dict[str, Any]], margin: float) -> Table:
+    rows = [
+        [
+            f"{pair['a']} - {pair['b']}",
+            signed_points(pair["difference"]),
+            f"{signed_points(pair['low'])} to {signed_points(pair['high'])}",
+            p_text(pair["p_holm"]).removeprefix("= "),
+            p_text(pair["p_hierarchical_holm"]).removeprefix("= "),
+            "yes" if pair["equivalent"] else NONE if pair["equivalent"] is None else "no",
+            f"{100 * pair['minimum_detectable_difference']:.2f}" + (" (underpowered)" if pair["underpowered"] else ""),
+        ]
+        for pair in pairs
+    ]
+    header = [
+        "difference",
+        "points",
+        "95 % interval",
+        "p documents",
+        "p both",
+        f"within {100 * margin:.3g}",
+        "detectable",
+    ]
+    note = (
+        "p documents: could these trained models differ by chance of the documents alone? p both: could the difference "
+        "be chance of documents and seeds? Both after Holm's correction; a verdict needs both below 0.05. "
+        "Detectable: the smallest true difference this study would have found in 4 cases of 5."
+    )
+    return Table("differences", "Is the difference real?", header, rows, note)
+
+
+def flips(pairs: list[dict[str, Any]]) -> Table:
+    rows = []
+    for pair in pairs:
+        flip = pair["flips"]
+        if flip is None:
+            continue
+        p_values = [test["p"] for test in pair["mcnemar"]]
+        spread = NONE if not p_values else ", ".join(p_text(p).removeprefix("= ") for p in p_values)
+        rows.append(
+            [
+                f"{pair['a']} / {pair['b']}",
+                f"{flip['a_only']:.0f} / {flip['b_only']:.0f}",
+                f"{flip['a_only_in_every_seed']} / {flip['b_only_in_every_seed']}",
+                spread,
+            ]
+        )
+    header = ["first / second", "only one right, mean", "in every seed", "McNemar p per shared seed"]
+    return Table("flips", "Which documents does only one get right?", header, rows)
+
+
+def costs(groups: list[dict[str, Any]], pareto: dict[str, list[str]]) -> Table:
+    rows = [
+        [
+            group["name"],
+            percent(group["metrics"]["test/accuracy"]["mean"]),
+            whole(group["cost"]["head_parameters"]),
+            whole(group["cost"]["train_seconds"]),
+            whole(group["cost"]["documents_per_second"]),
+            decimal(group["cost"]["latency_ms_p50"]),
+            decimal(group["cost"]["latency_ms_p95"]),
+            whole(group["cost"]["peak_memory_mb"]),
+            ", ".join(
+                label
+                for cost, label in (
+                    ("head_parameters", "size"),
+                    ("train_seconds", "time"),
+                    ("latency_ms_p50", "latency"),
+                )
+                if group["name"] in pareto[cost]
+            )
+            or NONE,
+        ]
+        for group in groups
+    ]
+    header = [
+        "group",
+        "accuracy %",
+        "head parameters",
+        "training s",
+        "documents/s",
+        "ms p50",
+        "ms p95",
+        "memory MB",
+        "front",
+    ]
+    note = "Front: no other group is as accurate and as cheap. ms: one document at a time, median and slowest 5 %."
+    return Table("costs", "What does it cost?", header, rows, note)
+
+
+def calibration(groups: list[dict[str, Any]]) -> Table:
+    rows = [
+        [
+            group["name"],
+            *(
+                text
+                for name in ("test/ece", "test/brier", "test/loss")
+                for text in (decimal(group["metrics"][name]["mean"], 4), decimal_interval(group["metrics"][name]))
+            ),
+        ]
+        for group in groups
+    ]
+    header = ["group", "ECE", "95 % interval", "Brier", "95 % interval", "loss", "95 % interval"]
+    note = "Lower is better. ECE: how far confidence and accuracy lie apart on average (15 bins). Brier: squared error."
+    return Table("calibration", "Do the probabilities mean what they say?", header, rows, note)
+
+
+def parts(groups: list[dict[str, Any]]) -> list[Table]:
+    questions = {
+        "length": ("How does length matter? Accuracy % by tokens", "tokens"),
+        "truncated": ("Does cutting long documents cost accuracy? Accuracy %", "documents"),
+        "class": ("Which class is hard? Accuracy %", "class"),
+    }
+    tables = []
+    for key, (question, first) in questions.items():
+        shown = [part for part in groups[0]["parts"][key] if part["documents"] > 0]
+        rows = []
+        for part in shown:
+            cells = [
+                percent(next((p["mean"] for p in group["parts"][key] if p["part"] == part["part"]), None))
+                for group in groups
+            ]
+            rows.append([part["part"], f"{part['documents']:,}", *cells])
+        if rows:
+            tables.append(Table(key, question, [first, "count", *(group["name"] for group in groups)], rows))
+    return tables
+
+
+def percent(value: float | None) -> str:
+    return NONE if value is None else f"{100 * value:.2f}"
+
+
+def percent_interval(figures: dict[str, Any]) -> str:
+    return NONE if figures["low"] is None else f"{percent(figures['low'])} to {percent(figures['high'])}"
+
+
+def deviation(figures: dict[str, Any]) -> str:
+    return NONE if figures["std"] is None else f"{100 * figures['std']:.2f}"
+
+
+def signed_points(value: float) -> str:
+    return f"{100 * value:+.2f}"
+
+
+def whole(value: float | None) -> str:
+    return NONE if value is None else f"{value:,.0f}"
+
+
+def decimal(value: float | None, digits: int = 1) -> str:
+    return NONE if value is None else f"{value:.{digits}f}"
+
+
+def decimal_interval(figures: dict[str, Any]) -> str:
+    return NONE if figures["low"] is None else f"{figures['low']:.4f} to {figures['high']:.4f}"

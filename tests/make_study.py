@@ -1,0 +1,181 @@
+"""Make realistic studies without training: heads of known skill, seeds that vary, documents that are hard for all.
+
+Every document has a difficulty, shared by all heads, and a quirk per head; every run has its seed's luck and some
+chance per document. The margin of these gives the probabilities. Some labels are wrong on purpose.
+"""
+
+import argparse
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import yaml
+
+WORDS = ("film", "story", "actor", "scene", "plot", "music", "ending", "laugh", "cried", "boring", "wonderful", "dull")
+
+
+@dataclass(frozen=True)
+class Head:
+    name: str
+    skill: float = 0.0
+    seed_spread: float = 0.02
+    quirk: float = 0.4
+    sharpness: float = 2.0
+    parameters: int = 600_000
+    seconds: float = 900.0
+
+
+HEADS = (
+    Head("transformer", skill=0.335, seed_spread=0.012, parameters=7_680_000, seconds=1_460),
+    Head("cls", skill=0.33, seed_spread=0.012, sharpness=2.4, parameters=592_000, seconds=1_210),
+    Head("lstm", skill=0.31, seed_spread=0.05, sharpness=3.2, parameters=4_730_000, seconds=1_720),
+    Head("weight_avg", skill=0.25, sharpness=1.6, parameters=2_050, seconds=1_190),
+    Head("mean", skill=0.0, sharpness=1.3, parameters=1_538, seconds=1_180),
+)
+
+
+def make_study(
+    folder: Path,
+    heads: Sequence[Head] = HEADS,
+    seeds: Sequence[int] = (0, 1, 2),
+    num_documents: int = 1_000,
+    num_classes: int = 2,
+    max_length: int = 256,
+    random_seed: int = 7,
+    first_document: int = 0,
+    split_hash: str = "5a17",
+) -> Path:
+    """Write one run folder per head and seed into `folder`; returns the folder."""
+    generator = np.random.default_rng(random_seed)
+    labels = generator.integers(0, num_classes, num_documents)
+    tokens = np.clip(generator.lognormal(5.45, 0.65, num_documents), 12, 2_500).astype(np.int64)
+    difficulty = generator.normal(2.2, 1.25, num_documents) - 0.9 * (tokens > max_length)
+    mislabelled = generator.random(num_documents) < 0.012
+    ids = [f"test/{'neg' if label == 0 else 'pos'}/{first_document + i:05d}" for i, label in enumerate(labels)]
+    for head in heads:
+        quirk = head.quirk * generator.normal(size=num_documents)
+        for seed in seeds:
+            luck = head.seed_spread * generator.normal()
+            margin = difficulty + head.skill + quirk + luck + 0.55 * generator.normal(size=num_documents)
+            margin = np.where(mislabelled, -np.abs(margin) - 1.5, margin) * head.sharpness
+            write_run(
+                folder,
+                head,
+                seed,
+                ids,
+                labels,
+                probabilities_of(margin, labels, num_classes, generator),
+                tokens,
+                max_length,
+                split_hash,
+            )
+    (folder / "wandb").mkdir(exist_ok=True)
+    (folder / "multirun.yaml").write_text("hydra: {}\n")
+    return folder
+
+
+def probabilities_of(
+    margin: np.ndarray, labels: np.ndarray, num_classes: int, generator: np.random.Generator
+) -> np.ndarray:
+    """The label gets logit 0 and the others minus the margin, less some chance where there are several others."""
+    logits = -margin[:, None] - np.abs(generator.normal(size=(len(labels), num_classes))) * (num_classes > 2)
+    logits[np.arange(len(labels)), labels] = 0.0
+    logits -= logits.max(axis=1, keepdims=True)
+    return np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+
+
+def write_run(
+    study: Path,
+    head: Head,
+    seed: int,
+    ids: list[str],
+    labels: np.ndarray,
+    probabilities: np.ndarray,
+    tokens: np.ndarray,
+    max_length: int,
+    split_hash: str,
+) -> Path:
+    folder = study / f"{head.name}-s{seed}"
+    (folder / "predictions").mkdir(parents=True)
+    predictions = probabilities.argmax(axis=1)
+    accuracy = float((predictions == labels).mean())
+    num_classes = probabilities.shape[1]
+    config = {
+        "head": {"_target_": f"imdbcls.heads.{head.name}.Head", "dropout": 0.1},
+        "lr": 3e-5,
+        "seed": seed,
+        "max_length": max_length,
+        "study": study.name,
+        "data": {"path": "stanfordnlp/imdb", "order_seed": seed},
+    }
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(point) + "\n" for point in history(accuracy, head, seed)))
+    result: dict[str, Any] = {
+        "status": "done",
+        "study": study.name,
+        "name": folder.name,
+        "head": head.name,
+        "backbone": "minilm",
+        "seed": seed,
+        "config_hash": f"{head.name}{seed}",
+        "group_hash": f"group-{head.name}",
+        "split_hash": split_hash,
+        "best_epoch": 3,
+        "val/accuracy": accuracy - 0.002,
+        "test/accuracy": accuracy,
+        "parameters": 22_700_000 + head.parameters,
+        "head_parameters": head.parameters,
+        "train_seconds": head.seconds * (1 + 0.01 * seed),
+        "documents_per_second": 75_000 / head.seconds,
+        "tokens_per_second": 15_000_000 / head.seconds,
+        "peak_memory_mb": 2_400 + head.parameters / 50_000,
+        "max_length": max_length,
+        "latency_ms": {"p50": 9 + head.parameters / 2e6, "p95": 14 + head.parameters / 1.5e6},
+        "label_names": ["negative", "positive"] if num_classes == 2 else [f"class {i}" for i in range(num_classes)],
+        "versions": {"torch": "2.13.0"},
+        "git_commit": "0" * 40,
+    }
+    (folder / "result.json").write_text(json.dumps(result, indent=2))
+    table = pa.table(
+        {
+            "id": ids,
+            "label": labels,
+            "prediction": predictions,
+            "probabilities": pa.array(probabilities.astype(np.float32).tolist(), pa.list_(pa.float32())),
+            "tokens": tokens,
+        }
+    )
+    pq.write_table(table, folder / "predictions" / "test.parquet")
+    return folder
+
+
+def history(accuracy: float, head: Head, seed: int) -> list[dict[str, float]]:
+    generator = np.random.default_rng(seed)
+    points = []
+    for step in range(1, 61):
+        epoch = step / 20
+        point = {"step": step * 20, "epoch": epoch, "train/loss": 0.7 * np.exp(-epoch) + 0.02 * generator.normal()}
+        if step % 10 == 0:
+            point["val/accuracy"] = accuracy - 0.08 * np.exp(-1.6 * epoch) + 0.002 * generator.normal()
+            point["val/loss"] = 0.16 + 0.3 * np.exp(-1.8 * epoch) + 0.01 * max(0, epoch - 1.5) * head.sharpness
+        points.append(point)
+    return points
+
+
+def review_texts(ids: Sequence[str], random_seed: int = 3) -> dict[str, str]:
+    generator = np.random.default_rng(random_seed)
+    return {id_: " ".join(generator.choice(WORDS, generator.integers(30, 200))).capitalize() + "." for id_ in ids}
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description="Write a made-up study of 5 heads.")
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--documents", type=int, default=25_000)
+    choices = parser.parse_args()
+    make_study(choices.folder, seeds=range(choices.seeds), num_documents=choices.documents)

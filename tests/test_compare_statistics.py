@@ -1,0 +1,239 @@
+"""The figures against scipy, statsmodels and scikit-learn on the same predictions, or against hand-worked cases."""
+
+import numpy as np
+import pytest
+from scipy import stats
+from sklearn import metrics as sklearn_metrics
+from statsmodels.stats.contingency_tables import mcnemar
+from statsmodels.stats.power import TTestPower
+from statsmodels.stats.weightstats import ttost_paired
+
+from imdbcls.comparison import scores
+from imdbcls.comparison.power import minimum_detectable_difference, seeds_needed, with_seeds
+from imdbcls.comparison.run_files import Predictions
+from imdbcls.comparison.statistics import (
+    Estimate,
+    covariance_over,
+    difference_over_seeds,
+    document_draws,
+    exact_mcnemar,
+    holm,
+    mean_over_seeds,
+    permutation_p,
+)
+
+
+def outcomes(
+    num_seeds: int, num_documents: int = 800, lead: float = 0.25, random_seed: int = 3
+) -> tuple[np.ndarray, np.ndarray]:
+    generator = np.random.default_rng(random_seed)
+    difficulty = generator.normal(1.3, 1, num_documents)
+    first, second = (
+        difficulty
+        + advantage
+        + 0.1 * generator.normal(size=(num_seeds, 1))
+        + generator.normal(size=(num_seeds, num_documents))
+        for advantage in (lead, 0.0)
+    )
+    return (first > 0).astype(np.float32), (second > 0).astype(np.float32)
+
+
+def answers(num_classes: int, num_documents: int = 500) -> Predictions:
+    generator = np.random.default_rng(num_classes)
+    labels = generator.integers(0, num_classes, num_documents)
+    logits = generator.normal(size=(num_documents, num_classes))
+    logits[np.arange(num_documents), labels] += 1.2
+    probabilities = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    ids = np.array([f"{i:05d}" for i in range(num_documents)])
+    return Predictions(
+        ids, labels, probabilities.argmax(axis=1), probabilities.astype(np.float32), np.full(num_documents, 9)
+    )
+
+
+def test_mcnemar_agrees_with_statsmodels_and_the_binomial_test() -> None:
+    first, second = (correct[0] for correct in outcomes(1))
+    only_first, only_second, p = exact_mcnemar(first, second)
+    both, neither = int((first * second).sum()), int(((1 - first) * (1 - second)).sum())
+    assert p == pytest.approx(mcnemar([[both, only_first], [only_second, neither]], exact=True).pvalue, abs=0)
+    assert p == pytest.approx(stats.binomtest(only_first, only_first + only_second).pvalue, rel=1e-9)
+
+
+def test_mcnemar_by_hand() -> None:
+    # 1 against 5 discordant documents: 2 (C(6,0) + C(6,1)) / 2^6 = 14/64.
+    first = np.array([1, 0, 0, 0, 0, 0, 1, 1])
+    second = np.array([0, 1, 1, 1, 1, 1, 1, 1])
+    assert exact_mcnemar(first, second) == (1, 5, pytest.approx(14 / 64))
+    assert exact_mcnemar(first, first) == (0, 0, 1.0)
+
+
+@pytest.mark.parametrize("num_seeds", [1, 3])
+def test_permutation_agrees_with_scipy(num_seeds: int) -> None:
+    first, second = outcomes(num_seeds, num_documents=300, lead=0.22)
+    ours = permutation_p(first, second)
+    theirs = stats.permutation_test(
+        (first.mean(0, dtype=float), second.mean(0, dtype=float)),
+        lambda a, b, axis: np.mean(a - b, axis=axis),
+        permutation_type="samples",
+        vectorized=True,
+        n_resamples=20_000,
+        rng=np.random.default_rng(1),
+    ).pvalue
+    assert 0.001 < theirs < 0.9
+    assert ours == pytest.approx(theirs, abs=0.012)
+
+
+def test_permutation_by_hand() -> None:
+    # Five documents that only the first gets right: of 32 sign patterns, 2 are as extreme.
+    first, second = np.ones((1, 8), np.float32), np.array([[0, 0, 0, 0, 0, 1, 1, 1]], np.float32)
+    assert permutation_p(first, second) == pytest.approx(2 / 32, abs=0.003)
+    assert permutation_p(first, first) == 1.0
+    assert permutation_p(np.ones((1, 400), np.float32), np.zeros((1, 400), np.float32)) == pytest.approx(1 / 100_001)
+
+
+def test_permutation_with_unequal_numbers_of_seeds_compares_means() -> None:
+    first, second = outcomes(3)
+    assert permutation_p(first, second[:2]) == pytest.approx(
+        permutation_p(np.tile(first, (2, 1)), second[:2]), abs=0.01
+    )
+
+
+def test_document_bootstrap_agrees_with_scipy() -> None:
+    correct = outcomes(1)[0][0]
+    draws = document_draws(correct[:, None])[:, 0]
+    theirs = stats.bootstrap((correct,), np.mean, n_resamples=4_000, method="percentile", rng=np.random.default_rng(1))
+    assert draws.std(ddof=1) == pytest.approx(theirs.standard_error, rel=0.05)
+    interval = theirs.confidence_interval
+    assert np.percentile(draws, [2.5, 97.5]) == pytest.approx([interval.low, interval.high], abs=0.003)
+    assert draws.std(ddof=1) == pytest.approx(correct.std() / np.sqrt(len(correct)), rel=0.05)
+
+
+def test_draws_of_two_groups_over_the_same_documents_are_paired() -> None:
+    first, second = outcomes(2)
+    together = document_draws(np.concatenate([first, second]).T)
+    assert np.allclose(together, np.concatenate([document_draws(first.T), document_draws(second.T)], axis=1), atol=1e-6)
+
+
+def test_interval_equals_the_two_way_analysis_of_variance() -> None:
+    """With exact covariances the variance is (MS_seeds + MS_documents - MS_rest) / SN, the crossed design's own."""
+    correct, _ = outcomes(6)
+    num_seeds, num_documents = correct.shape
+    means_S, means_N, mean = correct.mean(1), correct.mean(0), correct.mean(dtype=np.float64)
+    ms_seeds = num_documents * ((means_S - mean) ** 2).sum() / (num_seeds - 1)
+    ms_documents = num_seeds * ((means_N - mean) ** 2).sum() / (num_documents - 1)
+    rest = correct - means_S[:, None] - means_N[None, :] + mean
+    ms_rest = (rest**2).sum() / ((num_seeds - 1) * (num_documents - 1))
+    exact = mean_over_seeds(means_S, np.cov(correct, ddof=0) / num_documents, num_documents)
+    assert exact.variance == pytest.approx((ms_seeds + ms_documents - ms_rest) / correct.size, rel=1e-4)
+    drawn = mean_over_seeds(means_S, covariance_over(document_draws(correct.T)), num_documents)
+    assert drawn.standard_error == pytest.approx(exact.standard_error, rel=0.05)
+
+
+def test_two_level_draws_agree_where_seeds_are_many() -> None:
+    """Drawing seeds and documents literally gives the same variance, once its known excess is taken off (Owen 2007)."""
+    correct, _ = outcomes(40, num_documents=600)
+    num_seeds, num_documents = correct.shape
+    draws = document_draws(correct.T, num_draws=4_000)
+    generator = np.random.default_rng(2)
+    weights = generator.multinomial(num_seeds, np.full(num_seeds, 1 / num_seeds), len(draws)) / num_seeds
+    literal = (draws * weights).sum(axis=1).var(ddof=1)
+    rest = correct - correct.mean(1, keepdims=True) - correct.mean(0, keepdims=True) + correct.mean()
+    # Owen's variance counts the rest three times where it belongs once.
+    excess = 2 * rest.var() / correct.size
+    ours = mean_over_seeds(correct.mean(1), covariance_over(draws), num_documents)
+    assert literal - excess == pytest.approx(ours.variance, rel=0.1)
+
+
+def test_one_seed_is_the_paired_test_over_documents() -> None:
+    first, second = outcomes(1)
+    covariance = np.cov(np.concatenate([first, second]), ddof=0) / first.shape[1]
+    estimate = difference_over_seeds(first.mean(1), second.mean(1), covariance, first.shape[1])
+    expected = stats.ttest_rel(first[0], second[0])
+    assert estimate.p_value() == pytest.approx(expected.pvalue, rel=1e-3)
+    assert estimate.interval() == pytest.approx(tuple(expected.confidence_interval(0.95)), abs=1e-6)
+    tost = ttost_paired(first[0].astype(float), second[0].astype(float), -0.09, 0.09)
+    assert estimate.p_equivalence(0.09) == pytest.approx(tost[0], rel=1e-3)
+
+
+def test_seeds_alone_are_welchs_test() -> None:
+    """Where documents add nothing, what is left is Welch's test on the seeds' scores."""
+    first, second = np.array([0.91, 0.93, 0.92, 0.915]), np.array([0.90, 0.912, 0.905])
+    estimate = difference_over_seeds(first, second, np.zeros((7, 7)), 10**6)
+    assert estimate.p_value() == pytest.approx(stats.ttest_ind(first, second, equal_var=False).pvalue, rel=1e-6)
+
+
+def test_holm_by_hand() -> None:
+    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+    assert holm([]) == []
+
+
+def test_no_difference_at_all_is_not_an_error() -> None:
+    estimate = Estimate(0.0, (0.0, 0.0), (3, 3), 0.0, 100)
+    assert estimate.p_value() == 1.0
+    assert estimate.interval() == (0.0, 0.0)
+    assert estimate.p_equivalence(0.003) == 0.0
+
+
+@pytest.mark.parametrize("num_documents", [30, 1_000])
+def test_detectable_difference_has_the_power_that_statsmodels_says(num_documents: int) -> None:
+    estimate = Estimate(0.0, (0.0, 0.0), (1, 1), 0.01**2, num_documents)
+    effect = minimum_detectable_difference(estimate, 0.05) / (0.01 * num_documents**0.5)
+    power = TTestPower().power(effect, num_documents, 0.05, alternative="two-sided")
+    assert power == pytest.approx(0.8, abs=0.01)
+
+
+def test_seeds_needed_shrinks_the_seeds_part_only() -> None:
+    estimate = Estimate(0.004, (4e-6, 4e-6), (3, 3), 1e-6, 25_000)
+    assert with_seeds(estimate, 12).seed_variances == pytest.approx((1e-6, 1e-6))
+    assert with_seeds(estimate, 12).document_variance == 1e-6
+    needed = seeds_needed(estimate, 0.05, margin=0.0005)
+    assert needed is not None and needed > 3
+    assert minimum_detectable_difference(with_seeds(estimate, needed), 0.05) <= 0.004
+    assert minimum_detectable_difference(with_seeds(estimate, needed - 1), 0.05) > 0.004
+    assert seeds_needed(Estimate(0.001, (4e-6, 4e-6), (3, 3), 1e-6, 25_000), 0.05, margin=0.0005) is None
+    assert seeds_needed(Estimate(0.004, (0.0, 4e-6), (1, 3), 1e-6, 25_000), 0.05, margin=0.0005) is None
+
+
+@pytest.mark.parametrize("num_classes", [2, 4])
+def test_metrics_agree_with_scikit_learn(num_classes: int) -> None:
+    given = answers(num_classes)
+    ours = {metric.name: metric.score(metric.columns(given).mean(axis=0)) for metric in scores.METRICS}
+    probabilities = given.probabilities_NC.astype(float) / given.probabilities_NC.sum(
+        axis=1, keepdims=True, dtype=float
+    )
+    scored = probabilities[:, 1] if num_classes == 2 else probabilities
+    expected = {
+        "test/accuracy": sklearn_metrics.accuracy_score(given.labels, given.predictions),
+        "test/f1": sklearn_metrics.f1_score(given.labels, given.predictions, average="macro"),
+        "test/auroc": sklearn_metrics.roc_auc_score(given.labels, scored, multi_class="ovr"),
+        "test/loss": sklearn_metrics.log_loss(given.labels, probabilities),
+        "test/brier": ((probabilities - np.eye(num_classes)[given.labels]) ** 2).sum(axis=1).mean(),
+    }
+    for name, value in expected.items():
+        assert ours[name] == pytest.approx(value, abs=2e-6), name
+
+
+def test_ece_by_hand() -> None:
+    # Two answers of 0.9, one wrong: the bin is off by 0.4. Two of 0.6, both right: off by 0.4. Together 0.4.
+    probabilities = np.array([[0.9, 0.1], [0.9, 0.1], [0.6, 0.4], [0.6, 0.4]], np.float32)
+    given = Predictions(np.array(list("abcd")), np.array([0, 1, 0, 0]), np.zeros(4, int), probabilities, np.ones(4))
+    ece = next(metric for metric in scores.METRICS if metric.name == "test/ece")
+    assert ece.score(ece.columns(given).mean(axis=0)) == pytest.approx(0.4, abs=1e-6)
+
+
+def test_auroc_bootstrap_follows_the_real_one() -> None:
+    given = answers(2)
+    column = scores.auroc_placements(given)
+    generator = np.random.default_rng(0)
+    real = []
+    for _ in range(400):
+        rows = generator.integers(0, len(given.labels), len(given.labels))
+        real.append(sklearn_metrics.roc_auc_score(given.labels[rows], given.probabilities_NC[rows, 1]))
+    assert document_draws(column).std() == pytest.approx(np.std(real), rel=0.12)
+
+
+def test_a_class_without_documents_leaves_auroc_undefined() -> None:
+    given = answers(2)
+    only = Predictions(given.ids, np.zeros_like(given.labels), given.predictions, given.probabilities_NC, given.tokens)
+    assert np.isnan(scores.auroc_placements(only)).all()
+    figures = scores.summary(np.array([np.nan, np.nan]), np.eye(2), 10)
+    assert figures["mean"] is None and figures["n"] == 2
