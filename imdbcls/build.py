@@ -38,7 +38,7 @@ class ScoredSplit:
 
 
 def build_hardware(config: Mapping[str, Any]) -> Hardware:
-    return choose_hardware(config["device"], config["precision"])
+    return choose_hardware(config["device"], config["precision"], config["deterministic"])
 
 
 def build_corpus(config: Mapping[str, Any]) -> Corpus:
