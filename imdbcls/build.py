@@ -60,6 +60,8 @@ def construct(node: Mapping[str, Any], **arguments: Any) -> Any:
     except InstantiationException as error:
         if isinstance(error.__cause__, UserError):
             raise error.__cause__ from None
+        if isinstance(error.__cause__, TypeError | ValueError):  # an option too many, one of the wrong kind
+            raise UserError(f"{node.get('_target_')} refuses its settings: {error.__cause__}") from error
         raise
 
 
@@ -127,10 +129,12 @@ def build_trainer(
     )
     model.to(hardware.device)
     num_steps = config["epochs"] * train_batches.steps_per_epoch
-    optimizer = construct(config["optimizer"])(parameter_groups(model))
-    schedule = construct(config["schedule"])(
-        optimizer, num_steps=num_steps, num_warmup_steps=round(config["warmup"] * num_steps)
-    )
+    num_warmup_steps = round(config["warmup"] * num_steps)
+    try:
+        optimizer = construct(config["optimizer"])(parameter_groups(model))
+        schedule = construct(config["schedule"])(optimizer, num_steps=num_steps, num_warmup_steps=num_warmup_steps)
+    except (TypeError, ValueError) as error:  # a beta of 2, an option that SGD does not have
+        raise UserError(f"The optimizer or its schedule refuses its settings: {error}") from error
     return Trainer(
         model=model,
         optimizer=optimizer,
