@@ -114,7 +114,7 @@ def load(folder: Path, model: Mapping[str, Tensor]) -> Checkpoint:
         if size > largest:
             raise CheckpointError(f"{path} has {size:,} bytes, more than a checkpoint of this model can need.")
         if size != entry.get("bytes") or sha256(path) != entry.get("sha256"):
-            raise CheckpointError(f"{path} is not the file that was saved: its size or sha256 differs from {MANIFEST}.")
+            raise CheckpointError(f"{path} is not the file that {folder / MANIFEST} lists: size or sha256 differ.")
     try:
         tensors = {Path(name).stem: load_file(folder / name) for name in files if name != STATE}
     except (SafetensorError, OSError, ValueError, RuntimeError) as error:
