@@ -49,7 +49,7 @@ def run_in_sweep(config: Mapping[str, Any]) -> None:
     folder = run_folder(config)
     if folder.finished() is None:
         prepare_process()
-        from imdbcls import build
+        from imdbcls import build, report  # noqa: F401  (all modules now: every job runs the code of the sweep's start)
 
         build.build_corpus(config)
     sweep.run(folder.path.name, partial(train, config), folder.result)
@@ -109,9 +109,11 @@ def fit_and_score(config: Mapping[str, Any], folder: RunFolder) -> dict[str, Any
         with build.build_tracker(config, folder, resumed_step) as tracker:
             try:
                 trainer.fit(tracker)
-                predictions = {}
+                predictions = {
+                    "validation": trainer.best_validation or trainer.score("validation", validation.batches),
+                    "test": trainer.score("test", test.batches),
+                }
                 for name, split in (("validation", validation), ("test", test)):
-                    predictions[name] = trainer.score(name, split.batches)
                     folder.write_predictions(name, split.documents, split.tokens.lengths, predictions[name])
             except Interrupted:
                 tracker.mark_interrupted()
