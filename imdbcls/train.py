@@ -104,7 +104,7 @@ def fit_and_score(config: Mapping[str, Any], folder: RunFolder) -> dict[str, Any
         test = build.build_scored_split(config, backbone, corpus.test)
         trainer = build.build_trainer(config, folder, hardware, backbone, model, corpus.train, validation, test, stop)
         stop.obey()
-        report.announce(config, folder, corpus, trainer)
+        report.announce(config, folder, corpus, backbone, trainer)
         resumed_step = trainer.resume_last()
         with build.build_tracker(config, folder, resumed_step) as tracker:
             try:
