@@ -74,7 +74,7 @@ def load_backbone(
     if pretrained:
         encoder = load_weights(path, folder, config)
     else:
-        encoder = AutoModel.from_config(config, dtype=torch.float32, attn_implementation="sdpa")
+        encoder = AutoModel.from_config(config, dtype=torch.float32)
     if hasattr(encoder, "pooler"):
         encoder.register_module("pooler", None)  # the head takes its place
     if fast:
@@ -92,7 +92,6 @@ def load_weights(path: str, folder: Path, config: PretrainedConfig) -> PreTraine
         folder,
         config=config,
         dtype=torch.float32,
-        attn_implementation="sdpa",
         use_safetensors=True,
         trust_remote_code=False,
         output_loading_info=True,
