@@ -71,10 +71,7 @@ def load_backbone(
     except (OSError, ValueError, KeyError) as error:
         raise UserError(f"backbone.path={path} holds no readable configuration and tokenizer: {error}") from error
     set_dropout(config, dropout, attention_dropout)
-    if pretrained:
-        encoder = load_weights(path, folder, config)
-    else:
-        encoder = AutoModel.from_config(config, dtype=torch.float32)
+    encoder = load_weights(path, folder, config) if pretrained else AutoModel.from_config(config, dtype=torch.float32)
     if hasattr(encoder, "pooler"):
         encoder.register_module("pooler", None)  # the head takes its place
     if fast:
