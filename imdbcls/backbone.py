@@ -6,6 +6,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import (
     AutoConfig,
@@ -85,14 +86,25 @@ def load_weights(path: str, folder: Path, config: PretrainedConfig) -> PreTraine
             f"backbone.path={path} has no *.safetensors weights, the only kind that is loaded; "
             "give a folder that has them, or set backbone.pretrained=false for random weights."
         )
-    encoder, report = AutoModel.from_pretrained(
-        folder,
-        config=config,
-        dtype=torch.float32,
-        use_safetensors=True,
-        trust_remote_code=False,
-        output_loading_info=True,
-    )
+    try:
+        encoder, report = AutoModel.from_pretrained(
+            folder,
+            config=config,
+            dtype=torch.float32,
+            use_safetensors=True,
+            trust_remote_code=False,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # they are in the report, and refused below
+        )
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"backbone.path={path}: the weights cannot be read: {error}") from error
+    mismatched = sorted(report["mismatched_keys"])
+    if mismatched:
+        name, saved, expected = mismatched[0]
+        raise UserError(
+            f"backbone.path={path}: config.json is not that of the weights: {name} has shape {tuple(saved)} there and "
+            f"{tuple(expected)} by the configuration ({len(mismatched)} such tensors)."
+        )
     missing = sorted(key for key in report["missing_keys"] if not key.startswith("pooler."))
     if missing:
         raise UserError(
