@@ -136,11 +136,9 @@ def locate(path: str) -> Path:
 
 def set_dropout(config: PretrainedConfig, dropout: float | None, attention_dropout: float | None) -> None:
     """Write the probabilities under the names that the architecture uses."""
-    wanted = {
-        dropout: ("hidden_dropout_prob", "embedding_dropout", "mlp_dropout"),
-        attention_dropout: ("attention_probs_dropout_prob", "attention_dropout"),
-    }
-    for probability, names in wanted.items():
+    hidden_names = ("hidden_dropout_prob", "embedding_dropout", "mlp_dropout")
+    attention_names = ("attention_probs_dropout_prob", "attention_dropout")
+    for probability, names in ((dropout, hidden_names), (attention_dropout, attention_names)):
         if probability is not None:
             for name in names:
                 if hasattr(config, name):

@@ -16,25 +16,27 @@ from imdbcls.heads.mean import MeanHead
 from imdbcls.heads.transformer import TransformerHead
 from imdbcls.heads.weight_avg import WeightedAverageHead
 
-HIDDEN, CLASSES, LONGEST = 128, 3, 40
+HIDDEN, CLASSES, POSITIONS = 128, 3, 512
 LENGTHS = (17, 1, 40, 2, 33)
 
-MAKERS: dict[str, Callable[[], nn.Module]] = {
-    "cls": lambda: ClsHead(hidden_size=HIDDEN, num_labels=CLASSES, dropout=0.1),
-    "weight_avg": lambda: weight_avg(normalize=True),
-    "weight_avg, plain": lambda: weight_avg(normalize=False),
-    "lstm": lambda: LSTMHead(hidden_size=HIDDEN, num_labels=CLASSES, dropout=0.1, bidirectional=False),
-    "lstm, bidirectional": lambda: LSTMHead(hidden_size=HIDDEN, num_labels=CLASSES, dropout=0.1, bidirectional=True),
-    "transformer": lambda: TransformerHead(hidden_size=HIDDEN, num_labels=CLASSES, dropout=0.1),
-    "mean": lambda: MeanHead(hidden_size=HIDDEN, num_labels=CLASSES),
-    "max": lambda: MaxHead(hidden_size=HIDDEN, num_labels=CLASSES),
-    "attention": lambda: AttentionHead(hidden_size=HIDDEN, num_labels=CLASSES),
+Maker = Callable[[int], nn.Module]
+
+MAKERS: dict[str, Maker] = {
+    "cls": lambda size: ClsHead(hidden_size=size, num_labels=CLASSES, dropout=0.1),
+    "weight_avg": lambda size: weight_avg(size, normalize=True),
+    "weight_avg, plain": lambda size: weight_avg(size, normalize=False),
+    "lstm": lambda size: LSTMHead(hidden_size=size, num_labels=CLASSES, dropout=0.1, bidirectional=False),
+    "lstm, bidirectional": lambda size: LSTMHead(hidden_size=size, num_labels=CLASSES, dropout=0.1, bidirectional=True),
+    "transformer": lambda size: TransformerHead(hidden_size=size, num_labels=CLASSES, dropout=0.1),
+    "mean": lambda size: MeanHead(hidden_size=size, num_labels=CLASSES),
+    "max": lambda size: MaxHead(hidden_size=size, num_labels=CLASSES),
+    "attention": lambda size: AttentionHead(hidden_size=size, num_labels=CLASSES),
 }
 
 
-def weight_avg(*, normalize: bool) -> WeightedAverageHead:
+def weight_avg(size: int, *, normalize: bool) -> WeightedAverageHead:
     head = WeightedAverageHead(
-        hidden_size=HIDDEN, num_labels=CLASSES, num_positions=LONGEST, dropout=0.1, normalize=normalize
+        hidden_size=size, num_labels=CLASSES, num_positions=POSITIONS, dropout=0.1, normalize=normalize
     )
     nn.init.normal_(head.position_weights)  # normalized, they start at zero: nothing would depend on the position
     return head
@@ -43,7 +45,7 @@ def weight_avg(*, normalize: bool) -> WeightedAverageHead:
 @pytest.fixture(params=MAKERS)
 def head(request: pytest.FixtureRequest) -> nn.Module:
     torch.manual_seed(0)
-    return MAKERS[request.param]().eval()
+    return MAKERS[request.param](HIDDEN).eval()
 
 
 def make_batch(lengths: Sequence[int] = LENGTHS, padding: float = 1e4) -> tuple[Tensor, Tensor]:
