@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from imdbcls.backbone import Backbone
 from imdbcls.console import say
 from imdbcls.data.documents import Corpus, Documents
 from imdbcls.device import peak_memory_mb
@@ -36,6 +37,7 @@ def announce(
     config: Mapping[str, Any],
     folder: RunFolder,
     corpus: Corpus,
+    backbone: Backbone,
     trainer: Trainer,
 ) -> None:
     """Say what is about to be trained, on what, and where it will lie."""
@@ -44,6 +46,8 @@ def announce(
     sizes = f"{len(corpus.train):,} to train on, {len(corpus.validation):,} to validate, {len(corpus.test):,} to test"
     model, hardware = trainer.model, trainer.hardware.describe()
     say(f"{folder.path.name}: head {config['head']['name']} on {config['backbone']['name']}, on {hardware}")
+    if backbone.not_fast is not None and trainer.hardware.device.type == "cpu":
+        say(f"{backbone.name}: no fast CPU layers in training: {backbone.not_fast}.")
     say(f"{config['data']['name']}: {sizes} documents, {len(corpus.label_names)} classes")
     say(
         f"{trainer.num_steps:,} steps of {config['batch_size']} documents, {config['epochs']} epochs, "

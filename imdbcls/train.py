@@ -71,7 +71,7 @@ def run_in_sweep(cfg: DictConfig, overrides: str) -> None:
     def prepare() -> None:
         if folder.finished() is None:
             prepare_process()
-            from imdbcls import build
+            from imdbcls import build, report  # noqa: F401  (all modules now: every job runs the code of the sweep's start)
 
             build.build_corpus(config)
 
@@ -127,14 +127,16 @@ def fit_and_score(config: Mapping[str, Any], folder: RunFolder, stop: StopReques
             validation = build.build_scored_split(config, backbone, corpus.validation)
             test = build.build_scored_split(config, backbone, corpus.test)
             trainer = build.build_trainer(config, folder, hardware, backbone, model, corpus, validation, test, stop)
-            report.announce(config, folder, corpus, trainer)
+            report.announce(config, folder, corpus, backbone, trainer)
             resumed_step = trainer.resume_last()
         with build.build_tracker(config, folder, resumed_step) as tracker:
             try:
                 trainer.fit(tracker)
-                predictions = {}
+                predictions = {
+                    "validation": trainer.best_validation or trainer.score("validation", validation.batches),
+                    "test": trainer.score("test", test.batches),
+                }
                 for name, split in (("validation", validation), ("test", test)):
-                    predictions[name] = trainer.score(name, split.batches)
                     folder.write_predictions(name, split.documents, split.tokens.lengths, predictions[name])
             except Interrupted:
                 tracker.mark_interrupted()
