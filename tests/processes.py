@@ -94,6 +94,7 @@ def start(
     log = folder / f"log-{time.monotonic_ns()}"
     variables = {"IMDBCLS_CACHE": str(folder / "cache"), **(environment or {})}
     process = _context.Process(target=_run, args=(list(arguments), variables, str(folder), str(log), file_limit))
+    process.daemon = True  # a test that fails leaves none behind
     process.start()
     return Command(process, log)
 
