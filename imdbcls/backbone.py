@@ -36,6 +36,7 @@ class Backbone:
     name: str
     encoder: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
+    not_fast: str | None  # why training on the CPU does not take the fast path; None where it does
 
     @property
     def hidden_size(self) -> int:
@@ -75,9 +76,7 @@ def load_backbone(
     encoder = load_weights(path, folder, config) if pretrained else AutoModel.from_config(config, dtype=torch.float32)
     if hasattr(encoder, "pooler"):
         encoder.register_module("pooler", None)  # the head takes its place
-    if fast:
-        accelerate(encoder)
-    return Backbone(name, encoder, tokenizer)
+    return Backbone(name, encoder, tokenizer, not_fast=accelerate(encoder) if fast else "backbone.fast is false")
 
 
 def load_weights(path: str, folder: Path, config: PretrainedConfig) -> PreTrainedModel:
@@ -162,9 +161,8 @@ def tiny_backbone(
     set_dropout(config, dropout, attention_dropout)
     config._attn_implementation = "sdpa"
     encoder = BertModel(config, add_pooling_layer=False)
-    if fast:
-        accelerate(encoder)
-    return Backbone(name, encoder, word_tokenizer())
+    not_fast = accelerate(encoder) if fast else "backbone.fast is false"
+    return Backbone(name, encoder, word_tokenizer(), not_fast)
 
 
 def word_tokenizer() -> PreTrainedTokenizerFast:

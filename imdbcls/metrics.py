@@ -41,3 +41,11 @@ def metrics_of(predictions: "Predictions") -> dict[str, float]:
         "loss": float(log_loss(labels, probabilities, labels=classes)),
         "ece": float(ece),
     }
+
+
+def confusion_matrix(predictions: "Predictions") -> list[list[int]]:
+    """Documents by true class (row) and predicted class (column)."""
+    from sklearn import metrics
+
+    classes = range(predictions.probabilities.shape[1])
+    return metrics.confusion_matrix(predictions.labels, predictions.predicted, labels=classes).tolist()

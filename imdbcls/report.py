@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 
+from imdbcls.backbone import Backbone
 from imdbcls.console import say
 from imdbcls.data.documents import Corpus, Documents
 from imdbcls.device import peak_memory_mb
-from imdbcls.metrics import metrics_of
+from imdbcls.metrics import confusion_matrix, metrics_of
 from imdbcls.model import count_parameters
 from imdbcls.runs import RunFolder, config_hash, group_hash
 from imdbcls.scoring import Predictions
@@ -36,6 +37,7 @@ def announce(
     config: Mapping[str, Any],
     folder: RunFolder,
     corpus: Corpus,
+    backbone: Backbone,
     trainer: Trainer,
 ) -> None:
     """Say what is about to be trained, on what, and where it will lie."""
@@ -44,6 +46,8 @@ def announce(
     sizes = f"{len(corpus.train):,} to train on, {len(corpus.validation):,} to validate, {len(corpus.test):,} to test"
     model, hardware = trainer.model, trainer.hardware.describe()
     say(f"{folder.path.name}: head {config['head']['name']} on {config['backbone']['name']}, on {hardware}")
+    if backbone.not_fast is not None and trainer.hardware.device.type == "cpu":
+        say(f"{backbone.name}: no fast CPU layers in training: {backbone.not_fast}.")
     say(f"{config['data']['name']}: {sizes} documents, {len(corpus.label_names)} classes")
     say(
         f"{trainer.num_steps:,} steps of {config['batch_size']} documents, {config['epochs']} epochs, "
@@ -57,8 +61,12 @@ def result_of(
     corpus: Corpus,
     trainer: Trainer,
     predictions: Mapping[str, Predictions],
+    latency_ms: Mapping[str, float],
 ) -> dict[str, Any]:
-    """The content of `result.json` for a finished run. Times are in seconds, memory in MB (10^6 bytes)."""
+    """The content of `result.json` for a finished run. Times are in seconds, memory in MB (10^6 bytes).
+
+    `latency_ms` is that of one document at a time; `test/confusion_matrix` has true classes as rows.
+    """
     state, hardware = trainer.state, trainer.hardware
     validation, test = metrics_of(predictions["validation"]), metrics_of(predictions["test"])
     return {
@@ -70,6 +78,7 @@ def result_of(
         "best_epoch": state.best_epoch,
         **{f"val/{name}": value for name, value in validation.items()},
         **{f"test/{name}": value for name, value in test.items()},
+        "test/confusion_matrix": confusion_matrix(predictions["test"]),
         "test_documents": len(corpus.test),
         "train_documents": len(corpus.train),
         "parameters": count_parameters(trainer.model),
@@ -78,6 +87,7 @@ def result_of(
         "train_seconds": state.train_seconds,
         "documents_per_second": state.documents / state.train_seconds,
         "tokens_per_second": state.tokens / state.train_seconds,
+        "latency_ms": dict(latency_ms),
         "peak_memory_mb": peak_memory_mb(hardware.device),
         "hardware": hardware.describe(),
         "precision": hardware.precision,

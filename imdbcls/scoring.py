@@ -1,5 +1,6 @@
-"""Scoring a split: every document once, in evaluation mode, in a fixed order."""
+"""Scoring a split: every document once, in evaluation mode, in a fixed order; and how long one document takes."""
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -50,3 +51,22 @@ def score(
     order = np.argsort(np.concatenate(rows))
     probabilities_BC = torch.softmax(torch.cat(logits).cpu().double(), dim=1).numpy()
     return Predictions(torch.cat(labels).numpy()[order], probabilities_BC[order])
+
+
+@torch.inference_mode()
+def measure_latency(model: nn.Module, batches: EvalBatches, hardware: Hardware, num_documents: int) -> dict[str, float]:
+    """Milliseconds from token ids to probabilities for one document at a time: the median `p50` and `p95`.
+
+    The documents are spread evenly over the lengths of the split; each is run twice and timed the second time.
+    """
+    model.eval()
+    milliseconds = []
+    for batch in batches.single_documents(num_documents):
+        for _ in range(2):
+            started = time.perf_counter()
+            on_device = batch.to(hardware.device)
+            with hardware.autocast():
+                model(on_device.input_ids_BT, on_device.mask_BT).softmax(dim=1).cpu()
+            elapsed = time.perf_counter() - started
+        milliseconds.append(1000 * elapsed)
+    return {"p50": float(np.percentile(milliseconds, 50)), "p95": float(np.percentile(milliseconds, 95))}

@@ -25,6 +25,8 @@ from imdbcls.signals import Interrupted, stop_requests
 from imdbcls.sweep import Sweep
 from imdbcls.validate import validate
 
+LATENCY_DOCUMENTS = 50  # timed one by one after the test split is scored
+
 sweep = Sweep()
 
 
@@ -47,7 +49,7 @@ def run_in_sweep(config: Mapping[str, Any]) -> None:
     folder = run_folder(config)
     if folder.finished() is None:
         prepare_process()
-        from imdbcls import build
+        from imdbcls import build, report  # noqa: F401  (all modules now: every job runs the code of the sweep's start)
 
         build.build_corpus(config)
     sweep.run(folder.path.name, partial(train, config), folder.result)
@@ -89,6 +91,7 @@ def train(config: Mapping[str, Any]) -> dict[str, Any]:
 def fit_and_score(config: Mapping[str, Any], folder: RunFolder) -> dict[str, Any]:
     """Build, fit, score and record one run; an end before the end is recorded too, and raised."""
     from imdbcls import build, report
+    from imdbcls.scoring import measure_latency
 
     with stop_requests() as stop, recording_failures(config, folder):
         hardware = build.build_hardware(config)
@@ -101,19 +104,22 @@ def fit_and_score(config: Mapping[str, Any], folder: RunFolder) -> dict[str, Any
         test = build.build_scored_split(config, backbone, corpus.test)
         trainer = build.build_trainer(config, folder, hardware, backbone, model, corpus.train, validation, test, stop)
         stop.obey()
-        report.announce(config, folder, corpus, trainer)
+        report.announce(config, folder, corpus, backbone, trainer)
         resumed_step = trainer.resume_last()
         with build.build_tracker(config, folder, resumed_step) as tracker:
             try:
                 trainer.fit(tracker)
-                predictions = {}
+                predictions = {
+                    "validation": trainer.best_validation or trainer.score("validation", validation.batches),
+                    "test": trainer.score("test", test.batches),
+                }
                 for name, split in (("validation", validation), ("test", test)):
-                    predictions[name] = trainer.score(name, split.batches)
                     folder.write_predictions(name, split.documents, split.tokens.lengths, predictions[name])
             except Interrupted:
                 tracker.mark_interrupted()
                 raise
-            result = report.result_of(config, folder, corpus, trainer, predictions)
+            latency = measure_latency(model, test.batches, hardware, LATENCY_DOCUMENTS)
+            result = report.result_of(config, folder, corpus, trainer, predictions, latency)
             mistakes = report.worst_mistakes(corpus.test, corpus.label_names, predictions["test"])
             tracker.log_test(
                 predictions["test"].labels.tolist(),

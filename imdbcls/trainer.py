@@ -107,6 +107,7 @@ class Trainer:
         self.loss = nn.CrossEntropyLoss(reduction="sum")
         self.state = TrainState()
         self.window = Window()
+        self.best_validation: Predictions | None = None  # unless an earlier process made them
 
     def fit(self, tracker: Tracker) -> None:
         """Train to the last epoch from where `state` stands, then take the best weights.
@@ -217,6 +218,7 @@ class Trainer:
         accuracy, loss = figures["val/accuracy"], figures["val/loss"]
         if (accuracy, -loss) > (state.best_accuracy, -state.best_loss):
             state.best_epoch, state.best_accuracy, state.best_loss = state.epoch, accuracy, loss
+            self.best_validation = scored["val"]
             best = {"step": state.step, "epoch": state.epoch, **figures}
             checkpoint.save(self.checkpoints / "best", {"model": self.model.state_dict()}, best)
         self.save()

@@ -162,6 +162,12 @@ class EvalBatches:
     def __len__(self) -> int:
         return len(self._plan)
 
+    def single_documents(self, num_documents: int) -> Iterator[Batch]:
+        """Batches of one document each, taken evenly from the longest to the shortest."""
+        order = np.concatenate(self._plan)
+        for place in np.linspace(0, len(order) - 1, min(num_documents, len(order))).astype(int):
+            yield self._cutter.cut(order[place : place + 1])
+
     @property
     def num_documents(self) -> int:
         return len(self._cutter)
