@@ -54,6 +54,10 @@ class Sweep:
                 signal.signal(number, handler)
         self.outcomes.append(outcome_of(name, os.waitstatus_to_exitcode(status), read_result()))
 
+    def refuse(self, name: str, error: UserError) -> None:
+        """Note a job that cannot be begun; the others are not its business."""
+        self.outcomes.append(Outcome(name, "failed", str(error).splitlines()[0]))
+
     def _pass_on(self, number: int, _frame: object) -> None:
         self.stopped_by = number
         if self._child is not None:

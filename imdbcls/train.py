@@ -32,16 +32,20 @@ sweep = Sweep()
 
 @hydra.main(version_base="1.3", config_path="pkg://imdbcls.conf", config_name="config")
 def main(cfg: DictConfig) -> None:
+    job = HydraConfig.get()
+    in_sweep = job.mode is RunMode.MULTIRUN and job.launcher._target_.endswith("BasicLauncher")
     try:
         config = resolve(cfg)
         validate(config)
-        if HydraConfig.get().mode is RunMode.MULTIRUN and HydraConfig.get().launcher._target_.endswith("BasicLauncher"):
+        if in_sweep:
             run_in_sweep(config)
         else:
             train(config)
     except UserError as error:
         say(f"imdbcls: {error}")
-        sys.exit(2)
+        if not in_sweep:
+            sys.exit(2)
+        sweep.refuse(f"job {job.job.num}", error)
 
 
 def run_in_sweep(config: Mapping[str, Any]) -> None:
@@ -104,7 +108,7 @@ def fit_and_score(config: Mapping[str, Any], folder: RunFolder) -> dict[str, Any
         test = build.build_scored_split(config, backbone, corpus.test)
         trainer = build.build_trainer(config, folder, hardware, backbone, model, corpus.train, validation, test, stop)
         stop.obey()
-        report.announce(config, folder, corpus, trainer)
+        report.announce(config, folder, corpus, backbone, trainer)
         resumed_step = trainer.resume_last()
         with build.build_tracker(config, folder, resumed_step) as tracker:
             try:
