@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from imdbcls.comparison.export import csv_text, json_text, markdown_text, write_file
+from imdbcls.comparison.export import csv_text, json_text, markdown_text
 from imdbcls.comparison.figures import figures_of
 from imdbcls.comparison.groups import Study, read_study
 from imdbcls.comparison.page import page_html, standalone
@@ -20,6 +20,7 @@ from imdbcls.comparison.tables import tables_of
 from imdbcls.comparison.terminal import terminal_text
 from imdbcls.console import say, warn
 from imdbcls.errors import UserError
+from imdbcls.records import write_atomically
 from imdbcls.tracking.comparison import log_comparison, settings_beside
 from imdbcls.tracking.report import create_report
 
@@ -106,14 +107,16 @@ def write_files(folder: Path, comparison: dict[str, Any], figures: dict[str, str
     """Write the comparison's files; raises UserError where the folder takes none."""
     drawings = folder / "comparison_figures"
     try:
-        write_file(folder / "comparison.json", json_text(comparison))
-        write_file(folder / "comparison.md", markdown_text(comparison))
-        write_file(folder / "comparison.csv", csv_text(comparison))
-        write_file(folder / "comparison.html", page)
+        folder.mkdir(parents=True, exist_ok=True)
+        write_atomically(folder / "comparison.json", json_text(comparison))
+        write_atomically(folder / "comparison.md", markdown_text(comparison))
+        write_atomically(folder / "comparison.csv", csv_text(comparison))
+        write_atomically(folder / "comparison.html", page)
         if drawings.is_symlink():  # a stranger's study could point it anywhere
             drawings.unlink()
+        drawings.mkdir(exist_ok=True)
         for name, figure in figures.items():
-            write_file(drawings / f"{name}.svg", standalone(figure))
+            write_atomically(drawings / f"{name}.svg", standalone(figure))
     except OSError as error:
         raise UserError(f"{folder} cannot be written ({error.strerror}); give another with --output.") from error
     print(f"\nWritten: {folder / 'comparison.html'} (open it in a browser); .json, .md, .csv and figures beside it.")

@@ -15,10 +15,9 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
 
 from imdbcls.errors import UserError
+from imdbcls.records import BadFile, read_json, read_yaml, write_atomically
 
 if TYPE_CHECKING:
     import numpy as np
@@ -38,7 +37,6 @@ NEUTRAL_KEYS = (
     "trainer.log_every",
     "plugins",
 )
-MAX_TEXT_BYTES = 2**22  # a configuration or a result is a few kilobytes
 SEED_KEYS = ("seed", "data.order_seed")
 
 
@@ -105,8 +103,8 @@ class RunFolder:
     def result(self) -> dict[str, Any] | None:
         """The run's `result.json`, or None while there is none that can be read."""
         try:
-            return json.loads(self._result.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+            return read_json(self._result)
+        except BadFile:
             return None
 
     def finished(self) -> dict[str, Any] | None:
@@ -119,16 +117,7 @@ class RunFolder:
 
     def config(self) -> dict[str, Any]:
         """The configuration the run was started with; raises UserError where there is none that can be read."""
-        path = self.path / "config.yaml"
-        try:
-            if path.is_symlink() or path.stat().st_size > MAX_TEXT_BYTES:
-                raise UserError(f"{path} is a link or larger than {MAX_TEXT_BYTES >> 20} MiB, and so no run's.")
-            config = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
-        except (OSError, YAMLError, OmegaConfBaseException, UnicodeDecodeError, RecursionError) as error:
-            raise UserError(f"{path} is missing or cannot be read: {str(error).splitlines()[0]}") from error
-        if not isinstance(config, dict):
-            raise UserError(f"{path} holds no configuration.")
-        return {str(key): value for key, value in config.items()}
+        return read_yaml(self.path / "config.yaml")
 
     def write_config(self, config: Mapping[str, Any]) -> None:
         write_atomically(self.path / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(dict(config))))
@@ -179,13 +168,3 @@ class MetricsLog:
 
     def close(self) -> None:
         self._file.close()
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Write a file so that a reader finds the old content or the new, never a part."""
-    temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)

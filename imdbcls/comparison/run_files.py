@@ -2,7 +2,6 @@
 
 import json
 import math
-import stat
 import unicodedata
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,12 +10,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-import yaml
 
 from imdbcls.errors import UserError
+from imdbcls.records import BadFile, read_json, read_yaml, require_plain
 
-MAX_JSON_BYTES = 2 << 20
-MAX_CONFIG_BYTES = 256 << 10
 MAX_HISTORY_BYTES = 64 << 20
 MAX_PREDICTIONS_BYTES = 2 << 30
 MAX_DOCUMENTS = 2_000_000
@@ -62,57 +59,38 @@ def is_run_folder(folder: Path) -> bool:
 
 def read_run(folder: Path, study: Path) -> Run:
     """Read and check one run. Raises `BadRun` with one sentence for anything missing, unfinished or damaged."""
-    result = read_result(inside(folder / "result.json", study, "result.json", MAX_JSON_BYTES))
-    predictions_file = inside(folder / "predictions" / "test.parquet", study, "test predictions", MAX_PREDICTIONS_BYTES)
-    return Run(
-        name=plain(folder.name),
-        folder=folder,
-        result=result,
-        config=read_config(inside(folder / "config.yaml", study, "config.yaml", MAX_CONFIG_BYTES)),
-        history=read_history(folder / "metrics.jsonl", study),
-        predictions=read_predictions(predictions_file),
-    )
+    result_file = inside(folder / "result.json", study)
+    predictions_file = inside(folder / "predictions" / "test.parquet", study, "test predictions")
+    try:
+        result = checked(read_json(result_file))
+        config = read_yaml(inside(folder / "config.yaml", study))
+        history = read_history(folder / "metrics.jsonl", study)
+        require_plain(predictions_file, MAX_PREDICTIONS_BYTES)
+    except BadFile as error:
+        raise BadRun(f"its {error.path.name} {error.problem}") from error
+    return Run(plain(folder.name), folder, result, config, history, read_predictions(predictions_file))
 
 
-def inside(path: Path, study: Path, what: str, max_bytes: int) -> Path:
-    """The path, if it is a regular file of at most `max_bytes` that really lies inside the study folder."""
+def inside(path: Path, study: Path, what: str = "") -> Path:
+    """Where the path leads, if there is something that really lies inside the study folder."""
+    what = what or path.name
     try:
         resolved = path.resolve(strict=True)
     except (OSError, RuntimeError):
         raise BadRun(f"it has no {what}") from None
     if not resolved.is_relative_to(study.resolve()):
         raise BadRun(f"its {what} is a link to a file outside the study")
-    status = resolved.stat()
-    if not stat.S_ISREG(status.st_mode):
-        raise BadRun(f"its {what} is not a regular file")
-    if status.st_size > max_bytes:
-        raise BadRun(f"its {what} has {status.st_size:,} bytes; at most {max_bytes:,} are read")
     return resolved
 
 
-def read_result(path: Path) -> dict[str, Any]:
-    try:
-        result = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError):
-        raise BadRun("its result.json is damaged: not JSON") from None
-    if not isinstance(result, dict):
-        raise BadRun("its result.json is damaged: not a JSON object")
+def checked(result: dict[str, Any]) -> dict[str, Any]:
+    """The content of a `result.json`, if its run is done and it says what comparing needs."""
     if result.get("status") != "done":
         raise BadRun(f"it is not finished (status {plain(str(result.get('status')), 40)!r})")
     for key, kind in REQUIRED.items():
         if not isinstance(result.get(key), kind) or isinstance(result.get(key), bool):
             raise BadRun(f"its result.json has no usable {key!r}")
     return result
-
-
-def read_config(path: Path) -> dict[str, Any]:
-    try:
-        config = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, ValueError, RecursionError):
-        raise BadRun("its config.yaml is damaged: not YAML") from None
-    if not isinstance(config, dict):
-        raise BadRun("its config.yaml is damaged: not a mapping")
-    return config
 
 
 def read_history(path: Path, study: Path) -> list[dict[str, Any]]:
@@ -123,7 +101,9 @@ def read_history(path: Path, study: Path) -> list[dict[str, Any]]:
     if not path.exists():
         return []
     points = []
-    with inside(path, study, "metrics.jsonl", MAX_HISTORY_BYTES).open(encoding="utf-8", errors="replace") as file:
+    path = inside(path, study)
+    require_plain(path, MAX_HISTORY_BYTES)
+    with path.open(encoding="utf-8", errors="replace") as file:
         for line in file:
             try:
                 point = json.loads(line)
