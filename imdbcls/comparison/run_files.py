@@ -13,6 +13,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
+from imdbcls.errors import UserError
+
 MAX_JSON_BYTES = 2 << 20
 MAX_CONFIG_BYTES = 256 << 10
 MAX_HISTORY_BYTES = 64 << 20
@@ -24,7 +26,7 @@ MAX_ID_CHARACTERS = 200
 REQUIRED = {"seed": int, "head": str, "group_hash": str}
 
 
-class BadRun(ValueError):
+class BadRun(UserError):
     """A run that cannot be compared; the message is one sentence for the user."""
 
 
