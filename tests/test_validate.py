@@ -171,7 +171,7 @@ FORBIDDEN = (
     *("imdbcls.heads.cls.ClsHead.__init__.__globals__", "imdbcls.heads.cls..ClsHead", "imdbcls.heads/cls.ClsHead"),
     *("${oc.env:HOME}", None, 3, ["imdbcls.heads.cls.ClsHead"], {"_target_": "imdbcls.heads.cls.ClsHead"}),
     # What is right in one place alone is not in another.
-    *("imdbcls.backbone.Backbone", "imdbcls.data.files.read_table", "imdbcls.tracking._stop_helper"),
+    *("imdbcls.backbone.Backbone", "imdbcls.data.files.read_table", "imdbcls.tracking.run.say"),
 )
 PLACES = ("backbone", "head", "data.source", "optimizer", "schedule", "tracker", "data", "trainer", "checkpoint")
 
@@ -199,7 +199,7 @@ OWN_PLACES = {
     "data.source": "imdbcls.data.sample.read_sample",
     "optimizer": "torch.optim.RMSprop",
     "schedule": "torch.optim.lr_scheduler.StepLR",
-    "tracker": "imdbcls.tracking.NoTracker",
+    "tracker": "imdbcls.tracking.none.NoTracker",
 }
 
 
