@@ -151,6 +151,22 @@ class Trainer:
 
     def step(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """One optimizer step; returns the batch's mean loss and the gradient's norm before clipping, on the device."""
+        loss_sum = self.backward(batch)
+        while loss_sum is None:
+            self.halve_micro_batch(len(batch))
+            loss_sum = self.backward(batch)
+        grad_norm = clip_grad_norm_(self.parameters, self.max_grad_norm)
+        self.require_finite(loss_sum, grad_norm)
+        self.optimizer.step()
+        self.schedule.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        return loss_sum, grad_norm
+
+    def backward(self, batch: Batch) -> Tensor | None:
+        """Add up the gradient of the batch's mean loss, a micro-batch at a time, and return that loss.
+
+        Returns None where memory did not suffice; nothing then keeps the tensors of the attempt but the gradients.
+        """
         seed_everything_at(self.seed, self.state.step)
         loss_sum = torch.zeros((), device=self.hardware.device)
         try:
@@ -161,20 +177,11 @@ class Trainer:
                 loss = self.loss(logits_BC, on_device.labels_B) / len(batch)
                 loss.backward()
                 loss_sum += loss.detach()
-            out_of_memory = False
         except (RuntimeError, MemoryError) as error:
-            out_of_memory = is_out_of_memory(error) and self.state.micro_batch_size > 1
-            if not out_of_memory:
+            if self.state.micro_batch_size == 1 or not is_out_of_memory(error):
                 raise
-        if out_of_memory:  # out here the error no longer keeps the step's tensors alive
-            self.halve_micro_batch(len(batch))
-            return self.step(batch)
-        grad_norm = clip_grad_norm_(self.parameters, self.max_grad_norm)
-        self.require_finite(loss_sum, grad_norm)
-        self.optimizer.step()
-        self.schedule.step()
-        self.optimizer.zero_grad(set_to_none=True)
-        return loss_sum, grad_norm
+            return None
+        return loss_sum
 
     def halve_micro_batch(self, num_documents: int) -> None:
         """Take back a step that memory did not suffice for, so that it is begun anew with half as many at a time."""
