@@ -1,6 +1,7 @@
 """Backbones: an encoder with its tokenizer, from a hub id, a local folder or an installed package, or made up."""
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -70,13 +71,35 @@ def load_backbone(
     try:
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-    except (OSError, ValueError, KeyError) as error:
-        raise UserError(f"backbone.path={path} holds no readable configuration and tokenizer: {error}") from error
+    except Exception as error:  # what the libraries raise for a damaged file is anything
+        raise UserError(
+            f"backbone.path={path} holds no readable configuration and tokenizer: {' '.join(str(error).split())[:300]}"
+        ) from error
     set_dropout(config, dropout, attention_dropout)
     encoder = load_weights(path, folder, config) if pretrained else AutoModel.from_config(config, dtype=torch.float32)
     if hasattr(encoder, "pooler"):
         encoder.register_module("pooler", None)  # the head takes its place
     return Backbone(name, encoder, tokenizer, not_fast=accelerate(encoder) if fast else "backbone.fast is false")
+
+
+def require_architecture(folder: Path, shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """Refuse (UserError) a folder whose `config.json` asks for another encoder than the one with these tensors.
+
+    Tried without memory, on PyTorch's meta device: a stranger's file may ask for terabytes. `shapes` are a run's best
+    weights, whose encoder's names begin with `encoder.`.
+    """
+    refusal = UserError(f"{folder / 'config.json'} is missing, or describes another encoder than the run's weights.")
+    try:
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+        if config.num_hidden_layers > len(shapes):
+            raise refusal
+        with torch.device("meta"):
+            encoder = AutoModel.from_config(config, attn_implementation="sdpa")
+    except Exception as error:  # what the library raises for a nonsensical architecture is anything
+        raise refusal from error
+    for name, tensor in encoder.state_dict().items():
+        if not name.startswith("pooler.") and shapes.get(f"encoder.{name}") != tuple(tensor.shape):
+            raise refusal
 
 
 def load_weights(path: str, folder: Path, config: PretrainedConfig) -> PreTrainedModel:

@@ -20,7 +20,7 @@ from imdbcls.comparison.tables import tables_of
 from imdbcls.comparison.terminal import terminal_text
 from imdbcls.console import say, warn
 from imdbcls.errors import UserError
-from imdbcls.records import write_atomically
+from imdbcls.runs import write_atomically
 from imdbcls.tracking.comparison import log_comparison, settings_beside
 from imdbcls.tracking.report import create_report
 

@@ -84,6 +84,7 @@ def result_of(
         "parameters": count_parameters(trainer.model),
         "head_parameters": count_parameters(trainer.model.head),
         "steps": state.step,
+        "micro_batch_size": state.micro_batch_size,  # less than asked for where memory did not suffice
         "train_seconds": state.train_seconds,
         "documents_per_second": state.documents / state.train_seconds,
         "tokens_per_second": state.tokens / state.train_seconds,

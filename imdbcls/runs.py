@@ -4,6 +4,7 @@ Its files are a contract that other tools read: `config.yaml`, `metrics.jsonl`, 
 and `checkpoints/`.
 """
 
+import errno
 import fcntl
 import hashlib
 import json
@@ -17,7 +18,7 @@ from typing import IO, TYPE_CHECKING, Any
 from omegaconf import OmegaConf
 
 from imdbcls.errors import UserError
-from imdbcls.records import BadFile, read_json, read_yaml, write_atomically
+from imdbcls.untrusted import read_json, read_yaml
 
 if TYPE_CHECKING:
     import numpy as np
@@ -95,6 +96,8 @@ class RunFolder:
                 raise UserError(
                     f"The run {self.path} is being worked on by {owner}; wait for it or stop it."
                 ) from error
+            except OSError as error:
+                raise UserError(f"{self.path} lies on a file system that cannot lock files ({error}).") from error
             lock.truncate(0)
             lock.write(f"process {os.getpid()} on {socket.gethostname()}")
             lock.flush()
@@ -104,13 +107,13 @@ class RunFolder:
         """The run's `result.json`, or None while there is none that can be read."""
         try:
             return read_json(self._result)
-        except BadFile:
+        except UserError:
             return None
 
     def finished(self) -> dict[str, Any] | None:
         """The result of a run that came to its end, else None."""
         result = self.result()
-        return result if result is not None and result["status"] == "done" else None
+        return result if result is not None and result.get("status") == "done" else None
 
     def write_result(self, result: Mapping[str, Any]) -> None:
         write_atomically(self._result, json.dumps(result, indent=2) + "\n")
@@ -140,9 +143,8 @@ class RunFolder:
         )
         path = self.path / "predictions" / f"{split}.parquet"
         path.parent.mkdir(exist_ok=True)
-        temporary = path.with_suffix(".parquet.tmp")
-        parquet.write_table(table, temporary)
-        temporary.replace(path)
+        with replacing(path) as temporary:
+            parquet.write_table(table, temporary)
 
 
 class MetricsLog:
@@ -150,11 +152,18 @@ class MetricsLog:
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._file: IO[bytes] = path.open("ab")
+        self._path = path
+        self._file: IO[bytes] = path.open("ab", buffering=0)
 
     def write(self, point: Mapping[str, float]) -> None:
-        self._file.write(json.dumps(point).encode() + b"\n")
-        self._file.flush()
+        """Append a line; where there is no room for it (OSError), the lines before it stay whole."""
+        length, line = self._file.tell(), json.dumps(point).encode() + b"\n"
+        try:
+            if self._file.write(line) != len(line):
+                raise OSError(errno.ENOSPC, "No space left on device", str(self._path))
+        except OSError:
+            self._file.truncate(length)
+            raise
 
     def sync(self) -> int:
         """Make what was written durable; returns the file's length in bytes."""
@@ -162,9 +171,46 @@ class MetricsLog:
         return self._file.tell()
 
     def rewind(self, length: int) -> None:
-        """Drop what was written after the file had `length` bytes."""
+        """Drop what was written after the file had `length` bytes; raises UserError where it has fewer."""
+        if self._file.seek(0, os.SEEK_END) < length:
+            raise UserError(
+                f"{self._path} has lost lines since the checkpoint was saved: {self._file.tell():,} of {length:,} "
+                f"bytes are left. Remove {self._path.parent} to begin anew."
+            )
         self._file.truncate(length)
         self._file.seek(length)
 
     def close(self) -> None:
         self._file.close()
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary name to write to: at the end it is synced and takes the file's place, after an error it is removed.
+
+    A reader finds the old content or the new, never a part.
+    """
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.unlink(missing_ok=True)  # in a folder from elsewhere it could be a link, and would be written through
+    try:
+        yield temporary
+        sync(temporary)
+        temporary.replace(path)
+        sync(path.parent)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def write_atomically(path: Path, text: str) -> None:
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def sync(path: Path) -> None:
+    """Have the operating system write a file's content, or a folder's entries, to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -117,9 +117,7 @@ def take_one_step(config: dict[str, Any], folder: RunFolder) -> None:
     model = build.build_model(config, backbone, len(corpus.label_names))
     validation = build.build_scored_split(config, backbone, corpus.validation)
     test = build.build_scored_split(config, backbone, corpus.test)
-    trainer = build.build_trainer(
-        config, folder, hardware, backbone, model, corpus.train, validation, test, StopRequest()
-    )
+    trainer = build.build_trainer(config, folder, hardware, backbone, model, corpus, validation, test, StopRequest())
     build.build_tracker(config, folder, None)
 
     batch = next(iter(validation.batches))

@@ -3,6 +3,7 @@
 import json
 import math
 import unicodedata
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from imdbcls.errors import UserError
-from imdbcls.records import BadFile, read_json, read_yaml, require_plain
+from imdbcls.untrusted import read_json, read_yaml, require_plain
 
 MAX_HISTORY_BYTES = 64 << 20
 MAX_PREDICTIONS_BYTES = 2 << 30
@@ -59,20 +60,20 @@ def is_run_folder(folder: Path) -> bool:
 
 def read_run(folder: Path, study: Path) -> Run:
     """Read and check one run. Raises `BadRun` with one sentence for anything missing, unfinished or damaged."""
-    result_file = inside(folder / "result.json", study)
-    predictions_file = inside(folder / "predictions" / "test.parquet", study, "test predictions")
-    try:
-        result = checked(read_json(result_file))
-        config = read_yaml(inside(folder / "config.yaml", study))
-        history = read_history(folder / "metrics.jsonl", study)
-        require_plain(predictions_file, MAX_PREDICTIONS_BYTES)
-    except BadFile as error:
-        raise BadRun(f"its {error.path.name} {error.problem}") from error
-    return Run(plain(folder.name), folder, result, config, history, read_predictions(predictions_file))
+    result = read_part(folder / "result.json", study, read_json)
+    check_result(result)
+    return Run(
+        name=plain(folder.name),
+        folder=folder,
+        result=result,
+        config=read_part(folder / "config.yaml", study, read_yaml),
+        history=read_part(folder / "metrics.jsonl", study, read_history) if (folder / "metrics.jsonl").exists() else [],
+        predictions=read_part(folder / "predictions" / "test.parquet", study, read_predictions, "test predictions"),
+    )
 
 
-def inside(path: Path, study: Path, what: str = "") -> Path:
-    """Where the path leads, if there is something that really lies inside the study folder."""
+def read_part(path: Path, study: Path, read: Callable[[Path], Any], what: str = "") -> Any:
+    """What `read` finds in a file of the run that really lies inside the study folder."""
     what = what or path.name
     try:
         resolved = path.resolve(strict=True)
@@ -80,29 +81,28 @@ def inside(path: Path, study: Path, what: str = "") -> Path:
         raise BadRun(f"it has no {what}") from None
     if not resolved.is_relative_to(study.resolve()):
         raise BadRun(f"its {what} is a link to a file outside the study")
-    return resolved
+    try:
+        return read(resolved)
+    except BadRun:
+        raise
+    except UserError as error:
+        problem = plain(str(error).removeprefix(str(resolved)), 300).rstrip(".")
+        raise BadRun(f"its {what} is damaged: it {problem}") from error
 
 
-def checked(result: dict[str, Any]) -> dict[str, Any]:
-    """The content of a `result.json`, if its run is done and it says what comparing needs."""
+def check_result(result: dict[str, Any]) -> None:
+    """Refuse the `result.json` of a run that is not done, or one that lacks what comparing needs."""
     if result.get("status") != "done":
         raise BadRun(f"it is not finished (status {plain(str(result.get('status')), 40)!r})")
     for key, kind in REQUIRED.items():
         if not isinstance(result.get(key), kind) or isinstance(result.get(key), bool):
             raise BadRun(f"its result.json has no usable {key!r}")
-    return result
 
 
-def read_history(path: Path, study: Path) -> list[dict[str, Any]]:
-    """The logged points; none where the file is missing, because curves are welcome but not needed to compare.
-
-    Lines that are not JSON objects are skipped: a killed run may leave half a line.
-    """
-    if not path.exists():
-        return []
-    points = []
-    path = inside(path, study)
+def read_history(path: Path) -> list[dict[str, Any]]:
+    """The logged points. Lines that are not JSON objects are skipped: a killed run may leave half a line."""
     require_plain(path, MAX_HISTORY_BYTES)
+    points = []
     with path.open(encoding="utf-8", errors="replace") as file:
         for line in file:
             try:
@@ -116,6 +116,7 @@ def read_history(path: Path, study: Path) -> list[dict[str, Any]]:
 
 def read_predictions(path: Path) -> Predictions:
     """Read `predictions/test.parquet`; ids as text of at most 200 characters, sorted and unique."""
+    require_plain(path, MAX_PREDICTIONS_BYTES)
     try:
         # Ids stay dictionary-encoded while read, so that a small file cannot unfold into gigabytes of text.
         file = pq.ParquetFile(path, read_dictionary=["id"])
