@@ -69,7 +69,7 @@ def wrong_choices(config: Mapping[str, Any]) -> Iterator[str]:
         except KeyError:
             continue
         if value not in allowed:
-            yield f"{key}={value} is not one of {', '.join(allowed)}."
+            yield f"{key}={'null' if value is None else value} is not one of {', '.join(allowed)}."
 
 
 def wrong_numbers(config: Mapping[str, Any]) -> Iterator[str]:
