@@ -256,7 +256,8 @@ def fits(override: Override, default: Any, examination: Examination) -> bool:
             keys = ", ".join(f"{key}.{name}" for name in default if not str(name).startswith("_"))
             examination.note(f"{override.input_line}: {key} is a section; set one of its keys: {keys}.")
         return isinstance(value, Mapping)
-    if key in NUMBERS or key in CHOICES or default is None:
+    is_reference = isinstance(value, str) and value.startswith("${")
+    if key in NUMBERS or key in CHOICES or default is None or is_reference:
         return True  # `validate` says what is allowed, or nothing is known
     if isinstance(default, bool):
         right, kind = isinstance(value, bool), "true or false"

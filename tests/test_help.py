@@ -80,7 +80,9 @@ def test_the_defaults_tree_stays_readable() -> None:
 
 
 def test_a_command_is_told_all_its_mistakes_at_once() -> None:
-    answer = command("lrr=3", "head=lstmm", "epochs=abc", "backbone.fast=yep", "trainer=3", "head", "--lr", "data=files")
+    answer = command(
+        "lrr=3", "head=lstmm", "epochs=abc", "backbone.fast=yep", "trainer=3", "head", "--lr", "data=files"
+    )
     assert answer.returncode == 2 and answer.stdout == ""
     assert answer.stderr.removeprefix("imdbcls: ").splitlines() == [
         "--lr is no option; choices and keys have no dashes: lr=3e-5.",
@@ -110,13 +112,19 @@ def test_a_command_is_told_all_its_mistakes_at_once() -> None:
         ("experiment=null", "experiment=null: leave experiment out, or choose heads, original, quickstart."),
         ("~tracker", "~tracker leaves a run without its tracker; choose none, wandb."),
         ("~batch_size", "~batch_size: every run needs batch_size."),
-        ("lr=1e-5,2e-5", "lr=1e-5,2e-5 gives several values: add --multirun to run each, or write lr=[...] for a list."),
+        (
+            "lr=1e-5,2e-5",
+            "lr=1e-5,2e-5 gives several values: add --multirun to run each, or write lr=[...] for a list.",
+        ),
         ("head=cls,mean", "head=cls,mean gives several values: add --multirun to run each."),
         ("lr=[1,", "lr=[1,: not read as key=value"),
         ("lr=fast", "lr=fast is not a number above 0."),
         ("batch_size=1.5", "batch_size=1.5 is not a whole number of at least 1."),
         ("precision=null", "precision=null is not one of auto, fp32, bf16."),
-        ("optimizer.weight_decay=no", "optimizer.weight_decay=no: optimizer.weight_decay is a number, 0.01 by default."),
+        (
+            "optimizer.weight_decay=no",
+            "optimizer.weight_decay=no: optimizer.weight_decay is a number, 0.01 by default.",
+        ),
         ("optimizer.betas=0.9", "optimizer.betas=0.9: optimizer.betas is a list, [a,b], [0.9, 0.999] by default."),
         ("data.path=[a,b]", "data.path=[a,b]: data.path is one value, stanfordnlp/imdb by default."),
         ("plugins=mine", "plugins=mine: plugins is a list, [a,b], [] by default."),
