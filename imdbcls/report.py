@@ -128,7 +128,7 @@ def versions() -> dict[str, str]:
 
 
 def git_commit() -> str | None:
-    """The commit that this package's code was checked out from; None where it was installed from a wheel."""
+    """The commit this package's code is of, `-dirty` where it was changed since; None where it came from a wheel."""
     package = Path(__file__).parent
     tracked = subprocess.run(
         ["git", "-C", str(package), "ls-files", "--error-unmatch", Path(__file__).name],
@@ -137,7 +137,7 @@ def git_commit() -> str | None:
     )
     if tracked.returncode != 0:
         return None
-    command = ["git", "-C", str(package), "rev-parse", "HEAD"]
+    command = ["git", "-C", str(package), "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty"]
     return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip() or None
 
 

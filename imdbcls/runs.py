@@ -191,6 +191,7 @@ def replacing(path: Path) -> Iterator[Path]:
     A reader finds the old content or the new, never a part.
     """
     temporary = path.with_name(path.name + ".tmp")
+    temporary.unlink(missing_ok=True)  # in a folder from elsewhere it could be a link, and would be written through
     try:
         yield temporary
         sync(temporary)

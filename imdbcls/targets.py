@@ -17,7 +17,7 @@ TARGETS = {
     "data.source": re.compile(r"imdbcls\.data\.(\w+)\.read_\1"),
     "optimizer": re.compile(r"(torch|imdbcls)\.optim\.[A-Z]\w*"),
     "schedule": re.compile(r"imdbcls\.optim\.[a-z]\w*|torch\.optim\.lr_scheduler\.[A-Z]\w*"),
-    "tracker": re.compile(r"imdbcls\.tracking\.\w*Tracker"),
+    "tracker": re.compile(r"imdbcls\.tracking\.\w+\.\w*Tracker"),
 }
 # No plugins: with these named, any function of theirs could be called.
 NO_PLUGINS = {*sys.stdlib_module_names, "datasets", "hydra", "imdbcls", "joblib", "numpy", "omegaconf", "pandas"} | {

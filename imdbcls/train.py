@@ -15,13 +15,13 @@ from typing import Any
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf import DictConfig
 
 from imdbcls import limits
 from imdbcls.console import quiet_libraries, say
 from imdbcls.errors import UserError
 from imdbcls.fast.process import tune_process
+from imdbcls.overrides import answer_command, resolve
 from imdbcls.runs import RunFolder, run_name
 from imdbcls.signals import Interrupted, StopRequest, stop_requests
 from imdbcls.sweep import Sweep
@@ -71,21 +71,11 @@ def run_in_sweep(cfg: DictConfig, overrides: str) -> None:
     def prepare() -> None:
         if folder.finished() is None:
             prepare_process()
-            from imdbcls import build, report  # noqa: F401  (all modules now: every job runs the code of the sweep's start)
+            from imdbcls import build, report  # noqa: F401  (all modules now: jobs run the code of the sweep's start)
 
             build.build_corpus(config)
 
     sweep.run(folder.path.name, prepare, partial(train, config), folder.result)
-
-
-def resolve(cfg: DictConfig) -> dict[str, Any]:
-    """The composed configuration as plain values; raises UserError where a value is missing or points nowhere."""
-    try:
-        config = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
-    except OmegaConfBaseException as error:
-        raise UserError(f"{error.full_key} has no usable value: {error.msg}") from error
-    assert isinstance(config, dict)
-    return {str(key): value for key, value in config.items()}
 
 
 def prepare_process() -> None:
@@ -188,6 +178,7 @@ def record_end(config: Mapping[str, Any], folder: RunFolder, status: str, error:
 def command() -> None:
     """What the command line runs; it ends the process."""
     refuse_foreign_targets(sys.argv[1:])
+    answer_command(sys.argv[1:])
     main()
     sys.exit(sweep.conclude())
 

@@ -141,6 +141,8 @@ def describe(kind: type, low: float, high: float, nullable: bool) -> str:
         words += f" of at least {low:g}" if high >= MAX_COUNT else f" from {low:g}"
     if high == BELOW_ONE:
         words += " and below 1" if low > 0 else " to below 1"
+    elif high < MAX_COUNT:
+        words += f" to {high:,}"
     return words + (" or null" if nullable else "")
 
 

@@ -155,7 +155,7 @@ def test_the_command_of_the_readme_composes_as_written() -> None:
     assert config["data"]["path"] == "stanfordnlp/imdb"
     assert config["optimizer"]["_target_"] == "torch.optim.AdamW" and config["optimizer"]["lr"] == 3e-5
     assert config["schedule"]["_target_"] == "imdbcls.optim.linear"
-    assert config["tracker"]["_target_"] == "imdbcls.tracking.WandbTracker" and config["tracker"]["mode"] == "auto"
+    assert config["tracker"]["_target_"] == "imdbcls.tracking.run.WandbTracker" and config["tracker"]["mode"] == "auto"
 
 
 def test_the_original_is_reproduced() -> None:

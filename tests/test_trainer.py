@@ -127,7 +127,7 @@ def test_accumulation_equals_the_larger_batch(micro_batch_size: int, tmp_path: P
     assert distance(before, weights(parts.model)) == 0
     losses = train_epoch(whole)
     assert sorted(len(batch) for batch in whole.train_batches.epoch(0)) == [8, 16, 16]
-    assert losses == pytest.approx(train_epoch(parts), abs=1e-6)
+    assert losses == pytest.approx(train_epoch(parts), abs=1e-5)
     assert distance(before, weights(whole.model)) > 1e-2
     assert distance(weights(whole.model), weights(parts.model)) < 1e-5
 
