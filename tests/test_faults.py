@@ -272,12 +272,15 @@ def test_one_job_of_five_fails_and_the_same_command_runs_what_is_missing(
     assert time.monotonic() - started < 5  # a second each, the start of the command included
 
 
-def test_a_job_with_an_impossible_setting_leaves_the_others_running(tmp_path: Path) -> None:
-    command = start(tmp_path, *TINY, "--multirun", "warmup=0.1,7,0.2", "epochs=1", "data.train_limit=16")
+def test_a_job_without_its_data_leaves_the_others_running(tmp_path: Path) -> None:
+    rows = [f"{index},word{index} {'good' if index % 2 else 'bad'} film,{index % 2}" for index in range(60)]
+    (tmp_path / "good.csv").write_text("\n".join(["id,text,label", *rows]) + "\n")
+    arguments = (*TINY, "data=files", "data.train_limit=16", "epochs=1", "--multirun")
+    command = start(tmp_path, *arguments, "data.train=missing.csv,good.csv,good.csv", "seed=0,1")
     assert command.wait() == 1
-    table = command.output.splitlines()[-4:-1]
-    assert [line.split()[1] for line in table] == ["done", "failed", "done"]
-    assert "warmup=7 is not a number" in table[1]
+    table = command.output.splitlines()[-7:-1]
+    assert [line.split()[1] for line in table] == ["failed", "failed", "done", "done", "done", "done"]
+    assert "missing.csv: there is no such file" in table[1]
     assert "Traceback" not in command.output
 
 

@@ -160,10 +160,22 @@ def test_a_stranger_cannot_vouch_for_its_own_code(stranger: Path, config: dict[s
 )
 def test_overrides_with_foreign_targets_are_refused(override: str, tmp_path: Path) -> None:
     command = start(tmp_path, *TINY, override)
-    assert command.wait() != 0
+    assert command.wait() == 2
     assert "Traceback" not in command.output
-    assert "refused" in command.output or "Could not override" in command.output
+    assert "is refused" in command.output
     assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.slow
+def test_hydras_own_parts_are_refused_from_a_folder_of_settings_too(tmp_path: Path) -> None:
+    (tmp_path / "given/experiment").mkdir(parents=True)
+    callback = {"hydra": {"callbacks": {"x": {"_target_": "torch.hub.load", "repo_or_dir": "a"}}}}
+    (tmp_path / "given/experiment/best.yaml").write_text("# @package _global_\n" + yaml.safe_dump(callback))
+    command = start(tmp_path, *TINY, "--config-dir", "given", "experiment=best")
+    assert command.wait() == 2
+    assert "hydra.callbacks.x._target_=torch.hub.load is refused" in command.output
+    other = start(tmp_path, *TINY, "--config-path", str(tmp_path / "given"))
+    assert other.wait() == 2 and "there is one configuration" in other.output
 
 
 # Configurations that are no configuration
