@@ -1,1 +1,36 @@
-"""Which classification head is better, and is the difference real?"""
+"""Which classification head is better, and is the difference real?
+
+From Python, in a notebook say, the same as by `python -m imdbcls.train`:
+
+    import imdbcls
+
+    config = imdbcls.compose("experiment=quickstart", "head=lstm")
+    run = imdbcls.run(config)  # or imdbcls.load_run("runs/quickstart/lstm-s0-1a2b3c4d")
+    run.result["test/accuracy"], run.predictions("test").probabilities
+    run.predict(["A quiet, patient film.", "Two hours that I want back."]).names
+"""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from imdbcls.api import Config, FinishedRun, Predictions, compose, load_run, run
+    from imdbcls.errors import UserError
+
+__all__ = ["Config", "FinishedRun", "Predictions", "UserError", "compose", "load_run", "run"]
+
+
+def __getattr__(name: str) -> Any:
+    """Look the public names up when they are first used, so that `import imdbcls` alone imports nothing."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name == "UserError":
+        from imdbcls.errors import UserError
+
+        return UserError
+    from imdbcls import api
+
+    return getattr(api, name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -7,15 +7,20 @@ to the last digit on the same machine and software.
 import argparse
 import json
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from imdbcls.console import quiet_libraries, say
 from imdbcls.errors import UserError
 from imdbcls.fast.process import tune_process
-from imdbcls.runs import RunFolder
+from imdbcls.runs import RunFolder, json_text
 from imdbcls.untrusted import require_no_links
 from imdbcls.validate import validate
+
+if TYPE_CHECKING:
+    from imdbcls.backbone import Backbone
+    from imdbcls.model import Classifier
 
 SPLITS = {"test": "test", "validation": "val"}  # and the prefix of its figures in result.json
 
@@ -25,16 +30,17 @@ def main() -> None:
     parser.add_argument("run", type=Path, help="the run's folder, runs/<study>/<name>")
     parser.add_argument("--split", choices=SPLITS, default="test", help="which documents to score (default: test)")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda", "mps"), help="instead of the run's own")
+    parser.add_argument("--plugins", nargs="+", default=[], metavar="PACKAGE", help="your packages that the run used")
     arguments = parser.parse_args()
     try:
-        figures = evaluate(arguments.run, arguments.split, arguments.device)
+        figures = evaluate(arguments.run, arguments.split, arguments.device, arguments.plugins)
     except UserError as error:
         say(f"imdbcls: {error}")
         sys.exit(2)
-    print(json.dumps(figures, indent=2))
+    print(json_text(figures, indent=2))
 
 
-def evaluate(run: Path, split: str, device: str | None = None) -> dict[str, float]:
+def evaluate(run: Path, split: str, device: str | None = None, plugins: Sequence[str] = ()) -> dict[str, float]:
     """The figures of one split under the run's best weights, by their names in `result.json`.
 
     Says whether they equal the recorded ones. Raises UserError for a folder that is no finished run or holds what a run
@@ -42,19 +48,11 @@ def evaluate(run: Path, split: str, device: str | None = None) -> dict[str, floa
     """
     require_no_links(run)
     folder = RunFolder(run)
-    config = folder.config()
-    config["plugins"] = []  # a run folder may come from a stranger: it cannot vouch for its own code
-    validate(config)
-    config["data"]["cache_dir"] = None  # nor say where to write
-    if device is not None:
-        config["device"] = device
-    recorded = folder.finished()
-    if recorded is None:
-        raise UserError(f"{run} holds no finished run: its result.json is missing or its status is not done.")
+    config, recorded = open_finished(folder, device, plugins)
 
     quiet_libraries()
     tune_process()
-    from imdbcls import build, checkpoint
+    from imdbcls import build
     from imdbcls.metrics import metrics_of
     from imdbcls.progress import Progress
     from imdbcls.scoring import score
@@ -66,12 +64,7 @@ def evaluate(run: Path, split: str, device: str | None = None) -> dict[str, floa
             f"The documents are not the run's: split hash {corpus.split_hash} instead of "
             f"{recorded.get('split_hash')}; data.path={config['data'].get('path')} may have changed."
         )
-    backbone = build.rebuild_backbone(config, folder)
-    model = build.build_model(config, backbone, len(corpus.label_names))
-    best = checkpoint.newest(folder.checkpoints / "best", model.state_dict())
-    if best is None:
-        raise UserError(f"{folder.checkpoints / 'best'} is missing: the run's weights are not there.")
-    model.load_state_dict(best.tensors["model"])
+    backbone, model = rebuild_model(config, folder, len(corpus.label_names))
     documents = corpus.test if split == "test" else corpus.validation
     batches = build.build_scored_split(config, backbone, documents).batches
     predictions = score(model.to(hardware.device), batches, hardware, Progress(config["progress"]).of(split))
@@ -80,8 +73,40 @@ def evaluate(run: Path, split: str, device: str | None = None) -> dict[str, floa
     return figures
 
 
+def open_finished(
+    folder: RunFolder, device: str | None = None, plugins: Sequence[str] = ()
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """A finished run's configuration and result; raises UserError for a folder that holds none, or a foreign one.
+
+    Which packages may be imported is for the caller to say: a folder that came from elsewhere has no word in it.
+    """
+    config = folder.config()
+    config["plugins"] = list(plugins)
+    validate(config)
+    config["data"]["cache_dir"] = None  # nor in where to write
+    if device is not None:
+        config["device"] = device
+    recorded = folder.finished()
+    if recorded is None:
+        raise UserError(f"{folder.path} holds no finished run: its result.json is missing or its status is not done.")
+    return config, recorded
+
+
+def rebuild_model(config: Mapping[str, Any], folder: RunFolder, num_labels: int) -> "tuple[Backbone, Classifier]":
+    """The model under the run's best weights, on the CPU, from the run folder alone."""
+    from imdbcls import build, checkpoint
+
+    backbone = build.rebuild_backbone(config, folder)
+    model = build.build_model(config, backbone, num_labels)
+    best = checkpoint.newest(folder.checkpoints / "best", model.state_dict())
+    if best is None:
+        raise UserError(f"{folder.checkpoints / 'best'} is missing: the run's weights are not there.")
+    model.load_state_dict(best.tensors["model"])
+    return backbone, model
+
+
 def report_difference(figures: dict[str, float], recorded: dict[str, Any]) -> None:
-    different = [name for name, value in figures.items() if value != recorded.get(name)]
+    different = [name for name, value in json.loads(json_text(figures)).items() if value != recorded.get(name)]
     if not different:
         say("The same figures as recorded, to the last digit.")
     for name in different:

@@ -15,13 +15,13 @@ from typing import Any
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf import DictConfig
 
 from imdbcls import limits
 from imdbcls.console import quiet_libraries, say
 from imdbcls.errors import UserError
 from imdbcls.fast.process import tune_process
+from imdbcls.overrides import answer_command, resolve
 from imdbcls.runs import RunFolder, run_name
 from imdbcls.signals import Interrupted, StopRequest, stop_requests
 from imdbcls.sweep import Sweep
@@ -78,16 +78,6 @@ def run_in_sweep(cfg: DictConfig, overrides: str) -> None:
     sweep.run(folder.path.name, prepare, partial(train, config), folder.result)
 
 
-def resolve(cfg: DictConfig) -> dict[str, Any]:
-    """The composed configuration as plain values; raises UserError where a value is missing or points nowhere."""
-    try:
-        config = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
-    except OmegaConfBaseException as error:
-        raise UserError(f"{error.full_key} has no usable value: {error.msg}") from error
-    assert isinstance(config, dict)
-    return {str(key): value for key, value in config.items()}
-
-
 def prepare_process() -> None:
     """What must be set before the heavy imports."""
     quiet_libraries()
@@ -104,7 +94,10 @@ def train(config: Mapping[str, Any]) -> dict[str, Any]:
     with folder.locked():
         result = folder.finished()
         if result is not None:
-            say(f"{folder.path} is done already: test accuracy {result['test/accuracy']:.2%}. Nothing was run.")
+            say(
+                f"{folder.path} is done already: test accuracy {result['test/accuracy']:.2%}. Nothing was run; "
+                "if the data or the code has changed, remove the folder to run it anew."
+            )
             return result
         folder.write_config(config)
         prepare_process()
@@ -128,12 +121,13 @@ def fit_and_score(config: Mapping[str, Any], folder: RunFolder, stop: StopReques
             test = build.build_scored_split(config, backbone, corpus.test)
             trainer = build.build_trainer(config, folder, hardware, backbone, model, corpus, validation, test, stop)
             report.announce(config, folder, corpus, backbone, trainer)
-            resumed_step = trainer.resume_last()
+            resumed_step = trainer.resume()
         with build.build_tracker(config, folder, resumed_step) as tracker:
             try:
                 trainer.fit(tracker)
+                at_best = trainer.best_validation  # None where an earlier process scored it
                 predictions = {
-                    "validation": trainer.best_validation or trainer.score("validation", validation.batches),
+                    "validation": trainer.score("validation", validation.batches) if at_best is None else at_best,
                     "test": trainer.score("test", test.batches),
                 }
                 for name, split in (("validation", validation), ("test", test)):
@@ -143,6 +137,7 @@ def fit_and_score(config: Mapping[str, Any], folder: RunFolder, stop: StopReques
                 raise
             latency = measure_latency(model, test.batches, hardware, LATENCY_DOCUMENTS)
             result = report.result_of(config, folder, corpus, trainer, predictions, latency)
+            folder.write_result(result)  # first: what follows may wait for a server
             mistakes = report.worst_mistakes(corpus.test, corpus.label_names, predictions["test"])
             tracker.log_test(
                 predictions["test"].labels.tolist(),
@@ -151,7 +146,6 @@ def fit_and_score(config: Mapping[str, Any], folder: RunFolder, stop: StopReques
                 mistakes,
             )
             tracker.finish(result)
-        folder.write_result(result)
     report.conclude(folder, result)
     return result
 
@@ -188,6 +182,7 @@ def record_end(config: Mapping[str, Any], folder: RunFolder, status: str, error:
 def command() -> None:
     """What the command line runs; it ends the process."""
     refuse_foreign_targets(sys.argv[1:])
+    answer_command(sys.argv[1:])
     main()
     sys.exit(sweep.conclude())
 

@@ -1,0 +1,163 @@
+"""The same from Python as from the command line; `imdbcls` itself offers what is public here."""
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from imdbcls import overrides, train
+from imdbcls.errors import UserError
+from imdbcls.evaluate import open_finished, rebuild_model
+from imdbcls.runs import RunFolder
+from imdbcls.validate import look_up, validate
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from imdbcls.backbone import Backbone
+    from imdbcls.model import Classifier
+
+SPLITS = ("test", "validation")
+
+
+@dataclass(frozen=True)
+class Config:
+    """A resolved, valid configuration of one run; `print(config.values)` shows it.
+
+    `values` is nested as in `config.yaml`. Make one with `imdbcls.compose`.
+    """
+
+    values: Mapping[str, Any]
+
+    def __getitem__(self, key: str) -> Any:
+        """The value at a dotted key, `config["head.dropout"]`; raises KeyError where there is none."""
+        return look_up(self.values, key)
+
+    @property
+    def folder(self) -> Path:
+        """Where `imdbcls.run` puts this run: `runs/<study>/<name>`, the same for the same choices."""
+        return train.run_folder(self.values).path
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """Classified documents, as columns of equal length (N documents, C classes)."""
+
+    ids: tuple[str, ...]
+    probabilities: "NDArray[np.float64]"  # (N, C), each row sums to one
+    label_names: tuple[str, ...]  # the classes, in the order of the columns
+    tokens: "NDArray[np.int64]"  # (N,), of each document before truncation, special ones included
+    labels: "NDArray[np.int64] | None"  # (N,), the true class indices; None where they are not known
+
+    @property
+    def predicted(self) -> "NDArray[np.int64]":
+        """The index of each document's most probable class, shape (N,)."""
+        return self.probabilities.argmax(axis=1)
+
+    @property
+    def names(self) -> list[str]:
+        """The name of each document's most probable class."""
+        return [self.label_names[index] for index in self.predicted]
+
+
+@dataclass(frozen=True)
+class FinishedRun:
+    """A run that came to its end: its record, and its model to classify further texts with.
+
+    `result` is the run's `result.json`, with its keys: `result["test/accuracy"]`, `result["train_seconds"]`, …
+    """
+
+    folder: Path
+    config: Config
+    result: Mapping[str, Any]
+
+    @property
+    def label_names(self) -> tuple[str, ...]:
+        """The classes, in the order of their indices."""
+        return tuple(self.result["label_names"])
+
+    def predictions(self, split: str = "test") -> Predictions:
+        """What the run recorded of each document of a split, `test` or `validation`, in the split's order."""
+        import numpy as np
+        from pyarrow import parquet
+
+        if split not in SPLITS:
+            raise UserError(f"split={split!r} is not one of {', '.join(SPLITS)}.")
+        path = self.folder / "predictions" / f"{split}.parquet"
+        if not path.is_file():
+            raise UserError(f"{path} is missing: the run's folder is incomplete.")
+        columns = parquet.read_table(path).to_pydict()
+        return Predictions(
+            ids=tuple(columns["id"]),
+            probabilities=np.array(columns["probabilities"], dtype=np.float64),
+            label_names=self.label_names,
+            tokens=np.array(columns["tokens"], dtype=np.int64),
+            labels=np.array(columns["label"], dtype=np.int64),
+        )
+
+    def predict(self, texts: Sequence[str]) -> Predictions:
+        """Classify texts by the run's best weights; their ids are `0`, `1`, …
+
+        The model is rebuilt from the run folder at the first call and kept. A text's probabilities depend on its own
+        words alone, but for the rounding of its batch. Raises UserError for anything but a list of texts.
+        """
+        import numpy as np
+
+        from imdbcls import build
+        from imdbcls.data.documents import Documents
+        from imdbcls.scoring import score
+
+        if isinstance(texts, str) or not all(isinstance(text, str) and text.strip() for text in texts) or not texts:
+            raise UserError('predict takes a list of texts, none of them empty: predict(["A quiet, patient film."]).')
+        backbone, model = self._model
+        hardware = build.build_hardware(self.config.values)
+        documents = Documents([str(row) for row in range(len(texts))], texts, np.zeros(len(texts), dtype=np.int64))
+        # Passing texts are no data set: their tokens do not stay in the cache.
+        with tempfile.TemporaryDirectory() as passing:
+            values = {**self.config.values, "data": {**self.config["data"], "cache_dir": passing}}
+            split = build.build_scored_split(values, backbone, documents)
+            scored = score(model.to(hardware.device), split.batches, hardware)
+        return Predictions(tuple(documents.ids), scored.probabilities, self.label_names, split.tokens.lengths, None)
+
+    @cached_property
+    def _model(self) -> "tuple[Backbone, Classifier]":
+        train.prepare_process()
+        return rebuild_model(self.config.values, RunFolder(self.folder), len(self.label_names))
+
+
+def compose(*choices: str) -> Config:
+    """The configuration that `python -m imdbcls.train` would run with these choices, `compose("head=lstm", "lr=3e-5")`.
+
+    `python -m imdbcls.train --help` lists the choices. An experiment's sweep is left out: give its head or seed
+    yourself. Raises UserError with every mistake, each in a sentence.
+    """
+    return Config(overrides.compose(choices))
+
+
+def run(config: Config) -> FinishedRun:
+    """Train and score one configuration, or take its result where it is done already; what was begun is continued.
+
+    The same as the command, in this process: lines on stderr, the record in `config.folder`, W&B as `tracker` says.
+    Raises UserError for what the user can put right, and KeyboardInterrupt where a signal stopped the run (its state is
+    saved, and the same call continues it).
+    """
+    validate(config.values)
+    try:
+        train.train(config.values)
+    except SystemExit as stopped:
+        raise KeyboardInterrupt(f"{config.folder} was stopped; the same call continues it") from stopped
+    return load_run(config.folder, plugins=config["plugins"])
+
+
+def load_run(folder: str | Path, *, plugins: Sequence[str] = (), device: str | None = None) -> FinishedRun:
+    """Open a finished run's folder, `runs/<study>/<name>`.
+
+    `plugins` names the packages of your own that its head may come from, `device` replaces the run's own. Raises
+    UserError where the folder holds no finished run, or one that names code which is not allowed.
+    """
+    path = Path(folder)
+    values, result = open_finished(RunFolder(path), device, plugins)
+    return FinishedRun(path, Config(values), result)

@@ -1,0 +1,167 @@
+"""The help is read from conf/ and complete; a command's mistakes are named all at once, near keys beside them."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from imdbcls import choices
+from imdbcls.errors import UserError
+from imdbcls.overrides import compose
+
+ROOT = Path(__file__).parents[1]
+
+
+def command(*arguments: str, module: str = "train") -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", f"imdbcls.{module}", *arguments],
+        cwd=ROOT,
+        env={**os.environ, "HYDRA_FULL_ERROR": "1", "COLUMNS": "200"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+def mistakes(*texts: str) -> list[str]:
+    with pytest.raises(UserError) as caught:
+        compose(texts)
+    return str(caught.value).splitlines()
+
+
+def test_every_choice_describes_itself_in_one_line() -> None:
+    found = sorted(path.relative_to(ROOT / "conf") for path in (ROOT / "conf").glob("*/*.yaml"))
+    assert len(found) > 25
+    for path in found:
+        words = choices.groups()[path.parent.name][path.stem]
+        assert words.endswith(".") and 20 < len(words) <= 110, f"conf/{path} begins with {words!r}"
+
+
+def test_every_knob_has_its_word() -> None:
+    knobs = choices.knobs()
+    assert {"lr", "data", "data.train_limit", "trainer.log_every", "plugins"} <= {knob.key for knob in knobs}
+    for knob in knobs:
+        assert len(knob.word) > 5, f"conf/config.yaml has no comment on {knob.key}"
+    assert [knob for knob in knobs if knob.key == "lr"] == [choices.Knob("lr", "2e-5", "peak learning rate")]
+
+
+def test_help_shows_groups_choices_and_knobs() -> None:
+    answer = command("--help")
+    assert answer.returncode == 0 and answer.stderr == ""
+    for group, described in choices.groups().items():
+        assert f"\n{group}\n" in answer.stdout
+        for choice, words in described.items():
+            assert any(line.split() == [choice, *words.split()] for line in answer.stdout.splitlines())
+    assert "  lr=2e-5 " in answer.stdout and "  data.train_limit=null " in answer.stdout
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["lrr=1"], ["--cfg", "job"]])
+def test_nothing_heavy_is_imported(arguments: list[str]) -> None:
+    code = (
+        "import sys, runpy\n"
+        "try:\n"
+        "    runpy.run_module('imdbcls.train', run_name='__main__', alter_sys=True)\n"
+        "except SystemExit:\n"
+        "    pass\n"
+        "print({'torch', 'transformers', 'numpy', 'pyarrow', 'wandb'} & set(sys.modules))\n"
+    )
+    answer = subprocess.run(
+        [sys.executable, "-c", code, *arguments], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert answer.stdout.splitlines()[-1] == "set()"
+
+
+def test_the_defaults_tree_stays_readable() -> None:
+    answer = command("--info", "defaults-tree")
+    assert answer.returncode == 0
+    assert "    head: cls\n" in answer.stdout and "    experiment: null\n" in answer.stdout
+
+
+def test_a_command_is_told_all_its_mistakes_at_once() -> None:
+    answer = command(
+        "lrr=3", "head=lstmm", "epochs=abc", "backbone.fast=yep", "trainer=3", "head", "--lr", "data=files"
+    )
+    assert answer.returncode == 2 and answer.stdout == ""
+    assert answer.stderr.removeprefix("imdbcls: ").splitlines() == [
+        "--lr is no option; choices and keys have no dashes: lr=3e-5.",
+        "head: not of the form key=value, such as lr=3e-5.",
+        "head=lstmm is not one of attention, cls, lstm, max, mean, transformer, weight_avg; the nearest: lstm.",
+        "lrr: there is no such key; the nearest: lr.",
+        "backbone.fast=yep: backbone.fast is true or false, True by default.",
+        "trainer=3: trainer is a section; set one of its keys: trainer.micro_batch_size, trainer.max_grad_norm, "
+        "trainer.log_every, trainer.score_test_each_epoch.",
+        "data.train has no value yet: give data.train=...",
+        "epochs=abc is not a whole number of at least 1.",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("headd=lstm", "headd: there is no such key; the nearest: head."),
+        ("head_name=lstm", "head_name: there is no such key; the nearest: head."),
+        ("total_epochs=3", "total_epochs: there is no such key; the nearest: epochs."),
+        ("dropout=0.3", "dropout: there is no such key; the nearest: backbone.dropout, head.dropout."),
+        ("data.trainlimit=4", "data.trainlimit: there is no such key; the nearest: data.train_limit"),
+        ("quux=1", "quux: there is no such key; python -m imdbcls.train --help lists them."),
+        ("head.bidirectional=true", "head.bidirectional: head=cls has no bidirectional; it belongs to head=lstm."),
+        ("head.dropout.x=1", "head.dropout.x: there is no such key; the nearest: head.dropout"),
+        ("head=null", "head=null leaves a run without its head; choose attention, cls"),
+        ("experiment=null", "experiment=null: leave experiment out, or choose heads, original, quickstart."),
+        ("~tracker", "~tracker leaves a run without its tracker; choose none, wandb."),
+        ("~batch_size", "~batch_size: every run needs batch_size."),
+        (
+            "lr=1e-5,2e-5",
+            "lr=1e-5,2e-5 gives several values: add --multirun to run each, or write lr=[...] for a list.",
+        ),
+        ("head=cls,mean", "head=cls,mean gives several values: add --multirun to run each."),
+        ("lr=[1,", "lr=[1,: not read as key=value"),
+        ("lr=fast", "lr=fast is not a number above 0."),
+        ("batch_size=1.5", "batch_size=1.5 is not a whole number of at least 1."),
+        ("precision=null", "precision=null is not one of auto, fp32, bf16."),
+        (
+            "optimizer.weight_decay=no",
+            "optimizer.weight_decay=no: optimizer.weight_decay is a number, 0.01 by default.",
+        ),
+        ("optimizer.betas=0.9", "optimizer.betas=0.9: optimizer.betas is a list, [a,b], [0.9, 0.999] by default."),
+        ("data.path=[a,b]", "data.path=[a,b]: data.path is one value, stanfordnlp/imdb by default."),
+        ("plugins=mine", "plugins=mine: plugins is a list, [a,b], [] by default."),
+        ("optimizer.lr=${nope}", "optimizer.lr has no usable value: "),
+        ("experiment=nope", "experiment=nope is not one of heads, original, quickstart."),
+        ("head._target_=os.system", "head._target_=os.system is refused: allowed are"),
+    ],
+)
+def test_a_mistake_gets_its_sentence(text: str, sentence: str) -> None:
+    found = mistakes(text)
+    assert len(found) == 1 and found[0].startswith(sentence), found
+
+
+def test_a_key_that_exists_passes_in_every_form() -> None:
+    config = compose(["head=lstm", "head.bidirectional=true", "+head.extra=[1,2]", "~optimizer.eps"])
+    assert config["head"]["bidirectional"] is True and config["head"]["extra"] == [1, 2]
+    assert "eps" not in config["optimizer"] and "hydra" not in config
+    assert compose(["data.test_limit=5", "data.path='a, b'", "optimizer.betas=[0.8,0.9]"])["data"]["path"] == "a, b"
+
+
+def test_a_sweep_is_checked_before_its_first_job() -> None:
+    answer = command("--multirun", "head=lstm,clss,cls", "head.bidirectional=true", "lr=1e-5,abc", "runs_dir=nowhere")
+    assert answer.returncode == 2
+    assert answer.stderr.removeprefix("imdbcls: ").splitlines() == [
+        "head=clss is not one of attention, cls, lstm, max, mean, transformer, weight_avg; the nearest: cls.",
+        "head.bidirectional: head=cls has no bidirectional; it belongs to head=lstm.",
+        "lr=abc is not a number above 0.",
+    ]
+    answer = command("experiment=heads", "head.normalize=false", "seed=0,-1", "runs_dir=nowhere")
+    assert answer.returncode == 2
+    assert "head.normalize: head=cls has no normalize; it belongs to head=weight_avg." in answer.stderr
+    assert "seed=-1 is not a whole number of at least 0." in answer.stderr
+    assert not (ROOT / "nowhere").exists()
+
+
+def test_choices_in_a_folder_of_the_user_s_own(tmp_path: Path) -> None:
+    (tmp_path / "head").mkdir()
+    (tmp_path / "head" / "mine.yaml").write_text("_target_: imdbcls.heads.mean.MeanHead\nname: mine\n")
+    answer = command("--config-dir", str(tmp_path), "head=mine", "--cfg", "job", "--package", "head.name")
+    assert answer.stdout == "mine\n", answer.stderr
