@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from imdbcls import build, checkpoint, optim
+from imdbcls.overrides import resolve
 from imdbcls.runs import RunFolder
 from imdbcls.signals import StopRequest
 from imdbcls.tracking import NoTracker
-from imdbcls.train import resolve
 from imdbcls.trainer import NonFiniteError, Trainer
 
 NO_DROPOUT = ("backbone.dropout=0", "backbone.attention_dropout=0", "head=mean")
@@ -274,7 +274,7 @@ class Poison(NoTracker):
 
     def log(self, point: Mapping[str, float | int]) -> None:
         if point["step"] == self.step and "train/loss" in point:
-            self.best = contents(self.trainer.checkpoints / "best")
+            self.best = contents(self.trainer.saver.best)
             nn.init.constant_(self.trainer.model.head.output.bias, math.nan)
 
 
