@@ -237,7 +237,7 @@ def test_a_full_disk_leaves_the_checkpoint_and_the_log_whole(small_disk: Path, u
 
 def sweep(folder: Path, *options: str, fault: str = "") -> Command:
     """Five jobs by dropout; the second one has the fault."""
-    arguments = (*TINY, *FAULTY, "+head.only_dropout=0.2", "--multirun", "head.dropout=0.1,0.2,0.3,0.4,0.5", "epochs=1")
+    arguments = ("--multirun", *TINY, *FAULTY, "+head.only_dropout=0.2", "head.dropout=0.1,0.2,0.3,0.4,0.5", "epochs=1")
     command = start(folder, *arguments, *options, environment=faulty(fault, at=3))
     command.wait()
     return command
@@ -275,7 +275,7 @@ def test_one_job_of_five_fails_and_the_same_command_runs_what_is_missing(
 def test_a_job_without_its_data_leaves_the_others_running(tmp_path: Path) -> None:
     rows = [f"{index},word{index} {'good' if index % 2 else 'bad'} film,{index % 2}" for index in range(60)]
     (tmp_path / "good.csv").write_text("\n".join(["id,text,label", *rows]) + "\n")
-    arguments = (*TINY, "data=files", "data.train_limit=16", "epochs=1", "--multirun")
+    arguments = ("--multirun", *TINY, "data=files", "data.train_limit=16", "epochs=1")
     command = start(tmp_path, *arguments, "data.train=missing.csv,good.csv,good.csv", "seed=0,1")
     assert command.wait() == 1
     table = command.output.splitlines()[-7:-1]
@@ -285,7 +285,7 @@ def test_a_job_without_its_data_leaves_the_others_running(tmp_path: Path) -> Non
 
 
 def test_a_signal_ends_a_sweep_after_its_job_has_saved(tmp_path: Path) -> None:
-    arguments = (*TINY, EVERY_STEP, "--multirun", "seed=0,1,2")
+    arguments = ("--multirun", *TINY, EVERY_STEP, "seed=0,1,2")
     command = start(tmp_path, *arguments)
     assert wait_for(lambda: saved_step(tmp_path) >= 3, command)
     command.signal(signal.SIGTERM)
@@ -296,7 +296,7 @@ def test_a_signal_ends_a_sweep_after_its_job_has_saved(tmp_path: Path) -> None:
 
 
 def test_a_killed_sweep_leaves_no_job_behind(tmp_path: Path) -> None:
-    arguments = (*TINY, EVERY_STEP, "--multirun", "seed=0,1")
+    arguments = ("--multirun", *TINY, EVERY_STEP, "seed=0,1")
     command = start(tmp_path, *arguments)
     assert wait_for(lambda: saved_step(tmp_path) >= 3, command)
     command.kill()
@@ -305,7 +305,7 @@ def test_a_killed_sweep_leaves_no_job_behind(tmp_path: Path) -> None:
 
 
 def test_two_sweeps_at_once_share_no_folder(tmp_path: Path) -> None:
-    arguments = (*TINY, "--multirun", "seed=0,1,2", "epochs=1")
+    arguments = ("--multirun", *TINY, "seed=0,1,2", "epochs=1")
     both = [start(tmp_path, *arguments) for _ in range(2)]
     codes = [command.wait() for command in both]
     said = "".join(command.output for command in both)
