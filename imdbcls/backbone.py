@@ -1,11 +1,13 @@
 """Backbones: an encoder with its tokenizer, from a hub id, a local folder or an installed package, or made up."""
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import (
     AutoConfig,
@@ -35,6 +37,7 @@ class Backbone:
     name: str
     encoder: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
+    not_fast: str | None  # why training on the CPU does not take the fast path; None where it does
 
     @property
     def hidden_size(self) -> int:
@@ -68,18 +71,35 @@ def load_backbone(
     try:
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-    except (OSError, ValueError, KeyError) as error:
-        raise UserError(f"backbone.path={path} holds no readable configuration and tokenizer: {error}") from error
+    except Exception as error:  # what the libraries raise for a damaged file is anything
+        raise UserError(
+            f"backbone.path={path} holds no readable configuration and tokenizer: {' '.join(str(error).split())[:300]}"
+        ) from error
     set_dropout(config, dropout, attention_dropout)
-    if pretrained:
-        encoder = load_weights(path, folder, config)
-    else:
-        encoder = AutoModel.from_config(config, dtype=torch.float32, attn_implementation="sdpa")
+    encoder = load_weights(path, folder, config) if pretrained else AutoModel.from_config(config, dtype=torch.float32)
     if hasattr(encoder, "pooler"):
         encoder.register_module("pooler", None)  # the head takes its place
-    if fast:
-        accelerate(encoder)
-    return Backbone(name, encoder, tokenizer)
+    return Backbone(name, encoder, tokenizer, not_fast=accelerate(encoder) if fast else "backbone.fast is false")
+
+
+def require_architecture(folder: Path, shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """Refuse (UserError) a folder whose `config.json` asks for another encoder than the one with these tensors.
+
+    Tried without memory, on PyTorch's meta device: a stranger's file may ask for terabytes. `shapes` are a run's best
+    weights, whose encoder's names begin with `encoder.`.
+    """
+    refusal = UserError(f"{folder / 'config.json'} is missing, or describes another encoder than the run's weights.")
+    try:
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+        if config.num_hidden_layers > len(shapes):
+            raise refusal
+        with torch.device("meta"):
+            encoder = AutoModel.from_config(config, attn_implementation="sdpa")
+    except Exception as error:  # what the library raises for a nonsensical architecture is anything
+        raise refusal from error
+    for name, tensor in encoder.state_dict().items():
+        if not name.startswith("pooler.") and shapes.get(f"encoder.{name}") != tuple(tensor.shape):
+            raise refusal
 
 
 def load_weights(path: str, folder: Path, config: PretrainedConfig) -> PreTrainedModel:
@@ -88,15 +108,25 @@ def load_weights(path: str, folder: Path, config: PretrainedConfig) -> PreTraine
             f"backbone.path={path} has no *.safetensors weights, the only kind that is loaded; "
             "give a folder that has them, or set backbone.pretrained=false for random weights."
         )
-    encoder, report = AutoModel.from_pretrained(
-        folder,
-        config=config,
-        dtype=torch.float32,
-        attn_implementation="sdpa",
-        use_safetensors=True,
-        trust_remote_code=False,
-        output_loading_info=True,
-    )
+    try:
+        encoder, report = AutoModel.from_pretrained(
+            folder,
+            config=config,
+            dtype=torch.float32,
+            use_safetensors=True,
+            trust_remote_code=False,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # they are in the report, and refused below
+        )
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"backbone.path={path}: the weights cannot be read: {error}") from error
+    mismatched = sorted(report["mismatched_keys"])
+    if mismatched:
+        name, saved, expected = mismatched[0]
+        raise UserError(
+            f"backbone.path={path}: config.json is not that of the weights: {name} has shape {tuple(saved)} there and "
+            f"{tuple(expected)} by the configuration ({len(mismatched)} such tensors)."
+        )
     missing = sorted(key for key in report["missing_keys"] if not key.startswith("pooler."))
     if missing:
         raise UserError(
@@ -128,11 +158,9 @@ def locate(path: str) -> Path:
 
 def set_dropout(config: PretrainedConfig, dropout: float | None, attention_dropout: float | None) -> None:
     """Write the probabilities under the names that the architecture uses."""
-    wanted = {
-        dropout: ("hidden_dropout_prob", "embedding_dropout", "mlp_dropout"),
-        attention_dropout: ("attention_probs_dropout_prob", "attention_dropout"),
-    }
-    for probability, names in wanted.items():
+    hidden_names = ("hidden_dropout_prob", "embedding_dropout", "mlp_dropout")
+    attention_names = ("attention_probs_dropout_prob", "attention_dropout")
+    for probability, names in ((dropout, hidden_names), (attention_dropout, attention_names)):
         if probability is not None:
             for name in names:
                 if hasattr(config, name):
@@ -156,9 +184,8 @@ def tiny_backbone(
     set_dropout(config, dropout, attention_dropout)
     config._attn_implementation = "sdpa"
     encoder = BertModel(config, add_pooling_layer=False)
-    if fast:
-        accelerate(encoder)
-    return Backbone(name, encoder, word_tokenizer())
+    not_fast = accelerate(encoder) if fast else "backbone.fast is false"
+    return Backbone(name, encoder, word_tokenizer(), not_fast)
 
 
 def word_tokenizer() -> PreTrainedTokenizerFast:

@@ -9,7 +9,7 @@ from typing import Any
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 
-from imdbcls.backbone import Backbone, load_backbone
+from imdbcls.backbone import Backbone, load_backbone, require_architecture
 from imdbcls.data.batches import EvalBatches, TrainBatches
 from imdbcls.data.documents import Corpus, Documents
 from imdbcls.data.splits import SPLIT_SETTINGS, make_corpus
@@ -19,10 +19,11 @@ from imdbcls.errors import UserError
 from imdbcls.model import Classifier
 from imdbcls.optim import parameter_groups
 from imdbcls.progress import Progress
-from imdbcls.runs import MetricsLog, RunFolder, group_hash
+from imdbcls.runs import NEUTRAL_KEYS, MetricsLog, RunFolder, group_hash, without
 from imdbcls.signals import StopRequest
 from imdbcls.tracking import RunIdentity, Tracker
 from imdbcls.trainer import Trainer
+from imdbcls.untrusted import tensor_shapes
 
 INITIALISATION = -1  # the random state of the first weights; training step n draws from state n
 
@@ -37,7 +38,7 @@ class ScoredSplit:
 
 
 def build_hardware(config: Mapping[str, Any]) -> Hardware:
-    return choose_hardware(config["device"], config["precision"])
+    return choose_hardware(config["device"], config["precision"], config["deterministic"])
 
 
 def build_corpus(config: Mapping[str, Any]) -> Corpus:
@@ -59,6 +60,8 @@ def construct(node: Mapping[str, Any], **arguments: Any) -> Any:
     except InstantiationException as error:
         if isinstance(error.__cause__, UserError):
             raise error.__cause__ from None
+        if isinstance(error.__cause__, TypeError | ValueError):  # an option too many, one of the wrong kind
+            raise UserError(f"{node.get('_target_')} refuses its settings: {error.__cause__}") from error
         raise
 
 
@@ -71,7 +74,9 @@ def rebuild_backbone(config: Mapping[str, Any], folder: RunFolder) -> Backbone:
     """A finished run's backbone from its folder alone: the architecture and the tokenizer, without weights."""
     names = ("name", "dropout", "attention_dropout", "fast")
     settings = {name: config["backbone"][name] for name in names}
-    return fitting(config, load_backbone(path=str(folder.backbone), pretrained=False, **settings))
+    path = folder.backbone.absolute()  # never a hub id
+    require_architecture(path, tensor_shapes(folder.checkpoints / "best" / "model.safetensors"))
+    return fitting(config, load_backbone(path=str(path), pretrained=False, **settings))
 
 
 def fitting(config: Mapping[str, Any], backbone: Backbone) -> Backbone:
@@ -108,15 +113,15 @@ def build_trainer(
     hardware: Hardware,
     backbone: Backbone,
     model: Classifier,
-    train: Documents,
+    corpus: Corpus,
     validation: ScoredSplit,
     test: ScoredSplit,
     stop: StopRequest,
 ) -> Trainer:
     data, settings = config["data"], config["trainer"]
     train_batches = TrainBatches(
-        tokenize(train, backbone.tokenizer, cache_dir=data["cache_dir"]),
-        train.labels,
+        tokenize(corpus.train, backbone.tokenizer, cache_dir=data["cache_dir"]),
+        corpus.train.labels,
         batch_size=config["batch_size"],
         max_length=config["max_length"],
         order_seed=data["order_seed"],
@@ -124,10 +129,12 @@ def build_trainer(
     )
     model.to(hardware.device)
     num_steps = config["epochs"] * train_batches.steps_per_epoch
-    optimizer = construct(config["optimizer"])(parameter_groups(model))
-    schedule = construct(config["schedule"])(
-        optimizer, num_steps=num_steps, num_warmup_steps=round(config["warmup"] * num_steps)
-    )
+    num_warmup_steps = round(config["warmup"] * num_steps)
+    try:
+        optimizer = construct(config["optimizer"])(parameter_groups(model))
+        schedule = construct(config["schedule"])(optimizer, num_steps=num_steps, num_warmup_steps=num_warmup_steps)
+    except (TypeError, ValueError) as error:  # a beta of 2, an option that SGD does not have
+        raise UserError(f"The optimizer or its schedule refuses its settings: {error}") from error
     return Trainer(
         model=model,
         optimizer=optimizer,
@@ -136,6 +143,7 @@ def build_trainer(
         train_batches=train_batches,
         validation_batches=validation.batches,
         watched_test_batches=test.batches if settings["score_test_each_epoch"] else None,
+        identity=identity_of(config, corpus, hardware),
         epochs=config["epochs"],
         seed=config["seed"],
         micro_batch_size=settings["micro_batch_size"] or config["batch_size"],
@@ -147,6 +155,16 @@ def build_trainer(
         progress=Progress(config["progress"]),
         stop=stop,
     )
+
+
+def identity_of(config: Mapping[str, Any], corpus: Corpus, hardware: Hardware) -> dict[str, Any]:
+    """What must be the same for a checkpoint to be continued: all that decides the result but for the software."""
+    return {
+        "configuration": without(config, NEUTRAL_KEYS),
+        "split_hash": corpus.split_hash,
+        "device": hardware.device.type,
+        "precision": hardware.precision,
+    }
 
 
 def build_tracker(config: Mapping[str, Any], folder: RunFolder, resumed_step: int | None) -> Tracker:

@@ -1,14 +1,15 @@
 """Checkpoints: safetensors and JSON, written whole or not at all, verified before anything is read from them.
 
 A checkpoint is a folder of tensor files, `state.json` and, written last, `manifest.json` with their sizes and sha256.
-It is written beside its place and renamed into it: a reader finds the old one or the new one, never a mixture.
+It is written beside its place and renamed into it, and the one that was there stays beside it until the next: at every
+moment there is a whole one, and `newest` finds it.
 """
 
 import hashlib
 import json
-import os
+import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,10 +20,13 @@ from torch import Tensor
 
 from imdbcls.console import say
 from imdbcls.errors import UserError
+from imdbcls.runs import sync
+from imdbcls.untrusted import read_json, require_plain, tensor_shapes
 
 MANIFEST = "manifest.json"
 STATE = "state.json"
-MAX_JSON_BYTES = 64 * 2**20
+FILE_NAME = re.compile(r"[A-Za-z_]\w*\.safetensors|state\.json")
+TENSOR_FILE_FACTOR = 4  # no optimizer here keeps more per weight than this many numbers
 
 
 class CheckpointError(UserError):
@@ -39,103 +43,145 @@ class Checkpoint:
 
 
 def save(folder: Path, tensors: Mapping[str, Mapping[str, Tensor]], state: Mapping[str, Any]) -> None:
-    """Write a checkpoint in place of the one at `folder`; a kill at any moment leaves one of the two whole."""
-    new, old = folder.with_name(folder.name + ".new"), folder.with_name(folder.name + ".old")
+    """Write a checkpoint in place of the one at `folder`, which stays beside it as `<name>.old`.
+
+    A kill at any moment, and a full disk (OSError or SafetensorError), leave the old one or the new one whole.
+    """
+    new, old = beside(folder, "new"), beside(folder, "old")
+    if not folder.exists():
+        restore(folder)
+    if folder.exists():
+        shutil.rmtree(old, ignore_errors=True)  # now, so that there is never room needed for three
     shutil.rmtree(new, ignore_errors=True)
-    new.mkdir(parents=True)
-    for stem, named_tensors in tensors.items():
-        save_file({name: tensor.contiguous() for name, tensor in named_tensors.items()}, new / f"{stem}.safetensors")
-    (new / STATE).write_text(json.dumps(state), encoding="utf-8")
-    files = {path.name: {"bytes": path.stat().st_size, "sha256": sha256(path)} for path in sorted(new.iterdir())}
-    for name in files:
-        sync(new / name)
-    (new / MANIFEST).write_text(json.dumps({"files": files}, indent=1), encoding="utf-8")
-    sync(new / MANIFEST)
-    sync(new)
-    shutil.rmtree(old, ignore_errors=True)
+    try:
+        new.mkdir(parents=True)
+        for stem, named_tensors in tensors.items():
+            contiguous = {name: tensor.contiguous() for name, tensor in named_tensors.items()}
+            save_file(contiguous, new / f"{stem}.safetensors")
+        (new / STATE).write_text(json.dumps(state), encoding="utf-8")
+        files = {path.name: {"bytes": path.stat().st_size, "sha256": sha256(path)} for path in sorted(new.iterdir())}
+        for name in files:
+            sync(new / name)
+        (new / MANIFEST).write_text(json.dumps({"files": files}, indent=1), encoding="utf-8")
+        sync(new / MANIFEST)
+        sync(new)
+    except (OSError, SafetensorError):
+        shutil.rmtree(new, ignore_errors=True)  # half a checkpoint only takes the room that is lacking
+        raise
     if folder.exists():
         folder.rename(old)
     new.rename(folder)
     sync(folder.parent)
-    shutil.rmtree(old, ignore_errors=True)
+    sync(folder.parent.parent)  # which learnt of folder.parent with the first checkpoint
 
 
-def load(folder: Path) -> Checkpoint:
-    """Verify a checkpoint completely, then read it; CheckpointError names the file that is missing or altered."""
+def beside(folder: Path, suffix: str) -> Path:
+    return folder.with_name(f"{folder.name}.{suffix}")
+
+
+def restore(folder: Path) -> None:
+    """Put a checkpoint back in its place that a kill between the two renames of `save` left beside it."""
+    for suffix in ("new", "old"):
+        if (beside(folder, suffix) / MANIFEST).exists():
+            beside(folder, suffix).rename(folder)
+            return
+
+
+def forget_previous(folder: Path) -> None:
+    """Remove what lies beside a checkpoint, once it is needed no more."""
+    for suffix in ("new", "old"):
+        shutil.rmtree(beside(folder, suffix), ignore_errors=True)
+
+
+def load(folder: Path, model: Mapping[str, Tensor]) -> Checkpoint:
+    """Verify a checkpoint completely, then read it; UserError names the file that is missing or altered.
+
+    `model` has the tensors that the file `model` must have: what does not fit is refused before it is read.
+    """
     if folder.is_symlink() or not folder.is_dir():
-        raise CheckpointError(f"{folder} is no checkpoint folder.")
+        raise CheckpointError(f"{folder} is missing, or is no folder.")
     files = read_json(folder / MANIFEST).get("files")
-    if not isinstance(files, dict) or STATE not in files:
-        raise CheckpointError(f"{folder / MANIFEST} lists no files.")
+    if not isinstance(files, dict) or STATE not in files or "model.safetensors" not in files:
+        raise CheckpointError(f"{folder / MANIFEST} does not list a checkpoint's files.")
     for name, entry in files.items():
-        path = folder / name
-        if Path(name).name != name or path.is_symlink() or not path.is_file():
-            raise CheckpointError(f"{path} is missing, or is no plain file of this checkpoint.")
-        if path.stat().st_size != entry["bytes"] or sha256(path) != entry["sha256"]:
-            raise CheckpointError(f"{path} is not the file that was saved: its size or sha256 differs from {MANIFEST}.")
+        if not FILE_NAME.fullmatch(name) or not isinstance(entry, dict):
+            raise CheckpointError(f"{folder / MANIFEST} lists {name[:80]!r}, which is no file of a checkpoint.")
+        require_plain(folder / name)
+    require_shapes(folder, model)
+    largest = TENSOR_FILE_FACTOR * sum(tensor.nbytes for tensor in model.values()) + 2**20
+    for name, entry in files.items():
+        path, size = folder / name, (folder / name).stat().st_size
+        if size > largest:
+            raise CheckpointError(f"{path} has {size:,} bytes, more than a checkpoint of this model can need.")
+        if size != entry.get("bytes") or sha256(path) != entry.get("sha256"):
+            raise CheckpointError(f"{path} is not the file that {folder / MANIFEST} lists: size or sha256 differ.")
     try:
-        tensors = {Path(name).stem: load_file(folder / name) for name in files if name.endswith(".safetensors")}
-    except (SafetensorError, OSError) as error:
+        tensors = {Path(name).stem: load_file(folder / name) for name in files if name != STATE}
+    except (SafetensorError, OSError, ValueError, RuntimeError) as error:
         raise CheckpointError(f"{folder} holds an unreadable tensor file: {error}") from error
     return Checkpoint(folder, tensors, read_json(folder / STATE))
 
 
-def require_same_tensors(saved: Checkpoint, stem: str, expected: Mapping[str, Tensor]) -> None:
-    """Raise CheckpointError unless the tensors have the expected names and shapes."""
-    found = {name: tuple(tensor.shape) for name, tensor in saved.tensors.get(stem, {}).items()}
-    wanted = {name: tuple(tensor.shape) for name, tensor in expected.items()}
+def require_shapes(folder: Path, model: Mapping[str, Tensor]) -> None:
+    """Raise CheckpointError unless the model's file announces the tensors that are expected, with their shapes."""
+    path = folder / "model.safetensors"
+    found, wanted = tensor_shapes(path), {name: tuple(tensor.shape) for name, tensor in model.items()}
     for name in sorted(wanted.keys() | found.keys()):
         if wanted.get(name) != found.get(name):
             raise CheckpointError(
-                f"{saved.folder / stem}.safetensors does not fit the model: {name} has shape {found.get(name)}, "
-                f"expected is {wanted.get(name)}."
+                f"{path} does not fit the model: {name[:200]} has shape {found.get(name)}, expected {wanted.get(name)}."
             )
 
 
-def newest(folder: Path) -> Checkpoint | None:
-    """The newest whole checkpoint in a place or, after a kill during `save`, beside it; says which ones it passes over.
+def require_identity(saved: Checkpoint, identity: Mapping[str, Any]) -> None:
+    """Raise CheckpointError, key by key, where a checkpoint was not saved by a run of the same identity."""
+    before, now = flat(saved.state.get("identity")), flat(identity)
+    different = [
+        f"{key} is {before.get(key, 'absent')} there and {now.get(key, 'absent')} here"
+        for key in sorted(before.keys() | now.keys())
+        if before.get(key, "absent") != now.get(key, "absent")
+    ]
+    if different:
+        raise CheckpointError(f"{saved.folder} was saved by another run: {'; '.join(different)}.")
+
+
+def flat(value: Any, path: str = "") -> dict[str, Any]:
+    """Nested mappings as one, by dotted keys."""
+    if not isinstance(value, Mapping):
+        return {path or "identity": value}
+    children = [flat(child, f"{path}.{key}" if path else str(key)) for key, child in value.items()]
+    return {key: leaf for child in children for key, leaf in child.items()}
+
+
+def newest(folder: Path, model: Mapping[str, Tensor]) -> Checkpoint | None:
+    """The newest whole checkpoint in a place or beside it; says which ones it passes over, and why.
 
     Returns None where none was ever saved; raises CheckpointError where there are some and none of them is whole.
     """
     problems = []
-    for path in (folder.with_name(folder.name + ".new"), folder, folder.with_name(folder.name + ".old")):
-        if not path.exists():
-            continue
-        try:
-            return load(path)
-        except CheckpointError as error:
-            problems.append(str(error))
-            if path.name.endswith(".new"):  # begun and not finished: what it was to replace is still there
-                problems.pop()
-            else:
-                say(f"Passed over: {error}")
-    if problems:
-        raise CheckpointError(f"No checkpoint in {folder.parent} can be used. {problems[0]}")
-    return None
+    for path in (beside(folder, "new"), folder, beside(folder, "old")):
+        if path.is_symlink() or path.exists():
+            try:
+                saved = load(path, model)
+            except UserError as error:
+                problems.append(str(error))
+                continue
+            say_passed_over(problems)
+            return saved
+    if all(problem.startswith(str(beside(folder, "new"))) for problem in problems):
+        say_passed_over(problems)  # a kill during the very first save
+        return None
+    raise CheckpointError(
+        f"No checkpoint in {folder.parent} can be used: {' '.join(problems)} "
+        f"Remove {folder.parent.parent} to begin anew."
+    )
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object from a file of bounded size; raises CheckpointError."""
-    try:
-        if path.is_symlink() or path.stat().st_size > MAX_JSON_BYTES:
-            raise CheckpointError(f"{path} is a link or larger than {MAX_JSON_BYTES >> 20} MiB.")
-        content = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path} is missing or no JSON: {error}") from error
-    if not isinstance(content, dict):
-        raise CheckpointError(f"{path} holds no JSON object.")
-    return content
+def say_passed_over(problems: Sequence[str]) -> None:
+    for problem in problems:
+        say(f"Passed over: {problem}")
 
 
 def sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def sync(path: Path) -> None:
-    """Have the operating system write a file's or a folder's entries to the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

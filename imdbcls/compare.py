@@ -8,62 +8,54 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from imdbcls.comparison.export import csv_text, json_text, markdown_text, write_file
+from imdbcls.comparison.export import csv_text, json_text, markdown_text
 from imdbcls.comparison.figures import figures_of
-from imdbcls.comparison.groups import read_study
+from imdbcls.comparison.groups import Study, read_study
 from imdbcls.comparison.page import page_html, standalone
 from imdbcls.comparison.report import compare_study
-from imdbcls.comparison.run_files import BadRun, read_config
+from imdbcls.comparison.run_files import plain
 from imdbcls.comparison.tables import tables_of
 from imdbcls.comparison.terminal import terminal_text
+from imdbcls.console import say, warn
+from imdbcls.errors import UserError
+from imdbcls.runs import write_atomically
+from imdbcls.tracking.comparison import log_comparison, settings_beside
+from imdbcls.tracking.report import create_report
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns 0, or 2 where nothing can be compared."""
     choices = parse(arguments)
     try:
-        study = read_study(choices.study)
-    except BadRun as problem:
-        print(f"compare: {problem}", file=sys.stderr)
+        compare(choices)
+    except UserError as error:
+        say(f"imdbcls: {error}")
         return 2
+    return 0
 
-    texts: dict[str, str] = {}
-    try:
-        texts = load_texts(study.groups[0].runs[0].folder)
-    except Exception as problem:
-        print(f"compare: the page shows no review texts ({type(problem).__name__}: {problem})", file=sys.stderr)
+
+def compare(choices: argparse.Namespace) -> None:
+    """Compare the study, print the tables, write the files and, where asked, log them."""
+    study = read_study(choices.study)
+    texts = load_texts(study)
     comparison, reading = compare_study(
         study, choices.margin / 100, lambda ids: {i: texts[i] for i in ids if i in texts}
     )
     figures = figures_of(comparison)
     page = page_html(comparison, figures, reading)
-
     print(terminal_text(comparison))
-    output = choices.output or choices.study
-    try:
-        write_file(output / "comparison.json", json_text(comparison))
-        write_file(output / "comparison.md", markdown_text(comparison))
-        write_file(output / "comparison.csv", csv_text(comparison))
-        write_file(output / "comparison.html", page)
-        if (output / "comparison_figures").is_symlink():  # a stranger's study could point it anywhere
-            (output / "comparison_figures").unlink()
-        for name, figure in figures.items():
-            write_file(output / "comparison_figures" / f"{name}.svg", standalone(figure))
-    except OSError as problem:
-        print(f"compare: {output} cannot be written ({problem.strerror}); give another with --output", file=sys.stderr)
-        return 2
-    print(f"\nWritten: {output / 'comparison.html'} (open it in a browser); .json, .md, .csv and figures beside it.")
+    write_files(choices.output or choices.study, comparison, figures, page)
 
+    settings = settings_beside(study.groups[0].runs[0].config)
     if choices.wandb:
-        from imdbcls.tracking_comparison import log_comparison
-
-        log_comparison(study.name, choices.study, tables_of(comparison), figures, page, choices.wandb_mode)
+        log_comparison(
+            study.name, choices.study, tables_of(comparison), figures, page, **settings | {"mode": choices.wandb_mode}
+        )
     if choices.report:
-        from imdbcls.tracking_comparison import create_report
-
-        print(create_report(study.name, comparison["headline"], tables_of(comparison)))
-    return 0
+        project, entity = settings["project"], settings["entity"]
+        print(create_report(study.name, comparison["headline"], tables_of(comparison), project=project, entity=entity))
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -98,11 +90,36 @@ def margin(text: str) -> float:
     return value
 
 
-def load_texts(run_folder: Path) -> dict[str, str]:
-    """The test split's documents by id, from the data that the run's configuration names."""
+def load_texts(study: Study) -> dict[str, str]:
+    """The test documents' texts by id, where the data can still be read here; else none, and a line says why."""
     from imdbcls.data import read_texts
 
-    return read_texts(read_config(run_folder / "config.yaml"))
+    run = study.groups[0].runs[0]
+    try:
+        return read_texts(run.config, str(run.result.get("split_hash")))
+    except Exception as error:  # a stranger's configuration can fail in any way, and nothing else depends on texts
+        kind = "" if isinstance(error, UserError) else f"{type(error).__name__}: "
+        warn(f"the page shows no texts of documents: {kind}{plain(str(error), 400)}")
+        return {}
+
+
+def write_files(folder: Path, comparison: dict[str, Any], figures: dict[str, str], page: str) -> None:
+    """Write the comparison's files; raises UserError where the folder takes none."""
+    drawings = folder / "comparison_figures"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_atomically(folder / "comparison.json", json_text(comparison))
+        write_atomically(folder / "comparison.md", markdown_text(comparison))
+        write_atomically(folder / "comparison.csv", csv_text(comparison))
+        write_atomically(folder / "comparison.html", page)
+        if drawings.is_symlink():  # a stranger's study could point it anywhere
+            drawings.unlink()
+        drawings.mkdir(exist_ok=True)
+        for name, figure in figures.items():
+            write_atomically(drawings / f"{name}.svg", standalone(figure))
+    except OSError as error:
+        raise UserError(f"{folder} cannot be written ({error.strerror}); give another with --output.") from error
+    print(f"\nWritten: {folder / 'comparison.html'} (open it in a browser); .json, .md, .csv and figures beside it.")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """The hardware a run computes on: device, precision, random state, peak memory."""
 
 import hashlib
+import os
 import resource
 import sys
 from contextlib import AbstractContextManager
@@ -33,8 +34,11 @@ class Hardware:
         return f"{self.device.type}, {self.precision}"
 
 
-def choose_hardware(device: str, precision: str) -> Hardware:
-    """Resolve `auto` and refuse what this machine does not have (UserError)."""
+def choose_hardware(device: str, precision: str, deterministic: bool = False) -> Hardware:
+    """Resolve `auto` and refuse what this machine does not have (UserError).
+
+    `deterministic` has CUDA use only kernels that give the same bits each time; on the CPU they always do.
+    """
     available = ["cpu"]
     if torch.backends.mps.is_available():
         available.insert(0, "mps")
@@ -47,6 +51,10 @@ def choose_hardware(device: str, precision: str) -> Hardware:
         )
     if precision == "auto":
         precision = "bf16" if computes_bf16(chosen) else "fp32"
+    if deterministic and chosen == "cuda":
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when cuBLAS is first used
+        torch.use_deterministic_algorithms(True)
+        torch.backends.cudnn.benchmark = False
     return Hardware(torch.device(chosen), precision)
 
 

@@ -15,6 +15,7 @@ from imdbcls.console import quiet_libraries, say
 from imdbcls.errors import UserError
 from imdbcls.fast.process import tune_process
 from imdbcls.runs import RunFolder
+from imdbcls.untrusted import require_no_links
 from imdbcls.validate import validate
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ def evaluate(run: Path, split: str, device: str | None = None, plugins: Sequence
     Says whether they equal the recorded ones. Raises UserError for a folder that is no finished run or holds what a run
     of this project would not.
     """
+    require_no_links(run)
     folder = RunFolder(run)
     config, recorded = open_finished(folder, device, plugins)
 
@@ -57,10 +59,10 @@ def evaluate(run: Path, split: str, device: str | None = None, plugins: Sequence
 
     hardware = build.build_hardware(config)
     corpus = build.build_corpus(config)
-    if corpus.split_hash != recorded["split_hash"]:
+    if corpus.split_hash != recorded.get("split_hash"):
         raise UserError(
-            f"The documents are not the run's: split hash {corpus.split_hash[:12]} instead of "
-            f"{recorded['split_hash'][:12]}; data.path={config['data'].get('path')} may have changed."
+            f"The documents are not the run's: split hash {corpus.split_hash} instead of "
+            f"{recorded.get('split_hash')}; data.path={config['data'].get('path')} may have changed."
         )
     backbone, model = rebuild_model(config, folder, len(corpus.label_names))
     documents = corpus.test if split == "test" else corpus.validation
@@ -81,6 +83,7 @@ def open_finished(
     config = folder.config()
     config["plugins"] = list(plugins)
     validate(config)
+    config["data"]["cache_dir"] = None  # nor in where to write
     if device is not None:
         config["device"] = device
     recorded = folder.finished()
@@ -95,18 +98,19 @@ def rebuild_model(config: Mapping[str, Any], folder: RunFolder, num_labels: int)
 
     backbone = build.rebuild_backbone(config, folder)
     model = build.build_model(config, backbone, num_labels)
-    best = checkpoint.load(folder.checkpoints / "best")
-    checkpoint.require_same_tensors(best, "model", model.state_dict())
+    best = checkpoint.newest(folder.checkpoints / "best", model.state_dict())
+    if best is None:
+        raise UserError(f"{folder.checkpoints / 'best'} is missing: the run's weights are not there.")
     model.load_state_dict(best.tensors["model"])
     return backbone, model
 
 
 def report_difference(figures: dict[str, float], recorded: dict[str, Any]) -> None:
-    different = [name for name, value in figures.items() if value != recorded[name]]
+    different = [name for name, value in figures.items() if value != recorded.get(name)]
     if not different:
         say("The same figures as recorded, to the last digit.")
     for name in different:
-        say(f"{name} is {figures[name]!r}, recorded was {recorded[name]!r}.")
+        say(f"{name} is {figures[name]!r}, recorded was {recorded.get(name)!r}.")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,8 @@
 """The Hugging Face hub: a model already downloaded, else one download, else one sentence."""
 
+import contextlib
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 from imdbcls.errors import UserError
@@ -68,3 +70,16 @@ def reaches_hub() -> bool:
     thread.start()
     thread.join(HUB_TIMEOUT)
     return answered.is_set()
+
+
+@contextlib.contextmanager
+def offline() -> Iterator[None]:
+    """Inside, nothing of the project asks the hub, as under HF_HUB_OFFLINE: only its local caches are looked into."""
+    import huggingface_hub.constants
+
+    before = huggingface_hub.constants.HF_HUB_OFFLINE
+    huggingface_hub.constants.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        huggingface_hub.constants.HF_HUB_OFFLINE = before

@@ -3,8 +3,6 @@
 import math
 from typing import TYPE_CHECKING
 
-import torch
-
 if TYPE_CHECKING:
     from imdbcls.scoring import Predictions
 
@@ -20,7 +18,8 @@ def metrics_of(predictions: "Predictions") -> dict[str, float]:
 
     Computed by scikit-learn, the calibration error by torchmetrics. AUROC is NaN where a class has no document.
     """
-    from sklearn.metrics import accuracy_score, f1_score, log_loss, roc_auc_score  # imports that only scoring needs
+    import torch  # imports that only scoring needs: the comparison of runs takes the number of bins from here
+    from sklearn.metrics import accuracy_score, f1_score, log_loss, roc_auc_score
     from torchmetrics.functional.classification import multiclass_calibration_error
 
     labels, probabilities = predictions.labels, predictions.probabilities

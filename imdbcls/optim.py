@@ -49,12 +49,17 @@ def onecycle(
     final_div_factor: float,
     cycle_momentum: bool,
 ) -> LRScheduler:
-    """PyTorch's `OneCycleLR` with the optimizer's own learning rate as the peak (Smith & Topin 2018)."""
+    """PyTorch's `OneCycleLR` with the optimizer's own learning rate as the peak (Smith & Topin 2018).
+
+    The peak is the last warmup step, step 2 at the earliest and one before the last at the latest: with no step on one
+    side of it, `OneCycleLR` divides by zero. Without warmup steps, or with under three steps, the rate only falls.
+    """
+    peak_step = 0 if num_warmup_steps == 0 or num_steps < 3 else min(max(num_warmup_steps, 2), num_steps - 1)
     return OneCycleLR(
         optimizer,
         max_lr=[group["lr"] for group in optimizer.param_groups],
         total_steps=num_steps,
-        pct_start=num_warmup_steps / num_steps,
+        pct_start=peak_step / num_steps,
         div_factor=div_factor,
         final_div_factor=final_div_factor,
         cycle_momentum=cycle_momentum,

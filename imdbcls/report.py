@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from imdbcls.backbone import Backbone
 from imdbcls.console import say
 from imdbcls.data.documents import Corpus, Documents
 from imdbcls.device import peak_memory_mb
@@ -36,6 +37,7 @@ def announce(
     config: Mapping[str, Any],
     folder: RunFolder,
     corpus: Corpus,
+    backbone: Backbone,
     trainer: Trainer,
 ) -> None:
     """Say what is about to be trained, on what, and where it will lie."""
@@ -44,6 +46,8 @@ def announce(
     sizes = f"{len(corpus.train):,} to train on, {len(corpus.validation):,} to validate, {len(corpus.test):,} to test"
     model, hardware = trainer.model, trainer.hardware.describe()
     say(f"{folder.path.name}: head {config['head']['name']} on {config['backbone']['name']}, on {hardware}")
+    if backbone.not_fast is not None and trainer.hardware.device.type == "cpu":
+        say(f"{backbone.name}: no fast CPU layers in training: {backbone.not_fast}.")
     say(f"{config['data']['name']}: {sizes} documents, {len(corpus.label_names)} classes")
     say(
         f"{trainer.num_steps:,} steps of {config['batch_size']} documents, {config['epochs']} epochs, "
@@ -80,6 +84,7 @@ def result_of(
         "parameters": count_parameters(trainer.model),
         "head_parameters": count_parameters(trainer.model.head),
         "steps": state.step,
+        "micro_batch_size": state.micro_batch_size,  # less than asked for where memory did not suffice
         "train_seconds": state.train_seconds,
         "documents_per_second": state.documents / state.train_seconds,
         "tokens_per_second": state.tokens / state.train_seconds,
@@ -123,7 +128,7 @@ def versions() -> dict[str, str]:
 
 
 def git_commit() -> str | None:
-    """The commit that this package's code was checked out from; None where it was installed from a wheel."""
+    """The commit this package's code is of, `-dirty` where it was changed since; None where it came from a wheel."""
     package = Path(__file__).parent
     tracked = subprocess.run(
         ["git", "-C", str(package), "ls-files", "--error-unmatch", Path(__file__).name],
@@ -132,7 +137,7 @@ def git_commit() -> str | None:
     )
     if tracked.returncode != 0:
         return None
-    command = ["git", "-C", str(package), "rev-parse", "HEAD"]
+    command = ["git", "-C", str(package), "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty"]
     return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip() or None
 
 

@@ -4,6 +4,7 @@ Its files are a contract that other tools read: `config.yaml`, `metrics.jsonl`, 
 and `checkpoints/`.
 """
 
+import errno
 import fcntl
 import hashlib
 import json
@@ -15,10 +16,9 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
 
 from imdbcls.errors import UserError
+from imdbcls.untrusted import read_json, read_yaml
 
 if TYPE_CHECKING:
     import numpy as np
@@ -38,7 +38,6 @@ NEUTRAL_KEYS = (
     "trainer.log_every",
     "plugins",
 )
-MAX_TEXT_BYTES = 2**22  # a configuration or a result is a few kilobytes
 SEED_KEYS = ("seed", "data.order_seed")
 
 
@@ -97,6 +96,8 @@ class RunFolder:
                 raise UserError(
                     f"The run {self.path} is being worked on by {owner}; wait for it or stop it."
                 ) from error
+            except OSError as error:
+                raise UserError(f"{self.path} lies on a file system that cannot lock files ({error}).") from error
             lock.truncate(0)
             lock.write(f"process {os.getpid()} on {socket.gethostname()}")
             lock.flush()
@@ -105,30 +106,21 @@ class RunFolder:
     def result(self) -> dict[str, Any] | None:
         """The run's `result.json`, or None while there is none that can be read."""
         try:
-            return json.loads(self._result.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+            return read_json(self._result)
+        except UserError:
             return None
 
     def finished(self) -> dict[str, Any] | None:
         """The result of a run that came to its end, else None."""
         result = self.result()
-        return result if result is not None and result["status"] == "done" else None
+        return result if result is not None and result.get("status") == "done" else None
 
     def write_result(self, result: Mapping[str, Any]) -> None:
         write_atomically(self._result, json.dumps(result, indent=2) + "\n")
 
     def config(self) -> dict[str, Any]:
         """The configuration the run was started with; raises UserError where there is none that can be read."""
-        path = self.path / "config.yaml"
-        try:
-            if path.is_symlink() or path.stat().st_size > MAX_TEXT_BYTES:
-                raise UserError(f"{path} is a link or larger than {MAX_TEXT_BYTES >> 20} MiB, and so no run's.")
-            config = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
-        except (OSError, YAMLError, OmegaConfBaseException, UnicodeDecodeError, RecursionError) as error:
-            raise UserError(f"{path} is missing or cannot be read: {str(error).splitlines()[0]}") from error
-        if not isinstance(config, dict):
-            raise UserError(f"{path} holds no configuration.")
-        return {str(key): value for key, value in config.items()}
+        return read_yaml(self.path / "config.yaml")
 
     def write_config(self, config: Mapping[str, Any]) -> None:
         write_atomically(self.path / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(dict(config))))
@@ -151,9 +143,8 @@ class RunFolder:
         )
         path = self.path / "predictions" / f"{split}.parquet"
         path.parent.mkdir(exist_ok=True)
-        temporary = path.with_suffix(".parquet.tmp")
-        parquet.write_table(table, temporary)
-        temporary.replace(path)
+        with replacing(path) as temporary:
+            parquet.write_table(table, temporary)
 
 
 class MetricsLog:
@@ -161,11 +152,18 @@ class MetricsLog:
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._file: IO[bytes] = path.open("ab")
+        self._path = path
+        self._file: IO[bytes] = path.open("ab", buffering=0)
 
     def write(self, point: Mapping[str, float]) -> None:
-        self._file.write(json.dumps(point).encode() + b"\n")
-        self._file.flush()
+        """Append a line; where there is no room for it (OSError), the lines before it stay whole."""
+        length, line = self._file.tell(), json.dumps(point).encode() + b"\n"
+        try:
+            if self._file.write(line) != len(line):
+                raise OSError(errno.ENOSPC, "No space left on device", str(self._path))
+        except OSError:
+            self._file.truncate(length)
+            raise
 
     def sync(self) -> int:
         """Make what was written durable; returns the file's length in bytes."""
@@ -173,7 +171,12 @@ class MetricsLog:
         return self._file.tell()
 
     def rewind(self, length: int) -> None:
-        """Drop what was written after the file had `length` bytes."""
+        """Drop what was written after the file had `length` bytes; raises UserError where it has fewer."""
+        if self._file.seek(0, os.SEEK_END) < length:
+            raise UserError(
+                f"{self._path} has lost lines since the checkpoint was saved: {self._file.tell():,} of {length:,} "
+                f"bytes are left. Remove {self._path.parent} to begin anew."
+            )
         self._file.truncate(length)
         self._file.seek(length)
 
@@ -181,11 +184,33 @@ class MetricsLog:
         self._file.close()
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Write a file so that a reader finds the old content or the new, never a part."""
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary name to write to: at the end it is synced and takes the file's place, after an error it is removed.
+
+    A reader finds the old content or the new, never a part.
+    """
     temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    temporary.unlink(missing_ok=True)  # in a folder from elsewhere it could be a link, and would be written through
+    try:
+        yield temporary
+        sync(temporary)
+        temporary.replace(path)
+        sync(path.parent)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def write_atomically(path: Path, text: str) -> None:
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def sync(path: Path) -> None:
+    """Have the operating system write a file's content, or a folder's entries, to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

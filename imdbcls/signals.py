@@ -9,8 +9,11 @@ from imdbcls.console import say
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
 
 
-class Interrupted(Exception):
-    """The run was asked to stop, and what it needs to continue is saved."""
+class Interrupted(BaseException):
+    """The run was asked to stop, and what it needs to continue is saved.
+
+    No Exception, like KeyboardInterrupt: it may be raised inside a library that would swallow one.
+    """
 
     def __init__(self, signal_number: int) -> None:
         super().__init__(f"stopped by {signal.Signals(signal_number).name}; the same command continues it")
@@ -22,16 +25,30 @@ class StopRequest:
 
     def __init__(self) -> None:
         self.signal_number: int | None = None
+        self._at_once = False
 
     def note(self, signal_number: int, _frame: object) -> None:
-        if self.signal_number is None:  # a second signal changes nothing: the first is being obeyed
-            self.signal_number = signal_number
-            say(f"{signal.Signals(signal_number).name}: finishing the step and saving ...")
+        if self.signal_number is not None:  # a second signal changes nothing: the first is being obeyed
+            return
+        self.signal_number = signal_number
+        say(f"{signal.Signals(signal_number).name}: {'stopping' if self._at_once else 'finishing the step'} ...")
+        if self._at_once:
+            self.obey()
 
     def obey(self) -> None:
         """Raise Interrupted if a stop was asked for: call it only where nothing is half done."""
         if self.signal_number is not None:
             raise Interrupted(self.signal_number)
+
+    @contextmanager
+    def at_once(self) -> Iterator[None]:
+        """Raise Interrupted from any point of the block: for long work that leaves nothing half done."""
+        self._at_once = True
+        try:
+            self.obey()
+            yield
+        finally:
+            self._at_once = False
 
 
 @contextmanager

@@ -4,8 +4,9 @@ validate → build → fit → score the test split once → `result.json`. Noth
 is known to be sound.
 """
 
+import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -16,43 +17,65 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
+from imdbcls import limits
 from imdbcls.console import quiet_libraries, say
 from imdbcls.errors import UserError
 from imdbcls.fast.process import tune_process
 from imdbcls.overrides import answer_command, resolve
 from imdbcls.runs import RunFolder, run_name
-from imdbcls.signals import Interrupted, stop_requests
+from imdbcls.signals import Interrupted, StopRequest, stop_requests
 from imdbcls.sweep import Sweep
 from imdbcls.validate import validate
 
 LATENCY_DOCUMENTS = 50  # timed one by one after the test split is scored
+
+HYDRA_TARGET = re.compile(r"""_target_["']?\s*[=:]\s*["']?([^"',}\s]*)""")
 
 sweep = Sweep()
 
 
 @hydra.main(version_base="1.3", config_path="pkg://imdbcls.conf", config_name="config")
 def main(cfg: DictConfig) -> None:
+    hydra_config = HydraConfig.get()
+    if hydra_config.mode is RunMode.MULTIRUN and hydra_config.launcher._target_.endswith("BasicLauncher"):
+        run_in_sweep(cfg, hydra_config.job.override_dirname)
+        return
     try:
         config = resolve(cfg)
         validate(config)
-        if HydraConfig.get().mode is RunMode.MULTIRUN and HydraConfig.get().launcher._target_.endswith("BasicLauncher"):
-            run_in_sweep(config)
-        else:
-            train(config)
+        train(config)
     except UserError as error:
         say(f"imdbcls: {error}")
         sys.exit(2)
 
 
-def run_in_sweep(config: Mapping[str, Any]) -> None:
-    """Run one job of a multirun apart, after doing here once what all its jobs share: imports and reading the data."""
-    folder = run_folder(config)
-    if folder.finished() is None:
-        prepare_process()
-        from imdbcls import build, report  # noqa: F401  (all modules now: every job runs the code of the sweep's start)
+def refuse_foreign_targets(arguments: Sequence[str]) -> None:
+    """Refuse what Hydra itself would build before `main` is called: a launcher, sweeper or callback from elsewhere."""
+    for argument in arguments:
+        for target in HYDRA_TARGET.findall(argument) if "hydra" in argument else ():
+            if not target.startswith(("hydra._internal.", "hydra_plugins.")):
+                say(f"imdbcls: {argument} is refused: Hydra's own parts come from hydra and hydra_plugins alone.")
+                sys.exit(2)
 
-        build.build_corpus(config)
-    sweep.run(folder.path.name, partial(train, config), folder.result)
+
+def run_in_sweep(cfg: DictConfig, overrides: str) -> None:
+    """Run one job of a multirun apart, after doing here once what all its jobs share: imports and reading the data."""
+    try:
+        config = resolve(cfg)
+        validate(config)
+    except UserError as error:
+        sweep.failed(overrides, error)
+        return
+    folder = run_folder(config)
+
+    def prepare() -> None:
+        if folder.finished() is None:
+            prepare_process()
+            from imdbcls import build, report  # noqa: F401  (all modules now: jobs run the code of the sweep's start)
+
+            build.build_corpus(config)
+
+    sweep.run(folder.path.name, prepare, partial(train, config), folder.result)
 
 
 def prepare_process() -> None:
@@ -75,27 +98,27 @@ def train(config: Mapping[str, Any]) -> dict[str, Any]:
             return result
         folder.write_config(config)
         prepare_process()
-        return fit_and_score(config, folder)
+        with stop_requests() as stop:
+            return fit_and_score(config, folder, stop)
 
 
-def fit_and_score(config: Mapping[str, Any], folder: RunFolder) -> dict[str, Any]:
+def fit_and_score(config: Mapping[str, Any], folder: RunFolder, stop: StopRequest) -> dict[str, Any]:
     """Build, fit, score and record one run; an end before the end is recorded too, and raised."""
     from imdbcls import build, report
     from imdbcls.scoring import measure_latency
 
-    with stop_requests() as stop, recording_failures(config, folder):
-        hardware = build.build_hardware(config)
-        corpus = build.build_corpus(config)
-        stop.obey()
-        backbone = build.build_backbone(config)
-        backbone.save(folder.backbone)
-        model = build.build_model(config, backbone, len(corpus.label_names))
-        validation = build.build_scored_split(config, backbone, corpus.validation)
-        test = build.build_scored_split(config, backbone, corpus.test)
-        trainer = build.build_trainer(config, folder, hardware, backbone, model, corpus.train, validation, test, stop)
-        stop.obey()
-        report.announce(config, folder, corpus, trainer)
-        resumed_step = trainer.resume_last()
+    with recording_failures(config, folder):
+        with stop.at_once():  # nothing is learnt yet
+            hardware = build.build_hardware(config)
+            corpus = build.build_corpus(config)
+            backbone = build.build_backbone(config)
+            backbone.save(folder.backbone)
+            model = build.build_model(config, backbone, len(corpus.label_names))
+            validation = build.build_scored_split(config, backbone, corpus.validation)
+            test = build.build_scored_split(config, backbone, corpus.test)
+            trainer = build.build_trainer(config, folder, hardware, backbone, model, corpus, validation, test, stop)
+            report.announce(config, folder, corpus, backbone, trainer)
+            resumed_step = trainer.resume_last()
         with build.build_tracker(config, folder, resumed_step) as tracker:
             try:
                 trainer.fit(tracker)
@@ -125,21 +148,40 @@ def fit_and_score(config: Mapping[str, Any], folder: RunFolder) -> dict[str, Any
 
 @contextmanager
 def recording_failures(config: Mapping[str, Any], folder: RunFolder) -> Iterator[None]:
-    """Write a `result.json` for a run that ends early: `interrupted` exits the process, `failed` raises."""
-    from imdbcls import report
+    """Write a `result.json` for a run that ends early: `interrupted` exits the process, `failed` raises.
 
+    What the machine is to blame for (no memory, no room on the disk) is raised as UserError.
+    """
     try:
         yield
     except Interrupted as error:
-        folder.write_result(report.failed_result(config, folder, "interrupted", error))
+        record_end(config, folder, "interrupted", error)
         say(f"{folder.path.name}: {error}.")
         sys.exit(error.exit_code)
-    except Exception as error:
-        folder.write_result(report.failed_result(config, folder, "failed", error))
+    except (Exception, SystemExit) as error:
+        explained = limits.explain(error)
+        record_end(config, folder, "failed", explained or error)
+        if explained is not None:
+            raise explained from error
         raise
 
 
-if __name__ == "__main__":
+def record_end(config: Mapping[str, Any], folder: RunFolder, status: str, error: BaseException) -> None:
+    from imdbcls import report
+
+    try:
+        folder.write_result(report.failed_result(config, folder, status, error))
+    except OSError as problem:
+        say(f"{folder.path}/result.json could not be written: {problem}.")
+
+
+def command() -> None:
+    """What the command line runs; it ends the process."""
+    refuse_foreign_targets(sys.argv[1:])
     answer_command(sys.argv[1:])
     main()
     sys.exit(sweep.conclude())
+
+
+if __name__ == "__main__":
+    command()

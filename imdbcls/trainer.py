@@ -5,8 +5,10 @@ The trainer receives finished objects and knows no configuration. `Trainer.step`
 
 import math
 import time
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,9 +17,11 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from imdbcls import checkpoint, optim
-from imdbcls.console import say
+from imdbcls.console import say, warn
 from imdbcls.data.batches import Batch, EvalBatches, TrainBatches
 from imdbcls.device import Hardware, seed_everything_at
+from imdbcls.errors import UserError
+from imdbcls.limits import is_out_of_memory
 from imdbcls.metrics import metrics_of
 from imdbcls.model import Classifier
 from imdbcls.progress import Progress
@@ -27,7 +31,7 @@ from imdbcls.signals import Interrupted, StopRequest
 from imdbcls.tracking import Tracker
 
 
-class NonFiniteError(RuntimeError):
+class NonFiniteError(UserError):
     """The loss or the gradient is no longer a number; nothing was saved since."""
 
 
@@ -39,6 +43,7 @@ class Window:
     documents: int = 0
     tokens: int = 0
     seconds: float = 0.0
+    grad_norm: float = math.nan  # of the last step
 
 
 @dataclass
@@ -54,11 +59,13 @@ class TrainState:
     tokens: int = 0  # real ones, without padding
     train_seconds: float = 0.0  # spent in steps: neither scoring nor saving
     log_bytes: int = 0  # length of metrics.jsonl
+    micro_batch_size: int = 0  # as asked for, or less where memory did not suffice
 
 
 class Trainer:
     """Fit a model and keep its best weights by validation accuracy.
 
+    `identity` is what a checkpoint must have in common with this run to be continued by it, as plain JSON values.
     `micro_batch_size` documents go through the model at a time and their gradients add up to those of the batch's mean
     loss: it changes memory and time, not what is learnt. `watched_test_batches` is scored after each epoch where given,
     for the record only. Random numbers depend on `seed` and the step alone.
@@ -74,6 +81,7 @@ class Trainer:
         train_batches: TrainBatches,
         validation_batches: EvalBatches,
         watched_test_batches: EvalBatches | None,
+        identity: Mapping[str, Any],
         epochs: int,
         seed: int,
         micro_batch_size: int,
@@ -92,9 +100,9 @@ class Trainer:
         self.train_batches = train_batches
         self.validation_batches = validation_batches
         self.watched_test_batches = watched_test_batches
+        self.identity = dict(identity)
         self.epochs = epochs
         self.seed = seed
-        self.micro_batch_size = micro_batch_size
         self.max_grad_norm = math.inf if max_grad_norm is None else max_grad_norm
         self.log_every = log_every
         self.checkpoints = checkpoints
@@ -105,7 +113,7 @@ class Trainer:
         self.num_steps = epochs * train_batches.steps_per_epoch
         self.parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
         self.loss = nn.CrossEntropyLoss(reduction="sum")
-        self.state = TrainState()
+        self.state = TrainState(micro_batch_size=micro_batch_size)
         self.window = Window()
         self.best_validation: Predictions | None = None  # unless an earlier process made them
 
@@ -119,13 +127,14 @@ class Trainer:
         last_save = time.monotonic()
         try:
             while self.state.epoch < self.epochs:
-                steps_done = self.state.step - self.state.epoch * self.train_batches.steps_per_epoch
+                epoch_start = self.state.epoch * self.train_batches.steps_per_epoch
+                steps_done = self.state.step - epoch_start
                 for batch in self.train_batches.epoch(self.state.epoch, start_step=steps_done):
                     started = time.perf_counter()
                     loss, grad_norm = self.step(batch)
-                    self.count(batch, loss, time.perf_counter() - started)
-                    if self.state.step % self.log_every == 0:
-                        self.log_window(tracker, grad_norm)
+                    self.count(batch, loss, grad_norm, time.perf_counter() - started)
+                    if self.state.step < epoch_start + self.train_batches.steps_per_epoch:  # its last: finish_epoch
+                        self.log(tracker, self.train_figures())
                     self.stop.obey()
                     if time.monotonic() - last_save > self.save_every_seconds:
                         self.save()
@@ -137,25 +146,54 @@ class Trainer:
             raise
         finally:
             self.progress.close()
-        self.model.load_state_dict(checkpoint.load(self.checkpoints / "best").tensors["model"])
+        self.model.load_state_dict(self.best().tensors["model"])
+        checkpoint.forget_previous(self.checkpoints / "last")
 
     def step(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """One optimizer step; returns the batch's mean loss and the gradient's norm before clipping, on the device."""
-        seed_everything_at(self.seed, self.state.step)
-        loss_sum = torch.zeros((), device=self.hardware.device)
-        for micro_batch in batch.split(self.micro_batch_size):
-            on_device = micro_batch.to(self.hardware.device)
-            with self.hardware.autocast():
-                logits_BC = self.model(on_device.input_ids_BT, on_device.mask_BT)
-            loss = self.loss(logits_BC, on_device.labels_B) / len(batch)
-            loss.backward()
-            loss_sum += loss.detach()
+        loss_sum = self.backward(batch)
+        while loss_sum is None:
+            self.halve_micro_batch(len(batch))
+            loss_sum = self.backward(batch)
         grad_norm = clip_grad_norm_(self.parameters, self.max_grad_norm)
         self.require_finite(loss_sum, grad_norm)
         self.optimizer.step()
         self.schedule.step()
         self.optimizer.zero_grad(set_to_none=True)
         return loss_sum, grad_norm
+
+    def backward(self, batch: Batch) -> Tensor | None:
+        """Add up the gradient of the batch's mean loss, a micro-batch at a time, and return that loss.
+
+        Returns None where memory did not suffice; nothing then keeps the tensors of the attempt but the gradients.
+        """
+        seed_everything_at(self.seed, self.state.step)
+        loss_sum = torch.zeros((), device=self.hardware.device)
+        try:
+            for micro_batch in batch.split(self.state.micro_batch_size):
+                on_device = micro_batch.to(self.hardware.device)
+                with self.hardware.autocast():
+                    logits_BC = self.model(on_device.input_ids_BT, on_device.mask_BT)
+                loss = self.loss(logits_BC, on_device.labels_B) / len(batch)
+                loss.backward()
+                loss_sum += loss.detach()
+        except (RuntimeError, MemoryError) as error:
+            if self.state.micro_batch_size == 1 or not is_out_of_memory(error):
+                raise
+            return None
+        return loss_sum
+
+    def halve_micro_batch(self, num_documents: int) -> None:
+        """Take back a step that memory did not suffice for, so that it is begun anew with half as many at a time."""
+        self.optimizer.zero_grad(set_to_none=True)
+        if self.hardware.device.type == "cuda":
+            torch.cuda.empty_cache()
+        tried = min(self.state.micro_batch_size, num_documents)
+        self.state.micro_batch_size = (tried + 1) // 2
+        warn(
+            f"step {self.state.step + 1}: not enough memory for {tried} documents at a time, from here on "
+            f"{self.state.micro_batch_size}; a step's gradient is still that of {num_documents} documents."
+        )
 
     def require_finite(self, loss: Tensor, grad_norm: Tensor) -> None:
         if not (math.isfinite(loss.item()) and math.isfinite(grad_norm.item())):
@@ -169,7 +207,7 @@ class Trainer:
     def learning_rate(self) -> float:
         return self.optimizer.param_groups[0]["lr"]
 
-    def count(self, batch: Batch, loss: Tensor, seconds: float) -> None:
+    def count(self, batch: Batch, loss: Tensor, grad_norm: Tensor, seconds: float) -> None:
         state, window = self.state, self.window
         state.step += 1
         state.documents += len(batch)
@@ -179,25 +217,28 @@ class Trainer:
         window.documents += len(batch)
         window.tokens += batch.num_tokens
         window.seconds += seconds
+        window.grad_norm = grad_norm.item()
         self.progress.step(state.step, state.epoch + 1)
 
-    def log_window(self, tracker: Tracker, grad_norm: Tensor) -> None:
+    def train_figures(self) -> dict[str, float]:
+        """What the window saw, where a point of it is due, and a new window; else nothing."""
+        if self.state.step % self.log_every:
+            return {}
         window, self.window = self.window, Window()
         loss = sum(loss.item() for loss in window.losses) / len(window.losses)
         documents_per_second = window.documents / window.seconds
-        self.log(
-            tracker,
-            {
-                "train/loss": loss,
-                "train/lr": self.learning_rate,
-                "train/grad_norm": grad_norm.item(),
-                "train/documents_per_second": documents_per_second,
-                "train/tokens_per_second": window.tokens / window.seconds,
-            },
-        )
         self.progress.logged(loss, documents_per_second)
+        return {
+            "train/loss": loss,
+            "train/lr": self.learning_rate,
+            "train/grad_norm": window.grad_norm,
+            "train/documents_per_second": documents_per_second,
+            "train/tokens_per_second": window.tokens / window.seconds,
+        }
 
-    def log(self, tracker: Tracker, figures: dict[str, float]) -> None:
+    def log(self, tracker: Tracker, figures: Mapping[str, float]) -> None:
+        if not figures:
+            return
         point = {"step": self.state.step, "epoch": self.state.step / self.train_batches.steps_per_epoch, **figures}
         self.metrics_log.write(point)
         tracker.log(point)
@@ -212,7 +253,7 @@ class Trainer:
             for split, predictions in scored.items()
             for name, value in metrics_of(predictions).items()
         }
-        self.log(tracker, figures)
+        self.log(tracker, {**self.train_figures(), **figures})  # one point, so that each step has one
         state = self.state
         state.epoch += 1
         accuracy, loss = figures["val/accuracy"], figures["val/loss"]
@@ -221,16 +262,17 @@ class Trainer:
             self.best_validation = scored["val"]
             best = {"step": state.step, "epoch": state.epoch, **figures}
             checkpoint.save(self.checkpoints / "best", {"model": self.model.state_dict()}, best)
+            checkpoint.forget_previous(self.checkpoints / "best")
         self.save()
 
     def score(self, split: str, batches: EvalBatches) -> Predictions:
-        """The model's predictions on a split; raises Interrupted between batches where a signal asked to stop."""
+        """The model's predictions on a split; raises Interrupted where a signal asks to stop."""
 
         def on_progress(done: int, total: int) -> None:
             self.progress.evaluating(split, done, total)
-            self.stop.obey()
 
-        return score(self.model, batches, self.hardware, on_progress)
+        with self.stop.at_once():  # a batch may take long, and scoring leaves nothing half done
+            return score(self.model, batches, self.hardware, on_progress)
 
     def save(self) -> None:
         """Write checkpoints/last: weights, optimizer, schedule, and where the training stands."""
@@ -238,6 +280,7 @@ class Trainer:
         tensors, settings = optim.state_of(self.optimizer)
         window = {**vars(self.window), "losses": [loss.item() for loss in self.window.losses]}
         state = {
+            "identity": self.identity,
             "train": asdict(self.state),
             "window": window,
             "optimizer": settings,
@@ -247,17 +290,37 @@ class Trainer:
 
     def resume(self, saved: checkpoint.Checkpoint) -> None:
         """Stand exactly where a checkpoint was saved; what was logged after it is dropped from the record."""
-        self.model.load_state_dict(saved.tensors["model"])
-        optim.load_state(self.optimizer, saved.tensors["optimizer"], saved.state["optimizer"])
-        self.schedule.load_state_dict(saved.state["schedule"])
-        self.state = TrainState(**saved.state["train"])
-        losses = [torch.tensor(loss) for loss in saved.state["window"]["losses"]]
-        self.window = Window(**{**saved.state["window"], "losses": losses})
+        checkpoint.require_identity(saved, self.identity)
+        try:
+            self.model.load_state_dict(saved.tensors["model"])
+            optim.load_state(self.optimizer, saved.tensors["optimizer"], saved.state["optimizer"])
+            self.schedule.load_state_dict(saved.state["schedule"])
+            self.state = TrainState(**saved.state["train"])
+            losses = [torch.tensor(loss) for loss in saved.state["window"]["losses"]]
+            self.window = Window(**{**saved.state["window"], "losses": losses})
+            epochs_done = self.state.step / self.train_batches.steps_per_epoch
+            assert 0 <= self.state.epoch <= epochs_done <= min(self.state.epoch + 1, self.epochs), "the step"
+        except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, AssertionError) as error:
+            raise checkpoint.CheckpointError(f"{saved.folder} does not fit this run: {error}.") from error
+        if self.state.best_epoch > 0:
+            self.best()
         self.metrics_log.rewind(self.state.log_bytes)
+
+    def best(self) -> checkpoint.Checkpoint:
+        """The best weights so far; raises CheckpointError where they are not there, or are those of another epoch."""
+        saved = checkpoint.newest(self.checkpoints / "best", self.model.state_dict())
+        # After a kill between the two saves of an epoch's end, the best weights may be ahead of the last checkpoint.
+        possible = range(self.state.best_epoch, self.state.epoch + 2)
+        if saved is None or saved.state.get("epoch") not in possible:
+            raise checkpoint.CheckpointError(
+                f"{self.checkpoints / 'best'} does not hold the best weights so far, of epoch {self.state.best_epoch}. "
+                f"Remove {self.checkpoints.parent} to begin anew."
+            )
+        return saved
 
     def resume_last(self) -> int | None:
         """Continue from the newest checkpoint that verifies; returns its step, or None where there is none."""
-        saved = checkpoint.newest(self.checkpoints / "last")
+        saved = checkpoint.newest(self.checkpoints / "last", self.model.state_dict())
         if saved is None:
             self.metrics_log.rewind(0)
             return None

@@ -64,7 +64,7 @@ BAD = {
     "half a result": (lambda run: (run / "result.json").write_text('{"status": "do'), "result.json is damaged"),
     "a list": (lambda run: (run / "result.json").write_text("[1]"), "result.json is damaged"),
     "too deep": (lambda run: (run / "result.json").write_text("[" * 200_000), "result.json is damaged"),
-    "too long": (lambda run: (run / "result.json").write_text(" " * (3 << 20)), "at most"),
+    "too long": (lambda run: (run / "result.json").write_text(" " * (17 << 20)), "at most"),
     "bytes": (lambda run: (run / "result.json").write_bytes(b"\xff\xfe\x00"), "result.json is damaged"),
     "no seed": (lambda run: change_result(run, seed="zero"), "no usable 'seed'"),
     "no group": (lambda run: change_result(run, group_hash=None), "no usable 'group_hash'"),
@@ -82,7 +82,7 @@ BAD = {
     "a pickle": (pickled, "predictions are damaged"),
     "link out": (link_elsewhere, "link to a file outside the study"),
     "run linked out": (replace_run_by_link, "link to a file outside the study"),
-    "pipe": (replace_by_pipe, "not a regular file"),
+    "pipe": (replace_by_pipe, "no regular file"),
     "twice the same id": (
         lambda run: change_column(run, "id", lambda ids: pa.array(["same"] * len(ids))),
         "name a document twice",

@@ -12,11 +12,7 @@ from imdbcls.comparison.groups import read_study
 from imdbcls.comparison.page import page_html
 from imdbcls.comparison.report import compare_study
 from imdbcls.comparison.tables import tables_of
-
-try:
-    from imdbcls.tracking import log_comparison, unique
-except ImportError:
-    from imdbcls.comparison._tracking_addition import log_comparison, unique
+from imdbcls.tracking.comparison import log_comparison, settings_beside, unique
 
 
 def test_comparison_run_holds_tables_figures_and_page(tmp_path: Path) -> None:
@@ -25,7 +21,8 @@ def test_comparison_run_holds_tables_figures_and_page(tmp_path: Path) -> None:
     comparison, reading = compare_study(read_study(study), 0.003)
     figures = figures_of(comparison)
     tables = tables_of(comparison)
-    log_comparison("heads", study, tables, figures, page_html(comparison, figures, reading), "offline")
+    settings = settings_beside({}) | {"mode": "offline"}
+    log_comparison("heads", study, tables, figures, page_html(comparison, figures, reading), **settings)
 
     (run,) = (study / "wandb").glob("offline-run-*-comparison-heads")
     expected = (b"comparison/page", b"comparison/figures/differences", b"comparison/tables/ranking")

@@ -407,9 +407,10 @@ def test_read_texts_reads_the_test_split_of_a_run_and_runs_no_target(tmp_path: P
         "validation_limit": None,
         "test_limit": None,
     }
-    test = split(read(path)).test
-    assert read_texts({"data": data}) == dict(zip(test.ids, test.texts, strict=True))
+    corpus = split(read(path))
+    test = corpus.test
+    assert read_texts({"data": data}, corpus.split_hash) == dict(zip(test.ids, test.texts, strict=True))
     with pytest.raises(UserError, match="none of files, hub, imdb, sample"):
-        read_texts({"data": data | {"name": "evil"}})
+        read_texts({"data": data | {"name": "evil"}}, corpus.split_hash)
     with pytest.raises(UserError, match="does not fit data=files"):
-        read_texts({"data": data | {"source": {"_target_": "os.system", "command": "true"}}})
+        read_texts({"data": data | {"source": {"_target_": "os.system", "command": "true"}}}, corpus.split_hash)

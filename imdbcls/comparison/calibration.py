@@ -5,7 +5,8 @@ from typing import Any
 import numpy as np
 
 from imdbcls.comparison.groups import Group
-from imdbcls.comparison.scores import NUM_BINS, confidence_bin
+from imdbcls.comparison.scores import confidence_bin
+from imdbcls.metrics import NUM_CALIBRATION_BINS
 
 
 def reliability_curve(group: Group) -> list[dict[str, Any]]:
@@ -13,9 +14,9 @@ def reliability_curve(group: Group) -> list[dict[str, Any]]:
     confidence = group.probabilities_SNC.max(axis=2).ravel().astype(np.float64)
     right = group.correct_SN.ravel()
     bins = confidence_bin(confidence)
-    counts = np.bincount(bins, minlength=NUM_BINS)
-    confidences = np.bincount(bins, weights=confidence, minlength=NUM_BINS)
-    rights = np.bincount(bins, weights=right, minlength=NUM_BINS)
+    counts = np.bincount(bins, minlength=NUM_CALIBRATION_BINS)
+    confidences = np.bincount(bins, weights=confidence, minlength=NUM_CALIBRATION_BINS)
+    rights = np.bincount(bins, weights=right, minlength=NUM_CALIBRATION_BINS)
     return [
         {
             "confidence": float(confidences[i] / counts[i]),

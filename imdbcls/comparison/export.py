@@ -4,20 +4,9 @@ import csv
 import io
 import json
 import re
-from pathlib import Path
 from typing import Any
 
 from imdbcls.comparison.tables import Table, tables_of
-
-
-def write_file(path: Path, text: str) -> None:
-    """Write, then rename: a reader never sees half a file, and a link at `path` is replaced rather than followed."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.unfinished")
-    unfinished.unlink(missing_ok=True)
-    with unfinished.open("x", encoding="utf-8", newline="") as file:
-        file.write(text)
-    unfinished.replace(path)
 
 
 def json_text(comparison: dict[str, Any]) -> str:

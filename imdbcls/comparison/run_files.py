@@ -2,8 +2,8 @@
 
 import json
 import math
-import stat
 import unicodedata
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-import yaml
 
-MAX_JSON_BYTES = 2 << 20
-MAX_CONFIG_BYTES = 256 << 10
+from imdbcls.errors import UserError
+from imdbcls.untrusted import read_json, read_yaml, require_plain
+
 MAX_HISTORY_BYTES = 64 << 20
 MAX_PREDICTIONS_BYTES = 2 << 30
 MAX_DOCUMENTS = 2_000_000
@@ -24,7 +24,7 @@ MAX_ID_CHARACTERS = 200
 REQUIRED = {"seed": int, "head": str, "group_hash": str}
 
 
-class BadRun(ValueError):
+class BadRun(UserError):
     """A run that cannot be compared; the message is one sentence for the user."""
 
 
@@ -60,68 +60,50 @@ def is_run_folder(folder: Path) -> bool:
 
 def read_run(folder: Path, study: Path) -> Run:
     """Read and check one run. Raises `BadRun` with one sentence for anything missing, unfinished or damaged."""
-    result = read_result(inside(folder / "result.json", study, "result.json", MAX_JSON_BYTES))
-    predictions_file = inside(folder / "predictions" / "test.parquet", study, "test predictions", MAX_PREDICTIONS_BYTES)
+    result = read_part(folder / "result.json", study, read_json)
+    check_result(result)
     return Run(
         name=plain(folder.name),
         folder=folder,
         result=result,
-        config=read_config(inside(folder / "config.yaml", study, "config.yaml", MAX_CONFIG_BYTES)),
-        history=read_history(folder / "metrics.jsonl", study),
-        predictions=read_predictions(predictions_file),
+        config=read_part(folder / "config.yaml", study, read_yaml),
+        history=read_part(folder / "metrics.jsonl", study, read_history) if (folder / "metrics.jsonl").exists() else [],
+        predictions=read_part(folder / "predictions" / "test.parquet", study, read_predictions, "test predictions"),
     )
 
 
-def inside(path: Path, study: Path, what: str, max_bytes: int) -> Path:
-    """The path, if it is a regular file of at most `max_bytes` that really lies inside the study folder."""
+def read_part(path: Path, study: Path, read: Callable[[Path], Any], what: str = "") -> Any:
+    """What `read` finds in a file of the run that really lies inside the study folder."""
+    what = what or path.name
     try:
         resolved = path.resolve(strict=True)
     except (OSError, RuntimeError):
         raise BadRun(f"it has no {what}") from None
     if not resolved.is_relative_to(study.resolve()):
         raise BadRun(f"its {what} is a link to a file outside the study")
-    status = resolved.stat()
-    if not stat.S_ISREG(status.st_mode):
-        raise BadRun(f"its {what} is not a regular file")
-    if status.st_size > max_bytes:
-        raise BadRun(f"its {what} has {status.st_size:,} bytes; at most {max_bytes:,} are read")
-    return resolved
-
-
-def read_result(path: Path) -> dict[str, Any]:
     try:
-        result = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError):
-        raise BadRun("its result.json is damaged: not JSON") from None
-    if not isinstance(result, dict):
-        raise BadRun("its result.json is damaged: not a JSON object")
+        return read(resolved)
+    except BadRun:
+        raise
+    except UserError as error:
+        problem = plain(str(error).removeprefix(str(resolved)), 300).rstrip(".")
+        raise BadRun(f"its {what} is damaged: it {problem}") from error
+
+
+def check_result(result: dict[str, Any]) -> None:
+    """Refuse the `result.json` of a run that is not done, or one that lacks what comparing needs."""
     if result.get("status") != "done":
         raise BadRun(f"it is not finished (status {plain(str(result.get('status')), 40)!r})")
     for key, kind in REQUIRED.items():
         if not isinstance(result.get(key), kind) or isinstance(result.get(key), bool):
             raise BadRun(f"its result.json has no usable {key!r}")
-    return result
 
 
-def read_config(path: Path) -> dict[str, Any]:
-    try:
-        config = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, ValueError, RecursionError):
-        raise BadRun("its config.yaml is damaged: not YAML") from None
-    if not isinstance(config, dict):
-        raise BadRun("its config.yaml is damaged: not a mapping")
-    return config
-
-
-def read_history(path: Path, study: Path) -> list[dict[str, Any]]:
-    """The logged points; none where the file is missing, because curves are welcome but not needed to compare.
-
-    Lines that are not JSON objects are skipped: a killed run may leave half a line.
-    """
-    if not path.exists():
-        return []
+def read_history(path: Path) -> list[dict[str, Any]]:
+    """The logged points. Lines that are not JSON objects are skipped: a killed run may leave half a line."""
+    require_plain(path, MAX_HISTORY_BYTES)
     points = []
-    with inside(path, study, "metrics.jsonl", MAX_HISTORY_BYTES).open(encoding="utf-8", errors="replace") as file:
+    with path.open(encoding="utf-8", errors="replace") as file:
         for line in file:
             try:
                 point = json.loads(line)
@@ -134,6 +116,7 @@ def read_history(path: Path, study: Path) -> list[dict[str, Any]]:
 
 def read_predictions(path: Path) -> Predictions:
     """Read `predictions/test.parquet`; ids as text of at most 200 characters, sorted and unique."""
+    require_plain(path, MAX_PREDICTIONS_BYTES)
     try:
         # Ids stay dictionary-encoded while read, so that a small file cannot unfold into gigabytes of text.
         file = pq.ParquetFile(path, read_dictionary=["id"])

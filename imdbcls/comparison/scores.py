@@ -13,8 +13,8 @@ from scipy.stats import rankdata
 from imdbcls.comparison.groups import Group
 from imdbcls.comparison.run_files import Predictions
 from imdbcls.comparison.statistics import covariance_over, document_draws, mean_over_seeds
+from imdbcls.metrics import NUM_CALIBRATION_BINS
 
-NUM_BINS = 15
 SMALLEST_PROBABILITY = 1e-12
 
 
@@ -71,14 +71,14 @@ def auroc_placements(predictions: Predictions) -> np.ndarray:
 def calibration_gaps(predictions: Predictions) -> np.ndarray:
     """Right (0 or 1) less confidence, in the column of the document's confidence bin; 15 bins of equal width."""
     confidence = predictions.probabilities_NC.max(axis=1)
-    gaps = np.zeros((len(confidence), NUM_BINS))
+    gaps = np.zeros((len(confidence), NUM_CALIBRATION_BINS))
     gap = (predictions.predictions == predictions.labels) - confidence
     gaps[np.arange(len(confidence)), confidence_bin(confidence)] = gap
     return gaps
 
 
 def confidence_bin(confidence: np.ndarray) -> np.ndarray:
-    return np.clip(np.ceil(confidence * NUM_BINS).astype(int) - 1, 0, NUM_BINS - 1)
+    return np.clip(np.ceil(confidence * NUM_CALIBRATION_BINS).astype(int) - 1, 0, NUM_CALIBRATION_BINS - 1)
 
 
 def brier(predictions: Predictions) -> np.ndarray:

@@ -7,12 +7,16 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 
-def read_texts(config: Mapping[str, Any]) -> dict[str, str]:
+def read_texts(config: Mapping[str, Any], split_hash: str) -> dict[str, str]:
     """Return id → text of the test split of the run with this resolved configuration (its `config.yaml`).
 
-    The source is found by `config["data"]["name"]` among the project's own and never by `_target_`, so a run
-    folder from elsewhere cannot name code to run. Raises UserError for a source that is not the project's,
-    for keys that do not fit it, and for data that cannot be read any more.
+    A run folder may come from elsewhere. So the source is found by `config["data"]["name"]` among the project's own
+    and never by `_target_`: it cannot name code to run. Texts are returned only if all documents found here hash to
+    the run's `split_hash`: it cannot have other files of this machine shown as its documents. The network is not
+    asked: a hub's data set comes from the cache.
+
+    Raises UserError for a source that is not the project's, for keys that do not fit it, for data that cannot be read
+    any more, and for documents that are not the run's.
     """
     import inspect
 
@@ -23,6 +27,7 @@ def read_texts(config: Mapping[str, Any]) -> dict[str, str]:
     from imdbcls.data.sample import read_sample
     from imdbcls.data.splits import SPLIT_SETTINGS, make_corpus
     from imdbcls.errors import UserError
+    from imdbcls.hub import offline
 
     readers: dict[str, Callable[..., Source]] = {
         "files": read_files,
@@ -30,14 +35,18 @@ def read_texts(config: Mapping[str, Any]) -> dict[str, str]:
         "imdb": read_imdb,
         "sample": read_sample,
     }
-    data = config["data"]
-    if data["name"] not in readers:
-        raise UserError(f"data.name={data['name']!r} is none of {', '.join(readers)}; its texts cannot be read here.")
-    reader = readers[data["name"]]
-    arguments = {key: value for key, value in data["source"].items() if not key.startswith("_")}
+    data: Any = config.get("data")
+    name = data.get("name") if isinstance(data, dict) else None
+    if not isinstance(name, str) or name not in readers:
+        raise UserError(f"data.name={name!r} is none of {', '.join(readers)}; its texts cannot be read here.")
+    reader = readers[name]
     try:
+        arguments = {key: value for key, value in data["source"].items() if not key.startswith("_")}
         inspect.signature(reader).bind(**arguments)
-        corpus = make_corpus(reader(**arguments), **{key: data[key] for key in SPLIT_SETTINGS})
-    except (TypeError, KeyError) as error:
-        raise UserError(f"The run's data section does not fit data={data['name']}: {error}.") from error
+        with offline():
+            corpus = make_corpus(reader(**arguments), **{key: data[key] for key in SPLIT_SETTINGS})
+    except (AttributeError, TypeError, KeyError) as error:
+        raise UserError(f"The run's data section does not fit data={name}: {error}.") from error
+    if corpus.split_hash != split_hash:
+        raise UserError("The documents found here are not those of the run: their split_hash differs.")
     return dict(zip(corpus.test.ids, corpus.test.texts, strict=True))

@@ -33,9 +33,11 @@ def read_hub(
     configuration, split or column.
     """
     import datasets
+    from huggingface_hub import constants
 
     try:
-        with _offline_unless(Path(path).exists() or reaches_hub()):
+        # A folder here may name files elsewhere, so it is no exception where the network is forbidden.
+        with _offline_unless(not constants.HF_HUB_OFFLINE and (Path(path).exists() or reaches_hub())):
             loaded = datasets.load_dataset(path, config)
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
         raise UserError(_explain(path, error)) from error

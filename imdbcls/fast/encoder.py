@@ -22,14 +22,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPoolingAndCrossAtte
 from imdbcls.fast.attention import KeyMask, attention_backward, attention_forward
 from imdbcls.fast.dropout import DropoutMasks
 
-_MODEL_TYPES = {"bert", "roberta", "xlm-roberta", "camembert"}
-
-
-class Acceleration(NamedTuple):
-    """What `accelerate` did, to tell the user."""
-
-    active: bool
-    reason: str
+_MODEL_TYPES = {"bert", "roberta"}
 
 
 class _Shape(NamedTuple):
@@ -59,16 +52,18 @@ class _Weights(NamedTuple):
     norm2_bias_H: Tensor
 
 
-def accelerate(encoder: PreTrainedModel) -> Acceleration:
+def accelerate(encoder: PreTrainedModel) -> str | None:
     """Replace `encoder.forward` by the fast path where it applies, in place; parameters are untouched.
 
-    Returns whether it did and why not. An encoder that is not known keeps its own `forward`.
+    Returns None, or the reason why training does not take the fast path, in words for the user: an encoder that is not
+    known keeps its own `forward`.
     """
     reason = _why_not(encoder)
-    if reason is not None:
-        return Acceleration(False, reason)
-    encoder.forward = MethodType(_forward, encoder)
-    return Acceleration(True, f"fast CPU path for {encoder.config.model_type}")
+    if reason is None:
+        encoder.forward = MethodType(_forward, encoder)
+        if encoder.config.attention_probs_dropout_prob > 0:
+            return "attention dropout is above 0, so training takes the library's layers and only scoring the fast ones"
+    return reason
 
 
 def _why_not(encoder: PreTrainedModel) -> str | None:

@@ -1,0 +1,97 @@
+"""What a configuration may have built: `_target_` names what Hydra calls, so only the project's own are let through.
+
+Hydra refuses some names itself, but neither `torch.load` nor `pandas.read_pickle`, which run what a file says.
+"""
+
+import ast
+import re
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+# What may be built, by the place of its `_target_`; anywhere else, and from anywhere else, only a plugin's.
+TARGETS = {
+    "backbone": re.compile(r"imdbcls\.backbone\.\w+_backbone"),
+    "head": re.compile(r"imdbcls\.heads\.\w+\.[A-Z]\w*"),
+    "data.source": re.compile(r"imdbcls\.data\.(\w+)\.read_\1"),
+    "optimizer": re.compile(r"(torch|imdbcls)\.optim\.[A-Z]\w*"),
+    "schedule": re.compile(r"imdbcls\.optim\.[a-z]\w*|torch\.optim\.lr_scheduler\.[A-Z]\w*"),
+    "tracker": re.compile(r"imdbcls\.tracking\.\w+\.\w*Tracker"),
+}
+# No plugins: with these named, any function of theirs could be called.
+NO_PLUGINS = {*sys.stdlib_module_names, "datasets", "hydra", "imdbcls", "joblib", "numpy", "omegaconf", "pandas"} | {
+    *("pyarrow", "safetensors", "sklearn", "scipy", "tokenizers", "torch", "transformers", "wandb", "yaml")
+}
+
+
+def foreign_targets(config: Any, path: str = "") -> Iterator[str]:
+    """Every `_target_` that is not one of those for its place, nor in a named plugin."""
+    plugins = config.get("plugins", []) if isinstance(config, Mapping) and not path else []
+    yield from _foreign_targets(config, path, tuple(plugins) if isinstance(plugins, list | tuple) else ())
+
+
+def _foreign_targets(node: Any, path: str, plugins: tuple[str, ...]) -> Iterator[str]:
+    if isinstance(node, Mapping):
+        for key, value in node.items():
+            place = f"{path}.{key}" if path else str(key)
+            if key == "_target_" and not is_allowed(path, value, plugins):
+                yield (
+                    f"{place}={shown(value)} is refused: allowed are, each in its own section, imdbcls's classes and "
+                    "functions, torch.optim's optimizers and schedulers, and packages named in plugins=[...]."
+                )
+            yield from _foreign_targets(value, place, plugins)
+    elif isinstance(node, list | tuple):
+        for index, value in enumerate(node):
+            yield from _foreign_targets(value, f"{path}[{index}]", plugins)
+
+
+def is_allowed(place: str, target: Any, plugins: tuple[str, ...]) -> bool:
+    if not isinstance(target, str):
+        return False
+    if target.split(".")[0] in plugins:
+        return True
+    if place not in TARGETS or not TARGETS[place].fullmatch(target):
+        return False
+    module, _, name = target.rpartition(".")
+    return target.startswith("torch.") or name in names_defined_in(module)
+
+
+def names_defined_in(module: str) -> set[str]:
+    """The classes and functions that one of the project's modules defines itself; what it imports does not count."""
+    if not re.fullmatch(r"imdbcls(\.\w+)+", module):
+        return set()
+    place = Path(__file__).parent.joinpath(*module.split(".")[1:])
+    source = next((path for path in (place.with_suffix(".py"), place / "__init__.py") if path.is_file()), None)
+    if source is None:
+        return set()
+    tree = ast.parse(source.read_text(encoding="utf-8"))
+    return {node.name for node in tree.body if isinstance(node, ast.ClassDef | ast.FunctionDef)}
+
+
+def wrong_plugins(config: Mapping[str, Any]) -> Iterator[str]:
+    """Plugins are the user's own packages: naming `os` would let a configuration call all that is in it."""
+    plugins = config.get("plugins", [])
+    if not isinstance(plugins, list | tuple):
+        yield f"plugins={shown(plugins)} is no list of packages."
+        return
+    for plugin in plugins:
+        if not isinstance(plugin, str) or not plugin.isidentifier() or plugin in NO_PLUGINS:
+            yield f"plugins={shown(plugin)} is refused: only packages of your own can be named."
+
+
+def interpolations(node: Any, path: str = "") -> Iterator[str]:
+    """A resolved configuration has none left; one in a file from elsewhere could read the environment."""
+    if isinstance(node, Mapping):
+        for key, value in node.items():
+            yield from interpolations(value, f"{path}.{key}" if path else str(key))
+    elif isinstance(node, list | tuple):
+        for index, value in enumerate(node):
+            yield from interpolations(value, f"{path}[{index}]")
+    elif isinstance(node, str) and "${" in node:
+        yield f"{path} still holds an interpolation, which is refused."
+
+
+def shown(value: Any) -> str:
+    text = "null" if value is None else str(value)
+    return text if len(text) <= 100 else text[:100] + "…"

@@ -1,0 +1,35 @@
+"""`tracker=none`: the run folder is the only record."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Self
+
+
+class NoTracker:
+    """The tracker of a run that is recorded in its folder only."""
+
+    def __init__(self, **_: Any) -> None:
+        pass
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def log(self, point: Mapping[str, float | int]) -> None:
+        pass
+
+    def log_test(
+        self,
+        labels: Sequence[int],
+        predictions: Sequence[int],
+        label_names: Sequence[str],
+        mistakes: Sequence[Mapping[str, Any]],
+    ) -> None:
+        pass
+
+    def finish(self, result: Mapping[str, Any]) -> None:
+        pass
+
+    def mark_interrupted(self) -> None:
+        pass

@@ -1,0 +1,146 @@
+"""`tracker=wandb`: mirrors a run to Weights & Biases; the run folder stays the record, and training never waits."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from imdbcls.tracking.server import PROBE_SECONDS
+from imdbcls.tracking.session import RunIdentity, Session
+
+
+class WandbTracker:
+    """One W&B run, opened by ``with``; leaving the block by an exception records it as failed.
+
+    ``mode`` is ``auto`` (online where a key is configured, else offline), ``online``, ``offline`` or ``disabled``.
+    ``folder`` is the study's folder: W&B writes to ``folder/wandb``. ``resumed_step`` is the optimizer step that a
+    resumed run continues from, None for a new run: points that W&B already has are then not sent twice.
+    ``connect_seconds`` and ``finish_seconds`` bound what a silent server can cost at the start and at the end.
+
+    A failure of W&B is said once and the training goes on; only ``mode=online`` without a key raises ``UserError``.
+    """
+
+    def __init__(
+        self,
+        *,
+        identity: RunIdentity,
+        config: Mapping[str, Any],
+        folder: Path,
+        resumed_step: int | None = None,
+        mode: str,
+        project: str,
+        entity: str | None,
+        connect_seconds: float,
+        finish_seconds: float,
+    ) -> None:
+        self._session = Session(
+            identity,
+            config,
+            folder,
+            resume=resumed_step is not None,
+            mode=mode,
+            project=project,
+            entity=entity,
+            connect_seconds=connect_seconds,
+            finish_seconds=finish_seconds,
+        )
+        self._resumed_step = resumed_step
+        self._sent_step = -1
+        self._interrupted = False
+
+    def __enter__(self) -> Self:
+        self._session.open()
+        run = self._session.run
+        if run is not None and run.offline:
+            self._sent_step = self._earlier_step(own_log=Path(run.dir).parent)
+        elif run is not None and run.resumed:
+            self._sent_step = run.step - 1
+        return self
+
+    def log(self, point: Mapping[str, float | int]) -> None:
+        """Sends one point of ``metrics.jsonl``; returns at once, and drops what W&B already has from an earlier part.
+
+        ``step`` is also W&B's own step, so that local viewers, which know no other axis, draw over it.
+        """
+        step = int(point["step"])
+        if self._session.run is not None and step > self._sent_step:
+            with self._session.guarded("did not take a point"):
+                self._session.run.log(dict(point), step=step)
+
+    def log_test(
+        self,
+        labels: Sequence[int],
+        predictions: Sequence[int],
+        label_names: Sequence[str],
+        mistakes: Sequence[Mapping[str, Any]],
+    ) -> None:
+        """Sends the confusion matrix, the scores of each class and the worst mistakes on the test split.
+
+        ``labels`` and ``predictions`` index ``label_names``; ``mistakes`` have ``id``, ``text``, ``label``,
+        ``prediction`` and ``probability`` (of the predicted class), the most confident first.
+        """
+        if self._session.run is None:
+            return
+        with self._session.guarded("did not take the test results"):
+            import wandb
+            from sklearn.metrics import precision_recall_fscore_support
+
+            scores = precision_recall_fscore_support(
+                labels, predictions, labels=range(len(label_names)), zero_division=0
+            )
+            for name, values in zip(("precision", "recall", "f1"), scores, strict=False):
+                self._session.run.summary.update(
+                    {f"test/{name}/{label_names[c]}": float(value) for c, value in enumerate(values)}
+                )
+            columns = ["id", "text", "label", "prediction", "probability"]
+            confusion = wandb.plot.confusion_matrix(
+                y_true=list(labels),
+                preds=list(predictions),
+                class_names=list(label_names),
+                title="Confusion matrix, test split",
+            )
+            table = wandb.Table([*columns], [[row[name] for name in columns] for row in mistakes])
+            views = {"view/test_confusion_matrix": confusion, "view/test_mistakes": table}
+            self._session.log_views(views, patience=0.5)
+
+    def finish(self, result: Mapping[str, Any]) -> None:
+        """Makes ``result.json`` the run's summary, in place of the last values of the curves that it does not name."""
+        if self._session.run is None:
+            return
+        with self._session.guarded("did not take the result"):
+            summary = self._session.run.summary
+            for name in list(summary.keys()):
+                if name.startswith(("train/", "val/")) and name not in result:
+                    del summary[name]
+            summary.update(dict(result))
+
+    def mark_interrupted(self) -> None:
+        """Records that the run was stopped from outside and may be continued."""
+        self._interrupted = True
+        if self._session.run is not None:
+            with self._session.guarded("did not take the interruption"):
+                self._session.run.mark_preempting()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._session.close(exit_code=int(kind is not None or self._interrupted))
+
+    def _earlier_step(self, own_log: Path) -> int:
+        """The last step in the logs that earlier processes of this run left here; a killed one's may lack its tail."""
+        if self._resumed_step is None:
+            return -1
+        last_step = -1
+        for log in self._session.logs():
+            if log.parent.resolve() == own_log.resolve():
+                continue
+            command = [sys.executable, "-m", "wandb", "leet", "inspect", str(log), "--summary", "--json"]
+            try:
+                answer = subprocess.run(command, capture_output=True, timeout=PROBE_SECONDS, check=True).stdout
+                last_step = max(last_step, json.loads(answer)["step"] or -1)
+            except (OSError, subprocess.SubprocessError, ValueError, KeyError):
+                last_step = max(last_step, self._resumed_step)
+        return last_step

@@ -1,0 +1,217 @@
+"""Opens one W&B run, online or offline, and closes it; neither takes longer than it was told, whatever W&B does."""
+
+import contextlib
+import glob
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from imdbcls.console import say, warn
+from imdbcls.errors import UserError
+from imdbcls.tracking.server import (
+    PROBE_SECONDS,
+    answers,
+    first_line,
+    set_environment,
+    stop_helper,
+    why_not_online,
+    within,
+)
+
+MODES = ("auto", "online", "offline", "disabled")
+# What is safe whatever W&B does, by the type of the job.
+KEPT = {
+    "train": "the run goes on and is recorded in its folder",
+    "comparison": "the comparison's own files are written all the same",
+}
+
+
+@dataclass(frozen=True)
+class RunIdentity:
+    """What W&B lists a run by; ``name`` is the run folder's name and the W&B id, so that a resumed run continues."""
+
+    study: str
+    name: str
+    job_type: str
+    tags: tuple[str, ...]
+
+
+class Session:
+    """One W&B run: ``run`` is wandb's own object between ``open`` and ``close``, and None where there is none.
+
+    The arguments are those of ``WandbTracker``; ``resume`` says whether an earlier run of the same name goes on.
+    """
+
+    def __init__(
+        self,
+        identity: RunIdentity,
+        config: Mapping[str, Any],
+        folder: Path,
+        *,
+        resume: bool,
+        mode: str,
+        project: str,
+        entity: str | None,
+        connect_seconds: float,
+        finish_seconds: float,
+    ) -> None:
+        if mode not in MODES:
+            raise UserError(f"tracker.mode={mode} is not known: use one of {', '.join(MODES)}.")
+        self.run: Any = None
+        self._identity = identity
+        self._config = dict(config)
+        self._folder = folder
+        self._resume = resume
+        self._mode = mode
+        self._project = project
+        self._entity = entity
+        self._connect_seconds = connect_seconds
+        self._finish_seconds = finish_seconds
+        self._warned = False
+        self._set_variables: list[str] = []
+
+    def open(self) -> None:
+        """Start the run; a failure is said and leaves ``run`` None. Raises UserError for mode online without a key."""
+        if self._mode == "disabled":
+            return
+        try:
+            self._open()
+        except BaseException as error:
+            self.run = None
+            self._clean_up()
+            if isinstance(error, UserError) or not isinstance(error, Exception):
+                raise
+            self._warn_once("could not be started", error)
+
+    def close(self, exit_code: int) -> None:
+        try:
+            if self.run is not None:
+                self._finish(exit_code)
+        finally:
+            self._clean_up()
+
+    def log_views(self, views: Mapping[str, Any], patience: float) -> None:
+        """Send tables, plots and pages; raises TimeoutError after ``patience`` times ``finish_seconds``."""
+        # For a table, wandb asks the server and waits for the answer.
+        if not self.run.offline and not answers(self.run.settings.base_url):
+            raise TimeoutError(f"{self.run.settings.base_url} does not answer")
+        within(patience * self._finish_seconds, lambda: self.run.log(dict(views)))
+
+    @contextlib.contextmanager
+    def guarded(self, what: str) -> Iterator[None]:
+        """What fails inside is said, once in a run's life, as `W&B {what}`, and is over with."""
+        try:
+            yield
+        except Exception as error:
+            self._warn_once(what, error)
+
+    def logs(self) -> Iterator[Path]:
+        """The W&B logs of this run's processes so far."""
+        return self._folder.glob(f"wandb/*run-*/run-{glob.escape(self._identity.name)}.wandb")
+
+    def _open(self) -> None:
+        self._set_variables = set_environment(self._folder.absolute() / "wandb")
+        import wandb
+
+        settings = wandb.setup(settings=wandb.Settings(silent=True)).settings
+        mode = self._choose_mode(settings)
+        self._folder.mkdir(parents=True, exist_ok=True)
+        if mode == "online":
+            problem = self._start_online(settings.base_url)
+            if problem is not None:
+                warn(f"W&B: {problem}; this run is logged offline. {self._hint()}")
+                mode = "offline"
+        if mode == "offline":
+            self.run = self._start("offline")
+
+    def _choose_mode(self, settings: Any) -> str:
+        """``auto`` resolved, without a question to the network or to the user; WANDB_MODE is heard."""
+        if self._mode == "offline":
+            return "offline"
+        if self._mode == "auto" and settings.mode in ("offline", "disabled"):
+            return str(settings.mode)
+        problem = why_not_online(settings)
+        if problem is None:
+            return "online"
+        if self._mode == "online":
+            raise UserError(f"W&B: {problem}: run `wandb login`, set WANDB_API_KEY or choose the mode auto.")
+        say(f"W&B: {problem}, so this run is logged offline. {self._hint()}")
+        return "offline"
+
+    def _start_online(self, url: str) -> str | None:
+        """Start the run on the server; returns why it could not be."""
+        if not answers(url, min(PROBE_SECONDS, self._connect_seconds)):
+            return f"{url} does not answer"
+        earlier_logs = set(self.logs())
+        try:
+            self.run = self._start("online")
+        except Exception as error:
+            stop_helper()
+            for log in set(self.logs()) - earlier_logs:  # empty, but viewers would list it
+                shutil.rmtree(log.parent, ignore_errors=True)
+            return first_line(error)
+        say(f"W&B: {self.run.url}")
+        return None
+
+    def _start(self, mode: Literal["online", "offline"]) -> Any:
+        import wandb
+
+        run = wandb.init(
+            mode=mode,
+            project=self._project,
+            entity=self._entity,
+            group=self._identity.study,
+            name=self._identity.name,
+            id=self._identity.name,
+            job_type=self._identity.job_type,
+            tags=self._identity.tags,
+            config=self._config,
+            dir=str(self._folder),
+            # A run begun anew takes the place of one with its id; only a resumed one is continued.
+            resume="allow" if self._resume else None,
+            reinit="finish_previous",
+            settings=wandb.Settings(
+                silent=True,
+                console="off",
+                disable_git=True,
+                disable_code=True,
+                save_code=False,
+                init_timeout=self._connect_seconds,
+                finish_timeout=self._finish_seconds,
+                finish_timeout_raises=True,
+                # A run killed from outside loses what was not flushed.
+                x_transaction_log_flush_interval=2.0,
+            ),
+        )
+        run.define_metric("step")
+        run.define_metric("*", step_metric="step")
+        return run
+
+    def _finish(self, exit_code: int) -> None:
+        run, self.run = self.run, None
+        try:
+            # wandb keeps to finish_timeout by itself, unless its helper process is stuck.
+            within(self._finish_seconds + 2, lambda: run.finish(exit_code=exit_code))
+        except Exception as error:
+            if run.offline:
+                self._warn_once("did not close its log", error)
+            else:
+                warn(f"W&B: not all was uploaded. Upload the rest: wandb sync --include-online {Path(run.dir).parent}")
+
+    def _hint(self) -> str:
+        logs = self._folder / "wandb"
+        return f"Look: wandb leet {logs}   Upload: wandb sync {logs}"
+
+    def _clean_up(self) -> None:
+        stop_helper()
+        for name in self._set_variables:
+            os.environ.pop(name, None)
+        self._set_variables = []
+
+    def _warn_once(self, what: str, error: Exception) -> None:
+        if not self._warned:
+            self._warned = True
+            warn(f"W&B {what} ({first_line(error)}); {KEPT[self._identity.job_type]}.")

@@ -1,0 +1,122 @@
+"""Reading files that may come from a stranger: bounded in size, never through a link, and nothing in them is resolved.
+
+Everything here raises UserError with the file and the reason. It imports nothing heavy.
+"""
+
+import json
+import os
+import stat
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from imdbcls.errors import UserError
+
+MAX_CONFIG_BYTES = 2**16  # a configuration is some 2 kB; parsing YAML is slow
+MAX_CONFIG_DEPTH = 32
+MAX_JSON_BYTES = 2**24
+MAX_HEADER_BYTES = 2**24  # the names and shapes of a tensor file; a large encoder's take 100 kB
+MAX_FILES = 10_000  # in a run folder
+
+
+def require_plain(path: Path, max_bytes: int | None = None) -> None:
+    """Refuse what is missing, a link, no regular file, or larger than it can honestly be."""
+    try:
+        status = path.lstat()
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} is missing.") from error
+    if not stat.S_ISREG(status.st_mode):
+        raise UserError(
+            f"{path} is {'a link' if stat.S_ISLNK(status.st_mode) else 'no regular file'}, which is refused."
+        )
+    if max_bytes is not None and status.st_size > max_bytes:
+        raise UserError(f"{path} has {status.st_size:,} bytes; at most {max_bytes:,} are read.")
+
+
+def require_no_links(folder: Path) -> None:
+    """Refuse a folder that holds a symbolic link, a device or a pipe anywhere below it: what is read lies inside it."""
+    if not folder.is_dir():
+        raise UserError(f"{folder} is no folder.")
+    seen = 0
+    for parent, folders, files in os.walk(folder):
+        seen += len(folders) + len(files)
+        if seen > MAX_FILES:
+            raise UserError(f"{folder} holds more than {MAX_FILES:,} files, and so is no run's.")
+        for name in folders + files:
+            path = Path(parent, name)
+            mode = path.lstat().st_mode
+            if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+                kind = "a link" if stat.S_ISLNK(mode) else "neither a file nor a folder"
+                raise UserError(f"{path} is {kind}, which is refused in a run folder.")
+
+
+def read_json(path: Path, max_bytes: int = MAX_JSON_BYTES) -> dict[str, Any]:
+    """A JSON object from a plain file."""
+    require_plain(path, max_bytes)
+    try:
+        content = json.loads(path.read_bytes())
+    except RecursionError as error:
+        raise UserError(f"{path} is nested too deeply to be read.") from error
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} is no JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{path} holds no JSON object.")
+    return content
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """A mapping of plain values from a YAML file. Aliases, tags and interpolations are refused: a run writes none."""
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    require_plain(path, MAX_CONFIG_BYTES)
+    try:
+        text = path.read_text(encoding="utf-8")
+        require_plain_yaml(path, text)
+        content = OmegaConf.to_container(OmegaConf.create(text), resolve=False)
+    except RecursionError as error:
+        raise UserError(f"{path} is nested too deeply to be read.") from error
+    except (OSError, yaml.YAMLError, OmegaConfBaseException, ValueError, TypeError, LookupError) as error:
+        if isinstance(error, UserError):
+            raise
+        raise UserError(f"{path} cannot be read as YAML: {' '.join(str(error).split())[:200]}") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{path} holds no configuration.")
+    return {str(key): value for key, value in content.items()}
+
+
+def require_plain_yaml(path: Path, text: str) -> None:
+    """Look at the text event by event, before anything is built from it that could be larger than the text."""
+    depth = 0
+    for event in yaml.parse(text, Loader=yaml.SafeLoader):
+        if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None) is not None:
+            raise UserError(f"{path} uses a YAML alias (line {event.start_mark.line + 1}), which is refused.")
+        if isinstance(event, yaml.ScalarEvent | yaml.CollectionStartEvent) and event.tag is not None:
+            raise UserError(
+                f"{path} uses the YAML tag {event.tag} (line {event.start_mark.line + 1}), which is refused."
+            )
+        if isinstance(event, yaml.ScalarEvent) and "${" in event.value:
+            raise UserError(
+                f"{path} holds an interpolation (line {event.start_mark.line + 1}), which is never resolved."
+            )
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > MAX_CONFIG_DEPTH:
+            raise UserError(f"{path} is nested more than {MAX_CONFIG_DEPTH} levels deep.")
+
+
+def tensor_shapes(path: Path) -> dict[str, tuple[int, ...]]:
+    """The shapes that a safetensors file announces, by name, without reading a tensor."""
+    require_plain(path)
+    try:
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            if not 2 <= length <= min(MAX_HEADER_BYTES, path.stat().st_size - 8):
+                raise UserError(f"{path} is no tensor file: its header would have {length:,} bytes.")
+            header = json.loads(file.read(length))
+        header.pop("__metadata__", None)
+        return {str(name): tuple(int(size) for size in entry["shape"]) for name, entry in header.items()}
+    except UserError:
+        raise
+    except (OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
+        raise UserError(f"{path} is no tensor file: its header cannot be read.") from error

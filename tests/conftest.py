@@ -1,0 +1,82 @@
+"""What several test modules share: the entries in processes of their own, finished runs, and the real corpus."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+SHARED = Path(os.environ.get("IMDBCLS_SHARED", ROOT.parent / "shared"))
+
+# The smallest run that does everything: random two-layer encoder, shipped documents, a few steps.
+TINY = (
+    "backbone=tiny",
+    "data=sample",
+    "max_length=64",
+    "epochs=2",
+    "trainer.log_every=1",
+    "data.train_limit=64",
+    "data.validation_limit=24",
+    "data.test_limit=40",
+)
+# Settings of the person who runs the tests that would change what a command does.
+PERSONAL = ("WANDB_", "HF_", "HUGGINGFACE_", "IMDBCLS_", "XDG_", "NETRC", "TRANSFORMERS_", "HYDRA_")
+
+Launch = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture(scope="session")
+def launch(tmp_path_factory: pytest.TempPathFactory) -> Launch:
+    """A function that runs `python -m imdbcls.<module> <arguments>` in a folder, as a stranger without an account.
+
+    Keyword arguments are environment variables. The exit code must be `expect`.
+    """
+    home = tmp_path_factory.mktemp("home")
+
+    def run(
+        folder: Path, module: str, *arguments: str, expect: int = 0, **environment: str
+    ) -> subprocess.CompletedProcess[str]:
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(PERSONAL)}
+        isolated = {"HOME": str(home), "IMDBCLS_CACHE": str(home / "cache")}
+        done = subprocess.run(
+            [sys.executable, "-m", f"imdbcls.{module}", *arguments],
+            cwd=folder,
+            env=kept | isolated | environment,
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+        assert done.returncode == expect, f"exit code {done.returncode} instead of {expect}:\n{done.stderr}"
+        return done
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def finished(launch: Launch, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a finished run of `head=lstm` on TINY; only to be read, copy it to alter it."""
+    folder = tmp_path_factory.mktemp("finished")
+    launch(folder, "train", "head=lstm", *TINY, "tracker=none", "runs_dir=runs", "study=demo")
+    (run,) = (folder / "runs" / "demo").iterdir()
+    return run
+
+
+@pytest.fixture(scope="session")
+def shared_roberta() -> Path:
+    """RoBERTa-base's configuration and tokenizer, beside the project."""
+    return shared("roberta-base")
+
+
+@pytest.fixture(scope="session")
+def shared_imdb() -> Path:
+    """The real IMDB with film ids as Parquet, beside the project."""
+    return shared("imdb")
+
+
+def shared(name: str) -> Path:
+    if not (SHARED / name).is_dir():
+        pytest.skip(f"{name}/ is not in {SHARED} (IMDBCLS_SHARED names another place)")
+    return SHARED / name

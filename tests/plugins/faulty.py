@@ -1,0 +1,45 @@
+"""A head that fails as the environment tells it: FAULT names the way, FAULT_AT the training batch (from 1)."""
+
+import os
+import signal
+import sys
+import time
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from imdbcls.heads.cls import ClsHead
+
+
+class FaultyHead(ClsHead):
+    """`cls`, but for the fault. `only_dropout` restricts it to the job of a sweep with that dropout."""
+
+    def __init__(self, *, only_dropout: float | None = None, **settings: Any) -> None:
+        super().__init__(**settings)
+        fault = os.environ.get("FAULT", "")
+        self.fault = fault if only_dropout in (None, settings["dropout"]) else ""
+        self.fault_at = int(os.environ.get("FAULT_AT", "1"))
+        self.batches = 0
+
+    def forward(self, hidden_BTD: Tensor, mask_BT: Tensor) -> Tensor:
+        if not self.training:
+            if self.fault == "slow scoring":
+                time.sleep(60)
+            return super().forward(hidden_BTD, mask_BT)
+        self.batches += 1
+        if self.fault.startswith("memory") and len(hidden_BTD) > 3:
+            if self.fault == "memory on cuda":
+                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+            raise RuntimeError("[enforce fail at alloc_cpu.cpp:124] . DefaultCPUAllocator: can't allocate memory")
+        logits_BC = super().forward(hidden_BTD, mask_BT)
+        if self.batches == self.fault_at:
+            if self.fault == "raise":
+                raise ZeroDivisionError("the second job's own mistake")
+            if self.fault == "exit":
+                sys.exit(7)
+            if self.fault == "kill":
+                os.kill(os.getpid(), signal.SIGKILL)
+            if self.fault == "nan":
+                return logits_BC * torch.nan
+        return logits_BC

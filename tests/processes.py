@@ -1,0 +1,184 @@
+"""Training commands in real processes that can be killed, started in a second: forked from one that has the imports."""
+
+import hashlib
+import json
+import multiprocessing
+import os
+import resource
+import signal
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from multiprocessing.context import ForkServerProcess
+from pathlib import Path
+from typing import Any
+
+from safetensors import safe_open
+
+TINY = (
+    "backbone=tiny",
+    "data=sample",
+    "tracker=none",
+    "max_length=48",
+    "batch_size=8",
+    "epochs=2",
+    "data.train_limit=96",
+    "data.test_limit=40",
+    "device=cpu",
+    "precision=fp32",
+    "lr=1e-3",
+    "progress=none",
+    "trainer.log_every=3",
+)
+EVERY_STEP = "checkpoint.every_minutes=1e-9"  # a checkpoint after each
+TIMES = ("seconds", "per_second", "latency_ms", "peak_memory_mb")
+
+_context = multiprocessing.get_context("forkserver")
+_context.set_forkserver_preload(
+    ["imdbcls.train", "imdbcls.build", "imdbcls.report", "sklearn.metrics", "torchmetrics.functional.classification"]
+)
+
+
+def _run(arguments: list[str], environment: dict[str, str], folder: str, log: str, file_limit: int | None) -> None:
+    os.chdir(folder)
+    os.environ.update(environment)
+    sys.path[:0] = environment.get("PYTHONPATH", "").split(":")
+    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(descriptor, 1)
+    os.dup2(descriptor, 2)
+    if file_limit is not None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (file_limit, resource.RLIM_INFINITY))
+    sys.argv = ["imdbcls.train", *arguments]
+    import torch
+
+    torch.set_num_threads(1)
+    from imdbcls.train import command
+
+    command()
+
+
+@dataclass
+class Command:
+    """A started `python -m imdbcls.train ...`, with all it prints in `log`."""
+
+    process: ForkServerProcess
+    log: Path
+
+    def wait(self, seconds: float = 120) -> int:
+        self.process.join(seconds)
+        assert self.process.exitcode is not None, f"no end after {seconds} s:\n{self.output}"
+        return self.process.exitcode
+
+    def signal(self, number: int) -> None:
+        assert self.process.pid is not None
+        os.kill(self.process.pid, number)
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.join()
+
+    @property
+    def alive(self) -> bool:
+        return self.process.is_alive()
+
+    @property
+    def output(self) -> str:
+        return self.log.read_text() if self.log.exists() else ""
+
+
+def start(
+    folder: Path, *arguments: str, environment: dict[str, str] | None = None, file_limit: int | None = None
+) -> Command:
+    """Start a training command with `folder` as its working directory. `file_limit` is in bytes (RLIMIT_FSIZE)."""
+    log = folder / f"log-{time.monotonic_ns()}"
+    variables = {"IMDBCLS_CACHE": str(folder / "cache"), **(environment or {})}
+    process = _context.Process(target=_run, args=(list(arguments), variables, str(folder), str(log), file_limit))
+    process.start()
+    return Command(process, log)
+
+
+def run(folder: Path, *arguments: str, **options: Any) -> Command:
+    """Run a training command that must come to its end."""
+    command = start(folder, *arguments, **options)
+    assert command.wait() == 0, command.output
+    return command
+
+
+def wait_for(condition: Callable[[], bool], command: Command, seconds: float = 60) -> bool:
+    """Wait until the condition holds; False where the command ended before."""
+    limit = time.monotonic() + seconds
+    while command.alive:
+        if condition():
+            return True
+        assert time.monotonic() < limit, command.output
+        time.sleep(0.002)
+    return False
+
+
+def run_folder(folder: Path) -> Path:
+    (found,) = [path for path in folder.glob("runs/*/*") if path.name != "wandb"]
+    return found
+
+
+def saved_step(folder: Path) -> int:
+    """The step of the newest checkpoint under a working directory; -1 where there is none yet."""
+    steps = [-1]
+    for state in folder.glob("runs/*/*/checkpoints/last*/state.json"):
+        try:
+            steps.append(json.loads(state.read_text())["train"]["step"])
+        except (OSError, ValueError):  # being written, or renamed away
+            continue
+    return max(steps)
+
+
+def kill_at(command: Command, folder: Path, step: int, delay: float) -> bool:
+    """SIGKILL `delay` seconds after the checkpoint of a step is there; False where the command ended before."""
+    if not wait_for(lambda: saved_step(folder) >= step, command):
+        return False
+    time.sleep(delay)
+    command.kill()
+    return command.process.exitcode == -signal.SIGKILL
+
+
+def digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def points(run: Path) -> list[dict[str, Any]]:
+    """`metrics.jsonl` without the figures that depend on the clock; every line must be whole."""
+    text = (run / "metrics.jsonl").read_text()
+    assert text.endswith("\n") or not text
+    lines = [json.loads(line) for line in text.splitlines()]
+    return [{key: value for key, value in line.items() if not key.endswith(TIMES)} for line in lines]
+
+
+def tensors(path: Path) -> dict[str, str]:
+    with safe_open(path, "pt") as file:
+        return {name: hashlib.sha256(file.get_tensor(name).numpy().tobytes()).hexdigest() for name in file.keys()}  # noqa: SIM118
+
+
+def fingerprint(folder: Path) -> dict[str, Any]:
+    """All that must be the same for two runs of one command, times apart."""
+    run = run_folder(folder)
+    result = json.loads((run / "result.json").read_text())
+    best = json.loads((run / "checkpoints/best/state.json").read_text())
+    last = json.loads((run / "checkpoints/last/state.json").read_text())
+    last["train"] = {key: value for key, value in last["train"].items() if not key.endswith(("seconds", "log_bytes"))}
+    last["window"] = {key: value for key, value in last["window"].items() if not key.endswith("seconds")}
+    return {
+        "files": {
+            str(path): digest(run / path)
+            for path in (
+                Path("checkpoints/best/model.safetensors"),
+                Path("checkpoints/last/model.safetensors"),
+                Path("checkpoints/last/optimizer.safetensors"),
+                Path("predictions/test.parquet"),
+                Path("predictions/validation.parquet"),
+            )
+        },
+        "points": points(run),
+        "result": {key: value for key, value in result.items() if not key.endswith(TIMES) and key != "git_commit"},
+        "best": best,
+        "last": last,
+    }

@@ -1,0 +1,355 @@
+"""What a night on a shared machine brings: signals, failing jobs, two owners, no memory, no room, no number."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from processes import (
+    EVERY_STEP,
+    TINY,
+    Command,
+    fingerprint,
+    kill_at,
+    points,
+    run,
+    run_folder,
+    saved_step,
+    start,
+    wait_for,
+)
+
+from imdbcls import checkpoint
+from imdbcls.limits import explain, is_disk_full, is_out_of_memory
+from imdbcls.runs import RunFolder
+
+PLUGINS = {"PYTHONPATH": str(Path(__file__).parent / "plugins")}
+FAULTY = ("+plugins=[faulty]", "head._target_=faulty.FaultyHead")
+
+pytestmark = pytest.mark.slow
+
+
+def result_of(folder: Path) -> dict[str, object]:
+    return json.loads((run_folder(folder) / "result.json").read_text())
+
+
+def faulty(fault: str, at: int = 1) -> dict[str, str]:
+    return {**PLUGINS, "FAULT": fault, "FAULT_AT": str(at)}
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("undisturbed")
+    run(folder, *TINY)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def undisturbed_faulty(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The faulty head without its fault."""
+    folder = tmp_path_factory.mktemp("faulty")
+    run(folder, *TINY, *FAULTY, environment=PLUGINS)
+    return folder
+
+
+# Signals
+
+
+@pytest.mark.parametrize(
+    "numbers",
+    (
+        (signal.SIGTERM,),
+        (signal.SIGTERM, signal.SIGTERM),
+        (signal.SIGINT,),
+        (signal.SIGUSR1,),
+        (signal.SIGUSR2,),
+        (signal.SIGUSR1, signal.SIGTERM),
+    ),
+    ids=lambda numbers: " ".join(signal.Signals(number).name for number in numbers),
+)
+def test_a_signal_stops_after_the_step_and_the_run_continues_exactly(
+    numbers: tuple[int, ...], tmp_path: Path, undisturbed: Path
+) -> None:
+    command = start(tmp_path, *TINY, EVERY_STEP)
+    assert wait_for(lambda: saved_step(tmp_path) >= 5, command)
+    sent = time.monotonic()
+    for number in numbers:
+        command.signal(number)
+        time.sleep(0.05 if len(numbers) > 1 else 0)
+    assert command.wait(30) == 128 + numbers[0]
+    assert time.monotonic() - sent < 10
+    assert "Traceback" not in command.output
+    assert "the same command continues it" in command.output
+    result = result_of(tmp_path)
+    assert result["status"] == "interrupted"
+    assert signal.Signals(numbers[0]).name in str(result["error"])
+    assert "Continuing at step" in run(tmp_path, *TINY, EVERY_STEP).output
+    assert fingerprint(tmp_path) == fingerprint(undisturbed)
+
+
+@pytest.mark.parametrize("moment", ("validation", "test"))
+def test_a_signal_during_a_long_scoring_is_obeyed_at_once(
+    moment: str, tmp_path: Path, undisturbed_faulty: Path
+) -> None:
+    arguments = (*TINY, *FAULTY, "progress=plain")
+    if moment == "test":  # the last checkpoint is there; the test split is scored after it
+        command = start(tmp_path, *arguments, EVERY_STEP, environment=PLUGINS)
+        assert wait_for(lambda: bool(list(tmp_path.glob("runs/*/*/predictions"))), command)
+        command.kill()
+    command = start(tmp_path, *arguments, environment=faulty("slow scoring"))
+    if moment == "test":
+        assert wait_for(lambda: "Continuing at step 24" in command.output, command)
+    else:
+        assert wait_for(lambda: (tmp_path / "runs").exists() and "step 12" in command.output, command)
+    time.sleep(1)
+    sent = time.monotonic()
+    command.signal(signal.SIGTERM)
+    assert command.wait(30) == 128 + signal.SIGTERM
+    assert time.monotonic() - sent < 10
+    assert result_of(tmp_path)["status"] == "interrupted"
+    run(tmp_path, *arguments, environment=PLUGINS)
+    assert fingerprint(tmp_path) == fingerprint(undisturbed_faulty)
+
+
+def test_a_signal_while_the_run_is_prepared_is_recorded(tmp_path: Path) -> None:
+    command = start(tmp_path, *TINY)
+    assert wait_for(lambda: bool(list(tmp_path.glob("runs/*/*/config.yaml"))), command)
+    command.signal(signal.SIGTERM)
+    assert command.wait(30) == 128 + signal.SIGTERM
+    assert result_of(tmp_path)["status"] == "interrupted"
+
+
+# Numbers, memory, room
+
+
+def test_a_loss_that_is_no_number_ends_the_run_in_a_sentence(tmp_path: Path, undisturbed_faulty: Path) -> None:
+    command = start(tmp_path, *TINY, *FAULTY, EVERY_STEP, environment=faulty("nan", at=17))
+    assert command.wait() == 2
+    sentence = command.output.splitlines()[-1]
+    assert "Step 17 of 24, learning rate" in sentence and "the loss is nan" in sentence
+    assert "Traceback" not in command.output
+    assert result_of(tmp_path)["status"] == "failed" and "Step 17" in str(result_of(tmp_path)["error"])
+    state = json.loads((run_folder(tmp_path) / "checkpoints/best/state.json").read_text())
+    assert state["epoch"] == 1
+    run(tmp_path, *TINY, *FAULTY, environment=PLUGINS)
+    assert fingerprint(tmp_path) == fingerprint(undisturbed_faulty)
+
+
+@pytest.mark.parametrize("kind", ("memory on cuda", "memory on the cpu"))
+def test_without_memory_fewer_documents_go_through_at_a_time(kind: str, tmp_path: Path) -> None:
+    for name in ("asked", "halved", "killed"):
+        (tmp_path / name).mkdir()
+    asked, halved, killed = (tmp_path / name for name in ("asked", "halved", "killed"))
+    run(asked, *TINY, *FAULTY, "trainer.micro_batch_size=2", environment=PLUGINS)
+    command = run(halved, *TINY, *FAULTY, environment=faulty(kind))
+    assert command.output.count("not enough memory for") == 2  # 8, then 4 documents
+    assert "from here on 2" in command.output and "is still that of 8 documents" in command.output
+    assert result_of(halved)["micro_batch_size"] == 2
+    found, wanted = fingerprint(halved), fingerprint(asked)
+    assert found["files"] == wanted["files"] and found["points"] == wanted["points"]
+
+    for step in (6, 13):
+        assert kill_at(start(killed, *TINY, *FAULTY, EVERY_STEP, environment=faulty(kind)), killed, step, 0.0)
+    again = run(killed, *TINY, *FAULTY, environment=faulty(kind))
+    assert "not enough memory" not in again.output  # it knows
+    assert fingerprint(killed) == found
+
+
+def test_limits_are_told_apart_from_mistakes() -> None:
+    assert is_out_of_memory(MemoryError()) and not is_out_of_memory(RuntimeError("shapes do not match"))
+    assert is_disk_full(OSError(28, "No space left on device"))
+    assert is_disk_full(RuntimeError("Error while serializing: I/O error: No space left on device (os error 28)"))
+    assert not is_disk_full(OSError(2, "No such file")) and not is_disk_full(RuntimeError("os error 280"))
+    assert explain(KeyError("a")) is None
+    assert "needs less" in str(explain(MemoryError()))
+
+
+def lines_are_whole(folder: Path) -> bool:
+    return bool(points(run_folder(folder)))
+
+
+def checkpoint_step(folder: Path, tmp_path: Path) -> int:
+    """The step of the newest checkpoint that verifies, by its own manifest."""
+    saved = run_folder(folder) / "checkpoints/last"
+    for name, entry in json.loads((saved / "manifest.json").read_text())["files"].items():
+        assert checkpoint.sha256(saved / name) == entry["sha256"]
+    return json.loads((saved / "state.json").read_text())["train"]["step"]
+
+
+def test_a_limit_on_the_size_of_files_ends_the_run_in_a_sentence(tmp_path: Path, undisturbed: Path) -> None:
+    command = start(tmp_path, *TINY, EVERY_STEP)
+    assert kill_at(command, tmp_path, 14, 0.0)
+    before = saved_step(tmp_path)
+    command = start(
+        tmp_path, *TINY, EVERY_STEP, file_limit=1_000_000
+    )  # the weights fit, the optimizer's state does not
+    assert command.wait() == 2
+    assert "There is no room left to write" in command.output.splitlines()[-1]
+    assert "Traceback" not in command.output
+    assert lines_are_whole(tmp_path) and checkpoint_step(tmp_path, tmp_path) >= before - 1
+    assert result_of(tmp_path)["status"] == "failed"
+    run(tmp_path, *TINY)
+    assert fingerprint(tmp_path) == fingerprint(undisturbed)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=12m", "tmpfs", str(disk)], capture_output=True)
+    if mounted.returncode:
+        pytest.skip("a small tmpfs cannot be mounted here")
+    yield disk
+    subprocess.run(["umount", "-l", str(disk)], check=True)
+
+
+def test_a_full_disk_leaves_the_checkpoint_and_the_log_whole(small_disk: Path, undisturbed: Path) -> None:
+    command = start(small_disk, *TINY, EVERY_STEP)
+    assert wait_for(lambda: saved_step(small_disk) >= 14, command)
+    filler = small_disk / "filler"
+    with filler.open("wb", buffering=0) as file:
+        try:
+            while file.write(bytes(4096)):
+                pass
+        except OSError:
+            pass
+    assert command.wait() == 2
+    assert "Traceback" not in command.output
+    assert "There is no room left to write" in command.output or not command.output  # the log is on that disk, too
+    assert lines_are_whole(small_disk) and checkpoint_step(small_disk, small_disk) >= 13
+    filler.unlink()
+    run(small_disk, *TINY)
+    assert fingerprint(small_disk) == fingerprint(undisturbed)
+
+
+# Sweeps
+
+
+def sweep(folder: Path, *options: str, fault: str = "") -> Command:
+    """Five jobs by dropout; the second one has the fault."""
+    arguments = (*TINY, *FAULTY, "+head.only_dropout=0.2", "--multirun", "head.dropout=0.1,0.2,0.3,0.4,0.5", "epochs=1")
+    command = start(folder, *arguments, *options, environment=faulty(fault, at=3))
+    command.wait()
+    return command
+
+
+@pytest.mark.parametrize(
+    ("fault", "state", "reason"),
+    (
+        ("raise", "failed", "ZeroDivisionError: the second job's own mistake"),
+        ("exit", "failed", "SystemExit: 7"),
+        ("kill", "killed", "by SIGKILL"),
+    ),
+)
+def test_one_job_of_five_fails_and_the_same_command_runs_what_is_missing(
+    fault: str, state: str, reason: str, tmp_path: Path
+) -> None:
+    command = sweep(tmp_path, EVERY_STEP, fault=fault)
+    assert command.process.exitcode == 1
+    *table, conclusion = command.output.splitlines()[-6:]
+    assert [line.split()[1] for line in table] == ["done", state, "done", "done", "done"]
+    assert reason in table[1]
+    assert "1 of 5 runs are not done" in conclusion
+
+    again = sweep(tmp_path, EVERY_STEP)
+    assert again.process.exitcode == 0
+    assert [line.split()[1] for line in again.output.splitlines()[-5:]] == ["done"] * 5
+    assert again.output.count("is done already") == 4
+    assert again.output.count("Continuing at step 2 ") == 1
+
+    started = time.monotonic()
+    assert sweep(tmp_path).output.count("is done already") == 5
+    assert time.monotonic() - started < 5  # a second each, the start of the command included
+
+
+def test_a_job_with_an_impossible_setting_leaves_the_others_running(tmp_path: Path) -> None:
+    command = start(tmp_path, *TINY, "--multirun", "warmup=0.1,7,0.2", "epochs=1", "data.train_limit=16")
+    assert command.wait() == 1
+    table = command.output.splitlines()[-4:-1]
+    assert [line.split()[1] for line in table] == ["done", "failed", "done"]
+    assert "warmup=7 is not a number" in table[1]
+    assert "Traceback" not in command.output
+
+
+def test_a_signal_ends_a_sweep_after_its_job_has_saved(tmp_path: Path) -> None:
+    arguments = (*TINY, EVERY_STEP, "--multirun", "seed=0,1,2")
+    command = start(tmp_path, *arguments)
+    assert wait_for(lambda: saved_step(tmp_path) >= 3, command)
+    command.signal(signal.SIGTERM)
+    assert command.wait(30) == 128 + signal.SIGTERM
+    table = command.output.splitlines()[-4:-1]
+    assert [line.split("  ")[1].strip() for line in table] == ["interrupted", "not begun", "not begun"]
+    assert "Continuing at step" in run(tmp_path, *arguments).output
+
+
+def test_a_killed_sweep_leaves_no_job_behind(tmp_path: Path) -> None:
+    arguments = (*TINY, EVERY_STEP, "--multirun", "seed=0,1")
+    command = start(tmp_path, *arguments)
+    assert wait_for(lambda: saved_step(tmp_path) >= 3, command)
+    command.kill()
+    again = run(tmp_path, *arguments)
+    assert "is being worked on" not in again.output and "Continuing at step" in again.output
+
+
+def test_two_sweeps_at_once_share_no_folder(tmp_path: Path) -> None:
+    arguments = (*TINY, "--multirun", "seed=0,1,2", "epochs=1")
+    both = [start(tmp_path, *arguments) for _ in range(2)]
+    codes = [command.wait() for command in both]
+    said = "".join(command.output for command in both)
+    assert "Traceback" not in said
+    assert set(codes) <= {0, 1}
+    run(tmp_path, *arguments)  # whatever each left to the other is there, or is done now
+    for folder in tmp_path.glob("runs/heads/*"):
+        assert json.loads((folder / "result.json").read_text())["status"] == "done"
+        assert points(folder)[-1]["step"] == 12
+        assert len({point["step"] for point in points(folder)}) == len(points(folder))
+
+
+# Locks
+
+
+def test_a_run_has_one_owner_and_a_dead_ones_lock_is_taken_over(tmp_path: Path, undisturbed: Path) -> None:
+    owner = start(tmp_path, *TINY, EVERY_STEP)
+    assert wait_for(lambda: saved_step(tmp_path) >= 2, owner)
+    other = start(tmp_path, *TINY, EVERY_STEP)
+    assert other.wait() == 2
+    assert f"is being worked on by process {owner.process.pid} on " in other.output.splitlines()[-1]
+    assert owner.alive, "the second process came too late to be refused"
+    owner.kill()
+    run(tmp_path, *TINY)
+    assert fingerprint(tmp_path) == fingerprint(undisturbed)
+
+
+def test_a_cold_token_cache_is_built_by_two_processes_at_once(tmp_path: Path, undisturbed: Path) -> None:
+    commands = []
+    for name in ("first", "second"):
+        (tmp_path / name).mkdir()
+        commands.append(start(tmp_path / name, *TINY, environment={"IMDBCLS_CACHE": str(tmp_path / "cache")}))
+    for name, command in zip(("first", "second"), commands, strict=True):
+        assert command.wait() == 0, command.output
+        assert fingerprint(tmp_path / name) == fingerprint(undisturbed)
+    entries = sorted((tmp_path / "cache/tokens").iterdir())
+    assert len(entries) == 3 and not [entry for entry in entries if entry.name.startswith(".")]
+
+
+# The command itself
+
+
+def test_the_command_as_it_is_typed(tmp_path: Path) -> None:
+    """Started as users start it, stopped as Slurm stops it, and scored again."""
+    environment = {**os.environ, "IMDBCLS_CACHE": str(tmp_path / "cache"), "OMP_NUM_THREADS": "1"}
+    arguments = [sys.executable, "-m", "imdbcls.train", *TINY, EVERY_STEP, "epochs=30"]
+    process = subprocess.Popen(arguments, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True)
+    limit = time.monotonic() + 90
+    while saved_step(tmp_path) < 3 and time.monotonic() < limit:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGUSR1)
+    _, said = process.communicate(timeout=30)
+    assert process.returncode == 128 + signal.SIGUSR1, said
+    assert RunFolder(run_folder(tmp_path)).finished() is None
+    assert result_of(tmp_path)["status"] == "interrupted"

@@ -1,0 +1,209 @@
+"""A run that was killed, or asked to stop, ends with the numbers of one that was not, to the last bit."""
+
+import json
+import random
+import shutil
+import signal
+from pathlib import Path
+
+import pytest
+from processes import EVERY_STEP, TINY, fingerprint, kill_at, points, run, run_folder, saved_step, start, wait_for
+
+NUM_STEPS = 24  # two epochs of 96 documents, 8 a step
+HEADS = ("cls", "weight_avg", "lstm", "transformer", "attention", "mean", "max")
+
+
+def resumed(folder: Path, *arguments: str, kills: list[tuple[int, float]]) -> int:
+    """Run a command that is killed at these steps (and so many seconds after); returns how often it was."""
+    killed = 0
+    for step, delay in kills:
+        command = start(folder, *arguments)
+        if not kill_at(command, folder, step, delay):
+            assert command.wait() == 0, command.output
+            break
+        killed += 1
+    run(folder, *arguments)
+    return killed
+
+
+def places(tmp_path: Path) -> tuple[Path, Path]:
+    for name in ("undisturbed", "killed"):
+        (tmp_path / name).mkdir()
+    return tmp_path / "undisturbed", tmp_path / "killed"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", ("fp32", "bf16"))
+@pytest.mark.parametrize("head", ("cls", "lstm"))
+def test_ten_kills_change_nothing(head: str, precision: str, tmp_path: Path) -> None:
+    undisturbed, killed = places(tmp_path)
+    arguments = (*TINY, f"head={head}", f"precision={precision}", EVERY_STEP)
+    run(undisturbed, *arguments)
+    draw = random.Random(f"{head} {precision}")
+    kills = [(step, draw.uniform(0, 0.1)) for step in sorted(draw.sample(range(NUM_STEPS - 1), 10))]
+    assert resumed(killed, *arguments, kills=kills) >= 9  # the last delay may reach the end
+    assert fingerprint(killed) == fingerprint(undisturbed)
+    steps = [point["step"] for point in points(run_folder(killed))]
+    assert steps == sorted(set(steps)) and steps[-1] == NUM_STEPS
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("head", [head for head in HEADS if head not in ("cls", "lstm")])
+def test_every_head_continues_exactly(head: str, tmp_path: Path) -> None:
+    undisturbed, killed = places(tmp_path)
+    arguments = (*TINY, f"head={head}", EVERY_STEP, "trainer.micro_batch_size=3", "data.train_limit=50")
+    run(undisturbed, *arguments)
+    assert resumed(killed, *arguments, kills=[(4, 0.01), (9, 0.05)]) == 2
+    assert fingerprint(killed) == fingerprint(undisturbed)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "options",
+    (
+        ("schedule=onecycle", "optimizer=adam", "warmup=0.3", "trainer.micro_batch_size=5"),
+        ("optimizer=sgd", "schedule=cosine", "lr=0.1", "head=lstm", "head.bidirectional=true"),
+        ("head=weight_avg", "head.normalize=false", "backbone.fast=false", "schedule=constant", "data.train_limit=93"),
+        ("trainer.score_test_each_epoch=true", "trainer.max_grad_norm=null", "backbone.attention_dropout=0.1"),
+    ),
+    ids=("onecycle", "sgd", "plain weights", "watched test"),
+)
+def test_other_choices_continue_exactly(options: tuple[str, ...], tmp_path: Path) -> None:
+    undisturbed, killed = places(tmp_path)
+    arguments = (*TINY, EVERY_STEP, *options)
+    run(undisturbed, *arguments)
+    assert resumed(killed, *arguments, kills=[(5, 0.02), (12, 0.0), (17, 0.03)]) == 3
+    assert fingerprint(killed) == fingerprint(undisturbed)
+
+
+@pytest.mark.slow
+def test_a_run_without_timed_checkpoints_repeats_the_epoch_it_was_killed_in(tmp_path: Path) -> None:
+    undisturbed, killed = places(tmp_path)
+    run(undisturbed, *TINY)
+    command = start(killed, *TINY)
+    assert wait_for(lambda: has_scored(killed), command)
+    command.kill()  # in the second epoch, or while the first one's checkpoints are saved
+    run(killed, *TINY)
+    assert fingerprint(killed) == fingerprint(undisturbed)
+
+
+def has_scored(folder: Path) -> bool:
+    return any(b"val/loss" in log.read_bytes() for log in folder.glob("runs/*/*/metrics.jsonl"))
+
+
+@pytest.mark.slow
+def test_a_kill_while_the_test_split_is_scored(tmp_path: Path) -> None:
+    undisturbed, killed = places(tmp_path)
+    run(undisturbed, *TINY)
+    command = start(killed, *TINY)
+    assert wait_for(lambda: bool(list(killed.glob("runs/*/*/predictions"))), command)
+    command.kill()
+    assert f"Continuing at step {NUM_STEPS}" in run(killed, *TINY).output
+    assert fingerprint(killed) == fingerprint(undisturbed)
+
+
+@pytest.mark.slow
+def test_keys_that_cannot_change_the_result_may_differ_on_the_way(tmp_path: Path) -> None:
+    undisturbed, killed = places(tmp_path)
+    run(undisturbed, *TINY)
+    command = start(killed, *TINY, EVERY_STEP, "progress=plain")
+    assert kill_at(command, killed, 7, 0.0)
+    again = run(killed, *TINY, "checkpoint.every_minutes=null", "data.cache_dir=elsewhere")
+    assert "Continuing at step" in again.output
+    assert fingerprint(killed) == fingerprint(undisturbed)
+
+
+@pytest.mark.slow
+def test_a_changed_learning_rate_is_another_run_and_a_moved_checkpoint_is_refused(tmp_path: Path) -> None:
+    command = start(tmp_path, *TINY, EVERY_STEP)
+    assert kill_at(command, tmp_path, 7, 0.0)
+    first = run_folder(tmp_path)
+    before = {path: path.read_bytes() for path in first.rglob("*") if path.is_file()}
+
+    second = start(tmp_path, *TINY, EVERY_STEP, "lr=2e-3")
+    assert kill_at(second, tmp_path, 9, 0.0)
+    assert "Continuing" not in second.output
+    assert before == {path: path.read_bytes() for path in first.rglob("*") if path.is_file()}
+
+    (other,) = [path for path in tmp_path.glob("runs/*/*") if path != first]
+    for part in ("checkpoints", "metrics.jsonl"):
+        (other / part).rename(other / f"{part}.own")
+        (first / part).rename(other / part)
+    refused = start(tmp_path, *TINY, EVERY_STEP, "lr=2e-3")
+    assert refused.wait() == 2
+    sentence = refused.output.splitlines()[-1]
+    assert "configuration.lr is 0.001 there and 0.002 here" in sentence
+    assert "configuration.optimizer.lr is 0.001 there and 0.002 here" in sentence
+    assert "Traceback" not in refused.output and "seed" not in sentence
+    result = json.loads((other / "result.json").read_text())
+    assert result["status"] == "failed" and "configuration.lr" in result["error"]
+
+
+@pytest.mark.slow
+def test_other_documents_under_the_same_name_are_refused(tmp_path: Path) -> None:
+    texts = [f"{index},word{index} {'good fine' if index % 2 else 'bad dull'} film,{index % 2}" for index in range(80)]
+    (tmp_path / "train.csv").write_text("\n".join(["id,text,label", *texts]) + "\n")
+    arguments = (*TINY, "data=files", "data.train=train.csv", "data.train_limit=null", EVERY_STEP)
+    assert kill_at(start(tmp_path, *arguments), tmp_path, 3, 0.0)
+    (tmp_path / "train.csv").write_text("\n".join(["id,text,label", *texts[::-1], "99,one more film,1"]) + "\n")
+    refused = start(tmp_path, *arguments)
+    assert refused.wait() == 2
+    assert "split_hash is" in refused.output.splitlines()[-1]
+
+
+@pytest.mark.slow
+def test_two_processes_with_one_seed_agree_to_the_last_bit(tmp_path: Path) -> None:
+    first, second = places(tmp_path)
+    for folder in (first, second):
+        run(folder, *TINY, "precision=bf16", "head=transformer")
+    assert fingerprint(first) == fingerprint(second)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("undisturbed")
+    run(folder, *TINY, EVERY_STEP)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def stopped(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A working directory with a run that was asked to stop in its second epoch."""
+    folder = tmp_path_factory.mktemp("stopped")
+    command = start(folder, *TINY, EVERY_STEP)
+    assert wait_for(lambda: saved_step(folder) >= 15, command)
+    command.signal(signal.SIGTERM)
+    assert command.wait() == 128 + signal.SIGTERM
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ("flipped", "truncated", "deleted"))
+@pytest.mark.parametrize(
+    "file",
+    (
+        *(f"last/{name}" for name in ("manifest.json", "model.safetensors", "optimizer.safetensors", "state.json")),
+        *(f"best/{name}" for name in ("manifest.json", "model.safetensors", "state.json")),
+    ),
+)
+def test_a_damaged_file_is_refused_by_name_or_the_run_continues_exactly(
+    file: str, how: str, stopped: Path, undisturbed: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(stopped, tmp_path, dirs_exist_ok=True)
+    path = run_folder(tmp_path) / "checkpoints" / file
+    if how == "deleted":
+        path.unlink()
+    else:
+        content = bytearray(path.read_bytes())
+        content[len(content) // 3] ^= 4
+        path.write_bytes(content if how == "flipped" else content[: len(content) // 3])
+    command = start(tmp_path, *TINY, EVERY_STEP)
+    code = command.wait()
+    assert "Traceback" not in command.output
+    assert path.relative_to(tmp_path).as_posix() in command.output
+    if file.startswith("last/"):  # the checkpoint before it is there
+        assert code == 0 and "Passed over:" in command.output and "Continuing at step" in command.output
+        assert fingerprint(tmp_path) == fingerprint(undisturbed)
+    else:
+        assert code == 2
+        assert "does not hold the best weights" in command.output or "can be used" in command.output

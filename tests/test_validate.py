@@ -1,0 +1,228 @@
+"""Every rule of the validation, several mistakes at once, and `_target_`s that may not run wherever they stand."""
+
+import copy
+from typing import Any
+
+import pytest
+from hydra import compose, initialize_config_module
+
+from imdbcls.errors import UserError
+from imdbcls.targets import is_allowed
+from imdbcls.train import resolve
+from imdbcls.validate import CHOICES, FLAGS, NUMBERS, SECTIONS, validate
+
+
+def composed(*overrides: str) -> dict[str, Any]:
+    with initialize_config_module("imdbcls.conf", version_base="1.3"):
+        return resolve(compose("config", list(overrides)))
+
+
+@pytest.fixture(scope="module")
+def sound() -> dict[str, Any]:
+    return composed("backbone=tiny", "data=sample")
+
+
+def altered(config: dict[str, Any], key: str, value: Any) -> dict[str, Any]:
+    """A copy with one dotted key set, also to what Hydra's own grammar could not give."""
+    config = copy.deepcopy(config)
+    *parents, last = key.split(".")
+    section = config
+    for parent in parents:
+        section = section[parent]
+    section[last] = value
+    return config
+
+
+def mistakes(config: dict[str, Any]) -> list[str]:
+    with pytest.raises(UserError) as raised:
+        validate(config)
+    return str(raised.value).splitlines()
+
+
+def test_sound_configurations_pass(sound: dict[str, Any]) -> None:
+    validate(sound)
+    validate(composed("seed=0", "warmup=0", "backbone.dropout=0", "trainer.max_grad_norm=null", "optimizer=sgd"))
+
+
+NUMBER_CASES = {
+    "lr": ([1e-9, 1, 10.0], [0, -1e-5, "fast", None, float("nan"), float("inf"), True], "a number above 0"),
+    "batch_size": ([1, 4096], [0, -1, 1.5, "16", None, True], "a whole number of at least 1"),
+    "eval_batch_size": ([1], [0, 2.0, None], "a whole number of at least 1"),
+    "epochs": ([1, 100], [0, 0.5, None], "a whole number of at least 1"),
+    "warmup": ([0, 0.0, 0.3, 0.99], [-0.1, 1, 1.0, None, float("nan")], "a number from 0 to below 1"),
+    "max_length": ([8, 512, 2**20], [7, 0, 64.0, None, 2**20 + 1], "a whole number from 8 to 1,048,576"),
+    "seed": ([0, 2**63 - 1], [-1, 2**63, 0.0, None, False], "a whole number of at least 0"),
+    "backbone.dropout": ([None, 0, 0.5], [-0.1, 1.0, "none"], "a number from 0 to below 1 or null"),
+    "backbone.attention_dropout": ([None, 0.0, 0.1], [1, -1], "a number from 0 to below 1 or null"),
+    "head.num_positions": ([1, 512], [0, 2**20 + 1, None], "a whole number from 1 to 1,048,576"),
+    "head.dropout": ([0, 0.9], [1, -0.5, None], "a number from 0 to below 1"),
+    "data.validation_fraction": ([0.01, 0.5], [0, 0.0, 1, 2, None], "a number above 0 and below 1"),
+    "data.test_fraction": ([0.2], [0, 1, None], "a number above 0 and below 1"),
+    "data.split_seed": ([0, 7], [-1, 0.5, None], "a whole number of at least 0"),
+    "data.order_seed": ([0, 7], [-1, "a", None], "a whole number of at least 0"),
+    "data.train_limit": ([None, 1, 10**9], [0, -5, 10.0], "a whole number of at least 1 or null"),
+    "data.validation_limit": ([None, 1], [0], "a whole number of at least 1 or null"),
+    "data.test_limit": ([None, 1], [0, True], "a whole number of at least 1 or null"),
+    "trainer.micro_batch_size": ([None, 1, 16], [0, 1.0], "a whole number of at least 1 or null"),
+    "trainer.max_grad_norm": ([None, 0.1, 5], [0, -1], "a number above 0 or null"),
+    "trainer.log_every": ([1, 100], [0, None, 2.5], "a whole number of at least 1"),
+    "checkpoint.every_minutes": ([None, 0.5, 15], [0, -1], "a number above 0 or null"),
+}
+
+
+def test_every_rule_has_its_cases() -> None:
+    assert NUMBER_CASES.keys() == NUMBERS.keys()
+
+
+@pytest.mark.parametrize("key", NUMBER_CASES)
+def test_numbers(key: str, sound: dict[str, Any]) -> None:
+    right, wrong, allowed = NUMBER_CASES[key]
+    for value in right:
+        validate(altered(sound, key, value))
+    for value in wrong:
+        (line,) = mistakes(altered(sound, key, value))
+        assert line == f"{key}={'null' if value is None else value} is not {allowed}."
+
+
+@pytest.mark.parametrize("key", CHOICES)
+def test_choices(key: str, sound: dict[str, Any]) -> None:
+    for value in CHOICES[key]:
+        validate(altered(sound, key, value))
+    for value in ("nonsense", None, 3):
+        (line,) = mistakes(altered(sound, key, value))
+        assert line == f"{key}={'null' if value is None else value} is not one of {', '.join(CHOICES[key])}."
+
+
+@pytest.mark.parametrize("key", FLAGS)
+def test_flags(key: str, sound: dict[str, Any]) -> None:
+    for value in (True, False):
+        validate(altered(sound, key, value))
+    for value in ("yes", 1, None):
+        (line,) = mistakes(altered(sound, key, value))
+        assert line.startswith(f"{key}=") and line.endswith("is neither true nor false.")
+
+
+@pytest.mark.parametrize("key", SECTIONS)
+def test_sections_are_sections(key: str, sound: dict[str, Any]) -> None:
+    for value in (None, "adamw", ["a"], 3):
+        (line,) = mistakes(altered(sound, key, value))[:1]
+        assert line.startswith(f"{key}=") and line.endswith("is no section of settings.")
+
+
+def test_a_file_from_elsewhere_may_lack_what_every_run_has(sound: dict[str, Any]) -> None:
+    for key in ("lr", "seed", "precision", "study", "runs_dir"):
+        lines = mistakes({name: value for name, value in sound.items() if name != key})
+        assert f"{key} is missing." in lines
+
+
+def test_groups_without_a_key_are_not_asked_for_it() -> None:
+    validate(composed("head=mean"))  # no dropout
+    validate(composed("tracker=none"))  # no mode
+
+
+def test_a_micro_batch_larger_than_the_batch(sound: dict[str, Any]) -> None:
+    (line,) = mistakes(altered(sound, "trainer.micro_batch_size", 17))
+    assert line == "trainer.micro_batch_size=17 is larger than batch_size=16."
+
+
+@pytest.mark.parametrize(
+    "name", ["", "../other", "/abs", "a/b", ".hidden", "..", "a b", None, 3, "-x", "a\nb", "a" * 101]
+)
+def test_a_study_stays_in_its_folder(name: Any, sound: dict[str, Any]) -> None:
+    for key in ("study", "head.name"):
+        sentence = "".join(mistakes(altered(sound, key, name)))
+        assert sentence.startswith(f"{key}=") and "cannot name a folder" in sentence
+
+
+def test_usual_studies_pass(sound: dict[str, Any]) -> None:
+    for name in ("first", "heads-2", "lr_3e-5", "v1.2", "a+b", "été"):
+        validate(altered(sound, "study", name))
+
+
+def test_all_mistakes_at_once(sound: dict[str, Any]) -> None:
+    config = sound
+    wrong = {"lr": -1, "epochs": 0, "precision": "fp8", "study": "../x", "head._target_": "os.system"}
+    for key, value in wrong.items():
+        config = altered(config, key, value)
+    lines = mistakes(config)
+    assert len(lines) == len(wrong)
+    for key in wrong:
+        assert sum(line.startswith(f"{key}=") for line in lines) == 1
+
+
+# What may be instantiated. A configuration may come from a stranger's run folder.
+
+FORBIDDEN = (
+    *("os.system", "subprocess.run", "builtins.eval", "builtins.exec", "torch.load", "torch.hub.load"),
+    *("pandas.read_pickle", "pickle.load", "hydra.utils.instantiate", "importlib.import_module"),
+    # The project's own functions that would run, write or load what they are told to.
+    *("imdbcls.build.construct", "imdbcls.build.corpus_of", "imdbcls.checkpoint.save", "imdbcls.hub.download"),
+    *("imdbcls.runs.write_atomically", "imdbcls.train.main", "imdbcls.sweep.exit_code_of"),
+    # Names that modules of the project only import.
+    *("imdbcls.build.instantiate", "imdbcls.checkpoint.shutil.rmtree", "imdbcls.data.tokens.os.system"),
+    *("imdbcls.data.tokens.shutil.rmtree", "imdbcls.heads.cls.nn.Module", "imdbcls.backbone.torch.load"),
+    # Ways around a prefix.
+    *("imdbcls", "imdbcls.", "imdbclsx.heads.cls.ClsHead", "imdbcls.nowhere.Head", "imdbcls.heads.cls.Nothing"),
+    *(
+        "torch.optim.os.system",
+        "torch.optim.lr_scheduler.types.new_class",
+        "torch.optim.adam.Adam.__init__.__globals__",
+    ),
+    *("imdbcls.heads.cls.ClsHead.__init__.__globals__", "imdbcls.heads.cls..ClsHead", "imdbcls.heads/cls.ClsHead"),
+    *("${oc.env:HOME}", None, 3, ["imdbcls.heads.cls.ClsHead"], {"_target_": "imdbcls.heads.cls.ClsHead"}),
+    # What is right in one place alone is not in another.
+    *("imdbcls.backbone.Backbone", "imdbcls.data.files.read_table", "imdbcls.tracking.run.say"),
+)
+PLACES = ("backbone", "head", "data.source", "optimizer", "schedule", "tracker", "data", "trainer", "checkpoint")
+
+
+@pytest.mark.parametrize("target", FORBIDDEN, ids=str)
+def test_a_foreign_target_is_refused(target: Any, sound: dict[str, Any]) -> None:
+    for place in PLACES:
+        lines = mistakes(altered(sound, f"{place}._target_", target))
+        assert any(line.startswith(f"{place}._target_=") and "is refused" in line for line in lines), place
+
+
+def test_a_foreign_target_is_found_at_any_depth(sound: dict[str, Any]) -> None:
+    node = {"_target_": "os.system", "command": "true"}
+    for value in (node, [node], {"a": {"b": [1, [node]]}}, [{"a": ({"b": node},)}]):
+        for key in ("lr", "head.dropout", "optimizer.betas", "data.source.path", "tracker.entity"):
+            lines = mistakes(altered(sound, key, value))
+            assert any(line.startswith(key) and "_target_=os.system is refused" in line for line in lines)
+    (line,) = mistakes(altered(sound, "_target_", "os.system"))
+    assert line.startswith("_target_=os.system is refused")
+
+
+OWN_PLACES = {
+    "backbone": "imdbcls.backbone.load_backbone",
+    "head": "imdbcls.heads.cls.ClsHead",
+    "data.source": "imdbcls.data.sample.read_sample",
+    "optimizer": "torch.optim.RMSprop",
+    "schedule": "torch.optim.lr_scheduler.StepLR",
+    "tracker": "imdbcls.tracking.none.NoTracker",
+}
+
+
+def test_a_target_is_allowed_in_its_own_section_only(sound: dict[str, Any]) -> None:
+    """test_conf validates every YAML; here also what a user may write besides."""
+    for place in PLACES:
+        for home, target in OWN_PLACES.items():
+            assert is_allowed(place, target, ()) == (place == home)
+
+
+def test_nothing_is_left_to_be_resolved_later(sound: dict[str, Any]) -> None:
+    """`instantiate` would resolve it, and `oc.create` could so make a `_target_` after the check."""
+    for value in ("${oc.env:HOME}", "${oc.create:{_target_:os.system,command:id}}", "a ${lr} b"):
+        for key in ("head.dropout", "data.source.path", "tracker.entity"):
+            assert f"{key} still holds an interpolation, which is refused." in mistakes(altered(sound, key, value))
+
+
+def test_plugins_are_the_user_s_own_packages(sound: dict[str, Any]) -> None:
+    config = altered(sound, "head._target_", "my_heads.First")
+    assert "plugins=[...]" in mistakes(config)[0]
+    validate({**config, "plugins": ["my_heads"]})
+    (line,) = mistakes({**config, "plugins": ["my_head", "heads"]})
+    assert "my_heads.First is refused" in line
+    for plugin in ("os", "subprocess", "torch", "imdbcls", "pandas", "my.heads", "", None):
+        (line,) = mistakes({**sound, "plugins": [plugin]})
+        assert line.startswith("plugins=") and "only packages of your own" in line
