@@ -20,6 +20,7 @@ from imdbcls.model import Classifier
 from imdbcls.optim import parameter_groups
 from imdbcls.progress import Progress
 from imdbcls.runs import NEUTRAL_KEYS, MetricsLog, RunFolder, group_hash, without
+from imdbcls.saving import Saver
 from imdbcls.signals import StopRequest
 from imdbcls.tracking import RunIdentity, Tracker
 from imdbcls.trainer import Trainer
@@ -135,6 +136,8 @@ def build_trainer(
         schedule = construct(config["schedule"])(optimizer, num_steps=num_steps, num_warmup_steps=num_warmup_steps)
     except (TypeError, ValueError) as error:  # a beta of 2, an option that SGD does not have
         raise UserError(f"The optimizer or its schedule refuses its settings: {error}") from error
+    metrics_log = MetricsLog(folder.path / "metrics.jsonl")
+    micro_batch_size = settings["micro_batch_size"]
     return Trainer(
         model=model,
         optimizer=optimizer,
@@ -143,15 +146,21 @@ def build_trainer(
         train_batches=train_batches,
         validation_batches=validation.batches,
         watched_test_batches=test.batches if settings["score_test_each_epoch"] else None,
-        identity=identity_of(config, corpus, hardware),
         epochs=config["epochs"],
         seed=config["seed"],
-        micro_batch_size=settings["micro_batch_size"] or config["batch_size"],
+        micro_batch_size=config["batch_size"] if micro_batch_size is None else micro_batch_size,
         max_grad_norm=settings["max_grad_norm"],
         log_every=settings["log_every"],
-        checkpoints=folder.checkpoints,
+        saver=Saver(
+            folder=folder.checkpoints,
+            identity=identity_of(config, corpus, hardware),
+            model=model,
+            optimizer=optimizer,
+            schedule=schedule,
+            metrics_log=metrics_log,
+        ),
         save_every_minutes=config["checkpoint"]["every_minutes"],
-        metrics_log=MetricsLog(folder.path / "metrics.jsonl"),
+        metrics_log=metrics_log,
         progress=Progress(config["progress"]),
         stop=stop,
     )

@@ -87,6 +87,13 @@ def restore(folder: Path) -> None:
             return
 
 
+def put_back(saved: Checkpoint, folder: Path) -> None:
+    """Have a checkpoint that was found beside its place lie in it, where the next save keeps it."""
+    if saved.folder != folder:
+        shutil.rmtree(folder, ignore_errors=True)
+        saved.folder.rename(folder)
+
+
 def forget_previous(folder: Path) -> None:
     """Remove what lies beside a checkpoint, once it is needed no more."""
     for suffix in ("new", "old"):

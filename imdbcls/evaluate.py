@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from imdbcls.console import quiet_libraries, say
 from imdbcls.errors import UserError
 from imdbcls.fast.process import tune_process
-from imdbcls.runs import RunFolder
+from imdbcls.runs import RunFolder, json_text
 from imdbcls.untrusted import require_no_links
 from imdbcls.validate import validate
 
@@ -37,7 +37,7 @@ def main() -> None:
     except UserError as error:
         say(f"imdbcls: {error}")
         sys.exit(2)
-    print(json.dumps(figures, indent=2))
+    print(json_text(figures, indent=2))
 
 
 def evaluate(run: Path, split: str, device: str | None = None, plugins: Sequence[str] = ()) -> dict[str, float]:
@@ -106,7 +106,7 @@ def rebuild_model(config: Mapping[str, Any], folder: RunFolder, num_labels: int)
 
 
 def report_difference(figures: dict[str, float], recorded: dict[str, Any]) -> None:
-    different = [name for name, value in figures.items() if value != recorded.get(name)]
+    different = [name for name, value in json.loads(json_text(figures)).items() if value != recorded.get(name)]
     if not different:
         say("The same figures as recorded, to the last digit.")
     for name in different:

@@ -1,6 +1,5 @@
 """The model: a backbone's encoder and a head, from token ids to logits."""
 
-import torch
 from torch import Tensor, nn
 
 
@@ -23,8 +22,3 @@ class Classifier(nn.Module):
 
 def count_parameters(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
-
-
-def predict_probabilities(logits_BC: Tensor) -> Tensor:
-    """Class probabilities in float64, so that they sum to one to the last digit that metrics read."""
-    return torch.softmax(logits_BC.double(), dim=1)

@@ -26,7 +26,7 @@ def parameter_groups(model: nn.Module) -> list[dict[str, Any]]:
 
 
 def linear(optimizer: Optimizer, *, num_steps: int, num_warmup_steps: int) -> LRScheduler:
-    """From zero to the peak over the warmup steps, then to zero at the last step, both in straight lines."""
+    """From zero to the peak over the warmup steps, then to zero after the last step, both in straight lines."""
     return get_linear_schedule_with_warmup(optimizer, num_warmup_steps, num_steps)
 
 

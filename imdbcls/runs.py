@@ -8,6 +8,7 @@ import errno
 import fcntl
 import hashlib
 import json
+import math
 import os
 import socket
 from collections.abc import Iterator, Mapping
@@ -116,7 +117,7 @@ class RunFolder:
         return result if result is not None and result.get("status") == "done" else None
 
     def write_result(self, result: Mapping[str, Any]) -> None:
-        write_atomically(self._result, json.dumps(result, indent=2) + "\n")
+        write_atomically(self._result, json_text(result, indent=2) + "\n")
 
     def config(self) -> dict[str, Any]:
         """The configuration the run was started with; raises UserError where there is none that can be read."""
@@ -157,7 +158,7 @@ class MetricsLog:
 
     def write(self, point: Mapping[str, float]) -> None:
         """Append a line; where there is no room for it (OSError), the lines before it stay whole."""
-        length, line = self._file.tell(), json.dumps(point).encode() + b"\n"
+        length, line = self._file.tell(), json_text(point).encode() + b"\n"
         try:
             if self._file.write(line) != len(line):
                 raise OSError(errno.ENOSPC, "No space left on device", str(self._path))
@@ -214,3 +215,16 @@ def sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def json_text(content: Mapping[str, Any], indent: int | None = None) -> str:
+    """JSON that every reader takes: a figure that is no number (AUROC without one of the classes) becomes null."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, Mapping):
+            return {key: plain(item) for key, item in value.items()}
+        if isinstance(value, list | tuple):
+            return [plain(item) for item in value]
+        return None if isinstance(value, float) and not math.isfinite(value) else value
+
+    return json.dumps(plain(content), indent=indent, allow_nan=False)

@@ -94,7 +94,10 @@ def train(config: Mapping[str, Any]) -> dict[str, Any]:
     with folder.locked():
         result = folder.finished()
         if result is not None:
-            say(f"{folder.path} is done already: test accuracy {result['test/accuracy']:.2%}. Nothing was run.")
+            say(
+                f"{folder.path} is done already: test accuracy {result['test/accuracy']:.2%}. Nothing was run; "
+                "if the data or the code has changed, remove the folder to run it anew."
+            )
             return result
         folder.write_config(config)
         prepare_process()
@@ -118,12 +121,13 @@ def fit_and_score(config: Mapping[str, Any], folder: RunFolder, stop: StopReques
             test = build.build_scored_split(config, backbone, corpus.test)
             trainer = build.build_trainer(config, folder, hardware, backbone, model, corpus, validation, test, stop)
             report.announce(config, folder, corpus, backbone, trainer)
-            resumed_step = trainer.resume_last()
+            resumed_step = trainer.resume()
         with build.build_tracker(config, folder, resumed_step) as tracker:
             try:
                 trainer.fit(tracker)
+                at_best = trainer.best_validation  # None where an earlier process scored it
                 predictions = {
-                    "validation": trainer.best_validation or trainer.score("validation", validation.batches),
+                    "validation": trainer.score("validation", validation.batches) if at_best is None else at_best,
                     "test": trainer.score("test", test.batches),
                 }
                 for name, split in (("validation", validation), ("test", test)):
@@ -133,6 +137,7 @@ def fit_and_score(config: Mapping[str, Any], folder: RunFolder, stop: StopReques
                 raise
             latency = measure_latency(model, test.batches, hardware, LATENCY_DOCUMENTS)
             result = report.result_of(config, folder, corpus, trainer, predictions, latency)
+            folder.write_result(result)  # first: what follows may wait for a server
             mistakes = report.worst_mistakes(corpus.test, corpus.label_names, predictions["test"])
             tracker.log_test(
                 predictions["test"].labels.tolist(),
@@ -141,7 +146,6 @@ def fit_and_score(config: Mapping[str, Any], folder: RunFolder, stop: StopReques
                 mistakes,
             )
             tracker.finish(result)
-        folder.write_result(result)
     report.conclude(folder, result)
     return result
 

@@ -6,9 +6,6 @@ The trainer receives finished objects and knows no configuration. `Trainer.step`
 import math
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +13,6 @@ from torch.nn.utils import clip_grad_norm_
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from imdbcls import checkpoint, optim
 from imdbcls.console import say, warn
 from imdbcls.data.batches import Batch, EvalBatches, TrainBatches
 from imdbcls.device import Hardware, seed_everything_at
@@ -26,6 +22,7 @@ from imdbcls.metrics import metrics_of
 from imdbcls.model import Classifier
 from imdbcls.progress import Progress
 from imdbcls.runs import MetricsLog
+from imdbcls.saving import Saver, TrainState, Window
 from imdbcls.scoring import Predictions, score
 from imdbcls.signals import Interrupted, StopRequest
 from imdbcls.tracking import Tracker
@@ -35,40 +32,12 @@ class NonFiniteError(UserError):
     """The loss or the gradient is no longer a number; nothing was saved since."""
 
 
-@dataclass
-class Window:
-    """What was seen since the last logged point. Losses are means over a step's documents, still on the device."""
-
-    losses: list[Tensor] = field(default_factory=list)
-    documents: int = 0
-    tokens: int = 0
-    seconds: float = 0.0
-    grad_norm: float = math.nan  # of the last step
-
-
-@dataclass
-class TrainState:
-    """Where training stands: with weights, optimizer and schedule, all that continuing exactly needs."""
-
-    step: int = 0  # optimizer steps taken
-    epoch: int = 0  # epochs finished, their validation included
-    best_epoch: int = 0
-    best_accuracy: float = -1.0  # on validation
-    best_loss: float = math.inf  # on validation, in the best epoch: it decides between equal accuracies
-    documents: int = 0
-    tokens: int = 0  # real ones, without padding
-    train_seconds: float = 0.0  # spent in steps: neither scoring nor saving
-    log_bytes: int = 0  # length of metrics.jsonl
-    micro_batch_size: int = 0  # as asked for, or less where memory did not suffice
-
-
 class Trainer:
     """Fit a model and keep its best weights by validation accuracy.
 
-    `identity` is what a checkpoint must have in common with this run to be continued by it, as plain JSON values.
     `micro_batch_size` documents go through the model at a time and their gradients add up to those of the batch's mean
-    loss: it changes memory and time, not what is learnt. `watched_test_batches` is scored after each epoch where given,
-    for the record only. Random numbers depend on `seed` and the step alone.
+    loss: it changes memory, time and which dropout masks are drawn. `watched_test_batches` is scored after each epoch
+    where given, for the record only. Random numbers depend on `seed` and the step alone.
     """
 
     def __init__(
@@ -81,13 +50,12 @@ class Trainer:
         train_batches: TrainBatches,
         validation_batches: EvalBatches,
         watched_test_batches: EvalBatches | None,
-        identity: Mapping[str, Any],
         epochs: int,
         seed: int,
         micro_batch_size: int,
         max_grad_norm: float | None,
         log_every: int,
-        checkpoints: Path,
+        saver: Saver,
         save_every_minutes: float | None,
         metrics_log: MetricsLog,
         progress: Progress,
@@ -100,12 +68,11 @@ class Trainer:
         self.train_batches = train_batches
         self.validation_batches = validation_batches
         self.watched_test_batches = watched_test_batches
-        self.identity = dict(identity)
         self.epochs = epochs
         self.seed = seed
         self.max_grad_norm = math.inf if max_grad_norm is None else max_grad_norm
         self.log_every = log_every
-        self.checkpoints = checkpoints
+        self.saver = saver
         self.save_every_seconds = math.inf if save_every_minutes is None else 60 * save_every_minutes
         self.metrics_log = metrics_log
         self.progress = progress
@@ -137,17 +104,16 @@ class Trainer:
                         self.log(tracker, self.train_figures())
                     self.stop.obey()
                     if time.monotonic() - last_save > self.save_every_seconds:
-                        self.save()
+                        self.saver.save(self.state, self.window)
                         last_save = time.monotonic()
                 self.finish_epoch(tracker)
                 last_save = time.monotonic()
         except Interrupted:
-            self.save()
+            self.saver.save(self.state, self.window)
             raise
         finally:
             self.progress.close()
-        self.model.load_state_dict(self.best().tensors["model"])
-        checkpoint.forget_previous(self.checkpoints / "last")
+        self.saver.take_best(self.state)
 
     def step(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """One optimizer step; returns the batch's mean loss and the gradient's norm before clipping, on the device."""
@@ -155,6 +121,7 @@ class Trainer:
         while loss_sum is None:
             self.halve_micro_batch(len(batch))
             loss_sum = self.backward(batch)
+        self.window.learning_rate = self.learning_rate
         grad_norm = clip_grad_norm_(self.parameters, self.max_grad_norm)
         self.require_finite(loss_sum, grad_norm)
         self.optimizer.step()
@@ -230,7 +197,7 @@ class Trainer:
         self.progress.logged(loss, documents_per_second)
         return {
             "train/loss": loss,
-            "train/lr": self.learning_rate,
+            "train/lr": window.learning_rate,
             "train/grad_norm": window.grad_norm,
             "train/documents_per_second": documents_per_second,
             "train/tokens_per_second": window.tokens / window.seconds,
@@ -260,70 +227,19 @@ class Trainer:
         if (accuracy, -loss) > (state.best_accuracy, -state.best_loss):
             state.best_epoch, state.best_accuracy, state.best_loss = state.epoch, accuracy, loss
             self.best_validation = scored["val"]
-            best = {"step": state.step, "epoch": state.epoch, **figures}
-            checkpoint.save(self.checkpoints / "best", {"model": self.model.state_dict()}, best)
-            checkpoint.forget_previous(self.checkpoints / "best")
-        self.save()
+            self.saver.save_best({"step": state.step, "epoch": state.epoch, **figures})
+        self.saver.save(state, self.window)
 
     def score(self, split: str, batches: EvalBatches) -> Predictions:
         """The model's predictions on a split; raises Interrupted where a signal asks to stop."""
-
-        def on_progress(done: int, total: int) -> None:
-            self.progress.evaluating(split, done, total)
-
         with self.stop.at_once():  # a batch may take long, and scoring leaves nothing half done
-            return score(self.model, batches, self.hardware, on_progress)
+            return score(self.model, batches, self.hardware, self.progress.of(split))
 
-    def save(self) -> None:
-        """Write checkpoints/last: weights, optimizer, schedule, and where the training stands."""
-        self.state.log_bytes = self.metrics_log.sync()
-        tensors, settings = optim.state_of(self.optimizer)
-        window = {**vars(self.window), "losses": [loss.item() for loss in self.window.losses]}
-        state = {
-            "identity": self.identity,
-            "train": asdict(self.state),
-            "window": window,
-            "optimizer": settings,
-            "schedule": self.schedule.state_dict(),
-        }
-        checkpoint.save(self.checkpoints / "last", {"model": self.model.state_dict(), "optimizer": tensors}, state)
-
-    def resume(self, saved: checkpoint.Checkpoint) -> None:
-        """Stand exactly where a checkpoint was saved; what was logged after it is dropped from the record."""
-        checkpoint.require_identity(saved, self.identity)
-        try:
-            self.model.load_state_dict(saved.tensors["model"])
-            optim.load_state(self.optimizer, saved.tensors["optimizer"], saved.state["optimizer"])
-            self.schedule.load_state_dict(saved.state["schedule"])
-            self.state = TrainState(**saved.state["train"])
-            losses = [torch.tensor(loss) for loss in saved.state["window"]["losses"]]
-            self.window = Window(**{**saved.state["window"], "losses": losses})
-            epochs_done = self.state.step / self.train_batches.steps_per_epoch
-            assert 0 <= self.state.epoch <= epochs_done <= min(self.state.epoch + 1, self.epochs), "the step"
-        except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, AssertionError) as error:
-            raise checkpoint.CheckpointError(f"{saved.folder} does not fit this run: {error}.") from error
-        if self.state.best_epoch > 0:
-            self.best()
-        self.metrics_log.rewind(self.state.log_bytes)
-
-    def best(self) -> checkpoint.Checkpoint:
-        """The best weights so far; raises CheckpointError where they are not there, or are those of another epoch."""
-        saved = checkpoint.newest(self.checkpoints / "best", self.model.state_dict())
-        # After a kill between the two saves of an epoch's end, the best weights may be ahead of the last checkpoint.
-        possible = range(self.state.best_epoch, self.state.epoch + 2)
-        if saved is None or saved.state.get("epoch") not in possible:
-            raise checkpoint.CheckpointError(
-                f"{self.checkpoints / 'best'} does not hold the best weights so far, of epoch {self.state.best_epoch}. "
-                f"Remove {self.checkpoints.parent} to begin anew."
-            )
-        return saved
-
-    def resume_last(self) -> int | None:
+    def resume(self) -> int | None:
         """Continue from the newest checkpoint that verifies; returns its step, or None where there is none."""
-        saved = checkpoint.newest(self.checkpoints / "last", self.model.state_dict())
-        if saved is None:
-            self.metrics_log.rewind(0)
+        restored = self.saver.restore(self.train_batches.steps_per_epoch, self.epochs)
+        if restored is None:
             return None
-        self.resume(saved)
-        say(f"Continuing at step {self.state.step:,} of {self.num_steps:,}, from {saved.folder}.")
+        self.state, self.window, folder = restored
+        say(f"Continuing at step {self.state.step:,} of {self.num_steps:,}, from {folder}.")
         return self.state.step

@@ -62,7 +62,7 @@ def name_foreign_code(run: Path) -> None:
 
 
 ALTERATIONS: list[tuple[Callable[[Path], object], str]] = [
-    (alter_weights, "model.safetensors is not the file that was saved: its size or sha256 differs"),
+    (alter_weights, "size or sha256 differ"),
     (lambda run: (run / "checkpoints" / "best" / "model.safetensors").unlink(), "model.safetensors is missing"),
     (lambda run: shutil.rmtree(run / "checkpoints" / "best"), "best"),
     (alter_result, "The documents are not the run's: split hash"),

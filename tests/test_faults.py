@@ -304,7 +304,7 @@ def test_two_sweeps_at_once_share_no_folder(tmp_path: Path) -> None:
     assert "Traceback" not in said
     assert set(codes) <= {0, 1}
     run(tmp_path, *arguments)  # whatever each left to the other is there, or is done now
-    for folder in tmp_path.glob("runs/heads/*"):
+    for folder in tmp_path.glob("runs/default/*"):
         assert json.loads((folder / "result.json").read_text())["status"] == "done"
         assert points(folder)[-1]["step"] == 12
         assert len({point["step"] for point in points(folder)}) == len(points(folder))

@@ -274,7 +274,7 @@ class Poison(NoTracker):
 
     def log(self, point: Mapping[str, float | int]) -> None:
         if point["step"] == self.step and "train/loss" in point:
-            self.best = contents(self.trainer.checkpoints / "best")
+            self.best = contents(self.trainer.saver.best)
             nn.init.constant_(self.trainer.model.head.output.bias, math.nan)
 
 

@@ -89,5 +89,5 @@ def test_the_installed_wheel_composes_from_elsewhere(installed: Path, tmp_path: 
 def test_the_installed_wheel_trains(installed: Path, tmp_path: Path) -> None:
     done = run(installed, tmp_path, *TINY, "epochs=1", "tracker=none")
     assert done.returncode == 0, done.stderr
-    (result,) = tmp_path.glob("runs/heads/*/result.json")
+    (result,) = tmp_path.glob("runs/default/*/result.json")
     assert '"git_commit": null' in result.read_text(), "a wheel knows no commit"

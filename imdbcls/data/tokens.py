@@ -3,7 +3,6 @@
 import contextlib
 import hashlib
 import json
-import logging
 import os
 import shutil
 import tempfile
@@ -16,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from imdbcls.console import warn
 from imdbcls.data.documents import Documents
 from imdbcls.errors import UserError
 
@@ -26,7 +26,6 @@ CHUNK = 1000
 # A building folder older than this belongs to a process that was killed. In seconds.
 STALE_AFTER = 24 * 3600.0
 
-_log = logging.getLogger(__name__)
 _PARALLELISM = "TOKENIZERS_PARALLELISM"
 _users_parallelism = os.environ.get(_PARALLELISM)
 _pool_pid: int | None = None
@@ -186,7 +185,7 @@ def _load(entry: Path) -> tuple[NDArray[Any], NDArray[np.int64]] | None:
         if hashlib.sha256(ids.tobytes()).hexdigest() != about["ids_sha256"]:
             raise ValueError("ids.bin does not have its checksum")
     except (OSError, ValueError, KeyError, TypeError) as error:
-        _log.warning("The token cache entry %s is damaged (%s) and is built again.", entry, error)
+        warn(f"The token cache entry {entry} is damaged ({error}) and is built again.")
         # Renamed first: removing takes a moment in which another process could find half an entry.
         doomed = Path(tempfile.mkdtemp(prefix=".damaged-", dir=entry.parent))
         with contextlib.suppress(OSError):
