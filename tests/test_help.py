@@ -89,11 +89,11 @@ def test_a_command_is_told_all_its_mistakes_at_once() -> None:
         "head: not of the form key=value, such as lr=3e-5.",
         "head=lstmm is not one of attention, cls, lstm, max, mean, transformer, weight_avg; the nearest: lstm.",
         "lrr: there is no such key; the nearest: lr.",
-        "backbone.fast=yep: backbone.fast is true or false, True by default.",
         "trainer=3: trainer is a section; set one of its keys: trainer.micro_batch_size, trainer.max_grad_norm, "
         "trainer.log_every, trainer.score_test_each_epoch.",
         "data.train has no value yet: give data.train=...",
         "epochs=abc is not a whole number of at least 1.",
+        "backbone.fast=yep is neither true nor false.",
     ]
 
 
