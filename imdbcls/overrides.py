@@ -25,6 +25,7 @@ from omegaconf.errors import OmegaConfBaseException
 from imdbcls.choices import CONF, choice_keys, groups, help_text, knobs
 from imdbcls.console import say
 from imdbcls.errors import UserError
+from imdbcls.targets import foreign_parts_of_hydra
 from imdbcls.validate import CHOICES, FLAGS, NUMBERS, look_up, validate
 
 NUM_NEAREST = 3  # keys or choices that a sentence suggests at most
@@ -37,7 +38,10 @@ def answer_command(arguments: Sequence[str]) -> None:
     if asked.help:
         print(help_text())
         sys.exit(0)
-    if asked.hydra_help or asked.shell_completion or asked.config_name or asked.config_path or asked.experimental_rerun:
+    if asked.config_name or asked.config_path or asked.experimental_rerun:
+        say("imdbcls: there is one configuration; --config-dir=FOLDER adds YAML files of your own to its groups.")
+        sys.exit(2)
+    if asked.hydra_help or asked.shell_completion:
         return
     flags = [argument for argument in unknown if argument.startswith("-")]
     strays = [argument for argument in unknown if argument not in flags]
@@ -126,6 +130,8 @@ def examine(texts: Sequence[str], mode: Mode) -> tuple[dict[str, Any], list[str]
         examination = Examination(GlobalHydra.instance().config_loader())
         wishes = read_wishes(texts, examination)
         plain = examination.load(firsts(wishes, groups_only=True))
+        for mistake in foreign_parts_of_hydra(OmegaConf.to_container(plain.hydra, resolve=False)):
+            examination.note(mistake)
         sweeps = mode == "multirun" or (mode == "run" and plain.hydra.mode is RunMode.MULTIRUN)
         if sweeps:
             own = {wish.key for wish in wishes}

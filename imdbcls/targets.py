@@ -69,6 +69,19 @@ def names_defined_in(module: str) -> set[str]:
     return {node.name for node in tree.body if isinstance(node, ast.ClassDef | ast.FunctionDef)}
 
 
+def foreign_parts_of_hydra(node: Any, path: str = "hydra") -> Iterator[str]:
+    """What Hydra would build or call for itself, before any validation, and is not its own or a Hydra plugin's."""
+    if isinstance(node, Mapping):
+        for key, value in node.items():
+            own = isinstance(value, str) and value.startswith(("hydra._internal.", "hydra_plugins."))
+            if (key == "_target_" and not own) or key == "()":  # logging calls what stands there
+                yield f"{path}.{key}={shown(value)} is refused: Hydra's parts come from hydra and hydra_plugins alone."
+            yield from foreign_parts_of_hydra(value, f"{path}.{key}")
+    elif isinstance(node, list | tuple):
+        for index, value in enumerate(node):
+            yield from foreign_parts_of_hydra(value, f"{path}[{index}]")
+
+
 def wrong_plugins(config: Mapping[str, Any]) -> Iterator[str]:
     """Plugins are the user's own packages: naming `os` would let a configuration call all that is in it."""
     plugins = config.get("plugins", [])

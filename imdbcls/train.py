@@ -4,9 +4,8 @@ validate → build → fit → score the test split once → `result.json`. Noth
 is known to be sound.
 """
 
-import re
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -29,8 +28,6 @@ from imdbcls.validate import validate
 
 LATENCY_DOCUMENTS = 50  # timed one by one after the test split is scored
 
-HYDRA_TARGET = re.compile(r"""_target_["']?\s*[=:]\s*["']?([^"',}\s]*)""")
-
 sweep = Sweep()
 
 
@@ -47,15 +44,6 @@ def main(cfg: DictConfig) -> None:
     except UserError as error:
         say(f"imdbcls: {error}")
         sys.exit(2)
-
-
-def refuse_foreign_targets(arguments: Sequence[str]) -> None:
-    """Refuse what Hydra itself would build before `main` is called: a launcher, sweeper or callback from elsewhere."""
-    for argument in arguments:
-        for target in HYDRA_TARGET.findall(argument) if "hydra" in argument else ():
-            if not target.startswith(("hydra._internal.", "hydra_plugins.")):
-                say(f"imdbcls: {argument} is refused: Hydra's own parts come from hydra and hydra_plugins alone.")
-                sys.exit(2)
 
 
 def run_in_sweep(cfg: DictConfig, overrides: str) -> None:
@@ -181,7 +169,6 @@ def record_end(config: Mapping[str, Any], folder: RunFolder, status: str, error:
 
 def command() -> None:
     """What the command line runs; it ends the process."""
-    refuse_foreign_targets(sys.argv[1:])
     answer_command(sys.argv[1:])
     main()
     sys.exit(sweep.conclude())

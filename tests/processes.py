@@ -55,7 +55,11 @@ def _run(arguments: list[str], environment: dict[str, str], folder: str, log: st
     torch.set_num_threads(1)
     from imdbcls.train import command
 
-    command()
+    try:
+        command()
+    finally:
+        spent = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+        Path(f"{log}.cpu").write_text(str(sum(usage.ru_utime + usage.ru_stime for usage in spent)))
 
 
 @dataclass
@@ -83,6 +87,11 @@ class Command:
         return self.process.is_alive()
 
     @property
+    def cpu_seconds(self) -> float:
+        """Spent by a command that has ended and by its jobs; the machine may be busy with other things."""
+        return float(Path(f"{self.log}.cpu").read_text())
+
+    @property
     def output(self) -> str:
         return self.log.read_text() if self.log.exists() else ""
 
@@ -94,6 +103,7 @@ def start(
     log = folder / f"log-{time.monotonic_ns()}"
     variables = {"IMDBCLS_CACHE": str(folder / "cache"), **(environment or {})}
     process = _context.Process(target=_run, args=(list(arguments), variables, str(folder), str(log), file_limit))
+    process.daemon = True  # a test that fails leaves none behind
     process.start()
     return Command(process, log)
 
