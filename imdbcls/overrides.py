@@ -74,7 +74,7 @@ def resolve(cfg: DictConfig) -> dict[str, Any]:
     try:
         config = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
-        raise UserError(f"{error.full_key} has no usable value: {str(error.msg).splitlines()[0]}") from error
+        raise UserError(f"{error.full_key} has no usable value: {str(error.msg).splitlines()[0]}.") from error
     assert isinstance(config, dict)
     return {str(key): value for key, value in config.items()}
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from make_study import HEADS, make_study
 
+from imdbcls.compare import main
 from imdbcls.comparison.figures import figures_of
 from imdbcls.comparison.groups import read_study
 from imdbcls.comparison.page import page_html
@@ -40,3 +41,36 @@ def test_comparison_run_holds_tables_figures_and_page(tmp_path: Path) -> None:
 
 def test_table_columns_get_names_that_differ() -> None:
     assert unique(["", "ECE", "95 %", "loss", "95 %"]) == ["rank", "ECE", "ECE 95 %", "loss", "loss 95 %"]
+
+
+def test_a_comparison_goes_where_its_runs_are() -> None:
+    shipped = settings_beside({})
+    assert (shipped["project"], shipped["entity"], shipped["mode"]) == ("imdbcls", None, "auto")
+    own = settings_beside(
+        {"tracker": {"project": "films", "entity": "team", "connect_seconds": 10**9, "mode": "online"}}
+    )
+    assert own == shipped | {"project": "films", "entity": "team"}
+
+
+def test_an_unreachable_server_costs_the_comparison_little(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("WANDB_API_KEY", "0123456789" * 4)
+    study = make_study(tmp_path / "heads", heads=HEADS[:2], num_documents=300)
+    assert main([str(study), "--wandb"]) == 0
+    warnings = [line for line in capfd.readouterr().err.splitlines() if "W&B" in line]
+    assert len(warnings) == 1 and "http://127.0.0.1:9 does not answer; this run is logged offline" in warnings[0]
+    assert len(list(study.glob("wandb/offline-run-*-comparison-heads"))) == 1
+
+
+def test_a_report_without_a_server_is_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("WANDB_API_KEY", "0123456789" * 4)
+    study = make_study(tmp_path / "heads", heads=HEADS[:2], num_documents=300)
+    assert main([str(study), "--report"]) == 2
+    assert capfd.readouterr().err.splitlines()[-1].startswith("imdbcls: --report needs ")
+    assert (study / "comparison.html").exists()

@@ -17,9 +17,9 @@ from small_models import FAMILIES, make_folder
 
 from imdbcls import build
 from imdbcls.data.sample import read_sample
+from imdbcls.overrides import resolve
 from imdbcls.runs import RunFolder
 from imdbcls.signals import StopRequest
-from imdbcls.train import resolve
 from imdbcls.validate import validate
 
 FILES = sorted(str(path.relative_to(ROOT / "conf").with_suffix("")) for path in (ROOT / "conf").rglob("*.yaml"))

@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from imdbcls import build, checkpoint, optim
+from imdbcls.overrides import resolve
 from imdbcls.runs import RunFolder
 from imdbcls.signals import StopRequest
 from imdbcls.tracking import NoTracker
-from imdbcls.train import resolve
 from imdbcls.trainer import NonFiniteError, Trainer
 
 NO_DROPOUT = ("backbone.dropout=0", "backbone.attention_dropout=0", "head=mean")

@@ -7,8 +7,8 @@ import pytest
 from hydra import compose, initialize_config_module
 
 from imdbcls.errors import UserError
+from imdbcls.overrides import resolve
 from imdbcls.targets import is_allowed
-from imdbcls.train import resolve
 from imdbcls.validate import CHOICES, FLAGS, NUMBERS, SECTIONS, validate
 
 

@@ -56,7 +56,7 @@ def place_label(x: float, y: float, words: str, taken: list[tuple[float, float]]
 
     def free(spot: tuple[float, float, str]) -> bool:
         left = left_of(spot)
-        inside = left >= 48 and left + width <= svg.WIDTH - 2 and 24 <= spot[1] <= svg.HEIGHT - 46
+        inside = left >= 54 and left + width <= svg.WIDTH - 2 and 24 <= spot[1] <= svg.HEIGHT - 46
         return inside and not any(left - 4 < a < left + width + 4 and abs(spot[1] - 4 - b) < 12 for a, b in taken)
 
     spot = next((spot for spot in spots if free(spot)), spots[0])

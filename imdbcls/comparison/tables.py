@@ -53,7 +53,7 @@ def differences(pairs: list[dict[str, Any]], margin: float) -> Table:
             p_text(pair["p_holm"]).removeprefix("= "),
             p_text(pair["p_hierarchical_holm"]).removeprefix("= "),
             "yes" if pair["equivalent"] else NONE if pair["equivalent"] is None else "no",
-            f"{100 * pair['minimum_detectable_difference']:.2f}" + (" (underpowered)" if pair["underpowered"] else ""),
+            detectable(pair["minimum_detectable_difference"]) + (" (underpowered)" if pair["underpowered"] else ""),
         ]
         for pair in pairs
     ]
@@ -169,6 +169,11 @@ def parts(groups: list[dict[str, Any]]) -> list[Table]:
         if rows:
             tables.append(Table(key, question, [first, "count", *(group["name"] for group in groups)], rows))
     return tables
+
+
+def detectable(difference: float) -> str:
+    """In points; few seeds that differ much can ask for more than there are."""
+    return f"{100 * difference:.2f}" if difference < 1 else "> 100"
 
 
 def percent(value: float | None) -> str:

@@ -19,6 +19,7 @@ def read_texts(config: Mapping[str, Any], split_hash: str) -> dict[str, str]:
     any more, and for documents that are not the run's.
     """
     import inspect
+    from pathlib import Path
 
     from imdbcls.data.documents import Source
     from imdbcls.data.files import read_files
@@ -43,6 +44,8 @@ def read_texts(config: Mapping[str, Any], split_hash: str) -> dict[str, str]:
     try:
         arguments = {key: value for key, value in data["source"].items() if not key.startswith("_")}
         inspect.signature(reader).bind(**arguments)
+        if name == "hub" and Path(arguments["path"]).exists():
+            raise UserError(f"data.path={arguments['path']} is a folder here, which may name files on the network.")
         with offline():
             corpus = make_corpus(reader(**arguments), **{key: data[key] for key in SPLIT_SETTINGS})
     except (AttributeError, TypeError, KeyError) as error:
