@@ -11,6 +11,7 @@ from imdbcls import overrides, train
 from imdbcls.errors import UserError
 from imdbcls.evaluate import open_finished, rebuild_model
 from imdbcls.runs import RunFolder
+from imdbcls.untrusted import require_no_links
 from imdbcls.validate import look_up, validate
 
 if TYPE_CHECKING:
@@ -159,5 +160,6 @@ def load_run(folder: str | Path, *, plugins: Sequence[str] = (), device: str | N
     UserError where the folder holds no finished run, or one that names code which is not allowed.
     """
     path = Path(folder)
+    require_no_links(path)
     values, result = open_finished(RunFolder(path), device, plugins)
     return FinishedRun(path, Config(values), result)

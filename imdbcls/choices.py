@@ -72,8 +72,10 @@ def description(text: str) -> str:
 
 
 def choice_keys(group: str, choice: str) -> set[str]:
-    """The keys that a choice brings into its group's section."""
-    return set(yaml.safe_load(files(CONF).joinpath(group, f"{choice}.yaml").read_text(encoding="utf-8")) or {})
+    """The keys that a choice brings into its group's section, those of the choice it builds on included."""
+    node = yaml.safe_load(files(CONF).joinpath(group, f"{choice}.yaml").read_text(encoding="utf-8")) or {}
+    bases = [base for base in node.pop("defaults", []) if isinstance(base, str) and base != "_self_"]
+    return set(node).union(*(choice_keys(group, base) for base in bases))
 
 
 def knobs() -> list[Knob]:

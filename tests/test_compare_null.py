@@ -3,10 +3,10 @@
 Every simulated study has documents of very different difficulty that both groups share, a quirk per group (documents
 that it happens to find easier, equal on average), and seeds with luck of their own.
 
-The luck of 0.02 and 0.05 spreads the seeds' true accuracy by 0.2 and 0.5 points. Asking for both kinds of evidence
-makes the verdict careful with three seeds, and where neither luck nor quirk exists (2 to 3 % up to ten seeds, see
-experiments/null_simulation). No quirk is one head compared with itself. So with three seeds the verdict is bounded from above only, and the nominal rate is asked
-of the interval and its p-value.
+The luck of 0.02 and 0.05 spreads the seeds' true accuracy by 0.2 and 0.5 points; no quirk is one head compared with
+itself. Asking for both kinds of evidence makes the verdict careful with three seeds, and where neither luck nor quirk
+exists (2 to 3 % up to ten seeds, see experiments/null_simulation). So with three seeds the verdict is bounded from
+above only, and the nominal rate is asked of the interval and its p-value.
 """
 
 from pathlib import Path

@@ -89,7 +89,7 @@ def differences_html(comparison: dict[str, Any], figures: dict[str, str], tables
     margin = f"{100 * comparison['margin']:.3g}"
     items = "".join(
         f'<li class="verdict-{kind(pair)}"><span class="badge">{kind(pair)}</span>'
-        f"<span>{html.escape(pair['verdict'])}</span></li>"
+        f"<span>{html.escape(pair['verdict'].removeprefix('undecided: '))}</span></li>"  # the badge says it
         for pair in pairs
     )
     return (

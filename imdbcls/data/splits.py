@@ -74,22 +74,27 @@ def make_corpus(
 
 @dataclass(frozen=True)
 class _Part:
-    """Documents with a key of each text, equal for texts that are equal once white space is removed."""
+    """Documents with their `text_keys`."""
 
     documents: Documents
     text_keys: list[str]
 
     @classmethod
     def of(cls, documents: Documents) -> "_Part":
-        # Deleting bytes takes a quarter of the time of splitting and joining, and every job of a sweep waits for it.
-        stripped = (text.encode().translate(None, b" \t\n\r\v\f") for text in documents.texts)
-        return cls(documents, [hashlib.blake2b(text, digest_size=16).hexdigest() for text in stripped])
+        return cls(documents, text_keys(documents.texts))
 
     def __len__(self) -> int:
         return len(self.documents)
 
     def take(self, rows: NDArray[np.int64]) -> "_Part":
         return _Part(self.documents.take(rows), [self.text_keys[row] for row in rows])
+
+
+def text_keys(texts: Sequence[str]) -> list[str]:
+    """A key of each text, equal for duplicates: texts that are equal once white space is removed."""
+    # Deleting bytes takes a quarter of the time of splitting and joining, and every job of a sweep waits for it.
+    stripped = (text.encode().translate(None, b" \t\n\r\v\f") for text in texts)
+    return [hashlib.blake2b(text, digest_size=16).hexdigest() for text in stripped]
 
 
 def _carve(part: _Part, name: str, fraction: float, split_seed: int, num_classes: int) -> tuple[_Part, _Part]:

@@ -1,0 +1,30 @@
+"""Print what a data choice holds: `python -m imdbcls.data data=imdb data.path=aclImdb backbone=minilm max_length=256`.
+
+It takes the choices and keys of `imdbcls.train`, reads the documents as a run would, and trains nothing.
+"""
+
+import sys
+
+from imdbcls.console import quiet_libraries, say
+from imdbcls.errors import UserError
+from imdbcls.overrides import compose
+
+
+def main() -> None:
+    arguments = sys.argv[1:]
+    if any(argument in ("-h", "--help") for argument in arguments):
+        print(f"{__doc__.strip()}\n\nThe choices and keys: python -m imdbcls.train --help")
+        return
+    try:
+        config = compose(arguments)
+        quiet_libraries()
+        from imdbcls.data.card import card_text, data_card
+
+        print(card_text(data_card(config)))
+    except UserError as error:
+        say(f"imdbcls: {error}")
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()
