@@ -127,7 +127,7 @@ def wait_for(condition: Callable[[], bool], command: Command, seconds: float = 6
 
 
 def run_folder(folder: Path) -> Path:
-    (found,) = [path for path in folder.glob("runs/*/*") if path.name != "wandb"]
+    (found,) = [path for path in folder.glob("runs/*/*") if path.is_dir() and path.name != "wandb"]
     return found
 
 

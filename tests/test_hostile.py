@@ -232,7 +232,7 @@ def test_every_key_of_the_wrong_kind_gives_a_sentence_or_a_score(stranger: Path,
     """Keys that scoring does not need may hold anything; no other error than UserError may come of them."""
     text, refused = (stranger / "config.yaml").read_text(), 0
     keys = list(leaves(config))
-    assert len(keys) > 60
+    assert len(keys) >= 50
     for number, key in enumerate(keys):
         changed = json.loads(json.dumps(config))
         for wrong in (WRONG[number % len(WRONG)], WRONG[(number * 3 + 1) % len(WRONG)]):
