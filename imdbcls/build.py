@@ -61,8 +61,10 @@ def construct(node: Mapping[str, Any], **arguments: Any) -> Any:
     except InstantiationException as error:
         if isinstance(error.__cause__, UserError):
             raise error.__cause__ from None
-        if isinstance(error.__cause__, TypeError | ValueError):  # an option too many, one of the wrong kind
-            raise UserError(f"{node.get('_target_')} refuses its settings: {error.__cause__}") from error
+        if error.__cause__ is None or isinstance(error.__cause__, TypeError | ValueError):
+            # An option too many, one of the wrong kind, or one of Hydra's own (_args_, _convert_) that it cannot read.
+            reason = str(error.__cause__ or error).splitlines()[0]
+            raise UserError(f"{node.get('_target_')} refuses its settings: {reason}") from error
         raise
 
 

@@ -6,7 +6,7 @@ Hydra refuses some names itself, but neither `torch.load` nor `pandas.read_pickl
 import ast
 import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,13 @@ TARGETS = {
     "optimizer": re.compile(r"(torch|imdbcls)\.optim\.[A-Z]\w*"),
     "schedule": re.compile(r"imdbcls\.optim\.[a-z]\w*|torch\.optim\.lr_scheduler\.[A-Z]\w*"),
     "tracker": re.compile(r"imdbcls\.tracking\.\w+\.\w*Tracker"),
+}
+# Hydra's other keys, by what they may say where.
+SPECIAL: dict[str, Callable[[str, Any], bool]] = {
+    "_partial_": lambda place, value: value is (place in ("optimizer", "schedule", "tracker")),
+    "_convert_": lambda place, value: value in ("none", "partial", "object", "all"),
+    "_recursive_": lambda place, value: isinstance(value, bool),
+    "_args_": lambda place, value: False,
 }
 # No plugins: with these named, any function of theirs could be called.
 NO_PLUGINS = {*sys.stdlib_module_names, "datasets", "hydra", "imdbcls", "joblib", "numpy", "omegaconf", "pandas"} | {
@@ -40,16 +47,22 @@ def _foreign_targets(node: Any, path: str, plugins: tuple[str, ...]) -> Iterator
                     f"{place}={shown(value)} is refused: allowed are, each in its own section, imdbcls's classes and "
                     "functions, torch.optim's optimizers and schedulers, and packages named in plugins=[...]."
                 )
+            if key in SPECIAL and not (SPECIAL[key](path, value) or is_of_plugin(node.get("_target_"), plugins)):
+                yield f"{place}={shown(value)} is refused: Hydra's {key} is not for this section."
             yield from _foreign_targets(value, place, plugins)
     elif isinstance(node, list | tuple):
         for index, value in enumerate(node):
             yield from _foreign_targets(value, f"{path}[{index}]", plugins)
 
 
+def is_of_plugin(target: Any, plugins: tuple[str, ...]) -> bool:
+    return isinstance(target, str) and target.split(".")[0] in plugins
+
+
 def is_allowed(place: str, target: Any, plugins: tuple[str, ...]) -> bool:
     if not isinstance(target, str):
         return False
-    if target.split(".")[0] in plugins:
+    if is_of_plugin(target, plugins):
         return True
     if place not in TARGETS or not TARGETS[place].fullmatch(target):
         return False

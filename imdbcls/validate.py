@@ -92,9 +92,10 @@ def absent_sections(config: Mapping[str, Any]) -> Iterator[str]:
 
 def absent_knobs(config: Mapping[str, Any]) -> Iterator[str]:
     """What no group brings and every configuration has; only a file from elsewhere can lack it."""
-    for key in ("study", "runs_dir", "data.cache_dir", *FLAGS, *CHOICES, *NUMBERS):
-        if key.startswith(("head.", "tracker.")):  # not every head and tracker has these
-            continue
+    targets = [f"{place}._target_" for place in TARGETS]
+    # Not every head and tracker has the others.
+    common = [key for key in (*FLAGS, *CHOICES, *NUMBERS) if not key.startswith(("head.", "tracker."))]
+    for key in ("study", "runs_dir", "data.cache_dir", *common, *targets):
         try:
             look_up(config, key)
         except KeyError:

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 from hydra import compose, initialize_config_module
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from processes import TINY
 
@@ -100,6 +100,11 @@ WORDS = st.one_of(
     ),
     st.text(max_size=12),
 )
+COUNTS = (
+    *("batch_size", "eval_batch_size", "epochs", "max_length", "seed", "data.split_seed", "data.order_seed"),
+    *("data.train_limit", "data.test_limit", "data.validation_limit", "trainer.micro_batch_size", "trainer.log_every"),
+)
+FRACTIONS = ("data.validation_fraction", "backbone.dropout", "backbone.attention_dropout", "trainer.max_grad_norm")
 KEYS = st.one_of(
     st.deferred(lambda: st.sampled_from(keys())),
     st.sampled_from(
@@ -107,6 +112,17 @@ KEYS = st.one_of(
     ),
     st.text(max_size=8),
 )
+PLAUSIBLE = st.one_of(
+    st.sampled_from([f"head={head}" for head in ("weight_avg", "lstm", "transformer", "attention", "mean", "max")]),
+    st.builds(lambda lr: f"lr={lr}", st.floats(1e-8, 1e4)),
+    st.builds(lambda fraction: f"warmup={fraction}", st.floats(0, 1)),
+    st.builds(lambda key, count: f"{key}={count}", st.sampled_from(COUNTS), st.integers(1, 40)),
+    st.builds(lambda key, value: f"{key}={value}", st.sampled_from(FRACTIONS), st.floats(0, 1)),
+    st.sampled_from(
+        ["optimizer=sgd", "optimizer=adam", "schedule=onecycle", "schedule=cosine", "data.truncation=tail"]
+    ),
+    st.sampled_from(["precision=bf16", "trainer.score_test_each_epoch=true", "head=lstm head.bidirectional=true"]),
+).map(str.split)
 OVERRIDE = st.one_of(
     st.builds(
         lambda sign, key, value: f"{sign}{key}={value}",
@@ -128,8 +144,15 @@ def test_five_hundred_random_command_lines(tmp_path_factory: pytest.TempPathFact
     failures: dict[str, list[str]] = {}
     number = iter(range(10_000))
 
-    @settings(max_examples=500, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
-    @given(st.lists(OVERRIDE, min_size=1, max_size=2))
+    @settings(
+        max_examples=500,
+        deadline=None,
+        derandomize=True,
+        database=None,
+        phases=[Phase.generate],
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(st.one_of(st.lists(OVERRIDE, min_size=1, max_size=2), PLAUSIBLE, PLAUSIBLE))
     def fuzz(overrides: list[str]) -> None:
         try:
             outcomes[outcome_of(overrides, folder / str(next(number)))] += 1

@@ -253,6 +253,18 @@ def test_every_key_of_the_wrong_kind_gives_a_sentence_or_a_score(stranger: Path,
             continue
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("key", ("_args_", "_partial_", "_convert_", "_recursive_", "_unknown_"))
+@pytest.mark.parametrize("place", ("head", "data.source"))
+def test_hydras_special_keys_give_a_sentence_or_a_score(place: str, key: str, stranger: Path) -> None:
+    for wrong in ([1, 2], True, "words", {"a": 1}):
+        with_config(stranger, lambda config, wrong=wrong: put(config, f"{place}.{key}", wrong))
+        try:
+            evaluate(stranger, "validation")
+        except UserError as error:
+            assert str(error)
+
+
 def remove(config: dict[str, Any], place: str) -> None:
     *parents, last = place.split(".")
     for parent in parents:
