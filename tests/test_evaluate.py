@@ -87,7 +87,7 @@ def test_an_altered_run_is_refused(
 
 @pytest.mark.parametrize(
     ("wrong", "sentence"),
-    [("nowhere", "is no folder"), (".", "config.yaml is missing"), ("file.txt", "is no folder")],
+    [("nowhere", "nowhere is no folder."), ("file.txt", "file.txt is no folder."), (".", "config.yaml is missing")],
 )
 def test_a_folder_that_is_no_run(wrong: str, sentence: str, launch: Launch, tmp_path: Path) -> None:
     (tmp_path / "file.txt").write_text("no run")
