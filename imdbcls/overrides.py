@@ -118,6 +118,10 @@ class Examination:
             return self.loaded[lines]
         except (HydraException, OmegaConfBaseException) as error:
             raise UserError("\n".join([*self.mistakes, str(error)])) from error
+        except (AssertionError, LookupError, TypeError, ValueError, AttributeError, RecursionError) as error:
+            # An override that Hydra's grammar takes and its composition was not made for, such as head=0.
+            told = " ".join(str(override.input_line) for override in overrides)
+            raise UserError("\n".join([*self.mistakes, f"{told}: Hydra cannot compose this ({error})."])) from error
 
 
 def examine(texts: Sequence[str], mode: Mode) -> tuple[dict[str, Any], list[str]]:
@@ -177,6 +181,9 @@ def read_wishes(texts: Sequence[str], examination: Examination) -> list[Wish]:
     wishes = []
     for override in overrides:
         if override.is_hydra_override():
+            continue
+        if not override.key_or_group:
+            examination.note(f"{override.input_line}: there is no key before '='.")
             continue
         alternatives = [override]
         if override.is_sweep_override():

@@ -10,6 +10,7 @@ import io
 import json
 import random
 import tarfile
+import traceback
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -124,15 +125,21 @@ def test_five_hundred_random_command_lines(tmp_path_factory: pytest.TempPathFact
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     outcomes: Counter[str] = Counter()
+    failures: dict[str, list[str]] = {}
     number = iter(range(10_000))
 
     @settings(max_examples=500, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
     @given(st.lists(OVERRIDE, min_size=1, max_size=2))
     def fuzz(overrides: list[str]) -> None:
-        outcomes[outcome_of(overrides, folder / str(next(number)))] += 1
+        try:
+            outcomes[outcome_of(overrides, folder / str(next(number)))] += 1
+        except Exception as error:
+            last = traceback.extract_tb(error.__traceback__)[-1]
+            failures.setdefault(f"{type(error).__name__} in {last.name}: {error}"[:300], overrides)
 
     fuzz()
     print(outcomes)
+    assert not failures
     assert outcomes.total() >= 500
     assert min(outcomes["sentence before Hydra"], outcomes["run"]) >= 20, outcomes
 
