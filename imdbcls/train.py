@@ -87,9 +87,9 @@ def train(config: Mapping[str, Any]) -> dict[str, Any]:
                 "if the data or the code has changed, remove the folder to run it anew."
             )
             return result
-        folder.write_config(config)
-        prepare_process()
         with stop_requests() as stop:
+            folder.write_config(config)
+            prepare_process()
             return fit_and_score(config, folder, stop)
 
 

@@ -85,12 +85,15 @@ def test_an_altered_run_is_refused(
     assert done.stdout == ""
 
 
-@pytest.mark.parametrize("wrong", ["nowhere", ".", "file.txt"])
-def test_a_folder_that_is_no_run(wrong: str, launch: Launch, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("wrong", "sentence"),
+    [("nowhere", "nowhere is no folder."), ("file.txt", "file.txt is no folder."), (".", "config.yaml is missing")],
+)
+def test_a_folder_that_is_no_run(wrong: str, sentence: str, launch: Launch, tmp_path: Path) -> None:
     (tmp_path / "file.txt").write_text("no run")
     done = launch(tmp_path, "evaluate", wrong, expect=2)
     (line,) = done.stderr.splitlines()
-    assert line.startswith("imdbcls: ") and "config.yaml is missing" in line
+    assert line.startswith("imdbcls: ") and sentence in line
 
 
 def test_an_unknown_split_lists_those_there_are(launch: Launch, tmp_path: Path) -> None:

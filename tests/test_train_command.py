@@ -84,15 +84,12 @@ def test_the_result_has_every_key(finished: Path) -> None:
 
 def test_the_metrics_have_a_point_per_logged_step_and_epoch(finished: Path) -> None:
     points = [json.loads(line) for line in (finished / "metrics.jsonl").read_text().splitlines()]
-    training = [point for point in points if "train/loss" in point]
-    validation = [point for point in points if "val/loss" in point]
-    assert [point["step"] for point in training] == list(range(1, 9))
-    assert [point["epoch"] for point in training] == [step / 4 for step in range(1, 9)]
-    assert [(point["step"], point["epoch"]) for point in validation] == [(4, 1), (8, 2)]
-    for point in training:
-        assert point.keys() == {"step", "epoch"} | TRAIN_FIGURES
-    for point in validation:
-        assert point.keys() == {"step", "epoch"} | VALIDATION_FIGURES
+    assert [point["step"] for point in points] == list(range(1, 9)), "each step once"
+    assert [point["epoch"] for point in points] == [step / 4 for step in range(1, 9)]
+    validation = [point for point in points if point["step"] in (4, 8)]
+    for point in points:
+        expected = TRAIN_FIGURES | (VALIDATION_FIGURES if point in validation else set())
+        assert point.keys() == {"step", "epoch"} | expected
     assert not any(key.startswith("test/") for point in points for key in point), "test is scored once, at the end"
     best = validation[read_result(finished)["best_epoch"] - 1]
     assert best["val/accuracy"] == read_result(finished)["val/accuracy"]
@@ -129,7 +126,7 @@ def test_the_same_command_again_runs_nothing(launch: Launch, finished: Path) -> 
     options = ("head=lstm", *TINY, "tracker=none", "runs_dir=runs", "study=demo")
     done = launch(finished.parents[2], "train", *options, PYTHONPROFILEIMPORTTIME="1")
     (line,) = [line for line in done.stderr.splitlines() if not line.startswith("import time:")]
-    assert line.startswith(f"runs/demo/{finished.name} is done already") and line.endswith("Nothing was run.")
+    assert line.startswith(f"runs/demo/{finished.name} is done already") and "Nothing was run" in line
     assert imported(done) & set(HEAVY) == set(), "what is done is skipped without loading anything"
     assert before == {path: path.stat().st_mtime_ns for path in before}
 

@@ -60,6 +60,7 @@ def points(folder: Path, key: str) -> list[Any]:
     return [point[key] for point in every if key in point]
 
 
+@pytest.mark.slow
 def test_one_batch_is_overfitted(tmp_path: Path) -> None:
     overrides = ("head=attention", "data.train_limit=16", "lr=3e-3", "schedule=constant", "epochs=40")
     trainer = make(tmp_path, *overrides)
