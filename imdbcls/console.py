@@ -3,6 +3,7 @@
 All of it goes to stderr; stdout stays free for what a program may want to read (``--cfg job``, predictions).
 """
 
+import contextlib
 import os
 import shutil
 import sys
@@ -23,15 +24,16 @@ _live = ""
 
 
 def say(text: str) -> None:
-    """Prints one line; a live line, if there is one, moves below it."""
+    """Prints one line; a live line, if there is one, moves below it. A log on a full disk is no reason to end."""
     global _live
     live, _live = _live, ""
-    if live:
-        sys.stderr.write("\r\x1b[K")
-    sys.stderr.write(text + "\n")
-    if live:
-        paint(live)
-    sys.stderr.flush()
+    with contextlib.suppress(OSError):
+        if live:
+            sys.stderr.write("\r\x1b[K")
+        sys.stderr.write(text + "\n")
+        if live:
+            paint(live)
+        sys.stderr.flush()
 
 
 def warn(text: str) -> None:

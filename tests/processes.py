@@ -100,7 +100,7 @@ def start(
     folder: Path, *arguments: str, environment: dict[str, str] | None = None, file_limit: int | None = None
 ) -> Command:
     """Start a training command with `folder` as its working directory. `file_limit` is in bytes (RLIMIT_FSIZE)."""
-    log = folder / f"log-{time.monotonic_ns()}"
+    log = folder.with_name(f"{folder.name}-log-{time.monotonic_ns()}")  # a full disk is not the log's
     variables = {"IMDBCLS_CACHE": str(folder / "cache"), **(environment or {})}
     process = _context.Process(target=_run, args=(list(arguments), variables, str(folder), str(log), file_limit))
     process.daemon = True  # a test that fails leaves none behind

@@ -1,5 +1,6 @@
 """What a night on a shared machine brings: signals, failing jobs, two owners, no memory, no room, no number."""
 
+import contextlib
 import json
 import os
 import signal
@@ -218,14 +219,13 @@ def test_a_full_disk_leaves_the_checkpoint_and_the_log_whole(small_disk: Path, u
     assert wait_for(lambda: saved_step(small_disk) >= 14, command)
     filler = small_disk / "filler"
     with filler.open("wb", buffering=0) as file:
-        try:
-            while file.write(bytes(4096)):
-                pass
-        except OSError:
-            pass
+        while command.process.is_alive():  # again and again: each save first removes the checkpoint before the last
+            with contextlib.suppress(OSError):
+                while file.write(bytes(2**16)):
+                    pass
     assert command.wait() == 2
     assert "Traceback" not in command.output
-    assert "There is no room left to write" in command.output or not command.output  # the log is on that disk, too
+    assert "There is no room left to write" in command.output
     assert lines_are_whole(small_disk) and checkpoint_step(small_disk) >= 13
     filler.unlink()
     run(small_disk, *TINY)
