@@ -80,7 +80,8 @@ def test_a_signal_stops_after_the_step_and_the_run_continues_exactly(
     assert wait_for(lambda: saved_step(tmp_path) >= 5, command)
     sent = time.monotonic()
     for number in numbers:
-        command.signal(number)
+        with contextlib.suppress(ProcessLookupError):  # it may have obeyed the first within the 50 ms
+            command.signal(number)
         time.sleep(0.05 if len(numbers) > 1 else 0)
     assert command.wait() == 128 + numbers[0]
     assert time.monotonic() - sent < 30
