@@ -16,7 +16,6 @@ from imdbcls.fast.kernels import Kernels
 
 _WORD = 16  # mask bits
 _MULTIPLE = 32  # of widths that the weight gradients' kernel takes
-_CHUNK = 512  # its rows at a time, as in products.c
 MOST_COLUMNS = 8192  # of a row of H, as in rows.c
 
 
@@ -232,6 +231,5 @@ def _weight_gradient(plan: Plan, d_y_NO: Tensor, x_NK: Tensor) -> Tensor:
     if num_outputs % _MULTIPLE or num_inputs % _MULTIPLE:
         return d_y_NO.t() @ x_NK
     d_weight_OK = torch.empty((num_outputs, num_inputs))
-    left, right = (torch.empty(width * _CHUNK, dtype=torch.bfloat16) for width in (num_outputs, num_inputs))
-    plan.kernels.call("weight_gradient", d_y_NO, x_NK, d_weight_OK, num_rows, num_outputs, num_inputs, left, right)
+    plan.kernels.call("weight_gradient", d_y_NO, x_NK, d_weight_OK, num_rows, num_outputs, num_inputs)
     return d_weight_OK

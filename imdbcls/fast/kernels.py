@@ -48,7 +48,7 @@ _SIGNATURES = {
     "gelu_backward": "ppppiin",
     "attention": "pppppiiin",
     "attention_backward": "ppppppppiiin",
-    "weight_gradient": "pppiiippn",
+    "weight_gradient": "pppiiin",
 }
 
 

@@ -109,12 +109,12 @@ static void head_forward(const bf16 *qkv, int64_t H, int64_t L, const Heads *hea
     pack(value_PE, P, E, packed_value);
     for (int64_t query = 0; query < P; query += STEP) {
         for (int64_t key = 0; key < P; key += STEP)
-            product_32x32(score + key, P, query_PE + query * E, E, packed_key + key * STEP, P * STEP, E / STEP, 0);
+            product_32x32(score + key, P, query_PE + query * E, E, STEP, packed_key + key * STEP, P * STEP, E / STEP, 0);
         float sum[STEP], max[STEP];
         for (int row = 0; row < STEP; row++)
             softmax_row(score + row * P, LOG2_E * heads->factor, L, P, probability + row * P, &max[row], &sum[row]);
         for (int64_t d = 0; d < E; d += STEP)
-            product_32x32(out + d, E, probability, P, packed_value + d * STEP, E * STEP, P / STEP, 0);
+            product_32x32(out + d, E, probability, P, STEP, packed_value + d * STEP, E * STEP, P / STEP, 0);
         for (int64_t row = 0; row < STEP && query + row < L; row++) {
             const int64_t n = query + row;
             if (max_L) max_L[n] = max[row], scale_L[n] = 1 / sum[row];
@@ -238,8 +238,8 @@ static void head_backward(const bf16 *qkv, const bf16 *context, const bf16 *d_co
         for (int64_t key = 0; key < P; key += STEP)
             for (int64_t query = 0; query < strip; query += STEP) {
                 const int64_t column = (first + query) * STEP;
-                product_32x32(score, STEP, key_PE + key * E, E, query_columns + column, P * STEP, E / STEP, 0);
-                product_32x32(d_probability, STEP, value_PE + key * E, E, d_out_columns + column, P * STEP, E / STEP,
+                product_32x32(score, STEP, key_PE + key * E, E, STEP, query_columns + column, P * STEP, E / STEP, 0);
+                product_32x32(d_probability, STEP, value_PE + key * E, E, STEP, d_out_columns + column, P * STEP, E / STEP,
                               0);
                 score_gradients(score, d_probability, max_P + first + query, delta_P + first + query, factor, L - key, strip,
                                 probability_PS + key * strip + query, d_score_PS + key * strip + query,
@@ -248,13 +248,13 @@ static void head_backward(const bf16 *qkv, const bf16 *context, const bf16 *d_co
         for (int64_t d = 0; d < E; d += STEP) {
             const int64_t right = first * E + d * STEP;
             for (int64_t key = 0; key < P; key += STEP) {
-                product_32x32(d_value_PE + key * E + d, E, probability_PS + key * strip, strip, d_out_rows + right,
+                product_32x32(d_value_PE + key * E + d, E, probability_PS + key * strip, strip, STEP, d_out_rows + right,
                               E * STEP, strip / STEP, first > 0);
-                product_32x32(d_key_PE + key * E + d, E, d_score_PS + key * strip, strip, query_rows + right, E * STEP,
+                product_32x32(d_key_PE + key * E + d, E, d_score_PS + key * strip, strip, STEP, query_rows + right, E * STEP,
                               strip / STEP, first > 0);
             }
             for (int64_t query = 0; query < strip; query += STEP)
-                product_32x32(d_query_ES + d * strip + query, strip, key_EP + d * P, P, packed_d_score + query * STEP,
+                product_32x32(d_query_ES + d * strip + query, strip, key_EP + d * P, P, STEP, packed_d_score + query * STEP,
                               strip * STEP, P / STEP, 0);
         }
         for (int64_t query = 0; query < strip; query += 16)

@@ -13,6 +13,10 @@ extern int uses_amx;
 
 static inline int64_t round_up(int64_t count) { return (count + STEP - 1) / STEP * STEP; }
 
+/* The compiler does not know what tile instructions read and write: memory must be as the source says before and after
+   them. */
+#define MEMORY_BARRIER() __asm__ volatile("" ::: "memory")
+
 /* Has this thread's tiles all be 16 rows of 64 bytes until tiles_end, which puts back what was set before. */
 typedef struct { uint8_t bytes[64] ALIGNED; } TileConfig;
 
@@ -25,8 +29,10 @@ static inline void tiles_begin(TileConfig *before) {
         config.bytes[16 + 2 * tile] = 64;
         config.bytes[48 + tile] = 16;
     }
+    __asm__ volatile("" ::"r"(&config), "r"(before) : "memory");
     _tile_storeconfig(before);
     _tile_loadconfig(&config);
+    MEMORY_BARRIER();
 #else
     (void)before;
 #endif
@@ -34,6 +40,7 @@ static inline void tiles_begin(TileConfig *before) {
 
 static inline void tiles_end(const TileConfig *before) {
 #ifdef __AMX_BF16__
+    MEMORY_BARRIER();
     if (uses_amx) _tile_loadconfig(before);
 #else
     (void)before;
@@ -41,12 +48,13 @@ static inline void tiles_end(const TileConfig *before) {
 }
 
 /* c (32 x 32, rows c_width apart) = or += the sum over steps of a (32 x 32, rows a_width apart) times a packed b.
-   Steps lie 32 columns apart in a, b_step numbers apart in b. */
-static inline void product_32x32(float *c, int64_t c_width, const bf16 *a, int64_t a_width, const bf16 *b,
-                                 int64_t b_step, int64_t num_steps, int accumulate) {
+   Steps lie a_step numbers apart in a (STEP, where a is one matrix), b_step in b. */
+static inline void product_32x32(float *c, int64_t c_width, const bf16 *a, int64_t a_width, int64_t a_step,
+                                 const bf16 *b, int64_t b_step, int64_t num_steps, int accumulate) {
 #ifdef __AMX_BF16__
     if (uses_amx) {
         const int64_t c_bytes = c_width * 4, a_bytes = a_width * 2;
+        MEMORY_BARRIER();
         if (accumulate) {
             _tile_loadd(0, c, c_bytes);
             _tile_loadd(1, c + 16, c_bytes);
@@ -67,13 +75,14 @@ static inline void product_32x32(float *c, int64_t c_width, const bf16 *a, int64
             _tile_dpbf16ps(1, 4, 7);
             _tile_dpbf16ps(2, 5, 6);
             _tile_dpbf16ps(3, 5, 7);
-            a += STEP;
+            a += a_step;
             b += b_step;
         }
         _tile_stored(0, c, c_bytes);
         _tile_stored(1, c + 16, c_bytes);
         _tile_stored(2, c + 16 * c_width, c_bytes);
         _tile_stored(3, c + 16 * c_width + 16, c_bytes);
+        MEMORY_BARRIER();
         return;
     }
 #endif
@@ -88,7 +97,7 @@ static inline void product_32x32(float *c, int64_t c_width, const bf16 *a, int64
 #pragma GCC unroll 8
                 for (int row = 0; row < 8; row++) {
                     int32_t left;
-                    memcpy(&left, a_rows + row * a_width + step * STEP + 2 * pair, sizeof left);
+                    memcpy(&left, a_rows + row * a_width + step * a_step + 2 * pair, sizeof left);
                     sum[row] = _mm512_dpbf16_ps(sum[row], (__m512bh)_mm512_set1_epi32(left), right);
                 }
             }
