@@ -34,6 +34,19 @@ static void *take(Scratch *scratch, int64_t num_bytes) {
     return piece;
 }
 
+/* What the thread will probably compute next: the following head of the document, or the next document's first. */
+typedef struct {
+    int64_t first, length, column; /* its rows, and where its numbers begin in a row of H */
+} Next;
+
+static Next next_of(const int64_t *offsets, int64_t num_documents, int64_t num_heads, int64_t D, int64_t task) {
+    const int64_t document = (task + 1) / num_heads;
+    if (document >= num_documents) return (Next){0, 0, 0};
+    return (Next){offsets[document], offsets[document + 1] - offsets[document], (task + 1) % num_heads * D};
+}
+
+static int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
+
 static int64_t longest(const int64_t *offsets, int64_t num_documents) {
     int64_t length = 0;
     for (int64_t b = 0; b < num_documents; b++)
@@ -93,9 +106,9 @@ static int64_t forward_bytes(int64_t P, int64_t E) {
     return 5 * (P * E * 2 + 64) + STEP * P * 6 + STEP * E * 4 + 3 * 64;
 }
 
-/* qkv, context, max and scale are those of one head of one document. */
-static void head_forward(const bf16 *qkv, int64_t H, int64_t L, const Heads *heads, Scratch scratch,
-                         bf16 *context, float *max_L, float *scale_L) {
+/* qkv, context, max and scale are those of one head of one document. next_qkv are the rows of the one after it. */
+static void head_forward(const bf16 *qkv, int64_t H, int64_t L, const Heads *heads, Scratch scratch, bf16 *context,
+                         float *max_L, float *scale_L, const bf16 *next_qkv, int64_t next_L) {
     const int64_t D = heads->width, E = heads->extended, P = round_up(L);
     bf16 *query_PE = take(&scratch, P * E * 2), *key_PE = take(&scratch, P * E * 2);
     bf16 *value_PE = take(&scratch, P * E * 2);
@@ -111,8 +124,12 @@ static void head_forward(const bf16 *qkv, int64_t H, int64_t L, const Heads *hea
         for (int64_t key = 0; key < P; key += STEP)
             product_32x32(score + key, P, query_PE + query * E, E, STEP, packed_key + key * STEP, P * STEP, E / STEP, 0);
         float sum[STEP], max[STEP];
-        for (int row = 0; row < STEP; row++)
+        for (int row = 0; row < STEP; row++) {
             softmax_row(score + row * P, LOG2_E * heads->factor, L, P, probability + row * P, &max[row], &sum[row]);
+            for (int part = 0; part < 3; part++)
+                prefetch_rows(next_qkv + part * H, heads->row_width, smaller(query + row, next_L),
+                              smaller(query + row + 1, next_L), D);
+        }
         for (int64_t d = 0; d < E; d += STEP)
             product_32x32(out + d, E, probability, P, STEP, packed_value + d * STEP, E * STEP, P / STEP, 0);
         for (int64_t row = 0; row < STEP && query + row < L; row++) {
@@ -141,9 +158,10 @@ void attention(const bf16 *qkv_N3H, const int64_t *offsets_B1, bf16 *context_NH,
         for (int64_t task = 0; task < num_documents * num_heads; task++) {
             const int64_t first = offsets_B1[task / num_heads], L = offsets_B1[task / num_heads + 1] - first;
             const int64_t head = task % num_heads, saved = head * N + first;
+            const Next next = next_of(offsets_B1, num_documents, num_heads, D, task);
             head_forward(qkv_N3H + first * 3 * H + head * D, H, L, &heads, scratch,
                          context_NH + first * H + head * D, max_AN ? max_AN + saved : NULL,
-                         max_AN ? scale_AN + saved : NULL);
+                         max_AN ? scale_AN + saved : NULL, qkv_N3H + next.first * 3 * H + next.column, next.length);
         }
         free(scratch.start);
         tiles_end(&before);
@@ -204,7 +222,8 @@ static int64_t backward_bytes(int64_t P, int64_t E) {
 
 static void head_backward(const bf16 *qkv, const bf16 *context, const bf16 *d_context,
                           const float *max_L, const float *scale_L, int64_t H, int64_t L, const Heads *heads,
-                          Scratch scratch, bf16 *d_qkv, float *d_bias) {
+                          Scratch scratch, bf16 *d_qkv, float *d_bias, const bf16 *next_qkv,
+                          const bf16 *next_context, const bf16 *next_d_context, int64_t next_L) {
     const int64_t D = heads->width, E = heads->extended, P = round_up(L), row_width = heads->row_width;
     const float factor = LOG2_E * heads->factor;
     bf16 *query_PE = take(&scratch, P * E * 2), *key_PE = take(&scratch, P * E * 2);
@@ -233,6 +252,8 @@ static void head_backward(const bf16 *qkv, const bf16 *context, const bf16 *d_co
     for (int64_t n = 0; n < P; n++) max_P[n] = n < L ? max_L[n] : -NEVER;
     for (int64_t n = L; n < P; n++) delta_P[n] = 0;
 
+    const int64_t rows_a_block = STEP * STEP / P + 1; /* to prefetch, so that P are in (P / STEP)^2 blocks */
+    int64_t next_row = 0;
     for (int64_t first = 0; first < P; first += STRIP) {
         const int64_t strip = P - first < STRIP ? P - first : STRIP;
         for (int64_t key = 0; key < P; key += STEP)
@@ -244,6 +265,10 @@ static void head_backward(const bf16 *qkv, const bf16 *context, const bf16 *d_co
                 score_gradients(score, d_probability, max_P + first + query, delta_P + first + query, factor, L - key, strip,
                                 probability_PS + key * strip + query, d_score_PS + key * strip + query,
                                 packed_d_score + key * strip + query * STEP);
+                const int64_t from = smaller(next_row, next_L), to = smaller(next_row += rows_a_block, next_L);
+                for (int part = 0; part < 3; part++) prefetch_rows(next_qkv + part * H, row_width, from, to, D);
+                prefetch_rows(next_context, H, from, to, D);
+                prefetch_rows(next_d_context, H, from, to, D);
             }
         for (int64_t d = 0; d < E; d += STEP) {
             const int64_t right = first * E + d * STEP;
@@ -285,10 +310,14 @@ void attention_backward(const bf16 *qkv_N3H, const bf16 *context_NH, const bf16 
             const int64_t document = task / num_heads, head = task % num_heads;
             const int64_t first = offsets_B1[document], L = offsets_B1[document + 1] - first;
             const int64_t column = head * D, row = first * H + column, saved = head * N + first;
+            const Next next = next_of(offsets_B1, num_documents, num_heads, D, task);
+            const int64_t next_row = next.first * H + next.column;
             if (L > 0)
                 head_backward(qkv_N3H + first * 3 * H + column, context_NH + row, d_context_NH + row,
                               max_AN + saved, scale_AN + saved, H, L, &heads, scratch,
-                              d_qkv_N3H + first * 3 * H + column, d_bias_B3H + document * 3 * H + column);
+                              d_qkv_N3H + first * 3 * H + column, d_bias_B3H + document * 3 * H + column,
+                              qkv_N3H + next.first * 3 * H + next.column, context_NH + next_row,
+                              d_context_NH + next_row, next.length);
         }
         free(scratch.start);
         tiles_end(&before);

@@ -6,8 +6,8 @@
 #endif
 
 enum {
-    CHUNK = 512,    /* rows packed at once */
-    PANEL = 384,    /* outputs and inputs of a task: its packed factors and its sums stay in the second-level cache */
+    CHUNK = 256, /* rows packed at once */
+    PANEL = 384, /* outputs and inputs of a task: its sums and its factors, packed and next, stay in the cache */
 };
 
 int uses_amx = 0;
@@ -48,10 +48,18 @@ static void add_chunk(const bf16 *d_y_NO, const bf16 *x_NK, float *d_weight_OK, 
             pack_32x32(block, STEP, right + (k - k_start) * rows + row * STEP);
         }
     }
+    const int64_t next = first + rows, num_next = N - next < rows ? N - next : rows;
+    const int64_t num_products = (o_end - o_start) / STEP * ((k_end - k_start) / STEP);
+    int64_t done = 0;
     for (int64_t o = o_start; o < o_end; o += STEP)
-        for (int64_t k = k_start; k < k_end; k += STEP)
+        for (int64_t k = k_start; k < k_end; k += STEP) {
             product_32x32(d_weight_OK + o * K + k, K, left + (o - o_start) * rows, STEP, STEP * STEP,
                           right + (k - k_start) * rows, STEP * STEP, rows / STEP, first > 0);
+            const int64_t from = next + done * num_next / num_products;
+            const int64_t to = next + ++done * num_next / num_products;
+            prefetch_rows(d_y_NO + o_start, O, from, to, o_end - o_start);
+            prefetch_rows(x_NK + k_start, K, from, to, k_end - k_start);
+        }
 }
 
 /* d_weight_OK = d_y' x in float32: the gradient of a linear layer's weight. O and K are multiples of 32. */
