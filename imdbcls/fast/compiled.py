@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from imdbcls.fast.kernels import Kernels
 
@@ -114,6 +115,7 @@ class CompiledLayer(torch.autograd.Function):
         return z_NH, z_NH.view_as(z_NH)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
         plan, w = ctx.plan, ctx.weights
         x_NH, qkv_N3H, context_NH, max_AN, scale_AN, *rest = ctx.saved_tensors
