@@ -128,6 +128,7 @@ def build_trainer(
         batch_size=config["batch_size"],
         max_length=config["max_length"],
         order_seed=data["order_seed"],
+        group_by_length=data["group_by_length"],
         truncation=data["truncation"],
     )
     model.to(hardware.device)

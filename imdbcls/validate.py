@@ -16,7 +16,13 @@ CHOICES = {
     "data.truncation": ("head", "tail", "head_tail"),
     "tracker.mode": ("auto", "online", "offline", "disabled"),
 }
-FLAGS = ("deterministic", "trainer.score_test_each_epoch", "backbone.pretrained", "backbone.fast")
+FLAGS = (
+    "deterministic",
+    "backbone.pretrained",
+    "backbone.fast",
+    "data.group_by_length",
+    "trainer.score_test_each_epoch",
+)
 # Key: type, smallest, largest, may be null. Fractions that must stay below 1 say so with the number just below it.
 BELOW_ONE = math.nextafter(1.0, 0.0)
 MAX_COUNT = 2**31 - 1

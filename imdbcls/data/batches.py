@@ -85,7 +85,7 @@ class TrainBatches:
     length, at a random time; what is not random is that lengths within a batch are alike. On IMDB at 512
     tokens, 2 % of the pairs that share a batch do so again in the next epoch (13 % with 4,000 documents,
     28 % with 1,000; ungrouped 0.06, 0.4 and 1.5 %). Where the documents do not fill the last batch, a random
-    choice of them forms a smaller one.
+    choice of them forms a smaller one. Without `group_by_length` the blocks stay unsorted: batches of any lengths.
 
     `batch_size` is in documents, `max_length` and widths in tokens, special ones included. `truncation` is
     `head`, `tail` or `head_tail`: what is kept of a longer document.
@@ -99,12 +99,14 @@ class TrainBatches:
         batch_size: int,
         max_length: int,
         order_seed: int,
+        group_by_length: bool,
         truncation: str,
     ) -> None:
         assert len(tokens) == len(labels), f"{len(tokens)} documents with {len(labels)} labels"
         self._cutter = _Cutter(tokens, labels, max_length, truncation)
         self.batch_size = batch_size
         self.order_seed = order_seed
+        self.group_by_length = group_by_length
 
     @property
     def steps_per_epoch(self) -> int:
@@ -128,7 +130,8 @@ class TrainBatches:
         num_blocks = max(math.ceil(full / BATCHES_PER_BLOCK), 2)
         for block in np.array_split(order[: full * self.batch_size].reshape(full, self.batch_size), num_blocks):
             rows = block.ravel()
-            rows = rows[np.argsort(self._cutter.lengths[rows], kind="stable")]
+            if self.group_by_length:
+                rows = rows[np.argsort(self._cutter.lengths[rows], kind="stable")]
             batches.extend(rows.reshape(-1, self.batch_size))
         return [batches[place] for place in rng.permutation(len(batches))]
 
