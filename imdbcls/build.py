@@ -94,7 +94,7 @@ def fitting(config: Mapping[str, Any], backbone: Backbone) -> Backbone:
 def build_model(config: Mapping[str, Any], backbone: Backbone, num_labels: int) -> Classifier:
     settings = {key: value for key, value in config["head"].items() if key != "name"}
     head = construct(settings, hidden_size=backbone.hidden_size, num_labels=num_labels)
-    return Classifier(backbone.encoder, head)
+    return Classifier(backbone.encoder, head, unpadded=backbone.not_unpadded is None)
 
 
 def build_scored_split(config: Mapping[str, Any], backbone: Backbone, documents: Documents) -> ScoredSplit:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from imdbcls.data.tokens import Tokens
+from imdbcls.fast.unpadded import places_of
 
 # Widths are multiples of this, which matrix kernels like and which bounds the number of shapes.
 WIDTH_MULTIPLE = 8
@@ -27,7 +28,8 @@ class Batch:
 
     `input_ids_BT` is int64 with the tokenizer's padding id behind each document, `mask_BT` is True at real
     tokens (special ones included), `labels_B` is int64. `rows` are the documents' places in their split.
-    `num_tokens` counts the real tokens.
+    `num_tokens` counts the real tokens. `places_N` are the places of all real tokens among the B * T, known where the
+    batch is on another device than the CPU.
     """
 
     input_ids_BT: Tensor
@@ -35,12 +37,13 @@ class Batch:
     labels_B: Tensor
     rows: NDArray[np.int64]
     num_tokens: int
+    places_N: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def to(self, device: torch.device) -> "Batch":
-        """The same batch with its tensors on a device; copies from pinned memory do not block."""
+        """This batch, from the CPU, with its tensors on a device; copies to CUDA, from pinned memory, do not block."""
         if device.type == "cpu":
             return self
 
@@ -53,6 +56,7 @@ class Batch:
             input_ids_BT=move(self.input_ids_BT),
             mask_BT=move(self.mask_BT),
             labels_B=move(self.labels_B),
+            places_N=move(places_of(self.mask_BT)),
         )
 
     def split(self, num_documents: int) -> "list[Batch]":
@@ -134,6 +138,28 @@ class TrainBatches:
                 rows = rows[np.argsort(self._cutter.lengths[rows], kind="stable")]
             batches.extend(rows.reshape(-1, self.batch_size))
         return [batches[place] for place in rng.permutation(len(batches))]
+
+
+class Ahead:
+    """The same batches in the same order, the next of which can be cut before it is asked for."""
+
+    def __init__(self, batches: Iterator[Batch]) -> None:
+        self._batches = batches
+        self._next: Batch | None = None
+
+    def cut_next(self) -> None:
+        if self._next is None:
+            self._next = next(self._batches, None)
+
+    def __iter__(self) -> Iterator[Batch]:
+        return self
+
+    def __next__(self) -> Batch:
+        self.cut_next()
+        batch, self._next = self._next, None
+        if batch is None:
+            raise StopIteration
+        return batch
 
 
 class EvalBatches:
