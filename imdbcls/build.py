@@ -9,7 +9,7 @@ from typing import Any
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 
-from imdbcls.backbone import Backbone, load_backbone, require_architecture
+from imdbcls.backbone import Backbone, freeze, load_backbone, require_architecture
 from imdbcls.data.batches import EvalBatches, TrainBatches
 from imdbcls.data.documents import Corpus, Documents
 from imdbcls.data.splits import SPLIT_SETTINGS, make_corpus
@@ -70,7 +70,10 @@ def construct(node: Mapping[str, Any], **arguments: Any) -> Any:
 
 def build_backbone(config: Mapping[str, Any]) -> Backbone:
     seed_everything_at(config["seed"], INITIALISATION)
-    return fitting(config, construct(config["backbone"]))
+    settings = {key: value for key, value in config["backbone"].items() if key != "freeze"}
+    backbone = fitting(config, construct(settings))
+    freeze(backbone, config["backbone"]["freeze"])
+    return backbone
 
 
 def rebuild_backbone(config: Mapping[str, Any], folder: RunFolder) -> Backbone:

@@ -1,5 +1,7 @@
 """The model: a backbone's encoder and a head, from token ids to logits."""
 
+from typing import Self
+
 from torch import Tensor, nn
 
 
@@ -11,6 +13,18 @@ class Classifier(nn.Module):
         self.encoder = encoder
         self.head = head
 
+    @property
+    def encoder_is_frozen(self) -> bool:
+        """Whether no weight of the encoder is trained."""
+        return not any(parameter.requires_grad for parameter in self.encoder.parameters())
+
+    def train(self, mode: bool = True) -> Self:
+        """Set the mode; an encoder that is frozen stays in evaluation mode, so that every pass gives the same."""
+        super().train(mode)
+        if self.encoder_is_frozen:
+            self.encoder.eval()
+        return self
+
     def forward(self, input_ids_BT: Tensor, mask_BT: Tensor) -> Tensor:
         """Token ids (int64, padded on the right) and their mask (bool, True at real tokens) to float32 logits_BC.
 
@@ -20,5 +34,6 @@ class Classifier(nn.Module):
         return self.head(hidden_BTD, mask_BT).float()
 
 
-def count_parameters(module: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in module.parameters())
+def count_parameters(module: nn.Module, *, trainable: bool = False) -> int:
+    """All its weights, or those that get a gradient."""
+    return sum(weight.numel() for weight in module.parameters() if weight.requires_grad or not trainable)

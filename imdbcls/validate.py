@@ -64,6 +64,7 @@ def validate(config: Mapping[str, Any]) -> None:
         *wrong_choices(config),
         *wrong_numbers(config),
         *wrong_flags(config),
+        *wrong_freeze(config),
         *wrong_names(config),
         *wrong_plugins(config),
         *foreign_targets(config),
@@ -101,7 +102,7 @@ def absent_knobs(config: Mapping[str, Any]) -> Iterator[str]:
     targets = [f"{place}._target_" for place in TARGETS]
     # Not every head and tracker has the others.
     common = [key for key in (*FLAGS, *CHOICES, *NUMBERS) if not key.startswith(("head.", "tracker."))]
-    for key in ("study", "runs_dir", "data.cache_dir", *common, *targets):
+    for key in ("study", "runs_dir", "data.cache_dir", "backbone.freeze", *common, *targets):
         try:
             look_up(config, key)
         except KeyError:
@@ -139,6 +140,16 @@ def wrong_flags(config: Mapping[str, Any]) -> Iterator[str]:
             continue
         if not isinstance(value, bool):
             yield f"{key}={shown(value)} is neither true nor false."
+
+
+def wrong_freeze(config: Mapping[str, Any]) -> Iterator[str]:
+    """How many layers the backbone has is known when it is there."""
+    frozen = config["backbone"].get("freeze")
+    if not isinstance(frozen, int) or frozen < 0:
+        yield (
+            f"backbone.freeze={shown(frozen)} is none of false, true (the whole encoder) and a whole number of layers, "
+            "counted from the lowest."
+        )
 
 
 def describe(kind: type, low: float, high: float, nullable: bool) -> str:

@@ -102,6 +102,14 @@ def test_flags(key: str, sound: dict[str, Any]) -> None:
         assert line.startswith(f"{key}=") and line.endswith("is neither true nor false.")
 
 
+def test_freeze_is_a_flag_or_a_number_of_layers(sound: dict[str, Any]) -> None:
+    for value in (True, False, 0, 1, 12):
+        validate(altered(sound, "backbone.freeze", value))
+    for value in (-1, 1.0, "yes", "true", None, [1]):
+        (line,) = mistakes(altered(sound, "backbone.freeze", value))
+        assert line.startswith("backbone.freeze=") and "is none of false, true" in line
+
+
 @pytest.mark.parametrize("key", SECTIONS)
 def test_sections_are_sections(key: str, sound: dict[str, Any]) -> None:
     for value in (None, "adamw", ["a"], 3):
