@@ -14,6 +14,7 @@ from imdbcls.data.batches import EvalBatches, TrainBatches
 from imdbcls.data.documents import Corpus, Documents
 from imdbcls.data.splits import SPLIT_SETTINGS, make_corpus
 from imdbcls.data.tokens import Tokens, tokenize
+from imdbcls.data.windows import Windows
 from imdbcls.device import Hardware, choose_hardware, seed_everything_at
 from imdbcls.errors import UserError
 from imdbcls.model import Classifier
@@ -108,9 +109,16 @@ def build_scored_split(config: Mapping[str, Any], backbone: Backbone, documents:
         documents.labels,
         batch_size=config["eval_batch_size"],
         max_length=config["max_length"],
-        truncation=data["truncation"],
+        truncation=truncation_of(data),
     )
     return ScoredSplit(documents, tokens, batches)
+
+
+def truncation_of(data: Mapping[str, Any]) -> str | Windows:
+    """What becomes of a document longer than max_length, by the data section."""
+    if data["truncation"] == "windows":
+        return Windows(data["window_overlap"], data["max_windows"])
+    return data["truncation"]
 
 
 def build_trainer(
@@ -132,7 +140,7 @@ def build_trainer(
         max_length=config["max_length"],
         order_seed=data["order_seed"],
         group_by_length=data["group_by_length"],
-        truncation=data["truncation"],
+        truncation=truncation_of(data),
     )
     model.to(hardware.device)
     num_steps = config["epochs"] * train_batches.steps_per_epoch

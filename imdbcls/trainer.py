@@ -35,9 +35,9 @@ class NonFiniteError(UserError):
 class Trainer:
     """Fit a model and keep its best weights by validation accuracy.
 
-    `micro_batch_size` documents go through the model at a time and their gradients add up to those of the batch's mean
-    loss: it changes memory, time and which dropout masks are drawn. `watched_test_batches` is scored after each epoch
-    where given, for the record only. Random numbers depend on `seed` and the step alone.
+    `micro_batch_size` documents, or as many windows of them, go through the model at a time and their gradients add up
+    to those of the batch's mean loss: it changes memory, time and which dropout masks are drawn. `watched_test_batches`
+    is scored after each epoch where given, for the record only. Random numbers depend on `seed` and the step alone.
     """
 
     def __init__(
@@ -140,7 +140,7 @@ class Trainer:
             for micro_batch in batch.split(self.state.micro_batch_size):
                 on_device = micro_batch.to(self.hardware.device)
                 with self.hardware.autocast():
-                    logits_BC = self.model(on_device.input_ids_BT, on_device.mask_BT)
+                    logits_BC = self.model(on_device.input_ids_BT, on_device.mask_BT, on_device.documents_W)
                 loss = self.loss(logits_BC, on_device.labels_B) / len(batch)
                 loss.backward()
                 loss_sum += loss.detach()

@@ -13,7 +13,7 @@ CHOICES = {
     "precision": ("auto", "fp32", "bf16"),
     "device": ("auto", "cpu", "cuda", "mps"),
     "progress": ("auto", "live", "plain", "none"),
-    "data.truncation": ("head", "tail", "head_tail"),
+    "data.truncation": ("head", "tail", "head_tail", "windows"),
     "tracker.mode": ("auto", "online", "offline", "disabled"),
 }
 FLAGS = (
@@ -40,6 +40,8 @@ NUMBERS: dict[str, tuple[type, float, float, bool]] = {
     "backbone.attention_dropout": (float, 0.0, BELOW_ONE, True),
     "head.num_positions": (int, 1, MAX_LENGTH, False),
     "head.dropout": (float, 0.0, BELOW_ONE, False),
+    "data.window_overlap": (float, 0.0, 0.9, False),
+    "data.max_windows": (int, 1, MAX_COUNT, False),
     "data.validation_fraction": (float, math.nextafter(0.0, 1.0), BELOW_ONE, False),
     "data.test_fraction": (float, math.nextafter(0.0, 1.0), BELOW_ONE, False),
     "data.split_seed": (int, 0, 2**63 - 1, False),

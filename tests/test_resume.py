@@ -62,11 +62,12 @@ def test_every_head_continues_exactly(head: str, tmp_path: Path) -> None:
     "options",
     (
         ("schedule=onecycle", "optimizer=adam", "warmup=0.3", "trainer.micro_batch_size=5"),
-        ("optimizer=sgd", "schedule=cosine", "lr=0.1", "head=lstm", "head.bidirectional=true"),
+        ("optimizer=sgd", "schedule=cosine", "lr=0.1", "head=lstm", "head.bidirectional=true")
+        + ("data.truncation=windows", "max_length=24"),
         ("head=weight_avg", "head.normalize=false", "backbone.fast=false", "schedule=constant", "data.train_limit=93"),
         ("trainer.score_test_each_epoch=true", "trainer.max_grad_norm=null", "backbone.attention_dropout=0.1"),
     ),
-    ids=("onecycle", "sgd", "plain weights", "watched test"),
+    ids=("onecycle", "sgd and windows", "plain weights", "watched test"),
 )
 def test_other_choices_continue_exactly(options: tuple[str, ...], tmp_path: Path) -> None:
     undisturbed, killed = places(tmp_path)
