@@ -5,10 +5,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+from torch import nn
 from transformers import (
     AutoConfig,
     AutoModel,
@@ -80,6 +82,17 @@ def load_backbone(
     if hasattr(encoder, "pooler"):
         encoder.register_module("pooler", None)  # the head takes its place
     return Backbone(name, encoder, tokenizer, not_fast=accelerate(encoder) if fast else "backbone.fast is false")
+
+
+def layers_of(encoder: Any) -> nn.ModuleList:
+    """A Hugging Face encoder's layers, the lowest first: the list of modules as long as its configuration says."""
+    num_layers = encoder.config.num_hidden_layers
+    for module in encoder.modules():
+        if isinstance(module, nn.ModuleList) and len(module) == num_layers:
+            return module
+    raise UserError(
+        f"No layers were found in this encoder ({encoder.config.model_type}); leave optimizer.layer_decay=1."
+    )
 
 
 def require_architecture(folder: Path, shapes: Mapping[str, tuple[int, ...]]) -> None:
