@@ -115,8 +115,8 @@ def parts_of(encoder: Any) -> tuple[list[nn.Module], list[nn.Module]]:
     stack = getattr(encoder, "encoder", None)
     if stack is None or not isinstance(getattr(stack, "layer", None), nn.ModuleList):
         raise UserError(
-            f"Where the layers of {type(encoder).__name__} are is not known here: of this encoder, "
-            "backbone.freeze can only be true or false."
+            f"Where the layers of {type(encoder).__name__} are is not known here: leave backbone.freeze true or false "
+            "and optimizer.layer_decay=1."
         )
     relative = [getattr(stack, name, None) for name in ("rel_embeddings", "LayerNorm")]
     return [encoder.embeddings, *(part for part in relative if part is not None)], list(stack.layer)

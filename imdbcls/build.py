@@ -8,6 +8,7 @@ from typing import Any
 
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
+from torch.optim import Optimizer
 
 from imdbcls.backbone import Backbone, freeze, load_backbone, require_architecture
 from imdbcls.data.batches import EvalBatches, TrainBatches
@@ -146,7 +147,7 @@ def build_trainer(
     num_steps = config["epochs"] * train_batches.steps_per_epoch
     num_warmup_steps = round(config["warmup"] * num_steps)
     try:
-        optimizer = construct(config["optimizer"])(parameter_groups(model))
+        optimizer = build_optimizer(config, model)
         schedule = construct(config["schedule"])(optimizer, num_steps=num_steps, num_warmup_steps=num_warmup_steps)
     except (TypeError, ValueError) as error:  # a beta of 2, an option that SGD does not have
         raise UserError(f"The optimizer or its schedule refuses its settings: {error}") from error
@@ -178,6 +179,16 @@ def build_trainer(
         progress=Progress(config["progress"]),
         stop=stop,
     )
+
+
+def build_optimizer(config: Mapping[str, Any], model: Classifier) -> Optimizer:
+    settings = dict(config["optimizer"])
+    multiples = {key: settings.pop(key) for key in ("head_lr", "layer_decay")}
+    if "lr" not in settings and set(multiples.values()) != {1}:
+        raise UserError(
+            f"optimizer.head_lr and layer_decay are multiples of an lr, and {settings['_target_']} has none."
+        )
+    return construct(settings)(parameter_groups(model, lr=settings.get("lr"), **multiples))
 
 
 def identity_of(config: Mapping[str, Any], corpus: Corpus, hardware: Hardware) -> dict[str, Any]:

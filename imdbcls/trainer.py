@@ -20,6 +20,7 @@ from imdbcls.errors import UserError
 from imdbcls.limits import is_out_of_memory
 from imdbcls.metrics import metrics_of
 from imdbcls.model import Classifier
+from imdbcls.optim import learning_rate
 from imdbcls.progress import Progress
 from imdbcls.runs import MetricsLog
 from imdbcls.saving import Saver, TrainState, Window
@@ -172,7 +173,7 @@ class Trainer:
 
     @property
     def learning_rate(self) -> float:
-        return self.optimizer.param_groups[0]["lr"]
+        return learning_rate(self.optimizer)
 
     def count(self, batch: Batch, loss: Tensor, grad_norm: Tensor, seconds: float) -> None:
         state, window = self.state, self.window

@@ -49,6 +49,8 @@ NUMBERS: dict[str, tuple[type, float, float, bool]] = {
     "data.train_limit": (int, 1, MAX_COUNT, True),
     "data.validation_limit": (int, 1, MAX_COUNT, True),
     "data.test_limit": (int, 1, MAX_COUNT, True),
+    "optimizer.head_lr": (float, math.nextafter(0.0, 1.0), MAX_FLOAT, False),
+    "optimizer.layer_decay": (float, math.nextafter(0.0, 1.0), 1.0, False),
     "trainer.micro_batch_size": (int, 1, MAX_COUNT, True),
     "trainer.max_grad_norm": (float, math.nextafter(0.0, 1.0), MAX_FLOAT, True),
     "trainer.log_every": (int, 1, MAX_COUNT, False),
@@ -163,7 +165,7 @@ def describe(kind: type, low: float, high: float, nullable: bool) -> str:
     if high == BELOW_ONE:
         words += " and below 1" if low > 0 else " to below 1"
     elif high < MAX_COUNT:
-        words += f" to {high:,}"
+        words += f" and at most {high:g}" if low == math.nextafter(0.0, 1.0) else f" to {high:,}"
     return words + (" or null" if nullable else "")
 
 

@@ -63,6 +63,8 @@ NUMBER_CASES = {
     "data.train_limit": ([None, 1, 10**9], [0, -5, 10.0], "a whole number of at least 1 or null"),
     "data.validation_limit": ([None, 1], [0], "a whole number of at least 1 or null"),
     "data.test_limit": ([None, 1], [0, True], "a whole number of at least 1 or null"),
+    "optimizer.head_lr": ([1, 0.1, 10], [0, -1, None, "2"], "a number above 0"),
+    "optimizer.layer_decay": ([1, 0.9], [0, 1.01, None], "a number above 0 and at most 1"),
     "trainer.micro_batch_size": ([None, 1, 16], [0, 1.0], "a whole number of at least 1 or null"),
     "trainer.max_grad_norm": ([None, 0.1, 5], [0, -1], "a number above 0 or null"),
     "trainer.log_every": ([1, 100], [0, None, 2.5], "a whole number of at least 1"),
