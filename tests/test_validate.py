@@ -56,6 +56,8 @@ NUMBER_CASES = {
     "backbone.attention_dropout": ([None, 0.0, 0.1], [1, -1], "a number from 0 to below 1 or null"),
     "head.num_positions": ([1, 512], [0, 2**20 + 1, None], "a whole number from 1 to 1,048,576"),
     "head.dropout": ([0, 0.9], [1, -0.5, None], "a number from 0 to below 1"),
+    "data.window_overlap": ([0, 0.5, 0.9], [-0.1, 1, 0.91, None], "a number from 0 to 0.9"),
+    "data.max_windows": ([1, 1000], [0, 2.0, None], "a whole number of at least 1"),
     "data.validation_fraction": ([0.01, 0.5], [0, 0.0, 1, 2, None], "a number above 0 and below 1"),
     "data.test_fraction": ([0.2], [0, 1, None], "a number above 0 and below 1"),
     "data.split_seed": ([0, 7], [-1, 0.5, None], "a whole number of at least 0"),
