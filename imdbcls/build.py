@@ -9,12 +9,14 @@ from typing import Any
 import torch
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
+from torch.optim import Optimizer
 
-from imdbcls.backbone import Backbone, load_backbone, require_architecture
+from imdbcls.backbone import Backbone, freeze, load_backbone, require_architecture
 from imdbcls.data.batches import EvalBatches, TrainBatches
 from imdbcls.data.documents import Corpus, Documents
 from imdbcls.data.splits import SPLIT_SETTINGS, make_corpus
 from imdbcls.data.tokens import Tokens, tokenize
+from imdbcls.data.windows import Windows
 from imdbcls.device import Hardware, choose_hardware, seed_everything_at
 from imdbcls.errors import UserError
 from imdbcls.model import Classifier
@@ -72,7 +74,10 @@ def construct(node: Mapping[str, Any], **arguments: Any) -> Any:
 
 def build_backbone(config: Mapping[str, Any]) -> Backbone:
     seed_everything_at(config["seed"], INITIALISATION)
-    return fitting(config, construct(config["backbone"]))
+    settings = {key: value for key, value in config["backbone"].items() if key != "freeze"}
+    backbone = fitting(config, construct(settings))
+    freeze(backbone, config["backbone"]["freeze"])
+    return backbone
 
 
 def rebuild_backbone(config: Mapping[str, Any], folder: RunFolder) -> Backbone:
@@ -107,9 +112,16 @@ def build_scored_split(config: Mapping[str, Any], backbone: Backbone, documents:
         documents.labels,
         batch_size=config["eval_batch_size"],
         max_length=config["max_length"],
-        truncation=data["truncation"],
+        truncation=truncation_of(data),
     )
     return ScoredSplit(documents, tokens, batches)
+
+
+def truncation_of(data: Mapping[str, Any]) -> str | Windows:
+    """What becomes of a document longer than max_length, by the data section."""
+    if data["truncation"] == "windows":
+        return Windows(data["window_overlap"], data["max_windows"])
+    return data["truncation"]
 
 
 def build_trainer(
@@ -131,13 +143,13 @@ def build_trainer(
         max_length=config["max_length"],
         order_seed=data["order_seed"],
         group_by_length=data["group_by_length"],
-        truncation=data["truncation"],
+        truncation=truncation_of(data),
     )
     model.to(hardware.device)
     num_steps = config["epochs"] * train_batches.steps_per_epoch
     num_warmup_steps = round(config["warmup"] * num_steps)
     try:
-        optimizer = construct(config["optimizer"])(parameter_groups(model))
+        optimizer = build_optimizer(config, model)
         schedule = construct(config["schedule"])(optimizer, num_steps=num_steps, num_warmup_steps=num_warmup_steps)
     except (TypeError, ValueError) as error:  # a beta of 2, an option that SGD does not have
         raise UserError(f"The optimizer or its schedule refuses its settings: {error}") from error
@@ -170,6 +182,16 @@ def build_trainer(
         progress=Progress(config["progress"]),
         stop=stop,
     )
+
+
+def build_optimizer(config: Mapping[str, Any], model: Classifier) -> Optimizer:
+    settings = dict(config["optimizer"])
+    multiples = {key: settings.pop(key) for key in ("head_lr", "layer_decay")}
+    if "lr" not in settings and set(multiples.values()) != {1}:
+        raise UserError(
+            f"optimizer.head_lr and layer_decay are multiples of an lr, and {settings['_target_']} has none."
+        )
+    return construct(settings)(parameter_groups(model, lr=settings.get("lr"), **multiples))
 
 
 def identity_of(config: Mapping[str, Any], corpus: Corpus, hardware: Hardware) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from imdbcls.errors import UserError
 from imdbcls.limits import is_out_of_memory
 from imdbcls.metrics import metrics_of
 from imdbcls.model import Classifier
+from imdbcls.optim import learning_rate
 from imdbcls.progress import Progress
 from imdbcls.runs import MetricsLog
 from imdbcls.saving import Saver, TrainState, Window
@@ -35,9 +36,9 @@ class NonFiniteError(UserError):
 class Trainer:
     """Fit a model and keep its best weights by validation accuracy.
 
-    `micro_batch_size` documents go through the model at a time and their gradients add up to those of the batch's mean
-    loss: it changes memory, time and which dropout masks are drawn. `watched_test_batches` is scored after each epoch
-    where given, for the record only. Random numbers depend on `seed` and the step alone.
+    `micro_batch_size` documents, or as many windows of them, go through the model at a time and their gradients add up
+    to those of the batch's mean loss: it changes memory, time and which dropout masks are drawn. `watched_test_batches`
+    is scored after each epoch where given, for the record only. Random numbers depend on `seed` and the step alone.
     """
 
     def __init__(
@@ -140,7 +141,7 @@ class Trainer:
             for micro_batch in batch.split(self.state.micro_batch_size):
                 on_device = micro_batch.to(self.hardware.device)
                 with self.hardware.autocast():
-                    logits_BC = self.model(on_device.input_ids_BT, on_device.mask_BT)
+                    logits_BC = self.model(on_device.input_ids_BT, on_device.mask_BT, on_device.documents_W)
                 loss = self.loss(logits_BC, on_device.labels_B) / len(batch)
                 loss.backward()
                 loss_sum += loss.detach()
@@ -172,7 +173,7 @@ class Trainer:
 
     @property
     def learning_rate(self) -> float:
-        return self.optimizer.param_groups[0]["lr"]
+        return learning_rate(self.optimizer)
 
     def count(self, batch: Batch, loss: Tensor, grad_norm: Tensor, seconds: float) -> None:
         state, window = self.state, self.window

@@ -13,7 +13,7 @@ CHOICES = {
     "precision": ("auto", "fp32", "bf16"),
     "device": ("auto", "cpu", "cuda", "mps"),
     "progress": ("auto", "live", "plain", "none"),
-    "data.truncation": ("head", "tail", "head_tail"),
+    "data.truncation": ("head", "tail", "head_tail", "windows"),
     "tracker.mode": ("auto", "online", "offline", "disabled"),
 }
 FLAGS = (
@@ -40,6 +40,8 @@ NUMBERS: dict[str, tuple[type, float, float, bool]] = {
     "backbone.attention_dropout": (float, 0.0, BELOW_ONE, True),
     "head.num_positions": (int, 1, MAX_LENGTH, False),
     "head.dropout": (float, 0.0, BELOW_ONE, False),
+    "data.window_overlap": (float, 0.0, 0.9, False),
+    "data.max_windows": (int, 1, MAX_COUNT, False),
     "data.validation_fraction": (float, math.nextafter(0.0, 1.0), BELOW_ONE, False),
     "data.test_fraction": (float, math.nextafter(0.0, 1.0), BELOW_ONE, False),
     "data.split_seed": (int, 0, 2**63 - 1, False),
@@ -47,6 +49,8 @@ NUMBERS: dict[str, tuple[type, float, float, bool]] = {
     "data.train_limit": (int, 1, MAX_COUNT, True),
     "data.validation_limit": (int, 1, MAX_COUNT, True),
     "data.test_limit": (int, 1, MAX_COUNT, True),
+    "optimizer.head_lr": (float, math.nextafter(0.0, 1.0), MAX_FLOAT, False),
+    "optimizer.layer_decay": (float, math.nextafter(0.0, 1.0), 1.0, False),
     "trainer.micro_batch_size": (int, 1, MAX_COUNT, True),
     "trainer.max_grad_norm": (float, math.nextafter(0.0, 1.0), MAX_FLOAT, True),
     "trainer.log_every": (int, 1, MAX_COUNT, False),
@@ -64,6 +68,7 @@ def validate(config: Mapping[str, Any]) -> None:
         *wrong_choices(config),
         *wrong_numbers(config),
         *wrong_flags(config),
+        *wrong_freeze(config),
         *wrong_names(config),
         *wrong_plugins(config),
         *foreign_targets(config),
@@ -101,7 +106,7 @@ def absent_knobs(config: Mapping[str, Any]) -> Iterator[str]:
     targets = [f"{place}._target_" for place in TARGETS]
     # Not every head and tracker has the others.
     common = [key for key in (*FLAGS, *CHOICES, *NUMBERS) if not key.startswith(("head.", "tracker."))]
-    for key in ("study", "runs_dir", "data.cache_dir", *common, *targets):
+    for key in ("study", "runs_dir", "data.cache_dir", "backbone.freeze", *common, *targets):
         try:
             look_up(config, key)
         except KeyError:
@@ -141,6 +146,16 @@ def wrong_flags(config: Mapping[str, Any]) -> Iterator[str]:
             yield f"{key}={shown(value)} is neither true nor false."
 
 
+def wrong_freeze(config: Mapping[str, Any]) -> Iterator[str]:
+    """How many layers the backbone has is known when it is there."""
+    frozen = config["backbone"].get("freeze")
+    if not isinstance(frozen, int) or frozen < 0:
+        yield (
+            f"backbone.freeze={shown(frozen)} is none of false, true (the whole encoder) and a whole number of layers, "
+            "counted from the lowest."
+        )
+
+
 def describe(kind: type, low: float, high: float, nullable: bool) -> str:
     words = "a whole number" if kind is int else "a number"
     if low == math.nextafter(0.0, 1.0):
@@ -150,7 +165,7 @@ def describe(kind: type, low: float, high: float, nullable: bool) -> str:
     if high == BELOW_ONE:
         words += " and below 1" if low > 0 else " to below 1"
     elif high < MAX_COUNT:
-        words += f" to {high:,}"
+        words += f" and at most {high:g}" if low == math.nextafter(0.0, 1.0) else f" to {high:,}"
     return words + (" or null" if nullable else "")
 
 

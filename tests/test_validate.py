@@ -56,6 +56,8 @@ NUMBER_CASES = {
     "backbone.attention_dropout": ([None, 0.0, 0.1], [1, -1], "a number from 0 to below 1 or null"),
     "head.num_positions": ([1, 512], [0, 2**20 + 1, None], "a whole number from 1 to 1,048,576"),
     "head.dropout": ([0, 0.9], [1, -0.5, None], "a number from 0 to below 1"),
+    "data.window_overlap": ([0, 0.5, 0.9], [-0.1, 1, 0.91, None], "a number from 0 to 0.9"),
+    "data.max_windows": ([1, 1000], [0, 2.0, None], "a whole number of at least 1"),
     "data.validation_fraction": ([0.01, 0.5], [0, 0.0, 1, 2, None], "a number above 0 and below 1"),
     "data.test_fraction": ([0.2], [0, 1, None], "a number above 0 and below 1"),
     "data.split_seed": ([0, 7], [-1, 0.5, None], "a whole number of at least 0"),
@@ -63,6 +65,8 @@ NUMBER_CASES = {
     "data.train_limit": ([None, 1, 10**9], [0, -5, 10.0], "a whole number of at least 1 or null"),
     "data.validation_limit": ([None, 1], [0], "a whole number of at least 1 or null"),
     "data.test_limit": ([None, 1], [0, True], "a whole number of at least 1 or null"),
+    "optimizer.head_lr": ([1, 0.1, 10], [0, -1, None, "2"], "a number above 0"),
+    "optimizer.layer_decay": ([1, 0.9], [0, 1.01, None], "a number above 0 and at most 1"),
     "trainer.micro_batch_size": ([None, 1, 16], [0, 1.0], "a whole number of at least 1 or null"),
     "trainer.max_grad_norm": ([None, 0.1, 5], [0, -1], "a number above 0 or null"),
     "trainer.log_every": ([1, 100], [0, None, 2.5], "a whole number of at least 1"),
@@ -100,6 +104,14 @@ def test_flags(key: str, sound: dict[str, Any]) -> None:
     for value in ("yes", 1, None):
         (line,) = mistakes(altered(sound, key, value))
         assert line.startswith(f"{key}=") and line.endswith("is neither true nor false.")
+
+
+def test_freeze_is_a_flag_or_a_number_of_layers(sound: dict[str, Any]) -> None:
+    for value in (True, False, 0, 1, 12):
+        validate(altered(sound, "backbone.freeze", value))
+    for value in (-1, 1.0, "yes", "true", None, [1]):
+        (line,) = mistakes(altered(sound, "backbone.freeze", value))
+        assert line.startswith("backbone.freeze=") and "is none of false, true" in line
 
 
 @pytest.mark.parametrize("key", SECTIONS)
