@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
+import torch
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from torch.optim import Optimizer
@@ -21,6 +22,7 @@ from imdbcls.errors import UserError
 from imdbcls.model import Classifier
 from imdbcls.optim import parameter_groups
 from imdbcls.progress import Progress
+from imdbcls.report import versions
 from imdbcls.runs import NEUTRAL_KEYS, MetricsLog, RunFolder, group_hash, without
 from imdbcls.saving import Saver
 from imdbcls.signals import StopRequest
@@ -169,6 +171,7 @@ def build_trainer(
         saver=Saver(
             folder=folder.checkpoints,
             identity=identity_of(config, corpus, hardware),
+            surroundings=surroundings_of(hardware),
             model=model,
             optimizer=optimizer,
             schedule=schedule,
@@ -199,6 +202,15 @@ def identity_of(config: Mapping[str, Any], corpus: Corpus, hardware: Hardware) -
         "device": hardware.device.type,
         "precision": hardware.precision,
     }
+
+
+def surroundings_of(hardware: Hardware) -> dict[str, str]:
+    """What may differ when a run is continued, although it decides the last bits of the result."""
+    found = versions()
+    software = {
+        name: found.get(name, "unknown") for name in ("imdbcls", "torch", "transformers", "tokenizers", "numpy")
+    }
+    return {"hardware": hardware.describe(), "instructions": torch.backends.cpu.get_cpu_capability(), **software}
 
 
 def build_tracker(config: Mapping[str, Any], folder: RunFolder, resumed_step: int | None) -> Tracker:
