@@ -47,6 +47,9 @@ NUMBERS: dict[str, tuple[type, float, float, bool]] = {
     "data.train_limit": (int, 1, MAX_COUNT, True),
     "data.validation_limit": (int, 1, MAX_COUNT, True),
     "data.test_limit": (int, 1, MAX_COUNT, True),
+    "loss.label_smoothing": (float, 0.0, BELOW_ONE, False),
+    "loss.r_drop": (float, 0.0, MAX_FLOAT, False),
+    "loss.gamma": (float, 0.0, MAX_FLOAT, False),
     "optimizer.head_lr": (float, math.nextafter(0.0, 1.0), MAX_FLOAT, False),
     "optimizer.layer_decay": (float, math.nextafter(0.0, 1.0), 1.0, False),
     "trainer.micro_batch_size": (int, 1, MAX_COUNT, True),
@@ -66,10 +69,12 @@ def validate(config: Mapping[str, Any]) -> None:
         *wrong_choices(config),
         *wrong_numbers(config),
         *wrong_flags(config),
+        *wrong_class_weights(config),
         *wrong_names(config),
         *wrong_plugins(config),
         *foreign_targets(config),
         *interpolations(config),
+        *exclusions(config),
     ]
     micro, batch_size = config["trainer"].get("micro_batch_size"), config.get("batch_size")
     if isinstance(micro, int) and isinstance(batch_size, int) and micro > batch_size:
@@ -101,9 +106,9 @@ def absent_sections(config: Mapping[str, Any]) -> Iterator[str]:
 def absent_knobs(config: Mapping[str, Any]) -> Iterator[str]:
     """What no group brings and every configuration has; only a file from elsewhere can lack it."""
     targets = [f"{place}._target_" for place in TARGETS]
-    # Not every head and tracker has the others.
-    common = [key for key in (*FLAGS, *CHOICES, *NUMBERS) if not key.startswith(("head.", "tracker."))]
-    for key in ("study", "runs_dir", "data.cache_dir", *common, *targets):
+    # Not every head, loss and tracker has the others.
+    common = [key for key in (*FLAGS, *CHOICES, *NUMBERS) if not key.startswith(("head.", "loss.gamma", "tracker."))]
+    for key in ("study", "runs_dir", "data.cache_dir", "loss.class_weights", *common, *targets):
         try:
             look_up(config, key)
         except KeyError:
@@ -141,6 +146,30 @@ def wrong_flags(config: Mapping[str, Any]) -> Iterator[str]:
             continue
         if not isinstance(value, bool):
             yield f"{key}={shown(value)} is neither true nor false."
+
+
+def wrong_class_weights(config: Mapping[str, Any]) -> Iterator[str]:
+    wanted = config["loss"].get("class_weights")
+    if wanted is None or wanted == "auto":
+        return
+    weights = wanted.values() if isinstance(wanted, Mapping) else wanted if isinstance(wanted, list | tuple) else []
+    if not weights or not all(is_positive(weight) for weight in weights):
+        yield (
+            f"loss.class_weights={shown(wanted)} is neither null, auto, nor one number above 0 for each class, "
+            "as [1,5] or {neg: 1, pos: 5}."
+        )
+
+
+def is_positive(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value <= MAX_FLOAT
+
+
+def exclusions(config: Mapping[str, Any]) -> Iterator[str]:
+    """Choices that make no sense together."""
+    backbone, head, loss = config["backbone"], config["head"], config["loss"]
+    dropouts = (backbone.get("dropout"), backbone.get("attention_dropout"), head.get("dropout", 0))
+    if is_positive(loss.get("r_drop")) and all(dropout == 0 for dropout in dropouts):
+        yield f"loss.r_drop={loss['r_drop']} does nothing where every dropout is 0: two passes would be the same."
 
 
 def describe(kind: type, low: float, high: float, nullable: bool) -> str:
