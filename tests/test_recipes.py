@@ -270,7 +270,7 @@ def test_r_drop_brings_the_passes_together(tmp_path: Path) -> None:
     """After the same steps, two passes with other dropout agree more than without it."""
     divergences = {}
     for r_drop in (0, 20):
-        options = ("backbone.dropout=0.3", "head=cls", "lr=3e-3", "epochs=8", "warmup=0")
+        options = ("backbone.dropout=0.3", "head.dropout=0.3", "head=cls", "lr=3e-3", "epochs=8", "warmup=0")
         trainer = make(tmp_path / str(r_drop), *options, f"loss.r_drop={r_drop}")
         trainer.fit(NoTracker())
         trainer.model.train()
