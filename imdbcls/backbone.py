@@ -84,15 +84,42 @@ def load_backbone(
     return Backbone(name, encoder, tokenizer, not_fast=accelerate(encoder) if fast else "backbone.fast is false")
 
 
-def layers_of(encoder: Any) -> nn.ModuleList:
-    """A Hugging Face encoder's layers, the lowest first: the list of modules as long as its configuration says."""
-    num_layers = encoder.config.num_hidden_layers
-    for module in encoder.modules():
-        if isinstance(module, nn.ModuleList) and len(module) == num_layers:
-            return module
-    raise UserError(
-        f"No layers were found in this encoder ({encoder.config.model_type}); leave optimizer.layer_decay=1."
-    )
+def freeze(backbone: Backbone, layers: bool | int) -> None:
+    """Train nothing of the encoder (True), or neither its embeddings nor this many of its lowest layers; False: all.
+
+    Gradients then stop at the lowest layer that is trained. Raises UserError for a number that leaves no layer.
+    """
+    if layers is False:
+        return
+    if layers is True:
+        backbone.encoder.requires_grad_(False)
+        return
+    embeddings, stack = parts_of(backbone.encoder)
+    if layers >= len(stack):
+        raise UserError(
+            f"backbone.freeze={layers} leaves nothing to train of the {len(stack)} layers of backbone={backbone.name}: "
+            f"give a number up to {len(stack) - 1}, or true to train the head alone."
+        )
+    for part in (*embeddings, *stack[:layers]):
+        part.requires_grad_(False)
+
+
+def parts_of(encoder: Any) -> tuple[list[nn.Module], list[nn.Module]]:
+    """An encoder's embeddings, which all its layers have in common, and the layers, lowest first.
+
+    DeBERTa also embeds relative positions, normalised, which every layer reads. Raises UserError for an encoder that
+    is built otherwise than those this project knows.
+    """
+    if isinstance(getattr(encoder, "layers", None), nn.ModuleList):  # ModernBERT
+        return [encoder.embeddings], list(encoder.layers)
+    stack = getattr(encoder, "encoder", None)
+    if stack is None or not isinstance(getattr(stack, "layer", None), nn.ModuleList):
+        raise UserError(
+            f"Where the layers of {type(encoder).__name__} are is not known here: leave backbone.freeze true or false "
+            "and optimizer.layer_decay=1."
+        )
+    relative = [getattr(stack, name, None) for name in ("rel_embeddings", "LayerNorm")]
+    return [encoder.embeddings, *(part for part in relative if part is not None)], list(stack.layer)
 
 
 def require_architecture(folder: Path, shapes: Mapping[str, tuple[int, ...]]) -> None:

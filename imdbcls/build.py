@@ -10,11 +10,12 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from torch.optim import Optimizer
 
-from imdbcls.backbone import Backbone, load_backbone, require_architecture
+from imdbcls.backbone import Backbone, freeze, load_backbone, require_architecture
 from imdbcls.data.batches import EvalBatches, TrainBatches
 from imdbcls.data.documents import Corpus, Documents
 from imdbcls.data.splits import SPLIT_SETTINGS, make_corpus
 from imdbcls.data.tokens import Tokens, tokenize
+from imdbcls.data.windows import Windows
 from imdbcls.device import Hardware, choose_hardware, seed_everything_at
 from imdbcls.errors import UserError
 from imdbcls.losses import Objective, weights_of_classes
@@ -72,7 +73,10 @@ def construct(node: Mapping[str, Any], **arguments: Any) -> Any:
 
 def build_backbone(config: Mapping[str, Any]) -> Backbone:
     seed_everything_at(config["seed"], INITIALISATION)
-    return fitting(config, construct(config["backbone"]))
+    settings = {key: value for key, value in config["backbone"].items() if key != "freeze"}
+    backbone = fitting(config, construct(settings))
+    freeze(backbone, config["backbone"]["freeze"])
+    return backbone
 
 
 def rebuild_backbone(config: Mapping[str, Any], folder: RunFolder) -> Backbone:
@@ -107,9 +111,16 @@ def build_scored_split(config: Mapping[str, Any], backbone: Backbone, documents:
         documents.labels,
         batch_size=config["eval_batch_size"],
         max_length=config["max_length"],
-        truncation=data["truncation"],
+        truncation=truncation_of(data),
     )
     return ScoredSplit(documents, tokens, batches)
+
+
+def truncation_of(data: Mapping[str, Any]) -> str | Windows:
+    """What becomes of a document longer than max_length, by the data section."""
+    if data["truncation"] == "windows":
+        return Windows(data["window_overlap"], data["max_windows"])
+    return data["truncation"]
 
 
 def build_trainer(
@@ -131,7 +142,7 @@ def build_trainer(
         max_length=config["max_length"],
         order_seed=data["order_seed"],
         group_by_length=data["group_by_length"],
-        truncation=data["truncation"],
+        truncation=truncation_of(data),
     )
     model.to(hardware.device)
     num_steps = config["epochs"] * train_batches.steps_per_epoch

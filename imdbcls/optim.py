@@ -13,7 +13,7 @@ from transformers import (
     get_linear_schedule_with_warmup,
 )
 
-from imdbcls.backbone import layers_of
+from imdbcls.backbone import parts_of
 from imdbcls.model import Classifier
 
 
@@ -81,7 +81,7 @@ def lr_multiples(model: Classifier, head_lr: float, layer_decay: float) -> dict[
     embeddings once more: `layer_decay` for the top layer of n, its power n + 1 for the embeddings (Howard & Ruder 2018,
     section 3.2, who advise 1 / 2.6 for an LSTM; Clark et al. 2020, ELECTRA, 0.8 for a base model).
     """
-    layers = list(layers_of(model.encoder)) if layer_decay != 1 else []
+    layers = parts_of(model.encoder)[1] if layer_decay != 1 else []
     depths = {parameter: depth for depth, layer in enumerate(layers, start=1) for parameter in layer.parameters()}
     multiples = {}
     for name, parameter in model.named_parameters():

@@ -45,13 +45,15 @@ def announce(
         say(note)
     sizes = f"{len(corpus.train):,} to train on, {len(corpus.validation):,} to validate, {len(corpus.test):,} to test"
     model, hardware = trainer.model, trainer.hardware.describe()
+    trainable = count_parameters(model, trainable=True)
+    frozen = "" if trainable == count_parameters(model) else f"; {trainable:,} are trained"
     say(f"{folder.path.name}: head {config['head']['name']} on {config['backbone']['name']}, on {hardware}")
     if backbone.not_fast is not None and trainer.hardware.device.type == "cpu":
         say(f"{backbone.name}: no fast CPU layers in training: {backbone.not_fast}.")
     say(f"{config['data']['name']}: {sizes} documents, {len(corpus.label_names)} classes")
     say(
         f"{trainer.num_steps:,} steps of {config['batch_size']} documents, {config['epochs']} epochs, "
-        f"{count_parameters(model) / 1e6:.1f}M parameters ({count_parameters(model.head):,} in the head)"
+        f"{count_parameters(model) / 1e6:.1f}M parameters ({count_parameters(model.head):,} in the head{frozen})"
     )
 
 
@@ -82,6 +84,7 @@ def result_of(
         "test_documents": len(corpus.test),
         "train_documents": len(corpus.train),
         "parameters": count_parameters(trainer.model),
+        "trainable_parameters": count_parameters(trainer.model, trainable=True),
         "head_parameters": count_parameters(trainer.model.head),
         "steps": state.step,
         "micro_batch_size": state.micro_batch_size,  # less than asked for where memory did not suffice

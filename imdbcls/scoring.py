@@ -41,7 +41,7 @@ def score(
     for batch in batches:
         on_device = batch.to(hardware.device)
         with hardware.autocast():
-            logits.append(model(on_device.input_ids_BT, on_device.mask_BT))
+            logits.append(model(on_device.input_ids_BT, on_device.mask_BT, on_device.documents_W))
         labels.append(batch.labels_B)
         rows.append(batch.rows)
         done += len(batch)
@@ -66,7 +66,7 @@ def measure_latency(model: nn.Module, batches: EvalBatches, hardware: Hardware, 
             started = time.perf_counter()
             on_device = batch.to(hardware.device)
             with hardware.autocast():
-                model(on_device.input_ids_BT, on_device.mask_BT).softmax(dim=1).cpu()
+                model(on_device.input_ids_BT, on_device.mask_BT, on_device.documents_W).softmax(dim=1).cpu()
             elapsed = time.perf_counter() - started
         milliseconds.append(1000 * elapsed)
     return {"p50": float(np.percentile(milliseconds, 50)), "p95": float(np.percentile(milliseconds, 95))}

@@ -37,9 +37,9 @@ class NonFiniteError(UserError):
 class Trainer:
     """Fit a model and keep its best weights by validation accuracy.
 
-    `micro_batch_size` documents go through the model at a time and their gradients add up to those of the batch's mean
-    loss: it changes memory, time and which dropout masks are drawn. `watched_test_batches` is scored after each epoch
-    where given, for the record only. Random numbers depend on `seed` and the step alone.
+    `micro_batch_size` documents, or as many windows of them, go through the model at a time and their gradients add up
+    to those of the batch's mean loss: it changes memory, time and which dropout masks are drawn. `watched_test_batches`
+    is scored after each epoch where given, for the record only. Random numbers depend on `seed` and the step alone.
     """
 
     def __init__(
@@ -144,7 +144,8 @@ class Trainer:
                 on_device = micro_batch.to(self.hardware.device)
                 with self.hardware.autocast():
                     logits = [
-                        self.model(on_device.input_ids_BT, on_device.mask_BT) for _ in range(self.objective.num_passes)
+                        self.model(on_device.input_ids_BT, on_device.mask_BT, on_device.documents_W)
+                        for _ in range(self.objective.num_passes)
                     ]
                 loss = self.objective(logits, on_device.labels_B) / len(batch)
                 loss.backward()

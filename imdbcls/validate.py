@@ -13,7 +13,7 @@ CHOICES = {
     "precision": ("auto", "fp32", "bf16"),
     "device": ("auto", "cpu", "cuda", "mps"),
     "progress": ("auto", "live", "plain", "none"),
-    "data.truncation": ("head", "tail", "head_tail"),
+    "data.truncation": ("head", "tail", "head_tail", "windows"),
     "tracker.mode": ("auto", "online", "offline", "disabled"),
 }
 FLAGS = (
@@ -40,6 +40,8 @@ NUMBERS: dict[str, tuple[type, float, float, bool]] = {
     "backbone.attention_dropout": (float, 0.0, BELOW_ONE, True),
     "head.num_positions": (int, 1, MAX_LENGTH, False),
     "head.dropout": (float, 0.0, BELOW_ONE, False),
+    "data.window_overlap": (float, 0.0, 0.9, False),
+    "data.max_windows": (int, 1, MAX_COUNT, False),
     "data.validation_fraction": (float, math.nextafter(0.0, 1.0), BELOW_ONE, False),
     "data.test_fraction": (float, math.nextafter(0.0, 1.0), BELOW_ONE, False),
     "data.split_seed": (int, 0, 2**63 - 1, False),
@@ -69,6 +71,7 @@ def validate(config: Mapping[str, Any]) -> None:
         *wrong_choices(config),
         *wrong_numbers(config),
         *wrong_flags(config),
+        *wrong_freeze(config),
         *wrong_class_weights(config),
         *wrong_names(config),
         *wrong_plugins(config),
@@ -108,7 +111,7 @@ def absent_knobs(config: Mapping[str, Any]) -> Iterator[str]:
     targets = [f"{place}._target_" for place in TARGETS]
     # Not every head, loss and tracker has the others.
     common = [key for key in (*FLAGS, *CHOICES, *NUMBERS) if not key.startswith(("head.", "loss.gamma", "tracker."))]
-    for key in ("study", "runs_dir", "data.cache_dir", "loss.class_weights", *common, *targets):
+    for key in ("study", "runs_dir", "data.cache_dir", "backbone.freeze", "loss.class_weights", *common, *targets):
         try:
             look_up(config, key)
         except KeyError:
@@ -148,6 +151,16 @@ def wrong_flags(config: Mapping[str, Any]) -> Iterator[str]:
             yield f"{key}={shown(value)} is neither true nor false."
 
 
+def wrong_freeze(config: Mapping[str, Any]) -> Iterator[str]:
+    """How many layers the backbone has is known when it is there."""
+    frozen = config["backbone"].get("freeze")
+    if not isinstance(frozen, int) or frozen < 0:
+        yield (
+            f"backbone.freeze={shown(frozen)} is none of false, true (the whole encoder) and a whole number of layers, "
+            "counted from the lowest."
+        )
+
+
 def wrong_class_weights(config: Mapping[str, Any]) -> Iterator[str]:
     wanted = config["loss"].get("class_weights")
     if wanted is None or wanted == "auto":
@@ -167,9 +180,11 @@ def is_positive(value: Any) -> bool:
 def exclusions(config: Mapping[str, Any]) -> Iterator[str]:
     """Choices that make no sense together."""
     backbone, head, loss = config["backbone"], config["head"], config["loss"]
-    dropouts = (backbone.get("dropout"), backbone.get("attention_dropout"), head.get("dropout", 0))
+    dropouts = [head.get("dropout", 0)]
+    if backbone.get("freeze") is not True:  # which has no dropout
+        dropouts += [backbone.get("dropout"), backbone.get("attention_dropout")]
     if is_positive(loss.get("r_drop")) and all(dropout == 0 for dropout in dropouts):
-        yield f"loss.r_drop={loss['r_drop']} does nothing where every dropout is 0: two passes would be the same."
+        yield f"loss.r_drop={loss['r_drop']} does nothing without dropout in what is trained: two passes would be the same."
 
 
 def describe(kind: type, low: float, high: float, nullable: bool) -> str:

@@ -56,6 +56,8 @@ NUMBER_CASES = {
     "backbone.attention_dropout": ([None, 0.0, 0.1], [1, -1], "a number from 0 to below 1 or null"),
     "head.num_positions": ([1, 512], [0, 2**20 + 1, None], "a whole number from 1 to 1,048,576"),
     "head.dropout": ([0, 0.9], [1, -0.5, None], "a number from 0 to below 1"),
+    "data.window_overlap": ([0, 0.5, 0.9], [-0.1, 1, 0.91, None], "a number from 0 to 0.9"),
+    "data.max_windows": ([1, 1000], [0, 2.0, None], "a whole number of at least 1"),
     "data.validation_fraction": ([0.01, 0.5], [0, 0.0, 1, 2, None], "a number above 0 and below 1"),
     "data.test_fraction": ([0.2], [0, 1, None], "a number above 0 and below 1"),
     "data.split_seed": ([0, 7], [-1, 0.5, None], "a whole number of at least 0"),
@@ -105,6 +107,14 @@ def test_flags(key: str, sound: dict[str, Any]) -> None:
     for value in ("yes", 1, None):
         (line,) = mistakes(altered(sound, key, value))
         assert line.startswith(f"{key}=") and line.endswith("is neither true nor false.")
+
+
+def test_freeze_is_a_flag_or_a_number_of_layers(sound: dict[str, Any]) -> None:
+    for value in (True, False, 0, 1, 12):
+        validate(altered(sound, "backbone.freeze", value))
+    for value in (-1, 1.0, "yes", "true", None, [1]):
+        (line,) = mistakes(altered(sound, "backbone.freeze", value))
+        assert line.startswith("backbone.freeze=") and "is none of false, true" in line
 
 
 @pytest.mark.parametrize("key", SECTIONS)
@@ -228,7 +238,9 @@ def test_class_weights(sound: dict[str, Any]) -> None:
 def test_r_drop_needs_a_dropout() -> None:
     still = ("backbone=tiny", "data=sample", "loss.r_drop=1", "backbone.dropout=0")
     (line,) = mistakes(composed(*still, "head=mean"))
-    assert line == "loss.r_drop=1 does nothing where every dropout is 0: two passes would be the same."
+    assert line == "loss.r_drop=1 does nothing without dropout in what is trained: two passes would be the same."
+    (line,) = mistakes(composed("loss.r_drop=1", "backbone.freeze=true", "head=mean"))
+    assert line.startswith("loss.r_drop=1 does nothing")
     validate(composed(*still, "head=cls"))
     validate(composed(*still, "head=mean", "backbone.attention_dropout=0.1"))
 

@@ -1,6 +1,7 @@
 """Cuts tokens into padded batches: grouped by length for training, longest first for scoring.
 
-B documents of a batch, T tokens of its padded width.
+B documents of a batch, T tokens of its padded width. Where documents are cut into windows, W of them in a batch, each
+window is a row of its own, as if it were a document: token ids and mask then have W rows.
 """
 
 import math
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from imdbcls.data.tokens import Tokens
+from imdbcls.data.windows import Windows, window_starts
 
 # Widths are multiples of this, which matrix kernels like and which bounds the number of shapes.
 WIDTH_MULTIPLE = 8
@@ -25,18 +27,21 @@ BATCHES_PER_BLOCK = 64
 class Batch:
     """Some documents, padded on the right to one width.
 
-    `input_ids_BT` is int64 with the tokenizer's padding id behind each document, `mask_BT` is True at real
-    tokens (special ones included), `labels_B` is int64. `rows` are the documents' places in their split.
-    `num_tokens` counts the real tokens.
+    `input_ids_BT` is int64 with the tokenizer's padding id behind each row, `mask_BT` is True at real tokens (special
+    ones included), `labels_B` is int64. `documents_W` is None where each row is a document; else it holds, for each
+    row, its document, counted from 0 in this batch (int64, ascending). `rows` are the documents' places in their split.
+    `num_tokens` counts the real tokens, of all windows.
     """
 
     input_ids_BT: Tensor
     mask_BT: Tensor
+    documents_W: Tensor | None
     labels_B: Tensor
     rows: NDArray[np.int64]
     num_tokens: int
 
     def __len__(self) -> int:
+        """The number of documents."""
         return len(self.rows)
 
     def to(self, device: torch.device) -> "Batch":
@@ -52,27 +57,39 @@ class Batch:
             self,
             input_ids_BT=move(self.input_ids_BT),
             mask_BT=move(self.mask_BT),
+            documents_W=None if self.documents_W is None else move(self.documents_W),
             labels_B=move(self.labels_B),
         )
 
-    def split(self, num_documents: int) -> "list[Batch]":
-        """Cut into micro-batches of `num_documents` (the last may be smaller), each trimmed to its own longest row."""
-        if len(self) <= num_documents:
+    def split(self, num_rows: int) -> "list[Batch]":
+        """Cut into micro-batches of at most `num_rows` rows, each trimmed to its own longest.
+
+        A document's windows stay together, even where they alone are more rows.
+        """
+        if len(self.mask_BT) <= num_rows:
             return [self]
+        rows_of_B = np.ones(len(self), dtype=np.int64)
+        if self.documents_W is not None:
+            rows_of_B = np.bincount(self.documents_W.numpy())
+        ends_B = np.cumsum(rows_of_B)
         lengths_B = self.mask_BT.sum(dim=1)
         parts = []
-        for start in range(0, len(self), num_documents):
-            part = slice(start, start + num_documents)
+        first, first_row = 0, 0
+        while first < len(self):
+            end = max(int(np.searchsorted(ends_B, first_row + num_rows, side="right")), first + 1)
+            documents, part = slice(first, end), slice(first_row, int(ends_B[end - 1]))
             width = min(_round_up(int(lengths_B[part].max())), self.mask_BT.shape[1])
             parts.append(
                 Batch(
                     self.input_ids_BT[part, :width],
                     self.mask_BT[part, :width],
-                    self.labels_B[part],
-                    self.rows[part],
+                    None if self.documents_W is None else self.documents_W[part] - first,
+                    self.labels_B[documents],
+                    self.rows[documents],
                     int(lengths_B[part].sum()),
                 )
             )
+            first, first_row = end, part.stop
         return parts
 
 
@@ -88,7 +105,7 @@ class TrainBatches:
     choice of them forms a smaller one. Without `group_by_length` the blocks stay unsorted: batches of any lengths.
 
     `batch_size` is in documents, `max_length` and widths in tokens, special ones included. `truncation` is
-    `head`, `tail` or `head_tail`: what is kept of a longer document.
+    `head`, `tail` or `head_tail`, what is kept of a longer document, or the windows that it is cut into.
     """
 
     def __init__(
@@ -100,7 +117,7 @@ class TrainBatches:
         max_length: int,
         order_seed: int,
         group_by_length: bool,
-        truncation: str,
+        truncation: str | Windows,
     ) -> None:
         assert len(tokens) == len(labels), f"{len(tokens)} documents with {len(labels)} labels"
         self._cutter = _Cutter(tokens, labels, max_length, truncation)
@@ -140,7 +157,7 @@ class EvalBatches:
     """The batches of one scoring pass: every document once, longest first, so that memory peaks at once.
 
     Batches hold `batch_size` documents of `max_length` tokens, and more of shorter ones: as many as have
-    together no more tokens, padding included.
+    together no more tokens, padding included. Each window counts, and a document's windows stay together.
     """
 
     def __init__(
@@ -150,7 +167,7 @@ class EvalBatches:
         *,
         batch_size: int,
         max_length: int,
-        truncation: str,
+        truncation: str | Windows,
     ) -> None:
         assert len(tokens) == len(labels), f"{len(tokens)} documents with {len(labels)} labels"
         self._cutter = _Cutter(tokens, labels, max_length, truncation)
@@ -158,7 +175,8 @@ class EvalBatches:
         self._plan: list[NDArray[np.int64]] = []
         while len(order):
             width = self._cutter.width(order[:1])
-            size = max(batch_size * max_length // width, 1)
+            num_rows = np.cumsum(self._cutter.num_windows[order])
+            size = max(int(np.searchsorted(num_rows, batch_size * max_length // width, side="right")), 1)
             self._plan.append(order[:size])
             order = order[size:]
 
@@ -181,19 +199,26 @@ class EvalBatches:
 
 
 class _Cutter:
-    """Cuts documents to length and pads them into a batch."""
+    """Cuts documents to length, or into windows, and pads them into a batch.
 
-    def __init__(self, tokens: Tokens, labels: NDArray[np.int64], max_length: int, truncation: str) -> None:
-        if truncation not in _KEEP:
+    `lengths` are the tokens of each document's rows, special ones included, and `num_windows` how many rows it has.
+    """
+
+    def __init__(self, tokens: Tokens, labels: NDArray[np.int64], max_length: int, truncation: str | Windows) -> None:
+        if isinstance(truncation, str) and truncation not in _KEEP:
             raise ValueError(f"truncation={truncation!r} is none of {', '.join(_KEEP)}")
         self._tokens = tokens
         self._labels = labels
-        self._keep = _KEEP[truncation]
+        self._keep = _keep_head if isinstance(truncation, Windows) else _KEEP[truncation]
         self._max_length = max_length
         self._budget = max_length - tokens.num_special
         if self._budget < 1:
             raise ValueError(f"max_length={max_length} leaves no room beside {tokens.num_special} special tokens")
         self.lengths = np.minimum(tokens.lengths, max_length)
+        self.num_windows = np.ones_like(self.lengths)
+        if isinstance(truncation, Windows):
+            self.num_windows, sizes = truncation.plan(tokens.lengths - tokens.num_special, self._budget)
+            self.lengths = sizes + tokens.num_special
 
     def __len__(self) -> int:
         return len(self.lengths)
@@ -202,24 +227,33 @@ class _Cutter:
         return min(_round_up(int(self.lengths[rows].max())), self._max_length)
 
     def cut(self, rows: NDArray[np.int64]) -> Batch:
-        lengths_B = self.lengths[rows]
+        num_windows_B = self.num_windows[rows]
+        documents_W = np.repeat(np.arange(len(rows)), num_windows_B)
+        lengths_W = self.lengths[rows][documents_W]
         width = self.width(rows)
-        input_ids_BT = np.full((len(rows), width), self._tokens.pad_id, dtype=np.int64)
-        for place, row in enumerate(rows):
-            ids = self._tokens.ids[self._tokens.offsets[row] : self._tokens.offsets[row + 1]]
-            if len(ids) > self._budget:
-                ids = self._keep(ids, self._budget)
-            start, end = len(self._tokens.prefix), int(lengths_B[place]) - len(self._tokens.suffix)
-            input_ids_BT[place, :start] = self._tokens.prefix
-            input_ids_BT[place, start:end] = ids
-            input_ids_BT[place, end : lengths_B[place]] = self._tokens.suffix
+        input_ids_WT = np.full((len(documents_W), width), self._tokens.pad_id, dtype=np.int64)
+        pieces = (ids for row in rows for ids in self._pieces(row))
+        for place, ids in enumerate(pieces):
+            start, end = len(self._tokens.prefix), int(lengths_W[place]) - len(self._tokens.suffix)
+            input_ids_WT[place, :start] = self._tokens.prefix
+            input_ids_WT[place, start:end] = ids
+            input_ids_WT[place, end : lengths_W[place]] = self._tokens.suffix
         return Batch(
-            torch.from_numpy(input_ids_BT),
-            torch.from_numpy(np.arange(width) < lengths_B[:, None]),
+            torch.from_numpy(input_ids_WT),
+            torch.from_numpy(np.arange(width) < lengths_W[:, None]),
+            None if len(documents_W) == len(rows) else torch.from_numpy(documents_W),
             torch.from_numpy(self._labels[rows]),
             rows,
-            int(lengths_B.sum()),
+            int(lengths_W.sum()),
         )
+
+    def _pieces(self, row: int) -> list[NDArray[np.integer]]:
+        """The token ids of a document's rows, without special tokens."""
+        ids = self._tokens.ids[self._tokens.offsets[row] : self._tokens.offsets[row + 1]]
+        if self.num_windows[row] > 1:
+            size = int(self.lengths[row]) - self._tokens.num_special
+            return [ids[start : start + size] for start in window_starts(len(ids), self.num_windows[row], size)]
+        return [self._keep(ids, self._budget) if len(ids) > self._budget else ids]
 
 
 def _keep_head(ids: NDArray[np.integer], budget: int) -> NDArray[np.integer]:
