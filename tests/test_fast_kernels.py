@@ -292,6 +292,20 @@ def test_training_and_scoring_give_the_same_hidden_states() -> None:
     assert not scored_BTH[~mask_BT.bool()].any()
 
 
+def test_frozen_layers_below_change_nothing_above() -> None:
+    model = make("bert", hidden_dropout_prob=0.1).train()
+    accelerate(model)
+    batch = make_batch(model)
+    torch.manual_seed(1)
+    hidden, gradients = run(model, *batch, bf16=True)
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_("layer.2" in name)
+    torch.manual_seed(1)
+    again, few = run(model, *batch, bf16=True)
+    assert torch.equal(again, hidden) and 0 < len(few) < len(gradients)
+    assert all("layer.2" in name and torch.equal(gradients[name], gradient) for name, gradient in few.items())
+
+
 def test_a_document_is_the_same_in_any_batch() -> None:
     """Bit for bit, as padding is not computed: products of other widths may round otherwise, so within 1 %."""
     model = make("roberta")

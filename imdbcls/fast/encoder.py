@@ -139,12 +139,12 @@ def _compiled_layers(encoder: Any, hidden_BTH: Tensor, mask_BT: Tensor, dropout:
     for number, module in enumerate(encoder.encoder.layer):
         parameters = _parameters(module)
         weights = compiled.compute_weights(parameters)
-        if torch.is_grad_enabled():
+        if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (hidden_NH, *parameters)):
             hidden_NH, residual_NH = compiled.CompiledLayer.apply(
                 hidden_NH, residual_NH, plan, number, weights, *parameters
             )
-        else:
-            hidden_NH = compiled.score_layer(hidden_NH, plan, number, weights)
+        else:  # scoring, or the frozen layers below the first that learns
+            hidden_NH = residual_NH = compiled.score_layer(hidden_NH, plan, number, weights)
     if has_padding:
         hidden_NH = hidden_NH.new_zeros(all_rows.shape).index_copy(0, real_N, hidden_NH)
     return hidden_NH.view(hidden_BTH.shape)
