@@ -12,6 +12,7 @@ from hydra.utils import instantiate
 from torch.optim import Optimizer
 
 from imdbcls.backbone import Backbone, freeze, load_backbone, require_architecture
+from imdbcls.compiling import compile_training
 from imdbcls.data.batches import EvalBatches, TrainBatches
 from imdbcls.data.documents import Corpus, Documents
 from imdbcls.data.splits import SPLIT_SETTINGS, make_corpus
@@ -147,6 +148,8 @@ def build_trainer(
         truncation=truncation_of(data),
     )
     model.to(hardware.device)
+    if config["compile"]:
+        compile_training(model, backbone, hardware, config["max_length"])
     num_steps = config["epochs"] * train_batches.steps_per_epoch
     num_warmup_steps = round(config["warmup"] * num_steps)
     try:

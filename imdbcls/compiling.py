@@ -1,8 +1,8 @@
 """`compile=true`: the encoder's training passes through `torch.compile`, with sizes that may change.
 
 Rows, widths and numbers of real tokens are symbols in one compiled graph: no shape is padded further than the batches
-are, and an epoch of any lengths compiles nothing new. What is generated may depend on the sizes that PyTorch sees first,
-so `warm_up` shows it the same ones in every run, before the first step or the continued one.
+are, and an epoch of any lengths compiles nothing new. What is generated may depend on the sizes that PyTorch sees
+first, so `warm_up` shows it the same ones in every run, before the first step or the continued one.
 """
 
 import importlib.util

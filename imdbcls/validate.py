@@ -18,6 +18,7 @@ CHOICES = {
 }
 FLAGS = (
     "deterministic",
+    "compile",
     "backbone.pretrained",
     "backbone.fast",
     "data.group_by_length",
