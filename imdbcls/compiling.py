@@ -55,7 +55,7 @@ def compile_training(model: "Classifier", backbone: "Backbone", hardware: Hardwa
 
 
 def compiler() -> str | None:
-    names = [os.environ["CXX"]] if "CXX" in os.environ else ["g++", "clang++"]
+    names = os.environ.get("CXX", "").split()[:1] or ["g++", "clang++"]
     return next((path for name in names if (path := shutil.which(name)) is not None), None)
 
 

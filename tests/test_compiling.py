@@ -11,7 +11,7 @@ from torch._dynamo.testing import CompileCounterWithBackend
 from imdbcls import compiling, model
 from imdbcls.errors import UserError
 
-SETTINGS = ("backbone.fast=false", "backbone.dropout=0.1", "batch_size=4", "data.train_limit=17")
+SETTINGS = ("max_length=128", "backbone.fast=false", "backbone.dropout=0.1", "batch_size=4", "data.train_limit=17")
 
 
 @pytest.fixture
