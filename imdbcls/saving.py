@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from imdbcls import checkpoint, optim
 from imdbcls.checkpoint import Checkpoint, CheckpointError
 from imdbcls.runs import MetricsLog
+from imdbcls.scored import ScoredModel
 
 
 @dataclass
@@ -55,7 +56,7 @@ class Saver:
         *,
         folder: Path,
         identity: Mapping[str, Any],
-        model: nn.Module,
+        scored: ScoredModel,
         optimizer: Optimizer,
         schedule: LRScheduler,
         metrics_log: MetricsLog,
@@ -63,13 +64,14 @@ class Saver:
         self.last = folder / "last"
         self.best = folder / "best"
         self.identity = dict(identity)
-        self.model = model
+        self.model = scored.trained
+        self.scored = scored
         self.optimizer = optimizer
         self.schedule = schedule
         self.metrics_log = metrics_log
 
     def save(self, state: TrainState, window: Window) -> None:
-        """Write `last`: weights, optimizer, schedule, and where the training stands."""
+        """Write `last`: weights, their average if there is one, optimizer, schedule, and where the training stands."""
         state.log_bytes = self.metrics_log.sync()
         tensors, settings = optim.state_of(self.optimizer)
         content = {
@@ -79,17 +81,20 @@ class Saver:
             "optimizer": settings,
             "schedule": self.schedule.state_dict(),
         }
-        checkpoint.save(self.last, {"model": self.model.state_dict(), "optimizer": tensors}, content)
+        files = {"model": self.model.state_dict(), "optimizer": tensors}
+        if average := self.scored.averaged():
+            files["average"] = average
+        checkpoint.save(self.last, files, content)
 
     def save_best(self, figures: Mapping[str, float]) -> None:
         """Write `best`: the weights, and the figures that make them the best; `epoch` is one of them."""
-        checkpoint.save(self.best, {"model": self.model.state_dict()}, figures)
+        checkpoint.save(self.best, {"model": self.scored.model.state_dict()}, figures)
         checkpoint.forget_previous(self.best)
 
     def take_best(self, state: TrainState) -> None:
-        """Give the model its best weights, at the end of the training."""
+        """Give the scored model its best weights, at the end of the training."""
         best = self._load_best(state, latest_epoch=state.best_epoch)
-        self.model.load_state_dict(best.tensors["model"])
+        self.scored.model.load_state_dict(best.tensors["model"])
         checkpoint.forget_previous(self.last)
 
     def restore(self, steps_per_epoch: int, epochs: int) -> tuple[TrainState, Window, Path] | None:
@@ -105,6 +110,7 @@ class Saver:
         checkpoint.require_identity(saved, self.identity)
         try:
             self.model.load_state_dict(saved.tensors["model"])
+            self.scored.load_averaged(saved.tensors.get("average", {}))
             optim.load_state(self.optimizer, saved.tensors["optimizer"], saved.state["optimizer"])
             self.schedule.load_state_dict(saved.state["schedule"])
             state = TrainState(**saved.state["train"])
@@ -122,7 +128,7 @@ class Saver:
         return state, window, saved.folder
 
     def _load_best(self, state: TrainState, latest_epoch: int) -> Checkpoint:
-        best = checkpoint.newest(self.best, self.model.state_dict())
+        best = checkpoint.newest(self.best, self.scored.model.state_dict())
         if best is None or best.state.get("epoch") not in range(state.best_epoch, latest_epoch + 1):
             raise CheckpointError(
                 f"{self.best} does not hold the best weights so far, of epoch {state.best_epoch}. "
