@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
+import torch
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from torch.optim import Optimizer
@@ -23,6 +24,7 @@ from imdbcls.losses import Objective, weights_of_classes
 from imdbcls.model import Classifier
 from imdbcls.optim import parameter_groups
 from imdbcls.progress import Progress
+from imdbcls.report import versions
 from imdbcls.runs import NEUTRAL_KEYS, MetricsLog, RunFolder, group_hash, without
 from imdbcls.saving import Saver
 from imdbcls.scored import ScoredModel
@@ -107,7 +109,7 @@ def fitting(config: Mapping[str, Any], backbone: Backbone) -> Backbone:
 def build_model(config: Mapping[str, Any], backbone: Backbone, num_labels: int) -> Classifier:
     settings = {key: value for key, value in config["head"].items() if key != "name"}
     head = construct(settings, hidden_size=backbone.hidden_size, num_labels=num_labels)
-    return Classifier(backbone.encoder, head)
+    return Classifier(backbone.encoder, head, unpadded=backbone.not_unpadded is None)
 
 
 def build_scored_split(config: Mapping[str, Any], backbone: Backbone, documents: Documents) -> ScoredSplit:
@@ -181,6 +183,7 @@ def build_trainer(
         saver=Saver(
             folder=folder.checkpoints,
             identity=identity_of(config, corpus, hardware),
+            surroundings=surroundings_of(hardware),
             scored=scored,
             optimizer=optimizer,
             schedule=schedule,
@@ -219,6 +222,15 @@ def identity_of(config: Mapping[str, Any], corpus: Corpus, hardware: Hardware) -
         "device": hardware.device.type,
         "precision": hardware.precision,
     }
+
+
+def surroundings_of(hardware: Hardware) -> dict[str, str]:
+    """What may differ when a run is continued, although it decides the last bits of the result."""
+    found = versions()
+    software = {
+        name: found.get(name, "unknown") for name in ("imdbcls", "torch", "transformers", "tokenizers", "numpy")
+    }
+    return {"hardware": hardware.describe(), "instructions": torch.backends.cpu.get_cpu_capability(), **software}
 
 
 def build_tracker(config: Mapping[str, Any], folder: RunFolder, resumed_step: int | None) -> Tracker:

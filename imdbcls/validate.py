@@ -195,7 +195,7 @@ def exclusions(config: Mapping[str, Any]) -> Iterator[str]:
     if backbone.get("freeze") is not True:  # which has no dropout
         dropouts += [backbone.get("dropout"), backbone.get("attention_dropout")]
     if is_positive(loss.get("r_drop")) and all(dropout == 0 for dropout in dropouts):
-        yield f"loss.r_drop={loss['r_drop']} does nothing without dropout in what is trained: both passes are the same."
+        yield f"loss.r_drop={loss['r_drop']} does nothing without dropout in what is trained: two passes are the same."
 
 
 def describe(kind: type, low: float, high: float, nullable: bool) -> str:

@@ -1,4 +1,4 @@
-"""What is scored and kept beside what is trained (averages, adapters), stopping early, recomputing: by their effects."""
+"""What is scored and kept beside what is trained (averages, adapters), early stopping, recomputing: their effects."""
 
 import json
 import sys
@@ -279,7 +279,7 @@ def test_recomputing_keeps_less_and_gives_the_same_gradients(family: str) -> Non
         or family == "modernbert"
     )
     recomputing = copy_of(plain)
-    backbone = recompute_activations(Backbone(family, recomputing.encoder, None, not_fast=None))  # type: ignore[arg-type]
+    backbone = recompute_activations(Backbone(family, recomputing.encoder, None, not_fast=None, not_unpadded=None))  # type: ignore[arg-type]
     assert backbone.not_fast is not None
     kept, gradients = kept_bytes_and_gradients(plain)
     fewer, again = kept_bytes_and_gradients(recomputing)

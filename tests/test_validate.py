@@ -241,7 +241,7 @@ def test_class_weights(sound: dict[str, Any]) -> None:
 def test_r_drop_needs_a_dropout() -> None:
     still = ("backbone=tiny", "data=sample", "loss.r_drop=1", "backbone.dropout=0")
     (line,) = mistakes(composed(*still, "head=mean"))
-    assert line == "loss.r_drop=1 does nothing without dropout in what is trained: both passes are the same."
+    assert line == "loss.r_drop=1 does nothing without dropout in what is trained: two passes are the same."
     (line,) = mistakes(composed("loss.r_drop=1", "backbone.freeze=true", "head=mean"))
     assert line.startswith("loss.r_drop=1 does nothing")
     validate(composed(*still, "head=cls"))
