@@ -1,5 +1,6 @@
 """The model: a backbone's encoder and a head, from token ids to logits."""
 
+import copy
 from typing import Any, Self
 
 from torch import Tensor, nn
@@ -84,6 +85,11 @@ def average_windows(
     weights_W = lengths_W / totals_B[documents_W]
     zeros_BC = logits_WC.new_zeros(num_documents, logits_WC.shape[1])
     return zeros_BC.index_add(0, documents_W, weights_W.unsqueeze(1) * logits_WC)
+
+
+def copy_of(model: Classifier) -> Classifier:
+    """A copy that has the trained weights for itself and shares those that get no gradient."""
+    return copy.deepcopy(model, {id(weight): weight for weight in model.parameters() if not weight.requires_grad})
 
 
 def count_parameters(module: nn.Module, *, trainable: bool = False) -> int:
