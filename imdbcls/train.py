@@ -100,6 +100,7 @@ def fit_and_score(config: Mapping[str, Any], folder: RunFolder, stop: StopReques
 
     with recording_failures(config, folder):
         with stop.at_once():  # nothing is learnt yet
+            build.require_buildable(config)
             hardware = build.build_hardware(config)
             corpus = build.build_corpus(config)
             backbone = build.build_backbone(config)

@@ -5,6 +5,7 @@ import tarfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from imdbcls.data.documents import Source
 from imdbcls.data.hub import read_hub
@@ -31,17 +32,8 @@ def read_imdb(path: str) -> Source:
     Raises UserError for a path that is none of the four, for missing or damaged files, and for a hub that
     cannot be reached.
     """
-    place = Path(path).expanduser()
-    if place.is_dir():
-        root = _find_extracted(place)
-        if root is not None:
-            return _from_reviews(_read_folder(root), str(place), f"folder {path}")
-        return _read_parquet_folder(place)
-    if place.is_file():
-        if not place.name.endswith((".tar.gz", ".tgz")):
-            raise UserError(f"data.path={path}: a single file must be the archive aclImdb_v1.tar.gz.")
-        return _from_reviews(_read_archive(place), str(place), f"archive {path}")
-    if _HUB_ID.fullmatch(path) and place.suffix != ".gz":
+    place = require_place(path)
+    if place is None:
         return read_hub(
             path,
             config=None,
@@ -54,6 +46,27 @@ def read_imdb(path: str) -> Source:
             group_column=None,
             labels=LABELS,
         )
+    if place.is_file():
+        return _from_reviews(_read_archive(place), str(place), f"archive {path}")
+    root = _find_extracted(place)
+    if root is not None:
+        return _from_reviews(_read_folder(root), str(place), f"folder {path}")
+    return _read_parquet_folder(place)
+
+
+def require_place(path: Any) -> Path | None:
+    """The file or folder that `data.path` names, None where it is a hub id; UserError where it is none of them."""
+    if not isinstance(path, str) or not path:
+        raise UserError(f"data.path={path} is no path of a file or folder, and no hub id.")
+    place = Path(path).expanduser()
+    if place.is_dir():
+        return place
+    if place.is_file():
+        if not place.name.endswith((".tar.gz", ".tgz")):
+            raise UserError(f"data.path={path}: a single file must be the archive aclImdb_v1.tar.gz.")
+        return place
+    if _HUB_ID.fullmatch(path) and place.suffix != ".gz":
+        return None
     raise UserError(
         f"data.path={path}: there is no such file or folder; give a folder of Parquet files, the extracted aclImdb/, "
         "aclImdb_v1.tar.gz or a hub id such as stanfordnlp/imdb."

@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from imdbcls.errors import UserError
 
@@ -46,17 +47,27 @@ def read_table(path: str | Path, key: str) -> Table:
     `key` is the config key that gave the path, for messages. Raises UserError for a missing, empty,
     unreadable, truncated or wrongly encoded file and for a broken row, which it names.
     """
-    path = Path(path).expanduser()
-    if path.suffix.lower() not in FORMATS:
-        raise UserError(f"{key}={path} is not a file this reads: the name must end in {', '.join(FORMATS)}.")
-    if not path.is_file():
-        raise UserError(f"{key}={path}: there is no such file.")
+    path = require_table(path, key)
     suffix = path.suffix.lower()
     if suffix == ".parquet":
         return read_parquet([path])
     if suffix in (".csv", ".tsv"):
         return _read_csv(path, delimiter="\t" if suffix == ".tsv" else ",")
     return _read_jsonl(path)
+
+
+def require_table(path: Any, key: str) -> Path:
+    """The path of a file that `read_table` may read. Raises UserError for anything else, without opening it."""
+    if not isinstance(path, str | Path) or not str(path):
+        raise UserError(f"{key}={path} is no path of a file.")
+    place = Path(path).expanduser()
+    if place.is_dir():
+        raise UserError(f"{key}={path} is a folder; give the file in it, {', '.join(FORMATS)}.")
+    if place.suffix.lower() not in FORMATS:
+        raise UserError(f"{key}={path} is not a file this reads: the name must end in {', '.join(FORMATS)}.")
+    if not place.is_file():
+        raise UserError(f"{key}={path}: there is no such file.")
+    return place
 
 
 def read_parquet(paths: Sequence[Path]) -> Table:
