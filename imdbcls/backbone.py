@@ -144,8 +144,10 @@ def require_architecture(folder: Path, shapes: Mapping[str, tuple[int, ...]]) ->
 def load_weights(path: str, folder: Path, config: PretrainedConfig) -> PreTrainedModel:
     if not any(folder.glob("*.safetensors")):
         raise UserError(
-            f"backbone.path={path} has no *.safetensors weights, the only kind that is loaded; "
-            "give a folder that has them, or set backbone.pretrained=false for random weights."
+            f"backbone.path={path} has no *.safetensors weights, the only kind that is loaded (a pytorch_model.bin can "
+            "run code). If you trust its weights, save them once with transformers: "
+            f"AutoModel.from_pretrained({path!r}).save_pretrained(FOLDER), likewise AutoTokenizer, and give "
+            "backbone.path=FOLDER; or set backbone.pretrained=false for random weights."
         )
     try:
         encoder, report = AutoModel.from_pretrained(

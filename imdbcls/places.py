@@ -1,10 +1,12 @@
 """The files and folders that a configuration names: what is missing or too small is known before it is loaded."""
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from imdbcls.data.tables import require_table
 from imdbcls.errors import UserError
 from imdbcls.targets import shown
 from imdbcls.untrusted import read_json
@@ -20,6 +22,7 @@ HUB_LIMITS = {
     "microsoft/deberta-v3-base": 512,
 }
 TINY_LIMIT = 512
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(?:/[\w.-]+)?")
 # These count their positions from the padding id + 1.
 _ROBERTA_TYPES = ("roberta", "xlm-roberta", "camembert")
 
@@ -100,8 +103,6 @@ def longest_document(folder: Path) -> int | None:
 
 
 def require_files(config: Mapping[str, Any]) -> None:
-    from imdbcls.data.tables import require_table
-
     source = config["data"]["source"]
     paths = {f"data.{split}": source.get(split) for split in ("train", "validation", "test")}
     given = {key: require_table(path, key) for key, path in paths.items() if path is not None or key == "data.train"}
@@ -112,6 +113,23 @@ def require_files(config: Mapping[str, Any]) -> None:
 
 
 def require_imdb(config: Mapping[str, Any]) -> None:
-    from imdbcls.data.imdb import require_place
+    local_imdb(config["data"]["source"].get("path"))
 
-    require_place(config["data"]["source"].get("path"))
+
+def local_imdb(path: Any) -> Path | None:
+    """The file or folder that `data.path` names, None where it is a hub id; UserError where it is none of them."""
+    if not isinstance(path, str) or not path:
+        raise UserError(f"data.path={path} is no path of a file or folder, and no hub id.")
+    place = Path(path).expanduser()
+    if place.is_dir():
+        return place
+    if place.is_file():
+        if not place.name.endswith((".tar.gz", ".tgz")):
+            raise UserError(f"data.path={path}: a single file must be the archive aclImdb_v1.tar.gz.")
+        return place
+    if _HUB_ID.fullmatch(path) and place.suffix != ".gz":
+        return None
+    raise UserError(
+        f"data.path={path}: there is no such file or folder; give a folder of Parquet files, the extracted aclImdb/, "
+        "aclImdb_v1.tar.gz or a hub id such as stanfordnlp/imdb."
+    )

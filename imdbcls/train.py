@@ -96,6 +96,7 @@ def train(config: Mapping[str, Any]) -> dict[str, Any]:
 def fit_and_score(config: Mapping[str, Any], folder: RunFolder, stop: StopRequest) -> dict[str, Any]:
     """Build, fit, score and record one run; an end before the end is recorded too, and raised."""
     from imdbcls import build, report
+    from imdbcls.data.card import card_of, card_tables
     from imdbcls.scoring import measure_latency
 
     with recording_failures(config, folder):
@@ -112,6 +113,7 @@ def fit_and_score(config: Mapping[str, Any], folder: RunFolder, stop: StopReques
             report.announce(config, folder, corpus, backbone, trainer)
             resumed_step = trainer.resume()
         with build.build_tracker(config, folder, resumed_step) as tracker:
+            tracker.log_data(corpus.split_hash, lambda: card_tables(card_of(config, corpus, backbone.tokenizer)))
             try:
                 trainer.fit(tracker)
                 at_best = trainer.best_validation  # None where an earlier process scored it

@@ -143,7 +143,8 @@ def test_a_key_that_exists_passes_in_every_form() -> None:
     config = compose(["head=lstm", "head.bidirectional=true", "+head.extra=[1,2]", "~optimizer.eps"])
     assert config["head"]["bidirectional"] is True and config["head"]["extra"] == [1, 2]
     assert "eps" not in config["optimizer"] and "hydra" not in config
-    assert compose(["data.test_limit=5", "data.path='a, b'", "optimizer.betas=[0.8,0.9]"])["data"]["path"] == "a, b"
+    config = compose(["data.test_limit=5", "tracker.entity='a, b'", "optimizer.betas=[0.8,0.9]"])
+    assert config["tracker"]["entity"] == "a, b"
 
 
 def test_a_sweep_is_checked_before_its_first_job() -> None:

@@ -5,13 +5,13 @@ import tarfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from imdbcls.data.documents import Source
 from imdbcls.data.hub import read_hub
 from imdbcls.data.sources import make_source
 from imdbcls.data.tables import Table, decode_utf8, read_parquet
 from imdbcls.errors import UserError
+from imdbcls.places import local_imdb
 
 LABELS = {"0": "negative", "1": "positive"}
 
@@ -19,7 +19,6 @@ _REVIEW = re.compile(r"(?:^|/)((train|test)/(pos|neg)/(\d+)_\d+\.txt)$")
 _URLS = re.compile(r"(?:^|/)(train|test)/urls_(pos|neg)\.txt$")
 _TITLE = re.compile(r"/title/(tt\d+)")
 _PARQUET = re.compile(r"(train|test)(?:-\d+-of-(\d+))?\.parquet")
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(?:/[\w.-]+)?")
 
 
 def read_imdb(path: str) -> Source:
@@ -32,7 +31,7 @@ def read_imdb(path: str) -> Source:
     Raises UserError for a path that is none of the four, for missing or damaged files, and for a hub that
     cannot be reached.
     """
-    place = require_place(path)
+    place = local_imdb(path)
     if place is None:
         return read_hub(
             path,
@@ -52,25 +51,6 @@ def read_imdb(path: str) -> Source:
     if root is not None:
         return _from_reviews(_read_folder(root), str(place), f"folder {path}")
     return _read_parquet_folder(place)
-
-
-def require_place(path: Any) -> Path | None:
-    """The file or folder that `data.path` names, None where it is a hub id; UserError where it is none of them."""
-    if not isinstance(path, str) or not path:
-        raise UserError(f"data.path={path} is no path of a file or folder, and no hub id.")
-    place = Path(path).expanduser()
-    if place.is_dir():
-        return place
-    if place.is_file():
-        if not place.name.endswith((".tar.gz", ".tgz")):
-            raise UserError(f"data.path={path}: a single file must be the archive aclImdb_v1.tar.gz.")
-        return place
-    if _HUB_ID.fullmatch(path) and place.suffix != ".gz":
-        return None
-    raise UserError(
-        f"data.path={path}: there is no such file or folder; give a folder of Parquet files, the extracted aclImdb/, "
-        "aclImdb_v1.tar.gz or a hub id such as stanfordnlp/imdb."
-    )
 
 
 def _read_parquet_folder(folder: Path) -> Source:
