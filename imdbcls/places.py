@@ -1,5 +1,6 @@
 """The files and folders that a configuration names: what is missing or too small is known before it is loaded."""
 
+import os
 import re
 from collections.abc import Callable, Iterator, Mapping
 from importlib.util import find_spec
@@ -72,7 +73,10 @@ def local_model(path: Any) -> Path | None:
         raise UserError(f"backbone.path={shown(path)} is no path; give a folder, package:NAME/FOLDER or a hub id.")
     if path.startswith(PACKAGE_PREFIX):
         package, _, subfolder = path.removeprefix(PACKAGE_PREFIX).partition("/")
-        spec = find_spec(package) if package.isidentifier() else None
+        try:
+            spec = find_spec(package) if package.isidentifier() else None
+        except ValueError:  # a name such as __main__
+            spec = None
         if spec is None or spec.origin is None:
             distribution = package.replace("_", "-")
             raise UserError(
@@ -80,9 +84,9 @@ def local_model(path: Any) -> Path | None:
                 f"pip install {distribution} (or imdbcls[quickstart])."
             )
         return Path(spec.origin).parent / subfolder
-    folder = Path(path).expanduser()
-    if folder.is_dir():
-        return folder
+    folder = os.path.expanduser(path)
+    if os.path.isdir(folder):  # unlike Path's, it takes any text: too long, with a NUL, ~nobody
+        return Path(folder)
     if path.startswith((".", "/", "~")) or path.count("/") > 1:
         raise UserError(f"backbone.path={path} is no folder here; give a local folder with config.json, or a hub id.")
     return None
@@ -120,14 +124,14 @@ def local_imdb(path: Any) -> Path | None:
     """The file or folder that `data.path` names, None where it is a hub id; UserError where it is none of them."""
     if not isinstance(path, str) or not path:
         raise UserError(f"data.path={path} is no path of a file or folder, and no hub id.")
-    place = Path(path).expanduser()
-    if place.is_dir():
-        return place
-    if place.is_file():
-        if not place.name.endswith((".tar.gz", ".tgz")):
+    place = os.path.expanduser(path)
+    if os.path.isdir(place):
+        return Path(place)
+    if os.path.isfile(place):
+        if not place.endswith((".tar.gz", ".tgz")):
             raise UserError(f"data.path={path}: a single file must be the archive aclImdb_v1.tar.gz.")
-        return place
-    if _HUB_ID.fullmatch(path) and place.suffix != ".gz":
+        return Path(place)
+    if _HUB_ID.fullmatch(path) and not place.endswith(".gz"):
         return None
     raise UserError(
         f"data.path={path}: there is no such file or folder; give a folder of Parquet files, the extracted aclImdb/, "

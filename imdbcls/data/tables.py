@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -79,14 +80,14 @@ def require_table(path: Any, key: str) -> Path:
     """The path of a file that `read_table` may read. Raises UserError for anything else, without opening it."""
     if not isinstance(path, str | Path) or not str(path):
         raise UserError(f"{key}={path} is no path of a file.")
-    place = Path(path).expanduser()
-    if place.is_dir():
+    place = Path(os.path.expanduser(path))
+    if os.path.isdir(place):  # unlike Path's, it takes any text: too long, with a NUL, ~nobody
         raise UserError(f"{key}={path} is a folder; give the file in it, {', '.join(FORMATS)}.")
     suffix = place.suffix.lower()
     if suffix not in FORMATS:
         advice = f"; {INSTEAD[suffix]}" if suffix in INSTEAD else ""
         raise UserError(f"{key}={path} is not a file this reads: the name must end in {', '.join(FORMATS)}{advice}.")
-    if not place.is_file():
+    if not os.path.isfile(place):
         raise UserError(f"{key}={path}: there is no such file.")
     return place
 
