@@ -20,10 +20,12 @@ from imdbcls.data.tokens import Tokens, tokenize
 from imdbcls.data.windows import Windows
 from imdbcls.device import Hardware, choose_hardware, seed_everything_at
 from imdbcls.errors import UserError
+from imdbcls.losses import Objective, weights_of_classes
 from imdbcls.model import Classifier
 from imdbcls.optim import parameter_groups
 from imdbcls.places import require_length
 from imdbcls.progress import Progress
+from imdbcls.report import versions
 from imdbcls.runs import NEUTRAL_KEYS, MetricsLog, RunFolder, group_hash, without
 from imdbcls.saving import Saver
 from imdbcls.signals import StopRequest
@@ -110,7 +112,7 @@ def fitting(config: Mapping[str, Any], backbone: Backbone) -> Backbone:
 def build_model(config: Mapping[str, Any], backbone: Backbone, num_labels: int) -> Classifier:
     settings = {key: value for key, value in config["head"].items() if key != "name"}
     head = construct(settings, hidden_size=backbone.hidden_size, num_labels=num_labels)
-    return Classifier(backbone.encoder, head)
+    return Classifier(backbone.encoder, head, unpadded=backbone.not_unpadded is None)
 
 
 def build_scored_split(config: Mapping[str, Any], backbone: Backbone, documents: Documents) -> ScoredSplit:
@@ -166,6 +168,7 @@ def build_trainer(
     micro_batch_size = settings["micro_batch_size"]
     return Trainer(
         model=model,
+        objective=build_objective(config, corpus, hardware),
         optimizer=optimizer,
         schedule=schedule,
         hardware=hardware,
@@ -180,6 +183,7 @@ def build_trainer(
         saver=Saver(
             folder=folder.checkpoints,
             identity=identity_of(config, corpus, hardware),
+            surroundings=surroundings_of(hardware),
             model=model,
             optimizer=optimizer,
             schedule=schedule,
@@ -190,6 +194,14 @@ def build_trainer(
         progress=Progress(config["progress"]),
         stop=stop,
     )
+
+
+def build_objective(config: Mapping[str, Any], corpus: Corpus, hardware: Hardware) -> Objective:
+    settings = dict(config["loss"])
+    r_drop, wanted = settings.pop("r_drop"), settings.pop("class_weights")
+    weights_C = weights_of_classes(wanted, corpus.train.labels, corpus.label_names)
+    weights_C = None if weights_C is None else weights_C.to(hardware.device)
+    return Objective(construct(settings, class_weights_C=weights_C), r_drop)
 
 
 def build_optimizer(config: Mapping[str, Any], model: Classifier) -> Optimizer:
@@ -210,6 +222,15 @@ def identity_of(config: Mapping[str, Any], corpus: Corpus, hardware: Hardware) -
         "device": hardware.device.type,
         "precision": hardware.precision,
     }
+
+
+def surroundings_of(hardware: Hardware) -> dict[str, str]:
+    """What may differ when a run is continued, although it decides the last bits of the result."""
+    found = versions()
+    software = {
+        name: found.get(name, "unknown") for name in ("imdbcls", "torch", "transformers", "tokenizers", "numpy")
+    }
+    return {"hardware": hardware.describe(), "instructions": torch.backends.cpu.get_cpu_capability(), **software}
 
 
 def build_tracker(config: Mapping[str, Any], folder: RunFolder, resumed_step: int | None) -> Tracker:

