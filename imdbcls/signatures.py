@@ -14,6 +14,7 @@ from imdbcls.validate import look_up
 # What the builder gives beside the configuration.
 GIVEN = {
     "head": {"hidden_size", "num_labels"},
+    "loss": {"class_weights_C", "label_smoothing"},
     "optimizer": {"params"},
     "schedule": {"optimizer", "num_steps", "num_warmup_steps"},
     "tracker": {"identity", "config", "folder", "resumed_step"},

@@ -124,7 +124,9 @@ def fit_and_score(config: Mapping[str, Any], folder: RunFolder, stop: StopReques
                     "test": trainer.score("test", test.batches),
                 }
                 for name, split in (("validation", validation), ("test", test)):
-                    folder.write_predictions(name, split.documents, split.tokens.lengths, predictions[name])
+                    folder.write_predictions(
+                        name, split.documents, split.tokens.lengths, predictions[name], corpus.label_names
+                    )
                 with stop.at_once():
                     latency = measure_latency(model, test.batches, hardware, LATENCY_DOCUMENTS)
             except Interrupted:

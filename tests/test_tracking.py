@@ -192,7 +192,7 @@ def test_what_one_of_several_processes_does_is_done_once_and_again_after_a_failu
     warnings = [line for line in capfd.readouterr().err.splitlines() if "data card" in line]
     assert len(warnings) == 1 and "the cache is gone" in warnings[0]
     (log,) = logs()
-    assert steps(log) == [1, 2, 3], "the card does not move the points"
+    assert steps(log) == [0, 1, 2, 3], "the card stands before the points and moves none"
     (sizes,) = log.parent.glob("files/media/table/view/data_sizes*")
     assert json.loads(sizes.read_text())["data"] == [["documents", "12"]]
 

@@ -106,6 +106,7 @@ def test_the_predictions_hold_every_document(finished: Path) -> None:
     for split, prefix, count in (("test", "test", 40), ("validation", "val", 24)):
         table = parquet.read_table(finished / "predictions" / f"{split}.parquet")
         assert table.column_names == ["id", "label", "prediction", "probabilities", "tokens"]
+        assert json.loads(table.schema.metadata[b"label_names"]) == ["negative", "positive"] == result["label_names"]
         rows = table.to_pylist()
         assert len(rows) == count == len({row["id"] for row in rows})
         for row in rows:

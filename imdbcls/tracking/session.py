@@ -96,7 +96,7 @@ class Session:
     def log_views(self, views: Mapping[str, Any], patience: float, *, commit: bool = True) -> None:
         """Send tables, plots and pages; raises TimeoutError after ``patience`` times ``finish_seconds``.
 
-        Without ``commit`` they go with the next point, so that W&B's steps stay those of the points.
+        Without ``commit`` they take W&B's step as it is, so that a point of that step may still come.
         """
         # For a table, wandb asks the server and waits for the answer.
         if not self.run.offline and not answers(self.run.settings.base_url):
