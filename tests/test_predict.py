@@ -60,7 +60,7 @@ def test_files_are_read_as_their_texts_are_wanted(tmp_path: Path) -> None:
     path.write_text('{"text": "a"}\n' * (2 * CHUNK) + "no JSON\n")
     texts = read_file(path, "text")
     assert [next(texts) for _ in range(CHUNK)][-1] == (CHUNK, "a")
-    with pytest.raises(imdbcls.UserError, match="long.jsonl cannot be read as JSON Lines"):
+    with pytest.raises(imdbcls.UserError, match=r"long\.jsonl cannot be read as JSON Lines"):
         list(texts)
 
 
