@@ -1,6 +1,7 @@
 """What a run says of itself: the lines at its start and end, and its `result.json`."""
 
 import platform
+import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
@@ -45,13 +46,17 @@ def announce(
         say(note)
     sizes = f"{len(corpus.train):,} to train on, {len(corpus.validation):,} to validate, {len(corpus.test):,} to test"
     model, hardware = trainer.model, trainer.hardware.describe()
+    trainable = count_parameters(model, trainable=True)
+    frozen = "" if trainable == count_parameters(model) else f"; {trainable:,} are trained"
     say(f"{folder.path.name}: head {config['head']['name']} on {config['backbone']['name']}, on {hardware}")
     if backbone.not_fast is not None and trainer.hardware.device.type == "cpu":
         say(f"{backbone.name}: no fast CPU layers in training: {backbone.not_fast}.")
+    if backbone.not_unpadded is not None and trainer.hardware.device.type == "cuda":
+        say(f"{backbone.name}: computed with its padding: {backbone.not_unpadded}.")
     say(f"{config['data']['name']}: {sizes} documents, {len(corpus.label_names)} classes")
     say(
         f"{trainer.num_steps:,} steps of {config['batch_size']} documents, {config['epochs']} epochs, "
-        f"{count_parameters(model) / 1e6:.1f}M parameters ({count_parameters(model.head):,} in the head)"
+        f"{count_parameters(model) / 1e6:.1f}M parameters ({count_parameters(model.head):,} in the head{frozen})"
     )
 
 
@@ -82,6 +87,7 @@ def result_of(
         "test_documents": len(corpus.test),
         "train_documents": len(corpus.train),
         "parameters": count_parameters(trainer.model),
+        "trainable_parameters": count_parameters(trainer.model, trainable=True),
         "head_parameters": count_parameters(trainer.model.head),
         "steps": state.step,
         "micro_batch_size": state.micro_batch_size,  # less than asked for where memory did not suffice
@@ -93,6 +99,7 @@ def result_of(
         "hardware": hardware.describe(),
         "precision": hardware.precision,
         "versions": versions(),
+        "changes": state.changes,  # of hardware or software, while the run was interrupted
         "git_commit": git_commit(),
     }
 
@@ -128,8 +135,10 @@ def versions() -> dict[str, str]:
 
 
 def git_commit() -> str | None:
-    """The commit this package's code is of, `-dirty` where it was changed since; None where it came from a wheel."""
+    """The commit this package's code is of, `-dirty` where it was changed since; None from a wheel or without git."""
     package = Path(__file__).parent
+    if shutil.which("git") is None:
+        return None
     tracked = subprocess.run(
         ["git", "-C", str(package), "ls-files", "--error-unmatch", Path(__file__).name],
         capture_output=True,

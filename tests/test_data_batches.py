@@ -18,7 +18,11 @@ def make_tokens(lengths: np.ndarray) -> Tokens:
 
 
 def make_train(
-    num_documents: int = 3203, max_length: int = 512, order_seed: int = 0, batch_size: int = 16
+    num_documents: int = 3203,
+    max_length: int = 512,
+    order_seed: int = 0,
+    batch_size: int = 16,
+    group_by_length: bool = True,
 ) -> TrainBatches:
     # Log-normal, as IMDB's review lengths: median 224 tokens, mean 302, 13 % over 512.
     lengths = np.clip(np.random.default_rng(0).lognormal(np.log(224), 0.75, num_documents), 3, 3000).astype(np.int64)
@@ -28,6 +32,7 @@ def make_train(
         batch_size=batch_size,
         max_length=max_length,
         order_seed=order_seed,
+        group_by_length=group_by_length,
         truncation="head",
     )
 
@@ -36,6 +41,8 @@ def same(one: Batch, other: Batch) -> bool:
     return (
         torch.equal(one.input_ids_BT, other.input_ids_BT)
         and torch.equal(one.mask_BT, other.mask_BT)
+        and (one.documents_W is None) == (other.documents_W is None)
+        and (one.documents_W is None or torch.equal(one.documents_W, other.documents_W))
         and torch.equal(one.labels_B, other.labels_B)
         and np.array_equal(one.rows, other.rows)
         and one.num_tokens == other.num_tokens
@@ -84,6 +91,15 @@ def test_padding_is_at_most_three_percent(max_length: int) -> None:
     padded = sum(batch.input_ids_BT.numel() for batch in batches)
     real = sum(batch.num_tokens for batch in batches)
     assert 1 - real / padded <= 0.03
+
+
+def test_ungrouped_batches_hold_documents_of_any_lengths() -> None:
+    batches = make_train(group_by_length=False)
+    plan = batches.plan(0)
+    assert sorted(np.concatenate(plan)) == list(range(3203))
+    spreads = [np.std(batches._cutter.lengths[rows]) for rows in plan]
+    grouped = [np.std(batches._cutter.lengths[rows]) for rows in make_train().plan(0)]
+    assert np.median(spreads) > 20 * np.median(grouped)
 
 
 def test_rows_hold_the_document_and_nothing_else() -> None:
