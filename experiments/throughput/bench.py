@@ -1,8 +1,8 @@
 """How fast imdbcls trains and scores, against other people's loops: `python experiments/throughput/bench.py`.
 
 Everybody gets the same documents, the same weights and the same batch size, and must compute the same loss on the first
-batch. Then they take turns, so that what disturbs the machine disturbs all of them. Prints a table with bars, and writes the
-figures (`--json`) and a chart (`.svg`, beside it).
+batch. Then they take turns, so that what disturbs the machine disturbs all of them. Prints a table with bars, and saves
+the figures (`--json`) and a chart (`.svg`, beside it). All contenders are in memory at once.
 """
 
 import argparse
@@ -162,20 +162,29 @@ def row_of(task: str, outcome: Outcome) -> dict[str, Any]:
     }
 
 
+HEADER = ("documents/s", "min to max", "tokens/s", "memory MB", "padding", "ours is")
+ROW = "{:<32}{:>12}{:>18}{:>10}{:>11}{:>9}{:>9}  {}"
+
+
 def table(figures: dict[str, Any]) -> str:
     lines = []
     for task, ratios in figures["ratios"].items():
-        lines.append(
-            f"\n{task:<32}{'documents/s':>12}{'min – max':>16}{'tokens/s':>10}{'memory MB':>11}{'padding':>9}{'ours is':>9}"
-        )
         rows = [row for row in figures["rows"] if row["task"] == task]
+        lines += ["", ROW.format(task, *HEADER, "").rstrip()]
         for row, bar in zip(rows, bars([row["documents_per_second"]["median"] for row in rows]), strict=True):
             speed = row["documents_per_second"]
-            spread = f"{speed['min']:.1f} – {speed['max']:.1f}"
-            ratio = f"{ratios[row['name']]:.1f} ×" if row["name"] in ratios else ""
+            ratio = f"{ratios[row['name']]:.1f} x" if row["name"] in ratios else ""
             lines.append(
-                f"{row['name']:<32}{speed['median']:>12.1f}{spread:>16}{row['tokens_per_second']:>10,.0f}"
-                f"{row['peak_memory_mb']:>11,.0f}{row['padding_share']:>9.1%}{ratio:>9}  {bar}"
+                ROW.format(
+                    row["name"],
+                    f"{speed['median']:.1f}",
+                    f"{speed['min']:.1f} to {speed['max']:.1f}",
+                    f"{row['tokens_per_second']:,.0f}",
+                    f"{row['peak_memory_mb']:,.0f}",
+                    f"{row['padding_share']:.1%}",
+                    ratio,
+                    bar,
+                )
             )
     lines.append(f"\nOur training step reaches {figures['achieved_share']:.0%} of the matrix peak, real tokens alone.")
     return "\n".join(lines)

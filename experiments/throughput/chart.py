@@ -7,8 +7,8 @@ from imdbcls.comparison import svg
 from imdbcls.comparison.page import standalone
 
 BLOCKS = " ▏▎▍▌▋▊▉"
-WIDTH, ROW, TOP = 760, 26, 34  # of the drawing, of a bar with its space, and above a task's first bar
-NAMES, FIGURES = 190, 110  # room for names on the left and figures on the right
+WIDTH, ROW, TOP = 780, 26, 42  # of the drawing, of a bar with its space, and above a task's first bar
+NAMES, FIGURES = 220, 90  # room for names on the left and figures on the right
 
 
 def bars(values: Sequence[float], width: int = 24) -> list[str]:
@@ -31,7 +31,7 @@ def drawing(figures: dict[str, Any]) -> str:
 
 def panel(task: str, rows: Sequence[dict[str, Any]], top: float) -> str:
     x = svg.Scale(0, max(row["documents_per_second"]["max"] for row in rows), NAMES, WIDTH - FIGURES)
-    parts = [svg.text(8, top + 22, f"{task}, documents per second", "title")]
+    parts = [svg.text(8, top + 28, f"{task}, documents per second", "title")]
     for place, row in enumerate(rows):
         y, middle = top + TOP + ROW * place, top + TOP + ROW * place + ROW / 2
         seconds = row["documents_per_second"]

@@ -1,8 +1,9 @@
 """The contenders: the same documents from the same weights, through other people's loops and through ours.
 
-Each is made in a process of its own (`contest.py`) and offers what the contest asks for: `precision()`; `first_loss()`, the
-mean loss of the first batch without dropout; `warm_up()`, until no shape is new to the libraries; `round()`, which trains on
-(or scores) every document once and returns its seconds; `padding_share()`, of the tokens of its last round; and what `Player` says.
+Each is made in a process of its own (`contest.py`) and offers what the contest asks for: `precision()`; `first_loss()`,
+the mean loss of the first batch without dropout; `warm_up()`, until no shape is new to the libraries; `round()`, which
+trains on (or scores) every document once and returns its seconds; `padding_share()`, of the tokens of its last round;
+and what `Player` says.
 """
 
 import tempfile
@@ -17,8 +18,8 @@ from machine import forward_flops, matrix_peak_gflops
 from torch import Tensor, nn
 from transformers import (
     DataCollatorWithPadding,
-    PrinterCallback,
     PreTrainedTokenizerBase,
+    PrinterCallback,
     Trainer,
     TrainerCallback,
     TrainingArguments,
@@ -26,7 +27,7 @@ from transformers import (
 
 import imdbcls
 from imdbcls import build, report
-from imdbcls.data.batches import Batch
+from imdbcls.data.batches import Ahead, Batch
 from imdbcls.data.documents import Documents
 from imdbcls.device import Hardware, peak_memory_mb
 from imdbcls.model import Classifier
@@ -328,11 +329,17 @@ class OurLoop(Player):
     def round(self) -> float:
         trainer, tracker = self.trainer, NoTracker()
         trainer.model.train()
+        batches = Ahead(trainer.train_batches.epoch(0))
         started = time.perf_counter()
-        for batch in trainer.train_batches.epoch(0):
-            loss, grad_norm = trainer.step(batch)
-            trainer.count(batch, loss, grad_norm, time.perf_counter() - started)
+        for batch in batches:
+            trainer.step(batch)
+            batches.cut_next()
+            trainer.count(batch)
+            if trainer.point_is_due:
+                trainer.read_figures()
+            trainer.count_time(time.perf_counter() - started)
             trainer.log(tracker, trainer.train_figures())
+        trainer.read_figures()
         synchronise(self.hardware)
         return time.perf_counter() - started
 

@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 # Squares of these sizes: the fastest is small in float32 (what stays in the cache) and large in bfloat16 (AMX, GPUs).
-SIZES = {"cpu": (256, 512, 1024, 2048, 3072, 4096), "cuda": (2048, 4096, 8192, 16384)}
-SECONDS_PER_SIZE = 1.0
+SIZES = {"cpu": (512, 1024, 2048, 4096), "cuda": (2048, 4096, 8192, 16384)}
+SECONDS_PER_SIZE = 0.5
 
 
 def matrix_peak_gflops(device: torch.device, dtype: torch.dtype) -> float:
@@ -17,7 +17,7 @@ def matrix_peak_gflops(device: torch.device, dtype: torch.dtype) -> float:
 
 
 def product_gflops(device: torch.device, dtype: torch.dtype, size: int) -> float:
-    """The best of the products of two (size, size) matrices that fit into a second, at least three."""
+    """The best of the products of two (size, size) matrices that fit into half a second, at least three."""
     left, right = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
     product = torch.empty_like(left)
     best, began, count = float("inf"), time.perf_counter(), 0
@@ -34,8 +34,8 @@ def product_gflops(device: torch.device, dtype: torch.dtype, size: int) -> float
 def forward_flops(encoder: nn.Module, lengths: Iterable[int]) -> int:
     """Operations that documents of these lengths (real tokens) need in one forward pass of the encoder's layers.
 
-    A product's weight costs two operations a token, full attention 4 T H for each of a layer's T tokens: T H products and
-    sums for the scores, as many for the context. A backward pass costs twice a forward one. Not counted: padding,
+    A product's weight costs two operations a token, full attention 4 T H for each of a layer's T tokens: T H products
+    and sums for the scores, as many for the context. A backward pass costs twice a forward one. Not counted: padding,
     softmax, activations, norms, embeddings and the head (its products meet one token of each document).
     """
     weights = sum(module.weight.numel() for module in encoder.modules() if isinstance(module, nn.Linear))
