@@ -1,10 +1,8 @@
-"""The benchmark's own command, on a tiny encoder: what it writes, and that its contenders compute the same."""
+"""The benchmark on a tiny encoder: what it writes, and that its contenders compute the same. Nothing here is timed."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
+from typing import Any, Self
 
 import pytest
 from conftest import ROOT
@@ -14,18 +12,47 @@ PEERS = ["the original's way", "Trainer, defaults", "Trainer, at its best", "Tra
 SCORERS = ["Trainer.predict, at its best", "Trainer.predict, best and tuned"]
 
 
-def bench(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(BENCH / "bench.py"), "--backbone=tiny", *arguments]
-    environment = {**os.environ, "IMDBCLS_CACHE": str(folder / "cache")}
-    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=600)
+@pytest.fixture(autouse=True)
+def scripts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have the benchmark's modules found, as they are where its command runs."""
+    monkeypatch.syspath_prepend(str(BENCH))
+
+
+class InThisProcess:
+    """A contender without a process of its own: nine times PyTorch's start would be most of the test."""
+
+    def __init__(self, contender: Any, settings: dict[str, Any]) -> None:
+        import contenders
+
+        self.contender = contender
+        self.player = getattr(contenders, contender.key)(settings)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def call(self, method: str) -> Any:
+        return getattr(self.player, method)()
 
 
 @pytest.mark.slow
-def test_all_contenders_run_on_the_same_documents_and_compute_the_same_loss(tmp_path: Path) -> None:
-    sizes = ("--documents=10", "--max-length=48", "--batch-size=4", "--rounds=2")
-    done = bench(tmp_path, *sizes, "--json=figures.json")
+def test_all_contenders_run_on_the_same_documents_and_compute_the_same_loss(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import bench
+    import contest
+    import machine
 
-    assert done.returncode == 0, done.stderr
+    monkeypatch.setattr(contest, "Worker", InThisProcess)
+    monkeypatch.setattr(bench, "Worker", InThisProcess)
+    monkeypatch.setattr(machine, "SECONDS_PER_SIZE", 0.0)
+    monkeypatch.setitem(machine.SIZES, "cpu", (256, 512))
+    sizes = ("--documents=10", "--max-length=48", "--batch-size=4", "--rounds=2")
+    bench.main(["--backbone=tiny", *sizes, f"--json={tmp_path / 'figures.json'}"])
+    printed = capsys.readouterr().out
+
     figures = json.loads((tmp_path / "figures.json").read_text())
     training, scoring = ([row for row in figures["rows"] if row["task"] == task] for task in ("training", "scoring"))
     assert [row["name"] for row in training] == [*PEERS, "imdbcls"]
@@ -43,12 +70,22 @@ def test_all_contenders_run_on_the_same_documents_and_compute_the_same_loss(tmp_
     assert set(figures["ratios"]["training"]) == set(PEERS) and set(figures["ratios"]["scoring"]) == set(SCORERS)
     assert all(figures["matrix_peak_gflops"][precision] > 1 for precision in ("bf16", "fp32"))
     assert 0 < figures["achieved_share"] < 1
-    assert all(name in done.stdout for name in [*PEERS, *SCORERS, "imdbcls"])
+    assert all(name in printed for name in [*PEERS, *SCORERS, "imdbcls"])
     assert (tmp_path / "figures.svg").read_text().startswith("<svg")
 
 
-def test_contenders_that_compute_something_else_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(str(BENCH))
+def test_a_contender_in_its_own_process_answers_and_its_end_is_noticed() -> None:
+    from contest import Contender, Worker
+
+    from imdbcls.errors import UserError
+
+    with Worker(Contender("machine", "the machine", tuned=True), {"choices": ["backbone=tiny"]}) as worker:
+        assert "torch" in worker.call("describe")
+        with pytest.raises(UserError, match="The process of the machine ended early"):
+            worker.call("what_it_does_not_have")
+
+
+def test_contenders_that_compute_something_else_are_refused() -> None:
     from contest import Contender, Outcome, require_same_task
 
     from imdbcls.errors import UserError
@@ -69,8 +106,7 @@ def test_contenders_that_compute_something_else_are_refused(monkeypatch: pytest.
         require_same_task([first, outcome("other", "fp32", 0.7, num_tokens=399)])
 
 
-def test_operations_are_those_of_the_real_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(str(BENCH))
+def test_operations_are_those_of_the_real_tokens() -> None:
     from machine import forward_flops
 
     import imdbcls
