@@ -18,6 +18,7 @@ CHOICES = {
 }
 FLAGS = (
     "deterministic",
+    "compile",
     "backbone.pretrained",
     "backbone.fast",
     "backbone.gradient_checkpointing",
