@@ -70,6 +70,8 @@ def table(common: list[str]) -> Iterator[str]:
     groups = {
         name: by_hash.get(group_hash(imdbcls.compose(*merged(common, own)).values)) for name, own in CHOICES.items()
     }
+    if groups["default"] is None:
+        sys.exit("The default has no finished run of this version: run it first, with the same --set.")
     found = {name: renamed(group, name) for name, group in groups.items() if group is not None}
     scored = {name: score_group(group) for name, group in found.items()}
     yield "| choice | test accuracy | difference, points | 95 % interval | p | seeds | training, s | memory, MB |"
