@@ -87,8 +87,7 @@ def table(common: list[str]) -> Iterator[str]:
     yield ""
     for pair in pairs.values():
         yield f"- {pair['verdict']}."
-    for name in CHOICES.keys() - found.keys():
-        yield f"- {name} was not run, or failed."
+    yield from (f"- {name} was not run, or failed." for name in CHOICES if name not in found)
 
 
 def merged(common: list[str], own: tuple[str, ...]) -> list[str]:
