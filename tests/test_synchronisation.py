@@ -54,7 +54,7 @@ def kernel(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
 def test_a_step_and_scoring_read_nothing_from_the_device(
     rows: str, settings: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kernel: Callable[[], None]
 ) -> None:
-    """Every head, both kinds of rows, documents in windows, two passes for one loss, averaged weights; in micro-batches."""
+    """Every head, both kinds of rows, windows, two passes for one loss, averaged weights; all in micro-batches."""
     trainer = make_without_values(tmp_path, monkeypatch, *settings)
     encoder = trainer.model.encoder
     if rows == "unpadded":
