@@ -44,6 +44,8 @@ _TYPES: dict[str, Any] = {
 _SIGNATURES = {
     "add_and_normalise": "pppppppppiifsuufn",
     "add_and_normalise_backward": "ppppppppppiifn",
+    "normalise_and_drop": "pppppppiifsuufn",
+    "normalise_and_drop_backward": "pppppppppiifn",
     "gelu": "ppiin",
     "gelu_backward": "ppppiin",
     "attention": "pppppiiin",
