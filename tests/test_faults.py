@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -118,12 +119,27 @@ def test_a_signal_during_a_long_scoring_is_obeyed_at_once(
     assert fingerprint(tmp_path) == fingerprint(undisturbed_faulty)
 
 
-def test_a_signal_while_the_run_is_prepared_is_recorded(tmp_path: Path) -> None:
+@pytest.mark.parametrize("place", ("config.yaml", "backbone/config.json"))
+def test_a_signal_while_the_run_is_prepared_is_recorded(place: str, tmp_path: Path) -> None:
+    """At its very start, and while documents are tokenised and the trainer is built."""
     command = start(tmp_path, *TINY)
-    assert wait_for(lambda: bool(list(tmp_path.glob("runs/*/*/config.yaml"))), command)
+    assert wait_for(lambda: bool(list(tmp_path.glob(f"runs/*/*/{place}"))), command)
     command.signal(signal.SIGTERM)
     assert command.wait() == 128 + signal.SIGTERM
     assert result_of(tmp_path)["status"] == "interrupted"
+
+
+def test_a_signal_while_latency_is_measured_is_obeyed_at_once(tmp_path: Path, undisturbed_faulty: Path) -> None:
+    command = start(tmp_path, *TINY, *FAULTY, environment=faulty("slow latency"))
+    assert wait_for(lambda: bool(list(tmp_path.glob("runs/*/*/predictions/test.parquet"))), command)
+    time.sleep(0.5)
+    sent = time.monotonic()
+    command.signal(signal.SIGUSR2)
+    assert command.wait() == 128 + signal.SIGUSR2
+    assert time.monotonic() - sent < 30
+    assert result_of(tmp_path)["status"] == "interrupted"
+    run(tmp_path, *TINY, *FAULTY, environment=PLUGINS)
+    assert fingerprint(tmp_path) == fingerprint(undisturbed_faulty)
 
 
 # Numbers, memory, room
@@ -231,6 +247,37 @@ def test_a_full_disk_leaves_the_checkpoint_and_the_log_whole(small_disk: Path, u
     filler.unlink()
     run(small_disk, *TINY)
     assert fingerprint(small_disk) == fingerprint(undisturbed)
+
+
+def test_no_room_for_the_predictions_and_the_result(tmp_path: Path, undisturbed_faulty: Path) -> None:
+    command = start(tmp_path, *TINY, *FAULTY, environment=PLUGINS)
+    assert wait_for(lambda: bool(list(tmp_path.glob("runs/*/*/predictions"))), command)
+    command.kill()
+    shutil.rmtree(run_folder(tmp_path) / "predictions")
+    (run_folder(tmp_path) / "result.json").unlink(missing_ok=True)
+    command = start(tmp_path, *TINY, *FAULTY, environment=faulty("no room"))
+    assert command.wait() == 2
+    assert "Continuing at step 24" in command.output and "Traceback" not in command.output
+    assert "result.json could not be written" in command.output
+    assert "There is no room left to write" in command.output.splitlines()[-1]
+    assert not list((run_folder(tmp_path) / "predictions").iterdir())
+    run(tmp_path, *TINY, *FAULTY, environment=PLUGINS)
+    assert fingerprint(tmp_path) == fingerprint(undisturbed_faulty)
+
+
+def test_a_place_that_cannot_be_written_to_is_named(tmp_path: Path) -> None:
+    (tmp_path / "taken").write_text("a file")
+    for place in ("taken", "/proc/runs"):
+        command = start(tmp_path, *TINY, f"runs_dir={place}")
+        assert command.wait() == 2
+        assert f"{place}/default/cls-s0" in command.output and "choose another runs_dir" in command.output
+        assert "Traceback" not in command.output
+
+
+def test_a_machine_without_git_finishes_its_run(tmp_path: Path, undisturbed: Path) -> None:
+    run(tmp_path, *TINY, environment={"PATH": str(tmp_path)})
+    assert result_of(tmp_path)["git_commit"] is None
+    assert fingerprint(tmp_path) == fingerprint(undisturbed)
 
 
 # Sweeps

@@ -7,7 +7,29 @@ import signal
 from pathlib import Path
 
 import pytest
-from processes import EVERY_STEP, TINY, fingerprint, kill_at, points, run, run_folder, saved_step, start, wait_for
+import torch
+from processes import (
+    EVERY_STEP,
+    TINY,
+    digest,
+    fingerprint,
+    kill_at,
+    points,
+    run,
+    run_folder,
+    saved_step,
+    start,
+    wait_for,
+)
+from test_trainer import make
+from torch import Tensor
+
+from imdbcls import optim
+from imdbcls.data.batches import Batch
+from imdbcls.errors import UserError
+from imdbcls.saving import Saver, TrainState, Window
+from imdbcls.tracking import NoTracker
+from imdbcls.trainer import Trainer
 
 NUM_STEPS = 24  # two epochs of 96 documents, 8 a step
 WINDOWS = ("data.truncation=windows", "max_length=24")
@@ -208,3 +230,131 @@ def test_a_damaged_file_is_refused_by_name_or_the_run_continues_exactly(
     else:
         assert code == 2
         assert "does not hold the best weights" in command.output or "can be used" in command.output
+
+
+@pytest.mark.slow
+def test_what_changed_while_the_run_was_interrupted_is_said_and_recorded(stopped: Path, tmp_path: Path) -> None:
+    shutil.copytree(stopped, tmp_path, dirs_exist_ok=True)
+    again = run(tmp_path, *TINY, EVERY_STEP, environment={"THREADS": "2"})
+    change = "hardware CPU, 1 thread, fp32 → CPU, 2 threads, fp32"
+    assert f"warning: {change}: the same bits" in again.output
+    (recorded,) = json.loads((run_folder(tmp_path) / "result.json").read_text())["changes"]
+    assert recorded.startswith("after step 1") and recorded.endswith(change)
+
+
+@pytest.mark.slow
+def test_a_run_folder_is_moved_its_result_cut_off_and_an_old_attempt_left_in_it(
+    stopped: Path, undisturbed: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(stopped, tmp_path, dirs_exist_ok=True)
+    (tmp_path / "runs").rename(tmp_path / "elsewhere")
+    (before,) = tmp_path.glob("elsewhere/*/*-s0-*")
+    (before / "result.json").write_text('{"status": "do')
+    (before / "checkpoints/last.new").mkdir()
+    (before / "checkpoints/last.new/model.safetensors").write_bytes(b"half")
+    again = run(tmp_path, *TINY, EVERY_STEP, "runs_dir=elsewhere")
+    assert "Passed over:" in again.output and "Continuing at step" in again.output
+    (tmp_path / "elsewhere").rename(tmp_path / "runs")
+    assert fingerprint(tmp_path) == fingerprint(undisturbed)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("place", ("metrics.jsonl", "checkpoints/last", ".lock"))
+def test_nothing_is_written_through_a_link(place: str, stopped: Path, tmp_path: Path) -> None:
+    shutil.copytree(stopped, tmp_path, dirs_exist_ok=True)
+    path, outside = run_folder(tmp_path) / place, tmp_path / "outside"
+    path.rename(outside)
+    path.symlink_to(outside)
+    before = digest(outside) if outside.is_file() else sorted(file.name for file in outside.iterdir())
+    command = start(tmp_path, *TINY, EVERY_STEP)
+    assert command.wait() == 2
+    assert "Traceback" not in command.output and str(path.relative_to(tmp_path)) in command.output
+    assert before == (digest(outside) if outside.is_file() else sorted(file.name for file in outside.iterdir()))
+
+
+@pytest.fixture(scope="module")
+def begun(tmp_path_factory: pytest.TempPathFactory) -> Trainer:
+    """A trainer that has saved after a few steps, in this process."""
+    trainer = make(tmp_path_factory.mktemp("begun"), "trainer.log_every=2")
+    for batch in list(trainer.train_batches.epoch(0))[:3]:
+        loss, grad_norm = trainer.step(batch)
+        trainer.count(batch, loss, grad_norm, 0.1)
+        trainer.log(NoTracker(), trainer.train_figures())
+    trainer.saver.save(trainer.state, trainer.window)
+    return trainer
+
+
+def forge(saver: Saver, place: str, value: object) -> None:
+    """Change one value of the saved state, or remove it, and the manifest to match."""
+    path = saver.last / "state.json"
+    state = json.loads(path.read_text())
+    *parents, last = place.split("/")
+    node = state
+    for parent in parents:
+        node = node[parent]
+    if value is None:
+        del node[last]
+    else:
+        node[last] = value
+    path.write_text(json.dumps(state))
+    manifest = json.loads((saver.last / "manifest.json").read_text())
+    manifest["files"]["state.json"] = {"bytes": path.stat().st_size, "sha256": digest(path)}
+    (saver.last / "manifest.json").write_text(json.dumps(manifest))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("place", "value"),
+    (
+        *((f"train/{name}", None) for name in ("step", "best_loss", "log_sha256", "changes")),
+        *((place, None) for place in ("schedule/last_epoch", "optimizer/param_groups", "window", "surroundings/torch")),
+        *((f"train/{name}", value) for name, value in (("step", 2.5), ("step", "3"), ("step", 10**9), ("epoch", -1))),
+        *((f"train/{name}", value) for name, value in (("patience_left", 3), ("log_bytes", -1), ("log_bytes", 2**60))),
+        *(("train/log_sha256", "0" * 64), ("window/losses", ["x"]), ("window/losses", {"a": 1}), ("window/tokens", [])),
+        *(("schedule/step", 1), ("schedule/base_lrs", [1.0]), ("schedule/_step_count", "os.system")),
+        *(("optimizer/param_groups", []), ("optimizer/scalars", {"99/step": 1}), ("optimizer/scalars", [1])),
+        *(("later", {"a": 1}), ("train", []), ("train/documents", "many"), ("train/changes", "none")),
+    ),
+    ids=lambda value: str(value)[:30],
+)
+def test_a_state_of_another_form_is_refused_and_nothing_is_lost(place: str, value: object, begun: Trainer) -> None:
+    saver, log = begun.saver, begun.saver.last.parents[1] / "metrics.jsonl"
+    before, logged = {path: path.read_bytes() for path in saver.last.iterdir()}, log.read_bytes()
+    forge(saver, place, value)
+    with pytest.raises(UserError) as refused:
+        saver.restore(begun.train_batches.steps_per_epoch, begun.epochs)
+    assert "\n" not in str(refused.value) and str(saver.last.parents[1]) in str(refused.value)
+    assert log.read_bytes() == logged
+    for path, content in before.items():
+        path.write_bytes(content)
+    restored = saver.restore(begun.train_batches.steps_per_epoch, begun.epochs)
+    assert restored is not None and restored[0].step == 3
+
+
+@pytest.mark.slow
+def test_optimizer_tensors_must_fit_their_parameters(begun: Trainer) -> None:
+    tensors, rest = optim.state_of(begun.optimizer)
+    for changed in ({"0/exp_avg": torch.zeros(3, 7, 1)}, {"9999/step": torch.zeros(())}, {"x": torch.zeros(1)}):
+        with pytest.raises((ValueError, RuntimeError)):
+            optim.load_state(begun.optimizer, {**tensors, **changed}, rest)
+
+
+@pytest.mark.slow
+def test_it_is_saved_after_so_many_minutes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Steps of a minute on a clock of the test's own; an epoch has eight."""
+    trainer, now, saved = make(tmp_path, "checkpoint.every_minutes=2.5", "trainer.log_every=1"), [0.0], []
+    monkeypatch.setattr("imdbcls.trainer.time.monotonic", lambda: now[0])
+    step, save = trainer.step, trainer.saver.save
+
+    def slow_step(batch: Batch) -> tuple[Tensor, Tensor]:
+        now[0] += 60
+        return step(batch)
+
+    def noted_save(state: TrainState, window: Window) -> None:
+        saved.append(state.step)
+        save(state, window)
+
+    monkeypatch.setattr(trainer, "step", slow_step)
+    monkeypatch.setattr(trainer.saver, "save", noted_save)
+    trainer.fit(NoTracker())
+    assert saved == [3, 6, 8, 11, 14, 16]
