@@ -26,6 +26,7 @@ from transformers import (
 
 from imdbcls.data.sample import read_sample
 from imdbcls.errors import UserError
+from imdbcls.fast import unpadded
 from imdbcls.fast.encoder import accelerate
 from imdbcls.hub import download
 
@@ -41,6 +42,7 @@ class Backbone:
     encoder: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     not_fast: str | None  # why training on the CPU does not take the fast path; None where it does
+    not_unpadded: str | None  # why CUDA computes with padding; None where it need not
 
     @property
     def hidden_size(self) -> int:
@@ -68,7 +70,8 @@ def load_backbone(
     `path` is a local folder, `package:NAME/FOLDER` (inside an installed Python package) or a hub id. Without
     `pretrained` the architecture gets random weights, from PyTorch's current random state. The dropout probabilities
     replace the model's own where they are not None. With `fast`, BERT and RoBERTa run on the CPU through the project's
-    own layers (`imdbcls.fast`), which compute the same. Raises UserError where the model cannot be found or read.
+    own layers and on CUDA without padding (`imdbcls.fast`), which compute the same. Raises UserError where the model
+    cannot be found or read.
     """
     folder = locate(path)
     try:
@@ -82,7 +85,14 @@ def load_backbone(
     encoder = load_weights(path, folder, config) if pretrained else AutoModel.from_config(config, dtype=torch.float32)
     if hasattr(encoder, "pooler"):
         encoder.register_module("pooler", None)  # the head takes its place
-    return Backbone(name, encoder, tokenizer, not_fast=accelerate(encoder) if fast else "backbone.fast is false")
+    return make_backbone(name, encoder, tokenizer, fast)
+
+
+def make_backbone(name: str, encoder: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, fast: bool) -> Backbone:
+    if not fast:
+        reason = "backbone.fast is false"
+        return Backbone(name, encoder, tokenizer, not_fast=reason, not_unpadded=reason)
+    return Backbone(name, encoder, tokenizer, not_fast=accelerate(encoder), not_unpadded=unpadded.why_not(encoder))
 
 
 def freeze(backbone: Backbone, layers: bool | int) -> None:
@@ -237,8 +247,7 @@ def tiny_backbone(
     set_dropout(config, dropout, attention_dropout)
     config._attn_implementation = "sdpa"
     encoder = BertModel(config, add_pooling_layer=False)
-    not_fast = accelerate(encoder) if fast else "backbone.fast is false"
-    return Backbone(name, encoder, word_tokenizer(), not_fast)
+    return make_backbone(name, encoder, word_tokenizer(), fast)
 
 
 def word_tokenizer() -> PreTrainedTokenizerFast:

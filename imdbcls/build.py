@@ -19,6 +19,7 @@ from imdbcls.data.tokens import Tokens, tokenize
 from imdbcls.data.windows import Windows
 from imdbcls.device import Hardware, choose_hardware, seed_everything_at
 from imdbcls.errors import UserError
+from imdbcls.losses import Objective, weights_of_classes
 from imdbcls.model import Classifier
 from imdbcls.optim import parameter_groups
 from imdbcls.progress import Progress
@@ -101,7 +102,7 @@ def fitting(config: Mapping[str, Any], backbone: Backbone) -> Backbone:
 def build_model(config: Mapping[str, Any], backbone: Backbone, num_labels: int) -> Classifier:
     settings = {key: value for key, value in config["head"].items() if key != "name"}
     head = construct(settings, hidden_size=backbone.hidden_size, num_labels=num_labels)
-    return Classifier(backbone.encoder, head)
+    return Classifier(backbone.encoder, head, unpadded=backbone.not_unpadded is None)
 
 
 def build_scored_split(config: Mapping[str, Any], backbone: Backbone, documents: Documents) -> ScoredSplit:
@@ -157,6 +158,7 @@ def build_trainer(
     micro_batch_size = settings["micro_batch_size"]
     return Trainer(
         model=model,
+        objective=build_objective(config, corpus, hardware),
         optimizer=optimizer,
         schedule=schedule,
         hardware=hardware,
@@ -182,6 +184,14 @@ def build_trainer(
         progress=Progress(config["progress"]),
         stop=stop,
     )
+
+
+def build_objective(config: Mapping[str, Any], corpus: Corpus, hardware: Hardware) -> Objective:
+    settings = dict(config["loss"])
+    r_drop, wanted = settings.pop("r_drop"), settings.pop("class_weights")
+    weights_C = weights_of_classes(wanted, corpus.train.labels, corpus.label_names)
+    weights_C = None if weights_C is None else weights_C.to(hardware.device)
+    return Objective(construct(settings, class_weights_C=weights_C), r_drop)
 
 
 def build_optimizer(config: Mapping[str, Any], model: Classifier) -> Optimizer:

@@ -51,6 +51,8 @@ def announce(
     say(f"{folder.path.name}: head {config['head']['name']} on {config['backbone']['name']}, on {hardware}")
     if backbone.not_fast is not None and trainer.hardware.device.type == "cpu":
         say(f"{backbone.name}: no fast CPU layers in training: {backbone.not_fast}.")
+    if backbone.not_unpadded is not None and trainer.hardware.device.type == "cuda":
+        say(f"{backbone.name}: computed with its padding: {backbone.not_unpadded}.")
     say(f"{config['data']['name']}: {sizes} documents, {len(corpus.label_names)} classes")
     say(
         f"{trainer.num_steps:,} steps of {config['batch_size']} documents, {config['epochs']} epochs, "

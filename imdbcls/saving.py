@@ -4,9 +4,8 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
@@ -19,16 +18,30 @@ from imdbcls.runs import MetricsLog
 ANYTHING = object()  # in an expected form: whatever is there
 
 
+class Step(NamedTuple):
+    """What came of an optimizer step, as scalars on the device."""
+
+    number: int  # counted from 1
+    learning_rate: float
+    loss: Tensor
+    grad_norm: Tensor  # before clipping
+
+
 @dataclass
 class Window:
-    """What was seen since the last logged point. Losses are means over a step's documents, still on the device."""
+    """What was seen since the last logged point. Losses are means over a step's documents."""
 
-    losses: list[Tensor] = field(default_factory=list)
+    losses: list[float] = field(default_factory=list)
     documents: int = 0
     tokens: int = 0
     seconds: float = 0.0
     learning_rate: float = math.nan  # of the last step
     grad_norm: float = math.nan  # of the last step, before clipping
+    unread: list[Step] = field(default_factory=list)  # the latest steps, whose figures are still on the device
+
+    def read_part(self) -> dict[str, Any]:
+        """All but the unread steps, as plain values."""
+        return {name: value for name, value in vars(self).items() if name != "unread"}
 
 
 @dataclass
@@ -78,14 +91,15 @@ class Saver:
         self.metrics_log = metrics_log
 
     def save(self, state: TrainState, window: Window) -> None:
-        """Write `last`: weights, optimizer, schedule, and where the training stands."""
+        """Write `last`: weights, optimizer, schedule, and where the training stands; every step's figures are read."""
+        assert not window.unread, f"{len(window.unread)} steps may have a loss that is no number"
         state.log_bytes, state.log_sha256 = self.metrics_log.sync()
         tensors, settings = optim.state_of(self.optimizer)
         content = {
             "identity": self.identity,
             "surroundings": self.surroundings,
             "train": asdict(state),
-            "window": {**vars(window), "losses": [loss.item() for loss in window.losses]},
+            "window": window.read_part(),
             "optimizer": settings,
             "schedule": self.schedule.state_dict(),
         }
@@ -119,7 +133,7 @@ class Saver:
             optim.load_state(self.optimizer, saved.tensors["optimizer"], saved.state["optimizer"])
             self.schedule.load_state_dict(saved.state["schedule"])
             state = TrainState(**saved.state["train"])
-            losses = [torch.tensor(float(loss)) for loss in saved.state["window"]["losses"]]
+            losses = [float(loss) for loss in saved.state["window"]["losses"]]
             window = Window(**{**saved.state["window"], "losses": losses})
             epochs_done = state.step / steps_per_epoch
             assert 0 <= state.epoch <= epochs_done <= min(state.epoch + 1, epochs), "the step"
@@ -141,7 +155,7 @@ class Saver:
             "identity": self.identity,
             "surroundings": self.surroundings,
             "train": asdict(TrainState()),
-            "window": vars(Window()),
+            "window": Window().read_part(),
             "optimizer": settings,
             "schedule": self.schedule.state_dict(),
         }

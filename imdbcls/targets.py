@@ -15,6 +15,7 @@ TARGETS = {
     "backbone": re.compile(r"imdbcls\.backbone\.\w+_backbone"),
     "head": re.compile(r"imdbcls\.heads\.\w+\.[A-Z]\w*"),
     "data.source": re.compile(r"imdbcls\.data\.(\w+)\.read_\1"),
+    "loss": re.compile(r"imdbcls\.losses\.[A-Z]\w*"),
     "optimizer": re.compile(r"(torch|imdbcls)\.optim\.[A-Z]\w*"),
     "schedule": re.compile(r"imdbcls\.optim\.[a-z]\w*|torch\.optim\.lr_scheduler\.[A-Z]\w*"),
     "tracker": re.compile(r"imdbcls\.tracking\.\w+\.\w*Tracker"),

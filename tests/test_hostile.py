@@ -43,6 +43,7 @@ PLACES = (
     "backbone",
     "head",
     "data.source",
+    "loss",
     "optimizer",
     "schedule",
     "tracker",

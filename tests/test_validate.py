@@ -65,6 +65,9 @@ NUMBER_CASES = {
     "data.train_limit": ([None, 1, 10**9], [0, -5, 10.0], "a whole number of at least 1 or null"),
     "data.validation_limit": ([None, 1], [0], "a whole number of at least 1 or null"),
     "data.test_limit": ([None, 1], [0, True], "a whole number of at least 1 or null"),
+    "loss.label_smoothing": ([0, 0.1], [-0.1, 1, None], "a number from 0 to below 1"),
+    "loss.r_drop": ([0, 1, 5.0], [-1, None, "on"], "a number of at least 0"),
+    "loss.gamma": ([0, 2.0], [-1, None], "a number of at least 0"),
     "optimizer.head_lr": ([1, 0.1, 10], [0, -1, None, "2"], "a number above 0"),
     "optimizer.layer_decay": ([1, 0.9], [0, 1.01, None], "a number above 0 and at most 1"),
     "trainer.micro_batch_size": ([None, 1, 16], [0, 1.0], "a whole number of at least 1 or null"),
@@ -185,7 +188,18 @@ FORBIDDEN = (
     # What is right in one place alone is not in another.
     *("imdbcls.backbone.Backbone", "imdbcls.data.files.read_table", "imdbcls.tracking.run.say"),
 )
-PLACES = ("backbone", "head", "data.source", "optimizer", "schedule", "tracker", "data", "trainer", "checkpoint")
+PLACES = (
+    "backbone",
+    "head",
+    "data.source",
+    "loss",
+    "optimizer",
+    "schedule",
+    "tracker",
+    "data",
+    "trainer",
+    "checkpoint",
+)
 
 
 @pytest.mark.parametrize("target", FORBIDDEN, ids=str)
@@ -193,6 +207,42 @@ def test_a_foreign_target_is_refused(target: Any, sound: dict[str, Any]) -> None
     for place in PLACES:
         lines = mistakes(altered(sound, f"{place}._target_", target))
         assert any(line.startswith(f"{place}._target_=") and "is refused" in line for line in lines), place
+
+
+CLASS_WEIGHTS = (
+    "balanced",
+    "[1, 2]",
+    [],
+    {},
+    [0, 1],
+    [1, -1],
+    [1, "2"],
+    [True, 1],
+    3,
+    [float("nan"), 1],
+    {"neg": None, "pos": 1},
+)
+
+
+@pytest.mark.parametrize("wanted", CLASS_WEIGHTS, ids=str)
+def test_wrong_class_weights(wanted: Any, sound: dict[str, Any]) -> None:
+    (line,) = mistakes(altered(sound, "loss.class_weights", wanted))
+    assert line.startswith("loss.class_weights=") and "one number above 0 for each class" in line
+
+
+def test_class_weights(sound: dict[str, Any]) -> None:
+    for wanted in (None, "auto", [1, 5.5], {"neg": 1, "pos": 0.2}):
+        validate(altered(sound, "loss.class_weights", wanted))
+
+
+def test_r_drop_needs_a_dropout() -> None:
+    still = ("backbone=tiny", "data=sample", "loss.r_drop=1", "backbone.dropout=0")
+    (line,) = mistakes(composed(*still, "head=mean"))
+    assert line == "loss.r_drop=1 does nothing without dropout in what is trained: two passes are the same."
+    (line,) = mistakes(composed("loss.r_drop=1", "backbone.freeze=true", "head=mean"))
+    assert line.startswith("loss.r_drop=1 does nothing")
+    validate(composed(*still, "head=cls"))
+    validate(composed(*still, "head=mean", "backbone.attention_dropout=0.1"))
 
 
 def test_a_foreign_target_is_found_at_any_depth(sound: dict[str, Any]) -> None:
@@ -209,6 +259,7 @@ OWN_PLACES = {
     "backbone": "imdbcls.backbone.load_backbone",
     "head": "imdbcls.heads.cls.ClsHead",
     "data.source": "imdbcls.data.sample.read_sample",
+    "loss": "imdbcls.losses.Focal",
     "optimizer": "torch.optim.RMSprop",
     "schedule": "torch.optim.lr_scheduler.StepLR",
     "tracker": "imdbcls.tracking.none.NoTracker",

@@ -7,6 +7,7 @@ window is a row of its own, as if it were a document: token ids and mask then ha
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,6 +16,7 @@ from torch import Tensor
 
 from imdbcls.data.tokens import Tokens
 from imdbcls.data.windows import Windows, window_starts
+from imdbcls.fast.unpadded import places_of
 
 # Widths are multiples of this, which matrix kernels like and which bounds the number of shapes.
 WIDTH_MULTIPLE = 8
@@ -30,7 +32,8 @@ class Batch:
     `input_ids_BT` is int64 with the tokenizer's padding id behind each row, `mask_BT` is True at real tokens (special
     ones included), `labels_B` is int64. `documents_W` is None where each row is a document; else it holds, for each
     row, its document, counted from 0 in this batch (int64, ascending). `rows` are the documents' places in their split.
-    `num_tokens` counts the real tokens, of all windows.
+    `num_tokens` counts the real tokens, of all windows. `places_N` are their places among all places of input_ids_BT,
+    row by row, known where the batch is on another device than the CPU.
     """
 
     input_ids_BT: Tensor
@@ -39,13 +42,25 @@ class Batch:
     labels_B: Tensor
     rows: NDArray[np.int64]
     num_tokens: int
+    places_N: Tensor | None = None
 
     def __len__(self) -> int:
         """The number of documents."""
         return len(self.rows)
 
+    @property
+    def inputs(self) -> dict[str, Any]:
+        """What `Classifier.forward` takes."""
+        return {
+            "input_ids_BT": self.input_ids_BT,
+            "mask_BT": self.mask_BT,
+            "documents_W": self.documents_W,
+            "num_documents": len(self),
+            "places_N": self.places_N,
+        }
+
     def to(self, device: torch.device) -> "Batch":
-        """The same batch with its tensors on a device; copies from pinned memory do not block."""
+        """This batch, from the CPU, with its tensors on a device; copies to CUDA, from pinned memory, do not block."""
         if device.type == "cpu":
             return self
 
@@ -59,6 +74,7 @@ class Batch:
             mask_BT=move(self.mask_BT),
             documents_W=None if self.documents_W is None else move(self.documents_W),
             labels_B=move(self.labels_B),
+            places_N=move(places_of(self.mask_BT)),
         )
 
     def split(self, num_rows: int) -> "list[Batch]":
@@ -151,6 +167,28 @@ class TrainBatches:
                 rows = rows[np.argsort(self._cutter.lengths[rows], kind="stable")]
             batches.extend(rows.reshape(-1, self.batch_size))
         return [batches[place] for place in rng.permutation(len(batches))]
+
+
+class Ahead:
+    """The same batches in the same order, the next of which can be cut before it is asked for."""
+
+    def __init__(self, batches: Iterator[Batch]) -> None:
+        self._batches = batches
+        self._next: Batch | None = None
+
+    def cut_next(self) -> None:
+        if self._next is None:
+            self._next = next(self._batches, None)
+
+    def __iter__(self) -> Iterator[Batch]:
+        return self
+
+    def __next__(self) -> Batch:
+        self.cut_next()
+        batch, self._next = self._next, None
+        if batch is None:
+            raise StopIteration
+        return batch
 
 
 class EvalBatches:
