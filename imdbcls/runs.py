@@ -94,7 +94,9 @@ class RunFolder:
             self.path.mkdir(parents=True, exist_ok=True)
             descriptor = os.open(self.path / ".lock", os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW, 0o666)
         except OSError as error:
-            raise UserError(f"{self.path} cannot be written to ({error.strerror}); choose another runs_dir.") from error
+            raise UserError(
+                f"{error.filename} cannot be written to ({error.strerror}); choose another runs_dir."
+            ) from error
         with os.fdopen(descriptor, "a+", encoding="utf-8") as lock:
             require_plain(self.path / ".lock")
             try:

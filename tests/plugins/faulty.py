@@ -28,7 +28,7 @@ class FaultyHead(ClsHead):
             if self.fault == "slow scoring" or (self.fault == "slow latency" and len(hidden_BTD) == 1):
                 time.sleep(60)
             if self.fault == "no room":
-                resource.setrlimit(resource.RLIMIT_FSIZE, (100, resource.RLIM_INFINITY))
+                resource.setrlimit(resource.RLIMIT_FSIZE, (2000, resource.RLIM_INFINITY))
             return super().forward(hidden_BTD, mask_BT)
         self.batches += 1
         if self.fault.startswith("memory") and len(hidden_BTD) > 3:
