@@ -132,6 +132,7 @@ class Trainer:
             raise
         finally:
             self.progress.close()
+            self.saver.wait()
         self.saver.take_best(self.state)
 
     def step(self, batch: Batch) -> tuple[Tensor, Tensor]:

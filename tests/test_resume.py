@@ -4,7 +4,9 @@ import json
 import random
 import shutil
 import signal
+import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -23,7 +25,7 @@ from processes import (
 )
 from test_trainer import make
 
-from imdbcls import optim
+from imdbcls import checkpoint, optim
 from imdbcls.data.batches import Batch
 from imdbcls.errors import UserError
 from imdbcls.saving import Saver, TrainState, Window
@@ -282,6 +284,7 @@ def begun(tmp_path_factory: pytest.TempPathFactory) -> Trainer:
         trainer.count_time(0.1)
         trainer.log(NoTracker(), trainer.train_figures())
     trainer.saver.save(trainer.state, trainer.window)
+    trainer.saver.wait()
     return trainer
 
 
@@ -359,3 +362,51 @@ def test_it_is_saved_after_so_many_minutes(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(trainer.saver, "save", noted_save)
     trainer.fit(NoTracker())
     assert saved == [3, 4, 7, 8]
+
+
+@pytest.mark.slow
+def test_a_checkpoint_is_of_its_moment_however_slow_the_disk(begun: Trainer, monkeypatch: pytest.MonkeyPatch) -> None:
+    saver, save, disk = begun.saver, checkpoint.save, threading.Event()
+
+    def slow_save(*arguments: Any) -> None:
+        assert disk.wait(60)
+        save(*arguments)
+
+    monkeypatch.setattr(checkpoint, "save", slow_save)
+    before = {name: tensor.clone() for name, tensor in begun.model.state_dict().items()}
+    moments = optim.state_of(begun.optimizer)[0]["0/exp_avg"].clone()
+    rate = begun.optimizer.param_groups[0]["lr"]
+    saver.save(begun.state, begun.window)  # returns at once
+    with torch.no_grad():
+        for tensor in begun.model.state_dict().values():
+            tensor.add_(1)
+        optim.state_of(begun.optimizer)[0]["0/exp_avg"].add_(1)
+        begun.optimizer.param_groups[0]["lr"] = 7.0
+    disk.set()
+    saver.wait()
+    saver.restore(begun.train_batches.steps_per_epoch, begun.epochs)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in begun.model.state_dict().items())
+    assert torch.equal(optim.state_of(begun.optimizer)[0]["0/exp_avg"], moments)
+    assert begun.optimizer.param_groups[0]["lr"] == rate
+
+
+@pytest.mark.slow
+def test_nothing_is_written_after_what_could_not_be(begun: Trainer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`last` would name best weights that are not there."""
+    saver, save = begun.saver, checkpoint.save
+    before = (saver.last / "manifest.json").read_bytes()
+
+    def save_without_room(folder: Path, *arguments: Any) -> None:
+        if folder == saver.best:
+            raise OSError(28, "No space left on device")
+        save(folder, *arguments)
+
+    monkeypatch.setattr(checkpoint, "save", save_without_room)
+    saver.save_best({"epoch": 1})
+    saver.save(begun.state, begun.window)
+    with pytest.raises(OSError, match="No space"):
+        saver.wait()
+    with pytest.raises(OSError, match="No space"):
+        saver.wait()
+    saver.wait()
+    assert (saver.last / "manifest.json").read_bytes() == before
