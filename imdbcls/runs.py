@@ -88,7 +88,8 @@ class RunFolder:
     def locked(self) -> Iterator[None]:
         """Hold the folder for this process; the lock of a process that has died is free.
 
-        Raises UserError where another process holds it, or where nothing can be written.
+        Raises UserError where another process holds it, or where nothing can be written. On a network file system the
+        lock holds between machines where its server keeps locks; mounted without them (`nolock`), only on each machine.
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
