@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -31,6 +32,8 @@ from imdbcls import checkpoint
 from imdbcls.limits import explain, is_disk_full, is_out_of_memory
 from imdbcls.report import git_commit
 from imdbcls.runs import RunFolder
+from imdbcls.signals import SIGNALS, stop_requests
+from imdbcls.sweep import Sweep
 
 PLUGINS = {"PYTHONPATH": str(Path(__file__).parent / "plugins")}
 FAULTY = ("+plugins=[faulty]", "head._target_=faulty.FaultyHead")
@@ -142,6 +145,26 @@ def test_a_signal_while_latency_is_measured_is_obeyed_at_once(tmp_path: Path, un
     assert result_of(tmp_path)["status"] == "interrupted"
     run(tmp_path, *TINY, *FAULTY, environment=PLUGINS)
     assert fingerprint(tmp_path) == fingerprint(undisturbed_faulty)
+
+
+def test_in_another_thread_signals_are_left_alone() -> None:
+    def listen() -> int | None:
+        with stop_requests() as stop:
+            return stop.signal_number
+
+    before = [signal.getsignal(number) for number in SIGNALS]
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(listen).result() is None
+    assert [signal.getsignal(number) for number in SIGNALS] == before
+
+
+def test_a_signal_for_a_job_that_has_just_ended_stops_the_sweep() -> None:
+    job = subprocess.Popen([sys.executable, "-c", ""])
+    job.wait()
+    sweep = Sweep()
+    sweep._child = job.pid
+    sweep._pass_on(signal.SIGTERM, None)
+    assert sweep.stopped_by == signal.SIGTERM
 
 
 # Numbers, memory, room
