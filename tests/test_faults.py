@@ -124,6 +124,18 @@ def test_a_signal_during_a_long_scoring_is_obeyed_at_once(
     assert fingerprint(tmp_path) == fingerprint(undisturbed_faulty)
 
 
+def test_a_signal_during_a_long_step_gives_it_up(tmp_path: Path, undisturbed_faulty: Path) -> None:
+    command = start(tmp_path, *TINY, *FAULTY, environment=faulty("slow step", at=11))
+    assert wait_for(lambda: logged_step(tmp_path) >= 9, command)
+    time.sleep(0.5)
+    sent = time.monotonic()
+    command.signal(signal.SIGTERM)
+    assert command.wait() == 128 + signal.SIGTERM
+    assert time.monotonic() - sent < 30
+    assert "Continuing at step 10 of 24" in run(tmp_path, *TINY, *FAULTY, environment=PLUGINS).output
+    assert fingerprint(tmp_path) == fingerprint(undisturbed_faulty)
+
+
 @pytest.mark.parametrize("place", ("config.yaml", "backbone/config.json"))
 def test_a_signal_while_the_run_is_prepared_is_recorded(place: str, tmp_path: Path) -> None:
     """At its very start, and while documents are tokenised and the trainer is built."""

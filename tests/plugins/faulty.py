@@ -37,6 +37,8 @@ class FaultyHead(ClsHead):
             raise RuntimeError("[enforce fail at alloc_cpu.cpp:124] . DefaultCPUAllocator: can't allocate memory")
         logits_BC = super().forward(hidden_BTD, mask_BT)
         if self.batches == self.fault_at:
+            if self.fault == "slow step":
+                time.sleep(60)
             if self.fault == "raise":
                 raise ZeroDivisionError("the second job's own mistake")
             if self.fault == "exit":
