@@ -96,7 +96,7 @@ class RunFolder:
             descriptor = os.open(self.path / ".lock", os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW, 0o666)
         except OSError as error:
             raise UserError(
-                f"{error.filename} cannot be written to ({error.strerror}); choose another runs_dir."
+                f"{self.path} cannot be written to ({error.strerror}: {error.filename}); choose another runs_dir."
             ) from error
         with os.fdopen(descriptor, "a+", encoding="utf-8") as lock:
             require_plain(self.path / ".lock")
