@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
@@ -16,6 +16,7 @@ from imdbcls import checkpoint, optim
 from imdbcls.checkpoint import Checkpoint, CheckpointError
 from imdbcls.console import warn
 from imdbcls.runs import MetricsLog
+from imdbcls.scored import ScoredModel
 
 ANYTHING = object()  # in an expected form: whatever is there
 
@@ -80,8 +81,8 @@ class Saver:
         *,
         folder: Path,
         identity: Mapping[str, Any],
+        scored: ScoredModel,
         surroundings: Mapping[str, str],
-        model: nn.Module,
         optimizer: Optimizer,
         schedule: LRScheduler,
         metrics_log: MetricsLog,
@@ -90,7 +91,8 @@ class Saver:
         self.best = folder / "best"
         self.identity = dict(identity)
         self.surroundings = dict(surroundings)
-        self.model = model
+        self.model = scored.trained
+        self.scored = scored
         self.optimizer = optimizer
         self.schedule = schedule
         self.metrics_log = metrics_log
@@ -99,7 +101,7 @@ class Saver:
         self._error: BaseException | None = None
 
     def save(self, state: TrainState, window: Window) -> None:
-        """Write `last`: weights, optimizer, schedule, and where the training stands; every step's figures are read."""
+        """Write `last`: weights, their average, optimizer, schedule, where training stands; all figures are read."""
         assert not window.unread, f"{len(window.unread)} steps may have a loss that is no number"
         state.log_bytes, state.log_sha256 = self.metrics_log.sync()
         tensors, settings = optim.state_of(self.optimizer)
@@ -111,11 +113,14 @@ class Saver:
             "optimizer": settings,
             "schedule": self.schedule.state_dict(),
         }
-        self._write(self.last, {"model": self.model.state_dict(), "optimizer": tensors}, content)
+        files = {"model": self.model.state_dict(), "optimizer": tensors}
+        if average := self.scored.averaged():
+            files["average"] = average
+        self._write(self.last, files, content)
 
     def save_best(self, figures: Mapping[str, float]) -> None:
         """Write `best`: the weights, and the figures that make them the best; `epoch` is one of them."""
-        self._write(self.best, {"model": self.model.state_dict()}, figures)
+        self._write(self.best, {"model": self.scored.model.state_dict()}, figures)
 
     def wait(self) -> None:
         """Return when all is on the disk; raises what kept it from being written."""
@@ -145,10 +150,10 @@ class Saver:
             raise
 
     def take_best(self, state: TrainState) -> None:
-        """Give the model its best weights, at the end of the training."""
+        """Give the scored model its best weights, at the end of the training."""
         self.wait()
         best = self._load_best(state, latest_epoch=state.best_epoch)
-        self.model.load_state_dict(best.tensors["model"])
+        self.scored.model.load_state_dict(best.tensors["model"])
         checkpoint.forget_previous(self.last)
 
     def restore(self, steps_per_epoch: int, epochs: int) -> tuple[TrainState, Window, Path] | None:
@@ -165,6 +170,7 @@ class Saver:
         self._require_form(saved)
         try:
             self.model.load_state_dict(saved.tensors["model"])
+            self.scored.load_averaged(saved.tensors.get("average", {}))
             optim.load_state(self.optimizer, saved.tensors["optimizer"], saved.state["optimizer"])
             self.schedule.load_state_dict(saved.state["schedule"])
             state = TrainState(**saved.state["train"])
@@ -208,7 +214,7 @@ class Saver:
             state.changes.append(f"after step {state.step}: {change}")
 
     def _load_best(self, state: TrainState, latest_epoch: int) -> Checkpoint:
-        best = checkpoint.newest(self.best, self.model.state_dict())
+        best = checkpoint.newest(self.best, self.scored.model.state_dict())
         if best is None or best.state.get("epoch") not in range(state.best_epoch, latest_epoch + 1):
             raise CheckpointError(
                 f"{self.best} does not hold the best weights so far, of epoch {state.best_epoch}. "
