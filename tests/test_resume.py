@@ -98,8 +98,20 @@ def test_every_head_continues_exactly(head: str, tmp_path: Path) -> None:
         ),
         ("backbone.lora_rank=4", "trainer.ema_decay=0.5", "optimizer.head_lr=5", "optimizer.layer_decay=0.7"),
         ("trainer.score_test_each_epoch=true", "trainer.max_grad_norm=null", "backbone.attention_dropout=0.1"),
+        (
+            *("precision=bf16", "trainer.micro_batch_size=3", "backbone.freeze=true", "head=attention", "lr=1e-9"),
+            *("epochs=4", "trainer.patience=1"),  # it stops after two
+        ),
     ),
-    ids=("onecycle", "sgd and windows", "plain weights", "average", "adapters", "watched test"),
+    ids=(
+        "onecycle",
+        "sgd and windows",
+        "plain weights",
+        "average",
+        "adapters",
+        "watched test",
+        "frozen and stopped early",
+    ),
 )
 def test_other_choices_continue_exactly(options: tuple[str, ...], tmp_path: Path) -> None:
     undisturbed, killed = places(tmp_path)
