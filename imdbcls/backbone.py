@@ -4,7 +4,6 @@ import warnings
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +28,8 @@ from imdbcls.errors import UserError
 from imdbcls.fast import unpadded
 from imdbcls.fast.encoder import accelerate
 from imdbcls.hub import download
+from imdbcls.places import TINY_LIMIT, local_model
 
-PACKAGE_PREFIX = "package:"
 TINY_VOCABULARY = 2000
 
 
@@ -168,8 +167,10 @@ def require_architecture(folder: Path, shapes: Mapping[str, tuple[int, ...]]) ->
 def load_weights(path: str, folder: Path, config: PretrainedConfig) -> PreTrainedModel:
     if not any(folder.glob("*.safetensors")):
         raise UserError(
-            f"backbone.path={path} has no *.safetensors weights, the only kind that is loaded; "
-            "give a folder that has them, or set backbone.pretrained=false for random weights."
+            f"backbone.path={path} has no *.safetensors weights, the only kind that is loaded (a pytorch_model.bin can "
+            "run code). If you trust its weights, save them once with transformers: "
+            f"AutoModel.from_pretrained({path!r}).save_pretrained(FOLDER), likewise AutoTokenizer, and give "
+            "backbone.path=FOLDER; or set backbone.pretrained=false for random weights."
         )
     try:
         encoder, report = AutoModel.from_pretrained(
@@ -201,35 +202,8 @@ def load_weights(path: str, folder: Path, config: PretrainedConfig) -> PreTraine
 
 def locate(path: str) -> Path:
     """The local folder that holds the model `path` names, downloaded from the hub where it is a hub id."""
-    if path.startswith(PACKAGE_PREFIX):
-        return locate_in_package(path)
-    folder = Path(path).expanduser()
-    if folder.is_dir():
-        return folder
-    if path.startswith((".", "/", "~")) or path.count("/") > 1:
-        raise UserError(f"backbone.path={path} is no folder here; give a local folder with config.json, or a hub id.")
-    return download(path)
-
-
-def locate_in_package(path: str) -> Path:
-    """The folder that `package:NAME/FOLDER` names, found without importing the package."""
-    package, _, subfolder = path.removeprefix(PACKAGE_PREFIX).partition("/")
-    # To find a.b, Python would import a.
-    named = package.isidentifier() and package != "__main__"
-    if not named or Path(subfolder).is_absolute() or ".." in Path(subfolder).parts:
-        raise UserError(
-            f"backbone.path={path} is not of the form package:NAME/FOLDER, a folder inside a Python package."
-        )
-    spec = find_spec(package)
-    if spec is None or spec.origin is None:
-        raise UserError(
-            f"backbone.path={path} needs the Python package {package}, which is not installed: "
-            f"pip install {package.replace('_', '-')} (or imdbcls[quickstart])."
-        )
-    folder = Path(spec.origin).parent / subfolder
-    if not folder.is_dir():
-        raise UserError(f"backbone.path={path}: the Python package {package} has no folder {subfolder}.")
-    return folder
+    folder = local_model(path)
+    return download(path) if folder is None else folder
 
 
 def set_dropout(config: PretrainedConfig, dropout: float | None, attention_dropout: float | None) -> None:
@@ -255,7 +229,7 @@ def tiny_backbone(
         num_hidden_layers=2,
         num_attention_heads=2,
         intermediate_size=128,
-        max_position_embeddings=512,
+        max_position_embeddings=TINY_LIMIT,
     )
     set_dropout(config, dropout, attention_dropout)
     config._attn_implementation = "sdpa"

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
+from torch import nn
 from torch.optim import Optimizer
 
 from imdbcls import lora
@@ -24,16 +25,19 @@ from imdbcls.errors import UserError
 from imdbcls.losses import Objective, weights_of_classes
 from imdbcls.model import Classifier
 from imdbcls.optim import parameter_groups
+from imdbcls.places import require_length
 from imdbcls.progress import Progress
 from imdbcls.report import versions
 from imdbcls.runs import NEUTRAL_KEYS, MetricsLog, RunFolder, group_hash, without
 from imdbcls.saving import Saver
 from imdbcls.scored import ScoredModel
 from imdbcls.signals import StopRequest
+from imdbcls.signatures import require_settings
 from imdbcls.tracking import RunIdentity, Tracker
 from imdbcls.trainer import Trainer
 from imdbcls.untrusted import tensor_shapes
 
+LR_MULTIPLES = ("head_lr", "layer_decay")  # in the optimizer's section, but the project's
 INITIALISATION = -1  # the random state of the first weights; training step n draws from state n
 ADAPTERS = -2  # and that of LoRA's
 OWN_SETTINGS = ("freeze", "lora_rank", "gradient_checkpointing")  # of the backbone section; the rest builds it
@@ -46,6 +50,16 @@ class ScoredSplit:
     documents: Documents
     tokens: Tokens
     batches: EvalBatches
+
+
+def require_buildable(config: Mapping[str, Any]) -> None:
+    """Refuse (UserError), before anything is loaded, settings that would be refused where they are used."""
+    require_settings(config)
+    settings = {key: value for key, value in config["optimizer"].items() if key not in LR_MULTIPLES}
+    try:
+        construct(settings)([nn.Parameter(torch.zeros(1))])
+    except (TypeError, ValueError) as error:  # a beta of 2, a negative weight decay
+        raise UserError(f"{settings['_target_']} refuses its settings (optimizer.*): {error}.") from error
 
 
 def build_hardware(config: Mapping[str, Any]) -> Hardware:
@@ -99,11 +113,7 @@ def rebuild_backbone(config: Mapping[str, Any], folder: RunFolder) -> Backbone:
 
 def fitting(config: Mapping[str, Any], backbone: Backbone) -> Backbone:
     """The backbone as it is trained and scored; raises UserError where it cannot take so long documents."""
-    if config["max_length"] > backbone.max_length:
-        raise UserError(
-            f"max_length={config['max_length']} is more than backbone={backbone.name} takes: "
-            f"at most {backbone.max_length} tokens."
-        )
+    require_length(config["max_length"], backbone.name, backbone.max_length)
     return recompute_activations(backbone) if config["backbone"]["gradient_checkpointing"] else backbone
 
 
@@ -209,7 +219,7 @@ def build_objective(config: Mapping[str, Any], corpus: Corpus, hardware: Hardwar
 
 def build_optimizer(config: Mapping[str, Any], model: Classifier) -> Optimizer:
     settings = dict(config["optimizer"])
-    multiples = {key: settings.pop(key) for key in ("head_lr", "layer_decay")}
+    multiples = {key: settings.pop(key) for key in LR_MULTIPLES}
     if "lr" not in settings and set(multiples.values()) != {1}:
         raise UserError(
             f"optimizer.head_lr and layer_decay are multiples of an lr, and {settings['_target_']} has none."
