@@ -168,7 +168,7 @@ def build_trainer(
     seed_everything_at(config["seed"], ADAPTERS)
     scored = ScoredModel(model, lora_rank=config["backbone"]["lora_rank"], ema_decay=settings["ema_decay"])
     if config["compile"]:
-        compile_training(scored.trained, backbone, hardware, config["max_length"])
+        compile_training(scored.trained, hardware, config["max_length"])
     num_steps = config["epochs"] * train_batches.steps_per_epoch
     num_warmup_steps = round(config["warmup"] * num_steps)
     try:

@@ -2,7 +2,6 @@
 
 import os
 import re
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from importlib.util import find_spec
 from pathlib import Path
@@ -86,11 +85,12 @@ def local_package(path: str) -> Path:
     """The folder that `package:NAME/FOLDER` names, found without importing the package."""
     package, _, subfolder = path.removeprefix(PACKAGE_PREFIX).partition("/")
     # To find a.b, Python would import a.
-    if not package.isidentifier() or Path(subfolder).is_absolute() or ".." in Path(subfolder).parts:
+    named = package.isidentifier() and package != "__main__"
+    if not named or Path(subfolder).is_absolute() or ".." in Path(subfolder).parts:
         raise UserError(
             f"backbone.path={path} is not of the form package:NAME/FOLDER, a folder inside a Python package."
         )
-    spec = find_spec(package) if package not in sys.modules or sys.modules[package].__spec__ is not None else None
+    spec = find_spec(package)
     if spec is None or spec.origin is None:
         raise UserError(
             f"backbone.path={path} needs the Python package {package}, which is not installed: "

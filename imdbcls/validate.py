@@ -25,6 +25,7 @@ FLAGS = (
     "data.group_by_length",
     "trainer.score_test_each_epoch",
 )
+OF_SEVERAL_KINDS = ("backbone.freeze", "loss.class_weights")  # each has a rule of its own
 # Key: type, smallest, largest, may be null. Fractions that must stay below 1 say so with the number just below it.
 BELOW_ONE = math.nextafter(1.0, 0.0)
 MAX_COUNT = 2**31 - 1
@@ -116,7 +117,7 @@ def absent_knobs(config: Mapping[str, Any]) -> Iterator[str]:
     targets = [f"{place}._target_" for place in TARGETS]
     # Not every head, loss and tracker has the others.
     common = [key for key in (*FLAGS, *CHOICES, *NUMBERS) if not key.startswith(("head.", "loss.gamma", "tracker."))]
-    for key in ("study", "runs_dir", "data.cache_dir", "backbone.freeze", "loss.class_weights", *common, *targets):
+    for key in ("study", "runs_dir", "data.cache_dir", *OF_SEVERAL_KINDS, *common, *targets):
         try:
             look_up(config, key)
         except KeyError:

@@ -213,6 +213,20 @@ def test_a_key_that_exists_passes_in_every_form() -> None:
     assert config["tracker"]["entity"] == "a, b"
 
 
+def test_a_key_of_several_kinds_takes_each_of_them() -> None:
+    tiny = ("backbone=tiny", "data=sample")
+    assert compose([*tiny, "backbone.freeze=1"])["backbone"]["freeze"] == 1
+    assert compose([*tiny, "backbone.freeze=true"])["backbone"]["freeze"] is True
+    for wanted in ("[1,5]", "{negative: 1, positive: 5}", "auto", "null"):
+        compose([*tiny, f"loss.class_weights={wanted}"])
+    assert mistakes(*tiny, "backbone.freeze=often", "loss.class_weights=often") == [
+        "backbone.freeze=often is none of false, true (the whole encoder) and a whole number of layers, "
+        "counted from the lowest.",
+        "loss.class_weights=often is neither null, auto, nor one number above 0 for each class, as [1,5] or "
+        "{neg: 1, pos: 5}.",
+    ]
+
+
 def test_a_sweep_is_checked_before_its_first_job() -> None:
     answer = command("--multirun", "head=lstm,clss,cls", "head.bidirectional=true", "lr=1e-5,abc", "runs_dir=nowhere")
     assert answer.returncode == 2
