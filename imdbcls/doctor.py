@@ -282,7 +282,10 @@ def hub_cache() -> str:
         for kind in ("models", "datasets")
     }
     inside = [f"{kind} {named(names)}" for kind, names in kinds.items() if names]
-    return f"{folder}: {'; '.join(inside) or 'empty, so the first use of a hub model or data set downloads it'}"
+    if not inside:
+        return f"{folder}: empty, so the first use of a hub model or data set downloads it"
+    size = sum(file.lstat().st_size for file in folder.rglob("*") if file.is_file() and not file.is_symlink())
+    return f"{folder}: {'; '.join(inside)}, {size / 1e9:.1f} GB"
 
 
 def backbones() -> str:
