@@ -33,7 +33,7 @@ MAX_LENGTH = 2**20  # tokens; what the backbone takes is checked when it is ther
 NUMBERS: dict[str, tuple[type, float, float, bool]] = {
     "lr": (float, math.nextafter(0.0, 1.0), MAX_FLOAT, False),
     "batch_size": (int, 1, MAX_COUNT, False),
-    "eval_batch_size": (int, 1, MAX_COUNT, False),
+    "eval_batch_size": (int, 1, MAX_COUNT, True),
     "epochs": (int, 1, MAX_COUNT, False),
     "warmup": (float, 0.0, BELOW_ONE, False),
     "max_length": (int, 8, MAX_LENGTH, False),

@@ -191,11 +191,17 @@ class Ahead:
         return batch
 
 
+# Of a scoring batch, padding included, where nothing else is asked for. MiniLM on the CPU scores 512 reviews of 128 tokens
+# in 6.8 s with 1,024 tokens a batch, 4.4 with 8,192 and 4.1 with 32,768; the last takes 0.75 GB, as training does.
+EVAL_TOKENS = 16384
+
+
 class EvalBatches:
     """The batches of one scoring pass: every document once, longest first, so that memory peaks at once.
 
     Batches hold `batch_size` documents of `max_length` tokens, and more of shorter ones: as many as have
-    together no more tokens, padding included. Each window counts, and a document's windows stay together.
+    together no more tokens, padding included; None stands for `EVAL_TOKENS`. Each window counts, and a document's
+    windows stay together.
     """
 
     def __init__(
@@ -203,18 +209,19 @@ class EvalBatches:
         tokens: Tokens,
         labels: NDArray[np.int64],
         *,
-        batch_size: int,
+        batch_size: int | None,
         max_length: int,
         truncation: str | Windows,
     ) -> None:
         assert len(tokens) == len(labels), f"{len(tokens)} documents with {len(labels)} labels"
         self._cutter = _Cutter(tokens, labels, max_length, truncation)
+        num_tokens = EVAL_TOKENS if batch_size is None else batch_size * max_length
         order = np.argsort(-self._cutter.lengths, kind="stable")
         self._plan: list[NDArray[np.int64]] = []
         while len(order):
             width = self._cutter.width(order[:1])
             num_rows = np.cumsum(self._cutter.num_windows[order])
-            size = max(int(np.searchsorted(num_rows, batch_size * max_length // width, side="right")), 1)
+            size = max(int(np.searchsorted(num_rows, num_tokens // width, side="right")), 1)
             self._plan.append(order[:size])
             order = order[size:]
 
