@@ -1,8 +1,9 @@
 """Backbones: an encoder with its tokenizer, from a hub id, a local folder or an installed package, or made up."""
 
+import warnings
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -111,6 +112,18 @@ def freeze(backbone: Backbone, layers: bool | int) -> None:
         )
     for part in (*embeddings, *stack[:layers]):
         part.requires_grad_(False)
+
+
+def recompute_activations(backbone: Backbone) -> Backbone:
+    """Keep only each layer's input for the backward pass, which computes the layer again, dropout masks included.
+
+    Chen et al. 2016: less memory for about a third more time; the gradients are the same.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # later releases give it another name as well
+        backbone.encoder.gradient_checkpointing_enable({"use_reentrant": False})
+    reason = "backbone.gradient_checkpointing computes the library's layers again"
+    return replace(backbone, not_fast=reason, not_unpadded=reason)
 
 
 def parts_of(encoder: Any) -> tuple[list[nn.Module], list[nn.Module]]:

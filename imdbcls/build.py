@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -12,7 +12,9 @@ from hydra.utils import instantiate
 from torch import nn
 from torch.optim import Optimizer
 
-from imdbcls.backbone import Backbone, freeze, load_backbone, require_architecture
+from imdbcls import lora
+from imdbcls.backbone import Backbone, freeze, load_backbone, recompute_activations, require_architecture
+from imdbcls.compiling import compile_training
 from imdbcls.data.batches import EvalBatches, TrainBatches
 from imdbcls.data.documents import Corpus, Documents
 from imdbcls.data.splits import SPLIT_SETTINGS, make_corpus
@@ -28,6 +30,7 @@ from imdbcls.progress import Progress
 from imdbcls.report import versions
 from imdbcls.runs import NEUTRAL_KEYS, MetricsLog, RunFolder, group_hash, without
 from imdbcls.saving import Saver
+from imdbcls.scored import ScoredModel
 from imdbcls.signals import StopRequest
 from imdbcls.signatures import require_settings
 from imdbcls.tracking import RunIdentity, Tracker
@@ -36,6 +39,8 @@ from imdbcls.untrusted import tensor_shapes
 
 LR_MULTIPLES = ("head_lr", "layer_decay")  # in the optimizer's section, but the project's
 INITIALISATION = -1  # the random state of the first weights; training step n draws from state n
+ADAPTERS = -2  # and that of LoRA's
+OWN_SETTINGS = ("freeze", "lora_rank", "gradient_checkpointing")  # of the backbone section; the rest builds it
 
 
 @dataclass(frozen=True)
@@ -89,10 +94,12 @@ def construct(node: Mapping[str, Any], **arguments: Any) -> Any:
 
 def build_backbone(config: Mapping[str, Any]) -> Backbone:
     seed_everything_at(config["seed"], INITIALISATION)
-    settings = {key: value for key, value in config["backbone"].items() if key != "freeze"}
+    settings = {key: value for key, value in config["backbone"].items() if key not in OWN_SETTINGS}
+    if config["backbone"]["lora_rank"] is not None:
+        lora.require_peft()
     backbone = fitting(config, construct(settings))
     freeze(backbone, config["backbone"]["freeze"])
-    return backbone
+    return backbone if config["backbone"]["lora_rank"] is None else replace(backbone, not_fast=lora.NOT_FAST)
 
 
 def rebuild_backbone(config: Mapping[str, Any], folder: RunFolder) -> Backbone:
@@ -105,8 +112,9 @@ def rebuild_backbone(config: Mapping[str, Any], folder: RunFolder) -> Backbone:
 
 
 def fitting(config: Mapping[str, Any], backbone: Backbone) -> Backbone:
+    """The backbone as it is trained and scored; raises UserError where it cannot take so long documents."""
     require_length(config["max_length"], backbone.name, backbone.max_length)
-    return backbone
+    return recompute_activations(backbone) if config["backbone"]["gradient_checkpointing"] else backbone
 
 
 def build_model(config: Mapping[str, Any], backbone: Backbone, num_labels: int) -> Classifier:
@@ -157,17 +165,21 @@ def build_trainer(
         truncation=truncation_of(data),
     )
     model.to(hardware.device)
+    seed_everything_at(config["seed"], ADAPTERS)
+    scored = ScoredModel(model, lora_rank=config["backbone"]["lora_rank"], ema_decay=settings["ema_decay"])
+    if config["compile"]:
+        compile_training(scored.trained, backbone, hardware, config["max_length"])
     num_steps = config["epochs"] * train_batches.steps_per_epoch
     num_warmup_steps = round(config["warmup"] * num_steps)
     try:
-        optimizer = build_optimizer(config, model)
+        optimizer = build_optimizer(config, scored.trained)
         schedule = construct(config["schedule"])(optimizer, num_steps=num_steps, num_warmup_steps=num_warmup_steps)
     except (TypeError, ValueError) as error:  # a beta of 2, an option that SGD does not have
         raise UserError(f"The optimizer or its schedule refuses its settings: {error}") from error
     metrics_log = MetricsLog(folder.path / "metrics.jsonl")
     micro_batch_size = settings["micro_batch_size"]
     return Trainer(
-        model=model,
+        scored=scored,
         objective=build_objective(config, corpus, hardware),
         optimizer=optimizer,
         schedule=schedule,
@@ -176,6 +188,7 @@ def build_trainer(
         validation_batches=validation.batches,
         watched_test_batches=test.batches if settings["score_test_each_epoch"] else None,
         epochs=config["epochs"],
+        patience=settings["patience"],
         seed=config["seed"],
         micro_batch_size=config["batch_size"] if micro_batch_size is None else micro_batch_size,
         max_grad_norm=settings["max_grad_norm"],
@@ -184,7 +197,7 @@ def build_trainer(
             folder=folder.checkpoints,
             identity=identity_of(config, corpus, hardware),
             surroundings=surroundings_of(hardware),
-            model=model,
+            scored=scored,
             optimizer=optimizer,
             schedule=schedule,
             metrics_log=metrics_log,

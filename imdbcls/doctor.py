@@ -46,6 +46,7 @@ def main() -> None:
         ("bf16", bf16),
         ("matrix units", matrix_units),
         ("attention", attention),
+        ("kernels", kernels),
         ("threads", threads),
         ("allocator", lambda: allocator(allocator_took)),
         ("memory", memory),
@@ -178,6 +179,13 @@ def attention() -> str:
     if hasattr(torch.ops.aten, "_scaled_dot_product_flash_attention_for_cpu"):
         return "fused on the CPU, where attention dropout is 0 (the default); BERT and RoBERTa take imdbcls.fast"
     return f"torch {torch.__version__} has no fused kernel for the CPU: pip install 'torch>=2.8'"
+
+
+def kernels() -> str:
+    """The compiled CPU kernels; they are looked for, not built."""
+    from imdbcls.fast.kernels import status
+
+    return status()
 
 
 def threads() -> str:

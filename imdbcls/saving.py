@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
@@ -14,6 +14,7 @@ from imdbcls import checkpoint, optim
 from imdbcls.checkpoint import Checkpoint, CheckpointError
 from imdbcls.console import warn
 from imdbcls.runs import MetricsLog
+from imdbcls.scored import ScoredModel
 
 ANYTHING = object()  # in an expected form: whatever is there
 
@@ -75,8 +76,8 @@ class Saver:
         *,
         folder: Path,
         identity: Mapping[str, Any],
+        scored: ScoredModel,
         surroundings: Mapping[str, str],
-        model: nn.Module,
         optimizer: Optimizer,
         schedule: LRScheduler,
         metrics_log: MetricsLog,
@@ -85,13 +86,14 @@ class Saver:
         self.best = folder / "best"
         self.identity = dict(identity)
         self.surroundings = dict(surroundings)
-        self.model = model
+        self.model = scored.trained
+        self.scored = scored
         self.optimizer = optimizer
         self.schedule = schedule
         self.metrics_log = metrics_log
 
     def save(self, state: TrainState, window: Window) -> None:
-        """Write `last`: weights, optimizer, schedule, and where the training stands; every step's figures are read."""
+        """Write `last`: weights, their average, optimizer, schedule, where training stands; all figures are read."""
         assert not window.unread, f"{len(window.unread)} steps may have a loss that is no number"
         state.log_bytes, state.log_sha256 = self.metrics_log.sync()
         tensors, settings = optim.state_of(self.optimizer)
@@ -103,17 +105,20 @@ class Saver:
             "optimizer": settings,
             "schedule": self.schedule.state_dict(),
         }
-        checkpoint.save(self.last, {"model": self.model.state_dict(), "optimizer": tensors}, content)
+        files = {"model": self.model.state_dict(), "optimizer": tensors}
+        if average := self.scored.averaged():
+            files["average"] = average
+        checkpoint.save(self.last, files, content)
 
     def save_best(self, figures: Mapping[str, float]) -> None:
         """Write `best`: the weights, and the figures that make them the best; `epoch` is one of them."""
-        checkpoint.save(self.best, {"model": self.model.state_dict()}, figures)
+        checkpoint.save(self.best, {"model": self.scored.model.state_dict()}, figures)
         checkpoint.forget_previous(self.best)
 
     def take_best(self, state: TrainState) -> None:
-        """Give the model its best weights, at the end of the training."""
+        """Give the scored model its best weights, at the end of the training."""
         best = self._load_best(state, latest_epoch=state.best_epoch)
-        self.model.load_state_dict(best.tensors["model"])
+        self.scored.model.load_state_dict(best.tensors["model"])
         checkpoint.forget_previous(self.last)
 
     def restore(self, steps_per_epoch: int, epochs: int) -> tuple[TrainState, Window, Path] | None:
@@ -130,6 +135,7 @@ class Saver:
         self._require_form(saved)
         try:
             self.model.load_state_dict(saved.tensors["model"])
+            self.scored.load_averaged(saved.tensors.get("average", {}))
             optim.load_state(self.optimizer, saved.tensors["optimizer"], saved.state["optimizer"])
             self.schedule.load_state_dict(saved.state["schedule"])
             state = TrainState(**saved.state["train"])
@@ -173,7 +179,7 @@ class Saver:
             state.changes.append(f"after step {state.step}: {change}")
 
     def _load_best(self, state: TrainState, latest_epoch: int) -> Checkpoint:
-        best = checkpoint.newest(self.best, self.model.state_dict())
+        best = checkpoint.newest(self.best, self.scored.model.state_dict())
         if best is None or best.state.get("epoch") not in range(state.best_epoch, latest_epoch + 1):
             raise CheckpointError(
                 f"{self.best} does not hold the best weights so far, of epoch {state.best_epoch}. "

@@ -92,7 +92,7 @@ def test_a_command_is_told_all_its_mistakes_at_once() -> None:
         f"head=lstmm is not one of {HEADS}; the nearest: lstm.",
         "lrr: there is no such key; the nearest: lr.",
         "trainer=3: trainer is a section; set one of its keys: trainer.micro_batch_size, trainer.max_grad_norm, "
-        "trainer.log_every, trainer.score_test_each_epoch.",
+        "trainer.log_every, trainer.patience, trainer.ema_decay, trainer.score_test_each_epoch.",
         "data.train has no value yet: give data.train=...",
         "epochs=abc is not a whole number of at least 1.",
         "backbone.fast=yep is neither true nor false.",
