@@ -61,6 +61,7 @@ def run_in_sweep(cfg: DictConfig, overrides: str) -> None:
         if folder.finished() is None:
             prepare_process()
             from imdbcls import build, report  # noqa: F401  (all modules now: jobs run the code of the sweep's start)
+            from imdbcls.data import card  # noqa: F401
 
             build.build_corpus(config)
 
