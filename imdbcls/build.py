@@ -11,10 +11,12 @@ from hydra.utils import instantiate
 
 from imdbcls.backbone import Backbone, freeze, load_backbone, require_architecture
 from imdbcls.data.batches import EvalBatches, TrainBatches
+from imdbcls.data.cache import cache_folder
 from imdbcls.data.documents import Corpus, Documents
 from imdbcls.data.splits import SPLIT_SETTINGS, make_corpus
 from imdbcls.data.tokens import Tokens, tokenize
 from imdbcls.device import Hardware, choose_hardware, seed_everything_at
+from imdbcls.encoding import encode_once, hash_of_weights
 from imdbcls.errors import UserError
 from imdbcls.model import Classifier
 from imdbcls.optim import parameter_groups
@@ -26,6 +28,7 @@ from imdbcls.tracking import RunIdentity, Tracker
 from imdbcls.trainer import Trainer
 from imdbcls.untrusted import tensor_shapes
 
+FROZEN_SETTINGS = ("freeze", "cache", "cache_gb")  # of the backbone section; the rest builds it
 INITIALISATION = -1  # the random state of the first weights; training step n draws from state n
 
 
@@ -70,7 +73,7 @@ def construct(node: Mapping[str, Any], **arguments: Any) -> Any:
 
 def build_backbone(config: Mapping[str, Any]) -> Backbone:
     seed_everything_at(config["seed"], INITIALISATION)
-    settings = {key: value for key, value in config["backbone"].items() if key != "freeze"}
+    settings = {key: value for key, value in config["backbone"].items() if key not in FROZEN_SETTINGS}
     backbone = fitting(config, construct(settings))
     freeze(backbone, config["backbone"]["freeze"])
     return backbone
@@ -135,6 +138,23 @@ def build_trainer(
         truncation=data["truncation"],
     )
     model.to(hardware.device)
+    if config["backbone"]["freeze"] is True and config["backbone"]["cache"]:
+        splits = {
+            "train": build_scored_split(config, backbone, corpus.train).batches,
+            "validation": validation.batches,
+            "test": test.batches,
+        }
+        features = encode_once(
+            model,
+            backbone,
+            splits,
+            hardware,
+            folder=cache_folder(data["cache_dir"]) / "features",
+            cache_gb=config["backbone"]["cache_gb"],
+            on_progress=Progress(config["progress"]).of("encoding"),
+        )
+        for name, batches in (splits | {"train": train_batches}).items():
+            batches.read_from(features[name])
     num_steps = config["epochs"] * train_batches.steps_per_epoch
     num_warmup_steps = round(config["warmup"] * num_steps)
     try:
@@ -159,7 +179,7 @@ def build_trainer(
         log_every=settings["log_every"],
         saver=Saver(
             folder=folder.checkpoints,
-            identity=identity_of(config, corpus, hardware),
+            identity=identity_of(config, corpus, hardware, model),
             model=model,
             optimizer=optimizer,
             schedule=schedule,
@@ -172,9 +192,13 @@ def build_trainer(
     )
 
 
-def identity_of(config: Mapping[str, Any], corpus: Corpus, hardware: Hardware) -> dict[str, Any]:
-    """What must be the same for a checkpoint to be continued: all that decides the result but for the software."""
+def identity_of(config: Mapping[str, Any], corpus: Corpus, hardware: Hardware, model: Classifier) -> dict[str, Any]:
+    """What must be the same for a checkpoint to be continued: all that decides the result but for the software.
+
+    A frozen encoder is named by its weights, which are not saved again and again.
+    """
     return {
+        **({"frozen_encoder": hash_of_weights(model.encoder)} if model.encoder_is_frozen else {}),
         "configuration": without(config, NEUTRAL_KEYS),
         "split_hash": corpus.split_hash,
         "device": hardware.device.type,

@@ -23,7 +23,7 @@ from packaging.version import Version
 
 from imdbcls.choices import CONF, groups
 from imdbcls.console import quiet_libraries
-from imdbcls.data.tokens import default_cache_dir
+from imdbcls.data.cache import default_cache_dir
 from imdbcls.fast.process import tune_process
 
 DONE_BY_TRAINING = "imdbcls.train sets it"

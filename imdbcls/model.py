@@ -25,13 +25,19 @@ class Classifier(nn.Module):
             self.encoder.eval()
         return self
 
-    def forward(self, input_ids_BT: Tensor, mask_BT: Tensor) -> Tensor:
+    def forward(self, input_ids_BT: Tensor, mask_BT: Tensor, hidden_BTD: Tensor | None = None) -> Tensor:
         """Token ids (int64, padded on the right) and their mask (bool, True at real tokens) to float32 logits_BC.
 
-        The encoder's attention never reads padding; what it writes there is for the head to leave out.
+        The encoder's attention never reads padding; what it writes there is for the head to leave out. With
+        `hidden_BTD`, what the encoder gave for these tokens before, it is not asked again.
         """
-        hidden_BTD = self.encoder(input_ids=input_ids_BT, attention_mask=mask_BT).last_hidden_state
+        if hidden_BTD is None:
+            hidden_BTD = self.encode(input_ids_BT, mask_BT)
         return self.head(hidden_BTD, mask_BT).float()
+
+    def encode(self, input_ids_BT: Tensor, mask_BT: Tensor) -> Tensor:
+        """The encoder's last hidden states, hidden_BTD."""
+        return self.encoder(input_ids=input_ids_BT, attention_mask=mask_BT).last_hidden_state
 
 
 def count_parameters(module: nn.Module, *, trainable: bool = False) -> int:

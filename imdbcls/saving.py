@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from imdbcls import checkpoint, optim
 from imdbcls.checkpoint import Checkpoint, CheckpointError
+from imdbcls.model import Classifier
 from imdbcls.runs import MetricsLog
 
 
@@ -55,7 +56,7 @@ class Saver:
         *,
         folder: Path,
         identity: Mapping[str, Any],
-        model: nn.Module,
+        model: Classifier,
         optimizer: Optimizer,
         schedule: LRScheduler,
         metrics_log: MetricsLog,
@@ -69,7 +70,7 @@ class Saver:
         self.metrics_log = metrics_log
 
     def save(self, state: TrainState, window: Window) -> None:
-        """Write `last`: weights, optimizer, schedule, and where the training stands."""
+        """Write `last`: the weights that are trained, optimizer, schedule, and where the training stands."""
         state.log_bytes = self.metrics_log.sync()
         tensors, settings = optim.state_of(self.optimizer)
         content = {
@@ -79,7 +80,7 @@ class Saver:
             "optimizer": settings,
             "schedule": self.schedule.state_dict(),
         }
-        checkpoint.save(self.last, {"model": self.model.state_dict(), "optimizer": tensors}, content)
+        checkpoint.save(self.last, {"model": self._trained(), "optimizer": tensors}, content)
 
     def save_best(self, figures: Mapping[str, float]) -> None:
         """Write `best`: the weights, and the figures that make them the best; `epoch` is one of them."""
@@ -98,13 +99,13 @@ class Saver:
         What was logged after it is dropped from the record. Returns None where nothing was saved; raises
         CheckpointError where what was saved is damaged or another run's.
         """
-        saved = checkpoint.newest(self.last, self.model.state_dict())
+        saved = checkpoint.newest(self.last, self._trained())
         if saved is None:
             self.metrics_log.rewind(0)
             return None
         checkpoint.require_identity(saved, self.identity)
         try:
-            self.model.load_state_dict(saved.tensors["model"])
+            self.model.load_state_dict({**self.model.state_dict(), **saved.tensors["model"]})
             optim.load_state(self.optimizer, saved.tensors["optimizer"], saved.state["optimizer"])
             self.schedule.load_state_dict(saved.state["schedule"])
             state = TrainState(**saved.state["train"])
@@ -120,6 +121,13 @@ class Saver:
         checkpoint.put_back(saved, self.last)
         self.metrics_log.rewind(state.log_bytes)
         return state, window, saved.folder
+
+    def _trained(self) -> dict[str, Tensor]:
+        """All weights but those of a frozen encoder, which only `best` holds: they are the backbone's own."""
+        weights = self.model.state_dict()
+        if not self.model.encoder_is_frozen:
+            return weights
+        return {name: tensor for name, tensor in weights.items() if not name.startswith("encoder.")}
 
     def _load_best(self, state: TrainState, latest_epoch: int) -> Checkpoint:
         best = checkpoint.newest(self.best, self.model.state_dict())

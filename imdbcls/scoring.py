@@ -41,7 +41,7 @@ def score(
     for batch in batches:
         on_device = batch.to(hardware.device)
         with hardware.autocast():
-            logits.append(model(on_device.input_ids_BT, on_device.mask_BT))
+            logits.append(model(on_device.input_ids_BT, on_device.mask_BT, on_device.hidden_BTD))
         labels.append(batch.labels_B)
         rows.append(batch.rows)
         done += len(batch)

@@ -140,7 +140,7 @@ class Trainer:
             for micro_batch in batch.split(self.state.micro_batch_size):
                 on_device = micro_batch.to(self.hardware.device)
                 with self.hardware.autocast():
-                    logits_BC = self.model(on_device.input_ids_BT, on_device.mask_BT)
+                    logits_BC = self.model(on_device.input_ids_BT, on_device.mask_BT, on_device.hidden_BTD)
                 loss = self.loss(logits_BC, on_device.labels_B) / len(batch)
                 loss.backward()
                 loss_sum += loss.detach()

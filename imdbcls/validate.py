@@ -20,6 +20,7 @@ FLAGS = (
     "deterministic",
     "backbone.pretrained",
     "backbone.fast",
+    "backbone.cache",
     "data.group_by_length",
     "trainer.score_test_each_epoch",
 )
@@ -38,6 +39,7 @@ NUMBERS: dict[str, tuple[type, float, float, bool]] = {
     "seed": (int, 0, 2**63 - 1, False),
     "backbone.dropout": (float, 0.0, BELOW_ONE, True),
     "backbone.attention_dropout": (float, 0.0, BELOW_ONE, True),
+    "backbone.cache_gb": (float, math.nextafter(0.0, 1.0), MAX_FLOAT, False),
     "head.num_positions": (int, 1, MAX_LENGTH, False),
     "head.dropout": (float, 0.0, BELOW_ONE, False),
     "data.validation_fraction": (float, math.nextafter(0.0, 1.0), BELOW_ONE, False),

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from imdbcls.data.features import Features
 from imdbcls.data.tokens import Tokens
 
 # Widths are multiples of this, which matrix kernels like and which bounds the number of shapes.
@@ -27,7 +28,7 @@ class Batch:
 
     `input_ids_BT` is int64 with the tokenizer's padding id behind each document, `mask_BT` is True at real
     tokens (special ones included), `labels_B` is int64. `rows` are the documents' places in their split.
-    `num_tokens` counts the real tokens.
+    `num_tokens` counts the real tokens. `hidden_BTD` is what a frozen encoder makes of them, where that is kept.
     """
 
     input_ids_BT: Tensor
@@ -35,6 +36,7 @@ class Batch:
     labels_B: Tensor
     rows: NDArray[np.int64]
     num_tokens: int
+    hidden_BTD: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -53,6 +55,7 @@ class Batch:
             input_ids_BT=move(self.input_ids_BT),
             mask_BT=move(self.mask_BT),
             labels_B=move(self.labels_B),
+            hidden_BTD=None if self.hidden_BTD is None else move(self.hidden_BTD),
         )
 
     def split(self, num_documents: int) -> "list[Batch]":
@@ -71,6 +74,7 @@ class Batch:
                     self.labels_B[part],
                     self.rows[part],
                     int(lengths_B[part].sum()),
+                    None if self.hidden_BTD is None else self.hidden_BTD[part, :width],
                 )
             )
         return parts
@@ -120,6 +124,10 @@ class TrainBatches:
         for rows in self.plan(epoch)[start_step:]:
             yield self._cutter.cut(rows)
 
+    def read_from(self, features: Features) -> None:
+        """Give every batch its `hidden_BTD` from here on."""
+        self._cutter.features = features
+
     def plan(self, epoch: int) -> list[NDArray[np.int64]]:
         """Return the rows of every batch of an epoch."""
         rng = np.random.default_rng(np.random.SeedSequence([self.order_seed, epoch]))
@@ -165,6 +173,10 @@ class EvalBatches:
     def __len__(self) -> int:
         return len(self._plan)
 
+    def read_from(self, features: Features) -> None:
+        """Give every batch its `hidden_BTD` from here on."""
+        self._cutter.features = features
+
     def single_documents(self, num_documents: int) -> Iterator[Batch]:
         """Batches of one document each, taken evenly from the longest to the shortest."""
         order = np.concatenate(self._plan)
@@ -194,6 +206,7 @@ class _Cutter:
         if self._budget < 1:
             raise ValueError(f"max_length={max_length} leaves no room beside {tokens.num_special} special tokens")
         self.lengths = np.minimum(tokens.lengths, max_length)
+        self.features: Features | None = None
 
     def __len__(self) -> int:
         return len(self.lengths)
@@ -219,6 +232,7 @@ class _Cutter:
             torch.from_numpy(self._labels[rows]),
             rows,
             int(lengths_B.sum()),
+            None if self.features is None else self.features.cut(rows, width),
         )
 
 
