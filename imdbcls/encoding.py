@@ -29,6 +29,7 @@ from imdbcls.model import Classifier
 FORMAT = 1
 # Left free on the disk, in bytes: what a run writes besides, and what others need.
 RESERVE = 2e9
+SOURCES = (".py", ".c", ".h")  # of the fast layers: a change in them may change bits
 OnProgress = Callable[[int, int], None]
 
 
@@ -81,9 +82,12 @@ def encode(model: Classifier, batches: EvalBatches, hardware: Hardware, on_progr
     for batch in batches:
         on_device = batch.to(hardware.device)
         with torch.inference_mode(), hardware.autocast():
-            hidden_BTD = model.encode(on_device.input_ids_BT, on_device.mask_BT)
+            hidden_BTD = model.encode(on_device.input_ids_BT, on_device.mask_BT, on_device.places_N)
             hidden_ND = hidden_BTD[on_device.mask_BT].cpu()
-        yield Encoded(batch.rows, batch.mask_BT.sum(dim=1).numpy(), hidden_ND)
+        sizes = batch.mask_BT.sum(dim=1)
+        if batch.documents_W is not None:
+            sizes = torch.zeros(len(batch), dtype=torch.int64).index_add(0, batch.documents_W, sizes)
+        yield Encoded(batch.rows, sizes.numpy(), hidden_ND)
         done += len(batch)
         on_progress(done, batches.num_documents)
 
@@ -119,12 +123,16 @@ def key_of_encoder(backbone: Backbone, hardware: Hardware) -> str:
     """What decides the encoder's output beside its input."""
     config = backbone.encoder.config
     architecture = {key: value for key, value in config.to_dict().items() if key != "_name_or_path"}
-    sources = sorted(Path(imdbcls.fast.__path__[0]).glob("*.py"))
+    sources = sorted(path for path in Path(imdbcls.fast.__path__[0]).rglob("*") if path.suffix in SOURCES)
     about = {
         "format": FORMAT,
         "weights": hash_of_weights(backbone.encoder),
         "architecture": [type(backbone.encoder).__name__, architecture, config._attn_implementation],
-        "fast": backbone.not_fast or [hashlib.sha256(path.read_bytes()).hexdigest() for path in sources],
+        "fast": [
+            backbone.not_fast,
+            backbone.not_unpadded,
+            *(hashlib.sha256(path.read_bytes()).hexdigest() for path in sources),
+        ],
         "hardware": [hardware.device.type, hardware.precision],
         "versions": [torch.__version__, transformers.__version__],
     }

@@ -1,17 +1,29 @@
 """The model: a backbone's encoder and a head, from token ids to logits."""
 
+from collections.abc import Callable
 from typing import Self
 
 from torch import Tensor, nn
 
+from imdbcls.fast import unpadded
+from imdbcls.fast.masks import attention_mask
+
 
 class Classifier(nn.Module):
-    """Encoder → last hidden states → head → logits (B documents, T tokens, D hidden size, C classes)."""
+    """Encoder → last hidden states → head → logits (B documents, T tokens, D hidden size, C classes).
 
-    def __init__(self, encoder: nn.Module, head: nn.Module) -> None:
+    A document that is cut into windows comes as several rows (W windows in all): the encoder and the head see each
+    window as a document, and the document's logits are the average of its windows'.
+
+    With `unpadded` the encoder leaves the padding out of its computation, where there is a kernel for that.
+    """
+
+    def __init__(self, encoder: nn.Module, head: nn.Module, *, unpadded: bool = False) -> None:
         super().__init__()
         self.encoder = encoder
         self.head = head
+        self.unpadded = unpadded
+        self.compiled_encode: Callable[..., Tensor] | None = None  # what training takes instead of `encode`
 
     @property
     def encoder_is_frozen(self) -> bool:
@@ -25,19 +37,57 @@ class Classifier(nn.Module):
             self.encoder.eval()
         return self
 
-    def forward(self, input_ids_BT: Tensor, mask_BT: Tensor, hidden_BTD: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        input_ids_BT: Tensor,
+        mask_BT: Tensor,
+        documents_W: Tensor | None = None,
+        num_documents: int | None = None,
+        places_N: Tensor | None = None,
+        hidden_BTD: Tensor | None = None,
+    ) -> Tensor:
         """Token ids (int64, padded on the right) and their mask (bool, True at real tokens) to float32 logits_BC.
 
-        The encoder's attention never reads padding; what it writes there is for the head to leave out. With
-        `hidden_BTD`, what the encoder gave for these tokens before, it is not asked again.
+        `documents_W` is each row's document (int64, ascending from 0), None where each row is one, and `num_documents`
+        their number. `places_N` are the places of the real tokens in mask_BT, row by row. What a batch knows of these
+        (`Batch.inputs`), CUDA need not be waited for. The encoder's attention never reads padding; what it writes there
+        is for the head to leave out. With `hidden_BTD`, what it gave for these rows before, it is not asked again.
         """
         if hidden_BTD is None:
-            hidden_BTD = self.encode(input_ids_BT, mask_BT)
-        return self.head(hidden_BTD, mask_BT).float()
+            hidden_BTD = self._hidden_states(input_ids_BT, mask_BT, places_N)
+        logits_BC = self.head(hidden_BTD, mask_BT).float()
+        return logits_BC if documents_W is None else average_windows(logits_BC, mask_BT, documents_W, num_documents)
 
-    def encode(self, input_ids_BT: Tensor, mask_BT: Tensor) -> Tensor:
-        """The encoder's last hidden states, hidden_BTD."""
-        return self.encoder(input_ids=input_ids_BT, attention_mask=mask_BT).last_hidden_state
+    def _hidden_states(self, input_ids_BT: Tensor, mask_BT: Tensor, places_N: Tensor | None) -> Tensor:
+        encode = self.encode
+        # Scoring is never compiled, so that a checkpoint scores the same wherever it is read.
+        if self.compiled_encode is not None and self.training and len(input_ids_BT) > 1:
+            encode = self.compiled_encode
+        return encode(input_ids_BT, mask_BT, places_N)
+
+    def encode(self, input_ids_BT: Tensor, mask_BT: Tensor, places_N: Tensor | None) -> Tensor:
+        """The last hidden states_BTD, float32 or the autocast type."""
+        if self.unpadded and unpadded.applies(input_ids_BT.device):
+            places_N = unpadded.places_of(mask_BT) if places_N is None else places_N
+            return unpadded.encode(self.encoder, input_ids_BT, mask_BT, places_N)
+        mask = attention_mask(self.encoder, mask_BT)
+        return self.encoder(input_ids=input_ids_BT, attention_mask=mask).last_hidden_state
+
+
+def average_windows(
+    logits_WC: Tensor, mask_WT: Tensor, documents_W: Tensor, num_documents: int | None = None
+) -> Tensor:
+    """Each document's logits: the average of its windows', weighted by their tokens. Returns logits_BC, as float32.
+
+    A document of one window keeps its logits to the last bit: its weight is exactly one.
+    """
+    if num_documents is None:
+        num_documents = int(documents_W[-1]) + 1
+    lengths_W = mask_WT.sum(dim=1).float()
+    totals_B = lengths_W.new_zeros(num_documents).index_add(0, documents_W, lengths_W)
+    weights_W = lengths_W / totals_B[documents_W]
+    zeros_BC = logits_WC.new_zeros(num_documents, logits_WC.shape[1])
+    return zeros_BC.index_add(0, documents_W, weights_W.unsqueeze(1) * logits_WC)
 
 
 def count_parameters(module: nn.Module, *, trainable: bool = False) -> int:

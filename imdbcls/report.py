@@ -1,6 +1,7 @@
 """What a run says of itself: the lines at its start and end, and its `result.json`."""
 
 import platform
+import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
@@ -50,6 +51,8 @@ def announce(
     say(f"{folder.path.name}: head {config['head']['name']} on {config['backbone']['name']}, on {hardware}")
     if backbone.not_fast is not None and trainer.hardware.device.type == "cpu":
         say(f"{backbone.name}: no fast CPU layers in training: {backbone.not_fast}.")
+    if backbone.not_unpadded is not None and trainer.hardware.device.type == "cuda":
+        say(f"{backbone.name}: computed with its padding: {backbone.not_unpadded}.")
     say(f"{config['data']['name']}: {sizes} documents, {len(corpus.label_names)} classes")
     say(
         f"{trainer.num_steps:,} steps of {config['batch_size']} documents, {config['epochs']} epochs, "
@@ -96,6 +99,7 @@ def result_of(
         "hardware": hardware.describe(),
         "precision": hardware.precision,
         "versions": versions(),
+        "changes": state.changes,  # of hardware or software, while the run was interrupted
         "git_commit": git_commit(),
     }
 
@@ -131,8 +135,10 @@ def versions() -> dict[str, str]:
 
 
 def git_commit() -> str | None:
-    """The commit this package's code is of, `-dirty` where it was changed since; None where it came from a wheel."""
+    """The commit this package's code is of, `-dirty` where it was changed since; None from a wheel or without git."""
     package = Path(__file__).parent
+    if shutil.which("git") is None:
+        return None
     tracked = subprocess.run(
         ["git", "-C", str(package), "ls-files", "--error-unmatch", Path(__file__).name],
         capture_output=True,

@@ -19,7 +19,7 @@ from typing import IO, TYPE_CHECKING, Any
 from omegaconf import OmegaConf
 
 from imdbcls.errors import UserError
-from imdbcls.untrusted import read_json, read_yaml
+from imdbcls.untrusted import read_json, read_yaml, require_plain
 
 if TYPE_CHECKING:
     import numpy as np
@@ -87,9 +87,17 @@ class RunFolder:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the folder for this process; the lock of a process that has died is free. Raises UserError if held."""
-        self.path.mkdir(parents=True, exist_ok=True)
-        with (self.path / ".lock").open("a+", encoding="utf-8") as lock:
+        """Hold the folder for this process; the lock of a process that has died is free.
+
+        Raises UserError where another process holds it, or where nothing can be written.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(self.path / ".lock", os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+        except OSError as error:
+            raise UserError(f"{self.path} cannot be written to ({error.strerror}); choose another runs_dir.") from error
+        with os.fdopen(descriptor, "a+", encoding="utf-8") as lock:
+            require_plain(self.path / ".lock")
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
@@ -155,7 +163,8 @@ class MetricsLog:
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._path = path
-        self._file: IO[bytes] = path.open("ab", buffering=0)
+        self._file: IO[bytes] = path.open("ab+", buffering=0)
+        self._sha256 = hashlib.sha256()  # of what was written since the last `rewind`, and of what that left
 
     def write(self, point: Mapping[str, float]) -> None:
         """Append a line; where there is no room for it (OSError), the lines before it stay whole."""
@@ -166,18 +175,23 @@ class MetricsLog:
         except OSError:
             self._file.truncate(length)
             raise
+        self._sha256.update(line)
 
-    def sync(self) -> int:
-        """Make what was written durable; returns the file's length in bytes."""
+    def sync(self) -> tuple[int, str]:
+        """Make what was written durable; returns the file's length in bytes and its sha256."""
         os.fsync(self._file.fileno())
-        return self._file.tell()
+        return self._file.tell(), self._sha256.hexdigest()
 
-    def rewind(self, length: int) -> None:
-        """Drop what was written after the file had `length` bytes; raises UserError where it has fewer."""
-        if self._file.seek(0, os.SEEK_END) < length:
+    def rewind(self, length: int = 0, sha256: str = "") -> None:
+        """Drop what was written after `sync` returned this; raises UserError where what was before is not the same."""
+        size = self._file.seek(0, os.SEEK_END)
+        self._file.seek(0)
+        self._sha256 = hashlib.sha256(self._file.read(min(length, size)))
+        if length and (size < length or self._sha256.hexdigest() != sha256):
+            what = f"has lost lines ({size:,} of {length:,} bytes are left)" if size < length else "was altered"
             raise UserError(
-                f"{self._path} has lost lines since the checkpoint was saved: {self._file.tell():,} of {length:,} "
-                f"bytes are left. Remove {self._path.parent} to begin anew."
+                f"{self._path} {what} since the checkpoint was saved. Put it back as it was, or remove "
+                f"{self._path.parent} to begin anew."
             )
         self._file.truncate(length)
         self._file.seek(length)

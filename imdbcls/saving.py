@@ -1,32 +1,48 @@
 """What is saved of a training run, and how a run comes to stand exactly where it was saved."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-import torch
 from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from imdbcls import checkpoint, optim
 from imdbcls.checkpoint import Checkpoint, CheckpointError
+from imdbcls.console import warn
 from imdbcls.model import Classifier
 from imdbcls.runs import MetricsLog
+
+ANYTHING = object()  # in an expected form: whatever is there
+
+
+class Step(NamedTuple):
+    """What came of an optimizer step, as scalars on the device."""
+
+    number: int  # counted from 1
+    learning_rate: float
+    loss: Tensor
+    grad_norm: Tensor  # before clipping
 
 
 @dataclass
 class Window:
-    """What was seen since the last logged point. Losses are means over a step's documents, still on the device."""
+    """What was seen since the last logged point. Losses are means over a step's documents."""
 
-    losses: list[Tensor] = field(default_factory=list)
+    losses: list[float] = field(default_factory=list)
     documents: int = 0
     tokens: int = 0
     seconds: float = 0.0
     learning_rate: float = math.nan  # of the last step
     grad_norm: float = math.nan  # of the last step, before clipping
+    unread: list[Step] = field(default_factory=list)  # the latest steps, whose figures are still on the device
+
+    def read_part(self) -> dict[str, Any]:
+        """All but the unread steps, as plain values."""
+        return {name: value for name, value in vars(self).items() if name != "unread"}
 
 
 @dataclass
@@ -42,13 +58,17 @@ class TrainState:
     tokens: int = 0  # real ones, without padding
     train_seconds: float = 0.0  # spent in steps: neither scoring nor saving
     log_bytes: int = 0  # length of metrics.jsonl
+    log_sha256: str = ""  # of those bytes
     micro_batch_size: int = 0  # as asked for, or less where memory did not suffice
+    changes: list[str] = field(default_factory=list)  # of the machine or the software, where the run was continued
 
 
 class Saver:
     """Saves a run's training to `folder/last` and `folder/best`, and puts it back.
 
     `identity` is what a checkpoint must have in common with this run to be continued by it, as plain JSON values.
+    `surroundings` may differ, the number of threads for example, and are said and recorded where they do: the last bits
+    may then be others than an undisturbed run's.
     """
 
     def __init__(
@@ -56,6 +76,7 @@ class Saver:
         *,
         folder: Path,
         identity: Mapping[str, Any],
+        surroundings: Mapping[str, str],
         model: Classifier,
         optimizer: Optimizer,
         schedule: LRScheduler,
@@ -64,19 +85,22 @@ class Saver:
         self.last = folder / "last"
         self.best = folder / "best"
         self.identity = dict(identity)
+        self.surroundings = dict(surroundings)
         self.model = model
         self.optimizer = optimizer
         self.schedule = schedule
         self.metrics_log = metrics_log
 
     def save(self, state: TrainState, window: Window) -> None:
-        """Write `last`: the weights that are trained, optimizer, schedule, and where the training stands."""
-        state.log_bytes = self.metrics_log.sync()
+        """Write `last`: trained weights, optimizer, schedule, where training stands; every step's figures are read."""
+        assert not window.unread, f"{len(window.unread)} steps may have a loss that is no number"
+        state.log_bytes, state.log_sha256 = self.metrics_log.sync()
         tensors, settings = optim.state_of(self.optimizer)
         content = {
             "identity": self.identity,
+            "surroundings": self.surroundings,
             "train": asdict(state),
-            "window": {**vars(window), "losses": [loss.item() for loss in window.losses]},
+            "window": window.read_part(),
             "optimizer": settings,
             "schedule": self.schedule.state_dict(),
         }
@@ -101,26 +125,53 @@ class Saver:
         """
         saved = checkpoint.newest(self.last, self._trained())
         if saved is None:
-            self.metrics_log.rewind(0)
+            self.metrics_log.rewind()
             return None
         checkpoint.require_identity(saved, self.identity)
+        self._require_form(saved)
         try:
             self.model.load_state_dict({**self.model.state_dict(), **saved.tensors["model"]})
             optim.load_state(self.optimizer, saved.tensors["optimizer"], saved.state["optimizer"])
             self.schedule.load_state_dict(saved.state["schedule"])
             state = TrainState(**saved.state["train"])
-            losses = [torch.tensor(loss) for loss in saved.state["window"]["losses"]]
+            losses = [float(loss) for loss in saved.state["window"]["losses"]]
             window = Window(**{**saved.state["window"], "losses": losses})
             epochs_done = state.step / steps_per_epoch
             assert 0 <= state.epoch <= epochs_done <= min(state.epoch + 1, epochs), "the step"
+            assert state.log_bytes >= 0, "the length of the log"
         except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, AssertionError) as error:
             raise CheckpointError(f"{saved.folder} does not fit this run: {error}.") from error
         if state.best_epoch > 0:
             # After a kill between the two saves of an epoch's end, the best weights may be ahead of `last`.
             self._load_best(state, latest_epoch=state.epoch + 1)
         checkpoint.put_back(saved, self.last)
-        self.metrics_log.rewind(state.log_bytes)
+        self.metrics_log.rewind(state.log_bytes, state.log_sha256)
+        self._note_changes(saved, state)
         return state, window, saved.folder
+
+    def _require_form(self, saved: Checkpoint) -> None:
+        """Raise CheckpointError unless a state has just the parts that this version saves, so that none is lost."""
+        _, settings = optim.state_of(self.optimizer)
+        expected: dict[str, Any] = {
+            "identity": self.identity,
+            "surroundings": self.surroundings,
+            "train": asdict(TrainState()),
+            "window": Window().read_part(),
+            "optimizer": settings,
+            "schedule": self.schedule.state_dict(),
+        }
+        expected["optimizer"]["scalars"] = ANYTHING
+        expected["train"]["changes"] = expected["window"]["losses"] = [ANYTHING]
+        for problem in differences_in_form(saved.state, expected):
+            raise CheckpointError(f"{saved.folder / checkpoint.STATE} is not of this version of imdbcls: {problem}.")
+
+    def _note_changes(self, saved: Checkpoint, state: TrainState) -> None:
+        before = saved.state["surroundings"]
+        changes = [f"{key} {before[key]} → {now}" for key, now in self.surroundings.items() if before[key] != now]
+        if changes:
+            change = "; ".join(changes)
+            warn(f"{change}: the same bits as without the interruption are not promised; result.json records it.")
+            state.changes.append(f"after step {state.step}: {change}")
 
     def _trained(self) -> dict[str, Tensor]:
         """All weights but those of a frozen encoder, which only `best` holds: they are the backbone's own."""
@@ -137,3 +188,26 @@ class Saver:
                 f"Remove {self.best.parent.parent} to begin anew."
             )
         return best
+
+
+def differences_in_form(found: Any, expected: Any, path: str = "") -> Iterator[str]:
+    """Where a value from JSON has other keys, lengths or kinds of values than one that is known to be right."""
+    if expected is ANYTHING:
+        return
+    if isinstance(expected, Mapping) and isinstance(found, Mapping):
+        for key in sorted(expected.keys() ^ found.keys(), key=str):
+            yield f"{path}{key} is {'missing' if key in expected else 'unknown'}"
+        for key in expected.keys() & found.keys():
+            yield from differences_in_form(found[key], expected[key], f"{path}{key}.")
+    elif isinstance(expected, list | tuple) and isinstance(found, list):
+        if expected == [ANYTHING]:
+            return
+        if len(found) != len(expected):
+            yield f"{path[:-1]} has {len(found)} entries instead of {len(expected)}"
+        for index, (one, other) in enumerate(zip(found, expected, strict=False)):
+            yield from differences_in_form(one, other, f"{path}{index}.")
+    elif isinstance(expected, float):
+        if not isinstance(found, int | float) or isinstance(found, bool):
+            yield f"{path[:-1]} is no number"
+    elif type(found) is not type(expected):
+        yield f"{path[:-1]} is of another kind"

@@ -32,7 +32,8 @@ def score(
     """Class probabilities of every document, as the softmax in float64 of the model's float32 logits.
 
     The batches depend on the documents and settings alone, so scoring again gives the same numbers to the last digit.
-    `on_progress` is told the documents done and their total after each batch.
+    `on_progress` is told the documents done and their total after each batch; a GPU may be behind, for the logits stay
+    on it until the end and no batch is waited for.
     """
     was_training = model.training
     model.eval()
@@ -41,7 +42,7 @@ def score(
     for batch in batches:
         on_device = batch.to(hardware.device)
         with hardware.autocast():
-            logits.append(model(on_device.input_ids_BT, on_device.mask_BT, on_device.hidden_BTD))
+            logits.append(model(**on_device.inputs))
         labels.append(batch.labels_B)
         rows.append(batch.rows)
         done += len(batch)
@@ -66,7 +67,7 @@ def measure_latency(model: nn.Module, batches: EvalBatches, hardware: Hardware, 
             started = time.perf_counter()
             on_device = batch.to(hardware.device)
             with hardware.autocast():
-                model(on_device.input_ids_BT, on_device.mask_BT).softmax(dim=1).cpu()
+                model(**on_device.inputs).softmax(dim=1).cpu()
             elapsed = time.perf_counter() - started
         milliseconds.append(1000 * elapsed)
     return {"p50": float(np.percentile(milliseconds, 50)), "p95": float(np.percentile(milliseconds, 95))}

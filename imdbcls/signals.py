@@ -1,6 +1,7 @@
 """Being asked to stop: SIGTERM, SIGINT, SIGUSR1 or SIGUSR2 end a run at the next safe moment, with everything saved."""
 
 import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -53,9 +54,13 @@ class StopRequest:
 
 @contextmanager
 def stop_requests() -> Iterator[StopRequest]:
-    """Turn the signals into requests while the block runs; outside it they end the process as usual."""
+    """Turn the signals into requests while the block runs; outside it they end the process as usual.
+
+    In a thread other than the process's first, which Python lets set no handlers, they always do.
+    """
     request = StopRequest()
-    previous = {number: signal.signal(number, request.note) for number in SIGNALS}
+    is_first_thread = threading.current_thread() is threading.main_thread()
+    previous = {number: signal.signal(number, request.note) for number in SIGNALS} if is_first_thread else {}
     try:
         yield request
     finally:

@@ -4,6 +4,7 @@ Job processes are forked from the sweep's, which has done the imports and read t
 once. The sweep's own process computes nothing: forking a process that has started compute threads would be unsafe.
 """
 
+import contextlib
 import ctypes
 import os
 import signal
@@ -103,7 +104,8 @@ class Sweep:
     def _pass_on(self, number: int, _frame: object) -> None:
         self.stopped_by = number
         if self._child is not None:
-            os.kill(self._child, number)
+            with contextlib.suppress(ProcessLookupError):  # it has ended this moment
+                os.kill(self._child, number)
 
     def conclude(self) -> int:
         """Print the table of all jobs and return the exit code: non-zero unless every one is done."""

@@ -15,6 +15,7 @@ TARGETS = {
     "backbone": re.compile(r"imdbcls\.backbone\.\w+_backbone"),
     "head": re.compile(r"imdbcls\.heads\.\w+\.[A-Z]\w*"),
     "data.source": re.compile(r"imdbcls\.data\.(\w+)\.read_\1"),
+    "loss": re.compile(r"imdbcls\.losses\.[A-Z]\w*"),
     "optimizer": re.compile(r"(torch|imdbcls)\.optim\.[A-Z]\w*"),
     "schedule": re.compile(r"imdbcls\.optim\.[a-z]\w*|torch\.optim\.lr_scheduler\.[A-Z]\w*"),
     "tracker": re.compile(r"imdbcls\.tracking\.\w+\.\w*Tracker"),
@@ -26,6 +27,10 @@ SPECIAL: dict[str, Callable[[str, Any], bool]] = {
     "_recursive_": lambda place, value: isinstance(value, bool),
     "_args_": lambda place, value: False,
 }
+# What `class` may name in Hydra's settings for logging, which Python resolves and calls.
+LOGGING_CLASSES = re.compile(r"logging\.(StreamHandler|FileHandler|NullHandler|Formatter)")
+# Variables that `hydra.job.env_set` may set: others (LD_PRELOAD, PYTHONPATH, PATH) choose the code that programs run.
+VARIABLES = re.compile(r"(OMP|MKL|KMP|GOMP)_\w+|CUDA_VISIBLE_DEVICES|HF_HOME|IMDBCLS_CACHE|TOKENIZERS_PARALLELISM|TZ")
 # No plugins: with these named, any function of theirs could be called.
 NO_PLUGINS = {*sys.stdlib_module_names, "datasets", "hydra", "imdbcls", "joblib", "numpy", "omegaconf", "pandas"} | {
     *("pyarrow", "safetensors", "sklearn", "scipy", "tokenizers", "torch", "transformers", "wandb", "yaml")
@@ -89,10 +94,16 @@ def foreign_parts_of_hydra(node: Any, path: str = "hydra") -> Iterator[str]:
             own = isinstance(value, str) and value.startswith(("hydra._internal.", "hydra_plugins."))
             if (key == "_target_" and not own) or key == "()":  # logging calls what stands there
                 yield f"{path}.{key}={shown(value)} is refused: Hydra's parts come from hydra and hydra_plugins alone."
+            if key == "class" and not LOGGING_CLASSES.fullmatch(str(value)):
+                yield f"{path}.class={shown(value)} is refused: only logging's own, to streams and files, are let in."
+            if path == "hydra.job.env_set" and not VARIABLES.fullmatch(str(key)):
+                yield f"{path}.{key} is refused: a configuration does not set this variable; set it in the shell."
             yield from foreign_parts_of_hydra(value, f"{path}.{key}")
     elif isinstance(node, list | tuple):
         for index, value in enumerate(node):
             yield from foreign_parts_of_hydra(value, f"{path}[{index}]")
+    elif isinstance(node, str) and node.startswith("ext://") and node not in ("ext://sys.stdout", "ext://sys.stderr"):
+        yield f"{path}={shown(node)} is refused: only ext://sys.stdout and ext://sys.stderr are let in."
 
 
 def wrong_plugins(config: Mapping[str, Any]) -> Iterator[str]:

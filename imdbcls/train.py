@@ -24,6 +24,7 @@ from imdbcls.overrides import answer_command, resolve
 from imdbcls.runs import RunFolder, run_name
 from imdbcls.signals import Interrupted, StopRequest, stop_requests
 from imdbcls.sweep import Sweep
+from imdbcls.untrusted import require_no_links
 from imdbcls.validate import validate
 
 LATENCY_DOCUMENTS = 50  # timed one by one after the test split is scored
@@ -80,6 +81,7 @@ def train(config: Mapping[str, Any]) -> dict[str, Any]:
     """Run one configuration to its `result.json`: skip what is done, continue what was begun."""
     folder = run_folder(config)
     with folder.locked():
+        require_no_links(folder.path)  # it may come from elsewhere, and is written to
         result = folder.finished()
         if result is not None:
             say(
@@ -120,10 +122,11 @@ def fit_and_score(config: Mapping[str, Any], folder: RunFolder, stop: StopReques
                 }
                 for name, split in (("validation", validation), ("test", test)):
                     folder.write_predictions(name, split.documents, split.tokens.lengths, predictions[name])
+                with stop.at_once():
+                    latency = measure_latency(model, test.batches, hardware, LATENCY_DOCUMENTS)
             except Interrupted:
                 tracker.mark_interrupted()
                 raise
-            latency = measure_latency(model, test.batches, hardware, LATENCY_DOCUMENTS)
             result = report.result_of(config, folder, corpus, trainer, predictions, latency)
             folder.write_result(result)  # first: what follows may wait for a server
             mistakes = report.worst_mistakes(corpus.test, corpus.label_names, predictions["test"])

@@ -8,24 +8,29 @@ import time
 from collections.abc import Mapping
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from imdbcls.console import say, warn
-from imdbcls.data.batches import Batch, EvalBatches, TrainBatches
+from imdbcls.data.batches import Ahead, Batch, EvalBatches, TrainBatches
 from imdbcls.device import Hardware, seed_everything_at
 from imdbcls.errors import UserError
 from imdbcls.limits import is_out_of_memory
+from imdbcls.losses import Objective
 from imdbcls.metrics import metrics_of
 from imdbcls.model import Classifier
+from imdbcls.optim import learning_rate
 from imdbcls.progress import Progress
 from imdbcls.runs import MetricsLog
-from imdbcls.saving import Saver, TrainState, Window
+from imdbcls.saving import Saver, Step, TrainState, Window
 from imdbcls.scoring import Predictions, score
 from imdbcls.signals import Interrupted, StopRequest
 from imdbcls.tracking import Tracker
+
+# A GPU works behind the host, and reading a figure waits for it: at most this many steps go unread.
+MAX_UNREAD_STEPS = 100
 
 
 class NonFiniteError(UserError):
@@ -35,15 +40,19 @@ class NonFiniteError(UserError):
 class Trainer:
     """Fit a model and keep its best weights by validation accuracy.
 
-    `micro_batch_size` documents go through the model at a time and their gradients add up to those of the batch's mean
-    loss: it changes memory, time and which dropout masks are drawn. `watched_test_batches` is scored after each epoch
-    where given, for the record only. Random numbers depend on `seed` and the step alone.
+    `micro_batch_size` documents, or as many windows of them, go through the model at a time and their gradients add up
+    to those of the batch's mean loss: it changes memory, time and which dropout masks are drawn. `watched_test_batches`
+    is scored after each epoch where given, for the record only. Random numbers depend on `seed` and the step alone.
+
+    Nothing is read from a GPU in a step: losses are looked at where a point is logged, before anything is saved, and
+    every `MAX_UNREAD_STEPS` steps; on the CPU, after each step.
     """
 
     def __init__(
         self,
         *,
         model: Classifier,
+        objective: Objective,
         optimizer: Optimizer,
         schedule: LRScheduler,
         hardware: Hardware,
@@ -62,6 +71,7 @@ class Trainer:
         stop: StopRequest,
     ) -> None:
         self.model = model
+        self.objective = objective
         self.optimizer = optimizer
         self.schedule = schedule
         self.hardware = hardware
@@ -78,8 +88,8 @@ class Trainer:
         self.progress = progress
         self.stop = stop
         self.num_steps = epochs * train_batches.steps_per_epoch
+        self.max_unread_steps = 1 if hardware.device.type == "cpu" else MAX_UNREAD_STEPS
         self.parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-        self.loss = nn.CrossEntropyLoss(reduction="sum")
         self.state = TrainState(micro_batch_size=micro_batch_size)
         self.window = Window()
         self.best_validation: Predictions | None = None  # unless an earlier process made them
@@ -96,19 +106,28 @@ class Trainer:
             while self.state.epoch < self.epochs:
                 epoch_start = self.state.epoch * self.train_batches.steps_per_epoch
                 steps_done = self.state.step - epoch_start
-                for batch in self.train_batches.epoch(self.state.epoch, start_step=steps_done):
-                    started = time.perf_counter()
-                    loss, grad_norm = self.step(batch)
-                    self.count(batch, loss, grad_norm, time.perf_counter() - started)
-                    if self.state.step < epoch_start + self.train_batches.steps_per_epoch:  # its last: finish_epoch
+                batches = Ahead(self.train_batches.epoch(self.state.epoch, start_step=steps_done))
+                started = time.perf_counter()
+                for batch in batches:
+                    self.step(batch)
+                    batches.cut_next()  # a GPU still computes
+                    self.count(batch)
+                    save_is_due = time.monotonic() - last_save > self.save_every_seconds
+                    epoch_goes_on = self.state.step < epoch_start + self.train_batches.steps_per_epoch
+                    if self.point_is_due or save_is_due or not epoch_goes_on:
+                        self.read_figures()
+                    self.count_time(time.perf_counter() - started)
+                    if epoch_goes_on:  # its last point: finish_epoch
                         self.log(tracker, self.train_figures())
                     self.stop.obey()
-                    if time.monotonic() - last_save > self.save_every_seconds:
+                    if save_is_due:
                         self.saver.save(self.state, self.window)
                         last_save = time.monotonic()
+                    started = time.perf_counter()
                 self.finish_epoch(tracker)
                 last_save = time.monotonic()
         except Interrupted:
+            self.read_figures()
             self.saver.save(self.state, self.window)
             raise
         finally:
@@ -121,9 +140,10 @@ class Trainer:
         while loss_sum is None:
             self.halve_micro_batch(len(batch))
             loss_sum = self.backward(batch)
-        self.window.learning_rate = self.learning_rate
         grad_norm = clip_grad_norm_(self.parameters, self.max_grad_norm)
-        self.require_finite(loss_sum, grad_norm)
+        self.window.unread.append(Step(self.state.step + 1, self.learning_rate, loss_sum, grad_norm))
+        if len(self.window.unread) >= self.max_unread_steps:
+            self.read_figures()  # before the step is taken: on the CPU, a gradient that is no number changes no weight
         self.optimizer.step()
         self.schedule.step()
         self.optimizer.zero_grad(set_to_none=True)
@@ -140,8 +160,8 @@ class Trainer:
             for micro_batch in batch.split(self.state.micro_batch_size):
                 on_device = micro_batch.to(self.hardware.device)
                 with self.hardware.autocast():
-                    logits_BC = self.model(on_device.input_ids_BT, on_device.mask_BT, on_device.hidden_BTD)
-                loss = self.loss(logits_BC, on_device.labels_B) / len(batch)
+                    logits = [self.model(**on_device.inputs) for _ in range(self.objective.num_passes)]
+                loss = self.objective(logits, on_device.labels_B) / len(batch)
                 loss.backward()
                 loss_sum += loss.detach()
         except (RuntimeError, MemoryError) as error:
@@ -162,37 +182,53 @@ class Trainer:
             f"{self.state.micro_batch_size}; a step's gradient is still that of {num_documents} documents."
         )
 
-    def require_finite(self, loss: Tensor, grad_norm: Tensor) -> None:
-        if not (math.isfinite(loss.item()) and math.isfinite(grad_norm.item())):
-            raise NonFiniteError(
-                f"Step {self.state.step + 1} of {self.num_steps}, learning rate {self.learning_rate:.3g}: the loss is "
-                f"{loss.item():.4g} and the gradient's norm {grad_norm.item():.4g}. A lower lr, a longer warmup or "
-                "precision=fp32 may help; the best checkpoint so far is untouched."
-            )
+    def read_figures(self) -> None:
+        """Take the steps' losses and gradient norms off the device, in one copy that waits for it.
+
+        Raises NonFiniteError at the first that is no number. What is saved has been through here.
+        """
+        steps, self.window.unread = self.window.unread, []
+        if not steps:
+            return
+        figures = torch.stack([figure for step in steps for figure in (step.loss, step.grad_norm)]).tolist()
+        for step, loss, grad_norm in zip(steps, figures[::2], figures[1::2], strict=True):
+            if not (math.isfinite(loss) and math.isfinite(grad_norm)):
+                raise NonFiniteError(
+                    f"Step {step.number} of {self.num_steps}, learning rate {step.learning_rate:.3g}: the loss is "
+                    f"{loss:.4g} and the gradient's norm {grad_norm:.4g}. A lower lr, a longer warmup or "
+                    "precision=fp32 may help; the best checkpoint so far is untouched."
+                )
+            self.window.losses.append(loss)
+            self.window.learning_rate, self.window.grad_norm = step.learning_rate, grad_norm
 
     @property
     def learning_rate(self) -> float:
-        return self.optimizer.param_groups[0]["lr"]
+        return learning_rate(self.optimizer)
 
-    def count(self, batch: Batch, loss: Tensor, grad_norm: Tensor, seconds: float) -> None:
+    def count(self, batch: Batch) -> None:
         state, window = self.state, self.window
         state.step += 1
         state.documents += len(batch)
         state.tokens += batch.num_tokens
-        state.train_seconds += seconds
-        window.losses.append(loss)
         window.documents += len(batch)
         window.tokens += batch.num_tokens
-        window.seconds += seconds
-        window.grad_norm = grad_norm.item()
         self.progress.step(state.step, state.epoch + 1)
+
+    def count_time(self, seconds: float) -> None:
+        """Of a step and of cutting a batch. A GPU works behind: there, only the sum up to a point is a measurement."""
+        self.state.train_seconds += seconds
+        self.window.seconds += seconds
+
+    @property
+    def point_is_due(self) -> bool:
+        return self.state.step % self.log_every == 0
 
     def train_figures(self) -> dict[str, float]:
         """What the window saw, where a point of it is due, and a new window; else nothing."""
-        if self.state.step % self.log_every:
+        if not self.point_is_due:
             return {}
         window, self.window = self.window, Window()
-        loss = sum(loss.item() for loss in window.losses) / len(window.losses)
+        loss = sum(window.losses) / len(window.losses)
         documents_per_second = window.documents / window.seconds
         self.progress.logged(loss, documents_per_second)
         return {

@@ -13,7 +13,7 @@ CHOICES = {
     "precision": ("auto", "fp32", "bf16"),
     "device": ("auto", "cpu", "cuda", "mps"),
     "progress": ("auto", "live", "plain", "none"),
-    "data.truncation": ("head", "tail", "head_tail"),
+    "data.truncation": ("head", "tail", "head_tail", "windows"),
     "tracker.mode": ("auto", "online", "offline", "disabled"),
 }
 FLAGS = (
@@ -42,6 +42,8 @@ NUMBERS: dict[str, tuple[type, float, float, bool]] = {
     "backbone.cache_gb": (float, math.nextafter(0.0, 1.0), MAX_FLOAT, False),
     "head.num_positions": (int, 1, MAX_LENGTH, False),
     "head.dropout": (float, 0.0, BELOW_ONE, False),
+    "data.window_overlap": (float, 0.0, 0.9, False),
+    "data.max_windows": (int, 1, MAX_COUNT, False),
     "data.validation_fraction": (float, math.nextafter(0.0, 1.0), BELOW_ONE, False),
     "data.test_fraction": (float, math.nextafter(0.0, 1.0), BELOW_ONE, False),
     "data.split_seed": (int, 0, 2**63 - 1, False),
@@ -49,6 +51,11 @@ NUMBERS: dict[str, tuple[type, float, float, bool]] = {
     "data.train_limit": (int, 1, MAX_COUNT, True),
     "data.validation_limit": (int, 1, MAX_COUNT, True),
     "data.test_limit": (int, 1, MAX_COUNT, True),
+    "loss.label_smoothing": (float, 0.0, BELOW_ONE, False),
+    "loss.r_drop": (float, 0.0, MAX_FLOAT, False),
+    "loss.gamma": (float, 0.0, MAX_FLOAT, False),
+    "optimizer.head_lr": (float, math.nextafter(0.0, 1.0), MAX_FLOAT, False),
+    "optimizer.layer_decay": (float, math.nextafter(0.0, 1.0), 1.0, False),
     "trainer.micro_batch_size": (int, 1, MAX_COUNT, True),
     "trainer.max_grad_norm": (float, math.nextafter(0.0, 1.0), MAX_FLOAT, True),
     "trainer.log_every": (int, 1, MAX_COUNT, False),
@@ -67,10 +74,12 @@ def validate(config: Mapping[str, Any]) -> None:
         *wrong_numbers(config),
         *wrong_flags(config),
         *wrong_freeze(config),
+        *wrong_class_weights(config),
         *wrong_names(config),
         *wrong_plugins(config),
         *foreign_targets(config),
         *interpolations(config),
+        *exclusions(config),
     ]
     micro, batch_size = config["trainer"].get("micro_batch_size"), config.get("batch_size")
     if isinstance(micro, int) and isinstance(batch_size, int) and micro > batch_size:
@@ -102,9 +111,9 @@ def absent_sections(config: Mapping[str, Any]) -> Iterator[str]:
 def absent_knobs(config: Mapping[str, Any]) -> Iterator[str]:
     """What no group brings and every configuration has; only a file from elsewhere can lack it."""
     targets = [f"{place}._target_" for place in TARGETS]
-    # Not every head and tracker has the others.
-    common = [key for key in (*FLAGS, *CHOICES, *NUMBERS) if not key.startswith(("head.", "tracker."))]
-    for key in ("study", "runs_dir", "data.cache_dir", "backbone.freeze", *common, *targets):
+    # Not every head, loss and tracker has the others.
+    common = [key for key in (*FLAGS, *CHOICES, *NUMBERS) if not key.startswith(("head.", "loss.gamma", "tracker."))]
+    for key in ("study", "runs_dir", "data.cache_dir", "backbone.freeze", "loss.class_weights", *common, *targets):
         try:
             look_up(config, key)
         except KeyError:
@@ -154,6 +163,32 @@ def wrong_freeze(config: Mapping[str, Any]) -> Iterator[str]:
         )
 
 
+def wrong_class_weights(config: Mapping[str, Any]) -> Iterator[str]:
+    wanted = config["loss"].get("class_weights")
+    if wanted is None or wanted == "auto":
+        return
+    weights = wanted.values() if isinstance(wanted, Mapping) else wanted if isinstance(wanted, list | tuple) else []
+    if not weights or not all(is_positive(weight) for weight in weights):
+        yield (
+            f"loss.class_weights={shown(wanted)} is neither null, auto, nor one number above 0 for each class, "
+            "as [1,5] or {neg: 1, pos: 5}."
+        )
+
+
+def is_positive(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value <= MAX_FLOAT
+
+
+def exclusions(config: Mapping[str, Any]) -> Iterator[str]:
+    """Choices that make no sense together."""
+    backbone, head, loss = config["backbone"], config["head"], config["loss"]
+    dropouts = [head.get("dropout", 0)]
+    if backbone.get("freeze") is not True:  # which has no dropout
+        dropouts += [backbone.get("dropout"), backbone.get("attention_dropout")]
+    if is_positive(loss.get("r_drop")) and all(dropout == 0 for dropout in dropouts):
+        yield f"loss.r_drop={loss['r_drop']} does nothing without dropout in what is trained: two passes are the same."
+
+
 def describe(kind: type, low: float, high: float, nullable: bool) -> str:
     words = "a whole number" if kind is int else "a number"
     if low == math.nextafter(0.0, 1.0):
@@ -163,7 +198,7 @@ def describe(kind: type, low: float, high: float, nullable: bool) -> str:
     if high == BELOW_ONE:
         words += " and below 1" if low > 0 else " to below 1"
     elif high < MAX_COUNT:
-        words += f" to {high:,}"
+        words += f" and at most {high:g}" if low == math.nextafter(0.0, 1.0) else f" to {high:,}"
     return words + (" or null" if nullable else "")
 
 

@@ -174,7 +174,9 @@ def fingerprint(folder: Path) -> dict[str, Any]:
     result = json.loads((run / "result.json").read_text())
     best = json.loads((run / "checkpoints/best/state.json").read_text())
     last = json.loads((run / "checkpoints/last/state.json").read_text())
-    last["train"] = {key: value for key, value in last["train"].items() if not key.endswith(("seconds", "log_bytes"))}
+    last["train"] = {
+        key: value for key, value in last["train"].items() if not key.endswith(("seconds", "log_bytes", "sha256"))
+    }
     last["window"] = {key: value for key, value in last["window"].items() if not key.endswith("seconds")}
     return {
         "files": {

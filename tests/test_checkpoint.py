@@ -202,14 +202,26 @@ def test_a_failed_save_leaves_the_checkpoint_before_it_and_no_half(
     assert not (tmp_path / "last.new").exists()
 
 
-def test_a_log_that_has_lost_lines_is_refused(tmp_path: Path) -> None:
+def test_a_log_that_has_lost_or_altered_lines_is_refused(tmp_path: Path) -> None:
     log = runs.MetricsLog(tmp_path / "metrics.jsonl")
     log.write({"step": 1})
-    length = log.sync()
+    log.write({"step": 2})
+    mark = log.sync()
+    log.write({"step": 3})
     log.close()
-    (tmp_path / "metrics.jsonl").write_text("")
-    with pytest.raises(UserError, match="has lost lines"):
-        runs.MetricsLog(tmp_path / "metrics.jsonl").rewind(length)
+    path = tmp_path / "metrics.jsonl"
+    whole = path.read_text()
+    for changed, problem in ((whole[:5], "has lost lines"), (whole.replace("1", "7"), "was altered")):
+        path.write_text(changed)
+        with pytest.raises(UserError, match=problem):
+            runs.MetricsLog(path).rewind(*mark)
+        assert path.read_text() == changed
+    path.write_text(whole)
+    again = runs.MetricsLog(path)
+    again.rewind(*mark)
+    assert again.sync() == mark
+    again.write({"step": 3})
+    assert path.read_text() == whole
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ from imdbcls.validate import validate
 
 FILES = sorted(str(path.relative_to(ROOT / "conf").with_suffix("")) for path in (ROOT / "conf").rglob("*.yaml"))
 SLOW = ("experiment/heads", "experiment/original")  # multiruns: every job is built
-GROUPS = {"backbone", "head", "data", "optimizer", "schedule", "tracker", "experiment"}
+GROUPS = {"backbone", "head", "data", "loss", "optimizer", "schedule", "tracker", "experiment"}
 
 
 @pytest.fixture(scope="session")

@@ -41,6 +41,8 @@ def same(one: Batch, other: Batch) -> bool:
     return (
         torch.equal(one.input_ids_BT, other.input_ids_BT)
         and torch.equal(one.mask_BT, other.mask_BT)
+        and (one.documents_W is None) == (other.documents_W is None)
+        and (one.documents_W is None or torch.equal(one.documents_W, other.documents_W))
         and torch.equal(one.labels_B, other.labels_B)
         and np.array_equal(one.rows, other.rows)
         and one.num_tokens == other.num_tokens

@@ -71,6 +71,19 @@ def test_the_card_and_the_run_name_the_same_split(own_data: list[str]) -> None:
     assert data_card(config).split_hash == build_corpus(config).split_hash
 
 
+def test_windows_lose_nothing_and_are_counted(own_data: list[str]) -> None:
+    card = data_card(compose([*own_data, "max_length=40", "data.truncation=windows", "data.max_windows=2"]))
+    train = card.splits["train"]
+    assert train.num_windows is not None
+    # 38 words a window, 10 of them shared: from 39 words on two windows, from 67 on three.
+    assert train.num_windows.tolist() == [1 if length <= 40 else 2 if length <= 68 else 3 for length in train.lengths]
+    text = card_text(card)
+    assert "windows a document" in text and "read whole, in windows of up to 40 tokens" in text
+    assert "truncated" not in text and "# in windows" in " ".join(text.split())
+    (gaps,) = (line.split() for line in text.splitlines() if line.startswith("read with gaps"))
+    assert gaps[3] == f"{(train.lengths > 68).mean():.1%}" != "0.0%"
+
+
 def test_the_command_prints_it(own_data: list[str]) -> None:
     answer = command(*own_data, "max_length=40")
     assert answer.returncode == 0, answer.stderr
@@ -105,13 +118,17 @@ def test_many_classes_and_no_groups_fit_the_page(own_data: list[str], tmp_path: 
 
 def test_the_histogram_counts_every_document_once() -> None:
     lengths = np.concatenate([np.arange(1, 121), [1000]])
-    lines = histogram(lengths, 40)
+    lines = histogram(lengths, 40, "truncated")
     assert len(lines) == 13 and [line.split()[0] for line in lines[:2]] == ["1", "11"]
     assert [int(line.split()[3]) for line in lines] == [10] * 12 + [1]
     assert [line.partition("#  ")[2] for line in lines] == [""] * 4 + ["truncated"] * 9
-    assert [line.partition("#  ")[2] for line in histogram(lengths, 45)[3:6]] == ["", "partly truncated", "truncated"]
-    assert not any("truncated" in line for line in histogram(lengths, 1000)[:-1])
-    assert histogram(np.array([1, 1]), 8)[0].split()[:4] == ["1", "to", "1", "2"]
+    assert [line.partition("#  ")[2] for line in histogram(lengths, 45, "truncated")[3:6]] == [
+        "",
+        "partly truncated",
+        "truncated",
+    ]
+    assert not any("truncated" in line for line in histogram(lengths, 1000, "truncated")[:-1])
+    assert histogram(np.array([1, 1]), 8, "truncated")[0].split()[:4] == ["1", "to", "1", "2"]
 
 
 @pytest.mark.skipif(not ROBERTA.is_dir(), reason="the tokenizer ../shared/roberta-base is not here")

@@ -42,6 +42,7 @@ PLACES = (
     "backbone",
     "head",
     "data.source",
+    "loss",
     "optimizer",
     "schedule",
     "tracker",

@@ -10,6 +10,7 @@ import pytest
 from processes import EVERY_STEP, TINY, fingerprint, kill_at, points, run, run_folder, saved_step, start, wait_for
 
 NUM_STEPS = 24  # two epochs of 96 documents, 8 a step
+WINDOWS = ("data.truncation=windows", "max_length=24")
 HEADS = ("cls", "weight_avg", "lstm", "transformer", "attention", "mean", "max")
 
 
@@ -62,11 +63,11 @@ def test_every_head_continues_exactly(head: str, tmp_path: Path) -> None:
     "options",
     (
         ("schedule=onecycle", "optimizer=adam", "warmup=0.3", "trainer.micro_batch_size=5"),
-        ("optimizer=sgd", "schedule=cosine", "lr=0.1", "head=lstm", "head.bidirectional=true"),
+        ("optimizer=sgd", "schedule=cosine", "lr=0.1", "head=lstm", "head.bidirectional=true", *WINDOWS),
         ("head=weight_avg", "head.normalize=false", "backbone.fast=false", "schedule=constant", "data.train_limit=93"),
         ("trainer.score_test_each_epoch=true", "trainer.max_grad_norm=null", "backbone.attention_dropout=0.1"),
     ),
-    ids=("onecycle", "sgd", "plain weights", "watched test"),
+    ids=("onecycle", "sgd and windows", "plain weights", "watched test"),
 )
 def test_other_choices_continue_exactly(options: tuple[str, ...], tmp_path: Path) -> None:
     undisturbed, killed = places(tmp_path)

@@ -57,6 +57,8 @@ NUMBER_CASES = {
     "backbone.cache_gb": ([0.5, 25, 1e6], [0, -1, None, "25"], "a number above 0"),
     "head.num_positions": ([1, 512], [0, 2**20 + 1, None], "a whole number from 1 to 1,048,576"),
     "head.dropout": ([0, 0.9], [1, -0.5, None], "a number from 0 to below 1"),
+    "data.window_overlap": ([0, 0.5, 0.9], [-0.1, 1, 0.91, None], "a number from 0 to 0.9"),
+    "data.max_windows": ([1, 1000], [0, 2.0, None], "a whole number of at least 1"),
     "data.validation_fraction": ([0.01, 0.5], [0, 0.0, 1, 2, None], "a number above 0 and below 1"),
     "data.test_fraction": ([0.2], [0, 1, None], "a number above 0 and below 1"),
     "data.split_seed": ([0, 7], [-1, 0.5, None], "a whole number of at least 0"),
@@ -64,6 +66,11 @@ NUMBER_CASES = {
     "data.train_limit": ([None, 1, 10**9], [0, -5, 10.0], "a whole number of at least 1 or null"),
     "data.validation_limit": ([None, 1], [0], "a whole number of at least 1 or null"),
     "data.test_limit": ([None, 1], [0, True], "a whole number of at least 1 or null"),
+    "loss.label_smoothing": ([0, 0.1], [-0.1, 1, None], "a number from 0 to below 1"),
+    "loss.r_drop": ([0, 1, 5.0], [-1, None, "on"], "a number of at least 0"),
+    "loss.gamma": ([0, 2.0], [-1, None], "a number of at least 0"),
+    "optimizer.head_lr": ([1, 0.1, 10], [0, -1, None, "2"], "a number above 0"),
+    "optimizer.layer_decay": ([1, 0.9], [0, 1.01, None], "a number above 0 and at most 1"),
     "trainer.micro_batch_size": ([None, 1, 16], [0, 1.0], "a whole number of at least 1 or null"),
     "trainer.max_grad_norm": ([None, 0.1, 5], [0, -1], "a number above 0 or null"),
     "trainer.log_every": ([1, 100], [0, None, 2.5], "a whole number of at least 1"),
@@ -182,7 +189,18 @@ FORBIDDEN = (
     # What is right in one place alone is not in another.
     *("imdbcls.backbone.Backbone", "imdbcls.data.files.read_table", "imdbcls.tracking.run.say"),
 )
-PLACES = ("backbone", "head", "data.source", "optimizer", "schedule", "tracker", "data", "trainer", "checkpoint")
+PLACES = (
+    "backbone",
+    "head",
+    "data.source",
+    "loss",
+    "optimizer",
+    "schedule",
+    "tracker",
+    "data",
+    "trainer",
+    "checkpoint",
+)
 
 
 @pytest.mark.parametrize("target", FORBIDDEN, ids=str)
@@ -190,6 +208,42 @@ def test_a_foreign_target_is_refused(target: Any, sound: dict[str, Any]) -> None
     for place in PLACES:
         lines = mistakes(altered(sound, f"{place}._target_", target))
         assert any(line.startswith(f"{place}._target_=") and "is refused" in line for line in lines), place
+
+
+CLASS_WEIGHTS = (
+    "balanced",
+    "[1, 2]",
+    [],
+    {},
+    [0, 1],
+    [1, -1],
+    [1, "2"],
+    [True, 1],
+    3,
+    [float("nan"), 1],
+    {"neg": None, "pos": 1},
+)
+
+
+@pytest.mark.parametrize("wanted", CLASS_WEIGHTS, ids=str)
+def test_wrong_class_weights(wanted: Any, sound: dict[str, Any]) -> None:
+    (line,) = mistakes(altered(sound, "loss.class_weights", wanted))
+    assert line.startswith("loss.class_weights=") and "one number above 0 for each class" in line
+
+
+def test_class_weights(sound: dict[str, Any]) -> None:
+    for wanted in (None, "auto", [1, 5.5], {"neg": 1, "pos": 0.2}):
+        validate(altered(sound, "loss.class_weights", wanted))
+
+
+def test_r_drop_needs_a_dropout() -> None:
+    still = ("backbone=tiny", "data=sample", "loss.r_drop=1", "backbone.dropout=0")
+    (line,) = mistakes(composed(*still, "head=mean"))
+    assert line == "loss.r_drop=1 does nothing without dropout in what is trained: two passes are the same."
+    (line,) = mistakes(composed("loss.r_drop=1", "backbone.freeze=true", "head=mean"))
+    assert line.startswith("loss.r_drop=1 does nothing")
+    validate(composed(*still, "head=cls"))
+    validate(composed(*still, "head=mean", "backbone.attention_dropout=0.1"))
 
 
 def test_a_foreign_target_is_found_at_any_depth(sound: dict[str, Any]) -> None:
@@ -206,6 +260,7 @@ OWN_PLACES = {
     "backbone": "imdbcls.backbone.load_backbone",
     "head": "imdbcls.heads.cls.ClsHead",
     "data.source": "imdbcls.data.sample.read_sample",
+    "loss": "imdbcls.losses.Focal",
     "optimizer": "torch.optim.RMSprop",
     "schedule": "torch.optim.lr_scheduler.StepLR",
     "tracker": "imdbcls.tracking.none.NoTracker",

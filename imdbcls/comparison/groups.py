@@ -55,6 +55,12 @@ class Group:
         return None if length is None else int(length)
 
     @property
+    def in_windows(self) -> bool:
+        """Whether documents longer than `max_length` are read in windows, and not cut."""
+        data = self.runs[0].config.get("data")
+        return isinstance(data, dict) and data.get("truncation") == "windows"
+
+    @property
     def correct_SN(self) -> np.ndarray:
         return np.stack([run.predictions.predictions == run.predictions.labels for run in self.runs]).astype(np.float32)
 

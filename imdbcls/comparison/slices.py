@@ -33,11 +33,12 @@ def length_parts(tokens_N: np.ndarray) -> list[tuple[str, np.ndarray]]:
 
 
 def truncation_parts(group: Group) -> list[tuple[str, np.ndarray]]:
-    """Read whole or cut at the run's `max_length`; nothing where the length is not known."""
+    """Read at once, or cut at the run's `max_length` or into windows of it; nothing where the length is not known."""
     if group.max_length is None:
         return []
     cut_N = group.tokens_N > group.max_length
-    return [("read whole", ~cut_N), (f"cut at {group.max_length}", cut_N)]
+    how = "in windows of" if group.in_windows else "cut at"
+    return [("read whole", ~cut_N), (f"{how} {group.max_length}", cut_N)]
 
 
 def part_figures(group: Group, name: str, inside_N: np.ndarray) -> dict[str, Any]:

@@ -1,11 +1,13 @@
 """Cuts tokens into padded batches: grouped by length for training, longest first for scoring.
 
-B documents of a batch, T tokens of its padded width.
+B documents of a batch, T tokens of its padded width. Where documents are cut into windows, W of them in a batch, each
+window is a row of its own, as if it were a document: token ids and mask then have W rows.
 """
 
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,6 +16,8 @@ from torch import Tensor
 
 from imdbcls.data.features import Features
 from imdbcls.data.tokens import Tokens
+from imdbcls.data.windows import Windows, window_starts
+from imdbcls.fast.unpadded import places_of
 
 # Widths are multiples of this, which matrix kernels like and which bounds the number of shapes.
 WIDTH_MULTIPLE = 8
@@ -26,23 +30,41 @@ BATCHES_PER_BLOCK = 64
 class Batch:
     """Some documents, padded on the right to one width.
 
-    `input_ids_BT` is int64 with the tokenizer's padding id behind each document, `mask_BT` is True at real
-    tokens (special ones included), `labels_B` is int64. `rows` are the documents' places in their split.
-    `num_tokens` counts the real tokens. `hidden_BTD` is what a frozen encoder makes of them, where that is kept.
+    `input_ids_BT` is int64 with the tokenizer's padding id behind each row, `mask_BT` is True at real tokens (special
+    ones included), `labels_B` is int64. `documents_W` is None where each row is a document; else it holds, for each
+    row, its document, counted from 0 in this batch (int64, ascending). `rows` are the documents' places in their split.
+    `num_tokens` counts the real tokens, of all windows. `places_N` are their places among all places of input_ids_BT,
+    row by row, known where the batch is on another device than the CPU. `hidden_BTD` is what a frozen encoder made of
+    the rows, where that is kept.
     """
 
     input_ids_BT: Tensor
     mask_BT: Tensor
+    documents_W: Tensor | None
     labels_B: Tensor
     rows: NDArray[np.int64]
     num_tokens: int
+    places_N: Tensor | None = None
     hidden_BTD: Tensor | None = None
 
     def __len__(self) -> int:
+        """The number of documents."""
         return len(self.rows)
 
+    @property
+    def inputs(self) -> dict[str, Any]:
+        """What `Classifier.forward` takes."""
+        return {
+            "input_ids_BT": self.input_ids_BT,
+            "mask_BT": self.mask_BT,
+            "documents_W": self.documents_W,
+            "num_documents": len(self),
+            "places_N": self.places_N,
+            "hidden_BTD": self.hidden_BTD,
+        }
+
     def to(self, device: torch.device) -> "Batch":
-        """The same batch with its tensors on a device; copies from pinned memory do not block."""
+        """This batch, from the CPU, with its tensors on a device; copies to CUDA, from pinned memory, do not block."""
         if device.type == "cpu":
             return self
 
@@ -54,29 +76,42 @@ class Batch:
             self,
             input_ids_BT=move(self.input_ids_BT),
             mask_BT=move(self.mask_BT),
+            documents_W=None if self.documents_W is None else move(self.documents_W),
             labels_B=move(self.labels_B),
+            places_N=move(places_of(self.mask_BT)),
             hidden_BTD=None if self.hidden_BTD is None else move(self.hidden_BTD),
         )
 
-    def split(self, num_documents: int) -> "list[Batch]":
-        """Cut into micro-batches of `num_documents` (the last may be smaller), each trimmed to its own longest row."""
-        if len(self) <= num_documents:
+    def split(self, num_rows: int) -> "list[Batch]":
+        """Cut into micro-batches of at most `num_rows` rows, each trimmed to its own longest.
+
+        A document's windows stay together, even where they alone are more rows.
+        """
+        if len(self.mask_BT) <= num_rows:
             return [self]
+        rows_of_B = np.ones(len(self), dtype=np.int64)
+        if self.documents_W is not None:
+            rows_of_B = np.bincount(self.documents_W.numpy())
+        ends_B = np.cumsum(rows_of_B)
         lengths_B = self.mask_BT.sum(dim=1)
         parts = []
-        for start in range(0, len(self), num_documents):
-            part = slice(start, start + num_documents)
+        first, first_row = 0, 0
+        while first < len(self):
+            end = max(int(np.searchsorted(ends_B, first_row + num_rows, side="right")), first + 1)
+            documents, part = slice(first, end), slice(first_row, int(ends_B[end - 1]))
             width = min(_round_up(int(lengths_B[part].max())), self.mask_BT.shape[1])
             parts.append(
                 Batch(
                     self.input_ids_BT[part, :width],
                     self.mask_BT[part, :width],
-                    self.labels_B[part],
-                    self.rows[part],
+                    None if self.documents_W is None else self.documents_W[part] - first,
+                    self.labels_B[documents],
+                    self.rows[documents],
                     int(lengths_B[part].sum()),
-                    None if self.hidden_BTD is None else self.hidden_BTD[part, :width],
+                    hidden_BTD=None if self.hidden_BTD is None else self.hidden_BTD[part, :width],
                 )
             )
+            first, first_row = end, part.stop
         return parts
 
 
@@ -92,7 +127,7 @@ class TrainBatches:
     choice of them forms a smaller one. Without `group_by_length` the blocks stay unsorted: batches of any lengths.
 
     `batch_size` is in documents, `max_length` and widths in tokens, special ones included. `truncation` is
-    `head`, `tail` or `head_tail`: what is kept of a longer document.
+    `head`, `tail` or `head_tail`, what is kept of a longer document, or the windows that it is cut into.
     """
 
     def __init__(
@@ -104,7 +139,7 @@ class TrainBatches:
         max_length: int,
         order_seed: int,
         group_by_length: bool,
-        truncation: str,
+        truncation: str | Windows,
     ) -> None:
         assert len(tokens) == len(labels), f"{len(tokens)} documents with {len(labels)} labels"
         self._cutter = _Cutter(tokens, labels, max_length, truncation)
@@ -144,11 +179,33 @@ class TrainBatches:
         return [batches[place] for place in rng.permutation(len(batches))]
 
 
+class Ahead:
+    """The same batches in the same order, the next of which can be cut before it is asked for."""
+
+    def __init__(self, batches: Iterator[Batch]) -> None:
+        self._batches = batches
+        self._next: Batch | None = None
+
+    def cut_next(self) -> None:
+        if self._next is None:
+            self._next = next(self._batches, None)
+
+    def __iter__(self) -> Iterator[Batch]:
+        return self
+
+    def __next__(self) -> Batch:
+        self.cut_next()
+        batch, self._next = self._next, None
+        if batch is None:
+            raise StopIteration
+        return batch
+
+
 class EvalBatches:
     """The batches of one scoring pass: every document once, longest first, so that memory peaks at once.
 
     Batches hold `batch_size` documents of `max_length` tokens, and more of shorter ones: as many as have
-    together no more tokens, padding included.
+    together no more tokens, padding included. Each window counts, and a document's windows stay together.
     """
 
     def __init__(
@@ -158,7 +215,7 @@ class EvalBatches:
         *,
         batch_size: int,
         max_length: int,
-        truncation: str,
+        truncation: str | Windows,
     ) -> None:
         assert len(tokens) == len(labels), f"{len(tokens)} documents with {len(labels)} labels"
         self._cutter = _Cutter(tokens, labels, max_length, truncation)
@@ -166,7 +223,8 @@ class EvalBatches:
         self._plan: list[NDArray[np.int64]] = []
         while len(order):
             width = self._cutter.width(order[:1])
-            size = max(batch_size * max_length // width, 1)
+            num_rows = np.cumsum(self._cutter.num_windows[order])
+            size = max(int(np.searchsorted(num_rows, batch_size * max_length // width, side="right")), 1)
             self._plan.append(order[:size])
             order = order[size:]
 
@@ -178,10 +236,10 @@ class EvalBatches:
         self._cutter.features = features
 
     def single_documents(self, num_documents: int) -> Iterator[Batch]:
-        """Batches of one document each, taken evenly from the longest to the shortest."""
+        """Batches of one document each, taken evenly from the longest to the shortest, for the encoder to read."""
         order = np.concatenate(self._plan)
         for place in np.linspace(0, len(order) - 1, min(num_documents, len(order))).astype(int):
-            yield self._cutter.cut(order[place : place + 1])
+            yield replace(self._cutter.cut(order[place : place + 1]), hidden_BTD=None)
 
     @property
     def num_documents(self) -> int:
@@ -193,19 +251,26 @@ class EvalBatches:
 
 
 class _Cutter:
-    """Cuts documents to length and pads them into a batch."""
+    """Cuts documents to length, or into windows, and pads them into a batch.
 
-    def __init__(self, tokens: Tokens, labels: NDArray[np.int64], max_length: int, truncation: str) -> None:
-        if truncation not in _KEEP:
+    `lengths` are the tokens of each document's rows, special ones included, and `num_windows` how many rows it has.
+    """
+
+    def __init__(self, tokens: Tokens, labels: NDArray[np.int64], max_length: int, truncation: str | Windows) -> None:
+        if isinstance(truncation, str) and truncation not in _KEEP:
             raise ValueError(f"truncation={truncation!r} is none of {', '.join(_KEEP)}")
         self._tokens = tokens
         self._labels = labels
-        self._keep = _KEEP[truncation]
+        self._keep = _keep_head if isinstance(truncation, Windows) else _KEEP[truncation]
         self._max_length = max_length
         self._budget = max_length - tokens.num_special
         if self._budget < 1:
             raise ValueError(f"max_length={max_length} leaves no room beside {tokens.num_special} special tokens")
         self.lengths = np.minimum(tokens.lengths, max_length)
+        self.num_windows = np.ones_like(self.lengths)
+        if isinstance(truncation, Windows):
+            self.num_windows, sizes = truncation.plan(tokens.lengths - tokens.num_special, self._budget)
+            self.lengths = sizes + tokens.num_special
         self.features: Features | None = None
 
     def __len__(self) -> int:
@@ -215,25 +280,34 @@ class _Cutter:
         return min(_round_up(int(self.lengths[rows].max())), self._max_length)
 
     def cut(self, rows: NDArray[np.int64]) -> Batch:
-        lengths_B = self.lengths[rows]
+        num_windows_B = self.num_windows[rows]
+        documents_W = np.repeat(np.arange(len(rows)), num_windows_B)
+        lengths_W = self.lengths[rows][documents_W]
         width = self.width(rows)
-        input_ids_BT = np.full((len(rows), width), self._tokens.pad_id, dtype=np.int64)
-        for place, row in enumerate(rows):
-            ids = self._tokens.ids[self._tokens.offsets[row] : self._tokens.offsets[row + 1]]
-            if len(ids) > self._budget:
-                ids = self._keep(ids, self._budget)
-            start, end = len(self._tokens.prefix), int(lengths_B[place]) - len(self._tokens.suffix)
-            input_ids_BT[place, :start] = self._tokens.prefix
-            input_ids_BT[place, start:end] = ids
-            input_ids_BT[place, end : lengths_B[place]] = self._tokens.suffix
+        input_ids_WT = np.full((len(documents_W), width), self._tokens.pad_id, dtype=np.int64)
+        pieces = (ids for row in rows for ids in self._pieces(row))
+        for place, ids in enumerate(pieces):
+            start, end = len(self._tokens.prefix), int(lengths_W[place]) - len(self._tokens.suffix)
+            input_ids_WT[place, :start] = self._tokens.prefix
+            input_ids_WT[place, start:end] = ids
+            input_ids_WT[place, end : lengths_W[place]] = self._tokens.suffix
         return Batch(
-            torch.from_numpy(input_ids_BT),
-            torch.from_numpy(np.arange(width) < lengths_B[:, None]),
+            torch.from_numpy(input_ids_WT),
+            torch.from_numpy(np.arange(width) < lengths_W[:, None]),
+            None if len(documents_W) == len(rows) else torch.from_numpy(documents_W),
             torch.from_numpy(self._labels[rows]),
             rows,
-            int(lengths_B.sum()),
-            None if self.features is None else self.features.cut(rows, width),
+            int(lengths_W.sum()),
+            hidden_BTD=None if self.features is None else self.features.cut(rows, lengths_W, width),
         )
+
+    def _pieces(self, row: int) -> list[NDArray[np.integer]]:
+        """The token ids of a document's rows, without special tokens."""
+        ids = self._tokens.ids[self._tokens.offsets[row] : self._tokens.offsets[row + 1]]
+        if self.num_windows[row] > 1:
+            size = int(self.lengths[row]) - self._tokens.num_special
+            return [ids[start : start + size] for start in window_starts(len(ids), self.num_windows[row], size)]
+        return [self._keep(ids, self._budget) if len(ids) > self._budget else ids]
 
 
 def _keep_head(ids: NDArray[np.integer], budget: int) -> NDArray[np.integer]:

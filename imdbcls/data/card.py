@@ -13,6 +13,7 @@ from imdbcls import build
 from imdbcls.data.documents import Corpus, Documents
 from imdbcls.data.splits import text_keys
 from imdbcls.data.tokens import tokenize
+from imdbcls.data.windows import Windows
 
 NUM_BINS = 12  # of the histogram of lengths
 BAR = 40  # characters of its longest bar
@@ -22,10 +23,14 @@ SPLITS = ("train", "validation", "test")
 
 @dataclass(frozen=True)
 class SplitCard:
-    """One split: `lengths` are tokens of each document before truncation, special ones included, shape (documents,)."""
+    """One split: `lengths` are tokens of each document before truncation, special ones included, shape (documents,).
+
+    `num_windows` are the windows that each needs to be read whole, or None where long documents are cut.
+    """
 
     class_counts: tuple[int, ...]
     lengths: NDArray[np.int64]
+    num_windows: NDArray[np.int64] | None
     num_groups: int | None  # films, authors, …; None where the data has none
     num_repeated: int  # documents whose text occurs earlier in the same split
     num_in_train: int  # documents whose text occurs in train; those of train itself count as none
@@ -35,7 +40,7 @@ class SplitCard:
         return len(self.lengths)
 
     def share_over(self, max_length: int) -> float:
-        """The fraction of documents that `max_length` tokens truncate."""
+        """The fraction of documents of more than `max_length` tokens."""
         return float((self.lengths > max_length).mean())
 
 
@@ -47,6 +52,7 @@ class DataCard:
     backbone: str
     max_length: int
     truncation: str
+    max_windows: int  # of a document, where it is read in windows
     label_names: tuple[str, ...]
     splits: Mapping[str, SplitCard]
     split_hash: str
@@ -60,17 +66,24 @@ def data_card(config: Mapping[str, Any]) -> DataCard:
     """
     corpus = build.build_corpus(config)
     tokenizer = tokenizer_of(config)
+    truncation = build.truncation_of(config["data"])
     train_keys = set(text_keys(corpus.train.texts))
     splits = {}
     for name in SPLITS:
         documents: Documents = getattr(corpus, name)
-        lengths = tokenize(documents, tokenizer, cache_dir=config["data"]["cache_dir"]).lengths
-        splits[name] = split_card(documents, lengths, corpus, set() if name == "train" else train_keys)
+        tokens = tokenize(documents, tokenizer, cache_dir=config["data"]["cache_dir"])
+        num_windows = None
+        if isinstance(truncation, Windows):
+            budget = config["max_length"] - tokens.num_special
+            num_windows = truncation.needed(tokens.lengths - tokens.num_special, budget)
+        seen = set() if name == "train" else train_keys
+        splits[name] = split_card(documents, tokens.lengths, num_windows, corpus, seen)
     return DataCard(
         name=config["data"]["name"],
         backbone=config["backbone"]["name"],
         max_length=config["max_length"],
         truncation=config["data"]["truncation"],
+        max_windows=config["data"]["max_windows"],
         label_names=corpus.label_names,
         splits=splits,
         split_hash=corpus.split_hash,
@@ -84,11 +97,18 @@ def tokenizer_of(config: Mapping[str, Any]) -> Any:
         return build.build_backbone({**config, "backbone": {**config["backbone"], "pretrained": False}}).tokenizer
 
 
-def split_card(documents: Documents, lengths: NDArray[np.int64], corpus: Corpus, train_keys: set[str]) -> SplitCard:
+def split_card(
+    documents: Documents,
+    lengths: NDArray[np.int64],
+    num_windows: NDArray[np.int64] | None,
+    corpus: Corpus,
+    train_keys: set[str],
+) -> SplitCard:
     keys = text_keys(documents.texts)
     return SplitCard(
         class_counts=tuple(np.bincount(documents.labels, minlength=len(corpus.label_names)).tolist()),
         lengths=lengths,
+        num_windows=num_windows,
         num_groups=None if documents.groups is None else len(set(documents.groups)),
         num_repeated=len(keys) - len(set(keys)),
         num_in_train=sum(key in train_keys for key in keys),
@@ -106,9 +126,13 @@ def card_text(card: DataCard) -> str:
             *table_of(lengths(card)),
             "",
             f"Lengths in tokens of all {sum(split.num_documents for split in card.splits.values()):,} documents:",
-            *histogram(np.concatenate([split.lengths for split in card.splits.values()]), card.max_length),
+            *histogram(
+                np.concatenate([split.lengths for split in card.splits.values()]),
+                card.max_length,
+                "in windows" if card.truncation == "windows" else "truncated",
+            ),
             "",
-            f"Longer documents lose what is beyond {card.max_length} tokens (data.truncation={card.truncation}).",
+            what_is_lost(card),
             *card.notes,
             f"Split hash {card.split_hash}: runs with the same one trained and were scored on the same documents.",
         ]
@@ -138,8 +162,26 @@ def lengths(card: DataCard) -> list[list[str]]:
     rows = [["mean", *(f"{part.mean():,.0f}" for part in parts)]]
     for name, percentile in (("median", 50), ("95th percentile", 95), ("longest", 100)):
         rows.append([name, *(f"{np.percentile(part, percentile):,.0f}" for part in parts)])
-    rows.append(["truncated", *(f"{split.share_over(card.max_length):.1%}" for split in card.splits.values())])
+    over = [f"{split.share_over(card.max_length):.1%}" for split in card.splits.values()]
+    needed = [split.num_windows for split in card.splits.values() if split.num_windows is not None]
+    if not needed:
+        rows.append(["truncated", *over])
+    else:
+        read = [np.minimum(part, card.max_windows) for part in needed]
+        rows.append(["in windows", *over])
+        rows.append(["windows a document", *(f"{part.mean():.2f}" for part in read)])
+        rows.append(["most windows", *(f"{part.max():,}" for part in read)])
+        rows.append(["read with gaps", *(f"{(part > card.max_windows).mean():.1%}" for part in needed)])
     return [["tokens", *card.splits], *rows]
+
+
+def what_is_lost(card: DataCard) -> str:
+    if card.truncation != "windows":
+        return f"Longer documents lose what is beyond {card.max_length} tokens (data.truncation={card.truncation})."
+    return (
+        f"Longer documents are read whole, in windows of up to {card.max_length} tokens (data.truncation=windows), but "
+        f"for those of more than {card.max_windows} windows (data.max_windows)."
+    )
 
 
 def table_of(rows: Sequence[Sequence[str]]) -> list[str]:
@@ -152,8 +194,8 @@ def table_of(rows: Sequence[Sequence[str]]) -> list[str]:
     ]
 
 
-def histogram(lengths: NDArray[np.int64], max_length: int) -> list[str]:
-    """Equal bins up to the 99th percentile, the last one open; a bin that `max_length` truncates is marked."""
+def histogram(lengths: NDArray[np.int64], max_length: int, fate: str) -> list[str]:
+    """Equal bins up to the 99th percentile, the last one open; those over `max_length` are marked by their `fate`."""
     step = max(math.ceil(float(np.percentile(lengths, 99)) / NUM_BINS), 1)
     counts = np.bincount(np.minimum((lengths - 1) // step, NUM_BINS), minlength=NUM_BINS + 1)
     width = len(f"{NUM_BINS * step:,}")
@@ -163,7 +205,7 @@ def histogram(lengths: NDArray[np.int64], max_length: int) -> list[str]:
         last = place == NUM_BINS
         bounds = f"{low:>{width},} and more" if last else f"{low:>{width},} to {high:>{width},}"
         bar = "#" * math.ceil(count / counts.max() * BAR)
-        over = "truncated" if low > max_length else "partly truncated" if last or high > max_length else ""
+        over = fate if low > max_length else f"partly {fate}" if last or high > max_length else ""
         mark = f"  {over}" if count and over else ""
         lines.append(f"  {bounds:<{2 * width + 9}} {count:>7,}  {bar}{mark}")
     return lines

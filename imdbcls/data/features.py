@@ -28,31 +28,41 @@ _DTYPES: dict[str, tuple[torch.dtype, type[np.generic]]] = {
 
 @dataclass(frozen=True)
 class Encoded:
-    """Some documents as the encoder gives them: their rows in the split, lengths in tokens, and vectors end to end."""
+    """Some documents as the encoder gives them: their rows in the split, sizes in tokens, and vectors end to end.
+
+    Where a document is read in several windows, they count and follow each other.
+    """
 
     rows: NDArray[np.int64]
-    lengths: NDArray[np.int64]
-    hidden_ND: Tensor  # on the CPU, N the sum of the lengths
+    sizes: NDArray[np.int64]
+    hidden_ND: Tensor  # on the CPU, N the sum of the sizes
 
 
 @dataclass(frozen=True)
 class Features:
-    """One split's vectors: those of document i are `vectors_ND[starts[i]:starts[i] + lengths[i]]`."""
+    """One split's vectors: those of document i are `vectors_ND[starts[i]:starts[i] + sizes[i]]`."""
 
     vectors_ND: NDArray[Any]
     starts: NDArray[np.int64]
-    lengths: NDArray[np.int64]
+    sizes: NDArray[np.int64]
     dtype: torch.dtype
 
     def __len__(self) -> int:
         return len(self.starts)
 
-    def cut(self, rows: NDArray[np.int64], width: int) -> Tensor:
-        """hidden_BTD of some documents, in the dtype that the encoder gave; zero at padding."""
-        hidden_BTD = np.zeros((len(rows), width, self.vectors_ND.shape[1]), dtype=self.vectors_ND.dtype)
-        for place, row in enumerate(rows):
-            start, length = self.starts[row], self.lengths[row]
-            hidden_BTD[place, :length] = self.vectors_ND[start : start + length]
+    def cut(self, rows: NDArray[np.int64], lengths_B: NDArray[np.int64], width: int) -> Tensor:
+        """hidden_BTD of some documents in the encoder's dtype, zero at padding.
+
+        `lengths_B` are the tokens of each row of the batch: one row of each document, or one of each of its windows.
+        """
+        hidden_BTD = np.zeros((len(lengths_B), width, self.vectors_ND.shape[1]), dtype=self.vectors_ND.dtype)
+        place = 0
+        for row in rows:
+            start, end = self.starts[row], self.starts[row] + self.sizes[row]
+            while start < end:
+                length = lengths_B[place]
+                hidden_BTD[place, :length] = self.vectors_ND[start : start + length]
+                start, place = start + length, place + 1
         return torch.from_numpy(hidden_BTD).view(self.dtype)
 
 
@@ -66,9 +76,9 @@ def write_features(entry: Path, num_documents: int, encoded: Iterable[Encoded]) 
     with building(entry) as folder:
         with open(folder / VECTORS, "wb") as file:
             for part in encoded:
-                ends = num_tokens + np.cumsum(part.lengths)
-                index[0, part.rows], index[1, part.rows] = ends - part.lengths, part.lengths
-                num_tokens += int(part.lengths.sum())
+                ends = num_tokens + np.cumsum(part.sizes)
+                index[0, part.rows], index[1, part.rows] = ends - part.sizes, part.sizes
+                num_tokens += int(part.sizes.sum())
                 raw = part.hidden_ND.contiguous().view(torch.uint8).numpy().data
                 digest.update(raw)
                 file.write(raw)

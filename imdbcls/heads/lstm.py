@@ -23,12 +23,21 @@ class LSTMHead(nn.Module):
 
     def forward(self, hidden_BTD: Tensor, mask_BT: Tensor) -> Tensor:
         hidden_BTD = self.dropout(hidden_BTD)
-        final_BD = last_real_token(self.forward_lstm(hidden_BTD)[0], mask_BT)
+        final_BD = last_real_token(outputs_of(self.forward_lstm, hidden_BTD), mask_BT)
         if self.backward_lstm is not None:
             reversed_BTD = reverse_within_length(hidden_BTD, mask_BT)
-            backward_BD = last_real_token(self.backward_lstm(reversed_BTD)[0], mask_BT)
+            backward_BD = last_real_token(outputs_of(self.backward_lstm, reversed_BTD), mask_BT)
             final_BD = torch.cat([final_BD, backward_BD], dim=1)
         return self.output(self.dropout(final_BD.tanh()))
+
+
+def outputs_of(lstm: nn.LSTM, hidden_BTD: Tensor) -> Tensor:
+    """The LSTM's outputs_BTD. Not under CUDA's autocast: whatever type that is set to, it runs LSTMs in float16, whose
+    small gradients vanish unless the loss is scaled up."""
+    if hidden_BTD.device.type != "cuda":
+        return lstm(hidden_BTD)[0]
+    with torch.autocast("cuda", enabled=False):
+        return lstm(hidden_BTD.float())[0]
 
 
 def reverse_within_length(hidden_BTD: Tensor, mask_BT: Tensor) -> Tensor:
