@@ -20,7 +20,7 @@ import imdbcls.fast
 from imdbcls.backbone import Backbone
 from imdbcls.console import say
 from imdbcls.data.batches import EvalBatches
-from imdbcls.data.features import Encoded, Features, load_features, write_features
+from imdbcls.data.features import VECTORS, Encoded, Features, load_features, write_features
 from imdbcls.device import Hardware
 from imdbcls.errors import UserError
 from imdbcls.model import Classifier
@@ -99,24 +99,32 @@ def need_of(splits: list[EvalBatches], example: Encoded) -> int:
 
 
 def require_room(folder: Path, need: int, cache_gb: float) -> None:
-    held = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
-    free = shutil.disk_usage(folder).free - RESERVE
+    held, spare = held_in(folder), shutil.disk_usage(folder).free - RESERVE
     without = "backbone.cache=false trains without the cache, more slowly, to the same result but for rounding"
     if held + need > cache_gb * 1e9:
         raise UserError(
-            f"The frozen encoder's output needs {gigabytes(need)}; {folder} holds {gigabytes(held)} and may hold "
+            f"The frozen encoder's output needs {shown(need)}; {folder} holds {shown(held)} and may hold "
             f"backbone.cache_gb={cache_gb:g} in all: raise that, or remove the folder; {without}."
         )
-    if need > free:
+    if need > spare:
         raise UserError(
-            f"The frozen encoder's output needs {gigabytes(need)}, and the disk of {folder} has {gigabytes(free)} to "
-            f"spare ({gigabytes(RESERVE)} are left free): make room, or set data.cache_dir or IMDBCLS_CACHE to another "
+            f"The frozen encoder's output needs {shown(need)}, and the disk of {folder} has {shown(max(spare, 0))} to "
+            f"spare ({shown(RESERVE)} are left free): make room, or set data.cache_dir or IMDBCLS_CACHE to another "
             f"disk; {without}."
         )
 
 
-def gigabytes(num_bytes: float) -> str:
-    return f"{max(num_bytes, 0) / 1e9:.2f} GB" if num_bytes < 99.5e9 else f"{num_bytes / 1e9:,.0f} GB"
+def held_in(folder: Path) -> int:
+    """The bytes that all entries take, those that are being built among them."""
+    held = 0
+    for path in folder.rglob(VECTORS):
+        with contextlib.suppress(FileNotFoundError):  # removed at this moment
+            held += path.stat().st_size
+    return held
+
+
+def shown(num_bytes: float) -> str:
+    return f"{num_bytes / 1e9:.2f} GB" if num_bytes >= 1e8 else f"{num_bytes / 1e6:.2f} MB"
 
 
 def key_of_encoder(backbone: Backbone, hardware: Hardware) -> str:
