@@ -1,7 +1,7 @@
 """The same from Python as from the command line; `imdbcls` itself offers what is public here."""
 
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -37,6 +37,9 @@ class Config:
         """The value at a dotted key, `config["head.dropout"]`; raises KeyError where there is none."""
         return look_up(self.values, key)
 
+    def __repr__(self) -> str:
+        return f"Config({str(self.folder)!r}: .values has all its keys)"
+
     @property
     def folder(self) -> Path:
         """Where `imdbcls.run` puts this run: `runs/<study>/<name>`, the same for the same choices."""
@@ -52,6 +55,9 @@ class Predictions:
     label_names: tuple[str, ...]  # the classes, in the order of the columns
     tokens: "NDArray[np.int64]"  # (N,), of each document before truncation, special ones included
     labels: "NDArray[np.int64] | None"  # (N,), the true class indices; None where they are not known
+
+    def __repr__(self) -> str:
+        return f"Predictions({len(self.ids):,} documents, classes {', '.join(self.label_names)})"
 
     @property
     def predicted(self) -> "NDArray[np.int64]":
@@ -74,6 +80,9 @@ class FinishedRun:
     folder: Path
     config: Config
     result: Mapping[str, Any]
+
+    def __repr__(self) -> str:
+        return f"FinishedRun({str(self.folder)!r}, test accuracy {self.result['test/accuracy']:.2%})"
 
     @property
     def label_names(self) -> tuple[str, ...]:
@@ -99,11 +108,11 @@ class FinishedRun:
             labels=np.array(columns["label"], dtype=np.int64),
         )
 
-    def predict(self, texts: Sequence[str]) -> Predictions:
-        """Classify texts by the run's best weights; their ids are `0`, `1`, …
+    def predict(self, texts: Iterable[str]) -> Predictions:
+        """Classify texts (a list, a column of a data frame, …) by the run's best weights; their ids are `0`, `1`, …
 
         The model is rebuilt from the run folder at the first call and kept. A text's probabilities depend on its own
-        words alone, but for the rounding of its batch. Raises UserError for anything but a list of texts.
+        words alone, but for the rounding of its batch. Raises UserError for anything but texts.
         """
         import numpy as np
 
@@ -111,7 +120,9 @@ class FinishedRun:
         from imdbcls.data.documents import Documents
         from imdbcls.scoring import score
 
-        if isinstance(texts, str) or not all(isinstance(text, str) and text.strip() for text in texts) or not texts:
+        single = isinstance(texts, str)
+        texts = list(texts)
+        if single or not texts or not all(isinstance(text, str) and text.strip() for text in texts):
             raise UserError('predict takes a list of texts, none of them empty: predict(["A quiet, patient film."]).')
         backbone, model = self._model
         hardware = build.build_hardware(self.config.values)
@@ -161,5 +172,7 @@ def load_run(folder: str | Path, *, plugins: Sequence[str] = (), device: str | N
     """
     path = Path(folder)
     require_no_links(path)
+    if not (path / "config.yaml").is_file():
+        raise UserError(f"{path} is no run's folder, runs/<study>/<name>: it has no config.yaml.")
     values, result = open_finished(RunFolder(path), device, plugins)
     return FinishedRun(path, Config(values), result)

@@ -2,16 +2,19 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
 import torch
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
+from torch import nn
 from torch.optim import Optimizer
 
-from imdbcls.backbone import Backbone, freeze, load_backbone, require_architecture
+from imdbcls import lora
+from imdbcls.backbone import Backbone, freeze, load_backbone, recompute_activations, require_architecture
+from imdbcls.compiling import compile_training
 from imdbcls.data.batches import EvalBatches, TrainBatches
 from imdbcls.data.cache import cache_folder
 from imdbcls.data.documents import Corpus, Documents
@@ -24,17 +27,28 @@ from imdbcls.errors import UserError
 from imdbcls.losses import Objective, weights_of_classes
 from imdbcls.model import Classifier
 from imdbcls.optim import parameter_groups
+from imdbcls.places import require_length
 from imdbcls.progress import Progress
 from imdbcls.report import versions
 from imdbcls.runs import NEUTRAL_KEYS, MetricsLog, RunFolder, group_hash, without
 from imdbcls.saving import Saver
+from imdbcls.scored import ScoredModel
 from imdbcls.signals import StopRequest
+from imdbcls.signatures import require_settings
 from imdbcls.tracking import RunIdentity, Tracker
 from imdbcls.trainer import Trainer
 from imdbcls.untrusted import tensor_shapes
 
-FROZEN_SETTINGS = ("freeze", "cache", "cache_gb")  # of the backbone section; the rest builds it
+LR_MULTIPLES = ("head_lr", "layer_decay")  # in the optimizer's section, but the project's
 INITIALISATION = -1  # the random state of the first weights; training step n draws from state n
+ADAPTERS = -2  # and that of LoRA's
+OWN_SETTINGS = (
+    "freeze",
+    "cache",
+    "cache_gb",
+    "lora_rank",
+    "gradient_checkpointing",
+)  # of the backbone section; the rest builds it
 
 
 @dataclass(frozen=True)
@@ -44,6 +58,16 @@ class ScoredSplit:
     documents: Documents
     tokens: Tokens
     batches: EvalBatches
+
+
+def require_buildable(config: Mapping[str, Any]) -> None:
+    """Refuse (UserError), before anything is loaded, settings that would be refused where they are used."""
+    require_settings(config)
+    settings = {key: value for key, value in config["optimizer"].items() if key not in LR_MULTIPLES}
+    try:
+        construct(settings)([nn.Parameter(torch.zeros(1))])
+    except (TypeError, ValueError) as error:  # a beta of 2, a negative weight decay
+        raise UserError(f"{settings['_target_']} refuses its settings (optimizer.*): {error}.") from error
 
 
 def build_hardware(config: Mapping[str, Any]) -> Hardware:
@@ -78,10 +102,12 @@ def construct(node: Mapping[str, Any], **arguments: Any) -> Any:
 
 def build_backbone(config: Mapping[str, Any]) -> Backbone:
     seed_everything_at(config["seed"], INITIALISATION)
-    settings = {key: value for key, value in config["backbone"].items() if key not in FROZEN_SETTINGS}
+    settings = {key: value for key, value in config["backbone"].items() if key not in OWN_SETTINGS}
+    if config["backbone"]["lora_rank"] is not None:
+        lora.require_peft()
     backbone = fitting(config, construct(settings))
     freeze(backbone, config["backbone"]["freeze"])
-    return backbone
+    return backbone if config["backbone"]["lora_rank"] is None else replace(backbone, not_fast=lora.NOT_FAST)
 
 
 def rebuild_backbone(config: Mapping[str, Any], folder: RunFolder) -> Backbone:
@@ -94,12 +120,9 @@ def rebuild_backbone(config: Mapping[str, Any], folder: RunFolder) -> Backbone:
 
 
 def fitting(config: Mapping[str, Any], backbone: Backbone) -> Backbone:
-    if config["max_length"] > backbone.max_length:
-        raise UserError(
-            f"max_length={config['max_length']} is more than backbone={backbone.name} takes: "
-            f"at most {backbone.max_length} tokens."
-        )
-    return backbone
+    """The backbone as it is trained and scored; raises UserError where it cannot take so long documents."""
+    require_length(config["max_length"], backbone.name, backbone.max_length)
+    return recompute_activations(backbone) if config["backbone"]["gradient_checkpointing"] else backbone
 
 
 def build_model(config: Mapping[str, Any], backbone: Backbone, num_labels: int) -> Classifier:
@@ -167,17 +190,21 @@ def build_trainer(
         )
         for name, batches in (splits | {"train": train_batches}).items():
             batches.read_from(features[name])
+    seed_everything_at(config["seed"], ADAPTERS)
+    scored = ScoredModel(model, lora_rank=config["backbone"]["lora_rank"], ema_decay=settings["ema_decay"])
+    if config["compile"]:
+        compile_training(scored.trained, backbone, hardware, config["max_length"])
     num_steps = config["epochs"] * train_batches.steps_per_epoch
     num_warmup_steps = round(config["warmup"] * num_steps)
     try:
-        optimizer = build_optimizer(config, model)
+        optimizer = build_optimizer(config, scored.trained)
         schedule = construct(config["schedule"])(optimizer, num_steps=num_steps, num_warmup_steps=num_warmup_steps)
     except (TypeError, ValueError) as error:  # a beta of 2, an option that SGD does not have
         raise UserError(f"The optimizer or its schedule refuses its settings: {error}") from error
     metrics_log = MetricsLog(folder.path / "metrics.jsonl")
     micro_batch_size = settings["micro_batch_size"]
     return Trainer(
-        model=model,
+        scored=scored,
         objective=build_objective(config, corpus, hardware),
         optimizer=optimizer,
         schedule=schedule,
@@ -186,6 +213,7 @@ def build_trainer(
         validation_batches=validation.batches,
         watched_test_batches=test.batches if settings["score_test_each_epoch"] else None,
         epochs=config["epochs"],
+        patience=settings["patience"],
         seed=config["seed"],
         micro_batch_size=config["batch_size"] if micro_batch_size is None else micro_batch_size,
         max_grad_norm=settings["max_grad_norm"],
@@ -194,7 +222,7 @@ def build_trainer(
             folder=folder.checkpoints,
             identity=identity_of(config, corpus, hardware, model),
             surroundings=surroundings_of(hardware),
-            model=model,
+            scored=scored,
             optimizer=optimizer,
             schedule=schedule,
             metrics_log=metrics_log,
@@ -216,7 +244,7 @@ def build_objective(config: Mapping[str, Any], corpus: Corpus, hardware: Hardwar
 
 def build_optimizer(config: Mapping[str, Any], model: Classifier) -> Optimizer:
     settings = dict(config["optimizer"])
-    multiples = {key: settings.pop(key) for key in ("head_lr", "layer_decay")}
+    multiples = {key: settings.pop(key) for key in LR_MULTIPLES}
     if "lr" not in settings and set(multiples.values()) != {1}:
         raise UserError(
             f"optimizer.head_lr and layer_decay are multiples of an lr, and {settings['_target_']} has none."

@@ -23,8 +23,8 @@ Train one run, or a sweep of them.
   python -m imdbcls.train --multirun head=cls,weight_avg,lstm seed=0,1 a sweep
   python -m imdbcls.train head=lstm --cfg job                          show the whole configuration, run nothing
 
-Also: imdbcls.data (what a data choice holds), imdbcls.doctor (what this machine has), imdbcls.evaluate and
-imdbcls.compare (finished runs), each by `python -m`; --hydra-help lists Hydra's own flags."""
+Also: imdbcls.data (what a data choice holds), imdbcls.doctor (what this machine has), imdbcls.evaluate, imdbcls.predict
+and imdbcls.compare (finished runs), each by `python -m`; --hydra-help lists Hydra's own flags."""
 
 
 @dataclass(frozen=True)

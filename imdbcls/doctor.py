@@ -46,6 +46,7 @@ def main() -> None:
         ("bf16", bf16),
         ("matrix units", matrix_units),
         ("attention", attention),
+        ("kernels", kernels),
         ("threads", threads),
         ("allocator", lambda: allocator(allocator_took)),
         ("memory", memory),
@@ -180,6 +181,13 @@ def attention() -> str:
     return f"torch {torch.__version__} has no fused kernel for the CPU: pip install 'torch>=2.8'"
 
 
+def kernels() -> str:
+    """The compiled CPU kernels; they are looked for, not built."""
+    from imdbcls.fast.kernels import status
+
+    return status()
+
+
 def threads() -> str:
     import torch
 
@@ -282,7 +290,10 @@ def hub_cache() -> str:
         for kind in ("models", "datasets")
     }
     inside = [f"{kind} {named(names)}" for kind, names in kinds.items() if names]
-    return f"{folder}: {'; '.join(inside) or 'empty, so the first use of a hub model or data set downloads it'}"
+    if not inside:
+        return f"{folder}: empty, so the first use of a hub model or data set downloads it"
+    size = sum(file.lstat().st_size for file in folder.rglob("*") if file.is_file() and not file.is_symlink())
+    return f"{folder}: {'; '.join(inside)}, {size / 1e9:.1f} GB"
 
 
 def backbones() -> str:

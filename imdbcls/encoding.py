@@ -23,6 +23,7 @@ from imdbcls.data.batches import EvalBatches
 from imdbcls.data.features import VECTORS, Encoded, Features, load_features, write_features
 from imdbcls.device import Hardware
 from imdbcls.errors import UserError
+from imdbcls.fast import kernels
 from imdbcls.model import Classifier
 
 # Raised whenever an entry changes its meaning: old ones are then not found.
@@ -131,6 +132,8 @@ def key_of_encoder(backbone: Backbone, hardware: Hardware) -> str:
     """What decides the encoder's output beside its input."""
     config = backbone.encoder.config
     architecture = {key: value for key, value in config.to_dict().items() if key != "_name_or_path"}
+    takes_kernels = backbone.not_fast is None and hardware.device.type == "cpu" and hardware.precision == "bf16"
+    loaded = kernels.load() if takes_kernels else None
     sources = sorted(path for path in Path(imdbcls.fast.__path__[0]).rglob("*") if path.suffix in SOURCES)
     about = {
         "format": FORMAT,
@@ -141,6 +144,7 @@ def key_of_encoder(backbone: Backbone, hardware: Hardware) -> str:
             backbone.not_unpadded,
             *(hashlib.sha256(path.read_bytes()).hexdigest() for path in sources),
         ],
+        "kernels": None if loaded is None else {"amx": loaded.uses_amx},
         "hardware": [hardware.device.type, hardware.precision],
         "versions": [torch.__version__, transformers.__version__],
     }

@@ -1,10 +1,11 @@
 """The model: a backbone's encoder and a head, from token ids to logits."""
 
-from collections.abc import Callable
-from typing import Self
+import copy
+from typing import Any, Self
 
 from torch import Tensor, nn
 
+from imdbcls.compiling import as_is, compiled
 from imdbcls.fast import unpadded
 from imdbcls.fast.masks import attention_mask
 
@@ -23,7 +24,7 @@ class Classifier(nn.Module):
         self.encoder = encoder
         self.head = head
         self.unpadded = unpadded
-        self.compiled_encode: Callable[..., Tensor] | None = None  # what training takes instead of `encode`
+        self.compiled = False  # whether training runs the encoder through `torch.compile`
 
     @property
     def encoder_is_frozen(self) -> bool:
@@ -54,24 +55,23 @@ class Classifier(nn.Module):
         is for the head to leave out. With `hidden_BTD`, what it gave for these rows before, it is not asked again.
         """
         if hidden_BTD is None:
-            hidden_BTD = self._hidden_states(input_ids_BT, mask_BT, places_N)
+            hidden_BTD = self.encode(input_ids_BT, mask_BT, places_N)
         logits_BC = self.head(hidden_BTD, mask_BT).float()
         return logits_BC if documents_W is None else average_windows(logits_BC, mask_BT, documents_W, num_documents)
 
-    def _hidden_states(self, input_ids_BT: Tensor, mask_BT: Tensor, places_N: Tensor | None) -> Tensor:
-        encode = self.encode
-        # Scoring is never compiled, so that a checkpoint scores the same wherever it is read.
-        if self.compiled_encode is not None and self.training and len(input_ids_BT) > 1:
-            encode = self.compiled_encode
-        return encode(input_ids_BT, mask_BT, places_N)
-
     def encode(self, input_ids_BT: Tensor, mask_BT: Tensor, places_N: Tensor | None) -> Tensor:
         """The last hidden states_BTD, float32 or the autocast type."""
+        # Scoring is never compiled, so that a checkpoint scores the same wherever it is read; a single row never, for
+        # it would be compiled anew.
+        prepare = compiled if self.compiled and self.training and len(input_ids_BT) > 1 else as_is
         if self.unpadded and unpadded.applies(input_ids_BT.device):
             places_N = unpadded.places_of(mask_BT) if places_N is None else places_N
-            return unpadded.encode(self.encoder, input_ids_BT, mask_BT, places_N)
-        mask = attention_mask(self.encoder, mask_BT)
-        return self.encoder(input_ids=input_ids_BT, attention_mask=mask).last_hidden_state
+            return prepare(unpadded.encode)(self.encoder, input_ids_BT, mask_BT, places_N)
+        return prepare(encode_padded)(self.encoder, input_ids_BT, attention_mask(self.encoder, mask_BT))
+
+
+def encode_padded(encoder: nn.Module, input_ids_BT: Tensor, mask: Any) -> Tensor:
+    return encoder(input_ids=input_ids_BT, attention_mask=mask).last_hidden_state
 
 
 def average_windows(
@@ -88,6 +88,11 @@ def average_windows(
     weights_W = lengths_W / totals_B[documents_W]
     zeros_BC = logits_WC.new_zeros(num_documents, logits_WC.shape[1])
     return zeros_BC.index_add(0, documents_W, weights_W.unsqueeze(1) * logits_WC)
+
+
+def copy_of(model: Classifier) -> Classifier:
+    """A copy that has the trained weights for itself and shares those that get no gradient."""
+    return copy.deepcopy(model, {id(weight): weight for weight in model.parameters() if not weight.requires_grad})
 
 
 def count_parameters(module: nn.Module, *, trainable: bool = False) -> int:

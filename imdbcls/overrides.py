@@ -6,7 +6,7 @@ and composition; what passes is then Hydra's alone.
 
 import copy
 import sys
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from pathlib import Path
@@ -25,10 +25,20 @@ from omegaconf.errors import OmegaConfBaseException
 from imdbcls.choices import CONF, choice_keys, groups, help_text, knobs
 from imdbcls.console import say
 from imdbcls.errors import UserError
-from imdbcls.targets import foreign_parts_of_hydra
+from imdbcls.places import wrong_places
+from imdbcls.targets import TARGETS, foreign_parts_of_hydra
 from imdbcls.validate import CHOICES, FLAGS, NUMBERS, look_up, validate
 
 NUM_NEAREST = 3  # keys or choices that a sentence suggests at most
+# A key that a command sets, and with which value of which other it does nothing.
+IDLE: tuple[tuple[str, tuple[str, Callable[[Any], bool]]], ...] = (
+    ("data.window_overlap", ("data.truncation", lambda value: value != "windows")),
+    ("data.max_windows", ("data.truncation", lambda value: value != "windows")),
+    ("data.validation_fraction", ("data.validation", lambda value: value is not None)),
+    ("data.validation_fraction", ("data.validation_split", lambda value: value is not None)),
+    ("data.test_fraction", ("data.test", lambda value: value is not None)),
+    ("data.test_fraction", ("data.test_split", lambda value: value is not None)),
+)
 HELP = "python -m imdbcls.train --help lists them"
 
 
@@ -80,7 +90,9 @@ def resolve(cfg: DictConfig) -> dict[str, Any]:
     except OmegaConfBaseException as error:
         raise UserError(f"{error.full_key} has no usable value: {str(error.msg).splitlines()[0]}.") from error
     assert isinstance(config, dict)
-    return {str(key): value for key, value in config.items()}
+    # A year is a name for a study like any other, but Hydra reads a number.
+    names = {key: str(config[key]) for key in ("study", "runs_dir") if type(config.get(key)) is int}
+    return {str(key): value for key, value in (config | names).items()}
 
 
 # A command may be one run or, by its experiment, a sweep (run), must be a sweep (multirun), or is no sweep (single).
@@ -148,6 +160,8 @@ def examine(texts: Sequence[str], mode: Mode) -> tuple[dict[str, Any], list[str]
         check_swept_groups(wishes, examination)
         wishes = [checked for wish in wishes if (checked := check_key(wish, plain, examination)) is not None]
         config = without_hydra(examination.load(firsts(wishes)))
+        for mistake in without_effect(wishes, plain_values(config)):
+            examination.note(mistake)
         first = check_values(config, examination)
         for wish in wishes:
             for override in () if wish.is_group else wish.alternatives[1:]:
@@ -243,11 +257,13 @@ def check_swept_groups(wishes: Sequence[Wish], examination: Examination) -> None
 def check_key(wish: Wish, config: DictConfig, examination: Examination) -> Wish | None:
     """The wish without the values that do not fit its key, or None where there is no such key; notes both."""
     override = wish.alternatives[0]
-    if wish.is_group or override.is_add() or override.is_force_add():
+    if wish.is_group:
         return wish
     try:
         default = look_up(plain_values(config), wish.key)
     except (KeyError, TypeError):
+        if (override.is_add() or override.is_force_add()) and is_argument(wish.key):
+            return wish  # whether what is built takes it, is known when its class is imported
         examination.note(unknown_key(wish.key, config))
         return None
     if override.is_delete():
@@ -259,6 +275,11 @@ def check_key(wish: Wish, config: DictConfig, examination: Examination) -> Wish 
         default = OmegaConf.select(config, wish.key, throw_on_resolution_failure=False)
     fitting = [each for each in wish.alternatives if fits(each, default, examination)]
     return replace(wish, alternatives=tuple(fitting)) if fitting else None
+
+
+def is_argument(key: str) -> bool:
+    """Whether a key belongs to what is built, which may take more than its YAML says."""
+    return any(key.startswith(f"{place}.") for place in TARGETS)
 
 
 def fits(override: Override, default: Any, examination: Examination) -> bool:
@@ -281,8 +302,23 @@ def fits(override: Override, default: Any, examination: Examination) -> bool:
     else:
         right, kind = isinstance(value, list), "a list, [a,b]"
     if not right:
-        examination.note(f"{override.input_line}: {key} is {kind}, {default} by default.")
+        usual = "" if default == "???" else f", {default} by default"
+        examination.note(f"{override.input_line}: {key} is {kind}{usual}.")
     return right
+
+
+def without_effect(wishes: Sequence[Wish], config: Mapping[str, Any]) -> Iterator[str]:
+    """What a command sets for nothing, because of another key's value in every job."""
+    lines = {wish.key: wish.line for wish in wishes}
+    swept = {wish.key for wish in wishes if len(wish.alternatives) > 1}
+    for key, (other, is_idle) in IDLE:
+        if key in lines and other not in swept:
+            try:
+                value = look_up(config, other)
+            except KeyError:
+                continue  # of another choice
+            if is_idle(value):
+                yield f"{lines[key]} has no effect with {other}={value}; leave one of them out."
 
 
 def unknown_key(key: str, config: DictConfig) -> str:
@@ -334,8 +370,10 @@ def check_values(config: DictConfig, examination: Examination) -> dict[str, Any]
     """Resolve and validate one job's configuration; notes what is missing or impossible."""
     filled = copy.deepcopy(config)
     plain = plain_values(filled)
-    for key in [key for key in all_keys(plain) if look_up(plain, key) == "???"]:
-        examination.note(f"{key} has no value yet: give {key}=...")
+    unset = [key for key in all_keys(plain) if look_up(plain, key) == "???"]
+    for key in unset:
+        if not any(mistake.startswith(f"{key}=") for mistake in examination.mistakes):
+            examination.note(f"{key} has no value yet: give {key}=...")
         OmegaConf.update(filled, key, "missing", force_add=True)  # so that the rest can be looked at
     try:
         resolved = resolve(filled)
@@ -344,4 +382,6 @@ def check_values(config: DictConfig, examination: Examination) -> dict[str, Any]
         for mistake in str(error).splitlines():
             examination.note(mistake)
         return {}
+    for mistake in () if unset else wrong_places(resolved):
+        examination.note(mistake)
     return resolved

@@ -45,9 +45,9 @@ def announce(
     for note in corpus.notes:
         say(note)
     sizes = f"{len(corpus.train):,} to train on, {len(corpus.validation):,} to validate, {len(corpus.test):,} to test"
-    model, hardware = trainer.model, trainer.hardware.describe()
-    trainable = count_parameters(model, trainable=True)
-    frozen = "" if trainable == count_parameters(model) else f"; {trainable:,} are trained"
+    model, hardware = trainer.scored.model, trainer.hardware.describe()
+    trainable = count_parameters(trainer.model, trainable=True)
+    frozen = "" if trainable == count_parameters(trainer.model) else f"; {trainable:,} are trained"
     say(f"{folder.path.name}: head {config['head']['name']} on {config['backbone']['name']}, on {hardware}")
     if backbone.not_fast is not None and trainer.hardware.device.type == "cpu":
         say(f"{backbone.name}: no fast CPU layers in training: {backbone.not_fast}.")
@@ -81,12 +81,13 @@ def result_of(
         "label_names": list(corpus.label_names),
         "watched_test": config["trainer"]["score_test_each_epoch"],
         "best_epoch": state.best_epoch,
+        "stopped_early": state.epoch < trainer.epochs,
         **{f"val/{name}": value for name, value in validation.items()},
         **{f"test/{name}": value for name, value in test.items()},
         "test/confusion_matrix": confusion_matrix(predictions["test"]),
         "test_documents": len(corpus.test),
         "train_documents": len(corpus.train),
-        "parameters": count_parameters(trainer.model),
+        "parameters": count_parameters(trainer.scored.model),
         "trainable_parameters": count_parameters(trainer.model, trainable=True),
         "head_parameters": count_parameters(trainer.model.head),
         "steps": state.step,

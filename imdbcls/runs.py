@@ -11,7 +11,7 @@ import json
 import math
 import os
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -136,9 +136,17 @@ class RunFolder:
         write_atomically(self.path / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(dict(config))))
 
     def write_predictions(
-        self, split: str, documents: "Documents", tokens: "NDArray[np.int64]", predictions: "Predictions"
+        self,
+        split: str,
+        documents: "Documents",
+        tokens: "NDArray[np.int64]",
+        predictions: "Predictions",
+        label_names: Sequence[str],
     ) -> None:
-        """One row per document; `tokens` counts its tokens before truncation, special ones included."""
+        """One row per document; `tokens` counts its tokens before truncation, special ones included.
+
+        The file's own metadata names the classes (`label_names`, a JSON list), so that it can be read alone.
+        """
         import pyarrow
         from pyarrow import parquet
 
@@ -149,7 +157,8 @@ class RunFolder:
                 "prediction": pyarrow.array(predictions.predicted, pyarrow.int64()),
                 "probabilities": pyarrow.array(predictions.probabilities.tolist(), pyarrow.list_(pyarrow.float64())),
                 "tokens": pyarrow.array(tokens, pyarrow.int64()),
-            }
+            },
+            metadata={"label_names": json.dumps(list(label_names))},
         )
         path = self.path / "predictions" / f"{split}.parquet"
         path.parent.mkdir(exist_ok=True)

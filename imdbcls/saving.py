@@ -13,8 +13,8 @@ from torch.optim.lr_scheduler import LRScheduler
 from imdbcls import checkpoint, optim
 from imdbcls.checkpoint import Checkpoint, CheckpointError
 from imdbcls.console import warn
-from imdbcls.model import Classifier
 from imdbcls.runs import MetricsLog
+from imdbcls.scored import ScoredModel
 
 ANYTHING = object()  # in an expected form: whatever is there
 
@@ -76,8 +76,8 @@ class Saver:
         *,
         folder: Path,
         identity: Mapping[str, Any],
+        scored: ScoredModel,
         surroundings: Mapping[str, str],
-        model: Classifier,
         optimizer: Optimizer,
         schedule: LRScheduler,
         metrics_log: MetricsLog,
@@ -86,13 +86,14 @@ class Saver:
         self.best = folder / "best"
         self.identity = dict(identity)
         self.surroundings = dict(surroundings)
-        self.model = model
+        self.model = scored.trained
+        self.scored = scored
         self.optimizer = optimizer
         self.schedule = schedule
         self.metrics_log = metrics_log
 
     def save(self, state: TrainState, window: Window) -> None:
-        """Write `last`: trained weights, optimizer, schedule, where training stands; every step's figures are read."""
+        """Write `last`: weights, their average, optimizer, schedule, where training stands; all figures are read."""
         assert not window.unread, f"{len(window.unread)} steps may have a loss that is no number"
         state.log_bytes, state.log_sha256 = self.metrics_log.sync()
         tensors, settings = optim.state_of(self.optimizer)
@@ -104,17 +105,20 @@ class Saver:
             "optimizer": settings,
             "schedule": self.schedule.state_dict(),
         }
-        checkpoint.save(self.last, {"model": self._trained(), "optimizer": tensors}, content)
+        files = {"model": self._trained(), "optimizer": tensors}
+        if average := self.scored.averaged():
+            files["average"] = average
+        checkpoint.save(self.last, files, content)
 
     def save_best(self, figures: Mapping[str, float]) -> None:
         """Write `best`: the weights, and the figures that make them the best; `epoch` is one of them."""
-        checkpoint.save(self.best, {"model": self.model.state_dict()}, figures)
+        checkpoint.save(self.best, {"model": self.scored.model.state_dict()}, figures)
         checkpoint.forget_previous(self.best)
 
     def take_best(self, state: TrainState) -> None:
-        """Give the model its best weights, at the end of the training."""
+        """Give the scored model its best weights, at the end of the training."""
         best = self._load_best(state, latest_epoch=state.best_epoch)
-        self.model.load_state_dict(best.tensors["model"])
+        self.scored.model.load_state_dict(best.tensors["model"])
         checkpoint.forget_previous(self.last)
 
     def restore(self, steps_per_epoch: int, epochs: int) -> tuple[TrainState, Window, Path] | None:
@@ -131,6 +135,7 @@ class Saver:
         self._require_form(saved)
         try:
             self.model.load_state_dict({**self.model.state_dict(), **saved.tensors["model"]})
+            self.scored.load_averaged(saved.tensors.get("average", {}))
             optim.load_state(self.optimizer, saved.tensors["optimizer"], saved.state["optimizer"])
             self.schedule.load_state_dict(saved.state["schedule"])
             state = TrainState(**saved.state["train"])
@@ -181,7 +186,7 @@ class Saver:
         return {name: tensor for name, tensor in weights.items() if not name.startswith("encoder.")}
 
     def _load_best(self, state: TrainState, latest_epoch: int) -> Checkpoint:
-        best = checkpoint.newest(self.best, self.model.state_dict())
+        best = checkpoint.newest(self.best, self.scored.model.state_dict())
         if best is None or best.state.get("epoch") not in range(state.best_epoch, latest_epoch + 1):
             raise CheckpointError(
                 f"{self.best} does not hold the best weights so far, of epoch {state.best_epoch}. "

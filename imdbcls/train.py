@@ -102,10 +102,12 @@ def train(config: Mapping[str, Any]) -> dict[str, Any]:
 def fit_and_score(config: Mapping[str, Any], folder: RunFolder, stop: StopRequest) -> dict[str, Any]:
     """Build, fit, score and record one run; an end before the end is recorded too, and raised."""
     from imdbcls import build, report
+    from imdbcls.data.card import card_of, card_tables
     from imdbcls.scoring import measure_latency
 
     with recording_failures(config, folder):
         with stop.at_once():  # nothing is learnt yet
+            build.require_buildable(config)
             hardware = build.build_hardware(config)
             corpus = build.build_corpus(config)
             backbone = build.build_backbone(config)
@@ -117,6 +119,7 @@ def fit_and_score(config: Mapping[str, Any], folder: RunFolder, stop: StopReques
             report.announce(config, folder, corpus, backbone, trainer)
             resumed_step = trainer.resume()
         with build.build_tracker(config, folder, resumed_step) as tracker:
+            tracker.log_data(corpus.split_hash, lambda: card_tables(card_of(config, corpus, backbone.tokenizer)))
             try:
                 trainer.fit(tracker)
                 at_best = trainer.best_validation  # None where an earlier process scored it
@@ -125,7 +128,9 @@ def fit_and_score(config: Mapping[str, Any], folder: RunFolder, stop: StopReques
                     "test": trainer.score("test", test.batches),
                 }
                 for name, split in (("validation", validation), ("test", test)):
-                    folder.write_predictions(name, split.documents, split.tokens.lengths, predictions[name])
+                    folder.write_predictions(
+                        name, split.documents, split.tokens.lengths, predictions[name], corpus.label_names
+                    )
                 with stop.at_once():
                     latency = measure_latency(model, test.batches, hardware, LATENCY_DOCUMENTS)
             except Interrupted:

@@ -20,11 +20,11 @@ from imdbcls.errors import UserError
 from imdbcls.limits import is_out_of_memory
 from imdbcls.losses import Objective
 from imdbcls.metrics import metrics_of
-from imdbcls.model import Classifier
 from imdbcls.optim import learning_rate
 from imdbcls.progress import Progress
 from imdbcls.runs import MetricsLog
 from imdbcls.saving import Saver, Step, TrainState, Window
+from imdbcls.scored import ScoredModel
 from imdbcls.scoring import Predictions, score
 from imdbcls.signals import Interrupted, StopRequest
 from imdbcls.tracking import Tracker
@@ -38,11 +38,12 @@ class NonFiniteError(UserError):
 
 
 class Trainer:
-    """Fit a model and keep its best weights by validation accuracy.
+    """Fit a model and keep its best weights by validation accuracy; `scored` is what is scored and kept of it.
 
     `micro_batch_size` documents, or as many windows of them, go through the model at a time and their gradients add up
     to those of the batch's mean loss: it changes memory, time and which dropout masks are drawn. `watched_test_batches`
-    is scored after each epoch where given, for the record only. Random numbers depend on `seed` and the step alone.
+    is scored after each epoch where given, for the record only. Without a better epoch for `patience` of them training
+    ends; the schedule goes by `epochs` all the same. Random numbers depend on `seed` and the step alone.
 
     Nothing is read from a GPU in a step: losses are looked at where a point is logged, before anything is saved, and
     every `MAX_UNREAD_STEPS` steps; on the CPU, after each step.
@@ -51,7 +52,7 @@ class Trainer:
     def __init__(
         self,
         *,
-        model: Classifier,
+        scored: ScoredModel,
         objective: Objective,
         optimizer: Optimizer,
         schedule: LRScheduler,
@@ -60,6 +61,7 @@ class Trainer:
         validation_batches: EvalBatches,
         watched_test_batches: EvalBatches | None,
         epochs: int,
+        patience: int | None,
         seed: int,
         micro_batch_size: int,
         max_grad_norm: float | None,
@@ -70,7 +72,8 @@ class Trainer:
         progress: Progress,
         stop: StopRequest,
     ) -> None:
-        self.model = model
+        self.model = scored.trained
+        self.scored = scored
         self.objective = objective
         self.optimizer = optimizer
         self.schedule = schedule
@@ -79,6 +82,7 @@ class Trainer:
         self.validation_batches = validation_batches
         self.watched_test_batches = watched_test_batches
         self.epochs = epochs
+        self.patience = epochs if patience is None else patience
         self.seed = seed
         self.max_grad_norm = math.inf if max_grad_norm is None else max_grad_norm
         self.log_every = log_every
@@ -103,7 +107,7 @@ class Trainer:
         self.progress.start(self.num_steps, self.state.step, self.epochs)
         last_save = time.monotonic()
         try:
-            while self.state.epoch < self.epochs:
+            while not self.is_finished:
                 epoch_start = self.state.epoch * self.train_batches.steps_per_epoch
                 steps_done = self.state.step - epoch_start
                 batches = Ahead(self.train_batches.epoch(self.state.epoch, start_step=steps_done))
@@ -134,6 +138,11 @@ class Trainer:
             self.progress.close()
         self.saver.take_best(self.state)
 
+    @property
+    def is_finished(self) -> bool:
+        """Whether all epochs are done, or `patience` of them since the best one."""
+        return self.state.epoch >= min(self.epochs, self.state.best_epoch + self.patience)
+
     def step(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """One optimizer step; returns the batch's mean loss and the gradient's norm before clipping, on the device."""
         loss_sum = self.backward(batch)
@@ -145,6 +154,7 @@ class Trainer:
         if len(self.window.unread) >= self.max_unread_steps:
             self.read_figures()  # before the step is taken: on the CPU, a gradient that is no number changes no weight
         self.optimizer.step()
+        self.scored.follow(self.state.step + 1)
         self.schedule.step()
         self.optimizer.zero_grad(set_to_none=True)
         return loss_sum, grad_norm
@@ -248,6 +258,7 @@ class Trainer:
 
     def finish_epoch(self, tracker: Tracker) -> None:
         """Score validation, keep the weights if they are the best yet, and save."""
+        self.scored.catch_up()
         scored = {"val": self.score("validation", self.validation_batches)}
         if self.watched_test_batches is not None:
             scored["test"] = self.score("test", self.watched_test_batches)
@@ -269,7 +280,7 @@ class Trainer:
     def score(self, split: str, batches: EvalBatches) -> Predictions:
         """The model's predictions on a split; raises Interrupted where a signal asks to stop."""
         with self.stop.at_once():  # a batch may take long, and scoring leaves nothing half done
-            return score(self.model, batches, self.hardware, self.progress.of(split))
+            return score(self.scored.model, batches, self.hardware, self.progress.of(split))
 
     def resume(self) -> int | None:
         """Continue from the newest checkpoint that verifies; returns its step, or None where there is none."""

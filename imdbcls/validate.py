@@ -18,9 +18,11 @@ CHOICES = {
 }
 FLAGS = (
     "deterministic",
+    "compile",
     "backbone.pretrained",
     "backbone.fast",
     "backbone.cache",
+    "backbone.gradient_checkpointing",
     "data.group_by_length",
     "trainer.score_test_each_epoch",
 )
@@ -40,6 +42,7 @@ NUMBERS: dict[str, tuple[type, float, float, bool]] = {
     "backbone.dropout": (float, 0.0, BELOW_ONE, True),
     "backbone.attention_dropout": (float, 0.0, BELOW_ONE, True),
     "backbone.cache_gb": (float, math.nextafter(0.0, 1.0), MAX_FLOAT, False),
+    "backbone.lora_rank": (int, 1, MAX_COUNT, True),
     "head.num_positions": (int, 1, MAX_LENGTH, False),
     "head.dropout": (float, 0.0, BELOW_ONE, False),
     "data.window_overlap": (float, 0.0, 0.9, False),
@@ -58,6 +61,8 @@ NUMBERS: dict[str, tuple[type, float, float, bool]] = {
     "optimizer.layer_decay": (float, math.nextafter(0.0, 1.0), 1.0, False),
     "trainer.micro_batch_size": (int, 1, MAX_COUNT, True),
     "trainer.max_grad_norm": (float, math.nextafter(0.0, 1.0), MAX_FLOAT, True),
+    "trainer.patience": (int, 1, MAX_COUNT, True),
+    "trainer.ema_decay": (float, math.nextafter(0.0, 1.0), BELOW_ONE, True),
     "trainer.log_every": (int, 1, MAX_COUNT, False),
     "checkpoint.every_minutes": (float, math.nextafter(0.0, 1.0), MAX_FLOAT, True),
 }
@@ -182,6 +187,13 @@ def is_positive(value: Any) -> bool:
 def exclusions(config: Mapping[str, Any]) -> Iterator[str]:
     """Choices that make no sense together."""
     backbone, head, loss = config["backbone"], config["head"], config["loss"]
+    freeze, rank = backbone.get("freeze"), backbone.get("lora_rank")
+    if rank is not None and freeze is not False:
+        yield f"backbone.lora_rank={shown(rank)} and backbone.freeze={shown(freeze)}: LoRA freezes the encoder itself."
+    if freeze is True and backbone.get("gradient_checkpointing") is True:
+        yield "backbone.gradient_checkpointing=true saves nothing with backbone.freeze=true: no activation is kept."
+    if freeze is True and config["optimizer"].get("layer_decay") != 1:
+        yield "optimizer.layer_decay changes nothing with backbone.freeze=true: no layer is trained."
     dropouts = [head.get("dropout", 0)]
     if backbone.get("freeze") is not True:  # which has no dropout
         dropouts += [backbone.get("dropout"), backbone.get("attention_dropout")]

@@ -31,6 +31,7 @@ SPREAD = 0.2
 VOCABULARY = 400
 # What config.json of each hub backbone says it is; distilroberta is a RoBERTa with half the layers.
 FAMILIES = {
+    "bert-base": "bert",
     "roberta-base": "roberta",
     "roberta-large": "roberta",
     "distilroberta-base": "roberta",

@@ -123,6 +123,9 @@ def test_predicting_the_test_texts_gives_the_recorded_probabilities(run: imdbcls
     alone = loaded.predict(texts[:1])
     np.testing.assert_allclose(alone.probabilities[0], recorded.probabilities[0], atol=1e-6)
     assert alone.names == [recorded.names[0]] and set(recorded.names) <= {"negative", "positive"}
+    np.testing.assert_array_equal(loaded.predict(np.array(texts)).probabilities, predicted.probabilities)
+    for shown in (loaded, loaded.config, predicted):
+        assert len(repr(shown)) < 250, "a notebook shows it at the end of a cell"
 
 
 @pytest.mark.parametrize("texts", ["a film", [], ["good", ""], ["good", None]])
@@ -132,7 +135,7 @@ def test_predict_wants_texts(run: imdbcls.FinishedRun, texts: object) -> None:
 
 
 def test_a_folder_without_a_finished_run(tmp_path: Path) -> None:
-    with pytest.raises(imdbcls.UserError, match=r"config\.yaml is missing"):
+    with pytest.raises(imdbcls.UserError, match=r"it has no config\.yaml"):
         imdbcls.load_run(tmp_path)
 
 

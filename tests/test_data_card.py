@@ -105,7 +105,7 @@ def test_mistakes_are_sentences(tmp_path: Path) -> None:
     answer = command("data=files", f"data.train={tmp_path / 'none.csv'}", "backbone=tiny")
     assert answer.returncode == 2 and answer.stderr.startswith("imdbcls: ") and "none.csv" in answer.stderr
     answer = command("data=sample", "backbone=tiny", "max_length=9999")
-    assert answer.stderr == "imdbcls: max_length=9999 is more than backbone=tiny takes: at most 512 tokens.\n"
+    assert answer.stderr.startswith("imdbcls: max_length=9999 is more than backbone=tiny takes: at most 512 tokens;")
 
 
 def test_many_classes_and_no_groups_fit_the_page(own_data: list[str], tmp_path: Path) -> None:

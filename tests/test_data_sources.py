@@ -1,5 +1,6 @@
 """The four forms of IMDB give one corpus; the user's own files are read, and each mistake in them gets its sentence."""
 
+import gzip
 import io
 import json
 import os
@@ -345,7 +346,26 @@ MISTAKES: dict[str, tuple[str, str | bytes | Callable[[Path], None], str]] = {
     "broken JSON": ("d.jsonl", '{"text": "a", "label": 1}\n{"text": \n', "d.jsonl, line 2: not a JSON value"),
     "JSON list": ("d.jsonl", "[1]\n", "line 1: expected a JSON object, found list"),
     "cut-off Parquet": ("d.parquet", damage_parquet, "d.parquet is not a whole Parquet file"),
-    "other ending": ("d.xlsx", "", "must end in .csv, .tsv, .jsonl"),
+    "JSON over several lines": ("d.jsonl", '{\n"text": "a"}', "line 1: not a JSON value .* has one object a line"),
+    "no columns": ("d.jsonl", "{}\n{}\n", r"d.jsonl has no column 'label'"),
+    "other ending": ("d.xlsx", "", "must end in .csv, .tsv, .jsonl.* save the sheet as CSV"),
+    "a packed file": ("d.csv.gz", "", r"must end in .csv.*; unpack it first \(gunzip\)"),
+    "packed and named csv": ("d.csv", gzip.compress(b"text,label\n"), "it looks like gzip.; unpack it first"),
+    "tabs in a csv": ("d.csv", "text\tlabel\na\tx\n", r"has no column .*separated by tabs\? then name it .tsv"),
+    "semicolons": ("d.csv", "text;label\na;x\n", r"has no column .*separated by semicolons\? save it with commas"),
+    "quote in a text": ("d.csv", 'text,label\n"a "b" c",x\n', "line 2: .* inside a text is written"),
+    "text that is a list": ("d.jsonl", '{"text": ["a"], "label": 1}\n{"text": "b", "label": 2}\n', "of type list"),
+    "fractions in text form": ("d.csv", "text,label\na,1.0\nb,3.7\n", "d.csv, line 3: label '3.7' is a fraction"),
+    "a label for each document": (
+        "d.csv",
+        "text,label\n" + "".join(f"text {row},name {row % 30}\n" for row in range(40)),
+        "'label' has 30 different values in 40 documents, 'name 0' in line 2; data.label_column seems to be the wrong",
+    ),
+    "over a thousand labels": (
+        "d.csv",
+        "text,label\n" + "".join(f"text {row},name {row % 1001}\n" for row in range(3003)),
+        "'label' has 1,001 different values",
+    ),
 }
 
 
@@ -375,10 +395,36 @@ def test_mistakes_between_the_files(tmp_path: Path) -> None:
         read(other, id_column="id")
 
 
+def test_a_column_has_one_role(tmp_path: Path) -> None:
+    path = write_csv(tmp_path / "d.csv")
+    for columns in ({"label_column": "text"}, {"id_column": "label"}, {"group_column": "label"}):
+        with pytest.raises(UserError, match=r"data\.\w+_column and data\.\w+_column are both '\w+'; they must be diff"):
+            read(path, **columns)
+
+
+def test_what_is_doubtful_is_noted(tmp_path: Path) -> None:
+    path = tmp_path / "d.csv"
+    labels = ["-1", "Good", "good"]
+    path.write_text("text,label\n" + "".join(f"t{row // 2},{labels[row % 3]}\n" for row in range(60)))
+    notes = split(read(path)).notes
+    for sentence in (
+        "Label -1 is taken for a class; where it marks documents without a label, leave their rows out.",
+        "Labels 'Good' and 'good' differ only in capital letters and are two classes.",
+        "30 texts of train have different labels in different rows; all are kept.",
+    ):
+        assert sentence in notes
+    test = tmp_path / "test.csv"
+    test.write_text("text,label\nu,-1\n")
+    train = tmp_path / "train.csv"
+    train.write_text("text,label\na,0\nb,1\n")
+    with pytest.raises(UserError, match="label '-1' is not one of the labels in training: 0, 1; -1 usually marks"):
+        read(train, test=test)
+
+
 def test_groups_too_large_to_split(tmp_path: Path) -> None:
     path = tmp_path / "d.csv"
     path.write_text("text,label,by\n" + "".join(f"t{row},{row % 2},one\n" for row in range(40)))
-    with pytest.raises(UserError, match=r"data.test_fraction=0.2 leaves .*only 1 groups.*data.group_column"):
+    with pytest.raises(UserError, match=r"data.test_fraction=0.2 leaves .* form 1 group .*data.group_column"):
         split(read(path, group_column="by"))
 
 

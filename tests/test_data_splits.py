@@ -139,8 +139,8 @@ def test_the_user_s_mistakes() -> None:
         ({"validation_fraction": 0.0}, "data.validation_fraction=0.0: .* between 0 and 1"),
         ({"validation_fraction": 1.0}, "between 0 and 1"),
         ({"train_limit": 0}, "data.train_limit=0: a limit must be at least 1"),
-        ({"train_limit": 1}, "train split holds 1 documents with data.train_limit=1, none of them b"),
-        ({"test_limit": 1}, "test split holds 1 documents with data.test_limit=1, none of them b"),
+        ({"train_limit": 1}, "train split holds 1 document with data.train_limit=1, none of them b"),
+        ({"test_limit": 1}, "test split holds 1 document with data.test_limit=1, none of them b"),
     ):
         with pytest.raises(UserError, match=sentence):
             split(source, **changed)

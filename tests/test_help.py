@@ -12,6 +12,7 @@ from imdbcls.errors import UserError
 from imdbcls.overrides import compose
 
 ROOT = Path(__file__).parents[1]
+SAMPLE, OTHER = (f"imdbcls/data/sample/{split}.jsonl" for split in ("train", "test"))
 HEADS = ", ".join(choices.groups()["head"])
 
 
@@ -91,7 +92,7 @@ def test_a_command_is_told_all_its_mistakes_at_once() -> None:
         f"head=lstmm is not one of {HEADS}; the nearest: lstm.",
         "lrr: there is no such key; the nearest: lr.",
         "trainer=3: trainer is a section; set one of its keys: trainer.micro_batch_size, trainer.max_grad_norm, "
-        "trainer.log_every, trainer.score_test_each_epoch.",
+        "trainer.log_every, trainer.patience, trainer.ema_decay, trainer.score_test_each_epoch.",
         "data.train has no value yet: give data.train=...",
         "epochs=abc is not a whole number of at least 1.",
         "backbone.fast=yep is neither true nor false.",
@@ -132,18 +133,84 @@ def test_a_command_is_told_all_its_mistakes_at_once() -> None:
         ("optimizer.lr=${nope}", "optimizer.lr has no usable value: "),
         ("experiment=nope", "experiment=nope is not one of heads, original, quickstart."),
         ("head._target_=os.system", "head._target_=os.system is refused: allowed are"),
+        ("warmup=1.5", "warmup=1.5 is not a number from 0 to below 1."),
+        ("max_length=9999", "max_length=9999 is more than backbone=roberta-base takes: at most 512 tokens;"),
+        ("max_length=600 backbone=tiny", "max_length=600 is more than backbone=tiny takes: at most 512 tokens;"),
+        ("max_length=9000 backbone=modernbert-base", "max_length=9000 is more than backbone=modernbert-base takes"),
+        ("backbone=tiny backbone.pretrained=true", "backbone=tiny has no pretrained weights"),
+        ("backbone.path=./nothing", "backbone.path=./nothing is no folder here; give a local folder"),
+        ("backbone.path=5", "backbone.path=5 is no path; give a folder, package:NAME/FOLDER or a hub id."),
+        ("backbone.path=package:nope/x", "backbone.path=package:nope/x needs the Python package nope"),
+        ("data.path=./nothing", "data.path=./nothing: there is no such file or folder; give a folder of Parquet"),
+        ("data=files data.train=nofile.csv", "data.train=nofile.csv: there is no such file."),
+        ("data=files data.train=5", "data.train=5 is no path of a file."),
+        ("data=files data.train=tests", "data.train=tests is a folder; give the file in it, .csv, .tsv"),
+        ("data=files data.train=[a.csv,b.csv]", "data.train=[a.csv,b.csv]: data.train is one value."),
+        (
+            f"data=files data.train={SAMPLE} data.test={SAMPLE}",
+            f"data.test={SAMPLE} is the file of data.train: scores on documents trained on mean nothing.",
+        ),
+        ("+trainer.foo=1", "trainer.foo: there is no such key"),
+        ("+foo=1", "foo: there is no such key; python -m imdbcls.train --help lists them."),
+        ("++data.limit=1", "data.limit: there is no such key; the nearest: data.t"),
+        ("data.max_windows=3", "data.max_windows=3 has no effect with data.truncation=head; leave one of them out."),
+        (
+            f"data=files data.train={SAMPLE} data.test={OTHER} data.test_fraction=0.1",
+            f"data.test_fraction=0.1 has no effect with data.test={OTHER}; leave one of them out.",
+        ),
+        ("study=1e5", "study=100000.0 cannot name a folder"),
     ],
 )
-def test_a_mistake_gets_its_sentence(text: str, sentence: str) -> None:
-    found = mistakes(text)
+def test_a_mistake_gets_its_sentence(text: str, sentence: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    found = mistakes(*text.split())
     assert len(found) == 1 and found[0].startswith(sentence), found
+
+
+@pytest.mark.parametrize(
+    ("texts", "sentences"),
+    [
+        (["+head.widht=3"], ["head.widht: imdbcls.heads.cls.ClsHead takes no widht, only dropout."]),
+        (["+optimizer.beta=2"], ["optimizer.beta: torch.optim.AdamW takes no beta, only lr, betas, eps, "]),
+        (["optimizer.betas=[2,3]"], ["torch.optim.AdamW refuses its settings (optimizer.*): Invalid beta parameter"]),
+        (["~head.dropout"], ["head.dropout is missing: imdbcls.heads.cls.ClsHead needs it; give +head.dropout=..."]),
+        (["plugins=[nope]", "head._target_=nope.Head"], ["head._target_=nope.Head cannot be imported here: No module"]),
+        (
+            ["plugins=[plugins]", "head._target_=plugins.wide.WideHead", "+head.widht=3", "+tracker.key=1"],
+            [
+                "head.widht: plugins.wide.WideHead takes no widht, only width, dropout; the nearest: width.",
+                "tracker.key: imdbcls.tracking.run.WandbTracker takes no key, only mode, project, entity, ",
+            ],
+        ),
+    ],
+)
+def test_what_a_class_does_not_take_is_said_before_anything_is_loaded(
+    texts: list[str], sentences: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from imdbcls.build import require_buildable
+
+    (tmp_path / "plugins").mkdir()
+    head = "class WideHead:\n    def __init__(self, *, hidden_size, num_labels, width=2, dropout=0.0): pass\n"
+    (tmp_path / "plugins" / "wide.py").write_text(head)
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(UserError) as caught:
+        require_buildable(compose(texts))
+    found = str(caught.value).splitlines()
+    assert len(found) == len(sentences)
+    for line, sentence in zip(found, sentences, strict=True):
+        assert line.startswith(sentence), line
+
+
+def test_a_number_is_a_name_too() -> None:
+    assert compose(["study=2024"])["study"] == "2024"
 
 
 def test_a_key_that_exists_passes_in_every_form() -> None:
     config = compose(["head=lstm", "head.bidirectional=true", "+head.extra=[1,2]", "~optimizer.eps"])
     assert config["head"]["bidirectional"] is True and config["head"]["extra"] == [1, 2]
     assert "eps" not in config["optimizer"] and "hydra" not in config
-    assert compose(["data.test_limit=5", "data.path='a, b'", "optimizer.betas=[0.8,0.9]"])["data"]["path"] == "a, b"
+    config = compose(["data.test_limit=5", "tracker.entity='a, b'", "optimizer.betas=[0.8,0.9]"])
+    assert config["tracker"]["entity"] == "a, b"
 
 
 def test_a_sweep_is_checked_before_its_first_job() -> None:

@@ -65,9 +65,18 @@ def test_every_head_continues_exactly(head: str, tmp_path: Path) -> None:
         ("schedule=onecycle", "optimizer=adam", "warmup=0.3", "trainer.micro_batch_size=5"),
         ("optimizer=sgd", "schedule=cosine", "lr=0.1", "head=lstm", "head.bidirectional=true", *WINDOWS),
         ("head=weight_avg", "head.normalize=false", "backbone.fast=false", "schedule=constant", "data.train_limit=93"),
+        (
+            "trainer.ema_decay=0.9",
+            "optimizer=lion",
+            "lr=1e-4",
+            "loss=focal",
+            "loss.class_weights=auto",
+            "loss.r_drop=1",
+        ),
+        ("backbone.lora_rank=4", "trainer.ema_decay=0.5", "optimizer.head_lr=5", "optimizer.layer_decay=0.7"),
         ("trainer.score_test_each_epoch=true", "trainer.max_grad_norm=null", "backbone.attention_dropout=0.1"),
     ),
-    ids=("onecycle", "sgd and windows", "plain weights", "watched test"),
+    ids=("onecycle", "sgd and windows", "plain weights", "average", "adapters", "watched test"),
 )
 def test_other_choices_continue_exactly(options: tuple[str, ...], tmp_path: Path) -> None:
     undisturbed, killed = places(tmp_path)

@@ -16,6 +16,7 @@ import yaml
 
 from imdbcls.errors import UserError
 from imdbcls.tracking import NoTracker, RunIdentity, WandbTracker
+from imdbcls.tracking.once import once
 
 ROOT = Path(__file__).resolve().parents[1]
 NAME = "lstm-s0-1a2b3c4d"
@@ -168,6 +169,32 @@ def in_process(body: str, **environment: str) -> subprocess.Popen[str]:
     environment = {**os.environ, **environment}
     pipe = subprocess.PIPE
     return subprocess.Popen([sys.executable, "-c", script], env=environment, stdout=pipe, stderr=pipe, text=True)
+
+
+def test_what_one_of_several_processes_does_is_done_once_and_again_after_a_failure(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    marker = Path("runs/first/wandb/data-abcd.logged")
+    with once(marker) as mine, once(marker) as another_s:
+        assert mine and not another_s
+    with once(marker) as again:
+        assert not again
+    marker.unlink()
+
+    def damaged() -> dict[str, Any]:
+        raise OSError("the cache is gone")
+
+    with tracker() as run:
+        run.log_data("abcd", damaged)
+        run.log_data("abcd", lambda: {"sizes": (["split", "train"], [["documents", "12"]])})
+        run.log_data("abcd", damaged)
+        train(run, last=3)
+    warnings = [line for line in capfd.readouterr().err.splitlines() if "data card" in line]
+    assert len(warnings) == 1 and "the cache is gone" in warnings[0]
+    (log,) = logs()
+    assert steps(log) == [0, 1, 2, 3], "the card stands before the points and moves none"
+    (sizes,) = log.parent.glob("files/media/table/view/data_sizes*")
+    assert json.loads(sizes.read_text())["data"] == [["documents", "12"]]
 
 
 @pytest.mark.slow

@@ -106,6 +106,7 @@ def test_the_predictions_hold_every_document(finished: Path) -> None:
     for split, prefix, count in (("test", "test", 40), ("validation", "val", 24)):
         table = parquet.read_table(finished / "predictions" / f"{split}.parquet")
         assert table.column_names == ["id", "label", "prediction", "probabilities", "tokens"]
+        assert json.loads(table.schema.metadata[b"label_names"]) == ["negative", "positive"] == result["label_names"]
         rows = table.to_pylist()
         assert len(rows) == count == len({row["id"] for row in rows})
         for row in rows:
@@ -218,6 +219,20 @@ def test_each_job_has_its_own_log_in_wandb(sweep: tuple[Path, subprocess.Complet
             assert 0 <= log["summary"][key] <= 1
         assert log["summary"]["view/test_mistakes"]["nrows"] == round((1 - result["test/accuracy"]) * 40)
     assert "wandb leet runs/three/wandb" in done.stderr and "wandb sync runs/three/wandb" in done.stderr
+
+
+def test_the_data_card_is_in_the_log_of_the_study_s_first_run_alone(
+    sweep: tuple[Path, subprocess.CompletedProcess[str]],
+) -> None:
+    folder, _ = sweep
+    logged = "runs/three/wandb/offline-run-*/files/media/table/view/data_{}*.table.json"
+    (sizes,) = (json.loads(path.read_text()) for path in folder.glob(logged.format("sizes")))
+    assert sizes["columns"] == ["split", "train", "validation", "test"]
+    assert sizes["data"][0] == ["documents", "64", "24", "40"]
+    (histogram,) = (json.loads(path.read_text()) for path in folder.glob(logged.format("histogram")))
+    assert sum(documents for _, documents in histogram["data"]) == 64 + 24 + 40
+    summaries = [wandb_log(folder, name_of(head))["summary"] for head in ("cls", "lstm")]
+    assert sum("view/data_lengths" in summary for summary in summaries) == 1
 
 
 def test_the_same_sweep_again_runs_what_is_missing(

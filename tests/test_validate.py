@@ -55,6 +55,7 @@ NUMBER_CASES = {
     "backbone.dropout": ([None, 0, 0.5], [-0.1, 1.0, "none"], "a number from 0 to below 1 or null"),
     "backbone.attention_dropout": ([None, 0.0, 0.1], [1, -1], "a number from 0 to below 1 or null"),
     "backbone.cache_gb": ([0.5, 25, 1e6], [0, -1, None, "25"], "a number above 0"),
+    "backbone.lora_rank": ([None, 1, 64], [0, 1.5, True], "a whole number of at least 1 or null"),
     "head.num_positions": ([1, 512], [0, 2**20 + 1, None], "a whole number from 1 to 1,048,576"),
     "head.dropout": ([0, 0.9], [1, -0.5, None], "a number from 0 to below 1"),
     "data.window_overlap": ([0, 0.5, 0.9], [-0.1, 1, 0.91, None], "a number from 0 to 0.9"),
@@ -73,6 +74,8 @@ NUMBER_CASES = {
     "optimizer.layer_decay": ([1, 0.9], [0, 1.01, None], "a number above 0 and at most 1"),
     "trainer.micro_batch_size": ([None, 1, 16], [0, 1.0], "a whole number of at least 1 or null"),
     "trainer.max_grad_norm": ([None, 0.1, 5], [0, -1], "a number above 0 or null"),
+    "trainer.patience": ([None, 1, 3], [0, 1.5], "a whole number of at least 1 or null"),
+    "trainer.ema_decay": ([None, 0.5, 0.999], [0, 1, -1], "a number above 0 and below 1 or null"),
     "trainer.log_every": ([1, 100], [0, None, 2.5], "a whole number of at least 1"),
     "checkpoint.every_minutes": ([None, 0.5, 15], [0, -1], "a number above 0 or null"),
 }
@@ -244,6 +247,22 @@ def test_r_drop_needs_a_dropout() -> None:
     assert line.startswith("loss.r_drop=1 does nothing")
     validate(composed(*still, "head=cls"))
     validate(composed(*still, "head=mean", "backbone.attention_dropout=0.1"))
+
+
+EXCLUSIONS = (
+    (("backbone.lora_rank=8", "backbone.freeze=true"), "backbone.lora_rank=8 and backbone.freeze=True: LoRA freezes"),
+    (("backbone.lora_rank=8", "backbone.freeze=1"), "backbone.lora_rank=8 and backbone.freeze=1: LoRA freezes"),
+    (("backbone.freeze=true", "backbone.gradient_checkpointing=true"), "backbone.gradient_checkpointing=true saves"),
+    (("backbone.freeze=true", "optimizer.layer_decay=0.9"), "optimizer.layer_decay changes nothing"),
+)
+
+
+@pytest.mark.parametrize(("overrides", "sentence"), EXCLUSIONS)
+def test_what_excludes_each_other(overrides: tuple[str, ...], sentence: str) -> None:
+    (line,) = mistakes(composed("backbone=tiny", "data=sample", *overrides))
+    assert line.startswith(sentence)
+    for one in overrides:
+        validate(composed("backbone=tiny", "data=sample", one))
 
 
 def test_a_foreign_target_is_found_at_any_depth(sound: dict[str, Any]) -> None:

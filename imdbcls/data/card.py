@@ -64,8 +64,11 @@ def data_card(config: Mapping[str, Any]) -> DataCard:
 
     Raises UserError as the run would.
     """
-    corpus = build.build_corpus(config)
-    tokenizer = tokenizer_of(config)
+    return card_of(config, build.build_corpus(config), tokenizer_of(config))
+
+
+def card_of(config: Mapping[str, Any], corpus: Corpus, tokenizer: Any) -> DataCard:
+    """The card of a corpus that is read already, in the tokens of a transformers tokenizer."""
     truncation = build.truncation_of(config["data"])
     train_keys = set(text_keys(corpus.train.texts))
     splits = {}
@@ -113,6 +116,16 @@ def split_card(
         num_repeated=len(keys) - len(set(keys)),
         num_in_train=sum(key in train_keys for key in keys),
     )
+
+
+def card_tables(card: DataCard) -> dict[str, tuple[list[str | int], list[list[str | int]]]]:
+    """The card as tables by name, each the names of its columns and its rows."""
+    all_lengths = np.concatenate([split.lengths for split in card.splits.values()])
+    bins: list[list[str | int]] = [[bounds.strip(), count] for bounds, count, _ in bins_of(all_lengths)]
+    tables: dict[str, tuple[list[str | int], list[list[str | int]]]] = {"histogram": (["tokens", "documents"], bins)}
+    for name, (header, *rows) in (("sizes", sizes(card)), ("lengths", lengths(card))):
+        tables[name] = ([header[0] or "split", *header[1:]], [[cell.strip() for cell in row] for row in rows])
+    return tables
 
 
 def card_text(card: DataCard) -> str:
@@ -195,17 +208,29 @@ def table_of(rows: Sequence[Sequence[str]]) -> list[str]:
 
 
 def histogram(lengths: NDArray[np.int64], max_length: int, fate: str) -> list[str]:
-    """Equal bins up to the 99th percentile, the last one open; those over `max_length` are marked by their `fate`."""
+    """Bars of the bins; those over `max_length` are marked by their `fate`."""
+    bins = bins_of(lengths)
+    most = max(count for _, count, _ in bins)
+    column = max(len(bounds) for bounds, _, _ in bins)
+    lines = []
+    for bounds, count, (low, high) in bins:
+        bar = "#" * math.ceil(count / most * BAR)
+        over = fate if low > max_length else f"partly {fate}" if high is None or high > max_length else ""
+        mark = f"  {over}" if count and over else ""
+        lines.append(f"  {bounds:<{column}} {count:>7,}  {bar}{mark}")
+    return lines
+
+
+def bins_of(lengths: NDArray[np.int64]) -> list[tuple[str, int, tuple[int, int | None]]]:
+    """Equal bins up to the 99th percentile, the last one open: their bounds in words, documents, bounds in tokens."""
     step = max(math.ceil(float(np.percentile(lengths, 99)) / NUM_BINS), 1)
     counts = np.bincount(np.minimum((lengths - 1) // step, NUM_BINS), minlength=NUM_BINS + 1)
     width = len(f"{NUM_BINS * step:,}")
-    lines = []
+    bins: list[tuple[str, int, tuple[int, int | None]]] = []
     for place, count in enumerate(counts.tolist()):
         low, high = place * step + 1, (place + 1) * step
-        last = place == NUM_BINS
-        bounds = f"{low:>{width},} and more" if last else f"{low:>{width},} to {high:>{width},}"
-        bar = "#" * math.ceil(count / counts.max() * BAR)
-        over = fate if low > max_length else f"partly {fate}" if last or high > max_length else ""
-        mark = f"  {over}" if count and over else ""
-        lines.append(f"  {bounds:<{2 * width + 9}} {count:>7,}  {bar}{mark}")
-    return lines
+        if place == NUM_BINS:
+            bins.append((f"{low:>{width},} and more", count, (low, None)))
+        else:
+            bins.append((f"{low:>{width},} to {high:>{width},}", count, (low, high)))
+    return bins

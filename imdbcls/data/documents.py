@@ -46,7 +46,7 @@ class Source:
     """What a reader found: whole splits, before anything is carved out or limited.
 
     `test` is None where the data has none, `validation` is None unless the user gave one. `label_names[i]`
-    is the name of class i. `origin` says in words where the data came from.
+    is the name of class i. `origin` says in words where the data came from. `notes` are sentences for the user.
     """
 
     train: Documents
@@ -54,6 +54,7 @@ class Source:
     validation: Documents | None
     label_names: tuple[str, ...]
     origin: str
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

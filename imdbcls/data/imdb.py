@@ -11,6 +11,7 @@ from imdbcls.data.hub import read_hub
 from imdbcls.data.sources import make_source
 from imdbcls.data.tables import Table, decode_utf8, read_parquet
 from imdbcls.errors import UserError
+from imdbcls.places import local_imdb
 
 LABELS = {"0": "negative", "1": "positive"}
 
@@ -18,7 +19,6 @@ _REVIEW = re.compile(r"(?:^|/)((train|test)/(pos|neg)/(\d+)_\d+\.txt)$")
 _URLS = re.compile(r"(?:^|/)(train|test)/urls_(pos|neg)\.txt$")
 _TITLE = re.compile(r"/title/(tt\d+)")
 _PARQUET = re.compile(r"(train|test)(?:-\d+-of-(\d+))?\.parquet")
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(?:/[\w.-]+)?")
 
 
 def read_imdb(path: str) -> Source:
@@ -31,17 +31,8 @@ def read_imdb(path: str) -> Source:
     Raises UserError for a path that is none of the four, for missing or damaged files, and for a hub that
     cannot be reached.
     """
-    place = Path(path).expanduser()
-    if place.is_dir():
-        root = _find_extracted(place)
-        if root is not None:
-            return _from_reviews(_read_folder(root), str(place), f"folder {path}")
-        return _read_parquet_folder(place)
-    if place.is_file():
-        if not place.name.endswith((".tar.gz", ".tgz")):
-            raise UserError(f"data.path={path}: a single file must be the archive aclImdb_v1.tar.gz.")
-        return _from_reviews(_read_archive(place), str(place), f"archive {path}")
-    if _HUB_ID.fullmatch(path) and place.suffix != ".gz":
+    place = local_imdb(path)
+    if place is None:
         return read_hub(
             path,
             config=None,
@@ -54,10 +45,12 @@ def read_imdb(path: str) -> Source:
             group_column=None,
             labels=LABELS,
         )
-    raise UserError(
-        f"data.path={path}: there is no such file or folder; give a folder of Parquet files, the extracted aclImdb/, "
-        "aclImdb_v1.tar.gz or a hub id such as stanfordnlp/imdb."
-    )
+    if place.is_file():
+        return _from_reviews(_read_archive(place), str(place), f"archive {path}")
+    root = _find_extracted(place)
+    if root is not None:
+        return _from_reviews(_read_folder(root), str(place), f"folder {path}")
+    return _read_parquet_folder(place)
 
 
 def _read_parquet_folder(folder: Path) -> Source:

@@ -1,13 +1,20 @@
 """Checks the columns of tables and turns them into a source: the step that every reader ends with."""
 
 import math
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 
 from imdbcls.data.documents import Documents, Source
 from imdbcls.data.tables import Table
 from imdbcls.errors import UserError
+
+MAX_CLASSES = 1_000  # more are a wrong column, and no comparison shows them
+FEW_CLASSES = 10  # so many may be as many as half the documents: a file made to try things out
+
+_NUMBER = re.compile(r"[+-]?\d+(\.\d+)?")
+_FRACTION = re.compile(r"[+-]?\d+\.\d*[1-9]\d*")
 
 
 def make_source(
@@ -29,15 +36,13 @@ def make_source(
     text, a missing label or group, a label that does not occur in train, an id that occurs twice, and for a
     single class.
     """
+    _require_different_columns(text_column, label_column, id_column, group_column)
     for table in tables.values():
         if not table.numbers:
             raise UserError(f"{table.name} holds no documents.")
-    found = _sort_labels(_find_label_keys(tables["train"], label_column))
-    if len(found) < 2:
-        raise UserError(
-            f"{tables['train'].name}: every document has the label {found[0]!r}; "
-            "a classifier needs at least two classes in training."
-        )
+    keys = _find_label_keys(tables["train"], label_column)
+    _require_classes(tables["train"], keys, label_column)
+    found = _sort_labels(keys)
     # A class that is declared and never occurs in training cannot be learnt, and is none.
     labels = {key: key for key in found} if labels is None else {key: labels[key] for key in labels if key in found}
     splits: dict[str, Documents] = {
@@ -59,7 +64,52 @@ def make_source(
         validation=splits.get("validation"),
         label_names=tuple(labels.values()),
         origin=origin,
+        notes=tuple(_doubtful_labels(labels)),
     )
+
+
+def _require_different_columns(
+    text_column: str, label_column: str, id_column: str | None, group_column: str | None
+) -> None:
+    names = {"text_column": text_column, "label_column": label_column, "id_column": id_column}
+    if group_column != id_column:
+        names["group_column"] = group_column
+    given = {key: name for key, name in names.items() if name is not None}
+    for key, name in given.items():
+        first = next(other for other in given if given[other] == name)
+        if first != key:
+            raise UserError(f"data.{first} and data.{key} are both {name!r}; they must be different columns.")
+
+
+def _require_classes(table: Table, keys: Sequence[str], label_column: str) -> None:
+    """Refuse labels that no classifier can be trained on: a single one, as many as documents, or fractions."""
+    distinct = set(keys)
+    if len(distinct) == 1:
+        raise UserError(
+            f"{table.name}: every document has the label {keys[0]!r}; "
+            "a classifier needs at least two classes in training."
+        )
+    fraction = next((row for row, key in enumerate(keys) if _FRACTION.fullmatch(key)), None)
+    if fraction is not None and all(_NUMBER.fullmatch(key) for key in distinct):
+        raise UserError(
+            f"{table.name}, {table.where(fraction)}: label {keys[fraction]!r} is a fraction, and this trains "
+            "classifiers; round it, or name classes in words."
+        )
+    if len(distinct) > MAX_CLASSES or len(distinct) > max(len(keys) / 2, FEW_CLASSES):
+        raise UserError(
+            f"{table.name}: {label_column!r} has {len(distinct):,} different values in {len(keys):,} documents, "
+            f"{keys[0][:40]!r} in {table.where(0)}; data.label_column seems to be the wrong one."
+        )
+
+
+def _doubtful_labels(labels: Mapping[str, str]) -> Iterator[str]:
+    if "-1" in labels:
+        yield "Label -1 is taken for a class; where it marks documents without a label, leave their rows out."
+    spellings: dict[str, str] = {}
+    for name in labels.values():
+        first = spellings.setdefault(name.casefold(), name)
+        if first != name:
+            yield f"Labels {first!r} and {name!r} differ only in capital letters and are two classes."
 
 
 def _to_documents(
@@ -79,7 +129,13 @@ def _to_documents(
     name and the row counted from 0 (`train/000017`).
     """
     raw_texts = table.column(text_column, "data.text_column")
-    _refuse(table, [not isinstance(text, str) or not text.strip() for text in raw_texts], f"no text in {text_column!r}")
+    for row, text in enumerate(raw_texts):
+        if text is not None and not isinstance(text, str):
+            kind = type(text).__name__
+            raise UserError(
+                f"{table.name}, {table.where(row)}: {text_column!r} holds no text but a value of type {kind}."
+            )
+    _refuse(table, [text is None or not str(text).strip() for text in raw_texts], f"no text in {text_column!r}")
     texts = [str(text) for text in raw_texts]
 
     class_of = {key: index for index, key in enumerate(label_keys)}
@@ -87,9 +143,10 @@ def _to_documents(
     unseen = [row for row, key in enumerate(keys) if key not in class_of]
     if unseen:
         names = [key if key == name else f"{key} ({name})" for key, name in zip(label_keys, label_names, strict=True)]
+        unlabelled = "; -1 usually marks documents without a label, which cannot be used" if "-1" in keys else ""
         raise UserError(
             f"{table.name}, {table.where(unseen[0])}: label {keys[unseen[0]]!r} is not one of the labels in training: "
-            f"{_shorten(names)}{_more(unseen)}."
+            f"{_shorten(names)}{_more(unseen)}{unlabelled}."
         )
     labels = np.array([class_of[key] for key in keys], dtype=np.int64)
 

@@ -44,7 +44,7 @@ def make_corpus(
 
     Raises UserError where a split would be empty or hold a single class.
     """
-    notes: list[str] = []
+    notes: list[str] = list(source.notes)
     parts = {"train": _Part.of(source.train)}
     if source.validation is not None:
         parts["validation"] = _Part.of(source.validation)
@@ -133,9 +133,14 @@ def _carve(part: _Part, name: str, fraction: float, split_seed: int, num_classes
 
     if not taken or ((counts == totals) & (totals > 0)).any():
         problem = "leaves training without one of its classes" if taken else f"leaves {name} empty"
+        groups = "1 group" if len(units) == 1 else f"only {len(units):,} groups"
+        reason = f"the {len(part):,} documents are too few"
+        if len(units) < len(part):
+            reason = (
+                f"the {len(part):,} documents form {groups} that must stay together (data.group_column, equal texts)"
+            )
         raise UserError(
-            f"{key}={fraction} {problem}: the {len(part):,} documents form only {len(units):,} groups that must "
-            f"stay together (data.group_column, equal texts); give more data, another fraction or a data.{name} file."
+            f"{key}={fraction} {problem}: {reason}; give more data, another fraction or a data.{name} file."
         )
     inside = np.zeros(len(part), dtype=bool)
     for unit in taken:
@@ -199,9 +204,10 @@ def _require_classes(
     present = set(documents.labels.tolist())
     missing = [label for index, label in enumerate(label_names) if index not in present]
     cause = f" with data.{name}_limit={limit}" if limit is not None else ""
+    size = "1 document" if len(documents) == 1 else f"{len(documents):,} documents"
     if len(present) < 2 or (missing and name == "train"):
         raise UserError(
-            f"The {name} split holds {len(documents):,} documents{cause}, none of them {', '.join(missing)}; "
+            f"The {name} split holds {size}{cause}, none of them {', '.join(missing)}; "
             + ("training needs every class." if name == "train" else "scoring needs at least two classes.")
         )
     if missing:
@@ -209,8 +215,15 @@ def _require_classes(
 
 
 def _duplicate_notes(parts: Mapping[str, _Part]) -> list[str]:
-    """Count the distinct texts that the data itself has both in train and in another split."""
+    """Count the distinct texts of train that have several labels, and those that another split has, too."""
     notes = []
+    labels: dict[str, set[int]] = defaultdict(set)
+    for key, label in zip(parts["train"].text_keys, parts["train"].documents.labels.tolist(), strict=True):
+        labels[key].add(label)
+    contradicting = sum(len(found) > 1 for found in labels.values())
+    if contradicting:
+        texts = "1 text of train has" if contradicting == 1 else f"{contradicting:,} texts of train have"
+        notes.append(f"{texts} different labels in different rows; all are kept.")
     for name in ("validation", "test"):
         shared = set(parts["train"].text_keys) & set(parts[name].text_keys) if name in parts else set()
         if shared:

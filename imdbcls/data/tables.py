@@ -3,13 +3,25 @@
 import csv
 import io
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from imdbcls.errors import UserError
 
 FORMATS = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
+# What to do with some that are not.
+INSTEAD = {
+    ".gz": "unpack it first (gunzip)",
+    ".zip": "unpack it first",
+    ".json": "write one JSON object a line and name it .jsonl",
+    ".xlsx": "save the sheet as CSV (UTF-8)",
+    ".txt": "give it a header, quotes around texts and the name .csv",
+}
+LOOKS_LIKE = {"UTF-16": (b"\xff\xfe", b"\xfe\xff"), "gzip": (b"\x1f\x8b",)}  # by a file's first bytes
+ONE_A_LINE = "JSON Lines has one object a line"
 
 # The csv module refuses fields over 128 KiB unless told otherwise; documents may be longer.
 csv.field_size_limit(2**31 - 1)
@@ -36,8 +48,17 @@ class Table:
         """Return a column. Raises UserError with the columns there are; `key` is the config key that names it."""
         if name not in self.columns:
             found = ", ".join(repr(column) for column in self.columns)
-            raise UserError(f"{self.name} has no column {name!r} ({key}); it has {found}.")
+            raise UserError(f"{self.name} has no column {name!r} ({key}); it has {found}{self._hint()}.")
         return self.columns[name]
+
+    def _hint(self) -> str:
+        """What may be wrong with the columns of a text file, in words."""
+        only = next(iter(self.columns)) if len(self.columns) == 1 else ""
+        if "\t" in only:
+            return " (separated by tabs? then name it .tsv)"
+        if ";" in only:
+            return " (separated by semicolons? save it with commas)"
+        return " (the first line names the columns)" if self.unit == "line" else ""
 
 
 def read_table(path: str | Path, key: str) -> Table:
@@ -46,17 +67,29 @@ def read_table(path: str | Path, key: str) -> Table:
     `key` is the config key that gave the path, for messages. Raises UserError for a missing, empty,
     unreadable, truncated or wrongly encoded file and for a broken row, which it names.
     """
-    path = Path(path).expanduser()
-    if path.suffix.lower() not in FORMATS:
-        raise UserError(f"{key}={path} is not a file this reads: the name must end in {', '.join(FORMATS)}.")
-    if not path.is_file():
-        raise UserError(f"{key}={path}: there is no such file.")
+    path = require_table(path, key)
     suffix = path.suffix.lower()
     if suffix == ".parquet":
         return read_parquet([path])
     if suffix in (".csv", ".tsv"):
         return _read_csv(path, delimiter="\t" if suffix == ".tsv" else ",")
     return _read_jsonl(path)
+
+
+def require_table(path: Any, key: str) -> Path:
+    """The path of a file that `read_table` may read. Raises UserError for anything else, without opening it."""
+    if not isinstance(path, str | Path) or not str(path):
+        raise UserError(f"{key}={path} is no path of a file.")
+    place = Path(os.path.expanduser(path))
+    if os.path.isdir(place):  # unlike Path's, it takes any text: too long, with a NUL, ~nobody
+        raise UserError(f"{key}={path} is a folder; give the file in it, {', '.join(FORMATS)}.")
+    suffix = place.suffix.lower()
+    if suffix not in FORMATS:
+        advice = f"; {INSTEAD[suffix]}" if suffix in INSTEAD else ""
+        raise UserError(f"{key}={path} is not a file this reads: the name must end in {', '.join(FORMATS)}{advice}.")
+    if not os.path.isfile(place):
+        raise UserError(f"{key}={path}: there is no such file.")
+    return place
 
 
 def read_parquet(paths: Sequence[Path]) -> Table:
@@ -94,10 +127,12 @@ def _read_jsonl(path: Path) -> Table:
             value = json.loads(line)
         except json.JSONDecodeError as error:
             raise UserError(
-                f"{path}, line {number:,}: not a JSON value ({error.msg}, column {error.colno})."
+                f"{path}, line {number:,}: not a JSON value ({error.msg}, column {error.colno}); {ONE_A_LINE}."
             ) from error
         if not isinstance(value, dict):
-            raise UserError(f"{path}, line {number:,}: expected a JSON object, found {type(value).__name__}.")
+            raise UserError(
+                f"{path}, line {number:,}: expected a JSON object, found {type(value).__name__}; {ONE_A_LINE}."
+            )
         objects.append(value)
         numbers.append(number)
     names = dict.fromkeys(name for value in objects for name in value)
@@ -125,8 +160,9 @@ def _read_csv(path: Path, delimiter: str) -> Table:
                 numbers.append(line)
             line = reader.line_num + 1
     except csv.Error as error:
-        hint = " (a quotation mark that is never closed?)" if "end of data" in str(error) else ""
-        raise UserError(f"{path}, line {line:,}: this row cannot be read as CSV: {error}{hint}.") from error
+        unclosed = "end of data" in str(error)
+        hint = "a quotation mark that is never closed?" if unclosed else 'a quotation mark inside a text is written ""'
+        raise UserError(f"{path}, line {line:,}: this row cannot be read as CSV: {error} ({hint}).") from error
     if header is None:
         raise UserError(f"{path} is empty; the first line must name the columns.")
     if len(set(header)) != len(header):
@@ -145,8 +181,9 @@ def decode_utf8(raw: bytes, name: str) -> str:
         return raw.decode("utf-8").removeprefix("\ufeff")
     except UnicodeDecodeError as error:
         line = raw.count(b"\n", 0, error.start) + 1
-        hint = " (it looks like UTF-16)" if raw[:2] in (b"\xff\xfe", b"\xfe\xff") else ""
+        kind = next((kind for kind, starts in LOOKS_LIKE.items() if raw.startswith(starts)), "")
+        hint = f" (it looks like {kind})" if kind else ""
         raise UserError(
             f"{name}, line {line:,}: byte 0x{raw[error.start]:02x} at offset {error.start:,} is not UTF-8{hint}; "
-            "save the file as UTF-8."
+            f"{'unpack it first' if kind == 'gzip' else 'save the file as UTF-8'}."
         ) from error

@@ -1,6 +1,6 @@
 """`tracker=none`: the run folder is the only record."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Self
 
 
@@ -17,6 +17,9 @@ class NoTracker:
         pass
 
     def log(self, point: Mapping[str, float | int]) -> None:
+        pass
+
+    def log_data(self, split_hash: str, make_tables: Callable[[], Mapping[str, Any]]) -> None:
         pass
 
     def log_test(

@@ -3,13 +3,16 @@
 import json
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from imdbcls.tracking.once import once
 from imdbcls.tracking.server import PROBE_SECONDS
 from imdbcls.tracking.session import RunIdentity, Session
+
+Table = tuple[list[str | int], list[list[str | int]]]  # the names of its columns and its rows
 
 
 class WandbTracker:
@@ -47,6 +50,7 @@ class WandbTracker:
             connect_seconds=connect_seconds,
             finish_seconds=finish_seconds,
         )
+        self._folder = folder
         self._resumed_step = resumed_step
         self._sent_step = -1
         self._interrupted = False
@@ -69,6 +73,18 @@ class WandbTracker:
         if self._session.run is not None and step > self._sent_step:
             with self._session.guarded("did not take a point"):
                 self._session.run.log(dict(point), step=step)
+
+    def log_data(self, split_hash: str, make_tables: Callable[[], Mapping[str, Table]]) -> None:
+        """Sends what the data holds, as tables by name: once per study and split, by the first run that comes to it."""
+        if self._session.run is None:
+            return
+        marker = self._folder / "wandb" / f"data-{split_hash}.logged"
+        with self._session.guarded("did not take the data card"), once(marker) as is_first:
+            if is_first:
+                import wandb
+
+                tables = {f"view/data_{name}": wandb.Table(*table) for name, table in make_tables().items()}
+                self._session.log_views(tables, patience=0.5, commit=False)
 
     def log_test(
         self,

@@ -93,12 +93,15 @@ class Session:
         finally:
             self._clean_up()
 
-    def log_views(self, views: Mapping[str, Any], patience: float) -> None:
-        """Send tables, plots and pages; raises TimeoutError after ``patience`` times ``finish_seconds``."""
+    def log_views(self, views: Mapping[str, Any], patience: float, *, commit: bool = True) -> None:
+        """Send tables, plots and pages; raises TimeoutError after ``patience`` times ``finish_seconds``.
+
+        Without ``commit`` they take W&B's step as it is, so that a point of that step may still come.
+        """
         # For a table, wandb asks the server and waits for the answer.
         if not self.run.offline and not answers(self.run.settings.base_url):
             raise TimeoutError(f"{self.run.settings.base_url} does not answer")
-        within(patience * self._finish_seconds, lambda: self.run.log(dict(views)))
+        within(patience * self._finish_seconds, lambda: self.run.log(dict(views), commit=commit))
 
     @contextlib.contextmanager
     def guarded(self, what: str) -> Iterator[None]:

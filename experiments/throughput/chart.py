@@ -1,0 +1,47 @@
+"""The figures as bars: on the terminal, and as a drawing."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from imdbcls.comparison import svg
+from imdbcls.comparison.page import standalone
+
+BLOCKS = " ▏▎▍▌▋▊▉"
+WIDTH, ROW, TOP = 780, 26, 42  # of the drawing, of a bar with its space, and above a task's first bar
+NAMES, FIGURES = 220, 90  # room for names on the left and figures on the right
+
+
+def bars(values: Sequence[float], width: int = 24) -> list[str]:
+    """Bars of blocks, to an eighth of a character; the largest value takes `width` characters."""
+    eighths = [round(8 * width * value / max(values)) for value in values]
+    return ["█" * (count // 8) + BLOCKS[count % 8].strip() for count in eighths]
+
+
+def drawing(figures: dict[str, Any]) -> str:
+    """Documents per second as an SVG file, a panel per task; a line shows the slowest to the fastest round."""
+    parts, top = [], 0
+    for task in figures["ratios"]:
+        rows = [row for row in figures["rows"] if row["task"] == task]
+        parts.append(panel(task, rows, top))
+        top += TOP + ROW * len(rows)
+    ends = "; ".join(f"{row['task']}, {row['name']}: {speed(row)}" for row in figures["rows"])
+    label = f"Documents per second, {figures['backbone']}, {figures['max_length']} tokens. {ends}."
+    return standalone(svg.figure(WIDTH, top + 10, label, parts))
+
+
+def panel(task: str, rows: Sequence[dict[str, Any]], top: float) -> str:
+    x = svg.Scale(0, max(row["documents_per_second"]["max"] for row in rows), NAMES, WIDTH - FIGURES)
+    parts = [svg.text(8, top + 28, f"{task}, documents per second", "title")]
+    for place, row in enumerate(rows):
+        y, middle = top + TOP + ROW * place, top + TOP + ROW * place + ROW / 2
+        seconds = row["documents_per_second"]
+        series = "s0" if place == len(rows) - 1 else "s7"
+        parts.append(svg.text(NAMES - 8, middle + 4, row["name"], "label", "end"))
+        parts.append(svg.box(NAMES, y + 4, x(seconds["median"]) - NAMES, ROW - 8, f"mark {series}"))
+        parts.append(svg.line(x(seconds["min"]), middle, x(seconds["max"]), middle, "zero"))
+        parts.append(svg.text(x(seconds["max"]) + 8, middle + 4, speed(row), "label"))
+    return "".join(parts)
+
+
+def speed(row: dict[str, Any]) -> str:
+    return f"{row['documents_per_second']['median']:.1f}"

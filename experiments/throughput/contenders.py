@@ -1,0 +1,391 @@
+"""The contenders: the same documents from the same weights, through other people's loops and through ours.
+
+Each is made in a process of its own (`contest.py`) and offers what the contest asks for: `precision()`; `first_loss()`,
+the mean loss of the first batch without dropout; `warm_up()`, until no shape is new to the libraries; `round()`, which
+trains on (or scores) every document once and returns its seconds; `padding_share()`, of the tokens of its last round;
+and what `Player` says.
+"""
+
+import tempfile
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from machine import forward_flops, matrix_peak_gflops
+from torch import Tensor, nn
+from transformers import (
+    DataCollatorWithPadding,
+    PreTrainedTokenizerBase,
+    PrinterCallback,
+    Trainer,
+    TrainerCallback,
+    TrainingArguments,
+)
+
+import imdbcls
+from imdbcls import build, report
+from imdbcls.data.batches import Ahead, Batch
+from imdbcls.data.documents import Documents
+from imdbcls.device import Hardware, peak_memory_mb
+from imdbcls.model import Classifier
+from imdbcls.runs import RunFolder
+from imdbcls.scoring import score
+from imdbcls.signals import StopRequest
+from imdbcls.tracking.none import NoTracker
+
+# What the contenders are built from: `choices` as the command line of `imdbcls.train` takes them, `rounds` to come.
+Settings = Mapping[str, Any]
+
+
+def original(settings: Settings) -> "PlainLoop":
+    return PlainLoop(settings)
+
+
+def trainer_default(settings: Settings) -> "TrainerLoop":
+    return TrainerLoop(settings, attention_dropout="null", at_its_best=False)
+
+
+def trainer_best(settings: Settings) -> "TrainerLoop":
+    return TrainerLoop(settings, attention_dropout="null", at_its_best=True)
+
+
+def trainer_tuned(settings: Settings) -> "TrainerLoop":
+    return TrainerLoop(settings, attention_dropout="0.0", at_its_best=True)
+
+
+def ours(settings: Settings) -> "OurLoop":
+    return OurLoop(settings)
+
+
+def trainer_predict(settings: Settings) -> "TrainerPredict":
+    return TrainerPredict(settings, attention_dropout="null", at_its_best=True)
+
+
+def our_scoring(settings: Settings) -> "OurScoring":
+    return OurScoring(settings)
+
+
+def machine(settings: Settings) -> "Machine":
+    return Machine(settings)
+
+
+class Player:
+    """What every contender can say of itself once it knows its hardware and its encoder."""
+
+    hardware: Hardware
+    encoder: nn.Module
+
+    def lengths(self) -> list[int]:
+        """Real tokens of each document of a round, special ones included."""
+        raise NotImplementedError
+
+    def num_documents(self) -> int:
+        return len(self.lengths())
+
+    def num_tokens(self) -> int:
+        return sum(self.lengths())
+
+    def forward_flops(self) -> int:
+        return forward_flops(self.encoder, self.lengths())
+
+    def peak_memory_mb(self) -> float:
+        return peak_memory_mb(self.hardware.device)
+
+
+class Peer(Player):
+    """What other people's loops begin with: the library's own encoder with our head, and token ids."""
+
+    def __init__(self, settings: Settings, attention_dropout: str) -> None:
+        choices = ("backbone.fast=false", f"backbone.attention_dropout={attention_dropout}")
+        self.config = imdbcls.compose(*settings["choices"], *choices).values
+        self.hardware = build.build_hardware(self.config)
+        corpus = build.build_corpus(self.config)
+        backbone = build.build_backbone(self.config)
+        self.model = build.build_model(self.config, backbone, len(corpus.label_names)).to(self.hardware.device)
+        self.encoder, self.tokenizer = backbone.encoder, backbone.tokenizer
+        self.train_examples = self.examples_of(corpus.train)
+        self.test_examples = self.examples_of(corpus.test)
+
+    def examples_of(self, documents: Documents) -> list[dict[str, Any]]:
+        length = self.config["max_length"]
+        ids = self.tokenizer(list(documents.texts), truncation=True, max_length=length)["input_ids"]
+        labels = documents.labels.tolist()
+        return [{"input_ids": row, "labels": label} for row, label in zip(ids, labels, strict=True)]
+
+    def lengths(self) -> list[int]:
+        return [len(example["input_ids"]) for example in self.train_examples]
+
+
+class PlainLoop(Peer):
+    """The original's way: float32, every document padded to the longest allowed, Adam and one cycle."""
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__(settings, attention_dropout="null")
+        self.batch_size = self.config["batch_size"]
+        padded = self.tokenizer.pad(
+            self.train_examples, padding="max_length", max_length=self.config["max_length"], return_tensors="pt"
+        )
+        self.input_ids_NT, self.mask_NT = padded["input_ids"], padded["attention_mask"].bool()
+        self.labels_N = padded["labels"]
+        num_steps = -(-len(self.labels_N) // self.batch_size) * (settings["rounds"] + 1)
+        self.optimizer = torch.optim.Adam(self.model.parameters(), lr=3e-5)
+        self.schedule = torch.optim.lr_scheduler.OneCycleLR(self.optimizer, max_lr=3e-5, total_steps=num_steps)
+
+    def loss(self, rows: Tensor) -> Tensor:
+        device = self.hardware.device
+        logits_BC = self.model(self.input_ids_NT[rows].to(device), self.mask_NT[rows].to(device))
+        return F.cross_entropy(logits_BC, self.labels_N[rows].to(device))
+
+    @torch.no_grad()
+    def first_loss(self) -> float:
+        self.model.eval()
+        return self.loss(torch.arange(min(self.batch_size, len(self.labels_N)))).item()
+
+    def warm_up(self) -> None:
+        self.train_on(torch.arange(min(self.batch_size, len(self.labels_N))))
+
+    def round(self) -> float:
+        return self.train_on(torch.randperm(len(self.labels_N)))
+
+    def train_on(self, order_N: Tensor) -> float:
+        self.model.train()
+        started = time.perf_counter()
+        for rows in order_N.split(self.batch_size):
+            self.optimizer.zero_grad()
+            self.loss(rows).backward()
+            self.optimizer.step()
+            self.schedule.step()
+        synchronise(self.hardware)
+        return time.perf_counter() - started
+
+    def padding_share(self) -> float:
+        return 1 - self.mask_NT.sum().item() / self.mask_NT.numel()
+
+    def precision(self) -> str:
+        return "fp32"
+
+
+class TrainerLoop(Peer):
+    """Hugging Face's Trainer with its defaults; or at its best: bf16 where the hardware has it, and length grouping."""
+
+    def __init__(self, settings: Settings, *, attention_dropout: str, at_its_best: bool) -> None:
+        super().__init__(settings, attention_dropout)
+        self.at_its_best = at_its_best
+        bf16 = self.precision() == "bf16"
+        best = {"bf16": bf16, "train_sampling_strategy": "group_by_length"} if at_its_best else {}
+        self.collator = CountingCollator(self.tokenizer)
+        self.clock = EpochClock(self.hardware)
+        self.trainer = self.make_trainer(per_device_train_batch_size=self.config["batch_size"], **best)
+
+    def make_trainer(self, **choices: Any) -> Trainer:
+        arguments = TrainingArguments(
+            output_dir=tempfile.gettempdir(),  # nothing is written
+            use_cpu=self.hardware.device.type == "cpu",
+            num_train_epochs=1,
+            save_strategy="no",
+            report_to="none",
+            disable_tqdm=True,
+            **choices,
+        )
+        trainer = Trainer(
+            model=LossModel(self.model),
+            args=arguments,
+            train_dataset=self.train_examples,
+            processing_class=self.tokenizer,
+            data_collator=self.collator,
+            callbacks=[self.clock],
+        )
+        trainer.remove_callback(PrinterCallback)
+        return trainer
+
+    def first_loss(self) -> float:
+        first = self.train_examples[: self.config["batch_size"]]
+        self.trainer.args.per_device_eval_batch_size = len(first)
+        return self.trainer.evaluate(first)["eval_loss"]
+
+    def warm_up(self) -> None:
+        # Without grouping nearly every batch is as wide as the next; with it, each width comes up in a round.
+        self.trainer.train_dataset = self.train_examples[: None if self.at_its_best else self.config["batch_size"]]
+        self.trainer.train()
+        self.trainer.train_dataset = self.train_examples
+
+    def round(self) -> float:
+        self.collator.start()
+        self.trainer.train()
+        return self.clock.seconds
+
+    def padding_share(self) -> float:
+        return self.collator.padding_share()
+
+    def precision(self) -> str:
+        return self.hardware.precision if self.at_its_best else "fp32"
+
+
+class TrainerPredict(TrainerLoop):
+    """The Trainer's `predict` at its best: weights cast to bf16 once, documents grouped by length."""
+
+    BATCH_SIZE = 8  # documents; the fastest of 8, 16, 32, 64 and 128 on the CPU
+
+    def make_trainer(self, **choices: Any) -> Trainer:
+        bf16 = choices.pop("bf16")
+        return super().make_trainer(**choices, bf16_full_eval=bf16)
+
+    def first_loss(self) -> float:
+        loss = super().first_loss()
+        self.trainer.args.per_device_eval_batch_size = self.BATCH_SIZE
+        return loss
+
+    def lengths(self) -> list[int]:
+        return [len(example["input_ids"]) for example in self.test_examples]
+
+    def warm_up(self) -> None:
+        self.round()
+
+    def round(self) -> float:
+        self.collator.start()
+        started = time.perf_counter()
+        self.trainer.predict(self.test_examples)
+        return time.perf_counter() - started
+
+
+class LossModel(nn.Module):
+    """A classifier in the form that the Trainer takes."""
+
+    def __init__(self, classifier: Classifier) -> None:
+        super().__init__()
+        self.classifier = classifier
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        logits_BC = self.classifier(input_ids, attention_mask.bool())
+        return {"loss": F.cross_entropy(logits_BC, labels), "logits": logits_BC}
+
+
+class CountingCollator:
+    """Pads a batch to its longest document, as the Trainer does by default, and counts the padding."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        self.pad = DataCollatorWithPadding(tokenizer)
+        self.start()
+
+    def start(self) -> None:
+        self.real, self.all = 0, 0
+
+    def __call__(self, examples: Sequence[dict[str, Any]]) -> Mapping[str, Tensor]:
+        batch = self.pad(examples)
+        self.real += sum(len(example["input_ids"]) for example in examples)
+        self.all += batch["input_ids"].numel()
+        return batch
+
+    def padding_share(self) -> float:
+        return 1 - self.real / self.all
+
+
+class EpochClock(TrainerCallback):
+    """The seconds of an epoch, without what the Trainer does before and after it."""
+
+    def __init__(self, hardware: Hardware) -> None:
+        self.hardware = hardware
+        self.seconds = 0.0
+
+    def on_epoch_begin(self, *_: Any, **__: Any) -> None:
+        self.started = time.perf_counter()
+
+    def on_epoch_end(self, *_: Any, **__: Any) -> None:
+        synchronise(self.hardware)
+        self.seconds = time.perf_counter() - self.started
+
+
+class OurLoop(Player):
+    """imdbcls as its command runs it, but for validation and checkpoints."""
+
+    def __init__(self, settings: Settings) -> None:
+        config = imdbcls.compose(*settings["choices"], f"epochs={settings['rounds'] + 1}").values
+        self.hardware = build.build_hardware(config)
+        corpus = build.build_corpus(config)
+        backbone = build.build_backbone(config)
+        self.encoder = backbone.encoder
+        model = build.build_model(config, backbone, len(corpus.label_names))
+        validation = build.build_scored_split(config, backbone, corpus.validation)
+        self.test = build.build_scored_split(config, backbone, corpus.test)
+        folder = RunFolder(Path(config["runs_dir"]) / "ours")
+        self.trainer = build.build_trainer(
+            config, folder, self.hardware, backbone, model, corpus, validation, self.test, StopRequest()
+        )
+        self.first_documents = build.build_scored_split(
+            config, backbone, corpus.train.take(range(min(config["batch_size"], len(corpus.train))))
+        )
+
+    def first_loss(self) -> float:
+        scored = score(self.trainer.model, self.first_documents.batches, self.hardware)
+        logarithms_NC = torch.from_numpy(scored.probabilities).log()
+        return F.nll_loss(logarithms_NC, torch.from_numpy(scored.labels)).item()
+
+    def warm_up(self) -> None:
+        self.round()
+
+    def round(self) -> float:
+        trainer, tracker = self.trainer, NoTracker()
+        trainer.model.train()
+        batches = Ahead(trainer.train_batches.epoch(0))
+        started = time.perf_counter()
+        for batch in batches:
+            trainer.step(batch)
+            batches.cut_next()
+            trainer.count(batch)
+            if trainer.point_is_due:
+                trainer.read_figures()
+            trainer.count_time(time.perf_counter() - started)
+            trainer.log(tracker, trainer.train_figures())
+        trainer.read_figures()
+        synchronise(self.hardware)
+        return time.perf_counter() - started
+
+    def precision(self) -> str:
+        return self.hardware.precision
+
+    def batches(self) -> Iterable[Batch]:
+        return self.trainer.train_batches.epoch(0)
+
+    def padding_share(self) -> float:
+        batches = list(self.batches())
+        return 1 - sum(batch.num_tokens for batch in batches) / sum(batch.input_ids_BT.numel() for batch in batches)
+
+    def lengths(self) -> list[int]:
+        return [length for batch in self.batches() for length in batch.mask_BT.sum(dim=1).tolist()]
+
+
+class OurScoring(OurLoop):
+    """imdbcls scoring a split."""
+
+    def round(self) -> float:
+        started = time.perf_counter()
+        score(self.trainer.model, self.test.batches, self.hardware)
+        return time.perf_counter() - started
+
+    def batches(self) -> Iterable[Batch]:
+        return self.test.batches
+
+
+class Machine:
+    """No contender, but the hardware they all run on."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.hardware = build.build_hardware(imdbcls.compose(*settings["choices"]).values)
+
+    def describe(self) -> dict[str, str]:
+        return {"device": self.hardware.describe(), "precision": self.hardware.precision, **report.versions()}
+
+    def bf16_gflops(self) -> float:
+        return matrix_peak_gflops(self.hardware.device, torch.bfloat16)
+
+    def fp32_gflops(self) -> float:
+        return matrix_peak_gflops(self.hardware.device, torch.float32)
+
+
+def synchronise(hardware: Hardware) -> None:
+    """Wait for what the device was asked to do."""
+    if hardware.device.type == "cuda":
+        torch.cuda.synchronize(hardware.device)

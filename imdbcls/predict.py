@@ -1,0 +1,166 @@
+"""Classify texts by a finished run: `python -m imdbcls.predict runs/heads/lstm-s0-1a2b3c4d "A quiet, patient film."`.
+
+Texts come from the command line, from a file (`--file reviews.csv`), or from stdin, one a line. For each, in its order,
+a line of JSON (or CSV) on stdout: its number, its most probable class and the probability of each. Input is read and
+answered a thousand texts at a time, so memory does not grow with it.
+"""
+
+import argparse
+import csv
+import json
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, TextIO
+
+from imdbcls.console import say
+from imdbcls.data.tables import require_table
+from imdbcls.errors import UserError
+
+if TYPE_CHECKING:
+    from imdbcls.api import Predictions
+
+CHUNK = 1000  # texts at a time
+
+Numbered = tuple[int, str]  # a text with its place in the input, which names it in the output
+
+
+def main() -> None:
+    arguments = parse(None)
+    try:
+        predict(arguments, sys.stdin, sys.stdout)
+    except UserError as error:
+        say(f"imdbcls: {error}")
+        sys.exit(2)
+    except BrokenPipeError:  # the reader, `head` say, has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m imdbcls.predict", description="Classify texts by a finished run.")
+    parser.add_argument("run", type=Path, help="the run's folder, runs/<study>/<name>")
+    parser.add_argument("texts", nargs="*", help="texts; without them and --file, each line of stdin is one")
+    parser.add_argument("--file", type=Path, help="a .csv, .tsv, .jsonl, .ndjson or .parquet file of texts")
+    parser.add_argument("--text-column", default="text", metavar="NAME", help="its column (default: text)")
+    parser.add_argument("--format", choices=("jsonl", "csv"), default="jsonl", help="of the answers (default: jsonl)")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda", "mps"), help="instead of the run's own")
+    parser.add_argument("--plugins", nargs="+", default=[], metavar="PACKAGE", help="your packages that the run used")
+    return parser.parse_args(arguments)
+
+
+def predict(arguments: argparse.Namespace, stdin: TextIO, stdout: TextIO) -> None:
+    """Answer all texts; raises UserError for a folder without a finished run and for what is no text, by its place."""
+    if arguments.file is not None and arguments.texts:
+        raise UserError("Texts stand on the command line or in --file, not both.")
+    if arguments.file is not None:
+        numbered = read_file(require_table(arguments.file, "--file"), arguments.text_column)
+    elif arguments.texts:
+        numbered = not_empty(enumerate(arguments.texts, start=1), "text")
+    else:
+        lines = ((number, line.rstrip("\n")) for number, line in enumerate(stdin, start=1))
+        numbered = not_empty(lines, "stdin, line")
+    from imdbcls.api import load_run
+
+    run = load_run(arguments.run, plugins=arguments.plugins, device=arguments.device)
+    write = (write_csv if arguments.format == "csv" else write_jsonl)(stdout, run.label_names)
+    numbered = iter(numbered)
+    while chunk := list(islice(numbered, CHUNK)):
+        numbers, texts = zip(*chunk, strict=True)
+        write(numbers, run.predict(texts))
+        stdout.flush()
+
+
+def not_empty(numbered: Iterable[tuple[int, object]], place: str) -> Iterator[Numbered]:
+    for number, text in numbered:
+        if not isinstance(text, str) or not text.strip():
+            raise UserError(f"{place} {number:,}: there is no text to classify.")
+        yield number, text
+
+
+def read_file(path: Path, column: str) -> Iterator[Numbered]:
+    """The texts of a file, read as they are wanted; a text's number is its line, in Parquet its row from 1."""
+    if path.suffix.lower() == ".parquet":
+        return not_empty(read_parquet(path, column), f"{path}, row")
+    read = read_jsonl if path.suffix.lower() in (".jsonl", ".ndjson") else read_csv
+    return not_empty(read(path, column), f"{path}, line")
+
+
+def read_csv(path: Path, column: str) -> Iterator[tuple[int, object]]:
+    delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.DictReader(file, delimiter=delimiter, strict=True)
+            require_column(path, column, reader.fieldnames or ())
+            line = reader.line_num + 1
+            for row in reader:
+                yield line, row[column]
+                line = reader.line_num + 1
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise UserError(f"{path} cannot be read as CSV in UTF-8: {error}.") from error
+
+
+def read_jsonl(path: Path, column: str) -> Iterator[tuple[int, object]]:
+    try:
+        with path.open(encoding="utf-8-sig") as file:
+            for number, line in enumerate(file, start=1):
+                if line.strip():
+                    value = json.loads(line)
+                    if not isinstance(value, dict):
+                        raise UserError(f"{path}, line {number:,}: expected a JSON object.")
+                    require_column(path, column, value)
+                    yield number, value[column]
+    except (ValueError, RecursionError) as error:
+        if isinstance(error, UserError):
+            raise
+        raise UserError(f"{path} cannot be read as JSON Lines in UTF-8: {error}.") from error
+
+
+def read_parquet(path: Path, column: str) -> Iterator[tuple[int, object]]:
+    import pyarrow
+    from pyarrow import parquet
+
+    try:
+        file = parquet.ParquetFile(path)
+        require_column(path, column, file.schema_arrow.names)
+        number = 0
+        for batch in file.iter_batches(CHUNK, columns=[column]):
+            for text in batch[column].to_pylist():
+                number += 1
+                yield number, text
+    except (pyarrow.ArrowException, OSError) as error:
+        raise UserError(f"{path} is not a whole Parquet file: {' '.join(str(error).split())}.") from error
+
+
+def require_column(path: Path, column: str, columns: Iterable[str]) -> None:
+    names = list(columns)
+    if column not in names:
+        raise UserError(f"{path} has no column {column!r} (--text-column); it has {', '.join(map(repr, names))}.")
+
+
+Write = Callable[[Sequence[int], "Predictions"], None]
+
+
+def write_jsonl(file: TextIO, label_names: Sequence[str]) -> Write:
+    def write(numbers: Sequence[int], predictions: "Predictions") -> None:
+        for number, label, row in zip(numbers, predictions.names, predictions.probabilities.tolist(), strict=True):
+            answer = {"number": number, "label": label, "probabilities": dict(zip(label_names, row, strict=True))}
+            file.write(json.dumps(answer, ensure_ascii=False) + "\n")
+
+    return write
+
+
+def write_csv(file: TextIO, label_names: Sequence[str]) -> Write:
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(["number", "label", *(f"probability of {name}" for name in label_names)])
+
+    def write(numbers: Sequence[int], predictions: "Predictions") -> None:
+        for number, label, row in zip(numbers, predictions.names, predictions.probabilities.tolist(), strict=True):
+            writer.writerow([number, label, *row])
+
+    return write
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,58 @@
+"""`compile=true`: one graph for all sizes, the same numbers, the same names; and where it cannot be had."""
+
+from functools import lru_cache
+from pathlib import Path
+
+import pytest
+import torch
+from test_trainer import make
+from torch._dynamo.testing import CompileCounterWithBackend
+
+from imdbcls import compiling, model
+from imdbcls.errors import UserError
+
+SETTINGS = ("max_length=128", "backbone.fast=false", "backbone.dropout=0.1", "batch_size=4", "data.train_limit=17")
+
+
+@pytest.fixture
+def counter(monkeypatch: pytest.MonkeyPatch) -> CompileCounterWithBackend:
+    """Counts the graphs, which are then run as they are: only the generation of code is left out."""
+    torch._dynamo.reset()
+    counter = CompileCounterWithBackend("eager")
+    counted = lru_cache(lambda function: torch.compile(function, dynamic=True, backend=counter))
+    for module in (compiling, model):
+        monkeypatch.setattr(module, "compiled", counted)
+    return counter
+
+
+@pytest.mark.slow
+def test_an_epoch_of_any_lengths_compiles_nothing_new(tmp_path: Path, counter: CompileCounterWithBackend) -> None:
+    plain = make(tmp_path / "plain", *SETTINGS)
+    assert counter.frame_count == 0
+    trainer = make(tmp_path / "compiled", *SETTINGS, "compile=true")
+    graphs = counter.frame_count
+    assert 1 <= graphs <= 2 and counter.op_count > 20
+    assert list(trainer.model.state_dict()) == list(plain.model.state_dict())
+    assert all(parameter.grad is None for parameter in trainer.model.parameters()), "the warm-up leaves nothing behind"
+    sizes = set()
+    for batch in trainer.train_batches.epoch(0):
+        sizes.add((len(batch), batch.mask_BT.shape[1]))
+        assert trainer.step(batch)[0].item() == pytest.approx(plain.step(batch)[0].item(), abs=1e-5)
+    assert len({width for _, width in sizes}) > 1 and {rows for rows, _ in sizes} == {1, 4}
+    trainer.score("validation", trainer.validation_batches)
+    assert counter.frame_count == graphs
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ((), r"compile=true and backbone\.fast=true exclude each other on the CPU"),
+        (("backbone.fast=false",), r"compile=true needs a C\+\+ compiler on the CPU: .*CXX"),
+    ],
+)
+def test_where_it_cannot_be_had(
+    settings: tuple[str, ...], sentence: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CXX", "/no/such/compiler")
+    with pytest.raises(UserError, match=f"^{sentence}"):
+        make(tmp_path, "compile=true", *settings)
