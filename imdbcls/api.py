@@ -92,20 +92,24 @@ class FinishedRun:
     def predictions(self, split: str = "test") -> Predictions:
         """What the run recorded of each document of a split, `test` or `validation`, in the split's order."""
         import numpy as np
-        from pyarrow import parquet
+
+        from imdbcls.comparison.run_files import BadRun, read_answers
 
         if split not in SPLITS:
             raise UserError(f"split={split!r} is not one of {', '.join(SPLITS)}.")
         path = self.folder / "predictions" / f"{split}.parquet"
-        if not path.is_file():
-            raise UserError(f"{path} is missing: the run's folder is incomplete.")
-        columns = parquet.read_table(path).to_pydict()
+        try:
+            answers = read_answers(path, np.float64)
+        except BadRun as error:
+            raise UserError(f"{self.folder}: {error} ({path.name}).") from error
+        if answers.probabilities_NC.shape[1] != len(self.label_names):
+            raise UserError(f"{path} and result.json do not have the same number of classes.")
         return Predictions(
-            ids=tuple(columns["id"]),
-            probabilities=np.array(columns["probabilities"], dtype=np.float64),
+            ids=tuple(answers.ids.tolist()),
+            probabilities=answers.probabilities_NC,
             label_names=self.label_names,
-            tokens=np.array(columns["tokens"], dtype=np.int64),
-            labels=np.array(columns["label"], dtype=np.int64),
+            tokens=answers.tokens,
+            labels=answers.labels,
         )
 
     def predict(self, texts: Iterable[str]) -> Predictions:
@@ -175,4 +179,7 @@ def load_run(folder: str | Path, *, plugins: Sequence[str] = (), device: str | N
     if not (path / "config.yaml").is_file():
         raise UserError(f"{path} is no run's folder, runs/<study>/<name>: it has no config.yaml.")
     values, result = open_finished(RunFolder(path), device, plugins)
+    names = result.get("label_names")
+    if not isinstance(names, list) or len(names) < 2 or not all(isinstance(name, str) for name in names):
+        raise UserError(f"{path}/result.json does not name the classes (label_names).")
     return FinishedRun(path, Config(values), result)

@@ -36,6 +36,7 @@ NEUTRAL_KEYS = (
     "study",
     "checkpoint",
     "data.cache_dir",
+    "backbone.cache_gb",
     "trainer.log_every",
     "plugins",
 )
@@ -88,13 +89,16 @@ class RunFolder:
     def locked(self) -> Iterator[None]:
         """Hold the folder for this process; the lock of a process that has died is free.
 
-        Raises UserError where another process holds it, or where nothing can be written.
+        Raises UserError where another process holds it, or where nothing can be written. On a network file system the
+        lock holds between machines where its server keeps locks; mounted without them (`nolock`), only on each machine.
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             descriptor = os.open(self.path / ".lock", os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW, 0o666)
         except OSError as error:
-            raise UserError(f"{self.path} cannot be written to ({error.strerror}); choose another runs_dir.") from error
+            raise UserError(
+                f"{self.path} cannot be written to ({error.strerror}: {error.filename}); choose another runs_dir."
+            ) from error
         with os.fdopen(descriptor, "a+", encoding="utf-8") as lock:
             require_plain(self.path / ".lock")
             try:

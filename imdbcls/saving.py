@@ -1,7 +1,9 @@
 """What is saved of a training run, and how a run comes to stand exactly where it was saved."""
 
+import json
 import math
 from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -69,6 +71,9 @@ class Saver:
     `identity` is what a checkpoint must have in common with this run to be continued by it, as plain JSON values.
     `surroundings` may differ, the number of threads for example, and are said and recorded where they do: the last bits
     may then be others than an undisturbed run's.
+
+    A thread writes a copy of the state while the training goes on: a disk takes seconds for what memory copies at once.
+    Where writing fails, nothing later is written, and the next call raises the error.
     """
 
     def __init__(
@@ -91,6 +96,9 @@ class Saver:
         self.optimizer = optimizer
         self.schedule = schedule
         self.metrics_log = metrics_log
+        self._writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint")
+        self._writing: list[Future[None]] = []
+        self._error: BaseException | None = None
 
     def save(self, state: TrainState, window: Window) -> None:
         """Write `last`: weights, their average, optimizer, schedule, where training stands; all figures are read."""
@@ -105,18 +113,45 @@ class Saver:
             "optimizer": settings,
             "schedule": self.schedule.state_dict(),
         }
-        files = {"model": self.model.state_dict(), "optimizer": tensors}
+        files = {"model": self._trained(), "optimizer": tensors}
         if average := self.scored.averaged():
             files["average"] = average
-        checkpoint.save(self.last, files, content)
+        self._write(self.last, files, content)
 
     def save_best(self, figures: Mapping[str, float]) -> None:
         """Write `best`: the weights, and the figures that make them the best; `epoch` is one of them."""
-        checkpoint.save(self.best, {"model": self.scored.model.state_dict()}, figures)
-        checkpoint.forget_previous(self.best)
+        self._write(self.best, {"model": self.scored.model.state_dict()}, figures)
+
+    def wait(self) -> None:
+        """Return when all is on the disk; raises what kept it from being written."""
+        while self._writing:
+            self._writing.pop(0).result()
+
+    def _write(self, folder: Path, tensors: Mapping[str, Mapping[str, Tensor]], state: Mapping[str, Any]) -> None:
+        """Begin to write a checkpoint; waits where two are not written yet, so that memory holds no third."""
+        while len(self._writing) > 1:
+            self._writing.pop(0).result()
+        copies = {
+            stem: {name: tensor.detach().to("cpu", copy=True) for name, tensor in named.items()}
+            for stem, named in tensors.items()
+        }
+        text = json.dumps(state)  # now: the optimizer's and the schedule's own lists go on changing
+        self._writing.append(self._writer.submit(self._write_now, folder, copies, text))
+
+    def _write_now(self, folder: Path, tensors: Mapping[str, Mapping[str, Tensor]], state: str) -> None:
+        if self._error is not None:
+            raise self._error  # `last` must not be ahead of a `best` that could not be written
+        try:
+            checkpoint.save(folder, tensors, json.loads(state))
+            if folder == self.best:
+                checkpoint.forget_previous(folder)
+        except BaseException as error:
+            self._error = error
+            raise
 
     def take_best(self, state: TrainState) -> None:
         """Give the scored model its best weights, at the end of the training."""
+        self.wait()
         best = self._load_best(state, latest_epoch=state.best_epoch)
         self.scored.model.load_state_dict(best.tensors["model"])
         checkpoint.forget_previous(self.last)
@@ -127,14 +162,14 @@ class Saver:
         What was logged after it is dropped from the record. Returns None where nothing was saved; raises
         CheckpointError where what was saved is damaged or another run's.
         """
-        saved = checkpoint.newest(self.last, self.model.state_dict())
+        saved = checkpoint.newest(self.last, self._trained())
         if saved is None:
             self.metrics_log.rewind()
             return None
         checkpoint.require_identity(saved, self.identity)
         self._require_form(saved)
         try:
-            self.model.load_state_dict(saved.tensors["model"])
+            self.model.load_state_dict({**self.model.state_dict(), **saved.tensors["model"]})
             self.scored.load_averaged(saved.tensors.get("average", {}))
             optim.load_state(self.optimizer, saved.tensors["optimizer"], saved.state["optimizer"])
             self.schedule.load_state_dict(saved.state["schedule"])
@@ -177,6 +212,13 @@ class Saver:
             change = "; ".join(changes)
             warn(f"{change}: the same bits as without the interruption are not promised; result.json records it.")
             state.changes.append(f"after step {state.step}: {change}")
+
+    def _trained(self) -> dict[str, Tensor]:
+        """All weights but those of a frozen encoder, which only `best` holds: they are the backbone's own."""
+        weights = self.model.state_dict()
+        if not self.model.encoder_is_frozen:
+            return weights
+        return {name: tensor for name, tensor in weights.items() if not name.startswith("encoder.")}
 
     def _load_best(self, state: TrainState, latest_epoch: int) -> Checkpoint:
         best = checkpoint.newest(self.best, self.scored.model.state_dict())

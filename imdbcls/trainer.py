@@ -6,6 +6,7 @@ The trainer receives finished objects and knows no configuration. `Trainer.step`
 import math
 import time
 from collections.abc import Mapping
+from contextlib import nullcontext
 
 import torch
 from torch import Tensor
@@ -92,6 +93,10 @@ class Trainer:
         self.progress = progress
         self.stop = stop
         self.num_steps = epochs * train_batches.steps_per_epoch
+        # A step can be given up half-way, and taken anew later, where its forward pass leaves nothing in the model.
+        self.steps_can_be_given_up = self.model.state_dict().keys() == {
+            name for name, _ in self.model.named_parameters()
+        }
         self.max_unread_steps = 1 if hardware.device.type == "cpu" else MAX_UNREAD_STEPS
         self.parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
         self.state = TrainState(micro_batch_size=micro_batch_size)
@@ -136,6 +141,7 @@ class Trainer:
             raise
         finally:
             self.progress.close()
+            self.saver.wait()
         self.saver.take_best(self.state)
 
     @property
@@ -163,17 +169,20 @@ class Trainer:
         """Add up the gradient of the batch's mean loss, a micro-batch at a time, and return that loss.
 
         Returns None where memory did not suffice; nothing then keeps the tensors of the attempt but the gradients.
+        Raises Interrupted where a signal asks to stop: on a CPU a step may take a minute, and weights, optimizer and
+        counts are still those of the step before.
         """
         seed_everything_at(self.seed, self.state.step)
         loss_sum = torch.zeros((), device=self.hardware.device)
         try:
-            for micro_batch in batch.split(self.state.micro_batch_size):
-                on_device = micro_batch.to(self.hardware.device)
-                with self.hardware.autocast():
-                    logits = [self.model(**on_device.inputs) for _ in range(self.objective.num_passes)]
-                loss = self.objective(logits, on_device.labels_B) / len(batch)
-                loss.backward()
-                loss_sum += loss.detach()
+            with self.stop.at_once() if self.steps_can_be_given_up else nullcontext():
+                for micro_batch in batch.split(self.state.micro_batch_size):
+                    on_device = micro_batch.to(self.hardware.device)
+                    with self.hardware.autocast():
+                        logits = [self.model(**on_device.inputs) for _ in range(self.objective.num_passes)]
+                    loss = self.objective(logits, on_device.labels_B) / len(batch)
+                    loss.backward()
+                    loss_sum += loss.detach()
         except (RuntimeError, MemoryError) as error:
             if self.state.micro_batch_size == 1 or not is_out_of_memory(error):
                 raise

@@ -52,7 +52,7 @@ def _run(arguments: list[str], environment: dict[str, str], folder: str, log: st
     sys.argv = ["imdbcls.train", *arguments]
     import torch
 
-    torch.set_num_threads(1)
+    torch.set_num_threads(int(environment.get("THREADS", "1")))
     from imdbcls.train import command
 
     try:

@@ -21,6 +21,7 @@ CHECKS = (
     "bf16",
     "matrix units",
     "attention",
+    "kernels",
     "threads",
     "allocator",
     "memory",

@@ -3,11 +3,14 @@
 import contextlib
 import json
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -27,7 +30,10 @@ from processes import (
 
 from imdbcls import checkpoint
 from imdbcls.limits import explain, is_disk_full, is_out_of_memory
+from imdbcls.report import git_commit
 from imdbcls.runs import RunFolder
+from imdbcls.signals import SIGNALS, stop_requests
+from imdbcls.sweep import Sweep
 
 PLUGINS = {"PYTHONPATH": str(Path(__file__).parent / "plugins")}
 FAULTY = ("+plugins=[faulty]", "head._target_=faulty.FaultyHead")
@@ -118,12 +124,59 @@ def test_a_signal_during_a_long_scoring_is_obeyed_at_once(
     assert fingerprint(tmp_path) == fingerprint(undisturbed_faulty)
 
 
-def test_a_signal_while_the_run_is_prepared_is_recorded(tmp_path: Path) -> None:
+def test_a_signal_during_a_long_step_gives_it_up(tmp_path: Path, undisturbed_faulty: Path) -> None:
+    command = start(tmp_path, *TINY, *FAULTY, environment=faulty("slow step", at=11))
+    assert wait_for(lambda: logged_step(tmp_path) >= 9, command)
+    time.sleep(0.5)
+    sent = time.monotonic()
+    command.signal(signal.SIGTERM)
+    assert command.wait() == 128 + signal.SIGTERM
+    assert time.monotonic() - sent < 30
+    assert "Continuing at step 10 of 24" in run(tmp_path, *TINY, *FAULTY, environment=PLUGINS).output
+    assert fingerprint(tmp_path) == fingerprint(undisturbed_faulty)
+
+
+@pytest.mark.parametrize("place", ("config.yaml", "backbone/config.json"))
+def test_a_signal_while_the_run_is_prepared_is_recorded(place: str, tmp_path: Path) -> None:
+    """At its very start, and while documents are tokenised and the trainer is built."""
     command = start(tmp_path, *TINY)
-    assert wait_for(lambda: bool(list(tmp_path.glob("runs/*/*/config.yaml"))), command)
+    assert wait_for(lambda: bool(list(tmp_path.glob(f"runs/*/*/{place}"))), command)
     command.signal(signal.SIGTERM)
     assert command.wait() == 128 + signal.SIGTERM
     assert result_of(tmp_path)["status"] == "interrupted"
+
+
+def test_a_signal_while_latency_is_measured_is_obeyed_at_once(tmp_path: Path, undisturbed_faulty: Path) -> None:
+    command = start(tmp_path, *TINY, *FAULTY, environment=faulty("slow latency"))
+    assert wait_for(lambda: bool(list(tmp_path.glob("runs/*/*/predictions/test.parquet"))), command)
+    time.sleep(0.5)
+    sent = time.monotonic()
+    command.signal(signal.SIGUSR2)
+    assert command.wait() == 128 + signal.SIGUSR2
+    assert time.monotonic() - sent < 30
+    assert result_of(tmp_path)["status"] == "interrupted"
+    run(tmp_path, *TINY, *FAULTY, environment=PLUGINS)
+    assert fingerprint(tmp_path) == fingerprint(undisturbed_faulty)
+
+
+def test_in_another_thread_signals_are_left_alone() -> None:
+    def listen() -> int | None:
+        with stop_requests() as stop:
+            return stop.signal_number
+
+    before = [signal.getsignal(number) for number in SIGNALS]
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(listen).result() is None
+    assert [signal.getsignal(number) for number in SIGNALS] == before
+
+
+def test_a_signal_for_a_job_that_has_just_ended_stops_the_sweep() -> None:
+    job = subprocess.Popen([sys.executable, "-c", ""])
+    job.wait()
+    sweep = Sweep()
+    sweep._child = job.pid
+    sweep._pass_on(signal.SIGTERM, None)
+    assert sweep.stopped_by == signal.SIGTERM
 
 
 # Numbers, memory, room
@@ -233,13 +286,43 @@ def test_a_full_disk_leaves_the_checkpoint_and_the_log_whole(small_disk: Path, u
     assert fingerprint(small_disk) == fingerprint(undisturbed)
 
 
+def test_no_room_for_the_predictions(tmp_path: Path, undisturbed_faulty: Path) -> None:
+    command = start(tmp_path, *TINY, *FAULTY, environment=PLUGINS)
+    assert wait_for(lambda: bool(list(tmp_path.glob("runs/*/*/predictions"))), command)
+    command.kill()
+    shutil.rmtree(run_folder(tmp_path) / "predictions")
+    (run_folder(tmp_path) / "result.json").unlink(missing_ok=True)
+    command = start(tmp_path, *TINY, *FAULTY, environment=faulty("no room"))
+    assert command.wait() == 2
+    assert "Continuing at step 24" in command.output and "Traceback" not in command.output
+    assert "There is no room left to write" in command.output.splitlines()[-1]
+    assert result_of(tmp_path)["status"] == "failed"
+    assert not list((run_folder(tmp_path) / "predictions").iterdir())
+    run(tmp_path, *TINY, *FAULTY, environment=PLUGINS)
+    assert fingerprint(tmp_path) == fingerprint(undisturbed_faulty)
+
+
+def test_a_place_that_cannot_be_written_to_is_named(tmp_path: Path) -> None:
+    (tmp_path / "taken").write_text("a file")
+    for place in ("taken", "/proc/runs"):
+        command = start(tmp_path, *TINY, f"runs_dir={place}")
+        assert command.wait() == 2
+        assert f"{place}/default/cls-s0" in command.output and "choose another runs_dir" in command.output
+        assert "Traceback" not in command.output
+
+
+def test_a_machine_without_git_finishes_its_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert git_commit() is None
+
+
 # Sweeps
 
 
 def sweep(folder: Path, *options: str, fault: str = "") -> Command:
     """Five jobs by dropout; the second one has the fault."""
     arguments = ("--multirun", *TINY, *FAULTY, "+head.only_dropout=0.2", "head.dropout=0.1,0.2,0.3,0.4,0.5", "epochs=1")
-    command = start(folder, *arguments, *options, environment=faulty(fault, at=3))
+    command = start(folder, *arguments, *options, environment=faulty(fault, at=8))
     command.wait()
     return command
 
@@ -266,7 +349,8 @@ def test_one_job_of_five_fails_and_the_same_command_runs_what_is_missing(
     assert again.process.exitcode == 0
     assert [line.split()[1] for line in again.output.splitlines()[-5:]] == ["done"] * 5
     assert again.output.count("is done already") == 4
-    assert again.output.count("Continuing at step 2 ") == 1
+    (step,) = re.findall(r"Continuing at step (\d+) ", again.output)
+    assert int(step) in ((5, 6, 7) if fault == "kill" else (7,))  # up to two checkpoints are still being written
 
     skipping = sweep(tmp_path)
     assert skipping.output.count("is done already") == 5

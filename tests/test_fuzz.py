@@ -9,6 +9,7 @@ import gzip
 import io
 import json
 import random
+import shutil
 import tarfile
 import traceback
 from collections import Counter
@@ -19,13 +20,15 @@ import pytest
 from hydra import compose, initialize_config_module
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
-from processes import TINY
+from processes import TINY, digest, run, run_folder
 
-from imdbcls import build
+from imdbcls import build, load_run
+from imdbcls.comparison.run_files import read_run
 from imdbcls.data.files import read_files
 from imdbcls.data.imdb import read_imdb
 from imdbcls.data.splits import make_corpus
 from imdbcls.errors import UserError
+from imdbcls.evaluate import evaluate
 from imdbcls.overrides import compose as examine
 from imdbcls.overrides import resolve
 from imdbcls.runs import RunFolder, config_hash
@@ -260,3 +263,101 @@ def test_sixty_damaged_files_of_each_kind(suffix: str, make: Any, tmp_path: Path
             outcomes["read"] += 1
     print(outcomes)
     assert outcomes["sentence"] >= 10, outcomes
+
+
+WEIRD = (
+    None,
+    True,
+    -1,
+    0,
+    2.5,
+    10**18,
+    1e308,
+    float("nan"),
+    "",
+    "../x",
+    "os.system",
+    "x" * 9000,
+    [],
+    [[]],
+    {},
+    {"a": {}},
+)
+
+
+def mutated_json(text: str, draw: random.Random) -> str:
+    """A JSON document with one value replaced, removed or moved to another key, anywhere in it."""
+    root = {"root": json.loads(text)}
+    node: Any = root
+    while True:
+        key = draw.choice(list(node) if isinstance(node, dict) else range(len(node)))
+        child = node[key]
+        if isinstance(child, dict | list) and child and draw.random() < 0.8:
+            node = child
+            continue
+        match draw.randrange(4):
+            case 0 if isinstance(node, dict) and node is not root:
+                node[f"{key}x"] = node.pop(key)
+            case 1 if node is not root:
+                del node[key]
+            case _:
+                node[key] = draw.choice(WEIRD)
+        return json.dumps(root.get("root"))
+
+
+def sums_to_match(folder: Path) -> None:
+    """Write a checkpoint's manifest anew, as who altered its files would."""
+    files = [path for path in folder.iterdir() if path.name != "manifest.json"]
+    sums = {path.name: {"bytes": path.stat().st_size, "sha256": digest(path)} for path in files}
+    (folder / "manifest.json").write_text(json.dumps({"files": sums}))
+
+
+def test_three_hundred_damaged_run_folders(
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, draw = tmp_path_factory.mktemp("folders"), random.Random(0)
+    run(folder, *TINY, "epochs=1", "data.train_limit=16")
+    original = run_folder(folder)
+    monkeypatch.setenv("IMDBCLS_CACHE", str(folder / "cache"))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    names = sorted(path.relative_to(original).as_posix() for path in original.rglob("*") if path.is_file())
+    outcomes: Counter[str] = Counter()
+    for number in range(300):
+        stranger = folder / "strangers" / "study" / f"cls-{number}"
+        shutil.copytree(original, stranger)
+        path = stranger / names[number % len(names)]
+        content = path.read_bytes()
+        if path.suffix == ".json" and draw.random() < 0.7:
+            path.write_text(mutated_json(content.decode(), draw))
+        else:
+            path.write_bytes(damaged(content, draw))
+        if path.parent.parent.name == "checkpoints" and path.name != "manifest.json":
+            sums_to_match(path.parent)
+        # Evaluating takes a while: every sixth.
+        for reader in (read_by_api, read_to_compare, *([evaluate_validation] if number % 6 == 0 else [])):
+            try:
+                reader(stranger)
+                outcomes["read"] += 1
+            except UserError as error:
+                assert str(error).strip()
+                outcomes["sentence"] += 1
+            except Exception as error:
+                raise AssertionError(f"{path.relative_to(stranger)}, mutation {number}, {reader.__name__}") from error
+        shutil.rmtree(stranger)
+    print(outcomes)
+    assert min(outcomes["read"], outcomes["sentence"]) >= 90, outcomes
+
+
+def read_by_api(folder: Path) -> None:
+    loaded = load_run(folder)
+    loaded.predictions("test")
+    loaded.predictions("validation")
+
+
+def read_to_compare(folder: Path) -> None:
+    read_run(folder, folder.parent)
+
+
+def evaluate_validation(folder: Path) -> None:
+    evaluate(folder, "validation")

@@ -14,6 +14,7 @@ import pytest
 import yaml
 from processes import TINY, run, run_folder, start
 
+from imdbcls.backbone import locate
 from imdbcls.errors import UserError
 from imdbcls.evaluate import evaluate
 from imdbcls.validate import validate
@@ -157,6 +158,11 @@ def test_a_stranger_cannot_vouch_for_its_own_code(stranger: Path, config: dict[s
         "head._target_=torch.hub.load",
         "+head.dropout={_target_: builtins.exec}",
         "data.source._target_=pandas.read_pickle",
+        "+hydra.job_logging.handlers.x={class: ctypes.CDLL, name: made.so}",
+        "+hydra.job_logging.formatters.x={class: os.system, format: touch made}",
+        "+hydra.job_logging.handlers.x={class: logging.os.system}",
+        "hydra.hydra_logging.handlers.console.stream=ext://os.system",
+        "+hydra.job.env_set.LD_PRELOAD=made.so",
     ),
 )
 def test_overrides_with_foreign_targets_are_refused(override: str, tmp_path: Path) -> None:
@@ -177,6 +183,29 @@ def test_hydras_own_parts_are_refused_from_a_folder_of_settings_too(tmp_path: Pa
     assert "hydra.callbacks.x._target_=torch.hub.load is refused" in command.output
     other = start(tmp_path, *TINY, "--config-path", str(tmp_path / "given"))
     assert other.wait() == 2 and "there is one configuration" in other.output
+
+
+@pytest.mark.parametrize(
+    "path",
+    (
+        "package:evil.inner/x",
+        "package:evil/../..",
+        "package:evil//etc",
+        "package:/x",
+        "package:sys/x",
+        "package:__main__",
+    ),
+)
+def test_a_package_is_found_without_importing_it(path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "evil").mkdir()
+    (tmp_path / "evil/__init__.py").write_text("open('made', 'w')")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr("imdbcls.backbone.download", lambda path: pytest.fail("it was looked up on the hub"))
+    with pytest.raises(UserError, match=r"backbone\.path=package:"):
+        locate(path)
+    assert locate("package:evil/") == tmp_path / "evil"
+    assert not Path("made").exists()
 
 
 # Configurations that are no configuration

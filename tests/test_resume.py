@@ -4,10 +4,33 @@ import json
 import random
 import shutil
 import signal
+import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
-from processes import EVERY_STEP, TINY, fingerprint, kill_at, points, run, run_folder, saved_step, start, wait_for
+import torch
+from processes import (
+    EVERY_STEP,
+    TINY,
+    digest,
+    fingerprint,
+    kill_at,
+    points,
+    run,
+    run_folder,
+    saved_step,
+    start,
+    wait_for,
+)
+from test_trainer import make
+
+from imdbcls import checkpoint, optim
+from imdbcls.data.batches import Batch
+from imdbcls.errors import UserError
+from imdbcls.saving import Saver, TrainState, Window
+from imdbcls.tracking import NoTracker
+from imdbcls.trainer import Trainer
 
 NUM_STEPS = 24  # two epochs of 96 documents, 8 a step
 WINDOWS = ("data.truncation=windows", "max_length=24")
@@ -75,8 +98,20 @@ def test_every_head_continues_exactly(head: str, tmp_path: Path) -> None:
         ),
         ("backbone.lora_rank=4", "trainer.ema_decay=0.5", "optimizer.head_lr=5", "optimizer.layer_decay=0.7"),
         ("trainer.score_test_each_epoch=true", "trainer.max_grad_norm=null", "backbone.attention_dropout=0.1"),
+        (
+            *("precision=bf16", "trainer.micro_batch_size=3", "backbone.freeze=true", "head=attention", "lr=1e-9"),
+            *("epochs=4", "trainer.patience=1"),  # it stops after two
+        ),
     ),
-    ids=("onecycle", "sgd and windows", "plain weights", "average", "adapters", "watched test"),
+    ids=(
+        "onecycle",
+        "sgd and windows",
+        "plain weights",
+        "average",
+        "adapters",
+        "watched test",
+        "frozen and stopped early",
+    ),
 )
 def test_other_choices_continue_exactly(options: tuple[str, ...], tmp_path: Path) -> None:
     undisturbed, killed = places(tmp_path)
@@ -217,3 +252,182 @@ def test_a_damaged_file_is_refused_by_name_or_the_run_continues_exactly(
     else:
         assert code == 2
         assert "does not hold the best weights" in command.output or "can be used" in command.output
+
+
+@pytest.mark.slow
+def test_what_changed_while_the_run_was_interrupted_is_said_and_recorded(stopped: Path, tmp_path: Path) -> None:
+    shutil.copytree(stopped, tmp_path, dirs_exist_ok=True)
+    again = run(tmp_path, *TINY, EVERY_STEP, environment={"THREADS": "2"})
+    change = "hardware CPU, 1 thread, fp32 → CPU, 2 threads, fp32"
+    assert f"warning: {change}: the same bits" in again.output
+    (recorded,) = json.loads((run_folder(tmp_path) / "result.json").read_text())["changes"]
+    assert recorded.startswith("after step 1") and recorded.endswith(change)
+
+
+@pytest.mark.slow
+def test_a_run_folder_is_moved_its_result_cut_off_and_an_old_attempt_left_in_it(
+    stopped: Path, undisturbed: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(stopped, tmp_path, dirs_exist_ok=True)
+    (tmp_path / "runs").rename(tmp_path / "elsewhere")
+    (before,) = tmp_path.glob("elsewhere/*/*-s0-*")
+    (before / "result.json").write_text('{"status": "do')
+    (before / "checkpoints/last.new").mkdir()
+    (before / "checkpoints/last.new/model.safetensors").write_bytes(b"half")
+    again = run(tmp_path, *TINY, EVERY_STEP, "runs_dir=elsewhere")
+    assert "Passed over:" in again.output and "Continuing at step" in again.output
+    (tmp_path / "elsewhere").rename(tmp_path / "runs")
+    assert fingerprint(tmp_path) == fingerprint(undisturbed)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("place", ("metrics.jsonl", "checkpoints/last", ".lock"))
+def test_nothing_is_written_through_a_link(place: str, stopped: Path, tmp_path: Path) -> None:
+    shutil.copytree(stopped, tmp_path, dirs_exist_ok=True)
+    path, outside = run_folder(tmp_path) / place, tmp_path / "outside"
+    path.rename(outside)
+    path.symlink_to(outside)
+    before = digest(outside) if outside.is_file() else sorted(file.name for file in outside.iterdir())
+    command = start(tmp_path, *TINY, EVERY_STEP)
+    assert command.wait() == 2
+    assert "Traceback" not in command.output and str(path.relative_to(tmp_path)) in command.output
+    assert before == (digest(outside) if outside.is_file() else sorted(file.name for file in outside.iterdir()))
+
+
+@pytest.fixture(scope="module")
+def begun(tmp_path_factory: pytest.TempPathFactory) -> Trainer:
+    """A trainer that has saved after a few steps, in this process."""
+    trainer = make(tmp_path_factory.mktemp("begun"), "trainer.log_every=2")
+    for batch in list(trainer.train_batches.epoch(0))[:3]:
+        trainer.step(batch)
+        trainer.count(batch)
+        trainer.read_figures()
+        trainer.count_time(0.1)
+        trainer.log(NoTracker(), trainer.train_figures())
+    trainer.saver.save(trainer.state, trainer.window)
+    trainer.saver.wait()
+    return trainer
+
+
+def forge(saver: Saver, place: str, value: object) -> None:
+    """Change one value of the saved state, or remove it, and the manifest to match."""
+    path = saver.last / "state.json"
+    state = json.loads(path.read_text())
+    *parents, last = place.split("/")
+    node = state
+    for parent in parents:
+        node = node[parent]
+    if value is None:
+        del node[last]
+    else:
+        node[last] = value
+    path.write_text(json.dumps(state))
+    manifest = json.loads((saver.last / "manifest.json").read_text())
+    manifest["files"]["state.json"] = {"bytes": path.stat().st_size, "sha256": digest(path)}
+    (saver.last / "manifest.json").write_text(json.dumps(manifest))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("place", "value"),
+    (
+        *((f"train/{name}", None) for name in ("step", "best_loss", "log_sha256", "changes")),
+        *((place, None) for place in ("schedule/last_epoch", "optimizer/param_groups", "window", "surroundings/torch")),
+        *((f"train/{name}", value) for name, value in (("step", 2.5), ("step", "3"), ("step", 10**9), ("epoch", -1))),
+        *((f"train/{name}", value) for name, value in (("patience_left", 3), ("log_bytes", -1), ("log_bytes", 2**60))),
+        *(("train/log_sha256", "0" * 64), ("window/losses", ["x"]), ("window/losses", {"a": 1}), ("window/tokens", [])),
+        *(("schedule/step", 1), ("schedule/base_lrs", [1.0]), ("schedule/_step_count", "os.system")),
+        *(("optimizer/param_groups", []), ("optimizer/scalars", {"99/step": 1}), ("optimizer/scalars", [1])),
+        *(("later", {"a": 1}), ("train", []), ("train/documents", "many"), ("train/changes", "none")),
+    ),
+    ids=lambda value: str(value)[:30],
+)
+def test_a_state_of_another_form_is_refused_and_nothing_is_lost(place: str, value: object, begun: Trainer) -> None:
+    saver, log = begun.saver, begun.saver.last.parents[1] / "metrics.jsonl"
+    before, logged = {path: path.read_bytes() for path in saver.last.iterdir()}, log.read_bytes()
+    forge(saver, place, value)
+    with pytest.raises(UserError) as refused:
+        saver.restore(begun.train_batches.steps_per_epoch, begun.epochs)
+    assert "\n" not in str(refused.value) and str(saver.last.parents[1]) in str(refused.value)
+    assert log.read_bytes() == logged
+    for path, content in before.items():
+        path.write_bytes(content)
+    restored = saver.restore(begun.train_batches.steps_per_epoch, begun.epochs)
+    assert restored is not None and restored[0].step == 3
+
+
+@pytest.mark.slow
+def test_optimizer_tensors_must_fit_their_parameters(begun: Trainer) -> None:
+    tensors, rest = optim.state_of(begun.optimizer)
+    for changed in ({"0/exp_avg": torch.zeros(3, 7, 1)}, {"9999/step": torch.zeros(())}, {"x": torch.zeros(1)}):
+        with pytest.raises((ValueError, RuntimeError)):
+            optim.load_state(begun.optimizer, {**tensors, **changed}, rest)
+
+
+@pytest.mark.slow
+def test_it_is_saved_after_so_many_minutes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Steps of a minute on a clock of the test's own; an epoch has four."""
+    trainer, now, saved = make(tmp_path, "checkpoint.every_minutes=2.5", "trainer.log_every=1"), [0.0], []
+    monkeypatch.setattr("imdbcls.trainer.time.monotonic", lambda: now[0])
+    step, save = trainer.step, trainer.saver.save
+
+    def slow_step(batch: Batch) -> object:
+        now[0] += 60
+        return step(batch)
+
+    def noted_save(state: TrainState, window: Window) -> None:
+        saved.append(state.step)
+        save(state, window)
+
+    monkeypatch.setattr(trainer, "step", slow_step)
+    monkeypatch.setattr(trainer.saver, "save", noted_save)
+    trainer.fit(NoTracker())
+    assert saved == [3, 4, 7, 8]
+
+
+@pytest.mark.slow
+def test_a_checkpoint_is_of_its_moment_however_slow_the_disk(begun: Trainer, monkeypatch: pytest.MonkeyPatch) -> None:
+    saver, save, disk = begun.saver, checkpoint.save, threading.Event()
+
+    def slow_save(*arguments: Any) -> None:
+        assert disk.wait(60)
+        save(*arguments)
+
+    monkeypatch.setattr(checkpoint, "save", slow_save)
+    before = {name: tensor.clone() for name, tensor in begun.model.state_dict().items()}
+    moments = optim.state_of(begun.optimizer)[0]["0/exp_avg"].clone()
+    rate = begun.optimizer.param_groups[0]["lr"]
+    saver.save(begun.state, begun.window)  # returns at once
+    with torch.no_grad():
+        for tensor in begun.model.state_dict().values():
+            tensor.add_(1)
+        optim.state_of(begun.optimizer)[0]["0/exp_avg"].add_(1)
+        begun.optimizer.param_groups[0]["lr"] = 7.0
+    disk.set()
+    saver.wait()
+    saver.restore(begun.train_batches.steps_per_epoch, begun.epochs)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in begun.model.state_dict().items())
+    assert torch.equal(optim.state_of(begun.optimizer)[0]["0/exp_avg"], moments)
+    assert begun.optimizer.param_groups[0]["lr"] == rate
+
+
+@pytest.mark.slow
+def test_nothing_is_written_after_what_could_not_be(begun: Trainer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`last` would name best weights that are not there."""
+    saver, save = begun.saver, checkpoint.save
+    before = (saver.last / "manifest.json").read_bytes()
+
+    def save_without_room(folder: Path, *arguments: Any) -> None:
+        if folder == saver.best:
+            raise OSError(28, "No space left on device")
+        save(folder, *arguments)
+
+    monkeypatch.setattr(checkpoint, "save", save_without_room)
+    saver.save_best({"epoch": 1})
+    saver.save(begun.state, begun.window)
+    with pytest.raises(OSError, match="No space"):
+        saver.wait()
+    with pytest.raises(OSError, match="No space"):
+        saver.wait()
+    saver.wait()
+    assert (saver.last / "manifest.json").read_bytes() == before

@@ -391,17 +391,21 @@ def test_an_unreachable_server_means_offline(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("blow", [signal.SIGKILL, signal.SIGSTOP])
+@pytest.mark.parametrize(
+    ("blow", "resumed_step"), [(signal.SIGKILL, None), (signal.SIGSTOP, None), (signal.SIGSTOP, 5)]
+)
 def test_a_server_lost_in_the_middle_costs_little(
     blow: signal.Signals,
+    resumed_step: int | None,
     serve: Callable[..., Server],
     netrc_key: Callable[[str], None],
     capfd: pytest.CaptureFixture[str],
 ) -> None:
-    server = serve()
+    server = serve(resumed_step=resumed_step)
     netrc_key(server.url)
-    with tracker() as run:
-        train(run, 1, 10)
+    first = 1 if resumed_step is None else resumed_step + 1
+    with tracker(resumed_step=resumed_step) as run:
+        train(run, first, 10)
         server.process.send_signal(blow)
         began = time.monotonic()
         train(run, 11, 500)
@@ -411,7 +415,27 @@ def test_a_server_lost_in_the_middle_costs_little(
     errors = capfd.readouterr().err
     (log,) = logs("run")
     assert f"wandb sync --include-online {log.parent}" in errors.splitlines()[-1]
-    assert steps(log) == list(range(1, 501))
+    assert steps(log) == list(range(first, 501))
+    assert helpers() == []
+
+
+@pytest.mark.slow
+def test_an_interrupted_run_does_not_wait_for_a_silent_server(
+    serve: Callable[..., Server], netrc_key: Callable[[str], None], capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Whoever sent the signal may kill the process soon."""
+    server = serve()
+    netrc_key(server.url)
+    with tracker(finish_seconds=60) as run:
+        train(run, 1, 10)
+        server.process.send_signal(signal.SIGSTOP)
+        train(run, 11, 20)
+        run.mark_interrupted()
+        began = time.monotonic()
+    assert time.monotonic() - began < 15
+    (log,) = logs("run")
+    assert f"wandb sync --include-online {log.parent}" in capfd.readouterr().err.splitlines()[-1]
+    assert steps(log) == list(range(1, 21)) and records(log, "preempting") == [{}]
     assert helpers() == []
 
 

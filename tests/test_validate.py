@@ -54,6 +54,7 @@ NUMBER_CASES = {
     "seed": ([0, 2**63 - 1], [-1, 2**63, 0.0, None, False], "a whole number of at least 0"),
     "backbone.dropout": ([None, 0, 0.5], [-0.1, 1.0, "none"], "a number from 0 to below 1 or null"),
     "backbone.attention_dropout": ([None, 0.0, 0.1], [1, -1], "a number from 0 to below 1 or null"),
+    "backbone.cache_gb": ([0.5, 25, 1e6], [0, -1, None, "25"], "a number above 0"),
     "backbone.lora_rank": ([None, 1, 64], [0, 1.5, True], "a whole number of at least 1 or null"),
     "head.num_positions": ([1, 512], [0, 2**20 + 1, None], "a whole number from 1 to 1,048,576"),
     "head.dropout": ([0, 0.9], [1, -0.5, None], "a number from 0 to below 1"),

@@ -4,7 +4,7 @@ import json
 import math
 import unicodedata
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -115,7 +115,14 @@ def read_history(path: Path) -> list[dict[str, Any]]:
 
 
 def read_predictions(path: Path) -> Predictions:
-    """Read `predictions/test.parquet`; ids as text of at most 200 characters, sorted and unique."""
+    """Read `predictions/test.parquet`, sorted by id, the probabilities as float32."""
+    answers = read_answers(path, np.float32)
+    order = np.argsort(answers.ids, kind="stable")
+    return Predictions(*(getattr(answers, field.name)[order] for field in fields(Predictions)))
+
+
+def read_answers(path: Path, dtype: type[np.floating]) -> Predictions:
+    """Read a split's predictions in the file's order, whose ids are unique texts of at most 200 characters."""
     require_plain(path, MAX_PREDICTIONS_BYTES)
     try:
         # Ids stay dictionary-encoded while read, so that a small file cannot unfold into gigabytes of text.
@@ -124,14 +131,13 @@ def read_predictions(path: Path) -> Predictions:
         table = file.read(columns=["id", "label", "prediction", "probabilities", "tokens"], use_threads=False)
         ids = id_texts(table["id"].combine_chunks())
         labels, predictions, tokens = (whole_numbers(table[name]) for name in ("label", "prediction", "tokens"))
-        probabilities_NC = probability_matrix(table["probabilities"].combine_chunks())
+        probabilities_NC = probability_matrix(table["probabilities"].combine_chunks(), dtype)
     except (OSError, KeyError, ValueError, TypeError, pa.ArrowException, MemoryError) as error:
         if isinstance(error, BadRun):
             raise
         raise BadRun("its test predictions are damaged or lack a column") from None
     check_answers(ids, labels, predictions, probabilities_NC)
-    order = np.argsort(ids, kind="stable")
-    return Predictions(ids[order], labels[order], predictions[order], probabilities_NC[order], tokens[order])
+    return Predictions(ids, labels, predictions, probabilities_NC, tokens)
 
 
 def check_parquet_size(file: pq.ParquetFile) -> None:
@@ -165,11 +171,11 @@ def whole_numbers(column: pa.ChunkedArray) -> np.ndarray:
     return column.to_numpy().astype(np.int64)
 
 
-def probability_matrix(lists: pa.Array) -> np.ndarray:
-    """Lists of equal length as an (N, C) float32 matrix."""
+def probability_matrix(lists: pa.Array, dtype: type[np.floating]) -> np.ndarray:
+    """Lists of equal length as an (N, C) matrix."""
     lengths = lists.value_lengths()
     num_classes = lengths[0].as_py() or 0
-    values = lists.flatten().to_numpy(zero_copy_only=False).astype(np.float32)
+    values = lists.flatten().to_numpy(zero_copy_only=False).astype(dtype)
     if not 2 <= num_classes <= MAX_CLASSES or values.size != num_classes * len(lists):
         raise BadRun("its probabilities do not have the same number of classes (two or more) in every row")
     return values.reshape(len(lists), num_classes)

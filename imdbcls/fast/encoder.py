@@ -1,12 +1,11 @@
 """A faster, exact training step and scoring pass for BERT and RoBERTa encoders on the CPU.
 
-B: documents, T: tokens (padded), N = B * T: rows, H: hidden size, A: attention heads, D = H / A: width of
-a head, F: width of the feed-forward layer.
+B: documents, T: tokens (padded), H: hidden size, N: rows, a token each.
 
-`accelerate(encoder)` keeps the Hugging Face model, its parameters and its state dict, and replaces its
-`forward`. Each layer becomes one autograd function with a hand-written backward pass, in the autocast
-dtype throughout (products accumulate in fp32, normalisations compute in fp32). In fp32 the outputs are
-the Hugging Face model's; gradients equal its to rounding. Whatever the fast path does not know (attention
+`accelerate(encoder)` keeps the Hugging Face model, its parameters and its state dict, and replaces its `forward`.
+Each layer becomes one autograd function with a hand-written backward pass. In bfloat16, where the compiled kernels
+can be had, rows are the real tokens alone (`compiled.py`); else they are all B * T tokens (`layer.py`). In fp32 the
+outputs are the Hugging Face model's; gradients equal its to rounding. Whatever the fast path does not know (attention
 dropout, a request for hidden states, 4-D masks, ...) goes to the original `forward`.
 """
 
@@ -18,38 +17,14 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutputWithPoolingAndCrossAttentions
+from transformers.models.bert.modeling_bert import BertEmbeddings
+from transformers.models.roberta.modeling_roberta import RobertaEmbeddings
 
-from imdbcls.fast.attention import KeyMask, attention_backward, attention_forward
+from imdbcls.fast import compiled, kernels, layer
+from imdbcls.fast.attention import KeyMask
 from imdbcls.fast.dropout import DropoutMasks
 
 _MODEL_TYPES = {"bert", "roberta"}
-
-
-class _Shape(NamedTuple):
-    """The numbers that a layer needs beside its tensors."""
-
-    num_documents: int
-    num_tokens: int
-    num_heads: int
-    epsilon: float
-    dropout: float
-
-
-class _Weights(NamedTuple):
-    """One layer's weights as computed with: the compute dtype, query, key and value joined."""
-
-    qkv_3HH: Tensor
-    qkv_3H: Tensor
-    out_HH: Tensor
-    out_H: Tensor
-    norm1_weight_H: Tensor
-    norm1_bias_H: Tensor
-    up_FH: Tensor
-    up_F: Tensor
-    down_HF: Tensor
-    down_H: Tensor
-    norm2_weight_H: Tensor
-    norm2_bias_H: Tensor
 
 
 def accelerate(encoder: PreTrainedModel) -> str | None:
@@ -96,6 +71,7 @@ def _forward(
     simple = (
         embedded is not None
         and embedded.device.type == "cpu"
+        and self.dtype == torch.float32
         and not wants_extras
         and (attention_mask is None or attention_mask.dim() == 2)
         and not (self.training and config.attention_probs_dropout_prob > 0)
@@ -111,55 +87,102 @@ def _forward(
             self, input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds, **kwargs
         )
 
-    autocast = torch.is_autocast_enabled("cpu")
-    hidden_BTH = self.embeddings(
-        input_ids=input_ids,
-        token_type_ids=token_type_ids,
-        position_ids=position_ids,
-        inputs_embeds=inputs_embeds,
-    )
-    dtype = torch.get_autocast_dtype("cpu") if autocast else hidden_BTH.dtype
-    num_documents, num_tokens, hidden_size = hidden_BTH.shape
-    mask_BT = torch.ones((1, 1), dtype=torch.bool) if attention_mask is None else attention_mask.bool()
-    keys = KeyMask(mask_BT, dtype)
+    assert embedded is not None  # `simple` has looked
+    dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else self.dtype
+    mask_BT = torch.ones(embedded.shape[:2], dtype=torch.bool) if attention_mask is None else attention_mask.bool()
     dropout = config.hidden_dropout_prob if self.training else 0.0
-    masks = DropoutMasks() if dropout > 0 else None
-    shape = _Shape(num_documents, num_tokens, config.num_attention_heads, config.layer_norm_eps, dropout)
-    with torch.autocast("cpu", enabled=False):
-        hidden_NH = hidden_BTH.reshape(-1, hidden_size).to(dtype)
-        for layer in self.encoder.layer:
-            parameters = _parameters(layer)
-            weights = _compute_weights(parameters, dtype)
-            hidden_NH = _LayerFunction.apply(hidden_NH, shape, keys, masks, weights, *parameters)
-        hidden_BTH = hidden_NH.view(num_documents, num_tokens, hidden_size)
+    inputs = _Inputs(input_ids, token_type_ids, position_ids, inputs_embeds)
+    compute = _compiled_hidden if _takes_kernels(self, dtype) else _hidden
+    hidden_BTH = compute(self, inputs, mask_BT, dropout, dtype)
     pooled_BH = self.pooler(hidden_BTH) if self.pooler is not None else None
     output = BaseModelOutputWithPoolingAndCrossAttentions(last_hidden_state=hidden_BTH, pooler_output=pooled_BH)
     return output if return_dict in (None, True) else output.to_tuple()
 
 
-def _compute_weights(parameters: tuple[Tensor, ...], dtype: torch.dtype) -> _Weights:
-    """One layer's sixteen parameters in the compute dtype, query, key and value joined.
+class _Inputs(NamedTuple):
+    """What the embeddings are made from: ids (B, T) or embeddings (B, T, H), the rest None for the model's own."""
 
-    Made anew in every pass, one hundredth of it: no sign tells that an optimizer changed a parameter
-    (PyTorch's fused AdamW does not raise its version), so a kept copy could be a stale one.
-    """
-    with torch.no_grad():
-        query, query_bias, key, key_bias, value, value_bias, out, out_bias, *rest = parameters
-        norm1, norm1_bias, up, up_bias, down, down_bias, norm2, norm2_bias = rest
-        return _Weights(
-            torch.cat((query, key, value)).to(dtype),
-            torch.cat((query_bias, key_bias, value_bias)).to(dtype),
-            out.to(dtype),
-            out_bias.to(dtype),
-            norm1,
-            norm1_bias,
-            up.to(dtype),
-            up_bias.to(dtype),
-            down.to(dtype),
-            down_bias.to(dtype),
-            norm2,
-            norm2_bias,
-        )
+    input_ids: Tensor | None
+    token_type_ids: Tensor | None
+    position_ids: Tensor | None
+    inputs_embeds: Tensor | None
+
+
+def _takes_kernels(encoder: Any, dtype: torch.dtype) -> bool:
+    return (
+        dtype == torch.bfloat16 and encoder.config.hidden_size <= compiled.MOST_COLUMNS and kernels.load() is not None
+    )
+
+
+def _hidden(encoder: Any, inputs: _Inputs, mask_BT: Tensor, dropout: float, dtype: torch.dtype) -> Tensor:
+    """All layers over all rows, padding among them, by PyTorch's operations."""
+    config = encoder.config
+    hidden_BTH = encoder.embeddings(**inputs._asdict())
+    num_documents, num_tokens, hidden_size = hidden_BTH.shape
+    with torch.autocast("cpu", enabled=False):
+        keys = KeyMask(mask_BT, dtype)
+        masks = DropoutMasks() if dropout > 0 else None
+        shape = layer.Shape(num_documents, num_tokens, config.num_attention_heads, config.layer_norm_eps, dropout)
+        hidden_NH = hidden_BTH.reshape(-1, hidden_size).to(dtype)
+        for module in encoder.encoder.layer:
+            parameters = _parameters(module)
+            weights = layer.compute_weights(parameters, dtype)
+            hidden_NH = layer.LayerFunction.apply(hidden_NH, shape, keys, masks, weights, *parameters)
+    return hidden_NH.view(num_documents, num_tokens, hidden_size)
+
+
+def _compiled_hidden(encoder: Any, inputs: _Inputs, mask_BT: Tensor, dropout: float, dtype: torch.dtype) -> Tensor:
+    """All layers over the real tokens' rows, by the compiled kernels. Padding's hidden states are zero."""
+    config = encoder.config
+    loaded = kernels.load()
+    assert loaded is not None
+    offsets = F.pad(mask_BT.sum(1).cumsum(0), (1, 0))
+    places_N = mask_BT.flatten().nonzero().squeeze(1)
+    plan = compiled.Plan(
+        loaded, offsets, config.num_attention_heads, config.layer_norm_eps, compiled.Dropout.draw(dropout)
+    )
+    with torch.autocast("cpu", enabled=False):
+        hidden_NH, residual_NH = _compiled_embeddings(encoder, inputs, mask_BT, places_N, plan)
+        for number, module in enumerate(encoder.encoder.layer):
+            parameters = _parameters(module)
+            weights = compiled.compute_weights(parameters)
+            if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (hidden_NH, *parameters)):
+                hidden_NH, residual_NH = compiled.CompiledLayer.apply(
+                    hidden_NH, residual_NH, plan, number, weights, *parameters
+                )
+            else:  # scoring, or the frozen layers below the first that learns
+                hidden_NH = residual_NH = compiled.score_layer(hidden_NH, plan, number, weights)
+        if len(places_N) < mask_BT.numel():
+            padded_NH = hidden_NH.new_zeros((mask_BT.numel(), config.hidden_size))
+            hidden_NH = padded_NH.index_copy(0, places_N, hidden_NH)
+    return hidden_NH.view(*mask_BT.shape, config.hidden_size)
+
+
+def _compiled_embeddings(
+    encoder: Any, inputs: _Inputs, mask_BT: Tensor, places_N: Tensor, plan: compiled.Plan
+) -> tuple[Tensor, Tensor]:
+    """The rows that enter the first layer, in bfloat16, twice (see compiled.py)."""
+    embeddings, ids_BT = encoder.embeddings, inputs.input_ids
+    if ids_BT is None or type(embeddings) not in (BertEmbeddings, RobertaEmbeddings):
+        rows_NH = embeddings(**inputs._asdict()).flatten(0, 1)[places_N].to(torch.bfloat16)
+        return rows_NH, rows_NH
+    positions_BT = inputs.position_ids
+    if positions_BT is None:
+        if isinstance(embeddings, RobertaEmbeddings):
+            positions_BT = embeddings.create_position_ids_from_input_ids(ids_BT, embeddings.padding_idx)
+        else:
+            positions_BT = torch.arange(ids_BT.shape[1])
+    types_BT = torch.zeros((), dtype=torch.int64) if inputs.token_type_ids is None else inputs.token_type_ids
+    tables = (embeddings.word_embeddings, embeddings.token_type_embeddings, embeddings.position_embeddings)
+    return compiled.CompiledEmbeddings.apply(
+        plan,
+        2 * len(encoder.encoder.layer),  # the number of its mask: after the layers'
+        tuple(index.expand(mask_BT.shape).flatten()[places_N] for index in (ids_BT, types_BT, positions_BT)),
+        tuple(-1 if table.padding_idx is None else table.padding_idx for table in tables),
+        embeddings.LayerNorm.weight,
+        embeddings.LayerNorm.bias,
+        *(table.weight for table in tables),
+    )
 
 
 def _parameters(layer: Any) -> tuple[Tensor, ...]:
@@ -175,102 +198,3 @@ def _parameters(layer: Any) -> tuple[Tensor, ...]:
         layer.output.LayerNorm,
     )
     return tuple(tensor for module in modules for tensor in (module.weight, module.bias))
-
-
-class _LayerFunction(torch.autograd.Function):
-    """One post-norm encoder layer (Vaswani et al. 2017; Devlin et al. 2019) over all rows of a batch."""
-
-    @staticmethod
-    def forward(
-        ctx: Any,
-        x_NH: Tensor,
-        shape: _Shape,
-        keys: KeyMask,
-        masks: DropoutMasks | None,
-        weights: _Weights,
-        *parameters: Tensor,
-    ) -> Tensor:
-        """parameters: the sixteen fp32 leaves, only so that autograd knows where the gradients go."""
-        w = weights
-        qkv_BT3AD = F.linear(x_NH, w.qkv_3HH, w.qkv_3H).view(
-            shape.num_documents, shape.num_tokens, 3, shape.num_heads, -1
-        )
-        context_BTAD, logsumexp_BAT = attention_forward(qkv_BT3AD, keys)
-        context_NH = context_BTAD.reshape(x_NH.shape)
-        attended_NH = F.linear(context_NH, w.out_HH, w.out_H)
-        sum1_NH, kept1_NH = _add_dropped(x_NH, attended_NH, shape.dropout, masks)
-        y_NH, *statistics1 = _normalise(sum1_NH, w.norm1_weight_H, w.norm1_bias_H, shape.epsilon)
-        up_NF = F.linear(y_NH, w.up_FH, w.up_F)
-        active_NF = F.gelu(up_NF)
-        down_NH = F.linear(active_NF, w.down_HF, w.down_H)
-        sum2_NH, kept2_NH = _add_dropped(y_NH, down_NH, shape.dropout, masks)
-        z_NH, *statistics2 = _normalise(sum2_NH, w.norm2_weight_H, w.norm2_bias_H, shape.epsilon)
-        ctx.shape, ctx.keys, ctx.weights = shape, keys, weights
-        ctx.save_for_backward(
-            x_NH, qkv_BT3AD, context_NH, logsumexp_BAT, kept1_NH, sum1_NH, *statistics1,
-            y_NH, up_NF, active_NF, kept2_NH, sum2_NH, *statistics2,
-        )  # fmt: skip
-        return z_NH
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        (d_z_NH,) = gradients
-        shape, w = ctx.shape, ctx.weights
-        (
-            x_NH, qkv_BT3AD, context_NH, logsumexp_BAT, kept1_NH, sum1_NH, mean1_N1, rstd1_N1,
-            y_NH, up_NF, active_NF, kept2_NH, sum2_NH, mean2_N1, rstd2_N1,
-        ) = ctx.saved_tensors  # fmt: skip
-        d_sum2_NH, d_norm2_weight_H, d_norm2_bias_H = _normalise_backward(
-            d_z_NH, sum2_NH, mean2_N1, rstd2_N1, w.norm2_weight_H, w.norm2_bias_H
-        )
-        d_down_NH = _drop_backward(d_sum2_NH, kept2_NH, shape.dropout)
-        d_down_HF = (active_NF.t() @ d_down_NH).t()  # this order is a third faster than the transpose
-        d_up_NF = torch.ops.aten.gelu_backward(d_down_NH @ w.down_HF, up_NF)
-        d_y_NH = torch.addmm(d_sum2_NH, d_up_NF, w.up_FH)
-        d_sum1_NH, d_norm1_weight_H, d_norm1_bias_H = _normalise_backward(
-            d_y_NH, sum1_NH, mean1_N1, rstd1_N1, w.norm1_weight_H, w.norm1_bias_H
-        )
-        d_attended_NH = _drop_backward(d_sum1_NH, kept1_NH, shape.dropout)
-        d_context_NH = d_attended_NH @ w.out_HH
-        heads = (*qkv_BT3AD.shape[:2], *qkv_BT3AD.shape[3:])
-        d_qkv_BT3AD = attention_backward(
-            d_context_NH.view(heads), context_NH.view(heads), qkv_BT3AD, logsumexp_BAT, ctx.keys
-        )
-        d_qkv_N3H = d_qkv_BT3AD.view(x_NH.shape[0], -1)
-        d_x_NH = torch.addmm(d_sum1_NH, d_qkv_N3H, w.qkv_3HH)
-        d_query_HH, d_key_HH, d_value_HH = (d_qkv_N3H.t() @ x_NH).chunk(3)
-        d_query_H, d_key_H, d_value_H = d_qkv_N3H.sum(0).chunk(3)
-        return (
-            d_x_NH, None, None, None, None,
-            d_query_HH, d_query_H, d_key_HH, d_key_H, d_value_HH, d_value_H,
-            d_attended_NH.t() @ context_NH, d_attended_NH.sum(0), d_norm1_weight_H, d_norm1_bias_H,
-            d_up_NF.t() @ y_NH, d_up_NF.sum(0), d_down_HF, d_down_NH.sum(0), d_norm2_weight_H, d_norm2_bias_H,
-        )  # fmt: skip
-
-
-def _add_dropped(
-    residual_NH: Tensor, update_NH: Tensor, probability: float, masks: DropoutMasks | None
-) -> tuple[Tensor, Tensor | None]:
-    """Returns residual + dropout(update), and the mask (None without dropout)."""
-    if masks is None:
-        return update_NH.add_(residual_NH), None
-    kept_NH = masks.draw(update_NH.shape[0], update_NH.shape[1], probability, update_NH.dtype)
-    return torch.addcmul(residual_NH, update_NH, kept_NH, value=1 / (1 - probability)), kept_NH
-
-
-def _drop_backward(d_sum_NH: Tensor, kept_NH: Tensor | None, probability: float) -> Tensor:
-    return d_sum_NH if kept_NH is None else (d_sum_NH * kept_NH).mul_(1 / (1 - probability))
-
-
-def _normalise(x_NH: Tensor, weight_H: Tensor, bias_H: Tensor, epsilon: float) -> tuple[Tensor, Tensor, Tensor]:
-    return torch.native_layer_norm(x_NH, x_NH.shape[1:], weight_H, bias_H, epsilon)
-
-
-def _normalise_backward(
-    d_y_NH: Tensor, x_NH: Tensor, mean_N1: Tensor, rstd_N1: Tensor, weight_H: Tensor, bias_H: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
-    """In fp32 throughout: PyTorch sums bf16 weight and bias gradients in bf16, 5 % off at 4,000 rows."""
-    d_x_NH, d_weight_H, d_bias_H = torch.ops.aten.native_layer_norm_backward(
-        d_y_NH.float().contiguous(), x_NH.float(), x_NH.shape[1:], mean_N1, rstd_N1, weight_H, bias_H, [True] * 3
-    )
-    return d_x_NH.to(x_NH.dtype), d_weight_H, d_bias_H

@@ -143,7 +143,7 @@ class WandbTracker:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._session.close(exit_code=int(kind is not None or self._interrupted))
+        self._session.close(exit_code=int(kind is not None or self._interrupted), hurried=self._interrupted)
 
     def _earlier_step(self, own_log: Path) -> int:
         """The last step in the logs that earlier processes of this run left here; a killed one's may lack its tail."""

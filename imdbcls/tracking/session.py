@@ -86,10 +86,11 @@ class Session:
                 raise
             self._warn_once("could not be started", error)
 
-    def close(self, exit_code: int) -> None:
+    def close(self, exit_code: int, *, hurried: bool = False) -> None:
+        """End the run; ``hurried`` where the process may be killed soon: the upload then gets ``PROBE_SECONDS``."""
         try:
             if self.run is not None:
-                self._finish(exit_code)
+                self._finish(exit_code, PROBE_SECONDS if hurried else self._finish_seconds + 2)
         finally:
             self._clean_up()
 
@@ -193,11 +194,11 @@ class Session:
         run.define_metric("*", step_metric="step")
         return run
 
-    def _finish(self, exit_code: int) -> None:
+    def _finish(self, exit_code: int, seconds: float) -> None:
         run, self.run = self.run, None
         try:
             # wandb keeps to finish_timeout by itself, unless its helper process is stuck.
-            within(self._finish_seconds + 2, lambda: run.finish(exit_code=exit_code))
+            within(seconds, lambda: run.finish(exit_code=exit_code))
         except Exception as error:
             if run.offline:
                 self._warn_once("did not close its log", error)

@@ -1,6 +1,7 @@
 """A head that fails as the environment tells it: FAULT names the way, FAULT_AT the training batch (from 1)."""
 
 import os
+import resource
 import signal
 import sys
 import time
@@ -24,8 +25,10 @@ class FaultyHead(ClsHead):
 
     def forward(self, hidden_BTD: Tensor, mask_BT: Tensor) -> Tensor:
         if not self.training:
-            if self.fault == "slow scoring":
+            if self.fault == "slow scoring" or (self.fault == "slow latency" and len(hidden_BTD) == 1):
                 time.sleep(60)
+            if self.fault == "no room":
+                resource.setrlimit(resource.RLIMIT_FSIZE, (2000, resource.RLIM_INFINITY))
             return super().forward(hidden_BTD, mask_BT)
         self.batches += 1
         if self.fault.startswith("memory") and len(hidden_BTD) > 3:
@@ -34,6 +37,8 @@ class FaultyHead(ClsHead):
             raise RuntimeError("[enforce fail at alloc_cpu.cpp:124] . DefaultCPUAllocator: can't allocate memory")
         logits_BC = super().forward(hidden_BTD, mask_BT)
         if self.batches == self.fault_at:
+            if self.fault == "slow step":
+                time.sleep(60)
             if self.fault == "raise":
                 raise ZeroDivisionError("the second job's own mistake")
             if self.fault == "exit":

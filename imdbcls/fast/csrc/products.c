@@ -1,0 +1,90 @@
+/* Whether this processor and process may use AMX, and the product that gives a weight's gradient. */
+#include "tiles.h"
+#ifdef __linux__
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
+
+enum {
+    CHUNK = 256, /* rows packed at once */
+    PANEL = 384, /* outputs and inputs of a task: its sums and its factors, packed and next, stay in the cache */
+};
+
+int uses_amx = 0;
+
+/* Ask the system for the tiles' registers unless `wanted` is 0. Returns whether the kernels use AMX from here on. */
+int start(int wanted) {
+    uses_amx = 0;
+#if defined(__AMX_BF16__) && defined(__linux__)
+    enum { ARCH_REQ_XCOMP_PERM = 0x1023, XFEATURE_XTILEDATA = 18 };
+    uses_amx = wanted && syscall(SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA) == 0;
+#endif
+    return uses_amx;
+}
+
+/* Rows from `row` on, 32 columns from `column` on, with zeros for rows that are not there. */
+static void copy_32x32(const bf16 *matrix, int64_t N, int64_t width, int64_t row, int64_t column, bf16 *block) {
+    for (int64_t i = 0; i < STEP; i++)
+        _mm512_storeu_si512(block + i * STEP, row + i < N ? _mm512_loadu_si512(matrix + (row + i) * width + column)
+                                                          : _mm512_setzero_si512());
+}
+
+/* Adds the product of `rows` rows from `first` on to outputs [o, o_end) by inputs [k, k_end), or begins the sum with it.
+   left and right hold the packed factors: blocks of 32 x 32, those of the same 32 columns one after another. */
+static void add_chunk(const bf16 *d_y_NO, const bf16 *x_NK, float *d_weight_OK, int64_t N, int64_t O, int64_t K,
+                      int64_t first, int64_t rows, int64_t o_start, int64_t o_end, int64_t k_start, int64_t k_end,
+                      bf16 *left, bf16 *right) {
+    bf16 block[STEP * STEP] ALIGNED, packed[STEP * STEP] ALIGNED;
+    for (int64_t row = 0; row < rows; row += STEP) {
+        for (int64_t o = o_start; o < o_end; o += STEP) { /* transposed */
+            copy_32x32(d_y_NO, N, O, first + row, o, block);
+            pack_32x32(block, STEP, packed);
+            for (int half = 0; half < 2; half++)
+                transpose_words((const uint32_t *)(packed + half * TILE), 16,
+                                (uint32_t *)(left + (o - o_start) * rows + row * STEP + half * TILE), STEP / 2);
+        }
+        for (int64_t k = k_start; k < k_end; k += STEP) {
+            copy_32x32(x_NK, N, K, first + row, k, block);
+            pack_32x32(block, STEP, right + (k - k_start) * rows + row * STEP);
+        }
+    }
+    const int64_t next = first + rows, num_next = N - next < rows ? N - next : rows;
+    const int64_t num_products = (o_end - o_start) / STEP * ((k_end - k_start) / STEP);
+    int64_t done = 0;
+    for (int64_t o = o_start; o < o_end; o += STEP)
+        for (int64_t k = k_start; k < k_end; k += STEP) {
+            product_32x32(d_weight_OK + o * K + k, K, left + (o - o_start) * rows, STEP, STEP * STEP,
+                          right + (k - k_start) * rows, STEP * STEP, rows / STEP, first > 0);
+            const int64_t from = next + done * num_next / num_products;
+            const int64_t to = next + ++done * num_next / num_products;
+            prefetch_rows(d_y_NO + o_start, O, from, to, o_end - o_start);
+            prefetch_rows(x_NK + k_start, K, from, to, k_end - k_start);
+        }
+}
+
+/* d_weight_OK = d_y' x in float32: the gradient of a linear layer's weight. O and K are multiples of 32. */
+void weight_gradient(const bf16 *d_y_NO, const bf16 *x_NK, float *d_weight_OK, int64_t N, int64_t O, int64_t K,
+                     int num_threads) {
+    int64_t o_panel = PANEL; /* smaller where there would be too few tasks; it does not change the sums */
+    const int64_t k_panels = (K + PANEL - 1) / PANEL;
+    while (o_panel > STEP && (O + o_panel - 1) / o_panel * k_panels < num_threads) o_panel = round_up(o_panel / 2);
+    const int64_t o_panels = (O + o_panel - 1) / o_panel;
+#pragma omp parallel num_threads(num_threads)
+    {
+        TileConfig before;
+        tiles_begin(&before);
+        bf16 *left = aligned_alloc(64, (size_t)(o_panel * CHUNK) * sizeof(bf16));
+        bf16 *right = aligned_alloc(64, PANEL * CHUNK * sizeof(bf16));
+#pragma omp for schedule(static)
+        for (int64_t task = 0; task < o_panels * k_panels; task++) {
+            const int64_t o = task / k_panels * o_panel, k = task % k_panels * PANEL;
+            const int64_t o_end = o + o_panel < O ? o + o_panel : O, k_end = k + PANEL < K ? k + PANEL : K;
+            for (int64_t first = 0; first < N; first += CHUNK)
+                add_chunk(d_y_NO, x_NK, d_weight_OK, N, O, K, first, N - first < CHUNK ? round_up(N - first) : CHUNK,
+                          o, o_end, k, k_end, left, right);
+        }
+        free(left);
+        free(right);
+        tiles_end(&before);
+    }
+}

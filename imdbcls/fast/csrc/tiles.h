@@ -1,0 +1,168 @@
+/* Products of bfloat16 matrices in blocks of 32 x 32, summed in float32: AMX tiles where the processor has them, else
+AVX-512's dot products of pairs.
+
+A left operand is row-major. A right operand of K x M is packed: K in steps of 32, M in tiles of sixteen columns; a tile
+holds, for each of the step's 16 pairs of rows, sixteen columns of (upper, lower). Both dimensions are multiples of 32;
+what is packed is filled up with zeros. */
+#pragma once
+#include "vectors.h"
+
+enum { STEP = 32, TILE = 16 * 32 /* numbers in a packed tile */ };
+
+extern int uses_amx;
+
+static inline int64_t round_up(int64_t count) { return (count + STEP - 1) / STEP * STEP; }
+
+/* The compiler does not know what tile instructions read and write: memory must be as the source says before and after
+   them. */
+#define MEMORY_BARRIER() __asm__ volatile("" ::: "memory")
+
+/* Has this thread's tiles all be 16 rows of 64 bytes until tiles_end, which puts back what was set before. */
+typedef struct { uint8_t bytes[64] ALIGNED; } TileConfig;
+
+static inline void tiles_begin(TileConfig *before) {
+#ifdef __AMX_BF16__
+    if (!uses_amx) return;
+    TileConfig config = {{0}};
+    config.bytes[0] = 1; /* the palette */
+    for (int tile = 0; tile < 8; tile++) {
+        config.bytes[16 + 2 * tile] = 64;
+        config.bytes[48 + tile] = 16;
+    }
+    __asm__ volatile("" ::"r"(&config), "r"(before) : "memory");
+    _tile_storeconfig(before);
+    _tile_loadconfig(&config);
+    MEMORY_BARRIER();
+#else
+    (void)before;
+#endif
+}
+
+static inline void tiles_end(const TileConfig *before) {
+#ifdef __AMX_BF16__
+    MEMORY_BARRIER();
+    if (uses_amx) _tile_loadconfig(before);
+#else
+    (void)before;
+#endif
+}
+
+/* c (32 x 32, rows c_width apart) = or += the sum over steps of a (32 x 32, rows a_width apart) times a packed b.
+   Steps lie a_step numbers apart in a (STEP, where a is one matrix), b_step in b. */
+static inline void product_32x32(float *c, int64_t c_width, const bf16 *a, int64_t a_width, int64_t a_step,
+                                 const bf16 *b, int64_t b_step, int64_t num_steps, int accumulate) {
+#ifdef __AMX_BF16__
+    if (uses_amx) {
+        const int64_t c_bytes = c_width * 4, a_bytes = a_width * 2;
+        MEMORY_BARRIER();
+        if (accumulate) {
+            _tile_loadd(0, c, c_bytes);
+            _tile_loadd(1, c + 16, c_bytes);
+            _tile_loadd(2, c + 16 * c_width, c_bytes);
+            _tile_loadd(3, c + 16 * c_width + 16, c_bytes);
+        } else {
+            _tile_zero(0);
+            _tile_zero(1);
+            _tile_zero(2);
+            _tile_zero(3);
+        }
+        for (int64_t step = 0; step < num_steps; step++) {
+            _tile_loadd(6, b, 64);
+            _tile_loadd(4, a, a_bytes);
+            _tile_loadd(7, b + TILE, 64);
+            _tile_loadd(5, a + 16 * a_width, a_bytes);
+            _tile_dpbf16ps(0, 4, 6);
+            _tile_dpbf16ps(1, 4, 7);
+            _tile_dpbf16ps(2, 5, 6);
+            _tile_dpbf16ps(3, 5, 7);
+            a += a_step;
+            b += b_step;
+        }
+        _tile_stored(0, c, c_bytes);
+        _tile_stored(1, c + 16, c_bytes);
+        _tile_stored(2, c + 16 * c_width, c_bytes);
+        _tile_stored(3, c + 16 * c_width + 16, c_bytes);
+        MEMORY_BARRIER();
+        return;
+    }
+#endif
+    for (int part = 0; part < 8; part++) { /* eight rows by sixteen columns */
+        const bf16 *a_rows = a + part / 2 * 8 * a_width, *b_tile = b + part % 2 * TILE;
+        float *c_rows = c + part / 2 * 8 * c_width + part % 2 * 16;
+        f32x16 sum[8];
+        for (int row = 0; row < 8; row++) sum[row] = accumulate ? _mm512_loadu_ps(c_rows + row * c_width) : splat(0);
+        for (int64_t step = 0; step < num_steps; step++)
+            for (int pair = 0; pair < 16; pair++) {
+                __m512bh right = (__m512bh)_mm512_loadu_si512(b_tile + step * b_step + pair * 32);
+#pragma GCC unroll 8
+                for (int row = 0; row < 8; row++) {
+                    int32_t left;
+                    memcpy(&left, a_rows + row * a_width + step * a_step + 2 * pair, sizeof left);
+                    sum[row] = _mm512_dpbf16_ps(sum[row], (__m512bh)_mm512_set1_epi32(left), right);
+                }
+            }
+        for (int row = 0; row < 8; row++) _mm512_storeu_ps(c_rows + row * c_width, sum[row]);
+    }
+}
+
+/* Sixteen rows of sixteen 32-bit words become columns. Widths are in words. */
+static inline void transpose_words(const uint32_t *source, int64_t source_width, uint32_t *target,
+                                   int64_t target_width) {
+    __m512i row[16], mix[16];
+    for (int i = 0; i < 16; i++) row[i] = _mm512_loadu_si512(source + i * source_width);
+    for (int i = 0; i < 16; i += 2) {
+        mix[i] = _mm512_unpacklo_epi32(row[i], row[i + 1]);
+        mix[i + 1] = _mm512_unpackhi_epi32(row[i], row[i + 1]);
+    }
+    for (int i = 0; i < 16; i += 4) {
+        row[i] = _mm512_unpacklo_epi64(mix[i], mix[i + 2]);
+        row[i + 1] = _mm512_unpackhi_epi64(mix[i], mix[i + 2]);
+        row[i + 2] = _mm512_unpacklo_epi64(mix[i + 1], mix[i + 3]);
+        row[i + 3] = _mm512_unpackhi_epi64(mix[i + 1], mix[i + 3]);
+    }
+    for (int i = 0; i < 4; i++) { /* row[4 g + i]: words i, 4 + i, 8 + i, 12 + i of the rows of group g */
+        __m512i low01 = _mm512_shuffle_i32x4(row[i], row[4 + i], 0x88);
+        __m512i high01 = _mm512_shuffle_i32x4(row[i], row[4 + i], 0xDD);
+        __m512i low23 = _mm512_shuffle_i32x4(row[8 + i], row[12 + i], 0x88);
+        __m512i high23 = _mm512_shuffle_i32x4(row[8 + i], row[12 + i], 0xDD);
+        _mm512_storeu_si512(target + i * target_width, _mm512_shuffle_i32x4(low01, low23, 0x88));
+        _mm512_storeu_si512(target + (i + 4) * target_width, _mm512_shuffle_i32x4(high01, high23, 0x88));
+        _mm512_storeu_si512(target + (i + 8) * target_width, _mm512_shuffle_i32x4(low01, low23, 0xDD));
+        _mm512_storeu_si512(target + (i + 12) * target_width, _mm512_shuffle_i32x4(high01, high23, 0xDD));
+    }
+}
+
+/* Pack `matrix` (rows x columns) as a right operand: one step of 32 rows, 32 columns. */
+static inline void pack_32x32(const bf16 *matrix, int64_t width, bf16 *packed) {
+    const __m512i left = _mm512_set_epi16(47, 15, 46, 14, 45, 13, 44, 12, 43, 11, 42, 10, 41, 9, 40, 8, 39, 7, 38, 6,
+                                          37, 5, 36, 4, 35, 3, 34, 2, 33, 1, 32, 0);
+    const __m512i right = _mm512_add_epi16(left, _mm512_set1_epi16(16));
+    for (int pair = 0; pair < 16; pair++) {
+        __m512i upper = _mm512_loadu_si512(matrix + 2 * pair * width);
+        __m512i lower = _mm512_loadu_si512(matrix + (2 * pair + 1) * width);
+        _mm512_storeu_si512(packed + pair * 32, _mm512_permutex2var_epi16(upper, left, lower));
+        _mm512_storeu_si512(packed + TILE + pair * 32, _mm512_permutex2var_epi16(upper, right, lower));
+    }
+}
+
+static inline void pack(const bf16 *matrix, int64_t rows, int64_t columns, bf16 *packed) {
+    for (int64_t i = 0; i < rows; i += STEP)
+        for (int64_t j = 0; j < columns; j += STEP)
+            pack_32x32(matrix + i * columns + j, columns, packed + (i * columns + j * STEP));
+}
+
+/* Pack the transpose of `matrix` (rows x columns) as a right operand: its rows become the operand's columns. */
+static inline void pack_transposed(const bf16 *matrix, int64_t rows, int64_t columns, bf16 *packed) {
+    for (int64_t step = 0; step < columns; step += STEP)
+        for (int64_t row = 0; row < rows; row += 16)
+            transpose_words((const uint32_t *)(matrix + row * columns + step), columns / 2,
+                            (uint32_t *)(packed + step * rows + row * STEP), 16);
+}
+
+/* A packed right operand of rows x columns, transposed into a left operand of columns x rows. */
+static inline void unpack_transposed(const bf16 *packed, int64_t rows, int64_t columns, bf16 *matrix) {
+    for (int64_t step = 0; step < rows; step += STEP)
+        for (int64_t column = 0; column < columns; column += 16)
+            transpose_words((const uint32_t *)(packed + step * columns + column * STEP), 16,
+                            (uint32_t *)(matrix + column * rows + step), rows / 2);
+}

@@ -1,0 +1,191 @@
+"""The compiled kernels (`csrc`): built by the user's C compiler on first use, kept in the user's cache.
+
+They compute in bfloat16 on x86 processors that do (AVX512-BF16, with AMX where it is there) under Linux. Where they
+cannot be had, `load` says why, once, and PyTorch's operations take their place.
+"""
+
+import ctypes
+import hashlib
+import os
+import platform
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from functools import lru_cache
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from imdbcls.console import say
+from imdbcls.data.cache import default_cache_dir
+
+_SOURCES = ("rows.c", "attention.c", "products.c")
+_HEADERS = ("vectors.h", "tiles.h")
+_FLAGS = ("-std=gnu11", "-O3", "-march=native", "-fno-math-errno", "-fopenmp", "-fPIC")
+_DIGEST_BYTES = 32  # of the object's SHA-256, which follow it in its file
+_BUILD_SECONDS = 120
+
+# p: address (None: NULL), i: int64, n: int, f: float, u: uint32, s: uint64
+_TYPES: dict[str, Any] = {
+    "p": ctypes.c_void_p,
+    "i": ctypes.c_int64,
+    "n": ctypes.c_int,
+    "f": ctypes.c_float,
+    "u": ctypes.c_uint32,
+    "s": ctypes.c_uint64,
+}
+_SIGNATURES = {
+    "add_and_normalise": "pppppppppiifsuufn",
+    "add_and_normalise_backward": "ppppppppppiifn",
+    "normalise_and_drop": "pppppppiifsuufn",
+    "normalise_and_drop_backward": "pppppppppiifn",
+    "gelu": "ppiin",
+    "gelu_backward": "ppppiin",
+    "attention": "pppppiiin",
+    "attention_backward": "ppppppppiiin",
+    "weight_gradient": "pppiiin",
+}
+
+
+class KernelsMissing(Exception):
+    """Why there are no compiled kernels, in words for the user."""
+
+
+class Kernels:
+    """The loaded functions; `uses_amx` says whether matrix products take the processor's AMX tiles."""
+
+    def __init__(self, path: Path, allow_amx: bool = True) -> None:
+        self._library = ctypes.CDLL(str(path))
+        self.uses_amx = bool(self._library.start(int(allow_amx)))
+        self._library.blocks_of.argtypes = [ctypes.c_int64]
+        self._library.blocks_of.restype = ctypes.c_int64
+        self.blocks_of: Callable[[int], int] = self._library.blocks_of
+        for name, signature in _SIGNATURES.items():
+            function = getattr(self._library, name)
+            function.argtypes = [_TYPES[letter] for letter in signature]
+            function.restype = None
+
+    def call(self, name: str, *arguments: Tensor | int | float | None) -> None:
+        """Call a kernel with contiguous CPU tensors and numbers; the number of PyTorch's threads comes last."""
+        passed: list[Any] = []
+        for argument in arguments:
+            if isinstance(argument, Tensor):
+                assert argument.is_contiguous(), f"{name} was given a tensor with strides {argument.stride()}"
+                passed.append(argument.data_ptr())
+            else:
+                passed.append(argument)
+        getattr(self._library, name)(*passed, torch.get_num_threads())
+
+
+@lru_cache(maxsize=1)
+def load() -> Kernels | None:
+    """The kernels, built if need be; None where they cannot be had, which is said."""
+    try:
+        return Kernels(find() or build())
+    except KernelsMissing as error:
+        say(f"No compiled CPU kernels: {error}. PyTorch's operations take their place, at about half the speed.")
+        return None
+
+
+def status() -> str:
+    """What `load` would find, without building anything."""
+    try:
+        path = find()
+        compiler = " ".join(_compiler())
+    except KernelsMissing as error:
+        return f"none: {error}"
+    if path is None:
+        return f"built by {compiler} when first needed"
+    return f"built by {compiler}, in {path.parent}"
+
+
+def find() -> Path | None:
+    """The shared object in the cache, where it is there and whole. Raises KernelsMissing."""
+    path = _cached_path()
+    try:
+        content = path.read_bytes()
+    except OSError:
+        return None
+    whole = hashlib.sha256(content[:-_DIGEST_BYTES]).digest() == content[-_DIGEST_BYTES:]
+    return path if whole else None  # a damaged one could kill the process that maps it
+
+
+def build() -> Path:
+    """Compile and put the object into the cache whole: several processes may do so at once. Raises KernelsMissing."""
+    target = _cached_path()
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".build-", dir=target.parent) as name:
+            folder = Path(name)
+            for source in (*_SOURCES, *_HEADERS):
+                (folder / source).write_text(_text(source), encoding="utf-8")
+            _run([*_compiler(), *_FLAGS, "-c", *_SOURCES], folder)
+            objects = [source.replace(".c", ".o") for source in _SOURCES]
+            # PyTorch's own OpenMP, by its path: a second one would bring a second set of threads.
+            _run([*_compiler(), "-shared", "-o", "kernels.so", *objects, _openmp(), "-lm"], folder)
+            built = folder / "kernels.so"
+            with built.open("ab") as file:
+                file.write(hashlib.sha256(built.read_bytes()).digest())
+            os.replace(built, target)
+    except OSError as error:
+        raise KernelsMissing(f"they cannot be written to {target.parent} ({error})") from error
+    return target
+
+
+def _cached_path() -> Path:
+    parts = [_text(name) for name in (*_SOURCES, *_HEADERS)]
+    parts += [*_FLAGS, _compiler_version(), _processor(), _openmp()]
+    return default_cache_dir() / "kernels" / f"{hashlib.sha256(chr(0).join(parts).encode()).hexdigest()[:40]}.so"
+
+
+def _text(name: str) -> str:
+    return files("imdbcls.fast").joinpath("csrc", name).read_text(encoding="utf-8")
+
+
+def _processor() -> str:
+    """The processor's model and abilities, all that `-march=native` reads."""
+    if not sys.platform.startswith("linux") or platform.machine() != "x86_64":
+        raise KernelsMissing(f"they are written for Linux on x86-64, and this is {sys.platform} {platform.machine()}")
+    if not torch.cpu._is_avx512_bf16_supported():
+        raise KernelsMissing("this processor does not compute in bfloat16 (AVX512-BF16)")
+    lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").split("\n\n")[0].splitlines()
+    return "\n".join(line for line in lines if line.startswith(("vendor_id", "cpu family", "model", "flags")))
+
+
+def _compiler() -> list[str]:
+    command = shlex.split(os.environ.get("CC") or "cc")
+    if not command or shutil.which(command[0]) is None:
+        raise KernelsMissing(f"there is no C compiler ({' '.join(command) or 'CC is empty'}); install gcc, or set CC")
+    return command
+
+
+@lru_cache(maxsize=1)
+def _compiler_version() -> str:
+    return _run([*_compiler(), "--version"], None).splitlines()[0]
+
+
+def _openmp() -> str:
+    """The path of the OpenMP library that PyTorch has loaded."""
+    found = re.findall(r"/\S*/lib(?:gomp|iomp)[^/\s]*\.so\S*", Path("/proc/self/maps").read_text(encoding="utf-8"))
+    if not found:
+        raise KernelsMissing("PyTorch has not loaded an OpenMP library that they could share")
+    return found[0]
+
+
+def _run(command: list[str], folder: Path | None) -> str:
+    try:
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=_BUILD_SECONDS)
+    except subprocess.TimeoutExpired as error:
+        raise KernelsMissing(f"{command[0]} did not finish within {_BUILD_SECONDS} seconds") from error
+    if done.returncode != 0:
+        lines = done.stderr.strip().splitlines()
+        first = next((line for line in lines if "error" in line), lines[0] if lines else "no message")
+        raise KernelsMissing(f"{' '.join(command[:1])} failed: {first[:200]}")
+    return done.stdout

@@ -1,0 +1,452 @@
+"""The compiled kernels compute what PyTorch computes, with AMX and without, whatever the number of threads.
+
+And how they are built, and what happens where they cannot be."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import ROOT
+from test_fast_encoder import LENGTHS, distance, make, make_batch, run
+from torch import Tensor
+
+from imdbcls.fast import kernels
+from imdbcls.fast.compiled import Dropout
+from imdbcls.fast.encoder import accelerate
+
+HALF = torch.bfloat16
+
+if not (torch.cpu._is_avx512_bf16_supported() and sys.platform.startswith("linux")):
+    pytest.skip("this processor does not compute in bfloat16", allow_module_level=True)
+
+
+@pytest.fixture(scope="module", params=[True, False], ids=["amx", "avx512"])
+def loaded(request: pytest.FixtureRequest) -> Iterator[kernels.Kernels]:
+    compiled = kernels.load()
+    assert compiled is not None
+    path = kernels.find()
+    assert path is not None
+    if request.param and not compiled.uses_amx:
+        pytest.skip("this processor has no AMX")
+    yield kernels.Kernels(path, allow_amx=request.param)
+    kernels.Kernels(path)  # the choice is the library's, and others use it
+
+
+def random(*shape: int) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(len(shape) + shape[-1])).to(HALF)
+
+
+def unwritten(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+    """What a kernel must fill: NaN, so that a number left out is seen."""
+    return torch.full(shape, torch.nan, dtype=dtype)
+
+
+def offsets_of(lengths: tuple[int, ...]) -> Tensor:
+    return torch.tensor([0, *lengths]).cumsum(0)
+
+
+# ---- Attention
+
+
+@pytest.mark.parametrize("width", [24, 32, 64, 80])
+@pytest.mark.parametrize("lengths", [(1,), (37, 5, 64, 1), (0, 33), (300,)])
+def test_attention(loaded: kernels.Kernels, lengths: tuple[int, ...], width: int) -> None:
+    heads, num_rows = 3, sum(lengths)
+    qkv_N3H = random(num_rows, 3 * heads * width)
+    d_context_NH = random(num_rows, heads * width)
+    offsets = offsets_of(lengths)
+    context_NH = unwritten(num_rows, heads * width, dtype=HALF)
+    max_AN, scale_AN = unwritten(heads, num_rows), unwritten(heads, num_rows)
+    sizes = (len(lengths), heads, width)
+    loaded.call("attention", qkv_N3H, offsets, context_NH, max_AN, scale_AN, *sizes)
+    d_qkv_N3H, d_sum_B3H = unwritten(*qkv_N3H.shape, dtype=HALF), unwritten(len(lengths), qkv_N3H.shape[1])
+    loaded.call(
+        "attention_backward", qkv_N3H, context_NH, d_context_NH, max_AN, scale_AN, offsets, d_qkv_N3H, d_sum_B3H, *sizes
+    )
+    exact_N3H = qkv_N3H.double().requires_grad_()
+    contexts = []
+    for document_L3H in exact_N3H.split(lengths):
+        query, key, value = document_L3H.view(-1, 3, heads, width).permute(1, 2, 0, 3)
+        probability_ALL = torch.softmax(query @ key.transpose(1, 2) * width**-0.5, dim=2)
+        contexts.append((probability_ALL @ value).transpose(0, 1).flatten(1))
+    torch.cat(contexts).backward(d_context_NH.double())
+    assert exact_N3H.grad is not None
+    assert distance(context_NH.double(), torch.cat(contexts).detach()) < 0.005
+    assert distance(d_qkv_N3H.double(), exact_N3H.grad) < 0.006
+    # A sum over rows cancels: what is left is compared with what went in.
+    error_3H = (d_sum_B3H[0].double() - exact_N3H.grad.sum(0)).abs()
+    assert float(error_3H.max()) < 0.01 * float(exact_N3H.grad.abs().sum(0).max())
+
+
+def test_scores_too_large_for_an_exponential(loaded: kernels.Kernels) -> None:
+    qkv_N3H = 60 * random(40, 96)
+    context_NH = unwritten(40, 32, dtype=HALF)
+    loaded.call("attention", qkv_N3H, offsets_of((40,)), context_NH, None, None, 1, 1, 32)
+    query, key, value = qkv_N3H.double().chunk(3, dim=1)
+    assert distance(context_NH.double(), torch.softmax(query @ key.T * 32**-0.5, dim=1) @ value) < 0.005
+
+
+# ---- Rows
+
+
+@pytest.mark.parametrize(("num_rows", "width"), [(1, 384), (300, 96), (7, 100), (130, 8)])
+@pytest.mark.parametrize("probability", [0.0, 0.3])
+def test_dropout_residual_and_norm(loaded: kernels.Kernels, num_rows: int, width: int, probability: float) -> None:
+    dropout = Dropout(probability, 5) if probability else None
+    residual_NH, update_NH = random(num_rows, width), random(width, num_rows).t().contiguous()
+    weight_H, bias_H = 1 + random(width).float(), random(width).float()
+    out_NH, sum_NH = (unwritten(num_rows, width, dtype=HALF) for _ in range(2))
+    mean_N, rstd_N = unwritten(num_rows), unwritten(num_rows)
+    kept_NW = torch.zeros((num_rows, -(-width // 16)), dtype=torch.int16) if dropout else None
+    drawn = (dropout.seed, 3, dropout.threshold, dropout.scale) if dropout else (0, 0, 0, 1.0)
+    loaded.call(
+        "add_and_normalise", residual_NH, update_NH, weight_H, bias_H, sum_NH, out_NH, mean_N, rstd_N, kept_NW,
+        num_rows, width, 1e-5, *drawn,
+    )  # fmt: skip
+    d_out_NH, d_out2_NH = random(num_rows, width + 1)[:, 1:].contiguous(), residual_NH
+    d_sum_NH, d_update_NH = (unwritten(num_rows, width, dtype=HALF) for _ in range(2))
+    partial_B3H = unwritten(loaded.blocks_of(num_rows), 3, width)
+    loaded.call(
+        "add_and_normalise_backward", d_out_NH, d_out2_NH, sum_NH, mean_N, rstd_N, weight_H, kept_NW, d_sum_NH,
+        d_update_NH if dropout else None, partial_B3H, num_rows, width, drawn[3],
+    )  # fmt: skip
+
+    kept_NH = torch.ones(num_rows, width) if kept_NW is None else bits_of(kept_NW, width)
+    exact = [tensor.double().requires_grad_() for tensor in (residual_NH, update_NH, weight_H, bias_H)]
+    sum_exact_NH = exact[0] + exact[1] * kept_NH * drawn[3]
+    out_exact_NH = torch.nn.functional.layer_norm(sum_exact_NH, (width,), exact[2], exact[3], 1e-5)
+    out_exact_NH.backward(d_out_NH.double() + d_out2_NH.double())
+    assert distance(out_NH.double(), out_exact_NH.detach()) < 0.004
+    assert distance(sum_NH.double(), sum_exact_NH.detach()) < 0.004
+    found = (d_sum_NH, d_update_NH if dropout else d_sum_NH, partial_B3H[0, 0], partial_B3H[0, 1])
+    for one, other in zip(found, exact, strict=True):
+        assert other.grad is not None and distance(one.double(), other.grad) < 0.006
+    assert exact[1].grad is not None and distance(partial_B3H[0, 2].double(), exact[1].grad.sum(0)) < 0.02
+
+
+@pytest.mark.parametrize(("num_rows", "width"), [(1, 384), (300, 96), (7, 100)])
+def test_norm_and_dropout(loaded: kernels.Kernels, num_rows: int, width: int) -> None:
+    dropout = Dropout(0.3, 2**40)
+    sum_NH, weight_H, bias_H = (random(*shape).float() for shape in ((num_rows, width), (width,), (width,)))
+    out_NH, mean_N, rstd_N = unwritten(num_rows, width, dtype=HALF), unwritten(num_rows), unwritten(num_rows)
+    kept_NW = torch.zeros((num_rows, -(-width // 16)), dtype=torch.int16)
+    loaded.call(
+        "normalise_and_drop", sum_NH, weight_H, bias_H, out_NH, mean_N, rstd_N, kept_NW, num_rows, width, 1e-5,
+        dropout.seed, 3, dropout.threshold, dropout.scale,
+    )  # fmt: skip
+    d_out_NH, d_sum_NH = random(num_rows, width), unwritten(num_rows, width)
+    partial_B2H = unwritten(loaded.blocks_of(num_rows), 2, width)
+    loaded.call(
+        "normalise_and_drop_backward", d_out_NH, d_out_NH, sum_NH, mean_N, rstd_N, weight_H, kept_NW, d_sum_NH,
+        partial_B2H, num_rows, width, dropout.scale,
+    )  # fmt: skip
+    exact = [tensor.double().requires_grad_() for tensor in (sum_NH, weight_H, bias_H)]
+    normalised_NH = torch.nn.functional.layer_norm(exact[0], (width,), exact[1], exact[2], 1e-5)
+    out_exact_NH = normalised_NH * bits_of(kept_NW, width) * dropout.scale
+    out_exact_NH.backward(2 * d_out_NH.double())
+    assert distance(out_NH.double(), out_exact_NH.detach()) < 0.004
+    for one, other in zip((d_sum_NH, *partial_B2H[0]), exact, strict=True):
+        assert other.grad is not None and distance(one.double(), other.grad) < 1e-5
+
+
+def bits_of(kept_NW: Tensor, width: int) -> Tensor:
+    return (kept_NW[:, :, None] >> torch.arange(16, dtype=torch.int16) & 1).flatten(1)[:, :width]
+
+
+def masks(loaded: kernels.Kernels, dropout: Dropout, number: int, num_rows: int, width: int) -> Tensor:
+    kept_NW = torch.zeros((num_rows, -(-width // 16)), dtype=torch.int16)
+    zeros_NH, ones_H = torch.zeros((num_rows, width), dtype=HALF), torch.ones(width)
+    loaded.call(
+        "add_and_normalise", zeros_NH, zeros_NH, ones_H, ones_H, None, torch.empty_like(zeros_NH), None, None, kept_NW,
+        num_rows, width, 1e-5, dropout.seed, number, dropout.threshold, dropout.scale,
+    )  # fmt: skip
+    return bits_of(kept_NW, width).double()
+
+
+def test_masks_are_dropout(loaded: kernels.Kernels) -> None:
+    """The rate is p; neighbours, rows, masks and seeds are independent of each other."""
+    for probability in (0.1, 0.5):
+        many = [masks(loaded, Dropout(probability, seed), 0, 2000, 384) for seed in (1, 2, 2**62 + 1)]
+        many += [masks(loaded, Dropout(probability, 1), number, 2000, 384) for number in (1, 2, 24)]
+        together = torch.stack(many)
+        expected, variance = 1 - probability, probability * (1 - probability)
+        assert abs(float(together.mean()) - expected) < 4 * (variance / together.numel()) ** 0.5
+        assert (
+            float(((together.mean((0, 1)) - expected) / (variance / 12000) ** 0.5).abs().max()) < 5
+        )  # no column stands out
+        flat = torch.stack([mask.flatten() for mask in many] + [many[0].roll(1, dim).flatten() for dim in (0, 1)])
+        assert float((flat.corrcoef() - torch.eye(len(flat))).abs().max()) < 5 / flat.shape[1] ** 0.5
+    assert torch.equal(
+        masks(loaded, Dropout(0.1, 1), 0, 30, 100), masks(loaded, Dropout(0.1, 1), 0, 40, 384)[:30, :100]
+    )
+    assert masks(loaded, Dropout(1.0, 1), 0, 20, 64).sum() == 0 and Dropout(1.0, 1).scale == 0
+
+
+def test_gelu_of_every_number(loaded: kernels.Kernels) -> None:
+    every = torch.arange(-(2**15), 2**15, dtype=torch.int32).to(torch.int16).view(HALF)
+    x_NF = every[every.isfinite()].view(1, -1)
+    active_NF, again_NF, d_NF = (
+        unwritten(*x_NF.shape, dtype=HALF),
+        unwritten(*x_NF.shape, dtype=HALF),
+        torch.ones_like(x_NF),
+    )
+    loaded.call("gelu", x_NF, active_NF, *x_NF.shape)
+    sums_BF = unwritten(*x_NF.shape)
+    loaded.call("gelu_backward", x_NF, d_NF, again_NF, sums_BF, *x_NF.shape)
+    exact_NF = x_NF.double().requires_grad_()
+    value_NF = torch.nn.functional.gelu(exact_NF)
+    value_NF.sum().backward()
+    assert exact_NF.grad is not None
+    rounding = 2**-8  # a bfloat16's
+    assert bool(((active_NF - value_NF.detach()).abs() <= 2e-6 + rounding * value_NF.abs()).all())
+    assert bool(((d_NF - exact_NF.grad).abs() <= 4e-6 + rounding * exact_NF.grad.abs()).all())
+    assert torch.equal(active_NF, again_NF)
+    torch.testing.assert_close(sums_BF[0].to(HALF), d_NF[0])
+
+
+# ---- Weight gradients, threads
+
+
+@pytest.mark.parametrize(("num_rows", "outputs", "inputs"), [(1, 32, 32), (77, 416, 96), (600, 64, 1536)])
+def test_weight_gradient(loaded: kernels.Kernels, num_rows: int, outputs: int, inputs: int) -> None:
+    d_y_NO, x_NK = random(num_rows, outputs), random(num_rows, inputs)
+    found = unwritten(outputs, inputs)
+    loaded.call("weight_gradient", d_y_NO, x_NK, found, num_rows, outputs, inputs)
+    assert distance(found.double(), d_y_NO.double().T @ x_NK.double()) < 1e-5
+
+
+def test_the_number_of_threads_changes_no_bit(loaded: kernels.Kernels) -> None:
+    def all_results() -> list[Tensor]:
+        lengths, num_rows = (100, 3, 257), 360
+        qkv_N3H, x_NH = random(num_rows, 288), random(num_rows, 96)
+        context_NH, out_NH = torch.empty_like(x_NH), torch.empty_like(x_NH)
+        sums_AN, scale_AN, d_qkv_N3H, d_B3H = (
+            torch.empty(3, num_rows),
+            torch.empty(3, num_rows),
+            torch.empty_like(qkv_N3H),
+            torch.empty(3, 288),
+        )
+        loaded.call("attention", qkv_N3H, offsets_of(lengths), context_NH, sums_AN, scale_AN, 3, 3, 32)
+        loaded.call(
+            "attention_backward",
+            qkv_N3H,
+            context_NH,
+            x_NH,
+            sums_AN,
+            scale_AN,
+            offsets_of(lengths),
+            d_qkv_N3H,
+            d_B3H,
+            3,
+            3,
+            32,
+        )
+        weight_H, mean_N, rstd_N = torch.ones(96), torch.empty(num_rows), torch.empty(num_rows)
+        kept_NW, sum_NH = torch.empty((num_rows, 6), dtype=torch.int16), torch.empty_like(x_NH)
+        loaded.call(
+            "add_and_normalise",
+            x_NH,
+            context_NH,
+            weight_H,
+            weight_H,
+            sum_NH,
+            out_NH,
+            mean_N,
+            rstd_N,
+            kept_NW,
+            num_rows,
+            96,
+            1e-5,
+            9,
+            1,
+            2**31,
+            2.0,
+        )
+        d_sum_NH, d_update_NH, partial_B3H = (
+            torch.empty_like(x_NH),
+            torch.empty_like(x_NH),
+            torch.empty(loaded.blocks_of(num_rows), 3, 96),
+        )
+        loaded.call(
+            "add_and_normalise_backward",
+            x_NH,
+            None,
+            sum_NH,
+            mean_N,
+            rstd_N,
+            weight_H,
+            kept_NW,
+            d_sum_NH,
+            d_update_NH,
+            partial_B3H,
+            num_rows,
+            96,
+            2.0,
+        )
+        weight_OK = torch.empty(288, 96)
+        loaded.call("weight_gradient", qkv_N3H, x_NH, weight_OK, num_rows, 288, 96)
+        return [context_NH, d_qkv_N3H, d_B3H[0], out_NH, d_sum_NH, d_update_NH, partial_B3H[0], weight_OK]
+
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        alone = all_results()
+        torch.set_num_threads(3)
+        together = all_results()
+    finally:
+        torch.set_num_threads(threads)
+    assert all(torch.equal(one, other) for one, other in zip(alone, together, strict=True))
+
+
+# ---- Inside the encoder
+
+
+def test_training_and_scoring_give_the_same_hidden_states() -> None:
+    model = make("bert")
+    accelerate(model)
+    ids_BT, mask_BT = make_batch(model)
+    with torch.autocast("cpu", HALF):
+        kept_BTH = model(input_ids=ids_BT, attention_mask=mask_BT).last_hidden_state
+        with torch.inference_mode():
+            scored_BTH = model(input_ids=ids_BT, attention_mask=mask_BT).last_hidden_state
+    assert kept_BTH.requires_grad and torch.equal(kept_BTH, scored_BTH)
+    assert not scored_BTH[~mask_BT.bool()].any()
+
+
+def test_dropout_inside_the_encoder_is_that_of_pytorch_s_operations() -> None:
+    """The first two moments over many masks of a document's hidden states, with kernels in bf16 and without in fp32."""
+    model = make("bert", num_hidden_layers=1, hidden_dropout_prob=0.3).train()
+    accelerate(model)
+    ids_BT, mask_BT = make_batch(model, (6,) * 500)
+    ids_BT[:] = ids_BT[0]
+    moments = []
+    for bf16 in (True, False):
+        torch.manual_seed(0)
+        with torch.no_grad(), torch.autocast("cpu", HALF, enabled=bf16):
+            passes = [model(input_ids=ids_BT, attention_mask=mask_BT).last_hidden_state.float() for _ in range(10)]
+        hidden_BTH = torch.cat(passes)
+        moments.append((hidden_BTH.mean(0), hidden_BTH.std(0)))
+    (mean_TH, std_TH), (exact_mean_TH, exact_std_TH) = moments
+    assert float(((mean_TH - exact_mean_TH) / exact_std_TH).abs().max()) < 5 * (2 / 5000) ** 0.5 + 0.01
+    assert float((std_TH / exact_std_TH).log().abs().max()) < 0.08
+
+
+def test_weights_in_bf16_take_the_library_s_layers() -> None:
+    """The kernels read norms and biases in fp32."""
+    model = make("bert")
+    accelerate(model)
+    batch = make_batch(model)
+    exact, _ = run(model, *batch, bf16=False)
+    found, gradients = run(model.to(HALF), *batch, bf16=False)
+    assert distance(found, exact) < 0.03 and all(gradient.isfinite().all() for gradient in gradients.values())
+
+
+def test_frozen_layers_below_change_nothing_above() -> None:
+    model = make("bert", hidden_dropout_prob=0.1).train()
+    accelerate(model)
+    batch = make_batch(model)
+    torch.manual_seed(1)
+    hidden, gradients = run(model, *batch, bf16=True)
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_("layer.2" in name)
+    torch.manual_seed(1)
+    again, few = run(model, *batch, bf16=True)
+    assert torch.equal(again, hidden) and 0 < len(few) < len(gradients)
+    assert all("layer.2" in name and torch.equal(gradients[name], gradient) for name, gradient in few.items())
+
+
+def test_a_document_is_the_same_in_any_batch() -> None:
+    """Bit for bit, as padding is not computed: products of other widths may round otherwise, so within 1 %."""
+    model = make("roberta")
+    accelerate(model)
+    ids_BT, mask_BT = make_batch(model)
+    hidden_BTH, _ = run(model, ids_BT, mask_BT, bf16=True)
+    wider_ids_BT = torch.nn.functional.pad(ids_BT, (0, 40), value=model.config.pad_token_id)
+    wider_mask_BT = torch.nn.functional.pad(mask_BT, (0, 40))
+    assert torch.equal(run(model, wider_ids_BT, wider_mask_BT, bf16=True)[0], hidden_BTH)
+    for row, length in enumerate(LENGTHS):
+        alone_LH, _ = run(model, ids_BT[row : row + 1, :length], mask_BT[row : row + 1, :length], bf16=True)
+        start = sum(LENGTHS[:row])
+        assert distance(alone_LH, hidden_BTH[start : start + length]) < 0.01
+
+
+# ---- Building
+
+
+BUILD = "from imdbcls.fast import kernels; print(kernels.load().uses_amx, kernels.find())"
+# Bits of everything a training pass yields; memory that malloc hands out is filled with a byte of the caller's choice.
+PASS = """
+import hashlib, sys
+sys.path.insert(0, "tests")
+import torch
+from test_fast_encoder import make, make_batch, run
+from imdbcls.fast.encoder import accelerate
+torch.set_num_threads(1)
+model = make("bert", hidden_dropout_prob=0.1, hidden_size=72).train()
+accelerate(model)
+torch.manual_seed(3)
+hidden, gradients = run(model, *make_batch(model), bf16=True)
+digest = hashlib.sha256(hidden.numpy().tobytes())
+for gradient in gradients.values():
+    digest.update(gradient.numpy().tobytes())
+print(digest.hexdigest())
+"""
+
+
+def start(code: str, **environment: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", code], cwd=ROOT, env={**os.environ, **environment}, stdout=subprocess.PIPE, text=True
+    )
+
+
+def test_two_processes_build_at_once_and_a_damaged_object_is_built_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    builders = [start(BUILD, IMDBCLS_CACHE=str(tmp_path)) for _ in range(2)]
+    said = [builder.communicate()[0] for builder in builders]
+    monkeypatch.setenv("IMDBCLS_CACHE", str(tmp_path))
+    (path,) = (tmp_path / "kernels").iterdir()
+    assert [line.split()[1:] for line in said] == [[str(path)]] * 2
+    assert kernels.find() == path and f"in {path.parent}" in kernels.status()
+    whole = path.read_bytes()
+    for damaged in (whole[: len(whole) // 2], whole[:5000] + b"\0" * 100 + whole[5100:], b""):
+        path.write_bytes(damaged)
+        assert kernels.find() is None
+    assert kernels.build() == path and kernels.find() == path
+
+
+def test_what_memory_held_before_changes_no_bit() -> None:
+    passes = [start(PASS, MALLOC_PERTURB_=byte) for byte in ("85", "255")]
+    first, second = (each.communicate()[0] for each in passes)
+    assert len(first.strip()) == 64 and first == second
+
+
+@pytest.mark.parametrize(
+    ("compiler", "reason"),
+    [("no-such-compiler", "there is no C compiler (no-such-compiler); install gcc"), ("false", "false failed")],
+)
+def test_without_a_compiler_pytorch_computes(
+    compiler: str, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("CC", compiler)
+    monkeypatch.setenv("IMDBCLS_CACHE", str(tmp_path))
+    for cached in (kernels.load, kernels._compiler_version):
+        cached.cache_clear()
+    try:
+        model = make("bert")
+        exact, _ = run(model, *make_batch(model), bf16=False)
+        accelerate(model)
+        for _ in range(2):
+            found, gradients = run(model, *make_batch(model), bf16=True)
+        assert distance(found, exact) < 0.02 and gradients
+        said = capsys.readouterr()
+        assert (said.out + said.err).count(reason) == 1
+        assert reason in kernels.status() and list(tmp_path.iterdir()) == []
+    finally:
+        monkeypatch.undo()
+        for cached in (kernels.load, kernels._compiler_version):
+            cached.cache_clear()
