@@ -375,13 +375,15 @@ def check_values(config: DictConfig, examination: Examination) -> dict[str, Any]
         if not any(mistake.startswith(f"{key}=") for mistake in examination.mistakes):
             examination.note(f"{key} has no value yet: give {key}=...")
         OmegaConf.update(filled, key, "missing", force_add=True)  # so that the rest can be looked at
+    resolved: dict[str, Any] = {}
+    mistakes: list[str] = []
     try:
         resolved = resolve(filled)
         validate(resolved)
     except UserError as error:
-        for mistake in str(error).splitlines():
-            examination.note(mistake)
-        return {}
-    for mistake in () if unset else wrong_places(resolved):
+        mistakes = str(error).splitlines()
+    if not unset:
+        mistakes += wrong_places(resolved)
+    for mistake in mistakes:
         examination.note(mistake)
-    return resolved
+    return {} if mistakes else resolved

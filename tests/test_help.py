@@ -201,6 +201,15 @@ def test_what_a_class_does_not_take_is_said_before_anything_is_loaded(
         assert line.startswith(sentence), line
 
 
+def test_missing_files_are_told_with_the_other_mistakes() -> None:
+    assert [line[:30] for line in mistakes("epochs=0", "data.path=./nothing", "backbone.path=./x", "max_length=z")] == [
+        "epochs=0 is not a whole number",
+        "max_length=z is not a whole nu",
+        "backbone.path=./x is no folder",
+        "data.path=./nothing: there is ",
+    ]
+
+
 def test_a_number_is_a_name_too() -> None:
     assert compose(["study=2024"])["study"] == "2024"
 

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from imdbcls.console import say
-from imdbcls.data.tokens import default_cache_dir
+from imdbcls.data.cache import default_cache_dir
 
 _SOURCES = ("rows.c", "attention.c", "products.c")
 _HEADERS = ("vectors.h", "tiles.h")
