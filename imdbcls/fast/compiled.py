@@ -152,16 +152,16 @@ class CompiledLayer(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor]:
         """residual_NH is x_NH again, `number` the layer's; parameters: the sixteen fp32 leaves, where gradients go."""
         w = weights
-        qkv_N3H = _linear(x_NH, w.qkv_3HH, w.qkv_3H)
+        qkv_N3H = linear(x_NH, w.qkv_3HH, w.qkv_3H)
         context_NH, max_AN, scale_AN = _attention(plan, qkv_N3H)
         y_NH, saved1 = _add_and_normalise(
-            plan, 2 * number, residual_NH, _linear(context_NH, w.out_HH, w.out_H), w.norm1_weight_H, w.norm1_bias_H
+            plan, 2 * number, residual_NH, linear(context_NH, w.out_HH, w.out_H), w.norm1_weight_H, w.norm1_bias_H
         )
-        up_NF = _linear(y_NH, w.up_FH, w.up_F)
+        up_NF = linear(y_NH, w.up_FH, w.up_F)
         active_NF = torch.empty_like(up_NF)
         plan.kernels.call("gelu", up_NF, active_NF, *up_NF.shape)
         z_NH, saved2 = _add_and_normalise(
-            plan, 2 * number + 1, y_NH, _linear(active_NF, w.down_HF, w.down_H), w.norm2_weight_H, w.norm2_bias_H
+            plan, 2 * number + 1, y_NH, linear(active_NF, w.down_HF, w.down_H), w.norm2_weight_H, w.norm2_bias_H
         )
         ctx.plan, ctx.weights = plan, weights
         ctx.save_for_backward(x_NH, qkv_N3H, context_NH, max_AN, scale_AN, *saved1, y_NH, up_NF, *saved2)
@@ -182,19 +182,19 @@ class CompiledLayer(torch.autograd.Function):
         active_NF = torch.empty_like(up_NF)
         d_up_BF = torch.empty((plan.kernels.blocks_of(len(up_NF)), up_NF.shape[1]))
         plan.kernels.call("gelu_backward", up_NF, d_up_NF, active_NF, d_up_BF, *up_NF.shape)
-        d_down_HF = _weight_gradient(plan, d_down_NH, active_NF)
-        d_up_FH = _weight_gradient(plan, d_up_NF, y_NH)
+        d_down_HF = weight_gradient(plan.kernels, d_down_NH, active_NF)
+        d_up_FH = weight_gradient(plan.kernels, d_up_NF, y_NH)
         d_sum1_NH, d_attended_NH, (d_norm1_weight_H, d_norm1_bias_H, d_out_H) = _add_and_normalise_backward(
             plan, d_up_NF @ w.up_FH, d_sum2_NH, saved1, w.norm1_weight_H
         )
-        d_out_HH = _weight_gradient(plan, d_attended_NH, context_NH)
+        d_out_HH = weight_gradient(plan.kernels, d_attended_NH, context_NH)
         d_qkv_N3H = torch.empty_like(qkv_N3H)
         d_qkv_B3H = torch.empty((plan.num_documents, qkv_N3H.shape[1]))
         plan.kernels.call(
             "attention_backward", qkv_N3H, context_NH, d_attended_NH @ w.out_HH, max_AN, scale_AN,
             plan.offsets, d_qkv_N3H, d_qkv_B3H, plan.num_documents, plan.num_heads, x_NH.shape[1] // plan.num_heads,
         )  # fmt: skip
-        d_query_HH, d_key_HH, d_value_HH = _weight_gradient(plan, d_qkv_N3H, x_NH).chunk(3)
+        d_query_HH, d_key_HH, d_value_HH = weight_gradient(plan.kernels, d_qkv_N3H, x_NH).chunk(3)
         d_query_H, d_key_H, d_value_H = d_qkv_B3H[0].chunk(3)
         return (
             d_qkv_N3H @ w.qkv_3HH, d_sum1_NH, None, None, None,
@@ -224,19 +224,19 @@ def _mask(plan: Plan, number: int, num_rows: int, width: int) -> tuple[Tensor | 
 def score_layer(x_NH: Tensor, plan: Plan, number: int, weights: Weights) -> Tensor:
     """The layer's output where no gradient will be asked for: nothing is kept, buffers are used again."""
     w = weights
-    context_NH, _, _ = _attention(plan, _linear(x_NH, w.qkv_3HH, w.qkv_3H), keep=False)
+    context_NH, _, _ = _attention(plan, linear(x_NH, w.qkv_3HH, w.qkv_3H), keep=False)
     y_NH, _ = _add_and_normalise(
-        plan, 2 * number, x_NH, _linear(context_NH, w.out_HH, w.out_H), w.norm1_weight_H, w.norm1_bias_H, keep=False
+        plan, 2 * number, x_NH, linear(context_NH, w.out_HH, w.out_H), w.norm1_weight_H, w.norm1_bias_H, keep=False
     )
-    up_NF = _linear(y_NH, w.up_FH, w.up_F)
+    up_NF = linear(y_NH, w.up_FH, w.up_F)
     plan.kernels.call("gelu", up_NF, up_NF, *up_NF.shape)
     z_NH, _ = _add_and_normalise(
-        plan, 2 * number + 1, y_NH, _linear(up_NF, w.down_HF, w.down_H), w.norm2_weight_H, w.norm2_bias_H, keep=False
+        plan, 2 * number + 1, y_NH, linear(up_NF, w.down_HF, w.down_H), w.norm2_weight_H, w.norm2_bias_H, keep=False
     )
     return z_NH
 
 
-def _linear(x_NK: Tensor, weight_OK: Tensor, bias_O: Tensor) -> Tensor:
+def linear(x_NK: Tensor, weight_OK: Tensor, bias_O: Tensor) -> Tensor:
     """x weight' + bias, rounded once. `F.linear` in bfloat16 first writes the bias to all rows, a fifth of the time."""
     return torch.ops.mkldnn._linear_pointwise(x_NK, weight_OK, bias_O, "none", [], "")
 
@@ -292,11 +292,11 @@ def _add_and_normalise_backward(
     return d_sum_NH, d_sum_NH if d_update_NH is None else d_update_NH, partial_B3H[0]
 
 
-def _weight_gradient(plan: Plan, d_y_NO: Tensor, x_NK: Tensor) -> Tensor:
+def weight_gradient(kernels: Kernels, d_y_NO: Tensor, x_NK: Tensor) -> Tensor:
     """d_y' x, in float32 where the kernel takes the widths (multiples of 32)."""
     (num_rows, num_outputs), num_inputs = d_y_NO.shape, x_NK.shape[1]
     if num_outputs % _MULTIPLE or num_inputs % _MULTIPLE:
         return d_y_NO.t() @ x_NK
     d_weight_OK = torch.empty((num_outputs, num_inputs))
-    plan.kernels.call("weight_gradient", d_y_NO, x_NK, d_weight_OK, num_rows, num_outputs, num_inputs)
+    kernels.call("weight_gradient", d_y_NO, x_NK, d_weight_OK, num_rows, num_outputs, num_inputs)
     return d_weight_OK

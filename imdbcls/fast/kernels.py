@@ -26,7 +26,7 @@ from torch import Tensor
 from imdbcls.console import say
 from imdbcls.data.cache import default_cache_dir
 
-_SOURCES = ("rows.c", "attention.c", "products.c")
+_SOURCES = ("rows.c", "attention.c", "products.c", "lstm.c")
 _HEADERS = ("vectors.h", "tiles.h")
 _FLAGS = ("-std=gnu11", "-O3", "-march=native", "-fno-math-errno", "-fopenmp", "-fPIC")
 _DIGEST_BYTES = 32  # of the object's SHA-256, which follow it in its file
@@ -51,6 +51,8 @@ _SIGNATURES = {
     "attention": "pppppiiin",
     "attention_backward": "ppppppppiiin",
     "weight_gradient": "pppiiin",
+    "lstm": "ppppppiinn",
+    "lstm_backward": "pppppppiinn",
 }
 
 

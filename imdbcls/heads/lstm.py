@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 
+from imdbcls.fast.lstm import applies, final_output
 from imdbcls.heads.pooling import TokenDropout, last_real_token
 
 
@@ -11,7 +12,8 @@ class LSTMHead(nn.Module):
 
     With `bidirectional`, a second LSTM reads each document backwards and the two final outputs are joined (2 D).
     Padding stands on the right, so a padded LSTM read at the last real token never sees it; for the backward one each
-    document is reversed within its own length. Packing gives the same values, several times slower on the CPU.
+    document is reversed within its own length. Packing gives the same values, several times slower on the CPU. There,
+    in bfloat16, compiled kernels take the recurrence over where they can (`fast/lstm.py`).
     """
 
     def __init__(self, *, hidden_size: int, num_labels: int, dropout: float, bidirectional: bool) -> None:
@@ -24,12 +26,19 @@ class LSTMHead(nn.Module):
 
     def forward(self, hidden_BTD: Tensor, mask_BT: Tensor) -> Tensor:
         hidden_BTD = self.token_dropout(hidden_BTD)
-        final_BD = last_real_token(outputs_of(self.forward_lstm, hidden_BTD), mask_BT)
+        final_BD = read(self.forward_lstm, hidden_BTD, mask_BT)
         if self.backward_lstm is not None:
-            reversed_BTD = reverse_within_length(hidden_BTD, mask_BT)
-            backward_BD = last_real_token(outputs_of(self.backward_lstm, reversed_BTD), mask_BT)
-            final_BD = torch.cat([final_BD, backward_BD], dim=1)
+            final_BD = torch.cat([final_BD, read(self.backward_lstm, hidden_BTD, mask_BT, backwards=True)], dim=1)
         return self.output(self.dropout(final_BD.tanh()))
+
+
+def read(lstm: nn.LSTM, hidden_BTD: Tensor, mask_BT: Tensor, *, backwards: bool = False) -> Tensor:
+    """The output after each document's last real token, or after its first where it is read `backwards`; final_BD."""
+    if applies(lstm, hidden_BTD):
+        return final_output(lstm, hidden_BTD, mask_BT, backwards=backwards)
+    if backwards:
+        hidden_BTD = reverse_within_length(hidden_BTD, mask_BT)
+    return last_real_token(outputs_of(lstm, hidden_BTD), mask_BT)
 
 
 def outputs_of(lstm: nn.LSTM, hidden_BTD: Tensor) -> Tensor:

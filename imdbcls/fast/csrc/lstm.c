@@ -1,0 +1,173 @@
+/* An LSTM over documents of different lengths, forward and back through time.
+
+t: steps of time, G = 4 H: gates, in PyTorch's order (input, forget, new, output).
+Up to 32 documents, a group, go through time side by side, as the rows of one product a step; each ends by itself. The
+recurrent weights, packed once, stay in the second-level cache. A group is one thread's. What stands to the left of a
+product is in blocks of 32 rows by 32 columns, and there are two of it: one read, one written. */
+#include "tiles.h"
+
+/* A document's rows in the order of time: first + t * stride. */
+typedef struct { int64_t first, stride, length; } Walk;
+
+/* The group's walks, of length 0 where there is no document. Returns the longest length. */
+static int64_t walks_of(const int64_t *offsets_B1, int64_t B, int64_t group, int backwards, Walk walks[STEP]) {
+    int64_t longest = 0;
+    for (int64_t i = 0; i < STEP; i++) {
+        const int64_t document = group * STEP + i;
+        walks[i] = (Walk){0, 0, 0};
+        if (document >= B) continue;
+        const int64_t first = offsets_B1[document], end = offsets_B1[document + 1];
+        walks[i] = backwards ? (Walk){end - 1, -1, end - first} : (Walk){first, 1, end - first};
+        if (end - first > longest) longest = end - first;
+    }
+    return longest;
+}
+
+static inline f32x16 sigmoid(f32x16 x) {
+    x = _mm512_min_ps(splat(60), _mm512_max_ps(splat(-60), x)); /* so the exponential is finite; NaN stays NaN */
+    f32x16 denominator = _mm512_add_ps(splat(1), exp2_of(_mm512_mul_ps(x, splat(-1.44269504f))));
+    f32x16 value = _mm512_rcp14_ps(denominator);
+    return _mm512_mul_ps(value, _mm512_fnmadd_ps(denominator, value, splat(2))); /* one step of Newton's */
+}
+
+static inline f32x16 tanh_of(f32x16 x) {
+    return _mm512_fmsub_ps(splat(2), sigmoid(_mm512_add_ps(x, x)), splat(1));
+}
+
+static inline f32x16 load_halves(const bf16 *source) { return load_bf16(source, 0xFFFF); }
+
+/* Has numbers too small for float32's full precision count as zeros until the returned state is set again: gradients
+   that fade over hundreds of steps get there, and the processor computes with them many times slower. */
+static unsigned flush_subnormals(void) {
+    const unsigned before = _mm_getcsr();
+    _mm_setcsr(before | _MM_FLUSH_ZERO_ON | 0x0040 /* of inputs too */);
+    return before;
+}
+
+static void *zeros(int64_t num_bytes) {
+    void *memory = aligned_alloc(64, (size_t)num_bytes);
+    return memset(memory, 0, (size_t)num_bytes);
+}
+
+/* ---- Forward ----------------------------------------------------------------------------------------------------- */
+
+/* gates_NG comes with what the tokens and the biases add to each gate, and leaves with the gates. final_BH: each
+   document's last output, zeros where it has no token. previous_NH, the outputs one step before, and cell_NH are for
+   backward; both NULL: nothing is kept for it, and gates_NG stays as it came. H is a multiple of 32. */
+void lstm(bf16 *gates_NG, const bf16 *weight_GH, const int64_t *offsets_B1, bf16 *final_BH, bf16 *previous_NH,
+          float *cell_NH, int64_t B, int64_t H, int backwards, int num_threads) {
+    const int64_t G = 4 * H;
+    bf16 *packed = aligned_alloc(64, (size_t)(G * H) * sizeof(bf16)); /* 32 gates' weights, then the next 32 gates' */
+    for (int64_t g = 0; g < G; g += STEP) pack_transposed(weight_GH + g * H, STEP, H, packed + g * H);
+    memset(final_BH, 0, (size_t)(B * H) * sizeof(bf16));
+#pragma omp parallel for num_threads(num_threads) schedule(dynamic)
+    for (int64_t group = 0; group < (B + STEP - 1) / STEP; group++) {
+        TileConfig before;
+        tiles_begin(&before);
+        Walk walks[STEP];
+        const int64_t longest = walks_of(offsets_B1, B, group, backwards, walks);
+        bf16 *output = zeros(2 * STEP * H * sizeof(bf16));
+        float *cell = zeros(STEP * H * sizeof(float)), sum[4][STEP * STEP] ALIGNED;
+        for (int64_t t = 0; t < longest; t++) {
+            const bf16 *last = output + t % 2 * STEP * H;
+            bf16 *next = output + (t + 1) % 2 * STEP * H;
+            for (int64_t j = 0; j < H; j += STEP) {
+                for (int gate = 0; gate < 4; gate++)
+                    product_32x32(sum[gate], STEP, last, STEP, STEP * STEP, packed + (gate * H + j) * H, STEP * STEP,
+                                  H / STEP, 0);
+                for (int64_t i = 0; i < STEP; i++) {
+                    if (t >= walks[i].length) continue;
+                    const int64_t n = walks[i].first + t * walks[i].stride, following = n + walks[i].stride;
+                    const int ends = t + 1 == walks[i].length;
+                    if (!ends) prefetch_rows(gates_NG + following * G + j, H, 0, 4, STEP);
+                    for (int64_t u = j; u < j + STEP; u += LANES) {
+                        f32x16 z[4];
+                        for (int gate = 0; gate < 4; gate++)
+                            z[gate] = _mm512_add_ps(_mm512_load_ps(sum[gate] + i * STEP + u - j),
+                                                    load_halves(gates_NG + n * G + gate * H + u));
+                        z[0] = sigmoid(z[0]), z[1] = sigmoid(z[1]), z[2] = tanh_of(z[2]), z[3] = sigmoid(z[3]);
+                        f32x16 c = _mm512_fmadd_ps(z[1], _mm512_load_ps(cell + i * H + u), _mm512_mul_ps(z[0], z[2]));
+                        f32x16 h = _mm512_mul_ps(z[3], tanh_of(c));
+                        _mm512_store_ps(cell + i * H + u, c);
+                        store_bf16(next + j * STEP + i * STEP + u - j, 0xFFFF, h);
+                        if (ends) store_bf16(final_BH + (group * STEP + i) * H + u, 0xFFFF, h);
+                        if (!previous_NH) continue;
+                        for (int gate = 0; gate < 4; gate++) store_bf16(gates_NG + n * G + gate * H + u, 0xFFFF, z[gate]);
+                        store_f32(cell_NH + n * H + u, 0xFFFF, c);
+                        if (t == 0) store_bf16(previous_NH + n * H + u, 0xFFFF, splat(0));
+                        if (!ends) store_bf16(previous_NH + following * H + u, 0xFFFF, h);
+                    }
+                }
+            }
+        }
+        free(output);
+        free(cell);
+        tiles_end(&before);
+    }
+    free(packed);
+}
+
+/* ---- Backward ---------------------------------------------------------------------------------------------------- */
+
+/* From the gradient of final_BH to that of what lstm was given as gates_NG, and its sum over the rows: the first row of
+   d_bias_KG, which has room for as many as there are groups of 32 documents. */
+void lstm_backward(const bf16 *gates_NG, const bf16 *weight_GH, const int64_t *offsets_B1, const float *cell_NH,
+                   const bf16 *d_final_BH, bf16 *d_gates_NG, float *d_bias_KG, int64_t B, int64_t H, int backwards,
+                   int num_threads) {
+    const int64_t G = 4 * H, num_groups = (B + STEP - 1) / STEP;
+    bf16 *packed = aligned_alloc(64, (size_t)(G * H) * sizeof(bf16)); /* 32 columns, then the next 32 columns */
+    for (int64_t j = 0; j < H; j += STEP)
+        for (int64_t g = 0; g < G; g += STEP) pack_32x32(weight_GH + g * H + j, H, packed + j * G + g * STEP);
+    memset(d_bias_KG, 0, (size_t)(num_groups * G) * sizeof(float));
+#pragma omp parallel for num_threads(num_threads) schedule(dynamic)
+    for (int64_t group = 0; group < num_groups; group++) {
+        TileConfig before;
+        tiles_begin(&before);
+        const unsigned state = flush_subnormals();
+        Walk walks[STEP];
+        const int64_t longest = walks_of(offsets_B1, B, group, backwards, walks);
+        bf16 *d_gates = zeros(2 * STEP * G * sizeof(bf16));
+        float *d_cell = zeros(STEP * H * sizeof(float)), d_output[STEP * STEP] ALIGNED;
+        for (int64_t t = longest - 1; t >= 0; t--) {
+            const bf16 *last = d_gates + t % 2 * STEP * G;
+            bf16 *next = d_gates + (t + 1) % 2 * STEP * G;
+            for (int64_t j = 0; j < H; j += STEP) {
+                product_32x32(d_output, STEP, last, STEP, STEP * STEP, packed + j * G, STEP * STEP, G / STEP, 0);
+                for (int64_t u = j; u < j + STEP; u += LANES) {
+                    f32x16 total[4] = {splat(0), splat(0), splat(0), splat(0)};
+                    for (int64_t i = 0; i < STEP; i++) {
+                        if (t >= walks[i].length) continue;
+                        const int64_t n = walks[i].first + t * walks[i].stride, preceding = n - walks[i].stride;
+                        if (t > 0 && u == j) prefetch_rows(gates_NG + preceding * G + j, H, 0, 4, STEP);
+                        f32x16 z[4], d[4], c_before = splat(0), d_h = _mm512_load_ps(d_output + i * STEP + u - j);
+                        for (int gate = 0; gate < 4; gate++) z[gate] = load_halves(gates_NG + n * G + gate * H + u);
+                        if (t > 0) c_before = load_f32(cell_NH + preceding * H + u, 0xFFFF);
+                        if (t + 1 == walks[i].length)
+                            d_h = _mm512_add_ps(d_h, load_halves(d_final_BH + (group * STEP + i) * H + u));
+                        f32x16 active = tanh_of(load_f32(cell_NH + n * H + u, 0xFFFF)), one = splat(1);
+                        f32x16 d_c = _mm512_fmadd_ps(_mm512_mul_ps(d_h, z[3]), _mm512_fnmadd_ps(active, active, one),
+                                                     _mm512_load_ps(d_cell + i * H + u));
+                        _mm512_store_ps(d_cell + i * H + u, _mm512_mul_ps(d_c, z[1]));
+                        d[0] = _mm512_mul_ps(d_c, z[2]);
+                        d[1] = _mm512_mul_ps(d_c, c_before);
+                        d[2] = _mm512_mul_ps(_mm512_mul_ps(d_c, z[0]), _mm512_fnmadd_ps(z[2], z[2], one));
+                        d[3] = _mm512_mul_ps(d_h, active);
+                        for (int gate = 0; gate < 4; gate++) {
+                            if (gate != 2) d[gate] = _mm512_mul_ps(d[gate], _mm512_fnmadd_ps(z[gate], z[gate], z[gate]));
+                            total[gate] = _mm512_add_ps(total[gate], d[gate]);
+                            store_bf16(d_gates_NG + n * G + gate * H + u, 0xFFFF, d[gate]);
+                            store_bf16(next + (gate * H + j) * STEP + i * STEP + u - j, 0xFFFF, d[gate]);
+                        }
+                    }
+                    for (int gate = 0; gate < 4; gate++) add_to(d_bias_KG + group * G + gate * H + u, 0xFFFF, total[gate]);
+                }
+            }
+        }
+        free(d_gates);
+        free(d_cell);
+        _mm_setcsr(state);
+        tiles_end(&before);
+    }
+    sum_blocks(d_bias_KG, num_groups, G);
+    free(packed);
+}
