@@ -354,6 +354,16 @@ def test_lstm_is_as_near_to_fp32_as_pytorch_s_in_bf16(
     assert (width % 32 == 0) != all(torch.equal(ours[name], theirs[name]) for name in ours)
 
 
+def test_the_gradients_of_the_lstm_s_biases_are_two_tensors(loaded: kernels.Kernels) -> None:
+    """Clipping multiplies each in place."""
+    head, *batch = lstm_and_batch(32, (3, 2))
+    final_and_gradients(head, *batch, bf16=True)
+    one, other = head.forward_lstm.bias_ih_l0.grad, head.forward_lstm.bias_hh_l0.grad
+    assert one is not None and other is not None and torch.equal(one, other)
+    one.mul_(2)
+    assert torch.equal(one, 2 * other)
+
+
 def test_lstm_never_reads_padding(loaded: kernels.Kernels) -> None:
     head, hidden_BTD, mask_BT = lstm_and_batch(64, LENGTHS)
     expected = final_and_gradients(head, hidden_BTD, mask_BT, bf16=True)

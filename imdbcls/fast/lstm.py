@@ -89,7 +89,8 @@ class CompiledLSTM(torch.autograd.Function):
         d_rows_ND = d_gates_NG @ weight_GD if ctx.needs_input_grad[0] else None
         d_weight_GD = weight_gradient(loaded, d_gates_NG, rows_ND)
         d_weight_GH = weight_gradient(loaded, d_gates_NG, previous_NH)
-        return d_rows_ND, None, None, None, d_weight_GD, d_weight_GH, d_bias_KG[0], d_bias_KG[0]
+        # Two tensors: autograd keeps them as they are, and each is clipped in place.
+        return d_rows_ND, None, None, None, d_weight_GD, d_weight_GH, d_bias_KG[0], d_bias_KG[0].clone()
 
 
 def _loaded() -> kernels.Kernels:
