@@ -16,11 +16,13 @@ from imdbcls import lora
 from imdbcls.backbone import Backbone, freeze, load_backbone, recompute_activations, require_architecture
 from imdbcls.compiling import compile_training
 from imdbcls.data.batches import EvalBatches, TrainBatches
+from imdbcls.data.cache import cache_folder
 from imdbcls.data.documents import Corpus, Documents
 from imdbcls.data.splits import SPLIT_SETTINGS, make_corpus
 from imdbcls.data.tokens import Tokens, tokenize
 from imdbcls.data.windows import Windows
 from imdbcls.device import Hardware, choose_hardware, seed_everything_at
+from imdbcls.encoding import encode_once, hash_of_weights
 from imdbcls.errors import UserError
 from imdbcls.losses import Objective, weights_of_classes
 from imdbcls.model import Classifier
@@ -40,7 +42,13 @@ from imdbcls.untrusted import tensor_shapes
 LR_MULTIPLES = ("head_lr", "layer_decay")  # in the optimizer's section, but the project's
 INITIALISATION = -1  # the random state of the first weights; training step n draws from state n
 ADAPTERS = -2  # and that of LoRA's
-OWN_SETTINGS = ("freeze", "lora_rank", "gradient_checkpointing")  # of the backbone section; the rest builds it
+OWN_SETTINGS = (
+    "freeze",
+    "cache",
+    "cache_gb",
+    "lora_rank",
+    "gradient_checkpointing",
+)  # of the backbone section; the rest builds it
 
 
 @dataclass(frozen=True)
@@ -165,10 +173,27 @@ def build_trainer(
         truncation=truncation_of(data),
     )
     model.to(hardware.device)
+    if config["backbone"]["freeze"] is True and config["backbone"]["cache"]:
+        splits = {
+            "train": build_scored_split(config, backbone, corpus.train).batches,
+            "validation": validation.batches,
+            "test": test.batches,
+        }
+        features = encode_once(
+            model,
+            backbone,
+            splits,
+            hardware,
+            folder=cache_folder(data["cache_dir"]) / "features",
+            cache_gb=config["backbone"]["cache_gb"],
+            on_progress=Progress(config["progress"]).of("encoding"),
+        )
+        for name, batches in (splits | {"train": train_batches}).items():
+            batches.read_from(features[name])
     seed_everything_at(config["seed"], ADAPTERS)
     scored = ScoredModel(model, lora_rank=config["backbone"]["lora_rank"], ema_decay=settings["ema_decay"])
     if config["compile"]:
-        compile_training(scored.trained, backbone, hardware, config["max_length"])
+        compile_training(scored.trained, hardware, config["max_length"])
     num_steps = config["epochs"] * train_batches.steps_per_epoch
     num_warmup_steps = round(config["warmup"] * num_steps)
     try:
@@ -195,7 +220,7 @@ def build_trainer(
         log_every=settings["log_every"],
         saver=Saver(
             folder=folder.checkpoints,
-            identity=identity_of(config, corpus, hardware),
+            identity=identity_of(config, corpus, hardware, model),
             surroundings=surroundings_of(hardware),
             scored=scored,
             optimizer=optimizer,
@@ -227,9 +252,13 @@ def build_optimizer(config: Mapping[str, Any], model: Classifier) -> Optimizer:
     return construct(settings)(parameter_groups(model, lr=settings.get("lr"), **multiples))
 
 
-def identity_of(config: Mapping[str, Any], corpus: Corpus, hardware: Hardware) -> dict[str, Any]:
-    """What must be the same for a checkpoint to be continued: all that decides the result but for the software."""
+def identity_of(config: Mapping[str, Any], corpus: Corpus, hardware: Hardware, model: Classifier) -> dict[str, Any]:
+    """What must be the same for a checkpoint to be continued: all that decides the result but for the software.
+
+    A frozen encoder is named by its weights, which are not saved again and again.
+    """
     return {
+        **({"frozen_encoder": hash_of_weights(model.encoder)} if model.encoder_is_frozen else {}),
         "configuration": without(config, NEUTRAL_KEYS),
         "split_hash": corpus.split_hash,
         "device": hardware.device.type,

@@ -18,7 +18,6 @@ from imdbcls.device import Hardware
 from imdbcls.errors import UserError
 
 if TYPE_CHECKING:
-    from imdbcls.backbone import Backbone
     from imdbcls.model import Classifier
 
 WARM_UP_ROWS = 6
@@ -33,13 +32,13 @@ def compiled(function: Callable[..., torch.Tensor]) -> Callable[..., torch.Tenso
     return torch.compile(function, dynamic=True)
 
 
-def compile_training(model: "Classifier", backbone: "Backbone", hardware: Hardware, max_length: int) -> None:
+def compile_training(model: "Classifier", hardware: Hardware, max_length: int) -> None:
     """Have `model` compile its encoder for training, now; parameters and their names stay as they are.
 
     Raises UserError where this machine cannot compile, or where the encoder's layers are those written for the CPU.
     """
     device = hardware.device.type
-    if device == "cpu" and "forward" in vars(backbone.encoder):
+    if device == "cpu" and "forward" in vars(model.encoder):
         raise UserError(
             "compile=true and backbone.fast=true exclude each other on the CPU: the layers written for speed cannot be "
             "compiled. Leave compile=false, or set backbone.fast=false to compile the library's."

@@ -96,7 +96,13 @@ def seed_everything_at(seed: int, step: int) -> None:
     have, and a step can be repeated.
     """
     digest = hashlib.sha256(f"{seed}/{step}".encode()).digest()
-    torch.manual_seed(int.from_bytes(digest[:8], "little", signed=True))
+    number = int.from_bytes(digest[:8], "little", signed=True)
+    # As torch.manual_seed does, which also takes down the whole call stack for each kind of device not in use.
+    torch.default_generator.manual_seed(number)
+    if torch.cuda.is_initialized():
+        torch.cuda.manual_seed_all(number)
+    if torch.backends.mps.is_available():
+        torch.mps.manual_seed(number)
 
 
 def peak_memory_mb(device: torch.device) -> float:

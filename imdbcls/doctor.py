@@ -23,7 +23,7 @@ from packaging.version import Version
 
 from imdbcls.choices import CONF, groups
 from imdbcls.console import quiet_libraries
-from imdbcls.data.tokens import default_cache_dir
+from imdbcls.data.cache import default_cache_dir
 from imdbcls.fast.process import tune_process
 
 DONE_BY_TRAINING = "imdbcls.train sets it"
@@ -322,13 +322,19 @@ def backbones() -> str:
 def token_cache() -> str:
     folder = default_cache_dir()
     entries = list((folder / "tokens").glob("[!.]*")) if folder.is_dir() else []
-    size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) if folder.is_dir() else 0
+    size, encoded = size_of(folder), size_of(folder / "features")
     parent = next(each for each in (folder, *folder.parents) if each.exists())
     free = shutil.disk_usage(parent).free
-    found = f"{folder}: {len(entries)} entries, {size / 1e6:.1f} MB; {free / 1e9:.1f} GB free on its disk"
+    features = f" ({encoded / 1e6:.1f} MB of them a frozen encoder's output)" if encoded else ""
+    found = f"{folder}: {len(entries)} entries, {size / 1e6:.1f} MB{features}; {free / 1e9:.1f} GB free on its disk"
     if not os.access(parent, os.W_OK):
         return f"{found}; it cannot be written: set data.cache_dir or IMDBCLS_CACHE"
     return found if free > 2e9 else f"{found}; that is little: set IMDBCLS_CACHE to a folder elsewhere"
+
+
+def size_of(folder: Path) -> int:
+    """The bytes of all files in a folder; 0 where there is none."""
+    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
 
 
 if __name__ == "__main__":

@@ -45,15 +45,18 @@ class Classifier(nn.Module):
         documents_W: Tensor | None = None,
         num_documents: int | None = None,
         places_N: Tensor | None = None,
+        hidden_BTD: Tensor | None = None,
     ) -> Tensor:
         """Token ids (int64, padded on the right) and their mask (bool, True at real tokens) to float32 logits_BC.
 
         `documents_W` is each row's document (int64, ascending from 0), None where each row is one, and `num_documents`
         their number. `places_N` are the places of the real tokens in mask_BT, row by row. What a batch knows of these
         (`Batch.inputs`), CUDA need not be waited for. The encoder's attention never reads padding; what it writes there
-        is for the head to leave out.
+        is for the head to leave out. With `hidden_BTD`, what it gave for these rows before, it is not asked again.
         """
-        logits_BC = self.head(self.encode(input_ids_BT, mask_BT, places_N), mask_BT).float()
+        if hidden_BTD is None:
+            hidden_BTD = self.encode(input_ids_BT, mask_BT, places_N)
+        logits_BC = self.head(hidden_BTD, mask_BT).float()
         return logits_BC if documents_W is None else average_windows(logits_BC, mask_BT, documents_W, num_documents)
 
     def encode(self, input_ids_BT: Tensor, mask_BT: Tensor, places_N: Tensor | None) -> Tensor:

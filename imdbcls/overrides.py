@@ -27,7 +27,7 @@ from imdbcls.console import say
 from imdbcls.errors import UserError
 from imdbcls.places import wrong_places
 from imdbcls.targets import TARGETS, foreign_parts_of_hydra
-from imdbcls.validate import CHOICES, FLAGS, NUMBERS, look_up, validate
+from imdbcls.validate import CHOICES, FLAGS, NUMBERS, OF_SEVERAL_KINDS, look_up, validate
 
 NUM_NEAREST = 3  # keys or choices that a sentence suggests at most
 # A key that a command sets, and with which value of which other it does nothing.
@@ -291,7 +291,7 @@ def fits(override: Override, default: Any, examination: Examination) -> bool:
             examination.note(f"{override.input_line}: {key} is a section; set one of its keys: {keys}.")
         return isinstance(value, Mapping)
     is_reference = isinstance(value, str) and value.startswith("${")
-    if key in NUMBERS or key in CHOICES or key in FLAGS or default is None or is_reference:
+    if key in (*NUMBERS, *CHOICES, *FLAGS, *OF_SEVERAL_KINDS) or default is None or is_reference:
         return True  # `validate` says what is allowed, or nothing is known
     if isinstance(default, bool):
         right, kind = isinstance(value, bool), "true or false"
@@ -375,13 +375,15 @@ def check_values(config: DictConfig, examination: Examination) -> dict[str, Any]
         if not any(mistake.startswith(f"{key}=") for mistake in examination.mistakes):
             examination.note(f"{key} has no value yet: give {key}=...")
         OmegaConf.update(filled, key, "missing", force_add=True)  # so that the rest can be looked at
+    resolved: dict[str, Any] = {}
+    mistakes: list[str] = []
     try:
         resolved = resolve(filled)
         validate(resolved)
     except UserError as error:
-        for mistake in str(error).splitlines():
-            examination.note(mistake)
-        return {}
-    for mistake in () if unset else wrong_places(resolved):
+        mistakes = str(error).splitlines()
+    if not unset:
+        mistakes += wrong_places(resolved)
+    for mistake in mistakes:
         examination.note(mistake)
-    return resolved
+    return {} if mistakes else resolved

@@ -11,6 +11,7 @@ from imdbcls.data.tables import require_table
 from imdbcls.errors import UserError
 from imdbcls.targets import shown
 from imdbcls.untrusted import read_json
+from imdbcls.validate import look_up
 
 PACKAGE_PREFIX = "package:"
 # The longest document of the hub's encoders in conf/backbone, in tokens: what their config.json would say.
@@ -29,20 +30,25 @@ _ROBERTA_TYPES = ("roberta", "xlm-roberta", "camembert")
 
 
 def wrong_places(config: Mapping[str, Any]) -> Iterator[str]:
-    """A sentence for each file or folder of a valid configuration that is not there, and for a max_length too long."""
+    """A sentence for each file or folder that a configuration names and is not there, and for a max_length too long.
+
+    What else may be wrong with the configuration is not looked at here, and no reason to find nothing.
+    """
     checks: dict[str, Callable[[Mapping[str, Any]], None]] = {
         "imdbcls.backbone.load_backbone": require_model,
         "imdbcls.backbone.tiny_backbone": require_tiny,
         "imdbcls.data.files.read_files": require_files,
         "imdbcls.data.imdb.read_imdb": require_imdb,
     }
-    for section in (config["backbone"], config["data"]["source"]):
-        check = checks.get(section["_target_"])
+    for place in ("backbone", "data.source"):
         try:
-            if check is not None:
-                check(config)
+            target = look_up(config, f"{place}._target_")
+            if isinstance(target, str) and target in checks:
+                checks[target](config)
         except UserError as error:
             yield str(error)
+        except KeyError:
+            continue  # a section without what every one has is told of elsewhere
 
 
 def require_model(config: Mapping[str, Any]) -> None:
@@ -53,14 +59,14 @@ def require_model(config: Mapping[str, Any]) -> None:
 
 
 def require_tiny(config: Mapping[str, Any]) -> None:
-    if config["backbone"]["pretrained"]:
+    if config["backbone"]["pretrained"] is True:
         raise UserError("backbone=tiny has no pretrained weights: leave backbone.pretrained=false.")
     require_length(config["max_length"], config["backbone"]["name"], TINY_LIMIT)
 
 
-def require_length(max_length: int, backbone: str, limit: int | None) -> None:
+def require_length(max_length: Any, backbone: str, limit: int | None) -> None:
     """Refuse (UserError) documents of more tokens than the encoder takes, where that is known."""
-    if limit is not None and max_length > limit:
+    if limit is not None and isinstance(max_length, int) and max_length > limit:
         raise UserError(
             f"max_length={max_length} is more than backbone={backbone} takes: at most {limit} tokens; "
             "data.truncation=windows reads longer documents whole."

@@ -47,7 +47,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--format", choices=("jsonl", "csv"), default="jsonl", help="of the answers (default: jsonl)")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda", "mps"), help="instead of the run's own")
     parser.add_argument("--plugins", nargs="+", default=[], metavar="PACKAGE", help="your packages that the run used")
-    return parser.parse_args(arguments)
+    return parser.parse_intermixed_args(arguments)  # options may stand between the run and its texts
 
 
 def predict(arguments: argparse.Namespace, stdin: TextIO, stdout: TextIO) -> None:

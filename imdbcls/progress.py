@@ -16,7 +16,7 @@ _PLAIN_SECONDS = 10.0
 # ... and in any case after this, so that the log of a long run shows that it lives.
 _PLAIN_SILENCE_SECONDS = 300.0
 
-_VERBS = {"validation": "validating", "test": "testing"}
+_VERBS = {"validation": "validating", "test": "testing", "encoding": "encoding"}
 
 
 class Progress:

@@ -36,6 +36,7 @@ NEUTRAL_KEYS = (
     "study",
     "checkpoint",
     "data.cache_dir",
+    "backbone.cache_gb",
     "trainer.log_every",
     "plugins",
 )

@@ -113,7 +113,7 @@ class Saver:
             "optimizer": settings,
             "schedule": self.schedule.state_dict(),
         }
-        files = {"model": self.model.state_dict(), "optimizer": tensors}
+        files = {"model": self._trained(), "optimizer": tensors}
         if average := self.scored.averaged():
             files["average"] = average
         self._write(self.last, files, content)
@@ -162,14 +162,14 @@ class Saver:
         What was logged after it is dropped from the record. Returns None where nothing was saved; raises
         CheckpointError where what was saved is damaged or another run's.
         """
-        saved = checkpoint.newest(self.last, self.model.state_dict())
+        saved = checkpoint.newest(self.last, self._trained())
         if saved is None:
             self.metrics_log.rewind()
             return None
         checkpoint.require_identity(saved, self.identity)
         self._require_form(saved)
         try:
-            self.model.load_state_dict(saved.tensors["model"])
+            self.model.load_state_dict({**self.model.state_dict(), **saved.tensors["model"]})
             self.scored.load_averaged(saved.tensors.get("average", {}))
             optim.load_state(self.optimizer, saved.tensors["optimizer"], saved.state["optimizer"])
             self.schedule.load_state_dict(saved.state["schedule"])
@@ -212,6 +212,13 @@ class Saver:
             change = "; ".join(changes)
             warn(f"{change}: the same bits as without the interruption are not promised; result.json records it.")
             state.changes.append(f"after step {state.step}: {change}")
+
+    def _trained(self) -> dict[str, Tensor]:
+        """All weights but those of a frozen encoder, which only `best` holds: they are the backbone's own."""
+        weights = self.model.state_dict()
+        if not self.model.encoder_is_frozen:
+            return weights
+        return {name: tensor for name, tensor in weights.items() if not name.startswith("encoder.")}
 
     def _load_best(self, state: TrainState, latest_epoch: int) -> Checkpoint:
         best = checkpoint.newest(self.best, self.scored.model.state_dict())

@@ -60,7 +60,12 @@ def run_in_sweep(cfg: DictConfig, overrides: str) -> None:
     def prepare() -> None:
         if folder.finished() is None:
             prepare_process()
-            from imdbcls import build, report  # noqa: F401  (all modules now: jobs run the code of the sweep's start)
+            # All modules now: jobs run the code of the sweep's start, and none takes a second to import the metrics.
+            import sklearn.metrics  # noqa: F401
+            import torchmetrics.functional.classification  # noqa: F401
+
+            from imdbcls import build, report  # noqa: F401
+            from imdbcls.data import card  # noqa: F401
 
             build.build_corpus(config)
 

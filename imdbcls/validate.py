@@ -21,10 +21,12 @@ FLAGS = (
     "compile",
     "backbone.pretrained",
     "backbone.fast",
+    "backbone.cache",
     "backbone.gradient_checkpointing",
     "data.group_by_length",
     "trainer.score_test_each_epoch",
 )
+OF_SEVERAL_KINDS = ("backbone.freeze", "loss.class_weights")  # each has a rule of its own
 # Key: type, smallest, largest, may be null. Fractions that must stay below 1 say so with the number just below it.
 BELOW_ONE = math.nextafter(1.0, 0.0)
 MAX_COUNT = 2**31 - 1
@@ -33,13 +35,14 @@ MAX_LENGTH = 2**20  # tokens; what the backbone takes is checked when it is ther
 NUMBERS: dict[str, tuple[type, float, float, bool]] = {
     "lr": (float, math.nextafter(0.0, 1.0), MAX_FLOAT, False),
     "batch_size": (int, 1, MAX_COUNT, False),
-    "eval_batch_size": (int, 1, MAX_COUNT, False),
+    "eval_batch_size": (int, 1, MAX_COUNT, True),
     "epochs": (int, 1, MAX_COUNT, False),
     "warmup": (float, 0.0, BELOW_ONE, False),
     "max_length": (int, 8, MAX_LENGTH, False),
     "seed": (int, 0, 2**63 - 1, False),
     "backbone.dropout": (float, 0.0, BELOW_ONE, True),
     "backbone.attention_dropout": (float, 0.0, BELOW_ONE, True),
+    "backbone.cache_gb": (float, math.nextafter(0.0, 1.0), MAX_FLOAT, False),
     "backbone.lora_rank": (int, 1, MAX_COUNT, True),
     "head.num_positions": (int, 1, MAX_LENGTH, False),
     "head.dropout": (float, 0.0, BELOW_ONE, False),
@@ -116,7 +119,7 @@ def absent_knobs(config: Mapping[str, Any]) -> Iterator[str]:
     targets = [f"{place}._target_" for place in TARGETS]
     # Not every head, loss and tracker has the others.
     common = [key for key in (*FLAGS, *CHOICES, *NUMBERS) if not key.startswith(("head.", "loss.gamma", "tracker."))]
-    for key in ("study", "runs_dir", "data.cache_dir", "backbone.freeze", "loss.class_weights", *common, *targets):
+    for key in ("study", "runs_dir", "data.cache_dir", *OF_SEVERAL_KINDS, *common, *targets):
         try:
             look_up(config, key)
         except KeyError:

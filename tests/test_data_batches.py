@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from imdbcls.data.batches import TRUNCATIONS, Batch, EvalBatches, TrainBatches
+from imdbcls.data.batch import TRUNCATIONS, Batch
+from imdbcls.data.batches import EVAL_TOKENS, EvalBatches, TrainBatches
 from imdbcls.data.tokens import Tokens
 
 BOS, EOS, PAD = 500, 501, 502
@@ -165,6 +166,17 @@ def test_scoring_takes_every_document_once_longest_first_within_the_budget() -> 
     assert all(batch.input_ids_BT.numel() <= 8 * 512 for batch in found)
     assert max(len(batch) for batch in found) > 8
     assert all(same(one, other) for one, other in zip(found, batches, strict=True))
+
+
+def test_scoring_batches_have_a_bounded_number_of_tokens_where_their_size_is_not_given() -> None:
+    lengths = np.random.default_rng(1).integers(3, 900, 1001)
+    labels = np.arange(1001) % 2
+    for max_length in (64, 512):
+        batches = list(
+            EvalBatches(make_tokens(lengths), labels, batch_size=None, max_length=max_length, truncation="head")
+        )
+        assert EVAL_TOKENS / 2 < batches[0].input_ids_BT.numel() <= EVAL_TOKENS
+        assert all(batch.input_ids_BT.numel() <= EVAL_TOKENS for batch in batches)
 
 
 def test_a_misspelt_truncation_and_no_room_for_text() -> None:

@@ -128,6 +128,31 @@ def test_dropout_residual_and_norm(loaded: kernels.Kernels, num_rows: int, width
     assert exact[1].grad is not None and distance(partial_B3H[0, 2].double(), exact[1].grad.sum(0)) < 0.02
 
 
+@pytest.mark.parametrize(("num_rows", "width"), [(1, 384), (300, 96), (7, 100)])
+def test_norm_and_dropout(loaded: kernels.Kernels, num_rows: int, width: int) -> None:
+    dropout = Dropout(0.3, 2**40)
+    sum_NH, weight_H, bias_H = (random(*shape).float() for shape in ((num_rows, width), (width,), (width,)))
+    out_NH, mean_N, rstd_N = unwritten(num_rows, width, dtype=HALF), unwritten(num_rows), unwritten(num_rows)
+    kept_NW = torch.zeros((num_rows, -(-width // 16)), dtype=torch.int16)
+    loaded.call(
+        "normalise_and_drop", sum_NH, weight_H, bias_H, out_NH, mean_N, rstd_N, kept_NW, num_rows, width, 1e-5,
+        dropout.seed, 3, dropout.threshold, dropout.scale,
+    )  # fmt: skip
+    d_out_NH, d_sum_NH = random(num_rows, width), unwritten(num_rows, width)
+    partial_B2H = unwritten(loaded.blocks_of(num_rows), 2, width)
+    loaded.call(
+        "normalise_and_drop_backward", d_out_NH, d_out_NH, sum_NH, mean_N, rstd_N, weight_H, kept_NW, d_sum_NH,
+        partial_B2H, num_rows, width, dropout.scale,
+    )  # fmt: skip
+    exact = [tensor.double().requires_grad_() for tensor in (sum_NH, weight_H, bias_H)]
+    normalised_NH = torch.nn.functional.layer_norm(exact[0], (width,), exact[1], exact[2], 1e-5)
+    out_exact_NH = normalised_NH * bits_of(kept_NW, width) * dropout.scale
+    out_exact_NH.backward(2 * d_out_NH.double())
+    assert distance(out_NH.double(), out_exact_NH.detach()) < 0.004
+    for one, other in zip((d_sum_NH, *partial_B2H[0]), exact, strict=True):
+        assert other.grad is not None and distance(one.double(), other.grad) < 1e-5
+
+
 def bits_of(kept_NW: Tensor, width: int) -> Tensor:
     return (kept_NW[:, :, None] >> torch.arange(16, dtype=torch.int16) & 1).flatten(1)[:, :width]
 
@@ -290,6 +315,34 @@ def test_training_and_scoring_give_the_same_hidden_states() -> None:
             scored_BTH = model(input_ids=ids_BT, attention_mask=mask_BT).last_hidden_state
     assert kept_BTH.requires_grad and torch.equal(kept_BTH, scored_BTH)
     assert not scored_BTH[~mask_BT.bool()].any()
+
+
+def test_dropout_inside_the_encoder_is_that_of_pytorch_s_operations() -> None:
+    """The first two moments over many masks of a document's hidden states, with kernels in bf16 and without in fp32."""
+    model = make("bert", num_hidden_layers=1, hidden_dropout_prob=0.3).train()
+    accelerate(model)
+    ids_BT, mask_BT = make_batch(model, (6,) * 500)
+    ids_BT[:] = ids_BT[0]
+    moments = []
+    for bf16 in (True, False):
+        torch.manual_seed(0)
+        with torch.no_grad(), torch.autocast("cpu", HALF, enabled=bf16):
+            passes = [model(input_ids=ids_BT, attention_mask=mask_BT).last_hidden_state.float() for _ in range(10)]
+        hidden_BTH = torch.cat(passes)
+        moments.append((hidden_BTH.mean(0), hidden_BTH.std(0)))
+    (mean_TH, std_TH), (exact_mean_TH, exact_std_TH) = moments
+    assert float(((mean_TH - exact_mean_TH) / exact_std_TH).abs().max()) < 5 * (2 / 5000) ** 0.5 + 0.01
+    assert float((std_TH / exact_std_TH).log().abs().max()) < 0.08
+
+
+def test_weights_in_bf16_take_the_library_s_layers() -> None:
+    """The kernels read norms and biases in fp32."""
+    model = make("bert")
+    accelerate(model)
+    batch = make_batch(model)
+    exact, _ = run(model, *batch, bf16=False)
+    found, gradients = run(model.to(HALF), *batch, bf16=False)
+    assert distance(found, exact) < 0.03 and all(gradient.isfinite().all() for gradient in gradients.values())
 
 
 def test_frozen_layers_below_change_nothing_above() -> None:

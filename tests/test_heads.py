@@ -13,7 +13,8 @@ from imdbcls.heads.cls import ClsHead
 from imdbcls.heads.lstm import LSTMHead
 from imdbcls.heads.max import MaxHead
 from imdbcls.heads.mean import MeanHead
-from imdbcls.heads.transformer import TransformerHead
+from imdbcls.heads.pooling import TokenDropout
+from imdbcls.heads.transformer import TransformerHead, attend_from
 from imdbcls.heads.weight_avg import WeightedAverageHead
 
 HIDDEN, CLASSES, POSITIONS = 128, 3, 512
@@ -256,3 +257,38 @@ def test_lstm_equals_the_packed_one(bidirectional: bool) -> None:
     final_directions_BD = packed(documents)[1][0]
     expected_BC = head.output(torch.cat([*final_directions_BD], dim=1).tanh())
     torch.testing.assert_close(head(hidden_BTD, mask_BT), expected_BC, rtol=0, atol=1e-5)
+
+
+def test_token_dropout_is_that_of_pytorch_in_distribution() -> None:
+    """The share kept, their scale, the gradient, and other draws at every call; nothing at evaluation."""
+    torch.manual_seed(0)
+    dropout, hidden_BTD = TokenDropout(0.3), torch.ones(8, 100, 64, requires_grad=True)
+    first_BTD, second_BTD = dropout(hidden_BTD), dropout(hidden_BTD)
+    kept = (first_BTD > 0).float().mean().item()
+    assert kept == pytest.approx(0.7, abs=0.01)  # six standard errors are 0.012
+    torch.testing.assert_close(first_BTD, (first_BTD > 0) / 0.7)
+    assert not torch.equal(first_BTD, second_BTD)
+    first_BTD.sum().backward()
+    torch.testing.assert_close(hidden_BTD.grad, first_BTD.detach())
+    assert torch.equal(dropout.eval()(hidden_BTD), hidden_BTD)
+
+
+def test_transformer_trains_like_the_full_attention() -> None:
+    """Also with dropout on the attention's probabilities: the same draws, so the same output and gradients."""
+    head = TransformerHead(hidden_size=HIDDEN, num_labels=CLASSES, dropout=0.2).train()
+    nn.init.normal_(head.attention.in_proj_bias)
+    hidden_BTD, mask_BT = make_batch()
+    results = []
+    for ours in (True, False):
+        head.zero_grad()
+        torch.manual_seed(1)
+        if ours:
+            attended_BD = attend_from(hidden_BTD[:, 0], hidden_BTD, mask_BT, head.attention)
+        else:
+            attended_BD = head.attention(
+                hidden_BTD[:, :1], hidden_BTD, hidden_BTD, key_padding_mask=~mask_BT, need_weights=True
+            )[0][:, 0]
+        attended_BD.square().sum().backward()
+        results.append((attended_BD.detach(), *(weight.grad.clone() for weight in head.attention.parameters())))
+    for one, other in zip(*results, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)

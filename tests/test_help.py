@@ -201,6 +201,15 @@ def test_what_a_class_does_not_take_is_said_before_anything_is_loaded(
         assert line.startswith(sentence), line
 
 
+def test_missing_files_are_told_with_the_other_mistakes() -> None:
+    assert [line[:30] for line in mistakes("epochs=0", "data.path=./nothing", "backbone.path=./x", "max_length=z")] == [
+        "epochs=0 is not a whole number",
+        "max_length=z is not a whole nu",
+        "backbone.path=./x is no folder",
+        "data.path=./nothing: there is ",
+    ]
+
+
 def test_a_number_is_a_name_too() -> None:
     assert compose(["study=2024"])["study"] == "2024"
 
@@ -211,6 +220,20 @@ def test_a_key_that_exists_passes_in_every_form() -> None:
     assert "eps" not in config["optimizer"] and "hydra" not in config
     config = compose(["data.test_limit=5", "tracker.entity='a, b'", "optimizer.betas=[0.8,0.9]"])
     assert config["tracker"]["entity"] == "a, b"
+
+
+def test_a_key_of_several_kinds_takes_each_of_them() -> None:
+    tiny = ("backbone=tiny", "data=sample")
+    assert compose([*tiny, "backbone.freeze=1"])["backbone"]["freeze"] == 1
+    assert compose([*tiny, "backbone.freeze=true"])["backbone"]["freeze"] is True
+    for wanted in ("[1,5]", "{negative: 1, positive: 5}", "auto", "null"):
+        compose([*tiny, f"loss.class_weights={wanted}"])
+    assert mistakes(*tiny, "backbone.freeze=often", "loss.class_weights=often") == [
+        "backbone.freeze=often is none of false, true (the whole encoder) and a whole number of layers, "
+        "counted from the lowest.",
+        "loss.class_weights=often is neither null, auto, nor one number above 0 for each class, as [1,5] or "
+        "{neg: 1, pos: 5}.",
+    ]
 
 
 def test_a_sweep_is_checked_before_its_first_job() -> None:

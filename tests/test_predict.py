@@ -72,7 +72,7 @@ def test_files_are_read_as_their_texts_are_wanted(tmp_path: Path) -> None:
         (["--file", "d.csv"], "", r"d.csv has no column 'text' \(--text-column\); it has 'id', 'review'"),
         (["--file", "d.csv", "--text-column", "review"], "", "d.csv, line 3: there is no text to classify"),
         (["--file", "nowhere.csv"], "", "--file=nowhere.csv: there is no such file"),
-        (["--file", "d.csv", "--", "x"], "", "on the command line or in --file, not both"),
+        (["--file", "d.csv", "x"], "", "on the command line or in --file, not both"),
     ],
 )
 def test_what_is_no_text_is_named(

@@ -46,12 +46,15 @@ def kernel(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
 
 @pytest.mark.parametrize(
     ("rows", "settings"),
-    [("padded", ("data.truncation=windows", "data.max_windows=2")), ("unpadded", ("loss=focal", "loss.r_drop=1"))],
+    [
+        ("padded", ("data.truncation=windows", "data.max_windows=2", "trainer.ema_decay=0.9")),
+        ("unpadded", ("loss=focal", "loss.r_drop=1")),
+    ],
 )
 def test_a_step_and_scoring_read_nothing_from_the_device(
     rows: str, settings: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kernel: Callable[[], None]
 ) -> None:
-    """Every head, both kinds of rows, documents in windows, two passes for one loss; in micro-batches."""
+    """Every head, both kinds of rows, windows, two passes for one loss, averaged weights; all in micro-batches."""
     trainer = make_without_values(tmp_path, monkeypatch, *settings)
     encoder = trainer.model.encoder
     if rows == "unpadded":

@@ -4,9 +4,6 @@ import contextlib
 import hashlib
 import json
 import os
-import shutil
-import tempfile
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from imdbcls.console import warn
+from imdbcls.data.cache import building, cache_folder, discard, to_disk
 from imdbcls.data.documents import Documents
 from imdbcls.errors import UserError
 
@@ -23,8 +20,6 @@ from imdbcls.errors import UserError
 FORMAT = 1
 # Documents a call of the tokenizer: enough for all cores, few enough for little memory.
 CHUNK = 1000
-# A building folder older than this belongs to a process that was killed. In seconds.
-STALE_AFTER = 24 * 3600.0
 
 _PARALLELISM = "TOKENIZERS_PARALLELISM"
 _users_parallelism = os.environ.get(_PARALLELISM)
@@ -61,7 +56,7 @@ class Tokens:
 def tokenize(documents: Documents, tokenizer: Any, *, cache_dir: str | Path | None) -> Tokens:
     """Return the tokens of `documents`, from the cache where they are there.
 
-    `tokenizer` is a transformers tokenizer with a fast backend. `cache_dir` None means `default_cache_dir()`.
+    `tokenizer` is a transformers tokenizer with a fast backend. `cache_dir` None means the default one.
     An entry is keyed by the texts and the whole of the tokenizer, built in a folder of its own and renamed
     into place: two processes may build it at once, and a killed one leaves nothing that could be taken for
     an entry. A damaged entry is noticed by its checksums, said, and built again.
@@ -83,8 +78,7 @@ def tokenize(documents: Documents, tokenizer: Any, *, cache_dir: str | Path | No
     prefix, suffix = _special_tokens(backend)
 
     key = _key(documents.texts, backend)
-    folder = Path(cache_dir).expanduser() if cache_dir is not None else default_cache_dir()
-    entry = folder / "tokens" / key
+    entry = cache_folder(cache_dir) / "tokens" / key
     loaded = _load(entry)
     if loaded is None:
         try:
@@ -96,14 +90,6 @@ def tokenize(documents: Documents, tokenizer: Any, *, cache_dir: str | Path | No
     ids, offsets = loaded
     assert len(offsets) == len(documents) + 1, f"{len(offsets) - 1} documents in the cache, {len(documents)} wanted"
     return Tokens(ids, offsets, prefix, suffix, pad_id=int(tokenizer.pad_token_id))
-
-
-def default_cache_dir() -> Path:
-    """Return the folder named by IMDBCLS_CACHE, else `imdbcls` in XDG_CACHE_HOME, else `~/.cache/imdbcls`."""
-    if chosen := os.environ.get("IMDBCLS_CACHE"):
-        return Path(chosen).expanduser()
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "imdbcls"
 
 
 def _key(texts: Sequence[str], backend: Any) -> str:
@@ -127,14 +113,11 @@ def _special_tokens(backend: Any) -> tuple[tuple[int, ...], tuple[int, ...]]:
 
 
 def _build(entry: Path, texts: Sequence[str], backend: Any) -> tuple[NDArray[Any], NDArray[np.int64]]:
-    entry.parent.mkdir(parents=True, exist_ok=True)
-    _remove_stale(entry.parent)
-    building = Path(tempfile.mkdtemp(prefix=".building-", dir=entry.parent))
-    try:
+    with building(entry) as folder:
         dtype = np.dtype(np.uint16 if backend.get_vocab_size(with_added_tokens=True) <= 2**16 else np.int32)
         offsets = np.zeros(len(texts) + 1, dtype=np.int64)
         digest = hashlib.sha256()
-        with open(building / "ids.bin", "wb") as file, _all_cores():
+        with open(folder / "ids.bin", "wb") as file, _all_cores():
             for start in range(0, len(texts), CHUNK):
                 chunk = backend.encode_batch_fast(list(texts[start : start + CHUNK]), add_special_tokens=False)
                 for row, encoding in enumerate(chunk, start=start):
@@ -142,10 +125,10 @@ def _build(entry: Path, texts: Sequence[str], backend: Any) -> tuple[NDArray[Any
                     digest.update(raw)
                     file.write(raw)
                     offsets[row + 1] = offsets[row] + len(raw) // dtype.itemsize
-            _to_disk(file)
-        with open(building / "offsets.bin", "wb") as file:
+            to_disk(file)
+        with open(folder / "offsets.bin", "wb") as file:
             file.write(offsets.tobytes())
-            _to_disk(file)
+            to_disk(file)
         about = {
             "format": FORMAT,
             "dtype": dtype.name,
@@ -154,14 +137,9 @@ def _build(entry: Path, texts: Sequence[str], backend: Any) -> tuple[NDArray[Any
             "ids_sha256": digest.hexdigest(),
             "offsets_sha256": hashlib.sha256(offsets.tobytes()).hexdigest(),
         }
-        with open(building / "entry.json", "w", encoding="utf-8") as text_file:
+        with open(folder / "entry.json", "w", encoding="utf-8") as text_file:
             json.dump(about, text_file, indent=1)
-            _to_disk(text_file)
-        with contextlib.suppress(OSError):
-            # Fails where another process was quicker; its entry holds the same, and is checked below.
-            os.rename(building, entry)
-    finally:
-        shutil.rmtree(building, ignore_errors=True)
+            to_disk(text_file)
     loaded = _load(entry)
     if loaded is None:
         raise OSError("what was written could not be read back")
@@ -185,26 +163,9 @@ def _load(entry: Path) -> tuple[NDArray[Any], NDArray[np.int64]] | None:
         if hashlib.sha256(ids.tobytes()).hexdigest() != about["ids_sha256"]:
             raise ValueError("ids.bin does not have its checksum")
     except (OSError, ValueError, KeyError, TypeError) as error:
-        warn(f"The token cache entry {entry} is damaged ({error}) and is built again.")
-        # Renamed first: removing takes a moment in which another process could find half an entry.
-        doomed = Path(tempfile.mkdtemp(prefix=".damaged-", dir=entry.parent))
-        with contextlib.suppress(OSError):
-            os.rename(entry, doomed / entry.name)
-        shutil.rmtree(doomed, ignore_errors=True)
+        discard(entry, "token cache", error)
         return None
     return ids, offsets
-
-
-def _to_disk(file: Any) -> None:
-    file.flush()
-    os.fsync(file.fileno())
-
-
-def _remove_stale(folder: Path) -> None:
-    for left in folder.glob(".building-*"):
-        with contextlib.suppress(OSError):
-            if time.time() - left.stat().st_mtime > STALE_AFTER:
-                shutil.rmtree(left, ignore_errors=True)
 
 
 @contextlib.contextmanager

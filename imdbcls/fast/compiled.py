@@ -89,6 +89,60 @@ def compute_weights(parameters: tuple[Tensor, ...]) -> Weights:
         )  # fmt: skip
 
 
+class CompiledEmbeddings(torch.autograd.Function):
+    """dropout(LayerNorm(word + type + position)) over all rows, handed on twice like a layer's output."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        plan: Plan,
+        number: int,
+        indices: tuple[Tensor, Tensor, Tensor],
+        padding: tuple[int, int, int],
+        weight_H: Tensor,
+        bias_H: Tensor,
+        *tables_VH: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        """`indices`: (N,) each, into the three tables. `padding`: the row of each that gets no gradient, or -1."""
+        sum_NH, *others = (table_VH[index_N] for table_VH, index_N in zip(tables_VH, indices, strict=True))
+        for other_NH in others:
+            sum_NH += other_NH
+        num_rows, width = sum_NH.shape
+        out_NH = torch.empty((num_rows, width), dtype=torch.bfloat16)
+        mean_N, rstd_N = torch.empty((2, num_rows)).unbind(0)
+        kept_NW, drawn = _mask(plan, number, num_rows, width)
+        plan.kernels.call(
+            "normalise_and_drop", sum_NH, weight_H, bias_H, out_NH, mean_N, rstd_N, kept_NW, num_rows, width,
+            plan.epsilon, *drawn,
+        )  # fmt: skip
+        ctx.plan, ctx.indices, ctx.padding = plan, indices, padding
+        ctx.sizes = [len(table_VH) for table_VH in tables_VH]
+        ctx.save_for_backward(sum_NH, mean_N, rstd_N, kept_NW, weight_H)
+        ctx.set_materialize_grads(False)
+        return out_NH, out_NH.view_as(out_NH)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
+        sum_NH, mean_N, rstd_N, kept_NW, weight_H = ctx.saved_tensors
+        d_out_NH, d_out2_NH = _parts(gradients)
+        d_sum_NH = torch.empty_like(sum_NH)
+        num_rows, width = sum_NH.shape
+        partial_B2H = torch.empty((ctx.plan.kernels.blocks_of(num_rows), 2, width))
+        plan = ctx.plan
+        plan.kernels.call(
+            "normalise_and_drop_backward", d_out_NH, d_out2_NH, sum_NH, mean_N, rstd_N, weight_H, kept_NW, d_sum_NH,
+            partial_B2H, num_rows, width, 1.0 if plan.dropout is None else plan.dropout.scale,
+        )  # fmt: skip
+        d_tables_VH = (
+            torch.ops.aten.embedding_dense_backward(d_sum_NH, index_N, size, row, False) if needed else None
+            for index_N, size, row, needed in zip(
+                ctx.indices, ctx.sizes, ctx.padding, ctx.needs_input_grad[6:], strict=True
+            )
+        )
+        return None, None, None, None, *partial_B2H[0], *d_tables_VH
+
+
 class CompiledLayer(torch.autograd.Function):
     """One post-norm encoder layer (Vaswani et al. 2017; Devlin et al. 2019) over all rows of a batch."""
 
@@ -120,11 +174,7 @@ class CompiledLayer(torch.autograd.Function):
         plan, w = ctx.plan, ctx.weights
         x_NH, qkv_N3H, context_NH, max_AN, scale_AN, *rest = ctx.saved_tensors
         saved1, (y_NH, up_NF), saved2 = rest[:4], rest[4:6], rest[6:]
-        d_z_NH, d_z2_NH = (None if part is None else part.contiguous() for part in gradients)
-        if d_z_NH is None:
-            d_z_NH, d_z2_NH = d_z2_NH, None
-        assert d_z_NH is not None, "a layer's backward pass without a gradient"
-
+        d_z_NH, d_z2_NH = _parts(gradients)
         d_sum2_NH, d_down_NH, (d_norm2_weight_H, d_norm2_bias_H, d_down_H) = _add_and_normalise_backward(
             plan, d_z_NH, d_z2_NH, saved2, w.norm2_weight_H
         )
@@ -152,6 +202,23 @@ class CompiledLayer(torch.autograd.Function):
             d_out_HH, d_out_H, d_norm1_weight_H, d_norm1_bias_H,
             d_up_FH, d_up_BF[0], d_down_HF, d_down_H, d_norm2_weight_H, d_norm2_bias_H,
         )  # fmt: skip
+
+
+def _parts(gradients: tuple[Tensor | None, ...]) -> tuple[Tensor, Tensor | None]:
+    """The parts in which an output's gradient came, the one that is there first."""
+    first, second = (None if part is None else part.contiguous() for part in gradients)
+    if first is None:
+        first, second = second, None
+    assert first is not None, "a backward pass without a gradient"
+    return first, second
+
+
+def _mask(plan: Plan, number: int, num_rows: int, width: int) -> tuple[Tensor | None, tuple[int, int, int, float]]:
+    """Room for a mask's bits (None without dropout), and what the kernel that fills it is told."""
+    if plan.dropout is None:
+        return None, (0, number, 0, 1.0)
+    kept_NW = torch.empty((num_rows, -(-width // _WORD)), dtype=torch.int16)
+    return kept_NW, (plan.dropout.seed, number, plan.dropout.threshold, plan.dropout.scale)
 
 
 def score_layer(x_NH: Tensor, plan: Plan, number: int, weights: Weights) -> Tensor:
@@ -198,15 +265,13 @@ def _add_and_normalise(
     """Returns LayerNorm(residual + dropout(update)) and what backward needs: the sum, its mean and reciprocal
     standard deviation, and the mask's bits (None without dropout)."""
     num_rows, width = update_NH.shape
-    dropout = plan.dropout
     out_NH = torch.empty_like(update_NH)
     sum_NH = torch.empty_like(update_NH) if keep else None
     mean_N, rstd_N = torch.empty((2, num_rows)).unbind(0) if keep else (None, None)
-    kept_NW = None if dropout is None else torch.empty((num_rows, -(-width // _WORD)), dtype=torch.int16)
-    seed, threshold, scale = (0, 0, 1.0) if dropout is None else (dropout.seed, dropout.threshold, dropout.scale)
+    kept_NW, drawn = _mask(plan, mask, num_rows, width)
     plan.kernels.call(
         "add_and_normalise", residual_NH, update_NH, weight_H, bias_H, sum_NH, out_NH, mean_N, rstd_N,
-        kept_NW, num_rows, width, plan.epsilon, seed, mask, threshold, scale,
+        kept_NW, num_rows, width, plan.epsilon, *drawn,
     )  # fmt: skip
     return out_NH, (sum_NH, mean_N, rstd_N, kept_NW)
 

@@ -10,12 +10,15 @@ dropout, a request for hidden states, 4-D masks, ...) goes to the original `forw
 """
 
 from types import MethodType
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutputWithPoolingAndCrossAttentions
+from transformers.models.bert.modeling_bert import BertEmbeddings
+from transformers.models.roberta.modeling_roberta import RobertaEmbeddings
 
 from imdbcls.fast import compiled, kernels, layer
 from imdbcls.fast.attention import KeyMask
@@ -68,6 +71,7 @@ def _forward(
     simple = (
         embedded is not None
         and embedded.device.type == "cpu"
+        and self.dtype == torch.float32
         and not wants_extras
         and (attention_mask is None or attention_mask.dim() == 2)
         and not (self.training and config.attention_probs_dropout_prob > 0)
@@ -83,71 +87,102 @@ def _forward(
             self, input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds, **kwargs
         )
 
-    autocast = torch.is_autocast_enabled("cpu")
-    hidden_BTH = self.embeddings(
-        input_ids=input_ids,
-        token_type_ids=token_type_ids,
-        position_ids=position_ids,
-        inputs_embeds=inputs_embeds,
-    )
-    dtype = torch.get_autocast_dtype("cpu") if autocast else hidden_BTH.dtype
-    mask_BT = torch.ones(hidden_BTH.shape[:2], dtype=torch.bool) if attention_mask is None else attention_mask.bool()
+    assert embedded is not None  # `simple` has looked
+    dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else self.dtype
+    mask_BT = torch.ones(embedded.shape[:2], dtype=torch.bool) if attention_mask is None else attention_mask.bool()
     dropout = config.hidden_dropout_prob if self.training else 0.0
-    with torch.autocast("cpu", enabled=False):
-        compute = _compiled_layers if _takes_kernels(config, dtype) else _layers
-        hidden_BTH = compute(self, hidden_BTH, mask_BT, dropout, dtype)
+    inputs = _Inputs(input_ids, token_type_ids, position_ids, inputs_embeds)
+    compute = _compiled_hidden if _takes_kernels(self, dtype) else _hidden
+    hidden_BTH = compute(self, inputs, mask_BT, dropout, dtype)
     pooled_BH = self.pooler(hidden_BTH) if self.pooler is not None else None
     output = BaseModelOutputWithPoolingAndCrossAttentions(last_hidden_state=hidden_BTH, pooler_output=pooled_BH)
     return output if return_dict in (None, True) else output.to_tuple()
 
 
-def _takes_kernels(config: Any, dtype: torch.dtype) -> bool:
-    return dtype == torch.bfloat16 and config.hidden_size <= compiled.MOST_COLUMNS and kernels.load() is not None
+class _Inputs(NamedTuple):
+    """What the embeddings are made from: ids (B, T) or embeddings (B, T, H), the rest None for the model's own."""
+
+    input_ids: Tensor | None
+    token_type_ids: Tensor | None
+    position_ids: Tensor | None
+    inputs_embeds: Tensor | None
 
 
-def _layers(encoder: Any, hidden_BTH: Tensor, mask_BT: Tensor, dropout: float, dtype: torch.dtype) -> Tensor:
+def _takes_kernels(encoder: Any, dtype: torch.dtype) -> bool:
+    return (
+        dtype == torch.bfloat16 and encoder.config.hidden_size <= compiled.MOST_COLUMNS and kernels.load() is not None
+    )
+
+
+def _hidden(encoder: Any, inputs: _Inputs, mask_BT: Tensor, dropout: float, dtype: torch.dtype) -> Tensor:
     """All layers over all rows, padding among them, by PyTorch's operations."""
     config = encoder.config
+    hidden_BTH = encoder.embeddings(**inputs._asdict())
     num_documents, num_tokens, hidden_size = hidden_BTH.shape
-    keys = KeyMask(mask_BT, dtype)
-    masks = DropoutMasks() if dropout > 0 else None
-    shape = layer.Shape(num_documents, num_tokens, config.num_attention_heads, config.layer_norm_eps, dropout)
-    hidden_NH = hidden_BTH.reshape(-1, hidden_size).to(dtype)
-    for module in encoder.encoder.layer:
-        parameters = _parameters(module)
-        weights = layer.compute_weights(parameters, dtype)
-        hidden_NH = layer.LayerFunction.apply(hidden_NH, shape, keys, masks, weights, *parameters)
+    with torch.autocast("cpu", enabled=False):
+        keys = KeyMask(mask_BT, dtype)
+        masks = DropoutMasks() if dropout > 0 else None
+        shape = layer.Shape(num_documents, num_tokens, config.num_attention_heads, config.layer_norm_eps, dropout)
+        hidden_NH = hidden_BTH.reshape(-1, hidden_size).to(dtype)
+        for module in encoder.encoder.layer:
+            parameters = _parameters(module)
+            weights = layer.compute_weights(parameters, dtype)
+            hidden_NH = layer.LayerFunction.apply(hidden_NH, shape, keys, masks, weights, *parameters)
     return hidden_NH.view(num_documents, num_tokens, hidden_size)
 
 
-def _compiled_layers(encoder: Any, hidden_BTH: Tensor, mask_BT: Tensor, dropout: float, dtype: torch.dtype) -> Tensor:
+def _compiled_hidden(encoder: Any, inputs: _Inputs, mask_BT: Tensor, dropout: float, dtype: torch.dtype) -> Tensor:
     """All layers over the real tokens' rows, by the compiled kernels. Padding's hidden states are zero."""
     config = encoder.config
     loaded = kernels.load()
     assert loaded is not None
-    lengths_B = mask_BT.sum(1)
-    offsets = torch.zeros(len(lengths_B) + 1, dtype=torch.int64)
-    torch.cumsum(lengths_B, 0, out=offsets[1:])
-    real_N = mask_BT.flatten().nonzero().squeeze(1)
+    offsets = F.pad(mask_BT.sum(1).cumsum(0), (1, 0))
+    places_N = mask_BT.flatten().nonzero().squeeze(1)
     plan = compiled.Plan(
         loaded, offsets, config.num_attention_heads, config.layer_norm_eps, compiled.Dropout.draw(dropout)
     )
-    all_rows = hidden_BTH.flatten(0, 1)
-    has_padding = len(real_N) < len(all_rows)
-    hidden_NH = (all_rows.index_select(0, real_N) if has_padding else all_rows).to(dtype)
-    residual_NH = hidden_NH
-    for number, module in enumerate(encoder.encoder.layer):
-        parameters = _parameters(module)
-        weights = compiled.compute_weights(parameters)
-        if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (hidden_NH, *parameters)):
-            hidden_NH, residual_NH = compiled.CompiledLayer.apply(
-                hidden_NH, residual_NH, plan, number, weights, *parameters
-            )
-        else:  # scoring, or the frozen layers below the first that learns
-            hidden_NH = residual_NH = compiled.score_layer(hidden_NH, plan, number, weights)
-    if has_padding:
-        hidden_NH = hidden_NH.new_zeros(all_rows.shape).index_copy(0, real_N, hidden_NH)
-    return hidden_NH.view(hidden_BTH.shape)
+    with torch.autocast("cpu", enabled=False):
+        hidden_NH, residual_NH = _compiled_embeddings(encoder, inputs, mask_BT, places_N, plan)
+        for number, module in enumerate(encoder.encoder.layer):
+            parameters = _parameters(module)
+            weights = compiled.compute_weights(parameters)
+            if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (hidden_NH, *parameters)):
+                hidden_NH, residual_NH = compiled.CompiledLayer.apply(
+                    hidden_NH, residual_NH, plan, number, weights, *parameters
+                )
+            else:  # scoring, or the frozen layers below the first that learns
+                hidden_NH = residual_NH = compiled.score_layer(hidden_NH, plan, number, weights)
+        if len(places_N) < mask_BT.numel():
+            padded_NH = hidden_NH.new_zeros((mask_BT.numel(), config.hidden_size))
+            hidden_NH = padded_NH.index_copy(0, places_N, hidden_NH)
+    return hidden_NH.view(*mask_BT.shape, config.hidden_size)
+
+
+def _compiled_embeddings(
+    encoder: Any, inputs: _Inputs, mask_BT: Tensor, places_N: Tensor, plan: compiled.Plan
+) -> tuple[Tensor, Tensor]:
+    """The rows that enter the first layer, in bfloat16, twice (see compiled.py)."""
+    embeddings, ids_BT = encoder.embeddings, inputs.input_ids
+    if ids_BT is None or type(embeddings) not in (BertEmbeddings, RobertaEmbeddings):
+        rows_NH = embeddings(**inputs._asdict()).flatten(0, 1)[places_N].to(torch.bfloat16)
+        return rows_NH, rows_NH
+    positions_BT = inputs.position_ids
+    if positions_BT is None:
+        if isinstance(embeddings, RobertaEmbeddings):
+            positions_BT = embeddings.create_position_ids_from_input_ids(ids_BT, embeddings.padding_idx)
+        else:
+            positions_BT = torch.arange(ids_BT.shape[1])
+    types_BT = torch.zeros((), dtype=torch.int64) if inputs.token_type_ids is None else inputs.token_type_ids
+    tables = (embeddings.word_embeddings, embeddings.token_type_embeddings, embeddings.position_embeddings)
+    return compiled.CompiledEmbeddings.apply(
+        plan,
+        2 * len(encoder.encoder.layer),  # the number of its mask: after the layers'
+        tuple(index.expand(mask_BT.shape).flatten()[places_N] for index in (ids_BT, types_BT, positions_BT)),
+        tuple(-1 if table.padding_idx is None else table.padding_idx for table in tables),
+        embeddings.LayerNorm.weight,
+        embeddings.LayerNorm.bias,
+        *(table.weight for table in tables),
+    )
 
 
 def _parameters(layer: Any) -> tuple[Tensor, ...]:

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from imdbcls.console import say
-from imdbcls.data.tokens import default_cache_dir
+from imdbcls.data.cache import default_cache_dir
 
 _SOURCES = ("rows.c", "attention.c", "products.c")
 _HEADERS = ("vectors.h", "tiles.h")
@@ -44,6 +44,8 @@ _TYPES: dict[str, Any] = {
 _SIGNATURES = {
     "add_and_normalise": "pppppppppiifsuufn",
     "add_and_normalise_backward": "ppppppppppiifn",
+    "normalise_and_drop": "pppppppiifsuufn",
+    "normalise_and_drop_backward": "pppppppppiifn",
     "gelu": "ppiin",
     "gelu_backward": "ppppiin",
     "attention": "pppppiiin",

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from imdbcls.heads.pooling import last_real_token
+from imdbcls.heads.pooling import TokenDropout, last_real_token
 
 
 class LSTMHead(nn.Module):
@@ -16,13 +16,14 @@ class LSTMHead(nn.Module):
 
     def __init__(self, *, hidden_size: int, num_labels: int, dropout: float, bidirectional: bool) -> None:
         super().__init__()
+        self.token_dropout = TokenDropout(dropout)
         self.dropout = nn.Dropout(dropout)
         self.forward_lstm = nn.LSTM(hidden_size, hidden_size, batch_first=True)
         self.backward_lstm = nn.LSTM(hidden_size, hidden_size, batch_first=True) if bidirectional else None
         self.output = nn.Linear(hidden_size * (2 if bidirectional else 1), num_labels)
 
     def forward(self, hidden_BTD: Tensor, mask_BT: Tensor) -> Tensor:
-        hidden_BTD = self.dropout(hidden_BTD)
+        hidden_BTD = self.token_dropout(hidden_BTD)
         final_BD = last_real_token(outputs_of(self.forward_lstm, hidden_BTD), mask_BT)
         if self.backward_lstm is not None:
             reversed_BTD = reverse_within_length(hidden_BTD, mask_BT)

@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from imdbcls.heads.pooling import masked_softmax, weighted_sum
+from imdbcls.heads.pooling import TokenDropout, masked_softmax, weighted_sum
 
 
 class WeightedAverageHead(nn.Module):
@@ -22,6 +22,7 @@ class WeightedAverageHead(nn.Module):
     ) -> None:
         super().__init__()
         self.normalize = normalize
+        self.token_dropout = TokenDropout(dropout)
         self.dropout = nn.Dropout(dropout)
         self.position_weights = nn.Parameter(torch.zeros(num_positions))
         if not normalize:
@@ -31,7 +32,7 @@ class WeightedAverageHead(nn.Module):
         self.output = nn.Linear(hidden_size, num_labels)
 
     def forward(self, hidden_BTD: Tensor, mask_BT: Tensor) -> Tensor:
-        hidden_BTD = self.dropout(hidden_BTD)
+        hidden_BTD = self.token_dropout(hidden_BTD)
         weights_BT = self.position_weights[: hidden_BTD.shape[1]].expand(mask_BT.shape)
         if self.normalize:
             pooled_BD = weighted_sum(masked_softmax(weights_BT, mask_BT), hidden_BTD)

@@ -177,6 +177,58 @@ void add_and_normalise_backward(const bf16 *d_out_NH, const bf16 *d_out2_NH, con
     sum_blocks(partial_B3H, num_blocks, 3 * H);
 }
 
+/* out = dropout(LayerNorm(sum)), the end of the embeddings. Arguments as those of add_and_normalise; mean_N NULL: nothing
+   is kept for backward. */
+void normalise_and_drop(const float *sum_NH, const float *weight_H, const float *bias_H, bf16 *out_NH, float *mean_N,
+                        float *rstd_N, uint16_t *kept_NW, int64_t N, int64_t H, float epsilon, uint64_t seed,
+                        uint32_t number, uint32_t threshold, float scale, int num_threads) {
+    const Dropout dropout = {seed, number, threshold, scale};
+    const int64_t words = (H + LANES - 1) / LANES;
+#pragma omp parallel for num_threads(num_threads) schedule(static)
+    for (int64_t n = 0; n < N; n++) {
+        uint16_t *kept = kept_NW ? kept_NW + n * words : NULL;
+        if (kept) draw_row(&dropout, n, H, kept);
+        float mean, rstd;
+        row_statistics(sum_NH + n * H, H, epsilon, &mean, &rstd);
+        if (mean_N) mean_N[n] = mean, rstd_N[n] = rstd;
+        for (int64_t j = 0; j < H; j += LANES) {
+            __mmask16 lanes = lanes_at(j, H);
+            f32x16 out = _mm512_fmadd_ps(normalised(load_f32(sum_NH + n * H + j, lanes), mean, rstd),
+                                         load_f32(weight_H + j, lanes), load_f32(bias_H + j, lanes));
+            if (kept) out = _mm512_maskz_mul_ps(kept[j / LANES], out, splat(scale));
+            store_bf16(out_NH + n * H + j, lanes, out);
+        }
+    }
+}
+
+/* Backward of normalise_and_drop. The output's gradient comes in one part or two, the sum's is d_sum_NH.
+   partial_B2H has room for blocks_of(N) blocks; its first holds the gradients of weight and bias. */
+void normalise_and_drop_backward(const bf16 *d_out_NH, const bf16 *d_out2_NH, const float *sum_NH, const float *mean_N,
+                                 const float *rstd_N, const float *weight_H, const uint16_t *kept_NW, float *d_sum_NH,
+                                 float *partial_B2H, int64_t N, int64_t H, float scale, int num_threads) {
+    const int64_t words = (H + LANES - 1) / LANES, num_blocks = blocks_of(N);
+#pragma omp parallel for num_threads(num_threads) schedule(static)
+    for (int64_t block = 0; block < num_blocks; block++) {
+        float x_hat_H[MOST_COLUMNS] ALIGNED;
+        float *partial_2H = partial_B2H + block * 2 * H;
+        memset(partial_2H, 0, 2 * H * sizeof(float));
+        int64_t end = (block + 1) * BLOCK_ROWS < N ? (block + 1) * BLOCK_ROWS : N;
+        for (int64_t n = block * BLOCK_ROWS; n < end; n++) {
+            float *d_H = d_sum_NH + n * H;
+            for (int64_t j = 0; j < H; j += LANES) {
+                __mmask16 lanes = lanes_at(j, H);
+                f32x16 d = load_bf16(d_out_NH + n * H + j, lanes);
+                if (d_out2_NH) d = _mm512_add_ps(d, load_bf16(d_out2_NH + n * H + j, lanes));
+                if (kept_NW) d = _mm512_maskz_mul_ps(kept_NW[n * words + j / LANES], d, splat(scale));
+                store_f32(x_hat_H + j, lanes, normalised(load_f32(sum_NH + n * H + j, lanes), mean_N[n], rstd_N[n]));
+                store_f32(d_H + j, lanes, d);
+            }
+            row_norm_backward(d_H, x_hat_H, weight_H, H, rstd_N[n], partial_2H, partial_2H + H);
+        }
+    }
+    sum_blocks(partial_B2H, num_blocks, 2 * H);
+}
+
 /* ---- GELU -------------------------------------------------------------------------------------------------------- */
 
 /* The normal distribution's Phi(x) and its density phi(x), each with an absolute error below 2e-6 (Abramowitz & Stegun

@@ -1,0 +1,132 @@
+"""What a frozen encoder made of a split, on disk and memory-mapped: the token vectors of every document, unpadded.
+
+B documents of a batch, T tokens of its padded width, N tokens of the split, D hidden size.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from imdbcls.data.cache import building, discard, to_disk
+
+VECTORS, INDEX, ABOUT = "vectors.bin", "index.bin", "entry.json"
+# What an encoder may give, by its name in entry.json, and how NumPy holds it: bfloat16 as its raw bits.
+_DTYPES: dict[str, tuple[torch.dtype, type[np.generic]]] = {
+    "float32": (torch.float32, np.float32),
+    "bfloat16": (torch.bfloat16, np.int16),
+    "float16": (torch.float16, np.float16),
+}
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Some documents as the encoder gives them: their rows in the split, sizes in tokens, and vectors end to end.
+
+    Where a document is read in several windows, they count and follow each other.
+    """
+
+    rows: NDArray[np.int64]
+    sizes: NDArray[np.int64]
+    hidden_ND: Tensor  # on the CPU, N the sum of the sizes
+
+
+@dataclass(frozen=True)
+class Features:
+    """One split's vectors: those of document i are `vectors_ND[starts[i]:starts[i] + sizes[i]]`."""
+
+    vectors_ND: NDArray[Any]
+    starts: NDArray[np.int64]
+    sizes: NDArray[np.int64]
+    dtype: torch.dtype
+
+    def __len__(self) -> int:
+        return len(self.starts)
+
+    def cut(self, rows: NDArray[np.int64], lengths_B: NDArray[np.int64], width: int) -> Tensor:
+        """hidden_BTD of some documents in the encoder's dtype, zero at padding.
+
+        `lengths_B` are the tokens of each row of the batch: one row of each document, or one of each of its windows.
+        """
+        hidden_BTD = np.zeros((len(lengths_B), width, self.vectors_ND.shape[1]), dtype=self.vectors_ND.dtype)
+        place = 0
+        for row in rows:
+            start, end = self.starts[row], self.starts[row] + self.sizes[row]
+            while start < end:
+                length = lengths_B[place]
+                hidden_BTD[place, :length] = self.vectors_ND[start : start + length]
+                start, place = start + length, place + 1
+        return torch.from_numpy(hidden_BTD).view(self.dtype)
+
+
+def write_features(entry: Path, num_documents: int, encoded: Iterable[Encoded]) -> None:
+    """Build an entry of all documents of a split, in whatever order they come. Raises OSError where there is no room.
+
+    Written from start to end, never through a memory map: there a full disk would kill the process.
+    """
+    index = np.zeros((2, num_documents), dtype=np.int64)
+    digest, num_tokens = hashlib.sha256(), 0
+    with building(entry) as folder:
+        with open(folder / VECTORS, "wb") as file:
+            for part in encoded:
+                ends = num_tokens + np.cumsum(part.sizes)
+                index[0, part.rows], index[1, part.rows] = ends - part.sizes, part.sizes
+                num_tokens += int(part.sizes.sum())
+                raw = part.hidden_ND.contiguous().view(torch.uint8).numpy().data
+                digest.update(raw)
+                file.write(raw)
+            to_disk(file)
+        with open(folder / INDEX, "wb") as file:
+            file.write(index.tobytes())
+            to_disk(file)
+        about = {
+            "dtype": str(part.hidden_ND.dtype).removeprefix("torch."),
+            "hidden_size": part.hidden_ND.shape[1],
+            "num_documents": num_documents,
+            "num_tokens": num_tokens,
+            "vectors_changed_ns": (folder / VECTORS).stat().st_mtime_ns,
+            "vectors_sha256": digest.hexdigest(),
+            "index_sha256": hashlib.sha256(index.tobytes()).hexdigest(),
+        }
+        with open(folder / ABOUT, "w", encoding="utf-8") as text_file:
+            json.dump(about, text_file, indent=1)
+            to_disk(text_file)
+
+
+def load_features(entry: Path) -> Features | None:
+    """Map an entry. None where there is none, or where there was a damaged one, which is said and removed.
+
+    Gigabytes are not read again in every run of a sweep: the vectors are taken for whole while their file has its size
+    and the time of its last change, and are else held against their checksum.
+    """
+    if not entry.exists():
+        return None
+    try:
+        about = json.loads((entry / ABOUT).read_text(encoding="utf-8"))
+        dtype, stored = _DTYPES[about["dtype"]]
+        shape = (about["num_tokens"], about["hidden_size"])
+        index = np.fromfile(entry / INDEX, dtype=np.int64).reshape(2, about["num_documents"])
+        if hashlib.sha256(index.tobytes()).hexdigest() != about["index_sha256"]:
+            raise ValueError(f"{INDEX} does not have its checksum")
+        found = (entry / VECTORS).stat()
+        if found.st_size != shape[0] * shape[1] * np.dtype(stored).itemsize:
+            raise ValueError(f"{VECTORS} does not have its size")
+        if found.st_mtime_ns != about["vectors_changed_ns"] and sha256(entry / VECTORS) != about["vectors_sha256"]:
+            raise ValueError(f"{VECTORS} does not have its checksum")
+        vectors_ND = np.memmap(entry / VECTORS, dtype=stored, mode="r", shape=shape)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        discard(entry, "feature cache", error)
+        return None
+    return Features(vectors_ND, index[0], index[1], dtype)
+
+
+def sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
