@@ -328,7 +328,7 @@ def unknown_key(key: str, config: DictConfig) -> str:
     if section in choices and rest:
         name = rest.partition(".")[0]
         owners = [choice for choice in choices[section] if name in choice_keys(section, choice)]
-        chosen = config.hydra.runtime.choices[section]
+        chosen = config.hydra.runtime.choices.get(section, "null")  # absent where the group was set to null
         if owners and chosen not in owners:
             return f"{key}: {section}={chosen} has no {name}; it belongs to {section}={','.join(owners)}."
     known = [*choices, *all_keys(plain_values(without_hydra(config)))]

@@ -170,6 +170,22 @@ def test_five_hundred_random_command_lines(tmp_path_factory: pytest.TempPathFact
     assert min(outcomes["sentence before Hydra"], outcomes["run"]) >= 20, outcomes
 
 
+VALUES = ("null", "true", "-1", "-2.5", "0", "7", "1e400", "nan", "''", "a", "../x", "[1,2]", "[]", "{a: 1}")
+
+
+def test_every_key_with_every_kind_of_value() -> None:
+    """All keys at once in each command, whose mistakes are all found: so each key meets each value."""
+    told, single = 0, [key for key in keys() if not any(other.startswith(f"{key}.") for other in keys())]
+    for shift in range(len(VALUES)):
+        texts = [f"{key}={VALUES[(number + shift) % len(VALUES)]}" for number, key in enumerate(single)]
+        with pytest.raises(UserError) as mistakes:
+            examine(texts)
+        told += len(str(mistakes.value).splitlines())
+    assert told > 5 * len(single)
+    with pytest.raises(UserError, match="backbone=null leaves a run without its backbone"):
+        examine(["backbone=null", "backbone.dropout=0.1"])
+
+
 SPLIT: dict[str, Any] = {
     "validation_fraction": 0.2,
     "test_fraction": 0.2,
