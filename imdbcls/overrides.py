@@ -117,9 +117,15 @@ class Examination:
     for_hydra: list[str] = field(default_factory=list)  # overrides of hydra's own keys, which Hydra checks itself
     mistakes: dict[str, None] = field(default_factory=dict)
     loaded: dict[tuple[str, ...], DictConfig] = field(default_factory=dict)
+    found: dict[str, list[str]] = field(default_factory=dict)  # each group's choices, which Hydra finds slowly
 
     def note(self, mistake: str) -> None:
         self.mistakes.setdefault(mistake)
+
+    def options(self, group: str) -> list[str]:
+        if group not in self.found:
+            self.found[group] = self.loader.get_group_options(group, config_name="config", overrides=self.for_hydra)
+        return self.found[group]
 
     def load(self, overrides: Sequence[Override]) -> DictConfig:
         """The configuration under some overrides; raises UserError where Hydra finds what was not foreseen here."""
@@ -216,7 +222,7 @@ def read_wishes(texts: Sequence[str], examination: Examination) -> list[Wish]:
 def is_choice(override: Override, examination: Examination) -> bool:
     """Whether a group's override names choices that exist; notes it where not."""
     group, value = override.key_or_group, override.value()
-    options = examination.loader.get_group_options(group, config_name="config", overrides=examination.for_hydra)
+    options = examination.options(group)
     if override.is_delete() or value is None:
         required = examination.load([]).hydra.runtime.choices[group] is not None
         if required:
@@ -328,7 +334,7 @@ def unknown_key(key: str, config: DictConfig) -> str:
     if section in choices and rest:
         name = rest.partition(".")[0]
         owners = [choice for choice in choices[section] if name in choice_keys(section, choice)]
-        chosen = config.hydra.runtime.choices[section]
+        chosen = config.hydra.runtime.choices.get(section, "null")  # absent where the group was set to null
         if owners and chosen not in owners:
             return f"{key}: {section}={chosen} has no {name}; it belongs to {section}={','.join(owners)}."
     known = [*choices, *all_keys(plain_values(without_hydra(config)))]

@@ -15,7 +15,8 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from imdbcls.console import say, warn
-from imdbcls.data.batches import Ahead, Batch, EvalBatches, TrainBatches
+from imdbcls.data.batch import Batch
+from imdbcls.data.batches import Ahead, EvalBatches, TrainBatches
 from imdbcls.device import Hardware, seed_everything_at
 from imdbcls.errors import UserError
 from imdbcls.limits import is_out_of_memory

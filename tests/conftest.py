@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 
+# Tests run two at a time (pyproject.toml): each of their processes, and of the commands they start, takes one core.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = Path(os.environ.get("IMDBCLS_SHARED", ROOT.parent / "shared"))
 

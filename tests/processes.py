@@ -1,5 +1,6 @@
 """Training commands in real processes that can be killed, started in a second: forked from one that has the imports."""
 
+import atexit
 import hashlib
 import json
 import multiprocessing
@@ -71,7 +72,9 @@ class Command:
 
     def wait(self, seconds: float = 120) -> int:
         self.process.join(seconds)
-        assert self.process.exitcode is not None, f"no end after {seconds} s:\n{self.output}"
+        if self.process.exitcode is None:
+            self.kill()
+            raise AssertionError(f"no end after {seconds} s:\n{self.output}")
         return self.process.exitcode
 
     def signal(self, number: int) -> None:
@@ -105,6 +108,7 @@ def start(
     process = _context.Process(target=_run, args=(list(arguments), variables, str(folder), str(log), file_limit))
     process.daemon = True  # a test that fails leaves none behind
     process.start()
+    atexit.register(process.kill)  # before multiprocessing's own, which asks by SIGTERM and waits for the answer
     return Command(process, log)
 
 

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from imdbcls.data.batches import EVAL_TOKENS, TRUNCATIONS, Batch, EvalBatches, TrainBatches
+from imdbcls.data.batch import TRUNCATIONS, Batch
+from imdbcls.data.batches import EVAL_TOKENS, EvalBatches, TrainBatches
 from imdbcls.data.tokens import Tokens
 
 BOS, EOS, PAD = 500, 501, 502

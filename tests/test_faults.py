@@ -357,15 +357,20 @@ def test_one_job_of_five_fails_and_the_same_command_runs_what_is_missing(
     assert skipping.cpu_seconds < 5  # a second each, the start of the command included
 
 
-def test_a_job_without_its_data_leaves_the_others_running(tmp_path: Path) -> None:
+def test_a_job_whose_data_cannot_be_read_leaves_the_others_running(tmp_path: Path) -> None:
+    """A file that is missing is known beforehand, and begins no job; what is wrong inside one is found by its job."""
     rows = [f"{index},word{index} {'good' if index % 2 else 'bad'} film,{index % 2}" for index in range(60)]
     (tmp_path / "good.csv").write_text("\n".join(["id,text,label", *rows]) + "\n")
+    (tmp_path / "broken.csv").write_text("id,text,label\n0,a film\n")
     arguments = ("--multirun", *TINY, "data=files", "data.train_limit=16", "epochs=1")
-    command = start(tmp_path, *arguments, "data.train=missing.csv,good.csv,good.csv", "seed=0,1")
+    refused = start(tmp_path, *arguments, "data.train=missing.csv,good.csv,good.csv", "seed=0,1")
+    assert refused.wait() == 2
+    assert "data.train=missing.csv: there is no such file" in refused.output and not (tmp_path / "runs").exists()
+    command = start(tmp_path, *arguments, "data.train=broken.csv,good.csv,good.csv", "seed=0,1")
     assert command.wait() == 1
     table = command.output.splitlines()[-7:-1]
     assert [line.split()[1] for line in table] == ["failed", "failed", "done", "done", "done", "done"]
-    assert "missing.csv: there is no such file" in table[1]
+    assert "broken.csv, line 2: expected 3 fields" in table[1]
     assert "Traceback" not in command.output
 
 

@@ -137,7 +137,7 @@ OVERRIDE = st.one_of(
 )
 
 
-def test_five_hundred_random_command_lines(tmp_path_factory: pytest.TempPathFactory, monkeypatch: Any) -> None:
+def test_five_hundred_random_overrides(tmp_path_factory: pytest.TempPathFactory, monkeypatch: Any) -> None:
     folder = tmp_path_factory.mktemp("fuzz")
     monkeypatch.chdir(folder)
     monkeypatch.setenv("IMDBCLS_CACHE", str(folder / "cache"))
@@ -145,18 +145,20 @@ def test_five_hundred_random_command_lines(tmp_path_factory: pytest.TempPathFact
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     outcomes: Counter[str] = Counter()
     failures: dict[str, list[str]] = {}
-    number = iter(range(10_000))
+    number, num_overrides = iter(range(10_000)), 0
 
     @settings(
-        max_examples=500,
+        max_examples=250,  # command lines
         deadline=None,
         derandomize=True,
         database=None,
         phases=[Phase.generate],
         suppress_health_check=list(HealthCheck),
     )
-    @given(st.one_of(st.lists(OVERRIDE, min_size=1, max_size=2), PLAUSIBLE, PLAUSIBLE))
+    @given(st.one_of(st.lists(OVERRIDE, min_size=1, max_size=5), st.lists(OVERRIDE, min_size=2, max_size=4), PLAUSIBLE))
     def fuzz(overrides: list[str]) -> None:
+        nonlocal num_overrides
+        num_overrides += len(overrides)
         try:
             outcomes[outcome_of(overrides, folder / str(next(number)))] += 1
         except Exception as error:
@@ -164,10 +166,26 @@ def test_five_hundred_random_command_lines(tmp_path_factory: pytest.TempPathFact
             failures.setdefault(f"{type(error).__name__} in {last.name}: {error}"[:300], overrides)
 
     fuzz()
-    print(outcomes)
+    print(outcomes, num_overrides)
     assert not failures
-    assert outcomes.total() >= 500
+    assert num_overrides >= 500
     assert min(outcomes["sentence before Hydra"], outcomes["run"]) >= 20, outcomes
+
+
+VALUES = ("null", "true", "-1", "-2.5", "0", "7", "1e400", "nan", "''", "a", "../x", "[1,2]", "[]", "{a: 1}")
+
+
+def test_every_key_with_every_kind_of_value() -> None:
+    """All keys at once in each command, whose mistakes are all found: so each key meets each value."""
+    told, single = 0, [key for key in keys() if not any(other.startswith(f"{key}.") for other in keys())]
+    for shift in range(len(VALUES)):
+        texts = [f"{key}={VALUES[(number + shift) % len(VALUES)]}" for number, key in enumerate(single)]
+        with pytest.raises(UserError) as mistakes:
+            examine(texts)
+        told += len(str(mistakes.value).splitlines())
+    assert told > 5 * len(single)
+    with pytest.raises(UserError, match="backbone=null leaves a run without its backbone"):
+        examine(["backbone=null", "backbone.dropout=0.1"])
 
 
 SPLIT: dict[str, Any] = {

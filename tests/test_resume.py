@@ -26,7 +26,7 @@ from processes import (
 from test_trainer import make
 
 from imdbcls import checkpoint, optim
-from imdbcls.data.batches import Batch
+from imdbcls.data.batch import Batch
 from imdbcls.errors import UserError
 from imdbcls.saving import Saver, TrainState, Window
 from imdbcls.tracking import NoTracker

@@ -12,7 +12,8 @@ from test_data_batches import BOS, EOS, make_tokens, same
 from test_heads import MAKERS
 from test_trainer import NO_DROPOUT, PLAIN_SGD, distance, make, train_epoch, weights
 
-from imdbcls.data.batches import Batch, EvalBatches, TrainBatches
+from imdbcls.data.batch import Batch
+from imdbcls.data.batches import EvalBatches, TrainBatches
 from imdbcls.data.windows import Windows, window_starts
 from imdbcls.model import Classifier, average_windows
 

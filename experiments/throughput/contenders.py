@@ -27,7 +27,8 @@ from transformers import (
 
 import imdbcls
 from imdbcls import build, report
-from imdbcls.data.batches import Ahead, Batch
+from imdbcls.data.batch import Batch
+from imdbcls.data.batches import Ahead
 from imdbcls.data.documents import Documents
 from imdbcls.device import Hardware, peak_memory_mb
 from imdbcls.model import Classifier
