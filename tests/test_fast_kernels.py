@@ -3,6 +3,7 @@
 And how they are built, and what happens where they cannot be."""
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -524,6 +525,16 @@ def test_two_processes_build_at_once_and_a_damaged_object_is_built_again(
         path.write_bytes(damaged)
         assert kernels.find() is None
     assert kernels.build() == path and kernels.find() == path
+
+
+def test_the_openmp_library_is_pytorch_s_own() -> None:
+    """scikit-learn brings another, which would bring a second set of threads."""
+    import sklearn.metrics  # noqa: F401
+
+    libraries = set(re.findall(r"/\S*/libgomp\S*", Path("/proc/self/maps").read_text(encoding="utf-8")))
+    if len(libraries) < 2:
+        pytest.skip("PyTorch and scikit-learn share one OpenMP library here")
+    assert Path(kernels._openmp()).is_relative_to(Path(torch.__file__).parent)
 
 
 def test_what_memory_held_before_changes_no_bit() -> None:

@@ -174,11 +174,12 @@ def _compiler_version() -> str:
 
 
 def _openmp() -> str:
-    """The path of the OpenMP library that PyTorch has loaded."""
+    """The path of the OpenMP library that PyTorch has loaded: its own, where other packages have brought theirs."""
     found = re.findall(r"/\S*/lib(?:gomp|iomp)[^/\s]*\.so\S*", Path("/proc/self/maps").read_text(encoding="utf-8"))
     if not found:
         raise KernelsMissing("PyTorch has not loaded an OpenMP library that they could share")
-    return found[0]
+    own = [path for path in found if Path(path).is_relative_to(Path(torch.__file__).parent)]
+    return (own or found)[0]
 
 
 def _run(command: list[str], folder: Path | None) -> str:
