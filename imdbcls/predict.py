@@ -43,7 +43,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("run", type=Path, help="the run's folder, runs/<study>/<name>")
     parser.add_argument("texts", nargs="*", help="texts; without them and --file, each line of stdin is one")
     parser.add_argument("--file", type=Path, help="a .csv, .tsv, .jsonl, .ndjson or .parquet file of texts")
-    parser.add_argument("--text-column", default="text", metavar="NAME", help="its column (default: text)")
+    parser.add_argument("--text-column", metavar="NAME", help="its column (default: that of the run's data, or text)")
     parser.add_argument("--format", choices=("jsonl", "csv"), default="jsonl", help="of the answers (default: jsonl)")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda", "mps"), help="instead of the run's own")
     parser.add_argument("--plugins", nargs="+", default=[], metavar="PACKAGE", help="your packages that the run used")
@@ -55,21 +55,25 @@ def predict(arguments: argparse.Namespace, stdin: TextIO, stdout: TextIO) -> Non
     if arguments.file is not None and arguments.texts:
         raise UserError("Texts stand on the command line or in --file, not both.")
     if arguments.file is not None:
-        numbered = read_file(require_table(arguments.file, "--file"), arguments.text_column)
-    elif arguments.texts:
-        numbered = not_empty(enumerate(arguments.texts, start=1), "text")
-    else:
-        lines = ((number, line.rstrip("\n")) for number, line in enumerate(stdin, start=1))
-        numbered = not_empty(lines, "stdin, line")
+        require_table(arguments.file, "--file")
     from imdbcls.api import load_run
 
     run = load_run(arguments.run, plugins=arguments.plugins, device=arguments.device)
     write = (write_csv if arguments.format == "csv" else write_jsonl)(stdout, run.label_names)
-    numbered = iter(numbered)
+    numbered = iter(texts_of(arguments, stdin, run.config["data"].get("text_column", "text")))
     while chunk := list(islice(numbered, CHUNK)):
         numbers, texts = zip(*chunk, strict=True)
         write(numbers, run.predict(texts))
         stdout.flush()
+
+
+def texts_of(arguments: argparse.Namespace, stdin: TextIO, column: str) -> Iterator[Numbered]:
+    """The texts to answer, from where the command has them; `column` is a file's unless the command names another."""
+    if arguments.file is not None:
+        return read_file(arguments.file, arguments.text_column or column)
+    if arguments.texts:
+        return not_empty(enumerate(arguments.texts, start=1), "text")
+    return not_empty(((number, line.rstrip("\n")) for number, line in enumerate(stdin, start=1)), "stdin, line")
 
 
 def not_empty(numbered: Iterable[tuple[int, object]], place: str) -> Iterator[Numbered]:

@@ -50,7 +50,8 @@ def _foreign_targets(node: Any, path: str, plugins: tuple[str, ...]) -> Iterator
             if key == "_target_" and not is_allowed(path, value, plugins):
                 yield (
                     f"{place}={shown(value)} is refused: allowed are, each in its own section, imdbcls's classes and "
-                    "functions, torch.optim's optimizers and schedulers, and packages named in plugins=[...]."
+                    "functions, torch.optim's optimizers and schedulers, and packages named in plugins=[...] (of a run "
+                    "that is read: by --plugins)."
                 )
             if key in SPECIAL and not (SPECIAL[key](path, value) or is_of_plugin(node.get("_target_"), plugins)):
                 yield f"{place}={shown(value)} is refused: Hydra's {key} is not for this section."

@@ -54,8 +54,10 @@ def headline(pairs: list[dict[str, Any]], ranked: list[str]) -> str:
     if len(ranked) == 1:
         return f"{ranked[0]} is the only group; there is nothing to compare it with."
     against: dict[str, list[str]] = {"better": [], "equivalent": [], "undecided": [], "untested": []}
+    seeds_varied = True
     for pair in pairs:
         if ranked[0] in (pair["a"], pair["b"]):
+            seeds_varied &= pair["seeds_varied"] or bool(pair["problem"])
             against[kind(pair)].append(pair["b"] if pair["a"] == ranked[0] else pair["a"])
     clauses = [
         text.format(listed(against[key]))
@@ -67,7 +69,10 @@ def headline(pairs: list[dict[str, Any]], ranked: list[str]) -> str:
         }.items()
         if against[key]
     ]
-    return f"{ranked[0]} has the highest accuracy: it {'; it '.join(clauses)}."
+    answer = f"{ranked[0]} has the highest accuracy: it {'; it '.join(clauses)}."
+    if not seeds_varied:
+        answer += " That is of these trained models alone: seeds were not varied. Train several of each to learn more."
+    return answer
 
 
 def listed(names: list[str]) -> str:
