@@ -13,8 +13,8 @@ class Windows:
     `overlap` is the fraction of a full window that it shares with the next at least. A document that would need more
     than `max_windows` gets that many full ones, evenly spaced from its first token to its last, with gaps.
 
-    Windows of one length per document, because the usual alternative, full ones and a shorter last, pads that one: at
-    128 tokens an eighth of all rows of IMDB would be padding, and a last window of few words has little to say.
+    Windows of one length per document, because the usual alternative, full ones and a shorter last, pads that one, and
+    a last window of few words has little to say.
     """
 
     overlap: float

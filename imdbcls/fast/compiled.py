@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from imdbcls.fast.kernels import Kernels
+from imdbcls.fast.layer import Weights
 
 _WORD = 16  # mask bits
 _MULTIPLE = 32  # of widths that the weight gradients' kernel takes
@@ -57,25 +58,8 @@ class Plan(NamedTuple):
         return len(self.offsets) - 1
 
 
-class Weights(NamedTuple):
-    """One layer's weights as computed with: matrices in bfloat16, the rest in float32; query, key and value joined."""
-
-    qkv_3HH: Tensor
-    qkv_3H: Tensor
-    out_HH: Tensor
-    out_H: Tensor
-    norm1_weight_H: Tensor
-    norm1_bias_H: Tensor
-    up_FH: Tensor
-    up_F: Tensor
-    down_HF: Tensor
-    down_H: Tensor
-    norm2_weight_H: Tensor
-    norm2_bias_H: Tensor
-
-
 def compute_weights(parameters: tuple[Tensor, ...]) -> Weights:
-    """Made anew in every pass: no sign tells that an optimizer changed a parameter (see layer.py)."""
+    """Matrices in bfloat16, the rest in float32; made anew in every pass, see layer.py's."""
     with torch.no_grad():
         query, query_bias, key, key_bias, value, value_bias, out, out_bias, *rest = parameters
         norm1, norm1_bias, up, up_bias, down, down_bias, norm2, norm2_bias = rest
