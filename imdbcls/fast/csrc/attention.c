@@ -30,12 +30,7 @@ static Heads heads_of(int64_t num_heads, int64_t D) {
 }
 
 /* A thread's working memory, handed out piece by piece. */
-typedef struct { char *start, *next; } Scratch;
-
-static Scratch scratch_of(int64_t num_bytes) {
-    char *start = aligned_alloc(64, (size_t)(num_bytes + 63) / 64 * 64);
-    return (Scratch){start, start};
-}
+typedef struct { char *next; } Scratch;
 
 static void *take(Scratch *scratch, int64_t num_bytes) {
     void *piece = scratch->next;
@@ -281,11 +276,12 @@ void attention(const bf16 *qkv_N3H, const int64_t *offsets_B1, bf16 *context_NH,
     const int64_t H = num_heads * D, N = offsets_B1[num_documents];
     const Heads heads = heads_of(num_heads, D);
     const int64_t num_bytes = forward_bytes(round_up(longest(offsets_B1, num_documents)), heads.extended);
+    Workspace workspace = workspace_of(num_threads, num_bytes);
 #pragma omp parallel num_threads(num_threads)
     {
         TileConfig before;
         tiles_begin(&before);
-        Scratch scratch = scratch_of(num_bytes);
+        const Scratch scratch = {part_of(&workspace, omp_get_thread_num())};
 #pragma omp for schedule(dynamic)
         for (int64_t task = 0; task < num_documents * num_heads; task++) {
             const int64_t first = offsets_B1[task / num_heads], L = offsets_B1[task / num_heads + 1] - first;
@@ -295,9 +291,9 @@ void attention(const bf16 *qkv_N3H, const int64_t *offsets_B1, bf16 *context_NH,
                          context_NH + first * H + head * D, shift_AN ? shift_AN + saved : NULL,
                          shift_AN ? scale_AN + saved : NULL, qkv_N3H + next.first * 3 * H + next.column, next.length);
         }
-        free(scratch.start);
         tiles_end(&before);
     }
+    free(workspace.start);
 }
 
 /* ---- Backward ---------------------------------------------------------------------------------------------------- */
@@ -424,12 +420,13 @@ void attention_backward(const bf16 *qkv_N3H, const bf16 *context_NH, const bf16 
     const int64_t H = num_heads * D, N = offsets_B1[num_documents];
     const Heads heads = heads_of(num_heads, D);
     const int64_t num_bytes = backward_bytes(round_up(longest(offsets_B1, num_documents)), heads.extended);
+    Workspace workspace = workspace_of(num_threads, num_bytes);
     memset(d_bias_B3H, 0, (size_t)(num_documents * 3 * H) * sizeof(float));
 #pragma omp parallel num_threads(num_threads)
     {
         TileConfig before;
         tiles_begin(&before);
-        Scratch scratch = scratch_of(num_bytes);
+        const Scratch scratch = {part_of(&workspace, omp_get_thread_num())};
 #pragma omp for schedule(dynamic)
         for (int64_t task = 0; task < num_documents * num_heads; task++) {
             const int64_t document = task / num_heads, head = task % num_heads;
@@ -444,8 +441,8 @@ void attention_backward(const bf16 *qkv_N3H, const bf16 *context_NH, const bf16 
                               qkv_N3H + next.first * 3 * H + next.column, context_NH + next_row,
                               d_context_NH + next_row, next.length);
         }
-        free(scratch.start);
         tiles_end(&before);
     }
+    free(workspace.start);
     sum_blocks(d_bias_B3H, num_documents, 3 * H);
 }
