@@ -22,6 +22,7 @@ def import_early(settings: Mapping[str, Any]) -> None:
     """
     if settings.get("mode", "disabled") == "disabled":
         return
-    with contextlib.suppress(Exception):
-        importlib.import_module("wandb")
-        importlib.import_module("wandb.sdk.launch.inputs.internal")  # by wandb.init, whatever it is told
+    # wandb itself imports the second as it opens any run, the third as it takes a table.
+    for module in ("wandb", "wandb.sdk.launch.inputs.internal", "requests"):
+        with contextlib.suppress(Exception):
+            importlib.import_module(module)
