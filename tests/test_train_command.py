@@ -262,6 +262,7 @@ def test_a_job_with_a_mistake_does_not_end_the_sweep(launch: Launch, tmp_path: P
     options = (*TINY, "epochs=1", "data.train_limit=32", "tracker=none", "study=s")
     done = launch(tmp_path, "train", "--multirun", *sweep, *options, expect=1)
     assert "imdbcls: trainer.micro_batch_size=16 is larger than batch_size=2." in done.stderr.splitlines()
+    assert "documents, 1 epoch, " in done.stderr
     *jobs, count = done.stderr.splitlines()[-7:]
     assert count == "1 of 6 runs are not done; the same command runs what is missing."
     refused = jobs.pop(3)
