@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from imdbcls import overrides, train
 from imdbcls.errors import UserError
-from imdbcls.evaluate import open_finished, rebuild_model
+from imdbcls.evaluate import open_finished, rebuild_model, require_no_study
 from imdbcls.runs import RunFolder
 from imdbcls.untrusted import require_no_links
 from imdbcls.validate import look_up, validate
@@ -175,6 +175,7 @@ def load_run(folder: str | Path, *, plugins: Sequence[str] = (), device: str | N
     UserError where the folder holds no finished run, or one that names code which is not allowed.
     """
     path = Path(folder)
+    require_no_study(path)
     require_no_links(path)
     if not (path / "config.yaml").is_file():
         raise UserError(f"{path} is no run's folder, runs/<study>/<name>: it has no config.yaml.")

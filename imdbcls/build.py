@@ -173,7 +173,10 @@ def build_trainer(
         truncation=truncation_of(data),
     )
     model.to(hardware.device)
+    is_kept = model.encoder_is_frozen or config["backbone"]["lora_rank"] is not None  # LoRA trains an update beside it
+    frozen_encoder = hash_of_weights(model.encoder) if is_kept else None
     if config["backbone"]["freeze"] is True and config["backbone"]["cache"]:
+        assert frozen_encoder is not None, "backbone.freeze=true left weights of the encoder to train"
         splits = {
             "train": build_scored_split(config, backbone, corpus.train).batches,
             "validation": validation.batches,
@@ -184,6 +187,7 @@ def build_trainer(
             backbone,
             splits,
             hardware,
+            weights=frozen_encoder,
             folder=cache_folder(data["cache_dir"]) / "features",
             cache_gb=config["backbone"]["cache_gb"],
             on_progress=Progress(config["progress"]).of("encoding"),
@@ -220,7 +224,7 @@ def build_trainer(
         log_every=settings["log_every"],
         saver=Saver(
             folder=folder.checkpoints,
-            identity=identity_of(config, corpus, hardware, model),
+            identity=identity_of(config, corpus, hardware, frozen_encoder),
             surroundings=surroundings_of(hardware),
             scored=scored,
             optimizer=optimizer,
@@ -252,13 +256,15 @@ def build_optimizer(config: Mapping[str, Any], model: Classifier) -> Optimizer:
     return construct(settings)(parameter_groups(model, lr=settings.get("lr"), **multiples))
 
 
-def identity_of(config: Mapping[str, Any], corpus: Corpus, hardware: Hardware, model: Classifier) -> dict[str, Any]:
+def identity_of(
+    config: Mapping[str, Any], corpus: Corpus, hardware: Hardware, frozen_encoder: str | None
+) -> dict[str, Any]:
     """What must be the same for a checkpoint to be continued: all that decides the result but for the software.
 
-    A frozen encoder is named by its weights, which are not saved again and again.
+    A frozen encoder is named by its weights' hash, for they are not saved again and again.
     """
     return {
-        **({"frozen_encoder": hash_of_weights(model.encoder)} if model.encoder_is_frozen else {}),
+        **({} if frozen_encoder is None else {"frozen_encoder": frozen_encoder}),
         "configuration": without(config, NEUTRAL_KEYS),
         "split_hash": corpus.split_hash,
         "device": hardware.device.type,

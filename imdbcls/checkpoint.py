@@ -100,10 +100,10 @@ def forget_previous(folder: Path) -> None:
         shutil.rmtree(beside(folder, suffix), ignore_errors=True)
 
 
-def load(folder: Path, model: Mapping[str, Tensor]) -> Checkpoint:
+def load(folder: Path, *models: Mapping[str, Tensor]) -> Checkpoint:
     """Verify a checkpoint completely, then read it; UserError names the file that is missing or altered.
 
-    `model` has the tensors that the file `model` must have: what does not fit is refused before it is read.
+    The file `model` must have the tensors of one of `models`: what fits none is refused before it is read.
     """
     if folder.is_symlink() or not folder.is_dir():
         raise CheckpointError(f"{folder} is missing, or is no folder.")
@@ -114,7 +114,7 @@ def load(folder: Path, model: Mapping[str, Tensor]) -> Checkpoint:
         if not FILE_NAME.fullmatch(name) or not isinstance(entry, dict):
             raise CheckpointError(f"{folder / MANIFEST} lists {name[:80]!r}, which is no file of a checkpoint.")
         require_plain(folder / name)
-    require_shapes(folder, model)
+    model = fitting(folder, models)
     largest = TENSOR_FILE_FACTOR * sum(tensor.nbytes for tensor in model.values()) + 2**20
     for name, entry in files.items():
         path, size = folder / name, (folder / name).stat().st_size
@@ -129,15 +129,19 @@ def load(folder: Path, model: Mapping[str, Tensor]) -> Checkpoint:
     return Checkpoint(folder, tensors, read_json(folder / STATE))
 
 
-def require_shapes(folder: Path, model: Mapping[str, Tensor]) -> None:
-    """Raise CheckpointError unless the model's file announces the tensors that are expected, with their shapes."""
+def fitting(folder: Path, models: Sequence[Mapping[str, Tensor]]) -> Mapping[str, Tensor]:
+    """The one of `models` whose tensors the model's file announces, with their shapes; CheckpointError for none."""
     path = folder / "model.safetensors"
-    found, wanted = tensor_shapes(path), {name: tuple(tensor.shape) for name, tensor in model.items()}
-    for name in sorted(wanted.keys() | found.keys()):
-        if wanted.get(name) != found.get(name):
-            raise CheckpointError(
-                f"{path} does not fit the model: {name[:200]} has shape {found.get(name)}, expected {wanted.get(name)}."
-            )
+    found = tensor_shapes(path)
+    for model in models:
+        wanted = {name: tuple(tensor.shape) for name, tensor in model.items()}
+        different = sorted(name for name in wanted.keys() | found.keys() if wanted.get(name) != found.get(name))
+        if not different:
+            return model
+    name = different[0]
+    raise CheckpointError(
+        f"{path} does not fit the model: {name[:200]} has shape {found.get(name)}, expected {wanted.get(name)}."
+    )
 
 
 def require_identity(saved: Checkpoint, identity: Mapping[str, Any]) -> None:
@@ -160,8 +164,8 @@ def flat(value: Any, path: str = "") -> dict[str, Any]:
     return {key: leaf for child in children for key, leaf in child.items()}
 
 
-def newest(folder: Path, model: Mapping[str, Tensor]) -> Checkpoint | None:
-    """The newest whole checkpoint in a place or beside it; says which ones it passes over, and why.
+def newest(folder: Path, *models: Mapping[str, Tensor]) -> Checkpoint | None:
+    """The newest whole checkpoint of one of these models, in a place or beside it; says which it passes over, and why.
 
     Returns None where none was ever saved; raises CheckpointError where there are some and none of them is whole.
     """
@@ -169,7 +173,7 @@ def newest(folder: Path, model: Mapping[str, Tensor]) -> Checkpoint | None:
     for path in (beside(folder, "new"), folder, beside(folder, "old")):
         if path.is_symlink() or path.exists():
             try:
-                saved = load(path, model)
+                saved = load(path, *models)
             except UserError as error:
                 problems.append(str(error))
                 continue

@@ -40,6 +40,7 @@ def encode_once(
     splits: Mapping[str, EvalBatches],
     hardware: Hardware,
     *,
+    weights: str,
     folder: Path,
     cache_gb: float,
     on_progress: OnProgress,
@@ -47,11 +48,12 @@ def encode_once(
     """The encoder's output for the splits' documents, from `folder` where it is there, else computed and put there.
 
     The batches are those of scoring, so that scoring with the features gives the same bits as without. An entry is
-    keyed by all that decides these bits: the batches, the weights, the architecture, device, precision and software.
+    keyed by all that decides these bits: the batches, the weights (their hash), the architecture, device, precision and
+    software.
     `cache_gb` (10^9 bytes) bounds what the folder may hold. Raises UserError where that or the disk is too small,
     before anything is written, and where the folder cannot be written.
     """
-    encoder_key = key_of_encoder(backbone, hardware)
+    encoder_key = key_of_encoder(backbone, hardware, weights)
     entries = {name: folder / key_of_batches(encoder_key, batches) for name, batches in splits.items()}
     found = {name: load_features(entry) for name, entry in entries.items()}
     missing = [name for name in splits if found[name] is None]
@@ -128,7 +130,7 @@ def shown(num_bytes: float) -> str:
     return f"{num_bytes / 1e9:.2f} GB" if num_bytes >= 1e8 else f"{num_bytes / 1e6:.2f} MB"
 
 
-def key_of_encoder(backbone: Backbone, hardware: Hardware) -> str:
+def key_of_encoder(backbone: Backbone, hardware: Hardware, weights: str) -> str:
     """What decides the encoder's output beside its input."""
     config = backbone.encoder.config
     architecture = {key: value for key, value in config.to_dict().items() if key != "_name_or_path"}
@@ -137,7 +139,7 @@ def key_of_encoder(backbone: Backbone, hardware: Hardware) -> str:
     sources = sorted(path for path in Path(imdbcls.fast.__path__[0]).rglob("*") if path.suffix in SOURCES)
     about = {
         "format": FORMAT,
-        "weights": hash_of_weights(backbone.encoder),
+        "weights": weights,
         "architecture": [type(backbone.encoder).__name__, architecture, config._attn_implementation],
         "fast": [
             backbone.not_fast,

@@ -6,6 +6,7 @@ to the last digit on the same machine and software.
 
 import argparse
 import json
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from imdbcls.backbone import Backbone
     from imdbcls.model import Classifier
 
+MOST_NAMES = 10  # of a study's runs in one sentence
+SAFE_NAME = re.compile(r"[A-Za-z0-9_.-]+")  # what a terminal can be shown of a folder that came from elsewhere
 SPLITS = {"test": "test", "validation": "val"}  # and the prefix of its figures in result.json
 
 
@@ -46,6 +49,7 @@ def evaluate(run: Path, split: str, device: str | None = None, plugins: Sequence
     Says whether they equal the recorded ones. Raises UserError for a folder that is no finished run or holds what a run
     of this project would not.
     """
+    require_no_study(run)
     require_no_links(run)
     folder = RunFolder(run)
     config, recorded = open_finished(folder, device, plugins)
@@ -71,6 +75,19 @@ def evaluate(run: Path, split: str, device: str | None = None, plugins: Sequence
     figures = {f"{SPLITS[split]}/{name}": value for name, value in metrics_of(predictions).items()}
     report_difference(figures, recorded)
     return figures
+
+
+def require_no_study(folder: Path) -> None:
+    """Refuse (UserError) a study's folder, whose W&B files hold links, where a run's is wanted; its runs are named."""
+    if (folder / "config.yaml").exists() or not folder.is_dir():
+        return
+    names = sorted(path.parent.name for path in folder.glob("*/config.yaml") if SAFE_NAME.fullmatch(path.parent.name))
+    if names:
+        more = f" and {len(names) - MOST_NAMES:,} more" if len(names) > MOST_NAMES else ""
+        raise UserError(
+            f"{folder} is a study's folder, and one run's is wanted: add its name, one of "
+            f"{', '.join(names[:MOST_NAMES])}{more}."
+        )
 
 
 def open_finished(

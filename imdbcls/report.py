@@ -54,8 +54,9 @@ def announce(
     if backbone.not_unpadded is not None and trainer.hardware.device.type == "cuda":
         say(f"{backbone.name}: computed with its padding: {backbone.not_unpadded}.")
     say(f"{config['data']['name']}: {sizes} documents, {len(corpus.label_names)} classes")
+    epochs = "1 epoch" if config["epochs"] == 1 else f"{config['epochs']} epochs"
     say(
-        f"{trainer.num_steps:,} steps of {config['batch_size']} documents, {config['epochs']} epochs, "
+        f"{trainer.num_steps:,} steps of {config['batch_size']} documents, {epochs}, "
         f"{count_parameters(model) / 1e6:.1f}M parameters ({count_parameters(model.head):,} in the head{frozen})"
     )
 

@@ -15,6 +15,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from imdbcls import checkpoint, optim
 from imdbcls.checkpoint import Checkpoint, CheckpointError
 from imdbcls.console import warn
+from imdbcls.model import Classifier
 from imdbcls.runs import MetricsLog
 from imdbcls.scored import ScoredModel
 
@@ -113,14 +114,17 @@ class Saver:
             "optimizer": settings,
             "schedule": self.schedule.state_dict(),
         }
-        files = {"model": self._trained(), "optimizer": tensors}
+        files = {"model": self._without_frozen(self.model), "optimizer": tensors}
         if average := self.scored.averaged():
             files["average"] = average
         self._write(self.last, files, content)
 
     def save_best(self, figures: Mapping[str, float]) -> None:
-        """Write `best`: the weights, and the figures that make them the best; `epoch` is one of them."""
-        self._write(self.best, {"model": self.scored.model.state_dict()}, figures)
+        """Write `best`: the weights, and the figures that make them the best; `epoch` is one of them.
+
+        A frozen encoder's are added by `take_best`, once.
+        """
+        self._write(self.best, {"model": self._without_frozen(self.scored.model)}, figures)
 
     def wait(self) -> None:
         """Return when all is on the disk; raises what kept it from being written."""
@@ -150,10 +154,14 @@ class Saver:
             raise
 
     def take_best(self, state: TrainState) -> None:
-        """Give the scored model its best weights, at the end of the training."""
+        """Give the scored model its best weights, at the end of the training, and have `best` hold all of them."""
         self.wait()
         best = self._load_best(state, latest_epoch=state.best_epoch)
-        self.scored.model.load_state_dict(best.tensors["model"])
+        model = self.scored.model
+        model.load_state_dict({**model.state_dict(), **best.tensors["model"]})
+        if best.tensors["model"].keys() != model.state_dict().keys():
+            self._write(self.best, {"model": model.state_dict()}, best.state)
+            self.wait()
         checkpoint.forget_previous(self.last)
 
     def restore(self, steps_per_epoch: int, epochs: int) -> tuple[TrainState, Window, Path] | None:
@@ -162,7 +170,7 @@ class Saver:
         What was logged after it is dropped from the record. Returns None where nothing was saved; raises
         CheckpointError where what was saved is damaged or another run's.
         """
-        saved = checkpoint.newest(self.last, self._trained())
+        saved = checkpoint.newest(self.last, self._without_frozen(self.model))
         if saved is None:
             self.metrics_log.rewind()
             return None
@@ -213,15 +221,16 @@ class Saver:
             warn(f"{change}: the same bits as without the interruption are not promised; result.json records it.")
             state.changes.append(f"after step {state.step}: {change}")
 
-    def _trained(self) -> dict[str, Tensor]:
-        """All weights but those of a frozen encoder, which only `best` holds: they are the backbone's own."""
-        weights = self.model.state_dict()
+    def _without_frozen(self, model: Classifier) -> dict[str, Tensor]:
+        """The weights but for a frozen encoder's: they are the backbone's own, and in `best` only once it is final."""
+        weights = model.state_dict()
         if not self.model.encoder_is_frozen:
             return weights
         return {name: tensor for name, tensor in weights.items() if not name.startswith("encoder.")}
 
     def _load_best(self, state: TrainState, latest_epoch: int) -> Checkpoint:
-        best = checkpoint.newest(self.best, self.scored.model.state_dict())
+        model = self.scored.model
+        best = checkpoint.newest(self.best, self._without_frozen(model), model.state_dict())
         if best is None or best.state.get("epoch") not in range(state.best_epoch, latest_epoch + 1):
             raise CheckpointError(
                 f"{self.best} does not hold the best weights so far, of epoch {state.best_epoch}. "

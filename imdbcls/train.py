@@ -60,13 +60,15 @@ def run_in_sweep(cfg: DictConfig, overrides: str) -> None:
     def prepare() -> None:
         if folder.finished() is None:
             prepare_process()
-            # All modules now: jobs run the code of the sweep's start, and none takes a second to import the metrics.
+            # All modules now: jobs run the code of the sweep's start, and none takes seconds to import W&B or metrics.
+            import pyarrow.parquet  # noqa: F401
             import sklearn.metrics  # noqa: F401
             import torchmetrics.functional.classification  # noqa: F401
 
-            from imdbcls import build, report  # noqa: F401
+            from imdbcls import build, report, tracking  # noqa: F401
             from imdbcls.data import card  # noqa: F401
 
+            tracking.import_early(config["tracker"])
             build.build_corpus(config)
 
     sweep.run(folder.path.name, prepare, partial(train, config), folder.result)

@@ -7,6 +7,7 @@ import pytest
 from make_study import HEADS, make_study
 
 from imdbcls.compare import main
+from imdbcls.comparison.verdicts import headline, verdict
 
 
 @pytest.fixture(scope="module")
@@ -45,3 +46,15 @@ def test_every_pair_has_its_keys(comparison: dict[str, Any]) -> None:
         assert pair["difference"] == pytest.approx(sum(only) / len(only) / 400)
         assert isinstance(pair["equivalent"], bool) and isinstance(pair["verdict"], str)
         assert pair["minimum_detectable_difference"] > 0 and pair["margin"] == 0.01
+
+
+@pytest.mark.parametrize("seeds_varied", [True, False])
+def test_only_several_seeds_make_a_head_better(seeds_varied: bool) -> None:
+    """From one training of each, a reader in a hurry must not take the sentence's first words for more than it is."""
+    figures = {"difference": 0.02, "low": 0.01, "high": 0.03, "p_holm": 0.001, "p_hierarchical_holm": None}
+    flags = {"problem": None, "significant": True, "equivalent": False, "underpowered": False, "flags": []}
+    pair = {"a": "lstm", "b": "cls", "seeds_varied": seeds_varied, **figures, **flags}
+    claim = "lstm is better than cls"
+    assert verdict(pair).startswith(claim if seeds_varied else "lstm scored better, as trained here, than cls")
+    assert ("is better than" in headline([pair], ["lstm", "cls"])) == seeds_varied
+    assert ("another seed may turn it round" in verdict(pair)) != seeds_varied

@@ -1,12 +1,18 @@
 """Batches: exact under resuming, every document once, little padding, truncation as asked."""
 
+from typing import Any
+from unittest import mock
+
 import numpy as np
 import pytest
 import torch
+from torch import Tensor, nn
 
 from imdbcls.data.batch import TRUNCATIONS, Batch
 from imdbcls.data.batches import EVAL_TOKENS, EvalBatches, TrainBatches
 from imdbcls.data.tokens import Tokens
+from imdbcls.device import Hardware
+from imdbcls.scoring import measure_latency
 
 BOS, EOS, PAD = 500, 501, 502
 
@@ -166,6 +172,25 @@ def test_scoring_takes_every_document_once_longest_first_within_the_budget() -> 
     assert all(batch.input_ids_BT.numel() <= 8 * 512 for batch in found)
     assert max(len(batch) for batch in found) > 8
     assert all(same(one, other) for one, other in zip(found, batches, strict=True))
+
+
+def test_latency_is_of_every_document_after_one_untimed_pass_for_each_length() -> None:
+    lengths = np.array([30, 30, 31, 90, 30, 90, 12])
+    batches = EvalBatches(make_tokens(lengths), np.arange(7) % 2, batch_size=8, max_length=64, truncation="head")
+    seen: list[int] = []
+    clock = iter(range(1000))
+
+    class Counting(nn.Module):
+        def forward(self, input_ids_BT: Tensor, mask_BT: Tensor, **_: Any) -> Tensor:
+            assert len(input_ids_BT) == 1
+            seen.append(int(mask_BT.sum()))
+            return torch.zeros(1, 2)
+
+    with mock.patch("time.perf_counter", lambda: next(clock) ** 2):  # pass n takes 4n + 1 seconds, n from 0
+        found = measure_latency(Counting(), batches, Hardware(torch.device("cpu"), "fp32"), 7)
+    assert seen == [64, 64, 64, 31, 31, 30, 30, 30, 30, 12, 12]
+    timed = [4 * place + 1 for place in (1, 2, 4, 6, 7, 8, 10)]
+    assert found == {"p50": 1000 * np.percentile(timed, 50), "p95": 1000 * np.percentile(timed, 95)}
 
 
 def test_scoring_batches_have_a_bounded_number_of_tokens_where_their_size_is_not_given() -> None:

@@ -96,6 +96,24 @@ def test_a_folder_that_is_no_run(wrong: str, sentence: str, launch: Launch, tmp_
     assert line.startswith("imdbcls: ") and sentence in line
 
 
+@pytest.mark.parametrize("module", ["evaluate", "predict"])
+def test_a_study_s_folder_is_answered_with_the_names_of_its_runs(module: str, launch: Launch, tmp_path: Path) -> None:
+    study = tmp_path / "runs" / "heads"
+    for name in ("cls-s0-1", "max-s0-2", "an\x1b[2Jescape"):
+        (study / name).mkdir(parents=True)
+        (study / name / "config.yaml").write_text("")
+    (study / "wandb").mkdir()
+    (study / "wandb" / "latest-run").symlink_to(study)
+    done = launch(tmp_path, module, "runs/heads", *(["text"] if module == "predict" else []), expect=2)
+    (line,) = done.stderr.splitlines()
+    assert "runs/heads is a study's folder" in line and line.endswith("add its name, one of cls-s0-1, max-s0-2.")
+    for number in range(30):
+        (study / f"lstm-s{number}").mkdir()
+        (study / f"lstm-s{number}" / "config.yaml").write_text("")
+    done = launch(tmp_path, module, "runs/heads", *(["text"] if module == "predict" else []), expect=2)
+    assert done.stderr.rstrip().endswith(" and 22 more.")
+
+
 def test_an_unknown_split_lists_those_there_are(launch: Launch, tmp_path: Path) -> None:
     done = launch(tmp_path, "evaluate", "nowhere", "--split", "train", expect=2)
     assert "'train'" in done.stderr and "test" in done.stderr and "validation" in done.stderr

@@ -13,7 +13,7 @@ from processes import EVERY_STEP, TINY, fingerprint, kill_at, run, run_folder, s
 from test_trainer import make
 from torch import Tensor
 
-from imdbcls import encoding
+from imdbcls import build, checkpoint, encoding
 from imdbcls.data import features
 from imdbcls.errors import UserError
 from imdbcls.model import Classifier
@@ -206,3 +206,52 @@ def test_two_commands_at_once_encode_once_and_one_that_is_killed_continues_exact
     assert last.stat().st_size < best.stat().st_size, "a frozen encoder is saved once, not in every epoch"
     result = json.loads((run_folder(folders[0]) / "result.json").read_text())
     assert result["trainable_parameters"] == result["head_parameters"] < result["parameters"]
+
+
+def test_a_frozen_encoder_is_hashed_and_written_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However often the best improves; a kill before it is written leaves what a second process makes whole."""
+    hashed: list[Any] = []
+    saved: list[tuple[str, bool]] = []
+    killed_at: int | None = None
+    hash_of_weights, save = build.hash_of_weights, checkpoint.save
+
+    def counting_hash(module: Any) -> str:
+        hashed.append(module)
+        return hash_of_weights(module)
+
+    def counting_save(folder: Path, tensors: Any, state: Any) -> None:
+        is_whole = any(name.startswith("encoder.") for name in tensors["model"])
+        saved.append((folder.name, is_whole))
+        if len(saved) == killed_at:
+            raise KeyboardInterrupt
+        save(folder, tensors, state)
+
+    monkeypatch.setattr(build, "hash_of_weights", counting_hash)
+    monkeypatch.setattr(checkpoint, "save", counting_save)
+    settings = (FROZEN, "head=mean", "lr=1e-2", "epochs=3", f"data.cache_dir={tmp_path}")
+    trainer = make(tmp_path / "whole", *settings)
+    trainer.fit(NoTracker())
+    assert len(hashed) == 1
+    assert [folder for folder, _ in saved].count("best") >= 3, "the best improved, or this proves little"
+    assert [whole for _, whole in saved] == [False] * (len(saved) - 1) + [True] and saved[-1][0] == "best"
+
+    killed_at, saved[:] = len(saved), []
+    killed = make(tmp_path / "killed", *settings)
+    with pytest.raises(KeyboardInterrupt):
+        killed.fit(NoTracker())
+    killed_at = None
+    again = make(tmp_path / "killed", *settings)
+    assert again.resume() == again.num_steps
+    again.fit(NoTracker())
+    best = [tmp_path / name / "checkpoints" / "best" for name in ("whole", "killed")]
+    for file in ("model.safetensors", "state.json"):
+        assert (best[0] / file).read_bytes() == (best[1] / file).read_bytes()
+    found = checkpoint.load(best[1], trainer.model.state_dict()).tensors["model"]
+    assert all(torch.equal(tensor, found[name]) for name, tensor in trainer.model.state_dict().items())
+    assert sorted(path.name for path in best[1].parent.iterdir()) == ["best", "last"]
+
+    once_more = make(tmp_path / "killed", *settings)
+    assert once_more.resume() == again.num_steps, "a whole best is taken, too"
+    saved.clear()
+    once_more.fit(NoTracker())
+    assert saved == []

@@ -248,6 +248,32 @@ assert "wandb" not in sys.modules and not Path("runs").exists()
     assert (process.returncode, errors) == (0, "")
 
 
+def test_importing_early_starts_no_thread_and_spares_the_forked_jobs_wandb_s_imports() -> None:
+    """A sweep forks after it: a thread, or a lock that one holds, would not be there in the job."""
+    body = """
+import os, threading
+from imdbcls.tracking import import_early
+for none in ({}, {"mode": "disabled"}):
+    import_early(none)
+    assert "wandb" not in sys.modules
+import_early({"mode": "offline"})
+assert "wandb" in sys.modules and threading.active_count() == 1
+before = set(sys.modules)
+child = os.fork()
+if child == 0:
+    with tracker() as run:
+        train(run, last=5)
+        end(run)
+    late = {name for name in set(sys.modules) - before if name.startswith("wandb")}
+    os._exit(len(late))
+assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) < 10
+"""
+    process = in_process(body)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 0, errors
+    assert summary(logs()[0])["state"] == "finished"
+
+
 def test_every_tracker_yaml_fits_its_class() -> None:
     found = {path.stem: yaml.safe_load(path.read_text()) for path in (ROOT / "conf/tracker").glob("*.yaml")}
     assert set(found) == {"wandb", "none"}

@@ -128,7 +128,7 @@ def test_the_same_command_again_runs_nothing(launch: Launch, finished: Path) -> 
     done = launch(finished.parents[2], "train", *options, PYTHONPROFILEIMPORTTIME="1")
     (line,) = [line for line in done.stderr.splitlines() if not line.startswith("import time:")]
     assert line.startswith(f"runs/demo/{finished.name} is done already") and "Nothing was run" in line
-    assert imported(done) & set(HEAVY) == set(), "what is done is skipped without loading anything"
+    assert imported(done.stderr) & set(HEAVY) == set(), "what is done is skipped without loading anything"
     assert before == {path: path.stat().st_mtime_ns for path in before}
 
 
@@ -244,8 +244,13 @@ def test_the_same_sweep_again_runs_what_is_missing(
     failed = runs / name_of("weight_avg")
     (failed / "checkpoints" / "last" / "manifest.json").unlink()
     (failed / "checkpoints" / "last").rmdir()
-    done = launch(tmp_path, "train", "--multirun", *SWEEP)
+    done = launch(tmp_path, "train", "--multirun", *SWEEP, PYTHONPROFILEIMPORTTIME="1")
     assert done.stderr.count("is done already") == 2
+    before, job = done.stderr.split(f"{failed.name}: head weight_avg")
+    heavy = {*HEAVY, "requests", "torchmetrics"} - {"datasets"}
+    assert imported(before) >= heavy, "the sweep imports what all its jobs need"
+    late = imported_modules(job)
+    assert not late & heavy and not any(name.startswith("wandb.sdk.launch") for name in late)
     assert read_result(failed)["status"] == "done" and "error" not in read_result(failed)
     assert len(set(runs.glob("wandb/offline-run-*")) - logs) == 1
     assert "not done" not in done.stderr
@@ -257,6 +262,7 @@ def test_a_job_with_a_mistake_does_not_end_the_sweep(launch: Launch, tmp_path: P
     options = (*TINY, "epochs=1", "data.train_limit=32", "tracker=none", "study=s")
     done = launch(tmp_path, "train", "--multirun", *sweep, *options, expect=1)
     assert "imdbcls: trainer.micro_batch_size=16 is larger than batch_size=2." in done.stderr.splitlines()
+    assert "documents, 1 epoch, " in done.stderr
     *jobs, count = done.stderr.splitlines()[-7:]
     assert count == "1 of 6 runs are not done; the same command runs what is missing."
     refused = jobs.pop(3)
@@ -268,10 +274,14 @@ def test_a_job_with_a_mistake_does_not_end_the_sweep(launch: Launch, tmp_path: P
 # Quick answers.
 
 
-def imported(done: subprocess.CompletedProcess[str]) -> set[str]:
-    """The top-level modules that a command imported; it ran with PYTHONPROFILEIMPORTTIME (as `-X importtime`)."""
-    lines = [line for line in done.stderr.splitlines() if line.startswith("import time:")]
-    modules = {line.rpartition("|")[2].strip().split(".")[0] for line in lines}
+def imported_modules(told: str) -> set[str]:
+    """The modules that a command imported, by its stderr under PYTHONPROFILEIMPORTTIME (as `-X importtime`)."""
+    return {line.rpartition("|")[2].strip() for line in told.splitlines() if line.startswith("import time:")}
+
+
+def imported(told: str) -> set[str]:
+    """The same, top-level ones."""
+    modules = {name.split(".")[0] for name in imported_modules(told)}
     assert {"hydra", "imdbcls"} <= modules
     return modules
 
@@ -279,7 +289,7 @@ def imported(done: subprocess.CompletedProcess[str]) -> set[str]:
 def answer(launch: Launch, folder: Path, *arguments: str, expect: int) -> tuple[str, str]:
     """What a command prints that must not import anything heavy: stdout, and stderr without the import times."""
     done = launch(folder, "train", *arguments, expect=expect, PYTHONPROFILEIMPORTTIME="1")
-    assert imported(done) & set(HEAVY) == set()
+    assert imported(done.stderr) & set(HEAVY) == set()
     assert os.listdir(folder) == [], "an answer writes nothing"
     assert "Traceback" not in done.stderr
     said = [line for line in done.stderr.splitlines() if not line.startswith("import time:")]

@@ -16,7 +16,7 @@ def verdict(pair: dict[str, Any]) -> str:
     else:
         sentence = undecided(pair)
     if not pair["problem"] and not pair["seeds_varied"]:
-        sentence += " (for these trained models only: seeds were not varied)"
+        sentence += " (seeds were not varied: this is about these trained models, another seed may turn it round)"
     for flag in pair["flags"]:
         sentence += f" [{flag}]"
     return sentence
@@ -24,7 +24,8 @@ def verdict(pair: dict[str, Any]) -> str:
 
 def better(pair: dict[str, Any]) -> str:
     winner, loser = (pair["a"], pair["b"]) if pair["difference"] > 0 else (pair["b"], pair["a"])
-    sentence = f"{winner} is better than {loser} by {measured(pair)}, p {p_text(corrected_p(pair))} after correction"
+    says = "is better than" if pair["seeds_varied"] else "scored better, as trained here, than"
+    sentence = f"{winner} {says} {loser} by {measured(pair)}, p {p_text(corrected_p(pair))} after correction"
     if pair["equivalent"]:
         sentence += f", but by less than {points(pair['margin'])} points: real and small"
     elif pair["underpowered"]:
@@ -62,7 +63,7 @@ def headline(pairs: list[dict[str, Any]], ranked: list[str]) -> str:
     clauses = [
         text.format(listed(against[key]))
         for key, text in {
-            "better": "is better than {}",
+            "better": "is better than {}" if seeds_varied else "scored better, as trained here, than {}",
             "equivalent": "is equivalent to {}",
             "undecided": "cannot be told from {} with this much data",
             "untested": "could not be tested against {}",

@@ -6,8 +6,9 @@ import json
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -64,20 +65,15 @@ def tokenize(documents: Documents, tokenizer: Any, *, cache_dir: str | Path | No
     Raises UserError for a tokenizer without a fast backend or a padding token, and for a cache that cannot
     be written.
     """
-    from tokenizers import Tokenizer
-
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None:
         raise UserError(f"{type(tokenizer).__name__} has no fast version (tokenizer.json); choose a backbone with one.")
     if tokenizer.pad_token_id is None:
         raise UserError(f"The tokenizer of {tokenizer.name_or_path} has no padding token; choose an encoder with one.")
-    # A copy, because the caller's may truncate or pad; those settings then also stay out of the key.
-    backend = Tokenizer.from_str(backend.to_str())
-    backend.no_truncation()
-    backend.no_padding()
-    prefix, suffix = _special_tokens(backend)
+    plain = _plain(backend.to_str())
+    backend, prefix, suffix = plain.backend, plain.prefix, plain.suffix
 
-    key = _key(documents.texts, backend)
+    key = _key(documents.texts, plain.sha256)
     entry = cache_folder(cache_dir) / "tokens" / key
     loaded = _load(entry)
     if loaded is None:
@@ -92,9 +88,30 @@ def tokenize(documents: Documents, tokenizer: Any, *, cache_dir: str | Path | No
     return Tokens(ids, offsets, prefix, suffix, pad_id=int(tokenizer.pad_token_id))
 
 
-def _key(texts: Sequence[str], backend: Any) -> str:
+class _Plain(NamedTuple):
+    """A tokenizer that neither truncates nor pads, what it puts around a document, and the sha256 of its JSON form."""
+
+    backend: Any
+    prefix: tuple[int, ...]
+    suffix: tuple[int, ...]
+    sha256: bytes
+
+
+@lru_cache(maxsize=1)  # the splits of a run
+def _plain(tokenizer: str) -> _Plain:
+    """Made of a tokenizer's JSON form: a copy, because the caller's may truncate or pad, which the key leaves out."""
+    from tokenizers import Tokenizer
+
+    backend = Tokenizer.from_str(tokenizer)
+    backend.no_truncation()
+    backend.no_padding()
+    prefix, suffix = _special_tokens(backend)
+    return _Plain(backend, prefix, suffix, hashlib.sha256(backend.to_str().encode()).digest())
+
+
+def _key(texts: Sequence[str], tokenizer_sha256: bytes) -> str:
     digest = hashlib.sha256(f"{FORMAT} {len(texts)} ".encode())
-    digest.update(hashlib.sha256(backend.to_str().encode()).digest())
+    digest.update(tokenizer_sha256)
     for text in texts:
         raw = text.encode()
         digest.update(len(raw).to_bytes(8, "little"))
