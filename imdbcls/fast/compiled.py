@@ -1,7 +1,8 @@
 """One encoder layer in bfloat16 with compiled kernels: products by PyTorch, all between them in single passes.
 
-N: rows, the real tokens of all documents one after another (no padding), B: documents, H: hidden size, A: heads,
-D = H / A, F: width of the feed-forward layer, W: words of mask bits of a row.
+N: rows, the real tokens of all documents one after another (no padding), then up to a round number rows that mean nothing
+and that only products compute (`rows_for`); B: documents, H: hidden size, A: heads, D = H / A, F: width of the feed-forward
+layer, W: words of mask bits of a row.
 
 A layer's output is handed on twice and
 its gradient comes in two parts, through the products and through the residual: the kernel that reads them adds them.
@@ -49,6 +50,7 @@ class Plan(NamedTuple):
 
     kernels: Kernels
     offsets: Tensor  # (B + 1) int64: where each document's rows begin and the last ends
+    num_rows: int  # the real tokens, where `offsets` ends
     num_heads: int
     epsilon: float
     dropout: Dropout | None
@@ -56,6 +58,16 @@ class Plan(NamedTuple):
     @property
     def num_documents(self) -> int:
         return len(self.offsets) - 1
+
+
+def rows_for(num_rows: int) -> int:
+    """How many rows to compute products over, for so many real ones.
+
+    oneDNN prepares a product anew, for 4 ms, for each number of rows that it meets, and hardly two batches have equally
+    many tokens; of these numbers there are few.
+    """
+    multiple = 128 if num_rows <= 8192 else 512
+    return -(-num_rows // multiple) * multiple
 
 
 def compute_weights(parameters: tuple[Tensor, ...]) -> Weights:
@@ -92,9 +104,9 @@ class CompiledEmbeddings(torch.autograd.Function):
         for other_NH in others:
             sum_NH += other_NH
         num_rows, width = sum_NH.shape
-        out_NH = torch.empty((num_rows, width), dtype=torch.bfloat16)
+        out_NH = torch.empty((rows_for(num_rows), width), dtype=torch.bfloat16)
         mean_N, rstd_N = torch.empty((2, num_rows)).unbind(0)
-        kept_NW, drawn = _mask(plan, number, num_rows, width)
+        kept_NW, drawn = _mask(plan, number, width)
         plan.kernels.call(
             "normalise_and_drop", sum_NH, weight_H, bias_H, out_NH, mean_N, rstd_N, kept_NW, num_rows, width,
             plan.epsilon, *drawn,
@@ -137,18 +149,18 @@ class CompiledLayer(torch.autograd.Function):
         """residual_NH is x_NH again, `number` the layer's; parameters: the sixteen fp32 leaves, where gradients go."""
         w = weights
         qkv_N3H = linear(x_NH, w.qkv_3HH, w.qkv_3H)
-        context_NH, max_AN, scale_AN = _attention(plan, qkv_N3H)
+        context_NH, shift_AN, scale_AN = _attention(plan, qkv_N3H)
         y_NH, saved1 = _add_and_normalise(
             plan, 2 * number, residual_NH, linear(context_NH, w.out_HH, w.out_H), w.norm1_weight_H, w.norm1_bias_H
         )
         up_NF = linear(y_NH, w.up_FH, w.up_F)
         active_NF = torch.empty_like(up_NF)
-        plan.kernels.call("gelu", up_NF, active_NF, *up_NF.shape)
+        plan.kernels.call("gelu", up_NF, active_NF, plan.num_rows, up_NF.shape[1])
         z_NH, saved2 = _add_and_normalise(
             plan, 2 * number + 1, y_NH, linear(active_NF, w.down_HF, w.down_H), w.norm2_weight_H, w.norm2_bias_H
         )
         ctx.plan, ctx.weights = plan, weights
-        ctx.save_for_backward(x_NH, qkv_N3H, context_NH, max_AN, scale_AN, *saved1, y_NH, up_NF, *saved2)
+        ctx.save_for_backward(x_NH, qkv_N3H, context_NH, shift_AN, scale_AN, *saved1, y_NH, up_NF, *saved2)
         ctx.set_materialize_grads(False)
         return z_NH, z_NH.view_as(z_NH)
 
@@ -156,7 +168,7 @@ class CompiledLayer(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
         plan, w = ctx.plan, ctx.weights
-        x_NH, qkv_N3H, context_NH, max_AN, scale_AN, *rest = ctx.saved_tensors
+        x_NH, qkv_N3H, context_NH, shift_AN, scale_AN, *rest = ctx.saved_tensors
         saved1, (y_NH, up_NF), saved2 = rest[:4], rest[4:6], rest[6:]
         d_z_NH, d_z2_NH = _parts(gradients)
         d_sum2_NH, d_down_NH, (d_norm2_weight_H, d_norm2_bias_H, d_down_H) = _add_and_normalise_backward(
@@ -164,21 +176,21 @@ class CompiledLayer(torch.autograd.Function):
         )
         d_up_NF = d_down_NH @ w.down_HF
         active_NF = torch.empty_like(up_NF)
-        d_up_BF = torch.empty((plan.kernels.blocks_of(len(up_NF)), up_NF.shape[1]))
-        plan.kernels.call("gelu_backward", up_NF, d_up_NF, active_NF, d_up_BF, *up_NF.shape)
-        d_down_HF = weight_gradient(plan.kernels, d_down_NH, active_NF)
-        d_up_FH = weight_gradient(plan.kernels, d_up_NF, y_NH)
+        d_up_BF = torch.empty((plan.kernels.blocks_of(plan.num_rows), up_NF.shape[1]))
+        plan.kernels.call("gelu_backward", up_NF, d_up_NF, active_NF, d_up_BF, plan.num_rows, up_NF.shape[1])
+        d_down_HF = weight_gradient(plan.kernels, d_down_NH, active_NF, plan.num_rows)
+        d_up_FH = weight_gradient(plan.kernels, d_up_NF, y_NH, plan.num_rows)
         d_sum1_NH, d_attended_NH, (d_norm1_weight_H, d_norm1_bias_H, d_out_H) = _add_and_normalise_backward(
             plan, d_up_NF @ w.up_FH, d_sum2_NH, saved1, w.norm1_weight_H
         )
-        d_out_HH = weight_gradient(plan.kernels, d_attended_NH, context_NH)
+        d_out_HH = weight_gradient(plan.kernels, d_attended_NH, context_NH, plan.num_rows)
         d_qkv_N3H = torch.empty_like(qkv_N3H)
         d_qkv_B3H = torch.empty((plan.num_documents, qkv_N3H.shape[1]))
         plan.kernels.call(
-            "attention_backward", qkv_N3H, context_NH, d_attended_NH @ w.out_HH, max_AN, scale_AN,
+            "attention_backward", qkv_N3H, context_NH, d_attended_NH @ w.out_HH, shift_AN, scale_AN,
             plan.offsets, d_qkv_N3H, d_qkv_B3H, plan.num_documents, plan.num_heads, x_NH.shape[1] // plan.num_heads,
         )  # fmt: skip
-        d_query_HH, d_key_HH, d_value_HH = weight_gradient(plan.kernels, d_qkv_N3H, x_NH).chunk(3)
+        d_query_HH, d_key_HH, d_value_HH = weight_gradient(plan.kernels, d_qkv_N3H, x_NH, plan.num_rows).chunk(3)
         d_query_H, d_key_H, d_value_H = d_qkv_B3H[0].chunk(3)
         return (
             d_qkv_N3H @ w.qkv_3HH, d_sum1_NH, None, None, None,
@@ -197,11 +209,11 @@ def _parts(gradients: tuple[Tensor | None, ...]) -> tuple[Tensor, Tensor | None]
     return first, second
 
 
-def _mask(plan: Plan, number: int, num_rows: int, width: int) -> tuple[Tensor | None, tuple[int, int, int, float]]:
+def _mask(plan: Plan, number: int, width: int) -> tuple[Tensor | None, tuple[int, int, int, float]]:
     """Room for a mask's bits (None without dropout), and what the kernel that fills it is told."""
     if plan.dropout is None:
         return None, (0, number, 0, 1.0)
-    kept_NW = torch.empty((num_rows, -(-width // _WORD)), dtype=torch.int16)
+    kept_NW = torch.empty((plan.num_rows, -(-width // _WORD)), dtype=torch.int16)
     return kept_NW, (plan.dropout.seed, number, plan.dropout.threshold, plan.dropout.scale)
 
 
@@ -213,7 +225,7 @@ def score_layer(x_NH: Tensor, plan: Plan, number: int, weights: Weights) -> Tens
         plan, 2 * number, x_NH, linear(context_NH, w.out_HH, w.out_H), w.norm1_weight_H, w.norm1_bias_H, keep=False
     )
     up_NF = linear(y_NH, w.up_FH, w.up_F)
-    plan.kernels.call("gelu", up_NF, up_NF, *up_NF.shape)
+    plan.kernels.call("gelu", up_NF, up_NF, plan.num_rows, up_NF.shape[1])
     z_NH, _ = _add_and_normalise(
         plan, 2 * number + 1, y_NH, linear(up_NF, w.down_HF, w.down_H), w.norm2_weight_H, w.norm2_bias_H, keep=False
     )
@@ -226,15 +238,15 @@ def linear(x_NK: Tensor, weight_OK: Tensor, bias_O: Tensor) -> Tensor:
 
 
 def _attention(plan: Plan, qkv_N3H: Tensor, keep: bool = True) -> tuple[Tensor, Tensor | None, Tensor | None]:
-    """Returns context_NH and, for backward, each row's largest score and 1 / sum of its exponentials, per head."""
-    num_rows, width = qkv_N3H.shape
-    context_NH = qkv_N3H.new_empty((num_rows, width // 3))
-    max_AN, scale_AN = torch.empty((2, plan.num_heads, num_rows)).unbind(0) if keep else (None, None)
+    """Returns context_NH and, for backward, each row's shift and 1 / sum of its exponentials, per head."""
+    rows, width = qkv_N3H.shape
+    context_NH = qkv_N3H.new_empty((rows, width // 3))
+    shift_AN, scale_AN = torch.empty((2, plan.num_heads, plan.num_rows)).unbind(0) if keep else (None, None)
     plan.kernels.call(
-        "attention", qkv_N3H, plan.offsets, context_NH, max_AN, scale_AN,
+        "attention", qkv_N3H, plan.offsets, context_NH, shift_AN, scale_AN,
         plan.num_documents, plan.num_heads, width // 3 // plan.num_heads,
     )  # fmt: skip
-    return context_NH, max_AN, scale_AN
+    return context_NH, shift_AN, scale_AN
 
 
 def _add_and_normalise(
@@ -248,11 +260,11 @@ def _add_and_normalise(
 ) -> tuple[Tensor, tuple[Tensor | None, ...]]:
     """Returns LayerNorm(residual + dropout(update)) and what backward needs: the sum, its mean and reciprocal
     standard deviation, and the mask's bits (None without dropout)."""
-    num_rows, width = update_NH.shape
+    num_rows, width = plan.num_rows, update_NH.shape[1]
     out_NH = torch.empty_like(update_NH)
     sum_NH = torch.empty_like(update_NH) if keep else None
     mean_N, rstd_N = torch.empty((2, num_rows)).unbind(0) if keep else (None, None)
-    kept_NW, drawn = _mask(plan, mask, num_rows, width)
+    kept_NW, drawn = _mask(plan, mask, width)
     plan.kernels.call(
         "add_and_normalise", residual_NH, update_NH, weight_H, bias_H, sum_NH, out_NH, mean_N, rstd_N,
         kept_NW, num_rows, width, plan.epsilon, *drawn,
@@ -265,7 +277,7 @@ def _add_and_normalise_backward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Returns the gradients of the residual, of the update, and (3, H) of weight, bias and the update's own bias."""
     sum_NH, mean_N, rstd_N, kept_NW = saved
-    num_rows, width = d_out_NH.shape
+    num_rows, width = plan.num_rows, d_out_NH.shape[1]
     d_sum_NH = torch.empty_like(d_out_NH)
     d_update_NH = None if kept_NW is None else torch.empty_like(d_out_NH)
     partial_B3H = torch.empty((plan.kernels.blocks_of(num_rows), 3, width))
@@ -276,11 +288,11 @@ def _add_and_normalise_backward(
     return d_sum_NH, d_sum_NH if d_update_NH is None else d_update_NH, partial_B3H[0]
 
 
-def weight_gradient(kernels: Kernels, d_y_NO: Tensor, x_NK: Tensor) -> Tensor:
-    """d_y' x, in float32 where the kernel takes the widths (multiples of 32)."""
-    (num_rows, num_outputs), num_inputs = d_y_NO.shape, x_NK.shape[1]
+def weight_gradient(kernels: Kernels, d_y_NO: Tensor, x_NK: Tensor, num_rows: int) -> Tensor:
+    """d_y' x over the first `num_rows` rows, in float32 where the kernel takes the widths (multiples of 32)."""
+    num_outputs, num_inputs = d_y_NO.shape[1], x_NK.shape[1]
     if num_outputs % _MULTIPLE or num_inputs % _MULTIPLE:
-        return d_y_NO.t() @ x_NK
+        return d_y_NO[:num_rows].t() @ x_NK[:num_rows]
     d_weight_OK = torch.empty((num_outputs, num_inputs))
     kernels.call("weight_gradient", d_y_NO, x_NK, d_weight_OK, num_rows, num_outputs, num_inputs)
     return d_weight_OK

@@ -139,7 +139,12 @@ def _compiled_hidden(encoder: Any, inputs: _Inputs, mask_BT: Tensor, dropout: fl
     offsets = F.pad(mask_BT.sum(1).cumsum(0), (1, 0))
     places_N = mask_BT.flatten().nonzero().squeeze(1)
     plan = compiled.Plan(
-        loaded, offsets, config.num_attention_heads, config.layer_norm_eps, compiled.Dropout.draw(dropout)
+        loaded,
+        offsets,
+        len(places_N),
+        config.num_attention_heads,
+        config.layer_norm_eps,
+        compiled.Dropout.draw(dropout),
     )
     with torch.autocast("cpu", enabled=False):
         hidden_NH, residual_NH = _compiled_embeddings(encoder, inputs, mask_BT, places_N, plan)
@@ -152,7 +157,8 @@ def _compiled_hidden(encoder: Any, inputs: _Inputs, mask_BT: Tensor, dropout: fl
                 )
             else:  # scoring, or the frozen layers below the first that learns
                 hidden_NH = residual_NH = compiled.score_layer(hidden_NH, plan, number, weights)
-        if len(places_N) < mask_BT.numel():
+        hidden_NH = hidden_NH[: plan.num_rows]
+        if plan.num_rows < mask_BT.numel():
             padded_NH = hidden_NH.new_zeros((mask_BT.numel(), config.hidden_size))
             hidden_NH = padded_NH.index_copy(0, places_N, hidden_NH)
     return hidden_NH.view(*mask_BT.shape, config.hidden_size)
@@ -165,6 +171,7 @@ def _compiled_embeddings(
     embeddings, ids_BT = encoder.embeddings, inputs.input_ids
     if ids_BT is None or type(embeddings) not in (BertEmbeddings, RobertaEmbeddings):
         rows_NH = embeddings(**inputs._asdict()).flatten(0, 1)[places_N].to(torch.bfloat16)
+        rows_NH = F.pad(rows_NH, (0, 0, 0, compiled.rows_for(plan.num_rows) - plan.num_rows))
         return rows_NH, rows_NH
     positions_BT = inputs.position_ids
     if positions_BT is None:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from imdbcls.fast import kernels
-from imdbcls.fast.compiled import linear, weight_gradient
+from imdbcls.fast.compiled import linear, rows_for, weight_gradient
 
 _MULTIPLE = 32  # of widths that the kernels take
 _GROUP = 32  # documents, as in lstm.c
@@ -40,6 +40,7 @@ def final_output(lstm: nn.LSTM, hidden_BTD: Tensor, mask_BT: Tensor, *, backward
     rows_ND = hidden_BTD.to(torch.bfloat16).flatten(0, 1)
     if int(offsets[-1]) < len(rows_ND):
         rows_ND = rows_ND[mask_BT.flatten().nonzero().squeeze(1)]
+    rows_ND = F.pad(rows_ND, (0, 0, 0, rows_for(len(rows_ND)) - len(rows_ND)))
     parameters = (lstm.weight_ih_l0, lstm.weight_hh_l0, lstm.bias_ih_l0, lstm.bias_hh_l0)
     keep = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (rows_ND, *parameters))
     final_BH: Tensor = CompiledLSTM.apply(rows_ND, offsets, backwards, keep, *parameters)
@@ -87,8 +88,9 @@ class CompiledLSTM(torch.autograd.Function):
             num_documents, hidden_size, ctx.backwards,
         )  # fmt: skip
         d_rows_ND = d_gates_NG @ weight_GD if ctx.needs_input_grad[0] else None
-        d_weight_GD = weight_gradient(loaded, d_gates_NG, rows_ND)
-        d_weight_GH = weight_gradient(loaded, d_gates_NG, previous_NH)
+        num_rows = int(offsets[-1])
+        d_weight_GD = weight_gradient(loaded, d_gates_NG, rows_ND, num_rows)
+        d_weight_GH = weight_gradient(loaded, d_gates_NG, previous_NH, num_rows)
         # Two tensors: autograd keeps them as they are, and each is clipped in place.
         return d_rows_ND, None, None, None, d_weight_GD, d_weight_GH, d_bias_KG[0], d_bias_KG[0].clone()
 
