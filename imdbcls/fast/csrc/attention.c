@@ -2,13 +2,22 @@
 
 L: tokens of the document, P: the same rounded up to a multiple of 32, E: the head's width D rounded up likewise.
 Only real tokens are visited: a document's rows follow those of the one before (offsets). A score is q k', its exponent
-score * log2(e) / sqrt(D), and a probability 2^(exponent - the query's largest exponent) / sum. Nothing of size L x L leaves the cache. */
+score * log2(e) / sqrt(D), and a probability 2^(exponent - shift) / sum. The shift keeps the numbers in range. The query's
+largest exponent would do, but takes another pass to find; nearly always a bound on it does as well. Nothing of size L x L leaves the cache. */
 #include "tiles.h"
 #include <math.h>
 
-enum { STRIP = 128 /* queries whose probabilities are held at once in backward */ };
+enum {
+    CHUNK = 128, /* keys whose scores with 32 queries are held at once in forward: what is held stays in the first cache */
+    BLOCK = STEP * STEP,
+    STRIP = 128, /* queries whose probabilities are held at once in backward */
+};
 
 static const float LOG2_E = 1.44269504f;
+/* The largest exponent there is to be after a query's shift. Sums over its keys stay far from float32's limits, and so do
+   gradients times their reciprocals. */
+static const float SMALL = 80;
+static const float SMALLEST_SUM = 0x1p-80f; /* below it, a shift is taken back */
 static const float NEVER = -1e30f; /* the exponent of a key that is not there: 2^NEVER is zero */
 
 typedef struct {
@@ -21,12 +30,7 @@ static Heads heads_of(int64_t num_heads, int64_t D) {
 }
 
 /* A thread's working memory, handed out piece by piece. */
-typedef struct { char *start, *next; } Scratch;
-
-static Scratch scratch_of(int64_t num_bytes) {
-    char *start = aligned_alloc(64, (size_t)(num_bytes + 63) / 64 * 64);
-    return (Scratch){start, start};
-}
+typedef struct { char *next; } Scratch;
 
 static void *take(Scratch *scratch, int64_t num_bytes) {
     void *piece = scratch->next;
@@ -54,15 +58,21 @@ static int64_t longest(const int64_t *offsets, int64_t num_documents) {
     return length;
 }
 
+/* The columns from `at` on, of 32, that a head still fills. */
+static inline __mmask32 columns_at(int64_t at, int64_t D) { return D - at >= 32 ? 0xFFFFFFFF : (1u << (D - at)) - 1; }
+
 /* A head's L rows into P x E with zeros around them, each times its factor where there are factors. */
 static void gather_head(const bf16 *source, int64_t row_width, const float *factor_L, int64_t L, int64_t D, int64_t P,
                         int64_t E, bf16 *target_PE) {
     for (int64_t n = 0; n < L; n++)
-        for (int64_t j = 0; j < E; j += LANES) {
-            __mmask16 lanes = lanes_at(j, D);
-            f32x16 x = load_bf16(source + n * row_width + j, lanes);
-            if (factor_L) x = _mm512_mul_ps(x, splat(factor_L[n]));
-            store_bf16(target_PE + n * E + j, 0xFFFF, x);
+        for (int64_t j = 0; j < E; j += 32) {
+            __m512i x = _mm512_maskz_loadu_epi16(columns_at(j, D), source + n * row_width + j);
+            if (factor_L) {
+                f32x16 left = _mm512_mul_ps(widen(_mm512_castsi512_si256(x)), splat(factor_L[n]));
+                f32x16 right = _mm512_mul_ps(widen(_mm512_extracti64x4_epi64(x, 1)), splat(factor_L[n]));
+                x = (__m512i)_mm512_cvtne2ps_pbh(right, left);
+            }
+            _mm512_store_si512(target_PE + n * E + j, x);
         }
     memset(target_PE + L * E, 0, (size_t)((P - L) * E) * sizeof(bf16));
 }
@@ -70,158 +80,269 @@ static void gather_head(const bf16 *source, int64_t row_width, const float *fact
 /* value * factor for a head's L rows, out of rows E apart; their sums are added to sum_D. */
 static void scatter_head(const float *value, int64_t E, float factor, int64_t L, int64_t D, bf16 *target,
                          int64_t row_width, float *sum_D) {
-    for (int64_t j = 0; j < D; j += LANES) {
-        __mmask16 lanes = lanes_at(j, D);
-        f32x16 sum = splat(0);
+    for (int64_t j = 0; j < D; j += 32) {
+        f32x16 sum[2] = {splat(0), splat(0)};
         for (int64_t n = 0; n < L; n++) {
-            f32x16 x = _mm512_mul_ps(load_f32(value + n * E + j, lanes), splat(factor));
-            store_bf16(target + n * row_width + j, lanes, x);
-            sum = _mm512_add_ps(sum, x);
+            f32x16 left = _mm512_mul_ps(_mm512_load_ps(value + n * E + j), splat(factor));
+            f32x16 right = _mm512_mul_ps(_mm512_load_ps(value + n * E + j + LANES), splat(factor));
+            _mm512_mask_storeu_epi16(target + n * row_width + j, columns_at(j, D), (__m512i)_mm512_cvtne2ps_pbh(right, left));
+            sum[0] = _mm512_add_ps(sum[0], left);
+            sum[1] = _mm512_add_ps(sum[1], right);
         }
-        add_to(sum_D + j, lanes, sum);
+        for (int half = 0; half < 2; half++) add_to(sum_D + j + half * LANES, lanes_at(j + half * LANES, D), sum[half]);
+    }
+}
+
+/* Lane i: the sum of row[i]'s sixteen numbers. */
+static inline f32x16 sums_of_rows(const f32x16 row[16]) {
+    f32x16 pair[8], four[4];
+    for (int i = 0; i < 8; i++)
+        pair[i] = _mm512_add_ps(_mm512_unpacklo_ps(row[2 * i], row[2 * i + 1]),
+                                _mm512_unpackhi_ps(row[2 * i], row[2 * i + 1]));
+    for (int i = 0; i < 4; i++) {
+        __m512d first = _mm512_castps_pd(pair[2 * i]), second = _mm512_castps_pd(pair[2 * i + 1]);
+        four[i] = _mm512_add_ps(_mm512_castpd_ps(_mm512_unpacklo_pd(first, second)),
+                                _mm512_castpd_ps(_mm512_unpackhi_pd(first, second)));
+    }
+    f32x16 low = _mm512_add_ps(_mm512_shuffle_f32x4(four[0], four[1], 0x88), _mm512_shuffle_f32x4(four[0], four[1], 0xDD));
+    f32x16 high = _mm512_add_ps(_mm512_shuffle_f32x4(four[2], four[3], 0x88), _mm512_shuffle_f32x4(four[2], four[3], 0xDD));
+    return _mm512_add_ps(_mm512_shuffle_f32x4(low, high, 0x88), _mm512_shuffle_f32x4(low, high, 0xDD));
+}
+
+/* The products of the rows of two P x E matrices, each row with its own. */
+static void row_products(const bf16 *left_PE, const bf16 *right_PE, int64_t P, int64_t E, float *product_P) {
+    for (int64_t first = 0; first < P; first += 16) {
+        f32x16 sum[16];
+        for (int row = 0; row < 16; row++) {
+            sum[row] = splat(0);
+            for (int64_t at = (first + row) * E; at < (first + row + 1) * E; at += 32)
+                sum[row] = _mm512_dpbf16_ps(sum[row], (__m512bh)_mm512_load_si512(left_PE + at),
+                                            (__m512bh)_mm512_load_si512(right_PE + at));
+        }
+        _mm512_store_ps(product_P + first, sums_of_rows(sum));
     }
 }
 
 /* ---- Forward ----------------------------------------------------------------------------------------------------- */
 
-/* A query's scores to its probabilities, not yet divided by their sum. Keys from L on get zero. max: of exponents. */
-static void softmax_row(const float *score_P, float factor, int64_t L, int64_t P, bf16 *probability_P, float *max,
-                        float *sum) {
-    f32x16 most = splat(NEVER), total = splat(0);
-    for (int64_t j = 0; j < L; j += LANES)
-        most = _mm512_max_ps(most, _mm512_mask_loadu_ps(splat(NEVER), lanes_at(j, L), score_P + j));
-    *max = _mm512_reduce_max_ps(most) * factor;
-    for (int64_t j = 0; j < P; j += 2 * LANES) {
-        f32x16 left = _mm512_mask_loadu_ps(splat(NEVER), lanes_at(j, L), score_P + j);
-        f32x16 right = _mm512_mask_loadu_ps(splat(NEVER), lanes_at(j + LANES, L), score_P + j + LANES);
-        left = exp2_of(_mm512_fmsub_ps(left, splat(factor), splat(*max)));
-        right = exp2_of(_mm512_fmsub_ps(right, splat(factor), splat(*max)));
-        total = _mm512_add_ps(total, _mm512_add_ps(left, right));
-        _mm512_storeu_si512(probability_P + j, (__m512i)_mm512_cvtne2ps_pbh(right, left));
+/* Each query's shift: what its exponents can exceed SMALL by, going by its norm and the largest of a key's. */
+static void shifts_of(const bf16 *query_PE, const bf16 *key_PE, float factor, int64_t P, int64_t E, float *shift_P) {
+    row_products(key_PE, key_PE, P, E, shift_P);
+    f32x16 most = splat(0);
+    for (int64_t n = 0; n < P; n += LANES) most = _mm512_max_ps(_mm512_load_ps(shift_P + n), most);
+    const f32x16 largest = splat(_mm512_reduce_max_ps(most) * factor * factor);
+    row_products(query_PE, query_PE, P, E, shift_P);
+    for (int64_t n = 0; n < P; n += LANES) {
+        f32x16 bound = _mm512_sqrt_ps(_mm512_mul_ps(_mm512_load_ps(shift_P + n), largest));
+        _mm512_store_ps(shift_P + n, _mm512_max_ps(_mm512_sub_ps(bound, splat(SMALL)), splat(0)));
     }
-    *sum = _mm512_reduce_add_ps(total);
+}
+
+/* Raise each of 32 queries' maxima to the largest of its scores with up to 32 keys. */
+static void raise_maxima(const float *score, int64_t num_keys, float *most) {
+    for (int query = 0; query < STEP; query++) {
+        f32x16 left = _mm512_mask_loadu_ps(splat(NEVER), lanes_at(0, num_keys), score + query * STEP);
+        f32x16 right = _mm512_mask_loadu_ps(splat(NEVER), lanes_at(LANES, num_keys), score + query * STEP + LANES);
+        const float largest = _mm512_reduce_max_ps(_mm512_max_ps(left, right));
+        if (largest > most[query]) most[query] = largest;
+    }
+}
+
+/* 32 queries' scores with num_keys keys, in blocks of 32 x 32, to probabilities not yet divided by their sum, blocks
+   likewise, zero for keys that are not there. Sixteen partial sums of each query are begun or, not first, added to. */
+static void exponentials(const float *score, float factor, const float *shift, int64_t num_keys, int first,
+                         bf16 *probability, float *sums) {
+    const int64_t whole = num_keys / STEP;
+    for (int query = 0; query < STEP; query++) {
+        f32x16 total = first ? splat(0) : _mm512_load_ps(sums + query * LANES);
+        const f32x16 subtracted = splat(shift[query]);
+#pragma GCC unroll 4
+        for (int64_t block = 0; block < whole; block++) {
+            const int64_t at = block * BLOCK + query * STEP;
+            f32x16 left = exp2_of(_mm512_fmsub_ps(_mm512_load_ps(score + at), splat(factor), subtracted));
+            f32x16 right = exp2_of(_mm512_fmsub_ps(_mm512_load_ps(score + at + LANES), splat(factor), subtracted));
+            total = _mm512_add_ps(total, _mm512_add_ps(left, right));
+            _mm512_store_si512(probability + at, (__m512i)_mm512_cvtne2ps_pbh(right, left));
+        }
+        if (whole * STEP < num_keys) {
+            const int64_t at = whole * BLOCK + query * STEP, left_over = num_keys - whole * STEP;
+            f32x16 left = _mm512_mask_loadu_ps(splat(NEVER), lanes_at(0, left_over), score + at);
+            f32x16 right = _mm512_mask_loadu_ps(splat(NEVER), lanes_at(LANES, left_over), score + at + LANES);
+            left = exp2_of(_mm512_fmsub_ps(left, splat(factor), subtracted));
+            right = exp2_of(_mm512_fmsub_ps(right, splat(factor), subtracted));
+            total = _mm512_add_ps(total, _mm512_add_ps(left, right));
+            _mm512_store_si512(probability + at, (__m512i)_mm512_cvtne2ps_pbh(right, left));
+        }
+        _mm512_store_ps(sums + query * LANES, total);
+    }
 }
 
 static int64_t forward_bytes(int64_t P, int64_t E) {
-    return 5 * (P * E * 2 + 64) + STEP * P * 6 + STEP * E * 4 + 3 * 64;
+    return 5 * (P * E * 2 + 64) + CHUNK * STEP * 6 + STEP * E * 4 + STEP * LANES * 4 + P * 4 + 5 * 64;
 }
 
-/* qkv, context, max and scale are those of one head of one document. next_qkv are the rows of the one after it. */
+/* What 32 queries need of a head, and where their results go: out_SE not yet divided by the sums of probabilities. */
+typedef struct {
+    const bf16 *query_SE, *packed_key, *packed_value;
+    int64_t L, P, E;
+    float factor, *score, *out_SE, *sums;
+    bf16 *probability;
+} Strip;
+
+static void scores_of(const Strip *strip, int64_t first, int64_t num_keys) {
+    const int64_t P = strip->P, E = strip->E;
+    for (int64_t key = 0; key < num_keys; key += STEP)
+        product_32x32(strip->score + key * STEP, STEP, strip->query_SE, E, STEP, strip->packed_key + (first + key) * STEP,
+                      P * STEP, E / STEP, 0);
+}
+
+static void attend(const Strip *strip, const float *shift) {
+    const int64_t L = strip->L, P = strip->P, E = strip->E;
+    for (int64_t first = 0; first < P; first += CHUNK) {
+        scores_of(strip, first, smaller(P - first, CHUNK));
+        exponentials(strip->score, strip->factor, shift, smaller(L - first, CHUNK), first == 0, strip->probability,
+                     strip->sums);
+        for (int64_t d = 0; d < E; d += STEP)
+            product_32x32(strip->out_SE + d, E, strip->probability, STEP, BLOCK,
+                          strip->packed_value + first * E + d * STEP, E * STEP, smaller(P - first, CHUNK) / STEP, first > 0);
+    }
+}
+
+/* 1 / each query's sum. Returns whether one is so small that its shift was far too large. */
+static int scales_of(const float *sums, float *scale) {
+    int is_too_small = 0;
+    for (int row = 0; row < STEP; row += 16) {
+        f32x16 part[16];
+        for (int i = 0; i < 16; i++) part[i] = _mm512_load_ps(sums + (row + i) * LANES);
+        const f32x16 sum = sums_of_rows(part);
+        is_too_small |= _mm512_cmp_ps_mask(sum, splat(SMALLEST_SUM), _CMP_LT_OQ);
+        _mm512_store_ps(scale + row, _mm512_div_ps(splat(1), sum));
+    }
+    return is_too_small;
+}
+
+/* qkv, context, shift and scale are those of one head of one document. next_qkv are the rows of the one after it. */
 static void head_forward(const bf16 *qkv, int64_t H, int64_t L, const Heads *heads, Scratch scratch, bf16 *context,
-                         float *max_L, float *scale_L, const bf16 *next_qkv, int64_t next_L) {
+                         float *shift_L, float *scale_L, const bf16 *next_qkv, int64_t next_L) {
     const int64_t D = heads->width, E = heads->extended, P = round_up(L);
     bf16 *query_PE = take(&scratch, P * E * 2), *key_PE = take(&scratch, P * E * 2);
     bf16 *value_PE = take(&scratch, P * E * 2);
     bf16 *packed_key = take(&scratch, P * E * 2), *packed_value = take(&scratch, P * E * 2);
-    float *score = take(&scratch, STEP * P * 4), *out = take(&scratch, STEP * E * 4);
-    bf16 *probability = take(&scratch, STEP * P * 2);
+    float *shift_P = take(&scratch, P * 4), scale[STEP] ALIGNED;
+    Strip strip = {query_PE, packed_key, packed_value, L, P, E, LOG2_E * heads->factor,
+                   take(&scratch, STEP * CHUNK * 4), take(&scratch, STEP * E * 4), take(&scratch, STEP * LANES * 4),
+                   take(&scratch, STEP * CHUNK * 2)};
     gather_head(qkv, heads->row_width, NULL, L, D, P, E, query_PE);
     gather_head(qkv + H, heads->row_width, NULL, L, D, P, E, key_PE);
     gather_head(qkv + 2 * H, heads->row_width, NULL, L, D, P, E, value_PE);
     pack_transposed(key_PE, P, E, packed_key);
     pack(value_PE, P, E, packed_value);
+    shifts_of(query_PE, key_PE, strip.factor, P, E, shift_P);
     for (int64_t query = 0; query < P; query += STEP) {
-        for (int64_t key = 0; key < P; key += STEP)
-            product_32x32(score + key, P, query_PE + query * E, E, STEP, packed_key + key * STEP, P * STEP, E / STEP, 0);
-        float sum[STEP], max[STEP];
-        for (int row = 0; row < STEP; row++) {
-            softmax_row(score + row * P, LOG2_E * heads->factor, L, P, probability + row * P, &max[row], &sum[row]);
-            for (int part = 0; part < 3; part++)
-                prefetch_rows(next_qkv + part * H, heads->row_width, smaller(query + row, next_L),
-                              smaller(query + row + 1, next_L), D);
+        float *shift = shift_P + query;
+        strip.query_SE = query_PE + query * E;
+        attend(&strip, shift);
+        if (scales_of(strip.sums, scale)) { /* the shift has to be the largest exponent itself */
+            for (int row = 0; row < STEP; row++) shift[row] = NEVER;
+            for (int64_t key = 0; key < P; key += STEP) {
+                scores_of(&strip, key, STEP);
+                raise_maxima(strip.score, L - key, shift);
+            }
+            for (int row = 0; row < STEP; row++) shift[row] *= strip.factor;
+            attend(&strip, shift);
+            scales_of(strip.sums, scale);
         }
-        for (int64_t d = 0; d < E; d += STEP)
-            product_32x32(out + d, E, probability, P, STEP, packed_value + d * STEP, E * STEP, P / STEP, 0);
-        for (int64_t row = 0; row < STEP && query + row < L; row++) {
-            const int64_t n = query + row;
-            if (max_L) max_L[n] = max[row], scale_L[n] = 1 / sum[row];
-            for (int64_t j = 0; j < D; j += LANES)
-                store_bf16(context + n * H + j, lanes_at(j, D),
-                           _mm512_mul_ps(load_f32(out + row * E + j, lanes_at(j, D)), splat(1 / sum[row])));
+        for (int part = 0; part < 3; part++)
+            prefetch_rows(next_qkv + part * H, heads->row_width, smaller(query, next_L), smaller(query + STEP, next_L), D);
+        const int64_t num_rows = smaller(L - query, STEP);
+        if (shift_L) {
+            memcpy(shift_L + query, shift, (size_t)num_rows * sizeof(float));
+            memcpy(scale_L + query, scale, (size_t)num_rows * sizeof(float));
         }
+        for (int64_t row = 0; row < num_rows; row++)
+            for (int64_t j = 0; j < D; j += 32) {
+                f32x16 left = _mm512_mul_ps(_mm512_load_ps(strip.out_SE + row * E + j), splat(scale[row]));
+                f32x16 right = _mm512_mul_ps(_mm512_load_ps(strip.out_SE + row * E + j + LANES), splat(scale[row]));
+                _mm512_mask_storeu_epi16(context + (query + row) * H + j, columns_at(j, D),
+                                         (__m512i)_mm512_cvtne2ps_pbh(right, left));
+            }
     }
 }
 
 /* context_NH = softmax(q k' / sqrt(D)) v, each document by itself. offsets_B1 are its rows'
-   bounds. max_AN and scale_AN, which backward needs, may be NULL. */
-void attention(const bf16 *qkv_N3H, const int64_t *offsets_B1, bf16 *context_NH, float *max_AN,
+   bounds. shift_AN and scale_AN, which backward needs, may be NULL. */
+void attention(const bf16 *qkv_N3H, const int64_t *offsets_B1, bf16 *context_NH, float *shift_AN,
                float *scale_AN, int64_t num_documents, int64_t num_heads, int64_t D, int num_threads) {
     const int64_t H = num_heads * D, N = offsets_B1[num_documents];
     const Heads heads = heads_of(num_heads, D);
     const int64_t num_bytes = forward_bytes(round_up(longest(offsets_B1, num_documents)), heads.extended);
+    Workspace workspace = workspace_of(num_threads, num_bytes);
 #pragma omp parallel num_threads(num_threads)
     {
         TileConfig before;
         tiles_begin(&before);
-        Scratch scratch = scratch_of(num_bytes);
+        const Scratch scratch = {part_of(&workspace, omp_get_thread_num())};
 #pragma omp for schedule(dynamic)
         for (int64_t task = 0; task < num_documents * num_heads; task++) {
             const int64_t first = offsets_B1[task / num_heads], L = offsets_B1[task / num_heads + 1] - first;
             const int64_t head = task % num_heads, saved = head * N + first;
             const Next next = next_of(offsets_B1, num_documents, num_heads, D, task);
             head_forward(qkv_N3H + first * 3 * H + head * D, H, L, &heads, scratch,
-                         context_NH + first * H + head * D, max_AN ? max_AN + saved : NULL,
-                         max_AN ? scale_AN + saved : NULL, qkv_N3H + next.first * 3 * H + next.column, next.length);
+                         context_NH + first * H + head * D, shift_AN ? shift_AN + saved : NULL,
+                         shift_AN ? scale_AN + saved : NULL, qkv_N3H + next.first * 3 * H + next.column, next.length);
         }
-        free(scratch.start);
         tiles_end(&before);
     }
+    free(workspace.start);
 }
 
 /* ---- Backward ---------------------------------------------------------------------------------------------------- */
 
-/* The product of the rows of d_out and context: what the softmax's gradient subtracts. d_out is the rounded and scaled
-   one that the scores' gradients are made from: the difference of the two is small, and must not see its rounding. */
-static void row_deltas(const bf16 *d_out_PE, const bf16 *context, int64_t H, int64_t L, int64_t D, int64_t E,
-                       float *delta_L) {
-    for (int64_t n = 0; n < L; n++) {
-        f32x16 sum = splat(0);
-        for (int64_t j = 0; j < D; j += LANES) {
-            __mmask16 lanes = lanes_at(j, D);
-            sum = _mm512_fmadd_ps(load_bf16(d_out_PE + n * E + j, lanes), load_bf16(context + n * H + j, lanes), sum);
+/* For 32 keys (rows) by 32 queries (columns): probabilities and the scores' gradients as left operands and the latter as a
+   packed right one too. Keys from num_keys on get zeros. */
+static void score_gradients(const float *score, const float *d_probability, const float *shift, const float *delta,
+                            float factor, int64_t num_keys, bf16 *probability, bf16 *d_score, bf16 *packed_d_score) {
+    const __m512i interleave = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22,
+                                                6, 21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
+    const f32x16 subtracted[2] = {_mm512_load_ps(shift), _mm512_load_ps(shift + LANES)};
+    const f32x16 mean[2] = {_mm512_load_ps(delta), _mm512_load_ps(delta + LANES)};
+#pragma GCC unroll 2
+    for (int pair = 0; pair < 16; pair++) {
+        f32x16 d[2][2]; /* two keys by two times sixteen queries */
+#pragma GCC unroll 2
+        for (int lower = 0; lower < 2; lower++) {
+            const int key = 2 * pair + lower, at = key * STEP;
+            f32x16 p[2];
+#pragma GCC unroll 2
+            for (int half = 0; half < 2; half++) {
+                const int column = at + half * LANES;
+                f32x16 exponent = _mm512_fmsub_ps(_mm512_load_ps(score + column), splat(factor), subtracted[half]);
+                p[half] = exp2_of(key < num_keys ? exponent : splat(NEVER));
+                d[lower][half] = _mm512_mul_ps(p[half], _mm512_sub_ps(_mm512_load_ps(d_probability + column), mean[half]));
+            }
+            _mm512_store_si512(probability + at, (__m512i)_mm512_cvtne2ps_pbh(p[1], p[0]));
+            _mm512_store_si512(d_score + at, (__m512i)_mm512_cvtne2ps_pbh(d[lower][1], d[lower][0]));
         }
-        delta_L[n] = _mm512_reduce_add_ps(sum);
+        for (int half = 0; half < 2; half++)
+            _mm512_store_si512(packed_d_score + half * TILE + pair * 32,
+                               _mm512_permutexvar_epi16(interleave, (__m512i)_mm512_cvtne2ps_pbh(d[1][half], d[0][half])));
     }
 }
 
-/* For 32 keys (rows, of which num_keys are there) by 32 queries (columns): probabilities and the scores' gradients as
-   left operands (rows `strip` apart) and the latter as a packed right one too. */
-static void score_gradients(const float *score, const float *d_probability, const float *max, const float *delta,
-                            float factor, int64_t num_keys, int64_t strip, bf16 *probability, bf16 *d_score,
-                            bf16 *packed_d_score) {
-    const __m512i interleave = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22,
-                                                6, 21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
-    for (int pair = 0; pair < 16; pair++) {
-        f32x16 d[2][2]; /* two keys by two times sixteen queries */
-        for (int upper = 0; upper < 2; upper++) {
-            const int key = 2 * pair + upper;
-            f32x16 p[2];
-            for (int half = 0; half < 2; half++) {
-                const int at = key * STEP + half * LANES;
-                f32x16 exponent = _mm512_fmsub_ps(_mm512_loadu_ps(score + at), splat(factor),
-                                                  _mm512_loadu_ps(max + half * LANES));
-                p[half] = exp2_of(key < num_keys ? exponent : splat(NEVER));
-                f32x16 change =
-                    _mm512_sub_ps(_mm512_loadu_ps(d_probability + at), _mm512_loadu_ps(delta + half * LANES));
-                d[upper][half] = _mm512_mul_ps(p[half], change);
-            }
-            _mm512_storeu_si512(probability + key * strip, (__m512i)_mm512_cvtne2ps_pbh(p[1], p[0]));
-            _mm512_storeu_si512(d_score + key * strip, (__m512i)_mm512_cvtne2ps_pbh(d[upper][1], d[upper][0]));
-        }
-        for (int half = 0; half < 2; half++)
-            _mm512_storeu_si512(packed_d_score + half * TILE + pair * 32,
-                                _mm512_permutexvar_epi16(
-                                    interleave, (__m512i)_mm512_cvtne2ps_pbh(d[1][half], d[0][half])));
-    }
+/* The scores of 32 keys with 32 queries, and after them, as large, the gradients of their probabilities. */
+static void score_products(const bf16 *key_PE, const bf16 *value_PE, const bf16 *query_columns, const bf16 *d_out_columns,
+                           int64_t query, int64_t key, int64_t P, int64_t E, float *products) {
+    product_32x32(products, STEP, key_PE + key * E, E, STEP, query_columns + query * STEP, P * STEP, E / STEP, 0);
+    product_32x32(products + BLOCK, STEP, value_PE + key * E, E, STEP, d_out_columns + query * STEP, P * STEP, E / STEP, 0);
 }
 
 static int64_t backward_bytes(int64_t P, int64_t E) {
-    return 10 * (P * E * 2 + 64) + 3 * (P * E * 4 + 64) + 3 * (P * STRIP * 2 + 64) + STRIP * E * 4 +
-           2 * (P * 4 + 64) + 2 * STEP * STEP * 4 + 4 * 64;
+    return 10 * (P * E * 2 + 64) + 3 * (P * E * 4 + 64) + STEP * E * 4 + P * STRIP * 2 + 2 * STEP * STRIP * 2 +
+           2 * (P * 4 + 64) + 2 * BLOCK * 4 + 7 * 64;
 }
 
 static void head_backward(const bf16 *qkv, const bf16 *context, const bf16 *d_context,
-                          const float *max_L, const float *scale_L, int64_t H, int64_t L, const Heads *heads,
+                          const float *shift_L, const float *scale_L, int64_t H, int64_t L, const Heads *heads,
                           Scratch scratch, bf16 *d_qkv, float *d_bias, const bf16 *next_qkv,
                           const bf16 *next_context, const bf16 *next_d_context, int64_t next_L) {
     const int64_t D = heads->width, E = heads->extended, P = round_up(L), row_width = heads->row_width;
@@ -230,13 +351,13 @@ static void head_backward(const bf16 *qkv, const bf16 *context, const bf16 *d_co
     bf16 *value_PE = take(&scratch, P * E * 2), *d_out_PE = take(&scratch, P * E * 2);
     bf16 *query_columns = take(&scratch, P * E * 2), *query_rows = take(&scratch, P * E * 2);
     bf16 *d_out_columns = take(&scratch, P * E * 2), *d_out_rows = take(&scratch, P * E * 2);
-    bf16 *packed_key = take(&scratch, P * E * 2), *key_EP = take(&scratch, P * E * 2);
+    bf16 *packed_key = take(&scratch, P * E * 2), *key_columns = take(&scratch, P * E * 2);
     float *d_query_PE = take(&scratch, P * E * 4), *d_key_PE = take(&scratch, P * E * 4);
-    float *d_value_PE = take(&scratch, P * E * 4), *d_query_ES = take(&scratch, STRIP * E * 4);
-    bf16 *probability_PS = take(&scratch, P * STRIP * 2), *d_score_PS = take(&scratch, P * STRIP * 2);
-    bf16 *packed_d_score = take(&scratch, P * STRIP * 2);
-    float *max_P = take(&scratch, P * 4), *delta_P = take(&scratch, P * 4);
-    float *score = take(&scratch, STEP * STEP * 4), *d_probability = take(&scratch, STEP * STEP * 4);
+    float *d_value_PE = take(&scratch, P * E * 4), *d_query_ES = take(&scratch, STEP * E * 4);
+    bf16 *probability = take(&scratch, STEP * STRIP * 2), *d_score = take(&scratch, STEP * STRIP * 2);
+    bf16 *packed_d_score = take(&scratch, P * STRIP * 2); /* a strip's columns of 32 queries one after another */
+    float *shift_P = take(&scratch, P * 4), *delta_P = take(&scratch, P * 4);
+    float *products = take(&scratch, 2 * BLOCK * 4);
 
     gather_head(qkv, row_width, NULL, L, D, P, E, query_PE);
     gather_head(qkv + H, row_width, NULL, L, D, P, E, key_PE);
@@ -247,45 +368,45 @@ static void head_backward(const bf16 *qkv, const bf16 *context, const bf16 *d_co
     pack_transposed(d_out_PE, P, E, d_out_columns);
     pack(d_out_PE, P, E, d_out_rows);
     pack(key_PE, P, E, packed_key);
-    unpack_transposed(packed_key, P, E, key_EP);
-    row_deltas(d_out_PE, context, H, L, D, E, delta_P);
-    for (int64_t n = 0; n < P; n++) max_P[n] = n < L ? max_L[n] : -NEVER;
-    for (int64_t n = L; n < P; n++) delta_P[n] = 0;
+    unpack_transposed(packed_key, P, E, key_columns);
+    for (int64_t n = 0; n < P; n++) shift_P[n] = n < L ? shift_L[n] : -NEVER;
+    /* What the softmax's gradient subtracts. It is made from the rounded and scaled d_out that the scores' gradients are
+       made from: the difference of the two is small, and must not see its rounding. */
+    gather_head(context, H, NULL, L, D, P, E, query_PE);
+    row_products(d_out_PE, query_PE, P, E, delta_P);
 
-    const int64_t rows_a_block = STEP * STEP / P + 1; /* to prefetch, so that P are in (P / STEP)^2 blocks */
+    const int64_t rows_a_block = BLOCK / P + 1; /* to prefetch, so that P are in (P / STEP)^2 blocks */
     int64_t next_row = 0;
     for (int64_t first = 0; first < P; first += STRIP) {
-        const int64_t strip = P - first < STRIP ? P - first : STRIP;
-        for (int64_t key = 0; key < P; key += STEP)
+        const int64_t strip = smaller(P - first, STRIP);
+        for (int64_t key = 0; key < P; key += STEP) {
             for (int64_t query = 0; query < strip; query += STEP) {
-                const int64_t column = (first + query) * STEP;
-                product_32x32(score, STEP, key_PE + key * E, E, STEP, query_columns + column, P * STEP, E / STEP, 0);
-                product_32x32(d_probability, STEP, value_PE + key * E, E, STEP, d_out_columns + column, P * STEP, E / STEP,
-                              0);
-                score_gradients(score, d_probability, max_P + first + query, delta_P + first + query, factor, L - key, strip,
-                                probability_PS + key * strip + query, d_score_PS + key * strip + query,
-                                packed_d_score + key * strip + query * STEP);
+                score_products(key_PE, value_PE, query_columns, d_out_columns, first + query, key, P, E, products);
+                score_gradients(products, products + BLOCK, shift_P + first + query, delta_P + first + query, factor, L - key,
+                                probability + query * STEP, d_score + query * STEP,
+                                packed_d_score + query * P + key * STEP);
                 const int64_t from = smaller(next_row, next_L), to = smaller(next_row += rows_a_block, next_L);
                 for (int part = 0; part < 3; part++) prefetch_rows(next_qkv + part * H, row_width, from, to, D);
                 prefetch_rows(next_context, H, from, to, D);
                 prefetch_rows(next_d_context, H, from, to, D);
             }
-        for (int64_t d = 0; d < E; d += STEP) {
-            const int64_t right = first * E + d * STEP;
-            for (int64_t key = 0; key < P; key += STEP) {
-                product_32x32(d_value_PE + key * E + d, E, probability_PS + key * strip, strip, STEP, d_out_rows + right,
-                              E * STEP, strip / STEP, first > 0);
-                product_32x32(d_key_PE + key * E + d, E, d_score_PS + key * strip, strip, STEP, query_rows + right, E * STEP,
+            for (int64_t d = 0; d < E; d += STEP) {
+                const int64_t right = first * E + d * STEP;
+                product_32x32(d_value_PE + key * E + d, E, probability, STEP, BLOCK, d_out_rows + right, E * STEP,
                               strip / STEP, first > 0);
+                product_32x32(d_key_PE + key * E + d, E, d_score, STEP, BLOCK, query_rows + right, E * STEP, strip / STEP,
+                              first > 0);
             }
-            for (int64_t query = 0; query < strip; query += STEP)
-                product_32x32(d_query_ES + d * strip + query, strip, key_EP + d * P, P, STEP, packed_d_score + query * STEP,
-                              strip * STEP, P / STEP, 0);
         }
-        for (int64_t query = 0; query < strip; query += 16)
-            for (int64_t d = 0; d < E; d += 16)
-                transpose_words((const uint32_t *)(d_query_ES + d * strip + query), strip,
-                                (uint32_t *)(d_query_PE + (first + query) * E + d), E);
+        for (int64_t query = 0; query < strip; query += STEP) {
+            for (int64_t d = 0; d < E; d += STEP)
+                product_32x32(d_query_ES + d * STEP, STEP, key_columns + d * STEP, STEP, E * STEP, packed_d_score + query * P,
+                              BLOCK, P / STEP, 0);
+            for (int64_t column = 0; column < STEP; column += 16)
+                for (int64_t d = 0; d < E; d += 16)
+                    transpose_words((const uint32_t *)(d_query_ES + d * STEP + column), STEP,
+                                    (uint32_t *)(d_query_PE + (first + query + column) * E + d), E);
+        }
     }
     scatter_head(d_query_PE, E, heads->factor, L, D, d_qkv, row_width, d_bias);
     scatter_head(d_key_PE, E, heads->factor, L, D, d_qkv + H, row_width, d_bias + H);
@@ -294,17 +415,18 @@ static void head_backward(const bf16 *qkv, const bf16 *context, const bf16 *d_co
 
 /* Backward of attention: d_qkv_N3H, and in the first row of d_bias_B3H (num_documents rows) its sum over all rows. */
 void attention_backward(const bf16 *qkv_N3H, const bf16 *context_NH, const bf16 *d_context_NH,
-                        const float *max_AN, const float *scale_AN, const int64_t *offsets_B1, bf16 *d_qkv_N3H,
+                        const float *shift_AN, const float *scale_AN, const int64_t *offsets_B1, bf16 *d_qkv_N3H,
                         float *d_bias_B3H, int64_t num_documents, int64_t num_heads, int64_t D, int num_threads) {
     const int64_t H = num_heads * D, N = offsets_B1[num_documents];
     const Heads heads = heads_of(num_heads, D);
     const int64_t num_bytes = backward_bytes(round_up(longest(offsets_B1, num_documents)), heads.extended);
+    Workspace workspace = workspace_of(num_threads, num_bytes);
     memset(d_bias_B3H, 0, (size_t)(num_documents * 3 * H) * sizeof(float));
 #pragma omp parallel num_threads(num_threads)
     {
         TileConfig before;
         tiles_begin(&before);
-        Scratch scratch = scratch_of(num_bytes);
+        const Scratch scratch = {part_of(&workspace, omp_get_thread_num())};
 #pragma omp for schedule(dynamic)
         for (int64_t task = 0; task < num_documents * num_heads; task++) {
             const int64_t document = task / num_heads, head = task % num_heads;
@@ -314,13 +436,13 @@ void attention_backward(const bf16 *qkv_N3H, const bf16 *context_NH, const bf16 
             const int64_t next_row = next.first * H + next.column;
             if (L > 0)
                 head_backward(qkv_N3H + first * 3 * H + column, context_NH + row, d_context_NH + row,
-                              max_AN + saved, scale_AN + saved, H, L, &heads, scratch,
+                              shift_AN + saved, scale_AN + saved, H, L, &heads, scratch,
                               d_qkv_N3H + first * 3 * H + column, d_bias_B3H + document * 3 * H + column,
                               qkv_N3H + next.first * 3 * H + next.column, context_NH + next_row,
                               d_context_NH + next_row, next.length);
         }
-        free(scratch.start);
         tiles_end(&before);
     }
+    free(workspace.start);
     sum_blocks(d_bias_B3H, num_documents, 3 * H);
 }

@@ -6,8 +6,9 @@
 #endif
 
 enum {
-    CHUNK = 256, /* rows packed at once */
-    PANEL = 384, /* outputs and inputs of a task: its sums and its factors, packed and next, stay in the cache */
+    CHUNK = 256,        /* rows packed at once */
+    PANEL = 384,        /* inputs of a task: its sums and its factors, packed and next, stay in the cache */
+    MOST_OUTPUTS = 576, /* likewise */
 };
 
 int uses_amx = 0;
@@ -62,20 +63,27 @@ static void add_chunk(const bf16 *d_y_NO, const bf16 *x_NK, float *d_weight_OK, 
         }
 }
 
+/* The outputs of a task: as many as the cache takes, or fewer, so that every thread gets equally many tasks. It does not
+   change the sums. */
+static int64_t outputs_of_task(int64_t O, int64_t k_panels, int num_threads) {
+    const int64_t fewest = (O + MOST_OUTPUTS - 1) / MOST_OUTPUTS, most = O / STEP;
+    int64_t o_panels = fewest;
+    while (o_panels < most && o_panels * k_panels % num_threads) o_panels++;
+    return round_up((O + o_panels - 1) / o_panels);
+}
+
 /* d_weight_OK = d_y' x in float32: the gradient of a linear layer's weight. O and K are multiples of 32. */
 void weight_gradient(const bf16 *d_y_NO, const bf16 *x_NK, float *d_weight_OK, int64_t N, int64_t O, int64_t K,
                      int num_threads) {
-    int64_t o_panel = PANEL; /* smaller where there would be too few tasks; it does not change the sums */
-    const int64_t k_panels = (K + PANEL - 1) / PANEL;
-    while (o_panel > STEP && (O + o_panel - 1) / o_panel * k_panels < num_threads) o_panel = round_up(o_panel / 2);
+    const int64_t k_panels = (K + PANEL - 1) / PANEL, o_panel = outputs_of_task(O, k_panels, num_threads);
     const int64_t o_panels = (O + o_panel - 1) / o_panel;
+    Workspace workspace = workspace_of(num_threads, (o_panel + PANEL) * CHUNK * (int64_t)sizeof(bf16));
 #pragma omp parallel num_threads(num_threads)
     {
         TileConfig before;
         tiles_begin(&before);
-        bf16 *left = aligned_alloc(64, (size_t)(o_panel * CHUNK) * sizeof(bf16));
-        bf16 *right = aligned_alloc(64, PANEL * CHUNK * sizeof(bf16));
-#pragma omp for schedule(static)
+        bf16 *left = part_of(&workspace, omp_get_thread_num()), *right = left + o_panel * CHUNK;
+#pragma omp for schedule(dynamic)
         for (int64_t task = 0; task < o_panels * k_panels; task++) {
             const int64_t o = task / k_panels * o_panel, k = task % k_panels * PANEL;
             const int64_t o_end = o + o_panel < O ? o + o_panel : O, k_end = k + PANEL < K ? k + PANEL : K;
@@ -83,8 +91,7 @@ void weight_gradient(const bf16 *d_y_NO, const bf16 *x_NK, float *d_weight_OK, i
                 add_chunk(d_y_NO, x_NK, d_weight_OK, N, O, K, first, N - first < CHUNK ? round_up(N - first) : CHUNK,
                           o, o_end, k, k_end, left, right);
         }
-        free(left);
-        free(right);
         tiles_end(&before);
     }
+    free(workspace.start);
 }

@@ -2,7 +2,8 @@
 #include "vectors.h"
 #include <math.h>
 
-/* Rows whose gradients of a weight or bias are summed before they are added to those of other rows. */
+/* Rows whose gradients of a weight or bias are summed before they are added to those of other rows, and which a thread
+   takes at a time: a thread that is held up by another program takes fewer. */
 enum { BLOCK_ROWS = 128, MOST_COLUMNS = 8192 };
 
 int64_t blocks_of(int64_t num_rows) { return (num_rows + BLOCK_ROWS - 1) / BLOCK_ROWS; }
@@ -113,7 +114,7 @@ void add_and_normalise(const bf16 *residual_NH, const bf16 *update_NH, const flo
                        int num_threads) {
     const Dropout dropout = {seed, number, threshold, scale};
     const int64_t words = (H + LANES - 1) / LANES;
-#pragma omp parallel for num_threads(num_threads) schedule(static)
+#pragma omp parallel for num_threads(num_threads) schedule(dynamic, BLOCK_ROWS)
     for (int64_t n = 0; n < N; n++) {
         float row_H[MOST_COLUMNS] ALIGNED;
         uint16_t *kept = kept_NW ? kept_NW + n * words : NULL;
@@ -147,7 +148,7 @@ void add_and_normalise_backward(const bf16 *d_out_NH, const bf16 *d_out2_NH, con
                                 bf16 *d_update_NH, float *partial_B3H, int64_t N, int64_t H, float scale,
                                 int num_threads) {
     const int64_t words = (H + LANES - 1) / LANES, num_blocks = blocks_of(N);
-#pragma omp parallel for num_threads(num_threads) schedule(static)
+#pragma omp parallel for num_threads(num_threads) schedule(dynamic)
     for (int64_t block = 0; block < num_blocks; block++) {
         float d_H[MOST_COLUMNS] ALIGNED, x_hat_H[MOST_COLUMNS] ALIGNED;
         float *partial_3H = partial_B3H + block * 3 * H;
@@ -184,7 +185,7 @@ void normalise_and_drop(const float *sum_NH, const float *weight_H, const float 
                         uint32_t number, uint32_t threshold, float scale, int num_threads) {
     const Dropout dropout = {seed, number, threshold, scale};
     const int64_t words = (H + LANES - 1) / LANES;
-#pragma omp parallel for num_threads(num_threads) schedule(static)
+#pragma omp parallel for num_threads(num_threads) schedule(dynamic, BLOCK_ROWS)
     for (int64_t n = 0; n < N; n++) {
         uint16_t *kept = kept_NW ? kept_NW + n * words : NULL;
         if (kept) draw_row(&dropout, n, H, kept);
@@ -207,7 +208,7 @@ void normalise_and_drop_backward(const bf16 *d_out_NH, const bf16 *d_out2_NH, co
                                  const float *rstd_N, const float *weight_H, const uint16_t *kept_NW, float *d_sum_NH,
                                  float *partial_B2H, int64_t N, int64_t H, float scale, int num_threads) {
     const int64_t words = (H + LANES - 1) / LANES, num_blocks = blocks_of(N);
-#pragma omp parallel for num_threads(num_threads) schedule(static)
+#pragma omp parallel for num_threads(num_threads) schedule(dynamic)
     for (int64_t block = 0; block < num_blocks; block++) {
         float x_hat_H[MOST_COLUMNS] ALIGNED;
         float *partial_2H = partial_B2H + block * 2 * H;
@@ -251,7 +252,7 @@ static inline void normal_distribution(f32x16 x, f32x16 *Phi, f32x16 *phi) {
 
 /* active = GELU(up); in place where the two are the same. */
 void gelu(const bf16 *up_NF, bf16 *active_NF, int64_t N, int64_t F, int num_threads) {
-#pragma omp parallel for num_threads(num_threads) schedule(static)
+#pragma omp parallel for num_threads(num_threads) schedule(dynamic, BLOCK_ROWS)
     for (int64_t n = 0; n < N; n++)
         for (int64_t j = 0; j < F; j += LANES) {
             __mmask16 lanes = lanes_at(j, F);
@@ -266,7 +267,7 @@ void gelu(const bf16 *up_NF, bf16 *active_NF, int64_t N, int64_t F, int num_thre
 void gelu_backward(const bf16 *up_NF, bf16 *d_NF, bf16 *active_NF, float *partial_BF, int64_t N, int64_t F,
                    int num_threads) {
     const int64_t num_blocks = blocks_of(N);
-#pragma omp parallel for num_threads(num_threads) schedule(static)
+#pragma omp parallel for num_threads(num_threads) schedule(dynamic)
     for (int64_t block = 0; block < num_blocks; block++) {
         float *partial_F = partial_BF + block * F;
         memset(partial_F, 0, F * sizeof(float));

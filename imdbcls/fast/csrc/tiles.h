@@ -159,10 +159,8 @@ static inline void pack_transposed(const bf16 *matrix, int64_t rows, int64_t col
                             (uint32_t *)(packed + step * rows + row * STEP), 16);
 }
 
-/* A packed right operand of rows x columns, transposed into a left operand of columns x rows. */
-static inline void unpack_transposed(const bf16 *packed, int64_t rows, int64_t columns, bf16 *matrix) {
-    for (int64_t step = 0; step < rows; step += STEP)
-        for (int64_t column = 0; column < columns; column += 16)
-            transpose_words((const uint32_t *)(packed + step * columns + column * STEP), 16,
-                            (uint32_t *)(matrix + column * rows + step), rows / 2);
+/* A packed right operand of rows x columns, transposed into left operands of columns x 32 rows, one for each step. */
+static inline void unpack_transposed(const bf16 *packed, int64_t rows, int64_t columns, bf16 *blocks) {
+    for (int64_t tile = 0; tile < rows * columns; tile += TILE)
+        transpose_words((const uint32_t *)(packed + tile), 16, (uint32_t *)(blocks + tile), STEP / 2);
 }

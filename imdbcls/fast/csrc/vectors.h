@@ -7,6 +7,7 @@ Every matrix is contiguous and row-major. Results depend on the inputs alone, ne
 summed over rows is summed in blocks of fixed size, and the blocks in order. */
 #pragma once
 #include <immintrin.h>
+#include <omp.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
@@ -16,6 +17,21 @@ typedef __m512 f32x16;
 
 enum { LANES = 16 };
 #define ALIGNED __attribute__((aligned(64)))
+
+/* Working memory for all threads, taken by the calling one: what other threads allocate comes from pages of 4 KB. */
+typedef struct {
+    char *start;
+    size_t part; /* bytes of a thread */
+} Workspace;
+
+static inline Workspace workspace_of(int num_threads, int64_t num_bytes) {
+    const size_t part = ((size_t)num_bytes + 63) / 64 * 64;
+    return (Workspace){aligned_alloc(64, part * (size_t)num_threads), part};
+}
+
+static inline void *part_of(const Workspace *workspace, int thread) {
+    return workspace->start + (size_t)thread * workspace->part;
+}
 
 /* The lanes that columns from `at` on still fill of `width`. */
 static inline __mmask16 lanes_at(int64_t at, int64_t width) {
