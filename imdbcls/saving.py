@@ -157,6 +157,7 @@ class Saver:
         """Give the scored model its best weights, at the end of the training, and have `best` hold all of them."""
         self.wait()
         best = self._load_best(state, latest_epoch=state.best_epoch)
+        checkpoint.put_back(best, self.best)  # a kill between two renames may have left it beside its place
         model = self.scored.model
         model.load_state_dict({**model.state_dict(), **best.tensors["model"]})
         if best.tensors["model"].keys() != model.state_dict().keys():

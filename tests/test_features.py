@@ -250,8 +250,13 @@ def test_a_frozen_encoder_is_hashed_and_written_once(tmp_path: Path, monkeypatch
     assert all(torch.equal(tensor, found[name]) for name, tensor in trainer.model.state_dict().items())
     assert sorted(path.name for path in best[1].parent.iterdir()) == ["best", "last"]
 
+    head_alone = {name: tensor for name, tensor in found.items() if not name.startswith("encoder.")}
+    best[1].rename(best[1].with_name("best.new"))  # as a kill between the renames of the last write leaves it
+    save(best[1], {"model": head_alone}, {"epoch": again.state.best_epoch})
+    shutil.copytree(best[0], best[1].with_name("best.new"), dirs_exist_ok=True)
     once_more = make(tmp_path / "killed", *settings)
     assert once_more.resume() == again.num_steps, "a whole best is taken, too"
     saved.clear()
     once_more.fit(NoTracker())
     assert saved == []
+    assert (best[0] / "model.safetensors").read_bytes() == (best[1] / "model.safetensors").read_bytes()
