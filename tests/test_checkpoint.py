@@ -95,6 +95,9 @@ def test_twenty_kills_at_random_moments_of_a_save(tmp_path: Path) -> None:
     step = killed_in_a_save = 0
     save(place, step + 1, size)
     for _ in range(20):
+        saved = checkpoint.newest(place, weights(0, size))
+        assert saved is not None
+        checkpoint.put_back(saved, place)  # as a run that goes on from it does, before it saves again
         step = newest_step(place, size)
         told, telling = os.pipe()
         child = os.fork()
