@@ -381,7 +381,7 @@ def test_lstm_never_reads_padding(loaded: kernels.Kernels) -> None:
 
 @pytest.mark.parametrize("backwards", [False, True])
 def test_lstm_keeps_its_bits_whatever_the_threads_and_what_is_kept(loaded: kernels.Kernels, backwards: bool) -> None:
-    lengths, width = (5, 0, 17) * 23, 64  # three groups of documents, a third of them empty
+    lengths, width = (5, 0, 17) * 23, 64  # nine groups of documents, a third of them empty
     num_rows = sum(lengths)
     sizes = (len(lengths), width, backwards)
     weight_GH, offsets, d_final_BH = 0.1 * random(4 * width, width), offsets_of(lengths), random(len(lengths), width)
@@ -393,7 +393,7 @@ def test_lstm_keeps_its_bits_whatever_the_threads_and_what_is_kept(loaded: kerne
         assert torch.equal(gates_NG, random(num_rows, 4 * width))
         previous_NH, cell_NH = unwritten(num_rows, width, dtype=HALF), unwritten(num_rows, width)
         loaded.call("lstm", gates_NG, weight_GH, offsets, final_BH, previous_NH, cell_NH, *sizes)
-        d_gates_NG, d_bias_KG = unwritten(num_rows, 4 * width, dtype=HALF), unwritten(3, 4 * width)
+        d_gates_NG, d_bias_KG = unwritten(num_rows, 4 * width, dtype=HALF), unwritten(9, 4 * width)
         loaded.call("lstm_backward", gates_NG, weight_GH, offsets, cell_NH, d_final_BH, d_gates_NG, d_bias_KG, *sizes)
         assert torch.equal(alone_BH, final_BH) and not final_BH[1::3].any()
         torch.testing.assert_close(d_bias_KG[0], d_gates_NG.float().sum(0), rtol=0.02, atol=0.02)

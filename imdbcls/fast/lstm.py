@@ -18,7 +18,7 @@ from imdbcls.fast import kernels
 from imdbcls.fast.compiled import linear, rows_for, weight_gradient
 
 _MULTIPLE = 32  # of widths that the kernels take
-_GROUP = 32  # documents, as in lstm.c
+_GROUP = 8  # documents, as in lstm.c
 
 
 def applies(lstm: nn.LSTM, hidden_BTD: Tensor) -> bool:

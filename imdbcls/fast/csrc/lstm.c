@@ -1,19 +1,24 @@
 /* An LSTM over documents of different lengths, forward and back through time.
 
 t: steps of time, G = 4 H: gates, in PyTorch's order (input, forget, new, output).
-Up to 32 documents, a group, go through time side by side, as the rows of one product a step; each ends by itself. The
+Up to eight documents, a group, go through time side by side, as the rows of one product a step; each ends by itself. The
 recurrent weights, packed once, stay in the second-level cache. A group is one thread's. What stands to the left of a
-product is in blocks of 32 rows by 32 columns, and there are two of it: one read, one written. */
+product is in blocks of 16 rows by 32 columns, half of the rows unused, and there are two of it: one read, one written. */
 #include "tiles.h"
+
+enum {
+    GROUP = 8, /* documents: so a usual batch of 16 is enough for two threads */
+    ROWS = 16, /* of a left operand */
+};
 
 /* A document's rows in the order of time: first + t * stride. */
 typedef struct { int64_t first, stride, length; } Walk;
 
 /* The group's walks, of length 0 where there is no document. Returns the longest length. */
-static int64_t walks_of(const int64_t *offsets_B1, int64_t B, int64_t group, int backwards, Walk walks[STEP]) {
+static int64_t walks_of(const int64_t *offsets_B1, int64_t B, int64_t group, int backwards, Walk walks[GROUP]) {
     int64_t longest = 0;
-    for (int64_t i = 0; i < STEP; i++) {
-        const int64_t document = group * STEP + i;
+    for (int64_t i = 0; i < GROUP; i++) {
+        const int64_t document = group * GROUP + i;
         walks[i] = (Walk){0, 0, 0};
         if (document >= B) continue;
         const int64_t first = offsets_B1[document], end = offsets_B1[document + 1];
@@ -61,21 +66,21 @@ void lstm(bf16 *gates_NG, const bf16 *weight_GH, const int64_t *offsets_B1, bf16
     for (int64_t g = 0; g < G; g += STEP) pack_transposed(weight_GH + g * H, STEP, H, packed + g * H);
     memset(final_BH, 0, (size_t)(B * H) * sizeof(bf16));
 #pragma omp parallel for num_threads(num_threads) schedule(dynamic)
-    for (int64_t group = 0; group < (B + STEP - 1) / STEP; group++) {
+    for (int64_t group = 0; group < (B + GROUP - 1) / GROUP; group++) {
         TileConfig before;
         tiles_begin(&before);
-        Walk walks[STEP];
+        Walk walks[GROUP];
         const int64_t longest = walks_of(offsets_B1, B, group, backwards, walks);
-        bf16 *output = zeros(2 * STEP * H * sizeof(bf16));
-        float *cell = zeros(STEP * H * sizeof(float)), sum[4][STEP * STEP] ALIGNED;
+        bf16 *output = zeros(2 * ROWS * H * sizeof(bf16));
+        float *cell = zeros(GROUP * H * sizeof(float)), sum[4][ROWS * STEP] ALIGNED;
         for (int64_t t = 0; t < longest; t++) {
-            const bf16 *last = output + t % 2 * STEP * H;
-            bf16 *next = output + (t + 1) % 2 * STEP * H;
+            const bf16 *last = output + t % 2 * ROWS * H;
+            bf16 *next = output + (t + 1) % 2 * ROWS * H;
             for (int64_t j = 0; j < H; j += STEP) {
                 for (int gate = 0; gate < 4; gate++)
-                    product_32x32(sum[gate], STEP, last, STEP, STEP * STEP, packed + (gate * H + j) * H, STEP * STEP,
-                                  H / STEP, 0);
-                for (int64_t i = 0; i < STEP; i++) {
+                    product_16x32(sum[gate], STEP, last, STEP, ROWS * STEP, packed + (gate * H + j) * H, STEP * STEP,
+                                  H / STEP);
+                for (int64_t i = 0; i < GROUP; i++) {
                     if (t >= walks[i].length) continue;
                     const int64_t n = walks[i].first + t * walks[i].stride, following = n + walks[i].stride;
                     const int ends = t + 1 == walks[i].length;
@@ -89,8 +94,8 @@ void lstm(bf16 *gates_NG, const bf16 *weight_GH, const int64_t *offsets_B1, bf16
                         f32x16 c = _mm512_fmadd_ps(z[1], _mm512_load_ps(cell + i * H + u), _mm512_mul_ps(z[0], z[2]));
                         f32x16 h = _mm512_mul_ps(z[3], tanh_of(c));
                         _mm512_store_ps(cell + i * H + u, c);
-                        store_bf16(next + j * STEP + i * STEP + u - j, 0xFFFF, h);
-                        if (ends) store_bf16(final_BH + (group * STEP + i) * H + u, 0xFFFF, h);
+                        store_bf16(next + j * ROWS + i * STEP + u - j, 0xFFFF, h);
+                        if (ends) store_bf16(final_BH + (group * GROUP + i) * H + u, 0xFFFF, h);
                         if (!previous_NH) continue;
                         for (int gate = 0; gate < 4; gate++) store_bf16(gates_NG + n * G + gate * H + u, 0xFFFF, z[gate]);
                         store_f32(cell_NH + n * H + u, 0xFFFF, c);
@@ -110,11 +115,11 @@ void lstm(bf16 *gates_NG, const bf16 *weight_GH, const int64_t *offsets_B1, bf16
 /* ---- Backward ---------------------------------------------------------------------------------------------------- */
 
 /* From the gradient of final_BH to that of what lstm was given as gates_NG, and its sum over the rows: the first row of
-   d_bias_KG, which has room for as many as there are groups of 32 documents. */
+   d_bias_KG, which has room for as many as there are groups of eight documents. */
 void lstm_backward(const bf16 *gates_NG, const bf16 *weight_GH, const int64_t *offsets_B1, const float *cell_NH,
                    const bf16 *d_final_BH, bf16 *d_gates_NG, float *d_bias_KG, int64_t B, int64_t H, int backwards,
                    int num_threads) {
-    const int64_t G = 4 * H, num_groups = (B + STEP - 1) / STEP;
+    const int64_t G = 4 * H, num_groups = (B + GROUP - 1) / GROUP;
     bf16 *packed = aligned_alloc(64, (size_t)(G * H) * sizeof(bf16)); /* 32 columns, then the next 32 columns */
     for (int64_t j = 0; j < H; j += STEP)
         for (int64_t g = 0; g < G; g += STEP) pack_32x32(weight_GH + g * H + j, H, packed + j * G + g * STEP);
@@ -124,18 +129,18 @@ void lstm_backward(const bf16 *gates_NG, const bf16 *weight_GH, const int64_t *o
         TileConfig before;
         tiles_begin(&before);
         const unsigned state = flush_subnormals();
-        Walk walks[STEP];
+        Walk walks[GROUP];
         const int64_t longest = walks_of(offsets_B1, B, group, backwards, walks);
-        bf16 *d_gates = zeros(2 * STEP * G * sizeof(bf16));
-        float *d_cell = zeros(STEP * H * sizeof(float)), d_output[STEP * STEP] ALIGNED;
+        bf16 *d_gates = zeros(2 * ROWS * G * sizeof(bf16));
+        float *d_cell = zeros(GROUP * H * sizeof(float)), d_output[ROWS * STEP] ALIGNED;
         for (int64_t t = longest - 1; t >= 0; t--) {
-            const bf16 *last = d_gates + t % 2 * STEP * G;
-            bf16 *next = d_gates + (t + 1) % 2 * STEP * G;
+            const bf16 *last = d_gates + t % 2 * ROWS * G;
+            bf16 *next = d_gates + (t + 1) % 2 * ROWS * G;
             for (int64_t j = 0; j < H; j += STEP) {
-                product_32x32(d_output, STEP, last, STEP, STEP * STEP, packed + j * G, STEP * STEP, G / STEP, 0);
+                product_16x32(d_output, STEP, last, STEP, ROWS * STEP, packed + j * G, STEP * STEP, G / STEP);
                 for (int64_t u = j; u < j + STEP; u += LANES) {
                     f32x16 total[4] = {splat(0), splat(0), splat(0), splat(0)};
-                    for (int64_t i = 0; i < STEP; i++) {
+                    for (int64_t i = 0; i < GROUP; i++) {
                         if (t >= walks[i].length) continue;
                         const int64_t n = walks[i].first + t * walks[i].stride, preceding = n - walks[i].stride;
                         if (t > 0 && u == j) prefetch_rows(gates_NG + preceding * G + j, H, 0, 4, STEP);
@@ -143,7 +148,7 @@ void lstm_backward(const bf16 *gates_NG, const bf16 *weight_GH, const int64_t *o
                         for (int gate = 0; gate < 4; gate++) z[gate] = load_halves(gates_NG + n * G + gate * H + u);
                         if (t > 0) c_before = load_f32(cell_NH + preceding * H + u, 0xFFFF);
                         if (t + 1 == walks[i].length)
-                            d_h = _mm512_add_ps(d_h, load_halves(d_final_BH + (group * STEP + i) * H + u));
+                            d_h = _mm512_add_ps(d_h, load_halves(d_final_BH + (group * GROUP + i) * H + u));
                         f32x16 active = tanh_of(load_f32(cell_NH + n * H + u, 0xFFFF)), one = splat(1);
                         f32x16 d_c = _mm512_fmadd_ps(_mm512_mul_ps(d_h, z[3]), _mm512_fnmadd_ps(active, active, one),
                                                      _mm512_load_ps(d_cell + i * H + u));
@@ -156,7 +161,7 @@ void lstm_backward(const bf16 *gates_NG, const bf16 *weight_GH, const int64_t *o
                             if (gate != 2) d[gate] = _mm512_mul_ps(d[gate], _mm512_fnmadd_ps(z[gate], z[gate], z[gate]));
                             total[gate] = _mm512_add_ps(total[gate], d[gate]);
                             store_bf16(d_gates_NG + n * G + gate * H + u, 0xFFFF, d[gate]);
-                            store_bf16(next + (gate * H + j) * STEP + i * STEP + u - j, 0xFFFF, d[gate]);
+                            store_bf16(next + (gate * H + j) * ROWS + i * STEP + u - j, 0xFFFF, d[gate]);
                         }
                     }
                     for (int gate = 0; gate < 4; gate++) add_to(d_bias_KG + group * G + gate * H + u, 0xFFFF, total[gate]);

@@ -47,6 +47,24 @@ static inline void tiles_end(const TileConfig *before) {
 #endif
 }
 
+/* What product_32x32 is made of without AMX: eight rows by sixteen columns. */
+static inline void product_8x16(float *c, int64_t c_width, const bf16 *a, int64_t a_width, int64_t a_step, const bf16 *b,
+                                int64_t b_step, int64_t num_steps, int accumulate) {
+    f32x16 sum[8];
+    for (int row = 0; row < 8; row++) sum[row] = accumulate ? _mm512_loadu_ps(c + row * c_width) : splat(0);
+    for (int64_t step = 0; step < num_steps; step++)
+        for (int pair = 0; pair < 16; pair++) {
+            __m512bh right = (__m512bh)_mm512_loadu_si512(b + step * b_step + pair * 32);
+#pragma GCC unroll 8
+            for (int row = 0; row < 8; row++) {
+                int32_t left;
+                memcpy(&left, a + row * a_width + step * a_step + 2 * pair, sizeof left);
+                sum[row] = _mm512_dpbf16_ps(sum[row], (__m512bh)_mm512_set1_epi32(left), right);
+            }
+        }
+    for (int row = 0; row < 8; row++) _mm512_storeu_ps(c + row * c_width, sum[row]);
+}
+
 /* c (32 x 32, rows c_width apart) = or += the sum over steps of a (32 x 32, rows a_width apart) times a packed b.
    Steps lie a_step numbers apart in a (STEP, where a is one matrix), b_step in b. */
 static inline void product_32x32(float *c, int64_t c_width, const bf16 *a, int64_t a_width, int64_t a_step,
@@ -86,23 +104,35 @@ static inline void product_32x32(float *c, int64_t c_width, const bf16 *a, int64
         return;
     }
 #endif
-    for (int part = 0; part < 8; part++) { /* eight rows by sixteen columns */
-        const bf16 *a_rows = a + part / 2 * 8 * a_width, *b_tile = b + part % 2 * TILE;
-        float *c_rows = c + part / 2 * 8 * c_width + part % 2 * 16;
-        f32x16 sum[8];
-        for (int row = 0; row < 8; row++) sum[row] = accumulate ? _mm512_loadu_ps(c_rows + row * c_width) : splat(0);
-        for (int64_t step = 0; step < num_steps; step++)
-            for (int pair = 0; pair < 16; pair++) {
-                __m512bh right = (__m512bh)_mm512_loadu_si512(b_tile + step * b_step + pair * 32);
-#pragma GCC unroll 8
-                for (int row = 0; row < 8; row++) {
-                    int32_t left;
-                    memcpy(&left, a_rows + row * a_width + step * a_step + 2 * pair, sizeof left);
-                    sum[row] = _mm512_dpbf16_ps(sum[row], (__m512bh)_mm512_set1_epi32(left), right);
-                }
-            }
-        for (int row = 0; row < 8; row++) _mm512_storeu_ps(c_rows + row * c_width, sum[row]);
+    for (int part = 0; part < 8; part++)
+        product_8x16(c + part / 2 * 8 * c_width + part % 2 * 16, c_width, a + part / 2 * 8 * a_width, a_width, a_step,
+                     b + part % 2 * TILE, b_step, num_steps, accumulate);
+}
+
+/* The same for 16 rows of a, without accumulating. */
+static inline void product_16x32(float *c, int64_t c_width, const bf16 *a, int64_t a_width, int64_t a_step, const bf16 *b,
+                                 int64_t b_step, int64_t num_steps) {
+#ifdef __AMX_BF16__
+    if (uses_amx) {
+        MEMORY_BARRIER();
+        _tile_zero(0);
+        _tile_zero(1);
+        for (int64_t step = 0; step < num_steps; step++) {
+            _tile_loadd(4, a + step * a_step, a_width * 2);
+            _tile_loadd(6, b + step * b_step, 64);
+            _tile_loadd(7, b + step * b_step + TILE, 64);
+            _tile_dpbf16ps(0, 4, 6);
+            _tile_dpbf16ps(1, 4, 7);
+        }
+        _tile_stored(0, c, c_width * 4);
+        _tile_stored(1, c + 16, c_width * 4);
+        MEMORY_BARRIER();
+        return;
     }
+#endif
+    for (int part = 0; part < 4; part++)
+        product_8x16(c + part / 2 * 8 * c_width + part % 2 * 16, c_width, a + part / 2 * 8 * a_width, a_width, a_step,
+                     b + part % 2 * TILE, b_step, num_steps, 0);
 }
 
 /* Sixteen rows of sixteen 32-bit words become columns. Widths are in words. */
