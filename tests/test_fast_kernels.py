@@ -15,7 +15,7 @@ from conftest import ROOT
 from test_fast_encoder import LENGTHS, distance, make, make_batch, run
 from torch import Tensor
 
-from imdbcls.fast import kernels
+from imdbcls.fast import compiled, kernels
 from imdbcls.fast.compiled import Dropout
 from imdbcls.fast.encoder import accelerate
 from imdbcls.heads.lstm import LSTMHead, read
@@ -568,3 +568,9 @@ def test_without_a_compiler_pytorch_computes(
         monkeypatch.undo()
         for cached in (kernels.load, kernels._compiler_version):
             cached.cache_clear()
+
+
+def test_products_meet_few_numbers_of_rows() -> None:
+    rounded = [compiled.rows_for(number) for number in range(1, 16_385)]
+    assert all(0 <= rows - number < max(32, number / 4) for number, rows in enumerate(rounded, start=1))
+    assert len(set(rounded)) < 100

@@ -1,8 +1,8 @@
 """One encoder layer in bfloat16 with compiled kernels: products by PyTorch, all between them in single passes.
 
-N: rows, the real tokens of all documents one after another (no padding), then up to a round number rows that mean nothing
-and that only products compute (`rows_for`); B: documents, H: hidden size, A: heads, D = H / A, F: width of the feed-forward
-layer, W: words of mask bits of a row.
+N: rows, the real tokens of all documents one after another (no padding), then up to a round number rows that mean
+nothing and that only products compute (`rows_for`); B: documents, H: hidden size, A: heads, D = H / A, F: width of the
+feed-forward layer, W: words of mask bits of a row.
 
 A layer's output is handed on twice and
 its gradient comes in two parts, through the products and through the residual: the kernel that reads them adds them.
@@ -66,7 +66,7 @@ def rows_for(num_rows: int) -> int:
     oneDNN prepares a product anew, for 4 ms, for each number of rows that it meets, and hardly two batches have equally
     many tokens; of these numbers there are few.
     """
-    multiple = 128 if num_rows <= 8192 else 512
+    multiple = 32 if num_rows <= 512 else 128 if num_rows <= 8192 else 512
     return -(-num_rows // multiple) * multiple
 
 
