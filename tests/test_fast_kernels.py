@@ -56,9 +56,12 @@ def offsets_of(lengths: tuple[int, ...]) -> Tensor:
 
 @pytest.mark.parametrize("width", [24, 32, 64, 80])
 @pytest.mark.parametrize("lengths", [(1,), (37, 5, 64, 1), (0, 33), (300,)])
-def test_attention(loaded: kernels.Kernels, lengths: tuple[int, ...], width: int) -> None:
+@pytest.mark.parametrize(
+    ("scale", "tolerance"), [(1, 0.006), (4, 0.012)], ids=("small scores", "scores that are shifted")
+)
+def test_attention(loaded: kernels.Kernels, scale: int, tolerance: float, lengths: tuple[int, ...], width: int) -> None:
     heads, num_rows = 3, sum(lengths)
-    qkv_N3H = random(num_rows, 3 * heads * width)
+    qkv_N3H = scale * random(num_rows, 3 * heads * width)
     d_context_NH = random(num_rows, heads * width)
     offsets = offsets_of(lengths)
     context_NH = unwritten(num_rows, heads * width, dtype=HALF)
@@ -78,7 +81,8 @@ def test_attention(loaded: kernels.Kernels, lengths: tuple[int, ...], width: int
     torch.cat(contexts).backward(d_context_NH.double())
     assert exact_N3H.grad is not None
     assert distance(context_NH.double(), torch.cat(contexts).detach()) < 0.005
-    assert distance(d_qkv_N3H.double(), exact_N3H.grad) < 0.006
+    # Where one probability is nearly all, what is left of its gradient is small, and its rounding shows more.
+    assert distance(d_qkv_N3H.double(), exact_N3H.grad) < tolerance
     # A sum over rows cancels: what is left is compared with what went in.
     error_3H = (d_sum_B3H[0].double() - exact_N3H.grad.sum(0)).abs()
     assert float(error_3H.max()) < 0.01 * float(exact_N3H.grad.abs().sum(0).max())

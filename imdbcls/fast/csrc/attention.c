@@ -3,7 +3,8 @@
 L: tokens of the document, P: the same rounded up to a multiple of 32, E: the head's width D rounded up likewise.
 Only real tokens are visited: a document's rows follow those of the one before (offsets). A score is q k', its exponent
 score * log2(e) / sqrt(D), and a probability 2^(exponent - shift) / sum. The shift keeps the numbers in range. The query's
-largest exponent would do, but takes another pass to find; nearly always a bound on it does as well. Nothing of size L x L leaves the cache. */
+largest exponent would do, but takes another pass to find; nearly always a bound on it does as well. Nothing of size
+L x L leaves the cache. */
 #include "tiles.h"
 #include <math.h>
 
