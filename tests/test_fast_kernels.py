@@ -6,7 +6,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -49,6 +49,17 @@ def unwritten(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
 
 def offsets_of(lengths: tuple[int, ...]) -> Tensor:
     return torch.tensor([0, *lengths]).cumsum(0)
+
+
+def by_one_thread_and_by_three(results: Callable[[], list[Tensor]]) -> tuple[list[Tensor], list[Tensor]]:
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        alone = results()
+        torch.set_num_threads(3)
+        return alone, results()
+    finally:
+        torch.set_num_threads(threads)
 
 
 # ---- Attention
@@ -297,14 +308,7 @@ def test_the_number_of_threads_changes_no_bit(loaded: kernels.Kernels) -> None:
         loaded.call("weight_gradient", qkv_N3H, x_NH, weight_OK, num_rows, 288, 96)
         return [context_NH, d_qkv_N3H, d_B3H[0], out_NH, d_sum_NH, d_update_NH, partial_B3H[0], weight_OK]
 
-    threads = torch.get_num_threads()
-    try:
-        torch.set_num_threads(1)
-        alone = all_results()
-        torch.set_num_threads(3)
-        together = all_results()
-    finally:
-        torch.set_num_threads(threads)
+    alone, together = by_one_thread_and_by_three(all_results)
     assert all(torch.equal(one, other) for one, other in zip(alone, together, strict=True))
 
 
@@ -403,14 +407,7 @@ def test_lstm_keeps_its_bits_whatever_the_threads_and_what_is_kept(loaded: kerne
         torch.testing.assert_close(d_bias_KG[0], d_gates_NG.float().sum(0), rtol=0.02, atol=0.02)
         return [gates_NG, final_BH, previous_NH, cell_NH, d_gates_NG, d_bias_KG[0]]
 
-    threads = torch.get_num_threads()
-    try:
-        torch.set_num_threads(1)
-        alone = all_results()
-        torch.set_num_threads(3)
-        together = all_results()
-    finally:
-        torch.set_num_threads(threads)
+    alone, together = by_one_thread_and_by_three(all_results)
     assert all(one.isfinite().all() and torch.equal(one, other) for one, other in zip(alone, together, strict=True))
 
 

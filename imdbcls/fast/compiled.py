@@ -4,8 +4,8 @@ N: rows, the real tokens of all documents one after another (no padding), then u
 nothing and that only products compute (`rows_for`); B: documents, H: hidden size, A: heads, D = H / A, F: width of the
 feed-forward layer, W: words of mask bits of a row.
 
-A layer's output is handed on twice and
-its gradient comes in two parts, through the products and through the residual: the kernel that reads them adds them.
+A layer's output is handed on twice and its gradient comes in two parts, through the products and through the residual:
+the kernel that reads them adds them.
 """
 
 from typing import Any, NamedTuple

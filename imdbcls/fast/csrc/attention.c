@@ -149,6 +149,14 @@ static void raise_maxima(const float *score, int64_t num_keys, float *most) {
     }
 }
 
+/* A query's scores with 32 keys to probabilities not yet divided by their sum; returns the sums of two lanes. */
+static inline f32x16 exponentials_of_32(f32x16 left, f32x16 right, float factor, f32x16 shift, bf16 *probability) {
+    left = exp2_of(_mm512_fmsub_ps(left, splat(factor), shift));
+    right = exp2_of(_mm512_fmsub_ps(right, splat(factor), shift));
+    _mm512_store_si512(probability, (__m512i)_mm512_cvtne2ps_pbh(right, left));
+    return _mm512_add_ps(left, right);
+}
+
 /* 32 queries' scores with num_keys keys, in blocks of 32 x 32, to probabilities not yet divided by their sum, blocks
    likewise, zero for keys that are not there. Sixteen partial sums of each query are begun or, not first, added to. */
 static void exponentials(const float *score, float factor, const float *shift, int64_t num_keys, int first,
@@ -160,19 +168,14 @@ static void exponentials(const float *score, float factor, const float *shift, i
 #pragma GCC unroll 4
         for (int64_t block = 0; block < whole; block++) {
             const int64_t at = block * BLOCK + query * STEP;
-            f32x16 left = exp2_of(_mm512_fmsub_ps(_mm512_load_ps(score + at), splat(factor), subtracted));
-            f32x16 right = exp2_of(_mm512_fmsub_ps(_mm512_load_ps(score + at + LANES), splat(factor), subtracted));
-            total = _mm512_add_ps(total, _mm512_add_ps(left, right));
-            _mm512_store_si512(probability + at, (__m512i)_mm512_cvtne2ps_pbh(right, left));
+            total = _mm512_add_ps(total, exponentials_of_32(_mm512_load_ps(score + at), _mm512_load_ps(score + at + LANES),
+                                                            factor, subtracted, probability + at));
         }
         if (whole * STEP < num_keys) {
             const int64_t at = whole * BLOCK + query * STEP, left_over = num_keys - whole * STEP;
             f32x16 left = _mm512_mask_loadu_ps(splat(NEVER), lanes_at(0, left_over), score + at);
             f32x16 right = _mm512_mask_loadu_ps(splat(NEVER), lanes_at(LANES, left_over), score + at + LANES);
-            left = exp2_of(_mm512_fmsub_ps(left, splat(factor), subtracted));
-            right = exp2_of(_mm512_fmsub_ps(right, splat(factor), subtracted));
-            total = _mm512_add_ps(total, _mm512_add_ps(left, right));
-            _mm512_store_si512(probability + at, (__m512i)_mm512_cvtne2ps_pbh(right, left));
+            total = _mm512_add_ps(total, exponentials_of_32(left, right, factor, subtracted, probability + at));
         }
         _mm512_store_ps(sums + query * LANES, total);
     }
