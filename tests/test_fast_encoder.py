@@ -1,6 +1,7 @@
 """The accelerated encoder is the Hugging Face encoder: same outputs, same gradients, same dropout."""
 
 import copy
+from collections.abc import Iterator
 
 import pytest
 import torch
@@ -98,6 +99,27 @@ def test_bf16_is_as_near_to_fp32_as_hugging_face_in_bf16(model_type: str) -> Non
     for name, gradient in exact_gradients.items():
         if not name.endswith("key.bias"):  # zero in exact arithmetic: the softmax does not see it
             assert distance(our_gradients[name], gradient) < 2 * distance(their_gradients[name], gradient) + 0.01, name
+
+
+@pytest.fixture
+def memory_holds_nan() -> Iterator[None]:
+    """What a tensor holds before it is written."""
+    torch.use_deterministic_algorithms(True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(False)
+
+
+@pytest.mark.usefixtures("memory_holds_nan")
+@pytest.mark.parametrize("lengths", [(1,), (5,), (37,), (33, 32)])
+def test_what_memory_holds_does_not_matter(lengths: tuple[int, ...]) -> None:
+    assert torch.empty(1).isnan().all()
+    model = make("bert")
+    accelerate(model)
+    hidden_RH, gradients = run(model, *make_batch(model, lengths), bf16=True)
+    assert hidden_RH.isfinite().all()
+    assert all(gradient.isfinite().all() for gradient in gradients.values())
 
 
 @pytest.mark.parametrize("bf16", [False, True])

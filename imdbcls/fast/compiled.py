@@ -1,8 +1,8 @@
 """One encoder layer in bfloat16 with compiled kernels: products by PyTorch, all between them in single passes.
 
-N: rows, the real tokens of all documents one after another (no padding), then up to a round number rows that mean
-nothing and that only products compute (`rows_for`); B: documents, H: hidden size, A: heads, D = H / A, F: width of the
-feed-forward layer, W: words of mask bits of a row.
+N: rows, the real tokens of all documents one after another (no padding), then zeros up to a round number of rows, for
+the products alone (`rows_for`); B: documents, H: hidden size, A: heads, D = H / A, F: width of the feed-forward layer,
+W: words of mask bits of a row.
 
 A layer's output is handed on twice and its gradient comes in two parts, through the products and through the residual:
 the kernel that reads them adds them.
@@ -59,6 +59,16 @@ class Plan(NamedTuple):
     def num_documents(self) -> int:
         return len(self.offsets) - 1
 
+    def room(self, width: int) -> Tensor:
+        """A matrix of bfloat16 for a kernel to write the real rows of; the others are zeros.
+
+        Where a width is no multiple of 32, oneDNN multiplies the beginning of the next row by zero, and what memory
+        happens to hold there may be NaN.
+        """
+        matrix_NW = torch.empty((rows_for(self.num_rows), width), dtype=torch.bfloat16)
+        matrix_NW[self.num_rows :] = 0
+        return matrix_NW
+
 
 def rows_for(num_rows: int) -> int:
     """How many rows to compute products over, for so many real ones.
@@ -104,7 +114,7 @@ class CompiledEmbeddings(torch.autograd.Function):
         for other_NH in others:
             sum_NH += other_NH
         num_rows, width = sum_NH.shape
-        out_NH = torch.empty((rows_for(num_rows), width), dtype=torch.bfloat16)
+        out_NH = plan.room(width)
         mean_N, rstd_N = torch.empty((2, num_rows)).unbind(0)
         kept_NW, drawn = _mask(plan, number, width)
         plan.kernels.call(
@@ -154,7 +164,7 @@ class CompiledLayer(torch.autograd.Function):
             plan, 2 * number, residual_NH, linear(context_NH, w.out_HH, w.out_H), w.norm1_weight_H, w.norm1_bias_H
         )
         up_NF = linear(y_NH, w.up_FH, w.up_F)
-        active_NF = torch.empty_like(up_NF)
+        active_NF = plan.room(up_NF.shape[1])
         plan.kernels.call("gelu", up_NF, active_NF, plan.num_rows, up_NF.shape[1])
         z_NH, saved2 = _add_and_normalise(
             plan, 2 * number + 1, y_NH, linear(active_NF, w.down_HF, w.down_H), w.norm2_weight_H, w.norm2_bias_H
@@ -175,7 +185,7 @@ class CompiledLayer(torch.autograd.Function):
             plan, d_z_NH, d_z2_NH, saved2, w.norm2_weight_H
         )
         d_up_NF = d_down_NH @ w.down_HF
-        active_NF = torch.empty_like(up_NF)
+        active_NF = plan.room(up_NF.shape[1])
         d_up_BF = torch.empty((plan.kernels.blocks_of(plan.num_rows), up_NF.shape[1]))
         plan.kernels.call("gelu_backward", up_NF, d_up_NF, active_NF, d_up_BF, plan.num_rows, up_NF.shape[1])
         d_down_HF = weight_gradient(plan.kernels, d_down_NH, active_NF, plan.num_rows)
@@ -184,7 +194,7 @@ class CompiledLayer(torch.autograd.Function):
             plan, d_up_NF @ w.up_FH, d_sum2_NH, saved1, w.norm1_weight_H
         )
         d_out_HH = weight_gradient(plan.kernels, d_attended_NH, context_NH, plan.num_rows)
-        d_qkv_N3H = torch.empty_like(qkv_N3H)
+        d_qkv_N3H = plan.room(qkv_N3H.shape[1])
         d_qkv_B3H = torch.empty((plan.num_documents, qkv_N3H.shape[1]))
         plan.kernels.call(
             "attention_backward", qkv_N3H, context_NH, d_attended_NH @ w.out_HH, shift_AN, scale_AN,
@@ -239,12 +249,12 @@ def linear(x_NK: Tensor, weight_OK: Tensor, bias_O: Tensor) -> Tensor:
 
 def _attention(plan: Plan, qkv_N3H: Tensor, keep: bool = True) -> tuple[Tensor, Tensor | None, Tensor | None]:
     """Returns context_NH and, for backward, each row's shift and 1 / sum of its exponentials, per head."""
-    rows, width = qkv_N3H.shape
-    context_NH = qkv_N3H.new_empty((rows, width // 3))
+    width = qkv_N3H.shape[1] // 3
+    context_NH = plan.room(width)
     shift_AN, scale_AN = torch.empty((2, plan.num_heads, plan.num_rows)).unbind(0) if keep else (None, None)
     plan.kernels.call(
         "attention", qkv_N3H, plan.offsets, context_NH, shift_AN, scale_AN,
-        plan.num_documents, plan.num_heads, width // 3 // plan.num_heads,
+        plan.num_documents, plan.num_heads, width // plan.num_heads,
     )  # fmt: skip
     return context_NH, shift_AN, scale_AN
 
@@ -261,7 +271,7 @@ def _add_and_normalise(
     """Returns LayerNorm(residual + dropout(update)) and what backward needs: the sum, its mean and reciprocal
     standard deviation, and the mask's bits (None without dropout)."""
     num_rows, width = plan.num_rows, update_NH.shape[1]
-    out_NH = torch.empty_like(update_NH)
+    out_NH = plan.room(width)
     sum_NH = torch.empty_like(update_NH) if keep else None
     mean_N, rstd_N = torch.empty((2, num_rows)).unbind(0) if keep else (None, None)
     kept_NW, drawn = _mask(plan, mask, width)
@@ -278,8 +288,8 @@ def _add_and_normalise_backward(
     """Returns the gradients of the residual, of the update, and (3, H) of weight, bias and the update's own bias."""
     sum_NH, mean_N, rstd_N, kept_NW = saved
     num_rows, width = plan.num_rows, d_out_NH.shape[1]
-    d_sum_NH = torch.empty_like(d_out_NH)
-    d_update_NH = None if kept_NW is None else torch.empty_like(d_out_NH)
+    d_sum_NH = plan.room(width)
+    d_update_NH = None if kept_NW is None else plan.room(width)
     partial_B3H = torch.empty((plan.kernels.blocks_of(num_rows), 3, width))
     plan.kernels.call(
         "add_and_normalise_backward", d_out_NH, d_out2_NH, sum_NH, mean_N, rstd_N, weight_H, kept_NW, d_sum_NH,

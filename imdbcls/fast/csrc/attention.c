@@ -50,17 +50,12 @@ static Next next_of(const int64_t *offsets, int64_t num_documents, int64_t num_h
     return (Next){offsets[document], offsets[document + 1] - offsets[document], (task + 1) % num_heads * D};
 }
 
-static int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
-
 static int64_t longest(const int64_t *offsets, int64_t num_documents) {
     int64_t length = 0;
     for (int64_t b = 0; b < num_documents; b++)
         if (offsets[b + 1] - offsets[b] > length) length = offsets[b + 1] - offsets[b];
     return length;
 }
-
-/* The columns from `at` on, of 32, that a head still fills. */
-static inline __mmask32 columns_at(int64_t at, int64_t D) { return D - at >= 32 ? 0xFFFFFFFF : (1u << (D - at)) - 1; }
 
 /* A head's L rows into P x E with zeros around them, each times its factor where there are factors. */
 static void gather_head(const bf16 *source, int64_t row_width, const float *factor_L, int64_t L, int64_t D, int64_t P,

@@ -7,11 +7,9 @@ what is packed is filled up with zeros. */
 #pragma once
 #include "vectors.h"
 
-enum { STEP = 32, TILE = 16 * 32 /* numbers in a packed tile */ };
+enum { TILE = 16 * 32 /* numbers in a packed tile */ };
 
 extern int uses_amx;
-
-static inline int64_t round_up(int64_t count) { return (count + STEP - 1) / STEP * STEP; }
 
 /* The compiler does not know what tile instructions read and write: memory must be as the source says before and after
    them. */

@@ -15,8 +15,14 @@ summed over rows is summed in blocks of fixed size, and the blocks in order. */
 typedef uint16_t bf16;
 typedef __m512 f32x16;
 
-enum { LANES = 16 };
+enum { LANES = 16, STEP = 32 /* columns or rows of a block */ };
 #define ALIGNED __attribute__((aligned(64)))
+/* For what must know its constants, and for what only prefetches: gcc leaves out calls of such functions. */
+#define ALWAYS_INLINE static inline __attribute__((always_inline))
+
+static inline int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
+
+static inline int64_t round_up(int64_t count) { return (count + STEP - 1) / STEP * STEP; }
 
 /* Working memory for all threads, taken by the calling one: what other threads allocate comes from pages of 4 KB. */
 typedef struct {
@@ -37,6 +43,12 @@ static inline void *part_of(const Workspace *workspace, int thread) {
 static inline __mmask16 lanes_at(int64_t at, int64_t width) {
     const int64_t left = width - at;
     return left >= LANES ? 0xFFFF : left <= 0 ? 0 : (__mmask16)((1u << left) - 1);
+}
+
+/* The same for 32 columns. */
+static inline __mmask32 columns_at(int64_t at, int64_t width) {
+    const int64_t left = width - at;
+    return left >= STEP ? 0xFFFFFFFF : left <= 0 ? 0 : (1u << left) - 1;
 }
 
 static inline f32x16 widen(__m256i halves) {
@@ -65,10 +77,16 @@ static inline void add_to(float *target, __mmask16 lanes, f32x16 value) {
 
 /* Have `width` numbers of each of the rows [from, to) fetched into the second-level cache while something else computes:
    the processor does not foresee reads that lie a row apart. */
-static inline void prefetch_rows(const bf16 *matrix, int64_t row_width, int64_t from, int64_t to, int64_t width) {
+ALWAYS_INLINE void prefetch_rows(const bf16 *matrix, int64_t row_width, int64_t from, int64_t to, int64_t width) {
     for (int64_t n = from; n < to; n++)
         for (int64_t j = 0; j < width; j += 32) _mm_prefetch((const char *)(matrix + n * row_width + j), _MM_HINT_T1);
 }
+
+/* Has what comes 2 KB on fetched, where numbers are read or written one after another. The processor foresees that, but
+   starts anew at each 4 KB and follows few sequences at once. What lies beyond the end is harmless. */
+ALWAYS_INLINE void fetch_ahead(const bf16 *at) { _mm_prefetch((const char *)(at + 1024), _MM_HINT_T0); }
+
+ALWAYS_INLINE void fetch_ahead_to_write(bf16 *at) { __builtin_prefetch(at + 1024, 1); }
 
 static inline f32x16 splat(float value) { return _mm512_set1_ps(value); }
 
