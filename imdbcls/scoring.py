@@ -11,6 +11,7 @@ from torch import nn
 
 from imdbcls.data.batches import EvalBatches
 from imdbcls.device import Hardware
+from imdbcls.fast.encoder import weights_kept
 
 
 @dataclass(frozen=True)
@@ -39,15 +40,16 @@ def score(
     model.eval()
     labels, rows, logits = [], [], []
     done = 0
-    for batch in batches:
-        on_device = batch.to(hardware.device)
-        with hardware.autocast():
-            logits.append(model(**on_device.inputs))
-        labels.append(batch.labels_B)
-        rows.append(batch.rows)
-        done += len(batch)
-        if on_progress is not None:
-            on_progress(done, batches.num_documents)
+    with weights_kept(model):
+        for batch in batches:
+            on_device = batch.to(hardware.device)
+            with hardware.autocast():
+                logits.append(model(**on_device.inputs))
+            labels.append(batch.labels_B)
+            rows.append(batch.rows)
+            done += len(batch)
+            if on_progress is not None:
+                on_progress(done, batches.num_documents)
     model.train(was_training)
     order = np.argsort(np.concatenate(rows))
     probabilities_BC = torch.softmax(torch.cat(logits).cpu().double(), dim=1).numpy()
@@ -59,19 +61,21 @@ def measure_latency(model: nn.Module, batches: EvalBatches, hardware: Hardware, 
     """Milliseconds from token ids to probabilities for one document at a time: the median `p50` and `p95`.
 
     The documents are spread evenly over the lengths of the split. Each is timed once, after a pass over a document of
-    the same length: the first one of a length also pays for what the libraries prepare for its shapes.
+    the same length: the first one of a length also pays for what the libraries prepare for its shapes. The weights are
+    cast beforehand, as they are where a model serves.
     """
     model.eval()
     milliseconds = []
     prepared: set[tuple[int, ...]] = set()
-    for batch in batches.single_documents(num_documents):
-        shape = (*batch.input_ids_BT.shape, batch.num_tokens)
-        for _ in range(1 if shape in prepared else 2):
-            started = time.perf_counter()
-            on_device = batch.to(hardware.device)
-            with hardware.autocast():
-                model(**on_device.inputs).softmax(dim=1).cpu()
-            elapsed = time.perf_counter() - started
-        prepared.add(shape)
-        milliseconds.append(1000 * elapsed)
+    with weights_kept(model):
+        for batch in batches.single_documents(num_documents):
+            shape = (*batch.input_ids_BT.shape, batch.num_tokens)
+            for _ in range(1 if shape in prepared else 2):
+                started = time.perf_counter()
+                on_device = batch.to(hardware.device)
+                with hardware.autocast():
+                    model(**on_device.inputs).softmax(dim=1).cpu()
+                elapsed = time.perf_counter() - started
+            prepared.add(shape)
+            milliseconds.append(1000 * elapsed)
     return {"p50": float(np.percentile(milliseconds, 50)), "p95": float(np.percentile(milliseconds, 95))}

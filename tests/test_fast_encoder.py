@@ -1,7 +1,8 @@
 """The accelerated encoder is the Hugging Face encoder: same outputs, same gradients, same dropout."""
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 import torch
@@ -16,7 +17,8 @@ from transformers import (
     RobertaModel,
 )
 
-from imdbcls.fast.encoder import accelerate
+from imdbcls.fast import compiled, layer
+from imdbcls.fast.encoder import accelerate, weights_kept
 
 SIZES = {
     "vocab_size": 97,
@@ -261,3 +263,44 @@ def test_an_unknown_encoder_keeps_its_forward() -> None:
     model = DistilBertModel(DistilBertConfig(dim=32, n_heads=2, n_layers=1, hidden_dim=32, vocab_size=50))
     assert accelerate(model) == "no fast path for distilbert"
     assert "forward" not in vars(model)
+
+
+@pytest.mark.parametrize("bf16", [False, True])
+def test_kept_weights_are_cast_once_and_only_while_they_are_kept(bf16: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    casts = 0
+    for module in (compiled, layer):
+        compute = module.compute_weights
+
+        def counted(*arguments: Any, compute: Callable[..., Any] = compute) -> Any:
+            nonlocal casts
+            casts += 1
+            return compute(*arguments)
+
+        monkeypatch.setattr(module, "compute_weights", counted)
+    model = make("bert")
+    accelerate(model)
+    batch = make_batch(model)
+
+    def casts_of_a_pass() -> int:
+        before = casts
+        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+            outputs.append(model(*batch).last_hidden_state.detach())
+        return casts - before
+
+    outputs: list[Tensor] = []
+    num_layers = SIZES["num_hidden_layers"]
+    with torch.inference_mode():
+        assert casts_of_a_pass() == casts_of_a_pass() == num_layers
+        with weights_kept(model):
+            assert (casts_of_a_pass(), casts_of_a_pass()) == (num_layers, 0)
+            with weights_kept(model):
+                assert casts_of_a_pass() == 0
+            assert casts_of_a_pass() == 0
+            with torch.inference_mode(False):
+                assert casts_of_a_pass() == num_layers  # a gradient may be asked of it
+        assert casts_of_a_pass() == num_layers
+        assert all(torch.equal(output, outputs[0]) for output in outputs)
+        model.encoder.layer[0].output.dense.weight.data.mul_(2)
+        with weights_kept(model):
+            assert casts_of_a_pass() == num_layers
+        assert not torch.equal(outputs[-1], outputs[0])

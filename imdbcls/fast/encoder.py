@@ -9,12 +9,16 @@ outputs are the Hugging Face model's; gradients equal its to rounding. Whatever 
 dropout, a request for hidden states, 4-D masks, ...) goes to the original `forward`.
 """
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from types import MethodType
 from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutputWithPoolingAndCrossAttentions
 from transformers.models.bert.modeling_bert import BertEmbeddings
@@ -25,6 +29,29 @@ from imdbcls.fast.attention import KeyMask
 from imdbcls.fast.dropout import DropoutMasks
 
 _MODEL_TYPES = {"bert", "roberta"}
+
+# The weights as computed with, by layer and type, of the encoders whose weights do not change now.
+_kept: WeakKeyDictionary[nn.Module, dict[tuple[int, torch.dtype], layer.Weights]] = WeakKeyDictionary()
+
+
+@contextmanager
+def weights_kept(model: nn.Module) -> Iterator[None]:
+    """Within, no weight of `model` may change: its accelerated encoders cast theirs once, not in each pass.
+
+    Of a single document's time that is nearly half. Passes that a gradient may be asked of cast them all the same.
+    """
+    encoders = [module for module in model.modules() if _is_accelerated(module) and module not in _kept]
+    for encoder in encoders:
+        _kept[encoder] = {}
+    try:
+        yield
+    finally:
+        for encoder in encoders:
+            del _kept[encoder]
+
+
+def _is_accelerated(module: nn.Module) -> bool:
+    return getattr(module.forward, "__func__", None) is _forward
 
 
 def accelerate(encoder: PreTrainedModel) -> str | None:
@@ -124,9 +151,9 @@ def _hidden(encoder: Any, inputs: _Inputs, mask_BT: Tensor, dropout: float, dtyp
         masks = DropoutMasks() if dropout > 0 else None
         shape = layer.Shape(num_documents, num_tokens, config.num_attention_heads, config.layer_norm_eps, dropout)
         hidden_NH = hidden_BTH.reshape(-1, hidden_size).to(dtype)
-        for module in encoder.encoder.layer:
+        for number, module in enumerate(encoder.encoder.layer):
             parameters = _parameters(module)
-            weights = layer.compute_weights(parameters, dtype)
+            weights = _weights(encoder, number, dtype, partial(layer.compute_weights, parameters, dtype))
             hidden_NH = layer.LayerFunction.apply(hidden_NH, shape, keys, masks, weights, *parameters)
     return hidden_NH.view(num_documents, num_tokens, hidden_size)
 
@@ -150,7 +177,7 @@ def _compiled_hidden(encoder: Any, inputs: _Inputs, mask_BT: Tensor, dropout: fl
         hidden_NH, residual_NH = _compiled_embeddings(encoder, inputs, mask_BT, places_N, plan)
         for number, module in enumerate(encoder.encoder.layer):
             parameters = _parameters(module)
-            weights = compiled.compute_weights(parameters)
+            weights = _weights(encoder, number, dtype, partial(compiled.compute_weights, parameters))
             if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (hidden_NH, *parameters)):
                 hidden_NH, residual_NH = compiled.CompiledLayer.apply(
                     hidden_NH, residual_NH, plan, number, weights, *parameters
@@ -190,6 +217,17 @@ def _compiled_embeddings(
         embeddings.LayerNorm.bias,
         *(table.weight for table in tables),
     )
+
+
+def _weights(
+    encoder: nn.Module, number: int, dtype: torch.dtype, compute: Callable[[], layer.Weights]
+) -> layer.Weights:
+    kept = None if torch.is_grad_enabled() else _kept.get(encoder)
+    if kept is None:
+        return compute()
+    if (number, dtype) not in kept:
+        kept[number, dtype] = compute()
+    return kept[number, dtype]
 
 
 def _parameters(layer: Any) -> tuple[Tensor, ...]:
