@@ -25,6 +25,7 @@ from omegaconf.errors import OmegaConfBaseException
 from imdbcls.choices import CONF, choice_keys, groups, help_text, knobs
 from imdbcls.console import say
 from imdbcls.errors import UserError
+from imdbcls.other_names import OTHER_NAMES
 from imdbcls.places import wrong_places
 from imdbcls.targets import TARGETS, foreign_parts_of_hydra
 from imdbcls.validate import CHOICES, FLAGS, NUMBERS, OF_SEVERAL_KINDS, look_up, validate
@@ -337,6 +338,8 @@ def unknown_key(key: str, config: DictConfig) -> str:
         chosen = config.hydra.runtime.choices.get(section, "null")  # absent where the group was set to null
         if owners and chosen not in owners:
             return f"{key}: {section}={chosen} has no {name}; it belongs to {section}={','.join(owners)}."
+    if key in OTHER_NAMES:
+        return f"{key}: there is no such key; here it is {OTHER_NAMES[key]}."
     known = [*choices, *all_keys(plain_values(without_hydra(config)))]
     near = nearest_keys(key, known)
     return f"{key}: there is no such key{nearest(near)}." if near else f"{key}: there is no such key; {HELP}."

@@ -9,6 +9,7 @@ import pytest
 
 from imdbcls import choices
 from imdbcls.errors import UserError
+from imdbcls.other_names import OTHER_NAMES
 from imdbcls.overrides import compose
 
 ROOT = Path(__file__).parents[1]
@@ -99,12 +100,22 @@ def test_a_command_is_told_all_its_mistakes_at_once() -> None:
     ]
 
 
+def test_other_projects_names_lead_to_keys_that_exist() -> None:
+    groups = choices.groups()
+    ours = {*groups, *(knob.key for knob in choices.knobs())}
+    for group, names in groups.items():
+        ours |= {f"{group}.{key}" for name in names for key in choices.choice_keys(group, name)}
+    assert set(OTHER_NAMES.values()) <= ours
+    assert not OTHER_NAMES.keys() & ours
+
+
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
         ("headd=lstm", "headd: there is no such key; the nearest: head."),
         ("head_name=lstm", "head_name: there is no such key; the nearest: head."),
         ("total_epochs=3", "total_epochs: there is no such key; the nearest: epochs."),
+        ("learning_rate=1e-5", "learning_rate: there is no such key; here it is lr."),
         ("dropout=0.3", "dropout: there is no such key; the nearest: backbone.dropout, head.dropout."),
         ("data.trainlimit=4", "data.trainlimit: there is no such key; the nearest: data.train_limit"),
         ("quux=1", "quux: there is no such key; python -m imdbcls.train --help lists them."),
