@@ -40,7 +40,7 @@ def score(
     model.eval()
     labels, rows, logits = [], [], []
     done = 0
-    with weights_kept(model):
+    with weights_kept():
         for batch in batches:
             on_device = batch.to(hardware.device)
             with hardware.autocast():
@@ -62,12 +62,12 @@ def measure_latency(model: nn.Module, batches: EvalBatches, hardware: Hardware, 
 
     The documents are spread evenly over the lengths of the split. Each is timed once, after a pass over a document of
     the same length: the first one of a length also pays for what the libraries prepare for its shapes. The weights are
-    cast beforehand, as they are where a model serves.
+    cast once, before the timing.
     """
     model.eval()
     milliseconds = []
     prepared: set[tuple[int, ...]] = set()
-    with weights_kept(model):
+    with weights_kept():
         for batch in batches.single_documents(num_documents):
             shape = (*batch.input_ids_BT.shape, batch.num_tokens)
             for _ in range(1 if shape in prepared else 2):

@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -114,14 +115,27 @@ def memory_holds_nan() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("memory_holds_nan")
+@pytest.mark.parametrize("dropout", [0.0, 0.1])
+@pytest.mark.parametrize(
+    "sizes",
+    [
+        {},
+        {"hidden_size": 100, "num_attention_heads": 5},
+        {"hidden_size": 312, "num_attention_heads": 12, "intermediate_size": 1200},
+    ],
+    ids=lambda sizes: str(sizes.get("hidden_size", SIZES["hidden_size"])),
+)
 @pytest.mark.parametrize("lengths", [(1,), (5,), (37,), (33, 32)])
-def test_what_memory_holds_does_not_matter(lengths: tuple[int, ...]) -> None:
+def test_what_memory_holds_does_not_matter(sizes: dict[str, int], lengths: tuple[int, ...], dropout: float) -> None:
     assert torch.empty(1).isnan().all()
-    model = make("bert")
+    model = make("bert", hidden_dropout_prob=dropout, **sizes).train()
     accelerate(model)
-    hidden_RH, gradients = run(model, *make_batch(model, lengths), bf16=True)
+    batch = make_batch(model, lengths)
+    hidden_RH, gradients = run(model, *batch, bf16=True)
     assert hidden_RH.isfinite().all()
     assert all(gradient.isfinite().all() for gradient in gradients.values())
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+        assert model.eval()(*batch).last_hidden_state[batch[1].bool()].isfinite().all()
 
 
 @pytest.mark.parametrize("bf16", [False, True])
@@ -265,8 +279,7 @@ def test_an_unknown_encoder_keeps_its_forward() -> None:
     assert "forward" not in vars(model)
 
 
-@pytest.mark.parametrize("bf16", [False, True])
-def test_kept_weights_are_cast_once_and_only_while_they_are_kept(bf16: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_kept_weights_are_cast_once_and_only_while_they_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     casts = 0
     for module in (compiled, layer):
         compute = module.compute_weights
@@ -280,27 +293,34 @@ def test_kept_weights_are_cast_once_and_only_while_they_are_kept(bf16: bool, mon
     model = make("bert")
     accelerate(model)
     batch = make_batch(model)
+    outputs: dict[bool, list[Tensor]] = {False: [], True: []}
 
-    def casts_of_a_pass() -> int:
+    def casts_of_a_pass(bf16: bool = True) -> int:
         before = casts
         with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-            outputs.append(model(*batch).last_hidden_state.detach())
+            outputs[bf16].append(model(*batch).last_hidden_state.detach())
         return casts - before
 
-    outputs: list[Tensor] = []
     num_layers = SIZES["num_hidden_layers"]
     with torch.inference_mode():
-        assert casts_of_a_pass() == casts_of_a_pass() == num_layers
-        with weights_kept(model):
-            assert (casts_of_a_pass(), casts_of_a_pass()) == (num_layers, 0)
-            with weights_kept(model):
-                assert casts_of_a_pass() == 0
+        assert casts_of_a_pass() == casts_of_a_pass(bf16=False) == num_layers
+        with weights_kept():
+            assert [casts_of_a_pass(), casts_of_a_pass()] == [num_layers, 0]
+            assert [casts_of_a_pass(bf16=False), casts_of_a_pass(bf16=False)] == [num_layers, 0]
+            with weights_kept():
+                assert [casts_of_a_pass(), casts_of_a_pass()] == [num_layers, 0]
             assert casts_of_a_pass() == 0
             with torch.inference_mode(False):
                 assert casts_of_a_pass() == num_layers  # a gradient may be asked of it
+            with ThreadPoolExecutor(1) as other:
+                assert other.submit(torch.inference_mode()(casts_of_a_pass)).result() == num_layers
+        with pytest.raises(RuntimeError, match="end"), weights_kept():
+            casts_of_a_pass()
+            raise RuntimeError("the end")
         assert casts_of_a_pass() == num_layers
-        assert all(torch.equal(output, outputs[0]) for output in outputs)
+        for same in outputs.values():
+            assert all(torch.equal(output, same[0]) for output in same)
         model.encoder.layer[0].output.dense.weight.data.mul_(2)
-        with weights_kept(model):
+        with weights_kept():
             assert casts_of_a_pass() == num_layers
-        assert not torch.equal(outputs[-1], outputs[0])
+        assert not torch.equal(outputs[True][-1], outputs[True][0])

@@ -1,8 +1,8 @@
 """One encoder layer in bfloat16 with compiled kernels: products by PyTorch, all between them in single passes.
 
-N: rows, the real tokens of all documents one after another (no padding), then zeros up to a round number of rows, for
-the products alone (`rows_for`); B: documents, H: hidden size, A: heads, D = H / A, F: width of the feed-forward layer,
-W: words of mask bits of a row.
+N: rows, the real tokens of all documents one after another (no padding), then up to a round number rows of finite
+numbers, for the products alone (`rows_for`); B: documents, H: hidden size, A: heads, D = H / A, F: width of the
+feed-forward layer, W: words of mask bits of a row.
 
 A layer's output is handed on twice and its gradient comes in two parts, through the products and through the residual:
 the kernel that reads them adds them.
@@ -62,7 +62,7 @@ class Plan(NamedTuple):
     def room(self, width: int) -> Tensor:
         """A matrix of bfloat16 for a kernel to write the real rows of; the others are zeros.
 
-        Where a width is no multiple of 32, oneDNN multiplies the beginning of the next row by zero, and what memory
+        Where a width is no multiple of 32, oneDNN may multiply the beginning of the next row by zero, and what memory
         happens to hold there may be NaN.
         """
         matrix_NW = torch.empty((rows_for(self.num_rows), width), dtype=torch.bfloat16)
@@ -81,7 +81,7 @@ def rows_for(num_rows: int) -> int:
 
 
 def compute_weights(parameters: tuple[Tensor, ...]) -> Weights:
-    """Matrices in bfloat16, the rest in float32; made anew in every pass, see layer.py's."""
+    """Matrices in bfloat16, the rest in float32; when: see layer.py's."""
     with torch.no_grad():
         query, query_bias, key, key_bias, value, value_bias, out, out_bias, *rest = parameters
         norm1, norm1_bias, up, up_bias, down, down_bias, norm2, norm2_bias = rest
@@ -185,7 +185,7 @@ class CompiledLayer(torch.autograd.Function):
             plan, d_z_NH, d_z2_NH, saved2, w.norm2_weight_H
         )
         d_up_NF = d_down_NH @ w.down_HF
-        active_NF = plan.room(up_NF.shape[1])
+        active_NF = torch.empty_like(up_NF)  # only weight_gradient reads it, the real rows alone
         d_up_BF = torch.empty((plan.kernels.blocks_of(plan.num_rows), up_NF.shape[1]))
         plan.kernels.call("gelu_backward", up_NF, d_up_NF, active_NF, d_up_BF, plan.num_rows, up_NF.shape[1])
         d_down_HF = weight_gradient(plan.kernels, d_down_NH, active_NF, plan.num_rows)

@@ -46,8 +46,8 @@ class Weights(NamedTuple):
 def compute_weights(parameters: tuple[Tensor, ...], dtype: torch.dtype) -> Weights:
     """One layer's sixteen parameters in the compute dtype, query, key and value joined.
 
-    Made anew in every pass, one hundredth of it: no sign tells that an optimizer changed a parameter
-    (PyTorch's fused AdamW does not raise its version), so a kept copy could be a stale one.
+    Made anew in every pass, one hundredth of it, but within `encoder.weights_kept`: no sign tells that an optimizer
+    changed a parameter (PyTorch's fused AdamW does not raise its version), so a kept copy could be a stale one.
     """
     with torch.no_grad():
         query, query_bias, key, key_bias, value, value_bias, out, out_bias, *rest = parameters

@@ -1,8 +1,8 @@
 """An LSTM's final output over documents of different lengths in bfloat16, with compiled kernels.
 
 N: rows, the real tokens of all documents one after another (no padding), then up to a round number rows that mean
-nothing (see compiled.py); B: documents, T: tokens (padded), D: width of a token's vector, H: hidden size,
-G = 4 H: gates.
+nothing (see compiled.py; widths are multiples of 32, so that no product reads them for another row); B: documents,
+T: tokens (padded), D: width of a token's vector, H: hidden size, G = 4 H: gates.
 
 What the tokens add to the gates, and all weights' gradients, are products over all rows; only the recurrence goes step
 by step (`csrc/lstm.c`). Its cells and gates are float32, what it keeps for backward is bfloat16 but for the cells.

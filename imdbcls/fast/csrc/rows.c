@@ -62,22 +62,18 @@ static void draw_row(const Dropout *dropout, int64_t row, int64_t width, uint16_
 
 /* ---- LayerNorm --------------------------------------------------------------------------------------------------- */
 
-/* The lanes that columns from `at` on fill. Rows of whole vectors, which all models in use have, are computed by code that
-   the compiler makes without masks: `whole` is a constant wherever it is passed on. */
-static inline __mmask16 lanes_of(int64_t at, int64_t width, int whole) { return whole ? 0xFFFF : lanes_at(at, width); }
-
-/* Sums in four parts: one that waits for the addition before it would wait for most of the time. */
+/* Of a sum in four parts, so that an addition need not wait for the one before. */
 static inline float total_of(const f32x16 part[4]) {
     return _mm512_reduce_add_ps(_mm512_add_ps(_mm512_add_ps(part[0], part[1]), _mm512_add_ps(part[2], part[3])));
 }
 
 /* The mean of a row and 1 / sqrt(variance + epsilon), in two passes. */
-static inline void row_statistics(const float *row_H, int64_t H, float epsilon, float *mean, float *rstd, const int whole) {
+static inline void row_statistics(const float *row_H, int64_t H, float epsilon, float *mean, float *rstd) {
     f32x16 sum[4] = {splat(0), splat(0), splat(0), splat(0)}, squares[4] = {splat(0), splat(0), splat(0), splat(0)};
     int64_t first = 0;
     for (; first + 4 * LANES <= H; first += 4 * LANES)
         for (int i = 0; i < 4; i++) sum[i] = _mm512_add_ps(sum[i], _mm512_loadu_ps(row_H + first + i * LANES));
-    for (int64_t j = first; j < H; j += LANES) sum[0] = _mm512_add_ps(sum[0], load_f32(row_H + j, lanes_of(j, H, whole)));
+    for (int64_t j = first; j < H; j += LANES) sum[0] = _mm512_add_ps(sum[0], load_f32(row_H + j, lanes_at(j, H)));
     *mean = total_of(sum) / (float)H;
     for (int64_t j = 0; j < first; j += 4 * LANES)
         for (int i = 0; i < 4; i++) {
@@ -85,7 +81,7 @@ static inline void row_statistics(const float *row_H, int64_t H, float epsilon, 
             squares[i] = _mm512_fmadd_ps(centred, centred, squares[i]);
         }
     for (int64_t j = first; j < H; j += LANES) {
-        __mmask16 lanes = lanes_of(j, H, whole);
+        __mmask16 lanes = lanes_at(j, H);
         f32x16 centred = _mm512_maskz_sub_ps(lanes, load_f32(row_H + j, lanes), splat(*mean));
         squares[0] = _mm512_fmadd_ps(centred, centred, squares[0]);
     }
@@ -99,14 +95,14 @@ static inline f32x16 normalised(f32x16 x, float mean, float rstd) {
 /* A row's gradient through LayerNorm: d_out_H to d_x_H in place, given the normalised row; its share of the weight's
    and the bias's gradients is added to theirs. */
 static inline void row_norm_backward(float *d_H, const float *x_hat_H, const float *weight_H, int64_t H, float rstd,
-                                     float *d_weight_H, float *d_bias_H, const int whole) {
+                                     float *d_weight_H, float *d_bias_H) {
     f32x16 sum[4] = {splat(0), splat(0), splat(0), splat(0)}, product[4] = {splat(0), splat(0), splat(0), splat(0)};
     for (int64_t first = 0; first < H; first += 4 * LANES)
 #pragma GCC unroll 4
         for (int i = 0; i < 4; i++) {
             const int64_t j = first + i * LANES;
             if (j >= H) break;
-            __mmask16 lanes = lanes_of(j, H, whole);
+            __mmask16 lanes = lanes_at(j, H);
             f32x16 d = load_f32(d_H + j, lanes), x_hat = load_f32(x_hat_H + j, lanes);
             store_f32(d_weight_H + j, lanes, _mm512_fmadd_ps(d, x_hat, load_f32(d_weight_H + j, lanes)));
             add_to(d_bias_H + j, lanes, d);
@@ -117,19 +113,19 @@ static inline void row_norm_backward(float *d_H, const float *x_hat_H, const flo
         }
     f32x16 mean = splat(total_of(sum) / (float)H), mean_product = splat(total_of(product) / (float)H);
     for (int64_t j = 0; j < H; j += LANES) {
-        __mmask16 lanes = lanes_of(j, H, whole);
+        __mmask16 lanes = lanes_at(j, H);
         f32x16 d = _mm512_sub_ps(load_f32(d_H + j, lanes), mean);
         d = _mm512_fnmadd_ps(load_f32(x_hat_H + j, lanes), mean_product, d);
         store_f32(d_H + j, lanes, _mm512_mul_ps(d, splat(rstd)));
     }
 }
 
-ALWAYS_INLINE void add_and_normalise_row(
+static inline void add_and_normalise_row(
     const bf16 *residual_H, const bf16 *update_H, const float *weight_H, const float *bias_H, bf16 *sum_H, bf16 *out_H,
-    float *mean, float *rstd, const uint16_t *kept, int64_t H, float epsilon, float scale, const int whole) {
+    float *mean, float *rstd, const uint16_t *kept, int64_t H, float epsilon, float scale) {
     float row_H[MOST_COLUMNS] ALIGNED;
     for (int64_t j = 0; j < H; j += LANES) {
-        __mmask16 lanes = lanes_of(j, H, whole);
+        __mmask16 lanes = lanes_at(j, H);
         fetch_ahead(update_H + j);
         fetch_ahead(residual_H + j);
         f32x16 update = load_bf16(update_H + j, lanes);
@@ -138,9 +134,9 @@ ALWAYS_INLINE void add_and_normalise_row(
         store_f32(row_H + j, lanes, sum);
         if (sum_H) store_bf16(sum_H + j, lanes, sum);
     }
-    row_statistics(row_H, H, epsilon, mean, rstd, whole);
+    row_statistics(row_H, H, epsilon, mean, rstd);
     for (int64_t j = 0; j < H; j += LANES) {
-        __mmask16 lanes = lanes_of(j, H, whole);
+        __mmask16 lanes = lanes_at(j, H);
         f32x16 x_hat = normalised(load_f32(row_H + j, lanes), *mean, *rstd);
         store_bf16(out_H + j, lanes, _mm512_fmadd_ps(x_hat, load_f32(weight_H + j, lanes), load_f32(bias_H + j, lanes)));
     }
@@ -160,22 +156,18 @@ void add_and_normalise(const bf16 *residual_NH, const bf16 *update_NH, const flo
         if (kept) draw_row(&dropout, n, H, kept);
         bf16 *sum_H = sum_NH ? sum_NH + n * H : NULL;
         float mean, rstd;
-        if (H % LANES)
-            add_and_normalise_row(residual_NH + n * H, update_NH + n * H, weight_H, bias_H, sum_H, out_NH + n * H, &mean,
-                                  &rstd, kept, H, epsilon, scale, 0);
-        else
-            add_and_normalise_row(residual_NH + n * H, update_NH + n * H, weight_H, bias_H, sum_H, out_NH + n * H, &mean,
-                                  &rstd, kept, H, epsilon, scale, 1);
+        add_and_normalise_row(residual_NH + n * H, update_NH + n * H, weight_H, bias_H, sum_H, out_NH + n * H, &mean, &rstd,
+                              kept, H, epsilon, scale);
         if (sum_NH) mean_N[n] = mean, rstd_N[n] = rstd;
     }
 }
 
-ALWAYS_INLINE void add_and_normalise_backward_row(
+static inline void add_and_normalise_backward_row(
     const bf16 *d_out_H, const bf16 *d_out2_H, const bf16 *sum_H, float mean, float rstd, const float *weight_H,
-    const uint16_t *kept, bf16 *d_sum_H, bf16 *d_update_H, float *partial_3H, int64_t H, float scale, const int whole) {
+    const uint16_t *kept, bf16 *d_sum_H, bf16 *d_update_H, float *partial_3H, int64_t H, float scale) {
     float d_H[MOST_COLUMNS] ALIGNED, x_hat_H[MOST_COLUMNS] ALIGNED;
     for (int64_t j = 0; j < H; j += LANES) {
-        __mmask16 lanes = lanes_of(j, H, whole);
+        __mmask16 lanes = lanes_at(j, H);
         fetch_ahead(d_out_H + j);
         fetch_ahead(sum_H + j);
         if (d_out2_H) fetch_ahead(d_out2_H + j);
@@ -184,9 +176,9 @@ ALWAYS_INLINE void add_and_normalise_backward_row(
         store_f32(d_H + j, lanes, d);
         store_f32(x_hat_H + j, lanes, normalised(load_bf16(sum_H + j, lanes), mean, rstd));
     }
-    row_norm_backward(d_H, x_hat_H, weight_H, H, rstd, partial_3H, partial_3H + H, whole);
+    row_norm_backward(d_H, x_hat_H, weight_H, H, rstd, partial_3H, partial_3H + H);
     for (int64_t j = 0; j < H; j += LANES) {
-        __mmask16 lanes = lanes_of(j, H, whole);
+        __mmask16 lanes = lanes_at(j, H);
         f32x16 d = load_f32(d_H + j, lanes);
         store_bf16(d_sum_H + j, lanes, d);
         if (kept) {
@@ -210,17 +202,13 @@ void add_and_normalise_backward(const bf16 *d_out_NH, const bf16 *d_out2_NH, con
     for (int64_t block = 0; block < num_blocks; block++) {
         float *partial_3H = partial_B3H + block * 3 * H;
         memset(partial_3H, 0, 3 * H * sizeof(float));
-        int64_t end = (block + 1) * BLOCK_ROWS < N ? (block + 1) * BLOCK_ROWS : N;
+        const int64_t end = smaller((block + 1) * BLOCK_ROWS, N);
         for (int64_t n = block * BLOCK_ROWS; n < end; n++) {
             const bf16 *d_out2_H = d_out2_NH ? d_out2_NH + n * H : NULL;
             const uint16_t *kept = kept_NW ? kept_NW + n * words : NULL;
             bf16 *d_update_H = kept_NW ? d_update_NH + n * H : NULL;
-            if (H % LANES)
-                add_and_normalise_backward_row(d_out_NH + n * H, d_out2_H, sum_NH + n * H, mean_N[n], rstd_N[n], weight_H,
-                                               kept, d_sum_NH + n * H, d_update_H, partial_3H, H, scale, 0);
-            else
-                add_and_normalise_backward_row(d_out_NH + n * H, d_out2_H, sum_NH + n * H, mean_N[n], rstd_N[n], weight_H,
-                                               kept, d_sum_NH + n * H, d_update_H, partial_3H, H, scale, 1);
+            add_and_normalise_backward_row(d_out_NH + n * H, d_out2_H, sum_NH + n * H, mean_N[n], rstd_N[n], weight_H, kept,
+                                           d_sum_NH + n * H, d_update_H, partial_3H, H, scale);
         }
     }
     sum_blocks(partial_B3H, num_blocks, 3 * H);
@@ -238,7 +226,7 @@ void normalise_and_drop(const float *sum_NH, const float *weight_H, const float 
         uint16_t *kept = kept_NW ? kept_NW + n * words : NULL;
         if (kept) draw_row(&dropout, n, H, kept);
         float mean, rstd;
-        row_statistics(sum_NH + n * H, H, epsilon, &mean, &rstd, 0);
+        row_statistics(sum_NH + n * H, H, epsilon, &mean, &rstd);
         if (mean_N) mean_N[n] = mean, rstd_N[n] = rstd;
         for (int64_t j = 0; j < H; j += LANES) {
             __mmask16 lanes = lanes_at(j, H);
@@ -261,7 +249,7 @@ void normalise_and_drop_backward(const bf16 *d_out_NH, const bf16 *d_out2_NH, co
         float x_hat_H[MOST_COLUMNS] ALIGNED;
         float *partial_2H = partial_B2H + block * 2 * H;
         memset(partial_2H, 0, 2 * H * sizeof(float));
-        int64_t end = (block + 1) * BLOCK_ROWS < N ? (block + 1) * BLOCK_ROWS : N;
+        const int64_t end = smaller((block + 1) * BLOCK_ROWS, N);
         for (int64_t n = block * BLOCK_ROWS; n < end; n++) {
             float *d_H = d_sum_NH + n * H;
             for (int64_t j = 0; j < H; j += LANES) {
@@ -272,7 +260,7 @@ void normalise_and_drop_backward(const bf16 *d_out_NH, const bf16 *d_out2_NH, co
                 store_f32(x_hat_H + j, lanes, normalised(load_f32(sum_NH + n * H + j, lanes), mean_N[n], rstd_N[n]));
                 store_f32(d_H + j, lanes, d);
             }
-            row_norm_backward(d_H, x_hat_H, weight_H, H, rstd_N[n], partial_2H, partial_2H + H, 0);
+            row_norm_backward(d_H, x_hat_H, weight_H, H, rstd_N[n], partial_2H, partial_2H + H);
         }
     }
     sum_blocks(partial_B2H, num_blocks, 2 * H);
@@ -297,8 +285,9 @@ static inline void store_pairs(bf16 *target, __mmask32 columns, Pairs value) {
 }
 
 /* GELU(x) = x Phi(x), and its derivative where asked for. Phi(x) = 1 / (1 + 2^-(x q(x^2))) with a polynomial q of degree
-   5, fitted to least error by Lawson's algorithm, that stays as it is beyond |x| = 5.5. In bfloat16 GELU is off
-   by no more than rounding to nearest and 2e-6; the derivative by 2e-5. */
+   5, fitted to least error by Lawson's algorithm, that stays as it is beyond |x| = 5.5; the reciprocal has 14 bits. For
+   no bfloat16 number is GELU, rounded to bfloat16, farther off than the nearest one by more than 1e-5, or the derivative
+   by more than 6e-5 (which is off by 7e-5 before it is rounded); rounding is off by up to 2e-3 of a number. */
 static inline f32x16 gelu_of(f32x16 x, f32x16 *derivative) {
     f32x16 square = _mm512_min_ps(splat(30.25f), _mm512_mul_ps(x, x)); /* in this order NaN stays NaN */
     f32x16 power = splat(1.00055814e-07f);
@@ -316,7 +305,7 @@ static inline f32x16 gelu_of(f32x16 x, f32x16 *derivative) {
         slope = _mm512_fmadd_ps(slope, square, splat(-1.24643371e-03f));
         slope = _mm512_fmadd_ps(slope, square, splat(2.19112292e-01f));
         slope = _mm512_fmadd_ps(slope, square, splat(1.59554565e+00f));
-        const f32x16 finite = _mm512_min_ps(splat(1e30f), odds);
+        const f32x16 finite = _mm512_min_ps(splat(1e30f), odds); /* infinity times zero would be NaN */
         *derivative = _mm512_fmadd_ps(Phi, _mm512_mul_ps(_mm512_mul_ps(value, finite), slope), Phi);
     }
     return value;

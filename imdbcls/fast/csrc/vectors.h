@@ -17,7 +17,7 @@ typedef __m512 f32x16;
 
 enum { LANES = 16, STEP = 32 /* columns or rows of a block */ };
 #define ALIGNED __attribute__((aligned(64)))
-/* For what must know its constants, and for what only prefetches: gcc leaves out calls of such functions. */
+/* For prefetches: gcc deletes calls of functions that do nothing else. */
 #define ALWAYS_INLINE static inline __attribute__((always_inline))
 
 static inline int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
@@ -79,7 +79,7 @@ static inline void add_to(float *target, __mmask16 lanes, f32x16 value) {
    the processor does not foresee reads that lie a row apart. */
 ALWAYS_INLINE void prefetch_rows(const bf16 *matrix, int64_t row_width, int64_t from, int64_t to, int64_t width) {
     for (int64_t n = from; n < to; n++)
-        for (int64_t j = 0; j < width; j += 32) _mm_prefetch((const char *)(matrix + n * row_width + j), _MM_HINT_T1);
+        for (int64_t j = 0; j < width; j += STEP) _mm_prefetch((const char *)(matrix + n * row_width + j), _MM_HINT_T1);
 }
 
 /* Has what comes 2 KB on fetched, where numbers are read or written one after another. The processor foresees that, but
