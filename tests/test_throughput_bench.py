@@ -7,6 +7,8 @@ from typing import Any, Self
 import pytest
 from conftest import ROOT
 
+from imdbcls.device import computes_bf16
+
 BENCH = ROOT / "experiments" / "throughput"
 PEERS = ["the original's way", "Trainer, defaults", "Trainer, at its best", "Trainer, best and tuned"]
 SCORERS = ["Trainer.predict, at its best", "Trainer.predict, best and tuned"]
@@ -68,7 +70,10 @@ def test_all_contenders_run_on_the_same_documents_and_compute_the_same_loss(
     assert training[0]["precision"] == training[1]["precision"] == "fp32"
     assert figures["documents"] == 10 and figures["rounds"] == 2
     assert set(figures["ratios"]["training"]) == set(PEERS) and set(figures["ratios"]["scoring"]) == set(SCORERS)
-    assert all(figures["matrix_peak_gflops"][precision] > 1 for precision in ("bf16", "fp32"))
+    # bfloat16's only where the hardware computes in it: elsewhere nobody does, and measuring it takes minutes.
+    measured = {"fp32", "bf16"} if computes_bf16("cpu") else {"fp32"}
+    assert set(figures["matrix_peak_gflops"]) == measured
+    assert min(figures["matrix_peak_gflops"].values()) > 1
     assert 0 < figures["achieved_share"] < 1
     assert all(name in printed for name in [*PEERS, *SCORERS, "imdbcls"])
     assert (tmp_path / "figures.svg").read_text().startswith("<svg")

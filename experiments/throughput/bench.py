@@ -50,8 +50,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         settings = {"choices": prepare(options, Path(folder)), "rounds": options.rounds}
         with Worker(MACHINE, settings) as machine:
             about = machine.call("describe")
-            peaks = {"bf16": machine.call("bf16_gflops"), "fp32": machine.call("fp32_gflops")}
-        say(f"{about['device']}; matrix peak {peaks['bf16']:,.0f} GFLOP/s in bf16, {peaks['fp32']:,.0f} in fp32")
+            peaks = machine.call("peaks_gflops")
+        found = ", ".join(f"{peak:,.0f} GFLOP/s in {precision}" for precision, peak in peaks.items())
+        say(f"{about['device']}; matrix peak {found}")
         contests = {
             task: contest(entrants, settings, options.rounds, SECONDS_AT_MOST[task])
             for task, entrants in (("training", TRAINING), ("scoring", SCORING))

@@ -30,7 +30,7 @@ from imdbcls import build, report
 from imdbcls.data.batch import Batch
 from imdbcls.data.batches import Ahead
 from imdbcls.data.documents import Documents
-from imdbcls.device import Hardware, peak_memory_mb
+from imdbcls.device import Hardware, computes_bf16, peak_memory_mb
 from imdbcls.model import Classifier
 from imdbcls.runs import RunFolder
 from imdbcls.scoring import score
@@ -379,11 +379,15 @@ class Machine:
     def describe(self) -> dict[str, str]:
         return {"device": self.hardware.describe(), "precision": self.hardware.precision, **report.versions()}
 
-    def bf16_gflops(self) -> float:
-        return matrix_peak_gflops(self.hardware.device, torch.bfloat16)
-
-    def fp32_gflops(self) -> float:
-        return matrix_peak_gflops(self.hardware.device, torch.float32)
+    def peaks_gflops(self) -> dict[str, float]:
+        """By precision; bfloat16 only where the hardware has it: elsewhere nobody computes in it, and it takes minutes."""
+        precisions = {"bf16": torch.bfloat16, "fp32": torch.float32}
+        device = self.hardware.device
+        return {
+            precision: matrix_peak_gflops(device, dtype)
+            for precision, dtype in precisions.items()
+            if precision == "fp32" or computes_bf16(device.type)
+        }
 
 
 def synchronise(hardware: Hardware) -> None:
