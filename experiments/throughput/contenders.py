@@ -380,7 +380,7 @@ class Machine:
         return {"device": self.hardware.describe(), "precision": self.hardware.precision, **report.versions()}
 
     def peaks_gflops(self) -> dict[str, float]:
-        """By precision; bfloat16 only where the hardware has it: elsewhere nobody computes in it, and it takes minutes."""
+        """By precision; bfloat16 only where the hardware has it, as emulating it takes minutes and nobody does."""
         precisions = {"bf16": torch.bfloat16, "fp32": torch.float32}
         device = self.hardware.device
         return {
