@@ -134,8 +134,9 @@ def key_of_encoder(backbone: Backbone, hardware: Hardware, weights: str) -> str:
     """What decides the encoder's output beside its input."""
     config = backbone.encoder.config
     architecture = {key: value for key, value in config.to_dict().items() if key != "_name_or_path"}
-    takes_kernels = backbone.not_fast is None and hardware.device.type == "cpu" and hardware.precision == "bf16"
-    loaded = kernels.load() if takes_kernels else None
+    takes_kernels = backbone.not_fast is None and hardware.device.type == "cpu"
+    dtype = torch.bfloat16 if hardware.precision == "bf16" else torch.float32
+    loaded = kernels.load(dtype) if takes_kernels else None
     sources = sorted(path for path in Path(imdbcls.fast.__path__[0]).rglob("*") if path.suffix in SOURCES)
     about = {
         "format": FORMAT,

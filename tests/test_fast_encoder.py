@@ -85,7 +85,7 @@ def test_fp32_equals_hugging_face(model_type: str, lengths: tuple[int, ...]) -> 
     largest = max(float(gradient.abs().max()) for gradient in expected_gradients.values())
     for name, gradient in expected_gradients.items():
         torch.testing.assert_close(
-            gradients[name], gradient, atol=2e-6 * largest, rtol=1e-4, msg=lambda m, n=name: f"{n}: {m}"
+            gradients[name], gradient, atol=4e-6 * largest, rtol=1e-4, msg=lambda m, n=name: f"{n}: {m}"
         )
 
 

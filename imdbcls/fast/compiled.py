@@ -1,7 +1,7 @@
-"""One encoder layer in bfloat16 with compiled kernels: products by PyTorch, all between them in single passes.
+"""One encoder layer with compiled kernels, which do all between its products in single passes (those: products.py).
 
-N: rows, the real tokens of all documents one after another (no padding), then up to a round number rows of finite
-numbers, for the products alone (`rows_for`); B: documents, H: hidden size, A: heads, D = H / A, F: width of the
+N: rows, the real tokens of all documents one after another (no padding), then in bfloat16 up to a round number rows of
+finite numbers, for the products alone (`rows_for`); B: documents, H: hidden size, A: heads, D = H / A, F: width of the
 feed-forward layer, W: words of mask bits of a row.
 
 A layer's output is handed on twice and its gradient comes in two parts, through the products and through the residual:
@@ -14,11 +14,12 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from imdbcls.fast import products
 from imdbcls.fast.kernels import Kernels
 from imdbcls.fast.layer import Weights
+from imdbcls.fast.products import linear, linear_backward, rows_for, weight_gradient
 
 _WORD = 16  # mask bits
-_MULTIPLE = 32  # of widths that the weight gradients' kernel takes
 MOST_COLUMNS = 8192  # of a row of H, as in rows.c
 
 
@@ -60,38 +61,25 @@ class Plan(NamedTuple):
         return len(self.offsets) - 1
 
     def room(self, width: int) -> Tensor:
-        """A matrix of bfloat16 for a kernel to write the real rows of; the others are zeros.
+        """A matrix for a kernel to write the real rows of; the others are zeros.
 
         Where a width is no multiple of 32, oneDNN may multiply the beginning of the next row by zero, and what memory
         happens to hold there may be NaN.
         """
-        matrix_NW = torch.empty((rows_for(self.num_rows), width), dtype=torch.bfloat16)
+        matrix_NW = torch.empty((rows_for(self.num_rows, self.kernels.dtype), width), dtype=self.kernels.dtype)
         matrix_NW[self.num_rows :] = 0
         return matrix_NW
 
 
-def rows_for(num_rows: int) -> int:
-    """How many rows to compute products over, for so many real ones.
-
-    oneDNN prepares a product anew, for 4 ms, for each number of rows that it meets, and hardly two batches have equally
-    many tokens; of these numbers there are few.
-    """
-    multiple = 32 if num_rows <= 512 else 128 if num_rows <= 8192 else 512
-    return -(-num_rows // multiple) * multiple
-
-
-def compute_weights(parameters: tuple[Tensor, ...]) -> Weights:
-    """Matrices in bfloat16, the rest in float32; when: see layer.py's."""
+def compute_weights(kernels: Kernels, parameters: tuple[Tensor, ...]) -> Weights:
+    """Matrices as the products take them, the rest in float32; when: see layer.py's."""
     with torch.no_grad():
         query, query_bias, key, key_bias, value, value_bias, out, out_bias, *rest = parameters
         norm1, norm1_bias, up, up_bias, down, down_bias, norm2, norm2_bias = rest
-        qkv_3HH = torch.empty((3 * len(query), query.shape[1]), dtype=torch.bfloat16)
-        for part, weight in zip(qkv_3HH.chunk(3), (query, key, value), strict=True):
-            part.copy_(weight)
-        half = torch.bfloat16
         return Weights(
-            qkv_3HH, torch.cat((query_bias, key_bias, value_bias)), out.to(half), out_bias, norm1, norm1_bias,
-            up.to(half), up_bias, down.to(half), down_bias, norm2, norm2_bias,
+            products.prepare(kernels, query, key, value), torch.cat((query_bias, key_bias, value_bias)),
+            products.prepare(kernels, out), out_bias, norm1, norm1_bias,
+            products.prepare(kernels, up), up_bias, products.prepare(kernels, down), down_bias, norm2, norm2_bias,
         )  # fmt: skip
 
 
@@ -158,16 +146,26 @@ class CompiledLayer(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor]:
         """residual_NH is x_NH again, `number` the layer's; parameters: the sixteen fp32 leaves, where gradients go."""
         w = weights
-        qkv_N3H = linear(x_NH, w.qkv_3HH, w.qkv_3H)
+        qkv_N3H = linear(plan.kernels, x_NH, w.qkv_3HH, w.qkv_3H)
         context_NH, shift_AN, scale_AN = _attention(plan, qkv_N3H)
         y_NH, saved1 = _add_and_normalise(
-            plan, 2 * number, residual_NH, linear(context_NH, w.out_HH, w.out_H), w.norm1_weight_H, w.norm1_bias_H
+            plan,
+            2 * number,
+            residual_NH,
+            linear(plan.kernels, context_NH, w.out_HH, w.out_H),
+            w.norm1_weight_H,
+            w.norm1_bias_H,
         )
-        up_NF = linear(y_NH, w.up_FH, w.up_F)
+        up_NF = linear(plan.kernels, y_NH, w.up_FH, w.up_F)
         active_NF = plan.room(up_NF.shape[1])
         plan.kernels.call("gelu", up_NF, active_NF, plan.num_rows, up_NF.shape[1])
         z_NH, saved2 = _add_and_normalise(
-            plan, 2 * number + 1, y_NH, linear(active_NF, w.down_HF, w.down_H), w.norm2_weight_H, w.norm2_bias_H
+            plan,
+            2 * number + 1,
+            y_NH,
+            linear(plan.kernels, active_NF, w.down_HF, w.down_H),
+            w.norm2_weight_H,
+            w.norm2_bias_H,
         )
         ctx.plan, ctx.weights = plan, weights
         ctx.save_for_backward(x_NH, qkv_N3H, context_NH, shift_AN, scale_AN, *saved1, y_NH, up_NF, *saved2)
@@ -184,26 +182,27 @@ class CompiledLayer(torch.autograd.Function):
         d_sum2_NH, d_down_NH, (d_norm2_weight_H, d_norm2_bias_H, d_down_H) = _add_and_normalise_backward(
             plan, d_z_NH, d_z2_NH, saved2, w.norm2_weight_H
         )
-        d_up_NF = d_down_NH @ w.down_HF
+        d_up_NF = linear_backward(plan.kernels, d_down_NH, w.down_HF)
         active_NF = torch.empty_like(up_NF)  # only weight_gradient reads it, the real rows alone
         d_up_BF = torch.empty((plan.kernels.blocks_of(plan.num_rows), up_NF.shape[1]))
         plan.kernels.call("gelu_backward", up_NF, d_up_NF, active_NF, d_up_BF, plan.num_rows, up_NF.shape[1])
         d_down_HF = weight_gradient(plan.kernels, d_down_NH, active_NF, plan.num_rows)
         d_up_FH = weight_gradient(plan.kernels, d_up_NF, y_NH, plan.num_rows)
         d_sum1_NH, d_attended_NH, (d_norm1_weight_H, d_norm1_bias_H, d_out_H) = _add_and_normalise_backward(
-            plan, d_up_NF @ w.up_FH, d_sum2_NH, saved1, w.norm1_weight_H
+            plan, linear_backward(plan.kernels, d_up_NF, w.up_FH), d_sum2_NH, saved1, w.norm1_weight_H
         )
         d_out_HH = weight_gradient(plan.kernels, d_attended_NH, context_NH, plan.num_rows)
         d_qkv_N3H = plan.room(qkv_N3H.shape[1])
         d_qkv_B3H = torch.empty((plan.num_documents, qkv_N3H.shape[1]))
+        d_context_NH = linear_backward(plan.kernels, d_attended_NH, w.out_HH)
         plan.kernels.call(
-            "attention_backward", qkv_N3H, context_NH, d_attended_NH @ w.out_HH, shift_AN, scale_AN,
-            plan.offsets, d_qkv_N3H, d_qkv_B3H, plan.num_documents, plan.num_heads, x_NH.shape[1] // plan.num_heads,
+            "attention_backward", qkv_N3H, context_NH, d_context_NH, shift_AN, scale_AN, plan.offsets,
+            d_qkv_N3H, d_qkv_B3H, plan.num_documents, plan.num_heads, x_NH.shape[1] // plan.num_heads,
         )  # fmt: skip
         d_query_HH, d_key_HH, d_value_HH = weight_gradient(plan.kernels, d_qkv_N3H, x_NH, plan.num_rows).chunk(3)
         d_query_H, d_key_H, d_value_H = d_qkv_B3H[0].chunk(3)
         return (
-            d_qkv_N3H @ w.qkv_3HH, d_sum1_NH, None, None, None,
+            linear_backward(plan.kernels, d_qkv_N3H, w.qkv_3HH), d_sum1_NH, None, None, None,
             d_query_HH, d_query_H, d_key_HH, d_key_H, d_value_HH, d_value_H,
             d_out_HH, d_out_H, d_norm1_weight_H, d_norm1_bias_H,
             d_up_FH, d_up_BF[0], d_down_HF, d_down_H, d_norm2_weight_H, d_norm2_bias_H,
@@ -230,21 +229,28 @@ def _mask(plan: Plan, number: int, width: int) -> tuple[Tensor | None, tuple[int
 def score_layer(x_NH: Tensor, plan: Plan, number: int, weights: Weights) -> Tensor:
     """The layer's output where no gradient will be asked for: nothing is kept, buffers are used again."""
     w = weights
-    context_NH, _, _ = _attention(plan, linear(x_NH, w.qkv_3HH, w.qkv_3H), keep=False)
+    context_NH, _, _ = _attention(plan, linear(plan.kernels, x_NH, w.qkv_3HH, w.qkv_3H), keep=False)
     y_NH, _ = _add_and_normalise(
-        plan, 2 * number, x_NH, linear(context_NH, w.out_HH, w.out_H), w.norm1_weight_H, w.norm1_bias_H, keep=False
+        plan,
+        2 * number,
+        x_NH,
+        linear(plan.kernels, context_NH, w.out_HH, w.out_H),
+        w.norm1_weight_H,
+        w.norm1_bias_H,
+        keep=False,
     )
-    up_NF = linear(y_NH, w.up_FH, w.up_F)
+    up_NF = linear(plan.kernels, y_NH, w.up_FH, w.up_F)
     plan.kernels.call("gelu", up_NF, up_NF, plan.num_rows, up_NF.shape[1])
     z_NH, _ = _add_and_normalise(
-        plan, 2 * number + 1, y_NH, linear(up_NF, w.down_HF, w.down_H), w.norm2_weight_H, w.norm2_bias_H, keep=False
+        plan,
+        2 * number + 1,
+        y_NH,
+        linear(plan.kernels, up_NF, w.down_HF, w.down_H),
+        w.norm2_weight_H,
+        w.norm2_bias_H,
+        keep=False,
     )
     return z_NH
-
-
-def linear(x_NK: Tensor, weight_OK: Tensor, bias_O: Tensor) -> Tensor:
-    """x weight' + bias, rounded once. `F.linear` in bfloat16 first writes the bias to all rows, a fifth of the time."""
-    return torch.ops.mkldnn._linear_pointwise(x_NK, weight_OK, bias_O, "none", [], "")
 
 
 def _attention(plan: Plan, qkv_N3H: Tensor, keep: bool = True) -> tuple[Tensor, Tensor | None, Tensor | None]:
@@ -296,13 +302,3 @@ def _add_and_normalise_backward(
         d_update_NH, partial_B3H, num_rows, width, 1.0 if plan.dropout is None else plan.dropout.scale,
     )  # fmt: skip
     return d_sum_NH, d_sum_NH if d_update_NH is None else d_update_NH, partial_B3H[0]
-
-
-def weight_gradient(kernels: Kernels, d_y_NO: Tensor, x_NK: Tensor, num_rows: int) -> Tensor:
-    """d_y' x over the first `num_rows` rows, in float32 where the kernel takes the widths (multiples of 32)."""
-    num_outputs, num_inputs = d_y_NO.shape[1], x_NK.shape[1]
-    if num_outputs % _MULTIPLE or num_inputs % _MULTIPLE:
-        return d_y_NO[:num_rows].t() @ x_NK[:num_rows]
-    d_weight_OK = torch.empty((num_outputs, num_inputs))
-    kernels.call("weight_gradient", d_y_NO, x_NK, d_weight_OK, num_rows, num_outputs, num_inputs)
-    return d_weight_OK

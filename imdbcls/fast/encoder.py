@@ -3,9 +3,9 @@
 B: documents, T: tokens (padded), H: hidden size, N: rows, a token each.
 
 `accelerate(encoder)` keeps the Hugging Face model, its parameters and its state dict, and replaces its `forward`.
-Each layer becomes one autograd function with a hand-written backward pass. In bfloat16, where the compiled kernels
-can be had, rows are the real tokens alone (`compiled.py`); else they are all B * T tokens (`layer.py`). In fp32 the
-outputs are the Hugging Face model's; gradients equal its to rounding. Whatever the fast path does not know (attention
+Each layer becomes one autograd function with a hand-written backward pass. Where there are compiled kernels for the
+processor and the dtype, rows are the real tokens alone (`compiled.py`); else they are all B * T tokens (`layer.py`). In
+fp32 outputs and gradients equal the Hugging Face model's to rounding. Whatever the fast path does not know (attention
 dropout, a request for hidden states, 4-D masks, ...) goes to the original `forward`.
 """
 
@@ -27,6 +27,7 @@ from transformers.models.roberta.modeling_roberta import RobertaEmbeddings
 from imdbcls.fast import compiled, kernels, layer
 from imdbcls.fast.attention import KeyMask
 from imdbcls.fast.dropout import DropoutMasks
+from imdbcls.fast.products import rows_for
 
 _MODEL_TYPES = {"bert", "roberta"}
 
@@ -114,8 +115,11 @@ def _forward(
     mask_BT = torch.ones(embedded.shape[:2], dtype=torch.bool) if attention_mask is None else attention_mask.bool()
     dropout = config.hidden_dropout_prob if self.training else 0.0
     inputs = _Inputs(input_ids, token_type_ids, position_ids, inputs_embeds)
-    compute = _compiled_hidden if _takes_kernels(self, dtype) else _hidden
-    hidden_BTH = compute(self, inputs, mask_BT, dropout, dtype)
+    loaded = _kernels_for(self, dtype)
+    if loaded is not None:
+        hidden_BTH = _compiled_hidden(self, inputs, mask_BT, dropout, loaded)
+    else:
+        hidden_BTH = _hidden(self, inputs, mask_BT, dropout, dtype)
     pooled_BH = self.pooler(hidden_BTH) if self.pooler is not None else None
     output = BaseModelOutputWithPoolingAndCrossAttentions(last_hidden_state=hidden_BTH, pooler_output=pooled_BH)
     return output if return_dict in (None, True) else output.to_tuple()
@@ -130,10 +134,10 @@ class _Inputs(NamedTuple):
     inputs_embeds: Tensor | None
 
 
-def _takes_kernels(encoder: Any, dtype: torch.dtype) -> bool:
-    return (
-        dtype == torch.bfloat16 and encoder.config.hidden_size <= compiled.MOST_COLUMNS and kernels.load() is not None
-    )
+def _kernels_for(encoder: Any, dtype: torch.dtype) -> kernels.Kernels | None:
+    if dtype not in (torch.bfloat16, torch.float32) or encoder.config.hidden_size > compiled.MOST_COLUMNS:
+        return None
+    return kernels.load(dtype)
 
 
 def _hidden(encoder: Any, inputs: _Inputs, mask_BT: Tensor, dropout: float, dtype: torch.dtype) -> Tensor:
@@ -153,11 +157,9 @@ def _hidden(encoder: Any, inputs: _Inputs, mask_BT: Tensor, dropout: float, dtyp
     return hidden_NH.view(num_documents, num_tokens, hidden_size)
 
 
-def _compiled_hidden(encoder: Any, inputs: _Inputs, mask_BT: Tensor, dropout: float, dtype: torch.dtype) -> Tensor:
+def _compiled_hidden(encoder: Any, inputs: _Inputs, mask_BT: Tensor, dropout: float, loaded: kernels.Kernels) -> Tensor:
     """All layers over the real tokens' rows, by the compiled kernels. Padding's hidden states are zero."""
     config = encoder.config
-    loaded = kernels.load()
-    assert loaded is not None
     offsets = F.pad(mask_BT.sum(1).cumsum(0), (1, 0))
     places_N = mask_BT.flatten().nonzero().squeeze(1)
     plan = compiled.Plan(
@@ -172,7 +174,7 @@ def _compiled_hidden(encoder: Any, inputs: _Inputs, mask_BT: Tensor, dropout: fl
         hidden_NH, residual_NH = _compiled_embeddings(encoder, inputs, mask_BT, places_N, plan)
         for number, module in enumerate(encoder.encoder.layer):
             parameters = _parameters(module)
-            weights = _weights(encoder, number, dtype, partial(compiled.compute_weights, parameters))
+            weights = _weights(encoder, number, loaded.dtype, partial(compiled.compute_weights, loaded, parameters))
             if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (hidden_NH, *parameters)):
                 hidden_NH, residual_NH = compiled.CompiledLayer.apply(
                     hidden_NH, residual_NH, plan, number, weights, *parameters
@@ -189,11 +191,11 @@ def _compiled_hidden(encoder: Any, inputs: _Inputs, mask_BT: Tensor, dropout: fl
 def _compiled_embeddings(
     encoder: Any, inputs: _Inputs, mask_BT: Tensor, places_N: Tensor, plan: compiled.Plan
 ) -> tuple[Tensor, Tensor]:
-    """The rows that enter the first layer, in bfloat16, twice (see compiled.py)."""
+    """The rows that enter the first layer, twice (see compiled.py)."""
     embeddings, ids_BT = encoder.embeddings, inputs.input_ids
     if ids_BT is None or type(embeddings) not in (BertEmbeddings, RobertaEmbeddings):
-        rows_NH = embeddings(**inputs._asdict()).flatten(0, 1)[places_N].to(torch.bfloat16)
-        rows_NH = F.pad(rows_NH, (0, 0, 0, compiled.rows_for(plan.num_rows) - plan.num_rows))
+        rows_NH = embeddings(**inputs._asdict()).flatten(0, 1)[places_N].to(plan.kernels.dtype)
+        rows_NH = F.pad(rows_NH, (0, 0, 0, rows_for(plan.num_rows, plan.kernels.dtype) - plan.num_rows))
         return rows_NH, rows_NH
     positions_BT = inputs.position_ids
     if positions_BT is None:

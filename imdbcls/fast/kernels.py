@@ -1,7 +1,8 @@
 """The compiled kernels (`csrc`): built by the user's C compiler on first use, kept in the user's cache.
 
-They compute in bfloat16 on x86 processors that do (AVX512-BF16, with AMX where it is there) under Linux. Where they
-cannot be had, `load` says why, once, and PyTorch's operations take their place.
+There are two libraries of them, for Linux on x86: in bfloat16 for processors that compute in it (AVX512-BF16, with AMX
+where it is there), and in float32 for those that have AVX2 and no AVX-512, as most laptops. Where they cannot be had,
+`load` says why, once, and PyTorch's operations take their place.
 """
 
 import ctypes
@@ -18,7 +19,7 @@ from collections.abc import Callable
 from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -26,8 +27,6 @@ from torch import Tensor
 from imdbcls.console import say
 from imdbcls.data.cache import default_cache_dir
 
-_SOURCES = ("rows.c", "attention.c", "products.c", "lstm.c")
-_HEADERS = ("vectors.h", "tiles.h")
 _FLAGS = ("-std=gnu11", "-O3", "-march=native", "-fno-math-errno", "-fopenmp", "-fPIC")
 _DIGEST_BYTES = 32  # of the object's SHA-256, which follow it in its file
 _BUILD_SECONDS = 120
@@ -41,7 +40,7 @@ _TYPES: dict[str, Any] = {
     "u": ctypes.c_uint32,
     "s": ctypes.c_uint64,
 }
-_SIGNATURES = {
+_ROWS = {
     "add_and_normalise": "pppppppppiifsuufn",
     "add_and_normalise_backward": "ppppppppppiifn",
     "normalise_and_drop": "pppppppiifsuufn",
@@ -51,8 +50,31 @@ _SIGNATURES = {
     "attention": "pppppiiin",
     "attention_backward": "ppppppppiiin",
     "weight_gradient": "pppiiin",
-    "lstm": "ppppppiinn",
-    "lstm_backward": "pppppppiinn",
+}
+
+
+class Library(NamedTuple):
+    """What a library is built from, and the types of its functions' arguments."""
+
+    sources: tuple[str, ...]
+    headers: tuple[str, ...]
+    flags: tuple[str, ...]
+    signatures: dict[str, str]
+
+
+_LIBRARIES = {
+    torch.bfloat16: Library(
+        ("rows.c", "attention.c", "products.c", "lstm.c"),
+        ("vectors.h", "avx512.h", "tiles.h"),
+        _FLAGS,
+        {**_ROWS, "lstm": "ppppppiinn", "lstm_backward": "pppppppiinn"},
+    ),
+    torch.float32: Library(
+        ("rows.c", "float_attention.c", "float_products.c"),
+        ("vectors.h", "avx2.h", "panels.h"),
+        (*_FLAGS, "-DFLOATS"),
+        {**_ROWS, "pack_weight": "ppiin", "linear": "ppppiiin", "linear_backward": "pppiiin"},
+    ),
 }
 
 
@@ -61,15 +83,16 @@ class KernelsMissing(Exception):
 
 
 class Kernels:
-    """The loaded functions; `uses_amx` says whether matrix products take the processor's AMX tiles."""
+    """The loaded functions, for tensors of `dtype`; `uses_amx` says whether matrix products take the AMX tiles."""
 
-    def __init__(self, path: Path, allow_amx: bool = True) -> None:
+    def __init__(self, path: Path, dtype: torch.dtype = torch.bfloat16, allow_amx: bool = True) -> None:
+        self.dtype = dtype
         self._library = ctypes.CDLL(str(path))
         self.uses_amx = bool(self._library.start(int(allow_amx)))
         self._library.blocks_of.argtypes = [ctypes.c_int64]
         self._library.blocks_of.restype = ctypes.c_int64
         self.blocks_of: Callable[[int], int] = self._library.blocks_of
-        for name, signature in _SIGNATURES.items():
+        for name, signature in _LIBRARIES[dtype].signatures.items():
             function = getattr(self._library, name)
             function.argtypes = [_TYPES[letter] for letter in signature]
             function.restype = None
@@ -86,31 +109,43 @@ class Kernels:
         getattr(self._library, name)(*passed, torch.get_num_threads())
 
 
-@lru_cache(maxsize=1)
-def load() -> Kernels | None:
-    """The kernels, built if need be; None where they cannot be had, which is said."""
+@lru_cache(maxsize=2)
+def load(dtype: torch.dtype = torch.bfloat16) -> Kernels | None:
+    """The kernels of a dtype, built if need be; None where they cannot be had, which is said.
+
+    None, too, and nothing said, for float32 where PyTorch's own products have more than AVX2, or nothing of x86.
+    """
+    if dtype == torch.float32 and not is_for_floats():
+        return None
     try:
-        return Kernels(find() or build())
+        return Kernels(find(dtype) or build(dtype), dtype)
     except KernelsMissing as error:
         say(f"No compiled CPU kernels: {error}. PyTorch's operations take their place, at about half the speed.")
         return None
 
 
+def is_for_floats() -> bool:
+    """Whether this is a processor that the kernels in float32 were written for."""
+    return _is_linux_on_x86() and torch.cpu._is_avx2_supported() and not torch.cpu._is_avx512_supported()
+
+
 def status() -> str:
     """What `load` would find, without building anything."""
+    dtype = torch.float32 if is_for_floats() else torch.bfloat16
     try:
-        path = find()
+        path = find(dtype)
         compiler = " ".join(_compiler())
     except KernelsMissing as error:
         return f"none: {error}"
+    name = str(dtype).removeprefix("torch.")
     if path is None:
-        return f"built by {compiler} when first needed"
-    return f"built by {compiler}, in {path.parent}"
+        return f"{name}, built by {compiler} when first needed"
+    return f"{name}, built by {compiler}, in {path.parent}"
 
 
-def find() -> Path | None:
+def find(dtype: torch.dtype = torch.bfloat16) -> Path | None:
     """The shared object in the cache, where it is there and whole. Raises KernelsMissing."""
-    path = _cached_path()
+    path = _cached_path(dtype)
     try:
         content = path.read_bytes()
     except OSError:
@@ -119,17 +154,17 @@ def find() -> Path | None:
     return path if whole else None  # a damaged one could kill the process that maps it
 
 
-def build() -> Path:
+def build(dtype: torch.dtype = torch.bfloat16) -> Path:
     """Compile and put the object into the cache whole: several processes may do so at once. Raises KernelsMissing."""
-    target = _cached_path()
+    target, library = _cached_path(dtype), _LIBRARIES[dtype]
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".build-", dir=target.parent) as name:
             folder = Path(name)
-            for source in (*_SOURCES, *_HEADERS):
+            for source in (*library.sources, *library.headers):
                 (folder / source).write_text(_text(source), encoding="utf-8")
-            _run([*_compiler(), *_FLAGS, "-c", *_SOURCES], folder)
-            objects = [source.replace(".c", ".o") for source in _SOURCES]
+            _run([*_compiler(), *library.flags, "-c", *library.sources], folder)
+            objects = [source.replace(".c", ".o") for source in library.sources]
             # PyTorch's own OpenMP, by its path: a second one would bring a second set of threads.
             _run([*_compiler(), "-shared", "-o", "kernels.so", *objects, _openmp(), "-lm"], folder)
             built = folder / "kernels.so"
@@ -141,9 +176,10 @@ def build() -> Path:
     return target
 
 
-def _cached_path() -> Path:
-    parts = [_text(name) for name in (*_SOURCES, *_HEADERS)]
-    parts += [*_FLAGS, _compiler_version(), _processor(), _openmp()]
+def _cached_path(dtype: torch.dtype) -> Path:
+    library = _LIBRARIES[dtype]
+    parts = [_text(name) for name in (*library.sources, *library.headers)]
+    parts += [*library.flags, _compiler_version(), _processor(dtype), _openmp()]
     return default_cache_dir() / "kernels" / f"{hashlib.sha256(chr(0).join(parts).encode()).hexdigest()[:40]}.so"
 
 
@@ -151,12 +187,18 @@ def _text(name: str) -> str:
     return files("imdbcls.fast").joinpath("csrc", name).read_text(encoding="utf-8")
 
 
-def _processor() -> str:
+def _is_linux_on_x86() -> bool:
+    return sys.platform.startswith("linux") and platform.machine() == "x86_64"
+
+
+def _processor(dtype: torch.dtype) -> str:
     """The processor's model and abilities, all that `-march=native` reads."""
-    if not sys.platform.startswith("linux") or platform.machine() != "x86_64":
+    if not _is_linux_on_x86():
         raise KernelsMissing(f"they are written for Linux on x86-64, and this is {sys.platform} {platform.machine()}")
-    if not torch.cpu._is_avx512_bf16_supported():
+    if dtype == torch.bfloat16 and not torch.cpu._is_avx512_bf16_supported():
         raise KernelsMissing("this processor does not compute in bfloat16 (AVX512-BF16)")
+    if dtype == torch.float32 and not torch.cpu._is_avx2_supported():
+        raise KernelsMissing("this processor has no AVX2")
     lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").split("\n\n")[0].splitlines()
     return "\n".join(line for line in lines if line.startswith(("vendor_id", "cpu family", "model", "flags")))
 

@@ -1,7 +1,7 @@
 """An LSTM's final output over documents of different lengths in bfloat16, with compiled kernels.
 
 N: rows, the real tokens of all documents one after another (no padding), then up to a round number rows that mean
-nothing (see compiled.py; widths are multiples of 32, so that no product reads them for another row); B: documents,
+nothing (see products.py; widths are multiples of 32, so that no product reads them for another row); B: documents,
 T: tokens (padded), D: width of a token's vector, H: hidden size, G = 4 H: gates.
 
 What the tokens add to the gates, and all weights' gradients, are products over all rows; only the recurrence goes step
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from imdbcls.fast import kernels
-from imdbcls.fast.compiled import linear, rows_for, weight_gradient
+from imdbcls.fast.products import linear, rows_for, weight_gradient
 
 _MULTIPLE = 32  # of widths that the kernels take
 _GROUP = 8  # documents, as in lstm.c
@@ -64,7 +64,7 @@ class CompiledLSTM(torch.autograd.Function):
         bias2_G: Tensor,
     ) -> Tensor:
         weight_GD, weight_GH = weight_GD.to(torch.bfloat16), weight_GH.to(torch.bfloat16)
-        gates_NG = linear(rows_ND, weight_GD, bias_G + bias2_G)
+        gates_NG = linear(_loaded(), rows_ND, weight_GD, bias_G + bias2_G)
         num_documents, hidden_size = len(offsets) - 1, weight_GH.shape[1]
         final_BH = rows_ND.new_empty((num_documents, hidden_size))
         previous_NH = rows_ND.new_empty((len(rows_ND), hidden_size)) if keep else None

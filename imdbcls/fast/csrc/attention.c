@@ -30,15 +30,6 @@ static Heads heads_of(int64_t num_heads, int64_t D) {
     return (Heads){D, round_up(D), 3 * num_heads * D, 1 / sqrtf((float)D)};
 }
 
-/* A thread's working memory, handed out piece by piece. */
-typedef struct { char *next; } Scratch;
-
-static void *take(Scratch *scratch, int64_t num_bytes) {
-    void *piece = scratch->next;
-    scratch->next += (num_bytes + 63) / 64 * 64;
-    return piece;
-}
-
 /* What the thread will probably compute next: the following head of the document, or the next document's first. */
 typedef struct {
     int64_t first, length, column; /* its rows, and where its numbers begin in a row of H */
@@ -48,13 +39,6 @@ static Next next_of(const int64_t *offsets, int64_t num_documents, int64_t num_h
     const int64_t document = (task + 1) / num_heads;
     if (document >= num_documents) return (Next){0, 0, 0};
     return (Next){offsets[document], offsets[document + 1] - offsets[document], (task + 1) % num_heads * D};
-}
-
-static int64_t longest(const int64_t *offsets, int64_t num_documents) {
-    int64_t length = 0;
-    for (int64_t b = 0; b < num_documents; b++)
-        if (offsets[b + 1] - offsets[b] > length) length = offsets[b + 1] - offsets[b];
-    return length;
 }
 
 /* A head's L rows into P x E with zeros around them, each times its factor where there are factors. */

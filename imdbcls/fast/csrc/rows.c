@@ -4,7 +4,7 @@
 
 /* Rows whose gradients of a weight or bias are summed before they are added to those of other rows, and which a thread
    takes at a time: a thread that is held up by another program takes fewer. */
-enum { BLOCK_ROWS = 128, MOST_COLUMNS = 8192 };
+enum { BLOCK_ROWS = 128, MOST_COLUMNS = 8192, WORD = 16 /* mask bits */ };
 
 int64_t blocks_of(int64_t num_rows) { return (num_rows + BLOCK_ROWS - 1) / BLOCK_ROWS; }
 
@@ -17,45 +17,53 @@ typedef struct {
     float scale;        /* 1 / (1 - p) */
 } Dropout;
 
-/* One round for eight counters, each in the lower halves of 64-bit lanes; what stands in the upper halves is ignored. */
-static inline void philox_round(__m512i counter[4], uint32_t k0, uint32_t k1) {
-    const int XOR = 0x96;
-    __m512i product0 = _mm512_mul_epu32(counter[0], _mm512_set1_epi64(0xD2511F53u));
-    __m512i product2 = _mm512_mul_epu32(counter[2], _mm512_set1_epi64(0xCD9E8D57u));
-    counter[0] = _mm512_ternarylogic_epi64(_mm512_srli_epi64(product2, 32), counter[1], _mm512_set1_epi64(k0), XOR);
-    counter[2] = _mm512_ternarylogic_epi64(_mm512_srli_epi64(product0, 32), counter[3], _mm512_set1_epi64(k1), XOR);
+/* One round for as many counters, each in the lower halves of 64-bit lanes; what stands in the upper halves is ignored. */
+static inline void philox_round(u64s counter[4], uint32_t k0, uint32_t k1) {
+    u64s product0 = product_of_lower_halves(counter[0], splat_u64(0xD2511F53u));
+    u64s product2 = product_of_lower_halves(counter[2], splat_u64(0xCD9E8D57u));
+    counter[0] = xor_of(upper_halves(product2), counter[1], splat_u64(k0));
+    counter[2] = xor_of(upper_halves(product0), counter[3], splat_u64(k1));
     counter[1] = product2;
     counter[3] = product0;
 }
 
-/* Which of 64 neighbouring columns of a row are kept, as four masks of sixteen. Philox4x32-7 (Salmon et al. 2011) of
-   (column, row, mask) under the seed: a function of these alone. */
-static inline void draw_kept(const Dropout *dropout, int64_t row, int64_t column, __mmask16 kept[4]) {
-    const __m512i lane = _mm512_setr_epi64(0, 2, 4, 6, 8, 10, 12, 14);
-    __m512i even[4], odd[4]; /* columns */
-    even[0] = _mm512_add_epi64(lane, _mm512_set1_epi64(column));
-    odd[0] = _mm512_add_epi64(lane, _mm512_set1_epi64(column + 1));
-    even[1] = odd[1] = _mm512_set1_epi64(row);
-    even[2] = odd[2] = _mm512_set1_epi64(dropout->number);
-    even[3] = odd[3] = _mm512_setzero_si512();
-    uint32_t k0 = (uint32_t)dropout->seed, k1 = (uint32_t)(dropout->seed >> 32);
-    for (int round = 0; round < 7; round++) {
-        philox_round(even, k0, k1);
-        philox_round(odd, k0, k1);
-        k0 += 0x9E3779B9u;
-        k1 += 0xBB67AE85u;
+/* Which of 64 neighbouring columns of a row are kept, as four words of sixteen. Philox4x32-7 (Salmon et al. 2011) of
+   (column, row, mask) under the seed: a function of these alone. A counter's four numbers are for columns sixteen apart. */
+static inline void draw_kept(const Dropout *dropout, int64_t row, int64_t column, uint16_t kept[4]) {
+    for (int first = 0; first < WORD; first += LANES) {
+        u64s even[4], odd[4]; /* columns */
+        even[0] = add_u64(even_lanes(), splat_u64((uint64_t)(column + first)));
+        odd[0] = add_u64(even_lanes(), splat_u64((uint64_t)(column + first + 1)));
+        even[1] = odd[1] = splat_u64((uint64_t)row);
+        even[2] = odd[2] = splat_u64(dropout->number);
+        even[3] = odd[3] = splat_u64(0);
+        uint32_t k0 = (uint32_t)dropout->seed, k1 = (uint32_t)(dropout->seed >> 32);
+        for (int round = 0; round < 7; round++) {
+            philox_round(even, k0, k1);
+            philox_round(odd, k0, k1);
+            k0 += 0x9E3779B9u;
+            k1 += 0xBB67AE85u;
+        }
+        for (int i = 0; i < 4; i++) {
+            const uint16_t bits = lanes_at_least(even[i], odd[i], dropout->threshold);
+            kept[i] = first ? kept[i] | (uint16_t)(bits << first) : bits;
+        }
     }
-    const __m512i threshold = _mm512_set1_epi32((int)dropout->threshold);
-    for (int i = 0; i < 4; i++)
-        kept[i] = _mm512_cmpge_epu32_mask(_mm512_mask_blend_epi32(0xAAAA, even[i], _mm512_slli_epi64(odd[i], 32)), threshold);
+}
+
+/* Words of sixteen mask bits for a row of so many columns. */
+static inline int64_t words_of(int64_t width) { return (width + WORD - 1) / WORD; }
+
+static inline lanes_mask kept_at(const uint16_t *kept, int64_t column) {
+    return (lanes_mask)(kept[column / WORD] >> column % WORD); /* the lanes beyond LANES are not looked at */
 }
 
 /* A row's mask: a bit for each column, sixteen columns to a word. */
 static void draw_row(const Dropout *dropout, int64_t row, int64_t width, uint16_t *kept) {
-    int64_t words = (width + LANES - 1) / LANES;
+    const int64_t words = words_of(width);
     for (int64_t word = 0; word < words; word += 4) {
-        __mmask16 four[4];
-        draw_kept(dropout, row, word * LANES, four);
+        uint16_t four[4];
+        draw_kept(dropout, row, word * WORD, four);
         for (int64_t i = 0; i < 4 && word + i < words; i++) kept[word + i] = four[i];
     }
 }
@@ -63,98 +71,98 @@ static void draw_row(const Dropout *dropout, int64_t row, int64_t width, uint16_
 /* ---- LayerNorm --------------------------------------------------------------------------------------------------- */
 
 /* Of a sum in four parts, so that an addition need not wait for the one before. */
-static inline float total_of(const f32x16 part[4]) {
-    return _mm512_reduce_add_ps(_mm512_add_ps(_mm512_add_ps(part[0], part[1]), _mm512_add_ps(part[2], part[3])));
+static inline float total_of(const f32s part[4]) {
+    return sum_of(add(add(part[0], part[1]), add(part[2], part[3])));
 }
 
 /* The mean of a row and 1 / sqrt(variance + epsilon), in two passes. */
 static inline void row_statistics(const float *row_H, int64_t H, float epsilon, float *mean, float *rstd) {
-    f32x16 sum[4] = {splat(0), splat(0), splat(0), splat(0)}, squares[4] = {splat(0), splat(0), splat(0), splat(0)};
+    f32s sum[4] = {splat(0), splat(0), splat(0), splat(0)}, squares[4] = {splat(0), splat(0), splat(0), splat(0)};
     int64_t first = 0;
     for (; first + 4 * LANES <= H; first += 4 * LANES)
-        for (int i = 0; i < 4; i++) sum[i] = _mm512_add_ps(sum[i], _mm512_loadu_ps(row_H + first + i * LANES));
-    for (int64_t j = first; j < H; j += LANES) sum[0] = _mm512_add_ps(sum[0], load_f32(row_H + j, lanes_at(j, H)));
+        for (int i = 0; i < 4; i++) sum[i] = add(sum[i], load_whole(row_H + first + i * LANES));
+    for (int64_t j = first; j < H; j += LANES) sum[0] = add(sum[0], load_f32(row_H + j, lanes_at(j, H)));
     *mean = total_of(sum) / (float)H;
     for (int64_t j = 0; j < first; j += 4 * LANES)
         for (int i = 0; i < 4; i++) {
-            f32x16 centred = _mm512_sub_ps(_mm512_loadu_ps(row_H + j + i * LANES), splat(*mean));
-            squares[i] = _mm512_fmadd_ps(centred, centred, squares[i]);
+            f32s centred = sub(load_whole(row_H + j + i * LANES), splat(*mean));
+            squares[i] = fmadd(centred, centred, squares[i]);
         }
     for (int64_t j = first; j < H; j += LANES) {
-        __mmask16 lanes = lanes_at(j, H);
-        f32x16 centred = _mm512_maskz_sub_ps(lanes, load_f32(row_H + j, lanes), splat(*mean));
-        squares[0] = _mm512_fmadd_ps(centred, centred, squares[0]);
+        lanes_mask lanes = lanes_at(j, H);
+        f32s centred = sub_where(lanes, load_f32(row_H + j, lanes), splat(*mean));
+        squares[0] = fmadd(centred, centred, squares[0]);
     }
     *rstd = 1.0f / sqrtf(total_of(squares) / (float)H + epsilon);
 }
 
-static inline f32x16 normalised(f32x16 x, float mean, float rstd) {
-    return _mm512_mul_ps(_mm512_sub_ps(x, splat(mean)), splat(rstd));
+static inline f32s normalised(f32s x, float mean, float rstd) {
+    return mul(sub(x, splat(mean)), splat(rstd));
 }
 
 /* A row's gradient through LayerNorm: d_out_H to d_x_H in place, given the normalised row; its share of the weight's
    and the bias's gradients is added to theirs. */
 static inline void row_norm_backward(float *d_H, const float *x_hat_H, const float *weight_H, int64_t H, float rstd,
                                      float *d_weight_H, float *d_bias_H) {
-    f32x16 sum[4] = {splat(0), splat(0), splat(0), splat(0)}, product[4] = {splat(0), splat(0), splat(0), splat(0)};
+    f32s sum[4] = {splat(0), splat(0), splat(0), splat(0)}, product[4] = {splat(0), splat(0), splat(0), splat(0)};
     for (int64_t first = 0; first < H; first += 4 * LANES)
 #pragma GCC unroll 4
         for (int i = 0; i < 4; i++) {
             const int64_t j = first + i * LANES;
             if (j >= H) break;
-            __mmask16 lanes = lanes_at(j, H);
-            f32x16 d = load_f32(d_H + j, lanes), x_hat = load_f32(x_hat_H + j, lanes);
-            store_f32(d_weight_H + j, lanes, _mm512_fmadd_ps(d, x_hat, load_f32(d_weight_H + j, lanes)));
+            lanes_mask lanes = lanes_at(j, H);
+            f32s d = load_f32(d_H + j, lanes), x_hat = load_f32(x_hat_H + j, lanes);
+            store_f32(d_weight_H + j, lanes, fmadd(d, x_hat, load_f32(d_weight_H + j, lanes)));
             add_to(d_bias_H + j, lanes, d);
-            d = _mm512_mul_ps(d, load_f32(weight_H + j, lanes));
+            d = mul(d, load_f32(weight_H + j, lanes));
             store_f32(d_H + j, lanes, d);
-            sum[i] = _mm512_add_ps(sum[i], d);
-            product[i] = _mm512_fmadd_ps(d, x_hat, product[i]);
+            sum[i] = add(sum[i], d);
+            product[i] = fmadd(d, x_hat, product[i]);
         }
-    f32x16 mean = splat(total_of(sum) / (float)H), mean_product = splat(total_of(product) / (float)H);
+    f32s mean = splat(total_of(sum) / (float)H), mean_product = splat(total_of(product) / (float)H);
     for (int64_t j = 0; j < H; j += LANES) {
-        __mmask16 lanes = lanes_at(j, H);
-        f32x16 d = _mm512_sub_ps(load_f32(d_H + j, lanes), mean);
-        d = _mm512_fnmadd_ps(load_f32(x_hat_H + j, lanes), mean_product, d);
-        store_f32(d_H + j, lanes, _mm512_mul_ps(d, splat(rstd)));
+        lanes_mask lanes = lanes_at(j, H);
+        f32s d = sub(load_f32(d_H + j, lanes), mean);
+        d = fnmadd(load_f32(x_hat_H + j, lanes), mean_product, d);
+        store_f32(d_H + j, lanes, mul(d, splat(rstd)));
     }
 }
 
 static inline void add_and_normalise_row(
-    const bf16 *residual_H, const bf16 *update_H, const float *weight_H, const float *bias_H, bf16 *sum_H, bf16 *out_H,
+    const element *residual_H, const element *update_H, const float *weight_H, const float *bias_H, element *sum_H, element *out_H,
     float *mean, float *rstd, const uint16_t *kept, int64_t H, float epsilon, float scale) {
     float row_H[MOST_COLUMNS] ALIGNED;
     for (int64_t j = 0; j < H; j += LANES) {
-        __mmask16 lanes = lanes_at(j, H);
+        lanes_mask lanes = lanes_at(j, H);
         fetch_ahead(update_H + j);
         fetch_ahead(residual_H + j);
-        f32x16 update = load_bf16(update_H + j, lanes);
-        if (kept) update = _mm512_maskz_mul_ps(kept[j / LANES], update, splat(scale));
-        f32x16 sum = _mm512_add_ps(load_bf16(residual_H + j, lanes), update);
+        f32s update = load(update_H + j, lanes);
+        if (kept) update = mul_where(kept_at(kept, j), update, splat(scale));
+        f32s sum = add(load(residual_H + j, lanes), update);
         store_f32(row_H + j, lanes, sum);
-        if (sum_H) store_bf16(sum_H + j, lanes, sum);
+        if (sum_H) store(sum_H + j, lanes, sum);
     }
     row_statistics(row_H, H, epsilon, mean, rstd);
     for (int64_t j = 0; j < H; j += LANES) {
-        __mmask16 lanes = lanes_at(j, H);
-        f32x16 x_hat = normalised(load_f32(row_H + j, lanes), *mean, *rstd);
-        store_bf16(out_H + j, lanes, _mm512_fmadd_ps(x_hat, load_f32(weight_H + j, lanes), load_f32(bias_H + j, lanes)));
+        lanes_mask lanes = lanes_at(j, H);
+        f32s x_hat = normalised(load_f32(row_H + j, lanes), *mean, *rstd);
+        store(out_H + j, lanes, fmadd(x_hat, load_f32(weight_H + j, lanes), load_f32(bias_H + j, lanes)));
     }
 }
 
 /* out = LayerNorm(residual + dropout(update)). `sum_NH` (what is normalised), the statistics and the mask's
    bits are for backward; `sum_NH` NULL: nothing is kept for it. `kept` NULL: no dropout. */
-void add_and_normalise(const bf16 *residual_NH, const bf16 *update_NH, const float *weight_H, const float *bias_H,
-                       bf16 *sum_NH, bf16 *out_NH, float *mean_N, float *rstd_N, uint16_t *kept_NW, int64_t N,
+void add_and_normalise(const element *residual_NH, const element *update_NH, const float *weight_H, const float *bias_H,
+                       element *sum_NH, element *out_NH, float *mean_N, float *rstd_N, uint16_t *kept_NW, int64_t N,
                        int64_t H, float epsilon, uint64_t seed, uint32_t number, uint32_t threshold, float scale,
                        int num_threads) {
     const Dropout dropout = {seed, number, threshold, scale};
-    const int64_t words = (H + LANES - 1) / LANES;
+    const int64_t words = words_of(H);
 #pragma omp parallel for num_threads(num_threads) schedule(dynamic, BLOCK_ROWS)
     for (int64_t n = 0; n < N; n++) {
         uint16_t *kept = kept_NW ? kept_NW + n * words : NULL;
         if (kept) draw_row(&dropout, n, H, kept);
-        bf16 *sum_H = sum_NH ? sum_NH + n * H : NULL;
+        element *sum_H = sum_NH ? sum_NH + n * H : NULL;
         float mean, rstd;
         add_and_normalise_row(residual_NH + n * H, update_NH + n * H, weight_H, bias_H, sum_H, out_NH + n * H, &mean, &rstd,
                               kept, H, epsilon, scale);
@@ -163,27 +171,27 @@ void add_and_normalise(const bf16 *residual_NH, const bf16 *update_NH, const flo
 }
 
 static inline void add_and_normalise_backward_row(
-    const bf16 *d_out_H, const bf16 *d_out2_H, const bf16 *sum_H, float mean, float rstd, const float *weight_H,
-    const uint16_t *kept, bf16 *d_sum_H, bf16 *d_update_H, float *partial_3H, int64_t H, float scale) {
+    const element *d_out_H, const element *d_out2_H, const element *sum_H, float mean, float rstd, const float *weight_H,
+    const uint16_t *kept, element *d_sum_H, element *d_update_H, float *partial_3H, int64_t H, float scale) {
     float d_H[MOST_COLUMNS] ALIGNED, x_hat_H[MOST_COLUMNS] ALIGNED;
     for (int64_t j = 0; j < H; j += LANES) {
-        __mmask16 lanes = lanes_at(j, H);
+        lanes_mask lanes = lanes_at(j, H);
         fetch_ahead(d_out_H + j);
         fetch_ahead(sum_H + j);
         if (d_out2_H) fetch_ahead(d_out2_H + j);
-        f32x16 d = load_bf16(d_out_H + j, lanes);
-        if (d_out2_H) d = _mm512_add_ps(d, load_bf16(d_out2_H + j, lanes));
+        f32s d = load(d_out_H + j, lanes);
+        if (d_out2_H) d = add(d, load(d_out2_H + j, lanes));
         store_f32(d_H + j, lanes, d);
-        store_f32(x_hat_H + j, lanes, normalised(load_bf16(sum_H + j, lanes), mean, rstd));
+        store_f32(x_hat_H + j, lanes, normalised(load(sum_H + j, lanes), mean, rstd));
     }
     row_norm_backward(d_H, x_hat_H, weight_H, H, rstd, partial_3H, partial_3H + H);
     for (int64_t j = 0; j < H; j += LANES) {
-        __mmask16 lanes = lanes_at(j, H);
-        f32x16 d = load_f32(d_H + j, lanes);
-        store_bf16(d_sum_H + j, lanes, d);
+        lanes_mask lanes = lanes_at(j, H);
+        f32s d = load_f32(d_H + j, lanes);
+        store(d_sum_H + j, lanes, d);
         if (kept) {
-            d = _mm512_maskz_mul_ps(kept[j / LANES], d, splat(scale));
-            store_bf16(d_update_H + j, lanes, d);
+            d = mul_where(kept_at(kept, j), d, splat(scale));
+            store(d_update_H + j, lanes, d);
         }
         add_to(partial_3H + 2 * H + j, lanes, d);
     }
@@ -193,20 +201,20 @@ static inline void add_and_normalise_backward_row(
    d_sum_NH is the residual's gradient, d_update_NH the update's (NULL without dropout: they are the same).
    partial_B3H has room for blocks_of(N) blocks; its first holds the gradients of weight and bias, and the sum of
    d_update over the rows: the gradient of the bias of the product that made the update. */
-void add_and_normalise_backward(const bf16 *d_out_NH, const bf16 *d_out2_NH, const bf16 *sum_NH, const float *mean_N,
-                                const float *rstd_N, const float *weight_H, const uint16_t *kept_NW, bf16 *d_sum_NH,
-                                bf16 *d_update_NH, float *partial_B3H, int64_t N, int64_t H, float scale,
+void add_and_normalise_backward(const element *d_out_NH, const element *d_out2_NH, const element *sum_NH, const float *mean_N,
+                                const float *rstd_N, const float *weight_H, const uint16_t *kept_NW, element *d_sum_NH,
+                                element *d_update_NH, float *partial_B3H, int64_t N, int64_t H, float scale,
                                 int num_threads) {
-    const int64_t words = (H + LANES - 1) / LANES, num_blocks = blocks_of(N);
+    const int64_t words = words_of(H), num_blocks = blocks_of(N);
 #pragma omp parallel for num_threads(num_threads) schedule(dynamic)
     for (int64_t block = 0; block < num_blocks; block++) {
         float *partial_3H = partial_B3H + block * 3 * H;
         memset(partial_3H, 0, 3 * H * sizeof(float));
         const int64_t end = smaller((block + 1) * BLOCK_ROWS, N);
         for (int64_t n = block * BLOCK_ROWS; n < end; n++) {
-            const bf16 *d_out2_H = d_out2_NH ? d_out2_NH + n * H : NULL;
+            const element *d_out2_H = d_out2_NH ? d_out2_NH + n * H : NULL;
             const uint16_t *kept = kept_NW ? kept_NW + n * words : NULL;
-            bf16 *d_update_H = kept_NW ? d_update_NH + n * H : NULL;
+            element *d_update_H = kept_NW ? d_update_NH + n * H : NULL;
             add_and_normalise_backward_row(d_out_NH + n * H, d_out2_H, sum_NH + n * H, mean_N[n], rstd_N[n], weight_H, kept,
                                            d_sum_NH + n * H, d_update_H, partial_3H, H, scale);
         }
@@ -216,11 +224,11 @@ void add_and_normalise_backward(const bf16 *d_out_NH, const bf16 *d_out2_NH, con
 
 /* out = dropout(LayerNorm(sum)), the end of the embeddings. Arguments as those of add_and_normalise; mean_N NULL: nothing
    is kept for backward. */
-void normalise_and_drop(const float *sum_NH, const float *weight_H, const float *bias_H, bf16 *out_NH, float *mean_N,
+void normalise_and_drop(const float *sum_NH, const float *weight_H, const float *bias_H, element *out_NH, float *mean_N,
                         float *rstd_N, uint16_t *kept_NW, int64_t N, int64_t H, float epsilon, uint64_t seed,
                         uint32_t number, uint32_t threshold, float scale, int num_threads) {
     const Dropout dropout = {seed, number, threshold, scale};
-    const int64_t words = (H + LANES - 1) / LANES;
+    const int64_t words = words_of(H);
 #pragma omp parallel for num_threads(num_threads) schedule(dynamic, BLOCK_ROWS)
     for (int64_t n = 0; n < N; n++) {
         uint16_t *kept = kept_NW ? kept_NW + n * words : NULL;
@@ -229,21 +237,21 @@ void normalise_and_drop(const float *sum_NH, const float *weight_H, const float 
         row_statistics(sum_NH + n * H, H, epsilon, &mean, &rstd);
         if (mean_N) mean_N[n] = mean, rstd_N[n] = rstd;
         for (int64_t j = 0; j < H; j += LANES) {
-            __mmask16 lanes = lanes_at(j, H);
-            f32x16 out = _mm512_fmadd_ps(normalised(load_f32(sum_NH + n * H + j, lanes), mean, rstd),
+            lanes_mask lanes = lanes_at(j, H);
+            f32s out = fmadd(normalised(load_f32(sum_NH + n * H + j, lanes), mean, rstd),
                                          load_f32(weight_H + j, lanes), load_f32(bias_H + j, lanes));
-            if (kept) out = _mm512_maskz_mul_ps(kept[j / LANES], out, splat(scale));
-            store_bf16(out_NH + n * H + j, lanes, out);
+            if (kept) out = mul_where(kept_at(kept, j), out, splat(scale));
+            store(out_NH + n * H + j, lanes, out);
         }
     }
 }
 
 /* Backward of normalise_and_drop. The output's gradient comes in one part or two, the sum's is d_sum_NH.
    partial_B2H has room for blocks_of(N) blocks; its first holds the gradients of weight and bias. */
-void normalise_and_drop_backward(const bf16 *d_out_NH, const bf16 *d_out2_NH, const float *sum_NH, const float *mean_N,
+void normalise_and_drop_backward(const element *d_out_NH, const element *d_out2_NH, const float *sum_NH, const float *mean_N,
                                  const float *rstd_N, const float *weight_H, const uint16_t *kept_NW, float *d_sum_NH,
                                  float *partial_B2H, int64_t N, int64_t H, float scale, int num_threads) {
-    const int64_t words = (H + LANES - 1) / LANES, num_blocks = blocks_of(N);
+    const int64_t words = words_of(H), num_blocks = blocks_of(N);
 #pragma omp parallel for num_threads(num_threads) schedule(dynamic)
     for (int64_t block = 0; block < num_blocks; block++) {
         float x_hat_H[MOST_COLUMNS] ALIGNED;
@@ -253,10 +261,10 @@ void normalise_and_drop_backward(const bf16 *d_out_NH, const bf16 *d_out2_NH, co
         for (int64_t n = block * BLOCK_ROWS; n < end; n++) {
             float *d_H = d_sum_NH + n * H;
             for (int64_t j = 0; j < H; j += LANES) {
-                __mmask16 lanes = lanes_at(j, H);
-                f32x16 d = load_bf16(d_out_NH + n * H + j, lanes);
-                if (d_out2_NH) d = _mm512_add_ps(d, load_bf16(d_out2_NH + n * H + j, lanes));
-                if (kept_NW) d = _mm512_maskz_mul_ps(kept_NW[n * words + j / LANES], d, splat(scale));
+                lanes_mask lanes = lanes_at(j, H);
+                f32s d = load(d_out_NH + n * H + j, lanes);
+                if (d_out2_NH) d = add(d, load(d_out2_NH + n * H + j, lanes));
+                if (kept_NW) d = mul_where(kept_at(kept_NW + n * words, j), d, splat(scale));
                 store_f32(x_hat_H + j, lanes, normalised(load_f32(sum_NH + n * H + j, lanes), mean_N[n], rstd_N[n]));
                 store_f32(d_H + j, lanes, d);
             }
@@ -267,6 +275,37 @@ void normalise_and_drop_backward(const bf16 *d_out_NH, const bf16 *d_out2_NH, co
 }
 
 /* ---- GELU -------------------------------------------------------------------------------------------------------- */
+
+enum { COLUMNS = 32 /* of GELU at a time */ };
+
+#ifdef FLOATS
+
+/* GELU(x) = x Phi(x), and its derivative where asked for. With t = 1 / (1 + 0.4 |x| / sqrt(2)), 1 - Phi(|x|) is
+   exp(-x^2 / 2) times a polynomial in t (of the form in Abramowitz & Stegun 7.1.26), of least error by Lawson's
+   algorithm: off by up to 1.4e-8, less than float32 rounds. */
+static inline f32s gelu_of(f32s x, f32s *derivative) {
+    const f32s magnitude = magnitude_of(x), t = reciprocal(fmadd(magnitude, splat(0.282842712f), splat(1)));
+    const f32s gauss = exp2_of(mul(mul(x, x), splat(-0.721347520f)));
+    f32s power = splat(-0.100129850f);
+    power = fmadd(power, t, splat(0.354574602f));
+    power = fmadd(power, t, splat(-0.185455493f));
+    power = fmadd(power, t, splat(0.234138314f));
+    power = fmadd(power, t, splat(0.0809112888f));
+    power = fmadd(power, t, splat(0.115961126f));
+    const f32s beyond = mul(mul(power, t), gauss); /* 1 - Phi(|x|) */
+    const f32s Phi = choose_by_sign(x, beyond, sub(splat(1), beyond));
+    if (derivative) *derivative = fmadd(mul(x, splat(0.398942280f)), gauss, Phi);
+    return mul(x, Phi);
+}
+
+ALWAYS_INLINE void gelu_columns(const float *up, float *active, int64_t num_columns) {
+    for (int64_t j = 0; j < num_columns; j += LANES) {
+        const lanes_mask lanes = lanes_at(j, num_columns);
+        store(active + j, lanes, gelu_of(load(up + j, lanes), NULL));
+    }
+}
+
+#else
 
 /* Thirty-two numbers: those of even columns and those of odd ones. */
 typedef struct { f32x16 even, odd; } Pairs;
@@ -311,30 +350,33 @@ static inline f32x16 gelu_of(f32x16 x, f32x16 *derivative) {
     return value;
 }
 
-ALWAYS_INLINE void gelu_columns(const bf16 *up, bf16 *active, __mmask32 columns) {
+ALWAYS_INLINE void gelu_columns(const bf16 *up, bf16 *active, int64_t num_columns) {
+    const __mmask32 columns = columns_at(0, num_columns);
     const Pairs x = load_pairs(up, columns);
     store_pairs(active, columns, (Pairs){gelu_of(x.even, NULL), gelu_of(x.odd, NULL)});
 }
 
+#endif
+
 /* active = GELU(up); in place where the two are the same. */
-void gelu(const bf16 *up_NF, bf16 *active_NF, int64_t N, int64_t F, int num_threads) {
+void gelu(const element *up_NF, element *active_NF, int64_t N, int64_t F, int num_threads) {
     const int64_t size = N * F, num_blocks = blocks_of(N);
 #pragma omp parallel for num_threads(num_threads) schedule(dynamic)
     for (int64_t block = 0; block < num_blocks; block++) {
         const int64_t end = smaller((block + 1) * BLOCK_ROWS * F, size);
         int64_t at = block * BLOCK_ROWS * F;
-        for (; at + STEP <= end; at += STEP) {
+        for (; at + COLUMNS <= end; at += COLUMNS) {
             fetch_ahead(up_NF + at);
             fetch_ahead_to_write(active_NF + at);
-            gelu_columns(up_NF + at, active_NF + at, 0xFFFFFFFF);
+            gelu_columns(up_NF + at, active_NF + at, COLUMNS);
         }
-        if (at < end) gelu_columns(up_NF + at, active_NF + at, columns_at(at, end));
+        if (at < end) gelu_columns(up_NF + at, active_NF + at, end - at);
     }
 }
 
 /* Backward of gelu: d_NF turns from active's gradient into up's, in place. active_NF is computed anew, which costs
    nothing here and saves keeping it. partial_BF has room for blocks_of(N) blocks; its first is d_NF's sum over the rows. */
-void gelu_backward(const bf16 *up_NF, bf16 *d_NF, bf16 *active_NF, float *partial_BF, int64_t N, int64_t F,
+void gelu_backward(const element *up_NF, element *d_NF, element *active_NF, float *partial_BF, int64_t N, int64_t F,
                    int num_threads) {
     const int64_t num_blocks = blocks_of(N);
 #pragma omp parallel for num_threads(num_threads) schedule(dynamic)
@@ -344,14 +386,14 @@ void gelu_backward(const bf16 *up_NF, bf16 *d_NF, bf16 *active_NF, float *partia
         const int64_t end = smaller((block + 1) * BLOCK_ROWS, N);
         for (int64_t n = block * BLOCK_ROWS; n < end; n++)
             for (int64_t j = 0; j < F; j += LANES) {
-                __mmask16 lanes = lanes_at(j, F);
+                lanes_mask lanes = lanes_at(j, F);
                 fetch_ahead(up_NF + n * F + j);
                 fetch_ahead(d_NF + n * F + j);
                 fetch_ahead_to_write(active_NF + n * F + j);
-                f32x16 derivative, active = gelu_of(load_bf16(up_NF + n * F + j, lanes), &derivative);
-                store_bf16(active_NF + n * F + j, lanes, active);
-                f32x16 d = _mm512_mul_ps(load_bf16(d_NF + n * F + j, lanes), derivative);
-                store_bf16(d_NF + n * F + j, lanes, d);
+                f32s derivative, active = gelu_of(load(up_NF + n * F + j, lanes), &derivative);
+                store(active_NF + n * F + j, lanes, active);
+                f32s d = mul(load(d_NF + n * F + j, lanes), derivative);
+                store(d_NF + n * F + j, lanes, d);
                 add_to(partial_F + j, lanes, d);
             }
     }

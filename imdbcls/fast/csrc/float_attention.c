@@ -1,0 +1,193 @@
+/* Exact softmax attention within each document in float32, forward and backward, one head of one document at a time.
+
+L: tokens of the document, P: numbers between two rows of scores. Only real tokens are visited: a document's rows follow
+those of the one before (offsets). A score is q k', its exponent score * log2(e) / sqrt(D), and a probability
+2^(exponent - shift) / sum; the shift is the query's largest exponent. Nothing of size L x L leaves the cache. */
+#include "panels.h"
+#include <math.h>
+
+enum { STRIP = 48 /* queries whose scores with all keys are held at once: a multiple of the group */ };
+
+static const float LOG2_E = 1.44269504f;
+static const float NEVER = -1e30f;
+
+typedef struct {
+    int64_t width, row_width, hidden; /* D, 3 H: numbers between two rows of qkv, H */
+    float factor;                     /* 1 / sqrt(D) */
+} Heads;
+
+static Heads heads_of(int64_t num_heads, int64_t D) {
+    return (Heads){D, 3 * num_heads * D, num_heads * D, 1 / sqrtf((float)D)};
+}
+
+/* Room for a row of L scores: whole panels, and an odd number of them, so that a column's numbers do not all fall into
+   the same few sets of the cache. */
+static int64_t score_width(int64_t L) { return (panels_of(L) | 1) * PANEL; }
+
+/* The products of a strip's queries with L keys, or of its outputs' gradients with L values. */
+static void scores_of(const float *strip, int64_t row_width, int64_t num_rows, const float *packed, int64_t L, int64_t D,
+                      int64_t P, float *score_SP) {
+    for (int64_t key = 0; key < L; key += PANEL)
+        product_with_panel(score_SP + key, P, (Left){strip, row_width, 1}, num_rows, packed + key * D, D, FROM_ZERO, NULL);
+}
+
+/* ---- Forward ----------------------------------------------------------------------------------------------------- */
+
+/* A row of scores to 2^(exponent - shift). Returns their sum. */
+static float exponentials(float *row_L, int64_t L, float factor, float *shift) {
+    f32s most = splat(NEVER), total = splat(0);
+    int64_t j = 0;
+    for (; j + LANES <= L; j += LANES) most = _mm256_max_ps(load_whole(row_L + j), most);
+    float largest = largest_of(most);
+    for (; j < L; j++) largest = row_L[j] > largest ? row_L[j] : largest;
+    *shift = largest * factor;
+    for (j = 0; j < L; j += LANES) { /* the row has room for whole vectors */
+        const f32s value = exp2_of(fmsub(load_whole(row_L + j), splat(factor), splat(*shift)));
+        const f32s kept = L - j >= LANES ? value : sub_where(lanes_at(j, L), value, splat(0));
+        total = add(total, kept);
+        store_f32(row_L + j, ALL_LANES, kept);
+    }
+    return sum_of(total);
+}
+
+static int64_t forward_bytes(int64_t L, int64_t D) {
+    return (packed_size(D, L) + packed_size(L, D) + STRIP * (score_width(L) + panels_of(D) * PANEL)) * 4 + 4 * 64;
+}
+
+static void head_forward(const float *qkv, int64_t L, const Heads *heads, Scratch scratch, float *context, float *shift_L,
+                         float *scale_L) {
+    const int64_t D = heads->width, H = heads->hidden, P = score_width(L), out_width = panels_of(D) * PANEL;
+    float *packed_key = take(&scratch, packed_size(D, L) * 4), *packed_value = take(&scratch, packed_size(L, D) * 4);
+    float *score_SP = take(&scratch, STRIP * P * 4), *out = take(&scratch, STRIP * out_width * 4);
+    pack_transposed(qkv + H, heads->row_width, L, D, packed_key);
+    pack(qkv + 2 * H, heads->row_width, L, D, packed_value);
+    for (int64_t first = 0; first < L; first += STRIP) {
+        const int64_t num_rows = smaller(L - first, STRIP);
+        float scale[STRIP];
+        scores_of(qkv + first * heads->row_width, heads->row_width, num_rows, packed_key, L, D, P, score_SP);
+        for (int64_t n = 0; n < num_rows; n++) {
+            float shift;
+            scale[n] = 1 / exponentials(score_SP + n * P, L, LOG2_E * heads->factor, &shift);
+            if (shift_L) shift_L[first + n] = shift, scale_L[first + n] = scale[n];
+        }
+        for (int64_t d = 0; d < D; d += PANEL)
+            product_with_panel(out + d, out_width, (Left){score_SP, P, 1}, num_rows, packed_value + d * L, L, FROM_ZERO, NULL);
+        for (int64_t n = 0; n < num_rows; n++)
+            for (int64_t j = 0; j < D; j += LANES)
+                store_f32(context + (first + n) * H + j, lanes_at(j, D), mul(load_whole(out + n * out_width + j), splat(scale[n])));
+    }
+}
+
+/* context_NH = softmax(q k' / sqrt(D)) v, each document by itself. offsets_B1 are its rows' bounds. shift_AN and
+   scale_AN, which backward needs, may be NULL. */
+void attention(const float *qkv_N3H, const int64_t *offsets_B1, float *context_NH, float *shift_AN, float *scale_AN,
+               int64_t num_documents, int64_t num_heads, int64_t D, int num_threads) {
+    const int64_t H = num_heads * D, N = offsets_B1[num_documents];
+    const Heads heads = heads_of(num_heads, D);
+    Workspace workspace = workspace_of(num_threads, forward_bytes(longest(offsets_B1, num_documents), D));
+#pragma omp parallel for num_threads(num_threads) schedule(dynamic)
+    for (int64_t task = 0; task < num_documents * num_heads; task++) {
+        const int64_t first = offsets_B1[task / num_heads], L = offsets_B1[task / num_heads + 1] - first;
+        const int64_t column = task % num_heads * D, saved = task % num_heads * N + first;
+        head_forward(qkv_N3H + first * 3 * H + column, L, &heads, (Scratch){part_of(&workspace, omp_get_thread_num())},
+                     context_NH + first * H + column, shift_AN ? shift_AN + saved : NULL, shift_AN ? scale_AN + saved : NULL);
+    }
+    free(workspace.start);
+}
+
+/* ---- Backward ---------------------------------------------------------------------------------------------------- */
+
+/* A row of scores to probabilities, and the gradients of these to those of the scores. */
+static void score_gradients(float *row_L, float *d_row_L, int64_t L, float factor, float shift, float scale, float mean) {
+    for (int64_t j = 0; j < L; j += LANES) { /* rows have room for whole vectors; what lies beyond L is not read */
+        const f32s p = mul(exp2_of(fmsub(load_whole(row_L + j), splat(factor), splat(shift))), splat(scale));
+        store_f32(row_L + j, ALL_LANES, p);
+        store_f32(d_row_L + j, ALL_LANES, mul(p, sub(load_whole(d_row_L + j), splat(mean))));
+    }
+}
+
+/* The product of two rows. */
+static float row_product(const float *left, const float *right, int64_t D) {
+    f32s sum = splat(0);
+    for (int64_t j = 0; j < D; j += LANES)
+        sum = fmadd(load_f32(left + j, lanes_at(j, D)), load_f32(right + j, lanes_at(j, D)), sum);
+    return sum_of(sum);
+}
+
+/* factor * value for a head's L rows, out of rows value_width apart; their sums are added to sum_D. */
+static void scatter_head(const float *value, int64_t value_width, float factor, int64_t L, int64_t D, float *target,
+                         int64_t row_width, float *sum_D) {
+    for (int64_t j = 0; j < D; j += LANES) {
+        const lanes_mask lanes = lanes_at(j, D);
+        f32s sum = splat(0);
+        for (int64_t n = 0; n < L; n++) {
+            const f32s scaled = mul(load_whole(value + n * value_width + j), splat(factor));
+            store_f32(target + n * row_width + j, lanes, scaled);
+            sum = add(sum, scaled);
+        }
+        add_to(sum_D + j, lanes, sum);
+    }
+}
+
+static int64_t backward_bytes(int64_t L, int64_t D) {
+    const int64_t width = panels_of(D) * PANEL;
+    return (2 * packed_size(D, L) + packed_size(L, D) + 2 * packed_size(STRIP, D) + 3 * L * width +
+            2 * STRIP * score_width(L)) * 4 + 10 * 64;
+}
+
+static void head_backward(const float *qkv, const float *context, const float *d_context, const float *shift_L,
+                          const float *scale_L, int64_t L, const Heads *heads, Scratch scratch, float *d_qkv,
+                          float *d_bias) {
+    const int64_t D = heads->width, H = heads->hidden, row_width = heads->row_width, P = score_width(L);
+    const int64_t width = panels_of(D) * PANEL;
+    float *key_columns = take(&scratch, packed_size(D, L) * 4), *value_columns = take(&scratch, packed_size(D, L) * 4);
+    float *key_rows = take(&scratch, packed_size(L, D) * 4);
+    float *query_rows = take(&scratch, packed_size(STRIP, D) * 4), *d_out_rows = take(&scratch, packed_size(STRIP, D) * 4);
+    float *d_query = take(&scratch, L * width * 4), *d_key = take(&scratch, L * width * 4);
+    float *d_value = take(&scratch, L * width * 4);
+    float *p_SP = take(&scratch, STRIP * P * 4), *d_score_SP = take(&scratch, STRIP * P * 4);
+    pack_transposed(qkv + H, row_width, L, D, key_columns);
+    pack_transposed(qkv + 2 * H, row_width, L, D, value_columns);
+    pack(qkv + H, row_width, L, D, key_rows);
+    for (int64_t first = 0; first < L; first += STRIP) {
+        const int64_t num_rows = smaller(L - first, STRIP);
+        const float *query = qkv + first * row_width, *d_out = d_context + first * H;
+        pack(query, row_width, num_rows, D, query_rows);
+        pack(d_out, H, num_rows, D, d_out_rows);
+        scores_of(query, row_width, num_rows, key_columns, L, D, P, p_SP);
+        scores_of(d_out, H, num_rows, value_columns, L, D, P, d_score_SP);
+        for (int64_t n = 0; n < num_rows; n++)
+            score_gradients(p_SP + n * P, d_score_SP + n * P, L, LOG2_E * heads->factor, shift_L[first + n], scale_L[first + n],
+                            row_product(d_out + n * H, context + (first + n) * H, D));
+        const First so_far = first ? FROM_SUM : FROM_ZERO;
+        for (int64_t d = 0; d < D; d += PANEL) {
+            product_with_panel(d_query + first * width + d, width, (Left){d_score_SP, P, 1}, num_rows, key_rows + d * L, L,
+                               FROM_ZERO, NULL);
+            product_with_panel(d_key + d, width, (Left){d_score_SP, 1, P}, L, query_rows + d * num_rows, num_rows, so_far, NULL);
+            product_with_panel(d_value + d, width, (Left){p_SP, 1, P}, L, d_out_rows + d * num_rows, num_rows, so_far, NULL);
+        }
+    }
+    scatter_head(d_query, width, heads->factor, L, D, d_qkv, row_width, d_bias);
+    scatter_head(d_key, width, heads->factor, L, D, d_qkv + H, row_width, d_bias + H);
+    scatter_head(d_value, width, 1, L, D, d_qkv + 2 * H, row_width, d_bias + 2 * H);
+}
+
+/* Backward of attention: d_qkv_N3H, and in the first row of d_bias_B3H (num_documents rows) its sum over all rows. */
+void attention_backward(const float *qkv_N3H, const float *context_NH, const float *d_context_NH, const float *shift_AN,
+                        const float *scale_AN, const int64_t *offsets_B1, float *d_qkv_N3H, float *d_bias_B3H,
+                        int64_t num_documents, int64_t num_heads, int64_t D, int num_threads) {
+    const int64_t H = num_heads * D, N = offsets_B1[num_documents];
+    const Heads heads = heads_of(num_heads, D);
+    Workspace workspace = workspace_of(num_threads, backward_bytes(longest(offsets_B1, num_documents), D));
+    memset(d_bias_B3H, 0, (size_t)(num_documents * 3 * H) * sizeof(float));
+#pragma omp parallel for num_threads(num_threads) schedule(dynamic)
+    for (int64_t task = 0; task < num_documents * num_heads; task++) {
+        const int64_t document = task / num_heads, first = offsets_B1[document], L = offsets_B1[document + 1] - first;
+        const int64_t column = task % num_heads * D, row = first * H + column, saved = task % num_heads * N + first;
+        head_backward(qkv_N3H + first * 3 * H + column, context_NH + row, d_context_NH + row, shift_AN + saved,
+                      scale_AN + saved, L, &heads, (Scratch){part_of(&workspace, omp_get_thread_num())},
+                      d_qkv_N3H + first * 3 * H + column, d_bias_B3H + document * 3 * H + column);
+    }
+    free(workspace.start);
+    sum_blocks(d_bias_B3H, num_documents, 3 * H);
+}
