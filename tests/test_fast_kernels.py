@@ -575,7 +575,7 @@ def test_frozen_layers_below_change_nothing_above(bf16: bool) -> None:
 
 @pytest.mark.parametrize("bf16", IN_USE)
 def test_a_document_is_the_same_in_any_batch(bf16: bool) -> None:
-    """Bit for bit, as padding is not computed; but oneDNN's products of other sizes may round otherwise, by under 1 %."""
+    """Bit for bit, as padding is not computed; oneDNN's products of other sizes may round otherwise, by under 1 %."""
     model = make("roberta")
     accelerate(model)
     ids_BT, mask_BT = make_batch(model)
