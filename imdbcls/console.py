@@ -21,12 +21,21 @@ _QUIET = {
 }
 
 _live = ""
+_speaker = ""
+
+
+def speak_as(name: str) -> None:
+    """Begins each further line with a name: other processes write to the same screen, and nothing is repainted."""
+    global _speaker
+    _speaker = name
 
 
 def say(text: str) -> None:
     """Prints one line; a live line, if there is one, moves below it. A log on a full disk is no reason to end."""
     global _live
     live, _live = _live, ""
+    if _speaker and not text.startswith(_speaker):
+        text = f"{_speaker}: {text.strip()}"
     with contextlib.suppress(OSError):
         if live:
             sys.stderr.write("\r\x1b[K")
@@ -44,7 +53,7 @@ def warn(text: str) -> None:
 def paint(text: str) -> None:
     """Replaces the live line; an empty text removes it. Only for a terminal."""
     global _live
-    if text or _live:
+    if (text or _live) and not _speaker:
         _live = text[: shutil.get_terminal_size().columns - 1]  # a wrapped line could not be repainted
         sys.stderr.write(f"\r{_live}\x1b[K")
         sys.stderr.flush()
@@ -52,7 +61,7 @@ def paint(text: str) -> None:
 
 def is_terminal() -> bool:
     """Whether stderr can repaint a line."""
-    return sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+    return not _speaker and sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
 
 
 def coloured(text: str, code: str) -> str:

@@ -10,6 +10,7 @@ OTHER_NAMES: dict[str, str] = {
     "bs": "batch_size",
     "val_batch_size": "eval_batch_size",
     "per_device_eval_batch_size": "eval_batch_size",
+    "n_jobs": "jobs",
     "gradient_accumulation_steps": "trainer.micro_batch_size",
     "accumulate_grad_batches": "trainer.micro_batch_size",
     "max_seq_length": "max_length",

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 NEUTRAL_KEYS = (
     "tracker",
     "progress",
+    "jobs",
     "runs_dir",
     "study",
     "checkpoint",

@@ -1,7 +1,8 @@
 """The jobs of a multirun, each in a process of its own: one that raises, exits or is killed leaves the others running.
 
 Job processes are forked from the sweep's, which has done the imports and read the documents, so a further job starts at
-once. The sweep's own process computes nothing: forking a process that has started compute threads would be unsafe.
+once; several may run side by side. The sweep's own process computes nothing: forking a process that has started compute
+threads would be unsafe.
 """
 
 import contextlib
@@ -31,13 +32,23 @@ class Outcome:
     detail: str
 
 
+@dataclass(frozen=True)
+class Running:
+    """A job's process: its place among the outcomes, the pipe on which it tells its error, and who reads its result."""
+
+    place: int
+    told: int
+    read_result: Callable[[], Mapping[str, Any] | None]
+
+
 class Sweep:
     """The outcomes of a multirun's jobs, in their order."""
 
     def __init__(self) -> None:
         self.outcomes: list[Outcome] = []
         self.stopped_by: int | None = None
-        self._child: int | None = None
+        self._running: dict[int, Running] = {}  # by process id
+        self._handlers: dict[int, Any] = {}  # those of the signals before the first process
 
     def run(
         self,
@@ -45,35 +56,40 @@ class Sweep:
         prepare: Callable[[], object],
         job: Callable[[], object],
         read_result: Callable[[], Mapping[str, Any] | None],
+        jobs: int = 1,
     ) -> None:
-        """Prepare a job here, run it in a forked process and wait for it.
+        """Prepare a job here, start it in a forked process, and wait until fewer than `jobs` of them run.
 
-        A signal is passed on to the job and ends the sweep after it. Whatever goes wrong is an outcome: nothing is
-        raised, so that the next job runs.
+        A signal is passed on to the processes and ends the sweep after them. Whatever goes wrong is an outcome: nothing
+        is raised, so that the next job runs.
         """
+        if self.stopped_by is None:
+            try:
+                with stop_requests() as stop, stop.at_once():
+                    prepare()
+            except Interrupted as interrupted:
+                assert stop.signal_number is not None  # who raises it has one
+                self._pass_on(stop.signal_number, None)
+                self.outcomes.append(Outcome(name, "interrupted", str(interrupted)))
+                return
+            except (Exception, SystemExit) as error:
+                self.failed(name, error)
+                return
         if self.stopped_by is not None:
             self.outcomes.append(Outcome(name, "not begun", "the sweep was stopped before"))
             return
-        try:
-            with stop_requests() as stop, stop.at_once():
-                prepare()
-        except Interrupted as interrupted:
-            self.stopped_by = stop.signal_number
-            self.outcomes.append(Outcome(name, "interrupted", str(interrupted)))
-            return
-        except (Exception, SystemExit) as error:
-            self.failed(name, error)
-            return
-        status, reason = self._fork(job)
-        self.outcomes.append(outcome_of(name, os.waitstatus_to_exitcode(status), reason, read_result()))
+        told, process = self._fork(job)
+        self._running[process] = Running(len(self.outcomes), told, read_result)
+        self.outcomes.append(Outcome(name, "running", ""))
+        self._wait(fewer_than=jobs)
 
     def failed(self, name: str, error: BaseException) -> None:
         """Record a job that never began, and print why."""
         tell(error)
         self.outcomes.append(Outcome(name, "failed", reason_of(error)))
 
-    def _fork(self, job: Callable[[], object]) -> tuple[int, str]:
-        """The wait status of a job's process and the error it told in one line, empty where it told none."""
+    def _fork(self, job: Callable[[], object]) -> tuple[int, int]:
+        """The pipe on which a job's process tells its error in one line, or nothing, and the process's id."""
         sys.stdout.flush()
         sys.stderr.flush()
         told, telling = os.pipe()
@@ -82,33 +98,44 @@ class Sweep:
         unblocked = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
         child = os.fork()
         if child == 0:
+            for number, handler in self._handlers.items():
+                signal.signal(number, handler)
             os.close(told)
             die_with(parent)
             signal.pthread_sigmask(signal.SIG_SETMASK, unblocked)
             os._exit(exit_code_of(job, telling))
         os.close(telling)
-        self._child = child
-        previous = {number: signal.signal(number, self._pass_on) for number in SIGNALS}
+        if not self._handlers:
+            self._handlers = {number: signal.signal(number, self._pass_on) for number in SIGNALS}
         signal.pthread_sigmask(signal.SIG_SETMASK, unblocked)
-        try:
-            _, status = os.waitpid(child, 0)
-        finally:
-            self._child = None
-            for number, handler in previous.items():
+        return told, child
+
+    def _wait(self, fewer_than: int) -> None:
+        """Wait for processes to end until so few run, and record how they ended."""
+        while len(self._running) >= fewer_than:
+            process, status = os.waitpid(-1, 0)
+            running = self._running.pop(process, None)
+            if running is None:
+                continue  # a child of some library's
+            os.set_blocking(running.told, False)  # whatever the job left running may hold the other end open
+            with open(running.told, "rb", buffering=0) as pipe:
+                reason = (pipe.read(_MAX_REASON_BYTES) or b"").decode(errors="replace")
+            name, exit_code = self.outcomes[running.place].name, os.waitstatus_to_exitcode(status)
+            self.outcomes[running.place] = outcome_of(name, exit_code, reason, running.read_result())
+        if not self._running:
+            for number, handler in self._handlers.items():
                 signal.signal(number, handler)
-        os.set_blocking(told, False)  # whatever the job left running may hold the other end open
-        with open(told, "rb", buffering=0) as pipe:
-            reason = (pipe.read(_MAX_REASON_BYTES) or b"").decode(errors="replace")
-        return status, reason
+            self._handlers = {}
 
     def _pass_on(self, number: int, _frame: object) -> None:
         self.stopped_by = number
-        if self._child is not None:
+        for process in self._running:
             with contextlib.suppress(ProcessLookupError):  # it has ended this moment
-                os.kill(self._child, number)
+                os.kill(process, number)
 
     def conclude(self) -> int:
-        """Print the table of all jobs and return the exit code: non-zero unless every one is done."""
+        """Wait for the last jobs, print the table of all, and return the exit code: 0 where each is done."""
+        self._wait(fewer_than=1)
         if not self.outcomes:
             return 0
         width = max(len(outcome.name) for outcome in self.outcomes)

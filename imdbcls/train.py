@@ -16,7 +16,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from imdbcls import limits
+from imdbcls import console, limits
 from imdbcls.console import quiet_libraries, say
 from imdbcls.errors import UserError
 from imdbcls.fast.process import tune_process
@@ -71,7 +71,18 @@ def run_in_sweep(cfg: DictConfig, overrides: str) -> None:
             tracking.import_early(config["tracker"])
             build.build_corpus(config)
 
-    sweep.run(folder.path.name, prepare, partial(train, config), folder.result)
+    job = partial(train, config) if config["jobs"] == 1 else partial(train_beside_others, config)
+    sweep.run(folder.path.name, prepare, job, folder.result, config["jobs"])
+
+
+def train_beside_others(config: Mapping[str, Any]) -> None:
+    """`train` in one of several processes: with its share of the threads, and its name before what it says."""
+    console.speak_as(run_name(config))
+    if run_folder(config).finished() is None:  # else nothing will be computed
+        import torch
+
+        torch.set_num_threads(max(1, torch.get_num_threads() // config["jobs"]))
+    train(config)
 
 
 def prepare_process() -> None:

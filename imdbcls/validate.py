@@ -37,6 +37,7 @@ NUMBERS: dict[str, tuple[type, float, float, bool]] = {
     "batch_size": (int, 1, MAX_COUNT, False),
     "eval_batch_size": (int, 1, MAX_COUNT, True),
     "epochs": (int, 1, MAX_COUNT, False),
+    "jobs": (int, 1, MAX_COUNT, False),
     "warmup": (float, 0.0, BELOW_ONE, False),
     "max_length": (int, 8, MAX_LENGTH, False),
     "seed": (int, 0, 2**63 - 1, False),
@@ -117,8 +118,9 @@ def absent_sections(config: Mapping[str, Any]) -> Iterator[str]:
 def absent_knobs(config: Mapping[str, Any]) -> Iterator[str]:
     """What no group brings and every configuration has; only a file from elsewhere can lack it."""
     targets = [f"{place}._target_" for place in TARGETS]
-    # Not every head, loss and tracker has the others.
-    common = [key for key in (*FLAGS, *CHOICES, *NUMBERS) if not key.startswith(("head.", "loss.gamma", "tracker."))]
+    # Not every head, loss and tracker has the others, and not every run the knob of sweeps, which came later.
+    others = ("head.", "loss.gamma", "tracker.", "jobs")
+    common = [key for key in (*FLAGS, *CHOICES, *NUMBERS) if not key.startswith(others)]
     for key in ("study", "runs_dir", "data.cache_dir", *OF_SEVERAL_KINDS, *common, *targets):
         try:
             look_up(config, key)

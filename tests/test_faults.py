@@ -18,6 +18,7 @@ from processes import (
     EVERY_STEP,
     TINY,
     Command,
+    digest,
     fingerprint,
     kill_at,
     points,
@@ -33,7 +34,7 @@ from imdbcls.limits import explain, is_disk_full, is_out_of_memory
 from imdbcls.report import git_commit
 from imdbcls.runs import RunFolder
 from imdbcls.signals import SIGNALS, stop_requests
-from imdbcls.sweep import Sweep
+from imdbcls.sweep import Running, Sweep
 
 PLUGINS = {"PYTHONPATH": str(Path(__file__).parent / "plugins")}
 FAULTY = ("+plugins=[faulty]", "head._target_=faulty.FaultyHead")
@@ -174,7 +175,7 @@ def test_a_signal_for_a_job_that_has_just_ended_stops_the_sweep() -> None:
     job = subprocess.Popen([sys.executable, "-c", ""])
     job.wait()
     sweep = Sweep()
-    sweep._child = job.pid
+    sweep._running[job.pid] = Running(0, 0, lambda: None)
     sweep._pass_on(signal.SIGTERM, None)
     assert sweep.stopped_by == signal.SIGTERM
 
@@ -328,17 +329,19 @@ def sweep(folder: Path, *options: str, fault: str = "") -> Command:
 
 
 @pytest.mark.parametrize(
-    ("fault", "state", "reason"),
+    ("fault", "state", "reason", "jobs"),
     (
-        ("raise", "failed", "ZeroDivisionError: the second job's own mistake"),
-        ("exit", "failed", "exit code 7"),
-        ("kill", "killed", "by SIGKILL"),
+        ("raise", "failed", "ZeroDivisionError: the second job's own mistake", 1),
+        ("exit", "failed", "exit code 7", 1),
+        ("kill", "killed", "by SIGKILL", 1),
+        ("raise", "failed", "ZeroDivisionError: the second job's own mistake", 3),
+        ("kill", "killed", "by SIGKILL", 2),
     ),
 )
 def test_one_job_of_five_fails_and_the_same_command_runs_what_is_missing(
-    fault: str, state: str, reason: str, tmp_path: Path
+    fault: str, state: str, reason: str, jobs: int, tmp_path: Path
 ) -> None:
-    command = sweep(tmp_path, EVERY_STEP, fault=fault)
+    command = sweep(tmp_path, EVERY_STEP, f"jobs={jobs}", fault=fault)
     assert command.process.exitcode == 1
     *table, conclusion = command.output.splitlines()[-6:]
     assert [line.split()[1] for line in table] == ["done", state, "done", "done", "done"]
@@ -385,13 +388,54 @@ def test_a_signal_ends_a_sweep_after_its_job_has_saved(tmp_path: Path) -> None:
     assert "Continuing at step" in run(tmp_path, *arguments).output
 
 
-def test_a_killed_sweep_leaves_no_job_behind(tmp_path: Path) -> None:
-    arguments = ("--multirun", *TINY, EVERY_STEP, "seed=0,1")
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_a_killed_sweep_leaves_no_job_behind(jobs: int, tmp_path: Path) -> None:
+    arguments = ("--multirun", *TINY, EVERY_STEP, "seed=0,1", f"jobs={jobs}")
     command = start(tmp_path, *arguments)
-    assert wait_for(lambda: saved_step(tmp_path) >= 3, command)
+    assert wait_for(lambda: runs_begun(tmp_path) == jobs, command)
     command.kill()
     again = run(tmp_path, *arguments)
-    assert "is being worked on" not in again.output and "Continuing at step" in again.output
+    assert "is being worked on" not in again.output and again.output.count("Continuing at step") == jobs
+
+
+def runs_begun(folder: Path) -> int:
+    """Runs that have saved a step or more."""
+    return len(list(folder.glob("runs/default/*/checkpoints/last/manifest.json")))
+
+
+def test_jobs_side_by_side_share_the_threads_and_give_what_they_give_one_by_one(tmp_path: Path) -> None:
+    arguments = ("--multirun", *TINY, "head=cls,lstm", "seed=0,1", "epochs=1", "progress=plain")
+    alone, together = tmp_path / "alone", tmp_path / "together"
+    for folder in (alone, together):
+        folder.mkdir()
+    run(alone, *arguments)  # on one thread
+    command = start(together, *arguments, "jobs=2", environment={"THREADS": "2"})
+    assert command.wait() == 0
+    runs = sorted((alone / "runs/default").glob("*-s*"))
+    assert len(runs) == 4
+    for one in runs:
+        other = together / "runs/default" / one.name  # the number of jobs does not change a name
+        for file in ("checkpoints/best/model.safetensors", "predictions/test.parquet"):
+            assert digest(one / file) == digest(other / file)
+        assert points(one) == points(other)
+    *said, _, _, _, _ = [line for line in command.output.splitlines() if line and not line.startswith("[")]  # Hydra's
+    names = [one.name for one in runs]
+    assert all(line.startswith(tuple(names)) for line in said)
+    assert command.output.count("on CPU, 1 thread") == 4
+    ends = [at for at, line in enumerate(said) if "validation accuracy" in line]
+    second_begins = [at for at, line in enumerate(said) if "on CPU" in line][1]
+    assert second_begins < ends[0]
+
+
+def test_a_signal_ends_all_jobs_that_run_side_by_side(tmp_path: Path) -> None:
+    arguments = ("--multirun", *TINY, EVERY_STEP, "seed=0,1,2", "jobs=2")
+    command = start(tmp_path, *arguments)
+    assert wait_for(lambda: runs_begun(tmp_path) == 2, command)
+    command.signal(signal.SIGTERM)
+    assert command.wait() == 128 + signal.SIGTERM
+    table = command.output.splitlines()[-4:-1]
+    assert [line.split("  ")[1].strip() for line in table] == ["interrupted", "interrupted", "not begun"]
+    assert run(tmp_path, *arguments).output.count("Continuing at step") == 2
 
 
 def test_two_sweeps_at_once_share_no_folder(tmp_path: Path) -> None:
