@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 
+from imdbcls.device import computes_bf16
 from imdbcls.fast.lstm import applies, final_output
 from imdbcls.heads.pooling import TokenDropout, last_real_token
 
@@ -42,12 +43,13 @@ def read(lstm: nn.LSTM, hidden_BTD: Tensor, mask_BT: Tensor, *, backwards: bool 
 
 
 def outputs_of(lstm: nn.LSTM, hidden_BTD: Tensor) -> Tensor:
-    """The LSTM's outputs_BTD. Not under CUDA's autocast: whatever type that is set to, it runs LSTMs in float16, whose
-    small gradients vanish unless the loss is scaled up."""
-    if hidden_BTD.device.type != "cuda":
-        return lstm(hidden_BTD)[0]
-    with torch.autocast("cuda", enabled=False):
-        return lstm(hidden_BTD.float())[0]
+    """The LSTM's outputs_BTD, outside autocast where that cannot be: CUDA's runs LSTMs in float16, whatever type it is set
+    to, whose small gradients vanish unless the loss is scaled up; oneDNN has none in bfloat16 for a CPU that lacks it."""
+    device = hidden_BTD.device.type
+    if device == "cuda" or (device == "cpu" and not computes_bf16(device)):
+        with torch.autocast(device, enabled=False):
+            return lstm(hidden_BTD.float())[0]
+    return lstm(hidden_BTD)[0]
 
 
 def reverse_within_length(hidden_BTD: Tensor, mask_BT: Tensor) -> Tensor:
