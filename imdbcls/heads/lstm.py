@@ -43,8 +43,11 @@ def read(lstm: nn.LSTM, hidden_BTD: Tensor, mask_BT: Tensor, *, backwards: bool 
 
 
 def outputs_of(lstm: nn.LSTM, hidden_BTD: Tensor) -> Tensor:
-    """The LSTM's outputs_BTD, outside autocast where that cannot be: CUDA's runs LSTMs in float16, whatever type it is set
-    to, whose small gradients vanish unless the loss is scaled up; oneDNN has none in bfloat16 for a CPU that lacks it."""
+    """The LSTM's outputs_BTD, in float32 where autocast would not do.
+
+    CUDA's runs LSTMs in float16, whatever type it is set to, whose small gradients vanish unless the loss is scaled up;
+    and oneDNN has no LSTM in bfloat16 for a CPU that does not compute in it.
+    """
     device = hidden_BTD.device.type
     if device == "cuda" or (device == "cpu" and not computes_bf16(device)):
         with torch.autocast(device, enabled=False):
