@@ -30,12 +30,21 @@ def speak_as(name: str) -> None:
     _speaker = name
 
 
+def is_shared() -> bool:
+    """Whether other processes write to the same screen."""
+    return bool(_speaker)
+
+
 def say(text: str) -> None:
-    """Prints one line; a live line, if there is one, moves below it. A log on a full disk is no reason to end."""
+    """Prints one line, or several at once; a live line, if there is one, moves below. Each begins as `speak_as` has it.
+
+    A log on a full disk is no reason to end.
+    """
     global _live
     live, _live = _live, ""
-    if _speaker and not text.startswith(_speaker):
-        text = f"{_speaker}: {text.strip()}"
+    if _speaker:
+        lines = (line if line.startswith(_speaker) else f"{_speaker}: {line}" for line in text.splitlines())
+        text = "\n".join(lines)
     with contextlib.suppress(OSError):
         if live:
             sys.stderr.write("\r\x1b[K")

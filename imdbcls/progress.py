@@ -32,6 +32,8 @@ class Progress:
         self._style: Literal["live", "plain", "none"]
         if mode == "auto":
             self._style = "live" if console.is_terminal() else "plain"
+        elif mode == "live" and console.is_shared():
+            self._style = "plain"
         else:
             self._style = mode  # type: ignore[assignment]
         self.start(total_steps=0)

@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     from imdbcls.data.documents import Documents
     from imdbcls.scoring import Predictions
 
-# Keys that cannot change a result: runs that differ in them alone are the same run.
+# Keys that cannot change a result, but for its last bits by the number of threads, which `jobs` shares out: runs that
+# differ in them alone are the same run.
 NEUTRAL_KEYS = (
     "tracker",
     "progress",

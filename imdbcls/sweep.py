@@ -10,6 +10,7 @@ import ctypes
 import os
 import signal
 import sys
+import time
 import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -21,11 +22,15 @@ from imdbcls.signals import SIGNALS, Interrupted, stop_requests
 
 _PR_SET_PDEATHSIG = 1
 _MAX_REASON_BYTES = 2000
+_POLL_SECONDS = 0.02
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a job ended: `state` is done, failed, interrupted or killed; `detail` its result or its error in one line."""
+    """How a job ended: `state` is done, failed, interrupted, killed or not begun, until then running.
+
+    `detail` is its result or its error in one line.
+    """
 
     name: str
     state: str
@@ -48,7 +53,7 @@ class Sweep:
         self.outcomes: list[Outcome] = []
         self.stopped_by: int | None = None
         self._running: dict[int, Running] = {}  # by process id
-        self._handlers: dict[int, Any] = {}  # those of the signals before the first process
+        self._handlers: dict[int, Any] = {}  # the signals' own, from before the first process
 
     def run(
         self,
@@ -63,24 +68,11 @@ class Sweep:
         A signal is passed on to the processes and ends the sweep after them. Whatever goes wrong is an outcome: nothing
         is raised, so that the next job runs.
         """
-        if self.stopped_by is None:
-            try:
-                with stop_requests() as stop, stop.at_once():
-                    prepare()
-            except Interrupted as interrupted:
-                assert stop.signal_number is not None  # who raises it has one
-                self._pass_on(stop.signal_number, None)
-                self.outcomes.append(Outcome(name, "interrupted", str(interrupted)))
-                return
-            except (Exception, SystemExit) as error:
-                self.failed(name, error)
-                return
-        if self.stopped_by is not None:
-            self.outcomes.append(Outcome(name, "not begun", "the sweep was stopped before"))
+        if any(self.outcomes[running.place].name == name for running in self._running.values()):
+            self._wait(fewer_than=1)  # the same run once more: it will be found done
+        if self.stopped_by is None and not self._prepared(name, prepare):
             return
-        told, process = self._fork(job)
-        self._running[process] = Running(len(self.outcomes), told, read_result)
-        self.outcomes.append(Outcome(name, "running", ""))
+        self._start(name, job, read_result)
         self._wait(fewer_than=jobs)
 
     def failed(self, name: str, error: BaseException) -> None:
@@ -88,35 +80,61 @@ class Sweep:
         tell(error)
         self.outcomes.append(Outcome(name, "failed", reason_of(error)))
 
-    def _fork(self, job: Callable[[], object]) -> tuple[int, int]:
-        """The pipe on which a job's process tells its error in one line, or nothing, and the process's id."""
+    def _prepared(self, name: str, prepare: Callable[[], object]) -> bool:
+        """Whether preparing went well; else its outcome is recorded."""
+        with stop_requests() as stop:
+            try:
+                with stop.at_once():
+                    prepare()
+                went_well = True
+            except Interrupted as interrupted:
+                self.outcomes.append(Outcome(name, "interrupted", str(interrupted)))
+                went_well = False
+            except (Exception, SystemExit) as error:
+                self.failed(name, error)
+                went_well = False
+        if stop.signal_number is not None:
+            self._pass_on(stop.signal_number, None)
+        return went_well
+
+    def _start(self, name: str, job: Callable[[], object], read_result: Callable[[], Mapping[str, Any] | None]) -> None:
+        """Fork a process for a job, unless a signal has come."""
         sys.stdout.flush()
         sys.stderr.flush()
         told, telling = os.pipe()
         parent = os.getpid()
-        # No signal may come between the fork and the moment it can be passed on.
+        # No signal may come between this look, or the fork, and the moment it can be passed on.
         unblocked = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
-        child = os.fork()
-        if child == 0:
-            for number, handler in self._handlers.items():
-                signal.signal(number, handler)
+        try:
+            if self.stopped_by is not None:
+                self.outcomes.append(Outcome(name, "not begun", "the sweep was stopped before"))
+                os.close(told)
+                return
+            child = os.fork()
+            if child == 0:
+                for number, handler in self._handlers.items():
+                    signal.signal(number, handler)
+                for other in (told, *(running.told for running in self._running.values())):
+                    os.close(other)
+                die_with(parent)
+                signal.pthread_sigmask(signal.SIG_SETMASK, unblocked)
+                os._exit(exit_code_of(job, telling))
+            self._running[child] = Running(len(self.outcomes), told, read_result)
+            self.outcomes.append(Outcome(name, "running", ""))
+            if not self._handlers:
+                self._handlers = {number: signal.signal(number, self._pass_on) for number in SIGNALS}
+        except OSError as error:  # no memory or no process to be had
             os.close(told)
-            die_with(parent)
+            self.failed(name, error)
+        finally:
+            os.close(telling)
             signal.pthread_sigmask(signal.SIG_SETMASK, unblocked)
-            os._exit(exit_code_of(job, telling))
-        os.close(telling)
-        if not self._handlers:
-            self._handlers = {number: signal.signal(number, self._pass_on) for number in SIGNALS}
-        signal.pthread_sigmask(signal.SIG_SETMASK, unblocked)
-        return told, child
 
     def _wait(self, fewer_than: int) -> None:
         """Wait for processes to end until so few run, and record how they ended."""
         while len(self._running) >= fewer_than:
-            process, status = os.waitpid(-1, 0)
-            running = self._running.pop(process, None)
-            if running is None:
-                continue  # a child of some library's
+            process, status = self._next_end()
+            running = self._running.pop(process)
             os.set_blocking(running.told, False)  # whatever the job left running may hold the other end open
             with open(running.told, "rb", buffering=0) as pipe:
                 reason = (pipe.read(_MAX_REASON_BYTES) or b"").decode(errors="replace")
@@ -126,6 +144,17 @@ class Sweep:
             for number, handler in self._handlers.items():
                 signal.signal(number, handler)
             self._handlers = {}
+
+    def _next_end(self) -> tuple[int, int]:
+        """The next process to end and its wait status. Other children are left alone: a library waits for its own."""
+        if len(self._running) == 1:
+            return os.waitpid(next(iter(self._running)), 0)
+        while True:
+            for process in self._running:
+                ended, status = os.waitpid(process, os.WNOHANG)
+                if ended:
+                    return ended, status
+            time.sleep(_POLL_SECONDS)
 
     def _pass_on(self, number: int, _frame: object) -> None:
         self.stopped_by = number
@@ -178,7 +207,7 @@ def tell(error: BaseException) -> None:
     if isinstance(error, UserError):
         say(f"imdbcls: {error}")
     else:
-        traceback.print_exception(error)
+        say("".join(traceback.format_exception(error)).rstrip())
 
 
 def reason_of(error: BaseException) -> str:

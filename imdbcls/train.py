@@ -41,6 +41,8 @@ def main(cfg: DictConfig) -> None:
     try:
         config = resolve(cfg)
         validate(config)
+        if config["jobs"] > 1:
+            console.warn(f"jobs={config['jobs']} has no effect: it is for --multirun with Hydra's own launcher.")
         train(config)
     except UserError as error:
         say(f"imdbcls: {error}")
@@ -196,7 +198,11 @@ def record_end(config: Mapping[str, Any], folder: RunFolder, status: str, error:
 def command() -> None:
     """What the command line runs; it ends the process."""
     answer_command(sys.argv[1:])
-    main()
+    try:
+        main()
+    except SystemExit:  # Hydra's or ours: the jobs that run are waited for all the same
+        sweep.conclude()
+        raise
     sys.exit(sweep.conclude())
 
 

@@ -18,7 +18,7 @@ from transformers import (
     RobertaModel,
 )
 
-from imdbcls.fast import compiled, layer
+from imdbcls.fast import compiled, kernels, layer
 from imdbcls.fast.encoder import accelerate, weights_kept
 
 SIZES = {
@@ -83,9 +83,10 @@ def test_fp32_equals_hugging_face(model_type: str, lengths: tuple[int, ...]) -> 
     torch.testing.assert_close(actual, expected, atol=1e-5, rtol=1e-5)
     assert gradients.keys() == expected_gradients.keys()
     largest = max(float(gradient.abs().max()) for gradient in expected_gradients.values())
+    rounding = 4e-6 if kernels.is_for_floats() else 2e-6  # the kernels' sums are in another order than PyTorch's
     for name, gradient in expected_gradients.items():
         torch.testing.assert_close(
-            gradients[name], gradient, atol=4e-6 * largest, rtol=1e-4, msg=lambda m, n=name: f"{n}: {m}"
+            gradients[name], gradient, atol=rounding * largest, rtol=1e-4, msg=lambda m, n=name: f"{n}: {m}"
         )
 
 

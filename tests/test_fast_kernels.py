@@ -35,6 +35,8 @@ IN_USE = [
     pytest.param(False, id="fp32", marks=pytest.mark.skipif(not kernels.is_for_floats(), reason="fp32 is PyTorch's")),
 ]
 
+IS_USED = pytest.mark.skipif(not HAS_HALF and not kernels.is_for_floats(), reason="PyTorch computes in fp32 here")
+
 
 def library(name: str) -> Iterator[kernels.Kernels]:
     """In bfloat16 with AMX or without it, or in float32, whichever the program itself would take."""
@@ -42,7 +44,7 @@ def library(name: str) -> Iterator[kernels.Kernels]:
     if not (HAS_FLOATS if dtype == torch.float32 else HAS_HALF):
         pytest.skip("this processor has no AVX2" if dtype == torch.float32 else "this one does not compute in bfloat16")
     path = kernels.find(dtype) or kernels.build(dtype)
-    if name == "amx" and not kernels.Kernels(path).uses_amx:
+    if name == "amx" and not kernels.Kernels(path, dtype).uses_amx:
         pytest.skip("this processor has no AMX")
     yield kernels.Kernels(path, dtype, allow_amx=name == "amx")
     kernels.Kernels(path, dtype)  # the choice is the library's, and others use it
@@ -618,6 +620,7 @@ def start(code: str, **environment: str) -> subprocess.Popen[str]:
     )
 
 
+@IS_USED
 def test_two_processes_build_at_once_and_a_damaged_object_is_built_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -650,6 +653,7 @@ def test_what_memory_held_before_changes_no_bit() -> None:
     assert len(first.strip()) == 64 and first == second
 
 
+@IS_USED
 @pytest.mark.parametrize(
     ("compiler", "reason"),
     [("no-such-compiler", "there is no C compiler (no-such-compiler); install gcc"), ("false", "false failed")],

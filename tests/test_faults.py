@@ -1,6 +1,7 @@
 """What a night on a shared machine brings: signals, failing jobs, two owners, no memory, no room, no number."""
 
 import contextlib
+import errno
 import json
 import os
 import re
@@ -9,8 +10,9 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
@@ -33,7 +35,7 @@ from imdbcls import checkpoint
 from imdbcls.limits import explain, is_disk_full, is_out_of_memory
 from imdbcls.report import git_commit
 from imdbcls.runs import RunFolder
-from imdbcls.signals import SIGNALS, stop_requests
+from imdbcls.signals import SIGNALS, StopRequest, stop_requests
 from imdbcls.sweep import Running, Sweep
 
 PLUGINS = {"PYTHONPATH": str(Path(__file__).parent / "plugins")}
@@ -178,6 +180,65 @@ def test_a_signal_for_a_job_that_has_just_ended_stops_the_sweep() -> None:
     sweep._running[job.pid] = Running(0, 0, lambda: None)
     sweep._pass_on(signal.SIGTERM, None)
     assert sweep.stopped_by == signal.SIGTERM
+
+
+@pytest.mark.parametrize("moment", ["after the fork", "as the preparation ends"])
+def test_a_signal_at_the_worst_moment_reaches_the_job_or_keeps_it_from_beginning(
+    moment: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fork = os.fork
+
+    def fork_and_signal() -> int:
+        child = fork()
+        if child:
+            os.kill(os.getpid(), signal.SIGTERM)  # held back until the child is known
+        return child
+
+    def stop_and_signal(request: StopRequest) -> None:
+        request._at_once = False
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    if moment == "after the fork":
+        monkeypatch.setattr(os, "fork", fork_and_signal)
+    else:
+        monkeypatch.setattr(StopRequest, "obey", lambda request: None)
+        monkeypatch.setattr("imdbcls.sweep.stop_requests", requests_that_end_by(stop_and_signal))
+    before = [signal.getsignal(number) for number in SIGNALS]
+    sweep = Sweep()
+    sweep.run("first", lambda: None, lambda: time.sleep(60), lambda: None)
+    sweep.run("second", lambda: None, lambda: None, lambda: None)
+    assert sweep.stopped_by == signal.SIGTERM
+    first = ("killed", "by SIGTERM") if moment == "after the fork" else ("not begun", "the sweep was stopped before")
+    assert [(outcome.state, outcome.detail) for outcome in sweep.outcomes] == [
+        first,
+        ("not begun", "the sweep was stopped before"),
+    ]
+    assert [signal.getsignal(number) for number in SIGNALS] == before
+
+
+def requests_that_end_by(act: Callable[[StopRequest], None]) -> Callable[[], AbstractContextManager[StopRequest]]:
+    @contextlib.contextmanager
+    def requests() -> Iterator[StopRequest]:
+        with stop_requests() as request:
+            yield request
+            act(request)
+
+    return requests
+
+
+def test_a_process_that_cannot_be_had_is_an_outcome(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse() -> int:
+        raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+
+    monkeypatch.setattr(os, "fork", refuse)
+    sweep = Sweep()
+    sweep.run("only", lambda: None, lambda: None, lambda: None)
+    assert [(outcome.name, outcome.state) for outcome in sweep.outcomes] == [("only", "failed")]
+    assert not signal.pthread_sigmask(signal.SIG_BLOCK, ()) & set(SIGNALS)
+
+
+def test_jobs_without_a_multirun_are_said_to_have_no_effect(tmp_path: Path) -> None:
+    assert "jobs=2 has no effect" in run(tmp_path, *TINY, "epochs=1", "jobs=2").output
 
 
 # Numbers, memory, room

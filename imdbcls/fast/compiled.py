@@ -1,4 +1,4 @@
-"""One encoder layer with compiled kernels, which do all between its products in single passes (those: products.py).
+"""One encoder layer with compiled kernels, which do all between its products (`products.py`) in single passes.
 
 N: rows, the real tokens of all documents one after another (no padding), then in bfloat16 up to a round number rows of
 finite numbers, for the products alone (`rows_for`); B: documents, H: hidden size, A: heads, D = H / A, F: width of the
@@ -72,7 +72,7 @@ class Plan(NamedTuple):
 
 
 def compute_weights(kernels: Kernels, parameters: tuple[Tensor, ...]) -> Weights:
-    """Matrices as the products take them, the rest in float32; when: see layer.py's."""
+    """Matrices as the products take them, the rest in float32; made anew in each pass, as layer.py's are."""
     with torch.no_grad():
         query, query_bias, key, key_bias, value, value_bias, out, out_bias, *rest = parameters
         norm1, norm1_bias, up, up_bias, down, down_bias, norm2, norm2_bias = rest

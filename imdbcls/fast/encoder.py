@@ -37,7 +37,7 @@ _kept: ContextVar[dict[tuple[nn.Module, int, torch.dtype], layer.Weights] | None
 
 @contextmanager
 def weights_kept() -> Iterator[None]:
-    """Within, accelerated encoders cast their weights once, not in each pass: no weight may change.
+    """Within, accelerated encoders prepare their weights once, not in each pass: no weight may change.
 
     That saves a single document more than a third of its time. A pass that a gradient may be asked of casts them all
     the same, and a block within a block begins anew.

@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
-from functools import lru_cache
+from functools import cache, lru_cache
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -85,7 +85,7 @@ class KernelsMissing(Exception):
 class Kernels:
     """The loaded functions, for tensors of `dtype`; `uses_amx` says whether matrix products take the AMX tiles."""
 
-    def __init__(self, path: Path, dtype: torch.dtype = torch.bfloat16, allow_amx: bool = True) -> None:
+    def __init__(self, path: Path, dtype: torch.dtype, allow_amx: bool = True) -> None:
         self.dtype = dtype
         self._library = ctypes.CDLL(str(path))
         self.uses_amx = bool(self._library.start(int(allow_amx)))
@@ -109,11 +109,12 @@ class Kernels:
         getattr(self._library, name)(*passed, torch.get_num_threads())
 
 
-@lru_cache(maxsize=2)
-def load(dtype: torch.dtype = torch.bfloat16) -> Kernels | None:
+@cache
+def load(dtype: torch.dtype) -> Kernels | None:
     """The kernels of a dtype, built if need be; None where they cannot be had, which is said.
 
-    None, too, and nothing said, for float32 where PyTorch's own products have more than AVX2, or nothing of x86.
+    None, too, and nothing said, for float32 where `is_for_floats` is not so: PyTorch's products have AVX-512 there, or
+    the system is not Linux on x86 with AVX2.
     """
     if dtype == torch.float32 and not is_for_floats():
         return None
@@ -143,7 +144,7 @@ def status() -> str:
     return f"{name}, built by {compiler}, in {path.parent}"
 
 
-def find(dtype: torch.dtype = torch.bfloat16) -> Path | None:
+def find(dtype: torch.dtype) -> Path | None:
     """The shared object in the cache, where it is there and whole. Raises KernelsMissing."""
     path = _cached_path(dtype)
     try:
@@ -154,7 +155,7 @@ def find(dtype: torch.dtype = torch.bfloat16) -> Path | None:
     return path if whole else None  # a damaged one could kill the process that maps it
 
 
-def build(dtype: torch.dtype = torch.bfloat16) -> Path:
+def build(dtype: torch.dtype) -> Path:
     """Compile and put the object into the cache whole: several processes may do so at once. Raises KernelsMissing."""
     target, library = _cached_path(dtype), _LIBRARIES[dtype]
     try:

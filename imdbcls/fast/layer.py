@@ -27,7 +27,10 @@ class Shape(NamedTuple):
 
 
 class Weights(NamedTuple):
-    """One layer's weights as computed with: the compute dtype, query, key and value joined."""
+    """One layer's weights as computed with: the compute dtype, query, key and value joined.
+
+    The compiled kernels in float32 have the matrices packed (`products.prepare`).
+    """
 
     qkv_3HH: Tensor
     qkv_3H: Tensor

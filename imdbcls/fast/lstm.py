@@ -30,7 +30,7 @@ def applies(lstm: nn.LSTM, hidden_BTD: Tensor) -> bool:
         and torch.get_autocast_dtype("cpu") == torch.bfloat16
         and lstm.input_size % _MULTIPLE == 0
         and lstm.hidden_size % _MULTIPLE == 0
-        and kernels.load() is not None
+        and kernels.load(torch.bfloat16) is not None
     )
 
 
@@ -97,6 +97,6 @@ class CompiledLSTM(torch.autograd.Function):
 
 
 def _loaded() -> kernels.Kernels:
-    loaded = kernels.load()
+    loaded = kernels.load(torch.bfloat16)
     assert loaded is not None  # `applies` has looked
     return loaded

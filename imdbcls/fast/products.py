@@ -18,7 +18,7 @@ def rows_for(num_rows: int, dtype: torch.dtype = torch.bfloat16) -> int:
     """How many rows to compute products over, for so many real ones.
 
     oneDNN prepares a product anew, for 4 ms, for each number of rows that it meets, and hardly two batches have equally
-    many tokens; of these numbers there are few.
+    many tokens; of these numbers there are few. The kernels' own products, in float32, prepare nothing.
     """
     if dtype == torch.float32:
         return num_rows
@@ -63,7 +63,7 @@ def linear_backward(kernels: Kernels, d_y_NO: Tensor, weight: Tensor) -> Tensor:
 
 
 def weight_gradient(kernels: Kernels, d_y_NO: Tensor, x_NK: Tensor, num_rows: int) -> Tensor:
-    """d_y' x over the first `num_rows` rows; float32, but bfloat16 where those kernels do not take the widths."""
+    """d_y' x over the first `num_rows` rows; float32, or bfloat16 where its kernel does not take the widths."""
     num_outputs, num_inputs = d_y_NO.shape[1], x_NK.shape[1]
     if kernels.dtype == torch.bfloat16 and (num_outputs % _MULTIPLE or num_inputs % _MULTIPLE):
         return d_y_NO[:num_rows].t() @ x_NK[:num_rows]

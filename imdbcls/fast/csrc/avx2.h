@@ -1,4 +1,4 @@
-/* Eight numbers at a time: float32 in memory and in registers (AVX2 with FMA), by the names of avx512.h. */
+/* Eight numbers at a time: float32 in memory and in registers (AVX2 with FMA), by the names of avx512.h and a few more. */
 #pragma once
 
 typedef float element;

@@ -71,10 +71,13 @@ static void head_forward(const float *qkv, int64_t L, const Heads *heads, Scratc
             if (shift_L) shift_L[first + n] = shift, scale_L[first + n] = scale[n];
         }
         for (int64_t d = 0; d < D; d += PANEL)
-            product_with_panel(out + d, out_width, (Left){score_SP, P, 1}, num_rows, packed_value + d * L, L, FROM_ZERO, NULL);
+            product_with_panel(out + d, out_width, (Left){score_SP, P, 1}, num_rows, packed_value + d * L, L, FROM_ZERO,
+                               NULL);
         for (int64_t n = 0; n < num_rows; n++)
-            for (int64_t j = 0; j < D; j += LANES)
-                store_f32(context + (first + n) * H + j, lanes_at(j, D), mul(load_whole(out + n * out_width + j), splat(scale[n])));
+            for (int64_t j = 0; j < D; j += LANES) {
+                const f32s sum = load_whole(out + n * out_width + j);
+                store_f32(context + (first + n) * H + j, lanes_at(j, D), mul(sum, splat(scale[n])));
+            }
     }
 }
 
@@ -157,14 +160,16 @@ static void head_backward(const float *qkv, const float *context, const float *d
         scores_of(query, row_width, num_rows, key_columns, L, D, P, p_SP);
         scores_of(d_out, H, num_rows, value_columns, L, D, P, d_score_SP);
         for (int64_t n = 0; n < num_rows; n++)
-            score_gradients(p_SP + n * P, d_score_SP + n * P, L, LOG2_E * heads->factor, shift_L[first + n], scale_L[first + n],
-                            row_product(d_out + n * H, context + (first + n) * H, D));
+            score_gradients(p_SP + n * P, d_score_SP + n * P, L, LOG2_E * heads->factor, shift_L[first + n],
+                            scale_L[first + n], row_product(d_out + n * H, context + (first + n) * H, D));
         const First so_far = first ? FROM_SUM : FROM_ZERO;
         for (int64_t d = 0; d < D; d += PANEL) {
             product_with_panel(d_query + first * width + d, width, (Left){d_score_SP, P, 1}, num_rows, key_rows + d * L, L,
                                FROM_ZERO, NULL);
-            product_with_panel(d_key + d, width, (Left){d_score_SP, 1, P}, L, query_rows + d * num_rows, num_rows, so_far, NULL);
-            product_with_panel(d_value + d, width, (Left){p_SP, 1, P}, L, d_out_rows + d * num_rows, num_rows, so_far, NULL);
+            product_with_panel(d_key + d, width, (Left){d_score_SP, 1, P}, L, query_rows + d * num_rows, num_rows, so_far,
+                               NULL);
+            product_with_panel(d_value + d, width, (Left){p_SP, 1, P}, L, d_out_rows + d * num_rows, num_rows, so_far,
+                               NULL);
         }
     }
     scatter_head(d_query, width, heads->factor, L, D, d_qkv, row_width, d_bias);

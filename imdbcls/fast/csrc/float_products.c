@@ -5,8 +5,8 @@ enum {
     ROWS = 48,      /* of a task: they and a panel stay in the first caches, which two threads may share */
     STEPS = 384,    /* summed before the next rows */
     CHUNK = 256,    /* rows packed at once for a weight's gradient */
-    OUTPUTS = 192,  /* of a task of it, and */
-    INPUTS = 96,
+    OUTPUTS = 192,  /* of a task of a weight's gradient */
+    INPUTS = 96,    /* likewise */
     STRIPE = 48,    /* outputs packed side by side: a multiple of the group, in whole cache lines */
     TASKS = 8,      /* for each thread, at least, where there is enough to do */
 };
@@ -41,9 +41,11 @@ static void product(const float *x_NK, const float *packed, const float *bias_M,
                 if (bias_M) memcpy(bias, bias_M + column, (size_t)num_columns * sizeof(float));
                 float *c = num_columns < PANEL ? edge : y_NM + first * M + column;
                 const int64_t c_width = num_columns < PANEL ? PANEL : M;
-                for (int64_t k = 0; k < K; k += STEPS)
-                    product_with_panel(c, c_width, (Left){x_NK + first * K + k, K, 1}, num_rows,
-                                       packed + column * K + k * PANEL, smaller(K - k, STEPS), k ? FROM_SUM : FROM_BIAS, bias);
+                for (int64_t k = 0; k < K; k += STEPS) {
+                    const Left x = {x_NK + first * K + k, K, 1};
+                    product_with_panel(c, c_width, x, num_rows, packed + column * K + k * PANEL, smaller(K - k, STEPS),
+                                       k ? FROM_SUM : FROM_BIAS, bias);
+                }
                 if (num_columns < PANEL)
                     for (int64_t n = 0; n < num_rows; n++)
                         memcpy(y_NM + (first + n) * M + column, edge + n * PANEL, (size_t)num_columns * sizeof(float));
@@ -62,7 +64,7 @@ void linear_backward(const float *d_y_NO, const float *packed, float *d_x_NK, in
                      int num_threads) {
     float *transposed = aligned_alloc(64, (size_t)packed_size(O, K) * sizeof(float));
 #pragma omp parallel for num_threads(num_threads)
-    for (int64_t panel = 0; panel < panels_of(K); panel++) { /* inputs; a panel of outputs holds rows of sixteen of them */
+    for (int64_t panel = 0; panel < panels_of(K); panel++) { /* of inputs */
         const int64_t k = panel * PANEL, num_inputs = smaller(K - k, PANEL);
         for (int64_t o = 0; o < O; o += PANEL)
             pack_transposed(packed + o * K + k * PANEL, PANEL, num_inputs, smaller(O - o, PANEL),
@@ -72,12 +74,14 @@ void linear_backward(const float *d_y_NO, const float *packed, float *d_x_NK, in
     free(transposed);
 }
 
-/* Pack `columns` columns of num_rows rows, row_width apart, as the transpose of a left operand: stripes of 48. */
+/* Pack num_columns columns of num_rows rows, row_width apart, as the transpose of a left operand: stripes of 48. */
 static void pack_left(const float *matrix, int64_t row_width, int64_t num_rows, int64_t num_columns, float *packed) {
     for (int64_t j = 0; j < num_columns; j += STRIPE, packed += num_rows * STRIPE)
         for (int64_t i = 0; i < num_rows; i++)
-            for (int64_t at = j; at < smaller(j + STRIPE, num_columns); at += LANES)
-                store_f32(packed + i * STRIPE + at - j, ALL_LANES, load_f32(matrix + i * row_width + at, lanes_at(at, num_columns)));
+            for (int64_t at = j; at < smaller(j + STRIPE, num_columns); at += LANES) {
+                const f32s numbers = load_f32(matrix + i * row_width + at, lanes_at(at, num_columns));
+                store_f32(packed + i * STRIPE + at - j, ALL_LANES, numbers);
+            }
 }
 
 /* d_weight_OK = d_y' x: the gradient of a linear layer's weight. */

@@ -11,7 +11,9 @@ enum {
 static inline int64_t panels_of(int64_t num_columns) { return (num_columns + PANEL - 1) / PANEL; }
 
 /* The numbers that a packed matrix of so many rows and columns takes. */
-static inline int64_t packed_size(int64_t num_rows, int64_t num_columns) { return panels_of(num_columns) * PANEL * num_rows; }
+static inline int64_t packed_size(int64_t num_rows, int64_t num_columns) {
+    return panels_of(num_columns) * PANEL * num_rows;
+}
 
 /* A left operand: the number of row i at step k is start[i * row + k * step]. */
 typedef struct {
@@ -59,7 +61,7 @@ static void product_with_panel(float *c, int64_t c_width, Left a, int64_t num_ro
     }
 }
 
-/* Pack `columns` columns of num_rows rows, row_width apart. */
+/* Pack num_columns columns of num_rows rows, row_width apart. */
 static inline void pack(const float *matrix, int64_t row_width, int64_t num_rows, int64_t num_columns, float *packed) {
     for (int64_t j = 0; j < num_columns; j += PANEL) {
         const lanes_mask lower = lanes_at(j, num_columns), upper = lanes_at(j + LANES, num_columns);

@@ -17,7 +17,7 @@ typedef struct {
     float scale;        /* 1 / (1 - p) */
 } Dropout;
 
-/* One round for as many counters, each in the lower halves of 64-bit lanes; what stands in the upper halves is ignored. */
+/* One round for LANES / 2 counters, each in the lower halves of 64-bit lanes; what stands in the upper halves is ignored. */
 static inline void philox_round(u64s counter[4], uint32_t k0, uint32_t k1) {
     u64s product0 = product_of_lower_halves(counter[0], splat_u64(0xD2511F53u));
     u64s product2 = product_of_lower_halves(counter[2], splat_u64(0xCD9E8D57u));
@@ -129,8 +129,8 @@ static inline void row_norm_backward(float *d_H, const float *x_hat_H, const flo
 }
 
 static inline void add_and_normalise_row(
-    const element *residual_H, const element *update_H, const float *weight_H, const float *bias_H, element *sum_H, element *out_H,
-    float *mean, float *rstd, const uint16_t *kept, int64_t H, float epsilon, float scale) {
+    const element *residual_H, const element *update_H, const float *weight_H, const float *bias_H, element *sum_H,
+    element *out_H, float *mean, float *rstd, const uint16_t *kept, int64_t H, float epsilon, float scale) {
     float row_H[MOST_COLUMNS] ALIGNED;
     for (int64_t j = 0; j < H; j += LANES) {
         lanes_mask lanes = lanes_at(j, H);
@@ -238,8 +238,8 @@ void normalise_and_drop(const float *sum_NH, const float *weight_H, const float 
         if (mean_N) mean_N[n] = mean, rstd_N[n] = rstd;
         for (int64_t j = 0; j < H; j += LANES) {
             lanes_mask lanes = lanes_at(j, H);
-            f32s out = fmadd(normalised(load_f32(sum_NH + n * H + j, lanes), mean, rstd),
-                                         load_f32(weight_H + j, lanes), load_f32(bias_H + j, lanes));
+            f32s out = fmadd(normalised(load_f32(sum_NH + n * H + j, lanes), mean, rstd), load_f32(weight_H + j, lanes),
+                             load_f32(bias_H + j, lanes));
             if (kept) out = mul_where(kept_at(kept, j), out, splat(scale));
             store(out_NH + n * H + j, lanes, out);
         }

@@ -11,6 +11,13 @@ enum { TILE = 16 * 32 /* numbers in a packed tile */ };
 
 extern int uses_amx;
 
+/* Have `width` numbers of each of the rows [from, to) fetched into the second-level cache while something else computes:
+   the processor does not foresee reads that lie a row apart. */
+ALWAYS_INLINE void prefetch_rows(const bf16 *matrix, int64_t row_width, int64_t from, int64_t to, int64_t width) {
+    for (int64_t n = from; n < to; n++)
+        for (int64_t j = 0; j < width; j += STEP) _mm_prefetch((const char *)(matrix + n * row_width + j), _MM_HINT_T1);
+}
+
 /* The compiler does not know what tile instructions read and write: memory must be as the source says before and after
    them. */
 #define MEMORY_BARRIER() __asm__ volatile("" ::: "memory")

@@ -1,5 +1,5 @@
 /* What all kernels share. They are compiled for bfloat16 in memory and AVX-512 (avx512.h), or with FLOATS for float32 in
-memory and AVX2 (avx2.h): the files that do not say which are the same for both.
+memory and AVX2 (avx2.h): rows.c for both, the float_ files and panels.h for the latter, all others for the former.
 
 Shape letters, as in the Python beside this folder:
 N: rows, the real tokens of a batch one after another (no padding), H: hidden size, F: width of the feed-forward
@@ -55,14 +55,6 @@ static inline int64_t longest(const int64_t *offsets, int64_t num_documents) {
 #else
 #include "avx512.h"
 #endif
-
-/* Have `width` numbers of each of the rows [from, to) fetched into the second-level cache while something else computes:
-   the processor does not foresee reads that lie a row apart. */
-ALWAYS_INLINE void prefetch_rows(const element *matrix, int64_t row_width, int64_t from, int64_t to, int64_t width) {
-    for (int64_t n = from; n < to; n++)
-        for (int64_t j = 0; j < width; j += 64 / (int64_t)sizeof(element))
-            _mm_prefetch((const char *)(matrix + n * row_width + j), _MM_HINT_T1);
-}
 
 /* Has what comes 2 KB on fetched, where numbers are read or written one after another. The processor foresees that, but
    starts anew at each 4 KB and follows few sequences at once. What lies beyond the end is harmless. */
