@@ -101,34 +101,40 @@ class Sweep:
         """Fork a process for a job, unless a signal has come."""
         sys.stdout.flush()
         sys.stderr.flush()
+        if not self._handlers:
+            self._handlers = {number: signal.signal(number, self._pass_on) for number in SIGNALS}
+        if self.stopped_by is not None:
+            self.outcomes.append(Outcome(name, "not begun", "the sweep was stopped before"))
+            return
         told, telling = os.pipe()
         parent = os.getpid()
-        # No signal may come between this look, or the fork, and the moment it can be passed on.
-        unblocked = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+        unblocked = signal.pthread_sigmask(
+            signal.SIG_BLOCK, SIGNALS
+        )  # none may find this process's handlers in the job's
         try:
-            if self.stopped_by is not None:
-                self.outcomes.append(Outcome(name, "not begun", "the sweep was stopped before"))
-                os.close(told)
-                return
             child = os.fork()
             if child == 0:
-                for number, handler in self._handlers.items():
-                    signal.signal(number, handler)
-                for other in (told, *(running.told for running in self._running.values())):
-                    os.close(other)
-                die_with(parent)
-                signal.pthread_sigmask(signal.SIG_SETMASK, unblocked)
-                os._exit(exit_code_of(job, telling))
+                code = 1
+                try:  # whatever happens, this process must not go on with the sweep
+                    for number, handler in self._handlers.items():
+                        signal.signal(number, handler)
+                    for other in (told, *(running.told for running in self._running.values())):
+                        os.close(other)
+                    die_with(parent)
+                    signal.pthread_sigmask(signal.SIG_SETMASK, unblocked)
+                    code = exit_code_of(job, telling)
+                finally:
+                    os._exit(code)
             self._running[child] = Running(len(self.outcomes), told, read_result)
             self.outcomes.append(Outcome(name, "running", ""))
-            if not self._handlers:
-                self._handlers = {number: signal.signal(number, self._pass_on) for number in SIGNALS}
         except OSError as error:  # no memory or no process to be had
             os.close(told)
             self.failed(name, error)
         finally:
             os.close(telling)
             signal.pthread_sigmask(signal.SIG_SETMASK, unblocked)
+        if self.stopped_by is not None:  # since the look at it; another thread may have taken the signal in
+            self._pass_on(self.stopped_by, None)
 
     def _wait(self, fewer_than: int) -> None:
         """Wait for processes to end until so few run, and record how they ended."""
