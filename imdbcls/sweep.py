@@ -108,9 +108,8 @@ class Sweep:
             return
         told, telling = os.pipe()
         parent = os.getpid()
-        unblocked = signal.pthread_sigmask(
-            signal.SIG_BLOCK, SIGNALS
-        )  # none may find this process's handlers in the job's
+        # None may find this process's handlers in the job's.
+        unblocked = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
         try:
             child = os.fork()
             if child == 0:
