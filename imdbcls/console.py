@@ -60,9 +60,9 @@ def warn(text: str) -> None:
 
 
 def paint(text: str) -> None:
-    """Replaces the live line; an empty text removes it. Only for a terminal."""
+    """Replaces the live line; an empty text removes it. Only for a terminal that is not shared."""
     global _live
-    if (text or _live) and not _speaker:
+    if text or _live:
         _live = text[: shutil.get_terminal_size().columns - 1]  # a wrapped line could not be repainted
         sys.stderr.write(f"\r{_live}\x1b[K")
         sys.stderr.flush()
@@ -70,7 +70,7 @@ def paint(text: str) -> None:
 
 def is_terminal() -> bool:
     """Whether stderr can repaint a line."""
-    return not _speaker and sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+    return not is_shared() and sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
 
 
 def coloured(text: str, code: str) -> str:

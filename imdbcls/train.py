@@ -73,8 +73,8 @@ def run_in_sweep(cfg: DictConfig, overrides: str) -> None:
             tracking.import_early(config["tracker"])
             build.build_corpus(config)
 
-    job = partial(train, config) if config["jobs"] == 1 else partial(train_beside_others, config)
-    sweep.run(folder.path.name, prepare, job, folder.result, config["jobs"])
+    job = train if config["jobs"] == 1 else train_beside_others
+    sweep.run(folder.path.name, prepare, partial(job, config), folder.result, config["jobs"])
 
 
 def train_beside_others(config: Mapping[str, Any]) -> None:

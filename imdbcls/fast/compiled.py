@@ -14,10 +14,9 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from imdbcls.fast import products
 from imdbcls.fast.kernels import Kernels
 from imdbcls.fast.layer import Weights
-from imdbcls.fast.products import linear, linear_backward, rows_for, weight_gradient
+from imdbcls.fast.products import linear, linear_backward, prepare, rows_for, weight_gradient
 
 _WORD = 16  # mask bits
 MOST_COLUMNS = 8192  # of a row of H, as in rows.c
@@ -77,9 +76,9 @@ def compute_weights(kernels: Kernels, parameters: tuple[Tensor, ...]) -> Weights
         query, query_bias, key, key_bias, value, value_bias, out, out_bias, *rest = parameters
         norm1, norm1_bias, up, up_bias, down, down_bias, norm2, norm2_bias = rest
         return Weights(
-            products.prepare(kernels, query, key, value), torch.cat((query_bias, key_bias, value_bias)),
-            products.prepare(kernels, out), out_bias, norm1, norm1_bias,
-            products.prepare(kernels, up), up_bias, products.prepare(kernels, down), down_bias, norm2, norm2_bias,
+            prepare(kernels, query, key, value), torch.cat((query_bias, key_bias, value_bias)),
+            prepare(kernels, out), out_bias, norm1, norm1_bias,
+            prepare(kernels, up), up_bias, prepare(kernels, down), down_bias, norm2, norm2_bias,
         )  # fmt: skip
 
 

@@ -40,7 +40,7 @@ _TYPES: dict[str, Any] = {
     "u": ctypes.c_uint32,
     "s": ctypes.c_uint64,
 }
-_ROWS = {
+_OF_BOTH = {
     "add_and_normalise": "pppppppppiifsuufn",
     "add_and_normalise_backward": "ppppppppppiifn",
     "normalise_and_drop": "pppppppiifsuufn",
@@ -67,13 +67,13 @@ _LIBRARIES = {
         ("rows.c", "attention.c", "products.c", "lstm.c"),
         ("vectors.h", "avx512.h", "tiles.h"),
         _FLAGS,
-        {**_ROWS, "lstm": "ppppppiinn", "lstm_backward": "pppppppiinn"},
+        {**_OF_BOTH, "lstm": "ppppppiinn", "lstm_backward": "pppppppiinn"},
     ),
     torch.float32: Library(
         ("rows.c", "float_attention.c", "float_products.c"),
         ("vectors.h", "avx2.h", "panels.h"),
         (*_FLAGS, "-DFLOATS"),
-        {**_ROWS, "pack_weight": "ppiin", "linear": "ppppiiin", "linear_backward": "pppiiin"},
+        {**_OF_BOTH, "pack_weight": "ppiin", "linear": "ppppiiin", "linear_backward": "pppiiin"},
     ),
 }
 

@@ -24,9 +24,9 @@ void pack_weight(const float *weight_OK, float *packed, int64_t O, int64_t K, in
         pack_transposed(weight_OK + panel * PANEL * K, K, smaller(O - panel * PANEL, PANEL), K, packed + panel * PANEL * K);
 }
 
-/* y (N x M) = x (N x K) times what is packed (K x M), plus the bias where there is one. */
-static void product(const float *x_NK, const float *packed, const float *bias_M, float *y_NM, int64_t N, int64_t K,
-                    int64_t M, int num_threads) {
+/* y (N x M) = x (N x K) times what is packed (K x M), a weight's transpose, plus the bias (NULL: none). */
+void linear(const float *x_NK, const float *packed, const float *bias_M, float *y_NM, int64_t N, int64_t K, int64_t M,
+            int num_threads) {
     const int64_t row_tasks = (N + ROWS - 1) / ROWS, num_panels = panels_of(M);
     const int64_t column_tasks = smaller(num_panels, (TASKS * num_threads + row_tasks - 1) / (row_tasks ? row_tasks : 1));
     const int64_t panels = column_tasks ? (num_panels + column_tasks - 1) / column_tasks : 0;
@@ -53,12 +53,6 @@ static void product(const float *x_NK, const float *packed, const float *bias_M,
         }
 }
 
-/* y = x weight' + bias. */
-void linear(const float *x_NK, const float *packed, const float *bias_O, float *y_NO, int64_t N, int64_t K, int64_t O,
-            int num_threads) {
-    product(x_NK, packed, bias_O, y_NO, N, K, O, num_threads);
-}
-
 /* d_x = d_y weight, of the same packed weight. */
 void linear_backward(const float *d_y_NO, const float *packed, float *d_x_NK, int64_t N, int64_t K, int64_t O,
                      int num_threads) {
@@ -70,7 +64,7 @@ void linear_backward(const float *d_y_NO, const float *packed, float *d_x_NK, in
             pack_transposed(packed + o * K + k * PANEL, PANEL, num_inputs, smaller(O - o, PANEL),
                             transposed + panel * PANEL * O + o * PANEL);
     }
-    product(d_y_NO, transposed, NULL, d_x_NK, N, O, K, num_threads);
+    linear(d_y_NO, transposed, NULL, d_x_NK, N, O, K, num_threads);
     free(transposed);
 }
 
