@@ -4,12 +4,15 @@ import hashlib
 import os
 import resource
 import sys
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 
 import torch
 
 from imdbcls.errors import UserError
+
+_all_threads: int | None = None  # of the processes that share them, where this one has only a share
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,24 @@ def choose_hardware(device: str, precision: str, deterministic: bool = False) ->
         if deterministic:
             require_determinism()
     return Hardware(torch.device(chosen), precision)
+
+
+def share_threads(jobs: int) -> None:
+    """From now on, compute with this process's share of the CPU's threads: it runs beside other jobs."""
+    global _all_threads
+    _all_threads = torch.get_num_threads()
+    torch.set_num_threads(max(1, _all_threads // jobs))
+
+
+@contextmanager
+def all_threads() -> Iterator[None]:
+    """Within, compute with every job's share: what the others wait for."""
+    share = torch.get_num_threads()
+    torch.set_num_threads(_all_threads or share)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(share)
 
 
 def set_float32_products(precision: str) -> None:

@@ -21,7 +21,7 @@ from imdbcls.backbone import Backbone
 from imdbcls.console import say
 from imdbcls.data.batches import EvalBatches
 from imdbcls.data.features import VECTORS, Encoded, Features, load_features, write_features
-from imdbcls.device import Hardware
+from imdbcls.device import Hardware, all_threads
 from imdbcls.errors import UserError
 from imdbcls.fast import kernels
 from imdbcls.model import Classifier
@@ -60,7 +60,7 @@ def encode_once(
     for place, name in enumerate(missing):
         batches, to_come = splits[name], [splits[other] for other in missing[place:]]
         try:
-            with only_builder(entries[name]):
+            with only_builder(entries[name]), all_threads():
                 found[name] = load_features(entries[name])  # by another process, meanwhile
                 if found[name] is None:
                     say(f"Encoding the {batches.num_documents:,} documents of {name} once, into {folder}.")

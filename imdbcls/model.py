@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from imdbcls.compiling import as_is, compiled
 from imdbcls.fast import unpadded
+from imdbcls.fast.encoder import is_accelerated
 from imdbcls.fast.masks import attention_mask
 
 
@@ -16,14 +17,19 @@ class Classifier(nn.Module):
     A document that is cut into windows comes as several rows (W windows in all): the encoder and the head see each
     window as a document, and the document's logits are the average of its windows'.
 
-    With `unpadded` the encoder leaves the padding out of its computation, where there is a kernel for that.
+    With `unpadded` the encoder leaves the padding out of its computation, where there is a kernel for that. With
+    `first_token_alone`, for a head that reads no other, its last layer computes that token's output only, where there
+    is a fast path.
     """
 
-    def __init__(self, encoder: nn.Module, head: nn.Module, *, unpadded: bool = False) -> None:
+    def __init__(
+        self, encoder: nn.Module, head: nn.Module, *, unpadded: bool = False, first_token_alone: bool = False
+    ) -> None:
         super().__init__()
         self.encoder = encoder
         self.head = head
         self.unpadded = unpadded
+        self.first_token_alone = first_token_alone
         self.compiled = False  # whether training runs the encoder through `torch.compile`
 
     @property
@@ -56,22 +62,24 @@ class Classifier(nn.Module):
         """
         if hidden_BTD is None:
             hidden_BTD = self.encode(input_ids_BT, mask_BT, places_N)
-        logits_BC = self.head(hidden_BTD, mask_BT).float()
+        logits_BC = self.head(hidden_BTD, mask_BT[:, : hidden_BTD.shape[1]]).float()
         return logits_BC if documents_W is None else average_windows(logits_BC, mask_BT, documents_W, num_documents)
 
     def encode(self, input_ids_BT: Tensor, mask_BT: Tensor, places_N: Tensor | None) -> Tensor:
-        """The last hidden states_BTD, float32 or the autocast type."""
+        """The last hidden states_BTD, float32 or the autocast type; hidden_B1D of the first token alone (see above)."""
         # Scoring is never compiled, so that a checkpoint scores the same wherever it is read; a single row never, for
         # it would be compiled anew.
         prepare = compiled if self.compiled and self.training and len(input_ids_BT) > 1 else as_is
         if self.unpadded and unpadded.applies(input_ids_BT.device):
             places_N = unpadded.places_of(mask_BT) if places_N is None else places_N
-            return prepare(unpadded.encode)(self.encoder, input_ids_BT, mask_BT, places_N)
-        return prepare(encode_padded)(self.encoder, input_ids_BT, attention_mask(self.encoder, mask_BT))
+            return prepare(unpadded.encode)(self.encoder, input_ids_BT, mask_BT, places_N, self.first_token_alone)
+        mask = attention_mask(self.encoder, mask_BT)
+        return prepare(encode_padded)(self.encoder, input_ids_BT, mask, self.first_token_alone)
 
 
-def encode_padded(encoder: nn.Module, input_ids_BT: Tensor, mask: Any) -> Tensor:
-    return encoder(input_ids=input_ids_BT, attention_mask=mask).last_hidden_state
+def encode_padded(encoder: nn.Module, input_ids_BT: Tensor, mask: Any, first_token_alone: bool) -> Tensor:
+    asked = {"first_token_alone": True} if first_token_alone and is_accelerated(encoder) else {}
+    return encoder(input_ids=input_ids_BT, attention_mask=mask, **asked).last_hidden_state
 
 
 def average_windows(

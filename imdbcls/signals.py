@@ -56,13 +56,18 @@ class StopRequest:
 def stop_requests() -> Iterator[StopRequest]:
     """Turn the signals into requests while the block runs; outside it they end the process as usual.
 
-    In a thread other than the process's first, which Python lets set no handlers, they always do.
+    An exit that obeys a request leaves them ignored: one more must not kill the process that is ending. A thread
+    other than the process's first may set no handlers: there they always end the process.
     """
     request = StopRequest()
     is_first_thread = threading.current_thread() is threading.main_thread()
     previous = {number: signal.signal(number, request.note) for number in SIGNALS} if is_first_thread else {}
     try:
         yield request
+    except SystemExit:
+        if request.signal_number is not None:
+            previous = dict.fromkeys(previous, signal.SIG_IGN)
+        raise
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)

@@ -81,9 +81,9 @@ def train_beside_others(config: Mapping[str, Any]) -> None:
     """`train` in one of several processes: with its share of the threads, and its name before what it says."""
     console.speak_as(run_name(config))
     if run_folder(config).finished() is None:  # else nothing will be computed
-        import torch
+        from imdbcls.device import share_threads
 
-        torch.set_num_threads(max(1, torch.get_num_threads() // config["jobs"]))
+        share_threads(config["jobs"])
     train(config)
 
 

@@ -1,6 +1,7 @@
 """Training commands in real processes that can be killed, started in a second: forked from one that has the imports."""
 
 import atexit
+import contextlib
 import hashlib
 import json
 import multiprocessing
@@ -16,6 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import safe_open
+
+from imdbcls.data.cache import default_cache_dir
 
 TINY = (
     "backbone=tiny",
@@ -33,6 +36,7 @@ TINY = (
     "trainer.log_every=3",
 )
 EVERY_STEP = "checkpoint.every_minutes=1e-9"  # a checkpoint after each
+KERNELS = default_cache_dir() / "kernels"
 TIMES = ("seconds", "per_second", "latency_ms", "peak_memory_mb")
 
 _context = multiprocessing.get_context("forkserver")
@@ -105,11 +109,20 @@ def start(
     """Start a training command with `folder` as its working directory. `file_limit` is in bytes (RLIMIT_FSIZE)."""
     log = folder.with_name(f"{folder.name}-log-{time.monotonic_ns()}")  # a full disk is not the log's
     variables = {"IMDBCLS_CACHE": str(folder / "cache"), **(environment or {})}
+    share_kernels(Path(variables["IMDBCLS_CACHE"]))
     process = _context.Process(target=_run, args=(list(arguments), variables, str(folder), str(log), file_limit))
     process.daemon = True  # a test that fails leaves none behind
     process.start()
     atexit.register(process.kill)  # before multiprocessing's own, which asks by SIGTERM and waits for the answer
     return Command(process, log)
+
+
+def share_kernels(cache: Path) -> None:
+    """Of a cache that is one test's own, have the compiled kernels be everyone's: each would compile for seconds."""
+    KERNELS.mkdir(parents=True, exist_ok=True)
+    cache.mkdir(parents=True, exist_ok=True)
+    with contextlib.suppress(FileExistsError):
+        (cache / "kernels").symlink_to(KERNELS)
 
 
 def run(folder: Path, *arguments: str, **options: Any) -> Command:

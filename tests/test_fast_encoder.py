@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import (
     BertConfig,
     BertModel,
@@ -18,8 +18,10 @@ from transformers import (
     RobertaModel,
 )
 
-from imdbcls.fast import compiled, kernels, layer
+from imdbcls.fast import compiled, kernels, layer, unpadded
 from imdbcls.fast.encoder import accelerate, weights_kept
+from imdbcls.heads.cls import ClsHead
+from imdbcls.model import Classifier
 
 SIZES = {
     "vocab_size": 97,
@@ -272,6 +274,75 @@ def test_the_original_serves_what_the_fast_path_does_not_know() -> None:
         torch.manual_seed(3)
         results.append(which.train()(input_ids=ids_BT, attention_mask=mask_BT).last_hidden_state)
     assert torch.equal(*results)
+
+
+@pytest.mark.parametrize("path", ["kernels", "operations", "unpadded"])
+@pytest.mark.parametrize("num_layers", [1, 3])
+@pytest.mark.parametrize("model_type", ["bert", "roberta"])
+def test_the_first_token_alone_is_the_library_s(
+    model_type: str, num_layers: int, path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Output and all gradients. A key's bias gets none: no softmax sees it."""
+    model = make(model_type, num_hidden_layers=num_layers)
+    fast = copy.deepcopy(model)
+    accelerate(fast)
+    if path == "operations":
+        monkeypatch.setattr(kernels, "load", lambda dtype: None)
+    ids_BT, mask_BT = make_batch(model)
+    mask_BT = mask_BT.bool()
+    if path == "unpadded":
+        first_B1H = unpadded.encode(fast, ids_BT, mask_BT, unpadded.places_of(mask_BT), first_token_alone=True)
+    else:
+        first_B1H = fast(input_ids=ids_BT, attention_mask=mask_BT, first_token_alone=True).last_hidden_state
+    expected_B1H = model(input_ids=ids_BT, attention_mask=mask_BT).last_hidden_state[:, :1]
+    torch.testing.assert_close(first_B1H, expected_B1H, atol=1e-5, rtol=1e-5)
+    torch.manual_seed(2)
+    asked_B1H = torch.randn_like(expected_B1H)
+    for output_B1H in (first_B1H, expected_B1H):
+        (output_B1H * asked_B1H).mean().backward()
+    largest = max(float(parameter.grad.abs().max()) for parameter in model.parameters() if parameter.grad is not None)
+    unseen = f"encoder.layer.{num_layers - 1}.attention.self.key.bias"
+    for (name, parameter), theirs in zip(fast.named_parameters(), model.parameters(), strict=True):
+        gradient = torch.zeros_like(parameter) if name == unseen else parameter.grad
+        assert gradient is not None and theirs.grad is not None, name
+        torch.testing.assert_close(
+            gradient, theirs.grad, atol=4e-6 * largest, rtol=1e-4, msg=lambda m, n=name: f"{n}: {m}"
+        )
+
+
+def test_the_first_token_alone_in_bf16_is_as_near_to_fp32_as_hugging_face_in_bf16() -> None:
+    model = make("bert")
+    fast = copy.deepcopy(model)
+    accelerate(fast)
+    ids_BT, mask_BT = make_batch(model)
+    with torch.no_grad():
+        exact_B1H = model(input_ids=ids_BT, attention_mask=mask_BT).last_hidden_state[:, :1]
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        theirs_B1H = model(input_ids=ids_BT, attention_mask=mask_BT).last_hidden_state[:, :1]
+        ours_B1H = fast(input_ids=ids_BT, attention_mask=mask_BT, first_token_alone=True).last_hidden_state
+    assert ours_B1H.dtype == torch.float32
+    assert distance(ours_B1H, exact_B1H) < 1.5 * distance(theirs_B1H, exact_B1H)
+
+
+def test_the_first_token_alone_is_asked_for_where_the_head_reads_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Same logits; and where the library serves or the weights have adapters, the whole is computed."""
+    model = make("roberta")
+    fast = copy.deepcopy(model)
+    accelerate(fast)
+    ids_BT, mask_BT = make_batch(model)
+    mask_BT = mask_BT.bool()
+    head = ClsHead(hidden_size=SIZES["hidden_size"], num_labels=3, dropout=0.1).eval()
+    expected_BC = Classifier(model, head, first_token_alone=True)(ids_BT, mask_BT)
+    alone = Classifier(fast, head, first_token_alone=True)
+    torch.testing.assert_close(alone(ids_BT, mask_BT), expected_BC, atol=1e-5, rtol=1e-5)
+    shapes = [Classifier(fast, head).encode(ids_BT, mask_BT, None).shape, alone.encode(ids_BT, mask_BT, None).shape]
+    assert shapes == [(4, 64, 96), (4, 1, 96)]
+
+    class Adapted(nn.Linear):
+        pass
+
+    fast.encoder.layer[-1].attention.self.value.__class__ = Adapted
+    assert alone.encode(ids_BT, mask_BT, None).shape == (4, 64, 96)
 
 
 def test_an_unknown_encoder_keeps_its_forward() -> None:

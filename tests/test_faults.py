@@ -97,6 +97,20 @@ def test_a_signal_stops_after_the_step_and_the_run_continues_exactly(
     assert fingerprint(tmp_path) == fingerprint(undisturbed)
 
 
+def test_a_signal_that_comes_again_and_again_does_not_kill_what_is_ending(tmp_path: Path, undisturbed: Path) -> None:
+    command = start(tmp_path, *TINY, EVERY_STEP)
+    assert wait_for(lambda: saved_step(tmp_path) >= 5, command)
+    while command.alive:
+        with contextlib.suppress(ProcessLookupError):
+            command.signal(signal.SIGTERM)
+        time.sleep(0.001)
+    assert command.wait() == 128 + signal.SIGTERM, command.output
+    assert command.output.count("SIGTERM: ") == 1
+    assert result_of(tmp_path)["status"] == "interrupted"
+    run(tmp_path, *TINY, EVERY_STEP)
+    assert fingerprint(tmp_path) == fingerprint(undisturbed)
+
+
 @pytest.mark.parametrize("moment", ("validation", "test"))
 def test_a_signal_during_a_long_scoring_is_obeyed_at_once(
     moment: str, tmp_path: Path, undisturbed_faulty: Path
@@ -310,10 +324,10 @@ def test_a_machine_without_git_finishes_its_run(tmp_path: Path, monkeypatch: pyt
 def test_a_run_has_one_owner_and_a_dead_ones_lock_is_taken_over(tmp_path: Path, undisturbed: Path) -> None:
     owner = start(tmp_path, *TINY, EVERY_STEP)
     assert wait_for(lambda: saved_step(tmp_path) >= 2, owner)
+    owner.signal(signal.SIGSTOP)  # it is not done before the other comes
     other = start(tmp_path, *TINY, EVERY_STEP)
     assert other.wait() == 2
     assert f"is being worked on by process {owner.process.pid} on " in other.output.splitlines()[-1]
-    assert owner.alive, "the second process came too late to be refused"
     owner.kill()
     run(tmp_path, *TINY)
     assert fingerprint(tmp_path) == fingerprint(undisturbed)

@@ -13,7 +13,8 @@ from processes import EVERY_STEP, TINY, fingerprint, kill_at, run, run_folder, s
 from test_trainer import make
 from torch import Tensor
 
-from imdbcls import build, checkpoint, encoding
+import imdbcls
+from imdbcls import build, checkpoint, device, encoding
 from imdbcls.data import features
 from imdbcls.errors import UserError
 from imdbcls.model import Classifier
@@ -206,6 +207,37 @@ def test_two_commands_at_once_encode_once_and_one_that_is_killed_continues_exact
     assert last.stat().st_size < best.stat().st_size, "a frozen encoder is saved once, not in every epoch"
     result = json.loads((run_folder(folders[0]) / "result.json").read_text())
     assert result["trainable_parameters"] == result["head_parameters"] < result["parameters"]
+
+
+def test_jobs_side_by_side_lend_their_threads_to_the_one_that_encodes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads: dict[str, set[int]] = {"encode": set(), "forward": set()}
+    for name, seen in threads.items():
+        method = getattr(Classifier, name)
+
+        def watching(*arguments: Any, seen: set[int] = seen, method: Any = method, **inputs: Any) -> Tensor:
+            seen.add(torch.get_num_threads())
+            return method(*arguments, **inputs)
+
+        monkeypatch.setattr(Classifier, name, watching)
+    monkeypatch.setattr(device, "_all_threads", None)
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(4)
+        device.share_threads(2)
+        trained(tmp_path / "run", "head=mean", "epochs=1")
+    finally:
+        torch.set_num_threads(before)
+    assert threads == {"encode": {4}, "forward": {2}}
+
+
+def test_a_frozen_encoder_gives_every_head_the_same() -> None:
+    """Also a head that reads the first token alone, which a trained encoder gives nothing else."""
+    config = imdbcls.compose("backbone=tiny", "head=cls", FROZEN).values
+    assert not build.build_model(config, build.build_backbone(config), 2).first_token_alone
+    config = imdbcls.compose("backbone=tiny", "head=cls").values
+    assert build.build_model(config, build.build_backbone(config), 2).first_token_alone
 
 
 def test_a_frozen_encoder_is_hashed_and_written_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

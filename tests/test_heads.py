@@ -14,7 +14,7 @@ from imdbcls.heads.lstm import LSTMHead
 from imdbcls.heads.max import MaxHead
 from imdbcls.heads.mean import MeanHead
 from imdbcls.heads.pooling import TokenDropout
-from imdbcls.heads.transformer import TransformerHead, attend_from
+from imdbcls.heads.transformer import TransformerHead
 from imdbcls.heads.weight_avg import WeightedAverageHead
 
 HIDDEN, CLASSES, POSITIONS = 128, 3, 512
@@ -283,7 +283,7 @@ def test_transformer_trains_like_the_full_attention() -> None:
         head.zero_grad()
         torch.manual_seed(1)
         if ours:
-            attended_BD = attend_from(hidden_BTD[:, 0], hidden_BTD, mask_BT, head.attention)
+            attended_BD = head.attend(hidden_BTD[:, 0], hidden_BTD, mask_BT)
         else:
             attended_BD = head.attention(
                 hidden_BTD[:, :1], hidden_BTD, hidden_BTD, key_padding_mask=~mask_BT, need_weights=True

@@ -120,5 +120,8 @@ def test_operations_are_those_of_the_real_tokens() -> None:
     encoder = build.build_backbone(imdbcls.compose("backbone=tiny").values).encoder
     # Two layers of 64: four square products, two to and from 128; scores and context of 10 tokens each way.
     one_layer = 2 * 10 * (4 * 64 * 64 + 2 * 64 * 128) + 4 * 10 * 10 * 64
-    assert forward_flops(encoder, [10]) == 2 * one_layer
-    assert forward_flops(encoder, [10, 1]) == 2 * (one_layer + 2 * (4 * 64 * 64 + 2 * 64 * 128) + 4 * 64)
+    one_token = 2 * (4 * 64 * 64 + 2 * 64 * 128)
+    assert forward_flops(encoder, [10], first_token_alone=False) == 2 * one_layer
+    assert forward_flops(encoder, [10, 1], first_token_alone=False) == 2 * (one_layer + one_token + 4 * 64)
+    num_heads = encoder.config.num_attention_heads
+    assert forward_flops(encoder, [10], first_token_alone=True) == one_layer + one_token + 4 * 10 * 64 * num_heads

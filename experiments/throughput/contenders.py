@@ -31,6 +31,7 @@ from imdbcls.data.batch import Batch
 from imdbcls.data.batches import Ahead
 from imdbcls.data.documents import Documents
 from imdbcls.device import Hardware, computes_bf16, peak_memory_mb
+from imdbcls.fast.encoder import is_accelerated
 from imdbcls.model import Classifier
 from imdbcls.runs import RunFolder
 from imdbcls.scoring import score
@@ -90,7 +91,7 @@ class Player:
         return sum(self.lengths())
 
     def forward_flops(self) -> int:
-        return forward_flops(self.encoder, self.lengths())
+        return forward_flops(self.encoder, self.lengths(), first_token_alone=False)
 
     def peak_memory_mb(self) -> float:
         return peak_memory_mb(self.hardware.device)
@@ -343,6 +344,10 @@ class OurLoop(Player):
         trainer.read_figures()
         synchronise(self.hardware)
         return time.perf_counter() - started
+
+    def forward_flops(self) -> int:
+        alone = self.trainer.model.first_token_alone and is_accelerated(self.encoder)
+        return forward_flops(self.encoder, self.lengths(), first_token_alone=alone)
 
     def precision(self) -> str:
         return self.hardware.precision

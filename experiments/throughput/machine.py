@@ -31,13 +31,22 @@ def product_gflops(device: torch.device, dtype: torch.dtype, size: int) -> float
     return 2 * size**3 / best / 1e9
 
 
-def forward_flops(encoder: nn.Module, lengths: Iterable[int]) -> int:
+def forward_flops(encoder: nn.Module, lengths: Iterable[int], first_token_alone: bool) -> int:
     """Operations that documents of these lengths (real tokens) need in one forward pass of the encoder's layers.
 
     A product's weight costs two operations a token, full attention 4 T H for each of a layer's T tokens: T H products
-    and sums for the scores, as many for the context. A backward pass costs twice a forward one. Not counted: padding,
-    softmax, activations, norms, embeddings and the head (its products meet one token of each document).
+    and sums for the scores, as many for the context. With `first_token_alone` the last layer's weights meet one token
+    of each document, and each of its heads all T hidden states twice. A backward pass costs twice a forward one. Not
+    counted: padding, softmax, activations, norms, embeddings and the head, whose products meet one token a document.
     """
-    weights = sum(module.weight.numel() for module in encoder.modules() if isinstance(module, nn.Linear))
-    attention = 4 * encoder.config.num_hidden_layers * encoder.config.hidden_size
-    return sum(2 * weights * length + attention * length**2 for length in lengths)
+    config = encoder.config
+    num_layers = config.num_hidden_layers
+    layer = sum(each.weight.numel() for each in encoder.modules() if isinstance(each, nn.Linear)) // num_layers
+
+    def of_document(length: int) -> int:
+        whole = 2 * layer * length + 4 * config.hidden_size * length**2
+        if not first_token_alone:
+            return num_layers * whole
+        return (num_layers - 1) * whole + 2 * layer + 4 * config.num_attention_heads * config.hidden_size * length
+
+    return sum(map(of_document, lengths))

@@ -6,7 +6,8 @@ B: documents, T: tokens (padded), H: hidden size, N: rows, a token each.
 Each layer becomes one autograd function with a hand-written backward pass. Where there are compiled kernels for the
 processor and the dtype, rows are the real tokens alone (`compiled.py`); else they are all B * T tokens (`layer.py`). In
 fp32 outputs and gradients equal the Hugging Face model's to rounding. Whatever the fast path does not know (attention
-dropout, a request for hidden states, 4-D masks, ...) goes to the original `forward`.
+dropout, a request for hidden states, 4-D masks, ...) goes to the original `forward`. Who reads nothing but the first
+token may ask for it alone (`first_token_alone=True`): the last layer is then next to nothing (`first_token.py`).
 """
 
 from collections.abc import Callable, Iterator
@@ -24,7 +25,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPoolingAndCrossAtte
 from transformers.models.bert.modeling_bert import BertEmbeddings
 from transformers.models.roberta.modeling_roberta import RobertaEmbeddings
 
-from imdbcls.fast import compiled, kernels, layer
+from imdbcls.fast import compiled, first_token, kernels, layer
 from imdbcls.fast.attention import KeyMask
 from imdbcls.fast.dropout import DropoutMasks
 from imdbcls.fast.products import rows_for
@@ -64,6 +65,11 @@ def accelerate(encoder: PreTrainedModel) -> str | None:
     return reason
 
 
+def is_accelerated(encoder: nn.Module) -> bool:
+    """Whether its `forward` is this module's, which takes `first_token_alone`."""
+    return getattr(encoder.forward, "__func__", None) is _forward
+
+
 def _why_not(encoder: PreTrainedModel) -> str | None:
     config = encoder.config
     if config.model_type not in _MODEL_TYPES or not hasattr(encoder, "encoder"):
@@ -84,9 +90,13 @@ def _forward(
     token_type_ids: Tensor | None = None,
     position_ids: Tensor | None = None,
     inputs_embeds: Tensor | None = None,
+    first_token_alone: bool = False,
     **kwargs: Any,
 ) -> Any:
-    """The encoder's forward pass: hidden states_BTH in fp32 outside autocast and its dtype within."""
+    """The encoder's forward pass: hidden states_BTH in fp32 outside autocast and its dtype within.
+
+    With `first_token_alone` the fast path gives hidden states_B1H, in fp32; the original `forward` still all.
+    """
     config = self.config
     embedded = input_ids if input_ids is not None else inputs_embeds
     return_dict = kwargs.pop("return_dict", None)
@@ -115,11 +125,15 @@ def _forward(
     mask_BT = torch.ones(embedded.shape[:2], dtype=torch.bool) if attention_mask is None else attention_mask.bool()
     dropout = config.hidden_dropout_prob if self.training else 0.0
     inputs = _Inputs(input_ids, token_type_ids, position_ids, inputs_embeds)
+    layers = list(self.encoder.layer)
+    last = layers.pop() if first_token_alone and first_token.applies(layers[-1]) else None
     loaded = _kernels_for(self, dtype)
     if loaded is not None:
-        hidden_BTH = _compiled_hidden(self, inputs, mask_BT, dropout, loaded)
+        hidden_BTH = _compiled_hidden(self, layers, inputs, mask_BT, dropout, loaded)
     else:
-        hidden_BTH = _hidden(self, inputs, mask_BT, dropout, dtype)
+        hidden_BTH = _hidden(self, layers, inputs, mask_BT, dropout, dtype)
+    if last is not None:
+        hidden_BTH = first_token.first_token_of(last, hidden_BTH, mask_BT)
     pooled_BH = self.pooler(hidden_BTH) if self.pooler is not None else None
     output = BaseModelOutputWithPoolingAndCrossAttentions(last_hidden_state=hidden_BTH, pooler_output=pooled_BH)
     return output if return_dict in (None, True) else output.to_tuple()
@@ -140,8 +154,10 @@ def _kernels_for(encoder: Any, dtype: torch.dtype) -> kernels.Kernels | None:
     return kernels.load(dtype)
 
 
-def _hidden(encoder: Any, inputs: _Inputs, mask_BT: Tensor, dropout: float, dtype: torch.dtype) -> Tensor:
-    """All layers over all rows, padding among them, by PyTorch's operations."""
+def _hidden(
+    encoder: Any, layers: list[Any], inputs: _Inputs, mask_BT: Tensor, dropout: float, dtype: torch.dtype
+) -> Tensor:
+    """The layers over all rows, padding among them, by PyTorch's operations."""
     config = encoder.config
     hidden_BTH = encoder.embeddings(**inputs._asdict())
     num_documents, num_tokens, hidden_size = hidden_BTH.shape
@@ -150,15 +166,17 @@ def _hidden(encoder: Any, inputs: _Inputs, mask_BT: Tensor, dropout: float, dtyp
         masks = DropoutMasks() if dropout > 0 else None
         shape = layer.Shape(num_documents, num_tokens, config.num_attention_heads, config.layer_norm_eps, dropout)
         hidden_NH = hidden_BTH.reshape(-1, hidden_size).to(dtype)
-        for number, module in enumerate(encoder.encoder.layer):
+        for number, module in enumerate(layers):
             parameters = _parameters(module)
             weights = _weights(encoder, number, dtype, partial(layer.compute_weights, parameters, dtype))
             hidden_NH = layer.LayerFunction.apply(hidden_NH, shape, keys, masks, weights, *parameters)
     return hidden_NH.view(num_documents, num_tokens, hidden_size)
 
 
-def _compiled_hidden(encoder: Any, inputs: _Inputs, mask_BT: Tensor, dropout: float, loaded: kernels.Kernels) -> Tensor:
-    """All layers over the real tokens' rows, by the compiled kernels. Padding's hidden states are zero."""
+def _compiled_hidden(
+    encoder: Any, layers: list[Any], inputs: _Inputs, mask_BT: Tensor, dropout: float, loaded: kernels.Kernels
+) -> Tensor:
+    """The layers over the real tokens' rows, by the compiled kernels. Padding's hidden states are zero."""
     config = encoder.config
     offsets = F.pad(mask_BT.sum(1).cumsum(0), (1, 0))
     places_N = mask_BT.flatten().nonzero().squeeze(1)
@@ -172,7 +190,7 @@ def _compiled_hidden(encoder: Any, inputs: _Inputs, mask_BT: Tensor, dropout: fl
     )
     with torch.autocast("cpu", enabled=False):
         hidden_NH, residual_NH = _compiled_embeddings(encoder, inputs, mask_BT, places_N, plan)
-        for number, module in enumerate(encoder.encoder.layer):
+        for number, module in enumerate(layers):
             parameters = _parameters(module)
             weights = _weights(encoder, number, loaded.dtype, partial(compiled.compute_weights, loaded, parameters))
             if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (hidden_NH, *parameters)):

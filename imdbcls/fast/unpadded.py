@@ -17,6 +17,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from imdbcls.fast import first_token
+
 varlen_attn: Any = None  # PyTorch has it from 2.10 on
 if find_spec("torch.nn.attention.varlen") is not None:
     from torch.nn.attention.varlen import varlen_attn
@@ -67,15 +69,23 @@ def places_of(mask_BT: Tensor) -> Tensor:
     return mask_BT.flatten().nonzero().squeeze(1)
 
 
-def encode(encoder: Any, input_ids_BT: Tensor, mask_BT: Tensor, places_N: Tensor) -> Tensor:
-    """The encoder's last hidden states_BTH, as from its own `forward`, but zero at the padding."""
+def encode(
+    encoder: Any, input_ids_BT: Tensor, mask_BT: Tensor, places_N: Tensor, first_token_alone: bool = False
+) -> Tensor:
+    """The encoder's last hidden states_BTH, as from its own `forward`, but zero at the padding.
+
+    With `first_token_alone`, where the last layer allows it, only the first token's, first_B1H in float32.
+    """
+    layers = list(encoder.encoder.layer)
+    last = layers.pop() if first_token_alone and first_token.applies(layers[-1]) else None
     embedded_BTH = encoder.embeddings(input_ids=input_ids_BT)
     boundaries = Boundaries(F.pad(mask_BT.sum(dim=1).cumsum(0), (1, 0)).to(torch.int32), mask_BT.shape[1])
     hidden_NH = embedded_BTH.flatten(0, 1).index_select(0, places_N)
-    for layer in encoder.encoder.layer:
+    for layer in layers:
         hidden_NH = _layer(layer, hidden_NH, boundaries)
     padded_NH = hidden_NH.new_zeros(mask_BT.numel(), hidden_NH.shape[1])
-    return padded_NH.index_copy(0, places_N, hidden_NH).view(*mask_BT.shape, -1)
+    hidden_BTH = padded_NH.index_copy(0, places_N, hidden_NH).view(*mask_BT.shape, -1)
+    return hidden_BTH if last is None else first_token.first_token_of(last, hidden_BTH, mask_BT)
 
 
 def _layer(layer: Any, hidden_NH: Tensor, boundaries: Boundaries) -> Tensor:

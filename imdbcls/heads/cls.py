@@ -9,6 +9,8 @@ class ClsHead(nn.Module):
     The first token is taken before the dropout is drawn: the other tokens' masks would never be read.
     """
 
+    reads_first_token_alone = True
+
     def __init__(self, *, hidden_size: int, num_labels: int, dropout: float) -> None:
         super().__init__()
         self.dropout = nn.Dropout(dropout)

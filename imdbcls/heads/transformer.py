@@ -1,8 +1,9 @@
 """`head=transformer`: one more encoder layer, then the first token."""
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from imdbcls.fast.first_token import attend_from
 
 
 class TransformerHead(nn.Module):
@@ -30,29 +31,16 @@ class TransformerHead(nn.Module):
 
     def forward(self, hidden_BTD: Tensor, mask_BT: Tensor) -> Tensor:
         first_BD = hidden_BTD[:, 0]
-        attended_BD = attend_from(first_BD, hidden_BTD, mask_BT, self.attention)
+        attended_BD = self.attend(first_BD, hidden_BTD, mask_BT)
         first_BD = self.attention_norm(first_BD + self.dropout(attended_BD))
         first_BD = self.feed_forward_norm(first_BD + self.dropout(self.feed_forward(first_BD)))
         return self.output(first_BD)
 
-
-def attend_from(query_BD: Tensor, hidden_BTD: Tensor, mask_BT: Tensor, attention: nn.MultiheadAttention) -> Tensor:
-    """What `attention` gives for one query of each document, attended_BD (A heads of width E, D = A * E).
-
-    A token's score is q · (K h + k) = (Kᵀ q) · h + q · k, so one vector of each head meets the hidden states instead of
-    a query meeting T keys; q · k is the same for all tokens and the softmax loses it. Likewise Σ a (V h + v) is
-    V Σ a h + v Σ a, and Σ a is 1 but for the dropout.
-    """
-    shape_AED = (attention.num_heads, -1, query_BD.shape[1])
-    query_DD, key_DD, value_DD = attention.in_proj_weight.chunk(3)
-    query_D, _, value_D = attention.in_proj_bias.chunk(3)
-    query_BAE = F.linear(query_BD, query_DD, query_D).unflatten(1, shape_AED[:2])
-    scale = query_BAE.shape[2] ** -0.5
-    asked_BAD = torch.einsum("bae,aed->bad", query_BAE * scale, key_DD.view(shape_AED))
-    scores_BAT = torch.bmm(asked_BAD, hidden_BTD.transpose(1, 2)).float()
-    weights_BAT = scores_BAT.masked_fill(~mask_BT.unsqueeze(1), float("-inf")).softmax(dim=2)
-    weights_BAT = F.dropout(weights_BAT, attention.dropout, attention.training)
-    pooled_BAD = torch.bmm(weights_BAT.to(hidden_BTD.dtype), hidden_BTD)
-    context_BAE = torch.einsum("bad,aed->bae", pooled_BAD, value_DD.view(shape_AED))
-    context_BAE = context_BAE + weights_BAT.sum(dim=2, keepdim=True) * value_D.view(shape_AED[:2])
-    return attention.out_proj(context_BAE.flatten(1))
+    def attend(self, query_BD: Tensor, hidden_BTD: Tensor, mask_BT: Tensor) -> Tensor:
+        """What `self.attention` gives for one query of each document, attended_BD."""
+        attention = self.attention
+        query_DD, key_DD, value_DD = attention.in_proj_weight.chunk(3)
+        query_D, _, value_D = attention.in_proj_bias.chunk(3)
+        query_BAE = F.linear(query_BD, query_DD, query_D).unflatten(1, (attention.num_heads, -1))
+        dropout = attention.dropout if self.training else 0.0
+        return attention.out_proj(attend_from(query_BAE, hidden_BTD, mask_BT, key_DD, value_DD, value_D, dropout))
