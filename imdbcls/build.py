@@ -128,10 +128,12 @@ def fitting(config: Mapping[str, Any], backbone: Backbone) -> Backbone:
 def build_model(config: Mapping[str, Any], backbone: Backbone, num_labels: int) -> Classifier:
     settings = {key: value for key, value in config["head"].items() if key != "name"}
     head = construct(settings, hidden_size=backbone.hidden_size, num_labels=num_labels)
-    # A frozen encoder gives the same vectors whatever the head, from its cache or not.
-    first_token_alone = getattr(head, "reads_first_token_alone", False) and config["backbone"]["freeze"] is not True
-    unpadded = backbone.not_unpadded is None
-    return Classifier(backbone.encoder, head, unpadded=unpadded, first_token_alone=first_token_alone)
+    return Classifier(
+        backbone.encoder,
+        head,
+        unpadded=backbone.not_unpadded is None,
+        every_token=config["backbone"]["freeze"] is True,  # the same vectors for all heads, from the cache or not
+    )
 
 
 def build_scored_split(config: Mapping[str, Any], backbone: Backbone, documents: Documents) -> ScoredSplit:

@@ -17,25 +17,29 @@ class Classifier(nn.Module):
     A document that is cut into windows comes as several rows (W windows in all): the encoder and the head see each
     window as a document, and the document's logits are the average of its windows'.
 
-    With `unpadded` the encoder leaves the padding out of its computation, where there is a kernel for that. With
-    `first_token_alone`, for a head that reads no other, its last layer computes that token's output only, where there
-    is a fast path.
+    With `unpadded` the encoder leaves the padding out of its computation, where there is a kernel for that. For a head
+    that reads the first token alone, the fast paths' last layer computes no other, but with `every_token`.
     """
 
     def __init__(
-        self, encoder: nn.Module, head: nn.Module, *, unpadded: bool = False, first_token_alone: bool = False
+        self, encoder: nn.Module, head: nn.Module, *, unpadded: bool = False, every_token: bool = False
     ) -> None:
         super().__init__()
         self.encoder = encoder
         self.head = head
         self.unpadded = unpadded
-        self.first_token_alone = first_token_alone
+        self.every_token = every_token
         self.compiled = False  # whether training runs the encoder through `torch.compile`
 
     @property
     def encoder_is_frozen(self) -> bool:
         """Whether no weight of the encoder is trained."""
         return not any(parameter.requires_grad for parameter in self.encoder.parameters())
+
+    @property
+    def first_token_alone(self) -> bool:
+        """Whether the encoder is asked for no more than the first token."""
+        return getattr(self.head, "reads_first_token_alone", False) and not self.every_token
 
     def train(self, mode: bool = True) -> Self:
         """Set the mode; an encoder that is frozen stays in evaluation mode, so that every pass gives the same."""
@@ -66,7 +70,7 @@ class Classifier(nn.Module):
         return logits_BC if documents_W is None else average_windows(logits_BC, mask_BT, documents_W, num_documents)
 
     def encode(self, input_ids_BT: Tensor, mask_BT: Tensor, places_N: Tensor | None) -> Tensor:
-        """The last hidden states_BTD, float32 or the autocast type; hidden_B1D of the first token alone (see above)."""
+        """The last hidden states_BTD, float32 or the autocast type; hidden_B1D of the first token alone."""
         # Scoring is never compiled, so that a checkpoint scores the same wherever it is read; a single row never, for
         # it would be compiled anew.
         prepare = compiled if self.compiled and self.training and len(input_ids_BT) > 1 else as_is

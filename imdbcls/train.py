@@ -27,7 +27,7 @@ from imdbcls.sweep import Sweep
 from imdbcls.untrusted import require_no_links
 from imdbcls.validate import validate
 
-LATENCY_DOCUMENTS = 50  # timed one by one after the test split is scored
+LATENCY_DOCUMENTS = 25  # timed one by one after the test split is scored
 
 sweep = Sweep()
 

@@ -38,6 +38,21 @@ def test_unpadded_rows_are_as_near_to_float32_as_padded_ones(model_type: str) ->
         assert distance(ours, truth) < 2 * distance(theirs, truth) + 1e-3
 
 
+@pytest.mark.parametrize("model_type", ["bert", "roberta"])
+def test_the_first_token_alone_is_as_near_to_float32_as_among_all(model_type: str) -> None:
+    model = make_encoder(model_type).cuda()
+    head = MAKERS["cls"](model.config.hidden_size).cuda().eval()
+    ids_BT, mask_BT = (tensor.cuda() for tensor in make_batch(model))
+    whole = Classifier(model, head, unpadded=True, every_token=True)
+    alone = Classifier(model, head, unpadded=True)
+    with torch.no_grad():
+        exact_BC = whole(ids_BT, mask_BT.bool())
+        with torch.autocast("cuda", torch.bfloat16):
+            assert alone.encode(ids_BT, mask_BT.bool(), None).shape[1] == 1
+            of_all_BC, of_first_BC = whole(ids_BT, mask_BT.bool()), alone(ids_BT, mask_BT.bool())
+    assert distance(of_first_BC, exact_BC) < 2 * distance(of_all_BC, exact_BC) + 1e-3
+
+
 @pytest.mark.parametrize("name", MAKERS)
 def test_a_step_waits_for_nothing(name: str, tmp_path: Path) -> None:
     trainer = make(tmp_path, *BF16)

@@ -332,10 +332,11 @@ def test_the_first_token_alone_is_asked_for_where_the_head_reads_no_other(monkey
     ids_BT, mask_BT = make_batch(model)
     mask_BT = mask_BT.bool()
     head = ClsHead(hidden_size=SIZES["hidden_size"], num_labels=3, dropout=0.1).eval()
-    expected_BC = Classifier(model, head, first_token_alone=True)(ids_BT, mask_BT)
-    alone = Classifier(fast, head, first_token_alone=True)
+    expected_BC = Classifier(model, head)(ids_BT, mask_BT)
+    alone = Classifier(fast, head)
     torch.testing.assert_close(alone(ids_BT, mask_BT), expected_BC, atol=1e-5, rtol=1e-5)
-    shapes = [Classifier(fast, head).encode(ids_BT, mask_BT, None).shape, alone.encode(ids_BT, mask_BT, None).shape]
+    whole = Classifier(fast, head, every_token=True)
+    shapes = [model.encode(ids_BT, mask_BT, None).shape for model in (whole, alone)]
     assert shapes == [(4, 64, 96), (4, 1, 96)]
 
     class Adapted(nn.Linear):
