@@ -11,6 +11,7 @@ from imdbcls import overrides, train
 from imdbcls.errors import UserError
 from imdbcls.evaluate import open_finished, rebuild_model, require_no_study
 from imdbcls.runs import RunFolder
+from imdbcls.signals import handlers_kept
 from imdbcls.untrusted import require_no_links
 from imdbcls.validate import look_up, validate
 
@@ -162,7 +163,8 @@ def run(config: Config) -> FinishedRun:
     """
     validate(config.values)
     try:
-        train.train(config.values)
+        with handlers_kept():  # this process goes on
+            train.train(config.values)
     except SystemExit as stopped:
         raise KeyboardInterrupt(f"{config.folder} was stopped; the same call continues it") from stopped
     return load_run(config.folder, plugins=config["plugins"])

@@ -16,6 +16,7 @@ import torch
 
 from imdbcls.device import Hardware
 from imdbcls.errors import UserError
+from imdbcls.fast.encoder import is_accelerated
 
 if TYPE_CHECKING:
     from imdbcls.model import Classifier
@@ -38,7 +39,7 @@ def compile_training(model: "Classifier", hardware: Hardware, max_length: int) -
     Raises UserError where this machine cannot compile, or where the encoder's layers are those written for the CPU.
     """
     device = hardware.device.type
-    if device == "cpu" and "forward" in vars(model.encoder):
+    if device == "cpu" and is_accelerated(model.encoder):
         raise UserError(
             "compile=true and backbone.fast=true exclude each other on the CPU: the layers written for speed cannot be "
             "compiled. Leave compile=false, or set backbone.fast=false to compile the library's."

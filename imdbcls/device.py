@@ -1,4 +1,4 @@
-"""The hardware a run computes on: device, precision, random state, peak memory."""
+"""The hardware a run computes on: device, precision, threads, random state, peak memory."""
 
 import hashlib
 import os
@@ -70,9 +70,12 @@ def share_threads(jobs: int) -> None:
 
 @contextmanager
 def all_threads() -> Iterator[None]:
-    """Within, compute with every job's share: what the others wait for."""
+    """Within, compute with every job's share: for what the others wait for, as a rule.
+
+    Jobs that do not wait go on with theirs, and all are then slower for that time.
+    """
     share = torch.get_num_threads()
-    torch.set_num_threads(_all_threads or share)
+    torch.set_num_threads(share if _all_threads is None else _all_threads)
     try:
         yield
     finally:

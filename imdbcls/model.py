@@ -39,7 +39,8 @@ class Classifier(nn.Module):
     @property
     def first_token_alone(self) -> bool:
         """Whether the encoder is asked for no more than the first token."""
-        return getattr(self.head, "reads_first_token_alone", False) and not self.every_token
+        # The class's own word: one that inherits from it may read more.
+        return vars(type(self.head)).get("reads_first_token_alone", False) and not self.every_token
 
     def train(self, mode: bool = True) -> Self:
         """Set the mode; an encoder that is frozen stays in evaluation mode, so that every pass gives the same."""
@@ -78,11 +79,12 @@ class Classifier(nn.Module):
             places_N = unpadded.places_of(mask_BT) if places_N is None else places_N
             return prepare(unpadded.encode)(self.encoder, input_ids_BT, mask_BT, places_N, self.first_token_alone)
         mask = attention_mask(self.encoder, mask_BT)
-        return prepare(encode_padded)(self.encoder, input_ids_BT, mask, self.first_token_alone)
+        first_token_alone = self.first_token_alone and is_accelerated(self.encoder)
+        return prepare(encode_padded)(self.encoder, input_ids_BT, mask, first_token_alone)
 
 
 def encode_padded(encoder: nn.Module, input_ids_BT: Tensor, mask: Any, first_token_alone: bool) -> Tensor:
-    asked = {"first_token_alone": True} if first_token_alone and is_accelerated(encoder) else {}
+    asked = {"first_token_alone": True} if first_token_alone else {}
     return encoder(input_ids=input_ids_BT, attention_mask=mask, **asked).last_hidden_state
 
 

@@ -71,7 +71,7 @@ def result_of(
 ) -> dict[str, Any]:
     """The content of `result.json` for a finished run. Times are in seconds, memory in MB (10^6 bytes).
 
-    `latency_ms` is that of one document at a time; `test/confusion_matrix` has true classes as rows.
+    `latency_ms` is that of 25 documents, one at a time; `test/confusion_matrix` has true classes as rows.
     """
     state, hardware = trainer.state, trainer.hardware
     validation, test = metrics_of(predictions["validation"]), metrics_of(predictions["test"])

@@ -53,6 +53,18 @@ class StopRequest:
 
 
 @contextmanager
+def handlers_kept() -> Iterator[None]:
+    """After the block, handle the signals as before it, whatever the block made of them."""
+    is_first_thread = threading.current_thread() is threading.main_thread()
+    before = {number: signal.getsignal(number) for number in SIGNALS} if is_first_thread else {}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
 def stop_requests() -> Iterator[StopRequest]:
     """Turn the signals into requests while the block runs; outside it they end the process as usual.
 

@@ -3,15 +3,19 @@
 import inspect
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from omegaconf import OmegaConf
 
 import imdbcls
+from imdbcls.signals import SIGNALS
+from imdbcls.trainer import Trainer
 
 ROOT = Path(__file__).parents[1]
 TINY = (
@@ -43,6 +47,24 @@ class MyHead(nn.Module):
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> imdbcls.FinishedRun:
     return imdbcls.run(imdbcls.compose(*TINY, "head=mean", f"runs_dir={tmp_path_factory.mktemp('runs')}"))
+
+
+def test_a_signal_during_a_run_stops_it_and_is_the_process_s_own_again_after_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    handlers = [signal.getsignal(number) for number in SIGNALS]
+    config = imdbcls.compose(*TINY, f"runs_dir={tmp_path}")
+    step = Trainer.step
+
+    def interrupted(*arguments: Any) -> Any:
+        signal.raise_signal(signal.SIGTERM)
+        return step(*arguments)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt, match="the same call continues it"):
+        patch.setattr(Trainer, "step", interrupted)
+        imdbcls.run(config)
+    assert [signal.getsignal(number) for number in SIGNALS] == handlers
+    assert imdbcls.run(config).result["status"] == "done"
 
 
 def test_importing_the_package_imports_nothing() -> None:

@@ -5,11 +5,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from test_fast_encoder import make as make_encoder
+from test_fast_encoder import make_batch
+from test_heads import MAKERS
 from test_trainer import make
 from torch._dynamo.testing import CompileCounterWithBackend
 
 from imdbcls import compiling, model
 from imdbcls.errors import UserError
+from imdbcls.fast import unpadded
 
 SETTINGS = ("max_length=128", "backbone.fast=false", "backbone.dropout=0.1", "batch_size=4", "data.train_limit=17")
 
@@ -41,6 +45,25 @@ def test_an_epoch_of_any_lengths_compiles_nothing_new(tmp_path: Path, counter: C
     assert len({width for _, width in sizes}) > 1 and {rows for rows, _ in sizes} == {1, 4}
     trainer.score("validation", trainer.validation_batches)
     assert counter.frame_count == graphs
+
+
+@pytest.mark.slow
+def test_the_first_token_alone_is_compiled_like_the_rest(
+    counter: CompileCounterWithBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The way of a GPU, on the CPU: unpadded rows, and of the last layer what the head reads."""
+    monkeypatch.setattr(unpadded, "applies", lambda device: True)
+    encoder = make_encoder("roberta", hidden_dropout_prob=0.0)
+    classifier = model.Classifier(encoder, MAKERS["cls"](96), unpadded=True).train()
+    classifier.head.eval()
+    batches = [make_batch(encoder, lengths) for lengths in ((9, 30), (64, 5, 37), (12, 50, 2, 7))]
+    plain = [classifier(ids_BT, mask_BT.bool()) for ids_BT, mask_BT in batches]
+    classifier.compiled = True
+    for (ids_BT, mask_BT), expected_BC in zip(batches, plain, strict=True):
+        logits_BC = classifier(ids_BT, mask_BT.bool())
+        torch.testing.assert_close(logits_BC, expected_BC, atol=1e-5, rtol=1e-5)
+        logits_BC.sum().backward()
+    assert counter.frame_count > 0
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from imdbcls.heads.mean import MeanHead
 from imdbcls.heads.pooling import TokenDropout
 from imdbcls.heads.transformer import TransformerHead
 from imdbcls.heads.weight_avg import WeightedAverageHead
+from imdbcls.model import Classifier
 
 HIDDEN, CLASSES, POSITIONS = 128, 3, 512
 LENGTHS = (17, 1, 40, 2, 33)
@@ -62,6 +63,23 @@ def test_every_module_is_tested() -> None:
 
     modules = {path.stem for path in Path(imdbcls.heads.__path__[0]).glob("*.py")} - {"__init__", "pooling"}
     assert {name.split(",")[0] for name in MAKERS} == modules
+
+
+def test_a_head_that_says_so_reads_the_first_token_alone(head: nn.Module) -> None:
+    """And no other head gives the same without the rest."""
+    hidden_BTD, mask_BT = make_batch()
+    says_so = Classifier(nn.Identity(), head).first_token_alone
+    assert says_so == torch.equal(head(hidden_BTD[:, :1], mask_BT[:, :1]), head(hidden_BTD, mask_BT))
+    assert not Classifier(nn.Identity(), head, every_token=True).first_token_alone
+
+
+def test_a_head_does_not_inherit_that_it_reads_the_first_token_alone() -> None:
+    class LastHead(ClsHead):
+        def forward(self, hidden_BTD: Tensor, mask_BT: Tensor) -> Tensor:
+            return super().forward(hidden_BTD.flip(1), mask_BT)
+
+    head = LastHead(hidden_size=HIDDEN, num_labels=CLASSES, dropout=0.1)
+    assert not Classifier(nn.Identity(), head).first_token_alone
 
 
 def test_shape_and_dtype(head: nn.Module) -> None:

@@ -85,7 +85,7 @@ def test_every_head_continues_exactly(head: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "options",
     (
-        ("schedule=onecycle", "optimizer=adam", "warmup=0.3", "trainer.micro_batch_size=5"),
+        ("schedule=onecycle", "optimizer=adam", "warmup=0.3", "trainer.micro_batch_size=5", "backbone.freeze=1"),
         ("optimizer=sgd", "schedule=cosine", "lr=0.1", "head=lstm", "head.bidirectional=true", *WINDOWS),
         ("head=weight_avg", "head.normalize=false", "backbone.fast=false", "schedule=constant", "data.train_limit=93"),
         (

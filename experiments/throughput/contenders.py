@@ -31,7 +31,6 @@ from imdbcls.data.batch import Batch
 from imdbcls.data.batches import Ahead
 from imdbcls.data.documents import Documents
 from imdbcls.device import Hardware, computes_bf16, peak_memory_mb
-from imdbcls.fast.encoder import is_accelerated
 from imdbcls.model import Classifier
 from imdbcls.runs import RunFolder
 from imdbcls.scoring import score
@@ -346,8 +345,10 @@ class OurLoop(Player):
         return time.perf_counter() - started
 
     def forward_flops(self) -> int:
-        alone = self.trainer.model.first_token_alone and is_accelerated(self.encoder)
-        return forward_flops(self.encoder, self.lengths(), first_token_alone=alone)
+        batch = next(iter(self.batches())).to(self.hardware.device)
+        with torch.inference_mode(), self.hardware.autocast():
+            hidden_BTD = self.trainer.model.encode(batch.input_ids_BT, batch.mask_BT, batch.places_N)
+        return forward_flops(self.encoder, self.lengths(), first_token_alone=hidden_BTD.shape[1] == 1)
 
     def precision(self) -> str:
         return self.hardware.precision

@@ -40,13 +40,14 @@ def forward_flops(encoder: nn.Module, lengths: Iterable[int], first_token_alone:
     counted: padding, softmax, activations, norms, embeddings and the head, whose products meet one token a document.
     """
     config = encoder.config
-    num_layers = config.num_hidden_layers
-    layer = sum(each.weight.numel() for each in encoder.modules() if isinstance(each, nn.Linear)) // num_layers
+    weights = sum(module.weight.numel() for module in encoder.modules() if isinstance(module, nn.Linear))
+    last = weights // config.num_hidden_layers
 
     def of_document(length: int) -> int:
-        whole = 2 * layer * length + 4 * config.hidden_size * length**2
+        every_token = 2 * weights * length + 4 * config.num_hidden_layers * config.hidden_size * length**2
         if not first_token_alone:
-            return num_layers * whole
-        return (num_layers - 1) * whole + 2 * layer + 4 * config.num_attention_heads * config.hidden_size * length
+            return every_token
+        left_out = 2 * last * length + 4 * config.hidden_size * length**2
+        return every_token - left_out + 2 * last + 4 * config.num_attention_heads * config.hidden_size * length
 
     return sum(map(of_document, lengths))

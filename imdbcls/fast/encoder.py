@@ -95,7 +95,8 @@ def _forward(
 ) -> Any:
     """The encoder's forward pass: hidden states_BTH in fp32 outside autocast and its dtype within.
 
-    With `first_token_alone` the fast path gives hidden states_B1H, in fp32; the original `forward` still all.
+    With `first_token_alone` the fast path gives hidden states_B1H, in fp32; where the original `forward` serves, or the
+    last layer has adapters, all are given.
     """
     config = self.config
     embedded = input_ids if input_ids is not None else inputs_embeds
@@ -125,15 +126,15 @@ def _forward(
     mask_BT = torch.ones(embedded.shape[:2], dtype=torch.bool) if attention_mask is None else attention_mask.bool()
     dropout = config.hidden_dropout_prob if self.training else 0.0
     inputs = _Inputs(input_ids, token_type_ids, position_ids, inputs_embeds)
-    layers = list(self.encoder.layer)
-    last = layers.pop() if first_token_alone and first_token.applies(layers[-1]) else None
+    layers, last = first_token.set_apart(self.encoder.layer, first_token_alone)
     loaded = _kernels_for(self, dtype)
     if loaded is not None:
         hidden_BTH = _compiled_hidden(self, layers, inputs, mask_BT, dropout, loaded)
     else:
         hidden_BTH = _hidden(self, layers, inputs, mask_BT, dropout, dtype)
     if last is not None:
-        hidden_BTH = first_token.first_token_of(last, hidden_BTH, mask_BT)
+        with torch.autocast("cpu", enabled=False):
+            hidden_BTH = first_token.first_token_of(last, hidden_BTH, mask_BT)
     pooled_BH = self.pooler(hidden_BTH) if self.pooler is not None else None
     output = BaseModelOutputWithPoolingAndCrossAttentions(last_hidden_state=hidden_BTH, pooler_output=pooled_BH)
     return output if return_dict in (None, True) else output.to_tuple()

@@ -3,6 +3,7 @@
 B: documents, T: tokens (padded), H: hidden size, A: attention heads, E = H / A: width of a head.
 """
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -10,27 +11,34 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 
-def applies(layer: Any) -> bool:
-    """Whether `first_token_of` may read a BERT or RoBERTa layer's weights; adapters beside them it would not see."""
-    return all(type(module) is nn.Linear for module in (layer.attention.self.key, layer.attention.self.value))
+def set_apart(layers: Iterable[Any], first_token_alone: bool) -> tuple[list[Any], Any | None]:
+    """The layers of a BERT or RoBERTa encoder to run over all tokens, and the one for `first_token_of`, if any.
+
+    None where all tokens are asked for, or where the last layer has adapters beside its weights, which are read here.
+    """
+    *below, last = layers
+    projections = (last.attention.self.key, last.attention.self.value)
+    if first_token_alone and all(type(module) is nn.Linear for module in projections):
+        return below, last
+    return [*below, last], None
 
 
 def first_token_of(layer: Any, hidden_BTH: Tensor, mask_BT: Tensor) -> Tensor:
     """The layer's output at the first token, first_B1H, of a BERT or RoBERTa layer without attention dropout.
 
     Only there are a query, the feed-forward part and the norms computed, and no key or value of any token
-    (`attend_from`): what is left is a hundredth of the layer's work. In float32 throughout, whatever the autocast.
+    (`attend_from`): what is left is a hundredth of the layer's work. So it can be, and is, in float32: to be called
+    outside autocast. The key's bias gets no gradient, for no softmax sees it.
     """
-    with torch.autocast(hidden_BTH.device.type, enabled=False):
-        hidden_BTH = hidden_BTH.float()
-        first_BH = hidden_BTH[:, 0]
-        attention = layer.attention.self
-        query_BAE = attention.query(first_BH).unflatten(1, (attention.num_attention_heads, -1))
-        context_BH = attend_from(
-            query_BAE, hidden_BTH, mask_BT, attention.key.weight, attention.value.weight, attention.value.bias
-        )
-        attended_BH = layer.attention.output(context_BH, first_BH)
-        return layer.output(layer.intermediate(attended_BH), attended_BH).unsqueeze(1)
+    hidden_BTH = hidden_BTH.float()
+    first_BH = hidden_BTH[:, 0]
+    attention = layer.attention.self
+    query_BAE = attention.query(first_BH).unflatten(1, (attention.num_attention_heads, -1))
+    context_BH = attend_from(
+        query_BAE, hidden_BTH, mask_BT, attention.key.weight, attention.value.weight, attention.value.bias
+    )
+    attended_BH = layer.attention.output(context_BH, first_BH)
+    return layer.output(layer.intermediate(attended_BH), attended_BH).unsqueeze(1)
 
 
 def attend_from(

@@ -76,8 +76,7 @@ def encode(
 
     With `first_token_alone`, where the last layer allows it, only the first token's, first_B1H in float32.
     """
-    layers = list(encoder.encoder.layer)
-    last = layers.pop() if first_token_alone and first_token.applies(layers[-1]) else None
+    layers, last = first_token.set_apart(encoder.encoder.layer, first_token_alone)
     embedded_BTH = encoder.embeddings(input_ids=input_ids_BT)
     boundaries = Boundaries(F.pad(mask_BT.sum(dim=1).cumsum(0), (1, 0)).to(torch.int32), mask_BT.shape[1])
     hidden_NH = embedded_BTH.flatten(0, 1).index_select(0, places_N)
@@ -85,7 +84,10 @@ def encode(
         hidden_NH = _layer(layer, hidden_NH, boundaries)
     padded_NH = hidden_NH.new_zeros(mask_BT.numel(), hidden_NH.shape[1])
     hidden_BTH = padded_NH.index_copy(0, places_N, hidden_NH).view(*mask_BT.shape, -1)
-    return hidden_BTH if last is None else first_token.first_token_of(last, hidden_BTH, mask_BT)
+    if last is None:
+        return hidden_BTH
+    with torch.autocast("cuda", enabled=False):
+        return first_token.first_token_of(last, hidden_BTH, mask_BT)
 
 
 def _layer(layer: Any, hidden_NH: Tensor, boundaries: Boundaries) -> Tensor:
