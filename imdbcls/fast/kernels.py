@@ -50,6 +50,8 @@ _OF_BOTH = {
     "attention": "pppppiiin",
     "attention_backward": "ppppppppiiin",
     "weight_gradient": "pppiiin",
+    "lstm": "ppppppiinn",
+    "lstm_backward": "pppppppiinn",
 }
 
 
@@ -65,13 +67,13 @@ class Library(NamedTuple):
 _LIBRARIES = {
     torch.bfloat16: Library(
         ("rows.c", "attention.c", "products.c", "lstm.c"),
-        ("vectors.h", "avx512.h", "tiles.h"),
+        ("vectors.h", "avx512.h", "tiles.h", "walks.h"),
         _FLAGS,
-        {**_OF_BOTH, "lstm": "ppppppiinn", "lstm_backward": "pppppppiinn"},
+        _OF_BOTH,
     ),
     torch.float32: Library(
-        ("rows.c", "float_attention.c", "float_products.c"),
-        ("vectors.h", "avx2.h", "panels.h"),
+        ("rows.c", "float_attention.c", "float_products.c", "float_lstm.c"),
+        ("vectors.h", "avx2.h", "panels.h", "walks.h"),
         (*_FLAGS, "-DFLOATS"),
         {**_OF_BOTH, "pack_weight": "ppiin", "linear": "ppppiiin", "linear_backward": "pppiiin"},
     ),

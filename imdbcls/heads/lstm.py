@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from imdbcls.device import computes_bf16
-from imdbcls.fast.lstm import applies, final_output
+from imdbcls.fast.lstm import final_output, kernels_for
 from imdbcls.heads.pooling import TokenDropout, last_real_token
 
 
@@ -13,8 +13,8 @@ class LSTMHead(nn.Module):
 
     With `bidirectional`, a second LSTM reads each document backwards and the two final outputs are joined (2 D).
     Padding stands on the right, so a padded LSTM read at the last real token never sees it; for the backward one each
-    document is reversed within its own length. Packing gives the same values, several times slower on the CPU. There,
-    in bfloat16, compiled kernels take the recurrence over where they can (`fast/lstm.py`).
+    document is reversed within its own length. Packing gives the same values, several times slower on the CPU. There
+    compiled kernels take the recurrence over where they can (`fast/lstm.py`).
     """
 
     def __init__(self, *, hidden_size: int, num_labels: int, dropout: float, bidirectional: bool) -> None:
@@ -35,8 +35,9 @@ class LSTMHead(nn.Module):
 
 def read(lstm: nn.LSTM, hidden_BTD: Tensor, mask_BT: Tensor, *, backwards: bool = False) -> Tensor:
     """The output after each document's last real token, or after its first where it is read `backwards`; final_BD."""
-    if applies(lstm, hidden_BTD):
-        return final_output(lstm, hidden_BTD, mask_BT, backwards=backwards)
+    kernels = kernels_for(lstm, hidden_BTD)
+    if kernels is not None:
+        return final_output(kernels, lstm, hidden_BTD, mask_BT, backwards=backwards)
     if backwards:
         hidden_BTD = reverse_within_length(hidden_BTD, mask_BT)
     return last_real_token(outputs_of(lstm, hidden_BTD), mask_BT)

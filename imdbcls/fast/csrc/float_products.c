@@ -4,9 +4,10 @@
 enum {
     ROWS = 48,      /* of a task: they and a panel stay in the first caches, which two threads may share */
     STEPS = 384,    /* summed before the next rows */
-    CHUNK = 256,    /* rows packed at once for a weight's gradient */
+    CHUNK = 128,    /* rows packed at once for a weight's gradient */
     OUTPUTS = 192,  /* of a task of a weight's gradient */
-    INPUTS = 96,    /* likewise */
+    INPUTS = 384,   /* likewise, at most: the more, the less often are outputs packed */
+    INPUTS_LEAST = 96,
     STRIPE = 48,    /* outputs packed side by side: a multiple of the group, in whole cache lines */
     TASKS = 8,      /* for each thread, at least, where there is enough to do */
 };
@@ -81,28 +82,31 @@ static void pack_left(const float *matrix, int64_t row_width, int64_t num_rows, 
 /* d_weight_OK = d_y' x: the gradient of a linear layer's weight. */
 void weight_gradient(const float *d_y_NO, const float *x_NK, float *d_weight_OK, int64_t N, int64_t O, int64_t K,
                      int num_threads) {
-    const int64_t o_tasks = (O + OUTPUTS - 1) / OUTPUTS, k_tasks = (K + INPUTS - 1) / INPUTS;
-    Workspace workspace = workspace_of(num_threads, ((OUTPUTS + INPUTS) * CHUNK + OUTPUTS * INPUTS) * (int64_t)sizeof(float));
+    const int64_t o_tasks = (O + OUTPUTS - 1) / OUTPUTS;
+    int64_t inputs = INPUTS; /* of a task; whatever their number, each sum is made in the same order */
+    while (inputs > INPUTS_LEAST && o_tasks * ((K + inputs - 1) / inputs) < num_threads) inputs /= 2;
+    const int64_t k_tasks = (K + inputs - 1) / inputs;
+    Workspace workspace = workspace_of(num_threads, ((OUTPUTS + inputs) * CHUNK + OUTPUTS * inputs) * (int64_t)sizeof(float));
     if (N == 0) memset(d_weight_OK, 0, (size_t)(O * K) * sizeof(float));
 #pragma omp parallel for num_threads(num_threads) schedule(dynamic) collapse(2)
     for (int64_t o_task = 0; o_task < o_tasks; o_task++)
         for (int64_t k_task = 0; k_task < k_tasks; k_task++) {
             float *left = part_of(&workspace, omp_get_thread_num()), *right = left + OUTPUTS * CHUNK;
-            float *sum = right + INPUTS * CHUNK;
+            float *sum = right + inputs * CHUNK;
             const int64_t o = o_task * OUTPUTS, num_outputs = smaller(O - o, OUTPUTS);
-            const int64_t k = k_task * INPUTS, num_inputs = smaller(K - k, INPUTS);
+            const int64_t k = k_task * inputs, num_inputs = smaller(K - k, inputs);
             for (int64_t first = 0; first < N; first += CHUNK) {
                 const int64_t num_rows = smaller(N - first, CHUNK);
                 pack_left(d_y_NO + first * O + o, O, num_rows, num_outputs, left);
                 pack(x_NK + first * K + k, K, num_rows, num_inputs, right);
                 for (int64_t j = 0; j < num_inputs; j += PANEL)
                     for (int64_t i = 0; i < num_outputs; i += STRIPE)
-                        product_with_panel(sum + i * INPUTS + j, INPUTS, (Left){left + i * num_rows, 1, STRIPE},
+                        product_with_panel(sum + i * inputs + j, inputs, (Left){left + i * num_rows, 1, STRIPE},
                                            smaller(num_outputs - i, STRIPE), right + j * num_rows, num_rows,
                                            first ? FROM_SUM : FROM_ZERO, NULL);
             }
             for (int64_t i = 0; N && i < num_outputs; i++)
-                memcpy(d_weight_OK + (o + i) * K + k, sum + i * INPUTS, (size_t)num_inputs * sizeof(float));
+                memcpy(d_weight_OK + (o + i) * K + k, sum + i * inputs, (size_t)num_inputs * sizeof(float));
         }
     free(workspace.start);
 }

@@ -5,28 +5,12 @@ Up to eight documents, a group, go through time side by side, as the rows of one
 recurrent weights, packed once, stay in the second-level cache. A group is one thread's. What stands to the left of a
 product is in blocks of 16 rows by 32 columns, half of the rows unused, and there are two of it: one read, one written. */
 #include "tiles.h"
+#include "walks.h"
 
 enum {
     GROUP = 8, /* documents: so a usual batch of 16 is enough for two threads */
     ROWS = 16, /* of a left operand */
 };
-
-/* A document's rows in the order of time: first + t * stride. */
-typedef struct { int64_t first, stride, length; } Walk;
-
-/* The group's walks, of length 0 where there is no document. Returns the longest length. */
-static int64_t walks_of(const int64_t *offsets_B1, int64_t B, int64_t group, int backwards, Walk walks[GROUP]) {
-    int64_t longest = 0;
-    for (int64_t i = 0; i < GROUP; i++) {
-        const int64_t document = group * GROUP + i;
-        walks[i] = (Walk){0, 0, 0};
-        if (document >= B) continue;
-        const int64_t first = offsets_B1[document], end = offsets_B1[document + 1];
-        walks[i] = backwards ? (Walk){end - 1, -1, end - first} : (Walk){first, 1, end - first};
-        if (end - first > longest) longest = end - first;
-    }
-    return longest;
-}
 
 static inline f32x16 sigmoid(f32x16 x) {
     x = _mm512_min_ps(splat(60), _mm512_max_ps(splat(-60), x)); /* so the exponential is finite; NaN stays NaN */
@@ -40,19 +24,6 @@ static inline f32x16 tanh_of(f32x16 x) {
 }
 
 static inline f32x16 load_halves(const bf16 *source) { return load_bf16(source, 0xFFFF); }
-
-/* Has numbers too small for float32's full precision count as zeros until the returned state is set again: gradients
-   that fade over hundreds of steps get there, and the processor computes with them many times slower. */
-static unsigned flush_subnormals(void) {
-    const unsigned before = _mm_getcsr();
-    _mm_setcsr(before | _MM_FLUSH_ZERO_ON | 0x0040 /* of inputs too */);
-    return before;
-}
-
-static void *zeros(int64_t num_bytes) {
-    void *memory = aligned_alloc(64, (size_t)num_bytes);
-    return memset(memory, 0, (size_t)num_bytes);
-}
 
 /* ---- Forward ----------------------------------------------------------------------------------------------------- */
 
@@ -70,7 +41,7 @@ void lstm(bf16 *gates_NG, const bf16 *weight_GH, const int64_t *offsets_B1, bf16
         TileConfig before;
         tiles_begin(&before);
         Walk walks[GROUP];
-        const int64_t longest = walks_of(offsets_B1, B, group, backwards, walks);
+        const int64_t longest = walks_of(offsets_B1, B, group, GROUP, backwards, walks);
         bf16 *output = zeros(2 * ROWS * H * sizeof(bf16));
         float *cell = zeros(GROUP * H * sizeof(float)), sum[4][ROWS * STEP] ALIGNED;
         for (int64_t t = 0; t < longest; t++) {
@@ -130,7 +101,7 @@ void lstm_backward(const bf16 *gates_NG, const bf16 *weight_GH, const int64_t *o
         tiles_begin(&before);
         const unsigned state = flush_subnormals();
         Walk walks[GROUP];
-        const int64_t longest = walks_of(offsets_B1, B, group, backwards, walks);
+        const int64_t longest = walks_of(offsets_B1, B, group, GROUP, backwards, walks);
         bf16 *d_gates = zeros(2 * ROWS * G * sizeof(bf16));
         float *d_cell = zeros(GROUP * H * sizeof(float)), d_output[ROWS * STEP] ALIGNED;
         for (int64_t t = longest - 1; t >= 0; t--) {

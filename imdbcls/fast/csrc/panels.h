@@ -72,6 +72,9 @@ static inline void pack(const float *matrix, int64_t row_width, int64_t num_rows
     }
 }
 
+/* In float_products.c. */
+void pack_weight(const float *weight_OK, float *packed, int64_t O, int64_t K, int num_threads);
+
 /* Eight rows of eight numbers, row_width apart, to columns sixteen apart. */
 static inline void transpose_8x8(const float *source, int64_t row_width, float *target) {
     __m256 row[8], mix[8];

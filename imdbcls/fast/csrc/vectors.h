@@ -1,5 +1,6 @@
 /* What all kernels share. They are compiled for bfloat16 in memory and AVX-512 (avx512.h), or with FLOATS for float32 in
-memory and AVX2 (avx2.h): rows.c for both, the float_ files and panels.h for the latter, all others for the former.
+memory and AVX2 (avx2.h): rows.c and walks.h for both, the float_ files and panels.h for the latter, all others for the
+former.
 
 Shape letters, as in the Python beside this folder:
 N: rows, the real tokens of a batch one after another (no padding), H: hidden size, F: width of the feed-forward

@@ -1,0 +1,134 @@
+/* An LSTM over documents of different lengths in float32, forward and back through time: see lstm.c.
+
+t: steps of time, G = 4 H: gates, in PyTorch's order (input, forget, new, output).
+The documents of a group go through time side by side, as the rows of one product a step; each ends by itself. A group is
+one thread's. A row's sums are the same whatever group it is in, and so is all that is kept of a document. */
+#include "panels.h"
+#include "walks.h"
+
+enum { DOCUMENTS = 24 /* of a group, at most */ };
+
+/* As many documents as give each thread one group, where that is not too many. */
+static int64_t group_size_of(int64_t B, int num_threads) {
+    const int64_t least = (B + DOCUMENTS - 1) / DOCUMENTS, num_groups = least > num_threads ? least : num_threads;
+    return (B + num_groups - 1) / num_groups;
+}
+
+static inline f32s sigmoid(f32s x) {
+    x = _mm256_min_ps(splat(60), _mm256_max_ps(splat(-60), x)); /* so the exponential is finite; NaN stays NaN */
+    return reciprocal(add(splat(1), exp2_of(mul(x, splat(-1.44269504f)))));
+}
+
+static inline f32s tanh_of(f32s x) { return fmsub(splat(2), sigmoid(add(x, x)), splat(1)); }
+
+/* ---- Forward ----------------------------------------------------------------------------------------------------- */
+
+/* gates_NG comes with what the tokens and the biases add to each gate, and leaves with the gates. final_BH: each
+   document's last output, zeros where it has no token. previous_NH, the outputs one step before, and cell_NH are for
+   backward; both NULL: nothing is kept for it, and gates_NG stays as it came. H is a multiple of 16. */
+void lstm(float *gates_NG, const float *weight_GH, const int64_t *offsets_B1, float *final_BH, float *previous_NH,
+          float *cell_NH, int64_t B, int64_t H, int backwards, int num_threads) {
+    const int64_t G = 4 * H, size = group_size_of(B, num_threads);
+    float *packed = aligned_alloc(64, (size_t)packed_size(H, G) * sizeof(float));
+    pack_weight(weight_GH, packed, G, H, num_threads);
+    memset(final_BH, 0, (size_t)(B * H) * sizeof(float));
+#pragma omp parallel for num_threads(num_threads) schedule(dynamic)
+    for (int64_t group = 0; group < (B + size - 1) / size; group++) {
+        Walk walks[DOCUMENTS];
+        const int64_t longest = walks_of(offsets_B1, B, group, size, backwards, walks);
+        float *output = zeros(2 * size * H * (int64_t)sizeof(float)), *cell = zeros(size * H * (int64_t)sizeof(float));
+        float sum[4][DOCUMENTS * PANEL] ALIGNED;
+        for (int64_t t = 0; t < longest; t++) {
+            const float *last = output + t % 2 * size * H;
+            float *next = output + (t + 1) % 2 * size * H;
+            for (int64_t j = 0; j < H; j += PANEL) {
+                for (int gate = 0; gate < 4; gate++)
+                    product_with_panel(sum[gate], PANEL, (Left){last, H, 1}, size, packed + (gate * H + j) * H, H, FROM_ZERO,
+                                       NULL);
+                for (int64_t i = 0; i < size; i++) {
+                    if (t >= walks[i].length) continue;
+                    const int64_t n = walks[i].first + t * walks[i].stride, following = n + walks[i].stride;
+                    const int ends = t + 1 == walks[i].length;
+                    for (int64_t u = j; u < j + PANEL; u += LANES) {
+                        f32s z[4];
+                        for (int gate = 0; gate < 4; gate++)
+                            z[gate] = add(load_whole(sum[gate] + i * PANEL + u - j),
+                                          load_whole(gates_NG + n * G + gate * H + u));
+                        z[0] = sigmoid(z[0]), z[1] = sigmoid(z[1]), z[2] = tanh_of(z[2]), z[3] = sigmoid(z[3]);
+                        const f32s c = fmadd(z[1], load_whole(cell + i * H + u), mul(z[0], z[2]));
+                        const f32s h = mul(z[3], tanh_of(c));
+                        store_f32(cell + i * H + u, ALL_LANES, c);
+                        store_f32(next + i * H + u, ALL_LANES, h);
+                        if (ends) store_f32(final_BH + (group * size + i) * H + u, ALL_LANES, h);
+                        if (!previous_NH) continue;
+                        for (int gate = 0; gate < 4; gate++) store_f32(gates_NG + n * G + gate * H + u, ALL_LANES, z[gate]);
+                        store_f32(cell_NH + n * H + u, ALL_LANES, c);
+                        if (t == 0) store_f32(previous_NH + n * H + u, ALL_LANES, splat(0));
+                        if (!ends) store_f32(previous_NH + following * H + u, ALL_LANES, h);
+                    }
+                }
+            }
+        }
+        free(output);
+        free(cell);
+    }
+    free(packed);
+}
+
+/* ---- Backward ---------------------------------------------------------------------------------------------------- */
+
+/* From the gradient of final_BH to that of what lstm was given as gates_NG, and its sum over the rows: the first row of
+   d_bias_BG. */
+void lstm_backward(const float *gates_NG, const float *weight_GH, const int64_t *offsets_B1, const float *cell_NH,
+                   const float *d_final_BH, float *d_gates_NG, float *d_bias_BG, int64_t B, int64_t H, int backwards,
+                   int num_threads) {
+    const int64_t G = 4 * H, size = group_size_of(B, num_threads);
+    float *packed = aligned_alloc(64, (size_t)packed_size(G, H) * sizeof(float));
+    pack(weight_GH, H, G, H, packed);
+    memset(d_bias_BG, 0, (size_t)(B * G) * sizeof(float));
+#pragma omp parallel for num_threads(num_threads) schedule(dynamic)
+    for (int64_t group = 0; group < (B + size - 1) / size; group++) {
+        const unsigned state = flush_subnormals();
+        Walk walks[DOCUMENTS];
+        const int64_t longest = walks_of(offsets_B1, B, group, size, backwards, walks);
+        float *d_gates = zeros(2 * size * G * (int64_t)sizeof(float)), *d_cell = zeros(size * H * (int64_t)sizeof(float));
+        float d_output[DOCUMENTS * PANEL] ALIGNED;
+        const f32s one = splat(1);
+        for (int64_t t = longest - 1; t >= 0; t--) {
+            const float *last = d_gates + t % 2 * size * G;
+            float *next = d_gates + (t + 1) % 2 * size * G;
+            for (int64_t j = 0; j < H; j += PANEL) {
+                product_with_panel(d_output, PANEL, (Left){last, G, 1}, size, packed + j * G, G, FROM_ZERO, NULL);
+                for (int64_t i = 0; i < size; i++) {
+                    if (t >= walks[i].length) continue;
+                    const int64_t document = group * size + i;
+                    const int64_t n = walks[i].first + t * walks[i].stride, preceding = n - walks[i].stride;
+                    for (int64_t u = j; u < j + PANEL; u += LANES) {
+                        f32s z[4], d[4], c_before = splat(0), d_h = load_whole(d_output + i * PANEL + u - j);
+                        for (int gate = 0; gate < 4; gate++) z[gate] = load_whole(gates_NG + n * G + gate * H + u);
+                        if (t > 0) c_before = load_whole(cell_NH + preceding * H + u);
+                        if (t + 1 == walks[i].length) d_h = add(d_h, load_whole(d_final_BH + document * H + u));
+                        const f32s active = tanh_of(load_whole(cell_NH + n * H + u));
+                        const f32s d_c = fmadd(mul(d_h, z[3]), fnmadd(active, active, one), load_whole(d_cell + i * H + u));
+                        store_f32(d_cell + i * H + u, ALL_LANES, mul(d_c, z[1]));
+                        d[0] = mul(d_c, z[2]);
+                        d[1] = mul(d_c, c_before);
+                        d[2] = mul(mul(d_c, z[0]), fnmadd(z[2], z[2], one));
+                        d[3] = mul(d_h, active);
+                        for (int gate = 0; gate < 4; gate++) {
+                            if (gate != 2) d[gate] = mul(d[gate], fnmadd(z[gate], z[gate], z[gate]));
+                            store_f32(d_gates_NG + n * G + gate * H + u, ALL_LANES, d[gate]);
+                            store_f32(next + i * G + gate * H + u, ALL_LANES, d[gate]);
+                            add_to(d_bias_BG + document * G + gate * H + u, ALL_LANES, d[gate]);
+                        }
+                    }
+                }
+            }
+        }
+        free(d_gates);
+        free(d_cell);
+        _mm_setcsr(state);
+    }
+    sum_blocks(d_bias_BG, B, G);
+    free(packed);
+}
