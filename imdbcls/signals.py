@@ -2,8 +2,9 @@
 
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 from imdbcls.console import say
 
@@ -52,34 +53,43 @@ class StopRequest:
             self._at_once = False
 
 
+def handlers() -> dict[int, Any]:
+    """What handles the signals now; nothing in a thread other than the first, which Python lets set no handlers."""
+    if threading.current_thread() is not threading.main_thread():
+        return {}
+    return {number: signal.getsignal(number) for number in SIGNALS}
+
+
+def handle_by(chosen: Mapping[int, Any]) -> None:
+    for number, handler in chosen.items():
+        signal.signal(number, handler)
+
+
 @contextmanager
 def handlers_kept() -> Iterator[None]:
     """After the block, handle the signals as before it, whatever the block made of them."""
-    is_first_thread = threading.current_thread() is threading.main_thread()
-    before = {number: signal.getsignal(number) for number in SIGNALS} if is_first_thread else {}
+    before = handlers()
     try:
         yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        handle_by(before)
 
 
 @contextmanager
 def stop_requests() -> Iterator[StopRequest]:
     """Turn the signals into requests while the block runs; outside it they end the process as usual.
 
-    An exit that obeys a request leaves them ignored: one more must not kill the process that is ending. A thread
-    other than the process's first may set no handlers: there they always end the process.
+    An exit that obeys a request leaves them ignored: one more must not kill the process that is ending. In a thread
+    other than the process's first they always end the process.
     """
     request = StopRequest()
-    is_first_thread = threading.current_thread() is threading.main_thread()
-    previous = {number: signal.signal(number, request.note) for number in SIGNALS} if is_first_thread else {}
+    after = handlers()
+    handle_by(dict.fromkeys(after, request.note))
     try:
         yield request
     except SystemExit:
         if request.signal_number is not None:
-            previous = dict.fromkeys(previous, signal.SIG_IGN)
+            after = dict.fromkeys(after, signal.SIG_IGN)
         raise
     finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
+        handle_by(after)
