@@ -67,13 +67,13 @@ class Library(NamedTuple):
 _LIBRARIES = {
     torch.bfloat16: Library(
         ("rows.c", "attention.c", "products.c", "lstm.c"),
-        ("vectors.h", "avx512.h", "tiles.h", "walks.h"),
+        ("vectors.h", "avx512.h", "tiles.h", "lstm.h"),
         _FLAGS,
         _OF_BOTH,
     ),
     torch.float32: Library(
         ("rows.c", "float_attention.c", "float_products.c", "float_lstm.c"),
-        ("vectors.h", "avx2.h", "panels.h", "walks.h"),
+        ("vectors.h", "avx2.h", "panels.h", "lstm.h"),
         (*_FLAGS, "-DFLOATS"),
         {**_OF_BOTH, "pack_weight": "ppiin", "linear": "ppppiiin", "linear_backward": "pppiiin"},
     ),

@@ -25,6 +25,8 @@ static inline f32s mul(f32s a, f32s b) { return _mm256_mul_ps(a, b); }
 static inline f32s fmadd(f32s a, f32s b, f32s c) { return _mm256_fmadd_ps(a, b, c); }   /* a b + c */
 static inline f32s fmsub(f32s a, f32s b, f32s c) { return _mm256_fmsub_ps(a, b, c); }   /* a b - c */
 static inline f32s fnmadd(f32s a, f32s b, f32s c) { return _mm256_fnmadd_ps(a, b, c); } /* c - a b */
+static inline f32s lesser(f32s a, f32s b) { return _mm256_min_ps(a, b); }               /* b where one is NaN */
+static inline f32s greater(f32s a, f32s b) { return _mm256_max_ps(a, b); }              /* likewise */
 static inline f32s reciprocal(f32s x) { return _mm256_div_ps(splat(1), x); }
 static inline f32s magnitude_of(f32s x) { return _mm256_andnot_ps(splat(-0.0f), x); }
 static inline f32s choose_by_sign(f32s x, f32s negative, f32s other) { return _mm256_blendv_ps(other, negative, x); }

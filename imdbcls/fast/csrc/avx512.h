@@ -71,8 +71,18 @@ static inline f32s add(f32s a, f32s b) { return _mm512_add_ps(a, b); }
 static inline f32s sub(f32s a, f32s b) { return _mm512_sub_ps(a, b); }
 static inline f32s mul(f32s a, f32s b) { return _mm512_mul_ps(a, b); }
 static inline f32s fmadd(f32s a, f32s b, f32s c) { return _mm512_fmadd_ps(a, b, c); }   /* a b + c */
+static inline f32s fmsub(f32s a, f32s b, f32s c) { return _mm512_fmsub_ps(a, b, c); }   /* a b - c */
 static inline f32s fnmadd(f32s a, f32s b, f32s c) { return _mm512_fnmadd_ps(a, b, c); } /* c - a b */
+static inline f32s lesser(f32s a, f32s b) { return _mm512_min_ps(a, b); }               /* b where one is NaN */
+static inline f32s greater(f32s a, f32s b) { return _mm512_max_ps(a, b); }              /* likewise */
 static inline float sum_of(f32s x) { return _mm512_reduce_add_ps(x); }
+
+/* Of fourteen bits, doubled by one step of Newton's method. */
+static inline f32s reciprocal(f32s x) {
+    const f32s value = _mm512_rcp14_ps(x);
+    return mul(value, fnmadd(x, value, splat(2)));
+}
+
 static inline f32s load_whole(const float *source) { return _mm512_loadu_ps(source); }
 
 /* Zero in other lanes. */

@@ -1,10 +1,10 @@
 /* An LSTM over documents of different lengths in float32, forward and back through time: see lstm.c.
 
-t: steps of time, G = 4 H: gates, in PyTorch's order (input, forget, new, output).
+t: steps of time, G = 4 H: gates.
 The documents of a group go through time side by side, as the rows of one product a step; each ends by itself. A group is
 one thread's. A row's sums are the same whatever group it is in, and so is all that is kept of a document. */
+#include "lstm.h"
 #include "panels.h"
-#include "walks.h"
 
 enum { DOCUMENTS = 24 /* of a group, at most */ };
 
@@ -13,13 +13,6 @@ static int64_t group_size_of(int64_t B, int num_threads) {
     const int64_t least = (B + DOCUMENTS - 1) / DOCUMENTS, num_groups = least > num_threads ? least : num_threads;
     return (B + num_groups - 1) / num_groups;
 }
-
-static inline f32s sigmoid(f32s x) {
-    x = _mm256_min_ps(splat(60), _mm256_max_ps(splat(-60), x)); /* so the exponential is finite; NaN stays NaN */
-    return reciprocal(add(splat(1), exp2_of(mul(x, splat(-1.44269504f)))));
-}
-
-static inline f32s tanh_of(f32s x) { return fmsub(splat(2), sigmoid(add(x, x)), splat(1)); }
 
 /* ---- Forward ----------------------------------------------------------------------------------------------------- */
 
@@ -54,9 +47,7 @@ void lstm(float *gates_NG, const float *weight_GH, const int64_t *offsets_B1, fl
                         for (int gate = 0; gate < 4; gate++)
                             z[gate] = add(load_whole(sum[gate] + i * PANEL + u - j),
                                           load_whole(gates_NG + n * G + gate * H + u));
-                        z[0] = sigmoid(z[0]), z[1] = sigmoid(z[1]), z[2] = tanh_of(z[2]), z[3] = sigmoid(z[3]);
-                        const f32s c = fmadd(z[1], load_whole(cell + i * H + u), mul(z[0], z[2]));
-                        const f32s h = mul(z[3], tanh_of(c));
+                        const f32s c = next_cell(z, load_whole(cell + i * H + u)), h = output_of(z, c);
                         store_f32(cell + i * H + u, ALL_LANES, c);
                         store_f32(next + i * H + u, ALL_LANES, h);
                         if (ends) store_f32(final_BH + (group * size + i) * H + u, ALL_LANES, h);
@@ -93,7 +84,6 @@ void lstm_backward(const float *gates_NG, const float *weight_GH, const int64_t 
         const int64_t longest = walks_of(offsets_B1, B, group, size, backwards, walks);
         float *d_gates = zeros(2 * size * G * (int64_t)sizeof(float)), *d_cell = zeros(size * H * (int64_t)sizeof(float));
         float d_output[DOCUMENTS * PANEL] ALIGNED;
-        const f32s one = splat(1);
         for (int64_t t = longest - 1; t >= 0; t--) {
             const float *last = d_gates + t % 2 * size * G;
             float *next = d_gates + (t + 1) % 2 * size * G;
@@ -108,15 +98,10 @@ void lstm_backward(const float *gates_NG, const float *weight_GH, const int64_t 
                         for (int gate = 0; gate < 4; gate++) z[gate] = load_whole(gates_NG + n * G + gate * H + u);
                         if (t > 0) c_before = load_whole(cell_NH + preceding * H + u);
                         if (t + 1 == walks[i].length) d_h = add(d_h, load_whole(d_final_BH + document * H + u));
-                        const f32s active = tanh_of(load_whole(cell_NH + n * H + u));
-                        const f32s d_c = fmadd(mul(d_h, z[3]), fnmadd(active, active, one), load_whole(d_cell + i * H + u));
-                        store_f32(d_cell + i * H + u, ALL_LANES, mul(d_c, z[1]));
-                        d[0] = mul(d_c, z[2]);
-                        d[1] = mul(d_c, c_before);
-                        d[2] = mul(mul(d_c, z[0]), fnmadd(z[2], z[2], one));
-                        d[3] = mul(d_h, active);
+                        const f32s d_c = step_backward(z, c_before, load_whole(cell_NH + n * H + u), d_h,
+                                                       load_whole(d_cell + i * H + u), d);
+                        store_f32(d_cell + i * H + u, ALL_LANES, d_c);
                         for (int gate = 0; gate < 4; gate++) {
-                            if (gate != 2) d[gate] = mul(d[gate], fnmadd(z[gate], z[gate], z[gate]));
                             store_f32(d_gates_NG + n * G + gate * H + u, ALL_LANES, d[gate]);
                             store_f32(next + i * G + gate * H + u, ALL_LANES, d[gate]);
                             add_to(d_bias_BG + document * G + gate * H + u, ALL_LANES, d[gate]);

@@ -1,27 +1,16 @@
 /* An LSTM over documents of different lengths, forward and back through time.
 
-t: steps of time, G = 4 H: gates, in PyTorch's order (input, forget, new, output).
+t: steps of time, G = 4 H: gates.
 Up to eight documents, a group, go through time side by side, as the rows of one product a step; each ends by itself. The
 recurrent weights, packed once, stay in the second-level cache. A group is one thread's. What stands to the left of a
 product is in blocks of 16 rows by 32 columns, half of the rows unused, and there are two of it: one read, one written. */
+#include "lstm.h"
 #include "tiles.h"
-#include "walks.h"
 
 enum {
     GROUP = 8, /* documents: so a usual batch of 16 is enough for two threads */
     ROWS = 16, /* of a left operand */
 };
-
-static inline f32x16 sigmoid(f32x16 x) {
-    x = _mm512_min_ps(splat(60), _mm512_max_ps(splat(-60), x)); /* so the exponential is finite; NaN stays NaN */
-    f32x16 denominator = _mm512_add_ps(splat(1), exp2_of(_mm512_mul_ps(x, splat(-1.44269504f))));
-    f32x16 value = _mm512_rcp14_ps(denominator);
-    return _mm512_mul_ps(value, _mm512_fnmadd_ps(denominator, value, splat(2))); /* one step of Newton's */
-}
-
-static inline f32x16 tanh_of(f32x16 x) {
-    return _mm512_fmsub_ps(splat(2), sigmoid(_mm512_add_ps(x, x)), splat(1));
-}
 
 static inline f32x16 load_halves(const bf16 *source) { return load_bf16(source, 0xFFFF); }
 
@@ -61,9 +50,7 @@ void lstm(bf16 *gates_NG, const bf16 *weight_GH, const int64_t *offsets_B1, bf16
                         for (int gate = 0; gate < 4; gate++)
                             z[gate] = _mm512_add_ps(_mm512_load_ps(sum[gate] + i * STEP + u - j),
                                                     load_halves(gates_NG + n * G + gate * H + u));
-                        z[0] = sigmoid(z[0]), z[1] = sigmoid(z[1]), z[2] = tanh_of(z[2]), z[3] = sigmoid(z[3]);
-                        f32x16 c = _mm512_fmadd_ps(z[1], _mm512_load_ps(cell + i * H + u), _mm512_mul_ps(z[0], z[2]));
-                        f32x16 h = _mm512_mul_ps(z[3], tanh_of(c));
+                        f32x16 c = next_cell(z, _mm512_load_ps(cell + i * H + u)), h = output_of(z, c);
                         _mm512_store_ps(cell + i * H + u, c);
                         store_bf16(next + j * ROWS + i * STEP + u - j, 0xFFFF, h);
                         if (ends) store_bf16(final_BH + (group * GROUP + i) * H + u, 0xFFFF, h);
@@ -120,16 +107,10 @@ void lstm_backward(const bf16 *gates_NG, const bf16 *weight_GH, const int64_t *o
                         if (t > 0) c_before = load_f32(cell_NH + preceding * H + u, 0xFFFF);
                         if (t + 1 == walks[i].length)
                             d_h = _mm512_add_ps(d_h, load_halves(d_final_BH + (group * GROUP + i) * H + u));
-                        f32x16 active = tanh_of(load_f32(cell_NH + n * H + u, 0xFFFF)), one = splat(1);
-                        f32x16 d_c = _mm512_fmadd_ps(_mm512_mul_ps(d_h, z[3]), _mm512_fnmadd_ps(active, active, one),
-                                                     _mm512_load_ps(d_cell + i * H + u));
-                        _mm512_store_ps(d_cell + i * H + u, _mm512_mul_ps(d_c, z[1]));
-                        d[0] = _mm512_mul_ps(d_c, z[2]);
-                        d[1] = _mm512_mul_ps(d_c, c_before);
-                        d[2] = _mm512_mul_ps(_mm512_mul_ps(d_c, z[0]), _mm512_fnmadd_ps(z[2], z[2], one));
-                        d[3] = _mm512_mul_ps(d_h, active);
+                        f32x16 d_c = step_backward(z, c_before, load_f32(cell_NH + n * H + u, 0xFFFF), d_h,
+                                                   _mm512_load_ps(d_cell + i * H + u), d);
+                        _mm512_store_ps(d_cell + i * H + u, d_c);
                         for (int gate = 0; gate < 4; gate++) {
-                            if (gate != 2) d[gate] = _mm512_mul_ps(d[gate], _mm512_fnmadd_ps(z[gate], z[gate], z[gate]));
                             total[gate] = _mm512_add_ps(total[gate], d[gate]);
                             store_bf16(d_gates_NG + n * G + gate * H + u, 0xFFFF, d[gate]);
                             store_bf16(next + (gate * H + j) * ROWS + i * STEP + u - j, 0xFFFF, d[gate]);

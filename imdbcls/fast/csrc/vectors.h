@@ -1,5 +1,5 @@
 /* What all kernels share. They are compiled for bfloat16 in memory and AVX-512 (avx512.h), or with FLOATS for float32 in
-memory and AVX2 (avx2.h): rows.c and walks.h for both, the float_ files and panels.h for the latter, all others for the
+memory and AVX2 (avx2.h): rows.c and lstm.h for both, the float_ files and panels.h for the latter, all others for the
 former.
 
 Shape letters, as in the Python beside this folder:

@@ -1,0 +1,67 @@
+/* What both forms of the LSTM share: documents of different lengths that go through time side by side, in groups, and the
+equations of a step (Hochreiter & Schmidhuber 1997, with forget gates; gates in PyTorch's order: input, forget, new,
+output). */
+#pragma once
+#include "vectors.h"
+
+/* A document's rows in the order of time: first + t * stride. */
+typedef struct { int64_t first, stride, length; } Walk;
+
+/* A group's walks, of length 0 where there is no document. Returns the longest length. */
+static inline int64_t walks_of(const int64_t *offsets_B1, int64_t B, int64_t group, int64_t group_size, int backwards,
+                               Walk *walks) {
+    int64_t longest = 0;
+    for (int64_t i = 0; i < group_size; i++) {
+        const int64_t document = group * group_size + i;
+        walks[i] = (Walk){0, 0, 0};
+        if (document >= B) continue;
+        const int64_t first = offsets_B1[document], end = offsets_B1[document + 1];
+        walks[i] = backwards ? (Walk){end - 1, -1, end - first} : (Walk){first, 1, end - first};
+        if (end - first > longest) longest = end - first;
+    }
+    return longest;
+}
+
+/* Has numbers too small for float32's full precision count as zeros until the returned state is set again: gradients
+   that fade over hundreds of steps get there, and the processor computes with them many times slower. */
+static inline unsigned flush_subnormals(void) {
+    const unsigned before = _mm_getcsr();
+    _mm_setcsr(before | _MM_FLUSH_ZERO_ON | 0x0040 /* of inputs too */);
+    return before;
+}
+
+static inline void *zeros(int64_t num_bytes) {
+    void *memory = aligned_alloc(64, ((size_t)num_bytes + 63) / 64 * 64);
+    return memset(memory, 0, (size_t)num_bytes);
+}
+
+/* ---- The equations of a step ------------------------------------------------------------------------------------- */
+
+static inline f32s sigmoid(f32s x) {
+    x = lesser(splat(60), greater(splat(-60), x)); /* so the exponential is finite; NaN stays NaN */
+    return reciprocal(add(splat(1), exp2_of(mul(x, splat(-1.44269504f)))));
+}
+
+static inline f32s tanh_of(f32s x) { return fmsub(splat(2), sigmoid(add(x, x)), splat(1)); }
+
+/* The sums z become the gates; returns the cell's next state. */
+ALWAYS_INLINE f32s next_cell(f32s z[4], f32s cell) {
+    z[0] = sigmoid(z[0]), z[1] = sigmoid(z[1]), z[2] = tanh_of(z[2]), z[3] = sigmoid(z[3]);
+    return fmadd(z[1], cell, mul(z[0], z[2]));
+}
+
+ALWAYS_INLINE f32s output_of(const f32s z[4], f32s cell) { return mul(z[3], tanh_of(cell)); }
+
+/* From the gradients of the output and, by the step after, of the cell's state, to those of the sums, d. Returns that of
+   the state before, `cell_before`. */
+ALWAYS_INLINE f32s step_backward(const f32s z[4], f32s cell_before, f32s cell, f32s d_output, f32s d_cell, f32s d[4]) {
+    const f32s one = splat(1), active = tanh_of(cell);
+    d_cell = fmadd(mul(d_output, z[3]), fnmadd(active, active, one), d_cell);
+    d[0] = mul(d_cell, z[2]);
+    d[1] = mul(d_cell, cell_before);
+    d[2] = mul(mul(d_cell, z[0]), fnmadd(z[2], z[2], one));
+    d[3] = mul(d_output, active);
+    for (int gate = 0; gate < 4; gate++)
+        if (gate != 2) d[gate] = mul(d[gate], fnmadd(z[gate], z[gate], z[gate]));
+    return mul(d_cell, z[1]);
+}
