@@ -5,11 +5,10 @@ It is written beside its place and renamed into it, and the one that was there s
 moment there is a whole one, and `newest` finds it.
 """
 
-import hashlib
 import json
 import re
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ from torch import Tensor
 from imdbcls.console import say
 from imdbcls.errors import UserError
 from imdbcls.runs import sync
-from imdbcls.untrusted import read_json, require_plain, tensor_shapes
+from imdbcls.untrusted import read_json, require_plain, sha256, tensor_shapes
 
 MANIFEST = "manifest.json"
 STATE = "state.json"
@@ -164,12 +163,15 @@ def flat(value: Any, path: str = "") -> dict[str, Any]:
     return {key: leaf for child in children for key, leaf in child.items()}
 
 
-def newest(folder: Path, *models: Mapping[str, Tensor]) -> Checkpoint | None:
-    """The newest whole checkpoint of one of these models, in a place or beside it; says which it passes over, and why.
+def newest(
+    folder: Path, *models: Mapping[str, Tensor], is_wanted: Callable[[Checkpoint], bool] = lambda found: True
+) -> Checkpoint | None:
+    """The newest whole checkpoint that is wanted, of one of these models, in a place or beside it.
 
-    Returns None where none was ever saved; raises CheckpointError where there are some and none of them is whole.
+    Says which damaged ones it passes over, and why. Returns None where none was ever saved, or none that is wanted;
+    raises CheckpointError where there are some and none of them is whole.
     """
-    problems = []
+    problems, is_unwanted = [], False
     for path in (beside(folder, "new"), folder, beside(folder, "old")):
         if path.is_symlink() or path.exists():
             try:
@@ -177,9 +179,12 @@ def newest(folder: Path, *models: Mapping[str, Tensor]) -> Checkpoint | None:
             except UserError as error:
                 problems.append(str(error))
                 continue
+            if not is_wanted(saved):
+                is_unwanted = True
+                continue
             say_passed_over(problems)
             return saved
-    if all(problem.startswith(str(beside(folder, "new"))) for problem in problems):
+    if is_unwanted or all(problem.startswith(str(beside(folder, "new"))) for problem in problems):
         say_passed_over(problems)  # a kill during the very first save
         return None
     raise CheckpointError(
@@ -191,8 +196,3 @@ def newest(folder: Path, *models: Mapping[str, Tensor]) -> Checkpoint | None:
 def say_passed_over(problems: Sequence[str]) -> None:
     for problem in problems:
         say(f"Passed over: {problem}")
-
-
-def sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -147,8 +147,8 @@ class Saver:
             raise self._error  # `last` must not be ahead of a `best` that could not be written
         try:
             checkpoint.save(folder, tensors, json.loads(state))
-            if folder == self.best:
-                checkpoint.forget_previous(folder)
+            if folder == self.last:
+                checkpoint.forget_previous(self.best)  # until now, the `last` on the disk may have been of those before
         except BaseException as error:
             self._error = error
             raise
@@ -156,13 +156,14 @@ class Saver:
     def take_best(self, state: TrainState) -> None:
         """Give the scored model its best weights, at the end of the training, and have `best` hold all of them."""
         self.wait()
-        best = self._load_best(state, latest_epoch=state.best_epoch)
+        best = self._load_best(state)
         checkpoint.put_back(best, self.best)  # a kill between two renames may have left it beside its place
         model = self.scored.model
         model.load_state_dict({**model.state_dict(), **best.tensors["model"]})
         if best.tensors["model"].keys() != model.state_dict().keys():
             self._write(self.best, {"model": model.state_dict()}, best.state)
             self.wait()
+        checkpoint.forget_previous(self.best)
         checkpoint.forget_previous(self.last)
 
     def restore(self, steps_per_epoch: int, epochs: int) -> tuple[TrainState, Window, Path] | None:
@@ -191,8 +192,8 @@ class Saver:
         except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, AssertionError) as error:
             raise CheckpointError(f"{saved.folder} does not fit this run: {error}.") from error
         if state.best_epoch > 0:
-            # After a kill between the two saves of an epoch's end, the best weights may be ahead of `last`.
-            self._load_best(state, latest_epoch=state.epoch + 1)
+            # After a kill between the two saves of an epoch's end, better ones may lie in the place of these.
+            checkpoint.put_back(self._load_best(state), self.best)
         checkpoint.put_back(saved, self.last)
         self.metrics_log.rewind(state.log_bytes, state.log_sha256)
         self._note_changes(saved, state)
@@ -229,10 +230,15 @@ class Saver:
             return weights
         return {name: tensor for name, tensor in weights.items() if not name.startswith("encoder.")}
 
-    def _load_best(self, state: TrainState, latest_epoch: int) -> Checkpoint:
+    def _load_best(self, state: TrainState) -> Checkpoint:
         model = self.scored.model
-        best = checkpoint.newest(self.best, self._without_frozen(model), model.state_dict())
-        if best is None or best.state.get("epoch") not in range(state.best_epoch, latest_epoch + 1):
+        best = checkpoint.newest(
+            self.best,
+            self._without_frozen(model),
+            model.state_dict(),
+            is_wanted=lambda found: found.state.get("epoch") == state.best_epoch,
+        )
+        if best is None:
             raise CheckpointError(
                 f"{self.best} does not hold the best weights so far, of epoch {state.best_epoch}. "
                 f"Remove {self.best.parent.parent} to begin anew."

@@ -303,7 +303,7 @@ def begun(tmp_path_factory: pytest.TempPathFactory) -> Trainer:
         trainer.count(batch)
         trainer.read_figures()
         trainer.count_time(0.1)
-        trainer.log(NoTracker(), trainer.train_figures())
+        trainer.log(NoTracker(), trainer.take_train_figures())
     trainer.saver.save(trainer.state, trainer.window)
     trainer.saver.wait()
     return trainer
@@ -431,3 +431,53 @@ def test_nothing_is_written_after_what_could_not_be(begun: Trainer, monkeypatch:
         saver.wait()
     saver.wait()
     assert (saver.last / "manifest.json").read_bytes() == before
+
+
+@pytest.mark.slow
+def test_the_best_weights_outlive_better_ones_whose_epoch_was_not_saved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The disk takes the second epoch's `best` and no `last`; run anew, the epoch may come out less well.
+
+    So it may on CUDA, or with other software.
+    """
+    begun = make(tmp_path)
+    saver, save = begun.saver, checkpoint.save
+    for batch in begun.train_batches.epoch(0):
+        begun.step(batch)
+        begun.count(batch)
+    begun.read_figures()
+    begun.state.epoch = begun.state.best_epoch = 1
+    saver.save_best({"epoch": 1})
+    wanted = {name: tensor.clone() for name, tensor in begun.model.state_dict().items()}
+    saver.save(begun.state, begun.window)
+    saver.wait()
+
+    def save_without_room(folder: Path, *arguments: Any) -> None:
+        if folder == saver.last:
+            raise OSError(28, "No space left on device")
+        save(folder, *arguments)
+
+    monkeypatch.setattr(checkpoint, "save", save_without_room)
+    with torch.no_grad():
+        for tensor in begun.model.state_dict().values():
+            tensor.add_(1)
+    saver.save_best({"epoch": 2})
+    saver.save(begun.state, begun.window)
+    with pytest.raises(OSError, match="No space"):
+        saver.wait()
+    monkeypatch.undo()
+
+    again = Saver(
+        folder=saver.last.parent,
+        identity=saver.identity,
+        surroundings=saver.surroundings,
+        scored=begun.scored,
+        optimizer=begun.optimizer,
+        schedule=begun.schedule,
+        metrics_log=begun.metrics_log,
+    )
+    again.restore(begun.train_batches.steps_per_epoch, begun.epochs)
+    again.take_best(begun.state)
+    assert all(torch.equal(tensor, wanted[name]) for name, tensor in begun.model.state_dict().items())
+    assert {path.name for path in saver.best.parent.iterdir()} == {"best", "last"}
