@@ -15,8 +15,9 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
-from imdbcls.console import say
-from imdbcls.data.tables import require_table
+from imdbcls.console import user_errors
+from imdbcls.data.documents import is_unicode
+from imdbcls.data.tables import require_column, require_table, rows_of
 from imdbcls.errors import UserError
 
 if TYPE_CHECKING:
@@ -30,10 +31,8 @@ Numbered = tuple[int, str]  # a text with its place in the input, which names it
 def main() -> None:
     arguments = parse(None)
     try:
-        predict(arguments, sys.stdin, sys.stdout)
-    except UserError as error:
-        say(f"imdbcls: {error}")
-        sys.exit(2)
+        with user_errors():
+            predict(arguments, sys.stdin, sys.stdout)
     except BrokenPipeError:  # the reader, `head` say, has enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
@@ -73,74 +72,40 @@ def texts_of(arguments: argparse.Namespace, stdin: TextIO, column: str) -> Itera
         return read_file(arguments.file, arguments.text_column or column)
     if arguments.texts:
         return not_empty(enumerate(arguments.texts, start=1), "text")
-    return not_empty(((number, line.rstrip("\n")) for number, line in enumerate(stdin, start=1)), "stdin, line")
+    return not_empty(lines_of(stdin), "stdin, line")
+
+
+def lines_of(stdin: TextIO) -> Iterator[tuple[int, str]]:
+    try:
+        for number, line in enumerate(stdin, start=1):
+            yield number, line.rstrip("\n")
+    except UnicodeDecodeError as error:
+        raise UserError(f"stdin is not in {error.encoding}: byte 0x{error.object[error.start]:02x}.") from error
 
 
 def not_empty(numbered: Iterable[tuple[int, object]], place: str) -> Iterator[Numbered]:
     for number, text in numbered:
         if not isinstance(text, str) or not text.strip():
             raise UserError(f"{place} {number:,}: there is no text to classify.")
+        if not is_unicode(text):
+            raise UserError(f"{place} {number:,}: the text holds half of a character, or bytes that are not UTF-8.")
         yield number, text
 
 
 def read_file(path: Path, column: str) -> Iterator[Numbered]:
     """The texts of a file, read as they are wanted; a text's number is its line, in Parquet its row from 1."""
-    if path.suffix.lower() == ".parquet":
-        return not_empty(read_parquet(path, column), f"{path}, row")
-    read = read_jsonl if path.suffix.lower() in (".jsonl", ".ndjson") else read_csv
-    return not_empty(read(path, column), f"{path}, line")
+    found = rows_of(path, wanted=column)
+    key = "--text-column"
+    if found.columns is not None:
+        require_column(column, found.columns, key, str(path), found.unit)
 
+    def texts() -> Iterator[tuple[int, object]]:
+        for number, row in found.rows:
+            if column not in row:
+                require_column(column, row, key, f"{path}, {found.unit} {number:,},", unit="")
+            yield number, row[column]
 
-def read_csv(path: Path, column: str) -> Iterator[tuple[int, object]]:
-    delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file, delimiter=delimiter, strict=True)
-            require_column(path, column, reader.fieldnames or ())
-            line = reader.line_num + 1
-            for row in reader:
-                yield line, row[column]
-                line = reader.line_num + 1
-    except (csv.Error, UnicodeDecodeError) as error:
-        raise UserError(f"{path} cannot be read as CSV in UTF-8: {error}.") from error
-
-
-def read_jsonl(path: Path, column: str) -> Iterator[tuple[int, object]]:
-    try:
-        with path.open(encoding="utf-8-sig") as file:
-            for number, line in enumerate(file, start=1):
-                if line.strip():
-                    value = json.loads(line)
-                    if not isinstance(value, dict):
-                        raise UserError(f"{path}, line {number:,}: expected a JSON object.")
-                    require_column(path, column, value)
-                    yield number, value[column]
-    except (ValueError, RecursionError) as error:
-        if isinstance(error, UserError):
-            raise
-        raise UserError(f"{path} cannot be read as JSON Lines in UTF-8: {error}.") from error
-
-
-def read_parquet(path: Path, column: str) -> Iterator[tuple[int, object]]:
-    import pyarrow
-    from pyarrow import parquet
-
-    try:
-        file = parquet.ParquetFile(path)
-        require_column(path, column, file.schema_arrow.names)
-        number = 0
-        for batch in file.iter_batches(CHUNK, columns=[column]):
-            for text in batch[column].to_pylist():
-                number += 1
-                yield number, text
-    except (pyarrow.ArrowException, OSError) as error:
-        raise UserError(f"{path} is not a whole Parquet file: {' '.join(str(error).split())}.") from error
-
-
-def require_column(path: Path, column: str, columns: Iterable[str]) -> None:
-    names = list(columns)
-    if column not in names:
-        raise UserError(f"{path} has no column {column!r} (--text-column); it has {', '.join(map(repr, names))}.")
+    return not_empty(texts(), f"{path}, {found.unit}")
 
 
 Write = Callable[[Sequence[int], "Predictions"], None]

@@ -11,6 +11,7 @@ from conftest import Launch
 from pyarrow import parquet
 
 import imdbcls
+from imdbcls.data.tables import read_table
 from imdbcls.predict import CHUNK, parse, predict, read_file
 
 pytestmark = pytest.mark.slow
@@ -60,8 +61,47 @@ def test_files_are_read_as_their_texts_are_wanted(tmp_path: Path) -> None:
     path.write_text('{"text": "a"}\n' * (2 * CHUNK) + "no JSON\n")
     texts = read_file(path, "text")
     assert [next(texts) for _ in range(CHUNK)][-1] == (CHUNK, "a")
-    with pytest.raises(imdbcls.UserError, match=r"long\.jsonl cannot be read as JSON Lines"):
+    with pytest.raises(imdbcls.UserError, match=r"long\.jsonl, line 2,001: not a JSON value"):
         list(texts)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "sentence"),
+    [
+        ("a.csv", b"id,text\n1,good\n2,good, really good\n", r"a\.csv, line 3: expected 2 fields as in the header"),
+        ("a.csv", b"text,text\ngood,bad\n", r"a\.csv, line 1: a column name occurs twice"),
+        ("a.tsv", b'text\n"good\n', r"a\.tsv, line 2: this row cannot be read as CSV"),
+        ("a.csv", b"text\ngood\nna\xefve\n", r"a\.csv, line 3: byte 0xef at offset 12 is not UTF-8"),
+        ("a.jsonl", b'{"text": "x"}\n\xff\n', r"a\.jsonl, line 2: byte 0xff at offset 14 is not UTF-8"),
+        ("a.jsonl", b'{"text": ' + 5000 * b"9" + b"}\n", r"a\.jsonl, line 1: this JSON value is beyond reading"),
+        ("a.parquet", b"PAR1", r"a\.parquet is not a whole Parquet file"),
+        ("a.csv", b"", r"a\.csv is empty; the first line must name the columns"),
+    ],
+)
+def test_a_broken_row_is_named_as_it_is_when_training(name: str, content: bytes, sentence: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(imdbcls.UserError, match=sentence):
+        list(read_file(tmp_path / name, "text"))
+    with pytest.raises(imdbcls.UserError, match=sentence):
+        read_table(tmp_path / name, "data.train")
+
+
+def test_bytes_that_are_no_text_are_named(finished: Path) -> None:
+    stdin = io.TextIOWrapper(io.BytesIO(b"good\ncaf\xe9\n"), encoding="utf-8")
+    with pytest.raises(imdbcls.UserError, match="stdin is not in utf-8: byte 0xe9"):
+        predict(parse([str(finished)]), stdin, io.StringIO())
+    with pytest.raises(
+        imdbcls.UserError, match="text 1: the text holds half of a character, or bytes that are not UTF-8"
+    ):
+        answers(str(finished), "caf\udce9")  # as Python has an argument's byte
+
+
+def test_a_line_without_the_column_is_named(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text('{"text": "x"}\n{"words": "y"}\n')
+    with pytest.raises(
+        imdbcls.UserError, match=r"a\.jsonl, line 2, has no column 'text' \(--text-column\); it has 'words'"
+    ):
+        list(read_file(tmp_path / "a.jsonl", "text"))
 
 
 @pytest.mark.parametrize(
