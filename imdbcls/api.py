@@ -122,13 +122,16 @@ class FinishedRun:
         import numpy as np
 
         from imdbcls import build
-        from imdbcls.data.documents import Documents
+        from imdbcls.data.documents import Documents, is_unicode
         from imdbcls.scoring import score
 
         single = isinstance(texts, str)
         texts = list(texts)
         if single or not texts or not all(isinstance(text, str) and text.strip() for text in texts):
             raise UserError('predict takes a list of texts, none of them empty: predict(["A quiet, patient film."]).')
+        broken = next((row for row, text in enumerate(texts) if not is_unicode(text)), None)
+        if broken is not None:
+            raise UserError(f"predict: text {broken:,}, counted from 0, holds half of a character (a lone surrogate).")
         backbone, model = self._model
         hardware = build.build_hardware(self.config.values)
         documents = Documents([str(row) for row in range(len(texts))], texts, np.zeros(len(texts), dtype=np.int64))

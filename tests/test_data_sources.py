@@ -353,6 +353,14 @@ MISTAKES: dict[str, tuple[str, str | bytes | Callable[[Path], None], str]] = {
     "packed and named csv": ("d.csv", gzip.compress(b"text,label\n"), "it looks like gzip.; unpack it first"),
     "tabs in a csv": ("d.csv", "text\tlabel\na\tx\n", r"has no column .*separated by tabs\? then name it .tsv"),
     "semicolons": ("d.csv", "text;label\na;x\n", r"has no column .*separated by semicolons\? save it with commas"),
+    "semicolons, a comma": ("d.csv", "text;label\nGood, fun;x\n", r"line 2: expected 1 .*separated by semicolons\?"),
+    "semicolons, quotes": ("d.csv", 'text;label\n"Good, fun";x\n', r"line 2: .*separated by semicolons\?"),
+    "half an emoji": (
+        "d.jsonl",
+        '{"text": "so good \\ud83d", "label": 1}\n',
+        "d.jsonl, line 1: 'text' holds half of a",
+    ),
+    "half an emoji as label": ("d.jsonl", '{"text": "a", "label": "\\ud83d"}\n', "line 1: 'label' holds half of a"),
     "quote in a text": ("d.csv", 'text,label\n"a "b" c",x\n', "line 2: .* inside a text is written"),
     "text that is a list": ("d.jsonl", '{"text": ["a"], "label": 1}\n{"text": "b", "label": 2}\n', "of type list"),
     "fractions in text form": ("d.csv", "text,label\na,1.0\nb,3.7\n", "d.csv, line 3: label '3.7' is a fraction"),
@@ -379,6 +387,23 @@ def test_a_mistake_in_the_files_gets_its_sentence(mistake: str, tmp_path: Path) 
     with pytest.raises(UserError, match=sentence) as caught:
         read(tmp_path / name)
     assert "\n" not in str(caught.value) and str(caught.value).endswith((".", ")"))
+
+
+def test_an_id_that_no_comparison_would_read(tmp_path: Path) -> None:
+    path = tmp_path / "d.csv"
+    path.write_text(f"text,label,url\na,x,{'u' * 200}\nb,y,{'v' * 201}\n")
+    with pytest.raises(
+        UserError, match=r"d\.csv, line 3: an id of more than 200 characters in 'url' \(data.id_column\)"
+    ):
+        read(path, id_column="url")
+
+
+@pytest.mark.skipif(os.getuid() == 0, reason="root reads everything")
+def test_a_file_that_may_not_be_read(tmp_path: Path) -> None:
+    path = write_csv(tmp_path / "d.csv")
+    path.chmod(0)
+    with pytest.raises(UserError, match=r"d\.csv cannot be read: Permission denied"):
+        read(path)
 
 
 def test_mistakes_between_the_files(tmp_path: Path) -> None:

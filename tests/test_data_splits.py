@@ -36,9 +36,7 @@ def make_documents(num_documents: int = 600, name: str = "train", num_films: int
 
 
 def make_source(num_films: int | None = 80) -> Source:
-    return Source(
-        make_documents(num_films=num_films), make_documents(300, "test", num_films), None, ("a", "b"), "a test"
-    )
+    return Source(make_documents(num_films=num_films), make_documents(300, "test", num_films), None, ("a", "b"))
 
 
 def shuffle(documents: Documents) -> Documents:
@@ -72,7 +70,7 @@ def test_stratified_near_the_asked_fraction() -> None:
 def test_white_space_does_not_hide_a_duplicate() -> None:
     texts = [f"review {row}" for row in range(20)] + [f" review\n {row} " for row in range(20)]
     documents = Documents([str(row) for row in range(40)], texts, np.arange(40) % 2)
-    corpus = split(Source(documents, make_documents(20, "test"), None, ("a", "b"), ""))
+    corpus = split(Source(documents, make_documents(20, "test"), None, ("a", "b")))
     sides = [{text.split()[1] for text in side.texts} for side in (corpus.train, corpus.validation)]
     assert not sides[0] & sides[1] and sides[1]
 
@@ -128,7 +126,7 @@ def test_a_missing_test_split_is_carved_first_and_said() -> None:
 def test_a_rare_class_is_in_both_splits_and_a_single_document_stays_in_train() -> None:
     labels = np.array([0] * 100 + [1] * 2 + [2])
     documents = Documents([str(row) for row in range(103)], [f"t{row}" for row in range(103)], labels)
-    corpus = split(Source(documents, documents, None, ("common", "rare", "single"), ""))
+    corpus = split(Source(documents, documents, None, ("common", "rare", "single")))
     assert np.bincount(corpus.validation.labels).tolist() == [10, 1]
     assert "The validation split has no document of single." in corpus.notes
 

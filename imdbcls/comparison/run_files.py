@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from imdbcls.data.documents import MAX_ID_CHARACTERS
 from imdbcls.errors import UserError
 from imdbcls.untrusted import read_json, read_yaml, require_plain
 
@@ -20,7 +21,6 @@ MAX_PREDICTIONS_BYTES = 2 << 30
 MAX_DOCUMENTS = 2_000_000
 MAX_PROBABILITIES = 100_000_000
 MAX_CLASSES = 1_000
-MAX_ID_CHARACTERS = 200
 REQUIRED = {"seed": int, "head": str, "group_hash": str}
 
 
@@ -135,7 +135,7 @@ def read_answers(path: Path, dtype: type[np.floating]) -> Predictions:
     except (OSError, KeyError, ValueError, TypeError, pa.ArrowException, MemoryError) as error:
         if isinstance(error, BadRun):
             raise
-        raise BadRun("its test predictions are damaged or lack a column") from None
+        raise BadRun("its predictions are damaged or lack a column") from None
     check_answers(ids, labels, predictions, probabilities_NC)
     return Predictions(ids, labels, predictions, probabilities_NC, tokens)
 
@@ -143,14 +143,14 @@ def read_answers(path: Path, dtype: type[np.floating]) -> Predictions:
 def check_parquet_size(file: pq.ParquetFile) -> None:
     metadata = file.metadata
     if metadata.num_rows == 0:
-        raise BadRun("its test predictions are empty")
+        raise BadRun("its predictions are empty")
     if metadata.num_rows > MAX_DOCUMENTS:
-        raise BadRun(f"its test predictions have {metadata.num_rows:,} rows; at most {MAX_DOCUMENTS:,} are read")
+        raise BadRun(f"its predictions have {metadata.num_rows:,} rows; at most {MAX_DOCUMENTS:,} are read")
     for i in range(metadata.num_row_groups):
         group = metadata.row_group(i)
         for j in range(group.num_columns):
             if group.column(j).num_values > MAX_PROBABILITIES:
-                raise BadRun("its test predictions hold more values than can be compared")
+                raise BadRun("its predictions hold more values than can be compared")
 
 
 def id_texts(ids: pa.Array) -> np.ndarray:
@@ -158,9 +158,9 @@ def id_texts(ids: pa.Array) -> np.ndarray:
     values = ids.dictionary if pa.types.is_dictionary(ids.type) else ids
     texts = np.array([str(value) for value in values.to_pylist()], dtype=object)
     if max((len(text) for text in texts), default=0) > MAX_ID_CHARACTERS:
-        raise BadRun(f"its test predictions have an id of more than {MAX_ID_CHARACTERS} characters")
+        raise BadRun(f"its predictions have an id of more than {MAX_ID_CHARACTERS} characters")
     if ids.null_count:
-        raise BadRun("its test predictions have rows without an id")
+        raise BadRun("its predictions have rows without an id")
     return (texts[ids.indices.to_numpy()] if pa.types.is_dictionary(ids.type) else texts).astype(str)
 
 
@@ -184,7 +184,7 @@ def probability_matrix(lists: pa.Array, dtype: type[np.floating]) -> np.ndarray:
 def check_answers(ids: np.ndarray, labels: np.ndarray, predictions: np.ndarray, probabilities_NC: np.ndarray) -> None:
     num_classes = probabilities_NC.shape[1]
     if np.unique(ids).size != ids.size:
-        raise BadRun("its test predictions name a document twice")
+        raise BadRun("its predictions name a document twice")
     if min(labels.min(), predictions.min()) < 0 or max(labels.max(), predictions.max()) >= num_classes:
         raise BadRun(f"its labels or predictions are not classes 0 to {num_classes - 1}")
     if not np.all(np.abs(probabilities_NC.sum(axis=1) - 1) < 0.02) or probabilities_NC.min() < 0:

@@ -5,8 +5,7 @@ It takes the choices and keys of `imdbcls.train`, reads the documents as a run w
 
 import sys
 
-from imdbcls.console import quiet_libraries, say
-from imdbcls.errors import UserError
+from imdbcls.console import quiet_libraries, user_errors
 from imdbcls.overrides import compose
 
 
@@ -15,15 +14,12 @@ def main() -> None:
     if any(argument in ("-h", "--help") for argument in arguments):
         print(f"{__doc__.strip()}\n\nThe choices and keys: python -m imdbcls.train --help")
         return
-    try:
+    with user_errors():
         config = compose(arguments)
         quiet_libraries()
         from imdbcls.data.card import card_text, data_card
 
         print(card_text(data_card(config)))
-    except UserError as error:
-        say(f"imdbcls: {error}")
-        sys.exit(2)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,17 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+MAX_ID_CHARACTERS = 200  # of an id: so a small file of predictions cannot unfold into gigabytes
+
+
+def is_unicode(text: str) -> bool:
+    """Whether a text can be written: JSON may hold half of a pair of surrogates, an emoji that was cut in two."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
 
 @dataclass(frozen=True)
 class Documents:
@@ -46,14 +57,13 @@ class Source:
     """What a reader found: whole splits, before anything is carved out or limited.
 
     `test` is None where the data has none, `validation` is None unless the user gave one. `label_names[i]`
-    is the name of class i. `origin` says in words where the data came from. `notes` are sentences for the user.
+    is the name of class i. `notes` are sentences for the user.
     """
 
     train: Documents
     test: Documents | None
     validation: Documents | None
     label_names: tuple[str, ...]
-    origin: str
     notes: tuple[str, ...] = ()
 
 

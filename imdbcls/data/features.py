@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from imdbcls.data.cache import building, discard, to_disk
+from imdbcls.untrusted import sha256
 
 VECTORS, INDEX, ABOUT = "vectors.bin", "index.bin", "entry.json"
 # What an encoder may give, by its name in entry.json, and how NumPy holds it: bfloat16 as its raw bits.
@@ -126,8 +127,3 @@ def load_features(entry: Path) -> Features | None:
         return None
     # A plain view: NumPy makes each slice of a memmap in Python, which is a fifth of cutting a batch.
     return Features(vectors_ND.view(np.ndarray), index[0], index[1], dtype)
-
-
-def sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -24,4 +24,4 @@ def read_files(
         tables["validation"] = read_table(validation, "data.validation")
     if test is not None:
         tables["test"] = read_table(test, "data.test")
-    return make_source(tables, text_column, label_column, id_column, group_column, origin=f"files ({train})")
+    return make_source(tables, text_column, label_column, id_column, group_column)

@@ -54,9 +54,7 @@ def read_hub(
     declared = getattr(loaded[train_split].features.get(label_column), "names", None)
     if labels is None and declared is not None:
         labels = {str(index): name for index, name in enumerate(declared)}
-    return make_source(
-        tables, text_column, label_column, id_column, group_column, origin=f"hub data set {path}", labels=labels
-    )
+    return make_source(tables, text_column, label_column, id_column, group_column, labels=labels)
 
 
 @contextlib.contextmanager

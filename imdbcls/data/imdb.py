@@ -46,10 +46,10 @@ def read_imdb(path: str) -> Source:
             labels=LABELS,
         )
     if place.is_file():
-        return _from_reviews(_read_archive(place), str(place), f"archive {path}")
+        return _from_reviews(_read_archive(place), str(place))
     root = _find_extracted(place)
     if root is not None:
-        return _from_reviews(_read_folder(root), str(place), f"folder {path}")
+        return _from_reviews(_read_folder(root), str(place))
     return _read_parquet_folder(place)
 
 
@@ -80,7 +80,6 @@ def _read_parquet_folder(folder: Path) -> Source:
         "label",
         "id" if "id" in columns else None,
         "movie" if "movie" in columns else None,
-        origin=f"Parquet files in {folder}",
         labels=LABELS,
     )
 
@@ -116,7 +115,7 @@ def _read_archive(path: Path) -> Iterator[tuple[str, bytes]]:
         raise UserError(f"data.path={path} is not a whole .tar.gz archive (cut off or damaged?): {error}") from error
 
 
-def _from_reviews(files: Iterator[tuple[str, bytes]], name: str, origin: str) -> Source:
+def _from_reviews(files: Iterator[tuple[str, bytes]], name: str) -> Source:
     """Assemble the splits from the archive's files, which come in any order."""
     reviews: dict[str, list[tuple[str, str, int, str]]] = {"train": [], "test": []}
     titles: dict[tuple[str, str], list[str]] = {}
@@ -124,7 +123,8 @@ def _from_reviews(files: Iterator[tuple[str, bytes]], name: str, origin: str) ->
         urls, review = _URLS.search(file), _REVIEW.search(file)
         if urls:
             titles[urls[1], urls[2]] = [
-                match[1] if (match := _TITLE.search(line)) else "" for line in raw.decode("utf-8").splitlines()
+                match[1] if (match := _TITLE.search(line)) else ""
+                for line in decode_utf8(raw, f"{name}, {file}").splitlines()
             ]
         elif review:
             text = decode_utf8(raw, f"{name}, {file}")
@@ -147,7 +147,7 @@ def _from_reviews(files: Iterator[tuple[str, bytes]], name: str, origin: str) ->
             columns["movie"] = list(movies)
         tables[split] = Table(name, dict(columns), "row", range(1, len(rows) + 1))
     has_movies = all("movie" in table.columns for table in tables.values())
-    return make_source(tables, "text", "label", "id", "movie" if has_movies else None, origin=origin, labels=LABELS)
+    return make_source(tables, "text", "label", "id", "movie" if has_movies else None, labels=LABELS)
 
 
 def _title(titles: list[str] | None, index: int) -> str:

@@ -6,12 +6,14 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 
-from imdbcls.data.documents import Documents, Source
+from imdbcls.data.documents import MAX_ID_CHARACTERS, Documents, Source, is_unicode
 from imdbcls.data.tables import Table
 from imdbcls.errors import UserError
 
 MAX_CLASSES = 1_000  # more are a wrong column, and no comparison shows them
 FEW_CLASSES = 10  # so many may be as many as half the documents: a file made to try things out
+
+CUT_IN_TWO = "holds half of a character (a lone surrogate: an emoji cut in two?), which no UTF-8 file can hold"
 
 _NUMBER = re.compile(r"[+-]?\d+(\.\d+)?")
 _FRACTION = re.compile(r"[+-]?\d+\.\d*[1-9]\d*")
@@ -24,7 +26,6 @@ def make_source(
     id_column: str | None,
     group_column: str | None,
     *,
-    origin: str,
     labels: dict[str, str] | None = None,
 ) -> Source:
     """Turn the tables of `train` and, where there are any, `validation` and `test` into a source.
@@ -63,7 +64,6 @@ def make_source(
         test=splits.get("test"),
         validation=splits.get("validation"),
         label_names=tuple(labels.values()),
-        origin=origin,
         notes=tuple(_doubtful_labels(labels)),
     )
 
@@ -137,6 +137,7 @@ def _to_documents(
             )
     _refuse(table, [text is None or not str(text).strip() for text in raw_texts], f"no text in {text_column!r}")
     texts = [str(text) for text in raw_texts]
+    _refuse(table, [not is_unicode(text) for text in texts], f"{text_column!r} {CUT_IN_TWO}")
 
     class_of = {key: index for index, key in enumerate(label_keys)}
     keys = _find_label_keys(table, label_column)
@@ -154,6 +155,8 @@ def _to_documents(
         ids = [f"{split}/{row:06d}" for row in range(len(texts))]
     else:
         ids = _as_strings(table, id_column, "data.id_column")
+        too_long = f"an id of more than {MAX_ID_CHARACTERS} characters in {id_column!r} (data.id_column)"
+        _refuse(table, [len(name) > MAX_ID_CHARACTERS for name in ids], too_long)
         first_row: dict[str, int] = {}
         for row, name in enumerate(ids):
             if first_row.setdefault(name, row) != row:
@@ -170,6 +173,7 @@ def _find_label_keys(table: Table, label_column: str) -> list[str]:
     values = table.column(label_column, "data.label_column")
     keys = [_label_key(value) for value in values]
     _refuse(table, [key is None for key in keys], f"no label in {label_column!r}")
+    _refuse(table, [not is_unicode(str(key)) for key in keys], f"{label_column!r} {CUT_IN_TWO}")
     for row, value in enumerate(values):
         if not isinstance(value, (str, int, float)) or (isinstance(value, float) and not value.is_integer()):
             raise UserError(f"{table.name}, {table.where(row)}: label {value!r} is neither text nor a whole number.")
@@ -200,6 +204,7 @@ def _label_key(value: object) -> str | None:
 def _as_strings(table: Table, name: str, key: str) -> list[str]:
     values = [_label_key(value) for value in table.column(name, key)]
     _refuse(table, [value is None for value in values], f"no value in {name!r} ({key})")
+    _refuse(table, [not is_unicode(str(value)) for value in values], f"{name!r} ({key}) {CUT_IN_TWO}")
     return [str(value) for value in values]
 
 

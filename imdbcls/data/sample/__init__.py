@@ -13,4 +13,4 @@ def read_sample() -> Source:
     """Read the reviews that lie beside this module; their groups are the (invented) films."""
     folder = Path(__file__).parent
     tables = {split: read_table(folder / f"{split}.jsonl", "data") for split in ("train", "test")}
-    return make_source(tables, "text", "label", "id", "movie", origin="the project's own sample", labels=LABELS)
+    return make_source(tables, "text", "label", "id", "movie", labels=LABELS)
