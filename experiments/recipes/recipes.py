@@ -11,14 +11,14 @@ import argparse
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import imdbcls
 from imdbcls.comparison.groups import Group, read_study
-from imdbcls.comparison.pairs import compare_pairs, is_significant
+from imdbcls.comparison.pairs import compare_pairs
 from imdbcls.comparison.scores import score_group
-from imdbcls.comparison.statistics import holm
-from imdbcls.comparison.verdicts import p_text, verdict
+from imdbcls.comparison.verdicts import p_text
 from imdbcls.runs import group_hash
 
 STUDY = "recipes"
@@ -72,11 +72,13 @@ def table(common: list[str]) -> Iterator[str]:
     }
     if groups["default"] is None:
         sys.exit("The default has no finished run of this version: run it first, with the same --set.")
-    found = {name: renamed(group, name) for name, group in groups.items() if group is not None}
+    found = {name: replace(group, name=name) for name, group in groups.items() if group is not None}
     scored = {name: score_group(group) for name, group in found.items()}
     yield "| choice | test accuracy | difference, points | 95 % interval | p | seeds | training, s | memory, MB |"
     yield "| --- | --- | --- | --- | --- | --- | --- | --- |"
-    pairs = against_default(found, {name: draws for name, (_, draws) in scored.items()})
+    against_default = [(group, found["default"]) for name, group in found.items() if name != "default"]
+    draws = {name: draws for name, (_, draws) in scored.items()}
+    pairs = {pair["a"]: pair for pair in compare_pairs(against_default, draws, MARGIN)}
     for name in ("default", *sorted(pairs, key=lambda name: -pairs[name]["difference"])):
         accuracy = scored[name][0]["test/accuracy"]["mean"]
         pair = pairs.get(name)
@@ -94,27 +96,6 @@ def merged(common: list[str], own: tuple[str, ...]) -> list[str]:
     """The overrides of a choice: its own replace those that all runs share."""
     keys = {text.split("=")[0] for text in own}
     return [text for text in common if text.split("=")[0] not in keys] + list(own)
-
-
-def renamed(group: Group, name: str) -> Group:
-    return Group(name, group.head, group.backbone, group.runs)
-
-
-def against_default(groups: dict[str, Group], draws: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """Each choice's pair with the default, corrected for all of these pairs together (Holm)."""
-    pairs = {
-        name: compare_pairs([group, groups["default"]], draws, MARGIN)[0]
-        for name, group in groups.items()
-        if name != "default"
-    }
-    for p, adjusted in (("p_permutation", "p_holm"), ("p_hierarchical", "p_hierarchical_holm")):
-        tested = [pair for pair in pairs.values() if pair[p] is not None]
-        for pair, value in zip(tested, holm([pair[p] for pair in tested]), strict=True):
-            pair[adjusted] = value
-    for pair in pairs.values():
-        pair["significant"] = is_significant(pair)
-        pair["verdict"] = verdict(pair)
-    return pairs
 
 
 def differences(pair: dict[str, Any]) -> list[str]:

@@ -1,6 +1,6 @@
 """Compare groups pair by pair: difference, interval, paired tests, correction, equivalence and power."""
 
-from itertools import combinations
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -22,9 +22,14 @@ from imdbcls.comparison.verdicts import verdict
 LEVEL = 0.05
 
 
-def compare_pairs(ranked: list[Group], draws: dict[str, np.ndarray], margin: float) -> list[dict[str, Any]]:
-    """All pairs of groups, the better-ranked as `a`. `draws` holds each group's accuracies over draws of documents."""
-    pairs = [compare_pair(a, b, draws[a.name], draws[b.name], margin) for a, b in combinations(ranked, 2)]
+def compare_pairs(
+    groups: Iterable[tuple[Group, Group]], draws: dict[str, np.ndarray], margin: float
+) -> list[dict[str, Any]]:
+    """These pairs of groups, `a` and `b`, corrected for all of them together.
+
+    `draws` holds each group's accuracies over draws of documents, by its name.
+    """
+    pairs = [compare_pair(a, b, draws[a.name], draws[b.name], margin) for a, b in groups]
     for p, adjusted in (("p_permutation", "p_holm"), ("p_hierarchical", "p_hierarchical_holm")):
         tested = [pair for pair in pairs if pair[p] is not None]
         for pair, value in zip(tested, holm([pair[p] for pair in tested]), strict=True):

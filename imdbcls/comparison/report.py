@@ -22,6 +22,7 @@ Keys of `comparison.json`; accuracies, differences and intervals are fractions o
 """
 
 from collections.abc import Iterator
+from itertools import combinations
 from typing import Any
 
 from imdbcls.comparison.calibration import reliability_curve
@@ -50,7 +51,7 @@ def compare_study(study: Study, margin: float, texts: Texts | None = None) -> tu
     scored = {group.name: score_group(group) for group in study.groups}
     ranked = sorted(study.groups, key=lambda group: -scored[group.name][0]["test/accuracy"]["mean"])
     groups = [describe(group, rank, scored[group.name][0], study) for rank, group in enumerate(ranked, start=1)]
-    pairs = compare_pairs(ranked, {name: draws for name, (_, draws) in scored.items()}, margin)
+    pairs = compare_pairs(combinations(ranked, 2), {name: draws for name, (_, draws) in scored.items()}, margin)
     found: dict[str, Any] = {
         "disagreements": disagreements(ranked),
         "wrong_for_all": wrong_for_all(ranked),
