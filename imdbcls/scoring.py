@@ -7,11 +7,14 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
+from imdbcls.console import warn
+from imdbcls.data.batch import Batch
 from imdbcls.data.batches import EvalBatches
 from imdbcls.device import Hardware
 from imdbcls.fast.encoder import weights_kept
+from imdbcls.limits import is_out_of_memory
 
 
 @dataclass(frozen=True)
@@ -42,9 +45,7 @@ def score(
     done = 0
     with weights_kept():
         for batch in batches:
-            on_device = batch.to(hardware.device)
-            with hardware.autocast():
-                logits.append(model(**on_device.inputs))
+            logits.append(logits_of(model, batch, hardware))
             labels.append(batch.labels_B)
             rows.append(batch.rows)
             done += len(batch)
@@ -54,6 +55,28 @@ def score(
     order = np.argsort(np.concatenate(rows))
     probabilities_BC = torch.softmax(torch.cat(logits).cpu().double(), dim=1).numpy()
     return Predictions(torch.cat(labels).numpy()[order], probabilities_BC[order])
+
+
+def logits_of(model: nn.Module, batch: Batch, hardware: Hardware) -> Tensor:
+    """A batch's logits_BC; where memory does not suffice, of its halves one after the other, which is said."""
+
+    def of_all() -> Tensor:
+        on_device = batch.to(hardware.device)
+        with hardware.autocast():
+            return model(**on_device.inputs)
+
+    try:
+        return of_all()
+    except (RuntimeError, MemoryError) as error:
+        if len(batch) == 1 or not is_out_of_memory(error):
+            raise
+    # Not above, where the error still holds the tensors of the attempt.
+    if hardware.device.type == "cuda":
+        torch.cuda.empty_cache()
+    num_rows = len(batch.mask_BT)
+    warn(f"scoring: not enough memory for {num_rows} documents (or windows) at a time; they are scored in halves.")
+    halves = batch.split((num_rows + 1) // 2)
+    return torch.cat([logits_of(model, half, hardware) for half in halves])
 
 
 @torch.inference_mode()

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from conftest import TINY, Launch
@@ -332,3 +333,24 @@ def test_training_never_reads_the_test_split(tmp_path: Path) -> None:
     watched = make(tmp_path / "watched", "trainer.score_test_each_epoch=true")
     watched.fit(NoTracker())
     assert len(points(tmp_path / "watched", "test/accuracy")) == 2
+
+
+@pytest.mark.parametrize("truncation", ["head", "windows"])
+def test_scoring_takes_halves_where_memory_does_not_suffice(
+    truncation: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trainer = make(tmp_path, f"data.truncation={truncation}", "eval_batch_size=32")
+    whole = trainer.score("test", trainer.validation_batches)
+    forward, seen = trainer.model.forward, []
+
+    def forward_of_few(input_ids_BT: Tensor, *arguments: Any, **named: Any) -> Tensor:
+        if len(input_ids_BT) > 5:
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 10 bytes")
+        seen.append(len(input_ids_BT))
+        return forward(input_ids_BT, *arguments, **named)
+
+    monkeypatch.setattr(trainer.model, "forward", forward_of_few)
+    halved = trainer.score("test", trainer.validation_batches)
+    assert len(seen) > 2 and "scoring: not enough memory for" in capsys.readouterr().err
+    np.testing.assert_array_equal(halved.labels, whole.labels)
+    np.testing.assert_allclose(halved.probabilities, whole.probabilities, rtol=0, atol=1e-5)
