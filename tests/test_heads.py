@@ -1,13 +1,16 @@
 """Every head: shapes, gradients, a case computed by hand, padding that never counts, and the layers they stand for."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
+from conftest import ROOT
 from torch import Tensor, nn
 
 import imdbcls.heads
+from imdbcls import build
 from imdbcls.heads.attention import AttentionHead
 from imdbcls.heads.cls import ClsHead
 from imdbcls.heads.lstm import LSTMHead
@@ -23,25 +26,24 @@ LENGTHS = (17, 1, 40, 2, 33)
 
 Maker = Callable[[int], nn.Module]
 
-MAKERS: dict[str, Maker] = {
-    "cls": lambda size: ClsHead(hidden_size=size, num_labels=CLASSES, dropout=0.1),
-    "weight_avg": lambda size: weight_avg(size, normalize=True),
-    "weight_avg, plain": lambda size: weight_avg(size, normalize=False),
-    "lstm": lambda size: LSTMHead(hidden_size=size, num_labels=CLASSES, dropout=0.1, bidirectional=False),
-    "lstm, bidirectional": lambda size: LSTMHead(hidden_size=size, num_labels=CLASSES, dropout=0.1, bidirectional=True),
-    "transformer": lambda size: TransformerHead(hidden_size=size, num_labels=CLASSES, dropout=0.1),
-    "mean": lambda size: MeanHead(hidden_size=size, num_labels=CLASSES),
-    "max": lambda size: MaxHead(hidden_size=size, num_labels=CLASSES),
-    "attention": lambda size: AttentionHead(hidden_size=size, num_labels=CLASSES),
-}
+HEADS = sorted(path.stem for path in (ROOT / "conf" / "head").glob("*.yaml"))
+VARIANTS = {"lstm, bidirectional": ("head=lstm", "head.bidirectional=true")}
 
 
-def weight_avg(size: int, *, normalize: bool) -> WeightedAverageHead:
-    head = WeightedAverageHead(
-        hidden_size=size, num_labels=CLASSES, num_positions=POSITIONS, dropout=0.1, normalize=normalize
-    )
-    nn.init.normal_(head.position_weights)  # normalized, they start at zero: nothing would depend on the position
+def make_head(overrides: Sequence[str], size: int) -> nn.Module:
+    settings = dict(imdbcls.compose(*overrides, f"max_length={POSITIONS}").values["head"])
+    del settings["name"]
+    head = build.construct(settings, hidden_size=size, num_labels=CLASSES)
+    if isinstance(head, WeightedAverageHead):  # normalized, they start at zero: nothing would depend on the position
+        nn.init.normal_(head.position_weights)
     return head
+
+
+# Every YAML in conf/head, so a new head is tested as soon as it can be chosen.
+MAKERS: dict[str, Maker] = {
+    name: partial(make_head, overrides)
+    for name, overrides in ({name: (f"head={name}",) for name in HEADS} | VARIANTS).items()
+}
 
 
 @pytest.fixture(params=MAKERS)
@@ -59,10 +61,9 @@ def make_batch(lengths: Sequence[int] = LENGTHS, padding: float = 1e4) -> tuple[
 
 
 def test_every_module_is_tested() -> None:
-    """A new head comes into these tests by a line in MAKERS."""
-
     modules = {path.stem for path in Path(imdbcls.heads.__path__[0]).glob("*.py")} - {"__init__", "pooling"}
-    assert {name.split(",")[0] for name in MAKERS} == modules
+    targets = {type(maker(HIDDEN)).__module__.rpartition(".")[2] for maker in MAKERS.values()}
+    assert len(HEADS) >= 8 and targets == modules
 
 
 def test_a_head_that_says_so_reads_the_first_token_alone(head: nn.Module) -> None:
