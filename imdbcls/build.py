@@ -3,7 +3,6 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from typing import Any
 
 import torch
@@ -75,15 +74,21 @@ def build_hardware(config: Mapping[str, Any]) -> Hardware:
 
 
 def build_corpus(config: Mapping[str, Any]) -> Corpus:
-    """The documents of a run, read once in this process and those forked from it: a sweep's jobs share them."""
-    data = {key: config["data"][key] for key in ("source", *SPLIT_SETTINGS)}
-    return corpus_of(json.dumps(data, sort_keys=True))
+    """The documents of a run, read anew, for files may change, unless `keep_corpus` has just them."""
+    settings = {key: config["data"][key] for key in ("source", *SPLIT_SETTINGS)}
+    kept = _kept_corpus.get(json.dumps(settings, sort_keys=True))
+    return make_corpus(construct(settings.pop("source")), **settings) if kept is None else kept
 
 
-@lru_cache(maxsize=1)
-def corpus_of(data: str) -> Corpus:
-    settings = json.loads(data)
-    return make_corpus(construct(settings.pop("source")), **settings)
+def keep_corpus(config: Mapping[str, Any]) -> None:
+    """Read a run's documents for all processes that are forked from this one: a sweep's jobs share them."""
+    key = json.dumps({key: config["data"][key] for key in ("source", *SPLIT_SETTINGS)}, sort_keys=True)
+    if key not in _kept_corpus:
+        _kept_corpus.clear()
+        _kept_corpus[key] = build_corpus(config)
+
+
+_kept_corpus: dict[str, Corpus] = {}  # one at most
 
 
 def construct(node: Mapping[str, Any], **arguments: Any) -> Any:

@@ -8,6 +8,9 @@ import os
 import shutil
 import sys
 import warnings
+from collections.abc import Iterator
+
+from imdbcls.errors import UserError
 
 # A library reads its variable when it is imported.
 _QUIET = {
@@ -38,20 +41,30 @@ def is_shared() -> bool:
 def say(text: str) -> None:
     """Prints one line, or several at once; a live line, if there is one, moves below. Each begins as `speak_as` has it.
 
-    A log on a full disk is no reason to end.
+    A log on a full disk is no reason to end, nor is a signal's line that comes while another is being written.
     """
     global _live
     live, _live = _live, ""
     if _speaker:
         lines = (line if line.startswith(_speaker) else f"{_speaker}: {line}" for line in text.splitlines())
         text = "\n".join(lines)
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError, RuntimeError):  # the latter: a reentrant call
         if live:
             sys.stderr.write("\r\x1b[K")
         sys.stderr.write(text + "\n")
         if live:
             paint(live)
         sys.stderr.flush()
+
+
+@contextlib.contextmanager
+def user_errors() -> Iterator[None]:
+    """Says a user's mistake in its own words and ends the process with exit code 2; for the entries of commands."""
+    try:
+        yield
+    except UserError as error:
+        say(f"imdbcls: {error}")
+        sys.exit(2)
 
 
 def warn(text: str) -> None:

@@ -7,12 +7,11 @@ to the last digit on the same machine and software.
 import argparse
 import json
 import re
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from imdbcls.console import quiet_libraries, say
+from imdbcls.console import quiet_libraries, say, user_errors
 from imdbcls.errors import UserError
 from imdbcls.fast.process import tune_process
 from imdbcls.runs import RunFolder, json_text
@@ -35,11 +34,8 @@ def main() -> None:
     parser.add_argument("--device", choices=("auto", "cpu", "cuda", "mps"), help="instead of the run's own")
     parser.add_argument("--plugins", nargs="+", default=[], metavar="PACKAGE", help="your packages that the run used")
     arguments = parser.parse_args()
-    try:
+    with user_errors():
         figures = evaluate(arguments.run, arguments.split, arguments.device, arguments.plugins)
-    except UserError as error:
-        say(f"imdbcls: {error}")
-        sys.exit(2)
     print(json_text(figures, indent=2))
 
 
@@ -66,7 +62,7 @@ def evaluate(run: Path, split: str, device: str | None = None, plugins: Sequence
     if corpus.split_hash != recorded.get("split_hash"):
         raise UserError(
             f"The documents are not the run's: split hash {corpus.split_hash} instead of "
-            f"{recorded.get('split_hash')}; data.path={config['data'].get('path')} may have changed."
+            f"{recorded.get('split_hash')}; {places_of(config['data']['source'])} may have changed."
         )
     backbone, model = rebuild_model(config, folder, len(corpus.label_names))
     documents = corpus.test if split == "test" else corpus.validation
@@ -75,6 +71,12 @@ def evaluate(run: Path, split: str, device: str | None = None, plugins: Sequence
     figures = {f"{SPLITS[split]}/{name}": value for name, value in metrics_of(predictions).items()}
     report_difference(figures, recorded)
     return figures
+
+
+def places_of(source: Mapping[str, Any]) -> str:
+    """Where a configuration's documents come from, as its keys have it."""
+    places = [f"data.{key}={source[key]}" for key in ("path", "train", "validation", "test") if source.get(key)]
+    return ", ".join(places) or f"the data of {source['_target_']}"
 
 
 def require_no_study(folder: Path) -> None:
@@ -127,7 +129,7 @@ def report_difference(figures: dict[str, float], recorded: dict[str, Any]) -> No
     if not different:
         say("The same figures as recorded, to the last digit.")
     for name in different:
-        say(f"{name} is {figures[name]!r}, recorded was {recorded.get(name)!r}.")
+        say(f"{name} is {figures[name]!r}, the run recorded {recorded.get(name)!r}.")
 
 
 if __name__ == "__main__":

@@ -2,6 +2,8 @@
 
 import errno
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from imdbcls.errors import UserError
 
@@ -21,6 +23,18 @@ def is_out_of_memory(error: BaseException) -> bool:
 def is_disk_full(error: BaseException) -> bool:
     """Whether a file could not be written for want of room: a full disk, a quota, a limit on a file's size."""
     return getattr(error, "errno", None) in _NO_ROOM or bool(_NO_ROOM_TEXT.search(str(error)))
+
+
+@contextmanager
+def explained() -> Iterator[None]:
+    """Raise what the machine is to blame for as UserError."""
+    try:
+        yield
+    except OSError as error:
+        sentence = explain(error)
+        if sentence is None:
+            raise
+        raise sentence from error
 
 
 def explain(error: BaseException) -> UserError | None:

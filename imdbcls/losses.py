@@ -111,7 +111,9 @@ def in_order(wanted: Any, label_names: Sequence[str]) -> list[float]:
         if len(wanted) != len(label_names):
             raise UserError(f"loss.class_weights has {len(wanted)} weights for {len(label_names)} classes: {labels}.")
         return list(wanted)
-    by_name = {str(label): weight for label, weight in wanted.items()}
+    by_name = {
+        str(label).lower() if isinstance(label, bool) else str(label): weight for label, weight in wanted.items()
+    }
     if by_name.keys() != set(label_names):
         raise UserError(
             f"loss.class_weights names {', '.join(by_name)}; the classes are {labels}, each to be named once."

@@ -1,4 +1,7 @@
-"""What Hugging Face's Trainer, Lightning and others call this project's keys: whoever comes from there is told ours."""
+"""What Hugging Face's Trainer, Lightning and others call this project's keys: whoever comes from there is told ours.
+
+Where ours is not the same quantity, a word on it follows the key.
+"""
 
 OTHER_NAMES: dict[str, str] = {
     "learning_rate": "lr",
@@ -11,8 +14,8 @@ OTHER_NAMES: dict[str, str] = {
     "val_batch_size": "eval_batch_size",
     "per_device_eval_batch_size": "eval_batch_size",
     "n_jobs": "jobs",
-    "gradient_accumulation_steps": "trainer.micro_batch_size",
-    "accumulate_grad_batches": "trainer.micro_batch_size",
+    "gradient_accumulation_steps": "trainer.micro_batch_size (documents at a time, not a number of times)",
+    "accumulate_grad_batches": "trainer.micro_batch_size (documents at a time, not a number of times)",
     "max_seq_length": "max_length",
     "max_seq_len": "max_length",
     "seq_len": "max_length",
@@ -34,7 +37,7 @@ OTHER_NAMES: dict[str, str] = {
     "lr_scheduler_type": "schedule",
     "scheduler": "schedule",
     "warmup_ratio": "warmup",
-    "warmup_steps": "warmup",
+    "warmup_steps": "warmup (a fraction of all steps)",
     "optim": "optimizer",
     "label_smoothing_factor": "loss.label_smoothing",
     "gradient_clip_val": "trainer.max_grad_norm",
@@ -48,5 +51,5 @@ OTHER_NAMES: dict[str, str] = {
     "report_to": "tracker",
     "logger": "tracker",
     "run_name": "study",
-    "output_dir": "study",
+    "output_dir": "runs_dir",
 }

@@ -23,7 +23,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from imdbcls.choices import CONF, choice_keys, groups, help_text, knobs
-from imdbcls.console import say
+from imdbcls.console import say, user_errors
 from imdbcls.errors import UserError
 from imdbcls.other_names import OTHER_NAMES
 from imdbcls.places import wrong_places
@@ -63,13 +63,10 @@ def answer_command(arguments: Sequence[str]) -> None:
     mistakes = [f"{flag} is no option; choices and keys have no dashes: lr=3e-5." for flag in flags]
     if strays and not flags:
         mistakes.append(f"{' '.join(strays)}: choices and keys stand together, all before or all after the options.")
-    try:
+    with user_errors():
         _, found = examine(texts, mode)
         if mistakes or found:
             raise UserError("\n".join(mistakes + found))
-    except UserError as error:
-        say(f"imdbcls: {error}")
-        sys.exit(2)
 
 
 def compose(texts: Sequence[str]) -> dict[str, Any]:

@@ -14,7 +14,7 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
 class Interrupted(BaseException):
     """The run was asked to stop, and what it needs to continue is saved.
 
-    No Exception, like KeyboardInterrupt: it may be raised inside a library that would swallow one.
+    Not an Exception, as KeyboardInterrupt is none: it may be raised inside a library that swallows those.
     """
 
     def __init__(self, signal_number: int) -> None:

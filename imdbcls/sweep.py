@@ -18,7 +18,7 @@ from typing import Any
 
 from imdbcls.console import say
 from imdbcls.errors import UserError
-from imdbcls.signals import SIGNALS, Interrupted, stop_requests
+from imdbcls.signals import SIGNALS, Interrupted, handle_by, handlers, stop_requests
 
 _PR_SET_PDEATHSIG = 1
 _MAX_REASON_BYTES = 2000
@@ -102,21 +102,21 @@ class Sweep:
         sys.stdout.flush()
         sys.stderr.flush()
         if not self._handlers:
-            self._handlers = {number: signal.signal(number, self._pass_on) for number in SIGNALS}
+            self._handlers = handlers()
+            handle_by(dict.fromkeys(self._handlers, self._pass_on))
         if self.stopped_by is not None:
             self.outcomes.append(Outcome(name, "not begun", "the sweep was stopped before"))
             return
         told, telling = os.pipe()
         parent = os.getpid()
-        # None may find this process's handlers in the job's.
+        # Until the job's process has handlers of its own, a signal that reaches it would run this process's.
         unblocked = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
         try:
             child = os.fork()
             if child == 0:
                 code = 1
                 try:  # whatever happens, this process must not go on with the sweep
-                    for number, handler in self._handlers.items():
-                        signal.signal(number, handler)
+                    handle_by(self._handlers)
                     for other in (told, *(running.told for running in self._running.values())):
                         os.close(other)
                     die_with(parent)
@@ -146,8 +146,7 @@ class Sweep:
             name, exit_code = self.outcomes[running.place].name, os.waitstatus_to_exitcode(status)
             self.outcomes[running.place] = outcome_of(name, exit_code, reason, running.read_result())
         if not self._running:
-            for number, handler in self._handlers.items():
-                signal.signal(number, handler)
+            handle_by(self._handlers)
             self._handlers = {}
 
     def _next_end(self) -> tuple[int, int]:

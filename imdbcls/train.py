@@ -38,15 +38,12 @@ def main(cfg: DictConfig) -> None:
     if hydra_config.mode is RunMode.MULTIRUN and hydra_config.launcher._target_.endswith("BasicLauncher"):
         run_in_sweep(cfg, hydra_config.job.override_dirname)
         return
-    try:
+    with console.user_errors():
         config = resolve(cfg)
         validate(config)
         if config["jobs"] > 1:
             console.warn(f"jobs={config['jobs']} has no effect: it is for --multirun with Hydra's own launcher.")
         train(config)
-    except UserError as error:
-        say(f"imdbcls: {error}")
-        sys.exit(2)
 
 
 def run_in_sweep(cfg: DictConfig, overrides: str) -> None:
@@ -71,7 +68,7 @@ def run_in_sweep(cfg: DictConfig, overrides: str) -> None:
             from imdbcls.data import card  # noqa: F401
 
             tracking.import_early(config["tracker"])
-            build.build_corpus(config)
+            build.keep_corpus(config)
 
     job = train if config["jobs"] == 1 else train_beside_others
     sweep.run(folder.path.name, prepare, partial(job, config), folder.result, config["jobs"])
@@ -100,7 +97,7 @@ def run_folder(config: Mapping[str, Any]) -> RunFolder:
 def train(config: Mapping[str, Any]) -> dict[str, Any]:
     """Run one configuration to its `result.json`: skip what is done, continue what was begun."""
     folder = run_folder(config)
-    with folder.locked():
+    with limits.explained(), folder.locked():
         require_no_links(folder.path)  # it may come from elsewhere, and is written to
         result = folder.finished()
         if result is not None:
@@ -119,12 +116,14 @@ def fit_and_score(config: Mapping[str, Any], folder: RunFolder, stop: StopReques
     """Build, fit, score and record one run; an end before the end is recorded too, and raised."""
     from imdbcls import build, report
     from imdbcls.data.card import card_of, card_tables
+    from imdbcls.device import forget_peak_memory
     from imdbcls.scoring import measure_latency
 
     with recording_failures(config, folder):
         with stop.at_once():  # nothing is learnt yet
             build.require_buildable(config)
             hardware = build.build_hardware(config)
+            forget_peak_memory(hardware.device)
             corpus = build.build_corpus(config)
             backbone = build.build_backbone(config)
             backbone.save(folder.backbone)

@@ -1,6 +1,7 @@
 """The training loop: steps, validation after each epoch, the best weights kept, every moment resumable.
 
-The trainer receives finished objects and knows no configuration. `Trainer.step` is the whole gradient step.
+The trainer receives finished objects and knows no configuration. `Trainer.step` and, just below it,
+`Trainer.accumulate_gradient` are the whole gradient step.
 """
 
 import math
@@ -44,8 +45,8 @@ class Trainer:
 
     `micro_batch_size` documents, or as many windows of them, go through the model at a time and their gradients add up
     to those of the batch's mean loss: it changes memory, time and which dropout masks are drawn. `watched_test_batches`
-    is scored after each epoch where given, for the record only. Without a better epoch for `patience` of them training
-    ends; the schedule goes by `epochs` all the same. Random numbers depend on `seed` and the step alone.
+    is scored after each epoch where given, for the record only. Training ends after `patience` epochs
+    without a better one; the schedule is still that of `epochs`. Random numbers depend on `seed` and the step alone.
 
     Nothing is read from a GPU in a step: losses are looked at where a point is logged, before anything is saved, and
     every `MAX_UNREAD_STEPS` steps; on the CPU, after each step.
@@ -128,7 +129,7 @@ class Trainer:
                         self.read_figures()
                     self.count_time(time.perf_counter() - started)
                     if epoch_goes_on:  # its last point: finish_epoch
-                        self.log(tracker, self.train_figures())
+                        self.log(tracker, self.take_train_figures())
                     self.stop.obey()
                     if save_is_due:
                         self.saver.save(self.state, self.window)
@@ -152,10 +153,10 @@ class Trainer:
 
     def step(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """One optimizer step; returns the batch's mean loss and the gradient's norm before clipping, on the device."""
-        loss_sum = self.backward(batch)
+        loss_sum = self.accumulate_gradient(batch)
         while loss_sum is None:
             self.halve_micro_batch(len(batch))
-            loss_sum = self.backward(batch)
+            loss_sum = self.accumulate_gradient(batch)
         grad_norm = clip_grad_norm_(self.parameters, self.max_grad_norm)
         self.window.unread.append(Step(self.state.step + 1, self.learning_rate, loss_sum, grad_norm))
         if len(self.window.unread) >= self.max_unread_steps:
@@ -166,7 +167,7 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         return loss_sum, grad_norm
 
-    def backward(self, batch: Batch) -> Tensor | None:
+    def accumulate_gradient(self, batch: Batch) -> Tensor | None:
         """Add up the gradient of the batch's mean loss, a micro-batch at a time, and return that loss.
 
         Returns None where memory did not suffice; nothing then keeps the tensors of the attempt but the gradients.
@@ -243,7 +244,7 @@ class Trainer:
     def point_is_due(self) -> bool:
         return self.state.step % self.log_every == 0
 
-    def train_figures(self) -> dict[str, float]:
+    def take_train_figures(self) -> dict[str, float]:
         """What the window saw, where a point of it is due, and a new window; else nothing."""
         if not self.point_is_due:
             return {}
@@ -269,21 +270,21 @@ class Trainer:
     def finish_epoch(self, tracker: Tracker) -> None:
         """Score validation, keep the weights if they are the best yet, and save."""
         self.scored.catch_up()
-        scored = {"val": self.score("validation", self.validation_batches)}
+        predictions = {"val": self.score("validation", self.validation_batches)}
         if self.watched_test_batches is not None:
-            scored["test"] = self.score("test", self.watched_test_batches)
+            predictions["test"] = self.score("test", self.watched_test_batches)
         figures = {
             f"{split}/{name}": value
-            for split, predictions in scored.items()
-            for name, value in metrics_of(predictions).items()
+            for split, of_split in predictions.items()
+            for name, value in metrics_of(of_split).items()
         }
-        self.log(tracker, {**self.train_figures(), **figures})  # one point, so that each step has one
+        self.log(tracker, {**self.take_train_figures(), **figures})  # one point, so that each step has one
         state = self.state
         state.epoch += 1
         accuracy, loss = figures["val/accuracy"], figures["val/loss"]
         if (accuracy, -loss) > (state.best_accuracy, -state.best_loss):
             state.best_epoch, state.best_accuracy, state.best_loss = state.epoch, accuracy, loss
-            self.best_validation = scored["val"]
+            self.best_validation = predictions["val"]
             self.saver.save_best({"step": state.step, "epoch": state.epoch, **figures})
         self.saver.save(state, self.window)
 

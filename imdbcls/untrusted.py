@@ -3,6 +3,7 @@
 Everything here raises UserError with the file and the reason. It imports nothing heavy.
 """
 
+import hashlib
 import json
 import os
 import stat
@@ -120,3 +121,9 @@ def tensor_shapes(path: Path) -> dict[str, tuple[int, ...]]:
         raise
     except (OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
         raise UserError(f"{path} is no tensor file: its header cannot be read.") from error
+
+
+def sha256(path: Path) -> str:
+    """The hexadecimal digest of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

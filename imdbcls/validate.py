@@ -197,6 +197,9 @@ def exclusions(config: Mapping[str, Any]) -> Iterator[str]:
         yield "backbone.gradient_checkpointing=true saves nothing with backbone.freeze=true: no activation is kept."
     if freeze is True and config["optimizer"].get("layer_decay") != 1:
         yield "optimizer.layer_decay changes nothing with backbone.freeze=true: no layer is trained."
+    positions, length = head.get("num_positions"), config.get("max_length")
+    if isinstance(positions, int) and isinstance(length, int) and 0 < positions < length:
+        yield f"head.num_positions={positions} is less than max_length={length}: each token's position has a weight."
     dropouts = [head.get("dropout", 0)]
     if backbone.get("freeze") is not True:  # which has no dropout
         dropouts += [backbone.get("dropout"), backbone.get("attention_dropout")]

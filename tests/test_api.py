@@ -150,6 +150,22 @@ def test_predicting_the_test_texts_gives_the_recorded_probabilities(run: imdbcls
         assert len(repr(shown)) < 250, "a notebook shows it at the end of a cell"
 
 
+def test_files_are_read_anew_by_each_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    hashes = []
+    for words in ("plain", "other"):
+        rows = [f"{words} {row} film,{'good' if row % 3 else 'bad'}" for row in range(60)]
+        Path("my.csv").write_text("\n".join(["text,label", *rows]))
+        choices = ("data=files", "data.train=my.csv", f"study={words}", *(c for c in TINY if not c.startswith("data")))
+        hashes.append(imdbcls.run(imdbcls.compose(*choices)).result["split_hash"])
+    assert hashes[0] != hashes[1]
+
+
+def test_half_a_character_is_no_text(run: imdbcls.FinishedRun) -> None:
+    with pytest.raises(imdbcls.UserError, match="predict: text 1, counted from 0, holds half of a character"):
+        run.predict(["good", "\ud83d"])
+
+
 @pytest.mark.parametrize("texts", ["a film", [], ["good", ""], ["good", None]])
 def test_predict_wants_texts(run: imdbcls.FinishedRun, texts: object) -> None:
     with pytest.raises(imdbcls.UserError, match="predict takes a list of texts"):

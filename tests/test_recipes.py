@@ -205,6 +205,10 @@ def test_given_class_weights_count_by_their_ratios() -> None:
     assert (by_list / by_list[0]).tolist() == pytest.approx([1, 2, 4])
     assert by_list[torch.from_numpy(LABELS)].mean().item() == pytest.approx(1)
     assert weights_of_classes(None, LABELS, names) is None
+    of_flags = weights_of_classes(
+        {True: 5, False: 1}, LABELS.clip(max=1), ["false", "true"]
+    )  # as the labels are written
+    assert of_flags is not None and (of_flags / of_flags[0]).tolist() == pytest.approx([1, 5])
     equal = weights_of_classes([3, 3, 3], LABELS, names)
     assert equal is not None and equal.tolist() == pytest.approx([1, 1, 1])
 

@@ -57,7 +57,7 @@ NUMBER_CASES = {
     "backbone.attention_dropout": ([None, 0.0, 0.1], [1, -1], "a number from 0 to below 1 or null"),
     "backbone.cache_gb": ([0.5, 25, 1e6], [0, -1, None, "25"], "a number above 0"),
     "backbone.lora_rank": ([None, 1, 64], [0, 1.5, True], "a whole number of at least 1 or null"),
-    "head.num_positions": ([1, 512], [0, 2**20 + 1, None], "a whole number from 1 to 1,048,576"),
+    "head.num_positions": ([512, 600], [0, 2**20 + 1, None], "a whole number from 1 to 1,048,576"),
     "head.dropout": ([0, 0.9], [1, -0.5, None], "a number from 0 to below 1"),
     "data.window_overlap": ([0, 0.5, 0.9], [-0.1, 1, 0.91, None], "a number from 0 to 0.9"),
     "data.max_windows": ([1, 1000], [0, 2.0, None], "a whole number of at least 1"),
@@ -176,7 +176,7 @@ FORBIDDEN = (
     *("os.system", "subprocess.run", "builtins.eval", "builtins.exec", "torch.load", "torch.hub.load"),
     *("pandas.read_pickle", "pickle.load", "hydra.utils.instantiate", "importlib.import_module"),
     # The project's own functions that would run, write or load what they are told to.
-    *("imdbcls.build.construct", "imdbcls.build.corpus_of", "imdbcls.checkpoint.save", "imdbcls.hub.download"),
+    *("imdbcls.build.construct", "imdbcls.build.keep_corpus", "imdbcls.checkpoint.save", "imdbcls.hub.download"),
     *("imdbcls.runs.write_atomically", "imdbcls.train.main", "imdbcls.sweep.exit_code_of"),
     # Names that modules of the project only import.
     *("imdbcls.build.instantiate", "imdbcls.checkpoint.shutil.rmtree", "imdbcls.data.tokens.os.system"),
@@ -264,6 +264,13 @@ def test_what_excludes_each_other(overrides: tuple[str, ...], sentence: str) -> 
     assert line.startswith(sentence)
     for one in overrides:
         validate(composed("backbone=tiny", "data=sample", one))
+
+
+def test_every_position_has_a_weight() -> None:
+    chosen = ("backbone=tiny", "data=sample", "head=weight_avg", "head.num_positions=64")
+    (line,) = mistakes(composed(*chosen, "max_length=65"))
+    assert line == "head.num_positions=64 is less than max_length=65: each token's position has a weight."
+    validate(composed(*chosen, "max_length=64"))
 
 
 def test_a_foreign_target_is_found_at_any_depth(sound: dict[str, Any]) -> None:

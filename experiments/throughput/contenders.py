@@ -339,7 +339,7 @@ class OurLoop(Player):
             if trainer.point_is_due:
                 trainer.read_figures()
             trainer.count_time(time.perf_counter() - started)
-            trainer.log(tracker, trainer.train_figures())
+            trainer.log(tracker, trainer.take_train_figures())
         trainer.read_figures()
         synchronise(self.hardware)
         return time.perf_counter() - started
