@@ -150,11 +150,14 @@ class RunFolder:
     ) -> None:
         """One row per document; `tokens` counts its tokens before truncation, special ones included.
 
+        Where the data groups its documents (films), `group` names each one's: they are no independent documents.
+
         The file's own metadata names the classes (`label_names`, a JSON list), so that it can be read alone.
         """
         import pyarrow
         from pyarrow import parquet
 
+        groups = {} if documents.groups is None else {"group": pyarrow.array(list(documents.groups), pyarrow.string())}
         table = pyarrow.table(
             {
                 "id": pyarrow.array(list(documents.ids), pyarrow.string()),
@@ -162,6 +165,7 @@ class RunFolder:
                 "prediction": pyarrow.array(predictions.predicted, pyarrow.int64()),
                 "probabilities": pyarrow.array(predictions.probabilities.tolist(), pyarrow.list_(pyarrow.float64())),
                 "tokens": pyarrow.array(tokens, pyarrow.int64()),
+                **groups,
             },
             metadata={"label_names": json.dumps(list(label_names))},
         )

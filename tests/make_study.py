@@ -49,8 +49,10 @@ def make_study(
     random_seed: int = 7,
     first_document: int = 0,
     split_hash: str = "5a17",
+    documents_of_a_film: int | None = None,
 ) -> Path:
     """Write one run folder per head and seed into `folder`; returns the folder."""
+    films = None if documents_of_a_film is None else [f"film {i // documents_of_a_film}" for i in range(num_documents)]
     generator = np.random.default_rng(random_seed)
     labels = generator.integers(0, num_classes, num_documents)
     tokens = np.clip(generator.lognormal(5.45, 0.65, num_documents), 12, 2_500).astype(np.int64)
@@ -73,6 +75,7 @@ def make_study(
                 tokens,
                 max_length,
                 split_hash,
+                films,
             )
     (folder / "wandb").mkdir(exist_ok=True)
     (folder / "multirun.yaml").write_text("hydra: {}\n")
@@ -99,6 +102,7 @@ def write_run(
     tokens: np.ndarray,
     max_length: int,
     split_hash: str,
+    films: list[str] | None = None,
 ) -> Path:
     folder = study / f"{head.name}-s{seed}"
     (folder / "predictions").mkdir(parents=True)
@@ -148,6 +152,7 @@ def write_run(
             "prediction": predictions,
             "probabilities": pa.array(probabilities.astype(np.float32).tolist(), pa.list_(pa.float32())),
             "tokens": tokens,
+            **({} if films is None else {"group": films}),
         }
     )
     pq.write_table(table, folder / "predictions" / "test.parquet")

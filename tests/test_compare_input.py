@@ -2,12 +2,16 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -18,6 +22,7 @@ from imdbcls.compare import main
 from imdbcls.comparison import run_files
 from imdbcls.comparison.groups import leaves, read_study
 from imdbcls.comparison.run_files import BadRun, plain
+from imdbcls.comparison.slices import part_figures
 
 
 @pytest.fixture
@@ -123,6 +128,88 @@ BAD = {
     "other split": (lambda run: change_result(run, split_hash="other"), "split differs"),
     "a copy": (lambda run: change_result(run, config_hash="cls0"), "a copy of another run"),
 }
+
+
+def compared(study: Path) -> dict[str, Any]:
+    assert main([str(study)]) == 0
+    return json.loads((study / "comparison.json").read_text())
+
+
+def test_runs_that_share_a_seed_are_no_independent_ones(study: Path) -> None:
+    """As of `seed=0 data.order_seed=0,1`."""
+    change_result(study / "cls-s1", seed=0)
+    comparison = compared(study)
+    (note,) = [note for note in comparison["notes"] if "cls-s1" in note]
+    assert "left out: its seed 0 is that of cls-s0" in note
+    (cls,) = [group for group in comparison["groups"] if group["name"] == "cls"]
+    assert cls["seeds"] == [0] and comparison["pairs"][0]["seeds_varied"] is False
+
+
+def test_a_group_with_a_failed_run_is_flagged(tmp_path: Path) -> None:
+    study = make_study(tmp_path / "runs", heads=HEADS[:2], seeds=[0, 1, 2], num_documents=200)
+    change_result(study / "cls-s2", status="failed")
+    comparison = compared(study)
+    assert comparison["pairs"][0]["flags"] == ["1 of 3 runs of cls failed"]
+    assert "[1 of 3 runs of cls failed]" in comparison["pairs"][0]["verdict"]
+    assert comparison["headline"].endswith("Mind that 1 of 3 runs of cls failed.")
+
+
+def test_other_code_hardware_or_precision_is_said(study: Path) -> None:
+    change_result(study / "cls-s1", git_commit="1" * 40, hardware="NVIDIA H200, bf16", precision="bf16")
+    for run in ("cls-s0", "transformer-s0", "transformer-s1"):
+        change_result(study / run, hardware="CPU, 2 threads, fp32", precision="fp32")
+    notes = "\n".join(compared(study)["notes"])
+    assert f"differ in git_commit (3 of {'0' * 40}; 1 of {'1' * 40}): they may not be of the same code." in notes
+    assert "differ in precision (3 of fp32; 1 of bf16)" in notes
+    assert "differ in hardware (3 of CPU, 2 threads, fp32; 1 of NVIDIA H200, bf16): times, latencies" in notes
+
+
+def test_orders_of_batches_that_seeds_share_are_said(study: Path) -> None:
+    for seed in (0, 1):
+        config = study / f"cls-s{seed}" / "config.yaml"
+        config.write_text(config.read_text().replace("order_seed: 1", "order_seed: 0"))
+    assert [note for note in compared(study)["notes"] if note.startswith("cls: runs share a data.order_seed")]
+
+
+def test_films_widen_the_intervals(tmp_path: Path) -> None:
+    """Documents that belong together are drawn together, in every figure, and a run without films takes the other's."""
+    alone = make_study(tmp_path / "alone", heads=HEADS[:2], num_documents=400)
+    films = make_study(tmp_path / "films", heads=HEADS[:2], num_documents=400, documents_of_a_film=40)
+    mixed = make_study(tmp_path / "mixed", heads=HEADS[:2], num_documents=400, documents_of_a_film=40)
+    for seed in (0, 1, 2):
+        shutil.copytree(alone / f"cls-s{seed}", mixed / f"cls-s{seed}", dirs_exist_ok=True)
+    found = {study.name: compared(study) for study in (alone, films, mixed)}
+    assert [found[name]["groups"][0]["num_clusters"] for name in ("alone", "films")] == [None, 10]
+    assert "400 test documents each in 10 clusters" in (films / "comparison.html").read_text()
+    pairs = {name: comparison["pairs"][0] for name, comparison in found.items()}
+    assert pairs["films"]["difference"] == pairs["alone"]["difference"] == pairs["mixed"]["difference"]
+    for key in ("low", "high", "standard_error", "p_permutation"):
+        assert pairs["films"][key] == pytest.approx(pairs["mixed"][key]) and pairs["films"][key] != pairs["alone"][key]
+    for part in ("length", "class"):
+        widths = [
+            [p["high"] - p["low"] for p in found[name]["groups"][0]["parts"][part] if p["mean"] is not None]
+            for name in ("alone", "films")
+        ]
+        assert widths[0] != widths[1]
+
+
+def test_parts_that_are_not_the_same_documents_say_so(tmp_path: Path) -> None:
+    """One head reads 256 tokens and one 128: what is read whole is not the same."""
+    study = make_study(tmp_path / "runs", heads=HEADS[:1], num_documents=400)
+    make_study(study, heads=HEADS[1:2], num_documents=400, max_length=128)
+    assert main([str(study)]) == 0
+    lines = (study / "comparison.md").read_text().splitlines()
+    whole, *cut = [line for line in lines if line.startswith(("| read whole", "| cut at"))]
+    assert re.fullmatch(r"\| read whole \| \u2013 \| \d\d\.\d\d \(\d+\) \| \d\d\.\d\d \(\d+\) \|", whole)
+    assert {line.split(" | ")[0] for line in cut} == {"| cut at 256", "| cut at 128"}
+
+
+def test_a_part_without_a_mistake_has_an_interval(study: Path) -> None:
+    group = read_study(study).groups[0]
+    answers = [replace(run.predictions, predictions=run.predictions.labels) for run in group.runs]
+    runs = tuple(replace(run, predictions=each) for run, each in zip(group.runs, answers, strict=True))
+    figures = part_figures(replace(group, runs=runs), "a part", np.arange(200) < 12)
+    assert figures["mean"] == figures["high"] == 1 and 0.7 < figures["low"] < 0.8
 
 
 @pytest.mark.parametrize("name", list(BAD))

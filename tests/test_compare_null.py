@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from simulate import document_weights, judge, rates, simulate
+from simulate import FILMS_N, document_weights, judge, rates, simulate
 
 from imdbcls.comparison.groups import Group
 from imdbcls.comparison.pairs import compare_pair, compare_pairs
@@ -78,6 +78,14 @@ def test_null_comparisons_with_three_seeds_are_rejected_no_more_often() -> None:
     missed, _, better, _ = rates(3, 0.5, 0.05, NUM_STUDIES)
     assert better <= 0.07
     assert 0.03 <= missed <= 0.07
+
+
+def test_documents_of_one_film_are_no_independent_ones() -> None:
+    """Heads that differ film by film, drawn and flipped film by film, are told apart no more often than promised."""
+    drawn = rates(5, 0.5, 0.05, 400, film=0.5, clusters_N=FILMS_N)
+    ignored = rates(5, 0.5, 0.05, 400, film=0.5)
+    assert 0.02 <= drawn[0] <= 0.08 and drawn[2] <= 0.08
+    assert ignored[0] > drawn[0] + 0.02 and ignored[1] > drawn[1] + 0.04
 
 
 def test_documents_alone_are_not_enough_once_seeds_vary() -> None:

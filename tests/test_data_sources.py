@@ -357,8 +357,8 @@ MISTAKES: dict[str, tuple[str, str | bytes | Callable[[Path], None], str]] = {
     "semicolons, quotes": ("d.csv", 'text;label\n"Good, fun";x\n', r"line 2: .*separated by semicolons\?"),
     "half an emoji": (
         "d.jsonl",
-        '{"text": "so good \\ud83d", "label": 1}\n',
-        "d.jsonl, line 1: 'text' holds half of a",
+        '{"text": "a", "label": 2}\n{"text": "so good \\ud83d", "label": 1}\n',
+        "d.jsonl, line 2: 'text' holds half of a",
     ),
     "half an emoji as label": ("d.jsonl", '{"text": "a", "label": "\\ud83d"}\n', "line 1: 'label' holds half of a"),
     "quote in a text": ("d.csv", 'text,label\n"a "b" c",x\n', "line 2: .* inside a text is written"),

@@ -3,17 +3,24 @@
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from imdbcls.comparison.run_files import BadRun, Run, is_run_folder, number, plain, read_run
+from imdbcls.comparison.run_files import BadRun, Run, failed_group, is_run_folder, number, plain, read_run
+from imdbcls.comparison.statistics import num_independent
 
 # Choices that say nothing about what was trained.
 UNTELLING = re.compile(r"seed|.*\.order_seed|study|device|tracker\..*|.*(_dir|folder|name|_target_)")
 MAX_CONFIG_CHOICES = 2_000
+MAX_SURROUNDINGS = 4  # named in one sentence
+SURROUNDINGS = {  # of result.json
+    "git_commit": "they may not be of the same code",
+    "precision": "a difference may be the precision's",
+    "hardware": "times, latencies and memory are not to be compared, and last digits may be the hardware's",
+}
 
 
 @dataclass(frozen=True)
@@ -24,10 +31,17 @@ class Group:
     head: str
     backbone: str
     runs: tuple[Run, ...]
+    num_failed: int = 0  # runs of the same configuration that ended in an error
 
     @property
     def seeds(self) -> list[int]:
         return [run.seed for run in self.runs]
+
+    @property
+    def order_seeds(self) -> list[str]:
+        """Those of the batches' order, of the runs that name theirs."""
+        data = [run.config.get("data") for run in self.runs]
+        return [str(section["order_seed"]) for section in data if isinstance(section, dict) and "order_seed" in section]
 
     @property
     def split_hash(self) -> str | None:
@@ -48,6 +62,22 @@ class Group:
     @property
     def tokens_N(self) -> np.ndarray:
         return self.runs[0].predictions.tokens
+
+    @property
+    def clusters_N(self) -> np.ndarray | None:
+        return self.runs[0].predictions.clusters
+
+    @property
+    def num_independent(self) -> int:
+        """Test documents, or clusters of them where they are known."""
+        return num_independent(len(self.ids), self.clusters_N)
+
+    @property
+    def flags(self) -> list[str]:
+        """What a reader of any sentence about this group must know."""
+        failed = f"{self.num_failed} of {self.num_failed + len(self.runs)} runs of {self.name} failed"
+        watched = f"{self.name} watched the test split"
+        return [*([failed] if self.num_failed else []), *([watched] if self.watched_test else [])]
 
     @property
     def max_length(self) -> int | None:
@@ -86,13 +116,19 @@ def read_study(folder: Path) -> Study:
         raise BadRun(f"{folder} is not a folder; give a study, such as runs/heads")
     notes: list[str] = []
     runs: list[Run] = []
+    failed: Counter[str] = Counter()
     for run_folder in sorted(path for path in folder.iterdir() if is_run_folder(path)):
         try:
             runs.append(read_run(run_folder, folder))
         except BadRun as problem:
             notes.append(f"{plain(run_folder.name)} is left out: {problem}.")
+            failed[failed_group(run_folder, folder)] += 1
     label_names, runs = with_the_same_labels(runs, notes)
-    groups = [group for group in gather(runs, notes) if group.runs]
+    groups = [
+        replace(group, num_failed=failed[group.runs[0].result["group_hash"]])
+        for group in gather(runs, notes)
+        if group.runs
+    ]
     if not groups:
         reasons = " ".join(notes) or "It holds no run folder (result.json, config.yaml, predictions/test.parquet)."
         raise BadRun(f"{folder} holds no finished run to compare. {reasons}")
@@ -165,6 +201,21 @@ def consistent(runs: list[Run], notes: list[str]) -> list[Run]:
         else:
             kept.append(run)
         seen.add(identity)
+    return with_seeds_of_their_own(kept, notes)
+
+
+def with_seeds_of_their_own(runs: list[Run], notes: list[str]) -> list[Run]:
+    """One run of each seed and of each order of batches: runs that share one are no independent draws of chance."""
+    kept: list[Run] = []
+    for run in runs:
+        shared = next((other for other in kept if other.seed == run.seed), None)
+        if shared is not None:
+            notes.append(
+                f"{run.name} is left out: its seed {run.seed} is that of {shared.name}, and only runs that share "
+                "nothing count as independent. Vary seed; data.order_seed follows it."
+            )
+        else:
+            kept.append(run)
     return kept
 
 
@@ -219,6 +270,8 @@ def warnings_about(groups: list[Group]) -> Iterator[str]:
             )
         if len(group.runs) == 1:
             yield f"{group.name} has one seed: its interval covers the choice of documents, not of seeds."
+        elif len(set(group.order_seeds)) < len(group.order_seeds):
+            yield f"{group.name}: runs share a data.order_seed, so its interval covers less than all orders of batches."
         for run in group.runs:
             said, found = number(run.result.get("test/accuracy")), float(run_accuracy(run))
             if said is not None and abs(said - found) > 1e-4:
@@ -227,7 +280,19 @@ def warnings_about(groups: list[Group]) -> Iterator[str]:
                     "the predictions are used."
                 )
     if len({group.split_hash for group in groups}) > 1:
-        yield "The groups were not all trained on the same split (split_hash); such pairs are not tested."
+        yield "The groups do not all have the same split (split_hash); such pairs are not tested."
+    yield from differing_surroundings(groups)
+
+
+def differing_surroundings(groups: list[Group]) -> Iterator[str]:
+    """What decides figures beside the configuration, where not all runs have the same of it."""
+    runs = [run for group in groups for run in group.runs]
+    for key, consequence in SURROUNDINGS.items():
+        counts = Counter(plain(str(run.result[key]), 60) for run in runs if run.result.get(key))
+        if len(counts) > 1:
+            found = "; ".join(f"{count} of {value}" for value, count in counts.most_common(MAX_SURROUNDINGS))
+            more = " and others" if len(counts) > MAX_SURROUNDINGS else ""
+            yield f"The runs differ in {key} ({found}{more}): {consequence}."
 
 
 def run_accuracy(run: Run) -> float:

@@ -13,6 +13,7 @@ from imdbcls.comparison.statistics import NUM_DRAWS, NUM_PERMUTATIONS
 from imdbcls.comparison.tables import Table, tables_of
 from imdbcls.comparison.verdicts import kind
 
+BADGES = {"here": "better here"}  # where the verdict's one word is not what is shown
 SCRIPT_ESCAPES = {ord(c): f"\\u{ord(c):04x}" for c in "<>&\u2028\u2029"}
 
 
@@ -79,7 +80,11 @@ def facts(comparison: dict[str, Any]) -> str:
     runs = sum(len(group["seeds"]) for group in groups)
     documents = sorted({group["num_documents"] for group in groups})
     counts = " or ".join(f"{count:,}" for count in documents)
-    return f"{len(groups)} {'group' if len(groups) == 1 else 'groups'}, {runs} runs, {counts} test documents each."
+    clusters = sorted({group["num_clusters"] for group in groups if group["num_clusters"] is not None})
+    drawn = f" in {' or '.join(f'{count:,}' for count in clusters)} clusters" if clusters else ""
+    return (
+        f"{len(groups)} {'group' if len(groups) == 1 else 'groups'}, {runs} runs, {counts} test documents each{drawn}."
+    )
 
 
 def differences_html(comparison: dict[str, Any], figures: dict[str, str], tables: dict[str, Table]) -> str:
@@ -88,14 +93,14 @@ def differences_html(comparison: dict[str, Any], figures: dict[str, str], tables
         return "<p>There is one group only, so there is no difference to test.</p>"
     margin = f"{100 * comparison['margin']:.3g}"
     items = "".join(
-        f'<li class="verdict-{kind(pair)}"><span class="badge">{kind(pair)}</span>'
+        f'<li class="verdict-{kind(pair)}"><span class="badge">{BADGES.get(kind(pair), kind(pair))}</span>'
         f"<span>{html.escape(pair['verdict'].removeprefix('undecided: '))}</span></li>"  # the badge says it
         for pair in pairs
     )
     return (
-        "<p>Each line is the 95&nbsp;% interval of the first group's accuracy less the second's. Clear of zero: likely "
-        f"a real difference. Inside the shaded band of ±{margin} points: too small to matter. "
-        "Colour is the verdict.</p>"
+        "<p>Each line is the 95&nbsp;% interval of the first group's accuracy less the second's, of that pair alone: "
+        "among many pairs some are clear of zero by luck. Colour is the verdict, which is corrected for that. Inside "
+        f"the shaded band of ±{margin} points: too small to matter.</p>"
         f"<figure>{both_widths(figures, 'differences')}</figure>"
         f'<ul class="verdicts" aria-label="Verdicts">{items}</ul>'
         f"<details><summary>All figures of the pairs</summary>{table_html(tables['differences'])}"

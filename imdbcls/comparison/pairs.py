@@ -15,6 +15,7 @@ from imdbcls.comparison.statistics import (
     document_draws,
     exact_mcnemar,
     holm,
+    num_independent,
     permutation_p,
 )
 from imdbcls.comparison.verdicts import verdict
@@ -45,17 +46,18 @@ def compare_pairs(
 def compare_pair(a: Group, b: Group, draws_a: np.ndarray, draws_b: np.ndarray, margin: float) -> dict[str, Any]:
     """One pair's figures before correction; p-values are None where the pair is not tested, and `problem` says why."""
     shared, in_a, in_b = np.intersect1d(a.ids, b.ids, assume_unique=True, return_indices=True)
-    if len(shared) == len(a.ids) == len(b.ids):
+    clusters = shared_clusters(a, b, in_a, in_b)
+    num_drawn = num_independent(len(shared), clusters)
+    if len(shared) == 0:  # nothing is drawn together
         correct_a, correct_b = a.correct_SN, b.correct_SN
-    elif len(shared) > 0:
-        correct_a, correct_b = a.correct_SN[:, in_a], b.correct_SN[:, in_b]
-        draws_a, draws_b = document_draws(correct_a.T), document_draws(correct_b.T)
+        draws_b = document_draws(correct_b.T, b.clusters_N, seed=DRAW_SEED + 1)
+        num_drawn = min(a.num_independent, b.num_independent)
     else:
-        correct_a, correct_b = a.correct_SN, b.correct_SN
-        draws_b = document_draws(correct_b.T, seed=DRAW_SEED + 1)  # other documents: nothing is drawn together
+        correct_a, correct_b = a.correct_SN[:, in_a], b.correct_SN[:, in_b]
+        if not (len(shared) == len(a.ids) == len(b.ids) and same(a.clusters_N, b.clusters_N)):
+            draws_a, draws_b = document_draws(correct_a.T, clusters), document_draws(correct_b.T, clusters)
     covariance = covariance_over(np.concatenate([draws_a, draws_b], axis=1))
-    num_documents = min(correct_a.shape[1], correct_b.shape[1])
-    estimate = difference_over_seeds(accuracies(correct_a), accuracies(correct_b), covariance, num_documents)
+    estimate = difference_over_seeds(accuracies(correct_a), accuracies(correct_b), covariance, num_drawn)
     low, high = estimate.interval()
     problem = why_untested(a, b, a.labels_N[in_a], b.labels_N[in_b])
     several_seeds = min(estimate.num_seeds) > 1
@@ -68,7 +70,7 @@ def compare_pair(a: Group, b: Group, draws_a: np.ndarray, draws_b: np.ndarray, m
         "high": float(high),
         "standard_error": estimate.standard_error,
         "degrees_of_freedom": finite(estimate.degrees_of_freedom),
-        "p_permutation": None if problem else permutation_p(correct_a, correct_b),
+        "p_permutation": None if problem else permutation_p(correct_a, correct_b, clusters),
         "p_holm": None,
         "p_hierarchical": estimate.p_value() if several_seeds and not problem else None,
         "p_hierarchical_holm": None,
@@ -81,9 +83,20 @@ def compare_pair(a: Group, b: Group, draws_a: np.ndarray, draws_b: np.ndarray, m
         "num_seeds": list(estimate.num_seeds),
         "seeds_varied": several_seeds,
         "problem": problem,
-        "flags": [f"{group.name} watched the test split" for group in (a, b) if group.watched_test],
+        "flags": [*a.flags, *b.flags],
         "estimate": estimate,
     }
+
+
+def shared_clusters(a: Group, b: Group, in_a: np.ndarray, in_b: np.ndarray) -> np.ndarray | None:
+    """The clusters of the documents that both answered, by whichever recorded them."""
+    if a.clusters_N is not None:
+        return a.clusters_N[in_a]
+    return None if b.clusters_N is None else b.clusters_N[in_b]
+
+
+def same(one: np.ndarray | None, other: np.ndarray | None) -> bool:
+    return one is other is None or (one is not None and other is not None and np.array_equal(one, other))
 
 
 def accuracies(correct_SN: np.ndarray) -> np.ndarray:
@@ -93,7 +106,9 @@ def accuracies(correct_SN: np.ndarray) -> np.ndarray:
 def why_untested(a: Group, b: Group, labels_a: np.ndarray, labels_b: np.ndarray) -> str | None:
     """The reason why this pair gets no test, or None; the labels are those of the documents that both share."""
     if a.split_hash != b.split_hash:
-        return "they were trained on different splits, so a difference need not be the heads'"
+        return (
+            "their training, validation or test documents differ (split_hash), so a difference need not be the heads'"
+        )
     if len(labels_a) == 0:
         return "they share no test document, so nothing is paired"
     if not np.array_equal(labels_a, labels_b):
@@ -122,11 +137,15 @@ def flips(correct_a: np.ndarray, correct_b: np.ndarray) -> dict[str, float]:
 
 
 def add_power(pair: dict[str, Any], estimate: Estimate, num_tested: int, margin: float) -> None:
-    """Power at the strictest level that Holm's correction may ask of a pair: 5 % divided by the number of pairs."""
+    """Power at the strictest level that Holm's correction may ask of a pair: 5 % divided by the number of pairs.
+
+    `underpowered`: a difference of the margin would likely be missed. None where seeds were not varied, whose spread
+    is then not known.
+    """
     level = LEVEL / num_tested
-    detectable = minimum_detectable_difference(estimate, level)
+    detectable = minimum_detectable_difference(estimate, level) if pair["seeds_varied"] else None
     pair["minimum_detectable_difference"] = detectable
-    pair["underpowered"] = abs(estimate.value) < detectable
+    pair["underpowered"] = None if detectable is None else detectable > margin
     pair["seeds_needed"] = None if pair["problem"] else seeds_needed(estimate, level, margin)
 
 

@@ -1,22 +1,32 @@
 """What a comparison of this size could have shown, and what size would settle it (Card et al. 2020, EMNLP, p. 9263).
 
-The smallest detectable difference is (t_critical + t_power) standard errors (Bloom 1995, Evaluation Review 19:547).
+The smallest detectable difference is Bloom's (1995, Evaluation Review 19:547), but by the distribution that t has under
+it, the noncentral one: with few degrees of freedom, t_critical + t_power standard errors would be too few.
 """
 
 from dataclasses import replace
 
 from scipy import stats
+from scipy.optimize import brentq
 
 from imdbcls.comparison.statistics import Estimate
 
 POWER = 0.8
 MAX_SEEDS = 50
+MANY = 1_000  # degrees of freedom: the normal distribution from there on
 
 
 def minimum_detectable_difference(estimate: Estimate, level: float) -> float:
     """The true difference that a test at `level` (two-sided) would find with probability 0.8."""
     freedom = estimate.degrees_of_freedom
-    return float((stats.t.ppf(1 - level / 2, freedom) + stats.t.ppf(POWER, freedom)) * estimate.standard_error)
+    critical = float(stats.t.ppf(1 - level / 2, freedom))
+    if freedom > MANY:
+        return (critical + float(stats.norm.ppf(POWER))) * estimate.standard_error
+
+    def excess(shift: float) -> float:
+        return float(stats.nct.sf(critical, freedom, shift)) - POWER
+
+    return float(brentq(excess, 0, 3 * critical + 10)) * estimate.standard_error
 
 
 def largest_provable_equivalence(estimate: Estimate, margin: float) -> float:

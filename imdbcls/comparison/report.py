@@ -3,7 +3,9 @@
 Keys of `comparison.json`; accuracies, differences and intervals are fractions of one, never percent.
 
 - `study`, `headline`, `level` (0.05), `margin` (of equivalence), `label_names`, `notes` (what was left out or flagged)
-- `groups[]`, best first: `name`, `head`, `backbone`, `rank`, `seeds`, `num_documents`, `max_length`, `watched_test`,
+- `groups[]`, best first: `name`, `head`, `backbone`, `rank`, `seeds`, `num_failed` (runs), `num_documents`,
+  `num_clusters` (of test documents that belong together; null: not known), `max_length`, `watched_test`,
+  `validation_accuracy` (mean over seeds),
   `metrics.{test/accuracy, test/f1, test/auroc, test/ece, test/brier, test/loss}` with `mean`, `std` (over seeds), `n`
   (seeds), `low`, `high` (95 % interval over documents and seeds), `values` (one per seed, in the order of `seeds`);
   `cost` (see cost.COSTS; means over seeds, null where not measured);
@@ -14,7 +16,8 @@ Keys of `comparison.json`; accuracies, differences and intervals are fractions o
   infinite), `p_permutation` and `p_holm` (documents; these trained models), `p_hierarchical` and `p_hierarchical_holm`
   (documents and seeds; null with one seed), `mcnemar[]` (`seed`, `a_only`, `b_only`, `p`), `flips` (`a_only`, `b_only`:
   mean over pairs of seeds; `a_only_in_every_seed`, `b_only_in_every_seed`), `p_equivalence`, `equivalent`, `margin`,
-  `minimum_detectable_difference`, `underpowered`, `seeds_needed` (null: unknown, or more than 50), `significant`,
+  `minimum_detectable_difference` and `underpowered` (it is more than the margin; both null where seeds were not
+  varied), `seeds_needed` (null: unknown, or more than 50), `significant`,
   `shared_documents`, `num_seeds`, `seeds_varied`, `problem` (why not tested, else null), `flags`, `verdict`
 - `pareto.{cost}`: names of the groups on the front of accuracy and that cost
 - `disagreements[]` (`right`, `wrong`, `count`, `ids`), `wrong_for_all` (`count`, `ids`), `label_errors` (`count`,
@@ -38,6 +41,7 @@ from imdbcls.comparison.mistakes import (
     wrong_for_all,
 )
 from imdbcls.comparison.pairs import LEVEL, compare_pairs
+from imdbcls.comparison.run_files import number
 from imdbcls.comparison.scores import score_group
 from imdbcls.comparison.slices import accuracy_by_part
 from imdbcls.comparison.verdicts import headline
@@ -83,7 +87,7 @@ def partial_overlaps(pairs: list[dict[str, Any]], groups: list[Group]) -> Iterat
     sizes = {group.name: len(group.ids) for group in groups}
     for pair in pairs:
         shared, size_a, size_b = pair["shared_documents"], sizes[pair["a"]], sizes[pair["b"]]
-        if 0 < shared < max(size_a, size_b):
+        if not pair["problem"] and shared < max(size_a, size_b):
             yield (
                 f"{pair['a']} and {pair['b']} are compared on the {shared:,} documents that both answered "
                 f"(of {size_a:,} and {size_b:,})."
@@ -97,12 +101,21 @@ def describe(group: Group, rank: int, metrics: dict[str, Any], study: Study) -> 
         "backbone": group.backbone,
         "rank": rank,
         "seeds": group.seeds,
+        "num_failed": group.num_failed,
         "num_documents": len(group.ids),
+        "num_clusters": None if group.clusters_N is None else group.num_independent,
         "max_length": group.max_length,
         "watched_test": group.watched_test,
+        "validation_accuracy": validation_accuracy(group),
         "metrics": metrics,
         "cost": costs_of(group),
         "parts": accuracy_by_part(group, study.label_names),
         "reliability": reliability_curve(group),
         "learning_curves": learning_curves(group),
     }
+
+
+def validation_accuracy(group: Group) -> float | None:
+    """The mean over the seeds whose runs recorded it."""
+    found = [value for run in group.runs if (value := number(run.result.get("val/accuracy"))) is not None]
+    return sum(found) / len(found) if found else None

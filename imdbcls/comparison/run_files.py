@@ -4,7 +4,7 @@ import json
 import math
 import unicodedata
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,13 +30,17 @@ class BadRun(UserError):
 
 @dataclass(frozen=True)
 class Predictions:
-    """One run's answers on the test split, sorted by document id."""
+    """One run's answers on the test split, sorted by document id.
+
+    `clusters` numbers the groups of documents that belong together (the data's group column); None: none are known.
+    """
 
     ids: np.ndarray
     labels: np.ndarray
     predictions: np.ndarray
     probabilities_NC: np.ndarray
     tokens: np.ndarray
+    clusters: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -70,6 +74,15 @@ def read_run(folder: Path, study: Path) -> Run:
         history=read_part(folder / "metrics.jsonl", study, read_history) if (folder / "metrics.jsonl").exists() else [],
         predictions=read_part(folder / "predictions" / "test.parquet", study, read_predictions, "test predictions"),
     )
+
+
+def failed_group(folder: Path, study: Path) -> str:
+    """The `group_hash` of a run that ended in an error; nothing for any other."""
+    try:
+        result = read_part(folder / "result.json", study, read_json)
+    except BadRun:
+        return ""
+    return str(result.get("group_hash", "")) if result.get("status") == "failed" else ""
 
 
 def read_part(path: Path, study: Path, read: Callable[[Path], Any], what: str = "") -> Any:
@@ -118,7 +131,8 @@ def read_predictions(path: Path) -> Predictions:
     """Read `predictions/test.parquet`, sorted by id, the probabilities as float32."""
     answers = read_answers(path, np.float32)
     order = np.argsort(answers.ids, kind="stable")
-    return Predictions(*(getattr(answers, field.name)[order] for field in fields(Predictions)))
+    columns = {field.name: getattr(answers, field.name) for field in fields(Predictions)}
+    return replace(answers, **{name: column[order] for name, column in columns.items() if column is not None})
 
 
 def read_answers(path: Path, dtype: type[np.floating]) -> Predictions:
@@ -126,10 +140,13 @@ def read_answers(path: Path, dtype: type[np.floating]) -> Predictions:
     require_plain(path, MAX_PREDICTIONS_BYTES)
     try:
         # Ids stay dictionary-encoded while read, so that a small file cannot unfold into gigabytes of text.
-        file = pq.ParquetFile(path, read_dictionary=["id"])
+        names = [name for name in ("id", "group") if name in pq.read_schema(path).names]
+        file = pq.ParquetFile(path, read_dictionary=names)
         check_parquet_size(file)
-        table = file.read(columns=["id", "label", "prediction", "probabilities", "tokens"], use_threads=False)
+        columns = ["id", "label", "prediction", "probabilities", "tokens", *names[1:]]
+        table = file.read(columns=columns, use_threads=False)
         ids = id_texts(table["id"].combine_chunks())
+        clusters = cluster_numbers(table["group"].combine_chunks()) if "group" in names else None
         labels, predictions, tokens = (whole_numbers(table[name]) for name in ("label", "prediction", "tokens"))
         probabilities_NC = probability_matrix(table["probabilities"].combine_chunks(), dtype)
     except (OSError, KeyError, ValueError, TypeError, pa.ArrowException, MemoryError) as error:
@@ -137,7 +154,7 @@ def read_answers(path: Path, dtype: type[np.floating]) -> Predictions:
             raise
         raise BadRun("its predictions are damaged or lack a column") from None
     check_answers(ids, labels, predictions, probabilities_NC)
-    return Predictions(ids, labels, predictions, probabilities_NC, tokens)
+    return Predictions(ids, labels, predictions, probabilities_NC, tokens, clusters)
 
 
 def check_parquet_size(file: pq.ParquetFile) -> None:
@@ -162,6 +179,15 @@ def id_texts(ids: pa.Array) -> np.ndarray:
     if ids.null_count:
         raise BadRun("its predictions have rows without an id")
     return (texts[ids.indices.to_numpy()] if pa.types.is_dictionary(ids.type) else texts).astype(str)
+
+
+def cluster_numbers(groups: pa.Array) -> np.ndarray | None:
+    """Each row's group as the place of its name among the sorted ones; None where a row has no group."""
+    if groups.null_count:
+        return None
+    encoded = groups if pa.types.is_dictionary(groups.type) else groups.dictionary_encode()
+    names = np.array([str(name) for name in encoded.dictionary.to_pylist()], dtype=object).astype(str)
+    return np.unique(names, return_inverse=True)[1][encoded.indices.to_numpy()]
 
 
 def whole_numbers(column: pa.ChunkedArray) -> np.ndarray:

@@ -111,7 +111,7 @@ def score_group(group: Group) -> tuple[dict[str, dict[str, Any]], np.ndarray]:
     """Every metric's mean, deviation, count and interval; and the accuracies over draws of documents, (B, S)."""
     columns = {metric.name: [metric.columns(run.predictions) for run in group.runs] for metric in METRICS}
     stacked_NK = np.concatenate([block for blocks in columns.values() for block in blocks], axis=1, dtype=np.float32)
-    draws_BK = document_draws(stacked_NK)
+    draws_BK = document_draws(stacked_NK, group.clusters_N)
     figures: dict[str, dict[str, Any]] = {}
     accuracy_draws_BS = np.empty(0)
     start = 0
@@ -123,18 +123,18 @@ def score_group(group: Group) -> tuple[dict[str, dict[str, Any]], np.ndarray]:
             draws.append(metric.score(draws_BK[:, start:stop]))
             start = stop
         scores_S, draws_BS = np.array(scores), np.stack(draws, axis=1)
-        figures[metric.name] = summary(scores_S, covariance_over(draws_BS), len(group.ids), metric.upper)
+        figures[metric.name] = summary(scores_S, covariance_over(draws_BS), group.num_independent, metric.upper)
         if metric.name == "test/accuracy":
             accuracy_draws_BS = draws_BS
     return figures, accuracy_draws_BS
 
 
-def summary(scores_S: np.ndarray, covariance_SS: np.ndarray, num_documents: int, upper: float = 1.0) -> dict[str, Any]:
+def summary(scores_S: np.ndarray, covariance_SS: np.ndarray, num_drawn: int, upper: float = 1.0) -> dict[str, Any]:
     """The figures of one metric as they stand in comparison.json; all None but `n` where the metric is not defined."""
     count = len(scores_S)
     if not np.isfinite(scores_S).all():
         return {"mean": None, "std": None, "n": count, "low": None, "high": None, "values": None}
-    estimate = mean_over_seeds(scores_S, covariance_SS, num_documents)
+    estimate = mean_over_seeds(scores_S, covariance_SS, num_drawn)
     low, high = estimate.interval()
     return {
         "mean": estimate.value,

@@ -4,13 +4,15 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
+from statsmodels.stats.proportion import proportion_confint
 
 from imdbcls.comparison.groups import Group
 from imdbcls.comparison.scores import summary
-from imdbcls.comparison.statistics import covariance_over
+from imdbcls.comparison.statistics import over_clusters
 
 LENGTH_EDGES = (64, 128, 256, 512, 1024)
 SMALLEST_PART = 10
+FEW = 5  # mistakes, or right answers, too few for an interval by the normal distribution
 
 
 def accuracy_by_part(group: Group, label_names: tuple[str, ...]) -> dict[str, list[dict[str, Any]]]:
@@ -44,12 +46,19 @@ def truncation_parts(group: Group) -> list[tuple[str, np.ndarray]]:
 def part_figures(group: Group, name: str, inside_N: np.ndarray) -> dict[str, Any]:
     """The part's accuracy; without figures where it has fewer than ten documents.
 
-    An average's covariance over bootstrap draws has a closed form, so nothing is drawn here.
+    An average's covariance over bootstrap draws has a closed form, so nothing is drawn here. With next to no mistakes,
+    or next to nothing right, the interval is Wilson's (1927), which does not shrink to nothing.
     """
     documents = int(inside_N.sum())
     if documents < SMALLEST_PART:
         return {"part": name, "documents": documents, "mean": None, "low": None, "high": None}
     correct_SN = group.correct_SN[:, inside_N].astype(np.float64)
-    covariance_SS = covariance_over(correct_SN.T) / documents
-    figures = summary(correct_SN.mean(axis=1), covariance_SS, documents)
-    return {"part": name, "documents": documents, **{key: figures[key] for key in ("mean", "low", "high")}}
+    scores_S = correct_SN.mean(axis=1)
+    clusters_N = None if group.clusters_N is None else group.clusters_N[inside_N]
+    sums_GS, _ = over_clusters((correct_SN - scores_S[:, None]).T, clusters_N)
+    figures = summary(scores_S, sums_GS.T @ sums_GS / documents**2, len(sums_GS))
+    mean, low, high = (figures[key] for key in ("mean", "low", "high"))
+    if min(mean, 1 - mean) * documents < FEW:
+        low, high = proportion_confint(mean * documents, documents, method="wilson")
+    low, high = min(float(low), mean), max(float(high), mean)  # rounding aside
+    return {"part": name, "documents": documents, "mean": mean, "low": low, "high": high}

@@ -10,6 +10,9 @@ Medicine 26:596, and Satterthwaite 1946):
 The second term is the mean covariance between *different* seeds over bootstrap draws of documents, where a document's
 outcomes over all seeds stay together. What one seed does with one document by chance is in the first term already.
 
+Documents that belong together, the reviews of one film, are not independent: where the runs recorded to which cluster
+each belongs, clusters are drawn and flipped whole (as Miller 2024, arXiv:2411.00640, asks of standard errors).
+
 This is the hierarchical bootstrap with its upper level in closed form. Drawing the seeds with replacement as well has
 ten outcomes for three seeds, a spread that is too small by (S-1)/S, and counts the chance of single answers about three
 times (Owen 2007, Annals of Applied Statistics 1:386, the "pigeonhole" bootstrap). In simulated null comparisons its
@@ -39,7 +42,7 @@ class Estimate:
     seed_variances: tuple[float, ...]  # one per group: spread of its seeds' scores, divided by their number
     num_seeds: tuple[int, ...]
     document_variance: float
-    num_documents: int
+    num_drawn: int  # documents, or clusters of them, that count as independent
 
     @property
     def variance(self) -> float:
@@ -53,7 +56,7 @@ class Estimate:
     def degrees_of_freedom(self) -> float:
         """Satterthwaite's; a part estimated from n things has n - 1."""
         parts = [(v, n - 1) for v, n in zip(self.seed_variances, self.num_seeds, strict=True) if n > 1]
-        parts.append((self.document_variance, self.num_documents - 1))
+        parts.append((self.document_variance, self.num_drawn - 1))
         uncertainty = sum(variance**2 / freedom for variance, freedom in parts if freedom > 0)
         return self.variance**2 / uncertainty if uncertainty > 0 else float("inf")
 
@@ -74,45 +77,65 @@ class Estimate:
         return float(stats.t.sf((margin - abs(self.value)) / self.standard_error, self.degrees_of_freedom))
 
 
-def document_draws(columns_NK: np.ndarray, num_draws: int = NUM_DRAWS, seed: int = DRAW_SEED) -> np.ndarray:
+def document_draws(
+    columns_NK: np.ndarray,
+    clusters_N: np.ndarray | None = None,
+    num_draws: int = NUM_DRAWS,
+    seed: int = DRAW_SEED,
+) -> np.ndarray:
     """Column averages over `num_draws` resamples of the documents (Efron 1979), as a (B, K) float64 matrix.
 
-    The same seed draws the same documents whatever the columns: two groups' draws over the same ones are paired.
+    Documents of one cluster are drawn together (Davison and Hinkley 1997, on hierarchical data). The same
+    seed draws the same documents whatever the columns: two groups' draws over the same ones are paired.
     """
-    num_documents = columns_NK.shape[0]
     centre_K = columns_NK.mean(axis=0, dtype=np.float64)
-    centred_NK = (columns_NK - centre_K).astype(np.float32)
+    sums_GK, sizes_G = over_clusters((columns_NK - centre_K).astype(np.float32), clusters_N)
+    num_drawn = len(sizes_G)
     generator = np.random.default_rng(seed)
     draws_BK = np.empty((num_draws, columns_NK.shape[1]))
-    chunk = max(1, min(num_draws, MAX_WEIGHTS // num_documents))
+    chunk = max(1, min(num_draws, MAX_WEIGHTS // num_drawn))
     for start in range(0, num_draws, chunk):
         rows = min(chunk, num_draws - start)
-        chosen = generator.integers(0, num_documents, (rows, num_documents), dtype=np.int32)
-        chosen += (np.arange(rows, dtype=np.int32) * num_documents)[:, None]
-        weights = np.bincount(chosen.ravel(), minlength=rows * num_documents).reshape(rows, num_documents)
-        draws_BK[start : start + rows] = weights.astype(np.float32) @ centred_NK / num_documents
+        chosen = generator.integers(0, num_drawn, (rows, num_drawn), dtype=np.int32)
+        chosen += (np.arange(rows, dtype=np.int32) * num_drawn)[:, None]
+        weights = np.bincount(chosen.ravel(), minlength=rows * num_drawn).reshape(rows, num_drawn).astype(np.float32)
+        draws_BK[start : start + rows] = weights @ sums_GK / (weights @ sizes_G)[:, None]
     return draws_BK + centre_K
 
 
-def mean_over_seeds(scores_S: np.ndarray, covariance_SS: np.ndarray, num_documents: int) -> Estimate:
+def over_clusters(values_NK: np.ndarray, clusters_N: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+    """Each cluster's sums (G, K) and its number of documents (G); without clusters each document is one of its own."""
+    if clusters_N is None:
+        return values_NK, np.ones(len(values_NK), dtype=np.float32)
+    _, codes_N, sizes_G = np.unique(clusters_N, return_inverse=True, return_counts=True)
+    sums_GK = np.zeros((len(sizes_G), values_NK.shape[1]), dtype=values_NK.dtype)
+    np.add.at(sums_GK, codes_N, values_NK)
+    return sums_GK, sizes_G.astype(np.float32)
+
+
+def num_independent(num_documents: int, clusters_N: np.ndarray | None) -> int:
+    return num_documents if clusters_N is None else len(np.unique(clusters_N))
+
+
+def mean_over_seeds(scores_S: np.ndarray, covariance_SS: np.ndarray, num_drawn: int) -> Estimate:
     """A group's mean score. `covariance_SS` is that of its seeds' scores over draws of documents."""
     return Estimate(
         value=float(np.mean(scores_S)),
         seed_variances=(seed_variance(scores_S),),
         num_seeds=(len(scores_S),),
-        document_variance=unbiased(max(shared_variance(covariance_SS), 0.0), num_documents),
-        num_documents=num_documents,
+        document_variance=unbiased(max(shared_variance(covariance_SS), 0.0), num_drawn),
+        num_drawn=num_drawn,
     )
 
 
 def difference_over_seeds(
-    scores_S: np.ndarray, other_scores_S: np.ndarray, covariance: np.ndarray, num_documents: int
+    scores_S: np.ndarray, other_scores_S: np.ndarray, covariance: np.ndarray, num_drawn: int
 ) -> Estimate:
     """The first group's mean score less the second's; `covariance` is that of both groups' seeds, first then second.
 
     The two groups' seeds count as independent. Where a shared order of batches moves both groups alike, the interval
-    is too wide, never too narrow. Pairing three seeds would leave two degrees of freedom, and rejected up to 8 % of
-    null comparisons at 5 %.
+    is too wide; it would be too narrow if what helps one group harmed the other. Pairing three seeds would leave two
+    degrees of freedom, and rejected up to 8 % of null comparisons at 5 %.
     """
     split = len(scores_S)
     shared = (
@@ -124,8 +147,8 @@ def difference_over_seeds(
         value=float(np.mean(scores_S) - np.mean(other_scores_S)),
         seed_variances=(seed_variance(scores_S), seed_variance(other_scores_S)),
         num_seeds=(len(scores_S), len(other_scores_S)),
-        document_variance=unbiased(max(shared, 0.0), num_documents),
-        num_documents=num_documents,
+        document_variance=unbiased(max(shared, 0.0), num_drawn),
+        num_drawn=num_drawn,
     )
 
 
@@ -142,8 +165,8 @@ def shared_variance(covariance_SS: np.ndarray) -> float:
     return float((covariance_SS.sum() - np.trace(covariance_SS)) / (num_seeds * (num_seeds - 1)))
 
 
-def unbiased(bootstrap_variance: float, num_documents: int) -> float:
-    return bootstrap_variance * num_documents / max(num_documents - 1, 1)
+def unbiased(bootstrap_variance: float, num_drawn: int) -> float:
+    return bootstrap_variance * num_drawn / max(num_drawn - 1, 1)
 
 
 def covariance_over(draws_BK: np.ndarray) -> np.ndarray:
@@ -153,21 +176,23 @@ def covariance_over(draws_BK: np.ndarray) -> np.ndarray:
 def permutation_p(
     correct_SN: np.ndarray,
     other_correct_SN: np.ndarray,
+    clusters_N: np.ndarray | None = None,
     num_permutations: int = NUM_PERMUTATIONS,
     seed: int = DRAW_SEED,
 ) -> float:
     """Two-sided paired permutation test over documents: outcomes are averaged over seeds, signs of differences flipped.
 
-    Answers for *these trained models*: do they differ on documents like these? It sees no variance between seeds.
-    Differences are whole multiples of one unit, so the flips of all documents with the same size of difference are one
-    binomial draw: exactly the distribution of flipping each, at a fraction of the cost. With +1 in numerator and
-    denominator the p is never zero and the test exact (Phipson and Smyth 2010).
+    Documents of one cluster are flipped together. Answers for *these trained models*: do they differ on documents like
+    these? It sees no variance between seeds. Differences are whole multiples of one unit, so the flips of all that have
+    the same size of difference are one binomial draw: exactly the distribution of flipping each, at a fraction of the
+    cost. With +1 in numerator and denominator the p is never zero and the test exact (Phipson and Smyth 2010).
     """
     steps_N = np.rint(
         correct_SN.sum(axis=0) * len(other_correct_SN) - other_correct_SN.sum(axis=0) * len(correct_SN)
     ).astype(np.int64)
-    observed = abs(int(steps_N.sum()))
-    sizes, counts = np.unique(np.abs(steps_N[steps_N != 0]), return_counts=True)
+    steps_G = over_clusters(steps_N[:, None], clusters_N)[0][:, 0]
+    observed = abs(int(steps_G.sum()))
+    sizes, counts = np.unique(np.abs(steps_G[steps_G != 0]), return_counts=True)
     generator = np.random.default_rng(seed)
     sums = np.zeros(num_permutations, dtype=np.int64)
     for size, count in zip(sizes, counts, strict=True):

@@ -37,11 +37,19 @@ def ranking(groups: list[dict[str, Any]]) -> Table:
             str(group["metrics"]["test/accuracy"]["n"]),
             percent(group["metrics"]["test/f1"]["mean"]),
             percent(group["metrics"]["test/auroc"]["mean"]),
+            percent(group["validation_accuracy"]),
         ]
         for group in groups
     ]
-    header = ["", "group", "accuracy %", "95 % interval", "sd of seeds", "seeds", "F1 %", "AUROC %"]
-    return Table("ranking", "Which is best?", header, rows, "The interval covers other documents and other seeds.")
+    header = ["", "group", "accuracy %", "95 % interval", "sd of seeds", "seeds", "F1 %", "AUROC %", "validation %"]
+    several = [len(group["seeds"]) > 1 for group in groups]
+    covers = "other documents and other seeds" if all(several) else "other documents, and other seeds where several ran"
+    if not any(several):
+        covers = "other documents; seeds were not varied"
+    note = (
+        f"The interval covers {covers}. Settings of one head (its lr, say) are to be chosen by validation, not by this."
+    )
+    return Table("ranking", "Which is best?", header, rows, note)
 
 
 def differences(pairs: list[dict[str, Any]], margin: float) -> Table:
@@ -69,7 +77,8 @@ def differences(pairs: list[dict[str, Any]], margin: float) -> Table:
     note = (
         "p documents: could these trained models differ by chance of the documents alone? p both: could the difference "
         "be chance of documents and seeds? Both after Holm's correction; a verdict needs both below 0.05. "
-        "Detectable: the smallest true difference this study would have found in 4 cases of 5."
+        "Detectable: the smallest true difference this study would have found in 4 cases of 5; underpowered: more than "
+        "the margin."
     )
     return Table("differences", "Is the difference real?", header, rows, note)
 
@@ -91,7 +100,8 @@ def flips(pairs: list[dict[str, Any]]) -> Table:
             ]
         )
     header = ["first / second", "only one right, mean", "in every seed", "McNemar p per shared seed"]
-    return Table("flips", "Which documents does only one get right?", header, rows)
+    note = "McNemar's p is of two trained models, not corrected for their number, and decides nothing here."
+    return Table("flips", "Which documents does only one get right?", header, rows, note)
 
 
 def costs(groups: list[dict[str, Any]], pareto: dict[str, list[str]]) -> Table:
@@ -129,7 +139,9 @@ def costs(groups: list[dict[str, Any]], pareto: dict[str, list[str]]) -> Table:
         "memory MB",
         "front",
     ]
-    note = "Front: no other group is as accurate and as cheap. ms: one document at a time, median and slowest 5 %."
+    note = (
+        "Front: no other group's mean is as accurate and as cheap. ms: one document at a time, median and slowest 5 %."
+    )
     return Table("costs", "What does it cost?", header, rows, note)
 
 
@@ -153,26 +165,35 @@ def calibration(groups: list[dict[str, Any]]) -> Table:
 def parts(groups: list[dict[str, Any]]) -> list[Table]:
     questions = {
         "length": ("How does length matter? Accuracy % by tokens", "tokens"),
-        "truncated": ("Does cutting long documents cost accuracy? Accuracy %", "documents"),
+        "truncated": ("Read whole or cut? Accuracy %", "documents"),
         "class": ("Which class is hard? Accuracy %", "class"),
     }
     tables = []
     for key, (question, first) in questions.items():
-        shown = [part for part in groups[0]["parts"][key] if part["documents"] > 0]
+        by_group = [{part["part"]: part for part in group["parts"][key]} for group in groups]
         rows = []
-        for part in shown:
-            cells = [
-                percent(next((p["mean"] for p in group["parts"][key] if p["part"] == part["part"]), None))
-                for group in groups
-            ]
-            rows.append([part["part"], f"{part['documents']:,}", *cells])
+        for name in dict.fromkeys(name for parts in by_group for name in parts):
+            counts = [parts[name]["documents"] if name in parts else 0 for parts in by_group]
+            means = [percent(parts[name]["mean"]) if name in parts else NONE for parts in by_group]
+            if len({count for count in counts if count}) > 1:  # another tokenizer, or another length: not the same ones
+                means = [f"{mean} ({count:,})" if count else NONE for mean, count in zip(means, counts, strict=True)]
+                rows.append([name, NONE, *means])
+            elif any(counts):
+                rows.append([name, f"{max(counts):,}", *means])
         if rows:
-            tables.append(Table(key, question, [first, "count", *(group["name"] for group in groups)], rows))
+            note = (
+                "In brackets: the documents of this part, where groups do not have the same."
+                if NONE in {row[1] for row in rows}
+                else ""
+            )
+            tables.append(Table(key, question, [first, "count", *(group["name"] for group in groups)], rows, note))
     return tables
 
 
-def detectable(difference: float) -> str:
+def detectable(difference: float | None) -> str:
     """In points; few seeds that differ much can ask for more than there are."""
+    if difference is None:
+        return NONE
     return f"{100 * difference:.2f}" if difference < 1 else "> 100"
 
 

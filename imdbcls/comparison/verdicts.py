@@ -28,7 +28,7 @@ def better(pair: dict[str, Any]) -> str:
     sentence = f"{winner} {says} {loser} by {measured(pair)}, p {p_text(corrected_p(pair))} after correction"
     if pair["equivalent"]:
         sentence += f", but by less than {points(pair['margin'])} points: real and small"
-    elif pair["underpowered"]:
+    elif pair["seeds_varied"] and abs(pair["difference"]) < pair["minimum_detectable_difference"]:
         sentence += "; the study is small for this difference, which may be overstated"
     return sentence
 
@@ -40,39 +40,47 @@ def undecided(pair: dict[str, Any]) -> str:
         return f"undecided: {lead}; train more seeds"
     if pair["seeds_needed"] is None:
         return f"undecided: {lead}; even {MAX_SEEDS} seeds would likely not settle it on these test documents"
-    return f"undecided: {lead}; this needs about {pair['seeds_needed']} seeds"
+    return f"undecided: {lead}; if the difference is as seen, about {pair['seeds_needed']} seeds would settle it"
 
 
 def kind(pair: dict[str, Any]) -> str:
-    """The verdict in one word: `untested`, `better`, `equivalent` or `undecided`."""
+    """The verdict in one word: `untested`, `better`, `here` (of these trained models), `equivalent` or `undecided`."""
     if pair["problem"]:
         return "untested"
+    if pair["significant"] and not pair["seeds_varied"]:
+        return "here"
     return "better" if pair["significant"] else "equivalent" if pair["equivalent"] else "undecided"
+
+
+CLAUSES = {  # of the headline
+    "better": "is better than {}",
+    "here": "scored better, as trained here, than {}",
+    "worse": "is, on the documents that both answered, worse than {}",
+    "equivalent": "is equivalent to {}",
+    "undecided": "cannot be told from {} with this much data",
+    "untested": "could not be tested against {}",
+}
 
 
 def headline(pairs: list[dict[str, Any]], ranked: list[str]) -> str:
     """The study's answer in a sentence or two: the first group against each of the others."""
     if len(ranked) == 1:
         return f"{ranked[0]} is the only group; there is nothing to compare it with."
-    against: dict[str, list[str]] = {"better": [], "equivalent": [], "undecided": [], "untested": []}
-    seeds_varied = True
+    against: dict[str, list[str]] = {key: [] for key in CLAUSES}
+    seeds_varied, flags = True, []
     for pair in pairs:
         if ranked[0] in (pair["a"], pair["b"]):
             seeds_varied &= pair["seeds_varied"] or bool(pair["problem"])
-            against[kind(pair)].append(pair["b"] if pair["a"] == ranked[0] else pair["a"])
-    clauses = [
-        text.format(listed(against[key]))
-        for key, text in {
-            "better": "is better than {}" if seeds_varied else "scored better, as trained here, than {}",
-            "equivalent": "is equivalent to {}",
-            "undecided": "cannot be told from {} with this much data",
-            "untested": "could not be tested against {}",
-        }.items()
-        if against[key]
-    ]
+            flags += [flag for flag in pair["flags"] if flag not in flags]
+            leads = pair["difference"] * (1 if pair["a"] == ranked[0] else -1) >= 0
+            found = kind(pair) if leads or not pair["significant"] or pair["problem"] else "worse"
+            against[found].append(pair["b"] if pair["a"] == ranked[0] else pair["a"])
+    clauses = [text.format(listed(against[key])) for key, text in CLAUSES.items() if against[key]]
     answer = f"{ranked[0]} has the highest accuracy: it {'; it '.join(clauses)}."
     if not seeds_varied:
         answer += " That is of these trained models alone: seeds were not varied. Train several of each to learn more."
+    if flags:
+        answer += f" Mind that {listed(flags)}."
     return answer
 
 
