@@ -10,6 +10,7 @@ import platform
 import re
 import shutil
 import sys
+from argparse import ArgumentParser
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, requires, version
 from importlib.util import find_spec
@@ -33,6 +34,7 @@ MOST_NAMED = 4
 
 
 def main() -> None:
+    ArgumentParser(prog="python -m imdbcls.doctor", description=__doc__).parse_args()
     quiet_libraries()
     allocator_took = tune_process()
     reached: list[bool] = []
@@ -252,7 +254,7 @@ def wandb_key() -> str:
 
 
 def key_in_netrc(host: str) -> bool:
-    path = Path(os.environ.get("NETRC") or Path.home() / (".netrc" if os.name != "nt" else "_netrc")).expanduser()
+    path = Path(os.environ.get("NETRC") or Path.home() / ".netrc").expanduser()
     try:
         return netrc.netrc(str(path)).authenticators(host) is not None
     except (OSError, netrc.NetrcParseError):

@@ -61,9 +61,10 @@ class Classifier(nn.Module):
         """Token ids (int64, padded on the right) and their mask (bool, True at real tokens) to float32 logits_BC.
 
         `documents_W` is each row's document (int64, ascending from 0), None where each row is one, and `num_documents`
-        their number. `places_N` are the places of the real tokens in mask_BT, row by row. What a batch knows of these
-        (`Batch.inputs`), CUDA need not be waited for. The encoder's attention never reads padding; what it writes there
-        is for the head to leave out. With `hidden_BTD`, what it gave for these rows before, it is not asked again.
+        their number. `places_N` are the places of the real tokens in mask_BT, row by row. Pass what the batch knows of
+        these (`Batch.inputs`): to work it out, CUDA would have to be waited for. The encoder's attention never reads
+        padding; what it writes there is for the head to leave out. With `hidden_BTD`, its earlier output for these
+        rows, the encoder does not run.
         """
         if hidden_BTD is None:
             hidden_BTD = self.encode(input_ids_BT, mask_BT, places_N)
