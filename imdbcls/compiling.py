@@ -17,6 +17,7 @@ import torch
 from imdbcls.device import Hardware
 from imdbcls.errors import UserError
 from imdbcls.fast.encoder import is_accelerated
+from imdbcls.ragged import places_of
 
 if TYPE_CHECKING:
     from imdbcls.model import Classifier
@@ -66,7 +67,7 @@ def warm_up(model: "Classifier", hardware: Hardware, max_length: int) -> None:
     for width in (max_length // 2, max_length):
         lengths_B = torch.linspace(2, width, WARM_UP_ROWS).long()
         mask_BT = torch.arange(width) < lengths_B.unsqueeze(1)
-        places_N = mask_BT.flatten().nonzero().squeeze(1).to(hardware.device)
+        places_N = places_of(mask_BT).to(hardware.device)
         mask_BT = mask_BT.to(hardware.device)
         with hardware.autocast():
             hidden_BTD = model.encode(mask_BT.long(), mask_BT, places_N)

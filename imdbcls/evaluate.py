@@ -62,7 +62,7 @@ def evaluate(run: Path, split: str, device: str | None = None, plugins: Sequence
     if corpus.split_hash != recorded.get("split_hash"):
         raise UserError(
             f"The documents are not the run's: split hash {corpus.split_hash} instead of "
-            f"{recorded.get('split_hash')}; {places_of(config['data']['source'])} may have changed."
+            f"{recorded.get('split_hash')}; {origin_of(config['data']['source'])} may have changed."
         )
     backbone, model = rebuild_model(config, folder, len(corpus.label_names))
     documents = corpus.test if split == "test" else corpus.validation
@@ -73,7 +73,7 @@ def evaluate(run: Path, split: str, device: str | None = None, plugins: Sequence
     return figures
 
 
-def places_of(source: Mapping[str, Any]) -> str:
+def origin_of(source: Mapping[str, Any]) -> str:
     """Where a configuration's documents come from, as its keys have it."""
     places = [f"data.{key}={source[key]}" for key in ("path", "train", "validation", "test") if source.get(key)]
     return ", ".join(places) or f"the data of {source['_target_']}"

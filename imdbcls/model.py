@@ -9,6 +9,7 @@ from imdbcls.compiling import as_is, compiled
 from imdbcls.fast import unpadded
 from imdbcls.fast.encoder import is_accelerated
 from imdbcls.fast.masks import attention_mask
+from imdbcls.ragged import places_of
 
 
 class Classifier(nn.Module):
@@ -77,7 +78,7 @@ class Classifier(nn.Module):
         # it would be compiled anew.
         prepare = compiled if self.compiled and self.training and len(input_ids_BT) > 1 else as_is
         if self.unpadded and unpadded.applies(input_ids_BT.device):
-            places_N = unpadded.places_of(mask_BT) if places_N is None else places_N
+            places_N = places_of(mask_BT) if places_N is None else places_N
             return prepare(unpadded.encode)(self.encoder, input_ids_BT, mask_BT, places_N, self.first_token_alone)
         mask = attention_mask(self.encoder, mask_BT)
         first_token_alone = self.first_token_alone and is_accelerated(self.encoder)

@@ -23,6 +23,7 @@ from imdbcls.fast.encoder import accelerate, weights_kept
 from imdbcls.fast.first_token import first_token_of
 from imdbcls.heads.cls import ClsHead
 from imdbcls.model import Classifier
+from imdbcls.ragged import places_of
 
 SIZES = {
     "vocab_size": 97,
@@ -292,7 +293,7 @@ def test_the_first_token_alone_is_the_library_s(
     ids_BT, mask_BT = make_batch(model)
     mask_BT = mask_BT.bool()
     if path == "unpadded":
-        first_B1H = unpadded.encode(fast, ids_BT, mask_BT, unpadded.places_of(mask_BT), first_token_alone=True)
+        first_B1H = unpadded.encode(fast, ids_BT, mask_BT, places_of(mask_BT), first_token_alone=True)
     else:
         first_B1H = fast(input_ids=ids_BT, attention_mask=mask_BT, first_token_alone=True).last_hidden_state
     expected_B1H = model(input_ids=ids_BT, attention_mask=mask_BT).last_hidden_state[:, :1]

@@ -11,6 +11,7 @@ from transformers import PreTrainedModel
 from imdbcls.fast import unpadded
 from imdbcls.fast.masks import ready_mask
 from imdbcls.model import Classifier
+from imdbcls.ragged import places_of
 
 
 @pytest.fixture(autouse=True)
@@ -23,7 +24,7 @@ def run(model: PreTrainedModel, ids_BT: Tensor, mask_BT: Tensor, without_padding
     """Hidden states of the real tokens, and the gradients of a fixed function of them."""
     model.zero_grad()
     if without_padding:
-        hidden_BTH = unpadded.encode(model, ids_BT, mask_BT, unpadded.places_of(mask_BT))
+        hidden_BTH = unpadded.encode(model, ids_BT, mask_BT, places_of(mask_BT))
         assert hidden_BTH.shape[:2] == ids_BT.shape and not hidden_BTH[~mask_BT].any()
     else:
         hidden_BTH = model(input_ids=ids_BT, attention_mask=mask_BT).last_hidden_state
@@ -75,7 +76,7 @@ def test_the_kernel_is_asked_for_what_the_documents_are(monkeypatch: pytest.Monk
     calls = []
     kernel = unpadded.varlen_attn
     monkeypatch.setattr(unpadded, "varlen_attn", lambda *given: (calls.append(given), kernel(*given))[1])
-    places_N = unpadded.places_of(mask_BT).to("meta")
+    places_N = places_of(mask_BT).to("meta")
     hidden_BTH = unpadded.encode(model, ids_BT.to("meta"), mask_BT.to("meta"), places_N)
     hidden_BTH.sum().backward()
     assert len(calls) == model.config.num_hidden_layers
@@ -92,14 +93,14 @@ def test_where_each_document_begins(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[unpadded.Boundaries] = []
     original = unpadded._attention
     monkeypatch.setattr(unpadded, "_attention", lambda q, k, v, at: (seen.append(at), original(q, k, v, at))[1])
-    unpadded.encode(model, ids_BT, mask_BT.bool(), unpadded.places_of(mask_BT.bool()))
+    unpadded.encode(model, ids_BT, mask_BT.bool(), places_of(mask_BT.bool()))
     assert seen[0].starts.tolist() == [0, 37, 42, 106, 107]
 
 
 def test_dropout_is_drawn_and_seeded() -> None:
     model = make("bert", hidden_dropout_prob=0.3).train()
     ids_BT, mask_BT = make_batch(model)
-    places_N = unpadded.places_of(mask_BT.bool())
+    places_N = places_of(mask_BT.bool())
     outputs = []
     for seed in (7, 7, 8):
         torch.manual_seed(seed)

@@ -1,1 +1,1 @@
-"""Faster exact computation on the CPU: the encoder's layers, attention, dropout masks, the allocator."""
+"""Layers made fast: the encoder's and the LSTM by compiled kernels on the CPU, the encoder's unpadded on CUDA."""

@@ -29,6 +29,7 @@ from imdbcls.fast import compiled, first_token, kernels, layer
 from imdbcls.fast.attention import KeyMask
 from imdbcls.fast.dropout import DropoutMasks
 from imdbcls.fast.products import rows_for
+from imdbcls.ragged import offsets_of, places_of
 
 _MODEL_TYPES = {"bert", "roberta"}
 
@@ -179,8 +180,8 @@ def _compiled_hidden(
 ) -> Tensor:
     """The layers over the real tokens' rows, by the compiled kernels. Padding's hidden states are zero."""
     config = encoder.config
-    offsets = F.pad(mask_BT.sum(1).cumsum(0), (1, 0))
-    places_N = mask_BT.flatten().nonzero().squeeze(1)
+    offsets = offsets_of(mask_BT)
+    places_N = places_of(mask_BT)
     plan = compiled.Plan(
         loaded,
         offsets,

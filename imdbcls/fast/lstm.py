@@ -19,6 +19,7 @@ from torch.autograd.function import once_differentiable
 from imdbcls.device import computes_bf16
 from imdbcls.fast.kernels import Kernels, load
 from imdbcls.fast.products import linear, linear_backward, prepare, rows_for, weight_gradient
+from imdbcls.ragged import offsets_of, places_of
 
 _MULTIPLE = 32  # of widths that the kernels take
 
@@ -38,10 +39,10 @@ def final_output(
 ) -> Tensor:
     """The output after each document's last real token, or after its first where it is read `backwards`; final_BH in
     the kernels' type. Padding, on the right, is not read. `kernels`: of `kernels_for`."""
-    offsets = F.pad(mask_BT.sum(1).cumsum(0), (1, 0))
+    offsets = offsets_of(mask_BT)
     rows_ND = hidden_BTD.to(kernels.dtype).flatten(0, 1)
     if int(offsets[-1]) < len(rows_ND):
-        rows_ND = rows_ND[mask_BT.flatten().nonzero().squeeze(1)]
+        rows_ND = rows_ND[places_of(mask_BT)]
     rows_ND = F.pad(rows_ND, (0, 0, 0, rows_for(len(rows_ND), kernels.dtype) - len(rows_ND)))
     parameters = (lstm.weight_ih_l0, lstm.weight_hh_l0, lstm.bias_ih_l0, lstm.bias_hh_l0)
     keep = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (rows_ND, *parameters))

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from imdbcls.fast import first_token
+from imdbcls.ragged import offsets_of
 
 varlen_attn: Any = None  # PyTorch has it from 2.10 on
 if find_spec("torch.nn.attention.varlen") is not None:
@@ -64,11 +65,6 @@ def applies(device: torch.device) -> bool:
     )
 
 
-def places_of(mask_BT: Tensor) -> Tensor:
-    """The places of the real tokens among all B * T, ascending; places_N. On CUDA this waits for the device."""
-    return mask_BT.flatten().nonzero().squeeze(1)
-
-
 def encode(
     encoder: Any, input_ids_BT: Tensor, mask_BT: Tensor, places_N: Tensor, first_token_alone: bool = False
 ) -> Tensor:
@@ -78,7 +74,7 @@ def encode(
     """
     layers, last = first_token.set_apart(encoder.encoder.layer, first_token_alone)
     embedded_BTH = encoder.embeddings(input_ids=input_ids_BT)
-    boundaries = Boundaries(F.pad(mask_BT.sum(dim=1).cumsum(0), (1, 0)).to(torch.int32), mask_BT.shape[1])
+    boundaries = Boundaries(offsets_of(mask_BT).to(torch.int32), mask_BT.shape[1])
     hidden_NH = embedded_BTH.flatten(0, 1).index_select(0, places_N)
     for layer in layers:
         hidden_NH = _layer(layer, hidden_NH, boundaries)
