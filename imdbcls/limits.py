@@ -49,7 +49,7 @@ def explain(error: BaseException) -> UserError | None:
         )
     if is_out_of_memory(error):
         return UserError(
-            f"There is not enough memory ({detail}). A smaller eval_batch_size, trainer.micro_batch_size or max_length "
-            "needs less."
+            f"There is not enough memory ({detail}). A smaller trainer.micro_batch_size, max_length or model needs less, "
+            "and is another run."
         )
     return None
