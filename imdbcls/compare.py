@@ -5,6 +5,7 @@ writes comparison.html, .json, .md and .csv. Needs no server and no network.
 """
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -33,6 +34,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UserError as error:
         say(f"imdbcls: {error}")
         return 2
+    except BrokenPipeError:  # the reader, `head` say, has enough; the files are written
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0
 
 
@@ -45,8 +48,8 @@ def compare(choices: argparse.Namespace) -> None:
     )
     figures = figures_of(comparison)
     page = page_html(comparison, figures, reading)
-    print(terminal_text(comparison))
-    write_files(choices.output or choices.study, comparison, figures, page)
+    written = write_files(choices.output or choices.study, comparison, figures, page)
+    print(f"{terminal_text(comparison)}\n\n{written}", flush=True)
 
     settings = settings_beside(study.groups[0].runs[0].config)
     if choices.wandb:
@@ -103,8 +106,8 @@ def load_texts(study: Study) -> dict[str, str]:
         return {}
 
 
-def write_files(folder: Path, comparison: dict[str, Any], figures: dict[str, str], page: str) -> None:
-    """Write the comparison's files; raises UserError where the folder takes none."""
+def write_files(folder: Path, comparison: dict[str, Any], figures: dict[str, str], page: str) -> str:
+    """Write the comparison's files and say which; raises UserError where the folder takes none."""
     drawings = folder / "comparison_figures"
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -119,7 +122,7 @@ def write_files(folder: Path, comparison: dict[str, Any], figures: dict[str, str
             write_atomically(drawings / f"{name}.svg", standalone(figure))
     except OSError as error:
         raise UserError(f"{folder} cannot be written ({error.strerror}); give another with --output.") from error
-    print(f"\nWritten: {folder / 'comparison.html'} (open it in a browser); .json, .md, .csv and figures beside it.")
+    return f"Written: {folder / 'comparison.html'} (open it in a browser); .json, .md, .csv and figures beside it."
 
 
 if __name__ == "__main__":

@@ -32,7 +32,9 @@ def main() -> None:
     parser.add_argument("run", type=Path, help="the run's folder, runs/<study>/<name>")
     parser.add_argument("--split", choices=SPLITS, default="test", help="which documents to score (default: test)")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda", "mps"), help="instead of the run's own")
-    parser.add_argument("--plugins", nargs="+", default=[], metavar="PACKAGE", help="your packages that the run used")
+    parser.add_argument(
+        "--plugins", action="append", default=[], metavar="PACKAGE", help="a package of yours that the run used"
+    )
     arguments = parser.parse_args()
     with user_errors():
         figures = evaluate(arguments.run, arguments.split, arguments.device, arguments.plugins)
@@ -58,7 +60,12 @@ def evaluate(run: Path, split: str, device: str | None = None, plugins: Sequence
     from imdbcls.scoring import score
 
     hardware = build.build_hardware(config)
-    corpus = build.build_corpus(config)
+    try:
+        corpus = build.build_corpus(config)
+    except UserError as error:
+        raise UserError(
+            f"{error} Paths are as the run has them: relative ones lead from where it was trained."
+        ) from error
     if corpus.split_hash != recorded.get("split_hash"):
         raise UserError(
             f"The documents are not the run's: split hash {corpus.split_hash} instead of "

@@ -49,7 +49,7 @@ def explain(error: BaseException) -> UserError | None:
         )
     if is_out_of_memory(error):
         return UserError(
-            f"There is not enough memory ({detail}). A smaller trainer.micro_batch_size or max_length needs less, and is "
-            "another run."
+            f"There is not enough memory ({detail}). A smaller trainer.micro_batch_size or max_length needs less; it "
+            "is another run."
         )
     return None

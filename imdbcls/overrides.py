@@ -188,9 +188,10 @@ def read_wishes(texts: Sequence[str], examination: Examination) -> list[Wish]:
             overrides += parser.parse_overrides([text])
         except OverrideParseException as error:
             reason = str(error).splitlines()[0]
+            home = " ~ is not read here: write the folder out, or $HOME." if "=~" in text else ""
             examination.note(
                 f"{text}: not read as key=value ({reason}); a value with spaces, commas or brackets wants quotes of "
-                "its own: 'key=\"a, b\"'."
+                f"its own: 'key=\"a, b\"'.{home}"
                 if "=" in text
                 else f"{text}: not of the form key=value, such as lr=3e-5."
             )

@@ -2,7 +2,7 @@
 
 Texts come from the command line, from a file (`--file reviews.csv`), or from stdin, one a line. For each, in its order,
 a line of JSON (or CSV) on stdout: its number, its most probable class and the probability of each. Input is read and
-answered a thousand texts at a time, so memory does not grow with it.
+answered a thousand texts at a time, so memory does not grow with it; what cannot be read ends it, all before answered.
 """
 
 import argparse
@@ -11,11 +11,10 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
-from imdbcls.console import user_errors
+from imdbcls.console import say, user_errors
 from imdbcls.data.documents import is_unicode
 from imdbcls.data.tables import require_column, require_table, rows_of
 from imdbcls.errors import UserError
@@ -24,6 +23,10 @@ if TYPE_CHECKING:
     from imdbcls.api import Predictions
 
 CHUNK = 1000  # texts at a time
+DESCRIPTION = (
+    "Classify texts by a finished run. Each answer begins with the text's number: its place on the command line, its "
+    "line on stdin or in its file, in Parquet its row from 1."
+)
 
 Numbered = tuple[int, str]  # a text with its place in the input, which names it in the output
 
@@ -38,14 +41,16 @@ def main() -> None:
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m imdbcls.predict", description="Classify texts by a finished run.")
+    parser = argparse.ArgumentParser(prog="python -m imdbcls.predict", description=DESCRIPTION)
     parser.add_argument("run", type=Path, help="the run's folder, runs/<study>/<name>")
     parser.add_argument("texts", nargs="*", help="texts; without them and --file, each line of stdin is one")
     parser.add_argument("--file", type=Path, help="a .csv, .tsv, .jsonl, .ndjson or .parquet file of texts")
     parser.add_argument("--text-column", metavar="NAME", help="its column (default: that of the run's data, or text)")
     parser.add_argument("--format", choices=("jsonl", "csv"), default="jsonl", help="of the answers (default: jsonl)")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda", "mps"), help="instead of the run's own")
-    parser.add_argument("--plugins", nargs="+", default=[], metavar="PACKAGE", help="your packages that the run used")
+    parser.add_argument(
+        "--plugins", action="append", default=[], metavar="PACKAGE", help="a package of yours that the run used"
+    )
     return parser.parse_intermixed_args(arguments)  # options may stand between the run and its texts
 
 
@@ -59,11 +64,27 @@ def predict(arguments: argparse.Namespace, stdin: TextIO, stdout: TextIO) -> Non
 
     run = load_run(arguments.run, plugins=arguments.plugins, device=arguments.device)
     write = (write_csv if arguments.format == "csv" else write_jsonl)(stdout, run.label_names)
-    numbered = iter(texts_of(arguments, stdin, run.config["data"].get("text_column", "text")))
-    while chunk := list(islice(numbered, CHUNK)):
+    for chunk in in_chunks(texts_of(arguments, stdin, run.config["data"].get("text_column", "text"))):
         numbers, texts = zip(*chunk, strict=True)
         write(numbers, run.predict(texts))
         stdout.flush()
+
+
+def in_chunks(numbered: Iterator[Numbered]) -> Iterator[list[Numbered]]:
+    """Up to a thousand texts at a time; those before one that is none are not lost, and the error comes after them."""
+    chunk: list[Numbered] = []
+    try:
+        for each in numbered:
+            chunk.append(each)
+            if len(chunk) == CHUNK:
+                yield chunk
+                chunk = []
+    except UserError:
+        if chunk:
+            yield chunk
+        raise
+    if chunk:
+        yield chunk
 
 
 def texts_of(arguments: argparse.Namespace, stdin: TextIO, column: str) -> Iterator[Numbered]:
@@ -76,9 +97,13 @@ def texts_of(arguments: argparse.Namespace, stdin: TextIO, column: str) -> Itera
 
 
 def lines_of(stdin: TextIO) -> Iterator[tuple[int, str]]:
+    """The lines that are not blank, with their numbers."""
+    if stdin.isatty():
+        say("Reading texts from the terminal, one a line; Ctrl-D ends.")
     try:
         for number, line in enumerate(stdin, start=1):
-            yield number, line.rstrip("\n")
+            if line.strip():
+                yield number, line.rstrip("\n")
     except UnicodeDecodeError as error:
         raise UserError(f"stdin is not in {error.encoding}: byte 0x{error.object[error.start]:02x}.") from error
 
@@ -97,12 +122,12 @@ def read_file(path: Path, column: str) -> Iterator[Numbered]:
     found = rows_of(path, wanted=column)
     key = "--text-column"
     if found.columns is not None:
-        require_column(column, found.columns, key, str(path), found.unit)
+        require_column(column, found.columns, key, str(path))
 
     def texts() -> Iterator[tuple[int, object]]:
         for number, row in found.rows:
             if column not in row:
-                require_column(column, row, key, f"{path}, {found.unit} {number:,},", unit="")
+                require_column(column, row, key, f"{path}, {found.unit} {number:,},")
             yield number, row[column]
 
     return not_empty(texts(), f"{path}, {found.unit}")

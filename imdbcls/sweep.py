@@ -14,6 +14,7 @@ import time
 import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from imdbcls.console import say
@@ -51,6 +52,7 @@ class Sweep:
 
     def __init__(self) -> None:
         self.outcomes: list[Outcome] = []
+        self.studies: set[Path] = set()  # the folders of what the jobs are runs of
         self.stopped_by: int | None = None
         self._running: dict[int, Running] = {}  # by process id
         self._handlers: dict[int, Any] = {}  # the signals' own, from before the first process
@@ -178,6 +180,9 @@ class Sweep:
         undone = sum(outcome.state != "done" for outcome in self.outcomes)
         if undone:
             say(f"{undone} of {len(self.outcomes)} runs are not done; the same command runs what is missing.")
+        elif len(self.outcomes) > 1:
+            for study in sorted(self.studies):
+                say(f"compare them: python -m imdbcls.compare {study}")
         if self.stopped_by is not None:
             return 128 + self.stopped_by
         return 1 if undone else 0

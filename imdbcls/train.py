@@ -70,6 +70,7 @@ def run_in_sweep(cfg: DictConfig, overrides: str) -> None:
             tracking.import_early(config["tracker"])
             build.keep_corpus(config)
 
+    sweep.studies.add(folder.study)
     job = train if config["jobs"] == 1 else train_beside_others
     sweep.run(folder.path.name, prepare, partial(job, config), folder.result, config["jobs"])
 

@@ -171,6 +171,60 @@ def test_orders_of_batches_that_seeds_share_are_said(study: Path) -> None:
     assert [note for note in compared(study)["notes"] if note.startswith("cls: runs share a data.order_seed")]
 
 
+def test_what_groups_differ_in_besides_the_head_is_said(study: Path) -> None:
+    for seed in (0, 1):
+        config = study / f"cls-s{seed}" / "config.yaml"
+        config.write_text(config.read_text().replace("lr: 3.0e-05", "lr: 0.01") + "optimizer: {lr: 0.01}\n")
+    (note,) = [note for note in compared(study)["notes"] if "differ in more than the head" in note]
+    assert "lr (0.01 in cls; 3e-05 in transformer)" in note and note.count("lr (") == 1
+
+
+def test_names_say_each_choice_once(tmp_path: Path) -> None:
+    study = make_study(tmp_path / "runs", heads=HEADS[:1], seeds=[0, 1], num_documents=200)
+    change_result(study / "transformer-s1", group_hash="another")
+    for seed, lr in ((0, 0.01), (1, 0.02)):
+        config = study / f"transformer-s{seed}" / "config.yaml"
+        config.write_text(config.read_text().replace("lr: 3.0e-05", f"lr: {lr}") + f"optimizer: {{lr: {lr}}}\n")
+    assert {group["name"] for group in compared(study)["groups"]} == {"transformer lr=0.01", "transformer lr=0.02"}
+
+
+def test_models_that_learnt_nothing_are_said_and_not_called_equivalent(study: Path) -> None:
+    """Each gives every document one class, another one with each seed: all have the same accuracy."""
+    labels = pq.read_table(study / "cls-s0" / "predictions" / "test.parquet")["label"].to_pylist()
+    for head, constants in (("cls", (0, 1)), ("transformer", (1, 0))):
+        for seed, constant in enumerate(constants):
+            run = study / f"{head}-s{seed}"
+            change_column(run, "label", lambda v: pa.array([row % 2 for row in range(len(v))]))
+            change_column(run, "prediction", lambda v, c=constant: pa.array([c] * len(v)))
+    comparison = compared(study)
+    assert len(labels) == 200 and comparison["groups"][0]["metrics"]["test/accuracy"]["mean"] == 0.5
+    for name in ("cls", "transformer"):
+        assert f"{name}: 2 of 2 runs give all documents one class (nothing learnt?)." in comparison["notes"]
+    figures = comparison["groups"][0]["metrics"]["test/accuracy"]
+    assert figures["high"] - figures["low"] == pytest.approx(
+        0, abs=1e-9
+    )  # over documents, two opposite constants are sure
+    change_column(study / "cls-s1", "prediction", lambda v: pa.array([0] * len(v)))
+    change_column(study / "transformer-s0", "prediction", lambda v: pa.array([1] * len(v)))
+    change_column(study / "transformer-s1", "prediction", lambda v: pa.array([1] * len(v)))
+    (pair,) = compared(study)["pairs"]
+    assert pair["difference"] == 0 and pair["high"] - pair["low"] > 0.1 and not pair["equivalent"]
+
+
+def test_a_folder_that_is_no_study_says_where_they_are(study: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([str(study / "cls-s0")]) == 2
+    assert f"It is a run's; give its study's, {study.resolve()}." in capsys.readouterr().err
+    assert main([str(study.parent)]) == 2
+    assert f"Its studies are {study.name}: give one of them." in capsys.readouterr().err
+
+
+def test_a_reader_who_has_enough_is_no_error(study: Path) -> None:
+    command = f"{sys.executable} -m imdbcls.compare {study} | head -1; exit ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
+    assert done.returncode == 0 and "Traceback" not in done.stderr
+    assert (study / "comparison.html").is_file()
+
+
 def test_films_widen_the_intervals(tmp_path: Path) -> None:
     """Documents that belong together are drawn together, in every figure, and a run without films takes the other's."""
     alone = make_study(tmp_path / "alone", heads=HEADS[:2], num_documents=400)
@@ -293,3 +347,50 @@ def test_nothing_heavy_or_online_is_imported(study: Path) -> None:
     command = [sys.executable, "-c", check, str(study)]
     done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[1], timeout=120)
     assert done.stdout.strip().endswith("[]"), done.stdout[-300:] + done.stderr
+
+
+def test_clusters_are_known_by_whoever_recorded_them(tmp_path: Path) -> None:
+    """Of runs of an older version in the same group, and of groups whose records differ, whichever ranks first."""
+    study = make_study(tmp_path / "runs", heads=HEADS[:2], num_documents=400, documents_of_a_film=40)
+    whole = compared(study)["pairs"][0]
+    file = study / "cls-s0" / "predictions" / "test.parquet"
+    pq.write_table(pq.read_table(file).drop_columns("group"), file)
+    comparison = compared(study)
+    assert comparison["pairs"][0]["standard_error"] == whole["standard_error"]
+    assert any(note.startswith("Not all runs recorded which documents belong") for note in comparison["notes"])
+    for head in ("cls", "transformer"):
+        finer = shutil.copytree(study, tmp_path / head)
+        for seed in (0, 1, 2):
+            column = pa.array([f"film {row // 5}" for row in range(400)])
+            file = finer / f"{head}-s{seed}" / "predictions" / "test.parquet"
+            table = pq.read_table(file)
+            table = table.drop_columns("group") if "group" in table.column_names else table
+            pq.write_table(table.append_column("group", column), file)
+        assert compared(finer)["pairs"][0]["standard_error"] == pytest.approx(whole["standard_error"])
+
+
+def test_documents_of_one_film_alone_prove_nothing(tmp_path: Path) -> None:
+    study = make_study(tmp_path / "runs", heads=HEADS[:2], num_documents=300, documents_of_a_film=300)
+    (pair,) = compared(study)["pairs"]
+    assert pair["equivalent"] is None and not pair["significant"] and "belong together" in pair["problem"]
+
+
+def test_long_and_strange_group_names_are_only_names(study: Path) -> None:
+    for run in study.glob("*-s*"):
+        file = run / "predictions" / "test.parquet"
+        table = pq.read_table(file)
+        names = ["x" * 1_000_000 if row < 5 else f"{row % 50}\0" if row % 2 else f"{row % 50}" for row in range(200)]
+        pq.write_table(table.append_column("group", pa.array(names)), file)
+    assert compared(study)["groups"][0]["num_clusters"] == 51
+
+
+@pytest.mark.parametrize("change", [{"config_hash": ["a"]}, {"split_hash": {"a": 1}}])
+def test_a_hash_that_is_no_text_is_refused(change: dict[str, Any], study: Path) -> None:
+    change_result(study / "cls-s1", **change)
+    assert any("cls-s1 is left out" in note and "no usable" in note for note in compared(study)["notes"])
+
+
+def test_figures_beyond_all_measure_are_none(study: Path) -> None:
+    change_result(study / "cls-s1", train_seconds=1e308, **{"val/accuracy": 1e308})
+    (study / "cls-s1" / "metrics.jsonl").write_text('{"epoch": 1e308, "val/accuracy": 0.5}\n')
+    compared(study)

@@ -86,6 +86,16 @@ def test_a_broken_row_is_named_as_it_is_when_training(name: str, content: bytes,
         read_table(tmp_path / name, "data.train")
 
 
+def test_blank_lines_are_left_out_and_what_came_before_a_mistake_is_answered(finished: Path, tmp_path: Path) -> None:
+    found = [json.loads(line)["number"] for line in answers(str(finished), stdin="good\n\n  \nbad\n").splitlines()]
+    assert found == [1, 4]
+    (tmp_path / "a.csv").write_text("text,stars\ngood,1\nbad,2\n,3\n")
+    out = io.StringIO()
+    with pytest.raises(imdbcls.UserError, match=r"a\.csv, line 4: there is no text to classify"):
+        predict(parse([str(finished), "--file", str(tmp_path / "a.csv")]), io.StringIO(), out)
+    assert [json.loads(line)["number"] for line in out.getvalue().splitlines()] == [2, 3]
+
+
 def test_bytes_that_are_no_text_are_named(finished: Path) -> None:
     stdin = io.TextIOWrapper(io.BytesIO(b"good\ncaf\xe9\n"), encoding="utf-8")
     with pytest.raises(imdbcls.UserError, match="stdin is not in utf-8: byte 0xe9"):
@@ -107,7 +117,6 @@ def test_a_line_without_the_column_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "stdin", "sentence"),
     [
-        ([], "good\n\nbad\n", "stdin, line 2: there is no text to classify"),
         (["", "x"], "", "text 1: there is no text to classify"),
         (["--file", "d.csv"], "", r"d.csv has no column 'text' \(--text-column\); it has 'id', 'review'"),
         (["--file", "d.csv", "--text-column", "review"], "", "d.csv, line 3: there is no text to classify"),

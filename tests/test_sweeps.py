@@ -50,7 +50,9 @@ def test_one_job_of_five_fails_and_the_same_command_runs_what_is_missing(
 
     again = sweep(tmp_path, EVERY_STEP)
     assert again.process.exitcode == 0
-    assert [line.split()[1] for line in again.output.splitlines()[-5:]] == ["done"] * 5
+    *table, advice = again.output.splitlines()[-6:]
+    assert [line.split()[1] for line in table] == ["done"] * 5
+    assert re.fullmatch(r"compare them: python -m imdbcls\.compare runs/\w+", advice)
     assert again.output.count("is done already") == 4
     (step,) = re.findall(r"Continuing at step (\d+) ", again.output)
     assert int(step) in ((5, 6, 7) if fault == "kill" else (7,))  # up to two checkpoints are still being written

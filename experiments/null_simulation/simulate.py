@@ -31,6 +31,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--studies", type=int, default=4_000, help="of each row (default: 4,000)")
     num_studies = parser.parse_args().studies
+    if num_studies < 1:
+        parser.error("--studies must be at least 1")
     print("| seeds | quirk | luck | interval | permutation | verdict | pooled |")
     print("| ---: | ---: | ---: | ---: | ---: | ---: | ---: |")
     for num_seeds in SEEDS:

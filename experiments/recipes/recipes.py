@@ -19,6 +19,7 @@ from imdbcls.comparison.groups import Group, read_study
 from imdbcls.comparison.pairs import compare_pairs
 from imdbcls.comparison.scores import score_group
 from imdbcls.comparison.verdicts import p_text
+from imdbcls.console import user_errors
 from imdbcls.runs import group_hash
 
 STUDY = "recipes"
@@ -49,7 +50,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("action", choices=("run", "table"))
     parser.add_argument("data", help="data.path of IMDB")
-    parser.add_argument("choices", nargs="*", help=f"of {', '.join(CHOICES)}; none given: all")
+    parser.add_argument("choices", nargs="*", choices=[*CHOICES, []], metavar="choice", help=f"of {', '.join(CHOICES)}")
     parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="beside what all runs share")
     arguments = parser.parse_args()
     common = [*COMMON, f"data.path={arguments.data}", *arguments.set]
@@ -60,7 +61,8 @@ def main() -> None:
             command = [sys.executable, "-m", "imdbcls.train", "--multirun", *merged(common, CHOICES[name]), seeds]
             subprocess.run(command, check=False)  # a choice that fails is missing from the table; the others go on
     else:
-        print("\n".join(table(common)))
+        with user_errors():
+            print("\n".join(table(common)))
 
 
 def table(common: list[str]) -> Iterator[str]:

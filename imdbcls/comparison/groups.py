@@ -16,6 +16,8 @@ from imdbcls.comparison.statistics import num_independent
 UNTELLING = re.compile(r"seed|.*\.order_seed|study|device|tracker\..*|.*(_dir|folder|name|_target_)")
 MAX_CONFIG_CHOICES = 2_000
 MAX_SURROUNDINGS = 4  # named in one sentence
+MAX_CHOICES_NAMED = 6
+MAX_STUDIES_NAMED = 10
 SURROUNDINGS = {  # of result.json
     "git_commit": "they may not be of the same code",
     "precision": "a difference may be the precision's",
@@ -65,7 +67,8 @@ class Group:
 
     @property
     def clusters_N(self) -> np.ndarray | None:
-        return self.runs[0].predictions.clusters
+        """By the first run that recorded them: all have the same documents."""
+        return next((run.predictions.clusters for run in self.runs if run.predictions.clusters is not None), None)
 
     @property
     def num_independent(self) -> int:
@@ -122,7 +125,8 @@ def read_study(folder: Path) -> Study:
             runs.append(read_run(run_folder, folder))
         except BadRun as problem:
             notes.append(f"{plain(run_folder.name)} is left out: {problem}.")
-            failed[failed_group(run_folder, folder)] += 1
+            if group_hash := failed_group(run_folder, folder):
+                failed[group_hash] += 1
     label_names, runs = with_the_same_labels(runs, notes)
     groups = [
         replace(group, num_failed=failed[group.runs[0].result["group_hash"]])
@@ -130,10 +134,19 @@ def read_study(folder: Path) -> Study:
         if group.runs
     ]
     if not groups:
-        reasons = " ".join(notes) or "It holds no run folder (result.json, config.yaml, predictions/test.parquet)."
-        raise BadRun(f"{folder} holds no finished run to compare. {reasons}")
+        raise BadRun(f"{folder} holds no finished run to compare. {' '.join(notes) or where_to_look(folder)}")
     notes.extend(warnings_about(groups))
     return Study(plain(folder.resolve().name), folder, tuple(groups), label_names, tuple(notes))
+
+
+def where_to_look(folder: Path) -> str:
+    """What to compare instead of a folder without runs: the study of a run, or a study below."""
+    if is_run_folder(folder):
+        return f"It is a run's; give its study's, {plain(str(folder.resolve().parent), 200)}."
+    studies = sorted({plain(path.parent.parent.name) for path in folder.glob("*/*/result.json")})
+    if studies:
+        return f"Its studies are {', '.join(studies[:MAX_STUDIES_NAMED])}: give one of them."
+    return "It holds no run folder (result.json, config.yaml, predictions/test.parquet)."
 
 
 def with_the_same_labels(runs: list[Run], notes: list[str]) -> tuple[tuple[str, ...], list[Run]]:
@@ -239,8 +252,11 @@ def distinct_names(runs: list[Run]) -> list[str]:
             if any(choices[j].get(key) != choices[i][key] for j in rivals) and not UNTELLING.fullmatch(key)
         ]
         differing.sort(key=lambda key: (key.count("."), key))
-        details = [f"{key.rsplit('.', 1)[-1]}={plain(str(choices[i][key]), 30)}" for key in differing[:3]]
-        names.append(" ".join([head, *details]) if rivals else head)
+        # A group's lr repeats the knob's.
+        details = list(
+            dict.fromkeys(f"{key.rsplit('.', 1)[-1]}={plain(str(choices[i][key]), 30)}" for key in differing)
+        )
+        names.append(" ".join([head, *details[:3]]) if rivals else head)
     repeated = {name for name, count in Counter(names).items() if count > 1}
     return [
         f"{name} {plain(run.result['group_hash'], 8)}" if name in repeated else name
@@ -272,6 +288,9 @@ def warnings_about(groups: list[Group]) -> Iterator[str]:
             yield f"{group.name} has one seed: its interval covers the choice of documents, not of seeds."
         elif len(set(group.order_seeds)) < len(group.order_seeds):
             yield f"{group.name}: runs share a data.order_seed, so its interval covers less than all orders of batches."
+        constant = sum(len(np.unique(run.predictions.predictions)) == 1 for run in group.runs)
+        if constant:
+            yield f"{group.name}: {constant} of {len(group.runs)} runs give all documents one class (nothing learnt?)."
         for run in group.runs:
             said, found = number(run.result.get("test/accuracy")), float(run_accuracy(run))
             if said is not None and abs(said - found) > 1e-4:
@@ -281,7 +300,31 @@ def warnings_about(groups: list[Group]) -> Iterator[str]:
                 )
     if len({group.split_hash for group in groups}) > 1:
         yield "The groups do not all have the same split (split_hash); such pairs are not tested."
+    known = [run.predictions.clusters is not None for group in groups for run in group.runs]
+    if any(known) and not all(known):
+        yield "Not all runs recorded which documents belong together; the others' record is taken for theirs."
+    yield from differing_choices(groups)
     yield from differing_surroundings(groups)
+
+
+def differing_choices(groups: list[Group]) -> Iterator[str]:
+    """A sentence where groups of different heads differ in more than the head, which a difference may come from."""
+    if len({group.head for group in groups}) == 1:
+        return
+    choices = [dict(leaves(group.runs[0].config)) for group in groups]
+    keys = {key for choice in choices for key in choice if not key.startswith("head.") and not UNTELLING.fullmatch(key)}
+    found: dict[str, str] = {}  # by the last part of the key: groups repeat what the knobs say
+    for key in sorted(keys, key=lambda key: (key.count("."), key)):
+        values: dict[str, list[str]] = defaultdict(list)
+        for group, choice in zip(groups, choices, strict=True):
+            values[plain(str(choice.get(key)), 30)].append(group.name)
+        if len(values) > 1:
+            told = "; ".join(f"{value} in {', '.join(names)}" for value, names in values.items())
+            found.setdefault(key.rsplit(".", 1)[-1], f"{key} ({plain(told, 200)})")
+    if found:
+        shown = list(found.values())[:MAX_CHOICES_NAMED]
+        more = f" and {len(found) - len(shown)} more" if len(found) > len(shown) else ""
+        yield f"The groups differ in more than the head: {', '.join(shown)}{more}. A difference may come from that."
 
 
 def differing_surroundings(groups: list[Group]) -> Iterator[str]:

@@ -166,9 +166,13 @@ def mistakes_words(comparison: dict[str, Any], reading: dict[str, Any]) -> str:
     suspects, hard = comparison["label_errors"]["count"], comparison["wrong_for_all"]["count"]
     words = (
         f"{suspects:,} labels look wrong; no run got {hard:,} documents right; on others one group is right and "
-        "another wrong in every seed. To keep this file small it holds "
-        f"{len(documents):,} of these {reading['num_candidates']:,} documents, the clearest of each kind."
+        "another wrong in every seed."
     )
+    if len(documents) < reading["num_candidates"]:
+        words += (
+            f" To keep this file small it holds {len(documents):,} of these {reading['num_candidates']:,} documents, "
+            "the clearest of each kind."
+        )
     if documents and all(document["text"] is None for document in documents):
         words += " Their texts are not shown, because the data could not be read from here."
     return words

@@ -59,7 +59,7 @@ def compare_pair(a: Group, b: Group, draws_a: np.ndarray, draws_b: np.ndarray, m
     covariance = covariance_over(np.concatenate([draws_a, draws_b], axis=1))
     estimate = difference_over_seeds(accuracies(correct_a), accuracies(correct_b), covariance, num_drawn)
     low, high = estimate.interval()
-    problem = why_untested(a, b, a.labels_N[in_a], b.labels_N[in_b])
+    problem = why_untested(a, b, a.labels_N[in_a], b.labels_N[in_b], num_drawn)
     several_seeds = min(estimate.num_seeds) > 1
     p_equivalence = None if problem else estimate.p_equivalence(margin)
     return {
@@ -89,10 +89,12 @@ def compare_pair(a: Group, b: Group, draws_a: np.ndarray, draws_b: np.ndarray, m
 
 
 def shared_clusters(a: Group, b: Group, in_a: np.ndarray, in_b: np.ndarray) -> np.ndarray | None:
-    """The clusters of the documents that both answered, by whichever recorded them."""
-    if a.clusters_N is not None:
-        return a.clusters_N[in_a]
-    return None if b.clusters_N is None else b.clusters_N[in_b]
+    """The clusters of the documents that both answered; where each recorded its own, the fewer and larger ones."""
+    ours = None if a.clusters_N is None else a.clusters_N[in_a]
+    theirs = None if b.clusters_N is None else b.clusters_N[in_b]
+    if ours is None or theirs is None:
+        return theirs if ours is None else ours
+    return ours if len(np.unique(ours)) <= len(np.unique(theirs)) else theirs
 
 
 def same(one: np.ndarray | None, other: np.ndarray | None) -> bool:
@@ -103,7 +105,7 @@ def accuracies(correct_SN: np.ndarray) -> np.ndarray:
     return correct_SN.mean(axis=1, dtype=np.float64)
 
 
-def why_untested(a: Group, b: Group, labels_a: np.ndarray, labels_b: np.ndarray) -> str | None:
+def why_untested(a: Group, b: Group, labels_a: np.ndarray, labels_b: np.ndarray, num_drawn: int) -> str | None:
     """The reason why this pair gets no test, or None; the labels are those of the documents that both share."""
     if a.split_hash != b.split_hash:
         return (
@@ -113,6 +115,8 @@ def why_untested(a: Group, b: Group, labels_a: np.ndarray, labels_b: np.ndarray)
         return "they share no test document, so nothing is paired"
     if not np.array_equal(labels_a, labels_b):
         return "they give the same documents different labels"
+    if num_drawn < 2:
+        return "all documents that both answered belong together, so nothing is known of others"
     return None
 
 

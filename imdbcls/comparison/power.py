@@ -4,6 +4,7 @@ The smallest detectable difference is Bloom's (1995, Evaluation Review 19:547), 
 it, the noncentral one: with few degrees of freedom, t_critical + t_power standard errors would be too few.
 """
 
+from bisect import bisect_left
 from dataclasses import replace
 
 from scipy import stats
@@ -50,9 +51,22 @@ def seeds_needed(estimate: Estimate, level: float, margin: float) -> int | None:
     """
     if min(estimate.num_seeds) < 2:
         return None
-    for num_seeds in range(max(estimate.num_seeds) + 1, MAX_SEEDS + 1):
+
+    def settles(num_seeds: int) -> bool:
         larger = with_seeds(estimate, num_seeds)
-        shown = abs(estimate.value) >= minimum_detectable_difference(larger, level)
-        if shown or abs(estimate.value) <= largest_provable_equivalence(larger, margin):
-            return num_seeds
-    return None
+        shown = power_of(larger, level) >= POWER
+        return shown or abs(estimate.value) <= largest_provable_equivalence(larger, margin)
+
+    more = range(max(estimate.num_seeds) + 1, MAX_SEEDS + 1)
+    if not more or not settles(MAX_SEEDS):
+        return None
+    return more[bisect_left(more, True, key=settles)]
+
+
+def power_of(estimate: Estimate, level: float) -> float:
+    """How likely a test at `level` (two-sided) finds the difference, if it is as estimated."""
+    if estimate.standard_error == 0:
+        return float(estimate.value != 0)
+    freedom, shift = estimate.degrees_of_freedom, abs(estimate.value) / estimate.standard_error
+    critical = float(stats.t.ppf(1 - level / 2, freedom))
+    return float(stats.norm.sf(critical - shift) if freedom > MANY else stats.nct.sf(critical, freedom, shift))

@@ -1,7 +1,6 @@
 """Read one run folder safely: it may come from a stranger, so sizes, types and paths are checked before use."""
 
 import json
-import math
 import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
@@ -21,6 +20,7 @@ MAX_PREDICTIONS_BYTES = 2 << 30
 MAX_DOCUMENTS = 2_000_000
 MAX_PROBABILITIES = 100_000_000
 MAX_CLASSES = 1_000
+LARGEST = 1e15  # of any figure
 REQUIRED = {"seed": int, "head": str, "group_hash": str}
 
 
@@ -110,6 +110,9 @@ def check_result(result: dict[str, Any]) -> None:
     for key, kind in REQUIRED.items():
         if not isinstance(result.get(key), kind) or isinstance(result.get(key), bool):
             raise BadRun(f"its result.json has no usable {key!r}")
+    for key in ("config_hash", "split_hash"):
+        if not isinstance(result.get(key), str | None):
+            raise BadRun(f"its result.json has no usable {key!r}")
 
 
 def read_history(path: Path) -> list[dict[str, Any]]:
@@ -149,7 +152,7 @@ def read_answers(path: Path, dtype: type[np.floating]) -> Predictions:
         clusters = cluster_numbers(table["group"].combine_chunks()) if "group" in names else None
         labels, predictions, tokens = (whole_numbers(table[name]) for name in ("label", "prediction", "tokens"))
         probabilities_NC = probability_matrix(table["probabilities"].combine_chunks(), dtype)
-    except (OSError, KeyError, ValueError, TypeError, pa.ArrowException, MemoryError) as error:
+    except (OSError, KeyError, ValueError, TypeError, OverflowError, pa.ArrowException, MemoryError) as error:
         if isinstance(error, BadRun):
             raise
         raise BadRun("its predictions are damaged or lack a column") from None
@@ -186,7 +189,7 @@ def cluster_numbers(groups: pa.Array) -> np.ndarray | None:
     if groups.null_count:
         return None
     encoded = groups if pa.types.is_dictionary(groups.type) else groups.dictionary_encode()
-    names = np.array([str(name) for name in encoded.dictionary.to_pylist()], dtype=object).astype(str)
+    names = np.array([str(name) for name in encoded.dictionary.to_pylist()], dtype=object)  # of any length each
     return np.unique(names, return_inverse=True)[1][encoded.indices.to_numpy()]
 
 
@@ -218,11 +221,11 @@ def check_answers(ids: np.ndarray, labels: np.ndarray, predictions: np.ndarray, 
 
 
 def number(value: Any) -> float | None:
-    """The value as a finite float, or None: a stranger's JSON holds anything."""
+    """The value as a float that can be drawn, or None: a stranger's JSON holds anything."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return None
     try:
-        return float(value) if math.isfinite(value) else None
+        return float(value) if abs(value) <= LARGEST else None
     except OverflowError:
         return None
 

@@ -71,9 +71,12 @@ class Estimate:
         return float(2 * stats.t.sf(abs(self.value) / self.standard_error, self.degrees_of_freedom))
 
     def p_equivalence(self, margin: float) -> float:
-        """TOST (Schuirmann 1987): the larger p of the one-sided tests against values beyond -margin and margin."""
+        """TOST (Schuirmann 1987): the larger p of the one-sided tests against values beyond -margin and margin.
+
+        Where nothing varied at all, the chance of that if a share `margin` of the documents decided otherwise.
+        """
         if self.standard_error == 0:
-            return 0.0 if abs(self.value) < margin else 1.0
+            return (1 - margin) ** self.num_drawn if abs(self.value) < margin else 1.0
         return float(stats.t.sf((margin - abs(self.value)) / self.standard_error, self.degrees_of_freedom))
 
 
@@ -119,11 +122,12 @@ def num_independent(num_documents: int, clusters_N: np.ndarray | None) -> int:
 
 def mean_over_seeds(scores_S: np.ndarray, covariance_SS: np.ndarray, num_drawn: int) -> Estimate:
     """A group's mean score. `covariance_SS` is that of its seeds' scores over draws of documents."""
+    seeds = (seed_variance(scores_S),)
     return Estimate(
         value=float(np.mean(scores_S)),
-        seed_variances=(seed_variance(scores_S),),
+        seed_variances=seeds,
         num_seeds=(len(scores_S),),
-        document_variance=unbiased(max(shared_variance(covariance_SS), 0.0), num_drawn),
+        document_variance=document_part(shared_variance(covariance_SS), float(covariance_SS.mean()), seeds, num_drawn),
         num_drawn=num_drawn,
     )
 
@@ -143,12 +147,28 @@ def difference_over_seeds(
         + shared_variance(covariance[split:, split:])
         - 2 * float(covariance[:split, split:].mean())
     )
+    ours, theirs, across = covariance[:split, :split], covariance[split:, split:], covariance[:split, split:]
+    of_these_seeds = float(ours.mean() + theirs.mean() - 2 * across.mean())
+    seeds = (seed_variance(scores_S), seed_variance(other_scores_S))
     return Estimate(
         value=float(np.mean(scores_S) - np.mean(other_scores_S)),
-        seed_variances=(seed_variance(scores_S), seed_variance(other_scores_S)),
+        seed_variances=seeds,
         num_seeds=(len(scores_S), len(other_scores_S)),
-        document_variance=unbiased(max(shared, 0.0), num_drawn),
+        document_variance=document_part(shared, of_these_seeds, seeds, num_drawn),
         num_drawn=num_drawn,
+    )
+
+
+def document_part(shared: float, of_these_seeds: float, seed_variances: tuple[float, ...], num_drawn: int) -> float:
+    """The documents' part of a variance: what the seeds share of it.
+
+    Where that is not positive (models that learnt nothing, each its own constant), the whole is at least the variance
+    over documents of these seeds' mean, which no number of seeds with equal scores makes zero.
+    """
+    return (
+        unbiased(shared, num_drawn)
+        if shared > 0
+        else max(0.0, unbiased(of_these_seeds, num_drawn) - sum(seed_variances))
     )
 
 

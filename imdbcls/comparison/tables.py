@@ -77,8 +77,8 @@ def differences(pairs: list[dict[str, Any]], margin: float) -> Table:
     note = (
         "p documents: could these trained models differ by chance of the documents alone? p both: could the difference "
         "be chance of documents and seeds? Both after Holm's correction; a verdict needs both below 0.05. "
-        "Detectable: the smallest true difference this study would have found in 4 cases of 5; underpowered: more than "
-        "the margin."
+        "Intervals are of each pair alone, not corrected. Detectable: the smallest true difference this study would "
+        "have found in 4 cases of 5; underpowered: more than the margin."
     )
     return Table("differences", "Is the difference real?", header, rows, note)
 

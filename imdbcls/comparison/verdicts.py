@@ -57,7 +57,7 @@ CLAUSES = {  # of the headline
     "here": "scored better, as trained here, than {}",
     "worse": "is, on the documents that both answered, worse than {}",
     "equivalent": "is equivalent to {}",
-    "undecided": "cannot be told from {} with this much data",
+    "undecided": "cannot be told from {} by these seeds and documents",
     "untested": "could not be tested against {}",
 }
 

@@ -21,6 +21,7 @@ INSTEAD = {
     ".txt": "give it a header, quotes around texts and the name .csv",
 }
 ROWS_AT_ONCE = 1000  # of Parquet
+MOST_NAMED = 30  # columns in one sentence
 LOOKS_LIKE = {"UTF-16": (b"\xff\xfe", b"\xfe\xff"), "gzip": (b"\x1f\x8b",)}  # by a file's first bytes
 ONE_A_LINE = "JSON Lines has one object a line"
 
@@ -47,7 +48,7 @@ class Table:
 
     def column(self, name: str, key: str) -> Sequence[object]:
         """Return a column. Raises UserError with the columns there are; `key` is the config key that names it."""
-        require_column(name, self.columns, key, self.name, self.unit)
+        require_column(name, self.columns, key, self.name)
         return self.columns[name]
 
 
@@ -64,13 +65,18 @@ class Rows:
     rows: Iterator[tuple[int, Mapping[str, object]]]
 
 
-def require_column(name: str, columns: Iterable[str], key: str, file: str, unit: str) -> None:
+def require_column(name: str, columns: Iterable[str], key: str, file: str) -> None:
     """Raises UserError for a column that is not there, with those that are; `key` is what the user named it by."""
     names = list(columns)
     if name in names:
         return
-    hint = separator_hint(names) or (" (the first line names the columns)" if unit == "line" else "")
-    raise UserError(f"{file} has no column {name!r} ({key}); it has {', '.join(map(repr, names))}{hint}.")
+    hint = separator_hint(names) or (" (the first line names the columns)" if file.endswith(FORMATS[:2]) else "")
+    raise UserError(f"{file} has no column {name!r} ({key}); it has {listed(names)}{hint}.")
+
+
+def listed(names: Sequence[str]) -> str:
+    more = f" and {len(names) - MOST_NAMED:,} more" if len(names) > MOST_NAMED else ""
+    return ", ".join(repr(name[:80]) for name in names[:MOST_NAMED]) + more
 
 
 def separator_hint(header: Sequence[str]) -> str:
@@ -177,13 +183,19 @@ def _parquet_batches(
     def batches() -> Iterator[tuple[int, Mapping[str, list[object]]]]:
         try:
             for batch in file.iter_batches(ROWS_AT_ONCE, columns=None if wanted is None else [wanted]):
-                yield batch.num_rows, {name: batch[name].to_pylist() for name in batch.schema.names}
+                yield batch.num_rows, {name: values_of(batch, name) for name in batch.schema.names}
         except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
             raise whole(error) from error
 
+    def values_of(batch: pa.RecordBatch, name: str) -> list[object]:
+        try:
+            return batch[name].to_pylist()
+        except (ValueError, OverflowError, KeyError) as error:  # a date past the year 9999, two fields of one name
+            raise UserError(f"{path}: column {name!r} holds what Python has no value for: {error}.") from error
+
     names = file.schema_arrow.names
     if len(set(names)) != len(names):
-        raise UserError(f"{path}: a column name occurs twice among {', '.join(names)}.")
+        raise UserError(f"{path}: a column name occurs twice among {listed(names)}.")
     return names, batches()
 
 
@@ -216,7 +228,7 @@ def _csv_rows(path: Path, delimiter: str) -> Rows:
     if header is None:
         raise UserError(f"{path} is empty; the first line must name the columns.")
     if len(set(header)) != len(header):
-        raise UserError(f"{path}, line 1: a column name occurs twice among {', '.join(header)}.")
+        raise UserError(f"{path}, line 1: a column name occurs twice among {listed(header)}.")
 
     def rows() -> Iterator[tuple[int, Mapping[str, object]]]:
         for line, fields in numbered:

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from imdbcls.console import say
 from imdbcls.data.cache import building, cache_folder, discard, to_disk
 from imdbcls.data.documents import Documents
 from imdbcls.errors import UserError
@@ -20,6 +21,7 @@ from imdbcls.errors import UserError
 # Raised whenever the files below change their meaning: old entries are then not found.
 FORMAT = 1
 # Documents a call of the tokenizer: enough for all cores, few enough for little memory.
+TOLD = 2_000  # documents; tokenizing more takes seconds, and is said
 CHUNK = 1000
 
 _PARALLELISM = "TOKENIZERS_PARALLELISM"
@@ -130,6 +132,8 @@ def _special_tokens(backend: Any) -> tuple[tuple[int, ...], tuple[int, ...]]:
 
 
 def _build(entry: Path, texts: Sequence[str], backend: Any) -> tuple[NDArray[Any], NDArray[np.int64]]:
+    if len(texts) > TOLD:
+        say(f"Tokenizing {len(texts):,} documents, once: the tokens are kept ...")
     with building(entry) as folder:
         dtype = np.dtype(np.uint16 if backend.get_vocab_size(with_added_tokens=True) <= 2**16 else np.int32)
         offsets = np.zeros(len(texts) + 1, dtype=np.int64)
