@@ -103,14 +103,16 @@ def test_the_predictions_hold_every_document(finished: Path) -> None:
         **dict(zip(source.train.ids, source.train.labels.tolist(), strict=True)),
         **dict(zip(source.test.ids, source.test.labels.tolist(), strict=True)),
     }
+    assert source.train.groups is not None and source.test.groups is not None
+    film_of = dict(zip((*source.train.ids, *source.test.ids), (*source.train.groups, *source.test.groups), strict=True))
     for split, prefix, count in (("test", "test", 40), ("validation", "val", 24)):
         table = parquet.read_table(finished / "predictions" / f"{split}.parquet")
-        assert table.column_names == ["id", "label", "prediction", "probabilities", "tokens"]
+        assert table.column_names == ["id", "label", "prediction", "probabilities", "tokens", "group"]
         assert json.loads(table.schema.metadata[b"label_names"]) == ["negative", "positive"] == result["label_names"]
         rows = table.to_pylist()
         assert len(rows) == count == len({row["id"] for row in rows})
         for row in rows:
-            assert row["label"] == label_of[row["id"]]
+            assert row["label"] == label_of[row["id"]] and row["group"] == film_of[row["id"]]
             assert sum(row["probabilities"]) == pytest.approx(1, abs=1e-12)
             assert row["prediction"] == row["probabilities"].index(max(row["probabilities"]))
             assert row["tokens"] >= 2
