@@ -20,7 +20,8 @@ from make_study import HEADS, make_study
 
 from imdbcls.compare import main
 from imdbcls.comparison import run_files
-from imdbcls.comparison.groups import leaves, read_study
+from imdbcls.comparison.groups import read_study
+from imdbcls.comparison.naming import leaves
 from imdbcls.comparison.run_files import BadRun, plain
 from imdbcls.comparison.slices import part_figures
 

@@ -1,28 +1,18 @@
 """Gather a study's runs into groups that differ in their seeds alone, and say which runs were left out and why."""
 
-import re
 from collections import Counter, defaultdict
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from imdbcls.comparison.naming import distinct_names
+from imdbcls.comparison.notes import warnings_about
 from imdbcls.comparison.run_files import BadRun, Run, failed_group, is_run_folder, number, plain, read_run
 from imdbcls.comparison.statistics import num_independent
 
-# Choices that say nothing about what was trained.
-UNTELLING = re.compile(r"seed|.*\.order_seed|study|device|tracker\..*|.*(_dir|folder|name|_target_)")
-MAX_CONFIG_CHOICES = 2_000
-MAX_SURROUNDINGS = 4  # named in one sentence
-MAX_CHOICES_NAMED = 6
-MAX_STUDIES_NAMED = 10
-SURROUNDINGS = {  # of result.json
-    "git_commit": "they may not be of the same code",
-    "precision": "a difference may be the precision's",
-    "hardware": "times, latencies and memory are not to be compared, and last digits may be the hardware's",
-}
+MAX_STUDIES_NAMED = 10  # in one sentence
 
 
 @dataclass(frozen=True)
@@ -235,108 +225,3 @@ def with_seeds_of_their_own(runs: list[Run], notes: list[str]) -> list[Run]:
 def dropping(runs: list[Run], keep: Any, notes: list[str], reason: str) -> list[Run]:
     notes.extend(f"{run.name} is left out: {reason}." for run in runs if not keep(run))
     return [run for run in runs if keep(run)]
-
-
-def distinct_names(runs: list[Run]) -> list[str]:
-    """The head's name; where heads repeat, also the (at most three) choices that differ; a short hash if none do."""
-    heads = [plain(run.result["head"], 60) for run in runs]
-    if len(set(heads)) == len(heads):
-        return heads
-    choices = [dict(leaves(run.config)) for run in runs]
-    names = []
-    for i, head in enumerate(heads):
-        rivals = [j for j in range(len(runs)) if heads[j] == head and j != i]
-        differing = [
-            key
-            for key in choices[i]
-            if any(choices[j].get(key) != choices[i][key] for j in rivals) and not UNTELLING.fullmatch(key)
-        ]
-        differing.sort(key=lambda key: (key.count("."), key))
-        # A group's lr repeats the knob's.
-        details = list(
-            dict.fromkeys(f"{key.rsplit('.', 1)[-1]}={plain(str(choices[i][key]), 30)}" for key in differing)
-        )
-        names.append(" ".join([head, *details[:3]]) if rivals else head)
-    repeated = {name for name, count in Counter(names).items() if count > 1}
-    return [
-        f"{name} {plain(run.result['group_hash'], 8)}" if name in repeated else name
-        for name, run in zip(names, runs, strict=True)
-    ]
-
-
-def leaves(config: dict[str, Any], prefix: str = "", budget: list[int] | None = None) -> Iterator[tuple[str, Any]]:
-    """The configuration's leaves as dotted keys, a limited number of them: YAML aliases can unfold endlessly."""
-    budget = [MAX_CONFIG_CHOICES] if budget is None else budget
-    for key, value in config.items():
-        budget[0] -= 1
-        if budget[0] < 0:
-            return
-        if isinstance(value, dict):
-            yield from leaves(value, f"{prefix}{key}.", budget)
-        else:
-            yield f"{prefix}{key}", value
-
-
-def warnings_about(groups: list[Group]) -> Iterator[str]:
-    for group in groups:
-        if group.watched_test:
-            yield (
-                f"{group.name} was scored on the test split while it trained, so its test figures may flatter it; "
-                "its verdicts carry a flag."
-            )
-        if len(group.runs) == 1:
-            yield f"{group.name} has one seed: its interval covers the choice of documents, not of seeds."
-        elif len(set(group.order_seeds)) < len(group.order_seeds):
-            yield f"{group.name}: runs share a data.order_seed, so its interval covers less than all orders of batches."
-        constant = sum(len(np.unique(run.predictions.predictions)) == 1 for run in group.runs)
-        if constant:
-            yield f"{group.name}: {constant} of {len(group.runs)} runs give all documents one class (nothing learnt?)."
-        for run in group.runs:
-            said, found = number(run.result.get("test/accuracy")), float(run_accuracy(run))
-            if said is not None and abs(said - found) > 1e-4:
-                yield (
-                    f"{run.name}: result.json says accuracy {said:.4f}, its predictions give {found:.4f}; "
-                    "the predictions are used."
-                )
-    if len({group.split_hash for group in groups}) > 1:
-        yield "The groups do not all have the same split (split_hash); such pairs are not tested."
-    known = [run.predictions.clusters is not None for group in groups for run in group.runs]
-    if any(known) and not all(known):
-        yield "Not all runs recorded which documents belong together; the others' record is taken for theirs."
-    yield from differing_choices(groups)
-    yield from differing_surroundings(groups)
-
-
-def differing_choices(groups: list[Group]) -> Iterator[str]:
-    """A sentence where groups of different heads differ in more than the head, which a difference may come from."""
-    if len({group.head for group in groups}) == 1:
-        return
-    choices = [dict(leaves(group.runs[0].config)) for group in groups]
-    keys = {key for choice in choices for key in choice if not key.startswith("head.") and not UNTELLING.fullmatch(key)}
-    found: dict[str, str] = {}  # by the last part of the key: groups repeat what the knobs say
-    for key in sorted(keys, key=lambda key: (key.count("."), key)):
-        values: dict[str, list[str]] = defaultdict(list)
-        for group, choice in zip(groups, choices, strict=True):
-            values[plain(str(choice.get(key)), 30)].append(group.name)
-        if len(values) > 1:
-            told = "; ".join(f"{value} in {', '.join(names)}" for value, names in values.items())
-            found.setdefault(key.rsplit(".", 1)[-1], f"{key} ({plain(told, 200)})")
-    if found:
-        shown = list(found.values())[:MAX_CHOICES_NAMED]
-        more = f" and {len(found) - len(shown)} more" if len(found) > len(shown) else ""
-        yield f"The groups differ in more than the head: {', '.join(shown)}{more}. A difference may come from that."
-
-
-def differing_surroundings(groups: list[Group]) -> Iterator[str]:
-    """What decides figures beside the configuration, where not all runs have the same of it."""
-    runs = [run for group in groups for run in group.runs]
-    for key, consequence in SURROUNDINGS.items():
-        counts = Counter(plain(str(run.result[key]), 60) for run in runs if run.result.get(key))
-        if len(counts) > 1:
-            found = "; ".join(f"{count} of {value}" for value, count in counts.most_common(MAX_SURROUNDINGS))
-            more = " and others" if len(counts) > MAX_SURROUNDINGS else ""
-            yield f"The runs differ in {key} ({found}{more}): {consequence}."
-
-
-def run_accuracy(run: Run) -> float:
-    return (run.predictions.predictions == run.predictions.labels).mean()

@@ -1,0 +1,86 @@
+"""What a reader of a comparison must know besides its figures, in a sentence each."""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from imdbcls.comparison.naming import UNTELLING, leaves
+from imdbcls.comparison.run_files import Run, number, plain
+
+if TYPE_CHECKING:
+    from imdbcls.comparison.groups import Group
+
+MAX_SURROUNDINGS = 4  # named in one sentence
+MAX_CHOICES_NAMED = 6  # likewise
+SURROUNDINGS = {  # of result.json
+    "git_commit": "they may not be of the same code",
+    "precision": "a difference may be the precision's",
+    "hardware": "times, latencies and memory are not to be compared, and last digits may be the hardware's",
+}
+
+
+def warnings_about(groups: "Sequence[Group]") -> Iterator[str]:
+    for group in groups:
+        if group.watched_test:
+            yield (
+                f"{group.name} was scored on the test split while it trained, so its test figures may flatter it; "
+                "its verdicts carry a flag."
+            )
+        if len(group.runs) == 1:
+            yield f"{group.name} has one seed: its interval covers the choice of documents, not of seeds."
+        elif len(set(group.order_seeds)) < len(group.order_seeds):
+            yield f"{group.name}: runs share a data.order_seed, so its interval covers less than all orders of batches."
+        constant = sum(len(np.unique(run.predictions.predictions)) == 1 for run in group.runs)
+        if constant:
+            yield f"{group.name}: {constant} of {len(group.runs)} runs give all documents one class (nothing learnt?)."
+        for run in group.runs:
+            said, found = number(run.result.get("test/accuracy")), float(run_accuracy(run))
+            if said is not None and abs(said - found) > 1e-4:
+                yield (
+                    f"{run.name}: result.json says accuracy {said:.4f}, its predictions give {found:.4f}; "
+                    "the predictions are used."
+                )
+    if len({group.split_hash for group in groups}) > 1:
+        yield "The groups do not all have the same split (split_hash); such pairs are not tested."
+    known = [run.predictions.clusters is not None for group in groups for run in group.runs]
+    if any(known) and not all(known):
+        yield "Not all runs recorded which documents belong together; the others' record is taken for theirs."
+    yield from differing_choices(groups)
+    yield from differing_surroundings(groups)
+
+
+def differing_choices(groups: "Sequence[Group]") -> Iterator[str]:
+    """A sentence where groups of different heads differ in more than the head, which a difference may come from."""
+    if len({group.head for group in groups}) == 1:
+        return
+    choices = [dict(leaves(group.runs[0].config)) for group in groups]
+    keys = {key for choice in choices for key in choice if not key.startswith("head.") and not UNTELLING.fullmatch(key)}
+    found: dict[str, str] = {}  # by the last part of the key: groups repeat what the knobs say
+    for key in sorted(keys, key=lambda key: (key.count("."), key)):
+        values: dict[str, list[str]] = defaultdict(list)
+        for group, choice in zip(groups, choices, strict=True):
+            values[plain(str(choice.get(key)), 30)].append(group.name)
+        if len(values) > 1:
+            told = "; ".join(f"{value} in {', '.join(names)}" for value, names in values.items())
+            found.setdefault(key.rsplit(".", 1)[-1], f"{key} ({plain(told, 200)})")
+    if found:
+        shown = list(found.values())[:MAX_CHOICES_NAMED]
+        more = f" and {len(found) - len(shown)} more" if len(found) > len(shown) else ""
+        yield f"The groups differ in more than the head: {', '.join(shown)}{more}. A difference may come from that."
+
+
+def differing_surroundings(groups: "Sequence[Group]") -> Iterator[str]:
+    """What decides figures beside the configuration, where not all runs have the same of it."""
+    runs = [run for group in groups for run in group.runs]
+    for key, consequence in SURROUNDINGS.items():
+        counts = Counter(plain(str(run.result[key]), 60) for run in runs if run.result.get(key))
+        if len(counts) > 1:
+            found = "; ".join(f"{count} of {value}" for value, count in counts.most_common(MAX_SURROUNDINGS))
+            more = " and others" if len(counts) > MAX_SURROUNDINGS else ""
+            yield f"The runs differ in {key} ({found}{more}): {consequence}."
+
+
+def run_accuracy(run: Run) -> float:
+    return (run.predictions.predictions == run.predictions.labels).mean()
