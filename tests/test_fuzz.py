@@ -137,7 +137,7 @@ OVERRIDE = st.one_of(
 )
 
 
-def test_five_hundred_random_overrides(tmp_path_factory: pytest.TempPathFactory, monkeypatch: Any) -> None:
+def test_hundreds_of_random_overrides(tmp_path_factory: pytest.TempPathFactory, monkeypatch: Any) -> None:
     folder = tmp_path_factory.mktemp("fuzz")
     monkeypatch.chdir(folder)
     monkeypatch.setenv("IMDBCLS_CACHE", str(folder / "cache"))
@@ -148,7 +148,7 @@ def test_five_hundred_random_overrides(tmp_path_factory: pytest.TempPathFactory,
     number, num_overrides = iter(range(10_000)), 0
 
     @settings(
-        max_examples=250,  # command lines
+        max_examples=150,  # command lines: Hydra takes half a second for each
         deadline=None,
         derandomize=True,
         database=None,
@@ -168,7 +168,7 @@ def test_five_hundred_random_overrides(tmp_path_factory: pytest.TempPathFactory,
     fuzz()
     print(outcomes, num_overrides)
     assert not failures
-    assert num_overrides >= 500
+    assert num_overrides >= 300
     assert min(outcomes["sentence before Hydra"], outcomes["run"]) >= 20, outcomes
 
 
