@@ -75,20 +75,26 @@ def build_hardware(config: Mapping[str, Any]) -> Hardware:
 
 def build_corpus(config: Mapping[str, Any]) -> Corpus:
     """The documents of a run, read anew, for files may change, unless `keep_corpus` has just them."""
-    settings = {key: config["data"][key] for key in ("source", *SPLIT_SETTINGS)}
-    kept = _kept_corpus.get(json.dumps(settings, sort_keys=True))
-    return make_corpus(construct(settings.pop("source")), **settings) if kept is None else kept
+    kept = _kept_corpus.get(corpus_key(config))
+    if kept is not None:
+        return kept
+    settings = {key: config["data"][key] for key in SPLIT_SETTINGS}
+    return make_corpus(construct(config["data"]["source"]), **settings)
 
 
 def keep_corpus(config: Mapping[str, Any]) -> None:
     """Read a run's documents for all processes that are forked from this one: a sweep's jobs share them."""
-    key = json.dumps({key: config["data"][key] for key in ("source", *SPLIT_SETTINGS)}, sort_keys=True)
+    key = corpus_key(config)
     if key not in _kept_corpus:
         _kept_corpus.clear()
         _kept_corpus[key] = build_corpus(config)
 
 
-_kept_corpus: dict[str, Corpus] = {}  # one at most
+def corpus_key(config: Mapping[str, Any]) -> str:
+    return json.dumps({key: config["data"][key] for key in ("source", *SPLIT_SETTINGS)}, sort_keys=True)
+
+
+_kept_corpus: dict[str, Corpus] = {}  # by `corpus_key`; one at most
 
 
 def construct(node: Mapping[str, Any], **arguments: Any) -> Any:
