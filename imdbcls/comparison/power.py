@@ -25,7 +25,7 @@ def minimum_detectable_difference(estimate: Estimate, level: float) -> float:
         return (critical + float(stats.norm.ppf(POWER))) * estimate.standard_error
 
     def excess(shift: float) -> float:
-        return float(stats.nct.sf(critical, freedom, shift)) - POWER
+        return chance_beyond(critical, freedom, shift) - POWER
 
     return float(brentq(excess, 0, 3 * critical + 10)) * estimate.standard_error
 
@@ -69,4 +69,9 @@ def power_of(estimate: Estimate, level: float) -> float:
         return float(estimate.value != 0)
     freedom, shift = estimate.degrees_of_freedom, abs(estimate.value) / estimate.standard_error
     critical = float(stats.t.ppf(1 - level / 2, freedom))
+    return chance_beyond(critical, freedom, shift)
+
+
+def chance_beyond(critical: float, freedom: float, shift: float) -> float:
+    """How likely t exceeds `critical` where the true difference is `shift` standard errors."""
     return float(stats.norm.sf(critical - shift) if freedom > MANY else stats.nct.sf(critical, freedom, shift))

@@ -142,13 +142,13 @@ def difference_over_seeds(
     degrees of freedom, and rejected up to 8 % of null comparisons at 5 %.
     """
     split = len(scores_S)
-    shared = (
-        shared_variance(covariance[:split, :split])
-        + shared_variance(covariance[split:, split:])
-        - 2 * float(covariance[:split, split:].mean())
+    ours, theirs, across = (
+        covariance[:split, :split],
+        covariance[split:, split:],
+        float(covariance[:split, split:].mean()),
     )
-    ours, theirs, across = covariance[:split, :split], covariance[split:, split:], covariance[:split, split:]
-    of_these_seeds = float(ours.mean() + theirs.mean() - 2 * across.mean())
+    shared = shared_variance(ours) + shared_variance(theirs) - 2 * across
+    of_these_seeds = float(ours.mean() + theirs.mean()) - 2 * across
     seeds = (seed_variance(scores_S), seed_variance(other_scores_S))
     return Estimate(
         value=float(np.mean(scores_S) - np.mean(other_scores_S)),
