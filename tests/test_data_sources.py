@@ -3,6 +3,7 @@
 import gzip
 import io
 import json
+import math
 import os
 import shutil
 import subprocess
@@ -10,6 +11,7 @@ import sys
 import tarfile
 import time
 from collections.abc import Callable
+from decimal import Decimal
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +20,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from imdbcls.data import read_texts
-from imdbcls.data.documents import Corpus, Source
+from imdbcls.data.documents import Corpus, Source, label_name
 from imdbcls.data.files import read_files
 from imdbcls.data.hub import read_hub
 from imdbcls.data.imdb import read_imdb
@@ -289,6 +291,63 @@ def test_whole_number_labels_are_ordered_by_value(tmp_path: Path) -> None:
     floats = pa.table({"text": ["a", "b"], "label": np.array([1.0, 0.0])})
     pq.write_table(floats, tmp_path / "floats.parquet")
     assert read(tmp_path / "floats.parquet").label_names == ("0", "1")
+
+
+@pytest.mark.parametrize(
+    ("value", "name"),
+    [
+        (1, "1"),
+        (1.0, "1"),
+        ("1.0", "1"),
+        (" 1. ", "1"),
+        (Decimal("1.00"), "1"),
+        ("-0.0", "0"),
+        (-2.0, "-2"),
+        (True, "true"),
+        ("True", "true"),
+        ("FALSE", "false"),
+        (10**20, "100000000000000000000"),
+        # Not numbers or booleans in another spelling: kept as they are.
+        ("01", "01"),
+        ("01.0", "01.0"),
+        ("1.5", "1.5"),
+        ("1.0.0", "1.0.0"),
+        ("v1.0", "v1.0"),
+        ("True story", "True story"),
+        ("Good", "Good"),
+        # Missing.
+        (None, ""),
+        (math.nan, ""),
+        (Decimal("nan"), ""),
+        ("NaN", ""),
+        ("  ", ""),
+    ],
+)
+def test_equal_labels_have_one_name(value: object, name: str) -> None:
+    assert label_name(value) == name
+
+
+def test_labels_are_equal_across_files_and_formats(tmp_path: Path) -> None:
+    """`pandas` writes 1 as 1.0 when a row of the column is missing, and True where JSON has true."""
+    for spelling, typed, names in ((("0.0", "1.0"), (0, 1), ("0", "1")), (("False", "TRUE"), (False, True), None)):
+        train, jsonl, table = tmp_path / "train.csv", tmp_path / "test.jsonl", tmp_path / "test.parquet"
+        train.write_text("text,label\n" + "".join(f"film {row},{spelling[row % 2]}\n" for row in range(6)))
+        rows = [{"text": f"other {row}", "label": typed[row % 2]} for row in range(4)]
+        jsonl.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        pq.write_table(pa.Table.from_pylist(rows), table)
+        for test in (jsonl, table):
+            source = read(train, test=test)
+            assert source.label_names == (names or ("false", "true"))
+            assert source.test is not None and source.test.labels.tolist() == [0, 1, 0, 1]
+    mixed = tmp_path / "mixed.csv"
+    mixed.write_text("text,label\na,1.0\nb,1\nc,0\nd,0.0\n")
+    assert read(mixed).train.labels.tolist() == [1, 1, 0, 0]
+
+
+def test_ids_and_groups_keep_their_text(tmp_path: Path) -> None:
+    path = tmp_path / "d.csv"
+    path.write_text("text,label,id\na,x,1.0\nb,y,1\nc,x,True\nd,y,true\n")
+    assert list(read(path, id_column="id").train.ids) == ["1.0", "1", "True", "true"]
 
 
 def test_long_fields_marks_and_unicode_line_ends(tmp_path: Path) -> None:

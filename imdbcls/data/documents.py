@@ -1,7 +1,10 @@
 """The columns that the data package passes around: one split, what a reader returns, what a run trains on."""
 
+import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +19,40 @@ def is_unicode(text: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
+
+
+_WHOLE_FLOAT = re.compile(r"(-?(?:0|[1-9]\d*))\.0*")  # 1.0, as pandas writes 1 when a row of the column is missing
+_SPELLINGS = {"-0": "0", "True": "true", "TRUE": "true", "False": "false", "FALSE": "false"}
+
+
+def is_whole(value: float | Decimal) -> bool:
+    """Return whether a number has no fraction; False for NaN and infinity."""
+    return math.isfinite(value) and value == int(value)
+
+
+def cell_text(value: object) -> str:
+    """Return a cell of an id or group column as text, without surrounding spaces; "" for a missing value.
+
+    Missing are None, NaN, and a text that is empty or reads "nan". A typed whole number (1.0) has no fraction (1).
+    """
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float | Decimal):
+        return "" if math.isnan(value) else str(int(value)) if is_whole(value) else str(value)
+    text = "" if value is None else str(value).strip()
+    return "" if text.lower() == "nan" else text
+
+
+def label_name(value: object) -> str:
+    """Return a label as text; equal labels get the same name in every file format. "" for a missing value.
+
+    A whole number has no fraction (`1.0` and `1` are "1") and a boolean is lower case (`True`, `TRUE` and `true` are
+    "true"). All other text stays as it is, without surrounding spaces: `01`, `1.5`, `Good`, `True story`.
+    """
+    text = cell_text(value)
+    whole = _WHOLE_FLOAT.fullmatch(text)
+    text = whole[1] if whole else text
+    return _SPELLINGS.get(text, text)
 
 
 @dataclass(frozen=True)

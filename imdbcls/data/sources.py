@@ -1,12 +1,12 @@
 """Checks the columns of tables and turns them into a source: the step that every reader ends with."""
 
-import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from decimal import Decimal
 
 import numpy as np
 
-from imdbcls.data.documents import MAX_ID_CHARACTERS, Documents, Source, is_unicode
+from imdbcls.data.documents import MAX_ID_CHARACTERS, Documents, Source, cell_text, is_unicode, is_whole, label_name
 from imdbcls.data.tables import Table
 from imdbcls.errors import UserError
 
@@ -171,13 +171,13 @@ def _to_documents(
 def _find_label_keys(table: Table, label_column: str) -> list[str]:
     """Return every row's label as text (`1`, `true`, `sports`). Raises UserError for a missing label, with its row."""
     values = table.column(label_column, "data.label_column")
-    keys = [_label_key(value) for value in values]
-    _refuse(table, [key is None for key in keys], f"no label in {label_column!r}")
-    _refuse(table, [not is_unicode(str(key)) for key in keys], f"{label_column!r} {CUT_IN_TWO}")
+    keys = [label_name(value) for value in values]
+    _refuse(table, [key == "" for key in keys], f"no label in {label_column!r}")
+    _refuse(table, [not is_unicode(key) for key in keys], f"{label_column!r} {CUT_IN_TWO}")
     for row, value in enumerate(values):
-        if not isinstance(value, (str, int, float)) or (isinstance(value, float) and not value.is_integer()):
+        if not isinstance(value, str) and not (isinstance(value, int | float | Decimal) and is_whole(value)):
             raise UserError(f"{table.name}, {table.where(row)}: label {value!r} is neither text nor a whole number.")
-    return [str(key) for key in keys]
+    return keys
 
 
 def _sort_labels(keys: Iterable[str]) -> tuple[str, ...]:
@@ -189,23 +189,11 @@ def _sort_labels(keys: Iterable[str]) -> tuple[str, ...]:
         return tuple(sorted(distinct))
 
 
-def _label_key(value: object) -> str | None:
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, float):
-        # A column of whole numbers with gaps is written as floats by pandas.
-        return None if math.isnan(value) else str(int(value)) if value.is_integer() else str(value)
-    if isinstance(value, str):
-        value = value.strip()
-        return None if value == "" or value.lower() == "nan" else value
-    return None if value is None else str(value)
-
-
 def _as_strings(table: Table, name: str, key: str) -> list[str]:
-    values = [_label_key(value) for value in table.column(name, key)]
-    _refuse(table, [value is None for value in values], f"no value in {name!r} ({key})")
-    _refuse(table, [not is_unicode(str(value)) for value in values], f"{name!r} ({key}) {CUT_IN_TWO}")
-    return [str(value) for value in values]
+    values = [cell_text(value) for value in table.column(name, key)]
+    _refuse(table, [value == "" for value in values], f"no value in {name!r} ({key})")
+    _refuse(table, [not is_unicode(value) for value in values], f"{name!r} ({key}) {CUT_IN_TWO}")
+    return values
 
 
 def _refuse(table: Table, bad: Sequence[bool], problem: str) -> None:
