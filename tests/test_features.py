@@ -1,6 +1,7 @@
 """The cache of a frozen encoder's output: one pass over each document, the same results, and nothing half written."""
 
 import json
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -138,6 +139,7 @@ def test_a_disk_that_is_too_small_is_said(tmp_path: Path, monkeypatch: pytest.Mo
     ("file", "damage"),
     [
         (features.VECTORS, "flip"),
+        (features.VECTORS, "rot"),
         (features.VECTORS, "cut"),
         (features.INDEX, "flip"),
         (features.INDEX, "remove"),
@@ -151,11 +153,13 @@ def test_a_damaged_entry_is_said_and_built_again(
     make(tmp_path / "first", FROZEN, f"data.cache_dir={tmp_path}")
     whole = {path: path.read_bytes() for path in tmp_path.glob(f"features/*/{features.VECTORS}")}
     path = entries(tmp_path)[0] / file
-    raw = bytearray(path.read_bytes())
+    raw, times = bytearray(path.read_bytes()), path.stat()
     raw[len(raw) // 2] ^= 0x15
     path.unlink()
     if damage != "remove":
-        path.write_bytes(raw if damage == "flip" else raw[: len(raw) // 2])
+        path.write_bytes(raw[: len(raw) // 2] if damage == "cut" else raw)
+    if damage == "rot":  # a disk that loses a bit leaves size and times as they were
+        os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
     capsys.readouterr()
     make(tmp_path / "second", FROZEN, f"data.cache_dir={tmp_path}")
     said = capsys.readouterr().err
@@ -163,8 +167,32 @@ def test_a_damaged_entry_is_said_and_built_again(
     assert whole == {path: path.read_bytes() for path in tmp_path.glob(f"features/*/{features.VECTORS}")}
 
 
+@pytest.mark.parametrize("place", ["first byte", "last byte", "block border", "two parts swapped"])
+def test_every_byte_of_the_vectors_is_checked(place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The blocks of the checksum are smaller here than a document, so that pieces end inside and across them."""
+    monkeypatch.setattr(features, "BLOCK", 1000)
+    hidden_ND = torch.arange(37 * 8, dtype=torch.float32).reshape(37, 8)
+    parts = [
+        features.Encoded(np.array([1]), np.array([30]), hidden_ND[:30]),
+        features.Encoded(np.array([0]), np.array([7]), hidden_ND[30:]),
+    ]
+    entry = tmp_path / "entry"
+    features.write_features(entry, 2, parts)
+    found = features.load_features(entry)
+    assert found is not None
+    assert torch.equal(found.cut(np.array([0, 1]), np.array([7, 30]), 30)[1], hidden_ND[:30])
+    raw = bytearray((entry / features.VECTORS).read_bytes())
+    assert len(raw) == 1184
+    if place == "two parts swapped":
+        raw[:184], raw[1000:] = raw[1000:], raw[:184]
+    else:
+        raw[{"first byte": 0, "last byte": -1, "block border": 1000}[place]] ^= 1
+    (entry / features.VECTORS).write_bytes(raw)
+    assert features.load_features(entry) is None and not entry.exists()
+
+
 def test_a_copied_cache_is_used(tmp_path: Path, encoded: list[int]) -> None:
-    """Copying changes the times of the files: their checksums then decide."""
+    """Copying changes the times of the files, and their checksums decide."""
     make(tmp_path / "first", FROZEN, f"data.cache_dir={tmp_path / 'one'}")
     shutil.copytree(tmp_path / "one", tmp_path / "other", copy_function=shutil.copyfile)
     encoded.clear()
