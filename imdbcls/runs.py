@@ -10,9 +10,10 @@ import hashlib
 import json
 import math
 import os
+import shutil
 import socket
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -86,6 +87,8 @@ class RunFolder:
         self.checkpoints = path / "checkpoints"
         self.backbone = path / "backbone"  # the encoder's configuration and the tokenizer, without weights
         self._result = path / "result.json"
+        self.is_new = False  # whether `locked` found it empty, and `begin` has not been called since
+        self._made: list[Path] = []  # the folders that `locked` made, the deepest first
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -95,6 +98,7 @@ class RunFolder:
         lock holds between machines where its server keeps locks; mounted without them (`nolock`), only on each machine.
         """
         try:
+            self._made = [folder for folder in (self.path, *self.path.parents) if not folder.exists()]
             self.path.mkdir(parents=True, exist_ok=True)
             descriptor = os.open(self.path / ".lock", os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW, 0o666)
         except OSError as error:
@@ -113,10 +117,25 @@ class RunFolder:
                 ) from error
             except OSError as error:
                 raise UserError(f"{self.path} lies on a file system that cannot lock files ({error}).") from error
+            if os.fstat(lock.fileno()).st_nlink == 0:  # its owner has removed the folder since it was opened
+                raise UserError(f"The run {self.path} was being worked on by another process; start it again.")
+            self.is_new = os.listdir(self.path) == [".lock"]
             lock.truncate(0)
             lock.write(f"process {os.getpid()} on {socket.gethostname()}")
             lock.flush()
             yield
+
+    def begin(self) -> None:
+        """Keep the folder from here on, whatever happens: training begins."""
+        self.is_new = False
+
+    def discard(self) -> None:
+        """Remove the folder, which must be new and locked, and the folders above that were made for it."""
+        assert self.is_new, f"{self.path} holds a run"
+        shutil.rmtree(self.path, ignore_errors=True)
+        for folder in self._made:
+            with suppress(OSError):  # another run lies in it
+                folder.rmdir()
 
     def result(self) -> dict[str, Any] | None:
         """The run's `result.json`, or None while there is none that can be read."""

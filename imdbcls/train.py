@@ -108,7 +108,6 @@ def train(config: Mapping[str, Any]) -> dict[str, Any]:
             )
             return result
         with stop_requests() as stop:
-            folder.write_config(config)
             prepare_process()
             return fit_and_score(config, folder, stop)
 
@@ -121,6 +120,7 @@ def fit_and_score(config: Mapping[str, Any], folder: RunFolder, stop: StopReques
     from imdbcls.scoring import measure_latency
 
     with recording_failures(config, folder):
+        folder.write_config(config)
         with stop.at_once():  # nothing is learnt yet
             build.require_buildable(config)
             hardware = build.build_hardware(config)
@@ -136,6 +136,7 @@ def fit_and_score(config: Mapping[str, Any], folder: RunFolder, stop: StopReques
             resumed_step = trainer.resume()
         with build.build_tracker(config, folder, resumed_step) as tracker:
             tracker.log_data(corpus.split_hash, lambda: card_tables(card_of(config, corpus, backbone.tokenizer)))
+            folder.begin()
             try:
                 trainer.fit(tracker)
                 at_best = trainer.best_validation  # None where an earlier process scored it
@@ -170,7 +171,8 @@ def fit_and_score(config: Mapping[str, Any], folder: RunFolder, stop: StopReques
 def recording_failures(config: Mapping[str, Any], folder: RunFolder) -> Iterator[None]:
     """Write a `result.json` for a run that ends early: `interrupted` exits the process, `failed` raises.
 
-    What the machine is to blame for (no memory, no room on the disk) is raised as UserError.
+    A UserError before the first training step leaves no folder: nothing was trained, and the corrected command is
+    another run. What the machine is to blame for (no memory, no room on the disk) is raised as UserError.
     """
     try:
         yield
@@ -180,7 +182,10 @@ def recording_failures(config: Mapping[str, Any], folder: RunFolder) -> Iterator
         sys.exit(error.exit_code)
     except (Exception, SystemExit) as error:
         explained = limits.explain(error)
-        record_end(config, folder, "failed", explained or error)
+        if folder.is_new and isinstance(explained or error, UserError):
+            folder.discard()
+        else:
+            record_end(config, folder, "failed", explained or error)
         if explained is not None:
             raise explained from error
         raise

@@ -273,7 +273,7 @@ def test_an_unreachable_hub_is_one_sentence_within_ten_seconds(launch: Launch, t
     for words in ("FacebookAI/roberta-base", "127.0.0.1:9 cannot be reached", "backbone.path=", "minilm", "HF_HOME"):
         assert words in sentence
     assert seconds < import_seconds() + 10
-    assert '"failed"' in next(tmp_path.glob("runs/*/*/result.json")).read_text()
+    assert not (tmp_path / "runs").exists(), "nothing was trained: no failed run is left for compare to list"
 
 
 def import_seconds() -> float:

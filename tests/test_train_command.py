@@ -15,6 +15,7 @@ from conftest import TINY, Launch
 from hydra import compose, initialize_config_module
 from pyarrow import parquet
 
+import imdbcls
 from imdbcls.data.sample import read_sample
 from imdbcls.overrides import resolve
 from imdbcls.runs import run_name
@@ -334,3 +335,26 @@ def test_all_mistakes_are_named_at_once(launch: Launch, tmp_path: Path) -> None:
     for key in ("epochs=0", "warmup=1.5", "precision=fp8", "data.truncation=middle"):
         assert key in err
     assert len(err.splitlines()) == 4
+
+
+def test_a_mistake_before_the_first_step_leaves_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would be listed as a failed run in every comparison; what was there before stays."""
+    monkeypatch.chdir(tmp_path)
+    Path("one.csv").write_text("text,label\n" + "".join(f"film {row},good\n" for row in range(20)))
+    choices = ("backbone=tiny", "data=files", "data.train=one.csv", "max_length=64", "tracker=none", "study=s")
+    config = imdbcls.compose(*choices)
+    with pytest.raises(imdbcls.UserError, match="every document has the label 'good'"):
+        imdbcls.run(config)
+    assert [path.name for path in tmp_path.iterdir()] == ["one.csv"]
+
+    other = tmp_path / "runs" / "s" / "other"
+    other.mkdir(parents=True)
+    with pytest.raises(imdbcls.UserError, match="every document"):
+        imdbcls.run(config)
+    assert list((tmp_path / "runs" / "s").iterdir()) == [other]
+
+    config.folder.mkdir()
+    (config.folder / "metrics.jsonl").write_text('{"step": 10}\n')  # of an earlier process
+    with pytest.raises(imdbcls.UserError, match="every document"):
+        imdbcls.run(config)
+    assert read_result(config.folder)["status"] == "failed"
