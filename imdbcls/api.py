@@ -174,7 +174,7 @@ def run(config: Config) -> FinishedRun:
 
 
 def load_run(folder: str | Path, *, plugins: Sequence[str] = (), device: str | None = None) -> FinishedRun:
-    """Open a finished run's folder, `runs/<study>/<name>`.
+    """Open a finished run's folder, `runs/<study>/<name>`. Its documents are never read.
 
     `plugins` names the packages of your own that its head may come from, `device` replaces the run's own. Raises
     UserError where the folder holds no finished run, or one that names code which is not allowed.

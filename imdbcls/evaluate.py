@@ -1,7 +1,8 @@
 """Score a finished run again: `python -m imdbcls.evaluate runs/heads/lstm-s0-1a2b3c4d --split test`.
 
 The model comes from the run folder alone, the documents from where the run read them; the figures are the recorded ones
-to the last digit on the same machine and software.
+to the last digit on the same machine and software. Documents that only the run folder names are not read without
+`--trust-source`: a run folder from elsewhere must not choose which files and hub data sets are opened.
 """
 
 import argparse
@@ -12,9 +13,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from imdbcls.console import quiet_libraries, say, user_errors
+from imdbcls.data.origin import described, read_from, require_own_source
 from imdbcls.errors import UserError
 from imdbcls.fast.process import tune_process
 from imdbcls.runs import RunFolder, json_text
+from imdbcls.targets import shown
 from imdbcls.untrusted import require_no_links
 from imdbcls.validate import validate
 
@@ -30,27 +33,60 @@ SPLITS = {"test": "test", "validation": "val"}  # and the prefix of its figures 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m imdbcls.evaluate", description="Score a finished run again.")
     parser.add_argument("run", type=Path, help="the run's folder, runs/<study>/<name>")
+    parser.add_argument("others", nargs="*", help=argparse.SUPPRESS)
     parser.add_argument("--split", choices=SPLITS, default="test", help="which documents to score (default: test)")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda", "mps"), help="instead of the run's own")
     parser.add_argument(
         "--plugins", action="append", default=[], metavar="PACKAGE", help="a package of yours that the run used"
     )
-    arguments = parser.parse_args()
+    parser.add_argument("--data", metavar="PATH", help="read the run's documents from your copy of them")
+    parser.add_argument(
+        "--trust-source", action="store_true", help="read the documents that the run names, whoever trained it"
+    )
+    arguments = parser.parse_intermixed_args()
     with user_errors():
-        figures = evaluate(arguments.run, arguments.split, arguments.device, arguments.plugins)
+        if arguments.others:
+            raise UserError(
+                f"{arguments.others[0]}: evaluate takes one run folder and scores it on the run's own documents. To "
+                f"classify other documents, use: python -m imdbcls.predict {arguments.run} --file FILE"
+            )
+        figures = evaluate(
+            arguments.run,
+            arguments.split,
+            arguments.device,
+            arguments.plugins,
+            data=arguments.data,
+            trust_source=arguments.trust_source,
+        )
     print(json_text(figures, indent=2))
 
 
-def evaluate(run: Path, split: str, device: str | None = None, plugins: Sequence[str] = ()) -> dict[str, float]:
+def evaluate(
+    run: Path,
+    split: str,
+    device: str | None = None,
+    plugins: Sequence[str] = (),
+    *,
+    data: str | None = None,
+    trust_source: bool = False,
+) -> dict[str, float]:
     """The figures of one split under the run's best weights, by their names in `result.json`.
 
+    `data` names the user's own copy of the run's documents. Without it they are read from where the run's configuration
+    has them if this user has trained on the same source here, or if `trust_source` says so.
+
     Says whether they equal the recorded ones. Raises UserError for a folder that is no finished run or holds what a run
-    of this project would not.
+    of this project would not, and for documents that only the folder names.
     """
     require_no_study(run)
     require_no_links(run)
     folder = RunFolder(run)
     config, recorded = open_finished(folder, device, plugins)
+    source = config["data"]["source"]
+    if data is not None:
+        config["data"]["source"] = read_from(source, data)
+    elif not trust_source:
+        require_own_source(source, run)
 
     quiet_libraries()
     tune_process()
@@ -64,12 +100,12 @@ def evaluate(run: Path, split: str, device: str | None = None, plugins: Sequence
         corpus = build.build_corpus(config)
     except UserError as error:
         raise UserError(
-            f"{error} Paths are as the run has them: relative ones lead from where it was trained."
+            f"{error} Relative paths start where the run was trained; --data PATH names your own copy of the documents."
         ) from error
     if corpus.split_hash != recorded.get("split_hash"):
         raise UserError(
             f"The documents are not the run's: split hash {corpus.split_hash} instead of "
-            f"{recorded.get('split_hash')}; {origin_of(config['data']['source'])} may have changed."
+            f"{shown(recorded.get('split_hash'))}; {described(config['data']['source'])} may have changed."
         )
     backbone, model = rebuild_model(config, folder, len(corpus.label_names))
     documents = corpus.test if split == "test" else corpus.validation
@@ -78,12 +114,6 @@ def evaluate(run: Path, split: str, device: str | None = None, plugins: Sequence
     figures = {f"{SPLITS[split]}/{name}": value for name, value in metrics_of(predictions).items()}
     report_difference(figures, recorded)
     return figures
-
-
-def origin_of(source: Mapping[str, Any]) -> str:
-    """Where a configuration's documents come from, as its keys have it."""
-    places = [f"data.{key}={source[key]}" for key in ("path", "train", "validation", "test") if source.get(key)]
-    return ", ".join(places) or f"the data of {source['_target_']}"
 
 
 def require_no_study(folder: Path) -> None:

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from imdbcls.errors import UserError
+from imdbcls.hub_ids import HUB_FORM, is_hub_id
+from imdbcls.targets import shown
 
 FILES = [
     "config.json",
@@ -21,6 +23,10 @@ HUB_TIMEOUT = 6.0  # seconds until a hub that does not answer counts as unreacha
 
 def download(repository: str) -> Path:
     """The local folder of a hub model, from the cache where it is there already; raises UserError with the ways out."""
+    if not is_hub_id(repository):
+        raise UserError(
+            f"{shown(repository)} is not a folder, and not a hub id ({HUB_FORM.format('FacebookAI/roberta-base')})."
+        )
     from huggingface_hub import constants, snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
@@ -29,7 +35,7 @@ def download(repository: str) -> Path:
         if (folder / "config.json").exists() and any(folder.glob("*.safetensors")):
             return folder
     except HFValidationError as error:
-        raise UserError(f"{repository!r} is neither a folder here nor a possible hub id.") from error
+        raise UserError(f"{shown(repository)} is not a folder, and not a hub id: {error}.") from error
     except LocalEntryNotFoundError:
         pass
     ways_out = (

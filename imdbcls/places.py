@@ -1,7 +1,6 @@
 """The files and folders that a configuration names: what is missing or too small is known before it is loaded."""
 
 import os
-import re
 from collections.abc import Callable, Iterator, Mapping
 from importlib.util import find_spec
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any
 
 from imdbcls.data.tables import require_table
 from imdbcls.errors import UserError
+from imdbcls.hub_ids import HUB_FORM, is_hub_id
 from imdbcls.targets import shown
 from imdbcls.untrusted import read_json
 from imdbcls.validate import look_up
@@ -24,7 +24,6 @@ HUB_LIMITS = {
     "microsoft/deberta-v3-base": 512,
 }
 TINY_LIMIT = 512
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(?:/[\w.-]+)?")
 # These count their positions from the padding id + 1.
 _ROBERTA_TYPES = ("roberta", "xlm-roberta", "camembert")
 
@@ -38,6 +37,7 @@ def wrong_places(config: Mapping[str, Any]) -> Iterator[str]:
         "imdbcls.backbone.load_backbone": require_model,
         "imdbcls.backbone.tiny_backbone": require_tiny,
         "imdbcls.data.files.read_files": require_files,
+        "imdbcls.data.hub.read_hub": require_hub,
         "imdbcls.data.imdb.read_imdb": require_imdb,
     }
     for place in ("backbone", "data.source"):
@@ -82,8 +82,11 @@ def local_model(path: Any) -> Path | None:
     folder = os.path.expanduser(path)
     if os.path.isdir(folder):  # unlike Path's, it takes any text: too long, with a NUL, ~nobody
         return Path(folder)
-    if path.startswith((".", "/", "~")) or path.count("/") > 1:
-        raise UserError(f"backbone.path={path} is no folder here; give a local folder with config.json, or a hub id.")
+    if not is_hub_id(path):
+        raise UserError(
+            f"backbone.path={shown(path)} is not a folder; give a local folder with config.json, or a hub id "
+            f"({HUB_FORM.format('FacebookAI/roberta-base')})."
+        )
     return None
 
 
@@ -147,9 +150,26 @@ def local_imdb(path: Any) -> Path | None:
         if not place.endswith((".tar.gz", ".tgz")):
             raise UserError(f"data.path={path}: a single file must be the archive aclImdb_v1.tar.gz.")
         return Path(place)
-    if _HUB_ID.fullmatch(path) and not place.endswith(".gz"):
+    if is_hub_id(path) and not place.endswith(".gz"):
         return None
     raise UserError(
-        f"data.path={path}: there is no such file or folder; give a folder of Parquet files, the extracted aclImdb/, "
-        "aclImdb_v1.tar.gz or a hub id such as stanfordnlp/imdb."
+        f"data.path={shown(path)}: there is no such file or folder; give a folder of Parquet files, the extracted "
+        f"aclImdb/, aclImdb_v1.tar.gz or a hub id ({HUB_FORM.format('stanfordnlp/imdb')})."
     )
+
+
+def require_hub(config: Mapping[str, Any]) -> None:
+    local_dataset(config["data"]["source"].get("path"))
+
+
+def local_dataset(path: Any) -> Path | None:
+    """The folder that `data.path` of `data=hub` names, None where it is a hub id; UserError where it is neither."""
+    place = os.path.expanduser(path) if isinstance(path, str) else ""
+    if place and os.path.isdir(place):
+        return Path(place)
+    if not is_hub_id(path):
+        raise UserError(
+            f"data.path={shown(path)} is not a folder, and not a hub id ({HUB_FORM.format('stanfordnlp/imdb')}); for a "
+            "single file use data=files data.train=FILE."
+        )
+    return None

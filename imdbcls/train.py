@@ -18,6 +18,7 @@ from omegaconf import DictConfig
 
 from imdbcls import console, limits
 from imdbcls.console import quiet_libraries, say
+from imdbcls.data.origin import remember_source
 from imdbcls.errors import UserError
 from imdbcls.fast.process import tune_process
 from imdbcls.overrides import answer_command, resolve
@@ -126,6 +127,7 @@ def fit_and_score(config: Mapping[str, Any], folder: RunFolder, stop: StopReques
             hardware = build.build_hardware(config)
             forget_peak_memory(hardware.device)
             corpus = build.build_corpus(config)
+            remember_source(config["data"]["source"])
             backbone = build.build_backbone(config)
             backbone.save(folder.backbone)
             model = build.build_model(config, backbone, len(corpus.label_names))

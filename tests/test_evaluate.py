@@ -117,3 +117,11 @@ def test_a_study_s_folder_is_answered_with_the_names_of_its_runs(module: str, la
 def test_an_unknown_split_lists_those_there_are(launch: Launch, tmp_path: Path) -> None:
     done = launch(tmp_path, "evaluate", "nowhere", "--split", "train", expect=2)
     assert "'train'" in done.stderr and "test" in done.stderr and "validation" in done.stderr
+
+
+def test_another_file_is_answered_with_what_to_type(launch: Launch, tmp_path: Path) -> None:
+    for arguments in (("some/run", "other.csv"), ("some/run", "--split", "test", "other.csv")):
+        done = launch(tmp_path, "evaluate", *arguments, expect=2)
+        (line,) = done.stderr.splitlines()
+        assert line.startswith("imdbcls: other.csv: evaluate takes one run folder")
+        assert line.endswith("use: python -m imdbcls.predict some/run --file FILE")

@@ -14,7 +14,9 @@ import pytest
 import yaml
 from processes import TINY, run, run_folder, start
 
+from imdbcls.api import load_run
 from imdbcls.backbone import locate
+from imdbcls.data.sample import read_sample
 from imdbcls.errors import UserError
 from imdbcls.evaluate import evaluate
 from imdbcls.validate import validate
@@ -206,6 +208,43 @@ def test_a_package_is_found_without_importing_it(path: str, tmp_path: Path, monk
         locate(path)
     assert locate("package:evil/") == tmp_path / "evil"
     assert not Path("made").exists()
+
+
+@pytest.fixture
+def elsewhere(stranger: Path, tmp_path: Path) -> Path:
+    """A run whose configuration names files of this machine, which no training here has read; returns their folder."""
+    sample, folder = read_sample(), tmp_path / "private"
+    folder.mkdir()
+    for name, split in (("train", sample.train), ("test", sample.test)):
+        assert split is not None
+        rows = zip(split.ids, split.texts, split.labels, split.groups or [], strict=True)
+        keys = ("id", "text", "label", "film")
+        lines = [
+            json.dumps(dict(zip(keys, (i, text, sample.label_names[label], group), strict=True)))
+            for i, text, label, group in rows
+        ]
+        (folder / f"{name}.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    columns = {"text_column": "text", "label_column": "label", "id_column": "id", "group_column": "film"}
+    places = {"train": str(folder / "train.jsonl"), "validation": None, "test": str(folder / "test.jsonl")}
+    source = {"_target_": "imdbcls.data.files.read_files", **places, **columns}
+    with_config(stranger, lambda config: config["data"].update(name="files", source=source))
+    return folder
+
+
+@pytest.mark.slow
+def test_documents_are_read_where_the_user_says_so(
+    elsewhere: Path, stranger: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    read = "imdbcls.data.files.read_table"
+    with monkeypatch.context() as patched:
+        patched.setattr(read, lambda path, key: pytest.fail(f"{path} was opened"))
+        assert f"data.train={elsewhere}/train.jsonl" in (sentence := refusal(stranger))
+        assert "--trust-source" in sentence and "--data PATH" in sentence
+        load_run(stranger).predict(["A quiet, patient film."])  # which needs no documents
+    evaluate(stranger, "validation", trust_source=True)
+    elsewhere.rename(elsewhere.with_name("copy"))
+    evaluate(stranger, "validation", data=str(elsewhere.with_name("copy")))
+    assert capsys.readouterr().err.count("The same figures as recorded, to the last digit.") == 2
 
 
 # Configurations that are no configuration

@@ -2,7 +2,6 @@
 
 import contextlib
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 from imdbcls.data.documents import Source
@@ -10,6 +9,7 @@ from imdbcls.data.sources import make_source
 from imdbcls.data.tables import Table
 from imdbcls.errors import UserError
 from imdbcls.hub import reaches_hub
+from imdbcls.places import local_dataset
 
 
 def read_hub(
@@ -32,13 +32,16 @@ def read_hub(
     Raises UserError for a hub that cannot be reached within `imdbcls.hub.HUB_TIMEOUT` seconds, an unknown data set,
     configuration, split or column.
     """
+    # Before the import: what load_dataset is given is a hub id of the form owner/name or the absolute path of a folder,
+    # never a word that it would take for one of its own builders.
+    folder = local_dataset(path)
     import datasets
     from huggingface_hub import constants
 
     try:
-        # A folder here may name files elsewhere, so it is no exception where the network is forbidden.
-        with _offline_unless(not constants.HF_HUB_OFFLINE and (Path(path).exists() or reaches_hub())):
-            loaded = datasets.load_dataset(path, config)
+        # A folder may name files elsewhere, so it is not an exception where the network is forbidden.
+        with _offline_unless(not constants.HF_HUB_OFFLINE and (folder is not None or reaches_hub())):
+            loaded = datasets.load_dataset(path if folder is None else str(folder.absolute()), config)
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
         raise UserError(_explain(path, error)) from error
     wanted = {"train": train_split, "validation": validation_split, "test": test_split}

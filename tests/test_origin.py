@@ -1,0 +1,168 @@
+"""Which documents a run folder may name: hub ids of the form owner/name, and sources that the user trained on here."""
+
+import os
+import pickle
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from imdbcls.data import read_texts
+from imdbcls.data.hub import read_hub
+from imdbcls.data.imdb import read_imdb
+from imdbcls.data.origin import is_remembered, read_from, remember_source, require_own_source
+from imdbcls.data.splits import SPLIT_SETTINGS
+from imdbcls.errors import UserError
+from imdbcls.hub import download
+from imdbcls.hub_ids import is_hub_id
+from imdbcls.places import wrong_places
+
+RUN = Path("received")
+COLUMNS = {"text_column": "text", "label_column": "label", "id_column": None, "group_column": None}
+FILES = {"_target_": "imdbcls.data.files.read_files", "validation": None, "test": None, **COLUMNS}
+IMDB = {"_target_": "imdbcls.data.imdb.read_imdb"}
+SPLITS = {"config": None, "train_split": "train", "validation_split": None, "test_split": "test"}
+HUB = {"_target_": "imdbcls.data.hub.read_hub", **SPLITS, **COLUMNS}
+# Builders of `datasets`, and other names that its loader does not take for an owner's repository.
+NOT_HUB_IDS = (
+    *("pandas", "csv", "json", "text", "arrow", "parquet", "imagefolder", "webdataset", "sql", "generator", "eval"),
+    *(
+        "imdb",
+        "buckets/someone",
+        "datasets/squad",
+        "a/b/c",
+        "a//b",
+        "a/..",
+        "../a",
+        "a b/c",
+        "a/b\n",
+        "http://a/b",
+        "é/a",
+    ),
+    *("", None, 5, ["a/b"], "-a/b", "a/b--c", "x" * 100 + "/a"),
+)
+
+
+@pytest.fixture(autouse=True)
+def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An empty working directory, a cache of its own, and no libraries that could load anything."""
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    monkeypatch.setenv("IMDBCLS_CACHE", str(tmp_path / "cache"))
+
+
+class Evil:
+    def __reduce__(self) -> Any:
+        return os.mkdir, ("unpickled",)
+
+
+@pytest.mark.parametrize("name", NOT_HUB_IDS, ids=repr)
+def test_only_owner_and_name_reach_the_libraries(name: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("datasets.load_dataset", lambda *_: pytest.fail("the name reached datasets"))
+    monkeypatch.setattr(
+        "huggingface_hub.snapshot_download", lambda *_, **__: pytest.fail("it reached the hub's client")
+    )
+    for split in ("train", "test"):
+        Path(f"{split}.pkl").write_bytes(pickle.dumps(Evil()))
+    assert not is_hub_id(name)
+    arguments: dict[str, Any] = {**SPLITS, **COLUMNS}
+    for attempt in (
+        lambda: read_hub(name, **arguments),
+        lambda: read_imdb(name),
+        lambda: download(name),
+        lambda: read_texts({"data": {"name": "imdb", "source": {"path": name}, **dict.fromkeys(SPLIT_SETTINGS)}}, "x"),
+        lambda: read_texts({"data": {"name": "hub", "source": {"path": name}, **dict.fromkeys(SPLIT_SETTINGS)}}, "x"),
+    ):
+        with pytest.raises(UserError):
+            attempt()
+    for source in ({**IMDB, "path": name}, {**HUB, "path": name}):
+        (sentence,) = wrong_places({"data": {"source": source}})
+        assert sentence.startswith("data.path=")
+    assert not Path("unpickled").exists()
+
+
+@pytest.mark.parametrize("name", ["stanfordnlp/imdb", "FacebookAI/roberta-base", "a/b", "0x/_y.z-1"])
+def test_owner_and_name_is_a_hub_id(name: str) -> None:
+    assert is_hub_id(name)
+    assert list(wrong_places({"data": {"source": {**HUB, "path": name}}})) == []
+
+
+def test_a_folder_with_the_name_of_a_builder_is_read_as_a_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    import datasets
+
+    seen: list[str] = []
+
+    def load(path: str, config: str | None) -> None:
+        seen.append(path)
+        raise ValueError("seen")
+
+    monkeypatch.setattr(datasets, "load_dataset", load)
+    Path("csv").mkdir()
+    with pytest.raises(UserError, match="could not be loaded: seen"):
+        read_hub("csv", **SPLITS, **COLUMNS)  # type: ignore[arg-type]
+    assert seen == [str(Path("csv").absolute())]
+
+
+def test_documents_that_only_the_folder_names_are_not_read() -> None:
+    Path("diary.csv").write_text("text,label\n")
+    Path("imdb").mkdir()
+    for source in (
+        {**FILES, "train": "diary.csv"},
+        {**FILES, "train": "nowhere.csv", "test": str(Path("diary.csv").absolute())},
+        {**IMDB, "path": "imdb"},
+        {**HUB, "path": "someone/private"},
+        {**HUB, "path": "stanfordnlp/imdb"},  # not as the project reads it
+        {"_target_": "mine.read", "url": "http://somewhere"},
+    ):
+        with pytest.raises(UserError, match=r"^received reads its documents from .*--trust-source .*--data PATH"):
+            require_own_source(source, RUN)
+
+
+def test_what_the_user_trained_on_is_read_from_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("mine.csv").write_text("text,label\n")
+    relative, absolute = {**FILES, "train": "mine.csv"}, {**FILES, "train": str(Path("mine.csv").absolute())}
+    remember_source(relative)
+    for source in (relative, absolute):
+        require_own_source(source, RUN)
+    # The same relative path means another file elsewhere.
+    (tmp_path / "other").mkdir()
+    monkeypatch.chdir(tmp_path / "other")
+    require_own_source(absolute, RUN)
+    Path("mine.csv").write_text("text,label\n")
+    with pytest.raises(UserError, match=r"mine\.csv, and no training of yours"):
+        require_own_source(relative, RUN)
+    remember_source({**HUB, "path": "someone/private"})
+    require_own_source({**HUB, "path": "someone/private"}, RUN)
+    assert not is_remembered({**HUB, "path": "someone/other"})
+
+
+def test_shipped_documents_need_no_marker_but_a_folder_of_that_name_does() -> None:
+    require_own_source({"_target_": "imdbcls.data.sample.read_sample"}, RUN)
+    require_own_source({**IMDB, "path": "stanfordnlp/imdb"}, RUN)
+    Path("stanfordnlp/imdb").mkdir(parents=True)
+    with pytest.raises(UserError, match="--trust-source"):
+        require_own_source({**IMDB, "path": "stanfordnlp/imdb"}, RUN)
+
+
+def test_a_missing_file_is_reported_by_its_reader() -> None:
+    require_own_source({**FILES, "train": "nowhere.csv"}, RUN)
+
+
+def test_a_cache_that_cannot_be_written_leaves_no_marker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "blocked").write_text("")
+    monkeypatch.setenv("IMDBCLS_CACHE", str(tmp_path / "blocked"))
+    source = {**HUB, "path": "someone/private"}
+    remember_source(source)
+    assert not is_remembered(source)
+
+
+def test_the_users_own_copy_replaces_the_place() -> None:
+    Path("mine").mkdir()
+    theirs = {**FILES, "train": "/home/them/train.csv", "test": "/home/them/sub/test.csv"}
+    assert read_from(theirs, "mine") == {**theirs, "train": "mine/train.csv", "test": "mine/test.csv"}
+    assert read_from({**FILES, "train": "/x/a.csv"}, "b.csv")["train"] == "b.csv"
+    assert read_from({**IMDB, "path": "/x"}, "mine") == {**IMDB, "path": "mine"}
+    with pytest.raises(UserError, match=r"--data=b.csv is not a folder; give the one that holds train.csv, test.csv"):
+        read_from(theirs, "b.csv")
+    with pytest.raises(UserError, match="--data=mine is for runs with data=files, imdb or hub"):
+        read_from({"_target_": "imdbcls.data.sample.read_sample"}, "mine")
