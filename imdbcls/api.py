@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from imdbcls import overrides, train
 from imdbcls.errors import UserError
 from imdbcls.evaluate import open_finished, rebuild_model, require_no_study
+from imdbcls.printable import printable_line
 from imdbcls.runs import RunFolder
 from imdbcls.signals import handlers_kept
 from imdbcls.untrusted import require_no_links
@@ -58,7 +59,7 @@ class Predictions:
     labels: "NDArray[np.int64] | None"  # (N,), the true class indices; None where they are not known
 
     def __repr__(self) -> str:
-        return f"Predictions({len(self.ids):,} documents, classes {', '.join(self.label_names)})"
+        return printable_line(f"Predictions({len(self.ids):,} documents, classes {', '.join(self.label_names)})")
 
     @property
     def predicted(self) -> "NDArray[np.int64]":

@@ -19,7 +19,7 @@ from imdbcls.comparison.report import compare_study
 from imdbcls.comparison.run_files import plain
 from imdbcls.comparison.tables import tables_of
 from imdbcls.comparison.terminal import terminal_text
-from imdbcls.console import say, warn
+from imdbcls.console import guard_terminal, say, warn, write_out
 from imdbcls.errors import UserError
 from imdbcls.runs import write_atomically
 from imdbcls.tracking.comparison import log_comparison, settings_beside
@@ -28,6 +28,7 @@ from imdbcls.tracking.report import create_report
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns 0, or 2 where nothing can be compared."""
+    guard_terminal()
     choices = parse(arguments)
     try:
         compare(choices)
@@ -49,7 +50,7 @@ def compare(choices: argparse.Namespace) -> None:
     figures = figures_of(comparison)
     page = page_html(comparison, figures, reading)
     written = write_files(choices.output or choices.study, comparison, figures, page)
-    print(f"{terminal_text(comparison)}\n\n{written}", flush=True)
+    write_out(f"{terminal_text(comparison)}\n\n{written}")
 
     settings = settings_beside(study.groups[0].runs[0].config)
     if choices.wandb:
@@ -58,7 +59,9 @@ def compare(choices: argparse.Namespace) -> None:
         )
     if choices.report:
         project, entity = settings["project"], settings["entity"]
-        print(create_report(study.name, comparison["headline"], tables_of(comparison), project=project, entity=entity))
+        write_out(
+            create_report(study.name, comparison["headline"], tables_of(comparison), project=project, entity=entity)
+        )
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:

@@ -4,13 +4,17 @@ All of it goes to stderr; stdout stays free for what a program may want to read 
 """
 
 import contextlib
+import logging
 import os
 import shutil
 import sys
+import traceback
 import warnings
 from collections.abc import Iterator
+from typing import Any
 
 from imdbcls.errors import UserError
+from imdbcls.printable import printable, printable_line
 
 # A library reads its variable when it is imported.
 _QUIET = {
@@ -38,13 +42,16 @@ def is_shared() -> bool:
     return bool(_speaker)
 
 
-def say(text: str) -> None:
+def say(text: str, label: str = "") -> None:
     """Prints one line, or several at once; a live line, if there is one, moves below. Each begins as `speak_as` has it.
+
+    Control characters in `text` are escaped; `label`, which goes before it, may hold the colours of `coloured`.
 
     A log on a full disk is no reason to end, nor is a signal's line that comes while another is being written.
     """
     global _live
     live, _live = _live, ""
+    text = label + printable(text)
     if _speaker:
         lines = (line if line.startswith(_speaker) else f"{_speaker}: {line}" for line in text.splitlines())
         text = "\n".join(lines)
@@ -69,14 +76,39 @@ def user_errors() -> Iterator[None]:
 
 def warn(text: str) -> None:
     """Prints one line that something was ignored or changed on the user's behalf."""
-    say(f"{coloured('warning:', '33')} {text}")
+    say(printable_line(text), label=f"{coloured('warning:', '33')} ")
+
+
+def write_out(text: str) -> None:
+    """Writes an answer, one or several lines, to stdout; control characters are escaped as in `say`."""
+    print(printable(text), flush=True)
+
+
+def guard_terminal() -> None:
+    """Escapes control characters also in what libraries log and in tracebacks; for the entries of commands."""
+    make_record = logging.getLogRecordFactory()
+    if getattr(make_record, "is_guard", False):
+        return
+
+    def make_printable_record(*arguments: Any, **named: Any) -> logging.LogRecord:
+        record = make_record(*arguments, **named)
+        with contextlib.suppress(TypeError, ValueError):  # arguments that do not fit: logging says so itself
+            record.msg, record.args = printable(record.getMessage()), None
+        return record
+
+    make_printable_record.is_guard = True  # type: ignore[attr-defined]
+    logging.setLogRecordFactory(make_printable_record)
+    sys.excepthook = lambda kind, error, trace: say("".join(traceback.format_exception(kind, error, trace)).rstrip())
+    warnings.showwarning = lambda message, category, file, line, *_: say(
+        f"{file}:{line}: {category.__name__}: {message}"
+    )
 
 
 def paint(text: str) -> None:
     """Replaces the live line; an empty text removes it. Only for a terminal that is not shared."""
     global _live
     if text or _live:
-        _live = text[: shutil.get_terminal_size().columns - 1]  # a wrapped line could not be repainted
+        _live = printable_line(text)[: shutil.get_terminal_size().columns - 1]  # a wrapped line could not be repainted
         sys.stderr.write(f"\r{_live}\x1b[K")
         sys.stderr.flush()
 

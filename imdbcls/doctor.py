@@ -23,9 +23,10 @@ from packaging.requirements import Requirement
 from packaging.version import Version
 
 from imdbcls.choices import CONF, groups
-from imdbcls.console import quiet_libraries
+from imdbcls.console import guard_terminal, quiet_libraries, write_out
 from imdbcls.data.cache import default_cache_dir
 from imdbcls.fast.process import tune_process
+from imdbcls.printable import printable_line
 
 DONE_BY_TRAINING = "imdbcls.train sets it"
 WANDB_SERVER = "https://api.wandb.ai"
@@ -35,6 +36,7 @@ MOST_NAMED = 4
 
 def main() -> None:
     ArgumentParser(prog="python -m imdbcls.doctor", description=__doc__).parse_args()
+    guard_terminal()
     quiet_libraries()
     allocator_took = tune_process()
     reached: list[bool] = []
@@ -63,7 +65,7 @@ def main() -> None:
             found = check()
         except Exception as error:  # one thing that cannot be told must not hide the others
             found = f"cannot be told: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
-        print(f"{name:<13} {found}", flush=True)
+        write_out(printable_line(f"{name:<13} {found}"))
 
 
 def python() -> str:

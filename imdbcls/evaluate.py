@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from imdbcls.console import quiet_libraries, say, user_errors
+from imdbcls.console import guard_terminal, quiet_libraries, say, user_errors, write_out
 from imdbcls.data.origin import described, read_from, require_own_source
 from imdbcls.errors import UserError
 from imdbcls.fast.process import tune_process
@@ -44,6 +44,7 @@ def main() -> None:
         "--trust-source", action="store_true", help="read the documents that the run names, whoever trained it"
     )
     arguments = parser.parse_intermixed_args()
+    guard_terminal()
     with user_errors():
         if arguments.others:
             raise UserError(
@@ -58,7 +59,7 @@ def main() -> None:
             data=arguments.data,
             trust_source=arguments.trust_source,
         )
-    print(json_text(figures, indent=2))
+    write_out(json_text(figures, indent=2))
 
 
 def evaluate(
@@ -166,7 +167,7 @@ def report_difference(figures: dict[str, float], recorded: dict[str, Any]) -> No
     if not different:
         say("The same figures as recorded, to the last digit.")
     for name in different:
-        say(f"{name} is {figures[name]!r}, the run recorded {recorded.get(name)!r}.")
+        say(f"{name} is {figures[name]!r}, the run recorded {shown(repr(recorded.get(name)))}.")
 
 
 if __name__ == "__main__":

@@ -66,7 +66,7 @@ def answer_command(arguments: Sequence[str]) -> None:
     with user_errors():
         _, found = examine(texts, mode)
         if mistakes or found:
-            raise UserError("\n".join(mistakes + found))
+            raise UserError(*mistakes, *found)
 
 
 def compose(texts: Sequence[str]) -> dict[str, Any]:
@@ -77,7 +77,7 @@ def compose(texts: Sequence[str]) -> dict[str, Any]:
     """
     config, mistakes = examine(texts, "single")
     if mistakes:
-        raise UserError("\n".join(mistakes))
+        raise UserError(*mistakes)
     return config
 
 
@@ -133,11 +133,11 @@ class Examination:
                 self.loaded[lines] = self.loader.load_configuration("config", list(lines), run_mode=RunMode.RUN)
             return self.loaded[lines]
         except (HydraException, OmegaConfBaseException) as error:
-            raise UserError("\n".join([*self.mistakes, str(error)])) from error
+            raise UserError(*self.mistakes, *str(error).splitlines()) from error
         except (AssertionError, LookupError, TypeError, ValueError, AttributeError, RecursionError) as error:
             # An override that Hydra's grammar takes and its composition was not made for, such as head=0.
             told = " ".join(str(override.input_line) for override in overrides)
-            raise UserError("\n".join([*self.mistakes, f"{told}: Hydra cannot compose this ({error})."])) from error
+            raise UserError(*self.mistakes, f"{told}: Hydra cannot compose this ({error}).") from error
 
 
 def examine(texts: Sequence[str], mode: Mode) -> tuple[dict[str, Any], list[str]]:

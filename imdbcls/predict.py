@@ -7,17 +7,17 @@ answered a thousand texts at a time, so memory does not grow with it; what canno
 
 import argparse
 import csv
-import json
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
-from imdbcls.console import say, user_errors
+from imdbcls.console import guard_terminal, say, user_errors
 from imdbcls.data.documents import is_unicode
 from imdbcls.data.tables import require_column, require_table, rows_of
 from imdbcls.errors import UserError
+from imdbcls.printable import csv_cell, json_line
 
 if TYPE_CHECKING:
     from imdbcls.api import Predictions
@@ -33,6 +33,7 @@ Numbered = tuple[int, str]  # a text with its place in the input, which names it
 
 def main() -> None:
     arguments = parse(None)
+    guard_terminal()
     try:
         with user_errors():
             predict(arguments, sys.stdin, sys.stdout)
@@ -140,18 +141,18 @@ def write_jsonl(file: TextIO, label_names: Sequence[str]) -> Write:
     def write(numbers: Sequence[int], predictions: "Predictions") -> None:
         for number, label, row in zip(numbers, predictions.names, predictions.probabilities.tolist(), strict=True):
             answer = {"number": number, "label": label, "probabilities": dict(zip(label_names, row, strict=True))}
-            file.write(json.dumps(answer, ensure_ascii=False) + "\n")
+            file.write(json_line(answer) + "\n")
 
     return write
 
 
 def write_csv(file: TextIO, label_names: Sequence[str]) -> Write:
     writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(["number", "label", *(f"probability of {name}" for name in label_names)])
+    writer.writerow(["number", "label", *(csv_cell(f"probability of {name}") for name in label_names)])
 
     def write(numbers: Sequence[int], predictions: "Predictions") -> None:
         for number, label, row in zip(numbers, predictions.names, predictions.probabilities.tolist(), strict=True):
-            writer.writerow([number, label, *row])
+            writer.writerow([number, csv_cell(label), *row])
 
     return write
 

@@ -31,7 +31,7 @@ def require_settings(config: Mapping[str, Any]) -> None:
         given = [key for key in node if not key.startswith("_")] + list(GIVEN.get(place, ()))
         mistakes += wrong_settings(place, node["_target_"], settings, given)
     if mistakes:
-        raise UserError("\n".join(mistakes))
+        raise UserError(*mistakes)
 
 
 def wrong_settings(place: str, target: str, settings: list[str], given: list[str]) -> Iterator[str]:

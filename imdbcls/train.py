@@ -204,6 +204,7 @@ def record_end(config: Mapping[str, Any], folder: RunFolder, status: str, error:
 
 def command() -> None:
     """What the command line runs; it ends the process."""
+    console.guard_terminal()
     answer_command(sys.argv[1:])
     try:
         main()

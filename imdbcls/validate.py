@@ -74,7 +74,7 @@ SECTIONS = (*(place for place in TARGETS if "." not in place), "data", "data.sou
 def validate(config: Mapping[str, Any]) -> None:
     """Raise UserError with every mistake found in a resolved configuration, a line each."""
     if absent := list(absent_sections(config)):
-        raise UserError("\n".join(absent))
+        raise UserError(*absent)
     mistakes = [
         *absent_knobs(config),
         *wrong_choices(config),
@@ -92,7 +92,7 @@ def validate(config: Mapping[str, Any]) -> None:
     if isinstance(micro, int) and isinstance(batch_size, int) and micro > batch_size:
         mistakes.append(f"trainer.micro_batch_size={micro} is larger than batch_size={config['batch_size']}.")
     if mistakes:
-        raise UserError("\n".join(mistakes))
+        raise UserError(*mistakes)
 
 
 def look_up(config: Mapping[str, Any], key: str) -> Any:

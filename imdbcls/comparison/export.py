@@ -7,6 +7,7 @@ import re
 from typing import Any
 
 from imdbcls.comparison.tables import Table, tables_of
+from imdbcls.printable import csv_cell
 
 
 def json_text(comparison: dict[str, Any]) -> str:
@@ -45,14 +46,9 @@ def csv_text(comparison: dict[str, Any]) -> str:
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(["study", "group", "head", "backbone", "metric", "mean", "std", "n", "low", "high"])
     for group in comparison["groups"]:
-        names = [harmless(text) for text in (comparison["study"], group["name"], group["head"], group["backbone"])]
+        names = [csv_cell(text) for text in (comparison["study"], group["name"], group["head"], group["backbone"])]
         for metric, figures in group["metrics"].items():
             writer.writerow([*names, metric, *(figures[key] for key in ("mean", "std", "n", "low", "high"))])
         for cost, value in group["cost"].items():
             writer.writerow([*names, cost, value, "", len(group["seeds"]), "", ""])
     return file.getvalue()
-
-
-def harmless(text: str) -> str:
-    """A cell that a spreadsheet would run as a formula gets an apostrophe before it (OWASP, CSV injection)."""
-    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text

@@ -5,7 +5,7 @@ It takes the choices and keys of `imdbcls.train`, reads the documents as a run w
 
 import sys
 
-from imdbcls.console import quiet_libraries, user_errors
+from imdbcls.console import guard_terminal, quiet_libraries, user_errors, write_out
 from imdbcls.overrides import compose
 
 
@@ -14,12 +14,13 @@ def main() -> None:
     if any(argument in ("-h", "--help") for argument in arguments):
         print(f"{__doc__.strip()}\n\nThe choices and keys: python -m imdbcls.train --help")
         return
+    guard_terminal()
     with user_errors():
         config = compose(arguments)
         quiet_libraries()
         from imdbcls.data.card import card_text, data_card
 
-        print(card_text(data_card(config)))
+        write_out(card_text(data_card(config)))
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from imdbcls.data.documents import Corpus, Documents
 from imdbcls.data.splits import text_keys
 from imdbcls.data.tokens import tokenize
 from imdbcls.data.windows import Windows
+from imdbcls.printable import printable_line
 
 NUM_BINS = 12  # of the histogram of lengths
 BAR = 40  # characters of its longest bar
@@ -132,7 +133,7 @@ def card_text(card: DataCard) -> str:
     """The card as plain text, for a terminal."""
     return "\n".join(
         [
-            f"data={card.name}, tokens of backbone={card.backbone}, max_length={card.max_length}",
+            f"data={printable_line(card.name)}, tokens of backbone={card.backbone}, max_length={card.max_length}",
             "",
             *table_of(sizes(card)),
             "",
@@ -158,7 +159,7 @@ def sizes(card: DataCard) -> list[list[str]]:
     rows = [["documents", *(f"{split.num_documents:,}" for split in card.splits.values())]]
     for index, label in enumerate(shown):
         counts = ((split.class_counts[index], split.num_documents) for split in card.splits.values())
-        rows.append([f"  {label}", *(f"{count:,} ({count / total:.1%})" for count, total in counts)])
+        rows.append([f"  {printable_line(label)}", *(f"{count:,} ({count / total:.1%})" for count, total in counts)])
     if len(shown) < len(card.label_names):
         rest = (sum(split.class_counts[len(shown) :]) for split in card.splits.values())
         rows.append([f"  {len(card.label_names) - len(shown)} more classes", *(f"{count:,}" for count in rest)])

@@ -1,0 +1,158 @@
+"""Text from elsewhere never controls a terminal, adds a line, or becomes a formula, wherever it is written."""
+
+import csv
+import io
+import json
+import logging
+import sys
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from imdbcls import console
+from imdbcls.api import Predictions
+from imdbcls.comparison.export import csv_text
+from imdbcls.data.card import DataCard, SplitCard, card_text
+from imdbcls.errors import UserError
+from imdbcls.predict import write_csv, write_jsonl
+from imdbcls.printable import csv_cell, json_line, printable, printable_line
+from imdbcls.untrusted import require_no_links
+from imdbcls.validate import validate
+
+# Escape sequences (also as C1 controls), a bell, a line of ours, direction controls, a tag, half a character.
+HOSTILE = "a\x1b]0;title\x07b\x9b31mc\r\nimdbcls: all is well\u202egnp\u2066\u2028d\x7f\x00\U000e0041\udce9\x85e\u200bf"
+LEGITIMATE = "naïve Größe 字幕 фильм שלום مرحبا می\u200cخواهم 👩\u200d💻 e\u0301 ½ “quoted” — ﬁ \U0001f3f4"  # noqa: RUF001
+
+
+def is_safe(text: str) -> bool:
+    return not any(character in text for character in set(HOSTILE) if not character.isascii() or ord(character) < 32)
+
+
+def test_control_characters_become_visible_and_other_text_stays() -> None:
+    for make in (printable, printable_line):
+        assert make(LEGITIMATE) == LEGITIMATE
+    assert printable("a\tb\nc\rd") == "a\tb\nc\\rd"
+    assert printable_line("a\tb\n\n c\r\nd\n") == "a b c d"
+    assert printable_line(HOSTILE) == (
+        r"a\x1b]0;title\x07b\x9b31mc imdbcls: all is well\u202egnp\u2066\u2028d\x7f\x00\U000e0041\udce9\x85e\u200bf"
+    )
+    for code in range(sys.maxunicode + 1):
+        character = chr(code)
+        if printable_line(character) != character:
+            assert character.isspace() or not character.isprintable(), hex(code)
+
+
+def test_what_is_said_is_printable(capsys: pytest.CaptureFixture[str]) -> None:
+    console.say(f"one\n{HOSTILE}")
+    console.warn(HOSTILE)
+    console.paint(HOSTILE)
+    console.paint("")
+    output = capsys.readouterr().err.replace("\r", "").replace("\x1b[K", "")
+    assert is_safe(output.replace("\n", ""))
+    assert [line[:10] for line in output.splitlines()] == [
+        "one",
+        "a\\x1b]0;ti",
+        "imdbcls: a",
+        "warning: a",
+        "a\\x1b]0;ti",
+    ]
+
+
+def test_an_error_is_one_line_whatever_is_in_it(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    with pytest.raises(SystemExit), console.user_errors():
+        raise UserError(f"{HOSTILE} is not a number.", "The second mistake.")
+    first, second = capsys.readouterr().err.splitlines()
+    assert first.startswith("imdbcls: a\\x1b") and second == "The second mistake."
+    assert is_safe(first)
+    with pytest.raises(UserError) as refused:
+        validate({f"{HOSTILE}.": 1, **{key: HOSTILE for key in ("backbone", "head", "data", "loss")}})
+    assert is_safe(str(refused.value).replace("\n", ""))
+    assert not any(line.startswith("imdbcls") for line in str(refused.value).splitlines())
+    (tmp_path / "\x1b[31mlink\n").symlink_to(tmp_path)
+    with pytest.raises(UserError, match=r"/\\x1b\[31mlink is a link"):
+        require_no_links(tmp_path)
+
+
+def test_libraries_and_tracebacks_are_guarded(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+    before = logging.getLogRecordFactory()
+    with warnings.catch_warnings():
+        try:
+            console.guard_terminal()
+            console.guard_terminal()  # once is enough
+            logging.getLogger("transformers.somewhere").error("model type %s", HOSTILE)
+            warnings.warn(HOSTILE, UserWarning, stacklevel=1)
+            sys.excepthook(ValueError, ValueError(HOSTILE), None)
+        finally:
+            logging.setLogRecordFactory(before)
+    assert caplog.messages == [printable(f"model type {HOSTILE}")]
+    assert is_safe(capsys.readouterr().err.replace("\n", ""))
+
+
+NAMES = (HOSTILE, "=cmd|'/c calc'!A1", "+1", "-1", "@SUM(1)", "\t=1", "\r=1", " =1", "\uff1d1", "negative")
+
+
+def predictions() -> Predictions:
+    probabilities_NC = np.eye(len(NAMES)) * 0.9 + 0.1 / len(NAMES)
+    ids = tuple(str(row) for row in range(len(NAMES)))
+    return Predictions(ids, probabilities_NC, NAMES, np.ones(len(NAMES), dtype=np.int64), None)
+
+
+def test_answers_as_json_keep_every_character_escaped() -> None:
+    out = io.StringIO()
+    write_jsonl(out, NAMES)(range(len(NAMES)), predictions())
+    lines = out.getvalue().splitlines()
+    assert [json.loads(line)["label"] for line in lines] == list(NAMES)
+    assert all(is_safe(line) for line in lines)
+    assert json_line({"text": LEGITIMATE}) == json.dumps({"text": LEGITIMATE}, ensure_ascii=False)
+    assert json.loads(json_line(HOSTILE)) == HOSTILE
+
+
+def test_answers_as_csv_hold_no_formula() -> None:
+    out = io.StringIO()
+    write_csv(out, NAMES)(range(len(NAMES)), predictions())
+    header, *rows = csv.reader(io.StringIO(out.getvalue()))
+    assert is_safe(out.getvalue().replace("\n", "")) and len(rows) == len(NAMES)
+    assert [row[1] for row in rows[1:]] == [
+        "'=cmd|'/c calc'!A1",
+        "'+1",
+        "'-1",
+        "'@SUM(1)",
+        r"'\t=1",
+        r"'\r=1",
+        "' =1",
+        "'\uff1d1",
+        "negative",
+    ]
+    assert header[2] == f"probability of {csv_cell(HOSTILE)}"
+    assert [float(cell) for cell in rows[0][2:]] == predictions().probabilities[0].tolist()  # numbers stay numbers
+
+
+def test_the_comparison_as_csv_holds_no_formula_but_negative_numbers() -> None:
+    figures = {"mean": -0.5, "std": None, "n": 1, "low": None, "high": None}
+    group = {
+        "name": "=1+1",
+        "head": "@x",
+        "backbone": HOSTILE,
+        "metrics": {"accuracy": figures},
+        "cost": {},
+        "seeds": [0],
+    }
+    rows = list(csv.reader(io.StringIO(csv_text({"study": "-x", "groups": [group]}))))
+    assert rows[1][:6] == ["'-x", "'=1+1", "'@x", csv_cell(HOSTILE), "accuracy", "-0.5"]
+    assert all(is_safe(cell) for row in rows for cell in row)
+
+
+def test_a_data_card_and_an_object_at_the_prompt_are_printable(capsys: pytest.CaptureFixture[str]) -> None:
+    split = SplitCard((1, 1), np.array([3, 4]), None, None, 0, 0)
+    splits = dict.fromkeys(("train", "validation", "test"), split)
+    card = DataCard(HOSTILE, "tiny", 64, "head", 1, (HOSTILE, "b"), splits, "0", ())
+    console.write_out(card_text(card))
+    lines = capsys.readouterr().out.splitlines()
+    assert all(is_safe(line) for line in lines)
+    assert not any(line.startswith("imdbcls") for line in lines)
+    assert is_safe(repr(predictions()))
