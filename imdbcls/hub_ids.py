@@ -9,7 +9,7 @@ from typing import Any
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9_][\w.-]{0,95}", re.ASCII)
 NOT_OWNERS = ("buckets", "datasets", "models", "spaces")  # of URLs, and taken for something else by the libraries
-HUB_FORM = "a hub id has the form owner/name, such as {}"
+HUB_FORM = "owner/name, such as {}"
 
 
 def is_hub_id(name: Any) -> bool:

@@ -149,7 +149,7 @@ def test_other_projects_names_lead_to_keys_that_exist() -> None:
         ("max_length=600 backbone=tiny", "max_length=600 is more than backbone=tiny takes: at most 512 tokens;"),
         ("max_length=9000 backbone=modernbert-base", "max_length=9000 is more than backbone=modernbert-base takes"),
         ("backbone=tiny backbone.pretrained=true", "backbone=tiny has no pretrained weights"),
-        ("backbone.path=./nothing", "backbone.path=./nothing is no folder here; give a local folder"),
+        ("backbone.path=./nothing", "backbone.path=./nothing is not a folder; give a local folder"),
         ("backbone.path=5", "backbone.path=5 is no path; give a folder, package:NAME/FOLDER or a hub id."),
         ("backbone.path=package:nope/x", "backbone.path=package:nope/x needs the Python package nope"),
         ("data.path=./nothing", "data.path=./nothing: there is no such file or folder; give a folder of Parquet"),
@@ -216,7 +216,7 @@ def test_missing_files_are_told_with_the_other_mistakes() -> None:
     assert [line[:30] for line in mistakes("epochs=0", "data.path=./nothing", "backbone.path=./x", "max_length=z")] == [
         "epochs=0 is not a whole number",
         "max_length=z is not a whole nu",
-        "backbone.path=./x is no folder",
+        "backbone.path=./x is not a fol",
         "data.path=./nothing: there is ",
     ]
 
