@@ -11,6 +11,7 @@ from imdbcls import overrides, train
 from imdbcls.errors import UserError
 from imdbcls.evaluate import open_finished, rebuild_model, require_no_study
 from imdbcls.printable import printable_line
+from imdbcls.record import SPLITS, path_of_predictions, problem_of_predictions
 from imdbcls.runs import RunFolder
 from imdbcls.signals import handlers_kept
 from imdbcls.untrusted import require_no_links
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
 
     from imdbcls.backbone import Backbone
     from imdbcls.model import Classifier
-
-SPLITS = ("test", "validation")
 
 
 @dataclass(frozen=True)
@@ -99,7 +98,9 @@ class FinishedRun:
 
         if split not in SPLITS:
             raise UserError(f"split={split!r} is not one of {', '.join(SPLITS)}.")
-        path = self.folder / "predictions" / f"{split}.parquet"
+        path = path_of_predictions(self.folder, split)
+        if (problem := problem_of_predictions(self.folder, self.result, split)) is not None:
+            raise UserError(f"{self.folder}: {problem}. The run's training command writes its predictions again.")
         try:
             answers = read_answers(path, np.float64)
         except BadRun as error:
@@ -186,7 +187,4 @@ def load_run(folder: str | Path, *, plugins: Sequence[str] = (), device: str | N
     if not (path / "config.yaml").is_file():
         raise UserError(f"{path} is no run's folder, runs/<study>/<name>: it has no config.yaml.")
     values, result = open_finished(RunFolder(path), device, plugins)
-    names = result.get("label_names")
-    if not isinstance(names, list) or len(names) < 2 or not all(isinstance(name, str) for name in names):
-        raise UserError(f"{path}/result.json does not name the classes (label_names).")
     return FinishedRun(path, Config(values), result)

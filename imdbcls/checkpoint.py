@@ -168,7 +168,7 @@ def newest(
 ) -> Checkpoint | None:
     """The newest whole checkpoint that is wanted, of one of these models, in a place or beside it.
 
-    Says which damaged ones it passes over, and why. Returns None where none was ever saved, or none that is wanted;
+    Says which damaged ones it skips, and why. Returns None where none was ever saved, or none that is wanted;
     raises CheckpointError where there are some and none of them is whole.
     """
     problems, is_unwanted = [], False
@@ -188,11 +188,15 @@ def newest(
         say_passed_over(problems)  # a kill during the very first save
         return None
     raise CheckpointError(
-        f"No checkpoint in {folder.parent} can be used: {' '.join(problems)} "
-        f"Remove {folder.parent.parent} to begin anew."
+        f"No checkpoint in {folder.parent} can be used: {' '.join(problems)} {remedy(folder.parent.parent)}"
     )
+
+
+def remedy(run: Path) -> str:
+    """What to do about weights that are lost."""
+    return f"Restore the checkpoint from a copy, or move {run} away and run its training command again."
 
 
 def say_passed_over(problems: Sequence[str]) -> None:
     for problem in problems:
-        say(f"Passed over: {problem}")
+        say(f"Skipping damaged checkpoint: {problem}")

@@ -145,7 +145,10 @@ def open_finished(
         config["device"] = device
     recorded = folder.finished()
     if recorded is None:
-        raise UserError(f"{folder.path} holds no finished run: its result.json is missing or its status is not done.")
+        raise UserError(
+            f"{folder.path} holds no finished run: {folder.problem()}. The run's training command continues it and "
+            "writes the record again; it keeps a damaged one."
+        )
     return config, recorded
 
 
@@ -153,11 +156,15 @@ def rebuild_model(config: Mapping[str, Any], folder: RunFolder, num_labels: int)
     """The model under the run's best weights, on the CPU, from the run folder alone."""
     from imdbcls import build, checkpoint
 
-    backbone = build.rebuild_backbone(config, folder)
-    model = build.build_model(config, backbone, num_labels)
-    best = checkpoint.newest(folder.checkpoints / "best", model.state_dict())
-    if best is None:
-        raise UserError(f"{folder.checkpoints / 'best'} is missing: the run's weights are not there.")
+    try:
+        backbone = build.rebuild_backbone(config, folder)
+        model = build.build_model(config, backbone, num_labels)
+        best = checkpoint.newest(folder.checkpoints / "best", model.state_dict())
+        if best is None:
+            raise UserError(f"{folder.checkpoints / 'best'} is missing.")
+    except UserError as error:
+        remedy = checkpoint.remedy(folder.path)
+        raise UserError(str(error) if remedy in str(error) else f"{error} {remedy}") from error
     model.load_state_dict(best.tensors["model"])
     return backbone, model
 

@@ -16,6 +16,7 @@ from imdbcls.data.documents import Corpus, Documents
 from imdbcls.device import peak_memory_mb
 from imdbcls.metrics import confusion_matrix, metrics_of
 from imdbcls.model import count_parameters
+from imdbcls.record import checksums_of_predictions
 from imdbcls.runs import RunFolder, config_hash, group_hash
 from imdbcls.scoring import Predictions
 from imdbcls.trainer import Trainer
@@ -86,6 +87,7 @@ def result_of(
         **{f"val/{name}": value for name, value in validation.items()},
         **{f"test/{name}": value for name, value in test.items()},
         "test/confusion_matrix": confusion_matrix(predictions["test"]),
+        "predictions_sha256": checksums_of_predictions(folder.path),
         "test_documents": len(corpus.test),
         "train_documents": len(corpus.train),
         "parameters": count_parameters(trainer.scored.model),

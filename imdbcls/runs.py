@@ -20,6 +20,7 @@ from typing import IO, TYPE_CHECKING, Any
 from omegaconf import OmegaConf
 
 from imdbcls.errors import UserError
+from imdbcls.record import SPLITS, problem_of_predictions, problem_of_result
 from imdbcls.untrusted import read_json, read_yaml, require_plain
 
 if TYPE_CHECKING:
@@ -144,10 +145,44 @@ class RunFolder:
         except UserError:
             return None
 
+    def problem(self) -> str | None:
+        """Why `result.json` is not that of a finished run; None where it is."""
+        if not self._result.exists():
+            return "result.json is missing"
+        try:
+            found = problem_of_result(read_json(self._result))
+        except UserError as error:
+            return str(error).replace(str(self._result), "result.json").rstrip(".")
+        return None if found is None else f"result.json is not that of a finished run: {found}"
+
     def finished(self) -> dict[str, Any] | None:
-        """The result of a run that came to its end, else None."""
+        """The result of a run that was trained and scored, else None."""
+        return self.result() if self.problem() is None else None
+
+    def complete(self) -> dict[str, Any] | None:
+        """The result of a finished run that still has its predictions, else None: then there is work to do."""
+        result = self.finished()
+        return result if result is not None and self._damaged_predictions(result) is None else None
+
+    def _damaged_predictions(self, result: Mapping[str, Any]) -> str | None:
+        problems = (problem_of_predictions(self.path, result, split) for split in SPLITS)
+        return next((problem for problem in problems if problem is not None), None)
+
+    def damage(self) -> str | None:
+        """What is damaged about the record of a run that was finished; None for one that was not, or is whole."""
         result = self.result()
-        return result if result is not None and result.get("status") == "done" else None
+        if result is not None and result.get("status") in ("failed", "interrupted"):
+            return None
+        if not self._result.exists():
+            return None
+        return self.problem() or (None if result is None else self._damaged_predictions(result))
+
+    def set_result_aside(self) -> Path:
+        """Rename `result.json`, so that nothing of it is lost when the run writes another one."""
+        number = 1
+        while (kept := self.path / f"result.json.old-{number}").exists():
+            number += 1
+        return self._result.rename(kept)
 
     def write_result(self, result: Mapping[str, Any]) -> None:
         write_atomically(self._result, json_text(result, indent=2) + "\n")

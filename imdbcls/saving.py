@@ -241,7 +241,7 @@ class Saver:
         if best is None:
             raise CheckpointError(
                 f"{self.best} does not hold the best weights so far, of epoch {state.best_epoch}. "
-                f"Remove {self.best.parent.parent} to begin anew."
+                f"{checkpoint.remedy(self.best.parent.parent)}"
             )
         return best
 

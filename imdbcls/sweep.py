@@ -19,6 +19,7 @@ from typing import Any
 
 from imdbcls.console import say
 from imdbcls.errors import UserError
+from imdbcls.record import problem_of_result
 from imdbcls.signals import SIGNALS, Interrupted, handle_by, handlers, stop_requests
 
 _PR_SET_PDEATHSIG = 1
@@ -226,12 +227,12 @@ def reason_of(error: BaseException) -> str:
 
 
 def outcome_of(name: str, exit_code: int, reason: str, result: Mapping[str, Any] | None) -> Outcome:
-    if exit_code == 0 and result is not None and result.get("status") == "done":
+    if exit_code == 0 and result is not None and problem_of_result(result) is None:
         return Outcome(name, "done", f"validation {result['val/accuracy']:.2%}  test {result['test/accuracy']:.2%}")
     if exit_code < 0:
         return Outcome(name, "killed", f"by {signal.Signals(-exit_code).name}")
     if reason:
         return Outcome(name, "failed", reason)
     if result is not None and result.get("status") == "interrupted":
-        return Outcome(name, "interrupted", result["error"])
+        return Outcome(name, "interrupted", str(result.get("error", "")))
     return Outcome(name, "failed", f"exit code {exit_code}")

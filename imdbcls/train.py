@@ -58,7 +58,7 @@ def run_in_sweep(cfg: DictConfig, overrides: str) -> None:
     folder = run_folder(config)
 
     def prepare() -> None:
-        if folder.finished() is None:
+        if folder.complete() is None:
             prepare_process()
             # All modules now: jobs run the code of the sweep's start, and none takes seconds to import W&B or metrics.
             import pyarrow.parquet  # noqa: F401
@@ -79,7 +79,7 @@ def run_in_sweep(cfg: DictConfig, overrides: str) -> None:
 def train_beside_others(config: Mapping[str, Any]) -> None:
     """`train` in one of several processes: with its share of the threads, and its name before what it says."""
     console.speak_as(run_name(config))
-    if run_folder(config).finished() is None:  # else nothing will be computed
+    if run_folder(config).complete() is None:  # else nothing will be computed
         from imdbcls.device import share_threads
 
         share_threads(config["jobs"])
@@ -101,13 +101,19 @@ def train(config: Mapping[str, Any]) -> dict[str, Any]:
     folder = run_folder(config)
     with limits.explained(), folder.locked():
         require_no_links(folder.path)  # it may come from elsewhere, and is written to
-        result = folder.finished()
+        result = folder.complete()
         if result is not None:
             say(
                 f"{folder.path} is done already: test accuracy {result['test/accuracy']:.2%}. Nothing was run; "
                 "if the data or the code has changed, remove the folder to run it anew."
             )
             return result
+        if (damage := folder.damage()) is not None:
+            kept = folder.set_result_aside()
+            console.warn(
+                f"{folder.path}: {damage}. The old result.json is kept as {kept.name}; the run continues from its "
+                "checkpoints, or starts again where it has none."
+            )
         with stop_requests() as stop:
             prepare_process()
             return fit_and_score(config, folder, stop)

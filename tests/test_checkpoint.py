@@ -178,7 +178,7 @@ def test_a_damaged_file_is_named_and_the_checkpoint_before_it_is_taken(
     damage(place / name, how)
     assert newest_step(place) == 1
     said = capsys.readouterr().err
-    assert said.startswith("Passed over:") and str(place / name) in said
+    assert said.startswith("Skipping damaged checkpoint:") and str(place / name) in said
 
     shutil.rmtree(tmp_path / "last.old")
     with pytest.raises(UserError, match=r"No checkpoint in .* can be used") as refusal:

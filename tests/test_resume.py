@@ -247,7 +247,7 @@ def test_a_damaged_file_is_refused_by_name_or_the_run_continues_exactly(
     assert "Traceback" not in command.output
     assert path.relative_to(tmp_path).as_posix() in command.output
     if file.startswith("last/"):  # the checkpoint before it is there
-        assert code == 0 and "Passed over:" in command.output and "Continuing at step" in command.output
+        assert code == 0 and "Skipping damaged checkpoint:" in command.output and "Continuing at step" in command.output
         assert fingerprint(tmp_path) == fingerprint(undisturbed)
     else:
         assert code == 2
@@ -275,7 +275,7 @@ def test_a_run_folder_is_moved_its_result_cut_off_and_an_old_attempt_left_in_it(
     (before / "checkpoints/last.new").mkdir()
     (before / "checkpoints/last.new/model.safetensors").write_bytes(b"half")
     again = run(tmp_path, *TINY, EVERY_STEP, "runs_dir=elsewhere")
-    assert "Passed over:" in again.output and "Continuing at step" in again.output
+    assert "Skipping damaged checkpoint:" in again.output and "Continuing at step" in again.output
     (tmp_path / "elsewhere").rename(tmp_path / "runs")
     assert fingerprint(tmp_path) == fingerprint(undisturbed)
 

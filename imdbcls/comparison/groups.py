@@ -11,6 +11,7 @@ from imdbcls.comparison.naming import distinct_names
 from imdbcls.comparison.notes import warnings_about
 from imdbcls.comparison.run_files import BadRun, Run, failed_group, is_run_folder, number, plain, read_run
 from imdbcls.comparison.statistics import num_independent
+from imdbcls.record import problem_of_labels
 
 MAX_STUDIES_NAMED = 10  # in one sentence
 
@@ -155,7 +156,7 @@ def label_names(run: Run) -> tuple[str, ...]:
     """The run's label names; the class numbers where result.json has no usable names."""
     num_classes = run.predictions.probabilities_NC.shape[1]
     names = run.result.get("label_names")
-    if isinstance(names, list) and len(names) == num_classes:
+    if isinstance(names, list) and len(names) == num_classes and problem_of_labels(names) is None:
         return tuple(plain(str(name), 60) for name in names)
     return tuple(str(label) for label in range(num_classes))
 

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 
 from imdbcls.data.documents import MAX_ID_CHARACTERS
 from imdbcls.errors import UserError
+from imdbcls.record import path_of_predictions, problem_of_predictions
 from imdbcls.untrusted import read_json, read_yaml, require_plain
 
 MAX_HISTORY_BYTES = 64 << 20
@@ -66,13 +67,17 @@ def read_run(folder: Path, study: Path) -> Run:
     """Read and check one run. Raises `BadRun` with one sentence for anything missing, unfinished or damaged."""
     result = read_part(folder / "result.json", study, read_json)
     check_result(result)
+    if isinstance(result.get("predictions_sha256"), dict):
+        read_part(path_of_predictions(folder, "test"), study, require_plain, "test predictions")
+        if problem := problem_of_predictions(folder, result, "test"):
+            raise BadRun(f"its {problem}; the run's training command writes them again")
     return Run(
         name=plain(folder.name),
         folder=folder,
         result=result,
         config=read_part(folder / "config.yaml", study, read_yaml),
         history=read_part(folder / "metrics.jsonl", study, read_history) if (folder / "metrics.jsonl").exists() else [],
-        predictions=read_part(folder / "predictions" / "test.parquet", study, read_predictions, "test predictions"),
+        predictions=read_part(path_of_predictions(folder, "test"), study, read_predictions, "test predictions"),
     )
 
 
@@ -109,10 +114,10 @@ def check_result(result: dict[str, Any]) -> None:
         raise BadRun(f"it is not finished (status {plain(str(result.get('status')), 40)!r})")
     for key, kind in REQUIRED.items():
         if not isinstance(result.get(key), kind) or isinstance(result.get(key), bool):
-            raise BadRun(f"its result.json has no usable {key!r}")
+            raise BadRun(f"its result.json has no usable {key!r}; the run's training command writes it again")
     for key in ("config_hash", "split_hash"):
         if not isinstance(result.get(key), str | None):
-            raise BadRun(f"its result.json has no usable {key!r}")
+            raise BadRun(f"its result.json has no usable {key!r}; the run's training command writes it again")
 
 
 def read_history(path: Path) -> list[dict[str, Any]]:
