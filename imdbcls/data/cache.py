@@ -13,6 +13,7 @@ from imdbcls.console import warn
 
 # A building folder older than this belongs to a process that was killed. In seconds.
 STALE_AFTER = 24 * 3600.0
+BUILDING = ".building-"  # how the name of such a folder begins
 
 
 def cache_folder(chosen: str | Path | None) -> Path:
@@ -36,8 +37,8 @@ def building(entry: Path) -> Iterator[Path]:
     what a killed process left is removed a day later. Raises OSError where the cache cannot be written.
     """
     entry.parent.mkdir(parents=True, exist_ok=True)
-    _remove_stale(entry.parent)
-    folder = Path(tempfile.mkdtemp(prefix=".building-", dir=entry.parent))
+    remove_stale(entry.parent)
+    folder = Path(tempfile.mkdtemp(prefix=BUILDING, dir=entry.parent))
     try:
         yield folder
         with contextlib.suppress(OSError):
@@ -63,8 +64,9 @@ def to_disk(file: Any) -> None:
     os.fsync(file.fileno())
 
 
-def _remove_stale(folder: Path) -> None:
-    for left in folder.glob(".building-*"):
+def remove_stale(folder: Path) -> None:
+    """Remove what processes that were killed had begun to build."""
+    for left in folder.glob(f"{BUILDING}*"):
         with contextlib.suppress(OSError):
             if time.time() - left.stat().st_mtime > STALE_AFTER:
                 shutil.rmtree(left, ignore_errors=True)

@@ -1,0 +1,65 @@
+"""Who else can change a file: what is run as code must be writable by nobody but this user (and root)."""
+
+import grp
+import os
+import pwd
+import stat
+from pathlib import Path
+
+
+def risk_of_folder(folder: Path) -> str | None:
+    """Why another user could change what `folder` holds, and what to do about it; None where nobody else can.
+
+    The folder itself must be a real one of this user's or root's, or not exist. Its parents may be shared where others
+    cannot rename what lies in them: a sticky folder such as /tmp. Raises OSError where one of them cannot be examined.
+    """
+    if folder.is_symlink():
+        return f"{folder} is a symbolic link: put a folder in its place"
+    place = nearest_existing(folder).resolve(strict=True)
+    risk = None
+    if folder.exists():
+        found = folder.lstat()
+        risk = _risk(place, found) if stat.S_ISDIR(found.st_mode) else f"{folder} is not a folder"
+    for parent in place.parents if folder.exists() else (place, *place.parents):
+        status = parent.lstat()
+        is_sticky = status.st_mode & stat.S_ISVTX and status.st_uid in (0, os.geteuid())
+        if risk is None and not is_sticky:
+            risk = _risk(parent, status)
+    return risk
+
+
+def nearest_existing(path: Path) -> Path:
+    """The path itself, or the first of its parents that exists."""
+    return next(each for each in (path, *path.absolute().parents) if each.exists())
+
+
+def risk_of_file(path: Path, found: os.stat_result) -> str | None:
+    """The same for an open file (`os.fstat`); its folder is the caller's to check."""
+    if not stat.S_ISREG(found.st_mode):
+        return f"{path} is not a file"
+    return _risk(path, found)
+
+
+def _risk(path: Path, found: os.stat_result) -> str | None:
+    if found.st_uid not in (0, os.geteuid()):
+        return f"{path} belongs to another user ({_name_of(found.st_uid)})"
+    writable = found.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+    if writable == stat.S_IWGRP and _is_own_group(found.st_gid):
+        return None
+    return f"other users can write to {path}: run `chmod go-w {path}`" if writable else None
+
+
+def _name_of(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return f"uid {uid}"
+
+
+def _is_own_group(gid: int) -> bool:
+    """Whether a group is this user's alone, as each user's is where the umask is 002 (Debian, Fedora)."""
+    try:
+        group, user = grp.getgrgid(gid), pwd.getpwuid(os.geteuid())
+    except KeyError:
+        return False
+    return group.gr_gid == user.pw_gid and group.gr_name == user.pw_name and not set(group.gr_mem) - {user.pw_name}
