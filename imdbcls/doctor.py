@@ -186,7 +186,7 @@ def attention() -> str:
 
 
 def kernels() -> str:
-    """The compiled CPU kernels; they are looked for, not built."""
+    """The compiled CPU kernels: loaded from the cache, else compiled and loaded here, so that what is said is known."""
     from imdbcls.fast.kernels import status
 
     return status()

@@ -7,6 +7,7 @@ import json
 import multiprocessing
 import os
 import resource
+import shutil
 import signal
 import sys
 import time
@@ -16,9 +17,11 @@ from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import safe_open
 
 from imdbcls.data.cache import default_cache_dir
+from imdbcls.fast import kernels
 
 TINY = (
     "backbone=tiny",
@@ -118,11 +121,14 @@ def start(
 
 
 def share_kernels(cache: Path) -> None:
-    """Of a cache that is one test's own, have the compiled kernels be everyone's: each would compile for seconds."""
-    KERNELS.mkdir(parents=True, exist_ok=True)
+    """Put copies of this process's compiled kernels into a test's own cache: each would compile for seconds."""
+    for dtype in (torch.bfloat16, torch.float32):
+        kernels.load(dtype)
     cache.mkdir(parents=True, exist_ok=True)
     with contextlib.suppress(FileExistsError):
-        (cache / "kernels").symlink_to(KERNELS)
+        (cache / "kernels").mkdir(mode=0o700)
+        for path in KERNELS.glob("*.so"):
+            shutil.copy2(path, cache / "kernels")
 
 
 def run(folder: Path, *arguments: str, **options: Any) -> Command:

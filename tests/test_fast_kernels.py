@@ -1,23 +1,17 @@
-"""The compiled kernels compute what PyTorch computes, with AMX and without, whatever the number of threads.
-
-And how they are built, and what happens where they cannot be."""
+"""The compiled kernels compute what PyTorch computes, with AMX and without, whatever the number of threads."""
 
 import copy
-import os
-import re
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from functools import partial
-from pathlib import Path
 
 import pytest
 import torch
-from conftest import ROOT
 from test_fast_encoder import LENGTHS, distance, make, make_batch, run
 from torch import Tensor
 
 from imdbcls.fast import kernels, products
+from imdbcls.fast.building import object_path
 from imdbcls.fast.compiled import Dropout
 from imdbcls.fast.encoder import accelerate
 from imdbcls.heads.lstm import LSTMHead, read
@@ -30,14 +24,11 @@ HAS_FLOATS = ON_LINUX and torch.cpu._is_avx2_supported()
 if not HAS_HALF and not HAS_FLOATS:
     pytest.skip("there are no kernels for this processor", allow_module_level=True)
 
-# What the tests of building build, and the precisions in which the program itself takes kernels here.
-DTYPE = HALF if HAS_HALF else torch.float32
+# The precisions in which the program itself uses kernels here.
 IN_USE = [
     pytest.param(True, id="bf16", marks=pytest.mark.skipif(not HAS_HALF, reason="no bfloat16 here")),
     pytest.param(False, id="fp32", marks=pytest.mark.skipif(not kernels.is_for_floats(), reason="fp32 is PyTorch's")),
 ]
-
-IS_USED = pytest.mark.skipif(not HAS_HALF and not kernels.is_for_floats(), reason="PyTorch computes in fp32 here")
 
 
 def library(name: str) -> Iterator[kernels.Kernels]:
@@ -45,7 +36,8 @@ def library(name: str) -> Iterator[kernels.Kernels]:
     dtype = torch.float32 if name == "avx2" else HALF
     if not (HAS_FLOATS if dtype == torch.float32 else HAS_HALF):
         pytest.skip("this processor has no AVX2" if dtype == torch.float32 else "this one does not compute in bfloat16")
-    path = kernels.find(dtype) or kernels.build(dtype)
+    kernels.find_or_build(dtype)
+    path = object_path(dtype)
     if name == "amx" and not kernels.Kernels(path, dtype).uses_amx:
         pytest.skip("this processor has no AMX")
     yield kernels.Kernels(path, dtype, allow_amx=name == "amx")
@@ -324,7 +316,7 @@ def test_a_linear_layer_and_its_gradients(loaded: kernels.Kernels, num_rows: int
 
 def test_a_row_of_a_product_in_float32_is_the_same_among_any_rows() -> None:
     """So a document's vectors do not depend on its batch: in bfloat16, where the products are oneDNN's, nearly."""
-    loaded = kernels.Kernels(kernels.find(torch.float32) or kernels.build(torch.float32), torch.float32)
+    loaded, _ = kernels.find_or_build(torch.float32)
     x_NK, weight_OK, bias_O = torch.randn(211, 500), torch.randn(70, 500), torch.randn(70)
     prepared = products.prepare(loaded, weight_OK)
     together_NO = products.linear(loaded, x_NK, prepared, bias_O)
@@ -599,96 +591,6 @@ def test_a_document_is_the_same_in_any_batch(bf16: bool) -> None:
         alone_LH, _ = run(model, ids_BT[row : row + 1, :length], mask_BT[row : row + 1, :length], bf16=bf16)
         start = sum(LENGTHS[:row])
         assert distance(alone_LH, hidden_BTH[start : start + length]) <= (0.01 if bf16 else 0)
-
-
-# ---- Building
-
-
-BUILD = f"import torch; from imdbcls.fast import kernels; print(kernels.find({DTYPE}) or kernels.build({DTYPE}))"
-# Bits of everything a training pass yields; memory that malloc hands out is filled with a byte of the caller's choice.
-PASS = f"""
-import hashlib, sys
-sys.path.insert(0, "tests")
-import torch
-from test_fast_encoder import make, make_batch, run
-from imdbcls.fast.encoder import accelerate
-torch.set_num_threads(1)
-model = make("bert", hidden_dropout_prob=0.1, hidden_size=72).train()
-accelerate(model)
-torch.manual_seed(3)
-hidden, gradients = run(model, *make_batch(model), bf16={HAS_HALF})
-digest = hashlib.sha256(hidden.numpy().tobytes())
-for gradient in gradients.values():
-    digest.update(gradient.numpy().tobytes())
-print(digest.hexdigest())
-"""
-
-
-def start(code: str, **environment: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-c", code], cwd=ROOT, env={**os.environ, **environment}, stdout=subprocess.PIPE, text=True
-    )
-
-
-@IS_USED
-def test_two_processes_build_at_once_and_a_damaged_object_is_built_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    builders = [start(BUILD, IMDBCLS_CACHE=str(tmp_path)) for _ in range(2)]
-    said = [builder.communicate()[0] for builder in builders]
-    monkeypatch.setenv("IMDBCLS_CACHE", str(tmp_path))
-    (path,) = (tmp_path / "kernels").iterdir()
-    assert [line.strip() for line in said] == [str(path)] * 2
-    assert kernels.find(DTYPE) == path and f"in {path.parent}" in kernels.status()
-    whole = path.read_bytes()
-    for damaged in (whole[: len(whole) // 2], whole[:5000] + b"\0" * 100 + whole[5100:], b""):
-        path.write_bytes(damaged)
-        assert kernels.find(DTYPE) is None
-    assert kernels.build(DTYPE) == path and kernels.find(DTYPE) == path
-
-
-def test_the_openmp_library_is_pytorch_s_own() -> None:
-    """scikit-learn brings another, which would bring a second set of threads."""
-    import sklearn.metrics  # noqa: F401
-
-    libraries = set(re.findall(r"/\S*/libgomp\S*", Path("/proc/self/maps").read_text(encoding="utf-8")))
-    if len(libraries) < 2:
-        pytest.skip("PyTorch and scikit-learn share one OpenMP library here")
-    assert Path(kernels._openmp()).is_relative_to(Path(torch.__file__).parent)
-
-
-def test_what_memory_held_before_changes_no_bit() -> None:
-    passes = [start(PASS, MALLOC_PERTURB_=byte) for byte in ("85", "255")]
-    first, second = (each.communicate()[0] for each in passes)
-    assert len(first.strip()) == 64 and first == second
-
-
-@IS_USED
-@pytest.mark.parametrize(
-    ("compiler", "reason"),
-    [("no-such-compiler", "there is no C compiler (no-such-compiler); install gcc"), ("false", "false failed")],
-)
-def test_without_a_compiler_pytorch_computes(
-    compiler: str, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setenv("CC", compiler)
-    monkeypatch.setenv("IMDBCLS_CACHE", str(tmp_path))
-    for cached in (kernels.load, kernels._compiler_version):
-        cached.cache_clear()
-    try:
-        model = make("bert")
-        exact, _ = run(model, *make_batch(model), bf16=False)
-        accelerate(model)
-        for _ in range(2):
-            found, gradients = run(model, *make_batch(model), bf16=HAS_HALF)
-        assert distance(found, exact) < 0.02 and gradients
-        said = capsys.readouterr()
-        assert (said.out + said.err).count(reason) == 1
-        assert reason in kernels.status() and list(tmp_path.iterdir()) == []
-    finally:
-        monkeypatch.undo()
-        for cached in (kernels.load, kernels._compiler_version):
-            cached.cache_clear()
 
 
 def test_products_meet_few_numbers_of_rows() -> None:

@@ -1,239 +1,156 @@
-"""The compiled kernels (`csrc`): built by the user's C compiler on first use, kept in the user's cache.
+"""The compiled kernels (`csrc`), loaded and called: built by the user's C compiler on first use (`building.py`).
 
 There are two libraries of them, for Linux on x86: in bfloat16 for processors that compute in it (AVX512-BF16, with AMX
 where it is there), and in float32 for those that have AVX2 and no AVX-512, as most laptops. Where they cannot be had,
-`load` says why, once, and PyTorch's operations take their place.
+`load` logs why, once, and PyTorch's operations are used instead.
 """
 
 import ctypes
-import hashlib
 import os
-import platform
-import re
-import shlex
-import shutil
-import subprocess
-import sys
 import tempfile
 from collections.abc import Callable
-from functools import cache, lru_cache
-from importlib.resources import files
+from contextlib import suppress
+from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from imdbcls.console import say
-from imdbcls.data.cache import default_cache_dir
-
-_FLAGS = ("-std=gnu11", "-O3", "-march=native", "-fno-math-errno", "-fopenmp", "-fPIC")
-_DIGEST_BYTES = 32  # of the object's SHA-256, which follow it in its file
-_BUILD_SECONDS = 120
-
-# p: address (None: NULL), i: int64, n: int, f: float, u: uint32, s: uint64
-_TYPES: dict[str, Any] = {
-    "p": ctypes.c_void_p,
-    "i": ctypes.c_int64,
-    "n": ctypes.c_int,
-    "f": ctypes.c_float,
-    "u": ctypes.c_uint32,
-    "s": ctypes.c_uint64,
-}
-_OF_BOTH = {
-    "add_and_normalise": "pppppppppiifsuufn",
-    "add_and_normalise_backward": "ppppppppppiifn",
-    "normalise_and_drop": "pppppppiifsuufn",
-    "normalise_and_drop_backward": "pppppppppiifn",
-    "gelu": "ppiin",
-    "gelu_backward": "ppppiin",
-    "attention": "pppppiiin",
-    "attention_backward": "ppppppppiiin",
-    "weight_gradient": "pppiiin",
-    "lstm": "ppppppiinn",
-    "lstm_backward": "pppppppiinn",
-}
-
-
-class Library(NamedTuple):
-    """What a library is built from, and the types of its functions' arguments."""
-
-    sources: tuple[str, ...]
-    headers: tuple[str, ...]
-    flags: tuple[str, ...]
-    signatures: dict[str, str]
-
-
-_LIBRARIES = {
-    torch.bfloat16: Library(
-        ("rows.c", "attention.c", "products.c", "lstm.c"),
-        ("vectors.h", "avx512.h", "tiles.h", "lstm.h"),
-        _FLAGS,
-        _OF_BOTH,
-    ),
-    torch.float32: Library(
-        ("rows.c", "float_attention.c", "float_products.c", "float_lstm.c"),
-        ("vectors.h", "avx2.h", "panels.h", "lstm.h"),
-        (*_FLAGS, "-DFLOATS"),
-        {**_OF_BOTH, "pack_weight": "ppiin", "linear": "ppppiiin", "linear_backward": "pppiiin"},
-    ),
-}
-
-
-class KernelsMissing(Exception):
-    """Why there are no compiled kernels, in words for the user."""
+from imdbcls.console import say, warn
+from imdbcls.fast import building
+from imdbcls.fast.building import CacheRefused, DamagedObject, KernelsMissing
+from imdbcls.fast.declarations import read_declarations
 
 
 class Kernels:
-    """The loaded functions, for tensors of `dtype`; `uses_amx` says whether matrix products take the AMX tiles."""
+    """The loaded functions, for tensors of `dtype`; `uses_amx` says whether matrix products use the AMX tiles.
+
+    Raises FileNotFoundError, and DamagedObject where the object is not whole, not of this user or cannot be loaded.
+    """
 
     def __init__(self, path: Path, dtype: torch.dtype, allow_amx: bool = True) -> None:
         self.dtype = dtype
-        self._library = ctypes.CDLL(str(path))
-        self.uses_amx = bool(self._library.start(int(allow_amx)))
-        self._library.blocks_of.argtypes = [ctypes.c_int64]
-        self._library.blocks_of.restype = ctypes.c_int64
-        self.blocks_of: Callable[[int], int] = self._library.blocks_of
-        for name, signature in _LIBRARIES[dtype].signatures.items():
-            function = getattr(self._library, name)
-            function.argtypes = [_TYPES[letter] for letter in signature]
-            function.restype = None
+        # The open file is loaded, which was checked, and not the path, where another may lie by now. It stays open: the
+        # loader takes a second library of the same name for the first.
+        descriptor = building.open_object(path)
+        try:
+            self._library = ctypes.CDLL(f"/proc/self/fd/{descriptor}")
+        except OSError as error:
+            os.close(descriptor)
+            reason = str(error).replace(f"/proc/self/fd/{descriptor}: ", "")
+            raise DamagedObject(f"{path} cannot be loaded ({reason})") from error
+        declared = read_declarations(building.source_text("kernels.h"), dtype)
+        try:
+            self.uses_amx = bool(self._library.start(int(allow_amx)))
+            self._library.blocks_of.argtypes = [ctypes.c_int64]
+            self._library.blocks_of.restype = ctypes.c_int64
+            self.blocks_of: Callable[[int], int] = self._library.blocks_of
+            self._functions = {name: (getattr(self._library, name), each) for name, each in declared.items()}
+        except AttributeError as error:
+            raise DamagedObject(f"{path} lacks a function ({error})") from error
+        for function, each in self._functions.values():
+            function.argtypes = [*(parameter.c_type for parameter in each.parameters), ctypes.c_int]
+            function.restype = ctypes.c_int
+
+    @property
+    def name(self) -> str:
+        """What a run records of them: the instructions that their arithmetic uses."""
+        if self.dtype == torch.float32:
+            return "avx2_fp32"
+        return "avx512_bf16+amx" if self.uses_amx else "avx512_bf16"
 
     def call(self, name: str, *arguments: Tensor | int | float | None) -> None:
-        """Call a kernel with contiguous CPU tensors and numbers; the number of PyTorch's threads comes last."""
-        passed: list[Any] = []
-        for argument in arguments:
-            if isinstance(argument, Tensor):
-                assert argument.is_contiguous(), f"{name} was given a tensor with strides {argument.stride()}"
-                passed.append(argument.data_ptr())
-            else:
-                passed.append(argument)
-        getattr(self._library, name)(*passed, torch.get_num_threads())
+        """Call a kernel with contiguous CPU tensors and numbers.
+
+        Raises TypeError or ValueError for arguments that it must not be given, MemoryError where it gets no memory.
+        """
+        function, declared = self._functions[name]
+        status = function(*declared.checked(arguments), torch.get_num_threads())
+        if status != 0:
+            raise declared.failure(status)
 
 
 @cache
 def load(dtype: torch.dtype) -> Kernels | None:
-    """The kernels of a dtype, built if need be; None where they cannot be had, which is said.
+    """The kernels of a dtype, built if need be; None, with a line that says why, where they cannot be had.
 
-    None, too, and nothing said, for float32 where `is_for_floats` is not so: PyTorch's products have AVX-512 there, or
-    the system is not Linux on x86 with AVX2.
+    Also None, silently, for float32 where `is_for_floats` is false: PyTorch's products use AVX-512 there, or the system
+    is not Linux on x86 with AVX2.
     """
     if dtype == torch.float32 and not is_for_floats():
         return None
     try:
-        return Kernels(find(dtype) or build(dtype), dtype)
+        kernels, problem = find_or_build(dtype)
     except KernelsMissing as error:
-        say(f"No compiled CPU kernels: {error}. PyTorch's operations take their place, at about half the speed.")
+        say(f"No compiled CPU kernels: {error}. PyTorch's operations are used instead, at about half the speed.")
         return None
+    if problem is not None:
+        warn(f"{problem}. The CPU kernels were compiled for this process only.")
+    return kernels
 
 
 def is_for_floats() -> bool:
     """Whether this is a processor that the kernels in float32 were written for."""
-    return _is_linux_on_x86() and torch.cpu._is_avx2_supported() and not torch.cpu._is_avx512_supported()
+    return building.is_linux_on_x86() and torch.cpu._is_avx2_supported() and not torch.cpu._is_avx512_supported()
+
+
+def find_or_build(dtype: torch.dtype) -> tuple[Kernels, str | None]:
+    """The kernels, and why they are not from the cache, if so. Raises KernelsMissing."""
+    try:
+        return _find_or_build_in(building.require_cache(), dtype), None
+    except CacheRefused as refused:
+        return _build_for_this_process(dtype, because=str(refused)), str(refused)
+
+
+def _find_or_build_in(folder: Path, dtype: torch.dtype) -> Kernels:
+    with building.remembering_hangs(folder):
+        path = building.object_path(dtype, folder)
+        with suppress(FileNotFoundError, DamagedObject):
+            return Kernels(path, dtype)
+        with building.only_builder(folder):
+            try:
+                return Kernels(path, dtype)  # which another process built meanwhile
+            except FileNotFoundError:
+                pass
+            except DamagedObject as error:
+                warn(f"{error}; the CPU kernels are compiled again.")
+            building.build(dtype, folder)
+        try:
+            return Kernels(path, dtype)
+        except (FileNotFoundError, DamagedObject) as error:
+            path.unlink(missing_ok=True)
+            raise KernelsMissing(f"what {building.compiler()[0]} makes cannot be used: {error}") from error
+
+
+def _build_for_this_process(dtype: torch.dtype, because: str | None = None) -> Kernels:
+    try:
+        with tempfile.TemporaryDirectory(prefix="imdbcls-kernels-") as name:  # what is loaded may be removed
+            return _find_or_build_in(Path(name), dtype)
+    except (KernelsMissing, CacheRefused, OSError) as error:
+        reason = "" if because is None else f" (for this process only, because {because})"
+        raise KernelsMissing(f"{error}{reason}") from error
 
 
 def status() -> str:
-    """What `load` would find, without building anything."""
+    """What `load` will find, for the doctor: the kernels are really loaded, or compiled for the doctor alone.
+
+    Nothing is written to the cache. That a compiler hung is forgotten if it does no more.
+    """
     dtype = torch.float32 if is_for_floats() else torch.bfloat16
+    problem = None
     try:
-        path = find(dtype)
-        compiler = " ".join(_compiler())
+        compiler = " ".join(building.compiler())
+        try:
+            folder = building.require_cache(make=False)
+            with suppress(FileNotFoundError, DamagedObject):
+                return (
+                    f"{Kernels(building.object_path(dtype, folder), dtype).name}, compiled by {compiler}, in {folder}"
+                )
+        except CacheRefused as refused:
+            problem = str(refused)
+        kernels = _build_for_this_process(dtype, problem)
     except KernelsMissing as error:
         return f"none: {error}"
-    name = str(dtype).removeprefix("torch.")
-    if path is None:
-        return f"{name}, built by {compiler} when first needed"
-    return f"{name}, built by {compiler}, in {path.parent}"
-
-
-def find(dtype: torch.dtype) -> Path | None:
-    """The shared object in the cache, where it is there and whole. Raises KernelsMissing."""
-    path = _cached_path(dtype)
-    try:
-        content = path.read_bytes()
-    except OSError:
-        return None
-    whole = hashlib.sha256(content[:-_DIGEST_BYTES]).digest() == content[-_DIGEST_BYTES:]
-    return path if whole else None  # a damaged one could kill the process that maps it
-
-
-def build(dtype: torch.dtype) -> Path:
-    """Compile and put the object into the cache whole: several processes may do so at once. Raises KernelsMissing."""
-    target, library = _cached_path(dtype), _LIBRARIES[dtype]
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".build-", dir=target.parent) as name:
-            folder = Path(name)
-            for source in (*library.sources, *library.headers):
-                (folder / source).write_text(_text(source), encoding="utf-8")
-            _run([*_compiler(), *library.flags, "-c", *library.sources], folder)
-            objects = [source.replace(".c", ".o") for source in library.sources]
-            # PyTorch's own OpenMP, by its path: a second one would bring a second set of threads.
-            _run([*_compiler(), "-shared", "-o", "kernels.so", *objects, _openmp(), "-lm"], folder)
-            built = folder / "kernels.so"
-            with built.open("ab") as file:
-                file.write(hashlib.sha256(built.read_bytes()).digest())
-            os.replace(built, target)
-    except OSError as error:
-        raise KernelsMissing(f"they cannot be written to {target.parent} ({error})") from error
-    return target
-
-
-def _cached_path(dtype: torch.dtype) -> Path:
-    library = _LIBRARIES[dtype]
-    parts = [_text(name) for name in (*library.sources, *library.headers)]
-    parts += [*library.flags, _compiler_version(), _processor(dtype), _openmp()]
-    return default_cache_dir() / "kernels" / f"{hashlib.sha256(chr(0).join(parts).encode()).hexdigest()[:40]}.so"
-
-
-def _text(name: str) -> str:
-    return files("imdbcls.fast").joinpath("csrc", name).read_text(encoding="utf-8")
-
-
-def _is_linux_on_x86() -> bool:
-    return sys.platform.startswith("linux") and platform.machine() == "x86_64"
-
-
-def _processor(dtype: torch.dtype) -> str:
-    """The processor's model and abilities, all that `-march=native` reads."""
-    if not _is_linux_on_x86():
-        raise KernelsMissing(f"they are written for Linux on x86-64, and this is {sys.platform} {platform.machine()}")
-    if dtype == torch.bfloat16 and not torch.cpu._is_avx512_bf16_supported():
-        raise KernelsMissing("this processor does not compute in bfloat16 (AVX512-BF16)")
-    if dtype == torch.float32 and not torch.cpu._is_avx2_supported():
-        raise KernelsMissing("this processor has no AVX2")
-    lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").split("\n\n")[0].splitlines()
-    return "\n".join(line for line in lines if line.startswith(("vendor_id", "cpu family", "model", "flags")))
-
-
-def _compiler() -> list[str]:
-    command = shlex.split(os.environ.get("CC") or "cc")
-    if not command or shutil.which(command[0]) is None:
-        raise KernelsMissing(f"there is no C compiler ({' '.join(command) or 'CC is empty'}); install gcc, or set CC")
-    return command
-
-
-@lru_cache(maxsize=1)
-def _compiler_version() -> str:
-    return _run([*_compiler(), "--version"], None).splitlines()[0]
-
-
-def _openmp() -> str:
-    """The path of the OpenMP library that PyTorch has loaded: its own, where other packages have brought theirs."""
-    found = re.findall(r"/\S*/lib(?:gomp|iomp)[^/\s]*\.so\S*", Path("/proc/self/maps").read_text(encoding="utf-8"))
-    if not found:
-        raise KernelsMissing("PyTorch has not loaded an OpenMP library that they could share")
-    own = [path for path in found if Path(path).is_relative_to(Path(torch.__file__).parent)]
-    return (own or found)[0]
-
-
-def _run(command: list[str], folder: Path | None) -> str:
-    try:
-        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=_BUILD_SECONDS)
-    except subprocess.TimeoutExpired as error:
-        raise KernelsMissing(f"{command[0]} did not finish within {_BUILD_SECONDS} seconds") from error
-    if done.returncode != 0:
-        lines = done.stderr.strip().splitlines()
-        first = next((line for line in lines if "error" in line), lines[0] if lines else "no message")
-        raise KernelsMissing(f"{' '.join(command[:1])} failed: {first[:200]}")
-    return done.stdout
+    building.forget_hang()
+    when = "when first needed" if problem is None else f"for each process alone: {problem}"
+    return f"{kernels.name}, compiled by {compiler} {when} (tried out now)"

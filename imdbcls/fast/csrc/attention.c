@@ -160,10 +160,6 @@ static void exponentials(const float *score, float factor, const float *shift, i
     }
 }
 
-static int64_t forward_bytes(int64_t P, int64_t E) {
-    return 5 * (P * E * 2 + 64) + CHUNK * STEP * 6 + STEP * E * 4 + STEP * LANES * 4 + P * 4 + 5 * 64;
-}
-
 /* What 32 queries need of a head, and where their results go: out_SE not yet divided by the sums of probabilities. */
 typedef struct {
     const bf16 *query_SE, *packed_key, *packed_value;
@@ -171,6 +167,33 @@ typedef struct {
     float factor, *score, *out_SE, *sums;
     bf16 *probability;
 } Strip;
+
+/* A thread's buffers. */
+typedef struct {
+    bf16 *query_PE, *key_PE, *value_PE, *packed_key, *packed_value, *probability;
+    float *shift_P, *score, *out_SE, *sums;
+} Forward;
+
+static Forward lay_out_forward(Scratch *scratch, int64_t P, int64_t E) {
+    return (Forward){
+        .query_PE = take(scratch, P * E * 2),
+        .key_PE = take(scratch, P * E * 2),
+        .value_PE = take(scratch, P * E * 2),
+        .packed_key = take(scratch, P * E * 2),
+        .packed_value = take(scratch, P * E * 2),
+        .shift_P = take(scratch, P * 4),
+        .score = take(scratch, STEP * CHUNK * 4),
+        .out_SE = take(scratch, STEP * E * 4),
+        .sums = take(scratch, STEP * LANES * 4),
+        .probability = take(scratch, STEP * CHUNK * 2),
+    };
+}
+
+static int64_t forward_bytes(int64_t P, int64_t E) {
+    Scratch measured = {0};
+    lay_out_forward(&measured, P, E);
+    return (int64_t)measured.next;
+}
 
 static void scores_of(const Strip *strip, int64_t first, int64_t num_keys) {
     const int64_t P = strip->P, E = strip->E;
@@ -208,22 +231,19 @@ static int scales_of(const float *sums, float *scale) {
 static void head_forward(const bf16 *qkv, int64_t H, int64_t L, const Heads *heads, Scratch scratch, bf16 *context,
                          float *shift_L, float *scale_L, const bf16 *next_qkv, int64_t next_L) {
     const int64_t D = heads->width, E = heads->extended, P = round_up(L);
-    bf16 *query_PE = take(&scratch, P * E * 2), *key_PE = take(&scratch, P * E * 2);
-    bf16 *value_PE = take(&scratch, P * E * 2);
-    bf16 *packed_key = take(&scratch, P * E * 2), *packed_value = take(&scratch, P * E * 2);
-    float *shift_P = take(&scratch, P * 4), scale[STEP] ALIGNED;
-    Strip strip = {query_PE, packed_key, packed_value, L, P, E, LOG2_E * heads->factor,
-                   take(&scratch, STEP * CHUNK * 4), take(&scratch, STEP * E * 4), take(&scratch, STEP * LANES * 4),
-                   take(&scratch, STEP * CHUNK * 2)};
-    gather_head(qkv, heads->row_width, NULL, L, D, P, E, query_PE);
-    gather_head(qkv + H, heads->row_width, NULL, L, D, P, E, key_PE);
-    gather_head(qkv + 2 * H, heads->row_width, NULL, L, D, P, E, value_PE);
-    pack_transposed(key_PE, P, E, packed_key);
-    pack(value_PE, P, E, packed_value);
-    shifts_of(query_PE, key_PE, strip.factor, P, E, shift_P);
+    const Forward b = lay_out_forward(&scratch, P, E);
+    float scale[STEP] ALIGNED;
+    Strip strip = {b.query_PE, b.packed_key, b.packed_value, L, P, E, LOG2_E * heads->factor,
+                   b.score, b.out_SE, b.sums, b.probability};
+    gather_head(qkv, heads->row_width, NULL, L, D, P, E, b.query_PE);
+    gather_head(qkv + H, heads->row_width, NULL, L, D, P, E, b.key_PE);
+    gather_head(qkv + 2 * H, heads->row_width, NULL, L, D, P, E, b.value_PE);
+    pack_transposed(b.key_PE, P, E, b.packed_key);
+    pack(b.value_PE, P, E, b.packed_value);
+    shifts_of(b.query_PE, b.key_PE, strip.factor, P, E, b.shift_P);
     for (int64_t query = 0; query < P; query += STEP) {
-        float *shift = shift_P + query;
-        strip.query_SE = query_PE + query * E;
+        float *shift = b.shift_P + query;
+        strip.query_SE = b.query_PE + query * E;
         attend(&strip, shift);
         if (scales_of(strip.sums, scale)) { /* the shift has to be the largest exponent itself */
             for (int row = 0; row < STEP; row++) shift[row] = NEVER;
@@ -254,17 +274,20 @@ static void head_forward(const bf16 *qkv, int64_t H, int64_t L, const Heads *hea
 
 /* context_NH = softmax(q k' / sqrt(D)) v, each document by itself. offsets_B1 are its rows'
    bounds. shift_AN and scale_AN, which backward needs, may be NULL. */
-void attention(const bf16 *qkv_N3H, const int64_t *offsets_B1, bf16 *context_NH, float *shift_AN,
-               float *scale_AN, int64_t num_documents, int64_t num_heads, int64_t D, int num_threads) {
+int attention(const bf16 *qkv_N3H, const int64_t *offsets_B1, bf16 *context_NH, float *shift_AN,
+              float *scale_AN, int64_t num_documents, int64_t num_heads, int64_t D, int num_threads) {
+    if (shift_AN && !scale_AN) return BAD_ARGUMENTS;
+    if (!are_bounds(offsets_B1, num_documents)) return BAD_OFFSETS;
     const int64_t H = num_heads * D, N = offsets_B1[num_documents];
     const Heads heads = heads_of(num_heads, D);
     const int64_t num_bytes = forward_bytes(round_up(longest(offsets_B1, num_documents)), heads.extended);
     Workspace workspace = workspace_of(num_threads, num_bytes);
+    if (!workspace.start) return NO_MEMORY;
 #pragma omp parallel num_threads(num_threads)
     {
         TileConfig before;
         tiles_begin(&before);
-        const Scratch scratch = {part_of(&workspace, omp_get_thread_num())};
+        const Scratch scratch = {(uintptr_t)part_of(&workspace, omp_get_thread_num())};
 #pragma omp for schedule(dynamic)
         for (int64_t task = 0; task < num_documents * num_heads; task++) {
             const int64_t first = offsets_B1[task / num_heads], L = offsets_B1[task / num_heads + 1] - first;
@@ -277,6 +300,7 @@ void attention(const bf16 *qkv_N3H, const int64_t *offsets_B1, bf16 *context_NH,
         tiles_end(&before);
     }
     free(workspace.start);
+    return OK;
 }
 
 /* ---- Backward ---------------------------------------------------------------------------------------------------- */
@@ -319,9 +343,44 @@ static void score_products(const bf16 *key_PE, const bf16 *value_PE, const bf16 
     product_32x32(products + BLOCK, STEP, value_PE + key * E, E, STEP, d_out_columns + query * STEP, P * STEP, E / STEP, 0);
 }
 
+/* A thread's buffers. */
+typedef struct {
+    bf16 *query_PE, *key_PE, *value_PE, *d_out_PE, *query_columns, *query_rows, *d_out_columns, *d_out_rows, *packed_key,
+        *key_columns;
+    float *d_query_PE, *d_key_PE, *d_value_PE, *d_query_ES;
+    bf16 *probability, *d_score, *packed_d_score; /* the last: a strip's columns of 32 queries one after another */
+    float *shift_P, *delta_P, *products;
+} Backward;
+
+static Backward lay_out_backward(Scratch *scratch, int64_t P, int64_t E) {
+    return (Backward){
+        .query_PE = take(scratch, P * E * 2),
+        .key_PE = take(scratch, P * E * 2),
+        .value_PE = take(scratch, P * E * 2),
+        .d_out_PE = take(scratch, P * E * 2),
+        .query_columns = take(scratch, P * E * 2),
+        .query_rows = take(scratch, P * E * 2),
+        .d_out_columns = take(scratch, P * E * 2),
+        .d_out_rows = take(scratch, P * E * 2),
+        .packed_key = take(scratch, P * E * 2),
+        .key_columns = take(scratch, P * E * 2),
+        .d_query_PE = take(scratch, P * E * 4),
+        .d_key_PE = take(scratch, P * E * 4),
+        .d_value_PE = take(scratch, P * E * 4),
+        .d_query_ES = take(scratch, STEP * E * 4),
+        .probability = take(scratch, STEP * STRIP * 2),
+        .d_score = take(scratch, STEP * STRIP * 2),
+        .packed_d_score = take(scratch, P * STRIP * 2),
+        .shift_P = take(scratch, P * 4),
+        .delta_P = take(scratch, P * 4),
+        .products = take(scratch, 2 * BLOCK * 4),
+    };
+}
+
 static int64_t backward_bytes(int64_t P, int64_t E) {
-    return 10 * (P * E * 2 + 64) + 3 * (P * E * 4 + 64) + STEP * E * 4 + P * STRIP * 2 + 2 * STEP * STRIP * 2 +
-           2 * (P * 4 + 64) + 2 * BLOCK * 4 + 7 * 64;
+    Scratch measured = {0};
+    lay_out_backward(&measured, P, E);
+    return (int64_t)measured.next;
 }
 
 static void head_backward(const bf16 *qkv, const bf16 *context, const bf16 *d_context,
@@ -330,33 +389,23 @@ static void head_backward(const bf16 *qkv, const bf16 *context, const bf16 *d_co
                           const bf16 *next_context, const bf16 *next_d_context, int64_t next_L) {
     const int64_t D = heads->width, E = heads->extended, P = round_up(L), row_width = heads->row_width;
     const float factor = LOG2_E * heads->factor;
-    bf16 *query_PE = take(&scratch, P * E * 2), *key_PE = take(&scratch, P * E * 2);
-    bf16 *value_PE = take(&scratch, P * E * 2), *d_out_PE = take(&scratch, P * E * 2);
-    bf16 *query_columns = take(&scratch, P * E * 2), *query_rows = take(&scratch, P * E * 2);
-    bf16 *d_out_columns = take(&scratch, P * E * 2), *d_out_rows = take(&scratch, P * E * 2);
-    bf16 *packed_key = take(&scratch, P * E * 2), *key_columns = take(&scratch, P * E * 2);
-    float *d_query_PE = take(&scratch, P * E * 4), *d_key_PE = take(&scratch, P * E * 4);
-    float *d_value_PE = take(&scratch, P * E * 4), *d_query_ES = take(&scratch, STEP * E * 4);
-    bf16 *probability = take(&scratch, STEP * STRIP * 2), *d_score = take(&scratch, STEP * STRIP * 2);
-    bf16 *packed_d_score = take(&scratch, P * STRIP * 2); /* a strip's columns of 32 queries one after another */
-    float *shift_P = take(&scratch, P * 4), *delta_P = take(&scratch, P * 4);
-    float *products = take(&scratch, 2 * BLOCK * 4);
+    const Backward b = lay_out_backward(&scratch, P, E);
 
-    gather_head(qkv, row_width, NULL, L, D, P, E, query_PE);
-    gather_head(qkv + H, row_width, NULL, L, D, P, E, key_PE);
-    gather_head(qkv + 2 * H, row_width, NULL, L, D, P, E, value_PE);
-    gather_head(d_context, H, scale_L, L, D, P, E, d_out_PE); /* so probabilities need no division */
-    pack_transposed(query_PE, P, E, query_columns);
-    pack(query_PE, P, E, query_rows);
-    pack_transposed(d_out_PE, P, E, d_out_columns);
-    pack(d_out_PE, P, E, d_out_rows);
-    pack(key_PE, P, E, packed_key);
-    unpack_transposed(packed_key, P, E, key_columns);
-    for (int64_t n = 0; n < P; n++) shift_P[n] = n < L ? shift_L[n] : -NEVER;
+    gather_head(qkv, row_width, NULL, L, D, P, E, b.query_PE);
+    gather_head(qkv + H, row_width, NULL, L, D, P, E, b.key_PE);
+    gather_head(qkv + 2 * H, row_width, NULL, L, D, P, E, b.value_PE);
+    gather_head(d_context, H, scale_L, L, D, P, E, b.d_out_PE); /* so probabilities need no division */
+    pack_transposed(b.query_PE, P, E, b.query_columns);
+    pack(b.query_PE, P, E, b.query_rows);
+    pack_transposed(b.d_out_PE, P, E, b.d_out_columns);
+    pack(b.d_out_PE, P, E, b.d_out_rows);
+    pack(b.key_PE, P, E, b.packed_key);
+    unpack_transposed(b.packed_key, P, E, b.key_columns);
+    for (int64_t n = 0; n < P; n++) b.shift_P[n] = n < L ? shift_L[n] : -NEVER;
     /* What the softmax's gradient subtracts. It is made from the rounded and scaled d_out that the scores' gradients are
        made from: the difference of the two is small, and must not see its rounding. */
-    gather_head(context, H, NULL, L, D, P, E, query_PE);
-    row_products(d_out_PE, query_PE, P, E, delta_P);
+    gather_head(context, H, NULL, L, D, P, E, b.query_PE);
+    row_products(b.d_out_PE, b.query_PE, P, E, b.delta_P);
 
     const int64_t rows_a_block = BLOCK / P + 1; /* to prefetch, so that P are in (P / STEP)^2 blocks */
     int64_t next_row = 0;
@@ -364,10 +413,11 @@ static void head_backward(const bf16 *qkv, const bf16 *context, const bf16 *d_co
         const int64_t strip = smaller(P - first, STRIP);
         for (int64_t key = 0; key < P; key += STEP) {
             for (int64_t query = 0; query < strip; query += STEP) {
-                score_products(key_PE, value_PE, query_columns, d_out_columns, first + query, key, P, E, products);
-                score_gradients(products, products + BLOCK, shift_P + first + query, delta_P + first + query, factor, L - key,
-                                probability + query * STEP, d_score + query * STEP,
-                                packed_d_score + query * P + key * STEP);
+                score_products(b.key_PE, b.value_PE, b.query_columns, b.d_out_columns, first + query, key, P, E,
+                               b.products);
+                score_gradients(b.products, b.products + BLOCK, b.shift_P + first + query, b.delta_P + first + query,
+                                factor, L - key, b.probability + query * STEP, b.d_score + query * STEP,
+                                b.packed_d_score + query * P + key * STEP);
                 const int64_t from = smaller(next_row, next_L), to = smaller(next_row += rows_a_block, next_L);
                 for (int part = 0; part < 3; part++) prefetch_rows(next_qkv + part * H, row_width, from, to, D);
                 prefetch_rows(next_context, H, from, to, D);
@@ -375,41 +425,43 @@ static void head_backward(const bf16 *qkv, const bf16 *context, const bf16 *d_co
             }
             for (int64_t d = 0; d < E; d += STEP) {
                 const int64_t right = first * E + d * STEP;
-                product_32x32(d_value_PE + key * E + d, E, probability, STEP, BLOCK, d_out_rows + right, E * STEP,
+                product_32x32(b.d_value_PE + key * E + d, E, b.probability, STEP, BLOCK, b.d_out_rows + right, E * STEP,
                               strip / STEP, first > 0);
-                product_32x32(d_key_PE + key * E + d, E, d_score, STEP, BLOCK, query_rows + right, E * STEP, strip / STEP,
-                              first > 0);
+                product_32x32(b.d_key_PE + key * E + d, E, b.d_score, STEP, BLOCK, b.query_rows + right, E * STEP,
+                              strip / STEP, first > 0);
             }
         }
         for (int64_t query = 0; query < strip; query += STEP) {
             for (int64_t d = 0; d < E; d += STEP)
-                product_32x32(d_query_ES + d * STEP, STEP, key_columns + d * STEP, STEP, E * STEP, packed_d_score + query * P,
-                              BLOCK, P / STEP, 0);
+                product_32x32(b.d_query_ES + d * STEP, STEP, b.key_columns + d * STEP, STEP, E * STEP,
+                              b.packed_d_score + query * P, BLOCK, P / STEP, 0);
             for (int64_t column = 0; column < STEP; column += 16)
                 for (int64_t d = 0; d < E; d += 16)
-                    transpose_words((const uint32_t *)(d_query_ES + d * STEP + column), STEP,
-                                    (uint32_t *)(d_query_PE + (first + query + column) * E + d), E);
+                    transpose_words((const uint32_t *)(b.d_query_ES + d * STEP + column), STEP,
+                                    (uint32_t *)(b.d_query_PE + (first + query + column) * E + d), E);
         }
     }
-    scatter_head(d_query_PE, E, heads->factor, L, D, d_qkv, row_width, d_bias);
-    scatter_head(d_key_PE, E, heads->factor, L, D, d_qkv + H, row_width, d_bias + H);
-    scatter_head(d_value_PE, E, 1, L, D, d_qkv + 2 * H, row_width, d_bias + 2 * H);
+    scatter_head(b.d_query_PE, E, heads->factor, L, D, d_qkv, row_width, d_bias);
+    scatter_head(b.d_key_PE, E, heads->factor, L, D, d_qkv + H, row_width, d_bias + H);
+    scatter_head(b.d_value_PE, E, 1, L, D, d_qkv + 2 * H, row_width, d_bias + 2 * H);
 }
 
 /* Backward of attention: d_qkv_N3H, and in the first row of d_bias_B3H (num_documents rows) its sum over all rows. */
-void attention_backward(const bf16 *qkv_N3H, const bf16 *context_NH, const bf16 *d_context_NH,
-                        const float *shift_AN, const float *scale_AN, const int64_t *offsets_B1, bf16 *d_qkv_N3H,
-                        float *d_bias_B3H, int64_t num_documents, int64_t num_heads, int64_t D, int num_threads) {
+int attention_backward(const bf16 *qkv_N3H, const bf16 *context_NH, const bf16 *d_context_NH,
+                       const float *shift_AN, const float *scale_AN, const int64_t *offsets_B1, bf16 *d_qkv_N3H,
+                       float *d_bias_B3H, int64_t num_documents, int64_t num_heads, int64_t D, int num_threads) {
+    if (!are_bounds(offsets_B1, num_documents)) return BAD_OFFSETS;
     const int64_t H = num_heads * D, N = offsets_B1[num_documents];
     const Heads heads = heads_of(num_heads, D);
     const int64_t num_bytes = backward_bytes(round_up(longest(offsets_B1, num_documents)), heads.extended);
     Workspace workspace = workspace_of(num_threads, num_bytes);
+    if (!workspace.start) return NO_MEMORY;
     memset(d_bias_B3H, 0, (size_t)(num_documents * 3 * H) * sizeof(float));
 #pragma omp parallel num_threads(num_threads)
     {
         TileConfig before;
         tiles_begin(&before);
-        const Scratch scratch = {part_of(&workspace, omp_get_thread_num())};
+        const Scratch scratch = {(uintptr_t)part_of(&workspace, omp_get_thread_num())};
 #pragma omp for schedule(dynamic)
         for (int64_t task = 0; task < num_documents * num_heads; task++) {
             const int64_t document = task / num_heads, head = task % num_heads;
@@ -428,4 +480,5 @@ void attention_backward(const bf16 *qkv_N3H, const bf16 *context_NH, const bf16 
     }
     free(workspace.start);
     sum_blocks(d_bias_B3H, num_documents, 3 * H);
+    return OK;
 }

@@ -50,32 +50,48 @@ static float exponentials(float *row_L, int64_t L, float factor, float *shift) {
     return sum_of(total);
 }
 
+/* A thread's buffers. */
+typedef struct {
+    float *packed_key, *packed_value, *score_SP, *out;
+} Forward;
+
+static Forward lay_out_forward(Scratch *scratch, int64_t L, int64_t D) {
+    return (Forward){
+        .packed_key = take(scratch, packed_size(D, L) * 4),
+        .packed_value = take(scratch, packed_size(L, D) * 4),
+        .score_SP = take(scratch, STRIP * score_width(L) * 4),
+        .out = take(scratch, STRIP * panels_of(D) * PANEL * 4),
+    };
+}
+
 static int64_t forward_bytes(int64_t L, int64_t D) {
-    return (packed_size(D, L) + packed_size(L, D) + STRIP * (score_width(L) + panels_of(D) * PANEL)) * 4 + 4 * 64;
+    Scratch measured = {0};
+    lay_out_forward(&measured, L, D);
+    return (int64_t)measured.next;
 }
 
 static void head_forward(const float *qkv, int64_t L, const Heads *heads, Scratch scratch, float *context, float *shift_L,
                          float *scale_L) {
     const int64_t D = heads->width, H = heads->hidden, P = score_width(L), out_width = panels_of(D) * PANEL;
-    float *packed_key = take(&scratch, packed_size(D, L) * 4), *packed_value = take(&scratch, packed_size(L, D) * 4);
-    float *score_SP = take(&scratch, STRIP * P * 4), *out = take(&scratch, STRIP * out_width * 4);
-    pack_transposed(qkv + H, heads->row_width, L, D, packed_key);
-    pack(qkv + 2 * H, heads->row_width, L, D, packed_value);
+    const Forward b = lay_out_forward(&scratch, L, D);
+    pack_transposed(qkv + H, heads->row_width, L, D, b.packed_key);
+    pack(qkv + 2 * H, heads->row_width, L, D, b.packed_value);
     for (int64_t first = 0; first < L; first += STRIP) {
         const int64_t num_rows = smaller(L - first, STRIP);
         float scale[STRIP];
-        scores_of(qkv + first * heads->row_width, heads->row_width, num_rows, packed_key, L, D, P, score_SP);
+        scores_of(qkv + first * heads->row_width, heads->row_width, num_rows, b.packed_key, L, D, P,
+                  b.score_SP);
         for (int64_t n = 0; n < num_rows; n++) {
             float shift;
-            scale[n] = 1 / exponentials(score_SP + n * P, L, LOG2_E * heads->factor, &shift);
+            scale[n] = 1 / exponentials(b.score_SP + n * P, L, LOG2_E * heads->factor, &shift);
             if (shift_L) shift_L[first + n] = shift, scale_L[first + n] = scale[n];
         }
         for (int64_t d = 0; d < D; d += PANEL)
-            product_with_panel(out + d, out_width, (Left){score_SP, P, 1}, num_rows, packed_value + d * L, L, FROM_ZERO,
-                               NULL);
+            product_with_panel(b.out + d, out_width, (Left){b.score_SP, P, 1}, num_rows, b.packed_value + d * L, L,
+                               FROM_ZERO, NULL);
         for (int64_t n = 0; n < num_rows; n++)
             for (int64_t j = 0; j < D; j += LANES) {
-                const f32s sum = load_whole(out + n * out_width + j);
+                const f32s sum = load_whole(b.out + n * out_width + j);
                 store_f32(context + (first + n) * H + j, lanes_at(j, D), mul(sum, splat(scale[n])));
             }
     }
@@ -83,19 +99,25 @@ static void head_forward(const float *qkv, int64_t L, const Heads *heads, Scratc
 
 /* context_NH = softmax(q k' / sqrt(D)) v, each document by itself. offsets_B1 are its rows' bounds. shift_AN and
    scale_AN, which backward needs, may be NULL. */
-void attention(const float *qkv_N3H, const int64_t *offsets_B1, float *context_NH, float *shift_AN, float *scale_AN,
-               int64_t num_documents, int64_t num_heads, int64_t D, int num_threads) {
+int attention(const float *qkv_N3H, const int64_t *offsets_B1, float *context_NH, float *shift_AN, float *scale_AN,
+              int64_t num_documents, int64_t num_heads, int64_t D, int num_threads) {
+    if (shift_AN && !scale_AN) return BAD_ARGUMENTS;
+    if (!are_bounds(offsets_B1, num_documents)) return BAD_OFFSETS;
     const int64_t H = num_heads * D, N = offsets_B1[num_documents];
     const Heads heads = heads_of(num_heads, D);
     Workspace workspace = workspace_of(num_threads, forward_bytes(longest(offsets_B1, num_documents), D));
+    if (!workspace.start) return NO_MEMORY;
 #pragma omp parallel for num_threads(num_threads) schedule(dynamic)
     for (int64_t task = 0; task < num_documents * num_heads; task++) {
         const int64_t first = offsets_B1[task / num_heads], L = offsets_B1[task / num_heads + 1] - first;
         const int64_t column = task % num_heads * D, saved = task % num_heads * N + first;
-        head_forward(qkv_N3H + first * 3 * H + column, L, &heads, (Scratch){part_of(&workspace, omp_get_thread_num())},
-                     context_NH + first * H + column, shift_AN ? shift_AN + saved : NULL, shift_AN ? scale_AN + saved : NULL);
+        const Scratch scratch = {(uintptr_t)part_of(&workspace, omp_get_thread_num())};
+        head_forward(qkv_N3H + first * 3 * H + column, L, &heads, scratch,
+                     context_NH + first * H + column, shift_AN ? shift_AN + saved : NULL,
+                     shift_AN ? scale_AN + saved : NULL);
     }
     free(workspace.start);
+    return OK;
 }
 
 /* ---- Backward ---------------------------------------------------------------------------------------------------- */
@@ -132,10 +154,31 @@ static void scatter_head(const float *value, int64_t value_width, float factor, 
     }
 }
 
+/* A thread's buffers. */
+typedef struct {
+    float *key_columns, *value_columns, *key_rows, *query_rows, *d_out_rows, *d_query, *d_key, *d_value, *p_SP, *d_score_SP;
+} Backward;
+
+static Backward lay_out_backward(Scratch *scratch, int64_t L, int64_t D) {
+    const int64_t P = score_width(L), width = panels_of(D) * PANEL;
+    return (Backward){
+        .key_columns = take(scratch, packed_size(D, L) * 4),
+        .value_columns = take(scratch, packed_size(D, L) * 4),
+        .key_rows = take(scratch, packed_size(L, D) * 4),
+        .query_rows = take(scratch, packed_size(STRIP, D) * 4),
+        .d_out_rows = take(scratch, packed_size(STRIP, D) * 4),
+        .d_query = take(scratch, L * width * 4),
+        .d_key = take(scratch, L * width * 4),
+        .d_value = take(scratch, L * width * 4),
+        .p_SP = take(scratch, STRIP * P * 4),
+        .d_score_SP = take(scratch, STRIP * P * 4),
+    };
+}
+
 static int64_t backward_bytes(int64_t L, int64_t D) {
-    const int64_t width = panels_of(D) * PANEL;
-    return (2 * packed_size(D, L) + packed_size(L, D) + 2 * packed_size(STRIP, D) + 3 * L * width +
-            2 * STRIP * score_width(L)) * 4 + 10 * 64;
+    Scratch measured = {0};
+    lay_out_backward(&measured, L, D);
+    return (int64_t)measured.next;
 }
 
 static void head_backward(const float *qkv, const float *context, const float *d_context, const float *shift_L,
@@ -143,56 +186,55 @@ static void head_backward(const float *qkv, const float *context, const float *d
                           float *d_bias) {
     const int64_t D = heads->width, H = heads->hidden, row_width = heads->row_width, P = score_width(L);
     const int64_t width = panels_of(D) * PANEL;
-    float *key_columns = take(&scratch, packed_size(D, L) * 4), *value_columns = take(&scratch, packed_size(D, L) * 4);
-    float *key_rows = take(&scratch, packed_size(L, D) * 4);
-    float *query_rows = take(&scratch, packed_size(STRIP, D) * 4), *d_out_rows = take(&scratch, packed_size(STRIP, D) * 4);
-    float *d_query = take(&scratch, L * width * 4), *d_key = take(&scratch, L * width * 4);
-    float *d_value = take(&scratch, L * width * 4);
-    float *p_SP = take(&scratch, STRIP * P * 4), *d_score_SP = take(&scratch, STRIP * P * 4);
-    pack_transposed(qkv + H, row_width, L, D, key_columns);
-    pack_transposed(qkv + 2 * H, row_width, L, D, value_columns);
-    pack(qkv + H, row_width, L, D, key_rows);
+    const Backward b = lay_out_backward(&scratch, L, D);
+    pack_transposed(qkv + H, row_width, L, D, b.key_columns);
+    pack_transposed(qkv + 2 * H, row_width, L, D, b.value_columns);
+    pack(qkv + H, row_width, L, D, b.key_rows);
     for (int64_t first = 0; first < L; first += STRIP) {
         const int64_t num_rows = smaller(L - first, STRIP);
         const float *query = qkv + first * row_width, *d_out = d_context + first * H;
-        pack(query, row_width, num_rows, D, query_rows);
-        pack(d_out, H, num_rows, D, d_out_rows);
-        scores_of(query, row_width, num_rows, key_columns, L, D, P, p_SP);
-        scores_of(d_out, H, num_rows, value_columns, L, D, P, d_score_SP);
+        pack(query, row_width, num_rows, D, b.query_rows);
+        pack(d_out, H, num_rows, D, b.d_out_rows);
+        scores_of(query, row_width, num_rows, b.key_columns, L, D, P, b.p_SP);
+        scores_of(d_out, H, num_rows, b.value_columns, L, D, P, b.d_score_SP);
         for (int64_t n = 0; n < num_rows; n++)
-            score_gradients(p_SP + n * P, d_score_SP + n * P, L, LOG2_E * heads->factor, shift_L[first + n],
+            score_gradients(b.p_SP + n * P, b.d_score_SP + n * P, L, LOG2_E * heads->factor, shift_L[first + n],
                             scale_L[first + n], row_product(d_out + n * H, context + (first + n) * H, D));
         const First so_far = first ? FROM_SUM : FROM_ZERO;
         for (int64_t d = 0; d < D; d += PANEL) {
-            product_with_panel(d_query + first * width + d, width, (Left){d_score_SP, P, 1}, num_rows, key_rows + d * L, L,
-                               FROM_ZERO, NULL);
-            product_with_panel(d_key + d, width, (Left){d_score_SP, 1, P}, L, query_rows + d * num_rows, num_rows, so_far,
-                               NULL);
-            product_with_panel(d_value + d, width, (Left){p_SP, 1, P}, L, d_out_rows + d * num_rows, num_rows, so_far,
+            product_with_panel(b.d_query + first * width + d, width, (Left){b.d_score_SP, P, 1}, num_rows,
+                               b.key_rows + d * L, L, FROM_ZERO, NULL);
+            product_with_panel(b.d_key + d, width, (Left){b.d_score_SP, 1, P}, L, b.query_rows + d * num_rows,
+                               num_rows, so_far, NULL);
+            product_with_panel(b.d_value + d, width, (Left){b.p_SP, 1, P}, L, b.d_out_rows + d * num_rows, num_rows, so_far,
                                NULL);
         }
     }
-    scatter_head(d_query, width, heads->factor, L, D, d_qkv, row_width, d_bias);
-    scatter_head(d_key, width, heads->factor, L, D, d_qkv + H, row_width, d_bias + H);
-    scatter_head(d_value, width, 1, L, D, d_qkv + 2 * H, row_width, d_bias + 2 * H);
+    scatter_head(b.d_query, width, heads->factor, L, D, d_qkv, row_width, d_bias);
+    scatter_head(b.d_key, width, heads->factor, L, D, d_qkv + H, row_width, d_bias + H);
+    scatter_head(b.d_value, width, 1, L, D, d_qkv + 2 * H, row_width, d_bias + 2 * H);
 }
 
 /* Backward of attention: d_qkv_N3H, and in the first row of d_bias_B3H (num_documents rows) its sum over all rows. */
-void attention_backward(const float *qkv_N3H, const float *context_NH, const float *d_context_NH, const float *shift_AN,
-                        const float *scale_AN, const int64_t *offsets_B1, float *d_qkv_N3H, float *d_bias_B3H,
-                        int64_t num_documents, int64_t num_heads, int64_t D, int num_threads) {
+int attention_backward(const float *qkv_N3H, const float *context_NH, const float *d_context_NH, const float *shift_AN,
+                       const float *scale_AN, const int64_t *offsets_B1, float *d_qkv_N3H, float *d_bias_B3H,
+                       int64_t num_documents, int64_t num_heads, int64_t D, int num_threads) {
+    if (!are_bounds(offsets_B1, num_documents)) return BAD_OFFSETS;
     const int64_t H = num_heads * D, N = offsets_B1[num_documents];
     const Heads heads = heads_of(num_heads, D);
     Workspace workspace = workspace_of(num_threads, backward_bytes(longest(offsets_B1, num_documents), D));
+    if (!workspace.start) return NO_MEMORY;
     memset(d_bias_B3H, 0, (size_t)(num_documents * 3 * H) * sizeof(float));
 #pragma omp parallel for num_threads(num_threads) schedule(dynamic)
     for (int64_t task = 0; task < num_documents * num_heads; task++) {
         const int64_t document = task / num_heads, first = offsets_B1[document], L = offsets_B1[document + 1] - first;
         const int64_t column = task % num_heads * D, row = first * H + column, saved = task % num_heads * N + first;
+        const Scratch scratch = {(uintptr_t)part_of(&workspace, omp_get_thread_num())};
         head_backward(qkv_N3H + first * 3 * H + column, context_NH + row, d_context_NH + row, shift_AN + saved,
-                      scale_AN + saved, L, &heads, (Scratch){part_of(&workspace, omp_get_thread_num())},
+                      scale_AN + saved, L, &heads, scratch,
                       d_qkv_N3H + first * 3 * H + column, d_bias_B3H + document * 3 * H + column);
     }
     free(workspace.start);
     sum_blocks(d_bias_B3H, num_documents, 3 * H);
+    return OK;
 }

@@ -19,17 +19,22 @@ static int64_t group_size_of(int64_t B, int num_threads) {
 /* gates_NG comes with what the tokens and the biases add to each gate, and leaves with the gates. final_BH: each
    document's last output, zeros where it has no token. previous_NH, the outputs one step before, and cell_NH are for
    backward; both NULL: nothing is kept for it, and gates_NG stays as it came. H is a multiple of 16. */
-void lstm(float *gates_NG, const float *weight_GH, const int64_t *offsets_B1, float *final_BH, float *previous_NH,
-          float *cell_NH, int64_t B, int64_t H, int backwards, int num_threads) {
+int lstm(float *gates_NG, const float *weight_GH, const int64_t *offsets_B1, float *final_BH, float *previous_NH,
+         float *cell_NH, int64_t B, int64_t H, int backwards, int num_threads) {
+    if (H % PANEL || (previous_NH && !cell_NH)) return BAD_ARGUMENTS;
+    if (!are_bounds(offsets_B1, B)) return BAD_OFFSETS;
     const int64_t G = 4 * H, size = group_size_of(B, num_threads);
-    float *packed = aligned_alloc(64, (size_t)packed_size(H, G) * sizeof(float));
+    float *packed = allocate((size_t)packed_size(H, G) * sizeof(float));
+    Workspace workspace = workspace_of(num_threads, 3 * size * H * (int64_t)sizeof(float));
+    if (!packed || !workspace.start) return free(packed), free(workspace.start), NO_MEMORY;
     pack_weight(weight_GH, packed, G, H, num_threads);
     memset(final_BH, 0, (size_t)(B * H) * sizeof(float));
 #pragma omp parallel for num_threads(num_threads) schedule(dynamic)
     for (int64_t group = 0; group < (B + size - 1) / size; group++) {
         Walk walks[DOCUMENTS];
         const int64_t longest = walks_of(offsets_B1, B, group, size, backwards, walks);
-        float *output = zeros(2 * size * H * (int64_t)sizeof(float)), *cell = zeros(size * H * (int64_t)sizeof(float));
+        float *output = memset(part_of(&workspace, omp_get_thread_num()), 0, workspace.part);
+        float *cell = output + 2 * size * H;
         float sum[4][DOCUMENTS * PANEL] ALIGNED;
         for (int64_t t = 0; t < longest; t++) {
             const float *last = output + t % 2 * size * H;
@@ -60,21 +65,25 @@ void lstm(float *gates_NG, const float *weight_GH, const int64_t *offsets_B1, fl
                 }
             }
         }
-        free(output);
-        free(cell);
     }
     free(packed);
+    free(workspace.start);
+    return OK;
 }
 
 /* ---- Backward ---------------------------------------------------------------------------------------------------- */
 
 /* From the gradient of final_BH to that of what lstm was given as gates_NG, and its sum over the rows: the first row of
    d_bias_BG. */
-void lstm_backward(const float *gates_NG, const float *weight_GH, const int64_t *offsets_B1, const float *cell_NH,
-                   const float *d_final_BH, float *d_gates_NG, float *d_bias_BG, int64_t B, int64_t H, int backwards,
-                   int num_threads) {
+int lstm_backward(const float *gates_NG, const float *weight_GH, const int64_t *offsets_B1, const float *cell_NH,
+                  const float *d_final_BH, float *d_gates_NG, float *d_bias_BG, int64_t B, int64_t H, int backwards,
+                  int num_threads) {
+    if (H % PANEL) return BAD_ARGUMENTS;
+    if (!are_bounds(offsets_B1, B)) return BAD_OFFSETS;
     const int64_t G = 4 * H, size = group_size_of(B, num_threads);
-    float *packed = aligned_alloc(64, (size_t)packed_size(G, H) * sizeof(float));
+    float *packed = allocate((size_t)packed_size(G, H) * sizeof(float));
+    Workspace workspace = workspace_of(num_threads, size * (2 * G + H) * (int64_t)sizeof(float));
+    if (!packed || !workspace.start) return free(packed), free(workspace.start), NO_MEMORY;
     pack(weight_GH, H, G, H, packed);
     memset(d_bias_BG, 0, (size_t)(B * G) * sizeof(float));
 #pragma omp parallel for num_threads(num_threads) schedule(dynamic)
@@ -82,7 +91,8 @@ void lstm_backward(const float *gates_NG, const float *weight_GH, const int64_t 
         const unsigned state = flush_subnormals();
         Walk walks[DOCUMENTS];
         const int64_t longest = walks_of(offsets_B1, B, group, size, backwards, walks);
-        float *d_gates = zeros(2 * size * G * (int64_t)sizeof(float)), *d_cell = zeros(size * H * (int64_t)sizeof(float));
+        float *d_gates = memset(part_of(&workspace, omp_get_thread_num()), 0, workspace.part);
+        float *d_cell = d_gates + 2 * size * G;
         float d_output[DOCUMENTS * PANEL] ALIGNED;
         for (int64_t t = longest - 1; t >= 0; t--) {
             const float *last = d_gates + t % 2 * size * G;
@@ -110,10 +120,10 @@ void lstm_backward(const float *gates_NG, const float *weight_GH, const int64_t 
                 }
             }
         }
-        free(d_gates);
-        free(d_cell);
         _mm_setcsr(state);
     }
     sum_blocks(d_bias_BG, B, G);
     free(packed);
+    free(workspace.start);
+    return OK;
 }

@@ -19,15 +19,16 @@ int start(int wanted) {
 }
 
 /* A linear layer's weight as the right operand of x weight': num_outputs columns. */
-void pack_weight(const float *weight_OK, float *packed, int64_t O, int64_t K, int num_threads) {
+int pack_weight(const float *weight_OK, float *packed, int64_t O, int64_t K, int num_threads) {
 #pragma omp parallel for num_threads(num_threads)
     for (int64_t panel = 0; panel < panels_of(O); panel++)
         pack_transposed(weight_OK + panel * PANEL * K, K, smaller(O - panel * PANEL, PANEL), K, packed + panel * PANEL * K);
+    return OK;
 }
 
 /* y (N x M) = x (N x K) times what is packed (K x M), a weight's transpose, plus the bias (NULL: none). */
-void linear(const float *x_NK, const float *packed, const float *bias_M, float *y_NM, int64_t N, int64_t K, int64_t M,
-            int num_threads) {
+int linear(const float *x_NK, const float *packed, const float *bias_M, float *y_NM, int64_t N, int64_t K, int64_t M,
+           int num_threads) {
     const int64_t row_tasks = (N + ROWS - 1) / ROWS, num_panels = panels_of(M);
     const int64_t column_tasks = smaller(num_panels, (TASKS * num_threads + row_tasks - 1) / (row_tasks ? row_tasks : 1));
     const int64_t panels = column_tasks ? (num_panels + column_tasks - 1) / column_tasks : 0;
@@ -52,12 +53,14 @@ void linear(const float *x_NK, const float *packed, const float *bias_M, float *
                         memcpy(y_NM + (first + n) * M + column, edge + n * PANEL, (size_t)num_columns * sizeof(float));
             }
         }
+    return OK;
 }
 
 /* d_x = d_y weight, of the same packed weight. */
-void linear_backward(const float *d_y_NO, const float *packed, float *d_x_NK, int64_t N, int64_t K, int64_t O,
-                     int num_threads) {
-    float *transposed = aligned_alloc(64, (size_t)packed_size(O, K) * sizeof(float));
+int linear_backward(const float *d_y_NO, const float *packed, float *d_x_NK, int64_t N, int64_t K, int64_t O,
+                    int num_threads) {
+    float *transposed = allocate((size_t)packed_size(O, K) * sizeof(float));
+    if (!transposed) return NO_MEMORY;
 #pragma omp parallel for num_threads(num_threads)
     for (int64_t panel = 0; panel < panels_of(K); panel++) { /* of inputs */
         const int64_t k = panel * PANEL, num_inputs = smaller(K - k, PANEL);
@@ -65,8 +68,9 @@ void linear_backward(const float *d_y_NO, const float *packed, float *d_x_NK, in
             pack_transposed(packed + o * K + k * PANEL, PANEL, num_inputs, smaller(O - o, PANEL),
                             transposed + panel * PANEL * O + o * PANEL);
     }
-    linear(d_y_NO, transposed, NULL, d_x_NK, N, O, K, num_threads);
+    const int status = linear(d_y_NO, transposed, NULL, d_x_NK, N, O, K, num_threads);
     free(transposed);
+    return status;
 }
 
 /* Pack num_columns columns of num_rows rows, row_width apart, as the transpose of a left operand: stripes of 48. */
@@ -80,13 +84,14 @@ static void pack_left(const float *matrix, int64_t row_width, int64_t num_rows, 
 }
 
 /* d_weight_OK = d_y' x: the gradient of a linear layer's weight. */
-void weight_gradient(const float *d_y_NO, const float *x_NK, float *d_weight_OK, int64_t N, int64_t O, int64_t K,
-                     int num_threads) {
+int weight_gradient(const float *d_y_NO, const float *x_NK, float *d_weight_OK, int64_t N, int64_t O, int64_t K,
+                    int num_threads) {
     const int64_t o_tasks = (O + OUTPUTS - 1) / OUTPUTS;
     int64_t inputs = INPUTS; /* of a task; whatever their number, each sum is made in the same order */
     while (inputs > INPUTS_LEAST && o_tasks * ((K + inputs - 1) / inputs) < num_threads) inputs /= 2;
     const int64_t k_tasks = (K + inputs - 1) / inputs;
     Workspace workspace = workspace_of(num_threads, ((OUTPUTS + inputs) * CHUNK + OUTPUTS * inputs) * (int64_t)sizeof(float));
+    if (!workspace.start) return NO_MEMORY;
     if (N == 0) memset(d_weight_OK, 0, (size_t)(O * K) * sizeof(float));
 #pragma omp parallel for num_threads(num_threads) schedule(dynamic) collapse(2)
     for (int64_t o_task = 0; o_task < o_tasks; o_task++)
@@ -109,4 +114,5 @@ void weight_gradient(const float *d_y_NO, const float *x_NK, float *d_weight_OK,
                 memcpy(d_weight_OK + (o + i) * K + k, sum + i * inputs, (size_t)num_inputs * sizeof(float));
         }
     free(workspace.start);
+    return OK;
 }

@@ -19,10 +19,15 @@ static inline f32x16 load_halves(const bf16 *source) { return load_bf16(source, 
 /* gates_NG comes with what the tokens and the biases add to each gate, and leaves with the gates. final_BH: each
    document's last output, zeros where it has no token. previous_NH, the outputs one step before, and cell_NH are for
    backward; both NULL: nothing is kept for it, and gates_NG stays as it came. H is a multiple of 32. */
-void lstm(bf16 *gates_NG, const bf16 *weight_GH, const int64_t *offsets_B1, bf16 *final_BH, bf16 *previous_NH,
-          float *cell_NH, int64_t B, int64_t H, int backwards, int num_threads) {
-    const int64_t G = 4 * H;
-    bf16 *packed = aligned_alloc(64, (size_t)(G * H) * sizeof(bf16)); /* 32 gates' weights, then the next 32 gates' */
+int lstm(bf16 *gates_NG, const bf16 *weight_GH, const int64_t *offsets_B1, bf16 *final_BH, bf16 *previous_NH,
+         float *cell_NH, int64_t B, int64_t H, int backwards, int num_threads) {
+    if (H % STEP || (previous_NH && !cell_NH)) return BAD_ARGUMENTS;
+    if (!are_bounds(offsets_B1, B)) return BAD_OFFSETS;
+    const int64_t G = 4 * H, output_bytes = 2 * ROWS * H * (int64_t)sizeof(bf16);
+    const int64_t cell_bytes = GROUP * H * (int64_t)sizeof(float);
+    bf16 *packed = allocate((size_t)(G * H) * sizeof(bf16)); /* 32 gates' weights, then the next 32 gates' */
+    Workspace workspace = workspace_of(num_threads, output_bytes + cell_bytes);
+    if (!packed || !workspace.start) return free(packed), free(workspace.start), NO_MEMORY;
     for (int64_t g = 0; g < G; g += STEP) pack_transposed(weight_GH + g * H, STEP, H, packed + g * H);
     memset(final_BH, 0, (size_t)(B * H) * sizeof(bf16));
 #pragma omp parallel for num_threads(num_threads) schedule(dynamic)
@@ -31,8 +36,8 @@ void lstm(bf16 *gates_NG, const bf16 *weight_GH, const int64_t *offsets_B1, bf16
         tiles_begin(&before);
         Walk walks[GROUP];
         const int64_t longest = walks_of(offsets_B1, B, group, GROUP, backwards, walks);
-        bf16 *output = zeros(2 * ROWS * H * sizeof(bf16));
-        float *cell = zeros(GROUP * H * sizeof(float)), sum[4][ROWS * STEP] ALIGNED;
+        bf16 *output = memset(part_of(&workspace, omp_get_thread_num()), 0, workspace.part);
+        float *cell = (float *)((char *)output + output_bytes), sum[4][ROWS * STEP] ALIGNED;
         for (int64_t t = 0; t < longest; t++) {
             const bf16 *last = output + t % 2 * ROWS * H;
             bf16 *next = output + (t + 1) % 2 * ROWS * H;
@@ -63,25 +68,30 @@ void lstm(bf16 *gates_NG, const bf16 *weight_GH, const int64_t *offsets_B1, bf16
                 }
             }
         }
-        free(output);
-        free(cell);
         tiles_end(&before);
     }
     free(packed);
+    free(workspace.start);
+    return OK;
 }
 
 /* ---- Backward ---------------------------------------------------------------------------------------------------- */
 
 /* From the gradient of final_BH to that of what lstm was given as gates_NG, and its sum over the rows: the first row of
-   d_bias_KG, which has room for as many as there are groups of eight documents. */
-void lstm_backward(const bf16 *gates_NG, const bf16 *weight_GH, const int64_t *offsets_B1, const float *cell_NH,
-                   const bf16 *d_final_BH, bf16 *d_gates_NG, float *d_bias_KG, int64_t B, int64_t H, int backwards,
-                   int num_threads) {
+   d_bias_BG, of which only as many rows are used as there are groups of eight documents. */
+int lstm_backward(const bf16 *gates_NG, const bf16 *weight_GH, const int64_t *offsets_B1, const float *cell_NH,
+                  const bf16 *d_final_BH, bf16 *d_gates_NG, float *d_bias_BG, int64_t B, int64_t H, int backwards,
+                  int num_threads) {
+    if (H % STEP) return BAD_ARGUMENTS;
+    if (!are_bounds(offsets_B1, B)) return BAD_OFFSETS;
     const int64_t G = 4 * H, num_groups = (B + GROUP - 1) / GROUP;
-    bf16 *packed = aligned_alloc(64, (size_t)(G * H) * sizeof(bf16)); /* 32 columns, then the next 32 columns */
+    const int64_t gates_bytes = 2 * ROWS * G * (int64_t)sizeof(bf16), cell_bytes = GROUP * H * (int64_t)sizeof(float);
+    bf16 *packed = allocate((size_t)(G * H) * sizeof(bf16)); /* 32 columns, then the next 32 columns */
+    Workspace workspace = workspace_of(num_threads, gates_bytes + cell_bytes);
+    if (!packed || !workspace.start) return free(packed), free(workspace.start), NO_MEMORY;
     for (int64_t j = 0; j < H; j += STEP)
         for (int64_t g = 0; g < G; g += STEP) pack_32x32(weight_GH + g * H + j, H, packed + j * G + g * STEP);
-    memset(d_bias_KG, 0, (size_t)(num_groups * G) * sizeof(float));
+    memset(d_bias_BG, 0, (size_t)(num_groups * G) * sizeof(float));
 #pragma omp parallel for num_threads(num_threads) schedule(dynamic)
     for (int64_t group = 0; group < num_groups; group++) {
         TileConfig before;
@@ -89,8 +99,8 @@ void lstm_backward(const bf16 *gates_NG, const bf16 *weight_GH, const int64_t *o
         const unsigned state = flush_subnormals();
         Walk walks[GROUP];
         const int64_t longest = walks_of(offsets_B1, B, group, GROUP, backwards, walks);
-        bf16 *d_gates = zeros(2 * ROWS * G * sizeof(bf16));
-        float *d_cell = zeros(GROUP * H * sizeof(float)), d_output[ROWS * STEP] ALIGNED;
+        bf16 *d_gates = memset(part_of(&workspace, omp_get_thread_num()), 0, workspace.part);
+        float *d_cell = (float *)((char *)d_gates + gates_bytes), d_output[ROWS * STEP] ALIGNED;
         for (int64_t t = longest - 1; t >= 0; t--) {
             const bf16 *last = d_gates + t % 2 * ROWS * G;
             bf16 *next = d_gates + (t + 1) % 2 * ROWS * G;
@@ -116,15 +126,15 @@ void lstm_backward(const bf16 *gates_NG, const bf16 *weight_GH, const int64_t *o
                             store_bf16(next + (gate * H + j) * ROWS + i * STEP + u - j, 0xFFFF, d[gate]);
                         }
                     }
-                    for (int gate = 0; gate < 4; gate++) add_to(d_bias_KG + group * G + gate * H + u, 0xFFFF, total[gate]);
+                    for (int gate = 0; gate < 4; gate++) add_to(d_bias_BG + group * G + gate * H + u, 0xFFFF, total[gate]);
                 }
             }
         }
-        free(d_gates);
-        free(d_cell);
         _mm_setcsr(state);
         tiles_end(&before);
     }
-    sum_blocks(d_bias_KG, num_groups, G);
+    sum_blocks(d_bias_BG, num_groups, G);
     free(packed);
+    free(workspace.start);
+    return OK;
 }

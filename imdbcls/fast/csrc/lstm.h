@@ -2,7 +2,7 @@
 equations of a step (Hochreiter & Schmidhuber 1997, with forget gates; gates in PyTorch's order: input, forget, new,
 output). */
 #pragma once
-#include "vectors.h"
+#include "kernels.h"
 
 /* A document's rows in the order of time: first + t * stride. */
 typedef struct { int64_t first, stride, length; } Walk;
@@ -28,11 +28,6 @@ static inline unsigned flush_subnormals(void) {
     const unsigned before = _mm_getcsr();
     _mm_setcsr(before | _MM_FLUSH_ZERO_ON | 0x0040 /* of inputs too */);
     return before;
-}
-
-static inline void *zeros(int64_t num_bytes) {
-    void *memory = aligned_alloc(64, ((size_t)num_bytes + 63) / 64 * 64);
-    return memset(memory, 0, (size_t)num_bytes);
 }
 
 /* ---- The equations of a step ------------------------------------------------------------------------------------- */

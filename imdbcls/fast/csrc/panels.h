@@ -1,7 +1,7 @@
 /* Products of float32 matrices. A right operand is packed into panels of sixteen columns: those of the first sixteen in
    every row, one row after another, then those of the next sixteen; columns that are not there are zeros. */
 #pragma once
-#include "vectors.h"
+#include "kernels.h"
 
 enum {
     PANEL = 16,
@@ -71,9 +71,6 @@ static inline void pack(const float *matrix, int64_t row_width, int64_t num_rows
         }
     }
 }
-
-/* In float_products.c. */
-void pack_weight(const float *weight_OK, float *packed, int64_t O, int64_t K, int num_threads);
 
 /* Eight rows of eight numbers, row_width apart, to columns sixteen apart. */
 static inline void transpose_8x8(const float *source, int64_t row_width, float *target) {

@@ -15,6 +15,7 @@ int uses_amx = 0;
 
 /* Ask the system for the tiles' registers unless `wanted` is 0. Returns whether the kernels use AMX from here on. */
 int start(int wanted) {
+    (void)wanted;
     uses_amx = 0;
 #if defined(__AMX_BF16__) && defined(__linux__)
     enum { ARCH_REQ_XCOMP_PERM = 0x1023, XFEATURE_XTILEDATA = 18 };
@@ -73,12 +74,14 @@ static int64_t outputs_of_task(int64_t O, int64_t k_panels, int num_threads) {
 }
 
 /* d_weight_OK = d_y' x in float32: the gradient of a linear layer's weight. O and K are multiples of 32. */
-void weight_gradient(const bf16 *d_y_NO, const bf16 *x_NK, float *d_weight_OK, int64_t N, int64_t O, int64_t K,
-                     int num_threads) {
+int weight_gradient(const bf16 *d_y_NO, const bf16 *x_NK, float *d_weight_OK, int64_t N, int64_t O, int64_t K,
+                    int num_threads) {
+    if (O % STEP || K % STEP) return BAD_ARGUMENTS;
     if (N == 0) memset(d_weight_OK, 0, (size_t)(O * K) * sizeof(float)); /* no chunk would begin the sum */
     const int64_t k_panels = (K + PANEL - 1) / PANEL, o_panel = outputs_of_task(O, k_panels, num_threads);
     const int64_t o_panels = (O + o_panel - 1) / o_panel;
     Workspace workspace = workspace_of(num_threads, (o_panel + PANEL) * CHUNK * (int64_t)sizeof(bf16));
+    if (!workspace.start) return NO_MEMORY;
 #pragma omp parallel num_threads(num_threads)
     {
         TileConfig before;
@@ -95,4 +98,5 @@ void weight_gradient(const bf16 *d_y_NO, const bf16 *x_NK, float *d_weight_OK, i
         tiles_end(&before);
     }
     free(workspace.start);
+    return OK;
 }

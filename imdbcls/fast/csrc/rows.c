@@ -1,5 +1,5 @@
 /* What happens to each row between the matrix products: dropout, residual, LayerNorm, GELU, and backward. */
-#include "vectors.h"
+#include "kernels.h"
 #include <math.h>
 
 /* Rows whose gradients of a weight or bias are summed before they are added to those of other rows, and which a thread
@@ -152,10 +152,11 @@ static inline void add_and_normalise_row(
 
 /* out = LayerNorm(residual + dropout(update)). `sum_NH` (what is normalised), the statistics and the mask's
    bits are for backward; `sum_NH` NULL: nothing is kept for it. `kept` NULL: no dropout. */
-void add_and_normalise(const element *residual_NH, const element *update_NH, const float *weight_H, const float *bias_H,
-                       element *sum_NH, element *out_NH, float *mean_N, float *rstd_N, uint16_t *kept_NW, int64_t N,
-                       int64_t H, float epsilon, uint64_t seed, uint32_t number, uint32_t threshold, float scale,
-                       int num_threads) {
+int add_and_normalise(const element *residual_NH, const element *update_NH, const float *weight_H, const float *bias_H,
+                      element *sum_NH, element *out_NH, float *mean_N, float *rstd_N, uint16_t *kept_NW, int64_t N,
+                      int64_t H, float epsilon, uint64_t seed, uint32_t number, uint32_t threshold, float scale,
+                      int num_threads) {
+    if (H > MOST_COLUMNS || (sum_NH && !(mean_N && rstd_N))) return BAD_ARGUMENTS;
     const Dropout dropout = {seed, number, threshold, scale};
     const int64_t words = words_of(H);
 #pragma omp parallel for num_threads(num_threads) schedule(dynamic, BLOCK_ROWS)
@@ -168,6 +169,7 @@ void add_and_normalise(const element *residual_NH, const element *update_NH, con
                               kept, H, epsilon, scale);
         if (sum_NH) mean_N[n] = mean, rstd_N[n] = rstd;
     }
+    return OK;
 }
 
 static inline void add_and_normalise_backward_row(
@@ -201,10 +203,11 @@ static inline void add_and_normalise_backward_row(
    d_sum_NH is the residual's gradient, d_update_NH the update's (NULL without dropout: they are the same).
    partial_B3H has room for blocks_of(N) blocks; its first holds the gradients of weight and bias, and the sum of
    d_update over the rows: the gradient of the bias of the product that made the update. */
-void add_and_normalise_backward(const element *d_out_NH, const element *d_out2_NH, const element *sum_NH, const float *mean_N,
-                                const float *rstd_N, const float *weight_H, const uint16_t *kept_NW, element *d_sum_NH,
-                                element *d_update_NH, float *partial_B3H, int64_t N, int64_t H, float scale,
-                                int num_threads) {
+int add_and_normalise_backward(const element *d_out_NH, const element *d_out2_NH, const element *sum_NH, const float *mean_N,
+                               const float *rstd_N, const float *weight_H, const uint16_t *kept_NW, element *d_sum_NH,
+                               element *d_update_NH, float *partial_B3H, int64_t N, int64_t H, float scale,
+                               int num_threads) {
+    if (H > MOST_COLUMNS || (kept_NW && !d_update_NH)) return BAD_ARGUMENTS;
     const int64_t words = words_of(H), num_blocks = blocks_of(N);
 #pragma omp parallel for num_threads(num_threads) schedule(dynamic)
     for (int64_t block = 0; block < num_blocks; block++) {
@@ -220,13 +223,15 @@ void add_and_normalise_backward(const element *d_out_NH, const element *d_out2_N
         }
     }
     sum_blocks(partial_B3H, num_blocks, 3 * H);
+    return OK;
 }
 
 /* out = dropout(LayerNorm(sum)), the end of the embeddings. Arguments as those of add_and_normalise; mean_N NULL: nothing
    is kept for backward. */
-void normalise_and_drop(const float *sum_NH, const float *weight_H, const float *bias_H, element *out_NH, float *mean_N,
-                        float *rstd_N, uint16_t *kept_NW, int64_t N, int64_t H, float epsilon, uint64_t seed,
-                        uint32_t number, uint32_t threshold, float scale, int num_threads) {
+int normalise_and_drop(const float *sum_NH, const float *weight_H, const float *bias_H, element *out_NH, float *mean_N,
+                       float *rstd_N, uint16_t *kept_NW, int64_t N, int64_t H, float epsilon, uint64_t seed,
+                       uint32_t number, uint32_t threshold, float scale, int num_threads) {
+    if (mean_N && !rstd_N) return BAD_ARGUMENTS;
     const Dropout dropout = {seed, number, threshold, scale};
     const int64_t words = words_of(H);
 #pragma omp parallel for num_threads(num_threads) schedule(dynamic, BLOCK_ROWS)
@@ -244,13 +249,15 @@ void normalise_and_drop(const float *sum_NH, const float *weight_H, const float 
             store(out_NH + n * H + j, lanes, out);
         }
     }
+    return OK;
 }
 
 /* Backward of normalise_and_drop. The output's gradient comes in one part or two, the sum's is d_sum_NH.
    partial_B2H has room for blocks_of(N) blocks; its first holds the gradients of weight and bias. */
-void normalise_and_drop_backward(const element *d_out_NH, const element *d_out2_NH, const float *sum_NH, const float *mean_N,
-                                 const float *rstd_N, const float *weight_H, const uint16_t *kept_NW, float *d_sum_NH,
-                                 float *partial_B2H, int64_t N, int64_t H, float scale, int num_threads) {
+int normalise_and_drop_backward(const element *d_out_NH, const element *d_out2_NH, const float *sum_NH, const float *mean_N,
+                                const float *rstd_N, const float *weight_H, const uint16_t *kept_NW, float *d_sum_NH,
+                                float *partial_B2H, int64_t N, int64_t H, float scale, int num_threads) {
+    if (H > MOST_COLUMNS) return BAD_ARGUMENTS;
     const int64_t words = words_of(H), num_blocks = blocks_of(N);
 #pragma omp parallel for num_threads(num_threads) schedule(dynamic)
     for (int64_t block = 0; block < num_blocks; block++) {
@@ -272,6 +279,7 @@ void normalise_and_drop_backward(const element *d_out_NH, const element *d_out2_
         }
     }
     sum_blocks(partial_B2H, num_blocks, 2 * H);
+    return OK;
 }
 
 /* ---- GELU -------------------------------------------------------------------------------------------------------- */
@@ -359,7 +367,7 @@ ALWAYS_INLINE void gelu_columns(const bf16 *up, bf16 *active, int64_t num_column
 #endif
 
 /* active = GELU(up); in place where the two are the same. */
-void gelu(const element *up_NF, element *active_NF, int64_t N, int64_t F, int num_threads) {
+int gelu(const element *up_NF, element *active_NF, int64_t N, int64_t F, int num_threads) {
     const int64_t size = N * F, num_blocks = blocks_of(N);
 #pragma omp parallel for num_threads(num_threads) schedule(dynamic)
     for (int64_t block = 0; block < num_blocks; block++) {
@@ -372,12 +380,13 @@ void gelu(const element *up_NF, element *active_NF, int64_t N, int64_t F, int nu
         }
         if (at < end) gelu_columns(up_NF + at, active_NF + at, end - at);
     }
+    return OK;
 }
 
 /* Backward of gelu: d_NF turns from active's gradient into up's, in place. active_NF is computed anew, which costs
    nothing here and saves keeping it. partial_BF has room for blocks_of(N) blocks; its first is d_NF's sum over the rows. */
-void gelu_backward(const element *up_NF, element *d_NF, element *active_NF, float *partial_BF, int64_t N, int64_t F,
-                   int num_threads) {
+int gelu_backward(const element *up_NF, element *d_NF, element *active_NF, float *partial_BF, int64_t N, int64_t F,
+                  int num_threads) {
     const int64_t num_blocks = blocks_of(N);
 #pragma omp parallel for num_threads(num_threads) schedule(dynamic)
     for (int64_t block = 0; block < num_blocks; block++) {
@@ -398,4 +407,5 @@ void gelu_backward(const element *up_NF, element *d_NF, element *active_NF, floa
             }
     }
     sum_blocks(partial_BF, num_blocks, F);
+    return OK;
 }

@@ -5,7 +5,7 @@ A left operand is row-major. A right operand of K x M is packed: K in steps of 3
 holds, for each of the step's 16 pairs of rows, sixteen columns of (upper, lower). Both dimensions are multiples of 32;
 what is packed is filled up with zeros. */
 #pragma once
-#include "vectors.h"
+#include "kernels.h"
 
 enum { TILE = 16 * 32 /* numbers in a packed tile */ };
 

@@ -20,7 +20,14 @@ summed over rows is summed in blocks of fixed size, and the blocks in order. */
 
 static inline int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 
-/* Working memory for all threads, taken by the calling one: what other threads allocate comes from pages of 4 KB. */
+/* What every function of kernels.h returns; `declarations.py` raises an exception for each but the first. */
+enum { OK = 0, NO_MEMORY = 1, BAD_ARGUMENTS = 2, BAD_OFFSETS = 3 };
+
+/* Memory that begins with a cache line; NULL where there is none. */
+static inline void *allocate(size_t num_bytes) { return aligned_alloc(64, num_bytes ? (num_bytes + 63) / 64 * 64 : 64); }
+
+/* Working memory for all threads, taken by the calling one before the parallel region: there, no allocation can fail.
+   (What other threads allocate also comes from pages of 4 KB.) `start` is NULL where there is no memory. */
 typedef struct {
     char *start;
     size_t part; /* bytes of a thread */
@@ -28,20 +35,29 @@ typedef struct {
 
 static inline Workspace workspace_of(int num_threads, int64_t num_bytes) {
     const size_t part = ((size_t)num_bytes + 63) / 64 * 64;
-    return (Workspace){aligned_alloc(64, part * (size_t)num_threads), part};
+    return (Workspace){allocate(part * (size_t)num_threads), part};
 }
 
 static inline void *part_of(const Workspace *workspace, int thread) {
     return workspace->start + (size_t)thread * workspace->part;
 }
 
-/* A thread's working memory, handed out piece by piece. */
-typedef struct { char *next; } Scratch;
+/* A thread's working memory, handed out piece by piece. What lays out buffers with `take` also measures them: from address
+   0, `next` ends as the number of bytes they need. So the size cannot differ from what is handed out. */
+typedef struct { uintptr_t next; } Scratch;
 
 static inline void *take(Scratch *scratch, int64_t num_bytes) {
-    void *piece = scratch->next;
-    scratch->next += (num_bytes + 63) / 64 * 64;
+    void *piece = (void *)scratch->next;
+    scratch->next += ((size_t)num_bytes + 63) / 64 * 64;
     return piece;
+}
+
+/* Whether the documents' bounds begin with 0 and never decrease. */
+static inline int are_bounds(const int64_t *offsets_B1, int64_t num_documents) {
+    if (offsets_B1[0] != 0) return 0;
+    for (int64_t b = 0; b < num_documents; b++)
+        if (offsets_B1[b + 1] < offsets_B1[b]) return 0;
+    return 1;
 }
 
 static inline int64_t longest(const int64_t *offsets, int64_t num_documents) {

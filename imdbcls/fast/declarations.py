@@ -1,0 +1,158 @@
+"""The functions of the compiled kernels, as `csrc/kernels.h` declares them.
+
+The C compiler holds the definitions to that header and ctypes gets its types from it, so the two cannot disagree. The
+names of its pointers end in their shapes, by which `Function.checked` refuses a tensor that is too small: a kernel does
+not notice, it reads and writes beyond the end.
+"""
+
+import ctypes
+import math
+import re
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+_NUMBERS: dict[str, Any] = {
+    "int64_t": ctypes.c_int64,
+    "uint64_t": ctypes.c_uint64,
+    "uint32_t": ctypes.c_uint32,
+    "int": ctypes.c_int,
+    "float": ctypes.c_float,
+}
+# What a pointer points to; `element` is the library's own type.
+_DTYPES = {"float": torch.float32, "int64_t": torch.int64, "uint16_t": torch.int16}
+_COMMENT = re.compile(r"/\*.*?\*/", re.DOTALL)
+_ONLY_FLOATS = re.compile(r"^#ifdef FLOATS$(.*?)^#endif$", re.DOTALL | re.MULTILINE)
+_FUNCTION = re.compile(r"^int (\w+)\(([^)]*)\);", re.MULTILINE)
+_PARAMETER = re.compile(r"(?:const )?(?P<type>\w+) (?P<pointer>\*)?(?P<or_null>OR_NULL )?(?P<name>\w+)")
+_BLOCK_ROWS = 128  # as in rows.c
+
+# The statuses of vectors.h. The first is success.
+_FAILURES: dict[int, tuple[type[Exception], str]] = {
+    1: (MemoryError, "there is not enough memory for its working buffers"),
+    2: (ValueError, "it does not take these sizes, or a tensor is missing"),
+    3: (ValueError, "the documents' offsets do not begin with 0, or decrease"),
+}
+
+
+class Parameter(NamedTuple):
+    """One argument: a number, or a tensor of `dtype` with at least as many elements as `shape` says."""
+
+    name: str
+    c_type: Any
+    dtype: torch.dtype | None = None
+    shape: tuple[str, ...] = ()  # letters and numbers: ("N", "3", "H")
+    may_be_none: bool = False
+
+
+class Function:
+    """A declared function without its last parameter, the number of threads."""
+
+    def __init__(self, name: str, parameters: Sequence[Parameter]) -> None:
+        self.name = name
+        self.parameters = tuple(parameters)
+        self.sizes = tuple(
+            place for place, each in enumerate(parameters) if each.dtype is None and each.c_type is ctypes.c_int64
+        )
+        self.offsets = next((place for place, each in enumerate(parameters) if each.name == "offsets_B1"), None)
+        self.num_elements = lru_cache(maxsize=256)(self._num_elements)
+
+    def checked(self, arguments: Sequence[Tensor | int | float | None]) -> list[Any]:
+        """Addresses and numbers for ctypes. Raises TypeError or ValueError for what the kernel must not be given."""
+        if len(arguments) != len(self.parameters):
+            raise TypeError(f"{self.name} takes {len(self.parameters)} arguments, not {len(arguments)}")
+        sizes = tuple(arguments[place] for place in self.sizes)
+        num_rows = None if self.offsets is None else _last_of(arguments[self.offsets])
+        passed: list[Any] = []
+        for parameter, argument, least in zip(
+            self.parameters, arguments, self.num_elements(sizes, num_rows), strict=True
+        ):
+            if parameter.dtype is None:
+                if not isinstance(argument, int | float):
+                    raise TypeError(f"{self.name}: {parameter.name} is a {type(argument).__name__}, not a number")
+                passed.append(argument)
+            elif isinstance(argument, Tensor):
+                if (
+                    argument.dtype is not parameter.dtype
+                    or not argument.is_cpu
+                    or not argument.is_contiguous()
+                    or argument.numel() < least
+                ):
+                    raise self._refusal(parameter, argument, least)
+                passed.append(argument.data_ptr())
+            elif argument is None and parameter.may_be_none:
+                passed.append(None)
+            else:
+                raise TypeError(f"{self.name}: {parameter.name} is a {type(argument).__name__}, not a tensor")
+        return passed
+
+    def failure(self, status: int) -> Exception:
+        kind, reason = _FAILURES[status]
+        return kind(f"the CPU kernel {self.name} failed: {reason}")
+
+    def _num_elements(self, sizes: tuple[Any, ...], num_rows: int | None) -> tuple[int, ...]:
+        """How many elements each tensor needs at least; 0 for numbers. `num_rows`: the last of the offsets."""
+        if any(not isinstance(size, int) or size < 0 for size in sizes):
+            raise ValueError(f"{self.name}: a size is negative or not a whole number in {sizes}")
+        known = {self.parameters[place].name: size for place, size in zip(self.sizes, sizes, strict=True)}
+        if num_rows is not None:
+            known["N"] = num_rows
+        if "num_documents" in known:
+            known |= {"B": known["num_documents"], "A": known["num_heads"], "H": known["num_heads"] * known["D"]}
+        known.setdefault("B", -(-known.get("N", 0) // _BLOCK_ROWS))
+        if "H" in known:
+            known |= {"G": 4 * known["H"], "W": -(-known["H"] // 16)}
+        if "O" in known:
+            known |= {"P": -(-known["O"] // 16), "C": 16}
+        return tuple(
+            known["B"] + 1
+            if each.shape == ("B", "1")
+            else math.prod(int(part) if part.isdigit() else known[part] for part in each.shape)
+            if each.dtype is not None
+            else 0
+            for each in self.parameters
+        )
+
+    def _refusal(self, parameter: Parameter, found: Tensor, least: int) -> Exception:
+        if found.dtype is not parameter.dtype:
+            return TypeError(f"{self.name}: {parameter.name} is of {found.dtype}, not {parameter.dtype}")
+        if not found.is_cpu:
+            return TypeError(f"{self.name}: {parameter.name} is on {found.device}, not on the CPU")
+        if not found.is_contiguous():
+            return ValueError(f"{self.name}: {parameter.name} is not contiguous: its strides are {found.stride()}")
+        return ValueError(f"{self.name}: {parameter.name} has {found.numel()} elements, at least {least} are needed")
+
+
+def read_declarations(header: str, dtype: torch.dtype) -> dict[str, Function]:
+    """The functions that a library of this dtype has, by name, from the text of `kernels.h`."""
+    text = _COMMENT.sub("", header)
+    text = text if dtype == torch.float32 else _ONLY_FLOATS.sub("", text)
+    return {name: Function(name, _parameters(arguments, dtype)) for name, arguments in _FUNCTION.findall(text)}
+
+
+def _parameters(arguments: str, dtype: torch.dtype) -> list[Parameter]:
+    *declared, threads = (" ".join(argument.split()) for argument in arguments.split(","))
+    if threads != "int num_threads":
+        raise ValueError(f"the last argument is {threads!r}, not the number of threads")
+    return [_parameter(argument, dtype) for argument in declared]
+
+
+def _parameter(declared: str, dtype: torch.dtype) -> Parameter:
+    match = _PARAMETER.fullmatch(declared)
+    if match is None:
+        raise ValueError(f"{declared!r} cannot be read")
+    name = match["name"]
+    if match["pointer"] is None:
+        return Parameter(name, _NUMBERS[match["type"]])
+    shape = tuple(name.rpartition("_")[2])
+    of = dtype if match["type"] == "element" else _DTYPES[match["type"]]
+    return Parameter(name, ctypes.c_void_p, of, shape, match["or_null"] is not None)
+
+
+def _last_of(offsets: object) -> int:
+    if not isinstance(offsets, Tensor) or offsets.dim() != 1 or len(offsets) == 0:
+        raise TypeError("the documents' offsets are not a tensor of one dimension")
+    return int(offsets[-1])
