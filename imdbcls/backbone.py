@@ -24,6 +24,15 @@ from transformers import (
 )
 
 from imdbcls.data.sample import read_sample
+from imdbcls.encoders import (
+    drop_pooler,
+    give_padding,
+    longest_document,
+    prepare_config,
+    require_encoder,
+    require_vocabulary,
+    text_encoder,
+)
 from imdbcls.errors import UserError
 from imdbcls.fast import unpadded
 from imdbcls.fast.encoder import accelerate
@@ -31,6 +40,8 @@ from imdbcls.hub import download
 from imdbcls.places import TINY_LIMIT, local_model
 
 TINY_VOCABULARY = 2000
+# What the library raises for a configuration that fits no model.
+BUILD_ERRORS = (ValueError, TypeError, KeyError, AttributeError, AssertionError)
 
 
 @dataclass(frozen=True)
@@ -42,18 +53,16 @@ class Backbone:
     tokenizer: PreTrainedTokenizerBase
     not_fast: str | None  # why training on the CPU does not take the fast path; None where it does
     not_unpadded: str | None  # why CUDA computes with padding; None where it need not
+    causal: bool = False  # whether a token reads only those before it
 
     @property
     def hidden_size(self) -> int:
         return self.encoder.config.hidden_size
 
     @property
-    def max_length(self) -> int:
-        """The longest document the encoder takes, in tokens, special tokens included."""
-        positions = getattr(self.encoder.embeddings, "position_embeddings", None)
-        if positions is not None and positions.padding_idx is not None:
-            return positions.num_embeddings - positions.padding_idx - 1  # RoBERTa counts positions from padding_idx + 1
-        return self.encoder.config.max_position_embeddings
+    def max_length(self) -> int | None:
+        """The longest document the encoder takes, in tokens, special tokens included; None: of any length."""
+        return longest_document(self.encoder)
 
     def save(self, folder: Path) -> None:
         """Write the architecture and the tokenizer, without weights, for `load_backbone(pretrained=False)`."""
@@ -81,10 +90,21 @@ def load_backbone(
             f"backbone.path={path} holds no readable configuration and tokenizer: {' '.join(str(error).split())[:300]}"
         ) from error
     set_dropout(config, dropout, attention_dropout)
-    encoder = load_weights(path, folder, config) if pretrained else AutoModel.from_config(config, dtype=torch.float32)
-    if hasattr(encoder, "pooler"):
-        encoder.register_module("pooler", None)  # the head takes its place
-    return make_backbone(name, encoder, tokenizer, fast)
+    prepare_config(config)
+    encoder = load_weights(path, folder, config) if pretrained else random_encoder(path, config)
+    drop_pooler(encoder)
+    require_vocabulary(name, encoder, tokenizer)
+    give_padding(tokenizer)
+    is_shape = encoder.device.type == "meta"  # for its tokenizer alone
+    causal = not is_shape and require_encoder(name, encoder, int(tokenizer.pad_token_id))
+    return replace(make_backbone(name, encoder, tokenizer, fast), causal=causal)
+
+
+def random_encoder(path: str, config: PretrainedConfig) -> PreTrainedModel:
+    try:
+        return text_encoder(AutoModel.from_config(config, dtype=torch.float32))
+    except BUILD_ERRORS as error:
+        raise UserError(f"backbone.path={path}: the encoder of its config.json cannot be built: {error}") from error
 
 
 def make_backbone(name: str, encoder: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, fast: bool) -> Backbone:
@@ -119,6 +139,11 @@ def recompute_activations(backbone: Backbone) -> Backbone:
 
     Chen et al. 2016: less memory for about a third more time; the gradients are the same.
     """
+    if not backbone.encoder.supports_gradient_checkpointing:
+        raise UserError(
+            f"backbone.gradient_checkpointing=true: {type(backbone.encoder).__name__} does not support it; set "
+            "trainer.micro_batch_size to need less memory."
+        )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # later releases give it another name as well
         backbone.encoder.gradient_checkpointing_enable({"use_reentrant": False})
@@ -132,15 +157,17 @@ def parts_of(encoder: Any) -> tuple[list[nn.Module], list[nn.Module]]:
     DeBERTa also embeds relative positions, normalised, which every layer reads. Raises UserError for an encoder that
     is built otherwise than those this project knows.
     """
-    if isinstance(getattr(encoder, "layers", None), nn.ModuleList):  # ModernBERT
+    has_embeddings = isinstance(getattr(encoder, "embeddings", None), nn.Module)
+    if has_embeddings and isinstance(getattr(encoder, "layers", None), nn.ModuleList):  # ModernBERT
         return [encoder.embeddings], list(encoder.layers)
-    stack = getattr(encoder, "encoder", None)
-    if stack is None or not isinstance(getattr(stack, "layer", None), nn.ModuleList):
+    stack: Any = getattr(encoder, "encoder", None) or getattr(encoder, "transformer", None)  # the latter: DistilBERT
+    if not has_embeddings or not isinstance(getattr(stack, "layer", None), nn.ModuleList):
         raise UserError(
-            f"Where the layers of {type(encoder).__name__} are is not known here: leave backbone.freeze true or false "
-            "and optimizer.layer_decay=1."
+            f"The layers of {type(encoder).__name__} cannot be told apart: set backbone.freeze to true or false and "
+            "optimizer.layer_decay=1."
         )
     relative = [getattr(stack, name, None) for name in ("rel_embeddings", "LayerNorm")]
+    relative.append(getattr(encoder, "embeddings_project", None))  # ELECTRA
     return [encoder.embeddings, *(part for part in relative if part is not None)], list(stack.layer)
 
 
@@ -156,7 +183,7 @@ def require_architecture(folder: Path, shapes: Mapping[str, tuple[int, ...]]) ->
         if config.num_hidden_layers > len(shapes):
             raise refusal
         with torch.device("meta"):
-            encoder = AutoModel.from_config(config)
+            encoder = text_encoder(AutoModel.from_config(config))
     except Exception as error:  # what the library raises for a nonsensical architecture is anything
         raise refusal from error
     for name, tensor in encoder.state_dict().items():
@@ -182,16 +209,18 @@ def load_weights(path: str, folder: Path, config: PretrainedConfig) -> PreTraine
             output_loading_info=True,
             ignore_mismatched_sizes=True,  # they are in the report, and refused below
         )
-    except (SafetensorError, OSError) as error:
+    except (SafetensorError, OSError, *BUILD_ERRORS) as error:
         raise UserError(f"backbone.path={path}: the weights cannot be read: {error}") from error
-    mismatched = sorted(report["mismatched_keys"])
+    encoder, model = text_encoder(encoder), encoder
+    unread = "pooler." if encoder is model else "decoder."  # parts that are not used
+    mismatched = sorted(entry for entry in report["mismatched_keys"] if not entry[0].startswith(unread))
     if mismatched:
         name, saved, expected = mismatched[0]
         raise UserError(
             f"backbone.path={path}: config.json is not that of the weights: {name} has shape {tuple(saved)} there and "
             f"{tuple(expected)} by the configuration ({len(mismatched)} such tensors)."
         )
-    missing = sorted(key for key in report["missing_keys"] if not key.startswith("pooler."))
+    missing = sorted(key for key in report["missing_keys"] if not key.startswith(unread))
     if missing:
         raise UserError(
             f"backbone.path={path}: the weights lack {len(missing)} of the encoder's tensors, {missing[0]} first; "
@@ -206,15 +235,32 @@ def locate(path: str) -> Path:
     return download(path) if folder is None else folder
 
 
+HIDDEN_DROPOUT = (
+    *("hidden_dropout_prob", "embedding_dropout", "mlp_dropout"),
+    *("dropout", "dropout_rate", "hidden_dropout", "resid_pdrop", "embd_pdrop", "activation_dropout"),
+)
+ATTENTION_DROPOUT = ("attention_probs_dropout_prob", "attention_dropout", "attn_pdrop")
+
+
 def set_dropout(config: PretrainedConfig, dropout: float | None, attention_dropout: float | None) -> None:
-    """Write the probabilities under the names that the architecture uses."""
-    hidden_names = ("hidden_dropout_prob", "embedding_dropout", "mlp_dropout")
-    attention_names = ("attention_probs_dropout_prob", "attention_dropout")
-    for probability, names in ((dropout, hidden_names), (attention_dropout, attention_names)):
-        if probability is not None:
-            for name in names:
-                if hasattr(config, name):
-                    setattr(config, name, probability)
+    """Write the probabilities under the names that the architecture uses.
+
+    Raises UserError for one above 0 that it has no name for. Where one probability serves both (T5, XLNet), it is the
+    hidden dropout.
+    """
+    for key, probability, names in (
+        ("dropout", dropout, HIDDEN_DROPOUT),
+        ("attention_dropout", attention_dropout, ATTENTION_DROPOUT),
+    ):
+        if probability is None:
+            continue
+        found = [name for name in names if hasattr(config, name)]
+        if not found and probability > 0:
+            raise UserError(
+                f"backbone.{key}={probability}: {config.model_type} has no such dropout; set it to 0 or null."
+            )
+        for name in found:
+            setattr(config, name, probability)
 
 
 def tiny_backbone(

@@ -139,6 +139,11 @@ def fitting(config: Mapping[str, Any], backbone: Backbone) -> Backbone:
 def build_model(config: Mapping[str, Any], backbone: Backbone, num_labels: int) -> Classifier:
     settings = {key: value for key, value in config["head"].items() if key != "name"}
     head = construct(settings, hidden_size=backbone.hidden_size, num_labels=num_labels)
+    if backbone.causal and vars(type(head)).get("reads_first_token_alone", False):
+        raise UserError(
+            f"head={config['head']['name']} reads the first token alone, which sees no other token in "
+            f"backbone={backbone.name}, a decoder-only model: use head=mean, max, attention, weight_avg or lstm."
+        )
     return Classifier(
         backbone.encoder,
         head,

@@ -39,6 +39,8 @@ def with_adapters(model: Classifier, rank: int) -> Classifier:
     encoder: Any = adapted.encoder
     encoder.__dict__.pop("forward", None)  # the fast path, see imdbcls.fast.encoder.accelerate
     linear = [name for name, module in encoder.named_modules() if isinstance(module, nn.Linear)]
+    if not linear:
+        raise UserError(f"backbone.lora_rank={rank}: {type(encoder).__name__} has no nn.Linear layers to adapt.")
     settings = peft.LoraConfig(r=rank, lora_alpha=SCALE * rank, lora_dropout=0.0, target_modules=linear)
     for name in linear:  # merging writes into the model's
         layer = encoder.get_submodule(name)

@@ -74,6 +74,8 @@ def tokenize(documents: Documents, tokenizer: Any, *, cache_dir: str | Path | No
         raise UserError(f"The tokenizer of {tokenizer.name_or_path} has no padding token; choose an encoder with one.")
     plain = _plain(backend.to_str())
     backend, prefix, suffix = plain.backend, plain.prefix, plain.suffix
+    if not prefix and not suffix:
+        suffix = (end_token(tokenizer),)
 
     key = _key(documents.texts, plain.sha256)
     entry = cache_folder(cache_dir) / "tokens" / key
@@ -88,6 +90,15 @@ def tokenize(documents: Documents, tokenizer: Any, *, cache_dir: str | Path | No
     ids, offsets = loaded
     assert len(offsets) == len(documents) + 1, f"{len(offsets) - 1} documents in the cache, {len(documents)} wanted"
     return Tokens(ids, offsets, prefix, suffix, pad_id=int(tokenizer.pad_token_id))
+
+
+def end_token(tokenizer: Any) -> int:
+    """The id that ends each document where a tokenizer adds no special tokens (GPT-2, Qwen).
+
+    Without it a text of which the tokenizer leaves nothing would have no token to read.
+    """
+    ids = (getattr(tokenizer, f"{name}_token_id") for name in ("eos", "sep", "cls", "bos", "pad"))
+    return int(next(token for token in ids if token is not None))
 
 
 class _Plain(NamedTuple):
@@ -128,7 +139,10 @@ def _special_tokens(backend: Any) -> tuple[tuple[int, ...], tuple[int, ...]]:
     for start in range(len(full) - len(plain) + 1):
         if full[start : start + len(plain)] == plain:
             return tuple(full[:start]), tuple(full[start + len(plain) :])
-    raise AssertionError(f"the tokenizer's special tokens do not surround the text: {plain} became {full}")
+    raise UserError(
+        f"The tokenizer's special tokens do not surround the text (the ids {plain} of a word become {full}); choose a "
+        "backbone with another tokenizer."
+    )
 
 
 def _build(entry: Path, texts: Sequence[str], backend: Any) -> tuple[NDArray[Any], NDArray[np.int64]]:

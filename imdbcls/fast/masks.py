@@ -9,12 +9,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
+_TAKE_BOOL = {"bert", "roberta", "modernbert", "deberta-v2"}
+
 
 def attention_mask(encoder: Any, mask_BT: Tensor) -> Any:
     """What to give `encoder` as its attention mask, for mask_BT, True at real tokens.
 
-    An encoder that is not known gets mask_BT itself, and may wait for the device.
+    An encoder that is not known gets it as the numbers 1 and 0, as a tokenizer would give it: some compute with them
+    (XLNet, BigBird). It may wait for the device.
     """
+    if encoder.config.model_type not in _TAKE_BOOL:
+        return mask_BT.long()
     return mask_BT if mask_BT.device.type == "cpu" else ready_mask(encoder, mask_BT)
 
 
