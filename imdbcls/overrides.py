@@ -40,6 +40,14 @@ IDLE: tuple[tuple[str, tuple[str, Callable[[Any], bool]]], ...] = (
     ("data.test_fraction", ("data.test", lambda value: value is not None)),
     ("data.test_fraction", ("data.test_split", lambda value: value is not None)),
 )
+# What to do instead of naming several columns.
+ONE_COLUMN = {
+    "data.text_column": "a run reads one text per document; join the columns into one column of the file first",
+    "data.label_column": (
+        "a run trains one label per document; for several labels, train a run for each column, or write classes that "
+        "exclude each other into one column"
+    ),
+}
 HELP = "python -m imdbcls.train --help lists them"
 
 
@@ -307,6 +315,9 @@ def fits(override: Override, default: Any, examination: Examination) -> bool:
     else:
         right, kind = isinstance(value, list), "a list, [a,b]"
     if not right:
+        if isinstance(value, list) and key in ONE_COLUMN:
+            examination.note(f"{override.input_line}: {ONE_COLUMN[key]}.")
+            return False
         usual = "" if default == "???" else f", {default} by default"
         examination.note(f"{override.input_line}: {key} is {kind}{usual}.")
     return right

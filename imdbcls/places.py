@@ -6,7 +6,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from imdbcls.data.tables import require_table
+from imdbcls.data.columns import request_of
+from imdbcls.data.tables import require_columns, require_table
 from imdbcls.errors import UserError
 from imdbcls.hub_ids import HUB_FORM, is_hub_id
 from imdbcls.targets import shown
@@ -24,6 +25,7 @@ HUB_LIMITS = {
     "microsoft/deberta-v3-base": 512,
 }
 TINY_LIMIT = 512
+REQUEST_KEYS = ("text_column", "label_column", "id_column", "group_column", "delimiter", "quoting")
 # These count their positions from the padding id + 1.
 _ROBERTA_TYPES = ("roberta", "xlm-roberta", "camembert")
 
@@ -46,7 +48,7 @@ def wrong_places(config: Mapping[str, Any]) -> Iterator[str]:
             if isinstance(target, str) and target in checks:
                 checks[target](config)
         except UserError as error:
-            yield str(error)
+            yield from str(error).splitlines()
         except KeyError:
             continue  # a section without what every one has is told of elsewhere
 
@@ -126,6 +128,7 @@ def longest_document(folder: Path) -> int | None:
 
 
 def require_files(config: Mapping[str, Any]) -> None:
+    """Refuse (UserError) files that are missing or the same, and those without the columns that are named."""
     source = config["data"]["source"]
     paths = {f"data.{split}": source.get(split) for split in ("train", "validation", "test")}
     given = {key: require_table(path, key) for key, path in paths.items() if path is not None or key == "data.train"}
@@ -133,6 +136,15 @@ def require_files(config: Mapping[str, Any]) -> None:
         first = next(other for other in given if given[other].samefile(path))
         if first != key:
             raise UserError(f"{key}={path} is the file of {first}: scores on documents trained on mean nothing.")
+    request = request_of(**{key: source[key] for key in REQUEST_KEYS if key in source})
+    mistakes = []
+    for path in given.values():
+        try:
+            require_columns(path, request)
+        except UserError as error:
+            mistakes.append(str(error))
+    if mistakes:
+        raise UserError("\n".join(mistakes))
 
 
 def require_imdb(config: Mapping[str, Any]) -> None:

@@ -17,6 +17,7 @@ _UNSAFE = (
 )
 _UNSAFE_IN_LINE = re.compile(f"[{_UNSAFE}]")
 _UNSAFE_IN_TEXT = re.compile(rf"(?![\n\t])[{_UNSAFE}]")
+_NUMBER = re.compile(r"[+-]?\d+([.,]\d+)?([eE][+-]?\d+)?")
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")  # the last four: full width
 
 
@@ -38,6 +39,12 @@ def json_line(value: Any) -> str:
 def csv_cell(text: str) -> str:
     """A cell of text that is safe in a terminal and that a spreadsheet does not run (OWASP, CSV injection)."""
     return ("'" if text.lstrip(" ").startswith(_FORMULA) else "") + _UNSAFE_IN_LINE.sub(_escape, text)
+
+
+def copied_cell(text: str) -> str:
+    """A cell copied from the user's file: as `csv_cell`, but with its lines and tabs, and a number (-5) as it is."""
+    is_formula = text.lstrip(" ").startswith(_FORMULA) and not _NUMBER.fullmatch(text)
+    return ("'" if is_formula else "") + printable(text)
 
 
 def _escape(match: re.Match[str]) -> str:

@@ -7,17 +7,18 @@ import logging
 import sys
 import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from imdbcls import console
+from imdbcls.answers import Item, write_csv, write_jsonl
 from imdbcls.api import Predictions
 from imdbcls.comparison.export import csv_text
 from imdbcls.data.card import DataCard, SplitCard, card_text
 from imdbcls.errors import UserError
-from imdbcls.predict import write_csv, write_jsonl
-from imdbcls.printable import csv_cell, json_line, printable, printable_line
+from imdbcls.printable import copied_cell, csv_cell, json_line, printable, printable_line
 from imdbcls.untrusted import require_no_links
 from imdbcls.validate import validate
 
@@ -102,9 +103,15 @@ def predictions() -> Predictions:
     return Predictions(ids, probabilities_NC, NAMES, np.ones(len(NAMES), dtype=np.int64), None)
 
 
+def write_all(write_format: Any, file: io.StringIO) -> None:
+    write = write_format(file, NAMES, ())
+    for row, (name, probabilities) in enumerate(zip(NAMES, predictions().probabilities.tolist(), strict=True)):
+        write(Item(row, "a text"), name, probabilities)
+
+
 def test_answers_as_json_keep_every_character_escaped() -> None:
     out = io.StringIO()
-    write_jsonl(out, NAMES)(range(len(NAMES)), predictions())
+    write_all(write_jsonl, out)
     lines = out.getvalue().splitlines()
     assert [json.loads(line)["label"] for line in lines] == list(NAMES)
     assert all(is_safe(line) for line in lines)
@@ -114,7 +121,7 @@ def test_answers_as_json_keep_every_character_escaped() -> None:
 
 def test_answers_as_csv_hold_no_formula() -> None:
     out = io.StringIO()
-    write_csv(out, NAMES)(range(len(NAMES)), predictions())
+    write_all(write_csv, out)
     header, *rows = csv.reader(io.StringIO(out.getvalue()))
     assert is_safe(out.getvalue().replace("\n", "")) and len(rows) == len(NAMES)
     assert [row[1] for row in rows[1:]] == [
@@ -128,8 +135,17 @@ def test_answers_as_csv_hold_no_formula() -> None:
         "'\uff1d1",
         "negative",
     ]
-    assert header[2] == f"probability of {csv_cell(HOSTILE)}"
+    assert header[2] == f"probability_{csv_cell(HOSTILE)}"
     assert [float(cell) for cell in rows[0][2:]] == predictions().probabilities[0].tolist()  # numbers stay numbers
+
+
+def test_a_copied_cell_keeps_its_lines_and_numbers_but_is_no_formula() -> None:
+    for text in ("-5", "+49", "1e-3", "two\nlines\tand a tab", LEGITIMATE):
+        assert copied_cell(text) == text
+    assert copied_cell("=1+1") == "'=1+1" and copied_cell("@user -1") == "'@user -1"
+    out = io.StringIO()
+    write_csv(out, NAMES, ["id"])(Item(1, None, {"id": HOSTILE}), None, None)
+    assert "\x1b" not in out.getvalue() and "\u202e" not in out.getvalue()
 
 
 def test_the_comparison_as_csv_holds_no_formula_but_negative_numbers() -> None:

@@ -21,10 +21,11 @@ COMMANDS = [
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
 def test_a_training_command_composes(command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In a multirun, the first value of each. What is in a file is nobody's business here."""
+    """In a multirun, the first value of each. Of files, only the header of reviews.csv is read, as README shows it."""
     monkeypatch.chdir(tmp_path)
-    for name in ("aclImdb_v1.tar.gz", "reviews.csv"):
-        Path(name).touch()
+    Path("aclImdb_v1.tar.gz").touch()
+    (header,) = re.findall(r"\$ head -1 reviews.csv\n(.*)\n", README)
+    Path("reviews.csv").write_text(f"{header}\n")
     choices = [word.split(",")[0] for word in command if not word.startswith("-") and word not in ("job",)]
     overrides.compose(choices)
 

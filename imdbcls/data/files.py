@@ -1,5 +1,8 @@
 """`data=files`: the user's own CSV, TSV, JSON Lines or Parquet files, with any number of classes."""
 
+from dataclasses import replace
+
+from imdbcls.data.columns import request_of
 from imdbcls.data.documents import Source
 from imdbcls.data.sources import make_source
 from imdbcls.data.tables import read_table
@@ -13,15 +16,19 @@ def read_files(
     label_column: str,
     id_column: str | None,
     group_column: str | None,
+    delimiter: str = "auto",
+    quoting: str = "auto",
+    skip_empty: bool = False,
 ) -> Source:
     """Read one file a split; what is None is carved out of train later.
 
     The classes are the distinct labels of `train`: whole numbers in their order, anything else by name.
-    Raises UserError for everything `read_table` and `make_source` refuse.
+    `delimiter` and `quoting` say how CSV and TSV files are written, "auto" finds it out; `skip_empty` leaves out rows
+    without a text or label. Raises UserError for everything `read_table` and `make_source` refuse.
     """
-    tables = {"train": read_table(train, "data.train")}
-    if validation is not None:
-        tables["validation"] = read_table(validation, "data.validation")
-    if test is not None:
-        tables["test"] = read_table(test, "data.test")
-    return make_source(tables, text_column, label_column, id_column, group_column)
+    request = request_of(text_column, label_column, id_column, group_column, delimiter, quoting)
+    paths = {"train": train, "validation": validation, "test": test}
+    tables = {split: read_table(path, f"data.{split}", request) for split, path in paths.items() if path is not None}
+    source = make_source(tables, text_column, label_column, id_column, group_column, skip_empty=skip_empty)
+    rows = ", ".join(f"{len(table.numbers):,} rows from {table.name}" for table in tables.values())
+    return replace(source, notes=(f"Read {rows}.", *source.notes))

@@ -4,6 +4,7 @@ import contextlib
 from collections.abc import Iterator
 from typing import Any
 
+from imdbcls.data.columns import missing_columns, request_of
 from imdbcls.data.documents import Source
 from imdbcls.data.sources import make_source
 from imdbcls.data.tables import Table
@@ -23,6 +24,7 @@ def read_hub(
     id_column: str | None,
     group_column: str | None,
     labels: dict[str, str] | None = None,
+    skip_empty: bool | None = None,
 ) -> Source:
     """Read a hub data set through `datasets`, from the cache where it is there and the hub is not.
 
@@ -44,6 +46,7 @@ def read_hub(
             loaded = datasets.load_dataset(path if folder is None else str(folder.absolute()), config)
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
         raise UserError(_explain(path, error)) from error
+    request = request_of(text_column, label_column, id_column, group_column)
     wanted = {"train": train_split, "validation": validation_split, "test": test_split}
     tables: dict[str, Table] = {}
     for split, name in wanted.items():
@@ -51,13 +54,17 @@ def read_hub(
             continue
         if name not in loaded:
             raise UserError(f"{path} has no split {name!r} (data.{split}_split); it has {', '.join(loaded)}.")
-        columns: dict[str, Any] = loaded[name].with_format("arrow")[:].to_pydict()
+        missing = missing_columns(request, loaded[name].column_names, f"{path}, split {name}")
+        if missing is not None:
+            raise missing
+        chosen = loaded[name].select_columns(request.names)
+        columns: dict[str, Any] = chosen.with_format("arrow")[:].to_pydict()
         tables[split] = Table(f"{path}, split {name}", columns, "row", range(1, len(loaded[name]) + 1))
 
     declared = getattr(loaded[train_split].features.get(label_column), "names", None)
     if labels is None and declared is not None:
         labels = {str(index): name for index, name in enumerate(declared)}
-    return make_source(tables, text_column, label_column, id_column, group_column, labels=labels)
+    return make_source(tables, text_column, label_column, id_column, group_column, labels=labels, skip_empty=skip_empty)
 
 
 @contextlib.contextmanager

@@ -8,8 +8,9 @@ from pathlib import Path
 
 from imdbcls.data.documents import Source
 from imdbcls.data.hub import read_hub
+from imdbcls.data.lines import decode_utf8
 from imdbcls.data.sources import make_source
-from imdbcls.data.tables import Table, decode_utf8, read_parquet
+from imdbcls.data.tables import Table, read_parquet
 from imdbcls.errors import UserError
 from imdbcls.places import local_imdb
 
@@ -72,7 +73,8 @@ def _read_parquet_folder(folder: Path) -> Source:
             raise UserError(
                 f"data.path={folder}: expected {expected} file(s) of {split}, found {len(files)}: {listed}."
             )
-    tables = {split: read_parquet(files) for split, files in shards.items()}
+    names = ("text", "label", "id", "movie")
+    tables = {split: read_parquet(files, names) for split, files in shards.items()}
     columns = set(tables["train"].columns) & set(tables["test"].columns)
     return make_source(
         tables,

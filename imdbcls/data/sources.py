@@ -6,6 +6,7 @@ from decimal import Decimal
 
 import numpy as np
 
+from imdbcls.data.columns import missing_columns, request_of
 from imdbcls.data.documents import MAX_ID_CHARACTERS, Documents, Source, cell_text, is_unicode, is_whole, label_name
 from imdbcls.data.tables import Table
 from imdbcls.errors import UserError
@@ -13,6 +14,10 @@ from imdbcls.errors import UserError
 MAX_CLASSES = 1_000  # more are a wrong column, and no comparison shows them
 FEW_CLASSES = 10  # so many may be as many as half the documents: a file made to try things out
 
+ONE_LABEL = (
+    "a run trains one label per document: for several labels, write a column of true and false for each and train one "
+    "run for each column"
+)
 CUT_IN_TWO = "holds half of a character (a lone surrogate: an emoji cut in two?), which no UTF-8 file can hold"
 
 _NUMBER = re.compile(r"[+-]?\d+(\.\d+)?")
@@ -27,21 +32,29 @@ def make_source(
     group_column: str | None,
     *,
     labels: dict[str, str] | None = None,
+    skip_empty: bool | None = None,
 ) -> Source:
     """Turn the tables of `train` and, where there are any, `validation` and `test` into a source.
 
     The classes are the labels that occur in train. `labels` maps a label as written in the data to the name
-    of its class, in class order; None leaves the labels as they are.
+    of its class, in class order; None leaves the labels as they are. `skip_empty` leaves out rows without a
+    text or label, with a note; None is False for a reader that has no such setting.
 
     Raises UserError, naming file and row, for a table without rows, a missing column, an empty or missing
     text, a missing label or group, a label that does not occur in train, an id that occurs twice, and for a
     single class.
     """
-    _require_different_columns(text_column, label_column, id_column, group_column)
-    for table in tables.values():
+    request = request_of(text_column, label_column, id_column, group_column)
+    for split, table in tables.items():
         if not table.numbers:
             raise UserError(f"{table.name} holds no documents.")
-    keys = _find_label_keys(tables["train"], label_column)
+        missing = missing_columns(request, list(table.columns), table.name)
+        if missing is not None:
+            raise missing
+        if skip_empty:
+            tables = {**tables, split: _skip_empty(table, text_column, label_column)}
+    hint = "; data.skip_empty=true leaves such rows out" if skip_empty is False else ""
+    keys = _find_label_keys(tables["train"], label_column, hint)
     _require_classes(tables["train"], keys, label_column)
     found = _sort_labels(keys)
     # A class that is declared and never occurs in training cannot be learnt, and is none.
@@ -56,6 +69,7 @@ def make_source(
             group_column=group_column,
             label_keys=tuple(labels),
             label_names=tuple(labels.values()),
+            hint=hint,
         )
         for split, table in tables.items()
     }
@@ -64,21 +78,27 @@ def make_source(
         test=splits.get("test"),
         validation=splits.get("validation"),
         label_names=tuple(labels.values()),
-        notes=tuple(_doubtful_labels(labels)),
+        notes=(
+            *(note for table in tables.values() for note in table.notes),
+            *_doubtful_labels(labels, tables["train"], keys),
+        ),
     )
 
 
-def _require_different_columns(
-    text_column: str, label_column: str, id_column: str | None, group_column: str | None
-) -> None:
-    names = {"text_column": text_column, "label_column": label_column, "id_column": id_column}
-    if group_column != id_column:
-        names["group_column"] = group_column
-    given = {key: name for key, name in names.items() if name is not None}
-    for key, name in given.items():
-        first = next(other for other in given if given[other] == name)
-        if first != key:
-            raise UserError(f"data.{first} and data.{key} are both {name!r}; they must be different columns.")
+def _skip_empty(table: Table, text_column: str, label_column: str) -> Table:
+    """Leave out the rows without a text or a label. Raises UserError where none is left."""
+    texts, labels = table.columns[text_column], table.columns[label_column]
+    without_text = {row for row, text in enumerate(texts) if text is None or not str(text).strip()}
+    without_label = {row for row, label in enumerate(labels) if label_name(label) == ""} - without_text
+    skipped = without_text | without_label
+    if not skipped:
+        return table
+    if len(skipped) == len(texts):
+        raise UserError(f"{table.name} has no row with a text and a label.")
+    counts = [(len(without_text), f"no text in {text_column!r}"), (len(without_label), f"no label in {label_column!r}")]
+    reasons = ", ".join(f"{count:,} with {reason}" for count, reason in counts if count)
+    note = f"{table.name}: {len(skipped):,} of {len(texts):,} rows are skipped: {reasons} (data.skip_empty=true)."
+    return table.take([row for row in range(len(texts)) if row not in skipped], note)
 
 
 def _require_classes(table: Table, keys: Sequence[str], label_column: str) -> None:
@@ -102,14 +122,23 @@ def _require_classes(table: Table, keys: Sequence[str], label_column: str) -> No
         )
 
 
-def _doubtful_labels(labels: Mapping[str, str]) -> Iterator[str]:
+def _doubtful_labels(labels: Mapping[str, str], table: Table, keys: Sequence[str]) -> Iterator[str]:
+    first_row: dict[str, int] = {}
+    for row, key in enumerate(keys):
+        first_row.setdefault(key, row)
     if "-1" in labels:
-        yield "Label -1 is taken for a class; where it marks documents without a label, leave their rows out."
+        yield (
+            f"{table.name}, {table.where(first_row['-1'])}: label -1 is taken for a class; where it marks documents "
+            "without a label, leave their rows out."
+        )
     spellings: dict[str, str] = {}
-    for name in labels.values():
-        first = spellings.setdefault(name.casefold(), name)
-        if first != name:
-            yield f"Labels {first!r} and {name!r} differ only in capital letters and are two classes."
+    for key, name in labels.items():
+        first = spellings.setdefault(name.casefold(), key)
+        if first != key:
+            yield (
+                f"{table.name}: labels {labels[first]!r} ({table.where(first_row[first])}) and {name!r} "
+                f"({table.where(first_row[key])}) differ only in capital letters and are two classes."
+            )
 
 
 def _to_documents(
@@ -122,25 +151,26 @@ def _to_documents(
     group_column: str | None,
     label_keys: Sequence[str],
     label_names: Sequence[str],
+    hint: str,
 ) -> Documents:
     """Check one split's columns and return them as documents.
 
     A row whose label is `label_keys[i]` becomes class i. Without an id column, ids are the split's
     name and the row counted from 0 (`train/000017`).
     """
-    raw_texts = table.column(text_column, "data.text_column")
+    raw_texts = table.columns[text_column]
     for row, text in enumerate(raw_texts):
         if text is not None and not isinstance(text, str):
-            kind = type(text).__name__
             raise UserError(
-                f"{table.name}, {table.where(row)}: {text_column!r} holds no text but a value of type {kind}."
+                f"{table.name}, {table.where(row)}: {text_column!r} holds no text but a value of type "
+                f"{type(text).__name__}{'; join its parts into one text' if isinstance(text, list | dict) else ''}."
             )
-    _refuse(table, [text is None or not str(text).strip() for text in raw_texts], f"no text in {text_column!r}")
+    _refuse(table, [text is None or not str(text).strip() for text in raw_texts], f"no text in {text_column!r}", hint)
     texts = [str(text) for text in raw_texts]
     _refuse(table, [not is_unicode(text) for text in texts], f"{text_column!r} {CUT_IN_TWO}")
 
     class_of = {key: index for index, key in enumerate(label_keys)}
-    keys = _find_label_keys(table, label_column)
+    keys = _find_label_keys(table, label_column, hint)
     unseen = [row for row, key in enumerate(keys) if key not in class_of]
     if unseen:
         names = [key if key == name else f"{key} ({name})" for key, name in zip(label_keys, label_names, strict=True)]
@@ -152,7 +182,7 @@ def _to_documents(
     labels = np.array([class_of[key] for key in keys], dtype=np.int64)
 
     if id_column is None:
-        ids = [f"{split}/{row:06d}" for row in range(len(texts))]
+        ids = [f"{split}/{table.index(row):06d}" for row in range(len(texts))]
     else:
         ids = _as_strings(table, id_column, "data.id_column")
         too_long = f"an id of more than {MAX_ID_CHARACTERS} characters in {id_column!r} (data.id_column)"
@@ -168,15 +198,18 @@ def _to_documents(
     return Documents(ids, texts, labels, groups)
 
 
-def _find_label_keys(table: Table, label_column: str) -> list[str]:
+def _find_label_keys(table: Table, label_column: str, hint: str) -> list[str]:
     """Return every row's label as text (`1`, `true`, `sports`). Raises UserError for a missing label, with its row."""
-    values = table.column(label_column, "data.label_column")
+    values = table.columns[label_column]
     keys = [label_name(value) for value in values]
-    _refuse(table, [key == "" for key in keys], f"no label in {label_column!r}")
+    _refuse(table, [key == "" for key in keys], f"no label in {label_column!r}", hint)
     _refuse(table, [not is_unicode(key) for key in keys], f"{label_column!r} {CUT_IN_TWO}")
     for row, value in enumerate(values):
         if not isinstance(value, str) and not (isinstance(value, int | float | Decimal) and is_whole(value)):
-            raise UserError(f"{table.name}, {table.where(row)}: label {value!r} is neither text nor a whole number.")
+            advice = f"; {ONE_LABEL}" if isinstance(value, list | dict) else ""
+            raise UserError(
+                f"{table.name}, {table.where(row)}: label {value!r} is neither text nor a whole number{advice}."
+            )
     return keys
 
 
@@ -190,16 +223,16 @@ def _sort_labels(keys: Iterable[str]) -> tuple[str, ...]:
 
 
 def _as_strings(table: Table, name: str, key: str) -> list[str]:
-    values = [cell_text(value) for value in table.column(name, key)]
+    values = [cell_text(value) for value in table.columns[name]]
     _refuse(table, [value == "" for value in values], f"no value in {name!r} ({key})")
     _refuse(table, [not is_unicode(value) for value in values], f"{name!r} ({key}) {CUT_IN_TWO}")
     return values
 
 
-def _refuse(table: Table, bad: Sequence[bool], problem: str) -> None:
+def _refuse(table: Table, bad: Sequence[bool], problem: str, hint: str = "") -> None:
     rows = [row for row, is_bad in enumerate(bad) if is_bad]
     if rows:
-        raise UserError(f"{table.name}, {table.where(rows[0])}: {problem}{_more(rows)}.")
+        raise UserError(f"{table.name}, {table.where(rows[0])}: {problem}{_more(rows)}{hint}.")
 
 
 def _more(rows: Sequence[int]) -> str:

@@ -1,14 +1,18 @@
 """Reads CSV, TSV, JSON Lines and Parquet files into columns, and names file and line of what cannot be read."""
 
 import csv
-import io
+import itertools
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from imdbcls.data.columns import Request, listed, missing_columns, positions_of
+from imdbcls.data.delimited import delimited_rows
+from imdbcls.data.layout import layout_of
+from imdbcls.data.lines import lines_of
 from imdbcls.errors import UserError
 
 FORMATS = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
@@ -21,8 +25,7 @@ INSTEAD = {
     ".txt": "give it a header, quotes around texts and the name .csv",
 }
 ROWS_AT_ONCE = 1000  # of Parquet
-MOST_NAMED = 30  # columns in one sentence
-LOOKS_LIKE = {"UTF-16": (b"\xff\xfe", b"\xfe\xff"), "gzip": (b"\x1f\x8b",)}  # by a file's first bytes
+PEEKED = 1000  # rows of JSON Lines whose keys are looked at, and rows from which columns are suggested
 ONE_A_LINE = "JSON Lines has one object a line"
 
 # The csv module refuses fields over 128 KiB unless told otherwise; documents may be longer.
@@ -35,87 +38,116 @@ class Table:
 
     `columns` maps a column's name to its values, all of the same length, None where a value is missing.
     `numbers[i]` is row i's number in the file: a line for text files, a row counted from 1 for Parquet.
+    `notes` are sentences for the user about how the file was read.
     """
 
     name: str
     columns: Mapping[str, Sequence[object]]
     unit: str
     numbers: Sequence[int]
+    notes: tuple[str, ...] = ()
+    indices: Sequence[int] | None = None  # each row's place in the file, from 0; None: 0, 1, ...
 
     def where(self, row: int) -> str:
         """Name a row as the user finds it, e.g. `line 12`."""
         return f"{self.unit} {self.numbers[row]:,}"
 
-    def column(self, name: str, key: str) -> Sequence[object]:
-        """Return a column. Raises UserError with the columns there are; `key` is the config key that names it."""
-        require_column(name, self.columns, key, self.name)
-        return self.columns[name]
+    def index(self, row: int) -> int:
+        """Return the row's place in the file, from 0."""
+        return row if self.indices is None else self.indices[row]
+
+    def take(self, rows: Sequence[int], note: str) -> "Table":
+        """Return the table with some of its rows, and a further note."""
+        columns = {name: [values[row] for row in rows] for name, values in self.columns.items()}
+        numbers, indices = [self.numbers[row] for row in rows], [self.index(row) for row in rows]
+        return Table(self.name, columns, self.unit, numbers, (*self.notes, note), indices)
 
 
 @dataclass(frozen=True)
 class Rows:
-    """A file's rows, read as they are wanted: the number of each, as a `Table` has them, and its cells by column.
+    """A file's rows, read one by one: the number of each, as in a `Table`, and its cells by column.
 
-    `columns` are those of every row, or None where each row has its own (JSON Lines). What is wrong with a row raises
-    UserError when its turn comes.
+    `columns` are the file's, or None where each row has its own (JSON Lines). A row holds at least those requested,
+    except in JSON Lines, where it holds what its line has. A broken row raises UserError when its turn comes.
     """
 
     columns: Sequence[str] | None
     unit: str
     rows: Iterator[tuple[int, Mapping[str, object]]]
+    notes: tuple[str, ...] = ()
 
 
-def require_column(name: str, columns: Iterable[str], key: str, file: str) -> None:
-    """Raises UserError for a column that is not there, with those that are; `key` is what the user named it by."""
-    names = list(columns)
-    if name in names:
-        return
-    hint = separator_hint(names) or (" (the first line names the columns)" if file.endswith(FORMATS[:2]) else "")
-    raise UserError(f"{file} has no column {name!r} ({key}); it has {listed(names)}{hint}.")
-
-
-def listed(names: Sequence[str]) -> str:
-    more = f" and {len(names) - MOST_NAMED:,} more" if len(names) > MOST_NAMED else ""
-    return ", ".join(repr(name[:80]) for name in names[:MOST_NAMED]) + more
-
-
-def separator_hint(header: Sequence[str]) -> str:
-    """What to do where the header's only column looks like several, in words."""
-    only = header[0] if len(header) == 1 else ""
-    if "\t" in only:
-        return " (separated by tabs? then name it .tsv)"
-    return " (separated by semicolons? save it with commas)" if ";" in only else ""
-
-
-def read_table(path: str | Path, key: str) -> Table:
-    """Read one file, its format told by its ending (see `FORMATS`).
+def read_table(path: str | Path, key: str, request: Request) -> Table:
+    """Read the requested columns of one file, in the format of its extension (see `FORMATS`).
 
     `key` is the config key that gave the path, for messages. Raises UserError for a missing, empty,
-    unreadable, truncated or wrongly encoded file and for a broken row, which it names.
+    unreadable, truncated or wrongly encoded file, a missing column and a broken row, which it names.
     """
     path = require_table(path, key)
-    if path.suffix.lower() == ".parquet":
-        return read_parquet([path])
-    found = rows_of(path)
-    numbers, rows = [], []
+    require_columns(path, request)
+    found = rows_of(path, request)
+    numbers: list[int] = []
+    columns: dict[str, list[object]] = {name: [] for name in request.names}
     for number, row in found.rows:
         numbers.append(number)
-        rows.append(row)
-    names = dict.fromkeys(name for row in rows for name in row) if found.columns is None else found.columns
-    return Table(str(path), {name: [row.get(name) for row in rows] for name in names}, found.unit, numbers)
+        for name, values in columns.items():
+            values.append(row.get(name))
+    return Table(str(path), columns, found.unit, numbers, found.notes)
 
 
-def rows_of(path: Path, wanted: str | None = None) -> Rows:
-    """The rows of a file that `require_table` has let pass; of Parquet the `wanted` column alone, where one is.
+def require_columns(path: Path, request: Request) -> None:
+    """Raise UserError where a file lacks requested columns; it names all of them. Reads the beginning of the file.
 
-    Raises UserError for a header that cannot be read.
+    Of JSON Lines, where each row has keys of its own, a thousand rows are looked at.
+    """
+    found = rows_of(path, request, only_header=True)
+    names = found.columns
+    sample: list[Mapping[str, object]] = []
+    if names is None:
+        sample = _sample(found)
+        names = list(dict.fromkeys(name for row in sample for name in row))
+        if not sample:
+            return  # no rows: that is another mistake
+    if missing_columns(request, names, str(path)) is None:
+        return
+    if not sample:
+        everything = Request(tuple(("", name) for name in names if names.count(name) == 1), **_how(request))
+        sample = _sample(rows_of(path, everything, only_header=True))
+    hint = "" if path.suffix.lower() not in FORMATS[:2] else " (the first line names the columns)"
+    error = missing_columns(request, names, str(path), rows=sample, hint=hint)
+    assert error is not None
+    raise error
+
+
+def _how(request: Request) -> dict[str, Any]:
+    return {"delimiter": request.delimiter, "quoting": request.quoting, "as_options": request.as_options}
+
+
+def _sample(found: Rows) -> list[Mapping[str, object]]:
+    """The first rows of a file, up to one that is broken."""
+    sample = []
+    try:
+        for _, row in itertools.islice(found.rows, PEEKED):
+            sample.append(row)
+    except UserError:
+        pass  # it is named when the file is read
+    return sample
+
+
+def rows_of(path: Path, request: Request, *, only_header: bool = False) -> Rows:
+    """The rows of a file that `require_table` has let pass. A column that is missing is absent from each row.
+
+    `only_header` saves looking at a whole CSV file first; its rows may then be wrong. Raises UserError for a header
+    that cannot be read, and for a requested column that occurs twice.
     """
     suffix = path.suffix.lower()
     if suffix == ".parquet":
-        return _parquet_rows(path, wanted)
+        return _parquet_rows(path, request)
     if suffix in (".csv", ".tsv"):
-        return _csv_rows(path, delimiter="\t" if suffix == ".tsv" else ",")
-    return Rows(None, "line", _jsonl_rows(path))
+        layout = layout_of(path, request, only_header=only_header)
+        names, rows = delimited_rows(path, layout, request)
+        return Rows(names, "line", rows, tuple(layout.notes(path, request)))
+    return Rows(None, "line", _jsonl_rows(path, request))
 
 
 def require_table(path: Any, key: str) -> Path:
@@ -134,25 +166,30 @@ def require_table(path: Any, key: str) -> Path:
     return place
 
 
-def read_parquet(paths: Sequence[Path]) -> Table:
-    """Read the shards of one split as one table; rows are counted over all of them."""
-    columns: dict[str, list[object]] = {}
+def read_parquet(paths: Sequence[Path], names: Sequence[str]) -> Table:
+    """Read the shards of one split as one table; of the columns `names`, those that each shard has.
+
+    Rows are counted over all shards. Raises UserError where some shards lack a column that others have.
+    """
+    request = Request(tuple(("", name) for name in names))
+    columns: dict[str, list[object]] | None = None
     num_rows = 0
     for path in paths:
-        names, batches = _parquet_batches(path)
-        if columns and set(columns) != set(names):
-            raise UserError(f"{path} has other columns ({', '.join(names)}) than {paths[0]} ({', '.join(columns)}).")
-        columns = columns or {name: [] for name in names}
+        found, batches = _parquet_batches(path, request)
+        present = [name for name in names if name in found]
+        columns = {name: [] for name in present} if columns is None else columns
+        if list(columns) != present:
+            raise UserError(f"{path} has the columns {listed(present)}, and {paths[0]} has {listed(list(columns))}.")
         for size, batch in batches:
             num_rows += size
             for name, values in batch.items():
                 columns[name].extend(values)
     name = str(paths[0]) if len(paths) == 1 else f"{paths[0]} and {len(paths) - 1} more"
-    return Table(name, columns, "row", range(1, num_rows + 1))
+    return Table(name, columns or {}, "row", range(1, num_rows + 1))
 
 
-def _parquet_rows(path: Path, wanted: str | None) -> Rows:
-    names, batches = _parquet_batches(path, wanted)
+def _parquet_rows(path: Path, request: Request) -> Rows:
+    names, batches = _parquet_batches(path, request)
 
     def rows() -> Iterator[tuple[int, Mapping[str, object]]]:
         number = 0
@@ -165,27 +202,30 @@ def _parquet_rows(path: Path, wanted: str | None) -> Rows:
 
 
 def _parquet_batches(
-    path: Path, wanted: str | None = None
+    path: Path, request: Request
 ) -> tuple[Sequence[str], Iterator[tuple[int, Mapping[str, list[object]]]]]:
-    """The names of the columns, and the values of some rows at a time with their number."""
+    """The names of all columns, and the values of the requested ones, some rows at a time with their number."""
     import pyarrow as pa
     import pyarrow.parquet
 
-    def whole(error: Exception) -> UserError:
+    def damaged(error: Exception) -> UserError:
         detail = " ".join(str(error).split())
         return UserError(f"{path} is not a whole Parquet file (cut off or damaged?): {detail}")
 
     try:
         file = pyarrow.parquet.ParquetFile(path)
     except (pa.ArrowException, OSError) as error:
-        raise whole(error) from error
+        raise damaged(error) from error
+    names = file.schema_arrow.names
+    positions = positions_of(request, names, str(path))
+    written = {name: names[place] for name, place in positions.items()}
 
     def batches() -> Iterator[tuple[int, Mapping[str, list[object]]]]:
         try:
-            for batch in file.iter_batches(ROWS_AT_ONCE, columns=None if wanted is None else [wanted]):
-                yield batch.num_rows, {name: values_of(batch, name) for name in batch.schema.names}
+            for batch in file.iter_batches(ROWS_AT_ONCE, columns=list(written.values())):
+                yield batch.num_rows, {name: values_of(batch, column) for name, column in written.items()}
         except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-            raise whole(error) from error
+            raise damaged(error) from error
 
     def values_of(batch: pa.RecordBatch, name: str) -> list[object]:
         try:
@@ -193,20 +233,27 @@ def _parquet_batches(
         except (ValueError, OverflowError, KeyError) as error:  # a date past the year 9999, two fields of one name
             raise UserError(f"{path}: column {name!r} holds what Python has no value for: {error}.") from error
 
-    names = file.schema_arrow.names
-    if len(set(names)) != len(names):
-        raise UserError(f"{path}: a column name occurs twice among {listed(names)}.")
     return names, batches()
 
 
-def _jsonl_rows(path: Path) -> Iterator[tuple[int, Mapping[str, object]]]:
+def _jsonl_rows(path: Path, request: Request) -> Iterator[tuple[int, Mapping[str, object]]]:
     """One JSON object a line; blank lines are skipped, a key that a line lacks is missing there."""
+    repeated: set[str] = set()  # keys that the object read last has twice; the outermost is read last
+
+    def unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
+        value = dict(pairs)
+        repeated.clear()
+        if len(value) < len(pairs):
+            names = [name for name, _ in pairs]
+            repeated.update(name for name in value if names.count(name) > 1)
+        return value
+
     # A line of the file, not of the text: str.splitlines also splits at U+2028, which JSON strings may hold.
-    for number, line in enumerate(_lines(path), start=1):
+    for number, line in enumerate(lines_of(path), start=1):
         if not line.strip():
             continue
         try:
-            value = json.loads(line)
+            value = json.loads(line, object_pairs_hook=unique)
         except json.JSONDecodeError as error:
             raise UserError(
                 f"{path}, line {number:,}: not a JSON value ({error.msg}, column {error.colno}); {ONE_A_LINE}."
@@ -217,78 +264,7 @@ def _jsonl_rows(path: Path) -> Iterator[tuple[int, Mapping[str, object]]]:
             raise UserError(
                 f"{path}, line {number:,}: expected a JSON object, found {type(value).__name__}; {ONE_A_LINE}."
             )
+        for setting, name in request.columns:
+            if name in repeated:
+                raise UserError(f"{path}, line {number:,}: key {name!r} ({request.key(setting)}) occurs twice.")
         yield number, value
-
-
-def _csv_rows(path: Path, delimiter: str) -> Rows:
-    # Line ends are left to the csv module: a quoted text may span lines.
-    lines = (part for line in _lines(path) for part in io.StringIO(line, newline=""))
-    numbered = _csv_fields(path, csv.reader(lines, delimiter=delimiter, strict=True))
-    _, header = next(numbered, (0, None))
-    if header is None:
-        raise UserError(f"{path} is empty; the first line must name the columns.")
-    if len(set(header)) != len(header):
-        raise UserError(f"{path}, line 1: a column name occurs twice among {listed(header)}.")
-
-    def rows() -> Iterator[tuple[int, Mapping[str, object]]]:
-        for line, fields in numbered:
-            if len(fields) != len(header):
-                quoted = "; a text that holds the delimiter or a quotation mark must be quoted"
-                raise UserError(
-                    f"{path}, line {line:,}: expected {len(header)} fields as in the header, found {len(fields)}"
-                    f"{separator_hint(header) or quoted}."
-                )
-            yield line, dict(zip(header, fields, strict=True))
-
-    return Rows(header, "line", rows())
-
-
-def _csv_fields(path: Path, reader: Any) -> Iterator[tuple[int, list[str]]]:
-    """Each row that is not blank, with the line where it begins."""
-    line, header = 1, None
-    try:
-        for fields in reader:
-            if fields:
-                header = header or fields
-                yield line, fields
-            line = reader.line_num + 1
-    except csv.Error as error:
-        unclosed = "end of data" in str(error)
-        hint = (
-            " (a quotation mark that is never closed?)"
-            if unclosed
-            else ' (a quotation mark inside a text is written "")'
-        )
-        hint = separator_hint(header or []) or hint
-        raise UserError(f"{path}, line {line:,}: this row cannot be read as CSV: {error}{hint}.") from error
-
-
-def _lines(path: Path) -> Iterator[str]:
-    """The lines of a text file in UTF-8, their ends included; a byte order mark is left out."""
-    offset = 0
-    try:
-        with path.open("rb") as file:
-            for number, raw in enumerate(file, start=1):
-                yield decode_utf8(raw, str(path), line=number, offset=offset)
-                offset += len(raw)
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}.") from error
-
-
-def decode_utf8(raw: bytes, name: str, *, line: int = 1, offset: int = 0) -> str:
-    """Decode a text file's bytes, without its byte order mark, or a part of them that begins at `line` and `offset`.
-
-    Raises UserError with the line and the byte offset where it is not UTF-8.
-    """
-    try:
-        text = raw.decode("utf-8")
-    except UnicodeDecodeError as error:
-        kind = next((kind for kind, starts in LOOKS_LIKE.items() if offset == 0 and raw.startswith(starts)), "")
-        hint = f" (it looks like {kind})" if kind else ""
-        number = line + raw.count(b"\n", 0, error.start)
-        raise UserError(
-            f"{name}, line {number:,}: byte 0x{raw[error.start]:02x} at offset "
-            f"{offset + error.start:,} is not UTF-8{hint}; "
-            f"{'unpack it first' if kind == 'gzip' else 'save the file as UTF-8'}."
-        ) from error
-    return text.removeprefix("\ufeff") if offset == 0 else text

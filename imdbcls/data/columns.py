@@ -1,0 +1,154 @@
+"""Which columns of a file are read, and what to say when one of them is missing."""
+
+import re
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from imdbcls.errors import UserError
+
+DELIMITERS = {"comma": ",", "semicolon": ";", "tab": "\t", "pipe": "|"}
+QUOTINGS = ("auto", "standard", "none")
+MOST_NAMED = 30  # columns in one sentence
+MAX_LABEL_SHARE = 0.5  # of distinct values: a column with more is not suggested as the label
+# Usual names, the most specific first.
+USUAL = {
+    "text_column": ("text", "review", "message", "sentence", "content", "body", "comment_text", "comment", "tweet"),
+    "label_column": ("label", "labels", "category", "class", "target", "sentiment", "topic", "rating", "stars"),
+    "id_column": ("id", "ids", "_id", "index", "number", "key"),
+}
+SHELL_SAFE = re.compile(r"[A-Za-z0-9_.-]+")
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to read of a file: the columns, and how the file is written.
+
+    `columns` are pairs of a setting and the column it names, `("text_column", "text")`. `as_options` says that the
+    settings are options of a command (`--text-column`) instead of keys (`data.text_column`), for messages.
+    """
+
+    columns: tuple[tuple[str, str], ...]
+    delimiter: str = "auto"
+    quoting: str = "auto"
+    as_options: bool = False
+
+    @property
+    def names(self) -> list[str]:
+        """The columns to read, each once."""
+        return list(dict.fromkeys(name for _, name in self.columns))
+
+    def key(self, setting: str) -> str:
+        return "--" + setting.replace("_", "-") if self.as_options else f"data.{setting}"
+
+    def assignment(self, setting: str, value: str) -> str:
+        """Return how the user sets a value, quoted for a shell and for Hydra where it must be."""
+        if self.as_options:
+            return f"{self.key(setting)} {value if SHELL_SAFE.fullmatch(value) else repr(value)}"
+        if SHELL_SAFE.fullmatch(value):
+            return f"{self.key(setting)}={value}"
+        return f"""'{self.key(setting)}="{value}"'"""
+
+
+def request_of(
+    text_column: str,
+    label_column: str,
+    id_column: str | None,
+    group_column: str | None,
+    delimiter: str = "auto",
+    quoting: str = "auto",
+) -> Request:
+    """Return the request for the columns of a data set.
+
+    Raises UserError where two of them are the same, and for an unknown delimiter or quoting.
+    """
+    for key, value, allowed in (("delimiter", delimiter, ("auto", *DELIMITERS)), ("quoting", quoting, QUOTINGS)):
+        if value not in allowed:
+            raise UserError(f"data.{key}={value} is not one of {', '.join(allowed)}.")
+    names = {"text_column": text_column, "label_column": label_column, "id_column": id_column}
+    if group_column != id_column:
+        names["group_column"] = group_column
+    given = {key: name for key, name in names.items() if name is not None}
+    for key, name in given.items():
+        first = next(other for other in given if given[other] == name)
+        if first != key:
+            raise UserError(f"data.{first} and data.{key} are both {name!r}; they must be different columns.")
+    if group_column is not None:
+        given["group_column"] = group_column
+    return Request(tuple(given.items()), delimiter, quoting)
+
+
+def positions_of(request: Request, names: Sequence[str], place: str) -> dict[str, int]:
+    """Return where each requested column is among a file's `names`; surrounding spaces are ignored.
+
+    Columns that are not requested may have any name, or the same. Raises UserError for a requested column that occurs
+    twice. A missing column is absent from the result.
+    """
+    positions = {}
+    for setting, wanted in request.columns:
+        found = [place for place, name in enumerate(names) if name == wanted]
+        found = found or [place for place, name in enumerate(names) if name.strip() == wanted.strip()]
+        if len(found) > 1:
+            raise UserError(
+                f"{place}: column {wanted!r} ({request.key(setting)}) occurs {len(found)} times among {listed(names)}; "
+                "rename the others."
+            )
+        if found:
+            positions[wanted] = found[0]
+    return positions
+
+
+def missing_columns(
+    request: Request,
+    names: Sequence[str],
+    place: str,
+    *,
+    rows: Iterable[Mapping[str, object]] = (),
+    hint: str = "",
+) -> UserError | None:
+    """Return the error that names every requested column that a file does not have, or None.
+
+    `rows` are some of the file's, from which columns are suggested. `hint` is appended to the list of columns.
+    """
+    names = [name for name in names if name.strip()]  # spreadsheets leave columns without a name
+    stripped = {name.strip() for name in names}
+    missing = [(setting, name) for setting, name in request.columns if name.strip() not in stripped]
+    if not missing:
+        return None
+    *others, last = (f"{name!r} ({request.key(setting)})" for setting, name in missing)
+    wanted = f"{', '.join(others)} and {last}" if others else last
+    columns = "column" if len(missing) == 1 else "columns"
+    has = f"it has {listed(names)}" if names else "it has none"
+    taken = {name for _, name in request.columns}
+    suggested = suggestions([setting for setting, _ in missing], [name for name in names if name not in taken], rows)
+    advice = " ".join(request.assignment(setting, name) for setting, name in suggested.items())
+    return UserError(f"{place} has no {columns} {wanted}; {has}{hint}{f': give {advice}' if advice else ''}.")
+
+
+def suggestions(settings: Sequence[str], names: Sequence[str], rows: Iterable[Mapping[str, object]]) -> dict[str, str]:
+    """Guess a column for each setting: by its usual names, else text by length and label by repeated values."""
+    found: dict[str, str] = {}
+    for setting in settings:
+        usual = [name for word in USUAL.get(setting, ()) for name in names if name.strip().lower() == word]
+        if usual and usual[0] not in found.values():
+            found[setting] = usual[0]
+    cells = {
+        name: [str(row[name]) for row in rows if row.get(name) not in (None, "")]
+        for name in names
+        if name.strip() and name not in found.values()
+    }
+    cells = {name: values for name, values in cells.items() if values}
+    if "text_column" in settings and "text_column" not in found and cells:
+        found["text_column"] = max(cells, key=lambda name: statistics.fmean(map(len, cells[name])))
+        del cells[found["text_column"]]
+    if "label_column" in settings and "label_column" not in found:
+        shares = {name: len(set(values)) / len(values) for name, values in cells.items() if len(set(values)) > 1}
+        if shares and min(shares.values()) <= MAX_LABEL_SHARE:
+            found["label_column"] = min(shares, key=shares.__getitem__)
+    return {setting: found[setting] for setting in settings if setting in found}
+
+
+def listed(names: Sequence[str]) -> str:
+    """Return names for a sentence, quoted and shortened."""
+    more = f" and {len(names) - MOST_NAMED:,} more" if len(names) > MOST_NAMED else ""
+    return ", ".join(repr(name[:80]) for name in names[:MOST_NAMED]) + more

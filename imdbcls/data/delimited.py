@@ -1,0 +1,69 @@
+"""Read the rows of CSV and TSV files; no row is merged into another silently."""
+
+import csv
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from imdbcls.data.columns import Request, positions_of
+from imdbcls.data.layout import Layout, after_separator_line, physical_lines
+from imdbcls.errors import UserError
+
+
+def delimited_rows(
+    path: Path, layout: Layout, request: Request
+) -> tuple[list[str], Iterator[tuple[int, Mapping[str, str]]]]:
+    """Return the header, and each row's first line with its requested columns.
+
+    Raises UserError for a file that is empty, a requested column that occurs twice, and a row that is broken when its
+    turn comes.
+    """
+    skipped, lines = after_separator_line(physical_lines(path))
+    numbered = _records(path, layout, request, skipped, lines)
+    first, header = next(numbered, (1, None))
+    if header is None:
+        raise UserError(f"{path} is empty; the first line must name the columns.")
+    names = [name.strip() for name in header]
+    positions = positions_of(request, names, f"{path}, line {first}")
+
+    def rows() -> Iterator[tuple[int, Mapping[str, str]]]:
+        for line, fields in numbered:
+            if len(fields) != len(names):
+                raise UserError(
+                    f"{path}, line {line:,}: expected {len(names)} fields as in the header, found {len(fields)}; "
+                    f"fields are separated by {layout.delimiter!r}, and a text that holds it must be quoted."
+                )
+            if layout.suspect is not None and layout.suspect[0] == line:
+                raise UserError(_swallowed(path, layout.suspect, request))
+            yield line, {name: fields[place] for name, place in positions.items()}
+
+    return names, rows()
+
+
+def _swallowed(path: Path, span: tuple[int, int], request: Request) -> str:
+    first, last = span
+    return (
+        f"{path}, line {first:,}: a quotation mark opens a field that ends only in line {last:,}, and these lines look "
+        "like rows of their own. Close or double the quotation mark, or give "
+        f"{request.assignment('quoting', 'none')} (quotation marks are characters) or "
+        f"{request.assignment('quoting', 'standard')} (the field is right as it is)."
+    )
+
+
+def _records(
+    path: Path, layout: Layout, request: Request, skipped: int, lines: Iterator[str]
+) -> Iterator[tuple[int, list[str]]]:
+    """Yield each row that is not blank, with the line where it begins."""
+    reader = layout.reader(lines)
+    line = skipped + 1
+    try:
+        for fields in reader:
+            if fields:
+                yield line, fields
+            line = skipped + reader.line_num + 1
+    except csv.Error as error:
+        unclosed = "end of data" in str(error)
+        hint = "a quotation mark that is never closed?" if unclosed else 'a quotation mark inside a text is written ""'
+        raise UserError(
+            f"{path}, line {line:,}: this row cannot be read as CSV: {error} ({hint}); "
+            f"{request.assignment('quoting', 'none')} reads quotation marks as characters."
+        ) from error

@@ -1,0 +1,327 @@
+"""Find out how a CSV or TSV file is written: its delimiter, and whether quotation marks enclose fields."""
+
+import csv
+import io
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from imdbcls.data.columns import DELIMITERS, Request
+from imdbcls.data.lines import lines_of
+from imdbcls.errors import UserError
+
+SAMPLE = 1000  # rows from which the kinds of columns are known
+FIRST_BYTES = 2**20  # of a file, to find its delimiter
+MOST_SUSPECTS = 20
+LONG_SPAN = 10  # lines of one field, of which a few need not look like rows
+ROWLIKE_SHARE = 0.8
+
+_SEPARATOR_LINE = re.compile(r'"?sep=(.)"?\s*', re.IGNORECASE)  # Excel's first line, `sep=;`
+_NUMBER = re.compile(r"[+-]?\d+([.,]\d+)?")
+
+# The csv module refuses fields over 128 KiB by default; documents may be longer.
+csv.field_size_limit(2**31 - 1)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How a file is written; `suspect` are the first and last line of a field that seems to swallow whole rows."""
+
+    delimiter: str
+    quoted: bool = True  # quotation marks enclose fields; else they are characters
+    skip_space: bool = False  # after the delimiter
+    suspect: tuple[int, int] | None = None
+
+    def reader(self, lines: Iterator[str]) -> Any:
+        return csv.reader(
+            lines,
+            delimiter=self.delimiter,
+            quoting=csv.QUOTE_MINIMAL if self.quoted else csv.QUOTE_NONE,
+            skipinitialspace=self.skip_space,
+            strict=True,
+        )
+
+    def notes(self, path: Path, request: Request) -> Iterator[str]:
+        """What was found in the file and can change a text, in sentences."""
+        usual = "\t" if path.suffix.lower() == ".tsv" else ","
+        if self.delimiter != usual:
+            name = next(name for name, character in DELIMITERS.items() if character == self.delimiter)
+            yield f"{path}: fields are separated by {self.delimiter!r} ({request.assignment('delimiter', name)})."
+        if not self.quoted:
+            yield (
+                f"{path}: quotation marks are read as characters, because they do not enclose fields in this file "
+                f"({request.assignment('quoting', 'none')})."
+            )
+        if self.skip_space:
+            yield f"{path}: spaces after the delimiter are ignored."
+
+
+def physical_lines(path: Path, *, tolerant: bool = False) -> Iterator[str]:
+    """Yield lines for the csv module, which is left the line ends: a quoted text may span lines."""
+    if not tolerant:
+        for line in lines_of(path):
+            yield from io.StringIO(line, newline="")
+        return
+    with path.open(encoding="utf-8-sig", errors="replace", newline="\n") as file:
+        for line in file:
+            yield from io.StringIO(line, newline="")
+
+
+def after_separator_line(lines: Iterator[str]) -> tuple[int, Iterator[str]]:
+    """Drop Excel's `sep=;`; returns the number of lines dropped, and the rest."""
+    first = next(lines, None)
+    if first is None:
+        return 0, iter(())
+    if _SEPARATOR_LINE.fullmatch(first):
+        return 1, lines
+    return 0, _chained(first, lines)
+
+
+def _chained(first: str, rest: Iterator[str]) -> Iterator[str]:
+    yield first
+    yield from rest
+
+
+def layout_of(path: Path, request: Request, *, only_header: bool = False) -> Layout:
+    """Find out how a file is written, as far as `request` leaves it open.
+
+    `only_header` looks at the first lines, which is enough to read the header.
+
+    The delimiter is the one under which the header has the requested columns. Quotation marks of a tab-separated file
+    are characters where the file shows that they do not enclose fields. Nothing is raised for a broken row, which
+    `delimited_rows` names.
+    """
+    try:
+        layout = Layout(_find_delimiter(path, request), quoted=request.quoting != "none")
+        return layout if only_header else _find_quoting(path, layout, request)
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}.") from error
+
+
+def _find_quoting(path: Path, layout: Layout, request: Request) -> Layout:
+    if not layout.quoted or not _has_quotation_marks(path):
+        return layout
+    found = survey(path, layout)
+    spaced = survey(path, replace(layout, skip_space=True)) if found.spaced else None
+    if spaced is not None and (spaced.reads_further_than(found) or found.is_spaced_throughout()):
+        layout, found = replace(layout, skip_space=True), spaced
+    if request.quoting == "standard":
+        return layout
+    if layout.delimiter == "\t" and found.is_unquoted():
+        return replace(layout, quoted=False, skip_space=False)
+    return replace(layout, suspect=found.first_suspect())
+
+
+def _find_delimiter(path: Path, request: Request) -> str:
+    if request.delimiter != "auto":
+        return DELIMITERS[request.delimiter]
+    usual = "\t" if path.suffix.lower() == ".tsv" else ","
+    with path.open(encoding="utf-8-sig", errors="replace", newline="\n") as file:
+        first_lines = file.read(FIRST_BYTES)
+    separator = _SEPARATOR_LINE.match(first_lines)
+    if separator is not None and separator[1] in DELIMITERS.values():
+        return separator[1]
+    headers = {}
+    for delimiter in sorted(set(DELIMITERS.values()) - {"|"}, key=lambda each: each != usual):
+        try:
+            header = next(row for row in csv.reader(io.StringIO(first_lines, newline=""), delimiter=delimiter) if row)
+        except (csv.Error, StopIteration):
+            continue
+        headers[delimiter] = [name.strip() for name in header]
+    fitting = [each for each, names in headers.items() if {name.strip() for name in request.names} <= set(names)]
+    splitting = [each for each, names in headers.items() if len(names) > 1]
+    for candidates in (fitting, splitting):
+        if usual in candidates:
+            return usual
+        if len(candidates) == 1:
+            return candidates[0]
+    return usual
+
+
+def _has_quotation_marks(path: Path) -> bool:
+    with path.open("rb") as file:
+        return any(b'"' in chunk for chunk in iter(lambda: file.read(2**20), b""))
+
+
+@dataclass
+class Survey:
+    """What one reading of a file finds, and what its lines would give as rows of their own."""
+
+    delimiter: str
+    num_columns: int = 0
+    failed_at: float = float("inf")  # the line of the first row that this reading cannot take
+    raw_failed_at: float = float("inf")  # the first line that is not a row if quotation marks are characters
+    num_rows: int = 0  # of one line
+    header_quoted: bool = False
+    needs_quotes: bool = False  # a quoted field holds what it could not hold otherwise
+    quoted: list[int] = field(default_factory=list)  # rows in which each column is quoted
+    spaced: bool = False  # a field begins with a space and a quotation mark
+    spaced_quotes: list[int] = field(default_factory=list)  # rows in which each column begins so
+    spaces: list[int] = field(default_factory=list)  # rows in which each column begins with a space
+    num_long: int = 0  # rows of several lines
+    sample: list[list[str]] = field(default_factory=list)
+    suspects: list[tuple[int, list[str]]] = field(default_factory=list)  # line and lines of rows that may be several
+
+    def start(self, header: Sequence[str], physical: Sequence[str]) -> None:
+        self.num_columns = len(header)
+        self.header_quoted = any(cell.startswith('"') for cell in self._split(physical[0]))
+        self.quoted, self.spaced_quotes, self.spaces = ([0] * len(header) for _ in range(3))
+
+    def add(self, line: int, fields: Sequence[str], physical: Sequence[str]) -> None:
+        """Count one row, with the lines of the file that it takes."""
+        for place, cell in enumerate(fields):
+            if cell.startswith(" "):
+                self.spaces[place] += 1
+                self.spaced_quotes[place] += self.is_spaced_quote(cell, physical)
+        if len(physical) > 1:
+            self.num_long += 1
+            likely = sum(text.count(self.delimiter) + 1 == self.num_columns for text in physical[1:])
+            self.needs_quotes |= likely < len(physical) - 1
+            if likely >= ROWLIKE_SHARE * (len(physical) - 1) and len(self.suspects) < MOST_SUSPECTS:
+                self.suspects.append((line, list(physical)))
+            return
+        self.num_rows += 1
+        if len(self.sample) < SAMPLE:
+            self.sample.append(list(fields))
+        if '"' not in physical[0]:
+            return
+        raw = self._split(physical[0])
+        if len(raw) != self.num_columns:
+            self.needs_quotes = True
+            return
+        for place, (written, cell) in enumerate(zip(raw, fields, strict=True)):
+            if written.startswith('"'):
+                self.quoted[place] += 1
+                self.needs_quotes |= '"' in cell
+
+    def _split(self, line: str) -> list[str]:
+        return line.rstrip("\r\n").split(self.delimiter)
+
+    def reads_further_than(self, other: "Survey") -> bool:
+        return self.failed_at > other.failed_at
+
+    def is_spaced_quote(self, cell: str, physical: Sequence[str]) -> bool:
+        """Whether a field is written as ` "...`; a quoted field whose text begins so is not."""
+        if not (cell.startswith(" ") and cell.lstrip(" ").startswith('"')):
+            return False
+        return any(line.startswith(cell) or f"{self.delimiter}{cell}" in line for line in physical)
+
+    def is_spaced_throughout(self) -> bool:
+        """Whether a column with ` "` begins with a space in every row."""
+        return any(
+            quotes and spaces == self.num_rows for quotes, spaces in zip(self.spaced_quotes, self.spaces, strict=True)
+        )
+
+    def is_unquoted(self) -> bool:
+        """Whether the quotation marks of a tab-separated file are characters."""
+        if self.num_columns == 1:  # every line is a row, so only this reading can tell
+            return self.failed_at < float("inf")
+        if self.failed_at < float("inf"):
+            return self.raw_failed_at > self.failed_at
+        if self.raw_failed_at < float("inf"):
+            return False
+        # Both readings take every row. A text of several lines, each with the right number of tabs, is rows.
+        if self.num_long:
+            return not self.needs_quotes
+        if self.header_quoted or self.needs_quotes or not any(self.quoted):
+            return False
+        # A writer quotes the fields that need it, or all of a column.
+        return not any(count == self.num_rows for count in self.quoted)
+
+    def first_suspect(self) -> tuple[int, int] | None:
+        """The lines of the first row whose quoted field seems to hold whole rows."""
+        kinds = [_Kind.of([row[place].strip() for row in self.sample]) for place in range(self.num_columns)]
+        for line, physical in self.suspects if self.num_columns > 1 else ():
+            cells = self._split(physical[0])
+            opened = next((place for place, cell in enumerate(cells) if cell.lstrip().startswith('"')), 0)
+            # The field with the quotation mark may hold delimiters; those before and after it are told by their place.
+            after = self.num_columns - opened - 1
+            first = [*cells[:opened], '"', *(cells[-after:] if after else [])]
+            if len(cells) < self.num_columns or not self._is_row(first, kinds):
+                continue
+            inner = [self._is_row(self._split(text), kinds) for text in physical[1:]]
+            if all(inner) or (len(inner) >= LONG_SPAN and sum(inner) >= ROWLIKE_SHARE * len(inner)):
+                return line, line + len(physical) - 1
+        return None
+
+    def _is_row(self, cells: Sequence[str], kinds: Sequence["_Kind"]) -> bool:
+        if len(cells) != self.num_columns:
+            return False
+        answers = [kind.fits(cell.strip(' "')) for kind, cell in zip(kinds, cells, strict=True)]
+        return False not in answers and (True in answers or self.num_columns > 2)
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """What a column holds: numbers, a few values that repeat, or anything."""
+
+    is_number: bool
+    repeats: bool
+    values: frozenset[str]
+
+    @classmethod
+    def of(cls, cells: Sequence[str]) -> "_Kind":
+        values = frozenset(cells)
+        return cls(bool(cells) and all(map(_NUMBER.fullmatch, cells)), len(values) <= len(cells) / 2, values)
+
+    def fits(self, cell: str) -> bool | None:
+        """Whether a cell can be of this column; None where the column says nothing."""
+        if self.is_number:
+            return bool(_NUMBER.fullmatch(cell))
+        if cell in self.values:
+            return True
+        return False if self.repeats else None
+
+
+class _Kept:
+    """Lines for a csv reader; `take` returns those of the row just read."""
+
+    def __init__(self, lines: Iterator[str], skipped: int) -> None:
+        self._lines, self._pending = lines, list[str]()
+        self._next_line = skipped + 1
+
+    def __iter__(self) -> Iterator[str]:
+        return self
+
+    def __next__(self) -> str:
+        line = next(self._lines)
+        self._pending.append(line)
+        return line
+
+    def take(self) -> tuple[int, list[str]]:
+        line, taken, self._pending = self._next_line, self._pending, []
+        self._next_line += len(taken)
+        return line, taken
+
+
+def survey(path: Path, layout: Layout) -> Survey:
+    """Read a file as `layout` says, as far as that goes, and count what tells layouts apart."""
+    found = Survey(layout.delimiter)
+    skipped, lines = after_separator_line(physical_lines(path, tolerant=True))
+    kept = _Kept(lines, skipped)
+    try:
+        for fields in layout.reader(kept):
+            line, physical = kept.take()
+            if not fields:
+                continue
+            if not found.num_columns:
+                found.start(fields, physical)
+                continue
+            found.spaced |= any(found.is_spaced_quote(cell, physical) for cell in fields)
+            if len(fields) != found.num_columns:
+                found.failed_at = line
+                break
+            found.add(line, fields, physical)
+    except csv.Error:
+        found.failed_at = kept.take()[0]
+    skipped, lines = after_separator_line(physical_lines(path, tolerant=True))
+    for line, text in enumerate(lines, start=skipped + 1):
+        if not text.strip("\r\n"):
+            continue
+        found.num_columns = found.num_columns or text.count(layout.delimiter) + 1
+        if text.count(layout.delimiter) + 1 != found.num_columns:
+            found.raw_failed_at = line
+            break
+    return found
