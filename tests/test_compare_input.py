@@ -19,7 +19,7 @@ import pytest
 from make_study import HEADS, make_study
 
 from imdbcls.compare import main
-from imdbcls.comparison import run_files
+from imdbcls.comparison import answers
 from imdbcls.comparison.groups import read_study
 from imdbcls.comparison.naming import leaves
 from imdbcls.comparison.run_files import BadRun, plain
@@ -308,7 +308,7 @@ def test_an_empty_study_an_unfinished_one_and_no_study(tmp_path: Path, capsys: p
 
 
 def test_too_many_documents_are_refused_before_they_are_read(study: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run_files, "MAX_DOCUMENTS", 100)
+    monkeypatch.setattr(answers, "MAX_DOCUMENTS", 100)
     with pytest.raises(BadRun, match="at most 100 are read"):
         read_study(study)
 

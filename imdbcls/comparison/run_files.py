@@ -8,40 +8,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 
-from imdbcls.data.documents import MAX_ID_CHARACTERS
+from imdbcls.comparison.answers import BadRun as BadRun
+from imdbcls.comparison.answers import Predictions, read_answers
 from imdbcls.errors import UserError
 from imdbcls.record import path_of_predictions, problem_of_predictions
 from imdbcls.untrusted import read_json, read_yaml, require_plain
 
 MAX_HISTORY_BYTES = 64 << 20
-MAX_PREDICTIONS_BYTES = 2 << 30
-MAX_DOCUMENTS = 2_000_000
-MAX_PROBABILITIES = 100_000_000
-MAX_CLASSES = 1_000
+MAX_LINE_BYTES = 2**16  # of metrics.jsonl
+MAX_POINTS = 500_000
+HISTORY_KEYS = ("epoch", "step", "val/accuracy", "val/loss")
 LARGEST = 1e15  # of any figure
 REQUIRED = {"seed": int, "head": str, "group_hash": str}
-
-
-class BadRun(UserError):
-    """A run that cannot be compared; the message is one sentence for the user."""
-
-
-@dataclass(frozen=True)
-class Predictions:
-    """One run's answers on the test split, sorted by document id.
-
-    `clusters` numbers the groups of documents that belong together (the data's group column); None: none are known.
-    """
-
-    ids: np.ndarray
-    labels: np.ndarray
-    predictions: np.ndarray
-    probabilities_NC: np.ndarray
-    tokens: np.ndarray
-    clusters: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -121,17 +100,24 @@ def check_result(result: dict[str, Any]) -> None:
 
 
 def read_history(path: Path) -> list[dict[str, Any]]:
-    """The logged points. Lines that are not JSON objects are skipped: a killed run may leave half a line."""
+    """The logged points, each with what a curve needs. Lines that are not JSON objects are skipped.
+
+    The rest of a point is not kept, so that memory does not grow with what a stranger's file holds.
+    """
     require_plain(path, MAX_HISTORY_BYTES)
-    points = []
-    with path.open(encoding="utf-8", errors="replace") as file:
-        for line in file:
+    points: list[dict[str, Any]] = []
+    with path.open("rb") as file:
+        while line := file.readline(MAX_LINE_BYTES + 1):
+            if len(line) > MAX_LINE_BYTES:
+                raise BadRun(f"its {path.name} has a line of more than {MAX_LINE_BYTES:,} bytes")
             try:
-                point = json.loads(line)
+                point = json.loads(line.decode("utf-8", errors="replace"))
             except (ValueError, RecursionError):
                 continue
             if isinstance(point, dict):
-                points.append(point)
+                if len(points) == MAX_POINTS:
+                    raise BadRun(f"its {path.name} has more than {MAX_POINTS:,} points")
+                points.append({key: point[key] for key in HISTORY_KEYS if isinstance(point.get(key), int | float)})
     return points
 
 
@@ -141,88 +127,6 @@ def read_predictions(path: Path) -> Predictions:
     order = np.argsort(answers.ids, kind="stable")
     columns = {field.name: getattr(answers, field.name) for field in fields(Predictions)}
     return replace(answers, **{name: column[order] for name, column in columns.items() if column is not None})
-
-
-def read_answers(path: Path, dtype: type[np.floating]) -> Predictions:
-    """Read a split's predictions in the file's order, whose ids are unique texts of at most 200 characters."""
-    require_plain(path, MAX_PREDICTIONS_BYTES)
-    try:
-        # Ids stay dictionary-encoded while read, so that a small file cannot unfold into gigabytes of text.
-        names = [name for name in ("id", "group") if name in pq.read_schema(path).names]
-        file = pq.ParquetFile(path, read_dictionary=names)
-        check_parquet_size(file)
-        columns = ["id", "label", "prediction", "probabilities", "tokens", *names[1:]]
-        table = file.read(columns=columns, use_threads=False)
-        ids = id_texts(table["id"].combine_chunks())
-        clusters = cluster_numbers(table["group"].combine_chunks()) if "group" in names else None
-        labels, predictions, tokens = (whole_numbers(table[name]) for name in ("label", "prediction", "tokens"))
-        probabilities_NC = probability_matrix(table["probabilities"].combine_chunks(), dtype)
-    except (OSError, KeyError, ValueError, TypeError, OverflowError, pa.ArrowException, MemoryError) as error:
-        if isinstance(error, BadRun):
-            raise
-        raise BadRun("its predictions are damaged or lack a column") from None
-    check_answers(ids, labels, predictions, probabilities_NC)
-    return Predictions(ids, labels, predictions, probabilities_NC, tokens, clusters)
-
-
-def check_parquet_size(file: pq.ParquetFile) -> None:
-    metadata = file.metadata
-    if metadata.num_rows == 0:
-        raise BadRun("its predictions are empty")
-    if metadata.num_rows > MAX_DOCUMENTS:
-        raise BadRun(f"its predictions have {metadata.num_rows:,} rows; at most {MAX_DOCUMENTS:,} are read")
-    for i in range(metadata.num_row_groups):
-        group = metadata.row_group(i)
-        for j in range(group.num_columns):
-            if group.column(j).num_values > MAX_PROBABILITIES:
-                raise BadRun("its predictions hold more values than can be compared")
-
-
-def id_texts(ids: pa.Array) -> np.ndarray:
-    """Ids as a numpy array of text, whatever their type in the file."""
-    values = ids.dictionary if pa.types.is_dictionary(ids.type) else ids
-    texts = np.array([str(value) for value in values.to_pylist()], dtype=object)
-    if max((len(text) for text in texts), default=0) > MAX_ID_CHARACTERS:
-        raise BadRun(f"its predictions have an id of more than {MAX_ID_CHARACTERS} characters")
-    if ids.null_count:
-        raise BadRun("its predictions have rows without an id")
-    return (texts[ids.indices.to_numpy()] if pa.types.is_dictionary(ids.type) else texts).astype(str)
-
-
-def cluster_numbers(groups: pa.Array) -> np.ndarray | None:
-    """Each row's group as the place of its name among the sorted ones; None where a row has no group."""
-    if groups.null_count:
-        return None
-    encoded = groups if pa.types.is_dictionary(groups.type) else groups.dictionary_encode()
-    names = np.array([str(name) for name in encoded.dictionary.to_pylist()], dtype=object)  # of any length each
-    return np.unique(names, return_inverse=True)[1][encoded.indices.to_numpy()]
-
-
-def whole_numbers(column: pa.ChunkedArray) -> np.ndarray:
-    """A column of integers without gaps; anything else raises ValueError rather than being rounded."""
-    if not pa.types.is_integer(column.type) or column.null_count:
-        raise ValueError(f"{column.type} with {column.null_count} missing values")
-    return column.to_numpy().astype(np.int64)
-
-
-def probability_matrix(lists: pa.Array, dtype: type[np.floating]) -> np.ndarray:
-    """Lists of equal length as an (N, C) matrix."""
-    lengths = lists.value_lengths()
-    num_classes = lengths[0].as_py() or 0
-    values = lists.flatten().to_numpy(zero_copy_only=False).astype(dtype)
-    if not 2 <= num_classes <= MAX_CLASSES or values.size != num_classes * len(lists):
-        raise BadRun("its probabilities do not have the same number of classes (two or more) in every row")
-    return values.reshape(len(lists), num_classes)
-
-
-def check_answers(ids: np.ndarray, labels: np.ndarray, predictions: np.ndarray, probabilities_NC: np.ndarray) -> None:
-    num_classes = probabilities_NC.shape[1]
-    if np.unique(ids).size != ids.size:
-        raise BadRun("its predictions name a document twice")
-    if min(labels.min(), predictions.min()) < 0 or max(labels.max(), predictions.max()) >= num_classes:
-        raise BadRun(f"its labels or predictions are not classes 0 to {num_classes - 1}")
-    if not np.all(np.abs(probabilities_NC.sum(axis=1) - 1) < 0.02) or probabilities_NC.min() < 0:
-        raise BadRun("its probabilities are not between 0 and 1 with a sum of 1 in every row")
 
 
 def number(value: Any) -> float | None:

@@ -25,6 +25,7 @@ INSTEAD = {
     ".txt": "give it a header, quotes around texts and the name .csv",
 }
 ROWS_AT_ONCE = 1000  # of Parquet
+MAX_PAGE_BYTES = 2**29  # of Parquet, unpacked; writers make pages of about 1 MB
 PEEKED = 1000  # rows of JSON Lines whose keys are looked at, and rows from which columns are suggested
 ONE_A_LINE = "JSON Lines has one object a line"
 
@@ -233,7 +234,27 @@ def _parquet_batches(
         except (ValueError, OverflowError, KeyError) as error:  # a date past the year 9999, two fields of one name
             raise UserError(f"{path}: column {name!r} holds what Python has no value for: {error}.") from error
 
+    require_honest_pages(path, file, list(written.values()))
     return names, batches()
+
+
+def require_honest_pages(path: Path, file: Any, names: Sequence[str]) -> None:
+    """Refuse (UserError) a page that expands to gigabytes: it is in memory at once, however few rows are read.
+
+    A file whose pages cannot be followed here is left to its reader, for the user's own may come from any writer.
+    """
+    from imdbcls.parquet_pages import PagesError, columns_of
+
+    try:
+        columns = columns_of(path, file.metadata, names)
+    except PagesError:
+        return
+    for column in columns.values():
+        if column.largest_page > MAX_PAGE_BYTES:
+            raise UserError(
+                f"{path}: column {column.path!r} has a page that expands to {column.largest_page:,} bytes; at most "
+                f"{MAX_PAGE_BYTES:,} are read. Write the file again with smaller pages, as pandas does."
+            )
 
 
 def _jsonl_rows(path: Path, request: Request) -> Iterator[tuple[int, Mapping[str, object]]]:

@@ -1,0 +1,192 @@
+"""What a Parquet file really expands to, known before anything of it is decoded.
+
+A page of a few bytes may expand to gigabytes, and the sizes in a file's footer are only claims: the reader allocates
+what each page's own header says. So the headers are read here (Thrift's compact protocol, `PageHeader` of
+parquet.thrift), in the order and from the place that Arrow's reader takes.
+"""
+
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, NamedTuple
+
+MAX_FOOTER_BYTES = 2**20  # Arrow's own structures take a few hundred times as much as the smallest entries
+MAX_HEADER_BYTES = 2**16  # of a page; most of it is the smallest and the largest value
+MAX_PAGES = 100_000
+MAX_DEPTH = 16
+MAX_INT = 2**31 - 1
+# The number of each encoding whose values take no more bytes than a page has, or eight a value.
+PLAIN, DICTIONARY, RLE, BINARY_PACKED, LENGTHS, RLE_DICTIONARY, SPLIT = 0, 2, 3, 5, 6, 8, 9
+BOUNDED = frozenset({PLAIN, DICTIONARY, RLE, BINARY_PACKED, LENGTHS, RLE_DICTIONARY, SPLIT})
+_DATA, _DICTIONARY, _DATA_V2 = 0, 2, 3  # PageType
+# Of the headers inside: field of the page header, then the fields of the number of values and of their encoding.
+_INNER = {_DATA: (5, 1, 2), _DICTIONARY: (7, 1, 2), _DATA_V2: (8, 1, 4)}
+# Types of the compact protocol.
+_TRUE, _FALSE, _BYTE, _I16, _I32, _I64, _DOUBLE, _BINARY, _LIST, _SET, _MAP, _STRUCT = range(1, 13)
+
+
+class PagesError(ValueError):
+    """A file whose pages cannot be followed, with the reason."""
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column, over all row groups: a leaf of the schema, by its dotted path."""
+
+    path: str
+    num_values: int = 0  # nulls included
+    num_bytes: int = 0  # of its pages, unpacked
+    largest_page: int = 0  # in bytes, unpacked
+    is_bounded: bool = True  # no encoding repeats parts of values
+
+
+class Page(NamedTuple):
+    num_bytes: int
+    num_values: int
+    is_dictionary: bool
+    encoding: int
+
+
+def require_small_footer(path: Path) -> None:
+    """Raise PagesError for a file that is not Parquet, or whose footer is too large to be parsed without knowing it."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        file.seek(max(0, size - 8))
+        tail = file.read(8)
+    if size < 12 or tail[4:] != b"PAR1":
+        raise PagesError("is not a Parquet file")
+    length = int.from_bytes(tail[:4], "little")
+    if length > min(MAX_FOOTER_BYTES, size - 12):
+        raise PagesError(f"has a footer of {length:,} bytes")
+
+
+def columns_of(path: Path, metadata: Any, names: Collection[str] | None = None) -> dict[str, Column]:
+    """Each leaf column of the named top-level ones (None: of all), by its path, as the headers of its pages have it.
+
+    Raises PagesError where pages do not fill exactly what the footer says, so that the reader can see no others.
+    """
+    columns: dict[str, Column] = {}
+    num_pages, size = 0, path.stat().st_size
+    with path.open("rb") as file:
+        for i in range(metadata.num_row_groups):
+            group = metadata.row_group(i)
+            for j in range(group.num_columns):
+                chunk = group.column(j)
+                if names is not None and not is_of(chunk.path_in_schema, names):
+                    continue
+                column = columns.get(chunk.path_in_schema, Column(chunk.path_in_schema))
+                num_values = 0
+                for page in _pages(file, chunk, size):
+                    num_pages += 1
+                    if num_pages > MAX_PAGES:
+                        raise PagesError(f"has more than {MAX_PAGES:,} pages")
+                    num_values += 0 if page.is_dictionary else page.num_values
+                    column = Column(
+                        column.path,
+                        column.num_values + (0 if page.is_dictionary else page.num_values),
+                        column.num_bytes + page.num_bytes,
+                        max(column.largest_page, page.num_bytes),
+                        column.is_bounded and page.encoding in BOUNDED,
+                    )
+                if num_values != chunk.num_values:
+                    raise PagesError(f"has {num_values:,} values in {column.path[:80]!r} and says {chunk.num_values:,}")
+                columns[column.path] = column
+    return columns
+
+
+def is_of(path: str, names: Collection[str]) -> bool:
+    """Whether a leaf is one of the named top-level columns or inside of one; a name may hold dots itself."""
+    return any(path == name or path.startswith(f"{name}.") for name in names)
+
+
+def _pages(file: IO[bytes], chunk: Any, size: int) -> Iterator[Page]:
+    """The pages of a column chunk, from where Arrow begins to read it."""
+    start = chunk.data_page_offset
+    dictionary = chunk.dictionary_page_offset
+    if chunk.has_dictionary_page and dictionary is not None and 0 < dictionary < start:
+        start = dictionary
+    end = start + chunk.total_compressed_size
+    if not 0 <= start <= end <= size:
+        raise PagesError("has pages outside of the file")
+    while start < end:
+        file.seek(start)
+        header = _Compact(file.read(min(MAX_HEADER_BYTES, end - start)))
+        fields = header.struct()
+        num_bytes, stored = _whole(fields, 2), _whole(fields, 3)
+        start += header.place + stored
+        if start > end:
+            raise PagesError("has pages outside of the file")
+        kind = _whole(fields, 1)
+        if kind not in _INNER:
+            raise PagesError(f"has a page of the kind {kind}")
+        inner_field, values_field, encoding_field = _INNER[kind]
+        inner = fields.get(inner_field)
+        if not isinstance(inner, dict):
+            raise PagesError("has a page without its header")
+        yield Page(num_bytes, _whole(inner, values_field), kind == _DICTIONARY, _whole(inner, encoding_field))
+
+
+def _whole(fields: dict[int, Any], number: int) -> int:
+    value = fields.get(number)
+    if not isinstance(value, int) or not 0 <= value <= MAX_INT:
+        raise PagesError("has a page whose header cannot be read")
+    return value
+
+
+class _Compact:
+    """Reads one struct of Thrift's compact protocol: its 32-bit integers and structs by field number."""
+
+    def __init__(self, raw: bytes) -> None:
+        self.raw = raw
+        self.place = 0
+
+    def struct(self, depth: int = 0) -> dict[int, Any]:
+        if depth > MAX_DEPTH:
+            raise PagesError("has a page header that is nested too deeply")
+        fields: dict[int, Any] = {}
+        number = 0
+        while head := self.byte():
+            kind, step = head & 15, head >> 4
+            number = number + step if step else self.zigzag()
+            fields[number] = self.value(kind, depth)
+        return fields
+
+    def value(self, kind: int, depth: int) -> Any:
+        """An integer of 32 bits or a struct as it is, None for anything else, which is passed over."""
+        if kind == _I32:
+            return self.zigzag()
+        if kind == _STRUCT:
+            return self.struct(depth + 1)
+        if kind in (_I16, _I64):
+            self.zigzag()
+        elif kind == _BYTE:
+            self.skip(1)
+        elif kind == _DOUBLE:
+            self.skip(8)
+        elif kind == _BINARY:
+            self.skip(self.varint())
+        elif kind not in (_TRUE, _FALSE):  # no header of a page has lists or maps
+            raise PagesError("has a page whose header cannot be read")
+        return None
+
+    def byte(self) -> int:
+        self.skip(1)
+        return self.raw[self.place - 1]
+
+    def skip(self, count: int) -> None:
+        self.place += count
+        if self.place > len(self.raw):
+            raise PagesError("has a page whose header cannot be read")
+
+    def varint(self) -> int:
+        value = 0
+        for shift in range(0, 70, 7):
+            byte = self.byte()
+            value |= (byte & 127) << shift
+            if byte < 128:
+                return value
+        raise PagesError("has a page whose header cannot be read")
+
+    def zigzag(self) -> int:
+        value = self.varint()
+        return (value >> 1) ^ -(value & 1)

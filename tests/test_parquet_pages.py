@@ -1,0 +1,225 @@
+"""Small files that expand to gigabytes are refused before they do, whatever their footer claims."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from imdbcls.comparison.answers import BadRun, read_answers
+from imdbcls.comparison.run_files import read_history
+from imdbcls.data.tables import read_table
+from imdbcls.errors import UserError
+from imdbcls.parquet_pages import PagesError, columns_of, require_small_footer
+
+MAX_MEGABYTES = 500  # of the process that reads all of them, one after the other
+ROWS = 300
+
+
+def columns(num_rows: int = ROWS, **changed: Any) -> dict[str, Any]:
+    return {
+        "id": pa.array([str(row) for row in range(num_rows)]),
+        "label": pa.array(np.zeros(num_rows, dtype=np.int64)),
+        "prediction": pa.array(np.zeros(num_rows, dtype=np.int64)),
+        "probabilities": pa.array([[0.5, 0.5]] * num_rows),
+        "tokens": pa.array(np.ones(num_rows, dtype=np.int64)),
+        **changed,
+    }
+
+
+def write(path: Path, table: dict[str, Any] | pa.Table, **settings: Any) -> Path:
+    table = table if isinstance(table, pa.Table) else pa.table(table)
+    pq.write_table(table, path, **{"compression": "zstd", **settings})
+    return path
+
+
+def equal_lists(num_rows: int, num_values: int) -> pa.Array:
+    values = pa.array(np.full(num_rows * num_values, 1 / num_values))
+    return pa.ListArray.from_arrays(pa.array(np.arange(num_rows + 1, dtype=np.int32) * num_values), values)
+
+
+def make_bombs(folder: Path) -> dict[str, str]:
+    """Each file's name with what is said of it."""
+    whole = {"dictionary_pagesize_limit": 2**31 - 1, "data_page_size": 2**31 - 1}
+    ids = [str(row) for row in range(ROWS)]
+    nested = pa.array([[[[0.5]]]] * ROWS)
+    repeated = pa.DictionaryArray.from_arrays(np.zeros(ROWS, dtype=np.int32), pa.array(["x" * (90 << 20)]))
+    plain, long = pa.table(columns()), "x" * (200 << 20)
+    damaged = "are damaged or lack a column"
+    many = {f"column {number}": pa.array([0]) for number in range(12_000)}
+    tables: dict[str, tuple[Any, dict[str, Any], str]] = {
+        "one id": (columns(id=pa.array([long, *ids[1:]])), whole, "expand to 209,"),
+        "one long value": (columns(label=pa.array([long, *ids[1:]])), whole, damaged),
+        "one group": (columns(group=repeated), whole, "expand to 94,"),
+        "wide lists": (columns(probabilities=equal_lists(ROWS, 100_000)), {}, "more values than can be"),
+        "too many classes": (columns(probabilities=equal_lists(ROWS, 1_001)), {}, "the same number of classes"),
+        "shared beginnings": (
+            columns(id=pa.array([f"{'x' * (1 << 20)}{name}" for name in ids[:30]] + ids[30:])),
+            {"use_dictionary": False, "column_encoding": {"id": "DELTA_BYTE_ARRAY"}},
+            "an encoding in 'id'",
+        ),
+        "nested lists": (columns(probabilities=nested), {}, damaged),
+        "a list for an id": (columns(id=nested), {}, damaged),
+        "many columns": (many, {}, damaged),
+        "many row groups": (plain, {"row_group_size": 1, "write_statistics": True}, ""),
+        "a schema of megabytes": (plain.replace_schema_metadata({"a": "x" * (40 << 20)}), {}, damaged),
+    }  # fmt: skip
+    for name, (table, settings, _) in tables.items():
+        write(folder / f"{name}.parquet", table, **settings)
+    return {f"{name}.parquet": sentence for name, (_, _, sentence) in tables.items()}
+
+
+READ_ALL = """
+import json, re, sys
+import numpy as np
+from pathlib import Path
+from imdbcls.comparison.answers import BadRun, read_answers
+found = {}
+for path in sorted(Path(sys.argv[1]).glob("*.parquet")):
+    try:
+        read_answers(path, np.float64)
+        found[path.name] = ""
+    except BadRun as error:
+        found[path.name] = str(error)
+(kilobytes,) = re.findall(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())  # of this program alone
+print(json.dumps([found, int(kilobytes) // 1024]))
+"""
+
+
+def test_bombs_are_refused_within_bounded_memory(tmp_path: Path) -> None:
+    expected = make_bombs(tmp_path)
+    assert all(
+        (tmp_path / f"{name}.parquet").stat().st_size < 100_000 for name in ("one id", "one group", "wide lists")
+    )
+    done = subprocess.run([sys.executable, "-c", READ_ALL, str(tmp_path)], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    found, megabytes = json.loads(done.stdout)
+    assert found.keys() == expected.keys()
+    for name, sentence in expected.items():
+        assert (sentence in found[name]) if sentence else found[name] == "", (name, found[name])
+    assert megabytes < MAX_MEGABYTES
+
+
+def test_answers_are_read_to_the_bit_whatever_the_writer(tmp_path: Path) -> None:
+    """Over several batches and row groups, with and without dictionaries, in all types a run's columns may have."""
+    generator = np.random.default_rng(0)
+    num_rows = 70_000
+    first = generator.random(num_rows)
+    values_NC = np.stack([first, 1 - first], axis=1)
+    labels = generator.integers(0, 2, num_rows)
+    ids = [f"t{row}" for row in generator.permutation(num_rows)]
+    groups = [f"film {row % 700}" for row in range(num_rows)]
+    lists = pa.ListArray.from_arrays(np.arange(num_rows + 1, dtype=np.int32) * 2, pa.array(values_NC.reshape(-1)))
+    made = columns(1, id=pa.array(ids), label=pa.array(labels), prediction=pa.array(values_NC.argmax(axis=1)))
+    made |= {"probabilities": lists, "tokens": pa.array(np.arange(num_rows)), "group": pa.array(groups)}
+    variants: tuple[tuple[dict[str, Any], dict[str, Any]], ...] = (
+        ({}, {}),
+        ({}, {"row_group_size": 9_000, "data_page_size": 10_000, "use_dictionary": False, "data_page_version": "2.0"}),
+        ({"id": pa.array(ids).dictionary_encode(), "group": pa.array(groups, pa.large_string())}, {"version": "1.0"}),
+        ({"probabilities": lists.cast(pa.list_(pa.float64(), 2)), "label": pa.array(labels, pa.int8())}, {}),
+    )  # fmt: skip
+    for changed, settings in variants:
+        found = read_answers(write(tmp_path / "a.parquet", made | changed, **settings), np.float64)
+        assert np.array_equal(found.ids, ids) and np.array_equal(found.tokens, range(num_rows))
+        assert found.probabilities_NC.tobytes() == values_NC.tobytes()
+        assert np.array_equal(found.labels, labels)
+        assert found.clusters is not None and np.array_equal(np.unique(groups)[found.clusters], groups)
+    numbers = {"id": pa.array(range(num_rows)), "group": pa.array([None, *groups[1:]])}
+    found = read_answers(write(tmp_path / "a.parquet", made | numbers), np.float32)
+    assert found.ids[-1] == str(num_rows - 1) and found.clusters is None and found.probabilities_NC.dtype == np.float32
+
+
+def test_ids_that_would_fill_the_memory_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("imdbcls.comparison.answers.MAX_ID_TOTAL", 10_000)
+    path = write(tmp_path / "a.parquet", columns(id=pa.array([f"{row:0100}" for row in range(ROWS)])))
+    with pytest.raises(BadRun, match="300 rows and ids of 100 characters: too much to compare"):
+        read_answers(path, np.float32)
+
+
+def claimed(path: Path, **claims: Any) -> Any:
+    """A file's metadata with false claims in each of its column chunks."""
+    true = pq.ParquetFile(path).metadata
+    names = ("path_in_schema", "data_page_offset", "dictionary_page_offset", "has_dictionary_page")
+    kept = (*names, "total_compressed_size", "total_uncompressed_size", "num_values")
+    group = true.row_group(0)
+    chunks = [
+        SimpleNamespace(**{name: getattr(group.column(j), name) for name in kept} | claims)
+        for j in range(group.num_columns)
+    ]
+    row_group = SimpleNamespace(num_columns=len(chunks), column=lambda j: chunks[j])
+    return SimpleNamespace(num_row_groups=1, row_group=lambda i: row_group)
+
+
+def test_a_forged_footer_changes_nothing(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.parquet", {"text": pa.array(["x" * 5_000_000])}, use_dictionary=False)
+    true = columns_of(path, pq.ParquetFile(path).metadata)
+    assert true["text"].num_bytes > 5_000_000 and path.stat().st_size < 5_000
+    assert columns_of(path, claimed(path, total_uncompressed_size=1)) == true
+    for claims in (
+        {"num_values": 0},
+        {"num_values": 2},
+        {"total_compressed_size": 2**60},
+        {"total_compressed_size": 10},
+        {"total_compressed_size": -1},
+        {"data_page_offset": 2**62},
+        {"data_page_offset": -5},
+        {"data_page_offset": path.stat().st_size - 9},
+    ):
+        with pytest.raises(PagesError):
+            columns_of(path, claimed(path, **claims))
+
+
+def test_any_damage_is_an_error_in_words(tmp_path: Path) -> None:
+    """Each byte of a small file changed in turn: it is read, or refused; nothing else is raised."""
+    good = write(tmp_path / "good.parquet", columns(4), compression="none").read_bytes()
+    path, refused = tmp_path / "a.parquet", 0
+    for place in range(0, len(good), 3):
+        for byte in (0x00, 0xFF):
+            path.write_bytes(good[:place] + bytes([byte]) + good[place + 1 :])
+            try:
+                read_answers(path, np.float32)
+            except BadRun:
+                refused += 1
+    assert refused > 100
+    for raw, sentence in ((b"", "is not"), (b"PAR1" * 4, "footer of"), (good[:-4] + b"PARE", "is not")):
+        path.write_bytes(raw)
+        with pytest.raises(PagesError, match=sentence):
+            require_small_footer(path)
+
+
+def test_documents_that_expand_beyond_the_memory_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write(tmp_path / "a.parquet", {"text": pa.array(["x" * 3_000_000, "y"]), "label": pa.array([0, 1])})
+    assert len(read_table(path, "data.train").numbers) == 2
+    monkeypatch.setattr("imdbcls.data.tables.MAX_PAGE_BYTES", 1_000_000)
+    with pytest.raises(UserError, match=r"a\.parquet: column 'text' has a page that expands to 3,000,0\d\d bytes"):
+        read_table(path, "data.train")
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("[" + "[]," * 30_000 + "[]]\n", "a line of more than 65,536 bytes"),
+        ('{"epoch":0}\n' * 30, "more than 20 points"),
+    ],
+)
+def test_a_log_that_would_fill_the_memory_is_refused(
+    text: str, sentence: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("imdbcls.comparison.run_files.MAX_POINTS", 20)
+    (tmp_path / "metrics.jsonl").write_text(text)
+    with pytest.raises(BadRun, match=sentence):
+        read_history(tmp_path / "metrics.jsonl")
+
+
+def test_of_a_log_only_what_curves_need_is_kept(tmp_path: Path) -> None:
+    line = json.dumps(
+        {"epoch": 1.5, "step": 3, "val/loss": 0.5, "val/accuracy": "x", **dict.fromkeys("abcdef", "y" * 1000)}
+    )
+    (tmp_path / "metrics.jsonl").write_text(f"{line}\n[1]\n{line[:40]}")
+    assert read_history(tmp_path / "metrics.jsonl") == [{"epoch": 1.5, "step": 3, "val/loss": 0.5}]
