@@ -48,7 +48,7 @@ class Predictions:
 def read_answers(path: Path, dtype: type[np.floating]) -> Predictions:
     """Read a split's predictions in the file's order, whose ids are unique texts of at most 200 characters.
 
-    The file is looked at before anything of it is unpacked, and then read in batches: a small file may unfold to
+    The file is looked at before anything of it is unpacked, and then read in batches: a small file may expand to
     gigabytes, in one page, in one text or in one row.
     """
     require_plain(path, MAX_PREDICTIONS_BYTES)
