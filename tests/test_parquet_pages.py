@@ -14,6 +14,7 @@ import pytest
 
 from imdbcls.comparison.answers import BadRun, read_answers
 from imdbcls.comparison.run_files import read_history
+from imdbcls.data.columns import Request
 from imdbcls.data.tables import read_table
 from imdbcls.errors import UserError
 from imdbcls.parquet_pages import PagesError, columns_of, require_small_footer
@@ -195,10 +196,11 @@ def test_any_damage_is_an_error_in_words(tmp_path: Path) -> None:
 
 def test_documents_that_expand_beyond_the_memory_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write(tmp_path / "a.parquet", {"text": pa.array(["x" * 3_000_000, "y"]), "label": pa.array([0, 1])})
-    assert len(read_table(path, "data.train").numbers) == 2
+    request = Request((("text_column", "text"), ("label_column", "label")))
+    assert len(read_table(path, "data.train", request).numbers) == 2
     monkeypatch.setattr("imdbcls.data.tables.MAX_PAGE_BYTES", 1_000_000)
     with pytest.raises(UserError, match=r"a\.parquet: column 'text' has a page that expands to 3,000,0\d\d bytes"):
-        read_table(path, "data.train")
+        read_table(path, "data.train", request)
 
 
 @pytest.mark.parametrize(
