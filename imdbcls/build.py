@@ -22,6 +22,7 @@ from imdbcls.data.tokens import Tokens, tokenize
 from imdbcls.data.windows import Windows
 from imdbcls.device import Hardware, choose_hardware, seed_everything_at
 from imdbcls.encoding import encode_once, hash_of_weights
+from imdbcls.environment import environment_of
 from imdbcls.errors import UserError
 from imdbcls.losses import Objective, weights_of_classes
 from imdbcls.model import Classifier
@@ -227,6 +228,7 @@ def build_trainer(
     except (TypeError, ValueError) as error:  # a beta of 2, an option that SGD does not have
         raise UserError(f"The optimizer or its schedule refuses its settings: {error}") from error
     metrics_log = MetricsLog(folder.path / "metrics.jsonl")
+    environment = environment_of(hardware, scored.trained, scored.model)  # compiles: not while training is timed
     micro_batch_size = settings["micro_batch_size"]
     return Trainer(
         scored=scored,
@@ -234,6 +236,7 @@ def build_trainer(
         optimizer=optimizer,
         schedule=schedule,
         hardware=hardware,
+        environment=environment,
         train_batches=train_batches,
         validation_batches=validation.batches,
         watched_test_batches=test.batches if settings["score_test_each_epoch"] else None,
@@ -246,7 +249,7 @@ def build_trainer(
         saver=Saver(
             folder=folder.checkpoints,
             identity=identity_of(config, corpus, hardware, frozen_encoder),
-            surroundings=surroundings_of(hardware),
+            surroundings=surroundings_of(environment),
             scored=scored,
             optimizer=optimizer,
             schedule=schedule,
@@ -293,13 +296,13 @@ def identity_of(
     }
 
 
-def surroundings_of(hardware: Hardware) -> dict[str, str]:
+def surroundings_of(environment: Mapping[str, str]) -> dict[str, str]:
     """What may differ when a run is continued, although it decides the last bits of the result."""
     found = versions()
     software = {
         name: found.get(name, "unknown") for name in ("imdbcls", "torch", "transformers", "tokenizers", "numpy")
     }
-    return {"hardware": hardware.describe(), "instructions": torch.backends.cpu.get_cpu_capability(), **software}
+    return {**environment, **software}
 
 
 def build_tracker(config: Mapping[str, Any], folder: RunFolder, resumed_step: int | None) -> Tracker:

@@ -16,6 +16,7 @@ from imdbcls.console import guard_terminal, quiet_libraries, say, user_errors, w
 from imdbcls.data.origin import described, read_from, require_own_source
 from imdbcls.errors import UserError
 from imdbcls.fast.process import tune_process
+from imdbcls.printable import printable_line
 from imdbcls.runs import RunFolder, json_text
 from imdbcls.targets import shown
 from imdbcls.untrusted import require_no_links
@@ -92,6 +93,7 @@ def evaluate(
     quiet_libraries()
     tune_process()
     from imdbcls import build
+    from imdbcls.environment import environment_of
     from imdbcls.metrics import metrics_of
     from imdbcls.progress import Progress
     from imdbcls.scoring import score
@@ -113,7 +115,7 @@ def evaluate(
     batches = build.build_scored_split(config, backbone, documents).batches
     predictions = score(model.to(hardware.device), batches, hardware, Progress(config["progress"]).of(split))
     figures = {f"{SPLITS[split]}/{name}": value for name, value in metrics_of(predictions).items()}
-    report_difference(figures, recorded)
+    report_difference(figures, recorded, environment_of(hardware, None, model))
     return figures
 
 
@@ -169,12 +171,28 @@ def rebuild_model(config: Mapping[str, Any], folder: RunFolder, num_labels: int)
     return backbone, model
 
 
-def report_difference(figures: dict[str, float], recorded: dict[str, Any]) -> None:
+def report_difference(figures: dict[str, float], recorded: dict[str, Any], environment: dict[str, str]) -> None:
+    """Log whether the figures are the recorded ones and, where not, what computes otherwise than the run did."""
     different = [name for name, value in json.loads(json_text(figures)).items() if value != recorded.get(name)]
     if not different:
         say("The same figures as recorded, to the last digit.")
     for name in different:
         say(f"{name} is {figures[name]!r}, the run recorded {shown(repr(recorded.get(name)))}.")
+    if different:
+        say(explanation(recorded.get("environment"), environment))
+
+
+def explanation(recorded: Any, environment: dict[str, str]) -> str:
+    """What may be behind other figures; `recorded` is a run's `environment`, from a file."""
+    from imdbcls.environment import differences
+
+    if not isinstance(recorded, dict):
+        return "The run did not record what it computed on (it is of an older version), which may be the cause."
+    before = {name: str(recorded[name]) for name in environment if name in recorded}
+    changes = [printable_line(change)[:200] for change in differences(before, environment)]
+    if not changes:
+        return "This computes on what the run recorded, so the code, a library or the data's content has changed."
+    return f"What computes differs from the run, which may be the cause: {'; '.join(changes)}."
 
 
 if __name__ == "__main__":

@@ -102,6 +102,7 @@ def result_of(
         "peak_memory_mb": peak_memory_mb(hardware.device),
         "hardware": hardware.describe(),
         "precision": hardware.precision,
+        "environment": trainer.environment,
         "versions": versions(),
         "changes": state.changes,  # of hardware or software, while the run was interrupted
         "git_commit": git_commit(),

@@ -15,6 +15,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from imdbcls import checkpoint, optim
 from imdbcls.checkpoint import Checkpoint, CheckpointError
 from imdbcls.console import warn
+from imdbcls.environment import differences
 from imdbcls.model import Classifier
 from imdbcls.runs import MetricsLog
 from imdbcls.scored import ScoredModel
@@ -204,7 +205,7 @@ class Saver:
         _, settings = optim.state_of(self.optimizer)
         expected: dict[str, Any] = {
             "identity": self.identity,
-            "surroundings": self.surroundings,
+            "surroundings": ANYTHING,  # see below: an older version recorded less of them
             "train": asdict(TrainState()),
             "window": Window().read_part(),
             "optimizer": settings,
@@ -212,12 +213,15 @@ class Saver:
         }
         expected["optimizer"]["scalars"] = ANYTHING
         expected["train"]["changes"] = expected["window"]["losses"] = [ANYTHING]
-        for problem in differences_in_form(saved.state, expected):
+        problems = list(differences_in_form(saved.state, expected))
+        found = saved.state.get("surroundings")
+        if not isinstance(found, Mapping) or not all(isinstance(value, str) for value in found.values()):
+            problems.append("surroundings is of another kind")
+        for problem in problems:
             raise CheckpointError(f"{saved.folder / checkpoint.STATE} is not of this version of imdbcls: {problem}.")
 
     def _note_changes(self, saved: Checkpoint, state: TrainState) -> None:
-        before = saved.state["surroundings"]
-        changes = [f"{key} {before[key]} → {now}" for key, now in self.surroundings.items() if before[key] != now]
+        changes = differences(saved.state["surroundings"], self.surroundings)
         if changes:
             change = "; ".join(changes)
             warn(f"{change}: the same bits as without the interruption are not promised; result.json records it.")

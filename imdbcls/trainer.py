@@ -60,6 +60,7 @@ class Trainer:
         optimizer: Optimizer,
         schedule: LRScheduler,
         hardware: Hardware,
+        environment: Mapping[str, str],
         train_batches: TrainBatches,
         validation_batches: EvalBatches,
         watched_test_batches: EvalBatches | None,
@@ -81,6 +82,7 @@ class Trainer:
         self.optimizer = optimizer
         self.schedule = schedule
         self.hardware = hardware
+        self.environment = dict(environment)  # for the record
         self.train_batches = train_batches
         self.validation_batches = validation_batches
         self.watched_test_batches = watched_test_batches

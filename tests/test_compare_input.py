@@ -165,6 +165,37 @@ def test_other_code_hardware_or_precision_is_said(study: Path) -> None:
     assert "differ in hardware (3 of CPU, 2 threads, fp32; 1 of NVIDIA H200, bf16): times, latencies" in notes
 
 
+def test_other_numeric_paths_are_said_where_runs_could_have_shared_one(study: Path) -> None:
+    """Within a group, and between groups of one encoder; not what follows from the encoder or the precision itself."""
+
+    def notes(**paths: str | None) -> str:
+        for run in study.iterdir():
+            kernels = paths.get(run.name.partition("-")[0], paths.get(run.name.replace("-", "_"), "avx512_bf16"))
+            recorded = None if kernels is None else {"kernels": kernels, "instructions": "AVX512"}
+            if run.is_dir() and (run / "result.json").exists():
+                change_result(run, environment=recorded)
+        return "\n".join(note for note in compared(study)["notes"] if "numeric path" in note)
+
+    assert notes() == "" and notes(cls=None, transformer=None) == ""
+    assert notes(cls="pytorch") == (
+        "The groups were computed on different numeric paths (cls with pytorch on AVX512; transformer with avx512_bf16 "
+        "on AVX512), whose last bits differ; times and latencies are not to be compared."
+    )
+    assert notes(cls_s1="pytorch") == (
+        "cls mixes numeric paths (1 with avx512_bf16 on AVX512; 1 with pytorch on AVX512), so its spread over seeds "
+        "includes their rounding."
+    )
+    assert "1 with an unrecorded path" in notes(cls_s1=None)
+    assert notes(cls="pytorch", transformer="avx512_bf16 and pytorch") == ""
+    for seed in (0, 1):
+        change_result(study / f"cls-s{seed}", precision="fp32")
+    assert notes(cls="pytorch") == ""
+    change_result(study / "cls-s0", environment=["\x1b[2J"])
+    change_result(study / "cls-s1", environment={"kernels": {"\x1b[2J": 1}, "instructions": "x" * 5000})
+    (note,) = [note for note in compared(study)["notes"] if "numeric path" in note]
+    assert "\x1b" not in note and len(note) < 500
+
+
 def test_orders_of_batches_that_seeds_share_are_said(study: Path) -> None:
     for seed in (0, 1):
         config = study / f"cls-s{seed}" / "config.yaml"

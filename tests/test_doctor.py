@@ -134,6 +134,7 @@ def test_one_check_that_fails_does_not_hide_the_others(
 
     monkeypatch.setattr(doctor, "memory", fail)
     monkeypatch.setattr(doctor, "reaches_hub", lambda: True)
+    monkeypatch.setattr("sys.argv", ["doctor"])
     doctor.main()
     out = capsys.readouterr().out
     assert "memory        cannot be told: OSError: no such sensor\n" in out

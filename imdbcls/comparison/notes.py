@@ -1,5 +1,6 @@
 """What a reader of a comparison must know besides its figures, in a sentence each."""
 
+import json
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
@@ -14,6 +15,9 @@ if TYPE_CHECKING:
 
 MAX_SURROUNDINGS = 4  # named in one sentence
 MAX_CHOICES_NAMED = 6  # likewise
+PATH_KEYS = ("kernels", "instructions")  # of result.json's environment
+NO_PATH = "an unrecorded path"
+MIXED = " and "
 SURROUNDINGS = {  # of result.json
     "git_commit": "they may not be of the same code",
     "precision": "a difference may be the precision's",
@@ -49,6 +53,7 @@ def warnings_about(groups: "Sequence[Group]") -> Iterator[str]:
         yield "Not all runs recorded which documents belong together; the others' record is taken for theirs."
     yield from differing_choices(groups)
     yield from differing_surroundings(groups)
+    yield from differing_paths(groups)
 
 
 def differing_choices(groups: "Sequence[Group]") -> Iterator[str]:
@@ -80,6 +85,36 @@ def differing_surroundings(groups: "Sequence[Group]") -> Iterator[str]:
             found = "; ".join(f"{count} of {value}" for value, count in counts.most_common(MAX_SURROUNDINGS))
             more = " and others" if len(counts) > MAX_SURROUNDINGS else ""
             yield f"The runs differ in {key} ({found}{more}): {consequence}."
+
+
+def differing_paths(groups: "Sequence[Group]") -> Iterator[str]:
+    """Where runs that could be computed alike were not: other kernels or instructions change their last bits."""
+    alike: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
+    for group in groups:
+        paths = Counter(path_of(run) for run in group.runs)
+        if len(paths) > 1:
+            found = "; ".join(f"{count} with {path}" for path, count in paths.most_common(MAX_SURROUNDINGS))
+            yield f"{group.name} mixes numeric paths ({found}), so its spread over seeds includes their rounding."
+        elif MIXED not in next(iter(paths)):  # as an LSTM with kernels above an encoder without them
+            run = group.runs[0]
+            computed_alike = json.dumps([run.config.get("backbone"), run.result.get("precision")], default=str)
+            alike[computed_alike][next(iter(paths))].append(group.name)
+    for names_by_path in alike.values():
+        if len(names_by_path) > 1:
+            found = "; ".join(f"{', '.join(names)} with {path}" for path, names in names_by_path.items())
+            yield (
+                f"The groups were computed on different numeric paths ({plain(found, 300)}), whose last bits differ; "
+                "times and latencies are not to be compared."
+            )
+
+
+def path_of(run: Run) -> str:
+    """The kernels and instructions that a run recorded, from a file that may hold anything."""
+    recorded = run.result.get("environment")
+    if not isinstance(recorded, dict) or "kernels" not in recorded:
+        return NO_PATH
+    parts = [str(recorded[key]) for key in PATH_KEYS if recorded.get(key) is not None]
+    return plain(" on ".join(dict.fromkeys(parts)), 80)
 
 
 def run_accuracy(run: Run) -> float:

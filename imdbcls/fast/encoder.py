@@ -71,6 +71,18 @@ def is_accelerated(encoder: nn.Module) -> bool:
     return getattr(encoder.forward, "__func__", None) is _forward
 
 
+def trains_fast(encoder: nn.Module) -> bool:
+    """Whether training uses this module's `forward` too; scoring does wherever `is_accelerated`."""
+    return is_accelerated(encoder) and not _leaves_training(encoder)
+
+
+def _leaves_training(encoder: Any) -> bool:
+    checkpoints = any(
+        getattr(each, "gradient_checkpointing", False) for each in (encoder.encoder, *encoder.encoder.layer)
+    )
+    return encoder.config.attention_probs_dropout_prob > 0 or checkpoints
+
+
 def _why_not(encoder: PreTrainedModel) -> str | None:
     config = encoder.config
     if config.model_type not in _MODEL_TYPES or not hasattr(encoder, "encoder"):
@@ -128,7 +140,7 @@ def _forward(
     dropout = config.hidden_dropout_prob if self.training else 0.0
     inputs = _Inputs(input_ids, token_type_ids, position_ids, inputs_embeds)
     layers, last = first_token.set_apart(self.encoder.layer, first_token_alone)
-    loaded = _kernels_for(self, dtype)
+    loaded = kernels_for(self, dtype)
     if loaded is not None:
         hidden_BTH = _compiled_hidden(self, layers, inputs, mask_BT, dropout, loaded)
     else:
@@ -150,7 +162,8 @@ class _Inputs(NamedTuple):
     inputs_embeds: Tensor | None
 
 
-def _kernels_for(encoder: Any, dtype: torch.dtype) -> kernels.Kernels | None:
+def kernels_for(encoder: Any, dtype: torch.dtype) -> kernels.Kernels | None:
+    """The kernels that an accelerated encoder uses for matrices of this type; None: PyTorch's operations."""
     if dtype not in (torch.bfloat16, torch.float32) or encoder.config.hidden_size > compiled.MOST_COLUMNS:
         return None
     return kernels.load(dtype)

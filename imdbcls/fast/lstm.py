@@ -26,9 +26,16 @@ _MULTIPLE = 32  # of widths that the kernels take
 
 def kernels_for(lstm: nn.LSTM, hidden_BTD: Tensor) -> Kernels | None:
     """The kernels for these widths on the CPU, in the type of autocast where the processor computes in it; or None."""
-    if hidden_BTD.device.type != "cpu" or lstm.input_size % _MULTIPLE or lstm.hidden_size % _MULTIPLE:
+    if hidden_BTD.device.type != "cpu":
         return None
     dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else hidden_BTD.dtype
+    return kernels_of_width(lstm, dtype)
+
+
+def kernels_of_width(lstm: nn.LSTM, dtype: torch.dtype) -> Kernels | None:
+    """The kernels for an LSTM on the CPU, in this type where the processor computes in it; None: PyTorch's LSTM."""
+    if lstm.input_size % _MULTIPLE or lstm.hidden_size % _MULTIPLE:
+        return None
     if dtype == torch.bfloat16 and not computes_bf16("cpu"):
         dtype = torch.float32
     return load(dtype) if dtype in (torch.bfloat16, torch.float32) else None
