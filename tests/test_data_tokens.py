@@ -2,6 +2,8 @@
 
 import json
 import os
+import random
+import re
 import signal
 import subprocess
 import sys
@@ -10,11 +12,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import small_models
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
 import imdbcls.data.tokens
 from imdbcls.data.documents import Documents
+from imdbcls.data.pieces import BATCH, MAX_PIECES, PIECE, batches_of, can_cut, pieces_of
 from imdbcls.data.tokens import tokenize
 from imdbcls.errors import UserError
 
@@ -195,3 +199,73 @@ def test_an_interrupted_build_cleans_up(tmp_path: Path, monkeypatch: pytest.Monk
     with pytest.raises(KeyboardInterrupt):
         tokenize(make_documents(), make_tokenizer(), cache_dir=tmp_path)
     assert entries(tmp_path) == []
+
+
+# Long documents
+
+NASTY = (
+    "plain words and numbers 12 34 a 1 b 2 of all kinds",
+    "don't  can't  two  spaces   three, tabs\tand\nlines \n here I 'm it 's",
+    "e\u0301 cafe\u0301 a b \u0301c ß ΣΑΣ ΟΔΟΣ ω ΣΑΣ x İ i ﬁ ½ 1 ½ 2 字幕 a 字 b 👩\u200d💻 a b",
+    "[MASK] a <mask> b [MASK]c d[MASK] e <s> f </s> g [SEP] h",
+    "\u00a0a \u2003b \u2581 c a\u2581b x \u2581y ab  cd x-y z . a , b ! c",
+    "x" * 300 + " " + "y" * 40 + " z",
+)
+
+
+@pytest.mark.parametrize("family", ["bert", "roberta", "modernbert", "deberta-v2"])
+def test_a_document_cut_in_pieces_has_the_same_tokens(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    backend = Tokenizer.from_str(small_models.make_tokenizer(family).backend_tokenizer.to_str())
+    backend.no_truncation()
+    assert can_cut(backend)
+    rng = random.Random(0)
+    words = [word for text in NASTY for word in re.split("( )", text)]
+    texts = [*NASTY, *("".join(rng.choices(words, k=60)) for _ in range(200))]
+    monkeypatch.setattr("imdbcls.data.pieces.PIECE", 3)
+    num_cut = 0
+    for text in texts:
+        pieces = list(pieces_of(text, cut=True))
+        assert "".join(pieces) == text
+        num_cut += len(pieces) > 1
+        expected = backend.encode(text, add_special_tokens=False).ids
+        parts = backend.encode_batch_fast(pieces, add_special_tokens=False)
+        assert [token for part in parts for token in part.ids] == expected, text
+    assert num_cut > 150
+
+
+def test_a_tokenizer_that_reads_across_spaces_is_given_whole_documents() -> None:
+    def changed(**parts: object) -> bool:
+        about = json.loads(small_models.make_tokenizer("roberta").backend_tokenizer.to_str())
+        return can_cut(Tokenizer.from_str(json.dumps(about | parts)))
+
+    token = {"id": 0, "single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": False}
+    assert changed()
+    assert changed(added_tokens=[token | {"content": "    "}, token | {"id": 1, "content": "<end>", "rstrip": True}])
+    assert not changed(added_tokens=[token | {"content": "new york"}])
+    assert not changed(added_tokens=[token | {"content": "word", "rstrip": True}])
+    assert not changed(normalizer={"type": "Prepend", "prepend": "\u2581"})
+    assert not changed(normalizer={"type": "Replace", "pattern": {"String": " "}, "content": ""})
+    assert not changed(pre_tokenizer=None)
+    assert not changed(pre_tokenizer={"type": "Whitespace"})
+    assert list(pieces_of("a " * PIECE, cut=False)) == ["a " * PIECE]
+
+
+def test_calls_of_the_tokenizer_are_bounded_by_characters() -> None:
+    texts = ["a b " * 2**19, "short", "", "c d " * 2**15] + ["e"] * 3 * MAX_PIECES
+    seen: dict[int, str] = dict.fromkeys(range(len(texts)), "")
+    for rows, batch in batches_of(texts, cut=True):
+        assert len(rows) == len(batch) <= MAX_PIECES
+        assert sum(map(len, batch)) <= BATCH and max(map(len, batch)) <= PIECE + 4
+        for row, piece in zip(rows, batch, strict=True):
+            seen[row] += piece
+    assert list(seen.values()) == texts
+
+
+def test_a_long_document_is_cut_when_it_is_tokenized(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tokenizer = small_models.make_tokenizer("roberta")
+    texts = ["one two three four five six", "", "seven", "eight nine ten"]
+    documents = Documents(list("abcd"), texts, np.array([0, 1, 0, 1]))
+    whole = tokenize(documents, tokenizer, cache_dir=tmp_path / "whole")
+    monkeypatch.setattr("imdbcls.data.pieces.PIECE", 4)
+    cut = tokenize(documents, tokenizer, cache_dir=tmp_path / "cut")
+    assert cut.ids.tolist() == whole.ids.tolist() and cut.offsets.tolist() == whole.offsets.tolist()

@@ -16,13 +16,12 @@ from numpy.typing import NDArray
 from imdbcls.console import say
 from imdbcls.data.cache import building, cache_folder, discard, to_disk
 from imdbcls.data.documents import Documents
+from imdbcls.data.pieces import batches_of, can_cut
 from imdbcls.errors import UserError
 
 # Raised whenever the files below change their meaning: old entries are then not found.
 FORMAT = 1
-# Documents a call of the tokenizer: enough for all cores, few enough for little memory.
 TOLD = 2_000  # documents; tokenizing more takes seconds, and is said
-CHUNK = 1000
 
 _PARALLELISM = "TOKENIZERS_PARALLELISM"
 _users_parallelism = os.environ.get(_PARALLELISM)
@@ -82,7 +81,7 @@ def tokenize(documents: Documents, tokenizer: Any, *, cache_dir: str | Path | No
     loaded = _load(entry)
     if loaded is None:
         try:
-            loaded = _build(entry, documents.texts, backend)
+            loaded = _build(entry, documents.texts, backend, plain.can_cut)
         except OSError as error:
             raise UserError(
                 f"The token cache {entry.parent} cannot be written ({error}); set data.cache_dir or IMDBCLS_CACHE."
@@ -102,12 +101,16 @@ def end_token(tokenizer: Any) -> int:
 
 
 class _Plain(NamedTuple):
-    """A tokenizer that neither truncates nor pads, what it puts around a document, and the sha256 of its JSON form."""
+    """A tokenizer that neither truncates nor pads, what it puts around a document, and the sha256 of its JSON form.
+
+    `can_cut` says that long documents may be given to it in pieces.
+    """
 
     backend: Any
     prefix: tuple[int, ...]
     suffix: tuple[int, ...]
     sha256: bytes
+    can_cut: bool
 
 
 @lru_cache(maxsize=1)  # the splits of a run
@@ -119,7 +122,7 @@ def _plain(tokenizer: str) -> _Plain:
     backend.no_truncation()
     backend.no_padding()
     prefix, suffix = _special_tokens(backend)
-    return _Plain(backend, prefix, suffix, hashlib.sha256(backend.to_str().encode()).digest())
+    return _Plain(backend, prefix, suffix, hashlib.sha256(backend.to_str().encode()).digest(), can_cut(backend))
 
 
 def _key(texts: Sequence[str], tokenizer_sha256: bytes) -> str:
@@ -145,7 +148,7 @@ def _special_tokens(backend: Any) -> tuple[tuple[int, ...], tuple[int, ...]]:
     )
 
 
-def _build(entry: Path, texts: Sequence[str], backend: Any) -> tuple[NDArray[Any], NDArray[np.int64]]:
+def _build(entry: Path, texts: Sequence[str], backend: Any, cut: bool) -> tuple[NDArray[Any], NDArray[np.int64]]:
     if len(texts) > TOLD:
         say(f"Tokenizing {len(texts):,} documents, once: the tokens are kept ...")
     with building(entry) as folder:
@@ -153,13 +156,14 @@ def _build(entry: Path, texts: Sequence[str], backend: Any) -> tuple[NDArray[Any
         offsets = np.zeros(len(texts) + 1, dtype=np.int64)
         digest = hashlib.sha256()
         with open(folder / "ids.bin", "wb") as file, _all_cores():
-            for start in range(0, len(texts), CHUNK):
-                chunk = backend.encode_batch_fast(list(texts[start : start + CHUNK]), add_special_tokens=False)
-                for row, encoding in enumerate(chunk, start=start):
+            for rows, batch in batches_of(texts, cut):
+                encodings = backend.encode_batch_fast(batch, add_special_tokens=False)
+                for row, encoding in zip(rows, encodings, strict=True):
                     raw = np.array(encoding.ids, dtype=dtype).tobytes()
                     digest.update(raw)
                     file.write(raw)
-                    offsets[row + 1] = offsets[row] + len(raw) // dtype.itemsize
+                    offsets[row + 1] += len(raw) // dtype.itemsize
+            np.cumsum(offsets, out=offsets)
             to_disk(file)
         with open(folder / "offsets.bin", "wb") as file:
             file.write(offsets.tobytes())
