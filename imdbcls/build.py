@@ -14,6 +14,7 @@ from torch.optim import Optimizer
 from imdbcls import lora
 from imdbcls.backbone import Backbone, freeze, load_backbone, recompute_activations, require_architecture
 from imdbcls.compiling import compile_training
+from imdbcls.content import by_content
 from imdbcls.data.batches import EvalBatches, TrainBatches
 from imdbcls.data.cache import cache_folder
 from imdbcls.data.documents import Corpus, Documents
@@ -21,6 +22,7 @@ from imdbcls.data.splits import SPLIT_SETTINGS, make_corpus
 from imdbcls.data.tokens import Tokens, tokenize
 from imdbcls.data.windows import Windows
 from imdbcls.device import Hardware, choose_hardware, seed_everything_at
+from imdbcls.encoders import require_precision
 from imdbcls.encoding import encode_once, hash_of_weights
 from imdbcls.environment import environment_of
 from imdbcls.errors import UserError
@@ -195,6 +197,7 @@ def build_trainer(
         truncation=truncation_of(data),
     )
     model.to(hardware.device)
+    require_precision(backbone.name, model.encoder, hardware)
     is_kept = model.encoder_is_frozen or config["backbone"]["lora_rank"] is not None  # LoRA trains an update beside it
     frozen_encoder = hash_of_weights(model.encoder) if is_kept else None
     if config["backbone"]["freeze"] is True and config["backbone"]["cache"]:
@@ -289,7 +292,7 @@ def identity_of(
     """
     return {
         **({} if frozen_encoder is None else {"frozen_encoder": frozen_encoder}),
-        "configuration": without(config, NEUTRAL_KEYS),
+        "configuration": without(by_content(config), NEUTRAL_KEYS),
         "split_hash": corpus.split_hash,
         "device": hardware.device.type,
         "precision": hardware.precision,

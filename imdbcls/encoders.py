@@ -12,8 +12,10 @@ from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerB
 
 from imdbcls.console import warn
 from imdbcls.data.batch import round_up
+from imdbcls.device import Hardware
 from imdbcls.errors import UserError
 from imdbcls.fast.masks import attention_mask
+from imdbcls.limits import is_out_of_memory
 
 LENGTHS = (21, 6, 1)  # tokens of the documents of the first pass
 # How much padding may change a vector, as a share of the vectors' mean size. Rounding changes it by 1e-5 of that,
@@ -123,6 +125,30 @@ def require_encoder(name: str, encoder: PreTrainedModel, pad_id: int) -> bool:
             "class would depend on the other documents of its batch."
         )
     return torch.equal(together_BTD[0, 0], changed_BTD[0, 0])
+
+
+def require_precision(name: str, encoder: Any, hardware: Hardware) -> None:
+    """Refuse (UserError) a precision in which an encoder fails: some mask by a number that only float32 holds."""
+    if hardware.precision == "fp32" or encoder.config.model_type in ("bert", "roberta"):
+        return
+    problem = "its output is NaN or infinite"
+    was_training, ids_BT = encoder.training, example_ids(encoder, 0).to(hardware.device)
+    encoder.eval()
+    try:
+        with torch.random.fork_rng(devices=[]), torch.inference_mode(), hardware.autocast():
+            mask_BT = mask_of(LENGTHS).to(hardware.device)
+            found_BTD = encoder(input_ids=ids_BT, attention_mask=attention_mask(encoder, mask_BT)).last_hidden_state
+        if torch.isfinite(found_BTD[mask_BT]).all():
+            return
+    except RuntimeError as error:
+        if is_out_of_memory(error):
+            raise
+        problem = (str(error).splitlines() or [""])[0][:200]
+    finally:
+        encoder.train(was_training)
+    raise UserError(
+        f"backbone={name}: {type(encoder).__name__} fails in {hardware.precision} ({problem}); set precision=fp32."
+    )
 
 
 def example_ids(encoder: Any, pad_id: int) -> Tensor:

@@ -12,12 +12,13 @@ import numpy as np
 
 from imdbcls.backbone import Backbone
 from imdbcls.console import say
+from imdbcls.content import content_of_model
 from imdbcls.data.documents import Corpus, Documents
 from imdbcls.device import peak_memory_mb
 from imdbcls.metrics import confusion_matrix, metrics_of
 from imdbcls.model import count_parameters
 from imdbcls.record import checksums_of_predictions
-from imdbcls.runs import RunFolder, config_hash, group_hash
+from imdbcls.runs import RunFolder, choices_hash, config_hash, group_hash
 from imdbcls.scoring import Predictions
 from imdbcls.trainer import Trainer
 
@@ -126,6 +127,8 @@ def identity_of(config: Mapping[str, Any], folder: RunFolder) -> dict[str, Any]:
         "max_length": config["max_length"],
         "config_hash": config_hash(config),
         "group_hash": group_hash(config),
+        "choices_hash": choices_hash(config),
+        "backbone_content": content_of_model(config["backbone"].get("path") or config["backbone"]["name"]),
     }
 
 

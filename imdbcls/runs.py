@@ -19,6 +19,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from omegaconf import OmegaConf
 
+from imdbcls.content import by_content
 from imdbcls.errors import UserError
 from imdbcls.record import SPLITS, problem_of_predictions, problem_of_result
 from imdbcls.untrusted import read_json, read_yaml, require_plain
@@ -65,13 +66,24 @@ def digest(config: Mapping[str, Any]) -> str:
 
 
 def config_hash(config: Mapping[str, Any]) -> str:
-    """The same for configurations that must give the same result."""
-    return digest(without(config, NEUTRAL_KEYS))
+    """The same for configurations that must give the same result, however the paths in them are spelled."""
+    return digest(without(by_content(config), NEUTRAL_KEYS))
 
 
 def group_hash(config: Mapping[str, Any]) -> str:
     """The same for runs that differ in their seeds alone."""
-    return digest(without(config, NEUTRAL_KEYS + SEED_KEYS))
+    return digest(without(by_content(config), NEUTRAL_KEYS + SEED_KEYS))
+
+
+def choices_hash(config: Mapping[str, Any]) -> str:
+    """The same for runs that differ at most in their seeds and in where their documents come from.
+
+    Runs with the same one and the same `split_hash` are one group: the documents may be a CSV file for one run and a
+    data set of the hub for another.
+    """
+    source = config["data"]["source"]
+    origin = tuple(f"data.{key}" for key in ("source", "name", *source))
+    return digest(without(by_content(config), NEUTRAL_KEYS + SEED_KEYS + origin))
 
 
 def run_name(config: Mapping[str, Any]) -> str:

@@ -120,7 +120,7 @@ def read_study(folder: Path) -> Study:
                 failed[group_hash] += 1
     label_names, runs = with_the_same_labels(runs, notes)
     groups = [
-        replace(group, num_failed=failed[group.runs[0].result["group_hash"]])
+        replace(group, num_failed=sum(failed[hash] for hash in {run.result["group_hash"] for run in group.runs}))
         for group in gather(runs, notes)
         if group.runs
     ]
@@ -162,10 +162,17 @@ def label_names(run: Run) -> tuple[str, ...]:
 
 
 def gather(runs: list[Run], notes: list[str]) -> list[Group]:
-    """One group per `group_hash`, named by what tells it from the others."""
+    """One group per `group_hash`, named by what tells it from the others.
+
+    Groups of the same choices on the same documents are one, wherever each run read the documents.
+    """
     by_hash: dict[str, list[Run]] = defaultdict(list)
+    same: dict[tuple[str, str], str] = {}  # the first group_hash of these choices on these documents
     for run in runs:
-        by_hash[run.result["group_hash"]].append(run)
+        group_hash, choices, split = (run.result.get(key) for key in ("group_hash", "choices_hash", "split_hash"))
+        if isinstance(choices, str) and isinstance(split, str):
+            group_hash = same.setdefault((choices, split), str(group_hash))
+        by_hash[str(group_hash)].append(run)
     members = [consistent(sorted(group, key=lambda run: (run.seed, run.name)), notes) for group in by_hash.values()]
     names = distinct_names([group[0] for group in members])
     return [

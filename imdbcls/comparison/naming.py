@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from imdbcls.comparison.run_files import Run, plain
@@ -19,15 +19,11 @@ def distinct_names(runs: list[Run]) -> list[str]:
     heads = [plain(run.result["head"], 60) for run in runs]
     if len(set(heads)) == len(heads):
         return heads
-    choices = [dict(leaves(run.config)) for run in runs]
+    choices = choices_of(runs)
     names = []
     for i, head in enumerate(heads):
         rivals = [j for j in range(len(runs)) if heads[j] == head and j != i]
-        differing = [
-            key
-            for key in choices[i]
-            if any(choices[j].get(key) != choices[i][key] for j in rivals) and not UNTELLING.fullmatch(key)
-        ]
+        differing = [key for key in choices[i] if any(choices[j].get(key) != choices[i][key] for j in rivals)]
         differing.sort(key=lambda key: (key.count("."), key))
         # A group's lr repeats the knob's.
         details = list(
@@ -39,6 +35,30 @@ def distinct_names(runs: list[Run]) -> list[str]:
         f"{name} {plain(run.result['group_hash'], 8)}" if name in repeated else name
         for name, run in zip(names, runs, strict=True)
     ]
+
+
+def choices_of(runs: list[Run]) -> list[dict[str, Any]]:
+    """The choices of each run that may tell it from the others, by their dotted keys.
+
+    Where all runs have the same documents (split_hash), it does not matter from where; the same for the encoder.
+    """
+    found = [dict(leaves(run.config)) for run in runs]
+    without = [UNTELLING]
+    if all_equal(run.result.get("split_hash") for run in runs):
+        sources = {key.removeprefix("data.source.") for choice in found for key in choice if "data.source." in key}
+        without.append(re.compile("|".join(["data[.]source[.].*", *(f"data[.]{re.escape(key)}" for key in sources)])))
+    if all_equal(run.result.get("backbone_content") for run in runs):
+        without.append(re.compile(r"backbone\.path"))
+    return [
+        {key: value for key, value in choice.items() if not any(pattern.fullmatch(key) for pattern in without)}
+        for choice in found
+    ]
+
+
+def all_equal(values: Iterable[Any]) -> bool:
+    """Whether these are all the same text; not where one is missing."""
+    first, *others = values
+    return isinstance(first, str) and all(other == first for other in others)
 
 
 def leaves(config: dict[str, Any], prefix: str = "", budget: list[int] | None = None) -> Iterator[tuple[str, Any]]:

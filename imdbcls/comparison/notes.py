@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from imdbcls.comparison.naming import UNTELLING, leaves
+from imdbcls.comparison.naming import choices_of
 from imdbcls.comparison.run_files import Run, number, plain
 
 if TYPE_CHECKING:
@@ -60,8 +60,8 @@ def differing_choices(groups: "Sequence[Group]") -> Iterator[str]:
     """A sentence where groups of different heads differ in more than the head, which a difference may come from."""
     if len({group.head for group in groups}) == 1:
         return
-    choices = [dict(leaves(group.runs[0].config)) for group in groups]
-    keys = {key for choice in choices for key in choice if not key.startswith("head.") and not UNTELLING.fullmatch(key)}
+    choices = choices_of([group.runs[0] for group in groups])
+    keys = {key for choice in choices for key in choice if not key.startswith("head.")}
     found: dict[str, str] = {}  # by the last part of the key: groups repeat what the knobs say
     for key in sorted(keys, key=lambda key: (key.count("."), key)):
         values: dict[str, list[str]] = defaultdict(list)
