@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from imdbcls.backbone import Backbone
+    from imdbcls.data.token_counts import TokenCounts
     from imdbcls.model import Classifier
 
 
@@ -56,6 +57,7 @@ class Predictions:
     label_names: tuple[str, ...]  # the classes, in the order of the columns
     tokens: "NDArray[np.int64]"  # (N,), of each document before truncation, special ones included
     labels: "NDArray[np.int64] | None"  # (N,), the true class indices; None where they are not known
+    counts: "TokenCounts | None" = None  # of tokens that were lost on the way; None where the texts are not at hand
 
     def __repr__(self) -> str:
         return printable_line(f"Predictions({len(self.ids):,} documents, classes {', '.join(self.label_names)})")
@@ -125,6 +127,7 @@ class FinishedRun:
 
         from imdbcls import build
         from imdbcls.data.documents import Documents, is_unicode
+        from imdbcls.data.token_counts import count_tokens
         from imdbcls.scoring import score
 
         single = isinstance(texts, str)
@@ -142,7 +145,10 @@ class FinishedRun:
             values = {**self.config.values, "data": {**self.config["data"], "cache_dir": passing}}
             split = build.build_scored_split(values, backbone, documents)
             scored = score(model.to(hardware.device), split.batches, hardware)
-        return Predictions(tuple(documents.ids), scored.probabilities, self.label_names, split.tokens.lengths, None)
+        truncation = build.truncation_of(values["data"])
+        counts = count_tokens(split.tokens, backbone.tokenizer, values["max_length"], truncation)
+        lengths = split.tokens.lengths
+        return Predictions(tuple(documents.ids), scored.probabilities, self.label_names, lengths, None, counts)
 
     @cached_property
     def _model(self) -> "tuple[Backbone, Classifier]":

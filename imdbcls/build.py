@@ -19,6 +19,7 @@ from imdbcls.data.batches import EvalBatches, TrainBatches
 from imdbcls.data.cache import cache_folder
 from imdbcls.data.documents import Corpus, Documents
 from imdbcls.data.splits import SPLIT_SETTINGS, make_corpus
+from imdbcls.data.token_counts import TokenCounts, count_tokens
 from imdbcls.data.tokens import Tokens, tokenize
 from imdbcls.data.windows import Windows
 from imdbcls.device import Hardware, choose_hardware, seed_everything_at
@@ -166,6 +167,18 @@ def build_scored_split(config: Mapping[str, Any], backbone: Backbone, documents:
         truncation=truncation_of(data),
     )
     return ScoredSplit(documents, tokens, batches)
+
+
+def token_counts(
+    config: Mapping[str, Any], backbone: Backbone, trainer: Trainer, validation: ScoredSplit, test: ScoredSplit
+) -> dict[str, TokenCounts]:
+    """What is lost between the texts and the tokens of each split."""
+    tokens = {"train": trainer.train_batches.tokens, "validation": validation.tokens, "test": test.tokens}
+    truncation = truncation_of(config["data"])
+    return {
+        split: count_tokens(found, backbone.tokenizer, config["max_length"], truncation)
+        for split, found in tokens.items()
+    }
 
 
 def truncation_of(data: Mapping[str, Any]) -> str | Windows:

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from imdbcls.console import guard_terminal, quiet_libraries, say, user_errors, write_out
+from imdbcls.console import guard_terminal, quiet_libraries, say, user_errors, warn, write_out
 from imdbcls.data.origin import described, read_from, require_own_source
 from imdbcls.errors import UserError
 from imdbcls.fast.process import tune_process
@@ -94,7 +94,7 @@ def evaluate(
     tune_process()
     from imdbcls import build
     from imdbcls.environment import environment_of
-    from imdbcls.metrics import metrics_of
+    from imdbcls.metrics import confusion_matrix, doubt_about, metrics_of
     from imdbcls.progress import Progress
     from imdbcls.scoring import score
 
@@ -116,6 +116,8 @@ def evaluate(
     predictions = score(model.to(hardware.device), batches, hardware, Progress(config["progress"]).of(split))
     figures = {f"{SPLITS[split]}/{name}": value for name, value in metrics_of(predictions).items()}
     report_difference(figures, recorded, environment_of(hardware, None, model))
+    if (doubt := doubt_about(confusion_matrix(predictions), corpus.label_names)) is not None:
+        warn(f"{split}: {doubt}")
     return figures
 
 

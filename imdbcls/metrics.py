@@ -1,6 +1,7 @@
 """What a set of predictions is worth: accuracy, macro F1, AUROC, log loss, calibration error."""
 
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -48,3 +49,22 @@ def confusion_matrix(predictions: "Predictions") -> list[list[int]]:
 
     classes = range(predictions.probabilities.shape[1])
     return metrics.confusion_matrix(predictions.labels, predictions.predicted, labels=classes).tolist()
+
+
+def doubt_about(confusion: Sequence[Sequence[int]], label_names: Sequence[str]) -> str | None:
+    """A sentence where a confusion matrix shows no better accuracy than one and the same answer; None elsewhere."""
+    in_class, total = [sum(row) for row in confusion], sum(map(sum, confusion))
+    answered = [index for index, column in enumerate(zip(*confusion, strict=True)) if sum(column)]
+    correct = sum(confusion[index][index] for index in range(len(confusion)))
+    if len(answered) == 1:
+        return (
+            f"the model predicts one class, {label_names[answered[0]]}, for all {total:,} documents; its accuracy of "
+            f"{correct / total:.2%} is the share of that class."
+        )
+    most = max(in_class)
+    if correct <= most:
+        return (
+            f"the accuracy of {correct / total:.2%} is not above {most / total:.2%}, the share of the most common "
+            f"class, {label_names[in_class.index(most)]}."
+        )
+    return None

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from imdbcls.answers import FORMATS, Item, Write, output_names, plain
-from imdbcls.console import guard_terminal, say, user_errors
+from imdbcls.console import guard_terminal, say, user_errors, warn
 from imdbcls.data.columns import DELIMITERS, QUOTINGS, Request, missing_columns
 from imdbcls.data.documents import is_unicode
 from imdbcls.data.tables import require_columns, require_table, rows_of
@@ -25,6 +25,7 @@ from imdbcls.errors import UserError
 
 if TYPE_CHECKING:
     from imdbcls.api import FinishedRun
+    from imdbcls.data.token_counts import TokenCounts
 
 CHUNK = 1000  # texts at a time
 CHUNK_CHARACTERS = 2**24  # of them together, at most, where it is more than one
@@ -90,17 +91,21 @@ def predict(arguments: argparse.Namespace, stdin: TextIO, stdout: TextIO) -> Non
     """Answer all texts; raises UserError for a folder without a finished run and for a row that cannot be read."""
     require_options(arguments)
     from imdbcls.api import load_run
+    from imdbcls.data.token_counts import losses, sum_of
 
     run = load_run(arguments.run, plugins=arguments.plugins, device=arguments.device)
     given = input_of(arguments, stdin, run.config["data"])
     num_texts, without_text = 0, list[int]()
+    counts: list[TokenCounts] = []
     with output_of(arguments, stdout) as file:
         write = FORMATS[format_of(arguments)](file, run.label_names, given.copied)
         for chunk in in_chunks(given.items):
-            answer(chunk, run, write)
+            counts += answer(chunk, run, write)
             file.flush()
             without_text += [item.number for item in chunk if item.text is None]
             num_texts += len(chunk)
+    for loss in losses(sum_of(counts), run.config["max_length"], what="texts") if counts else ():
+        warn(loss)
     if given.name is not None:
         texts = "1 row" if num_texts == 1 else f"{num_texts:,} rows"
         say(f"Answered {texts} of {given.name}{counted(without_text, given.unit)}.")
@@ -152,16 +157,19 @@ def output_of(arguments: argparse.Namespace, stdout: TextIO) -> Iterator[TextIO]
         yield file
 
 
-def answer(chunk: Sequence[Item], run: "FinishedRun", write: Write) -> None:
-    """Classify the texts of a chunk, and write an answer for each item."""
+def answer(chunk: Sequence[Item], run: "FinishedRun", write: Write) -> "list[TokenCounts]":
+    """Classify the texts of a chunk, and write an answer for each item. Returns what the tokenizer left of them."""
     texts = [item.text for item in chunk if item.text is not None]
     found: Iterator[tuple[str, list[float]]] = iter(())
+    counts = []
     if texts:
         predictions = run.predict(texts)
+        counts = [] if predictions.counts is None else [predictions.counts]
         found = zip(predictions.names, predictions.probabilities.tolist(), strict=True)
     for item in chunk:
         label, probabilities = (None, None) if item.text is None else next(found)
         write(item, label, probabilities)
+    return counts
 
 
 def in_chunks(items: Iterator[Item]) -> Iterator[list[Item]]:

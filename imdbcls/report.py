@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 
 from imdbcls.backbone import Backbone
-from imdbcls.console import say
+from imdbcls.console import say, warn
 from imdbcls.content import content_of_model
 from imdbcls.data.documents import Corpus, Documents
+from imdbcls.data.token_counts import TokenCounts, losses, recorded, sum_of
 from imdbcls.device import peak_memory_mb
-from imdbcls.metrics import confusion_matrix, metrics_of
+from imdbcls.metrics import confusion_matrix, doubt_about, metrics_of
 from imdbcls.model import count_parameters
 from imdbcls.record import checksums_of_predictions
 from imdbcls.runs import RunFolder, choices_hash, config_hash, group_hash
@@ -42,10 +43,13 @@ def announce(
     corpus: Corpus,
     backbone: Backbone,
     trainer: Trainer,
+    counts: Mapping[str, TokenCounts],
 ) -> None:
-    """Say what is about to be trained, on what, and where it will lie."""
+    """Say what is about to be trained, on what, what is lost of the texts, and where it will lie."""
     for note in corpus.notes:
         say(note)
+    for loss in losses(sum_of(counts.values()), config["max_length"]):
+        warn(loss)
     sizes = f"{len(corpus.train):,} to train on, {len(corpus.validation):,} to validate, {len(corpus.test):,} to test"
     model, hardware = trainer.scored.model, trainer.hardware.describe()
     trainable = count_parameters(trainer.model, trainable=True)
@@ -70,6 +74,7 @@ def result_of(
     trainer: Trainer,
     predictions: Mapping[str, Predictions],
     latency_ms: Mapping[str, float],
+    counts: Mapping[str, TokenCounts],
 ) -> dict[str, Any]:
     """The content of `result.json` for a finished run. Times are in seconds, memory in MB (10^6 bytes).
 
@@ -89,6 +94,7 @@ def result_of(
         **{f"test/{name}": value for name, value in test.items()},
         "test/confusion_matrix": confusion_matrix(predictions["test"]),
         "predictions_sha256": checksums_of_predictions(folder.path),
+        "token_counts": recorded(counts),
         "test_documents": len(corpus.test),
         "train_documents": len(corpus.train),
         "parameters": count_parameters(trainer.scored.model),
@@ -186,6 +192,8 @@ def conclude(folder: RunFolder, result: Mapping[str, Any]) -> None:
         f"test accuracy {result['test/accuracy']:.2%} ± {standard_error:.2%} standard error on "
         f"{result['test_documents']:,} documents{watched}"
     )
+    if (doubt := doubt_about(result["test/confusion_matrix"], result["label_names"])) is not None:
+        warn(f"{result['name']}, test: {doubt}")
     say(
         f"  trained in {result['train_seconds']:.0f} s, {result['documents_per_second']:.1f} documents/s, "
         f"peak memory {result['peak_memory_mb']:,.0f} MB; everything lies in {folder.path}"

@@ -140,7 +140,8 @@ def fit_and_score(config: Mapping[str, Any], folder: RunFolder, stop: StopReques
             validation = build.build_scored_split(config, backbone, corpus.validation)
             test = build.build_scored_split(config, backbone, corpus.test)
             trainer = build.build_trainer(config, folder, hardware, backbone, model, corpus, validation, test, stop)
-            report.announce(config, folder, corpus, backbone, trainer)
+            counts = build.token_counts(config, backbone, trainer, validation, test)
+            report.announce(config, folder, corpus, backbone, trainer, counts)
             resumed_step = trainer.resume()
         with build.build_tracker(config, folder, resumed_step) as tracker:
             tracker.log_data(corpus.split_hash, lambda: card_tables(card_of(config, corpus, backbone.tokenizer)))
@@ -161,7 +162,7 @@ def fit_and_score(config: Mapping[str, Any], folder: RunFolder, stop: StopReques
             except Interrupted:
                 tracker.mark_interrupted()
                 raise
-            result = report.result_of(config, folder, corpus, trainer, predictions, latency)
+            result = report.result_of(config, folder, corpus, trainer, predictions, latency, counts)
             folder.write_result(result)  # first: what follows may wait for a server
             mistakes = report.worst_mistakes(corpus.test, corpus.label_names, predictions["test"])
             tracker.log_test(

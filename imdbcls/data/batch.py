@@ -120,7 +120,7 @@ class Cutter:
     def __init__(self, tokens: Tokens, labels: NDArray[np.int64], max_length: int, truncation: str | Windows) -> None:
         if isinstance(truncation, str) and truncation not in _KEEP:
             raise ValueError(f"truncation={truncation!r} is none of {', '.join(_KEEP)}")
-        self._tokens = tokens
+        self.tokens = tokens
         self._labels = labels
         self._keep = _keep_head if isinstance(truncation, Windows) else _KEEP[truncation]
         self._max_length = max_length
@@ -145,13 +145,13 @@ class Cutter:
         documents_W = np.repeat(np.arange(len(rows)), num_windows_B)
         lengths_W = self.lengths[rows][documents_W]
         width = self.width(rows)
-        input_ids_WT = np.full((len(documents_W), width), self._tokens.pad_id, dtype=np.int64)
+        input_ids_WT = np.full((len(documents_W), width), self.tokens.pad_id, dtype=np.int64)
         pieces = (ids for row in rows for ids in self._pieces(row))
         for place, ids in enumerate(pieces):
-            start, end = len(self._tokens.prefix), int(lengths_W[place]) - len(self._tokens.suffix)
-            input_ids_WT[place, :start] = self._tokens.prefix
+            start, end = len(self.tokens.prefix), int(lengths_W[place]) - len(self.tokens.suffix)
+            input_ids_WT[place, :start] = self.tokens.prefix
             input_ids_WT[place, start:end] = ids
-            input_ids_WT[place, end : lengths_W[place]] = self._tokens.suffix
+            input_ids_WT[place, end : lengths_W[place]] = self.tokens.suffix
         return Batch(
             torch.from_numpy(input_ids_WT),
             torch.from_numpy(np.arange(width) < lengths_W[:, None]),
@@ -164,9 +164,9 @@ class Cutter:
 
     def _pieces(self, row: int) -> list[NDArray[np.integer]]:
         """The token ids of a document's rows, without special tokens."""
-        ids = self._tokens.ids[self._tokens.offsets[row] : self._tokens.offsets[row + 1]]
+        ids = self.tokens.ids[self.tokens.offsets[row] : self.tokens.offsets[row + 1]]
         if self.num_windows[row] > 1:
-            size = int(self.lengths[row]) - self._tokens.num_special
+            size = int(self.lengths[row]) - self.tokens.num_special
             return [ids[start : start + size] for start in window_starts(len(ids), self.num_windows[row], size)]
         return [self._keep(ids, self._budget) if len(ids) > self._budget else ids]
 

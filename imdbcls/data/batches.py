@@ -50,6 +50,11 @@ class TrainBatches:
         self.group_by_length = group_by_length
 
     @property
+    def tokens(self) -> Tokens:
+        """The documents' tokens before truncation."""
+        return self._cutter.tokens
+
+    @property
     def steps_per_epoch(self) -> int:
         return math.ceil(len(self._cutter) / self.batch_size)
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from imdbcls import build
 from imdbcls.data.documents import Corpus, Documents
 from imdbcls.data.splits import text_keys
+from imdbcls.data.token_counts import TokenCounts, count_tokens, losses, sum_of
 from imdbcls.data.tokens import tokenize
 from imdbcls.data.windows import Windows
 from imdbcls.printable import printable_line
@@ -20,6 +21,11 @@ NUM_BINS = 12  # of the histogram of lengths
 BAR = 40  # characters of its longest bar
 MOST_CLASSES = 20  # shown by name
 SPLITS = ("train", "validation", "test")
+DOCUMENTS_LOST = (  # the rows of the card, and their keys in TokenCounts
+    ("documents without a token", "no_tokens"),
+    ("documents wholly unknown", "wholly_unknown"),
+    ("documents mostly unknown", "mostly_unknown"),
+)
 
 
 @dataclass(frozen=True)
@@ -35,6 +41,7 @@ class SplitCard:
     num_groups: int | None  # films, authors, …; None where the data has none
     num_repeated: int  # documents whose text occurs earlier in the same split
     num_in_train: int  # documents whose text occurs in train; those of train itself count as none
+    counts: TokenCounts  # of tokens, and what is lost of them
 
     @property
     def num_documents(self) -> int:
@@ -81,7 +88,8 @@ def card_of(config: Mapping[str, Any], corpus: Corpus, tokenizer: Any) -> DataCa
             budget = config["max_length"] - tokens.num_special
             num_windows = truncation.needed(tokens.lengths - tokens.num_special, budget)
         seen = set() if name == "train" else train_keys
-        splits[name] = split_card(documents, tokens.lengths, num_windows, corpus, seen)
+        counts = count_tokens(tokens, tokenizer, config["max_length"], truncation)
+        splits[name] = split_card(documents, tokens.lengths, num_windows, corpus, seen, counts)
     return DataCard(
         name=config["data"]["name"],
         backbone=config["backbone"]["name"],
@@ -107,6 +115,7 @@ def split_card(
     num_windows: NDArray[np.int64] | None,
     corpus: Corpus,
     train_keys: set[str],
+    counts: TokenCounts,
 ) -> SplitCard:
     keys = text_keys(documents.texts)
     return SplitCard(
@@ -116,6 +125,7 @@ def split_card(
         num_groups=None if documents.groups is None else len(set(documents.groups)),
         num_repeated=len(keys) - len(set(keys)),
         num_in_train=sum(key in train_keys for key in keys),
+        counts=counts,
     )
 
 
@@ -147,6 +157,7 @@ def card_text(card: DataCard) -> str:
             ),
             "",
             what_is_lost(card),
+            *losses(sum_of(split.counts for split in card.splits.values()), card.max_length),
             *card.notes,
             f"Split hash {card.split_hash}: runs with the same one trained and were scored on the same documents.",
         ]
@@ -174,7 +185,7 @@ def lengths(card: DataCard) -> list[list[str]]:
     """The distribution of each split's lengths, and what is truncated of it."""
     parts = [split.lengths for split in card.splits.values()]
     rows = [["mean", *(f"{part.mean():,.0f}" for part in parts)]]
-    for name, percentile in (("median", 50), ("95th percentile", 95), ("longest", 100)):
+    for name, percentile in (("shortest", 0), ("median", 50), ("95th percentile", 95), ("longest", 100)):
         rows.append([name, *(f"{np.percentile(part, percentile):,.0f}" for part in parts)])
     over = [f"{split.share_over(card.max_length):.1%}" for split in card.splits.values()]
     needed = [split.num_windows for split in card.splits.values() if split.num_windows is not None]
@@ -186,7 +197,17 @@ def lengths(card: DataCard) -> list[list[str]]:
         rows.append(["windows a document", *(f"{part.mean():.2f}" for part in read)])
         rows.append(["most windows", *(f"{part.max():,}" for part in read)])
         rows.append(["read with gaps", *(f"{(part > card.max_windows).mean():.1%}" for part in needed)])
+    counts = [split.counts for split in card.splits.values()]
+    rows.append(["tokens not read", *(share(part.cut_tokens, part.tokens) for part in counts)])
+    rows.append(["unknown tokens", *(share(part.unknown_tokens, part.tokens) for part in counts)])
+    for name, key in DOCUMENTS_LOST:
+        found = [getattr(part, key) for part in counts]
+        rows.append([name, *(f"{count:,}" for count in found)])
     return [["tokens", *card.splits], *rows]
+
+
+def share(part: int, whole: int) -> str:
+    return f"{part / max(whole, 1):.1%}"
 
 
 def what_is_lost(card: DataCard) -> str:
