@@ -123,6 +123,7 @@ def test_the_card_and_a_run_and_its_answers_tell_what_is_lost(
     lost = sum_of(split.counts for split in card.splits.values())
     assert (lost.documents, lost.no_tokens, lost.wholly_unknown, lost.shortest) == (48, 12, 12, 0)
     text = card_text(card)
+    text = " ".join(text.split())
     assert "12 of 48 documents have no token left" in text and "documents without a token" in text
     rows_of_table = {str(row[0]): row[1:] for row in card_tables(card)["lengths"][1]}
     assert rows_of_table["shortest"][0] == "2", "the two special tokens"

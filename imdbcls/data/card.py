@@ -1,7 +1,8 @@
 """The data card: what a data choice holds, as the run would read, split, tokenise and truncate it."""
 
 import math
-from collections.abc import Mapping, Sequence
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +19,7 @@ from imdbcls.data.windows import Windows
 from imdbcls.printable import printable_line
 
 NUM_BINS = 12  # of the histogram of lengths
+PAGE = 120  # characters of a line
 BAR = 40  # characters of its longest bar
 MOST_CLASSES = 20  # shown by name
 SPLITS = ("train", "validation", "test")
@@ -157,11 +159,15 @@ def card_text(card: DataCard) -> str:
             ),
             "",
             what_is_lost(card),
-            *losses(sum_of(split.counts for split in card.splits.values()), card.max_length),
+            *(line for loss in losses_of(card) for line in textwrap.wrap(loss, PAGE)),
             *card.notes,
             f"Split hash {card.split_hash}: runs with the same one trained and were scored on the same documents.",
         ]
     )
+
+
+def losses_of(card: DataCard) -> Iterator[str]:
+    return losses(sum_of(split.counts for split in card.splits.values()), card.max_length)
 
 
 def sizes(card: DataCard) -> list[list[str]]:
