@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from imdbcls import overrides, train
 from imdbcls.errors import UserError
-from imdbcls.evaluate import open_finished, rebuild_model, require_no_study
+from imdbcls.evaluate import open_finished, rebuild_model, require_finite_scores, require_no_study
 from imdbcls.printable import printable_line
 from imdbcls.record import SPLITS, path_of_predictions, problem_of_predictions
 from imdbcls.runs import RunFolder
@@ -145,6 +145,7 @@ class FinishedRun:
             values = {**self.config.values, "data": {**self.config["data"], "cache_dir": passing}}
             split = build.build_scored_split(values, backbone, documents)
             scored = score(model.to(hardware.device), split.batches, hardware)
+        require_finite_scores(scored.probabilities, self.folder)
         truncation = build.truncation_of(values["data"])
         counts = count_tokens(split.tokens, backbone.tokenizer, values["max_length"], truncation)
         lengths = split.tokens.lengths

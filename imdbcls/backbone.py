@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
-from torch import nn
+from torch import Tensor, nn
 from transformers import (
     AutoConfig,
     AutoModel,
@@ -36,8 +36,10 @@ from imdbcls.encoders import (
 from imdbcls.errors import UserError
 from imdbcls.fast import unpadded
 from imdbcls.fast.encoder import accelerate
-from imdbcls.hub import download
+from imdbcls.hub import download, offline
 from imdbcls.places import TINY_LIMIT, local_model
+from imdbcls.tokenizer_check import panics_raised, require_sound_files
+from imdbcls.untrusted import tensor_shapes
 
 TINY_VOCABULARY = 2000
 # What the library raises for a configuration that fits no model.
@@ -82,9 +84,11 @@ def load_backbone(
     cannot be found or read.
     """
     folder = locate(path)
+    require_sound_files(folder)
     try:
-        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
-        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+        with offline(), panics_raised():  # all of it is in the folder, whatever the folder says
+            config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+            tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     except Exception as error:  # what the libraries raise for a damaged file is anything
         raise UserError(
             f"backbone.path={path} holds no readable configuration and tokenizer: {' '.join(str(error).split())[:300]}"
@@ -199,16 +203,19 @@ def load_weights(path: str, folder: Path, config: PretrainedConfig) -> PreTraine
             f"AutoModel.from_pretrained({path!r}).save_pretrained(FOLDER), likewise AutoTokenizer, and give "
             "backbone.path=FOLDER; or set backbone.pretrained=false for random weights."
         )
+    for file in folder.glob("*.safetensors"):
+        tensor_shapes(file.resolve())
     try:
-        encoder, report = AutoModel.from_pretrained(
-            folder,
-            config=config,
-            dtype=torch.float32,
-            use_safetensors=True,
-            trust_remote_code=False,
-            output_loading_info=True,
-            ignore_mismatched_sizes=True,  # they are in the report, and refused below
-        )
+        with offline():
+            encoder, report = AutoModel.from_pretrained(
+                folder,
+                config=config,
+                dtype=torch.float32,
+                use_safetensors=True,
+                trust_remote_code=False,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,  # they are in the report, and refused below
+            )
     except (SafetensorError, OSError, *BUILD_ERRORS) as error:
         raise UserError(f"backbone.path={path}: the weights cannot be read: {error}") from error
     encoder, model = text_encoder(encoder), encoder
@@ -226,7 +233,15 @@ def load_weights(path: str, folder: Path, config: PretrainedConfig) -> PreTraine
             f"backbone.path={path}: the weights lack {len(missing)} of the encoder's tensors, {missing[0]} first; "
             "the file belongs to another architecture or is incomplete."
         )
+    require_finite(encoder.state_dict(), folder)
     return encoder
+
+
+def require_finite(tensors: Mapping[str, Tensor], place: Path) -> None:
+    """Refuse (UserError) weights with a value that is NaN or infinite: every score would be NaN."""
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and not tensor.is_meta and not bool(torch.isfinite(tensor).all()):
+            raise UserError(f"{place}: the weights hold values that are NaN or infinite, first in {name[:200]}.")
 
 
 def locate(path: str) -> Path:

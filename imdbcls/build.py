@@ -38,6 +38,7 @@ from imdbcls.saving import Saver
 from imdbcls.scored import ScoredModel
 from imdbcls.signals import StopRequest
 from imdbcls.signatures import require_settings
+from imdbcls.tokenizer_check import require_sound_files
 from imdbcls.tracking import RunIdentity, Tracker
 from imdbcls.trainer import Trainer
 from imdbcls.untrusted import tensor_shapes
@@ -130,6 +131,7 @@ def rebuild_backbone(config: Mapping[str, Any], folder: RunFolder) -> Backbone:
     names = ("name", "dropout", "attention_dropout", "fast")
     settings = {name: config["backbone"][name] for name in names}
     path = folder.backbone.absolute()  # never a hub id
+    require_sound_files(path)
     require_architecture(path, tensor_shapes(folder.checkpoints / "best" / "model.safetensors"))
     return fitting(config, load_backbone(path=str(path), pretrained=False, **settings))
 

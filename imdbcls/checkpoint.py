@@ -125,6 +125,12 @@ def load(folder: Path, *models: Mapping[str, Tensor]) -> Checkpoint:
         tensors = {Path(name).stem: load_file(folder / name) for name in files if name != STATE}
     except (SafetensorError, OSError, ValueError, RuntimeError) as error:
         raise CheckpointError(f"{folder} holds an unreadable tensor file: {error}") from error
+    for name, tensor in tensors["model"].items():
+        if tensor.dtype != model[name].dtype:
+            raise CheckpointError(
+                f"{folder / 'model.safetensors'} does not fit the model: {name[:200]} is {tensor.dtype}, expected "
+                f"{model[name].dtype}."
+            )
     return Checkpoint(folder, tensors, read_json(folder / STATE))
 
 

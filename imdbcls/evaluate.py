@@ -23,6 +23,9 @@ from imdbcls.untrusted import require_no_links
 from imdbcls.validate import validate
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from imdbcls.backbone import Backbone
     from imdbcls.model import Classifier
 
@@ -114,6 +117,7 @@ def evaluate(
     documents = corpus.test if split == "test" else corpus.validation
     batches = build.build_scored_split(config, backbone, documents).batches
     predictions = score(model.to(hardware.device), batches, hardware, Progress(config["progress"]).of(split))
+    require_finite_scores(predictions.probabilities, run)
     figures = {f"{SPLITS[split]}/{name}": value for name, value in metrics_of(predictions).items()}
     report_difference(figures, recorded, environment_of(hardware, None, model))
     if (doubt := doubt_about(confusion_matrix(predictions), corpus.label_names)) is not None:
@@ -159,6 +163,7 @@ def open_finished(
 def rebuild_model(config: Mapping[str, Any], folder: RunFolder, num_labels: int) -> "tuple[Backbone, Classifier]":
     """The model under the run's best weights, on the CPU, from the run folder alone."""
     from imdbcls import build, checkpoint
+    from imdbcls.backbone import require_finite
 
     try:
         backbone = build.rebuild_backbone(config, folder)
@@ -169,8 +174,15 @@ def rebuild_model(config: Mapping[str, Any], folder: RunFolder, num_labels: int)
     except UserError as error:
         remedy = checkpoint.remedy(folder.path)
         raise UserError(str(error) if remedy in str(error) else f"{error} {remedy}") from error
+    require_finite(best.tensors["model"], folder.checkpoints / "best" / "model.safetensors")
     model.load_state_dict(best.tensors["model"])
     return backbone, model
+
+
+def require_finite_scores(probabilities_NC: "NDArray[np.float64]", run: Path) -> None:
+    """Refuse (UserError) a model whose finite weights give values that are not."""
+    if not (probabilities_NC * 0 == 0).all():
+        raise UserError(f"{run}: the model's output is NaN for some documents: its weights are too large or damaged.")
 
 
 def report_difference(figures: dict[str, float], recorded: dict[str, Any], environment: dict[str, str]) -> None:

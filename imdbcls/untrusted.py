@@ -5,6 +5,7 @@ Everything here raises UserError with the file and the reason. It imports nothin
 
 import hashlib
 import json
+import math
 import os
 import stat
 from pathlib import Path
@@ -19,6 +20,8 @@ MAX_CONFIG_DEPTH = 32
 MAX_JSON_BYTES = 2**24
 MAX_HEADER_BYTES = 2**24  # the names and shapes of a tensor file; a large encoder's take 100 kB
 MAX_FILES = 10_000  # in a run folder
+# Of safetensors' types, those that weights and their buffers have.
+DTYPE_BYTES = {"F64": 8, "I64": 8, "F32": 4, "I32": 4, "F16": 2, "BF16": 2, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}
 
 
 def require_plain(path: Path, max_bytes: int | None = None) -> None:
@@ -107,20 +110,49 @@ def require_plain_yaml(path: Path, text: str) -> None:
 
 
 def tensor_shapes(path: Path) -> dict[str, tuple[int, ...]]:
-    """The shapes that a safetensors file announces, by name, without reading a tensor."""
+    """The shapes that a safetensors file announces, by name, without reading a tensor.
+
+    Raises UserError for a file that is not whole, whose tensors do not fill it one after the other, or that is larger
+    than this machine's memory: what is then built by these shapes needs no more than the file has.
+    """
     require_plain(path)
+    size = path.stat().st_size
     try:
         with path.open("rb") as file:
             length = int.from_bytes(file.read(8), "little")
-            if not 2 <= length <= min(MAX_HEADER_BYTES, path.stat().st_size - 8):
-                raise UserError(f"{path} is no tensor file: its header would have {length:,} bytes.")
+            if not 2 <= length <= min(MAX_HEADER_BYTES, size - 8):
+                raise UserError(f"{path} is not a tensor file: its header would have {length:,} bytes.")
             header = json.loads(file.read(length))
         header.pop("__metadata__", None)
-        return {str(name): tuple(int(size) for size in entry["shape"]) for name, entry in header.items()}
+        shapes = {str(name): tuple(int(number) for number in entry["shape"]) for name, entry in header.items()}
+        places = sorted(
+            (*map(int, entry["data_offsets"]), num_bytes(entry["dtype"], shapes[name]))
+            for name, entry in header.items()
+        )
     except UserError:
         raise
-    except (OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
-        raise UserError(f"{path} is no tensor file: its header cannot be read.") from error
+    except (OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError, OverflowError) as error:
+        raise UserError(f"{path} is not a tensor file: its header cannot be read.") from error
+    end = 0
+    for start, stop, needed in places:
+        if start != end or stop - start != needed:
+            raise UserError(f"{path} is not a tensor file: its tensors overlap, leave gaps or have other sizes.")
+        end = stop
+    if end != size - 8 - length:
+        raise UserError(
+            f"{path} is not whole: its tensors need {end:,} bytes, and it has {size - 8 - length:,} for them."
+        )
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if end > memory:
+        raise UserError(f"{path} needs {end / 1e9:,.1f} GB of memory; this machine has {memory / 1e9:,.1f} GB.")
+    return shapes
+
+
+def num_bytes(dtype: str, shape: tuple[int, ...]) -> int:
+    """Of a tensor in a safetensors file. Raises LookupError for a type that no weights here have."""
+    if any(number < 0 for number in shape):
+        raise LookupError(f"a shape of {shape}")
+    return DTYPE_BYTES[dtype] * math.prod(shape)
 
 
 def sha256(path: Path) -> str:

@@ -1,7 +1,10 @@
 """Run folders and settings from a stranger: each is refused in one sentence, before anything of it is built or run."""
 
+import hashlib
 import json
+import math
 import os
+import re
 import shutil
 import signal
 import struct
@@ -11,8 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 from processes import TINY, run, run_folder, start
+from safetensors.torch import load_file, save_file
 
 from imdbcls.api import load_run
 from imdbcls.backbone import locate
@@ -507,3 +512,47 @@ def test_a_stranger_does_not_say_where_tokens_are_written(stranger: Path, tmp_pa
     with_config(stranger, lambda config: config["data"].update(cache_dir=str(tmp_path / "elsewhere")))
     evaluate(stranger, "test")
     assert not (tmp_path / "elsewhere").exists()
+
+
+def change_weights(stranger: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    """Other tensors in the best checkpoint, listed by its manifest with their true hash."""
+    best = stranger / "checkpoints/best"
+    tensors = load_file(best / "model.safetensors")
+    change(tensors)
+    save_file(tensors, best / "model.safetensors")
+    manifest = json.loads((best / "manifest.json").read_text())
+    raw = (best / "model.safetensors").read_bytes()
+    manifest["files"]["model.safetensors"] = {"bytes": len(raw), "sha256": hashlib.sha256(raw).hexdigest()}
+    (best / "manifest.json").write_text(json.dumps(manifest))
+
+
+WEIGHTS: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
+    "not a number": (lambda w: w["head.output.bias"].fill_(math.nan), "NaN or infinite, first in head.output.bias"),
+    "infinity": (lambda w: w["encoder.embeddings.word_embeddings.weight"][5].fill_(math.inf), "NaN or infinite"),
+    "too large": (lambda w: w["head.output.weight"].fill_(3e38), "the model's output is NaN"),
+    "whole numbers": (lambda w: w.update({name: tensor.to(torch.int8) for name, tensor in w.items()}), "is torch.int8"),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", list(WEIGHTS))
+def test_weights_that_give_no_score_are_refused(name: str, stranger: Path) -> None:
+    change, sentence = WEIGHTS[name]
+    change_weights(stranger, change)
+    assert sentence in refusal(stranger)
+    with pytest.raises(UserError, match=re.escape(sentence)):
+        load_run(stranger).predict(["A quiet, patient film."])
+
+
+@pytest.mark.slow
+def test_a_panicking_tokenizer_is_refused_by_every_command(stranger: Path) -> None:
+    path = stranger / "backbone/tokenizer.json"
+    content = json.loads(path.read_text(encoding="utf-8"))
+    bomb = {"type": "Split", "pattern": {"Regex": "(a+)+$"}, "behavior": "Isolated", "invert": False}
+    path.write_text(json.dumps({**content, "pre_tokenizer": bomb}), encoding="utf-8")
+    assert "tokenizer.json cannot be used: PanicException" in refusal(stranger)
+    with pytest.raises(UserError, match=r"tokenizer\.json cannot be used"):
+        load_run(stranger).predict(["A quiet, patient film."])
+    command = start(Path.cwd(), *TINY, "backbone=minilm", f"backbone.path={stranger / 'backbone'}")
+    assert command.wait() == 2
+    assert "tokenizer.json cannot be used" in command.output and "Traceback" not in command.output

@@ -18,6 +18,7 @@ from imdbcls.data.cache import building, cache_folder, discard, to_disk
 from imdbcls.data.documents import Documents
 from imdbcls.data.pieces import batches_of, can_cut
 from imdbcls.errors import UserError
+from imdbcls.tokenizer_check import panics_raised
 
 # Raised whenever the files below change their meaning: old entries are then not found.
 FORMAT = 1
@@ -71,10 +72,13 @@ def tokenize(documents: Documents, tokenizer: Any, *, cache_dir: str | Path | No
         raise UserError(f"{type(tokenizer).__name__} has no fast version (tokenizer.json); choose a backbone with one.")
     if tokenizer.pad_token_id is None:
         raise UserError(f"The tokenizer of {tokenizer.name_or_path} has no padding token; choose an encoder with one.")
-    plain = _plain(backend.to_str())
+    with panics_raised():
+        plain = _plain(backend.to_str())
     backend, prefix, suffix = plain.backend, plain.prefix, plain.suffix
     if not prefix and not suffix:
         suffix = (end_token(tokenizer),)
+    if unknown := [token for token in (*prefix, *suffix, int(tokenizer.pad_token_id)) if token > plain.highest]:
+        raise UserError(f"The tokenizer adds the token {unknown[0]:,}, and its vocabulary ends at {plain.highest:,}.")
 
     key = _key(documents.texts, plain.sha256)
     entry = cache_folder(cache_dir) / "tokens" / key
@@ -109,6 +113,7 @@ class _Plain(NamedTuple):
     backend: Any
     prefix: tuple[int, ...]
     suffix: tuple[int, ...]
+    highest: int  # id of the vocabulary
     sha256: bytes
     can_cut: bool
 
@@ -122,7 +127,9 @@ def _plain(tokenizer: str) -> _Plain:
     backend.no_truncation()
     backend.no_padding()
     prefix, suffix = _special_tokens(backend)
-    return _Plain(backend, prefix, suffix, hashlib.sha256(backend.to_str().encode()).digest(), can_cut(backend))
+    highest = max(backend.get_vocab(with_added_tokens=True).values(), default=-1)
+    digest = hashlib.sha256(backend.to_str().encode()).digest()
+    return _Plain(backend, prefix, suffix, highest, digest, can_cut(backend))
 
 
 def _key(texts: Sequence[str], tokenizer_sha256: bytes) -> str:
@@ -155,7 +162,7 @@ def _build(entry: Path, texts: Sequence[str], backend: Any, cut: bool) -> tuple[
         dtype = np.dtype(np.uint16 if backend.get_vocab_size(with_added_tokens=True) <= 2**16 else np.int32)
         offsets = np.zeros(len(texts) + 1, dtype=np.int64)
         digest = hashlib.sha256()
-        with open(folder / "ids.bin", "wb") as file, _all_cores():
+        with open(folder / "ids.bin", "wb") as file, _all_cores(), panics_raised():
             for rows, batch in batches_of(texts, cut):
                 encodings = backend.encode_batch_fast(batch, add_special_tokens=False)
                 for row, encoding in zip(rows, encodings, strict=True):
