@@ -223,7 +223,7 @@ def test_a_folder_that_brings_code_runs_none_of_it(roberta: Path, tmp_path: Path
     "path", ["./nowhere", "/nowhere/at/all", "a/b/c", "~/nowhere-at-all", "no good name", "roberta-base"]
 )
 def test_what_is_neither_a_folder_nor_a_hub_id(path: str) -> None:
-    with pytest.raises(UserError, match=rf"backbone\.path={path} is not a folder.* owner/name, such as FacebookAI/"):
+    with pytest.raises(UserError, match=rf"backbone\.path={path} is not a folder.*owner/name, such as FacebookAI/"):
         load(path)
 
 
