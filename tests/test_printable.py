@@ -17,6 +17,7 @@ from imdbcls.answers import Item, write_csv, write_jsonl
 from imdbcls.api import Predictions
 from imdbcls.comparison.export import csv_text
 from imdbcls.data.card import DataCard, SplitCard, card_text
+from imdbcls.data.token_counts import TokenCounts
 from imdbcls.errors import UserError
 from imdbcls.printable import copied_cell, csv_cell, json_line, printable, printable_line
 from imdbcls.untrusted import require_no_links
@@ -164,7 +165,7 @@ def test_the_comparison_as_csv_holds_no_formula_but_negative_numbers() -> None:
 
 
 def test_a_data_card_and_an_object_at_the_prompt_are_printable(capsys: pytest.CaptureFixture[str]) -> None:
-    split = SplitCard((1, 1), np.array([3, 4]), None, None, 0, 0)
+    split = SplitCard((1, 1), np.array([3, 4]), None, None, 0, 0, TokenCounts(2, 7, 3, 0, 0, 0, 0, 0, 0))
     splits = dict.fromkeys(("train", "validation", "test"), split)
     card = DataCard(HOSTILE, "tiny", 64, "head", 1, (HOSTILE, "b"), splits, "0", ())
     console.write_out(card_text(card))
