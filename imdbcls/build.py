@@ -307,7 +307,7 @@ def identity_of(
     """
     return {
         **({} if frozen_encoder is None else {"frozen_encoder": frozen_encoder}),
-        "configuration": without(by_content(config), NEUTRAL_KEYS),
+        "configuration": by_content(without(config, NEUTRAL_KEYS)),
         "split_hash": corpus.split_hash,
         "device": hardware.device.type,
         "precision": hardware.precision,

@@ -27,7 +27,15 @@ HUB_LIMITS = {
 TINY_LIMIT = 512
 REQUEST_KEYS = ("text_column", "label_column", "id_column", "group_column", "delimiter", "quoting")
 # These count their positions from the padding id + 1.
-_ROBERTA_TYPES = ("roberta", "xlm-roberta", "camembert")
+_ROBERTA_TYPES = (
+    "roberta",
+    "xlm-roberta",
+    "camembert",
+    "xlm-roberta-xl",
+    "roberta-prelayernorm",
+    "longformer",
+    "mpnet",
+)
 
 
 def wrong_places(config: Mapping[str, Any]) -> Iterator[str]:

@@ -67,12 +67,12 @@ def digest(config: Mapping[str, Any]) -> str:
 
 def config_hash(config: Mapping[str, Any]) -> str:
     """The same for configurations that must give the same result, however the paths in them are spelled."""
-    return digest(without(by_content(config), NEUTRAL_KEYS))
+    return digest(by_content(without(config, NEUTRAL_KEYS)))
 
 
 def group_hash(config: Mapping[str, Any]) -> str:
     """The same for runs that differ in their seeds alone."""
-    return digest(without(by_content(config), NEUTRAL_KEYS + SEED_KEYS))
+    return digest(by_content(without(config, NEUTRAL_KEYS + SEED_KEYS)))
 
 
 def choices_hash(config: Mapping[str, Any]) -> str:
@@ -83,7 +83,7 @@ def choices_hash(config: Mapping[str, Any]) -> str:
     """
     source = config["data"]["source"]
     origin = tuple(f"data.{key}" for key in ("source", "name", *source))
-    return digest(without(by_content(config), NEUTRAL_KEYS + SEED_KEYS + origin))
+    return digest(by_content(without(config, NEUTRAL_KEYS + SEED_KEYS + origin)))
 
 
 def run_name(config: Mapping[str, Any]) -> str:

@@ -118,6 +118,17 @@ def test_names_that_are_no_places_stay_as_they_are(tmp_path: Path, monkeypatch: 
     assert content.by_content(plugin)["head"] == {"name": "mine", "embeddings": content.content_of("text")}
 
 
+def test_folders_that_are_written_to_are_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs and caches are large, and change."""
+    read: list[str] = []
+    monkeypatch.setattr(content, "sha256", lambda path: read.append(Path(path).name) or "0" * 64)
+    path = write_csv(tmp_path / "c.csv")
+    write_csv(tmp_path / "runs" / "old" / "run" / "big.csv")
+    places = (f"runs_dir={tmp_path}/runs", f"data.cache_dir={tmp_path}/runs")
+    assert hashes(f"data.train={path}", *places) == hashes(f"data.train={path}")
+    assert set(read) == {"c.csv"}
+
+
 def test_a_file_is_read_once_and_a_damaged_digest_is_computed_again(
     tmp_path: Path, own_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

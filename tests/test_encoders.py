@@ -19,6 +19,7 @@ from imdbcls.backbone import Backbone, freeze, recompute_activations, require_ar
 from imdbcls.data.batches import EvalBatches
 from imdbcls.data.documents import Documents
 from imdbcls.data.tokens import tokenize
+from imdbcls.encoders import require_precision
 from imdbcls.errors import UserError
 from imdbcls.model import Classifier
 
@@ -219,3 +220,23 @@ def test_settings_that_a_family_does_not_have_are_refused_and_the_others_work(tm
     config = load(tmp_path / "gpt2", dropout=0.3, attention_dropout=0.0).encoder.config
     assert (config.resid_pdrop, config.embd_pdrop, config.attn_pdrop) == (0.3, 0.3, 0.0)
     assert json.loads((tmp_path / "gpt2" / "config.json").read_text())["resid_pdrop"] == 0.1
+
+
+def test_a_precision_in_which_an_encoder_fails_is_refused(tmp_path: Path) -> None:
+    """DeBERTa's first version masks attention by the smallest number of float32, which bfloat16 does not hold."""
+    hardware = {name: build.build_hardware(imdbcls.compose(f"precision={name}").values) for name in ("fp32", "bf16")}
+    backbone = load(family_folder("deberta", tmp_path / "deberta"))
+    require_precision("small", backbone.encoder, hardware["fp32"])
+    with pytest.raises(UserError, match=r"small: DebertaModel fails in bf16 \(.*\); set precision=fp32\."):
+        require_precision("small", backbone.encoder, hardware["bf16"])
+    require_precision("small", load(family_folder("xlnet", tmp_path / "xlnet")).encoder, hardware["bf16"])
+
+
+def test_the_first_pass_takes_nothing_from_the_random_state(tmp_path: Path) -> None:
+    """What a seed initialises and drops out is as if the pass had not been."""
+    folder = family_folder("electra", tmp_path)
+    load(folder)  # imports may draw
+    torch.manual_seed(3)
+    before = torch.get_rng_state()
+    mode = load(folder).encoder.training
+    assert torch.equal(before, torch.get_rng_state()) and mode is False, "as from_pretrained leaves it"
