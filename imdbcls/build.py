@@ -38,6 +38,7 @@ from imdbcls.saving import Saver
 from imdbcls.scored import ScoredModel
 from imdbcls.signals import StopRequest
 from imdbcls.signatures import require_settings
+from imdbcls.targets import borrowed_targets
 from imdbcls.tokenizer_check import require_sound_files
 from imdbcls.tracking import RunIdentity, Tracker
 from imdbcls.trainer import Trainer
@@ -104,6 +105,8 @@ _kept_corpus: dict[str, Corpus] = {}  # by `corpus_key`; one at most
 
 def construct(node: Mapping[str, Any], **arguments: Any) -> Any:
     """Hydra's `instantiate`, with the user's mistakes raised as they are and not wrapped."""
+    for mistake in borrowed_targets(node):
+        raise UserError(mistake)
     try:
         return instantiate(node, **arguments)
     except InstantiationException as error:

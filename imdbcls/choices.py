@@ -5,10 +5,11 @@ The YAML files are the only place where a choice or a knob is described; `--help
 
 import shutil
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from importlib.resources.abc import Traversable
+from pathlib import Path
 
 import yaml
 
@@ -47,10 +48,14 @@ class Knob:
         return f"{self.key}={self.default}"
 
 
-def groups() -> dict[str, dict[str, str]]:
-    """Each group's choices and their descriptions, as `groups()["head"]["lstm"]`."""
-    folders = sorted((entry for entry in files(CONF).iterdir() if entry.is_dir()), key=lambda entry: entry.name)
-    found = {folder.name: dict(choices_in(folder)) for folder in folders}
+def groups(folders: Sequence[Path] = ()) -> dict[str, dict[str, str]]:
+    """Each group's choices and their descriptions, as `groups()["head"]["lstm"]`; also those in `folders` of a user."""
+    shipped = sorted((entry for entry in files(CONF).iterdir() if entry.is_dir()), key=lambda entry: entry.name)
+    found = {folder.name: dict(choices_in(folder)) for folder in shipped}
+    own = [entry for folder in folders if folder.is_dir() for entry in sorted(folder.iterdir()) if entry.is_dir()]
+    for entry in own:
+        if entry.name != "hydra":
+            found[entry.name] = dict(choices_in(entry)) | found.get(entry.name, {})  # Hydra finds the shipped first
     return {group: choices for group, choices in found.items() if choices}
 
 
@@ -97,11 +102,11 @@ def knobs_in(mapping: yaml.MappingNode, lines: list[str], prefix: str) -> Iterat
             yield Knob(prefix + key.value, line[value.start_mark.column : value.end_mark.column], word.strip())
 
 
-def help_text() -> str:
-    """The answer to `--help`."""
+def help_text(folders: Sequence[Path] = ()) -> str:
+    """The answer to `--help`, with the choices in a user's `folders`."""
     width = min(shutil.get_terminal_size().columns, MAX_WIDTH)
     lines = [HEADER, "", "Groups, chosen by name (head=lstm); a choice's own keys are in its `--cfg job`:"]
-    for group, choices in groups().items():
+    for group, choices in groups(folders).items():
         lines += ["", group]
         column = max(map(len, choices))
         for choice, words in choices.items():

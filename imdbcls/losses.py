@@ -105,15 +105,20 @@ def weights_of_classes(wanted: Any, labels: NDArray[np.int64], label_names: Sequ
     return torch.tensor(given * counts.sum() / (given * counts).sum(), dtype=torch.float32)
 
 
+def as_named(label: str, label_names: Sequence[str]) -> str:
+    """Return the class that a YAML label means: YAML 1.1 reads `yes` and `on` as true, `no` and `off` as false."""
+    spellings = {"true": ("yes", "on"), "false": ("no", "off")}.get(label, ())
+    meant = [name for name in label_names if name.lower() in spellings]
+    return meant[0] if len(meant) == 1 and label not in label_names else label
+
+
 def in_order(wanted: Any, label_names: Sequence[str]) -> list[float]:
     labels = ", ".join(label_names)
     if not isinstance(wanted, Mapping):
         if len(wanted) != len(label_names):
             raise UserError(f"loss.class_weights has {len(wanted)} weights for {len(label_names)} classes: {labels}.")
         return list(wanted)
-    by_name = {
-        str(label).lower() if isinstance(label, bool) else str(label): weight for label, weight in wanted.items()
-    }
+    by_name = {as_named(str(label), label_names): weight for label, weight in wanted.items()}
     if by_name.keys() != set(label_names):
         raise UserError(
             f"loss.class_weights names {', '.join(by_name)}; the classes are {labels}, each to be named once."

@@ -5,16 +5,17 @@ and composition; what passes is then Hydra's alone.
 """
 
 import copy
-import sys
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal
 
+import yaml
 from hydra import initialize_config_module
-from hydra._internal.utils import get_args_parser
+from hydra.core.config_search_path import SearchPathQuery
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.object_type import ObjectType
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import IntervalSweep, Override
 from hydra.errors import HydraException, OverrideParseException
@@ -22,15 +23,18 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from imdbcls.choices import CONF, choice_keys, groups, help_text, knobs
-from imdbcls.console import say, user_errors
+from imdbcls.choices import CONF, knobs
+from imdbcls.composing import CONFIG, Loader
 from imdbcls.errors import UserError
-from imdbcls.other_names import OTHER_NAMES
+from imdbcls.hints import NUM_NEAREST, nearest, unknown_key
 from imdbcls.places import wrong_places
+from imdbcls.plugins_of_hydra import without_missing_parts
+from imdbcls.quoting import as_one_value, is_readable, readable
+from imdbcls.resolving import leaves, resolve
 from imdbcls.targets import TARGETS, foreign_parts_of_hydra
+from imdbcls.trust import named_by
 from imdbcls.validate import CHOICES, FLAGS, NUMBERS, OF_SEVERAL_KINDS, look_up, validate
 
-NUM_NEAREST = 3  # keys or choices that a sentence suggests at most
 # A key that a command sets, and with which value of which other it does nothing.
 IDLE: tuple[tuple[str, tuple[str, Callable[[Any], bool]]], ...] = (
     ("data.window_overlap", ("data.truncation", lambda value: value != "windows")),
@@ -48,33 +52,6 @@ ONE_COLUMN = {
         "exclude each other into one column"
     ),
 }
-HELP = "python -m imdbcls.train --help lists them"
-
-
-def answer_command(arguments: Sequence[str]) -> None:
-    """Answer `--help`, and end a command with mistakes by naming them all; return where Hydra may take over."""
-    asked, unknown = get_args_parser().parse_known_args(list(arguments))
-    if asked.help:
-        print(help_text())
-        sys.exit(0)
-    if asked.config_name or asked.config_path or asked.experimental_rerun:
-        say("imdbcls: there is one configuration; --config-dir=FOLDER adds YAML files of your own to its groups.")
-        sys.exit(2)
-    if asked.hydra_help or asked.shell_completion:
-        return
-    flags = [argument for argument in unknown if argument.startswith("-")]
-    strays = [argument for argument in unknown if argument not in flags]
-    texts = [*asked.overrides, *strays]
-    if asked.config_dir and not any(text.startswith("hydra.searchpath=") for text in texts):
-        texts.append(f"hydra.searchpath=['file://{Path(asked.config_dir).absolute()}']")
-    mode: Mode = "single" if asked.cfg or asked.info else "multirun" if asked.multirun else "run"
-    mistakes = [f"{flag} is no option; choices and keys have no dashes: lr=3e-5." for flag in flags]
-    if strays and not flags:
-        mistakes.append(f"{' '.join(strays)}: choices and keys stand together, all before or all after the options.")
-    with user_errors():
-        _, found = examine(texts, mode)
-        if mistakes or found:
-            raise UserError(*mistakes, *found)
 
 
 def compose(texts: Sequence[str]) -> dict[str, Any]:
@@ -83,26 +60,24 @@ def compose(texts: Sequence[str]) -> dict[str, Any]:
     An experiment's sweep is left out: its other values are set, and the swept groups keep their defaults. Raises
     UserError with every mistake.
     """
-    config, mistakes = examine(texts, "single")
-    if mistakes:
-        raise UserError(*mistakes)
-    return config
+    examined = examine(texts, "single")
+    if examined.mistakes:
+        raise UserError(*examined.mistakes)
+    return examined.config
 
 
-def resolve(cfg: DictConfig) -> dict[str, Any]:
-    """The composed configuration as plain values; raises UserError where a value is missing or points nowhere."""
-    try:
-        config = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
-    except OmegaConfBaseException as error:
-        raise UserError(f"{error.full_key} has no usable value: {str(error.msg).splitlines()[0]}.") from error
-    assert isinstance(config, dict)
-    # A year is a name for a study like any other, but Hydra reads a number.
-    names = {key: str(config[key]) for key in ("study", "runs_dir") if type(config.get(key)) is int}
-    return {str(key): value for key, value in (config | names).items()}
+# A command may be one run or, by its experiment, a sweep (run), must be a sweep (multirun), is no sweep (single), or
+# only shows its configuration (show), where values may be missing.
+Mode = Literal["run", "multirun", "single", "show"]
 
 
-# A command may be one run or, by its experiment, a sweep (run), must be a sweep (multirun), or is no sweep (single).
-Mode = Literal["run", "multirun", "single"]
+@dataclass(frozen=True)
+class Examined:
+    """What an examination found: the first job's configuration, all mistakes, and the loader that composed it."""
+
+    config: dict[str, Any]
+    mistakes: list[str]
+    loader: Loader
 
 
 @dataclass(frozen=True)
@@ -113,58 +88,80 @@ class Wish:
     is_group: bool
     alternatives: tuple[Override, ...]
     line: str
+    is_interval: bool = False
 
 
 @dataclass
 class Examination:
     """The mistakes found so far, each said once, and what composes configurations."""
 
-    loader: Any  # Hydra's ConfigLoader
+    loader: Loader
+    mode: Mode
     for_hydra: list[str] = field(default_factory=list)  # overrides of hydra's own keys, which Hydra checks itself
     mistakes: dict[str, None] = field(default_factory=dict)
     loaded: dict[tuple[str, ...], DictConfig] = field(default_factory=dict)
-    found: dict[str, list[str]] = field(default_factory=dict)  # each group's choices, which Hydra finds slowly
 
     def note(self, mistake: str) -> None:
         self.mistakes.setdefault(mistake)
 
     def options(self, group: str) -> list[str]:
-        if group not in self.found:
-            self.found[group] = self.loader.get_group_options(group, config_name="config", overrides=self.for_hydra)
-        return self.found[group]
+        return self.loader.get_group_options(group, config_name=CONFIG, overrides=self.for_hydra)
+
+    def groups(self) -> list[str]:
+        found = self.loader.get_group_options("", ObjectType.GROUP, config_name=CONFIG, overrides=self.for_hydra)
+        return [group for group in found if group != "hydra"]
+
+    def keys_of(self, group: str, choice: str) -> set[str]:
+        return self.loader.keys_of(group, choice, self.for_hydra)
 
     def load(self, overrides: Sequence[Override]) -> DictConfig:
         """The configuration under some overrides; raises UserError where Hydra finds what was not foreseen here."""
         lines = (*self.for_hydra, *(str(override.input_line) for override in overrides))
         try:
             if lines not in self.loaded:
-                self.loaded[lines] = self.loader.load_configuration("config", list(lines), run_mode=RunMode.RUN)
+                self.loaded[lines] = self.loader.compose(lines)
             return self.loaded[lines]
+        except UserError as error:
+            raise UserError(*dict.fromkeys([*self.mistakes, *str(error).splitlines()])) from error
         except (HydraException, OmegaConfBaseException) as error:
-            raise UserError(*self.mistakes, *str(error).splitlines()) from error
+            raise UserError(*self.mistakes, sentence_of(error)) from error
+        except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
+            reason = " ".join(str(error).split())
+            raise UserError(*self.mistakes, f"A YAML file cannot be read: {reason}.") from error
         except (AssertionError, LookupError, TypeError, ValueError, AttributeError, RecursionError) as error:
             # An override that Hydra's grammar takes and its composition was not made for, such as head=0.
             told = " ".join(str(override.input_line) for override in overrides)
             raise UserError(*self.mistakes, f"{told}: Hydra cannot compose this ({error}).") from error
 
 
-def examine(texts: Sequence[str], mode: Mode) -> tuple[dict[str, Any], list[str]]:
+def sentence_of(error: Exception) -> str:
+    """Hydra's own error in one line; where it has no words, OmegaConf's below it."""
+    return " ".join((str(error) or str(error.__cause__)).split())
+
+
+def examine(texts: Sequence[str], mode: Mode, folder: str | None = None) -> Examined:
     """The configuration of a command's first job, without what is wrong in it, and all its mistakes.
 
-    Every value of a sweep is tried once, beside the first values of the others; their combinations are validated job by
-    job.
+    `folder` is that of --config-dir. Every value of a sweep is tried once, together with the first values of the
+    others; their combinations are validated job by job.
     """
+    texts = [readable(text) for text in texts]
     with initialize_config_module(CONF, version_base="1.3"):
-        examination = Examination(GlobalHydra.instance().config_loader())
+        examination = Examination(make_loader(texts, folder), mode)
         wishes = read_wishes(texts, examination)
+        installed = examination.loader.without_folders().get_group_options
+        examination.for_hydra, missing = without_missing_parts(examination.for_hydra, installed)
+        for mistake in missing:
+            examination.note(mistake)
         plain = examination.load(firsts(wishes, groups_only=True))
         for mistake in foreign_parts_of_hydra(OmegaConf.to_container(plain.hydra, resolve=False)):
             examination.note(mistake)
         sweeps = mode == "multirun" or (mode == "run" and plain.hydra.mode is RunMode.MULTIRUN)
         if sweeps:
             own = {wish.key for wish in wishes}
-            params = [f"{key}={value}" for key, value in (plain.hydra.sweeper.params or {}).items() if key not in own]
-            wishes += read_wishes(params, examination)
+            params = OmegaConf.to_container(plain.hydra, resolve=False)["sweeper"].get("params") or {}  # type: ignore
+            wishes += read_wishes([f"{key}={value}" for key, value in params.items() if key not in own], examination)
+            check_intervals(wishes, plain, examination)
             plain = examination.load(firsts(wishes, groups_only=True))
         else:
             wishes = [without_sweep(wish, examination) for wish in wishes]
@@ -180,7 +177,18 @@ def examine(texts: Sequence[str], mode: Mode) -> tuple[dict[str, Any], list[str]
                 other = copy.deepcopy(config)
                 OmegaConf.update(other, wish.key, override.value(), merge=True, force_add=True)
                 check_values(other, examination)
-    return first, list(examination.mistakes)
+    return Examined(first, list(examination.mistakes), examination.loader)
+
+
+def make_loader(texts: Sequence[str], folder: str | None) -> Loader:
+    """The loader of a command, which searches the same places as Hydra; raises UserError for a folder that is none."""
+    search_path = GlobalHydra.instance().config_loader().get_search_path()
+    if folder is not None:
+        place = Path(folder).absolute()
+        if not place.is_dir():
+            raise UserError(f"--config-dir={folder} is not a folder.")
+        search_path.prepend(provider="command-line", path=f"file://{place}", anchor=SearchPathQuery(provider="schema"))
+    return Loader(search_path, named_by(OverridesParser.create().parse_overrides([*filter(is_readable, texts)])))
 
 
 def firsts(wishes: Sequence[Wish], *, groups_only: bool = False) -> list[Override]:
@@ -196,15 +204,13 @@ def read_wishes(texts: Sequence[str], examination: Examination) -> list[Wish]:
             overrides += parser.parse_overrides([text])
         except OverrideParseException as error:
             reason = str(error).splitlines()[0]
-            home = " ~ is not read here: write the folder out, or $HOME." if "=~" in text else ""
             examination.note(
-                f"{text}: not read as key=value ({reason}); a value with spaces, commas or brackets wants quotes of "
-                f"its own: 'key=\"a, b\"'.{home}"
+                f"{text}: not read as key=value ({reason}). If the value is one text, write {as_one_value(text)}."
                 if "=" in text
                 else f"{text}: not of the form key=value, such as lr=3e-5."
             )
     examination.for_hydra += [str(override.input_line) for override in overrides if override.is_hydra_override()]
-    known_groups = set(examination.loader.list_groups(""))
+    known_groups = examination.groups()
     wishes = []
     for override in overrides:
         if override.is_hydra_override():
@@ -212,7 +218,12 @@ def read_wishes(texts: Sequence[str], examination: Examination) -> list[Wish]:
         if not override.key_or_group:
             examination.note(f"{override.input_line}: there is no key before '='.")
             continue
-        alternatives = [override]
+        if override.package is not None or override.key_or_group == "hydra":
+            examination.note(
+                f"{override.input_line}: write each key on its own, without @: head=lstm, hydra.verbose=true."
+            )
+            continue
+        alternatives, is_interval = [override], override.is_interval_sweep()
         if override.is_sweep_override():
             key, swept = override.get_key_element(), override.value()
             # An interval is for a sweeper that draws from it: its ends stand for all.
@@ -222,7 +233,7 @@ def read_wishes(texts: Sequence[str], examination: Examination) -> list[Wish]:
         is_group = override.key_or_group in known_groups
         if is_group:
             alternatives = [each for each in alternatives if is_choice(each, examination)]
-        wishes.append(Wish(override.key_or_group, is_group, tuple(alternatives), str(override.input_line)))
+        wishes.append(Wish(override.key_or_group, is_group, tuple(alternatives), str(override.input_line), is_interval))
     return wishes
 
 
@@ -244,25 +255,37 @@ def is_choice(override: Override, examination: Examination) -> bool:
     return not wrong
 
 
-def nearest(names: Sequence[str]) -> str:
-    return f"; the nearest: {', '.join(names)}" if names else ""
+MULTIRUN = "add --multirun to run each"
 
 
 def without_sweep(wish: Wish, examination: Examination) -> Wish:
     """The wish of a command that is no sweep: notes several values, and keeps the first."""
     if len(wish.alternatives) > 1:
         ways = "" if wish.is_group else f", or write {wish.key}=[...] for a list"
-        examination.note(f"{wish.line} gives several values: add --multirun to run each{ways}.")
+        if not wish.is_group and all(isinstance(each.value(), str) for each in wish.alternatives):
+            ways += f", or {as_one_value(wish.line)} for one text"
+        do = "--cfg and --info show one run, so give one value" if examination.mode == "show" else MULTIRUN
+        examination.note(f"{wish.line} gives several values: {do}{ways}.")
     return replace(wish, alternatives=wish.alternatives[:1])
+
+
+def check_intervals(wishes: Sequence[Wish], plain: DictConfig, examination: Examination) -> None:
+    """Note intervals: only a sweeper that searches draws from them."""
+    if plain.hydra.sweeper._target_.endswith(".BasicSweeper"):
+        for wish in wishes:
+            if wish.is_interval:
+                examination.note(
+                    f"{wish.line}: an interval cannot be swept yet; list its values, {wish.key}=1e-5,3e-5."
+                )
 
 
 def check_swept_groups(wishes: Sequence[Wish], examination: Examination) -> None:
     """Note the keys that only some of a swept group's choices have: half of the sweep would fail by them."""
     for place, group in enumerate(wishes):
-        keys = [wish for wish in wishes if wish.key.startswith(f"{group.key}.")] if group.is_group else []
-        for choice in group.alternatives[1:] if keys else ():
+        keys = [wish for wish in wishes if wish.key.startswith(f"{group.key}.")]
+        for choice in group.alternatives[1:] if group.is_group else ():
             others = [*wishes[:place], replace(group, alternatives=(choice,)), *wishes[place + 1 :]]
-            config = examination.load(firsts(others, groups_only=True))
+            config = examination.load(firsts(others, groups_only=True))  # a file's mistakes come out here
             for wish in keys:
                 check_key(wish, config, examination)
 
@@ -277,7 +300,9 @@ def check_key(wish: Wish, config: DictConfig, examination: Examination) -> Wish 
     except (KeyError, TypeError):
         if (override.is_add() or override.is_force_add()) and is_argument(wish.key):
             return wish  # whether what is built takes it, is known when its class is imported
-        examination.note(unknown_key(wish.key, config))
+        options = {group: examination.options(group) for group in examination.groups()}
+        known = plain_values(without_hydra(config))
+        examination.note(unknown_key(wish.key, known, config.hydra.runtime.choices, options, examination.keys_of))
         return None
     if override.is_delete():
         if wish.key in {knob.key for knob in knobs()}:
@@ -337,39 +362,6 @@ def without_effect(wishes: Sequence[Wish], config: Mapping[str, Any]) -> Iterato
                 yield f"{lines[key]} has no effect with {other}={value}; leave one of them out."
 
 
-def unknown_key(key: str, config: DictConfig) -> str:
-    """The sentence on a key that does not exist: who has it, or what is nearest."""
-    section, _, rest = key.partition(".")
-    choices = groups()
-    if section in choices and rest:
-        name = rest.partition(".")[0]
-        owners = [choice for choice in choices[section] if name in choice_keys(section, choice)]
-        chosen = config.hydra.runtime.choices.get(section, "null")  # absent where the group was set to null
-        if owners and chosen not in owners:
-            return f"{key}: {section}={chosen} has no {name}; it belongs to {section}={','.join(owners)}."
-    if key in OTHER_NAMES:
-        return f"{key}: there is no such key; here it is {OTHER_NAMES[key]}."
-    known = [*choices, *all_keys(plain_values(without_hydra(config)))]
-    near = nearest_keys(key, known)
-    return f"{key}: there is no such key{nearest(near)}." if near else f"{key}: there is no such key; {HELP}."
-
-
-def nearest_keys(key: str, known: Collection[str]) -> list[str]:
-    """The keys with the same last part, then those spelt alike."""
-    tail = key.rpartition(".")[2]
-    same = [each for each in known if each.rpartition(".")[2] == tail]
-    return list(dict.fromkeys([*same, *get_close_matches(key, known, NUM_NEAREST)]))[:NUM_NEAREST]
-
-
-def all_keys(node: Any, prefix: str = "") -> Iterator[str]:
-    """Every key that a user sets, dotted: names that only label a choice and Hydra's own (`_target_`) are left out."""
-    if isinstance(node, dict):
-        for name, value in node.items():
-            if not str(name).startswith("_") and name != "name":
-                yield f"{prefix}{name}"
-                yield from all_keys(value, f"{prefix}{name}.")
-
-
 def plain_values(config: DictConfig) -> dict[str, Any]:
     """As plain values, interpolations unresolved."""
     plain = OmegaConf.to_container(config, resolve=False)
@@ -386,13 +378,17 @@ def without_hydra(config: DictConfig) -> DictConfig:
 
 def check_values(config: DictConfig, examination: Examination) -> dict[str, Any]:
     """Resolve and validate one job's configuration; notes what is missing or impossible."""
-    filled = copy.deepcopy(config)
-    plain = plain_values(filled)
-    unset = [key for key in all_keys(plain) if look_up(plain, key) == "???"]
-    for key in unset:
-        if not any(mistake.startswith(f"{key}=") for mistake in examination.mistakes):
+    plain = plain_values(config)
+    unset = [path for path, value in leaves(plain) if value == "???"]
+    for path in unset:
+        key = ".".join(map(str, path))
+        if examination.mode != "show" and not any(mistake.startswith(f"{key}=") for mistake in examination.mistakes):
             examination.note(f"{key} has no value yet: give {key}=...")
-        OmegaConf.update(filled, key, "missing", force_add=True)  # so that the rest can be looked at
+        section = plain
+        for part in path[:-1]:
+            section = section[part]
+        section[path[-1]] = "missing"  # so that the rest can be looked at
+    filled = OmegaConf.create(plain) if unset else config
     resolved: dict[str, Any] = {}
     mistakes: list[str] = []
     try:

@@ -8,7 +8,7 @@ from typing import Any
 
 from imdbcls.choices import knobs
 from imdbcls.errors import UserError
-from imdbcls.targets import TARGETS
+from imdbcls.targets import TARGETS, is_borrowed
 from imdbcls.validate import look_up
 
 # What the builder gives beside the configuration.
@@ -37,7 +37,11 @@ def require_settings(config: Mapping[str, Any]) -> None:
 def wrong_settings(place: str, target: str, settings: list[str], given: list[str]) -> Iterator[str]:
     module, _, name = target.rpartition(".")
     try:
-        parameters = inspect.signature(getattr(importlib.import_module(module), name)).parameters
+        found = getattr(importlib.import_module(module), name)
+        if is_borrowed(target, found):
+            yield f"{place}._target_={target} is refused: {target.split('.')[0]} does not define it."
+            return
+        parameters = inspect.signature(found).parameters
     except Exception as error:  # a plugin may raise anything while it is imported
         reason = " ".join(str(error).split())[:300]
         yield f"{place}._target_={target} cannot be imported here: {reason}"

@@ -78,6 +78,18 @@ class Sweep:
         self._start(name, job, read_result)
         self._wait(fewer_than=jobs)
 
+    def report(self, name: str, job: Callable[[], object], read_result: Callable[[], Mapping[str, Any] | None]) -> None:
+        """Run a job in this process: one that is done already, says so and computes nothing."""
+        if self.stopped_by is not None:
+            self.outcomes.append(Outcome(name, "not begun", "the sweep was stopped before"))
+            return
+        try:
+            job()
+        except (Exception, SystemExit) as error:
+            self.failed(name, error)
+        else:
+            self.outcomes.append(outcome_of(name, 0, "", read_result()))
+
     def failed(self, name: str, error: BaseException) -> None:
         """Record a job that never began, and print why."""
         tell(error)

@@ -4,11 +4,20 @@ Hydra refuses some names itself, but neither `torch.load` nor `pandas.read_pickl
 """
 
 import ast
+import importlib
+import inspect
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from functools import cache
+from importlib.metadata import PackageNotFoundError, packages_distributions, requires
 from pathlib import Path
 from typing import Any
+
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+from imdbcls.errors import UserError
 
 # What may be built, by the place of its `_target_`; anywhere else, and from anywhere else, only a plugin's.
 TARGETS = {
@@ -31,10 +40,6 @@ SPECIAL: dict[str, Callable[[str, Any], bool]] = {
 LOGGING_CLASSES = re.compile(r"logging\.(StreamHandler|FileHandler|NullHandler|Formatter)")
 # Variables that `hydra.job.env_set` may set: others (LD_PRELOAD, PYTHONPATH, PATH) choose the code that programs run.
 VARIABLES = re.compile(r"(OMP|MKL|KMP|GOMP)_\w+|CUDA_VISIBLE_DEVICES|HF_HOME|IMDBCLS_CACHE|TOKENIZERS_PARALLELISM|TZ")
-# No plugins: with these named, any function of theirs could be called.
-NO_PLUGINS = {*sys.stdlib_module_names, "datasets", "hydra", "imdbcls", "joblib", "numpy", "omegaconf", "pandas"} | {
-    *("pyarrow", "safetensors", "sklearn", "scipy", "tokenizers", "torch", "transformers", "wandb", "yaml")
-}
 
 
 def foreign_targets(config: Any, path: str = "") -> Iterator[str]:
@@ -50,8 +55,8 @@ def _foreign_targets(node: Any, path: str, plugins: tuple[str, ...]) -> Iterator
             if key == "_target_" and not is_allowed(path, value, plugins):
                 yield (
                     f"{place}={shown(value)} is refused: allowed are, each in its own section, imdbcls's classes and "
-                    "functions, torch.optim's optimizers and schedulers, and packages named in plugins=[...] (of a run "
-                    "that is read: by --plugins)."
+                    "functions, torch.optim's optimizers and schedulers, and the packages that the command names "
+                    "in plugins=[...] (of a run that is read: by --plugins)."
                 )
             if key in SPECIAL and not (SPECIAL[key](path, value) or is_of_plugin(node.get("_target_"), plugins)):
                 yield f"{place}={shown(value)} is refused: Hydra's {key} is not for this section."
@@ -114,8 +119,77 @@ def wrong_plugins(config: Mapping[str, Any]) -> Iterator[str]:
         yield f"plugins={shown(plugins)} is no list of packages."
         return
     for plugin in plugins:
-        if not isinstance(plugin, str) or not plugin.isidentifier() or plugin in NO_PLUGINS:
-            yield f"plugins={shown(plugin)} is refused: only packages of your own can be named."
+        if not isinstance(plugin, str) or not plugin.isidentifier() or plugin in libraries():
+            yield (
+                f"plugins={shown(plugin)} is refused: only packages of your own can be named, not Python's or a "
+                "library that imdbcls needs."
+            )
+
+
+@cache
+def libraries() -> frozenset[str]:
+    """Return the modules of Python itself, of imdbcls and of all that it depends on: no user's own packages."""
+    names, pending = set[str](), ["imdbcls"]
+    while pending:
+        name = canonicalize_name(pending.pop())
+        if name not in names:
+            names.add(name)
+            pending += needed_by(name)
+    modules = {
+        module
+        for module, distributions in packages_distributions().items()
+        if names.intersection(map(canonicalize_name, distributions))
+    }
+    return frozenset({*sys.stdlib_module_names, "imdbcls", "hydra", "torch"} | modules)
+
+
+def needed_by(distribution: str) -> Iterator[str]:
+    try:
+        requirements = map(Requirement, requires(distribution) or ())
+    except PackageNotFoundError:  # of another platform, or an extra
+        return
+    for requirement in requirements:
+        if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
+            yield requirement.name
+
+
+def is_borrowed(target: str, found: Any) -> bool:
+    """Return whether a target names what its package only imports, such as `my_package.os.system`, or no code.
+
+    `found` is what the target leads to.
+    """
+    home = "torch.optim" if target.startswith("torch.optim.") else target.split(".")[0]
+    is_code = inspect.isclass(found) or inspect.isfunction(found) or inspect.ismethod(found)
+    defined_in = f"{getattr(found, '__module__', None)}."
+    return not is_code or ".__" in target or not defined_in.startswith(f"{home}.")
+
+
+def borrowed_targets(node: Any) -> Iterator[str]:
+    """Yield a sentence for each `_target_`, however deep, that its package only imports; the packages are imported."""
+    if isinstance(node, Mapping):
+        target = node.get("_target_")
+        if isinstance(target, str) and is_borrowed(target, locate(target)):
+            yield f"_target_={target} is refused: {target.split('.')[0]} does not define it."
+        for value in node.values():
+            yield from borrowed_targets(value)
+    elif isinstance(node, list | tuple):
+        for value in node:
+            yield from borrowed_targets(value)
+
+
+def locate(target: str) -> Any:
+    """Return what a dotted name leads to; raises UserError where it leads nowhere, or where the import fails."""
+    first, *parts = target.split(".")
+    path = first
+    try:
+        found: Any = importlib.import_module(first)
+        for part in parts:
+            path = f"{path}.{part}"
+            found = getattr(found, part) if hasattr(found, part) else importlib.import_module(path)
+    except Exception as error:  # a plugin may raise anything while it is imported
+        reason = " ".join(str(error).split())[:300]
+        raise UserError(f"_target_={target} cannot be imported here: {reason}") from error
+    return found
 
 
 def interpolations(node: Any, path: str = "") -> Iterator[str]:

@@ -17,11 +17,12 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from imdbcls import console, limits
+from imdbcls.commandline import answer_command
 from imdbcls.console import quiet_libraries, say
 from imdbcls.data.origin import remember_source
 from imdbcls.errors import UserError
 from imdbcls.fast.process import tune_process
-from imdbcls.overrides import answer_command, resolve
+from imdbcls.resolving import resolve
 from imdbcls.runs import RunFolder, run_name
 from imdbcls.signals import Interrupted, StopRequest, stop_requests
 from imdbcls.sweep import Sweep
@@ -58,20 +59,22 @@ def run_in_sweep(cfg: DictConfig, overrides: str) -> None:
     folder = run_folder(config)
 
     def prepare() -> None:
-        if folder.complete() is None:
-            prepare_process()
-            # All modules now: jobs run the code of the sweep's start, and none takes seconds to import W&B or metrics.
-            import pyarrow.parquet  # noqa: F401
-            import sklearn.metrics  # noqa: F401
-            import torchmetrics.functional.classification  # noqa: F401
+        prepare_process()
+        # All modules now: jobs run the code of the sweep's start, and none takes seconds to import W&B or metrics.
+        import pyarrow.parquet  # noqa: F401
+        import sklearn.metrics  # noqa: F401
+        import torchmetrics.functional.classification  # noqa: F401
 
-            from imdbcls import build, report, tracking  # noqa: F401
-            from imdbcls.data import card  # noqa: F401
+        from imdbcls import build, report, tracking  # noqa: F401
+        from imdbcls.data import card  # noqa: F401
 
-            tracking.import_early(config["tracker"])
-            build.keep_corpus(config)
+        tracking.import_early(config["tracker"])
+        build.keep_corpus(config)
 
     sweep.studies.add(folder.study)
+    if folder.complete() is not None:
+        sweep.report(folder.path.name, partial(train, config), folder.result)
+        return
     job = train if config["jobs"] == 1 else train_beside_others
     sweep.run(folder.path.name, prepare, partial(job, config), folder.result, config["jobs"])
 
@@ -79,10 +82,9 @@ def run_in_sweep(cfg: DictConfig, overrides: str) -> None:
 def train_beside_others(config: Mapping[str, Any]) -> None:
     """`train` in one of several processes: with its share of the threads, and its name before what it says."""
     console.speak_as(run_name(config))
-    if run_folder(config).complete() is None:  # else nothing will be computed
-        from imdbcls.device import share_threads
+    from imdbcls.device import share_threads
 
-        share_threads(config["jobs"])
+    share_threads(config["jobs"])
     train(config)
 
 
@@ -93,7 +95,10 @@ def prepare_process() -> None:
 
 
 def run_folder(config: Mapping[str, Any]) -> RunFolder:
-    return RunFolder(Path(config["runs_dir"]) / config["study"] / run_name(config))
+    """The run's folder; absolute where Hydra has changed the working directory (hydra.job.chdir)."""
+    path = Path(config["runs_dir"]) / config["study"] / run_name(config)
+    has_moved = HydraConfig.initialized() and Path(HydraConfig.get().runtime.cwd) != Path.cwd()
+    return RunFolder(path.absolute() if has_moved else path)
 
 
 def train(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -212,7 +217,7 @@ def record_end(config: Mapping[str, Any], folder: RunFolder, status: str, error:
 def command() -> None:
     """What the command line runs; it ends the process."""
     console.guard_terminal()
-    answer_command(sys.argv[1:])
+    sys.argv[1:] = answer_command(sys.argv[1:])
     try:
         main()
     except SystemExit:  # Hydra's or ours: the jobs that run are waited for all the same

@@ -31,6 +31,7 @@ from imdbcls.errors import UserError
 from imdbcls.evaluate import evaluate
 from imdbcls.overrides import compose as examine
 from imdbcls.overrides import resolve
+from imdbcls.quoting import readable
 from imdbcls.runs import RunFolder, config_hash
 from imdbcls.signals import StopRequest
 from imdbcls.tracking import NoTracker
@@ -65,7 +66,7 @@ def outcome_of(overrides: list[str], folder: Path) -> str:
         return "sentence before Hydra"
     with initialize_config_module("imdbcls.conf", version_base="1.3"):
         try:
-            config = resolve(compose("config", texts))
+            config = resolve(compose("config", [readable(text) for text in texts]))
             validate(config)
             config_hash(config)
             hardware, corpus = build.build_hardware(config), build.build_corpus(config)

@@ -1,0 +1,115 @@
+"""The arguments of `python -m imdbcls.train`: what is answered at once, and what Hydra is given."""
+
+import argparse
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import hydra._internal.hydra
+from hydra._internal.utils import get_args_parser
+from hydra.core.config_search_path import ConfigSearchPath
+
+from imdbcls.choices import groups, help_text
+from imdbcls.composing import Loader
+from imdbcls.console import say, user_errors
+from imdbcls.errors import UserError
+from imdbcls.installation import require_one_installation
+from imdbcls.overrides import Mode, examine
+from imdbcls.quoting import readable
+
+_WITH_VALUE = (
+    *("--package", "-p", "--config-path", "-cp", "--config-name", "-cn", "--config-dir", "-cd"),
+    *("--cfg", "-c", "--info", "-i", "--experimental-rerun"),
+)
+
+
+def answer_command(arguments: Sequence[str]) -> list[str]:
+    """Return the arguments for Hydra. `--help` is answered here; mistakes are all named, and end the process."""
+    with user_errors():
+        require_one_installation()
+        require_one_process(os.environ)
+    if "--version" in arguments:
+        print(f"imdbcls {installed_version()}")
+        sys.exit(0)
+    asked, unknown = get_args_parser().parse_known_args(list(arguments))
+    if asked.help:
+        print(help_text([Path(asked.config_dir)] if asked.config_dir else []))
+        sys.exit(0)
+    if asked.config_name or asked.config_path or asked.experimental_rerun:
+        say("imdbcls: there is one configuration; --config-dir=FOLDER adds YAML files of your own to its groups.")
+        sys.exit(2)
+    if asked.hydra_help or asked.shell_completion:
+        return list(arguments)
+    written = for_hydra(arguments)
+    asked, unknown = get_args_parser().parse_known_args(written)
+    with user_errors():
+        mistakes = wrong_options(asked, unknown)
+        strays = [argument for argument in unknown if not argument.startswith("-")]
+        mode: Mode = "show" if asked.cfg or asked.info else "multirun" if asked.multirun else "run"
+        examined = examine([*asked.overrides, *strays], mode, asked.config_dir)
+        if mistakes or examined.mistakes:
+            raise UserError(*mistakes, *examined.mistakes)
+    compose_by(examined.loader)
+    return written
+
+
+def wrong_options(asked: argparse.Namespace, unknown: Sequence[str]) -> list[str]:
+    flags = [argument for argument in unknown if argument.startswith("-")]
+    strays = [argument for argument in unknown if argument not in flags]
+    mistakes = [f"{flag} is no option; choices and keys have no dashes: lr=3e-5." for flag in flags]
+    if strays and not flags:
+        mistakes.append(f"{' '.join(strays)}: choices and keys stand together, all before or all after the options.")
+    given = {"--run": asked.run, "--multirun": asked.multirun, "--cfg": asked.cfg, "--info": asked.info}
+    modes = [mode for mode, value in given.items() if value]
+    if len(modes) > 1:
+        mistakes.append(
+            f"{' and '.join(modes)} cannot be combined: --cfg and --info show one run, so leave --multirun out and "
+            "give each key one value."
+        )
+    if asked.resolve and not asked.cfg:
+        mistakes.append("--resolve needs --cfg job.")
+    return mistakes
+
+
+def for_hydra(arguments: Sequence[str]) -> list[str]:
+    """Return the arguments with each override written so that Hydra reads it; those of options stay as they are."""
+    written: list[str] = []
+    for place, argument in enumerate(arguments):
+        is_option = argument.startswith("-") or (place > 0 and arguments[place - 1] in _WITH_VALUE)
+        written.append(argument if is_option else readable(without_plus(argument)))
+    return written
+
+
+def without_plus(text: str) -> str:
+    """Return `experiment=mine` for `+experiment=mine`, as other projects want it: here each group has its place."""
+    key = text.partition("=")[0]
+    return text.lstrip("+") if key.startswith("+") and key.lstrip("+") in groups() else text
+
+
+def compose_by(loader: Loader) -> None:
+    """Have Hydra compose by our loader, which knows what the command line names and has the files already."""
+
+    def make_loader(config_search_path: ConfigSearchPath) -> Loader:
+        same = str(config_search_path) == str(loader.get_search_path())
+        return loader if same else Loader(config_search_path, loader.named)
+
+    hydra._internal.hydra.ConfigLoaderImpl = make_loader  # type: ignore[misc, assignment]
+
+
+def require_one_process(environment: Mapping[str, str]) -> None:
+    """Refuse a process that torchrun or `accelerate launch` started as one of several: all would train the same run."""
+    processes = environment.get("WORLD_SIZE", "1")
+    if processes.isdigit() and int(processes) > 1 and ("RANK" in environment or "LOCAL_RANK" in environment):
+        raise UserError(
+            f"WORLD_SIZE={processes}: data-parallel training is not supported. Start one process, "
+            "python -m imdbcls.train ..., without torchrun or accelerate launch."
+        )
+
+
+def installed_version() -> str:
+    try:
+        return version("imdbcls")
+    except PackageNotFoundError:
+        return "(not installed)"

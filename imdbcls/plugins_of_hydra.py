@@ -1,0 +1,47 @@
+"""Launchers and sweepers of Hydra: what is not installed, and what this project does not support yet."""
+
+from collections.abc import Callable, Sequence
+
+# What to install for a launcher.
+DISTRIBUTIONS = {
+    "joblib": "hydra-joblib-launcher",
+    "ray": "hydra-ray-launcher",
+    "ray_aws": "hydra-ray-launcher",
+    "rq": "hydra-rq-launcher",
+    "submitit_local": "hydra-submitit-launcher",
+    "submitit_slurm": "hydra-submitit-launcher",
+}
+# Sweepers that search for the best value of what the command returns.
+SEARCHING = ("ax", "nevergrad", "optuna")
+
+
+def without_missing_parts(overrides: Sequence[str], options: Callable[[str], list[str]]) -> tuple[list[str], list[str]]:
+    """Return the overrides of Hydra's own keys without those of parts that cannot be used, and a sentence on each part.
+
+    `options(group)` lists the choices of `hydra/launcher` or `hydra/sweeper` that are installed.
+    """
+    kept, mistakes = list(overrides), []
+    for part in ("launcher", "sweeper"):
+        for override in overrides:
+            key, _, choice = override.partition("=")
+            if key.lstrip("+") != f"hydra/{part}":
+                continue
+            reason = why_not(part, choice.strip("'\" "), options)
+            if reason is not None:
+                mistakes.append(reason)
+                kept = [each for each in kept if not each.lstrip("+~").startswith((f"hydra/{part}", f"hydra.{part}."))]
+    return kept, mistakes
+
+
+def why_not(part: str, choice: str, options: Callable[[str], list[str]]) -> str | None:
+    if part == "sweeper" and choice in SEARCHING:
+        return (
+            f"hydra/sweeper={choice} is not supported yet: a run returns no value to optimise. List the values with "
+            "--multirun instead, lr=1e-5,3e-5 seed=0,1,2, or let a W&B sweep choose them."
+        )
+    installed = options(f"hydra/{part}")
+    if choice in installed:
+        return None
+    distribution = DISTRIBUTIONS.get(choice) if part == "launcher" else None
+    do = f"pip install {distribution}" if distribution else f"choose {', '.join(installed)}"
+    return f"hydra/{part}={choice} is not installed: {do}."

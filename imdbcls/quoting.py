@@ -1,0 +1,145 @@
+"""Write an override so that Hydra's grammar can read it: `data.train=día.csv` becomes `data.train="día.csv"`.
+
+Outside quotes, the grammar takes ASCII letters, digits and a few signs. A value that it can read is left as it is.
+"""
+
+import json
+import re
+import shlex
+from functools import cache
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Quote, QuotedString
+from hydra.errors import HydraException
+
+_OPEN, _CLOSE = "([{", ")]}"
+_FUNCTION = re.compile(r"(choice|sort|shuffle|tag|str|int|float|bool|glob)\s*\((.*)\)", re.DOTALL)
+_KEYWORD = re.compile(r"(\w+)\s*=(.*)", re.DOTALL)
+# Keys whose value is a mapping from words of the user's (class names); the grammar has no quotes for those.
+_OF_WORDS = ("loss.class_weights",)
+_NULL_KEY = re.compile(r"[{,]\s*null\s*:", re.IGNORECASE)  # the grammar reads it, OmegaConf has no such key
+
+
+def readable(text: str) -> str:
+    """Return an override that Hydra can read and that says the same, or the text itself where there is none."""
+    key, _, value = text.partition("=")
+    of_words = key.lstrip("+~") in _OF_WORDS
+    if "=" not in text or (is_readable(text) and not (of_words and _NULL_KEY.search(value))):
+        return text
+    if of_words:
+        items = split(value)
+        written = ",".join(_mapping(item) or _quoted(item) for item in items) if items else _string(value)
+    else:
+        items = split(value)
+        written = ",".join(map(_quoted, items)) if items else value
+    changed = f"{key}={written}"
+    return changed if is_readable(changed) else text
+
+
+def as_one_value(text: str) -> str:
+    """Return an override, quoted for the shell, that gives its key the rest of the text as one value."""
+    key, _, value = text.partition("=")
+    return shlex.quote(f"{key}={_string(value)}")
+
+
+@cache
+def is_readable(text: str) -> bool:
+    try:
+        OverridesParser.create().parse_overrides([text])
+    except (HydraException, RecursionError):
+        return False
+    return True
+
+
+def _quoted(item: str) -> str:
+    """Return a list, mapping, function or single value with quotes where the grammar needs them."""
+    item = item.strip()
+    if not item or is_readable(f"k={item}"):
+        return item
+    inner = split(item[1:-1])
+    if item[0] == "[" and item[-1] == "]" and inner is not None:
+        return f"[{','.join(map(_quoted, inner))}]"
+    if item[0] == "{" and item[-1] == "}" and inner is not None:
+        pairs = [_pair(each) for each in inner]
+        return "{" + ",".join(f"{key}:{_quoted(value)}" for key, value in pairs) + "}"
+    call = _FUNCTION.fullmatch(item)
+    arguments = split(call[2]) if call else None
+    if call and arguments is not None:
+        return f"{call[1]}({','.join(map(_argument, arguments))})"
+    return _string(item)
+
+
+def _argument(item: str) -> str:
+    keyword = _KEYWORD.fullmatch(item.strip())
+    return f"{keyword[1]}={_quoted(keyword[2])}" if keyword else _quoted(item)
+
+
+def _string(text: str) -> str:
+    return QuotedString(text, Quote.double).with_quotes()
+
+
+def _mapping(item: str) -> str | None:
+    """Return a mapping whose keys the grammar cannot read as the text of a JSON object, None where it is no mapping."""
+    item = item.strip()
+    plain = is_readable(f"k={item}") and not _NULL_KEY.search(item)
+    if plain or not (item.startswith("{") and item.endswith("}")):
+        return None
+    pairs = [_pair(each) for each in split(item[1:-1]) or ()]
+    return _string(json.dumps({_unquoted(key): _number(value) for key, value in pairs}, ensure_ascii=False))
+
+
+def _pair(item: str) -> tuple[str, str]:
+    """Return a mapping's key and value; a colon may stand in quotes."""
+    place = next((index for index, sign in _outside_quotes(item) if sign == ":"), len(item))
+    return item[:place].strip(), item[place + 1 :].strip()
+
+
+def _unquoted(text: str) -> str:
+    return text[1:-1] if len(text) > 1 and text[0] == text[-1] and text[0] in "'\"" else text
+
+
+def _number(text: str) -> float | str:
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
+
+
+def split(text: str) -> list[str] | None:
+    """Return the parts between a text's commas, those in brackets and quotes aside; None where brackets do not match.
+
+    An apostrophe within a word (o'neil) opens no quotes.
+    """
+    expected: list[str] = []
+    start, parts = 0, []
+    for index, sign in _outside_quotes(text):
+        if sign in _OPEN:
+            expected.append(_CLOSE[_OPEN.index(sign)])
+        elif sign in _CLOSE and (not expected or expected.pop() != sign):
+            return None
+        elif sign == "," and not expected:
+            parts.append(text[start:index])
+            start = index + 1
+    return None if expected else [*parts, text[start:]]
+
+
+def _outside_quotes(text: str) -> list[tuple[int, str]]:
+    """Return the characters outside quotes, with their places. Quotes open at the beginning of a value only."""
+    found, quote, index = [], "", 0
+    while index < len(text):
+        sign = text[index]
+        if quote:
+            if sign == "\\":
+                index += 1
+            elif sign == quote:
+                quote = ""
+        else:
+            begins = not text[:index].strip() or text[:index].rstrip()[-1] in "([{,:="
+            if sign in "'\"" and begins and sign in text[index + 1 :]:
+                quote = sign
+            else:
+                found.append((index, sign))
+        index += 1
+    return found
