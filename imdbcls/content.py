@@ -83,7 +83,8 @@ def _digest_of_folder(folder: str, suffixes: tuple[str, ...], below: bool) -> st
             if name.startswith(".") or (suffixes and not name.endswith(suffixes)):
                 continue
             path = os.path.join(parent, name)
-            found.append((os.path.relpath(path, folder), path, os.stat(path)))
+            if os.path.isfile(path):  # not a pipe, nor a link to nothing
+                found.append((os.path.relpath(path, folder), path, os.stat(path)))
         if len(found) > MAX_FILES:
             raise ValueError(f"{folder} holds more than {MAX_FILES:,} files")
     key = json.dumps([[name, *_state(status)] for name, _, status in found])

@@ -174,9 +174,12 @@ class RunFolder:
     def complete(self) -> dict[str, Any] | None:
         """The result of a finished run that still has its predictions, else None: then there is work to do."""
         result = self.finished()
-        return result if result is not None and self._damaged_predictions(result) is None else None
+        return result if result is not None and self._damage_of(result) is None else None
 
-    def _damaged_predictions(self, result: Mapping[str, Any]) -> str | None:
+    def _damage_of(self, result: Mapping[str, Any]) -> str | None:
+        """What is wrong next to a usable result, in a folder that the training command named (`run_name`)."""
+        if not self.path.name.endswith(result["config_hash"][:8]):
+            return "result.json is that of another run (config_hash)"
         problems = (problem_of_predictions(self.path, result, split) for split in SPLITS)
         return next((problem for problem in problems if problem is not None), None)
 
@@ -187,7 +190,7 @@ class RunFolder:
             return None
         if not self._result.exists():
             return None
-        return self.problem() or (None if result is None else self._damaged_predictions(result))
+        return self.problem() or (None if result is None else self._damage_of(result))
 
     def set_result_aside(self) -> Path:
         """Rename `result.json`, so that nothing of it is lost when the run writes another one."""

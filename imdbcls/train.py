@@ -109,8 +109,8 @@ def train(config: Mapping[str, Any]) -> dict[str, Any]:
         result = folder.complete()
         if result is not None:
             say(
-                f"{folder.path} is done already: test accuracy {result['test/accuracy']:.2%}. Nothing was run; "
-                "if the data or the code has changed, remove the folder to run it anew."
+                f"{folder.path} is done already: test accuracy {result['test/accuracy']:.2%}. Nothing was run. To run "
+                "it again, for example after a change to the code, move the folder away."
             )
             return result
         if (damage := folder.damage()) is not None:

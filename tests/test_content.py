@@ -86,6 +86,9 @@ def test_a_folder_of_documents_goes_by_its_files(tmp_path: Path) -> None:
 
     before = found()
     assert before[0] == before[1]
+    os.mkfifo(folders[1] / "pipe")
+    (folders[1] / "broken").symlink_to("nowhere")
+    assert found() == before, "what cannot be read is left out"
     (folders[1] / "train" / "part.csv").rename(folders[1] / "train" / "more.csv")
     assert found()[0] == before[0] != found()[1]
 

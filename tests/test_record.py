@@ -123,6 +123,15 @@ def test_training_again_repairs_an_unusable_result_without_training(
     assert "is done already" in capsys.readouterr().err
 
 
+def test_the_result_of_another_run_is_not_taken_for_this_one(
+    copied: Path, steps: list[int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = read(copied)
+    alter(copied, config_hash="0" * 16, **{"test/accuracy": 1.0})
+    assert train_again(copied).result["test/accuracy"] == before["test/accuracy"]
+    assert steps == [] and "result.json is that of another run" in capsys.readouterr().err
+
+
 def test_a_run_without_checkpoints_or_record_is_trained_again(copied: Path, steps: list[int]) -> None:
     before = read(copied)
     alter(copied, **{"test/accuracy": None})
