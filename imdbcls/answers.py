@@ -30,11 +30,11 @@ def output_names(columns: Iterable[tuple[str, str]]) -> dict[str, str]:
     `columns` are pairs of a setting and a column. `input_` sets a column apart from what the answers have themselves.
     """
     names: dict[str, str] = {}
-    for setting, column in dict.fromkeys(columns):
+    for setting, column in columns:
         output = column
         while output in (*OWN_NAMES, *names.values()) or output.startswith(PROBABILITY):
             output = f"input_{output}"
-        names[column] = "id" if setting == "id_column" else output
+        names.setdefault(column, "id" if setting == "id_column" else output)
     return names
 
 

@@ -207,7 +207,7 @@ def input_of(arguments: argparse.Namespace, stdin: TextIO, data: Mapping[str, An
         usual if usual is not None and has_column(arguments.file, usual, request) else None
     )
     if id_column is not None:
-        request = replace(request, columns=(*columns, ("id_column", id_column)))
+        request = replace(request, columns=(columns[0], ("id_column", id_column), *columns[1:]))
     return read_file(arguments.file, request)
 
 

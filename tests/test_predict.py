@@ -13,7 +13,7 @@ from conftest import Launch
 from pyarrow import parquet
 
 import imdbcls
-from imdbcls.answers import Item
+from imdbcls.answers import Item, output_names
 from imdbcls.data.columns import Request
 from imdbcls.data.tables import read_table
 from imdbcls.predict import CHUNK, in_chunks, parse, predict, read_file
@@ -173,7 +173,7 @@ def test_answers_carry_ids_and_columns_and_empty_rows_are_answered(
     path = write_rows(tmp_path / f"rows.{extension}")
     arguments = [str(finished), "--file", str(path), "--id-column", "ticket", "--keep", "score, label"]
     found = [json.loads(line) for line in answers(*arguments).splitlines()]
-    assert list(found[0]) == ["number", "score", "input_label", "id", "label", "probabilities"]
+    assert list(found[0]) == ["number", "id", "score", "input_label", "label", "probabilities"]
     assert [row["id"] for row in found] == ["t1", "t2", "t3", "t4"]
     assert [row["input_label"] for row in found] == [row["label"] for row in EMPTY]
     expected = ["1.5", "", "2.0", "3.0"] if extension == "csv" else [1.5, None, 2.0, 3.0]
@@ -187,9 +187,9 @@ def test_answers_carry_ids_and_columns_and_empty_rows_are_answered(
     output = tmp_path / "answers.csv"
     assert answers(*arguments, "--output", str(output)) == ""
     header, *rows = csv.reader(output.open(newline=""))
-    columns = ["number", "score", "input_label", "id", "label", "probability_negative", "probability_positive"]
+    columns = ["number", "id", "score", "input_label", "label", "probability_negative", "probability_positive"]
     assert header == columns
-    assert rows[1][3:] == ["t2", "", "", ""] and rows[0][3:5] == ["t1", found[0]["label"]]
+    assert rows[1][1:] == ["t2", "", "negative", "", "", ""] and rows[0][4] == found[0]["label"]
 
 
 def test_the_id_column_of_the_runs_data_is_the_default(
@@ -205,6 +205,16 @@ def test_the_id_column_of_the_runs_data_is_the_default(
     path.write_text("text\ngood\n")
     assert "id" not in json.loads(answers(str(run), "--file", str(path)))
     assert "does not have the id column of the run's data, 'ticket'" in capsys.readouterr().err
+
+
+def test_copied_columns_get_names_of_their_own() -> None:
+    columns = [("id_column", "ref"), ("keep", "ref"), ("keep", "text"), ("keep", "id"), ("keep", "probability_x")]
+    assert output_names(columns) == {
+        "ref": "id",
+        "text": "text",
+        "id": "input_id",
+        "probability_x": "input_probability_x",
+    }
 
 
 def test_a_chunk_of_long_texts_is_smaller(monkeypatch: pytest.MonkeyPatch) -> None:
