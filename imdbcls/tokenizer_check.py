@@ -18,11 +18,11 @@ from imdbcls import tokenizer_probe
 from imdbcls.data.cache import default_cache_dir
 from imdbcls.errors import UserError
 from imdbcls.targets import shown
+from imdbcls.tokenizer_probe import MAX_ADDED_TOKENS
 from imdbcls.untrusted import read_json, sha256
 
 MAX_VOCABULARY_BYTES = 2**26  # the largest in use take 34 MB
 MAX_SETTINGS_BYTES = 2**24
-MAX_ADDED_TOKENS = 20_000  # in tokenizer_config.json; transformers adds them one by one
 MAX_WALL_SECONDS = 300.0  # for a machine that has other work
 SETTINGS = ("config.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
 VOCABULARIES = ("tokenizer.json", "vocab.*", "*vocab*.txt", "merges.txt", "*.model")

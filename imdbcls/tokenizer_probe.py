@@ -12,6 +12,7 @@ import time
 MAX_BYTES = 3 * 2**30  # of address space; the largest tokenizers in use take some 500 MB
 MAX_SECONDS = 20  # of the processor; the largest tokenizers in use take 3, most of them to load
 MAX_ENCODING_SECONDS = 1.0  # for all texts; tokenizers in use take some milliseconds
+MAX_ADDED_TOKENS = 20_000  # transformers adds them one by one
 MAX_SPECIAL = 64  # tokens around a document
 TEXTS = (
     "It was a quiet, patient film: 97 minutes of rain (and one joke), directed by nobody I'd heard of. 10/10 <br /> "
@@ -27,6 +28,9 @@ def problem_of(path: str) -> str | None:
     from tokenizers import Tokenizer
 
     tokenizer = Tokenizer.from_file(path)
+    added = len(tokenizer.get_added_tokens_decoder())
+    if added > MAX_ADDED_TOKENS:
+        return f"it adds {added:,} tokens to its vocabulary; at most {MAX_ADDED_TOKENS:,} can be added"
     tokenizer.no_truncation()
     tokenizer.no_padding()
     started = time.process_time()

@@ -72,6 +72,7 @@ GROWING = many_times({"type": "Replace", "pattern": {"String": "a"}, "content": 
 PREPENDED = many_times({"type": "Prepend", "prepend": "a" * 100_000}, 30)
 REPLACED = {"type": "Replace", "pattern": {"Regex": "(x+x+)+y"}, "content": ""}
 TABLE = {"type": "Precompiled", "precompiled_charsmap": "AAAA"}
+ADDED = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
 SEQUENCE = {"Sequence": {"id": "A", "type_id": 0}}
 TOKENIZERS: dict[str, tuple[Change, str]] = {
     "a regular expression without end": (lambda t: t.update(pre_tokenizer=split_by("(a+)+$")), "retry-limit"),
@@ -89,6 +90,12 @@ TOKENIZERS: dict[str, tuple[Change, str]] = {
             }
         ),
         "special tokens around a text",
+    ),
+    "too many added tokens": (
+        lambda t: t["added_tokens"].extend(
+            {"id": 400 + number, "content": f"<{number}>", "special": False} | ADDED for number in range(20_001)
+        ),
+        "it adds 20,0",
     ),
     "an id below zero": (lambda t: t["model"]["vocab"].update({"film": -1}), "cannot be used"),
     "an unknown model": (lambda t: t["model"].update(type="os.system"), "cannot be used"),

@@ -1,7 +1,9 @@
 """Which documents a run folder may name: hub ids of the form owner/name, and sources that the user trained on here."""
 
+import io
 import os
 import pickle
+import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -166,3 +168,21 @@ def test_the_users_own_copy_replaces_the_place() -> None:
         read_from(theirs, "b.csv")
     with pytest.raises(UserError, match="--data=mine is for runs with data=files, imdb or hub"):
         read_from({"_target_": "imdbcls.data.sample.read_sample"}, "mine")
+
+
+def test_a_folder_that_is_a_whole_disk_is_not_searched(monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(5):
+        Path(f"deep/{number}/a").mkdir(parents=True)
+    monkeypatch.setattr("imdbcls.data.imdb.MAX_ENTRIES", 9)
+    with pytest.raises(UserError, match=r"data\.path=deep holds more than 9 files"):
+        read_imdb("deep")
+
+
+def test_an_archive_that_expands_without_end_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("imdbcls.data.imdb.MAX_MEMBER_BYTES", 10_000)
+    with tarfile.open("a.tar.gz", "w:gz") as archive:
+        member = tarfile.TarInfo("aclImdb/train/pos/0_9.txt")
+        member.size = 20_000
+        archive.addfile(member, io.BytesIO(bytes(20_000)))
+    with pytest.raises(UserError, match=r"train/pos/0_9\.txt has 20,000 bytes; at most 10,000 are read"):
+        read_imdb("a.tar.gz")

@@ -1,5 +1,6 @@
 """`data=imdb`: the Large Movie Review Dataset (Maas et al., ACL 2011) in the four forms in which people have it."""
 
+import os
 import re
 import tarfile
 import zlib
@@ -14,6 +15,8 @@ from imdbcls.data.tables import Table, read_parquet
 from imdbcls.errors import UserError
 from imdbcls.places import local_imdb
 
+MAX_ENTRIES = 200_000  # below data.path; aclImdb has 100,000
+MAX_MEMBER_BYTES = 2**26  # of a file in the archive; the largest has some MB
 LABELS = {"0": "negative", "1": "positive"}
 
 _REVIEW = re.compile(r"(?:^|/)((train|test)/(pos|neg)/(\d+)_\d+\.txt)$")
@@ -56,7 +59,7 @@ def read_imdb(path: str) -> Source:
 
 def _read_parquet_folder(folder: Path) -> Source:
     shards: dict[str, list[Path]] = {"train": [], "test": []}
-    for file in sorted(folder.rglob("*.parquet")):
+    for file in parquet_files(folder):
         match = _PARQUET.fullmatch(file.name)
         if match:
             shards[match[1]].append(file)
@@ -86,6 +89,19 @@ def _read_parquet_folder(folder: Path) -> Source:
     )
 
 
+def parquet_files(folder: Path) -> list[Path]:
+    """All Parquet files below a folder, in order; UserError where that would be a search of a whole disk."""
+    found, num_entries = [], 0
+    for parent, folders, files in os.walk(folder):
+        num_entries += len(folders) + len(files)
+        if num_entries > MAX_ENTRIES:
+            raise UserError(
+                f"data.path={folder} holds more than {MAX_ENTRIES:,} files; give the folder of the data set."
+            )
+        found += [Path(parent, name) for name in files if name.endswith(".parquet")]
+    return sorted(found)
+
+
 def _find_extracted(folder: Path) -> Path | None:
     for root in (folder, folder / "aclImdb"):
         if (root / "train" / "pos").is_dir():
@@ -110,6 +126,11 @@ def _read_archive(path: Path) -> Iterator[tuple[str, bytes]]:
         with tarfile.open(path, mode="r|gz") as archive:
             for member in archive:
                 if member.isfile() and (_REVIEW.search(member.name) or _URLS.search(member.name)):
+                    if member.size > MAX_MEMBER_BYTES:
+                        raise UserError(
+                            f"data.path={path}: {member.name} has {member.size:,} bytes; at most "
+                            f"{MAX_MEMBER_BYTES:,} are read of a file in the archive."
+                        )
                     stream = archive.extractfile(member)
                     assert stream is not None, f"{member.name} is a file without content"
                     yield member.name, stream.read()
