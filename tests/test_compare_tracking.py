@@ -25,11 +25,11 @@ def test_comparison_run_holds_tables_figures_and_page(tmp_path: Path) -> None:
     settings = settings_beside({}) | {"mode": "offline"}
     log_comparison("heads", study, tables, figures, page_html(comparison, figures, reading), **settings)
 
-    (run,) = (study / "wandb").glob("offline-run-*-comparison-heads")
+    (run,) = (study / "wandb").glob("offline-run-*-comparison-heads-*")
     expected = (b"comparison/page", b"comparison/figures/differences", b"comparison/tables/ranking")
     # wandb's own process writes the offline log, and may end a moment after `finish` returns.
     deadline = time.monotonic() + 20
-    while not all(name in (run / "run-comparison-heads.wandb").read_bytes() for name in expected):
+    while not all(name in next(run.glob("run-comparison-heads-*.wandb")).read_bytes() for name in expected):
         assert time.monotonic() < deadline, "the log never held the comparison"
         time.sleep(0.1)
     media = run / "files" / "media"
@@ -62,7 +62,7 @@ def test_an_unreachable_server_costs_the_comparison_little(
     assert main([str(study), "--wandb"]) == 0
     warnings = [line for line in capfd.readouterr().err.splitlines() if "W&B" in line]
     assert len(warnings) == 1 and "http://127.0.0.1:9 does not answer; this run is logged offline" in warnings[0]
-    assert len(list(study.glob("wandb/offline-run-*-comparison-heads"))) == 1
+    assert len(list(study.glob("wandb/offline-run-*-comparison-heads-*"))) == 1
 
 
 def test_a_report_without_a_server_is_one_sentence(

@@ -2,12 +2,14 @@
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ import pytest
 import yaml
 
 from imdbcls.errors import UserError
-from imdbcls.tracking import NoTracker, RunIdentity, WandbTracker
+from imdbcls.tracking import NoTracker, RunIdentity, WandbTracker, environment
 from imdbcls.tracking.once import once
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -60,7 +62,7 @@ def end(run: WandbTracker) -> None:
 
 
 def logs(prefix: str = "offline-run", name: str = NAME) -> list[Path]:
-    return sorted(Path("runs/first/wandb").glob(f"{prefix}-*/run-{name}.wandb"))
+    return sorted(Path("runs/first/wandb").glob(f"{prefix}-*/run-{name}-{'[0-9a-f]' * 8}.wandb"))
 
 
 def inspect(log: Path, *options: str) -> str:
@@ -99,7 +101,8 @@ def test_an_offline_log_holds_the_run(capfd: pytest.CaptureFixture[str]) -> None
     (log,) = logs()
     shown = summary(log)
     assert (shown["state"], shown["exit_code"]) == ("finished", 0)
-    assert (shown["run_id"], shown["name"], shown["project"]) == (NAME, NAME, "imdbcls")
+    token = Path("runs/first/wandb/study.id").read_text()
+    assert (shown["run_id"], shown["name"], shown["project"]) == (f"{NAME}-{token}", NAME, "imdbcls")
     assert shown["tags"] == ["lstm", "minilm", "imdb"]
     assert shown["config"] == {"lr": 3e-5, "head": {"bidirectional": False}, "group_hash": "abcd1234"}
     (opened,) = records(log, "run")
@@ -367,7 +370,8 @@ def test_a_key_means_online(
         train(run)
         run.finish({"status": "done"})
     assert server.steps() == list(range(1, 21))
-    assert capfd.readouterr().err == f"W&B: {server.url}/someone/imdbcls/runs/{NAME}\n"
+    token = Path("runs/first/wandb/study.id").read_text()
+    assert capfd.readouterr().err == f"W&B: {server.url}/someone/imdbcls/runs/{NAME}-{token}\n"
     assert len(logs("run")) == 1 and logs() == []
 
 
@@ -490,3 +494,127 @@ print("left")
     output, _ = process.communicate(timeout=60)
     assert (process.returncode, output) == (0, "left\n")
     assert time.monotonic() - began < 20
+
+
+# Environment variables, and ids
+
+
+def opened(log: Path) -> dict[str, Any]:
+    (record,) = records(log, "run")
+    return record
+
+
+@pytest.fixture(autouse=True)
+def nothing_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(environment, "_told", set())
+
+
+def test_the_environment_wins_over_defaults_and_is_named_where_it_is_ignored(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    variables = {
+        "WANDB_PROJECT": "mine",
+        "WANDB_ENTITY": "me",
+        "WANDB_TAGS": "paper, lstm,second try",
+        "WANDB_NOTES": "On the old machine.",
+        "WANDB_MODE": "offline",
+        "WANDB_RUN_GROUP": "a group",
+        "WANDB_NAME": "a name",
+        "WANDB_JOB_TYPE": "a type",
+        "WANDB_RUN_ID": "an-id",
+        "WANDB_RESUME": "must",
+        "WANDB_DIR": "elsewhere",
+        "WANDB_SILENT": "false",
+    }
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    for name in (NAME, "cls-s0-5e6f7a8b"):
+        with tracker(name, project=None, entity=None, tags=["baseline"]) as run:
+            train(run, last=1)
+    (log,) = logs()
+    record = opened(log)
+    assert (record["project"], record["entity"], record["notes"]) == ("mine", "me", "On the old machine.")
+    assert sorted(record["tags"]) == sorted(["lstm", "minilm", "imdb", "baseline", "paper", "second try"])
+    assert (record["run_group"], record["display_name"], record["job_type"]) == ("first", NAME, "train")
+    assert record["run_id"].startswith(NAME)
+    assert not Path("elsewhere").exists()
+    warned = [line for line in capfd.readouterr().err.splitlines() if "ignoring" in line]
+    assert len(warned) == 1  # once, not for each run
+    for name in variables:
+        used = name in ("WANDB_PROJECT", "WANDB_ENTITY", "WANDB_TAGS", "WANDB_NOTES", "WANDB_MODE")
+        assert (f"{name} (" in warned[0]) != used, name
+    assert {name: os.environ[name] for name in variables} == variables  # as they were
+
+
+def test_the_command_line_wins_over_the_environment(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    for name, value in {"PROJECT": "mine", "ENTITY": "me", "NOTES": "old", "MODE": "disabled"}.items():
+        monkeypatch.setenv(f"WANDB_{name}", value)
+    with tracker(project="asked", entity="us", notes="new", mode="offline", tags="a,b") as run:
+        train(run, last=1)
+    record = opened(*logs())
+    assert (record["project"], record["entity"], record["notes"]) == ("asked", "us", "new")
+    assert {"a", "b"} <= set(record["tags"])
+    assert "WANDB_MODE (tracker.mode=offline was asked for)" in capfd.readouterr().err
+
+
+def test_wandb_disabled_is_heard(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_DISABLED", "true")
+    with tracker() as run:
+        train(run, last=1)
+    assert not Path("runs").exists()
+
+
+def test_a_sweep_of_wandb_keeps_its_id_project_and_entity(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    agent = {"SWEEP_ID": "abc123", "RUN_ID": "q1w2e3r4", "PROJECT": "swept", "ENTITY": "team", "MODE": "offline"}
+    for name, value in agent.items():
+        monkeypatch.setenv(f"WANDB_{name}", value)
+    for resumed_step, last in ((None, 5), (5, 10)):  # the agent's run, killed and continued
+        with tracker(project="asked", resumed_step=resumed_step) as run:
+            train(run, last=last)
+    found = sorted(Path("runs/first/wandb").glob("offline-run-*/run-q1w2e3r4.wandb"))
+    assert len(found) == 2
+    record = opened(found[0])
+    assert (record["run_id"], record["project"], record["entity"]) == ("q1w2e3r4", "swept", "team")
+    assert record["sweep_id"] == "abc123"
+    assert [steps(log) for log in found] == [[1, 2, 3, 4, 5], [6, 7, 8, 9, 10]]
+    assert "gnoring" not in capfd.readouterr().err
+
+
+def test_ids_are_of_a_study_and_a_run(tmp_path: Path) -> None:
+    one, other = tmp_path / "a" / "study", tmp_path / "b" / "study"
+    with ThreadPoolExecutor(8) as jobs:  # a cold start by several jobs at once
+        (first,) = set(jobs.map(lambda _: environment.run_id(one, NAME), range(32)))
+    assert first.startswith(f"{NAME}-")
+    assert environment.run_id(other, NAME) != first  # the same name elsewhere
+    assert environment.run_id(one, "cls-s0-00000000") != first
+    assert environment.run_id(one.rename(tmp_path / "moved"), NAME) == first
+    assert [path.name for path in (tmp_path / "moved/wandb").iterdir()] == ["study.id"]
+
+
+def test_ids_fit_what_wandb_takes(tmp_path: Path) -> None:
+    import wandb
+
+    names = ["ä" * 300, "ä" * 301, "a/b:c", "a/b;c", "x" * 200 + "1", "x" * 200 + "2", " ", "#?%'"]
+    ids = [environment.run_id(tmp_path, name) for name in names]
+    assert len(set(ids)) == len(names)
+    for each in ids:
+        assert len(each) <= 128 and re.fullmatch(r"[A-Za-z0-9_.-]+", each)
+        wandb.Settings(run_id=each)
+
+
+def test_a_damaged_or_hostile_token_is_replaced(tmp_path: Path) -> None:
+    path = tmp_path / "wandb" / "study.id"
+    path.parent.mkdir()
+    path.write_text("../../x")
+    token = environment.study_token(tmp_path)
+    assert re.fullmatch("[0-9a-f]{8}", token) and path.read_text() == token
+    secret = tmp_path / "secret"
+    secret.write_text("0123abcd")
+    path.unlink()
+    path.symlink_to(secret)
+    assert environment.study_token(tmp_path) != "0123abcd" and not path.is_symlink()
+    assert secret.read_text() == "0123abcd"

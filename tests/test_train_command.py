@@ -200,7 +200,7 @@ def test_the_jobs_of_a_sweep_have_the_same_documents_and_batches(
 
 
 def wandb_log(folder: Path, name: str) -> dict[str, Any]:
-    (log,) = folder.glob(f"runs/three/wandb/offline-run-*/run-{name}.wandb")
+    (log,) = folder.glob(f"runs/three/wandb/offline-run-*/run-{name}-*.wandb")
     command = [sys.executable, "-m", "wandb", "leet", "inspect", str(log), "--json"]
     shown = subprocess.run([*command, "--summary"], capture_output=True, text=True, check=True).stdout
     records = subprocess.run(command, capture_output=True, text=True, check=True).stdout
@@ -213,7 +213,8 @@ def test_each_job_has_its_own_log_in_wandb(sweep: tuple[Path, subprocess.Complet
     for head in ("cls", "lstm"):
         name = name_of(head)
         log, result = wandb_log(folder, name), read_result(folder / "runs" / "three" / name)
-        assert (log["name"], log["run_id"], log["group"], log["state"]) == (name, name, "three", "finished")
+        assert (log["name"], log["group"], log["state"]) == (name, "three", "finished")
+        assert log["run_id"] == f"{name}-{(folder / 'runs/three/wandb/study.id').read_text()}"
         assert log["tags"] == [head, "tiny", "sample"]
         assert {key: log["summary"].get(key) for key in result} == result
         config = yaml.safe_load((folder / "runs" / "three" / name / "config.yaml").read_text())

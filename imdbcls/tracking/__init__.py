@@ -5,6 +5,8 @@ import importlib
 from collections.abc import Mapping
 from typing import Any
 
+from imdbcls.console import warn
+from imdbcls.tracking import environment
 from imdbcls.tracking.none import NoTracker
 from imdbcls.tracking.run import WandbTracker
 from imdbcls.tracking.session import MODES, RunIdentity
@@ -22,6 +24,9 @@ def import_early(settings: Mapping[str, Any]) -> None:
     """
     if settings.get("mode", "disabled") == "disabled":
         return
+    note = environment.ignored(str(settings["mode"]))
+    if note is not None:
+        warn(note)
     # wandb itself imports the second as it opens any run, the third as it takes a table.
     for module in ("wandb", "wandb.sdk.launch.inputs.internal", "requests"):
         with contextlib.suppress(Exception):

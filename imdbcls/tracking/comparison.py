@@ -1,6 +1,5 @@
 """A comparison as one W&B run of type `comparison`: its tables, its figures and the whole page."""
 
-import re
 from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any
 import yaml
 
 from imdbcls.comparison.tables import Table
+from imdbcls.tracking import environment
 from imdbcls.tracking.session import RunIdentity, Session
 
 
@@ -20,7 +20,7 @@ def settings_beside(config: Mapping[str, Any]) -> dict[str, Any]:
     for key in ("project", "entity"):
         if isinstance(tracker, dict) and isinstance(tracker.get(key), str):
             settings[key] = tracker[key]
-    return settings
+    return environment.resolved(settings)
 
 
 def log_comparison(
@@ -31,8 +31,7 @@ def log_comparison(
     ``settings`` are those of ``conf/tracker/wandb.yaml``: the mode is chosen and the waits are bounded as in training.
     A study logged again replaces what was logged of it before. Raises UserError for mode online without a key.
     """
-    run_id = "comparison-" + re.sub(r"[^A-Za-z0-9_-]+", "-", study)[:80]
-    identity = RunIdentity(study, run_id, "comparison", ("comparison",))
+    identity = RunIdentity(study, f"comparison-{study}", "comparison", ("comparison",))
     session = Session(identity, {"study": study}, folder, resume=False, **settings)
     session.open()
     try:

@@ -21,6 +21,7 @@ class WandbTracker:
     ``mode`` is ``auto`` (online where a key is configured, else offline), ``online``, ``offline`` or ``disabled``.
     ``folder`` is the study's folder: W&B writes to ``folder/wandb``. ``resumed_step`` is the optimizer step that a
     resumed run continues from, None for a new run: points that W&B already has are then not sent twice.
+    ``project``, ``entity`` and ``notes`` that are None come from the environment; ``tags`` are added to the identity's.
     ``connect_seconds`` and ``finish_seconds`` bound what a silent server can cost at the start and at the end.
 
     A failure of W&B is said once and the training goes on; only ``mode=online`` without a key raises ``UserError``.
@@ -34,10 +35,12 @@ class WandbTracker:
         folder: Path,
         resumed_step: int | None = None,
         mode: str,
-        project: str,
+        project: str | None,
         entity: str | None,
         connect_seconds: float,
         finish_seconds: float,
+        tags: Sequence[str] = (),
+        notes: str | None = None,
     ) -> None:
         self._session = Session(
             identity,
@@ -49,6 +52,8 @@ class WandbTracker:
             entity=entity,
             connect_seconds=connect_seconds,
             finish_seconds=finish_seconds,
+            tags=tags,
+            notes=notes,
         )
         self._folder = folder
         self._resumed_step = resumed_step

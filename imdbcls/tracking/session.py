@@ -4,13 +4,14 @@ import contextlib
 import glob
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from imdbcls.console import say, warn
 from imdbcls.errors import UserError
+from imdbcls.tracking import environment
 from imdbcls.tracking.server import (
     PROBE_SECONDS,
     answers,
@@ -31,7 +32,7 @@ KEPT = {
 
 @dataclass(frozen=True)
 class RunIdentity:
-    """What W&B lists a run by; ``name`` is the run folder's name and the W&B id, so that a resumed run continues."""
+    """What W&B lists a run by; `name` is the run folder's, and `environment.run_id` makes the id from it."""
 
     study: str
     name: str
@@ -53,10 +54,12 @@ class Session:
         *,
         resume: bool,
         mode: str,
-        project: str,
+        project: str | None,
         entity: str | None,
         connect_seconds: float,
         finish_seconds: float,
+        tags: Sequence[str] = (),
+        notes: str | None = None,
     ) -> None:
         if mode not in MODES:
             raise UserError(f"tracker.mode={mode} is not known: use one of {', '.join(MODES)}.")
@@ -65,9 +68,12 @@ class Session:
         self._config = dict(config)
         self._folder = folder
         self._resume = resume
-        self._mode = mode
-        self._project = project
-        self._entity = entity
+        self._mode = environment.mode_of(mode)
+        named = environment.resolved({"project": project, "entity": entity, "notes": notes})
+        self._project = str(named["project"])
+        self._entity, self._notes = named["entity"], named["notes"]
+        self._tags = environment.tags_of((*identity.tags, *(tags.split(",") if isinstance(tags, str) else tags)))
+        self._id = ""  # known when it is opened
         self._connect_seconds = connect_seconds
         self._finish_seconds = finish_seconds
         self._warned = False
@@ -77,8 +83,12 @@ class Session:
         """Start the run; a failure is said and leaves ``run`` None. Raises UserError for mode online without a key."""
         if self._mode == "disabled":
             return
+        note = environment.ignored(self._mode)
+        if note is not None:
+            warn(note)
         try:
-            self._open()
+            with environment.without_ignored():
+                self._open()
         except BaseException as error:
             self.run = None
             self._clean_up()
@@ -114,7 +124,7 @@ class Session:
 
     def logs(self) -> Iterator[Path]:
         """The W&B logs of this run's processes so far."""
-        return self._folder.glob(f"wandb/*run-*/run-{glob.escape(self._identity.name)}.wandb")
+        return self._folder.glob(f"wandb/*run-*/run-{glob.escape(self._id)}.wandb")
 
     def _open(self) -> None:
         self._set_variables = set_environment(self._folder.absolute() / "wandb")
@@ -122,7 +132,7 @@ class Session:
 
         settings = wandb.setup(settings=wandb.Settings(silent=True)).settings
         mode = self._choose_mode(settings)
-        self._folder.mkdir(parents=True, exist_ok=True)
+        self._id = environment.run_id(self._folder, self._identity.name)
         if mode == "online":
             problem = self._start_online(settings.base_url)
             if problem is not None:
@@ -163,15 +173,17 @@ class Session:
     def _start(self, mode: Literal["online", "offline"]) -> Any:
         import wandb
 
+        in_sweep = environment.in_sweep()  # wandb then takes these from the agent, and warns of others
         run = wandb.init(
             mode=mode,
-            project=self._project,
-            entity=self._entity,
+            project=None if in_sweep else self._project,
+            entity=None if in_sweep else self._entity,
             group=self._identity.study,
             name=self._identity.name,
-            id=self._identity.name,
+            id=None if in_sweep else self._id,
+            notes=self._notes,
             job_type=self._identity.job_type,
-            tags=self._identity.tags,
+            tags=self._tags,
             config=self._config,
             dir=str(self._folder),
             # A run begun anew takes the place of one with its id; only a resumed one is continued.

@@ -1,0 +1,135 @@
+"""What W&B's own environment variables decide, and the identity of a study that its ids come from.
+
+A setting of the tracker on the command line wins over the variable, the variable over the default. Variables that would
+break what a run folder promises (its name, its group, where the logs lie) are named as ignored, except in a W&B sweep,
+whose agent sets the id.
+"""
+
+import contextlib
+import hashlib
+import os
+import re
+import secrets
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+PROJECT = "imdbcls"
+# Settings of the tracker that are null until a command or a variable sets them.
+FROM_ENVIRONMENT = {"project": "WANDB_PROJECT", "entity": "WANDB_ENTITY", "notes": "WANDB_NOTES"}
+# Variables that are not used, and what decides instead.
+IGNORED = {
+    "WANDB_RUN_GROUP": "the group is the study (study=NAME)",
+    "WANDB_NAME": "the name is the run folder's",
+    "WANDB_JOB_TYPE": "the job type is train or comparison",
+    "WANDB_RUN_ID": "the id follows from the study and the run",
+    "WANDB_RESUME": "a run resumes where its folder has a checkpoint",
+    "WANDB_DIR": "the logs lie in the study's folder (runs_dir=FOLDER)",
+}
+OF_A_SWEEP = ("WANDB_RUN_ID", "WANDB_RESUME")  # the agent sets the first
+LONGEST_ID = 128
+LONGEST_TAG = 64
+
+_TOKEN = re.compile(r"[0-9a-f]{8}")
+_told: set[str] = set()
+
+
+def in_sweep() -> bool:
+    """Whether a W&B agent started this process: its sweep then decides the id, the project and the entity."""
+    return bool(os.environ.get("WANDB_SWEEP_ID"))
+
+
+def resolved(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The tracker's settings with the environment's in place of those that are null."""
+    found = dict(settings)
+    for key, variable in FROM_ENVIRONMENT.items():
+        if key in found and (found[key] is None or (in_sweep() and key != "notes")):
+            found[key] = os.environ.get(variable) or found[key]
+    if "project" in found and found["project"] is None:
+        found["project"] = PROJECT
+    return found
+
+
+def mode_of(mode: str) -> str:
+    """The tracker's mode; `auto` obeys WANDB_DISABLED, and wandb itself obeys WANDB_MODE."""
+    return "disabled" if mode == "auto" and _says("WANDB_DISABLED", "1", "true", "yes", "on") else mode
+
+
+def _says(variable: str, *values: str) -> bool:
+    return os.environ.get(variable, "").strip().lower() in values
+
+
+def tags_of(tags: Iterable[object]) -> tuple[str, ...]:
+    """The tags and those of WANDB_TAGS, each once, no longer than W&B takes them."""
+    every = (str(tag).strip()[:LONGEST_TAG] for tag in (*tags, *os.environ.get("WANDB_TAGS", "").split(",")))
+    return tuple(dict.fromkeys(tag for tag in every if tag))
+
+
+def ignored(mode: str) -> str | None:
+    """One line about the variables that are set and not used; None where there is none, or it was returned before."""
+    reasons = {
+        name: reason
+        for name, reason in IGNORED.items()
+        if os.environ.get(name) and not (in_sweep() and name in OF_A_SWEEP)
+    }
+    wanted = os.environ.get("WANDB_MODE")
+    if wanted and mode != "auto" and wanted != mode:
+        reasons["WANDB_MODE"] = f"tracker.mode={mode} was asked for"
+    if _says("WANDB_SILENT", "0", "false", "no", "off"):
+        reasons["WANDB_SILENT"] = "W&B's own lines are not shown"
+    if not reasons or reasons.keys() <= _told:
+        return None
+    _told.update(reasons)
+    return f"W&B: ignoring {'; '.join(f'{name} ({reason})' for name, reason in reasons.items())}."
+
+
+@contextlib.contextmanager
+def without_ignored() -> Iterator[None]:
+    """Within, hide the ignored variables from wandb, which would prefer some of them to what it is given."""
+    names = [name for name in IGNORED if name in os.environ and not (in_sweep() and name in OF_A_SWEEP)]
+    hidden = {name: os.environ.pop(name) for name in names}
+    try:
+        yield
+    finally:
+        os.environ.update(hidden)
+
+
+def run_id(study_folder: Path, name: str) -> str:
+    """The W&B id of a run: its name and the study folder's token, in a W&B sweep the agent's id.
+
+    A run that continues, or begins again in the same folder, keeps its id. Two studies, also of the same name on two
+    machines or of two people in one project, never share one: none overwrites the other's runs.
+    """
+    given = os.environ.get("WANDB_RUN_ID")
+    if in_sweep() and given:
+        return given
+    token = study_token(study_folder)
+    clean = re.sub(r"[^A-Za-z0-9_.-]+", "-", name)
+    room = LONGEST_ID - len(token) - 1
+    if clean != name or len(clean) > room:  # what was cut or replaced must not make two names the same
+        digest = hashlib.sha256(name.encode(errors="surrogatepass")).hexdigest()[:8]
+        clean = f"{clean[: room - len(digest) - 1]}-{digest}"
+    return f"{clean}-{token}"
+
+
+def study_token(folder: Path) -> str:
+    """Eight random digits that belong to a study's folder, made when they are first asked for.
+
+    They lie in `wandb/study.id`, so a folder that is moved or copied goes on with its runs.
+    """
+    path = folder / "wandb" / "study.id"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for _ in range(3):
+        with contextlib.suppress(FileExistsError):
+            own = path.with_name(f"study.id.{secrets.token_hex(8)}")
+            own.write_text(secrets.token_hex(4), encoding="ascii")
+            try:
+                os.link(own, path)  # whole or not at all: several jobs may come here at once
+            finally:
+                own.unlink()
+        with contextlib.suppress(OSError), open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW), "rb") as file:
+            found = file.read(64).decode("ascii", errors="replace").strip()
+            if _TOKEN.fullmatch(found):
+                return found
+        path.unlink(missing_ok=True)  # damaged, or a link: a folder from elsewhere could hold one
+    raise OSError(f"{path} cannot be read back")
