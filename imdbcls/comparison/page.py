@@ -9,7 +9,7 @@ from string import Template
 from typing import Any
 
 from imdbcls.comparison import svg
-from imdbcls.comparison.statistics import NUM_DRAWS, NUM_PERMUTATIONS
+from imdbcls.comparison.statistics import NUM_DRAWS
 from imdbcls.comparison.tables import Table, tables_of
 from imdbcls.comparison.verdicts import kind
 
@@ -54,7 +54,6 @@ def page_html(comparison: dict[str, Any], figures: dict[str, str], reading: dict
         ),
         method=Template(packaged("method.html")).substitute(
             num_draws=f"{NUM_DRAWS:,}",
-            num_permutations=f"{NUM_PERMUTATIONS:,}",
             margin=f"{100 * comparison['margin']:.3g}",
         ),
     )

@@ -28,8 +28,9 @@ from scipy import stats
 from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.multitest import multipletests
 
+from imdbcls.comparison.sign_flips import p_of_sign_flips
+
 NUM_DRAWS = 2_000
-NUM_PERMUTATIONS = 100_000
 DRAW_SEED = 20_070_401
 MAX_WEIGHTS = 8_000_000
 
@@ -193,31 +194,17 @@ def covariance_over(draws_BK: np.ndarray) -> np.ndarray:
     return np.atleast_2d(np.cov(draws_BK, rowvar=False))
 
 
-def permutation_p(
-    correct_SN: np.ndarray,
-    other_correct_SN: np.ndarray,
-    clusters_N: np.ndarray | None = None,
-    num_permutations: int = NUM_PERMUTATIONS,
-    seed: int = DRAW_SEED,
-) -> float:
+def permutation_p(correct_SN: np.ndarray, other_correct_SN: np.ndarray, clusters_N: np.ndarray | None = None) -> float:
     """Two-sided paired permutation test over documents: outcomes are averaged over seeds, signs of differences flipped.
 
     Documents of one cluster are flipped together. Answers for *these trained models*: do they differ on documents like
-    these? It sees no variance between seeds. Differences are whole multiples of one unit, so the flips of all that have
-    the same size of difference are one binomial draw: exactly the distribution of flipping each, at a fraction of the
-    cost. With +1 in numerator and denominator the p is never zero and the test exact (Phipson and Smyth 2010).
+    these? It sees no variance between seeds. Differences are whole multiples of one unit, so that p over all possible
+    flips can be computed (`sign_flips`): it has no floor, and no chance of its own.
     """
     steps_N = np.rint(
         correct_SN.sum(axis=0) * len(other_correct_SN) - other_correct_SN.sum(axis=0) * len(correct_SN)
     ).astype(np.int64)
-    steps_G = over_clusters(steps_N[:, None], clusters_N)[0][:, 0]
-    observed = abs(int(steps_G.sum()))
-    sizes, counts = np.unique(np.abs(steps_G[steps_G != 0]), return_counts=True)
-    generator = np.random.default_rng(seed)
-    sums = np.zeros(num_permutations, dtype=np.int64)
-    for size, count in zip(sizes, counts, strict=True):
-        sums += size * (2 * generator.binomial(count, 0.5, num_permutations) - count)
-    return float((np.count_nonzero(np.abs(sums) >= observed) + 1) / (num_permutations + 1))
+    return p_of_sign_flips(over_clusters(steps_N[:, None], clusters_N)[0][:, 0])
 
 
 def exact_mcnemar(correct_N: np.ndarray, other_correct_N: np.ndarray) -> tuple[int, int, float]:

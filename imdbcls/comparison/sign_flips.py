@@ -1,0 +1,70 @@
+"""The exact distribution of a sum whose terms get random signs: the paired permutation test without permutations."""
+
+import numpy as np
+from scipy.fft import irfft, next_fast_len
+from scipy.optimize import brentq
+
+NEGLIGIBLE = -50.0  # logarithm of a Fourier coefficient that double precision does not see next to 1
+
+
+def p_of_sign_flips(terms: np.ndarray) -> float:
+    """Return P(|sum of the terms with random signs| >= |sum of the terms|) for integer terms, exact to rounding.
+
+    By exponential tilting (Esscher 1932): under the tilted distribution the observed sum is the mean, so its
+    neighbourhood holds nearly all of the probability. A Fourier transform gives that with errors of 1e-16, and undoing
+    the tilt keeps them relative: a p of 1e-80 has as many right digits as one of 0.5. Random flips instead could not
+    tell p-values below one by their number, which correction for a thousand pairs needs. With all terms of one size it
+    is McNemar's exact test.
+    """
+    sizes, counts = np.unique(np.abs(terms[terms != 0]), return_counts=True)
+    observed = abs(int(terms.sum()))
+    if observed == 0:
+        return 1.0
+    unit = int(np.gcd.reduce(sizes))
+    sizes, observed = sizes // unit, observed // unit
+    total = int((sizes * counts).sum())
+    if observed == total:
+        return float(max(2.0 * 0.5 ** int(counts.sum()), np.finfo(float).tiny))
+    tilt = tilt_to(observed, sizes, counts)
+
+    # Z = (flipped sum - observed) / 2 is a whole number around 0 under the tilt. The period of the transform is its
+    # range, or as much of it as Bernstein's inequality leaves with more than 1e-17.
+    deviation = np.sqrt((counts * sizes**2 / np.cosh(np.minimum(tilt * sizes, 300.0)) ** 2).sum()) / 2
+    period = next_fast_len(int(min(total + 1, 24 * deviation + 60 * sizes.max())) + 2, real=True)
+    probabilities_Z = irfft(transform(period, tilt, observed, sizes, counts).conj(), period)
+    distances_Z = np.arange(min((total - observed) // 2, period // 2 - 1) + 1)
+    beyond = (np.exp(-2 * tilt * distances_Z) * probabilities_Z[: len(distances_Z)]).sum()
+    tilted = tilt * sizes
+    log_scale = (counts * (tilted + np.log1p(np.exp(-2 * tilted)) - np.log(2))).sum() - tilt * observed
+    return float(np.clip(2 * np.exp(log_scale) * beyond, np.finfo(float).tiny, 1.0))
+
+
+def tilt_to(mean: int, sizes: np.ndarray, counts: np.ndarray) -> float:
+    """The tilt under which the flipped sum has this mean, which must lie below its largest value."""
+
+    def excess(tilt: float) -> float:
+        return float((counts * sizes * np.tanh(tilt * sizes)).sum() - mean)
+
+    high = 1.0 / sizes.max()
+    while excess(high) < 0:
+        high *= 2
+    return float(brentq(excess, 0.0, high, xtol=1e-12))
+
+
+def transform(period: int, tilt: float, observed: int, sizes: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """The Fourier coefficients of Z at the frequencies of `irfft`; those that do not count are left at zero."""
+    places = np.arange(period // 2 + 1)
+    frequencies = 2 * np.pi / period * places
+    log_moduli, angles = np.zeros(len(places)), -frequencies * observed / 2
+    for i in np.argsort(-counts * sizes**2):  # the widest first: most frequencies are then done with
+        cosines = np.cos(frequencies * (sizes[i] / 2))
+        sines = np.tanh(tilt * sizes[i]) * np.sin(frequencies * (sizes[i] / 2))
+        log_moduli += counts[i] / 2 * np.log(np.maximum(cosines**2 + sines**2, 1e-300))
+        angles += counts[i] * np.arctan2(sines, cosines)
+        kept = log_moduli > NEGLIGIBLE
+        if not kept.all():
+            places, frequencies = places[kept], frequencies[kept]
+            log_moduli, angles = log_moduli[kept], angles[kept]
+    coefficients = np.zeros(period // 2 + 1, dtype=np.complex128)
+    coefficients[places] = np.exp(log_moduli + 1j * angles)
+    return coefficients
