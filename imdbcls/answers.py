@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TextIO
 
+from imdbcls.entry import takes_unicode
 from imdbcls.printable import copied_cell, csv_cell, json_line
 
 OWN_NAMES = ("number", "id", "label", "probabilities")
@@ -50,10 +51,12 @@ def plain(value: object) -> object:
 
 
 def write_jsonl(file: TextIO, label_names: Sequence[str], copied: Sequence[str]) -> Write:
+    is_ascii = not takes_unicode(file)  # JSON has escapes of its own
+
     def write(item: Item, label: str | None, probabilities: list[float] | None) -> None:
         by_class = None if probabilities is None else dict(zip(label_names, probabilities, strict=True))
         answer = {"number": item.number, **item.copied, "label": label, "probabilities": by_class}
-        file.write(json_line(answer) + "\n")
+        file.write(json_line(answer, ascii_only=is_ascii) + "\n")
 
     return write
 

@@ -11,7 +11,7 @@ from hydra.utils import instantiate
 from torch import nn
 from torch.optim import Optimizer
 
-from imdbcls import lora
+from imdbcls import limits, lora
 from imdbcls.backbone import Backbone, freeze, load_backbone, recompute_activations, require_architecture
 from imdbcls.compiling import compile_training
 from imdbcls.content import by_content
@@ -76,7 +76,21 @@ def require_buildable(config: Mapping[str, Any]) -> None:
 
 
 def build_hardware(config: Mapping[str, Any]) -> Hardware:
-    return choose_hardware(config["device"], config["precision"], config["deterministic"])
+    hardware = choose_hardware(config["device"], config["precision"], config["deterministic"])
+    if hardware.device.type == "cpu":
+        start_threads()
+    return hardware
+
+
+def start_threads() -> None:
+    """Start PyTorch's compute threads, or raise UserError where this process may not have so many.
+
+    OpenMP ends the process at once when it cannot start a thread, without an exception. So the threads are tried first
+    (twice as many: PyTorch and the compiled kernels may each have their own) and started before memory is taken.
+    """
+    count = torch.get_num_threads()
+    limits.require_threads(2 * count)
+    torch.zeros(count << 16).add_(1)  # large enough for every thread to get a part
 
 
 def build_corpus(config: Mapping[str, Any]) -> Corpus:

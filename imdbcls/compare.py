@@ -4,44 +4,44 @@ Reads the run folders of a study, tests every pair of groups over documents and 
 writes comparison.html, .json, .md and .csv. Needs no server and no network.
 """
 
-import argparse
-import os
-import sys
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
+if __name__ == "__main__":  # first: a limit of the machine can already stop an import
+    from imdbcls.entry import take_over
 
-from imdbcls.comparison.export import csv_text, json_text, markdown_text
-from imdbcls.comparison.figures import figures_of
-from imdbcls.comparison.groups import Study, read_study
-from imdbcls.comparison.page import page_html, standalone
-from imdbcls.comparison.report import compare_study
-from imdbcls.comparison.run_files import plain
-from imdbcls.comparison.tables import tables_of
-from imdbcls.comparison.terminal import terminal_text
-from imdbcls.console import guard_terminal, say, warn, write_out
+    take_over()
+
+import argparse
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from imdbcls import entry
+from imdbcls.console import say, warn, write_out
 from imdbcls.errors import UserError
-from imdbcls.runs import write_atomically
-from imdbcls.tracking.comparison import log_comparison, settings_beside
-from imdbcls.tracking.report import create_report
+
+if TYPE_CHECKING:  # imported where they are used: scipy and statsmodels take seconds, and `--help` needs neither
+    from imdbcls.comparison.groups import Study
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns 0, or 2 where nothing can be compared."""
-    guard_terminal()
     choices = parse(arguments)
     try:
         compare(choices)
     except UserError as error:
         say(f"imdbcls: {error}")
         return 2
-    except BrokenPipeError:  # the reader, `head` say, has enough; the files are written
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0
 
 
 def compare(choices: argparse.Namespace) -> None:
-    """Compare the study, print the tables, write the files and, where asked, log them."""
+    """Compare the study, write the files, print the tables and, where asked, log them."""
+    from imdbcls.comparison.figures import figures_of
+    from imdbcls.comparison.groups import read_study
+    from imdbcls.comparison.page import page_html
+    from imdbcls.comparison.report import compare_study
+    from imdbcls.comparison.terminal import terminal_text
+
     study = read_study(choices.study)
     texts = load_texts(study)
     comparison, reading = compare_study(
@@ -50,7 +50,19 @@ def compare(choices: argparse.Namespace) -> None:
     figures = figures_of(comparison)
     page = page_html(comparison, figures, reading)
     written = write_files(choices.output or choices.study, comparison, figures, page)
-    write_out(f"{terminal_text(comparison)}\n\n{written}")
+    with entry.stdout_is_secondary():  # W&B gets what was asked for, whoever reads the tables
+        write_out(f"{terminal_text(comparison)}\n\n{written}")
+        if choices.wandb or choices.report:
+            log(choices, study, comparison, figures, page)
+
+
+def log(
+    choices: argparse.Namespace, study: "Study", comparison: dict[str, Any], figures: dict[str, str], page: str
+) -> None:
+    """Send the comparison to W&B as a run, a report, or both."""
+    from imdbcls.comparison.tables import tables_of
+    from imdbcls.tracking.comparison import log_comparison, settings_beside
+    from imdbcls.tracking.report import create_report
 
     settings = settings_beside(study.groups[0].runs[0].config)
     if choices.wandb:
@@ -96,8 +108,9 @@ def margin(text: str) -> float:
     return value
 
 
-def load_texts(study: Study) -> dict[str, str]:
+def load_texts(study: "Study") -> dict[str, str]:
     """The test documents' texts by id, where the data can still be read here; else none, and a line says why."""
+    from imdbcls.comparison.run_files import plain
     from imdbcls.data import read_texts
 
     run = study.groups[0].runs[0]
@@ -110,23 +123,43 @@ def load_texts(study: Study) -> dict[str, str]:
 
 
 def write_files(folder: Path, comparison: dict[str, Any], figures: dict[str, str], page: str) -> str:
-    """Write the comparison's files and say which; raises UserError where the folder takes none."""
+    """Write the comparison's files and say which; raises UserError where one cannot be written."""
+    from imdbcls.comparison.export import csv_text, json_text, markdown_text
+    from imdbcls.comparison.page import standalone
+
     drawings = folder / "comparison_figures"
+    texts = {
+        folder / "comparison.json": json_text(comparison),
+        folder / "comparison.md": markdown_text(comparison),
+        folder / "comparison.csv": csv_text(comparison),
+        folder / "comparison.html": page,
+        **{drawings / f"{name}.svg": standalone(figure) for name, figure in figures.items()},
+    }
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        write_atomically(folder / "comparison.json", json_text(comparison))
-        write_atomically(folder / "comparison.md", markdown_text(comparison))
-        write_atomically(folder / "comparison.csv", csv_text(comparison))
-        write_atomically(folder / "comparison.html", page)
         if drawings.is_symlink():  # a stranger's study could point it anywhere
             drawings.unlink()
         drawings.mkdir(exist_ok=True)
-        for name, figure in figures.items():
-            write_atomically(drawings / f"{name}.svg", standalone(figure))
+        write_together(texts)
     except OSError as error:
-        raise UserError(f"{folder} cannot be written ({error.strerror}); give another with --output.") from error
+        place = error.filename or folder
+        raise UserError(
+            f"{place} cannot be written ({error.strerror}); no file of the comparison was changed. Make room for it, "
+            "or give another folder with --output."
+        ) from error
     return f"Written: {folder / 'comparison.html'} (open it in a browser); .json, .md, .csv and figures beside it."
 
 
+def write_together(texts: Mapping[Path, str]) -> None:
+    """Write files so that either all are new or, where one cannot be written (OSError), all are as before."""
+    from imdbcls.runs import replacing, sync
+
+    with ExitStack() as stack:
+        for path, text in texts.items():
+            temporary = stack.enter_context(replacing(path))
+            temporary.write_text(text, encoding="utf-8")
+            sync(temporary)  # a full disk may show only now
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    entry.run(main)

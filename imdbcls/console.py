@@ -13,6 +13,7 @@ import warnings
 from collections.abc import Iterator
 from typing import Any
 
+from imdbcls import limits
 from imdbcls.errors import UserError
 from imdbcls.printable import printable, printable_line
 
@@ -55,22 +56,29 @@ def say(text: str, label: str = "") -> None:
     if _speaker:
         lines = (line if line.startswith(_speaker) else f"{_speaker}: {line}" for line in text.splitlines())
         text = "\n".join(lines)
-    with contextlib.suppress(OSError, RuntimeError):  # the latter: a reentrant call
-        if live:
-            sys.stderr.write("\r\x1b[K")
-        sys.stderr.write(text + "\n")
-        if live:
-            paint(live)
+    _write(f"\r\x1b[K{text}\n" if live else f"{text}\n")
+    if live:
+        paint(live)
+
+
+def _write(text: str) -> None:
+    """Write to stderr, if it is there and takes it: neither a closed stderr nor a full disk ends a training."""
+    # RuntimeError: a reentrant call. ValueError: a closed file.
+    with contextlib.suppress(OSError, RuntimeError, ValueError, AttributeError):
+        sys.stderr.write(text)
         sys.stderr.flush()
 
 
 @contextlib.contextmanager
 def user_errors() -> Iterator[None]:
-    """Says a user's mistake in its own words and ends the process with exit code 2; for the entries of commands."""
+    """End the process with one sentence and exit code 2 after a user's mistake or at a limit of the machine."""
     try:
         yield
-    except UserError as error:
-        say(f"imdbcls: {error}")
+    except BaseException as error:
+        sentence = error if isinstance(error, UserError) else limits.explain(error)
+        if sentence is None:
+            raise
+        say(f"imdbcls: {sentence}")
         sys.exit(2)
 
 
@@ -109,13 +117,16 @@ def paint(text: str) -> None:
     global _live
     if text or _live:
         _live = printable_line(text)[: shutil.get_terminal_size().columns - 1]  # a wrapped line could not be repainted
-        sys.stderr.write(f"\r{_live}\x1b[K")
-        sys.stderr.flush()
+        _write(f"\r{_live}\x1b[K")
 
 
 def is_terminal() -> bool:
     """Whether stderr can repaint a line."""
-    return not is_shared() and sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+    if is_shared() or os.environ.get("TERM") == "dumb":
+        return False
+    with contextlib.suppress(ValueError, AttributeError):  # stderr is closed
+        return sys.stderr.isatty()
+    return False
 
 
 def coloured(text: str, code: str) -> str:

@@ -3,6 +3,11 @@
 It changes nothing, asks the hub once for an answer and sends no key anywhere.
 """
 
+if __name__ == "__main__":  # first: a limit of the machine can already stop an import
+    from imdbcls.entry import take_over
+
+    take_over()
+
 import contextlib
 import netrc
 import os
@@ -22,8 +27,9 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.version import Version
 
+from imdbcls import entry
 from imdbcls.choices import CONF, groups
-from imdbcls.console import guard_terminal, quiet_libraries, write_out
+from imdbcls.console import quiet_libraries, write_out
 from imdbcls.data.cache import default_cache_dir
 from imdbcls.fast.process import tune_process
 from imdbcls.printable import printable_line
@@ -36,7 +42,6 @@ MOST_NAMED = 4
 
 def main() -> None:
     ArgumentParser(prog="python -m imdbcls.doctor", description=__doc__).parse_args()
-    guard_terminal()
     quiet_libraries()
     allocator_took = tune_process()
     reached: list[bool] = []
@@ -342,4 +347,4 @@ def size_of(folder: Path) -> int:
 
 
 if __name__ == "__main__":
-    main()
+    entry.run(main)

@@ -5,6 +5,11 @@ to the last digit on the same machine and software. Documents that only the run 
 `--trust-source`: a run folder from elsewhere must not choose which files and hub data sets are opened.
 """
 
+if __name__ == "__main__":  # first: a limit of the machine can already stop an import
+    from imdbcls.entry import take_over
+
+    take_over()
+
 import argparse
 import json
 import re
@@ -12,7 +17,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from imdbcls.console import guard_terminal, quiet_libraries, say, user_errors, warn, write_out
+from imdbcls import entry, limits
+from imdbcls.console import quiet_libraries, say, warn, write_out
 from imdbcls.data.origin import described, read_from, require_own_source
 from imdbcls.errors import UserError
 from imdbcls.fast.process import tune_process
@@ -48,21 +54,19 @@ def main() -> None:
         "--trust-source", action="store_true", help="read the documents that the run names, whoever trained it"
     )
     arguments = parser.parse_intermixed_args()
-    guard_terminal()
-    with user_errors():
-        if arguments.others:
-            raise UserError(
-                f"{arguments.others[0]}: evaluate takes one run folder and scores it on the run's own documents. To "
-                f"classify other documents, use: python -m imdbcls.predict {arguments.run} --file FILE"
-            )
-        figures = evaluate(
-            arguments.run,
-            arguments.split,
-            arguments.device,
-            arguments.plugins,
-            data=arguments.data,
-            trust_source=arguments.trust_source,
+    if arguments.others:
+        raise UserError(
+            f"{arguments.others[0]}: evaluate takes one run folder and scores it on the run's own documents. To "
+            f"classify other documents, use: python -m imdbcls.predict {arguments.run} --file FILE"
         )
+    figures = evaluate(
+        arguments.run,
+        arguments.split,
+        arguments.device,
+        arguments.plugins,
+        data=arguments.data,
+        trust_source=arguments.trust_source,
+    )
     write_out(json_text(figures, indent=2))
 
 
@@ -94,6 +98,7 @@ def evaluate(
         require_own_source(source, run)
 
     quiet_libraries()
+    limits.require_address_space()
     tune_process()
     from imdbcls import build
     from imdbcls.environment import environment_of
@@ -210,4 +215,4 @@ def explanation(recorded: Any, environment: dict[str, str]) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    entry.run(main)

@@ -1,28 +1,83 @@
-"""The machine's limits, told apart from mistakes: no memory left, no room on the disk."""
+"""Tell the limits of the machine from mistakes and bugs: memory, threads, open files, disk space, permissions."""
 
 import errno
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 
 from imdbcls.errors import UserError
 
+try:
+    import resource
+except ImportError:  # not on Windows
+    resource = None  # type: ignore[assignment]
+
+LEAST_ADDRESS_SPACE = 10**9
+
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-# safetensors and pyarrow tell the number in their text alone.
-_NO_ROOM_TEXT = re.compile(rf"(os error |\[?errno ?)({'|'.join(map(str, _NO_ROOM))})\b", re.IGNORECASE)
-_NO_MEMORY_TEXT = ("can't allocate memory", "not enough memory", "CUBLAS_STATUS_ALLOC_FAILED")
+_NO_FILES = (errno.EMFILE, errno.ENFILE)
+_NO_ACCESS = (errno.EACCES, errno.EPERM, errno.EROFS)
+# With these, the path that the error names cannot be used as it is, whatever the code does.
+_BAD_PATH = (errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.EIO, errno.ESTALE, errno.ENXIO)
+# Libraries in C++ and Rust (torch, pyarrow, safetensors, tokenizers) put the number or the words into their text.
+_NUMBER_IN_TEXT = re.compile(r"(?:os error |\[?errno ?)(\d+)\b|code: (\d+),", re.IGNORECASE)
+_NO_MEMORY_TEXT = re.compile(
+    r"can.?t allocate memory|cannot allocate memory|not enough memory|out of memory|std::bad_alloc|bad allocation"
+    r"|CUBLAS_STATUS_ALLOC_FAILED|failed to map segment from shared object|malloc of size|realloc of size"
+    r"|cannot allocate memory in static TLS block|unable to allocate",
+    re.IGNORECASE,
+)
+_NO_THREADS_TEXT = re.compile(
+    r"can't start new thread|thread creation failed|pthread_create|ThreadPoolBuildError|failed to spawn thread"
+    r"|Resource temporarily unavailable",
+    re.IGNORECASE,
+)
+_NO_FILES_TEXT = re.compile(r"too many open files", re.IGNORECASE)
+# What each limit of a process bounds, how its size is written, and the shell's command to see and change it.
+_LIMITS: dict[str, tuple[str, Callable[[int], str], str]] = {
+    "RLIMIT_AS": ("this process may address", lambda size: f"{size / 1e9:.1f} GB", "ulimit -v"),
+    "RLIMIT_NOFILE": ("this process may open", lambda count: f"{count:,} files", "ulimit -n"),
+    "RLIMIT_NPROC": ("this user may run", lambda count: f"{count:,} threads", "ulimit -u"),
+}
+_NO_TEMPORARY_TEXT = "No usable temporary directory found"
+# Only errors of these kinds are judged by their text: a name or a label may hold the same words.
+_LIBRARY_ERRORS = ("RuntimeError", "ImportError", "SafetensorError", "ArrowMemoryError", "ArrowException", "OSError")
 
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an allocation failed: CUDA raises torch.OutOfMemoryError, the CPU a RuntimeError known by its text."""
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return True
-    return isinstance(error, RuntimeError) and any(text in str(error) for text in _NO_MEMORY_TEXT)
+    return errno_of(error) == errno.ENOMEM or (_is_judged_by_text(error) and bool(_NO_MEMORY_TEXT.search(str(error))))
 
 
 def is_disk_full(error: BaseException) -> bool:
     """Whether a file could not be written for want of room: a full disk, a quota, a limit on a file's size."""
-    return getattr(error, "errno", None) in _NO_ROOM or bool(_NO_ROOM_TEXT.search(str(error)))
+    return errno_of(error) in _NO_ROOM
+
+
+def is_out_of_files(error: BaseException) -> bool:
+    """Whether this process, or the machine, may open no further file."""
+    return errno_of(error) in _NO_FILES or (_is_judged_by_text(error) and bool(_NO_FILES_TEXT.search(str(error))))
+
+
+def is_out_of_threads(error: BaseException) -> bool:
+    """Whether a thread or process could not be started."""
+    return errno_of(error) == errno.EAGAIN or (_is_judged_by_text(error) and bool(_NO_THREADS_TEXT.search(str(error))))
+
+
+def errno_of(error: BaseException) -> int | None:
+    """The operating system's number for an error, also where a library has it in its text only."""
+    number = getattr(error, "errno", None)
+    if isinstance(number, int):
+        return number
+    found = _NUMBER_IN_TEXT.search(str(error)) if _is_judged_by_text(error) else None
+    return int(found[1] or found[2]) if found else None
+
+
+def _is_judged_by_text(error: BaseException) -> bool:
+    return any(kind.__name__ in (*_LIBRARY_ERRORS, "PanicException") for kind in type(error).__mro__)
 
 
 @contextmanager
@@ -30,7 +85,7 @@ def explained() -> Iterator[None]:
     """Raise what the machine is to blame for as UserError."""
     try:
         yield
-    except OSError as error:
+    except BaseException as error:
         sentence = explain(error)
         if sentence is None:
             raise
@@ -38,18 +93,106 @@ def explained() -> Iterator[None]:
 
 
 def explain(error: BaseException) -> UserError | None:
-    """The sentence for an error that a limit of the machine caused, None for any other."""
-    if isinstance(error, UserError):
-        return None
-    detail = " ".join(str(error).split())[:160]
+    """The sentence for an error that a limit of the machine caused, None for any other.
+
+    The error's causes count too: libraries wrap what stopped them.
+    """
+    seen: list[BaseException] = []
+    current: BaseException | None = error
+    while current is not None and current not in seen:
+        if isinstance(current, UserError | KeyboardInterrupt | SystemExit | GeneratorExit):
+            return None
+        sentence = _sentence(current)
+        if sentence is not None:
+            return UserError(sentence)
+        seen.append(current)
+        current = current.__cause__
+    return None
+
+
+def _sentence(error: BaseException) -> str | None:
+    detail = " ".join(str(error).split())[:160] or type(error).__name__
     if is_disk_full(error):
-        return UserError(
+        return (
             f"There is no room left to write ({detail}). What was saved before is whole: free some space, and the same "
             "command continues."
         )
     if is_out_of_memory(error):
-        return UserError(
-            f"There is not enough memory ({detail}). A smaller trainer.micro_batch_size or max_length needs less; it "
-            "is another run."
+        return (
+            f"There is not enough memory ({detail}). Reduce trainer.micro_batch_size or max_length (this starts a new "
+            f"run){_limits('RLIMIT_AS')}."
         )
+    if is_out_of_files(error):
+        return f"Too many files are open ({detail}). Reduce jobs{_limits('RLIMIT_NOFILE')}."
+    if is_out_of_threads(error):
+        return (
+            f"No further thread or process can be started ({detail}). Set OMP_NUM_THREADS=1 and jobs=1"
+            f"{_limits('RLIMIT_AS', 'RLIMIT_NPROC')}."
+        )
+    if _NO_TEMPORARY_TEXT in str(error):
+        return "There is no folder for temporary files that can be written: set TMPDIR to one."
+    filename = getattr(error, "filename", None)
+    if isinstance(error, OSError) and isinstance(filename, str | bytes) and error.errno in (*_NO_ACCESS, *_BAD_PATH):
+        place = filename.decode(errors="replace") if isinstance(filename, bytes) else filename
+        return f"{_shortened(place)}: {error.strerror}. {_advice(error.errno)}"
     return None
+
+
+def _advice(number: int) -> str:
+    if number in _NO_ACCESS:
+        return (
+            "Change its permissions, or choose another path (runs_dir, IMDBCLS_CACHE, HF_HOME or TMPDIR set folders)."
+        )
+    if number == errno.ENAMETOOLONG:
+        return "Use a shorter name."
+    if number in (errno.EIO, errno.ESTALE, errno.ENXIO):
+        return "The disk or its server failed; try again, or use another disk."
+    return "Choose another path."
+
+
+def _shortened(text: str, width: int = 120) -> str:
+    return text if len(text) <= width else f"{text[: width // 2]}...{text[-width // 2 :]}"
+
+
+def _limits(*names: str) -> str:
+    """The advice to raise these limits, as far as this process has them."""
+    found = []
+    for name in names:
+        what, size, command = _LIMITS[name]
+        limit = resource.getrlimit(getattr(resource, name))[0] if hasattr(resource, name) else -1
+        if limit not in (-1, getattr(resource, "RLIM_INFINITY", -1)):
+            found.append(f"{what} {size(limit)} ({command})")
+    return f", or raise the limit: {' and '.join(found)}" if found else ""
+
+
+def require_address_space() -> None:
+    """Raise UserError where this process may not address what PyTorch, SciPy and Transformers take when imported.
+
+    With less, OpenBLAS waits for memory without end while it is loaded, and OpenMP ends the process.
+    """
+    limit = resource.getrlimit(resource.RLIMIT_AS)[0] if hasattr(resource, "RLIMIT_AS") else -1
+    if 0 <= limit < LEAST_ADDRESS_SPACE:
+        raise UserError(
+            f"This process may address {limit / 1e9:.2f} GB (ulimit -v), and the imported libraries alone take about "
+            f"{LEAST_ADDRESS_SPACE / 1e9:.0f} GB. Raise the limit: ulimit -v unlimited."
+        )
+
+
+def require_threads(count: int) -> None:
+    """Raise UserError where this process cannot start `count` threads.
+
+    OpenMP ends the process when one of its threads cannot be started, so this is tried before it.
+    """
+    release = threading.Event()
+    threads = [threading.Thread(target=release.wait, daemon=True) for _ in range(count)]
+    started = []
+    try:
+        with explained():
+            for thread in threads:
+                thread.start()
+                started.append(thread)
+    finally:
+        release.set()
+        for thread in started:
+            with suppress(RuntimeError):
+                thread.join()

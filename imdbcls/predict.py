@@ -6,18 +6,23 @@ each class. Input is read and answered a thousand texts at a time, so memory doe
 gets a null label. A row that cannot be read ends the command; the answers before it are written.
 """
 
+if __name__ == "__main__":  # first: a limit of the machine can already stop an import
+    from imdbcls.entry import take_over
+
+    take_over()
+
 import argparse
 import contextlib
 import math
-import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
+from imdbcls import entry, limits
 from imdbcls.answers import FORMATS, Item, Write, output_names, plain
-from imdbcls.console import guard_terminal, say, user_errors, warn
+from imdbcls.console import say, warn
 from imdbcls.data.columns import DELIMITERS, QUOTINGS, Request, missing_columns
 from imdbcls.data.documents import is_unicode
 from imdbcls.data.tables import require_columns, require_table, rows_of
@@ -51,13 +56,7 @@ class Input:
 
 
 def main() -> None:
-    arguments = parse(None)
-    guard_terminal()
-    try:
-        with user_errors():
-            predict(arguments, sys.stdin, sys.stdout)
-    except BrokenPipeError:  # the reader, `head` say, has enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    predict(parse(None), sys.stdin, sys.stdout)
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -90,6 +89,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 def predict(arguments: argparse.Namespace, stdin: TextIO, stdout: TextIO) -> None:
     """Answer all texts; raises UserError for a folder without a finished run and for a row that cannot be read."""
     require_options(arguments)
+    limits.require_address_space()
     from imdbcls.api import load_run
     from imdbcls.data.token_counts import losses, sum_of
 
@@ -237,6 +237,10 @@ def lines_of(stdin: TextIO) -> Iterator[tuple[int, str]]:
                 yield number, line.rstrip("\n")
     except UnicodeDecodeError as error:
         raise UserError(f"stdin is not in {error.encoding}: byte 0x{error.object[error.start]:02x}.") from error
+    except OSError as error:
+        raise UserError(
+            f"stdin cannot be read ({error.strerror}): give texts on the command line or in --file, or open stdin."
+        ) from error
 
 
 def not_empty(numbered: Iterable[tuple[int, str]], place: str) -> Iterator[tuple[int, str]]:
@@ -279,4 +283,4 @@ def read_file(path: Path, request: Request) -> Input:
 
 
 if __name__ == "__main__":
-    main()
+    entry.run(main)

@@ -31,9 +31,9 @@ def printable_line(text: str) -> str:
     return _UNSAFE_IN_LINE.sub(_escape, re.sub(r"\s*[\r\n]\s*", " ", text.strip("\r\n")).replace("\t", " "))
 
 
-def json_line(value: Any) -> str:
+def json_line(value: Any, ascii_only: bool = False) -> str:
     """JSON in one line that reads as Unicode, with control characters as JSON's own escapes: it decodes to `value`."""
-    return _UNSAFE_IN_LINE.sub(_json_escape, json.dumps(value, ensure_ascii=False))
+    return _UNSAFE_IN_LINE.sub(_json_escape, json.dumps(value, ensure_ascii=ascii_only))
 
 
 def csv_cell(text: str) -> str:

@@ -291,7 +291,7 @@ class MetricsLog:
 def replacing(path: Path) -> Iterator[Path]:
     """A temporary name to write to: at the end it is synced and takes the file's place, after an error it is removed.
 
-    A reader finds the old content or the new, never a part.
+    A reader finds the old content or the new, never a part. An OSError names the file.
     """
     temporary = path.with_name(path.name + ".tmp")
     temporary.unlink(missing_ok=True)  # in a folder from elsewhere it could be a link, and would be written through
@@ -300,8 +300,10 @@ def replacing(path: Path) -> Iterator[Path]:
         sync(temporary)
         temporary.replace(path)
         sync(path.parent)
-    except BaseException:
+    except BaseException as error:
         temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.errno is not None and error.filename in (None, str(temporary)):
+            error.filename, error.filename2 = str(path), None
         raise
 
 

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from imdbcls import limits
 from imdbcls.console import say
 from imdbcls.errors import UserError
 from imdbcls.record import problem_of_result
@@ -92,6 +93,7 @@ class Sweep:
 
     def failed(self, name: str, error: BaseException) -> None:
         """Record a job that never began, and print why."""
+        error = limits.explain(error) or error
         tell(error)
         self.outcomes.append(Outcome(name, "failed", reason_of(error)))
 
@@ -217,9 +219,10 @@ def exit_code_of(job: Callable[[], object], telling: int) -> int:
     except SystemExit as exit_:
         code = exit_.code if isinstance(exit_.code, int) else int(exit_.code is not None)
     except BaseException as error:
-        tell(error)
-        os.write(telling, reason_of(error).encode()[:_MAX_REASON_BYTES])
-        code = 2 if isinstance(error, UserError) else 1
+        told = limits.explain(error) or error
+        tell(told)
+        os.write(telling, reason_of(told).encode()[:_MAX_REASON_BYTES])
+        code = 2 if isinstance(told, UserError) else 1
     sys.stdout.flush()
     sys.stderr.flush()
     return code

@@ -4,6 +4,11 @@ validate → build → fit → score the test split once → `result.json`. Noth
 is known to be sound.
 """
 
+if __name__ == "__main__":  # first: a limit of the machine can already stop an import
+    from imdbcls.entry import take_over
+
+    take_over()
+
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -16,7 +21,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from imdbcls import console, limits
+from imdbcls import console, entry, limits
 from imdbcls.commandline import answer_command
 from imdbcls.console import quiet_libraries, say
 from imdbcls.data.origin import remember_source
@@ -89,7 +94,8 @@ def train_beside_others(config: Mapping[str, Any]) -> None:
 
 
 def prepare_process() -> None:
-    """What must be set before the heavy imports."""
+    """Check and set what must be before the heavy imports."""
+    limits.require_address_space()
     quiet_libraries()
     tune_process()
 
@@ -103,7 +109,10 @@ def run_folder(config: Mapping[str, Any]) -> RunFolder:
 
 def train(config: Mapping[str, Any]) -> dict[str, Any]:
     """Run one configuration to its `result.json`: skip what is done, continue what was begun."""
+    from imdbcls.tracking.environment import resolved
+
     folder = run_folder(config)
+    config = {**config, "tracker": resolved(config["tracker"])}
     with limits.explained(), folder.locked():
         require_no_links(folder.path)  # it may come from elsewhere, and is written to
         result = folder.complete()
@@ -211,19 +220,24 @@ def record_end(config: Mapping[str, Any], folder: RunFolder, status: str, error:
     try:
         folder.write_result(report.failed_result(config, folder, status, error))
     except OSError as problem:
-        say(f"{folder.path}/result.json could not be written: {problem}.")
+        say(f"Could not write {folder.path}/result.json: {problem}.")
 
 
 def command() -> None:
-    """What the command line runs; it ends the process."""
-    console.guard_terminal()
-    sys.argv[1:] = answer_command(sys.argv[1:])
-    try:
-        main()
-    except SystemExit:  # Hydra's or ours: the jobs that run are waited for all the same
-        sweep.conclude()
-        raise
-    sys.exit(sweep.conclude())
+    """Run the command line and end the process."""
+    entry.run(run_command)
+
+
+def run_command() -> int:
+    """Answer the command line; returns the exit code of a sweep, 0 for a run."""
+    with entry.stdout_is_secondary():  # Hydra logs there; the runs are recorded in their folders
+        sys.argv[1:] = answer_command(sys.argv[1:])
+        try:
+            main()
+        except SystemExit:  # Hydra's or ours: the jobs that run are waited for all the same
+            sweep.conclude()
+            raise
+        return sweep.conclude()
 
 
 if __name__ == "__main__":

@@ -3,9 +3,15 @@
 It takes the choices and keys of `imdbcls.train`, reads the documents as a run would, and trains nothing.
 """
 
+if __name__ == "__main__":  # first: a limit of the machine can already stop an import
+    from imdbcls.entry import take_over
+
+    take_over()
+
 import sys
 
-from imdbcls.console import guard_terminal, quiet_libraries, user_errors, write_out
+from imdbcls import entry, limits
+from imdbcls.console import quiet_libraries, write_out
 from imdbcls.overrides import compose
 
 
@@ -14,14 +20,13 @@ def main() -> None:
     if any(argument in ("-h", "--help") for argument in arguments):
         print(f"{__doc__.strip()}\n\nThe choices and keys: python -m imdbcls.train --help")
         return
-    guard_terminal()
-    with user_errors():
-        config = compose(arguments)
-        quiet_libraries()
-        from imdbcls.data.card import card_text, data_card
+    config = compose(arguments)
+    quiet_libraries()
+    limits.require_address_space()
+    from imdbcls.data.card import card_text, data_card
 
-        write_out(card_text(data_card(config)))
+    write_out(card_text(data_card(config)))
 
 
 if __name__ == "__main__":
-    main()
+    entry.run(main)
