@@ -223,7 +223,7 @@ def test_limits_are_told_apart_from_mistakes() -> None:
     assert is_disk_full(RuntimeError("Error while serializing: I/O error: No space left on device (os error 28)"))
     assert not is_disk_full(OSError(2, "No such file")) and not is_disk_full(RuntimeError("os error 280"))
     assert explain(KeyError("a")) is None
-    assert "needs less" in str(explain(MemoryError()))
+    assert "Reduce trainer.micro_batch_size" in str(explain(MemoryError()))
 
 
 def logged_step(folder: Path) -> int:
