@@ -3,7 +3,7 @@
 import csv
 import io
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from imdbcls.errors import UserError
 SAMPLE = 1000  # rows from which the kinds of columns are known
 FIRST_BYTES = 2**20  # of a file, to find its delimiter
 MOST_SUSPECTS = 20
+UNKNOWN_SPAN = 3  # lines after the first, where no column says what its cells look like
 LONG_SPAN = 10  # lines of one field, of which a few need not look like rows
 ROWLIKE_SHARE = 0.8
 
@@ -150,6 +151,7 @@ class Survey:
     """What one reading of a file finds, and what its lines would give as rows of their own."""
 
     delimiter: str
+    skips_space: bool = False
     num_columns: int = 0
     failed_at: float = float("inf")  # the line of the first row that this reading cannot take
     raw_failed_at: float = float("inf")  # the first line that is not a row if quotation marks are characters
@@ -238,19 +240,29 @@ class Survey:
             opened = next((place for place, cell in enumerate(cells) if cell.lstrip().startswith('"')), 0)
             # The field with the quotation mark may hold delimiters; those before and after it are told by their place.
             after = self.num_columns - opened - 1
-            first = [*cells[:opened], '"', *(cells[-after:] if after else [])]
-            if len(cells) < self.num_columns or not self._is_row(first, kinds):
+            first = [*cells[:opened], "", *(cells[-after:] if after else [])]
+            others = {place: kind for place, kind in enumerate(kinds) if place != opened}
+            if len(cells) < self.num_columns or self._fit(first, others) is False:
                 continue
-            inner = [self._is_row(self._split(text), kinds) for text in physical[1:]]
-            if all(inner) or (len(inner) >= LONG_SPAN and sum(inner) >= ROWLIKE_SHARE * len(inner)):
+            inner = [self._fit(self._split(text), others) for text in physical[1:]]
+            num_rowlike = sum(fits is not False for fits in inner)
+            if True not in inner and len(inner) < UNKNOWN_SPAN:
+                continue
+            if num_rowlike == len(inner) or (len(inner) >= LONG_SPAN and num_rowlike >= ROWLIKE_SHARE * len(inner)):
                 return line, line + len(physical) - 1
         return None
 
-    def _is_row(self, cells: Sequence[str], kinds: Sequence["_Kind"]) -> bool:
+    def _fit(self, cells: Sequence[str], kinds: Mapping[int, "_Kind"]) -> bool | None:
+        """Whether the cells of a line look like a row's in the columns of `kinds`; None where these say nothing."""
         if len(cells) != self.num_columns:
             return False
-        answers = [kind.fits(cell.strip(' "')) for kind, cell in zip(kinds, cells, strict=True)]
-        return False not in answers and (True in answers or self.num_columns > 2)
+        # "first, second" in a text: no field of the file begins with a space.
+        if not self.skips_space and any(
+            cells[place].startswith(" ") > self.spaces[place] for place in range(1, len(cells))
+        ):
+            return False
+        answers = [kind.fits(cells[place].strip(' "')) for place, kind in kinds.items()]
+        return False if False in answers else True if True in answers else None
 
 
 @dataclass(frozen=True)
@@ -298,7 +310,7 @@ class _Kept:
 
 def survey(path: Path, layout: Layout) -> Survey:
     """Read a file as `layout` says, as far as that goes, and count what tells layouts apart."""
-    found = Survey(layout.delimiter)
+    found = Survey(layout.delimiter, layout.skip_space)
     skipped, lines = after_separator_line(physical_lines(path, tolerant=True))
     kept = _Kept(lines, skipped)
     try:
