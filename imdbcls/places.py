@@ -162,7 +162,7 @@ def require_imdb(config: Mapping[str, Any]) -> None:
 def local_imdb(path: Any) -> Path | None:
     """The file or folder that `data.path` names, None where it is a hub id; UserError where it is none of them."""
     if not isinstance(path, str) or not path:
-        raise UserError(f"data.path={path} is no path of a file or folder, and no hub id.")
+        raise UserError(f"data.path={path} is not the path of a file or folder, nor a hub id.")
     place = os.path.expanduser(path)
     if os.path.isdir(place):
         return Path(place)

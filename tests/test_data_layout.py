@@ -14,6 +14,10 @@ from imdbcls.data.files import read_files
 from imdbcls.data.tables import Table, read_table, require_columns
 from imdbcls.errors import UserError
 
+EXAMPLES = settings(
+    max_examples=100, derandomize=True, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+
 
 def table_of(path: Path, content: str, *columns: str, delimiter: str = "auto", quoting: str = "auto") -> Table:
     path.write_bytes(content.encode())
@@ -74,7 +78,7 @@ def test_a_file_with_quoting_is_read_as_it_was_meant(quoting: int, delimiter: st
     assert list(source_of(path, file.getvalue()).train.texts) == [text for text, _ in rows]
 
 
-@settings(max_examples=100, derandomize=True, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@EXAMPLES
 @given(
     rows=st.lists(
         st.tuples(st.text(alphabet='ab" ,;\n', min_size=1, max_size=12).filter(str.strip), st.integers(0, 1)),
@@ -100,7 +104,7 @@ def test_what_a_writer_quotes_comes_back(
         assert found == [text for text, _ in rows]
 
 
-@settings(max_examples=100, derandomize=True, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@EXAMPLES
 @given(rows=st.lists(st.text(alphabet='ab" ,;', min_size=1, max_size=10).filter(str.strip), min_size=2, max_size=8))
 def test_a_tsv_never_loses_rows(rows: list[str], tmp_path: Path) -> None:
     content = "label\ttext\n" + "".join(f"{place % 2}\t{text}\n" for place, text in enumerate(rows))

@@ -154,13 +154,27 @@ def test_other_projects_names_lead_to_keys_that_exist() -> None:
         ("backbone.path=package:nope/x", "backbone.path=package:nope/x needs the Python package nope"),
         ("data.path=./nothing", "data.path=./nothing: there is no such file or folder; give a folder of Parquet"),
         ("data=files data.train=nofile.csv", "data.train=nofile.csv: there is no such file."),
-        ("data=files data.train=5", "data.train=5 is no path of a file."),
+        ("data=files data.train=5", "data.train=5 is not the path of a file."),
         ("data=files data.train=tests", "data.train=tests is a folder; give the file in it, .csv, .tsv"),
         ("data=files data.train=[a.csv,b.csv]", "data.train=[a.csv,b.csv]: data.train is one value."),
         (
             f"data=files data.train={SAMPLE} data.test={SAMPLE}",
             f"data.test={SAMPLE} is the file of data.train: scores on documents trained on mean nothing.",
         ),
+        (
+            f"data=files data.train={SAMPLE} data.label_column=[label,stars]",
+            "data.label_column=[label,stars]: a run trains one label per document; for several labels, train a run for",
+        ),
+        (
+            f"data=files data.train={SAMPLE} data.text_column=[text,movie]",
+            "data.text_column=[text,movie]: a run reads one text per document; join the columns into one column of the",
+        ),
+        (
+            f"data=files data.train={SAMPLE} data.text_column=review data.id_column=nr",
+            f"{SAMPLE} has no columns 'review' (data.text_column) and 'nr' (data.id_column); it has 'id', ",
+        ),
+        (f"data=files data.train={SAMPLE} data.quoting=all", "data.quoting=all is not one of auto, standard, none."),
+        (f"data=files data.train={SAMPLE} data.skip_empty=2", "data.skip_empty=2: data.skip_empty is true or false"),
         ("+trainer.foo=1", "trainer.foo: there is no such key"),
         ("+foo=1", "foo: there is no such key; python -m imdbcls.train --help lists them."),
         ("++data.limit=1", "data.limit: there is no such key; the nearest: data.t"),

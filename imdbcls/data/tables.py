@@ -154,7 +154,7 @@ def rows_of(path: Path, request: Request, *, only_header: bool = False) -> Rows:
 def require_table(path: Any, key: str) -> Path:
     """The path of a file that `read_table` may read. Raises UserError for anything else, without opening it."""
     if not isinstance(path, str | Path) or not str(path):
-        raise UserError(f"{key}={path} is no path of a file.")
+        raise UserError(f"{key}={path} is not the path of a file.")
     place = Path(os.path.expanduser(path))
     if os.path.isdir(place):  # unlike Path's, it takes any text: too long, with a NUL, ~nobody
         raise UserError(f"{key}={path} is a folder; give the file in it, {', '.join(FORMATS)}.")
