@@ -19,26 +19,26 @@ PARQUET_MARK = b"PAR1"  # begins and ends every Parquet file
 
 
 def problem_of_result(result: Mapping[str, Any]) -> str | None:
-    """Why a result cannot be taken for that of a finished run; None where it can."""
+    """Why a result is not that of a finished run, as the end of a sentence about its file; None where it is."""
     if result.get("status") != "done":
-        return f"its status is {shown(result.get('status'))}" if "status" in result else "it has no status"
+        return f"has status {shown(result['status'])}" if "status" in result else "has no status"
     missing = [key for key in (*TEXTS, "seed", *FRACTIONS, "test_documents", "label_names") if key not in result]
     if missing:
-        return f"it has no {', '.join(missing)}"
+        return f"has no {', '.join(missing)}"
     wrong = [key for key in TEXTS if not isinstance(result[key], str) or not result[key]]
     wrong += [key for key in ("seed", "test_documents") if not is_count(result[key])]
     wrong += [key for key in FRACTIONS if not is_fraction(result[key])]
     if wrong:
-        return f"{wrong[0]} is {shown(result[wrong[0]])}"
+        return f"has {shown(result[wrong[0]])} as {wrong[0]}"
     return problem_of_labels(result["label_names"])
 
 
 def problem_of_labels(names: Any) -> str | None:
-    """Why these cannot be the names of the classes; None where they can."""
+    """Why these are not the names of the classes, as the end of a sentence; None where they are."""
     if not isinstance(names, list) or len(names) < 2 or not all(isinstance(name, str) for name in names):
-        return f"label_names is {shown(names)}, not a list of two or more texts"
+        return f"has {shown(names)} as label_names, not a list of two or more texts"
     repeated = next((name for name in names if names.count(name) > 1), None)
-    return None if repeated is None else f"label_names has {shown(repeated)} more than once"
+    return None if repeated is None else f"has {shown(repeated)} more than once in label_names"
 
 
 def is_count(value: Any) -> bool:

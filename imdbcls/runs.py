@@ -165,7 +165,7 @@ class RunFolder:
             found = problem_of_result(read_json(self._result))
         except UserError as error:
             return str(error).replace(str(self._result), "result.json").rstrip(".")
-        return None if found is None else f"result.json is not that of a finished run: {found}"
+        return None if found is None else f"result.json {found}"
 
     def finished(self) -> dict[str, Any] | None:
         """The result of a run that was trained and scored, else None."""

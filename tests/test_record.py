@@ -80,15 +80,15 @@ def flip(path: Path) -> None:
 UNUSABLE: dict[str, tuple[Callable[[Path], object], str]] = {
     "half a file": (lambda run: (run / "result.json").write_text('{"status": "do'), "result.json"),
     "a list": (lambda run: (run / "result.json").write_text("[]"), "result.json"),
-    "one key lost": (lose("test/accuracy"), "it has no test/accuracy"),
-    "two keys lost": (lose("split_hash", "val/accuracy"), "it has no split_hash, val/accuracy"),
-    "no status": (lose("status"), "it has no status"),
-    "a text for a number": (lambda run: alter(run, **{"test/accuracy": "0.9"}), "test/accuracy is '0.9'"),
-    "NaN": (lambda run: alter(run, **{"val/accuracy": float("nan")}), "val/accuracy is nan"),
-    "more than all": (lambda run: alter(run, **{"test/accuracy": 95.3}), "test/accuracy is 95.3"),
-    "a fraction of a seed": (lambda run: alter(run, seed=0.5), "seed is 0.5"),
-    "one class": (lambda run: alter(run, label_names=["all"]), "label_names is ['all'], not a list of two"),
-    "a class twice": (lambda run: alter(run, label_names=["bad", "bad"]), "label_names has 'bad' more than once"),
+    "one key lost": (lose("test/accuracy"), "result.json has no test/accuracy"),
+    "two keys lost": (lose("split_hash", "val/accuracy"), "has no split_hash, val/accuracy"),
+    "no status": (lose("status"), "has no status"),
+    "a text for a number": (lambda run: alter(run, **{"test/accuracy": "0.9"}), "has '0.9' as test/accuracy"),
+    "NaN": (lambda run: alter(run, **{"val/accuracy": float("nan")}), "has nan as val/accuracy"),
+    "more than all": (lambda run: alter(run, **{"test/accuracy": 95.3}), "has 95.3 as test/accuracy"),
+    "a fraction of a seed": (lambda run: alter(run, seed=0.5), "has 0.5 as seed"),
+    "one class": (lambda run: alter(run, label_names=["all"]), "has ['all'] as label_names, not a list of two"),
+    "a class twice": (lambda run: alter(run, label_names=["bad", "bad"]), "has 'bad' more than once in label_names"),
 }
 
 
