@@ -10,12 +10,16 @@ from typing import Any
 
 import pytest
 from browser import Browser, find_chromium
-from make_study import HEADS, make_study, review_texts
+from make_study import HEADS, Head, make_study, review_texts
 
+from imdbcls.comparison.export import markdown_text
+from imdbcls.comparison.extent import shown_pairs
 from imdbcls.comparison.figures import figures_of
 from imdbcls.comparison.groups import read_study
 from imdbcls.comparison.page import page_html, standalone
 from imdbcls.comparison.report import compare_study
+from imdbcls.comparison.tables import tables_of
+from imdbcls.comparison.terminal import terminal_text
 
 HOSTILE = "</script><script>document.title='hacked'</script><img src=x onerror=alert(1)> <!-- $study & \u2028 needle"
 LOADS_IN = 2.0
@@ -184,3 +188,26 @@ def test_a_figure_stands_alone(browser: Browser, pages: dict[str, Path], tmp_pat
     browser.console.clear()
     browser.open(figure)
     assert browser.evaluate("document.documentElement.tagName") == "svg" and browser.console == []
+
+
+def test_a_study_of_many_groups_stays_readable(tmp_path: Path) -> None:
+    """All pairs of 30 groups would be 435 lines and tables of 30 columns; comparison.json has them all the same."""
+    heads = [Head(f"h{i:02d}", skill=i / 30) for i in range(30)]
+    study = make_study(tmp_path / "many", heads=heads, seeds=(0, 1), num_documents=120)
+    comparison, reading = compare_study(read_study(study), 0.003)
+    figures = figures_of(comparison)
+    assert len(comparison["pairs"]) == 435 and len(comparison["headline"]) < 600
+    assert " others" in comparison["headline"]
+    best = comparison["groups"][0]["name"]
+    shown = shown_pairs(comparison)
+    assert len(shown) == 29 and all(best in (pair["a"], pair["b"]) for pair in shown)
+    tables = {table.key: table for table in tables_of(comparison)}
+    assert len(tables["differences"].rows) == len(tables["flips"].rows) == 29
+    assert len(tables["ranking"].rows) == 30 and len(tables["length"].header) == 2 + 20
+    note = "comparison.json has all 435 pairs; every p is corrected for all of them."
+    page, terminal = page_html(comparison, figures, reading), terminal_text(comparison)
+    for text in (page, terminal.replace("\n", " "), markdown_text(comparison)):
+        assert note in text.replace("\\", "")
+        assert "best 20 of 30 groups" in text
+    assert sum(name.startswith("reliability_") for name in figures) == 20
+    assert len(page) < 2_000_000 and len(terminal.splitlines()) < 300

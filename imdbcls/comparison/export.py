@@ -6,6 +6,7 @@ import json
 import re
 from typing import Any
 
+from imdbcls.comparison.extent import shown_pairs
 from imdbcls.comparison.tables import Table, tables_of
 from imdbcls.printable import csv_cell
 
@@ -22,7 +23,7 @@ def markdown_text(comparison: dict[str, Any]) -> str:
             lines += [markdown(table.note), ""]
         if table.key == "differences":
             lines += ["![Differences with their intervals](comparison_figures/differences.svg)", ""]
-            lines += [*(f"- {markdown(pair['verdict'])}" for pair in comparison["pairs"]), ""]
+            lines += [*(f"- {markdown(pair['verdict'])}" for pair in shown_pairs(comparison)), ""]
     if comparison["notes"]:
         lines += ["## Notes", "", *(f"- {markdown(note)}" for note in comparison["notes"]), ""]
     return "\n".join(lines)

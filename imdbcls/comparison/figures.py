@@ -8,6 +8,7 @@ from typing import Any
 
 from imdbcls.comparison import svg
 from imdbcls.comparison.cost_figure import PLANES, cost_plane
+from imdbcls.comparison.extent import shown_groups, shown_pairs
 from imdbcls.comparison.verdicts import kind
 
 WIDE, NARROW = 960, 360
@@ -28,7 +29,8 @@ class Row:
 
 def figures_of(comparison: dict[str, Any]) -> dict[str, str]:
     """Figures by name; one that has nothing to show is left out. `narrow` ones are for a phone's width."""
-    groups, pairs, margin = comparison["groups"], comparison["pairs"], comparison["margin"]
+    groups, pairs, margin = comparison["groups"], shown_pairs(comparison), comparison["margin"]
+    side_by_side = shown_groups(groups)
     figures = {
         "accuracy": interval_plot(accuracy_rows(groups), "test accuracy %", None, WIDE),
         "accuracy_narrow": interval_plot(accuracy_rows(groups), "test accuracy %", None, NARROW),
@@ -38,15 +40,15 @@ def figures_of(comparison: dict[str, Any]) -> dict[str, str]:
         figures["differences"] = interval_plot(difference_rows(pairs), title, 100 * margin, WIDE)
         figures["differences_narrow"] = interval_plot(difference_rows(pairs), title, 100 * margin, NARROW)
     for metric, title, scale in (("val/accuracy", "validation accuracy %", 100), ("val/loss", "validation loss", 1)):
-        if any(group["learning_curves"][metric] for group in groups):
-            figures[f"curves_{metric.removeprefix('val/')}"] = learning_figure(groups, metric, title, scale)
+        if any(group["learning_curves"][metric] for group in side_by_side):
+            figures[f"curves_{metric.removeprefix('val/')}"] = learning_figure(side_by_side, metric, title, scale)
     for cost in PLANES:
         if any(group["cost"][cost] is not None for group in groups):
             figures[f"cost_{cost}"] = cost_plane(groups, cost, comparison["pareto"][cost])
-    for i in range(len(groups)):
-        figures[f"reliability_{i}"] = reliability_figure(groups, i)
-    figures["length"] = length_figure(groups, WIDE)
-    figures["length_narrow"] = length_figure(groups, NARROW)
+    for i in range(len(side_by_side)):
+        figures[f"reliability_{i}"] = reliability_figure(side_by_side, i)
+    figures["length"] = length_figure(side_by_side, WIDE)
+    figures["length_narrow"] = length_figure(side_by_side, NARROW)
     return figures
 
 

@@ -9,6 +9,7 @@ from string import Template
 from typing import Any
 
 from imdbcls.comparison import svg
+from imdbcls.comparison.extent import note_on_groups, note_on_pairs, shown_pairs
 from imdbcls.comparison.statistics import NUM_DRAWS
 from imdbcls.comparison.tables import Table, tables_of
 from imdbcls.comparison.verdicts import kind
@@ -39,7 +40,8 @@ def page_html(comparison: dict[str, Any], figures: dict[str, str], reading: dict
         curves=panels(figures, "curves_") or "<p>No run logged a validation metric.</p>",
         cost_planes=panels(figures, "cost_") or "<p>No run measured its cost.</p>",
         costs_table=table_html(tables["costs"]),
-        reliability=panels(figures, "reliability_"),
+        reliability=panels(figures, "reliability_")
+        + (f"<p>{html.escape(hidden)}</p>" if (hidden := note_on_groups(comparison["groups"])) else ""),
         calibration_table=table_html(tables["calibration"]),
         length=both_widths(figures, "length"),
         parts_tables="".join(
@@ -87,7 +89,7 @@ def facts(comparison: dict[str, Any]) -> str:
 
 
 def differences_html(comparison: dict[str, Any], figures: dict[str, str], tables: dict[str, Table]) -> str:
-    pairs = comparison["pairs"]
+    pairs = shown_pairs(comparison)
     if not pairs:
         return "<p>There is one group only, so there is no difference to test.</p>"
     margin = f"{100 * comparison['margin']:.3g}"
@@ -99,7 +101,7 @@ def differences_html(comparison: dict[str, Any], figures: dict[str, str], tables
     return (
         "<p>Each line is the 95&nbsp;% interval of the first group's accuracy less the second's, of that pair alone: "
         "among many pairs some are clear of zero by luck. Colour is the verdict, which is corrected for that. Inside "
-        f"the shaded band of ±{margin} points: too small to matter.</p>"
+        f"the shaded band of ±{margin} points: too small to matter. {html.escape(note_on_pairs(comparison))}</p>"
         f"<figure>{both_widths(figures, 'differences')}</figure>"
         f'<ul class="verdicts" aria-label="Verdicts">{items}</ul>'
         f"<details><summary>All figures of the pairs</summary>{table_html(tables['differences'])}"

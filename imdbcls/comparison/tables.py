@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
+from imdbcls.comparison.extent import note_on_groups, note_on_pairs, shown_groups, shown_pairs
 from imdbcls.comparison.verdicts import p_text
 
 NONE = "\u2013"
@@ -18,10 +19,10 @@ class Table:
 
 
 def tables_of(comparison: dict[str, Any]) -> list[Table]:
-    groups, pairs = comparison["groups"], comparison["pairs"]
+    groups, pairs = comparison["groups"], shown_pairs(comparison)
     tables = [ranking(groups)]
     if pairs:
-        tables += [differences(pairs, comparison["margin"]), flips(pairs)]
+        tables += [differences(pairs, comparison["margin"], note_on_pairs(comparison)), flips(pairs)]
     tables += [costs(groups, comparison["pareto"]), calibration(groups), *parts(groups)]
     return tables
 
@@ -52,7 +53,7 @@ def ranking(groups: list[dict[str, Any]]) -> Table:
     return Table("ranking", "Which is best?", header, rows, note)
 
 
-def differences(pairs: list[dict[str, Any]], margin: float) -> Table:
+def differences(pairs: list[dict[str, Any]], margin: float, note_on_shown: str) -> Table:
     rows = [
         [
             f"{pair['a']} - {pair['b']}",
@@ -80,6 +81,7 @@ def differences(pairs: list[dict[str, Any]], margin: float) -> Table:
         "Intervals are of each pair alone, not corrected. Detectable: the smallest true difference this study would "
         "have found in 4 cases of 5; underpowered: more than the margin."
     )
+    note = f"{note_on_shown} {note}".strip()
     return Table("differences", "Is the difference real?", header, rows, note)
 
 
@@ -169,6 +171,7 @@ def parts(groups: list[dict[str, Any]]) -> list[Table]:
         "class": ("Which class is hard? Accuracy %", "class"),
     }
     tables = []
+    note_on_shown, groups = note_on_groups(groups), shown_groups(groups)
     for key, (question, first) in questions.items():
         by_group = [{part["part"]: part for part in group["parts"][key]} for group in groups]
         rows = []
@@ -186,6 +189,7 @@ def parts(groups: list[dict[str, Any]]) -> list[Table]:
                 if NONE in {row[1] for row in rows}
                 else ""
             )
+            note = f"{note_on_shown} {note}".strip()
             tables.append(Table(key, question, [first, "count", *(group["name"] for group in groups)], rows, note))
     return tables
 

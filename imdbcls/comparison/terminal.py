@@ -4,6 +4,7 @@ import shutil
 import textwrap
 from typing import Any
 
+from imdbcls.comparison.extent import shown_pairs
 from imdbcls.comparison.tables import Table, tables_of
 
 
@@ -16,7 +17,7 @@ def terminal_text(comparison: dict[str, Any]) -> str:
         )
         if table.key == "differences":
             blocks.append(
-                "Verdicts\n" + "\n".join(wrapped(f"- {pair['verdict']}", width) for pair in comparison["pairs"])
+                "Verdicts\n" + "\n".join(wrapped(f"- {pair['verdict']}", width) for pair in shown_pairs(comparison))
             )
     errors, hard = comparison["label_errors"]["count"], comparison["wrong_for_all"]["count"]
     blocks.append(

@@ -52,6 +52,8 @@ def kind(pair: dict[str, Any]) -> str:
     return "better" if pair["significant"] else "equivalent" if pair["equivalent"] else "undecided"
 
 
+MOST_LISTED = 12  # names in one clause
+
 CLAUSES = {  # of the headline
     "better": "is better than {}",
     "here": "scored better, as trained here, than {}",
@@ -85,6 +87,8 @@ def headline(pairs: list[dict[str, Any]], ranked: list[str]) -> str:
 
 
 def listed(names: list[str]) -> str:
+    if len(names) > MOST_LISTED:
+        names = [*names[: MOST_LISTED - 1], f"{len(names) - MOST_LISTED + 1:,} others"]
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
