@@ -77,6 +77,11 @@ def test_files_are_read_as_their_texts_are_wanted(tmp_path: Path) -> None:
         ("a.csv", b"id,text\n1,good\n2,good, really good\n", r"a\.csv, line 3: expected 2 fields as in the header"),
         ("a.csv", b"text,text\ngood,bad\n", r"a\.csv, line 1: column 'text' \(.*\) occurs 2 times among"),
         ("a.csv", b'text\n"good\n', r"a\.csv, line 2: this row cannot be read as CSV"),
+        (
+            "a.csv",
+            b'id,text\n1,one\n2,"two\n3,three\n4,four"\n5,five\n',
+            r"a\.csv, line 3: a quotation mark opens a field that ends only in line 5",
+        ),
         ("a.tsv", b'text\tid\n"good\t1\nbad\n', r"a\.tsv, line 3: expected 2 fields as in the header, found 1"),
         ("a.csv", b"text\ngood\nna\xefve\n", r"a\.csv, line 3: byte 0xef at offset 12 is not UTF-8"),
         ("a.jsonl", b'{"text": "x"}\n\xff\n', r"a\.jsonl, line 2: byte 0xff at offset 14 is not UTF-8"),
