@@ -5,7 +5,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from imdbcls.data.columns import Request, positions_of
-from imdbcls.data.layout import Layout, after_separator_line, physical_lines
+from imdbcls.data.layout import Layout
+from imdbcls.data.lines import after_separator_line, physical_lines
 from imdbcls.errors import UserError
 
 

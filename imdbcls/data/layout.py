@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from imdbcls.data.columns import DELIMITERS, Request
-from imdbcls.data.lines import lines_of
+from imdbcls.data.lines import SEPARATOR_LINE, after_separator_line, physical_lines
 from imdbcls.errors import UserError
 
 SAMPLE = 1000  # rows from which the kinds of columns are known
@@ -19,7 +19,6 @@ UNKNOWN_SPAN = 3  # lines after the first, where no column says what its cells l
 LONG_SPAN = 10  # lines of one field, of which a few need not look like rows
 ROWLIKE_SHARE = 0.8
 
-_SEPARATOR_LINE = re.compile(r'"?sep=(.)"?\s*', re.IGNORECASE)  # Excel's first line, `sep=;`
 _NUMBER = re.compile(r"[+-]?\d+([.,]\d+)?")
 
 # The csv module refuses fields over 128 KiB by default; documents may be longer.
@@ -59,32 +58,6 @@ class Layout:
             yield f"{path}: spaces after the delimiter are ignored."
 
 
-def physical_lines(path: Path, *, tolerant: bool = False) -> Iterator[str]:
-    """Yield lines for the csv module, which is left the line ends: a quoted text may span lines."""
-    if not tolerant:
-        for line in lines_of(path):
-            yield from io.StringIO(line, newline="")
-        return
-    with path.open(encoding="utf-8-sig", errors="replace", newline="\n") as file:
-        for line in file:
-            yield from io.StringIO(line, newline="")
-
-
-def after_separator_line(lines: Iterator[str]) -> tuple[int, Iterator[str]]:
-    """Drop Excel's `sep=;`; returns the number of lines dropped, and the rest."""
-    first = next(lines, None)
-    if first is None:
-        return 0, iter(())
-    if _SEPARATOR_LINE.fullmatch(first):
-        return 1, lines
-    return 0, _chained(first, lines)
-
-
-def _chained(first: str, rest: Iterator[str]) -> Iterator[str]:
-    yield first
-    yield from rest
-
-
 def layout_of(path: Path, request: Request, *, only_header: bool = False) -> Layout:
     """Find out how a file is written, as far as `request` leaves it open.
 
@@ -121,7 +94,7 @@ def _find_delimiter(path: Path, request: Request) -> str:
     usual = "\t" if path.suffix.lower() == ".tsv" else ","
     with path.open(encoding="utf-8-sig", errors="replace", newline="\n") as file:
         first_lines = file.read(FIRST_BYTES)
-    separator = _SEPARATOR_LINE.match(first_lines)
+    separator = SEPARATOR_LINE.match(first_lines)
     if separator is not None and separator[1] in DELIMITERS.values():
         return separator[1]
     headers = {}

@@ -1,11 +1,14 @@
 """Lines of UTF-8 text files, with the place of what cannot be decoded."""
 
+import io
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 from imdbcls.errors import UserError
 
 LOOKS_LIKE = {"UTF-16": (b"\xff\xfe", b"\xfe\xff"), "gzip": (b"\x1f\x8b",)}  # by a file's first bytes
+SEPARATOR_LINE = re.compile(r'"?sep=(.)"?\s*', re.IGNORECASE)  # Excel's first line, `sep=;`
 
 
 def lines_of(path: Path) -> Iterator[str]:
@@ -40,3 +43,29 @@ def decode_utf8(raw: bytes, name: str, *, line: int = 1, offset: int = 0) -> str
             f"{'unpack it first' if kind == 'gzip' else 'save the file as UTF-8'}."
         ) from error
     return text.removeprefix("\ufeff") if offset == 0 else text
+
+
+def physical_lines(path: Path, *, tolerant: bool = False) -> Iterator[str]:
+    """Yield lines for the csv module, which is left the line ends: a quoted text may span lines."""
+    if not tolerant:
+        for line in lines_of(path):
+            yield from io.StringIO(line, newline="")
+        return
+    with path.open(encoding="utf-8-sig", errors="replace", newline="\n") as file:
+        for line in file:
+            yield from io.StringIO(line, newline="")
+
+
+def after_separator_line(lines: Iterator[str]) -> tuple[int, Iterator[str]]:
+    """Drop Excel's `sep=;`; returns the number of lines dropped, and the rest."""
+    first = next(lines, None)
+    if first is None:
+        return 0, iter(())
+    if SEPARATOR_LINE.fullmatch(first):
+        return 1, lines
+    return 0, _chained(first, lines)
+
+
+def _chained(first: str, rest: Iterator[str]) -> Iterator[str]:
+    yield first
+    yield from rest
