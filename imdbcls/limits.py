@@ -114,8 +114,8 @@ def _sentence(error: BaseException) -> str | None:
     detail = " ".join(str(error).split())[:160] or type(error).__name__
     if is_disk_full(error):
         return (
-            f"There is no room left to write ({detail}). What was saved before is whole: free some space, and the same "
-            "command continues."
+            f"There is no room left to write ({detail}). Free some space, and run the same command again; a training "
+            "continues from what it saved."
         )
     if is_out_of_memory(error):
         return (

@@ -210,4 +210,5 @@ def test_a_study_of_many_groups_stays_readable(tmp_path: Path) -> None:
         assert note in text.replace("\\", "")
         assert "best 20 of 30 groups" in text
     assert sum(name.startswith("reliability_") for name in figures) == 20
-    assert len(page) < 2_000_000 and len(terminal.splitlines()) < 300
+    assert len(reading["documents"][0]["answers"]) == 20
+    assert len(page) < 1_000_000 and len(terminal.splitlines()) < 300

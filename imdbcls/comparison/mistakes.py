@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from imdbcls.comparison.extent import MOST_GROUPS
 from imdbcls.comparison.groups import Group
 
 Texts = Callable[[Sequence[str]], dict[str, str]]
@@ -78,20 +79,27 @@ def label_probability(group: Group) -> np.ndarray:
 def documents_to_read(
     groups: Sequence[Group], label_names: Sequence[str], found: dict[str, Any], texts: Texts | None
 ) -> tuple[list[dict[str, Any]], int]:
-    """At most 400 documents for the mistakes browser, with every group's answers, and how many there were in all."""
+    """At most 400 documents for the mistakes browser, with every group's answers, and how many there were in all.
+
+    Of many groups, best first, those that can stand side by side: pairs and answers grow with their number.
+    """
+    groups = groups[:MOST_GROUPS]
+    names = {group.name for group in groups}
     reasons: dict[str, list[str]] = {}
     for error in found["label_errors"][: MAX_SHOWN // 4]:
         reasons.setdefault(error["id"], []).append("label")
     for id_ in found["wrong_for_all"][: MAX_SHOWN // 4]:
         reasons.setdefault(id_, []).append("all")
     for disagreement in found["disagreements"]:
+        if not {disagreement["right"], disagreement["wrong"]} <= names:
+            continue
         for id_ in disagreement["ids"][:MAX_PER_PAIR]:
             reasons.setdefault(id_, []).append(f"{disagreement['right']} > {disagreement['wrong']}")
     candidates = {error["id"] for error in found["label_errors"]} | set(found["wrong_for_all"])
     candidates |= {id_ for disagreement in found["disagreements"] for id_ in disagreement["ids"]}
-    chosen = list(reasons)[:MAX_SHOWN]
-    text_of = texts(chosen) if texts and chosen else {}
     rows_of = {group.name: {str(id_): row for row, id_ in enumerate(group.ids)} for group in groups}
+    chosen = [id_ for id_ in reasons if any(id_ in rows for rows in rows_of.values())][:MAX_SHOWN]
+    text_of = texts(chosen) if texts and chosen else {}
     shares = {group.name: group.correct_SN.mean(axis=0) for group in groups}
     given = {group.name: label_probability(group) for group in groups}
     documents = []
