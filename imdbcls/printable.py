@@ -36,6 +36,11 @@ def json_line(value: Any, ascii_only: bool = False) -> str:
     return _UNSAFE_IN_LINE.sub(_json_escape, json.dumps(value, ensure_ascii=ascii_only))
 
 
+def json_pretty(value: Any) -> str:
+    """The same over several lines. Raises ValueError for NaN and infinity, which are not JSON."""
+    return _UNSAFE_IN_TEXT.sub(_json_escape, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False))
+
+
 def csv_cell(text: str) -> str:
     """A cell of text that is safe in a terminal and that a spreadsheet does not run (OWASP, CSV injection)."""
     return ("'" if text.lstrip(" ").startswith(_FORMULA) else "") + _UNSAFE_IN_LINE.sub(_escape, text)

@@ -4,6 +4,7 @@ Run by `imdbcls.tokenizer_check` as a script: it prints one line of JSON, `{"err
 It imports nothing of the package, and the limits on its memory and time are its own.
 """
 
+import contextlib
 import json
 import resource
 import sys
@@ -47,14 +48,12 @@ def problem_of(path: str) -> str | None:
 
 
 def main() -> None:
-    for limit, value in (
-        (resource.RLIMIT_AS, MAX_BYTES),
-        (resource.RLIMIT_CPU, MAX_SECONDS),
-        (resource.RLIMIT_CORE, 0),
-    ):
+    limits = {resource.RLIMIT_AS: MAX_BYTES, resource.RLIMIT_CPU: MAX_SECONDS, resource.RLIMIT_CORE: 0}
+    for limit, value in limits.items():
         _, hard = resource.getrlimit(limit)
         within = value if hard == resource.RLIM_INFINITY else min(value, hard)
-        resource.setrlimit(limit, (within, hard))
+        with contextlib.suppress(ValueError, OSError):  # macOS has no limit of the address space
+            resource.setrlimit(limit, (within, hard))
     try:
         problem = problem_of(sys.argv[1])
     except BaseException as error:  # a panic of Rust is no Exception

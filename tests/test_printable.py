@@ -15,7 +15,7 @@ import pytest
 from imdbcls import console
 from imdbcls.answers import Item, write_csv, write_jsonl
 from imdbcls.api import Predictions
-from imdbcls.comparison.export import csv_text
+from imdbcls.comparison.export import csv_text, json_text
 from imdbcls.data.card import DataCard, SplitCard, card_text
 from imdbcls.data.token_counts import TokenCounts
 from imdbcls.errors import UserError
@@ -118,6 +118,8 @@ def test_answers_as_json_keep_every_character_escaped() -> None:
     assert all(is_safe(line) for line in lines)
     assert json_line({"text": LEGITIMATE}) == json.dumps({"text": LEGITIMATE}, ensure_ascii=False)
     assert json.loads(json_line(HOSTILE)) == HOSTILE
+    text = json_text({"document": HOSTILE})
+    assert json.loads(text) == {"document": HOSTILE} and is_safe(text.replace("\n", ""))
 
 
 def test_answers_as_csv_hold_no_formula() -> None:

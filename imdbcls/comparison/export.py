@@ -2,17 +2,16 @@
 
 import csv
 import io
-import json
 import re
 from typing import Any
 
 from imdbcls.comparison.extent import shown_pairs
 from imdbcls.comparison.tables import Table, tables_of
-from imdbcls.printable import csv_cell
+from imdbcls.printable import csv_cell, json_pretty
 
 
 def json_text(comparison: dict[str, Any]) -> str:
-    return json.dumps(comparison, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    return json_pretty(comparison) + "\n"
 
 
 def markdown_text(comparison: dict[str, Any]) -> str:
