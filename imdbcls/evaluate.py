@@ -124,9 +124,9 @@ def evaluate(
     predictions = score(model.to(hardware.device), batches, hardware, Progress(config["progress"]).of(split))
     require_finite_scores(predictions.probabilities, run)
     figures = {f"{SPLITS[split]}/{name}": value for name, value in metrics_of(predictions).items()}
-    report_difference(figures, recorded, environment_of(hardware, None, model))
     if (doubt := doubt_about(confusion_matrix(predictions), corpus.label_names)) is not None:
         warn(f"{split}: {doubt}")
+    report_difference(figures, recorded, environment_of(hardware, None, model))
     return figures
 
 
