@@ -22,8 +22,8 @@ from imdbcls.console import say
 from imdbcls.data.batches import EvalBatches
 from imdbcls.data.features import VECTORS, Encoded, Features, load_features, write_features
 from imdbcls.device import Hardware, all_threads
+from imdbcls.environment import environment_of
 from imdbcls.errors import UserError
-from imdbcls.fast import kernels
 from imdbcls.model import Classifier
 
 # Raised whenever an entry changes its meaning: old ones are then not found.
@@ -53,7 +53,8 @@ def encode_once(
     `cache_gb` (10^9 bytes) bounds what the folder may hold. Raises UserError where that or the disk is too small,
     before anything is written, and where the folder cannot be written.
     """
-    encoder_key = key_of_encoder(backbone, hardware, weights)
+    with all_threads():  # as the documents are encoded
+        encoder_key = key_of_encoder(model, backbone, hardware, weights)
     entries = {name: folder / key_of_batches(encoder_key, batches) for name, batches in splits.items()}
     found = {name: load_features(entry) for name, entry in entries.items()}
     missing = [name for name in splits if found[name] is None]
@@ -130,13 +131,10 @@ def shown(num_bytes: float) -> str:
     return f"{num_bytes / 1e9:.2f} GB" if num_bytes >= 1e8 else f"{num_bytes / 1e6:.2f} MB"
 
 
-def key_of_encoder(backbone: Backbone, hardware: Hardware, weights: str) -> str:
+def key_of_encoder(model: Classifier, backbone: Backbone, hardware: Hardware, weights: str) -> str:
     """What decides the encoder's output beside its input."""
     config = backbone.encoder.config
     architecture = {key: value for key, value in config.to_dict().items() if key != "_name_or_path"}
-    takes_kernels = backbone.not_fast is None and hardware.device.type == "cpu"
-    dtype = torch.bfloat16 if hardware.precision == "bf16" else torch.float32
-    loaded = kernels.load(dtype) if takes_kernels else None
     sources = sorted(path for path in Path(imdbcls.fast.__path__[0]).rglob("*") if path.suffix in SOURCES)
     about = {
         "format": FORMAT,
@@ -147,7 +145,7 @@ def key_of_encoder(backbone: Backbone, hardware: Hardware, weights: str) -> str:
             backbone.not_unpadded,
             *(hashlib.sha256(path.read_bytes()).hexdigest() for path in sources),
         ],
-        "kernels": None if loaded is None else {"amx": loaded.uses_amx},
+        "environment": environment_of(hardware, None, model),
         "hardware": [hardware.device.type, hardware.precision],
         "versions": [torch.__version__, transformers.__version__],
     }
