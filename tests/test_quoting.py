@@ -102,3 +102,12 @@ def test_a_command_takes_names_of_any_letters(tmp_path: Path) -> None:
     assert command.output.count("  done  ") == 2
     losses = {path.read_text() for path in tmp_path.glob("runs/*/*/metrics.jsonl")}
     assert len(losses) == 2
+
+
+def test_yes_and_no_of_a_yaml_file_are_class_names() -> None:
+    from imdbcls.losses import in_order
+
+    assert in_order({"true": 5, "false": 1}, ("no", "yes")) == [1, 5]
+    assert in_order({"true": 5, "false": 1}, ("false", "true")) == [1, 5]
+    with pytest.raises(UserError, match="names true, false"):
+        in_order({"true": 5, "false": 1}, ("bad", "good"))

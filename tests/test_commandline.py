@@ -1,0 +1,102 @@
+"""The arguments of a training command, and that our loader composes what Hydra's own does."""
+
+from pathlib import Path
+
+import pytest
+from hydra import initialize_config_module
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra.types import RunMode
+from omegaconf import OmegaConf
+
+from imdbcls import installation
+from imdbcls.commandline import answer_command, require_one_process
+from imdbcls.errors import UserError
+from imdbcls.overrides import compose, examine, make_loader
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        [],
+        ["head=lstm", "lr=1e-4", "head.bidirectional=true"],
+        ["seed=3", "experiment=original", "+head.width=3", "~optimizer.eps", "hydra.verbose=true"],
+        ["loss.class_weights={0:1,a:2}", "data.test_limit=5", "++loss.extra=[1,2]", "optimizer.betas=[0.8,0.9]"],
+        ["hydra.job.chdir=true", "study=${head.name}-${seed}", "head=mean", "data=hub"],
+    ],
+)
+def test_our_loader_composes_what_hydras_does(overrides: list[str]) -> None:
+    """Each twice: the second time from what the first left in the caches."""
+    with initialize_config_module("imdbcls.conf", version_base="1.3"):
+        ours = make_loader(overrides, None)
+        plain = ConfigLoaderImpl(ours.get_search_path())
+        for mode in (RunMode.RUN, RunMode.MULTIRUN, RunMode.RUN):
+            wanted = plain.load_configuration("config", list(overrides), mode)
+            found = ours.load_configuration("config", list(overrides), mode)
+            assert OmegaConf.to_yaml(found) == OmegaConf.to_yaml(wanted)
+            found.hydra.verbose = "altered"
+
+
+def test_a_configuration_is_shown_with_what_is_missing() -> None:
+    assert examine(["data=files"], "show").mistakes == []
+    assert examine(["data=files"], "run").mistakes == ["data.train has no value yet: give data.train=..."]
+    (found,) = examine(["head=cls,mean"], "show").mistakes
+    assert found == "head=cls,mean gives several values: --cfg and --info show one run, so give one value."
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--multirun", "--cfg", "job", "head=cls,mean"], "--multirun and --cfg cannot be combined"),
+        (["hydra/launcher=joblib9"], "hydra/launcher=joblib9 is not installed: choose basic"),
+        (["hydra/launcher=submitit_slurm"], "pip install hydra-submitit-launcher"),
+        (
+            ["--multirun", "hydra/sweeper=optuna", "hydra.sweeper.n_trials=2"],
+            "hydra/sweeper=optuna is not supported yet",
+        ),
+        (["--multirun", "lr=interval(1e-5,1e-3)"], "lr=interval(1e-5,1e-3): an interval cannot be swept yet"),
+        (["--config-dir", "nowhere"], "--config-dir=nowhere is not a folder."),
+    ],
+)
+def test_a_mistake_among_the_options_gets_its_sentence(
+    arguments: list[str], sentence: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        answer_command(["backbone=tiny", "data=sample", *arguments] if "=" in arguments[0] else arguments)
+    assert ended.value.code == 2 and sentence in capsys.readouterr().err
+
+
+def test_an_environment_variable_may_hold_a_number_or_a_flag(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"RATE": "3e-4", "FAST": "False", "EPS": "1e-6", "RUN": "2024"}.items():
+        monkeypatch.setenv(name, value)
+    given = ("lr=${oc.env:RATE}", "backbone.fast=${oc.env:FAST}", "optimizer.eps=${oc.env:EPS}", "study=${oc.env:RUN}")
+    config = compose(["backbone=tiny", "data=sample", *given])
+    assert (config["lr"], config["optimizer"]["lr"], config["optimizer"]["eps"]) == (3e-4, 3e-4, 1e-6)
+    assert config["backbone"]["fast"] is False and config["study"] == "2024"
+    monkeypatch.setenv("RATE", "fast")
+    with pytest.raises(UserError, match="lr=fast is not a number above 0"):
+        compose(["backbone=tiny", "data=sample", "lr=${oc.env:RATE}"])
+
+
+def test_one_process_trains_one_run() -> None:
+    require_one_process({})
+    require_one_process({"WORLD_SIZE": "1", "RANK": "0", "LOCAL_RANK": "0"})
+    with pytest.raises(UserError, match="WORLD_SIZE=2: data-parallel training is not supported"):
+        require_one_process({"WORLD_SIZE": "2", "RANK": "1", "LOCAL_RANK": "1"})
+
+
+def test_code_and_configuration_of_two_clones_are_not_mixed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    installation.require_one_installation()
+    monkeypatch.setattr(installation, "__file__", str(tmp_path / "imdbcls/installation.py"))
+    with pytest.raises(UserError, match="two copies are mixed"):
+        installation.require_one_installation()
+
+
+def test_the_version_and_choices_of_a_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "head").mkdir()
+    (tmp_path / "head/mine.yaml").write_text("# A head of the user's own.\nname: mine\n")
+    for arguments in (["--version"], ["--config-dir", str(tmp_path), "--help"]):
+        with pytest.raises(SystemExit) as ended:
+            answer_command(arguments)
+        assert not ended.value.code
+    shown = capsys.readouterr().out
+    assert shown.startswith("imdbcls 0.") and "A head of the user's own." in shown
