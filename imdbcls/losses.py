@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
+from imdbcls.data.documents import label_name
 from imdbcls.errors import UserError
 
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -118,7 +119,7 @@ def in_order(wanted: Any, label_names: Sequence[str]) -> list[float]:
         if len(wanted) != len(label_names):
             raise UserError(f"loss.class_weights has {len(wanted)} weights for {len(label_names)} classes: {labels}.")
         return list(wanted)
-    by_name = {as_named(str(label), label_names): weight for label, weight in wanted.items()}
+    by_name = {as_named(label_name(label), label_names): weight for label, weight in wanted.items()}
     if by_name.keys() != set(label_names):
         raise UserError(
             f"loss.class_weights names {', '.join(by_name)}; the classes are {labels}, each to be named once."

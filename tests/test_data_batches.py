@@ -111,7 +111,7 @@ def test_ungrouped_batches_hold_documents_of_any_lengths() -> None:
 
 def test_rows_hold_the_document_and_nothing_else() -> None:
     batches = make_train(100, max_length=100)
-    tokens = batches._cutter._tokens
+    tokens = batches._cutter.tokens
     for batch in batches.epoch(0):
         batch_size, width = batch.input_ids_BT.shape
         assert batch.input_ids_BT.dtype == torch.int64 and batch.mask_BT.dtype == torch.bool

@@ -185,12 +185,24 @@ def test_a_changed_learning_rate_is_another_run_and_a_moved_checkpoint_is_refuse
 
 
 @pytest.mark.slow
-def test_other_documents_under_the_same_name_are_refused(tmp_path: Path) -> None:
+def test_other_documents_under_the_same_name_are_another_run(tmp_path: Path) -> None:
+    """A file that was edited makes another run, and the checkpoints of the first do not fit it."""
     texts = [f"{index},word{index} {'good fine' if index % 2 else 'bad dull'} film,{index % 2}" for index in range(80)]
     (tmp_path / "train.csv").write_text("\n".join(["id,text,label", *texts]) + "\n")
     arguments = (*TINY, "data=files", "data.train=train.csv", "data.train_limit=null", EVERY_STEP)
     assert kill_at(start(tmp_path, *arguments), tmp_path, 3, 0.0)
+    (first,) = tmp_path.glob("runs/*/*")
+    before = {path: path.read_bytes() for path in first.rglob("*") if path.is_file()}
     (tmp_path / "train.csv").write_text("\n".join(["id,text,label", *texts[::-1], "99,one more film,1"]) + "\n")
+    second = start(tmp_path, *arguments)
+    assert second.wait() == 0 and "Continuing" not in second.output
+    assert before == {path: path.read_bytes() for path in first.rglob("*") if path.is_file()}
+
+    (other,) = [path for path in tmp_path.glob("runs/*/*") if path != first]
+    (other / "result.json").unlink()
+    for part in ("checkpoints", "metrics.jsonl"):
+        (other / part).rename(other / f"{part}.own")
+        (first / part).rename(other / part)
     refused = start(tmp_path, *arguments)
     assert refused.wait() == 2
     assert "split_hash is" in refused.output.splitlines()[-1]
