@@ -3,6 +3,7 @@
 import json
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from make_study import HEADS, make_study
@@ -13,7 +14,9 @@ from imdbcls.comparison.groups import read_study
 from imdbcls.comparison.page import page_html
 from imdbcls.comparison.report import compare_study
 from imdbcls.comparison.tables import tables_of
+from imdbcls.errors import UserError
 from imdbcls.tracking.comparison import log_comparison, settings_beside, unique
+from imdbcls.tracking.report import owner_of
 
 
 def test_comparison_run_holds_tables_figures_and_page(tmp_path: Path) -> None:
@@ -63,6 +66,17 @@ def test_an_unreachable_server_costs_the_comparison_little(
     warnings = [line for line in capfd.readouterr().err.splitlines() if "W&B" in line]
     assert len(warnings) == 1 and "http://127.0.0.1:9 does not answer; this run is logged offline" in warnings[0]
     assert len(list(study.glob("wandb/offline-run-*-comparison-heads-*"))) == 1
+
+
+def test_a_report_needs_an_entity(monkeypatch: pytest.MonkeyPatch) -> None:
+    import wandb
+
+    monkeypatch.setattr(wandb, "Api", lambda: SimpleNamespace(default_entity=None))
+    with pytest.raises(UserError, match=r"--report needs a W&B entity.*set WANDB_ENTITY\.$"):
+        owner_of(None)
+    assert owner_of("team") == "team"
+    monkeypatch.setattr(wandb, "Api", lambda: SimpleNamespace(default_entity="me"))
+    assert owner_of(None) == "me"
 
 
 def test_a_report_without_a_server_is_one_sentence(

@@ -1,7 +1,7 @@
 """What W&B's own environment variables decide, and the identity of a study that its ids come from.
 
 A setting of the tracker on the command line wins over the variable, the variable over the default. Variables that would
-break what a run folder promises (its name, its group, where the logs lie) are named as ignored, except in a W&B sweep,
+break what a run folder promises (its name, its group, where the logs are) are named as ignored, except in a W&B sweep,
 whose agent sets the id.
 """
 
@@ -10,6 +10,7 @@ import hashlib
 import os
 import re
 import secrets
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -24,14 +25,15 @@ IGNORED = {
     "WANDB_JOB_TYPE": "the job type is train or comparison",
     "WANDB_RUN_ID": "the id follows from the study and the run",
     "WANDB_RESUME": "a run resumes where its folder has a checkpoint",
-    "WANDB_DIR": "the logs lie in the study's folder (runs_dir=FOLDER)",
+    "WANDB_DIR": "the logs are in the study's folder (runs_dir=FOLDER)",
 }
 OF_A_SWEEP = ("WANDB_RUN_ID", "WANDB_RESUME")  # the agent sets the first
 LONGEST_ID = 128
 LONGEST_TAG = 64
 
 _TOKEN = re.compile(r"[0-9a-f]{8}")
-_told: set[str] = set()
+_READS = 10  # of an empty file, before it counts as damaged
+_logged: set[str] = set()
 
 
 def in_sweep() -> bool:
@@ -40,7 +42,7 @@ def in_sweep() -> bool:
 
 
 def resolved(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The tracker's settings with the environment's in place of those that are null."""
+    """Return the tracker's settings, with null replaced by the value of the environment variable."""
     found = dict(settings)
     for key, variable in FROM_ENVIRONMENT.items():
         if key in found and (found[key] is None or (in_sweep() and key != "notes")):
@@ -60,13 +62,13 @@ def _says(variable: str, *values: str) -> bool:
 
 
 def tags_of(tags: Iterable[object]) -> tuple[str, ...]:
-    """The tags and those of WANDB_TAGS, each once, no longer than W&B takes them."""
+    """Return the tags and those of WANDB_TAGS, each once, cut to the length that W&B accepts."""
     every = (str(tag).strip()[:LONGEST_TAG] for tag in (*tags, *os.environ.get("WANDB_TAGS", "").split(",")))
     return tuple(dict.fromkeys(tag for tag in every if tag))
 
 
 def ignored(mode: str) -> str | None:
-    """One line about the variables that are set and not used; None where there is none, or it was returned before."""
+    """Return one line about variables that are set but not used; None if there are none, or it was returned before."""
     reasons = {
         name: reason
         for name, reason in IGNORED.items()
@@ -77,15 +79,15 @@ def ignored(mode: str) -> str | None:
         reasons["WANDB_MODE"] = f"tracker.mode={mode} was asked for"
     if _says("WANDB_SILENT", "0", "false", "no", "off"):
         reasons["WANDB_SILENT"] = "W&B's own lines are not shown"
-    if not reasons or reasons.keys() <= _told:
+    if not reasons or reasons.keys() <= _logged:
         return None
-    _told.update(reasons)
+    _logged.update(reasons)
     return f"W&B: ignoring {'; '.join(f'{name} ({reason})' for name, reason in reasons.items())}."
 
 
 @contextlib.contextmanager
 def without_ignored() -> Iterator[None]:
-    """Within, hide the ignored variables from wandb, which would prefer some of them to what it is given."""
+    """Hide the ignored variables from wandb, which would prefer some of them to its arguments."""
     names = [name for name in IGNORED if name in os.environ and not (in_sweep() and name in OF_A_SWEEP)]
     hidden = {name: os.environ.pop(name) for name in names}
     try:
@@ -97,8 +99,8 @@ def without_ignored() -> Iterator[None]:
 def run_id(study_folder: Path, name: str) -> str:
     """The W&B id of a run: its name and the study folder's token, in a W&B sweep the agent's id.
 
-    A run that continues, or begins again in the same folder, keeps its id. Two studies, also of the same name on two
-    machines or of two people in one project, never share one: none overwrites the other's runs.
+    A run that continues, or starts again in the same folder, keeps its id. Two studies never share an id, even if they
+    have the same name on two machines or in one project: neither overwrites the other's runs.
     """
     given = os.environ.get("WANDB_RUN_ID")
     if in_sweep() and given:
@@ -113,23 +115,43 @@ def run_id(study_folder: Path, name: str) -> str:
 
 
 def study_token(folder: Path) -> str:
-    """Eight random digits that belong to a study's folder, made when they are first asked for.
+    """Return the eight random hexadecimal digits that identify a study's folder; create them if there are none.
 
-    They lie in `wandb/study.id`, so a folder that is moved or copied goes on with its runs.
+    They are stored in `wandb/study.id`, so a study that is moved or copied continues its own runs.
     """
     path = folder / "wandb" / "study.id"
     path.parent.mkdir(parents=True, exist_ok=True)
     for _ in range(3):
         with contextlib.suppress(FileExistsError):
-            own = path.with_name(f"study.id.{secrets.token_hex(8)}")
-            own.write_text(secrets.token_hex(4), encoding="ascii")
-            try:
-                os.link(own, path)  # whole or not at all: several jobs may come here at once
-            finally:
-                own.unlink()
-        with contextlib.suppress(OSError), open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW), "rb") as file:
-            found = file.read(64).decode("ascii", errors="replace").strip()
+            _create(path, secrets.token_hex(4))
+        for _ in range(_READS):
+            found = _read(path)
             if _TOKEN.fullmatch(found):
                 return found
+            if found:
+                break
+            time.sleep(0.05)  # empty: on a file system without hard links, another job may be writing it
         path.unlink(missing_ok=True)  # damaged, or a link: a folder from elsewhere could hold one
     raise OSError(f"{path} cannot be read back")
+
+
+def _read(path: Path) -> str:
+    """Return the beginning of a small file that is not a link; "" where it cannot be read."""
+    with contextlib.suppress(OSError), open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW), "rb") as file:
+        return file.read(64).decode("ascii", errors="replace").strip()
+    return ""
+
+
+def _create(path: Path, text: str) -> None:
+    """Create a file with its content in one step, as several jobs may do so at once; FileExistsError if it exists."""
+    own = path.with_name(f"{path.name}.{secrets.token_hex(8)}")
+    own.write_text(text, encoding="ascii")
+    try:
+        os.link(own, path)
+    except FileExistsError:
+        raise
+    except OSError:  # the file system has no hard links (exFAT, some network and FUSE mounts)
+        with open(path, "x", encoding="ascii") as file:
+            file.write(text)
+    finally:
+        own.unlink()

@@ -33,6 +33,8 @@ def create_report(study: str, headline: str, tables: list[Table], *, project: st
     addresses: list[str] = []
     try:
         within(SAVE_SECONDS, lambda: addresses.extend(save(study, headline, tables, project, entity)))
+    except UserError:
+        raise
     except Exception as error:
         raise UserError(f"W&B did not take the report: {first_line(error)}.") from error
     finally:
@@ -41,12 +43,11 @@ def create_report(study: str, headline: str, tables: list[Table], *, project: st
 
 
 def save(study: str, headline: str, tables: list[Table], project: str, entity: str | None) -> tuple[str, str]:
-    import wandb
     import wandb_workspaces.reports.v2 as reports
     import wandb_workspaces.workspaces as workspaces
     from wandb_workspaces import expr
 
-    owner = entity or wandb.Api().default_entity
+    owner = owner_of(entity)
     runs = reports.Runset(
         entity=owner, project=project, name=study, filters=runs_of(study), groupby=["config.head.name"]
     )
@@ -71,6 +72,16 @@ def save(study: str, headline: str, tables: list[Table], project: str, entity: s
     )
     workspace.save()
     return report.url, workspace.url
+
+
+def owner_of(entity: str | None) -> str:
+    """Return the entity, or the default one of the key's account; raise UserError if W&B names none."""
+    import wandb
+
+    owner = entity or wandb.Api().default_entity
+    if owner is None:
+        raise UserError("--report needs a W&B entity, and the key's account has no default one: set WANDB_ENTITY.")
+    return owner
 
 
 def runs_of(study: str) -> str:
