@@ -152,7 +152,7 @@ def require_files(config: Mapping[str, Any]) -> None:
         except UserError as error:
             mistakes.append(str(error))
     if mistakes:
-        raise UserError("\n".join(mistakes))
+        raise UserError(*mistakes)
 
 
 def require_imdb(config: Mapping[str, Any]) -> None:

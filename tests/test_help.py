@@ -235,6 +235,12 @@ def test_missing_files_are_told_with_the_other_mistakes() -> None:
     ]
 
 
+def test_each_file_without_its_columns_gets_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    found = mistakes("data=files", f"data.train={SAMPLE}", f"data.test={OTHER}", "data.text_column=review")
+    assert [line.partition(" has no column 'review'")[0] for line in found] == [SAMPLE, OTHER]
+
+
 def test_a_number_is_a_name_too() -> None:
     assert compose(["study=2024"])["study"] == "2024"
 
