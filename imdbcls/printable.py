@@ -10,9 +10,10 @@ import re
 from typing import Any
 
 # C0 and C1 controls, soft hyphen, direction marks and controls, line and paragraph separators, invisible operators,
-# halves of surrogate pairs, byte order mark, annotations, tags. The joiners U+200C and U+200D belong to words.
+# halves of surrogate pairs, byte order mark, annotations, noncharacters (not allowed in XML), tags. The joiners U+200C
+# and U+200D belong to words.
 _UNSAFE = (
-    "\x00-\x1f\x7f-\x9f\xad\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ud800-\udfff\ufeff\ufff9-\ufffb"
+    "\x00-\x1f\x7f-\x9f\xad\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ud800-\udfff\ufeff\ufff9-\ufffb\ufffe\uffff"
     "\U000e0000-\U000e007f"
 )
 _UNSAFE_IN_LINE = re.compile(f"[{_UNSAFE}]")

@@ -19,7 +19,7 @@ import pytest
 from make_study import HEADS, make_study
 
 from imdbcls.compare import main
-from imdbcls.comparison import answers
+from imdbcls.comparison import read_predictions
 from imdbcls.comparison.groups import read_study
 from imdbcls.comparison.naming import leaves
 from imdbcls.comparison.run_files import BadRun, plain
@@ -339,7 +339,7 @@ def test_an_empty_study_an_unfinished_one_and_no_study(tmp_path: Path, capsys: p
 
 
 def test_too_many_documents_are_refused_before_they_are_read(study: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(answers, "MAX_DOCUMENTS", 100)
+    monkeypatch.setattr(read_predictions, "MAX_DOCUMENTS", 100)
     with pytest.raises(BadRun, match="at most 100 are read"):
         read_study(study)
 
@@ -352,7 +352,9 @@ def test_control_characters_never_reach_the_terminal(study: Path, capsys: pytest
     assert main([str(study)]) == 0
     out = capsys.readouterr().out
     assert not any(character in out for character in "\x1b\x07\u202e\x00")
-    assert plain("a\tb\u2028c") == "a b c"
+    assert plain("a\tb\u2028c") == "a b\\u2028c"
+    joiner = "\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645"  # a Persian word with a zero-width non-joiner
+    assert plain(joiner) == joiner
 
 
 def test_yaml_aliases_cannot_unfold_endlessly() -> None:

@@ -1,7 +1,6 @@
 """Read one run folder safely: it may come from a stranger, so sizes, types and paths are checked before use."""
 
 import json
-import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -9,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from imdbcls.comparison.answers import BadRun as BadRun
-from imdbcls.comparison.answers import Predictions, read_answers
+from imdbcls.comparison.read_predictions import BadRun as BadRun
+from imdbcls.comparison.read_predictions import Predictions, read_answers
 from imdbcls.errors import UserError
+from imdbcls.printable import printable_line
 from imdbcls.record import path_of_predictions, problem_of_predictions
 from imdbcls.untrusted import read_json, read_yaml, require_plain
 
@@ -140,7 +140,6 @@ def number(value: Any) -> float | None:
 
 
 def plain(text: str, max_characters: int = 120) -> str:
-    """One printable line: control and direction-changing characters become spaces, so that a terminal is safe."""
-    line = "".join(" " if unicodedata.category(character)[0] == "C" else character for character in text)
-    line = " ".join(line.split())
+    """Return a text as one short line that is safe to print (see `printable_line`)."""
+    line = " ".join(printable_line(text).split())
     return line if len(line) <= max_characters else line[: max_characters - 1] + "…"
