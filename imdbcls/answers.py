@@ -51,7 +51,7 @@ def plain(value: object) -> object:
 
 
 def write_jsonl(file: TextIO, label_names: Sequence[str], copied: Sequence[str]) -> Write:
-    is_ascii = not takes_unicode(file)  # JSON has escapes of its own
+    is_ascii = not takes_unicode(file)  # JSON can escape all other characters
 
     def write(item: Item, label: str | None, probabilities: list[float] | None) -> None:
         by_class = None if probabilities is None else dict(zip(label_names, probabilities, strict=True))

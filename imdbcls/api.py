@@ -57,7 +57,7 @@ class Predictions:
     label_names: tuple[str, ...]  # the classes, in the order of the columns
     tokens: "NDArray[np.int64]"  # (N,), of each document before truncation, special ones included
     labels: "NDArray[np.int64] | None"  # (N,), the true class indices; None where they are not known
-    counts: "TokenCounts | None" = None  # of tokens that were lost on the way; None where the texts are not at hand
+    counts: "TokenCounts | None" = None  # of tokens that are not read; None where the texts are not available
 
     def __repr__(self) -> str:
         return printable_line(f"Predictions({len(self.ids):,} documents, classes {', '.join(self.label_names)})")
@@ -136,7 +136,7 @@ class FinishedRun:
             raise UserError('predict takes a list of texts, none of them empty: predict(["A quiet, patient film."]).')
         broken = next((row for row, text in enumerate(texts) if not is_unicode(text)), None)
         if broken is not None:
-            raise UserError(f"predict: text {broken:,}, counted from 0, holds half of a character (a lone surrogate).")
+            raise UserError(f"predict: text {broken:,}, counted from 0, contains an unpaired surrogate.")
         backbone, model = self._model
         hardware = build.build_hardware(self.config.values)
         documents = Documents([str(row) for row in range(len(texts))], texts, np.zeros(len(texts), dtype=np.int64))

@@ -86,7 +86,7 @@ def load_backbone(
     folder = locate(path)
     require_sound_files(folder)
     try:
-        with offline(), panics_raised():  # all of it is in the folder, whatever the folder says
+        with offline(), panics_raised():  # whatever config.json says, nothing is downloaded
             config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
             tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     except Exception as error:  # what the libraries raise for a damaged file is anything
@@ -99,7 +99,7 @@ def load_backbone(
     drop_pooler(encoder)
     require_vocabulary(name, encoder, tokenizer)
     give_padding(tokenizer)
-    is_shape = encoder.device.type == "meta"  # for its tokenizer alone
+    is_shape = encoder.device.type == "meta"  # only its tokenizer is needed
     causal = not is_shape and require_encoder(name, encoder, int(tokenizer.pad_token_id))
     return replace(make_backbone(name, encoder, tokenizer, fast), causal=causal)
 
@@ -167,7 +167,7 @@ def parts_of(encoder: Any) -> tuple[list[nn.Module], list[nn.Module]]:
     stack: Any = getattr(encoder, "encoder", None) or getattr(encoder, "transformer", None)  # the latter: DistilBERT
     if not has_embeddings or not isinstance(getattr(stack, "layer", None), nn.ModuleList):
         raise UserError(
-            f"The layers of {type(encoder).__name__} cannot be told apart: set backbone.freeze to true or false and "
+            f"The layers of {type(encoder).__name__} cannot be identified: set backbone.freeze to true or false and "
             "optimizer.layer_decay=1."
         )
     relative = [getattr(stack, name, None) for name in ("rel_embeddings", "LayerNorm")]
@@ -260,8 +260,8 @@ ATTENTION_DROPOUT = ("attention_probs_dropout_prob", "attention_dropout", "attn_
 def set_dropout(config: PretrainedConfig, dropout: float | None, attention_dropout: float | None) -> None:
     """Write the probabilities under the names that the architecture uses.
 
-    Raises UserError for one above 0 that it has no name for. Where one probability serves both (T5, XLNet), it is the
-    hidden dropout.
+    Raises UserError for one above 0 that the architecture does not have. If one probability serves both (T5, XLNet),
+    it is the hidden dropout.
     """
     for key, probability, names in (
         ("dropout", dropout, HIDDEN_DROPOUT),

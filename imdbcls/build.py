@@ -83,7 +83,7 @@ def build_hardware(config: Mapping[str, Any]) -> Hardware:
 
 
 def start_threads() -> None:
-    """Start PyTorch's compute threads, or raise UserError where this process may not have so many.
+    """Start PyTorch's compute threads, or raise UserError if this process may not start that many.
 
     OpenMP ends the process at once when it cannot start a thread, without an exception. So the threads are tried first
     (twice as many: PyTorch and the compiled kernels may each have their own) and started before memory is taken.
@@ -164,7 +164,7 @@ def build_model(config: Mapping[str, Any], backbone: Backbone, num_labels: int) 
     head = construct(settings, hidden_size=backbone.hidden_size, num_labels=num_labels)
     if backbone.causal and vars(type(head)).get("reads_first_token_alone", False):
         raise UserError(
-            f"head={config['head']['name']} reads the first token alone, which sees no other token in "
+            f"head={config['head']['name']} reads only the first token, which sees no other token in "
             f"backbone={backbone.name}, a decoder-only model: use head=mean, max, attention, weight_avg or lstm."
         )
     return Classifier(
@@ -191,7 +191,7 @@ def build_scored_split(config: Mapping[str, Any], backbone: Backbone, documents:
 def token_counts(
     config: Mapping[str, Any], backbone: Backbone, trainer: Trainer, validation: ScoredSplit, test: ScoredSplit
 ) -> dict[str, TokenCounts]:
-    """What is lost between the texts and the tokens of each split."""
+    """Count the tokens of each split, and what the tokenizer and `max_length` leave out."""
     tokens = {"train": trainer.train_batches.tokens, "validation": validation.tokens, "test": test.tokens}
     truncation = truncation_of(config["data"])
     return {

@@ -174,7 +174,7 @@ def newest(
 ) -> Checkpoint | None:
     """The newest whole checkpoint that is wanted, of one of these models, in a place or beside it.
 
-    Says which damaged ones it skips, and why. Returns None where none was ever saved, or none that is wanted;
+    Logs which damaged ones it skips, and why. Returns None if none was ever saved, or none that is requested;
     raises CheckpointError where there are some and none of them is whole.
     """
     problems, is_unwanted = [], False
@@ -199,7 +199,7 @@ def newest(
 
 
 def remedy(run: Path) -> str:
-    """What to do about weights that are lost."""
+    """Return what to do about lost weights."""
     return f"Restore the checkpoint from a copy, or move {run} away and run its training command again."
 
 

@@ -26,7 +26,7 @@ _WITH_VALUE = (
 
 
 def answer_command(arguments: Sequence[str]) -> list[str]:
-    """Return the arguments for Hydra. `--help` is answered here; mistakes are all named, and end the process."""
+    """Return the arguments for Hydra. `--help` is answered here; all mistakes are listed, and end the process."""
     with user_errors():
         require_one_installation()
         require_one_process(os.environ)
@@ -58,9 +58,9 @@ def answer_command(arguments: Sequence[str]) -> list[str]:
 def wrong_options(asked: argparse.Namespace, unknown: Sequence[str]) -> list[str]:
     flags = [argument for argument in unknown if argument.startswith("-")]
     strays = [argument for argument in unknown if argument not in flags]
-    mistakes = [f"{flag} is no option; choices and keys have no dashes: lr=3e-5." for flag in flags]
+    mistakes = [f"{flag} is not an option; choices and keys have no dashes: lr=3e-5." for flag in flags]
     if strays and not flags:
-        mistakes.append(f"{' '.join(strays)}: choices and keys stand together, all before or all after the options.")
+        mistakes.append(f"{' '.join(strays)}: put all choices and keys together, either before or after the options.")
     given = {"--run": asked.run, "--multirun": asked.multirun, "--cfg": asked.cfg, "--info": asked.info}
     modes = [mode for mode, value in given.items() if value]
     if len(modes) > 1:
@@ -83,13 +83,13 @@ def for_hydra(arguments: Sequence[str]) -> list[str]:
 
 
 def without_plus(text: str) -> str:
-    """Return `experiment=mine` for `+experiment=mine`, as other projects want it: here each group has its place."""
+    """Return `experiment=mine` for `+experiment=mine`, which other projects need: here each group has a default."""
     key = text.partition("=")[0]
     return text.lstrip("+") if key.startswith("+") and key.lstrip("+") in groups() else text
 
 
 def compose_by(loader: Loader) -> None:
-    """Have Hydra compose by our loader, which knows what the command line names and has the files already."""
+    """Make Hydra use our loader, which knows what the command line names and has already read the files."""
 
     def make_loader(config_search_path: ConfigSearchPath) -> Loader:
         same = str(config_search_path) == str(loader.get_search_path())

@@ -50,7 +50,7 @@ def compare(choices: argparse.Namespace) -> None:
     figures = figures_of(comparison)
     page = page_html(comparison, figures, reading)
     written = write_files(choices.output or choices.study, comparison, figures, page)
-    with entry.stdout_is_secondary():  # W&B gets what was asked for, whoever reads the tables
+    with entry.stdout_is_secondary():  # --wandb and --report run even if nobody reads the tables
         write_out(f"{terminal_text(comparison)}\n\n{written}")
         if choices.wandb or choices.report:
             log(choices, study, comparison, figures, page)
@@ -123,7 +123,7 @@ def load_texts(study: "Study") -> dict[str, str]:
 
 
 def write_files(folder: Path, comparison: dict[str, Any], figures: dict[str, str], page: str) -> str:
-    """Write the comparison's files and say which; raises UserError where one cannot be written."""
+    """Write the comparison's files and print their paths; raise UserError if one cannot be written."""
     from imdbcls.comparison.export import csv_text, json_text, markdown_text
     from imdbcls.comparison.page import standalone
 

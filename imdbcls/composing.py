@@ -31,7 +31,7 @@ CONFIG = "config"
 
 
 class Loader(ConfigLoaderImpl):
-    """Compose configurations; raise UserError for what only the command line may say and a YAML file says."""
+    """Compose configurations; raise UserError if a YAML file sets what only the command line may set."""
 
     def __init__(self, config_search_path: ConfigSearchPath, named: Named) -> None:
         super().__init__(config_search_path)
@@ -90,7 +90,7 @@ class Loader(ConfigLoaderImpl):
     def _compose_from_base(self, parsed: Sequence[Override], plain: Sequence[Override]) -> DictConfig:
         """What Hydra composes from the same overrides, but the choices of groups only once: jobs differ in few keys.
 
-        Plain overrides set single keys after everything else, and Hydra's own lie in a section of their own.
+        Plain overrides set single keys after everything else, and Hydra's own keys are in a separate section.
         """
         lines = tuple(str(each.input_line) for each in parsed if each not in plain)
         key = (str(JobRuntime.instance().get("name")), *lines)
@@ -126,7 +126,7 @@ class Loader(ConfigLoaderImpl):
         return ConfigLoaderImpl(path)
 
     def _without_files(self, parsed: Sequence[Override]) -> dict[str, Any]:
-        """Hydra's own settings as the command line alone makes them, without the YAML files of its search path."""
+        """Return Hydra's own settings as only the command line sets them, without the YAML files of its search path."""
         lines = tuple(str(each.input_line) for each in parsed if is_own_setting(each))
         key = (str(JobRuntime.instance().get("name")), *lines)
         if key not in self._hydra_alone:
@@ -157,7 +157,7 @@ class Loader(ConfigLoaderImpl):
 
 
 def is_plain(override: Override, repository: IConfigRepository) -> bool:
-    """Whether an override sets a key of the project's and chooses nothing."""
+    """Return whether an override sets one of the project's keys and chooses nothing."""
     key = override.key_or_group
     special = override.is_hydra_override() or key in ("", "hydra") or override.package is not None
     return not special and not repository.group_exists(key)

@@ -88,19 +88,21 @@ def warn(text: str) -> None:
 
 
 def write_out(text: str) -> None:
-    """Writes an answer, one or several lines, to stdout; control characters are escaped as in `say`."""
+    """Write an answer of one or more lines to stdout; control characters are escaped as in `say`."""
     print(printable(text), flush=True)
 
 
 def guard_terminal() -> None:
-    """Escapes control characters also in what libraries log and in tracebacks; for the entries of commands."""
+    """Also escape control characters in libraries' log messages and in tracebacks; called where a command starts."""
     make_record = logging.getLogRecordFactory()
     if getattr(make_record, "is_guard", False):
         return
 
     def make_printable_record(*arguments: Any, **named: Any) -> logging.LogRecord:
         record = make_record(*arguments, **named)
-        with contextlib.suppress(TypeError, ValueError):  # arguments that do not fit: logging says so itself
+        with contextlib.suppress(
+            TypeError, ValueError
+        ):  # arguments that do not match the message: logging reports that itself
             record.msg, record.args = printable(record.getMessage()), None
         return record
 

@@ -28,8 +28,8 @@ RACY_SECONDS = 2  # a file changed so recently may change again within one tick 
 def by_content(config: Mapping[str, Any]) -> dict[str, Any]:
     """A copy of a nested configuration in which every file and folder that exists is named by its content.
 
-    These are `backbone.path`, the places of `data`, and in any section of a user's own every text with a slash that
-    names something. A hub id stays as it is.
+    These are `backbone.path`, the paths of `data` and, in any section that the user added, every text with a slash
+    that names something. A hub id stays as it is.
     """
     return {key: _value(value, (key,)) for key, value in config.items()}
 
@@ -108,9 +108,9 @@ def _state(status: os.stat_result) -> list[int]:
 
 
 def _kept(key: str, changed: float, compute: Any) -> str:
-    """A digest from this user's cache, else computed and kept there: weights of gigabytes are read once.
+    """Return a digest from this user's cache, or compute and cache it: large weights are read once.
 
-    A kept digest carries a checksum of its own; one that is damaged is computed again.
+    A cached digest has a checksum; a damaged one is computed again.
     """
     name = hashlib.sha256(key.encode(errors="surrogatepass")).hexdigest()[:40]
     place = default_cache_dir() / "digests" / name

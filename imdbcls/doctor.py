@@ -191,7 +191,7 @@ def attention() -> str:
 
 
 def kernels() -> str:
-    """The compiled CPU kernels: loaded from the cache, else compiled and loaded here, so that what is said is known."""
+    """Return the state of the compiled CPU kernels, which are loaded from the cache or compiled here to find out."""
     from imdbcls.fast.kernels import status
 
     return status()

@@ -1,4 +1,4 @@
-"""Which encoders can be used: found out by a first pass over a few tokens, not by a list of names.
+"""Find out whether an encoder can be used by a first pass over a few tokens, not by a list of names.
 
 B documents, T tokens, D hidden size.
 """
@@ -44,7 +44,7 @@ def text_encoder(model: Any) -> Any:
 
 
 def drop_pooler(encoder: Any) -> None:
-    """Remove the layer whose place the head takes, where the architecture can do without it."""
+    """Remove the pooling layer, which the head replaces, where the architecture allows it."""
     if hasattr(encoder, "pooler") and "add_pooling_layer" in inspect.signature(type(encoder).__init__).parameters:
         encoder.register_module("pooler", None)
 
@@ -101,7 +101,7 @@ def require_encoder(name: str, encoder: PreTrainedModel, pad_id: int) -> bool:
             changed_BT = ids_BT.clone()
             changed_BT[0, 1] = changed_BT[0, 2]
             changed_BTD = vectors(encoder, changed_BT, LENGTHS)
-    except Exception as error:  # what a model raises for an input that it was not made for is anything
+    except Exception as error:  # a model may raise anything for an input that it does not support
         reason = (str(error).splitlines() or [""])[0][:200]
         raise UserError(f"{refused}: a first pass over token ids failed ({type(error).__name__}: {reason}).") from error
     finally:
@@ -110,7 +110,7 @@ def require_encoder(name: str, encoder: PreTrainedModel, pad_id: int) -> bool:
     if together_BTD.shape != (*ids_BT.shape, size):
         raise UserError(
             f"{refused}: it gives vectors of shape {tuple(together_BTD.shape)} for {tuple(ids_BT.shape)} tokens, and "
-            f"its configuration says hidden_size={size}."
+            f"its configuration has hidden_size={size}."
         )
     rows = list(zip(together_BTD, again_BTD, LENGTHS, alone, strict=True))
     if not all(torch.isfinite(row_TD[:n]).all() for row_TD, _, n, _ in rows):
@@ -154,7 +154,7 @@ def require_precision(name: str, encoder: Any, hardware: Hardware) -> None:
 
 
 def example_ids(encoder: Any, pad_id: int) -> Tensor:
-    """Random token ids_BT of documents of `LENGTHS` tokens, padded; of a generator of their own."""
+    """Random token ids_BT of documents of `LENGTHS` tokens, padded; from a separate generator."""
     num_embeddings = encoder.get_input_embeddings().weight.shape[0]
     ids = [token for token in range(num_embeddings) if token != pad_id]
     generator = torch.Generator().manual_seed(0)

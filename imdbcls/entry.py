@@ -1,6 +1,6 @@
 """What every command does around its work: its streams, the limits of the machine, and its exit code.
 
-Commands answer on stdout and talk on stderr. Either can be closed, full, a pipe that nobody reads, or a terminal that
+Commands answer on stdout and log to stderr. Either can be closed, full, a pipe that nobody reads, or a terminal that
 is gone. A failed write to stderr is dropped: it never ends a command. A failed write to stdout ends the command:
 silently with exit code 141 where the reader has left (`| head`), else with one sentence and exit code 2.
 """
@@ -44,7 +44,7 @@ _ERRORS = "imdbcls.substitute"
 
 
 class StdoutLost(SystemExit):
-    """Stdout takes no more: ends the command, also through libraries that swallow exceptions."""
+    """Stdout cannot be written any more; ends the command even if a library swallows exceptions."""
 
     def __init__(self, code: int, reason: str) -> None:
         super().__init__(code)
@@ -101,7 +101,7 @@ def _lost(error: OSError) -> StdoutLost:
     if error.errno == errno.EPIPE:
         return StdoutLost(READER_LEFT, "the reader of stdout has left")
     reason = "it is closed" if error.errno == errno.EBADF else str(error.strerror)
-    say(f"imdbcls: stdout cannot be written: {reason}. Send it to a file or pipe that takes it.")
+    say(f"imdbcls: stdout cannot be written: {reason}. Redirect it to a file or pipe that can be written.")
     return StdoutLost(FAILED, f"stdout cannot be written: {reason}")
 
 
@@ -119,7 +119,7 @@ def _substitute(error: UnicodeError) -> tuple[str | bytes, int]:
 
 
 def take_over() -> None:
-    """Replace stdin, stdout and stderr by streams that fail as this module says, and have errors end in a sentence.
+    """Replace stdin, stdout and stderr by streams that fail as described above, and report errors in one sentence.
 
     Call it before heavy imports: a limit of the machine can already stop those.
     """
@@ -129,7 +129,7 @@ def take_over() -> None:
         stream = getattr(sys, name)
         try:
             descriptor = stream.fileno()
-        except (OSError, AttributeError):  # not a file: an environment of its own, such as a notebook
+        except (OSError, AttributeError):  # not a file, such as in a notebook
             continue
         if isinstance(getattr(stream.buffer, "raw", None), raw_class):
             continue

@@ -1,4 +1,4 @@
-"""What a run computes on: all that can change the last bits of its figures next to its configuration and its data."""
+"""What a run computes on: all that can change the last bits of its results, besides its configuration and data."""
 
 import os
 import platform
@@ -38,7 +38,7 @@ VARIABLES = (
 
 
 def environment_of(hardware: Hardware, trained: Classifier | None, scored: Classifier) -> dict[str, str]:
-    """By name, in words. `kernels` and `scoring_kernels` say what really computes: see `path_of`.
+    """Return the environment by name. `kernels` and `scoring_kernels` are what really computes: see `path_of`.
 
     `trained` is None where nothing is trained. The CPU kernels are loaded, and compiled if need be.
     """

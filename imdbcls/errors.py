@@ -4,10 +4,10 @@ from imdbcls.printable import printable_line
 
 
 class UserError(ValueError):
-    """Something the user can put right: the message says what was given, what is allowed and what to do.
+    """Something that the user can fix: the message states what was given, what is allowed and what to do.
 
-    Several mistakes are several arguments, and a line each. Line ends and control characters inside of one are escaped:
-    a name from a file cannot add a line, or reach a terminal.
+    Each mistake is one argument and one line. Line ends and control characters inside a sentence are escaped: a name
+    from a file cannot add a line or control a terminal.
     """
 
     def __init__(self, *sentences: str) -> None:

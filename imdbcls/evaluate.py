@@ -51,7 +51,9 @@ def main() -> None:
     )
     parser.add_argument("--data", metavar="PATH", help="read the run's documents from your copy of them")
     parser.add_argument(
-        "--trust-source", action="store_true", help="read the documents that the run names, whoever trained it"
+        "--trust-source",
+        action="store_true",
+        help="read the documents from where the run has them, even if it comes from someone else",
     )
     arguments = parser.parse_intermixed_args()
     if arguments.others:
@@ -82,7 +84,7 @@ def evaluate(
     """The figures of one split under the run's best weights, by their names in `result.json`.
 
     `data` names the user's own copy of the run's documents. Without it they are read from where the run's configuration
-    has them if this user has trained on the same source here, or if `trust_source` says so.
+    has them if this user has trained on the same source here, or if `trust_source` is true.
 
     Says whether they equal the recorded ones. Raises UserError for a folder that is no finished run or holds what a run
     of this project would not, and for documents that only the folder names.
@@ -191,27 +193,27 @@ def require_finite_scores(probabilities_NC: "NDArray[np.float64]", run: Path) ->
 
 
 def report_difference(figures: dict[str, float], recorded: dict[str, Any], environment: dict[str, str]) -> None:
-    """Log whether the figures are the recorded ones and, where not, what computes otherwise than the run did."""
+    """Log whether the figures are the recorded ones and, where not, what differs from the run's environment."""
     different = [name for name, value in json.loads(json_text(figures)).items() if value != recorded.get(name)]
     if not different:
         say("The same figures as recorded, to the last digit.")
     for name in different:
-        say(f"{name} is {figures[name]!r}, the run recorded {shown(repr(recorded.get(name)))}.")
+        say(f"{name} is {figures[name]!r}, but the run recorded {shown(repr(recorded.get(name)))}.")
     if different:
         say(explanation(recorded.get("environment"), environment))
 
 
 def explanation(recorded: Any, environment: dict[str, str]) -> str:
-    """What may be behind other figures; `recorded` is a run's `environment`, from a file."""
+    """Return what may have caused other figures; `recorded` is a run's `environment`, from a file."""
     from imdbcls.environment import differences
 
     if not isinstance(recorded, dict):
-        return "The run did not record what it computed on (it is of an older version), which may be the cause."
+        return "The run is from an older version and did not record its environment, which may have differed."
     before = {name: str(recorded[name]) for name in environment if name in recorded}
     changes = [printable_line(change)[:200] for change in differences(before, environment)]
     if not changes:
-        return "This computes on what the run recorded, so the code, a library or the data's content has changed."
-    return f"What computes differs from the run, which may be the cause: {'; '.join(changes)}."
+        return "The environment is the recorded one: the code, a library or the data's content has changed."
+    return f"The environment differs from the run's, which may be the cause: {'; '.join(changes)}."
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What a user may have meant: the nearest keys and choices, and which choice has a key."""
+"""Suggest what a user may have meant: the nearest keys and choices, and which choice has a key."""
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from difflib import get_close_matches
@@ -33,7 +33,7 @@ def unknown_key(
         if owners and choice not in owners:
             return f"{key}: {section}={choice} has no {name}; it belongs to {section}={','.join(owners)}."
     if key in OTHER_NAMES:
-        return f"{key}: there is no such key; here it is {OTHER_NAMES[key]}."
+        return f"{key}: there is no such key; use {OTHER_NAMES[key]}."
     near = nearest_keys(key, [*options, *all_keys(config)])
     return f"{key}: there is no such key{nearest(near)}." if near else f"{key}: there is no such key; {HELP}."
 

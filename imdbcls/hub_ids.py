@@ -1,6 +1,6 @@
 """Which names reach the Hugging Face hub: `owner/name` only.
 
-A single word is never passed on: `datasets.load_dataset("pandas")` takes it for one of its own builders, which read
+A single word is never passed on: `datasets.load_dataset("pandas")` uses a built-in loader of that name, which reads
 files of the working directory, and some releases unpickle them.
 """
 

@@ -1,4 +1,4 @@
-"""Do the code and its configuration belong together? Two clones with one environment may mix."""
+"""Check that the code and its configuration belong together: two clones with one environment may mix."""
 
 from importlib.util import find_spec
 from pathlib import Path
@@ -11,7 +11,7 @@ CONF = "imdbcls.conf"
 def require_one_installation() -> None:
     """Raise UserError where the package and `imdbcls.conf` come from different clones.
 
-    In a clone, `imdbcls.conf` is the folder `conf/` next to the package; in a wheel it lies inside the package.
+    In a clone, `imdbcls.conf` is the folder `conf/` next to the package; in a wheel it is inside the package.
     """
     code = Path(__file__).resolve().parent
     spec = find_spec(CONF)

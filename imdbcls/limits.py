@@ -114,8 +114,8 @@ def _sentence(error: BaseException) -> str | None:
     detail = " ".join(str(error).split())[:160] or type(error).__name__
     if is_disk_full(error):
         return (
-            f"There is no room left to write ({detail}). Free some space, and run the same command again; a training "
-            "continues from what it saved."
+            f"There is no space left to write ({detail}). Free some space and run the same command again; a training "
+            "continues from its last checkpoint."
         )
     if is_out_of_memory(error):
         return (
@@ -130,7 +130,7 @@ def _sentence(error: BaseException) -> str | None:
             f"{_limits('RLIMIT_AS', 'RLIMIT_NPROC')}."
         )
     if _NO_TEMPORARY_TEXT in str(error):
-        return "There is no folder for temporary files that can be written: set TMPDIR to one."
+        return "No folder for temporary files is writable: set TMPDIR to one that is."
     filename = getattr(error, "filename", None)
     if isinstance(error, OSError) and isinstance(filename, str | bytes) and error.errno in (*_NO_ACCESS, *_BAD_PATH):
         place = filename.decode(errors="replace") if isinstance(filename, bytes) else filename
@@ -173,7 +173,7 @@ def require_address_space() -> None:
     limit = resource.getrlimit(resource.RLIMIT_AS)[0] if hasattr(resource, "RLIMIT_AS") else -1
     if 0 <= limit < LEAST_ADDRESS_SPACE:
         raise UserError(
-            f"This process may address {limit / 1e9:.2f} GB (ulimit -v), and the imported libraries alone take about "
+            f"This process may address {limit / 1e9:.2f} GB (ulimit -v), and importing the libraries takes about "
             f"{LEAST_ADDRESS_SPACE / 1e9:.0f} GB. Raise the limit: ulimit -v unlimited."
         )
 

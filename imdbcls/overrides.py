@@ -66,7 +66,7 @@ def compose(texts: Sequence[str]) -> dict[str, Any]:
     return examined.config
 
 
-# A command may be one run or, by its experiment, a sweep (run), must be a sweep (multirun), is no sweep (single), or
+# A command may be one run or, by its experiment, a sweep (run), must be a sweep (multirun), is not a sweep (single), or
 # only shows its configuration (show), where values may be missing.
 Mode = Literal["run", "multirun", "single", "show"]
 
@@ -130,8 +130,8 @@ class Examination:
             raise UserError(*self.mistakes, f"A YAML file cannot be read: {reason}.") from error
         except (AssertionError, LookupError, TypeError, ValueError, AttributeError, RecursionError) as error:
             # An override that Hydra's grammar takes and its composition was not made for, such as head=0.
-            told = " ".join(str(override.input_line) for override in overrides)
-            raise UserError(*self.mistakes, f"{told}: Hydra cannot compose this ({error}).") from error
+            given = " ".join(str(override.input_line) for override in overrides)
+            raise UserError(*self.mistakes, f"{given}: Hydra cannot compose this ({error}).") from error
 
 
 def sentence_of(error: Exception) -> str:
@@ -181,7 +181,7 @@ def examine(texts: Sequence[str], mode: Mode, folder: str | None = None) -> Exam
 
 
 def make_loader(texts: Sequence[str], folder: str | None) -> Loader:
-    """The loader of a command, which searches the same places as Hydra; raises UserError for a folder that is none."""
+    """The loader of a command, which searches the same places as Hydra; raises UserError if one is not a folder."""
     search_path = GlobalHydra.instance().config_loader().get_search_path()
     if folder is not None:
         place = Path(folder).absolute()

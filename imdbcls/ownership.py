@@ -11,7 +11,7 @@ def risk_of_folder(folder: Path) -> str | None:
     """Why another user could change what `folder` holds, and what to do about it; None where nobody else can.
 
     The folder itself must be a real one of this user's or root's, or not exist. Its parents may be shared where others
-    cannot rename what lies in them: a sticky folder such as /tmp. Raises OSError where one of them cannot be examined.
+    cannot rename the files in them: a sticky folder such as /tmp. Raises OSError where one of them cannot be examined.
     """
     if folder.is_symlink():
         return f"{folder} is a symbolic link: put a folder in its place"
@@ -57,7 +57,7 @@ def _name_of(uid: int) -> str:
 
 
 def _is_own_group(gid: int) -> bool:
-    """Whether a group is this user's alone, as each user's is where the umask is 002 (Debian, Fedora)."""
+    """Return whether a group has no other members, as each user's own group where the umask is 002 (Debian, Fedora)."""
     try:
         group, user = grp.getgrgid(gid), pwd.getpwuid(os.geteuid())
     except KeyError:

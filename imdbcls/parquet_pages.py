@@ -1,7 +1,7 @@
-"""What a Parquet file really expands to, known before anything of it is decoded.
+"""Find out what a Parquet file really expands to before decoding anything.
 
 A page of a few bytes may expand to gigabytes, and the sizes in a file's footer are only claims: the reader allocates
-what each page's own header says. So the headers are read here (Thrift's compact protocol, `PageHeader` of
+as much as each page's own header states. So the headers are read here (Thrift's compact protocol, `PageHeader` of
 parquet.thrift), in the order and from the place that Arrow's reader takes.
 """
 
@@ -89,7 +89,9 @@ def columns_of(path: Path, metadata: Any, names: Collection[str] | None = None) 
                         column.is_bounded and page.encoding in BOUNDED,
                     )
                 if num_values != chunk.num_values:
-                    raise PagesError(f"has {num_values:,} values in {column.path[:80]!r} and says {chunk.num_values:,}")
+                    raise PagesError(
+                        f"has {num_values:,} values in {column.path[:80]!r} but declares {chunk.num_values:,}"
+                    )
                 columns[column.path] = column
     return columns
 
@@ -152,7 +154,7 @@ class _Compact:
         return fields
 
     def value(self, kind: int, depth: int) -> Any:
-        """An integer of 32 bits or a struct as it is, None for anything else, which is passed over."""
+        """An integer of 32 bits or a struct as it is, None for anything else, which is skipped."""
         if kind == _I32:
             return self.zigzag()
         if kind == _STRUCT:

@@ -41,7 +41,7 @@ _ROBERTA_TYPES = (
 def wrong_places(config: Mapping[str, Any]) -> Iterator[str]:
     """A sentence for each file or folder that a configuration names and is not there, and for a max_length too long.
 
-    What else may be wrong with the configuration is not looked at here, and no reason to find nothing.
+    Other mistakes in the configuration are found elsewhere and do not stop this check.
     """
     checks: dict[str, Callable[[Mapping[str, Any]], None]] = {
         "imdbcls.backbone.load_backbone": require_model,

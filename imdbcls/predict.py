@@ -68,17 +68,21 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--id-column",
         metavar="NAME",
-        help="its column that answers have as id (default: that of the run's data, where the file has it)",
+        help="column to copy into the answers as id (default: the id column of the run's data, if the file has it)",
     )
-    parser.add_argument("--keep", metavar="NAMES", help="its columns to copy into the answers, separated by commas")
-    parser.add_argument("--delimiter", choices=("auto", *DELIMITERS), help="of CSV and TSV files (default: auto)")
+    parser.add_argument("--keep", metavar="NAMES", help="columns to copy into the answers, separated by commas")
+    parser.add_argument(
+        "--delimiter", choices=("auto", *DELIMITERS), help="delimiter of CSV and TSV files (default: auto)"
+    )
     parser.add_argument(
         "--quoting",
         choices=QUOTINGS,
         help="whether quotation marks enclose fields of CSV and TSV files (default: auto)",
     )
     parser.add_argument("--output", type=Path, metavar="FILE", help="where to write the answers (default: stdout)")
-    parser.add_argument("--format", choices=FORMATS, help="of the answers (default: by --output's extension, or jsonl)")
+    parser.add_argument(
+        "--format", choices=FORMATS, help="format of the answers (default: from the extension of --output, else jsonl)"
+    )
     parser.add_argument("--device", choices=("auto", "cpu", "cuda", "mps"), help="instead of the run's own")
     parser.add_argument(
         "--plugins", action="append", default=[], metavar="PACKAGE", help="a package of yours that the run used"
@@ -222,7 +226,7 @@ def has_column(path: Path, name: str, request: Request) -> bool:
     try:
         require_columns(path, replace(request, columns=(("id_column", name),)))
     except UserError:
-        say(f"{path} does not have the id column of the run's data, {name!r}: the answers have numbers only.")
+        say(f"{path} does not have the id column of the run's data, {name!r}: the answers have only row numbers.")
         return False
     return True
 
@@ -252,7 +256,7 @@ def not_empty(numbered: Iterable[tuple[int, str]], place: str) -> Iterator[tuple
 
 def whole(text: str, place: str) -> str:
     if not is_unicode(text):
-        raise UserError(f"{place}: the text holds half of a character, or bytes that are not UTF-8.")
+        raise UserError(f"{place}: the text contains an unpaired surrogate, or bytes that are not UTF-8.")
     return text
 
 

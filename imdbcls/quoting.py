@@ -21,7 +21,7 @@ _NULL_KEY = re.compile(r"[{,]\s*null\s*:", re.IGNORECASE)  # the grammar reads i
 
 
 def readable(text: str) -> str:
-    """Return an override that Hydra can read and that says the same, or the text itself where there is none."""
+    """Return an override that Hydra can read and that means the same, or the text itself where there is none."""
     key, _, value = text.partition("=")
     of_words = key.lstrip("+~") in _OF_WORDS
     if "=" not in text or (is_readable(text) and not (of_words and _NULL_KEY.search(value))):
@@ -79,7 +79,7 @@ def _string(text: str) -> str:
 
 
 def _mapping(item: str) -> str | None:
-    """Return a mapping whose keys the grammar cannot read as the text of a JSON object, None where it is no mapping."""
+    """Return a mapping whose keys the grammar cannot read as the text of a JSON object, or None."""
     item = item.strip()
     plain = is_readable(f"k={item}") and not _NULL_KEY.search(item)
     if plain or not (item.startswith("{") and item.endswith("}")):

@@ -1,6 +1,6 @@
 """Check the record of a finished run: what its `result.json` must hold, and its predictions.
 
-It imports nothing heavy: the training command looks at it before anything is loaded.
+It imports nothing heavy: the training command uses it before anything else is loaded.
 """
 
 import math

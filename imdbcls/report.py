@@ -45,7 +45,7 @@ def announce(
     trainer: Trainer,
     counts: Mapping[str, TokenCounts],
 ) -> None:
-    """Say what is about to be trained, on what, what is lost of the texts, and where it will lie."""
+    """Print what is trained on which data, what is lost of the texts, and where the run is stored."""
     for note in corpus.notes:
         say(note)
     for loss in losses(sum_of(counts.values()), config["max_length"]):

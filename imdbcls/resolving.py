@@ -1,4 +1,4 @@
-"""Resolve a composed configuration: interpolations become values, and words become what their key wants."""
+"""Resolve a composed configuration: interpolations become values, and texts become what their key needs."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -33,7 +33,7 @@ def resolve(cfg: DictConfig) -> dict[str, Any]:
 
 
 def decoded(cfg: DictConfig) -> DictConfig:
-    """Return the configuration with `${oc.env:X}` read as a number, a flag or null where the key wants one."""
+    """Return the configuration with `${oc.env:X}` read as a number, a flag or null where the key needs one."""
     plain = OmegaConf.to_container(cfg, resolve=False)
     found = [path for path, value in leaves(plain) if is_variable(value) and wants_number(path)]
     if not found:
@@ -50,7 +50,7 @@ def decoded(cfg: DictConfig) -> DictConfig:
 
 
 def leaves(node: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[tuple[Any, ...], Any]]:
-    """Yield each value that is no mapping, with the keys that lead to it; a key may be a number or hold dots."""
+    """Yield each value that is not a mapping, with the keys that lead to it; a key may be a number or hold dots."""
     if isinstance(node, Mapping):
         for key, value in node.items():
             yield from leaves(value, (*path, key))

@@ -147,7 +147,7 @@ class RunFolder:
         assert self.is_new, f"{self.path} holds a run"
         shutil.rmtree(self.path, ignore_errors=True)
         for folder in self._made:
-            with suppress(OSError):  # another run lies in it
+            with suppress(OSError):  # it holds another run
                 folder.rmdir()
 
     def result(self) -> dict[str, Any] | None:
@@ -184,7 +184,7 @@ class RunFolder:
         return next((problem for problem in problems if problem is not None), None)
 
     def damage(self) -> str | None:
-        """What is damaged about the record of a run that was finished; None for one that was not, or is whole."""
+        """What is damaged in the record of a finished run; None if it is complete, or the run is not finished."""
         result = self.result()
         if result is not None and result.get("status") in ("failed", "interrupted"):
             return None
@@ -193,7 +193,7 @@ class RunFolder:
         return self.problem() or (None if result is None else self._damage_of(result))
 
     def set_result_aside(self) -> Path:
-        """Rename `result.json`, so that nothing of it is lost when the run writes another one."""
+        """Rename `result.json`, so that the run does not overwrite it."""
         number = 1
         while (kept := self.path / f"result.json.old-{number}").exists():
             number += 1

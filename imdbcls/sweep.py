@@ -80,7 +80,7 @@ class Sweep:
         self._wait(fewer_than=jobs)
 
     def report(self, name: str, job: Callable[[], object], read_result: Callable[[], Mapping[str, Any] | None]) -> None:
-        """Run a job in this process: one that is done already, says so and computes nothing."""
+        """Run a job in this process; a job that is already done logs that and computes nothing."""
         if self.stopped_by is not None:
             self.outcomes.append(Outcome(name, "not begun", "the sweep was stopped before"))
             return

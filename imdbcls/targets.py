@@ -56,7 +56,7 @@ def _foreign_targets(node: Any, path: str, plugins: tuple[str, ...]) -> Iterator
                 yield (
                     f"{place}={shown(value)} is refused: allowed are, each in its own section, imdbcls's classes and "
                     "functions, torch.optim's optimizers and schedulers, and the packages that the command names "
-                    "in plugins=[...] (of a run that is read: by --plugins)."
+                    "in plugins=[...] (or in --plugins, for a run that is read)."
                 )
             if key in SPECIAL and not (SPECIAL[key](path, value) or is_of_plugin(node.get("_target_"), plugins)):
                 yield f"{place}={shown(value)} is refused: Hydra's {key} is not for this section."

@@ -1,7 +1,7 @@
 """Refuse a tokenizer or a configuration that would crash, fill the memory, never end, or load code.
 
 A `tokenizer.json` is a program of regular expressions and replacements. It runs in compiled code that no handler of
-Python's can stop, so it is tried in a process of its own first; what passed is remembered by its hash.
+Python can stop, so it is tried in a separate process first. A file that passed is remembered by its hash.
 """
 
 import contextlib
@@ -38,7 +38,7 @@ class TokenizerError(UserError):
 
 
 def is_panic(error: BaseException) -> bool:
-    """Whether compiled Rust code panicked: its exception is no Exception, and has no name to import."""
+    """Whether compiled Rust code panicked: it is not a subclass of Exception and cannot be imported."""
     return type(error).__name__ == "PanicException"
 
 
@@ -120,7 +120,7 @@ def require_sound_tokenizer(path: Path) -> None:
 def problem_of(path: Path) -> str | None:
     """Why a tokenizer is refused; None for a sound one."""
     environment = {**os.environ, "RAYON_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "RUST_BACKTRACE": "0"}
-    # -P: what lies in the working directory, a stranger's folder say, is not imported.
+    # -P: nothing is imported from the working directory, which may be untrusted.
     command = [sys.executable, "-P", tokenizer_probe.__file__, str(path)]
     try:
         done = subprocess.run(command, capture_output=True, env=environment, timeout=MAX_WALL_SECONDS)

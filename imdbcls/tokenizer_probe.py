@@ -1,7 +1,7 @@
-"""Load a tokenizer.json and encode some texts, in a process of its own that may fail in any way or be killed.
+"""Load a tokenizer.json and encode some texts, in a separate process that may fail in any way or be killed.
 
 Run by `imdbcls.tokenizer_check` as a script: it prints one line of JSON, `{"error": null}` or why the file is refused.
-It imports nothing of the package, and the limits on its memory and time are its own.
+It imports nothing of the package, and it has its own limits on memory and time.
 """
 
 import contextlib
@@ -56,7 +56,7 @@ def main() -> None:
             resource.setrlimit(limit, (within, hard))
     try:
         problem = problem_of(sys.argv[1])
-    except BaseException as error:  # a panic of Rust is no Exception
+    except BaseException as error:  # a panic of Rust is not an Exception
         problem = f"{type(error).__name__}: {' '.join(str(error).split())}"
     print(json.dumps({"error": problem}))
 

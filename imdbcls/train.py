@@ -94,7 +94,7 @@ def train_beside_others(config: Mapping[str, Any]) -> None:
 
 
 def prepare_process() -> None:
-    """Check and set what must be before the heavy imports."""
+    """Check and set what is needed before the heavy imports."""
     limits.require_address_space()
     quiet_libraries()
     tune_process()
@@ -195,7 +195,7 @@ def recording_failures(config: Mapping[str, Any], folder: RunFolder) -> Iterator
     """Write a `result.json` for a run that ends early: `interrupted` exits the process, `failed` raises.
 
     A UserError before the first training step leaves no folder: nothing was trained, and the corrected command is
-    another run. What the machine is to blame for (no memory, no room on the disk) is raised as UserError.
+    another run. A limit of the machine (memory, disk space) is raised as UserError.
     """
     try:
         yield

@@ -1,4 +1,4 @@
-"""What a YAML file from elsewhere may ask for: never more than the command line names.
+"""Limit what a YAML file from elsewhere may set: never more than the command line names.
 
 `--config-dir=FOLDER` and `hydra.searchpath` add YAML files that a stranger may have written. Such a file chooses groups
 and sets keys. Only the command line (or the arguments of `imdbcls.compose`) may name packages to import (`plugins`),
@@ -81,7 +81,7 @@ def unnamed_settings(overrides: Iterable[Override], named: Named) -> Iterator[st
 def wrong_settings_of_files(
     cfg: DictConfig, overrides: Sequence[Override], named: Named, hydra_alone: Mapping[str, Any]
 ) -> list[str]:
-    """A sentence for each thing that a composed configuration has from a YAML file and may not have from there.
+    """Yield a sentence for each setting of a composed configuration that a YAML file must not make.
 
     `overrides` are those it was composed with, `hydra_alone` is Hydra's section without any YAML file from elsewhere.
     """
@@ -118,7 +118,7 @@ def foreign_settings(
     if task != [each.input_line for each in overrides if not each.is_hydra_override()] or own != [
         each.input_line for each in overrides if each.is_hydra_override()
     ]:
-        yield "hydra.overrides is refused: it comes from a YAML file, and holds what the command says."
+        yield "hydra.overrides is refused: it comes from a YAML file; it is a record of the command line."
     chosen, alone_chosen = found["runtime"]["choices"], alone["runtime"]["choices"]
     groups = [group for group in chosen if group.startswith("hydra/") and chosen[group] != alone_chosen.get(group)]
     for group in groups:

@@ -112,8 +112,8 @@ def require_plain_yaml(path: Path, text: str) -> None:
 def tensor_shapes(path: Path) -> dict[str, tuple[int, ...]]:
     """The shapes that a safetensors file announces, by name, without reading a tensor.
 
-    Raises UserError for a file that is not whole, whose tensors do not fill it one after the other, or that is larger
-    than this machine's memory: what is then built by these shapes needs no more than the file has.
+    Raises UserError for a file that is incomplete, whose tensors do not fill it one after the other, or that is larger
+    than this machine's memory: a model of these shapes then needs no more memory than the file's size.
     """
     require_plain(path)
     size = path.stat().st_size
@@ -140,7 +140,7 @@ def tensor_shapes(path: Path) -> dict[str, tuple[int, ...]]:
         end = stop
     if end != size - 8 - length:
         raise UserError(
-            f"{path} is not whole: its tensors need {end:,} bytes, and it has {size - 8 - length:,} for them."
+            f"{path} is incomplete: its tensors need {end:,} bytes, and it has {size - 8 - length:,} for them."
         )
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if end > memory:

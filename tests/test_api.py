@@ -162,7 +162,7 @@ def test_files_are_read_anew_by_each_run(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_half_a_character_is_no_text(run: imdbcls.FinishedRun) -> None:
-    with pytest.raises(imdbcls.UserError, match="predict: text 1, counted from 0, holds half of a character"):
+    with pytest.raises(imdbcls.UserError, match="predict: text 1, counted from 0, contains an unpaired surrogate"):
         run.predict(["good", "\ud83d"])
 
 

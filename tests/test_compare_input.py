@@ -179,11 +179,11 @@ def test_other_numeric_paths_are_said_where_runs_could_have_shared_one(study: Pa
     assert notes() == "" and notes(cls=None, transformer=None) == ""
     assert notes(cls="pytorch") == (
         "The groups were computed on different numeric paths (cls with pytorch on AVX512; transformer with avx512_bf16 "
-        "on AVX512), whose last bits differ; times and latencies are not to be compared."
+        "on AVX512), whose last bits differ; do not compare times and latencies."
     )
     assert notes(cls_s1="pytorch") == (
         "cls mixes numeric paths (1 with avx512_bf16 on AVX512; 1 with pytorch on AVX512), so its spread over seeds "
-        "includes their rounding."
+        "includes rounding differences."
     )
     assert "1 with an unrecorded path" in notes(cls_s1=None)
     assert notes(cls="pytorch", transformer="avx512_bf16 and pytorch") == ""

@@ -181,7 +181,7 @@ def test_the_first_token_of_a_causal_encoder_is_no_document(tmp_path: Path) -> N
         config = imdbcls.compose("backbone=roberta-base", path, f"head={head}", "max_length=64").values
         backbone = build.build_backbone(config)
         if is_refused:
-            with pytest.raises(UserError, match=r"head=cls reads the first token alone.*head=mean"):
+            with pytest.raises(UserError, match=r"head=cls reads only the first token.*head=mean"):
                 build.build_model(config, backbone, 2)
         else:
             build.build_model(config, backbone, 2)
@@ -212,7 +212,7 @@ def test_settings_that_a_family_does_not_have_are_refused_and_the_others_work(tm
     freeze(backbones["distilbert"], 1)
     trained = {name for name, weight in backbones["distilbert"].encoder.named_parameters() if weight.requires_grad}
     assert trained and all(name.startswith("transformer.layer.1.") for name in trained)
-    with pytest.raises(UserError, match=r"layers of GPT2Model cannot be told apart"):
+    with pytest.raises(UserError, match=r"layers of GPT2Model cannot be identified"):
         freeze(backbones["gpt2"], 1)
     recompute_activations(backbones["gpt2"])
     with pytest.raises(UserError, match=r"backbone\.dropout=0\.1: mamba has no such dropout"):

@@ -174,7 +174,7 @@ def test_other_figures_are_explained_by_what_computes(capsys: pytest.CaptureFixt
 
     assert said(0.5, environment=there) == "The same figures as recorded, to the last digit.\n"
     found = said(0.75, environment=there)
-    assert "test/accuracy is 0.75, the run recorded 0.5." in found
+    assert "test/accuracy is 0.75, but the run recorded 0.5." in found
     assert "may be the cause: scoring_kernels avx512_bf16 → pytorch." in found and "hardware" not in found
     assert "the code, a library or the data's content has changed" in said(0.75, environment=here)
     assert "an older version" in said(0.75) and "an older version" in said(0.75, environment=["x"])

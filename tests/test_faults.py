@@ -251,7 +251,7 @@ def test_a_limit_on_the_size_of_files_ends_the_run_in_a_sentence(tmp_path: Path,
         tmp_path, *TINY, EVERY_STEP, file_limit=1_000_000
     )  # the weights fit, the optimizer's state does not
     assert command.wait() == 2
-    assert "There is no room left to write" in command.output.splitlines()[-1]
+    assert "There is no space left to write" in command.output.splitlines()[-1]
     assert "Traceback" not in command.output
     assert lines_are_whole(tmp_path) and checkpoint_step(tmp_path) >= before - 1
     assert result_of(tmp_path)["status"] == "failed"
@@ -281,7 +281,7 @@ def test_a_full_disk_leaves_the_checkpoint_and_the_log_whole(small_disk: Path, u
                     pass
     assert command.wait() == 2
     assert "Traceback" not in command.output
-    assert "There is no room left to write" in command.output
+    assert "There is no space left to write" in command.output
     assert lines_are_whole(small_disk) and checkpoint_step(small_disk) >= 13
     filler.unlink()
     run(small_disk, *TINY)
@@ -297,7 +297,7 @@ def test_no_room_for_the_predictions(tmp_path: Path, undisturbed_faulty: Path) -
     command = start(tmp_path, *TINY, *FAULTY, environment=faulty("no room"))
     assert command.wait() == 2
     assert "Continuing at step 24" in command.output and "Traceback" not in command.output
-    assert "There is no room left to write" in command.output.splitlines()[-1]
+    assert "There is no space left to write" in command.output.splitlines()[-1]
     assert result_of(tmp_path)["status"] == "failed"
     assert not list((run_folder(tmp_path) / "predictions").iterdir())
     run(tmp_path, *TINY, *FAULTY, environment=PLUGINS)

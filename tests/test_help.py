@@ -88,7 +88,7 @@ def test_a_command_is_told_all_its_mistakes_at_once() -> None:
     )
     assert answer.returncode == 2 and answer.stdout == ""
     assert answer.stderr.removeprefix("imdbcls: ").splitlines() == [
-        "--lr is no option; choices and keys have no dashes: lr=3e-5.",
+        "--lr is not an option; choices and keys have no dashes: lr=3e-5.",
         "head: not of the form key=value, such as lr=3e-5.",
         f"head=lstmm is not one of {HEADS}; the nearest: lstm.",
         "lrr: there is no such key; the nearest: lr.",
@@ -115,7 +115,7 @@ def test_other_projects_names_lead_to_keys_that_exist() -> None:
         ("headd=lstm", "headd: there is no such key; the nearest: head."),
         ("head_name=lstm", "head_name: there is no such key; the nearest: head."),
         ("total_epochs=3", "total_epochs: there is no such key; the nearest: epochs."),
-        ("learning_rate=1e-5", "learning_rate: there is no such key; here it is lr."),
+        ("learning_rate=1e-5", "learning_rate: there is no such key; use lr."),
         ("dropout=0.3", "dropout: there is no such key; the nearest: backbone.dropout, head.dropout."),
         ("data.trainlimit=4", "data.trainlimit: there is no such key; the nearest: data.train_limit"),
         ("quux=1", "quux: there is no such key; python -m imdbcls.train --help lists them."),

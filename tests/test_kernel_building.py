@@ -194,8 +194,8 @@ def test_a_compiler_that_is_none_costs_one_line(
 ) -> None:
     version = 'case "$*" in *--version*) echo cc 1; exit 0;; esac'
     scripts = {
-        "silent": ("exit 0", "ended without an error and made no library"),
-        "binary": ("printf '\\377\\033'", "ended without an error and made no library"),
+        "silent": ("exit 0", "reported no error but produced no library"),
+        "binary": ("printf '\\377\\033'", "reported no error but produced no library"),
         "talks": ("printf 'error: \\377\\033[2J' >&2; exit 3", "talks failed: error: \ufffd [2J"),
         "junk": (f"{version}; echo junk > kernels.so", "cannot be loaded (file too short)"),
         "endless": ("exec yes", "endless failed: y"),
@@ -370,7 +370,7 @@ def test_a_cache_that_others_can_write_is_not_used(
     assert reason.format(kernels=cache / "kernels", cache=cache) in told
     assert "The CPU kernels were compiled for this process only." in told
     assert not trace.exists()
-    assert "for each process alone: the kernel cache is not private" in kernels.status() and not trace.exists()
+    assert "separately in each process: the kernel cache is not private" in kernels.status() and not trace.exists()
     forget()
 
 

@@ -113,7 +113,7 @@ def test_bytes_that_are_no_text_are_named(finished: Path) -> None:
     with pytest.raises(imdbcls.UserError, match="stdin is not in utf-8: byte 0xe9"):
         predict(parse([str(finished)]), stdin, io.StringIO())
     with pytest.raises(
-        imdbcls.UserError, match="text 1: the text holds half of a character, or bytes that are not UTF-8"
+        imdbcls.UserError, match="text 1: the text contains an unpaired surrogate, or bytes that are not UTF-8"
     ):
         answers(str(finished), "caf\udce9")  # as Python has an argument's byte
 

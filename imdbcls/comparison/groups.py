@@ -162,7 +162,7 @@ def label_names(run: Run) -> tuple[str, ...]:
 
 
 def gather(runs: list[Run], notes: list[str]) -> list[Group]:
-    """One group per `group_hash`, named by what tells it from the others.
+    """One group per `group_hash`, named by what distinguishes it from the others.
 
     Groups of the same choices on the same documents are one, wherever each run read the documents.
     """

@@ -38,7 +38,7 @@ def distinct_names(runs: list[Run]) -> list[str]:
 
 
 def choices_of(runs: list[Run]) -> list[dict[str, Any]]:
-    """The choices of each run that may tell it from the others, by their dotted keys.
+    """The choices of each run that may distinguish it from the others, by their dotted keys.
 
     Where all runs have the same documents (split_hash), it does not matter from where; the same for the encoder.
     """

@@ -88,13 +88,13 @@ def differing_surroundings(groups: "Sequence[Group]") -> Iterator[str]:
 
 
 def differing_paths(groups: "Sequence[Group]") -> Iterator[str]:
-    """Where runs that could be computed alike were not: other kernels or instructions change their last bits."""
+    """Note runs that used different kernels or instructions, which change their last bits."""
     alike: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
     for group in groups:
         paths = Counter(path_of(run) for run in group.runs)
         if len(paths) > 1:
             found = "; ".join(f"{count} with {path}" for path, count in paths.most_common(MAX_SURROUNDINGS))
-            yield f"{group.name} mixes numeric paths ({found}), so its spread over seeds includes their rounding."
+            yield f"{group.name} mixes numeric paths ({found}), so its spread over seeds includes rounding differences."
         elif MIXED not in next(iter(paths)):  # as an LSTM with kernels above an encoder without them
             run = group.runs[0]
             computed_alike = json.dumps([run.config.get("backbone"), run.result.get("precision")], default=str)
@@ -104,7 +104,7 @@ def differing_paths(groups: "Sequence[Group]") -> Iterator[str]:
             found = "; ".join(f"{', '.join(names)} with {path}" for path, names in names_by_path.items())
             yield (
                 f"The groups were computed on different numeric paths ({plain(found, 300)}), whose last bits differ; "
-                "times and latencies are not to be compared."
+                "do not compare times and latencies."
             )
 
 

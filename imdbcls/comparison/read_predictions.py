@@ -1,4 +1,4 @@
-"""Read the predictions of a run, which may come from a stranger: looked at before they are unpacked, and in batches."""
+"""Read the predictions of an untrusted run: check the file before unpacking it, then read it in batches."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -48,8 +48,8 @@ class Predictions:
 def read_answers(path: Path, dtype: type[np.floating]) -> Predictions:
     """Read a split's predictions in the file's order, whose ids are unique texts of at most 200 characters.
 
-    The file is looked at before anything of it is unpacked, and then read in batches: a small file may expand to
-    gigabytes, in one page, in one text or in one row.
+    The file is checked before anything in it is unpacked, and then read in batches: a small file may expand to
+    gigabytes, in one page, one text or one row.
     """
     require_plain(path, MAX_PREDICTIONS_BYTES)
     try:

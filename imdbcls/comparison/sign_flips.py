@@ -12,9 +12,9 @@ def p_of_sign_flips(terms: np.ndarray) -> float:
 
     By exponential tilting (Esscher 1932): under the tilted distribution the observed sum is the mean, so its
     neighbourhood holds nearly all of the probability. A Fourier transform gives that with errors of 1e-16, and undoing
-    the tilt keeps them relative: a p of 1e-80 has as many right digits as one of 0.5. Random flips instead could not
-    tell p-values below one by their number, which correction for a thousand pairs needs. With all terms of one size it
-    is McNemar's exact test.
+    the tilt keeps them relative: a p of 1e-80 has as many right digits as one of 0.5. Random flips cannot
+    resolve p-values below 1 / (their number), which a correction for a thousand pairs needs. With all terms of one
+    size it is McNemar's exact test.
     """
     sizes, counts = np.unique(np.abs(terms[terms != 0]), return_counts=True)
     observed = abs(int(terms.sum()))
@@ -40,7 +40,7 @@ def p_of_sign_flips(terms: np.ndarray) -> float:
 
 
 def tilt_to(mean: int, sizes: np.ndarray, counts: np.ndarray) -> float:
-    """The tilt under which the flipped sum has this mean, which must lie below its largest value."""
+    """The tilt under which the flipped sum has this mean, which must be below its largest value."""
 
     def excess(tilt: float) -> float:
         return float((counts * sizes * np.tanh(tilt * sizes)).sum() - mean)
@@ -52,11 +52,11 @@ def tilt_to(mean: int, sizes: np.ndarray, counts: np.ndarray) -> float:
 
 
 def transform(period: int, tilt: float, observed: int, sizes: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """The Fourier coefficients of Z at the frequencies of `irfft`; those that do not count are left at zero."""
+    """The Fourier coefficients of Z at the frequencies of `irfft`; negligible ones are left at zero."""
     places = np.arange(period // 2 + 1)
     frequencies = 2 * np.pi / period * places
     log_moduli, angles = np.zeros(len(places)), -frequencies * observed / 2
-    for i in np.argsort(-counts * sizes**2):  # the widest first: most frequencies are then done with
+    for i in np.argsort(-counts * sizes**2):  # the widest first: most frequencies are then negligible
         cosines = np.cos(frequencies * (sizes[i] / 2))
         sines = np.tanh(tilt * sizes[i]) * np.sin(frequencies * (sizes[i] / 2))
         log_moduli += counts[i] / 2 * np.log(np.maximum(cosines**2 + sines**2, 1e-300))

@@ -199,7 +199,7 @@ def permutation_p(correct_SN: np.ndarray, other_correct_SN: np.ndarray, clusters
 
     Documents of one cluster are flipped together. Answers for *these trained models*: do they differ on documents like
     these? It sees no variance between seeds. Differences are whole multiples of one unit, so that p over all possible
-    flips can be computed (`sign_flips`): it has no floor, and no chance of its own.
+    flips can be computed (`sign_flips`): p has no lower limit and no sampling error.
     """
     steps_N = np.rint(
         correct_SN.sum(axis=0) * len(other_correct_SN) - other_correct_SN.sum(axis=0) * len(correct_SN)

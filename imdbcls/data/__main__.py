@@ -3,7 +3,7 @@
 It takes the choices and keys of `imdbcls.train`, reads the documents as a run would, and trains nothing.
 """
 
-if __name__ == "__main__":  # first: a limit of the machine can already stop an import
+if __name__ == "__main__":  # first: an import can already reach a limit of the machine
     from imdbcls.entry import take_over
 
     take_over()

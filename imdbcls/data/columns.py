@@ -1,4 +1,4 @@
-"""Which columns of a file are read, and what to say when one of them is missing."""
+"""Find the requested columns of a file, and describe those that are missing."""
 
 import re
 import statistics

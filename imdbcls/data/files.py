@@ -23,7 +23,7 @@ def read_files(
     """Read one file a split; what is None is carved out of train later.
 
     The classes are the distinct labels of `train`: whole numbers in their order, anything else by name.
-    `delimiter` and `quoting` say how CSV and TSV files are written, "auto" finds it out; `skip_empty` leaves out rows
+    `delimiter` and `quoting` describe CSV and TSV files, "auto" detects them; `skip_empty` leaves out rows
     without a text or label. Raises UserError for everything `read_table` and `make_source` refuse.
     """
     request = request_of(text_column, label_column, id_column, group_column, delimiter, quoting)

@@ -90,7 +90,7 @@ def _read_parquet_folder(folder: Path) -> Source:
 
 
 def parquet_files(folder: Path) -> list[Path]:
-    """All Parquet files below a folder, in order; UserError where that would be a search of a whole disk."""
+    """All Parquet files below a folder, in order; UserError for so many files that it must be the wrong folder."""
     found, num_entries = [], 0
     for parent, folders, files in os.walk(folder):
         num_entries += len(folders) + len(files)

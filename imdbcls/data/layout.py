@@ -15,7 +15,7 @@ from imdbcls.errors import UserError
 SAMPLE = 1000  # rows from which the kinds of columns are known
 FIRST_BYTES = 2**20  # of a file, to find its delimiter
 MOST_SUSPECTS = 20
-UNKNOWN_SPAN = 3  # lines after the first, where no column says what its cells look like
+UNKNOWN_SPAN = 3  # lines after the first, where no column shows what its cells look like
 LONG_SPAN = 10  # lines of one field, of which a few need not look like rows
 ROWLIKE_SHARE = 0.8
 
@@ -27,7 +27,7 @@ csv.field_size_limit(2**31 - 1)
 
 @dataclass(frozen=True)
 class Layout:
-    """How a file is written; `suspect` are the first and last line of a field that seems to swallow whole rows."""
+    """How a file is written; `suspect` are the first and last line of a field that seems to contain complete rows."""
 
     delimiter: str
     quoted: bool = True  # quotation marks enclose fields; else they are characters
@@ -191,7 +191,7 @@ class Survey:
 
     def is_unquoted(self) -> bool:
         """Whether the quotation marks of a tab-separated file are characters."""
-        if self.num_columns == 1:  # every line is a row, so only this reading can tell
+        if self.num_columns == 1:  # every line is a row, so only this reading shows it
             return self.failed_at < float("inf")
         if self.failed_at < float("inf"):
             return self.raw_failed_at > self.failed_at
@@ -206,12 +206,12 @@ class Survey:
         return not any(count == self.num_rows for count in self.quoted)
 
     def first_suspect(self) -> tuple[int, int] | None:
-        """The lines of the first row whose quoted field seems to hold whole rows."""
+        """The lines of the first row whose quoted field seems to contain complete rows."""
         kinds = [_Kind.of([row[place].strip() for row in self.sample]) for place in range(self.num_columns)]
         for line, physical in self.suspects if self.num_columns > 1 else ():
             cells = self._split(physical[0])
             opened = next((place for place, cell in enumerate(cells) if cell.lstrip().startswith('"')), 0)
-            # The field with the quotation mark may hold delimiters; those before and after it are told by their place.
+            # The field with the quotation mark may hold delimiters; those before and after it are known by position.
             after = self.num_columns - opened - 1
             first = [*cells[:opened], "", *(cells[-after:] if after else [])]
             others = {place: kind for place, kind in enumerate(kinds) if place != opened}
@@ -226,7 +226,7 @@ class Survey:
         return None
 
     def _fit(self, cells: Sequence[str], kinds: Mapping[int, "_Kind"]) -> bool | None:
-        """Whether the cells of a line look like a row's in the columns of `kinds`; None where these say nothing."""
+        """Whether the cells of a line look like a row's in the columns of `kinds`; None where these show nothing."""
         if len(cells) != self.num_columns:
             return False
         # "first, second" in a text: no field of the file begins with a space.
@@ -252,7 +252,7 @@ class _Kind:
         return cls(bool(cells) and all(map(_NUMBER.fullmatch, cells)), len(values) <= len(cells) / 2, values)
 
     def fits(self, cell: str) -> bool | None:
-        """Whether a cell can be of this column; None where the column says nothing."""
+        """Whether a cell can be of this column; None where the column shows nothing."""
         if self.is_number:
             return bool(_NUMBER.fullmatch(cell))
         if cell in self.values:
@@ -282,7 +282,7 @@ class _Kept:
 
 
 def survey(path: Path, layout: Layout) -> Survey:
-    """Read a file as `layout` says, as far as that goes, and count what tells layouts apart."""
+    """Read a file with `layout` up to the first error, and count what distinguishes layouts."""
     found = Survey(layout.delimiter, layout.skip_space)
     skipped, lines = after_separator_line(physical_lines(path, tolerant=True))
     kept = _Kept(lines, skipped)

@@ -74,7 +74,7 @@ def require_own_source(source: Mapping[str, Any], run: Path) -> None:
     local = [place for place in places_of(source).values() if os.path.exists(os.path.expanduser(place))]
     remote = [place for place in places_of(source).values() if is_hub_id(place)]
     if places_of(source) and not local and not remote:
-        return  # there is nothing to open: the reader says what is missing
+        return  # there is nothing to open: the reader reports what is missing
     raise UserError(
         f"{run} reads its documents from {described(source)}, and no training of yours on this machine has read them. "
         "Add --trust-source if you trust this run folder, or --data PATH to read the documents from your own copy."

@@ -63,7 +63,7 @@ def _spans_a_cut(added_token: dict[str, Any]) -> bool:
 
 
 def pieces_of(text: str, cut: bool) -> Iterator[str]:
-    """Yield a text in pieces of at least `PIECE` characters, or whole where it must not be cut."""
+    """Yield a text in pieces of at least `PIECE` characters, or in one piece where it must not be cut."""
     start = 0
     while cut and len(text) - start > PIECE:
         place = _CUT.search(text, start + PIECE)

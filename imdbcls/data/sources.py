@@ -18,7 +18,7 @@ ONE_LABEL = (
     "a run trains one label per document: for several labels, write a column of true and false for each and train one "
     "run for each column"
 )
-CUT_IN_TWO = "holds half of a character (a lone surrogate: an emoji cut in two?), which no UTF-8 file can hold"
+CUT_IN_TWO = "contains an unpaired surrogate (an emoji cut in two?), which no UTF-8 file can hold"
 
 _NUMBER = re.compile(r"[+-]?\d+(\.\d+)?")
 _FRACTION = re.compile(r"[+-]?\d+\.\d*[1-9]\d*")

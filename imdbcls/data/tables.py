@@ -99,7 +99,7 @@ def read_table(path: str | Path, key: str, request: Request) -> Table:
 def require_columns(path: Path, request: Request) -> None:
     """Raise UserError where a file lacks requested columns; it names all of them. Reads the beginning of the file.
 
-    Of JSON Lines, where each row has keys of its own, a thousand rows are looked at.
+    JSON Lines may have different keys in each row: the first thousand rows are read.
     """
     found = rows_of(path, request, only_header=True)
     names = found.columns

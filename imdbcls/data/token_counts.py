@@ -1,4 +1,4 @@
-"""What is lost between a text and the tokens that the encoder reads: counted, and said where it is much."""
+"""Count what is lost between a text and the tokens that the encoder reads, and warn if it is much."""
 
 import operator
 from collections.abc import Iterable, Iterator, Mapping
@@ -14,8 +14,8 @@ from imdbcls.data.windows import Windows
 
 CHUNK = 2**24  # tokens looked at in one go
 # A warning is worth its line where more than this is lost.
-# Subword tokenizers know all but 0.1 % of the tokens of their own language; a vocabulary of 2,000 words, which still
-# learns, knows 88 to 93 % of the sample corpus.
+# Subword tokenizers cover all but 0.1 % of the tokens of their own language; a vocabulary of 2,000 words, with which a
+# model still learns, covers 88 to 93 % of the sample corpus.
 UNKNOWN_TOKENS = 0.15
 UNKNOWN_DOCUMENTS = 0.01  # whose tokens are mostly unknown: at random, that is one point of accuracy
 # IMDB at 512 tokens has 14 % longer documents, which is the usual setting; at 256 about 40 %.
@@ -34,7 +34,7 @@ class TokenCounts:
     unknown_tokens: int
     wholly_unknown: int  # documents with nothing but unknown tokens
     mostly_unknown: int  # documents with at least half of them unknown, those above among them
-    truncated: int  # documents that are not read whole
+    truncated: int  # documents that are not read completely
     cut_tokens: int  # tokens that are not read
 
     def __add__(self, other: Self) -> "TokenCounts":
@@ -66,7 +66,7 @@ def count_tokens(tokens: Tokens, tokenizer: Any, max_length: int, truncation: st
 
 
 def unknown_tokens(tokens: Tokens, unknown_id: int | None) -> NDArray[np.int64]:
-    """The unknown tokens of each document. A byte-level tokenizer has none: it spells out what it does not know."""
+    """The unknown tokens of each document. A byte-level tokenizer has none: it encodes any text."""
     counts = np.zeros(len(tokens), dtype=np.int64)
     if unknown_id is None:
         return counts
@@ -78,19 +78,19 @@ def unknown_tokens(tokens: Tokens, unknown_id: int | None) -> NDArray[np.int64]:
 
 
 def losses(counts: TokenCounts, max_length: int, *, what: str = "documents") -> Iterator[str]:
-    """A sentence for each kind of loss that is too large to go without saying. `what` names the documents."""
+    """Yield a sentence for each kind of loss that is worth a warning. `what` names the documents."""
     total = f"of {counts.documents:,} {what}"
     if counts.no_tokens:
         yield (
             f"{counts.no_tokens:,} {total} have no token left after tokenization, such as texts of zero-width "
-            "characters: the encoder cannot tell them apart."
+            "characters: the encoder gives all of them the same answer."
         )
     share = counts.unknown_tokens / max(counts.tokens, 1)
     if share > UNKNOWN_TOKENS or counts.mostly_unknown > UNKNOWN_DOCUMENTS * counts.documents:
         yield (
             f"{share:.0%} of all tokens are unknown to the tokenizer; {counts.mostly_unknown:,} {total} consist "
             f"mostly of unknown tokens, {counts.wholly_unknown:,} of nothing else. Choose a backbone whose tokenizer "
-            "knows the language of the texts."
+            "covers the language of the texts."
         )
     cut = counts.cut_tokens / max(counts.tokens, 1)
     if counts.truncated > TRUNCATED_DOCUMENTS * counts.documents or cut > CUT_TOKENS:

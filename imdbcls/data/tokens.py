@@ -107,7 +107,7 @@ def end_token(tokenizer: Any) -> int:
 class _Plain(NamedTuple):
     """A tokenizer that neither truncates nor pads, what it puts around a document, and the sha256 of its JSON form.
 
-    `can_cut` says that long documents may be given to it in pieces.
+    `can_cut`: long documents may be tokenized in pieces.
     """
 
     backend: Any

@@ -66,7 +66,7 @@ class KernelsMissing(Exception):
 
 
 class CacheRefused(Exception):
-    """Why the cache cannot be used for code, in words for the user; elsewhere the kernels may be built all the same."""
+    """Why the cache cannot be used for code, in a sentence for the user; the kernels may still be built elsewhere."""
 
 
 class DamagedObject(Exception):
@@ -74,7 +74,7 @@ class DamagedObject(Exception):
 
 
 def object_path(dtype: torch.dtype, folder: Path | None = None) -> Path:
-    """Where the object belongs: its name says all that it is made from. Raises KernelsMissing."""
+    """Return the path of the object, whose name identifies all that it is built from. Raises KernelsMissing."""
     library = LIBRARIES[dtype]
     parts = [source_text(name) for name in (*library.sources, *library.headers)]
     parts += [*library.flags, compiler_version(), _processor(dtype), _openmp()]
@@ -87,7 +87,7 @@ def cache_folder() -> Path:
 
 
 def require_cache(make: bool = True) -> Path:
-    """The cache's folder for kernels, made if need be or, without `make`, judged by where it would be.
+    """The cache's folder for kernels, created if needed; without `make`, only check its place.
 
     Raises CacheRefused where it cannot be written, others can write to it, or nothing in it may be executed.
     """
@@ -114,7 +114,7 @@ def require_cache(make: bool = True) -> Path:
 
 
 def open_object(path: Path) -> int:
-    """A descriptor of a whole object that only this user can have written. Raises FileNotFoundError, DamagedObject."""
+    """Open a complete object that only this user can have written. Raises FileNotFoundError, DamagedObject."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
     except FileNotFoundError:
@@ -138,7 +138,7 @@ def open_object(path: Path) -> int:
 
 
 def build(dtype: torch.dtype, folder: Path) -> Path:
-    """Compile and put the object into `folder` whole.
+    """Compile the object and move it into `folder` in one step.
 
     Raises KernelsMissing, and CacheRefused where the folder cannot be written.
     """
@@ -157,7 +157,7 @@ def build(dtype: torch.dtype, folder: Path) -> Path:
             _run([*compiler(), "-shared", "-o", "kernels.so", *objects, _openmp(), "-lm"], place, limit)
             built = place / "kernels.so"
             if not built.is_file() or built.is_symlink():
-                raise KernelsMissing(f"{' '.join(compiler())} ended without an error and made no library")
+                raise KernelsMissing(f"{' '.join(compiler())} reported no error but produced no library")
             with built.open("ab") as file:
                 file.write(hashlib.sha256(built.read_bytes()).digest())
                 os.fchmod(file.fileno(), 0o700)  # whatever the umask
@@ -195,7 +195,7 @@ def remembering_hangs(folder: Path) -> Iterator[None]:
 
 
 def forget_hang() -> None:
-    """Have the compiler be tried again, which hung before and does no more."""
+    """Forget that the compiler hung: it works now and may be tried again."""
     with suppress(OSError):
         (cache_folder() / f"{_compiler_identity()}.hung").unlink(missing_ok=True)
 
@@ -273,7 +273,7 @@ def compiler() -> list[str]:
 
 
 def compiler_version() -> str:
-    """The first line of what the compiler says about itself. Raises KernelsMissing."""
+    """Return the first line of the compiler's version text. Raises KernelsMissing."""
     return _version_of(tuple(compiler()))
 
 
@@ -308,7 +308,7 @@ def _run(command: list[str], folder: Path | None, limit: float) -> str:
         raise KernelsMissing(f"{command[0]} cannot be run ({error})") from error
     output: list[bytes] = []
     reader = Thread(target=_read, args=(process, output), daemon=True)
-    reader.start()  # beside the waiting: what outlives the compiler may hold the pipe open for ever
+    reader.start()  # in a thread: a process that outlives the compiler may keep the pipe open
     try:
         process.wait(max(seconds, 0))
     except BaseException as error:

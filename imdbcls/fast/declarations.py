@@ -39,7 +39,7 @@ _FAILURES: dict[int, tuple[type[Exception], str]] = {
 
 
 class Parameter(NamedTuple):
-    """One argument: a number, or a tensor of `dtype` with at least as many elements as `shape` says."""
+    """One argument: a number, or a tensor of `dtype` with at least as many elements as `shape` requires."""
 
     name: str
     c_type: Any

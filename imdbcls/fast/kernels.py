@@ -25,13 +25,13 @@ from imdbcls.fast.declarations import read_declarations
 class Kernels:
     """The loaded functions, for tensors of `dtype`; `uses_amx` says whether matrix products use the AMX tiles.
 
-    Raises FileNotFoundError, and DamagedObject where the object is not whole, not of this user or cannot be loaded.
+    Raises FileNotFoundError, and DamagedObject if the object is incomplete, not this user's or cannot be loaded.
     """
 
     def __init__(self, path: Path, dtype: torch.dtype, allow_amx: bool = True) -> None:
         self.dtype = dtype
-        # The open file is loaded, which was checked, and not the path, where another may lie by now. It stays open: the
-        # loader takes a second library of the same name for the first.
+        # Load the open file, which was checked, not the path, which may be another file by now. It stays open: the
+        # loader would take a second library of the same name for the first.
         descriptor = building.open_object(path)
         try:
             self._library = ctypes.CDLL(f"/proc/self/fd/{descriptor}")
@@ -72,7 +72,7 @@ class Kernels:
 
 @cache
 def load(dtype: torch.dtype) -> Kernels | None:
-    """The kernels of a dtype, built if need be; None, with a line that says why, where they cannot be had.
+    """Return the kernels of a dtype, built if needed; None, with a logged reason, if they are not available.
 
     Also None, silently, for float32 where `is_for_floats` is false: PyTorch's products use AVX-512 there, or the system
     is not Linux on x86 with AVX2.
@@ -132,9 +132,9 @@ def _build_for_this_process(dtype: torch.dtype, because: str | None = None) -> K
 
 
 def status() -> str:
-    """What `load` will find, for the doctor: the kernels are really loaded, or compiled for the doctor alone.
+    """Return what `load` will find, for the doctor: the kernels are loaded, or compiled only for this check.
 
-    Nothing is written to the cache. That a compiler hung is forgotten if it does no more.
+    Nothing is written to the cache, except that a compiler that hung before and works now may be tried again.
     """
     dtype = torch.float32 if is_for_floats() else torch.bfloat16
     problem = None
@@ -152,5 +152,5 @@ def status() -> str:
     except KernelsMissing as error:
         return f"none: {error}"
     building.forget_hang()
-    when = "when first needed" if problem is None else f"for each process alone: {problem}"
+    when = "when first needed" if problem is None else f"separately in each process: {problem}"
     return f"{kernels.name}, compiled by {compiler} {when} (tried out now)"

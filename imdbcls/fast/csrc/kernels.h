@@ -1,4 +1,4 @@
-/* The functions that Python calls. Their names and arguments are declared here alone: the C compiler holds the
+/* The functions that Python calls. Their names and arguments are declared only here: the C compiler holds the
 definitions to them, and Python reads them (`declarations.py`).
 
 A pointer's name ends in its shape; OR_NULL marks one that may be NULL. `element` is the type of the matrices in memory:
