@@ -71,7 +71,7 @@ class Loader(ConfigLoaderImpl):
         from_shell: bool = True,
         validate_sweep_overrides: bool = True,
     ) -> DictConfig:
-        """The configuration under some overrides; raises UserError for a refusal and Hydra's own errors for theirs."""
+        """Return the configuration under some overrides; raise UserError for a refusal, and Hydra's own errors."""
         parsed, repository = self._parse_overrides_and_create_caching_repo(CONFIG, list(overrides))
         plain = [each for each in parsed if is_plain(each, repository)]
         if run_mode is RunMode.RUN:

@@ -1,4 +1,4 @@
-"""What a configuration names on this machine, by its content: a path may be spelled in many ways.
+"""Identify the files that a configuration names by their content: a path may be spelled in many ways.
 
 A run is the same with `data.train=c.csv`, `/abs/c.csv` or a link to it, and on another machine with a copy in another
 place. Another file in the same place makes another run.
@@ -46,7 +46,7 @@ def _value(value: Any, key: tuple[str, ...]) -> Any:
 
 
 def content_of_model(path: str) -> str:
-    """The content of the model that `backbone.path` names; a hub id, and what is not there, as it is."""
+    """The content of the model that `backbone.path` names; a hub id or a missing path stays as it is."""
     try:
         folder = local_model(path)
     except UserError:

@@ -59,7 +59,7 @@ def longest_document(encoder: Any) -> int | None:
 
 
 def give_padding(tokenizer: PreTrainedTokenizerBase) -> None:
-    """Let a tokenizer without a padding token pad with another one: no encoder that is accepted reads padding."""
+    """Set a padding token if the tokenizer has none: any token will do, as no accepted encoder reads padding."""
     if tokenizer.pad_token_id is None:
         named = (getattr(tokenizer, name) for name in STAND_INS)
         tokenizer.pad_token = next((token for token in named if token is not None), None) or (
@@ -87,8 +87,8 @@ def require_vocabulary(name: str, encoder: PreTrainedModel, tokenizer: PreTraine
 def require_encoder(name: str, encoder: PreTrainedModel, pad_id: int) -> bool:
     """Refuse (UserError) an encoder that cannot classify documents. Returns whether it is causal.
 
-    It must give each token a vector of `hidden_size` numbers, twice the same ones, whatever the padding and the other
-    documents of a batch are. In a causal encoder (a decoder-only model) a token reads only those before it.
+    It must give each token a vector of `hidden_size` numbers that does not depend on chance, on the padding or on the
+    other documents of a batch. In a causal encoder (a decoder-only model) a token reads only those before it.
     """
     refused = f"backbone={name}: {type(encoder).__name__} cannot be used"
     was_training, ids_BT = encoder.training, example_ids(encoder, pad_id)

@@ -81,7 +81,7 @@ class _Stdout(io.FileIO):
             return len(memoryview(data).cast("B"))
 
     def _discard(self) -> None:
-        """Send all that follows nowhere: what is still buffered, and what libraries write to the descriptor."""
+        """Discard all further output: what is still buffered, and what libraries write to the descriptor."""
         with contextlib.suppress(OSError):
             nowhere = os.open(os.devnull, os.O_WRONLY)
             os.dup2(nowhere, self.fileno())
@@ -149,7 +149,7 @@ def take_over() -> None:
 
 
 def _open_closed() -> None:
-    """Occupy the standard descriptors that are closed: the next opened file would get the number, and C code's lines.
+    """Open closed standard descriptors: otherwise the next opened file gets the number, and the output of C code.
 
     Reading from stdin and writing to stdout then fail, as they should.
     """

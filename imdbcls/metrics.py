@@ -52,7 +52,7 @@ def confusion_matrix(predictions: "Predictions") -> list[list[int]]:
 
 
 def doubt_about(confusion: Sequence[Sequence[int]], label_names: Sequence[str]) -> str | None:
-    """A sentence where a confusion matrix shows no better accuracy than one and the same answer; None elsewhere."""
+    """Return a sentence if a model is not more accurate than always giving the same answer, else None."""
     in_class, total = [sum(row) for row in confusion], sum(map(sum, confusion))
     answered = [index for index, column in enumerate(zip(*confusion, strict=True)) if sum(column)]
     correct = sum(confusion[index][index] for index in range(len(confusion)))

@@ -65,7 +65,7 @@ def run_in_sweep(cfg: DictConfig, overrides: str) -> None:
 
     def prepare() -> None:
         prepare_process()
-        # All modules now: jobs run the code of the sweep's start, and none takes seconds to import W&B or metrics.
+        # Import all modules now: jobs then run the code of the sweep's start, and do not spend seconds on imports.
         import pyarrow.parquet  # noqa: F401
         import sklearn.metrics  # noqa: F401
         import torchmetrics.functional.classification  # noqa: F401

@@ -253,7 +253,9 @@ def test_a_folder_that_is_no_study_says_where_they_are(study: Path, capsys: pyte
 def test_a_reader_who_has_enough_is_no_error(study: Path) -> None:
     command = f"{sys.executable} -m imdbcls.compare {study} | true; exit ${{PIPESTATUS[0]}}"  # it leaves at once
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
-    assert done.returncode == 141 and done.stderr.count("\n") <= 1, done.stderr  # the line says why texts are missing
+    assert done.returncode == 141 and done.stderr.count("\n") <= 1, (
+        done.stderr
+    )  # the line explains why texts are missing
     assert (study / "comparison.html").is_file()
 
 

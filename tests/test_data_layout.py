@@ -146,14 +146,14 @@ def test_rows_in_a_field_that_is_never_closed_are_not_merged(broken: list[str], 
     last = 11 + len(broken)
     with pytest.raises(UserError, match=rf"d\.csv, line 12: a quotation mark opens a .* only in line {last}, .*none"):
         source_of(tmp_path / "d.csv", content)
-    merged = texts(tmp_path / "d.csv", content, quoting="standard")  # as the user says it is right
+    merged = texts(tmp_path / "d.csv", content, quoting="standard")  # the user states that it is correct
     assert len(merged) == 21
     if broken[0].count(",") == 1:
         assert len(texts(tmp_path / "d.csv", content, quoting="none")) == 20 + len(broken)
 
 
-def test_rows_are_told_by_the_other_columns(tmp_path: Path) -> None:
-    """The text is in the first column, and texts repeat; without a column that tells, several lines are needed."""
+def test_rows_are_recognized_by_the_other_columns(tmp_path: Path) -> None:
+    """The text is in the first column, and texts repeat; without another column, several lines are needed."""
     rows = [f"film number {row % 6},{'pos' if row % 2 else 'neg'}\n" for row in range(12)]
     content = "".join(["text,label\n", *rows, '"So good,pos\nbad,neg\nthe end",pos\n', *rows])
     with pytest.raises(UserError, match=r"line 14: a quotation mark opens a field that ends only in line 16"):

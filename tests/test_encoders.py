@@ -23,7 +23,7 @@ from imdbcls.encoders import require_precision
 from imdbcls.errors import UserError
 from imdbcls.model import Classifier
 
-SPARE = 3  # embeddings more than tokens: the tokenizer of Qwen2 adds one of its own
+SPARE = 3  # embeddings more than tokens: the tokenizer of Qwen2 adds one
 SIZES = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 48}
 BERT_LIKE = {**SIZES, "max_position_embeddings": 130}
 PAIR = {

@@ -27,7 +27,7 @@ CPU = torch.device("cpu")
 
 
 class Loaded:
-    """Kernels by name alone."""
+    """Only the name of kernels."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -184,7 +184,7 @@ def test_other_figures_are_explained_by_what_computes(capsys: pytest.CaptureFixt
 
 @USES_KERNELS
 def test_kernels_are_ready_before_time_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Compiling them takes seconds in a machine's first run alone."""
+    """Compiling them takes seconds only in a machine's first run."""
     found: list[torch.dtype] = []
     find_or_build = kernels.find_or_build
 

@@ -77,7 +77,7 @@ SEQUENCE = {"Sequence": {"id": "A", "type_id": 0}}
 TOKENIZERS: dict[str, tuple[Change, str]] = {
     "a regular expression without end": (lambda t: t.update(pre_tokenizer=split_by("(a+)+$")), "retry-limit"),
     "another": (lambda t: t.update(normalizer=REPLACED), "retry-limit"),
-    "a table that is none": (lambda t: t.update(normalizer=TABLE), "PanicException"),
+    "not a table": (lambda t: t.update(normalizer=TABLE), "PanicException"),
     "a text that grows": (lambda t: t.update(normalizer=GROWING), "takes more than"),
     "a long beginning": (lambda t: t.update(normalizer=PREPENDED), "takes more than 1 s for"),
     "a text many times": (
@@ -224,7 +224,7 @@ HEADERS: dict[str, Callable[[dict[str, Any]], object]] = {
     "beyond the end": lambda h: h[NAME].update(data_offsets=[2**50, 2**50 + 400 * 64 * 4]),
     "backwards": lambda h: h[NAME].update(data_offsets=h[NAME]["data_offsets"][::-1]),
     "a type of no size": lambda h: h[NAME].update(dtype="F4"),
-    "a type that is none": lambda h: h[NAME].update(dtype=["F32"]),
+    "not a type": lambda h: h[NAME].update(dtype=["F32"]),
     "a wider type": lambda h: h[NAME].update(dtype="F64"),
     "one tensor left out": lambda h: h.pop(NAME),
     "a name twice the data": lambda h: h.update({"x": dict(h[NAME])}),

@@ -87,7 +87,7 @@ def script(path: Path, text: str) -> Path:
 
 
 def load(capsys: pytest.CaptureFixture[str]) -> tuple[kernels.Kernels | None, str]:
-    """What another process would load here, and what it says; DTYPE's even where the program itself takes none."""
+    """What another process would load here, and what it logs; for DTYPE even if this process uses no kernels."""
     forget()
     capsys.readouterr()
     with pytest.MonkeyPatch.context() as patch:
@@ -131,7 +131,7 @@ def test_two_processes_build_at_once_and_a_damaged_object_is_built_again(
 
 
 def test_an_object_that_cannot_be_loaded_is_built_again_once(cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Whole by its digest, and no library: what a compiler that is none once made."""
+    """The digest is right, but the file is not a library, as a fake compiler produced it."""
     building.require_cache()
     path = building.object_path(DTYPE)
     path.write_bytes(b"junk" + hashlib.sha256(b"junk").digest())
@@ -362,7 +362,7 @@ def give_away(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_cache_that_others_can_write_is_not_used(
     spoil: Spoil, reason: str, cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Compiled in a private folder instead, with the line that says what to do; the planted object never runs."""
+    """The kernels are compiled in a private folder, with advice; the planted object never runs."""
     trace = plant(cache)
     spoil(cache, monkeypatch)
     loaded, told = load(capsys)
@@ -375,7 +375,7 @@ def test_a_cache_that_others_can_write_is_not_used(
 
 
 def plant(cache: Path) -> Path:
-    """Put other code where the object belongs, whole by its digest. It leaves the trace that is returned."""
+    """Put other code with a correct digest in the object's place; return the trace that it leaves when it runs."""
     trace = cache.parent / "trace"
     building.require_cache()
     path = building.object_path(DTYPE)
@@ -385,7 +385,7 @@ def plant(cache: Path) -> Path:
     trace.unlink()  # it would run
     copied = path.read_bytes()
     path.unlink()
-    path.write_bytes(copied)  # another file, which the loader does not know yet
+    path.write_bytes(copied)  # a new inode, which the loader has not loaded yet
     path.chmod(0o700)
     return trace
 
@@ -443,7 +443,7 @@ def test_what_was_checked_is_loaded_whatever_takes_its_place(
 
 
 def test_two_libraries_never_take_each_other_s_place(cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The loader knows a library by its path, which is a descriptor's number here."""
+    """The loader identifies a library by its path, which is a descriptor's number here."""
     first = load(capsys)[0]
     assert first is not None
     spare = os.open("/dev/null", os.O_RDONLY)  # the number that the next one gets
@@ -494,7 +494,7 @@ def test_a_cache_that_cannot_be_written(
 
 
 def test_a_user_s_own_group_is_no_stranger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where the umask is 002, each user has a group alone; a group with others in it is one."""
+    """With umask 002, each user has a private group; a group with other members is a risk."""
     import grp
     import pwd
 
@@ -520,7 +520,7 @@ def test_a_user_s_own_group_is_no_stranger(tmp_path: Path, monkeypatch: pytest.M
 def test_a_compiler_by_a_relative_path(
     cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """It runs in a folder of its own, where the path would lead elsewhere."""
+    """The compiler runs in a temporary folder, where the relative path would not be found."""
     script(tmp_path / "mine", 'exec cc "$@"')
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("CC", "./mine -fno-plt")

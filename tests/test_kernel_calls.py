@@ -34,7 +34,7 @@ static inline void *limited(size_t alignment, size_t size) {
 
 @pytest.fixture(scope="module", params=DTYPES)
 def limited(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[kernels.Kernels]:
-    """The kernels with an allocator that fails when it is told to (`fail_at`)."""
+    """The kernels with an allocator that fails on request (`fail_at`)."""
     folder = tmp_path_factory.mktemp("limited")
     (folder / "shim.h").write_text(SHIM)
     library = building.LIBRARIES[request.param]
@@ -234,7 +234,7 @@ def test_every_kernel_without_memory_raises_and_can_be_called_again(limited: ker
 
 
 def test_no_kernel_takes_memory_that_the_tests_do_not_know_of() -> None:
-    """And none takes it within a parallel region, where its failing could not be told."""
+    """No kernel allocates within a parallel region, where a failure could not be reported."""
     for dtype in (HALF, torch.float32):
         for source in building.LIBRARIES[dtype].sources:
             for body in re.split(r"\n}\n", (CSRC / source).read_text()):

@@ -81,7 +81,7 @@ def test_other_errors_stay_what_they_are(error: BaseException) -> None:
     assert explain(error) is None
 
 
-def test_an_allocation_that_a_batch_needs_is_told_from_other_limits() -> None:
+def test_an_allocation_that_a_batch_needs_is_distinguished_from_other_limits() -> None:
     assert is_out_of_memory(MemoryError()) and not is_out_of_memory(RuntimeError("can't start new thread"))
 
 

@@ -47,7 +47,7 @@ NOT_HUB_IDS = (
 
 @pytest.fixture(autouse=True)
 def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An empty working directory, a cache of its own, and no libraries that could load anything."""
+    """An empty working directory, a separate cache, and no libraries that could load anything."""
     (tmp_path / "work").mkdir()
     monkeypatch.chdir(tmp_path / "work")
     monkeypatch.setenv("IMDBCLS_CACHE", str(tmp_path / "cache"))

@@ -45,7 +45,7 @@ def test_what_is_unclear_is_left_to_the_user(text: str) -> None:
     with pytest.raises(UserError, match="not read as key=value") as refused:
         compose([*TINY, text])
     advised = str(refused.value).partition("write ")[2].removesuffix(".")
-    if not text.startswith("имя"):  # a key that is none
+    if not text.startswith("имя"):  # not a key
         assert value_of(shlex.split(advised)[0]) == text.partition("=")[2]
 
 

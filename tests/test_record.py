@@ -1,4 +1,4 @@
-"""A finished run whose record is damaged: training repairs it, and whatever reads it says what is wrong."""
+"""A finished run whose record is damaged: training repairs it, and whatever reads it reports what is wrong."""
 
 import json
 import shutil
@@ -76,7 +76,7 @@ def flip(path: Path) -> None:
     path.write_bytes(raw)
 
 
-# What is done to result.json, and the words that tell it.
+# What is done to result.json, and the expected message.
 UNUSABLE: dict[str, tuple[Callable[[Path], object], str]] = {
     "half a file": (lambda run: (run / "result.json").write_text('{"status": "do'), "result.json"),
     "a list": (lambda run: (run / "result.json").write_text("[]"), "result.json"),
@@ -93,7 +93,7 @@ UNUSABLE: dict[str, tuple[Callable[[Path], object], str]] = {
 
 
 @pytest.mark.parametrize("damage", UNUSABLE)
-def test_an_unusable_result_is_told_by_what_reads_it(damage: str, copied: Path) -> None:
+def test_an_unusable_result_is_reported_by_what_reads_it(damage: str, copied: Path) -> None:
     alteration, words = UNUSABLE[damage]
     alteration(copied)
     with pytest.raises(UserError, match="holds no finished run") as refused:
@@ -142,7 +142,7 @@ def test_a_run_without_checkpoints_or_record_is_trained_again(copied: Path, step
 
 @pytest.mark.parametrize("split", ["test", "validation"])
 @pytest.mark.parametrize("damage", ["rot", "lost"])
-def test_damaged_predictions_are_told_and_written_again(
+def test_damaged_predictions_are_reported_and_written_again(
     damage: str, split: str, copied: Path, steps: list[int]
 ) -> None:
     path = copied / "predictions" / f"{split}.parquet"
@@ -159,7 +159,7 @@ def test_damaged_predictions_are_told_and_written_again(
 
 
 def test_predictions_of_a_run_that_lists_no_checksums(copied: Path, steps: list[int]) -> None:
-    """Older runs: whole files are taken as they are, and files that are cut short are written again."""
+    """Older runs: complete files are accepted, and truncated files are written again."""
     lose("predictions_sha256")(copied)
     path = copied / "predictions" / "test.parquet"
     assert train_again(copied).result.get("predictions_sha256") is None
@@ -169,7 +169,7 @@ def test_predictions_of_a_run_that_lists_no_checksums(copied: Path, steps: list[
 
 
 def test_a_finished_run_without_weights_is_still_done(copied: Path, steps: list[int]) -> None:
-    """Checkpoints may be removed to save space; only what needs the weights says so, and what to do."""
+    """Checkpoints may be removed to save space; only what needs the weights reports it, with advice."""
     shutil.rmtree(copied / "checkpoints")
     again = train_again(copied)
     assert steps == [] and again.result["status"] == "done"

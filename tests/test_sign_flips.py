@@ -12,7 +12,7 @@ from imdbcls.comparison.statistics import holm, permutation_p
 
 
 def counted(terms: np.ndarray) -> float:
-    """The same from the whole distribution, term by term."""
+    """The same from the complete distribution, term by term."""
     weights = Counter({0: 1})
     for term in np.abs(terms[terms != 0]).tolist():
         following: Counter[int] = Counter()

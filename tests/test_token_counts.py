@@ -1,4 +1,4 @@
-"""What is lost between texts and tokens is counted, and said where it is much; so is a model with a single answer."""
+"""What is lost between texts and tokens is counted, with a warning if it is much, as for a model with one answer."""
 
 from pathlib import Path
 from typing import Any

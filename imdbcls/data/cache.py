@@ -13,7 +13,7 @@ from imdbcls.console import warn
 
 # A building folder older than this belongs to a process that was killed. In seconds.
 STALE_AFTER = 24 * 3600.0
-BUILDING = ".building-"  # how the name of such a folder begins
+BUILDING = ".building-"  # prefix of the name of an unfinished entry
 
 
 def cache_folder(chosen: str | Path | None) -> Path:
@@ -65,7 +65,7 @@ def to_disk(file: Any) -> None:
 
 
 def remove_stale(folder: Path) -> None:
-    """Remove what processes that were killed had begun to build."""
+    """Remove the unfinished entries of killed processes."""
     for left in folder.glob(f"{BUILDING}*"):
         with contextlib.suppress(OSError):
             if time.time() - left.stat().st_mtime > STALE_AFTER:

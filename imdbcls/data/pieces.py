@@ -21,7 +21,7 @@ _SINGLE_SPACE = re.compile(r"(?<! ) (?! )")
 
 
 def can_cut(backend: Any) -> bool:
-    """Return whether a text cut at a space has the same tokens, by what a `tokenizers.Tokenizer` is made of."""
+    """Return whether a text cut at a space has the same tokens, judging by the parts of a `tokenizers.Tokenizer`."""
     about = json.loads(backend.to_str())
     normalizers = _parts(about["normalizer"], "normalizers")
     splitters = _parts(about["pre_tokenizer"], "pretokenizers")

@@ -24,7 +24,7 @@ _FIXED_SUMS = "AUTO,STRICT"
 
 
 def tune_process() -> bool:
-    """Have threads wait briefly, sums keep their order and freed memory stay in the process.
+    """Make threads wait briefly, fix the order of sums and keep freed memory in the process.
 
     Call it before PyTorch is imported. The user's own variables win. Returns whether the allocator took its settings.
     """
