@@ -46,9 +46,8 @@ def answer_command(arguments: Sequence[str]) -> list[str]:
     asked, unknown = get_args_parser().parse_known_args(written)
     with user_errors():
         mistakes = wrong_options(asked, unknown)
-        strays = [argument for argument in unknown if not argument.startswith("-")]
         mode: Mode = "show" if asked.cfg or asked.info else "multirun" if asked.multirun else "run"
-        examined = examine([*asked.overrides, *strays], mode, asked.config_dir)
+        examined = examine(asked.overrides, mode, asked.config_dir)
         if mistakes or examined.mistakes:
             raise UserError(*mistakes, *examined.mistakes)
     compose_by(examined.loader)
@@ -56,11 +55,7 @@ def answer_command(arguments: Sequence[str]) -> list[str]:
 
 
 def wrong_options(asked: argparse.Namespace, unknown: Sequence[str]) -> list[str]:
-    flags = [argument for argument in unknown if argument.startswith("-")]
-    strays = [argument for argument in unknown if argument not in flags]
-    mistakes = [f"{flag} is not an option; choices and keys have no dashes: lr=3e-5." for flag in flags]
-    if strays and not flags:
-        mistakes.append(f"{' '.join(strays)}: put all choices and keys together, either before or after the options.")
+    mistakes = [f"{flag} is not an option; choices and keys have no dashes: lr=3e-5." for flag in unknown]
     given = {"--run": asked.run, "--multirun": asked.multirun, "--cfg": asked.cfg, "--info": asked.info}
     modes = [mode for mode, value in given.items() if value]
     if len(modes) > 1:
@@ -74,12 +69,19 @@ def wrong_options(asked: argparse.Namespace, unknown: Sequence[str]) -> list[str
 
 
 def for_hydra(arguments: Sequence[str]) -> list[str]:
-    """Return the arguments with each override written so that Hydra reads it; those of options stay as they are."""
-    written: list[str] = []
+    """Return the overrides, each written so that Hydra reads it, and then the options.
+
+    Hydra itself refuses overrides on both sides of an option: `head=lstm --multirun seed=0,1`.
+    """
+    options: list[str] = []
+    overrides: list[str] = []
     for place, argument in enumerate(arguments):
         is_option = argument.startswith("-") or (place > 0 and arguments[place - 1] in _WITH_VALUE)
-        written.append(argument if is_option else readable(without_plus(argument)))
-    return written
+        if is_option:
+            options.append(argument)
+        else:
+            overrides.append(readable(without_plus(argument)))
+    return [*overrides, *options]
 
 
 def without_plus(text: str) -> str:

@@ -58,7 +58,8 @@ def test_lists_mappings_and_sweeps_keep_their_parts() -> None:
 
 def test_options_keep_their_values() -> None:
     arguments = ["--config-dir", "мои=файлы", "-c", "job", "data.train=мои.csv", "+experiment=heads"]
-    assert for_hydra(arguments) == [*arguments[:4], 'data.train="мои.csv"', "experiment=heads"]
+    assert for_hydra(arguments) == ['data.train="мои.csv"', "experiment=heads", *arguments[:4]]
+    assert for_hydra(["head=lstm", "--multirun", "seed=0,1"]) == ["head=lstm", "seed=0,1", "--multirun"]
 
 
 def test_class_names_of_any_kind_are_keys_of_weights(tmp_path: Path) -> None:

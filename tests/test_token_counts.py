@@ -131,7 +131,7 @@ def test_the_card_and_a_run_and_its_answers_tell_what_is_lost(
 
     run = imdbcls.run(config)
     said = capsys.readouterr().err
-    assert "warning: 12 of 48 documents have no token left" in said and "12 of nothing else" in said
+    assert "warning: 12 of 48 documents have no token left" in said and "12 of them entirely" in said
     counts = run.result["token_counts"]
     assert {name: counts["test"][name] for name in ("no_tokens", "documents")} == {
         "no_tokens": card.splits["test"].counts.no_tokens,

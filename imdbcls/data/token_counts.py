@@ -87,10 +87,11 @@ def losses(counts: TokenCounts, max_length: int, *, what: str = "documents") -> 
         )
     share = counts.unknown_tokens / max(counts.tokens, 1)
     if share > UNKNOWN_TOKENS or counts.mostly_unknown > UNKNOWN_DOCUMENTS * counts.documents:
+        only = f", {counts.wholly_unknown:,} of them entirely" if counts.wholly_unknown else ""
+        mostly = f"; {counts.mostly_unknown:,} {total} consist mostly of unknown tokens{only}"
         yield (
-            f"{share:.0%} of all tokens are unknown to the tokenizer; {counts.mostly_unknown:,} {total} consist "
-            f"mostly of unknown tokens, {counts.wholly_unknown:,} of nothing else. Choose a backbone whose tokenizer "
-            "covers the language of the texts."
+            f"{share:.0%} of all tokens are unknown to the tokenizer{mostly if counts.mostly_unknown else ''}. "
+            "Choose a backbone whose tokenizer covers the language of the texts."
         )
     cut = counts.cut_tokens / max(counts.tokens, 1)
     if counts.truncated > TRUNCATED_DOCUMENTS * counts.documents or cut > CUT_TOKENS:
