@@ -1,5 +1,6 @@
 """What a run computes on: all that can change the last bits of its results, besides its configuration and data."""
 
+import ctypes
 import os
 import platform
 from collections.abc import Iterator, Mapping
@@ -15,6 +16,10 @@ from imdbcls.model import Classifier
 
 NOT_RECORDED = "not recorded"
 PYTORCH = "pytorch"
+# MKL's conditional numerical reproducibility, as in mkl_types.h.
+_ALL_OF_CBWR = -1
+_CBWR_STRICT = 0x10000
+_CBWR_BRANCHES = {1: "off", 2: "auto", 3: "compatible", 10: "avx2", 12: "avx512"}
 # Of PyTorch's libraries: which instructions, how many threads and which precision they use.
 VARIABLES = (
     "ATEN_CPU_CAPABILITY",
@@ -55,6 +60,7 @@ def environment_of(hardware: Hardware, trained: Classifier | None, scored: Class
         **found,
         "processor": processor(),
         "instructions": torch.backends.cpu.get_cpu_capability(),
+        "mkl_mode": mkl_mode(),
         "onednn": "on" if torch.backends.mkldnn.is_available() and torch._C._get_mkldnn_enabled() else "off",
         "float32_products": torch.get_float32_matmul_precision(),
         "variables": ", ".join(set_variables) or "none",
@@ -79,6 +85,17 @@ def kernels_of(hardware: Hardware, model: Classifier, training: bool) -> Iterato
     for module in model.head.modules():
         if isinstance(module, nn.LSTM):
             yield lstm.kernels_of_width(module, dtype) if on_cpu else None
+
+
+def mkl_mode() -> str:
+    """Return the mode that MKL computes in, such as `auto, strict`: `MKL_CBWR` counts only before its first product."""
+    library = Path(torch.__file__).parent / "lib" / "libtorch_cpu.so"
+    try:
+        mode = ctypes.CDLL(str(library)).mkl_serv_cbwr_get(_ALL_OF_CBWR)
+    except (OSError, AttributeError):  # PyTorch without MKL, or with one that does not show it
+        return "unknown"
+    branch = _CBWR_BRANCHES.get(mode & ~_CBWR_STRICT, f"branch {mode & ~_CBWR_STRICT}")
+    return f"{branch}, strict" if mode & _CBWR_STRICT else branch
 
 
 def processor() -> str:

@@ -88,6 +88,31 @@ def test_the_number_of_threads_changes_no_bit_of_a_product_in_float32() -> None:
     assert len(products(MKL_CBWR="AUTO")) > 1  # which is why, and the user's own choice wins
 
 
+LATE = """
+import torch
+torch.ones(64, 64) @ torch.ones(64, 64)
+from imdbcls.fast.process import tune_process
+tune_process()
+from imdbcls.environment import mkl_mode
+print(mkl_mode())
+"""
+
+
+@pytest.mark.skipif(not process._is_by_intel(), reason="MKL fixes the order of its sums on Intel's processors alone")
+def test_a_mode_that_comes_too_late_is_not_recorded_as_in_effect() -> None:
+    """In a notebook, say, that multiplied matrices before it trained."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("MKL_")}
+    early = LATE.replace("torch.ones(64, 64) @ torch.ones(64, 64)", "")
+    modes = [
+        subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=kept, capture_output=True, text=True, check=True)
+        for code in (early, LATE)
+    ]
+    if modes[0].stdout.strip() == "unknown":
+        assert modes[1].stdout.strip() == "unknown"  # PyTorch without MKL
+    else:
+        assert [done.stdout.strip() for done in modes] == ["auto, strict", "off"]
+
+
 def test_the_user_s_own_settings_win(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(process, "tune_allocator", lambda: True)
     monkeypatch.setattr(process, "_is_by_intel", lambda: True)

@@ -28,13 +28,21 @@ def tune_process() -> bool:
 
     Call it before PyTorch is imported. The user's own variables win. Returns whether the allocator took its settings.
     """
+    fix_sums()
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", _SPIN_COUNT)
+    return tune_allocator()
+
+
+def fix_sums() -> None:
+    """Make products independent of the number of threads that a library chooses.
+
+    MKL reads its variables at its first product: later calls have no effect, and `environment.mkl_mode` shows it.
+    """
     for name, value in _FIXED_THREADS.items():
         os.environ.setdefault(name, value)
     if _is_by_intel():
         os.environ.setdefault("MKL_CBWR", _FIXED_SUMS)
-    if "OMP_WAIT_POLICY" not in os.environ:
-        os.environ.setdefault("GOMP_SPINCOUNT", _SPIN_COUNT)
-    return tune_allocator()
 
 
 def _is_by_intel() -> bool:
