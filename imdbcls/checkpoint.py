@@ -19,8 +19,8 @@ from torch import Tensor
 
 from imdbcls.console import say
 from imdbcls.errors import UserError
-from imdbcls.runs import sync
 from imdbcls.untrusted import read_json, require_plain, sha256, tensor_shapes
+from imdbcls.writing import sync
 
 MANIFEST = "manifest.json"
 STATE = "state.json"

@@ -152,7 +152,7 @@ def write_files(folder: Path, comparison: dict[str, Any], figures: dict[str, str
 
 def write_together(texts: Mapping[Path, str]) -> None:
     """Write files so that either all are new or, where one cannot be written (OSError), all are as before."""
-    from imdbcls.runs import replacing, sync
+    from imdbcls.writing import replacing, sync
 
     with ExitStack() as stack:
         for path, text in texts.items():

@@ -23,10 +23,11 @@ from imdbcls.data.origin import described, read_from, require_own_source
 from imdbcls.errors import UserError
 from imdbcls.fast.process import tune_process
 from imdbcls.printable import printable_line
-from imdbcls.runs import RunFolder, json_text
+from imdbcls.runs import RunFolder
 from imdbcls.targets import shown
 from imdbcls.untrusted import require_no_links
 from imdbcls.validate import validate
+from imdbcls.writing import json_text
 
 if TYPE_CHECKING:
     import numpy as np

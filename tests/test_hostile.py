@@ -35,7 +35,7 @@ TARGETS = (
     "os.system",
     "subprocess.run",
     "imdbcls.runs.os.system",
-    "imdbcls.runs.write_atomically",
+    "imdbcls.writing.write_atomically",
     "imdbcls.train.train",
     "imdbcls.checkpoint.shutil.rmtree",
     "imdbcls.heads.cls.nn.Linear",

@@ -177,7 +177,7 @@ FORBIDDEN = (
     *("pandas.read_pickle", "pickle.load", "hydra.utils.instantiate", "importlib.import_module"),
     # The project's own functions that would run, write or load what they are told to.
     *("imdbcls.build.construct", "imdbcls.build.keep_corpus", "imdbcls.checkpoint.save", "imdbcls.hub.download"),
-    *("imdbcls.runs.write_atomically", "imdbcls.train.main", "imdbcls.sweep.exit_code_of"),
+    *("imdbcls.writing.write_atomically", "imdbcls.train.main", "imdbcls.sweep.exit_code_of"),
     # Names that modules of the project only import.
     *("imdbcls.build.instantiate", "imdbcls.checkpoint.shutil.rmtree", "imdbcls.data.tokens.os.system"),
     *("imdbcls.data.tokens.shutil.rmtree", "imdbcls.heads.cls.nn.Module", "imdbcls.backbone.torch.load"),

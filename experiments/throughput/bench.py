@@ -22,7 +22,7 @@ from contest import Contender, Outcome, Worker, contest
 import imdbcls
 from imdbcls.console import quiet_libraries, say
 from imdbcls.errors import UserError
-from imdbcls.runs import json_text
+from imdbcls.writing import json_text
 
 TRAINING = (
     Contender("original", "the original's way", tuned=False),
