@@ -10,15 +10,16 @@ from pathlib import Path
 import hydra._internal.hydra
 from hydra._internal.utils import get_args_parser
 from hydra.core.config_search_path import ConfigSearchPath
+from hydra.plugins.sweeper import Sweeper
 
 from imdbcls.choices import groups, help_text
 from imdbcls.composing import Loader
 from imdbcls.console import say, user_errors
 from imdbcls.errors import UserError
-from imdbcls.installation import require_one_installation
 from imdbcls.overrides import Mode, examine
 from imdbcls.quoting import readable
 
+_validate_batch_is_legal = Sweeper.validate_batch_is_legal
 _WITH_VALUE = (
     *("--package", "-p", "--config-path", "-cp", "--config-name", "-cn", "--config-dir", "-cd"),
     *("--cfg", "-c", "--info", "-i", "--experimental-rerun"),
@@ -28,7 +29,6 @@ _WITH_VALUE = (
 def answer_command(arguments: Sequence[str]) -> list[str]:
     """Return the arguments for Hydra. `--help` is answered here; all mistakes are listed, and end the process."""
     with user_errors():
-        require_one_installation()
         require_one_process(os.environ)
     if "--version" in arguments:
         print(f"imdbcls {installed_version()}")
@@ -97,7 +97,12 @@ def compose_by(loader: Loader) -> None:
         same = str(config_search_path) == str(loader.get_search_path())
         return loader if same else Loader(config_search_path, loader.named)
 
+    def validate_batch_is_legal(sweeper: Sweeper, batch: Sequence[Sequence[str]]) -> None:
+        """Compose a job for each choice of groups: `examine` has tried the values of all keys."""
+        _validate_batch_is_legal(sweeper, loader.one_for_each_base(batch))
+
     hydra._internal.hydra.ConfigLoaderImpl = make_loader  # type: ignore[misc, assignment]
+    Sweeper.validate_batch_is_legal = validate_batch_is_legal  # type: ignore[method-assign, assignment]
 
 
 def require_one_process(environment: Mapping[str, str]) -> None:

@@ -109,6 +109,16 @@ class Loader(ConfigLoaderImpl):
         cfg.hydra.runtime.cwd = os.getcwd()
         return cfg
 
+    def one_for_each_base(self, batch: Sequence[Sequence[str]]) -> list[Sequence[str]]:
+        """Return the first job of a sweep for each choice of groups: the others differ in the values of keys only."""
+        found: dict[tuple[str, ...], Sequence[str]] = {}
+        for overrides in batch:
+            parsed, repository = self._parse_overrides_and_create_caching_repo(CONFIG, list(overrides))
+            found.setdefault(
+                tuple(str(each.input_line) for each in parsed if not is_plain(each, repository)), overrides
+            )
+        return list(found.values())
+
     def keys_of(self, group: str, choice: str, overrides: Sequence[str] = ()) -> set[str]:
         """The keys that a choice brings into its group's section, those of the choices it builds on included."""
         _, repository = self._parse_overrides_and_create_caching_repo(CONFIG, list(overrides))

@@ -20,6 +20,7 @@ from typing import Any, NoReturn, TextIO
 
 from imdbcls import limits
 from imdbcls.console import guard_terminal, say, user_errors
+from imdbcls.installation import require_one_installation
 
 READER_LEFT = 128 + signal.SIGPIPE  # as a shell reports a process that SIGPIPE ended
 INTERRUPTED = 128 + signal.SIGINT
@@ -188,6 +189,7 @@ def run(main: Callable[[], object]) -> NoReturn:
     code: object = None
     try:
         with user_errors():
+            require_one_installation()
             code = main()
     except KeyboardInterrupt:
         code = INTERRUPTED

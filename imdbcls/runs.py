@@ -125,8 +125,11 @@ class RunFolder:
             except BlockingIOError as error:
                 lock.seek(0)
                 owner = lock.read().strip() or "another process"
+                tasks = os.environ.get("SLURM_STEP_NUM_TASKS", "1")
+                several = f" srun started this command {tasks} times: start it once, or give each task its own seed."
                 raise UserError(
                     f"The run {self.path} is being worked on by {owner}; wait for it or stop it."
+                    f"{several if tasks.isdigit() and int(tasks) > 1 else ''}"
                 ) from error
             except OSError as error:
                 raise UserError(f"{self.path} lies on a file system that cannot lock files ({error}).") from error

@@ -81,6 +81,7 @@ def is_allowed(place: str, target: Any, plugins: tuple[str, ...]) -> bool:
     return target.startswith("torch.") or name in names_defined_in(module)
 
 
+@cache
 def names_defined_in(module: str) -> set[str]:
     """The classes and functions that one of the project's modules defines itself; what it imports does not count."""
     if not re.fullmatch(r"imdbcls(\.\w+)+", module):

@@ -2,9 +2,10 @@
 
 `--config-dir=FOLDER` and `hydra.searchpath` add YAML files that a stranger may have written. Such a file chooses groups
 and sets keys. Only the command line (or the arguments of `imdbcls.compose`) may name packages to import (`plugins`),
-read environment variables, and set up Hydra itself: its launcher, logging, callbacks and folders.
+read environment variables, name the W&B account, and set up Hydra itself: its launcher, logging, callbacks and folders.
 """
 
+import os
 import re
 import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -16,6 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from imdbcls.targets import shown
 
+ENTITY = "tracker.entity"
 # Of Hydra's own keys, what a YAML file may set: whether it describes a sweep, and which.
 FREE = re.compile(r"hydra\.(mode|verbose|sweeper\.params(\..*)?|sweeper\.max_batch_size)")
 # What Hydra fills in itself: `hydra.overrides` is checked on its own, the others only describe the composition.
@@ -29,23 +31,27 @@ HARMLESS = re.compile(r"\$\{(\.*[\w.\[\]]+|now:[\w%:,. -]*|hydra:[\w.]+)\}")
 
 @dataclass(frozen=True)
 class Named:
-    """What a command line names: settings of Hydra, packages (`plugins=[...]`) and texts with interpolations."""
+    """What a command line names: settings of Hydra, packages (`plugins=[...]`), W&B entities, and interpolations."""
 
     settings: frozenset[str | None] = frozenset()
     plugins: frozenset[str] = frozenset()
+    entities: frozenset[str] = frozenset()
     interpolations: frozenset[str] = frozenset()
 
 
 def named_by(overrides: Sequence[Override]) -> Named:
     plugins: set[str] = set()
+    entities: set[str] = set()
     interpolations: set[str] = set()
     for override in overrides:
         texts = set(strings_in(override._value))
         interpolations |= {text for text in texts if "${" in text}
         if override.key_or_group == "plugins":
             plugins |= texts
+        if override.key_or_group == ENTITY:
+            entities |= texts
     settings = frozenset(override.input_line for override in overrides if override.is_hydra_override())
-    return Named(settings, frozenset(plugins), frozenset(interpolations))
+    return Named(settings, frozenset(plugins), frozenset(entities), frozenset(interpolations))
 
 
 def strings_in(value: Any) -> Iterator[str]:
@@ -90,6 +96,7 @@ def wrong_settings_of_files(
     config = {str(key): value for key, value in values.items() if key != "hydra"}
     return [
         *unnamed_plugins(OmegaConf.select(cfg, "plugins", throw_on_resolution_failure=False), named),
+        *unnamed_entity(OmegaConf.select(cfg, ENTITY, throw_on_resolution_failure=False), named),
         *foreign_settings(values["hydra"], hydra_alone, overrides),
         *foreign_interpolations({**config, "hydra.sweeper.params": params_of(values["hydra"])}, named),
     ]
@@ -108,6 +115,16 @@ def unnamed_plugins(plugins: Any, named: Named) -> Iterator[str]:
                 f"plugins={shown(plugin)} is refused: it comes from a YAML file, and only the command names packages "
                 f"to import. If you trust the package, add {package} to the command."
             )
+
+
+def unnamed_entity(entity: Any, named: Named) -> Iterator[str]:
+    """The account that documents and scores are uploaded to: a stranger's recipe would send them to a stranger."""
+    if entity is not None and entity not in (*named.entities, os.environ.get("WANDB_ENTITY")):
+        own = shlex.quote(f"{ENTITY}={shown(entity)}")
+        yield (
+            f"{ENTITY}={shown(entity)} is refused: it comes from a YAML file, and only the command or WANDB_ENTITY "
+            f"names the W&B account to upload to. If you trust it, add {own} to the command."
+        )
 
 
 def foreign_settings(

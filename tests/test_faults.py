@@ -326,9 +326,10 @@ def test_a_run_has_one_owner_and_a_dead_ones_lock_is_taken_over(tmp_path: Path, 
     assert wait_for(lambda: saved_step(tmp_path) >= 2, owner)
     owner.signal(signal.SIGSTOP)  # it is not done before the other comes
     assert not list(tmp_path.glob("runs/*/*/result.json")), "it was done already"
-    other = start(tmp_path, *TINY, EVERY_STEP)
+    other = start(tmp_path, *TINY, EVERY_STEP, environment={"SLURM_STEP_NUM_TASKS": "2"})
     assert other.wait() == 2
     assert f"is being worked on by process {owner.process.pid} on " in other.output.splitlines()[-1]
+    assert other.output.endswith("srun started this command 2 times: start it once, or give each task its own seed.\n")
     owner.kill()
     run(tmp_path, *TINY)
     assert fingerprint(tmp_path) == fingerprint(undisturbed)

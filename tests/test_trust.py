@@ -81,6 +81,19 @@ def test_what_a_file_may_not_ask_for(
     assert not any("5ecret" in line for line in found)
 
 
+def test_a_file_does_not_choose_the_account_that_is_uploaded_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("WANDB_ENTITY", raising=False)
+    write(tmp_path, "experiment/mine.yaml", GLOBAL + "tracker: {entity: someone}\n")
+    given = ("tracker=wandb", "experiment=mine")
+    (found,) = examine(tmp_path, *given)
+    assert f"tracker.entity=someone {FROM_FILE}" in found and "tracker.entity=someone to" in found
+    assert examine(tmp_path, *given, "tracker.entity=someone") == []
+    monkeypatch.setenv("WANDB_ENTITY", "someone")
+    assert examine(tmp_path, *given) == []
+
+
 def test_files_cannot_stand_in_for_hydras_own(tmp_path: Path) -> None:
     """Hydra looks for its launcher and sweeper after the user's folders."""
     write(tmp_path, "hydra/launcher/basic.yaml", "_target_: hydra_plugins.evil.Launcher\n")
