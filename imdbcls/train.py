@@ -9,6 +9,7 @@ if __name__ == "__main__":  # first: a limit of the machine can already stop an 
 
     take_over()
 
+import gc
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -232,6 +233,7 @@ def run_command() -> int:
     """Answer the command line; returns the exit code of a sweep, 0 for a run."""
     with entry.stdout_is_secondary():  # Hydra logs there; the runs are recorded in their folders
         sys.argv[1:] = answer_command(sys.argv[1:])
+        gc.freeze()  # the modules and the composed base stay: no collection looks at them again, in forked jobs neither
         try:
             main()
         except SystemExit:  # Hydra's or ours: the jobs that run are waited for all the same
