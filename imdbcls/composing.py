@@ -7,6 +7,7 @@ that finds a command's mistakes.
 import copy
 import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from hydra._internal.config_loader_impl import ConfigLoaderImpl, get_overrides_dirname
@@ -26,6 +27,7 @@ from omegaconf.errors import OmegaConfBaseException
 from imdbcls.console import user_errors
 from imdbcls.errors import UserError
 from imdbcls.trust import Named, outside, unnamed_settings, wrong_settings_of_files
+from imdbcls.untrusted import require_bounded_yaml
 
 CONFIG = "config"
 
@@ -189,6 +191,10 @@ class Snapshot(CachingConfigRepository):
 
     def load_config(self, config_path: str) -> ConfigResult | None:
         if config_path not in self._files:
+            for source in self.get_sources():
+                file = Path(source.path, config_path if config_path.endswith(".yaml") else f"{config_path}.yaml")
+                if outside([source]) and file.is_file():
+                    require_bounded_yaml(file)
             self._files[config_path] = self.delegate.load_config(config_path)
         return copy.deepcopy(self._files[config_path])
 

@@ -17,6 +17,7 @@ from imdbcls.errors import UserError
 
 MAX_CONFIG_BYTES = 2**16  # a configuration is some 2 kB; parsing YAML is slow
 MAX_CONFIG_DEPTH = 32
+MAX_CONFIG_VALUES = 10_000
 MAX_JSON_BYTES = 2**24
 MAX_HEADER_BYTES = 2**24  # the names and shapes of a tensor file; a large encoder's take 100 kB
 MAX_FILES = 10_000  # in a run folder
@@ -88,6 +89,40 @@ def read_yaml(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise UserError(f"{path} holds no configuration.")
     return {str(key): value for key, value in content.items()}
+
+
+def require_bounded_yaml(path: Path) -> None:
+    """Refuse a YAML file that is too large, nested too deeply, or whose aliases expand to too many values.
+
+    Nothing is built: an alias counts as many values as its anchor has. A file that is not YAML is left to its reader.
+    """
+    if path.stat().st_size > MAX_CONFIG_BYTES:
+        raise UserError(f"{path} has {path.stat().st_size:,} bytes; at most {MAX_CONFIG_BYTES:,} are read.")
+    sizes: dict[str, int] = {}
+    open_nodes: list[tuple[str | None, int]] = []  # the anchor of each, and the number of values before it
+    num_values = 0
+    try:
+        for event in yaml.parse(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader):
+            anchor = getattr(event, "anchor", None)
+            if isinstance(event, yaml.AliasEvent):
+                num_values += sizes.get(str(anchor), 0)
+            elif isinstance(event, yaml.ScalarEvent):
+                num_values += 1
+                if anchor is not None:
+                    sizes[anchor] = 1
+            elif isinstance(event, yaml.CollectionStartEvent):
+                open_nodes.append((anchor, num_values))
+            elif isinstance(event, yaml.CollectionEndEvent):
+                anchor, before = open_nodes.pop()
+                if anchor is not None:
+                    sizes[anchor] = num_values - before + 1
+            if num_values > MAX_CONFIG_VALUES or len(open_nodes) > MAX_CONFIG_DEPTH:
+                raise UserError(
+                    f"{path} has more than {MAX_CONFIG_VALUES:,} values, those of its aliases included, or is nested "
+                    f"more than {MAX_CONFIG_DEPTH} deep."
+                )
+    except (yaml.YAMLError, UnicodeDecodeError):
+        return
 
 
 def require_plain_yaml(path: Path, text: str) -> None:

@@ -81,6 +81,19 @@ def test_what_a_file_may_not_ask_for(
     assert not any("5ecret" in line for line in found)
 
 
+def test_a_small_file_that_expands_is_not_built(tmp_path: Path) -> None:
+    """Nine aliases of nine aliases, and so on: 700 bytes that stand for 43 million values."""
+    levels = [f"  a{level}: &a{level} [{','.join([f'*a{level - 1}'] * 9)}]" for level in range(1, 8)]
+    write(tmp_path, "experiment/aliases.yaml", GLOBAL + "\n".join(["z:", "  a0: &a0 [1,1,1,1,1,1,1,1,1]", *levels]))
+    write(tmp_path, "experiment/deep.yaml", GLOBAL + f"z: {'[' * 500}{']' * 500}\n")
+    write(tmp_path, "experiment/large.yaml", GLOBAL + "".join(f"z{index}: 1\n" for index in range(9_000)))
+    write(tmp_path, "experiment/fine.yaml", GLOBAL + "optimizer: {betas: &b [0.9, 0.99]}\nlr: &lr 1e-4\n")
+    for name, sentence in (("aliases", "has more than 10,000 values"), ("deep", "nested"), ("large", "bytes; at most")):
+        (found,) = examine(tmp_path, f"experiment={name}")
+        assert sentence in found
+    assert examine(tmp_path, "experiment=fine") == []
+
+
 def test_a_file_does_not_choose_the_account_that_is_uploaded_to(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
