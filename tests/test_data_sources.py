@@ -429,7 +429,11 @@ MISTAKES: dict[str, tuple[str, str | bytes | Callable[[Path], None], str]] = {
         '{"text": "a", "label": 2}\n{"text": "so good \\ud83d", "label": 1}\n',
         "d.jsonl, line 2: 'text' contains an unpaired surrogate",
     ),
-    "half an emoji as label": ("d.jsonl", '{"text": "a", "label": "\\ud83d"}\n', "line 1: 'label' contains an unpaired surrogate"),
+    "half an emoji as label": (
+        "d.jsonl",
+        '{"text": "a", "label": "\\ud83d"}\n',
+        "line 1: 'label' contains an unpaired surrogate",
+    ),
     "quote in a text": ("d.csv", 'text,label\n"a "b" c",x\n', "line 2: .* inside a text is written"),
     "text that is a list": (
         "d.jsonl",
