@@ -7,23 +7,24 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from imdbcls import overrides, train
+from imdbcls import train
+from imdbcls.config import overrides
+from imdbcls.config.validate import look_up, validate
 from imdbcls.errors import UserError
 from imdbcls.evaluate import open_finished, rebuild_model, require_finite_scores, require_no_study
 from imdbcls.printable import printable_line
-from imdbcls.record import SPLITS, path_of_predictions, problem_of_predictions
-from imdbcls.runs import RunFolder
-from imdbcls.signals import handlers_kept
-from imdbcls.untrusted import require_no_links
-from imdbcls.validate import look_up, validate
+from imdbcls.runs.folder import RunFolder
+from imdbcls.runs.record import SPLITS, path_of_predictions, problem_of_predictions
+from imdbcls.runs.untrusted import require_no_links
+from imdbcls.runtime.signals import handlers_kept
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from imdbcls.backbone import Backbone
     from imdbcls.data.token_counts import TokenCounts
-    from imdbcls.model import Classifier
+    from imdbcls.models.backbone import Backbone
+    from imdbcls.models.classifier import Classifier
 
 
 @dataclass(frozen=True)
@@ -128,7 +129,7 @@ class FinishedRun:
         from imdbcls import build
         from imdbcls.data.documents import Documents, is_unicode
         from imdbcls.data.token_counts import count_tokens
-        from imdbcls.scoring import score
+        from imdbcls.models.inference import score
 
         single = isinstance(texts, str)
         texts = list(texts)

@@ -11,38 +11,41 @@ from hydra.utils import instantiate
 from torch import nn
 from torch.optim import Optimizer
 
-from imdbcls import limits, lora
-from imdbcls.backbone import Backbone, freeze, load_backbone, recompute_activations, require_architecture
-from imdbcls.compiling import compile_training
-from imdbcls.content import by_content
+from imdbcls.config.allowed_targets import borrowed_targets
+from imdbcls.config.paths import require_length
+from imdbcls.config.signatures import require_settings
 from imdbcls.data.batches import EvalBatches, TrainBatches
-from imdbcls.data.cache import cache_folder
 from imdbcls.data.documents import Corpus, Documents
 from imdbcls.data.splits import SPLIT_SETTINGS, make_corpus
 from imdbcls.data.token_counts import TokenCounts, count_tokens
+from imdbcls.data.tokenizer_check import require_sound_files
 from imdbcls.data.tokens import Tokens, tokenize
 from imdbcls.data.windows import Windows
-from imdbcls.device import Hardware, choose_hardware, seed_everything_at
-from imdbcls.encoders import require_precision
-from imdbcls.encoding import encode_once, hash_of_weights
-from imdbcls.environment import environment_of
 from imdbcls.errors import UserError
-from imdbcls.losses import Objective, weights_of_classes
-from imdbcls.model import Classifier
-from imdbcls.optim import parameter_groups
-from imdbcls.places import require_length
-from imdbcls.progress import Progress
-from imdbcls.report import versions
-from imdbcls.runs import NEUTRAL_KEYS, MetricsLog, RunFolder, group_hash, without
-from imdbcls.saving import Saver
-from imdbcls.scored import ScoredModel
-from imdbcls.signals import StopRequest
-from imdbcls.signatures import require_settings
-from imdbcls.targets import borrowed_targets
-from imdbcls.tokenizer_check import require_sound_files
+from imdbcls.models import lora
+from imdbcls.models.backbone import Backbone, freeze, load_backbone, recompute_activations, require_architecture
+from imdbcls.models.classifier import Classifier
+from imdbcls.models.encoders import require_precision
+from imdbcls.models.environment import environment_of
+from imdbcls.models.torch_compile import compile_training
+from imdbcls.runs.content import by_content
+from imdbcls.runs.folder import RunFolder
+from imdbcls.runs.identity import NEUTRAL_KEYS, group_hash, without
+from imdbcls.runs.metrics_log import MetricsLog
+from imdbcls.runs.untrusted import tensor_shapes
+from imdbcls.runtime import limits
+from imdbcls.runtime.cache import cache_folder
+from imdbcls.runtime.device import Hardware, choose_hardware, seed_everything_at
+from imdbcls.runtime.progress import Progress
+from imdbcls.runtime.signals import StopRequest
 from imdbcls.tracking import RunIdentity, Tracker
-from imdbcls.trainer import Trainer
-from imdbcls.untrusted import tensor_shapes
+from imdbcls.training.evaluation_model import ScoredModel
+from imdbcls.training.feature_cache import encode_once, hash_of_weights
+from imdbcls.training.losses import Objective, weights_of_classes
+from imdbcls.training.optim import parameter_groups
+from imdbcls.training.report import versions
+from imdbcls.training.state import Saver
+from imdbcls.training.trainer import Trainer
 
 LR_MULTIPLES = ("head_lr", "layer_decay")  # in the optimizer's section, but the project's
 INITIALISATION = -1  # the random state of the first weights; training step n draws from state n

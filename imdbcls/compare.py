@@ -5,7 +5,7 @@ writes comparison.html, .json, .md and .csv. Needs no server and no network.
 """
 
 if __name__ == "__main__":  # first: a limit of the machine can already stop an import
-    from imdbcls.entry import take_over
+    from imdbcls.runtime.entry import take_over
 
     take_over()
 
@@ -15,9 +15,9 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from imdbcls import entry
-from imdbcls.console import say, warn, write_out
 from imdbcls.errors import UserError
+from imdbcls.runtime import entry
+from imdbcls.runtime.console import say, warn, write_out
 
 if TYPE_CHECKING:  # imported where they are used: scipy and statsmodels take seconds, and `--help` needs neither
     from imdbcls.comparison.groups import Study
@@ -36,11 +36,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def compare(choices: argparse.Namespace) -> None:
     """Compare the study, write the files, print the tables and, where asked, log them."""
-    from imdbcls.comparison.figures import figures_of
     from imdbcls.comparison.groups import read_study
-    from imdbcls.comparison.page import page_html
-    from imdbcls.comparison.report import compare_study
-    from imdbcls.comparison.terminal import terminal_text
+    from imdbcls.comparison.summary import compare_study
+    from imdbcls.comparison.views.figures import figures_of
+    from imdbcls.comparison.views.page import page_html
+    from imdbcls.comparison.views.terminal import terminal_text
 
     study = read_study(choices.study)
     texts = load_texts(study)
@@ -60,9 +60,9 @@ def log(
     choices: argparse.Namespace, study: "Study", comparison: dict[str, Any], figures: dict[str, str], page: str
 ) -> None:
     """Send the comparison to W&B as a run, a report, or both."""
-    from imdbcls.comparison.tables import tables_of
-    from imdbcls.tracking.comparison import log_comparison, settings_beside
-    from imdbcls.tracking.report import create_report
+    from imdbcls.comparison.views.tables import tables_of
+    from imdbcls.tracking.log_comparison import log_comparison, settings_beside
+    from imdbcls.tracking.wandb_report import create_report
 
     settings = settings_beside(study.groups[0].runs[0].config)
     if choices.wandb:
@@ -124,8 +124,8 @@ def load_texts(study: "Study") -> dict[str, str]:
 
 def write_files(folder: Path, comparison: dict[str, Any], figures: dict[str, str], page: str) -> str:
     """Write the comparison's files and print their paths; raise UserError if one cannot be written."""
-    from imdbcls.comparison.export import csv_text, json_text, markdown_text
-    from imdbcls.comparison.page import standalone
+    from imdbcls.comparison.views.export import csv_text, json_text, markdown_text
+    from imdbcls.comparison.views.page import standalone
 
     drawings = folder / "comparison_figures"
     texts = {
@@ -152,7 +152,7 @@ def write_files(folder: Path, comparison: dict[str, Any], figures: dict[str, str
 
 def write_together(texts: Mapping[Path, str]) -> None:
     """Write files so that either all are new or, where one cannot be written (OSError), all are as before."""
-    from imdbcls.writing import replacing, sync
+    from imdbcls.runs.files import replacing, sync
 
     with ExitStack() as stack:
         for path, text in texts.items():

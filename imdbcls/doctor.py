@@ -4,7 +4,7 @@ It changes nothing, asks the hub once for an answer and sends no key anywhere.
 """
 
 if __name__ == "__main__":  # first: a limit of the machine can already stop an import
-    from imdbcls.entry import take_over
+    from imdbcls.runtime.entry import take_over
 
     take_over()
 
@@ -27,12 +27,12 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.version import Version
 
-from imdbcls import entry
-from imdbcls.choices import CONF, groups
-from imdbcls.console import quiet_libraries, write_out
-from imdbcls.data.cache import default_cache_dir
-from imdbcls.fast.process import tune_process
+from imdbcls.config.options import CONF, groups
 from imdbcls.printable import printable_line
+from imdbcls.runtime import entry
+from imdbcls.runtime.cache import default_cache_dir
+from imdbcls.runtime.console import quiet_libraries, write_out
+from imdbcls.runtime.process import tune_process
 
 DONE_BY_TRAINING = "imdbcls.train sets it"
 WANDB_SERVER = "https://api.wandb.ai"
@@ -151,7 +151,7 @@ def device() -> str:
 
 
 def bf16() -> str:
-    from imdbcls.device import choose_hardware, computes_bf16
+    from imdbcls.runtime.device import choose_hardware, computes_bf16
 
     chosen = choose_hardware("auto", "auto").device.type
     if computes_bf16(chosen):
@@ -186,13 +186,13 @@ def attention() -> str:
         has = [name for name, there in kernels.items() if there]
         return f"scaled-dot-product: {', '.join(has) or 'only the plain one: install a newer torch'}"
     if hasattr(torch.ops.aten, "_scaled_dot_product_flash_attention_for_cpu"):
-        return "fused on the CPU, where attention dropout is 0 (the default); BERT and RoBERTa take imdbcls.fast"
+        return "fused on the CPU, where attention dropout is 0 (the default); BERT and RoBERTa take imdbcls.kernels"
     return f"torch {torch.__version__} has no fused kernel for the CPU: pip install 'torch>=2.8'"
 
 
 def kernels() -> str:
     """Return the state of the compiled CPU kernels, which are loaded from the cache or compiled here to find out."""
-    from imdbcls.fast.kernels import status
+    from imdbcls.kernels.loading import status
 
     return status()
 
@@ -269,7 +269,7 @@ def key_in_netrc(host: str) -> bool:
 
 
 def reaches_hub() -> bool:
-    from imdbcls.hub import reaches_hub
+    from imdbcls.runtime.hub import reaches_hub
 
     return reaches_hub()
 

@@ -6,7 +6,7 @@ to the last digit on the same machine and software. Documents that only the run 
 """
 
 if __name__ == "__main__":  # first: a limit of the machine can already stop an import
-    from imdbcls.entry import take_over
+    from imdbcls.runtime.entry import take_over
 
     take_over()
 
@@ -17,24 +17,23 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from imdbcls import entry, limits
-from imdbcls.console import quiet_libraries, say, warn, write_out
-from imdbcls.data.origin import described, read_from, require_own_source
+from imdbcls.config.validate import validate
 from imdbcls.errors import UserError
-from imdbcls.fast.process import tune_process
-from imdbcls.printable import printable_line
-from imdbcls.runs import RunFolder
-from imdbcls.targets import shown
-from imdbcls.untrusted import require_no_links
-from imdbcls.validate import validate
-from imdbcls.writing import json_text
+from imdbcls.printable import printable_line, shown
+from imdbcls.runs.data_origin import described, read_from, require_own_source
+from imdbcls.runs.files import json_text
+from imdbcls.runs.folder import RunFolder
+from imdbcls.runs.untrusted import require_no_links
+from imdbcls.runtime import entry, limits
+from imdbcls.runtime.console import quiet_libraries, say, warn, write_out
+from imdbcls.runtime.process import tune_process
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from imdbcls.backbone import Backbone
-    from imdbcls.model import Classifier
+    from imdbcls.models.backbone import Backbone
+    from imdbcls.models.classifier import Classifier
 
 MOST_NAMES = 10  # of a study's runs in one sentence
 SAFE_NAME = re.compile(r"[A-Za-z0-9_.-]+")  # what a terminal can be shown of a folder that came from elsewhere
@@ -104,10 +103,10 @@ def evaluate(
     limits.require_address_space()
     tune_process()
     from imdbcls import build
-    from imdbcls.environment import environment_of
-    from imdbcls.metrics import confusion_matrix, doubt_about, metrics_of
-    from imdbcls.progress import Progress
-    from imdbcls.scoring import score
+    from imdbcls.models.environment import environment_of
+    from imdbcls.models.inference import score
+    from imdbcls.models.metrics import confusion_matrix, doubt_about, metrics_of
+    from imdbcls.runtime.progress import Progress
 
     hardware = build.build_hardware(config)
     try:
@@ -170,8 +169,9 @@ def open_finished(
 
 def rebuild_model(config: Mapping[str, Any], folder: RunFolder, num_labels: int) -> "tuple[Backbone, Classifier]":
     """The model under the run's best weights, on the CPU, from the run folder alone."""
-    from imdbcls import build, checkpoint
-    from imdbcls.backbone import require_finite
+    from imdbcls import build
+    from imdbcls.models.backbone import require_finite
+    from imdbcls.training import checkpoint
 
     try:
         backbone = build.rebuild_backbone(config, folder)
@@ -206,7 +206,7 @@ def report_difference(figures: dict[str, float], recorded: dict[str, Any], envir
 
 def explanation(recorded: Any, environment: dict[str, str]) -> str:
     """Return what may have caused other figures; `recorded` is a run's `environment`, from a file."""
-    from imdbcls.environment import differences
+    from imdbcls.models.environment import differences
 
     if not isinstance(recorded, dict):
         return "The run is from an older version and did not record its environment, which may have differed."

@@ -7,7 +7,7 @@ gets a null label. A row that cannot be read ends the command; the answers befor
 """
 
 if __name__ == "__main__":  # first: a limit of the machine can already stop an import
-    from imdbcls.entry import take_over
+    from imdbcls.runtime.entry import take_over
 
     take_over()
 
@@ -20,13 +20,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-from imdbcls import entry, limits
-from imdbcls.answers import FORMATS, Item, Write, output_names, plain
-from imdbcls.console import say, warn
+from imdbcls.data.answers import FORMATS, Item, Write, output_names, plain
 from imdbcls.data.columns import DELIMITERS, QUOTINGS, Request, missing_columns
 from imdbcls.data.documents import is_unicode
 from imdbcls.data.tables import require_columns, require_table, rows_of
 from imdbcls.errors import UserError
+from imdbcls.runtime import entry, limits
+from imdbcls.runtime.console import say, warn
 
 if TYPE_CHECKING:
     from imdbcls.api import FinishedRun

@@ -53,6 +53,11 @@ def copied_cell(text: str) -> str:
     return ("'" if is_formula else "") + printable(text)
 
 
+def shown(value: Any) -> str:
+    text = "null" if value is None else str(value)
+    return text if len(text) <= 100 else text[:100] + "…"
+
+
 def _escape(match: re.Match[str]) -> str:
     return match[0].encode("unicode_escape").decode("ascii")
 

@@ -5,7 +5,7 @@ is known to be sound.
 """
 
 if __name__ == "__main__":  # first: a limit of the machine can already stop an import
-    from imdbcls.entry import take_over
+    from imdbcls.runtime.entry import take_over
 
     take_over()
 
@@ -22,18 +22,19 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from imdbcls import console, entry, limits
-from imdbcls.commandline import answer_command
-from imdbcls.console import quiet_libraries, say
-from imdbcls.data.origin import remember_source
+from imdbcls.config.commandline import answer_command
+from imdbcls.config.resolving import resolve
+from imdbcls.config.validate import validate
 from imdbcls.errors import UserError
-from imdbcls.fast.process import tune_process
-from imdbcls.resolving import resolve
-from imdbcls.runs import RunFolder, run_name
-from imdbcls.signals import Interrupted, StopRequest, stop_requests
-from imdbcls.sweep import Sweep
-from imdbcls.untrusted import require_no_links
-from imdbcls.validate import validate
+from imdbcls.runs.data_origin import remember_source
+from imdbcls.runs.folder import RunFolder
+from imdbcls.runs.identity import run_name
+from imdbcls.runs.untrusted import require_no_links
+from imdbcls.runtime import console, entry, limits
+from imdbcls.runtime.console import quiet_libraries, say
+from imdbcls.runtime.process import tune_process
+from imdbcls.runtime.signals import Interrupted, StopRequest, stop_requests
+from imdbcls.sweeps.jobs import Sweep
 
 LATENCY_DOCUMENTS = 25  # timed one by one after the test split is scored
 
@@ -71,8 +72,9 @@ def run_in_sweep(cfg: DictConfig, overrides: str) -> None:
         import sklearn.metrics  # noqa: F401
         import torchmetrics.functional.classification  # noqa: F401
 
-        from imdbcls import build, report, tracking  # noqa: F401
+        from imdbcls import build, tracking
         from imdbcls.data import card  # noqa: F401
+        from imdbcls.training import report  # noqa: F401
 
         tracking.import_early(config["tracker"])
         build.keep_corpus(config)
@@ -88,7 +90,7 @@ def run_in_sweep(cfg: DictConfig, overrides: str) -> None:
 def train_beside_others(config: Mapping[str, Any]) -> None:
     """`train` in one of several processes: with its share of the threads, and its name before what it says."""
     console.speak_as(run_name(config))
-    from imdbcls.device import share_threads
+    from imdbcls.runtime.device import share_threads
 
     share_threads(config["jobs"])
     train(config)
@@ -136,10 +138,11 @@ def train(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def fit_and_score(config: Mapping[str, Any], folder: RunFolder, stop: StopRequest) -> dict[str, Any]:
     """Build, fit, score and record one run; an end before the end is recorded too, and raised."""
-    from imdbcls import build, report
+    from imdbcls import build
     from imdbcls.data.card import card_of, card_tables
-    from imdbcls.device import forget_peak_memory
-    from imdbcls.scoring import measure_latency
+    from imdbcls.models.inference import measure_latency
+    from imdbcls.runtime.device import forget_peak_memory
+    from imdbcls.training import report
 
     with recording_failures(config, folder):
         folder.write_config(config)
@@ -216,7 +219,7 @@ def recording_failures(config: Mapping[str, Any], folder: RunFolder) -> Iterator
 
 
 def record_end(config: Mapping[str, Any], folder: RunFolder, status: str, error: BaseException) -> None:
-    from imdbcls import report
+    from imdbcls.training import report
 
     try:
         folder.write_result(report.failed_result(config, folder, status, error))

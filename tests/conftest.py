@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from imdbcls.fast.process import fix_sums
+from imdbcls.runtime.process import fix_sums
 
 # Before any test computes: a process in which MKL has begun without it gives other bits than the commands do.
 fix_sums()

@@ -20,8 +20,8 @@ from typing import Any
 import torch
 from safetensors import safe_open
 
-from imdbcls.data.cache import default_cache_dir
-from imdbcls.fast import kernels
+from imdbcls.kernels import loading
+from imdbcls.runtime.cache import default_cache_dir
 
 TINY = (
     "backbone=tiny",
@@ -44,7 +44,13 @@ TIMES = ("seconds", "per_second", "latency_ms", "peak_memory_mb")
 
 _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload(
-    ["imdbcls.train", "imdbcls.build", "imdbcls.report", "sklearn.metrics", "torchmetrics.functional.classification"]
+    [
+        "imdbcls.train",
+        "imdbcls.build",
+        "imdbcls.training.report",
+        "sklearn.metrics",
+        "torchmetrics.functional.classification",
+    ]
 )
 
 
@@ -123,7 +129,7 @@ def start(
 def share_kernels(cache: Path) -> None:
     """Put copies of this process's compiled kernels into a test's own cache: each would compile for seconds."""
     for dtype in (torch.bfloat16, torch.float32):
-        kernels.load(dtype)
+        loading.load(dtype)
     cache.mkdir(parents=True, exist_ok=True)
     with contextlib.suppress(FileExistsError):
         (cache / "kernels").mkdir(mode=0o700)

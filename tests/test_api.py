@@ -14,8 +14,8 @@ import pytest
 from omegaconf import OmegaConf
 
 import imdbcls
-from imdbcls.signals import SIGNALS
-from imdbcls.trainer import Trainer
+from imdbcls.runtime.signals import SIGNALS
+from imdbcls.training.trainer import Trainer
 
 ROOT = Path(__file__).parents[1]
 TINY = (

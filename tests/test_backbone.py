@@ -12,9 +12,9 @@ from small_models import FAMILIES, SIZES, make_folder, make_model
 from test_heads import MAKERS
 from torch import Tensor
 
-from imdbcls.backbone import Backbone, load_backbone, tiny_backbone
 from imdbcls.errors import UserError
-from imdbcls.model import Classifier
+from imdbcls.models.backbone import Backbone, load_backbone, tiny_backbone
+from imdbcls.models.classifier import Classifier
 
 
 def load(

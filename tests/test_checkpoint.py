@@ -14,8 +14,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from imdbcls import checkpoint, runs
+from imdbcls import runs
 from imdbcls.errors import UserError
+from imdbcls.training import checkpoint
 
 FILES = ("manifest.json", "model.safetensors", "optimizer.safetensors", "state.json")
 

@@ -8,10 +8,10 @@ from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.types import RunMode
 from omegaconf import OmegaConf
 
-from imdbcls import installation
-from imdbcls.commandline import answer_command, require_one_process
+from imdbcls.config.commandline import answer_command, require_one_process
+from imdbcls.config.overrides import compose, examine, make_loader
 from imdbcls.errors import UserError
-from imdbcls.overrides import compose, examine, make_loader
+from imdbcls.runtime import installation
 
 
 @pytest.mark.parametrize(
@@ -86,7 +86,7 @@ def test_one_process_trains_one_run() -> None:
 
 def test_code_and_configuration_of_two_clones_are_not_mixed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     installation.require_one_installation()
-    monkeypatch.setattr(installation, "__file__", str(tmp_path / "imdbcls/installation.py"))
+    monkeypatch.setattr(installation, "__file__", str(tmp_path / "imdbcls/runtime/installation.py"))
     with pytest.raises(UserError, match="two copies are mixed"):
         installation.require_one_installation()
 

@@ -12,14 +12,14 @@ import pytest
 from browser import Browser, find_chromium
 from make_study import HEADS, Head, make_study, review_texts
 
-from imdbcls.comparison.export import markdown_text
-from imdbcls.comparison.extent import shown_pairs
-from imdbcls.comparison.figures import figures_of
 from imdbcls.comparison.groups import read_study
-from imdbcls.comparison.page import page_html, standalone
-from imdbcls.comparison.report import compare_study
-from imdbcls.comparison.tables import tables_of
-from imdbcls.comparison.terminal import terminal_text
+from imdbcls.comparison.summary import compare_study
+from imdbcls.comparison.views.export import markdown_text
+from imdbcls.comparison.views.extent import shown_pairs
+from imdbcls.comparison.views.figures import figures_of
+from imdbcls.comparison.views.page import page_html, standalone
+from imdbcls.comparison.views.tables import tables_of
+from imdbcls.comparison.views.terminal import terminal_text
 
 HOSTILE = "</script><script>document.title='hacked'</script><img src=x onerror=alert(1)> <!-- $study & \u2028 needle"
 LOADS_IN = 2.0

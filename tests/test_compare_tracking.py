@@ -9,14 +9,14 @@ import pytest
 from make_study import HEADS, make_study
 
 from imdbcls.compare import main
-from imdbcls.comparison.figures import figures_of
 from imdbcls.comparison.groups import read_study
-from imdbcls.comparison.page import page_html
-from imdbcls.comparison.report import compare_study
-from imdbcls.comparison.tables import tables_of
+from imdbcls.comparison.summary import compare_study
+from imdbcls.comparison.views.figures import figures_of
+from imdbcls.comparison.views.page import page_html
+from imdbcls.comparison.views.tables import tables_of
 from imdbcls.errors import UserError
-from imdbcls.tracking.comparison import log_comparison, settings_beside, unique
-from imdbcls.tracking.report import owner_of
+from imdbcls.tracking.log_comparison import log_comparison, settings_beside, unique
+from imdbcls.tracking.wandb_report import owner_of
 
 
 def test_comparison_run_holds_tables_figures_and_page(tmp_path: Path) -> None:

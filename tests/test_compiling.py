@@ -11,9 +11,9 @@ from test_heads import MAKERS
 from test_trainer import make
 from torch._dynamo.testing import CompileCounterWithBackend
 
-from imdbcls import compiling, model
 from imdbcls.errors import UserError
-from imdbcls.fast import unpadded
+from imdbcls.kernels import unpadded
+from imdbcls.models import classifier, torch_compile
 
 SETTINGS = ("max_length=128", "backbone.fast=false", "backbone.dropout=0.1", "batch_size=4", "data.train_limit=17")
 
@@ -24,7 +24,7 @@ def counter(monkeypatch: pytest.MonkeyPatch) -> CompileCounterWithBackend:
     torch._dynamo.reset()
     counter = CompileCounterWithBackend("eager")
     counted = lru_cache(lambda function: torch.compile(function, dynamic=True, backend=counter))
-    for module in (compiling, model):
+    for module in (torch_compile, classifier):
         monkeypatch.setattr(module, "compiled", counted)
     return counter
 
@@ -54,13 +54,13 @@ def test_the_first_token_alone_is_compiled_like_the_rest(
     """The way of a GPU, on the CPU: unpadded rows, and of the last layer what the head reads."""
     monkeypatch.setattr(unpadded, "applies", lambda device: True)
     encoder = make_encoder("roberta", hidden_dropout_prob=0.0)
-    classifier = model.Classifier(encoder, MAKERS["cls"](96), unpadded=True).train()
-    classifier.head.eval()
+    model = classifier.Classifier(encoder, MAKERS["cls"](96), unpadded=True).train()
+    model.head.eval()
     batches = [make_batch(encoder, lengths) for lengths in ((9, 30), (64, 5, 37), (12, 50, 2, 7))]
-    plain = [classifier(ids_BT, mask_BT.bool()) for ids_BT, mask_BT in batches]
-    classifier.compiled = True
+    plain = [model(ids_BT, mask_BT.bool()) for ids_BT, mask_BT in batches]
+    model.compiled = True
     for (ids_BT, mask_BT), expected_BC in zip(batches, plain, strict=True):
-        logits_BC = classifier(ids_BT, mask_BT.bool())
+        logits_BC = model(ids_BT, mask_BT.bool())
         torch.testing.assert_close(logits_BC, expected_BC, atol=1e-5, rtol=1e-5)
         logits_BC.sum().backward()
     assert counter.frame_count > 0

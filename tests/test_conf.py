@@ -16,11 +16,11 @@ from pyarrow import parquet
 from small_models import FAMILIES, make_folder
 
 from imdbcls import build
+from imdbcls.config.overrides import resolve
+from imdbcls.config.validate import validate
 from imdbcls.data.sample import read_sample
-from imdbcls.overrides import resolve
-from imdbcls.runs import RunFolder
-from imdbcls.signals import StopRequest
-from imdbcls.validate import validate
+from imdbcls.runs.folder import RunFolder
+from imdbcls.runtime.signals import StopRequest
 
 FILES = sorted(str(path.relative_to(ROOT / "conf").with_suffix("")) for path in (ROOT / "conf").rglob("*.yaml"))
 SLOW = ("experiment/heads", "experiment/original")  # multiruns: every job is built
@@ -154,7 +154,7 @@ def test_the_command_of_the_readme_composes_as_written() -> None:
     assert config["backbone"]["path"] == "FacebookAI/roberta-base"
     assert config["data"]["path"] == "stanfordnlp/imdb"
     assert config["optimizer"]["_target_"] == "torch.optim.AdamW" and config["optimizer"]["lr"] == 3e-5
-    assert config["schedule"]["_target_"] == "imdbcls.optim.linear"
+    assert config["schedule"]["_target_"] == "imdbcls.training.optim.linear"
     assert config["tracker"]["_target_"] == "imdbcls.tracking.run.WandbTracker" and config["tracker"]["mode"] == "auto"
 
 
@@ -165,7 +165,7 @@ def test_the_original_is_reproduced() -> None:
     assert jobs[1]["head"]["normalize"] is False
     for job in jobs:
         assert job["optimizer"]["_target_"] == "torch.optim.Adam"
-        assert job["schedule"]["_target_"] == "imdbcls.optim.onecycle"
+        assert job["schedule"]["_target_"] == "imdbcls.training.optim.onecycle"
         knobs = ("batch_size", "lr", "warmup", "epochs", "max_length")
         assert [job[key] for key in knobs] == [16, 3e-5, 0.3, 3, 512]
         assert job["backbone"]["name"] == "roberta-base" and job["data"]["name"] == "imdb"

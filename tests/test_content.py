@@ -13,11 +13,11 @@ from small_models import make_folder
 from test_api import TINY
 
 import imdbcls
-from imdbcls import content
 from imdbcls.comparison.groups import read_study
-from imdbcls.comparison.report import compare_study
+from imdbcls.comparison.summary import compare_study
 from imdbcls.data.sample import read_sample
-from imdbcls.runs import choices_hash, config_hash, group_hash
+from imdbcls.runs.folder import content
+from imdbcls.runs.identity import choices_hash, config_hash, group_hash
 
 
 @pytest.fixture(autouse=True)

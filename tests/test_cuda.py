@@ -9,8 +9,8 @@ from test_fast_encoder import make as make_encoder
 from test_heads import MAKERS
 from test_trainer import make
 
-from imdbcls.fast import unpadded
-from imdbcls.model import Classifier
+from imdbcls.kernels import unpadded
+from imdbcls.models.classifier import Classifier
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
 

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from imdbcls.data.batch import TRUNCATIONS, Batch
 from imdbcls.data.batches import EVAL_TOKENS, EvalBatches, TrainBatches
 from imdbcls.data.tokens import Tokens
-from imdbcls.device import Hardware
-from imdbcls.scoring import measure_latency
+from imdbcls.models.inference import measure_latency
+from imdbcls.runtime.device import Hardware
 
 BOS, EOS, PAD = 500, 501, 502
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from imdbcls.config.overrides import compose
 from imdbcls.data.card import card_text, data_card, histogram, tokenizer_of
-from imdbcls.overrides import compose
 
 ROOT = Path(__file__).parents[1]
 SHARED = Path(os.environ.get("IMDBCLS_SHARED", ROOT.parent / "shared"))

@@ -15,13 +15,13 @@ from transformers import AutoModel, PretrainedConfig, PreTrainedModel, PreTraine
 
 import imdbcls
 from imdbcls import build
-from imdbcls.backbone import Backbone, freeze, recompute_activations, require_architecture
 from imdbcls.data.batches import EvalBatches
 from imdbcls.data.documents import Documents
 from imdbcls.data.tokens import tokenize
-from imdbcls.encoders import require_precision
 from imdbcls.errors import UserError
-from imdbcls.model import Classifier
+from imdbcls.models.backbone import Backbone, freeze, recompute_activations, require_architecture
+from imdbcls.models.classifier import Classifier
+from imdbcls.models.encoders import require_precision
 
 SPARE = 3  # embeddings more than tokens: the tokenizer of Qwen2 adds one
 SIZES = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 48}

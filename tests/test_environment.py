@@ -10,19 +10,19 @@ from test_fast_kernels import HALF, HAS_HALF
 from test_trainer import make
 from torch import nn
 
-from imdbcls import environment
-from imdbcls.device import Hardware
-from imdbcls.environment import environment_of, path_of
 from imdbcls.evaluate import report_difference
-from imdbcls.fast import kernels
-from imdbcls.fast.encoder import accelerate
 from imdbcls.heads.cls import ClsHead
 from imdbcls.heads.lstm import LSTMHead
-from imdbcls.model import Classifier
+from imdbcls.kernels import loading
+from imdbcls.kernels.encoder import accelerate
+from imdbcls.models import environment
+from imdbcls.models.classifier import Classifier
+from imdbcls.models.environment import environment_of, path_of
+from imdbcls.runtime.device import Hardware
 from imdbcls.tracking import NoTracker
 
 PRECISION = "bf16" if HAS_HALF else "fp32"  # in which kernels are used, where any are
-USES_KERNELS = pytest.mark.skipif(not HAS_HALF and not kernels.is_for_floats(), reason="PyTorch computes in fp32 here")
+USES_KERNELS = pytest.mark.skipif(not HAS_HALF and not loading.is_for_floats(), reason="PyTorch computes in fp32 here")
 CPU = torch.device("cpu")
 
 
@@ -37,13 +37,13 @@ class Loaded:
 def both(monkeypatch: pytest.MonkeyPatch) -> None:
     """Kernels of both dtypes, as no processor has them."""
     found = {HALF: Loaded("avx512_bf16+amx"), torch.float32: Loaded("avx2_fp32")}
-    for place in ("imdbcls.fast.kernels.load", "imdbcls.fast.lstm.load"):
+    for place in ("imdbcls.kernels.loading.load", "imdbcls.kernels.lstm.load"):
         monkeypatch.setattr(place, found.get)
-    monkeypatch.setattr("imdbcls.fast.lstm.computes_bf16", lambda device: True)
+    monkeypatch.setattr("imdbcls.kernels.lstm.computes_bf16", lambda device: True)
 
 
 def without_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
-    for place in ("imdbcls.fast.kernels.load", "imdbcls.fast.lstm.load"):
+    for place in ("imdbcls.kernels.loading.load", "imdbcls.kernels.lstm.load"):
         monkeypatch.setattr(place, lambda dtype: None)
 
 
@@ -78,7 +78,7 @@ def test_the_path_is_that_of_the_encoder_and_the_head(both: None, monkeypatch: p
     recomputing = classifier(heads["cls"])
     recomputing.encoder.encoder.layer[0].gradient_checkpointing = True
     assert path_of(half, recomputing, training=True) == "pytorch"
-    monkeypatch.setattr("imdbcls.fast.lstm.computes_bf16", lambda device: False)
+    monkeypatch.setattr("imdbcls.kernels.lstm.computes_bf16", lambda device: False)
     assert path_of(half, classifier(heads["lstm"]), training=True) == "avx2_fp32 and avx512_bf16+amx"
     without_kernels(monkeypatch)
     assert path_of(half, classifier(heads["lstm"]), training=True) == "pytorch"
@@ -87,9 +87,9 @@ def test_the_path_is_that_of_the_encoder_and_the_head(both: None, monkeypatch: p
 @USES_KERNELS
 def test_the_recorded_path_is_what_is_called(monkeypatch: pytest.MonkeyPatch) -> None:
     called: set[str] = set()
-    call = kernels.Kernels.call
+    call = loading.Kernels.call
     monkeypatch.setattr(
-        kernels.Kernels, "call", lambda self, *arguments: (called.add(self.name), call(self, *arguments))[1]
+        loading.Kernels, "call", lambda self, *arguments: (called.add(self.name), call(self, *arguments))[1]
     )
     model = classifier(lstm_head()).train()
     hardware = Hardware(CPU, PRECISION)
@@ -186,14 +186,14 @@ def test_other_figures_are_explained_by_what_computes(capsys: pytest.CaptureFixt
 def test_kernels_are_ready_before_time_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Compiling them takes seconds only in a machine's first run."""
     found: list[torch.dtype] = []
-    find_or_build = kernels.find_or_build
+    find_or_build = loading.find_or_build
 
-    def counted(dtype: torch.dtype) -> tuple[kernels.Kernels, str | None]:
+    def counted(dtype: torch.dtype) -> tuple[loading.Kernels, str | None]:
         found.append(dtype)
         return find_or_build(dtype)
 
-    monkeypatch.setattr(kernels, "find_or_build", counted)
-    kernels.load.cache_clear()
+    monkeypatch.setattr(loading, "find_or_build", counted)
+    loading.load.cache_clear()
     trainer = make(tmp_path, "head=lstm", f"precision={PRECISION}", "data.train_limit=16", "epochs=1")
     assert len(found) == 1
     trainer.fit(NoTracker())

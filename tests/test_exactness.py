@@ -8,16 +8,16 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
-from imdbcls.fast import process
+from imdbcls.runtime import process
 
 # The sums are RoBERTa-base's, 768 and 3,072 terms long. A process runs them again and again and prints each hash once.
 PASSES = """
 import hashlib, sys, time
-from imdbcls.fast.process import tune_process
+from imdbcls.runtime.process import tune_process
 tune_process()
 import torch
 from transformers import RobertaConfig, RobertaModel
-from imdbcls.fast.encoder import accelerate
+from imdbcls.kernels.encoder import accelerate
 torch.set_num_threads(int(sys.argv[1]))
 torch.manual_seed(0)
 sizes = {"vocab_size": 200, "max_position_embeddings": 70, "num_hidden_layers": 1, "hidden_dropout_prob": 0.0}
@@ -39,7 +39,7 @@ print(*seen)
 # A product with long sums, by one to four threads.
 PRODUCTS = """
 import hashlib
-from imdbcls.fast.process import tune_process
+from imdbcls.runtime.process import tune_process
 tune_process()
 import torch
 generator = torch.Generator().manual_seed(0)
@@ -91,9 +91,9 @@ def test_the_number_of_threads_changes_no_bit_of_a_product_in_float32() -> None:
 LATE = """
 import torch
 torch.ones(64, 64) @ torch.ones(64, 64)
-from imdbcls.fast.process import tune_process
+from imdbcls.runtime.process import tune_process
 tune_process()
-from imdbcls.environment import mkl_mode
+from imdbcls.models.environment import mkl_mode
 print(mkl_mode())
 """
 

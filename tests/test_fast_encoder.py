@@ -18,12 +18,12 @@ from transformers import (
     RobertaModel,
 )
 
-from imdbcls.fast import compiled, kernels, layer, unpadded
-from imdbcls.fast.encoder import accelerate, weights_kept
-from imdbcls.fast.first_token import first_token_of
 from imdbcls.heads.cls import ClsHead
-from imdbcls.model import Classifier
-from imdbcls.ragged import places_of
+from imdbcls.kernels import compiled, layer, loading, unpadded
+from imdbcls.kernels.encoder import accelerate, weights_kept
+from imdbcls.kernels.first_token import first_token_of
+from imdbcls.models.classifier import Classifier
+from imdbcls.runtime.padding import places_of
 
 SIZES = {
     "vocab_size": 97,
@@ -87,7 +87,7 @@ def test_fp32_equals_hugging_face(model_type: str, lengths: tuple[int, ...]) -> 
     torch.testing.assert_close(actual, expected, atol=1e-5, rtol=1e-5)
     assert gradients.keys() == expected_gradients.keys()
     largest = max(float(gradient.abs().max()) for gradient in expected_gradients.values())
-    rounding = 4e-6 if kernels.is_for_floats() else 2e-6  # the kernels' sums are in another order than PyTorch's
+    rounding = 4e-6 if loading.is_for_floats() else 2e-6  # the kernels' sums are in another order than PyTorch's
     for name, gradient in expected_gradients.items():
         torch.testing.assert_close(
             gradients[name], gradient, atol=rounding * largest, rtol=1e-4, msg=lambda m, n=name: f"{n}: {m}"
@@ -181,7 +181,7 @@ def test_left_padding_and_holes() -> None:
 
 
 def test_dropout_rate_and_scale() -> None:
-    from imdbcls.fast.dropout import DropoutMasks
+    from imdbcls.kernels.dropout import DropoutMasks
 
     torch.manual_seed(0)
     count = kept = 0.0
@@ -289,7 +289,7 @@ def test_the_first_token_alone_is_the_library_s(
     fast = copy.deepcopy(model)
     accelerate(fast)
     if path == "operations":
-        monkeypatch.setattr(kernels, "load", lambda dtype: None)
+        monkeypatch.setattr(loading, "load", lambda dtype: None)
     ids_BT, mask_BT = make_batch(model)
     mask_BT = mask_BT.bool()
     if path == "unpadded":

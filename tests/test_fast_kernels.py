@@ -10,11 +10,11 @@ import torch
 from test_fast_encoder import LENGTHS, distance, make, make_batch, run
 from torch import Tensor
 
-from imdbcls.fast import kernels, products
-from imdbcls.fast.building import object_path
-from imdbcls.fast.compiled import Dropout
-from imdbcls.fast.encoder import accelerate
 from imdbcls.heads.lstm import LSTMHead, read
+from imdbcls.kernels import loading, products
+from imdbcls.kernels.building import object_path
+from imdbcls.kernels.compiled import Dropout
+from imdbcls.kernels.encoder import accelerate
 
 HALF = torch.bfloat16
 ON_LINUX = sys.platform.startswith("linux")
@@ -27,34 +27,34 @@ if not HAS_HALF and not HAS_FLOATS:
 # The precisions in which the program itself uses kernels here.
 IN_USE = [
     pytest.param(True, id="bf16", marks=pytest.mark.skipif(not HAS_HALF, reason="no bfloat16 here")),
-    pytest.param(False, id="fp32", marks=pytest.mark.skipif(not kernels.is_for_floats(), reason="fp32 is PyTorch's")),
+    pytest.param(False, id="fp32", marks=pytest.mark.skipif(not loading.is_for_floats(), reason="fp32 is PyTorch's")),
 ]
 
 
-def library(name: str) -> Iterator[kernels.Kernels]:
+def library(name: str) -> Iterator[loading.Kernels]:
     """In bfloat16 with AMX or without it, or in float32, whichever the program itself would take."""
     dtype = torch.float32 if name == "avx2" else HALF
     if not (HAS_FLOATS if dtype == torch.float32 else HAS_HALF):
         pytest.skip("this processor has no AVX2" if dtype == torch.float32 else "this one does not compute in bfloat16")
-    kernels.find_or_build(dtype)
+    loading.find_or_build(dtype)
     path = object_path(dtype)
-    if name == "amx" and not kernels.Kernels(path, dtype).uses_amx:
+    if name == "amx" and not loading.Kernels(path, dtype).uses_amx:
         pytest.skip("this processor has no AMX")
-    yield kernels.Kernels(path, dtype, allow_amx=name == "amx")
-    kernels.Kernels(path, dtype)  # the choice is the library's, and others use it
+    yield loading.Kernels(path, dtype, allow_amx=name == "amx")
+    loading.Kernels(path, dtype)  # the choice is the library's, and others use it
 
 
 @pytest.fixture(scope="module", params=["amx", "avx512", "avx2"])
-def loaded(request: pytest.FixtureRequest) -> Iterator[kernels.Kernels]:
+def loaded(request: pytest.FixtureRequest) -> Iterator[loading.Kernels]:
     yield from library(request.param)
 
 
 @pytest.fixture(scope="module", params=["amx", "avx512"])
-def half(request: pytest.FixtureRequest) -> Iterator[kernels.Kernels]:
+def half(request: pytest.FixtureRequest) -> Iterator[loading.Kernels]:
     yield from library(request.param)
 
 
-def limit(loaded: kernels.Kernels, in_bf16: float) -> float:
+def limit(loaded: loading.Kernels, in_bf16: float) -> float:
     """How far from the exact result one may be: in float32 not by more than a few roundings."""
     return in_bf16 if loaded.dtype == HALF else 2e-6
 
@@ -92,7 +92,7 @@ def by_one_thread_and_by_three(results: Callable[[], list[Tensor]]) -> tuple[lis
 @pytest.mark.parametrize(
     ("scale", "tolerance"), [(1, 0.006), (4, 0.012)], ids=("small scores", "scores that are shifted")
 )
-def test_attention(loaded: kernels.Kernels, scale: int, tolerance: float, lengths: tuple[int, ...], width: int) -> None:
+def test_attention(loaded: loading.Kernels, scale: int, tolerance: float, lengths: tuple[int, ...], width: int) -> None:
     heads, num_rows = 3, sum(lengths)
     qkv_N3H = (scale * random(num_rows, 3 * heads * width)).to(loaded.dtype)
     d_context_NH = random(num_rows, heads * width).to(loaded.dtype)
@@ -121,7 +121,7 @@ def test_attention(loaded: kernels.Kernels, scale: int, tolerance: float, length
     assert float(error_3H.max()) < limit(loaded, 0.01) * float(exact_N3H.grad.abs().sum(0).max())
 
 
-def test_scores_too_large_for_an_exponential(loaded: kernels.Kernels) -> None:
+def test_scores_too_large_for_an_exponential(loaded: loading.Kernels) -> None:
     qkv_N3H = (60 * random(40, 96)).to(loaded.dtype)
     context_NH = unwritten(40, 32, dtype=loaded.dtype)
     loaded.call("attention", qkv_N3H, offsets_of((40,)), context_NH, None, None, 1, 1, 32)
@@ -134,7 +134,7 @@ def test_scores_too_large_for_an_exponential(loaded: kernels.Kernels) -> None:
 
 @pytest.mark.parametrize(("num_rows", "width"), [(1, 384), (300, 96), (7, 100), (130, 8)])
 @pytest.mark.parametrize("probability", [0.0, 0.3])
-def test_dropout_residual_and_norm(loaded: kernels.Kernels, num_rows: int, width: int, probability: float) -> None:
+def test_dropout_residual_and_norm(loaded: loading.Kernels, num_rows: int, width: int, probability: float) -> None:
     dropout = Dropout(probability, 5) if probability else None
     residual_NH = random(num_rows, width).to(loaded.dtype)
     update_NH = random(width, num_rows).t().contiguous().to(loaded.dtype)
@@ -171,7 +171,7 @@ def test_dropout_residual_and_norm(loaded: kernels.Kernels, num_rows: int, width
 
 
 @pytest.mark.parametrize(("num_rows", "width"), [(1, 384), (300, 96), (7, 100)])
-def test_norm_and_dropout(loaded: kernels.Kernels, num_rows: int, width: int) -> None:
+def test_norm_and_dropout(loaded: loading.Kernels, num_rows: int, width: int) -> None:
     dropout = Dropout(0.3, 2**40)
     sum_NH, weight_H, bias_H = (random(*shape).float() for shape in ((num_rows, width), (width,), (width,)))
     out_NH, mean_N, rstd_N = unwritten(num_rows, width, dtype=loaded.dtype), unwritten(num_rows), unwritten(num_rows)
@@ -199,7 +199,7 @@ def bits_of(kept_NW: Tensor, width: int) -> Tensor:
     return (kept_NW[:, :, None] >> torch.arange(16, dtype=torch.int16) & 1).flatten(1)[:, :width]
 
 
-def masks(loaded: kernels.Kernels, dropout: Dropout, number: int, num_rows: int, width: int) -> Tensor:
+def masks(loaded: loading.Kernels, dropout: Dropout, number: int, num_rows: int, width: int) -> Tensor:
     kept_NW = torch.zeros((num_rows, -(-width // 16)), dtype=torch.int16)
     zeros_NH, ones_H = torch.zeros((num_rows, width), dtype=loaded.dtype), torch.ones(width)
     loaded.call(
@@ -209,7 +209,7 @@ def masks(loaded: kernels.Kernels, dropout: Dropout, number: int, num_rows: int,
     return bits_of(kept_NW, width).double()
 
 
-def test_masks_are_dropout(loaded: kernels.Kernels) -> None:
+def test_masks_are_dropout(loaded: loading.Kernels) -> None:
     """The rate is p; neighbours, rows, masks and seeds are independent of each other."""
     for probability in (0.1, 0.5):
         many = [masks(loaded, Dropout(probability, seed), 0, 2000, 384) for seed in (1, 2, 2**62 + 1)]
@@ -238,7 +238,7 @@ def philox(counter: list[int], key: list[int]) -> list[int]:
     return counter
 
 
-def test_masks_are_philox_of_column_row_and_number(loaded: kernels.Kernels) -> None:
+def test_masks_are_philox_of_column_row_and_number(loaded: loading.Kernels) -> None:
     dropout, number, width = Dropout(0.4, 0x1234567890ABCDEF), 5, 200
     kept = masks(loaded, dropout, number, 3, width)
     key = [dropout.seed & 0xFFFFFFFF, dropout.seed >> 32]
@@ -254,7 +254,7 @@ def beyond_the_nearest(found: Tensor, exact: Tensor) -> float:
     return float(((found.double() - exact).abs() - (exact.to(HALF).double() - exact).abs()).max())
 
 
-def test_gelu_of_every_number(loaded: kernels.Kernels) -> None:
+def test_gelu_of_every_number(loaded: loading.Kernels) -> None:
     every = torch.arange(-(2**15), 2**15, dtype=torch.int32).to(torch.int16).view(HALF)
     x_NF = every[every.isfinite()].view(1, -1).to(loaded.dtype)
     active_NF, again_NF, d_NF = (
@@ -288,7 +288,7 @@ def test_gelu_of_every_number(loaded: kernels.Kernels) -> None:
 
 
 @pytest.mark.parametrize(("num_rows", "outputs", "inputs"), [(1, 32, 32), (77, 416, 96), (600, 64, 1536), (0, 64, 32)])
-def test_weight_gradient(loaded: kernels.Kernels, num_rows: int, outputs: int, inputs: int) -> None:
+def test_weight_gradient(loaded: loading.Kernels, num_rows: int, outputs: int, inputs: int) -> None:
     d_y_NO, x_NK = random(num_rows, outputs).to(loaded.dtype), random(num_rows, inputs).to(loaded.dtype)
     found = unwritten(outputs, inputs)
     loaded.call("weight_gradient", d_y_NO, x_NK, found, num_rows, outputs, inputs)
@@ -299,7 +299,7 @@ def test_weight_gradient(loaded: kernels.Kernels, num_rows: int, outputs: int, i
 @pytest.mark.parametrize(
     ("num_rows", "inputs", "outputs"), [(1, 8, 5), (100, 384, 1152), (53, 100, 300), (7, 1200, 312)]
 )
-def test_a_linear_layer_and_its_gradients(loaded: kernels.Kernels, num_rows: int, inputs: int, outputs: int) -> None:
+def test_a_linear_layer_and_its_gradients(loaded: loading.Kernels, num_rows: int, inputs: int, outputs: int) -> None:
     """Weights of two layers joined, widths and rows that fill no group, panel or block."""
     all_rows = products.rows_for(num_rows, loaded.dtype)
     x_NK, d_y_NO = torch.zeros(all_rows, inputs, dtype=loaded.dtype), torch.zeros(all_rows, outputs, dtype=loaded.dtype)
@@ -316,7 +316,7 @@ def test_a_linear_layer_and_its_gradients(loaded: kernels.Kernels, num_rows: int
 
 def test_a_row_of_a_product_in_float32_is_the_same_among_any_rows() -> None:
     """So a document's vectors do not depend on its batch: in bfloat16, where the products are oneDNN's, nearly."""
-    loaded, _ = kernels.find_or_build(torch.float32)
+    loaded, _ = loading.find_or_build(torch.float32)
     x_NK, weight_OK, bias_O = torch.randn(211, 500), torch.randn(70, 500), torch.randn(70)
     prepared = products.prepare(loaded, weight_OK)
     together_NO = products.linear(loaded, x_NK, prepared, bias_O)
@@ -324,7 +324,7 @@ def test_a_row_of_a_product_in_float32_is_the_same_among_any_rows() -> None:
         assert torch.equal(products.linear(loaded, x_NK[first:end], prepared, bias_O), together_NO[first:end])
 
 
-def test_the_number_of_threads_changes_no_bit(loaded: kernels.Kernels) -> None:
+def test_the_number_of_threads_changes_no_bit(loaded: loading.Kernels) -> None:
     def all_results() -> list[Tensor]:
         lengths, num_rows = (100, 3, 257), 360
         qkv_N3H, x_NH = random(num_rows, 288).to(loaded.dtype), random(num_rows, 96).to(loaded.dtype)
@@ -409,7 +409,7 @@ def test_the_number_of_threads_changes_no_bit(loaded: kernels.Kernels) -> None:
 
 
 def final_and_gradients(
-    head: LSTMHead, hidden_BTD: Tensor, mask_BT: Tensor, using: kernels.Kernels | None, *, bf16: bool = False
+    head: LSTMHead, hidden_BTD: Tensor, mask_BT: Tensor, using: loading.Kernels | None, *, bf16: bool = False
 ) -> dict[str, Tensor]:
     """Both directions' final outputs by the name of each, and all gradients of a fixed function of them.
 
@@ -419,7 +419,7 @@ def final_and_gradients(
     hidden_BTD = hidden_BTD.clone().requires_grad_()
     assert head.backward_lstm is not None
     with pytest.MonkeyPatch.context() as patch, torch.autocast("cpu", HALF, enabled=bf16):
-        patch.setattr("imdbcls.fast.lstm.load", lambda dtype: using)
+        patch.setattr("imdbcls.kernels.lstm.load", lambda dtype: using)
         for module in ("fast", "heads"):
             patch.setattr(f"imdbcls.{module}.lstm.computes_bf16", lambda device: True)
         finals = {
@@ -446,7 +446,7 @@ def lstm_and_batch(width: int, lengths: tuple[int, ...]) -> tuple[LSTMHead, Tens
     ("width", "lengths"), [(96, LENGTHS), (32, (1,)), (64, (90,)), (64, (1, 9, 2) * 13), (40, LENGTHS), (8, (3, 1))]
 )
 def test_lstm_is_as_near_to_the_exact_one_as_pytorch_s(
-    loaded: kernels.Kernels, width: int, lengths: tuple[int, ...]
+    loaded: loading.Kernels, width: int, lengths: tuple[int, ...]
 ) -> None:
     """Exact is float64. Widths that are no multiples of 32 are PyTorch's own."""
     head, hidden_BTD, mask_BT = lstm_and_batch(width, lengths)
@@ -461,7 +461,7 @@ def test_lstm_is_as_near_to_the_exact_one_as_pytorch_s(
     assert (width % 32 == 0) != all(torch.equal(ours[name], theirs[name]) for name in ours)
 
 
-def test_the_gradients_of_the_lstm_s_biases_are_two_tensors(loaded: kernels.Kernels) -> None:
+def test_the_gradients_of_the_lstm_s_biases_are_two_tensors(loaded: loading.Kernels) -> None:
     """Clipping multiplies each in place."""
     head, *batch = lstm_and_batch(32, (3, 2))
     final_and_gradients(head, *batch, loaded, bf16=loaded.dtype == HALF)
@@ -471,7 +471,7 @@ def test_the_gradients_of_the_lstm_s_biases_are_two_tensors(loaded: kernels.Kern
     assert torch.equal(one, 2 * other)
 
 
-def test_lstm_never_reads_padding(loaded: kernels.Kernels) -> None:
+def test_lstm_never_reads_padding(loaded: loading.Kernels) -> None:
     head, hidden_BTD, mask_BT = lstm_and_batch(64, LENGTHS)
     run = partial(final_and_gradients, head, using=loaded, bf16=loaded.dtype == HALF)
     expected = run(hidden_BTD, mask_BT)
@@ -487,7 +487,7 @@ def test_lstm_never_reads_padding(loaded: kernels.Kernels) -> None:
 
 
 @pytest.mark.parametrize("backwards", [False, True])
-def test_lstm_keeps_its_bits_whatever_the_threads_and_what_is_kept(loaded: kernels.Kernels, backwards: bool) -> None:
+def test_lstm_keeps_its_bits_whatever_the_threads_and_what_is_kept(loaded: loading.Kernels, backwards: bool) -> None:
     lengths, width = (5, 0, 17) * 23, 64  # nine groups of eight documents, a third of them empty
     num_rows, dtype = sum(lengths), loaded.dtype
     sizes = (len(lengths), width, backwards)
@@ -546,7 +546,7 @@ def test_dropout_inside_the_encoder_is_that_of_pytorch_s_operations(
         return hidden_BTH.mean(0), hidden_BTH.std(0)
 
     mean_TH, std_TH = moments(bf16)
-    monkeypatch.setattr("imdbcls.fast.encoder.kernels_for", lambda *_: None)
+    monkeypatch.setattr("imdbcls.kernels.encoder.kernels_for", lambda *_: None)
     exact_mean_TH, exact_std_TH = moments(False)
     assert float(((mean_TH - exact_mean_TH) / exact_std_TH).abs().max()) < 5 * (2 / 5000) ** 0.5 + 0.01
     assert float((std_TH / exact_std_TH).log().abs().max()) < 0.08

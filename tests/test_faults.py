@@ -26,11 +26,11 @@ from processes import (
     wait_for,
 )
 
-from imdbcls import checkpoint
-from imdbcls.limits import explain, is_disk_full, is_out_of_memory
-from imdbcls.report import git_commit
-from imdbcls.runs import RunFolder
-from imdbcls.signals import SIGNALS, stop_requests
+from imdbcls.runs.folder import RunFolder
+from imdbcls.runtime.limits import explain, is_disk_full, is_out_of_memory
+from imdbcls.runtime.signals import SIGNALS, stop_requests
+from imdbcls.training import checkpoint
+from imdbcls.training.report import git_commit
 
 PLUGINS = {"PYTHONPATH": str(Path(__file__).parent / "plugins")}
 FAULTY = ("+plugins=[faulty]", "head._target_=faulty.FaultyHead")

@@ -15,13 +15,15 @@ from test_trainer import make
 from torch import Tensor
 
 import imdbcls
-from imdbcls import build, checkpoint, device, encoding
+from imdbcls import build
 from imdbcls.data import features
 from imdbcls.errors import UserError
-from imdbcls.model import Classifier
-from imdbcls.scoring import score
+from imdbcls.models.classifier import Classifier
+from imdbcls.models.inference import score
+from imdbcls.runtime import device
 from imdbcls.tracking import NoTracker
-from imdbcls.trainer import Trainer
+from imdbcls.training import checkpoint, feature_cache
+from imdbcls.training.trainer import Trainer
 
 FROZEN = "backbone.freeze=true"
 HEADS = ("cls", "weight_avg", "lstm", "transformer", "attention", "mean", "max")
@@ -128,7 +130,7 @@ def test_a_budget_that_is_too_small_is_said_before_anything_is_written(tmp_path:
 
 
 def test_a_disk_that_is_too_small_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    usage = type(shutil.disk_usage(tmp_path))(10**12, 10**12, int(encoding.RESERVE) + 1000)
+    usage = type(shutil.disk_usage(tmp_path))(10**12, 10**12, int(feature_cache.RESERVE) + 1000)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
     with pytest.raises(UserError, match=r"has 0\.00 MB to spare .*IMDBCLS_CACHE.*backbone\.cache=false"):
         make(tmp_path / "run", FROZEN, f"data.cache_dir={tmp_path}")
@@ -205,8 +207,8 @@ def test_an_error_while_encoding_leaves_nothing(tmp_path: Path, monkeypatch: pyt
         yield next(encode(*arguments))
         raise KeyboardInterrupt
 
-    encode: Callable[..., Iterator[features.Encoded]] = encoding.encode
-    monkeypatch.setattr(encoding, "encode", failing)
+    encode: Callable[..., Iterator[features.Encoded]] = feature_cache.encode
+    monkeypatch.setattr(feature_cache, "encode", failing)
     with pytest.raises(KeyboardInterrupt):
         make(tmp_path / "run", FROZEN, f"data.cache_dir={tmp_path}")
     assert list((tmp_path / "features").iterdir()) == []

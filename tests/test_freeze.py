@@ -9,10 +9,10 @@ from test_backbone import load
 from test_trainer import make, train_epoch, weights
 from torch import Tensor
 
-from imdbcls.backbone import freeze
 from imdbcls.errors import UserError
 from imdbcls.heads.mean import MeanHead
-from imdbcls.model import Classifier, count_parameters
+from imdbcls.models.backbone import freeze
+from imdbcls.models.classifier import Classifier, count_parameters
 
 NUM_LAYERS = SIZES["num_hidden_layers"]
 

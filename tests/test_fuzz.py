@@ -24,18 +24,19 @@ from processes import TINY, digest, run, run_folder
 
 from imdbcls import build, load_run
 from imdbcls.comparison.run_files import read_run
+from imdbcls.config.overrides import compose as examine
+from imdbcls.config.overrides import resolve
+from imdbcls.config.quoting import readable
+from imdbcls.config.validate import validate
 from imdbcls.data.files import read_files
 from imdbcls.data.imdb import read_imdb
 from imdbcls.data.splits import make_corpus
 from imdbcls.errors import UserError
 from imdbcls.evaluate import evaluate
-from imdbcls.overrides import compose as examine
-from imdbcls.overrides import resolve
-from imdbcls.quoting import readable
-from imdbcls.runs import RunFolder, config_hash
-from imdbcls.signals import StopRequest
+from imdbcls.runs.folder import RunFolder
+from imdbcls.runs.identity import config_hash
+from imdbcls.runtime.signals import StopRequest
 from imdbcls.tracking import NoTracker
-from imdbcls.validate import validate
 
 pytestmark = pytest.mark.slow
 

@@ -19,7 +19,7 @@ from imdbcls.heads.mean import MeanHead
 from imdbcls.heads.pooling import TokenDropout
 from imdbcls.heads.transformer import TransformerHead
 from imdbcls.heads.weight_avg import WeightedAverageHead
-from imdbcls.model import Classifier
+from imdbcls.models.classifier import Classifier
 
 HIDDEN, CLASSES, POSITIONS = 128, 3, 512
 LENGTHS = (17, 1, 40, 2, 33)

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from imdbcls import choices
+from imdbcls.config import options
+from imdbcls.config.other_names import OTHER_NAMES
+from imdbcls.config.overrides import compose
 from imdbcls.errors import UserError
-from imdbcls.other_names import OTHER_NAMES
-from imdbcls.overrides import compose
 
 ROOT = Path(__file__).parents[1]
 SAMPLE, OTHER = (f"imdbcls/data/sample/{split}.jsonl" for split in ("train", "test"))
-HEADS = ", ".join(choices.groups()["head"])
+HEADS = ", ".join(options.groups()["head"])
 
 
 def command(*arguments: str, module: str = "train") -> subprocess.CompletedProcess[str]:
@@ -38,22 +38,22 @@ def test_every_choice_describes_itself_in_one_line() -> None:
     found = sorted(path.relative_to(ROOT / "conf") for path in (ROOT / "conf").glob("*/*.yaml"))
     assert len(found) > 25
     for path in found:
-        words = choices.groups()[path.parent.name][path.stem]
+        words = options.groups()[path.parent.name][path.stem]
         assert words.endswith(".") and 20 < len(words) <= 110, f"conf/{path} begins with {words!r}"
 
 
 def test_every_knob_has_its_word() -> None:
-    knobs = choices.knobs()
+    knobs = options.knobs()
     assert {"lr", "data", "data.train_limit", "trainer.log_every", "plugins"} <= {knob.key for knob in knobs}
     for knob in knobs:
         assert len(knob.word) > 5, f"conf/config.yaml has no comment on {knob.key}"
-    assert [knob for knob in knobs if knob.key == "lr"] == [choices.Knob("lr", "2e-5", "peak learning rate")]
+    assert [knob for knob in knobs if knob.key == "lr"] == [options.Knob("lr", "2e-5", "peak learning rate")]
 
 
 def test_help_shows_groups_choices_and_knobs() -> None:
     answer = command("--help")
     assert answer.returncode == 0 and answer.stderr == ""
-    for group, described in choices.groups().items():
+    for group, described in options.groups().items():
         assert f"\n{group}\n" in answer.stdout
         for choice, words in described.items():
             assert f" {choice} {words} " in " ".join(answer.stdout.split())
@@ -101,10 +101,10 @@ def test_a_command_is_told_all_its_mistakes_at_once() -> None:
 
 
 def test_other_projects_names_lead_to_keys_that_exist() -> None:
-    groups = choices.groups()
-    ours = {*groups, *(knob.key for knob in choices.knobs())}
+    groups = options.groups()
+    ours = {*groups, *(knob.key for knob in options.knobs())}
     for group, names in groups.items():
-        ours |= {f"{group}.{key}" for name in names for key in choices.choice_keys(group, name)}
+        ours |= {f"{group}.{key}" for name in names for key in options.choice_keys(group, name)}
     assert {name.split()[0] for name in OTHER_NAMES.values()} <= ours
     assert not OTHER_NAMES.keys() & ours
 

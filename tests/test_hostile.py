@@ -20,11 +20,11 @@ from processes import TINY, run, run_folder, start
 from safetensors.torch import load_file, save_file
 
 from imdbcls.api import load_run
-from imdbcls.backbone import locate
+from imdbcls.config.validate import validate
 from imdbcls.data.sample import read_sample
 from imdbcls.errors import UserError
 from imdbcls.evaluate import evaluate
-from imdbcls.validate import validate
+from imdbcls.models.backbone import locate
 
 TARGETS = (
     "torch.load",
@@ -34,10 +34,10 @@ TARGETS = (
     "builtins.eval",
     "os.system",
     "subprocess.run",
-    "imdbcls.runs.os.system",
-    "imdbcls.writing.write_atomically",
+    "imdbcls.runs.folder.os.system",
+    "imdbcls.runs.files.write_atomically",
     "imdbcls.train.train",
-    "imdbcls.checkpoint.shutil.rmtree",
+    "imdbcls.training.checkpoint.shutil.rmtree",
     "imdbcls.heads.cls.nn.Linear",
     "torch.optim.adam.torch.load",
     "torch.optim.lr_scheduler.warnings",
@@ -208,7 +208,7 @@ def test_a_package_is_found_without_importing_it(path: str, tmp_path: Path, monk
     (tmp_path / "evil/__init__.py").write_text("open('made', 'w')")
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.setattr("imdbcls.backbone.download", lambda path: pytest.fail("it was looked up on the hub"))
+    monkeypatch.setattr("imdbcls.models.backbone.download", lambda path: pytest.fail("it was looked up on the hub"))
     with pytest.raises(UserError, match=r"backbone\.path=package:"):
         locate(path)
     assert locate("package:evil/") == tmp_path / "evil"
@@ -501,7 +501,7 @@ def test_a_folder_without_a_backbone_is_no_hub_id(stranger: Path, monkeypatch: p
     def reach(*_: object, **__: object) -> None:
         raise AssertionError("a stranger's folder name was looked up on the hub")
 
-    monkeypatch.setattr("imdbcls.backbone.download", reach)
+    monkeypatch.setattr("imdbcls.models.backbone.download", reach)
     shutil.rmtree(stranger / "backbone")
     with pytest.raises(UserError, match=r"config\.json is missing"):
         evaluate(Path(stranger.name), "test")

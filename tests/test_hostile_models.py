@@ -17,12 +17,12 @@ from small_models import make_folder
 from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerFast
 
-from imdbcls.backbone import Backbone, load_backbone
 from imdbcls.data.documents import Documents
+from imdbcls.data.tokenizer_check import TokenizerError, panics_raised, problem_of
 from imdbcls.data.tokens import tokenize
 from imdbcls.errors import UserError
-from imdbcls.tokenizer_check import TokenizerError, panics_raised, problem_of
-from imdbcls.untrusted import tensor_shapes
+from imdbcls.models.backbone import Backbone, load_backbone
+from imdbcls.runs.untrusted import tensor_shapes
 
 Change = Callable[[dict[str, Any]], object]
 
@@ -119,7 +119,7 @@ def test_a_hostile_tokenizer_is_one_sentence_within_bounds(
 def test_a_sound_tokenizer_is_tried_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     load(folder)
     with monkeypatch.context() as patched:
-        patched.setattr("imdbcls.tokenizer_check.problem_of", lambda path: pytest.fail("it was tried again"))
+        patched.setattr("imdbcls.data.tokenizer_check.problem_of", lambda path: pytest.fail("it was tried again"))
         load(folder)
     change(folder / "tokenizer.json", lambda t: t.update(pre_tokenizer=split_by("(a+)+$")))
     assert "retry-limit" in refusal(folder)

@@ -17,12 +17,12 @@ from conftest import ROOT
 from test_fast_encoder import distance, make, make_batch, run
 from test_fast_kernels import HALF, HAS_HALF
 
-from imdbcls import ownership
-from imdbcls.fast import building, kernels
-from imdbcls.fast.encoder import accelerate
+from imdbcls.kernels import building, loading
+from imdbcls.kernels.encoder import accelerate
+from imdbcls.runtime import ownership
 
 DTYPE = HALF if HAS_HALF else torch.float32
-IS_USED = pytest.mark.skipif(not HAS_HALF and not kernels.is_for_floats(), reason="PyTorch computes in fp32 here")
+IS_USED = pytest.mark.skipif(not HAS_HALF and not loading.is_for_floats(), reason="PyTorch computes in fp32 here")
 
 if not HAS_HALF and not torch.cpu._is_avx2_supported():
     pytest.skip("there are no kernels for this processor", allow_module_level=True)
@@ -30,7 +30,7 @@ if not HAS_HALF and not torch.cpu._is_avx2_supported():
 BUILD = f"""
 import torch
 from imdbcls.fast import building, kernels
-kernels.find_or_build({DTYPE})
+loading.find_or_build({DTYPE})
 print(building.object_path({DTYPE}))
 """
 # Bits of everything a training pass yields; memory that malloc hands out is filled with a byte of the caller's choice.
@@ -39,7 +39,7 @@ import hashlib, sys
 sys.path.insert(0, "tests")
 import torch
 from test_fast_encoder import make, make_batch, run
-from imdbcls.fast.encoder import accelerate
+from imdbcls.kernels.encoder import accelerate
 torch.set_num_threads(1)
 model = make("bert", hidden_dropout_prob=0.1, hidden_size=72).train()
 accelerate(model)
@@ -76,7 +76,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 def forget() -> None:
     """What a process remembers."""
-    kernels.load.cache_clear()
+    loading.load.cache_clear()
     building._version_of.cache_clear()
 
 
@@ -86,18 +86,18 @@ def script(path: Path, text: str) -> Path:
     return path
 
 
-def load(capsys: pytest.CaptureFixture[str]) -> tuple[kernels.Kernels | None, str]:
+def load(capsys: pytest.CaptureFixture[str]) -> tuple[loading.Kernels | None, str]:
     """What another process would load here, and what it logs; for DTYPE even if this process uses no kernels."""
     forget()
     capsys.readouterr()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(kernels, "is_for_floats", lambda: not HAS_HALF)
-        found = kernels.load(DTYPE)
-        assert kernels.load(DTYPE) is found  # and nothing is said twice
+        patch.setattr(loading, "is_for_floats", lambda: not HAS_HALF)
+        found = loading.load(DTYPE)
+        assert loading.load(DTYPE) is found  # and nothing is said twice
     return found, capsys.readouterr().err
 
 
-def works(loaded: kernels.Kernels | None) -> bool:
+def works(loaded: loading.Kernels | None) -> bool:
     assert loaded is not None
     x_NF, active_NF = torch.ones(2, 8, dtype=DTYPE), torch.zeros(2, 8, dtype=DTYPE)
     loaded.call("gelu", x_NF, active_NF, 2, 8)
@@ -186,7 +186,7 @@ def test_without_a_compiler_pytorch_computes(
         found, gradients = run(model, *make_batch(model), bf16=HAS_HALF)
     assert distance(found, exact) < 0.02 and gradients
     assert capsys.readouterr().err.count(reason) == 1
-    assert reason in kernels.status() and list((cache / "kernels").iterdir()) == []
+    assert reason in loading.status() and list((cache / "kernels").iterdir()) == []
 
 
 def test_a_compiler_that_is_none_costs_one_line(
@@ -197,7 +197,7 @@ def test_a_compiler_that_is_none_costs_one_line(
         "silent": ("exit 0", "reported no error but produced no library"),
         "binary": ("printf '\\377\\033'", "reported no error but produced no library"),
         "talks": ("printf 'error: \\377\\033[2J' >&2; exit 3", "talks failed: error: \ufffd [2J"),
-        "junk": (f"{version}; echo junk > kernels.so", "cannot be loaded (file too short)"),
+        "junk": (f"{version}; echo junk > loading.so", "cannot be loaded (file too short)"),
         "endless": ("exec yes", "endless failed: y"),
     }
     compilers = {str(script(tmp_path / name, text)): reason for name, (text, reason) in scripts.items()}
@@ -217,7 +217,7 @@ def test_a_compiler_that_is_none_costs_one_line(
         loaded, told = load(capsys)
         assert loaded is None and told.count("\n") == 1, (compiler, told)
         assert told.startswith("No compiled CPU kernels: ") and reason in told, (compiler, told)
-        assert "\033" not in told and kernels.status().startswith("none: ")
+        assert "\033" not in told and loading.status().startswith("none: ")
     assert not list((cache / "kernels").glob("*.so"))
 
 
@@ -246,7 +246,7 @@ def test_a_compiler_that_hangs_is_waited_for_once_a_day(
     hang = f"(sleep 600 & echo $! >> {pids}; wait)"
     compiler = script(
         tmp_path / "slow",
-        f'echo >> {calls}; case "$*" in *{hangs_at}*) {hang};; *--version*) ;; *) touch kernels.so;; esac',
+        f'echo >> {calls}; case "$*" in *{hangs_at}*) {hang};; *--version*) ;; *) touch loading.so;; esac',
     )
     monkeypatch.setenv("CC", str(compiler))
     monkeypatch.setattr(building, "_VERSION_SECONDS", 0.7 if hangs_at == "--version" else 20)
@@ -259,7 +259,7 @@ def test_a_compiler_that_hangs_is_waited_for_once_a_day(
         assert loaded is None and told.count("\n") == 1
         assert "0.0 hours ago; python -m imdbcls.doctor tries it again" in told
     assert len(calls.read_text().splitlines()) == num_calls
-    assert "did not finish" in kernels.status() and len(calls.read_text().splitlines()) > num_calls
+    assert "did not finish" in loading.status() and len(calls.read_text().splitlines()) > num_calls
     for pid in map(int, pids.read_text().split()):
         assert not is_running(pid), "what the compiler had started goes on"
 
@@ -292,7 +292,7 @@ def test_a_compiler_put_right_is_tried_at_once(
     script(compiler, 'exec cc "$@"'.ljust(30))
     os.utime(compiler, ns=(stamp, stamp))  # which looks like the same, so only the doctor tries it
     assert load(capsys)[0] is None
-    assert kernels.status().startswith(f"{'avx512_bf16' if HAS_HALF else 'avx2_fp32'}")
+    assert loading.status().startswith(f"{'avx512_bf16' if HAS_HALF else 'avx2_fp32'}")
     assert list((cache / "kernels").iterdir()) == []
     loaded, told = load(capsys)
     assert works(loaded) and told == ""
@@ -370,7 +370,7 @@ def test_a_cache_that_others_can_write_is_not_used(
     assert reason.format(kernels=cache / "kernels", cache=cache) in told
     assert "The CPU kernels were compiled for this process only." in told
     assert not trace.exists()
-    assert "separately in each process: the kernel cache is not private" in kernels.status() and not trace.exists()
+    assert "separately in each process: the kernel cache is not private" in loading.status() and not trace.exists()
     forget()
 
 
@@ -467,7 +467,7 @@ def test_a_disk_that_nothing_may_be_executed_on(
     loaded, told = load(capsys)
     assert works(loaded) and told.count("\n") == 1
     assert f"nothing on the disk of {cache / 'kernels'} may be executed (noexec): set IMDBCLS_CACHE" in told
-    assert list((cache / "kernels").iterdir()) == [] and "noexec" in kernels.status()
+    assert list((cache / "kernels").iterdir()) == [] and "noexec" in loading.status()
 
 
 @pytest.mark.parametrize("kind", ["a file", "below a file", "full"])

@@ -13,8 +13,8 @@ from test_fast_kernels import HALF, HAS_FLOATS, HAS_HALF, offsets_of
 from test_trainer import make as make_trainer
 from torch import Tensor
 
-from imdbcls.fast import building, kernels
-from imdbcls.fast.encoder import accelerate
+from imdbcls.kernels import building, loading
+from imdbcls.kernels.encoder import accelerate
 
 CSRC = Path(building.__file__).parent / "csrc"
 DTYPES = [
@@ -33,7 +33,7 @@ static inline void *limited(size_t alignment, size_t size) {
 
 
 @pytest.fixture(scope="module", params=DTYPES)
-def limited(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[kernels.Kernels]:
+def limited(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[loading.Kernels]:
     """The kernels with an allocator that fails on request (`fail_at`)."""
     folder = tmp_path_factory.mktemp("limited")
     (folder / "shim.h").write_text(SHIM)
@@ -42,14 +42,14 @@ def limited(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     with pytest.MonkeyPatch.context() as patch:
         flags = (*flags, *(flag for flag in library.flags if flag.startswith("-D")))
         patch.setitem(building.LIBRARIES, request.param, library._replace(flags=flags))
-        yield kernels.Kernels(building.build(request.param, folder), request.param)
+        yield loading.Kernels(building.build(request.param, folder), request.param)
 
 
-def fail_at(limited: kernels.Kernels, number: int) -> None:
+def fail_at(limited: loading.Kernels, number: int) -> None:
     ctypes.c_int.in_dll(limited._library, "failing").value = number
 
 
-def left_to_fail(limited: kernels.Kernels) -> int:
+def left_to_fail(limited: loading.Kernels) -> int:
     return ctypes.c_int.in_dll(limited._library, "failing").value
 
 
@@ -67,7 +67,7 @@ def test_every_function_is_declared_to_ctypes_as_its_source_defines_it(dtype: to
             of = [" ".join(each.split()).replace("element ", f"{element} ") for each in arguments.split(",")]
             defined[name] = (kind, [re.sub(r"\w+$", "", each).strip() for each in of])
     assert defined.pop("start") == ("int", ["int"]) and defined.pop("blocks_of") == ("int64_t", ["int64_t"])
-    declared = kernels.read_declarations(building.source_text("kernels.h"), dtype)
+    declared = loading.read_declarations(building.source_text("kernels.h"), dtype)
     assert defined.keys() == declared.keys() and len(declared) == (11 if dtype == HALF else 14)
     numbers = {
         "int64_t": ctypes.c_int64,
@@ -91,7 +91,7 @@ def test_every_function_is_declared_to_ctypes_as_its_source_defines_it(dtype: to
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_the_loaded_functions_have_the_declared_types(dtype: torch.dtype) -> None:
-    loaded, _ = kernels.find_or_build(dtype)
+    loaded, _ = loading.find_or_build(dtype)
     for name, (function, declared) in loaded._functions.items():
         assert function.argtypes == [*(each.c_type for each in declared.parameters), ctypes.c_int], name
         assert function.restype is ctypes.c_int and function.__name__ == name
@@ -161,7 +161,7 @@ def attention_arguments(dtype: torch.dtype) -> dict[str, Any]:
 def test_arguments_that_would_break_memory_are_refused(
     dtype: torch.dtype, name: str, given: Any, kind: type[Exception], reason: str
 ) -> None:
-    loaded, _ = kernels.find_or_build(dtype)
+    loaded, _ = loading.find_or_build(dtype)
     arguments = attention_arguments(dtype)
     loaded.call("attention", *arguments.values())
     with pytest.raises(kind, match=f"attention.*{reason}"):
@@ -172,7 +172,7 @@ def test_arguments_that_would_break_memory_are_refused(
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_sizes_that_a_kernel_does_not_take_are_refused(dtype: torch.dtype) -> None:
-    loaded, _ = kernels.find_or_build(dtype)
+    loaded, _ = loading.find_or_build(dtype)
     wide, row = torch.zeros(1, 8200, dtype=dtype), torch.zeros(8200)
     with pytest.raises(ValueError, match="add_and_normalise failed: it does not take these sizes"):
         loaded.call(
@@ -216,7 +216,7 @@ def calls(dtype: torch.dtype) -> dict[str, tuple[Any, ...]]:
     return found
 
 
-def test_every_kernel_without_memory_raises_and_can_be_called_again(limited: kernels.Kernels) -> None:
+def test_every_kernel_without_memory_raises_and_can_be_called_again(limited: loading.Kernels) -> None:
     for name, arguments in calls(limited.dtype).items():
         num_allocations = 0
         while True:
@@ -246,10 +246,10 @@ def test_no_kernel_takes_memory_that_the_tests_do_not_know_of() -> None:
 
 
 def test_a_step_without_memory_goes_on_with_fewer_documents(
-    limited: kernels.Kernels, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    limited: loading.Kernels, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Wherever in the step memory was missing, forward or backward; the step's gradient stays the batch's."""
-    monkeypatch.setattr(kernels, "load", lambda dtype: limited if dtype == limited.dtype else None)
+    monkeypatch.setattr(loading, "load", lambda dtype: limited if dtype == limited.dtype else None)
     precision = f"precision={'bf16' if limited.dtype == HALF else 'fp32'}"
     plain = ("backbone.dropout=0", "head=mean", "data.train_limit=8", "batch_size=8")
     losses, failures = [], 0
@@ -267,9 +267,9 @@ def test_a_step_without_memory_goes_on_with_fewer_documents(
 
 
 def test_a_document_without_memory_ends_with_memory_error(
-    limited: kernels.Kernels, monkeypatch: pytest.MonkeyPatch
+    limited: loading.Kernels, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(kernels, "load", lambda dtype: limited if dtype == limited.dtype else None)
+    monkeypatch.setattr(loading, "load", lambda dtype: limited if dtype == limited.dtype else None)
     model = make("bert")
     accelerate(model)
     batch = make_batch(model, (9,))

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from conftest import TINY
 
-from imdbcls import limits
 from imdbcls.errors import UserError
-from imdbcls.limits import explain, is_out_of_memory, require_threads
+from imdbcls.runtime import limits
+from imdbcls.runtime.limits import explain, is_out_of_memory, require_threads
 
 
 class SafetensorError(Exception):

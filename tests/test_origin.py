@@ -9,15 +9,15 @@ from typing import Any
 
 import pytest
 
+from imdbcls.config.paths import wrong_places
 from imdbcls.data import read_texts
 from imdbcls.data.hub import read_hub
 from imdbcls.data.imdb import read_imdb
-from imdbcls.data.origin import is_remembered, read_from, remember_source, require_own_source
 from imdbcls.data.splits import SPLIT_SETTINGS
 from imdbcls.errors import UserError
-from imdbcls.hub import download
-from imdbcls.hub_ids import is_hub_id
-from imdbcls.places import wrong_places
+from imdbcls.runs.data_origin import is_remembered, read_from, remember_source, require_own_source
+from imdbcls.runtime.hub import download
+from imdbcls.runtime.hub_ids import is_hub_id
 
 RUN = Path("received")
 COLUMNS = {"text_column": "text", "label_column": "label", "id_column": None, "group_column": None}

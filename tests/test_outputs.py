@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 from conftest import TINY
 
-from imdbcls import entry
 from imdbcls.errors import UserError
+from imdbcls.runtime import entry
 
 CLOSED, NO_READER = "closed", "a pipe whose reader has left"
 ONE_RUN = (*TINY, "epochs=1", "tracker=none", "progress=none")
@@ -192,7 +192,7 @@ def test_closed_stdin_is_one_sentence(finished: Path, tmp_path: Path) -> None:
 def test_a_closed_descriptor_is_not_given_to_a_file(tmp_path: Path) -> None:
     """Else what C code writes to stderr would land in the first file that the program opens."""
     script = (
-        "import os; from imdbcls import entry; entry.take_over(); file = open('data', 'w'); "
+        "import os; from imdbcls.runtime import entry; entry.take_over(); file = open('data', 'w'); "
         "os.write(2, b'a library: warning'); print('hidden', file=__import__('sys').stderr); file.close(); "
         "assert file and open('data').read() == ''"
     )

@@ -15,9 +15,9 @@ import pytest
 from imdbcls.comparison.read_predictions import BadRun, read_answers
 from imdbcls.comparison.run_files import read_history
 from imdbcls.data.columns import Request
+from imdbcls.data.parquet_pages import PagesError, columns_of, require_small_footer
 from imdbcls.data.tables import read_table
 from imdbcls.errors import UserError
-from imdbcls.parquet_pages import PagesError, columns_of, require_small_footer
 
 MAX_MEGABYTES = 500  # of the process that reads all of them, one after the other
 ROWS = 300

@@ -13,7 +13,7 @@ from conftest import Launch
 from pyarrow import parquet
 
 import imdbcls
-from imdbcls.answers import Item, output_names
+from imdbcls.data.answers import Item, output_names
 from imdbcls.data.columns import Request
 from imdbcls.data.tables import read_table
 from imdbcls.predict import CHUNK, in_chunks, parse, predict, read_file

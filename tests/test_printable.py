@@ -12,16 +12,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from imdbcls import console
-from imdbcls.answers import Item, write_csv, write_jsonl
 from imdbcls.api import Predictions
-from imdbcls.comparison.export import csv_text, json_text
+from imdbcls.comparison.views.export import csv_text, json_text
+from imdbcls.config.validate import validate
+from imdbcls.data.answers import Item, write_csv, write_jsonl
 from imdbcls.data.card import DataCard, SplitCard, card_text
 from imdbcls.data.token_counts import TokenCounts
 from imdbcls.errors import UserError
 from imdbcls.printable import copied_cell, csv_cell, json_line, printable, printable_line
-from imdbcls.untrusted import require_no_links
-from imdbcls.validate import validate
+from imdbcls.runs.untrusted import require_no_links
+from imdbcls.runtime import console
 
 # Escape sequences (also as C1 controls), a bell, a line of ours, direction controls, a tag, half a character.
 HOSTILE = "a\x1b]0;title\x07b\x9b31mc\r\nimdbcls: all is well\u202egnp\u2066\u2028d\x7f\x00\U000e0041\udce9\x85e\u200bf"

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from imdbcls import progress
 from imdbcls.errors import UserError
-from imdbcls.progress import Progress
+from imdbcls.runtime import progress
+from imdbcls.runtime.progress import Progress
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -125,8 +125,8 @@ def on_terminal(body: str, columns: int = 60, **environment: str) -> str:
 
 
 TRAIN = """
-from imdbcls.console import say, warn
-from imdbcls.progress import Progress
+from imdbcls.runtime.console import say, warn
+from imdbcls.runtime.progress import Progress
 shown = Progress("auto")
 shown.start(200, num_epochs=2)
 for step in range(1, 201):
@@ -159,7 +159,7 @@ def test_no_color_and_a_narrow_terminal() -> None:
 
 
 LOUD = """
-from imdbcls.console import quiet_libraries
+from imdbcls.runtime.console import quiet_libraries
 quiet_libraries()
 import warnings, torch, transformers, datasets, huggingface_hub
 transformers.logging.get_logger("transformers.x").warning("noise")

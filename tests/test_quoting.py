@@ -8,10 +8,10 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from processes import TINY, start
 
-from imdbcls.commandline import for_hydra
+from imdbcls.config.commandline import for_hydra
+from imdbcls.config.overrides import compose, examine
+from imdbcls.config.quoting import as_one_value, readable
 from imdbcls.errors import UserError
-from imdbcls.overrides import compose, examine
-from imdbcls.quoting import as_one_value, readable
 
 
 def value_of(text: str) -> Any:
@@ -106,7 +106,7 @@ def test_a_command_takes_names_of_any_letters(tmp_path: Path) -> None:
 
 
 def test_yes_and_no_of_a_yaml_file_are_class_names() -> None:
-    from imdbcls.losses import in_order
+    from imdbcls.training.losses import in_order
 
     assert in_order({"true": 5, "false": 1}, ("no", "yes")) == [1, 5]
     assert in_order({"true": 5, "false": 1}, ("false", "true")) == [1, 5]

@@ -9,7 +9,7 @@ import pytest
 from conftest import ROOT, Launch
 from processes import TINY
 
-from imdbcls import overrides
+from imdbcls.config import overrides
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 # The commands of `imdbcls.train`, which may go on over several lines, without their comments.

@@ -13,12 +13,12 @@ from small_models import make_model
 from test_trainer import NO_DROPOUT, PLAIN_SGD, distance, make, points, train_epoch, weights
 from torch import Tensor, nn
 
-from imdbcls import optim
 from imdbcls.errors import UserError
 from imdbcls.heads.mean import MeanHead
-from imdbcls.losses import CrossEntropy, Focal, Objective, symmetric_divergence, weights_of_classes
-from imdbcls.model import Classifier
+from imdbcls.models.classifier import Classifier
 from imdbcls.tracking import NoTracker
+from imdbcls.training import optim
+from imdbcls.training.losses import CrossEntropy, Focal, Objective, symmetric_divergence, weights_of_classes
 
 # Optimizers.
 

@@ -11,13 +11,13 @@ from safetensors.torch import load_file, save_file
 from test_api import TINY
 
 import imdbcls
-from imdbcls import checkpoint
 from imdbcls.comparison.groups import read_study
 from imdbcls.errors import UserError
-from imdbcls.record import problem_of_result
-from imdbcls.sweep import outcome_of
-from imdbcls.trainer import Trainer
-from imdbcls.untrusted import sha256
+from imdbcls.runs.record import problem_of_result
+from imdbcls.runs.untrusted import sha256
+from imdbcls.sweeps.jobs import outcome_of
+from imdbcls.training import checkpoint
+from imdbcls.training.trainer import Trainer
 
 TIMES = ("seconds", "per_second", "latency_ms", "peak_memory_mb")
 

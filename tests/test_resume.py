@@ -25,12 +25,12 @@ from processes import (
 )
 from test_trainer import make
 
-from imdbcls import checkpoint, optim
 from imdbcls.data.batch import Batch
 from imdbcls.errors import UserError
-from imdbcls.saving import Saver, TrainState, Window
 from imdbcls.tracking import NoTracker
-from imdbcls.trainer import Trainer
+from imdbcls.training import checkpoint, optim
+from imdbcls.training.state import Saver, TrainState, Window
+from imdbcls.training.trainer import Trainer
 
 NUM_STEPS = 24  # two epochs of 96 documents, 8 a step
 WINDOWS = ("data.truncation=windows", "max_length=24")
@@ -381,7 +381,7 @@ def test_optimizer_tensors_must_fit_their_parameters(begun: Trainer) -> None:
 def test_it_is_saved_after_so_many_minutes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Steps of a minute on a clock of the test's own; an epoch has four."""
     trainer, now, saved = make(tmp_path, "checkpoint.every_minutes=2.5", "trainer.log_every=1"), [0.0], []
-    monkeypatch.setattr("imdbcls.trainer.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("imdbcls.training.trainer.time.monotonic", lambda: now[0])
     step, save = trainer.step, trainer.saver.save
 
     def slow_step(batch: Batch) -> object:

@@ -13,14 +13,14 @@ from small_models import make_model
 from test_trainer import DESCENT, distance, make, points, train_epoch, weights
 from torch import Tensor
 
-from imdbcls import lora
-from imdbcls.backbone import Backbone, recompute_activations
 from imdbcls.errors import UserError
 from imdbcls.evaluate import evaluate
 from imdbcls.heads.mean import MeanHead
-from imdbcls.model import Classifier, copy_of, count_parameters
-from imdbcls.scored import ScoredModel
+from imdbcls.models import lora
+from imdbcls.models.backbone import Backbone, recompute_activations
+from imdbcls.models.classifier import Classifier, copy_of, count_parameters
 from imdbcls.tracking import NoTracker
+from imdbcls.training.evaluation_model import ScoredModel
 
 FAMILIES = ("bert", "roberta", "modernbert", "deberta-v2")
 

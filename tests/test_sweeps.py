@@ -17,8 +17,8 @@ import pytest
 from processes import EVERY_STEP, TINY, Command, digest, points, run, saved_step, start, wait_for
 from test_faults import FAULTY, faulty
 
-from imdbcls.signals import SIGNALS, StopRequest, stop_requests
-from imdbcls.sweep import Running, Sweep
+from imdbcls.runtime.signals import SIGNALS, StopRequest, stop_requests
+from imdbcls.sweeps.jobs import Running, Sweep
 
 
 def sweep(folder: Path, *options: str, fault: str = "") -> Command:
@@ -188,7 +188,7 @@ def test_a_signal_at_the_worst_moment_reaches_the_job_or_keeps_it_from_beginning
         monkeypatch.setattr(os, "fork", fork_and_signal)
     else:
         monkeypatch.setattr(StopRequest, "obey", lambda request: None)
-        monkeypatch.setattr("imdbcls.sweep.stop_requests", requests_that_end_by(stop_and_signal))
+        monkeypatch.setattr("imdbcls.sweeps.jobs.stop_requests", requests_that_end_by(stop_and_signal))
     before = [signal.getsignal(number) for number in SIGNALS]
     sweep = Sweep()
     sweep.run("first", lambda: None, lambda: time.sleep(60), lambda: None)

@@ -14,12 +14,12 @@ from test_heads import MAKERS
 from test_trainer import Poison, contents, make
 
 from imdbcls import build
-from imdbcls.device import Hardware
-from imdbcls.fast import unpadded
-from imdbcls.model import Classifier
-from imdbcls.scoring import score
+from imdbcls.kernels import unpadded
+from imdbcls.models.classifier import Classifier
+from imdbcls.models.inference import score
+from imdbcls.runtime.device import Hardware
 from imdbcls.tracking import NoTracker
-from imdbcls.trainer import MAX_UNREAD_STEPS, NonFiniteError, Trainer
+from imdbcls.training.trainer import MAX_UNREAD_STEPS, NonFiniteError, Trainer
 
 
 class NoValues(Hardware):

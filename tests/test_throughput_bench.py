@@ -7,7 +7,7 @@ from typing import Any, Self
 import pytest
 from conftest import ROOT
 
-from imdbcls.device import computes_bf16
+from imdbcls.runtime.device import computes_bf16
 
 BENCH = ROOT / "experiments" / "throughput"
 PEERS = ["the original's way", "Trainer, defaults", "Trainer, at its best", "Trainer, best and tuned"]

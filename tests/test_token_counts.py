@@ -15,7 +15,7 @@ from imdbcls.data.documents import Documents
 from imdbcls.data.token_counts import TokenCounts, count_tokens, losses, sum_of
 from imdbcls.data.tokens import Tokens, tokenize
 from imdbcls.data.windows import Windows
-from imdbcls.metrics import doubt_about
+from imdbcls.models.metrics import doubt_about
 
 INVISIBLE = "\u200b\u2060"  # BERT's tokenizer drops them
 FOREIGN = "ภาษา 中文 한국어"  # nothing of it is in a vocabulary of English

@@ -16,9 +16,9 @@ from hydra import compose, initialize_config_module
 from pyarrow import parquet
 
 import imdbcls
+from imdbcls.config.overrides import resolve
 from imdbcls.data.sample import read_sample
-from imdbcls.overrides import resolve
-from imdbcls.runs import run_name
+from imdbcls.runs.identity import run_name
 
 pytestmark = pytest.mark.slow
 

@@ -15,12 +15,13 @@ from pyarrow import parquet
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from imdbcls import build, checkpoint, optim
-from imdbcls.overrides import resolve
-from imdbcls.runs import RunFolder
-from imdbcls.signals import StopRequest
+from imdbcls import build
+from imdbcls.config.overrides import resolve
+from imdbcls.runs.folder import RunFolder
+from imdbcls.runtime.signals import StopRequest
 from imdbcls.tracking import NoTracker
-from imdbcls.trainer import NonFiniteError, Trainer
+from imdbcls.training import checkpoint, optim
+from imdbcls.training.trainer import NonFiniteError, Trainer
 
 NO_DROPOUT = ("backbone.dropout=0", "backbone.attention_dropout=0", "head=mean")
 # Plain gradient descent with lr 1: what a step changes is the gradient.

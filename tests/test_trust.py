@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 from processes import TINY, start
 
-from imdbcls import overrides
+from imdbcls.config import overrides
+from imdbcls.config.allowed_targets import borrowed_targets, libraries
 from imdbcls.errors import UserError
-from imdbcls.targets import borrowed_targets, libraries
 
 GLOBAL = "# @package _global_\n"
 PLUGIN = "plugins: [evil]\ndata:\n  source: {_target_: evil.read, text: words}\n"

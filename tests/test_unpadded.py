@@ -8,10 +8,10 @@ from test_heads import MAKERS
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from imdbcls.fast import unpadded
-from imdbcls.fast.masks import ready_mask
-from imdbcls.model import Classifier
-from imdbcls.ragged import places_of
+from imdbcls.kernels import unpadded
+from imdbcls.kernels.masks import ready_mask
+from imdbcls.models.classifier import Classifier
+from imdbcls.runtime.padding import places_of
 
 
 @pytest.fixture(autouse=True)

@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 from hydra import compose, initialize_config_module
 
+from imdbcls.config.allowed_targets import is_allowed
+from imdbcls.config.overrides import resolve
+from imdbcls.config.validate import CHOICES, FLAGS, NUMBERS, SECTIONS, validate
 from imdbcls.errors import UserError
-from imdbcls.overrides import resolve
-from imdbcls.targets import is_allowed
-from imdbcls.validate import CHOICES, FLAGS, NUMBERS, SECTIONS, validate
 
 
 def composed(*overrides: str) -> dict[str, Any]:
@@ -176,11 +176,16 @@ FORBIDDEN = (
     *("os.system", "subprocess.run", "builtins.eval", "builtins.exec", "torch.load", "torch.hub.load"),
     *("pandas.read_pickle", "pickle.load", "hydra.utils.instantiate", "importlib.import_module"),
     # The project's own functions that would run, write or load what they are told to.
-    *("imdbcls.build.construct", "imdbcls.build.keep_corpus", "imdbcls.checkpoint.save", "imdbcls.hub.download"),
-    *("imdbcls.writing.write_atomically", "imdbcls.train.main", "imdbcls.sweep.exit_code_of"),
+    *(
+        "imdbcls.build.construct",
+        "imdbcls.build.keep_corpus",
+        "imdbcls.training.checkpoint.save",
+        "imdbcls.runtime.hub.download",
+    ),
+    *("imdbcls.runs.files.write_atomically", "imdbcls.train.main", "imdbcls.sweeps.jobs.exit_code_of"),
     # Names that modules of the project only import.
-    *("imdbcls.build.instantiate", "imdbcls.checkpoint.shutil.rmtree", "imdbcls.data.tokens.os.system"),
-    *("imdbcls.data.tokens.shutil.rmtree", "imdbcls.heads.cls.nn.Module", "imdbcls.backbone.torch.load"),
+    *("imdbcls.build.instantiate", "imdbcls.training.checkpoint.shutil.rmtree", "imdbcls.data.tokens.os.system"),
+    *("imdbcls.data.tokens.shutil.rmtree", "imdbcls.heads.cls.nn.Module", "imdbcls.models.backbone.torch.load"),
     # Ways around a prefix.
     *("imdbcls", "imdbcls.", "imdbclsx.heads.cls.ClsHead", "imdbcls.nowhere.Head", "imdbcls.heads.cls.Nothing"),
     *(
@@ -191,7 +196,7 @@ FORBIDDEN = (
     *("imdbcls.heads.cls.ClsHead.__init__.__globals__", "imdbcls.heads.cls..ClsHead", "imdbcls.heads/cls.ClsHead"),
     *("${oc.env:HOME}", None, 3, ["imdbcls.heads.cls.ClsHead"], {"_target_": "imdbcls.heads.cls.ClsHead"}),
     # What is right in one place alone is not in another.
-    *("imdbcls.backbone.Backbone", "imdbcls.data.files.read_table", "imdbcls.tracking.run.say"),
+    *("imdbcls.models.backbone.Backbone", "imdbcls.data.files.read_table", "imdbcls.tracking.run.say"),
 )
 PLACES = (
     "backbone",
@@ -284,10 +289,10 @@ def test_a_foreign_target_is_found_at_any_depth(sound: dict[str, Any]) -> None:
 
 
 OWN_PLACES = {
-    "backbone": "imdbcls.backbone.load_backbone",
+    "backbone": "imdbcls.models.backbone.load_backbone",
     "head": "imdbcls.heads.cls.ClsHead",
     "data.source": "imdbcls.data.sample.read_sample",
-    "loss": "imdbcls.losses.Focal",
+    "loss": "imdbcls.training.losses.Focal",
     "optimizer": "torch.optim.RMSprop",
     "schedule": "torch.optim.lr_scheduler.StepLR",
     "tracker": "imdbcls.tracking.none.NoTracker",

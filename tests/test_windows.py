@@ -15,7 +15,7 @@ from test_trainer import NO_DROPOUT, PLAIN_SGD, distance, make, train_epoch, wei
 from imdbcls.data.batch import Batch
 from imdbcls.data.batches import EvalBatches, TrainBatches
 from imdbcls.data.windows import Windows, window_starts
-from imdbcls.model import Classifier, average_windows
+from imdbcls.models.classifier import Classifier, average_windows
 
 WINDOWS = Windows(overlap=0.25, max_windows=32)
 LONG = np.random.default_rng(2).integers(3, 900, 203)

@@ -19,8 +19,8 @@ from imdbcls.comparison.groups import Group, read_study
 from imdbcls.comparison.pairs import compare_pairs
 from imdbcls.comparison.scores import score_group
 from imdbcls.comparison.verdicts import p_text
-from imdbcls.console import user_errors
-from imdbcls.runs import group_hash
+from imdbcls.runs.identity import group_hash
+from imdbcls.runtime.console import user_errors
 
 STUDY = "recipes"
 COMMON = (

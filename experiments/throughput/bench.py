@@ -20,9 +20,9 @@ from chart import bars, drawing
 from contest import Contender, Outcome, Worker, contest
 
 import imdbcls
-from imdbcls.console import quiet_libraries, say
 from imdbcls.errors import UserError
-from imdbcls.writing import json_text
+from imdbcls.runs.files import json_text
+from imdbcls.runtime.console import quiet_libraries, say
 
 TRAINING = (
     Contender("original", "the original's way", tuned=False),

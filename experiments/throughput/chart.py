@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
-from imdbcls.comparison import svg
-from imdbcls.comparison.page import standalone
+from imdbcls.comparison.views import svg
+from imdbcls.comparison.views.page import standalone
 
 BLOCKS = " ▏▎▍▌▋▊▉"
 WIDTH, ROW, TOP = 780, 26, 42  # of the drawing, of a bar with its space, and above a task's first bar

@@ -26,16 +26,17 @@ from transformers import (
 )
 
 import imdbcls
-from imdbcls import build, report
+from imdbcls import build
 from imdbcls.data.batch import Batch
 from imdbcls.data.batches import Ahead
 from imdbcls.data.documents import Documents
-from imdbcls.device import Hardware, computes_bf16, peak_memory_mb
-from imdbcls.model import Classifier
-from imdbcls.runs import RunFolder
-from imdbcls.scoring import score
-from imdbcls.signals import StopRequest
+from imdbcls.models.classifier import Classifier
+from imdbcls.models.inference import score
+from imdbcls.runs.folder import RunFolder
+from imdbcls.runtime.device import Hardware, computes_bf16, peak_memory_mb
+from imdbcls.runtime.signals import StopRequest
 from imdbcls.tracking.none import NoTracker
+from imdbcls.training import report
 
 # What the contenders are built from: `choices` as the command line of `imdbcls.train` takes them, `rounds` to come.
 Settings = Mapping[str, Any]

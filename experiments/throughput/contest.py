@@ -10,9 +10,9 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any, Self
 
-from imdbcls.console import quiet_libraries, say
 from imdbcls.errors import UserError
-from imdbcls.fast.process import tune_process
+from imdbcls.runtime.console import quiet_libraries, say
+from imdbcls.runtime.process import tune_process
 
 # How far the loss of the first batch may lie from another contender's, as a fraction of it.
 TOLERANCE = {"fp32": 1e-4, "bf16": 1e-2}
@@ -25,7 +25,7 @@ _processes = multiprocessing.get_context("spawn")  # a forked process would shar
 
 @dataclass(frozen=True)
 class Contender:
-    """`key` names a function of `contenders.py`; `tuned` has the process take `imdbcls.fast.process` first."""
+    """`key` names a function of `contenders.py`; `tuned` has the process take `imdbcls.runtime.process` first."""
 
     key: str
     name: str

@@ -6,7 +6,7 @@ import numpy as np
 
 from imdbcls.comparison.groups import Group
 from imdbcls.comparison.scores import confidence_bin
-from imdbcls.metrics import NUM_CALIBRATION_BINS
+from imdbcls.models.metrics import NUM_CALIBRATION_BINS
 
 
 def reliability_curve(group: Group) -> list[dict[str, Any]]:

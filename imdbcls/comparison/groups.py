@@ -11,7 +11,7 @@ from imdbcls.comparison.naming import distinct_names
 from imdbcls.comparison.notes import warnings_about
 from imdbcls.comparison.run_files import BadRun, Run, failed_group, is_run_folder, number, plain, read_run
 from imdbcls.comparison.statistics import num_independent
-from imdbcls.record import problem_of_labels
+from imdbcls.runs.record import problem_of_labels
 
 MAX_STUDIES_NAMED = 10  # in one sentence
 

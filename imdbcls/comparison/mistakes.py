@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from imdbcls.comparison.extent import MOST_GROUPS
 from imdbcls.comparison.groups import Group
+from imdbcls.comparison.views.extent import MOST_GROUPS
 
 Texts = Callable[[Sequence[str]], dict[str, str]]
 

@@ -12,8 +12,8 @@ from imdbcls.comparison.read_predictions import BadRun as BadRun
 from imdbcls.comparison.read_predictions import Predictions, read_answers
 from imdbcls.errors import UserError
 from imdbcls.printable import printable_line
-from imdbcls.record import path_of_predictions, problem_of_predictions
-from imdbcls.untrusted import read_json, read_yaml, require_plain
+from imdbcls.runs.record import path_of_predictions, problem_of_predictions
+from imdbcls.runs.untrusted import read_json, read_yaml, require_plain
 
 MAX_HISTORY_BYTES = 64 << 20
 MAX_LINE_BYTES = 2**16  # of metrics.jsonl

@@ -28,7 +28,7 @@ def read_texts(config: Mapping[str, Any], split_hash: str) -> dict[str, str]:
     from imdbcls.data.sample import read_sample
     from imdbcls.data.splits import SPLIT_SETTINGS, make_corpus
     from imdbcls.errors import UserError
-    from imdbcls.hub import offline
+    from imdbcls.runtime.hub import offline
 
     readers: dict[str, Callable[..., Source]] = {
         "files": read_files,

@@ -4,15 +4,15 @@ It takes the choices and keys of `imdbcls.train`, reads the documents as a run w
 """
 
 if __name__ == "__main__":  # first: an import can already reach a limit of the machine
-    from imdbcls.entry import take_over
+    from imdbcls.runtime.entry import take_over
 
     take_over()
 
 import sys
 
-from imdbcls import entry, limits
-from imdbcls.console import quiet_libraries, write_out
-from imdbcls.overrides import compose
+from imdbcls.config.overrides import compose
+from imdbcls.runtime import entry, limits
+from imdbcls.runtime.console import quiet_libraries, write_out
 
 
 def main() -> None:

@@ -16,7 +16,7 @@ from torch import Tensor
 from imdbcls.data.features import Features
 from imdbcls.data.tokens import Tokens
 from imdbcls.data.windows import Windows, window_starts
-from imdbcls.ragged import places_of
+from imdbcls.runtime.padding import places_of
 
 # Widths are multiples of this, which matrix kernels like and which bounds the number of shapes.
 WIDTH_MULTIPLE = 8

@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from imdbcls.data.cache import building, discard, to_disk
+from imdbcls.runtime.cache import building, discard, to_disk
 
 VECTORS, INDEX, ABOUT = "vectors.bin", "index.bin", "entry.json"
 # Bytes of the vectors that share a checksum: blocks are checked by several threads at once.

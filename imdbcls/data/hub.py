@@ -1,7 +1,9 @@
 """`data=hub`: any labelled data set of the Hugging Face hub, or one already in the local `HF_HOME`."""
 
 import contextlib
+import os
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from imdbcls.data.columns import missing_columns, request_of
@@ -9,8 +11,9 @@ from imdbcls.data.documents import Source
 from imdbcls.data.sources import make_source
 from imdbcls.data.tables import Table
 from imdbcls.errors import UserError
-from imdbcls.hub import reaches_hub
-from imdbcls.places import local_dataset
+from imdbcls.printable import shown
+from imdbcls.runtime.hub import reaches_hub
+from imdbcls.runtime.hub_ids import HUB_FORM, is_hub_id
 
 
 def read_hub(
@@ -31,8 +34,8 @@ def read_hub(
     `config` is the data set's own configuration name, or None for its default. Class names are the data
     set's where it declares them. `HF_HOME`, `HF_ENDPOINT`, `HF_TOKEN` and `HF_HUB_OFFLINE` are respected.
 
-    Raises UserError for a hub that cannot be reached within `imdbcls.hub.HUB_TIMEOUT` seconds, an unknown data set,
-    configuration, split or column.
+    Raises UserError for a hub that cannot be reached within `imdbcls.runtime.hub.HUB_TIMEOUT` seconds, an unknown
+    data set, configuration, split or column.
     """
     # Before the import: what load_dataset is given is a hub id of the form owner/name or the absolute path of a folder,
     # never a word that it would take for one of its own builders.
@@ -96,3 +99,16 @@ def _explain(path: str, error: Exception) -> str:
             "that name; give data.path a local copy, point HF_HOME at a filled cache, or try data=sample (no network)."
         )
     return f"data.path={path}: the hub's data set could not be loaded: {' '.join(str(error).split())[:300]}"
+
+
+def local_dataset(path: Any) -> Path | None:
+    """The folder that `data.path` of `data=hub` names, None where it is a hub id; UserError where it is neither."""
+    place = os.path.expanduser(path) if isinstance(path, str) else ""
+    if place and os.path.isdir(place):
+        return Path(place)
+    if not is_hub_id(path):
+        raise UserError(
+            f"data.path={shown(path)} is not a folder, and not a hub id ({HUB_FORM.format('stanfordnlp/imdb')}); for a "
+            "single file use data=files data.train=FILE."
+        )
+    return None

@@ -13,12 +13,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from imdbcls.console import say
-from imdbcls.data.cache import building, cache_folder, discard, to_disk
 from imdbcls.data.documents import Documents
 from imdbcls.data.pieces import batches_of, can_cut
+from imdbcls.data.tokenizer_check import panics_raised
 from imdbcls.errors import UserError
-from imdbcls.tokenizer_check import panics_raised
+from imdbcls.runtime.cache import building, cache_folder, discard, to_disk
+from imdbcls.runtime.console import say
 
 # Raised whenever the files below change their meaning: old entries are then not found.
 FORMAT = 1

@@ -7,7 +7,7 @@ class ClsHead(nn.Module):
     """Dropout → first token → Linear(D, D) → tanh → dropout → Linear(D, C).
 
     The first token is taken before the dropout is drawn: the other tokens' masks would never be read. Nor would what
-    the encoder's last layer gives for them, which the fast paths leave out (`imdbcls.fast.first_token`).
+    the encoder's last layer gives for them, which the fast paths leave out (`imdbcls.kernels.first_token`).
     """
 
     reads_first_token_alone = True

@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor, nn
 
-from imdbcls.device import computes_bf16
-from imdbcls.fast.lstm import final_output, kernels_for
 from imdbcls.heads.pooling import TokenDropout, last_real_token
+from imdbcls.kernels.lstm import final_output, kernels_for
+from imdbcls.runtime.device import computes_bf16
 
 
 class LSTMHead(nn.Module):

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from imdbcls.fast.dropout import DropoutMasks
+from imdbcls.kernels.dropout import DropoutMasks
 
 
 def weighted_sum(weights_BT: Tensor, hidden_BTD: Tensor) -> Tensor:

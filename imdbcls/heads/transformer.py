@@ -3,7 +3,7 @@
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from imdbcls.fast.first_token import attend_from
+from imdbcls.kernels.first_token import attend_from
 
 
 class TransformerHead(nn.Module):

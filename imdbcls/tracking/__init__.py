@@ -5,7 +5,7 @@ import importlib
 from collections.abc import Mapping
 from typing import Any
 
-from imdbcls.console import warn
+from imdbcls.runtime.console import warn
 from imdbcls.tracking import environment
 from imdbcls.tracking.none import NoTracker
 from imdbcls.tracking.run import WandbTracker

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from imdbcls.console import say, warn
 from imdbcls.errors import UserError
+from imdbcls.runtime.console import say, warn
 from imdbcls.tracking import environment
 from imdbcls.tracking.server import (
     PROBE_SECONDS,

@@ -1,0 +1,1 @@
+"""How a comparison is shown: terminal, page, tables and figures."""

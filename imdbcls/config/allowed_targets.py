@@ -1,0 +1,206 @@
+"""What a configuration may have built: `_target_` names what Hydra calls, so only the project's own are let through.
+
+Hydra refuses some names itself, but neither `torch.load` nor `pandas.read_pickle`, which run what a file says.
+"""
+
+import ast
+import importlib
+import inspect
+import re
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from functools import cache
+from importlib.metadata import PackageNotFoundError, packages_distributions, requires
+from pathlib import Path
+from typing import Any
+
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+from imdbcls.errors import UserError
+from imdbcls.printable import shown
+
+# What may be built, by the place of its `_target_`; anywhere else, and from anywhere else, only a plugin's.
+TARGETS = {
+    "backbone": re.compile(r"imdbcls\.models\.backbone\.\w+_backbone"),
+    "head": re.compile(r"imdbcls\.heads\.\w+\.[A-Z]\w*"),
+    "data.source": re.compile(r"imdbcls\.data\.(\w+)\.read_\1"),
+    "loss": re.compile(r"imdbcls\.training\.losses\.[A-Z]\w*"),
+    "optimizer": re.compile(r"(torch|imdbcls\.training)\.optim\.[A-Z]\w*"),
+    "schedule": re.compile(r"imdbcls\.training\.optim\.[a-z]\w*|torch\.optim\.lr_scheduler\.[A-Z]\w*"),
+    "tracker": re.compile(r"imdbcls\.tracking\.\w+\.\w*Tracker"),
+}
+# Hydra's other keys, by what they may say where.
+SPECIAL: dict[str, Callable[[str, Any], bool]] = {
+    "_partial_": lambda place, value: value is (place in ("optimizer", "schedule", "tracker")),
+    "_convert_": lambda place, value: value in ("none", "partial", "object", "all"),
+    "_recursive_": lambda place, value: isinstance(value, bool),
+    "_args_": lambda place, value: False,
+}
+# What `class` may name in Hydra's settings for logging, which Python resolves and calls.
+LOGGING_CLASSES = re.compile(r"logging\.(StreamHandler|FileHandler|NullHandler|Formatter)")
+# Variables that `hydra.job.env_set` may set: others (LD_PRELOAD, PYTHONPATH, PATH) choose the code that programs run.
+VARIABLES = re.compile(r"(OMP|MKL|KMP|GOMP)_\w+|CUDA_VISIBLE_DEVICES|HF_HOME|IMDBCLS_CACHE|TOKENIZERS_PARALLELISM|TZ")
+
+
+def foreign_targets(config: Any, path: str = "") -> Iterator[str]:
+    """Every `_target_` that is not one of those for its place, nor in a named plugin."""
+    plugins = config.get("plugins", []) if isinstance(config, Mapping) and not path else []
+    yield from _foreign_targets(config, path, tuple(plugins) if isinstance(plugins, list | tuple) else ())
+
+
+def _foreign_targets(node: Any, path: str, plugins: tuple[str, ...]) -> Iterator[str]:
+    if isinstance(node, Mapping):
+        for key, value in node.items():
+            place = f"{path}.{key}" if path else str(key)
+            if key == "_target_" and not is_allowed(path, value, plugins):
+                yield (
+                    f"{place}={shown(value)} is refused: allowed are, each in its own section, imdbcls's classes and "
+                    "functions, torch.optim's optimizers and schedulers, and the packages that the command names "
+                    "in plugins=[...] (or in --plugins, for a run that is read)."
+                )
+            if key in SPECIAL and not (SPECIAL[key](path, value) or is_of_plugin(node.get("_target_"), plugins)):
+                yield f"{place}={shown(value)} is refused: Hydra's {key} is not for this section."
+            yield from _foreign_targets(value, place, plugins)
+    elif isinstance(node, list | tuple):
+        for index, value in enumerate(node):
+            yield from _foreign_targets(value, f"{path}[{index}]", plugins)
+
+
+def is_of_plugin(target: Any, plugins: tuple[str, ...]) -> bool:
+    return isinstance(target, str) and target.split(".")[0] in plugins
+
+
+def is_allowed(place: str, target: Any, plugins: tuple[str, ...]) -> bool:
+    if not isinstance(target, str):
+        return False
+    if is_of_plugin(target, plugins):
+        return True
+    if place not in TARGETS or not TARGETS[place].fullmatch(target):
+        return False
+    module, _, name = target.rpartition(".")
+    return target.startswith("torch.") or name in names_defined_in(module)
+
+
+@cache
+def names_defined_in(module: str) -> set[str]:
+    """The classes and functions that one of the project's modules defines itself; what it imports does not count."""
+    if not re.fullmatch(r"imdbcls(\.\w+)+", module):
+        return set()
+    place = Path(__file__).parents[1].joinpath(*module.split(".")[1:])
+    source = next((path for path in (place.with_suffix(".py"), place / "__init__.py") if path.is_file()), None)
+    if source is None:
+        return set()
+    tree = ast.parse(source.read_text(encoding="utf-8"))
+    return {node.name for node in tree.body if isinstance(node, ast.ClassDef | ast.FunctionDef)}
+
+
+def foreign_parts_of_hydra(node: Any, path: str = "hydra") -> Iterator[str]:
+    """What Hydra would build or call for itself, before any validation, and is not its own or a Hydra plugin's."""
+    if isinstance(node, Mapping):
+        for key, value in node.items():
+            own = isinstance(value, str) and value.startswith(("hydra._internal.", "hydra_plugins."))
+            if (key == "_target_" and not own) or key == "()":  # logging calls what stands there
+                yield f"{path}.{key}={shown(value)} is refused: Hydra's parts come from hydra and hydra_plugins alone."
+            if key == "class" and not LOGGING_CLASSES.fullmatch(str(value)):
+                yield f"{path}.class={shown(value)} is refused: only logging's own, to streams and files, are let in."
+            if path == "hydra.job.env_set" and not VARIABLES.fullmatch(str(key)):
+                yield f"{path}.{key} is refused: a configuration does not set this variable; set it in the shell."
+            yield from foreign_parts_of_hydra(value, f"{path}.{key}")
+    elif isinstance(node, list | tuple):
+        for index, value in enumerate(node):
+            yield from foreign_parts_of_hydra(value, f"{path}[{index}]")
+    elif isinstance(node, str) and node.startswith("ext://") and node not in ("ext://sys.stdout", "ext://sys.stderr"):
+        yield f"{path}={shown(node)} is refused: only ext://sys.stdout and ext://sys.stderr are let in."
+
+
+def wrong_plugins(config: Mapping[str, Any]) -> Iterator[str]:
+    """Plugins are the user's own packages: naming `os` would let a configuration call all that is in it."""
+    plugins = config.get("plugins", [])
+    if not isinstance(plugins, list | tuple):
+        yield f"plugins={shown(plugins)} is no list of packages."
+        return
+    for plugin in plugins:
+        if not isinstance(plugin, str) or not plugin.isidentifier() or plugin in libraries():
+            yield (
+                f"plugins={shown(plugin)} is refused: only packages of your own can be named, not Python's or a "
+                "library that imdbcls needs."
+            )
+
+
+@cache
+def libraries() -> frozenset[str]:
+    """Return the modules of Python itself, of imdbcls and of all that it depends on: no user's own packages."""
+    names, pending = set[str](), ["imdbcls"]
+    while pending:
+        name = canonicalize_name(pending.pop())
+        if name not in names:
+            names.add(name)
+            pending += needed_by(name)
+    modules = {
+        module
+        for module, distributions in packages_distributions().items()
+        if names.intersection(map(canonicalize_name, distributions))
+    }
+    return frozenset({*sys.stdlib_module_names, "imdbcls", "hydra", "torch"} | modules)
+
+
+def needed_by(distribution: str) -> Iterator[str]:
+    try:
+        requirements = map(Requirement, requires(distribution) or ())
+    except PackageNotFoundError:  # of another platform, or an extra
+        return
+    for requirement in requirements:
+        if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
+            yield requirement.name
+
+
+def is_borrowed(target: str, found: Any) -> bool:
+    """Return whether a target names what its package only imports, such as `my_package.os.system`, or no code.
+
+    `found` is what the target leads to.
+    """
+    home = "torch.optim" if target.startswith("torch.optim.") else target.split(".")[0]
+    is_code = inspect.isclass(found) or inspect.isfunction(found) or inspect.ismethod(found)
+    defined_in = f"{getattr(found, '__module__', None)}."
+    return not is_code or ".__" in target or not defined_in.startswith(f"{home}.")
+
+
+def borrowed_targets(node: Any) -> Iterator[str]:
+    """Yield a sentence for each `_target_`, however deep, that its package only imports; the packages are imported."""
+    if isinstance(node, Mapping):
+        target = node.get("_target_")
+        if isinstance(target, str) and is_borrowed(target, locate(target)):
+            yield f"_target_={target} is refused: {target.split('.')[0]} does not define it."
+        for value in node.values():
+            yield from borrowed_targets(value)
+    elif isinstance(node, list | tuple):
+        for value in node:
+            yield from borrowed_targets(value)
+
+
+def locate(target: str) -> Any:
+    """Return what a dotted name leads to; raises UserError where it leads nowhere, or where the import fails."""
+    first, *parts = target.split(".")
+    path = first
+    try:
+        found: Any = importlib.import_module(first)
+        for part in parts:
+            path = f"{path}.{part}"
+            found = getattr(found, part) if hasattr(found, part) else importlib.import_module(path)
+    except Exception as error:  # a plugin may raise anything while it is imported
+        reason = " ".join(str(error).split())[:300]
+        raise UserError(f"_target_={target} cannot be imported here: {reason}") from error
+    return found
+
+
+def interpolations(node: Any, path: str = "") -> Iterator[str]:
+    """A resolved configuration has none left; one in a file from elsewhere could read the environment."""
+    if isinstance(node, Mapping):
+        for key, value in node.items():
+            yield from interpolations(value, f"{path}.{key}" if path else str(key))
+    elif isinstance(node, list | tuple):
+        for index, value in enumerate(node):
+            yield from interpolations(value, f"{path}[{index}]")
+    elif isinstance(node, str) and "${" in node:
+        yield f"{path} still holds an interpolation, which is refused."

@@ -1,0 +1,122 @@
+"""The arguments of `python -m imdbcls.train`: what is answered at once, and what Hydra is given."""
+
+import argparse
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import hydra._internal.hydra
+from hydra._internal.utils import get_args_parser
+from hydra.core.config_search_path import ConfigSearchPath
+from hydra.plugins.sweeper import Sweeper
+
+from imdbcls.config.composing import Loader
+from imdbcls.config.options import groups, help_text
+from imdbcls.config.overrides import Mode, examine
+from imdbcls.config.quoting import readable
+from imdbcls.errors import UserError
+from imdbcls.runtime.console import say, user_errors
+
+_validate_batch_is_legal = Sweeper.validate_batch_is_legal
+_WITH_VALUE = (
+    *("--package", "-p", "--config-path", "-cp", "--config-name", "-cn", "--config-dir", "-cd"),
+    *("--cfg", "-c", "--info", "-i", "--experimental-rerun"),
+)
+
+
+def answer_command(arguments: Sequence[str]) -> list[str]:
+    """Return the arguments for Hydra. `--help` is answered here; all mistakes are listed, and end the process."""
+    with user_errors():
+        require_one_process(os.environ)
+    if "--version" in arguments:
+        print(f"imdbcls {installed_version()}")
+        sys.exit(0)
+    asked, unknown = get_args_parser().parse_known_args(list(arguments))
+    if asked.help:
+        print(help_text([Path(asked.config_dir)] if asked.config_dir else []))
+        sys.exit(0)
+    if asked.config_name or asked.config_path or asked.experimental_rerun:
+        say("imdbcls: there is one configuration; --config-dir=FOLDER adds YAML files of your own to its groups.")
+        sys.exit(2)
+    if asked.hydra_help or asked.shell_completion:
+        return list(arguments)
+    written = for_hydra(arguments)
+    asked, unknown = get_args_parser().parse_known_args(written)
+    with user_errors():
+        mistakes = wrong_options(asked, unknown)
+        mode: Mode = "show" if asked.cfg or asked.info else "multirun" if asked.multirun else "run"
+        examined = examine(asked.overrides, mode, asked.config_dir)
+        if mistakes or examined.mistakes:
+            raise UserError(*mistakes, *examined.mistakes)
+    compose_by(examined.loader)
+    return written
+
+
+def wrong_options(asked: argparse.Namespace, unknown: Sequence[str]) -> list[str]:
+    mistakes = [f"{flag} is not an option; choices and keys have no dashes: lr=3e-5." for flag in unknown]
+    given = {"--run": asked.run, "--multirun": asked.multirun, "--cfg": asked.cfg, "--info": asked.info}
+    modes = [mode for mode, value in given.items() if value]
+    if len(modes) > 1:
+        mistakes.append(
+            f"{' and '.join(modes)} cannot be combined: --cfg and --info show one run, so leave --multirun out and "
+            "give each key one value."
+        )
+    if asked.resolve and not asked.cfg:
+        mistakes.append("--resolve needs --cfg job.")
+    return mistakes
+
+
+def for_hydra(arguments: Sequence[str]) -> list[str]:
+    """Return the overrides, each written so that Hydra reads it, and then the options.
+
+    Hydra itself refuses overrides on both sides of an option: `head=lstm --multirun seed=0,1`.
+    """
+    options: list[str] = []
+    overrides: list[str] = []
+    for place, argument in enumerate(arguments):
+        is_option = argument.startswith("-") or (place > 0 and arguments[place - 1] in _WITH_VALUE)
+        if is_option:
+            options.append(argument)
+        else:
+            overrides.append(readable(without_plus(argument)))
+    return [*overrides, *options]
+
+
+def without_plus(text: str) -> str:
+    """Return `experiment=mine` for `+experiment=mine`, which other projects need: here each group has a default."""
+    key = text.partition("=")[0]
+    return text.lstrip("+") if key.startswith("+") and key.lstrip("+") in groups() else text
+
+
+def compose_by(loader: Loader) -> None:
+    """Make Hydra use our loader, which knows what the command line names and has already read the files."""
+
+    def make_loader(config_search_path: ConfigSearchPath) -> Loader:
+        same = str(config_search_path) == str(loader.get_search_path())
+        return loader if same else Loader(config_search_path, loader.named)
+
+    def validate_batch_is_legal(sweeper: Sweeper, batch: Sequence[Sequence[str]]) -> None:
+        """Compose a job for each choice of groups: `examine` has tried the values of all keys."""
+        _validate_batch_is_legal(sweeper, loader.one_for_each_base(batch))
+
+    hydra._internal.hydra.ConfigLoaderImpl = make_loader  # type: ignore[misc, assignment]
+    Sweeper.validate_batch_is_legal = validate_batch_is_legal  # type: ignore[method-assign, assignment]
+
+
+def require_one_process(environment: Mapping[str, str]) -> None:
+    """Refuse a process that torchrun or `accelerate launch` started as one of several: all would train the same run."""
+    processes = environment.get("WORLD_SIZE", "1")
+    if processes.isdigit() and int(processes) > 1 and ("RANK" in environment or "LOCAL_RANK" in environment):
+        raise UserError(
+            f"WORLD_SIZE={processes}: data-parallel training is not supported. Start one process, "
+            "python -m imdbcls.train ..., without torchrun or accelerate launch."
+        )
+
+
+def installed_version() -> str:
+    try:
+        return version("imdbcls")
+    except PackageNotFoundError:
+        return "(not installed)"

@@ -1,0 +1,220 @@
+"""Hydra's config loader, with one snapshot of the YAML files for all jobs and limits on what they may ask for.
+
+Every composition goes through `Loader`: that of a run, of each job of a sweep (in a launcher's worker too), and the one
+that finds a command's mistakes.
+"""
+
+import copy
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra._internal.config_loader_impl import ConfigLoaderImpl, get_overrides_dirname
+from hydra._internal.config_repository import CachingConfigRepository, IConfigRepository
+from hydra.core.config_search_path import ConfigSearchPath
+from hydra.core.default_element import ConfigDefault
+from hydra.core.object_type import ObjectType
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.core.utils import JobRuntime
+from hydra.errors import ConfigCompositionException, HydraException
+from hydra.plugins.config_source import ConfigResult, ConfigSource
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from imdbcls.config.trust import Named, outside, unnamed_settings, wrong_settings_of_files
+from imdbcls.errors import UserError
+from imdbcls.runs.untrusted import require_bounded_yaml
+from imdbcls.runtime.console import user_errors
+
+CONFIG = "config"
+
+
+class Loader(ConfigLoaderImpl):
+    """Compose configurations; raise UserError if a YAML file sets what only the command line may set."""
+
+    def __init__(self, config_search_path: ConfigSearchPath, named: Named) -> None:
+        super().__init__(config_search_path)
+        self.named = named
+        self._forget()
+
+    def _forget(self) -> None:
+        self._parsed: dict[str, Override] = {}
+        self._snapshots: dict[str, Snapshot] = {}  # by hydra.searchpath
+        self._bases: dict[tuple[str, ...], DictConfig] = {}  # by what is not plain in the overrides
+        self._hydra_alone: dict[tuple[str, ...], dict[str, Any]] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """A launcher sends its loader to its workers: without the caches."""
+        return {key: self.__dict__[key] for key in ("config_search_path", "repository", "named")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._forget()
+
+    def load_configuration(
+        self,
+        config_name: str | None,
+        overrides: list[str],
+        run_mode: RunMode,
+        from_shell: bool = True,
+        validate_sweep_overrides: bool = True,
+    ) -> DictConfig:
+        """Compose for Hydra itself: a refusal ends the process with its sentence."""
+        with user_errors():
+            return self.compose(overrides, run_mode, from_shell, validate_sweep_overrides)
+
+    def compose(
+        self,
+        overrides: Sequence[str],
+        run_mode: RunMode = RunMode.RUN,
+        from_shell: bool = True,
+        validate_sweep_overrides: bool = True,
+    ) -> DictConfig:
+        """Return the configuration under some overrides; raise UserError for a refusal, and Hydra's own errors."""
+        parsed, repository = self._parse_overrides_and_create_caching_repo(CONFIG, list(overrides))
+        plain = [each for each in parsed if is_plain(each, repository)]
+        if run_mode is RunMode.RUN:
+            if validate_sweep_overrides:
+                self.validate_sweep_overrides_legal(parsed, run_mode, from_shell)
+            cfg = self._compose_from_base(parsed, plain)
+        else:
+            cfg = super().load_configuration(CONFIG, list(overrides), run_mode, from_shell, validate_sweep_overrides)
+        if outside(repository.get_sources()):
+            mistakes = [*unnamed_settings(parsed, self.named)]
+            mistakes = mistakes or wrong_settings_of_files(cfg, parsed, self.named, self._without_files(parsed))
+            if mistakes:
+                raise UserError(*mistakes)
+        return cfg
+
+    def _compose_from_base(self, parsed: Sequence[Override], plain: Sequence[Override]) -> DictConfig:
+        """What Hydra composes from the same overrides, but the choices of groups only once: jobs differ in few keys.
+
+        Plain overrides set single keys after everything else, and Hydra's own keys are in a separate section.
+        """
+        lines = tuple(str(each.input_line) for each in parsed if each not in plain)
+        key = (str(JobRuntime.instance().get("name")), *lines)
+        if key not in self._bases:
+            self._bases[key] = super().load_configuration(CONFIG, list(lines), RunMode.RUN, True, False)
+        cfg = copy.deepcopy(self._bases[key])
+        try:
+            self._apply_overrides_to_config(list(plain), cfg)
+        except OmegaConfBaseException as error:
+            raise ConfigCompositionException() from error
+        own = [each for each in parsed if not each.is_hydra_override()]
+        from_files = [line for line in cfg.hydra.overrides.task if line not in lines]
+        cfg.hydra.overrides.task = from_files + [each.input_line for each in own]
+        named = cfg.hydra.job.config.override_dirname
+        cfg.hydra.job.override_dirname = get_overrides_dirname(own, named.exclude_keys, named.item_sep, named.kv_sep)
+        cfg.hydra.runtime.cwd = os.getcwd()
+        return cfg
+
+    def one_for_each_base(self, batch: Sequence[Sequence[str]]) -> list[Sequence[str]]:
+        """Return the first job of a sweep for each choice of groups: the others differ in the values of keys only."""
+        found: dict[tuple[str, ...], Sequence[str]] = {}
+        for overrides in batch:
+            parsed, repository = self._parse_overrides_and_create_caching_repo(CONFIG, list(overrides))
+            found.setdefault(
+                tuple(str(each.input_line) for each in parsed if not is_plain(each, repository)), overrides
+            )
+        return list(found.values())
+
+    def keys_of(self, group: str, choice: str, overrides: Sequence[str] = ()) -> set[str]:
+        """The keys that a choice brings into its group's section, those of the choices it builds on included."""
+        _, repository = self._parse_overrides_and_create_caching_repo(CONFIG, list(overrides))
+        found = repository.load_config(f"{group}/{choice}")
+        if found is None or not OmegaConf.is_dict(found.config):
+            return set()
+        bases = [base.path for base in found.defaults_list or () if isinstance(base, ConfigDefault)]
+        names = {str(name) for name in found.config}
+        return names.union(*(self.keys_of(group, base, overrides) for base in bases if base not in (None, "_self_")))
+
+    def without_folders(self) -> ConfigLoaderImpl:
+        """A loader that only knows the YAML files of installed packages."""
+        path = type(self.config_search_path)()
+        path.get_path().extend(each for each in self.config_search_path.get_path() if not outside([each]))
+        return ConfigLoaderImpl(path)
+
+    def _without_files(self, parsed: Sequence[Override]) -> dict[str, Any]:
+        """Return Hydra's own settings as only the command line sets them, without the YAML files of its search path."""
+        lines = tuple(str(each.input_line) for each in parsed if is_own_setting(each))
+        key = (str(JobRuntime.instance().get("name")), *lines)
+        if key not in self._hydra_alone:
+            try:
+                alone = self.without_folders().load_configuration(
+                    CONFIG, list(lines), RunMode.RUN, validate_sweep_overrides=False
+                )
+            except HydraException as error:
+                raise UserError(f"{' '.join(lines)}: {str(error).splitlines()[0]}") from error
+            container = OmegaConf.to_container(alone.hydra, resolve=False)
+            assert isinstance(container, dict)
+            self._hydra_alone[key] = {str(key): value for key, value in container.items()}
+        return self._hydra_alone[key]
+
+    def _parse_overrides_and_create_caching_repo(
+        self, config_name: str | None, overrides: list[str]
+    ) -> tuple[list[Override], CachingConfigRepository]:
+        for text in overrides:
+            if text not in self._parsed:
+                (self._parsed[text],) = OverridesParser.create().parse_overrides([text])
+        parsed = [self._parsed[text] for text in overrides]
+        searched = repr([each.value() for each in parsed if each.get_key_element() == "hydra.searchpath"])
+        if searched not in self._snapshots:
+            repository = CachingConfigRepository(self.repository)
+            self._process_config_searchpath(config_name, parsed, repository)
+            self._snapshots[searched] = Snapshot(repository)
+        return parsed, self._snapshots[searched]
+
+
+def is_plain(override: Override, repository: IConfigRepository) -> bool:
+    """Return whether an override sets one of the project's keys and chooses nothing."""
+    key = override.key_or_group
+    special = override.is_hydra_override() or key in ("", "hydra") or override.package is not None
+    return not special and not repository.group_exists(key)
+
+
+def is_own_setting(override: Override) -> bool:
+    """Whether an override sets one of Hydra's own keys, and not where to look for files."""
+    return override.is_hydra_override() and override.get_key_element() != "hydra.searchpath"
+
+
+class Snapshot(CachingConfigRepository):
+    """A repository that reads each file once and gives out a copy of it each time: compositions alter what they get."""
+
+    def __init__(self, repository: IConfigRepository) -> None:
+        self.delegate = repository
+        self._files: dict[str, ConfigResult | None] = {}
+        self._known: dict[tuple[str, str], bool] = {}
+        self._options: dict[tuple[str, ObjectType | None], list[str]] = {}
+
+    def load_config(self, config_path: str) -> ConfigResult | None:
+        if config_path not in self._files:
+            for source in self.get_sources():
+                file = Path(source.path, config_path if config_path.endswith(".yaml") else f"{config_path}.yaml")
+                if outside([source]) and file.is_file():
+                    require_bounded_yaml(file)
+            self._files[config_path] = self.delegate.load_config(config_path)
+        return copy.deepcopy(self._files[config_path])
+
+    def group_exists(self, config_path: str) -> bool:
+        key = ("group", config_path)
+        if key not in self._known:
+            self._known[key] = self.delegate.group_exists(config_path)
+        return self._known[key]
+
+    def config_exists(self, config_path: str) -> bool:
+        key = ("config", config_path)
+        if key not in self._known:
+            self._known[key] = self.delegate.config_exists(config_path)
+        return self._known[key]
+
+    def get_group_options(self, group_name: str, results_filter: ObjectType | None = ObjectType.CONFIG) -> list[str]:
+        key = (group_name, results_filter)
+        if key not in self._options:
+            self._options[key] = self.delegate.get_group_options(group_name, results_filter)
+        return list(self._options[key])
+
+    def get_sources(self) -> list[ConfigSource]:
+        return self.delegate.get_sources()

@@ -1,0 +1,109 @@
+"""Resolve a composed configuration: interpolations become values, and texts become what their key needs."""
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import yaml
+from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf.errors import OmegaConfBaseException
+
+from imdbcls.config.validate import FLAGS, NUMBERS, OF_SEVERAL_KINDS
+from imdbcls.errors import UserError
+
+# Their other keys are numbers and flags too; an environment variable is always a text.
+SECTIONS_OF_NUMBERS = ("head", "loss", "optimizer", "schedule", "trainer")
+NAMES = ("name", "_target_")
+
+
+def resolve(cfg: DictConfig) -> dict[str, Any]:
+    """Return the composed configuration as plain values; raise UserError for a missing or unusable value."""
+    try:
+        config = OmegaConf.to_container(decoded(cfg), resolve=True, throw_on_missing=True)
+    except OmegaConfBaseException as error:
+        raise UserError(f"{error.full_key} has no usable value: {str(error.msg).splitlines()[0]}.") from error
+    assert isinstance(config, dict)
+    # A year is a name for a study like any other, but Hydra reads a number.
+    plain: dict[str, Any] = {str(key): value for key, value in config.items()}
+    plain |= {key: str(plain[key]) for key in ("study", "runs_dir") if type(plain.get(key)) is int}
+    loss = plain.get("loss")
+    if isinstance(loss, Mapping) and "class_weights" in loss:
+        plain["loss"] = {**loss, "class_weights": by_label(loss["class_weights"])}
+    return plain
+
+
+def decoded(cfg: DictConfig) -> DictConfig:
+    """Return the configuration with `${oc.env:X}` read as a number, a flag or null where the key needs one."""
+    plain = OmegaConf.to_container(cfg, resolve=False)
+    found = [path for path, value in leaves(plain) if is_variable(value) and wants_number(path)]
+    if not found:
+        return cfg
+    copied = cfg.copy()
+    with open_dict(copied):
+        for path in found:
+            node: Any = copied
+            for part in path[:-1]:
+                node = node[part]
+            text = node[path[-1]]  # raises for a variable that is not set
+            node[path[-1]] = number_or_text(text) if isinstance(text, str) else text
+    return copied
+
+
+def leaves(node: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[tuple[Any, ...], Any]]:
+    """Yield each value that is not a mapping, with the keys that lead to it; a key may be a number or hold dots."""
+    if isinstance(node, Mapping):
+        for key, value in node.items():
+            yield from leaves(value, (*path, key))
+    else:
+        yield path, node
+
+
+def is_variable(value: Any) -> bool:
+    return isinstance(value, str) and value.startswith("${oc.env:") and value.endswith("}")
+
+
+def wants_number(path: tuple[Any, ...]) -> bool:
+    key = ".".join(map(str, path))
+    return key in (*NUMBERS, *FLAGS, *OF_SEVERAL_KINDS) or (path[0] in SECTIONS_OF_NUMBERS and path[-1] not in NAMES)
+
+
+def number_or_text(text: str) -> Any:
+    """Return the number, flag or null that a text spells, else the text."""
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return {"true": True, "false": False, "null": None}.get(text.strip().lower(), text)
+
+
+def by_label(weights: Any) -> Any:
+    """Return weights of classes with the labels as text, as the data has them: {0: 1, true: 5} names "0" and "true".
+
+    A mapping may also be given as the text of one, JSON or YAML: the command line takes no other letters than ASCII in
+    a mapping's keys. Raises UserError where two keys are the same label.
+    """
+    if isinstance(weights, str) and weights.lstrip().startswith("{"):
+        weights = parsed_mapping(weights)
+    if not isinstance(weights, Mapping):
+        return weights
+    from imdbcls.data.documents import label_name  # numpy comes with it
+
+    named: dict[str, Any] = {}
+    for key, weight in weights.items():
+        label = "null" if key is None else label_name(key)
+        if label in named:
+            raise UserError(f"loss.class_weights names the class {label!r} twice.")
+        named[label] = weight
+    return named
+
+
+def parsed_mapping(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except (json.JSONDecodeError, RecursionError):
+        pass
+    try:
+        return yaml.safe_load(text)
+    except (yaml.YAMLError, RecursionError):
+        return text

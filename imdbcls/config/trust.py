@@ -1,0 +1,181 @@
+"""Limit what a YAML file from elsewhere may set: never more than the command line names.
+
+`--config-dir=FOLDER` and `hydra.searchpath` add YAML files that a stranger may have written. Such a file chooses groups
+and sets keys. Only the command line (or the arguments of `imdbcls.compose`) may name packages to import (`plugins`),
+read environment variables, name the W&B account, and set up Hydra itself: its launcher, logging, callbacks and folders.
+"""
+
+import os
+import re
+import shlex
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from hydra.core.override_parser.types import Override, QuotedString, Sweep
+from omegaconf import DictConfig, OmegaConf
+
+from imdbcls.printable import shown
+
+ENTITY = "tracker.entity"
+# Of Hydra's own keys, what a YAML file may set: whether it describes a sweep, and which.
+FREE = re.compile(r"hydra\.(mode|verbose|sweeper\.params(\..*)?|sweeper\.max_batch_size)")
+# What Hydra fills in itself: `hydra.overrides` is checked on its own, the others only describe the composition.
+FILLED_IN = re.compile(
+    r"hydra\.(overrides|searchpath|runtime\.(choices|config_sources|cwd)|job\.override_dirname)(\..*)?"
+)
+ADDED_BY_HYDRA = ("hydra.mode=RUN", "hydra.mode=MULTIRUN")
+# Interpolations that only refer to other keys, or to the time.
+HARMLESS = re.compile(r"\$\{(\.*[\w.\[\]]+|now:[\w%:,. -]*|hydra:[\w.]+)\}")
+
+
+@dataclass(frozen=True)
+class Named:
+    """What a command line names: settings of Hydra, packages (`plugins=[...]`), W&B entities, and interpolations."""
+
+    settings: frozenset[str | None] = frozenset()
+    plugins: frozenset[str] = frozenset()
+    entities: frozenset[str] = frozenset()
+    interpolations: frozenset[str] = frozenset()
+
+
+def named_by(overrides: Sequence[Override]) -> Named:
+    plugins: set[str] = set()
+    entities: set[str] = set()
+    interpolations: set[str] = set()
+    for override in overrides:
+        texts = set(strings_in(override._value))
+        interpolations |= {text for text in texts if "${" in text}
+        if override.key_or_group == "plugins":
+            plugins |= texts
+        if override.key_or_group == ENTITY:
+            entities |= texts
+    settings = frozenset(override.input_line for override in overrides if override.is_hydra_override())
+    return Named(settings, frozenset(plugins), frozenset(entities), frozenset(interpolations))
+
+
+def strings_in(value: Any) -> Iterator[str]:
+    """Every text in an override's value, those of a sweep's alternatives included."""
+    if isinstance(value, QuotedString):
+        yield value.text
+    elif isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        for item in value.values():
+            yield from strings_in(item)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from strings_in(item)
+    elif isinstance(value, Sweep):
+        yield from strings_in(getattr(value, "list", None))
+
+
+def outside(sources: Iterable[Any]) -> bool:
+    """Whether YAML files come from a folder that the command adds, and not from an installed package."""
+    return any(
+        source.provider == "command-line" or source.provider.startswith("hydra.searchpath") for source in sources
+    )
+
+
+def unnamed_settings(overrides: Iterable[Override], named: Named) -> Iterator[str]:
+    """Overrides of Hydra's own keys that a YAML file's `hydra.sweeper.params` put among those of the command."""
+    for override in overrides:
+        if override.is_hydra_override() and override.input_line not in (*named.settings, *ADDED_BY_HYDRA):
+            yield f"{override.input_line} is refused: it comes from a YAML file, and only the command sets up Hydra."
+
+
+def wrong_settings_of_files(
+    cfg: DictConfig, overrides: Sequence[Override], named: Named, hydra_alone: Mapping[str, Any]
+) -> list[str]:
+    """Yield a sentence for each setting of a composed configuration that a YAML file must not make.
+
+    `overrides` are those it was composed with, `hydra_alone` is Hydra's section without any YAML file from elsewhere.
+    """
+    values = OmegaConf.to_container(cfg, resolve=False)
+    assert isinstance(values, dict)
+    config = {str(key): value for key, value in values.items() if key != "hydra"}
+    return [
+        *unnamed_plugins(OmegaConf.select(cfg, "plugins", throw_on_resolution_failure=False), named),
+        *unnamed_entity(OmegaConf.select(cfg, ENTITY, throw_on_resolution_failure=False), named),
+        *foreign_settings(values["hydra"], hydra_alone, overrides),
+        *foreign_interpolations({**config, "hydra.sweeper.params": params_of(values["hydra"])}, named),
+    ]
+
+
+def params_of(hydra: Mapping[str, Any]) -> Any:
+    sweeper = hydra.get("sweeper")
+    return sweeper.get("params") if isinstance(sweeper, Mapping) else None
+
+
+def unnamed_plugins(plugins: Any, named: Named) -> Iterator[str]:
+    for plugin in plugins if isinstance(plugins, Sequence) and not isinstance(plugins, str) else [plugins]:
+        if plugin is not None and plugin not in named.plugins:
+            package = shlex.quote(f"plugins=[{shown(plugin)}]")
+            yield (
+                f"plugins={shown(plugin)} is refused: it comes from a YAML file, and only the command names packages "
+                f"to import. If you trust the package, add {package} to the command."
+            )
+
+
+def unnamed_entity(entity: Any, named: Named) -> Iterator[str]:
+    """The account that documents and scores are uploaded to: a stranger's recipe would send them to a stranger."""
+    if entity is not None and entity not in (*named.entities, os.environ.get("WANDB_ENTITY")):
+        own = shlex.quote(f"{ENTITY}={shown(entity)}")
+        yield (
+            f"{ENTITY}={shown(entity)} is refused: it comes from a YAML file, and only the command or WANDB_ENTITY "
+            f"names the W&B account to upload to. If you trust it, add {own} to the command."
+        )
+
+
+def foreign_settings(
+    found: Mapping[str, Any], alone: Mapping[str, Any], overrides: Sequence[Override]
+) -> Iterator[str]:
+    """What YAML files set of Hydra's own."""
+    task, own = found["overrides"]["task"], found["overrides"]["hydra"]
+    if task != [each.input_line for each in overrides if not each.is_hydra_override()] or own != [
+        each.input_line for each in overrides if each.is_hydra_override()
+    ]:
+        yield "hydra.overrides is refused: it comes from a YAML file; it is a record of the command line."
+    chosen, alone_chosen = found["runtime"]["choices"], alone["runtime"]["choices"]
+    groups = [group for group in chosen if group.startswith("hydra/") and chosen[group] != alone_chosen.get(group)]
+    for group in groups:
+        yield (
+            f"{group}={shown(chosen[group])} is refused: it comes from a YAML file, and only the command sets up Hydra."
+            f" If you trust it, add {shlex.quote(f'{group}={chosen[group]}')} to the command."
+        )
+    sections = tuple(group.replace("/", ".") for group in groups)
+    for key, value in different_values(found, alone):
+        if not (FREE.fullmatch(key) or FILLED_IN.fullmatch(key) or key.startswith(sections or ("-",))):
+            yield (
+                f"{key}={shown(value)} is refused: it comes from a YAML file, and of Hydra's own keys such a file sets "
+                f"only hydra.mode and hydra.sweeper.params. If you trust it, add {key}=... to the command."
+            )
+
+
+def different_values(found: Any, alone: Any, path: str = "hydra") -> Iterator[tuple[str, Any]]:
+    """Yield each dotted key whose value differs, with the value found; None for one that is gone."""
+    if isinstance(found, Mapping) and isinstance(alone, Mapping):
+        for key in {**alone, **found}:
+            yield from different_values(found.get(key), alone.get(key), f"{path}.{key}")
+    elif isinstance(found, Mapping) and found:
+        for key, value in found.items():
+            yield from different_values(value, None, f"{path}.{key}")
+    elif found != alone:
+        yield path, found
+
+
+def foreign_interpolations(node: Any, named: Named, path: str = "") -> Iterator[str]:
+    """Interpolations of YAML files that call a resolver, such as `oc.env`, which reads environment variables."""
+    if isinstance(node, Mapping):
+        for key, value in node.items():
+            yield from foreign_interpolations(value, named, f"{path}.{key}" if path else str(key))
+    elif isinstance(node, list | tuple):
+        for index, value in enumerate(node):
+            yield from foreign_interpolations(value, named, f"{path}[{index}]")
+    elif isinstance(node, str) and "${" in HARMLESS.sub("", node) and node not in named.interpolations:
+        key = path.removeprefix("hydra.sweeper.params.")
+        add = "write it in the command" if "[" in key else f"add {shlex.quote(f'{key}={node}')} to the command"
+        yield (
+            f"{key}={shown(node)} is refused: it comes from a YAML file, and only the command reads environment "
+            f"variables and calls resolvers. If you trust it, {add}."
+        )

@@ -1,0 +1,79 @@
+"""Write the answers of `imdbcls.predict` as JSON Lines or CSV."""
+
+import csv
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TextIO
+
+from imdbcls.printable import copied_cell, csv_cell, json_line
+from imdbcls.runtime.entry import takes_unicode
+
+OWN_NAMES = ("number", "id", "label", "probabilities")
+PROBABILITY = "probability_"  # begins the columns of CSV
+
+
+@dataclass(frozen=True)
+class Item:
+    """A row of the input: its number, its text (None where it has none), and what is copied into its answer."""
+
+    number: int
+    text: str | None
+    copied: Mapping[str, object] = field(default_factory=dict)
+
+
+Write = Callable[[Item, str | None, list[float] | None], None]  # an item, its label, its probabilities
+
+
+def output_names(columns: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """Return the name in the answers of each copied column, by its name in the file.
+
+    `columns` are pairs of a setting and a column. `input_` sets a column apart from what the answers have themselves.
+    """
+    names: dict[str, str] = {}
+    for setting, column in columns:
+        output = column
+        while output in (*OWN_NAMES, *names.values()) or output.startswith(PROBABILITY):
+            output = f"input_{output}"
+        names.setdefault(column, "id" if setting == "id_column" else output)
+    return names
+
+
+def plain(value: object) -> object:
+    """A cell as JSON can hold it: null for NaN and infinity, text for dates and the like."""
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if isinstance(value, dict):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value if value is None or isinstance(value, str | int | float) else str(value)
+
+
+def write_jsonl(file: TextIO, label_names: Sequence[str], copied: Sequence[str]) -> Write:
+    is_ascii = not takes_unicode(file)  # JSON can escape all other characters
+
+    def write(item: Item, label: str | None, probabilities: list[float] | None) -> None:
+        by_class = None if probabilities is None else dict(zip(label_names, probabilities, strict=True))
+        answer = {"number": item.number, **item.copied, "label": label, "probabilities": by_class}
+        file.write(json_line(answer, ascii_only=is_ascii) + "\n")
+
+    return write
+
+
+def write_csv(file: TextIO, label_names: Sequence[str], copied: Sequence[str]) -> Write:
+    writer = csv.writer(file, lineterminator="\n")
+    names = [*copied, "label", *(f"{PROBABILITY}{name}" for name in label_names)]
+    writer.writerow(["number", *map(csv_cell, names)])
+
+    def write(item: Item, label: str | None, probabilities: list[float] | None) -> None:
+        figures = [None] * len(label_names) if probabilities is None else probabilities
+        cells = [
+            copied_cell(str(cell)) if isinstance(cell, str | list | dict) else cell for cell in item.copied.values()
+        ]
+        writer.writerow([item.number, *cells, None if label is None else csv_cell(label), *figures])
+
+    return write
+
+
+FORMATS = {"jsonl": write_jsonl, "csv": write_csv}

@@ -1,0 +1,106 @@
+"""An LSTM's final output over documents of different lengths, with compiled kernels.
+
+N: rows, the real tokens of all documents one after another (no padding), then in bfloat16 up to a round number rows
+that mean nothing (see products.py; widths are multiples of 32, so that no product reads them for another row); B:
+documents, T: tokens (padded), D: width of a token's vector, H: hidden size, G = 4 H: gates.
+
+What the tokens add to the gates, and all weights' gradients, are products over all rows; only the recurrence goes step
+by step (`csrc/lstm.c` in bfloat16, `csrc/float_lstm.c` in float32). In bfloat16 its cells and gates are float32, what
+it keeps for backward is bfloat16 but for the cells.
+"""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from imdbcls.kernels.loading import Kernels, load
+from imdbcls.kernels.products import linear, linear_backward, prepare, rows_for, weight_gradient
+from imdbcls.runtime.device import computes_bf16
+from imdbcls.runtime.padding import offsets_of, places_of
+
+_MULTIPLE = 32  # of widths that the kernels take
+
+
+def kernels_for(lstm: nn.LSTM, hidden_BTD: Tensor) -> Kernels | None:
+    """The kernels for these widths on the CPU, in the type of autocast where the processor computes in it; or None."""
+    if hidden_BTD.device.type != "cpu":
+        return None
+    dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else hidden_BTD.dtype
+    return kernels_of_width(lstm, dtype)
+
+
+def kernels_of_width(lstm: nn.LSTM, dtype: torch.dtype) -> Kernels | None:
+    """The kernels for an LSTM on the CPU, in this type where the processor computes in it; None: PyTorch's LSTM."""
+    if lstm.input_size % _MULTIPLE or lstm.hidden_size % _MULTIPLE:
+        return None
+    if dtype == torch.bfloat16 and not computes_bf16("cpu"):
+        dtype = torch.float32
+    return load(dtype) if dtype in (torch.bfloat16, torch.float32) else None
+
+
+def final_output(
+    kernels: Kernels, lstm: nn.LSTM, hidden_BTD: Tensor, mask_BT: Tensor, *, backwards: bool = False
+) -> Tensor:
+    """The output after each document's last real token, or after its first where it is read `backwards`; final_BH in
+    the kernels' type. Padding, on the right, is not read. `kernels`: of `kernels_for`."""
+    offsets = offsets_of(mask_BT)
+    rows_ND = hidden_BTD.to(kernels.dtype).flatten(0, 1)
+    if int(offsets[-1]) < len(rows_ND):
+        rows_ND = rows_ND[places_of(mask_BT)]
+    rows_ND = F.pad(rows_ND, (0, 0, 0, rows_for(len(rows_ND), kernels.dtype) - len(rows_ND)))
+    parameters = (lstm.weight_ih_l0, lstm.weight_hh_l0, lstm.bias_ih_l0, lstm.bias_hh_l0)
+    keep = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (rows_ND, *parameters))
+    final_BH: Tensor = CompiledLSTM.apply(kernels, rows_ND, offsets, backwards, keep, *parameters)
+    return final_BH
+
+
+class CompiledLSTM(torch.autograd.Function):
+    """Hochreiter & Schmidhuber (1997) with a forget gate, from a zero state: PyTorch's equations."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        kernels: Kernels,
+        rows_ND: Tensor,
+        offsets: Tensor,  # (B + 1) int64: where each document's rows begin and the last ends
+        backwards: bool,
+        keep: bool,  # whether there will be a backward pass
+        weight_GD: Tensor,
+        weight_GH: Tensor,
+        bias_G: Tensor,
+        bias2_G: Tensor,
+    ) -> Tensor:
+        prepared, weight_GH = prepare(kernels, weight_GD), weight_GH.to(kernels.dtype)
+        gates_NG = linear(kernels, rows_ND, prepared, bias_G + bias2_G)
+        num_documents, hidden_size = len(offsets) - 1, weight_GH.shape[1]
+        final_BH = rows_ND.new_empty((num_documents, hidden_size))
+        previous_NH = rows_ND.new_empty((len(rows_ND), hidden_size)) if keep else None
+        cell_NH = torch.empty((len(rows_ND), hidden_size)) if keep else None
+        kernels.call(
+            "lstm", gates_NG, weight_GH, offsets, final_BH, previous_NH, cell_NH, num_documents, hidden_size, backwards
+        )
+        ctx.kernels, ctx.backwards = kernels, backwards
+        ctx.save_for_backward(rows_ND, offsets, prepared, weight_GH, gates_NG, previous_NH, cell_NH)
+        return final_BH
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, d_final_BH: Tensor) -> tuple[Tensor | None, ...]:
+        rows_ND, offsets, prepared, weight_GH, gates_NG, previous_NH, cell_NH = ctx.saved_tensors
+        kernels = ctx.kernels
+        num_documents, hidden_size = d_final_BH.shape
+        d_gates_NG = torch.empty_like(gates_NG)
+        d_bias_BG = torch.empty((num_documents, 4 * hidden_size))  # bfloat16's needs an eighth of the rows
+        kernels.call(
+            "lstm_backward", gates_NG, weight_GH, offsets, cell_NH, d_final_BH.contiguous(), d_gates_NG, d_bias_BG,
+            num_documents, hidden_size, ctx.backwards,
+        )  # fmt: skip
+        d_rows_ND = linear_backward(kernels, d_gates_NG, prepared) if ctx.needs_input_grad[1] else None
+        num_rows = int(offsets[-1])
+        d_weight_GD = weight_gradient(kernels, d_gates_NG, rows_ND, num_rows)
+        d_weight_GH = weight_gradient(kernels, d_gates_NG, previous_NH, num_rows)
+        # Two tensors: autograd keeps them as they are, and each is clipped in place.
+        return None, d_rows_ND, None, None, None, d_weight_GD, d_weight_GH, d_bias_BG[0], d_bias_BG[0].clone()

@@ -1,0 +1,72 @@
+"""A linear layer's product and its gradients over the rows of the compiled kernels.
+
+In bfloat16 the products are oneDNN's, but for the weights' gradients; in float32 on AVX2 they are the kernels' own.
+
+N: rows, O: outputs, K: inputs, P: panels of sixteen outputs.
+"""
+
+import torch
+from torch import Tensor
+
+from imdbcls.kernels.loading import Kernels
+
+_MULTIPLE = 32  # of widths that the weight gradients' kernel takes in bfloat16
+_PANEL = 16  # outputs, as in panels.h
+
+
+def rows_for(num_rows: int, dtype: torch.dtype = torch.bfloat16) -> int:
+    """How many rows to compute products over, for so many real ones.
+
+    oneDNN prepares a product anew, for 4 ms, for each number of rows that it meets, and hardly two batches have equally
+    many tokens; of these numbers there are few. The kernels' own products, in float32, prepare nothing.
+    """
+    if dtype == torch.float32:
+        return num_rows
+    multiple = 32 if num_rows <= 512 else 128 if num_rows <= 8192 else 512
+    return -(-num_rows // multiple) * multiple
+
+
+def prepare(kernels: Kernels, *weights_OK: Tensor) -> Tensor:
+    """Weights of layers with the same input, joined: (O, K) in bfloat16, packed (P, K, 16) in float32."""
+    num_outputs, num_inputs = sum(len(weight) for weight in weights_OK), weights_OK[0].shape[1]
+    if kernels.dtype == torch.float32:
+        weight_OK = weights_OK[0] if len(weights_OK) == 1 else torch.cat(weights_OK)
+        packed_PKC = torch.empty((-(-num_outputs // _PANEL), num_inputs, _PANEL))
+        kernels.call("pack_weight", weight_OK.contiguous(), packed_PKC, num_outputs, num_inputs)
+        return packed_PKC
+    joined_OK = torch.empty((num_outputs, num_inputs), dtype=kernels.dtype)
+    for part, weight in zip(joined_OK.split([len(weight) for weight in weights_OK]), weights_OK, strict=True):
+        part.copy_(weight)
+    return joined_OK
+
+
+def linear(kernels: Kernels, x_NK: Tensor, weight: Tensor, bias_O: Tensor) -> Tensor:
+    """x weight' + bias, of a prepared weight.
+
+    In bfloat16 rounded once: `F.linear` would first write the bias to all rows, a fifth of the time.
+    """
+    if kernels.dtype == torch.float32:
+        y_NO = torch.empty((len(x_NK), len(bias_O)))
+        kernels.call("linear", x_NK, weight, bias_O, y_NO, *x_NK.shape, len(bias_O))
+        return y_NO
+    return torch.ops.mkldnn._linear_pointwise(x_NK, weight, bias_O, "none", [], "")
+
+
+def linear_backward(kernels: Kernels, d_y_NO: Tensor, weight: Tensor) -> Tensor:
+    """d_y weight, of the same prepared weight."""
+    if kernels.dtype == torch.float32:
+        num_rows, num_outputs = d_y_NO.shape
+        d_x_NK = torch.empty((num_rows, weight.shape[1]))
+        kernels.call("linear_backward", d_y_NO, weight, d_x_NK, num_rows, weight.shape[1], num_outputs)
+        return d_x_NK
+    return d_y_NO @ weight
+
+
+def weight_gradient(kernels: Kernels, d_y_NO: Tensor, x_NK: Tensor, num_rows: int) -> Tensor:
+    """d_y' x over the first `num_rows` rows; float32, or bfloat16 where its kernel does not take the widths."""
+    num_outputs, num_inputs = d_y_NO.shape[1], x_NK.shape[1]
+    if kernels.dtype == torch.bfloat16 and (num_outputs % _MULTIPLE or num_inputs % _MULTIPLE):
+        return d_y_NO[:num_rows].t() @ x_NK[:num_rows]
+    d_weight_OK = torch.empty((num_outputs, num_inputs))
+    kernels.call("weight_gradient", d_y_NO, x_NK, d_weight_OK, num_rows, num_outputs, num_inputs)
+    return d_weight_OK

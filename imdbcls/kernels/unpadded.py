@@ -1,0 +1,116 @@
+"""BERT and RoBERTa on CUDA without padding: the real tokens of a batch as one long row, documents kept apart.
+
+B: documents, T: tokens (padded), N: real tokens of the batch, H: hidden size, A: attention heads, D: width of a head.
+
+Only the embeddings see the padded batch, so positions, RoBERTa's offset and whatever a tokenizer makes of a padding
+token inside a text are the library's own. From there on the layers run over N rows; attention is PyTorch's flash
+kernel for documents of different lengths (`varlen_attn`), told where each begins. At the end every vector goes back to
+its place, zeros at the padding, for the head. No step needs to look at a value on the device: N comes with `places_N`
+from the host, and as the longest length the kernel is told T.
+"""
+
+from importlib.util import find_spec
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from imdbcls.kernels import first_token
+from imdbcls.runtime.padding import offsets_of
+
+varlen_attn: Any = None  # PyTorch has it from 2.10 on
+if find_spec("torch.nn.attention.varlen") is not None:
+    from torch.nn.attention.varlen import varlen_attn
+
+_MODEL_TYPES = {"bert", "roberta"}
+_MAX_HEAD_WIDTH = 256  # of the flash kernel, whose widths are multiples of 8
+_FIRST_CAPABILITY = (8, 0)  # compute capability that has the flash kernel and bfloat16
+
+
+class Boundaries(NamedTuple):
+    """Where the documents are in the long row."""
+
+    starts: Tensor  # int32 (B + 1): each document's first row, and N
+    longest: int  # no document is longer, in tokens
+
+
+def why_not(encoder: PreTrainedModel) -> str | None:
+    """None, or the reason why this encoder keeps its padded rows on CUDA, in words for the user."""
+    config = encoder.config
+    if config.model_type not in _MODEL_TYPES or not hasattr(encoder, "encoder"):
+        return f"{config.model_type} has no unpadded path"
+    if config.is_decoder or config.add_cross_attention:
+        return "a decoder has no unpadded path"
+    if config.attention_probs_dropout_prob > 0:
+        return "attention dropout is above 0, which the kernel for unpadded rows does not have"
+    width = config.hidden_size // config.num_attention_heads
+    if width % 8 or width > _MAX_HEAD_WIDTH:
+        return f"its heads are {width} wide, and flash attention takes multiples of 8 up to {_MAX_HEAD_WIDTH}"
+    if varlen_attn is None:
+        return f"PyTorch {torch.__version__} has no attention over unpadded rows"
+    return None
+
+
+def applies(device: torch.device) -> bool:
+    """Whether the kernel can run here and now: on NVIDIA's Ampere or later, under autocast to bfloat16."""
+    return (
+        device.type == "cuda"
+        and torch.version.cuda is not None
+        and torch.is_autocast_enabled("cuda")
+        and torch.get_autocast_dtype("cuda") == torch.bfloat16
+        and torch.cuda.get_device_capability(device) >= _FIRST_CAPABILITY
+        and torch.backends.cuda.is_flash_attention_available()
+    )
+
+
+def encode(
+    encoder: Any, input_ids_BT: Tensor, mask_BT: Tensor, places_N: Tensor, first_token_alone: bool = False
+) -> Tensor:
+    """The encoder's last hidden states_BTH, as from its own `forward`, but zero at the padding.
+
+    With `first_token_alone`, where the last layer allows it, only the first token's, first_B1H in float32.
+    """
+    layers, last = first_token.set_apart(encoder.encoder.layer, first_token_alone)
+    embedded_BTH = encoder.embeddings(input_ids=input_ids_BT)
+    boundaries = Boundaries(offsets_of(mask_BT).to(torch.int32), mask_BT.shape[1])
+    hidden_NH = embedded_BTH.flatten(0, 1).index_select(0, places_N)
+    for layer in layers:
+        hidden_NH = _layer(layer, hidden_NH, boundaries)
+    padded_NH = hidden_NH.new_zeros(mask_BT.numel(), hidden_NH.shape[1])
+    hidden_BTH = padded_NH.index_copy(0, places_N, hidden_NH).view(*mask_BT.shape, -1)
+    if last is None:
+        return hidden_BTH
+    with torch.autocast("cuda", enabled=False):
+        return first_token.first_token_of(last, hidden_BTH, mask_BT)
+
+
+def _layer(layer: Any, hidden_NH: Tensor, boundaries: Boundaries) -> Tensor:
+    """One layer of the library's, through its own modules; only the attention between them is another."""
+    attention = layer.attention.self
+
+    def heads(projection: nn.Module) -> Tensor:
+        return projection(hidden_NH).unflatten(1, (attention.num_attention_heads, -1))
+
+    context_NAD = _attention(heads(attention.query), heads(attention.key), heads(attention.value), boundaries)
+    attended_NH = layer.attention.output(context_NAD.flatten(1), hidden_NH)
+    return layer.output(layer.intermediate(attended_NH), attended_NH)
+
+
+def _attention(query_NAD: Tensor, key_NAD: Tensor, value_NAD: Tensor, boundaries: Boundaries) -> Tensor:
+    """Softmax attention within each document; context_NAD. The kernel takes bfloat16 and float16."""
+    if query_NAD.device.type == "cpu":
+        return _attention_one_by_one(query_NAD, key_NAD, value_NAD, boundaries)
+    starts, longest = boundaries
+    return varlen_attn(query_NAD, key_NAD, value_NAD, starts, starts, longest, longest)
+
+
+def _attention_one_by_one(query_NAD: Tensor, key_NAD: Tensor, value_NAD: Tensor, boundaries: Boundaries) -> Tensor:
+    """The same where there is no kernel: by this everything around it is tested."""
+    lengths = boundaries.starts.diff().tolist()
+    contexts_AND = [
+        F.scaled_dot_product_attention(*(part_NAD.transpose(0, 1).unsqueeze(0) for part_NAD in document)).squeeze(0)
+        for document in zip(*(tensor.split(lengths) for tensor in (query_NAD, key_NAD, value_NAD)), strict=True)
+    ]
+    return torch.cat(contexts_AND, dim=1).transpose(0, 1)

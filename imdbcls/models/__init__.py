@@ -1,0 +1,1 @@
+"""The model: backbones, the classifier, LoRA, compilation, inference and metrics."""

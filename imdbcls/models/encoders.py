@@ -1,0 +1,170 @@
+"""Find out whether an encoder can be used by a first pass over a few tokens, not by a list of names.
+
+B documents, T tokens, D hidden size.
+"""
+
+import inspect
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+from imdbcls.data.batch import round_up
+from imdbcls.errors import UserError
+from imdbcls.kernels.masks import attention_mask
+from imdbcls.runtime.console import warn
+from imdbcls.runtime.device import Hardware
+from imdbcls.runtime.limits import is_out_of_memory
+
+LENGTHS = (21, 6, 1)  # tokens of the documents of the first pass
+# How much padding may change a number of the output, as a share of its size. Rounding changes it by some 1e-6,
+# encoders that read padding (FNet, Nystromformer, ConvBERT, YOSO, MobileBERT) by 1e-2 and more.
+TOLERANCE = 1e-3
+LIMITS = ("max_position_embeddings", "max_encoder_position_embeddings")
+STAND_INS = ("eos_token", "sep_token", "cls_token", "bos_token", "unk_token")  # for a padding token
+
+
+def prepare_config(config: PretrainedConfig) -> None:
+    """Switch off what only generating text needs, and what would make the output depend on chance."""
+    if getattr(config, "use_cache", False) and config.model_type not in ("bert", "roberta"):
+        config.use_cache = False
+    if getattr(config, "attention_type", None) == "block_sparse":
+        config.attention_type = "original_full"
+        warn(
+            f"{config.model_type}: full attention replaces the sparse one, which draws random blocks and changes with "
+            "the length of a batch."
+        )
+
+
+def text_encoder(model: Any) -> Any:
+    """The encoder of a model that also has a decoder (T5, BART); any other model itself."""
+    encoder, decoder = getattr(model, "encoder", None), getattr(model, "decoder", None)
+    return encoder if isinstance(encoder, PreTrainedModel) and isinstance(decoder, nn.Module) else model
+
+
+def drop_pooler(encoder: Any) -> None:
+    """Remove the pooling layer, which the head replaces, where the architecture allows it."""
+    if hasattr(encoder, "pooler") and "add_pooling_layer" in inspect.signature(type(encoder).__init__).parameters:
+        encoder.register_module("pooler", None)
+
+
+def longest_document(encoder: Any) -> int | None:
+    """The tokens of the longest document that an encoder takes; None where its positions have no limit."""
+    for name, module in encoder.named_modules():
+        if name.endswith("position_embeddings") and getattr(module, "padding_idx", None) is not None:
+            return module.num_embeddings - module.padding_idx - 1  # RoBERTa counts positions from padding_idx + 1
+    found = (getattr(encoder.config, name, None) for name in LIMITS)
+    return next((limit for limit in found if isinstance(limit, int) and limit > 0), None)
+
+
+def give_padding(tokenizer: PreTrainedTokenizerBase) -> None:
+    """Set a padding token if the tokenizer has none: any token will do, as no accepted encoder reads padding."""
+    if tokenizer.pad_token_id is None:
+        named = (getattr(tokenizer, name) for name in STAND_INS)
+        tokenizer.pad_token = next((token for token in named if token is not None), None) or (
+            tokenizer.convert_ids_to_tokens(0)
+        )
+
+
+def require_vocabulary(name: str, encoder: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Refuse (UserError) a tokenizer with an id that the encoder has no embedding for."""
+    try:
+        embeddings: Any = encoder.get_input_embeddings()
+        num_embeddings = embeddings.weight.shape[0]
+    except (AttributeError, NotImplementedError) as error:
+        raise UserError(f"backbone={name}: {type(encoder).__name__} has no embeddings of tokens.") from error
+    token, highest = max(tokenizer.get_vocab().items(), key=lambda entry: entry[1], default=("", -1))
+    if highest >= num_embeddings:
+        raise UserError(
+            f"backbone={name}: the tokenizer needs {highest + 1:,} embeddings (its last token is {token[:40]!a}), and "
+            f"the encoder has {num_embeddings:,}. Use the tokenizer that belongs to the weights, or resize the model "
+            f"once with transformers: model.resize_token_embeddings({highest + 1}), then model.save_pretrained(FOLDER) "
+            "and tokenizer.save_pretrained(FOLDER), and give backbone.path=FOLDER."
+        )
+
+
+def require_encoder(name: str, encoder: PreTrainedModel, pad_id: int) -> bool:
+    """Refuse (UserError) an encoder that cannot classify documents. Returns whether it is causal.
+
+    It must give each token a vector of `hidden_size` numbers that does not depend on chance, on the padding or on the
+    other documents of a batch. In a causal encoder (a decoder-only model) a token reads only those before it.
+    """
+    refused = f"backbone={name}: {type(encoder).__name__} cannot be used"
+    was_training, ids_BT = encoder.training, example_ids(encoder, pad_id)
+    encoder.eval()
+    try:
+        with torch.random.fork_rng(devices=[]), torch.inference_mode():
+            together_BTD = vectors(encoder, ids_BT, LENGTHS)
+            again_BTD = vectors(encoder, ids_BT, LENGTHS)
+            alone = [vectors(encoder, ids_BT[[row], : round_up(n)], (n,))[0, :n] for row, n in enumerate(LENGTHS)]
+            changed_BT = ids_BT.clone()
+            changed_BT[0, 1] = changed_BT[0, 2]
+            changed_BTD = vectors(encoder, changed_BT, LENGTHS)
+    except Exception as error:  # a model may raise anything for an input that it does not support
+        reason = (str(error).splitlines() or [""])[0][:200]
+        raise UserError(f"{refused}: a first pass over token ids failed ({type(error).__name__}: {reason}).") from error
+    finally:
+        encoder.train(was_training)
+    size = getattr(encoder.config, "hidden_size", None)
+    if together_BTD.shape != (*ids_BT.shape, size):
+        raise UserError(
+            f"{refused}: it gives vectors of shape {tuple(together_BTD.shape)} for {tuple(ids_BT.shape)} tokens, and "
+            f"its configuration has hidden_size={size}."
+        )
+    rows = list(zip(together_BTD, again_BTD, LENGTHS, alone, strict=True))
+    if not all(torch.isfinite(row_TD[:n]).all() for row_TD, _, n, _ in rows):
+        raise UserError(f"{refused}: its output is not finite (NaN or infinity).")
+    if not all(torch.equal(row_TD[:n], again_TD[:n]) for row_TD, again_TD, n, _ in rows):
+        raise UserError(f"{refused}: two passes over the same tokens give different vectors.")
+    scale = torch.cat([row_TD[:n] for row_TD, _, n, _ in rows]).abs().mean()
+    # Relative to the number itself where that is large: a few dimensions may be a thousand times the others.
+    changes = [(row_TD[:n] - alone_TD).abs() / (scale + alone_TD.abs()) for row_TD, _, n, alone_TD in rows]
+    difference = max(float(change_TD.max()) for change_TD in changes)
+    if difference > TOLERANCE:
+        raise UserError(
+            f"{refused}: padding changes its output (by {difference:.1%} of its size), so a document's "
+            "class would depend on the other documents of its batch."
+        )
+    return torch.equal(together_BTD[0, 0], changed_BTD[0, 0])
+
+
+def require_precision(name: str, encoder: Any, hardware: Hardware) -> None:
+    """Refuse (UserError) a precision in which an encoder fails: some mask by a number that only float32 holds."""
+    if hardware.precision == "fp32" or encoder.config.model_type in ("bert", "roberta"):
+        return
+    problem = "its output is NaN or infinite"
+    was_training, ids_BT = encoder.training, example_ids(encoder, 0).to(hardware.device)
+    encoder.eval()
+    try:
+        with torch.random.fork_rng(devices=[]), torch.inference_mode(), hardware.autocast():
+            mask_BT = mask_of(LENGTHS).to(hardware.device)
+            found_BTD = encoder(input_ids=ids_BT, attention_mask=attention_mask(encoder, mask_BT)).last_hidden_state
+        if torch.isfinite(found_BTD[mask_BT]).all():
+            return
+    except RuntimeError as error:
+        if is_out_of_memory(error):
+            raise
+        problem = (str(error).splitlines() or [""])[0][:200]
+    finally:
+        encoder.train(was_training)
+    raise UserError(
+        f"backbone={name}: {type(encoder).__name__} fails in {hardware.precision} ({problem}); set precision=fp32."
+    )
+
+
+def example_ids(encoder: Any, pad_id: int) -> Tensor:
+    """Random token ids_BT of documents of `LENGTHS` tokens, padded; from a separate generator."""
+    num_embeddings = encoder.get_input_embeddings().weight.shape[0]
+    ids = [token for token in range(num_embeddings) if token != pad_id]
+    generator = torch.Generator().manual_seed(0)
+    drawn_BT = torch.tensor(ids)[torch.randint(len(ids), (len(LENGTHS), round_up(max(LENGTHS))), generator=generator)]
+    return torch.where(mask_of(LENGTHS), drawn_BT, pad_id)
+
+
+def mask_of(lengths: tuple[int, ...]) -> Tensor:
+    return torch.arange(round_up(max(lengths))) < torch.tensor(lengths)[:, None]
+
+
+def vectors(encoder: Any, ids_BT: Tensor, lengths: tuple[int, ...]) -> Tensor:
+    return encoder(input_ids=ids_BT, attention_mask=attention_mask(encoder, mask_of(lengths))).last_hidden_state.float()

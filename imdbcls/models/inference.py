@@ -1,0 +1,104 @@
+"""Scoring a split: every document once, in evaluation mode, in a fixed order; and how long one document takes."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from imdbcls.data.batch import Batch
+from imdbcls.data.batches import EvalBatches
+from imdbcls.kernels.encoder import weights_kept
+from imdbcls.runtime.console import warn
+from imdbcls.runtime.device import Hardware
+from imdbcls.runtime.limits import is_out_of_memory
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """A split's outcome, row by row in the split's own order."""
+
+    labels: NDArray[np.int64]  # (documents,)
+    probabilities: NDArray[np.float64]  # (documents, classes)
+
+    @property
+    def predicted(self) -> NDArray[np.int64]:
+        return self.probabilities.argmax(axis=1)
+
+
+@torch.inference_mode()
+def score(
+    model: nn.Module, batches: EvalBatches, hardware: Hardware, on_progress: Callable[[int, int], None] | None = None
+) -> Predictions:
+    """Class probabilities of every document, as the softmax in float64 of the model's float32 logits.
+
+    The batches depend on the documents and settings alone, so scoring again gives the same numbers to the last digit.
+    `on_progress` is told the documents done and their total after each batch; a GPU may be behind, for the logits stay
+    on it until the end and no batch is waited for.
+    """
+    was_training = model.training
+    model.eval()
+    labels, rows, logits = [], [], []
+    done = 0
+    with weights_kept():
+        for batch in batches:
+            logits.append(logits_of(model, batch, hardware))
+            labels.append(batch.labels_B)
+            rows.append(batch.rows)
+            done += len(batch)
+            if on_progress is not None:
+                on_progress(done, batches.num_documents)
+    model.train(was_training)
+    order = np.argsort(np.concatenate(rows))
+    probabilities_BC = torch.softmax(torch.cat(logits).cpu().double(), dim=1).numpy()
+    return Predictions(torch.cat(labels).numpy()[order], probabilities_BC[order])
+
+
+def logits_of(model: nn.Module, batch: Batch, hardware: Hardware) -> Tensor:
+    """A batch's logits_BC; where memory does not suffice, of its halves one after the other, which is said."""
+
+    def of_all() -> Tensor:
+        on_device = batch.to(hardware.device)
+        with hardware.autocast():
+            return model(**on_device.inputs)
+
+    try:
+        return of_all()
+    except (RuntimeError, MemoryError) as error:
+        if len(batch) == 1 or not is_out_of_memory(error):
+            raise
+    # Not above, where the error still holds the tensors of the attempt.
+    if hardware.device.type == "cuda":
+        torch.cuda.empty_cache()
+    num_rows = len(batch.mask_BT)
+    warn(f"scoring: not enough memory for {num_rows} documents (or windows) at a time; they are scored in halves.")
+    halves = batch.split((num_rows + 1) // 2)
+    return torch.cat([logits_of(model, half, hardware) for half in halves])
+
+
+@torch.inference_mode()
+def measure_latency(model: nn.Module, batches: EvalBatches, hardware: Hardware, num_documents: int) -> dict[str, float]:
+    """Milliseconds from token ids to probabilities for one document at a time: the median `p50` and `p95`.
+
+    The documents are spread evenly over the lengths of the split. Each is timed once, after a pass over a document of
+    the same length: the first one of a length also pays for what the libraries prepare for its shapes. The weights are
+    cast once, before the timing.
+    """
+    model.eval()
+    milliseconds = []
+    prepared: set[tuple[int, ...]] = set()
+    with weights_kept():
+        for batch in batches.single_documents(num_documents):
+            shape = (*batch.input_ids_BT.shape, batch.num_tokens)
+            for _ in range(1 if shape in prepared else 2):
+                started = time.perf_counter()
+                on_device = batch.to(hardware.device)
+                with hardware.autocast():
+                    model(**on_device.inputs).softmax(dim=1).cpu()
+                elapsed = time.perf_counter() - started
+            prepared.add(shape)
+            milliseconds.append(1000 * elapsed)
+    return {"p50": float(np.percentile(milliseconds, 50)), "p95": float(np.percentile(milliseconds, 95))}

@@ -1,0 +1,61 @@
+"""LoRA (Hu et al. 2022) by the peft library: of each linear layer of the encoder, only a small update is trained.
+
+A layer with weights W computes with W + SCALE B A: A has `rank` rows, B as many columns, and W never changes.
+"""
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from imdbcls.errors import UserError
+from imdbcls.models.classifier import Classifier, copy_of
+
+# peft's lora_alpha / r, 2 as is usual: it rescales the update much as the learning rate does (section 4.1).
+SCALE = 2
+NOT_FAST = "adapters are trained through the library's layers; scoring, with the adapters merged, takes the fast ones"
+
+
+def require_peft() -> Any:
+    try:
+        import peft
+    except ImportError as error:
+        raise UserError(
+            "backbone.lora_rank needs the library peft, which is not installed: pip install peft (or imdbcls[lora])."
+        ) from error
+    return peft
+
+
+def with_adapters(model: Classifier, rank: int) -> Classifier:
+    """A copy of a model in which adapters and the head are trained, and nothing else of the encoder.
+
+    Every linear layer gets an adapter, not the attention's alone: it learns more for the same number of parameters. At
+    first the update is zero, so the copy computes what the model does. It goes through the library's layers: the fast
+    ones read the weights themselves and would pass over the adapters.
+    """
+    peft = require_peft()
+    model.encoder.requires_grad_(False)
+    adapted = copy_of(model)
+    encoder: Any = adapted.encoder
+    encoder.__dict__.pop("forward", None)  # the fast path, see imdbcls.kernels.encoder.accelerate
+    linear = [name for name, module in encoder.named_modules() if isinstance(module, nn.Linear)]
+    if not linear:
+        raise UserError(f"backbone.lora_rank={rank}: {type(encoder).__name__} has no nn.Linear layers to adapt.")
+    settings = peft.LoraConfig(r=rank, lora_alpha=SCALE * rank, lora_dropout=0.0, target_modules=linear)
+    for name in linear:  # merging writes into the model's
+        layer = encoder.get_submodule(name)
+        layer.weight = nn.Parameter(layer.weight.clone(), requires_grad=False)
+    peft.inject_adapter_in_model(settings, encoder)
+    return adapted
+
+
+@torch.no_grad()
+def merge(adapted: Classifier, model: Classifier) -> None:
+    """Write what an adapted copy computes with into the model it was made of: no adapter is left to be known of."""
+    encoder: Any = model.encoder
+    layers: Any = adapted.encoder.named_modules()
+    for name, layer in layers:
+        if hasattr(layer, "lora_A"):
+            weight = layer.base_layer.weight + layer.get_delta_weight("default")
+            encoder.get_submodule(name).weight.copy_(weight)
+    model.head.load_state_dict(adapted.head.state_dict())

@@ -1,0 +1,185 @@
+"""The run folder, runs/<study>/<name>/: what a run is called, what it records, who may write in it.
+
+Its files are a contract that other tools read: `config.yaml`, `metrics.jsonl`, `result.json`, `predictions/*.parquet`
+and `checkpoints/`.
+"""
+
+import fcntl
+import json
+import os
+import shutil
+import socket
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from omegaconf import OmegaConf
+
+from imdbcls.errors import UserError
+from imdbcls.runs.files import json_text, replacing, write_atomically
+from imdbcls.runs.record import SPLITS, problem_of_predictions, problem_of_result
+from imdbcls.runs.untrusted import read_json, read_yaml, require_plain
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from imdbcls.data.documents import Documents
+    from imdbcls.models.inference import Predictions
+
+
+class RunFolder:
+    """One run's folder and the only writer of its record."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.study = path.parent
+        self.checkpoints = path / "checkpoints"
+        self.backbone = path / "backbone"  # the encoder's configuration and the tokenizer, without weights
+        self._result = path / "result.json"
+        self.is_new = False  # whether `locked` found it empty, and `begin` has not been called since
+        self._made: list[Path] = []  # the folders that `locked` made, the deepest first
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the folder for this process; the lock of a process that has died is free.
+
+        Raises UserError where another process holds it, or where nothing can be written. On a network file system the
+        lock holds between machines where its server keeps locks; mounted without them (`nolock`), only on each machine.
+        """
+        try:
+            self._made = [folder for folder in (self.path, *self.path.parents) if not folder.exists()]
+            self.path.mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(self.path / ".lock", os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+        except OSError as error:
+            raise UserError(
+                f"{self.path} cannot be written to ({error.strerror}: {error.filename}); choose another runs_dir."
+            ) from error
+        with os.fdopen(descriptor, "a+", encoding="utf-8") as lock:
+            require_plain(self.path / ".lock")
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                lock.seek(0)
+                owner = lock.read().strip() or "another process"
+                tasks = os.environ.get("SLURM_STEP_NUM_TASKS", "1")
+                several = f" srun started this command {tasks} times: start it once, or give each task its own seed."
+                raise UserError(
+                    f"The run {self.path} is being worked on by {owner}; wait for it or stop it."
+                    f"{several if tasks.isdigit() and int(tasks) > 1 else ''}"
+                ) from error
+            except OSError as error:
+                raise UserError(f"{self.path} lies on a file system that cannot lock files ({error}).") from error
+            if os.fstat(lock.fileno()).st_nlink == 0:  # its owner has removed the folder since it was opened
+                raise UserError(f"The run {self.path} was being worked on by another process; start it again.")
+            self.is_new = os.listdir(self.path) == [".lock"]
+            lock.truncate(0)
+            lock.write(f"process {os.getpid()} on {socket.gethostname()}")
+            lock.flush()
+            yield
+
+    def begin(self) -> None:
+        """Keep the folder from here on, whatever happens: training begins."""
+        self.is_new = False
+
+    def discard(self) -> None:
+        """Remove the folder, which must be new and locked, and the folders above that were made for it."""
+        assert self.is_new, f"{self.path} holds a run"
+        shutil.rmtree(self.path, ignore_errors=True)
+        for folder in self._made:
+            with suppress(OSError):  # it holds another run
+                folder.rmdir()
+
+    def result(self) -> dict[str, Any] | None:
+        """The run's `result.json`, or None while there is none that can be read."""
+        try:
+            return read_json(self._result)
+        except UserError:
+            return None
+
+    def problem(self) -> str | None:
+        """Why `result.json` is not that of a finished run; None where it is."""
+        if not self._result.exists():
+            return "result.json is missing"
+        try:
+            found = problem_of_result(read_json(self._result))
+        except UserError as error:
+            return str(error).replace(str(self._result), "result.json").rstrip(".")
+        return None if found is None else f"result.json {found}"
+
+    def finished(self) -> dict[str, Any] | None:
+        """The result of a run that was trained and scored, else None."""
+        return self.result() if self.problem() is None else None
+
+    def complete(self) -> dict[str, Any] | None:
+        """The result of a finished run that still has its predictions, else None: then there is work to do."""
+        result = self.finished()
+        return result if result is not None and self._damage_of(result) is None else None
+
+    def _damage_of(self, result: Mapping[str, Any]) -> str | None:
+        """What is wrong next to a usable result, in a folder that the training command named (`run_name`)."""
+        if not self.path.name.endswith(result["config_hash"][:8]):
+            return "result.json is that of another run (config_hash)"
+        problems = (problem_of_predictions(self.path, result, split) for split in SPLITS)
+        return next((problem for problem in problems if problem is not None), None)
+
+    def damage(self) -> str | None:
+        """What is damaged in the record of a finished run; None if it is complete, or the run is not finished."""
+        result = self.result()
+        if result is not None and result.get("status") in ("failed", "interrupted"):
+            return None
+        if not self._result.exists():
+            return None
+        return self.problem() or (None if result is None else self._damage_of(result))
+
+    def set_result_aside(self) -> Path:
+        """Rename `result.json`, so that the run does not overwrite it."""
+        number = 1
+        while (kept := self.path / f"result.json.old-{number}").exists():
+            number += 1
+        return self._result.rename(kept)
+
+    def write_result(self, result: Mapping[str, Any]) -> None:
+        write_atomically(self._result, json_text(result, indent=2) + "\n")
+
+    def config(self) -> dict[str, Any]:
+        """The configuration the run was started with; raises UserError where there is none that can be read."""
+        return read_yaml(self.path / "config.yaml")
+
+    def write_config(self, config: Mapping[str, Any]) -> None:
+        write_atomically(self.path / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(dict(config))))
+
+    def write_predictions(
+        self,
+        split: str,
+        documents: "Documents",
+        tokens: "NDArray[np.int64]",
+        predictions: "Predictions",
+        label_names: Sequence[str],
+    ) -> None:
+        """One row per document; `tokens` counts its tokens before truncation, special ones included.
+
+        Where the data groups its documents (films), `group` names each one's: they are no independent documents.
+
+        The file's own metadata names the classes (`label_names`, a JSON list), so that it can be read alone.
+        """
+        import pyarrow
+        from pyarrow import parquet
+
+        groups = {} if documents.groups is None else {"group": pyarrow.array(list(documents.groups), pyarrow.string())}
+        table = pyarrow.table(
+            {
+                "id": pyarrow.array(list(documents.ids), pyarrow.string()),
+                "label": pyarrow.array(predictions.labels, pyarrow.int64()),
+                "prediction": pyarrow.array(predictions.predicted, pyarrow.int64()),
+                "probabilities": pyarrow.array(predictions.probabilities.tolist(), pyarrow.list_(pyarrow.float64())),
+                "tokens": pyarrow.array(tokens, pyarrow.int64()),
+                **groups,
+            },
+            metadata={"label_names": json.dumps(list(label_names))},
+        )
+        path = self.path / "predictions" / f"{split}.parquet"
+        path.parent.mkdir(exist_ok=True)
+        with replacing(path) as temporary:
+            parquet.write_table(table, temporary)

@@ -1,0 +1,54 @@
+"""The log of a run: `metrics.jsonl`."""
+
+import errno
+import hashlib
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import IO
+
+from imdbcls.errors import UserError
+from imdbcls.runs.files import json_text
+
+
+class MetricsLog:
+    """`metrics.jsonl`, one JSON object per logged point; each step once, however often a run is continued."""
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._path = path
+        self._file: IO[bytes] = path.open("ab+", buffering=0)
+        self._sha256 = hashlib.sha256()  # of what was written since the last `rewind`, and of what that left
+
+    def write(self, point: Mapping[str, float]) -> None:
+        """Append a line; where there is no room for it (OSError), the lines before it stay whole."""
+        length, line = self._file.tell(), json_text(point).encode() + b"\n"
+        try:
+            if self._file.write(line) != len(line):
+                raise OSError(errno.ENOSPC, "No space left on device", str(self._path))
+        except OSError:
+            self._file.truncate(length)
+            raise
+        self._sha256.update(line)
+
+    def sync(self) -> tuple[int, str]:
+        """Make what was written durable; returns the file's length in bytes and its sha256."""
+        os.fsync(self._file.fileno())
+        return self._file.tell(), self._sha256.hexdigest()
+
+    def rewind(self, length: int = 0, sha256: str = "") -> None:
+        """Drop what was written after `sync` returned this; raises UserError where what was before is not the same."""
+        size = self._file.seek(0, os.SEEK_END)
+        self._file.seek(0)
+        self._sha256 = hashlib.sha256(self._file.read(min(length, size)))
+        if length and (size < length or self._sha256.hexdigest() != sha256):
+            what = f"has lost lines ({size:,} of {length:,} bytes are left)" if size < length else "was altered"
+            raise UserError(
+                f"{self._path} {what} since the checkpoint was saved. Put it back as it was, or remove "
+                f"{self._path.parent} to begin anew."
+            )
+        self._file.truncate(length)
+        self._file.seek(length)
+
+    def close(self) -> None:
+        self._file.close()

@@ -1,0 +1,86 @@
+"""Check the record of a finished run: what its `result.json` must hold, and its predictions.
+
+It imports nothing heavy: the training command uses it before anything else is loaded.
+"""
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from imdbcls.errors import UserError
+from imdbcls.runs.untrusted import require_plain, sha256
+
+SPLITS = ("test", "validation")
+TEXTS = ("head", "config_hash", "group_hash", "split_hash")
+FRACTIONS = ("val/accuracy", "test/accuracy")
+MAX_SHOWN = 40  # characters of a wrong value
+PARQUET_MARK = b"PAR1"  # begins and ends every Parquet file
+
+
+def problem_of_result(result: Mapping[str, Any]) -> str | None:
+    """Why a result is not that of a finished run, as the end of a sentence about its file; None where it is."""
+    if result.get("status") != "done":
+        return f"has status {shown(result['status'])}" if "status" in result else "has no status"
+    missing = [key for key in (*TEXTS, "seed", *FRACTIONS, "test_documents", "label_names") if key not in result]
+    if missing:
+        return f"has no {', '.join(missing)}"
+    wrong = [key for key in TEXTS if not isinstance(result[key], str) or not result[key]]
+    wrong += [key for key in ("seed", "test_documents") if not is_count(result[key])]
+    wrong += [key for key in FRACTIONS if not is_fraction(result[key])]
+    if wrong:
+        return f"has {shown(result[wrong[0]])} as {wrong[0]}"
+    return problem_of_labels(result["label_names"])
+
+
+def problem_of_labels(names: Any) -> str | None:
+    """Why these are not the names of the classes, as the end of a sentence; None where they are."""
+    if not isinstance(names, list) or len(names) < 2 or not all(isinstance(name, str) for name in names):
+        return f"has {shown(names)} as label_names, not a list of two or more texts"
+    repeated = next((name for name in names if names.count(name) > 1), None)
+    return None if repeated is None else f"has {shown(repeated)} more than once in label_names"
+
+
+def is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def is_fraction(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and 0 <= value <= 1
+
+
+def shown(value: Any) -> str:
+    """A value from a file, short and in printable characters."""
+    text = ascii(value)
+    return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}..."
+
+
+def checksums_of_predictions(run: Path) -> dict[str, str]:
+    """The sha256 of each split's predictions, for `result.json`."""
+    return {split: sha256(path_of_predictions(run, split)) for split in SPLITS}
+
+
+def path_of_predictions(run: Path, split: str) -> Path:
+    return run / "predictions" / f"{split}.parquet"
+
+
+def problem_of_predictions(run: Path, result: Mapping[str, Any], split: str) -> str | None:
+    """Why a split's predictions are not those of the run; None where they are.
+
+    The result of an older run lists no checksums: its files only need the form of Parquet.
+    """
+    path = path_of_predictions(run, split)
+    name = f"predictions/{path.name}"
+    try:
+        require_plain(path)
+        listed = result.get("predictions_sha256")
+        if isinstance(listed, dict):
+            return None if sha256(path) == listed.get(split) else f"{name} has another sha256 than result.json lists"
+        with path.open("rb") as file:
+            begin = file.read(4)
+            end = file.read()[-4:]
+    except UserError:
+        return f"{name} is missing or is not a file"
+    except OSError as error:
+        return f"{name} cannot be read ({error.strerror})"
+    return None if begin == end == PARQUET_MARK else f"{name} is damaged"

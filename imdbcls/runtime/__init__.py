@@ -1,0 +1,1 @@
+"""The process and its machine: device, console, progress, signals, limits and caches."""

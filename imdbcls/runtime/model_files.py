@@ -1,0 +1,50 @@
+"""Where a backbone's files are: a local folder, a folder of an installed package, or the hub."""
+
+import os
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from imdbcls.errors import UserError
+from imdbcls.printable import shown
+from imdbcls.runtime.hub_ids import HUB_FORM, is_hub_id
+
+PACKAGE_PREFIX = "package:"
+
+
+def local_model(path: Any) -> Path | None:
+    """The folder that `backbone.path` names, None where it is a hub id; UserError where it is neither."""
+    if not isinstance(path, str) or not path:
+        raise UserError(f"backbone.path={shown(path)} is no path; give a folder, package:NAME/FOLDER or a hub id.")
+    if path.startswith(PACKAGE_PREFIX):
+        return local_package(path)
+    folder = os.path.expanduser(path)
+    if os.path.isdir(folder):  # unlike Path's, it takes any text: too long, with a NUL, ~nobody
+        return Path(folder)
+    if not is_hub_id(path):
+        raise UserError(
+            f"backbone.path={shown(path)} is not a folder; give a local folder with config.json, or a hub id "
+            f"({HUB_FORM.format('FacebookAI/roberta-base')})."
+        )
+    return None
+
+
+def local_package(path: str) -> Path:
+    """The folder that `package:NAME/FOLDER` names, found without importing the package."""
+    package, _, subfolder = path.removeprefix(PACKAGE_PREFIX).partition("/")
+    # To find a.b, Python would import a.
+    named = package.isidentifier() and package != "__main__"
+    if not named or Path(subfolder).is_absolute() or ".." in Path(subfolder).parts:
+        raise UserError(
+            f"backbone.path={path} is not of the form package:NAME/FOLDER, a folder inside a Python package."
+        )
+    spec = find_spec(package)
+    if spec is None or spec.origin is None:
+        raise UserError(
+            f"backbone.path={path} needs the Python package {package}, which is not installed: "
+            f"pip install {package.replace('_', '-')} (or imdbcls[quickstart])."
+        )
+    folder = Path(spec.origin).parent / subfolder
+    if not folder.is_dir():
+        raise UserError(f"backbone.path={path}: the Python package {package} has no folder {subfolder}.")
+    return folder

@@ -1,0 +1,113 @@
+"""A comparison as a saved W&B report and workspace, with the study's runs grouped by head; extra: `report`."""
+
+import re
+from typing import Any
+
+from imdbcls.comparison.views.export import markdown, markdown_table
+from imdbcls.comparison.views.tables import Table
+from imdbcls.errors import UserError
+from imdbcls.tracking.server import answers, first_line, stop_helper, why_not_online, within
+
+SAVE_SECONDS = 60.0  # for what is a handful of requests
+CURVES = ("val/accuracy", "val/loss", "train/loss")
+
+
+def create_report(study: str, headline: str, tables: list[Table], *, project: str, entity: str | None) -> str:
+    """Save the report and the workspace; returns their addresses, one per line.
+
+    ``entity`` None is the default one of the key's account. Raises UserError where the extra, a key or the server is
+    missing, or the server refuses.
+    """
+    try:
+        import wandb_workspaces.reports.v2  # noqa: F401
+    except ImportError as error:
+        raise UserError("--report needs wandb-workspaces: pip install 'imdbcls[report]'.") from error
+    import wandb
+
+    settings = wandb.setup(settings=wandb.Settings(silent=True)).settings
+    problem = why_not_online(settings)
+    if problem is None and not answers(settings.base_url):
+        problem = f"{settings.base_url} does not answer"
+    if problem is not None:
+        raise UserError(f"--report needs a W&B server and a key for it: {problem}.")
+    addresses: list[str] = []
+    try:
+        within(SAVE_SECONDS, lambda: addresses.extend(save(study, headline, tables, project, entity)))
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(f"W&B did not take the report: {first_line(error)}.") from error
+    finally:
+        stop_helper()
+    return "\n".join(addresses)
+
+
+def save(study: str, headline: str, tables: list[Table], project: str, entity: str | None) -> tuple[str, str]:
+    import wandb_workspaces.reports.v2 as reports
+    import wandb_workspaces.workspaces as workspaces
+    from wandb_workspaces import expr
+
+    owner = owner_of(entity)
+    runs = reports.Runset(
+        entity=owner, project=project, name=study, filters=runs_of(study), groupby=["config.head.name"]
+    )
+    report = reports.Report(
+        project=project,
+        entity=owner,
+        title=f"Comparison of {study}",
+        description=headline,
+        blocks=[
+            reports.P(headline),
+            reports.PanelGrid(runsets=[runs], panels=curve_panels()),
+            *(block for table in tables for block in table_blocks(table)),
+        ],
+    )
+    report.save()
+    workspace = workspaces.Workspace(
+        entity=owner,
+        project=project,
+        name=f"{study} by head",
+        sections=[workspaces.Section(name="Validation and loss", panels=curve_panels(), is_open=True)],
+        runset_settings=workspaces.RunsetSettings(filters=runs_of(study), groupby=[expr.Config("head.name")]),
+    )
+    workspace.save()
+    return report.url, workspace.url
+
+
+def owner_of(entity: str | None) -> str:
+    """Return the entity, or the default one of the key's account; raise UserError if W&B names none."""
+    import wandb
+
+    owner = entity or wandb.Api().default_entity
+    if owner is None:
+        raise UserError("--report needs a W&B entity, and the key's account has no default one: set WANDB_ENTITY.")
+    return owner
+
+
+def runs_of(study: str) -> str:
+    """The filter for a study's training runs; no name can end the quoted value."""
+    return f"Group = '{re.sub(r'[^A-Za-z0-9_. -]', '_', study)}' and JobType = 'train'"
+
+
+def curve_panels() -> list[Any]:
+    """Each curve as the mean over a head's seeds, in a band from the lowest to the highest."""
+    import wandb_workspaces.reports.v2 as reports
+
+    return [
+        reports.LinePlot(
+            title=metric,
+            x="step",
+            y=[metric],
+            groupby="config.head.name",
+            groupby_aggfunc="mean",
+            groupby_rangefunc="minmax",
+        )
+        for metric in CURVES
+    ]
+
+
+def table_blocks(table: Table) -> list[Any]:
+    import wandb_workspaces.reports.v2 as reports
+
+    blocks = [reports.H2(table.question), reports.MarkdownBlock("\n".join(markdown_table(table)))]
+    return [*blocks, reports.MarkdownBlock(markdown(table.note))] if table.note else blocks

@@ -1,0 +1,1 @@
+"""Training: the trainer, losses, optimizers, state and checkpoints."""

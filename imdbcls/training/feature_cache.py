@@ -1,0 +1,190 @@
+"""Runs a frozen encoder once over every document, for all epochs, heads and seeds: its output is kept on disk.
+
+B documents of a batch, T tokens of its padded width, N tokens, D hidden size.
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from itertools import chain
+from pathlib import Path
+
+import torch
+import transformers
+from torch import nn
+
+import imdbcls.kernels
+from imdbcls.data.batches import EvalBatches
+from imdbcls.data.features import VECTORS, Encoded, Features, load_features, write_features
+from imdbcls.errors import UserError
+from imdbcls.models.backbone import Backbone
+from imdbcls.models.classifier import Classifier
+from imdbcls.models.environment import environment_of
+from imdbcls.runtime.console import say
+from imdbcls.runtime.device import Hardware, all_threads
+
+# Raised whenever an entry changes its meaning: old ones are then not found.
+FORMAT = 2
+# Left free on the disk, in bytes: what a run writes besides, and what others need.
+RESERVE = 2e9
+SOURCES = (".py", ".c", ".h")  # of the fast layers: a change in them may change bits
+OnProgress = Callable[[int, int], None]
+
+
+def encode_once(
+    model: Classifier,
+    backbone: Backbone,
+    splits: Mapping[str, EvalBatches],
+    hardware: Hardware,
+    *,
+    weights: str,
+    folder: Path,
+    cache_gb: float,
+    on_progress: OnProgress,
+) -> dict[str, Features]:
+    """The encoder's output for the splits' documents, from `folder` where it is there, else computed and put there.
+
+    The batches are those of scoring, so that scoring with the features gives the same bits as without. An entry is
+    keyed by all that decides these bits: the batches, the weights (their hash), the architecture, device, precision and
+    software.
+    `cache_gb` (10^9 bytes) bounds what the folder may hold. Raises UserError where that or the disk is too small,
+    before anything is written, and where the folder cannot be written.
+    """
+    with all_threads():  # as the documents are encoded
+        encoder_key = key_of_encoder(model, backbone, hardware, weights)
+    entries = {name: folder / key_of_batches(encoder_key, batches) for name, batches in splits.items()}
+    found = {name: load_features(entry) for name, entry in entries.items()}
+    missing = [name for name in splits if found[name] is None]
+    for place, name in enumerate(missing):
+        batches, to_come = splits[name], [splits[other] for other in missing[place:]]
+        try:
+            with only_builder(entries[name]), all_threads():
+                found[name] = load_features(entries[name])  # by another process, meanwhile
+                if found[name] is None:
+                    say(f"Encoding the {batches.num_documents:,} documents of {name} once, into {folder}.")
+                    encoded = encode(model, batches, hardware, on_progress)
+                    first = next(encoded)
+                    require_room(folder, need_of(to_come, first), cache_gb)
+                    write_features(entries[name], batches.num_documents, chain([first], encoded))
+                    found[name] = load_features(entries[name])
+        except OSError as error:
+            raise UserError(
+                f"The feature cache {folder} cannot be written ({error}); set data.cache_dir or IMDBCLS_CACHE, or "
+                "backbone.cache=false to train without it."
+            ) from error
+    features = {name: entry for name, entry in found.items() if entry is not None}
+    assert features.keys() == splits.keys(), f"what was written of {missing} could not be read back"
+    return features
+
+
+def encode(model: Classifier, batches: EvalBatches, hardware: Hardware, on_progress: OnProgress) -> Iterator[Encoded]:
+    model.eval()
+    done = 0
+    for batch in batches:
+        on_device = batch.to(hardware.device)
+        with torch.inference_mode(), hardware.autocast():
+            hidden_BTD = model.encode(on_device.input_ids_BT, on_device.mask_BT, on_device.places_N)
+            hidden_ND = hidden_BTD[on_device.mask_BT].cpu()
+        sizes = batch.mask_BT.sum(dim=1)
+        if batch.documents_W is not None:
+            sizes = torch.zeros(len(batch), dtype=torch.int64).index_add(0, batch.documents_W, sizes)
+        yield Encoded(batch.rows, sizes.numpy(), hidden_ND)
+        done += len(batch)
+        on_progress(done, batches.num_documents)
+
+
+def need_of(splits: list[EvalBatches], example: Encoded) -> int:
+    """The bytes that the output for some splits takes, by that for some documents."""
+    num_tokens = sum(batch.num_tokens for batches in splits for batch in batches)
+    return num_tokens * example.hidden_ND.shape[1] * example.hidden_ND.element_size()
+
+
+def require_room(folder: Path, need: int, cache_gb: float) -> None:
+    held, spare = held_in(folder), shutil.disk_usage(folder).free - RESERVE
+    without = "backbone.cache=false trains without the cache, more slowly, to the same result but for rounding"
+    if held + need > cache_gb * 1e9:
+        raise UserError(
+            f"The frozen encoder's output needs {shown(need)}; {folder} holds {shown(held)} and may hold "
+            f"backbone.cache_gb={cache_gb:g} in all: raise that, or remove the folder; {without}."
+        )
+    if need > spare:
+        raise UserError(
+            f"The frozen encoder's output needs {shown(need)}, and the disk of {folder} has {shown(max(spare, 0))} to "
+            f"spare ({shown(RESERVE)} are left free): make room, or set data.cache_dir or IMDBCLS_CACHE to another "
+            f"disk; {without}."
+        )
+
+
+def held_in(folder: Path) -> int:
+    """The bytes that all entries take, those that are being built among them."""
+    held = 0
+    for path in folder.rglob(VECTORS):
+        with contextlib.suppress(FileNotFoundError):  # removed at this moment
+            held += path.stat().st_size
+    return held
+
+
+def shown(num_bytes: float) -> str:
+    return f"{num_bytes / 1e9:.2f} GB" if num_bytes >= 1e8 else f"{num_bytes / 1e6:.2f} MB"
+
+
+def key_of_encoder(model: Classifier, backbone: Backbone, hardware: Hardware, weights: str) -> str:
+    """What decides the encoder's output beside its input."""
+    config = backbone.encoder.config
+    architecture = {key: value for key, value in config.to_dict().items() if key != "_name_or_path"}
+    sources = sorted(path for path in Path(imdbcls.kernels.__path__[0]).rglob("*") if path.suffix in SOURCES)
+    about = {
+        "format": FORMAT,
+        "weights": weights,
+        "architecture": [type(backbone.encoder).__name__, architecture, config._attn_implementation],
+        "fast": [
+            backbone.not_fast,
+            backbone.not_unpadded,
+            *(hashlib.sha256(path.read_bytes()).hexdigest() for path in sources),
+        ],
+        "environment": environment_of(hardware, None, model),
+        "hardware": [hardware.device.type, hardware.precision],
+        "versions": [torch.__version__, transformers.__version__],
+    }
+    return hashlib.sha256(json.dumps(about, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def key_of_batches(encoder_key: str, batches: EvalBatches) -> str:
+    """Made of the very ids and masks that the encoder is given: whatever changes them changes the key."""
+    digest = hashlib.sha256(encoder_key.encode())
+    for batch in batches:
+        digest.update(f"{tuple(batch.input_ids_BT.shape)}".encode())
+        for array in (batch.input_ids_BT.numpy(), batch.mask_BT.numpy(), batch.rows):
+            digest.update(array.tobytes())
+    return digest.hexdigest()[:40]
+
+
+def hash_of_weights(module: nn.Module) -> str:
+    """sha256 of a module's tensors with their names, types and shapes."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(module.state_dict().items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+@contextlib.contextmanager
+def only_builder(entry: Path) -> Iterator[None]:
+    """Hold the right to build an entry, once another process that has it is done or has died."""
+    entry.parent.mkdir(parents=True, exist_ok=True)
+    path = entry.parent / f".{entry.name}.lock"
+    with path.open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            say(f"Another process is encoding the same documents into {entry.parent}; waiting for it.")
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        except OSError:  # a file system that cannot lock: both build, and one's entry stays
+            pass
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
