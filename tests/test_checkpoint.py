@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from imdbcls import runs
+from imdbcls.runs import metrics_log
 from imdbcls.errors import UserError
 from imdbcls.training import checkpoint
 
@@ -207,7 +207,7 @@ def test_a_failed_save_leaves_the_checkpoint_before_it_and_no_half(
 
 
 def test_a_log_that_has_lost_or_altered_lines_is_refused(tmp_path: Path) -> None:
-    log = runs.MetricsLog(tmp_path / "metrics.jsonl")
+    log = metrics_log.MetricsLog(tmp_path / "metrics.jsonl")
     log.write({"step": 1})
     log.write({"step": 2})
     mark = log.sync()
@@ -218,10 +218,10 @@ def test_a_log_that_has_lost_or_altered_lines_is_refused(tmp_path: Path) -> None
     for changed, problem in ((whole[:5], "has lost lines"), (whole.replace("1", "7"), "was altered")):
         path.write_text(changed)
         with pytest.raises(UserError, match=problem):
-            runs.MetricsLog(path).rewind(*mark)
+            metrics_log.MetricsLog(path).rewind(*mark)
         assert path.read_text() == changed
     path.write_text(whole)
-    again = runs.MetricsLog(path)
+    again = metrics_log.MetricsLog(path)
     again.rewind(*mark)
     assert again.sync() == mark
     again.write({"step": 3})

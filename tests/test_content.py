@@ -16,7 +16,7 @@ import imdbcls
 from imdbcls.comparison.groups import read_study
 from imdbcls.comparison.summary import compare_study
 from imdbcls.data.sample import read_sample
-from imdbcls.runs.folder import content
+from imdbcls.runs import content
 from imdbcls.runs.identity import choices_hash, config_hash, group_hash
 
 

@@ -420,7 +420,7 @@ def final_and_gradients(
     assert head.backward_lstm is not None
     with pytest.MonkeyPatch.context() as patch, torch.autocast("cpu", HALF, enabled=bf16):
         patch.setattr("imdbcls.kernels.lstm.load", lambda dtype: using)
-        for module in ("fast", "heads"):
+        for module in ("kernels", "heads"):
             patch.setattr(f"imdbcls.{module}.lstm.computes_bf16", lambda device: True)
         finals = {
             "forwards": read(head.forward_lstm, hidden_BTD, mask_BT),

@@ -6,8 +6,7 @@ from typing import Any
 
 from imdbcls.config.validate import look_up
 from imdbcls.data.columns import request_of
-from imdbcls.data.hub import local_dataset
-from imdbcls.data.imdb import local_imdb
+from imdbcls.data.local_files import local_dataset, local_imdb
 from imdbcls.data.tables import require_columns, require_table
 from imdbcls.errors import UserError
 from imdbcls.runs.untrusted import read_json

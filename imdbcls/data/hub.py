@@ -1,19 +1,16 @@
 """`data=hub`: any labelled data set of the Hugging Face hub, or one already in the local `HF_HOME`."""
 
 import contextlib
-import os
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 from imdbcls.data.columns import missing_columns, request_of
 from imdbcls.data.documents import Source
+from imdbcls.data.local_files import local_dataset
 from imdbcls.data.sources import make_source
 from imdbcls.data.tables import Table
 from imdbcls.errors import UserError
-from imdbcls.printable import shown
 from imdbcls.runtime.hub import reaches_hub
-from imdbcls.runtime.hub_ids import HUB_FORM, is_hub_id
 
 
 def read_hub(
@@ -99,16 +96,3 @@ def _explain(path: str, error: Exception) -> str:
             "that name; give data.path a local copy, point HF_HOME at a filled cache, or try data=sample (no network)."
         )
     return f"data.path={path}: the hub's data set could not be loaded: {' '.join(str(error).split())[:300]}"
-
-
-def local_dataset(path: Any) -> Path | None:
-    """The folder that `data.path` of `data=hub` names, None where it is a hub id; UserError where it is neither."""
-    place = os.path.expanduser(path) if isinstance(path, str) else ""
-    if place and os.path.isdir(place):
-        return Path(place)
-    if not is_hub_id(path):
-        raise UserError(
-            f"data.path={shown(path)} is not a folder, and not a hub id ({HUB_FORM.format('stanfordnlp/imdb')}); for a "
-            "single file use data=files data.train=FILE."
-        )
-    return None

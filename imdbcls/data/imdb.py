@@ -6,16 +6,14 @@ import tarfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from imdbcls.data.documents import Source
 from imdbcls.data.hub import read_hub
 from imdbcls.data.lines import decode_utf8
+from imdbcls.data.local_files import local_imdb
 from imdbcls.data.sources import make_source
 from imdbcls.data.tables import Table, read_parquet
 from imdbcls.errors import UserError
-from imdbcls.printable import shown
-from imdbcls.runtime.hub_ids import HUB_FORM, is_hub_id
 
 MAX_ENTRIES = 200_000  # below data.path; aclImdb has 100,000
 MAX_MEMBER_BYTES = 2**26  # of a file in the archive; the largest has some MB
@@ -177,22 +175,3 @@ def _from_reviews(files: Iterator[tuple[str, bytes]], name: str) -> Source:
 
 def _title(titles: list[str] | None, index: int) -> str:
     return titles[index] if titles is not None and index < len(titles) else ""
-
-
-def local_imdb(path: Any) -> Path | None:
-    """The file or folder that `data.path` names, None where it is a hub id; UserError where it is none of them."""
-    if not isinstance(path, str) or not path:
-        raise UserError(f"data.path={path} is not the path of a file or folder, nor a hub id.")
-    place = os.path.expanduser(path)
-    if os.path.isdir(place):
-        return Path(place)
-    if os.path.isfile(place):
-        if not place.endswith((".tar.gz", ".tgz")):
-            raise UserError(f"data.path={path}: a single file must be the archive aclImdb_v1.tar.gz.")
-        return Path(place)
-    if is_hub_id(path) and not place.endswith(".gz"):
-        return None
-    raise UserError(
-        f"data.path={shown(path)}: there is no such file or folder; give a folder of Parquet files, the extracted "
-        f"aclImdb/, aclImdb_v1.tar.gz or a hub id ({HUB_FORM.format('stanfordnlp/imdb')})."
-    )

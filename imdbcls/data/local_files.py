@@ -1,0 +1,41 @@
+"""Where the documents of a source are: a local file or folder, or the hub. Imports nothing heavy."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+from imdbcls.errors import UserError
+from imdbcls.printable import shown
+from imdbcls.runtime.hub_ids import HUB_FORM, is_hub_id
+
+
+def local_imdb(path: Any) -> Path | None:
+    """The file or folder that `data.path` names, None where it is a hub id; UserError where it is none of them."""
+    if not isinstance(path, str) or not path:
+        raise UserError(f"data.path={path} is not the path of a file or folder, nor a hub id.")
+    place = os.path.expanduser(path)
+    if os.path.isdir(place):
+        return Path(place)
+    if os.path.isfile(place):
+        if not place.endswith((".tar.gz", ".tgz")):
+            raise UserError(f"data.path={path}: a single file must be the archive aclImdb_v1.tar.gz.")
+        return Path(place)
+    if is_hub_id(path) and not place.endswith(".gz"):
+        return None
+    raise UserError(
+        f"data.path={shown(path)}: there is no such file or folder; give a folder of Parquet files, the extracted "
+        f"aclImdb/, aclImdb_v1.tar.gz or a hub id ({HUB_FORM.format('stanfordnlp/imdb')})."
+    )
+
+
+def local_dataset(path: Any) -> Path | None:
+    """The folder that `data.path` of `data=hub` names, None where it is a hub id; UserError where it is neither."""
+    place = os.path.expanduser(path) if isinstance(path, str) else ""
+    if place and os.path.isdir(place):
+        return Path(place)
+    if not is_hub_id(path):
+        raise UserError(
+            f"data.path={shown(path)} is not a folder, and not a hub id ({HUB_FORM.format('stanfordnlp/imdb')}); for a "
+            "single file use data=files data.train=FILE."
+        )
+    return None
