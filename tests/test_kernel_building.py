@@ -29,7 +29,7 @@ if not HAS_HALF and not torch.cpu._is_avx2_supported():
 
 BUILD = f"""
 import torch
-from imdbcls.fast import building, kernels
+from imdbcls.kernels import building, loading
 loading.find_or_build({DTYPE})
 print(building.object_path({DTYPE}))
 """
@@ -197,7 +197,7 @@ def test_a_compiler_that_is_none_costs_one_line(
         "silent": ("exit 0", "reported no error but produced no library"),
         "binary": ("printf '\\377\\033'", "reported no error but produced no library"),
         "talks": ("printf 'error: \\377\\033[2J' >&2; exit 3", "talks failed: error: \ufffd [2J"),
-        "junk": (f"{version}; echo junk > loading.so", "cannot be loaded (file too short)"),
+        "junk": (f"{version}; echo junk > kernels.so", "cannot be loaded (file too short)"),
         "endless": ("exec yes", "endless failed: y"),
     }
     compilers = {str(script(tmp_path / name, text)): reason for name, (text, reason) in scripts.items()}
@@ -246,7 +246,7 @@ def test_a_compiler_that_hangs_is_waited_for_once_a_day(
     hang = f"(sleep 600 & echo $! >> {pids}; wait)"
     compiler = script(
         tmp_path / "slow",
-        f'echo >> {calls}; case "$*" in *{hangs_at}*) {hang};; *--version*) ;; *) touch loading.so;; esac',
+        f'echo >> {calls}; case "$*" in *{hangs_at}*) {hang};; *--version*) ;; *) touch kernels.so;; esac',
     )
     monkeypatch.setenv("CC", str(compiler))
     monkeypatch.setattr(building, "_VERSION_SECONDS", 0.7 if hangs_at == "--version" else 20)
