@@ -7,15 +7,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from imdbcls import train
 from imdbcls.config import overrides
 from imdbcls.config.validate import look_up, validate
 from imdbcls.errors import UserError
-from imdbcls.evaluate import open_finished, rebuild_model, require_finite_scores, require_no_study
+from imdbcls.finished import FinishedModel, load_finished, open_finished
 from imdbcls.printable import printable_line
-from imdbcls.runs.folder import RunFolder
+from imdbcls.runs.folder import run_folder
 from imdbcls.runs.record import SPLITS, path_of_predictions, problem_of_predictions
-from imdbcls.runs.untrusted import require_no_links
+from imdbcls.runtime.process import prepare_process
 from imdbcls.runtime.signals import handlers_kept
 
 if TYPE_CHECKING:
@@ -23,8 +22,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from imdbcls.data.token_counts import TokenCounts
-    from imdbcls.models.backbone import Backbone
-    from imdbcls.models.classifier import Classifier
 
 
 @dataclass(frozen=True)
@@ -46,7 +43,7 @@ class Config:
     @property
     def folder(self) -> Path:
         """Where `imdbcls.run` puts this run: `runs/<study>/<name>`, the same for the same choices."""
-        return train.run_folder(self.values).path
+        return run_folder(self.values).path
 
 
 @dataclass(frozen=True)
@@ -126,10 +123,9 @@ class FinishedRun:
         """
         import numpy as np
 
-        from imdbcls import build
+        from imdbcls.build import truncation_of
         from imdbcls.data.documents import Documents, is_unicode
         from imdbcls.data.token_counts import count_tokens
-        from imdbcls.models.inference import score
 
         single = isinstance(texts, str)
         texts = list(texts)
@@ -138,24 +134,18 @@ class FinishedRun:
         broken = next((row for row, text in enumerate(texts) if not is_unicode(text)), None)
         if broken is not None:
             raise UserError(f"predict: text {broken:,}, counted from 0, contains an unpaired surrogate.")
-        backbone, model = self._model
-        hardware = build.build_hardware(self.config.values)
         documents = Documents([str(row) for row in range(len(texts))], texts, np.zeros(len(texts), dtype=np.int64))
-        # Passing texts are no data set: their tokens do not stay in the cache.
-        with tempfile.TemporaryDirectory() as passing:
-            values = {**self.config.values, "data": {**self.config["data"], "cache_dir": passing}}
-            split = build.build_scored_split(values, backbone, documents)
-            scored = score(model.to(hardware.device), split.batches, hardware)
-        require_finite_scores(scored.probabilities, self.folder)
-        truncation = build.truncation_of(values["data"])
-        counts = count_tokens(split.tokens, backbone.tokenizer, values["max_length"], truncation)
-        lengths = split.tokens.lengths
+        with tempfile.TemporaryDirectory() as passing:  # the tokens of such texts do not stay in the cache
+            scored, tokens = self._model.score(documents, cache_dir=passing)
+        tokenizer, truncation = self._model.backbone.tokenizer, truncation_of(self.config["data"])
+        counts = count_tokens(tokens, tokenizer, self.config["max_length"], truncation)
+        lengths = tokens.lengths
         return Predictions(tuple(documents.ids), scored.probabilities, self.label_names, lengths, None, counts)
 
     @cached_property
-    def _model(self) -> "tuple[Backbone, Classifier]":
-        train.prepare_process()
-        return rebuild_model(self.config.values, RunFolder(self.folder), len(self.label_names))
+    def _model(self) -> FinishedModel:
+        prepare_process()
+        return load_finished(self.folder, self.config.values, len(self.label_names))
 
 
 def compose(*choices: str) -> Config:
@@ -174,10 +164,12 @@ def run(config: Config) -> FinishedRun:
     Raises UserError for what the user can put right, and KeyboardInterrupt where a signal stopped the run (its state is
     saved, and the same call continues it).
     """
+    from imdbcls.train import train
+
     validate(config.values)
     try:
         with handlers_kept():  # this process goes on
-            train.train(config.values)
+            train(config.values)
     except SystemExit as stopped:
         raise KeyboardInterrupt(f"{config.folder} was stopped; the same call continues it") from stopped
     return load_run(config.folder, plugins=config["plugins"])
@@ -189,10 +181,5 @@ def load_run(folder: str | Path, *, plugins: Sequence[str] = (), device: str | N
     `plugins` names the packages of your own that its head may come from, `device` replaces the run's own. Raises
     UserError where the folder holds no finished run, or one that names code which is not allowed.
     """
-    path = Path(folder)
-    require_no_study(path)
-    require_no_links(path)
-    if not (path / "config.yaml").is_file():
-        raise UserError(f"{path} is no run's folder, runs/<study>/<name>: it has no config.yaml.")
-    values, result = open_finished(RunFolder(path), device, plugins)
-    return FinishedRun(path, Config(values), result)
+    values, result = open_finished(Path(folder), device, plugins)
+    return FinishedRun(Path(folder), Config(values), result)

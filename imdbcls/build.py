@@ -10,62 +10,218 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from torch import nn
 from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
 
 from imdbcls.config.allowed_targets import borrowed_targets
 from imdbcls.config.paths import require_length
 from imdbcls.config.signatures import require_settings
-from imdbcls.data.batches import EvalBatches, TrainBatches
+from imdbcls.data.batches import EvalBatches, SplitBatches, TrainBatches
+from imdbcls.data.card import DataCard, card_of
 from imdbcls.data.documents import Corpus, Documents
 from imdbcls.data.splits import SPLIT_SETTINGS, make_corpus
-from imdbcls.data.token_counts import TokenCounts, count_tokens
-from imdbcls.data.tokenizer_check import require_sound_files
+from imdbcls.data.token_counts import count_tokens
 from imdbcls.data.tokens import Tokens, tokenize
 from imdbcls.data.windows import Windows
 from imdbcls.errors import UserError
 from imdbcls.models import lora
-from imdbcls.models.backbone import Backbone, freeze, load_backbone, recompute_activations, require_architecture
+from imdbcls.models.backbone import Backbone, freeze, recompute_activations
 from imdbcls.models.classifier import Classifier
 from imdbcls.models.encoders import require_precision
 from imdbcls.models.environment import environment_of
 from imdbcls.models.torch_compile import compile_training
-from imdbcls.runs.content import by_content
+from imdbcls.runs.data_origin import remember_source
 from imdbcls.runs.folder import RunFolder
-from imdbcls.runs.identity import NEUTRAL_KEYS, group_hash, without
+from imdbcls.runs.identity import checkpoint_identity, group_hash
 from imdbcls.runs.metrics_log import MetricsLog
-from imdbcls.runs.untrusted import tensor_shapes
-from imdbcls.runtime import limits
 from imdbcls.runtime.cache import cache_folder
-from imdbcls.runtime.device import Hardware, choose_hardware, seed_everything_at
+from imdbcls.runtime.device import Hardware, choose_hardware, forget_peak_memory, seed_everything_at, start_threads
 from imdbcls.runtime.progress import Progress
 from imdbcls.runtime.signals import StopRequest
+from imdbcls.runtime.versions import numeric_versions
 from imdbcls.tracking import RunIdentity, Tracker
 from imdbcls.training.evaluation_model import ScoredModel
 from imdbcls.training.feature_cache import encode_once, hash_of_weights
 from imdbcls.training.losses import Objective, weights_of_classes
 from imdbcls.training.optim import parameter_groups
-from imdbcls.training.report import versions
+from imdbcls.training.run import Run
 from imdbcls.training.state import Saver
-from imdbcls.training.trainer import Trainer
+from imdbcls.training.trainer import Trainer, TrainerSettings
 
 LR_MULTIPLES = ("head_lr", "layer_decay")  # in the optimizer's section, but the project's
 INITIALISATION = -1  # the random state of the first weights; training step n draws from state n
-ADAPTERS = -2  # and that of LoRA's
-OWN_SETTINGS = (
-    "freeze",
-    "cache",
-    "cache_gb",
-    "lora_rank",
-    "gradient_checkpointing",
-)  # of the backbone section; the rest builds it
+ADAPTERS = -2  # the random state of LoRA's first weights
+# Keys of the backbone section that are not parameters of its `_target_`.
+OWN_SETTINGS = ("freeze", "cache", "cache_gb", "lora_rank", "gradient_checkpointing")
 
 
 @dataclass(frozen=True)
-class ScoredSplit:
-    """A split to be scored: its documents, their tokens and their batches."""
+class Inputs:
+    """What training starts from: the documents as batches, and the model on its device.
 
-    documents: Documents
-    tokens: Tokens
-    batches: EvalBatches
+    `frozen_weights` is the hash of the encoder's weights if training leaves them as they are.
+    """
+
+    hardware: Hardware
+    corpus: Corpus
+    backbone: Backbone
+    model: Classifier
+    tokens: Mapping[str, Tokens]
+    batches: SplitBatches
+    frozen_weights: str | None
+
+
+def build_run(config: Mapping[str, Any], folder: RunFolder, stop: StopRequest) -> Run:
+    """Build everything that one training run needs, and save its backbone's architecture and tokenizer in `folder`.
+
+    Raises UserError for what the user can put right. Random numbers are drawn for the first weights only, from states
+    that the seed determines, so the result does not depend on what was built before.
+    """
+    require_buildable(config)
+    progress = Progress(config["progress"])
+    inputs = build_inputs(config, folder, progress)
+    seed_everything_at(config["seed"], ADAPTERS)
+    scored = ScoredModel(
+        inputs.model, lora_rank=config["backbone"]["lora_rank"], ema_decay=config["trainer"]["ema_decay"]
+    )
+    if config["compile"]:
+        compile_training(scored.trained, inputs.hardware, config["max_length"])
+    environment = environment_of(inputs.hardware, scored.trained, scored.model)  # compiles: not while training is timed
+    max_length, truncation = config["max_length"], truncation_of(config["data"])
+    return Run(
+        config=config,
+        folder=folder,
+        hardware=inputs.hardware,
+        corpus=inputs.corpus,
+        backbone=inputs.backbone,
+        tokens=inputs.tokens,
+        token_counts={
+            split: count_tokens(tokens, inputs.backbone.tokenizer, max_length, truncation)
+            for split, tokens in inputs.tokens.items()
+        },
+        batches=inputs.batches,
+        environment=environment,
+        trainer=build_trainer(config, folder, inputs, scored, environment, progress, stop),
+    )
+
+
+def build_inputs(config: Mapping[str, Any], folder: RunFolder, progress: Progress) -> Inputs:
+    """Build the data and the model; encode the documents now if the encoder's output is cached."""
+    hardware = build_hardware(config)
+    forget_peak_memory(hardware.device)
+    corpus = build_corpus(config)
+    remember_source(config["data"]["source"])
+    backbone = build_backbone(config)
+    backbone.save(folder.backbone)
+    model = build_model(config, backbone, len(corpus.label_names))
+    tokens = build_tokens(config, corpus, backbone.tokenizer)
+    batches = build_batches(config, corpus, tokens)
+    model.to(hardware.device)
+    require_precision(backbone.name, model.encoder, hardware)
+    keeps_encoder = model.encoder_is_frozen or config["backbone"]["lora_rank"] is not None
+    frozen_weights = hash_of_weights(model.encoder) if keeps_encoder else None
+    inputs = Inputs(hardware, corpus, backbone, model, tokens, batches, frozen_weights)
+    if config["backbone"]["freeze"] is True and config["backbone"]["cache"]:
+        read_from_feature_cache(config, inputs, progress)
+    return inputs
+
+
+def build_data_card(run: Run) -> DataCard:
+    """Return the card of the data that a run reads."""
+    return data_card(run.config, run.corpus, run.tokens, run.backbone.tokenizer)
+
+
+def data_card_of(config: Mapping[str, Any]) -> DataCard:
+    """Return the card of the data that a run with this config would read; its tokens are then in the cache.
+
+    Raises UserError as the run would.
+    """
+    corpus, tokenizer = build_corpus(config), build_tokenizer(config)
+    return data_card(config, corpus, build_tokens(config, corpus, tokenizer), tokenizer)
+
+
+def data_card(config: Mapping[str, Any], corpus: Corpus, tokens: Mapping[str, Tokens], tokenizer: Any) -> DataCard:
+    return card_of(
+        corpus,
+        tokens,
+        tokenizer,
+        max_length=config["max_length"],
+        truncation=truncation_of(config["data"]),
+        name=config["data"]["name"],
+        backbone=config["backbone"]["name"],
+    )
+
+
+def read_from_feature_cache(config: Mapping[str, Any], inputs: Inputs, progress: Progress) -> None:
+    """Give all batches the frozen encoder's output, from the cache or computed now."""
+    assert inputs.frozen_weights is not None, "backbone.freeze=true left weights of the encoder to train"
+    batches, corpus = inputs.batches, inputs.corpus
+    eval_batches = {
+        "train": build_eval_batches(config, inputs.tokens["train"], corpus.train),
+        "validation": batches.validation,
+        "test": batches.test,
+    }
+    features = encode_once(
+        inputs.model,
+        inputs.backbone,
+        eval_batches,
+        inputs.hardware,
+        weights=inputs.frozen_weights,
+        folder=cache_folder(config["data"]["cache_dir"]) / "features",
+        cache_gb=config["backbone"]["cache_gb"],
+        on_progress=progress.of("encoding"),
+    )
+    batches.train.read_from(features["train"])
+    batches.validation.read_from(features["validation"])
+    batches.test.read_from(features["test"])
+
+
+def build_trainer(
+    config: Mapping[str, Any],
+    folder: RunFolder,
+    inputs: Inputs,
+    scored: ScoredModel,
+    environment: Mapping[str, str],
+    progress: Progress,
+    stop: StopRequest,
+) -> Trainer:
+    num_steps = config["epochs"] * inputs.batches.train.steps_per_epoch
+    optimizer, schedule = build_optimizer(config, scored.trained, num_steps)
+    saver = Saver(
+        folder=folder.checkpoints,
+        identity=checkpoint_identity(config, inputs.corpus.split_hash, inputs.hardware, inputs.frozen_weights),
+        surroundings={**environment, **numeric_versions()},
+        scored=scored,
+        optimizer=optimizer,
+        schedule=schedule,
+        metrics_log=MetricsLog(folder.path / "metrics.jsonl"),
+    )
+    return Trainer(
+        build_settings(config),
+        scored=scored,
+        objective=build_objective(config, inputs.corpus, inputs.hardware),
+        optimizer=optimizer,
+        schedule=schedule,
+        batches=inputs.batches,
+        hardware=inputs.hardware,
+        saver=saver,
+        progress=progress,
+        stop=stop,
+    )
+
+
+def build_settings(config: Mapping[str, Any]) -> TrainerSettings:
+    settings = config["trainer"]
+    micro_batch_size = settings["micro_batch_size"]
+    return TrainerSettings(
+        epochs=config["epochs"],
+        patience=settings["patience"],
+        seed=config["seed"],
+        micro_batch_size=config["batch_size"] if micro_batch_size is None else micro_batch_size,
+        max_grad_norm=settings["max_grad_norm"],
+        log_every=settings["log_every"],
+        save_every_minutes=config["checkpoint"]["every_minutes"],
+        watch_test=settings["score_test_each_epoch"],
+    )
 
 
 def require_buildable(config: Mapping[str, Any]) -> None:
@@ -83,17 +239,6 @@ def build_hardware(config: Mapping[str, Any]) -> Hardware:
     if hardware.device.type == "cpu":
         start_threads()
     return hardware
-
-
-def start_threads() -> None:
-    """Start PyTorch's compute threads, or raise UserError if this process may not start that many.
-
-    OpenMP ends the process at once when it cannot start a thread, without an exception. So the threads are tried first
-    (twice as many: PyTorch and the compiled kernels may each have their own) and started before memory is taken.
-    """
-    count = torch.get_num_threads()
-    limits.require_threads(2 * count)
-    torch.zeros(count << 16).add_(1)  # large enough for every thread to get a part
 
 
 def build_corpus(config: Mapping[str, Any]) -> Corpus:
@@ -146,16 +291,6 @@ def build_backbone(config: Mapping[str, Any]) -> Backbone:
     return backbone if config["backbone"]["lora_rank"] is None else replace(backbone, not_fast=lora.NOT_FAST)
 
 
-def rebuild_backbone(config: Mapping[str, Any], folder: RunFolder) -> Backbone:
-    """A finished run's backbone from its folder alone: the architecture and the tokenizer, without weights."""
-    names = ("name", "dropout", "attention_dropout", "fast")
-    settings = {name: config["backbone"][name] for name in names}
-    path = folder.backbone.absolute()  # never a hub id
-    require_sound_files(path)
-    require_architecture(path, tensor_shapes(folder.checkpoints / "best" / "model.safetensors"))
-    return fitting(config, load_backbone(path=str(path), pretrained=False, **settings))
-
-
 def fitting(config: Mapping[str, Any], backbone: Backbone) -> Backbone:
     """The backbone as it is trained and scored; raises UserError where it cannot take so long documents."""
     require_length(config["max_length"], backbone.name, backbone.max_length)
@@ -178,52 +313,21 @@ def build_model(config: Mapping[str, Any], backbone: Backbone, num_labels: int) 
     )
 
 
-def build_scored_split(config: Mapping[str, Any], backbone: Backbone, documents: Documents) -> ScoredSplit:
+def build_tokenizer(config: Mapping[str, Any]) -> Any:
+    """Return the tokenizer of the config's backbone, which is built without memory or weights to get it."""
+    with torch.device("meta"):
+        return build_backbone({**config, "backbone": {**config["backbone"], "pretrained": False}}).tokenizer
+
+
+def build_tokens(config: Mapping[str, Any], corpus: Corpus, tokenizer: Any) -> dict[str, Tokens]:
+    cache_dir = config["data"]["cache_dir"]
+    return {split: tokenize(documents, tokenizer, cache_dir=cache_dir) for split, documents in corpus.splits.items()}
+
+
+def build_batches(config: Mapping[str, Any], corpus: Corpus, tokens: Mapping[str, Tokens]) -> SplitBatches:
     data = config["data"]
-    tokens = tokenize(documents, backbone.tokenizer, cache_dir=data["cache_dir"])
-    batches = EvalBatches(
-        tokens,
-        documents.labels,
-        batch_size=config["eval_batch_size"],
-        max_length=config["max_length"],
-        truncation=truncation_of(data),
-    )
-    return ScoredSplit(documents, tokens, batches)
-
-
-def token_counts(
-    config: Mapping[str, Any], backbone: Backbone, trainer: Trainer, validation: ScoredSplit, test: ScoredSplit
-) -> dict[str, TokenCounts]:
-    """Count the tokens of each split, and what the tokenizer and `max_length` leave out."""
-    tokens = {"train": trainer.train_batches.tokens, "validation": validation.tokens, "test": test.tokens}
-    truncation = truncation_of(config["data"])
-    return {
-        split: count_tokens(found, backbone.tokenizer, config["max_length"], truncation)
-        for split, found in tokens.items()
-    }
-
-
-def truncation_of(data: Mapping[str, Any]) -> str | Windows:
-    """What becomes of a document longer than max_length, by the data section."""
-    if data["truncation"] == "windows":
-        return Windows(data["window_overlap"], data["max_windows"])
-    return data["truncation"]
-
-
-def build_trainer(
-    config: Mapping[str, Any],
-    folder: RunFolder,
-    hardware: Hardware,
-    backbone: Backbone,
-    model: Classifier,
-    corpus: Corpus,
-    validation: ScoredSplit,
-    test: ScoredSplit,
-    stop: StopRequest,
-) -> Trainer:
-    data, settings = config["data"], config["trainer"]
-    train_batches = TrainBatches(
-        tokenize(corpus.train, backbone.tokenizer, cache_dir=data["cache_dir"]),
+    train = TrainBatches(
+        tokens["train"],
         corpus.train.labels,
         batch_size=config["batch_size"],
         max_length=config["max_length"],
@@ -231,73 +335,25 @@ def build_trainer(
         group_by_length=data["group_by_length"],
         truncation=truncation_of(data),
     )
-    model.to(hardware.device)
-    require_precision(backbone.name, model.encoder, hardware)
-    is_kept = model.encoder_is_frozen or config["backbone"]["lora_rank"] is not None  # LoRA trains an update beside it
-    frozen_encoder = hash_of_weights(model.encoder) if is_kept else None
-    if config["backbone"]["freeze"] is True and config["backbone"]["cache"]:
-        assert frozen_encoder is not None, "backbone.freeze=true left weights of the encoder to train"
-        splits = {
-            "train": build_scored_split(config, backbone, corpus.train).batches,
-            "validation": validation.batches,
-            "test": test.batches,
-        }
-        features = encode_once(
-            model,
-            backbone,
-            splits,
-            hardware,
-            weights=frozen_encoder,
-            folder=cache_folder(data["cache_dir"]) / "features",
-            cache_gb=config["backbone"]["cache_gb"],
-            on_progress=Progress(config["progress"]).of("encoding"),
-        )
-        for name, batches in (splits | {"train": train_batches}).items():
-            batches.read_from(features[name])
-    seed_everything_at(config["seed"], ADAPTERS)
-    scored = ScoredModel(model, lora_rank=config["backbone"]["lora_rank"], ema_decay=settings["ema_decay"])
-    if config["compile"]:
-        compile_training(scored.trained, hardware, config["max_length"])
-    num_steps = config["epochs"] * train_batches.steps_per_epoch
-    num_warmup_steps = round(config["warmup"] * num_steps)
-    try:
-        optimizer = build_optimizer(config, scored.trained)
-        schedule = construct(config["schedule"])(optimizer, num_steps=num_steps, num_warmup_steps=num_warmup_steps)
-    except (TypeError, ValueError) as error:  # a beta of 2, an option that SGD does not have
-        raise UserError(f"The optimizer or its schedule refuses its settings: {error}") from error
-    metrics_log = MetricsLog(folder.path / "metrics.jsonl")
-    environment = environment_of(hardware, scored.trained, scored.model)  # compiles: not while training is timed
-    micro_batch_size = settings["micro_batch_size"]
-    return Trainer(
-        scored=scored,
-        objective=build_objective(config, corpus, hardware),
-        optimizer=optimizer,
-        schedule=schedule,
-        hardware=hardware,
-        environment=environment,
-        train_batches=train_batches,
-        validation_batches=validation.batches,
-        watched_test_batches=test.batches if settings["score_test_each_epoch"] else None,
-        epochs=config["epochs"],
-        patience=settings["patience"],
-        seed=config["seed"],
-        micro_batch_size=config["batch_size"] if micro_batch_size is None else micro_batch_size,
-        max_grad_norm=settings["max_grad_norm"],
-        log_every=settings["log_every"],
-        saver=Saver(
-            folder=folder.checkpoints,
-            identity=identity_of(config, corpus, hardware, frozen_encoder),
-            surroundings=surroundings_of(environment),
-            scored=scored,
-            optimizer=optimizer,
-            schedule=schedule,
-            metrics_log=metrics_log,
-        ),
-        save_every_minutes=config["checkpoint"]["every_minutes"],
-        metrics_log=metrics_log,
-        progress=Progress(config["progress"]),
-        stop=stop,
+    validation = build_eval_batches(config, tokens["validation"], corpus.validation)
+    return SplitBatches(train, validation, build_eval_batches(config, tokens["test"], corpus.test))
+
+
+def build_eval_batches(config: Mapping[str, Any], tokens: Tokens, documents: Documents) -> EvalBatches:
+    return EvalBatches(
+        tokens,
+        documents.labels,
+        batch_size=config["eval_batch_size"],
+        max_length=config["max_length"],
+        truncation=truncation_of(config["data"]),
     )
+
+
+def truncation_of(data: Mapping[str, Any]) -> str | Windows:
+    """Return how a document longer than max_length is read, from the data section."""
+    if data["truncation"] == "windows":
+        return Windows(data["window_overlap"], data["max_windows"])
+    return data["truncation"]
 
 
 def build_objective(config: Mapping[str, Any], corpus: Corpus, hardware: Hardware) -> Objective:
@@ -308,39 +364,20 @@ def build_objective(config: Mapping[str, Any], corpus: Corpus, hardware: Hardwar
     return Objective(construct(settings, class_weights_C=weights_C), r_drop)
 
 
-def build_optimizer(config: Mapping[str, Any], model: Classifier) -> Optimizer:
+def build_optimizer(config: Mapping[str, Any], model: Classifier, num_steps: int) -> tuple[Optimizer, LRScheduler]:
     settings = dict(config["optimizer"])
     multiples = {key: settings.pop(key) for key in LR_MULTIPLES}
     if "lr" not in settings and set(multiples.values()) != {1}:
         raise UserError(
             f"optimizer.head_lr and layer_decay are multiples of an lr, and {settings['_target_']} has none."
         )
-    return construct(settings)(parameter_groups(model, lr=settings.get("lr"), **multiples))
-
-
-def identity_of(
-    config: Mapping[str, Any], corpus: Corpus, hardware: Hardware, frozen_encoder: str | None
-) -> dict[str, Any]:
-    """What must be the same for a checkpoint to be continued: all that decides the result but for the software.
-
-    A frozen encoder is named by its weights' hash, for they are not saved again and again.
-    """
-    return {
-        **({} if frozen_encoder is None else {"frozen_encoder": frozen_encoder}),
-        "configuration": by_content(without(config, NEUTRAL_KEYS)),
-        "split_hash": corpus.split_hash,
-        "device": hardware.device.type,
-        "precision": hardware.precision,
-    }
-
-
-def surroundings_of(environment: Mapping[str, str]) -> dict[str, str]:
-    """What may differ when a run is continued, although it decides the last bits of the result."""
-    found = versions()
-    software = {
-        name: found.get(name, "unknown") for name in ("imdbcls", "torch", "transformers", "tokenizers", "numpy")
-    }
-    return {**environment, **software}
+    num_warmup_steps = round(config["warmup"] * num_steps)
+    try:
+        optimizer = construct(settings)(parameter_groups(model, lr=settings.get("lr"), **multiples))
+        schedule = construct(config["schedule"])(optimizer, num_steps=num_steps, num_warmup_steps=num_warmup_steps)
+    except (TypeError, ValueError) as error:  # a beta of 2, an option that SGD does not have
+        raise UserError(f"The optimizer or its schedule refuses its settings: {error}") from error
+    return optimizer, schedule
 
 
 def build_tracker(config: Mapping[str, Any], folder: RunFolder, resumed_step: int | None) -> Tracker:

@@ -12,31 +12,19 @@ if __name__ == "__main__":  # first: a limit of the machine can already stop an 
 
 import argparse
 import json
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from imdbcls.config.validate import validate
 from imdbcls.errors import UserError
+from imdbcls.finished import load_finished, open_finished
 from imdbcls.printable import printable_line, shown
 from imdbcls.runs.data_origin import described, read_from, require_own_source
 from imdbcls.runs.files import json_text
-from imdbcls.runs.folder import RunFolder
-from imdbcls.runs.untrusted import require_no_links
-from imdbcls.runtime import entry, limits
-from imdbcls.runtime.console import quiet_libraries, say, warn, write_out
-from imdbcls.runtime.process import tune_process
+from imdbcls.runtime import entry
+from imdbcls.runtime.console import say, warn, write_out
+from imdbcls.runtime.process import prepare_process
 
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-    from imdbcls.models.backbone import Backbone
-    from imdbcls.models.classifier import Classifier
-
-MOST_NAMES = 10  # of a study's runs in one sentence
-SAFE_NAME = re.compile(r"[A-Za-z0-9_.-]+")  # what a terminal can be shown of a folder that came from elsewhere
 SPLITS = {"test": "test", "validation": "val"}  # and the prefix of its figures in result.json
 
 
@@ -89,108 +77,38 @@ def evaluate(
     Says whether they equal the recorded ones. Raises UserError for a folder that is no finished run or holds what a run
     of this project would not, and for documents that only the folder names.
     """
-    require_no_study(run)
-    require_no_links(run)
-    folder = RunFolder(run)
-    config, recorded = open_finished(folder, device, plugins)
+    config, recorded = open_finished(run, device, plugins)
     source = config["data"]["source"]
     if data is not None:
         config["data"]["source"] = read_from(source, data)
     elif not trust_source:
         require_own_source(source, run)
 
-    quiet_libraries()
-    limits.require_address_space()
-    tune_process()
-    from imdbcls import build
+    prepare_process()
+    from imdbcls.build import build_corpus
     from imdbcls.models.environment import environment_of
-    from imdbcls.models.inference import score
     from imdbcls.models.metrics import confusion_matrix, doubt_about, metrics_of
     from imdbcls.runtime.progress import Progress
 
-    hardware = build.build_hardware(config)
+    finished = load_finished(run, config, len(recorded["label_names"]))
     try:
-        corpus = build.build_corpus(config)
+        corpus = build_corpus(config)
     except UserError as error:
         raise UserError(
             f"{error} Relative paths start where the run was trained; --data PATH names your own copy of the documents."
         ) from error
-    if corpus.split_hash != recorded.get("split_hash"):
+    if corpus.split_hash != recorded.get("split_hash") or list(corpus.label_names) != recorded["label_names"]:
         raise UserError(
             f"The documents are not the run's: split hash {corpus.split_hash} instead of "
             f"{shown(recorded.get('split_hash'))}; {described(config['data']['source'])} may have changed."
         )
-    backbone, model = rebuild_model(config, folder, len(corpus.label_names))
     documents = corpus.test if split == "test" else corpus.validation
-    batches = build.build_scored_split(config, backbone, documents).batches
-    predictions = score(model.to(hardware.device), batches, hardware, Progress(config["progress"]).of(split))
-    require_finite_scores(predictions.probabilities, run)
+    predictions, _ = finished.score(documents, on_progress=Progress(config["progress"]).of(split))
     figures = {f"{SPLITS[split]}/{name}": value for name, value in metrics_of(predictions).items()}
     if (doubt := doubt_about(confusion_matrix(predictions), corpus.label_names)) is not None:
         warn(f"{split}: {doubt}")
-    report_difference(figures, recorded, environment_of(hardware, None, model))
+    report_difference(figures, recorded, environment_of(finished.hardware, None, finished.model))
     return figures
-
-
-def require_no_study(folder: Path) -> None:
-    """Refuse (UserError) a study's folder, whose W&B files hold links, where a run's is wanted; its runs are named."""
-    if (folder / "config.yaml").exists() or not folder.is_dir():
-        return
-    names = sorted(path.parent.name for path in folder.glob("*/config.yaml") if SAFE_NAME.fullmatch(path.parent.name))
-    if names:
-        more = f" and {len(names) - MOST_NAMES:,} more" if len(names) > MOST_NAMES else ""
-        raise UserError(
-            f"{folder} is a study's folder, and one run's is wanted: add its name, one of "
-            f"{', '.join(names[:MOST_NAMES])}{more}."
-        )
-
-
-def open_finished(
-    folder: RunFolder, device: str | None = None, plugins: Sequence[str] = ()
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """A finished run's configuration and result; raises UserError for a folder that holds none, or a foreign one.
-
-    Which packages may be imported is for the caller to say: a folder that came from elsewhere has no word in it.
-    """
-    config = folder.config()
-    config["plugins"] = list(plugins)
-    validate(config)
-    config["data"]["cache_dir"] = None  # nor in where to write
-    if device is not None:
-        config["device"] = device
-    recorded = folder.finished()
-    if recorded is None:
-        raise UserError(
-            f"{folder.path} holds no finished run: {folder.problem()}. The run's training command continues it and "
-            "writes the record again; it keeps a damaged one."
-        )
-    return config, recorded
-
-
-def rebuild_model(config: Mapping[str, Any], folder: RunFolder, num_labels: int) -> "tuple[Backbone, Classifier]":
-    """The model under the run's best weights, on the CPU, from the run folder alone."""
-    from imdbcls import build
-    from imdbcls.models.backbone import require_finite
-    from imdbcls.training import checkpoint
-
-    try:
-        backbone = build.rebuild_backbone(config, folder)
-        model = build.build_model(config, backbone, num_labels)
-        best = checkpoint.newest(folder.checkpoints / "best", model.state_dict())
-        if best is None:
-            raise UserError(f"{folder.checkpoints / 'best'} is missing.")
-    except UserError as error:
-        remedy = checkpoint.remedy(folder.path)
-        raise UserError(str(error) if remedy in str(error) else f"{error} {remedy}") from error
-    require_finite(best.tensors["model"], folder.checkpoints / "best" / "model.safetensors")
-    model.load_state_dict(best.tensors["model"])
-    return backbone, model
-
-
-def require_finite_scores(probabilities_NC: "NDArray[np.float64]", run: Path) -> None:
-    """Refuse (UserError) a model whose finite weights give values that are not."""
-    if not (probabilities_NC * 0 == 0).all():
-        raise UserError(f"{run}: the model's output is NaN for some documents: its weights are too large or damaged.")
 
 
 def report_difference(figures: dict[str, float], recorded: dict[str, Any], environment: dict[str, str]) -> None:

@@ -173,7 +173,7 @@ def test_predict_wants_texts(run: imdbcls.FinishedRun, texts: object) -> None:
 
 
 def test_a_folder_without_a_finished_run(tmp_path: Path) -> None:
-    with pytest.raises(imdbcls.UserError, match=r"it has no config\.yaml"):
+    with pytest.raises(imdbcls.UserError, match=r"config\.yaml is missing"):
         imdbcls.load_run(tmp_path)
 
 

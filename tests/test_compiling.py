@@ -39,11 +39,11 @@ def test_an_epoch_of_any_lengths_compiles_nothing_new(tmp_path: Path, counter: C
     assert list(trainer.model.state_dict()) == list(plain.model.state_dict())
     assert all(parameter.grad is None for parameter in trainer.model.parameters()), "the warm-up leaves nothing behind"
     sizes = set()
-    for batch in trainer.train_batches.epoch(0):
+    for batch in trainer.batches.train.epoch(0):
         sizes.add((len(batch), batch.mask_BT.shape[1]))
         assert trainer.step(batch)[0].item() == pytest.approx(plain.step(batch)[0].item(), abs=1e-5)
     assert len({width for _, width in sizes}) > 1 and {rows for rows, _ in sizes} == {1, 4}
-    trainer.score("validation", trainer.validation_batches)
+    trainer.score("validation", trainer.batches.validation)
     assert counter.frame_count == graphs
 
 

@@ -111,24 +111,19 @@ def test_the_file_composes_validates_builds_and_trains(
 def take_one_step(config: dict[str, Any], folder: RunFolder) -> None:
     """Build as `train` does, score one batch and train on one, on this machine's CPU in the configured precision."""
     config["device"] = "cpu"
-    hardware = build.build_hardware(config)
-    corpus = build.build_corpus(config)
-    backbone = build.build_backbone(config)
-    model = build.build_model(config, backbone, len(corpus.label_names))
-    validation = build.build_scored_split(config, backbone, corpus.validation)
-    test = build.build_scored_split(config, backbone, corpus.test)
-    trainer = build.build_trainer(config, folder, hardware, backbone, model, corpus, validation, test, StopRequest())
+    run = build.build_run(config, folder, StopRequest())
+    trainer, model = run.trainer, run.trainer.model
     build.build_tracker(config, folder, None)
 
-    batch = next(iter(validation.batches))
-    with torch.inference_mode(), hardware.autocast():
+    batch = next(iter(run.batches.validation))
+    with torch.inference_mode(), run.hardware.autocast():
         logits_BC = model.eval()(batch.input_ids_BT, batch.mask_BT)
     assert logits_BC.shape == (len(batch), 2) and logits_BC.dtype == torch.float32
     assert logits_BC.isfinite().all()
 
     model.train()
     before = [parameter.detach().clone() for parameter in model.parameters()]
-    for training_batch, _ in zip(trainer.train_batches.epoch(0), range(2), strict=False):
+    for training_batch, _ in zip(trainer.batches.train.epoch(0), range(2), strict=False):
         trainer.step(training_batch)  # under a warmup the first step's learning rate is zero
     assert any(not torch.equal(one, other) for one, other in zip(before, model.parameters(), strict=True))
     trainer.metrics_log.close()

@@ -58,7 +58,7 @@ def test_a_step_waits_for_nothing(name: str, tmp_path: Path) -> None:
     trainer = make(tmp_path, *BF16)
     trainer.model.head = MAKERS[name](trainer.model.encoder.config.hidden_size).cuda()
     trainer.model.train()
-    first, second = list(trainer.train_batches.epoch(0))[:2]
+    first, second = list(trainer.batches.train.epoch(0))[:2]
     trainer.step(first)  # libraries are loaded and memory is found
     torch.cuda.set_sync_debug_mode("error")
     try:
@@ -76,7 +76,7 @@ def test_deterministic_is_the_same_to_the_last_bit(head: str, tmp_path: Path) ->
         for number in range(2):
             trainer = make(tmp_path / str(number), *BF16, f"head={head}", "deterministic=true")
             trainer.model.train()
-            losses.append([trainer.step(batch)[0].item() for batch in trainer.train_batches.epoch(0)])
+            losses.append([trainer.step(batch)[0].item() for batch in trainer.batches.train.epoch(0)])
     finally:
         torch.use_deterministic_algorithms(False)
     assert losses[0] == losses[1]

@@ -127,7 +127,7 @@ def test_a_run_continued_without_its_kernels_says_so(
 ) -> None:
     settings = (f"precision={PRECISION}", "data.train_limit=32")
     first = make(tmp_path, *settings)
-    used = first.environment["kernels"]
+    used = first.saver.surroundings["kernels"]
     assert used != "pytorch"
     first.saver.save(first.state, first.window)
     first.saver.wait()

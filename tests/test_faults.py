@@ -29,8 +29,8 @@ from processes import (
 from imdbcls.runs.folder import RunFolder
 from imdbcls.runtime.limits import explain, is_disk_full, is_out_of_memory
 from imdbcls.runtime.signals import SIGNALS, stop_requests
+from imdbcls.runtime.versions import git_commit
 from imdbcls.training import checkpoint
-from imdbcls.training.report import git_commit
 
 PLUGINS = {"PYTHONPATH": str(Path(__file__).parent / "plugins")}
 FAULTY = ("+plugins=[faulty]", "head._target_=faulty.FaultyHead")

@@ -74,7 +74,7 @@ def test_a_frozen_encoder_has_no_dropout_and_lower_layers_keep_theirs(tmp_path: 
         trainer = make(tmp_path / layers, f"backbone.freeze={layers}", "backbone.dropout=0.3")
         trainer.model.train()
         assert trainer.model.head.training
-        batch = next(trainer.train_batches.epoch(0))
+        batch = next(trainer.batches.train.epoch(0))
         first, second = (trainer.model.encoder(batch.input_ids_BT, batch.mask_BT)[0] for _ in range(2))
         assert torch.equal(first, second) is same
     assert count_parameters(trainer.model, trainable=True) < count_parameters(trainer.model)

@@ -70,15 +70,8 @@ def outcome_of(overrides: list[str], folder: Path) -> str:
             config = resolve(compose("config", [readable(text) for text in texts]))
             validate(config)
             config_hash(config)
-            hardware, corpus = build.build_hardware(config), build.build_corpus(config)
-            backbone = build.build_backbone(config)
-            model = build.build_model(config, backbone, len(corpus.label_names))
-            validation = build.build_scored_split(config, backbone, corpus.validation)
-            test = build.build_scored_split(config, backbone, corpus.test)
             run = RunFolder(folder)
-            trainer = build.build_trainer(
-                config, run, hardware, backbone, model, corpus, validation, test, StopRequest()
-            )
+            trainer = build.build_run(config, run, StopRequest()).trainer
             build.build_tracker(config, run, None)
             if trainer.num_steps > LONGEST_FIT:
                 return "built"

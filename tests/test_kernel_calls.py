@@ -255,7 +255,7 @@ def test_a_step_without_memory_goes_on_with_fewer_documents(
     losses, failures = [], 0
     for number in (0, 1, 2, 3, 6, 9):  # two layers take memory twelve times in a step
         trainer = make_trainer(tmp_path / str(number), *plain, precision)
-        (batch,) = trainer.train_batches.epoch(0)
+        (batch,) = trainer.batches.train.epoch(0)
         trainer.model.train()
         fail_at(limited, number)
         losses.append(float(trainer.step(batch)[0]))

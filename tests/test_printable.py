@@ -169,7 +169,7 @@ def test_the_comparison_as_csv_holds_no_formula_but_negative_numbers() -> None:
 def test_a_data_card_and_an_object_at_the_prompt_are_printable(capsys: pytest.CaptureFixture[str]) -> None:
     split = SplitCard((1, 1), np.array([3, 4]), None, None, 0, 0, TokenCounts(2, 7, 3, 0, 0, 0, 0, 0, 0))
     splits = dict.fromkeys(("train", "validation", "test"), split)
-    card = DataCard(HOSTILE, "tiny", 64, "head", 1, (HOSTILE, "b"), splits, "0", ())
+    card = DataCard(HOSTILE, "tiny", 64, "head", (HOSTILE, "b"), splits, "0", ())
     console.write_out(card_text(card))
     lines = capsys.readouterr().out.splitlines()
     assert all(is_safe(line) for line in lines)

@@ -60,7 +60,7 @@ def steps_taken(folder: Path, *overrides: str) -> dict[str, Tensor]:
     """How far one step of plain gradient descent moves each weight."""
     trainer = make(folder, *NO_DROPOUT, *PLAIN_SGD, "trainer.max_grad_norm=null", *overrides)
     before = weights(trainer.model)
-    trainer.step(next(trainer.train_batches.epoch(0)))
+    trainer.step(next(trainer.batches.train.epoch(0)))
     assert optim.learning_rate(trainer.optimizer) == 1
     return {name: before[name] - after for name, after in weights(trainer.model).items()}
 
@@ -240,7 +240,7 @@ def test_a_class_that_weighs_more_is_predicted_more(tmp_path: Path) -> None:
     for name, wanted in {"neg": "{negative: 20, positive: 1}", "pos": "{negative: 1, positive: 20}"}.items():
         trainer = make(tmp_path / name, f"loss.class_weights={wanted}", "lr=1e-3", "head=mean")
         train_epoch(trainer)
-        predicted = trainer.score("validation", trainer.validation_batches).predicted
+        predicted = trainer.score("validation", trainer.batches.validation).predicted
         shares[name] = predicted.mean()  # of class 1, positive
     assert shares["neg"] < 0.2 and shares["pos"] > 0.8
 
@@ -282,7 +282,7 @@ def test_r_drop_brings_the_passes_together(tmp_path: Path) -> None:
         with torch.no_grad():
             divergences[r_drop] = sum(
                 symmetric_divergence(*(trainer.model(batch.input_ids_BT, batch.mask_BT) for _ in range(2))).item()
-                for batch in trainer.train_batches.epoch(0)
+                for batch in trainer.batches.train.epoch(0)
             )
     assert 0 < divergences[20] < divergences[0] / 2
 
@@ -291,7 +291,7 @@ def test_r_drop_s_passes_have_different_dropout_and_micro_batches_add_up(tmp_pat
     trainer = make(tmp_path, "head=cls", "loss.r_drop=1", "trainer.micro_batch_size=5", *PLAIN_SGD)
     seen = []
     trainer.objective.loss = lambda logits_BC, labels_B: seen.append(logits_BC) or logits_BC.sum() * 0
-    batch = next(trainer.train_batches.epoch(0))
+    batch = next(trainer.batches.train.epoch(0))
     divergence = trainer.step(batch)[0].item()
     assert [len(logits_BC) for logits_BC in seen] == [5, 5, 5, 5, 5, 5, 1, 1]
     pairs = list(zip(seen[::2], seen[1::2], strict=True))

@@ -310,7 +310,7 @@ def test_nothing_is_written_through_a_link(place: str, stopped: Path, tmp_path: 
 def begun(tmp_path_factory: pytest.TempPathFactory) -> Trainer:
     """A trainer that has saved after a few steps, in this process."""
     trainer = make(tmp_path_factory.mktemp("begun"), "trainer.log_every=2")
-    for batch in list(trainer.train_batches.epoch(0))[:3]:
+    for batch in list(trainer.batches.train.epoch(0))[:3]:
         trainer.step(batch)
         trainer.count(batch)
         trainer.read_figures()
@@ -360,12 +360,12 @@ def test_a_state_of_another_form_is_refused_and_nothing_is_lost(place: str, valu
     before, logged = {path: path.read_bytes() for path in saver.last.iterdir()}, log.read_bytes()
     forge(saver, place, value)
     with pytest.raises(UserError) as refused:
-        saver.restore(begun.train_batches.steps_per_epoch, begun.epochs)
+        saver.restore(begun.batches.train.steps_per_epoch, begun.settings.epochs)
     assert "\n" not in str(refused.value) and str(saver.last.parents[1]) in str(refused.value)
     assert log.read_bytes() == logged
     for path, content in before.items():
         path.write_bytes(content)
-    restored = saver.restore(begun.train_batches.steps_per_epoch, begun.epochs)
+    restored = saver.restore(begun.batches.train.steps_per_epoch, begun.settings.epochs)
     assert restored is not None and restored[0].step == 3
 
 
@@ -418,7 +418,7 @@ def test_a_checkpoint_is_of_its_moment_however_slow_the_disk(begun: Trainer, mon
         begun.optimizer.param_groups[0]["lr"] = 7.0
     disk.set()
     saver.wait()
-    saver.restore(begun.train_batches.steps_per_epoch, begun.epochs)
+    saver.restore(begun.batches.train.steps_per_epoch, begun.settings.epochs)
     assert all(torch.equal(tensor, before[name]) for name, tensor in begun.model.state_dict().items())
     assert torch.equal(optim.state_of(begun.optimizer)[0]["0/exp_avg"], moments)
     assert begun.optimizer.param_groups[0]["lr"] == rate
@@ -456,7 +456,7 @@ def test_the_best_weights_outlive_better_ones_whose_epoch_was_not_saved(
     """
     begun = make(tmp_path)
     saver, save = begun.saver, checkpoint.save
-    for batch in begun.train_batches.epoch(0):
+    for batch in begun.batches.train.epoch(0):
         begun.step(batch)
         begun.count(batch)
     begun.read_figures()
@@ -490,7 +490,7 @@ def test_the_best_weights_outlive_better_ones_whose_epoch_was_not_saved(
         schedule=begun.schedule,
         metrics_log=begun.metrics_log,
     )
-    again.restore(begun.train_batches.steps_per_epoch, begun.epochs)
+    again.restore(begun.batches.train.steps_per_epoch, begun.settings.epochs)
     again.take_best(begun.state)
     assert all(torch.equal(tensor, wanted[name]) for name, tensor in begun.model.state_dict().items())
     assert {path.name for path in saver.best.parent.iterdir()} == {"best", "last"}

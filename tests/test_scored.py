@@ -45,7 +45,7 @@ def test_the_average_is_the_exponential_one_of_the_steps(tmp_path: Path) -> None
     trainer = make(tmp_path, f"trainer.ema_decay={decay}", "lr=1e-2", "warmup=0", "data.train_limit=64")
     trainer.model.train()
     history = []
-    for batch in trainer.train_batches.epoch(0):
+    for batch in trainer.batches.train.epoch(0):
         trainer.step(batch)
         trainer.state.step += 1
         history.append(weights(trainer.model))
@@ -60,7 +60,7 @@ def test_the_average_is_the_exponential_one_of_the_steps(tmp_path: Path) -> None
 
 def test_after_one_step_the_average_is_its_weights(tmp_path: Path) -> None:
     trainer = make(tmp_path, "trainer.ema_decay=0.999", "lr=1e-2", "warmup=0")
-    trainer.step(next(trainer.train_batches.epoch(0)))
+    trainer.step(next(trainer.batches.train.epoch(0)))
     assert distance(weights(trainer.model), weights(trainer.scored.model)) == 0
 
 
@@ -78,7 +78,7 @@ def test_the_average_is_what_is_validated_and_kept_and_does_not_touch_the_traini
     assert points(tmp_path / "plain", "val/loss") != points(tmp_path / "averaged", "val/loss")
     best = load_file(tmp_path / "averaged" / "checkpoints" / "best" / "model.safetensors")
     assert distance(weights(averaged.scored.model), best) == 0 < distance(trained_best[-1], best)
-    scored = averaged.score("validation", averaged.validation_batches)
+    scored = averaged.score("validation", averaged.batches.validation)
     epoch = averaged.state.best_epoch - 1
     assert (scored.predicted == scored.labels).mean() == points(tmp_path / "averaged", "val/accuracy")[epoch]
 

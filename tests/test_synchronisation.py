@@ -5,6 +5,7 @@ Whatever would read a value there (`item`, `bool`, `nonzero`, a choice by a mask
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -62,11 +63,11 @@ def test_a_step_and_scoring_read_nothing_from_the_device(
     done: list[int] = []
     for make_head in MAKERS.values():
         trainer.model = Classifier(encoder, make_head(encoder.config.hidden_size).to("meta"), unpadded=True).train()
-        for batch in trainer.train_batches.epoch(0):
+        for batch in trainer.batches.train.epoch(0):
             trainer.step(batch)
         with pytest.raises((NotImplementedError, RuntimeError), match="meta"):  # the whole split's logits, at the end
-            score(trainer.model, trainer.validation_batches, trainer.hardware, lambda count, total: done.append(count))
-    assert done.count(trainer.validation_batches.num_documents) == len(MAKERS)
+            score(trainer.model, trainer.batches.validation, trainer.hardware, lambda count, total: done.append(count))
+    assert done.count(trainer.batches.validation.num_documents) == len(MAKERS)
     assert len(trainer.window.unread) == len(MAKERS)
     with pytest.raises((NotImplementedError, RuntimeError), match="meta"):
         trainer.read_figures()
@@ -78,7 +79,7 @@ def test_other_encoders_read_nothing_either(family: str, tmp_path: Path, monkeyp
     path = f"backbone.path={make_folder(tmp_path / family, family)}"
     chosen = (f"backbone={family}-base", path, "backbone.fast=false", "trainer.micro_batch_size=null")
     trainer = make_without_values(tmp_path, monkeypatch, *chosen)
-    batch = next(trainer.train_batches.epoch(0))
+    batch = next(trainer.batches.train.epoch(0))
     trainer.step(batch)
     on_device = batch.to(trainer.hardware.device)
     with pytest.raises(RuntimeError, match="meta"):  # what would be seen
@@ -106,7 +107,7 @@ def test_late_is_not_too_late(tmp_path: Path) -> None:
     """With the figures of many steps unread, as on a GPU, the first bad step is named and nothing bad is saved."""
     trainer = make(tmp_path, "lr=0.01", "schedule=constant", "warmup=0", "epochs=3", "data.train_limit=64")
     trainer.max_unread_steps = MAX_UNREAD_STEPS
-    trainer.log_every = 3
+    trainer.settings = replace(trainer.settings, log_every=3)
     poison = Poison(trainer, step=6)  # the second step of the second epoch
     with pytest.raises(NonFiniteError, match=r"^Step 7 of 12, learning rate 0\.01: the loss is nan"):
         trainer.fit(poison)

@@ -10,7 +10,8 @@ from test_api import TINY
 from test_data_card import write
 
 import imdbcls
-from imdbcls.data.card import card_of, card_tables, card_text, tokenizer_of
+from imdbcls.build import data_card_of
+from imdbcls.data.card import card_tables, card_text
 from imdbcls.data.documents import Documents
 from imdbcls.data.token_counts import TokenCounts, count_tokens, losses, sum_of
 from imdbcls.data.tokens import Tokens, tokenize
@@ -116,10 +117,7 @@ def test_the_card_and_a_run_and_its_answers_tell_what_is_lost(
     small = [choice for choice in TINY if not choice.startswith(("data", "backbone"))]
     config = imdbcls.compose(*backbone, *small, "data=files", f"data.train={data}", f"runs_dir={tmp_path}")
 
-    from imdbcls import build
-
-    corpus = build.build_corpus(config.values)
-    card = card_of(config.values, corpus, tokenizer_of(config.values))
+    card = data_card_of(config.values)
     lost = sum_of(split.counts for split in card.splits.values())
     assert (lost.documents, lost.no_tokens, lost.wholly_unknown, lost.shortest) == (48, 12, 12, 0)
     text = card_text(card)
@@ -135,7 +133,7 @@ def test_the_card_and_a_run_and_its_answers_tell_what_is_lost(
     counts = run.result["token_counts"]
     assert {name: counts["test"][name] for name in ("no_tokens", "documents")} == {
         "no_tokens": card.splits["test"].counts.no_tokens,
-        "documents": len(corpus.test),
+        "documents": card.splits["test"].num_documents,
     }
     found = run.predict(["a film", INVISIBLE, FOREIGN]).counts
     assert found is not None and (found.no_tokens, found.wholly_unknown) == (1, 1)

@@ -3,8 +3,9 @@
 import json
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from torch.nn.functional import cross_entropy
 
 from imdbcls import build
 from imdbcls.config.overrides import resolve
+from imdbcls.data.batches import EvalBatches
 from imdbcls.runs.folder import RunFolder
 from imdbcls.runtime.signals import StopRequest
 from imdbcls.tracking import NoTracker
@@ -34,18 +36,12 @@ def make(folder: Path, *overrides: str) -> Trainer:
     settings = [*TINY, "tracker=none", "precision=fp32", "device=cpu", "progress=none", f"data.cache_dir={folder}"]
     with initialize_config_module("imdbcls.conf", version_base="1.3"):
         config = resolve(compose("config", [*settings, *overrides]))
-    corpus = build.build_corpus(config)
-    backbone = build.build_backbone(config)
-    model = build.build_model(config, backbone, len(corpus.label_names))
-    validation = build.build_scored_split(config, backbone, corpus.validation)
-    test = build.build_scored_split(config, backbone, corpus.test)
-    hardware, run = build.build_hardware(config), RunFolder(folder)
-    return build.build_trainer(config, run, hardware, backbone, model, corpus, validation, test, StopRequest())
+    return build.build_run(config, RunFolder(folder), StopRequest()).trainer
 
 
 def train_epoch(trainer: Trainer) -> list[float]:
     trainer.model.train()
-    return [trainer.step(batch)[0].item() for batch in trainer.train_batches.epoch(0)]
+    return [trainer.step(batch)[0].item() for batch in trainer.batches.train.epoch(0)]
 
 
 def weights(model: nn.Module) -> dict[str, Tensor]:
@@ -94,7 +90,7 @@ def test_the_same_seed_gives_the_same_run_to_the_last_bit(launch: Launch, finish
 def test_seeds_decide_initialisation_and_order_apart(tmp_path: Path) -> None:
     def first_batch_and_weights(number: int, *seeds: str) -> tuple[Tensor, Tensor]:
         trainer = make(tmp_path / str(number), *seeds)
-        return next(trainer.train_batches.epoch(0)).input_ids_BT, trainer.model.head.output.weight
+        return next(trainer.batches.train.epoch(0)).input_ids_BT, trainer.model.head.output.weight
 
     batch, weight = first_batch_and_weights(0, "seed=0")
     other_batch, other_weight = first_batch_and_weights(1, "seed=1")
@@ -110,10 +106,10 @@ def test_a_step_draws_its_dropout_from_the_seed_and_the_step_alone(tmp_path: Pat
         trainer = make(tmp_path / str(number), "head=cls", "backbone.dropout=0.3")
         trainer.model.train()
         torch.rand(number * 100)  # what was drawn before does not matter
-        losses.append([trainer.step(batch)[0].item() for batch in trainer.train_batches.epoch(0)])
+        losses.append([trainer.step(batch)[0].item() for batch in trainer.batches.train.epoch(0)])
     assert losses[0] == losses[1]
     trainer.state.step = 7
-    batch = next(trainer.train_batches.epoch(0))
+    batch = next(trainer.batches.train.epoch(0))
     repeated = make(tmp_path / "other", "head=cls", "backbone.dropout=0.3")
     repeated.model.load_state_dict(trainer.model.state_dict())
     repeated.model.train()
@@ -129,7 +125,7 @@ def test_accumulation_equals_the_larger_batch(micro_batch_size: int, tmp_path: P
     before = weights(whole.model)
     assert distance(before, weights(parts.model)) == 0
     losses = train_epoch(whole)
-    assert sorted(len(batch) for batch in whole.train_batches.epoch(0)) == [8, 16, 16]
+    assert sorted(len(batch) for batch in whole.batches.train.epoch(0)) == [8, 16, 16]
     assert losses == pytest.approx(train_epoch(parts), abs=1e-5)
     assert distance(before, weights(whole.model)) > 1e-2
     assert distance(weights(whole.model), weights(parts.model)) < 1e-5
@@ -137,7 +133,7 @@ def test_accumulation_equals_the_larger_batch(micro_batch_size: int, tmp_path: P
 
 def test_a_step_is_the_gradient_of_the_mean_loss(tmp_path: Path) -> None:
     trainer = make(tmp_path, *NO_DROPOUT, *PLAIN_SGD, "trainer.max_grad_norm=null", "trainer.micro_batch_size=7")
-    batch = next(trainer.train_batches.epoch(0))
+    batch = next(trainer.batches.train.epoch(0))
     before = weights(trainer.model)
     expected = cross_entropy(trainer.model.train()(batch.input_ids_BT, batch.mask_BT), batch.labels_B)
     named = dict(trainer.model.named_parameters())
@@ -155,7 +151,7 @@ def test_a_step_is_the_gradient_of_the_mean_loss(tmp_path: Path) -> None:
 def test_gradients_are_clipped_to_the_norm(tmp_path: Path) -> None:
     trainer = make(tmp_path, *NO_DROPOUT, *PLAIN_SGD, "trainer.max_grad_norm=0.01")
     before = weights(trainer.model)
-    _, grad_norm = trainer.step(next(trainer.train_batches.epoch(0)))
+    _, grad_norm = trainer.step(next(trainer.batches.train.epoch(0)))
     assert grad_norm > 0.1, "the norm is that before clipping"
     after = weights(trainer.model)
     taken = torch.cat([(after[name] - before[name]).flatten() for name in before]).norm()
@@ -223,7 +219,7 @@ def test_warmup_is_a_fraction_of_all_steps_and_the_logged_rate_is_the_one_used(t
     trainer = make(tmp_path, "lr=0.01", "warmup=0.25", "epochs=2", "data.train_limit=64")
     assert trainer.num_steps == 8
     used = []
-    for batch in trainer.train_batches.epoch(0):
+    for batch in trainer.batches.train.epoch(0):
         used.append(trainer.optimizer.param_groups[0]["lr"])
         trainer.step(batch)
     assert used == pytest.approx([0, 0.005, 0.01, 0.01 * 5 / 6])
@@ -236,7 +232,7 @@ def test_warmup_is_a_fraction_of_all_steps_and_the_logged_rate_is_the_one_used(t
 def test_the_optimizers_are_fused(name: str, tmp_path: Path) -> None:
     trainer = make(tmp_path, f"optimizer={name}")
     assert all(group["fused"] for group in trainer.optimizer.param_groups)
-    batches = list(trainer.train_batches.epoch(0))
+    batches = list(trainer.batches.train.epoch(0))
     before = weights(trainer.model)
     for batch in batches[:2]:
         trainer.step(batch)
@@ -302,7 +298,7 @@ def test_a_gradient_that_is_no_number_changes_no_weight(tmp_path: Path) -> None:
     trainer.model.head.output.weight.register_hook(lambda gradient: gradient * math.inf)
     before = weights(trainer.model)
     with pytest.raises(NonFiniteError, match=r"the loss is 0\.\d+ and the gradient's norm (inf|nan)"):
-        trainer.step(next(trainer.train_batches.epoch(0)))
+        trainer.step(next(trainer.batches.train.epoch(0)))
     assert distance(before, weights(trainer.model)) == 0
 
 
@@ -324,13 +320,18 @@ def test_the_best_epoch_by_validation_is_kept(tmp_path: Path) -> None:
     saved = checkpoint.load(tmp_path / "checkpoints" / "best", trainer.model.state_dict())
     assert saved.state["epoch"] == best + 1 and saved.state["val/accuracy"] == accuracies[best]
     assert distance(trainer.model.state_dict(), saved.tensors["model"]) == 0
-    scored = trainer.score("validation", trainer.validation_batches)
+    scored = trainer.score("validation", trainer.batches.validation)
     assert (scored.predicted == scored.labels).mean() == pytest.approx(accuracies[best])
 
 
 def test_training_never_reads_the_test_split(tmp_path: Path) -> None:
-    """The test split's batches are given to the trainer only where the experiment watches them."""
-    assert make(tmp_path / "usual").watched_test_batches is None
+    """Only an experiment that watches the test split reads it before the end."""
+    usual = make(tmp_path / "usual")
+    test, usual.batches = usual.batches.test, replace(usual.batches, test=cast(EvalBatches, None))
+    usual.fit(NoTracker())
+    assert points(tmp_path / "usual", "test/accuracy") == []
+    usual.batches = replace(usual.batches, test=test)
+    assert len(usual.final_predictions()["test"].labels) == test.num_documents == 40
     watched = make(tmp_path / "watched", "trainer.score_test_each_epoch=true")
     watched.fit(NoTracker())
     assert len(points(tmp_path / "watched", "test/accuracy")) == 2
@@ -341,7 +342,7 @@ def test_scoring_takes_halves_where_memory_does_not_suffice(
     truncation: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     trainer = make(tmp_path, f"data.truncation={truncation}", "eval_batch_size=32")
-    whole = trainer.score("test", trainer.validation_batches)
+    whole = trainer.score("test", trainer.batches.validation)
     forward, seen = trainer.model.forward, []
 
     def forward_of_few(input_ids_BT: Tensor, *arguments: Any, **named: Any) -> Tensor:
@@ -351,7 +352,7 @@ def test_scoring_takes_halves_where_memory_does_not_suffice(
         return forward(input_ids_BT, *arguments, **named)
 
     monkeypatch.setattr(trainer.model, "forward", forward_of_few)
-    halved = trainer.score("test", trainer.validation_batches)
+    halved = trainer.score("test", trainer.batches.validation)
     assert len(seen) > 2 and "scoring: not enough memory for" in capsys.readouterr().err
     np.testing.assert_array_equal(halved.labels, whole.labels)
     np.testing.assert_allclose(halved.probabilities, whole.probabilities, rtol=0, atol=1e-5)

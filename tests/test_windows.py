@@ -177,7 +177,7 @@ def test_accumulation_equals_the_larger_batch(tmp_path: Path) -> None:
     whole = make(tmp_path / "whole", *overrides, "trainer.micro_batch_size=16")
     parts = make(tmp_path / "parts", *overrides, "trainer.micro_batch_size=3")
     before = weights(whole.model)
-    batch = next(whole.train_batches.epoch(0))
+    batch = next(whole.batches.train.epoch(0))
     assert len(batch.mask_BT) > 2 * len(batch), "the sample's documents have more than 32 tokens"
     logits_BC = whole.model.train()(batch.input_ids_BT, batch.mask_BT, batch.documents_W)
     expected = torch.nn.functional.cross_entropy(logits_BC, batch.labels_B).item()

@@ -30,13 +30,14 @@ from imdbcls import build
 from imdbcls.data.batch import Batch
 from imdbcls.data.batches import Ahead
 from imdbcls.data.documents import Documents
+from imdbcls.data.tokens import tokenize
 from imdbcls.models.classifier import Classifier
 from imdbcls.models.inference import score
 from imdbcls.runs.folder import RunFolder
 from imdbcls.runtime.device import Hardware, computes_bf16, peak_memory_mb
 from imdbcls.runtime.signals import StopRequest
+from imdbcls.runtime.versions import versions
 from imdbcls.tracking.none import NoTracker
-from imdbcls.training import report
 
 # What the contenders are built from: `choices` as the command line of `imdbcls.train` takes them, `rounds` to come.
 Settings = Mapping[str, Any]
@@ -305,23 +306,14 @@ class OurLoop(Player):
 
     def __init__(self, settings: Settings) -> None:
         config = imdbcls.compose(*settings["choices"], f"epochs={settings['rounds'] + 1}").values
-        self.hardware = build.build_hardware(config)
-        corpus = build.build_corpus(config)
-        backbone = build.build_backbone(config)
-        self.encoder = backbone.encoder
-        model = build.build_model(config, backbone, len(corpus.label_names))
-        validation = build.build_scored_split(config, backbone, corpus.validation)
-        self.test = build.build_scored_split(config, backbone, corpus.test)
-        folder = RunFolder(Path(config["runs_dir"]) / "ours")
-        self.trainer = build.build_trainer(
-            config, folder, self.hardware, backbone, model, corpus, validation, self.test, StopRequest()
-        )
-        self.first_documents = build.build_scored_split(
-            config, backbone, corpus.train.take(range(min(config["batch_size"], len(corpus.train))))
-        )
+        run = build.build_run(config, RunFolder(Path(config["runs_dir"]) / "ours"), StopRequest())
+        self.hardware, self.encoder, self.trainer = run.hardware, run.backbone.encoder, run.trainer
+        documents = run.corpus.train.take(range(min(config["batch_size"], len(run.corpus.train))))
+        tokens = tokenize(documents, run.backbone.tokenizer, cache_dir=config["data"]["cache_dir"])
+        self.first_batches = build.build_eval_batches(config, tokens, documents)
 
     def first_loss(self) -> float:
-        scored = score(self.trainer.model, self.first_documents.batches, self.hardware)
+        scored = score(self.trainer.model, self.first_batches, self.hardware)
         logarithms_NC = torch.from_numpy(scored.probabilities).log()
         return F.nll_loss(logarithms_NC, torch.from_numpy(scored.labels)).item()
 
@@ -331,7 +323,7 @@ class OurLoop(Player):
     def round(self) -> float:
         trainer, tracker = self.trainer, NoTracker()
         trainer.model.train()
-        batches = Ahead(trainer.train_batches.epoch(0))
+        batches = Ahead(trainer.batches.train.epoch(0))
         started = time.perf_counter()
         for batch in batches:
             trainer.step(batch)
@@ -355,7 +347,7 @@ class OurLoop(Player):
         return self.hardware.precision
 
     def batches(self) -> Iterable[Batch]:
-        return self.trainer.train_batches.epoch(0)
+        return self.trainer.batches.train.epoch(0)
 
     def padding_share(self) -> float:
         batches = list(self.batches())
@@ -370,11 +362,11 @@ class OurScoring(OurLoop):
 
     def round(self) -> float:
         started = time.perf_counter()
-        score(self.trainer.model, self.test.batches, self.hardware)
+        score(self.trainer.model, self.trainer.batches.test, self.hardware)
         return time.perf_counter() - started
 
     def batches(self) -> Iterable[Batch]:
-        return self.test.batches
+        return self.trainer.batches.test
 
 
 class Machine:
@@ -384,7 +376,7 @@ class Machine:
         self.hardware = build.build_hardware(imdbcls.compose(*settings["choices"]).values)
 
     def describe(self) -> dict[str, str]:
-        return {"device": self.hardware.describe(), "precision": self.hardware.precision, **report.versions()}
+        return {"device": self.hardware.describe(), "precision": self.hardware.precision, **versions()}
 
     def peaks_gflops(self) -> dict[str, float]:
         """By precision; bfloat16 only where the hardware has it, as emulating it takes minutes and nobody does."""

@@ -11,8 +11,9 @@ if __name__ == "__main__":  # first: an import can already reach a limit of the 
 import sys
 
 from imdbcls.config.overrides import compose
-from imdbcls.runtime import entry, limits
-from imdbcls.runtime.console import quiet_libraries, write_out
+from imdbcls.runtime import entry
+from imdbcls.runtime.console import write_out
+from imdbcls.runtime.process import prepare_process
 
 
 def main() -> None:
@@ -21,11 +22,11 @@ def main() -> None:
         print(f"{__doc__.strip()}\n\nThe choices and keys: python -m imdbcls.train --help")
         return
     config = compose(arguments)
-    quiet_libraries()
-    limits.require_address_space()
-    from imdbcls.data.card import card_text, data_card
+    prepare_process()
+    from imdbcls.build import data_card_of
+    from imdbcls.data.card import card_text
 
-    write_out(card_text(data_card(config)))
+    write_out(card_text(data_card_of(config)))
 
 
 if __name__ == "__main__":

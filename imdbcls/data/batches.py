@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -162,3 +162,12 @@ class EvalBatches:
     def __iter__(self) -> Iterator[Batch]:
         for rows in self._plan:
             yield self._cutter.cut(rows)
+
+
+@dataclass(frozen=True)
+class SplitBatches:
+    """The batches of the three splits of a run."""
+
+    train: TrainBatches
+    validation: EvalBatches
+    test: EvalBatches

@@ -7,14 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from imdbcls import build
 from imdbcls.data.documents import Corpus, Documents
 from imdbcls.data.splits import text_keys
 from imdbcls.data.token_counts import TokenCounts, count_tokens, losses, sum_of
-from imdbcls.data.tokens import tokenize
+from imdbcls.data.tokens import Tokens
 from imdbcls.data.windows import Windows
 from imdbcls.printable import printable_line
 
@@ -22,7 +20,6 @@ NUM_BINS = 12  # of the histogram of lengths
 PAGE = 120  # characters of a line
 BAR = 40  # characters of its longest bar
 MOST_CLASSES = 20  # shown by name
-SPLITS = ("train", "validation", "test")
 DOCUMENTS_LOST = (  # the rows of the card, and their keys in TokenCounts
     ("documents without a token", "no_tokens"),
     ("documents wholly unknown", "wholly_unknown"),
@@ -61,54 +58,38 @@ class DataCard:
     name: str
     backbone: str
     max_length: int
-    truncation: str
-    max_windows: int  # of a document, where it is read in windows
+    truncation: str | Windows
     label_names: tuple[str, ...]
     splits: Mapping[str, SplitCard]
     split_hash: str
     notes: tuple[str, ...]
 
 
-def data_card(config: Mapping[str, Any]) -> DataCard:
-    """Read, split and tokenise as a run with this resolved configuration would; its tokens are then in the cache.
+def card_of(
+    corpus: Corpus,
+    tokens: Mapping[str, Tokens],
+    tokenizer: Any,
+    *,
+    max_length: int,
+    truncation: str | Windows,
+    name: str,
+    backbone: str,
+) -> DataCard:
+    """Return the card of a corpus; `tokens` are those of each split by a transformers tokenizer.
 
-    Raises UserError as the run would.
+    `name` and `backbone` are the names of the data and of the tokenizer that the card shows.
     """
-    return card_of(config, build.build_corpus(config), tokenizer_of(config))
-
-
-def card_of(config: Mapping[str, Any], corpus: Corpus, tokenizer: Any) -> DataCard:
-    """The card of a corpus that is read already, in the tokens of a transformers tokenizer."""
-    truncation = build.truncation_of(config["data"])
     train_keys = set(text_keys(corpus.train.texts))
     splits = {}
-    for name in SPLITS:
-        documents: Documents = getattr(corpus, name)
-        tokens = tokenize(documents, tokenizer, cache_dir=config["data"]["cache_dir"])
+    for split, documents in corpus.splits.items():
+        found = tokens[split]
         num_windows = None
         if isinstance(truncation, Windows):
-            budget = config["max_length"] - tokens.num_special
-            num_windows = truncation.needed(tokens.lengths - tokens.num_special, budget)
-        seen = set() if name == "train" else train_keys
-        counts = count_tokens(tokens, tokenizer, config["max_length"], truncation)
-        splits[name] = split_card(documents, tokens.lengths, num_windows, corpus, seen, counts)
-    return DataCard(
-        name=config["data"]["name"],
-        backbone=config["backbone"]["name"],
-        max_length=config["max_length"],
-        truncation=config["data"]["truncation"],
-        max_windows=config["data"]["max_windows"],
-        label_names=corpus.label_names,
-        splits=splits,
-        split_hash=corpus.split_hash,
-        notes=corpus.notes,
-    )
-
-
-def tokenizer_of(config: Mapping[str, Any]) -> Any:
-    """The tokenizer of the configuration's backbone, which is built without memory or weights on the way."""
-    with torch.device("meta"):
-        return build.build_backbone({**config, "backbone": {**config["backbone"], "pretrained": False}}).tokenizer
+            num_windows = truncation.needed(found.lengths - found.num_special, max_length - found.num_special)
+        seen = set() if split == "train" else train_keys
+        counts = count_tokens(found, tokenizer, max_length, truncation)
+        splits[split] = split_card(documents, found.lengths, num_windows, corpus, seen, counts)
+    return DataCard(name, backbone, max_length, truncation, corpus.label_names, splits, corpus.split_hash, corpus.notes)
 
 
 def split_card(
@@ -155,7 +136,7 @@ def card_text(card: DataCard) -> str:
             *histogram(
                 np.concatenate([split.lengths for split in card.splits.values()]),
                 card.max_length,
-                "in windows" if card.truncation == "windows" else "truncated",
+                "in windows" if isinstance(card.truncation, Windows) else "truncated",
             ),
             "",
             what_is_lost(card),
@@ -183,7 +164,9 @@ def sizes(card: DataCard) -> list[list[str]]:
     if all(split.num_groups is not None for split in card.splits.values()):
         rows.append(["groups", *(f"{split.num_groups:,}" for split in card.splits.values())])
     rows.append(["repeated texts", *(f"{split.num_repeated:,}" for split in card.splits.values())])
-    rows.append(["texts also in train", "", *(f"{card.splits[name].num_in_train:,}" for name in SPLITS[1:])])
+    rows.append(
+        ["texts also in train", "", *(f"{card.splits[name].num_in_train:,}" for name in ("validation", "test"))]
+    )
     return [["", *card.splits], *rows]
 
 
@@ -194,15 +177,16 @@ def lengths(card: DataCard) -> list[list[str]]:
     for name, percentile in (("shortest", 0), ("median", 50), ("95th percentile", 95), ("longest", 100)):
         rows.append([name, *(f"{np.percentile(part, percentile):,.0f}" for part in parts)])
     over = [f"{split.share_over(card.max_length):.1%}" for split in card.splits.values()]
-    needed = [split.num_windows for split in card.splits.values() if split.num_windows is not None]
-    if not needed:
+    if not isinstance(card.truncation, Windows):
         rows.append(["truncated", *over])
     else:
-        read = [np.minimum(part, card.max_windows) for part in needed]
+        most = card.truncation.max_windows
+        needed = [split.num_windows for split in card.splits.values() if split.num_windows is not None]
+        read = [np.minimum(part, most) for part in needed]
         rows.append(["in windows", *over])
         rows.append(["windows a document", *(f"{part.mean():.2f}" for part in read)])
         rows.append(["most windows", *(f"{part.max():,}" for part in read)])
-        rows.append(["read with gaps", *(f"{(part > card.max_windows).mean():.1%}" for part in needed)])
+        rows.append(["read with gaps", *(f"{(part > most).mean():.1%}" for part in needed)])
     counts = [split.counts for split in card.splits.values()]
     rows.append(["tokens not read", *(share(part.cut_tokens, part.tokens) for part in counts)])
     rows.append(["unknown tokens", *(share(part.unknown_tokens, part.tokens) for part in counts)])
@@ -217,11 +201,11 @@ def share(part: int, whole: int) -> str:
 
 
 def what_is_lost(card: DataCard) -> str:
-    if card.truncation != "windows":
+    if not isinstance(card.truncation, Windows):
         return f"Longer documents lose what is beyond {card.max_length} tokens (data.truncation={card.truncation})."
     return (
         f"Longer documents are read whole, in windows of up to {card.max_length} tokens (data.truncation=windows), but "
-        f"for those of more than {card.max_windows} windows (data.max_windows)."
+        f"for those of more than {card.truncation.max_windows} windows (data.max_windows)."
     )
 
 

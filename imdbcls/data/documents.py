@@ -118,3 +118,8 @@ class Corpus:
     label_names: tuple[str, ...]
     split_hash: str
     notes: tuple[str, ...]
+
+    @property
+    def splits(self) -> dict[str, Documents]:
+        """The documents by the name of their split."""
+        return {"train": self.train, "validation": self.validation, "test": self.test}

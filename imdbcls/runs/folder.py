@@ -18,15 +18,14 @@ from omegaconf import OmegaConf
 
 from imdbcls.errors import UserError
 from imdbcls.runs.files import json_text, replacing, write_atomically
+from imdbcls.runs.identity import run_name
 from imdbcls.runs.record import SPLITS, problem_of_predictions, problem_of_result
-from imdbcls.runs.untrusted import read_json, read_yaml, require_plain
+from imdbcls.runs.untrusted import read_json, read_yaml, require_no_links, require_plain
+from imdbcls.runtime.console import say, warn
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
-
-    from imdbcls.data.documents import Documents
-    from imdbcls.models.inference import Predictions
 
 
 class RunFolder:
@@ -113,19 +112,34 @@ class RunFolder:
         return self.result() if self.problem() is None else None
 
     def complete(self) -> dict[str, Any] | None:
-        """The result of a finished run that still has its predictions, else None: then there is work to do."""
+        """Return the result of a finished run that still has its predictions, else None: then there is work to do."""
         result = self.finished()
         return result if result is not None and self._damage_of(result) is None else None
 
-    def _damage_of(self, result: Mapping[str, Any]) -> str | None:
-        """What is wrong next to a usable result, in a folder that the training command named (`run_name`)."""
-        if not self.path.name.endswith(result["config_hash"][:8]):
-            return "result.json is that of another run (config_hash)"
-        problems = (problem_of_predictions(self.path, result, split) for split in SPLITS)
-        return next((problem for problem in problems if problem is not None), None)
+    def open_for_training(self) -> dict[str, Any] | None:
+        """Return the result of a run that is complete, after logging that nothing is left to do.
 
-    def damage(self) -> str | None:
-        """What is damaged in the record of a finished run; None if it is complete, or the run is not finished."""
+        Otherwise return None: the run is to be started or continued. A damaged `result.json` is then renamed, so that
+        the run does not overwrite it. Raises UserError for a folder that holds links: it is written to.
+        """
+        require_no_links(self.path)
+        result = self.complete()
+        if result is not None:
+            say(
+                f"{self.path} is done already: test accuracy {result['test/accuracy']:.2%}. Nothing was run. To run "
+                "it again, for example after a change to the code, move the folder away."
+            )
+            return result
+        if (damage := self._damage()) is not None:
+            kept = self._set_result_aside()
+            warn(
+                f"{self.path}: {damage}. The old result.json is kept as {kept.name}; the run continues from its "
+                "checkpoints, or starts again where it has none."
+            )
+        return None
+
+    def _damage(self) -> str | None:
+        """Return what is damaged in the record of a finished run; None if it is complete or the run is not finished."""
         result = self.result()
         if result is not None and result.get("status") in ("failed", "interrupted"):
             return None
@@ -133,8 +147,14 @@ class RunFolder:
             return None
         return self.problem() or (None if result is None else self._damage_of(result))
 
-    def set_result_aside(self) -> Path:
-        """Rename `result.json`, so that the run does not overwrite it."""
+    def _damage_of(self, result: Mapping[str, Any]) -> str | None:
+        """Return what is wrong next to a usable result, in a folder that the training command named (`run_name`)."""
+        if not self.path.name.endswith(result["config_hash"][:8]):
+            return "result.json is that of another run (config_hash)"
+        problems = (problem_of_predictions(self.path, result, split) for split in SPLITS)
+        return next((problem for problem in problems if problem is not None), None)
+
+    def _set_result_aside(self) -> Path:
         number = 1
         while (kept := self.path / f"result.json.old-{number}").exists():
             number += 1
@@ -153,33 +173,45 @@ class RunFolder:
     def write_predictions(
         self,
         split: str,
-        documents: "Documents",
+        *,
+        ids: Sequence[str],
+        labels: "NDArray[np.int64]",
+        predicted: "NDArray[np.int64]",
+        probabilities: "NDArray[np.float64]",
         tokens: "NDArray[np.int64]",
-        predictions: "Predictions",
+        groups: Sequence[str] | None,
         label_names: Sequence[str],
     ) -> None:
-        """One row per document; `tokens` counts its tokens before truncation, special ones included.
+        """Write `predictions/<split>.parquet`, one row per document (N documents, C classes).
 
-        Where the data groups its documents (films), `group` names each one's: they are no independent documents.
-
-        The file's own metadata names the classes (`label_names`, a JSON list), so that it can be read alone.
+        `probabilities` has shape (N, C). `tokens` counts a document's tokens before truncation, special ones included.
+        `groups` names the group of each document (its film), None if the data has no groups: documents of one group
+        are not independent. The file's own metadata has the classes (`label_names`, a JSON list), so that it can be
+        read without the run.
         """
         import pyarrow
         from pyarrow import parquet
 
-        groups = {} if documents.groups is None else {"group": pyarrow.array(list(documents.groups), pyarrow.string())}
-        table = pyarrow.table(
-            {
-                "id": pyarrow.array(list(documents.ids), pyarrow.string()),
-                "label": pyarrow.array(predictions.labels, pyarrow.int64()),
-                "prediction": pyarrow.array(predictions.predicted, pyarrow.int64()),
-                "probabilities": pyarrow.array(predictions.probabilities.tolist(), pyarrow.list_(pyarrow.float64())),
-                "tokens": pyarrow.array(tokens, pyarrow.int64()),
-                **groups,
-            },
-            metadata={"label_names": json.dumps(list(label_names))},
-        )
+        columns = {
+            "id": pyarrow.array(list(ids), pyarrow.string()),
+            "label": pyarrow.array(labels, pyarrow.int64()),
+            "prediction": pyarrow.array(predicted, pyarrow.int64()),
+            "probabilities": pyarrow.array(probabilities.tolist(), pyarrow.list_(pyarrow.float64())),
+            "tokens": pyarrow.array(tokens, pyarrow.int64()),
+        }
+        if groups is not None:
+            columns["group"] = pyarrow.array(list(groups), pyarrow.string())
+        table = pyarrow.table(columns, metadata={"label_names": json.dumps(list(label_names))})
         path = self.path / "predictions" / f"{split}.parquet"
         path.parent.mkdir(exist_ok=True)
         with replacing(path) as temporary:
             parquet.write_table(table, temporary)
+
+
+def run_folder(config: Mapping[str, Any]) -> RunFolder:
+    """Return the folder of the run with this config; absolute if Hydra changed the directory (`hydra.job.chdir`)."""
+    from hydra.core.hydra_config import HydraConfig
+
+    path = Path(config["runs_dir"]) / config["study"] / run_name(config)
+    has_moved = HydraConfig.initialized() and Path(HydraConfig.get().runtime.cwd) != Path.cwd()
+    return RunFolder(path.absolute() if has_moved else path)

@@ -3,9 +3,12 @@
 import hashlib
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from imdbcls.runs.content import by_content
+
+if TYPE_CHECKING:
+    from imdbcls.runtime.device import Hardware
 
 # Keys that cannot change a result, but for its last bits by the number of threads, which `jobs` shares out: runs that
 # differ in them alone are the same run.
@@ -60,6 +63,22 @@ def choices_hash(config: Mapping[str, Any]) -> str:
     source = config["data"]["source"]
     origin = tuple(f"data.{key}" for key in ("source", "name", *source))
     return digest(by_content(without(config, NEUTRAL_KEYS + SEED_KEYS + origin)))
+
+
+def checkpoint_identity(
+    config: Mapping[str, Any], split_hash: str, hardware: "Hardware", frozen_weights: str | None
+) -> dict[str, Any]:
+    """Return what must be the same for a checkpoint to be continued: all that decides the result except the software.
+
+    `frozen_weights` is the hash of a frozen encoder's weights, which checkpoints do not contain.
+    """
+    return {
+        **({} if frozen_weights is None else {"frozen_encoder": frozen_weights}),
+        "configuration": by_content(without(config, NEUTRAL_KEYS)),
+        "split_hash": split_hash,
+        "device": hardware.device.type,
+        "precision": hardware.precision,
+    }
 
 
 def run_name(config: Mapping[str, Any]) -> str:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 
 from imdbcls.errors import UserError
+from imdbcls.runtime import limits
 
 _all_threads: int | None = None  # of the processes that share them, where this one has only a share
 
@@ -59,6 +60,17 @@ def choose_hardware(device: str, precision: str, deterministic: bool = False) ->
         if deterministic:
             require_determinism()
     return Hardware(torch.device(chosen), precision)
+
+
+def start_threads() -> None:
+    """Start PyTorch's compute threads, or raise UserError if this process may not start that many.
+
+    OpenMP ends the process at once when it cannot start a thread, without an exception. So the threads are tried first
+    (twice as many: PyTorch and the compiled kernels may each have their own) and started before memory is taken.
+    """
+    count = torch.get_num_threads()
+    limits.require_threads(2 * count)
+    torch.zeros(count << 16).add_(1)  # large enough for every thread to get a part
 
 
 def share_threads(jobs: int) -> None:

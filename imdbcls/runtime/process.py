@@ -4,6 +4,9 @@ import ctypes
 import os
 import sys
 
+from imdbcls.runtime import limits
+from imdbcls.runtime.console import quiet_libraries
+
 _M_TRIM_THRESHOLD = -1
 _M_TOP_PAD = -2
 _M_MMAP_MAX = -4
@@ -21,6 +24,13 @@ _FIXED_THREADS = {"MKL_DYNAMIC": "FALSE", "OMP_DYNAMIC": "FALSE"}
 # MKL splits the long sums of float32 products (3,072 terms, as in RoBERTa-base) among threads: their last bits depend
 # on the number of these, but not in this mode. It is fast only on Intel's processors: elsewhere AUTO means SSE2.
 _FIXED_SUMS = "AUTO,STRICT"
+
+
+def prepare_process() -> None:
+    """Check the limits of the machine and set what must be set before PyTorch is imported."""
+    limits.require_address_space()
+    quiet_libraries()
+    tune_process()
 
 
 def tune_process() -> bool:

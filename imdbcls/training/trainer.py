@@ -1,13 +1,14 @@
-"""The training loop: steps, validation after each epoch, the best weights kept, every moment resumable.
+"""The training loop: steps, validation after each epoch, best weights, and checkpoints at any step.
 
-The trainer receives finished objects and knows no configuration. `Trainer.step` and, just below it,
-`Trainer.accumulate_gradient` are the whole gradient step.
+The trainer receives finished objects and one settings object; it never sees the config. `Trainer.step` and, just below
+it, `Trainer.accumulate_gradient` are the whole gradient step.
 """
 
 import math
 import time
 from collections.abc import Mapping
 from contextlib import nullcontext
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -16,11 +17,10 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from imdbcls.data.batch import Batch
-from imdbcls.data.batches import Ahead, EvalBatches, TrainBatches
+from imdbcls.data.batches import Ahead, EvalBatches, SplitBatches
 from imdbcls.errors import UserError
 from imdbcls.models.inference import Predictions, score
 from imdbcls.models.metrics import metrics_of
-from imdbcls.runs.metrics_log import MetricsLog
 from imdbcls.runtime.console import say, warn
 from imdbcls.runtime.device import Hardware, seed_everything_at
 from imdbcls.runtime.limits import is_out_of_memory
@@ -40,93 +40,99 @@ class NonFiniteError(UserError):
     """The loss or the gradient is no longer a number; nothing was saved since."""
 
 
+@dataclass(frozen=True)
+class TrainerSettings:
+    """The numbers that control a training run.
+
+    - `epochs` is the length of the schedule. Training stops earlier after `patience` epochs without a better one
+      (None: never).
+    - `seed` and the step number alone determine the random state of a step.
+    - `micro_batch_size` documents, or as many windows of them, go through the model at a time. Their gradients add up
+      to the gradient of the batch's mean loss. It affects memory, time and which dropout masks are drawn.
+    - `max_grad_norm` is the norm that gradients are clipped to (None: no clipping).
+    - `log_every` is in steps. `save_every_minutes` is the time between checkpoints within an epoch (None: none).
+    - `watch_test` scores the test split after each epoch, for the record only.
+    """
+
+    epochs: int
+    patience: int | None
+    seed: int
+    micro_batch_size: int
+    max_grad_norm: float | None
+    log_every: int
+    save_every_minutes: float | None
+    watch_test: bool
+
+
 class Trainer:
-    """Fit a model and keep its best weights by validation accuracy; `scored` is what is scored and kept of it.
+    """Fit a model and keep its best weights by validation accuracy.
 
-    `micro_batch_size` documents, or as many windows of them, go through the model at a time and their gradients add up
-    to those of the batch's mean loss: it changes memory, time and which dropout masks are drawn. `watched_test_batches`
-    is scored after each epoch where given, for the record only. Training ends after `patience` epochs
-    without a better one; the schedule is still that of `epochs`. Random numbers depend on `seed` and the step alone.
+    `scored.trained` is the model that the steps change, `scored.model` the one that is evaluated and kept.
 
-    Nothing is read from a GPU in a step: losses are looked at where a point is logged, before anything is saved, and
-    every `MAX_UNREAD_STEPS` steps; on the CPU, after each step.
+    A step never waits for a GPU. Losses are read when a point is logged, before anything is saved, and every
+    `MAX_UNREAD_STEPS` steps; on the CPU, after each step.
     """
 
     def __init__(
         self,
+        settings: TrainerSettings,
         *,
         scored: ScoredModel,
         objective: Objective,
         optimizer: Optimizer,
         schedule: LRScheduler,
+        batches: SplitBatches,
         hardware: Hardware,
-        environment: Mapping[str, str],
-        train_batches: TrainBatches,
-        validation_batches: EvalBatches,
-        watched_test_batches: EvalBatches | None,
-        epochs: int,
-        patience: int | None,
-        seed: int,
-        micro_batch_size: int,
-        max_grad_norm: float | None,
-        log_every: int,
         saver: Saver,
-        save_every_minutes: float | None,
-        metrics_log: MetricsLog,
         progress: Progress,
         stop: StopRequest,
     ) -> None:
+        self.settings = settings
         self.model = scored.trained
         self.scored = scored
         self.objective = objective
         self.optimizer = optimizer
         self.schedule = schedule
+        self.batches = batches
         self.hardware = hardware
-        self.environment = dict(environment)  # for the record
-        self.train_batches = train_batches
-        self.validation_batches = validation_batches
-        self.watched_test_batches = watched_test_batches
-        self.epochs = epochs
-        self.patience = epochs if patience is None else patience
-        self.seed = seed
-        self.max_grad_norm = math.inf if max_grad_norm is None else max_grad_norm
-        self.log_every = log_every
         self.saver = saver
-        self.save_every_seconds = math.inf if save_every_minutes is None else 60 * save_every_minutes
-        self.metrics_log = metrics_log
+        self.metrics_log = saver.metrics_log
         self.progress = progress
         self.stop = stop
-        self.num_steps = epochs * train_batches.steps_per_epoch
-        # A step can be given up half-way, and taken anew later, where its forward pass leaves nothing in the model.
+        self.num_steps = settings.epochs * batches.train.steps_per_epoch
+        self.max_grad_norm = math.inf if settings.max_grad_norm is None else settings.max_grad_norm
+        # A step can be abandoned half-way and repeated later if its forward pass changes nothing in the model.
         self.steps_can_be_given_up = self.model.state_dict().keys() == {
             name for name, _ in self.model.named_parameters()
         }
         self.max_unread_steps = 1 if hardware.device.type == "cpu" else MAX_UNREAD_STEPS
         self.parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-        self.state = TrainState(micro_batch_size=micro_batch_size)
+        self.state = TrainState(micro_batch_size=settings.micro_batch_size)
         self.window = Window()
-        self.best_validation: Predictions | None = None  # unless an earlier process made them
+        self.best_validation: Predictions | None = None  # of the best epoch, unless an earlier process scored it
 
     def fit(self, tracker: Tracker) -> None:
-        """Train to the last epoch from where `state` stands, then take the best weights.
+        """Train from the current `state` to the last epoch, then load the best weights.
 
-        Raises NonFiniteError, and Interrupted after saving where a signal asked to stop.
+        Raises NonFiniteError. Raises Interrupted, after saving, if a signal asked to stop.
         """
+        minutes, steps_per_epoch = self.settings.save_every_minutes, self.batches.train.steps_per_epoch
+        save_every_seconds = math.inf if minutes is None else 60 * minutes
         self.model.train()
-        self.progress.start(self.num_steps, self.state.step, self.epochs)
+        self.progress.start(self.num_steps, self.state.step, self.settings.epochs)
         last_save = time.monotonic()
         try:
             while not self.is_finished:
-                epoch_start = self.state.epoch * self.train_batches.steps_per_epoch
+                epoch_start = self.state.epoch * steps_per_epoch
                 steps_done = self.state.step - epoch_start
-                batches = Ahead(self.train_batches.epoch(self.state.epoch, start_step=steps_done))
+                batches = Ahead(self.batches.train.epoch(self.state.epoch, start_step=steps_done))
                 started = time.perf_counter()
                 for batch in batches:
                     self.step(batch)
                     batches.cut_next()  # a GPU still computes
                     self.count(batch)
-                    save_is_due = time.monotonic() - last_save > self.save_every_seconds
-                    epoch_goes_on = self.state.step < epoch_start + self.train_batches.steps_per_epoch
+                    save_is_due = time.monotonic() - last_save > save_every_seconds
+                    epoch_goes_on = self.state.step < epoch_start + steps_per_epoch
                     if self.point_is_due or save_is_due or not epoch_goes_on:
                         self.read_figures()
                     self.count_time(time.perf_counter() - started)
@@ -151,7 +157,8 @@ class Trainer:
     @property
     def is_finished(self) -> bool:
         """Whether all epochs are done, or `patience` of them since the best one."""
-        return self.state.epoch >= min(self.epochs, self.state.best_epoch + self.patience)
+        epochs, patience = self.settings.epochs, self.settings.patience
+        return self.state.epoch >= min(epochs, self.state.best_epoch + (epochs if patience is None else patience))
 
     def step(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """One optimizer step; returns the batch's mean loss and the gradient's norm before clipping, on the device."""
@@ -162,7 +169,7 @@ class Trainer:
         grad_norm = clip_grad_norm_(self.parameters, self.max_grad_norm)
         self.window.unread.append(Step(self.state.step + 1, self.learning_rate, loss_sum, grad_norm))
         if len(self.window.unread) >= self.max_unread_steps:
-            self.read_figures()  # before the step is taken: on the CPU, a gradient that is no number changes no weight
+            self.read_figures()  # before the step: on the CPU, a NaN gradient is caught before it reaches the weights
         self.optimizer.step()
         self.scored.follow(self.state.step + 1)
         self.schedule.step()
@@ -170,13 +177,13 @@ class Trainer:
         return loss_sum, grad_norm
 
     def accumulate_gradient(self, batch: Batch) -> Tensor | None:
-        """Add up the gradient of the batch's mean loss, a micro-batch at a time, and return that loss.
+        """Add up the gradient of the batch's mean loss, one micro-batch at a time, and return that loss.
 
-        Returns None where memory did not suffice; nothing then keeps the tensors of the attempt but the gradients.
-        Raises Interrupted where a signal asks to stop: on a CPU a step may take a minute, and weights, optimizer and
-        counts are still those of the step before.
+        Returns None if memory ran out; only the gradients then keep tensors of the attempt. Raises Interrupted if a
+        signal asks to stop: a step may take a minute on a CPU, and weights, optimizer and counts are still those of
+        the previous step.
         """
-        seed_everything_at(self.seed, self.state.step)
+        seed_everything_at(self.settings.seed, self.state.step)
         loss_sum = torch.zeros((), device=self.hardware.device)
         try:
             with self.stop.at_once() if self.steps_can_be_given_up else nullcontext():
@@ -244,7 +251,7 @@ class Trainer:
 
     @property
     def point_is_due(self) -> bool:
-        return self.state.step % self.log_every == 0
+        return self.state.step % self.settings.log_every == 0
 
     def take_train_figures(self) -> dict[str, float]:
         """What the window saw, where a point of it is due, and a new window; else nothing."""
@@ -265,16 +272,16 @@ class Trainer:
     def log(self, tracker: Tracker, figures: Mapping[str, float]) -> None:
         if not figures:
             return
-        point = {"step": self.state.step, "epoch": self.state.step / self.train_batches.steps_per_epoch, **figures}
+        point = {"step": self.state.step, "epoch": self.state.step / self.batches.train.steps_per_epoch, **figures}
         self.metrics_log.write(point)
         tracker.log(point)
 
     def finish_epoch(self, tracker: Tracker) -> None:
         """Score validation, keep the weights if they are the best yet, and save."""
         self.scored.catch_up()
-        predictions = {"val": self.score("validation", self.validation_batches)}
-        if self.watched_test_batches is not None:
-            predictions["test"] = self.score("test", self.watched_test_batches)
+        predictions = {"val": self.score("validation", self.batches.validation)}
+        if self.settings.watch_test:
+            predictions["test"] = self.score("test", self.batches.test)
         figures = {
             f"{split}/{name}": value
             for split, of_split in predictions.items()
@@ -291,13 +298,23 @@ class Trainer:
         self.saver.save(state, self.window)
 
     def score(self, split: str, batches: EvalBatches) -> Predictions:
-        """The model's predictions on a split; raises Interrupted where a signal asks to stop."""
+        """Return the model's predictions on a split; raise Interrupted if a signal asks to stop."""
         with self.stop.at_once():  # a batch may take long, and scoring leaves nothing half done
             return score(self.scored.model, batches, self.hardware, self.progress.of(split))
 
+    def final_predictions(self) -> dict[str, Predictions]:
+        """Return the predictions of the best weights, after `fit`, on validation and test.
+
+        Validation is scored again only if an earlier process scored the best epoch.
+        """
+        validation = self.best_validation
+        if validation is None:
+            validation = self.score("validation", self.batches.validation)
+        return {"validation": validation, "test": self.score("test", self.batches.test)}
+
     def resume(self) -> int | None:
-        """Continue from the newest checkpoint that verifies; returns its step, or None where there is none."""
-        restored = self.saver.restore(self.train_batches.steps_per_epoch, self.epochs)
+        """Continue from the newest valid checkpoint; return its step, or None if there is none."""
+        restored = self.saver.restore(self.batches.train.steps_per_epoch, self.settings.epochs)
         if restored is None:
             return None
         self.state, self.window, folder = restored

@@ -1,0 +1,139 @@
+"""Open a finished run: its config and record first, then its model under the best weights.
+
+A run folder may come from elsewhere: nothing in it may name code or files to be opened. Nothing heavy is imported
+before the config is checked.
+"""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from imdbcls.config.validate import validate
+from imdbcls.errors import UserError
+from imdbcls.runs.folder import RunFolder
+from imdbcls.runs.untrusted import require_no_links, tensor_shapes
+
+if TYPE_CHECKING:
+    from imdbcls.data.documents import Documents
+    from imdbcls.data.tokens import Tokens
+    from imdbcls.models.backbone import Backbone
+    from imdbcls.models.classifier import Classifier
+    from imdbcls.models.inference import Predictions
+    from imdbcls.runtime.device import Hardware
+
+MOST_NAMES = 10  # of a study's runs in one sentence
+SAFE_NAME = re.compile(r"[A-Za-z0-9_.-]+")  # names of an untrusted folder that may be printed
+
+
+@dataclass(frozen=True)
+class FinishedModel:
+    """The model of a finished run under its best weights, on the device that the config names."""
+
+    path: Path
+    config: Mapping[str, Any]
+    hardware: "Hardware"
+    backbone: "Backbone"
+    model: "Classifier"
+
+    def score(
+        self,
+        documents: "Documents",
+        cache_dir: str | None = None,
+        on_progress: Callable[[int, int], None] | None = None,
+    ) -> "tuple[Predictions, Tokens]":
+        """Return the predictions on some documents, and their tokens; `cache_dir` is where the tokens are kept.
+
+        Raises UserError if the model computes NaN or infinity.
+        """
+        from imdbcls.build import build_eval_batches
+        from imdbcls.data.tokens import tokenize
+        from imdbcls.models.inference import score
+
+        tokens = tokenize(documents, self.backbone.tokenizer, cache_dir=cache_dir)
+        predictions = score(self.model, build_eval_batches(self.config, tokens, documents), self.hardware, on_progress)
+        if not (predictions.probabilities * 0 == 0).all():
+            raise UserError(
+                f"{self.path}: the model's output is NaN for some documents: its weights are too large or damaged."
+            )
+        return predictions, tokens
+
+
+def open_finished(
+    path: Path, device: str | None = None, plugins: Sequence[str] = ()
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the config and the result of a finished run; `device` replaces the run's own.
+
+    The caller decides which packages may be imported (`plugins`), never an untrusted run folder. Raises UserError for a
+    folder that is not a finished run, or holds what a run of this project would not.
+    """
+    require_one_run(path)
+    require_no_links(path)
+    if not (path / "config.yaml").is_file():
+        raise UserError(f"{path / 'config.yaml'} is missing, so {path} is not a run folder (runs/<study>/<name>).")
+    folder = RunFolder(path)
+    config = folder.config()
+    config["plugins"] = list(plugins)
+    validate(config)
+    config["data"]["cache_dir"] = None  # an untrusted config must not choose where to write
+    if device is not None:
+        config["device"] = device
+    result = folder.finished()
+    if result is None:
+        raise UserError(
+            f"{path} holds no finished run: {folder.problem()}. The run's training command continues it and "
+            "writes the record again; it keeps a damaged one."
+        )
+    return config, result
+
+
+def require_one_run(path: Path) -> None:
+    """Raise UserError, with the names of its runs, for the folder of a study where a run is expected."""
+    if (path / "config.yaml").exists() or not path.is_dir():
+        return
+    names = sorted(found.parent.name for found in path.glob("*/config.yaml") if SAFE_NAME.fullmatch(found.parent.name))
+    if names:
+        more = f" and {len(names) - MOST_NAMES:,} more" if len(names) > MOST_NAMES else ""
+        raise UserError(
+            f"{path} is a study's folder, and one run's is wanted: add its name, one of "
+            f"{', '.join(names[:MOST_NAMES])}{more}."
+        )
+
+
+def load_finished(path: Path, config: Mapping[str, Any], num_labels: int) -> FinishedModel:
+    """Rebuild the model of a finished run from its folder; `config` is that of `open_finished`.
+
+    Raises UserError for a checkpoint that is damaged or does not fit.
+    """
+    from imdbcls.build import build_hardware, build_model
+    from imdbcls.models.backbone import require_finite
+    from imdbcls.training import checkpoint
+
+    hardware, checkpoints = build_hardware(config), RunFolder(path).checkpoints
+    try:
+        backbone = rebuild_backbone(config, path)
+        model = build_model(config, backbone, num_labels)
+        best = checkpoint.newest(checkpoints / "best", model.state_dict())
+        if best is None:
+            raise UserError(f"{checkpoints / 'best'} is missing.")
+    except UserError as error:
+        remedy = checkpoint.remedy(path)
+        raise UserError(str(error) if remedy in str(error) else f"{error} {remedy}") from error
+    require_finite(best.tensors["model"], checkpoints / "best" / "model.safetensors")
+    model.load_state_dict(best.tensors["model"])
+    return FinishedModel(path, config, hardware, backbone, model.to(hardware.device))
+
+
+def rebuild_backbone(config: Mapping[str, Any], path: Path) -> "Backbone":
+    """Build the backbone of a finished run, without weights, from its run folder."""
+    from imdbcls.build import fitting
+    from imdbcls.data.tokenizer_check import require_sound_files
+    from imdbcls.models.backbone import load_backbone, require_architecture
+
+    folder = RunFolder(path)
+    settings = {name: config["backbone"][name] for name in ("name", "dropout", "attention_dropout", "fast")}
+    saved = folder.backbone.absolute()  # never a hub id
+    require_sound_files(saved)
+    require_architecture(saved, tensor_shapes(folder.checkpoints / "best" / "model.safetensors"))
+    return fitting(config, load_backbone(path=str(saved), pretrained=False, **settings))

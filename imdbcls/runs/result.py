@@ -1,0 +1,66 @@
+"""What `result.json` says about every run, and the record of a run that ends early."""
+
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from imdbcls.errors import UserError
+from imdbcls.runs.content import content_of_model
+from imdbcls.runs.folder import RunFolder
+from imdbcls.runs.identity import choices_hash, config_hash, group_hash
+from imdbcls.runtime import limits
+from imdbcls.runtime.console import say
+from imdbcls.runtime.signals import Interrupted
+from imdbcls.runtime.versions import versions
+
+
+def identity_of(config: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """Return the part of `result.json` that identifies a run; `name` is its folder's."""
+    backbone = config["backbone"]
+    return {
+        "study": config["study"],
+        "name": name,
+        "head": config["head"]["name"],
+        "backbone": backbone["name"],
+        "seed": config["seed"],
+        "max_length": config["max_length"],
+        "config_hash": config_hash(config),
+        "group_hash": group_hash(config),
+        "choices_hash": choices_hash(config),
+        "backbone_content": content_of_model(backbone.get("path") or backbone["name"]),
+    }
+
+
+@contextmanager
+def recording_failures(config: Mapping[str, Any], folder: RunFolder) -> Iterator[None]:
+    """Write a `result.json` for a run that ends early: `interrupted` exits the process, `failed` raises.
+
+    A UserError before the first training step leaves no folder: nothing was trained, and the corrected command is
+    another run. A limit of the machine (memory, disk space) is raised as UserError.
+    """
+    try:
+        yield
+    except Interrupted as error:
+        _record(config, folder, "interrupted", error)
+        say(f"{folder.path.name}: {error}.")
+        sys.exit(error.exit_code)
+    except (Exception, SystemExit) as error:
+        explained = limits.explain(error)
+        if folder.is_new and isinstance(explained or error, UserError):
+            folder.discard()
+        else:
+            _record(config, folder, "failed", explained or error)
+        if explained is not None:
+            raise explained from error
+        raise
+
+
+def _record(config: Mapping[str, Any], folder: RunFolder, status: str, error: BaseException) -> None:
+    lines = str(error).splitlines()
+    reason = f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+    try:
+        identity = identity_of(config, folder.path.name)
+        folder.write_result({**identity, "status": status, "error": reason, "versions": versions()})
+    except OSError as problem:
+        say(f"Could not write {folder.path}/result.json: {problem}.")

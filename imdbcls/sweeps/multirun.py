@@ -1,0 +1,84 @@
+"""The training command line: one run, or the jobs of `--multirun`, each in a process of its own (see `jobs`)."""
+
+import gc
+import sys
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+from omegaconf import DictConfig
+
+from imdbcls.config.commandline import answer_command
+from imdbcls.config.resolving import resolve
+from imdbcls.config.validate import validate
+from imdbcls.errors import UserError
+from imdbcls.runs.folder import run_folder
+from imdbcls.runs.identity import run_name
+from imdbcls.runtime import console, entry
+from imdbcls.runtime.process import prepare_process
+from imdbcls.sweeps.jobs import Sweep
+
+Train = Callable[[Mapping[str, Any]], object]
+
+sweep = Sweep()  # of this process
+
+
+def run_command(main: Callable[[], object]) -> int:
+    """Answer the command line by Hydra's `main`; return the exit code of a sweep, 0 for a run."""
+    with entry.stdout_is_secondary():  # Hydra logs there; the runs are recorded in their folders
+        sys.argv[1:] = answer_command(sys.argv[1:])
+        gc.freeze()  # modules and the composed config stay: the collector skips them, also in forked jobs
+        try:
+            main()
+        except SystemExit:  # Hydra's or ours: wait for the running jobs in any case
+            sweep.conclude()
+            raise
+        return sweep.conclude()
+
+
+def run_job(cfg: DictConfig, overrides: str, train: Train) -> None:
+    """Check one job's config, prepare here what all jobs share, and call `train` in a forked process.
+
+    A run that is complete is only reported. A mistake in the config is recorded as this job's outcome, by its
+    `overrides`, and the sweep goes on.
+    """
+    try:
+        config = resolve(cfg)
+        validate(config)
+    except UserError as error:
+        sweep.failed(overrides, error)
+        return
+    folder = run_folder(config)
+    name = folder.path.name
+    sweep.studies.add(folder.study)
+    if folder.complete() is not None:
+        sweep.report(name, partial(train, config), folder.result)
+        return
+    job = partial(train, config) if config["jobs"] == 1 else partial(train_with_share, config, train)
+    sweep.run(name, partial(prepare_jobs, config), job, folder.result, config["jobs"])
+
+
+def prepare_jobs(config: Mapping[str, Any]) -> None:
+    """Import all modules and read the documents once, before jobs are forked.
+
+    Jobs then run the code as it was when the sweep started, and spend no seconds on imports.
+    """
+    prepare_process()
+    import pyarrow.parquet  # noqa: F401
+    import sklearn.metrics  # noqa: F401
+    import torchmetrics.functional.classification  # noqa: F401
+
+    from imdbcls import build, tracking
+    from imdbcls.training import report  # noqa: F401
+
+    tracking.import_early(config["tracker"])
+    build.keep_corpus(config)
+
+
+def train_with_share(config: Mapping[str, Any], train: Train) -> None:
+    """Call `train` as one of several processes: with its share of the threads, and its name before its lines."""
+    console.speak_as(run_name(config))
+    from imdbcls.runtime.device import share_threads
+
+    share_threads(config["jobs"])
+    train(config)
