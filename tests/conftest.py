@@ -3,10 +3,10 @@
 import os
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from support.runs import PERSONAL, TINY, Launch, shared
 
 from imdbcls.runtime.process import fix_sums
 
@@ -14,25 +14,6 @@ from imdbcls.runtime.process import fix_sums
 fix_sums()
 # Tests run two at a time (pyproject.toml): each of their processes, and of the commands they start, takes one core.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-
-ROOT = Path(__file__).resolve().parents[1]
-SHARED = Path(os.environ.get("IMDBCLS_SHARED", ROOT.parent / "shared"))
-
-# The smallest run that does everything: random two-layer encoder, shipped documents, a few steps.
-TINY = (
-    "backbone=tiny",
-    "data=sample",
-    "max_length=64",
-    "epochs=2",
-    "trainer.log_every=1",
-    "data.train_limit=64",
-    "data.validation_limit=24",
-    "data.test_limit=40",
-)
-# Settings of the person who runs the tests that would change what a command does.
-PERSONAL = ("WANDB_", "HF_", "HUGGINGFACE_", "IMDBCLS_", "XDG_", "NETRC", "TRANSFORMERS_", "HYDRA_")
-
-Launch = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture(scope="session")
@@ -81,9 +62,3 @@ def shared_roberta() -> Path:
 def shared_imdb() -> Path:
     """The real IMDB with film ids as Parquet, beside the project."""
     return shared("imdb")
-
-
-def shared(name: str) -> Path:
-    if not (SHARED / name).is_dir():
-        pytest.skip(f"{name}/ is not in {SHARED} (IMDBCLS_SHARED names another place)")
-    return SHARED / name

@@ -17,7 +17,7 @@ This is the hierarchical bootstrap with its upper level in closed form. Drawing 
 ten outcomes for three seeds, a spread that is too small by (S-1)/S, and counts the chance of single answers about three
 times (Owen 2007, Annals of Applied Statistics 1:386, the "pigeonhole" bootstrap). In simulated null comparisons its
 percentile intervals rejected 0 to 16 % at a nominal 5 %; this form rejects 3 to 6 % with three seeds or more, and 4 to
-6 % with two (experiments/null_simulation, tests/test_compare_null.py).
+6 % with two (experiments/null_simulation, tests/comparison/test_comparison_null.py).
 """
 
 from collections.abc import Sequence

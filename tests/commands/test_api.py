@@ -1,0 +1,193 @@
+"""From Python the same as from the command, with typed results; a user's own head in a package of their own."""
+
+import inspect
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from omegaconf import OmegaConf
+from support.api import TINY
+from support.runs import ROOT
+
+import imdbcls
+from imdbcls.runtime.signals import SIGNALS
+from imdbcls.training.trainer import Trainer
+
+HEAD = """
+from torch import Tensor, nn
+
+class MyHead(nn.Module):
+    def __init__(self, *, hidden_size: int, num_labels: int, dropout: float) -> None:
+        super().__init__()
+        self.output = nn.Linear(hidden_size, num_labels)
+
+    def forward(self, hidden_BTD: Tensor, mask_BT: Tensor) -> Tensor:
+        return self.output(hidden_BTD[:, 0])
+"""
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> imdbcls.FinishedRun:
+    return imdbcls.run(imdbcls.compose(*TINY, "head=mean", f"runs_dir={tmp_path_factory.mktemp('runs')}"))
+
+
+def test_a_signal_during_a_run_stops_it_and_is_the_process_s_own_again_after_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    handlers = [signal.getsignal(number) for number in SIGNALS]
+    config = imdbcls.compose(*TINY, f"runs_dir={tmp_path}")
+    step = Trainer.step
+
+    def interrupted(*arguments: Any) -> Any:
+        signal.raise_signal(signal.SIGTERM)
+        return step(*arguments)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt, match="the same call continues it"):
+        patch.setattr(Trainer, "step", interrupted)
+        imdbcls.run(config)
+    assert [signal.getsignal(number) for number in SIGNALS] == handlers
+    assert imdbcls.run(config).result["status"] == "done"
+
+
+def test_importing_the_package_imports_nothing() -> None:
+    code = (
+        "import sys, imdbcls\n"
+        "assert set(imdbcls.__all__) <= set(dir(imdbcls))\n"
+        "print([name for name in sys.modules if name.startswith(('imdbcls.', 'hydra', 'torch', 'numpy'))])\n"
+        "imdbcls.compose('head=lstm')\n"
+        "print('torch' in sys.modules)\n"
+        "import imdbcls.train\n"
+        "print(type(imdbcls.train).__name__, callable(imdbcls.run))\n"
+    )
+    answer = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert answer.stdout.splitlines() == ["[]", "False", "module True"]
+
+
+def test_no_public_name_is_a_module_s() -> None:
+    modules = {path.stem for path in (ROOT / "imdbcls").iterdir()}
+    assert not modules & set(imdbcls.__all__)
+
+
+def test_help_is_enough_to_use_it() -> None:
+    for name in imdbcls.__all__:
+        assert len(inspect.getdoc(getattr(imdbcls, name)) or "") > 60, name
+    answer = subprocess.run(
+        [sys.executable, "-c", "import imdbcls; help(imdbcls)"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    for line in ("compose(*choices", "run(config: ", "load_run(folder", "predict(self, texts"):
+        assert line in answer.stdout
+
+
+def test_compose_is_what_the_command_composes() -> None:
+    choices = ["experiment=original", "head=lstm", "head.bidirectional=true", "lr=1e-5"]
+    config = imdbcls.compose(*choices)
+    shown = subprocess.run(
+        [sys.executable, "-m", "imdbcls.train", *choices, "--cfg", "job", "--resolve"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert config.values == OmegaConf.to_container(OmegaConf.create(shown.stdout))
+    assert config["head.bidirectional"] is True and config.folder.parent == Path("runs/original")
+    with pytest.raises(KeyError):
+        config["head.nothing"]
+    with pytest.raises(imdbcls.UserError, match="lrr: there is no such key; the nearest: lr"):
+        imdbcls.compose("lrr=1")
+
+
+def test_a_run_is_recorded_and_returned(run: imdbcls.FinishedRun) -> None:
+    assert run.folder == run.config.folder
+    assert run.result == json.loads((run.folder / "result.json").read_text())
+    for split, prefix, size in (("test", "test", 24), ("validation", "val", 16)):
+        predictions = run.predictions(split)
+        assert len(predictions.ids) == size and predictions.probabilities.shape == (size, 2)
+        assert predictions.labels is not None
+        assert (predictions.predicted == predictions.labels).mean() == run.result[f"{prefix}/accuracy"]
+    with pytest.raises(imdbcls.UserError, match="split='train' is not one of test, validation"):
+        run.predictions("train")
+
+
+def test_a_run_that_is_done_is_not_run_again(run: imdbcls.FinishedRun, capsys: pytest.CaptureFixture[str]) -> None:
+    written = (run.folder / "result.json").stat().st_mtime_ns
+    assert imdbcls.run(run.config) == run
+    assert "Nothing was run" in capsys.readouterr().err
+    assert (run.folder / "result.json").stat().st_mtime_ns == written
+
+
+def test_predicting_the_test_texts_gives_the_recorded_probabilities(run: imdbcls.FinishedRun) -> None:
+    from imdbcls.build import build_corpus
+
+    texts = build_corpus(run.config.values).test.texts
+    loaded = imdbcls.load_run(str(run.folder))
+    recorded, predicted = loaded.predictions(), loaded.predict(texts)
+    np.testing.assert_array_equal(predicted.probabilities, recorded.probabilities)
+    np.testing.assert_array_equal(predicted.tokens, recorded.tokens)
+    assert predicted.labels is None and predicted.ids[:2] == ("0", "1")
+    alone = loaded.predict(texts[:1])
+    np.testing.assert_allclose(alone.probabilities[0], recorded.probabilities[0], atol=1e-6)
+    assert alone.names == [recorded.names[0]] and set(recorded.names) <= {"negative", "positive"}
+    np.testing.assert_array_equal(loaded.predict(np.array(texts)).probabilities, predicted.probabilities)
+    for shown in (loaded, loaded.config, predicted):
+        assert len(repr(shown)) < 250, "a notebook shows it at the end of a cell"
+
+
+def test_files_are_read_anew_by_each_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    hashes = []
+    for words in ("plain", "other"):
+        rows = [f"{words} {row} film,{'good' if row % 3 else 'bad'}" for row in range(60)]
+        Path("my.csv").write_text("\n".join(["text,label", *rows]))
+        choices = ("data=files", "data.train=my.csv", f"study={words}", *(c for c in TINY if not c.startswith("data")))
+        hashes.append(imdbcls.run(imdbcls.compose(*choices)).result["split_hash"])
+    assert hashes[0] != hashes[1]
+
+
+def test_half_a_character_is_no_text(run: imdbcls.FinishedRun) -> None:
+    with pytest.raises(imdbcls.UserError, match="predict: text 1, counted from 0, contains an unpaired surrogate"):
+        run.predict(["good", "\ud83d"])
+
+
+@pytest.mark.parametrize("texts", ["a film", [], ["good", ""], ["good", None]])
+def test_predict_wants_texts(run: imdbcls.FinishedRun, texts: object) -> None:
+    with pytest.raises(imdbcls.UserError, match="predict takes a list of texts"):
+        run.predict(texts)  # type: ignore[arg-type]
+
+
+def test_a_folder_without_a_finished_run(tmp_path: Path) -> None:
+    with pytest.raises(imdbcls.UserError, match=r"config\.yaml is missing"):
+        imdbcls.load_run(tmp_path)
+
+
+def test_a_head_in_a_package_of_the_user_s_own(tmp_path: Path) -> None:
+    (tmp_path / "my_package").mkdir()
+    (tmp_path / "my_package" / "__init__.py").write_text(HEAD)
+    choices = [*TINY, "head._target_=my_package.MyHead", "head.name=mine", f"runs_dir={tmp_path / 'runs'}"]
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+
+    def command(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", *arguments], cwd=tmp_path, env=environment, capture_output=True, text=True
+        )
+
+    refused = command("imdbcls.train", *choices)
+    assert refused.returncode == 2
+    assert "head._target_=my_package.MyHead is refused" in refused.stderr and "plugins=[...]" in refused.stderr
+
+    done = command("imdbcls.train", *choices, "plugins=[my_package]")
+    assert done.returncode == 0, done.stderr
+    (folder,) = (tmp_path / "runs").glob("*/mine-*")
+    assert folder.name.startswith("mine-s0-")
+
+    # What a run folder asks to import is not heard: it may have come from elsewhere.
+    assert "plugins:\n- my_package\n" in (folder / "config.yaml").read_text()
+    again = command("imdbcls.evaluate", str(folder))
+    assert again.returncode == 2 and "head._target_=my_package.MyHead is refused" in again.stderr
+    again = command("imdbcls.evaluate", str(folder), "--plugins", "my_package")
+    assert again.returncode == 0 and "The same figures as recorded" in again.stderr

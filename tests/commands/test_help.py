@@ -1,0 +1,289 @@
+"""The help is read from conf/ and complete; a command's mistakes are named all at once, near keys beside them."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from support.runs import ROOT
+
+from imdbcls.config import options
+from imdbcls.config.other_names import OTHER_NAMES
+from imdbcls.config.overrides import compose
+from imdbcls.errors import UserError
+
+SAMPLE, OTHER = (f"imdbcls/data/sample/{split}.jsonl" for split in ("train", "test"))
+HEADS = ", ".join(options.groups()["head"])
+
+
+def command(*arguments: str, module: str = "train") -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", f"imdbcls.{module}", *arguments],
+        cwd=ROOT,
+        env={**os.environ, "HYDRA_FULL_ERROR": "1", "COLUMNS": "200"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+def mistakes(*texts: str) -> list[str]:
+    with pytest.raises(UserError) as caught:
+        compose(texts)
+    return str(caught.value).splitlines()
+
+
+def test_every_choice_describes_itself_in_one_line() -> None:
+    found = sorted(path.relative_to(ROOT / "conf") for path in (ROOT / "conf").glob("*/*.yaml"))
+    assert len(found) > 25
+    for path in found:
+        words = options.groups()[path.parent.name][path.stem]
+        assert words.endswith(".") and 20 < len(words) <= 110, f"conf/{path} begins with {words!r}"
+
+
+def test_every_knob_has_its_word() -> None:
+    knobs = options.knobs()
+    assert {"lr", "data", "data.train_limit", "trainer.log_every", "plugins"} <= {knob.key for knob in knobs}
+    for knob in knobs:
+        assert len(knob.word) > 5, f"conf/config.yaml has no comment on {knob.key}"
+    assert [knob for knob in knobs if knob.key == "lr"] == [options.Knob("lr", "2e-5", "peak learning rate")]
+
+
+def test_help_shows_groups_choices_and_knobs() -> None:
+    answer = command("--help")
+    assert answer.returncode == 0 and answer.stderr == ""
+    for group, described in options.groups().items():
+        assert f"\n{group}\n" in answer.stdout
+        for choice, words in described.items():
+            assert f" {choice} {words} " in " ".join(answer.stdout.split())
+    assert "  lr=2e-5 " in answer.stdout and "  data.train_limit=null " in answer.stdout
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["lrr=1"], ["--cfg", "job"]])
+def test_nothing_heavy_is_imported(arguments: list[str]) -> None:
+    code = (
+        "import sys, runpy\n"
+        "try:\n"
+        "    runpy.run_module('imdbcls.train', run_name='__main__', alter_sys=True)\n"
+        "except SystemExit:\n"
+        "    pass\n"
+        "print({'torch', 'transformers', 'numpy', 'pyarrow', 'wandb'} & set(sys.modules))\n"
+    )
+    answer = subprocess.run(
+        [sys.executable, "-c", code, *arguments], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert answer.stdout.splitlines()[-1] == "set()"
+
+
+def test_the_defaults_tree_stays_readable() -> None:
+    answer = command("--info", "defaults-tree")
+    assert answer.returncode == 0
+    assert "    head: cls\n" in answer.stdout and "    experiment: null\n" in answer.stdout
+
+
+def test_a_command_is_told_all_its_mistakes_at_once() -> None:
+    answer = command(
+        "lrr=3", "head=lstmm", "epochs=abc", "backbone.fast=yep", "trainer=3", "head", "--lr", "data=files"
+    )
+    assert answer.returncode == 2 and answer.stdout == ""
+    assert answer.stderr.removeprefix("imdbcls: ").splitlines() == [
+        "--lr is not an option; choices and keys have no dashes: lr=3e-5.",
+        "head: not of the form key=value, such as lr=3e-5.",
+        f"head=lstmm is not one of {HEADS}; the nearest: lstm.",
+        "lrr: there is no such key; the nearest: lr.",
+        "trainer=3: trainer is a section; set one of its keys: trainer.micro_batch_size, trainer.max_grad_norm, "
+        "trainer.log_every, trainer.patience, trainer.ema_decay, trainer.score_test_each_epoch.",
+        "data.train has no value yet: give data.train=...",
+        "epochs=abc is not a whole number of at least 1.",
+        "backbone.fast=yep is neither true nor false.",
+    ]
+
+
+def test_other_projects_names_lead_to_keys_that_exist() -> None:
+    groups = options.groups()
+    ours = {*groups, *(knob.key for knob in options.knobs())}
+    for group, names in groups.items():
+        ours |= {f"{group}.{key}" for name in names for key in options.choice_keys(group, name)}
+    assert {name.split()[0] for name in OTHER_NAMES.values()} <= ours
+    assert not OTHER_NAMES.keys() & ours
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("headd=lstm", "headd: there is no such key; the nearest: head."),
+        ("head_name=lstm", "head_name: there is no such key; the nearest: head."),
+        ("total_epochs=3", "total_epochs: there is no such key; the nearest: epochs."),
+        ("learning_rate=1e-5", "learning_rate: there is no such key; use lr."),
+        ("dropout=0.3", "dropout: there is no such key; the nearest: backbone.dropout, head.dropout."),
+        ("data.trainlimit=4", "data.trainlimit: there is no such key; the nearest: data.train_limit"),
+        ("quux=1", "quux: there is no such key; python -m imdbcls.train --help lists them."),
+        ("head.bidirectional=true", "head.bidirectional: head=cls has no bidirectional; it belongs to head=lstm."),
+        ("head.dropout.x=1", "head.dropout.x: there is no such key; the nearest: head.dropout"),
+        ("head=null", "head=null leaves a run without its head; choose attention, cls"),
+        ("experiment=null", "experiment=null: leave experiment out, or choose heads, original, quickstart."),
+        ("~tracker", "~tracker leaves a run without its tracker; choose none, wandb."),
+        ("~batch_size", "~batch_size: every run needs batch_size."),
+        (
+            "lr=1e-5,2e-5",
+            "lr=1e-5,2e-5 gives several values: add --multirun to run each, or write lr=[...] for a list.",
+        ),
+        ("head=cls,mean", "head=cls,mean gives several values: add --multirun to run each."),
+        ("lr=[1,", "lr=[1,: not read as key=value"),
+        ("lr=fast", "lr=fast is not a number above 0."),
+        ("batch_size=1.5", "batch_size=1.5 is not a whole number of at least 1."),
+        ("precision=null", "precision=null is not one of auto, fp32, bf16."),
+        (
+            "optimizer.weight_decay=no",
+            "optimizer.weight_decay=no: optimizer.weight_decay is a number, 0.01 by default.",
+        ),
+        ("optimizer.betas=0.9", "optimizer.betas=0.9: optimizer.betas is a list, [a,b], [0.9, 0.999] by default."),
+        ("data.path=[a,b]", "data.path=[a,b]: data.path is one value, stanfordnlp/imdb by default."),
+        ("plugins=mine", "plugins=mine: plugins is a list, [a,b], [] by default."),
+        ("optimizer.lr=${nope}", "optimizer.lr has no usable value: "),
+        ("experiment=nope", "experiment=nope is not one of heads, original, quickstart."),
+        ("head._target_=os.system", "head._target_=os.system is refused: allowed are"),
+        ("warmup=1.5", "warmup=1.5 is not a number from 0 to below 1."),
+        ("max_length=9999", "max_length=9999 is more than backbone=roberta-base takes: at most 512 tokens;"),
+        ("max_length=600 backbone=tiny", "max_length=600 is more than backbone=tiny takes: at most 512 tokens;"),
+        ("max_length=9000 backbone=modernbert-base", "max_length=9000 is more than backbone=modernbert-base takes"),
+        ("backbone=tiny backbone.pretrained=true", "backbone=tiny has no pretrained weights"),
+        ("backbone.path=./nothing", "backbone.path=./nothing is not a folder; give a local folder"),
+        ("backbone.path=5", "backbone.path=5 is no path; give a folder, package:NAME/FOLDER or a hub id."),
+        ("backbone.path=package:nope/x", "backbone.path=package:nope/x needs the Python package nope"),
+        ("data.path=./nothing", "data.path=./nothing: there is no such file or folder; give a folder of Parquet"),
+        ("data=files data.train=nofile.csv", "data.train=nofile.csv: there is no such file."),
+        ("data=files data.train=5", "data.train=5 is not the path of a file."),
+        ("data=files data.train=tests", "data.train=tests is a folder; give the file in it, .csv, .tsv"),
+        ("data=files data.train=[a.csv,b.csv]", "data.train=[a.csv,b.csv]: data.train is one value."),
+        (
+            f"data=files data.train={SAMPLE} data.test={SAMPLE}",
+            f"data.test={SAMPLE} is the file of data.train: scores on documents trained on mean nothing.",
+        ),
+        (
+            f"data=files data.train={SAMPLE} data.label_column=[label,stars]",
+            "data.label_column=[label,stars]: a run trains one label per document; for several labels, train a run for",
+        ),
+        (
+            f"data=files data.train={SAMPLE} data.text_column=[text,movie]",
+            "data.text_column=[text,movie]: a run reads one text per document; join the columns into one column of the",
+        ),
+        (
+            f"data=files data.train={SAMPLE} data.text_column=review data.id_column=nr",
+            f"{SAMPLE} has no columns 'review' (data.text_column) and 'nr' (data.id_column); it has 'id', ",
+        ),
+        (f"data=files data.train={SAMPLE} data.quoting=all", "data.quoting=all is not one of auto, standard, none."),
+        (f"data=files data.train={SAMPLE} data.skip_empty=2", "data.skip_empty=2: data.skip_empty is true or false"),
+        ("+trainer.foo=1", "trainer.foo: there is no such key"),
+        ("+foo=1", "foo: there is no such key; python -m imdbcls.train --help lists them."),
+        ("++data.limit=1", "data.limit: there is no such key; the nearest: data.t"),
+        ("data.max_windows=3", "data.max_windows=3 has no effect with data.truncation=head; leave one of them out."),
+        (
+            f"data=files data.train={SAMPLE} data.test={OTHER} data.test_fraction=0.1",
+            f"data.test_fraction=0.1 has no effect with data.test={OTHER}; leave one of them out.",
+        ),
+        ("study=1e5", "study=100000.0 cannot name a folder"),
+    ],
+)
+def test_a_mistake_gets_its_sentence(text: str, sentence: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    found = mistakes(*text.split())
+    assert len(found) == 1 and found[0].startswith(sentence), found
+
+
+@pytest.mark.parametrize(
+    ("texts", "sentences"),
+    [
+        (["+head.widht=3"], ["head.widht: imdbcls.heads.cls.ClsHead takes no widht, only dropout."]),
+        (["+optimizer.beta=2"], ["optimizer.beta: torch.optim.AdamW takes no beta, only lr, betas, eps, "]),
+        (["optimizer.betas=[2,3]"], ["torch.optim.AdamW refuses its settings (optimizer.*): Invalid beta parameter"]),
+        (["~head.dropout"], ["head.dropout is missing: imdbcls.heads.cls.ClsHead needs it; give +head.dropout=..."]),
+        (["plugins=[nope]", "head._target_=nope.Head"], ["head._target_=nope.Head cannot be imported here: No module"]),
+        (
+            ["plugins=[plugins]", "head._target_=plugins.wide.WideHead", "+head.widht=3", "+tracker.key=1"],
+            [
+                "head.widht: plugins.wide.WideHead takes no widht, only width, dropout; the nearest: width.",
+                "tracker.key: imdbcls.tracking.run.WandbTracker takes no key, only mode, project, entity, ",
+            ],
+        ),
+    ],
+)
+def test_what_a_class_does_not_take_is_said_before_anything_is_loaded(
+    texts: list[str], sentences: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from imdbcls.build import require_buildable
+
+    (tmp_path / "plugins").mkdir()
+    head = "class WideHead:\n    def __init__(self, *, hidden_size, num_labels, width=2, dropout=0.0): pass\n"
+    (tmp_path / "plugins" / "wide.py").write_text(head)
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(UserError) as caught:
+        require_buildable(compose(texts))
+    found = str(caught.value).splitlines()
+    assert len(found) == len(sentences)
+    for line, sentence in zip(found, sentences, strict=True):
+        assert line.startswith(sentence), line
+
+
+def test_missing_files_are_told_with_the_other_mistakes() -> None:
+    assert [line[:30] for line in mistakes("epochs=0", "data.path=./nothing", "backbone.path=./x", "max_length=z")] == [
+        "epochs=0 is not a whole number",
+        "max_length=z is not a whole nu",
+        "backbone.path=./x is not a fol",
+        "data.path=./nothing: there is ",
+    ]
+
+
+def test_each_file_without_its_columns_gets_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    found = mistakes("data=files", f"data.train={SAMPLE}", f"data.test={OTHER}", "data.text_column=review")
+    assert [line.partition(" has no column 'review'")[0] for line in found] == [SAMPLE, OTHER]
+
+
+def test_a_number_is_a_name_too() -> None:
+    assert compose(["study=2024"])["study"] == "2024"
+
+
+def test_a_key_that_exists_passes_in_every_form() -> None:
+    config = compose(["head=lstm", "head.bidirectional=true", "+head.extra=[1,2]", "~optimizer.eps"])
+    assert config["head"]["bidirectional"] is True and config["head"]["extra"] == [1, 2]
+    assert "eps" not in config["optimizer"] and "hydra" not in config
+    config = compose(["data.test_limit=5", "tracker.entity='a, b'", "optimizer.betas=[0.8,0.9]"])
+    assert config["tracker"]["entity"] == "a, b"
+
+
+def test_a_key_of_several_kinds_takes_each_of_them() -> None:
+    tiny = ("backbone=tiny", "data=sample")
+    assert compose([*tiny, "backbone.freeze=1"])["backbone"]["freeze"] == 1
+    assert compose([*tiny, "backbone.freeze=true"])["backbone"]["freeze"] is True
+    for wanted in ("[1,5]", "{negative: 1, positive: 5}", "auto", "null"):
+        compose([*tiny, f"loss.class_weights={wanted}"])
+    assert mistakes(*tiny, "backbone.freeze=often", "loss.class_weights=often") == [
+        "backbone.freeze=often is none of false, true (the whole encoder) and a whole number of layers, "
+        "counted from the lowest.",
+        "loss.class_weights=often is neither null, auto, nor one number above 0 for each class, as [1,5] or "
+        "{neg: 1, pos: 5}.",
+    ]
+
+
+def test_a_sweep_is_checked_before_its_first_job() -> None:
+    answer = command("--multirun", "head=lstm,clss,cls", "head.bidirectional=true", "lr=1e-5,abc", "runs_dir=nowhere")
+    assert answer.returncode == 2
+    assert answer.stderr.removeprefix("imdbcls: ").splitlines() == [
+        f"head=clss is not one of {HEADS}; the nearest: cls.",
+        "head.bidirectional: head=cls has no bidirectional; it belongs to head=lstm.",
+        "lr=abc is not a number above 0.",
+    ]
+    answer = command("experiment=heads", "head.normalize=false", "seed=0,-1", "runs_dir=nowhere")
+    assert answer.returncode == 2
+    assert "head.normalize: head=cls has no normalize; it belongs to head=weight_avg,weight_avg_plain." in answer.stderr
+    assert "seed=-1 is not a whole number of at least 0." in answer.stderr
+    assert not (ROOT / "nowhere").exists()
+
+
+def test_choices_in_a_folder_of_the_user_s_own(tmp_path: Path) -> None:
+    (tmp_path / "head").mkdir()
+    (tmp_path / "head" / "mine.yaml").write_text("_target_: imdbcls.heads.mean.MeanHead\nname: mine\n")
+    answer = command("--config-dir", str(tmp_path), "head=mine", "--cfg", "job", "--package", "head.name")
+    assert answer.stdout == "mine\n", answer.stderr

@@ -1,0 +1,228 @@
+"""`python -m imdbcls.predict`: texts from anywhere, a line each, the probabilities that the run itself gives."""
+
+import csv
+import io
+import json
+import shutil
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+import yaml
+from pyarrow import parquet
+from support.runs import Launch
+
+import imdbcls
+from imdbcls.data.answers import Item, output_names
+from imdbcls.data.columns import Request
+from imdbcls.data.tables import read_table
+from imdbcls.predict import CHUNK, in_chunks, parse, predict, read_file
+
+pytestmark = pytest.mark.slow
+
+TEXT = Request((("text_column", "text"),), as_options=True)
+TEXTS = ["A quiet, patient film.", "Two hours, “lost”.", "Not bad."]
+
+
+def answers(*arguments: str, stdin: str = "") -> str:
+    out = io.StringIO()
+    predict(parse(list(arguments)), io.StringIO(stdin), out)
+    return out.getvalue()
+
+
+@pytest.fixture(scope="module")
+def expected(finished: Path) -> imdbcls.Predictions:
+    return imdbcls.load_run(finished).predict(TEXTS)
+
+
+def test_texts_from_the_command_line_stdin_and_files(
+    finished: Path, expected: imdbcls.Predictions, launch: Launch, tmp_path: Path
+) -> None:
+    rows = [{"text": text, "stars": 1} for text in TEXTS]
+    with (tmp_path / "texts.csv").open("w", encoding="utf-8-sig", newline="") as file:
+        csv.writer(file).writerows([("stars", "text"), *((1, text) for text in TEXTS)])
+    (tmp_path / "texts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    parquet.write_table(pa.Table.from_pylist(rows), tmp_path / "texts.parquet")
+
+    done = launch(tmp_path, "predict", str(finished), *TEXTS)
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [line["number"] for line in lines] == [1, 2, 3]
+    assert [line["label"] for line in lines] == expected.names
+    assert [list(line["probabilities"].values()) for line in lines] == expected.probabilities.tolist()
+    assert list(lines[0]["probabilities"]) == ["negative", "positive"]
+
+    assert answers(str(finished), stdin="\n".join(TEXTS)) == done.stdout
+    for name, first in (("texts.jsonl", 1), ("texts.parquet", 1), ("texts.csv", 2)):
+        found = [json.loads(line) for line in answers(str(finished), "--file", str(tmp_path / name)).splitlines()]
+        assert found == [{**line, "number": line["number"] + first - 1} for line in lines], name
+    header, *found_rows = csv.reader(answers(str(finished), *TEXTS, "--format", "csv").splitlines())
+    assert header == ["number", "label", "probability_negative", "probability_positive"]
+    assert [[float(cell) for cell in row[2:]] for row in found_rows] == expected.probabilities.tolist()
+
+
+def test_files_are_read_as_their_texts_are_wanted(tmp_path: Path) -> None:
+    """What is damaged behind the first thousand texts is not known before."""
+    path = tmp_path / "long.jsonl"
+    path.write_text('{"text": "a"}\n' * (2 * CHUNK) + "no JSON\n")
+    items = read_file(path, TEXT).items
+    last = [next(items) for _ in range(CHUNK)][-1]
+    assert (last.number, last.text) == (CHUNK, "a")
+    with pytest.raises(imdbcls.UserError, match=r"long\.jsonl, line 2,001: not a JSON value"):
+        list(items)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "sentence"),
+    [
+        ("a.csv", b"id,text\n1,good\n2,good, really good\n", r"a\.csv, line 3: expected 2 fields as in the header"),
+        ("a.csv", b"text,text\ngood,bad\n", r"a\.csv, line 1: column 'text' \(.*\) occurs 2 times among"),
+        ("a.csv", b'text\n"good\n', r"a\.csv, line 2: this row cannot be read as CSV"),
+        (
+            "a.csv",
+            b'id,text\n1,one\n2,"two\n3,three\n4,four"\n5,five\n',
+            r"a\.csv, line 3: a quotation mark opens a field that ends only in line 5",
+        ),
+        ("a.tsv", b'text\tid\n"good\t1\nbad\n', r"a\.tsv, line 3: expected 2 fields as in the header, found 1"),
+        ("a.csv", b"text\ngood\nna\xefve\n", r"a\.csv, line 3: byte 0xef at offset 12 is not UTF-8"),
+        ("a.jsonl", b'{"text": "x"}\n\xff\n', r"a\.jsonl, line 2: byte 0xff at offset 14 is not UTF-8"),
+        ("a.jsonl", b'{"text": ' + 5000 * b"9" + b"}\n", r"a\.jsonl, line 1: this JSON value is beyond reading"),
+        ("a.parquet", b"PAR1", r"a\.parquet is not a whole Parquet file"),
+        ("a.csv", b"", r"a\.csv is empty; the first line must name the columns"),
+    ],
+)
+def test_a_broken_row_is_named_as_it_is_when_training(name: str, content: bytes, sentence: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(imdbcls.UserError, match=sentence):
+        list(read_file(tmp_path / name, TEXT).items)
+    with pytest.raises(imdbcls.UserError, match=sentence):
+        read_table(tmp_path / name, "data.train", Request((("text_column", "text"),)))
+
+
+def test_blank_lines_are_left_out_and_what_came_before_a_mistake_is_answered(finished: Path, tmp_path: Path) -> None:
+    found = [json.loads(line)["number"] for line in answers(str(finished), stdin="good\n\n  \nbad\n").splitlines()]
+    assert found == [1, 4]
+    (tmp_path / "a.csv").write_text("text,stars\ngood,1\nbad,2\nmore\n")
+    out = io.StringIO()
+    with pytest.raises(imdbcls.UserError, match=r"a\.csv, line 4: expected 2 fields"):
+        predict(parse([str(finished), "--file", str(tmp_path / "a.csv")]), io.StringIO(), out)
+    assert [json.loads(line)["number"] for line in out.getvalue().splitlines()] == [2, 3]
+
+
+def test_bytes_that_are_no_text_are_named(finished: Path) -> None:
+    stdin = io.TextIOWrapper(io.BytesIO(b"good\ncaf\xe9\n"), encoding="utf-8")
+    with pytest.raises(imdbcls.UserError, match="stdin is not in utf-8: byte 0xe9"):
+        predict(parse([str(finished)]), stdin, io.StringIO())
+    with pytest.raises(
+        imdbcls.UserError, match="text 1: the text contains an unpaired surrogate, or bytes that are not UTF-8"
+    ):
+        answers(str(finished), "caf\udce9")  # as Python has an argument's byte
+
+
+def test_a_line_without_the_column_is_named(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text('{"text": "x"}\n{"words": "y"}\n')
+    with pytest.raises(
+        imdbcls.UserError, match=r"a\.jsonl, line 2, has no column 'text' \(--text-column\); it has 'words'"
+    ):
+        list(read_file(tmp_path / "a.jsonl", TEXT).items)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "stdin", "sentence"),
+    [
+        (["", "x"], "", "text 1: there is no text to classify"),
+        (["--file", "d.csv"], "", r"d.csv has no column 'text' \(--text-column\); it has 'id', 'review'"),
+        (["--file", "d.csv", "--keep", "id,stars"], "", r"no columns 'text' .* and 'stars' \(--keep\); it has 'id'"),
+        (["--file", "n.jsonl"], "", r"n.jsonl, line 1: 'text' holds a value of type int, not a text"),
+        (["--file", "d.csv", "--text-column", "review", "--output", "d.csv"], "", "--output=d.csv is the input file"),
+        (["--file", "d.csv", "--output", "no/d.csv"], "", "--output=no/d.csv: give the name of a file in an existing"),
+        (["--keep", "id", "--quoting", "none", "x"], "", "--keep, --quoting: only for texts from --file"),
+        (["--file", "nowhere.csv"], "", "--file=nowhere.csv: there is no such file"),
+        (["--file", "d.csv", "x"], "", "on the command line or in --file, not both"),
+    ],
+)
+def test_what_is_no_text_is_named(
+    arguments: list[str], stdin: str, sentence: str, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("d.csv").write_text("id,review\n1,good\n2,\n")
+    Path("n.jsonl").write_text('{"text": 5}\n')
+    with pytest.raises(imdbcls.UserError, match=sentence):
+        answers(str(finished), *arguments, stdin=stdin)
+
+
+EMPTY = [  # the same rows in three formats: an empty text, a text of two lines, a missing text
+    {"ticket": "t1", "text": "A quiet, patient film.", "label": "positive", "score": 1.5},
+    {"ticket": "t2", "text": " ", "label": "negative", "score": None},
+    {"ticket": "t3", "text": "Two hours,\n\nlost.", "label": "negative", "score": 2.0},
+    {"ticket": "t4", "text": None, "label": "positive", "score": 3.0},
+]
+
+
+def write_rows(path: Path) -> Path:
+    if path.suffix == ".jsonl":
+        path.write_text("".join(json.dumps(row) + "\n" for row in EMPTY))
+    elif path.suffix == ".parquet":
+        parquet.write_table(pa.Table.from_pylist(EMPTY), path)
+    else:
+        with path.open("w", newline="") as file:
+            writer = csv.DictWriter(file, list(EMPTY[0]))
+            writer.writeheader()
+            writer.writerows(EMPTY)
+    return path
+
+
+@pytest.mark.parametrize("extension", ["csv", "jsonl", "parquet"])
+def test_answers_carry_ids_and_columns_and_empty_rows_are_answered(
+    extension: str, finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write_rows(tmp_path / f"rows.{extension}")
+    arguments = [str(finished), "--file", str(path), "--id-column", "ticket", "--keep", "score, label"]
+    found = [json.loads(line) for line in answers(*arguments).splitlines()]
+    assert list(found[0]) == ["number", "id", "score", "input_label", "label", "probabilities"]
+    assert [row["id"] for row in found] == ["t1", "t2", "t3", "t4"]
+    assert [row["input_label"] for row in found] == [row["label"] for row in EMPTY]
+    expected = ["1.5", "", "2.0", "3.0"] if extension == "csv" else [1.5, None, 2.0, 3.0]
+    assert [row["score"] for row in found] == expected
+    assert [row["label"] is None for row in found] == [False, True, False, True]
+    assert [row["probabilities"] is None for row in found] == [False, True, False, True]
+    alone = imdbcls.load_run(finished).predict([str(EMPTY[0]["text"]), str(EMPTY[2]["text"])])
+    assert [row["label"] for row in found[::2]] == alone.names
+    assert f"Answered 4 rows of {path}; 2 have no text and a null label (first: " in capsys.readouterr().err
+
+    output = tmp_path / "answers.csv"
+    assert answers(*arguments, "--output", str(output)) == ""
+    header, *rows = csv.reader(output.open(newline=""))
+    columns = ["number", "id", "score", "input_label", "label", "probability_negative", "probability_positive"]
+    assert header == columns
+    assert rows[1][1:] == ["t2", "", "negative", "", "", ""] and rows[0][4] == found[0]["label"]
+
+
+def test_the_id_column_of_the_runs_data_is_the_default(
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(finished, run)
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    config["data"]["id_column"] = "ticket"
+    (run / "config.yaml").write_text(yaml.safe_dump(config))
+    path = write_rows(tmp_path / "rows.csv")
+    assert [json.loads(line)["id"] for line in answers(str(run), "--file", str(path)).splitlines()][::3] == ["t1", "t4"]
+    path.write_text("text\ngood\n")
+    assert "id" not in json.loads(answers(str(run), "--file", str(path)))
+    assert "does not have the id column of the run's data, 'ticket'" in capsys.readouterr().err
+
+
+def test_copied_columns_get_names_of_their_own() -> None:
+    columns = [("id_column", "ref"), ("keep", "ref"), ("keep", "text"), ("keep", "id"), ("keep", "probability_x")]
+    assert output_names(columns) == {
+        "ref": "id",
+        "text": "text",
+        "id": "input_id",
+        "probability_x": "input_probability_x",
+    }
+
+
+def test_a_chunk_of_long_texts_is_smaller(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("imdbcls.predict.CHUNK_CHARACTERS", 100)
+    items = [Item(number, "x" * 40) for number in range(5)]
+    assert [len(chunk) for chunk in in_chunks(iter(items))] == [3, 2]

@@ -1,0 +1,361 @@
+"""The real `python -m imdbcls.train`: what it leaves, what it skips, sweeps with a failing job, and quick answers."""
+
+import json
+import math
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hydra import compose, initialize_config_module
+from pyarrow import parquet
+from support.runs import TINY, Launch
+
+import imdbcls
+from imdbcls.config.overrides import resolve
+from imdbcls.data.sample import read_sample
+from imdbcls.runs.identity import run_name
+
+pytestmark = pytest.mark.slow
+
+# DESIGN section 4.
+RESULT_KEYS = {
+    *("status", "study", "name", "head", "backbone", "seed", "config_hash", "group_hash", "split_hash", "best_epoch"),
+    *("val/accuracy", "test/accuracy", "test/f1", "test/auroc", "test/ece", "test/loss"),
+    *("parameters", "head_parameters", "train_seconds", "documents_per_second", "tokens_per_second", "peak_memory_mb"),
+    *("versions", "environment", "git_commit"),
+}
+TRAIN_FIGURES = {
+    *("train/loss", "train/lr", "train/grad_norm", "train/documents_per_second", "train/tokens_per_second"),
+}
+VALIDATION_FIGURES = {"val/loss", "val/accuracy", "val/f1", "val/auroc", "val/ece"}
+HEAVY = ("torch", "transformers", "datasets", "pyarrow", "numpy", "pandas", "sklearn", "tokenizers", "wandb", "scipy")
+
+
+def read_result(run: Path) -> dict[str, Any]:
+    return json.loads((run / "result.json").read_text())
+
+
+# The run folder.
+
+
+def test_the_run_folder_is_the_contract(finished: Path) -> None:
+    assert re.fullmatch(r"lstm-s0-[0-9a-f]{8}", finished.name)
+    working_folder = finished.parents[2]
+    assert [path.name for path in working_folder.iterdir()] == ["runs"], "nothing is written beside the run folder"
+    assert {path.name for path in finished.parent.iterdir()} == {finished.name}
+    visible = {path.name for path in finished.iterdir() if not path.name.startswith(".")}
+    assert visible == {"config.yaml", "metrics.jsonl", "result.json", "predictions", "checkpoints", "backbone"}
+    for checkpoint in ("last", "best"):
+        assert (finished / "checkpoints" / checkpoint / "model.safetensors").is_file()
+    suffixes = {path.suffix for path in finished.rglob("*") if path.is_file() and path.name != ".lock"}
+    assert suffixes == {".yaml", ".jsonl", ".json", ".parquet", ".safetensors"}, "no pickle anywhere"
+
+
+def test_the_resolved_configuration_is_kept(finished: Path) -> None:
+    config = yaml.safe_load((finished / "config.yaml").read_text())
+    assert "${" not in (finished / "config.yaml").read_text()
+    assert (config["head"]["name"], config["max_length"], config["data"]["train_limit"]) == ("lstm", 64, 64)
+    assert config["optimizer"]["lr"] == config["lr"] and config["data"]["order_seed"] == config["seed"]
+
+
+def test_the_result_has_every_key(finished: Path) -> None:
+    result = read_result(finished)
+    assert result.keys() >= RESULT_KEYS
+    assert (result["status"], result["study"], result["name"]) == ("done", "demo", finished.name)
+    assert (result["head"], result["backbone"], result["seed"]) == ("lstm", "tiny", 0)
+    assert finished.name.endswith(result["config_hash"][:8])
+    assert result["group_hash"] != result["config_hash"] and len(result["split_hash"]) >= 16
+    assert result["head_parameters"] == 2 * (4 * 64 * 64 + 4 * 64) + 2 * 64 + 2
+    assert result["parameters"] > result["head_parameters"]
+    assert result["best_epoch"] in (1, 2)
+    for key in ("accuracy", "f1", "auroc", "ece"):
+        assert 0 <= result[f"test/{key}"] <= 1 and 0 <= result[f"val/{key}"] <= 1
+    assert 0 < result["test/loss"] < 5
+    for key in ("train_seconds", "documents_per_second", "tokens_per_second", "peak_memory_mb"):
+        assert result[key] > 0
+    assert result["tokens_per_second"] / result["documents_per_second"] <= 64
+    assert result["versions"].keys() >= {"python", "torch", "transformers", "imdbcls"}
+    assert result["watched_test"] is False
+
+
+def test_the_metrics_have_a_point_per_logged_step_and_epoch(finished: Path) -> None:
+    points = [json.loads(line) for line in (finished / "metrics.jsonl").read_text().splitlines()]
+    assert [point["step"] for point in points] == list(range(1, 9)), "each step once"
+    assert [point["epoch"] for point in points] == [step / 4 for step in range(1, 9)]
+    validation = [point for point in points if point["step"] in (4, 8)]
+    for point in points:
+        expected = TRAIN_FIGURES | (VALIDATION_FIGURES if point in validation else set())
+        assert point.keys() == {"step", "epoch"} | expected
+    assert not any(key.startswith("test/") for point in points for key in point), "test is scored once, at the end"
+    best = validation[read_result(finished)["best_epoch"] - 1]
+    assert best["val/accuracy"] == read_result(finished)["val/accuracy"]
+
+
+def test_the_predictions_hold_every_document(finished: Path) -> None:
+    source = read_sample()
+    assert source.test is not None
+    result = read_result(finished)
+    label_of = {
+        **dict(zip(source.train.ids, source.train.labels.tolist(), strict=True)),
+        **dict(zip(source.test.ids, source.test.labels.tolist(), strict=True)),
+    }
+    assert source.train.groups is not None and source.test.groups is not None
+    film_of = dict(zip((*source.train.ids, *source.test.ids), (*source.train.groups, *source.test.groups), strict=True))
+    for split, prefix, count in (("test", "test", 40), ("validation", "val", 24)):
+        table = parquet.read_table(finished / "predictions" / f"{split}.parquet")
+        assert table.column_names == ["id", "label", "prediction", "probabilities", "tokens", "group"]
+        assert json.loads(table.schema.metadata[b"label_names"]) == ["negative", "positive"] == result["label_names"]
+        rows = table.to_pylist()
+        assert len(rows) == count == len({row["id"] for row in rows})
+        for row in rows:
+            assert row["label"] == label_of[row["id"]] and row["group"] == film_of[row["id"]]
+            assert sum(row["probabilities"]) == pytest.approx(1, abs=1e-12)
+            assert row["prediction"] == row["probabilities"].index(max(row["probabilities"]))
+            assert row["tokens"] >= 2
+        assert max(row["tokens"] for row in rows) > 64, "tokens are counted before truncation"
+        accuracy = sum(row["prediction"] == row["label"] for row in rows) / count
+        assert result[f"{prefix}/accuracy"] == accuracy
+        loss = -sum(math.log(row["probabilities"][row["label"]]) for row in rows) / count
+        assert result[f"{prefix}/loss"] == pytest.approx(loss, rel=1e-9)
+
+
+def test_the_same_command_again_runs_nothing(launch: Launch, finished: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in finished.rglob("*") if path.is_file()}
+    before.pop(finished / ".lock")
+    options = ("head=lstm", *TINY, "tracker=none", "runs_dir=runs", "study=demo")
+    done = launch(finished.parents[2], "train", *options, PYTHONPROFILEIMPORTTIME="1")
+    (line,) = [line for line in done.stderr.splitlines() if not line.startswith("import time:")]
+    assert line.startswith(f"runs/demo/{finished.name} is done already") and "Nothing was run" in line
+    assert imported(done.stderr) & set(HEAVY) == set(), "what is done is skipped without loading anything"
+    assert before == {path: path.stat().st_mtime_ns for path in before}
+
+
+def test_what_changes_no_result_changes_no_name() -> None:
+    def name(*overrides: str) -> str:
+        with initialize_config_module("imdbcls.conf", version_base="1.3"):
+            return run_name(resolve(compose("config", [*TINY, *overrides])))
+
+    same = ("study=x", "tracker=none", "progress=none", "runs_dir=/x", "data.cache_dir=/x", "trainer.log_every=9")
+    assert {name(override) for override in same} == {name()}
+    different = ("lr=1", "seed=1", "head=max", "data.order_seed=1", "optimizer.eps=1", "data.test_limit=41", "epochs=1")
+    assert len({name(override) for override in different} | {name()}) == len(different) + 1
+
+
+# Sweeps.
+
+
+@pytest.fixture(scope="module")
+def sweep(launch: Launch, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess[str]]:
+    """A multirun of three heads, logged to W&B without an account, whose second job finds a damaged checkpoint."""
+    folder = tmp_path_factory.mktemp("sweep")
+    damaged = folder / "runs" / "three" / name_of("weight_avg") / "checkpoints" / "last"
+    damaged.mkdir(parents=True)
+    (damaged / "manifest.json").write_text("{}")
+    return folder, launch(folder, "train", "--multirun", *SWEEP, expect=1)
+
+
+SWEEP = ("head=cls,weight_avg,lstm", *TINY, "epochs=1", "study=three")
+
+
+def name_of(head: str) -> str:
+    with initialize_config_module("imdbcls.conf", version_base="1.3"):
+        return run_name(resolve(compose("config", [f"head={head}", *SWEEP[1:]])))
+
+
+def test_a_failing_job_leaves_the_others_running(sweep: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
+    folder, done = sweep
+    runs = folder / "runs" / "three"
+    names = [name_of(head) for head in ("cls", "weight_avg", "lstm")]
+    assert {path.name for path in runs.iterdir()} == {*names, "wandb", "multirun.yaml"}
+    statuses = [read_result(runs / name)["status"] for name in names]
+    assert statuses == ["done", "failed", "done"]
+    failed = read_result(runs / names[1])
+    assert "manifest.json" in failed["error"] and (failed["head"], failed["study"]) == ("weight_avg", "three")
+    assert "Traceback" not in done.stderr, "a damaged file is no error of the program"
+
+    *_, cls, weight_avg, lstm, count = done.stderr.splitlines()
+    for line, name, state in ((cls, names[0], "done"), (weight_avg, names[1], "failed"), (lstm, names[2], "done")):
+        assert line.split()[:2] == [name, state]
+    accuracy = read_result(runs / names[0])["test/accuracy"]
+    assert f"test {accuracy:.2%}" in cls
+    assert "manifest.json" in weight_avg
+    assert count == "1 of 3 runs are not done; the same command runs what is missing."
+    assert [path.name for path in folder.iterdir()] == ["runs"]
+
+
+def test_the_jobs_of_a_sweep_have_the_same_documents_and_batches(
+    sweep: tuple[Path, subprocess.CompletedProcess[str]],
+) -> None:
+    runs = [sweep[0] / "runs" / "three" / name_of(head) for head in ("cls", "lstm")]
+    first, second = (read_result(run) for run in runs)
+    assert first["split_hash"] == second["split_hash"] and first["config_hash"] != second["config_hash"]
+    tables = [parquet.read_table(run / "predictions" / "test.parquet") for run in runs]
+    for column in ("id", "label", "tokens"):
+        assert tables[0][column].equals(tables[1][column])
+
+
+def wandb_log(folder: Path, name: str) -> dict[str, Any]:
+    (log,) = folder.glob(f"runs/three/wandb/offline-run-*/run-{name}-*.wandb")
+    command = [sys.executable, "-m", "wandb", "leet", "inspect", str(log), "--json"]
+    shown = subprocess.run([*command, "--summary"], capture_output=True, text=True, check=True).stdout
+    records = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    (opened,) = [record["run"] for record in map(json.loads, records.splitlines()) if record["type"] == "run"]
+    return {**json.loads(shown), "group": opened["run_group"]}
+
+
+def test_each_job_has_its_own_log_in_wandb(sweep: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
+    folder, done = sweep
+    for head in ("cls", "lstm"):
+        name = name_of(head)
+        log, result = wandb_log(folder, name), read_result(folder / "runs" / "three" / name)
+        assert (log["name"], log["group"], log["state"]) == (name, "three", "finished")
+        assert log["run_id"] == f"{name}-{(folder / 'runs/three/wandb/study.id').read_text()}"
+        assert log["tags"] == [head, "tiny", "sample"]
+        assert {key: log["summary"].get(key) for key in result} == result
+        config = yaml.safe_load((folder / "runs" / "three" / name / "config.yaml").read_text())
+        assert log["config"] == {**config, "group_hash": result["group_hash"]}
+        for key in ("test/recall/positive", "test/precision/negative", "test/f1/positive"):
+            assert 0 <= log["summary"][key] <= 1
+        assert log["summary"]["view/test_mistakes"]["nrows"] == round((1 - result["test/accuracy"]) * 40)
+    assert "wandb leet runs/three/wandb" in done.stderr and "wandb sync runs/three/wandb" in done.stderr
+
+
+def test_the_data_card_is_in_the_log_of_the_study_s_first_run_alone(
+    sweep: tuple[Path, subprocess.CompletedProcess[str]],
+) -> None:
+    folder, _ = sweep
+    logged = "runs/three/wandb/offline-run-*/files/media/table/view/data_{}*.table.json"
+    (sizes,) = (json.loads(path.read_text()) for path in folder.glob(logged.format("sizes")))
+    assert sizes["columns"] == ["split", "train", "validation", "test"]
+    assert sizes["data"][0] == ["documents", "64", "24", "40"]
+    (histogram,) = (json.loads(path.read_text()) for path in folder.glob(logged.format("histogram")))
+    assert sum(documents for _, documents in histogram["data"]) == 64 + 24 + 40
+    summaries = [wandb_log(folder, name_of(head))["summary"] for head in ("cls", "lstm")]
+    assert sum("view/data_lengths" in summary for summary in summaries) == 1
+
+
+def test_the_same_sweep_again_runs_what_is_missing(
+    sweep: tuple[Path, subprocess.CompletedProcess[str]], launch: Launch, tmp_path: Path
+) -> None:
+    (tmp_path / "runs").symlink_to(sweep[0] / "runs")
+    runs = tmp_path / "runs" / "three"
+    logs = set(runs.glob("wandb/offline-run-*"))
+    failed = runs / name_of("weight_avg")
+    (failed / "checkpoints" / "last" / "manifest.json").unlink()
+    (failed / "checkpoints" / "last").rmdir()
+    done = launch(tmp_path, "train", "--multirun", *SWEEP, PYTHONPROFILEIMPORTTIME="1")
+    assert done.stderr.count("is done already") == 2
+    before, job = done.stderr.split(f"{failed.name}: head weight_avg")
+    heavy = {*HEAVY, "requests", "torchmetrics"} - {"datasets"}
+    assert imported(before) >= heavy, "the sweep imports what all its jobs need"
+    late = imported_modules(job)
+    assert not late & heavy and not any(name.startswith("wandb.sdk.launch") for name in late)
+    assert read_result(failed)["status"] == "done" and "error" not in read_result(failed)
+    assert len(set(runs.glob("wandb/offline-run-*")) - logs) == 1
+    assert "not done" not in done.stderr
+
+
+def test_a_job_with_a_mistake_does_not_end_the_sweep(launch: Launch, tmp_path: Path) -> None:
+    """Each value is right, beside the first of the others: only the fourth job's combination is not."""
+    sweep = ("batch_size=16,2,32", "trainer.micro_batch_size=2,16")
+    options = (*TINY, "epochs=1", "data.train_limit=32", "tracker=none", "study=s")
+    done = launch(tmp_path, "train", "--multirun", *sweep, *options, expect=1)
+    assert "imdbcls: trainer.micro_batch_size=16 is larger than batch_size=2." in done.stderr.splitlines()
+    assert "documents, 1 epoch, " in done.stderr
+    *jobs, count = done.stderr.splitlines()[-7:]
+    assert count == "1 of 6 runs are not done; the same command runs what is missing."
+    refused = jobs.pop(3)
+    assert "batch_size=2" in refused and "failed  " in refused and refused.endswith("is larger than batch_size=2.")
+    assert all(job.split()[1] == "done" for job in jobs)
+    assert len(list(tmp_path.glob("runs/s/*/result.json"))) == 5
+
+
+# Quick answers.
+
+
+def imported_modules(told: str) -> set[str]:
+    """The modules that a command imported, by its stderr under PYTHONPROFILEIMPORTTIME (as `-X importtime`)."""
+    return {line.rpartition("|")[2].strip() for line in told.splitlines() if line.startswith("import time:")}
+
+
+def imported(told: str) -> set[str]:
+    """The same, top-level ones."""
+    modules = {name.split(".")[0] for name in imported_modules(told)}
+    assert {"hydra", "imdbcls"} <= modules
+    return modules
+
+
+def answer(launch: Launch, folder: Path, *arguments: str, expect: int) -> tuple[str, str]:
+    """What a command prints that must not import anything heavy: stdout, and stderr without the import times."""
+    done = launch(folder, "train", *arguments, expect=expect, PYTHONPROFILEIMPORTTIME="1")
+    assert imported(done.stderr) & set(HEAVY) == set()
+    assert os.listdir(folder) == [], "an answer writes nothing"
+    assert "Traceback" not in done.stderr
+    said = [line for line in done.stderr.splitlines() if not line.startswith("import time:")]
+    return done.stdout, "\n".join(said)
+
+
+def test_the_configuration_is_shown_without_importing_anything_heavy(launch: Launch, tmp_path: Path) -> None:
+    out, err = answer(launch, tmp_path, "head=lstm", "lr=3e-5", "--cfg", "job", expect=0)
+    config = yaml.safe_load(out)
+    assert (config["head"]["name"], float(config["lr"])) == ("lstm", 3e-5)
+    assert (config["backbone"]["name"], config["data"]["name"]) == ("roberta-base", "imdb")
+    assert err == ""
+
+
+@pytest.mark.parametrize(
+    ("mistake", "words"),
+    [
+        ("head=lstmm", ("attention, cls, lstm, max, mean, transformer, weight_avg", "nearest: lstm")),
+        ("learning_rate=1", ("learning_rate: there is no such key",)),
+        ("head.dropuot=0.5", ("head.dropuot: there is no such key", "nearest: head.dropout")),
+        ("lr=[1", ("lr=[1: not read as key=value",)),
+        ("lr=-1", ("lr=-1 is not a number above 0.",)),
+        ("data=files", ("data.train has no value yet",)),
+        ("data.cache_dir=${nowhere}", ("data.cache_dir has no usable value", "nowhere")),
+        ("experiment=quickstar", ("heads, original, quickstart", "nearest: quickstart")),
+    ],
+)
+def test_a_mistake_is_answered_without_importing_anything_heavy(
+    mistake: str, words: tuple[str, ...], launch: Launch, tmp_path: Path
+) -> None:
+    for mode in ((), ("--multirun",)):
+        out, err = answer(launch, tmp_path, *mode, mistake, expect=2)
+        assert out == "" and len(err.splitlines()) == 1
+        for word in words:
+            assert word in err
+
+
+def test_all_mistakes_are_named_at_once(launch: Launch, tmp_path: Path) -> None:
+    _, err = answer(launch, tmp_path, "epochs=0", "warmup=1.5", "precision=fp8", "data.truncation=middle", expect=2)
+    for key in ("epochs=0", "warmup=1.5", "precision=fp8", "data.truncation=middle"):
+        assert key in err
+    assert len(err.splitlines()) == 4
+
+
+def test_a_mistake_before_the_first_step_leaves_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would be listed as a failed run in every comparison; what was there before stays."""
+    monkeypatch.chdir(tmp_path)
+    Path("one.csv").write_text("text,label\n" + "".join(f"film {row},good\n" for row in range(20)))
+    choices = ("backbone=tiny", "data=files", "data.train=one.csv", "max_length=64", "tracker=none", "study=s")
+    config = imdbcls.compose(*choices)
+    with pytest.raises(imdbcls.UserError, match="every document has the label 'good'"):
+        imdbcls.run(config)
+    assert [path.name for path in tmp_path.iterdir()] == ["one.csv"]
+
+    other = tmp_path / "runs" / "s" / "other"
+    other.mkdir(parents=True)
+    with pytest.raises(imdbcls.UserError, match="every document"):
+        imdbcls.run(config)
+    assert list((tmp_path / "runs" / "s").iterdir()) == [other]
+
+    config.folder.mkdir()
+    (config.folder / "metrics.jsonl").write_text('{"step": 10}\n')  # of an earlier process
+    with pytest.raises(imdbcls.UserError, match="every document"):
+        imdbcls.run(config)
+    assert read_result(config.folder)["status"] == "failed"

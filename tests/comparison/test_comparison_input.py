@@ -1,0 +1,433 @@
+"""A stranger's study: every bad run gets one sentence, and the sound ones are still compared."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import pytest
+from support.runs import ROOT
+from support.studies import HEADS, make_study
+
+from imdbcls.compare import main
+from imdbcls.comparison import read_predictions
+from imdbcls.comparison.groups import read_study
+from imdbcls.comparison.naming import leaves
+from imdbcls.comparison.run_files import BadRun, plain
+from imdbcls.comparison.slices import part_figures
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> Path:
+    return make_study(tmp_path / "runs", heads=HEADS[:2], seeds=[0, 1], num_documents=200)
+
+
+def change_result(run: Path, **changes: object) -> None:
+    result = json.loads((run / "result.json").read_text()) | changes
+    (run / "result.json").write_text(json.dumps({key: value for key, value in result.items() if value is not None}))
+
+
+def change_column(run: Path, name: str, change: Callable[[pa.ChunkedArray], pa.Array]) -> None:
+    file = run / "predictions" / "test.parquet"
+    table = pq.read_table(file)
+    pq.write_table(table.set_column(table.schema.get_field_index(name), name, change(table[name])), file)
+
+
+def link_elsewhere(run: Path) -> None:
+    file = run / "predictions" / "test.parquet"
+    outside = run.parent.parent / "secret.parquet"
+    file.rename(outside)
+    file.symlink_to(outside)
+
+
+def replace_run_by_link(run: Path) -> None:
+    outside = run.parent.parent / "elsewhere"
+    run.rename(outside)
+    run.symlink_to(outside)
+
+
+def replace_by_pipe(run: Path) -> None:
+    (run / "result.json").unlink()
+    os.mkfifo(run / "result.json")
+
+
+def pickled(run: Path) -> None:
+    (run / "predictions" / "test.parquet").write_bytes(b"\x80\x04cos\nsystem\n(S'exit 1'\ntR.")
+
+
+BAD = {
+    "unfinished": (lambda run: change_result(run, status="interrupted"), "not finished (status 'interrupted')"),
+    "no result": (lambda run: (run / "result.json").unlink(), "has no result.json"),
+    "half a result": (lambda run: (run / "result.json").write_text('{"status": "do'), "result.json is damaged"),
+    "a list": (lambda run: (run / "result.json").write_text("[1]"), "result.json is damaged"),
+    "too deep": (lambda run: (run / "result.json").write_text("[" * 200_000), "result.json is damaged"),
+    "too long": (lambda run: (run / "result.json").write_text(" " * (17 << 20)), "at most"),
+    "bytes": (lambda run: (run / "result.json").write_bytes(b"\xff\xfe\x00"), "result.json is damaged"),
+    "no seed": (lambda run: change_result(run, seed="zero"), "no usable 'seed'"),
+    "no group": (lambda run: change_result(run, group_hash=None), "no usable 'group_hash'"),
+    "no config": (lambda run: (run / "config.yaml").unlink(), "has no config.yaml"),
+    "bad config": (lambda run: (run / "config.yaml").write_text("a: [1"), "config.yaml is damaged"),
+    "config with code": (
+        lambda run: (run / "config.yaml").write_text("!!python/object/apply:os.system ['exit 1']"),
+        "config.yaml is damaged",
+    ),
+    "no predictions": (lambda run: shutil.rmtree(run / "predictions"), "has no test predictions"),
+    "half predictions": (
+        lambda run: (run / "predictions" / "test.parquet").write_bytes(b"PAR1 and then nothing"),
+        "predictions are damaged",
+    ),
+    "a pickle": (pickled, "predictions are damaged"),
+    "link out": (link_elsewhere, "link to a file outside the study"),
+    "run linked out": (replace_run_by_link, "link to a file outside the study"),
+    "pipe": (replace_by_pipe, "no regular file"),
+    "twice the same id": (
+        lambda run: change_column(run, "id", lambda ids: pa.array(["same"] * len(ids))),
+        "name a document twice",
+    ),
+    "endless ids": (
+        lambda run: change_column(run, "id", lambda ids: pa.array(["x" * 10**6] * len(ids))),
+        "more than 200 characters",
+    ),
+    "labels out of range": (lambda run: change_column(run, "label", lambda v: pc.add(v, 5)), "not classes 0 to 1"),
+    "probabilities of nothing": (
+        lambda run: change_column(run, "probabilities", lambda v: pa.array([[0.0, 0.0]] * len(v))),
+        "sum of 1",
+    ),
+    "not numbers": (
+        lambda run: change_column(run, "probabilities", lambda v: pa.array([[float("nan"), 1.0]] * len(v))),
+        "sum of 1",
+    ),
+    "ragged": (
+        lambda run: change_column(run, "probabilities", lambda v: pa.array([[0.5, 0.5], [1.0]] * (len(v) // 2))),
+        "same number of classes",
+    ),
+    "words for labels": (
+        lambda run: change_column(run, "label", lambda v: pa.array(["positive"] * len(v))),
+        "predictions are damaged",
+    ),
+    "labels in between": (
+        lambda run: change_column(run, "label", lambda v: pa.array([0.5] * len(v))),
+        "predictions are damaged",
+    ),
+    "missing labels": (
+        lambda run: change_column(run, "label", lambda v: pa.array([None] * len(v), pa.int64())),
+        "predictions are damaged",
+    ),
+    "other labels": (
+        lambda run: change_result(run, label_names=["sad", "glad"]),
+        "its labels (sad, glad) are not the others' (negative, positive)",
+    ),
+    "other split": (lambda run: change_result(run, split_hash="other"), "split differs"),
+    "a copy": (lambda run: change_result(run, config_hash="cls0"), "a copy of another run"),
+}
+
+
+def compared(study: Path) -> dict[str, Any]:
+    assert main([str(study)]) == 0
+    return json.loads((study / "comparison.json").read_text())
+
+
+def test_runs_that_share_a_seed_are_no_independent_ones(study: Path) -> None:
+    """As of `seed=0 data.order_seed=0,1`."""
+    change_result(study / "cls-s1", seed=0)
+    comparison = compared(study)
+    (note,) = [note for note in comparison["notes"] if "cls-s1" in note]
+    assert "left out: its seed 0 is that of cls-s0" in note
+    (cls,) = [group for group in comparison["groups"] if group["name"] == "cls"]
+    assert cls["seeds"] == [0] and comparison["pairs"][0]["seeds_varied"] is False
+
+
+def test_a_group_with_a_failed_run_is_flagged(tmp_path: Path) -> None:
+    study = make_study(tmp_path / "runs", heads=HEADS[:2], seeds=[0, 1, 2], num_documents=200)
+    change_result(study / "cls-s2", status="failed")
+    comparison = compared(study)
+    assert comparison["pairs"][0]["flags"] == ["1 of 3 runs of cls failed"]
+    assert "[1 of 3 runs of cls failed]" in comparison["pairs"][0]["verdict"]
+    assert comparison["headline"].endswith("Mind that 1 of 3 runs of cls failed.")
+
+
+def test_other_code_hardware_or_precision_is_said(study: Path) -> None:
+    change_result(study / "cls-s1", git_commit="1" * 40, hardware="NVIDIA H200, bf16", precision="bf16")
+    for run in ("cls-s0", "transformer-s0", "transformer-s1"):
+        change_result(study / run, hardware="CPU, 2 threads, fp32", precision="fp32")
+    notes = "\n".join(compared(study)["notes"])
+    assert f"differ in git_commit (3 of {'0' * 40}; 1 of {'1' * 40}): they may not be of the same code." in notes
+    assert "differ in precision (3 of fp32; 1 of bf16)" in notes
+    assert "differ in hardware (3 of CPU, 2 threads, fp32; 1 of NVIDIA H200, bf16): times, latencies" in notes
+
+
+def test_other_numeric_paths_are_said_where_runs_could_have_shared_one(study: Path) -> None:
+    """Within a group, and between groups of one encoder; not what follows from the encoder or the precision itself."""
+
+    def notes(**paths: str | None) -> str:
+        for run in study.iterdir():
+            kernels = paths.get(run.name.partition("-")[0], paths.get(run.name.replace("-", "_"), "avx512_bf16"))
+            recorded = None if kernels is None else {"kernels": kernels, "instructions": "AVX512"}
+            if run.is_dir() and (run / "result.json").exists():
+                change_result(run, environment=recorded)
+        return "\n".join(note for note in compared(study)["notes"] if "numeric path" in note)
+
+    assert notes() == "" and notes(cls=None, transformer=None) == ""
+    assert notes(cls="pytorch") == (
+        "The groups were computed on different numeric paths (cls with pytorch on AVX512; transformer with avx512_bf16 "
+        "on AVX512), whose last bits differ; do not compare times and latencies."
+    )
+    assert notes(cls_s1="pytorch") == (
+        "cls mixes numeric paths (1 with avx512_bf16 on AVX512; 1 with pytorch on AVX512), so its spread over seeds "
+        "includes rounding differences."
+    )
+    assert "1 with an unrecorded path" in notes(cls_s1=None)
+    assert notes(cls="pytorch", transformer="avx512_bf16 and pytorch") == ""
+    for seed in (0, 1):
+        change_result(study / f"cls-s{seed}", precision="fp32")
+    assert notes(cls="pytorch") == ""
+    change_result(study / "cls-s0", environment=["\x1b[2J"])
+    change_result(study / "cls-s1", environment={"kernels": {"\x1b[2J": 1}, "instructions": "x" * 5000})
+    (note,) = [note for note in compared(study)["notes"] if "numeric path" in note]
+    assert "\x1b" not in note and len(note) < 500
+
+
+def test_orders_of_batches_that_seeds_share_are_said(study: Path) -> None:
+    for seed in (0, 1):
+        config = study / f"cls-s{seed}" / "config.yaml"
+        config.write_text(config.read_text().replace("order_seed: 1", "order_seed: 0"))
+    assert [note for note in compared(study)["notes"] if note.startswith("cls: runs share a data.order_seed")]
+
+
+def test_what_groups_differ_in_besides_the_head_is_said(study: Path) -> None:
+    for seed in (0, 1):
+        config = study / f"cls-s{seed}" / "config.yaml"
+        config.write_text(config.read_text().replace("lr: 3.0e-05", "lr: 0.01") + "optimizer: {lr: 0.01}\n")
+    (note,) = [note for note in compared(study)["notes"] if "differ in more than the head" in note]
+    assert "lr (0.01 in cls; 3e-05 in transformer)" in note and note.count("lr (") == 1
+
+
+def test_names_say_each_choice_once(tmp_path: Path) -> None:
+    study = make_study(tmp_path / "runs", heads=HEADS[:1], seeds=[0, 1], num_documents=200)
+    change_result(study / "transformer-s1", group_hash="another")
+    for seed, lr in ((0, 0.01), (1, 0.02)):
+        config = study / f"transformer-s{seed}" / "config.yaml"
+        config.write_text(config.read_text().replace("lr: 3.0e-05", f"lr: {lr}") + f"optimizer: {{lr: {lr}}}\n")
+    assert {group["name"] for group in compared(study)["groups"]} == {"transformer lr=0.01", "transformer lr=0.02"}
+
+
+def test_models_that_learnt_nothing_are_said_and_not_called_equivalent(study: Path) -> None:
+    """Each gives every document one class, another one with each seed: all have the same accuracy."""
+    labels = pq.read_table(study / "cls-s0" / "predictions" / "test.parquet")["label"].to_pylist()
+    for head, constants in (("cls", (0, 1)), ("transformer", (1, 0))):
+        for seed, constant in enumerate(constants):
+            run = study / f"{head}-s{seed}"
+            change_column(run, "label", lambda v: pa.array([row % 2 for row in range(len(v))]))
+            change_column(run, "prediction", lambda v, c=constant: pa.array([c] * len(v)))
+    comparison = compared(study)
+    assert len(labels) == 200 and comparison["groups"][0]["metrics"]["test/accuracy"]["mean"] == 0.5
+    for name in ("cls", "transformer"):
+        assert f"{name}: 2 of 2 runs give all documents one class (nothing learnt?)." in comparison["notes"]
+    figures = comparison["groups"][0]["metrics"]["test/accuracy"]
+    assert figures["high"] - figures["low"] == pytest.approx(
+        0, abs=1e-9
+    )  # over documents, two opposite constants are sure
+    change_column(study / "cls-s1", "prediction", lambda v: pa.array([0] * len(v)))
+    change_column(study / "transformer-s0", "prediction", lambda v: pa.array([1] * len(v)))
+    change_column(study / "transformer-s1", "prediction", lambda v: pa.array([1] * len(v)))
+    (pair,) = compared(study)["pairs"]
+    assert pair["difference"] == 0 and pair["high"] - pair["low"] > 0.1 and not pair["equivalent"]
+
+
+def test_a_folder_that_is_no_study_says_where_they_are(study: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([str(study / "cls-s0")]) == 2
+    assert f"It is a run's; give its study's, {study.resolve()}." in capsys.readouterr().err
+    assert main([str(study.parent)]) == 2
+    assert f"Its studies are {study.name}: give one of them." in capsys.readouterr().err
+
+
+def test_a_reader_who_has_enough_is_no_error(study: Path) -> None:
+    command = f"{sys.executable} -m imdbcls.compare {study} | true; exit ${{PIPESTATUS[0]}}"  # it leaves at once
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
+    assert done.returncode == 141 and done.stderr.count("\n") <= 1, (
+        done.stderr
+    )  # the line explains why texts are missing
+    assert (study / "comparison.html").is_file()
+
+
+def test_films_widen_the_intervals(tmp_path: Path) -> None:
+    """Documents that belong together are drawn together, in every figure, and a run without films takes the other's."""
+    alone = make_study(tmp_path / "alone", heads=HEADS[:2], num_documents=400)
+    films = make_study(tmp_path / "films", heads=HEADS[:2], num_documents=400, documents_of_a_film=40)
+    mixed = make_study(tmp_path / "mixed", heads=HEADS[:2], num_documents=400, documents_of_a_film=40)
+    for seed in (0, 1, 2):
+        shutil.copytree(alone / f"cls-s{seed}", mixed / f"cls-s{seed}", dirs_exist_ok=True)
+    found = {study.name: compared(study) for study in (alone, films, mixed)}
+    assert [found[name]["groups"][0]["num_clusters"] for name in ("alone", "films")] == [None, 10]
+    assert "400 test documents each in 10 clusters" in (films / "comparison.html").read_text()
+    pairs = {name: comparison["pairs"][0] for name, comparison in found.items()}
+    assert pairs["films"]["difference"] == pairs["alone"]["difference"] == pairs["mixed"]["difference"]
+    for key in ("low", "high", "standard_error", "p_permutation"):
+        assert pairs["films"][key] == pytest.approx(pairs["mixed"][key]) and pairs["films"][key] != pairs["alone"][key]
+    for part in ("length", "class"):
+        widths = [
+            [p["high"] - p["low"] for p in found[name]["groups"][0]["parts"][part] if p["mean"] is not None]
+            for name in ("alone", "films")
+        ]
+        assert widths[0] != widths[1]
+
+
+def test_parts_that_are_not_the_same_documents_say_so(tmp_path: Path) -> None:
+    """One head reads 256 tokens and one 128: what is read whole is not the same."""
+    study = make_study(tmp_path / "runs", heads=HEADS[:1], num_documents=400)
+    make_study(study, heads=HEADS[1:2], num_documents=400, max_length=128)
+    assert main([str(study)]) == 0
+    lines = (study / "comparison.md").read_text().splitlines()
+    whole, *cut = [line for line in lines if line.startswith(("| read whole", "| cut at"))]
+    assert re.fullmatch(r"\| read whole \| \u2013 \| \d\d\.\d\d \(\d+\) \| \d\d\.\d\d \(\d+\) \|", whole)
+    assert {line.split(" | ")[0] for line in cut} == {"| cut at 256", "| cut at 128"}
+
+
+def test_a_part_without_a_mistake_has_an_interval(study: Path) -> None:
+    group = read_study(study).groups[0]
+    answers = [replace(run.predictions, predictions=run.predictions.labels) for run in group.runs]
+    runs = tuple(replace(run, predictions=each) for run, each in zip(group.runs, answers, strict=True))
+    figures = part_figures(replace(group, runs=runs), "a part", np.arange(200) < 12)
+    assert figures["mean"] == figures["high"] == 1 and 0.7 < figures["low"] < 0.8
+
+
+@pytest.mark.parametrize("name", list(BAD))
+def test_a_bad_run_is_named_and_the_others_are_compared(
+    name: str, study: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    damage, sentence = BAD[name]
+    damage(study / "cls-s1")
+    notes = [note for note in read_study(study).notes if note.startswith("cls-s1 is left out: ")]
+    assert len(notes) == 1 and sentence in notes[0] and notes[0].count("\n") == 0
+    assert main([str(study)]) == 0
+    out = capsys.readouterr().out
+    assert "transformer" in out and "cls-s1 is left out" in out and "Traceback" not in out
+
+
+def test_predictions_that_do_not_fit_result_json_are_said(study: Path) -> None:
+    change_result(study / "cls-s0", **{"test/accuracy": 0.999})
+    assert any("cls-s0: result.json says accuracy 0.9990" in note for note in read_study(study).notes)
+
+
+def test_strange_figures_become_nothing(study: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    change_result(study / "cls-s0", train_seconds="fast", latency_ms=[1], peak_memory_mb=10**400, max_length="long")
+    (study / "cls-s0" / "metrics.jsonl").write_text('{"epoch": 1, "val/accuracy": NaN}\n{"epoch": "x"}\n[]\n{"ep')
+    (study / "cls-s1" / "metrics.jsonl").unlink()
+    assert main([str(study)]) == 0
+    assert json.loads((study / "comparison.json").read_text())["groups"]
+
+
+def test_an_empty_study_an_unfinished_one_and_no_study(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "empty").mkdir()
+    unfinished = make_study(tmp_path / "unfinished", heads=HEADS[:1], seeds=[0], num_documents=50)
+    change_result(unfinished / "transformer-s0", status="failed")
+    for folder, sentence in (
+        (tmp_path / "empty", "holds no run folder"),
+        (unfinished, "transformer-s0 is left out: it is not finished (status 'failed')"),
+        (tmp_path / "nowhere", "is not a folder"),
+    ):
+        assert main([str(folder)]) == 2
+        error = capsys.readouterr().err
+        assert sentence in error and error.count("\n") == 1
+
+
+def test_too_many_documents_are_refused_before_they_are_read(study: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(read_predictions, "MAX_DOCUMENTS", 100)
+    with pytest.raises(BadRun, match="at most 100 are read"):
+        read_study(study)
+
+
+def test_control_characters_never_reach_the_terminal(study: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for run in study.glob("cls-*"):
+        change_result(run, head="\x1b[31mred\x1b]0;title\x07\u202e", label_names=["a\nb", "c\x00d"])
+    for run in study.glob("transformer-*"):
+        change_result(run, label_names=["a\nb", "c\x00d"])
+    assert main([str(study)]) == 0
+    out = capsys.readouterr().out
+    assert not any(character in out for character in "\x1b\x07\u202e\x00")
+    assert plain("a\tb\u2028c") == "a b\\u2028c"
+    joiner = "\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645"  # a Persian word with a zero-width non-joiner
+    assert plain(joiner) == joiner
+
+
+def test_yaml_aliases_cannot_unfold_endlessly() -> None:
+    config: dict[str, object] = {"leaf": 1}
+    for level in range(60):
+        config = {f"left{level}": config, f"right{level}": config}
+    assert sum(1 for _ in leaves(config)) <= 2_000
+
+
+def test_output_links_are_replaced_not_followed(study: Path, tmp_path: Path) -> None:
+    victim = tmp_path / "victim.txt"
+    victim.write_text("mine")
+    (tmp_path / "elsewhere").mkdir()
+    (study / "comparison.html").symlink_to(victim)
+    (study / "comparison_figures").symlink_to(tmp_path / "elsewhere")
+    assert main([str(study)]) == 0
+    assert victim.read_text() == "mine" and not list((tmp_path / "elsewhere").iterdir())
+
+
+def test_nothing_heavy_or_online_is_imported(study: Path) -> None:
+    check = (
+        "import sys, imdbcls.compare as c; c.main(sys.argv[1:]); print(sorted({'torch', 'wandb'} & set(sys.modules)))"
+    )
+    command = [sys.executable, "-c", check, str(study)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=120)
+    assert done.stdout.strip().endswith("[]"), done.stdout[-300:] + done.stderr
+
+
+def test_clusters_are_known_by_whoever_recorded_them(tmp_path: Path) -> None:
+    """Of runs of an older version in the same group, and of groups whose records differ, whichever ranks first."""
+    study = make_study(tmp_path / "runs", heads=HEADS[:2], num_documents=400, documents_of_a_film=40)
+    whole = compared(study)["pairs"][0]
+    file = study / "cls-s0" / "predictions" / "test.parquet"
+    pq.write_table(pq.read_table(file).drop_columns("group"), file)
+    comparison = compared(study)
+    assert comparison["pairs"][0]["standard_error"] == whole["standard_error"]
+    assert any(note.startswith("Not all runs recorded which documents belong") for note in comparison["notes"])
+    for head in ("cls", "transformer"):
+        finer = shutil.copytree(study, tmp_path / head)
+        for seed in (0, 1, 2):
+            column = pa.array([f"film {row // 5}" for row in range(400)])
+            file = finer / f"{head}-s{seed}" / "predictions" / "test.parquet"
+            table = pq.read_table(file)
+            table = table.drop_columns("group") if "group" in table.column_names else table
+            pq.write_table(table.append_column("group", column), file)
+        assert compared(finer)["pairs"][0]["standard_error"] == pytest.approx(whole["standard_error"])
+
+
+def test_documents_of_one_film_alone_prove_nothing(tmp_path: Path) -> None:
+    study = make_study(tmp_path / "runs", heads=HEADS[:2], num_documents=300, documents_of_a_film=300)
+    (pair,) = compared(study)["pairs"]
+    assert pair["equivalent"] is None and not pair["significant"] and "belong together" in pair["problem"]
+
+
+def test_long_and_strange_group_names_are_only_names(study: Path) -> None:
+    for run in study.glob("*-s*"):
+        file = run / "predictions" / "test.parquet"
+        table = pq.read_table(file)
+        names = ["x" * 1_000_000 if row < 5 else f"{row % 50}\0" if row % 2 else f"{row % 50}" for row in range(200)]
+        pq.write_table(table.append_column("group", pa.array(names)), file)
+    assert compared(study)["groups"][0]["num_clusters"] == 51
+
+
+@pytest.mark.parametrize("change", [{"config_hash": ["a"]}, {"split_hash": {"a": 1}}])
+def test_a_hash_that_is_no_text_is_refused(change: dict[str, Any], study: Path) -> None:
+    change_result(study / "cls-s1", **change)
+    assert any("cls-s1 is left out" in note and "no usable" in note for note in compared(study)["notes"])
+
+
+def test_figures_beyond_all_measure_are_none(study: Path) -> None:
+    change_result(study / "cls-s1", train_seconds=1e308, **{"val/accuracy": 1e308})
+    (study / "cls-s1" / "metrics.jsonl").write_text('{"epoch": 1e308, "val/accuracy": 0.5}\n')
+    compared(study)

@@ -1,0 +1,214 @@
+"""The page: self-contained, hostile texts shown as text, drawn in a real browser without an error, used by keyboard."""
+
+import html.parser
+import json
+import re
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.browser import Browser, find_chromium
+from support.studies import HEADS, Head, make_study, review_texts
+
+from imdbcls.comparison.groups import read_study
+from imdbcls.comparison.summary import compare_study
+from imdbcls.comparison.views.export import markdown_text
+from imdbcls.comparison.views.extent import shown_pairs
+from imdbcls.comparison.views.figures import figures_of
+from imdbcls.comparison.views.page import page_html, standalone
+from imdbcls.comparison.views.tables import tables_of
+from imdbcls.comparison.views.terminal import terminal_text
+
+HOSTILE = "</script><script>document.title='hacked'</script><img src=x onerror=alert(1)> <!-- $study & \u2028 needle"
+LOADS_IN = 2.0
+
+
+def write_page(study_folder: Path, page: Path, hostile: bool = False) -> dict[str, Any]:
+    def texts(ids: Any) -> dict[str, str]:
+        found = review_texts(ids)
+        return {id_: HOSTILE if hostile and i % 2 == 0 else text for i, (id_, text) in enumerate(found.items())}
+
+    comparison, reading = compare_study(read_study(study_folder), 0.003, texts)
+    page.write_text(page_html(comparison, figures_of(comparison), reading), encoding="utf-8")
+    return comparison
+
+
+@pytest.fixture(scope="module")
+def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A small page with hostile texts and names, and one as large as the study that the goal names."""
+    folder = tmp_path_factory.mktemp("pages")
+    small = make_study(folder / "<b>small", heads=HEADS[:3], num_documents=600)
+    for file in small.glob("lstm-*/result.json"):
+        result = json.loads(file.read_text()) | {
+            "head": "<script>alert(1)</script>",
+            "label_names": ["<i>neg</i>", "pos"],
+        }
+        file.write_text(json.dumps(result))
+    for file in [*small.glob("transformer-*/result.json"), *small.glob("cls-*/result.json")]:
+        file.write_text(json.dumps(json.loads(file.read_text()) | {"label_names": ["<i>neg</i>", "pos"]}))
+    large = make_study(folder / "heads", seeds=range(5), num_documents=25_000)
+    write_page(small, folder / "small.html", hostile=True)
+    started = time.perf_counter()
+    write_page(large, folder / "large.html")
+    assert time.perf_counter() - started < 60
+    return {"small": folder / "small.html", "large": folder / "large.html"}
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    if find_chromium() is None:
+        pytest.skip("no Chromium here")
+    with Browser(tmp_path_factory.mktemp("profile")) as opened:
+        yield opened
+
+
+class Elements(html.parser.HTMLParser):
+    def __init__(self, text: str):
+        super().__init__()
+        self.found: list[tuple[str, dict[str, str | None]]] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found.append((tag, dict(attrs)))
+
+
+def test_page_asks_for_nothing_and_marks_up_no_data(pages: dict[str, Path]) -> None:
+    text = pages["small"].read_text(encoding="utf-8")
+    elements = Elements(text).found
+    assert [attributes.get("id") for tag, attributes in elements if tag == "script"] == ["documents", None]
+    assert not [tag for tag, _ in elements if tag in {"img", "iframe", "object", "i", "form"}]
+    assert not [name for _, attributes in elements for name in attributes if name.startswith("on") or name == "style"]
+    assert not re.findall(r'(?:src|href)="(?!#|data:,)', text)
+    assert "@import" not in text and "url(" not in text
+    policy = next(a["content"] for tag, a in elements if a.get("http-equiv") == "Content-Security-Policy")
+    assert policy is not None and "default-src 'none'" in policy and "unsafe" not in policy
+
+
+def test_every_figure_says_what_it_shows(pages: dict[str, Path]) -> None:
+    elements = Elements(pages["large"].read_text(encoding="utf-8")).found
+    figures = [
+        attributes for tag, attributes in elements if tag == "svg" and "figure" in (attributes.get("class") or "")
+    ]
+    assert len(figures) == 17
+    assert all(figure["role"] == "img" and len(figure["aria-label"] or "") > 30 for figure in figures)
+
+
+def test_page_stays_small(pages: dict[str, Path]) -> None:
+    assert pages["large"].stat().st_size < 2_000_000
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+@pytest.mark.parametrize("dark", [False, True])
+def test_large_page_loads_fast_fits_and_is_silent(
+    browser: Browser, pages: dict[str, Path], width: int, dark: bool, tmp_path: Path
+) -> None:
+    browser.console.clear()
+    browser.requests.clear()
+    browser.look(width, dark=dark)
+    seconds = browser.open(pages["large"])
+    print(f"{width} px, dark {dark}: {seconds:.2f} s")
+    assert seconds < LOADS_IN
+    assert browser.evaluate("document.documentElement.scrollWidth") <= width
+    assert browser.console == [] and len(browser.requests) == 1
+    drawn = browser.evaluate(
+        "[...document.querySelectorAll('svg.figure')].filter(f => getComputedStyle(f).display !== 'none')"
+        ".map(f => { const b = f.getBoundingClientRect(); "
+        "return [b.width, b.height, f.querySelectorAll('path,circle,line').length] })"
+    )
+    assert len(drawn) == 14
+    assert all(w > 100 and h > 100 and marks > 5 for w, h, marks in drawn)
+    browser.screenshot(tmp_path / "page.png")
+    assert (tmp_path / "page.png").stat().st_size > 100_000
+
+
+def test_colours_follow_the_reader(browser: Browser, pages: dict[str, Path]) -> None:
+    grounds = {}
+    for name, dark, media in (("light", False, "screen"), ("dark", True, "screen"), ("print", True, "print")):
+        browser.look(1280, dark=dark, media=media)
+        browser.open(pages["small"])
+        grounds[name] = browser.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert grounds == {"light": "rgb(253, 253, 251)", "dark": "rgb(21, 24, 27)", "print": "rgb(255, 255, 255)"}
+
+
+def test_hostile_texts_and_names_show_as_text(browser: Browser, pages: dict[str, Path]) -> None:
+    browser.console.clear()
+    browser.look(1280)
+    browser.open(pages["small"])
+    assert browser.evaluate("document.title") == "<b>small: which head is better?"
+    assert "<script>alert(1)</script>" in browser.evaluate("document.querySelector('#ranking table').innerText")
+    assert "<i>neg</i>" in browser.evaluate("document.querySelector('#reading').innerText")
+    type_words(browser, "onerror=alert")
+    assert browser.evaluate("document.querySelector('article .text').textContent") == HOSTILE
+    assert browser.evaluate("document.querySelector('article mark').textContent") == "onerror=alert"
+    assert browser.evaluate("document.images.length") == 0 and browser.console == []
+
+
+def type_words(browser: Browser, words: str) -> None:
+    browser.evaluate("document.getElementById('words').focus()")
+    browser.call("Input.insertText", text=words)
+
+
+def test_mistakes_are_filtered_by_words_and_reason(browser: Browser, pages: dict[str, Path]) -> None:
+    browser.look(1280)
+    browser.open(pages["small"])
+    everything = int(str(browser.evaluate("document.getElementById('count').textContent")).split("of ")[1].rstrip("."))
+    type_words(browser, "NEEDLE")
+    found = browser.evaluate("document.getElementById('count').textContent")
+    assert 0 < int(found.split("of ")[1].rstrip(".")) < everything
+    type_words(browser, "nowhere to be found")
+    assert browser.evaluate("document.getElementById('count').textContent") == "No document matches."
+    browser.evaluate("document.getElementById('words').value = ''")
+    browser.evaluate(
+        "const r = document.getElementById('reason'); r.value = 'label'; r.dispatchEvent(new Event('change'))"
+    )
+    whys = browser.evaluate("[...document.querySelectorAll('article .why')].map(n => n.textContent)")
+    assert whys and all("label looks wrong" in why for why in whys)
+
+
+def test_page_is_used_by_keyboard(browser: Browser, pages: dict[str, Path]) -> None:
+    browser.look(1280)
+    browser.open(pages["large"])
+    browser.press("Tab", 9)
+    assert browser.evaluate("document.activeElement.className") == "skip"
+    reached = set()
+    for _ in range(80):
+        browser.press("Tab", 9)
+        reached.add(browser.evaluate("document.activeElement.tagName + '#' + document.activeElement.id"))
+    assert {"A#", "DIV#", "SUMMARY#", "INPUT#words", "SELECT#reason", "BUTTON#more"} <= reached
+
+
+def test_a_figure_stands_alone(browser: Browser, pages: dict[str, Path], tmp_path: Path) -> None:
+    study = make_study(tmp_path / "runs", heads=HEADS[:2], num_documents=300)
+    figure = tmp_path / "differences.svg"
+    figure.write_text(
+        standalone(figures_of(compare_study(read_study(study), 0.003)[0])["differences"]), encoding="utf-8"
+    )
+    browser.console.clear()
+    browser.open(figure)
+    assert browser.evaluate("document.documentElement.tagName") == "svg" and browser.console == []
+
+
+def test_a_study_of_many_groups_stays_readable(tmp_path: Path) -> None:
+    """All pairs of 30 groups would be 435 lines and tables of 30 columns; comparison.json has them all the same."""
+    heads = [Head(f"h{i:02d}", skill=i / 30) for i in range(30)]
+    study = make_study(tmp_path / "many", heads=heads, seeds=(0, 1), num_documents=120)
+    comparison, reading = compare_study(read_study(study), 0.003)
+    figures = figures_of(comparison)
+    assert len(comparison["pairs"]) == 435 and len(comparison["headline"]) < 600
+    assert " others" in comparison["headline"]
+    best = comparison["groups"][0]["name"]
+    shown = shown_pairs(comparison)
+    assert len(shown) == 29 and all(best in (pair["a"], pair["b"]) for pair in shown)
+    tables = {table.key: table for table in tables_of(comparison)}
+    assert len(tables["differences"].rows) == len(tables["flips"].rows) == 29
+    assert len(tables["ranking"].rows) == 30 and len(tables["length"].header) == 2 + 20
+    note = "comparison.json has all 435 pairs; every p is corrected for all of them."
+    page, terminal = page_html(comparison, figures, reading), terminal_text(comparison)
+    for text in (page, terminal.replace("\n", " "), markdown_text(comparison)):
+        assert note in text.replace("\\", "")
+        assert "best 20 of 30 groups" in text
+    assert sum(name.startswith("reliability_") for name in figures) == 20
+    assert len(reading["documents"][0]["answers"]) == 20
+    assert len(page) < 1_000_000 and len(terminal.splitlines()) < 300

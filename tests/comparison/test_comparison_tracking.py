@@ -1,0 +1,90 @@
+"""`--wandb`: a real offline run of type `comparison`, read back from its own file."""
+
+import json
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from support.studies import HEADS, make_study
+
+from imdbcls.compare import main
+from imdbcls.comparison.groups import read_study
+from imdbcls.comparison.summary import compare_study
+from imdbcls.comparison.views.figures import figures_of
+from imdbcls.comparison.views.page import page_html
+from imdbcls.comparison.views.tables import tables_of
+from imdbcls.errors import UserError
+from imdbcls.tracking.log_comparison import log_comparison, settings_beside, unique
+from imdbcls.tracking.wandb_report import owner_of
+
+
+def test_comparison_run_holds_tables_figures_and_page(tmp_path: Path) -> None:
+    pytest.importorskip("wandb")
+    study = make_study(tmp_path / "heads", heads=HEADS[:2], num_documents=300)
+    comparison, reading = compare_study(read_study(study), 0.003)
+    figures = figures_of(comparison)
+    tables = tables_of(comparison)
+    settings = settings_beside({}) | {"mode": "offline"}
+    log_comparison("heads", study, tables, figures, page_html(comparison, figures, reading), **settings)
+
+    (run,) = (study / "wandb").glob("offline-run-*-comparison-heads-*")
+    expected = (b"comparison/page", b"comparison/figures/differences", b"comparison/tables/ranking")
+    # wandb's own process writes the offline log, and may end a moment after `finish` returns.
+    deadline = time.monotonic() + 20
+    while not all(name in next(run.glob("run-comparison-heads-*.wandb")).read_bytes() for name in expected):
+        assert time.monotonic() < deadline, "the log never held the comparison"
+        time.sleep(0.1)
+    media = run / "files" / "media"
+    assert list(media.rglob("page_*.html"))
+    ranking = next(file for file in media.rglob("*.table.json") if "ranking" in file.name)
+    table = json.loads(ranking.read_text())
+    assert [row[1] for row in table["data"]] == [group["name"] for group in comparison["groups"]]
+
+
+def test_table_columns_get_names_that_differ() -> None:
+    assert unique(["", "ECE", "95 %", "loss", "95 %"]) == ["rank", "ECE", "ECE 95 %", "loss", "loss 95 %"]
+
+
+def test_a_comparison_goes_where_its_runs_are() -> None:
+    shipped = settings_beside({})
+    assert (shipped["project"], shipped["entity"], shipped["mode"]) == ("imdbcls", None, "auto")
+    own = settings_beside(
+        {"tracker": {"project": "films", "entity": "team", "connect_seconds": 10**9, "mode": "online"}}
+    )
+    assert own == shipped | {"project": "films", "entity": "team"}
+
+
+def test_an_unreachable_server_costs_the_comparison_little(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("WANDB_API_KEY", "0123456789" * 4)
+    study = make_study(tmp_path / "heads", heads=HEADS[:2], num_documents=300)
+    assert main([str(study), "--wandb"]) == 0
+    warnings = [line for line in capfd.readouterr().err.splitlines() if "W&B" in line]
+    assert len(warnings) == 1 and "http://127.0.0.1:9 does not answer; this run is logged offline" in warnings[0]
+    assert len(list(study.glob("wandb/offline-run-*-comparison-heads-*"))) == 1
+
+
+def test_a_report_needs_an_entity(monkeypatch: pytest.MonkeyPatch) -> None:
+    import wandb
+
+    monkeypatch.setattr(wandb, "Api", lambda: SimpleNamespace(default_entity=None))
+    with pytest.raises(UserError, match=r"--report needs a W&B entity.*set WANDB_ENTITY\.$"):
+        owner_of(None)
+    assert owner_of("team") == "team"
+    monkeypatch.setattr(wandb, "Api", lambda: SimpleNamespace(default_entity="me"))
+    assert owner_of(None) == "me"
+
+
+def test_a_report_without_a_server_is_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("WANDB_API_KEY", "0123456789" * 4)
+    study = make_study(tmp_path / "heads", heads=HEADS[:2], num_documents=300)
+    assert main([str(study), "--report"]) == 2
+    assert capfd.readouterr().err.splitlines()[-1].startswith("imdbcls: --report needs ")
+    assert (study / "comparison.html").exists()

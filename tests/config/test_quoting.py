@@ -1,0 +1,114 @@
+"""Values that Hydra's grammar cannot read are quoted for it; all others are handed on as they are."""
+
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from support.processes import TINY, start
+
+from imdbcls.config.commandline import for_hydra
+from imdbcls.config.overrides import compose, examine
+from imdbcls.config.quoting import as_one_value, readable
+from imdbcls.errors import UserError
+
+
+def value_of(text: str) -> Any:
+    (override,) = OverridesParser.create().parse_overrides([text])
+    return list(override._value.list) if override.is_sweep_override() else override.value()
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["отзыв", "año.csv", "d'or.csv", "#7.csv", "a=b=c.csv", "film (2).csv", "[old].csv", "{x}.csv", "~/films.csv", "🎬",
+     "a;b&c|d.csv", "it's \"new\".csv", "über\\", "zwei\nzeilen", "٣", "a!b", "50%<x>"],
+)  # fmt: skip
+def test_a_value_is_taken_as_it_is(value: str) -> None:
+    assert value_of(readable(f"data.train={value}")) == value
+    assert value_of(shlex.split(as_one_value(f"data.train={value}"))[0]) == value
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["lr=3e-5", "data.train=C:\\films\\a.csv", "data.train=$HOME/a b.csv", "data.train='año.csv'", "head=cls,mean",
+     "optimizer.betas=[0.9, 0.99]", "lr=choice(1e-5,2e-5)", "study=${oc.env:USER}", "~head.dropout", "head", "lr=",
+     "loss.class_weights={very good:1,a.b:2}", "--multirun"],
+)  # fmt: skip
+def test_what_hydra_reads_stays_as_it_is(text: str) -> None:
+    assert readable(text) == text
+
+
+@pytest.mark.parametrize("text", ["lr=[1,", "lr=(", "lr={a:1", "имя=3", "lr=día,"])
+def test_what_is_unclear_is_left_to_the_user(text: str) -> None:
+    assert readable(text) == text
+    with pytest.raises(UserError, match="not read as key=value") as refused:
+        compose([*TINY, text])
+    advised = str(refused.value).partition("write ")[2].removesuffix(".")
+    if not text.startswith("имя"):  # not a key
+        assert value_of(shlex.split(advised)[0]) == text.partition("=")[2]
+
+
+def test_lists_mappings_and_sweeps_keep_their_parts() -> None:
+    assert value_of(readable("+head.x=[день,b,1]")) == ["день", "b", 1]
+    assert value_of(readable("+head.x={a:день,b:[ночь]}")) == {"a": "день", "b": ["ночь"]}
+    for text in ("data.train=день.csv,d'or.csv", "data.train=choice(день.csv,d'or.csv)"):
+        assert [getattr(each, "text", each) for each in value_of(readable(text))] == ["день.csv", "d'or.csv"]
+
+
+def test_options_keep_their_values() -> None:
+    arguments = ["--config-dir", "мои=файлы", "-c", "job", "data.train=мои.csv", "+experiment=heads"]
+    assert for_hydra(arguments) == ['data.train="мои.csv"', "experiment=heads", *arguments[:4]]
+    assert for_hydra(["head=lstm", "--multirun", "seed=0,1"]) == ["head=lstm", "seed=0,1", "--multirun"]
+
+
+def test_class_names_of_any_kind_are_keys_of_weights(tmp_path: Path) -> None:
+    tiny = ("backbone=tiny", "data=sample")
+
+    def weights(text: str) -> object:
+        return compose([*tiny, f"loss.class_weights={text}"])["loss"]["class_weights"]
+
+    assert weights("{0:1,1:5}") == weights("{0.0:1,1.0:5}") == weights('{"0": 1, "1": 5}') == {"0": 1, "1": 5}
+    assert weights("{true:1,false:5}") == weights("{True:1,FALSE:5}") == {"true": 1, "false": 5}
+    assert weights("{плохо:1,хорошо:2.5}") == {"плохо": 1, "хорошо": 2.5}
+    assert weights("{very good:1,a.b:2,null:3,-1:4}") == {"very good": 1, "a.b": 2, "null": 3, "-1": 4}
+    assert weights("{'a, b': 1, \"c:d\": 5, e!: 1e-1}") == {"a, b": 1, "c:d": 5, "e!": 0.1}
+    for wrong in ("{a:1,'ж':'5'}", "{}", "{a:0}", "{ж:-1}", "{ж}"):
+        with pytest.raises(UserError, match="one number above 0 for each class"):
+            weights(wrong)
+    with pytest.raises(UserError, match="names the class '1' twice"):
+        weights("{1:1,'1.0':2}")
+    (tmp_path / "experiment").mkdir()
+    recipe = "# @package _global_\nloss:\n  class_weights: {0: 1, 2.0: 5, true: 2, день: 3}\n"
+    (tmp_path / "experiment/mine.yaml").write_text(recipe)
+    examined = examine([*tiny, "experiment=mine"], "run", str(tmp_path))
+    assert examined.mistakes == []
+    assert examined.config["loss"]["class_weights"] == {"0": 1, "2": 5, "true": 2, "день": 3}
+    swept = examine([*tiny, "loss.class_weights={0:1,1:5},{ночь:2}"], "multirun")
+    assert swept.mistakes == [] and swept.config["loss"]["class_weights"] == {"0": 1, "1": 5}
+
+
+@pytest.mark.slow
+def test_a_command_takes_names_of_any_letters(tmp_path: Path) -> None:
+    rows = "".join(f"film {number} is {'dull' if number % 2 else 'warm'},{number % 2}.0\n" for number in range(60))
+    (tmp_path / "día d'or #1.csv").write_text("отзыв,метка\n" + rows)
+    command = start(
+        tmp_path,
+        "--multirun",
+        *(text for text in TINY if not text.startswith("data")),
+        *("data=files", "data.train=día d'or #1.csv", "data.text_column=отзыв", "data.label_column=метка", "epochs=1"),
+        "loss.class_weights={0:1,1:5},{'0':5,\"1\":1}",
+    )
+    assert command.wait() == 0, command.output
+    assert command.output.count("  done  ") == 2
+    losses = {path.read_text() for path in tmp_path.glob("runs/*/*/metrics.jsonl")}
+    assert len(losses) == 2
+
+
+def test_yes_and_no_of_a_yaml_file_are_class_names() -> None:
+    from imdbcls.training.losses import in_order
+
+    assert in_order({"true": 5, "false": 1}, ("no", "yes")) == [1, 5]
+    assert in_order({"true": 5, "false": 1}, ("false", "true")) == [1, 5]
+    with pytest.raises(UserError, match="names true, false"):
+        in_order({"true": 5, "false": 1}, ("bad", "good"))

@@ -1,0 +1,138 @@
+"""The data card tells what a run would read, split and truncate."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from support.runs import ROOT, SHARED
+from support.tables import write
+
+from imdbcls.build import build_corpus, build_tokenizer, data_card_of
+from imdbcls.config.overrides import compose
+from imdbcls.data.card import card_text, histogram
+
+IMDB, ROBERTA = SHARED / "imdb", SHARED / "roberta-base"
+
+
+def command(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "imdbcls.data", *arguments], cwd=ROOT, capture_output=True, text=True, timeout=300
+    )
+
+
+@pytest.fixture
+def own_data(tmp_path: Path) -> list[str]:
+    """Three classes; every train text has 10 + n words, n its row; two texts repeated, one of them in test too."""
+    words = [" ".join(["film"] * (10 + row)) for row in range(60)]
+    rows = [(text, "abc"[row % 3], f"author {row % 20}") for row, text in enumerate(words)]
+    train = write(tmp_path / "train.csv", [*rows, (words[0], "a", "author 0"), (words[3], "a", "author 3")])
+    test = write(tmp_path / "test.csv", [(words[0] + " \n", "a", "x"), ("the end", "b", "y"), ("a film", "c", "z")])
+    return [
+        "data=files",
+        f"data.train={train}",
+        f"data.test={test}",
+        "data.group_column=author",
+        "data.validation_fraction=0.25",
+        f"data.cache_dir={tmp_path / 'cache'}",
+        "backbone=tiny",
+    ]
+
+
+def test_the_figures_are_the_corpus_s(own_data: list[str]) -> None:
+    card = data_card_of(compose([*own_data, "max_length=40"]))
+    train, validation, test = card.splits.values()
+    assert card.label_names == ("a", "b", "c")
+    assert train.num_documents + validation.num_documents == 62 and test.num_documents == 3
+    assert sum(train.class_counts) == train.num_documents and test.class_counts == (1, 1, 1)
+    assert train.num_groups is not None and validation.num_groups is not None
+    assert train.num_groups + validation.num_groups == 20 and test.num_groups == 3
+    assert train.num_repeated + validation.num_repeated == 2 and test.num_repeated == 0
+    assert validation.num_in_train == 0  # duplicates never straddle the split that the project makes
+    # [CLS] and [SEP] count: 10 + n words are 12 + n tokens.
+    all_lengths = np.sort(np.concatenate([train.lengths, validation.lengths]))
+    assert all_lengths.tolist() == sorted([*range(12, 72), 12, 15])
+    over = train.share_over(40) * train.num_documents + validation.share_over(40) * validation.num_documents
+    assert round(over) == sum(length > 40 for length in all_lengths)
+
+
+def test_the_card_and_the_run_name_the_same_split(own_data: list[str]) -> None:
+    config = compose(own_data)
+    assert data_card_of(config).split_hash == build_corpus(config).split_hash
+
+
+def test_windows_lose_nothing_and_are_counted(own_data: list[str]) -> None:
+    card = data_card_of(compose([*own_data, "max_length=40", "data.truncation=windows", "data.max_windows=2"]))
+    train = card.splits["train"]
+    assert train.num_windows is not None
+    # 38 words a window, 10 of them shared: from 39 words on two windows, from 67 on three.
+    assert train.num_windows.tolist() == [1 if length <= 40 else 2 if length <= 68 else 3 for length in train.lengths]
+    text = card_text(card)
+    assert "windows a document" in text and "read whole, in windows of up to 40 tokens" in text
+    assert "truncated" not in text and "# in windows" in " ".join(text.split())
+    (gaps,) = (line.split() for line in text.splitlines() if line.startswith("read with gaps"))
+    assert gaps[3] == f"{(train.lengths > 68).mean():.1%}" != "0.0%"
+
+
+def test_the_command_prints_it(own_data: list[str]) -> None:
+    answer = command(*own_data, "max_length=40")
+    assert answer.returncode == 0, answer.stderr
+    lines = [line.split() for line in answer.stdout.splitlines()]
+    assert ["train", "validation", "test"] in lines
+    assert next(line for line in lines if line[:1] == ["documents"])[3] == "3"
+    assert "1 text occurs both in train and in test; all are kept." in answer.stdout
+    assert "lose what is beyond 40 tokens (data.truncation=head)" in answer.stdout
+    assert "Split hash " in answer.stdout
+
+
+def test_mistakes_are_sentences(tmp_path: Path) -> None:
+    answer = command("data=filse", "lrr=1")
+    assert answer.returncode == 2 and answer.stdout == ""
+    assert answer.stderr.splitlines() == [
+        "imdbcls: data=filse is not one of files, hub, imdb, sample; the nearest: files.",
+        "lrr: there is no such key; the nearest: lr.",
+    ]
+    answer = command("data=files", f"data.train={tmp_path / 'none.csv'}", "backbone=tiny")
+    assert answer.returncode == 2 and answer.stderr.startswith("imdbcls: ") and "none.csv" in answer.stderr
+    answer = command("data=sample", "backbone=tiny", "max_length=9999")
+    assert answer.stderr.startswith("imdbcls: max_length=9999 is more than backbone=tiny takes: at most 512 tokens;")
+
+
+def test_many_classes_and_no_groups_fit_the_page(own_data: list[str], tmp_path: Path) -> None:
+    rows = [(f"film {row}", f"class {row % 30:02d}", "") for row in range(300)]
+    path = write(tmp_path / "many.csv", rows)
+    text = card_text(data_card_of(compose(["data=files", f"data.train={path}", *own_data[5:]])))
+    assert f"Read 300 rows from {path}." in text
+    assert "class 19 " in text and "class 20 " not in text and "  10 more classes " in text and "groups" not in text
+    assert max(len(line) for line in text.splitlines() if str(path) not in line) <= 120
+
+
+def test_the_histogram_counts_every_document_once() -> None:
+    lengths = np.concatenate([np.arange(1, 121), [1000]])
+    lines = histogram(lengths, 40, "truncated")
+    assert len(lines) == 13 and [line.split()[0] for line in lines[:2]] == ["1", "11"]
+    assert [int(line.split()[3]) for line in lines] == [10] * 12 + [1]
+    assert [line.partition("#  ")[2] for line in lines] == [""] * 4 + ["truncated"] * 9
+    assert [line.partition("#  ")[2] for line in histogram(lengths, 45, "truncated")[3:6]] == [
+        "",
+        "partly truncated",
+        "truncated",
+    ]
+    assert not any("truncated" in line for line in histogram(lengths, 1000, "truncated")[:-1])
+    assert histogram(np.array([1, 1]), 8, "truncated")[0].split()[:4] == ["1", "to", "1", "2"]
+
+
+@pytest.mark.skipif(not ROBERTA.is_dir(), reason="the tokenizer ../shared/roberta-base is not here")
+def test_no_weights_are_needed_for_the_tokenizer() -> None:
+    assert not list(ROBERTA.glob("*.safetensors"))
+    assert build_tokenizer(compose([f"backbone.path={ROBERTA}"])).pad_token_id == 1
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not IMDB.is_dir(), reason="the corpus ../shared/imdb is not here")
+def test_imdb(tmp_path: Path) -> None:
+    answer = command(f"data.path={IMDB}", "backbone=tiny", "data.train_limit=400", f"data.cache_dir={tmp_path}")
+    assert answer.returncode == 0, answer.stderr
+    assert "123 texts occur both in train and in test; all are kept." in answer.stdout
+    assert "25,000" in answer.stdout and "12,500 (50.0%)" in answer.stdout

@@ -1,0 +1,585 @@
+"""The four forms of IMDB give one corpus; the user's own files are read, and each mistake in them gets its sentence."""
+
+import gzip
+import io
+import json
+import math
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+import time
+from collections.abc import Callable
+from decimal import Decimal
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from support.runs import ROOT
+
+from imdbcls.data import read_texts
+from imdbcls.data.documents import Corpus, Source, label_name
+from imdbcls.data.files import read_files
+from imdbcls.data.hub import read_hub
+from imdbcls.data.imdb import read_imdb
+from imdbcls.data.splits import make_corpus
+from imdbcls.errors import UserError
+
+
+def split(source: Source) -> Corpus:
+    return make_corpus(
+        source,
+        validation_fraction=0.1,
+        test_fraction=0.2,
+        split_seed=0,
+        train_limit=None,
+        validation_limit=None,
+        test_limit=None,
+    )
+
+
+def read(train: Path, *, validation: Path | None = None, test: Path | None = None, **columns: str) -> Source:
+    names: dict[str, str | None] = {"id_column": None, "group_column": None, **columns}
+    return read_files(
+        str(train),
+        None if validation is None else str(validation),
+        None if test is None else str(test),
+        names.pop("text_column", "text") or "",
+        names.pop("label_column", "label") or "",
+        names.pop("id_column"),
+        names.pop("group_column"),
+    )
+
+
+# --- the four forms of IMDB ---
+
+
+def make_reviews() -> list[tuple[str, str, int, int, str, str]]:
+    """Rows of split, label, number, stars, title id and text, with umlauts, a line tag and a film of 3 reviews."""
+    rows = []
+    for split_name in ("train", "test"):
+        for label, stars in (("neg", 2), ("pos", 9)):
+            for number in range(30):
+                movie = f"tt{1000 + number // 3:07d}"
+                text = f"Très {label} {split_name}.<br /><br />Number {number}, a film worth {stars} of 10."
+                rows.append((split_name, label, number, stars, movie, text))
+    return rows
+
+
+def write_folder(root: Path) -> None:
+    for split_name, label, number, stars, movie, text in make_reviews():
+        folder = root / split_name / label
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"{number}_{stars}.txt").write_text(text, encoding="utf-8")
+        with open(root / split_name / f"urls_{label}.txt", "a") as urls:
+            urls.write(f"http://www.imdb.com/title/{movie}/usercomments\n")
+    unsupervised = root / "train" / "unsup"
+    unsupervised.mkdir()
+    (unsupervised / "0_0.txt").write_text("unlabelled")
+
+
+def write_parquet(folder: Path, names: dict[str, list[str]]) -> None:
+    for split_name, files in names.items():
+        rows = [row for row in make_reviews() if row[0] == split_name]
+        for shard, file in enumerate(files):
+            part = rows[shard :: len(files)]
+            table = pa.table(
+                {
+                    "text": [row[5] for row in part],
+                    "label": [int(row[1] == "pos") for row in part],
+                    "movie": [row[4] for row in part],
+                    "id": [f"{row[0]}/{row[1]}/{row[2]}_{row[3]}.txt" for row in part],
+                }
+            )
+            (folder / file).parent.mkdir(parents=True, exist_ok=True)
+            pq.write_table(table, folder / file)
+
+
+def test_archive_folder_and_parquet_give_the_same_corpus(tmp_path: Path) -> None:
+    write_folder(tmp_path / "aclImdb")
+    with tarfile.open(tmp_path / "aclImdb_v1.tar.gz", "w:gz") as archive:
+        archive.add(tmp_path / "aclImdb", "aclImdb")
+    write_parquet(tmp_path / "plain", {"train": ["train.parquet"], "test": ["test.parquet"]})
+    shards = [f"plain_text/train-0000{shard}-of-00002.parquet" for shard in range(2)]
+    write_parquet(tmp_path / "hub", {"train": shards, "test": ["plain_text/test-00000-of-00001.parquet"]})
+
+    places = ["aclImdb", "", "aclImdb_v1.tar.gz", "plain", "hub"]
+    (tmp_path / "plain" / "unsupervised.parquet").write_bytes(b"never read")
+    corpora = [split(read_imdb(str(tmp_path / place))) for place in places]
+    for place, corpus in zip(places, corpora, strict=True):
+        assert corpus.split_hash == corpora[0].split_hash, place
+        assert corpus.label_names == ("negative", "positive")
+        assert (len(corpus.train), len(corpus.validation), len(corpus.test)) == (54, 6, 60)
+        assert corpus.train.groups is not None and corpus.validation.groups is not None
+        assert not set(corpus.train.groups) & set(corpus.validation.groups), place
+    first = corpora[0].test
+    assert first.ids[0] == "test/neg/0_2.txt" and first.labels[0] == 0
+    assert first.texts[0].startswith("Très neg test.<br /><br />Number 0")
+
+
+def test_archive_reads_nothing_outside_and_writes_nothing(tmp_path: Path) -> None:
+    write_folder(tmp_path / "source")
+    with tarfile.open(tmp_path / "a.tar.gz", "w:gz") as archive:
+        archive.add(tmp_path / "source", "aclImdb")
+        evil = tarfile.TarInfo("../../evil.txt")
+        evil.size = 4
+        archive.addfile(evil, io.BytesIO(b"evil"))
+        link = tarfile.TarInfo("aclImdb/train/pos/999_9.txt")
+        link.type, link.linkname = tarfile.SYMTYPE, "/etc/hostname"
+        archive.addfile(link)
+    shutil.rmtree(tmp_path / "source")
+    source = read_imdb(str(tmp_path / "a.tar.gz"))
+    assert len(source.train) == 60
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.tar.gz"]
+
+
+def test_imdb_mistakes(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "file.txt").write_text("x")
+    write_parquet(tmp_path / "shards", {"train": ["train-00000-of-00002.parquet"], "test": ["test.parquet"]})
+    write_folder(tmp_path / "aclImdb")
+    with tarfile.open(tmp_path / "whole.tar.gz", "w:gz") as archive:
+        archive.add(tmp_path / "aclImdb", "aclImdb")
+    whole = (tmp_path / "whole.tar.gz").read_bytes()
+    (tmp_path / "cut.tar.gz").write_bytes(whole[: len(whole) // 2])
+    shutil.rmtree(tmp_path / "aclImdb" / "test" / "neg")
+    write_parquet(tmp_path / "damaged", {"train": ["train.parquet"], "test": ["test.parquet"]})
+    parquet = tmp_path / "damaged" / "test.parquet"
+    parquet.write_bytes(parquet.read_bytes()[:-100])
+    for place, sentence in {
+        "missing": "there is no such file or folder",
+        "empty": "holds no train.parquet",
+        "file.txt": "must be the archive aclImdb_v1.tar.gz",
+        "shards": r"expected 2 file\(s\) of train, found 1",
+        "cut.tar.gz": "not a whole .tar.gz archive",
+        "aclImdb": "holds no reviews in test/neg",
+        "damaged": "test.parquet is not a whole Parquet file",
+    }.items():
+        with pytest.raises(UserError, match=sentence):
+            read_imdb(str(tmp_path / place))
+
+
+# --- the hub ---
+
+
+def test_unreachable_hub_is_one_sentence_within_ten_seconds(tmp_path: Path) -> None:
+    code = "from imdbcls.data.imdb import read_imdb\nread_imdb('stanfordnlp/imdb')"
+    environment = {
+        **{name: value for name, value in os.environ.items() if not name.startswith("HF_")},
+        "HF_HOME": str(tmp_path),
+        "HF_ENDPOINT": "http://127.0.0.1:9",
+        "PYTHONPATH": str(ROOT),
+    }
+    start = time.monotonic()
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=60)
+    assert time.monotonic() - start < 10
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith("imdbcls.errors.UserError: data.path=stanfordnlp/imdb: the hub cannot be reached")
+    assert "HF_HOME" in last and "data=sample" in last
+    assert "Retrying" not in done.stderr
+
+
+def test_hub_reader_takes_columns_splits_and_class_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import datasets
+
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    features = datasets.Features(
+        {
+            "body": datasets.Value("string"),
+            "topic": datasets.ClassLabel(names=["world", "sports", "unused", "business"]),
+        }
+    )
+    rows = {"body": [f"News {row}" for row in range(30)], "topic": [[0, 1, 3][row % 3] for row in range(30)]}
+    table = datasets.Dataset.from_dict(rows, features=features)
+    (tmp_path / "news").mkdir()
+    table.to_parquet(tmp_path / "news" / "train.parquet")
+    table.to_parquet(tmp_path / "news" / "dev.parquet")
+
+    def read_news(**changed: str | None) -> Source:
+        arguments: dict[str, str | None] = {
+            "config": None,
+            "train_split": "train",
+            "validation_split": None,
+            "test_split": "validation",
+            "text_column": "body",
+            "label_column": "topic",
+            "id_column": None,
+            "group_column": None,
+        }
+        return read_hub(str(tmp_path / "news"), **(arguments | changed))  # type: ignore[arg-type]
+
+    source = read_news()
+    assert source.label_names == ("world", "sports", "business")
+    assert source.train.labels.tolist() == [row % 3 for row in range(30)]
+    assert source.test is not None and source.test.ids[3] == "test/000003"
+    with pytest.raises(UserError, match=r"no split 'tset' \(data.test_split\); it has train, validation"):
+        read_news(test_split="tset")
+    with pytest.raises(UserError, match=r"no column 'text' \(data.text_column\); it has 'body', 'topic'"):
+        read_news(text_column="text")
+
+
+# --- the user's own files ---
+
+ROWS = [
+    {
+        "text": f'Review {row}, "quoted", and\non two lines',
+        "label": ["bad", "good", "mixed"][row % 3],
+        "by": f"a{row // 2}",
+    }
+    for row in range(60)
+]
+
+
+def write_csv(path: Path, delimiter: str = ",") -> Path:
+    import csv
+
+    with open(path, "w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, ["text", "label", "by"], delimiter=delimiter)
+        writer.writeheader()
+        writer.writerows(ROWS)
+    return path
+
+
+def write_jsonl(path: Path) -> Path:
+    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in ROWS), encoding="utf-8")
+    return path
+
+
+def test_csv_tsv_jsonl_and_parquet_give_the_same_corpus(tmp_path: Path) -> None:
+    pq.write_table(pa.Table.from_pylist(ROWS), tmp_path / "rows.parquet")
+    paths = [
+        write_csv(tmp_path / "rows.csv"),
+        write_csv(tmp_path / "rows.tsv", "\t"),
+        write_jsonl(tmp_path / "rows.jsonl"),
+        tmp_path / "rows.parquet",
+    ]
+    corpora = [split(read(path, group_column="by")) for path in paths]
+    assert len({corpus.split_hash for corpus in corpora}) == 1
+    corpus = corpora[0]
+    assert corpus.label_names == ("bad", "good", "mixed")
+    assert len(corpus.train) + len(corpus.validation) + len(corpus.test) == 60
+    assert [len(set(documents.labels)) for documents in (corpus.train, corpus.validation, corpus.test)] == [3, 3, 3]
+    groups = [set(documents.groups or ()) for documents in (corpus.train, corpus.validation, corpus.test)]
+    assert not groups[0] & groups[1] and not groups[0] & groups[2] and not groups[1] & groups[2]
+    assert any("no test split" in note for note in corpus.notes)
+
+
+def test_separate_files_are_used_as_they_are(tmp_path: Path) -> None:
+    train, other = write_csv(tmp_path / "train.csv"), write_jsonl(tmp_path / "other.jsonl")
+    corpus = split(read(train, validation=other, test=other))
+    assert (len(corpus.train), len(corpus.validation), len(corpus.test)) == (60, 60, 60)
+    assert corpus.notes == (
+        f"Read 60 rows from {train}, 60 rows from {other}, 60 rows from {other}.",
+        "60 texts occur both in train and in validation; all are kept.",
+        "60 texts occur both in train and in test; all are kept.",
+    )
+
+
+def test_whole_number_labels_are_ordered_by_value(tmp_path: Path) -> None:
+    path = tmp_path / "stars.csv"
+    path.write_text("text,label\n" + "".join(f"film {row},{row % 11}\n" for row in range(110)))
+    source = read(path)
+    assert source.label_names == tuple(str(stars) for stars in range(11))
+    assert source.train.labels.tolist() == [row % 11 for row in range(110)]
+    # Equal values under different names must not depend on Python's hashing.
+    path.write_text("text,label\na,1\nb,01\nc,0\n")
+    assert read(path).label_names == ("0", "01", "1")
+    # What pandas makes of whole numbers with a gap somewhere.
+    floats = pa.table({"text": ["a", "b"], "label": np.array([1.0, 0.0])})
+    pq.write_table(floats, tmp_path / "floats.parquet")
+    assert read(tmp_path / "floats.parquet").label_names == ("0", "1")
+
+
+@pytest.mark.parametrize(
+    ("value", "name"),
+    [
+        (1, "1"),
+        (1.0, "1"),
+        ("1.0", "1"),
+        (" 1. ", "1"),
+        (Decimal("1.00"), "1"),
+        ("-0.0", "0"),
+        (-2.0, "-2"),
+        (True, "true"),
+        ("True", "true"),
+        ("FALSE", "false"),
+        (10**20, "100000000000000000000"),
+        # Not numbers or booleans in another spelling: kept as they are.
+        ("01", "01"),
+        ("01.0", "01.0"),
+        ("1.5", "1.5"),
+        ("1.0.0", "1.0.0"),
+        ("v1.0", "v1.0"),
+        ("True story", "True story"),
+        ("Good", "Good"),
+        # Missing.
+        (None, ""),
+        (math.nan, ""),
+        (Decimal("nan"), ""),
+        ("NaN", ""),
+        ("  ", ""),
+    ],
+)
+def test_equal_labels_have_one_name(value: object, name: str) -> None:
+    assert label_name(value) == name
+
+
+def test_labels_are_equal_across_files_and_formats(tmp_path: Path) -> None:
+    """`pandas` writes 1 as 1.0 when a row of the column is missing, and True where JSON has true."""
+    for spelling, typed, names in ((("0.0", "1.0"), (0, 1), ("0", "1")), (("False", "TRUE"), (False, True), None)):
+        train, jsonl, table = tmp_path / "train.csv", tmp_path / "test.jsonl", tmp_path / "test.parquet"
+        train.write_text("text,label\n" + "".join(f"film {row},{spelling[row % 2]}\n" for row in range(6)))
+        rows = [{"text": f"other {row}", "label": typed[row % 2]} for row in range(4)]
+        jsonl.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        pq.write_table(pa.Table.from_pylist(rows), table)
+        for test in (jsonl, table):
+            source = read(train, test=test)
+            assert source.label_names == (names or ("false", "true"))
+            assert source.test is not None and source.test.labels.tolist() == [0, 1, 0, 1]
+    mixed = tmp_path / "mixed.csv"
+    mixed.write_text("text,label\na,1.0\nb,1\nc,0\nd,0.0\n")
+    assert read(mixed).train.labels.tolist() == [1, 1, 0, 0]
+
+
+def test_ids_and_groups_keep_their_text(tmp_path: Path) -> None:
+    path = tmp_path / "d.csv"
+    path.write_text("text,label,id\na,x,1.0\nb,y,1\nc,x,True\nd,y,true\n")
+    assert list(read(path, id_column="id").train.ids) == ["1.0", "1", "True", "true"]
+
+
+def test_long_fields_marks_and_unicode_line_ends(tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    long = "x" * 200_000
+    path.write_text(f"\ufefftext,label\n{long},a\nline\u2028separator\x85here,b\n", encoding="utf-8")
+    assert list(read(path).train.texts) == [long, "line\u2028separator\x85here"]
+
+
+def damage_parquet(path: Path) -> None:
+    pq.write_table(pa.table({"text": ["a", "b"], "label": [0, 1]}), path)
+    path.write_bytes(path.read_bytes()[:-20])
+
+
+MISTAKES: dict[str, tuple[str, str | bytes | Callable[[Path], None], str]] = {
+    "empty text": (
+        "d.csv",
+        "text,label\na,x\n  ,y\n,y\n",
+        r"d.csv, line 3: no text in 'text' \(and 1 more\); data.skip_empty=true leaves such rows out",
+    ),
+    "missing column": (
+        "d.csv",
+        "review,label\na,x\nb,y\n",
+        r"has no column 'text' \(data.text_column\); it has 'review', 'label'",
+    ),
+    "one class": ("d.csv", "text,label\na,x\nb,x\n", "every document has the label 'x'"),
+    "NaN label": ("d.csv", "text,label\na,x\nb,nan\n", "d.csv, line 3: no label in 'label'"),
+    "missing label": ("d.jsonl", '{"text": "a", "label": 1}\n{"text": "b"}\n', "d.jsonl, line 2: no label in 'label'"),
+    "null text": ("d.jsonl", '{"text": null, "label": 1}\n{"text": "b", "label": 2}\n', "line 1: no text in 'text'"),
+    "fraction as label": (
+        "d.jsonl",
+        '{"text": "a", "label": 0.5}\n',
+        "line 1: label 0.5 is neither text nor a whole number",
+    ),
+    "encoding": ("d.csv", b"text,label\na,x\nna\xefve,y\n", "line 3: byte 0xef at offset 17 is not UTF-8"),
+    "encoding after a mark": (
+        "d.csv",
+        b"\xef\xbb\xbftext,label\n\xff,y\n",
+        "line 2: byte 0xff at offset 14 is not UTF-8",
+    ),
+    "utf-16": ("d.csv", "text,label\na,x\n".encode("utf-16"), "it looks like UTF-16"),
+    "broken row": (
+        "d.csv",
+        "text,label\na,x\nb,with comma,y\nc,y\n",
+        "line 3: expected 2 fields as in the header, found 3",
+    ),
+    "open quote": (
+        "d.csv",
+        'text,label\na,x\n"b,y\nc,y\n',
+        "d.csv, line 3: this row cannot be read as CSV: .* never closed",
+    ),
+    "empty file": ("d.csv", "", "is empty; the first line must name the columns"),
+    "no rows": ("d.csv", "text,label\n", "holds no documents"),
+    "column twice": (
+        "d.csv",
+        "text,label,text\na,x,b\n",
+        r"d.csv, line 1: column 'text' \(data.text_column\) occurs 2 times among 'text', 'label', 'text'",
+    ),
+    "key twice": (
+        "d.jsonl",
+        '{"text": "a", "label": 1}\n{"text": "b", "label": 2, "text": "c"}\n',
+        r"d.jsonl, line 2: key 'text' \(data.text_column\) occurs twice",
+    ),
+    "broken JSON": ("d.jsonl", '{"text": "a", "label": 1}\n{"text": \n', "d.jsonl, line 2: not a JSON value"),
+    "JSON list": ("d.jsonl", "[1]\n", "line 1: expected a JSON object, found list"),
+    "cut-off Parquet": ("d.parquet", damage_parquet, "d.parquet is not a whole Parquet file"),
+    "JSON over several lines": ("d.jsonl", '{\n"text": "a"}', "line 1: not a JSON value .* has one object a line"),
+    "no columns": (
+        "d.jsonl",
+        "{}\n{}\n",
+        r"d.jsonl has no columns 'text' \(data.text_column\) and 'label' \(data.label_column\); it has none",
+    ),
+    "other ending": ("d.xlsx", "", "must end in .csv, .tsv, .jsonl.* save the sheet as CSV"),
+    "a packed file": ("d.csv.gz", "", r"must end in .csv.*; unpack it first \(gunzip\)"),
+    "packed and named csv": ("d.csv", gzip.compress(b"text,label\n"), "it looks like gzip.; unpack it first"),
+    "half an emoji": (
+        "d.jsonl",
+        '{"text": "a", "label": 2}\n{"text": "so good \\ud83d", "label": 1}\n',
+        "d.jsonl, line 2: 'text' contains an unpaired surrogate",
+    ),
+    "half an emoji as label": (
+        "d.jsonl",
+        '{"text": "a", "label": "\\ud83d"}\n',
+        "line 1: 'label' contains an unpaired surrogate",
+    ),
+    "quote in a text": ("d.csv", 'text,label\n"a "b" c",x\n', "line 2: .* inside a text is written"),
+    "text that is a list": (
+        "d.jsonl",
+        '{"text": ["a"], "label": 1}\n{"text": "b", "label": 2}\n',
+        "'text' holds no text but a value of type list; join its parts into one text",
+    ),
+    "several labels": (
+        "d.jsonl",
+        '{"text": "a", "label": ["x", "y"]}\n{"text": "b", "label": []}\n',
+        "line 1: label .* is neither text nor a whole number; a run trains one label per document: for several",
+    ),
+    "fractions in text form": ("d.csv", "text,label\na,1.0\nb,3.7\n", "d.csv, line 3: label '3.7' is a fraction"),
+    "a label for each document": (
+        "d.csv",
+        "text,label\n" + "".join(f"text {row},name {row % 30}\n" for row in range(40)),
+        "'label' has 30 different values in 40 documents, 'name 0' in line 2; data.label_column seems to be the wrong",
+    ),
+    "over a thousand labels": (
+        "d.csv",
+        "text,label\n" + "".join(f"text {row},name {row % 1001}\n" for row in range(3003)),
+        "'label' has 1,001 different values",
+    ),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_in_the_files_gets_its_sentence(mistake: str, tmp_path: Path) -> None:
+    name, content, sentence = MISTAKES[mistake]
+    if callable(content):
+        content(tmp_path / name)
+    else:
+        (tmp_path / name).write_bytes(content.encode() if isinstance(content, str) else content)
+    with pytest.raises(UserError, match=sentence) as caught:
+        read(tmp_path / name)
+    assert "\n" not in str(caught.value) and str(caught.value).endswith((".", ")"))
+
+
+def test_an_id_that_no_comparison_would_read(tmp_path: Path) -> None:
+    path = tmp_path / "d.csv"
+    path.write_text(f"text,label,url\na,x,{'u' * 200}\nb,y,{'v' * 201}\n")
+    with pytest.raises(
+        UserError, match=r"d\.csv, line 3: an id of more than 200 characters in 'url' \(data.id_column\)"
+    ):
+        read(path, id_column="url")
+
+
+@pytest.mark.skipif(os.getuid() == 0, reason="root reads everything")
+def test_a_file_that_may_not_be_read(tmp_path: Path) -> None:
+    path = write_csv(tmp_path / "d.csv")
+    path.chmod(0)
+    with pytest.raises(UserError, match=r"d\.csv cannot be read: Permission denied"):
+        read(path)
+
+
+def test_mistakes_between_the_files(tmp_path: Path) -> None:
+    train = write_csv(tmp_path / "train.csv")
+    other = tmp_path / "test.csv"
+    other.write_text("text,label,id\na,good,1\nb,ugly,1\n")
+    with pytest.raises(
+        UserError, match=r"test.csv, line 3: label 'ugly' is not one of the labels in training: bad, good"
+    ):
+        read(train, test=other)
+    with pytest.raises(UserError, match=r"data.test=.*nowhere.csv: there is no such file"):
+        read(train, test=tmp_path / "nowhere.csv")
+    with pytest.raises(UserError, match=r"test.csv, line 3: id '1' occurs before, in line 2; ids must be unique"):
+        read(other, id_column="id")
+
+
+def test_a_column_has_one_role(tmp_path: Path) -> None:
+    path = write_csv(tmp_path / "d.csv")
+    for columns in ({"label_column": "text"}, {"id_column": "label"}, {"group_column": "label"}):
+        with pytest.raises(UserError, match=r"data\.\w+_column and data\.\w+_column are both '\w+'; they must be diff"):
+            read(path, **columns)
+
+
+def test_what_is_doubtful_is_noted(tmp_path: Path) -> None:
+    path = tmp_path / "d.csv"
+    labels = ["-1", "Good", "good"]
+    path.write_text("text,label\n" + "".join(f"t{row // 2},{labels[row % 3]}\n" for row in range(60)))
+    notes = split(read(path)).notes
+    for sentence in (
+        f"{path}, line 2: label -1 is taken for a class; where it marks documents without a label, leave their rows "
+        "out.",
+        f"{path}: labels 'Good' (line 3) and 'good' (line 4) differ only in capital letters and are two classes.",
+        "30 texts of train have different labels in different rows; all are kept.",
+    ):
+        assert sentence in notes
+    test = tmp_path / "test.csv"
+    test.write_text("text,label\nu,-1\n")
+    train = tmp_path / "train.csv"
+    train.write_text("text,label\na,0\nb,1\n")
+    with pytest.raises(UserError, match="label '-1' is not one of the labels in training: 0, 1; -1 usually marks"):
+        read(train, test=test)
+
+
+def test_rows_without_a_text_or_label_are_left_out_on_request(tmp_path: Path) -> None:
+    path = tmp_path / "d.csv"
+    path.write_text("text,label\nfilm,x\n,y\nplay,y\nopera,\n , \nsong,x\n")
+    source = read_files(str(path), None, None, "text", "label", None, None, skip_empty=True)
+    assert list(source.train.texts) == ["film", "play", "song"] and source.label_names == ("x", "y")
+    assert list(source.train.ids) == ["train/000000", "train/000002", "train/000005"]  # places in the file
+    assert source.notes == (
+        f"Read 6 rows from {path}.",
+        f"{path}: 3 of 6 rows are skipped: 2 with no text in 'text', 1 with no label in 'label' "
+        "(data.skip_empty=true).",
+    )
+    path.write_text("text,label\n,x\na,\n")
+    with pytest.raises(UserError, match="has no row with a text and a label"):
+        read_files(str(path), None, None, "text", "label", None, None, skip_empty=True)
+
+
+def test_groups_too_large_to_split(tmp_path: Path) -> None:
+    path = tmp_path / "d.csv"
+    path.write_text("text,label,by\n" + "".join(f"t{row},{row % 2},one\n" for row in range(40)))
+    with pytest.raises(UserError, match=r"data.test_fraction=0.2 leaves .* form 1 group .*data.group_column"):
+        split(read(path, group_column="by"))
+
+
+# --- texts for the comparison page ---
+
+
+def test_read_texts_reads_the_test_split_of_a_run_and_runs_no_target(tmp_path: Path) -> None:
+    path = write_csv(tmp_path / "rows.csv")
+    source = {
+        "_target_": "os.system",
+        "train": str(path),
+        "validation": None,
+        "test": None,
+        "text_column": "text",
+        "label_column": "label",
+        "id_column": None,
+        "group_column": None,
+    }
+    data = {
+        "name": "files",
+        "source": source,
+        "validation_fraction": 0.1,
+        "test_fraction": 0.2,
+        "split_seed": 0,
+        "train_limit": None,
+        "validation_limit": None,
+        "test_limit": None,
+    }
+    corpus = split(read(path))
+    test = corpus.test
+    assert read_texts({"data": data}, corpus.split_hash) == dict(zip(test.ids, test.texts, strict=True))
+    with pytest.raises(UserError, match="none of files, hub, imdb, sample"):
+        read_texts({"data": data | {"name": "evil"}}, corpus.split_hash)
+    with pytest.raises(UserError, match="does not fit data=files"):
+        read_texts({"data": data | {"source": {"_target_": "os.system", "command": "true"}}}, corpus.split_hash)

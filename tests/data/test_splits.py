@@ -1,0 +1,158 @@
+"""Splits depend on the documents and the seed alone, keep groups and duplicates together, and are stratified."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from support.runs import SHARED
+
+from imdbcls.data.documents import Corpus, Documents, Source
+from imdbcls.data.imdb import read_imdb
+from imdbcls.data.splits import make_corpus
+from imdbcls.errors import UserError
+
+
+def split(source: Source, seed: int = 0, **changed: int | float | None) -> Corpus:
+    arguments = {
+        "validation_fraction": 0.1,
+        "test_fraction": 0.2,
+        "train_limit": None,
+        "validation_limit": None,
+        "test_limit": None,
+    }
+    return make_corpus(source, split_seed=seed, **(arguments | changed))  # type: ignore[arg-type]
+
+
+def make_documents(num_documents: int = 600, name: str = "train", num_films: int | None = 80) -> Documents:
+    """Two thirds of class 0; films of very uneven sizes; every 20th text occurs twice, under another film."""
+    rng = np.random.default_rng(len(name))
+    texts = [f"{name} review {row - 1 if row % 20 == 1 else row}" for row in range(num_documents)]
+    labels = np.array([int((row - 1 if row % 20 == 1 else row) % 3 == 0) for row in range(num_documents)])
+    films = None if num_films is None else [f"film{int(film)}" for film in rng.zipf(1.5, num_documents) % num_films]
+    return Documents([f"{name}/{row}" for row in range(num_documents)], texts, labels, films)
+
+
+def make_source(num_films: int | None = 80) -> Source:
+    return Source(make_documents(num_films=num_films), make_documents(300, "test", num_films), None, ("a", "b"))
+
+
+def shuffle(documents: Documents) -> Documents:
+    return documents.take(np.random.default_rng(5).permutation(len(documents)))
+
+
+@pytest.mark.parametrize("num_films", [None, 80])
+def test_no_film_and_no_text_on_both_sides(num_films: int | None) -> None:
+    for seed in range(5):
+        corpus = split(make_source(num_films), seed)
+        assert not set(corpus.train.texts) & set(corpus.validation.texts)
+        if corpus.train.groups is not None and corpus.validation.groups is not None:
+            assert not set(corpus.train.groups) & set(corpus.validation.groups)
+        assert set(corpus.train.ids) | set(corpus.validation.ids) == set(make_documents().ids)
+
+
+def test_stratified_near_the_asked_fraction() -> None:
+    films = [f"film{row % 97}" for row in range(600)]
+    for seed in range(5):
+        one_by_one = make_source(None)
+        counts = np.bincount(split(one_by_one, seed).validation.labels)
+        assert np.abs(counts - np.array([40, 20])).max() <= 1, counts
+        of_six = replace(one_by_one, train=replace(one_by_one.train, groups=films))
+        counts = np.bincount(split(of_six, seed, validation_fraction=0.25).validation.labels)
+        assert np.abs(counts - np.array([100, 50])).max() <= 6, f"{counts}: off by more than one film"
+        # Here one film alone holds 36 % and, joined by duplicates, a few hold most: as near as they allow.
+        counts = np.bincount(split(make_source(), seed, validation_fraction=0.25).validation.labels)
+        assert np.abs(counts - np.array([100, 50])).max() <= 15, counts
+
+
+def test_white_space_does_not_hide_a_duplicate() -> None:
+    texts = [f"review {row}" for row in range(20)] + [f" review\n {row} " for row in range(20)]
+    documents = Documents([str(row) for row in range(40)], texts, np.arange(40) % 2)
+    corpus = split(Source(documents, make_documents(20, "test"), None, ("a", "b")))
+    sides = [{text.split()[1] for text in side.texts} for side in (corpus.train, corpus.validation)]
+    assert not sides[0] & sides[1] and sides[1]
+
+
+def test_order_of_rows_does_not_matter() -> None:
+    source = make_source()
+    assert source.test is not None
+    shuffled = replace(source, train=shuffle(source.train), test=shuffle(source.test))
+    limits = {"train_limit": 100, "validation_limit": 20, "test_limit": 50}
+    for changed in ({}, limits):
+        one, other = split(source, **changed), split(shuffled, **changed)
+        assert one.split_hash == other.split_hash
+        assert list(one.train.ids) == list(other.train.ids)
+    assert split(source).split_hash != split(source, 1).split_hash
+    assert split(source).split_hash != split(source, **limits).split_hash
+
+
+def test_order_of_rows_does_not_matter_where_ids_are_row_numbers() -> None:
+    train = shuffle(make_documents(num_films=None))
+    renamed = replace(train, ids=[f"train/{row:06d}" for row in range(len(train))])
+    one = split(make_source(None), train_limit=100)
+    other = split(replace(make_source(None), train=renamed), train_limit=100)
+    assert sorted(one.train.texts) == sorted(other.train.texts)
+    assert sorted(one.validation.texts) == sorted(other.validation.texts)
+
+
+def test_limits_are_nested_stratified_and_leave_the_split_alone() -> None:
+    source = make_source()
+    whole = split(source)
+    larger = set(whole.train.ids)
+    for limit in (300, 120, 30, 3):
+        corpus = split(source, train_limit=limit)
+        assert set(corpus.train.ids) < larger and len(corpus.train) == limit
+        assert abs(np.bincount(corpus.train.labels)[1] - limit / 3) <= 1.1
+        assert list(corpus.validation.ids) == list(whole.validation.ids)
+        larger = set(corpus.train.ids)
+    assert len(split(source, test_limit=50, validation_limit=10).test) == 50
+
+
+def test_ids_that_are_numbers_come_in_their_order() -> None:
+    documents = replace(make_documents(300, "test"), ids=[str(row) for row in range(300)])
+    assert list(split(replace(make_source(), test=shuffle(documents))).test.ids) == [str(row) for row in range(300)]
+
+
+def test_a_missing_test_split_is_carved_first_and_said() -> None:
+    corpus = split(replace(make_source(), test=None), test_fraction=0.2)
+    assert abs(len(corpus.test) - 120) <= 3
+    assert "no test split" in corpus.notes[0]
+    for one, other in (("train", "test"), ("train", "validation"), ("validation", "test")):
+        assert not set(getattr(corpus, one).groups) & set(getattr(corpus, other).groups)
+
+
+def test_a_rare_class_is_in_both_splits_and_a_single_document_stays_in_train() -> None:
+    labels = np.array([0] * 100 + [1] * 2 + [2])
+    documents = Documents([str(row) for row in range(103)], [f"t{row}" for row in range(103)], labels)
+    corpus = split(Source(documents, documents, None, ("common", "rare", "single")))
+    assert np.bincount(corpus.validation.labels).tolist() == [10, 1]
+    assert "The validation split has no document of single." in corpus.notes
+
+
+def test_the_user_s_mistakes() -> None:
+    source = make_source()
+    for changed, sentence in (
+        ({"validation_fraction": 0.0}, "data.validation_fraction=0.0: .* between 0 and 1"),
+        ({"validation_fraction": 1.0}, "between 0 and 1"),
+        ({"train_limit": 0}, "data.train_limit=0: a limit must be at least 1"),
+        ({"train_limit": 1}, "train split holds 1 document with data.train_limit=1, none of them b"),
+        ({"test_limit": 1}, "test split holds 1 document with data.test_limit=1, none of them b"),
+    ):
+        with pytest.raises(UserError, match=sentence):
+            split(source, **changed)
+    assert "more than the 300 documents there are" in split(source, test_limit=999).notes[-1]
+    films = [f"film{row % 2}" for row in range(60)]
+    by_class = Documents([str(row) for row in range(60)], [f"t{row}" for row in range(60)], np.arange(60) % 2, films)
+    with pytest.raises(UserError, match=r"data.validation_fraction=0.1 leaves validation empty: .* only 2 groups"):
+        split(replace(source, train=by_class))
+
+
+@pytest.mark.skipif(not (SHARED / "imdb").is_dir(), reason="the real corpus ../shared/imdb is absent")
+def test_real_imdb_is_split_by_film() -> None:
+    source = read_imdb(str(SHARED / "imdb"))
+    corpus = split(source)
+    assert corpus.train.groups is not None and corpus.validation.groups is not None
+    assert not set(corpus.train.groups) & set(corpus.validation.groups)
+    assert not set(corpus.train.texts) & set(corpus.validation.texts)
+    assert len(corpus.test) == 25_000 and len(corpus.train) + len(corpus.validation) == 25_000
+    assert np.abs(np.bincount(corpus.validation.labels) - 1250).max() <= 2
+    assert corpus.notes == ("123 texts occur both in train and in test; all are kept.",)

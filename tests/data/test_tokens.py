@@ -1,0 +1,271 @@
+"""The token cache is right, shared, safe against kills and concurrent builders, and silent."""
+
+import json
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from support import small_models
+from support.runs import ROOT
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from transformers import PreTrainedTokenizerFast
+
+import imdbcls.data.tokens
+from imdbcls.data.documents import Documents
+from imdbcls.data.pieces import BATCH, MAX_PIECES, PIECE, batches_of, can_cut, pieces_of
+from imdbcls.data.tokens import tokenize
+from imdbcls.errors import UserError
+
+WORDS = [f"w{number}" for number in range(200)]
+
+
+def make_tokenizer(**options: object) -> PreTrainedTokenizerFast:
+    vocabulary = {word: index for index, word in enumerate(["[PAD]", "[CLS]", "[SEP]", "[UNK]", "a", *WORDS])}
+    backend = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
+    backend.pre_tokenizer = pre_tokenizers.Whitespace()
+    backend.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 1), ("[SEP]", 2)]
+    )
+    return PreTrainedTokenizerFast(tokenizer_object=backend, **{"pad_token": "[PAD]", "unk_token": "[UNK]", **options})
+
+
+def make_documents(num_documents: int = 50) -> Documents:
+    rng = np.random.default_rng(0)
+    texts = [" ".join(rng.choice(WORDS, rng.integers(1, 40))) for _ in range(num_documents)]
+    return Documents([str(row) for row in range(num_documents)], texts, np.arange(num_documents) % 2)
+
+
+def entries(cache: Path) -> list[Path]:
+    return sorted((cache / "tokens").iterdir())
+
+
+def test_tokens_are_the_tokenizer_s_own(tmp_path: Path) -> None:
+    tokenizer, documents = make_tokenizer(), make_documents()
+    # Settings left behind by someone else: they must not cut what is stored.
+    tokenizer.backend_tokenizer.enable_truncation(5)
+    tokenizer.backend_tokenizer.enable_padding(length=64)
+    for _ in range(2):
+        tokens = tokenize(documents, tokenizer, cache_dir=tmp_path)
+        assert len(tokens) == 50 and tokens.ids.dtype == np.uint16 and tokens.pad_id == 0
+        assert isinstance(tokens.ids, np.memmap)
+        for row, text in enumerate(documents.texts):
+            ids = tokens.ids[tokens.offsets[row] : tokens.offsets[row + 1]].tolist()
+            expected = make_tokenizer()(text)["input_ids"]
+            assert [*tokens.prefix, *ids, *tokens.suffix] == expected
+            assert tokens.lengths[row] == len(expected)
+    assert len(entries(tmp_path)) == 1
+
+
+def test_an_entry_is_keyed_by_texts_and_tokenizer(tmp_path: Path) -> None:
+    documents, tokenizer = make_documents(), make_tokenizer()
+    tokenize(documents, tokenizer, cache_dir=tmp_path)
+    tokenize(documents.take(range(49)), tokenizer, cache_dir=tmp_path)
+    tokenize(documents.take([1, 0, *range(2, 50)]), tokenizer, cache_dir=tmp_path)
+    tokenizer.add_tokens(["w1w2"])
+    tokenize(documents, tokenizer, cache_dir=tmp_path)
+    assert len(entries(tmp_path)) == 4
+
+
+def test_documents_without_tokens(tmp_path: Path) -> None:
+    documents = Documents(["0", "1"], [" ", "\n"], np.array([0, 1]))
+    for _ in range(2):
+        tokens = tokenize(documents, make_tokenizer(), cache_dir=tmp_path)
+        assert tokens.lengths.tolist() == [2, 2]
+
+
+def test_the_cache_is_read_and_not_built_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    documents, tokenizer = make_documents(), make_tokenizer()
+    first = tokenize(documents, tokenizer, cache_dir=tmp_path)
+    monkeypatch.setattr(imdbcls.data.tokens, "_build", None)
+    second = tokenize(documents, tokenizer, cache_dir=tmp_path)
+    assert np.array_equal(first.ids, second.ids) and np.array_equal(first.offsets, second.offsets)
+
+
+@pytest.mark.parametrize("file", ["ids.bin", "offsets.bin", "entry.json"])
+@pytest.mark.parametrize("damage", ["flip", "cut", "remove"])
+def test_a_damaged_entry_is_said_and_built_again(
+    file: str, damage: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    documents, tokenizer = make_documents(), make_tokenizer()
+    first = tokenize(documents, tokenizer, cache_dir=tmp_path)
+    expected = first.ids.tolist()
+    path = entries(tmp_path)[0] / file
+    raw = bytearray(path.read_bytes())
+    raw[len(raw) // 2] ^= 0x15
+    path.unlink()
+    if damage != "remove":
+        path.write_bytes(raw if damage == "flip" else raw[: len(raw) // 2])
+    again = tokenize(documents, tokenizer, cache_dir=tmp_path)
+    assert again.ids.tolist() == expected
+    # A flipped byte in the JSON may leave it valid; every file that carries tokens is checked.
+    assert "is damaged" in capsys.readouterr().err
+    assert len(entries(tmp_path)) == 1
+
+
+def test_an_unusable_cache_folder_or_tokenizer_is_the_user_s_mistake(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"cannot be written .*data.cache_dir or IMDBCLS_CACHE"):
+        tokenize(make_documents(), make_tokenizer(), cache_dir=tmp_path / "file")
+    with pytest.raises(UserError, match="no padding token"):
+        tokenize(make_documents(), make_tokenizer(pad_token=None), cache_dir=tmp_path)
+
+
+def test_the_default_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    monkeypatch.delenv("IMDBCLS_CACHE", raising=False)
+    tokenize(make_documents(), make_tokenizer(), cache_dir=None)
+    assert entries(tmp_path / "xdg" / "imdbcls")
+    monkeypatch.setenv("IMDBCLS_CACHE", str(tmp_path / "own"))
+    tokenize(make_documents(), make_tokenizer(), cache_dir=None)
+    assert entries(tmp_path / "own")
+
+
+BUILD = """
+import os, sys, time
+sys.path.insert(0, "tests")
+import imdbcls.data.tokens as tokens
+from test_data_tokens import make_documents, make_tokenizer
+documents = make_documents(3000)
+rename = os.rename
+def slow(source, target):
+    print("built", flush=True)
+    time.sleep(float(sys.argv[2]))
+    rename(source, target)
+os.rename = slow
+tokens.tokenize(documents, make_tokenizer(), cache_dir=sys.argv[1])
+print("done", flush=True)
+pid = os.fork()
+if pid == 0:
+    tokens.tokenize(make_documents(2000), make_tokenizer(), cache_dir=sys.argv[1] + "/child")
+    os._exit(0)
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+"""
+
+
+def start_build(cache: Path, seconds_before_rename: float) -> subprocess.Popen[str]:
+    environment = {name: value for name, value in os.environ.items() if name != "TOKENIZERS_PARALLELISM"}
+    return subprocess.Popen(
+        [sys.executable, "-c", BUILD, str(cache), str(seconds_before_rename)],
+        cwd=ROOT,
+        env=environment | {"PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_two_processes_build_one_entry_and_may_fork_afterwards(tmp_path: Path) -> None:
+    builders = [start_build(tmp_path, 1.0) for _ in range(2)]
+    for builder in builders:
+        # A fork that hangs in the tokenizer's threads would run into the timeout.
+        out, err = builder.communicate(timeout=60)
+        assert builder.returncode == 0, err
+        assert out.splitlines()[:2] == ["built", "done"]  # both built: neither found the other's entry
+        assert "TOKENIZERS_PARALLELISM" not in err
+    assert len(entries(tmp_path)) == 1
+
+
+def test_a_killed_build_leaves_nothing_that_is_used(tmp_path: Path) -> None:
+    builder = start_build(tmp_path, 60.0)
+    assert builder.stdout is not None and builder.stdout.readline() == "built\n"
+    builder.send_signal(signal.SIGKILL)
+    builder.communicate(timeout=60)
+    (left,) = entries(tmp_path)
+    assert left.name.startswith(".building-")
+
+    documents = make_documents(3000)
+    tokens = tokenize(documents, make_tokenizer(), cache_dir=tmp_path)
+    assert len(tokens) == 3000
+    # It may belong to a live process for a while; a day later the next build removes it.
+    assert left.exists()
+    old = time.time() - imdbcls.runtime.cache.STALE_AFTER - 60
+    os.utime(left, (old, old))
+    tokenize(make_documents(10), make_tokenizer(), cache_dir=tmp_path)
+    assert not left.exists() and len(entries(tmp_path)) == 2
+
+
+def test_an_interrupted_build_cleans_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(json, "dump", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        tokenize(make_documents(), make_tokenizer(), cache_dir=tmp_path)
+    assert entries(tmp_path) == []
+
+
+# Long documents
+
+NASTY = (
+    "plain words and numbers 12 34 a 1 b 2 of all kinds",
+    "don't  can't  two  spaces   three, tabs\tand\nlines \n here I 'm it 's",
+    "e\u0301 cafe\u0301 a b \u0301c ß ΣΑΣ ΟΔΟΣ ω ΣΑΣ x İ i ﬁ ½ 1 ½ 2 字幕 a 字 b 👩\u200d💻 a b",
+    "[MASK] a <mask> b [MASK]c d[MASK] e <s> f </s> g [SEP] h",
+    "\u00a0a \u2003b \u2581 c a\u2581b x \u2581y ab  cd x-y z . a , b ! c",
+    "x" * 300 + " " + "y" * 40 + " z",
+)
+
+
+@pytest.mark.parametrize("family", ["bert", "roberta", "modernbert", "deberta-v2"])
+def test_a_document_cut_in_pieces_has_the_same_tokens(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    backend = Tokenizer.from_str(small_models.make_tokenizer(family).backend_tokenizer.to_str())
+    backend.no_truncation()
+    assert can_cut(backend)
+    rng = random.Random(0)
+    words = [word for text in NASTY for word in re.split("( )", text)]
+    texts = [*NASTY, *("".join(rng.choices(words, k=60)) for _ in range(200))]
+    monkeypatch.setattr("imdbcls.data.pieces.PIECE", 3)
+    num_cut = 0
+    for text in texts:
+        pieces = list(pieces_of(text, cut=True))
+        assert "".join(pieces) == text
+        num_cut += len(pieces) > 1
+        expected = backend.encode(text, add_special_tokens=False).ids
+        parts = backend.encode_batch_fast(pieces, add_special_tokens=False)
+        assert [token for part in parts for token in part.ids] == expected, text
+    assert num_cut > 150
+
+
+def test_a_tokenizer_that_reads_across_spaces_is_given_whole_documents() -> None:
+    def changed(**parts: object) -> bool:
+        about = json.loads(small_models.make_tokenizer("roberta").backend_tokenizer.to_str())
+        return can_cut(Tokenizer.from_str(json.dumps(about | parts)))
+
+    token = {"id": 0, "single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": False}
+    assert changed()
+    assert changed(added_tokens=[token | {"content": "    "}, token | {"id": 1, "content": "<end>", "rstrip": True}])
+    assert not changed(added_tokens=[token | {"content": "new york"}])
+    assert not changed(added_tokens=[token | {"content": "word", "rstrip": True}])
+    assert not changed(normalizer={"type": "Prepend", "prepend": "\u2581"})
+    assert not changed(normalizer={"type": "Replace", "pattern": {"String": " "}, "content": ""})
+    assert not changed(pre_tokenizer=None)
+    assert not changed(pre_tokenizer={"type": "Whitespace"})
+    assert list(pieces_of("a " * PIECE, cut=False)) == ["a " * PIECE]
+
+
+def test_calls_of_the_tokenizer_are_bounded_by_characters() -> None:
+    texts = ["a b " * 2**19, "short", "", "c d " * 2**15] + ["e"] * 3 * MAX_PIECES
+    seen: dict[int, str] = dict.fromkeys(range(len(texts)), "")
+    for rows, batch in batches_of(texts, cut=True):
+        assert len(rows) == len(batch) <= MAX_PIECES
+        assert sum(map(len, batch)) <= BATCH and max(map(len, batch)) <= PIECE + 4
+        for row, piece in zip(rows, batch, strict=True):
+            seen[row] += piece
+    assert list(seen.values()) == texts
+
+
+def test_a_long_document_is_cut_when_it_is_tokenized(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tokenizer = small_models.make_tokenizer("roberta")
+    texts = ["one two three four five six", "", "seven", "eight nine ten"]
+    documents = Documents(list("abcd"), texts, np.array([0, 1, 0, 1]))
+    whole = tokenize(documents, tokenizer, cache_dir=tmp_path / "whole")
+    monkeypatch.setattr("imdbcls.data.pieces.PIECE", 4)
+    cut = tokenize(documents, tokenizer, cache_dir=tmp_path / "cut")
+    assert cut.ids.tolist() == whole.ids.tolist() and cut.offsets.tolist() == whole.offsets.tolist()

@@ -1,0 +1,289 @@
+"""Every head: shapes, gradients, a case computed by hand, padding that never counts, and the layers they stand for."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import torch
+from support.heads import CLASSES, HEADS, HIDDEN, MAKERS
+from torch import Tensor, nn
+
+import imdbcls.heads
+from imdbcls.heads.attention import AttentionHead
+from imdbcls.heads.cls import ClsHead
+from imdbcls.heads.lstm import LSTMHead
+from imdbcls.heads.max import MaxHead
+from imdbcls.heads.mean import MeanHead
+from imdbcls.heads.pooling import TokenDropout
+from imdbcls.heads.transformer import TransformerHead
+from imdbcls.heads.weight_avg import WeightedAverageHead
+from imdbcls.models.classifier import Classifier
+
+LENGTHS = (17, 1, 40, 2, 33)
+
+
+@pytest.fixture(params=MAKERS)
+def head(request: pytest.FixtureRequest) -> nn.Module:
+    torch.manual_seed(0)
+    return MAKERS[request.param](HIDDEN).eval()
+
+
+def make_batch(lengths: Sequence[int] = LENGTHS, padding: float = 1e4) -> tuple[Tensor, Tensor]:
+    """Random token vectors with huge ones as padding: whoever reads padding is seen to."""
+    generator = torch.Generator().manual_seed(1)
+    mask_BT = torch.arange(max(lengths)) < torch.tensor(lengths).unsqueeze(1)
+    hidden_BTD = torch.randn(*mask_BT.shape, HIDDEN, generator=generator)
+    return hidden_BTD.masked_fill(~mask_BT.unsqueeze(2), padding), mask_BT
+
+
+def test_every_module_is_tested() -> None:
+    modules = {path.stem for path in Path(imdbcls.heads.__path__[0]).glob("*.py")} - {"__init__", "pooling"}
+    targets = {type(maker(HIDDEN)).__module__.rpartition(".")[2] for maker in MAKERS.values()}
+    assert len(HEADS) >= 8 and targets == modules
+
+
+def test_a_head_that_says_so_reads_the_first_token_alone(head: nn.Module) -> None:
+    """And no other head gives the same without the rest."""
+    hidden_BTD, mask_BT = make_batch()
+    says_so = Classifier(nn.Identity(), head).first_token_alone
+    assert says_so == torch.equal(head(hidden_BTD[:, :1], mask_BT[:, :1]), head(hidden_BTD, mask_BT))
+    assert not Classifier(nn.Identity(), head, every_token=True).first_token_alone
+
+
+def test_a_head_does_not_inherit_that_it_reads_the_first_token_alone() -> None:
+    class LastHead(ClsHead):
+        def forward(self, hidden_BTD: Tensor, mask_BT: Tensor) -> Tensor:
+            return super().forward(hidden_BTD.flip(1), mask_BT)
+
+    head = LastHead(hidden_size=HIDDEN, num_labels=CLASSES, dropout=0.1)
+    assert not Classifier(nn.Identity(), head).first_token_alone
+
+
+def test_shape_and_dtype(head: nn.Module) -> None:
+    logits_BC = head(*make_batch())
+    assert logits_BC.shape == (len(LENGTHS), CLASSES)
+    assert logits_BC.dtype == torch.float32 and logits_BC.isfinite().all()
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_gradients_reach_every_parameter_and_real_tokens_only(head: nn.Module, training: bool) -> None:
+    head.train(training)
+    hidden_BTD, mask_BT = make_batch()
+    hidden_BTD.requires_grad_(True)
+    weights_BC = torch.randn(len(LENGTHS), CLASSES, generator=torch.Generator().manual_seed(2))
+    (head(hidden_BTD, mask_BT) * weights_BC).sum().backward()
+    for name, parameter in head.named_parameters():
+        assert parameter.grad is not None and parameter.grad.isfinite().all(), name
+        assert parameter.grad.abs().max() > 0, name
+    gradient_BTD = hidden_BTD.grad
+    assert gradient_BTD is not None
+    assert gradient_BTD[~mask_BT].abs().max() == 0
+    assert (gradient_BTD.abs().amax(dim=(1, 2)) > 0).all(), "a document without influence on its logits"
+
+
+def test_a_document_s_logits_do_not_depend_on_its_batch(head: nn.Module) -> None:
+    hidden_BTD, mask_BT = make_batch()
+    together_BC = head(hidden_BTD, mask_BT)
+    for row, length in enumerate(LENGTHS):
+        alone_1C = head(hidden_BTD[row : row + 1, :length], mask_BT[row : row + 1, :length])
+        assert alone_1C.shape == (1, CLASSES)
+        torch.testing.assert_close(alone_1C[0], together_BC[row], rtol=0, atol=1e-5)
+        pair = [row, (row + 1) % len(LENGTHS)]
+        torch.testing.assert_close(head(hidden_BTD[pair], mask_BT[pair])[0], together_BC[row], rtol=0, atol=1e-5)
+    other_padding_BC = head(*make_batch(padding=-7.0))
+    torch.testing.assert_close(other_padding_BC, together_BC, rtol=0, atol=0)
+
+
+def test_two_evaluations_are_identical(head: nn.Module) -> None:
+    batch = make_batch()
+    first_BC = head(*batch)
+    head.train()
+    head(*make_batch((3, 2)))  # nothing may be left behind by other documents or by training
+    head.eval()
+    assert torch.equal(head(*batch), first_BC)
+
+
+def test_bf16_autocast(head: nn.Module) -> None:
+    hidden_BTD, mask_BT = make_batch(padding=0.0)
+    expected_BC = head(hidden_BTD, mask_BT)
+    for encoder_dtype in (torch.float32, torch.bfloat16):
+        head.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16):
+            logits_BC = head(hidden_BTD.to(encoder_dtype), mask_BT)
+        assert logits_BC.dtype == torch.bfloat16
+        torch.testing.assert_close(logits_BC.float(), expected_BC, rtol=0.03, atol=0.05)
+        logits_BC.float().logsumexp(1).sum().backward()
+        assert all(parameter.grad is not None and parameter.grad.isfinite().all() for parameter in head.parameters())
+
+
+# Cases computed by hand: two dimensions, three real tokens and one of padding, one class that sums the pooled vector.
+
+HAND_TD = torch.tensor([[1.0, 0.0], [0.0, 2.0], [4.0, -1.0], [99.0, 99.0]])
+HAND_MASK_T = torch.tensor([True, True, True, False])
+
+
+def by_hand(head: nn.Module) -> float:
+    """The one logit for the document above; `output` sums the dimensions."""
+    nn.init.ones_(head.output.weight)
+    nn.init.zeros_(head.output.bias)
+    with torch.no_grad():
+        return head.eval()(HAND_TD.unsqueeze(0), HAND_MASK_T.unsqueeze(0)).item()
+
+
+def tanh(number: float) -> float:
+    return torch.tensor(number).tanh().item()
+
+
+def test_cls_by_hand() -> None:
+    head = ClsHead(hidden_size=2, num_labels=1, dropout=0.5)
+    nn.init.constant_(head.dense.weight, 0.5)
+    nn.init.constant_(head.dense.bias, 0.25)
+    assert by_hand(head) == pytest.approx(2 * tanh(0.75))  # twice tanh(0.5 · 1 + 0.5 · 0 + 0.25)
+
+
+def test_mean_by_hand() -> None:
+    assert by_hand(MeanHead(hidden_size=2, num_labels=1)) == pytest.approx(5 / 3 + 1 / 3)
+
+
+def test_max_by_hand() -> None:
+    assert by_hand(MaxHead(hidden_size=2, num_labels=1)) == pytest.approx(4 + 2)
+
+
+def test_weight_avg_by_hand() -> None:
+    head = WeightedAverageHead(hidden_size=2, num_labels=1, num_positions=5, dropout=0.5, normalize=True)
+    assert by_hand(head) == pytest.approx(tanh(5 / 3) + tanh(1 / 3)), "training starts from the mean"
+    head.position_weights.data = torch.tensor([0.0, 2.0, 3.0, 50.0, 50.0]).log()
+    # Weights 0, 2/5 and 3/5: the padding's 50 does not count.
+    assert by_hand(head) == pytest.approx(tanh(12 / 5) + tanh(4 / 5 - 3 / 5))
+
+
+def test_plain_weight_avg_by_hand() -> None:
+    head = WeightedAverageHead(hidden_size=2, num_labels=1, num_positions=5, dropout=0.5, normalize=False)
+    assert (head.position_weights.abs() <= 5**-0.5).all() and head.position_weights.std() > 0
+    head.position_weights.data = torch.tensor([0.5, -1.0, 0.25, 50.0, 50.0])
+    head.position_bias.data = torch.tensor([0.125])
+    # 0.5 · (1, 0) - (0, 2) + 0.25 · (4, -1) + 0.125 = (1.625, -2.125)
+    assert by_hand(head) == pytest.approx(tanh(1.625) + tanh(-2.125))
+
+
+def test_attention_by_hand() -> None:
+    head = AttentionHead(hidden_size=2, num_labels=1)
+    head.projection.weight.data = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
+    head.projection.bias.data = torch.tensor([0.0, 1.0])
+    head.context.weight.data = torch.tensor([[2.0, -1.0]])
+    scores = [2 * tanh(1) - tanh(1), 2 * tanh(0) - tanh(3), 2 * tanh(4) - tanh(0)]
+    weights = torch.tensor(scores).softmax(0).tolist()
+    assert by_hand(head) == pytest.approx(weights[0] * 1 + weights[1] * 2 + weights[2] * 3)
+
+
+def test_lstm_by_hand() -> None:
+    """One dimension; every gate reads the input with weight 1, nothing reads the last output."""
+    head = LSTMHead(hidden_size=1, num_labels=1, dropout=0.5, bidirectional=False)
+    for name, parameter in head.forward_lstm.named_parameters():
+        nn.init.constant_(parameter, float(name.startswith("weight_ih")))
+    nn.init.ones_(head.output.weight)
+    nn.init.zeros_(head.output.bias)
+    tokens = [0.5, -1.0, 2.0]
+    cell = 0.0
+    for token in tokens:
+        gate = torch.tensor(token).sigmoid().item()
+        cell = gate * cell + gate * tanh(token)
+        output = gate * tanh(cell)
+    hidden_BTD = torch.tensor([*tokens, 77.0]).reshape(1, 4, 1)
+    logit = head.eval()(hidden_BTD, torch.tensor([[True, True, True, False]])).item()
+    assert logit == pytest.approx(tanh(output), abs=1e-6)
+
+
+def test_transformer_by_hand() -> None:
+    """A document of one token attends to itself alone: values and output are identities, the rest is two norms."""
+    head = TransformerHead(hidden_size=2, num_labels=1, dropout=0.5)
+    head.attention.in_proj_weight.data[4:] = torch.eye(2)
+    head.attention.out_proj.weight.data = torch.eye(2)
+    nn.init.zeros_(head.feed_forward[3].weight)
+    nn.init.constant_(head.feed_forward[3].bias, 0.5)
+    head.output.weight.data = torch.tensor([[1.0, 3.0]])
+    nn.init.zeros_(head.output.bias)
+    hidden_BTD = torch.tensor([[[5.0, 1.0], [99.0, 99.0]]])
+    # (5, 1) + (5, 1), normed: (1, -1); plus 0.5, normed again: (1, -1); 1 · 1 + 3 · (-1).
+    logit = head.eval()(hidden_BTD, torch.tensor([[True, False]])).item()
+    assert logit == pytest.approx(-2.0, abs=1e-4)
+
+
+# The layers of PyTorch that two heads compute in a cheaper way.
+
+
+def test_transformer_equals_the_full_layer_at_the_first_token() -> None:
+    torch.manual_seed(0)
+    head = TransformerHead(hidden_size=HIDDEN, num_labels=CLASSES, dropout=0.1).eval()
+    layer = nn.TransformerEncoderLayer(HIDDEN, HIDDEN // 64, 4 * HIDDEN, activation="gelu", batch_first=True).eval()
+    layer.self_attn.load_state_dict(head.attention.state_dict())
+    for theirs, ours in (
+        (layer.linear1, head.feed_forward[0]),
+        (layer.linear2, head.feed_forward[3]),
+        (layer.norm1, head.attention_norm),
+        (layer.norm2, head.feed_forward_norm),
+    ):
+        nn.init.normal_(ours.bias)
+        nn.init.normal_(ours.weight, mean=1.0 if ours.weight.ndim == 1 else 0.0, std=0.1)
+        theirs.load_state_dict(ours.state_dict())
+    hidden_BTD, mask_BT = make_batch()
+    full_BTD = layer(hidden_BTD, src_key_padding_mask=~mask_BT)
+    expected_BC = head.output(full_BTD[:, 0])
+    torch.testing.assert_close(head(hidden_BTD, mask_BT), expected_BC, rtol=0, atol=1e-5)
+
+
+def test_transformer_has_a_head_for_each_64_dimensions() -> None:
+    for hidden_size, num_heads in ((768, 12), (384, 6), (64, 1), (32, 1)):
+        head = TransformerHead(hidden_size=hidden_size, num_labels=2, dropout=0.1)
+        assert head.attention.num_heads == num_heads
+
+
+@pytest.mark.parametrize("bidirectional", [False, True])
+def test_lstm_equals_the_packed_one(bidirectional: bool) -> None:
+    torch.manual_seed(0)
+    head = LSTMHead(hidden_size=HIDDEN, num_labels=CLASSES, dropout=0.1, bidirectional=bidirectional).eval()
+    packed = nn.LSTM(HIDDEN, HIDDEN, batch_first=True, bidirectional=bidirectional)
+    weights = dict(head.forward_lstm.named_parameters())
+    if head.backward_lstm is not None:
+        weights |= {f"{name}_reverse": parameter for name, parameter in head.backward_lstm.named_parameters()}
+    packed.load_state_dict(weights)
+    hidden_BTD, mask_BT = make_batch()
+    documents = nn.utils.rnn.pack_padded_sequence(hidden_BTD, mask_BT.sum(1), batch_first=True, enforce_sorted=False)
+    final_directions_BD = packed(documents)[1][0]
+    expected_BC = head.output(torch.cat([*final_directions_BD], dim=1).tanh())
+    torch.testing.assert_close(head(hidden_BTD, mask_BT), expected_BC, rtol=0, atol=1e-5)
+
+
+def test_token_dropout_is_that_of_pytorch_in_distribution() -> None:
+    """The share kept, their scale, the gradient, and other draws at every call; nothing at evaluation."""
+    torch.manual_seed(0)
+    dropout, hidden_BTD = TokenDropout(0.3), torch.ones(8, 100, 64, requires_grad=True)
+    first_BTD, second_BTD = dropout(hidden_BTD), dropout(hidden_BTD)
+    kept = (first_BTD > 0).float().mean().item()
+    assert kept == pytest.approx(0.7, abs=0.01)  # six standard errors are 0.012
+    torch.testing.assert_close(first_BTD, (first_BTD > 0) / 0.7)
+    assert not torch.equal(first_BTD, second_BTD)
+    first_BTD.sum().backward()
+    torch.testing.assert_close(hidden_BTD.grad, first_BTD.detach())
+    assert torch.equal(dropout.eval()(hidden_BTD), hidden_BTD)
+
+
+def test_transformer_trains_like_the_full_attention() -> None:
+    """Also with dropout on the attention's probabilities: the same draws, so the same output and gradients."""
+    head = TransformerHead(hidden_size=HIDDEN, num_labels=CLASSES, dropout=0.2).train()
+    nn.init.normal_(head.attention.in_proj_bias)
+    hidden_BTD, mask_BT = make_batch()
+    results = []
+    for ours in (True, False):
+        head.zero_grad()
+        torch.manual_seed(1)
+        if ours:
+            attended_BD = head.attend(hidden_BTD[:, 0], hidden_BTD, mask_BT)
+        else:
+            attended_BD = head.attention(
+                hidden_BTD[:, :1], hidden_BTD, hidden_BTD, key_padding_mask=~mask_BT, need_weights=True
+            )[0][:, 0]
+        attended_BD.square().sum().backward()
+        results.append((attended_BD.detach(), *(weight.grad.clone() for weight in head.attention.parameters())))
+    for one, other in zip(*results, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)

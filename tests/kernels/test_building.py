@@ -1,0 +1,527 @@
+"""How the compiled kernels are built and kept, whose objects are loaded, and what happens where they cannot be had."""
+
+import ctypes
+import hashlib
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from support.encoders import distance, make, make_batch, run
+from support.kernels import HALF, HAS_HALF
+from support.runs import ROOT
+
+from imdbcls.kernels import building, loading
+from imdbcls.kernels.encoder import accelerate
+from imdbcls.runtime import ownership
+
+DTYPE = HALF if HAS_HALF else torch.float32
+IS_USED = pytest.mark.skipif(not HAS_HALF and not loading.is_for_floats(), reason="PyTorch computes in fp32 here")
+
+if not HAS_HALF and not torch.cpu._is_avx2_supported():
+    pytest.skip("there are no kernels for this processor", allow_module_level=True)
+
+BUILD = f"""
+import torch
+from imdbcls.kernels import building, loading
+loading.find_or_build({DTYPE})
+print(building.object_path({DTYPE}))
+"""
+# Bits of everything a training pass yields; memory that malloc hands out is filled with a byte of the caller's choice.
+PASS = f"""
+import hashlib, sys
+sys.path.insert(0, "tests")
+import torch
+from support.encoders import make, make_batch, run
+from imdbcls.kernels.encoder import accelerate
+torch.set_num_threads(1)
+model = make("bert", hidden_dropout_prob=0.1, hidden_size=72).train()
+accelerate(model)
+torch.manual_seed(3)
+hidden, gradients = run(model, *make_batch(model), bf16={HAS_HALF})
+digest = hashlib.sha256(hidden.numpy().tobytes())
+for gradient in gradients.values():
+    digest.update(gradient.numpy().tobytes())
+print(digest.hexdigest())
+"""
+OTHERS_CODE = """
+#include <stdio.h>
+__attribute__((constructor)) static void run(void) {{ FILE *file = fopen("{trace}", "w"); if (file) fclose(file); }}
+"""
+
+
+def start(code: str, **environment: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", code], cwd=ROOT, env={**os.environ, **environment}, stdout=subprocess.PIPE, text=True
+    )
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """An empty cache, and kernels that are compiled in a second."""
+    monkeypatch.setenv("IMDBCLS_CACHE", str(tmp_path / "cache"))
+    library = building.LIBRARIES[DTYPE]
+    flags = tuple(flag for flag in library.flags if flag != "-O3")
+    monkeypatch.setitem(building.LIBRARIES, DTYPE, library._replace(flags=(*flags, "-O0")))
+    forget()
+    yield tmp_path / "cache"
+    forget()
+
+
+def forget() -> None:
+    """What a process remembers."""
+    loading.load.cache_clear()
+    building._version_of.cache_clear()
+
+
+def script(path: Path, text: str) -> Path:
+    path.write_text(f"#!/bin/sh\n{text}\n")
+    path.chmod(0o700)
+    return path
+
+
+def load(capsys: pytest.CaptureFixture[str]) -> tuple[loading.Kernels | None, str]:
+    """What another process would load here, and what it logs; for DTYPE even if this process uses no kernels."""
+    forget()
+    capsys.readouterr()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loading, "is_for_floats", lambda: not HAS_HALF)
+        found = loading.load(DTYPE)
+        assert loading.load(DTYPE) is found  # and nothing is said twice
+    return found, capsys.readouterr().err
+
+
+def works(loaded: loading.Kernels | None) -> bool:
+    assert loaded is not None
+    x_NF, active_NF = torch.ones(2, 8, dtype=DTYPE), torch.zeros(2, 8, dtype=DTYPE)
+    loaded.call("gelu", x_NF, active_NF, 2, 8)
+    return bool(((active_NF.float() - 0.8413).abs() < 0.01).all())
+
+
+# ---- Building
+
+
+def test_two_processes_build_at_once_and_a_damaged_object_is_built_again(
+    cache: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    builders = [start(BUILD, IMDBCLS_CACHE=str(cache)) for _ in range(2)]
+    printed = {builder.communicate()[0].strip() for builder in builders}
+    (path,) = (cache / "kernels").iterdir()
+    assert printed == {str(path)}
+    assert path.stat().st_mode & 0o777 == 0o700 and path.parent.stat().st_mode & 0o777 == 0o700
+    loaded, told = load(capsys)  # with other flags, so another object
+    assert works(loaded) and told == ""
+    path = building.object_path(DTYPE)
+    whole = path.read_bytes()
+    for damaged in (whole[: len(whole) // 2], whole[:5000] + b"\0" * 100 + whole[5100:], b""):
+        path.unlink()
+        path.write_bytes(damaged)
+        path.chmod(0o700)
+        loaded, told = load(capsys)
+        assert works(loaded) and told.count("\n") == 1
+        assert f"{path} is damaged; the CPU kernels are compiled again." in told
+        assert path.read_bytes()[-32:] == hashlib.sha256(path.read_bytes()[:-32]).digest()
+    assert load(capsys)[1] == ""
+
+
+def test_an_object_that_cannot_be_loaded_is_built_again_once(cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The digest is right, but the file is not a library, as a fake compiler produced it."""
+    building.require_cache()
+    path = building.object_path(DTYPE)
+    path.write_bytes(b"junk" + hashlib.sha256(b"junk").digest())
+    loaded, told = load(capsys)
+    assert works(loaded) and told.count("\n") == 1 and "file too short" in told and "compiled again" in told
+
+
+def test_the_umask_opens_nothing(cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = os.umask(0)
+    try:
+        loaded, told = load(capsys)
+        assert works(loaded) and told == ""
+        for path in (cache, cache / "kernels", building.object_path(DTYPE)):
+            assert path.stat().st_mode & 0o077 == 0
+        assert load(capsys)[1] == ""
+    finally:
+        os.umask(before)
+
+
+def test_the_openmp_library_is_pytorch_s_own() -> None:
+    """scikit-learn brings another, which would bring a second set of threads."""
+    import sklearn.metrics  # noqa: F401
+
+    libraries = set(re.findall(r"/\S*/libgomp\S*", Path("/proc/self/maps").read_text(encoding="utf-8")))
+    if len(libraries) < 2:
+        pytest.skip("PyTorch and scikit-learn share one OpenMP library here")
+    assert Path(building._openmp()).is_relative_to(Path(torch.__file__).parent)
+
+
+def test_what_memory_held_before_changes_no_bit() -> None:
+    passes = [start(PASS, MALLOC_PERTURB_=byte) for byte in ("85", "255")]
+    first, second = (each.communicate()[0] for each in passes)
+    assert len(first.strip()) == 64 and first == second
+
+
+# ---- Compilers that are none
+
+
+@IS_USED
+@pytest.mark.parametrize(
+    ("compiler", "reason"),
+    [("no-such-compiler", "there is no C compiler (no-such-compiler); install gcc"), ("false", "false failed")],
+)
+def test_without_a_compiler_pytorch_computes(
+    compiler: str, reason: str, cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("CC", compiler)
+    model = make("bert")
+    exact, _ = run(model, *make_batch(model), bf16=False)
+    accelerate(model)
+    for _ in range(2):
+        found, gradients = run(model, *make_batch(model), bf16=HAS_HALF)
+    assert distance(found, exact) < 0.02 and gradients
+    assert capsys.readouterr().err.count(reason) == 1
+    assert reason in loading.status() and list((cache / "kernels").iterdir()) == []
+
+
+def test_a_compiler_that_is_none_costs_one_line(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    version = 'case "$*" in *--version*) echo cc 1; exit 0;; esac'
+    scripts = {
+        "silent": ("exit 0", "reported no error but produced no library"),
+        "binary": ("printf '\\377\\033'", "reported no error but produced no library"),
+        "talks": ("printf 'error: \\377\\033[2J' >&2; exit 3", "talks failed: error: \ufffd [2J"),
+        "junk": (f"{version}; echo junk > kernels.so", "cannot be loaded (file too short)"),
+        "endless": ("exec yes", "endless failed: y"),
+    }
+    compilers = {str(script(tmp_path / name, text)): reason for name, (text, reason) in scripts.items()}
+    compilers |= {
+        "gcc '": "CC=gcc ' is not a command (No closing quotation); set CC to a C compiler",
+        "  ": "CC is empty",
+        "/": "there is no C compiler (/)",
+        f"{tmp_path}": "there is no C compiler",
+        "gcc --no-such-option": "gcc failed: ",
+    }
+    (tmp_path / "text").write_text("no program")
+    (tmp_path / "text").chmod(0o700)
+    compilers[f"{tmp_path / 'text'}"] = "cannot be run ([Errno 8] Exec format error"
+    monkeypatch.setattr(building, "_VERSION_SECONDS", 0.5)
+    for compiler, reason in compilers.items():
+        monkeypatch.setenv("CC", compiler)
+        loaded, told = load(capsys)
+        assert loaded is None and told.count("\n") == 1, (compiler, told)
+        assert told.startswith("No compiled CPU kernels: ") and reason in told, (compiler, told)
+        assert "\033" not in told and loading.status().startswith("none: ")
+    assert not list((cache / "kernels").glob("*.so"))
+
+
+def test_what_lies_in_proc_may_be_hidden(
+    cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As in a container that hides it: by a file of the same path that cannot be read."""
+    read = Path.read_bytes
+    for name in ("cpuinfo", "self/maps"):
+
+        def hidden(path: Path, name: str = name) -> bytes:
+            if path == Path("/proc") / name:
+                raise PermissionError(13, "Permission denied", str(path))
+            return read(path)
+
+        monkeypatch.setattr(Path, "read_bytes", hidden)
+        loaded, told = load(capsys)
+        assert loaded is None and told.count("\n") == 1 and f"/proc/{name} cannot be read" in told
+
+
+@pytest.mark.parametrize("hangs_at", ["--version", "-c", "-shared"])
+def test_a_compiler_that_hangs_is_waited_for_once_a_day(
+    hangs_at: str, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pids, calls = tmp_path / "pids", tmp_path / "calls"
+    hang = f"(sleep 600 & echo $! >> {pids}; wait)"
+    compiler = script(
+        tmp_path / "slow",
+        f'echo >> {calls}; case "$*" in *{hangs_at}*) {hang};; *--version*) ;; *) touch kernels.so;; esac',
+    )
+    monkeypatch.setenv("CC", str(compiler))
+    monkeypatch.setattr(building, "_VERSION_SECONDS", 0.7 if hangs_at == "--version" else 20)
+    monkeypatch.setattr(building, "_BUILD_SECONDS", 0.7)
+    loaded, told = load(capsys)
+    assert loaded is None and "slow did not finish within" in told and told.count("\n") == 1
+    num_calls = len(calls.read_text().splitlines())
+    for _ in range(2):  # other processes
+        loaded, told = load(capsys)
+        assert loaded is None and told.count("\n") == 1
+        assert "0.0 hours ago; python -m imdbcls.doctor tries it again" in told
+    assert len(calls.read_text().splitlines()) == num_calls
+    assert "did not finish" in loading.status() and len(calls.read_text().splitlines()) > num_calls
+    for pid in map(int, pids.read_text().split()):
+        assert not is_running(pid), "what the compiler had started goes on"
+
+    num_calls = len(calls.read_text().splitlines())
+    (record,) = (cache / "kernels").glob("*.hung")
+    record.write_text(json.dumps(json.loads(record.read_text()) | {"time": time.time() - 25 * 3600}))
+    load(capsys)
+    assert len(calls.read_text().splitlines()) > num_calls  # the day is over
+    num_calls = len(calls.read_text().splitlines())
+    for damaged in ("", "[]", '{"time": "now"}', '{"time": 1e999, "reason": 3}'):
+        record.write_text(damaged)
+        monkeypatch.setattr(building, "_VERSION_SECONDS", 0.1)
+        monkeypatch.setattr(building, "_BUILD_SECONDS", 0.1)
+        loaded, told = load(capsys)
+        assert loaded is None and "did not finish within 0 seconds" in told
+    monkeypatch.undo()
+
+
+def test_a_compiler_put_right_is_tried_at_once(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    compiler = script(tmp_path / "mine", "sleep 600".ljust(30))
+    monkeypatch.setenv("CC", str(compiler))
+    with monkeypatch.context() as patch:
+        patch.setattr(building, "_VERSION_SECONDS", 0.5)
+        assert load(capsys)[0] is None
+    (record,) = (cache / "kernels").glob("*.hung")
+    stamp = compiler.stat().st_mtime_ns
+    assert load(capsys)[0] is None and record.exists()
+    script(compiler, 'exec cc "$@"'.ljust(30))
+    os.utime(compiler, ns=(stamp, stamp))  # which looks like the same, so only the doctor tries it
+    assert load(capsys)[0] is None
+    assert loading.status().startswith(f"{'avx512_bf16' if HAS_HALF else 'avx2_fp32'}")
+    assert list((cache / "kernels").iterdir()) == []
+    loaded, told = load(capsys)
+    assert works(loaded) and told == ""
+
+    script(compiler, "sleep 600")
+    with monkeypatch.context() as patch:
+        patch.setattr(building, "_VERSION_SECONDS", 0.5)
+        assert load(capsys)[0] is None
+    script(compiler, 'exec cc "$@"')  # a changed file is tried without being asked for
+    assert works(load(capsys)[0])
+
+
+def is_running(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except FileNotFoundError:
+        return False
+
+
+# ---- Whose objects are loaded
+
+
+Spoil = Callable[[Path, pytest.MonkeyPatch], None]
+
+
+def open_to_all(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (cache / "kernels").chmod(0o777)
+
+
+def open_to_a_group(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (cache / "kernels").chmod(0o770)
+    monkeypatch.setattr(ownership, "_is_own_group", lambda gid: False)
+
+
+def below_an_open_folder(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache.chmod(0o777)
+
+
+def a_link(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (cache / "kernels").rename(cache / "elsewhere")
+    (cache / "kernels").symlink_to(cache / "elsewhere")
+
+
+def another_s(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    give_away(cache / "kernels", monkeypatch)
+
+
+def give_away(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Root gives it to another user; any other user is another one from here on."""
+    if os.geteuid() == 0:
+        os.chown(path, 12345, 12345)
+    else:
+        other = os.geteuid() + 1
+        monkeypatch.setattr(os, "geteuid", lambda: other)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "reason"),
+    [
+        (open_to_all, "other users can write to {kernels}: run `chmod go-w {kernels}`"),
+        (open_to_a_group, "other users can write to {kernels}: run `chmod go-w {kernels}`"),
+        (below_an_open_folder, "other users can write to {cache}: run `chmod go-w {cache}`"),
+        (a_link, "{kernels} is a symbolic link: put a folder in its place"),
+        (another_s, "belongs to another user ("),
+    ],
+)
+def test_a_cache_that_others_can_write_is_not_used(
+    spoil: Spoil, reason: str, cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The kernels are compiled in a private folder, with advice; the planted object never runs."""
+    trace = plant(cache)
+    spoil(cache, monkeypatch)
+    loaded, told = load(capsys)
+    assert works(loaded) and told.count("\n") == 1
+    assert reason.format(kernels=cache / "kernels", cache=cache) in told
+    assert "The CPU kernels were compiled for this process only." in told
+    assert not trace.exists()
+    assert "separately in each process: the kernel cache is not private" in loading.status() and not trace.exists()
+    forget()
+
+
+def plant(cache: Path) -> Path:
+    """Put other code with a correct digest in the object's place; return the trace that it leaves when it runs."""
+    trace = cache.parent / "trace"
+    building.require_cache()
+    path = building.object_path(DTYPE)
+    library_with(trace, path)
+    assert not trace.exists()
+    ctypes.CDLL(str(path))
+    trace.unlink()  # it would run
+    copied = path.read_bytes()
+    path.unlink()
+    path.write_bytes(copied)  # a new inode, which the loader has not loaded yet
+    path.chmod(0o700)
+    return trace
+
+
+def library_with(trace: Path, path: Path) -> None:
+    source = path.with_suffix(".c")
+    source.write_text(OTHERS_CODE.format(trace=trace))
+    subprocess.run([*building.compiler(), "-shared", "-fPIC", "-o", str(path), str(source)], check=True)
+    source.unlink()
+    content = path.read_bytes()
+    path.write_bytes(content + hashlib.sha256(content).digest())
+
+
+@pytest.mark.parametrize("kind", ["of another user", "open to all", "a link", "a pipe", "a folder"])
+def test_an_object_that_others_can_write_is_built_again(
+    kind: str, cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trace = plant(cache)
+    path = building.object_path(DTYPE)
+    if kind == "of another user":
+        if os.geteuid() != 0:
+            pytest.skip("only root can give a file away")
+        os.chown(path, 12345, 12345)
+    elif kind == "open to all":
+        path.chmod(0o666)
+    elif kind == "a link":
+        path.rename(cache / "elsewhere.so")
+        path.symlink_to(cache / "elsewhere.so")
+    else:
+        path.unlink()
+        os.mkfifo(path) if kind == "a pipe" else path.mkdir()
+    loaded, told = load(capsys)
+    if kind != "a folder":  # which a file cannot take the place of
+        assert "the CPU kernels are compiled again" in told and path.is_file() and not path.is_symlink()
+        assert load(capsys)[1] == ""
+    assert works(loaded) and not trace.exists()
+
+
+def test_what_was_checked_is_loaded_whatever_takes_its_place(
+    cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert works(load(capsys)[0])
+    path, trace, original = building.object_path(DTYPE), cache.parent / "trace", ctypes.CDLL
+
+    def swapped(name: str) -> ctypes.CDLL:
+        library_with(trace, cache / "evil.so")
+        os.replace(cache / "evil.so", path)
+        return original(name)
+
+    monkeypatch.setattr(ctypes, "CDLL", swapped)
+    loaded, told = load(capsys)
+    assert works(loaded) and not trace.exists() and told == ""
+    original(str(path))
+    assert trace.exists()  # it had been there
+
+
+def test_two_libraries_never_take_each_other_s_place(cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The loader identifies a library by its path, which is a descriptor's number here."""
+    first = load(capsys)[0]
+    assert first is not None
+    spare = os.open("/dev/null", os.O_RDONLY)  # the number that the next one gets
+    os.close(spare)
+    building.object_path(DTYPE).unlink()
+    second = load(capsys)[0]
+    assert second is not None and second._library._handle != first._library._handle
+    assert works(first) and works(second)
+
+
+def test_a_disk_that_nothing_may_be_executed_on(
+    cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    real = os.statvfs
+
+    def noexec(path: Path) -> os.statvfs_result:
+        found = real(path)
+        return os.statvfs_result((*found[:8], found.f_flag | os.ST_NOEXEC, found.f_namemax))
+
+    monkeypatch.setattr(os, "statvfs", noexec)
+    loaded, told = load(capsys)
+    assert works(loaded) and told.count("\n") == 1
+    assert f"nothing on the disk of {cache / 'kernels'} may be executed (noexec): set IMDBCLS_CACHE" in told
+    assert list((cache / "kernels").iterdir()) == [] and "noexec" in loading.status()
+
+
+@pytest.mark.parametrize("kind", ["a file", "below a file", "full"])
+def test_a_cache_that_cannot_be_written(
+    kind: str, cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if kind == "a file":
+        cache.mkdir()
+        (cache / "kernels").write_text("")
+    elif kind == "below a file":
+        cache.write_text("")
+    else:
+        real = os.replace
+
+        def full(source: Path, target: Path) -> None:
+            if Path(target).is_relative_to(cache):
+                raise OSError(28, "No space left on device", str(target))
+            real(source, target)
+
+        monkeypatch.setattr(os, "replace", full)
+    loaded, told = load(capsys)
+    assert works(loaded) and told.count("\n") == 1 and "set IMDBCLS_CACHE to a" in told
+    assert "The CPU kernels were compiled for this process only." in told
+
+
+def test_a_user_s_own_group_is_no_stranger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With umask 002, each user has a private group; a group with other members is a risk."""
+    import grp
+    import pwd
+
+    class User:
+        pw_name, pw_gid = "ada", 4711
+
+    class Group:
+        gr_name, gr_gid, gr_mem = "ada", 4711, ["ada"]
+
+    monkeypatch.setattr(pwd, "getpwuid", lambda uid: User)
+    monkeypatch.setattr(grp, "getgrgid", lambda gid: Group)
+    tmp_path.chmod(0o770)
+    assert ownership.risk_of_folder(tmp_path) is None
+    tmp_path.chmod(0o772)
+    assert "other users can write" in str(ownership.risk_of_folder(tmp_path))
+    tmp_path.chmod(0o770)
+    for name, value in (("gr_mem", ["ada", "eve"]), ("gr_name", "staff"), ("gr_gid", 100)):
+        with monkeypatch.context() as patch:
+            patch.setattr(Group, name, value)
+            assert "other users can write" in str(ownership.risk_of_folder(tmp_path)), name
+
+
+def test_a_compiler_by_a_relative_path(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The compiler runs in a temporary folder, where the relative path would not be found."""
+    script(tmp_path / "mine", 'exec cc "$@"')
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("CC", "./mine -fno-plt")
+    assert works(load(capsys)[0])

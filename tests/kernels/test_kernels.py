@@ -1,0 +1,590 @@
+"""The compiled kernels compute what PyTorch computes, with AMX and without, whatever the number of threads."""
+
+import copy
+from collections.abc import Callable, Iterator
+from functools import partial
+
+import pytest
+import torch
+from support.encoders import LENGTHS, distance, make, make_batch, run
+from support.kernels import HALF, HAS_FLOATS, HAS_HALF, offsets_of
+from torch import Tensor
+
+from imdbcls.heads.lstm import LSTMHead, read
+from imdbcls.kernels import loading, products
+from imdbcls.kernels.building import object_path
+from imdbcls.kernels.compiled import Dropout
+from imdbcls.kernels.encoder import accelerate
+
+if not HAS_HALF and not HAS_FLOATS:
+    pytest.skip("there are no kernels for this processor", allow_module_level=True)
+
+# The precisions in which the program itself uses kernels here.
+IN_USE = [
+    pytest.param(True, id="bf16", marks=pytest.mark.skipif(not HAS_HALF, reason="no bfloat16 here")),
+    pytest.param(False, id="fp32", marks=pytest.mark.skipif(not loading.is_for_floats(), reason="fp32 is PyTorch's")),
+]
+
+
+def library(name: str) -> Iterator[loading.Kernels]:
+    """In bfloat16 with AMX or without it, or in float32, whichever the program itself would take."""
+    dtype = torch.float32 if name == "avx2" else HALF
+    if not (HAS_FLOATS if dtype == torch.float32 else HAS_HALF):
+        pytest.skip("this processor has no AVX2" if dtype == torch.float32 else "this one does not compute in bfloat16")
+    loading.find_or_build(dtype)
+    path = object_path(dtype)
+    if name == "amx" and not loading.Kernels(path, dtype).uses_amx:
+        pytest.skip("this processor has no AMX")
+    yield loading.Kernels(path, dtype, allow_amx=name == "amx")
+    loading.Kernels(path, dtype)  # the choice is the library's, and others use it
+
+
+@pytest.fixture(scope="module", params=["amx", "avx512", "avx2"])
+def loaded(request: pytest.FixtureRequest) -> Iterator[loading.Kernels]:
+    yield from library(request.param)
+
+
+@pytest.fixture(scope="module", params=["amx", "avx512"])
+def half(request: pytest.FixtureRequest) -> Iterator[loading.Kernels]:
+    yield from library(request.param)
+
+
+def limit(loaded: loading.Kernels, in_bf16: float) -> float:
+    """How far from the exact result one may be: in float32 not by more than a few roundings."""
+    return in_bf16 if loaded.dtype == HALF else 2e-6
+
+
+def random(*shape: int) -> Tensor:
+    """Numbers that bfloat16 has."""
+    return torch.randn(shape, generator=torch.Generator().manual_seed(len(shape) + shape[-1])).to(HALF)
+
+
+def unwritten(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+    """What a kernel must fill: NaN, so that a number left out is seen."""
+    return torch.full(shape, torch.nan, dtype=dtype)
+
+
+def by_one_thread_and_by_three(results: Callable[[], list[Tensor]]) -> tuple[list[Tensor], list[Tensor]]:
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        alone = results()
+        torch.set_num_threads(3)
+        return alone, results()
+    finally:
+        torch.set_num_threads(threads)
+
+
+# ---- Attention
+
+
+@pytest.mark.parametrize("width", [24, 32, 64, 80])
+@pytest.mark.parametrize("lengths", [(1,), (37, 5, 64, 1), (0, 33), (300,)])
+@pytest.mark.parametrize(
+    ("scale", "tolerance"), [(1, 0.006), (4, 0.012)], ids=("small scores", "scores that are shifted")
+)
+def test_attention(loaded: loading.Kernels, scale: int, tolerance: float, lengths: tuple[int, ...], width: int) -> None:
+    heads, num_rows = 3, sum(lengths)
+    qkv_N3H = (scale * random(num_rows, 3 * heads * width)).to(loaded.dtype)
+    d_context_NH = random(num_rows, heads * width).to(loaded.dtype)
+    offsets = offsets_of(lengths)
+    context_NH = unwritten(num_rows, heads * width, dtype=loaded.dtype)
+    max_AN, scale_AN = unwritten(heads, num_rows), unwritten(heads, num_rows)
+    sizes = (len(lengths), heads, width)
+    loaded.call("attention", qkv_N3H, offsets, context_NH, max_AN, scale_AN, *sizes)
+    d_qkv_N3H, d_sum_B3H = unwritten(*qkv_N3H.shape, dtype=loaded.dtype), unwritten(len(lengths), qkv_N3H.shape[1])
+    loaded.call(
+        "attention_backward", qkv_N3H, context_NH, d_context_NH, max_AN, scale_AN, offsets, d_qkv_N3H, d_sum_B3H, *sizes
+    )
+    exact_N3H = qkv_N3H.double().requires_grad_()
+    contexts = []
+    for document_L3H in exact_N3H.split(lengths):
+        query, key, value = document_L3H.view(-1, 3, heads, width).permute(1, 2, 0, 3)
+        probability_ALL = torch.softmax(query @ key.transpose(1, 2) * width**-0.5, dim=2)
+        contexts.append((probability_ALL @ value).transpose(0, 1).flatten(1))
+    torch.cat(contexts).backward(d_context_NH.double())
+    assert exact_N3H.grad is not None
+    assert distance(context_NH.double(), torch.cat(contexts).detach()) < limit(loaded, 0.005)
+    # Where one probability is nearly all, what is left of its gradient is small, and its rounding shows more.
+    assert distance(d_qkv_N3H.double(), exact_N3H.grad) < limit(loaded, tolerance)
+    # A sum over rows cancels: what is left is compared with what went in.
+    error_3H = (d_sum_B3H[0].double() - exact_N3H.grad.sum(0)).abs()
+    assert float(error_3H.max()) < limit(loaded, 0.01) * float(exact_N3H.grad.abs().sum(0).max())
+
+
+def test_scores_too_large_for_an_exponential(loaded: loading.Kernels) -> None:
+    qkv_N3H = (60 * random(40, 96)).to(loaded.dtype)
+    context_NH = unwritten(40, 32, dtype=loaded.dtype)
+    loaded.call("attention", qkv_N3H, offsets_of((40,)), context_NH, None, None, 1, 1, 32)
+    query, key, value = qkv_N3H.double().chunk(3, dim=1)
+    assert distance(context_NH.double(), torch.softmax(query @ key.T * 32**-0.5, dim=1) @ value) < limit(loaded, 0.005)
+
+
+# ---- Rows
+
+
+@pytest.mark.parametrize(("num_rows", "width"), [(1, 384), (300, 96), (7, 100), (130, 8)])
+@pytest.mark.parametrize("probability", [0.0, 0.3])
+def test_dropout_residual_and_norm(loaded: loading.Kernels, num_rows: int, width: int, probability: float) -> None:
+    dropout = Dropout(probability, 5) if probability else None
+    residual_NH = random(num_rows, width).to(loaded.dtype)
+    update_NH = random(width, num_rows).t().contiguous().to(loaded.dtype)
+    weight_H, bias_H = 1 + random(width).float(), random(width).float()
+    out_NH, sum_NH = (unwritten(num_rows, width, dtype=loaded.dtype) for _ in range(2))
+    mean_N, rstd_N = unwritten(num_rows), unwritten(num_rows)
+    kept_NW = torch.zeros((num_rows, -(-width // 16)), dtype=torch.int16) if dropout else None
+    drawn = (dropout.seed, 3, dropout.threshold, dropout.scale) if dropout else (0, 0, 0, 1.0)
+    loaded.call(
+        "add_and_normalise", residual_NH, update_NH, weight_H, bias_H, sum_NH, out_NH, mean_N, rstd_N, kept_NW,
+        num_rows, width, 1e-5, *drawn,
+    )  # fmt: skip
+    d_out_NH, d_out2_NH = random(num_rows, width + 1)[:, 1:].contiguous().to(loaded.dtype), residual_NH
+    d_sum_NH, d_update_NH = (unwritten(num_rows, width, dtype=loaded.dtype) for _ in range(2))
+    partial_B3H = unwritten(loaded.blocks_of(num_rows), 3, width)
+    loaded.call(
+        "add_and_normalise_backward", d_out_NH, d_out2_NH, sum_NH, mean_N, rstd_N, weight_H, kept_NW, d_sum_NH,
+        d_update_NH if dropout else None, partial_B3H, num_rows, width, drawn[3],
+    )  # fmt: skip
+
+    kept_NH = torch.ones(num_rows, width) if kept_NW is None else bits_of(kept_NW, width)
+    exact = [tensor.double().requires_grad_() for tensor in (residual_NH, update_NH, weight_H, bias_H)]
+    sum_exact_NH = exact[0] + exact[1] * kept_NH * drawn[3]
+    out_exact_NH = torch.nn.functional.layer_norm(sum_exact_NH, (width,), exact[2], exact[3], 1e-5)
+    out_exact_NH.backward(d_out_NH.double() + d_out2_NH.double())
+    assert distance(out_NH.double(), out_exact_NH.detach()) < limit(loaded, 0.004)
+    assert distance(sum_NH.double(), sum_exact_NH.detach()) < limit(loaded, 0.004)
+    found = (d_sum_NH, d_update_NH if dropout else d_sum_NH, partial_B3H[0, 0], partial_B3H[0, 1])
+    for one, other in zip(found, exact, strict=True):
+        assert other.grad is not None and distance(one.double(), other.grad) < limit(loaded, 0.006)
+    assert exact[1].grad is not None and distance(partial_B3H[0, 2].double(), exact[1].grad.sum(0)) < limit(
+        loaded, 0.02
+    )
+
+
+@pytest.mark.parametrize(("num_rows", "width"), [(1, 384), (300, 96), (7, 100)])
+def test_norm_and_dropout(loaded: loading.Kernels, num_rows: int, width: int) -> None:
+    dropout = Dropout(0.3, 2**40)
+    sum_NH, weight_H, bias_H = (random(*shape).float() for shape in ((num_rows, width), (width,), (width,)))
+    out_NH, mean_N, rstd_N = unwritten(num_rows, width, dtype=loaded.dtype), unwritten(num_rows), unwritten(num_rows)
+    kept_NW = torch.zeros((num_rows, -(-width // 16)), dtype=torch.int16)
+    loaded.call(
+        "normalise_and_drop", sum_NH, weight_H, bias_H, out_NH, mean_N, rstd_N, kept_NW, num_rows, width, 1e-5,
+        dropout.seed, 3, dropout.threshold, dropout.scale,
+    )  # fmt: skip
+    d_out_NH, d_sum_NH = random(num_rows, width).to(loaded.dtype), unwritten(num_rows, width)
+    partial_B2H = unwritten(loaded.blocks_of(num_rows), 2, width)
+    loaded.call(
+        "normalise_and_drop_backward", d_out_NH, d_out_NH, sum_NH, mean_N, rstd_N, weight_H, kept_NW, d_sum_NH,
+        partial_B2H, num_rows, width, dropout.scale,
+    )  # fmt: skip
+    exact = [tensor.double().requires_grad_() for tensor in (sum_NH, weight_H, bias_H)]
+    normalised_NH = torch.nn.functional.layer_norm(exact[0], (width,), exact[1], exact[2], 1e-5)
+    out_exact_NH = normalised_NH * bits_of(kept_NW, width) * dropout.scale
+    out_exact_NH.backward(2 * d_out_NH.double())
+    assert distance(out_NH.double(), out_exact_NH.detach()) < limit(loaded, 0.004)
+    for one, other in zip((d_sum_NH, *partial_B2H[0]), exact, strict=True):
+        assert other.grad is not None and distance(one.double(), other.grad) < 1e-5
+
+
+def bits_of(kept_NW: Tensor, width: int) -> Tensor:
+    return (kept_NW[:, :, None] >> torch.arange(16, dtype=torch.int16) & 1).flatten(1)[:, :width]
+
+
+def masks(loaded: loading.Kernels, dropout: Dropout, number: int, num_rows: int, width: int) -> Tensor:
+    kept_NW = torch.zeros((num_rows, -(-width // 16)), dtype=torch.int16)
+    zeros_NH, ones_H = torch.zeros((num_rows, width), dtype=loaded.dtype), torch.ones(width)
+    loaded.call(
+        "add_and_normalise", zeros_NH, zeros_NH, ones_H, ones_H, None, torch.empty_like(zeros_NH), None, None, kept_NW,
+        num_rows, width, 1e-5, dropout.seed, number, dropout.threshold, dropout.scale,
+    )  # fmt: skip
+    return bits_of(kept_NW, width).double()
+
+
+def test_masks_are_dropout(loaded: loading.Kernels) -> None:
+    """The rate is p; neighbours, rows, masks and seeds are independent of each other."""
+    for probability in (0.1, 0.5):
+        many = [masks(loaded, Dropout(probability, seed), 0, 2000, 384) for seed in (1, 2, 2**62 + 1)]
+        many += [masks(loaded, Dropout(probability, 1), number, 2000, 384) for number in (1, 2, 24)]
+        together = torch.stack(many)
+        expected, variance = 1 - probability, probability * (1 - probability)
+        assert abs(float(together.mean()) - expected) < 4 * (variance / together.numel()) ** 0.5
+        assert (
+            float(((together.mean((0, 1)) - expected) / (variance / 12000) ** 0.5).abs().max()) < 5
+        )  # no column stands out
+        flat = torch.stack([mask.flatten() for mask in many] + [many[0].roll(1, dim).flatten() for dim in (0, 1)])
+        assert float((flat.corrcoef() - torch.eye(len(flat))).abs().max()) < 5 / flat.shape[1] ** 0.5
+    assert torch.equal(
+        masks(loaded, Dropout(0.1, 1), 0, 30, 100), masks(loaded, Dropout(0.1, 1), 0, 40, 384)[:30, :100]
+    )
+    assert masks(loaded, Dropout(1.0, 1), 0, 20, 64).sum() == 0 and Dropout(1.0, 1).scale == 0
+
+
+def philox(counter: list[int], key: list[int]) -> list[int]:
+    """Philox4x32-7 as Salmon et al. (2011) write it."""
+    for _ in range(7):
+        products = 0xD2511F53 * counter[0], 0xCD9E8D57 * counter[2]
+        high, low = [product >> 32 for product in products], [product & 0xFFFFFFFF for product in products]
+        counter = [high[1] ^ counter[1] ^ key[0], low[1], high[0] ^ counter[3] ^ key[1], low[0]]
+        key = [(key[0] + 0x9E3779B9) & 0xFFFFFFFF, (key[1] + 0xBB67AE85) & 0xFFFFFFFF]
+    return counter
+
+
+def test_masks_are_philox_of_column_row_and_number(loaded: loading.Kernels) -> None:
+    dropout, number, width = Dropout(0.4, 0x1234567890ABCDEF), 5, 200
+    kept = masks(loaded, dropout, number, 3, width)
+    key = [dropout.seed & 0xFFFFFFFF, dropout.seed >> 32]
+    for row in range(3):
+        for column in range(width):
+            first = column // 64 * 64 + column % 16  # four neighbouring vectors of sixteen columns share their counters
+            bits = philox([first, row, number, 0], key)[column % 64 // 16]
+            assert bool(kept[row, column]) == (bits >= dropout.threshold)
+
+
+def beyond_the_nearest(found: Tensor, exact: Tensor) -> float:
+    """How much farther from the exact numbers than the nearest bfloat16 numbers are."""
+    return float(((found.double() - exact).abs() - (exact.to(HALF).double() - exact).abs()).max())
+
+
+def test_gelu_of_every_number(loaded: loading.Kernels) -> None:
+    every = torch.arange(-(2**15), 2**15, dtype=torch.int32).to(torch.int16).view(HALF)
+    x_NF = every[every.isfinite()].view(1, -1).to(loaded.dtype)
+    active_NF, again_NF, d_NF = (
+        unwritten(*x_NF.shape, dtype=loaded.dtype),
+        unwritten(*x_NF.shape, dtype=loaded.dtype),
+        torch.ones_like(x_NF),
+    )
+    loaded.call("gelu", x_NF, active_NF, *x_NF.shape)
+    sums_BF = unwritten(*x_NF.shape)
+    loaded.call("gelu_backward", x_NF, d_NF, again_NF, sums_BF, *x_NF.shape)
+    exact_NF = x_NF.double().requires_grad_()
+    value_NF = torch.nn.functional.gelu(exact_NF)
+    value_NF.sum().backward()
+    assert exact_NF.grad is not None
+    assert torch.equal(active_NF, again_NF)
+    rounding = 2**-8 if loaded.dtype == HALF else 2**-22  # a number's own, and in float32 a few
+    assert bool(((active_NF - value_NF.detach()).abs() <= 2e-6 + rounding * value_NF.abs()).all())
+    if loaded.dtype == torch.float32:
+        assert bool(((active_NF - value_NF.detach()).abs() <= 2e-7 + rounding * value_NF.abs()).all())
+        assert float((d_NF - exact_NF.grad).abs().max()) <= 5e-7
+        assert torch.equal(sums_BF, d_NF)
+        return
+    # A gradient of one rounds the derivative itself; the sum over the one row is the derivative before that.
+    assert beyond_the_nearest(active_NF, value_NF.detach()) <= 1e-5
+    assert beyond_the_nearest(d_NF, exact_NF.grad) <= 6e-5
+    assert float((sums_BF - exact_NF.grad).abs().max()) <= 8e-5
+    torch.testing.assert_close(sums_BF[0].to(HALF), d_NF[0])
+
+
+# ---- Weight gradients, threads
+
+
+@pytest.mark.parametrize(("num_rows", "outputs", "inputs"), [(1, 32, 32), (77, 416, 96), (600, 64, 1536), (0, 64, 32)])
+def test_weight_gradient(loaded: loading.Kernels, num_rows: int, outputs: int, inputs: int) -> None:
+    d_y_NO, x_NK = random(num_rows, outputs).to(loaded.dtype), random(num_rows, inputs).to(loaded.dtype)
+    found = unwritten(outputs, inputs)
+    loaded.call("weight_gradient", d_y_NO, x_NK, found, num_rows, outputs, inputs)
+    exact = d_y_NO.double().T @ x_NK.double()
+    assert float((found - exact).norm()) <= 1e-5 * float(exact.norm())
+
+
+@pytest.mark.parametrize(
+    ("num_rows", "inputs", "outputs"), [(1, 8, 5), (100, 384, 1152), (53, 100, 300), (7, 1200, 312)]
+)
+def test_a_linear_layer_and_its_gradients(loaded: loading.Kernels, num_rows: int, inputs: int, outputs: int) -> None:
+    """Weights of two layers joined, widths and rows that fill no group, panel or block."""
+    all_rows = products.rows_for(num_rows, loaded.dtype)
+    x_NK, d_y_NO = torch.zeros(all_rows, inputs, dtype=loaded.dtype), torch.zeros(all_rows, outputs, dtype=loaded.dtype)
+    x_NK[:num_rows], d_y_NO[:num_rows] = random(num_rows, inputs), random(num_rows, outputs)
+    weight_OK, bias_O = random(outputs, inputs).float(), random(outputs).float()
+    prepared = products.prepare(loaded, weight_OK[:3], weight_OK[3:])
+    y_NO = products.linear(loaded, x_NK, prepared, bias_O)
+    assert distance(y_NO.double(), x_NK.double() @ weight_OK.double().T + bias_O) < limit(loaded, 0.004)
+    d_x_NK = products.linear_backward(loaded, d_y_NO, prepared)
+    assert distance(d_x_NK.double(), d_y_NO.double() @ weight_OK.double()) < limit(loaded, 0.004)
+    d_weight_OK = products.weight_gradient(loaded, d_y_NO, x_NK, num_rows)
+    assert distance(d_weight_OK.double(), d_y_NO.double().T @ x_NK.double()) < limit(loaded, 0.004)
+
+
+def test_a_row_of_a_product_in_float32_is_the_same_among_any_rows() -> None:
+    """So a document's vectors do not depend on its batch: in bfloat16, where the products are oneDNN's, nearly."""
+    loaded, _ = loading.find_or_build(torch.float32)
+    x_NK, weight_OK, bias_O = torch.randn(211, 500), torch.randn(70, 500), torch.randn(70)
+    prepared = products.prepare(loaded, weight_OK)
+    together_NO = products.linear(loaded, x_NK, prepared, bias_O)
+    for first, end in ((0, 1), (5, 12), (100, 211), (3, 200)):
+        assert torch.equal(products.linear(loaded, x_NK[first:end], prepared, bias_O), together_NO[first:end])
+
+
+def test_the_number_of_threads_changes_no_bit(loaded: loading.Kernels) -> None:
+    def all_results() -> list[Tensor]:
+        lengths, num_rows = (100, 3, 257), 360
+        qkv_N3H, x_NH = random(num_rows, 288).to(loaded.dtype), random(num_rows, 96).to(loaded.dtype)
+        context_NH, out_NH = torch.empty_like(x_NH), torch.empty_like(x_NH)
+        sums_AN, scale_AN, d_qkv_N3H, d_B3H = (
+            torch.empty(3, num_rows),
+            torch.empty(3, num_rows),
+            torch.empty_like(qkv_N3H),
+            torch.empty(3, 288),
+        )
+        loaded.call("attention", qkv_N3H, offsets_of(lengths), context_NH, sums_AN, scale_AN, 3, 3, 32)
+        loaded.call(
+            "attention_backward",
+            qkv_N3H,
+            context_NH,
+            x_NH,
+            sums_AN,
+            scale_AN,
+            offsets_of(lengths),
+            d_qkv_N3H,
+            d_B3H,
+            3,
+            3,
+            32,
+        )
+        weight_H, mean_N, rstd_N = torch.ones(96), torch.empty(num_rows), torch.empty(num_rows)
+        kept_NW, sum_NH = torch.empty((num_rows, 6), dtype=torch.int16), torch.empty_like(x_NH)
+        loaded.call(
+            "add_and_normalise",
+            x_NH,
+            context_NH,
+            weight_H,
+            weight_H,
+            sum_NH,
+            out_NH,
+            mean_N,
+            rstd_N,
+            kept_NW,
+            num_rows,
+            96,
+            1e-5,
+            9,
+            1,
+            2**31,
+            2.0,
+        )
+        d_sum_NH, d_update_NH, partial_B3H = (
+            torch.empty_like(x_NH),
+            torch.empty_like(x_NH),
+            torch.empty(loaded.blocks_of(num_rows), 3, 96),
+        )
+        loaded.call(
+            "add_and_normalise_backward",
+            x_NH,
+            None,
+            sum_NH,
+            mean_N,
+            rstd_N,
+            weight_H,
+            kept_NW,
+            d_sum_NH,
+            d_update_NH,
+            partial_B3H,
+            num_rows,
+            96,
+            2.0,
+        )
+        weight_OK = torch.empty(288, 96)
+        loaded.call("weight_gradient", qkv_N3H, x_NH, weight_OK, num_rows, 288, 96)
+        prepared, bias_O = products.prepare(loaded, weight_OK), torch.ones(288)
+        y_NO = products.linear(loaded, x_NH, prepared, bias_O)
+        return [
+            context_NH, d_qkv_N3H, d_B3H[0], out_NH, d_sum_NH, d_update_NH, partial_B3H[0], weight_OK, y_NO,
+            products.linear_backward(loaded, y_NO, prepared),
+        ]  # fmt: skip
+
+    alone, together = by_one_thread_and_by_three(all_results)
+    assert all(torch.equal(one, other) for one, other in zip(alone, together, strict=True))
+
+
+# ---- LSTM
+
+
+def final_and_gradients(
+    head: LSTMHead, hidden_BTD: Tensor, mask_BT: Tensor, using: loading.Kernels | None, *, bf16: bool = False
+) -> dict[str, Tensor]:
+    """Both directions' final outputs by the name of each, and all gradients of a fixed function of them.
+
+    With `using` its kernels, for widths that they take, else PyTorch's own LSTM.
+    """
+    head.zero_grad()
+    hidden_BTD = hidden_BTD.clone().requires_grad_()
+    assert head.backward_lstm is not None
+    with pytest.MonkeyPatch.context() as patch, torch.autocast("cpu", HALF, enabled=bf16):
+        patch.setattr("imdbcls.kernels.lstm.load", lambda dtype: using)
+        for module in ("kernels", "heads"):
+            patch.setattr(f"imdbcls.{module}.lstm.computes_bf16", lambda device: True)
+        finals = {
+            "forwards": read(head.forward_lstm, hidden_BTD, mask_BT),
+            "backwards": read(head.backward_lstm, hidden_BTD, mask_BT, backwards=True),
+        }
+    torch.manual_seed(2)
+    torch.stack([(final_BD * torch.randn(final_BD.shape)).sum() for final_BD in finals.values()]).sum().backward()
+    assert hidden_BTD.grad is not None
+    found = {name: final_BD.detach() for name, final_BD in finals.items()} | {"tokens": hidden_BTD.grad}
+    return found | {name: weight.grad.clone() for name, weight in head.named_parameters() if weight.grad is not None}
+
+
+def lstm_and_batch(width: int, lengths: tuple[int, ...]) -> tuple[LSTMHead, Tensor, Tensor]:
+    torch.manual_seed(0)
+    head = LSTMHead(hidden_size=width, num_labels=2, dropout=0.1, bidirectional=True).eval()
+    for weight in head.parameters():
+        weight.data *= 2
+    mask_BT = torch.arange(max(lengths)) < torch.tensor(lengths).unsqueeze(1)
+    return head, torch.randn(*mask_BT.shape, width).to(HALF).float(), mask_BT
+
+
+@pytest.mark.parametrize(
+    ("width", "lengths"), [(96, LENGTHS), (32, (1,)), (64, (90,)), (64, (1, 9, 2) * 13), (40, LENGTHS), (8, (3, 1))]
+)
+def test_lstm_is_as_near_to_the_exact_one_as_pytorch_s(
+    loaded: loading.Kernels, width: int, lengths: tuple[int, ...]
+) -> None:
+    """Exact is float64. Widths that are no multiples of 32 are PyTorch's own."""
+    head, hidden_BTD, mask_BT = lstm_and_batch(width, lengths)
+    exact = final_and_gradients(copy.deepcopy(head).double(), hidden_BTD.double(), mask_BT, None)
+    bf16 = loaded.dtype == HALF
+    ours = final_and_gradients(head, hidden_BTD, mask_BT, loaded, bf16=bf16)
+    theirs = final_and_gradients(head, hidden_BTD, mask_BT, None, bf16=bf16)
+    assert ours.keys() == exact.keys() and len(exact) == 11
+    for name, value in exact.items():
+        error, their_error = (ours[name] - value).norm(), (theirs[name] - value).norm()
+        assert error <= 1.2 * their_error + limit(loaded, 0.0005) * value.norm(), name
+    assert (width % 32 == 0) != all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+def test_the_gradients_of_the_lstm_s_biases_are_two_tensors(loaded: loading.Kernels) -> None:
+    """Clipping multiplies each in place."""
+    head, *batch = lstm_and_batch(32, (3, 2))
+    final_and_gradients(head, *batch, loaded, bf16=loaded.dtype == HALF)
+    one, other = head.forward_lstm.bias_ih_l0.grad, head.forward_lstm.bias_hh_l0.grad
+    assert one is not None and other is not None and torch.equal(one, other)
+    one.mul_(2)
+    assert torch.equal(one, 2 * other)
+
+
+def test_lstm_never_reads_padding(loaded: loading.Kernels) -> None:
+    head, hidden_BTD, mask_BT = lstm_and_batch(64, LENGTHS)
+    run = partial(final_and_gradients, head, using=loaded, bf16=loaded.dtype == HALF)
+    expected = run(hidden_BTD, mask_BT)
+    assert not expected["tokens"][~mask_BT].any()
+    wider_BTD = torch.nn.functional.pad(hidden_BTD.masked_fill(~mask_BT.unsqueeze(2), torch.nan), (0, 0, 0, 5), value=9)
+    wider = run(wider_BTD, torch.nn.functional.pad(mask_BT, (0, 5)))
+    wider["tokens"] = wider["tokens"][:, :-5]
+    assert all(torch.equal(wider[name], expected[name]) for name in expected)
+    for row, length in enumerate(LENGTHS):
+        one = slice(row, row + 1)
+        alone, tolerance = run(hidden_BTD[one, :length], mask_BT[one, :length]), 0.01 if loaded.dtype == HALF else 0.0
+        assert all(distance(alone[name][0], expected[name][row]) <= tolerance for name in ("forwards", "backwards"))
+
+
+@pytest.mark.parametrize("backwards", [False, True])
+def test_lstm_keeps_its_bits_whatever_the_threads_and_what_is_kept(loaded: loading.Kernels, backwards: bool) -> None:
+    lengths, width = (5, 0, 17) * 23, 64  # nine groups of eight documents, a third of them empty
+    num_rows, dtype = sum(lengths), loaded.dtype
+    sizes = (len(lengths), width, backwards)
+    weight_GH, offsets = (0.1 * random(4 * width, width)).to(dtype), offsets_of(lengths)
+    d_final_BH = random(len(lengths), width).to(dtype)
+
+    def all_results() -> list[Tensor]:
+        gates_NG = random(num_rows, 4 * width).to(dtype)
+        alone_BH, final_BH = (unwritten(len(lengths), width, dtype=dtype) for _ in range(2))
+        loaded.call("lstm", gates_NG, weight_GH, offsets, alone_BH, None, None, *sizes)
+        assert torch.equal(gates_NG, random(num_rows, 4 * width).to(dtype))
+        previous_NH, cell_NH = unwritten(num_rows, width, dtype=dtype), unwritten(num_rows, width)
+        loaded.call("lstm", gates_NG, weight_GH, offsets, final_BH, previous_NH, cell_NH, *sizes)
+        d_gates_NG, d_bias_BG = unwritten(num_rows, 4 * width, dtype=dtype), unwritten(len(lengths), 4 * width)
+        loaded.call("lstm_backward", gates_NG, weight_GH, offsets, cell_NH, d_final_BH, d_gates_NG, d_bias_BG, *sizes)
+        assert torch.equal(alone_BH, final_BH) and not final_BH[1::3].any()
+        tolerance = 0.02 if dtype == HALF else 2e-5
+        torch.testing.assert_close(d_bias_BG[0], d_gates_NG.float().sum(0), rtol=tolerance, atol=tolerance)
+        return [gates_NG, final_BH, previous_NH, cell_NH, d_gates_NG, d_bias_BG[0]]
+
+    alone, together = by_one_thread_and_by_three(all_results)
+    assert all(one.isfinite().all() and torch.equal(one, other) for one, other in zip(alone, together, strict=True))
+
+
+# ---- Inside the encoder
+
+
+@pytest.mark.parametrize("bf16", IN_USE)
+def test_training_and_scoring_give_the_same_hidden_states(bf16: bool) -> None:
+    model = make("bert")
+    accelerate(model)
+    ids_BT, mask_BT = make_batch(model)
+    with torch.autocast("cpu", HALF, enabled=bf16):
+        kept_BTH = model(input_ids=ids_BT, attention_mask=mask_BT).last_hidden_state
+        with torch.inference_mode():
+            scored_BTH = model(input_ids=ids_BT, attention_mask=mask_BT).last_hidden_state
+    assert kept_BTH.requires_grad and torch.equal(kept_BTH, scored_BTH)
+    assert not scored_BTH[~mask_BT.bool()].any()
+
+
+@pytest.mark.parametrize("bf16", IN_USE)
+def test_dropout_inside_the_encoder_is_that_of_pytorch_s_operations(
+    bf16: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first two moments over many masks of a document's hidden states, with kernels and, in fp32, without."""
+    model = make("bert", num_hidden_layers=1, hidden_dropout_prob=0.3).train()
+    accelerate(model)
+    ids_BT, mask_BT = make_batch(model, (6,) * 500)
+    ids_BT[:] = ids_BT[0]
+
+    def moments(bf16: bool) -> tuple[Tensor, Tensor]:
+        torch.manual_seed(0)
+        with torch.no_grad(), torch.autocast("cpu", HALF, enabled=bf16):
+            passes = [model(input_ids=ids_BT, attention_mask=mask_BT).last_hidden_state.float() for _ in range(10)]
+        hidden_BTH = torch.cat(passes)
+        return hidden_BTH.mean(0), hidden_BTH.std(0)
+
+    mean_TH, std_TH = moments(bf16)
+    monkeypatch.setattr("imdbcls.kernels.encoder.kernels_for", lambda *_: None)
+    exact_mean_TH, exact_std_TH = moments(False)
+    assert float(((mean_TH - exact_mean_TH) / exact_std_TH).abs().max()) < 5 * (2 / 5000) ** 0.5 + 0.01
+    assert float((std_TH / exact_std_TH).log().abs().max()) < 0.08
+
+
+def test_weights_in_bf16_take_the_library_s_layers() -> None:
+    """The kernels read norms and biases in fp32."""
+    model = make("bert")
+    accelerate(model)
+    batch = make_batch(model)
+    exact, _ = run(model, *batch, bf16=False)
+    found, gradients = run(model.to(HALF), *batch, bf16=False)
+    assert distance(found, exact) < 0.03 and all(gradient.isfinite().all() for gradient in gradients.values())
+
+
+@pytest.mark.parametrize("bf16", IN_USE)
+def test_frozen_layers_below_change_nothing_above(bf16: bool) -> None:
+    model = make("bert", hidden_dropout_prob=0.1).train()
+    accelerate(model)
+    batch = make_batch(model)
+    torch.manual_seed(1)
+    hidden, gradients = run(model, *batch, bf16=bf16)
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_("layer.2" in name)
+    torch.manual_seed(1)
+    again, few = run(model, *batch, bf16=bf16)
+    assert torch.equal(again, hidden) and 0 < len(few) < len(gradients)
+    assert all("layer.2" in name and torch.equal(gradients[name], gradient) for name, gradient in few.items())
+
+
+@pytest.mark.parametrize("bf16", IN_USE)
+def test_a_document_is_the_same_in_any_batch(bf16: bool) -> None:
+    """Bit for bit, as padding is not computed; oneDNN's products of other sizes may round otherwise, by under 1 %."""
+    model = make("roberta")
+    accelerate(model)
+    ids_BT, mask_BT = make_batch(model)
+    hidden_BTH, _ = run(model, ids_BT, mask_BT, bf16=bf16)
+    wider_ids_BT = torch.nn.functional.pad(ids_BT, (0, 40), value=model.config.pad_token_id)
+    wider_mask_BT = torch.nn.functional.pad(mask_BT, (0, 40))
+    assert torch.equal(run(model, wider_ids_BT, wider_mask_BT, bf16=bf16)[0], hidden_BTH)
+    for row, length in enumerate(LENGTHS):
+        alone_LH, _ = run(model, ids_BT[row : row + 1, :length], mask_BT[row : row + 1, :length], bf16=bf16)
+        start = sum(LENGTHS[:row])
+        assert distance(alone_LH, hidden_BTH[start : start + length]) <= (0.01 if bf16 else 0)
+
+
+def test_products_meet_few_numbers_of_rows() -> None:
+    rounded = [products.rows_for(number) for number in range(1, 16_385)]
+    assert all(0 <= rows - number < max(32, number / 4) for number, rows in enumerate(rounded, start=1))
+    assert len(set(rounded)) < 100

@@ -1,0 +1,143 @@
+"""The encoder over unpadded rows is the library's over padded ones: outputs, gradients, positions, padding."""
+
+import pytest
+import torch
+from support.encoders import LENGTHS, make, make_batch
+from support.heads import MAKERS
+from support.small_models import make_model
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from imdbcls.kernels import unpadded
+from imdbcls.kernels.masks import ready_mask
+from imdbcls.models.classifier import Classifier
+from imdbcls.runtime.padding import places_of
+
+
+@pytest.fixture(autouse=True)
+def everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On the CPU, attention goes document by document; the rest is what CUDA runs."""
+    monkeypatch.setattr(unpadded, "applies", lambda device: True)
+
+
+def run(model: PreTrainedModel, ids_BT: Tensor, mask_BT: Tensor, without_padding: bool) -> dict[str, Tensor]:
+    """Hidden states of the real tokens, and the gradients of a fixed function of them."""
+    model.zero_grad()
+    if without_padding:
+        hidden_BTH = unpadded.encode(model, ids_BT, mask_BT, places_of(mask_BT))
+        assert hidden_BTH.shape[:2] == ids_BT.shape and not hidden_BTH[~mask_BT].any()
+    else:
+        hidden_BTH = model(input_ids=ids_BT, attention_mask=mask_BT).last_hidden_state
+    hidden_RH = hidden_BTH[mask_BT]
+    torch.manual_seed(2)
+    (hidden_RH * torch.randn_like(hidden_RH)).mean().backward()
+    gradients = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+    return {"hidden": hidden_RH.detach(), **gradients}
+
+
+@pytest.mark.parametrize("model_type", ["bert", "roberta"])
+@pytest.mark.parametrize("lengths", [LENGTHS, (48, 48), (1,), (130 - 2,)])
+def test_equals_the_padded_model(model_type: str, lengths: tuple[int, ...]) -> None:
+    model = make(model_type)
+    ids_BT, mask_BT = make_batch(model, lengths)
+    if lengths == LENGTHS:
+        ids_BT[0, 3] = model.config.pad_token_id  # a text may contain it: RoBERTa then does not count its position
+    expected = run(model, ids_BT, mask_BT.bool(), without_padding=False)
+    actual = run(model, ids_BT, mask_BT.bool(), without_padding=True)
+    assert actual.keys() == expected.keys()
+    for name, tensor in expected.items():
+        torch.testing.assert_close(
+            actual[name], tensor, atol=1e-5, rtol=1e-5, msg=lambda message, name=name: f"{name}: {message}"
+        )
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_every_head_s_logits_are_those_of_the_padded_model(name: str) -> None:
+    """Also alone, without any padding: a document's logits do not depend on its batch."""
+    model = make("roberta")
+    head = MAKERS[name](model.config.hidden_size)
+    padded, compact = Classifier(model, head).eval(), Classifier(model, head, unpadded=True).eval()
+    ids_BT, mask_BT = make_batch(model)
+    mask_BT = mask_BT.bool()
+    with torch.no_grad():
+        expected_BC = padded(ids_BT, mask_BT)
+        together_BC = compact(ids_BT, mask_BT)
+        torch.testing.assert_close(together_BC, expected_BC, atol=1e-5, rtol=1e-5)
+        for row, length in enumerate(LENGTHS):
+            alone_1C = compact(ids_BT[row : row + 1, :length], mask_BT[row : row + 1, :length])
+            torch.testing.assert_close(alone_1C[0], together_BC[row], atol=1e-5, rtol=1e-5)
+
+
+def test_the_kernel_is_asked_for_what_the_documents_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its call, on tensors without values: PyTorch checks the types and shapes, of the gradients too."""
+    model = make("roberta").to("meta").train()
+    ids_BT, mask_BT = make_batch(model)
+    mask_BT = mask_BT.bool()
+    calls = []
+    kernel = unpadded.varlen_attn
+    monkeypatch.setattr(unpadded, "varlen_attn", lambda *given: (calls.append(given), kernel(*given))[1])
+    places_N = places_of(mask_BT).to("meta")
+    hidden_BTH = unpadded.encode(model, ids_BT.to("meta"), mask_BT.to("meta"), places_N)
+    hidden_BTH.sum().backward()
+    assert len(calls) == model.config.num_hidden_layers
+    for query_NAD, key_NAD, value_NAD, starts, same, longest, equal in calls:
+        assert query_NAD.shape == key_NAD.shape == value_NAD.shape == (sum(LENGTHS), 3, 32)
+        assert starts is same and starts.dtype == torch.int32 and starts.shape == (len(LENGTHS) + 1,)
+        assert longest == equal == max(LENGTHS)
+    assert all(p.grad is not None for name, p in model.named_parameters())
+
+
+def test_where_each_document_begins(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = make("bert", num_hidden_layers=1)
+    ids_BT, mask_BT = make_batch(model)
+    seen: list[unpadded.Boundaries] = []
+    original = unpadded._attention
+    monkeypatch.setattr(unpadded, "_attention", lambda q, k, v, at: (seen.append(at), original(q, k, v, at))[1])
+    unpadded.encode(model, ids_BT, mask_BT.bool(), places_of(mask_BT.bool()))
+    assert seen[0].starts.tolist() == [0, 37, 42, 106, 107]
+
+
+def test_dropout_is_drawn_and_seeded() -> None:
+    model = make("bert", hidden_dropout_prob=0.3).train()
+    ids_BT, mask_BT = make_batch(model)
+    places_N = places_of(mask_BT.bool())
+    outputs = []
+    for seed in (7, 7, 8):
+        torch.manual_seed(seed)
+        outputs.append(unpadded.encode(model, ids_BT, mask_BT.bool(), places_N).detach())
+    assert torch.equal(outputs[0], outputs[1]) and not torch.equal(outputs[0], outputs[2])
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({}, None),
+        ({"attention_probs_dropout_prob": 0.1}, "attention dropout is above 0"),
+        ({"num_attention_heads": 8}, "its heads are 12 wide"),
+        ({"is_decoder": True}, "a decoder"),
+    ],
+)
+def test_which_encoders_take_it(changes: dict[str, float], reason: str | None) -> None:
+    found = unpadded.why_not(make("bert", **changes))
+    assert found is None if reason is None else found is not None and found.startswith(reason)
+
+
+def test_the_cpu_never_takes_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+    with torch.autocast("cpu", torch.bfloat16):
+        assert not unpadded.applies(torch.device("cpu"))
+
+
+@pytest.mark.parametrize("family", ["roberta", "modernbert"])
+def test_masks_made_in_advance_are_the_library_s(family: str) -> None:
+    """Documents wider than ModernBERT's local attention, and padding that sees no real token in its neighbourhood."""
+    model = make_model(family).eval()
+    lengths = (300, 9, 150)
+    ids_BT, mask_BT = make_batch(model, lengths)
+    mask_BT = mask_BT.bool()
+
+    with torch.no_grad():
+        expected_BTH = model(input_ids=ids_BT, attention_mask=mask_BT).last_hidden_state
+        actual_BTH = model(input_ids=ids_BT, attention_mask=ready_mask(model, mask_BT)).last_hidden_state
+    assert actual_BTH.isfinite().all()
+    torch.testing.assert_close(actual_BTH[mask_BT], expected_BTH[mask_BT], atol=1e-5, rtol=1e-5)

@@ -1,0 +1,242 @@
+"""Encoders of many families: each works, with padding that never reaches a document, or is refused in a sentence."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import transformers
+from support.backbones import TEXTS, load
+from support.heads import MAKERS
+from support.small_models import VOCABULARY, make_tokenizer
+from tokenizers import Tokenizer, processors
+from transformers import AutoModel, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
+
+import imdbcls
+from imdbcls import build
+from imdbcls.data.batches import EvalBatches
+from imdbcls.data.documents import Documents
+from imdbcls.data.tokens import tokenize
+from imdbcls.errors import UserError
+from imdbcls.models.backbone import Backbone, freeze, recompute_activations, require_architecture
+from imdbcls.models.classifier import Classifier
+from imdbcls.models.encoders import require_precision
+
+SPARE = 3  # embeddings more than tokens: the tokenizer of Qwen2 adds one
+SIZES = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 48}
+BERT_LIKE = {**SIZES, "max_position_embeddings": 130}
+PAIR = {
+    **{"d_model": 32, "encoder_layers": 2, "decoder_layers": 2, "encoder_ffn_dim": 48, "decoder_ffn_dim": 48},
+    **{"encoder_attention_heads": 2, "decoder_attention_heads": 2},
+}
+T5 = {"d_model": 32, "d_kv": 16, "d_ff": 48, "num_layers": 2, "num_heads": 2}
+# The class of the configuration, its sizes, and the longest document in tokens (None: of any length).
+WORKING: dict[str, tuple[str, dict[str, Any], int | None]] = {
+    "electra": ("ElectraConfig", {**BERT_LIKE, "embedding_size": 16}, 130),
+    "albert": ("AlbertConfig", {**BERT_LIKE, "embedding_size": 16}, 130),
+    "distilbert": ("DistilBertConfig", {"dim": 32, "n_layers": 2, "n_heads": 2, "hidden_dim": 48}, 512),
+    "mpnet": ("MPNetConfig", BERT_LIKE, 128),
+    "xlm-roberta": ("XLMRobertaConfig", BERT_LIKE, 128),
+    "deberta": ("DebertaConfig", {**BERT_LIKE, "relative_attention": True, "pos_att_type": ["c2p", "p2c"]}, 130),
+    "xlnet": ("XLNetConfig", {"d_model": 32, "n_layer": 2, "n_head": 2, "d_inner": 48}, None),
+    "funnel": (
+        "FunnelConfig",
+        {"block_sizes": [1, 1], "block_repeats": [1, 1], "d_model": 32, "n_head": 2, "d_head": 16, "d_inner": 48},
+        None,
+    ),
+    "longformer": ("LongformerConfig", {**BERT_LIKE, "attention_window": 16}, 128),
+    "big_bird": ("BigBirdConfig", {**BERT_LIKE, "block_size": 4, "num_random_blocks": 1}, 130),
+    "squeezebert": ("SqueezeBertConfig", {**BERT_LIKE, "embedding_size": 32}, 130),
+    "bart": ("BartConfig", {**PAIR, "max_position_embeddings": 128}, 128),
+    "led": ("LEDConfig", {**PAIR, "max_encoder_position_embeddings": 128, "attention_window": 16}, 128),
+    "t5": ("T5Config", T5, None),
+    "umt5": ("UMT5Config", T5, None),
+    "gpt2": ("GPT2Config", {"n_embd": 32, "n_layer": 2, "n_head": 2, "n_positions": 128}, 128),
+    "qwen2": ("Qwen2Config", {**SIZES, "num_key_value_heads": 2, "max_position_embeddings": 128}, 128),
+    "llama": ("LlamaConfig", {**SIZES, "max_position_embeddings": 128}, 128),
+    "bloom": ("BloomConfig", {"hidden_size": 32, "n_layer": 2, "n_head": 2}, None),
+    "mamba": ("MambaConfig", {"hidden_size": 32, "num_hidden_layers": 2, "state_size": 4}, None),
+}
+CAUSAL = {"gpt2", "qwen2", "llama", "bloom", "mamba"}
+REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
+    "fnet": ("FNetConfig", {**BERT_LIKE}, "padding changes its output"),
+    "convbert": ("ConvBertConfig", {**BERT_LIKE, "embedding_size": 32}, "padding changes its output"),
+    "nystromformer": ("NystromformerConfig", {**BERT_LIKE, "num_landmarks": 4}, "cannot be used"),
+    "vit": ("ViTConfig", {**SIZES, "image_size": 32}, "cannot be used|no embeddings of tokens"),
+    "reformer": (
+        "ReformerConfig",
+        {
+            **{"hidden_size": 32, "attn_layers": ["local", "lsh"], "num_attention_heads": 2, "attention_head_size": 16},
+            **{"feed_forward_size": 48, "max_position_embeddings": 128, "axial_pos_embds": False, "num_buckets": 4},
+            **{"lsh_attn_chunk_length": 8, "local_attn_chunk_length": 8, "is_decoder": False},
+        },
+        "cannot be used",
+    ),
+}
+
+
+def make(folder: Path, kind: str, sizes: dict[str, Any], tokenizer: PreTrainedTokenizerFast | None = None) -> Path:
+    """Save a random model of a family, with weights large enough that what a layer does is far above rounding."""
+    config: PretrainedConfig = getattr(transformers, kind)(
+        **{"vocab_size": VOCABULARY + SPARE, "pad_token_id": 1, **sizes}
+    )
+    if kind == "FunnelConfig":
+        config.architectures = ["FunnelModel"]  # the library has two, and asks which
+    torch.manual_seed(0)
+    model: PreTrainedModel = AutoModel.from_config(config)
+    with torch.no_grad():
+        for weight in model.parameters():
+            if weight.dim() > 1:
+                weight.normal_(0, 0.2)
+    model.save_pretrained(folder)
+    (make_tokenizer("roberta") if tokenizer is None else tokenizer).save_pretrained(folder)
+    return folder
+
+
+def bare_tokenizer() -> PreTrainedTokenizerFast:
+    """Like GPT-2's: it puts nothing around a text and has no padding token."""
+    backend = Tokenizer.from_str(make_tokenizer("roberta").backend_tokenizer.to_str())
+    backend.post_processor = processors.ByteLevel()
+    return PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="</s>")
+
+
+def family_folder(name: str, folder: Path) -> Path:
+    kind, sizes, _ = WORKING[name]
+    return make(folder, kind, sizes, bare_tokenizer() if name in CAUSAL else None)
+
+
+def batches_of(backbone: Backbone, texts: list[str], cache: Path) -> EvalBatches:
+    documents = Documents([str(row) for row in range(len(texts))], texts, torch.zeros(len(texts)).long().numpy())
+    tokens = tokenize(documents, backbone.tokenizer, cache_dir=cache)
+    return EvalBatches(tokens, documents.labels, batch_size=8, max_length=96, truncation="head")
+
+
+@pytest.mark.parametrize("name", WORKING)
+def test_a_family_works_and_never_reads_padding(name: str, tmp_path: Path) -> None:
+    backbone = load(family_folder(name, tmp_path / "model"))
+    assert backbone.max_length == WORKING[name][2] and backbone.causal == (name in CAUSAL)
+    texts = [*TEXTS, "\u200b"]  # the last one has no token but special ones, if it has any
+    for head in ("mean", "lstm"):
+        model = Classifier(backbone.encoder, MAKERS[head](32)).eval()
+        (together,) = batches_of(backbone, texts, tmp_path)
+        with torch.inference_mode():
+            logits_BC = model(**together.inputs)
+            assert torch.isfinite(logits_BC).all() and torch.equal(logits_BC, model(**together.inputs))
+            for place, row in enumerate(together.rows.tolist()):
+                (alone,) = batches_of(backbone, [texts[row]], tmp_path)
+                torch.testing.assert_close(model(**alone.inputs)[0], logits_BC[place], rtol=0, atol=2e-4)
+    loss = model.train()(**together.inputs).square().sum()
+    loss.backward()
+    gradients = [weight.grad for weight in backbone.encoder.parameters() if weight.grad is not None]
+    assert len(gradients) > 3 and all(torch.isfinite(gradient).all() for gradient in gradients)
+
+
+@pytest.mark.parametrize("name", WORKING)
+def test_a_family_is_built_again_from_its_run_folder(name: str, tmp_path: Path) -> None:
+    first = load(family_folder(name, tmp_path / "model"))
+    first.save(tmp_path / "run")
+    shapes = {f"encoder.{key}": tuple(value.shape) for key, value in first.encoder.state_dict().items()}
+    require_architecture(tmp_path / "run", shapes)
+    again = load(tmp_path / "run", pretrained=False)
+    again.encoder.load_state_dict(first.encoder.state_dict())
+    assert (again.max_length, again.causal) == (first.max_length, first.causal)
+    (batch,) = batches_of(first, TEXTS, tmp_path)
+    (same,) = batches_of(again, TEXTS, tmp_path)
+    assert torch.equal(batch.input_ids_BT, same.input_ids_BT)
+    heads = [Classifier(each.encoder, MAKERS["mean"](32)).eval() for each in (first, again)]
+    hidden = [model.encode(batch.input_ids_BT, batch.mask_BT, None) for model in heads]
+    torch.testing.assert_close(*[each[batch.mask_BT] for each in hidden], rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_a_family_that_cannot_work_is_refused_when_it_is_loaded(name: str, tmp_path: Path) -> None:
+    kind, sizes, sentence = REFUSED[name]
+    with pytest.raises(UserError, match=f"backbone=small.*({sentence})") as refused:
+        load(make(tmp_path, kind, sizes))
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("surplus", [1, 3])
+def test_a_tokenizer_with_more_tokens_than_embeddings(surplus: int, tmp_path: Path) -> None:
+    kind, sizes, _ = WORKING["electra"]
+    tokenizer = make_tokenizer("roberta")
+    tokenizer.add_tokens([f"<new{number}>" for number in range(SPARE + surplus)])
+    folder = make(tmp_path, kind, sizes, tokenizer)
+    have, need = VOCABULARY + SPARE, VOCABULARY + SPARE + surplus
+    sentence = (
+        rf"needs {need} embeddings \(its last token is '<new{SPARE + surplus - 1}>'\), and the encoder has {have}\."
+    )
+    with pytest.raises(UserError, match=sentence):
+        load(folder)
+    model = AutoModel.from_pretrained(folder)
+    model.resize_token_embeddings(need)
+    model.save_pretrained(folder)
+    assert load(folder).hidden_size == 32, "the remedy that the sentence names"
+
+
+def test_the_first_token_of_a_causal_encoder_is_no_document(tmp_path: Path) -> None:
+    path = f"backbone.path={family_folder('gpt2', tmp_path)}"
+    for head, is_refused in (("cls", True), ("mean", False)):
+        config = imdbcls.compose("backbone=roberta-base", path, f"head={head}", "max_length=64").values
+        backbone = build.build_backbone(config)
+        if is_refused:
+            with pytest.raises(UserError, match=r"head=cls reads only the first token.*head=mean"):
+                build.build_model(config, backbone, 2)
+        else:
+            build.build_model(config, backbone, 2)
+
+
+def test_an_encoder_alone_of_a_pair_is_enough(tmp_path: Path) -> None:
+    """As sentence-t5 and other encoders of T5 are published: without the decoder's weights."""
+    folder = family_folder("t5", tmp_path)
+    whole = load(folder)
+    alone = transformers.T5EncoderModel.from_pretrained(folder)
+    alone.save_pretrained(folder)
+    weights = load(folder).encoder.state_dict()
+    assert all(torch.equal(weight, weights[name]) for name, weight in whole.encoder.state_dict().items())
+
+
+def test_damaged_weights_that_are_not_finite(tmp_path: Path) -> None:
+    folder = family_folder("electra", tmp_path)
+    model = AutoModel.from_pretrained(folder)
+    with torch.no_grad():
+        model.encoder.layer[0].output.dense.bias[0] = float("nan")
+    model.save_pretrained(folder)
+    with pytest.raises(UserError, match="NaN or infinit"):
+        load(folder)
+
+
+def test_settings_that_a_family_does_not_have_are_refused_and_the_others_work(tmp_path: Path) -> None:
+    backbones = {name: load(family_folder(name, tmp_path / name)) for name in ("distilbert", "gpt2", "mamba")}
+    freeze(backbones["distilbert"], 1)
+    trained = {name for name, weight in backbones["distilbert"].encoder.named_parameters() if weight.requires_grad}
+    assert trained and all(name.startswith("transformer.layer.1.") for name in trained)
+    with pytest.raises(UserError, match=r"layers of GPT2Model cannot be identified"):
+        freeze(backbones["gpt2"], 1)
+    recompute_activations(backbones["gpt2"])
+    with pytest.raises(UserError, match=r"backbone\.dropout=0\.1: mamba has no such dropout"):
+        load(tmp_path / "mamba", dropout=0.1)
+    config = load(tmp_path / "gpt2", dropout=0.3, attention_dropout=0.0).encoder.config
+    assert (config.resid_pdrop, config.embd_pdrop, config.attn_pdrop) == (0.3, 0.3, 0.0)
+    assert json.loads((tmp_path / "gpt2" / "config.json").read_text())["resid_pdrop"] == 0.1
+
+
+def test_a_precision_in_which_an_encoder_fails_is_refused(tmp_path: Path) -> None:
+    """DeBERTa's first version masks attention by the smallest number of float32, which bfloat16 does not hold."""
+    hardware = {name: build.build_hardware(imdbcls.compose(f"precision={name}").values) for name in ("fp32", "bf16")}
+    backbone = load(family_folder("deberta", tmp_path / "deberta"))
+    require_precision("small", backbone.encoder, hardware["fp32"])
+    with pytest.raises(UserError, match=r"small: DebertaModel fails in bf16 \(.*\); set precision=fp32\."):
+        require_precision("small", backbone.encoder, hardware["bf16"])
+    require_precision("small", load(family_folder("xlnet", tmp_path / "xlnet")).encoder, hardware["bf16"])
+
+
+def test_the_first_pass_takes_nothing_from_the_random_state(tmp_path: Path) -> None:
+    """What a seed initialises and drops out is as if the pass had not been."""
+    folder = family_folder("electra", tmp_path)
+    load(folder)  # imports may draw
+    torch.manual_seed(3)
+    before = torch.get_rng_state()
+    mode = load(folder).encoder.training
+    assert torch.equal(before, torch.get_rng_state()) and mode is False, "as from_pretrained leaves it"

@@ -1,0 +1,200 @@
+"""What a run computes on is recorded, compared where it continues or is scored again, and ready before time counts."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from support.encoders import make as make_encoder
+from support.kernels import HALF, HAS_HALF
+from support.trainers import make
+from torch import nn
+
+from imdbcls.evaluate import report_difference
+from imdbcls.heads.cls import ClsHead
+from imdbcls.heads.lstm import LSTMHead
+from imdbcls.kernels import loading
+from imdbcls.kernels.encoder import accelerate
+from imdbcls.models import environment
+from imdbcls.models.classifier import Classifier
+from imdbcls.models.environment import environment_of, path_of
+from imdbcls.runtime.device import Hardware
+from imdbcls.tracking import NoTracker
+
+PRECISION = "bf16" if HAS_HALF else "fp32"  # in which kernels are used, where any are
+USES_KERNELS = pytest.mark.skipif(not HAS_HALF and not loading.is_for_floats(), reason="PyTorch computes in fp32 here")
+CPU = torch.device("cpu")
+
+
+class Loaded:
+    """Only the name of kernels."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+
+@pytest.fixture
+def both(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Kernels of both dtypes, as no processor has them."""
+    found = {HALF: Loaded("avx512_bf16+amx"), torch.float32: Loaded("avx2_fp32")}
+    for place in ("imdbcls.kernels.loading.load", "imdbcls.kernels.lstm.load"):
+        monkeypatch.setattr(place, found.get)
+    monkeypatch.setattr("imdbcls.kernels.lstm.computes_bf16", lambda device: True)
+
+
+def without_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
+    for place in ("imdbcls.kernels.loading.load", "imdbcls.kernels.lstm.load"):
+        monkeypatch.setattr(place, lambda dtype: None)
+
+
+def cls_head() -> ClsHead:
+    return ClsHead(hidden_size=96, num_labels=2, dropout=0.1)
+
+
+def lstm_head(width: int = 96) -> LSTMHead:
+    return LSTMHead(hidden_size=width, num_labels=2, dropout=0.1, bidirectional=False)
+
+
+def classifier(head: nn.Module, fast: bool = True, **changes: float) -> Classifier:
+    encoder = make_encoder("bert", **changes)
+    if fast:
+        accelerate(encoder)
+    return Classifier(encoder, head, unpadded=False, every_token=False)
+
+
+def test_the_path_is_that_of_the_encoder_and_the_head(both: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    heads = {"cls": cls_head(), "lstm": lstm_head(), "odd": lstm_head(40)}
+    half, full, cuda = Hardware(CPU, "bf16"), Hardware(CPU, "fp32"), Hardware(torch.device("cuda"), "bf16")
+    for head in ("cls", "lstm"):
+        assert path_of(half, classifier(heads[head]), training=True) == "avx512_bf16+amx"
+        assert path_of(full, classifier(heads[head]), training=True) == "avx2_fp32"
+        assert path_of(cuda, classifier(heads[head]), training=True) == "pytorch"
+    assert path_of(half, classifier(heads["odd"]), training=False) == "avx512_bf16+amx and pytorch"
+    assert path_of(half, classifier(heads["cls"], fast=False), training=True) == "pytorch"
+    assert path_of(half, classifier(heads["lstm"], fast=False), training=True) == "avx512_bf16+amx and pytorch"
+    dropped = classifier(heads["cls"], attention_probs_dropout_prob=0.1)  # trained by the library's layers
+    assert path_of(half, dropped, training=True) == "pytorch"
+    assert path_of(half, dropped, training=False) == "avx512_bf16+amx"
+    recomputing = classifier(heads["cls"])
+    recomputing.encoder.encoder.layer[0].gradient_checkpointing = True
+    assert path_of(half, recomputing, training=True) == "pytorch"
+    monkeypatch.setattr("imdbcls.kernels.lstm.computes_bf16", lambda device: False)
+    assert path_of(half, classifier(heads["lstm"]), training=True) == "avx2_fp32 and avx512_bf16+amx"
+    without_kernels(monkeypatch)
+    assert path_of(half, classifier(heads["lstm"]), training=True) == "pytorch"
+
+
+@USES_KERNELS
+def test_the_recorded_path_is_what_is_called(monkeypatch: pytest.MonkeyPatch) -> None:
+    called: set[str] = set()
+    call = loading.Kernels.call
+    monkeypatch.setattr(
+        loading.Kernels, "call", lambda self, *arguments: (called.add(self.name), call(self, *arguments))[1]
+    )
+    model = classifier(lstm_head()).train()
+    hardware = Hardware(CPU, PRECISION)
+    ids_BT = torch.ones((2, 9), dtype=torch.int64)
+    with hardware.autocast():
+        model(ids_BT, ids_BT.bool(), places_N=torch.arange(18)).sum().backward()
+    assert called == {path_of(hardware, model, training=True)}
+
+
+def test_what_libraries_are_set_to_is_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in environment.VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    model, hardware = classifier(cls_head()), Hardware(CPU, "fp32")
+    plain = environment_of(hardware, model, model)
+    assert plain["variables"] == "none" and plain["onednn"] == "on" and plain["float32_products"] == "highest"
+    assert plain["instructions"] == torch.backends.cpu.get_cpu_capability() and plain["processor"]
+    assert f"{torch.get_num_threads()} thread" in plain["hardware"]
+    assert "kernels" not in environment_of(hardware, None, model)
+    assert ("compiler" in plain) == (plain["kernels"] != "pytorch")
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")
+    monkeypatch.setenv("MKL_CBWR", "COMPATIBLE")
+    assert environment_of(hardware, model, model)["variables"] == "MKL_CBWR=COMPATIBLE, ONEDNN_MAX_CPU_ISA=AVX2"
+    before = torch._C._get_mkldnn_enabled()
+    try:
+        torch._C._set_mkldnn_enabled(False)
+        assert environment_of(hardware, model, model)["onednn"] == "off"
+    finally:
+        torch._C._set_mkldnn_enabled(before)
+    assert json.loads(json.dumps(plain)) == plain
+
+
+@USES_KERNELS
+def test_a_run_continued_without_its_kernels_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = (f"precision={PRECISION}", "data.train_limit=32")
+    first = make(tmp_path, *settings)
+    used = first.saver.surroundings["kernels"]
+    assert used != "pytorch"
+    first.saver.save(first.state, first.window)
+    first.saver.wait()
+    same = make(tmp_path, *settings)
+    assert same.resume() == 0 and same.state.changes == []
+
+    without_kernels(monkeypatch)
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")
+    other = make(tmp_path, *settings)
+    capsys.readouterr()
+    assert other.resume() == 0
+    (change,) = other.state.changes
+    assert change.startswith("after step 0: ") and f"kernels {used} → pytorch" in change
+    assert "compiler " in change and "→ not recorded" in change and "ONEDNN_MAX_CPU_ISA=AVX2" in change
+    assert f"kernels {used} → pytorch" in capsys.readouterr().err
+
+
+def test_a_checkpoint_of_an_older_version_continues_with_what_it_lacks_recorded(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = make(tmp_path, "data.train_limit=32")
+    older = ("hardware", "instructions", "imdbcls", "torch", "transformers", "tokenizers", "numpy")
+    now = dict(first.saver.surroundings)
+    first.saver.surroundings = {name: now[name] for name in older}
+    first.saver.save(first.state, first.window)
+    first.saver.wait()
+    again = make(tmp_path, "data.train_limit=32")
+    assert again.resume() == 0
+    (change,) = again.state.changes
+    assert (
+        f"kernels not recorded → {now['kernels']}" in change
+        and f"processor not recorded → {now['processor']}" in change
+    )
+    assert "torch" not in change.replace("pytorch", "") and "kernels not recorded" in capsys.readouterr().err
+
+
+def test_other_figures_are_explained_by_what_computes(capsys: pytest.CaptureFixture[str]) -> None:
+    here = {"hardware": "CPU, 2 threads, bf16", "scoring_kernels": "pytorch", "variables": "none"}
+    there = {**here, "kernels": "avx512_bf16", "scoring_kernels": "avx512_bf16"}
+
+    def said(figure: float, **recorded: object) -> str:
+        report_difference({"test/accuracy": figure}, {"test/accuracy": 0.5, **recorded}, here)
+        return capsys.readouterr().err
+
+    assert said(0.5, environment=there) == "The same figures as recorded, to the last digit.\n"
+    found = said(0.75, environment=there)
+    assert "test/accuracy is 0.75, but the run recorded 0.5." in found
+    assert "may be the cause: scoring_kernels avx512_bf16 → pytorch." in found and "hardware" not in found
+    assert "the code, a library or the data's content has changed" in said(0.75, environment=here)
+    assert "an older version" in said(0.75) and "an older version" in said(0.75, environment=["x"])
+    hostile = said(0.75, environment=here | {"variables": "\x1b[2J" + "x" * 9999})
+    assert "\x1b" not in hostile and len(hostile) < 600
+
+
+@USES_KERNELS
+def test_kernels_are_ready_before_time_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compiling them takes seconds only in a machine's first run."""
+    found: list[torch.dtype] = []
+    find_or_build = loading.find_or_build
+
+    def counted(dtype: torch.dtype) -> tuple[loading.Kernels, str | None]:
+        found.append(dtype)
+        return find_or_build(dtype)
+
+    monkeypatch.setattr(loading, "find_or_build", counted)
+    loading.load.cache_clear()
+    trainer = make(tmp_path, "head=lstm", f"precision={PRECISION}", "data.train_limit=16", "epochs=1")
+    assert len(found) == 1
+    trainer.fit(NoTracker())
+    assert len(found) == 1 and trainer.state.train_seconds > 0

@@ -1,0 +1,81 @@
+"""`compile=true`: one graph for all sizes, the same numbers, the same names; and where it cannot be had."""
+
+from functools import lru_cache
+from pathlib import Path
+
+import pytest
+import torch
+from support.encoders import make as make_encoder
+from support.encoders import make_batch
+from support.heads import MAKERS
+from support.trainers import make
+from torch._dynamo.testing import CompileCounterWithBackend
+
+from imdbcls.errors import UserError
+from imdbcls.kernels import unpadded
+from imdbcls.models import classifier, torch_compile
+
+SETTINGS = ("max_length=128", "backbone.fast=false", "backbone.dropout=0.1", "batch_size=4", "data.train_limit=17")
+
+
+@pytest.fixture
+def counter(monkeypatch: pytest.MonkeyPatch) -> CompileCounterWithBackend:
+    """Counts the graphs, which are then run as they are: only the generation of code is left out."""
+    torch._dynamo.reset()
+    counter = CompileCounterWithBackend("eager")
+    counted = lru_cache(lambda function: torch.compile(function, dynamic=True, backend=counter))
+    for module in (torch_compile, classifier):
+        monkeypatch.setattr(module, "compiled", counted)
+    return counter
+
+
+@pytest.mark.slow
+def test_an_epoch_of_any_lengths_compiles_nothing_new(tmp_path: Path, counter: CompileCounterWithBackend) -> None:
+    plain = make(tmp_path / "plain", *SETTINGS)
+    assert counter.frame_count == 0
+    trainer = make(tmp_path / "compiled", *SETTINGS, "compile=true")
+    graphs = counter.frame_count
+    assert 1 <= graphs <= 2 and counter.op_count > 20
+    assert list(trainer.model.state_dict()) == list(plain.model.state_dict())
+    assert all(parameter.grad is None for parameter in trainer.model.parameters()), "the warm-up leaves nothing behind"
+    sizes = set()
+    for batch in trainer.batches.train.epoch(0):
+        sizes.add((len(batch), batch.mask_BT.shape[1]))
+        assert trainer.step(batch)[0].item() == pytest.approx(plain.step(batch)[0].item(), abs=1e-5)
+    assert len({width for _, width in sizes}) > 1 and {rows for rows, _ in sizes} == {1, 4}
+    trainer.score("validation", trainer.batches.validation)
+    assert counter.frame_count == graphs
+
+
+@pytest.mark.slow
+def test_the_first_token_alone_is_compiled_like_the_rest(
+    counter: CompileCounterWithBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The way of a GPU, on the CPU: unpadded rows, and of the last layer what the head reads."""
+    monkeypatch.setattr(unpadded, "applies", lambda device: True)
+    encoder = make_encoder("roberta", hidden_dropout_prob=0.0)
+    model = classifier.Classifier(encoder, MAKERS["cls"](96), unpadded=True).train()
+    model.head.eval()
+    batches = [make_batch(encoder, lengths) for lengths in ((9, 30), (64, 5, 37), (12, 50, 2, 7))]
+    plain = [model(ids_BT, mask_BT.bool()) for ids_BT, mask_BT in batches]
+    model.compiled = True
+    for (ids_BT, mask_BT), expected_BC in zip(batches, plain, strict=True):
+        logits_BC = model(ids_BT, mask_BT.bool())
+        torch.testing.assert_close(logits_BC, expected_BC, atol=1e-5, rtol=1e-5)
+        logits_BC.sum().backward()
+    assert counter.frame_count > 0
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ((), r"compile=true and backbone\.fast=true exclude each other on the CPU"),
+        (("backbone.fast=false",), r"compile=true needs a C\+\+ compiler on the CPU: .*CXX"),
+    ],
+)
+def test_where_it_cannot_be_had(
+    settings: tuple[str, ...], sentence: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CXX", "/no/such/compiler")
+    with pytest.raises(UserError, match=f"^{sentence}"):
+        make(tmp_path, "compile=true", *settings)

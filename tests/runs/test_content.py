@@ -1,0 +1,184 @@
+"""Identities go by what a path names, not by how it is spelled; groups of a comparison go by their documents."""
+
+import csv
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from support.api import TINY
+from support.small_models import make_folder
+
+import imdbcls
+from imdbcls.comparison.groups import read_study
+from imdbcls.comparison.summary import compare_study
+from imdbcls.data.sample import read_sample
+from imdbcls.runs import content
+from imdbcls.runs.identity import choices_hash, config_hash, group_hash
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Files of a test are seconds old; here their digests are kept all the same."""
+    monkeypatch.setenv("IMDBCLS_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(content, "RACY_SECONDS", -1)
+    return tmp_path / "cache" / "digests"
+
+
+def write_csv(path: Path, number: int = 80) -> Path:
+    source = read_sample().train
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", newline="") as file:
+        rows = zip(source.texts[:number], source.labels[:number].tolist(), strict=True)
+        csv.writer(file).writerows([("text", "label"), *rows])
+    return path
+
+
+def config(*overrides: str) -> Any:
+    return imdbcls.compose("backbone=tiny", "data=files", *overrides).values
+
+
+def hashes(*overrides: str) -> tuple[str, str, str]:
+    found = config(*overrides)
+    return config_hash(found), group_hash(found), choices_hash(found)
+
+
+def test_a_file_is_the_same_however_its_path_is_spelled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_csv(tmp_path / "work" / "c.csv")
+    (tmp_path / "work" / "below").mkdir()
+    (tmp_path / "link.csv").symlink_to(tmp_path / "work" / "c.csv")
+    (tmp_path / "elsewhere").symlink_to(tmp_path / "work")
+    (tmp_path / "scratch" / "job-17").mkdir(parents=True)
+    shutil.copyfile(tmp_path / "work" / "c.csv", tmp_path / "scratch" / "job-17" / "other-name.csv")
+    monkeypatch.chdir(tmp_path / "work")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    places = ("c.csv", "./c.csv", "below/../c.csv", "../link.csv", f"{tmp_path}/elsewhere/c.csv", "~/work/c.csv")
+    found = {hashes(f'data.train="{place}"') for place in (*places, f"{tmp_path}/scratch/job-17/other-name.csv")}
+    assert len(found) == 1
+    monkeypatch.chdir(tmp_path)
+    assert {hashes("data.train=work/c.csv")} == found
+
+
+def test_other_content_is_another_run_wherever_it_lies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    first, second = write_csv(tmp_path / "a" / "c.csv"), write_csv(tmp_path / "b" / "c.csv", 79)
+    found = [hashes(f"data.train={first}")[:2], hashes(f"data.train={second}")[:2]]
+    times = first.stat()
+    first.write_bytes(first.read_bytes().replace(b"film", b"flim"))  # as long as before
+    os.utime(first, ns=(times.st_atime_ns, times.st_mtime_ns))
+    found.append(hashes(f"data.train={first}")[:2])
+    found.append(hashes(f"data.train={first}", f"data.test={second}")[:2])
+    assert len({each for pair in found for each in pair}) == 2 * len(found)
+
+
+def test_a_folder_of_documents_goes_by_its_files(tmp_path: Path) -> None:
+    folders = [tmp_path / "one" / "imdb", tmp_path / "other" / "reviews"]
+    for folder in folders:
+        write_csv(folder / "train" / "part.csv")
+        (folder / ".git").mkdir()
+        (folder / ".git" / "HEAD").write_text(str(folder))
+
+    def found() -> list[str]:
+        return [config_hash(imdbcls.compose("backbone=tiny", f"data.path={folder}").values) for folder in folders]
+
+    before = found()
+    assert before[0] == before[1]
+    os.mkfifo(folders[1] / "pipe")
+    (folders[1] / "broken").symlink_to("nowhere")
+    assert found() == before, "what cannot be read is left out"
+    (folders[1] / "train" / "part.csv").rename(folders[1] / "train" / "more.csv")
+    assert found()[0] == before[0] != found()[1]
+
+
+def test_an_encoder_goes_by_its_weights_and_not_by_its_readme(tmp_path: Path) -> None:
+    first = make_folder(tmp_path / "first", "bert")
+    second = shutil.copytree(first, tmp_path / "second")
+    (second / "README.md").write_text("A copy.")
+
+    def found(folder: Path) -> str:
+        return group_hash(imdbcls.compose("backbone=roberta-base", f"backbone.path={folder}").values)
+
+    assert found(first) == found(second)
+    weights = second / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"x")
+    assert found(first) != found(second)
+
+
+def test_names_that_are_no_places_stay_as_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = write_csv(tmp_path / "c.csv")
+    before = hashes(f"data.train={path}")
+    for name in ("text", "label", "tiny", "files", "cls"):
+        write_csv(tmp_path / name)
+    assert hashes(f"data.train={path}") == before, "a column is not a file, whatever lies here"
+    assert content.content_of("nowhere.csv") == "nowhere.csv"
+    assert content.content_of_model("FacebookAI/roberta-base") == "FacebookAI/roberta-base"
+    assert content.content_of("a\0b") == "a\0b"
+    plugin = {"head": {"name": "mine", "embeddings": f"{tmp_path}/text"}, "lr": 1e-3}
+    assert content.by_content(plugin)["head"] == {"name": "mine", "embeddings": content.content_of("text")}
+
+
+def test_folders_that_are_written_to_are_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs and caches are large, and change."""
+    read: list[str] = []
+    monkeypatch.setattr(content, "sha256", lambda path: read.append(Path(path).name) or "0" * 64)
+    path = write_csv(tmp_path / "c.csv")
+    write_csv(tmp_path / "runs" / "old" / "run" / "big.csv")
+    places = (f"runs_dir={tmp_path}/runs", f"data.cache_dir={tmp_path}/runs")
+    assert hashes(f"data.train={path}", *places) == hashes(f"data.train={path}")
+    assert set(read) == {"c.csv"}
+
+
+def test_a_file_is_read_once_and_a_damaged_digest_is_computed_again(
+    tmp_path: Path, own_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[Path] = []
+
+    def counting(path: Path) -> str:
+        read.append(path)
+        return sha256(path)
+
+    sha256 = content.sha256
+    monkeypatch.setattr(content, "sha256", counting)
+    path = write_csv(tmp_path / "c.csv")
+    first = hashes(f"data.train={path}")
+    assert hashes(f"data.train={path}") == first and len(read) == 1
+    (kept,) = own_cache.iterdir()
+    raw = kept.read_text()
+    kept.write_text(("0" if raw[0] != "0" else "1") + raw[1:])
+    assert hashes(f"data.train={path}") == first and len(read) == 2
+    monkeypatch.setattr(content, "RACY_SECONDS", 3600)  # the file has just changed: it may do so again unnoticed
+    shutil.rmtree(own_cache)
+    assert hashes(f"data.train={path}") == first
+    assert not own_cache.exists()
+
+
+def test_runs_on_the_same_documents_are_one_group_and_others_are_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = write_csv(tmp_path / "c.csv")
+    with path.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    pq.write_table(pa.table({"text": [r["text"] for r in rows], "label": [r["label"] for r in rows]}), "c.parquet")
+    write_csv(tmp_path / "other.csv", 76)
+    small = [choice for choice in TINY if not choice.startswith("data")]
+
+    def train(place: str, *choices: str) -> imdbcls.FinishedRun:
+        return imdbcls.run(
+            imdbcls.compose(*small, "data=files", f"data.train={place}", f"runs_dir={tmp_path}", *choices)
+        )
+
+    runs = [train("c.csv", "seed=0"), train(str(path), "seed=1"), train("c.parquet", "seed=2")]
+    train(str(path), "seed=0", "head=mean"), train("other.csv", "seed=0")
+    assert len({run.result["split_hash"] for run in runs}) == 1
+    capsys.readouterr()
+    assert train(f"{tmp_path}/c.csv", "seed=0").folder == runs[0].folder
+    assert "is done already" in capsys.readouterr().err
+    study = read_study(tmp_path / "default")
+    assert sorted(sorted(group.seeds) for group in study.groups) == [[0], [0], [0, 1, 2]]
+    pairs = compare_study(study, 0.01)[0]["pairs"]
+    assert sum(pair["problem"] is None for pair in pairs) == 1, "the other documents are not tested against"

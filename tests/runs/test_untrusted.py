@@ -1,0 +1,558 @@
+"""Run folders and settings from a stranger: each is refused in one sentence, before anything of it is built or run."""
+
+import hashlib
+import json
+import math
+import os
+import re
+import shutil
+import signal
+import struct
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file, save_file
+from support.processes import TINY, run, run_folder, start
+
+from imdbcls.api import load_run
+from imdbcls.config.validate import validate
+from imdbcls.data.sample import read_sample
+from imdbcls.errors import UserError
+from imdbcls.evaluate import evaluate
+from imdbcls.models.backbone import locate
+
+TARGETS = (
+    "torch.load",
+    "torch.hub.load",
+    "pandas.read_pickle",
+    "builtins.exec",
+    "builtins.eval",
+    "os.system",
+    "subprocess.run",
+    "imdbcls.runs.folder.os.system",
+    "imdbcls.runs.files.write_atomically",
+    "imdbcls.train.train",
+    "imdbcls.training.checkpoint.shutil.rmtree",
+    "imdbcls.heads.cls.nn.Linear",
+    "torch.optim.adam.torch.load",
+    "torch.optim.lr_scheduler.warnings",
+    "hydra.utils.call",
+    "",
+    ["os.system"],
+    7,
+)
+PLACES = (
+    "backbone",
+    "head",
+    "data.source",
+    "loss",
+    "optimizer",
+    "schedule",
+    "tracker",
+    "head.inner",
+    "trainer",
+    "data",
+    "extra",
+)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("finished")
+    run(folder, *TINY, "epochs=1", "data.train_limit=32")
+    return run_folder(folder)
+
+
+@pytest.fixture
+def stranger(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of a finished run, to be made hostile; the working directory is elsewhere."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("IMDBCLS_CACHE", str(finished.parents[2] / "cache"))
+    return Path(shutil.copytree(finished, tmp_path / "stranger"))
+
+
+@pytest.fixture(autouse=True)
+def quickly() -> Iterator[None]:
+    """No test here may compute for long: a bomb would. In seconds of the processor, which may be busy otherwise."""
+
+    def late(*_: object) -> None:
+        raise TimeoutError("this took longer than a minute")
+
+    signal.signal(signal.SIGVTALRM, late)
+    signal.setitimer(signal.ITIMER_VIRTUAL, 60)
+    yield
+    signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+
+
+def refusal(stranger: Path) -> str:
+    with pytest.raises(UserError) as refused:
+        evaluate(stranger, "test")
+    sentence = str(refused.value)
+    assert len(sentence) < 1500
+    return sentence
+
+
+def with_config(stranger: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    config = yaml.safe_load((stranger / "config.yaml").read_text())
+    change(config)
+    (stranger / "config.yaml").write_text(yaml.safe_dump(config))
+
+
+def put(config: dict[str, Any], place: str, value: object) -> None:
+    *parents, last = place.split(".")
+    for parent in parents:
+        config = config.setdefault(parent, {})
+    config[last] = value
+
+
+@pytest.fixture(scope="module")
+def config(finished: Path) -> dict[str, Any]:
+    return yaml.safe_load((finished / "config.yaml").read_text())
+
+
+@pytest.mark.slow
+def test_the_copy_itself_is_scored_as_before(stranger: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    evaluate(stranger, "test")
+    assert "The same figures as recorded, to the last digit." in capsys.readouterr().err
+
+
+# What a configuration names
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("target", TARGETS, ids=str)
+def test_a_foreign_target_is_refused_anywhere(target: object, config: dict[str, Any]) -> None:
+    for place in PLACES:
+        changed = json.loads(json.dumps(config))
+        put(changed, f"{place}._target_", target)
+        with pytest.raises(UserError, match="is refused"):
+            validate(changed)
+    for nested in ({"a": [{"_target_": target}]}, [[{"_target_": target}]]):
+        with pytest.raises(UserError, match="is refused"):
+            validate({**config, "anything": nested})
+
+
+@pytest.mark.slow
+def test_nothing_is_called_before_the_refusal(stranger: Path) -> None:
+    with_config(stranger, lambda config: config["head"].update(_target_="os.mkdir", path="made"))
+    assert "head._target_=os.mkdir is refused" in refusal(stranger)
+    assert not Path("made").exists()
+
+
+@pytest.mark.slow
+def test_a_stranger_cannot_vouch_for_its_own_code(stranger: Path, config: dict[str, Any]) -> None:
+    (stranger / "evil.py").write_text("open('made', 'w')")
+    with_config(stranger, lambda config: config.update(plugins=["evil", "os"]))
+    with_config(stranger, lambda config: config["head"].update(_target_="evil.Head"))
+    assert "evil.Head is refused" in refusal(stranger)
+    with pytest.raises(UserError, match="plugins=os is refused"):
+        validate({**config, "plugins": ["os"]})
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "override",
+    (
+        "+hydra.callbacks.x._target_=torch.load",
+        "+hydra.callbacks.x={_target_: pandas.read_pickle, filepath_or_buffer: a}",
+        "hydra.launcher._target_=os.system",
+        "hydra.sweeper._target_='torch.hub.load'",
+        "head._target_=torch.hub.load",
+        "+head.dropout={_target_: builtins.exec}",
+        "data.source._target_=pandas.read_pickle",
+        "+hydra.job_logging.handlers.x={class: ctypes.CDLL, name: made.so}",
+        "+hydra.job_logging.formatters.x={class: os.system, format: touch made}",
+        "+hydra.job_logging.handlers.x={class: logging.os.system}",
+        "hydra.hydra_logging.handlers.console.stream=ext://os.system",
+        "+hydra.job.env_set.LD_PRELOAD=made.so",
+    ),
+)
+def test_overrides_with_foreign_targets_are_refused(override: str, tmp_path: Path) -> None:
+    command = start(tmp_path, *TINY, override)
+    assert command.wait() == 2
+    assert "Traceback" not in command.output
+    assert "is refused" in command.output
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.slow
+def test_hydras_own_parts_are_refused_from_a_folder_of_settings_too(tmp_path: Path) -> None:
+    (tmp_path / "given/experiment").mkdir(parents=True)
+    callback = {"hydra": {"callbacks": {"x": {"_target_": "torch.hub.load", "repo_or_dir": "a"}}}}
+    (tmp_path / "given/experiment/best.yaml").write_text("# @package _global_\n" + yaml.safe_dump(callback))
+    command = start(tmp_path, *TINY, "--config-dir", "given", "experiment=best")
+    assert command.wait() == 2
+    assert "hydra.callbacks.x._target_=torch.hub.load is refused" in command.output
+    other = start(tmp_path, *TINY, "--config-path", str(tmp_path / "given"))
+    assert other.wait() == 2 and "there is one configuration" in other.output
+
+
+@pytest.mark.parametrize(
+    "path",
+    (
+        "package:evil.inner/x",
+        "package:evil/../..",
+        "package:evil//etc",
+        "package:/x",
+        "package:sys/x",
+        "package:__main__",
+    ),
+)
+def test_a_package_is_found_without_importing_it(path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "evil").mkdir()
+    (tmp_path / "evil/__init__.py").write_text("open('made', 'w')")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr("imdbcls.models.backbone.download", lambda path: pytest.fail("it was looked up on the hub"))
+    with pytest.raises(UserError, match=r"backbone\.path=package:"):
+        locate(path)
+    assert locate("package:evil/") == tmp_path / "evil"
+    assert not Path("made").exists()
+
+
+@pytest.fixture
+def elsewhere(stranger: Path, tmp_path: Path) -> Path:
+    """A run whose configuration names files of this machine, which no training here has read; returns their folder."""
+    sample, folder = read_sample(), tmp_path / "private"
+    folder.mkdir()
+    for name, split in (("train", sample.train), ("test", sample.test)):
+        assert split is not None
+        rows = zip(split.ids, split.texts, split.labels, split.groups or [], strict=True)
+        keys = ("id", "text", "label", "film")
+        lines = [
+            json.dumps(dict(zip(keys, (i, text, sample.label_names[label], group), strict=True)))
+            for i, text, label, group in rows
+        ]
+        (folder / f"{name}.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    columns = {"text_column": "text", "label_column": "label", "id_column": "id", "group_column": "film"}
+    places = {"train": str(folder / "train.jsonl"), "validation": None, "test": str(folder / "test.jsonl")}
+    source = {"_target_": "imdbcls.data.files.read_files", **places, **columns}
+    with_config(stranger, lambda config: config["data"].update(name="files", source=source))
+    return folder
+
+
+@pytest.mark.slow
+def test_documents_are_read_where_the_user_says_so(
+    elsewhere: Path, stranger: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    read = "imdbcls.data.files.read_table"
+    with monkeypatch.context() as patched:
+        patched.setattr(read, lambda path, key: pytest.fail(f"{path} was opened"))
+        assert f"data.train={elsewhere}/train.jsonl" in (sentence := refusal(stranger))
+        assert "--trust-source" in sentence and "--data PATH" in sentence
+        load_run(stranger).predict(["A quiet, patient film."])  # which needs no documents
+    evaluate(stranger, "validation", trust_source=True)
+    elsewhere.rename(elsewhere.with_name("copy"))
+    evaluate(stranger, "validation", data=str(elsewhere.with_name("copy")))
+    assert capsys.readouterr().err.count("The same figures as recorded, to the last digit.") == 2
+
+
+# Configurations that are no configuration
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    (
+        ("a: &a [x, x]\nb: &b [*a, *a]\nc: [*b, *b]\n", "YAML alias"),
+        ("a: !!python/object/apply:os.system [touch made]\n", "YAML tag"),
+        ("a: !!binary aGVsbG8=\n", "YAML tag"),
+        ("a: ${oc.env:HOME}\n", "interpolation"),
+        ('a: "\\x24{oc.env:HOME}"\n', "interpolation"),
+        ("${oc.env:HOME}: 1\n", "interpolation"),
+        ("a: " + "[" * 500 + "]" * 500, "levels deep"),
+        ("a: " + "{b: " * 500 + "1" + "}" * 500, "levels deep"),
+        ("a: " + "[" * 60_000, "levels deep"),
+        ("a: " + "9" * 5000, "cannot be read"),
+        ("- 1\n- 2\n", "no configuration"),
+        ("just words", "is no section"),
+        ("", "is no section"),
+        ("a: [1\n", "cannot be read"),
+        ("a: 1\na: 2\n", "cannot be read"),
+        ("a: \x00\n", "cannot be read"),
+        ("x" * 70_000, "at most"),
+    ),
+    ids=lambda value: value[:24],
+)
+def test_a_config_that_is_no_config_is_refused(text: str, reason: str, stranger: Path) -> None:
+    (stranger / "config.yaml").write_text(text)
+    assert reason in refusal(stranger)
+    assert not Path("made").exists()
+
+
+@pytest.mark.slow
+def test_a_config_that_is_no_text_is_refused(stranger: Path) -> None:
+    (stranger / "config.yaml").write_bytes(b"\xff\xfe\x00a: 1")
+    assert "cannot be read" in refusal(stranger)
+
+
+def leaves(node: Any, path: str = "") -> Iterator[str]:
+    if isinstance(node, dict):
+        for key, value in node.items():
+            yield f"{path}.{key}" if path else key
+            yield from leaves(value, f"{path}.{key}" if path else key)
+
+
+WRONG = ([1, {"a": 2}], {"a": {"b": 1}}, "words", -1, 1e300, True, None, float("nan"), 10**300, "")
+
+
+@pytest.mark.slow
+def test_every_key_of_the_wrong_kind_gives_a_sentence_or_a_score(stranger: Path, config: dict[str, Any]) -> None:
+    """Keys that scoring does not need may hold anything; no other error than UserError may come of them."""
+    text, refused = (stranger / "config.yaml").read_text(), 0
+    keys = list(leaves(config))
+    assert len(keys) >= 50
+    for number, key in enumerate(keys):
+        changed = json.loads(json.dumps(config))
+        for wrong in (WRONG[number % len(WRONG)], WRONG[(number * 3 + 1) % len(WRONG)]):
+            put(changed, key, wrong)
+            (stranger / "config.yaml").write_text(yaml.safe_dump(changed))
+            try:
+                evaluate(stranger, "validation")
+            except UserError as error:
+                refused += 1
+                assert str(error)
+    assert refused > len(keys)
+    for key in keys:
+        (stranger / "config.yaml").write_text(text)
+        with_config(stranger, lambda config, key=key: remove(config, key))
+        try:
+            evaluate(stranger, "validation")
+        except UserError:
+            continue
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("key", ("_args_", "_partial_", "_convert_", "_recursive_", "_unknown_"))
+@pytest.mark.parametrize("place", ("head", "data.source"))
+def test_hydras_special_keys_give_a_sentence_or_a_score(place: str, key: str, stranger: Path) -> None:
+    for wrong in ([1, 2], True, "words", {"a": 1}):
+        with_config(stranger, lambda config, wrong=wrong: put(config, f"{place}.{key}", wrong))
+        try:
+            evaluate(stranger, "validation")
+        except UserError as error:
+            assert str(error)
+
+
+def remove(config: dict[str, Any], place: str) -> None:
+    *parents, last = place.split(".")
+    for parent in parents:
+        config = config[parent]
+    del config[last]
+
+
+# Other files of the folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "text",
+    (
+        "[" * 100_000,
+        '{"status": ' + '{"a":' * 50_000,
+        '{"status": "done", "split_hash": ' + "9" * 5000 + "}",
+        '{"status": "done"}',
+        '{"status": ["done"]}',
+        '{"status": "done", "split_hash": NaN}',
+        '{"status": "done", "split_hash": {"a": 1}}',
+        "[]",
+        "null",
+        '"done"',
+        "",
+        "\x00",
+    ),
+    ids=lambda text: text[:24] or "empty",
+)
+def test_a_hostile_result_is_refused(text: str, stranger: Path) -> None:
+    (stranger / "result.json").write_text(text)
+    assert "holds no finished run" in refusal(stranger) or "split hash" in refusal(stranger)
+
+
+@pytest.mark.slow
+def test_a_result_of_gigabytes_is_refused(stranger: Path) -> None:
+    with (stranger / "result.json").open("wb") as file:
+        file.truncate(2**33)
+    assert "holds no finished run" in refusal(stranger)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "place",
+    (
+        "checkpoints/best/model.safetensors",
+        "checkpoints",
+        "backbone/config.json",
+        "config.yaml",
+        "result.json",
+        "extra",
+    ),
+)
+def test_a_link_out_of_the_folder_is_refused(place: str, stranger: Path, tmp_path: Path) -> None:
+    path = stranger / place
+    if path.exists():
+        path.rename(tmp_path / "outside")
+    else:
+        (tmp_path / "outside").write_text("secret")
+    path.symlink_to(tmp_path / "outside")
+    assert "is a link" in refusal(stranger)
+
+
+@pytest.mark.slow
+def test_a_pipe_is_refused_and_not_waited_for(stranger: Path) -> None:
+    (stranger / "result.json").unlink()
+    os.mkfifo(stranger / "result.json")
+    assert "neither a file nor a folder" in refusal(stranger)
+
+
+def rewrite_weights(stranger: Path, header: dict[str, Any] | bytes, length: int | None = None) -> None:
+    path = stranger / "checkpoints/best/model.safetensors"
+    raw = header if isinstance(header, bytes) else json.dumps(header).encode()
+    path.write_bytes(struct.pack("<Q", len(raw) if length is None else length) + raw + bytes(64))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("header", "length"),
+    (
+        (b"{}", 2**63),
+        (b"{}", 2**40),
+        (b"[" * 100_000, None),
+        (b'{"a":' * 50_000, None),
+        ({"a": {"dtype": "F32", "shape": [10**15], "data_offsets": [0, 4 * 10**15]}}, None),
+        ({"a": {"dtype": "F32", "shape": [2**62, 2**62, 0], "data_offsets": [0, 0]}}, None),
+        ({"a": {"dtype": "F32", "shape": [9**99], "data_offsets": [0, 4]}}, None),
+        ({"a": 1}, None),
+        (b"[]", None),
+        (b"\xff\xff", None),
+    ),
+    ids=range(10),
+)
+def test_hostile_weights_are_refused(header: dict[str, Any] | bytes, length: int | None, stranger: Path) -> None:
+    rewrite_weights(stranger, header, length)
+    assert "checkpoints" in refusal(stranger) or "weights" in refusal(stranger)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "change",
+    (
+        {"num_hidden_layers": 10**9},
+        {"hidden_size": 2**20},
+        {"vocab_size": 2**40},
+        {"intermediate_size": 2**45},
+        {"max_position_embeddings": 2**40},
+        {"num_attention_heads": 0},
+        {"num_attention_heads": 7},
+        {"hidden_act": "os.system"},
+        {"hidden_act": {"a": 1}},
+        {"model_type": "nothing known"},
+        {"model_type": None},
+        {"model_type": "t5"},
+        {"auto_map": {"AutoModel": "evil.Model", "AutoConfig": "evil.Config"}, "model_type": "evil"},
+        {"_attn_implementation": "someone/kernel"},
+        {"hidden_size": "64"},
+        {"hidden_dropout_prob": "x"},
+        {"layer_norm_eps": []},
+        {"vocab_size": -1},
+    ),
+    ids=str,
+)
+def test_a_hostile_architecture_is_refused_or_has_no_effect(
+    change: dict[str, Any], stranger: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (stranger / "backbone/evil.py").write_text("open('made', 'w')")
+    path = stranger / "backbone/config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+    started = time.monotonic()
+    try:
+        evaluate(stranger, "test")
+    except UserError as error:
+        assert "backbone" in str(error) or "checkpoints" in str(error)
+    else:
+        assert "to the last digit" in capsys.readouterr().err
+    assert time.monotonic() - started < 20
+    assert not Path("made").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ("config.json", "tokenizer.json", "tokenizer_config.json"))
+@pytest.mark.parametrize("content", (b"", b"[" * 100_000, b"\xff\xfe", b"{}", b"null", b'{"a": ' * 10_000, None))
+def test_hostile_backbone_files_are_refused_or_have_no_effect(
+    name: str, content: bytes | None, stranger: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = stranger / "backbone" / name
+    if content is None:
+        path.unlink()
+    else:
+        path.write_bytes(content)
+    try:
+        evaluate(stranger, "test")
+    except UserError as error:
+        assert "backbone" in str(error) or "token" in str(error)
+
+
+@pytest.mark.slow
+def test_a_folder_without_a_backbone_is_no_hub_id(stranger: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def reach(*_: object, **__: object) -> None:
+        raise AssertionError("a stranger's folder name was looked up on the hub")
+
+    monkeypatch.setattr("imdbcls.models.backbone.download", reach)
+    shutil.rmtree(stranger / "backbone")
+    with pytest.raises(UserError, match=r"config\.json is missing"):
+        evaluate(Path(stranger.name), "test")
+
+
+@pytest.mark.slow
+def test_a_stranger_does_not_say_where_tokens_are_written(stranger: Path, tmp_path: Path) -> None:
+    with_config(stranger, lambda config: config["data"].update(cache_dir=str(tmp_path / "elsewhere")))
+    evaluate(stranger, "test")
+    assert not (tmp_path / "elsewhere").exists()
+
+
+def change_weights(stranger: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    """Other tensors in the best checkpoint, listed by its manifest with their true hash."""
+    best = stranger / "checkpoints/best"
+    tensors = load_file(best / "model.safetensors")
+    change(tensors)
+    save_file(tensors, best / "model.safetensors")
+    manifest = json.loads((best / "manifest.json").read_text())
+    raw = (best / "model.safetensors").read_bytes()
+    manifest["files"]["model.safetensors"] = {"bytes": len(raw), "sha256": hashlib.sha256(raw).hexdigest()}
+    (best / "manifest.json").write_text(json.dumps(manifest))
+
+
+WEIGHTS: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
+    "not a number": (lambda w: w["head.output.bias"].fill_(math.nan), "NaN or infinite, first in head.output.bias"),
+    "infinity": (lambda w: w["encoder.embeddings.word_embeddings.weight"][5].fill_(math.inf), "NaN or infinite"),
+    "too large": (lambda w: w["head.output.weight"].fill_(3e38), "the model's output is NaN"),
+    "whole numbers": (lambda w: w.update({name: tensor.to(torch.int8) for name, tensor in w.items()}), "is torch.int8"),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", list(WEIGHTS))
+def test_weights_that_give_no_score_are_refused(name: str, stranger: Path) -> None:
+    change, sentence = WEIGHTS[name]
+    change_weights(stranger, change)
+    assert sentence in refusal(stranger)
+    with pytest.raises(UserError, match=re.escape(sentence)):
+        load_run(stranger).predict(["A quiet, patient film."])
+
+
+@pytest.mark.slow
+def test_a_panicking_tokenizer_is_refused_by_every_command(stranger: Path) -> None:
+    path = stranger / "backbone/tokenizer.json"
+    content = json.loads(path.read_text(encoding="utf-8"))
+    bomb = {"type": "Split", "pattern": {"Regex": "(a+)+$"}, "behavior": "Isolated", "invert": False}
+    path.write_text(json.dumps({**content, "pre_tokenizer": bomb}), encoding="utf-8")
+    assert "tokenizer.json cannot be used: PanicException" in refusal(stranger)
+    with pytest.raises(UserError, match=r"tokenizer\.json cannot be used"):
+        load_run(stranger).predict(["A quiet, patient film."])
+    command = start(Path.cwd(), *TINY, "backbone=minilm", f"backbone.path={stranger / 'backbone'}")
+    assert command.wait() == 2
+    assert "tokenizer.json cannot be used" in command.output and "Traceback" not in command.output

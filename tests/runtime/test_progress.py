@@ -1,0 +1,176 @@
+"""The live line on a real pseudo-terminal, the plain lines in a pipe, and quiet libraries in a fresh process."""
+
+import os
+import pty
+import re
+import subprocess
+import sys
+
+import pytest
+from support.runs import ROOT
+
+from imdbcls.errors import UserError
+from imdbcls.runtime import progress
+from imdbcls.runtime.progress import Progress
+
+
+class Clock:
+    """A monotonic clock that a test moves, in seconds."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(progress, "time", clock)
+    return clock
+
+
+def train(shown: Progress, clock: Clock, first: int, last: int, seconds: float) -> None:
+    for step in range(first, last + 1):
+        clock.now += seconds
+        if step % 10 == 0:
+            shown.logged(loss=1 / step, documents_per_second=80.0)
+        shown.step(step, 1)
+
+
+def test_plain_lines_are_sparse_and_complete(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
+    shown = Progress("plain")
+    shown.start(100, num_epochs=1)
+    train(shown, clock, 1, 100, seconds=2.0)
+    for done in (100, 250):
+        clock.now += 10.0
+        shown.evaluating("validation", done, 250)
+    shown.close()
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    lines = captured.err.splitlines()
+    assert len(lines) == 11
+    assert lines[0] == "epoch 1/1  step 10/100  loss 0.1000  80.0 documents/s  3:00 left"
+    assert lines[9] == "epoch 1/1  step 100/100  loss 0.0100  80.0 documents/s"
+    assert lines[10] == "step 100/100: 100 steps trained in 3:20"
+
+
+def test_plain_lines_of_a_short_run_and_of_a_long_one(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
+    shown = Progress("plain")
+    shown.start(20)
+    train(shown, clock, 1, 20, seconds=0.1)
+    assert len(capsys.readouterr().err.splitlines()) == 1
+    shown.start(100_000)
+    train(shown, clock, 1, 1_000, seconds=1.0)
+    assert len(capsys.readouterr().err.splitlines()) == 3
+
+
+def test_a_resumed_run_counts_its_own_time(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
+    shown = Progress("plain")
+    shown.start(100, start_step=50)
+    train(shown, clock, 51, 60, seconds=3.0)
+    clock.now += 1000.0  # an evaluation is no training time
+    shown.evaluating("validation", 10, 10)
+    train(shown, clock, 61, 70, seconds=3.0)
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0].endswith("2:00 left")
+    shown.close()
+    assert "20 steps trained in 1:00" in capsys.readouterr().err
+
+
+def test_a_long_evaluation_shows_that_it_lives(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
+    shown = Progress("plain")
+    for done in range(0, 2600, 100):
+        shown.of("test")(done, 2500)
+        clock.now += 31.0
+    assert capsys.readouterr().err.splitlines() == [
+        "testing 1,000/2,500 documents",
+        "testing 2,000/2,500 documents",
+    ]
+
+
+def test_none_is_silent(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
+    shown = Progress("none")
+    shown.start(10)
+    train(shown, clock, 1, 10, seconds=60.0)
+    shown.evaluating("test", 5, 5)
+    shown.close()
+    assert capsys.readouterr() == ("", "")
+
+
+def test_a_wrong_mode_is_named() -> None:
+    with pytest.raises(UserError, match=r"progress=loud .*auto, live, plain, none"):
+        Progress("loud")
+
+
+def on_terminal(body: str, columns: int = 60, **environment: str) -> str:
+    """What the script writes to a terminal of that width."""
+    ours, theirs = pty.openpty()
+    script = f"import sys, time; sys.path.insert(0, {str(ROOT)!r})\n{body}"
+    environment = {**os.environ, "TERM": "xterm", "COLUMNS": str(columns), **environment}
+    process = subprocess.Popen([sys.executable, "-c", script], stdout=theirs, stderr=theirs, env=environment)
+    os.close(theirs)
+    output = b""
+    try:
+        while part := os.read(ours, 65536):
+            output += part
+    except OSError:  # the way in which Linux says that the other side is closed
+        pass
+    os.close(ours)
+    assert process.wait() == 0, output
+    return output.decode()
+
+
+TRAIN = """
+from imdbcls.runtime.console import say, warn
+from imdbcls.runtime.progress import Progress
+shown = Progress("auto")
+shown.start(200, num_epochs=2)
+for step in range(1, 201):
+    time.sleep(0.005)
+    if step % 10 == 0: shown.logged(0.5, 80.0)
+    shown.step(step, 1 + step // 101)
+    if step == 100: warn("something was changed")
+shown.evaluating("test", 10, 20)
+shown.evaluating("test", 20, 20)
+shown.close()
+"""
+
+
+def test_the_live_line_is_one_line() -> None:
+    output = on_terminal(TRAIN)
+    paints = re.findall(r"\r(epoch[^\r\n\x1b]*)", output)
+    assert 3 <= len(paints) <= 12
+    assert paints[-1] == "epoch 2/2  step 200/200  loss 0.5000  80.0 documents/s"
+    # What stays on the screen: the last writing of every line.
+    screen = [line.split("\r\x1b[K")[-1].split("\r")[-1] for line in output.replace("\r\n", "\n").split("\n")]
+    assert screen[0] == "\x1b[33mwarning:\x1b[0m something was changed"
+    assert re.fullmatch(r"step 200/200: 200 steps trained in 0:0\d", screen[1])
+    assert screen[2:] == [""]
+
+
+def test_no_color_and_a_narrow_terminal() -> None:
+    output = on_terminal(TRAIN, columns=30, NO_COLOR="1")
+    assert "\x1b[33m" not in output and "warning: something was changed" in output
+    assert all(len(paint) < 30 for paint in re.findall(r"\r(epoch[^\r\n\x1b]*)", output))
+
+
+LOUD = """
+from imdbcls.runtime.console import quiet_libraries
+quiet_libraries()
+import warnings, torch, transformers, datasets, huggingface_hub
+transformers.logging.get_logger("transformers.x").warning("noise")
+datasets.Dataset.from_dict({"text": ["a"] * 10}).map(lambda row: row)
+warnings.warn_explicit("noise", FutureWarning, "x.py", 1, module="transformers.models.x")
+warnings.warn("ours")
+transformers.logging.get_logger("transformers.x").error("a real error")
+"""
+
+
+def test_libraries_are_quiet_and_we_are_not() -> None:
+    script = f"import sys; sys.path.insert(0, {str(ROOT)!r})\n{LOUD}"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout == ""
+    assert "noise" not in done.stderr and "Map" not in done.stderr
+    assert "ours" in done.stderr and "a real error" in done.stderr

@@ -1,0 +1,62 @@
+"""Small encoders and batches, and what a pass over them yields."""
+
+import torch
+from torch import Tensor
+from transformers import (
+    BertConfig,
+    BertModel,
+    PreTrainedModel,
+    RobertaConfig,
+    RobertaModel,
+)
+
+SIZES = {
+    "vocab_size": 97,
+    "hidden_size": 96,
+    "num_attention_heads": 3,
+    "intermediate_size": 200,
+    "num_hidden_layers": 3,
+    "max_position_embeddings": 130,
+    "attention_probs_dropout_prob": 0.0,
+    "initializer_range": 0.2,
+}
+
+
+LENGTHS = (37, 5, 64, 1)
+
+
+def make(model_type: str, pooling: bool = False, **changes: float) -> PreTrainedModel:
+    torch.manual_seed(0)
+    if model_type == "bert":
+        model: PreTrainedModel = BertModel(BertConfig(**SIZES | changes), add_pooling_layer=pooling)
+    else:
+        model = RobertaModel(RobertaConfig(**SIZES | {"pad_token_id": 1} | changes), add_pooling_layer=pooling)
+    for name, parameter in model.named_parameters():
+        if "LayerNorm" in name or name.endswith("bias"):
+            parameter.data.normal_(mean=float("LayerNorm.weight" in name), std=0.2)
+    return model.eval()
+
+
+def make_batch(model: PreTrainedModel, lengths: tuple[int, ...] = LENGTHS) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    ids_BT = torch.full((len(lengths), max(lengths)), model.config.pad_token_id)
+    mask_BT = torch.zeros_like(ids_BT)
+    for row, length in enumerate(lengths):
+        ids_BT[row, :length] = torch.randint(3, 97, (length,), generator=generator)
+        mask_BT[row, :length] = 1
+    return ids_BT, mask_BT
+
+
+def run(model: PreTrainedModel, ids_BT: Tensor, mask_BT: Tensor, bf16: bool) -> tuple[Tensor, dict[str, Tensor]]:
+    """Hidden states of the real tokens, and the gradients of a fixed function of them."""
+    model.zero_grad()
+    with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+        hidden_BTH = model(input_ids=ids_BT, attention_mask=mask_BT).last_hidden_state.float()
+    hidden_RH = hidden_BTH[mask_BT.bool()]
+    torch.manual_seed(2)
+    (hidden_RH * torch.randn_like(hidden_RH)).mean().backward()
+    return hidden_RH.detach(), {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+
+
+def distance(one: Tensor, other: Tensor) -> float:
+    return float((one - other).norm() / other.norm())

@@ -1,0 +1,12 @@
+"""A plugin that fails where it is told to."""
+
+from pathlib import Path
+
+PLUGINS = {"PYTHONPATH": str(Path(__file__).parent / "plugins")}
+
+
+FAULTY = ("+plugins=[faulty]", "head._target_=faulty.FaultyHead")
+
+
+def faulty(fault: str, at: int = 1) -> dict[str, str]:
+    return {**PLUGINS, "FAULT": fault, "FAULT_AT": str(at)}

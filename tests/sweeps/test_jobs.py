@@ -1,0 +1,227 @@
+"""Multiruns: what becomes of the other jobs when one fails, is killed or is signalled, one by one and side by side."""
+
+import contextlib
+import errno
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+import pytest
+from support.faults import FAULTY, faulty
+from support.processes import EVERY_STEP, TINY, Command, digest, points, run, saved_step, start, wait_for
+
+from imdbcls.runtime.signals import SIGNALS, StopRequest, stop_requests
+from imdbcls.sweeps.jobs import Running, Sweep
+
+
+def sweep(folder: Path, *options: str, fault: str = "") -> Command:
+    """Five jobs by dropout; the second one has the fault."""
+    arguments = ("--multirun", *TINY, *FAULTY, "+head.only_dropout=0.2", "head.dropout=0.1,0.2,0.3,0.4,0.5", "epochs=1")
+    command = start(folder, *arguments, *options, environment=faulty(fault, at=8))
+    command.wait()
+    return command
+
+
+@pytest.mark.parametrize(
+    ("fault", "state", "reason", "jobs"),
+    (
+        ("raise", "failed", "ZeroDivisionError: the second job's own mistake", 1),
+        ("exit", "failed", "exit code 7", 1),
+        ("kill", "killed", "by SIGKILL", 1),
+        ("kill", "killed", "by SIGKILL", 2),
+    ),
+)
+def test_one_job_of_five_fails_and_the_same_command_runs_what_is_missing(
+    fault: str, state: str, reason: str, jobs: int, tmp_path: Path
+) -> None:
+    command = sweep(tmp_path, EVERY_STEP, f"jobs={jobs}", fault=fault)
+    assert command.process.exitcode == 1
+    *table, conclusion = command.output.splitlines()[-6:]
+    assert [line.split()[1] for line in table] == ["done", state, "done", "done", "done"]
+    assert reason in table[1]
+    assert "1 of 5 runs are not done" in conclusion
+
+    again = sweep(tmp_path, EVERY_STEP)
+    assert again.process.exitcode == 0
+    *table, advice = again.output.splitlines()[-6:]
+    assert [line.split()[1] for line in table] == ["done"] * 5
+    assert re.fullmatch(r"compare them: python -m imdbcls\.compare runs/\w+", advice)
+    assert again.output.count("is done already") == 4
+    (step,) = re.findall(r"Continuing at step (\d+) ", again.output)
+    assert int(step) in ((5, 6, 7) if fault == "kill" else (7,))  # up to two checkpoints are still being written
+
+    skipping = sweep(tmp_path)
+    assert skipping.output.count("is done already") == 5
+    assert skipping.cpu_seconds < 5  # a second each, the start of the command included
+
+
+def test_a_job_whose_data_cannot_be_read_leaves_the_others_running(tmp_path: Path) -> None:
+    """A file that is missing is known beforehand, and begins no job; what is wrong inside one is found by its job."""
+    rows = [f"{index},word{index} {'good' if index % 2 else 'bad'} film,{index % 2}" for index in range(60)]
+    (tmp_path / "good.csv").write_text("\n".join(["id,text,label", *rows]) + "\n")
+    (tmp_path / "broken.csv").write_text("id,text,label\n0,a film\n")
+    arguments = ("--multirun", *TINY, "data=files", "data.train_limit=16", "epochs=1")
+    refused = start(tmp_path, *arguments, "data.train=missing.csv,good.csv,good.csv", "seed=0,1")
+    assert refused.wait() == 2
+    assert "data.train=missing.csv: there is no such file" in refused.output and not (tmp_path / "runs").exists()
+    command = start(tmp_path, *arguments, "data.train=broken.csv,good.csv,good.csv", "seed=0,1")
+    assert command.wait() == 1
+    table = command.output.splitlines()[-7:-1]
+    assert [line.split()[1] for line in table] == ["failed", "failed", "done", "done", "done", "done"]
+    assert "broken.csv, line 2: expected 3 fields" in table[1]
+    assert "Traceback" not in command.output
+
+
+def test_a_signal_ends_a_sweep_after_its_job_has_saved(tmp_path: Path) -> None:
+    arguments = ("--multirun", *TINY, EVERY_STEP, "seed=0,1,2")
+    command = start(tmp_path, *arguments)
+    assert wait_for(lambda: saved_step(tmp_path) >= 3, command)
+    command.signal(signal.SIGTERM)
+    assert command.wait() == 128 + signal.SIGTERM
+    table = command.output.splitlines()[-4:-1]
+    assert [line.split("  ")[1].strip() for line in table] == ["interrupted", "not begun", "not begun"]
+    assert "Continuing at step" in run(tmp_path, *arguments).output
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_a_killed_sweep_leaves_no_job_behind(jobs: int, tmp_path: Path) -> None:
+    arguments = ("--multirun", *TINY, EVERY_STEP, "seed=0,1", f"jobs={jobs}")
+    command = start(tmp_path, *arguments)
+    assert wait_for(lambda: runs_begun(tmp_path) == jobs, command)
+    command.kill()
+    again = run(tmp_path, *arguments)
+    assert "is being worked on" not in again.output and again.output.count("Continuing at step") == jobs
+
+
+def runs_begun(folder: Path) -> int:
+    """Runs that have saved a step or more."""
+    return len(list(folder.glob("runs/default/*/checkpoints/last/manifest.json")))
+
+
+def test_jobs_side_by_side_share_the_threads_and_give_what_they_give_one_by_one(tmp_path: Path) -> None:
+    arguments = ("--multirun", *TINY, "head=cls,lstm", "epochs=1", "progress=plain")
+    alone, together = tmp_path / "alone", tmp_path / "together"
+    for folder in (alone, together):
+        folder.mkdir()
+    run(alone, *arguments)  # on one thread
+    command = start(together, *arguments, "jobs=2", environment={"THREADS": "2"})
+    assert command.wait() == 0
+    runs = sorted((alone / "runs/default").glob("*-s*"))
+    assert len(runs) == 2
+    for one in runs:
+        other = together / "runs/default" / one.name  # the number of jobs does not change a name
+        for file in ("checkpoints/best/model.safetensors", "predictions/test.parquet"):
+            assert digest(one / file) == digest(other / file)
+        assert points(one) == points(other)
+    *said, _, _ = [line for line in command.output.splitlines() if line and not line.startswith("[")]  # Hydra's
+    names = [one.name for one in runs]
+    assert all(line.startswith(tuple(names)) for line in said)
+    assert command.output.count("on CPU, 1 thread") == 2
+    ends = [at for at, line in enumerate(said) if "validation accuracy" in line]
+    second_begins = [at for at, line in enumerate(said) if "on CPU" in line][1]
+    assert second_begins < ends[0]
+
+
+def test_a_signal_ends_all_jobs_that_run_side_by_side(tmp_path: Path) -> None:
+    arguments = ("--multirun", *TINY, EVERY_STEP, "seed=0,1,2", "jobs=2")
+    command = start(tmp_path, *arguments)
+    assert wait_for(lambda: runs_begun(tmp_path) == 2, command)
+    command.signal(signal.SIGTERM)
+    assert command.wait() == 128 + signal.SIGTERM
+    table = command.output.splitlines()[-4:-1]
+    assert [line.split("  ")[1].strip() for line in table] == ["interrupted", "interrupted", "not begun"]
+    assert run(tmp_path, *arguments).output.count("Continuing at step") == 2
+
+
+def test_two_sweeps_at_once_share_no_folder(tmp_path: Path) -> None:
+    arguments = ("--multirun", *TINY, "seed=0,1,2", "epochs=1")
+    both = [start(tmp_path, *arguments) for _ in range(2)]
+    codes = [command.wait() for command in both]
+    said = "".join(command.output for command in both)
+    assert "Traceback" not in said
+    assert set(codes) <= {0, 1}
+    run(tmp_path, *arguments)  # whatever each left to the other is there, or is done now
+    folders = [folder for folder in tmp_path.glob("runs/default/*") if folder.is_dir()]
+    assert len(folders) == 3
+    for folder in folders:
+        assert json.loads((folder / "result.json").read_text())["status"] == "done"
+        assert points(folder)[-1]["step"] == 12
+        assert len({point["step"] for point in points(folder)}) == len(points(folder))
+
+
+# The sweep itself
+
+
+def test_a_signal_for_a_job_that_has_just_ended_stops_the_sweep() -> None:
+    job = subprocess.Popen([sys.executable, "-c", ""])
+    job.wait()
+    sweep = Sweep()
+    sweep._running[job.pid] = Running(0, 0, lambda: None)
+    sweep._pass_on(signal.SIGTERM, None)
+    assert sweep.stopped_by == signal.SIGTERM
+
+
+@pytest.mark.parametrize("moment", ["after the fork", "as the preparation ends"])
+def test_a_signal_at_the_worst_moment_reaches_the_job_or_keeps_it_from_beginning(
+    moment: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fork = os.fork
+
+    def fork_and_signal() -> int:
+        child = fork()
+        if child:
+            os.kill(os.getpid(), signal.SIGTERM)  # held back until the child is known
+        return child
+
+    def stop_and_signal(request: StopRequest) -> None:
+        request._at_once = False
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    if moment == "after the fork":
+        monkeypatch.setattr(os, "fork", fork_and_signal)
+    else:
+        monkeypatch.setattr(StopRequest, "obey", lambda request: None)
+        monkeypatch.setattr("imdbcls.sweeps.jobs.stop_requests", requests_that_end_by(stop_and_signal))
+    before = [signal.getsignal(number) for number in SIGNALS]
+    sweep = Sweep()
+    sweep.run("first", lambda: None, lambda: time.sleep(60), lambda: None)
+    sweep.run("second", lambda: None, lambda: None, lambda: None)
+    assert sweep.stopped_by == signal.SIGTERM
+    first = ("killed", "by SIGTERM") if moment == "after the fork" else ("not begun", "the sweep was stopped before")
+    assert [(outcome.state, outcome.detail) for outcome in sweep.outcomes] == [
+        first,
+        ("not begun", "the sweep was stopped before"),
+    ]
+    assert [signal.getsignal(number) for number in SIGNALS] == before
+
+
+def requests_that_end_by(act: Callable[[StopRequest], None]) -> Callable[[], AbstractContextManager[StopRequest]]:
+    @contextlib.contextmanager
+    def requests() -> Iterator[StopRequest]:
+        with stop_requests() as request:
+            yield request
+            act(request)
+
+    return requests
+
+
+def test_a_process_that_cannot_be_had_is_an_outcome(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse() -> int:
+        raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+
+    monkeypatch.setattr(os, "fork", refuse)
+    sweep = Sweep()
+    sweep.run("only", lambda: None, lambda: None, lambda: None)
+    assert [(outcome.name, outcome.state) for outcome in sweep.outcomes] == [("only", "failed")]
+    assert not signal.pthread_sigmask(signal.SIG_BLOCK, ()) & set(SIGNALS)
+
+
+def test_jobs_without_a_multirun_are_said_to_have_no_effect(tmp_path: Path) -> None:
+    assert "jobs=2 has no effect" in run(tmp_path, *TINY, "epochs=1", "jobs=2").output

@@ -1,0 +1,633 @@
+"""The tracker on W&B's real logs, real processes, and servers that are absent, silent or dying."""
+
+import errno
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from support.runs import ROOT
+
+from imdbcls.errors import UserError
+from imdbcls.tracking import NoTracker, RunIdentity, WandbTracker, environment
+from imdbcls.tracking.once import once
+
+NAME = "lstm-s0-1a2b3c4d"
+KEY = "0123456789" * 4
+
+
+@pytest.fixture(autouse=True)
+def no_account(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No key, no settings and no server of the person who runs the tests."""
+    for name in [name for name in os.environ if name.startswith("WANDB_")]:
+        monkeypatch.delenv(name)
+    (tmp_path / "home").mkdir()
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.delenv("NETRC", raising=False)
+    monkeypatch.chdir(tmp_path)
+
+
+def tracker(name: str = NAME, *, resumed_step: int | None = None, **options: Any) -> WandbTracker:
+    defaults = {"mode": "auto", "project": "imdbcls", "entity": None, "connect_seconds": 2, "finish_seconds": 2}
+    return WandbTracker(
+        identity=RunIdentity("first", name, "train", ("lstm", "minilm", "imdb")),
+        config={"lr": 3e-5, "head": {"bidirectional": False}, "group_hash": "abcd1234"},
+        folder=Path("runs/first"),
+        resumed_step=resumed_step,
+        **(defaults | options),
+    )
+
+
+def train(run: WandbTracker, first: int = 1, last: int = 20, pause: float = 0.0) -> None:
+    for step in range(first, last + 1):
+        run.log({"step": step, "epoch": step / 10, "train/loss": 1 / step, "train/lr": 3e-5})
+        if step % 10 == 0:
+            run.log({"step": step, "epoch": step / 10, "val/loss": 0.5, "val/accuracy": 0.8 + step / 1000})
+        time.sleep(pause)
+
+
+def end(run: WandbTracker) -> None:
+    mistake = {"id": "t7", "text": "Not bad.", "label": "positive", "prediction": "negative", "probability": 0.99}
+    run.log_test([0, 0, 1, 1], [0, 0, 0, 1], ["negative", "positive"], [mistake])
+    run.finish({"status": "done", "val/accuracy": 0.81, "test/accuracy": 0.75})
+
+
+def logs(prefix: str = "offline-run", name: str = NAME) -> list[Path]:
+    return sorted(Path("runs/first/wandb").glob(f"{prefix}-*/run-{name}-{'[0-9a-f]' * 8}.wandb"))
+
+
+def inspect(log: Path, *options: str) -> str:
+    command = [sys.executable, "-m", "wandb", "leet", "inspect", str(log), "--json", *options]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
+def summary(log: Path) -> dict[str, Any]:
+    return json.loads(inspect(log, "--summary"))
+
+
+def records(log: Path, kind: str) -> list[dict[str, Any]]:
+    every = [json.loads(line) for line in inspect(log).splitlines()]
+    return [record[kind] for record in every if record["type"] == kind]
+
+
+def steps(log: Path) -> list[int]:
+    return [record["item"]["step"] for record in records(log, "history")]
+
+
+def helpers() -> list[str]:
+    """The wandb-core processes that this process has left behind."""
+    listed = subprocess.run(["pgrep", "-f", f"wandb-core .*--pid {os.getpid()}$"], capture_output=True, text=True)
+    return listed.stdout.split()
+
+
+def test_an_offline_log_holds_the_run(capfd: pytest.CaptureFixture[str]) -> None:
+    with tracker() as run:
+        train(run)
+        end(run)
+    output = capfd.readouterr()
+    assert output.out == ""
+    assert len(output.err.splitlines()) == 1
+    assert "wandb sync runs/first/wandb" in output.err and "wandb leet runs/first/wandb" in output.err
+
+    (log,) = logs()
+    shown = summary(log)
+    assert (shown["state"], shown["exit_code"]) == ("finished", 0)
+    token = Path("runs/first/wandb/study.id").read_text()
+    assert (shown["run_id"], shown["name"], shown["project"]) == (f"{NAME}-{token}", NAME, "imdbcls")
+    assert shown["tags"] == ["lstm", "minilm", "imdb"]
+    assert shown["config"] == {"lr": 3e-5, "head": {"bidirectional": False}, "group_hash": "abcd1234"}
+    (opened,) = records(log, "run")
+    assert (opened["run_group"], opened["job_type"]) == ("first", "train")
+
+    numbers = shown["summary"]
+    assert (numbers["status"], numbers["val/accuracy"], numbers["test/accuracy"]) == ("done", 0.81, 0.75)
+    assert "train/loss" not in numbers and "val/loss" not in numbers
+    assert numbers["test/recall/positive"] == 0.5 and numbers["test/precision/positive"] == 1.0
+    assert numbers["view/test_mistakes"]["nrows"] == 1
+
+    assert steps(log) == list(range(1, 21))
+    points = [record["item"] for record in records(log, "history")]
+    assert all(point["_step"] == point["step"] for point in points)
+    assert points[9]["train/loss"] == 0.1 and points[9]["val/accuracy"] == 0.81
+    axes = records(log, "metric")
+    assert {"glob_name": "*", "step_metric": "step"}.items() <= axes[1].items()
+
+
+def test_tables_lie_beside_the_run_and_nothing_lies_at_home() -> None:
+    with tracker() as run:
+        end(run)
+    (log,) = logs()
+    mistakes = next(log.parent.glob("files/media/table/view/test_mistakes*"))
+    assert json.loads(mistakes.read_text())["data"] == [["t7", "Not bad.", "positive", "negative", 0.99]]
+    confusion = next(log.parent.glob("files/media/table/view/test_confusion_matrix*"))
+    assert sorted(json.loads(confusion.read_text())["data"])[0] == ["negative", "negative", 2]
+    staged = [
+        entry["local_path"] for artifact in records(log, "artifact") for entry in artifact["manifest"]["contents"]
+    ]
+    assert staged and all(Path(path).is_relative_to(Path.cwd() / "runs") for path in staged)
+    assert not [path for path in Path("home").rglob("*") if path.is_file() and "log" not in path.name]
+    assert not [name for name in os.environ if name.startswith("WANDB_")]
+    assert helpers() == []
+
+
+def test_a_crash_is_recorded_as_failed() -> None:
+    with pytest.raises(ZeroDivisionError), tracker() as run:
+        train(run, last=3)
+        raise ZeroDivisionError
+    shown = summary(logs()[0])
+    assert (shown["state"], shown["exit_code"], shown["step"]) == ("failed", 1, 3)
+
+
+def test_an_interruption_is_recorded() -> None:
+    with tracker() as run:
+        train(run, last=3)
+        run.mark_interrupted()
+    assert summary(logs()[0])["exit_code"] == 1
+    assert records(logs()[0], "preempting") == [{}]
+
+
+def test_two_runs_in_one_process_stay_apart() -> None:
+    for name in ("cls-s0-1", "max-s0-1"):
+        with tracker(name) as run:
+            train(run, last=5)
+    assert [len(logs(name=name)) for name in ("cls-s0-1", "max-s0-1")] == [1, 1]
+    assert steps(logs(name="max-s0-1")[0]) == [1, 2, 3, 4, 5]
+    shown = subprocess.run(
+        [sys.executable, "-m", "wandb", "sync", "--dry-run", "runs/first/wandb"], capture_output=True, text=True
+    )
+    assert "Would sync 2 run(s)" in shown.stdout + shown.stderr
+
+
+def in_process(body: str, **environment: str) -> subprocess.Popen[str]:
+    places = [str(ROOT / folder) for folder in ("", "tests", "tests/tracking")]
+    script = f"import sys; sys.path[:0] = {places}\nfrom test_tracking import *\n{body}"
+    environment = {**os.environ, **environment}
+    pipe = subprocess.PIPE
+    return subprocess.Popen([sys.executable, "-c", script], env=environment, stdout=pipe, stderr=pipe, text=True)
+
+
+def test_what_one_of_several_processes_does_is_done_once_and_again_after_a_failure(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    marker = Path("runs/first/wandb/data-abcd.logged")
+    with once(marker) as mine, once(marker) as another_s:
+        assert mine and not another_s
+    with once(marker) as again:
+        assert not again
+    marker.unlink()
+
+    def damaged() -> dict[str, Any]:
+        raise OSError("the cache is gone")
+
+    with tracker() as run:
+        run.log_data("abcd", damaged)
+        run.log_data("abcd", lambda: {"sizes": (["split", "train"], [["documents", "12"]])})
+        run.log_data("abcd", damaged)
+        train(run, last=3)
+    warnings = [line for line in capfd.readouterr().err.splitlines() if "data card" in line]
+    assert len(warnings) == 1 and "the cache is gone" in warnings[0]
+    (log,) = logs()
+    assert steps(log) == [0, 1, 2, 3], "the card stands before the points and moves none"
+    (sizes,) = log.parent.glob("files/media/table/view/data_sizes*")
+    assert json.loads(sizes.read_text())["data"] == [["documents", "12"]]
+
+
+@pytest.mark.slow
+def test_forked_jobs_open_a_run_each() -> None:
+    body = """
+import multiprocessing, torch
+def job(name):
+    with tracker(name) as run:
+        train(run, last=5)
+assert "wandb" not in sys.modules
+jobs = [multiprocessing.get_context("fork").Process(target=job, args=(name,)) for name in ("cls-s0-1", "max-s0-1")]
+for each in jobs: each.start()
+for each in jobs: each.join()
+assert [each.exitcode for each in jobs] == [0, 0]
+"""
+    process = in_process(body)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 0, errors
+    for name in ("cls-s0-1", "max-s0-1"):
+        assert summary(logs(name=name)[0])["state"] == "finished"
+
+
+@pytest.mark.slow
+def test_a_killed_run_goes_on_without_sending_twice() -> None:
+    process = in_process("with tracker() as run: train(run, 1, 1000, pause=0.02)")
+    waited = time.monotonic()
+    while not (logs() and summary(logs()[0])["step"]):
+        assert time.monotonic() - waited < 30
+        time.sleep(0.5)
+    process.kill()
+    process.communicate()
+    time.sleep(1.1)  # W&B names its folders by the second
+    with tracker(resumed_step=10) as run:
+        train(run, 11, 400)
+    before, after = (steps(log) for log in logs())
+    assert len(before) > 10
+    assert before + after == list(range(1, 401))
+
+
+def test_disabled_does_not_import_wandb() -> None:
+    body = """
+for run in (tracker(mode="disabled"), NoTracker(identity=None, config={}, folder=None)):
+    with run:
+        train(run, last=10)
+        end(run)
+        run.mark_interrupted()
+assert "wandb" not in sys.modules and not Path("runs").exists()
+"""
+    process = in_process(body)
+    _, errors = process.communicate(timeout=60)
+    assert (process.returncode, errors) == (0, "")
+
+
+def test_importing_early_starts_no_thread_and_spares_the_forked_jobs_wandb_s_imports() -> None:
+    """A sweep forks after it: a thread, or a lock that one holds, would not be there in the job."""
+    body = """
+import os, threading
+from imdbcls.tracking import import_early
+for none in ({}, {"mode": "disabled"}):
+    import_early(none)
+    assert "wandb" not in sys.modules
+import_early({"mode": "offline"})
+assert "wandb" in sys.modules and threading.active_count() == 1
+before = set(sys.modules)
+child = os.fork()
+if child == 0:
+    with tracker() as run:
+        train(run, last=5)
+        end(run)
+    late = {name for name in set(sys.modules) - before if name.startswith("wandb")}
+    os._exit(len(late))
+assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) < 10
+"""
+    process = in_process(body)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 0, errors
+    assert summary(logs()[0])["state"] == "finished"
+
+
+def test_every_tracker_yaml_fits_its_class() -> None:
+    found = {path.stem: yaml.safe_load(path.read_text()) for path in (ROOT / "conf/tracker").glob("*.yaml")}
+    assert set(found) == {"wandb", "none"}
+    options = {key: value for key, value in found["wandb"].items() if not key.startswith("_")}
+    tracker(**options)
+    assert found["none"]["_target_"] == f"{NoTracker.__module__}.{NoTracker.__name__}"
+
+
+def test_mistakes_in_the_mode_are_named() -> None:
+    with pytest.raises(UserError, match=r"tracker.mode=on .*auto, online, offline, disabled"):
+        tracker(mode="on")
+    with pytest.raises(UserError, match="no key is configured: run `wandb login`"), tracker(mode="online"):
+        pass
+    assert not [name for name in os.environ if name.startswith("WANDB_")]
+
+
+def test_a_malformed_key_means_offline(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("WANDB_API_KEY", "not a key")
+    with tracker() as run:
+        train(run)
+    (line,) = capfd.readouterr().err.splitlines()
+    assert "WANDB_API_KEY invalid" in line and "offline" in line
+    assert steps(logs()[0]) == list(range(1, 21))
+
+
+@pytest.fixture
+def netrc_key(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Configures a key for a server, in the way that ``wandb login`` does."""
+
+    def configure(url: str) -> None:
+        netrc = Path.home() / ".netrc"
+        netrc.write_text(f"machine {url.removeprefix('http://')}\n  login user\n  password {KEY}\n")
+        netrc.chmod(0o600)
+        monkeypatch.setenv("WANDB_BASE_URL", url)
+
+    return configure
+
+
+@pytest.fixture
+def silent_port() -> Iterator[socket.socket]:
+    """Accepts connections and never answers."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        yield listening
+
+
+class Server:
+    """A W&B server in a process of its own."""
+
+    def __init__(self, points: Path, resumed_step: int | None = None, deaf: bool = False) -> None:
+        self.points = points
+        command = [sys.executable, str(ROOT / "tests/support/wandb_server.py"), str(points)]
+        command += [json.dumps(resumed_step), json.dumps(deaf)]
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+        assert self.process.stdout
+        self.url = f"http://127.0.0.1:{self.process.stdout.readline().strip()}"
+
+    def steps(self) -> list[int]:
+        return [json.loads(line)["step"] for line in self.points.read_text().splitlines()]
+
+
+@pytest.fixture
+def serve(tmp_path: Path) -> Iterator[Callable[..., Server]]:
+    servers: list[Server] = []
+
+    def start(**options: Any) -> Server:
+        servers.append(Server(tmp_path / "points.jsonl", **options))
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        server.process.kill()
+        server.process.wait()
+
+
+def test_offline_asks_no_server(silent_port: socket.socket, netrc_key: Callable[[str], None]) -> None:
+    netrc_key(f"http://127.0.0.1:{silent_port.getsockname()[1]}")
+    with tracker(mode="offline") as run:
+        train(run)
+        end(run)
+    silent_port.settimeout(0.5)
+    with pytest.raises(TimeoutError):
+        silent_port.accept()
+
+
+def test_a_key_means_online(
+    serve: Callable[..., Server], netrc_key: Callable[[str], None], capfd: pytest.CaptureFixture[str]
+) -> None:
+    server = serve()
+    netrc_key(server.url)
+    with tracker() as run:
+        train(run)
+        run.finish({"status": "done"})
+    assert server.steps() == list(range(1, 21))
+    token = Path("runs/first/wandb/study.id").read_text()
+    assert capfd.readouterr().err == f"W&B: {server.url}/someone/imdbcls/runs/{NAME}-{token}\n"
+    assert len(logs("run")) == 1 and logs() == []
+
+
+def test_what_the_server_has_is_not_sent_again(serve: Callable[..., Server], netrc_key: Callable[[str], None]) -> None:
+    server = serve(resumed_step=12)
+    netrc_key(server.url)
+    with tracker(resumed_step=10) as run:
+        train(run, 11, 20)
+    assert server.steps() == list(range(13, 21))
+
+
+def test_a_run_begun_anew_replaces_what_the_server_has(
+    serve: Callable[..., Server], netrc_key: Callable[[str], None]
+) -> None:
+    server = serve(resumed_step=12)
+    netrc_key(server.url)
+    with tracker() as run:
+        train(run)
+    assert server.steps() == list(range(1, 21))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["closed", "silent", "deaf"])
+def test_an_unreachable_server_means_offline(
+    kind: str,
+    silent_port: socket.socket,
+    serve: Callable[..., Server],
+    netrc_key: Callable[[str], None],
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    urls = {
+        "closed": lambda: "http://127.0.0.1:9",
+        "silent": lambda: f"http://127.0.0.1:{silent_port.getsockname()[1]}",
+        "deaf": lambda: serve(deaf=True).url,
+    }
+    netrc_key(urls[kind]())
+    began = time.monotonic()
+    with tracker() as run:
+        train(run)
+        end(run)
+    assert time.monotonic() - began < 10
+    (line,) = capfd.readouterr().err.splitlines()
+    assert line.startswith("warning: W&B: ") and "offline" in line and "wandb sync runs/first/wandb" in line
+    assert steps(logs()[0]) == list(range(1, 21))
+    assert logs("run") == []
+    assert helpers() == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("blow", "resumed_step"), [(signal.SIGKILL, None), (signal.SIGSTOP, None), (signal.SIGSTOP, 5)]
+)
+def test_a_server_lost_in_the_middle_costs_little(
+    blow: signal.Signals,
+    resumed_step: int | None,
+    serve: Callable[..., Server],
+    netrc_key: Callable[[str], None],
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    server = serve(resumed_step=resumed_step)
+    netrc_key(server.url)
+    first = 1 if resumed_step is None else resumed_step + 1
+    with tracker(resumed_step=resumed_step) as run:
+        train(run, first, 10)
+        server.process.send_signal(blow)
+        began = time.monotonic()
+        train(run, 11, 500)
+        assert time.monotonic() - began < 2
+        end(run)
+    assert time.monotonic() - began < 15
+    errors = capfd.readouterr().err
+    (log,) = logs("run")
+    assert f"wandb sync --include-online {log.parent}" in errors.splitlines()[-1]
+    assert steps(log) == list(range(first, 501))
+    assert helpers() == []
+
+
+@pytest.mark.slow
+def test_an_interrupted_run_does_not_wait_for_a_silent_server(
+    serve: Callable[..., Server], netrc_key: Callable[[str], None], capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Whoever sent the signal may kill the process soon."""
+    server = serve()
+    netrc_key(server.url)
+    with tracker(finish_seconds=60) as run:
+        train(run, 1, 10)
+        server.process.send_signal(signal.SIGSTOP)
+        train(run, 11, 20)
+        run.mark_interrupted()
+        began = time.monotonic()
+    assert time.monotonic() - began < 15
+    (log,) = logs("run")
+    assert f"wandb sync --include-online {log.parent}" in capfd.readouterr().err.splitlines()[-1]
+    assert steps(log) == list(range(1, 21)) and records(log, "preempting") == [{}]
+    assert helpers() == []
+
+
+def test_a_dead_helper_is_said_once_and_training_goes_on(capfd: pytest.CaptureFixture[str]) -> None:
+    with tracker() as run:
+        train(run, last=5)
+        for helper in helpers():
+            os.kill(int(helper), signal.SIGKILL)
+        time.sleep(0.5)
+        train(run, first=6)
+        end(run)
+    assert capfd.readouterr().err.count("the run goes on") == 1
+
+
+@pytest.mark.slow
+def test_a_stuck_helper_is_ended(capfd: pytest.CaptureFixture[str]) -> None:
+    body = """
+with tracker() as run:
+    train(run, last=5)
+    for helper in helpers():
+        os.kill(int(helper), signal.SIGSTOP)
+print("left")
+"""
+    began = time.monotonic()
+    process = in_process(body)
+    output, _ = process.communicate(timeout=60)
+    assert (process.returncode, output) == (0, "left\n")
+    assert time.monotonic() - began < 20
+
+
+# Environment variables, and ids
+
+
+def opened(log: Path) -> dict[str, Any]:
+    (record,) = records(log, "run")
+    return record
+
+
+@pytest.fixture(autouse=True)
+def nothing_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(environment, "_logged", set())
+
+
+def test_the_environment_wins_over_defaults_and_is_named_where_it_is_ignored(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    variables = {
+        "WANDB_PROJECT": "mine",
+        "WANDB_ENTITY": "me",
+        "WANDB_TAGS": "paper, lstm,second try",
+        "WANDB_NOTES": "On the old machine.",
+        "WANDB_MODE": "offline",
+        "WANDB_RUN_GROUP": "a group",
+        "WANDB_NAME": "a name",
+        "WANDB_JOB_TYPE": "a type",
+        "WANDB_RUN_ID": "an-id",
+        "WANDB_RESUME": "must",
+        "WANDB_DIR": "elsewhere",
+        "WANDB_SILENT": "false",
+    }
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    for name in (NAME, "cls-s0-5e6f7a8b"):
+        with tracker(name, project=None, entity=None, tags=["baseline"]) as run:
+            train(run, last=1)
+    (log,) = logs()
+    record = opened(log)
+    assert (record["project"], record["entity"], record["notes"]) == ("mine", "me", "On the old machine.")
+    assert sorted(record["tags"]) == sorted(["lstm", "minilm", "imdb", "baseline", "paper", "second try"])
+    assert (record["run_group"], record["display_name"], record["job_type"]) == ("first", NAME, "train")
+    assert record["run_id"].startswith(NAME)
+    assert not Path("elsewhere").exists()
+    warned = [line for line in capfd.readouterr().err.splitlines() if "ignoring" in line]
+    assert len(warned) == 1  # once, not for each run
+    for name in variables:
+        used = name in ("WANDB_PROJECT", "WANDB_ENTITY", "WANDB_TAGS", "WANDB_NOTES", "WANDB_MODE")
+        assert (f"{name} (" in warned[0]) != used, name
+    assert {name: os.environ[name] for name in variables} == variables  # as they were
+
+
+def test_the_command_line_wins_over_the_environment(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    for name, value in {"PROJECT": "mine", "ENTITY": "me", "NOTES": "old", "MODE": "disabled"}.items():
+        monkeypatch.setenv(f"WANDB_{name}", value)
+    with tracker(project="asked", entity="us", notes="new", mode="offline", tags="a,b") as run:
+        train(run, last=1)
+    record = opened(*logs())
+    assert (record["project"], record["entity"], record["notes"]) == ("asked", "us", "new")
+    assert {"a", "b"} <= set(record["tags"])
+    assert "WANDB_MODE (tracker.mode=offline was asked for)" in capfd.readouterr().err
+
+
+def test_wandb_disabled_is_heard(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_DISABLED", "true")
+    with tracker() as run:
+        train(run, last=1)
+    assert not Path("runs").exists()
+
+
+def test_a_sweep_of_wandb_keeps_its_id_project_and_entity(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    agent = {"SWEEP_ID": "abc123", "RUN_ID": "q1w2e3r4", "PROJECT": "swept", "ENTITY": "team", "MODE": "offline"}
+    for name, value in agent.items():
+        monkeypatch.setenv(f"WANDB_{name}", value)
+    for resumed_step, last in ((None, 5), (5, 10)):  # the agent's run, killed and continued
+        with tracker(project="asked", resumed_step=resumed_step) as run:
+            train(run, last=last)
+    found = sorted(Path("runs/first/wandb").glob("offline-run-*/run-q1w2e3r4.wandb"))
+    assert len(found) == 2
+    record = opened(found[0])
+    assert (record["run_id"], record["project"], record["entity"]) == ("q1w2e3r4", "swept", "team")
+    assert record["sweep_id"] == "abc123"
+    assert [steps(log) for log in found] == [[1, 2, 3, 4, 5], [6, 7, 8, 9, 10]]
+    assert "gnoring" not in capfd.readouterr().err
+
+
+def test_ids_are_of_a_study_and_a_run(tmp_path: Path) -> None:
+    one, other = tmp_path / "a" / "study", tmp_path / "b" / "study"
+    with ThreadPoolExecutor(8) as jobs:  # a cold start by several jobs at once
+        (first,) = set(jobs.map(lambda _: environment.run_id(one, NAME), range(32)))
+    assert first.startswith(f"{NAME}-")
+    assert environment.run_id(other, NAME) != first  # the same name elsewhere
+    assert environment.run_id(one, "cls-s0-00000000") != first
+    assert environment.run_id(one.rename(tmp_path / "moved"), NAME) == first
+    assert [path.name for path in (tmp_path / "moved/wandb").iterdir()] == ["study.id"]
+
+
+def test_ids_fit_what_wandb_takes(tmp_path: Path) -> None:
+    import wandb
+
+    names = ["ä" * 300, "ä" * 301, "a/b:c", "a/b;c", "x" * 200 + "1", "x" * 200 + "2", " ", "#?%'"]
+    ids = [environment.run_id(tmp_path, name) for name in names]
+    assert len(set(ids)) == len(names)
+    for each in ids:
+        assert len(each) <= 128 and re.fullmatch(r"[A-Za-z0-9_.-]+", each)
+        wandb.Settings(run_id=each)
+
+
+def test_a_damaged_or_hostile_token_is_replaced(tmp_path: Path) -> None:
+    path = tmp_path / "wandb" / "study.id"
+    path.parent.mkdir()
+    path.write_text("../../x")
+    token = environment.study_token(tmp_path)
+    assert re.fullmatch("[0-9a-f]{8}", token) and path.read_text() == token
+    secret = tmp_path / "secret"
+    secret.write_text("0123abcd")
+    path.unlink()
+    path.symlink_to(secret)
+    assert environment.study_token(tmp_path) != "0123abcd" and not path.is_symlink()
+    assert secret.read_text() == "0123abcd"
+
+
+def test_a_token_needs_no_hard_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def link(*_: object) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")  # as exFAT
+
+    monkeypatch.setattr(os, "link", link)
+    with ThreadPoolExecutor(8) as jobs:
+        (token,) = set(jobs.map(lambda _: environment.study_token(tmp_path), range(32)))
+    assert re.fullmatch("[0-9a-f]{8}", token)
+    assert [path.name for path in (tmp_path / "wandb").iterdir()] == ["study.id"]

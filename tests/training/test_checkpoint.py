@@ -1,0 +1,298 @@
+"""Checkpoints under kills at every moment of a save, and with every one of their files damaged."""
+
+import json
+import os
+import random
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from imdbcls.errors import UserError
+from imdbcls.runs import metrics_log
+from imdbcls.training import checkpoint
+
+FILES = ("manifest.json", "model.safetensors", "optimizer.safetensors", "state.json")
+
+
+def weights(step: int, size: int = 1000) -> dict[str, Tensor]:
+    return {"a": torch.full((size,), float(step)), "b": torch.full((2, 3), float(step))}
+
+
+def save(place: Path, step: int, size: int = 1000) -> None:
+    checkpoint.save(
+        place, {"model": weights(step, size), "optimizer": {"0/exp_avg": torch.full((size,), -step)}}, {"step": step}
+    )
+
+
+def newest_step(place: Path, size: int = 1000) -> int:
+    """The step of the newest checkpoint, whose every part must belong to it; 0 where there is none."""
+    saved = checkpoint.newest(place, weights(0, size))
+    if saved is None:
+        return 0
+    step = saved.state["step"]
+    assert all(torch.equal(saved.tensors["model"][name], tensor) for name, tensor in weights(step, size).items())
+    assert (saved.tensors["optimizer"]["0/exp_avg"] == -step).all()
+    return step
+
+
+def forked(job: Callable[[], None]) -> int:
+    """Run a job in a forked process that may kill itself; returns its wait status as an exit code."""
+    child = os.fork()
+    if child == 0:
+        try:
+            job()
+        finally:
+            os._exit(0)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def kill_before(number: int) -> None:
+    """SIGKILL this process before its file operation of that number (opening, renaming, making, removing)."""
+    count = 0
+
+    def watch(event: str, arguments: tuple[object, ...]) -> None:
+        nonlocal count
+        if event in ("open", "os.rename", "os.mkdir", "os.remove", "os.rmdir", "os.scandir", "shutil.rmtree"):
+            count += 1
+            if count == number:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    sys.addaudithook(watch)
+
+
+@pytest.mark.parametrize("before", (0, 1, 2), ids=("the first", "the second", "the third"))
+def test_a_kill_before_any_file_operation_of_a_save_leaves_a_whole_checkpoint(before: int, tmp_path: Path) -> None:
+    killed = number = 0
+    while True:
+        number += 1
+        place = tmp_path / str(number) / "last"
+        for step in range(1, before + 1):
+            save(place, step)
+
+        def job(place: Path = place, number: int = number) -> None:
+            kill_before(number)
+            save(place, before + 1)
+
+        if forked(job) == 0:
+            break
+        killed += 1
+        assert newest_step(place) in (before, before + 1)
+        save(place, before + 2)  # whatever was left lying about, the next save goes on from it
+        assert newest_step(place) == before + 2
+    assert killed >= 15
+    assert newest_step(place) == before + 1
+
+
+@pytest.mark.slow
+def test_twenty_kills_at_random_moments_of_a_save(tmp_path: Path) -> None:
+    place, size, draw = tmp_path / "last", 300_000, random.Random(0)
+    step = killed_in_a_save = 0
+    save(place, step + 1, size)
+    for _ in range(20):
+        saved = checkpoint.newest(place, weights(0, size))
+        assert saved is not None
+        checkpoint.put_back(saved, place)  # as a run that goes on from it does, before it saves again
+        step = newest_step(place, size)
+        told, telling = os.pipe()
+        child = os.fork()
+        if child == 0:
+            for following in range(step + 1, step + 1000):
+                os.write(telling, b"s")
+                save(place, following, size)
+                os.write(telling, b"e")
+            os._exit(0)
+        os.close(telling)
+        os.read(told, 1)
+        time.sleep(draw.uniform(0, 0.06))
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        with open(told, "rb") as pipe:
+            events = b"s" + pipe.read()
+        killed_in_a_save += events.endswith(b"s")
+        finished = step + events.count(b"e")
+        assert newest_step(place, size) in (finished, finished + 1)
+    assert killed_in_a_save >= 15
+
+
+def test_everything_is_on_the_disk_before_it_is_renamed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place, order = tmp_path / "run/checkpoints/last", []
+    save(place, 1)
+    fsync, rename = os.fsync, os.rename
+
+    def watched_fsync(descriptor: int) -> None:
+        order.append("sync " + os.readlink(f"/proc/self/fd/{descriptor}").removeprefix(f"{tmp_path}/run"))
+        fsync(descriptor)
+
+    def watched_rename(source: Path, target: Path) -> None:
+        order.append(f"rename {source.name} {target.name}")
+        rename(source, target)
+
+    monkeypatch.setattr(os, "fsync", watched_fsync)
+    monkeypatch.setattr(os, "rename", watched_rename)
+    save(place, 2)
+    new = "/checkpoints/last.new"
+    assert order == [
+        f"sync {new}/model.safetensors",
+        f"sync {new}/optimizer.safetensors",
+        f"sync {new}/state.json",
+        f"sync {new}/manifest.json",
+        f"sync {new}",
+        "rename last last.old",
+        "rename last.new last",
+        "sync /checkpoints",
+        "sync ",
+    ]
+
+
+def damage(path: Path, how: str) -> None:
+    content = bytearray(path.read_bytes())
+    if how == "deleted":
+        path.unlink()
+    elif how == "truncated":
+        path.write_bytes(content[: len(content) // 2])
+    elif how == "emptied":
+        path.write_bytes(b"")
+    else:
+        place = {"first byte": 0, "a byte in the middle": len(content) // 2, "last byte": len(content) - 1}[how]
+        content[place] ^= 1
+        path.write_bytes(content)
+
+
+HOW = ("deleted", "truncated", "emptied", "first byte", "a byte in the middle", "last byte")
+
+
+@pytest.mark.parametrize("how", HOW)
+@pytest.mark.parametrize("name", FILES)
+def test_a_damaged_file_is_named_and_the_checkpoint_before_it_is_taken(
+    name: str, how: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place = tmp_path / "last"
+    save(place, 1)
+    save(place, 2)
+    damage(place / name, how)
+    assert newest_step(place) == 1
+    said = capsys.readouterr().err
+    assert said.startswith("Skipping damaged checkpoint:") and str(place / name) in said
+
+    shutil.rmtree(tmp_path / "last.old")
+    with pytest.raises(UserError, match=r"No checkpoint in .* can be used") as refusal:
+        newest_step(place)
+    assert str(place / name) in str(refusal.value)
+
+
+def test_an_altered_file_with_a_manifest_to_match_must_still_fit_the_model(tmp_path: Path) -> None:
+    place = tmp_path / "last"
+    save(place, 1, size=999)
+    with pytest.raises(UserError, match=r"a has shape \(999,\), expected \(1000,\)"):
+        newest_step(place, 1000)
+
+
+def test_a_failed_save_leaves_the_checkpoint_before_it_and_no_half(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = tmp_path / "last"
+    save(place, 1)
+    monkeypatch.setattr(checkpoint, "sync", lambda path: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    with pytest.raises(OSError, match="No space"):
+        save(place, 2)
+    assert newest_step(place) == 1
+    assert not (tmp_path / "last.new").exists()
+
+
+def test_a_log_that_has_lost_or_altered_lines_is_refused(tmp_path: Path) -> None:
+    log = metrics_log.MetricsLog(tmp_path / "metrics.jsonl")
+    log.write({"step": 1})
+    log.write({"step": 2})
+    mark = log.sync()
+    log.write({"step": 3})
+    log.close()
+    path = tmp_path / "metrics.jsonl"
+    whole = path.read_text()
+    for changed, problem in ((whole[:5], "has lost lines"), (whole.replace("1", "7"), "was altered")):
+        path.write_text(changed)
+        with pytest.raises(UserError, match=problem):
+            metrics_log.MetricsLog(path).rewind(*mark)
+        assert path.read_text() == changed
+    path.write_text(whole)
+    again = metrics_log.MetricsLog(path)
+    again.rewind(*mark)
+    assert again.sync() == mark
+    again.write({"step": 3})
+    assert path.read_text() == whole
+
+
+@pytest.mark.parametrize(
+    "manifest",
+    (
+        {"files": {"../../secret.safetensors": {"bytes": 1, "sha256": "0"}}},
+        {"files": {"/etc/passwd": {"bytes": 1, "sha256": "0"}}},
+        {"files": {"a\0b": {"bytes": 1, "sha256": "0"}}},
+        {"files": {"model.pt": {"bytes": 1, "sha256": "0"}}},
+        {"files": {"x" * 10_000 + ".safetensors": {"bytes": 1, "sha256": "0"}}},
+        {"files": {"more.safetensors": 5}},
+        {"files": {"more.safetensors": {}}},
+        {"files": []},
+        {},
+        [],
+        None,
+    ),
+    ids=lambda manifest: json.dumps(manifest)[:40],
+)
+def test_a_hostile_manifest_is_refused(manifest: object, tmp_path: Path) -> None:
+    place = tmp_path / "last"
+    save(place, 1)
+    own = json.loads((place / "manifest.json").read_text())
+    if isinstance(manifest, dict) and isinstance(manifest.get("files"), dict):
+        manifest = {"files": {**own["files"], **manifest["files"]}}
+    (place / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(UserError):
+        checkpoint.load(place, weights(0))
+
+
+def test_a_link_in_a_checkpoint_is_refused(tmp_path: Path) -> None:
+    place = tmp_path / "last"
+    save(place, 1)
+    (place / "model.safetensors").rename(tmp_path / "elsewhere")
+    (place / "model.safetensors").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(UserError, match="is a link"):
+        checkpoint.load(place, weights(0))
+
+
+@pytest.mark.parametrize("length", (0, 1, 2**24 + 1, 2**40, 2**63, 2**64 - 1))
+def test_an_absurd_header_length_is_refused(length: int, tmp_path: Path) -> None:
+    place = tmp_path / "last"
+    save(place, 1)
+    content = (place / "model.safetensors").read_bytes()
+    (place / "model.safetensors").write_bytes(length.to_bytes(8, "little") + content[8:])
+    with pytest.raises(UserError, match="its header would have"):
+        checkpoint.load(place, weights(0))
+
+
+@pytest.mark.parametrize(
+    "shape", ([10**12, 10**12], [2**63], [-1], [1e300], ["x"], [[3]], None, "1000"), ids=lambda shape: str(shape)
+)
+def test_an_absurd_shape_is_refused_before_anything_is_allocated(shape: object, tmp_path: Path) -> None:
+    place = tmp_path / "last"
+    save(place, 1)
+    header = json.dumps({"a": {"dtype": "F32", "shape": shape, "data_offsets": [0, 4000]}}).encode()
+    (place / "model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + bytes(4000))
+    with pytest.raises(UserError):
+        checkpoint.load(place, weights(0))
+
+
+def test_a_sparse_terabyte_is_refused_at_once(tmp_path: Path) -> None:
+    place = tmp_path / "last"
+    save(place, 1)
+    with (place / "optimizer.safetensors").open("r+b") as file:
+        file.truncate(2**40)
+    started = time.monotonic()
+    with pytest.raises(UserError, match="more than a checkpoint of this model can need"):
+        checkpoint.load(place, weights(0))
+    assert time.monotonic() - started < 1

@@ -1,0 +1,133 @@
+"""The same bits in every process, however many there are on the cores and whatever MKL would choose by itself."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from support.runs import ROOT
+
+from imdbcls.runtime import process
+
+# The sums are RoBERTa-base's, 768 and 3,072 terms long. A process runs them again and again and prints each hash once.
+PASSES = """
+import hashlib, sys, time
+from imdbcls.runtime.process import tune_process
+tune_process()
+import torch
+from transformers import RobertaConfig, RobertaModel
+from imdbcls.kernels.encoder import accelerate
+torch.set_num_threads(int(sys.argv[1]))
+torch.manual_seed(0)
+sizes = {"vocab_size": 200, "max_position_embeddings": 70, "num_hidden_layers": 1, "hidden_dropout_prob": 0.0}
+model = RobertaModel(RobertaConfig(**sizes, attention_probs_dropout_prob=0.0), add_pooling_layer=False)
+accelerate(model)
+ids_BT = torch.randint(4, 200, (4, 64), generator=torch.Generator().manual_seed(1))
+seen, until = set(), time.monotonic() + float(sys.argv[2])
+while not seen or time.monotonic() < until:
+    model.zero_grad()
+    hidden_BTH = model(input_ids=ids_BT, attention_mask=torch.ones_like(ids_BT)).last_hidden_state
+    hidden_BTH.square().sum().backward()
+    digest = hashlib.sha256(hidden_BTH.detach().numpy().tobytes())
+    for weight in model.parameters():
+        digest.update(weight.grad.numpy().tobytes())
+    seen.add(digest.hexdigest())
+print(*seen)
+"""
+
+# A product with long sums, by one to four threads.
+PRODUCTS = """
+import hashlib
+from imdbcls.runtime.process import tune_process
+tune_process()
+import torch
+generator = torch.Generator().manual_seed(0)
+x_NK, weight_OK = (torch.randn(size, 3072, generator=generator) for size in (300, 768))
+for threads in (1, 2, 3, 4):
+    torch.set_num_threads(threads)
+    print(hashlib.sha256(torch.nn.functional.linear(x_NK, weight_OK).numpy().tobytes()).hexdigest())
+"""
+
+
+def hashes(threads: tuple[int, ...], seconds: float, **environment: str) -> list[str]:
+    """What several processes at once print, each with its number of threads."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("MKL_", "OMP_", "GOMP_"))}
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-c", PASSES, str(count), str(seconds)],
+            cwd=ROOT,
+            env={**kept, **environment},
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for count in threads
+    ]
+    return [each.communicate(timeout=240)[0].strip() for each in started]
+
+
+@pytest.mark.slow
+def test_processes_that_crowd_the_cores_give_one_hash() -> None:
+    found = hashes((2, 2, 2), seconds=8)
+    assert len(found[0]) == 64 and len(set(found)) == 1
+
+
+@pytest.mark.skipif(not process._is_by_intel(), reason="MKL fixes the order of its sums on Intel's processors alone")
+def test_the_number_of_threads_changes_no_bit_of_a_product_in_float32() -> None:
+    def products(**environment: str) -> set[str]:
+        kept = {name: value for name, value in os.environ.items() if not name.startswith("MKL_")}
+        command = [sys.executable, "-c", PRODUCTS]
+        done = subprocess.run(
+            command, cwd=ROOT, env={**kept, **environment}, capture_output=True, text=True, check=True
+        )
+        found = done.stdout.split()
+        assert len(found) == 4
+        return set(found)
+
+    assert len(products()) == 1
+    assert len(products(MKL_CBWR="AUTO")) > 1  # which is why, and the user's own choice wins
+
+
+LATE = """
+import torch
+torch.ones(64, 64) @ torch.ones(64, 64)
+from imdbcls.runtime.process import tune_process
+tune_process()
+from imdbcls.models.environment import mkl_mode
+print(mkl_mode())
+"""
+
+
+@pytest.mark.skipif(not process._is_by_intel(), reason="MKL fixes the order of its sums on Intel's processors alone")
+def test_a_mode_that_comes_too_late_is_not_recorded_as_in_effect() -> None:
+    """In a notebook, say, that multiplied matrices before it trained."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("MKL_")}
+    early = LATE.replace("torch.ones(64, 64) @ torch.ones(64, 64)", "")
+    modes = [
+        subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=kept, capture_output=True, text=True, check=True)
+        for code in (early, LATE)
+    ]
+    if modes[0].stdout.strip() == "unknown":
+        assert modes[1].stdout.strip() == "unknown"  # PyTorch without MKL
+    else:
+        assert [done.stdout.strip() for done in modes] == ["auto, strict", "off"]
+
+
+def test_the_user_s_own_settings_win(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(process, "tune_allocator", lambda: True)
+    monkeypatch.setattr(process, "_is_by_intel", lambda: True)
+    own = {"MKL_CBWR": "COMPATIBLE", "MKL_DYNAMIC": "TRUE", "OMP_DYNAMIC": "TRUE", "GOMP_SPINCOUNT": "7"}
+    for name, value in own.items():
+        monkeypatch.setenv(name, value)
+    process.tune_process()
+    assert {name: os.environ[name] for name in own} == own
+    for name in own:
+        monkeypatch.delenv(name)
+    process.tune_process()
+    assert os.environ["MKL_CBWR"] == "AUTO,STRICT"
+    assert os.environ["MKL_DYNAMIC"] == os.environ["OMP_DYNAMIC"] == "FALSE"
+    for name in own:
+        monkeypatch.delenv(name)
+    monkeypatch.setattr(process, "_is_by_intel", lambda: False)
+    process.tune_process()
+    assert "MKL_CBWR" not in os.environ and os.environ["MKL_DYNAMIC"] == "FALSE"

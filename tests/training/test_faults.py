@@ -1,0 +1,359 @@
+"""What a night on a shared machine brings: signals, failing jobs, two owners, no memory, no room, no number."""
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from support.faults import FAULTY, PLUGINS, faulty
+from support.processes import (
+    EVERY_STEP,
+    TINY,
+    fingerprint,
+    kill_at,
+    points,
+    run,
+    run_folder,
+    saved_step,
+    start,
+    wait_for,
+)
+
+from imdbcls.runs.folder import RunFolder
+from imdbcls.runtime.limits import explain, is_disk_full, is_out_of_memory
+from imdbcls.runtime.signals import SIGNALS, stop_requests
+from imdbcls.runtime.versions import git_commit
+from imdbcls.training import checkpoint
+
+pytestmark = pytest.mark.slow
+
+
+def result_of(folder: Path) -> dict[str, object]:
+    return json.loads((run_folder(folder) / "result.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("undisturbed")
+    run(folder, *TINY)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def undisturbed_faulty(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The faulty head without its fault."""
+    folder = tmp_path_factory.mktemp("faulty")
+    run(folder, *TINY, *FAULTY, environment=PLUGINS)
+    return folder
+
+
+# Signals
+
+
+@pytest.mark.parametrize(
+    "numbers",
+    (
+        (signal.SIGTERM,),
+        (signal.SIGTERM, signal.SIGTERM),
+        (signal.SIGINT,),
+        (signal.SIGUSR1,),
+        (signal.SIGUSR2,),
+        (signal.SIGUSR1, signal.SIGTERM),
+    ),
+    ids=lambda numbers: " ".join(signal.Signals(number).name for number in numbers),
+)
+def test_a_signal_stops_after_the_step_and_the_run_continues_exactly(
+    numbers: tuple[int, ...], tmp_path: Path, undisturbed: Path
+) -> None:
+    command = start(tmp_path, *TINY, EVERY_STEP)
+    assert wait_for(lambda: saved_step(tmp_path) >= 5, command)
+    sent = time.monotonic()
+    for number in numbers:
+        with contextlib.suppress(ProcessLookupError):  # it may have obeyed the first within the 50 ms
+            command.signal(number)
+        time.sleep(0.05 if len(numbers) > 1 else 0)
+    assert command.wait() == 128 + numbers[0]
+    assert time.monotonic() - sent < 30
+    assert "Traceback" not in command.output
+    assert "the same command continues it" in command.output
+    result = result_of(tmp_path)
+    assert result["status"] == "interrupted"
+    assert signal.Signals(numbers[0]).name in str(result["error"])
+    assert "Continuing at step" in run(tmp_path, *TINY, EVERY_STEP).output
+    assert fingerprint(tmp_path) == fingerprint(undisturbed)
+
+
+def test_a_signal_that_comes_again_and_again_does_not_kill_what_is_ending(tmp_path: Path, undisturbed: Path) -> None:
+    command = start(tmp_path, *TINY, EVERY_STEP)
+    assert wait_for(lambda: saved_step(tmp_path) >= 5, command)
+    while command.alive:
+        with contextlib.suppress(ProcessLookupError):
+            command.signal(signal.SIGTERM)
+        time.sleep(0.001)
+    assert command.wait() == 128 + signal.SIGTERM, command.output
+    assert command.output.count("SIGTERM: ") == 1
+    assert result_of(tmp_path)["status"] == "interrupted"
+    run(tmp_path, *TINY, EVERY_STEP)
+    assert fingerprint(tmp_path) == fingerprint(undisturbed)
+
+
+@pytest.mark.parametrize("moment", ("validation", "test"))
+def test_a_signal_during_a_long_scoring_is_obeyed_at_once(
+    moment: str, tmp_path: Path, undisturbed_faulty: Path
+) -> None:
+    arguments = (*TINY, *FAULTY)
+    if moment == "test":  # the last checkpoint is there; the test split is scored after it
+        command = start(tmp_path, *arguments, EVERY_STEP, environment=PLUGINS)
+        assert wait_for(lambda: bool(list(tmp_path.glob("runs/*/*/predictions"))), command)
+        command.kill()
+    command = start(tmp_path, *arguments, environment=faulty("slow scoring"))
+    if moment == "test":
+        assert wait_for(lambda: "Continuing at step 24" in command.output, command)
+    else:
+        assert wait_for(lambda: logged_step(tmp_path) >= 9, command)
+    time.sleep(1)
+    sent = time.monotonic()
+    command.signal(signal.SIGTERM)
+    assert command.wait() == 128 + signal.SIGTERM
+    assert time.monotonic() - sent < 30
+    assert result_of(tmp_path)["status"] == "interrupted"
+    run(tmp_path, *arguments, environment=PLUGINS)
+    assert fingerprint(tmp_path) == fingerprint(undisturbed_faulty)
+
+
+def test_a_signal_during_a_long_step_gives_it_up(tmp_path: Path, undisturbed_faulty: Path) -> None:
+    command = start(tmp_path, *TINY, *FAULTY, environment=faulty("slow step", at=11))
+    assert wait_for(lambda: logged_step(tmp_path) >= 9, command)
+    time.sleep(0.5)
+    sent = time.monotonic()
+    command.signal(signal.SIGTERM)
+    assert command.wait() == 128 + signal.SIGTERM
+    assert time.monotonic() - sent < 30
+    assert "Continuing at step 10 of 24" in run(tmp_path, *TINY, *FAULTY, environment=PLUGINS).output
+    assert fingerprint(tmp_path) == fingerprint(undisturbed_faulty)
+
+
+@pytest.mark.parametrize("place", ("config.yaml", "backbone/config.json"))
+def test_a_signal_while_the_run_is_prepared_is_recorded(place: str, tmp_path: Path) -> None:
+    """At its very start, and while documents are tokenised and the trainer is built."""
+    command = start(tmp_path, *TINY)
+    assert wait_for(lambda: bool(list(tmp_path.glob(f"runs/*/*/{place}"))), command)
+    command.signal(signal.SIGTERM)
+    assert command.wait() == 128 + signal.SIGTERM
+    assert result_of(tmp_path)["status"] == "interrupted"
+
+
+def test_a_signal_while_latency_is_measured_is_obeyed_at_once(tmp_path: Path, undisturbed_faulty: Path) -> None:
+    command = start(tmp_path, *TINY, *FAULTY, environment=faulty("slow latency"))
+    assert wait_for(lambda: bool(list(tmp_path.glob("runs/*/*/predictions/test.parquet"))), command)
+    time.sleep(0.5)
+    sent = time.monotonic()
+    command.signal(signal.SIGUSR2)
+    assert command.wait() == 128 + signal.SIGUSR2
+    assert time.monotonic() - sent < 30
+    assert result_of(tmp_path)["status"] == "interrupted"
+    run(tmp_path, *TINY, *FAULTY, environment=PLUGINS)
+    assert fingerprint(tmp_path) == fingerprint(undisturbed_faulty)
+
+
+def test_in_another_thread_signals_are_left_alone() -> None:
+    def listen() -> int | None:
+        with stop_requests() as stop:
+            return stop.signal_number
+
+    before = [signal.getsignal(number) for number in SIGNALS]
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(listen).result() is None
+    assert [signal.getsignal(number) for number in SIGNALS] == before
+
+
+# Numbers, memory, room
+
+
+def test_a_loss_that_is_no_number_ends_the_run_in_a_sentence(tmp_path: Path, undisturbed_faulty: Path) -> None:
+    command = start(tmp_path, *TINY, *FAULTY, EVERY_STEP, environment=faulty("nan", at=17))
+    assert command.wait() == 2
+    sentence = command.output.splitlines()[-1]
+    assert "Step 17 of 24, learning rate" in sentence and "the loss is nan" in sentence
+    assert "Traceback" not in command.output
+    assert result_of(tmp_path)["status"] == "failed" and "Step 17" in str(result_of(tmp_path)["error"])
+    state = json.loads((run_folder(tmp_path) / "checkpoints/best/state.json").read_text())
+    assert state["epoch"] == 1
+    run(tmp_path, *TINY, *FAULTY, environment=PLUGINS)
+    assert fingerprint(tmp_path) == fingerprint(undisturbed_faulty)
+
+
+@pytest.mark.parametrize("kind", ("memory on cuda", "memory on the cpu"))
+def test_without_memory_fewer_documents_go_through_at_a_time(kind: str, tmp_path: Path) -> None:
+    for name in ("asked", "halved", "killed"):
+        (tmp_path / name).mkdir()
+    asked, halved, killed = (tmp_path / name for name in ("asked", "halved", "killed"))
+    run(asked, *TINY, *FAULTY, "trainer.micro_batch_size=2", environment=PLUGINS)
+    command = run(halved, *TINY, *FAULTY, environment=faulty(kind))
+    assert command.output.count("not enough memory for") == 2  # 8, then 4 documents
+    assert "from here on 2" in command.output and "is still that of 8 documents" in command.output
+    assert result_of(halved)["micro_batch_size"] == 2
+    found, wanted = fingerprint(halved), fingerprint(asked)
+    assert found["files"] == wanted["files"] and found["points"] == wanted["points"]
+
+    for step in (6, 13):
+        assert kill_at(start(killed, *TINY, *FAULTY, EVERY_STEP, environment=faulty(kind)), killed, step, 0.0)
+    again = run(killed, *TINY, *FAULTY, environment=faulty(kind))
+    assert "not enough memory" not in again.output  # it knows
+    assert fingerprint(killed) == found
+
+
+def test_limits_are_told_apart_from_mistakes() -> None:
+    assert is_out_of_memory(MemoryError()) and not is_out_of_memory(RuntimeError("shapes do not match"))
+    assert is_disk_full(OSError(28, "No space left on device"))
+    assert is_disk_full(RuntimeError("Error while serializing: I/O error: No space left on device (os error 28)"))
+    assert not is_disk_full(OSError(2, "No such file")) and not is_disk_full(RuntimeError("os error 280"))
+    assert explain(KeyError("a")) is None
+    assert "Reduce trainer.micro_batch_size" in str(explain(MemoryError()))
+
+
+def logged_step(folder: Path) -> int:
+    lines = [log.read_bytes().splitlines() for log in folder.glob("runs/*/*/metrics.jsonl")]
+    return json.loads(lines[0][-1])["step"] if lines and lines[0] else 0
+
+
+def lines_are_whole(folder: Path) -> bool:
+    return bool(points(run_folder(folder)))
+
+
+def checkpoint_step(folder: Path) -> int:
+    """The step of the newest checkpoint that verifies, by its own manifest."""
+    saved = run_folder(folder) / "checkpoints/last"
+    for name, entry in json.loads((saved / "manifest.json").read_text())["files"].items():
+        assert checkpoint.sha256(saved / name) == entry["sha256"]
+    return json.loads((saved / "state.json").read_text())["train"]["step"]
+
+
+def test_a_limit_on_the_size_of_files_ends_the_run_in_a_sentence(tmp_path: Path, undisturbed: Path) -> None:
+    command = start(tmp_path, *TINY, EVERY_STEP)
+    assert kill_at(command, tmp_path, 14, 0.0)
+    before = saved_step(tmp_path)
+    command = start(
+        tmp_path, *TINY, EVERY_STEP, file_limit=1_000_000
+    )  # the weights fit, the optimizer's state does not
+    assert command.wait() == 2
+    assert "There is no space left to write" in command.output.splitlines()[-1]
+    assert "Traceback" not in command.output
+    assert lines_are_whole(tmp_path) and checkpoint_step(tmp_path) >= before - 1
+    assert result_of(tmp_path)["status"] == "failed"
+    run(tmp_path, *TINY)
+    assert fingerprint(tmp_path) == fingerprint(undisturbed)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=12m", "tmpfs", str(disk)], capture_output=True)
+    if mounted.returncode:
+        pytest.skip("a small tmpfs cannot be mounted here")
+    yield disk
+    subprocess.run(["umount", "-l", str(disk)], check=True)
+
+
+def test_a_full_disk_leaves_the_checkpoint_and_the_log_whole(small_disk: Path, undisturbed: Path) -> None:
+    command = start(small_disk, *TINY, EVERY_STEP)
+    assert wait_for(lambda: saved_step(small_disk) >= 14, command)
+    filler = small_disk / "filler"
+    with filler.open("wb", buffering=0) as file:
+        while command.process.is_alive():  # again and again: each save first removes the checkpoint before the last
+            with contextlib.suppress(OSError):
+                while file.write(bytes(2**16)):
+                    pass
+    assert command.wait() == 2
+    assert "Traceback" not in command.output
+    assert "There is no space left to write" in command.output
+    assert lines_are_whole(small_disk) and checkpoint_step(small_disk) >= 13
+    filler.unlink()
+    run(small_disk, *TINY)
+    assert fingerprint(small_disk) == fingerprint(undisturbed)
+
+
+def test_no_room_for_the_predictions(tmp_path: Path, undisturbed_faulty: Path) -> None:
+    command = start(tmp_path, *TINY, *FAULTY, environment=PLUGINS)
+    assert wait_for(lambda: bool(list(tmp_path.glob("runs/*/*/predictions"))), command)
+    command.kill()
+    shutil.rmtree(run_folder(tmp_path) / "predictions")
+    (run_folder(tmp_path) / "result.json").unlink(missing_ok=True)
+    command = start(tmp_path, *TINY, *FAULTY, environment=faulty("no room"))
+    assert command.wait() == 2
+    assert "Continuing at step 24" in command.output and "Traceback" not in command.output
+    assert "There is no space left to write" in command.output.splitlines()[-1]
+    assert result_of(tmp_path)["status"] == "failed"
+    assert not list((run_folder(tmp_path) / "predictions").iterdir())
+    run(tmp_path, *TINY, *FAULTY, environment=PLUGINS)
+    assert fingerprint(tmp_path) == fingerprint(undisturbed_faulty)
+
+
+def test_a_place_that_cannot_be_written_to_is_named(tmp_path: Path) -> None:
+    (tmp_path / "taken").write_text("a file")
+    for place in ("taken", "/proc/runs"):
+        command = start(tmp_path, *TINY, f"runs_dir={place}")
+        assert command.wait() == 2
+        assert f"{place}/default/cls-s0" in command.output and "choose another runs_dir" in command.output
+        assert "Traceback" not in command.output
+
+
+def test_a_machine_without_git_finishes_its_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert git_commit() is None
+
+
+# Locks
+
+
+def test_a_run_has_one_owner_and_a_dead_ones_lock_is_taken_over(tmp_path: Path, undisturbed: Path) -> None:
+    owner = start(tmp_path, *TINY, EVERY_STEP)
+    assert wait_for(lambda: saved_step(tmp_path) >= 2, owner)
+    owner.signal(signal.SIGSTOP)  # it is not done before the other comes
+    assert not list(tmp_path.glob("runs/*/*/result.json")), "it was done already"
+    other = start(tmp_path, *TINY, EVERY_STEP, environment={"SLURM_STEP_NUM_TASKS": "2"})
+    assert other.wait() == 2
+    assert f"is being worked on by process {owner.process.pid} on " in other.output.splitlines()[-1]
+    assert other.output.endswith("srun started this command 2 times: start it once, or give each task its own seed.\n")
+    owner.kill()
+    run(tmp_path, *TINY)
+    assert fingerprint(tmp_path) == fingerprint(undisturbed)
+
+
+def test_a_cold_token_cache_is_built_by_two_processes_at_once(tmp_path: Path, undisturbed: Path) -> None:
+    commands = []
+    for name in ("first", "second"):
+        (tmp_path / name).mkdir()
+        commands.append(start(tmp_path / name, *TINY, environment={"IMDBCLS_CACHE": str(tmp_path / "cache")}))
+    for name, command in zip(("first", "second"), commands, strict=True):
+        assert command.wait() == 0, command.output
+        assert fingerprint(tmp_path / name) == fingerprint(undisturbed)
+    entries = sorted((tmp_path / "cache/tokens").iterdir())
+    assert len(entries) == 3 and not [entry for entry in entries if entry.name.startswith(".")]
+
+
+# The command itself
+
+
+def test_the_command_as_it_is_typed(tmp_path: Path) -> None:
+    """Started as users start it, stopped as Slurm stops it, and scored again."""
+    environment = {**os.environ, "IMDBCLS_CACHE": str(tmp_path / "cache"), "OMP_NUM_THREADS": "1"}
+    arguments = [sys.executable, "-m", "imdbcls.train", *TINY, EVERY_STEP, "epochs=30"]
+    process = subprocess.Popen(arguments, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True)
+    limit = time.monotonic() + 90
+    while saved_step(tmp_path) < 3 and time.monotonic() < limit:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGUSR1)
+    _, said = process.communicate(timeout=30)
+    assert process.returncode == 128 + signal.SIGUSR1, said
+    assert RunFolder(run_folder(tmp_path)).finished() is None
+    assert result_of(tmp_path)["status"] == "interrupted"

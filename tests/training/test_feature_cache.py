@@ -1,0 +1,324 @@
+"""The cache of a frozen encoder's output: one pass over each document, the same results, and nothing half written."""
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from support.processes import EVERY_STEP, TINY, fingerprint, kill_at, run, run_folder, start
+from support.trainers import make
+from torch import Tensor
+
+import imdbcls
+from imdbcls import build
+from imdbcls.data import features
+from imdbcls.errors import UserError
+from imdbcls.models.classifier import Classifier
+from imdbcls.models.inference import score
+from imdbcls.runtime import device
+from imdbcls.tracking import NoTracker
+from imdbcls.training import checkpoint, feature_cache
+from imdbcls.training.trainer import Trainer
+
+FROZEN = "backbone.freeze=true"
+HEADS = ("cls", "weight_avg", "lstm", "transformer", "attention", "mean", "max")
+DOCUMENTS = 64 + 24 + 40  # of test_trainer's smallest run
+
+
+@pytest.fixture
+def encoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The number of rows of every batch that an encoder is given from here on."""
+    rows: list[int] = []
+    encode = Classifier.encode
+
+    def counting(self: Classifier, input_ids_BT: Tensor, *arguments: Any) -> Tensor:
+        rows.append(len(input_ids_BT))
+        return encode(self, input_ids_BT, *arguments)
+
+    monkeypatch.setattr(Classifier, "encode", counting)
+    return rows
+
+
+def entries(folder: Path) -> list[Path]:
+    return sorted(folder.glob("features/*"))
+
+
+def trained(folder: Path, *overrides: str) -> tuple[Trainer, dict[str, Any]]:
+    """A run to its end, and what came of it."""
+    trainer = make(folder, FROZEN, "lr=1e-2", f"data.cache_dir={folder.parent}", *overrides)
+    trainer.fit(NoTracker())
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return trainer, {
+        "logged": [{key: value for key, value in line.items() if "second" not in key} for line in lines],
+        "head": {name: value.clone() for name, value in trainer.model.head.state_dict().items()},
+        "probabilities": score(trainer.model, trainer.batches.validation, trainer.hardware).probabilities,
+    }
+
+
+def test_an_encoder_sees_each_document_once_in_all_epochs_heads_and_seeds(tmp_path: Path, encoded: list[int]) -> None:
+    trained(tmp_path / "first", "head=lstm", "epochs=3")
+    assert sum(encoded) == DOCUMENTS and len(entries(tmp_path)) == 3
+    for number, choices in enumerate((["head=cls"], ["head=mean", "data.order_seed=7"], ["head=lstm", "batch_size=5"])):
+        trained(tmp_path / str(number), *choices)
+    assert sum(encoded) == DOCUMENTS
+
+
+@pytest.mark.parametrize("truncation", ["head", "windows"])
+def test_the_results_are_those_without_the_cache(truncation: str, tmp_path: Path) -> None:
+    """In fp32, with dropout on the features, micro-batches and documents longer than the encoder is given at once."""
+    settings = ("head=lstm", f"data.truncation={truncation}", "max_length=24", "trainer.micro_batch_size=5")
+    _, with_cache = trained(tmp_path / "with", *settings)
+    _, without = trained(tmp_path / "without", *settings, "backbone.cache=false")
+    assert len(with_cache["logged"]) == len(without["logged"]) > 4
+    for point, expected in zip(with_cache["logged"], without["logged"], strict=True):
+        assert point == pytest.approx(expected, rel=1e-4, abs=1e-5)
+    np.testing.assert_allclose(with_cache["probabilities"], without["probabilities"], atol=1e-5)
+    for name, weight in with_cache["head"].items():
+        torch.testing.assert_close(weight, without["head"][name], rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("head", HEADS)
+def test_scoring_from_the_cache_gives_the_same_bits(head: str, precision: str, tmp_path: Path) -> None:
+    probabilities = []
+    for cache in ("true", "false"):
+        settings = (FROZEN, f"head={head}", f"precision={precision}", f"backbone.cache={cache}", "max_length=24")
+        trainer = make(tmp_path / cache, *settings, f"data.cache_dir={tmp_path}")
+        probabilities.append(score(trainer.model, trainer.batches.validation, trainer.hardware).probabilities)
+    assert np.array_equal(*probabilities)
+
+
+KEYED = {
+    "max_length": ["max_length=32"],
+    "truncation": ["data.truncation=tail", "max_length=16"],
+    "precision": ["precision=bf16"],
+    "weights": ["seed=1"],
+    "layers": ["backbone.fast=false"],
+    "documents": ["data.split_seed=3"],
+    "batches": ["eval_batch_size=1"],
+}
+
+
+@pytest.mark.parametrize("what", KEYED)
+def test_whatever_changes_the_output_changes_the_key(what: str, tmp_path: Path) -> None:
+    first = [KEYED["truncation"][1]] if what == "truncation" else []
+    make(tmp_path / "first", FROZEN, *first, f"data.cache_dir={tmp_path}")
+    before = entries(tmp_path)
+    make(tmp_path / "second", FROZEN, *KEYED[what], f"data.cache_dir={tmp_path}")
+    assert set(before) < set(entries(tmp_path)) and len(entries(tmp_path)) == 6
+
+
+# A cache that is too small, damaged, or being built.
+
+
+def test_a_budget_that_is_too_small_is_said_before_anything_is_written(tmp_path: Path, encoded: list[int]) -> None:
+    """The need is exact: what the same documents take on the disk, beside what lies there already."""
+    make(tmp_path / "first", FROZEN, f"data.cache_dir={tmp_path}")
+    held = sum(path.stat().st_size for path in tmp_path.glob(f"features/*/{features.VECTORS}"))
+    encoded.clear()
+    other = (FROZEN, "seed=1", f"data.cache_dir={tmp_path}")
+    with pytest.raises(UserError, match=r"needs \d\.\d+ MB; .* may hold backbone\.cache_gb=.*backbone\.cache=false"):
+        make(tmp_path / "second", *other, f"backbone.cache_gb={(2 * held - 1) / 1e9!r}")
+    assert len(encoded) == 1 and len(entries(tmp_path)) == 3
+    make(tmp_path / "third", *other, f"backbone.cache_gb={(2 * held) / 1e9!r}")
+    assert len(entries(tmp_path)) == 6
+
+
+def test_a_disk_that_is_too_small_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = type(shutil.disk_usage(tmp_path))(10**12, 10**12, int(feature_cache.RESERVE) + 1000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
+    with pytest.raises(UserError, match=r"has 0\.00 MB to spare .*IMDBCLS_CACHE.*backbone\.cache=false"):
+        make(tmp_path / "run", FROZEN, f"data.cache_dir={tmp_path}")
+    assert entries(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("file", "damage"),
+    [
+        (features.VECTORS, "flip"),
+        (features.VECTORS, "rot"),
+        (features.VECTORS, "cut"),
+        (features.INDEX, "flip"),
+        (features.INDEX, "remove"),
+        (features.ABOUT, "cut"),
+        (features.ABOUT, "remove"),
+    ],
+)
+def test_a_damaged_entry_is_said_and_built_again(
+    file: str, damage: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make(tmp_path / "first", FROZEN, f"data.cache_dir={tmp_path}")
+    whole = {path: path.read_bytes() for path in tmp_path.glob(f"features/*/{features.VECTORS}")}
+    path = entries(tmp_path)[0] / file
+    raw, times = bytearray(path.read_bytes()), path.stat()
+    raw[len(raw) // 2] ^= 0x15
+    path.unlink()
+    if damage != "remove":
+        path.write_bytes(raw[: len(raw) // 2] if damage == "cut" else raw)
+    if damage == "rot":  # a disk that loses a bit leaves size and times as they were
+        os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+    capsys.readouterr()
+    make(tmp_path / "second", FROZEN, f"data.cache_dir={tmp_path}")
+    said = capsys.readouterr().err
+    assert said.count("is damaged") == 1 and said.count("Encoding the") == 1
+    assert whole == {path: path.read_bytes() for path in tmp_path.glob(f"features/*/{features.VECTORS}")}
+
+
+@pytest.mark.parametrize("place", ["first byte", "last byte", "block border", "two parts swapped"])
+def test_every_byte_of_the_vectors_is_checked(place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The blocks of the checksum are smaller here than a document, so that pieces end inside and across them."""
+    monkeypatch.setattr(features, "BLOCK", 1000)
+    hidden_ND = torch.arange(37 * 8, dtype=torch.float32).reshape(37, 8)
+    parts = [
+        features.Encoded(np.array([1]), np.array([30]), hidden_ND[:30]),
+        features.Encoded(np.array([0]), np.array([7]), hidden_ND[30:]),
+    ]
+    entry = tmp_path / "entry"
+    features.write_features(entry, 2, parts)
+    found = features.load_features(entry)
+    assert found is not None
+    assert torch.equal(found.cut(np.array([0, 1]), np.array([7, 30]), 30)[1], hidden_ND[:30])
+    raw = bytearray((entry / features.VECTORS).read_bytes())
+    assert len(raw) == 1184
+    if place == "two parts swapped":
+        raw[:184], raw[1000:] = raw[1000:], raw[:184]
+    else:
+        raw[{"first byte": 0, "last byte": -1, "block border": 1000}[place]] ^= 1
+    (entry / features.VECTORS).write_bytes(raw)
+    assert features.load_features(entry) is None and not entry.exists()
+
+
+def test_a_copied_cache_is_used(tmp_path: Path, encoded: list[int]) -> None:
+    """Copying changes the times of the files, and their checksums decide."""
+    make(tmp_path / "first", FROZEN, f"data.cache_dir={tmp_path / 'one'}")
+    shutil.copytree(tmp_path / "one", tmp_path / "other", copy_function=shutil.copyfile)
+    encoded.clear()
+    make(tmp_path / "second", FROZEN, f"data.cache_dir={tmp_path / 'other'}")
+    assert encoded == []
+
+
+def test_an_error_while_encoding_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def failing(*arguments: Any) -> Iterator[features.Encoded]:
+        yield next(encode(*arguments))
+        raise KeyboardInterrupt
+
+    encode: Callable[..., Iterator[features.Encoded]] = feature_cache.encode
+    monkeypatch.setattr(feature_cache, "encode", failing)
+    with pytest.raises(KeyboardInterrupt):
+        make(tmp_path / "run", FROZEN, f"data.cache_dir={tmp_path}")
+    assert list((tmp_path / "features").iterdir()) == []
+
+
+# Whole commands.
+
+COMMAND = (*TINY, FROZEN, "head=lstm")
+
+
+@pytest.mark.slow
+def test_two_commands_at_once_encode_once_and_one_that_is_killed_continues_exactly(tmp_path: Path) -> None:
+    folders = [tmp_path / name for name in ("one", "other", "killed")]
+    for folder in folders:
+        folder.mkdir()
+    shared = f"data.cache_dir={tmp_path / 'cache'}"
+    both = [start(folder, *COMMAND, shared) for folder in folders[:2]]
+    assert [command.wait() for command in both] == [0, 0]
+    assert sum(command.output.count("Encoding the") for command in both) == 3
+    killed = start(folders[2], *COMMAND, shared, EVERY_STEP)
+    assert kill_at(killed, folders[2], 9, 0.0)
+    again = run(folders[2], *COMMAND, shared)
+    assert "Continuing at step" in again.output and "Encoding" not in again.output
+    assert fingerprint(folders[0]) == fingerprint(folders[1]) == fingerprint(folders[2])
+    last, best = (run_folder(folders[0]) / "checkpoints" / name / "model.safetensors" for name in ("last", "best"))
+    assert last.stat().st_size < best.stat().st_size, "a frozen encoder is saved once, not in every epoch"
+    result = json.loads((run_folder(folders[0]) / "result.json").read_text())
+    assert result["trainable_parameters"] == result["head_parameters"] < result["parameters"]
+
+
+def test_jobs_side_by_side_lend_their_threads_to_the_one_that_encodes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads: dict[str, set[int]] = {"encode": set(), "forward": set()}
+    for name, seen in threads.items():
+        method = getattr(Classifier, name)
+
+        def watching(*arguments: Any, seen: set[int] = seen, method: Any = method, **inputs: Any) -> Tensor:
+            seen.add(torch.get_num_threads())
+            return method(*arguments, **inputs)
+
+        monkeypatch.setattr(Classifier, name, watching)
+    monkeypatch.setattr(device, "_all_threads", None)
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(4)
+        device.share_threads(2)
+        trained(tmp_path / "run", "head=mean", "epochs=1")
+    finally:
+        torch.set_num_threads(before)
+    assert threads == {"encode": {4}, "forward": {2}}
+
+
+def test_a_frozen_encoder_gives_every_head_the_same() -> None:
+    """Also a head that reads the first token alone, which a trained encoder gives nothing else."""
+    config = imdbcls.compose("backbone=tiny", "head=cls", FROZEN).values
+    assert not build.build_model(config, build.build_backbone(config), 2).first_token_alone
+    config = imdbcls.compose("backbone=tiny", "head=cls").values
+    assert build.build_model(config, build.build_backbone(config), 2).first_token_alone
+
+
+def test_a_frozen_encoder_is_hashed_and_written_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However often the best improves; a kill before it is written leaves what a second process makes whole."""
+    hashed: list[Any] = []
+    saved: list[tuple[str, bool]] = []
+    killed_at: int | None = None
+    hash_of_weights, save = build.hash_of_weights, checkpoint.save
+
+    def counting_hash(module: Any) -> str:
+        hashed.append(module)
+        return hash_of_weights(module)
+
+    def counting_save(folder: Path, tensors: Any, state: Any) -> None:
+        is_whole = any(name.startswith("encoder.") for name in tensors["model"])
+        saved.append((folder.name, is_whole))
+        if len(saved) == killed_at:
+            raise KeyboardInterrupt
+        save(folder, tensors, state)
+
+    monkeypatch.setattr(build, "hash_of_weights", counting_hash)
+    monkeypatch.setattr(checkpoint, "save", counting_save)
+    settings = (FROZEN, "head=mean", "lr=1e-2", "epochs=3", f"data.cache_dir={tmp_path}")
+    trainer = make(tmp_path / "whole", *settings)
+    trainer.fit(NoTracker())
+    assert len(hashed) == 1
+    assert [folder for folder, _ in saved].count("best") >= 3, "the best improved, or this proves little"
+    assert [whole for _, whole in saved] == [False] * (len(saved) - 1) + [True] and saved[-1][0] == "best"
+
+    killed_at, saved[:] = len(saved), []
+    killed = make(tmp_path / "killed", *settings)
+    with pytest.raises(KeyboardInterrupt):
+        killed.fit(NoTracker())
+    killed_at = None
+    again = make(tmp_path / "killed", *settings)
+    assert again.resume() == again.num_steps
+    again.fit(NoTracker())
+    best = [tmp_path / name / "checkpoints" / "best" for name in ("whole", "killed")]
+    for file in ("model.safetensors", "state.json"):
+        assert (best[0] / file).read_bytes() == (best[1] / file).read_bytes()
+    found = checkpoint.load(best[1], trainer.model.state_dict()).tensors["model"]
+    assert all(torch.equal(tensor, found[name]) for name, tensor in trainer.model.state_dict().items())
+    assert sorted(path.name for path in best[1].parent.iterdir()) == ["best", "last"]
+
+    head_alone = {name: tensor for name, tensor in found.items() if not name.startswith("encoder.")}
+    best[1].rename(best[1].with_name("best.new"))  # as a kill between the renames of the last write leaves it
+    save(best[1], {"model": head_alone}, {"epoch": again.state.best_epoch})
+    shutil.copytree(best[0], best[1].with_name("best.new"), dirs_exist_ok=True)
+    once_more = make(tmp_path / "killed", *settings)
+    assert once_more.resume() == again.num_steps, "a whole best is taken, too"
+    saved.clear()
+    once_more.fit(NoTracker())
+    assert saved == []
+    assert (best[0] / "model.safetensors").read_bytes() == (best[1] / "model.safetensors").read_bytes()

@@ -1,0 +1,496 @@
+"""A run that was killed, or asked to stop, ends with the numbers of one that was not, to the last bit."""
+
+import json
+import random
+import shutil
+import signal
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from support.processes import (
+    EVERY_STEP,
+    TINY,
+    digest,
+    fingerprint,
+    kill_at,
+    points,
+    run,
+    run_folder,
+    saved_step,
+    start,
+    wait_for,
+)
+from support.trainers import make
+
+from imdbcls.data.batch import Batch
+from imdbcls.errors import UserError
+from imdbcls.tracking import NoTracker
+from imdbcls.training import checkpoint, optim
+from imdbcls.training.state import Saver, TrainState, Window
+from imdbcls.training.trainer import Trainer
+
+NUM_STEPS = 24  # two epochs of 96 documents, 8 a step
+WINDOWS = ("data.truncation=windows", "max_length=24")
+HEADS = ("cls", "weight_avg", "lstm", "transformer", "attention", "mean", "max")
+
+
+def resumed(folder: Path, *arguments: str, kills: list[tuple[int, float]]) -> int:
+    """Run a command that is killed at these steps (and so many seconds after); returns how often it was."""
+    killed = 0
+    for step, delay in kills:
+        command = start(folder, *arguments)
+        if not kill_at(command, folder, step, delay):
+            assert command.wait() == 0, command.output
+            break
+        killed += 1
+    run(folder, *arguments)
+    return killed
+
+
+def places(tmp_path: Path) -> tuple[Path, Path]:
+    for name in ("undisturbed", "killed"):
+        (tmp_path / name).mkdir()
+    return tmp_path / "undisturbed", tmp_path / "killed"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", ("fp32", "bf16"))
+@pytest.mark.parametrize("head", ("cls", "lstm"))
+def test_ten_kills_change_nothing(head: str, precision: str, tmp_path: Path) -> None:
+    undisturbed, killed = places(tmp_path)
+    arguments = (*TINY, f"head={head}", f"precision={precision}", EVERY_STEP)
+    run(undisturbed, *arguments)
+    draw = random.Random(f"{head} {precision}")
+    kills = [(step, draw.uniform(0, 0.1)) for step in sorted(draw.sample(range(NUM_STEPS - 1), 10))]
+    assert resumed(killed, *arguments, kills=kills) >= 9  # the last delay may reach the end
+    assert fingerprint(killed) == fingerprint(undisturbed)
+    steps = [point["step"] for point in points(run_folder(killed))]
+    assert steps == sorted(set(steps)) and steps[-1] == NUM_STEPS
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("head", [head for head in HEADS if head not in ("cls", "lstm")])
+def test_every_head_continues_exactly(head: str, tmp_path: Path) -> None:
+    undisturbed, killed = places(tmp_path)
+    arguments = (*TINY, f"head={head}", EVERY_STEP, "trainer.micro_batch_size=3", "data.train_limit=50")
+    run(undisturbed, *arguments)
+    assert resumed(killed, *arguments, kills=[(4, 0.01), (9, 0.05)]) == 2
+    assert fingerprint(killed) == fingerprint(undisturbed)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "options",
+    (
+        ("schedule=onecycle", "optimizer=adam", "warmup=0.3", "trainer.micro_batch_size=5", "backbone.freeze=1"),
+        ("optimizer=sgd", "schedule=cosine", "lr=0.1", "head=lstm", "head.bidirectional=true", *WINDOWS),
+        ("head=weight_avg", "head.normalize=false", "backbone.fast=false", "schedule=constant", "data.train_limit=93"),
+        (
+            "trainer.ema_decay=0.9",
+            "optimizer=lion",
+            "lr=1e-4",
+            "loss=focal",
+            "loss.class_weights=auto",
+            "loss.r_drop=1",
+        ),
+        ("backbone.lora_rank=4", "trainer.ema_decay=0.5", "optimizer.head_lr=5", "optimizer.layer_decay=0.7"),
+        ("trainer.score_test_each_epoch=true", "trainer.max_grad_norm=null", "backbone.attention_dropout=0.1"),
+        (
+            *("precision=bf16", "trainer.micro_batch_size=3", "backbone.freeze=true", "head=attention", "lr=1e-9"),
+            *("epochs=4", "trainer.patience=1"),  # it stops after two
+        ),
+    ),
+    ids=(
+        "onecycle",
+        "sgd and windows",
+        "plain weights",
+        "average",
+        "adapters",
+        "watched test",
+        "frozen and stopped early",
+    ),
+)
+def test_other_choices_continue_exactly(options: tuple[str, ...], tmp_path: Path) -> None:
+    undisturbed, killed = places(tmp_path)
+    arguments = (*TINY, EVERY_STEP, *options)
+    run(undisturbed, *arguments)
+    assert resumed(killed, *arguments, kills=[(5, 0.02), (12, 0.0), (17, 0.03)]) == 3
+    assert fingerprint(killed) == fingerprint(undisturbed)
+
+
+@pytest.mark.slow
+def test_a_run_without_timed_checkpoints_repeats_the_epoch_it_was_killed_in(tmp_path: Path) -> None:
+    undisturbed, killed = places(tmp_path)
+    run(undisturbed, *TINY)
+    command = start(killed, *TINY)
+    assert wait_for(lambda: has_scored(killed), command)
+    command.kill()  # in the second epoch, or while the first one's checkpoints are saved
+    run(killed, *TINY)
+    assert fingerprint(killed) == fingerprint(undisturbed)
+
+
+def has_scored(folder: Path) -> bool:
+    return any(b"val/loss" in log.read_bytes() for log in folder.glob("runs/*/*/metrics.jsonl"))
+
+
+@pytest.mark.slow
+def test_a_kill_while_the_test_split_is_scored(tmp_path: Path) -> None:
+    undisturbed, killed = places(tmp_path)
+    run(undisturbed, *TINY)
+    command = start(killed, *TINY)
+    assert wait_for(lambda: bool(list(killed.glob("runs/*/*/predictions"))), command)
+    command.kill()
+    assert f"Continuing at step {NUM_STEPS}" in run(killed, *TINY).output
+    assert fingerprint(killed) == fingerprint(undisturbed)
+
+
+@pytest.mark.slow
+def test_keys_that_cannot_change_the_result_may_differ_on_the_way(tmp_path: Path) -> None:
+    undisturbed, killed = places(tmp_path)
+    run(undisturbed, *TINY)
+    command = start(killed, *TINY, EVERY_STEP, "progress=plain")
+    assert kill_at(command, killed, 7, 0.0)
+    again = run(killed, *TINY, "checkpoint.every_minutes=null", "data.cache_dir=elsewhere")
+    assert "Continuing at step" in again.output
+    assert fingerprint(killed) == fingerprint(undisturbed)
+
+
+@pytest.mark.slow
+def test_a_changed_learning_rate_is_another_run_and_a_moved_checkpoint_is_refused(tmp_path: Path) -> None:
+    command = start(tmp_path, *TINY, EVERY_STEP)
+    assert kill_at(command, tmp_path, 7, 0.0)
+    first = run_folder(tmp_path)
+    before = {path: path.read_bytes() for path in first.rglob("*") if path.is_file()}
+
+    second = start(tmp_path, *TINY, EVERY_STEP, "lr=2e-3")
+    assert kill_at(second, tmp_path, 9, 0.0)
+    assert "Continuing" not in second.output
+    assert before == {path: path.read_bytes() for path in first.rglob("*") if path.is_file()}
+
+    (other,) = [path for path in tmp_path.glob("runs/*/*") if path != first]
+    for part in ("checkpoints", "metrics.jsonl"):
+        (other / part).rename(other / f"{part}.own")
+        (first / part).rename(other / part)
+    refused = start(tmp_path, *TINY, EVERY_STEP, "lr=2e-3")
+    assert refused.wait() == 2
+    sentence = refused.output.splitlines()[-1]
+    assert "configuration.lr is 0.001 there and 0.002 here" in sentence
+    assert "configuration.optimizer.lr is 0.001 there and 0.002 here" in sentence
+    assert "Traceback" not in refused.output and "seed" not in sentence
+    result = json.loads((other / "result.json").read_text())
+    assert result["status"] == "failed" and "configuration.lr" in result["error"]
+
+
+@pytest.mark.slow
+def test_other_documents_under_the_same_name_are_another_run(tmp_path: Path) -> None:
+    """A file that was edited makes another run, and the checkpoints of the first do not fit it."""
+    texts = [f"{index},word{index} {'good fine' if index % 2 else 'bad dull'} film,{index % 2}" for index in range(80)]
+    (tmp_path / "train.csv").write_text("\n".join(["id,text,label", *texts]) + "\n")
+    arguments = (*TINY, "data=files", "data.train=train.csv", "data.train_limit=null", EVERY_STEP)
+    assert kill_at(start(tmp_path, *arguments), tmp_path, 3, 0.0)
+    (first,) = tmp_path.glob("runs/*/*")
+    before = {path: path.read_bytes() for path in first.rglob("*") if path.is_file()}
+    (tmp_path / "train.csv").write_text("\n".join(["id,text,label", *texts[::-1], "99,one more film,1"]) + "\n")
+    second = start(tmp_path, *arguments)
+    assert second.wait() == 0 and "Continuing" not in second.output
+    assert before == {path: path.read_bytes() for path in first.rglob("*") if path.is_file()}
+
+    (other,) = [path for path in tmp_path.glob("runs/*/*") if path != first]
+    (other / "result.json").unlink()
+    for part in ("checkpoints", "metrics.jsonl"):
+        (other / part).rename(other / f"{part}.own")
+        (first / part).rename(other / part)
+    refused = start(tmp_path, *arguments)
+    assert refused.wait() == 2
+    assert "split_hash is" in refused.output.splitlines()[-1]
+
+
+@pytest.mark.slow
+def test_two_processes_with_one_seed_agree_to_the_last_bit(tmp_path: Path) -> None:
+    first, second = places(tmp_path)
+    for folder in (first, second):
+        run(folder, *TINY, "precision=bf16", "head=transformer")
+    assert fingerprint(first) == fingerprint(second)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("undisturbed")
+    run(folder, *TINY, EVERY_STEP)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def stopped(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A working directory with a run that was asked to stop in its second epoch."""
+    folder = tmp_path_factory.mktemp("stopped")
+    command = start(folder, *TINY, EVERY_STEP)
+    assert wait_for(lambda: saved_step(folder) >= 15, command)
+    command.signal(signal.SIGTERM)
+    assert command.wait() == 128 + signal.SIGTERM
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ("flipped", "truncated", "deleted"))
+@pytest.mark.parametrize(
+    "file",
+    (
+        *(f"last/{name}" for name in ("manifest.json", "model.safetensors", "optimizer.safetensors", "state.json")),
+        *(f"best/{name}" for name in ("manifest.json", "model.safetensors", "state.json")),
+    ),
+)
+def test_a_damaged_file_is_refused_by_name_or_the_run_continues_exactly(
+    file: str, how: str, stopped: Path, undisturbed: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(stopped, tmp_path, dirs_exist_ok=True)
+    path = run_folder(tmp_path) / "checkpoints" / file
+    if how == "deleted":
+        path.unlink()
+    else:
+        content = bytearray(path.read_bytes())
+        content[len(content) // 3] ^= 4
+        path.write_bytes(content if how == "flipped" else content[: len(content) // 3])
+    command = start(tmp_path, *TINY, EVERY_STEP)
+    code = command.wait()
+    assert "Traceback" not in command.output
+    assert path.relative_to(tmp_path).as_posix() in command.output
+    if file.startswith("last/"):  # the checkpoint before it is there
+        assert code == 0 and "Skipping damaged checkpoint:" in command.output and "Continuing at step" in command.output
+        assert fingerprint(tmp_path) == fingerprint(undisturbed)
+    else:
+        assert code == 2
+        assert "does not hold the best weights" in command.output or "can be used" in command.output
+
+
+@pytest.mark.slow
+def test_what_changed_while_the_run_was_interrupted_is_said_and_recorded(stopped: Path, tmp_path: Path) -> None:
+    shutil.copytree(stopped, tmp_path, dirs_exist_ok=True)
+    again = run(tmp_path, *TINY, EVERY_STEP, environment={"THREADS": "2"})
+    change = "hardware CPU, 1 thread, fp32 → CPU, 2 threads, fp32"
+    assert f"warning: {change}: the same bits" in again.output
+    (recorded,) = json.loads((run_folder(tmp_path) / "result.json").read_text())["changes"]
+    assert recorded.startswith("after step 1") and recorded.endswith(change)
+
+
+@pytest.mark.slow
+def test_a_run_folder_is_moved_its_result_cut_off_and_an_old_attempt_left_in_it(
+    stopped: Path, undisturbed: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(stopped, tmp_path, dirs_exist_ok=True)
+    (tmp_path / "runs").rename(tmp_path / "elsewhere")
+    (before,) = tmp_path.glob("elsewhere/*/*-s0-*")
+    (before / "result.json").write_text('{"status": "do')
+    (before / "checkpoints/last.new").mkdir()
+    (before / "checkpoints/last.new/model.safetensors").write_bytes(b"half")
+    again = run(tmp_path, *TINY, EVERY_STEP, "runs_dir=elsewhere")
+    assert "Skipping damaged checkpoint:" in again.output and "Continuing at step" in again.output
+    (tmp_path / "elsewhere").rename(tmp_path / "runs")
+    assert fingerprint(tmp_path) == fingerprint(undisturbed)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("place", ("metrics.jsonl", "checkpoints/last", ".lock"))
+def test_nothing_is_written_through_a_link(place: str, stopped: Path, tmp_path: Path) -> None:
+    shutil.copytree(stopped, tmp_path, dirs_exist_ok=True)
+    path, outside = run_folder(tmp_path) / place, tmp_path / "outside"
+    path.rename(outside)
+    path.symlink_to(outside)
+    before = digest(outside) if outside.is_file() else sorted(file.name for file in outside.iterdir())
+    command = start(tmp_path, *TINY, EVERY_STEP)
+    assert command.wait() == 2
+    assert "Traceback" not in command.output and str(path.relative_to(tmp_path)) in command.output
+    assert before == (digest(outside) if outside.is_file() else sorted(file.name for file in outside.iterdir()))
+
+
+@pytest.fixture(scope="module")
+def begun(tmp_path_factory: pytest.TempPathFactory) -> Trainer:
+    """A trainer that has saved after a few steps, in this process."""
+    trainer = make(tmp_path_factory.mktemp("begun"), "trainer.log_every=2")
+    for batch in list(trainer.batches.train.epoch(0))[:3]:
+        trainer.step(batch)
+        trainer.count(batch)
+        trainer.read_figures()
+        trainer.count_time(0.1)
+        trainer.log(NoTracker(), trainer.take_train_figures())
+    trainer.saver.save(trainer.state, trainer.window)
+    trainer.saver.wait()
+    return trainer
+
+
+def forge(saver: Saver, place: str, value: object) -> None:
+    """Change one value of the saved state, or remove it, and the manifest to match."""
+    path = saver.last / "state.json"
+    state = json.loads(path.read_text())
+    *parents, last = place.split("/")
+    node = state
+    for parent in parents:
+        node = node[parent]
+    if value is None:
+        del node[last]
+    else:
+        node[last] = value
+    path.write_text(json.dumps(state))
+    manifest = json.loads((saver.last / "manifest.json").read_text())
+    manifest["files"]["state.json"] = {"bytes": path.stat().st_size, "sha256": digest(path)}
+    (saver.last / "manifest.json").write_text(json.dumps(manifest))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("place", "value"),
+    (
+        *((f"train/{name}", None) for name in ("step", "best_loss", "log_sha256", "changes")),
+        *((place, None) for place in ("schedule/last_epoch", "optimizer/param_groups", "window", "surroundings")),
+        *((f"train/{name}", value) for name, value in (("step", 2.5), ("step", "3"), ("step", 10**9), ("epoch", -1))),
+        *((f"train/{name}", value) for name, value in (("patience_left", 3), ("log_bytes", -1), ("log_bytes", 2**60))),
+        *(("train/log_sha256", "0" * 64), ("window/losses", ["x"]), ("window/losses", {"a": 1}), ("window/tokens", [])),
+        *(("schedule/step", 1), ("schedule/base_lrs", [1.0]), ("schedule/_step_count", "os.system")),
+        *(("optimizer/param_groups", []), ("optimizer/scalars", {"99/step": 1}), ("optimizer/scalars", [1])),
+        *(("surroundings", ["torch"]), ("surroundings/torch", 2.13)),
+        *(("later", {"a": 1}), ("train", []), ("train/documents", "many"), ("train/changes", "none")),
+    ),
+    ids=lambda value: str(value)[:30],
+)
+def test_a_state_of_another_form_is_refused_and_nothing_is_lost(place: str, value: object, begun: Trainer) -> None:
+    saver, log = begun.saver, begun.saver.last.parents[1] / "metrics.jsonl"
+    before, logged = {path: path.read_bytes() for path in saver.last.iterdir()}, log.read_bytes()
+    forge(saver, place, value)
+    with pytest.raises(UserError) as refused:
+        saver.restore(begun.batches.train.steps_per_epoch, begun.settings.epochs)
+    assert "\n" not in str(refused.value) and str(saver.last.parents[1]) in str(refused.value)
+    assert log.read_bytes() == logged
+    for path, content in before.items():
+        path.write_bytes(content)
+    restored = saver.restore(begun.batches.train.steps_per_epoch, begun.settings.epochs)
+    assert restored is not None and restored[0].step == 3
+
+
+@pytest.mark.slow
+def test_optimizer_tensors_must_fit_their_parameters(begun: Trainer) -> None:
+    tensors, rest = optim.state_of(begun.optimizer)
+    for changed in ({"0/exp_avg": torch.zeros(3, 7, 1)}, {"9999/step": torch.zeros(())}, {"x": torch.zeros(1)}):
+        with pytest.raises((ValueError, RuntimeError)):
+            optim.load_state(begun.optimizer, {**tensors, **changed}, rest)
+
+
+@pytest.mark.slow
+def test_it_is_saved_after_so_many_minutes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Steps of a minute on a clock of the test's own; an epoch has four."""
+    trainer, now, saved = make(tmp_path, "checkpoint.every_minutes=2.5", "trainer.log_every=1"), [0.0], []
+    monkeypatch.setattr("imdbcls.training.trainer.time.monotonic", lambda: now[0])
+    step, save = trainer.step, trainer.saver.save
+
+    def slow_step(batch: Batch) -> object:
+        now[0] += 60
+        return step(batch)
+
+    def noted_save(state: TrainState, window: Window) -> None:
+        saved.append(state.step)
+        save(state, window)
+
+    monkeypatch.setattr(trainer, "step", slow_step)
+    monkeypatch.setattr(trainer.saver, "save", noted_save)
+    trainer.fit(NoTracker())
+    assert saved == [3, 4, 7, 8]
+
+
+@pytest.mark.slow
+def test_a_checkpoint_is_of_its_moment_however_slow_the_disk(begun: Trainer, monkeypatch: pytest.MonkeyPatch) -> None:
+    saver, save, disk = begun.saver, checkpoint.save, threading.Event()
+
+    def slow_save(*arguments: Any) -> None:
+        assert disk.wait(60)
+        save(*arguments)
+
+    monkeypatch.setattr(checkpoint, "save", slow_save)
+    before = {name: tensor.clone() for name, tensor in begun.model.state_dict().items()}
+    moments = optim.state_of(begun.optimizer)[0]["0/exp_avg"].clone()
+    rate = begun.optimizer.param_groups[0]["lr"]
+    saver.save(begun.state, begun.window)  # returns at once
+    with torch.no_grad():
+        for tensor in begun.model.state_dict().values():
+            tensor.add_(1)
+        optim.state_of(begun.optimizer)[0]["0/exp_avg"].add_(1)
+        begun.optimizer.param_groups[0]["lr"] = 7.0
+    disk.set()
+    saver.wait()
+    saver.restore(begun.batches.train.steps_per_epoch, begun.settings.epochs)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in begun.model.state_dict().items())
+    assert torch.equal(optim.state_of(begun.optimizer)[0]["0/exp_avg"], moments)
+    assert begun.optimizer.param_groups[0]["lr"] == rate
+
+
+@pytest.mark.slow
+def test_nothing_is_written_after_what_could_not_be(begun: Trainer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`last` would name best weights that are not there."""
+    saver, save = begun.saver, checkpoint.save
+    before = (saver.last / "manifest.json").read_bytes()
+
+    def save_without_room(folder: Path, *arguments: Any) -> None:
+        if folder == saver.best:
+            raise OSError(28, "No space left on device")
+        save(folder, *arguments)
+
+    monkeypatch.setattr(checkpoint, "save", save_without_room)
+    saver.save_best({"epoch": 1})
+    saver.save(begun.state, begun.window)
+    with pytest.raises(OSError, match="No space"):
+        saver.wait()
+    with pytest.raises(OSError, match="No space"):
+        saver.wait()
+    saver.wait()
+    assert (saver.last / "manifest.json").read_bytes() == before
+
+
+@pytest.mark.slow
+def test_the_best_weights_outlive_better_ones_whose_epoch_was_not_saved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The disk takes the second epoch's `best` and no `last`; run anew, the epoch may come out less well.
+
+    So it may on CUDA, or with other software.
+    """
+    begun = make(tmp_path)
+    saver, save = begun.saver, checkpoint.save
+    for batch in begun.batches.train.epoch(0):
+        begun.step(batch)
+        begun.count(batch)
+    begun.read_figures()
+    begun.state.epoch = begun.state.best_epoch = 1
+    saver.save_best({"epoch": 1})
+    wanted = {name: tensor.clone() for name, tensor in begun.model.state_dict().items()}
+    saver.save(begun.state, begun.window)
+    saver.wait()
+
+    def save_without_room(folder: Path, *arguments: Any) -> None:
+        if folder == saver.last:
+            raise OSError(28, "No space left on device")
+        save(folder, *arguments)
+
+    monkeypatch.setattr(checkpoint, "save", save_without_room)
+    with torch.no_grad():
+        for tensor in begun.model.state_dict().values():
+            tensor.add_(1)
+    saver.save_best({"epoch": 2})
+    saver.save(begun.state, begun.window)
+    with pytest.raises(OSError, match="No space"):
+        saver.wait()
+    monkeypatch.undo()
+
+    again = Saver(
+        folder=saver.last.parent,
+        identity=saver.identity,
+        surroundings=saver.surroundings,
+        scored=begun.scored,
+        optimizer=begun.optimizer,
+        schedule=begun.schedule,
+        metrics_log=begun.metrics_log,
+    )
+    again.restore(begun.batches.train.steps_per_epoch, begun.settings.epochs)
+    again.take_best(begun.state)
+    assert all(torch.equal(tensor, wanted[name]) for name, tensor in begun.model.state_dict().items())
+    assert {path.name for path in saver.best.parent.iterdir()} == {"best", "last"}

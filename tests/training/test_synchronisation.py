@@ -1,0 +1,116 @@
+"""A GPU is not waited for in a step: proven without one, on PyTorch's meta device, whose tensors have no values.
+
+Whatever would read a value there (`item`, `bool`, `nonzero`, a choice by a mask, a copy to the CPU) raises.
+"""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from support.heads import MAKERS
+from support.small_models import make_folder
+from support.trainers import Poison, contents, make
+
+from imdbcls import build
+from imdbcls.kernels import unpadded
+from imdbcls.models.classifier import Classifier
+from imdbcls.models.inference import score
+from imdbcls.runtime.device import Hardware
+from imdbcls.tracking import NoTracker
+from imdbcls.training.trainer import MAX_UNREAD_STEPS, NonFiniteError, Trainer
+
+
+class NoValues(Hardware):
+    """The meta device, as it would be used in float32; autocast does not know it."""
+
+    def autocast(self) -> AbstractContextManager[None]:
+        return nullcontext()
+
+
+SMALL = ("max_length=12", "data.train_limit=10", "data.validation_limit=6")
+
+
+def make_without_values(folder: Path, monkeypatch: pytest.MonkeyPatch, *overrides: str) -> Trainer:
+    monkeypatch.setattr(build, "choose_hardware", lambda *settings: NoValues(torch.device("meta"), "fp32"))
+    # The fused optimizers do not know that device.
+    return make(folder, "optimizer.fused=false", "trainer.micro_batch_size=7", *SMALL, *overrides)
+
+
+@pytest.fixture
+def kernel(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """Has the meta device take the path and the kernel of a GPU for unpadded rows."""
+    return lambda: monkeypatch.setattr(unpadded, "applies", lambda device: True)
+
+
+@pytest.mark.parametrize(
+    ("rows", "settings"),
+    [
+        ("padded", ("data.truncation=windows", "data.max_windows=2", "trainer.ema_decay=0.9")),
+        ("unpadded", ("loss=focal", "loss.r_drop=1")),
+    ],
+)
+def test_a_step_and_scoring_read_nothing_from_the_device(
+    rows: str, settings: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kernel: Callable[[], None]
+) -> None:
+    """Every head, both kinds of rows, windows, two passes for one loss, averaged weights; all in micro-batches."""
+    trainer = make_without_values(tmp_path, monkeypatch, *settings)
+    encoder = trainer.model.encoder
+    if rows == "unpadded":
+        kernel()
+    done: list[int] = []
+    for make_head in MAKERS.values():
+        trainer.model = Classifier(encoder, make_head(encoder.config.hidden_size).to("meta"), unpadded=True).train()
+        for batch in trainer.batches.train.epoch(0):
+            trainer.step(batch)
+        with pytest.raises((NotImplementedError, RuntimeError), match="meta"):  # the whole split's logits, at the end
+            score(trainer.model, trainer.batches.validation, trainer.hardware, lambda count, total: done.append(count))
+    assert done.count(trainer.batches.validation.num_documents) == len(MAKERS)
+    assert len(trainer.window.unread) == len(MAKERS)
+    with pytest.raises((NotImplementedError, RuntimeError), match="meta"):
+        trainer.read_figures()
+
+
+@pytest.mark.parametrize("family", ["roberta", "modernbert"])
+def test_other_encoders_read_nothing_either(family: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The library itself looks at the mask in each pass, unless it is given one that is ready."""
+    path = f"backbone.path={make_folder(tmp_path / family, family)}"
+    chosen = (f"backbone={family}-base", path, "backbone.fast=false", "trainer.micro_batch_size=null")
+    trainer = make_without_values(tmp_path, monkeypatch, *chosen)
+    batch = next(trainer.batches.train.epoch(0))
+    trainer.step(batch)
+    on_device = batch.to(trainer.hardware.device)
+    with pytest.raises(RuntimeError, match="meta"):  # what would be seen
+        trainer.model.encoder(input_ids=on_device.input_ids_BT, attention_mask=on_device.mask_BT)
+
+
+def test_figures_are_read_where_something_is_done_with_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At points, before saving and at an epoch's end: a GPU is waited for as often as that, whatever the steps."""
+    trainer = make(tmp_path, "batch_size=4", "trainer.log_every=2", "epochs=2", *SMALL)
+    trainer.max_unread_steps = MAX_UNREAD_STEPS  # as on a GPU
+    read: list[int] = []
+    original = trainer.read_figures
+
+    def counted() -> None:
+        read.append(len(trainer.window.unread))
+        original()
+
+    monkeypatch.setattr(trainer, "read_figures", counted)
+    trainer.fit(NoTracker())
+    # Steps 2, 3 (the epoch's end), 4 and 6 (both).
+    assert read == [2, 1, 1, 2]
+
+
+def test_late_is_not_too_late(tmp_path: Path) -> None:
+    """With the figures of many steps unread, as on a GPU, the first bad step is named and nothing bad is saved."""
+    trainer = make(tmp_path, "lr=0.01", "schedule=constant", "warmup=0", "epochs=3", "data.train_limit=64")
+    trainer.max_unread_steps = MAX_UNREAD_STEPS
+    trainer.settings = replace(trainer.settings, log_every=3)
+    poison = Poison(trainer, step=6)  # the second step of the second epoch
+    with pytest.raises(NonFiniteError, match=r"^Step 7 of 12, learning rate 0\.01: the loss is nan"):
+        trainer.fit(poison)
+    assert trainer.state.step == 8, "seen at the epoch's end, two steps later"
+    assert "model.safetensors" in poison.best
+    assert contents(tmp_path / "checkpoints" / "best") == poison.best
