@@ -33,6 +33,3 @@ class NoTracker:
 
     def finish(self, result: Mapping[str, Any]) -> None:
         pass
-
-    def mark_interrupted(self) -> None:
-        pass

@@ -8,6 +8,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from imdbcls.runtime.signals import Interrupted
 from imdbcls.tracking.once import once
 from imdbcls.tracking.server import PROBE_SECONDS
 from imdbcls.tracking.session import RunIdentity, Session
@@ -17,6 +18,9 @@ Table = tuple[list[str | int], list[list[str | int]]]  # the names of its column
 
 class WandbTracker:
     """One W&B run, opened by ``with``; leaving the block by an exception records it as failed.
+
+    By `Interrupted` it is also recorded as preempted: the run was stopped from outside and may be continued. The
+    process may then be killed soon, so the upload gets little time.
 
     ``mode`` is ``auto`` (online where a key is configured, else offline), ``online``, ``offline`` or ``disabled``.
     ``folder`` is the study's folder: W&B writes to ``folder/wandb``. ``resumed_step`` is the optimizer step that a
@@ -58,7 +62,6 @@ class WandbTracker:
         self._folder = folder
         self._resumed_step = resumed_step
         self._sent_step = -1
-        self._interrupted = False
 
     def __enter__(self) -> Self:
         self._session.open()
@@ -138,17 +141,14 @@ class WandbTracker:
                     del summary[name]
             summary.update(dict(result))
 
-    def mark_interrupted(self) -> None:
-        """Records that the run was stopped from outside and may be continued."""
-        self._interrupted = True
-        if self._session.run is not None:
-            with self._session.guarded("did not take the interruption"):
-                self._session.run.mark_preempting()
-
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._session.close(exit_code=int(kind is not None or self._interrupted), hurried=self._interrupted)
+        is_interrupted = kind is not None and issubclass(kind, Interrupted)
+        if is_interrupted and self._session.run is not None:
+            with self._session.guarded("did not take the interruption"):
+                self._session.run.mark_preempting()
+        self._session.close(exit_code=int(kind is not None), hurried=is_interrupted)
 
     def _earlier_step(self, own_log: Path) -> int:
         """The last step in the logs that earlier processes of this run left here; a killed one's may lack its tail."""

@@ -16,9 +16,11 @@ from typing import Any
 
 import pytest
 import yaml
+from support.processes import EVERY_STEP, TINY, saved_step, start, wait_for
 from support.runs import ROOT
 
 from imdbcls.errors import UserError
+from imdbcls.runtime.signals import Interrupted
 from imdbcls.tracking import NoTracker, RunIdentity, WandbTracker, environment
 from imdbcls.tracking.once import once
 
@@ -149,11 +151,23 @@ def test_a_crash_is_recorded_as_failed() -> None:
 
 
 def test_an_interruption_is_recorded() -> None:
-    with tracker() as run:
+    with pytest.raises(Interrupted), tracker() as run:
         train(run, last=3)
-        run.mark_interrupted()
+        raise Interrupted(signal.SIGTERM)
     assert summary(logs()[0])["exit_code"] == 1
     assert records(logs()[0], "preempting") == [{}]
+
+
+@pytest.mark.slow
+def test_an_interrupted_training_command_records_the_interruption(tmp_path: Path) -> None:
+    offline = ("tracker=wandb", "tracker.mode=offline")
+    command = start(tmp_path, *TINY, EVERY_STEP, "epochs=200", *offline)
+    assert wait_for(lambda: saved_step(tmp_path) >= 3, command)
+    command.signal(signal.SIGTERM)
+    assert command.wait() == 128 + signal.SIGTERM
+    (log,) = tmp_path.glob("runs/*/wandb/offline-run-*/*.wandb")
+    assert summary(log)["exit_code"] == 1
+    assert records(log, "preempting") == [{}]
 
 
 def test_two_runs_in_one_process_stay_apart() -> None:
@@ -245,7 +259,11 @@ for run in (tracker(mode="disabled"), NoTracker(identity=None, config={}, folder
     with run:
         train(run, last=10)
         end(run)
-        run.mark_interrupted()
+    try:
+        with run:
+            raise Interrupted(signal.SIGTERM)
+    except Interrupted:
+        pass
 assert "wandb" not in sys.modules and not Path("runs").exists()
 """
     process = in_process(body)
@@ -458,12 +476,12 @@ def test_an_interrupted_run_does_not_wait_for_a_silent_server(
     """Whoever sent the signal may kill the process soon."""
     server = serve()
     netrc_key(server.url)
-    with tracker(finish_seconds=60) as run:
+    with pytest.raises(Interrupted), tracker(finish_seconds=60) as run:
         train(run, 1, 10)
         server.process.send_signal(signal.SIGSTOP)
         train(run, 11, 20)
-        run.mark_interrupted()
         began = time.monotonic()
+        raise Interrupted(signal.SIGTERM)
     assert time.monotonic() - began < 15
     (log,) = logs("run")
     assert f"wandb sync --include-online {log.parent}" in capfd.readouterr().err.splitlines()[-1]
