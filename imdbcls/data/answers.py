@@ -1,11 +1,14 @@
 """Write the answers of `imdbcls.predict` as JSON Lines or CSV."""
 
+import contextlib
 import csv
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TextIO
 
+from imdbcls.errors import UserError
 from imdbcls.printable import copied_cell, csv_cell, json_line
 from imdbcls.runtime.entry import takes_unicode
 
@@ -77,3 +80,31 @@ def write_csv(file: TextIO, label_names: Sequence[str], copied: Sequence[str]) -
 
 
 FORMATS = {"jsonl": write_jsonl, "csv": write_csv}
+
+
+def format_of(chosen: str | None, output: Path | None) -> str:
+    """Return the format: the chosen one, else by the extension of the file, else JSON Lines."""
+    extension = "" if output is None else output.suffix.lower().removeprefix(".")
+    return chosen or (extension if extension in FORMATS else "jsonl")
+
+
+def require_output(output: Path, file: Path | None) -> None:
+    """Refuse (UserError) a place that no file can have, or that is the input file."""
+    if output.is_dir() or not output.absolute().parent.is_dir():
+        raise UserError(f"--output={output}: give the name of a file in an existing folder.")
+    if file is not None and output.exists() and output.samefile(file):
+        raise UserError(f"--output={output} is the input file; give another name.")
+
+
+@contextlib.contextmanager
+def opened(output: Path | None, stdout: TextIO) -> Iterator[TextIO]:
+    """Open the file for the answers, or yield stdout if there is none. Raises UserError if it cannot be written."""
+    if output is None:
+        yield stdout
+        return
+    try:
+        file = output.open("w", encoding="utf-8", newline="")
+    except OSError as error:
+        raise UserError(f"--output={output} cannot be written ({error.strerror}).") from error
+    with file:
+        yield file

@@ -16,7 +16,8 @@ import imdbcls
 from imdbcls.data.answers import Item, output_names
 from imdbcls.data.columns import Request
 from imdbcls.data.tables import read_table
-from imdbcls.predict import CHUNK, in_chunks, parse, predict, read_file
+from imdbcls.data.unlabeled import CHUNK, from_file, in_chunks
+from imdbcls.predict import parse, predict
 
 pytestmark = pytest.mark.slow
 
@@ -64,7 +65,7 @@ def test_files_are_read_as_their_texts_are_wanted(tmp_path: Path) -> None:
     """What is damaged behind the first thousand texts is not known before."""
     path = tmp_path / "long.jsonl"
     path.write_text('{"text": "a"}\n' * (2 * CHUNK) + "no JSON\n")
-    items = read_file(path, TEXT).items
+    items = from_file(path, TEXT).items
     last = [next(items) for _ in range(CHUNK)][-1]
     assert (last.number, last.text) == (CHUNK, "a")
     with pytest.raises(imdbcls.UserError, match=r"long\.jsonl, line 2,001: not a JSON value"):
@@ -93,7 +94,7 @@ def test_files_are_read_as_their_texts_are_wanted(tmp_path: Path) -> None:
 def test_a_broken_row_is_named_as_it_is_when_training(name: str, content: bytes, sentence: str, tmp_path: Path) -> None:
     (tmp_path / name).write_bytes(content)
     with pytest.raises(imdbcls.UserError, match=sentence):
-        list(read_file(tmp_path / name, TEXT).items)
+        list(from_file(tmp_path / name, TEXT).items)
     with pytest.raises(imdbcls.UserError, match=sentence):
         read_table(tmp_path / name, "data.train", Request((("text_column", "text"),)))
 
@@ -123,7 +124,7 @@ def test_a_line_without_the_column_is_named(tmp_path: Path) -> None:
     with pytest.raises(
         imdbcls.UserError, match=r"a\.jsonl, line 2, has no column 'text' \(--text-column\); it has 'words'"
     ):
-        list(read_file(tmp_path / "a.jsonl", TEXT).items)
+        list(from_file(tmp_path / "a.jsonl", TEXT).items)
 
 
 @pytest.mark.parametrize(
@@ -223,6 +224,6 @@ def test_copied_columns_get_names_of_their_own() -> None:
 
 
 def test_a_chunk_of_long_texts_is_smaller(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("imdbcls.predict.CHUNK_CHARACTERS", 100)
+    monkeypatch.setattr("imdbcls.data.unlabeled.CHUNK_CHARACTERS", 100)
     items = [Item(number, "x" * 40) for number in range(5)]
     assert [len(chunk) for chunk in in_chunks(iter(items))] == [3, 2]
