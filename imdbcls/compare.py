@@ -111,7 +111,7 @@ def margin(text: str) -> float:
 def load_texts(study: "Study") -> dict[str, str]:
     """The test documents' texts by id, where the data can still be read here; else none, and a line says why."""
     from imdbcls.comparison.run_files import plain
-    from imdbcls.data import read_texts
+    from imdbcls.data.texts import read_texts
 
     run = study.groups[0].runs[0]
     try:

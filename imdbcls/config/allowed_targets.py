@@ -19,12 +19,13 @@ from packaging.utils import canonicalize_name
 
 from imdbcls.errors import UserError
 from imdbcls.printable import shown
+from imdbcls.runs.data_origin import READER_TARGET
 
 # What may be built, by the place of its `_target_`; anywhere else, and from anywhere else, only a plugin's.
 TARGETS = {
     "backbone": re.compile(r"imdbcls\.models\.backbone\.\w+_backbone"),
     "head": re.compile(r"imdbcls\.heads\.\w+\.[A-Z]\w*"),
-    "data.source": re.compile(r"imdbcls\.data\.(\w+)\.read_\1"),
+    "data.source": READER_TARGET,
     "loss": re.compile(r"imdbcls\.training\.losses\.[A-Z]\w*"),
     "optimizer": re.compile(r"(torch|imdbcls\.training)\.optim\.[A-Z]\w*"),
     "schedule": re.compile(r"imdbcls\.training\.optim\.[a-z]\w*|torch\.optim\.lr_scheduler\.[A-Z]\w*"),

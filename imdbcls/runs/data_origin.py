@@ -8,6 +8,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from imdbcls.runtime.cache import default_cache_dir
 from imdbcls.runtime.hub_ids import is_hub_id
 
 READER = "imdbcls.data.{0}.read_{0}"
+READER_TARGET = re.compile(r"imdbcls\.data\.(\w+)\.read_\1")
 PLACES = ("path", "train", "validation", "test")  # the keys of a source that name a file, a folder or a hub id
 # Read without a marker: the shipped documents, and the hub id that the project itself names in conf/data/imdb.yaml.
 ALWAYS_READ = (

@@ -32,6 +32,8 @@ def write_documents(folder: Path) -> dict[str, Any]:
 
 def study_on(folder: Path, data: dict[str, Any], split_hash: str, ids: list[str] | None = None) -> Path:
     """A study whose runs say that they were trained on this data."""
+    name = data["name"]
+    data = data | {"source": {"_target_": f"imdbcls.data.{name}.read_{name}", **data["source"]}}
     study = make_study(folder / "study", HEADS[:2], seeds=[0, 1], num_documents=200, split_hash=split_hash)
     for run in study.glob("*-s*"):
         config = yaml.safe_load((run / "config.yaml").read_text())

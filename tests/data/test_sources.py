@@ -20,12 +20,12 @@ import pyarrow.parquet as pq
 import pytest
 from support.runs import ROOT
 
-from imdbcls.data import read_texts
 from imdbcls.data.documents import Corpus, Source, label_name
 from imdbcls.data.files import read_files
 from imdbcls.data.hub import read_hub
 from imdbcls.data.imdb import read_imdb
 from imdbcls.data.splits import make_corpus
+from imdbcls.data.texts import read_texts
 from imdbcls.errors import UserError
 
 
@@ -557,7 +557,7 @@ def test_groups_too_large_to_split(tmp_path: Path) -> None:
 def test_read_texts_reads_the_test_split_of_a_run_and_runs_no_target(tmp_path: Path) -> None:
     path = write_csv(tmp_path / "rows.csv")
     source = {
-        "_target_": "os.system",
+        "_target_": "imdbcls.data.files.read_files",
         "train": str(path),
         "validation": None,
         "test": None,
@@ -579,7 +579,11 @@ def test_read_texts_reads_the_test_split_of_a_run_and_runs_no_target(tmp_path: P
     corpus = split(read(path))
     test = corpus.test
     assert read_texts({"data": data}, corpus.split_hash) == dict(zip(test.ids, test.texts, strict=True))
-    with pytest.raises(UserError, match="none of files, hub, imdb, sample"):
-        read_texts({"data": data | {"name": "evil"}}, corpus.split_hash)
-    with pytest.raises(UserError, match="does not fit data=files"):
-        read_texts({"data": data | {"source": {"_target_": "os.system", "command": "true"}}}, corpus.split_hash)
+    for target in ("os.system", "imdbcls.data.evil.read_evil", "imdbcls.data.card.read_card", ["os.system"], None):
+        with pytest.raises(UserError, match="is not a reader of imdbcls"):
+            read_texts({"data": data | {"source": source | {"_target_": target}}}, corpus.split_hash)
+    with pytest.raises(UserError, match="does not fit its source"):
+        read_texts({"data": data | {"source": source | {"command": "true"}}}, corpus.split_hash)
+    for damaged in ({}, {"data": None}, {"data": {"source": 1}}):
+        with pytest.raises(UserError):
+            read_texts(damaged, corpus.split_hash)

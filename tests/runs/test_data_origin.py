@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from imdbcls.config.paths import wrong_places
-from imdbcls.data import read_texts
 from imdbcls.data.hub import read_hub
 from imdbcls.data.imdb import read_imdb
 from imdbcls.data.splits import SPLIT_SETTINGS
+from imdbcls.data.texts import read_texts
 from imdbcls.errors import UserError
 from imdbcls.runs.data_origin import is_remembered, read_from, remember_source, require_own_source
 from imdbcls.runtime.hub import download
@@ -72,8 +72,8 @@ def test_only_owner_and_name_reach_the_libraries(name: Any, monkeypatch: pytest.
         lambda: read_hub(name, **arguments),
         lambda: read_imdb(name),
         lambda: download(name),
-        lambda: read_texts({"data": {"name": "imdb", "source": {"path": name}, **dict.fromkeys(SPLIT_SETTINGS)}}, "x"),
-        lambda: read_texts({"data": {"name": "hub", "source": {"path": name}, **dict.fromkeys(SPLIT_SETTINGS)}}, "x"),
+        lambda: read_texts({"data": {"source": {**IMDB, "path": name}, **dict.fromkeys(SPLIT_SETTINGS)}}, "x"),
+        lambda: read_texts({"data": {"source": {**HUB, "path": name}, **dict.fromkeys(SPLIT_SETTINGS)}}, "x"),
     ):
         with pytest.raises(UserError):
             attempt()
