@@ -23,11 +23,13 @@ from imdbcls.data.token_counts import count_tokens
 from imdbcls.data.tokens import Tokens, tokenize
 from imdbcls.data.windows import Windows
 from imdbcls.errors import UserError
+from imdbcls.kernels.heads import accelerate_head
 from imdbcls.models import lora
 from imdbcls.models.backbone import Backbone, freeze, recompute_activations
 from imdbcls.models.classifier import Classifier
 from imdbcls.models.encoders import require_precision
 from imdbcls.models.environment import environment_of
+from imdbcls.models.head_probe import reads_first_token_only
 from imdbcls.models.torch_compile import compile_training
 from imdbcls.runs.data_origin import remember_source
 from imdbcls.runs.folder import RunFolder
@@ -300,16 +302,20 @@ def fitting(config: Mapping[str, Any], backbone: Backbone) -> Backbone:
 def build_model(config: Mapping[str, Any], backbone: Backbone, num_labels: int) -> Classifier:
     settings = {key: value for key, value in config["head"].items() if key != "name"}
     head = construct(settings, hidden_size=backbone.hidden_size, num_labels=num_labels)
-    if backbone.causal and vars(type(head)).get("reads_first_token_alone", False):
+    first_token_only = reads_first_token_only(head, backbone.hidden_size, config["max_length"])
+    if backbone.causal and first_token_only:
         raise UserError(
             f"head={config['head']['name']} reads only the first token, which sees no other token in "
             f"backbone={backbone.name}, a decoder-only model: use head=mean, max, attention, weight_avg or lstm."
         )
+    if config["backbone"]["fast"]:
+        accelerate_head(head)
     return Classifier(
         backbone.encoder,
         head,
         unpadded=backbone.not_unpadded is None,
-        every_token=config["backbone"]["freeze"] is True,  # the same vectors for all heads, from the cache or not
+        # A frozen encoder gives every head the same vectors, from the cache or not.
+        first_token_only=first_token_only and config["backbone"]["freeze"] is not True,
     )
 
 

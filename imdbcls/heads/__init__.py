@@ -1,15 +1,20 @@
-"""Classification heads: each turns a document's token vectors into one logit per class.
+"""Classification heads: each turns the token vectors of a document into one logit per class.
 
-The contract, the same for every head: a head is an `nn.Module` whose constructor takes at least `hidden_size` and
-`num_labels` by keyword, which the builder knows; the rest stands in its YAML. Its
-`forward(hidden_BTD, mask_BT)` returns `logits_BC`.
+A head is an `nn.Module`. Its constructor takes `hidden_size` and `num_labels` by keyword, from the builder; all its
+other settings come from its YAML. Its `forward(hidden_BTD, mask_BT)` returns `logits_BC`.
 
-- `hidden_BTD`: the encoder's last hidden states, float32 or, under autocast, bfloat16.
+- `hidden_BTD`: the encoder's last hidden states, float32, or bfloat16 under autocast.
 - `mask_BT`: bool, True at real tokens. Documents are padded on the right; each has at least one real token.
 - Padding never influences a document: its logits are the same alone and in any batch.
-- No state outlives a call: two evaluations of the same document give the same logits.
-- A head whose class says `reads_first_token_alone = True`, itself and not by inheritance, may be given the first token
-  alone, T = 1 and float32: the encoder's last layer then costs next to nothing.
+- A head keeps no state between calls: two evaluations of a document give the same logits.
 
-Shape suffixes: B documents, T tokens, D hidden size, C classes.
+A head that reads several layers sets `reads_all_layers = True` on its class. Its constructor then also takes
+`num_layers`, and its `forward(hidden_LBTD, mask_BT)` receives the hidden states of all L = `num_layers` layers: the
+embeddings first, the last layer last.
+
+A head is plain PyTorch. The fast kernels are applied to it from outside (`imdbcls.kernels.accelerate_head`), and
+whether it reads only the first token is measured (`imdbcls.models.head_probe`), so no head declares it. The encoder
+then computes only that token in its last layer, and the head receives `hidden_B1D` with the same `mask_BT`.
+
+Shape suffixes: L layers, B documents, T tokens, D hidden size, C classes.
 """

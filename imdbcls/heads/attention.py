@@ -8,7 +8,7 @@ from imdbcls.heads.pooling import masked_softmax, weighted_sum
 class AttentionHead(nn.Module):
     """a = softmax over the real tokens of vᵀ tanh(W h_t + b) → Σ_t a_t h_t → Linear(D, C).
 
-    Word-level attention of Yang et al. (2016), equations 5 to 7, over the encoder's vectors instead of a GRU's.
+    Word-level attention of Yang et al. (2016), equations 5 to 7, over the encoder's vectors instead of those of a GRU.
     """
 
     def __init__(self, *, hidden_size: int, num_labels: int) -> None:

@@ -6,11 +6,8 @@ from torch import Tensor, nn
 class ClsHead(nn.Module):
     """Dropout → first token → Linear(D, D) → tanh → dropout → Linear(D, C).
 
-    The first token is taken before the dropout is drawn: the other tokens' masks would never be read. Nor would what
-    the encoder's last layer gives for them, which the fast paths leave out (`imdbcls.kernels.first_token`).
+    The first token is selected before dropout: the masks of the other tokens would not be used.
     """
-
-    reads_first_token_alone = True
 
     def __init__(self, *, hidden_size: int, num_labels: int, dropout: float) -> None:
         super().__init__()

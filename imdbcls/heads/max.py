@@ -1,10 +1,10 @@
-"""`head=max`: each dimension's maximum over the real tokens; with `mean`, the baselines to beat."""
+"""`head=max`: the maximum of each dimension over the real tokens; a baseline."""
 
 from torch import Tensor, nn
 
 
 class MaxHead(nn.Module):
-    """Maximum over the real tokens, dimension by dimension → Linear(D, C)."""
+    """Maximum over the real tokens, per dimension → Linear(D, C)."""
 
     def __init__(self, *, hidden_size: int, num_labels: int) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""`head=mean`: the mean of the real tokens' vectors; with `max`, the baselines to beat."""
+"""`head=mean`: the mean of the real tokens' vectors; a baseline."""
 
 from torch import Tensor, nn
 

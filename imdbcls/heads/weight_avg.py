@@ -5,16 +5,16 @@ import math
 import torch
 from torch import Tensor, nn
 
-from imdbcls.heads.pooling import TokenDropout, masked_softmax, weighted_sum
+from imdbcls.heads.pooling import masked_softmax, weighted_sum
 
 
 class WeightedAverageHead(nn.Module):
     """Dropout → Σ_t a_t h_t → tanh → dropout → Linear(D, C).
 
-    With `normalize`, a = softmax over the real tokens of one learned logit per position; the logits start at zero, so
-    training starts from the mean of the real tokens. Without it, a_t is a plain learned weight per position and one
-    learned bias is added, as in the original teaching code, whose numbers can so be checked; it is initialised like the
-    `nn.Linear(num_positions, 1)` it was, and padding counts zero (there, padding was read).
+    With `normalize`, a = softmax over the real tokens of one learned logit per position. The logits start at zero, so
+    training starts from the mean of the real tokens. Without it, a_t is a plain learned weight per position, and one
+    learned bias is added, as in the original teaching code. It is initialised like the `nn.Linear(num_positions, 1)`
+    there, but padding gets weight zero, where the original read it.
     """
 
     def __init__(
@@ -22,7 +22,6 @@ class WeightedAverageHead(nn.Module):
     ) -> None:
         super().__init__()
         self.normalize = normalize
-        self.token_dropout = TokenDropout(dropout)
         self.dropout = nn.Dropout(dropout)
         self.position_weights = nn.Parameter(torch.zeros(num_positions))
         if not normalize:
@@ -32,7 +31,7 @@ class WeightedAverageHead(nn.Module):
         self.output = nn.Linear(hidden_size, num_labels)
 
     def forward(self, hidden_BTD: Tensor, mask_BT: Tensor) -> Tensor:
-        hidden_BTD = self.token_dropout(hidden_BTD)
+        hidden_BTD = self.dropout(hidden_BTD)
         weights_BT = self.position_weights[: hidden_BTD.shape[1]].expand(mask_BT.shape)
         if self.normalize:
             pooled_BD = weighted_sum(masked_softmax(weights_BT, mask_BT), hidden_BTD)

@@ -18,30 +18,24 @@ class Classifier(nn.Module):
     A document that is cut into windows comes as several rows (W windows in all): the encoder and the head see each
     window as a document, and the document's logits are the average of its windows'.
 
-    With `unpadded` the encoder leaves the padding out of its computation, where there is a kernel for that. For a head
-    that reads the first token alone, the fast paths' last layer computes no other, but with `every_token`.
+    With `unpadded` the encoder leaves the padding out of its computation, where there is a kernel for that. With
+    `first_token_only` the head gets only the first token where that saves work in the encoder's last layer.
     """
 
     def __init__(
-        self, encoder: nn.Module, head: nn.Module, *, unpadded: bool = False, every_token: bool = False
+        self, encoder: nn.Module, head: nn.Module, *, unpadded: bool = False, first_token_only: bool = False
     ) -> None:
         super().__init__()
         self.encoder = encoder
         self.head = head
         self.unpadded = unpadded
-        self.every_token = every_token
+        self.first_token_only = first_token_only
         self.compiled = False  # whether training runs the encoder through `torch.compile`
 
     @property
     def encoder_is_frozen(self) -> bool:
         """Whether no weight of the encoder is trained."""
         return not any(parameter.requires_grad for parameter in self.encoder.parameters())
-
-    @property
-    def first_token_alone(self) -> bool:
-        """Whether the encoder is asked for no more than the first token."""
-        # The class's own word: one that inherits from it may read more.
-        return vars(type(self.head)).get("reads_first_token_alone", False) and not self.every_token
 
     def train(self, mode: bool = True) -> Self:
         """Set the mode; an encoder that is frozen stays in evaluation mode, so that every pass gives the same."""
@@ -69,7 +63,7 @@ class Classifier(nn.Module):
         """
         if hidden_BTD is None:
             hidden_BTD = self.encode(input_ids_BT, mask_BT, places_N)
-        logits_BC = self.head(hidden_BTD, mask_BT[:, : hidden_BTD.shape[1]]).float()
+        logits_BC = self.head(hidden_BTD, mask_BT).float()
         return logits_BC if documents_W is None else average_windows(logits_BC, mask_BT, documents_W, num_documents)
 
     def encode(self, input_ids_BT: Tensor, mask_BT: Tensor, places_N: Tensor | None) -> Tensor:
@@ -79,10 +73,10 @@ class Classifier(nn.Module):
         prepare = compiled if self.compiled and self.training and len(input_ids_BT) > 1 else as_is
         if self.unpadded and unpadded.applies(input_ids_BT.device):
             places_N = places_of(mask_BT) if places_N is None else places_N
-            return prepare(unpadded.encode)(self.encoder, input_ids_BT, mask_BT, places_N, self.first_token_alone)
+            return prepare(unpadded.encode)(self.encoder, input_ids_BT, mask_BT, places_N, self.first_token_only)
         mask = attention_mask(self.encoder, mask_BT)
-        first_token_alone = self.first_token_alone and is_accelerated(self.encoder)
-        return prepare(encode_padded)(self.encoder, input_ids_BT, mask, first_token_alone)
+        first_token_only = self.first_token_only and is_accelerated(self.encoder)
+        return prepare(encode_padded)(self.encoder, input_ids_BT, mask, first_token_only)
 
 
 def encode_padded(encoder: nn.Module, input_ids_BT: Tensor, mask: Any, first_token_alone: bool) -> Tensor:

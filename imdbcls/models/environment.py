@@ -7,9 +7,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import torch
-from torch import nn
 
-from imdbcls.kernels import building, encoder, lstm
+from imdbcls.kernels import building, encoder
+from imdbcls.kernels.heads import kernels_of_head
 from imdbcls.kernels.loading import Kernels
 from imdbcls.models.classifier import Classifier
 from imdbcls.runtime.device import Hardware
@@ -82,9 +82,7 @@ def kernels_of(hardware: Hardware, model: Classifier, training: bool) -> Iterato
     dtype = torch.bfloat16 if hardware.precision == "bf16" else torch.float32
     is_fast = encoder.trains_fast(model.encoder) if training else encoder.is_accelerated(model.encoder)
     yield encoder.kernels_for(model.encoder, dtype) if on_cpu and is_fast else None
-    for module in model.head.modules():
-        if isinstance(module, nn.LSTM):
-            yield lstm.kernels_of_width(module, dtype) if on_cpu else None
+    yield from kernels_of_head(model.head, dtype) if on_cpu else ()
 
 
 def mkl_mode() -> str:

@@ -1,12 +1,11 @@
-"""Every head: shapes, gradients, a case computed by hand, padding that never counts, and the layers they stand for."""
+"""Every head, plain and accelerated: shapes, gradients, padding, and cases computed by hand."""
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 import torch
-from support.heads import CLASSES, HEADS, HIDDEN, MAKERS
-from torch import Tensor, nn
+from support.heads import CLASSES, HEADS, HIDDEN, LENGTHS, MAKERS, make_batch
+from torch import nn
 
 import imdbcls.heads
 from imdbcls.heads.attention import AttentionHead
@@ -14,49 +13,25 @@ from imdbcls.heads.cls import ClsHead
 from imdbcls.heads.lstm import LSTMHead
 from imdbcls.heads.max import MaxHead
 from imdbcls.heads.mean import MeanHead
-from imdbcls.heads.pooling import TokenDropout
 from imdbcls.heads.transformer import TransformerHead
 from imdbcls.heads.weight_avg import WeightedAverageHead
-from imdbcls.models.classifier import Classifier
-
-LENGTHS = (17, 1, 40, 2, 33)
+from imdbcls.kernels.heads import accelerate_head
 
 
-@pytest.fixture(params=MAKERS)
+@pytest.fixture(params=[(name, fast) for fast in (False, True) for name in MAKERS], ids=str)
 def head(request: pytest.FixtureRequest) -> nn.Module:
+    name, fast = request.param
     torch.manual_seed(0)
-    return MAKERS[request.param](HIDDEN).eval()
-
-
-def make_batch(lengths: Sequence[int] = LENGTHS, padding: float = 1e4) -> tuple[Tensor, Tensor]:
-    """Random token vectors with huge ones as padding: whoever reads padding is seen to."""
-    generator = torch.Generator().manual_seed(1)
-    mask_BT = torch.arange(max(lengths)) < torch.tensor(lengths).unsqueeze(1)
-    hidden_BTD = torch.randn(*mask_BT.shape, HIDDEN, generator=generator)
-    return hidden_BTD.masked_fill(~mask_BT.unsqueeze(2), padding), mask_BT
+    head = MAKERS[name](HIDDEN).eval()
+    if fast:
+        accelerate_head(head)
+    return head
 
 
 def test_every_module_is_tested() -> None:
     modules = {path.stem for path in Path(imdbcls.heads.__path__[0]).glob("*.py")} - {"__init__", "pooling"}
     targets = {type(maker(HIDDEN)).__module__.rpartition(".")[2] for maker in MAKERS.values()}
     assert len(HEADS) >= 8 and targets == modules
-
-
-def test_a_head_that_says_so_reads_the_first_token_alone(head: nn.Module) -> None:
-    """And no other head gives the same without the rest."""
-    hidden_BTD, mask_BT = make_batch()
-    says_so = Classifier(nn.Identity(), head).first_token_alone
-    assert says_so == torch.equal(head(hidden_BTD[:, :1], mask_BT[:, :1]), head(hidden_BTD, mask_BT))
-    assert not Classifier(nn.Identity(), head, every_token=True).first_token_alone
-
-
-def test_a_head_does_not_inherit_that_it_reads_the_first_token_alone() -> None:
-    class LastHead(ClsHead):
-        def forward(self, hidden_BTD: Tensor, mask_BT: Tensor) -> Tensor:
-            return super().forward(hidden_BTD.flip(1), mask_BT)
-
-    head = LastHead(hidden_size=HIDDEN, num_labels=CLASSES, dropout=0.1)
-    assert not Classifier(nn.Identity(), head).first_token_alone
 
 
 def test_shape_and_dtype(head: nn.Module) -> None:
@@ -197,10 +172,10 @@ def test_lstm_by_hand() -> None:
 def test_transformer_by_hand() -> None:
     """A document of one token attends to itself alone: values and output are identities, the rest is two norms."""
     head = TransformerHead(hidden_size=2, num_labels=1, dropout=0.5)
-    head.attention.in_proj_weight.data[4:] = torch.eye(2)
-    head.attention.out_proj.weight.data = torch.eye(2)
-    nn.init.zeros_(head.feed_forward[3].weight)
-    nn.init.constant_(head.feed_forward[3].bias, 0.5)
+    head.layer.self_attn.in_proj_weight.data[4:] = torch.eye(2)
+    head.layer.self_attn.out_proj.weight.data = torch.eye(2)
+    nn.init.zeros_(head.layer.linear2.weight)
+    nn.init.constant_(head.layer.linear2.bias, 0.5)
     head.output.weight.data = torch.tensor([[1.0, 3.0]])
     nn.init.zeros_(head.output.bias)
     hidden_BTD = torch.tensor([[[5.0, 1.0], [99.0, 99.0]]])
@@ -209,33 +184,13 @@ def test_transformer_by_hand() -> None:
     assert logit == pytest.approx(-2.0, abs=1e-4)
 
 
-# The layers of PyTorch that two heads compute in a cheaper way.
-
-
-def test_transformer_equals_the_full_layer_at_the_first_token() -> None:
-    torch.manual_seed(0)
-    head = TransformerHead(hidden_size=HIDDEN, num_labels=CLASSES, dropout=0.1).eval()
-    layer = nn.TransformerEncoderLayer(HIDDEN, HIDDEN // 64, 4 * HIDDEN, activation="gelu", batch_first=True).eval()
-    layer.self_attn.load_state_dict(head.attention.state_dict())
-    for theirs, ours in (
-        (layer.linear1, head.feed_forward[0]),
-        (layer.linear2, head.feed_forward[3]),
-        (layer.norm1, head.attention_norm),
-        (layer.norm2, head.feed_forward_norm),
-    ):
-        nn.init.normal_(ours.bias)
-        nn.init.normal_(ours.weight, mean=1.0 if ours.weight.ndim == 1 else 0.0, std=0.1)
-        theirs.load_state_dict(ours.state_dict())
-    hidden_BTD, mask_BT = make_batch()
-    full_BTD = layer(hidden_BTD, src_key_padding_mask=~mask_BT)
-    expected_BC = head.output(full_BTD[:, 0])
-    torch.testing.assert_close(head(hidden_BTD, mask_BT), expected_BC, rtol=0, atol=1e-5)
+# What the heads stand for.
 
 
 def test_transformer_has_a_head_for_each_64_dimensions() -> None:
     for hidden_size, num_heads in ((768, 12), (384, 6), (64, 1), (32, 1)):
         head = TransformerHead(hidden_size=hidden_size, num_labels=2, dropout=0.1)
-        assert head.attention.num_heads == num_heads
+        assert head.layer.self_attn.num_heads == num_heads
 
 
 @pytest.mark.parametrize("bidirectional", [False, True])
@@ -252,38 +207,3 @@ def test_lstm_equals_the_packed_one(bidirectional: bool) -> None:
     final_directions_BD = packed(documents)[1][0]
     expected_BC = head.output(torch.cat([*final_directions_BD], dim=1).tanh())
     torch.testing.assert_close(head(hidden_BTD, mask_BT), expected_BC, rtol=0, atol=1e-5)
-
-
-def test_token_dropout_is_that_of_pytorch_in_distribution() -> None:
-    """The share kept, their scale, the gradient, and other draws at every call; nothing at evaluation."""
-    torch.manual_seed(0)
-    dropout, hidden_BTD = TokenDropout(0.3), torch.ones(8, 100, 64, requires_grad=True)
-    first_BTD, second_BTD = dropout(hidden_BTD), dropout(hidden_BTD)
-    kept = (first_BTD > 0).float().mean().item()
-    assert kept == pytest.approx(0.7, abs=0.01)  # six standard errors are 0.012
-    torch.testing.assert_close(first_BTD, (first_BTD > 0) / 0.7)
-    assert not torch.equal(first_BTD, second_BTD)
-    first_BTD.sum().backward()
-    torch.testing.assert_close(hidden_BTD.grad, first_BTD.detach())
-    assert torch.equal(dropout.eval()(hidden_BTD), hidden_BTD)
-
-
-def test_transformer_trains_like_the_full_attention() -> None:
-    """Also with dropout on the attention's probabilities: the same draws, so the same output and gradients."""
-    head = TransformerHead(hidden_size=HIDDEN, num_labels=CLASSES, dropout=0.2).train()
-    nn.init.normal_(head.attention.in_proj_bias)
-    hidden_BTD, mask_BT = make_batch()
-    results = []
-    for ours in (True, False):
-        head.zero_grad()
-        torch.manual_seed(1)
-        if ours:
-            attended_BD = head.attend(hidden_BTD[:, 0], hidden_BTD, mask_BT)
-        else:
-            attended_BD = head.attention(
-                hidden_BTD[:, :1], hidden_BTD, hidden_BTD, key_padding_mask=~mask_BT, need_weights=True
-            )[0][:, 0]
-        attended_BD.square().sum().backward()
-        results.append((attended_BD.detach(), *(weight.grad.clone() for weight in head.attention.parameters())))
-    for one, other in zip(*results, strict=True):
-        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)

@@ -43,8 +43,8 @@ def test_the_first_token_alone_is_as_near_to_float32_as_among_all(model_type: st
     model = make_encoder(model_type).cuda()
     head = MAKERS["cls"](model.config.hidden_size).cuda().eval()
     ids_BT, mask_BT = (tensor.cuda() for tensor in make_batch(model))
-    whole = Classifier(model, head, unpadded=True, every_token=True)
-    alone = Classifier(model, head, unpadded=True)
+    whole = Classifier(model, head, unpadded=True)
+    alone = Classifier(model, head, unpadded=True, first_token_only=True)
     with torch.no_grad():
         exact_BC = whole(ids_BT, mask_BT.bool())
         with torch.autocast("cuda", torch.bfloat16):

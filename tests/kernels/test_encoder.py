@@ -314,9 +314,9 @@ def test_the_first_token_alone_is_asked_for_where_the_head_reads_no_other() -> N
     mask_BT = mask_BT.bool()
     head = ClsHead(hidden_size=SIZES["hidden_size"], num_labels=3, dropout=0.1).eval()
     expected_BC = Classifier(model, head)(ids_BT, mask_BT)
-    alone = Classifier(fast, head)
+    alone = Classifier(fast, head, first_token_only=True)
     torch.testing.assert_close(alone(ids_BT, mask_BT), expected_BC, atol=1e-5, rtol=1e-5)
-    whole = Classifier(fast, head, every_token=True)
+    whole = Classifier(fast, head)
     shapes = [model.encode(ids_BT, mask_BT, None).shape for model in (whole, alone)]
     assert shapes == [(4, 64, 96), (4, 1, 96)]
 

@@ -10,11 +10,13 @@ from support.encoders import LENGTHS, distance, make, make_batch, run
 from support.kernels import HALF, HAS_FLOATS, HAS_HALF, offsets_of
 from torch import Tensor
 
-from imdbcls.heads.lstm import LSTMHead, read
+from imdbcls.heads.lstm import LSTMHead, reverse_within_length
+from imdbcls.heads.pooling import last_real_token
 from imdbcls.kernels import loading, products
 from imdbcls.kernels.building import object_path
 from imdbcls.kernels.compiled import Dropout
 from imdbcls.kernels.encoder import accelerate
+from imdbcls.kernels.heads import final_output
 
 if not HAS_HALF and not HAS_FLOATS:
     pytest.skip("there are no kernels for this processor", allow_module_level=True)
@@ -404,24 +406,30 @@ def final_and_gradients(
 ) -> dict[str, Tensor]:
     """Both directions' final outputs by the name of each, and all gradients of a fixed function of them.
 
-    With `using` its kernels, for widths that they take, else PyTorch's own LSTM.
+    With `using`, by these kernels where they take the width; else by PyTorch's LSTM, in bfloat16 with `bf16`.
     """
+    output = pytorch_output if using is None else final_output
     head.zero_grad()
     hidden_BTD = hidden_BTD.clone().requires_grad_()
     assert head.backward_lstm is not None
     with pytest.MonkeyPatch.context() as patch, torch.autocast("cpu", HALF, enabled=bf16):
         patch.setattr("imdbcls.kernels.lstm.load", lambda dtype: using)
-        for module in ("kernels", "heads"):
-            patch.setattr(f"imdbcls.{module}.lstm.computes_bf16", lambda device: True)
+        patch.setattr("imdbcls.kernels.lstm.computes_bf16", lambda device: True)
         finals = {
-            "forwards": read(head.forward_lstm, hidden_BTD, mask_BT),
-            "backwards": read(head.backward_lstm, hidden_BTD, mask_BT, backwards=True),
+            "forwards": output(head.forward_lstm, hidden_BTD, mask_BT),
+            "backwards": output(head.backward_lstm, hidden_BTD, mask_BT, backward=True),
         }
     torch.manual_seed(2)
     torch.stack([(final_BD * torch.randn(final_BD.shape)).sum() for final_BD in finals.values()]).sum().backward()
     assert hidden_BTD.grad is not None
     found = {name: final_BD.detach() for name, final_BD in finals.items()} | {"tokens": hidden_BTD.grad}
     return found | {name: weight.grad.clone() for name, weight in head.named_parameters() if weight.grad is not None}
+
+
+def pytorch_output(lstm: torch.nn.LSTM, hidden_BTD: Tensor, mask_BT: Tensor, *, backward: bool = False) -> Tensor:
+    """What `LSTMHead.final_output` computes, in the dtype of autocast."""
+    hidden_BTD = reverse_within_length(hidden_BTD, mask_BT) if backward else hidden_BTD
+    return last_real_token(lstm(hidden_BTD)[0], mask_BT)
 
 
 def lstm_and_batch(width: int, lengths: tuple[int, ...]) -> tuple[LSTMHead, Tensor, Tensor]:
@@ -439,7 +447,7 @@ def lstm_and_batch(width: int, lengths: tuple[int, ...]) -> tuple[LSTMHead, Tens
 def test_lstm_is_as_near_to_the_exact_one_as_pytorch_s(
     loaded: loading.Kernels, width: int, lengths: tuple[int, ...]
 ) -> None:
-    """Exact is float64. Widths that are no multiples of 32 are PyTorch's own."""
+    """Exact is float64. Widths that are not multiples of 32 are PyTorch's, in the dtype of the weights."""
     head, hidden_BTD, mask_BT = lstm_and_batch(width, lengths)
     exact = final_and_gradients(copy.deepcopy(head).double(), hidden_BTD.double(), mask_BT, None)
     bf16 = loaded.dtype == HALF
@@ -449,7 +457,8 @@ def test_lstm_is_as_near_to_the_exact_one_as_pytorch_s(
     for name, value in exact.items():
         error, their_error = (ours[name] - value).norm(), (theirs[name] - value).norm()
         assert error <= 1.2 * their_error + limit(loaded, 0.0005) * value.norm(), name
-    assert (width % 32 == 0) != all(torch.equal(ours[name], theirs[name]) for name in ours)
+    plain = final_and_gradients(head, hidden_BTD, mask_BT, None)
+    assert (width % 32 == 0) != all(torch.equal(ours[name], plain[name]) for name in ours)
 
 
 def test_the_gradients_of_the_lstm_s_biases_are_two_tensors(loaded: loading.Kernels) -> None:

@@ -15,6 +15,7 @@ from imdbcls.heads.cls import ClsHead
 from imdbcls.heads.lstm import LSTMHead
 from imdbcls.kernels import loading
 from imdbcls.kernels.encoder import accelerate
+from imdbcls.kernels.heads import accelerate_head
 from imdbcls.models import environment
 from imdbcls.models.classifier import Classifier
 from imdbcls.models.environment import environment_of, path_of
@@ -59,7 +60,8 @@ def classifier(head: nn.Module, fast: bool = True, **changes: float) -> Classifi
     encoder = make_encoder("bert", **changes)
     if fast:
         accelerate(encoder)
-    return Classifier(encoder, head, unpadded=False, every_token=False)
+        accelerate_head(head)
+    return Classifier(encoder, head)
 
 
 def test_the_path_is_that_of_the_encoder_and_the_head(both: None, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -70,8 +72,8 @@ def test_the_path_is_that_of_the_encoder_and_the_head(both: None, monkeypatch: p
         assert path_of(full, classifier(heads[head]), training=True) == "avx2_fp32"
         assert path_of(cuda, classifier(heads[head]), training=True) == "pytorch"
     assert path_of(half, classifier(heads["odd"]), training=False) == "avx512_bf16+amx and pytorch"
-    assert path_of(half, classifier(heads["cls"], fast=False), training=True) == "pytorch"
-    assert path_of(half, classifier(heads["lstm"], fast=False), training=True) == "avx512_bf16+amx and pytorch"
+    for head in (cls_head(), lstm_head()):
+        assert path_of(half, classifier(head, fast=False), training=True) == "pytorch"
     dropped = classifier(heads["cls"], attention_probs_dropout_prob=0.1)  # trained by the library's layers
     assert path_of(half, dropped, training=True) == "pytorch"
     assert path_of(half, dropped, training=False) == "avx512_bf16+amx"

@@ -54,7 +54,7 @@ def test_the_first_token_alone_is_compiled_like_the_rest(
     """The way of a GPU, on the CPU: unpadded rows, and of the last layer what the head reads."""
     monkeypatch.setattr(unpadded, "applies", lambda device: True)
     encoder = make_encoder("roberta", hidden_dropout_prob=0.0)
-    model = classifier.Classifier(encoder, MAKERS["cls"](96), unpadded=True).train()
+    model = classifier.Classifier(encoder, MAKERS["cls"](96), unpadded=True, first_token_only=True).train()
     model.head.eval()
     batches = [make_batch(encoder, lengths) for lengths in ((9, 30), (64, 5, 37), (12, 50, 2, 7))]
     plain = [model(ids_BT, mask_BT.bool()) for ids_BT, mask_BT in batches]

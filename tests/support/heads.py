@@ -1,9 +1,11 @@
 """Makers of each head, small."""
 
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import lru_cache, partial
+from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 import imdbcls.heads
 from imdbcls import build
@@ -11,6 +13,7 @@ from imdbcls.heads.weight_avg import WeightedAverageHead
 from support.runs import ROOT
 
 HIDDEN, CLASSES, POSITIONS = 128, 3, 512
+LENGTHS = (17, 1, 40, 2, 33)
 
 
 Maker = Callable[[int], nn.Module]
@@ -22,10 +25,14 @@ HEADS = sorted(path.stem for path in (ROOT / "conf" / "head").glob("*.yaml"))
 VARIANTS = {"lstm, bidirectional": ("head=lstm", "head.bidirectional=true")}
 
 
+@lru_cache
+def settings_of(*overrides: str) -> dict[str, Any]:
+    settings = imdbcls.compose(*overrides, f"max_length={POSITIONS}").values["head"]
+    return {key: value for key, value in settings.items() if key != "name"}
+
+
 def make_head(overrides: Sequence[str], size: int) -> nn.Module:
-    settings = dict(imdbcls.compose(*overrides, f"max_length={POSITIONS}").values["head"])
-    del settings["name"]
-    head = build.construct(settings, hidden_size=size, num_labels=CLASSES)
+    head = build.construct(settings_of(*overrides), hidden_size=size, num_labels=CLASSES)
     if isinstance(head, WeightedAverageHead):  # normalized, they start at zero: nothing would depend on the position
         nn.init.normal_(head.position_weights)
     return head
@@ -36,3 +43,11 @@ MAKERS: dict[str, Maker] = {
     name: partial(make_head, overrides)
     for name, overrides in ({name: (f"head={name}",) for name in HEADS} | VARIANTS).items()
 }
+
+
+def make_batch(lengths: Sequence[int] = LENGTHS, padding: float = 1e4) -> tuple[Tensor, Tensor]:
+    """Return random hidden_BTD and mask_BT. The padding's vectors are huge: a head that reads them is noticed."""
+    generator = torch.Generator().manual_seed(1)
+    mask_BT = torch.arange(max(lengths)) < torch.tensor(lengths).unsqueeze(1)
+    hidden_BTD = torch.randn(*mask_BT.shape, HIDDEN, generator=generator)
+    return hidden_BTD.masked_fill(~mask_BT.unsqueeze(2), padding), mask_BT

@@ -16,6 +16,7 @@ from support.trainers import Poison, contents, make
 
 from imdbcls import build
 from imdbcls.kernels import unpadded
+from imdbcls.kernels.heads import accelerate_head
 from imdbcls.models.classifier import Classifier
 from imdbcls.models.inference import score
 from imdbcls.runtime.device import Hardware
@@ -35,6 +36,7 @@ SMALL = ("max_length=12", "data.train_limit=10", "data.validation_limit=6")
 
 def make_without_values(folder: Path, monkeypatch: pytest.MonkeyPatch, *overrides: str) -> Trainer:
     monkeypatch.setattr(build, "choose_hardware", lambda *settings: NoValues(torch.device("meta"), "fp32"))
+    monkeypatch.setattr(torch, "autocast", lambda *settings, **more: nullcontext())
     # The fused optimizers do not know that device.
     return make(folder, "optimizer.fused=false", "trainer.micro_batch_size=7", *SMALL, *overrides)
 
@@ -61,14 +63,17 @@ def test_a_step_and_scoring_read_nothing_from_the_device(
     if rows == "unpadded":
         kernel()
     done: list[int] = []
-    for make_head in MAKERS.values():
-        trainer.model = Classifier(encoder, make_head(encoder.config.hidden_size).to("meta"), unpadded=True).train()
+    heads = [make_head(encoder.config.hidden_size) for make_head in MAKERS.values() for _ in range(2)]
+    for head in heads[::2]:
+        accelerate_head(head)
+    for head in heads:
+        trainer.model = Classifier(encoder, head.to("meta"), unpadded=True).train()
         for batch in trainer.batches.train.epoch(0):
             trainer.step(batch)
         with pytest.raises((NotImplementedError, RuntimeError), match="meta"):  # the whole split's logits, at the end
             score(trainer.model, trainer.batches.validation, trainer.hardware, lambda count, total: done.append(count))
-    assert done.count(trainer.batches.validation.num_documents) == len(MAKERS)
-    assert len(trainer.window.unread) == len(MAKERS)
+    assert done.count(trainer.batches.validation.num_documents) == len(heads)
+    assert len(trainer.window.unread) == len(heads)
     with pytest.raises((NotImplementedError, RuntimeError), match="meta"):
         trainer.read_figures()
 
