@@ -20,7 +20,7 @@ from imdbcls.runtime import entry
 from imdbcls.runtime.console import say, warn, write_out
 
 if TYPE_CHECKING:  # imported where they are used: scipy and statsmodels take seconds, and `--help` needs neither
-    from imdbcls.comparison.groups import Study
+    from imdbcls.comparison.study import Study
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -36,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def compare(choices: argparse.Namespace) -> None:
     """Compare the study, write the files, print the tables and, where asked, log them."""
-    from imdbcls.comparison.groups import read_study
+    from imdbcls.comparison.study import read_study
     from imdbcls.comparison.summary import compare_study
     from imdbcls.comparison.views.figures import figures_of
     from imdbcls.comparison.views.page import page_html
@@ -124,7 +124,7 @@ def load_texts(study: "Study") -> dict[str, str]:
 
 def write_files(folder: Path, comparison: dict[str, Any], figures: dict[str, str], page: str) -> str:
     """Write the comparison's files and print their paths; raise UserError if one cannot be written."""
-    from imdbcls.comparison.views.export import csv_text, json_text, markdown_text
+    from imdbcls.comparison.views.markdown import csv_text, json_text, markdown_text
     from imdbcls.comparison.views.page import standalone
 
     drawings = folder / "comparison_figures"

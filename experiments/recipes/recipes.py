@@ -15,9 +15,9 @@ from dataclasses import replace
 from typing import Any
 
 import imdbcls
-from imdbcls.comparison.groups import Group, read_study
 from imdbcls.comparison.pairs import compare_pairs
 from imdbcls.comparison.scores import score_group
+from imdbcls.comparison.study import Group, read_study
 from imdbcls.comparison.verdicts import p_text
 from imdbcls.runs.identity import group_hash
 from imdbcls.runtime.console import user_errors

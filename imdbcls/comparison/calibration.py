@@ -4,8 +4,8 @@ from typing import Any
 
 import numpy as np
 
-from imdbcls.comparison.groups import Group
 from imdbcls.comparison.scores import confidence_bin
+from imdbcls.comparison.study import Group
 from imdbcls.models.metrics import NUM_CALIBRATION_BINS
 
 

@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from imdbcls.comparison.groups import Group
 from imdbcls.comparison.run_files import number
+from imdbcls.comparison.study import Group
 
 COSTS = {
     "head_parameters": "parameters of the head",

@@ -3,8 +3,8 @@
 from collections import defaultdict
 from typing import Any
 
-from imdbcls.comparison.groups import Group
 from imdbcls.comparison.run_files import number
+from imdbcls.comparison.study import Group
 
 MAX_POINTS = 400
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from imdbcls.comparison.groups import Group
+from imdbcls.comparison.study import Group
 from imdbcls.comparison.views.extent import MOST_GROUPS
 
 Texts = Callable[[Sequence[str]], dict[str, str]]

@@ -11,7 +11,7 @@ from imdbcls.comparison.naming import choices_of
 from imdbcls.comparison.run_files import Run, number, plain
 
 if TYPE_CHECKING:
-    from imdbcls.comparison.groups import Group
+    from imdbcls.comparison.study import Group
 
 MAX_SURROUNDINGS = 4  # named in one sentence
 MAX_CHOICES_NAMED = 6  # likewise

@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 
-from imdbcls.comparison.groups import Group
 from imdbcls.comparison.power import minimum_detectable_difference, seeds_needed
 from imdbcls.comparison.statistics import (
     DRAW_SEED,
@@ -18,6 +17,7 @@ from imdbcls.comparison.statistics import (
     num_independent,
     permutation_p,
 )
+from imdbcls.comparison.study import Group
 from imdbcls.comparison.verdicts import verdict
 
 LEVEL = 0.05

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from scipy.stats import rankdata
 
-from imdbcls.comparison.groups import Group
 from imdbcls.comparison.run_files import Predictions
 from imdbcls.comparison.statistics import covariance_over, document_draws, mean_over_seeds
+from imdbcls.comparison.study import Group
 from imdbcls.models.metrics import NUM_CALIBRATION_BINS
 
 SMALLEST_PROBABILITY = 1e-12

@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 from statsmodels.stats.proportion import proportion_confint
 
-from imdbcls.comparison.groups import Group
 from imdbcls.comparison.scores import summary
 from imdbcls.comparison.statistics import over_clusters
+from imdbcls.comparison.study import Group
 
 LENGTH_EDGES = (64, 128, 256, 512, 1024)
 SMALLEST_PART = 10

@@ -31,7 +31,6 @@ from typing import Any
 from imdbcls.comparison.calibration import reliability_curve
 from imdbcls.comparison.cost import COSTS, costs_of, pareto_front
 from imdbcls.comparison.curves import learning_curves
-from imdbcls.comparison.groups import Group, Study
 from imdbcls.comparison.mistakes import (
     MAX_LISTED,
     Texts,
@@ -44,6 +43,7 @@ from imdbcls.comparison.pairs import LEVEL, compare_pairs
 from imdbcls.comparison.run_files import number
 from imdbcls.comparison.scores import score_group
 from imdbcls.comparison.slices import accuracy_by_part
+from imdbcls.comparison.study import Group, Study
 from imdbcls.comparison.verdicts import headline
 
 

@@ -3,7 +3,7 @@
 import re
 from typing import Any
 
-from imdbcls.comparison.views.export import markdown, markdown_table
+from imdbcls.comparison.views.markdown import markdown, markdown_table
 from imdbcls.comparison.views.tables import Table
 from imdbcls.errors import UserError
 from imdbcls.tracking.server import answers, first_line, stop_helper, why_not_online, within

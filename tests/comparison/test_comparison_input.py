@@ -21,10 +21,10 @@ from support.studies import HEADS, make_study
 
 from imdbcls.compare import main
 from imdbcls.comparison import read_predictions
-from imdbcls.comparison.groups import read_study
 from imdbcls.comparison.naming import leaves
 from imdbcls.comparison.run_files import BadRun, plain
 from imdbcls.comparison.slices import part_figures
+from imdbcls.comparison.study import read_study
 
 
 @pytest.fixture

@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 from simulate import FILMS_N, document_weights, judge, rates, simulate
 
-from imdbcls.comparison.groups import Group
 from imdbcls.comparison.pairs import compare_pair, compare_pairs
 from imdbcls.comparison.power import minimum_detectable_difference
 from imdbcls.comparison.run_files import Predictions, Run
 from imdbcls.comparison.statistics import permutation_p
+from imdbcls.comparison.study import Group
 
 NUM_STUDIES = 1_000
 

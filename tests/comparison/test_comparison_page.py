@@ -12,11 +12,11 @@ import pytest
 from support.browser import Browser, find_chromium
 from support.studies import HEADS, Head, make_study, review_texts
 
-from imdbcls.comparison.groups import read_study
+from imdbcls.comparison.study import read_study
 from imdbcls.comparison.summary import compare_study
-from imdbcls.comparison.views.export import markdown_text
 from imdbcls.comparison.views.extent import shown_pairs
 from imdbcls.comparison.views.figures import figures_of
+from imdbcls.comparison.views.markdown import markdown_text
 from imdbcls.comparison.views.page import page_html, standalone
 from imdbcls.comparison.views.tables import tables_of
 from imdbcls.comparison.views.terminal import terminal_text

@@ -9,7 +9,7 @@ import pytest
 from support.studies import HEADS, make_study
 
 from imdbcls.compare import main
-from imdbcls.comparison.groups import read_study
+from imdbcls.comparison.study import read_study
 from imdbcls.comparison.summary import compare_study
 from imdbcls.comparison.views.figures import figures_of
 from imdbcls.comparison.views.page import page_html

@@ -13,7 +13,7 @@ from support.api import TINY
 from support.small_models import make_folder
 
 import imdbcls
-from imdbcls.comparison.groups import read_study
+from imdbcls.comparison.study import read_study
 from imdbcls.comparison.summary import compare_study
 from imdbcls.data.sample import read_sample
 from imdbcls.runs import content

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from support.api import TINY
 
 import imdbcls
-from imdbcls.comparison.groups import read_study
+from imdbcls.comparison.study import read_study
 from imdbcls.errors import UserError
 from imdbcls.runs.record import problem_of_result
 from imdbcls.runs.untrusted import sha256

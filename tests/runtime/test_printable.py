@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from imdbcls.api import Predictions
-from imdbcls.comparison.views.export import csv_text, json_text
+from imdbcls.comparison.views.markdown import csv_text, json_text
 from imdbcls.config.validate import validate
 from imdbcls.data.answers import Item, write_csv, write_jsonl
 from imdbcls.data.card import DataCard, SplitCard, card_text
