@@ -23,7 +23,7 @@ from imdbcls.data.token_counts import count_tokens
 from imdbcls.data.tokens import Tokens, tokenize
 from imdbcls.data.windows import Windows
 from imdbcls.errors import UserError
-from imdbcls.kernels.heads import accelerate_head
+from imdbcls.kernels import accelerate_head
 from imdbcls.models import lora
 from imdbcls.models.backbone import Backbone, freeze, recompute_activations
 from imdbcls.models.classifier import Classifier
@@ -313,7 +313,6 @@ def build_model(config: Mapping[str, Any], backbone: Backbone, num_labels: int) 
     return Classifier(
         backbone.encoder,
         head,
-        unpadded=backbone.not_unpadded is None,
         # A frozen encoder gives every head the same vectors, from the cache or not.
         first_token_only=first_token_only and config["backbone"]["freeze"] is not True,
     )

@@ -192,7 +192,7 @@ def attention() -> str:
 
 def kernels() -> str:
     """Return the state of the compiled CPU kernels, which are loaded from the cache or compiled here to find out."""
-    from imdbcls.kernels.loading import status
+    from imdbcls.kernels import status
 
     return status()
 

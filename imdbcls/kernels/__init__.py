@@ -1,1 +1,36 @@
-"""Layers made fast: the encoder's and the LSTM by compiled kernels on the CPU, the encoder's unpadded on CUDA."""
+"""Acceleration of encoders and heads on the CPU and on CUDA. The rest of the package imports only this module.
+
+`accelerate` prepares an encoder that is known (BERT, RoBERTa) in place. `encode` runs any encoder, prepared or not, by
+the fastest way that applies. Values and gradients are those of the library, to rounding. README.md in this folder is
+for maintainers.
+"""
+
+from imdbcls.kernels.acceleration import (
+    Fallbacks,
+    accelerate,
+    encode,
+    is_accelerated_on_cpu,
+    restore_library_forward,
+)
+from imdbcls.kernels.building import compiler_version
+from imdbcls.kernels.encoder import inference_weights
+from imdbcls.kernels.heads import accelerate_head
+from imdbcls.kernels.identity import PYTORCH, numeric_path, source_digest
+from imdbcls.kernels.loading import status
+from imdbcls.kernels.masks import attention_mask
+
+__all__ = [
+    "PYTORCH",
+    "Fallbacks",
+    "accelerate",
+    "accelerate_head",
+    "attention_mask",
+    "compiler_version",
+    "encode",
+    "inference_weights",
+    "is_accelerated_on_cpu",
+    "numeric_path",
+    "restore_library_forward",
+    "source_digest",
+    "status",
+]

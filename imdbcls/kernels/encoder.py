@@ -38,11 +38,11 @@ _kept: ContextVar[dict[tuple[nn.Module, int, torch.dtype], layer.Weights] | None
 
 
 @contextmanager
-def weights_kept() -> Iterator[None]:
-    """Within, accelerated encoders prepare their weights once, not in each pass: no weight may change.
+def inference_weights() -> Iterator[None]:
+    """Prepare the weights of accelerated encoders once for all passes in this block, in which no weight may change.
 
-    That saves a single document more than a third of its time. A pass that a gradient may be asked of casts them all
-    the same, and a block within a block begins anew.
+    This saves more than a third of the time of a single document. A pass that computes gradients does not use it, and
+    a nested block starts with no weights.
     """
     outer = _kept.get()
     try:

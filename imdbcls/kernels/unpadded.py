@@ -36,8 +36,8 @@ class Boundaries(NamedTuple):
     longest: int  # no document is longer, in tokens
 
 
-def why_not(encoder: PreTrainedModel) -> str | None:
-    """None, or the reason why this encoder keeps its padded rows on CUDA, in words for the user."""
+def fallback_reason(encoder: PreTrainedModel) -> str | None:
+    """Return why this encoder keeps its padded rows on CUDA, in words for the user; None where it does not."""
     config = encoder.config
     if config.model_type not in _MODEL_TYPES or not hasattr(encoder, "encoder"):
         return f"{config.model_type} has no unpadded path"
@@ -53,8 +53,20 @@ def why_not(encoder: PreTrainedModel) -> str | None:
     return None
 
 
+def enable(encoder: nn.Module) -> None:
+    """Mark an encoder, and so its copies, to be run without padding."""
+    encoder.is_unpadded = True  # type: ignore[assignment]
+
+
+def is_enabled(encoder: Any) -> bool:
+    """Return whether an encoder is marked by `enable`, and does not recompute activations."""
+    return getattr(encoder, "is_unpadded", False) and not any(
+        getattr(layer, "gradient_checkpointing", False) for layer in encoder.encoder.layer
+    )
+
+
 def applies(device: torch.device) -> bool:
-    """Whether the kernel can run here and now: on NVIDIA's Ampere or later, under autocast to bfloat16."""
+    """Return whether the kernel can run here and now: on NVIDIA's Ampere or later, under autocast to bfloat16."""
     return (
         device.type == "cuda"
         and torch.version.cuda is not None

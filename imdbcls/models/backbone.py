@@ -27,8 +27,7 @@ from imdbcls.config.paths import TINY_LIMIT
 from imdbcls.data.sample import read_sample
 from imdbcls.data.tokenizer_check import panics_raised, require_sound_files
 from imdbcls.errors import UserError
-from imdbcls.kernels import unpadded
-from imdbcls.kernels.encoder import accelerate
+from imdbcls.kernels import accelerate
 from imdbcls.models.encoders import (
     drop_pooler,
     give_padding,
@@ -116,7 +115,8 @@ def make_backbone(name: str, encoder: PreTrainedModel, tokenizer: PreTrainedToke
     if not fast:
         reason = "backbone.fast is false"
         return Backbone(name, encoder, tokenizer, not_fast=reason, not_unpadded=reason)
-    return Backbone(name, encoder, tokenizer, not_fast=accelerate(encoder), not_unpadded=unpadded.why_not(encoder))
+    fallbacks = accelerate(encoder)
+    return Backbone(name, encoder, tokenizer, not_fast=fallbacks.cpu_training, not_unpadded=fallbacks.cuda)
 
 
 def freeze(backbone: Backbone, layers: bool | int) -> None:

@@ -1,15 +1,12 @@
 """The model: a backbone's encoder and a head, from token ids to logits."""
 
 import copy
-from typing import Any, Self
+from collections.abc import Callable
+from typing import Self
 
 from torch import Tensor, nn
 
-from imdbcls.kernels import unpadded
-from imdbcls.kernels.encoder import is_accelerated
-from imdbcls.kernels.masks import attention_mask
-from imdbcls.models.torch_compile import as_is, compiled
-from imdbcls.runtime.padding import places_of
+from imdbcls import kernels
 
 
 class Classifier(nn.Module):
@@ -18,19 +15,16 @@ class Classifier(nn.Module):
     A document that is cut into windows comes as several rows (W windows in all): the encoder and the head see each
     window as a document, and the document's logits are the average of its windows'.
 
-    With `unpadded` the encoder leaves the padding out of its computation, where there is a kernel for that. With
-    `first_token_only` the head gets only the first token where that saves work in the encoder's last layer.
+    With `first_token_only` the head gets only the first token where that saves work in the encoder's last layer.
     """
 
-    def __init__(
-        self, encoder: nn.Module, head: nn.Module, *, unpadded: bool = False, first_token_only: bool = False
-    ) -> None:
+    def __init__(self, encoder: nn.Module, head: nn.Module, *, first_token_only: bool = False) -> None:
         super().__init__()
         self.encoder = encoder
         self.head = head
-        self.unpadded = unpadded
         self.first_token_only = first_token_only
-        self.compiled = False  # whether training runs the encoder through `torch.compile`
+        # Compiles the function that runs the encoder in training; None: it is not compiled.
+        self.compile_encode: Callable[[Callable[..., Tensor]], Callable[..., Tensor]] | None = None
 
     @property
     def encoder_is_frozen(self) -> bool:
@@ -67,21 +61,18 @@ class Classifier(nn.Module):
         return logits_BC if documents_W is None else average_windows(logits_BC, mask_BT, documents_W, num_documents)
 
     def encode(self, input_ids_BT: Tensor, mask_BT: Tensor, places_N: Tensor | None) -> Tensor:
-        """The last hidden states_BTD, float32 or the autocast type; hidden_B1D of the first token alone."""
-        # Scoring is never compiled, so that a checkpoint scores the same wherever it is read; a single row never, for
-        # it would be compiled anew.
-        prepare = compiled if self.compiled and self.training and len(input_ids_BT) > 1 else as_is
-        if self.unpadded and unpadded.applies(input_ids_BT.device):
-            places_N = places_of(mask_BT) if places_N is None else places_N
-            return prepare(unpadded.encode)(self.encoder, input_ids_BT, mask_BT, places_N, self.first_token_only)
-        mask = attention_mask(self.encoder, mask_BT)
-        first_token_only = self.first_token_only and is_accelerated(self.encoder)
-        return prepare(encode_padded)(self.encoder, input_ids_BT, mask, first_token_only)
-
-
-def encode_padded(encoder: nn.Module, input_ids_BT: Tensor, mask: Any, first_token_alone: bool) -> Tensor:
-    asked = {"first_token_alone": True} if first_token_alone else {}
-    return encoder(input_ids=input_ids_BT, attention_mask=mask, **asked).last_hidden_state
+        """Return the last hidden states_BTD, float32 or the autocast type; or hidden_B1D of the first token."""
+        # Scoring is never compiled, so that a checkpoint scores the same everywhere; nor is a single row, which would
+        # be compiled again.
+        is_compiled = self.training and len(input_ids_BT) > 1
+        return kernels.encode(
+            self.encoder,
+            input_ids_BT,
+            mask_BT,
+            places_N,
+            first_token_only=self.first_token_only,
+            compile=self.compile_encode if is_compiled else None,
+        )
 
 
 def average_windows(

@@ -12,7 +12,7 @@ from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerB
 
 from imdbcls.data.batch import round_up
 from imdbcls.errors import UserError
-from imdbcls.kernels.masks import attention_mask
+from imdbcls.kernels import attention_mask
 from imdbcls.runtime.console import warn
 from imdbcls.runtime.device import Hardware
 from imdbcls.runtime.limits import is_out_of_memory

@@ -3,19 +3,16 @@
 import ctypes
 import os
 import platform
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 
-from imdbcls.kernels import building, encoder
-from imdbcls.kernels.heads import kernels_of_head
-from imdbcls.kernels.loading import Kernels
+from imdbcls.kernels import PYTORCH, compiler_version, numeric_path
 from imdbcls.models.classifier import Classifier
 from imdbcls.runtime.device import Hardware
 
 NOT_RECORDED = "not recorded"
-PYTORCH = "pytorch"
 # MKL's conditional numerical reproducibility, as in mkl_types.h.
 _ALL_OF_CBWR = -1
 _CBWR_STRICT = 0x10000
@@ -52,7 +49,7 @@ def environment_of(hardware: Hardware, trained: Classifier | None, scored: Class
         found["kernels"] = path_of(hardware, trained, training=True)
     found["scoring_kernels"] = path_of(hardware, scored, training=False)
     if {found.get("kernels", PYTORCH), found["scoring_kernels"]} != {PYTORCH}:
-        found["compiler"] = building.compiler_version() or "unknown"
+        found["compiler"] = compiler_version() or "unknown"
     if hardware.device.type == "cuda":
         found["cuda"] = f"{torch.version.cuda or torch.version.hip}, cuDNN {torch.backends.cudnn.version()}"
     set_variables = [f"{name}={os.environ[name]}" for name in VARIABLES if name in os.environ]
@@ -68,21 +65,9 @@ def environment_of(hardware: Hardware, trained: Classifier | None, scored: Class
 
 
 def path_of(hardware: Hardware, model: Classifier, training: bool) -> str:
-    """The kernels that the encoder and the head use: `avx512_bf16+amx`, `avx512_bf16`, `avx2_fp32`, or `pytorch`.
-
-    Joined by "and" where they use different ones, as a library's encoder below the LSTM head does.
-    """
-    names = {PYTORCH if used is None else used.name for used in kernels_of(hardware, model, training)}
-    return " and ".join(sorted(names))
-
-
-def kernels_of(hardware: Hardware, model: Classifier, training: bool) -> Iterator[Kernels | None]:
-    """Those of the encoder, then of each LSTM in the head; None: PyTorch's operations."""
-    on_cpu = hardware.device.type == "cpu"
+    """Return the name of the code that computes a model's numbers (`kernels.numeric_path`)."""
     dtype = torch.bfloat16 if hardware.precision == "bf16" else torch.float32
-    is_fast = encoder.trains_fast(model.encoder) if training else encoder.is_accelerated(model.encoder)
-    yield encoder.kernels_for(model.encoder, dtype) if on_cpu and is_fast else None
-    yield from kernels_of_head(model.head, dtype) if on_cpu else ()
+    return numeric_path(model.encoder, model.head, device=hardware.device.type, dtype=dtype, training=training)
 
 
 def mkl_mode() -> str:

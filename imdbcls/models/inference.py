@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from imdbcls.data.batch import Batch
 from imdbcls.data.batches import EvalBatches
-from imdbcls.kernels.encoder import weights_kept
+from imdbcls.kernels import inference_weights
 from imdbcls.runtime.console import warn
 from imdbcls.runtime.device import Hardware
 from imdbcls.runtime.limits import is_out_of_memory
@@ -43,7 +43,7 @@ def score(
     model.eval()
     labels, rows, logits = [], [], []
     done = 0
-    with weights_kept():
+    with inference_weights():
         for batch in batches:
             logits.append(logits_of(model, batch, hardware))
             labels.append(batch.labels_B)
@@ -90,7 +90,7 @@ def measure_latency(model: nn.Module, batches: EvalBatches, hardware: Hardware, 
     model.eval()
     milliseconds = []
     prepared: set[tuple[int, ...]] = set()
-    with weights_kept():
+    with inference_weights():
         for batch in batches.single_documents(num_documents):
             shape = (*batch.input_ids_BT.shape, batch.num_tokens)
             for _ in range(1 if shape in prepared else 2):

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from imdbcls.errors import UserError
+from imdbcls.kernels import restore_library_forward
 from imdbcls.models.classifier import Classifier, copy_of
 
 # peft's lora_alpha / r, 2 as is usual: it rescales the update much as the learning rate does (section 4.1).
@@ -37,7 +38,7 @@ def with_adapters(model: Classifier, rank: int) -> Classifier:
     model.encoder.requires_grad_(False)
     adapted = copy_of(model)
     encoder: Any = adapted.encoder
-    encoder.__dict__.pop("forward", None)  # the fast path, see imdbcls.kernels.encoder.accelerate
+    restore_library_forward(encoder)
     linear = [name for name, module in encoder.named_modules() if isinstance(module, nn.Linear)]
     if not linear:
         raise UserError(f"backbone.lora_rank={rank}: {type(encoder).__name__} has no nn.Linear layers to adapt.")

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from imdbcls.errors import UserError
-from imdbcls.kernels.encoder import is_accelerated
+from imdbcls.kernels import is_accelerated_on_cpu
 from imdbcls.runtime.device import Hardware
 from imdbcls.runtime.padding import places_of
 
@@ -23,10 +23,6 @@ if TYPE_CHECKING:
     from imdbcls.models.classifier import Classifier
 
 WARM_UP_ROWS = 6
-
-
-def as_is(function: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
-    return function
 
 
 @lru_cache
@@ -40,7 +36,7 @@ def compile_training(model: "Classifier", hardware: Hardware, max_length: int) -
     Raises UserError where this machine cannot compile, or where the encoder's layers are those written for the CPU.
     """
     device = hardware.device.type
-    if device == "cpu" and is_accelerated(model.encoder):
+    if device == "cpu" and is_accelerated_on_cpu(model.encoder):
         raise UserError(
             "compile=true and backbone.fast=true exclude each other on the CPU: the layers written for speed cannot be "
             "compiled. Leave compile=false, or set backbone.fast=false to compile the library's."
@@ -51,7 +47,7 @@ def compile_training(model: "Classifier", hardware: Hardware, max_length: int) -
         raise UserError("compile=true needs a C++ compiler on the CPU: install g++ or clang++, or let CXX name one.")
     if device not in ("cpu", "cuda"):
         raise UserError(f"compile=true is for CUDA and the CPU, not for device={device}.")
-    model.compiled = True
+    model.compile_encode = compiled
     warm_up(model, hardware, max_length)
 
 

@@ -16,10 +16,10 @@ import torch
 import transformers
 from torch import nn
 
-import imdbcls.kernels
 from imdbcls.data.batches import EvalBatches
 from imdbcls.data.features import VECTORS, Encoded, Features, load_features, write_features
 from imdbcls.errors import UserError
+from imdbcls.kernels import source_digest
 from imdbcls.models.backbone import Backbone
 from imdbcls.models.classifier import Classifier
 from imdbcls.models.environment import environment_of
@@ -30,7 +30,6 @@ from imdbcls.runtime.device import Hardware, all_threads
 FORMAT = 2
 # Left free on the disk, in bytes: what a run writes besides, and what others need.
 RESERVE = 2e9
-SOURCES = (".py", ".c", ".h")  # of the fast layers: a change in them may change bits
 OnProgress = Callable[[int, int], None]
 
 
@@ -135,16 +134,11 @@ def key_of_encoder(model: Classifier, backbone: Backbone, hardware: Hardware, we
     """What decides the encoder's output beside its input."""
     config = backbone.encoder.config
     architecture = {key: value for key, value in config.to_dict().items() if key != "_name_or_path"}
-    sources = sorted(path for path in Path(imdbcls.kernels.__path__[0]).rglob("*") if path.suffix in SOURCES)
     about = {
         "format": FORMAT,
         "weights": weights,
         "architecture": [type(backbone.encoder).__name__, architecture, config._attn_implementation],
-        "fast": [
-            backbone.not_fast,
-            backbone.not_unpadded,
-            *(hashlib.sha256(path.read_bytes()).hexdigest() for path in sources),
-        ],
+        "kernels": [backbone.not_fast, backbone.not_unpadded, source_digest()],
         "environment": environment_of(hardware, None, model),
         "hardware": [hardware.device.type, hardware.precision],
         "versions": [torch.__version__, transformers.__version__],

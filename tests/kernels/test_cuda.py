@@ -9,6 +9,7 @@ from support.encoders import make as make_encoder
 from support.heads import MAKERS
 from support.trainers import make
 
+from imdbcls import kernels
 from imdbcls.kernels import unpadded
 from imdbcls.models.classifier import Classifier
 
@@ -27,7 +28,8 @@ def test_unpadded_rows_are_as_near_to_float32_as_padded_ones(model_type: str) ->
         model.zero_grad()
         with torch.autocast("cuda", torch.bfloat16, enabled=bf16):
             assert not compact or unpadded.applies(ids_BT.device)
-            hidden_BTH = Classifier(model, torch.nn.Identity(), unpadded=compact).encode(ids_BT, mask_BT, None)
+            model.is_unpadded = compact
+            hidden_BTH = kernels.encode(model, ids_BT, mask_BT)
         hidden_RH = hidden_BTH[mask_BT].float()
         torch.manual_seed(2)
         (hidden_RH * torch.randn_like(hidden_RH)).mean().backward()
@@ -43,8 +45,9 @@ def test_the_first_token_alone_is_as_near_to_float32_as_among_all(model_type: st
     model = make_encoder(model_type).cuda()
     head = MAKERS["cls"](model.config.hidden_size).cuda().eval()
     ids_BT, mask_BT = (tensor.cuda() for tensor in make_batch(model))
-    whole = Classifier(model, head, unpadded=True)
-    alone = Classifier(model, head, unpadded=True, first_token_only=True)
+    unpadded.enable(model)
+    whole = Classifier(model, head)
+    alone = Classifier(model, head, first_token_only=True)
     with torch.no_grad():
         exact_BC = whole(ids_BT, mask_BT.bool())
         with torch.autocast("cuda", torch.bfloat16):

@@ -17,7 +17,7 @@ from transformers import (
 
 from imdbcls.heads.cls import ClsHead
 from imdbcls.kernels import compiled, layer, loading, unpadded
-from imdbcls.kernels.encoder import accelerate, weights_kept
+from imdbcls.kernels.encoder import accelerate, inference_weights
 from imdbcls.kernels.first_token import first_token_of
 from imdbcls.models.classifier import Classifier
 from imdbcls.runtime.padding import places_of
@@ -358,23 +358,23 @@ def test_kept_weights_are_cast_once_and_only_while_they_are_kept(monkeypatch: py
     num_layers = SIZES["num_hidden_layers"]
     with torch.inference_mode():
         assert casts_of_a_pass() == casts_of_a_pass(bf16=False) == num_layers
-        with weights_kept():
+        with inference_weights():
             assert [casts_of_a_pass(), casts_of_a_pass()] == [num_layers, 0]
             assert [casts_of_a_pass(bf16=False), casts_of_a_pass(bf16=False)] == [num_layers, 0]
-            with weights_kept():
+            with inference_weights():
                 assert [casts_of_a_pass(), casts_of_a_pass()] == [num_layers, 0]
             assert casts_of_a_pass() == 0
             with torch.inference_mode(False):
                 assert casts_of_a_pass() == num_layers  # a gradient may be asked of it
             with ThreadPoolExecutor(1) as other:
                 assert other.submit(torch.inference_mode()(casts_of_a_pass)).result() == num_layers
-        with pytest.raises(RuntimeError, match="end"), weights_kept():
+        with pytest.raises(RuntimeError, match="end"), inference_weights():
             casts_of_a_pass()
             raise RuntimeError("the end")
         assert casts_of_a_pass() == num_layers
         for same in outputs.values():
             assert all(torch.equal(output, same[0]) for output in same)
         model.encoder.layer[0].output.dense.weight.data.mul_(2)
-        with weights_kept():
+        with inference_weights():
             assert casts_of_a_pass() == num_layers
         assert not torch.equal(outputs[True][-1], outputs[True][0])

@@ -1,5 +1,7 @@
 """The encoder over unpadded rows is the library's over padded ones: outputs, gradients, positions, padding."""
 
+import copy
+
 import pytest
 import torch
 from support.encoders import LENGTHS, make, make_batch
@@ -56,7 +58,9 @@ def test_every_head_s_logits_are_those_of_the_padded_model(name: str) -> None:
     """Also alone, without any padding: a document's logits do not depend on its batch."""
     model = make("roberta")
     head = MAKERS[name](model.config.hidden_size)
-    padded, compact = Classifier(model, head).eval(), Classifier(model, head, unpadded=True).eval()
+    without_padding = copy.deepcopy(model)
+    unpadded.enable(without_padding)
+    padded, compact = Classifier(model, head).eval(), Classifier(without_padding, head).eval()
     compact.first_token_only = name == "cls"
     ids_BT, mask_BT = make_batch(model)
     mask_BT = mask_BT.bool()
@@ -119,7 +123,7 @@ def test_dropout_is_drawn_and_seeded() -> None:
     ],
 )
 def test_which_encoders_take_it(changes: dict[str, float], reason: str | None) -> None:
-    found = unpadded.why_not(make("bert", **changes))
+    found = unpadded.fallback_reason(make("bert", **changes))
     assert found is None if reason is None else found is not None and found.startswith(reason)
 
 

@@ -24,8 +24,7 @@ def counter(monkeypatch: pytest.MonkeyPatch) -> CompileCounterWithBackend:
     torch._dynamo.reset()
     counter = CompileCounterWithBackend("eager")
     counted = lru_cache(lambda function: torch.compile(function, dynamic=True, backend=counter))
-    for module in (torch_compile, classifier):
-        monkeypatch.setattr(module, "compiled", counted)
+    monkeypatch.setattr(torch_compile, "compiled", counted)
     return counter
 
 
@@ -54,11 +53,12 @@ def test_the_first_token_alone_is_compiled_like_the_rest(
     """The way of a GPU, on the CPU: unpadded rows, and of the last layer what the head reads."""
     monkeypatch.setattr(unpadded, "applies", lambda device: True)
     encoder = make_encoder("roberta", hidden_dropout_prob=0.0)
-    model = classifier.Classifier(encoder, MAKERS["cls"](96), unpadded=True, first_token_only=True).train()
+    unpadded.enable(encoder)
+    model = classifier.Classifier(encoder, MAKERS["cls"](96), first_token_only=True).train()
     model.head.eval()
     batches = [make_batch(encoder, lengths) for lengths in ((9, 30), (64, 5, 37), (12, 50, 2, 7))]
     plain = [model(ids_BT, mask_BT.bool()) for ids_BT, mask_BT in batches]
-    model.compiled = True
+    model.compile_encode = torch_compile.compiled
     for (ids_BT, mask_BT), expected_BC in zip(batches, plain, strict=True):
         logits_BC = model(ids_BT, mask_BT.bool())
         torch.testing.assert_close(logits_BC, expected_BC, atol=1e-5, rtol=1e-5)

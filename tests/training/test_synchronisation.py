@@ -61,13 +61,14 @@ def test_a_step_and_scoring_read_nothing_from_the_device(
     trainer = make_without_values(tmp_path, monkeypatch, *settings)
     encoder = trainer.model.encoder
     if rows == "unpadded":
+        unpadded.enable(encoder)
         kernel()
     done: list[int] = []
     heads = [make_head(encoder.config.hidden_size) for make_head in MAKERS.values() for _ in range(2)]
     for head in heads[::2]:
         accelerate_head(head)
     for head in heads:
-        trainer.model = Classifier(encoder, head.to("meta"), unpadded=True).train()
+        trainer.model = Classifier(encoder, head.to("meta")).train()
         for batch in trainer.batches.train.epoch(0):
             trainer.step(batch)
         with pytest.raises((NotImplementedError, RuntimeError), match="meta"):  # the whole split's logits, at the end
