@@ -124,7 +124,7 @@ def report_difference(figures: dict[str, float], recorded: dict[str, Any], envir
 
 def explanation(recorded: Any, environment: dict[str, str]) -> str:
     """Return what may have caused other figures; `recorded` is a run's `environment`, from a file."""
-    from imdbcls.models.environment import differences
+    from imdbcls.runtime.environment import differences
 
     if not isinstance(recorded, dict):
         return "The run is from an older version and did not record its environment, which may have differed."

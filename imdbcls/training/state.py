@@ -13,9 +13,9 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from imdbcls.models.classifier import Classifier
-from imdbcls.models.environment import differences
 from imdbcls.runs.metrics_log import MetricsLog
 from imdbcls.runtime.console import warn
+from imdbcls.runtime.environment import differences
 from imdbcls.training import checkpoint, optim
 from imdbcls.training.checkpoint import Checkpoint, CheckpointError
 from imdbcls.training.evaluation_model import ScoredModel

@@ -16,9 +16,9 @@ from imdbcls.heads.lstm import LSTMHead
 from imdbcls.kernels import loading
 from imdbcls.kernels.encoder import accelerate
 from imdbcls.kernels.heads import accelerate_head
-from imdbcls.models import environment
 from imdbcls.models.classifier import Classifier
 from imdbcls.models.environment import environment_of, path_of
+from imdbcls.runtime import environment
 from imdbcls.runtime.device import Hardware
 from imdbcls.tracking import NoTracker
 

@@ -93,7 +93,7 @@ import torch
 torch.ones(64, 64) @ torch.ones(64, 64)
 from imdbcls.runtime.process import tune_process
 tune_process()
-from imdbcls.models.environment import mkl_mode
+from imdbcls.runtime.environment import mkl_mode
 print(mkl_mode())
 """
 

@@ -1,0 +1,82 @@
+"""The machine and its settings, as far as they can change the last bits of a result."""
+
+import ctypes
+import os
+import platform
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+
+NOT_RECORDED = "not recorded"
+# MKL's conditional numerical reproducibility, as in mkl_types.h.
+_ALL_OF_CBWR = -1
+_CBWR_STRICT = 0x10000
+_CBWR_BRANCHES = {1: "off", 2: "auto", 3: "compatible", 10: "avx2", 12: "avx512"}
+# Variables by which PyTorch's libraries choose instructions, the number of threads and the precision.
+VARIABLES = (
+    "ATEN_CPU_CAPABILITY",
+    "CUBLAS_WORKSPACE_CONFIG",
+    "DNNL_DEFAULT_FPMATH_MODE",
+    "DNNL_MAX_CPU_ISA",
+    "KMP_AFFINITY",
+    "MKL_CBWR",
+    "MKL_DOMAIN_NUM_THREADS",
+    "MKL_DYNAMIC",
+    "MKL_ENABLE_INSTRUCTIONS",
+    "MKL_NUM_THREADS",
+    "NVIDIA_TF32_OVERRIDE",
+    "OMP_DYNAMIC",
+    "OMP_NUM_THREADS",
+    "OMP_THREAD_LIMIT",
+    "ONEDNN_DEFAULT_FPMATH_MODE",
+    "ONEDNN_MAX_CPU_ISA",
+    "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE",
+)
+
+
+def machine_environment(device: str) -> dict[str, str]:
+    """Return what this machine and its settings add to a run's environment, by name; `device` is `cpu` or `cuda`."""
+    found = {}
+    if device == "cuda":
+        found["cuda"] = f"{torch.version.cuda or torch.version.hip}, cuDNN {torch.backends.cudnn.version()}"
+    set_variables = [f"{name}={os.environ[name]}" for name in VARIABLES if name in os.environ]
+    return {
+        **found,
+        "processor": processor(),
+        "instructions": torch.backends.cpu.get_cpu_capability(),
+        "mkl_mode": mkl_mode(),
+        "onednn": "on" if torch.backends.mkldnn.is_available() and torch._C._get_mkldnn_enabled() else "off",
+        "float32_products": torch.get_float32_matmul_precision(),
+        "variables": ", ".join(set_variables) or "none",
+    }
+
+
+def mkl_mode() -> str:
+    """Return the mode that MKL computes in, such as `auto, strict`: `MKL_CBWR` counts only before its first product."""
+    library = Path(torch.__file__).parent / "lib" / "libtorch_cpu.so"
+    try:
+        mode = ctypes.CDLL(str(library)).mkl_serv_cbwr_get(_ALL_OF_CBWR)
+    except (OSError, AttributeError):  # PyTorch without MKL, or with one that does not show it
+        return "unknown"
+    branch = _CBWR_BRANCHES.get(mode & ~_CBWR_STRICT, f"branch {mode & ~_CBWR_STRICT}")
+    return f"{branch}, strict" if mode & _CBWR_STRICT else branch
+
+
+def processor() -> str:
+    """Return the CPU's model, by which libraries choose their code."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").split("\n\n")[0].splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    entries = dict(line.partition(":")[::2] for line in lines)
+    known = {name.strip(): value.strip() for name, value in entries.items()}
+    numbers = "/".join(known.get(key, "?") for key in ("cpu family", "model", "stepping"))
+    return f"{known.get('model name') or platform.machine()} ({numbers})"
+
+
+def differences(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
+    """Return what differs, as `name before → now`; `NOT_RECORDED` stands for what an older version did not record."""
+    names = [*now, *(name for name in before if name not in now)]
+    values = ((name, before.get(name, NOT_RECORDED), now.get(name, NOT_RECORDED)) for name in names)
+    return [f"{name} {old} → {new}" for name, old, new in values if old != new]
