@@ -123,7 +123,6 @@ class FinishedRun:
         """
         import numpy as np
 
-        from imdbcls.build import truncation_of
         from imdbcls.data.documents import Documents, is_unicode
         from imdbcls.data.token_counts import count_tokens
 
@@ -137,8 +136,8 @@ class FinishedRun:
         documents = Documents([str(row) for row in range(len(texts))], texts, np.zeros(len(texts), dtype=np.int64))
         with tempfile.TemporaryDirectory() as passing:  # the tokens of such texts do not stay in the cache
             scored, tokens = self._model.score(documents, cache_dir=passing)
-        tokenizer, truncation = self._model.backbone.tokenizer, truncation_of(self.config["data"])
-        counts = count_tokens(tokens, tokenizer, self.config["max_length"], truncation)
+        pipeline, tokenizer = self._model.pipeline, self._model.backbone.tokenizer
+        counts = count_tokens(tokens, tokenizer, pipeline.max_length, pipeline.truncation)
         lengths = tokens.lengths
         return Predictions(tuple(documents.ids), scored.probabilities, self.label_names, lengths, None, counts)
 

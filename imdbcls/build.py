@@ -15,12 +15,12 @@ from torch.optim.lr_scheduler import LRScheduler
 from imdbcls.config.allowed_targets import borrowed_targets
 from imdbcls.config.paths import require_length
 from imdbcls.config.signatures import require_settings
-from imdbcls.data.batches import EvalBatches, SplitBatches, TrainBatches
+from imdbcls.data.batches import SplitBatches
 from imdbcls.data.card import DataCard, card_of
-from imdbcls.data.documents import Corpus, Documents
+from imdbcls.data.documents import Corpus
+from imdbcls.data.pipeline import Pipeline
 from imdbcls.data.splits import SPLIT_SETTINGS, make_corpus
-from imdbcls.data.token_counts import count_tokens
-from imdbcls.data.tokens import Tokens, tokenize
+from imdbcls.data.tokens import Tokens
 from imdbcls.data.windows import Windows
 from imdbcls.errors import UserError
 from imdbcls.kernels import accelerate_head
@@ -67,6 +67,7 @@ class Inputs:
     corpus: Corpus
     backbone: Backbone
     model: Classifier
+    pipeline: Pipeline
     tokens: Mapping[str, Tokens]
     batches: SplitBatches
     frozen_weights: str | None
@@ -88,7 +89,6 @@ def build_run(config: Mapping[str, Any], folder: RunFolder, stop: StopRequest) -
     if config["compile"]:
         compile_training(scored.trained, inputs.hardware, config["max_length"])
     environment = environment_of(inputs.hardware, scored.trained, scored.model)  # compiles: not while training is timed
-    max_length, truncation = config["max_length"], truncation_of(config["data"])
     return Run(
         config=config,
         folder=folder,
@@ -96,10 +96,7 @@ def build_run(config: Mapping[str, Any], folder: RunFolder, stop: StopRequest) -
         corpus=inputs.corpus,
         backbone=inputs.backbone,
         tokens=inputs.tokens,
-        token_counts={
-            split: count_tokens(tokens, inputs.backbone.tokenizer, max_length, truncation)
-            for split, tokens in inputs.tokens.items()
-        },
+        pipeline=inputs.pipeline,
         batches=inputs.batches,
         environment=environment,
         trainer=build_trainer(config, folder, inputs, scored, environment, progress, stop),
@@ -115,50 +112,25 @@ def build_inputs(config: Mapping[str, Any], folder: RunFolder, progress: Progres
     backbone = build_backbone(config)
     backbone.save(folder.backbone)
     model = build_model(config, backbone, len(corpus.label_names))
-    tokens = build_tokens(config, corpus, backbone.tokenizer)
-    batches = build_batches(config, corpus, tokens)
+    pipeline = build_pipeline(config)
+    tokens = pipeline.tokenize(corpus, backbone.tokenizer)
+    batches = pipeline.batches(corpus, tokens)
     model.to(hardware.device)
     require_precision(backbone.name, model.encoder, hardware)
     keeps_encoder = model.encoder_is_frozen or config["backbone"]["lora_rank"] is not None
     frozen_weights = hash_of_weights(model.encoder) if keeps_encoder else None
-    inputs = Inputs(hardware, corpus, backbone, model, tokens, batches, frozen_weights)
+    inputs = Inputs(hardware, corpus, backbone, model, pipeline, tokens, batches, frozen_weights)
     if config["backbone"]["freeze"] is True and config["backbone"]["cache"]:
         read_from_feature_cache(config, inputs, progress)
     return inputs
 
 
-def build_data_card(run: Run) -> DataCard:
-    """Return the card of the data that a run reads."""
-    return data_card(run.config, run.corpus, run.tokens, run.backbone.tokenizer)
-
-
-def data_card_of(config: Mapping[str, Any]) -> DataCard:
-    """Return the card of the data that a run with this config would read; its tokens are then in the cache.
-
-    Raises UserError as the run would.
-    """
-    corpus, tokenizer = build_corpus(config), build_tokenizer(config)
-    return data_card(config, corpus, build_tokens(config, corpus, tokenizer), tokenizer)
-
-
-def data_card(config: Mapping[str, Any], corpus: Corpus, tokens: Mapping[str, Tokens], tokenizer: Any) -> DataCard:
-    return card_of(
-        corpus,
-        tokens,
-        tokenizer,
-        max_length=config["max_length"],
-        truncation=truncation_of(config["data"]),
-        name=config["data"]["name"],
-        backbone=config["backbone"]["name"],
-    )
-
-
 def read_from_feature_cache(config: Mapping[str, Any], inputs: Inputs, progress: Progress) -> None:
     """Give all batches the frozen encoder's output, from the cache or computed now."""
     assert inputs.frozen_weights is not None, "backbone.freeze=true left weights of the encoder to train"
-    batches, corpus = inputs.batches, inputs.corpus
+    batches = inputs.batches
     eval_batches = {
-        "train": build_eval_batches(config, inputs.tokens["train"], corpus.train),
+        "train": inputs.pipeline.eval_batches(inputs.tokens["train"], inputs.corpus.train.labels),
         "validation": batches.validation,
         "test": batches.test,
     }
@@ -324,41 +296,30 @@ def build_tokenizer(config: Mapping[str, Any]) -> Any:
         return build_backbone({**config, "backbone": {**config["backbone"], "pretrained": False}}).tokenizer
 
 
-def build_tokens(config: Mapping[str, Any], corpus: Corpus, tokenizer: Any) -> dict[str, Tokens]:
-    cache_dir = config["data"]["cache_dir"]
-    return {split: tokenize(documents, tokenizer, cache_dir=cache_dir) for split, documents in corpus.splits.items()}
-
-
-def build_batches(config: Mapping[str, Any], corpus: Corpus, tokens: Mapping[str, Tokens]) -> SplitBatches:
+def build_pipeline(config: Mapping[str, Any]) -> Pipeline:
     data = config["data"]
-    train = TrainBatches(
-        tokens["train"],
-        corpus.train.labels,
-        batch_size=config["batch_size"],
+    truncation: str | Windows = data["truncation"]
+    if truncation == "windows":
+        truncation = Windows(data["window_overlap"], data["max_windows"])
+    return Pipeline(
         max_length=config["max_length"],
+        truncation=truncation,
+        batch_size=config["batch_size"],
+        eval_batch_size=config["eval_batch_size"],
         order_seed=data["order_seed"],
         group_by_length=data["group_by_length"],
-        truncation=truncation_of(data),
-    )
-    validation = build_eval_batches(config, tokens["validation"], corpus.validation)
-    return SplitBatches(train, validation, build_eval_batches(config, tokens["test"], corpus.test))
-
-
-def build_eval_batches(config: Mapping[str, Any], tokens: Tokens, documents: Documents) -> EvalBatches:
-    return EvalBatches(
-        tokens,
-        documents.labels,
-        batch_size=config["eval_batch_size"],
-        max_length=config["max_length"],
-        truncation=truncation_of(config["data"]),
+        cache_dir=data["cache_dir"],
     )
 
 
-def truncation_of(data: Mapping[str, Any]) -> str | Windows:
-    """Return how a document longer than max_length is read, from the data section."""
-    if data["truncation"] == "windows":
-        return Windows(data["window_overlap"], data["max_windows"])
-    return data["truncation"]
+def build_data_card(config: Mapping[str, Any]) -> DataCard:
+    """Return the card of the data that a run with this config would read; its tokens are then in the cache.
+
+    Raises UserError as the run would.
+    """
+    corpus, tokenizer, pipeline = build_corpus(config), build_tokenizer(config), build_pipeline(config)
+    tokens = pipeline.tokenize(corpus, tokenizer)
+    return card_of(corpus, tokens, tokenizer, pipeline, config["data"]["name"], config["backbone"]["name"])
 
 
 def build_objective(config: Mapping[str, Any], corpus: Corpus, hardware: Hardware) -> Objective:

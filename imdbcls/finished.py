@@ -17,6 +17,7 @@ from imdbcls.runs.untrusted import require_no_links, tensor_shapes
 
 if TYPE_CHECKING:
     from imdbcls.data.documents import Documents
+    from imdbcls.data.pipeline import Pipeline
     from imdbcls.data.tokens import Tokens
     from imdbcls.models.backbone import Backbone
     from imdbcls.models.classifier import Classifier
@@ -32,7 +33,7 @@ class FinishedModel:
     """The model of a finished run under its best weights, on the device that the config names."""
 
     path: Path
-    config: Mapping[str, Any]
+    pipeline: "Pipeline"
     hardware: "Hardware"
     backbone: "Backbone"
     model: "Classifier"
@@ -47,12 +48,12 @@ class FinishedModel:
 
         Raises UserError if the model computes NaN or infinity.
         """
-        from imdbcls.build import build_eval_batches
         from imdbcls.data.tokens import tokenize
         from imdbcls.models.inference import score
 
         tokens = tokenize(documents, self.backbone.tokenizer, cache_dir=cache_dir)
-        predictions = score(self.model, build_eval_batches(self.config, tokens, documents), self.hardware, on_progress)
+        batches = self.pipeline.eval_batches(tokens, documents.labels)
+        predictions = score(self.model, batches, self.hardware, on_progress)
         if not (predictions.probabilities * 0 == 0).all():
             raise UserError(
                 f"{self.path}: the model's output is NaN for some documents: its weights are too large or damaged."
@@ -106,7 +107,7 @@ def load_finished(path: Path, config: Mapping[str, Any], num_labels: int) -> Fin
 
     Raises UserError for a checkpoint that is damaged or does not fit.
     """
-    from imdbcls.build import build_hardware, build_model
+    from imdbcls.build import build_hardware, build_model, build_pipeline
     from imdbcls.models.backbone import require_finite
     from imdbcls.training import checkpoint
 
@@ -122,7 +123,7 @@ def load_finished(path: Path, config: Mapping[str, Any], num_labels: int) -> Fin
         raise UserError(str(error) if remedy in str(error) else f"{error} {remedy}") from error
     require_finite(best.tensors["model"], checkpoints / "best" / "model.safetensors")
     model.load_state_dict(best.tensors["model"])
-    return FinishedModel(path, config, hardware, backbone, model.to(hardware.device))
+    return FinishedModel(path, build_pipeline(config), hardware, backbone, model.to(hardware.device))
 
 
 def rebuild_backbone(config: Mapping[str, Any], path: Path) -> "Backbone":

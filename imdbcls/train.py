@@ -60,7 +60,7 @@ def train(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def fit_and_score(config: Mapping[str, Any], folder: RunFolder, stop: StopRequest) -> dict[str, Any]:
-    from imdbcls.build import build_data_card, build_run, build_tracker
+    from imdbcls.build import build_run, build_tracker
     from imdbcls.data.card import card_tables
     from imdbcls.models.inference import measure_latency
     from imdbcls.training import report
@@ -71,7 +71,7 @@ def fit_and_score(config: Mapping[str, Any], folder: RunFolder, stop: StopReques
         report.announce(run)
         resumed_step = run.trainer.resume()
     with build_tracker(config, folder, resumed_step) as tracker:
-        tracker.log_data(run.corpus.split_hash, lambda: card_tables(build_data_card(run)))
+        tracker.log_data(run.corpus.split_hash, lambda: card_tables(run.data_card()))
         folder.begin()
         run.trainer.fit(tracker)
         predictions = run.trainer.final_predictions()

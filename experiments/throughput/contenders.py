@@ -309,8 +309,8 @@ class OurLoop(Player):
         run = build.build_run(config, RunFolder(Path(config["runs_dir"]) / "ours"), StopRequest())
         self.hardware, self.encoder, self.trainer = run.hardware, run.backbone.encoder, run.trainer
         documents = run.corpus.train.take(range(min(config["batch_size"], len(run.corpus.train))))
-        tokens = tokenize(documents, run.backbone.tokenizer, cache_dir=config["data"]["cache_dir"])
-        self.first_batches = build.build_eval_batches(config, tokens, documents)
+        tokens = tokenize(documents, run.backbone.tokenizer, cache_dir=run.pipeline.cache_dir)
+        self.first_batches = run.pipeline.eval_batches(tokens, documents.labels)
 
     def first_loss(self) -> float:
         scored = score(self.trainer.model, self.first_batches, self.hardware)

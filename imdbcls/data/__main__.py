@@ -23,10 +23,10 @@ def main() -> None:
         return
     config = compose(arguments)
     prepare_process()
-    from imdbcls.build import data_card_of
+    from imdbcls.build import build_data_card
     from imdbcls.data.card import card_text
 
-    write_out(card_text(data_card_of(config)))
+    write_out(card_text(build_data_card(config)))
 
 
 if __name__ == "__main__":

@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imdbcls.data.documents import Corpus, Documents
+from imdbcls.data.pipeline import Pipeline
 from imdbcls.data.splits import text_keys
-from imdbcls.data.token_counts import TokenCounts, count_tokens, losses, sum_of
+from imdbcls.data.token_counts import TokenCounts, losses, sum_of
 from imdbcls.data.tokens import Tokens
 from imdbcls.data.windows import Windows
 from imdbcls.printable import printable_line
@@ -66,19 +67,14 @@ class DataCard:
 
 
 def card_of(
-    corpus: Corpus,
-    tokens: Mapping[str, Tokens],
-    tokenizer: Any,
-    *,
-    max_length: int,
-    truncation: str | Windows,
-    name: str,
-    backbone: str,
+    corpus: Corpus, tokens: Mapping[str, Tokens], tokenizer: Any, pipeline: Pipeline, name: str, backbone: str
 ) -> DataCard:
     """Return the card of a corpus; `tokens` are those of each split by a transformers tokenizer.
 
     `name` and `backbone` are the names of the data and of the tokenizer that the card shows.
     """
+    max_length, truncation = pipeline.max_length, pipeline.truncation
+    counts = pipeline.count(tokens, tokenizer)
     train_keys = set(text_keys(corpus.train.texts))
     splits = {}
     for split, documents in corpus.splits.items():
@@ -87,8 +83,7 @@ def card_of(
         if isinstance(truncation, Windows):
             num_windows = truncation.needed(found.lengths - found.num_special, max_length - found.num_special)
         seen = set() if split == "train" else train_keys
-        counts = count_tokens(found, tokenizer, max_length, truncation)
-        splits[split] = split_card(documents, found.lengths, num_windows, corpus, seen, counts)
+        splits[split] = split_card(documents, found.lengths, num_windows, corpus, seen, counts[split])
     return DataCard(name, backbone, max_length, truncation, corpus.label_names, splits, corpus.split_hash, corpus.notes)
 
 

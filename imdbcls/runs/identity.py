@@ -10,8 +10,8 @@ from imdbcls.runs.content import by_content
 if TYPE_CHECKING:
     from imdbcls.runtime.device import Hardware
 
-# Keys that cannot change a result, but for its last bits by the number of threads, which `jobs` shares out: runs that
-# differ in them alone are the same run.
+# Keys that cannot change a result, except its last bits by the number of threads, which `jobs` divides. Runs that
+# differ only in them are the same run.
 NEUTRAL_KEYS = (
     "tracker",
     "progress",
@@ -27,8 +27,8 @@ NEUTRAL_KEYS = (
 SEED_KEYS = ("seed", "data.order_seed")
 
 
-def without(config: Mapping[str, Any], keys: tuple[str, ...]) -> dict[str, Any]:
-    """A copy of a nested configuration without the dotted keys."""
+def content_without(config: Mapping[str, Any], keys: tuple[str, ...]) -> dict[str, Any]:
+    """Return a copy of a nested config without the dotted keys, with files and folders named by their content."""
     kept = json.loads(json.dumps(config))
     for key in keys:
         *parents, last = key.split(".")
@@ -36,33 +36,33 @@ def without(config: Mapping[str, Any], keys: tuple[str, ...]) -> dict[str, Any]:
         for parent in parents:
             section = section.get(parent, {})
         section.pop(last, None)
-    return kept
+    return by_content(kept)
 
 
-def digest(config: Mapping[str, Any]) -> str:
-    """A configuration's identity: sha256 of its canonical JSON, the first 16 hexadecimal digits."""
-    return hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()[:16]
+def digest_without(config: Mapping[str, Any], keys: tuple[str, ...]) -> str:
+    """Return the first 16 hexadecimal digits of the sha256 of a config's canonical JSON, without the keys."""
+    text = json.dumps(content_without(config, keys), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def config_hash(config: Mapping[str, Any]) -> str:
-    """The same for configurations that must give the same result, however the paths in them are spelled."""
-    return digest(by_content(without(config, NEUTRAL_KEYS)))
+    """Return a hash that is the same for configs that must give the same result, however paths are spelled."""
+    return digest_without(config, NEUTRAL_KEYS)
 
 
 def group_hash(config: Mapping[str, Any]) -> str:
-    """The same for runs that differ in their seeds alone."""
-    return digest(by_content(without(config, NEUTRAL_KEYS + SEED_KEYS)))
+    """Return a hash that is the same for runs that differ only in their seeds."""
+    return digest_without(config, NEUTRAL_KEYS + SEED_KEYS)
 
 
 def choices_hash(config: Mapping[str, Any]) -> str:
-    """The same for runs that differ at most in their seeds and in where their documents come from.
+    """Return a hash that is the same for runs that differ at most in their seeds and in the source of their documents.
 
     Runs with the same one and the same `split_hash` are one group: the documents may be a CSV file for one run and a
     data set of the hub for another.
     """
-    source = config["data"]["source"]
-    origin = tuple(f"data.{key}" for key in ("source", "name", *source))
-    return digest(by_content(without(config, NEUTRAL_KEYS + SEED_KEYS + origin)))
+    origin = tuple(f"data.{key}" for key in ("source", "name", *config["data"]["source"]))
+    return digest_without(config, NEUTRAL_KEYS + SEED_KEYS + origin)
 
 
 def checkpoint_identity(
@@ -74,7 +74,7 @@ def checkpoint_identity(
     """
     return {
         **({} if frozen_weights is None else {"frozen_encoder": frozen_weights}),
-        "configuration": by_content(without(config, NEUTRAL_KEYS)),
+        "configuration": content_without(config, NEUTRAL_KEYS),
         "split_hash": split_hash,
         "device": hardware.device.type,
         "precision": hardware.precision,
@@ -82,5 +82,5 @@ def checkpoint_identity(
 
 
 def run_name(config: Mapping[str, Any]) -> str:
-    """For example `lstm-s0-1a2b3c4d`: readable, the same for the same choices, different for different ones."""
+    """Return the name of a run, such as `lstm-s0-1a2b3c4d`: readable, stable and unique for its choices."""
     return f"{config['head']['name']}-s{config['seed']}-{config_hash(config)[:8]}"

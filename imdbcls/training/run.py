@@ -2,10 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from imdbcls.data.batches import SplitBatches
+from imdbcls.data.card import DataCard, card_of
 from imdbcls.data.documents import Corpus
+from imdbcls.data.pipeline import Pipeline
 from imdbcls.data.token_counts import TokenCounts
 from imdbcls.data.tokens import Tokens
 from imdbcls.models.backbone import Backbone
@@ -19,7 +22,7 @@ from imdbcls.training.trainer import Trainer
 class Run:
     """Everything that one training run consists of; `imdbcls.build.build_run` makes it.
 
-    `tokens` and `token_counts` are by split: `train`, `validation`, `test`. `environment` is what can change the
+    `tokens` are by split: `train`, `validation`, `test`. `environment` is what can change the
     last bits of the result besides the config and the data.
     """
 
@@ -28,8 +31,8 @@ class Run:
     hardware: Hardware
     corpus: Corpus
     backbone: Backbone
+    pipeline: Pipeline
     tokens: Mapping[str, Tokens]
-    token_counts: Mapping[str, TokenCounts]
     batches: SplitBatches
     environment: Mapping[str, str]
     trainer: Trainer
@@ -38,3 +41,13 @@ class Run:
     def model(self) -> Classifier:
         """The model that is evaluated and kept."""
         return self.trainer.scored.model
+
+    @cached_property
+    def token_counts(self) -> dict[str, TokenCounts]:
+        """The tokens of each split, and what the tokenizer and max_length leave out."""
+        return self.pipeline.count(self.tokens, self.backbone.tokenizer)
+
+    def data_card(self) -> DataCard:
+        """Return the card of the data that the run reads."""
+        names = self.config["data"]["name"], self.backbone.name
+        return card_of(self.corpus, self.tokens, self.backbone.tokenizer, self.pipeline, *names)

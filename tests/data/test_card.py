@@ -9,7 +9,7 @@ import pytest
 from support.runs import ROOT, SHARED
 from support.tables import write
 
-from imdbcls.build import build_corpus, build_tokenizer, data_card_of
+from imdbcls.build import build_corpus, build_data_card, build_tokenizer
 from imdbcls.config.overrides import compose
 from imdbcls.data.card import card_text, histogram
 
@@ -41,7 +41,7 @@ def own_data(tmp_path: Path) -> list[str]:
 
 
 def test_the_figures_are_the_corpus_s(own_data: list[str]) -> None:
-    card = data_card_of(compose([*own_data, "max_length=40"]))
+    card = build_data_card(compose([*own_data, "max_length=40"]))
     train, validation, test = card.splits.values()
     assert card.label_names == ("a", "b", "c")
     assert train.num_documents + validation.num_documents == 62 and test.num_documents == 3
@@ -59,11 +59,11 @@ def test_the_figures_are_the_corpus_s(own_data: list[str]) -> None:
 
 def test_the_card_and_the_run_name_the_same_split(own_data: list[str]) -> None:
     config = compose(own_data)
-    assert data_card_of(config).split_hash == build_corpus(config).split_hash
+    assert build_data_card(config).split_hash == build_corpus(config).split_hash
 
 
 def test_windows_lose_nothing_and_are_counted(own_data: list[str]) -> None:
-    card = data_card_of(compose([*own_data, "max_length=40", "data.truncation=windows", "data.max_windows=2"]))
+    card = build_data_card(compose([*own_data, "max_length=40", "data.truncation=windows", "data.max_windows=2"]))
     train = card.splits["train"]
     assert train.num_windows is not None
     # 38 words a window, 10 of them shared: from 39 words on two windows, from 67 on three.
@@ -102,7 +102,7 @@ def test_mistakes_are_sentences(tmp_path: Path) -> None:
 def test_many_classes_and_no_groups_fit_the_page(own_data: list[str], tmp_path: Path) -> None:
     rows = [(f"film {row}", f"class {row % 30:02d}", "") for row in range(300)]
     path = write(tmp_path / "many.csv", rows)
-    text = card_text(data_card_of(compose(["data=files", f"data.train={path}", *own_data[5:]])))
+    text = card_text(build_data_card(compose(["data=files", f"data.train={path}", *own_data[5:]])))
     assert f"Read 300 rows from {path}." in text
     assert "class 19 " in text and "class 20 " not in text and "  10 more classes " in text and "groups" not in text
     assert max(len(line) for line in text.splitlines() if str(path) not in line) <= 120
