@@ -85,10 +85,10 @@ def evaluate(
         require_own_source(source, run)
 
     prepare_process()
-    from imdbcls.build import build_corpus
     from imdbcls.models.environment import environment_of
     from imdbcls.models.metrics import confusion_matrix, doubt_about, metrics_of
     from imdbcls.runtime.progress import Progress
+    from imdbcls.sections import build_corpus
 
     finished = load_finished(run, config, len(recorded["label_names"]))
     try:

@@ -107,8 +107,8 @@ def load_finished(path: Path, config: Mapping[str, Any], num_labels: int) -> Fin
 
     Raises UserError for a checkpoint that is damaged or does not fit.
     """
-    from imdbcls.build import build_hardware, build_model, build_pipeline
     from imdbcls.models.backbone import require_finite
+    from imdbcls.sections import build_hardware, build_model, build_pipeline
     from imdbcls.training import checkpoint
 
     hardware, checkpoints = build_hardware(config), RunFolder(path).checkpoints
@@ -128,9 +128,9 @@ def load_finished(path: Path, config: Mapping[str, Any], num_labels: int) -> Fin
 
 def rebuild_backbone(config: Mapping[str, Any], path: Path) -> "Backbone":
     """Build the backbone of a finished run, without weights, from its run folder."""
-    from imdbcls.build import fitting
     from imdbcls.data.tokenizer_check import require_sound_files
     from imdbcls.models.backbone import load_backbone, require_architecture
+    from imdbcls.sections import fitting
 
     folder = RunFolder(path)
     settings = {name: config["backbone"][name] for name in ("name", "dropout", "attention_dropout", "fast")}

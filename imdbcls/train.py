@@ -60,9 +60,10 @@ def train(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def fit_and_score(config: Mapping[str, Any], folder: RunFolder, stop: StopRequest) -> dict[str, Any]:
-    from imdbcls.build import build_run, build_tracker
+    from imdbcls.build import build_run
     from imdbcls.data.card import card_tables
     from imdbcls.models.inference import measure_latency
+    from imdbcls.sections import build_tracker
     from imdbcls.training import report
 
     folder.write_config(config)

@@ -26,7 +26,7 @@ from transformers import (
 )
 
 import imdbcls
-from imdbcls import build
+from imdbcls import build, sections
 from imdbcls.data.batch import Batch
 from imdbcls.data.batches import Ahead
 from imdbcls.data.documents import Documents
@@ -104,10 +104,10 @@ class Peer(Player):
     def __init__(self, settings: Settings, attention_dropout: str) -> None:
         choices = ("backbone.fast=false", f"backbone.attention_dropout={attention_dropout}")
         self.config = imdbcls.compose(*settings["choices"], *choices).values
-        self.hardware = build.build_hardware(self.config)
-        corpus = build.build_corpus(self.config)
-        backbone = build.build_backbone(self.config)
-        self.model = build.build_model(self.config, backbone, len(corpus.label_names)).to(self.hardware.device)
+        self.hardware = sections.build_hardware(self.config)
+        corpus = sections.build_corpus(self.config)
+        backbone = sections.build_backbone(self.config)
+        self.model = sections.build_model(self.config, backbone, len(corpus.label_names)).to(self.hardware.device)
         self.encoder, self.tokenizer = backbone.encoder, backbone.tokenizer
         self.train_examples = self.examples_of(corpus.train)
         self.test_examples = self.examples_of(corpus.test)
@@ -373,7 +373,7 @@ class Machine:
     """No contender, but the hardware they all run on."""
 
     def __init__(self, settings: Settings) -> None:
-        self.hardware = build.build_hardware(imdbcls.compose(*settings["choices"]).values)
+        self.hardware = sections.build_hardware(imdbcls.compose(*settings["choices"]).values)
 
     def describe(self) -> dict[str, str]:
         return {"device": self.hardware.describe(), "precision": self.hardware.precision, **versions()}

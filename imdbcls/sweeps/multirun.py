@@ -68,11 +68,12 @@ def prepare_jobs(config: Mapping[str, Any]) -> None:
     import sklearn.metrics  # noqa: F401
     import torchmetrics.functional.classification  # noqa: F401
 
-    from imdbcls import build, tracking
+    from imdbcls import build, tracking  # noqa: F401
+    from imdbcls.sections import keep_corpus
     from imdbcls.training import report  # noqa: F401
 
     tracking.import_early(config["tracker"])
-    build.keep_corpus(config)
+    keep_corpus(config)
 
 
 def train_with_share(config: Mapping[str, Any], train: Train) -> None:

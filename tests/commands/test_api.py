@@ -122,7 +122,7 @@ def test_a_run_that_is_done_is_not_run_again(run: imdbcls.FinishedRun, capsys: p
 
 
 def test_predicting_the_test_texts_gives_the_recorded_probabilities(run: imdbcls.FinishedRun) -> None:
-    from imdbcls.build import build_corpus
+    from imdbcls.sections import build_corpus
 
     texts = build_corpus(run.config.values).test.texts
     loaded = imdbcls.load_run(str(run.folder))

@@ -212,7 +212,7 @@ def test_a_mistake_gets_its_sentence(text: str, sentence: str, monkeypatch: pyte
 def test_what_a_class_does_not_take_is_said_before_anything_is_loaded(
     texts: list[str], sentences: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from imdbcls.build import require_buildable
+    from imdbcls.sections import require_buildable
 
     (tmp_path / "plugins").mkdir()
     head = "class WideHead:\n    def __init__(self, *, hidden_size, num_labels, width=2, dropout=0.0): pass\n"

@@ -15,7 +15,7 @@ from pyarrow import parquet
 from support.runs import ROOT
 from support.small_models import FAMILIES, make_folder
 
-from imdbcls import build
+from imdbcls import build, sections
 from imdbcls.config.overrides import resolve
 from imdbcls.config.validate import validate
 from imdbcls.data.sample import read_sample
@@ -113,7 +113,7 @@ def take_one_step(config: dict[str, Any], folder: RunFolder) -> None:
     config["device"] = "cpu"
     run = build.build_run(config, folder, StopRequest())
     trainer, model = run.trainer, run.trainer.model
-    build.build_tracker(config, folder, None)
+    sections.build_tracker(config, folder, None)
 
     batch = next(iter(run.batches.validation))
     with torch.inference_mode(), run.hardware.autocast():

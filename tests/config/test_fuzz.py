@@ -22,7 +22,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from support.processes import TINY, digest, run, run_folder
 
-from imdbcls import build, load_run
+from imdbcls import build, load_run, sections
 from imdbcls.comparison.run_files import read_run
 from imdbcls.config.overrides import compose as examine
 from imdbcls.config.overrides import resolve
@@ -72,7 +72,7 @@ def outcome_of(overrides: list[str], folder: Path) -> str:
             config_hash(config)
             run = RunFolder(folder)
             trainer = build.build_run(config, run, StopRequest()).trainer
-            build.build_tracker(config, run, None)
+            sections.build_tracker(config, run, None)
             if trainer.num_steps > LONGEST_FIT:
                 return "built"
             trainer.fit(NoTracker())

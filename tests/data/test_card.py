@@ -9,9 +9,10 @@ import pytest
 from support.runs import ROOT, SHARED
 from support.tables import write
 
-from imdbcls.build import build_corpus, build_data_card, build_tokenizer
+from imdbcls.build import build_data_card
 from imdbcls.config.overrides import compose
 from imdbcls.data.card import card_text, histogram
+from imdbcls.sections import build_corpus, build_tokenizer
 
 IMDB, ROBERTA = SHARED / "imdb", SHARED / "roberta-base"
 

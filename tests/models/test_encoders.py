@@ -14,7 +14,7 @@ from tokenizers import Tokenizer, processors
 from transformers import AutoModel, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
 
 import imdbcls
-from imdbcls import build
+from imdbcls import sections
 from imdbcls.data.batches import EvalBatches
 from imdbcls.data.documents import Documents
 from imdbcls.data.tokens import tokenize
@@ -179,12 +179,12 @@ def test_the_first_token_of_a_causal_encoder_is_no_document(tmp_path: Path) -> N
     path = f"backbone.path={family_folder('gpt2', tmp_path)}"
     for head, is_refused in (("cls", True), ("mean", False)):
         config = imdbcls.compose("backbone=roberta-base", path, f"head={head}", "max_length=64").values
-        backbone = build.build_backbone(config)
+        backbone = sections.build_backbone(config)
         if is_refused:
             with pytest.raises(UserError, match=r"head=cls reads only the first token.*head=mean"):
-                build.build_model(config, backbone, 2)
+                sections.build_model(config, backbone, 2)
         else:
-            build.build_model(config, backbone, 2)
+            sections.build_model(config, backbone, 2)
 
 
 def test_an_encoder_alone_of_a_pair_is_enough(tmp_path: Path) -> None:
@@ -224,7 +224,7 @@ def test_settings_that_a_family_does_not_have_are_refused_and_the_others_work(tm
 
 def test_a_precision_in_which_an_encoder_fails_is_refused(tmp_path: Path) -> None:
     """DeBERTa's first version masks attention by the smallest number of float32, which bfloat16 does not hold."""
-    hardware = {name: build.build_hardware(imdbcls.compose(f"precision={name}").values) for name in ("fp32", "bf16")}
+    hardware = {name: sections.build_hardware(imdbcls.compose(f"precision={name}").values) for name in ("fp32", "bf16")}
     backbone = load(family_folder("deberta", tmp_path / "deberta"))
     require_precision("small", backbone.encoder, hardware["fp32"])
     with pytest.raises(UserError, match=r"small: DebertaModel fails in bf16 \(.*\); set precision=fp32\."):

@@ -15,7 +15,7 @@ from support.trainers import make
 from torch import Tensor
 
 import imdbcls
-from imdbcls import build
+from imdbcls import build, sections
 from imdbcls.data import features
 from imdbcls.errors import UserError
 from imdbcls.models.classifier import Classifier
@@ -265,9 +265,9 @@ def test_jobs_side_by_side_lend_their_threads_to_the_one_that_encodes(
 def test_a_frozen_encoder_gives_every_head_the_same() -> None:
     """Also a head that reads the first token alone, which a trained encoder gives nothing else."""
     config = imdbcls.compose("backbone=tiny", "head=cls", FROZEN).values
-    assert not build.build_model(config, build.build_backbone(config), 2).first_token_only
+    assert not sections.build_model(config, sections.build_backbone(config), 2).first_token_only
     config = imdbcls.compose("backbone=tiny", "head=cls").values
-    assert build.build_model(config, build.build_backbone(config), 2).first_token_only
+    assert sections.build_model(config, sections.build_backbone(config), 2).first_token_only
 
 
 def test_a_frozen_encoder_is_hashed_and_written_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

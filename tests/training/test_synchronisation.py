@@ -14,7 +14,7 @@ from support.heads import MAKERS
 from support.small_models import make_folder
 from support.trainers import Poison, contents, make
 
-from imdbcls import build
+from imdbcls import sections
 from imdbcls.kernels import unpadded
 from imdbcls.kernels.heads import accelerate_head
 from imdbcls.models.classifier import Classifier
@@ -35,7 +35,7 @@ SMALL = ("max_length=12", "data.train_limit=10", "data.validation_limit=6")
 
 
 def make_without_values(folder: Path, monkeypatch: pytest.MonkeyPatch, *overrides: str) -> Trainer:
-    monkeypatch.setattr(build, "choose_hardware", lambda *settings: NoValues(torch.device("meta"), "fp32"))
+    monkeypatch.setattr(sections, "choose_hardware", lambda *settings: NoValues(torch.device("meta"), "fp32"))
     monkeypatch.setattr(torch, "autocast", lambda *settings, **more: nullcontext())
     # The fused optimizers do not know that device.
     return make(folder, "optimizer.fused=false", "trainer.micro_batch_size=7", *SMALL, *overrides)
