@@ -14,12 +14,10 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from imdbcls.kernels.declarations import constant
 from imdbcls.kernels.layer import Weights
 from imdbcls.kernels.loading import Kernels
 from imdbcls.kernels.products import linear, linear_backward, prepare, rows_for, weight_gradient
-
-_WORD = 16  # mask bits
-MOST_COLUMNS = 8192  # of a row of H, as in rows.c
 
 
 class Dropout(NamedTuple):
@@ -221,7 +219,7 @@ def _mask(plan: Plan, number: int, width: int) -> tuple[Tensor | None, tuple[int
     """Room for a mask's bits (None without dropout), and what the kernel that fills it is told."""
     if plan.dropout is None:
         return None, (0, number, 0, 1.0)
-    kept_NW = torch.empty((plan.num_rows, -(-width // _WORD)), dtype=torch.int16)
+    kept_NW = torch.empty((plan.num_rows, -(-width // constant("MASK_BITS"))), dtype=torch.int16)
     return kept_NW, (plan.dropout.seed, number, plan.dropout.threshold, plan.dropout.scale)
 
 

@@ -9,11 +9,13 @@ import ctypes
 import math
 import re
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+
+from imdbcls.kernels.building import source_text
 
 _NUMBERS: dict[str, Any] = {
     "int64_t": ctypes.c_int64,
@@ -27,8 +29,8 @@ _DTYPES = {"float": torch.float32, "int64_t": torch.int64, "uint16_t": torch.int
 _COMMENT = re.compile(r"/\*.*?\*/", re.DOTALL)
 _ONLY_FLOATS = re.compile(r"^#ifdef FLOATS$(.*?)^#endif$", re.DOTALL | re.MULTILINE)
 _FUNCTION = re.compile(r"^int (\w+)\(([^)]*)\);", re.MULTILINE)
+_CONSTANT = re.compile(r"^    (\w+) = (\d+),", re.MULTILINE)
 _PARAMETER = re.compile(r"(?:const )?(?P<type>\w+) (?P<pointer>\*)?(?P<or_null>OR_NULL )?(?P<name>\w+)")
-_BLOCK_ROWS = 128  # as in rows.c
 
 # The statuses of vectors.h. The first is success.
 _FAILURES: dict[int, tuple[type[Exception], str]] = {
@@ -102,11 +104,12 @@ class Function:
             known["N"] = num_rows
         if "num_documents" in known:
             known |= {"B": known["num_documents"], "A": known["num_heads"], "H": known["num_heads"] * known["D"]}
-        known.setdefault("B", -(-known.get("N", 0) // _BLOCK_ROWS))
+        known.setdefault("B", -(-known.get("N", 0) // constant("BLOCK_ROWS")))
         if "H" in known:
-            known |= {"G": 4 * known["H"], "W": -(-known["H"] // 16)}
+            known |= {"G": 4 * known["H"], "W": -(-known["H"] // constant("MASK_BITS"))}
         if "O" in known:
-            known |= {"P": -(-known["O"] // 16), "C": 16}
+            width = constant("PANEL_WIDTH")
+            known |= {"P": -(-known["O"] // width), "C": width}
         return tuple(
             known["B"] + 1
             if each.shape == ("B", "1")
@@ -124,6 +127,16 @@ class Function:
         if not found.is_contiguous():
             return ValueError(f"{self.name}: {parameter.name} is not contiguous: its strides are {found.stride()}")
         return ValueError(f"{self.name}: {parameter.name} has {found.numel()} elements, at least {least} are needed")
+
+
+@cache
+def constants() -> dict[str, int]:
+    """Return the sizes that C and Python share, by name, from `kernels.h`."""
+    return {name: int(value) for name, value in _CONSTANT.findall(source_text("kernels.h"))}
+
+
+def constant(name: str) -> int:
+    return constants()[name]
 
 
 def read_declarations(header: str, dtype: torch.dtype) -> dict[str, Function]:

@@ -27,6 +27,7 @@ from transformers.models.roberta.modeling_roberta import RobertaEmbeddings
 
 from imdbcls.kernels import compiled, first_token, layer, loading
 from imdbcls.kernels.attention import KeyMask
+from imdbcls.kernels.declarations import constant
 from imdbcls.kernels.dropout import DropoutMasks
 from imdbcls.kernels.products import rows_for
 from imdbcls.runtime.padding import offsets_of, places_of
@@ -164,7 +165,7 @@ class _Inputs(NamedTuple):
 
 def kernels_for(encoder: Any, dtype: torch.dtype) -> loading.Kernels | None:
     """The kernels that an accelerated encoder uses for matrices of this type; None: PyTorch's operations."""
-    if dtype not in (torch.bfloat16, torch.float32) or encoder.config.hidden_size > compiled.MOST_COLUMNS:
+    if dtype not in (torch.bfloat16, torch.float32) or encoder.config.hidden_size > constant("MAX_COLUMNS"):
         return None
     return loading.load(dtype)
 

@@ -93,7 +93,7 @@ class CompiledLSTM(torch.autograd.Function):
         kernels = ctx.kernels
         num_documents, hidden_size = d_final_BH.shape
         d_gates_NG = torch.empty_like(gates_NG)
-        d_bias_BG = torch.empty((num_documents, 4 * hidden_size))  # bfloat16's needs an eighth of the rows
+        d_bias_BG = torch.empty((num_documents, 4 * hidden_size))  # in bfloat16, one row per eight documents is used
         kernels.call(
             "lstm_backward", gates_NG, weight_GH, offsets, cell_NH, d_final_BH.contiguous(), d_gates_NG, d_bias_BG,
             num_documents, hidden_size, ctx.backwards,

@@ -8,10 +8,10 @@ N: rows, O: outputs, K: inputs, P: panels of sixteen outputs.
 import torch
 from torch import Tensor
 
+from imdbcls.kernels.declarations import constant
 from imdbcls.kernels.loading import Kernels
 
 _MULTIPLE = 32  # of widths that the weight gradients' kernel takes in bfloat16
-_PANEL = 16  # outputs, as in panels.h
 
 
 def rows_for(num_rows: int, dtype: torch.dtype = torch.bfloat16) -> int:
@@ -31,7 +31,8 @@ def prepare(kernels: Kernels, *weights_OK: Tensor) -> Tensor:
     num_outputs, num_inputs = sum(len(weight) for weight in weights_OK), weights_OK[0].shape[1]
     if kernels.dtype == torch.float32:
         weight_OK = weights_OK[0] if len(weights_OK) == 1 else torch.cat(weights_OK)
-        packed_PKC = torch.empty((-(-num_outputs // _PANEL), num_inputs, _PANEL))
+        width = constant("PANEL_WIDTH")
+        packed_PKC = torch.empty((-(-num_outputs // width), num_inputs, width))
         kernels.call("pack_weight", weight_OK.contiguous(), packed_PKC, num_outputs, num_inputs)
         return packed_PKC
     joined_OK = torch.empty((num_outputs, num_inputs), dtype=kernels.dtype)

@@ -14,6 +14,7 @@ from support.trainers import make as make_trainer
 from torch import Tensor
 
 from imdbcls.kernels import building, loading
+from imdbcls.kernels.declarations import constants
 from imdbcls.kernels.encoder import accelerate
 
 CSRC = Path(building.__file__).parent / "csrc"
@@ -95,6 +96,17 @@ def test_the_loaded_functions_have_the_declared_types(dtype: torch.dtype) -> Non
     for name, (function, declared) in loaded._functions.items():
         assert function.argtypes == [*(each.c_type for each in declared.parameters), ctypes.c_int], name
         assert function.restype is ctypes.c_int and function.__name__ == name
+
+
+def test_sizes_that_c_and_python_share_are_written_once() -> None:
+    """In `kernels.h`: no source defines one of them again, with a number that could differ."""
+    assert constants().keys() == {"BLOCK_ROWS", "MAX_COLUMNS", "MASK_BITS", "PANEL_WIDTH"}
+    for source in {*building.LIBRARIES[HALF].sources, *building.LIBRARIES[torch.float32].sources}:
+        text = (CSRC / source).read_text()
+        assert not re.findall(rf"\b({'|'.join(constants())}) = ", text), source
+    for name in constants():
+        used = [path.name for path in Path(building.__file__).parent.glob("*.py") if f'"{name}"' in path.read_text()]
+        assert used, f"Python does not use {name}"
 
 
 def test_a_definition_unlike_its_declaration_does_not_compile(tmp_path: Path) -> None:

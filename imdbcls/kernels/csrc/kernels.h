@@ -14,6 +14,14 @@ All return a status. Memory is taken before any result is written, so a failed c
 
 #define OR_NULL
 
+/* Sizes that Python needs as well (`declarations.py` reads them here). */
+enum {
+    BLOCK_ROWS = 128,   /* rows whose gradients of a weight or bias are summed before those of other rows are added */
+    MAX_COLUMNS = 8192, /* of a row of H */
+    MASK_BITS = 16,     /* in a word of a dropout mask */
+    PANEL_WIDTH = 16,   /* outputs in a panel of a packed weight */
+};
+
 int add_and_normalise(const element *residual_NH, const element *update_NH, const float *weight_H, const float *bias_H,
                       element *OR_NULL sum_NH, element *out_NH, float *OR_NULL mean_N, float *OR_NULL rstd_N,
                       uint16_t *OR_NULL kept_NW, int64_t N, int64_t H, float epsilon, uint64_t seed, uint32_t number,

@@ -4,7 +4,7 @@
 #include "kernels.h"
 
 enum {
-    PANEL = 16,
+    PANEL = PANEL_WIDTH,
     GROUP = 6, /* rows computed at once: with two vectors each, their sums fill twelve of the sixteen registers */
 };
 

@@ -2,9 +2,7 @@
 #include "kernels.h"
 #include <math.h>
 
-/* Rows whose gradients of a weight or bias are summed before they are added to those of other rows, and which a thread
-   takes at a time: a thread that is held up by another program takes fewer. */
-enum { BLOCK_ROWS = 128, MOST_COLUMNS = 8192, WORD = 16 /* mask bits */ };
+/* A thread takes BLOCK_ROWS rows at a time: a thread that is held up by another program takes fewer. */
 
 int64_t blocks_of(int64_t num_rows) { return (num_rows + BLOCK_ROWS - 1) / BLOCK_ROWS; }
 
@@ -30,7 +28,7 @@ static inline void philox_round(u64s counter[4], uint32_t k0, uint32_t k1) {
 /* Which of 64 neighbouring columns of a row are kept, as four words of sixteen. Philox4x32-7 (Salmon et al. 2011) of
    (column, row, mask) under the seed: a function of these alone. A counter's four numbers are for columns sixteen apart. */
 static inline void draw_kept(const Dropout *dropout, int64_t row, int64_t column, uint16_t kept[4]) {
-    for (int first = 0; first < WORD; first += LANES) {
+    for (int first = 0; first < MASK_BITS; first += LANES) {
         u64s even[4], odd[4]; /* columns */
         even[0] = add_u64(even_lanes(), splat_u64((uint64_t)(column + first)));
         odd[0] = add_u64(even_lanes(), splat_u64((uint64_t)(column + first + 1)));
@@ -52,10 +50,10 @@ static inline void draw_kept(const Dropout *dropout, int64_t row, int64_t column
 }
 
 /* Words of sixteen mask bits for a row of so many columns. */
-static inline int64_t words_of(int64_t width) { return (width + WORD - 1) / WORD; }
+static inline int64_t words_of(int64_t width) { return (width + MASK_BITS - 1) / MASK_BITS; }
 
 static inline lanes_mask kept_at(const uint16_t *kept, int64_t column) {
-    return (lanes_mask)(kept[column / WORD] >> column % WORD); /* the lanes beyond LANES are not looked at */
+    return (lanes_mask)(kept[column / MASK_BITS] >> column % MASK_BITS); /* the lanes beyond LANES are not looked at */
 }
 
 /* A row's mask: a bit for each column, sixteen columns to a word. */
@@ -63,7 +61,7 @@ static void draw_row(const Dropout *dropout, int64_t row, int64_t width, uint16_
     const int64_t words = words_of(width);
     for (int64_t word = 0; word < words; word += 4) {
         uint16_t four[4];
-        draw_kept(dropout, row, word * WORD, four);
+        draw_kept(dropout, row, word * MASK_BITS, four);
         for (int64_t i = 0; i < 4 && word + i < words; i++) kept[word + i] = four[i];
     }
 }
@@ -131,7 +129,7 @@ static inline void row_norm_backward(float *d_H, const float *x_hat_H, const flo
 static inline void add_and_normalise_row(
     const element *residual_H, const element *update_H, const float *weight_H, const float *bias_H, element *sum_H,
     element *out_H, float *mean, float *rstd, const uint16_t *kept, int64_t H, float epsilon, float scale) {
-    float row_H[MOST_COLUMNS] ALIGNED;
+    float row_H[MAX_COLUMNS] ALIGNED;
     for (int64_t j = 0; j < H; j += LANES) {
         lanes_mask lanes = lanes_at(j, H);
         fetch_ahead(update_H + j);
@@ -156,7 +154,7 @@ int add_and_normalise(const element *residual_NH, const element *update_NH, cons
                       element *sum_NH, element *out_NH, float *mean_N, float *rstd_N, uint16_t *kept_NW, int64_t N,
                       int64_t H, float epsilon, uint64_t seed, uint32_t number, uint32_t threshold, float scale,
                       int num_threads) {
-    if (H > MOST_COLUMNS || (sum_NH && !(mean_N && rstd_N))) return BAD_ARGUMENTS;
+    if (H > MAX_COLUMNS || (sum_NH && !(mean_N && rstd_N))) return BAD_ARGUMENTS;
     const Dropout dropout = {seed, number, threshold, scale};
     const int64_t words = words_of(H);
 #pragma omp parallel for num_threads(num_threads) schedule(dynamic, BLOCK_ROWS)
@@ -175,7 +173,7 @@ int add_and_normalise(const element *residual_NH, const element *update_NH, cons
 static inline void add_and_normalise_backward_row(
     const element *d_out_H, const element *d_out2_H, const element *sum_H, float mean, float rstd, const float *weight_H,
     const uint16_t *kept, element *d_sum_H, element *d_update_H, float *partial_3H, int64_t H, float scale) {
-    float d_H[MOST_COLUMNS] ALIGNED, x_hat_H[MOST_COLUMNS] ALIGNED;
+    float d_H[MAX_COLUMNS] ALIGNED, x_hat_H[MAX_COLUMNS] ALIGNED;
     for (int64_t j = 0; j < H; j += LANES) {
         lanes_mask lanes = lanes_at(j, H);
         fetch_ahead(d_out_H + j);
@@ -207,7 +205,7 @@ int add_and_normalise_backward(const element *d_out_NH, const element *d_out2_NH
                                const float *rstd_N, const float *weight_H, const uint16_t *kept_NW, element *d_sum_NH,
                                element *d_update_NH, float *partial_B3H, int64_t N, int64_t H, float scale,
                                int num_threads) {
-    if (H > MOST_COLUMNS || (kept_NW && !d_update_NH)) return BAD_ARGUMENTS;
+    if (H > MAX_COLUMNS || (kept_NW && !d_update_NH)) return BAD_ARGUMENTS;
     const int64_t words = words_of(H), num_blocks = blocks_of(N);
 #pragma omp parallel for num_threads(num_threads) schedule(dynamic)
     for (int64_t block = 0; block < num_blocks; block++) {
@@ -257,11 +255,11 @@ int normalise_and_drop(const float *sum_NH, const float *weight_H, const float *
 int normalise_and_drop_backward(const element *d_out_NH, const element *d_out2_NH, const float *sum_NH, const float *mean_N,
                                 const float *rstd_N, const float *weight_H, const uint16_t *kept_NW, float *d_sum_NH,
                                 float *partial_B2H, int64_t N, int64_t H, float scale, int num_threads) {
-    if (H > MOST_COLUMNS) return BAD_ARGUMENTS;
+    if (H > MAX_COLUMNS) return BAD_ARGUMENTS;
     const int64_t words = words_of(H), num_blocks = blocks_of(N);
 #pragma omp parallel for num_threads(num_threads) schedule(dynamic)
     for (int64_t block = 0; block < num_blocks; block++) {
-        float x_hat_H[MOST_COLUMNS] ALIGNED;
+        float x_hat_H[MAX_COLUMNS] ALIGNED;
         float *partial_2H = partial_B2H + block * 2 * H;
         memset(partial_2H, 0, 2 * H * sizeof(float));
         const int64_t end = smaller((block + 1) * BLOCK_ROWS, N);
