@@ -12,9 +12,9 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from imdbcls.config.allowed_targets import borrowed_targets
+from imdbcls.config.allowed_targets import borrowed_targets, locate
 from imdbcls.config.paths import require_length
-from imdbcls.config.signatures import require_settings
+from imdbcls.config.signatures import GIVEN_TO_ALL_LAYERS, require_settings
 from imdbcls.data.documents import Corpus
 from imdbcls.data.pipeline import Pipeline
 from imdbcls.data.splits import SPLIT_SETTINGS, make_corpus
@@ -24,6 +24,7 @@ from imdbcls.kernels import accelerate_head
 from imdbcls.models import lora
 from imdbcls.models.backbone import Backbone, freeze, recompute_activations
 from imdbcls.models.classifier import Classifier
+from imdbcls.models.encoders import count_hidden_states
 from imdbcls.models.head_probe import reads_first_token_only
 from imdbcls.runs.folder import RunFolder
 from imdbcls.runs.identity import group_hash
@@ -151,8 +152,10 @@ def build_settings(config: Mapping[str, Any]) -> TrainerSettings:
 
 def build_model(config: Mapping[str, Any], backbone: Backbone, num_labels: int) -> Classifier:
     settings = {key: value for key, value in config["head"].items() if key != "name"}
-    head = construct(settings, hidden_size=backbone.hidden_size, num_labels=num_labels)
-    first_token_only = reads_first_token_only(head, backbone.hidden_size, config["max_length"])
+    given = {"hidden_size": backbone.hidden_size, "num_labels": num_labels, **given_to_all_layers(settings, backbone)}
+    head = construct(settings, **given)
+    num_hidden_states = given.get(GIVEN_TO_ALL_LAYERS)
+    first_token_only = reads_first_token_only(head, backbone.hidden_size, config["max_length"], num_hidden_states)
     if backbone.causal and first_token_only:
         raise UserError(
             f"head={config['head']['name']} reads only the first token, which sees no other token in "
@@ -160,12 +163,17 @@ def build_model(config: Mapping[str, Any], backbone: Backbone, num_labels: int) 
         )
     if config["backbone"]["fast"]:
         accelerate_head(head)
-    return Classifier(
-        backbone.encoder,
-        head,
-        # A frozen encoder gives every head the same vectors, from the cache or not.
-        first_token_only=first_token_only and config["backbone"]["freeze"] is not True,
-    )
+    # A frozen encoder gives every head the same vectors, from the cache or not.
+    computes_first_only = first_token_only and num_hidden_states is None and config["backbone"]["freeze"] is not True
+    return Classifier(backbone.encoder, head, first_token_only=computes_first_only)
+
+
+def given_to_all_layers(settings: Mapping[str, Any], backbone: Backbone) -> dict[str, int]:
+    """Return what a head that reads all layers gets in addition: the number of hidden states."""
+    if list(borrowed_targets(settings)) or not getattr(locate(settings["_target_"]), "reads_all_layers", False):
+        return {}
+    pad_id = int(backbone.tokenizer.pad_token_id)
+    return {GIVEN_TO_ALL_LAYERS: count_hidden_states(backbone.name, backbone.encoder, pad_id)}
 
 
 def build_objective(config: Mapping[str, Any], corpus: Corpus, hardware: Hardware) -> Objective:

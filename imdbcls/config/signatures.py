@@ -11,7 +11,7 @@ from imdbcls.config.options import knobs
 from imdbcls.config.validate import look_up
 from imdbcls.errors import UserError
 
-# What the builder gives beside the configuration.
+# What the builder gives in addition to the configuration.
 GIVEN = {
     "head": {"hidden_size", "num_labels"},
     "loss": {"class_weights_C", "label_smoothing"},
@@ -19,6 +19,7 @@ GIVEN = {
     "schedule": {"optimizer", "num_steps", "num_warmup_steps"},
     "tracker": {"identity", "config", "folder", "resumed_step"},
 }
+GIVEN_TO_ALL_LAYERS = "num_hidden_states"  # also given to a head with `reads_all_layers`
 
 
 def require_settings(config: Mapping[str, Any]) -> None:
@@ -28,7 +29,7 @@ def require_settings(config: Mapping[str, Any]) -> None:
     for place in TARGETS:
         node = look_up(config, place)
         settings = [key for key in node if not key.startswith("_") and key != "name" and f"{place}.{key}" not in own]
-        given = [key for key in node if not key.startswith("_")] + list(GIVEN.get(place, ()))
+        given = [key for key in node if not key.startswith("_")]
         mistakes += wrong_settings(place, node["_target_"], settings, given)
     if mistakes:
         raise UserError(*mistakes)
@@ -47,14 +48,20 @@ def wrong_settings(place: str, target: str, settings: list[str], given: list[str
         yield f"{place}._target_={target} cannot be imported here: {reason}"
         return
     kinds = [parameter.kind for parameter in parameters.values()]
-    taken = [name for name in parameters if name not in GIVEN.get(place, ())]
+    from_builder = set(GIVEN.get(place, ()))
+    if place == "head" and getattr(found, "reads_all_layers", False):
+        from_builder.add(GIVEN_TO_ALL_LAYERS)
+    taken = [name for name in parameters if name not in from_builder]
     if inspect.Parameter.VAR_KEYWORD not in kinds:
+        for name in sorted(from_builder & {GIVEN_TO_ALL_LAYERS} - parameters.keys()):
+            yield f"{place}._target_={target} sets reads_all_layers, so its constructor has to take {name}."
         for key in settings:
             if key not in parameters:
                 near = get_close_matches(key, taken, 1)
                 nearest = f"; the nearest: {near[0]}" if near else ""
                 yield f"{place}.{key}: {target} takes no {key}, only {', '.join(taken) or 'nothing'}{nearest}."
     variable = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
+    found_elsewhere = {*given, *from_builder}
     for name, parameter in parameters.items():
-        if parameter.default is parameter.empty and parameter.kind not in variable and name not in given:
+        if parameter.default is parameter.empty and parameter.kind not in variable and name not in found_elsewhere:
             yield f"{place}.{name} is missing: {target} needs it; give +{place}.{name}=..."

@@ -1,7 +1,7 @@
 """One batch: documents cut to length, or into windows, and padded to one width.
 
-B documents of a batch, T tokens of its padded width. Where documents are cut into windows, W of them in a batch, each
-window is a row of its own, as if it were a document: token ids and mask then have W rows.
+L layers, B documents of a batch, T tokens of its padded width, D hidden size. Where documents are cut into windows, W
+of them in a batch, each window is a row of its own, as if it were a document: token ids and mask then have W rows.
 """
 
 from collections.abc import Callable, Sequence
@@ -30,8 +30,8 @@ class Batch:
     ones included), `labels_B` is int64. `documents_W` is None where each row is a document; else it holds, for each
     row, its document, counted from 0 in this batch (int64, ascending). `rows` are the documents' places in their split.
     `num_tokens` counts the real tokens, of all windows. `places_N` are their places among all places of input_ids_BT,
-    row by row, known where the batch is on another device than the CPU. `hidden_BTD` is what a frozen encoder made of
-    the rows, where that is kept.
+    row by row, known where the batch is on another device than the CPU. `features` is a frozen encoder's output for the
+    rows, if it is cached: hidden_BTD, or hidden_LBTD for a head that reads all layers.
     """
 
     input_ids_BT: Tensor
@@ -41,7 +41,7 @@ class Batch:
     rows: NDArray[np.int64]
     num_tokens: int
     places_N: Tensor | None = None
-    hidden_BTD: Tensor | None = None
+    features: Tensor | None = None
 
     def __len__(self) -> int:
         """The number of documents."""
@@ -56,7 +56,7 @@ class Batch:
             "documents_W": self.documents_W,
             "num_documents": len(self),
             "places_N": self.places_N,
-            "hidden_BTD": self.hidden_BTD,
+            "features": self.features,
         }
 
     def to(self, device: torch.device) -> "Batch":
@@ -75,7 +75,7 @@ class Batch:
             documents_W=None if self.documents_W is None else move(self.documents_W),
             labels_B=move(self.labels_B),
             places_N=move(places_of(self.mask_BT)),
-            hidden_BTD=None if self.hidden_BTD is None else move(self.hidden_BTD),
+            features=None if self.features is None else move(self.features),
         )
 
     def split(self, num_rows: int) -> "list[Batch]":
@@ -104,7 +104,7 @@ class Batch:
                     self.labels_B[documents],
                     self.rows[documents],
                     int(lengths_B[part].sum()),
-                    hidden_BTD=None if self.hidden_BTD is None else self.hidden_BTD[part, :width],
+                    features=None if self.features is None else self.features[..., part, :width, :],
                 )
             )
             first, first_row = end, part.stop
@@ -159,7 +159,7 @@ class Cutter:
             torch.from_numpy(self._labels[rows]),
             rows,
             int(lengths_W.sum()),
-            hidden_BTD=None if self.features is None else self.features.cut(rows, lengths_W, width),
+            features=None if self.features is None else self.features.cut(rows, lengths_W, width),
         )
 
     def _pieces(self, row: int) -> list[NDArray[np.integer]]:

@@ -67,7 +67,7 @@ class TrainBatches:
             yield self._cutter.cut(rows)
 
     def read_from(self, features: Features) -> None:
-        """Give every batch its `hidden_BTD` from here on."""
+        """Give every batch its `features` from now on."""
         self._cutter.features = features
 
     def plan(self, epoch: int) -> list[NDArray[np.int64]]:
@@ -146,14 +146,14 @@ class EvalBatches:
         return len(self._plan)
 
     def read_from(self, features: Features) -> None:
-        """Give every batch its `hidden_BTD` from here on."""
+        """Give every batch its `features` from now on."""
         self._cutter.features = features
 
     def single_documents(self, num_documents: int) -> Iterator[Batch]:
         """Batches of one document each, taken evenly from the longest to the shortest, for the encoder to read."""
         order = np.concatenate(self._plan)
         for place in np.linspace(0, len(order) - 1, min(num_documents, len(order))).astype(int):
-            yield replace(self._cutter.cut(order[place : place + 1]), hidden_BTD=None)
+            yield replace(self._cutter.cut(order[place : place + 1]), features=None)
 
     @property
     def num_documents(self) -> int:

@@ -1,10 +1,11 @@
-"""What a frozen encoder made of a split, on disk and memory-mapped: the token vectors of every document, unpadded.
+"""A frozen encoder's output for a split, on disk and memory-mapped: the vectors of every token, without padding.
 
-B documents of a batch, T tokens of its padded width, N tokens of the split, D hidden size.
+L layers, B documents of a batch, T tokens of its padded width, N tokens of the split, D hidden size.
 """
 
 import hashlib
 import json
+import math
 import os
 import zlib
 from collections.abc import Iterable
@@ -34,21 +35,25 @@ _DTYPES: dict[str, tuple[torch.dtype, type[np.generic]]] = {
 
 @dataclass(frozen=True)
 class Encoded:
-    """Some documents as the encoder gives them: their rows in the split, sizes in tokens, and vectors end to end.
+    """The encoder's output for some documents: their rows in the split, sizes in tokens, and vectors end to end.
 
-    Where a document is read in several windows, they count and follow each other.
+    The tokens of all windows of a document count and follow each other. The vectors are `hidden_ND`, or `hidden_NLD` of
+    all layers, on the CPU.
     """
 
     rows: NDArray[np.int64]
     sizes: NDArray[np.int64]
-    hidden_ND: Tensor  # on the CPU, N the sum of the sizes
+    vectors: Tensor
 
 
 @dataclass(frozen=True)
 class Features:
-    """One split's vectors: those of document i are `vectors_ND[starts[i]:starts[i] + sizes[i]]`."""
+    """One split's vectors: those of document i are `vectors[starts[i]:starts[i] + sizes[i]]`.
 
-    vectors_ND: NDArray[Any]
+    They are `vectors_ND`, or `vectors_NLD` of all layers.
+    """
+
+    vectors: NDArray[Any]
     starts: NDArray[np.int64]
     sizes: NDArray[np.int64]
     dtype: torch.dtype
@@ -57,19 +62,20 @@ class Features:
         return len(self.starts)
 
     def cut(self, rows: NDArray[np.int64], lengths_B: NDArray[np.int64], width: int) -> Tensor:
-        """hidden_BTD of some documents in the encoder's dtype, zero at padding.
+        """Return hidden_BTD, or hidden_LBTD, of some documents in the encoder's dtype, zero at padding.
 
         `lengths_B` are the tokens of each row of the batch: one row of each document, or one of each of its windows.
         """
-        hidden_BTD = np.zeros((len(lengths_B), width, self.vectors_ND.shape[1]), dtype=self.vectors_ND.dtype)
+        *layers, hidden_size = self.vectors.shape[1:]
+        hidden = np.zeros((*layers, len(lengths_B), width, hidden_size), dtype=self.vectors.dtype)
         place = 0
         for row in rows:
             start, end = self.starts[row], self.starts[row] + self.sizes[row]
             while start < end:
                 length = lengths_B[place]
-                hidden_BTD[place, :length] = self.vectors_ND[start : start + length]
+                hidden[..., place, :length, :] = np.moveaxis(self.vectors[start : start + length], 0, -2)
                 start, place = start + length, place + 1
-        return torch.from_numpy(hidden_BTD).view(self.dtype)
+        return torch.from_numpy(hidden).view(self.dtype)
 
 
 def write_features(entry: Path, num_documents: int, encoded: Iterable[Encoded]) -> None:
@@ -85,7 +91,7 @@ def write_features(entry: Path, num_documents: int, encoded: Iterable[Encoded]) 
                 ends = num_tokens + np.cumsum(part.sizes)
                 index[0, part.rows], index[1, part.rows] = ends - part.sizes, part.sizes
                 num_tokens += int(part.sizes.sum())
-                raw = part.hidden_ND.contiguous().view(torch.uint8).flatten().numpy().data
+                raw = part.vectors.contiguous().view(torch.uint8).flatten().numpy().data
                 checksums.update(raw)
                 file.write(raw)
             to_disk(file)
@@ -93,8 +99,9 @@ def write_features(entry: Path, num_documents: int, encoded: Iterable[Encoded]) 
             file.write(index.tobytes())
             to_disk(file)
         about = {
-            "dtype": str(part.hidden_ND.dtype).removeprefix("torch."),
-            "hidden_size": part.hidden_ND.shape[1],
+            "dtype": str(part.vectors.dtype).removeprefix("torch."),
+            **({"num_layers": part.vectors.shape[1]} if part.vectors.dim() == 3 else {}),
+            "hidden_size": part.vectors.shape[-1],
             "num_documents": num_documents,
             "num_tokens": num_tokens,
             "block_bytes": BLOCK,
@@ -154,17 +161,18 @@ def load_features(entry: Path) -> Features | None:
     try:
         about = json.loads((entry / ABOUT).read_text(encoding="utf-8"))
         dtype, stored = _DTYPES[about["dtype"]]
-        shape = (about["num_tokens"], about["hidden_size"])
+        layers = (about["num_layers"],) if "num_layers" in about else ()
+        shape = (about["num_tokens"], *layers, about["hidden_size"])
         index = np.fromfile(entry / INDEX, dtype=np.int64).reshape(2, about["num_documents"])
         if hashlib.sha256(index.tobytes()).hexdigest() != about["index_sha256"]:
             raise ValueError(f"the checksum of {INDEX} is wrong")
-        if (entry / VECTORS).stat().st_size != shape[0] * shape[1] * np.dtype(stored).itemsize:
+        if (entry / VECTORS).stat().st_size != math.prod(shape) * np.dtype(stored).itemsize:
             raise ValueError(f"the size of {VECTORS} is wrong")
         if checksums_of(entry / VECTORS, about["block_bytes"]) != about["vectors_crc32"]:
             raise ValueError(f"the checksum of {VECTORS} is wrong")
-        vectors_ND = np.memmap(entry / VECTORS, dtype=stored, mode="r", shape=shape)
+        vectors = np.memmap(entry / VECTORS, dtype=stored, mode="r", shape=shape)
     except (OSError, ValueError, KeyError, TypeError) as error:
         discard(entry, "feature cache", error)
         return None
     # A plain view: NumPy makes each slice of a memmap in Python, which is a fifth of cutting a batch.
-    return Features(vectors_ND.view(np.ndarray), index[0], index[1], dtype)
+    return Features(vectors.view(np.ndarray), index[0], index[1], dtype)

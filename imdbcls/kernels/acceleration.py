@@ -1,11 +1,12 @@
 """Choose how an encoder runs: CPU layers, CUDA without padding, or the library's own `forward`.
 
-B documents, T tokens, N non-padding tokens, D hidden size.
+L layers, B documents, T tokens, N non-padding tokens, D hidden size.
 """
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
@@ -50,16 +51,21 @@ def encode(
     token_indices_N: Tensor | None = None,
     *,
     first_token_only: bool = False,
+    all_layers: bool = False,
     compile: Callable[[Callable[..., Tensor]], Callable[..., Tensor]] | None = None,
 ) -> Tensor:
-    """Return an encoder's last hidden states_BTD, float32 or the autocast type.
+    """Return an encoder's last hidden states_BTD, or with `all_layers` hidden_LBTD: the embeddings, then every layer.
 
+    They are float32 or the autocast type.
     `mask_BT` is bool, True at tokens; padding is on the right. `token_indices_N` are the flat indices of the tokens in
     it: without them, CUDA has to wait for the device. With `first_token_only` the result may be hidden_B1D (float32):
-    an accelerated encoder then computes only the first token in its last layer. `compile` wraps the function that
+    an accelerated encoder then computes only the first token in its last layer. With `all_layers`, `first_token_only`
+    is ignored, and CUDA computes with padding. `compile` wraps the function that
     computes, for example by `torch.compile`.
     """
     wrap = compile or (lambda function: function)
+    if all_layers:
+        return wrap(encode_all_layers)(encoder, input_ids_BT, attention_mask(encoder, mask_BT))
     if unpadded.is_enabled(encoder) and unpadded.applies(input_ids_BT.device):
         indices_N = places_of(mask_BT) if token_indices_N is None else token_indices_N
         return wrap(unpadded.encode)(encoder, input_ids_BT, mask_BT, indices_N, first_token_only)
@@ -72,3 +78,9 @@ def encode_padded(encoder: nn.Module, input_ids_BT: Tensor, attention_mask: Any,
     options = {"first_token_alone": True} if first_token_only else {}
     hidden: Tensor = encoder(input_ids=input_ids_BT, attention_mask=attention_mask, **options).last_hidden_state
     return hidden
+
+
+def encode_all_layers(encoder: nn.Module, input_ids_BT: Tensor, attention_mask: Any) -> Tensor:
+    """Run the encoder's own `forward`, which `accelerate` may have replaced; hidden_LBTD, the embeddings first."""
+    output = encoder(input_ids=input_ids_BT, attention_mask=attention_mask, output_hidden_states=True)
+    return torch.stack(output.hidden_states)

@@ -6,8 +6,8 @@ B: documents, T: tokens (padded), H: hidden size, N: rows, a token each.
 Each layer becomes one autograd function with a hand-written backward pass. Where there are compiled kernels for the
 processor and the dtype, rows are the real tokens alone (`compiled.py`); else they are all B * T tokens (`layer.py`). In
 fp32 outputs and gradients equal the Hugging Face model's to rounding. Whatever the fast path does not know (attention
-dropout, a request for hidden states, 4-D masks, ...) goes to the original `forward`. Who reads nothing but the first
-token may ask for it alone (`first_token_alone=True`): the last layer is then next to nothing (`first_token.py`).
+dropout, a request for attention weights, 4-D masks, ...) goes to the original `forward`. A head that reads only the
+first token can ask for it (`first_token_alone=True`), which saves most of the last layer (`first_token.py`).
 """
 
 from collections.abc import Callable, Iterator
@@ -105,12 +105,13 @@ def _forward(
     position_ids: Tensor | None = None,
     inputs_embeds: Tensor | None = None,
     first_token_alone: bool = False,
+    output_hidden_states: bool | None = None,
     **kwargs: Any,
 ) -> Any:
     """The encoder's forward pass: hidden states_BTH in fp32 outside autocast and its dtype within.
 
     With `first_token_alone` the fast path gives hidden states_B1H, in fp32; where the original `forward` serves, or the
-    last layer has adapters, all are given.
+    last layer has adapters, all are given. `output_hidden_states` is the library's: the embeddings and every layer.
     """
     config = self.config
     embedded = input_ids if input_ids is not None else inputs_embeds
@@ -131,6 +132,8 @@ def _forward(
     if not simple:
         if return_dict is not None:
             kwargs["return_dict"] = return_dict
+        if output_hidden_states is not None:
+            kwargs["output_hidden_states"] = output_hidden_states
         return type(self).forward(
             self, input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds, **kwargs
         )
@@ -140,17 +143,21 @@ def _forward(
     mask_BT = torch.ones(embedded.shape[:2], dtype=torch.bool) if attention_mask is None else attention_mask.bool()
     dropout = config.hidden_dropout_prob if self.training else 0.0
     inputs = _Inputs(input_ids, token_type_ids, position_ids, inputs_embeds)
-    layers, last = first_token.set_apart(self.encoder.layer, first_token_alone)
+    all_layers = bool(output_hidden_states)
+    layers, last = first_token.set_apart(self.encoder.layer, first_token_alone and not all_layers)
     loaded = kernels_for(self, dtype)
     if loaded is not None:
-        hidden_BTH = _compiled_hidden(self, layers, inputs, mask_BT, dropout, loaded)
+        states = _compiled_hidden(self, layers, inputs, mask_BT, dropout, loaded, all_layers)
     else:
-        hidden_BTH = _hidden(self, layers, inputs, mask_BT, dropout, dtype)
+        states = _hidden(self, layers, inputs, mask_BT, dropout, dtype, all_layers)
+    hidden_BTH = states[-1]
     if last is not None:
         with torch.autocast("cpu", enabled=False):
             hidden_BTH = first_token.first_token_of(last, hidden_BTH, mask_BT)
     pooled_BH = self.pooler(hidden_BTH) if self.pooler is not None else None
-    output = BaseModelOutputWithPoolingAndCrossAttentions(last_hidden_state=hidden_BTH, pooler_output=pooled_BH)
+    output = BaseModelOutputWithPoolingAndCrossAttentions(
+        last_hidden_state=hidden_BTH, pooler_output=pooled_BH, hidden_states=tuple(states) if all_layers else None
+    )
     return output if return_dict in (None, True) else output.to_tuple()
 
 
@@ -171,9 +178,18 @@ def kernels_for(encoder: Any, dtype: torch.dtype) -> loading.Kernels | None:
 
 
 def _hidden(
-    encoder: Any, layers: list[Any], inputs: _Inputs, mask_BT: Tensor, dropout: float, dtype: torch.dtype
-) -> Tensor:
-    """The layers over all rows, padding among them, by PyTorch's operations."""
+    encoder: Any,
+    layers: list[Any],
+    inputs: _Inputs,
+    mask_BT: Tensor,
+    dropout: float,
+    dtype: torch.dtype,
+    all_layers: bool,
+) -> list[Tensor]:
+    """Run the layers over all rows, including padding, by PyTorch's operations.
+
+    Returns hidden_BTH of the last layer, or with `all_layers` of the embeddings and of every layer.
+    """
     config = encoder.config
     hidden_BTH = encoder.embeddings(**inputs._asdict())
     num_documents, num_tokens, hidden_size = hidden_BTH.shape
@@ -182,17 +198,28 @@ def _hidden(
         masks = DropoutMasks() if dropout > 0 else None
         shape = layer.Shape(num_documents, num_tokens, config.num_attention_heads, config.layer_norm_eps, dropout)
         hidden_NH = hidden_BTH.reshape(-1, hidden_size).to(dtype)
+        states_NH = [hidden_NH]
         for number, module in enumerate(layers):
             parameters = _parameters(module)
             weights = _weights(encoder, number, dtype, partial(layer.compute_weights, parameters, dtype))
             hidden_NH = layer.LayerFunction.apply(hidden_NH, shape, keys, masks, weights, *parameters)
-    return hidden_NH.view(num_documents, num_tokens, hidden_size)
+            states_NH = [*states_NH, hidden_NH] if all_layers else [hidden_NH]
+    return [state_NH.view(num_documents, num_tokens, hidden_size) for state_NH in states_NH]
 
 
 def _compiled_hidden(
-    encoder: Any, layers: list[Any], inputs: _Inputs, mask_BT: Tensor, dropout: float, loaded: loading.Kernels
-) -> Tensor:
-    """The layers over the real tokens' rows, by the compiled kernels. Padding's hidden states are zero."""
+    encoder: Any,
+    layers: list[Any],
+    inputs: _Inputs,
+    mask_BT: Tensor,
+    dropout: float,
+    loaded: loading.Kernels,
+    all_layers: bool,
+) -> list[Tensor]:
+    """Run the layers over the rows of the real tokens, by the compiled kernels. Padding's hidden states are zero.
+
+    Returns hidden_BTH of the last layer, or with `all_layers` of the embeddings and of every layer.
+    """
     config = encoder.config
     offsets = offsets_of(mask_BT)
     places_N = places_of(mask_BT)
@@ -206,6 +233,7 @@ def _compiled_hidden(
     )
     with torch.autocast("cpu", enabled=False):
         hidden_NH, residual_NH = _compiled_embeddings(encoder, inputs, mask_BT, places_N, plan)
+        states_NH = [hidden_NH]
         for number, module in enumerate(layers):
             parameters = _parameters(module)
             weights = _weights(encoder, number, loaded.dtype, partial(compiled.compute_weights, loaded, parameters))
@@ -215,11 +243,16 @@ def _compiled_hidden(
                 )
             else:  # scoring, or the frozen layers below the first that learns
                 hidden_NH = residual_NH = compiled.score_layer(hidden_NH, plan, number, weights)
-        hidden_NH = hidden_NH[: plan.num_rows]
-        if plan.num_rows < mask_BT.numel():
-            padded_NH = hidden_NH.new_zeros((mask_BT.numel(), config.hidden_size))
-            hidden_NH = padded_NH.index_copy(0, places_N, hidden_NH)
-    return hidden_NH.view(*mask_BT.shape, config.hidden_size)
+            states_NH = [*states_NH, hidden_NH] if all_layers else [hidden_NH]
+        return [_with_padding(state_NH[: plan.num_rows], mask_BT, places_N) for state_NH in states_NH]
+
+
+def _with_padding(hidden_NH: Tensor, mask_BT: Tensor, places_N: Tensor) -> Tensor:
+    """Put the rows of the real tokens at their places, zeros at padding; hidden_BTH."""
+    if len(hidden_NH) < mask_BT.numel():
+        zeros_NH = hidden_NH.new_zeros((mask_BT.numel(), hidden_NH.shape[1]))
+        hidden_NH = zeros_NH.index_copy(0, places_N, hidden_NH)
+    return hidden_NH.view(*mask_BT.shape, hidden_NH.shape[1])
 
 
 def _compiled_embeddings(

@@ -10,12 +10,13 @@ from imdbcls import kernels
 
 
 class Classifier(nn.Module):
-    """Encoder → last hidden states → head → logits (B documents, T tokens, D hidden size, C classes).
+    """Encoder → hidden states → head → logits (L layers, B documents, T tokens, D hidden size, C classes).
 
-    A document that is cut into windows comes as several rows (W windows in all): the encoder and the head see each
-    window as a document, and the document's logits are the average of its windows'.
+    The head reads the last hidden states_BTD; if it sets `reads_all_layers`, hidden_LBTD of the embeddings and all
+    layers. A document that is cut into windows comes as several rows (W windows in all): the encoder and the head
+    process each window as a document, and the document's logits are the average of its windows'.
 
-    With `first_token_only` the head gets only the first token where that saves work in the encoder's last layer.
+    With `first_token_only` the head gets hidden_B1D of the first token if the encoder can save work by that.
     """
 
     def __init__(self, encoder: nn.Module, head: nn.Module, *, first_token_only: bool = False) -> None:
@@ -23,8 +24,13 @@ class Classifier(nn.Module):
         self.encoder = encoder
         self.head = head
         self.first_token_only = first_token_only
-        # Compiles the function that runs the encoder in training; None: it is not compiled.
+        # Compiles the function that runs the encoder in training; None if it is not compiled.
         self.compile_encode: Callable[[Callable[..., Tensor]], Callable[..., Tensor]] | None = None
+
+    @property
+    def reads_all_layers(self) -> bool:
+        """Whether the head reads the embeddings and all layers, not only the last one."""
+        return getattr(self.head, "reads_all_layers", False)
 
     @property
     def encoder_is_frozen(self) -> bool:
@@ -32,7 +38,7 @@ class Classifier(nn.Module):
         return not any(parameter.requires_grad for parameter in self.encoder.parameters())
 
     def train(self, mode: bool = True) -> Self:
-        """Set the mode; an encoder that is frozen stays in evaluation mode, so that every pass gives the same."""
+        """Set the mode; a frozen encoder stays in evaluation mode, so that every pass gives the same."""
         super().train(mode)
         if self.encoder_is_frozen:
             self.encoder.eval()
@@ -45,25 +51,23 @@ class Classifier(nn.Module):
         documents_W: Tensor | None = None,
         num_documents: int | None = None,
         places_N: Tensor | None = None,
-        hidden_BTD: Tensor | None = None,
+        features: Tensor | None = None,
     ) -> Tensor:
-        """Token ids (int64, padded on the right) and their mask (bool, True at real tokens) to float32 logits_BC.
+        """Compute float32 logits_BC from token ids (int64, padded on the right) and their mask (bool, True at tokens).
 
-        `documents_W` is each row's document (int64, ascending from 0), None where each row is one, and `num_documents`
-        their number. `places_N` are the places of the real tokens in mask_BT, row by row. Pass what the batch knows of
-        these (`Batch.inputs`): to work it out, CUDA would have to be waited for. The encoder's attention never reads
-        padding; what it writes there is for the head to leave out. With `hidden_BTD`, its earlier output for these
-        rows, the encoder does not run.
+        `documents_W` is the document of each row (int64, ascending from 0), None if each row is one; `num_documents` is
+        their number. `places_N` are the flat indices of the tokens in mask_BT. Pass what the batch knows of these
+        (`Batch.inputs`): computing them would wait for CUDA. Padding's hidden states are undefined; the head ignores
+        them. With `features`, the encoder's earlier output for these rows, the encoder does not run.
         """
-        if hidden_BTD is None:
-            hidden_BTD = self.encode(input_ids_BT, mask_BT, places_N)
-        logits_BC = self.head(hidden_BTD, mask_BT).float()
+        hidden = self.encode(input_ids_BT, mask_BT, places_N) if features is None else features
+        logits_BC = self.head(hidden, mask_BT).float()
         return logits_BC if documents_W is None else average_windows(logits_BC, mask_BT, documents_W, num_documents)
 
     def encode(self, input_ids_BT: Tensor, mask_BT: Tensor, places_N: Tensor | None) -> Tensor:
-        """Return the last hidden states_BTD, float32 or the autocast type; or hidden_B1D of the first token."""
-        # Scoring is never compiled, so that a checkpoint scores the same everywhere; nor is a single row, which would
-        # be compiled again.
+        """Return what the head reads: hidden_BTD, hidden_B1D or hidden_LBTD, float32 or the autocast type."""
+        # Scoring is never compiled, so that a checkpoint scores the same everywhere. A single row is not compiled
+        # either: it would be compiled separately.
         is_compiled = self.training and len(input_ids_BT) > 1
         return kernels.encode(
             self.encoder,
@@ -71,6 +75,7 @@ class Classifier(nn.Module):
             mask_BT,
             places_N,
             first_token_only=self.first_token_only,
+            all_layers=self.reads_all_layers,
             compile=self.compile_encode if is_compiled else None,
         )
 
@@ -78,9 +83,9 @@ class Classifier(nn.Module):
 def average_windows(
     logits_WC: Tensor, mask_WT: Tensor, documents_W: Tensor, num_documents: int | None = None
 ) -> Tensor:
-    """Each document's logits: the average of its windows', weighted by their tokens. Returns logits_BC, as float32.
+    """Average the logits of each document's windows, weighted by their tokens; float32 logits_BC.
 
-    A document of one window keeps its logits to the last bit: its weight is exactly one.
+    A document of one window keeps its logits exactly: its weight is one.
     """
     if num_documents is None:
         num_documents = int(documents_W[-1]) + 1
@@ -92,10 +97,10 @@ def average_windows(
 
 
 def copy_of(model: Classifier) -> Classifier:
-    """A copy that has the trained weights for itself and shares those that get no gradient."""
+    """Copy a model: the copy has its own trainable weights and shares the frozen ones."""
     return copy.deepcopy(model, {id(weight): weight for weight in model.parameters() if not weight.requires_grad})
 
 
 def count_parameters(module: nn.Module, *, trainable: bool = False) -> int:
-    """All its weights, or those that get a gradient."""
+    """Count all weights of a module, or only those that get a gradient."""
     return sum(weight.numel() for weight in module.parameters() if weight.requires_grad or not trainable)

@@ -12,7 +12,7 @@ from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerB
 
 from imdbcls.data.batch import round_up
 from imdbcls.errors import UserError
-from imdbcls.kernels import attention_mask
+from imdbcls.kernels import attention_mask, encode
 from imdbcls.runtime.console import warn
 from imdbcls.runtime.device import Hardware
 from imdbcls.runtime.limits import is_out_of_memory
@@ -127,6 +127,29 @@ def require_encoder(name: str, encoder: PreTrainedModel, pad_id: int) -> bool:
             "class would depend on the other documents of its batch."
         )
     return torch.equal(together_BTD[0, 0], changed_BTD[0, 0])
+
+
+def count_hidden_states(name: str, encoder: PreTrainedModel, pad_id: int) -> int:
+    """Return how many hidden states an encoder gives: of the embeddings and of each layer.
+
+    Raises UserError for an encoder that does not give all of them in one shape, `hidden_size` numbers for each token.
+    """
+    refused = f"backbone={name}: {type(encoder).__name__} cannot be used with a head that reads all layers"
+    was_training, ids_BT = encoder.training, example_ids(encoder, pad_id)
+    encoder.eval()
+    try:
+        with torch.random.fork_rng(devices=[]), torch.inference_mode():
+            hidden_LBTD = encode(encoder, ids_BT, mask_of(LENGTHS), all_layers=True)
+    except Exception as error:  # a model may raise anything for a request that it does not support
+        reason = (str(error).splitlines() or [""])[0][:200]
+        raise UserError(f"{refused}: it gives no hidden states ({type(error).__name__}: {reason}).") from error
+    finally:
+        encoder.train(was_training)
+    if hidden_LBTD.shape[1:] != (*ids_BT.shape, encoder.config.hidden_size):
+        raise UserError(f"{refused}: its hidden states have the shape {tuple(hidden_LBTD.shape)}.")
+    if not hidden_LBTD[:, mask_of(LENGTHS)].isfinite().all():
+        raise UserError(f"{refused}: its hidden states are not finite (NaN or infinity).")
+    return len(hidden_LBTD)
 
 
 def require_precision(name: str, encoder: Any, hardware: Hardware) -> None:

@@ -1,6 +1,6 @@
-"""Runs a frozen encoder once over every document, for all epochs, heads and seeds: its output is kept on disk.
+"""Run a frozen encoder once over every document and keep its output on disk, for all epochs, heads and seeds.
 
-B documents of a batch, T tokens of its padded width, N tokens, D hidden size.
+L layers, B documents of a batch, T tokens of its padded width, N tokens, D hidden size.
 """
 
 import contextlib
@@ -48,7 +48,7 @@ def encode_once(
 
     The batches are those of scoring, so that scoring with the features gives the same bits as without. An entry is
     keyed by all that decides these bits: the batches, the weights (their hash), the architecture, device, precision and
-    software.
+    software. The outputs of the last layer and of all layers are different entries.
     `cache_gb` (10^9 bytes) bounds what the folder may hold. Raises UserError where that or the disk is too small,
     before anything is written, and where the folder cannot be written.
     """
@@ -66,7 +66,7 @@ def encode_once(
                     say(f"Encoding the {batches.num_documents:,} documents of {name} once, into {folder}.")
                     encoded = encode(model, batches, hardware, on_progress)
                     first = next(encoded)
-                    require_room(folder, need_of(to_come, first), cache_gb)
+                    require_room(folder, need_of(to_come, first), cache_gb, of_layers(first))
                     write_features(entries[name], batches.num_documents, chain([first], encoded))
                     found[name] = load_features(entries[name])
         except OSError as error:
@@ -85,35 +85,39 @@ def encode(model: Classifier, batches: EvalBatches, hardware: Hardware, on_progr
     for batch in batches:
         on_device = batch.to(hardware.device)
         with torch.inference_mode(), hardware.autocast():
-            hidden_BTD = model.encode(on_device.input_ids_BT, on_device.mask_BT, on_device.places_N)
-            hidden_ND = hidden_BTD[on_device.mask_BT].cpu()
+            hidden = model.encode(on_device.input_ids_BT, on_device.mask_BT, on_device.places_N)
+            vectors = hidden[..., on_device.mask_BT, :].movedim(-2, 0).cpu()  # hidden_ND or hidden_NLD
         sizes = batch.mask_BT.sum(dim=1)
         if batch.documents_W is not None:
             sizes = torch.zeros(len(batch), dtype=torch.int64).index_add(0, batch.documents_W, sizes)
-        yield Encoded(batch.rows, sizes.numpy(), hidden_ND)
+        yield Encoded(batch.rows, sizes.numpy(), vectors)
         done += len(batch)
         on_progress(done, batches.num_documents)
 
 
 def need_of(splits: list[EvalBatches], example: Encoded) -> int:
-    """The bytes that the output for some splits takes, by that for some documents."""
+    """Return the bytes that the output for some splits takes, from the output for some documents."""
     num_tokens = sum(batch.num_tokens for batches in splits for batch in batches)
-    return num_tokens * example.hidden_ND.shape[1] * example.hidden_ND.element_size()
+    return num_tokens * example.vectors[0].numel() * example.vectors.element_size()
 
 
-def require_room(folder: Path, need: int, cache_gb: float) -> None:
+def of_layers(example: Encoded) -> str:
+    return f" of all {example.vectors.shape[1]} layers" if example.vectors.dim() == 3 else ""
+
+
+def require_room(folder: Path, need: int, cache_gb: float, layers: str) -> None:
     held, spare = held_in(folder), shutil.disk_usage(folder).free - RESERVE
     without = "backbone.cache=false trains without the cache, more slowly, to the same result but for rounding"
     if held + need > cache_gb * 1e9:
         raise UserError(
-            f"The frozen encoder's output needs {shown(need)}; {folder} holds {shown(held)} and may hold "
+            f"The frozen encoder's output{layers} needs {shown(need)}; {folder} holds {shown(held)} and may hold "
             f"backbone.cache_gb={cache_gb:g} in all: raise that, or remove the folder; {without}."
         )
     if need > spare:
         raise UserError(
-            f"The frozen encoder's output needs {shown(need)}, and the disk of {folder} has {shown(max(spare, 0))} to "
-            f"spare ({shown(RESERVE)} are left free): make room, or set data.cache_dir or IMDBCLS_CACHE to another "
-            f"disk; {without}."
+            f"The frozen encoder's output{layers} needs {shown(need)}, and the disk of {folder} has "
+            f"{shown(max(spare, 0))} to spare ({shown(RESERVE)} are left free): make room, or set data.cache_dir or "
+            f"IMDBCLS_CACHE to another disk; {without}."
         )
 
 
@@ -141,6 +145,7 @@ def key_of_encoder(model: Classifier, backbone: Backbone, hardware: Hardware, we
         "kernels": [backbone.not_fast, backbone.not_unpadded, source_digest()],
         "environment": environment_of(hardware, None, model),
         "hardware": [hardware.device.type, hardware.precision],
+        **({"layers": "all"} if model.reads_all_layers else {}),
         "versions": [torch.__version__, transformers.__version__],
     }
     return hashlib.sha256(json.dumps(about, sort_keys=True, default=str).encode()).hexdigest()
