@@ -56,19 +56,17 @@ def encode(
 ) -> Tensor:
     """Return an encoder's last hidden states_BTD, or with `all_layers` hidden_LBTD: the embeddings, then every layer.
 
-    They are float32 or the autocast type.
-    `mask_BT` is bool, True at tokens; padding is on the right. `token_indices_N` are the flat indices of the tokens in
-    it: without them, CUDA has to wait for the device. With `first_token_only` the result may be hidden_B1D (float32):
-    an accelerated encoder then computes only the first token in its last layer. With `all_layers`, `first_token_only`
-    is ignored, and CUDA computes with padding. `compile` wraps the function that
-    computes, for example by `torch.compile`.
+    They are float32 or the autocast type. `mask_BT` is bool, True at tokens; padding is on the right. `token_indices_N`
+    are the flat indices of the tokens in it: without them, CUDA has to wait for the device. With `first_token_only`,
+    which `all_layers` excludes, the result may be hidden_B1D (float32): an accelerated encoder then computes only the
+    first token in its last layer. `compile` wraps the function that computes, for example by `torch.compile`.
     """
     wrap = compile or (lambda function: function)
-    if all_layers:
-        return wrap(encode_all_layers)(encoder, input_ids_BT, attention_mask(encoder, mask_BT))
     if unpadded.is_enabled(encoder) and unpadded.applies(input_ids_BT.device):
         indices_N = places_of(mask_BT) if token_indices_N is None else token_indices_N
-        return wrap(unpadded.encode)(encoder, input_ids_BT, mask_BT, indices_N, first_token_only)
+        return wrap(unpadded.encode)(encoder, input_ids_BT, mask_BT, indices_N, first_token_only, all_layers)
+    if all_layers:
+        return wrap(encode_all_layers)(encoder, input_ids_BT, attention_mask(encoder, mask_BT))
     only_first = first_token_only and cpu.is_accelerated(encoder)
     return wrap(encode_padded)(encoder, input_ids_BT, attention_mask(encoder, mask_BT), only_first)
 

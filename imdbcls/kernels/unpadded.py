@@ -78,24 +78,39 @@ def applies(device: torch.device) -> bool:
 
 
 def encode(
-    encoder: Any, input_ids_BT: Tensor, mask_BT: Tensor, places_N: Tensor, first_token_alone: bool = False
+    encoder: Any,
+    input_ids_BT: Tensor,
+    mask_BT: Tensor,
+    places_N: Tensor,
+    first_token_alone: bool = False,
+    all_layers: bool = False,
 ) -> Tensor:
-    """The encoder's last hidden states_BTH, as from its own `forward`, but zero at the padding.
+    """Return the encoder's last hidden states_BTH, as from its own `forward`, but zero at the padding.
 
-    With `first_token_alone`, where the last layer allows it, only the first token's, first_B1H in float32.
+    With `first_token_alone`, where the last layer allows it, only the first token's, first_B1H in float32. With
+    `all_layers`, hidden_LBTH: the embeddings, then every layer.
     """
-    layers, last = first_token.set_apart(encoder.encoder.layer, first_token_alone)
+    layers, last = first_token.set_apart(encoder.encoder.layer, first_token_alone and not all_layers)
     embedded_BTH = encoder.embeddings(input_ids=input_ids_BT)
     boundaries = Boundaries(offsets_of(mask_BT).to(torch.int32), mask_BT.shape[1])
     hidden_NH = embedded_BTH.flatten(0, 1).index_select(0, places_N)
+    states_NH = [hidden_NH]
     for layer in layers:
         hidden_NH = _layer(layer, hidden_NH, boundaries)
-    padded_NH = hidden_NH.new_zeros(mask_BT.numel(), hidden_NH.shape[1])
-    hidden_BTH = padded_NH.index_copy(0, places_N, hidden_NH).view(*mask_BT.shape, -1)
+        states_NH = [*states_NH, hidden_NH] if all_layers else [hidden_NH]
+    states_BTH = [_with_padding(state_NH, mask_BT, places_N) for state_NH in states_NH]
+    if all_layers:
+        return torch.stack(states_BTH)
+    (hidden_BTH,) = states_BTH
     if last is None:
         return hidden_BTH
     with torch.autocast("cuda", enabled=False):
         return first_token.first_token_of(last, hidden_BTH, mask_BT)
+
+
+def _with_padding(hidden_NH: Tensor, mask_BT: Tensor, places_N: Tensor) -> Tensor:
+    padded_NH = hidden_NH.new_zeros(mask_BT.numel(), hidden_NH.shape[1])
+    return padded_NH.index_copy(0, places_N, hidden_NH).view(*mask_BT.shape, -1)
 
 
 def _layer(layer: Any, hidden_NH: Tensor, boundaries: Boundaries) -> Tensor:

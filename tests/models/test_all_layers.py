@@ -71,15 +71,17 @@ def test_the_hidden_states_are_the_library_s(family: str, fast: bool) -> None:
     torch.testing.assert_close(alone_1C[0], together_BC[1], atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("with_kernels", [True, False])
+@pytest.mark.parametrize("path", ["kernels", "operations", "unpadded"])
 @pytest.mark.parametrize("bf16", [False, True])
 @pytest.mark.parametrize("model_type", ["bert", "roberta"])
-def test_the_cpu_layers_give_all_hidden_states(
-    model_type: str, bf16: bool, with_kernels: bool, monkeypatch: pytest.MonkeyPatch
+def test_the_fast_layers_give_all_hidden_states(
+    model_type: str, bf16: bool, path: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Values and gradients: in fp32 the library's, in bf16 as near to them as the library's in bf16."""
-    if not with_kernels:
+    if path == "operations":
         monkeypatch.setattr("imdbcls.kernels.loading.load", lambda dtype: None)
+    elif path == "unpadded":
+        monkeypatch.setattr("imdbcls.kernels.unpadded.applies", lambda device: True)
     library = make_encoder(model_type)
     fast = copy.deepcopy(library)
     kernels.accelerate(fast)
