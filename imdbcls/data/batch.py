@@ -1,7 +1,7 @@
-"""One batch: documents cut to length, or into windows, and padded to one width.
+"""One batch: documents truncated, or cut into windows, and padded to one width.
 
 L layers, B documents of a batch, T tokens of its padded width, D hidden size. Where documents are cut into windows, W
-of them in a batch, each window is a row of its own, as if it were a document: token ids and mask then have W rows.
+of them in a batch, each window is a separate row: token ids and mask then have W rows.
 """
 
 from collections.abc import Callable, Sequence
@@ -26,12 +26,12 @@ WIDTH_MULTIPLE = 8
 class Batch:
     """Some documents, padded on the right to one width.
 
-    `input_ids_BT` is int64 with the tokenizer's padding id behind each row, `mask_BT` is True at real tokens (special
-    ones included), `labels_B` is int64. `documents_W` is None where each row is a document; else it holds, for each
-    row, its document, counted from 0 in this batch (int64, ascending). `rows` are the documents' places in their split.
-    `num_tokens` counts the real tokens, of all windows. `places_N` are their places among all places of input_ids_BT,
-    row by row, known where the batch is on another device than the CPU. `features` is a frozen encoder's output for the
-    rows, if it is cached: hidden_BTD, or hidden_LBTD for a head that reads all layers.
+    `input_ids_BT` is int64 with the tokenizer's padding id after each row, `mask_BT` is True at real tokens (including
+    special ones), `labels_B` is int64. `documents_W` is None if each row is a document; otherwise it is the document of
+    each row, counted from 0 in this batch (int64, ascending). `rows` are the indices of the documents in their split.
+    `num_tokens` counts the real tokens of all windows. `places_N` are their indices in the flattened input_ids_BT, set
+    if the batch is not on the CPU. `features` is a frozen encoder's output for the rows, if it is cached: hidden_BTD,
+    or hidden_LBTD for a head that reads all layers.
     """
 
     input_ids_BT: Tensor
@@ -49,7 +49,7 @@ class Batch:
 
     @property
     def inputs(self) -> dict[str, Any]:
-        """What `Classifier.forward` takes."""
+        """The arguments of `Classifier.forward`."""
         return {
             "input_ids_BT": self.input_ids_BT,
             "mask_BT": self.mask_BT,
@@ -60,7 +60,7 @@ class Batch:
         }
 
     def to(self, device: torch.device) -> "Batch":
-        """This batch, from the CPU, with its tensors on a device; copies to CUDA, from pinned memory, do not block."""
+        """Return this batch, which is on the CPU, on a device; copies to CUDA use pinned memory and do not block."""
         if device.type == "cpu":
             return self
 
@@ -79,9 +79,9 @@ class Batch:
         )
 
     def split(self, num_rows: int) -> "list[Batch]":
-        """Cut into micro-batches of at most `num_rows` rows, each trimmed to its own longest.
+        """Split into micro-batches of at most `num_rows` rows, each trimmed to its longest row.
 
-        A document's windows stay together, even where they alone are more rows.
+        The windows of a document stay together, even if they are more rows than that.
         """
         if len(self.mask_BT) <= num_rows:
             return [self]
@@ -112,9 +112,9 @@ class Batch:
 
 
 class Cutter:
-    """Cuts documents to length, or into windows, and pads them into a batch.
+    """Truncate documents, or cut them into windows, and pad them into a batch.
 
-    `lengths` are the tokens of each document's rows, special ones included, and `num_windows` how many rows it has.
+    `lengths` are the tokens in each row of a document, including special tokens, and `num_windows` its number of rows.
     """
 
     def __init__(self, tokens: Tokens, labels: NDArray[np.int64], max_length: int, truncation: str | Windows) -> None:
@@ -163,7 +163,7 @@ class Cutter:
         )
 
     def _pieces(self, row: int) -> list[NDArray[np.integer]]:
-        """The token ids of a document's rows, without special tokens."""
+        """Return the token ids of each row of a document, without special tokens."""
         ids = self.tokens.ids[self.tokens.offsets[row] : self.tokens.offsets[row + 1]]
         if self.num_windows[row] > 1:
             size = int(self.lengths[row]) - self.tokens.num_special

@@ -23,9 +23,9 @@ from torch import Tensor
 from imdbcls.runtime.cache import building, discard, to_disk
 
 VECTORS, INDEX, ABOUT = "vectors.bin", "index.bin", "entry.json"
-# Bytes of the vectors that share a checksum: blocks are checked by several threads at once.
+# Bytes of the vectors that share a checksum: several threads check blocks in parallel.
 BLOCK = 2**24
-# What an encoder may give, by its name in entry.json, and how NumPy holds it: bfloat16 as its raw bits.
+# The dtypes of an encoder's output by their names in entry.json, and NumPy's: bfloat16 is stored as its raw bits.
 _DTYPES: dict[str, tuple[torch.dtype, type[np.generic]]] = {
     "float32": (torch.float32, np.float32),
     "bfloat16": (torch.bfloat16, np.int16),
@@ -79,9 +79,9 @@ class Features:
 
 
 def write_features(entry: Path, num_documents: int, encoded: Iterable[Encoded]) -> None:
-    """Build an entry of all documents of a split, in whatever order they come. Raises OSError where there is no room.
+    """Write an entry with all documents of a split, which may come in any order. Raises OSError if the disk is full.
 
-    Written from start to end, never through a memory map: there a full disk would kill the process.
+    The file is written sequentially, not through a memory map: a full disk would kill the process there.
     """
     index = np.zeros((2, num_documents), dtype=np.int64)
     checksums, num_tokens = BlockChecksums(), 0
@@ -114,7 +114,7 @@ def write_features(entry: Path, num_documents: int, encoded: Iterable[Encoded]) 
 
 
 class BlockChecksums:
-    """The CRC-32 of each block of `BLOCK` bytes of a file that is written piece by piece."""
+    """Compute the CRC-32 of each block of `BLOCK` bytes of a file that is written in pieces."""
 
     def __init__(self) -> None:
         self.of_blocks: list[int] = []
@@ -132,9 +132,9 @@ class BlockChecksums:
 
 
 def checksums_of(path: Path, block_bytes: int) -> list[int]:
-    """The CRC-32 of each block of a file.
+    """Return the CRC-32 of each block of a file.
 
-    The file is read, not mapped: a bad sector is then an OSError and not the end of the process.
+    The file is read, not mapped: a bad sector then raises OSError instead of killing the process.
     """
     descriptor = os.open(path, os.O_RDONLY)
     try:
@@ -151,10 +151,10 @@ def _checksum(descriptor: int, num_bytes: int, start: int) -> int:
 
 
 def load_features(entry: Path) -> Features | None:
-    """Map an entry. None where there is none, or where there was a damaged one, which is logged and removed.
+    """Map an entry. Returns None if there is none, or if it is damaged; a damaged entry is logged and removed.
 
-    All vectors are checked every time: a disk can lose bits without changing a file's size or time. CRC-32 takes
-    about 0.5 s per GB and thread, several times less than one epoch of a head over the same vectors.
+    All vectors are checked every time: a disk can lose bits without changing a file's size or time. CRC-32 takes about
+    0.5 s per GB and thread, several times less than one epoch of a head over the same vectors.
     """
     if not entry.exists():
         return None
@@ -174,5 +174,5 @@ def load_features(entry: Path) -> Features | None:
     except (OSError, ValueError, KeyError, TypeError) as error:
         discard(entry, "feature cache", error)
         return None
-    # A plain view: NumPy makes each slice of a memmap in Python, which is a fifth of cutting a batch.
+    # A plain view: slices of a memmap are made in Python, which takes a fifth of the time of cutting a batch.
     return Features(vectors.view(np.ndarray), index[0], index[1], dtype)

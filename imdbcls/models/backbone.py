@@ -1,4 +1,4 @@
-"""Backbones: an encoder with its tokenizer, from a hub id, a local folder or an installed package, or made up."""
+"""Backbones: an encoder and its tokenizer, from a hub id, a local folder or an installed package, or random."""
 
 import warnings
 from collections import Counter
@@ -42,20 +42,20 @@ from imdbcls.runtime.hub import download, offline
 from imdbcls.runtime.model_files import local_model
 
 TINY_VOCABULARY = 2000
-# What the library raises for a configuration that fits no model.
+# What the library raises for an invalid configuration.
 BUILD_ERRORS = (ValueError, TypeError, KeyError, AttributeError, AssertionError)
 
 
 @dataclass(frozen=True)
 class Backbone:
-    """An encoder (float32, on the CPU, without a pooler) and what its head and its documents need to know of it."""
+    """An encoder (float32, on the CPU, without a pooler), its tokenizer, and which accelerations apply to it."""
 
     name: str
     encoder: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
-    not_fast: str | None  # why training on the CPU does not take the fast path; None where it does
-    not_unpadded: str | None  # why CUDA computes with padding; None where it need not
-    causal: bool = False  # whether a token reads only those before it
+    not_fast: str | None  # why training on the CPU does not use the fast layers; None if it does
+    not_unpadded: str | None  # why CUDA computes with padding; None if it does not
+    causal: bool = False  # whether each token attends only to the tokens before it
 
     @property
     def hidden_size(self) -> int:
@@ -63,7 +63,7 @@ class Backbone:
 
     @property
     def max_length(self) -> int | None:
-        """The longest document the encoder takes, in tokens, special tokens included; None: of any length."""
+        """The maximum number of tokens of a document, including special tokens; None if there is no limit."""
         return longest_document(self.encoder)
 
     def save(self, folder: Path) -> None:
@@ -75,13 +75,13 @@ class Backbone:
 def load_backbone(
     *, name: str, path: str, pretrained: bool, dropout: float | None, attention_dropout: float | None, fast: bool
 ) -> Backbone:
-    """Load an encoder and its tokenizer. Only safetensors weights are read; code that comes with a model never runs.
+    """Load an encoder and its tokenizer. Only safetensors weights are read; code that ships with a model never runs.
 
     `path` is a local folder, `package:NAME/FOLDER` (inside an installed Python package) or a hub id. Without
     `pretrained` the architecture gets random weights, from PyTorch's current random state. The dropout probabilities
-    replace the model's own where they are not None. With `fast`, BERT and RoBERTa run on the CPU through the project's
-    own layers and on CUDA without padding (`imdbcls.kernels`), which compute the same. Raises UserError where the model
-    cannot be found or read.
+    replace the model's own if they are not None. With `fast`, BERT and RoBERTa run on the CPU through the project's own
+    layers and on CUDA without padding (`imdbcls.kernels`), with the same results. Raises UserError if the model cannot
+    be found or read.
     """
     folder = locate(path)
     require_sound_files(folder)
@@ -120,7 +120,7 @@ def make_backbone(name: str, encoder: PreTrainedModel, tokenizer: PreTrainedToke
 
 
 def freeze(backbone: Backbone, layers: bool | int) -> None:
-    """Train nothing of the encoder (True), or neither its embeddings nor this many of its lowest layers; False: all.
+    """Freeze the whole encoder (True), its embeddings and this many of its lowest layers (int), or nothing (False).
 
     Gradients then stop at the lowest layer that is trained. Raises UserError for a number that leaves no layer.
     """
@@ -140,9 +140,9 @@ def freeze(backbone: Backbone, layers: bool | int) -> None:
 
 
 def recompute_activations(backbone: Backbone) -> Backbone:
-    """Keep only each layer's input for the backward pass, which computes the layer again, dropout masks included.
+    """Enable gradient checkpointing: keep only the input of each layer, and compute the layer again in backward.
 
-    Chen et al. 2016: less memory for about a third more time; the gradients are the same.
+    Chen et al. 2016: it saves memory and takes about a third more time; the gradients are the same, with dropout too.
     """
     if not backbone.encoder.supports_gradient_checkpointing:
         raise UserError(
@@ -157,10 +157,10 @@ def recompute_activations(backbone: Backbone) -> Backbone:
 
 
 def parts_of(encoder: Any) -> tuple[list[nn.Module], list[nn.Module]]:
-    """An encoder's embeddings, which all its layers have in common, and the layers, lowest first.
+    """Return an encoder's embedding modules, which all layers share, and its layers, lowest first.
 
-    DeBERTa also embeds relative positions, normalised, which every layer reads. Raises UserError for an encoder that
-    is built otherwise than those this project knows.
+    DeBERTa also embeds relative positions, normalised, which every layer reads. Raises UserError for an encoder whose
+    structure is not known.
     """
     has_embeddings = isinstance(getattr(encoder, "embeddings", None), nn.Module)
     if has_embeddings and isinstance(getattr(encoder, "layers", None), nn.ModuleList):  # ModernBERT
@@ -177,10 +177,10 @@ def parts_of(encoder: Any) -> tuple[list[nn.Module], list[nn.Module]]:
 
 
 def require_architecture(folder: Path, shapes: Mapping[str, tuple[int, ...]]) -> None:
-    """Refuse (UserError) a folder whose `config.json` asks for another encoder than the one with these tensors.
+    """Refuse (UserError) a folder whose `config.json` describes another encoder than the one with these tensors.
 
-    Tried without memory, on PyTorch's meta device: a stranger's file may ask for terabytes. `shapes` are a run's best
-    weights, whose encoder's names begin with `encoder.`.
+    The encoder is built on PyTorch's meta device, without memory: an untrusted file may ask for terabytes. `shapes` are
+    those of a run's best weights, in which the encoder's names begin with `encoder.`.
     """
     refusal = UserError(f"{folder / 'config.json'} is missing, or describes another encoder than the run's weights.")
     try:
@@ -239,14 +239,14 @@ def load_weights(path: str, folder: Path, config: PretrainedConfig) -> PreTraine
 
 
 def require_finite(tensors: Mapping[str, Tensor], place: Path) -> None:
-    """Refuse (UserError) weights with a value that is NaN or infinite: every score would be NaN."""
+    """Refuse (UserError) weights that contain NaN or infinity: every score would be NaN."""
     for name, tensor in tensors.items():
         if tensor.is_floating_point() and not tensor.is_meta and not bool(torch.isfinite(tensor).all()):
             raise UserError(f"{place}: the weights hold values that are NaN or infinite, first in {name[:200]}.")
 
 
 def locate(path: str) -> Path:
-    """The local folder that holds the model `path` names, downloaded from the hub where it is a hub id."""
+    """Return the local folder of the model that `path` names; a hub id is downloaded."""
     folder = local_model(path)
     return download(path) if folder is None else folder
 
@@ -259,10 +259,10 @@ ATTENTION_DROPOUT = ("attention_probs_dropout_prob", "attention_dropout", "attn_
 
 
 def set_dropout(config: PretrainedConfig, dropout: float | None, attention_dropout: float | None) -> None:
-    """Write the probabilities under the names that the architecture uses.
+    """Write the dropout probabilities into the config, under the names that the architecture uses.
 
-    Raises UserError for one above 0 that the architecture does not have. If one probability serves both (T5, XLNet),
-    it is the hidden dropout.
+    Raises UserError for one above 0 that the architecture does not have. If an architecture has one probability for
+    both (T5, XLNet), it is the hidden dropout.
     """
     for key, probability, names in (
         ("dropout", dropout, HIDDEN_DROPOUT),
@@ -282,7 +282,7 @@ def set_dropout(config: PretrainedConfig, dropout: float | None, attention_dropo
 def tiny_backbone(
     *, name: str, pretrained: bool, dropout: float | None, attention_dropout: float | None, fast: bool
 ) -> Backbone:
-    """A random two-layer encoder over the sample corpus's most frequent words: for tests; it is never pretrained."""
+    """Build a random two-layer encoder over the most frequent words of the sample corpus, for tests."""
     if pretrained:
         raise UserError("backbone=tiny has no pretrained weights: leave backbone.pretrained=false.")
     config = BertConfig(
@@ -300,7 +300,7 @@ def tiny_backbone(
 
 
 def word_tokenizer() -> PreTrainedTokenizerFast:
-    """A lower-casing word tokenizer whose vocabulary is the sample corpus's most frequent words."""
+    """Build a lower-casing word tokenizer whose vocabulary is the most frequent words of the sample corpus."""
     splitter = pre_tokenizers.BertPreTokenizer()
     words = Counter(word for text in read_sample().train.texts for word, _ in splitter.pre_tokenize_str(text.lower()))
     specials = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]

@@ -1,4 +1,4 @@
-"""Find out whether an encoder can be used by a first pass over a few tokens, not by a list of names.
+"""Check whether an encoder can be used by a trial pass over a few tokens, not by a list of names.
 
 B documents, T tokens, D hidden size.
 """
@@ -17,16 +17,16 @@ from imdbcls.runtime.console import warn
 from imdbcls.runtime.device import Hardware
 from imdbcls.runtime.limits import is_out_of_memory
 
-LENGTHS = (21, 6, 1)  # tokens of the documents of the first pass
-# How much padding may change a number of the output, as a share of its size. Rounding changes it by some 1e-6,
-# encoders that read padding (FNet, Nystromformer, ConvBERT, YOSO, MobileBERT) by 1e-2 and more.
+LENGTHS = (21, 6, 1)  # tokens of the documents of the trial pass
+# How much padding may change the output, relative to its size. Rounding changes it by about 1e-6, encoders that read
+# padding (FNet, Nystromformer, ConvBERT, YOSO, MobileBERT) by 1e-2 and more.
 TOLERANCE = 1e-3
 LIMITS = ("max_position_embeddings", "max_encoder_position_embeddings")
-STAND_INS = ("eos_token", "sep_token", "cls_token", "bos_token", "unk_token")  # for a padding token
+STAND_INS = ("eos_token", "sep_token", "cls_token", "bos_token", "unk_token")  # used as the padding token
 
 
 def prepare_config(config: PretrainedConfig) -> None:
-    """Switch off what only generating text needs, and what would make the output depend on chance."""
+    """Switch off what only text generation needs, and what would make the output random."""
     if getattr(config, "use_cache", False) and config.model_type not in ("bert", "roberta"):
         config.use_cache = False
     if getattr(config, "attention_type", None) == "block_sparse":
@@ -38,19 +38,19 @@ def prepare_config(config: PretrainedConfig) -> None:
 
 
 def text_encoder(model: Any) -> Any:
-    """The encoder of a model that also has a decoder (T5, BART); any other model itself."""
+    """Return the encoder of a model that also has a decoder (T5, BART); any other model as it is."""
     encoder, decoder = getattr(model, "encoder", None), getattr(model, "decoder", None)
     return encoder if isinstance(encoder, PreTrainedModel) and isinstance(decoder, nn.Module) else model
 
 
 def drop_pooler(encoder: Any) -> None:
-    """Remove the pooling layer, which the head replaces, where the architecture allows it."""
+    """Remove the pooling layer, which the head replaces, if the architecture allows it."""
     if hasattr(encoder, "pooler") and "add_pooling_layer" in inspect.signature(type(encoder).__init__).parameters:
         encoder.register_module("pooler", None)
 
 
 def longest_document(encoder: Any) -> int | None:
-    """The tokens of the longest document that an encoder takes; None where its positions have no limit."""
+    """Return the maximum number of tokens that an encoder takes; None if its positions have no limit."""
     for name, module in encoder.named_modules():
         if name.endswith("position_embeddings") and getattr(module, "padding_idx", None) is not None:
             return module.num_embeddings - module.padding_idx - 1  # RoBERTa counts positions from padding_idx + 1
@@ -59,7 +59,7 @@ def longest_document(encoder: Any) -> int | None:
 
 
 def give_padding(tokenizer: PreTrainedTokenizerBase) -> None:
-    """Set a padding token if the tokenizer has none: any token will do, as no accepted encoder reads padding."""
+    """Set a padding token if the tokenizer has none: any token works, as no accepted encoder reads padding."""
     if tokenizer.pad_token_id is None:
         named = (getattr(tokenizer, name) for name in STAND_INS)
         tokenizer.pad_token = next((token for token in named if token is not None), None) or (
@@ -68,7 +68,7 @@ def give_padding(tokenizer: PreTrainedTokenizerBase) -> None:
 
 
 def require_vocabulary(name: str, encoder: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Refuse (UserError) a tokenizer with an id that the encoder has no embedding for."""
+    """Refuse (UserError) a tokenizer with an id for which the encoder has no embedding."""
     try:
         embeddings: Any = encoder.get_input_embeddings()
         num_embeddings = embeddings.weight.shape[0]
@@ -85,10 +85,11 @@ def require_vocabulary(name: str, encoder: PreTrainedModel, tokenizer: PreTraine
 
 
 def require_encoder(name: str, encoder: PreTrainedModel, pad_id: int) -> bool:
-    """Refuse (UserError) an encoder that cannot classify documents. Returns whether it is causal.
+    """Refuse (UserError) an encoder that cannot classify documents; return whether it is causal.
 
-    It must give each token a vector of `hidden_size` numbers that does not depend on chance, on the padding or on the
-    other documents of a batch. In a causal encoder (a decoder-only model) a token reads only those before it.
+    It must give each token a vector of `hidden_size` numbers that is deterministic and does not depend on the padding
+    or on the other documents of a batch. In a causal encoder (a decoder-only model), a token attends only to those
+    before it.
     """
     refused = f"backbone={name}: {type(encoder).__name__} cannot be used"
     was_training, ids_BT = encoder.training, example_ids(encoder, pad_id)
@@ -118,7 +119,7 @@ def require_encoder(name: str, encoder: PreTrainedModel, pad_id: int) -> bool:
     if not all(torch.equal(row_TD[:n], again_TD[:n]) for row_TD, again_TD, n, _ in rows):
         raise UserError(f"{refused}: two passes over the same tokens give different vectors.")
     scale = torch.cat([row_TD[:n] for row_TD, _, n, _ in rows]).abs().mean()
-    # Relative to the number itself where that is large: a few dimensions may be a thousand times the others.
+    # Relative to the number itself if that is large: a few dimensions may be a thousand times larger than the others.
     changes = [(row_TD[:n] - alone_TD).abs() / (scale + alone_TD.abs()) for row_TD, _, n, alone_TD in rows]
     difference = max(float(change_TD.max()) for change_TD in changes)
     if difference > TOLERANCE:
@@ -153,7 +154,7 @@ def count_hidden_states(name: str, encoder: PreTrainedModel, pad_id: int) -> int
 
 
 def require_precision(name: str, encoder: Any, hardware: Hardware) -> None:
-    """Refuse (UserError) a precision in which an encoder fails: some mask by a number that only float32 holds."""
+    """Refuse (UserError) a precision in which an encoder fails: some mask with a number that only float32 can hold."""
     if hardware.precision == "fp32" or encoder.config.model_type in ("bert", "roberta"):
         return
     problem = "its output is NaN or infinite"
@@ -177,7 +178,7 @@ def require_precision(name: str, encoder: Any, hardware: Hardware) -> None:
 
 
 def example_ids(encoder: Any, pad_id: int) -> Tensor:
-    """Random token ids_BT of documents of `LENGTHS` tokens, padded; from a separate generator."""
+    """Return random token ids_BT of padded documents of `LENGTHS` tokens, from a generator of their own."""
     num_embeddings = encoder.get_input_embeddings().weight.shape[0]
     ids = [token for token in range(num_embeddings) if token != pad_id]
     generator = torch.Generator().manual_seed(0)

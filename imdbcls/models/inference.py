@@ -1,4 +1,4 @@
-"""Scoring a split: every document once, in evaluation mode, in a fixed order; and how long one document takes."""
+"""Score a split: every document once, in evaluation mode, in a fixed order; and measure the latency of one document."""
 
 import time
 from collections.abc import Callable
@@ -19,7 +19,7 @@ from imdbcls.runtime.limits import is_out_of_memory
 
 @dataclass(frozen=True)
 class Predictions:
-    """A split's outcome, row by row in the split's own order."""
+    """The labels and class probabilities of a split, in the split's order."""
 
     labels: NDArray[np.int64]  # (documents,)
     probabilities: NDArray[np.float64]  # (documents, classes)
@@ -33,11 +33,11 @@ class Predictions:
 def score(
     model: nn.Module, batches: EvalBatches, hardware: Hardware, on_progress: Callable[[int, int], None] | None = None
 ) -> Predictions:
-    """Class probabilities of every document, as the softmax in float64 of the model's float32 logits.
+    """Return the class probabilities of every document: the float64 softmax of the model's float32 logits.
 
-    The batches depend on the documents and settings alone, so scoring again gives the same numbers to the last digit.
-    `on_progress` is told the documents done and their total after each batch; a GPU may be behind, for the logits stay
-    on it until the end and no batch is waited for.
+    The batches depend only on the documents and settings, so scoring again gives exactly the same numbers. After each
+    batch, `on_progress` gets the number of documents done and their total. A GPU may lag behind: the logits stay on it
+    until the end, and no batch waits for it.
     """
     was_training = model.training
     model.eval()
@@ -58,7 +58,7 @@ def score(
 
 
 def logits_of(model: nn.Module, batch: Batch, hardware: Hardware) -> Tensor:
-    """A batch's logits_BC; where memory does not suffice, of its halves one after the other, which is said."""
+    """Return logits_BC of a batch; if memory runs out, score its halves one after the other and log that."""
 
     def of_all() -> Tensor:
         on_device = batch.to(hardware.device)
@@ -70,7 +70,7 @@ def logits_of(model: nn.Module, batch: Batch, hardware: Hardware) -> Tensor:
     except (RuntimeError, MemoryError) as error:
         if len(batch) == 1 or not is_out_of_memory(error):
             raise
-    # Not above, where the error still holds the tensors of the attempt.
+    # Not inside `except`, where the error still holds the tensors of the failed attempt.
     if hardware.device.type == "cuda":
         torch.cuda.empty_cache()
     num_rows = len(batch.mask_BT)
@@ -81,11 +81,11 @@ def logits_of(model: nn.Module, batch: Batch, hardware: Hardware) -> Tensor:
 
 @torch.inference_mode()
 def measure_latency(model: nn.Module, batches: EvalBatches, hardware: Hardware, num_documents: int) -> dict[str, float]:
-    """Milliseconds from token ids to probabilities for one document at a time: the median `p50` and `p95`.
+    """Measure the milliseconds from token ids to probabilities for single documents: the median `p50`, and `p95`.
 
     The documents are spread evenly over the lengths of the split. Each is timed once, after a pass over a document of
-    the same length: the first one of a length also pays for what the libraries prepare for its shapes. The weights are
-    cast once, before the timing.
+    the same length: the first pass of a length includes what the libraries prepare for its shapes. The weights are cast
+    once, before the timing.
     """
     model.eval()
     milliseconds = []

@@ -1,6 +1,6 @@
-"""LoRA (Hu et al. 2022) by the peft library: of each linear layer of the encoder, only a small update is trained.
+"""LoRA (Hu et al. 2022) by the peft library: train only a low-rank update of each linear layer of the encoder.
 
-A layer with weights W computes with W + SCALE B A: A has `rank` rows, B as many columns, and W never changes.
+A layer with weights W computes with W + SCALE B A: A has `rank` rows, B as many columns, and W stays constant.
 """
 
 from typing import Any
@@ -28,11 +28,11 @@ def require_peft() -> Any:
 
 
 def with_adapters(model: Classifier, rank: int) -> Classifier:
-    """A copy of a model in which adapters and the head are trained, and nothing else of the encoder.
+    """Copy a model and add adapters to the copy; only they and the head are trained.
 
-    Every linear layer gets an adapter, not the attention's alone: it learns more for the same number of parameters. At
-    first the update is zero, so the copy computes what the model does. It goes through the library's layers: the fast
-    ones read the weights themselves and would pass over the adapters.
+    Every linear layer gets an adapter, not only the attention's: it learns more for the same number of parameters. The
+    update starts at zero, so the copy computes the same as the model. It uses the library's layers: the fast ones read
+    the weights directly and would ignore the adapters.
     """
     peft = require_peft()
     model.encoder.requires_grad_(False)
@@ -43,7 +43,7 @@ def with_adapters(model: Classifier, rank: int) -> Classifier:
     if not linear:
         raise UserError(f"backbone.lora_rank={rank}: {type(encoder).__name__} has no nn.Linear layers to adapt.")
     settings = peft.LoraConfig(r=rank, lora_alpha=SCALE * rank, lora_dropout=0.0, target_modules=linear)
-    for name in linear:  # merging writes into the model's
+    for name in linear:  # `merge` writes into the model's own weights
         layer = encoder.get_submodule(name)
         layer.weight = nn.Parameter(layer.weight.clone(), requires_grad=False)
     peft.inject_adapter_in_model(settings, encoder)
@@ -52,7 +52,7 @@ def with_adapters(model: Classifier, rank: int) -> Classifier:
 
 @torch.no_grad()
 def merge(adapted: Classifier, model: Classifier) -> None:
-    """Write what an adapted copy computes with into the model it was made of: no adapter is left to be known of."""
+    """Write the merged weights of an adapted copy into the model that it was copied from, which has no adapters."""
     encoder: Any = model.encoder
     layers: Any = adapted.encoder.named_modules()
     for name, layer in layers:

@@ -1,8 +1,8 @@
-"""`compile=true`: the encoder's training passes through `torch.compile`, with sizes that may change.
+"""`compile=true`: run the encoder's training passes through `torch.compile`, with dynamic shapes.
 
-Rows, widths and numbers of real tokens are symbols in one compiled graph: no shape is padded further than the batches
-are, and an epoch of any lengths compiles nothing new. What is generated may depend on the sizes that PyTorch sees
-first, so `warm_up` shows it the same ones in every run, before the first step or the continued one.
+The numbers of rows, columns and real tokens are symbols in one compiled graph, so an epoch of any lengths compiles
+nothing new. The generated code may depend on the sizes that PyTorch sees first, so `warm_up` shows it the same sizes in
+every run, before the first step or the continued one.
 """
 
 import importlib.util
@@ -10,17 +10,14 @@ import os
 import shutil
 from collections.abc import Callable
 from functools import lru_cache
-from typing import TYPE_CHECKING
 
 import torch
 
 from imdbcls.errors import UserError
 from imdbcls.kernels import is_accelerated_on_cpu
+from imdbcls.models.classifier import Classifier
 from imdbcls.runtime.device import Hardware
 from imdbcls.runtime.padding import places_of
-
-if TYPE_CHECKING:
-    from imdbcls.models.classifier import Classifier
 
 WARM_UP_ROWS = 6
 
@@ -30,10 +27,10 @@ def compiled(function: Callable[..., torch.Tensor]) -> Callable[..., torch.Tenso
     return torch.compile(function, dynamic=True)
 
 
-def compile_training(model: "Classifier", hardware: Hardware, max_length: int) -> None:
-    """Have `model` compile its encoder for training, now; parameters and their names stay as they are.
+def compile_training(model: Classifier, hardware: Hardware, max_length: int) -> None:
+    """Set up `model` to compile its encoder for training, and compile it now; parameters keep their names.
 
-    Raises UserError where this machine cannot compile, or where the encoder's layers are those written for the CPU.
+    Raises UserError if this machine cannot compile, or if the encoder runs the fast CPU layers.
     """
     device = hardware.device.type
     if device == "cpu" and is_accelerated_on_cpu(model.encoder):
@@ -56,8 +53,8 @@ def compiler() -> str | None:
     return next((path for name in names if (path := shutil.which(name)) is not None), None)
 
 
-def warm_up(model: "Classifier", hardware: Hardware, max_length: int) -> None:
-    """Run one forward and backward pass of invented documents at two widths, and leave nothing behind."""
+def warm_up(model: Classifier, hardware: Hardware, max_length: int) -> None:
+    """Run one forward and backward pass of made-up documents at two widths, and reset all gradients."""
     was_training = model.training
     model.train()
     for width in (max_length // 2, max_length):

@@ -26,9 +26,9 @@ from imdbcls.models.environment import environment_of
 from imdbcls.runtime.console import say
 from imdbcls.runtime.device import Hardware, all_threads
 
-# Raised whenever an entry changes its meaning: old ones are then not found.
+# Increased whenever the meaning of an entry changes, so that old ones are not found.
 FORMAT = 2
-# Left free on the disk, in bytes: what a run writes besides, and what others need.
+# Bytes to leave free on the disk, for the rest of the run and for others.
 RESERVE = 2e9
 OnProgress = Callable[[int, int], None]
 
@@ -44,13 +44,13 @@ def encode_once(
     cache_gb: float,
     on_progress: OnProgress,
 ) -> dict[str, Features]:
-    """The encoder's output for the splits' documents, from `folder` where it is there, else computed and put there.
+    """Return the encoder's output for the documents of the splits, from `folder` or computed now and stored there.
 
-    The batches are those of scoring, so that scoring with the features gives the same bits as without. An entry is
-    keyed by all that decides these bits: the batches, the weights (their hash), the architecture, device, precision and
-    software. The outputs of the last layer and of all layers are different entries.
-    `cache_gb` (10^9 bytes) bounds what the folder may hold. Raises UserError where that or the disk is too small,
-    before anything is written, and where the folder cannot be written.
+    The batches are those of scoring, so scoring with the features gives the same bits as without. The key of an entry
+    depends on everything that decides these bits: the batches, the weights (their hash), the architecture, device,
+    precision and software. The outputs of the last layer and of all layers are different entries. `cache_gb` (10^9
+    bytes) limits the size of the folder. Raises UserError if that or the disk is too small, before anything is written,
+    and if the folder cannot be written.
     """
     with all_threads():  # as the documents are encoded
         encoder_key = key_of_encoder(model, backbone, hardware, weights)
@@ -122,7 +122,7 @@ def require_room(folder: Path, need: int, cache_gb: float, layers: str) -> None:
 
 
 def held_in(folder: Path) -> int:
-    """The bytes that all entries take, those that are being built among them."""
+    """Return the bytes of all entries, including those being built."""
     held = 0
     for path in folder.rglob(VECTORS):
         with contextlib.suppress(FileNotFoundError):  # removed at this moment
@@ -135,7 +135,7 @@ def shown(num_bytes: float) -> str:
 
 
 def key_of_encoder(model: Classifier, backbone: Backbone, hardware: Hardware, weights: str) -> str:
-    """What decides the encoder's output beside its input."""
+    """Hash everything that decides the encoder's output, except its input."""
     config = backbone.encoder.config
     architecture = {key: value for key, value in config.to_dict().items() if key != "_name_or_path"}
     about = {
@@ -152,7 +152,7 @@ def key_of_encoder(model: Classifier, backbone: Backbone, hardware: Hardware, we
 
 
 def key_of_batches(encoder_key: str, batches: EvalBatches) -> str:
-    """Made of the very ids and masks that the encoder is given: whatever changes them changes the key."""
+    """Return the key of an entry: a hash of the ids and masks that the encoder gets, and of `encoder_key`."""
     digest = hashlib.sha256(encoder_key.encode())
     for batch in batches:
         digest.update(f"{tuple(batch.input_ids_BT.shape)}".encode())
@@ -162,7 +162,7 @@ def key_of_batches(encoder_key: str, batches: EvalBatches) -> str:
 
 
 def hash_of_weights(module: nn.Module) -> str:
-    """sha256 of a module's tensors with their names, types and shapes."""
+    """Return the sha256 of a module's tensors with their names, types and shapes."""
     digest = hashlib.sha256()
     for name, tensor in sorted(module.state_dict().items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
@@ -172,7 +172,7 @@ def hash_of_weights(module: nn.Module) -> str:
 
 @contextlib.contextmanager
 def only_builder(entry: Path) -> Iterator[None]:
-    """Hold the right to build an entry, once another process that has it is done or has died."""
+    """Hold the lock for building an entry; wait for another process that holds it."""
     entry.parent.mkdir(parents=True, exist_ok=True)
     path = entry.parent / f".{entry.name}.lock"
     with path.open("w") as lock:
@@ -181,7 +181,7 @@ def only_builder(entry: Path) -> Iterator[None]:
         except BlockingIOError:
             say(f"Another process is encoding the same documents into {entry.parent}; waiting for it.")
             fcntl.flock(lock, fcntl.LOCK_EX)
-        except OSError:  # a file system that cannot lock: both build, and one's entry stays
+        except OSError:  # the file system has no locks: both processes build, and one entry stays
             pass
         try:
             yield
