@@ -10,17 +10,12 @@ if __name__ == "__main__":  # first: a limit of the machine can already stop an 
     take_over()
 
 import argparse
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from imdbcls.errors import UserError
 from imdbcls.runtime import entry
-from imdbcls.runtime.console import say, warn, write_out
-
-if TYPE_CHECKING:  # imported where they are used: scipy and statsmodels take seconds, and `--help` needs neither
-    from imdbcls.comparison.study import Study
+from imdbcls.runtime.console import say, write_out
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -35,45 +30,37 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def compare(choices: argparse.Namespace) -> None:
-    """Compare the study, write the files, print the tables and, where asked, log them."""
+    """Compare the study, write the files, print the tables and, if asked, send them to W&B."""
+    # Imported here: scipy and statsmodels take seconds, and `--help` needs neither.
     from imdbcls.comparison.study import read_study
     from imdbcls.comparison.summary import compare_study
+    from imdbcls.comparison.texts import texts_of
     from imdbcls.comparison.views.figures import figures_of
+    from imdbcls.comparison.views.files import write_files
     from imdbcls.comparison.views.page import page_html
+    from imdbcls.comparison.views.reading_list import reading_list
     from imdbcls.comparison.views.terminal import terminal_text
 
     study = read_study(choices.study)
-    texts = load_texts(study)
-    comparison, reading = compare_study(
-        study, choices.margin / 100, lambda ids: {i: texts[i] for i in ids if i in texts}
-    )
+    comparison = compare_study(study, choices.margin / 100)
     figures = figures_of(comparison)
-    page = page_html(comparison, figures, reading)
-    written = write_files(choices.output or choices.study, comparison, figures, page)
+    page = page_html(comparison, figures, reading_list(study, comparison, texts_of(study)))
+    folder = choices.output or choices.study
+    write_files(folder, comparison, figures, page)
     with entry.stdout_is_secondary():  # --wandb and --report run even if nobody reads the tables
-        write_out(f"{terminal_text(comparison)}\n\n{written}")
-        if choices.wandb or choices.report:
-            log(choices, study, comparison, figures, page)
-
-
-def log(
-    choices: argparse.Namespace, study: "Study", comparison: dict[str, Any], figures: dict[str, str], page: str
-) -> None:
-    """Send the comparison to W&B as a run, a report, or both."""
-    from imdbcls.comparison.views.tables import tables_of
-    from imdbcls.tracking.log_comparison import log_comparison, settings_beside
-    from imdbcls.tracking.wandb_report import create_report
-
-    settings = settings_beside(study.groups[0].runs[0].config)
-    if choices.wandb:
-        log_comparison(
-            study.name, choices.study, tables_of(comparison), figures, page, **settings | {"mode": choices.wandb_mode}
-        )
-    if choices.report:
-        project, entity = settings["project"], settings["entity"]
         write_out(
-            create_report(study.name, comparison["headline"], tables_of(comparison), project=project, entity=entity)
+            f"{terminal_text(comparison)}\n\nWritten: {folder / 'comparison.html'} (open it in a browser); .json, .md, "
+            ".csv and figures beside it."
         )
+        if choices.wandb or choices.report:
+            from imdbcls.tracking.log_comparison import log_comparison, settings_beside
+            from imdbcls.tracking.wandb_report import create_report
+
+            settings = settings_beside(study.groups[0].runs[0].config)
+            if choices.wandb:
+                log_comparison(comparison, figures, page, choices.study, **settings | {"mode": choices.wandb_mode})
+            if choices.report:
+                write_out(create_report(comparison, project=settings["project"], entity=settings["entity"]))
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -106,59 +93,6 @@ def margin(text: str) -> float:
             f"{text} is not a margin; give points of accuracy between 0 and 100, such as 0.3"
         )
     return value
-
-
-def load_texts(study: "Study") -> dict[str, str]:
-    """The test documents' texts by id, where the data can still be read here; else none, and a line says why."""
-    from imdbcls.comparison.run_files import plain
-    from imdbcls.data.texts import read_texts
-
-    run = study.groups[0].runs[0]
-    try:
-        return read_texts(run.config, str(run.result.get("split_hash")))
-    except Exception as error:  # a stranger's configuration can fail in any way, and nothing else depends on texts
-        kind = "" if isinstance(error, UserError) else f"{type(error).__name__}: "
-        warn(f"the page shows no texts of documents: {kind}{plain(str(error), 400)}")
-        return {}
-
-
-def write_files(folder: Path, comparison: dict[str, Any], figures: dict[str, str], page: str) -> str:
-    """Write the comparison's files and print their paths; raise UserError if one cannot be written."""
-    from imdbcls.comparison.views.markdown import csv_text, json_text, markdown_text
-    from imdbcls.comparison.views.page import standalone
-
-    drawings = folder / "comparison_figures"
-    texts = {
-        folder / "comparison.json": json_text(comparison),
-        folder / "comparison.md": markdown_text(comparison),
-        folder / "comparison.csv": csv_text(comparison),
-        folder / "comparison.html": page,
-        **{drawings / f"{name}.svg": standalone(figure) for name, figure in figures.items()},
-    }
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        if drawings.is_symlink():  # a stranger's study could point it anywhere
-            drawings.unlink()
-        drawings.mkdir(exist_ok=True)
-        write_together(texts)
-    except OSError as error:
-        place = error.filename or folder
-        raise UserError(
-            f"{place} cannot be written ({error.strerror}); no file of the comparison was changed. Make room for it, "
-            "or give another folder with --output."
-        ) from error
-    return f"Written: {folder / 'comparison.html'} (open it in a browser); .json, .md, .csv and figures beside it."
-
-
-def write_together(texts: Mapping[Path, str]) -> None:
-    """Write files so that either all are new or, where one cannot be written (OSError), all are as before."""
-    from imdbcls.runs.files import replacing, sync
-
-    with ExitStack() as stack:
-        for path, text in texts.items():
-            temporary = stack.enter_context(replacing(path))
-            temporary.write_text(text, encoding="utf-8")
-            sync(temporary)  # a full disk may show only now
 
 
 if __name__ == "__main__":

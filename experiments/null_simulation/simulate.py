@@ -10,7 +10,6 @@ import argparse
 import numpy as np
 from scipy import stats
 
-from imdbcls.comparison.pairs import is_significant
 from imdbcls.comparison.statistics import (
     Estimate,
     covariance_over,
@@ -18,13 +17,13 @@ from imdbcls.comparison.statistics import (
     num_independent,
     permutation_p,
 )
+from imdbcls.comparison.verdicts import LEVEL, is_significant
 
 NUM_DRAWS = 500
 NUM_DOCUMENTS = 1_200
 FILMS_N = np.arange(NUM_DOCUMENTS) // 5  # five reviews of each
 SEEDS = (2, 3, 5, 10, 20)
 VARIATIONS = ((0.0, 0.0), (0.5, 0.0), (0.5, 0.05), (0.5, 0.1), (0.5, 0.2))  # quirk and luck
-LEVEL = 0.05
 
 
 def main() -> None:
@@ -107,8 +106,7 @@ def judge(
     num_drawn = num_independent(NUM_DOCUMENTS, clusters_N)
     estimate = difference_over_seeds(correct.mean(1), other.mean(1), covariance_over(draws), num_drawn)
     p_permutation = permutation_p(correct, other, clusters_N)
-    pair = {"p_holm": p_permutation, "p_hierarchical_holm": estimate.p_value(), "seeds_varied": True}
-    return estimate, p_permutation, is_significant(pair)
+    return estimate, p_permutation, is_significant(p_permutation, estimate.p_value(), seeds_varied=True)
 
 
 def pooled_p(correct: np.ndarray, other: np.ndarray) -> float:

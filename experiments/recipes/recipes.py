@@ -12,13 +12,13 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any
 
 import imdbcls
 from imdbcls.comparison.pairs import compare_pairs
+from imdbcls.comparison.results import PairResult
 from imdbcls.comparison.scores import score_group
 from imdbcls.comparison.study import Group, read_study
-from imdbcls.comparison.verdicts import p_text
+from imdbcls.comparison.views.wording import p_cell, verdict
 from imdbcls.runs.identity import group_hash
 from imdbcls.runtime.console import user_errors
 
@@ -80,9 +80,9 @@ def table(common: list[str]) -> Iterator[str]:
     yield "| --- | --- | --- | --- | --- | --- | --- | --- |"
     against_default = [(group, found["default"]) for name, group in found.items() if name != "default"]
     draws = {name: draws for name, (_, draws) in scored.items()}
-    pairs = {pair["a"]: pair for pair in compare_pairs(against_default, draws, MARGIN)}
-    for name in ("default", *sorted(pairs, key=lambda name: -pairs[name]["difference"])):
-        accuracy = scored[name][0]["test/accuracy"]["mean"]
+    pairs = {pair.a: pair for pair in compare_pairs(against_default, draws, MARGIN)}
+    for name in ("default", *sorted(pairs, key=lambda name: -pairs[name].difference)):
+        accuracy = scored[name][0]["test/accuracy"].mean
         pair = pairs.get(name)
         told = ["", "", ""] if pair is None else differences(pair)
         costs = [mean_of(found[name], key) for key in ("train_seconds", "peak_memory_mb")]
@@ -90,7 +90,7 @@ def table(common: list[str]) -> Iterator[str]:
         yield f"| {' | '.join(cells)} |"
     yield ""
     for pair in pairs.values():
-        yield f"- {pair['verdict']}."
+        yield f"- {verdict(pair)}."
     yield from (f"- {name} was not run, or failed." for name in CHOICES if name not in found)
 
 
@@ -100,10 +100,9 @@ def merged(common: list[str], own: tuple[str, ...]) -> list[str]:
     return [text for text in common if text.split("=")[0] not in keys] + list(own)
 
 
-def differences(pair: dict[str, Any]) -> list[str]:
-    difference, low, high = (100 * pair[key] for key in ("difference", "low", "high"))
-    p_values = [value for value in (pair["p_holm"], pair["p_hierarchical_holm"]) if value is not None]
-    return [f"{difference:+.2f}", f"{low:+.2f} to {high:+.2f}", p_text(max(p_values, default=None)).removeprefix("= ")]
+def differences(pair: PairResult) -> list[str]:
+    difference, low, high = 100 * pair.difference, 100 * pair.low, 100 * pair.high
+    return [f"{difference:+.2f}", f"{low:+.2f} to {high:+.2f}", p_cell(pair.corrected_p)]
 
 
 def mean_of(group: Group, key: str) -> float:

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from imdbcls.comparison.views import svg
-from imdbcls.comparison.views.page import standalone
 
 BLOCKS = " ▏▎▍▌▋▊▉"
 WIDTH, ROW, TOP = 780, 26, 42  # of the drawing, of a bar with its space, and above a task's first bar
@@ -26,7 +25,7 @@ def drawing(figures: dict[str, Any]) -> str:
         top += TOP + ROW * len(rows)
     ends = "; ".join(f"{row['task']}, {row['name']}: {speed(row)}" for row in figures["rows"])
     label = f"Documents per second, {figures['backbone']}, {figures['max_length']} tokens. {ends}."
-    return standalone(svg.figure(WIDTH, top + 10, label, parts))
+    return svg.standalone(svg.figure(WIDTH, top + 10, label, parts))
 
 
 def panel(task: str, rows: Sequence[dict[str, Any]], top: float) -> str:

@@ -1,27 +1,25 @@
-"""Does a probability mean what it says? The reliability curve of a group, over all its seeds."""
-
-from typing import Any
+"""The reliability curve of a group, over all its seeds: how often answers of each confidence are right."""
 
 import numpy as np
 
+from imdbcls.comparison.results import ReliabilityBin
 from imdbcls.comparison.scores import confidence_bin
 from imdbcls.comparison.study import Group
-from imdbcls.models.metrics import NUM_CALIBRATION_BINS
+from imdbcls.runs.record import NUM_CALIBRATION_BINS
 
 
-def reliability_curve(group: Group) -> list[dict[str, Any]]:
-    """Per confidence bin that is not empty: its mean `confidence`, its `accuracy` and its `share` of all answers."""
+def reliability_curve(group: Group) -> tuple[ReliabilityBin, ...]:
     confidence = group.probabilities_SNC.max(axis=2).ravel().astype(np.float64)
     right = group.correct_SN.ravel()
     bins = confidence_bin(confidence)
     counts = np.bincount(bins, minlength=NUM_CALIBRATION_BINS)
     confidences = np.bincount(bins, weights=confidence, minlength=NUM_CALIBRATION_BINS)
     rights = np.bincount(bins, weights=right, minlength=NUM_CALIBRATION_BINS)
-    return [
-        {
-            "confidence": float(confidences[i] / counts[i]),
-            "accuracy": float(rights[i] / counts[i]),
-            "share": float(counts[i] / counts.sum()),
-        }
+    return tuple(
+        ReliabilityBin(
+            confidence=float(confidences[i] / counts[i]),
+            accuracy=float(rights[i] / counts[i]),
+            share=float(counts[i] / counts.sum()),
+        )
         for i in np.flatnonzero(counts)
-    ]
+    )

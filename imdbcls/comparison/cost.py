@@ -1,7 +1,9 @@
-"""What a group costs beside how well it does, and which groups nobody beats on both (the Pareto front)."""
+"""What a group costs, and the Pareto front of accuracy and each cost."""
 
+from collections.abc import Sequence
 from typing import Any
 
+from imdbcls.comparison.results import GroupSummary
 from imdbcls.comparison.run_files import number
 from imdbcls.comparison.study import Group
 
@@ -33,16 +35,18 @@ def cost_of_run(result: dict[str, Any], key: str) -> float | None:
     return number(latency.get(key.removeprefix("latency_ms_"))) if isinstance(latency, dict) else None
 
 
-def pareto_front(groups: list[dict[str, Any]], cost: str) -> list[str]:
-    """Names of the groups that no other equals or beats on accuracy and this cost, and beats on one of them."""
+def pareto_fronts(groups: Sequence[GroupSummary]) -> dict[str, tuple[str, ...]]:
+    return {cost: pareto_front(groups, cost) for cost in COSTS}
+
+
+def pareto_front(groups: Sequence[GroupSummary], cost: str) -> tuple[str, ...]:
+    """Return the names of the groups that no other equals or beats on accuracy and this cost, and beats on one."""
     sign = -1.0 if cost in FASTER_IS_BETTER else 1.0
     placed = [
-        (group["name"], group["metrics"]["test/accuracy"]["mean"], sign * group["cost"][cost])
-        for group in groups
-        if group["cost"][cost] is not None
+        (group.name, group.accuracy.mean, sign * price) for group in groups if (price := group.cost[cost]) is not None
     ]
-    return [
+    return tuple(
         name
         for name, accuracy, price in placed
         if not any(a >= accuracy and p <= price and (a > accuracy or p < price) for _, a, p in placed)
-    ]
+    )

@@ -1,16 +1,17 @@
 """Learning curves: a validation metric over training, averaged over a group's seeds."""
 
 from collections import defaultdict
-from typing import Any
 
+from imdbcls.comparison.results import CurvePoint
 from imdbcls.comparison.run_files import number
 from imdbcls.comparison.study import Group
 
+CURVES = ("val/accuracy", "val/loss")  # of metrics.jsonl
 MAX_POINTS = 400
 
 
-def learning_curve(group: Group, metric: str) -> list[dict[str, float]]:
-    """Points with `epoch`, the seeds' `mean`, their `low` and `high`, and the number of `seeds` that logged there."""
+def learning_curve(group: Group, metric: str) -> tuple[CurvePoint, ...]:
+    """Return at most `MAX_POINTS` points by epoch; empty if no run logged the metric."""
     values: dict[float, list[float]] = defaultdict(list)
     for run in group.runs:
         for point in run.history:
@@ -19,17 +20,12 @@ def learning_curve(group: Group, metric: str) -> list[dict[str, float]]:
                 values[round(epoch, 4)].append(value)
     epochs = sorted(values)
     epochs = epochs[:: max(1, -(-len(epochs) // MAX_POINTS))]
-    return [
-        {
-            "epoch": epoch,
-            "mean": sum(values[epoch]) / len(values[epoch]),
-            "low": min(values[epoch]),
-            "high": max(values[epoch]),
-            "seeds": len(values[epoch]),
-        }
-        for epoch in epochs
-    ]
+    return tuple(curve_point(epoch, values[epoch]) for epoch in epochs)
 
 
-def learning_curves(group: Group) -> dict[str, Any]:
-    return {metric: learning_curve(group, metric) for metric in ("val/accuracy", "val/loss")}
+def curve_point(epoch: float, values: list[float]) -> CurvePoint:
+    return CurvePoint(epoch, sum(values) / len(values), min(values), max(values), len(values))
+
+
+def learning_curves(group: Group) -> dict[str, tuple[CurvePoint, ...]]:
+    return {metric: learning_curve(group, metric) for metric in CURVES}

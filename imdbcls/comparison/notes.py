@@ -1,17 +1,15 @@
-"""What a reader of a comparison must know besides its figures, in a sentence each."""
+"""Find what may distort a comparison besides chance: one sentence for each confound, for the reader."""
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
 from imdbcls.comparison.naming import choices_of
+from imdbcls.comparison.results import PairResult
 from imdbcls.comparison.run_files import Run, number, plain
-
-if TYPE_CHECKING:
-    from imdbcls.comparison.study import Group
+from imdbcls.comparison.study import Group
 
 MAX_SURROUNDINGS = 4  # named in one sentence
 MAX_CHOICES_NAMED = 6  # likewise
@@ -25,7 +23,8 @@ SURROUNDINGS = {  # of result.json
 }
 
 
-def warnings_about(groups: "Sequence[Group]") -> Iterator[str]:
+def confounds(groups: Sequence[Group]) -> Iterator[str]:
+    """Yield a sentence for each difference between runs or groups that is not the one under study."""
     for group in groups:
         if group.watched_test:
             yield (
@@ -56,7 +55,7 @@ def warnings_about(groups: "Sequence[Group]") -> Iterator[str]:
     yield from differing_paths(groups)
 
 
-def differing_choices(groups: "Sequence[Group]") -> Iterator[str]:
+def differing_choices(groups: Sequence[Group]) -> Iterator[str]:
     """A sentence where groups of different heads differ in more than the head, which a difference may come from."""
     if len({group.head for group in groups}) == 1:
         return
@@ -76,7 +75,7 @@ def differing_choices(groups: "Sequence[Group]") -> Iterator[str]:
         yield f"The groups differ in more than the head: {', '.join(shown)}{more}. A difference may come from that."
 
 
-def differing_surroundings(groups: "Sequence[Group]") -> Iterator[str]:
+def differing_surroundings(groups: Sequence[Group]) -> Iterator[str]:
     """What decides figures beside the configuration, where not all runs have the same of it."""
     runs = [run for group in groups for run in group.runs]
     for key, consequence in SURROUNDINGS.items():
@@ -87,7 +86,7 @@ def differing_surroundings(groups: "Sequence[Group]") -> Iterator[str]:
             yield f"The runs differ in {key} ({found}{more}): {consequence}."
 
 
-def differing_paths(groups: "Sequence[Group]") -> Iterator[str]:
+def differing_paths(groups: Sequence[Group]) -> Iterator[str]:
     """Note runs that used different kernels or instructions, which change their last bits."""
     alike: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
     for group in groups:
@@ -119,3 +118,15 @@ def path_of(run: Run) -> str:
 
 def run_accuracy(run: Run) -> float:
     return (run.predictions.predictions == run.predictions.labels).mean()
+
+
+def partial_overlaps(pairs: Iterable[PairResult], groups: Sequence[Group]) -> Iterator[str]:
+    """Yield a sentence for each pair of groups whose test sets overlap in part."""
+    sizes = {group.name: len(group.ids) for group in groups}
+    for pair in pairs:
+        size_a, size_b = sizes[pair.a], sizes[pair.b]
+        if not pair.problem and pair.shared_documents < max(size_a, size_b):
+            yield (
+                f"{pair.a} and {pair.b} are compared on the {pair.shared_documents:,} documents that both answered "
+                f"(of {size_a:,} and {size_b:,})."
+            )

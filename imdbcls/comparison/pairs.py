@@ -1,11 +1,12 @@
 """Compare groups pair by pair: difference, interval, paired tests, correction, equivalence and power."""
 
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from imdbcls.comparison.power import minimum_detectable_difference, seeds_needed
+from imdbcls.comparison.results import Flips, McNemarTest, PairResult
 from imdbcls.comparison.statistics import (
     DRAW_SEED,
     Estimate,
@@ -18,33 +19,48 @@ from imdbcls.comparison.statistics import (
     permutation_p,
 )
 from imdbcls.comparison.study import Group
-from imdbcls.comparison.verdicts import verdict
+from imdbcls.comparison.verdicts import LEVEL
 
-LEVEL = 0.05
+
+@dataclass(frozen=True)
+class PairTests:
+    """The tests of one pair before correction; p-values are None if `problem` says why the pair is not tested."""
+
+    a: Group
+    b: Group
+    estimate: Estimate
+    shared_documents: int
+    problem: str | None
+    p_permutation: float | None
+    p_hierarchical: float | None
+    mcnemar: tuple[McNemarTest, ...]
+    flips: Flips | None
 
 
 def compare_pairs(
-    groups: Iterable[tuple[Group, Group]], draws: dict[str, np.ndarray], margin: float
-) -> list[dict[str, Any]]:
-    """These pairs of groups, `a` and `b`, corrected for all of them together.
+    groups: Iterable[tuple[Group, Group]], draws: Mapping[str, np.ndarray], margin: float
+) -> tuple[PairResult, ...]:
+    """Compare these pairs of groups and correct for all of them together.
 
-    `draws` holds each group's accuracies over draws of documents, by its name.
+    `draws` holds each group's accuracies over draws of documents, (B, S), by its name.
     """
-    pairs = [compare_pair(a, b, draws[a.name], draws[b.name], margin) for a, b in groups]
-    for p, adjusted in (("p_permutation", "p_holm"), ("p_hierarchical", "p_hierarchical_holm")):
-        tested = [pair for pair in pairs if pair[p] is not None]
-        for pair, value in zip(tested, holm([pair[p] for pair in tested]), strict=True):
-            pair[adjusted] = value
-    num_tested = max(1, sum(pair["p_permutation"] is not None for pair in pairs))
-    for pair in pairs:
-        add_power(pair, pair.pop("estimate"), num_tested, margin)
-        pair["significant"] = is_significant(pair)
-        pair["verdict"] = verdict(pair)
-    return pairs
+    pairs = [paired_tests(a, b, draws[a.name], draws[b.name]) for a, b in groups]
+    p_holm = corrected([pair.p_permutation for pair in pairs])
+    p_hierarchical_holm = corrected([pair.p_hierarchical for pair in pairs])
+    num_tested = sum(pair.problem is None for pair in pairs)
+    return tuple(
+        pair_result(pair, p_holm[i], p_hierarchical_holm[i], margin, num_tested) for i, pair in enumerate(pairs)
+    )
 
 
-def compare_pair(a: Group, b: Group, draws_a: np.ndarray, draws_b: np.ndarray, margin: float) -> dict[str, Any]:
-    """One pair's figures before correction; p-values are None where the pair is not tested, and `problem` says why."""
+def corrected(p_values: Sequence[float | None]) -> list[float | None]:
+    """Return Holm's corrected p-values; None stays None and does not count as a test."""
+    adjusted = iter(holm([p for p in p_values if p is not None]))
+    return [None if p is None else next(adjusted) for p in p_values]
+
+
+def paired_tests(a: Group, b: Group, draws_a: np.ndarray, draws_b: np.ndarray) -> PairTests:
+    """Estimate the difference of two groups and test it; draws as for `compare_pairs`."""
     shared, in_a, in_b = np.intersect1d(a.ids, b.ids, assume_unique=True, return_indices=True)
     clusters = shared_clusters(a, b, in_a, in_b)
     num_drawn = num_independent(len(shared), clusters)
@@ -58,38 +74,58 @@ def compare_pair(a: Group, b: Group, draws_a: np.ndarray, draws_b: np.ndarray, m
             draws_a, draws_b = document_draws(correct_a.T, clusters), document_draws(correct_b.T, clusters)
     covariance = covariance_over(np.concatenate([draws_a, draws_b], axis=1))
     estimate = difference_over_seeds(accuracies(correct_a), accuracies(correct_b), covariance, num_drawn)
-    low, high = estimate.interval()
     problem = why_untested(a, b, a.labels_N[in_a], b.labels_N[in_b], num_drawn)
-    several_seeds = min(estimate.num_seeds) > 1
-    p_equivalence = None if problem else estimate.p_equivalence(margin)
-    return {
-        "a": a.name,
-        "b": b.name,
-        "difference": estimate.value,
-        "low": float(low),
-        "high": float(high),
-        "standard_error": estimate.standard_error,
-        "degrees_of_freedom": finite(estimate.degrees_of_freedom),
-        "p_permutation": None if problem else permutation_p(correct_a, correct_b, clusters),
-        "p_holm": None,
-        "p_hierarchical": estimate.p_value() if several_seeds and not problem else None,
-        "p_hierarchical_holm": None,
-        "mcnemar": [] if problem else mcnemar_per_shared_seed(a, b, correct_a, correct_b),
-        "flips": None if problem else flips(correct_a, correct_b),
-        "margin": margin,
-        "p_equivalence": p_equivalence,
-        "equivalent": None if p_equivalence is None else p_equivalence < LEVEL,
-        "shared_documents": len(shared),
-        "num_seeds": list(estimate.num_seeds),
-        "seeds_varied": several_seeds,
-        "problem": problem,
-        "flags": [*a.flags, *b.flags],
-        "estimate": estimate,
-    }
+    return PairTests(
+        a=a,
+        b=b,
+        estimate=estimate,
+        shared_documents=len(shared),
+        problem=problem,
+        p_permutation=None if problem else permutation_p(correct_a, correct_b, clusters),
+        p_hierarchical=estimate.p_value() if min(estimate.num_seeds) > 1 and not problem else None,
+        mcnemar=() if problem else mcnemar_per_shared_seed(a, b, correct_a, correct_b),
+        flips=None if problem else flips(correct_a, correct_b),
+    )
+
+
+def pair_result(
+    pair: PairTests, p_holm: float | None, p_hierarchical_holm: float | None, margin: float, num_tested: int
+) -> PairResult:
+    """Add corrected p-values, equivalence and power.
+
+    Power is taken at the strictest level that Holm's correction may ask of a pair: 5 % divided by the number of tests.
+    """
+    estimate, level = pair.estimate, LEVEL / max(1, num_tested)
+    low, high = estimate.interval()
+    num_a, num_b = estimate.num_seeds
+    several_seeds = min(num_a, num_b) > 1
+    return PairResult(
+        a=pair.a.name,
+        b=pair.b.name,
+        num_seeds=(num_a, num_b),
+        shared_documents=pair.shared_documents,
+        problem=pair.problem,
+        flags=(*pair.a.flags, *pair.b.flags),
+        margin=margin,
+        difference=estimate.value,
+        low=float(low),
+        high=float(high),
+        standard_error=estimate.standard_error,
+        degrees_of_freedom=finite(estimate.degrees_of_freedom),
+        p_permutation=pair.p_permutation,
+        p_holm=p_holm,
+        p_hierarchical=pair.p_hierarchical,
+        p_hierarchical_holm=p_hierarchical_holm,
+        p_equivalence=None if pair.problem else estimate.p_equivalence(margin),
+        mcnemar=pair.mcnemar,
+        flips=pair.flips,
+        minimum_detectable_difference=minimum_detectable_difference(estimate, level) if several_seeds else None,
+        seeds_needed=None if pair.problem else seeds_needed(estimate, level, margin),
+    )
 
 
 def shared_clusters(a: Group, b: Group, in_a: np.ndarray, in_b: np.ndarray) -> np.ndarray | None:
-    """The clusters of the documents that both answered; where each recorded its own, the fewer and larger ones."""
+    """Return the clusters of the shared documents; if the groups' records differ, those with fewer clusters."""
     ours = None if a.clusters_N is None else a.clusters_N[in_a]
     theirs = None if b.clusters_N is None else b.clusters_N[in_b]
     if ours is None or theirs is None:
@@ -106,7 +142,7 @@ def accuracies(correct_SN: np.ndarray) -> np.ndarray:
 
 
 def why_untested(a: Group, b: Group, labels_a: np.ndarray, labels_b: np.ndarray, num_drawn: int) -> str | None:
-    """The reason why this pair gets no test, or None; the labels are those of the documents that both share."""
+    """Return the reason why this pair is not tested, or None; the labels are those of the shared documents."""
     if a.split_hash != b.split_hash:
         return (
             "their training, validation or test documents differ (split_hash), so a difference need not be the heads'"
@@ -120,43 +156,25 @@ def why_untested(a: Group, b: Group, labels_a: np.ndarray, labels_b: np.ndarray,
     return None
 
 
-def mcnemar_per_shared_seed(a: Group, b: Group, correct_a: np.ndarray, correct_b: np.ndarray) -> list[dict[str, Any]]:
-    """One exact test per seed that both groups have. Each is about two trained models, not about the heads."""
-    tests = []
-    for seed in sorted(set(a.seeds) & set(b.seeds)):
-        a_only, b_only, p = exact_mcnemar(correct_a[a.seeds.index(seed)], correct_b[b.seeds.index(seed)])
-        tests.append({"seed": seed, "a_only": a_only, "b_only": b_only, "p": p})
-    return tests
+def mcnemar_per_shared_seed(
+    a: Group, b: Group, correct_a: np.ndarray, correct_b: np.ndarray
+) -> tuple[McNemarTest, ...]:
+    """Run one exact test per seed that both groups have. Each is about two trained models, not about the heads."""
+    return tuple(
+        McNemarTest(seed, *exact_mcnemar(correct_a[a.seeds.index(seed)], correct_b[b.seeds.index(seed)]))
+        for seed in sorted(set(a.seeds) & set(b.seeds))
+    )
 
 
-def flips(correct_a: np.ndarray, correct_b: np.ndarray) -> dict[str, float]:
-    """Documents that one gets right and the other wrong: on average over all pairs of seeds, and in every seed."""
+def flips(correct_a: np.ndarray, correct_b: np.ndarray) -> Flips:
+    """Count documents that one gets right and the other wrong: on average over pairs of seeds, and in every seed."""
     share_a, share_b = correct_a.mean(axis=0, dtype=np.float64), correct_b.mean(axis=0, dtype=np.float64)
-    return {
-        "a_only": float((share_a * (1 - share_b)).sum()),
-        "b_only": float((share_b * (1 - share_a)).sum()),
-        "a_only_in_every_seed": int(((share_a == 1) & (share_b == 0)).sum()),
-        "b_only_in_every_seed": int(((share_b == 1) & (share_a == 0)).sum()),
-    }
-
-
-def add_power(pair: dict[str, Any], estimate: Estimate, num_tested: int, margin: float) -> None:
-    """Power at the strictest level that Holm's correction may ask of a pair: 5 % divided by the number of pairs.
-
-    `underpowered`: a difference of the margin would likely be missed. None where seeds were not varied, whose spread
-    is then not known.
-    """
-    level = LEVEL / num_tested
-    detectable = minimum_detectable_difference(estimate, level) if pair["seeds_varied"] else None
-    pair["minimum_detectable_difference"] = detectable
-    pair["underpowered"] = None if detectable is None else detectable > margin
-    pair["seeds_needed"] = None if pair["problem"] else seeds_needed(estimate, level, margin)
-
-
-def is_significant(pair: dict[str, Any]) -> bool:
-    """Both kinds of evidence where seeds were varied; with one seed the documents' alone, for these trained models."""
-    p_values = [pair["p_holm"]] + ([pair["p_hierarchical_holm"]] if pair["seeds_varied"] else [])
-    return all(p is not None and p < LEVEL for p in p_values)
+    return Flips(
+        a_only=float((share_a * (1 - share_b)).sum()),
+        b_only=float((share_b * (1 - share_a)).sum()),
+        a_only_in_every_seed=int(((share_a == 1) & (share_b == 0)).sum()),
+        b_only_in_every_seed=int(((share_b == 1) & (share_a == 0)).sum()),
+    )
 
 
 def finite(value: float) -> float | None:

@@ -5,15 +5,15 @@ Each metric turns one run's answers into columns (one row per document) and the 
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from scipy.stats import rankdata
 
+from imdbcls.comparison.results import MetricSummary
 from imdbcls.comparison.run_files import Predictions
 from imdbcls.comparison.statistics import covariance_over, document_draws, mean_over_seeds
 from imdbcls.comparison.study import Group
-from imdbcls.models.metrics import NUM_CALIBRATION_BINS
+from imdbcls.runs.record import NUM_CALIBRATION_BINS
 
 SMALLEST_PROBABILITY = 1e-12
 
@@ -107,12 +107,12 @@ METRICS = (
 )
 
 
-def score_group(group: Group) -> tuple[dict[str, dict[str, Any]], np.ndarray]:
-    """Every metric's mean, deviation, count and interval; and the accuracies over draws of documents, (B, S)."""
+def score_group(group: Group) -> tuple[dict[str, MetricSummary], np.ndarray]:
+    """Return the metrics that are defined here, by name, and the seeds' accuracies over draws of documents, (B, S)."""
     columns = {metric.name: [metric.columns(run.predictions) for run in group.runs] for metric in METRICS}
     stacked_NK = np.concatenate([block for blocks in columns.values() for block in blocks], axis=1, dtype=np.float32)
     draws_BK = document_draws(stacked_NK, group.clusters_N)
-    figures: dict[str, dict[str, Any]] = {}
+    summaries: dict[str, MetricSummary] = {}
     accuracy_draws_BS = np.empty(0)
     start = 0
     for metric in METRICS:
@@ -123,24 +123,22 @@ def score_group(group: Group) -> tuple[dict[str, dict[str, Any]], np.ndarray]:
             draws.append(metric.score(draws_BK[:, start:stop]))
             start = stop
         scores_S, draws_BS = np.array(scores), np.stack(draws, axis=1)
-        figures[metric.name] = summary(scores_S, covariance_over(draws_BS), group.num_independent, metric.upper)
+        if np.isfinite(scores_S).all():
+            covariance_SS = covariance_over(draws_BS)
+            summaries[metric.name] = summarize(scores_S, covariance_SS, group.num_independent, metric.upper)
         if metric.name == "test/accuracy":
             accuracy_draws_BS = draws_BS
-    return figures, accuracy_draws_BS
+    return summaries, accuracy_draws_BS
 
 
-def summary(scores_S: np.ndarray, covariance_SS: np.ndarray, num_drawn: int, upper: float = 1.0) -> dict[str, Any]:
-    """The figures of one metric as they stand in comparison.json; all None but `n` where the metric is not defined."""
-    count = len(scores_S)
-    if not np.isfinite(scores_S).all():
-        return {"mean": None, "std": None, "n": count, "low": None, "high": None, "values": None}
+def summarize(scores_S: np.ndarray, covariance_SS: np.ndarray, num_drawn: int, upper: float = 1.0) -> MetricSummary:
+    """Summarize one metric over seeds; the interval is cut to 0 and `upper`."""
     estimate = mean_over_seeds(scores_S, covariance_SS, num_drawn)
     low, high = estimate.interval()
-    return {
-        "mean": estimate.value,
-        "std": float(np.std(scores_S, ddof=1)) if count > 1 else None,
-        "n": count,
-        "low": float(max(low, 0.0)),
-        "high": float(min(high, upper)),
-        "values": [float(score) for score in scores_S],
-    }
+    return MetricSummary(
+        mean=estimate.value,
+        low=float(max(low, 0.0)),
+        high=float(min(high, upper)),
+        std=float(np.std(scores_S, ddof=1)) if len(scores_S) > 1 else None,
+        values=tuple(float(score) for score in scores_S),
+    )

@@ -1,12 +1,13 @@
 """Accuracy on parts of the test set: by document length, by truncated or not, by class; each with its interval."""
 
+from dataclasses import replace
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
 from statsmodels.stats.proportion import proportion_confint
 
-from imdbcls.comparison.scores import summary
+from imdbcls.comparison.results import PartAccuracy, Parts
+from imdbcls.comparison.scores import summarize
 from imdbcls.comparison.statistics import over_clusters
 from imdbcls.comparison.study import Group
 
@@ -15,13 +16,17 @@ SMALLEST_PART = 10
 FEW = 5  # mistakes, or right answers, too few for an interval by the normal distribution
 
 
-def accuracy_by_part(group: Group, label_names: tuple[str, ...]) -> dict[str, list[dict[str, Any]]]:
-    """Lists of parts with `part`, `documents` and the accuracy's figures, under `length`, `truncated` and `class`."""
-    return {
-        "length": [part_figures(group, name, inside_N) for name, inside_N in length_parts(group.tokens_N)],
-        "truncated": [part_figures(group, name, inside_N) for name, inside_N in truncation_parts(group)],
-        "class": [part_figures(group, name, group.labels_N == label) for label, name in enumerate(label_names)],
-    }
+def accuracy_by_part(group: Group, label_names: tuple[str, ...]) -> Parts:
+    classes = [(name, group.labels_N == label) for label, name in enumerate(label_names)]
+    return Parts(
+        length=accuracies_of(group, length_parts(group.tokens_N)),
+        truncated=accuracies_of(group, truncation_parts(group)),
+        classes=accuracies_of(group, classes),
+    )
+
+
+def accuracies_of(group: Group, parts: list[tuple[str, np.ndarray]]) -> tuple[PartAccuracy, ...]:
+    return tuple(part_accuracy(group, name, inside_N) for name, inside_N in parts)
 
 
 def length_parts(tokens_N: np.ndarray) -> list[tuple[str, np.ndarray]]:
@@ -43,22 +48,22 @@ def truncation_parts(group: Group) -> list[tuple[str, np.ndarray]]:
     return [("read whole", ~cut_N), (f"{how} {group.max_length}", cut_N)]
 
 
-def part_figures(group: Group, name: str, inside_N: np.ndarray) -> dict[str, Any]:
-    """The part's accuracy; without figures where it has fewer than ten documents.
+def part_accuracy(group: Group, name: str, inside_N: np.ndarray) -> PartAccuracy:
+    """Return the accuracy on the documents of a boolean mask, or None for fewer than ten documents.
 
     An average's covariance over bootstrap draws has a closed form, so nothing is drawn here. With next to no mistakes,
     or next to nothing right, the interval is Wilson's (1927), which does not shrink to nothing.
     """
-    documents = int(inside_N.sum())
-    if documents < SMALLEST_PART:
-        return {"part": name, "documents": documents, "mean": None, "low": None, "high": None}
+    num_documents = int(inside_N.sum())
+    if num_documents < SMALLEST_PART:
+        return PartAccuracy(name, num_documents, None)
     correct_SN = group.correct_SN[:, inside_N].astype(np.float64)
     scores_S = correct_SN.mean(axis=1)
     clusters_N = None if group.clusters_N is None else group.clusters_N[inside_N]
     sums_GS, _ = over_clusters((correct_SN - scores_S[:, None]).T, clusters_N)
-    figures = summary(scores_S, sums_GS.T @ sums_GS / documents**2, len(sums_GS))
-    mean, low, high = (figures[key] for key in ("mean", "low", "high"))
-    if min(mean, 1 - mean) * documents < FEW:
-        low, high = proportion_confint(mean * documents, documents, method="wilson")
-    low, high = min(float(low), mean), max(float(high), mean)  # rounding aside
-    return {"part": name, "documents": documents, "mean": mean, "low": low, "high": high}
+    accuracy = summarize(scores_S, sums_GS.T @ sums_GS / num_documents**2, len(sums_GS))
+    mean, low, high = accuracy.mean, accuracy.low, accuracy.high
+    if min(mean, 1 - mean) * num_documents < FEW:
+        low, high = proportion_confint(mean * num_documents, num_documents, method="wilson")
+    accuracy = replace(accuracy, low=min(float(low), mean), high=max(float(high), mean))  # rounding aside
+    return PartAccuracy(name, num_documents, accuracy)

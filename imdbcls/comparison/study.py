@@ -1,14 +1,14 @@
-"""Gather a study's runs into groups that differ in their seeds alone, and say which runs were left out and why."""
+"""Read a study: gather its runs into groups that differ only in their seeds, and list the runs that are left out."""
 
 from collections import Counter, defaultdict
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from imdbcls.comparison.naming import distinct_names
-from imdbcls.comparison.notes import warnings_about
 from imdbcls.comparison.run_files import BadRun, Run, failed_group, is_run_folder, number, plain, read_run
 from imdbcls.comparison.statistics import num_independent
 from imdbcls.runs.record import problem_of_labels
@@ -84,24 +84,42 @@ class Group:
         data = self.runs[0].config.get("data")
         return isinstance(data, dict) and data.get("truncation") == "windows"
 
-    @property
+    @cached_property
     def correct_SN(self) -> np.ndarray:
+        """1 where a seed's prediction is the label, else 0, as float32."""
         return np.stack([run.predictions.predictions == run.predictions.labels for run in self.runs]).astype(np.float32)
+
+    @cached_property
+    def share_correct_N(self) -> np.ndarray:
+        """Share of the seeds that are right; exactly 1 or 0 where all agree."""
+        return self.correct_SN.mean(axis=0)
 
     @property
     def probabilities_SNC(self) -> np.ndarray:
         return np.stack([run.predictions.probabilities_NC for run in self.runs])
 
+    @property
+    def mean_probabilities_NC(self) -> np.ndarray:
+        return self.probabilities_SNC.mean(axis=0)
+
+    @cached_property
+    def label_probability_N(self) -> np.ndarray:
+        """Probability given to the label, mean over seeds."""
+        return np.take_along_axis(self.mean_probabilities_NC, self.labels_N[:, None], axis=1)[:, 0]
+
+    def has_documents_of(self, other: "Group") -> bool:
+        return np.array_equal(self.ids, other.ids)
+
 
 @dataclass(frozen=True)
 class Study:
-    """What can be compared, and one sentence for everything that was left out or needs a warning."""
+    """What can be compared, and a sentence for every run that cannot."""
 
     name: str
     folder: Path
     groups: tuple[Group, ...]
     label_names: tuple[str, ...]
-    notes: tuple[str, ...]
+    left_out: tuple[str, ...]
 
 
 def read_study(folder: Path) -> Study:
@@ -126,7 +144,6 @@ def read_study(folder: Path) -> Study:
     ]
     if not groups:
         raise BadRun(f"{folder} holds no finished run to compare. {' '.join(notes) or where_to_look(folder)}")
-    notes.extend(warnings_about(groups))
     return Study(plain(folder.resolve().name), folder, tuple(groups), label_names, tuple(notes))
 
 

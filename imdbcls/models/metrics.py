@@ -4,10 +4,10 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from imdbcls.runs.record import NUM_CALIBRATION_BINS
+
 if TYPE_CHECKING:
     from imdbcls.models.inference import Predictions
-
-NUM_CALIBRATION_BINS = 15
 
 
 def metrics_of(predictions: "Predictions") -> dict[str, float]:
@@ -19,7 +19,7 @@ def metrics_of(predictions: "Predictions") -> dict[str, float]:
 
     Computed by scikit-learn, the calibration error by torchmetrics. AUROC is NaN where a class has no document.
     """
-    import torch  # imports that only scoring needs: the comparison of runs takes the number of bins from here
+    import torch
     from sklearn.metrics import accuracy_score, f1_score, log_loss, roc_auc_score
     from torchmetrics.functional.classification import multiclass_calibration_error
 

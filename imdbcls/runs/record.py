@@ -14,6 +14,7 @@ from imdbcls.runs.untrusted import require_plain, sha256
 SPLITS = ("test", "validation")
 TEXTS = ("head", "config_hash", "group_hash", "split_hash")
 FRACTIONS = ("val/accuracy", "test/accuracy")
+NUM_CALIBRATION_BINS = 15  # of val/ece and test/ece
 MAX_SHOWN = 40  # characters of a wrong value
 PARQUET_MARK = b"PAR1"  # begins and ends every Parquet file
 

@@ -1,4 +1,4 @@
-"""A comparison as one W&B run of type `comparison`: its tables, its figures and the whole page."""
+"""Log a comparison as one W&B run of type `comparison`: its tables, its figures and the whole page."""
 
 from collections.abc import Mapping
 from importlib.resources import files
@@ -7,13 +7,14 @@ from typing import Any
 
 import yaml
 
-from imdbcls.comparison.views.tables import Table
+from imdbcls.comparison.results import Comparison
+from imdbcls.comparison.views.tables import Table, tables_of
 from imdbcls.tracking import environment
 from imdbcls.tracking.session import RunIdentity, Session
 
 
 def settings_beside(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The tracker's settings as shipped, with the project and the entity of the run that has this configuration."""
+    """Return the default W&B settings, with the project and entity of the run that has this configuration."""
     shipped = yaml.safe_load(files("imdbcls.conf").joinpath("tracker", "wandb.yaml").read_text(encoding="utf-8"))
     settings = {key: value for key, value in shipped.items() if not key.startswith("_")}
     tracker = config.get("tracker")
@@ -24,26 +25,27 @@ def settings_beside(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def log_comparison(
-    study: str, folder: Path, tables: list[Table], figures: Mapping[str, str], html: str, **settings: Any
+    comparison: Comparison, figures: Mapping[str, str], html: str, folder: Path, **settings: Any
 ) -> None:
-    """Log every table, every figure (SVG texts by name) and the page; W&B's files go to ``folder/wandb``.
+    """Log every table, every figure (SVG by name) and the page; W&B's files go to `folder/wandb`.
 
-    ``settings`` are those of ``conf/tracker/wandb.yaml``: the mode is chosen and the waits are bounded as in training.
-    A study logged again replaces what was logged of it before. Raises UserError for mode online without a key.
+    `settings` are those of `conf/tracker/wandb.yaml`: the mode is chosen and the waits are bounded as in training.
+    A study that is logged again replaces its earlier comparison. Raises UserError for mode online without a key.
     """
+    study = comparison.study
     identity = RunIdentity(study, f"comparison-{study}", "comparison", ("comparison",))
     session = Session(identity, {"study": study}, folder, resume=False, **settings)
     session.open()
     try:
         if session.run is not None:
             with session.guarded("did not take the comparison"):
-                session.log_views(views_of(tables, figures, html), patience=4)  # a dozen tables, not one
+                session.log_views(views_of(tables_of(comparison), figures, html), patience=4)  # a dozen tables, not one
     finally:
         session.close(exit_code=0)
 
 
 def views_of(tables: list[Table], figures: Mapping[str, str], html: str) -> dict[str, Any]:
-    """wandb's objects by their names in the run; figures drawn for a phone's width are left out."""
+    """Return W&B objects by their names in the run, without the narrow figures for phones."""
     import wandb
 
     views: dict[str, Any] = {
@@ -56,7 +58,7 @@ def views_of(tables: list[Table], figures: Mapping[str, str], html: str) -> dict
 
 
 def unique(header: list[str]) -> list[str | int]:
-    """Column names that differ, as W&B tables require: repeated ones get the name of the column before."""
+    """Make column names unique, as W&B tables require: prefix a repeated one with the column before it."""
     names: list[str | int] = []
     for name in header:
         label = name or "rank"

@@ -1,10 +1,12 @@
-"""A comparison as a saved W&B report and workspace, with the study's runs grouped by head; extra: `report`."""
+"""Save a comparison as a W&B report and workspace, with the study's runs grouped by head; extra: `report`."""
 
 import re
 from typing import Any
 
+from imdbcls.comparison.results import Comparison
 from imdbcls.comparison.views.markdown import markdown, markdown_table
-from imdbcls.comparison.views.tables import Table
+from imdbcls.comparison.views.tables import Table, tables_of
+from imdbcls.comparison.views.wording import headline
 from imdbcls.errors import UserError
 from imdbcls.tracking.server import answers, first_line, stop_helper, why_not_online, within
 
@@ -12,10 +14,10 @@ SAVE_SECONDS = 60.0  # for what is a handful of requests
 CURVES = ("val/accuracy", "val/loss", "train/loss")
 
 
-def create_report(study: str, headline: str, tables: list[Table], *, project: str, entity: str | None) -> str:
-    """Save the report and the workspace; returns their addresses, one per line.
+def create_report(comparison: Comparison, *, project: str, entity: str | None) -> str:
+    """Save the report and the workspace; return their addresses, one per line.
 
-    ``entity`` None is the default one of the key's account. Raises UserError where the extra, a key or the server is
+    `entity` None is the default entity of the key's account. Raises UserError where the extra, a key or the server is
     missing, or the server refuses.
     """
     try:
@@ -32,7 +34,7 @@ def create_report(study: str, headline: str, tables: list[Table], *, project: st
         raise UserError(f"--report needs a W&B server and a key for it: {problem}.")
     addresses: list[str] = []
     try:
-        within(SAVE_SECONDS, lambda: addresses.extend(save(study, headline, tables, project, entity)))
+        within(SAVE_SECONDS, lambda: addresses.extend(save(comparison, project, entity)))
     except UserError:
         raise
     except Exception as error:
@@ -42,11 +44,12 @@ def create_report(study: str, headline: str, tables: list[Table], *, project: st
     return "\n".join(addresses)
 
 
-def save(study: str, headline: str, tables: list[Table], project: str, entity: str | None) -> tuple[str, str]:
+def save(comparison: Comparison, project: str, entity: str | None) -> tuple[str, str]:
     import wandb_workspaces.reports.v2 as reports
     import wandb_workspaces.workspaces as workspaces
     from wandb_workspaces import expr
 
+    study, answer = comparison.study, headline(comparison)
     owner = owner_of(entity)
     runs = reports.Runset(
         entity=owner, project=project, name=study, filters=runs_of(study), groupby=["config.head.name"]
@@ -55,11 +58,11 @@ def save(study: str, headline: str, tables: list[Table], project: str, entity: s
         project=project,
         entity=owner,
         title=f"Comparison of {study}",
-        description=headline,
+        description=answer,
         blocks=[
-            reports.P(headline),
+            reports.P(answer),
             reports.PanelGrid(runsets=[runs], panels=curve_panels()),
-            *(block for table in tables for block in table_blocks(table)),
+            *(block for table in tables_of(comparison) for block in table_blocks(table)),
         ],
     )
     report.save()
@@ -85,12 +88,12 @@ def owner_of(entity: str | None) -> str:
 
 
 def runs_of(study: str) -> str:
-    """The filter for a study's training runs; no name can end the quoted value."""
+    """Return the filter for a study's training runs; no name can end the quoted value."""
     return f"Group = '{re.sub(r'[^A-Za-z0-9_. -]', '_', study)}' and JobType = 'train'"
 
 
 def curve_panels() -> list[Any]:
-    """Each curve as the mean over a head's seeds, in a band from the lowest to the highest."""
+    """Plot each curve as the mean over a head's seeds, in a band from the lowest to the highest."""
     import wandb_workspaces.reports.v2 as reports
 
     return [

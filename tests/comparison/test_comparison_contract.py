@@ -1,13 +1,16 @@
 """`comparison.json` holds the keys that other tools read, with figures that fit each other."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
-from support.studies import HEADS, make_study
+from support.studies import HEADS, Head, make_study
 
 from imdbcls.compare import main
-from imdbcls.comparison.verdicts import headline, verdict
+from imdbcls.comparison.results import PairResult
+from imdbcls.comparison.verdicts import Outcome
+from imdbcls.comparison.views.wording import verdict
 
 
 @pytest.fixture(scope="module")
@@ -48,20 +51,74 @@ def test_every_pair_has_its_keys(comparison: dict[str, Any]) -> None:
         assert pair["minimum_detectable_difference"] > 0 and pair["margin"] == 0.01
 
 
-@pytest.mark.parametrize("seeds_varied", [True, False])
-def test_only_several_seeds_make_a_head_better(seeds_varied: bool) -> None:
-    """From one training of each, a reader in a hurry must not take the sentence's first words for more than it is."""
-    figures = {"difference": 0.02, "low": 0.01, "high": 0.03, "p_holm": 0.001, "p_hierarchical_holm": None}
-    flags = {
-        "problem": None,
-        "significant": True,
-        "equivalent": False,
-        "underpowered": False,
-        "flags": [],
-        "minimum_detectable_difference": 0.01 if seeds_varied else None,
+def test_comparison_json_is_as_recorded(tmp_path: Path) -> None:
+    """Every key in its order, and every value up to rounding, of a document that an earlier version wrote."""
+    study = make_study(tmp_path / "heads", HEADS[1:3], seeds=[0, 1], num_documents=60, documents_of_a_film=2)
+    assert main([str(study), "--margin", "1"]) == 0
+    written = json.loads((study / "comparison.json").read_text(encoding="utf-8"))
+    recorded = json.loads(Path(__file__).with_name("comparison.json").read_text(encoding="utf-8"))
+    assert_alike(written, recorded, "comparison")
+
+
+def assert_alike(found: Any, expected: Any, place: str) -> None:
+    assert type(found) is type(expected), place
+    if isinstance(expected, dict):
+        assert list(found) == list(expected), place
+        for key, value in expected.items():
+            assert_alike(found[key], value, f"{place}.{key}")
+    elif isinstance(expected, list):
+        assert len(found) == len(expected), place
+        for i, value in enumerate(expected):
+            assert_alike(found[i], value, f"{place}[{i}]")
+    elif isinstance(expected, float):
+        assert found == pytest.approx(expected, rel=1e-4, abs=1e-9), place
+    else:
+        assert found == expected, place
+
+
+def pair_of(**changes: Any) -> PairResult:
+    """A pair of groups that differ by 2 points, with three seeds each."""
+    fields: dict[str, Any] = {
+        **{"a": "lstm", "b": "cls", "num_seeds": (3, 3), "shared_documents": 1_000, "problem": None, "flags": ()},
+        **{"margin": 0.003, "difference": 0.02, "low": 0.01, "high": 0.03, "standard_error": 0.005},
+        **{"degrees_of_freedom": 5.0, "p_permutation": 0.001, "p_holm": 0.001, "p_hierarchical": 0.001},
+        **{"p_hierarchical_holm": 0.001, "p_equivalence": 0.9, "mcnemar": (), "flips": None},
+        **{"minimum_detectable_difference": 0.01, "seeds_needed": None},
     }
-    pair = {"a": "lstm", "b": "cls", "seeds_varied": seeds_varied, **figures, **flags}
-    claim = "lstm is better than cls"
-    assert verdict(pair).startswith(claim if seeds_varied else "lstm scored better, as trained here, than cls")
-    assert ("is better than" in headline([pair], ["lstm", "cls"])) == seeds_varied
-    assert ("another seed may turn it round" in verdict(pair)) != seeds_varied
+    return PairResult(**fields | changes)
+
+
+ONE_SEED = {"num_seeds": (1, 1), "p_hierarchical_holm": None, "minimum_detectable_difference": None}
+UNTESTED = {"problem": "why", "p_holm": None, "p_hierarchical_holm": None, "p_equivalence": None}
+
+
+@pytest.mark.parametrize(
+    ("changes", "outcome", "begins"),
+    [
+        ({}, Outcome.BETTER, "lstm is better than cls by 2.0 ± 1.0 points, p = 0.001 after"),
+        ({"difference": -0.02}, Outcome.BETTER, "cls is better than lstm"),
+        ({"p_equivalence": 0.01}, Outcome.BETTER, "lstm is better than cls"),
+        ({"p_holm": 0.06}, Outcome.UNDECIDED, "undecided: lstm leads cls"),
+        ({"p_hierarchical_holm": 0.06}, Outcome.UNDECIDED, "undecided: lstm leads cls"),
+        ({"p_holm": 0.06, "p_equivalence": 0.01}, Outcome.EQUIVALENT, "lstm and cls are equivalent within 0.3 points"),
+        (ONE_SEED, Outcome.BETTER_HERE, "lstm scored better, as trained here, than cls"),
+        (ONE_SEED | {"p_holm": 0.06}, Outcome.UNDECIDED, "undecided: lstm leads cls by 2.0 ± 1.0 points; train more"),
+        (UNTESTED, Outcome.UNTESTED, "lstm and cls are not tested against each other: why"),
+    ],
+)
+def test_the_evidence_decides_the_verdict(changes: dict[str, Any], outcome: Outcome, begins: str) -> None:
+    pair = pair_of(**changes)
+    assert pair.outcome is outcome and verdict(pair).startswith(begins)
+
+
+@pytest.mark.parametrize("seeds_varied", [True, False])
+def test_only_several_seeds_make_a_head_better(seeds_varied: bool, tmp_path: Path) -> None:
+    """From one training of each, a reader in a hurry must not take the sentence's first words for more than it is."""
+    assert ("another seed may turn it round" in verdict(pair_of(**({} if seeds_varied else ONE_SEED)))) != seeds_varied
+    study = make_study(
+        tmp_path / "runs", [Head("lstm", 2.0), Head("cls")], [0, 1, 2] if seeds_varied else [0], num_documents=2_000
+    )
+    assert main([str(study)]) == 0
+    answer = json.loads((study / "comparison.json").read_text(encoding="utf-8"))["headline"]
+    claim = "it is better than cls" if seeds_varied else "it scored better, as trained here, than cls"
+    assert claim in answer and ("seeds were not varied" in answer) != seeds_varied

@@ -23,7 +23,7 @@ from imdbcls.compare import main
 from imdbcls.comparison import read_predictions
 from imdbcls.comparison.naming import leaves
 from imdbcls.comparison.run_files import BadRun, plain
-from imdbcls.comparison.slices import part_figures
+from imdbcls.comparison.slices import part_accuracy
 from imdbcls.comparison.study import read_study
 
 
@@ -297,8 +297,8 @@ def test_a_part_without_a_mistake_has_an_interval(study: Path) -> None:
     group = read_study(study).groups[0]
     answers = [replace(run.predictions, predictions=run.predictions.labels) for run in group.runs]
     runs = tuple(replace(run, predictions=each) for run, each in zip(group.runs, answers, strict=True))
-    figures = part_figures(replace(group, runs=runs), "a part", np.arange(200) < 12)
-    assert figures["mean"] == figures["high"] == 1 and 0.7 < figures["low"] < 0.8
+    accuracy = part_accuracy(replace(group, runs=runs), "a part", np.arange(200) < 12).accuracy
+    assert accuracy is not None and accuracy.mean == accuracy.high == 1 and 0.7 < accuracy.low < 0.8
 
 
 @pytest.mark.parametrize("name", list(BAD))
@@ -307,7 +307,7 @@ def test_a_bad_run_is_named_and_the_others_are_compared(
 ) -> None:
     damage, sentence = BAD[name]
     damage(study / "cls-s1")
-    notes = [note for note in read_study(study).notes if note.startswith("cls-s1 is left out: ")]
+    notes = [note for note in read_study(study).left_out if note.startswith("cls-s1 is left out: ")]
     assert len(notes) == 1 and sentence in notes[0] and notes[0].count("\n") == 0
     assert main([str(study)]) == 0
     out = capsys.readouterr().out
@@ -316,7 +316,7 @@ def test_a_bad_run_is_named_and_the_others_are_compared(
 
 def test_predictions_that_do_not_fit_result_json_are_said(study: Path) -> None:
     change_result(study / "cls-s0", **{"test/accuracy": 0.999})
-    assert any("cls-s0: result.json says accuracy 0.9990" in note for note in read_study(study).notes)
+    assert any("cls-s0: result.json says accuracy 0.9990" in note for note in compared(study)["notes"])
 
 
 def test_strange_figures_become_nothing(study: Path, capsys: pytest.CaptureFixture[str]) -> None:

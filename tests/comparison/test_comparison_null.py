@@ -14,11 +14,12 @@ import numpy as np
 import pytest
 from simulate import FILMS_N, document_weights, judge, rates, simulate
 
-from imdbcls.comparison.pairs import compare_pair, compare_pairs
+from imdbcls.comparison.pairs import compare_pairs, paired_tests
 from imdbcls.comparison.power import minimum_detectable_difference
 from imdbcls.comparison.run_files import Predictions, Run
 from imdbcls.comparison.statistics import permutation_p
 from imdbcls.comparison.study import Group
+from imdbcls.comparison.views.wording import verdict
 
 NUM_STUDIES = 1_000
 
@@ -42,10 +43,10 @@ def test_the_simulation_judges_as_the_comparison_does(lead: float) -> None:
     estimate, p_permutation, significant = judge(correct, other, weights)
     draws = {"a": weights @ correct.T, "b": weights @ other.T}
     (pair,) = compare_pairs([(group_of("a", correct), group_of("b", other))], draws, margin=0.003)
-    assert pair["difference"] == pytest.approx(estimate.value, abs=1e-7)
-    assert pair["p_hierarchical_holm"] == pytest.approx(estimate.p_value(), rel=1e-4)
-    assert pair["p_holm"] == pytest.approx(p_permutation, abs=0.03)
-    assert pair["significant"] == significant == pair["verdict"].startswith("a is better than b")
+    assert pair.difference == pytest.approx(estimate.value, abs=1e-7)
+    assert pair.p_hierarchical_holm == pytest.approx(estimate.p_value(), rel=1e-4)
+    assert pair.p_holm == pytest.approx(p_permutation, abs=0.03)
+    assert pair.significant == significant == verdict(pair).startswith("a is better than b")
 
 
 def test_power_is_taken_at_the_level_that_the_correction_asks_for() -> None:
@@ -58,9 +59,9 @@ def test_power_is_taken_at_the_level_that_the_correction_asks_for() -> None:
     draws = {group.name: drawn for group, drawn in groups}
     against_first = compare_pairs([(group, first) for group, _ in others], draws, margin=0.003)
     for pair, (group, _) in zip(against_first, others, strict=True):
-        estimate = compare_pair(group, first, draws[group.name], draws["a"], margin=0.003)["estimate"]
-        assert pair["minimum_detectable_difference"] == minimum_detectable_difference(estimate, 0.025)
-        assert pair["minimum_detectable_difference"] > minimum_detectable_difference(estimate, 0.05)
+        estimate = paired_tests(group, first, draws[group.name], draws["a"]).estimate
+        assert pair.minimum_detectable_difference == minimum_detectable_difference(estimate, 0.025)
+        assert pair.minimum_detectable_difference > minimum_detectable_difference(estimate, 0.05)
 
 
 @pytest.mark.parametrize(

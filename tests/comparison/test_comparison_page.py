@@ -6,7 +6,6 @@ import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from support.browser import Browser, find_chromium
@@ -17,22 +16,25 @@ from imdbcls.comparison.summary import compare_study
 from imdbcls.comparison.views.extent import shown_pairs
 from imdbcls.comparison.views.figures import figures_of
 from imdbcls.comparison.views.markdown import markdown_text
-from imdbcls.comparison.views.page import page_html, standalone
+from imdbcls.comparison.views.page import page_html
+from imdbcls.comparison.views.reading_list import reading_list
+from imdbcls.comparison.views.svg import standalone
 from imdbcls.comparison.views.tables import tables_of
 from imdbcls.comparison.views.terminal import terminal_text
+from imdbcls.comparison.views.wording import headline
 
 HOSTILE = "</script><script>document.title='hacked'</script><img src=x onerror=alert(1)> <!-- $study & \u2028 needle"
 LOADS_IN = 2.0
 
 
-def write_page(study_folder: Path, page: Path, hostile: bool = False) -> dict[str, Any]:
-    def texts(ids: Any) -> dict[str, str]:
-        found = review_texts(ids)
-        return {id_: HOSTILE if hostile and i % 2 == 0 else text for i, (id_, text) in enumerate(found.items())}
-
-    comparison, reading = compare_study(read_study(study_folder), 0.003, texts)
+def write_page(study_folder: Path, page: Path, hostile: bool = False) -> None:
+    study = read_study(study_folder)
+    comparison = compare_study(study, 0.003)
+    texts = review_texts(study.groups[0].ids.tolist())
+    if hostile:
+        texts = {id_: HOSTILE if i % 2 == 0 else text for i, (id_, text) in enumerate(texts.items())}
+    reading = reading_list(study, comparison, texts)
     page.write_text(page_html(comparison, figures_of(comparison), reading), encoding="utf-8")
-    return comparison
 
 
 @pytest.fixture(scope="module")
@@ -182,9 +184,8 @@ def test_page_is_used_by_keyboard(browser: Browser, pages: dict[str, Path]) -> N
 def test_a_figure_stands_alone(browser: Browser, pages: dict[str, Path], tmp_path: Path) -> None:
     study = make_study(tmp_path / "runs", heads=HEADS[:2], num_documents=300)
     figure = tmp_path / "differences.svg"
-    figure.write_text(
-        standalone(figures_of(compare_study(read_study(study), 0.003)[0])["differences"]), encoding="utf-8"
-    )
+    drawing = figures_of(compare_study(read_study(study), 0.003))["differences"]
+    figure.write_text(standalone(drawing), encoding="utf-8")
     browser.console.clear()
     browser.open(figure)
     assert browser.evaluate("document.documentElement.tagName") == "svg" and browser.console == []
@@ -194,13 +195,14 @@ def test_a_study_of_many_groups_stays_readable(tmp_path: Path) -> None:
     """All pairs of 30 groups would be 435 lines and tables of 30 columns; comparison.json has them all the same."""
     heads = [Head(f"h{i:02d}", skill=i / 30) for i in range(30)]
     study = make_study(tmp_path / "many", heads=heads, seeds=(0, 1), num_documents=120)
-    comparison, reading = compare_study(read_study(study), 0.003)
-    figures = figures_of(comparison)
-    assert len(comparison["pairs"]) == 435 and len(comparison["headline"]) < 600
-    assert " others" in comparison["headline"]
-    best = comparison["groups"][0]["name"]
+    found = read_study(study)
+    comparison = compare_study(found, 0.003)
+    figures, reading = figures_of(comparison), reading_list(found, comparison, {})
+    assert len(comparison.pairs) == 435 and len(headline(comparison)) < 600
+    assert " others" in headline(comparison)
+    best = comparison.groups[0].name
     shown = shown_pairs(comparison)
-    assert len(shown) == 29 and all(best in (pair["a"], pair["b"]) for pair in shown)
+    assert len(shown) == 29 and all(best in (pair.a, pair.b) for pair in shown)
     tables = {table.key: table for table in tables_of(comparison)}
     assert len(tables["differences"].rows) == len(tables["flips"].rows) == 29
     assert len(tables["ranking"].rows) == 30 and len(tables["length"].header) == 2 + 20
@@ -210,5 +212,5 @@ def test_a_study_of_many_groups_stays_readable(tmp_path: Path) -> None:
         assert note in text.replace("\\", "")
         assert "best 20 of 30 groups" in text
     assert sum(name.startswith("reliability_") for name in figures) == 20
-    assert len(reading["documents"][0]["answers"]) == 20
+    assert len(reading.documents[0].answers) == 20
     assert len(page) < 1_000_000 and len(terminal.splitlines()) < 300

@@ -1,5 +1,7 @@
 """The figures against scipy, statsmodels and scikit-learn on the same predictions, or against hand-worked cases."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from scipy import stats
@@ -11,7 +13,7 @@ from statsmodels.stats.weightstats import ttost_paired
 
 from imdbcls.comparison import scores
 from imdbcls.comparison.power import minimum_detectable_difference, seeds_needed, with_seeds
-from imdbcls.comparison.run_files import Predictions
+from imdbcls.comparison.run_files import Predictions, Run
 from imdbcls.comparison.statistics import (
     Estimate,
     covariance_over,
@@ -22,6 +24,9 @@ from imdbcls.comparison.statistics import (
     mean_over_seeds,
     permutation_p,
 )
+from imdbcls.comparison.study import Group
+from imdbcls.models import inference
+from imdbcls.models.metrics import metrics_of
 
 
 def outcomes(
@@ -219,20 +224,15 @@ def test_seeds_needed_shrinks_the_seeds_part_only() -> None:
 
 
 @pytest.mark.parametrize("num_classes", [2, 4])
-def test_metrics_agree_with_scikit_learn(num_classes: int) -> None:
+def test_metrics_agree_with_those_of_a_run(num_classes: int) -> None:
+    """The comparison resamples its own forms of what result.json holds, which scikit-learn and torchmetrics compute."""
     given = answers(num_classes)
     ours = {metric.name: metric.score(metric.columns(given).mean(axis=0)) for metric in scores.METRICS}
-    probabilities = given.probabilities_NC.astype(float) / given.probabilities_NC.sum(
-        axis=1, keepdims=True, dtype=float
-    )
-    scored = probabilities[:, 1] if num_classes == 2 else probabilities
-    expected = {
-        "test/accuracy": sklearn_metrics.accuracy_score(given.labels, given.predictions),
-        "test/f1": sklearn_metrics.f1_score(given.labels, given.predictions, average="macro"),
-        "test/auroc": sklearn_metrics.roc_auc_score(given.labels, scored, multi_class="ovr"),
-        "test/loss": sklearn_metrics.log_loss(given.labels, probabilities),
-        "test/brier": ((probabilities - np.eye(num_classes)[given.labels]) ** 2).sum(axis=1).mean(),
-    }
+    probabilities = given.probabilities_NC / given.probabilities_NC.sum(axis=1, keepdims=True, dtype=float)
+    run = metrics_of(inference.Predictions(given.labels, probabilities))
+    brier = ((probabilities - np.eye(num_classes)[given.labels]) ** 2).sum(axis=1).mean()
+    expected = {**{f"test/{name}": value for name, value in run.items()}, "test/brier": brier}
+    assert ours.keys() == expected.keys()
     for name, value in expected.items():
         assert ours[name] == pytest.approx(value, abs=2e-6), name
 
@@ -260,5 +260,6 @@ def test_a_class_without_documents_leaves_auroc_undefined() -> None:
     given = answers(2)
     only = Predictions(given.ids, np.zeros_like(given.labels), given.predictions, given.probabilities_NC, given.tokens)
     assert np.isnan(scores.auroc_placements(only)).all()
-    figures = scores.summary(np.array([np.nan, np.nan]), np.eye(2), 10)
-    assert figures["mean"] is None and figures["n"] == 2
+    group = Group("one class", "cls", "minilm", (Run("s0", Path("s0"), {"seed": 0}, {}, [], only),))
+    metrics, _ = scores.score_group(group)
+    assert "test/auroc" not in metrics and metrics.keys() >= {"test/accuracy", "test/loss"}

@@ -13,7 +13,7 @@ from imdbcls.comparison.study import read_study
 from imdbcls.comparison.summary import compare_study
 from imdbcls.comparison.views.figures import figures_of
 from imdbcls.comparison.views.page import page_html
-from imdbcls.comparison.views.tables import tables_of
+from imdbcls.comparison.views.reading_list import reading_list
 from imdbcls.errors import UserError
 from imdbcls.tracking.log_comparison import log_comparison, settings_beside, unique
 from imdbcls.tracking.wandb_report import owner_of
@@ -22,11 +22,11 @@ from imdbcls.tracking.wandb_report import owner_of
 def test_comparison_run_holds_tables_figures_and_page(tmp_path: Path) -> None:
     pytest.importorskip("wandb")
     study = make_study(tmp_path / "heads", heads=HEADS[:2], num_documents=300)
-    comparison, reading = compare_study(read_study(study), 0.003)
+    found = read_study(study)
+    comparison = compare_study(found, 0.003)
     figures = figures_of(comparison)
-    tables = tables_of(comparison)
-    settings = settings_beside({}) | {"mode": "offline"}
-    log_comparison("heads", study, tables, figures, page_html(comparison, figures, reading), **settings)
+    page = page_html(comparison, figures, reading_list(found, comparison, {}))
+    log_comparison(comparison, figures, page, study, **settings_beside({}) | {"mode": "offline"})
 
     (run,) = (study / "wandb").glob("offline-run-*-comparison-heads-*")
     expected = (b"comparison/page", b"comparison/figures/differences", b"comparison/tables/ranking")
@@ -39,7 +39,7 @@ def test_comparison_run_holds_tables_figures_and_page(tmp_path: Path) -> None:
     assert list(media.rglob("page_*.html"))
     ranking = next(file for file in media.rglob("*.table.json") if "ranking" in file.name)
     table = json.loads(ranking.read_text())
-    assert [row[1] for row in table["data"]] == [group["name"] for group in comparison["groups"]]
+    assert [row[1] for row in table["data"]] == [group.name for group in comparison.groups]
 
 
 def test_table_columns_get_names_that_differ() -> None:

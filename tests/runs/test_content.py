@@ -180,5 +180,5 @@ def test_runs_on_the_same_documents_are_one_group_and_others_are_not(
     assert "is done already" in capsys.readouterr().err
     study = read_study(tmp_path / "default")
     assert sorted(sorted(group.seeds) for group in study.groups) == [[0], [0], [0, 1, 2]]
-    pairs = compare_study(study, 0.01)[0]["pairs"]
-    assert sum(pair["problem"] is None for pair in pairs) == 1, "the other documents are not tested against"
+    pairs = compare_study(study, 0.01).pairs
+    assert sum(pair.problem is None for pair in pairs) == 1, "the other documents are not tested against"

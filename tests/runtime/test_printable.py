@@ -13,7 +13,9 @@ import numpy as np
 import pytest
 
 from imdbcls.api import Predictions
-from imdbcls.comparison.views.markdown import csv_text, json_text
+from imdbcls.comparison.results import Comparison, GroupSummary, MetricSummary, Parts
+from imdbcls.comparison.views.csv_table import csv_text
+from imdbcls.comparison.views.json_document import json_text
 from imdbcls.config.validate import validate
 from imdbcls.data.answers import Item, write_csv, write_jsonl
 from imdbcls.data.card import DataCard, SplitCard, card_text
@@ -118,8 +120,8 @@ def test_answers_as_json_keep_every_character_escaped() -> None:
     assert all(is_safe(line) for line in lines)
     assert json_line({"text": LEGITIMATE}) == json.dumps({"text": LEGITIMATE}, ensure_ascii=False)
     assert json.loads(json_line(HOSTILE)) == HOSTILE
-    text = json_text({"document": HOSTILE})
-    assert json.loads(text) == {"document": HOSTILE} and is_safe(text.replace("\n", ""))
+    text = json_text(hostile_comparison())
+    assert json.loads(text)["groups"][0]["backbone"] == HOSTILE and is_safe(text.replace("\n", ""))
 
 
 def test_answers_as_csv_hold_no_formula() -> None:
@@ -151,18 +153,24 @@ def test_a_copied_cell_keeps_its_lines_and_numbers_but_is_no_formula() -> None:
     assert "\x1b" not in out.getvalue() and "\u202e" not in out.getvalue()
 
 
+def hostile_comparison() -> Comparison:
+    """A comparison of one group that has formulas and control characters for names."""
+    group = GroupSummary(
+        **{"name": "=1+1", "head": "@x", "backbone": HOSTILE, "rank": 1, "seeds": (0,), "num_failed": 0},
+        **{"num_documents": 1, "num_clusters": None, "max_length": None, "watched_test": False},
+        validation_accuracy=None,
+        metrics={"test/accuracy": MetricSummary(-0.5, low=0.0, high=1.0, std=None, values=(-0.5,))},
+        cost={},
+        parts=Parts((), (), ()),
+        reliability=(),
+        learning_curves={},
+    )
+    return Comparison("-x", 0.003, NAMES, (), (group,), (), {}, (), (), ())
+
+
 def test_the_comparison_as_csv_holds_no_formula_but_negative_numbers() -> None:
-    figures = {"mean": -0.5, "std": None, "n": 1, "low": None, "high": None}
-    group = {
-        "name": "=1+1",
-        "head": "@x",
-        "backbone": HOSTILE,
-        "metrics": {"accuracy": figures},
-        "cost": {},
-        "seeds": [0],
-    }
-    rows = list(csv.reader(io.StringIO(csv_text({"study": "-x", "groups": [group]}))))
-    assert rows[1][:6] == ["'-x", "'=1+1", "'@x", csv_cell(HOSTILE), "accuracy", "-0.5"]
+    rows = list(csv.reader(io.StringIO(csv_text(hostile_comparison()))))
+    assert rows[1][:6] == ["'-x", "'=1+1", "'@x", csv_cell(HOSTILE), "test/accuracy", "-0.5"]
     assert all(is_safe(cell) for row in rows for cell in row)
 
 

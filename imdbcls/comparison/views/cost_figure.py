@@ -1,17 +1,21 @@
 """The cost-accuracy plane with its front, and labels that keep clear of marks and lines."""
 
+from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any
 
 from imdbcls.comparison.cost import COSTS
+from imdbcls.comparison.results import GroupSummary
 from imdbcls.comparison.views import svg
 
 PLANES = ("latency_ms_p50", "train_seconds", "head_parameters", "peak_memory_mb")
 
 
-def cost_plane(groups: list[dict[str, Any]], cost: str, front: list[str]) -> str:
-    placed = [(i, g["cost"][cost], 100 * g["metrics"]["test/accuracy"]["mean"]) for i, g in enumerate(groups)]
-    placed = [(i, price, accuracy) for i, price, accuracy in placed if price is not None]
+def cost_plane(groups: Sequence[GroupSummary], cost: str, front: Sequence[str]) -> str:
+    placed = [
+        (i, price, 100 * group.accuracy.mean)
+        for i, group in enumerate(groups)
+        if (price := group.cost[cost]) is not None
+    ]
     prices = [price for _, price, _ in placed]
     log = min(prices) > 0 and max(prices) / min(prices) > 20
     price_range = (min(prices) / 1.6, max(prices) * 1.6) if log else svg.padded(prices, 0.15)
@@ -20,17 +24,17 @@ def cost_plane(groups: list[dict[str, Any]], cost: str, front: list[str]) -> str
     title = COSTS[cost] + (", log scale" if log else "")
     labels = [svg.compact(t) for t in x.ticks()], [f"{t:.4g}" for t in y.ticks()]
     parts = [svg.axes(x, y, title, "test accuracy %", *labels)]
-    on_front = sorted((price, accuracy) for i, price, accuracy in placed if groups[i]["name"] in front)
+    on_front = sorted((price, accuracy) for i, price, accuracy in placed if groups[i].name in front)
     steps = [(x(price), y(accuracy)) for price, accuracy in on_front]
     corners = [corner for (_, y1), (x2, y2) in pairwise(steps) for corner in ((x2, y1), (x2, y2))]
     if corners:
         parts.append(svg.path([steps[0], *corners], "front"))
     taken = [(x(price), y(accuracy)) for _, price, accuracy in placed] + points_along([*steps[:1], *corners])
     for i, price, accuracy in placed:
-        name = groups[i]["name"]
+        name = groups[i].name
         parts.append(svg.marker(x(price), y(accuracy), i, f"{name}: {accuracy:.2f} %, {svg.compact(price)}"))
         parts.append(place_label(x(price), y(accuracy), svg.short_name(name, 20), taken))
-    ends = "; ".join(f"{groups[i]['name']}: {accuracy:.2f} % at {svg.compact(price)}" for i, price, accuracy in placed)
+    ends = "; ".join(f"{groups[i].name}: {accuracy:.2f} % at {svg.compact(price)}" for i, price, accuracy in placed)
     return svg.figure(
         svg.WIDTH, svg.HEIGHT, f"Accuracy against {title}. {ends}. On the front: {', '.join(front)}.", parts
     )

@@ -1,30 +1,24 @@
-"""Write the comparison's files: JSON for tools, Markdown for a paper or a pull request, tidy CSV for a spreadsheet."""
+"""Write a comparison as Markdown, for a paper or a pull request."""
 
-import csv
-import io
 import re
-from typing import Any
 
+from imdbcls.comparison.results import Comparison
 from imdbcls.comparison.views.extent import shown_pairs
 from imdbcls.comparison.views.tables import Table, tables_of
-from imdbcls.printable import csv_cell, json_pretty
+from imdbcls.comparison.views.wording import headline, verdict
 
 
-def json_text(comparison: dict[str, Any]) -> str:
-    return json_pretty(comparison) + "\n"
-
-
-def markdown_text(comparison: dict[str, Any]) -> str:
-    lines = [f"# Comparison of {markdown(comparison['study'])}", "", markdown(comparison["headline"]), ""]
+def markdown_text(comparison: Comparison) -> str:
+    lines = [f"# Comparison of {markdown(comparison.study)}", "", markdown(headline(comparison)), ""]
     for table in tables_of(comparison):
         lines += [f"## {markdown(table.question)}", "", *markdown_table(table), ""]
         if table.note:
             lines += [markdown(table.note), ""]
         if table.key == "differences":
             lines += ["![Differences with their intervals](comparison_figures/differences.svg)", ""]
-            lines += [*(f"- {markdown(pair['verdict'])}" for pair in shown_pairs(comparison)), ""]
-    if comparison["notes"]:
-        lines += ["## Notes", "", *(f"- {markdown(note)}" for note in comparison["notes"]), ""]
+            lines += [*(f"- {markdown(verdict(pair))}" for pair in shown_pairs(comparison)), ""]
+    if comparison.notes:
+        lines += ["## Notes", "", *(f"- {markdown(note)}" for note in comparison.notes), ""]
     return "\n".join(lines)
 
 
@@ -35,20 +29,6 @@ def markdown_table(table: Table) -> list[str]:
 
 
 def markdown(text: str) -> str:
-    """Names are data: whatever Markdown or HTML they hold shows as text."""
+    """Escape a text: whatever Markdown or HTML a name holds shows as text."""
     escaped = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     return re.sub(r"([\\`*_\[\]|~])", r"\\\1", escaped)
-
-
-def csv_text(comparison: dict[str, Any]) -> str:
-    """One row per group and metric."""
-    file = io.StringIO()
-    writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(["study", "group", "head", "backbone", "metric", "mean", "std", "n", "low", "high"])
-    for group in comparison["groups"]:
-        names = [csv_cell(text) for text in (comparison["study"], group["name"], group["head"], group["backbone"])]
-        for metric, figures in group["metrics"].items():
-            writer.writerow([*names, metric, *(figures[key] for key in ("mean", "std", "n", "low", "high"))])
-        for cost, value in group["cost"].items():
-            writer.writerow([*names, cost, value, "", len(group["seeds"]), "", ""])
-    return file.getvalue()

@@ -7,6 +7,7 @@ import html
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.resources import files
 
 NUM_COLOURS = 8
 WIDTH, HEIGHT = 400, 270  # of a panel
@@ -71,6 +72,13 @@ def figure(width: float, height: float, label: str, parts: Sequence[str], name: 
     )
 
 
+def standalone(drawing: str) -> str:
+    """Return a drawing as an SVG file with its own styles, on a paper-coloured ground."""
+    opening, rest = drawing.split(">", 1)
+    style = files("imdbcls.comparison.views").joinpath("figures.css").read_text(encoding="utf-8")
+    return f'{opening}><style>{style}</style><rect width="100%" height="100%" fill="var(--paper)"/>{rest}\n'
+
+
 def line(x1: float, y1: float, x2: float, y2: float, name: str) -> str:
     return f'<line class="{name}" x1="{x1:g}" y1="{y1:g}" x2="{x2:g}" y2="{y2:g}"/>'
 
@@ -90,8 +98,8 @@ def path(points: Sequence[tuple[float, float]], name: str, close: bool = False) 
 
 def marker(x: float, y: float, series: int, tip: str) -> str:
     """A group's mark in its own colour and shape; `tip` shows on hover."""
-    shape = MARKERS[series % len(MARKERS)]
-    return f'<path class="mark {colour(series)}" transform="translate({x:g} {y:g})" d="{shape}">{tooltip(tip)}</path>'
+    place = f"translate({x:g} {y:g})"
+    return f'<path class="mark {colour(series)}" transform="{place}" d="{shape(series)}">{tooltip(tip)}</path>'
 
 
 def tooltip(words: str) -> str:
@@ -100,6 +108,10 @@ def tooltip(words: str) -> str:
 
 def colour(series: int) -> str:
     return f"s{series % NUM_COLOURS}"
+
+
+def shape(series: int) -> str:
+    return MARKERS[series % len(MARKERS)]
 
 
 def axes(x: Scale, y: Scale, x_title: str, y_title: str, x_labels: Sequence[str], y_labels: Sequence[str]) -> str:

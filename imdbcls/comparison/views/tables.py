@@ -1,12 +1,14 @@
 """One table per question, as rows of text; the terminal, comparison.md, the page and W&B show the same ones."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from imdbcls.comparison.verdicts import p_text
+from imdbcls.comparison.results import Comparison, GroupSummary, MetricSummary, PairResult, PartAccuracy
 from imdbcls.comparison.views.extent import note_on_groups, note_on_pairs, shown_groups, shown_pairs
+from imdbcls.comparison.views.wording import p_cell, points
 
 NONE = "\u2013"
+FRONTS = (("head_parameters", "size"), ("train_seconds", "time"), ("latency_ms_p50", "latency"))
 
 
 @dataclass(frozen=True)
@@ -17,33 +19,38 @@ class Table:
     rows: list[list[str]]
     note: str = ""
 
+    @property
+    def num_text_columns(self) -> int:
+        """Columns of text, before those of figures: a rank is followed by the name that it belongs to."""
+        return 2 if self.header[0] == "" else 1
 
-def tables_of(comparison: dict[str, Any]) -> list[Table]:
-    groups, pairs = comparison["groups"], shown_pairs(comparison)
+
+def tables_of(comparison: Comparison) -> list[Table]:
+    groups, pairs = comparison.groups, shown_pairs(comparison)
     tables = [ranking(groups)]
     if pairs:
-        tables += [differences(pairs, comparison["margin"], note_on_pairs(comparison)), flips(pairs)]
-    tables += [costs(groups, comparison["pareto"]), calibration(groups), *parts(groups)]
+        tables += [differences(pairs, comparison.margin, note_on_pairs(comparison)), flips(pairs)]
+    tables += [costs(groups, comparison.pareto), calibration(groups), *parts(groups)]
     return tables
 
 
-def ranking(groups: list[dict[str, Any]]) -> Table:
+def ranking(groups: Sequence[GroupSummary]) -> Table:
     rows = [
         [
-            str(group["rank"]),
-            group["name"],
-            percent(group["metrics"]["test/accuracy"]["mean"]),
-            percent_interval(group["metrics"]["test/accuracy"]),
-            deviation(group["metrics"]["test/accuracy"]),
-            str(group["metrics"]["test/accuracy"]["n"]),
-            percent(group["metrics"]["test/f1"]["mean"]),
-            percent(group["metrics"]["test/auroc"]["mean"]),
-            percent(group["validation_accuracy"]),
+            str(group.rank),
+            group.name,
+            percent(group.accuracy.mean),
+            f"{percent(group.accuracy.low)} to {percent(group.accuracy.high)}",
+            percent(group.accuracy.std),
+            str(len(group.seeds)),
+            percent(mean_of(group, "test/f1")),
+            percent(mean_of(group, "test/auroc")),
+            percent(group.validation_accuracy),
         ]
         for group in groups
     ]
     header = ["", "group", "accuracy %", "95 % interval", "sd of seeds", "seeds", "F1 %", "AUROC %", "validation %"]
-    several = [len(group["seeds"]) > 1 for group in groups]
+    several = [len(group.seeds) > 1 for group in groups]
     covers = "other documents and other seeds" if all(several) else "other documents, and other seeds where several ran"
     if not any(several):
         covers = "other documents; seeds were not varied"
@@ -53,16 +60,16 @@ def ranking(groups: list[dict[str, Any]]) -> Table:
     return Table("ranking", "Which is best?", header, rows, note)
 
 
-def differences(pairs: list[dict[str, Any]], margin: float, note_on_shown: str) -> Table:
+def differences(pairs: Sequence[PairResult], margin: float, note_on_shown: str) -> Table:
     rows = [
         [
-            f"{pair['a']} - {pair['b']}",
-            signed_points(pair["difference"]),
-            f"{signed_points(pair['low'])} to {signed_points(pair['high'])}",
-            p_text(pair["p_holm"]).removeprefix("= "),
-            p_text(pair["p_hierarchical_holm"]).removeprefix("= "),
-            "yes" if pair["equivalent"] else NONE if pair["equivalent"] is None else "no",
-            detectable(pair["minimum_detectable_difference"]) + (" (underpowered)" if pair["underpowered"] else ""),
+            f"{pair.a} - {pair.b}",
+            signed_points(pair.difference),
+            f"{signed_points(pair.low)} to {signed_points(pair.high)}",
+            p_cell(pair.p_holm),
+            p_cell(pair.p_hierarchical_holm),
+            NONE if pair.equivalent is None else "yes" if pair.equivalent else "no",
+            detectable(pair.minimum_detectable_difference) + (" (underpowered)" if pair.underpowered else ""),
         ]
         for pair in pairs
     ]
@@ -72,7 +79,7 @@ def differences(pairs: list[dict[str, Any]], margin: float, note_on_shown: str) 
         "95 % interval",
         "p documents",
         "p both",
-        f"within {100 * margin:.3g}",
+        f"within {points(margin)}",
         "detectable",
     ]
     note = (
@@ -85,48 +92,34 @@ def differences(pairs: list[dict[str, Any]], margin: float, note_on_shown: str) 
     return Table("differences", "Is the difference real?", header, rows, note)
 
 
-def flips(pairs: list[dict[str, Any]]) -> Table:
-    rows = []
-    for pair in pairs:
-        flip = pair["flips"]
-        if flip is None:
-            continue
-        p_values = [test["p"] for test in pair["mcnemar"]]
-        spread = NONE if not p_values else ", ".join(p_text(p).removeprefix("= ") for p in p_values)
-        rows.append(
-            [
-                f"{pair['a']} / {pair['b']}",
-                f"{flip['a_only']:.0f} / {flip['b_only']:.0f}",
-                f"{flip['a_only_in_every_seed']} / {flip['b_only_in_every_seed']}",
-                spread,
-            ]
-        )
+def flips(pairs: Sequence[PairResult]) -> Table:
+    rows = [
+        [
+            f"{pair.a} / {pair.b}",
+            f"{pair.flips.a_only:.0f} / {pair.flips.b_only:.0f}",
+            f"{pair.flips.a_only_in_every_seed} / {pair.flips.b_only_in_every_seed}",
+            ", ".join(p_cell(test.p) for test in pair.mcnemar) or NONE,
+        ]
+        for pair in pairs
+        if pair.flips is not None
+    ]
     header = ["first / second", "only one right, mean", "in every seed", "McNemar p per shared seed"]
     note = "McNemar's p is of two trained models, not corrected for their number, and decides nothing here."
     return Table("flips", "Which documents does only one get right?", header, rows, note)
 
 
-def costs(groups: list[dict[str, Any]], pareto: dict[str, list[str]]) -> Table:
+def costs(groups: Sequence[GroupSummary], pareto: Mapping[str, tuple[str, ...]]) -> Table:
     rows = [
         [
-            group["name"],
-            percent(group["metrics"]["test/accuracy"]["mean"]),
-            whole(group["cost"]["head_parameters"]),
-            whole(group["cost"]["train_seconds"]),
-            whole(group["cost"]["documents_per_second"]),
-            decimal(group["cost"]["latency_ms_p50"]),
-            decimal(group["cost"]["latency_ms_p95"]),
-            whole(group["cost"]["peak_memory_mb"]),
-            ", ".join(
-                label
-                for cost, label in (
-                    ("head_parameters", "size"),
-                    ("train_seconds", "time"),
-                    ("latency_ms_p50", "latency"),
-                )
-                if group["name"] in pareto[cost]
-            )
-            or NONE,
+            group.name,
+            percent(group.accuracy.mean),
+            whole(group.cost["head_parameters"]),
+            whole(group.cost["train_seconds"]),
+            whole(group.cost["documents_per_second"]),
+            decimal(group.cost["latency_ms_p50"]),
+            decimal(group.cost["latency_ms_p95"]),
+            whole(group.cost["peak_memory_mb"]),
+            ", ".join(label for cost, label in FRONTS if group.name in pareto[cost]) or NONE,
         ]
         for group in groups
     ]
@@ -147,14 +140,14 @@ def costs(groups: list[dict[str, Any]], pareto: dict[str, list[str]]) -> Table:
     return Table("costs", "What does it cost?", header, rows, note)
 
 
-def calibration(groups: list[dict[str, Any]]) -> Table:
+def calibration(groups: Sequence[GroupSummary]) -> Table:
     rows = [
         [
-            group["name"],
+            group.name,
             *(
-                text
+                cell
                 for name in ("test/ece", "test/brier", "test/loss")
-                for text in (decimal(group["metrics"][name]["mean"], 4), decimal_interval(group["metrics"][name]))
+                for cell in mean_and_interval(group.metrics.get(name))
             ),
         ]
         for group in groups
@@ -164,38 +157,53 @@ def calibration(groups: list[dict[str, Any]]) -> Table:
     return Table("calibration", "Do the probabilities mean what they say?", header, rows, note)
 
 
-def parts(groups: list[dict[str, Any]]) -> list[Table]:
-    questions = {
-        "length": ("How does length matter? Accuracy % by tokens", "tokens"),
-        "truncated": ("Read whole or cut? Accuracy %", "documents"),
-        "class": ("Which class is hard? Accuracy %", "class"),
-    }
-    tables = []
+def parts(groups: Sequence[GroupSummary]) -> list[Table]:
     note_on_shown, groups = note_on_groups(groups), shown_groups(groups)
-    for key, (question, first) in questions.items():
-        by_group = [{part["part"]: part for part in group["parts"][key]} for group in groups]
-        rows = []
-        for name in dict.fromkeys(name for parts in by_group for name in parts):
-            counts = [parts[name]["documents"] if name in parts else 0 for parts in by_group]
-            means = [percent(parts[name]["mean"]) if name in parts else NONE for parts in by_group]
-            if len({count for count in counts if count}) > 1:  # another tokenizer, or another length: not the same ones
-                means = [f"{mean} ({count:,})" if count else NONE for mean, count in zip(means, counts, strict=True)]
-                rows.append([name, NONE, *means])
-            elif any(counts):
-                rows.append([name, f"{max(counts):,}", *means])
+    names = [group.name for group in groups]
+    questions = (
+        ("length", "How does length matter? Accuracy % by tokens", "tokens", [g.parts.length for g in groups]),
+        ("truncated", "Read whole or cut? Accuracy %", "documents", [g.parts.truncated for g in groups]),
+        ("class", "Which class is hard? Accuracy %", "class", [g.parts.classes for g in groups]),
+    )
+    tables = []
+    for key, question, first, by_group in questions:
+        rows = part_rows(by_group)
         if rows:
             note = (
                 "In brackets: the documents of this part, where groups do not have the same."
                 if NONE in {row[1] for row in rows}
                 else ""
             )
-            note = f"{note_on_shown} {note}".strip()
-            tables.append(Table(key, question, [first, "count", *(group["name"] for group in groups)], rows, note))
+            tables.append(Table(key, question, [first, "count", *names], rows, f"{note_on_shown} {note}".strip()))
     return tables
 
 
+def part_rows(by_group: Sequence[Sequence[PartAccuracy]]) -> list[list[str]]:
+    """Return a row per part that has documents: its name, their count, and each group's accuracy."""
+    part_of = [{part.name: part for part in parts} for parts in by_group]
+    rows = []
+    for name in dict.fromkeys(part.name for parts in by_group for part in parts):
+        found = [parts.get(name) for parts in part_of]
+        counts = [0 if part is None else part.num_documents for part in found]
+        cells = [NONE if part is None or part.accuracy is None else percent(part.accuracy.mean) for part in found]
+        if len({count for count in counts if count}) > 1:  # another tokenizer, or another length: not the same ones
+            cells = [f"{cell} ({count:,})" if count else NONE for cell, count in zip(cells, counts, strict=True)]
+            rows.append([name, NONE, *cells])
+        elif any(counts):
+            rows.append([name, f"{max(counts):,}", *cells])
+    return rows
+
+
+def mean_of(group: GroupSummary, metric: str) -> float | None:
+    return None if (summary := group.metrics.get(metric)) is None else summary.mean
+
+
+def mean_and_interval(metric: MetricSummary | None) -> tuple[str, str]:
+    return (NONE, NONE) if metric is None else (f"{metric.mean:.4f}", f"{metric.low:.4f} to {metric.high:.4f}")
+
+
 def detectable(difference: float | None) -> str:
-    """In points; few seeds that differ much can ask for more than there are."""
+    """Return a detectable difference in points; few seeds that differ much can ask for more than there are."""
     if difference is None:
         return NONE
     return f"{100 * difference:.2f}" if difference < 1 else "> 100"
@@ -203,14 +211,6 @@ def detectable(difference: float | None) -> str:
 
 def percent(value: float | None) -> str:
     return NONE if value is None else f"{100 * value:.2f}"
-
-
-def percent_interval(figures: dict[str, Any]) -> str:
-    return NONE if figures["low"] is None else f"{percent(figures['low'])} to {percent(figures['high'])}"
-
-
-def deviation(figures: dict[str, Any]) -> str:
-    return NONE if figures["std"] is None else f"{100 * figures['std']:.2f}"
 
 
 def signed_points(value: float) -> str:
@@ -221,9 +221,5 @@ def whole(value: float | None) -> str:
     return NONE if value is None else f"{value:,.0f}"
 
 
-def decimal(value: float | None, digits: int = 1) -> str:
-    return NONE if value is None else f"{value:.{digits}f}"
-
-
-def decimal_interval(figures: dict[str, Any]) -> str:
-    return NONE if figures["low"] is None else f"{figures['low']:.4f} to {figures['high']:.4f}"
+def decimal(value: float | None) -> str:
+    return NONE if value is None else f"{value:.1f}"

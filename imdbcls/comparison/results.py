@@ -1,0 +1,209 @@
+"""The results of a comparison as frozen dataclasses: statistics build them once, views render them.
+
+Accuracies, differences and intervals are fractions of one, never percent. Intervals cover 95 % over documents and
+seeds. None means not defined, not measured or not tested, as each field says.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from imdbcls.comparison.verdicts import LEVEL, Outcome, is_significant, outcome_of
+
+
+@dataclass(frozen=True)
+class MetricSummary:
+    """One metric of a group on the test split or a part of it, in the metric's own unit."""
+
+    mean: float  # over seeds
+    low: float
+    high: float
+    std: float | None  # over seeds; None: one seed
+    values: tuple[float, ...]  # one per seed, in the order of the group's seeds
+
+
+@dataclass(frozen=True)
+class PartAccuracy:
+    """Accuracy on a part of the test split."""
+
+    name: str
+    num_documents: int
+    accuracy: MetricSummary | None  # None: fewer than slices.SMALLEST_PART documents
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Accuracy on parts of the test split, by three criteria; each document is in one part of each."""
+
+    length: tuple[PartAccuracy, ...]  # by tokens before truncation
+    truncated: tuple[PartAccuracy, ...]  # read whole or not; empty: max_length is not known
+    classes: tuple[PartAccuracy, ...]  # by true class, in the order of the label names
+
+
+@dataclass(frozen=True)
+class ReliabilityBin:
+    """The answers of all seeds whose confidence falls into one bin."""
+
+    confidence: float  # mean probability of the predicted class
+    accuracy: float
+    share: float  # of all answers
+
+
+@dataclass(frozen=True)
+class CurvePoint:
+    """A validation metric at one epoch: the mean over seeds, and the lowest and highest seed."""
+
+    epoch: float
+    mean: float
+    low: float
+    high: float
+    num_seeds: int  # that logged the metric at this epoch
+
+
+@dataclass(frozen=True)
+class GroupSummary:
+    """All results of one group: runs that differ only in their seeds."""
+
+    name: str  # unique in the comparison
+    head: str
+    backbone: str
+    rank: int  # by mean test accuracy; 1 is the best
+    seeds: tuple[int, ...]  # ascending
+    num_failed: int  # runs of this group that failed and are left out
+    num_documents: int  # of the test split
+    num_clusters: int | None  # of test documents that belong together; None: no run recorded them
+    max_length: int | None  # tokens that the model reads of a document; None: not recorded
+    watched_test: bool  # whether a run evaluated the test split during training
+    validation_accuracy: float | None  # mean over the seeds that recorded it; None: none did
+    metrics: Mapping[str, MetricSummary]  # by the names of scores.METRICS; missing: not defined on these documents
+    cost: Mapping[str, float | None]  # by the keys of cost.COSTS, mean over seeds; None: not measured
+    parts: Parts
+    reliability: tuple[ReliabilityBin, ...]  # non-empty bins, by confidence
+    learning_curves: Mapping[str, tuple[CurvePoint, ...]]  # by the names in curves.CURVES; empty: not logged
+
+    @property
+    def accuracy(self) -> MetricSummary:
+        return self.metrics["test/accuracy"]
+
+
+@dataclass(frozen=True)
+class McNemarTest:
+    """McNemar's exact test of two trained models with the same seed."""
+
+    seed: int
+    a_only: int  # documents that only `a` got right
+    b_only: int
+    p: float
+
+
+@dataclass(frozen=True)
+class Flips:
+    """Documents that one group gets right and the other wrong."""
+
+    a_only: float  # mean count over all pairs of seeds
+    b_only: float
+    a_only_in_every_seed: int
+    b_only_in_every_seed: int
+
+
+@dataclass(frozen=True)
+class PairResult:
+    """Two groups compared on the documents that both answered; `a` ranks above `b`.
+
+    The `_holm` p-values are corrected for all pairs of the comparison.
+    """
+
+    a: str  # names of groups
+    b: str
+    num_seeds: tuple[int, int]
+    shared_documents: int
+    problem: str | None  # why the pair is not tested, as the end of a sentence; None: it is tested
+    flags: tuple[str, ...]  # caveats about the two groups, as clauses
+    margin: float  # groups closer than this are equivalent
+
+    difference: float  # a - b
+    low: float
+    high: float
+    standard_error: float
+    degrees_of_freedom: float | None  # None: infinite
+
+    p_permutation: float | None  # over documents, for these trained models; None: not tested
+    p_holm: float | None
+    p_hierarchical: float | None  # over documents and seeds; None: not tested, or a group has one seed
+    p_hierarchical_holm: float | None
+    p_equivalence: float | None  # TOST against the margin, not corrected; None: not tested
+    mcnemar: tuple[McNemarTest, ...]  # one per seed that both groups have; empty: not tested
+    flips: Flips | None  # None: not tested
+
+    minimum_detectable_difference: float | None  # found with probability 0.8; None: a group has one seed
+    seeds_needed: int | None  # per group, for a verdict; None: unknown, or more than power.MAX_SEEDS
+
+    @property
+    def seeds_varied(self) -> bool:
+        return min(self.num_seeds) > 1
+
+    @property
+    def significant(self) -> bool:
+        return is_significant(self.p_holm, self.p_hierarchical_holm, self.seeds_varied)
+
+    @property
+    def equivalent(self) -> bool | None:
+        """Whether the difference is shown to be smaller than the margin; None: not tested."""
+        return None if self.p_equivalence is None else self.p_equivalence < LEVEL
+
+    @property
+    def underpowered(self) -> bool | None:
+        """Whether a difference as large as the margin would likely be missed; None: a group has one seed."""
+        detectable = self.minimum_detectable_difference
+        return None if detectable is None else detectable > self.margin
+
+    @property
+    def corrected_p(self) -> float | None:
+        """The larger of the two corrected p-values, since the verdict needs both; None: not tested."""
+        return max((p for p in (self.p_holm, self.p_hierarchical_holm) if p is not None), default=None)
+
+    @property
+    def outcome(self) -> Outcome:
+        return outcome_of(self.problem is None, self.significant, bool(self.equivalent), self.seeds_varied)
+
+    @property
+    def leader(self) -> str:
+        """The group with the higher accuracy on the shared documents; `a` if they are equal."""
+        return self.a if self.difference >= 0 else self.b
+
+    def other(self, name: str) -> str:
+        return self.b if name == self.a else self.a
+
+
+@dataclass(frozen=True)
+class Disagreement:
+    """Documents that group `right` got right and group `wrong` got wrong in every seed, clearest first."""
+
+    right: str
+    wrong: str
+    ids: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class LabelError:
+    """A document whose label all groups contradict with the same other class."""
+
+    id: str
+    label: int  # class index
+    suspected: int  # class index
+    least_confidence: float  # lowest probability of the suspected class in any group, averaged over its seeds
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """All results of one study."""
+
+    study: str
+    margin: float  # of equivalence
+    label_names: tuple[str, ...]
+    notes: tuple[str, ...]  # sentences: runs that were left out, possible confounds
+    groups: tuple[GroupSummary, ...]  # best first
+    pairs: tuple[PairResult, ...]  # all combinations of groups, in their order
+    pareto: Mapping[str, tuple[str, ...]]  # by the keys of cost.COSTS: names on the front of accuracy and that cost
+    disagreements: tuple[Disagreement, ...]  # two per pair of groups with the same documents
+    wrong_for_all: tuple[str, ...]  # ids of documents that no run got right, hardest first
+    label_errors: tuple[LabelError, ...]  # most certain first

@@ -1,0 +1,152 @@
+"""Turn a comparison into `comparison.json`, the document that other tools read.
+
+Its keys are a contract: extend them, do not rename them. Accuracies, differences and intervals are fractions of one,
+never percent. The fields of `comparison.results` say what null means.
+
+- `study`, `headline`, `level` (0.05), `margin` (of equivalence), `label_names`, `notes` (what was left out or flagged)
+- `groups[]`, best first: `name`, `head`, `backbone`, `rank`, `seeds`, `num_failed` (runs), `num_documents`,
+  `num_clusters`, `max_length`, `watched_test`, `validation_accuracy` (mean over seeds),
+  `metrics.{test/accuracy, test/f1, test/auroc, test/ece, test/brier, test/loss}` with `mean`, `std` (over seeds), `n`
+  (seeds), `low`, `high` (95 % interval over documents and seeds), `values` (one per seed, in the order of `seeds`),
+  all null but `n` where the metric is not defined; `cost` (see cost.COSTS; means over seeds);
+  `parts.{length, truncated, class}[]` with `part`, `documents`, `mean`, `low`, `high`;
+  `reliability[]` with `confidence`, `accuracy`, `share`;
+  `learning_curves.{val/accuracy, val/loss}[]` with `epoch`, `mean`, `low`, `high` (lowest and highest seed), `seeds`
+- `pairs[]`, `a` ranked above `b`: the fields of `results.PairResult`, and its properties `equivalent`, `underpowered`,
+  `seeds_varied` and `significant`; `verdict` (a sentence)
+- `pareto.{cost}`: names of the groups on the front of accuracy and that cost
+- `disagreements[]` (`right`, `wrong`, `count`, `ids`), `wrong_for_all` (`count`, `ids`), `label_errors` (`count`,
+  `documents[]` with `id`, `label`, `suspected`, `least_confidence`); the lists stop at 200
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+from imdbcls.comparison.results import (
+    Comparison,
+    CurvePoint,
+    GroupSummary,
+    MetricSummary,
+    PairResult,
+    PartAccuracy,
+)
+from imdbcls.comparison.scores import METRICS
+from imdbcls.comparison.verdicts import LEVEL
+from imdbcls.comparison.views.wording import headline, verdict
+from imdbcls.printable import json_pretty
+
+MAX_LISTED = 200
+
+
+def json_text(comparison: Comparison) -> str:
+    return json_pretty(to_json(comparison)) + "\n"
+
+
+def to_json(comparison: Comparison) -> dict[str, Any]:
+    return {
+        "study": comparison.study,
+        "headline": headline(comparison),
+        "level": LEVEL,
+        "margin": comparison.margin,
+        "label_names": comparison.label_names,
+        "notes": comparison.notes,
+        "groups": [group_json(group) for group in comparison.groups],
+        "pairs": [pair_json(pair) for pair in comparison.pairs],
+        "pareto": dict(comparison.pareto),
+        "disagreements": [
+            {"right": each.right, "wrong": each.wrong, **listed_ids(each.ids)} for each in comparison.disagreements
+        ],
+        "wrong_for_all": listed_ids(comparison.wrong_for_all),
+        "label_errors": {
+            "count": len(comparison.label_errors),
+            "documents": [asdict(error) for error in comparison.label_errors[:MAX_LISTED]],
+        },
+    }
+
+
+def listed_ids(ids: tuple[str, ...]) -> dict[str, Any]:
+    return {"count": len(ids), "ids": ids[:MAX_LISTED]}
+
+
+def group_json(group: GroupSummary) -> dict[str, Any]:
+    return {
+        "name": group.name,
+        "head": group.head,
+        "backbone": group.backbone,
+        "rank": group.rank,
+        "seeds": group.seeds,
+        "num_failed": group.num_failed,
+        "num_documents": group.num_documents,
+        "num_clusters": group.num_clusters,
+        "max_length": group.max_length,
+        "watched_test": group.watched_test,
+        "validation_accuracy": group.validation_accuracy,
+        "metrics": {metric.name: metric_json(group.metrics.get(metric.name), len(group.seeds)) for metric in METRICS},
+        "cost": dict(group.cost),
+        "parts": {
+            "length": [part_json(part) for part in group.parts.length],
+            "truncated": [part_json(part) for part in group.parts.truncated],
+            "class": [part_json(part) for part in group.parts.classes],
+        },
+        "reliability": [asdict(each) for each in group.reliability],
+        "learning_curves": curves_json(group.learning_curves),
+    }
+
+
+def metric_json(metric: MetricSummary | None, num_seeds: int) -> dict[str, Any]:
+    if metric is None:
+        return {"mean": None, "std": None, "n": num_seeds, "low": None, "high": None, "values": None}
+    return {
+        "mean": metric.mean,
+        "std": metric.std,
+        "n": num_seeds,
+        "low": metric.low,
+        "high": metric.high,
+        "values": metric.values,
+    }
+
+
+def part_json(part: PartAccuracy) -> dict[str, Any]:
+    mean, low, high = (
+        (None, None, None) if part.accuracy is None else (part.accuracy.mean, part.accuracy.low, part.accuracy.high)
+    )
+    return {"part": part.name, "documents": part.num_documents, "mean": mean, "low": low, "high": high}
+
+
+def curves_json(curves: Mapping[str, tuple[CurvePoint, ...]]) -> dict[str, Any]:
+    return {
+        metric: [{"epoch": p.epoch, "mean": p.mean, "low": p.low, "high": p.high, "seeds": p.num_seeds} for p in points]
+        for metric, points in curves.items()
+    }
+
+
+def pair_json(pair: PairResult) -> dict[str, Any]:
+    return {
+        "a": pair.a,
+        "b": pair.b,
+        "difference": pair.difference,
+        "low": pair.low,
+        "high": pair.high,
+        "standard_error": pair.standard_error,
+        "degrees_of_freedom": pair.degrees_of_freedom,
+        "p_permutation": pair.p_permutation,
+        "p_holm": pair.p_holm,
+        "p_hierarchical": pair.p_hierarchical,
+        "p_hierarchical_holm": pair.p_hierarchical_holm,
+        "mcnemar": [asdict(test) for test in pair.mcnemar],
+        "flips": None if pair.flips is None else asdict(pair.flips),
+        "margin": pair.margin,
+        "p_equivalence": pair.p_equivalence,
+        "equivalent": pair.equivalent,
+        "shared_documents": pair.shared_documents,
+        "num_seeds": pair.num_seeds,
+        "seeds_varied": pair.seeds_varied,
+        "problem": pair.problem,
+        "flags": pair.flags,
+        "minimum_detectable_difference": pair.minimum_detectable_difference,
+        "underpowered": pair.underpowered,
+        "seeds_needed": pair.seeds_needed,
+        "significant": pair.significant,
+        "verdict": verdict(pair),
+    }

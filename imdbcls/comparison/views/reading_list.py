@@ -1,0 +1,106 @@
+"""Choose the documents that the page's mistakes browser holds, with every group's answers."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from imdbcls.comparison.results import Comparison
+from imdbcls.comparison.study import Group, Study
+from imdbcls.comparison.views.extent import shown_groups
+
+MAX_SHOWN = 400
+MAX_PER_PAIR = 25
+MAX_TEXT_CHARACTERS = 4_000
+LABEL, ALL = "label", "all"  # reasons that do not name two groups
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What one group says about a document."""
+
+    group: str
+    right: float  # share of its seeds
+    probability: float  # given to the label, mean over seeds
+
+
+@dataclass(frozen=True)
+class Document:
+    id: str
+    label: str
+    tokens: int  # before truncation
+    text: str | None  # None: the data cannot be read here
+    reasons: tuple[str, ...]  # keys of ReadingList.reasons
+    answers: tuple[Answer, ...]
+
+
+@dataclass(frozen=True)
+class ReadingList:
+    documents: tuple[Document, ...]  # at most MAX_SHOWN
+    reasons: Mapping[str, str]  # why documents are listed: key and words, in the order of first use
+    num_candidates: int  # all documents for which there is a reason
+
+
+def reading_list(study: Study, comparison: Comparison, texts: Mapping[str, str]) -> ReadingList:
+    """Choose the clearest documents of each kind; `texts` holds those that are known, by id.
+
+    Only the groups that are shown side by side count: pairs and answers grow with their number.
+    """
+    by_name = {group.name: group for group in study.groups}
+    groups = [by_name[shown.name] for shown in shown_groups(comparison.groups)]
+    reasons, words = reasons_by_id(comparison, {group.name for group in groups})
+    rows = [rows_of(group, list(reasons)) for group in groups]
+    chosen = [id_ for id_ in reasons if any(id_ in each for each in rows)][:MAX_SHOWN]
+    documents = []
+    for id_ in chosen:
+        readers = [(group, each[id_]) for group, each in zip(groups, rows, strict=True) if id_ in each]
+        first, row = readers[0]
+        documents.append(
+            Document(
+                id=id_,
+                label=comparison.label_names[first.labels_N[row]],
+                tokens=int(first.tokens_N[row]),
+                text=shortened(texts[id_]) if id_ in texts else None,
+                reasons=tuple(reasons[id_]),
+                answers=tuple(answer(group, row) for group, row in readers),
+            )
+        )
+    used = dict.fromkeys(reason for document in documents for reason in document.reasons)
+    return ReadingList(tuple(documents), {reason: words[reason] for reason in used}, num_candidates(comparison))
+
+
+def reasons_by_id(comparison: Comparison, names: set[str]) -> tuple[dict[str, list[str]], dict[str, str]]:
+    """Return the reasons to list each document, clearest documents first, and every reason's words."""
+    reasons: dict[str, list[str]] = {}
+    words = {LABEL: "label looks wrong", ALL: "no run got it right"}
+    for error in comparison.label_errors[: MAX_SHOWN // 4]:
+        reasons.setdefault(error.id, []).append(LABEL)
+    for id_ in comparison.wrong_for_all[: MAX_SHOWN // 4]:
+        reasons.setdefault(id_, []).append(ALL)
+    for each in comparison.disagreements:
+        if {each.right, each.wrong} <= names:
+            reason = f"{each.right} > {each.wrong}"
+            words[reason] = f"{each.right} right, {each.wrong} wrong, in every seed"
+            for id_ in each.ids[:MAX_PER_PAIR]:
+                reasons.setdefault(id_, []).append(reason)
+    return reasons, words
+
+
+def num_candidates(comparison: Comparison) -> int:
+    ids = {error.id for error in comparison.label_errors} | set(comparison.wrong_for_all)
+    return len(ids.union(*(each.ids for each in comparison.disagreements)))
+
+
+def rows_of(group: Group, ids: Sequence[str]) -> dict[str, int]:
+    """Return the row of each id that the group has; a group's ids are sorted."""
+    rows = np.searchsorted(group.ids, np.array(ids, dtype=str))
+    return {id_: int(row) for id_, row in zip(ids, rows, strict=True) if row < len(group.ids) and group.ids[row] == id_}
+
+
+def answer(group: Group, row: int) -> Answer:
+    share, probability = group.share_correct_N[row], group.label_probability_N[row]
+    return Answer(group.name, right=round(float(share), 3), probability=round(float(probability), 3))
+
+
+def shortened(text: str) -> str:
+    return text if len(text) <= MAX_TEXT_CHARACTERS else text[:MAX_TEXT_CHARACTERS] + " …"

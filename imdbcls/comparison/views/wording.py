@@ -1,0 +1,109 @@
+"""Put verdicts into sentences, for readers who are not statisticians."""
+
+from collections.abc import Sequence
+
+from imdbcls.comparison.power import MAX_SEEDS
+from imdbcls.comparison.results import Comparison, PairResult
+from imdbcls.comparison.verdicts import Outcome
+
+MOST_LISTED = 12  # names in one clause
+CLAUSES = {  # of the headline
+    "better": "is better than {}",
+    "here": "scored better, as trained here, than {}",
+    "worse": "is, on the documents that both answered, worse than {}",
+    "equivalent": "is equivalent to {}",
+    "undecided": "cannot be told from {} by these seeds and documents",
+    "untested": "could not be tested against {}",
+}
+
+
+def verdict(pair: PairResult) -> str:
+    """Return the sentence for one pair."""
+    sentence = decision(pair)
+    if pair.outcome is not Outcome.UNTESTED and not pair.seeds_varied:
+        sentence += " (seeds were not varied: this is about these trained models, another seed may turn it round)"
+    return sentence + "".join(f" [{flag}]" for flag in pair.flags)
+
+
+def decision(pair: PairResult) -> str:
+    match pair.outcome:
+        case Outcome.UNTESTED:
+            return f"{pair.a} and {pair.b} are not tested against each other: {pair.problem}"
+        case Outcome.BETTER | Outcome.BETTER_HERE:
+            return better(pair)
+        case Outcome.EQUIVALENT:
+            return f"{pair.a} and {pair.b} are equivalent within {points(pair.margin)} points"
+        case Outcome.UNDECIDED:
+            return undecided(pair)
+
+
+def better(pair: PairResult) -> str:
+    says = "is better than" if pair.outcome is Outcome.BETTER else "scored better, as trained here, than"
+    sentence = (
+        f"{pair.leader} {says} {pair.other(pair.leader)} by {measured(pair)}, p {p_text(pair.corrected_p)} "
+        "after correction"
+    )
+    detectable = pair.minimum_detectable_difference
+    if pair.equivalent:
+        sentence += f", but by less than {points(pair.margin)} points: real and small"
+    elif detectable is not None and abs(pair.difference) < detectable:
+        sentence += "; the study is small for this difference, which may be overstated"
+    return sentence
+
+
+def undecided(pair: PairResult) -> str:
+    lead = f"undecided: {pair.leader} leads {pair.other(pair.leader)} by {measured(pair)}"
+    if not pair.seeds_varied:
+        return f"{lead}; train more seeds"
+    if pair.seeds_needed is None:
+        return f"{lead}; even {MAX_SEEDS} seeds would likely not settle it on these test documents"
+    return f"{lead}; if the difference is as seen, about {pair.seeds_needed} seeds would settle it"
+
+
+def headline(comparison: Comparison) -> str:
+    """Return the study's answer in a sentence or two: the first group against each of the others."""
+    best = comparison.groups[0].name
+    if len(comparison.groups) == 1:
+        return f"{best} is the only group; there is nothing to compare it with."
+    pairs = [pair for pair in comparison.pairs if best in (pair.a, pair.b)]
+    others: dict[str, list[str]] = {key: [] for key in CLAUSES}
+    for pair in pairs:
+        is_worse = pair.outcome in (Outcome.BETTER, Outcome.BETTER_HERE) and pair.leader != best
+        others["worse" if is_worse else pair.outcome].append(pair.other(best))
+    clauses = [text.format(listed(others[key])) for key, text in CLAUSES.items() if others[key]]
+    answer = f"{best} has the highest accuracy: it {'; it '.join(clauses)}."
+    if not all(pair.seeds_varied or pair.problem for pair in pairs):
+        answer += " That is of these trained models alone: seeds were not varied. Train several of each to learn more."
+    if flags := dict.fromkeys(flag for pair in pairs for flag in pair.flags):
+        answer += f" Mind that {listed(list(flags))}."
+    return answer
+
+
+def listed(names: Sequence[str]) -> str:
+    if len(names) > MOST_LISTED:
+        names = [*names[: MOST_LISTED - 1], f"{len(names) - MOST_LISTED + 1:,} others"]
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def measured(pair: PairResult) -> str:
+    """Return the difference ± half of its interval, in points: one decimal, two where the interval is narrow."""
+    half_width = (pair.high - pair.low) / 2
+    decimals = 1 if half_width >= 0.00095 else 2
+    return f"{abs(100 * pair.difference):.{decimals}f} ± {100 * half_width:.{decimals}f} points"
+
+
+def points(fraction: float) -> str:
+    """Return a margin in percentage points, without trailing zeros."""
+    return f"{100 * fraction:.3g}"
+
+
+def p_text(p: float | None) -> str:
+    """Return a p-value as it follows the letter p: `= 0.012` or `< 0.001`."""
+    if p is None:
+        return "not tested"
+    return "< 0.001" if p < 0.001 else f"= {p:.3f}" if p < 0.1 else f"= {p:.2f}"
+
+
+def p_cell(p: float | None) -> str:
+    """Return a p-value for a table: `0.012` or `< 0.001`."""
+    return p_text(p).removeprefix("= ")
