@@ -19,29 +19,33 @@ from imdbcls.kernels.loading import Kernels
 
 
 def accelerate_head(head: nn.Module) -> None:
-    """Replace the slow parts of a head on this instance; parameters, their names and the state dict stay.
+    """Replace the slow parts of a head, in place; parameters, their names and the state dict stay.
 
     - `nn.Dropout` of token vectors (three dimensions), in any head: masks at a tenth of the cost on the CPU.
-    - LSTM head: the compiled recurrence on the CPU.
-    - Transformer head: its layer computes only the first token, which is all that the head reads.
+    - `LSTMHead`: the compiled recurrence on the CPU.
+    - `TransformerHead`: its layer computes only the first token, which is all that the head reads.
 
-    A subclass that overrides the accelerated part keeps its own. `copy.deepcopy` keeps the acceleration.
+    Both may be parts of another head. A subclass that overrides the accelerated part keeps its own. `copy.deepcopy`
+    keeps the acceleration.
     """
     for module in head.modules():
         if type(module) is nn.Dropout:
             module.forward = MethodType(dropout, module)  # type: ignore[method-assign]
-    if isinstance(head, LSTMHead) and type(head).final_output is LSTMHead.final_output:
-        head.final_output = final_output  # type: ignore[method-assign, assignment]
-    if isinstance(head, TransformerHead) and type(head).forward is TransformerHead.forward:
-        head.layer.forward = MethodType(first_token_of_layer, head.layer)  # type: ignore[method-assign]
+        elif isinstance(module, LSTMHead) and type(module).final_output is LSTMHead.final_output:
+            module.final_output = final_output  # type: ignore[method-assign, assignment]
+        elif isinstance(module, TransformerHead) and type(module).forward is TransformerHead.forward:
+            module.layer.forward = MethodType(first_token_of_layer, module.layer)  # type: ignore[method-assign]
 
 
 def kernels_of_head(head: nn.Module, dtype: torch.dtype) -> Iterator[Kernels | None]:
     """Yield the kernels that each LSTM in the head uses on the CPU; None for PyTorch's own."""
-    is_accelerated = vars(head).get("final_output") is final_output
+    accelerated: set[nn.Module] = set()
+    for module in head.modules():
+        if vars(module).get("final_output") is final_output:
+            accelerated.update(module.children())
     for module in head.modules():
         if isinstance(module, nn.LSTM):
-            yield lstm.kernels_of_width(module, dtype) if is_accelerated else None
+            yield lstm.kernels_of_width(module, dtype) if module in accelerated else None
 
 
 def dropout(self: nn.Dropout, input: Tensor) -> Tensor:
@@ -58,7 +62,7 @@ def final_output(layer: nn.LSTM, hidden_BTD: Tensor, mask_BT: Tensor, *, backwar
     kernels = lstm.kernels_for(layer, hidden_BTD)
     if kernels is None:
         return LSTMHead.final_output(layer, hidden_BTD, mask_BT, backward=backward)
-    return lstm.final_output(kernels, layer, hidden_BTD, mask_BT, backwards=backward)
+    return lstm.final_output(kernels, layer, hidden_BTD, mask_BT, backward=backward)
 
 
 def first_token_of_layer(

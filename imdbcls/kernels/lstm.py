@@ -1,12 +1,12 @@
-"""An LSTM's final output over documents of different lengths, with compiled kernels.
+"""The final output of an LSTM over documents of different lengths, with compiled kernels.
 
-N: rows, the real tokens of all documents one after another (no padding), then in bfloat16 up to a round number rows
-that mean nothing (see products.py; widths are multiples of 32, so that no product reads them for another row); B:
-documents, T: tokens (padded), D: width of a token's vector, H: hidden size, G = 4 H: gates.
+N: rows, the real tokens of all documents one after another (no padding), in bfloat16 followed by unused rows up to a
+round number (see products.py; widths are multiples of 32, so no product reads them for another row). B: documents, T:
+tokens (padded), D: width of a token's vector, H: hidden size, G = 4 H: gates.
 
-What the tokens add to the gates, and all weights' gradients, are products over all rows; only the recurrence goes step
-by step (`csrc/lstm.c` in bfloat16, `csrc/float_lstm.c` in float32). In bfloat16 its cells and gates are float32, what
-it keeps for backward is bfloat16 but for the cells.
+The input part of the gates and all weight gradients are products over all rows; only the recurrence runs step by step
+(`csrc/lstm.c` in bfloat16, `csrc/float_lstm.c` in float32). In bfloat16, its cells and gates are float32; what it keeps
+for backward is bfloat16, except the cells.
 """
 
 from typing import Any
@@ -21,11 +21,11 @@ from imdbcls.kernels.products import linear, linear_backward, prepare, rows_for,
 from imdbcls.runtime.device import computes_bf16
 from imdbcls.runtime.padding import offsets_of, places_of
 
-_MULTIPLE = 32  # of widths that the kernels take
+_MULTIPLE = 32  # the kernels take widths that are multiples of this
 
 
 def kernels_for(lstm: nn.LSTM, hidden_BTD: Tensor) -> Kernels | None:
-    """The kernels for these widths on the CPU, in the type of autocast where the processor computes in it; or None."""
+    """Return the kernels for an LSTM and its input, in the dtype of autocast; None for PyTorch's LSTM."""
     if hidden_BTD.device.type != "cpu":
         return None
     dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else hidden_BTD.dtype
@@ -33,7 +33,7 @@ def kernels_for(lstm: nn.LSTM, hidden_BTD: Tensor) -> Kernels | None:
 
 
 def kernels_of_width(lstm: nn.LSTM, dtype: torch.dtype) -> Kernels | None:
-    """The kernels for an LSTM on the CPU, in this type where the processor computes in it; None: PyTorch's LSTM."""
+    """Return the kernels for an LSTM on the CPU in this dtype, in float32 if the processor has no bfloat16; or None."""
     if lstm.input_size % _MULTIPLE or lstm.hidden_size % _MULTIPLE:
         return None
     if dtype == torch.bfloat16 and not computes_bf16("cpu"):
@@ -42,10 +42,12 @@ def kernels_of_width(lstm: nn.LSTM, dtype: torch.dtype) -> Kernels | None:
 
 
 def final_output(
-    kernels: Kernels, lstm: nn.LSTM, hidden_BTD: Tensor, mask_BT: Tensor, *, backwards: bool = False
+    kernels: Kernels, lstm: nn.LSTM, hidden_BTD: Tensor, mask_BT: Tensor, *, backward: bool = False
 ) -> Tensor:
-    """The output after each document's last real token, or after its first where it is read `backwards`; final_BH in
-    the kernels' type. Padding, on the right, is not read. `kernels`: of `kernels_for`."""
+    """Return the output at each document's last real token, or with `backward` at its first; final_BH.
+
+    It has the dtype of the kernels, which come from `kernels_for`. Padding, on the right, is not read.
+    """
     offsets = offsets_of(mask_BT)
     rows_ND = hidden_BTD.to(kernels.dtype).flatten(0, 1)
     if int(offsets[-1]) < len(rows_ND):
@@ -53,7 +55,7 @@ def final_output(
     rows_ND = F.pad(rows_ND, (0, 0, 0, rows_for(len(rows_ND), kernels.dtype) - len(rows_ND)))
     parameters = (lstm.weight_ih_l0, lstm.weight_hh_l0, lstm.bias_ih_l0, lstm.bias_hh_l0)
     keep = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (rows_ND, *parameters))
-    final_BH: Tensor = CompiledLSTM.apply(kernels, rows_ND, offsets, backwards, keep, *parameters)
+    final_BH: Tensor = CompiledLSTM.apply(kernels, rows_ND, offsets, backward, keep, *parameters)
     return final_BH
 
 
@@ -66,7 +68,7 @@ class CompiledLSTM(torch.autograd.Function):
         kernels: Kernels,
         rows_ND: Tensor,
         offsets: Tensor,  # (B + 1) int64: where each document's rows begin and the last ends
-        backwards: bool,
+        reverse: bool,  # whether each document is read from its end to its start
         keep: bool,  # whether there will be a backward pass
         weight_GD: Tensor,
         weight_GH: Tensor,
@@ -80,9 +82,9 @@ class CompiledLSTM(torch.autograd.Function):
         previous_NH = rows_ND.new_empty((len(rows_ND), hidden_size)) if keep else None
         cell_NH = torch.empty((len(rows_ND), hidden_size)) if keep else None
         kernels.call(
-            "lstm", gates_NG, weight_GH, offsets, final_BH, previous_NH, cell_NH, num_documents, hidden_size, backwards
+            "lstm", gates_NG, weight_GH, offsets, final_BH, previous_NH, cell_NH, num_documents, hidden_size, reverse
         )
-        ctx.kernels, ctx.backwards = kernels, backwards
+        ctx.kernels, ctx.reverse = kernels, reverse
         ctx.save_for_backward(rows_ND, offsets, prepared, weight_GH, gates_NG, previous_NH, cell_NH)
         return final_BH
 
@@ -96,11 +98,11 @@ class CompiledLSTM(torch.autograd.Function):
         d_bias_BG = torch.empty((num_documents, 4 * hidden_size))  # in bfloat16, one row per eight documents is used
         kernels.call(
             "lstm_backward", gates_NG, weight_GH, offsets, cell_NH, d_final_BH.contiguous(), d_gates_NG, d_bias_BG,
-            num_documents, hidden_size, ctx.backwards,
+            num_documents, hidden_size, ctx.reverse,
         )  # fmt: skip
         d_rows_ND = linear_backward(kernels, d_gates_NG, prepared) if ctx.needs_input_grad[1] else None
         num_rows = int(offsets[-1])
         d_weight_GD = weight_gradient(kernels, d_gates_NG, rows_ND, num_rows)
         d_weight_GH = weight_gradient(kernels, d_gates_NG, previous_NH, num_rows)
-        # Two tensors: autograd keeps them as they are, and each is clipped in place.
+        # Two tensors: autograd keeps them without a copy, and clipping changes each in place.
         return None, d_rows_ND, None, None, None, d_weight_GD, d_weight_GH, d_bias_BG[0], d_bias_BG[0].clone()

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from imdbcls.heads.lstm import LSTMHead
 from imdbcls.heads.transformer import TransformerHead
-from imdbcls.kernels.heads import accelerate_head
+from imdbcls.kernels.heads import accelerate_head, kernels_of_head
 
 
 @pytest.fixture(params=MAKERS)
@@ -87,6 +87,17 @@ def test_a_subclass_keeps_what_it_overrides() -> None:
         expected_BC = head.eval()(*make_batch())
         accelerate_head(head)
         assert torch.equal(head(*make_batch()), expected_BC)
+
+
+def test_a_head_inside_another_is_accelerated(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And the record names the kernels that its LSTM uses; an LSTM of another kind uses PyTorch's."""
+    kernels = object()
+    monkeypatch.setattr("imdbcls.kernels.lstm.load", lambda dtype: kernels)
+    inner = LSTMHead(hidden_size=HIDDEN, num_labels=CLASSES, dropout=0.1, bidirectional=True)
+    head = nn.ModuleDict({"lstm": inner, "own": nn.LSTM(HIDDEN, HIDDEN)})
+    assert list(kernels_of_head(head, torch.float32)) == [None, None, None]
+    accelerate_head(head)
+    assert list(kernels_of_head(head, torch.float32)) == [kernels, kernels, None]
 
 
 def test_the_fast_dropout_is_that_of_pytorch_in_distribution() -> None:
