@@ -119,7 +119,7 @@ class FinishedRun:
         """Classify texts (a list, a column of a data frame, …) by the run's best weights; their ids are `0`, `1`, …
 
         The model is rebuilt from the run folder at the first call and kept. A text's probabilities depend on its own
-        words alone, but for the rounding of its batch. Raises UserError for anything but texts.
+        words only, except for the rounding of its batch. Raises UserError for anything but texts.
         """
         import numpy as np
 

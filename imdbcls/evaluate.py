@@ -1,7 +1,7 @@
 """Score a finished run again: `python -m imdbcls.evaluate runs/heads/lstm-s0-1a2b3c4d --split test`.
 
-The model comes from the run folder alone, the documents from where the run read them; the figures are the recorded ones
-to the last digit on the same machine and software. Documents that only the run folder names are not read without
+The model comes from the run folder only, the documents from where the run read them. On the same machine and software
+the figures equal the recorded ones to the last digit. Documents that only the run folder names are not read without
 `--trust-source`: a run folder from elsewhere must not choose which files and hub data sets are opened.
 """
 
@@ -69,13 +69,14 @@ def evaluate(
     data: str | None = None,
     trust_source: bool = False,
 ) -> dict[str, float]:
-    """The figures of one split under the run's best weights, by their names in `result.json`.
+    """Return the figures of one split under the run's best weights, by their names in `result.json`.
 
-    `data` names the user's own copy of the run's documents. Without it they are read from where the run's configuration
-    has them if this user has trained on the same source here, or if `trust_source` is true.
+    `data` names the user's own copy of the run's documents. Without it they are read from where the run's config has
+    them, if this user has trained on the same source here or `trust_source` is true. Logs whether the figures equal the
+    recorded ones.
 
-    Says whether they equal the recorded ones. Raises UserError for a folder that is no finished run or holds what a run
-    of this project would not, and for documents that only the folder names.
+    Raises UserError for a folder that is not a finished run or holds what a run of this project would not, and for
+    documents that only the folder names.
     """
     config, recorded = open_finished(run, device, plugins)
     source = config["data"]["source"]

@@ -34,14 +34,15 @@ from imdbcls.training.losses import Objective, weights_of_classes
 from imdbcls.training.optim import parameter_groups
 from imdbcls.training.trainer import TrainerSettings
 
-LR_MULTIPLES = ("head_lr", "layer_decay")  # in the optimizer's section, but the project's
+# Keys of the optimizer section that are not parameters of its `_target_`.
+LR_MULTIPLES = ("head_lr", "layer_decay")
 INITIALISATION = -1  # the random state of the first weights; training step n draws from state n
 # Keys of the backbone section that are not parameters of its `_target_`.
 OWN_SETTINGS = ("freeze", "cache", "cache_gb", "lora_rank", "gradient_checkpointing")
 
 
 def require_buildable(config: Mapping[str, Any]) -> None:
-    """Refuse (UserError), before anything is loaded, settings that would be refused where they are used."""
+    """Raise UserError, before anything is loaded, for settings that their class or the optimizer would refuse."""
     require_settings(config)
     settings = {key: value for key, value in config["optimizer"].items() if key not in LR_MULTIPLES}
     try:
@@ -51,7 +52,7 @@ def require_buildable(config: Mapping[str, Any]) -> None:
 
 
 def construct(node: Mapping[str, Any], **arguments: Any) -> Any:
-    """Hydra's `instantiate`, with the user's mistakes raised as they are and not wrapped."""
+    """Call Hydra's `instantiate`; raise the user's mistakes as UserError, without Hydra's wrapper."""
     for mistake in borrowed_targets(node):
         raise UserError(mistake)
     try:
@@ -67,6 +68,7 @@ def construct(node: Mapping[str, Any], **arguments: Any) -> Any:
 
 
 def build_hardware(config: Mapping[str, Any]) -> Hardware:
+    """Choose device and precision, and start the compute threads; raise UserError for what the machine lacks."""
     hardware = choose_hardware(config["device"], config["precision"], config["deterministic"])
     if hardware.device.type == "cpu":
         start_threads()
@@ -74,7 +76,7 @@ def build_hardware(config: Mapping[str, Any]) -> Hardware:
 
 
 def build_corpus(config: Mapping[str, Any]) -> Corpus:
-    """The documents of a run, read anew, for files may change, unless `keep_corpus` has just them."""
+    """Return the documents that `keep_corpus` has read for this process and its parent, else read them now."""
     kept = _kept_corpus.get(corpus_key(config))
     if kept is not None:
         return kept
@@ -83,7 +85,7 @@ def build_corpus(config: Mapping[str, Any]) -> Corpus:
 
 
 def keep_corpus(config: Mapping[str, Any]) -> None:
-    """Read a run's documents for all processes that are forked from this one: a sweep's jobs share them."""
+    """Read the documents for all processes that are forked from this one: the jobs of a sweep share them."""
     key = corpus_key(config)
     if key not in _kept_corpus:
         _kept_corpus.clear()
@@ -98,6 +100,7 @@ _kept_corpus: dict[str, Corpus] = {}  # by `corpus_key`; one at most
 
 
 def build_pipeline(config: Mapping[str, Any]) -> Pipeline:
+    """Return how documents become batches, from the data section, max_length and the batch sizes."""
     data = config["data"]
     truncation: str | Windows = data["truncation"]
     if truncation == "windows":
@@ -114,6 +117,10 @@ def build_pipeline(config: Mapping[str, Any]) -> Pipeline:
 
 
 def build_backbone(config: Mapping[str, Any]) -> Backbone:
+    """Load the encoder and its tokenizer; freeze what is not trained.
+
+    Leaves PyTorch's random state where the first weights end: the head's are drawn next, by `build_model`.
+    """
     seed_everything_at(config["seed"], INITIALISATION)
     settings = {key: value for key, value in config["backbone"].items() if key not in OWN_SETTINGS}
     if config["backbone"]["lora_rank"] is not None:
@@ -124,18 +131,19 @@ def build_backbone(config: Mapping[str, Any]) -> Backbone:
 
 
 def build_tokenizer(config: Mapping[str, Any]) -> Any:
-    """Return the tokenizer of the config's backbone, which is built without memory or weights to get it."""
+    """Return the tokenizer of the backbone; the encoder is built on the meta device, without memory or weights."""
     with torch.device("meta"):
         return build_backbone({**config, "backbone": {**config["backbone"], "pretrained": False}}).tokenizer
 
 
 def fitting(config: Mapping[str, Any], backbone: Backbone) -> Backbone:
-    """The backbone as it is trained and scored; raises UserError where it cannot take so long documents."""
+    """Set gradient checkpointing; raise UserError if the encoder takes fewer tokens than max_length."""
     require_length(config["max_length"], backbone.name, backbone.max_length)
     return recompute_activations(backbone) if config["backbone"]["gradient_checkpointing"] else backbone
 
 
 def build_settings(config: Mapping[str, Any]) -> TrainerSettings:
+    """Return the trainer's settings; `micro_batch_size=null` is the whole batch."""
     settings = config["trainer"]
     micro_batch_size = settings["micro_batch_size"]
     return TrainerSettings(
@@ -151,6 +159,7 @@ def build_settings(config: Mapping[str, Any]) -> TrainerSettings:
 
 
 def build_model(config: Mapping[str, Any], backbone: Backbone, num_labels: int) -> Classifier:
+    """Put a new head on the backbone; raise UserError for a head that does not fit it."""
     settings = {key: value for key, value in config["head"].items() if key != "name"}
     given = {"hidden_size": backbone.hidden_size, "num_labels": num_labels, **given_to_all_layers(settings, backbone)}
     head = construct(settings, **given)
@@ -177,6 +186,7 @@ def given_to_all_layers(settings: Mapping[str, Any], backbone: Backbone) -> dict
 
 
 def build_objective(config: Mapping[str, Any], corpus: Corpus, hardware: Hardware) -> Objective:
+    """Build the loss with its class weights, which the training documents may determine, on the device."""
     settings = dict(config["loss"])
     r_drop, wanted = settings.pop("r_drop"), settings.pop("class_weights")
     weights_C = weights_of_classes(wanted, corpus.train.labels, corpus.label_names)
@@ -185,6 +195,7 @@ def build_objective(config: Mapping[str, Any], corpus: Corpus, hardware: Hardwar
 
 
 def build_optimizer(config: Mapping[str, Any], model: Classifier, num_steps: int) -> tuple[Optimizer, LRScheduler]:
+    """Build the optimizer of the trainable weights, and its schedule over `num_steps` steps."""
     settings = dict(config["optimizer"])
     multiples = {key: settings.pop(key) for key in LR_MULTIPLES}
     if "lr" not in settings and set(multiples.values()) != {1}:
@@ -201,7 +212,7 @@ def build_optimizer(config: Mapping[str, Any], model: Classifier, num_steps: int
 
 
 def build_tracker(config: Mapping[str, Any], folder: RunFolder, resumed_step: int | None) -> Tracker:
-    """The tracker of one training run, still to be opened by `with`."""
+    """Build the tracker of one training run; open it by `with`. `resumed_step` is None for a new run."""
     tags = (config["head"]["name"], config["backbone"]["name"], config["data"]["name"])
     identity = RunIdentity(study=config["study"], name=folder.path.name, job_type="train", tags=tags)
     return construct(config["tracker"])(

@@ -1,4 +1,4 @@
-"""Opens one W&B run, online or offline, and closes it; neither takes longer than it was told, whatever W&B does."""
+"""Open and close one W&B run, online or offline, each within a time limit, whatever W&B does."""
 
 import contextlib
 import glob

@@ -1,4 +1,4 @@
-"""The model that is scored and kept: the trained one itself, or one that follows it by averaging or merging."""
+"""The evaluation model: the trained model, its EMA, or its LoRA-merged copy."""
 
 from collections.abc import Mapping
 
@@ -10,12 +10,13 @@ from imdbcls.models.classifier import Classifier, copy_of
 
 
 class ScoredModel:
-    """`trained` is what the steps move, `model` what is scored, saved as the best and left at the end: a plain model.
+    """`trained` is the model that the steps change; `model` is evaluated, saved as the best and left at the end.
 
-    They are one unless `lora_rank` has adapters trained, which are merged into `model`, or `ema_decay` has the weights
-    averaged. The average is an exponential one over the steps taken, with Adam's correction of its start (Kingma & Ba
-    2015, section 3): the weights after step t have the share decay^(n - t) of n steps, and what was before the first
-    step, with a head that has learnt nothing, has none. What is not trained is not averaged, and shared in memory.
+    `model` is always a plain classifier. The two are the same object unless `lora_rank` trains adapters, which are
+    merged into `model`, or `ema_decay` averages the weights. The average is exponential over the steps, with Adam's
+    bias correction (Kingma & Ba 2015, section 3): after n steps, the weights after step t have the share
+    decay^(n - t), and the weights before the first step, with an untrained head, have none. Frozen weights are not
+    averaged; the models share them in memory.
     """
 
     def __init__(self, model: Classifier, *, lora_rank: int | None, ema_decay: float | None) -> None:
@@ -33,25 +34,25 @@ class ScoredModel:
 
     @torch.no_grad()
     def follow(self, num_steps: int) -> None:
-        """Average in the weights after a step; `num_steps` were taken, this one included."""
+        """Update the average after a step; `num_steps` counts the steps taken, including this one."""
         if self.decay is not None:
             share = (1 - self.decay) / (1 - self.decay**num_steps)
             torch._foreach_lerp_(list(self.averaged().values()), list(self._moving().values()), share)
 
     def catch_up(self) -> None:
-        """Have `model` be what it is to be at this moment; only adapters still have to be merged."""
+        """Bring `model` up to date: merge the adapters. Without adapters it already is."""
         if self.has_adapters:
             lora.merge(self.average, self.model)
 
     def averaged(self) -> dict[str, Tensor]:
-        """The average of each trained weight by its name, to be saved; nothing where nothing is averaged."""
+        """Return the average of each trained weight by its name, for the checkpoint; {} if nothing is averaged."""
         if self.decay is None:
             return {}
         weights = dict(self.average.named_parameters())
         return {name: weights[name].detach() for name in self._moving()}
 
     def load_averaged(self, tensors: Mapping[str, Tensor]) -> None:
-        """Continue from what `averaged` gave; raises KeyError where a weight is lacking."""
+        """Continue from what `averaged` returned; raise KeyError if a weight is missing."""
         for name, average in self.averaged().items():
             average.copy_(tensors[name])
 

@@ -32,12 +32,12 @@ from imdbcls.training.losses import Objective
 from imdbcls.training.optim import learning_rate
 from imdbcls.training.state import Saver, Step, TrainState, Window
 
-# A GPU works behind the host, and reading a figure waits for it: at most this many steps go unread.
+# A GPU runs behind the host, and reading a value waits for it. At most this many steps stay unread.
 MAX_UNREAD_STEPS = 100
 
 
 class NonFiniteError(UserError):
-    """The loss or the gradient is no longer a number; nothing was saved since."""
+    """The loss or the gradient became NaN or infinite; nothing was saved after that step."""
 
 
 @dataclass(frozen=True)
@@ -161,7 +161,7 @@ class Trainer:
         return self.state.epoch >= min(epochs, self.state.best_epoch + (epochs if patience is None else patience))
 
     def step(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """One optimizer step; returns the batch's mean loss and the gradient's norm before clipping, on the device."""
+        """Take one optimizer step; return the mean loss and the gradient norm before clipping, both on the device."""
         loss_sum = self.accumulate_gradient(batch)
         while loss_sum is None:
             self.halve_micro_batch(len(batch))
@@ -201,7 +201,7 @@ class Trainer:
         return loss_sum
 
     def halve_micro_batch(self, num_documents: int) -> None:
-        """Take back a step that memory did not suffice for, so that it is begun anew with half as many at a time."""
+        """Undo a step that ran out of memory, so that it is repeated with half the micro-batch size."""
         self.optimizer.zero_grad(set_to_none=True)
         if self.hardware.device.type == "cuda":
             torch.cuda.empty_cache()
@@ -213,9 +213,9 @@ class Trainer:
         )
 
     def read_figures(self) -> None:
-        """Take the steps' losses and gradient norms off the device, in one copy that waits for it.
+        """Copy the unread losses and gradient norms from the device, in one transfer that waits for it.
 
-        Raises NonFiniteError at the first that is no number. What is saved has been through here.
+        Raises NonFiniteError at the first that is NaN or infinite. Nothing is saved before it was read here.
         """
         steps, self.window.unread = self.window.unread, []
         if not steps:
@@ -245,7 +245,7 @@ class Trainer:
         self.progress.step(state.step, state.epoch + 1)
 
     def count_time(self, seconds: float) -> None:
-        """Of a step and of cutting a batch. A GPU works behind: there, only the sum up to a point is a measurement."""
+        """Add the time of a step and of cutting a batch. On a GPU, only the sum up to a logged point is meaningful."""
         self.state.train_seconds += seconds
         self.window.seconds += seconds
 
@@ -254,7 +254,7 @@ class Trainer:
         return self.state.step % self.settings.log_every == 0
 
     def take_train_figures(self) -> dict[str, float]:
-        """What the window saw, where a point of it is due, and a new window; else nothing."""
+        """Return the figures since the last logged point and start a new window, if a point is due; else return {}."""
         if not self.point_is_due:
             return {}
         window, self.window = self.window, Window()
@@ -277,7 +277,7 @@ class Trainer:
         tracker.log(point)
 
     def finish_epoch(self, tracker: Tracker) -> None:
-        """Score validation, keep the weights if they are the best yet, and save."""
+        """Score validation, keep the weights if they are the best so far, and save."""
         self.scored.catch_up()
         predictions = {"val": self.score("validation", self.batches.validation)}
         if self.settings.watch_test:
