@@ -1,5 +1,6 @@
 """A head that fails as the environment tells it: FAULT names the way, FAULT_AT the training batch (from 1)."""
 
+import copy
 import os
 import resource
 import signal
@@ -22,6 +23,14 @@ class FaultyHead(ClsHead):
         self.fault = fault if only_dropout in (None, settings["dropout"]) else ""
         self.fault_at = int(os.environ.get("FAULT_AT", "1"))
         self.batches = 0
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "FaultyHead":
+        """Return a copy without the fault: `models.head_probe` tries copies before the training."""
+        copied = type(self).__new__(type(self))
+        memo[id(self)] = copied
+        copied.__dict__ = copy.deepcopy(self.__dict__, memo)
+        copied.fault = ""
+        return copied
 
     def forward(self, hidden_BTD: Tensor, mask_BT: Tensor) -> Tensor:
         if not self.training:
