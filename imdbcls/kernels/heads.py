@@ -21,7 +21,7 @@ from imdbcls.kernels.loading import Kernels
 def accelerate_head(head: nn.Module) -> None:
     """Replace the slow parts of a head, in place; parameters, their names and the state dict stay.
 
-    - `nn.Dropout` of token vectors (three dimensions), in any head: masks at a tenth of the cost on the CPU.
+    - `nn.Dropout` of token vectors (three dimensions or more), in any head: masks at a tenth of the cost on the CPU.
     - `LSTMHead`: the compiled recurrence on the CPU.
     - `TransformerHead`: its layer computes only the first token, which is all that the head reads.
 
@@ -29,7 +29,7 @@ def accelerate_head(head: nn.Module) -> None:
     keeps the acceleration.
     """
     for module in head.modules():
-        if type(module) is nn.Dropout:
+        if type(module) is nn.Dropout and not module.inplace:
             module.forward = MethodType(dropout, module)  # type: ignore[method-assign]
         elif isinstance(module, LSTMHead) and type(module).final_output is LSTMHead.final_output:
             module.final_output = final_output  # type: ignore[method-assign, assignment]
@@ -50,11 +50,11 @@ def kernels_of_head(head: nn.Module, dtype: torch.dtype) -> Iterator[Kernels | N
 
 def dropout(self: nn.Dropout, input: Tensor) -> Tensor:
     """Apply dropout; masks for token vectors on the CPU come from a faster generator (`DropoutMasks`)."""
-    if not self.training or self.p == 0 or input.dim() != 3 or input.device.type != "cpu":
+    if not self.training or self.p == 0 or input.dim() < 3 or input.device.type != "cpu":
         return nn.Dropout.forward(self, input)
     num_rows, width = input[..., 0].numel(), input.shape[-1]
-    kept_BTD = DropoutMasks().draw(num_rows, width, self.p, input.dtype).view_as(input)
-    return (input * kept_BTD).mul_(1 / (1 - self.p))
+    kept = DropoutMasks().draw(num_rows, width, self.p, input.dtype).view_as(input)
+    return (input * kept).mul_(1 / (1 - self.p))
 
 
 def final_output(layer: nn.LSTM, hidden_BTD: Tensor, mask_BT: Tensor, *, backward: bool = False) -> Tensor:

@@ -119,13 +119,16 @@ def test_the_fast_dropout_is_for_token_vectors_only() -> None:
     """The vectors of whole documents get PyTorch's masks: a head that reads only the first token has no others."""
     dropout, fast = nn.Dropout(0.3), nn.Dropout(0.3)
     accelerate_head(fast)
-    first_BD, hidden_BTD = torch.ones(8, 64), torch.ones(8, 10, 64)
-    for tensor, same in ((first_BD, True), (hidden_BTD, False)):
-        masks = []
+    for shape, same in (((8, 64), True), ((8, 10, 64), False), ((3, 8, 10, 64), False)):
+        tensor, masks = torch.ones(shape), []
         for each in (dropout, fast):
             torch.manual_seed(0)
             masks.append(each(tensor))
         assert torch.equal(*masks) == same
+        assert masks[1].unique().tolist() == pytest.approx([0, 1 / 0.7])
+    in_place, tensor = nn.Dropout(0.3, inplace=True), torch.ones(8, 10, 64)
+    accelerate_head(in_place)
+    assert in_place(tensor) is tensor and not tensor.all()
 
 
 def test_the_accelerated_transformer_trains_like_the_library_s_attention() -> None:
