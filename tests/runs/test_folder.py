@@ -1,0 +1,98 @@
+"""The run folder: what it writes, and what a training command is told to do with what is there."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from pyarrow import parquet
+
+from imdbcls.errors import UserError
+from imdbcls.runs.folder import RunFolder
+from imdbcls.runs.record import checksums_of_predictions
+
+HASH = "1a2b3c4d5e6f7081"
+
+
+def finished(folder: Path, **changes: Any) -> RunFolder:
+    """The folder of a finished run of two documents; `changes` are keys of its result."""
+    run = RunFolder(folder / f"cls-s0-{HASH[:8]}")
+    run.path.mkdir(parents=True)
+    for split in ("test", "validation"):
+        run.write_predictions(
+            split,
+            ids=["a", "b"],
+            labels=np.array([0, 1]),
+            predicted=np.array([0, 0]),
+            probabilities=np.array([[0.75, 0.25], [0.5, 0.5]]),
+            tokens=np.array([7, 3]),
+            groups=["x", "y"] if split == "test" else None,
+            label_names=["neg", "pos"],
+        )
+    result = {
+        **{"status": "done", "head": "cls", "seed": 0, "config_hash": HASH, "group_hash": "0", "split_hash": "0"},
+        **{"val/accuracy": 0.5, "test/accuracy": 0.5, "test_documents": 2, "label_names": ["neg", "pos"]},
+        "predictions_sha256": checksums_of_predictions(run.path),
+    }
+    run.write_result(result | changes)
+    return run
+
+
+def test_predictions_have_a_row_per_document_and_name_the_classes(tmp_path: Path) -> None:
+    run = finished(tmp_path)
+    test = parquet.read_table(run.path / "predictions" / "test.parquet")
+    assert test.to_pydict() == {
+        "id": ["a", "b"],
+        "label": [0, 1],
+        "prediction": [0, 0],
+        "probabilities": [[0.75, 0.25], [0.5, 0.5]],
+        "tokens": [7, 3],
+        "group": ["x", "y"],
+    }
+    assert json.loads(test.schema.metadata[b"label_names"]) == ["neg", "pos"]
+    assert "group" not in parquet.read_table(run.path / "predictions" / "validation.parquet").column_names
+
+
+def test_a_complete_run_is_returned_and_stays_as_it_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = finished(tmp_path)
+    before = run.result()
+    assert run.open_for_training() == before == run.result()
+    assert "is done already: test accuracy 50.00%" in capsys.readouterr().err
+
+
+def test_a_run_without_a_result_or_that_ended_early_goes_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    empty = RunFolder(tmp_path / "cls-s0-00000000")
+    empty.path.mkdir()
+    assert empty.open_for_training() is None
+    for status in ("failed", "interrupted"):
+        run = finished(tmp_path / status, status=status)
+        assert run.open_for_training() is None
+        assert run.result() is not None, "the record stays until the next one is written"
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("damage", ["predictions", "another run", "no number", "no JSON"])
+def test_a_damaged_record_is_kept_under_another_name(
+    damage: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    changes = {"another run": {"config_hash": "f" * 16}, "no number": {"test/accuracy": None}}
+    run = finished(tmp_path, **changes.get(damage, {}))
+    if damage == "predictions":
+        (run.path / "predictions" / "test.parquet").unlink()
+    if damage == "no JSON":
+        (run.path / "result.json").write_text("{")
+    record = (run.path / "result.json").read_bytes()
+    (run.path / "result.json.old-1").write_text("an earlier one")
+    assert run.open_for_training() is None
+    assert not (run.path / "result.json").exists()
+    assert (run.path / "result.json.old-2").read_bytes() == record
+    assert "The old result.json is kept as result.json.old-2" in capsys.readouterr().err
+    assert run.open_for_training() is None and capsys.readouterr().err == ""
+
+
+def test_a_folder_with_a_link_is_refused(tmp_path: Path) -> None:
+    run = finished(tmp_path)
+    (run.path / "metrics.jsonl").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(UserError, match="is a link, which is refused"):
+        run.open_for_training()
