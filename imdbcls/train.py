@@ -60,6 +60,7 @@ def train(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def fit_and_score(config: Mapping[str, Any], folder: RunFolder, stop: StopRequest) -> dict[str, Any]:
+    """Build, train and score one run, from its checkpoint if it has one, and write its record; return the result."""
     from imdbcls.build import build_run
     from imdbcls.data.card import card_tables
     from imdbcls.models.inference import measure_latency
