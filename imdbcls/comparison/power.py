@@ -10,7 +10,7 @@ from dataclasses import replace
 from scipy import stats
 from scipy.optimize import brentq
 
-from imdbcls.comparison.statistics import Estimate
+from imdbcls.comparison.statistics import Estimate, t_quantile
 
 POWER = 0.8
 MAX_SEEDS = 50
@@ -20,7 +20,7 @@ MANY = 1_000  # degrees of freedom: the normal distribution from there on
 def minimum_detectable_difference(estimate: Estimate, level: float) -> float:
     """The true difference that a test at `level` (two-sided) would find with probability 0.8."""
     freedom = estimate.degrees_of_freedom
-    critical = float(stats.t.ppf(1 - level / 2, freedom))
+    critical = t_quantile(1 - level / 2, freedom)
     if freedom > MANY:
         return (critical + float(stats.norm.ppf(POWER))) * estimate.standard_error
 
@@ -33,7 +33,7 @@ def minimum_detectable_difference(estimate: Estimate, level: float) -> float:
 def largest_provable_equivalence(estimate: Estimate, margin: float) -> float:
     """The largest true difference that TOST would still call equivalent with probability 0.8; may be negative."""
     freedom = estimate.degrees_of_freedom
-    both_sides = stats.t.ppf(0.95, freedom) + stats.t.ppf((1 + POWER) / 2, freedom)
+    both_sides = t_quantile(0.95, freedom) + t_quantile((1 + POWER) / 2, freedom)
     return float(margin - both_sides * estimate.standard_error)
 
 
@@ -68,7 +68,7 @@ def power_of(estimate: Estimate, level: float) -> float:
     if estimate.standard_error == 0:
         return float(estimate.value != 0)
     freedom, shift = estimate.degrees_of_freedom, abs(estimate.value) / estimate.standard_error
-    critical = float(stats.t.ppf(1 - level / 2, freedom))
+    critical = t_quantile(1 - level / 2, freedom)
     return chance_beyond(critical, freedom, shift)
 
 
