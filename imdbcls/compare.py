@@ -53,10 +53,10 @@ def compare(choices: argparse.Namespace) -> None:
             ".csv and figures beside it."
         )
         if choices.wandb or choices.report:
-            from imdbcls.tracking.log_comparison import log_comparison, settings_beside
+            from imdbcls.tracking.log_comparison import log_comparison, tracker_settings
             from imdbcls.tracking.wandb_report import create_report
 
-            settings = settings_beside(study.groups[0].runs[0].config)
+            settings = tracker_settings(study.groups[0].runs[0].config)
             if choices.wandb:
                 log_comparison(comparison, figures, page, choices.study, **settings | {"mode": choices.wandb_mode})
             if choices.report:

@@ -20,7 +20,7 @@ FASTER_IS_BETTER = {"documents_per_second"}
 
 
 def costs_of(group: Group) -> dict[str, float | None]:
-    """Means over the seeds that measured; None where none did."""
+    """Return the mean of each cost over the seeds that measured it; None if none did."""
     costs: dict[str, float | None] = {}
     for key in COSTS:
         values = [value for run in group.runs if (value := cost_of_run(run.result, key)) is not None]

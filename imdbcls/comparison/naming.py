@@ -1,4 +1,4 @@
-"""What a configuration chose, and how groups are named by what tells them apart."""
+"""Find the choices in which configurations differ, and name groups by them."""
 
 import re
 from collections import Counter
@@ -7,15 +7,15 @@ from typing import Any
 
 from imdbcls.comparison.run_files import Run, plain
 
-# Choices that say nothing about what was trained.
-UNTELLING = re.compile(
+# Keys that do not affect what is trained.
+IRRELEVANT = re.compile(
     r"seed|.*\.order_seed|study|device|jobs|progress|plugins|(tracker|checkpoint)\..*|.*(_dir|folder|name|_target_)"
 )
 MAX_CONFIG_CHOICES = 2_000
 
 
 def distinct_names(runs: list[Run]) -> list[str]:
-    """The head's name; where heads repeat, also the (at most three) choices that differ; a short hash if none do."""
+    """Return the head's name; if heads repeat, add up to three choices that differ, or a short hash if none do."""
     heads = [plain(run.result["head"], 60) for run in runs]
     if len(set(heads)) == len(heads):
         return heads
@@ -25,7 +25,7 @@ def distinct_names(runs: list[Run]) -> list[str]:
         rivals = [j for j in range(len(runs)) if heads[j] == head and j != i]
         differing = [key for key in choices[i] if any(choices[j].get(key) != choices[i][key] for j in rivals)]
         differing.sort(key=lambda key: (key.count("."), key))
-        # A group's lr repeats the knob's.
+        # optimizer.lr repeats lr.
         details = list(
             dict.fromkeys(f"{key.rsplit('.', 1)[-1]}={plain(str(choices[i][key]), 30)}" for key in differing)
         )
@@ -38,12 +38,12 @@ def distinct_names(runs: list[Run]) -> list[str]:
 
 
 def choices_of(runs: list[Run]) -> list[dict[str, Any]]:
-    """The choices of each run that may distinguish it from the others, by their dotted keys.
+    """Return the choices of each run that may distinguish it from the others, by dotted key.
 
-    Where all runs have the same documents (split_hash), it does not matter from where; the same for the encoder.
+    If all runs have the same documents (split_hash), their source does not matter; the same holds for the encoder.
     """
     found = [dict(leaves(run.config)) for run in runs]
-    without = [UNTELLING]
+    without = [IRRELEVANT]
     if all_equal(run.result.get("split_hash") for run in runs):
         sources = {key.removeprefix("data.source.") for choice in found for key in choice if "data.source." in key}
         without.append(re.compile("|".join(["data[.]source[.].*", *(f"data[.]{re.escape(key)}" for key in sources)])))
@@ -56,13 +56,13 @@ def choices_of(runs: list[Run]) -> list[dict[str, Any]]:
 
 
 def all_equal(values: Iterable[Any]) -> bool:
-    """Whether these are all the same text; not where one is missing."""
+    """Return whether all values are the same string; False if one is missing."""
     first, *others = values
     return isinstance(first, str) and all(other == first for other in others)
 
 
 def leaves(config: dict[str, Any], prefix: str = "", budget: list[int] | None = None) -> Iterator[tuple[str, Any]]:
-    """The configuration's leaves as dotted keys, a limited number of them: YAML aliases can unfold endlessly."""
+    """Yield leaves by dotted key, at most `MAX_CONFIG_CHOICES`: nested YAML aliases can expand without bound."""
     budget = [MAX_CONFIG_CHOICES] if budget is None else budget
     for key, value in config.items():
         budget[0] -= 1

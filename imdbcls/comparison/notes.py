@@ -11,12 +11,12 @@ from imdbcls.comparison.results import PairResult
 from imdbcls.comparison.run_files import Run, number, plain
 from imdbcls.comparison.study import Group
 
-MAX_SURROUNDINGS = 4  # named in one sentence
-MAX_CHOICES_NAMED = 6  # likewise
+MAX_VALUES_NAMED = 4  # named in one sentence
+MAX_CHOICES_NAMED = 6
 PATH_KEYS = ("kernels", "instructions")  # of result.json's environment
 NO_PATH = "an unrecorded path"
 MIXED = " and "
-SURROUNDINGS = {  # of result.json
+CONDITIONS = {  # of result.json
     "git_commit": "they may not be of the same code",
     "precision": "a difference may be the precision's",
     "hardware": "times, latencies and memory are not to be compared, and last digits may be the hardware's",
@@ -51,12 +51,12 @@ def confounds(groups: Sequence[Group]) -> Iterator[str]:
     if any(known) and not all(known):
         yield "Not all runs recorded which documents belong together; the others' record is taken for theirs."
     yield from differing_choices(groups)
-    yield from differing_surroundings(groups)
+    yield from differing_conditions(groups)
     yield from differing_paths(groups)
 
 
 def differing_choices(groups: Sequence[Group]) -> Iterator[str]:
-    """A sentence where groups of different heads differ in more than the head, which a difference may come from."""
+    """Yield a sentence if groups with different heads also differ in other choices."""
     if len({group.head for group in groups}) == 1:
         return
     choices = choices_of([group.runs[0] for group in groups])
@@ -67,32 +67,32 @@ def differing_choices(groups: Sequence[Group]) -> Iterator[str]:
         for group, choice in zip(groups, choices, strict=True):
             values[plain(str(choice.get(key)), 30)].append(group.name)
         if len(values) > 1:
-            told = "; ".join(f"{value} in {', '.join(names)}" for value, names in values.items())
-            found.setdefault(key.rsplit(".", 1)[-1], f"{key} ({plain(told, 200)})")
+            values_text = "; ".join(f"{value} in {', '.join(names)}" for value, names in values.items())
+            found.setdefault(key.rsplit(".", 1)[-1], f"{key} ({plain(values_text, 200)})")
     if found:
         shown = list(found.values())[:MAX_CHOICES_NAMED]
         more = f" and {len(found) - len(shown)} more" if len(found) > len(shown) else ""
         yield f"The groups differ in more than the head: {', '.join(shown)}{more}. A difference may come from that."
 
 
-def differing_surroundings(groups: Sequence[Group]) -> Iterator[str]:
-    """What decides figures beside the configuration, where not all runs have the same of it."""
+def differing_conditions(groups: Sequence[Group]) -> Iterator[str]:
+    """Yield a sentence for each condition outside the configuration that differs between runs."""
     runs = [run for group in groups for run in group.runs]
-    for key, consequence in SURROUNDINGS.items():
+    for key, consequence in CONDITIONS.items():
         counts = Counter(plain(str(run.result[key]), 60) for run in runs if run.result.get(key))
         if len(counts) > 1:
-            found = "; ".join(f"{count} of {value}" for value, count in counts.most_common(MAX_SURROUNDINGS))
-            more = " and others" if len(counts) > MAX_SURROUNDINGS else ""
+            found = "; ".join(f"{count} of {value}" for value, count in counts.most_common(MAX_VALUES_NAMED))
+            more = " and others" if len(counts) > MAX_VALUES_NAMED else ""
             yield f"The runs differ in {key} ({found}{more}): {consequence}."
 
 
 def differing_paths(groups: Sequence[Group]) -> Iterator[str]:
-    """Note runs that used different kernels or instructions, which change their last bits."""
+    """Yield a sentence for runs that used different kernels or instructions, which change their last bits."""
     alike: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
     for group in groups:
         paths = Counter(path_of(run) for run in group.runs)
         if len(paths) > 1:
-            found = "; ".join(f"{count} with {path}" for path, count in paths.most_common(MAX_SURROUNDINGS))
+            found = "; ".join(f"{count} with {path}" for path, count in paths.most_common(MAX_VALUES_NAMED))
             yield f"{group.name} mixes numeric paths ({found}), so its spread over seeds includes rounding differences."
         elif MIXED not in next(iter(paths)):  # as an LSTM with kernels above an encoder without them
             run = group.runs[0]
@@ -108,7 +108,7 @@ def differing_paths(groups: Sequence[Group]) -> Iterator[str]:
 
 
 def path_of(run: Run) -> str:
-    """The kernels and instructions that a run recorded, from a file that may hold anything."""
+    """Return the kernels and instructions that a run recorded, as a short text; the file may hold anything."""
     recorded = run.result.get("environment")
     if not isinstance(recorded, dict) or "kernels" not in recorded:
         return NO_PATH

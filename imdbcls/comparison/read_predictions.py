@@ -32,9 +32,9 @@ class BadRun(UserError):
 
 @dataclass(frozen=True)
 class Predictions:
-    """One run's answers on the test split, sorted by document id.
+    """One run's predictions on the test split, sorted by document id.
 
-    `clusters` numbers the groups of documents that belong together (the data's group column); None: none are known.
+    `clusters` numbers the groups of documents that belong together (the data's group column); None: not known.
     """
 
     ids: np.ndarray
@@ -46,10 +46,10 @@ class Predictions:
 
 
 def read_answers(path: Path, dtype: type[np.floating]) -> Predictions:
-    """Read a split's predictions in the file's order, whose ids are unique texts of at most 200 characters.
+    """Read a split's predictions in the file's order; ids are unique and have at most 200 characters.
 
-    The file is checked before anything in it is unpacked, and then read in batches: a small file may expand to
-    gigabytes, in one page, one text or one row.
+    The file is checked before anything in it is decompressed, and then read in batches: a small file may expand to
+    gigabytes, in one page, one text or one row. Raises BadRun.
     """
     require_plain(path, MAX_PREDICTIONS_BYTES)
     try:
@@ -89,7 +89,7 @@ def read_answers(path: Path, dtype: type[np.floating]) -> Predictions:
 
 
 def check_columns(schema: pa.Schema) -> list[str]:
-    """The names of the columns to read. Raises ValueError for a missing one, and for a type that no run writes."""
+    """Return the names of the columns to read. Raises KeyError for a missing one, ValueError for an unexpected type."""
     if len(set(schema.names)) != len(schema.names):
         raise ValueError("two columns of one name")
     names = [*COLUMNS, *(["group"] if "group" in schema.names else [])]
@@ -110,7 +110,7 @@ def check_columns(schema: pa.Schema) -> list[str]:
 
 
 def check_size(path: Path, file: pq.ParquetFile, names: Sequence[str]) -> int:
-    """The number of classes. Raises BadRun for more than is read, by the pages that the file really has."""
+    """Return the number of classes. Raises BadRun if the pages of the file exceed a limit."""
     num_rows = file.metadata.num_rows
     if num_rows == 0:
         raise BadRun("its predictions are empty")
@@ -132,12 +132,12 @@ def check_size(path: Path, file: pq.ParquetFile, names: Sequence[str]) -> int:
 
 
 def batch_size(num_classes: int) -> int:
-    """Rows to read at a time: some megabytes of probabilities."""
+    """Return the rows to read at a time: some megabytes of probabilities."""
     return max(1, min(MAX_BATCH_ROWS, MAX_BATCH_VALUES // num_classes))
 
 
 def texts_of(column: pa.Array) -> tuple[np.ndarray, np.ndarray]:
-    """A batch's distinct texts as objects, and each row's place among them. Raises ValueError for a gap."""
+    """Return a batch's distinct texts and each row's index among them. Raises ValueError for a missing value."""
     if column.null_count:
         raise ValueError("a missing value")
     encoded = column if pa.types.is_dictionary(column.type) else column.dictionary_encode()
@@ -148,7 +148,7 @@ def texts_of(column: pa.Array) -> tuple[np.ndarray, np.ndarray]:
 
 
 def id_texts(ids: pa.Array, num_rows: int) -> np.ndarray:
-    """A batch's ids as a numpy array of text, whatever their type in the file."""
+    """Return a batch's ids as a numpy array of strings, whatever their type in the file."""
     if ids.null_count:
         raise BadRun("its predictions have rows without an id")
     texts, places = texts_of(ids)
@@ -161,7 +161,7 @@ def id_texts(ids: pa.Array, num_rows: int) -> np.ndarray:
 
 
 class Clusters:
-    """Each row's group, numbered in the order of the names; batch by batch, so that a name is kept once."""
+    """Number each row's group in the order of the names, batch by batch, so that a name is stored once."""
 
     def __init__(self) -> None:
         self._numbers: dict[str, int] = {}
@@ -177,7 +177,7 @@ class Clusters:
         self._rows.append(np.array(numbers, dtype=np.int64)[places])
 
     def numbers(self) -> np.ndarray | None:
-        """Each row's number; None where a row has no group."""
+        """Return each row's number, or None if any row has no group."""
         if self._has_gap:
             return None
         rank = np.empty(len(self._numbers), dtype=np.int64)
@@ -186,14 +186,14 @@ class Clusters:
 
 
 def whole_numbers(column: pa.Array) -> np.ndarray:
-    """A column of integers without gaps; anything else raises ValueError rather than being rounded."""
+    """Convert a column of integers. Raises ValueError for missing values and other types, instead of rounding."""
     if not pa.types.is_integer(column.type) or column.null_count:
         raise ValueError(f"{column.type} with {column.null_count} missing values")
     return column.to_numpy().astype(np.int64)
 
 
 def probability_matrix(lists: pa.Array, num_classes: int) -> np.ndarray:
-    """A batch's lists, all of one length, as a matrix."""
+    """Convert a batch's lists, which must all have the same length, to a matrix."""
     values = lists.flatten()
     if values.null_count or lists.null_count or not np.all(lists.value_lengths().to_numpy() == num_classes):
         raise BadRun(NOT_THE_SAME)

@@ -1,4 +1,4 @@
-"""Read one run folder safely: it may come from a stranger, so sizes, types and paths are checked before use."""
+"""Read one run folder safely: it may be untrusted, so sizes, types and paths are checked before use."""
 
 import json
 from collections.abc import Callable
@@ -38,7 +38,7 @@ class Run:
 
 
 def is_run_folder(folder: Path) -> bool:
-    """Whether the folder holds any file of the run folder contract (`wandb/` and Hydra's own folders do not)."""
+    """Return whether the folder contains any file of a run (`wandb/` and Hydra's own folders do not)."""
     return folder.is_dir() and any((folder / name).exists() for name in ("result.json", "config.yaml", "metrics.jsonl"))
 
 
@@ -61,7 +61,7 @@ def read_run(folder: Path, study: Path) -> Run:
 
 
 def failed_group(folder: Path, study: Path) -> str:
-    """The `group_hash` of a run that ended in an error; nothing for any other."""
+    """Return the `group_hash` of a run that ended in an error, or an empty string."""
     try:
         result = read_part(folder / "result.json", study, read_json)
     except BadRun:
@@ -70,7 +70,7 @@ def failed_group(folder: Path, study: Path) -> str:
 
 
 def read_part(path: Path, study: Path, read: Callable[[Path], Any], what: str = "") -> Any:
-    """What `read` finds in a file of the run that really lies inside the study folder."""
+    """Read a file of the run, which must really lie inside the study folder."""
     what = what or path.name
     try:
         resolved = path.resolve(strict=True)
@@ -100,9 +100,9 @@ def check_result(result: dict[str, Any]) -> None:
 
 
 def read_history(path: Path) -> list[dict[str, Any]]:
-    """The logged points, each with what a curve needs. Lines that are not JSON objects are skipped.
+    """Return the logged points, each with `HISTORY_KEYS` only. Lines that are not JSON objects are skipped.
 
-    The rest of a point is not kept, so that memory does not grow with what a stranger's file holds.
+    Other keys are dropped, so that memory does not grow with what an untrusted file contains.
     """
     require_plain(path, MAX_HISTORY_BYTES)
     points: list[dict[str, Any]] = []
@@ -130,7 +130,7 @@ def read_predictions(path: Path) -> Predictions:
 
 
 def number(value: Any) -> float | None:
-    """The value as a float that can be drawn, or None: a stranger's JSON holds anything."""
+    """Return the value as a float that can be drawn, or None: untrusted JSON may contain anything."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return None
     try:

@@ -1,6 +1,6 @@
-"""The metrics as functions of document averages, so that one resampling of documents serves them all.
+"""Define the metrics as functions of document averages, so that one resampling of documents serves them all.
 
-Each metric turns one run's answers into columns (one row per document) and the columns' averages into the score.
+Each metric turns one run's predictions into columns (one row per document), and the columns' averages into the score.
 """
 
 from collections.abc import Callable
@@ -31,7 +31,7 @@ def correct(predictions: Predictions) -> np.ndarray:
 
 
 def f1_counts(predictions: Predictions) -> np.ndarray:
-    """Per class: right, predicted, labelled."""
+    """Return three columns per class: right, predicted, labelled."""
     classes = np.arange(predictions.probabilities_NC.shape[1])
     predicted = predictions.predictions[:, None] == classes
     labelled = predictions.labels[:, None] == classes
@@ -39,14 +39,14 @@ def f1_counts(predictions: Predictions) -> np.ndarray:
 
 
 def macro_f1(averages: np.ndarray) -> np.ndarray:
-    """Mean of 2 right / (predicted + labelled), 0 for a class that never occurs: scikit-learn's "macro"."""
+    """Return the mean of 2 right / (predicted + labelled), 0 for a class that never occurs: scikit-learn's "macro"."""
     right, predicted, labelled = np.split(averages, 3, axis=-1)
     total = predicted + labelled
     return np.where(total > 0, 2 * right / np.where(total > 0, total, 1), 0.0).mean(axis=-1)
 
 
 def auroc_placements(predictions: Predictions) -> np.ndarray:
-    """A document's share in the area under the ROC curve, averaged over classes, one against the rest.
+    """Return each document's share in the area under the ROC curve, averaged over classes, one against the rest.
 
     The placements of DeLong et al. (1988, Biometrics 44:837): their average is the area, and resampling them
     resamples it to first order. Two classes: the second against the first. NaN where a class has no document.
@@ -69,7 +69,7 @@ def auroc_placements(predictions: Predictions) -> np.ndarray:
 
 
 def calibration_gaps(predictions: Predictions) -> np.ndarray:
-    """Right (0 or 1) less confidence, in the column of the document's confidence bin; 15 bins of equal width."""
+    """Return right (0 or 1) minus confidence, in the column of the document's confidence bin; bins of equal width."""
     confidence = predictions.probabilities_NC.max(axis=1)
     gaps = np.zeros((len(confidence), NUM_CALIBRATION_BINS))
     gap = (predictions.predictions == predictions.labels) - confidence
@@ -82,7 +82,7 @@ def confidence_bin(confidence: np.ndarray) -> np.ndarray:
 
 
 def brier(predictions: Predictions) -> np.ndarray:
-    """Squared distance of the probabilities from the truth, summed over classes (Brier 1950)."""
+    """Return the squared distance of the probabilities from the truth, summed over classes (Brier 1950)."""
     truth = predictions.labels[:, None] == np.arange(predictions.probabilities_NC.shape[1])
     return ((predictions.probabilities_NC - truth) ** 2).sum(axis=1, keepdims=True)
 

@@ -1,4 +1,4 @@
-"""The exact distribution of a sum whose terms get random signs: the paired permutation test without permutations."""
+"""Compute the exact distribution of a sum with random signs: the paired permutation test without permutations."""
 
 import numpy as np
 from scipy.fft import irfft, next_fast_len
@@ -40,7 +40,7 @@ def p_of_sign_flips(terms: np.ndarray) -> float:
 
 
 def tilt_to(mean: int, sizes: np.ndarray, counts: np.ndarray) -> float:
-    """The tilt under which the flipped sum has this mean, which must be below its largest value."""
+    """Return the tilt under which the flipped sum has this mean, which must be below its largest value."""
 
     def excess(tilt: float) -> float:
         return float((counts * sizes * np.tanh(tilt * sizes)).sum() - mean)
@@ -52,7 +52,7 @@ def tilt_to(mean: int, sizes: np.ndarray, counts: np.ndarray) -> float:
 
 
 def transform(period: int, tilt: float, observed: int, sizes: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """The Fourier coefficients of Z at the frequencies of `irfft`; negligible ones are left at zero."""
+    """Return the Fourier coefficients of Z at the frequencies of `irfft`; negligible ones are zero."""
     places = np.arange(period // 2 + 1)
     frequencies = 2 * np.pi / period * places
     log_moduli, angles = np.zeros(len(places)), -frequencies * observed / 2

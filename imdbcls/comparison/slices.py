@@ -1,4 +1,4 @@
-"""Accuracy on parts of the test set: by document length, by truncated or not, by class; each with its interval."""
+"""Compute accuracy on parts of the test set: by document length, by truncated or not, by class."""
 
 from dataclasses import replace
 from itertools import pairwise
@@ -30,7 +30,7 @@ def accuracies_of(group: Group, parts: list[tuple[str, np.ndarray]]) -> tuple[Pa
 
 
 def length_parts(tokens_N: np.ndarray) -> list[tuple[str, np.ndarray]]:
-    """Parts by number of tokens before truncation, as this group's tokenizer counts them."""
+    """Return a mask per range of token counts before truncation, as this group's tokenizer counts them."""
     edges = (0, *LENGTH_EDGES, np.iinfo(np.int64).max)
     names = [f"≤ {LENGTH_EDGES[0]}", *(f"{low + 1}-{high}" for low, high in pairwise(LENGTH_EDGES))]
     names.append(f"> {LENGTH_EDGES[-1]}")
@@ -40,7 +40,7 @@ def length_parts(tokens_N: np.ndarray) -> list[tuple[str, np.ndarray]]:
 
 
 def truncation_parts(group: Group) -> list[tuple[str, np.ndarray]]:
-    """Read at once, or cut at the run's `max_length` or into windows of it; nothing where the length is not known."""
+    """Return masks of documents within and beyond `max_length`; nothing if it is not known."""
     if group.max_length is None:
         return []
     cut_N = group.tokens_N > group.max_length

@@ -1,4 +1,4 @@
-"""The inference: estimates over documents and seeds, paired tests, correction for many pairs, equivalence.
+"""Statistical inference: estimates over documents and seeds, paired tests, correction for many pairs, equivalence.
 
 A score has two sources of chance: which documents were in the test set, and which seeds were trained. They are crossed
 (every seed answers every document), like readers and cases in a reading study of medical images, whose analysis this is
@@ -55,7 +55,7 @@ class Estimate:
 
     @property
     def degrees_of_freedom(self) -> float:
-        """Satterthwaite's; a part estimated from n things has n - 1."""
+        """Satterthwaite's degrees of freedom; a variance estimated from n samples has n - 1."""
         parts = [(v, n - 1) for v, n in zip(self.seed_variances, self.num_seeds, strict=True) if n > 1]
         parts.append((self.document_variance, self.num_drawn - 1))
         uncertainty = sum(variance**2 / freedom for variance, freedom in parts if freedom > 0)
@@ -66,7 +66,7 @@ class Estimate:
         return self.value - half_width, self.value + half_width
 
     def p_value(self) -> float:
-        """Two-sided, of the hypothesis that the true value is zero for new documents and new seeds."""
+        """Two-sided p of the hypothesis that the true value is zero for new documents and new seeds."""
         if self.standard_error == 0:
             return 1.0 if self.value == 0 else 0.0
         return 2 * t_tail(abs(self.value) / self.standard_error, self.degrees_of_freedom)
@@ -97,7 +97,7 @@ def document_draws(
     num_draws: int = NUM_DRAWS,
     seed: int = DRAW_SEED,
 ) -> np.ndarray:
-    """Column averages over `num_draws` resamples of the documents (Efron 1979), as a (B, K) float64 matrix.
+    """Return column averages over `num_draws` resamples of the documents (Efron 1979), as a (B, K) float64 matrix.
 
     Documents of one cluster are drawn together (Davison and Hinkley 1997, on hierarchical data). The same
     seed draws the same documents whatever the columns: two groups' draws over the same ones are paired.
@@ -118,7 +118,7 @@ def document_draws(
 
 
 def over_clusters(values_NK: np.ndarray, clusters_N: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
-    """Each cluster's sums (G, K) and its number of documents (G); without clusters each document is one of its own."""
+    """Return each cluster's sums (G, K) and number of documents (G); without clusters each document is its own."""
     if clusters_N is None:
         return values_NK, np.ones(len(values_NK), dtype=np.float32)
     _, codes_N, sizes_G = np.unique(clusters_N, return_inverse=True, return_counts=True)
@@ -132,7 +132,7 @@ def num_independent(num_documents: int, clusters_N: np.ndarray | None) -> int:
 
 
 def mean_over_seeds(scores_S: np.ndarray, covariance_SS: np.ndarray, num_drawn: int) -> Estimate:
-    """A group's mean score. `covariance_SS` is that of its seeds' scores over draws of documents."""
+    """Estimate a group's mean score. `covariance_SS` is that of its seeds' scores over draws of documents."""
     seeds = (seed_variance(scores_S),)
     return Estimate(
         value=float(np.mean(scores_S)),
@@ -146,7 +146,7 @@ def mean_over_seeds(scores_S: np.ndarray, covariance_SS: np.ndarray, num_drawn: 
 def difference_over_seeds(
     scores_S: np.ndarray, other_scores_S: np.ndarray, covariance: np.ndarray, num_drawn: int
 ) -> Estimate:
-    """The first group's mean score less the second's; `covariance` is that of both groups' seeds, first then second.
+    """Estimate the first group's mean score minus the second's; `covariance` is that of both groups' seeds, in order.
 
     The two groups' seeds count as independent. Where a shared order of batches moves both groups alike, the interval
     is too wide; it would be too narrow if what helps one group harmed the other. Pairing three seeds would leave two
@@ -171,9 +171,9 @@ def difference_over_seeds(
 
 
 def document_part(shared: float, of_these_seeds: float, seed_variances: tuple[float, ...], num_drawn: int) -> float:
-    """The documents' part of a variance: what the seeds share of it.
+    """Return the documents' part of a variance: what the seeds share of it.
 
-    Where that is not positive (models that learnt nothing, each its own constant), the whole is at least the variance
+    If that is not positive (models that learnt nothing, each its own constant), the whole is at least the variance
     over documents of these seeds' mean, which no number of seeds with equal scores makes zero.
     """
     return (
@@ -184,12 +184,12 @@ def document_part(shared: float, of_these_seeds: float, seed_variances: tuple[fl
 
 
 def seed_variance(scores_S: np.ndarray) -> float:
-    """Variance of the mean over seeds; zero for one seed, whose spread is unknown (the caller must say so)."""
+    """Return the variance of the mean over seeds; zero for one seed, whose spread is unknown (callers must say so)."""
     return float(np.var(scores_S, ddof=1) / len(scores_S)) if len(scores_S) > 1 else 0.0
 
 
 def shared_variance(covariance_SS: np.ndarray) -> float:
-    """Mean covariance between different seeds; for one seed all of its variance over documents."""
+    """Return the mean covariance between different seeds; for one seed all of its variance over documents."""
     num_seeds = len(covariance_SS)
     if num_seeds == 1:
         return float(covariance_SS[0, 0])
@@ -205,7 +205,7 @@ def covariance_over(draws_BK: np.ndarray) -> np.ndarray:
 
 
 def permutation_p(correct_SN: np.ndarray, other_correct_SN: np.ndarray, clusters_N: np.ndarray | None = None) -> float:
-    """Two-sided paired permutation test over documents: outcomes are averaged over seeds, signs of differences flipped.
+    """Run a two-sided paired permutation test over documents: average outcomes over seeds, flip signs of differences.
 
     Documents of one cluster are flipped together. Answers for *these trained models*: do they differ on documents like
     these? It sees no variance between seeds. Differences are whole multiples of one unit, so that p over all possible
@@ -218,7 +218,7 @@ def permutation_p(correct_SN: np.ndarray, other_correct_SN: np.ndarray, clusters
 
 
 def exact_mcnemar(correct_N: np.ndarray, other_correct_N: np.ndarray) -> tuple[int, int, float]:
-    """Documents that only the first got right, only the second, and the exact p (McNemar 1947, binomial form)."""
+    """Count documents that only the first and only the second got right, with the exact p (McNemar 1947, binomial)."""
     first, second = correct_N.astype(bool), other_correct_N.astype(bool)
     only_first, only_second = int((first & ~second).sum()), int((second & ~first).sum())
     table = [[int((first & second).sum()), only_first], [only_second, int((~first & ~second).sum())]]
@@ -226,5 +226,5 @@ def exact_mcnemar(correct_N: np.ndarray, other_correct_N: np.ndarray) -> tuple[i
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Adjusted so that the chance of any false claim over all of them stays at the level (Holm 1979)."""
+    """Adjust p-values so that the chance of any false claim among them stays at the level (Holm 1979)."""
     return [float(p) for p in multipletests(p_values, method="holm")[1]] if len(p_values) else []

@@ -32,7 +32,7 @@ class Group:
 
     @property
     def order_seeds(self) -> list[str]:
-        """Those of the batches' order, of the runs that name theirs."""
+        """Seeds of the batch order, of the runs that recorded theirs."""
         data = [run.config.get("data") for run in self.runs]
         return [str(section["order_seed"]) for section in data if isinstance(section, dict) and "order_seed" in section]
 
@@ -58,17 +58,17 @@ class Group:
 
     @property
     def clusters_N(self) -> np.ndarray | None:
-        """By the first run that recorded them: all have the same documents."""
+        """Cluster of each document, from the first run that recorded them; all runs have the same documents."""
         return next((run.predictions.clusters for run in self.runs if run.predictions.clusters is not None), None)
 
     @property
     def num_independent(self) -> int:
-        """Test documents, or clusters of them where they are known."""
+        """Number of test documents, or of their clusters if they are known."""
         return num_independent(len(self.ids), self.clusters_N)
 
     @property
     def flags(self) -> list[str]:
-        """What a reader of any sentence about this group must know."""
+        """Caveats that any sentence about this group must carry."""
         failed = f"{self.num_failed} of {self.num_failed + len(self.runs)} runs of {self.name} failed"
         watched = f"{self.name} watched the test split"
         return [*([failed] if self.num_failed else []), *([watched] if self.watched_test else [])]
@@ -80,7 +80,7 @@ class Group:
 
     @property
     def in_windows(self) -> bool:
-        """Whether documents longer than `max_length` are read in windows, and not cut."""
+        """Whether documents longer than `max_length` are read in windows instead of being truncated."""
         data = self.runs[0].config.get("data")
         return isinstance(data, dict) and data.get("truncation") == "windows"
 
@@ -123,7 +123,7 @@ class Study:
 
 
 def read_study(folder: Path) -> Study:
-    """Read every run folder in the study. Raises `BadRun` with one sentence when no run can be compared."""
+    """Read every run folder in the study. Raises BadRun if no run can be compared."""
     if not folder.is_dir():
         raise BadRun(f"{folder} is not a folder; give a study, such as runs/heads")
     notes: list[str] = []
@@ -148,7 +148,7 @@ def read_study(folder: Path) -> Study:
 
 
 def where_to_look(folder: Path) -> str:
-    """What to compare instead of a folder without runs: the study of a run, or a study below."""
+    """Say what to compare instead of a folder without runs: the study of a run, or a study below."""
     if is_run_folder(folder):
         return f"It is a run's; give its study's, {plain(str(folder.resolve().parent), 200)}."
     studies = sorted({plain(path.parent.parent.name) for path in folder.glob("*/*/result.json")})
@@ -158,7 +158,7 @@ def where_to_look(folder: Path) -> str:
 
 
 def with_the_same_labels(runs: list[Run], notes: list[str]) -> tuple[tuple[str, ...], list[Run]]:
-    """Keep the runs with the study's most common label set; answers over different labels cannot be compared."""
+    """Keep the runs with the study's most common label names; others cannot be compared with them."""
     if not runs:
         return (), []
     common = Counter(label_names(run) for run in runs).most_common(1)[0][0]
@@ -170,7 +170,7 @@ def with_the_same_labels(runs: list[Run], notes: list[str]) -> tuple[tuple[str, 
 
 
 def label_names(run: Run) -> tuple[str, ...]:
-    """The run's label names; the class numbers where result.json has no usable names."""
+    """Return the run's label names, or class numbers if result.json has no usable names."""
     num_classes = run.predictions.probabilities_NC.shape[1]
     names = run.result.get("label_names")
     if isinstance(names, list) and len(names) == num_classes and problem_of_labels(names) is None:
@@ -179,9 +179,9 @@ def label_names(run: Run) -> tuple[str, ...]:
 
 
 def gather(runs: list[Run], notes: list[str]) -> list[Group]:
-    """One group per `group_hash`, named by what distinguishes it from the others.
+    """Build one group per `group_hash`, named by what distinguishes it from the others.
 
-    Groups of the same choices on the same documents are one, wherever each run read the documents.
+    Runs with the same choices on the same documents form one group, whatever path each read the documents from.
     """
     by_hash: dict[str, list[Run]] = defaultdict(list)
     same: dict[tuple[str, str], str] = {}  # the first group_hash of these choices on these documents
@@ -201,7 +201,7 @@ def gather(runs: list[Run], notes: list[str]) -> list[Group]:
 
 
 def consistent(runs: list[Run], notes: list[str]) -> list[Run]:
-    """The runs of one group that share its split and test documents, each configuration once."""
+    """Keep the runs of one group that share its split and test documents, each configuration once."""
     split = Counter(str(run.result.get("split_hash")) for run in runs).most_common(1)[0][0]
     runs = dropping(
         runs, lambda run: str(run.result.get("split_hash")) == split, notes, "its split differs from its group's"
@@ -233,7 +233,7 @@ def consistent(runs: list[Run], notes: list[str]) -> list[Run]:
 
 
 def with_seeds_of_their_own(runs: list[Run], notes: list[str]) -> list[Run]:
-    """One run of each seed and of each order of batches: runs that share one are no independent draws of chance."""
+    """Keep one run per seed: runs that share a seed are not independent samples."""
     kept: list[Run] = []
     for run in runs:
         shared = next((other for other in kept if other.seed == run.seed), None)

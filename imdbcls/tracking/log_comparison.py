@@ -13,7 +13,7 @@ from imdbcls.tracking import environment
 from imdbcls.tracking.session import RunIdentity, Session
 
 
-def settings_beside(config: Mapping[str, Any]) -> dict[str, Any]:
+def tracker_settings(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return the default W&B settings, with the project and entity of the run that has this configuration."""
     shipped = yaml.safe_load(files("imdbcls.conf").joinpath("tracker", "wandb.yaml").read_text(encoding="utf-8"))
     settings = {key: value for key, value in shipped.items() if not key.startswith("_")}

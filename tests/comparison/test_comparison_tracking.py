@@ -15,7 +15,7 @@ from imdbcls.comparison.views.figures import figures_of
 from imdbcls.comparison.views.page import page_html
 from imdbcls.comparison.views.reading_list import reading_list
 from imdbcls.errors import UserError
-from imdbcls.tracking.log_comparison import log_comparison, settings_beside, unique
+from imdbcls.tracking.log_comparison import log_comparison, tracker_settings, unique
 from imdbcls.tracking.wandb_report import owner_of
 
 
@@ -26,7 +26,7 @@ def test_comparison_run_holds_tables_figures_and_page(tmp_path: Path) -> None:
     comparison = compare_study(found, 0.003)
     figures = figures_of(comparison)
     page = page_html(comparison, figures, reading_list(found, comparison, {}))
-    log_comparison(comparison, figures, page, study, **settings_beside({}) | {"mode": "offline"})
+    log_comparison(comparison, figures, page, study, **tracker_settings({}) | {"mode": "offline"})
 
     (run,) = (study / "wandb").glob("offline-run-*-comparison-heads-*")
     expected = (b"comparison/page", b"comparison/figures/differences", b"comparison/tables/ranking")
@@ -47,9 +47,9 @@ def test_table_columns_get_names_that_differ() -> None:
 
 
 def test_a_comparison_goes_where_its_runs_are() -> None:
-    shipped = settings_beside({})
+    shipped = tracker_settings({})
     assert (shipped["project"], shipped["entity"], shipped["mode"]) == ("imdbcls", None, "auto")
-    own = settings_beside(
+    own = tracker_settings(
         {"tracker": {"project": "films", "entity": "team", "connect_seconds": 10**9, "mode": "online"}}
     )
     assert own == shipped | {"project": "films", "entity": "team"}

@@ -1,1 +1,1 @@
-"""How a comparison is shown: terminal, page, tables and figures."""
+"""Render a comparison: terminal, HTML page, Markdown, CSV, JSON and SVG figures; `wording` has the sentences."""

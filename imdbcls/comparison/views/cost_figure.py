@@ -1,4 +1,4 @@
-"""The cost-accuracy plane with its front, and labels that keep clear of marks and lines."""
+"""Draw accuracy against a cost with the Pareto front, and labels that avoid marks and lines."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -41,7 +41,7 @@ def cost_plane(groups: Sequence[GroupSummary], cost: str, front: Sequence[str]) 
 
 
 def points_along(corners: list[tuple[float, float]]) -> list[tuple[float, float]]:
-    """Points on the line through the corners, for labels to keep clear of."""
+    """Return points on the line through the corners, for labels to avoid."""
     return [
         (x1 + share * (x2 - x1), y1 + share * (y2 - y1))
         for (x1, y1), (x2, y2) in pairwise(corners)
@@ -50,7 +50,7 @@ def points_along(corners: list[tuple[float, float]]) -> list[tuple[float, float]
 
 
 def place_label(x: float, y: float, words: str, taken: list[tuple[float, float]]) -> str:
-    """The label on the first side of its mark where it covers no other label or mark; `taken` grows by it."""
+    """Place the label on the first side of its mark where it covers no other label or mark; `taken` grows by it."""
     width = 7.0 * len(words)
     spots = [(x + 9, y + 4, "start"), (x - 9, y + 4, "end"), (x, y - 10, "middle"), (x, y + 19, "middle")]
     spots += [(x + 9, y - 9, "start"), (x - 9, y - 9, "end"), (x + 9, y + 17, "start"), (x - 9, y + 17, "end")]

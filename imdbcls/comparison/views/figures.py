@@ -1,4 +1,4 @@
-"""The comparison's figures as SVG text, drawn from the comparison alone."""
+"""Draw the figures of a comparison as SVG."""
 
 import math
 import re
@@ -28,7 +28,7 @@ class Row:
 
 
 def figures_of(comparison: Comparison) -> dict[str, str]:
-    """Figures by name; one that has nothing to show is left out. `narrow` ones are for a phone's width."""
+    """Return figures by name, without those that have nothing to show. `_narrow` ones have the width of a phone."""
     groups, pairs, margin = comparison.groups, shown_pairs(comparison), comparison.margin
     side_by_side = shown_groups(groups)
     figures = {
@@ -77,7 +77,7 @@ def difference_rows(pairs: Sequence[PairResult]) -> list[Row]:
 
 
 def interval_plot(rows: list[Row], title: str, margin: float | None, width: int) -> str:
-    """A line per row: interval, mean, small dots. A margin makes it a forest plot, with zero and the band.
+    """Draw a line per row: interval, mean, small dots. A margin makes it a forest plot, with zero and a band.
 
     Narrow drawings put the label above its line.
     """
@@ -133,7 +133,7 @@ def learning_figure(groups: Sequence[GroupSummary], metric: str, title: str, sca
 
 
 def reliability_figure(groups: Sequence[GroupSummary], shown: int) -> str:
-    """One group's curve in its colour, the others behind it in grey; bars show where its answers lie."""
+    """Draw one group's curve in its colour, the others in grey; bars show the share of answers per bin."""
     size, left, bottom = 220, 34, 192
     corner = min(value for group in groups for p in group.reliability for value in (p.confidence, p.accuracy))
     corner = math.floor(10 * corner) / 10

@@ -1,4 +1,4 @@
-"""The little drawing that the figures need: scales, ticks, axes, markers. A drawing is text.
+"""Draw SVG: scales, ticks, axes, markers. A drawing is a string.
 
 Colours are CSS classes (`s0` to `s7` for groups), so that one figure serves light, dark and print.
 """
@@ -58,14 +58,14 @@ def nice_step(rough: float) -> float:
 
 
 def padded(values: Sequence[float], share: float = 0.06) -> tuple[float, float]:
-    """The values' range with a little room on both sides."""
+    """Return the values' range with a margin on both sides."""
     low, high = min(values), max(values)
     room = (high - low) * share or abs(high) * share or 1.0
     return low - room, high + room
 
 
 def figure(width: float, height: float, label: str, parts: Sequence[str], name: str = "") -> str:
-    """A whole drawing; `label` is what a screen reader says in its place."""
+    """Return a complete drawing; `label` is its text alternative for screen readers."""
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" class="figure {name}" viewBox="0 0 {width:g} {height:g}" role="img" '
         f'aria-label="{html.escape(label)}">{"".join(parts)}</svg>'
@@ -97,7 +97,7 @@ def path(points: Sequence[tuple[float, float]], name: str, close: bool = False) 
 
 
 def marker(x: float, y: float, series: int, tip: str) -> str:
-    """A group's mark in its own colour and shape; `tip` shows on hover."""
+    """Draw a group's mark in its own colour and shape; `tip` shows on hover."""
     place = f"translate({x:g} {y:g})"
     return f'<path class="mark {colour(series)}" transform="{place}" d="{shape(series)}">{tooltip(tip)}</path>'
 
@@ -115,7 +115,7 @@ def shape(series: int) -> str:
 
 
 def axes(x: Scale, y: Scale, x_title: str, y_title: str, x_labels: Sequence[str], y_labels: Sequence[str]) -> str:
-    """Hairlines at the y ticks, labels at both, titles below and above; labels must match the scales' ticks."""
+    """Draw gridlines at the y ticks, tick labels and titles; labels must match the scales' ticks."""
     parts = []
     for value, label in zip(y.ticks(), y_labels, strict=True):
         parts.append(line(x.start, y(value), x.stop, y(value), "grid"))
@@ -130,7 +130,7 @@ def axes(x: Scale, y: Scale, x_title: str, y_title: str, x_labels: Sequence[str]
 
 
 def compact(value: float) -> str:
-    """A tick's number in few characters."""
+    """Format a tick's number in few characters."""
     for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if abs(value) >= size:
             return f"{value / size:.4g}{unit}"
