@@ -1,4 +1,4 @@
-"""What several test modules share: the entries in processes of their own, finished runs, and the real corpus."""
+"""Fixtures for all tests: the commands in processes of their own, and a finished run."""
 
 import os
 import subprocess
@@ -6,9 +6,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from support.runs import PERSONAL, TINY, Launch, shared
+from support.runs import PERSONAL, TINY, Launch
 
 from imdbcls.runtime.process import fix_sums
+
+pytest_plugins = ["support.requirements"]
 
 # Before any test computes: a process in which MKL has begun without it gives other bits than the commands do.
 fix_sums()
@@ -50,15 +52,3 @@ def finished(launch: Launch, tmp_path_factory: pytest.TempPathFactory) -> Path:
     launch(folder, "train", "head=lstm", *TINY, "tracker=none", "runs_dir=runs", "study=demo")
     (run,) = (folder / "runs" / "demo").iterdir()
     return run
-
-
-@pytest.fixture(scope="session")
-def shared_roberta() -> Path:
-    """RoBERTa-base's configuration and tokenizer, beside the project."""
-    return shared("roberta-base")
-
-
-@pytest.fixture(scope="session")
-def shared_imdb() -> Path:
-    """The real IMDB with film ids as Parquet, beside the project."""
-    return shared("imdb")

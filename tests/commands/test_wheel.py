@@ -5,7 +5,6 @@ import shutil
 import subprocess
 import sys
 import zipfile
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import pytest
@@ -17,29 +16,19 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Built offline where this environment has what pyproject.toml asks for, else in pip's own isolation."""
+    """Build the wheel offline, with the setuptools of the `dev` extra."""
     folder = tmp_path_factory.mktemp("wheel")
     tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     for name in tracked.splitlines():  # a clean copy: nothing that lies about here may get in
         if (ROOT / name).is_file():
             (folder / "source" / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / name, folder / "source" / name)
-    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(folder)]
-    if has_setuptools():
-        command.append("--no-build-isolation")
-    built = subprocess.run([*command, str(folder / "source")], capture_output=True, text=True)
-    if built.returncode != 0 and not has_setuptools():
-        pytest.skip(f"setuptools>=77 is not installed and pip cannot fetch it: {built.stderr.splitlines()[-1]}")
+    options = ["--quiet", "--no-deps", "--no-build-isolation", "--wheel-dir", str(folder)]
+    command = [sys.executable, "-m", "pip", "wheel", *options, str(folder / "source")]
+    built = subprocess.run(command, capture_output=True, text=True)
     assert built.returncode == 0, built.stderr
     (path,) = folder.glob("*.whl")
     return path
-
-
-def has_setuptools() -> bool:
-    try:
-        return int(version("setuptools").split(".")[0]) >= 77
-    except PackageNotFoundError:
-        return False
 
 
 @pytest.fixture(scope="module")

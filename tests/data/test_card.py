@@ -124,14 +124,14 @@ def test_the_histogram_counts_every_document_once() -> None:
     assert histogram(np.array([1, 1]), 8, "truncated")[0].split()[:4] == ["1", "to", "1", "2"]
 
 
-@pytest.mark.skipif(not ROBERTA.is_dir(), reason="the tokenizer ../shared/roberta-base is not here")
+@pytest.mark.needs("roberta-base")
 def test_no_weights_are_needed_for_the_tokenizer() -> None:
     assert not list(ROBERTA.glob("*.safetensors"))
     assert build_tokenizer(compose([f"backbone.path={ROBERTA}"])).pad_token_id == 1
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not IMDB.is_dir(), reason="the corpus ../shared/imdb is not here")
+@pytest.mark.needs("imdb")
 def test_imdb(tmp_path: Path) -> None:
     answer = command(f"data.path={IMDB}", "backbone=tiny", "data.train_limit=400", f"data.cache_dir={tmp_path}")
     assert answer.returncode == 0, answer.stderr

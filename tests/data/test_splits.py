@@ -146,7 +146,7 @@ def test_the_user_s_mistakes() -> None:
         split(replace(source, train=by_class))
 
 
-@pytest.mark.skipif(not (SHARED / "imdb").is_dir(), reason="the real corpus ../shared/imdb is absent")
+@pytest.mark.needs("imdb")
 def test_real_imdb_is_split_by_film() -> None:
     source = read_imdb(str(SHARED / "imdb"))
     corpus = split(source)

@@ -4,7 +4,6 @@ import ctypes
 import hashlib
 import json
 import os
-import re
 import subprocess
 import sys
 import time
@@ -14,7 +13,8 @@ from pathlib import Path
 import pytest
 import torch
 from support.encoders import distance, make, make_batch, run
-from support.kernels import HALF, HAS_HALF
+from support.hardware import HAS_HALF, needs_kernels, needs_kernels_in_use
+from support.kernels import HALF
 from support.runs import ROOT
 
 from imdbcls.kernels import building, loading
@@ -22,10 +22,8 @@ from imdbcls.kernels.encoder import accelerate
 from imdbcls.runtime import ownership
 
 DTYPE = HALF if HAS_HALF else torch.float32
-IS_USED = pytest.mark.skipif(not HAS_HALF and not loading.is_for_floats(), reason="PyTorch computes in fp32 here")
 
-if not HAS_HALF and not torch.cpu._is_avx2_supported():
-    pytest.skip("there are no kernels for this processor", allow_module_level=True)
+pytestmark = needs_kernels
 
 BUILD = f"""
 import torch
@@ -151,14 +149,22 @@ def test_the_umask_opens_nothing(cache: Path, capsys: pytest.CaptureFixture[str]
         os.umask(before)
 
 
-def test_the_openmp_library_is_pytorch_s_own() -> None:
+def test_the_openmp_library_is_pytorch_s_own(monkeypatch: pytest.MonkeyPatch) -> None:
     """scikit-learn brings another, which would bring a second set of threads."""
     import sklearn.metrics  # noqa: F401
 
-    libraries = set(re.findall(r"/\S*/libgomp\S*", Path("/proc/self/maps").read_text(encoding="utf-8")))
-    if len(libraries) < 2:
-        pytest.skip("PyTorch and scikit-learn share one OpenMP library here")
-    assert Path(building._openmp()).is_relative_to(Path(torch.__file__).parent)
+    own = Path(torch.__file__).parent / "lib"
+    if list(own.glob("lib[gi]omp*")):
+        assert Path(building._openmp()).parent == own
+    else:  # a build of PyTorch that uses the system's
+        assert building._openmp() in Path("/proc/self/maps").read_text(encoding="utf-8")
+    before, after = ("7f r-xp 0 0:1 2 /elsewhere/libgomp-e985.so.1", "7f r-xp 0 0:1 3 /other/libiomp5.so")
+    pytorch_s = str(own / "libgomp.so.1")
+    for lines in ([before, f"7f r-xp 0 0:1 4 {pytorch_s}", after], [f"7f r-xp 0 0:1 4 {pytorch_s}"]):
+        monkeypatch.setattr(building, "_proc", lambda name, lines=lines: "\n".join(lines))
+        assert building._openmp() == pytorch_s
+    monkeypatch.setattr(building, "_proc", lambda name: f"{before}\n{after}")
+    assert building._openmp() == "/elsewhere/libgomp-e985.so.1"
 
 
 def test_what_memory_held_before_changes_no_bit() -> None:
@@ -170,7 +176,7 @@ def test_what_memory_held_before_changes_no_bit() -> None:
 # ---- Compilers that are none
 
 
-@IS_USED
+@needs_kernels_in_use
 @pytest.mark.parametrize(
     ("compiler", "reason"),
     [("no-such-compiler", "there is no C compiler (no-such-compiler); install gcc"), ("false", "false failed")],
@@ -399,15 +405,16 @@ def library_with(trace: Path, path: Path) -> None:
     path.write_bytes(content + hashlib.sha256(content).digest())
 
 
-@pytest.mark.parametrize("kind", ["of another user", "open to all", "a link", "a pipe", "a folder"])
+@pytest.mark.parametrize(
+    "kind",
+    [pytest.param("of another user", marks=pytest.mark.needs("chown")), "open to all", "a link", "a pipe", "a folder"],
+)
 def test_an_object_that_others_can_write_is_built_again(
     kind: str, cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     trace = plant(cache)
     path = building.object_path(DTYPE)
     if kind == "of another user":
-        if os.geteuid() != 0:
-            pytest.skip("only root can give a file away")
         os.chown(path, 12345, 12345)
     elif kind == "open to all":
         path.chmod(0o666)

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 import torch
 from support.encoders import make, make_batch, run
-from support.kernels import HALF, HAS_FLOATS, HAS_HALF, offsets_of
+from support.hardware import needs_avx2, needs_bf16
+from support.kernels import HALF, offsets_of
 from support.trainers import make as make_trainer
 from torch import Tensor
 
@@ -19,8 +20,8 @@ from imdbcls.kernels.encoder import accelerate
 
 CSRC = Path(building.__file__).parent / "csrc"
 DTYPES = [
-    pytest.param(HALF, id="bf16", marks=pytest.mark.skipif(not HAS_HALF, reason="no bfloat16 here")),
-    pytest.param(torch.float32, id="fp32", marks=pytest.mark.skipif(not HAS_FLOATS, reason="no AVX2 here")),
+    pytest.param(HALF, id="bf16", marks=needs_bf16),
+    pytest.param(torch.float32, id="fp32", marks=needs_avx2),
 ]
 # Each allocation fails whose number `failing` counts down to. With 0, none does.
 SHIM = """

@@ -6,6 +6,7 @@ import pytest
 import torch
 from support.encoders import distance, make_batch
 from support.encoders import make as make_encoder
+from support.hardware import needs_cuda
 from support.heads import MAKERS
 from support.trainers import make
 
@@ -13,7 +14,7 @@ from imdbcls import kernels
 from imdbcls.kernels import unpadded
 from imdbcls.models.classifier import Classifier
 
-pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
+pytestmark = needs_cuda
 
 BF16 = ("device=cuda", "precision=bf16", "backbone.dropout=0.1")
 

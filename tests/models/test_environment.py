@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 from support.encoders import make as make_encoder
-from support.kernels import HALF, HAS_HALF
+from support.hardware import HAS_HALF, needs_kernels_in_use
+from support.kernels import HALF
 from support.trainers import make
 from torch import nn
 
@@ -23,7 +24,6 @@ from imdbcls.runtime.device import Hardware
 from imdbcls.tracking import NoTracker
 
 PRECISION = "bf16" if HAS_HALF else "fp32"  # in which kernels are used, where any are
-USES_KERNELS = pytest.mark.skipif(not HAS_HALF and not loading.is_for_floats(), reason="PyTorch computes in fp32 here")
 CPU = torch.device("cpu")
 
 
@@ -86,7 +86,7 @@ def test_the_path_is_that_of_the_encoder_and_the_head(both: None, monkeypatch: p
     assert path_of(half, classifier(heads["lstm"]), training=True) == "pytorch"
 
 
-@USES_KERNELS
+@needs_kernels_in_use
 def test_the_recorded_path_is_what_is_called(monkeypatch: pytest.MonkeyPatch) -> None:
     called: set[str] = set()
     call = loading.Kernels.call
@@ -123,7 +123,7 @@ def test_what_libraries_are_set_to_is_recorded(monkeypatch: pytest.MonkeyPatch) 
     assert json.loads(json.dumps(plain)) == plain
 
 
-@USES_KERNELS
+@needs_kernels_in_use
 def test_a_run_continued_without_its_kernels_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -184,7 +184,7 @@ def test_other_figures_are_explained_by_what_computes(capsys: pytest.CaptureFixt
     assert "\x1b" not in hostile and len(hostile) < 600
 
 
-@USES_KERNELS
+@needs_kernels_in_use
 def test_kernels_are_ready_before_time_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Compiling them takes seconds only in a machine's first run."""
     found: list[torch.dtype] = []

@@ -1,20 +1,9 @@
-"""What the CPU kernels can do on this machine."""
-
-import sys
+"""What the tests of the CPU kernels share."""
 
 import torch
 from torch import Tensor
 
 HALF = torch.bfloat16
-
-
-ON_LINUX = sys.platform.startswith("linux")
-
-
-HAS_HALF = ON_LINUX and torch.cpu._is_avx512_bf16_supported()
-
-
-HAS_FLOATS = ON_LINUX and torch.cpu._is_avx2_supported()
 
 
 def offsets_of(lengths: tuple[int, ...]) -> Tensor:

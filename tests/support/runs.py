@@ -5,8 +5,6 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
-import pytest
-
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -31,9 +29,3 @@ PERSONAL = ("WANDB_", "HF_", "HUGGINGFACE_", "IMDBCLS_", "XDG_", "NETRC", "TRANS
 
 
 Launch = Callable[..., subprocess.CompletedProcess[str]]
-
-
-def shared(name: str) -> Path:
-    if not (SHARED / name).is_dir():
-        pytest.skip(f"{name}/ is not in {SHARED} (IMDBCLS_SHARED names another place)")
-    return SHARED / name

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from support.hardware import needs_intel
 from support.runs import ROOT
 
 from imdbcls.runtime import process
@@ -72,7 +73,7 @@ def test_processes_that_crowd_the_cores_give_one_hash() -> None:
     assert len(found[0]) == 64 and len(set(found)) == 1
 
 
-@pytest.mark.skipif(not process._is_by_intel(), reason="MKL fixes the order of its sums on Intel's processors alone")
+@needs_intel  # MKL fixes the order of its sums on Intel's processors only
 def test_the_number_of_threads_changes_no_bit_of_a_product_in_float32() -> None:
     def products(**environment: str) -> set[str]:
         kept = {name: value for name, value in os.environ.items() if not name.startswith("MKL_")}
@@ -98,7 +99,7 @@ print(mkl_mode())
 """
 
 
-@pytest.mark.skipif(not process._is_by_intel(), reason="MKL fixes the order of its sums on Intel's processors alone")
+@needs_intel  # MKL fixes the order of its sums on Intel's processors only
 def test_a_mode_that_comes_too_late_is_not_recorded_as_in_effect() -> None:
     """In a notebook, say, that multiplied matrices before it trained."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("MKL_")}
