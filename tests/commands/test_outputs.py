@@ -23,7 +23,7 @@ ONE_RUN = (*TINY, "epochs=1", "tracker=none", "progress=none")
 
 _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload(
-    [f"imdbcls.{name}" for name in ("train", "evaluate", "predict", "doctor", "build", "report", "data.card")]
+    [f"imdbcls.{name}" for name in ("train", "evaluate", "predict", "doctor", "build", "training.report", "data.card")]
 )
 
 
