@@ -50,7 +50,7 @@ def compare(choices: argparse.Namespace) -> None:
     with entry.stdout_is_secondary():  # --wandb and --report run even if nobody reads the tables
         write_out(
             f"{terminal_text(comparison)}\n\nWritten: {folder / 'comparison.html'} (open it in a browser); .json, .md, "
-            ".csv and figures beside it."
+            ".csv and figures next to it."
         )
         if choices.wandb or choices.report:
             from imdbcls.tracking.log_comparison import log_comparison, tracker_settings

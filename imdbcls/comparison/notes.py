@@ -17,9 +17,9 @@ PATH_KEYS = ("kernels", "instructions")  # of result.json's environment
 NO_PATH = "an unrecorded path"
 MIXED = " and "
 CONDITIONS = {  # of result.json
-    "git_commit": "they may not be of the same code",
-    "precision": "a difference may be the precision's",
-    "hardware": "times, latencies and memory are not to be compared, and last digits may be the hardware's",
+    "git_commit": "the code may differ",
+    "precision": "a difference may come from the precision",
+    "hardware": "do not compare times, latencies and memory; last digits may differ",
 }
 
 
@@ -28,16 +28,16 @@ def confounds(groups: Sequence[Group]) -> Iterator[str]:
     for group in groups:
         if group.watched_test:
             yield (
-                f"{group.name} was scored on the test split while it trained, so its test figures may flatter it; "
-                "its verdicts carry a flag."
+                f"{group.name} was evaluated on the test split during training, so its test metrics may be "
+                "optimistic; its verdicts carry a flag."
             )
         if len(group.runs) == 1:
-            yield f"{group.name} has one seed: its interval covers the choice of documents, not of seeds."
+            yield f"{group.name} has one seed: its interval covers the choice of documents, not the choice of seeds."
         elif len(set(group.order_seeds)) < len(group.order_seeds):
-            yield f"{group.name}: runs share a data.order_seed, so its interval covers less than all orders of batches."
+            yield f"{group.name}: runs share a data.order_seed, so its interval does not cover all batch orders."
         constant = sum(len(np.unique(run.predictions.predictions)) == 1 for run in group.runs)
         if constant:
-            yield f"{group.name}: {constant} of {len(group.runs)} runs give all documents one class (nothing learnt?)."
+            yield f"{group.name}: {constant} of {len(group.runs)} runs predict one class for all documents."
         for run in group.runs:
             said, found = number(run.result.get("test/accuracy")), float(run_accuracy(run))
             if said is not None and abs(said - found) > 1e-4:
@@ -49,7 +49,7 @@ def confounds(groups: Sequence[Group]) -> Iterator[str]:
         yield "The groups do not all have the same split (split_hash); such pairs are not tested."
     known = [run.predictions.clusters is not None for group in groups for run in group.runs]
     if any(known) and not all(known):
-        yield "Not all runs recorded which documents belong together; the others' record is taken for theirs."
+        yield "Not all runs recorded which documents belong together; for these, the clusters of other runs are used."
     yield from differing_choices(groups)
     yield from differing_conditions(groups)
     yield from differing_paths(groups)

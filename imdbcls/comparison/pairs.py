@@ -145,14 +145,15 @@ def why_untested(a: Group, b: Group, labels_a: np.ndarray, labels_b: np.ndarray,
     """Return the reason why this pair is not tested, or None; the labels are those of the shared documents."""
     if a.split_hash != b.split_hash:
         return (
-            "their training, validation or test documents differ (split_hash), so a difference need not be the heads'"
+            "their training, validation or test documents differ (split_hash), so a difference may not be caused by "
+            "the head"
         )
     if len(labels_a) == 0:
         return "they share no test document, so nothing is paired"
     if not np.array_equal(labels_a, labels_b):
-        return "they give the same documents different labels"
+        return "their labels of the same documents differ"
     if num_drawn < 2:
-        return "all documents that both answered belong together, so nothing is known of others"
+        return "all documents that both answered belong together, so they say nothing about others"
     return None
 
 

@@ -70,7 +70,7 @@ class Group:
     def flags(self) -> list[str]:
         """Caveats that any sentence about this group must carry."""
         failed = f"{self.num_failed} of {self.num_failed + len(self.runs)} runs of {self.name} failed"
-        watched = f"{self.name} watched the test split"
+        watched = f"{self.name} was evaluated on the test split during training"
         return [*([failed] if self.num_failed else []), *([watched] if self.watched_test else [])]
 
     @property
@@ -143,18 +143,18 @@ def read_study(folder: Path) -> Study:
         if group.runs
     ]
     if not groups:
-        raise BadRun(f"{folder} holds no finished run to compare. {' '.join(notes) or where_to_look(folder)}")
+        raise BadRun(f"{folder} contains no finished run to compare. {' '.join(notes) or where_to_look(folder)}")
     return Study(plain(folder.resolve().name), folder, tuple(groups), label_names, tuple(notes))
 
 
 def where_to_look(folder: Path) -> str:
     """Say what to compare instead of a folder without runs: the study of a run, or a study below."""
     if is_run_folder(folder):
-        return f"It is a run's; give its study's, {plain(str(folder.resolve().parent), 200)}."
+        return f"It is the folder of one run; give that of its study, {plain(str(folder.resolve().parent), 200)}."
     studies = sorted({plain(path.parent.parent.name) for path in folder.glob("*/*/result.json")})
     if studies:
-        return f"Its studies are {', '.join(studies[:MAX_STUDIES_NAMED])}: give one of them."
-    return "It holds no run folder (result.json, config.yaml, predictions/test.parquet)."
+        return f"Give one of its studies: {', '.join(studies[:MAX_STUDIES_NAMED])}."
+    return "It contains no run folder (result.json, config.yaml, predictions/test.parquet)."
 
 
 def with_the_same_labels(runs: list[Run], notes: list[str]) -> tuple[tuple[str, ...], list[Run]]:
@@ -165,7 +165,10 @@ def with_the_same_labels(runs: list[Run], notes: list[str]) -> tuple[tuple[str, 
     for run in runs:
         if label_names(run) != common:
             theirs, ours = ", ".join(label_names(run)), ", ".join(common)
-            notes.append(f"{run.name} is left out: its labels ({plain(theirs)}) are not the others' ({plain(ours)}).")
+            notes.append(
+                f"{run.name} is left out: its labels ({plain(theirs)}) differ from those of the other runs "
+                f"({plain(ours)})."
+            )
     return common, [run for run in runs if label_names(run) == common]
 
 
@@ -239,8 +242,8 @@ def with_seeds_of_their_own(runs: list[Run], notes: list[str]) -> list[Run]:
         shared = next((other for other in kept if other.seed == run.seed), None)
         if shared is not None:
             notes.append(
-                f"{run.name} is left out: its seed {run.seed} is that of {shared.name}, and only runs that share "
-                "nothing count as independent. Vary seed; data.order_seed follows it."
+                f"{run.name} is left out: it has the same seed ({run.seed}) as {shared.name}, so the two are not "
+                "independent. Vary seed; data.order_seed follows it."
             )
         else:
             kept.append(run)

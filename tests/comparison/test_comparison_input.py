@@ -125,7 +125,7 @@ BAD = {
     ),
     "other labels": (
         lambda run: change_result(run, label_names=["sad", "glad"]),
-        "its labels (sad, glad) are not the others' (negative, positive)",
+        "its labels (sad, glad) differ from those of the other runs (negative, positive)",
     ),
     "other split": (lambda run: change_result(run, split_hash="other"), "split differs"),
     "a copy": (lambda run: change_result(run, config_hash="cls0"), "a copy of another run"),
@@ -142,7 +142,7 @@ def test_runs_that_share_a_seed_are_no_independent_ones(study: Path) -> None:
     change_result(study / "cls-s1", seed=0)
     comparison = compared(study)
     (note,) = [note for note in comparison["notes"] if "cls-s1" in note]
-    assert "left out: its seed 0 is that of cls-s0" in note
+    assert "left out: it has the same seed (0) as cls-s0" in note
     (cls,) = [group for group in comparison["groups"] if group["name"] == "cls"]
     assert cls["seeds"] == [0] and comparison["pairs"][0]["seeds_varied"] is False
 
@@ -153,7 +153,7 @@ def test_a_group_with_a_failed_run_is_flagged(tmp_path: Path) -> None:
     comparison = compared(study)
     assert comparison["pairs"][0]["flags"] == ["1 of 3 runs of cls failed"]
     assert "[1 of 3 runs of cls failed]" in comparison["pairs"][0]["verdict"]
-    assert comparison["headline"].endswith("Mind that 1 of 3 runs of cls failed.")
+    assert comparison["headline"].endswith("Note: 1 of 3 runs of cls failed.")
 
 
 def test_other_code_hardware_or_precision_is_said(study: Path) -> None:
@@ -161,9 +161,9 @@ def test_other_code_hardware_or_precision_is_said(study: Path) -> None:
     for run in ("cls-s0", "transformer-s0", "transformer-s1"):
         change_result(study / run, hardware="CPU, 2 threads, fp32", precision="fp32")
     notes = "\n".join(compared(study)["notes"])
-    assert f"differ in git_commit (3 of {'0' * 40}; 1 of {'1' * 40}): they may not be of the same code." in notes
+    assert f"differ in git_commit (3 of {'0' * 40}; 1 of {'1' * 40}): the code may differ." in notes
     assert "differ in precision (3 of fp32; 1 of bf16)" in notes
-    assert "differ in hardware (3 of CPU, 2 threads, fp32; 1 of NVIDIA H200, bf16): times, latencies" in notes
+    assert "differ in hardware (3 of CPU, 2 threads, fp32; 1 of NVIDIA H200, bf16): do not compare times" in notes
 
 
 def test_other_numeric_paths_are_said_where_runs_could_have_shared_one(study: Path) -> None:
@@ -232,7 +232,7 @@ def test_models_that_learnt_nothing_are_said_and_not_called_equivalent(study: Pa
     comparison = compared(study)
     assert len(labels) == 200 and comparison["groups"][0]["metrics"]["test/accuracy"]["mean"] == 0.5
     for name in ("cls", "transformer"):
-        assert f"{name}: 2 of 2 runs give all documents one class (nothing learnt?)." in comparison["notes"]
+        assert f"{name}: 2 of 2 runs predict one class for all documents." in comparison["notes"]
     figures = comparison["groups"][0]["metrics"]["test/accuracy"]
     assert figures["high"] - figures["low"] == pytest.approx(
         0, abs=1e-9
@@ -246,9 +246,9 @@ def test_models_that_learnt_nothing_are_said_and_not_called_equivalent(study: Pa
 
 def test_a_folder_that_is_no_study_says_where_they_are(study: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([str(study / "cls-s0")]) == 2
-    assert f"It is a run's; give its study's, {study.resolve()}." in capsys.readouterr().err
+    assert f"It is the folder of one run; give that of its study, {study.resolve()}." in capsys.readouterr().err
     assert main([str(study.parent)]) == 2
-    assert f"Its studies are {study.name}: give one of them." in capsys.readouterr().err
+    assert f"Give one of its studies: {study.name}." in capsys.readouterr().err
 
 
 def test_a_reader_who_has_enough_is_no_error(study: Path) -> None:
@@ -332,7 +332,7 @@ def test_an_empty_study_an_unfinished_one_and_no_study(tmp_path: Path, capsys: p
     unfinished = make_study(tmp_path / "unfinished", heads=HEADS[:1], seeds=[0], num_documents=50)
     change_result(unfinished / "transformer-s0", status="failed")
     for folder, sentence in (
-        (tmp_path / "empty", "holds no run folder"),
+        (tmp_path / "empty", "contains no run folder"),
         (unfinished, "transformer-s0 is left out: it is not finished (status 'failed')"),
         (tmp_path / "nowhere", "is not a folder"),
     ):

@@ -96,7 +96,7 @@ def mistakes(comparison: Comparison, reading: ReadingList) -> str:
     num_shown = len(reading.documents)
     words = (
         f"{len(comparison.label_errors):,} labels look wrong; no run got {len(comparison.wrong_for_all):,} documents "
-        "right; on others one group is right and another wrong in every seed."
+        "right; on others, one group is right and another is wrong in every seed."
     )
     if num_shown < reading.num_candidates:
         words += (

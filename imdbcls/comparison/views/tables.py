@@ -54,9 +54,7 @@ def ranking(groups: Sequence[GroupSummary]) -> Table:
     covers = "other documents and other seeds" if all(several) else "other documents, and other seeds where several ran"
     if not any(several):
         covers = "other documents; seeds were not varied"
-    note = (
-        f"The interval covers {covers}. Settings of one head (its lr, say) are to be chosen by validation, not by this."
-    )
+    note = f"The interval covers {covers}. Choose the settings of a head, such as lr, by validation, not by this table."
     return Table("ranking", "Which is best?", header, rows, note)
 
 
@@ -83,10 +81,10 @@ def differences(pairs: Sequence[PairResult], margin: float, note_on_shown: str) 
         "detectable",
     ]
     note = (
-        "p documents: could these trained models differ by chance of the documents alone? p both: could the difference "
-        "be chance of documents and seeds? Both after Holm's correction; a verdict needs both below 0.05. "
-        "Intervals are of each pair alone, not corrected. Detectable: the smallest true difference this study would "
-        "have found in 4 cases of 5; underpowered: more than the margin."
+        "p documents: could the choice of documents explain the difference of these trained models? p both: could the "
+        "choice of documents and seeds explain it? Both after Holm's correction; a verdict needs both below 0.05. "
+        "Intervals are not corrected for the number of pairs. Detectable: the smallest true difference this study "
+        "would have found in 4 cases of 5; underpowered: more than the margin."
     )
     note = f"{note_on_shown} {note}".strip()
     return Table("differences", "Is the difference real?", header, rows, note)
@@ -104,7 +102,9 @@ def flips(pairs: Sequence[PairResult]) -> Table:
         if pair.flips is not None
     ]
     header = ["first / second", "only one right, mean", "in every seed", "McNemar p per shared seed"]
-    note = "McNemar's p is of two trained models, not corrected for their number, and decides nothing here."
+    note = (
+        "McNemar's p compares two trained models, is not corrected for multiple tests and does not enter the verdict."
+    )
     return Table("flips", "Which documents does only one get right?", header, rows, note)
 
 
@@ -134,9 +134,7 @@ def costs(groups: Sequence[GroupSummary], pareto: Mapping[str, tuple[str, ...]])
         "memory MB",
         "front",
     ]
-    note = (
-        "Front: no other group's mean is as accurate and as cheap. ms: one document at a time, median and slowest 5 %."
-    )
+    note = "Front: no other group is both as accurate and as cheap. ms: one document at a time, median and slowest 5 %."
     return Table("costs", "What does it cost?", header, rows, note)
 
 
@@ -170,7 +168,7 @@ def parts(groups: Sequence[GroupSummary]) -> list[Table]:
         rows = part_rows(by_group)
         if rows:
             note = (
-                "In brackets: the documents of this part, where groups do not have the same."
+                "In brackets: the number of documents of this part, if it differs between groups."
                 if NONE in {row[1] for row in rows}
                 else ""
             )

@@ -23,7 +23,7 @@ def terminal_text(comparison: Comparison) -> str:
     blocks.append(
         wrapped(
             f"{len(comparison.label_errors):,} labels look wrong (every group contradicts them); "
-            f"{len(comparison.wrong_for_all):,} documents no run got right.",
+            f"{len(comparison.wrong_for_all):,} documents that no run got right.",
             width,
         )
     )

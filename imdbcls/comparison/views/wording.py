@@ -10,9 +10,9 @@ MOST_LISTED = 12  # names in one clause
 CLAUSES = {  # of the headline
     "better": "is better than {}",
     "here": "scored better, as trained here, than {}",
-    "worse": "is, on the documents that both answered, worse than {}",
+    "worse": "is worse than {} on the documents that both answered",
     "equivalent": "is equivalent to {}",
-    "undecided": "cannot be told from {} by these seeds and documents",
+    "undecided": "cannot be distinguished from {} with these seeds and documents",
     "untested": "could not be tested against {}",
 }
 
@@ -21,7 +21,7 @@ def verdict(pair: PairResult) -> str:
     """Return the sentence for one pair."""
     sentence = decision(pair)
     if pair.outcome is not Outcome.UNTESTED and not pair.seeds_varied:
-        sentence += " (seeds were not varied: this is about these trained models, another seed may turn it round)"
+        sentence += " (seeds were not varied: this holds only for these trained models, another seed may reverse it)"
     return sentence + "".join(f" [{flag}]" for flag in pair.flags)
 
 
@@ -45,9 +45,9 @@ def better(pair: PairResult) -> str:
     )
     detectable = pair.minimum_detectable_difference
     if pair.equivalent:
-        sentence += f", but by less than {points(pair.margin)} points: real and small"
+        sentence += f", but by less than {points(pair.margin)} points: significant and small"
     elif detectable is not None and abs(pair.difference) < detectable:
-        sentence += "; the study is small for this difference, which may be overstated"
+        sentence += "; the study is small for this difference, so it may be overestimated"
     return sentence
 
 
@@ -57,7 +57,7 @@ def undecided(pair: PairResult) -> str:
         return f"{lead}; train more seeds"
     if pair.seeds_needed is None:
         return f"{lead}; even {MAX_SEEDS} seeds would likely not settle it on these test documents"
-    return f"{lead}; if the difference is as seen, about {pair.seeds_needed} seeds would settle it"
+    return f"{lead}; if the true difference is as observed, about {pair.seeds_needed} seeds would settle it"
 
 
 def headline(comparison: Comparison) -> str:
@@ -73,9 +73,9 @@ def headline(comparison: Comparison) -> str:
     clauses = [text.format(listed(others[key])) for key, text in CLAUSES.items() if others[key]]
     answer = f"{best} has the highest accuracy: it {'; it '.join(clauses)}."
     if not all(pair.seeds_varied or pair.problem for pair in pairs):
-        answer += " That is of these trained models alone: seeds were not varied. Train several of each to learn more."
+        answer += " This holds only for these trained models: seeds were not varied. Train several seeds of each group."
     if flags := dict.fromkeys(flag for pair in pairs for flag in pair.flags):
-        answer += f" Mind that {listed(list(flags))}."
+        answer += f" Note: {listed(list(flags))}."
     return answer
 
 
