@@ -55,17 +55,27 @@ def _foreign_targets(node: Any, path: str, plugins: tuple[str, ...]) -> Iterator
         for key, value in node.items():
             place = f"{path}.{key}" if path else str(key)
             if key == "_target_" and not is_allowed(path, value, plugins):
-                yield (
-                    f"{place}={shown(value)} is refused: allowed are, each in its own section, imdbcls's classes and "
-                    "functions, torch.optim's optimizers and schedulers, and the packages that the command names "
-                    "in plugins=[...] (or in --plugins, for a run that is read)."
-                )
+                yield f"{place}={shown(value)} is refused: {refusal_of(value)}"
             if key in SPECIAL and not (SPECIAL[key](path, value) or is_of_plugin(node.get("_target_"), plugins)):
                 yield f"{place}={shown(value)} is refused: Hydra's {key} is not for this section."
             yield from _foreign_targets(value, place, plugins)
     elif isinstance(node, list | tuple):
         for index, value in enumerate(node):
             yield from _foreign_targets(value, f"{path}[{index}]", plugins)
+
+
+def refusal_of(target: Any) -> str:
+    """Return why a `_target_` is refused, as the end of a sentence."""
+    module, _, name = target.rpartition(".") if isinstance(target, str) else ("", "", "")
+    if module.startswith("imdbcls.") and name not in names_defined_in(module):
+        return (
+            "this version of imdbcls has no such class or function. A run of an earlier version can be compared, but "
+            "not loaded: train it again."
+        )
+    return (
+        "allowed are, each in its own section, imdbcls's classes and functions, torch.optim's optimizers and "
+        "schedulers, and the packages that the command names in plugins=[...] (or in --plugins, for a run that is read)."
+    )
 
 
 def is_of_plugin(target: Any, plugins: tuple[str, ...]) -> bool:

@@ -278,6 +278,14 @@ def test_every_position_has_a_weight() -> None:
     validate(composed(*chosen, "max_length=64"))
 
 
+def test_a_target_of_an_earlier_version_is_named_as_such(sound: dict[str, Any]) -> None:
+    """Run folders keep the paths of their time."""
+    (line,) = mistakes(altered(sound, "loss._target_", "imdbcls.losses.CrossEntropy"))
+    assert "this version of imdbcls has no such class or function" in line and "train it again" in line
+    (line,) = mistakes(altered(sound, "loss._target_", "imdbcls.heads.cls.ClsHead"))
+    assert "allowed are, each in its own section" in line
+
+
 def test_a_foreign_target_is_found_at_any_depth(sound: dict[str, Any]) -> None:
     node = {"_target_": "os.system", "command": "true"}
     for value in (node, [node], {"a": {"b": [1, [node]]}}, [{"a": ({"b": node},)}]):
