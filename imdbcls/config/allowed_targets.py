@@ -74,7 +74,8 @@ def refusal_of(target: Any) -> str:
         )
     return (
         "allowed are, each in its own section, imdbcls's classes and functions, torch.optim's optimizers and "
-        "schedulers, and the packages that the command names in plugins=[...] (or in --plugins, for a run that is read)."
+        "schedulers, and the packages that the command names in plugins=[...] (or in --plugins, for a run that is "
+        "read)."
     )
 
 
