@@ -8,8 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from imdbcls.comparison.read_predictions import BadRun as BadRun
-from imdbcls.comparison.read_predictions import Predictions, read_answers
+from imdbcls.comparison.read_predictions import BadRun, Predictions, read_answers
 from imdbcls.errors import UserError
 from imdbcls.printable import printable_line
 from imdbcls.runs.record import path_of_predictions, problem_of_predictions
@@ -26,7 +25,6 @@ REQUIRED = {"seed": int, "head": str, "group_hash": str}
 @dataclass(frozen=True)
 class Run:
     name: str
-    folder: Path
     result: dict[str, Any]
     config: dict[str, Any]
     history: list[dict[str, Any]]
@@ -52,7 +50,6 @@ def read_run(folder: Path, study: Path) -> Run:
             raise BadRun(f"its {problem}; the run's training command writes them again")
     return Run(
         name=plain(folder.name),
-        folder=folder,
         result=result,
         config=read_part(folder / "config.yaml", study, read_yaml),
         history=read_part(folder / "metrics.jsonl", study, read_history) if (folder / "metrics.jsonl").exists() else [],

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from imdbcls.comparison.naming import distinct_names
-from imdbcls.comparison.run_files import BadRun, Run, failed_group, is_run_folder, number, plain, read_run
+from imdbcls.comparison.read_predictions import BadRun
+from imdbcls.comparison.run_files import Run, failed_group, is_run_folder, number, plain, read_run
 from imdbcls.comparison.statistics import num_independent
 from imdbcls.runs.record import problem_of_labels
 
@@ -116,7 +117,6 @@ class Study:
     """What can be compared, and a sentence for every run that cannot."""
 
     name: str
-    folder: Path
     groups: tuple[Group, ...]
     label_names: tuple[str, ...]
     left_out: tuple[str, ...]
@@ -144,7 +144,7 @@ def read_study(folder: Path) -> Study:
     ]
     if not groups:
         raise BadRun(f"{folder} contains no finished run to compare. {' '.join(notes) or where_to_look(folder)}")
-    return Study(plain(folder.resolve().name), folder, tuple(groups), label_names, tuple(notes))
+    return Study(plain(folder.resolve().name), tuple(groups), label_names, tuple(notes))
 
 
 def where_to_look(folder: Path) -> str:

@@ -22,7 +22,8 @@ from support.studies import HEADS, make_study
 from imdbcls.compare import main
 from imdbcls.comparison import read_predictions
 from imdbcls.comparison.naming import leaves
-from imdbcls.comparison.run_files import BadRun, plain
+from imdbcls.comparison.read_predictions import BadRun
+from imdbcls.comparison.run_files import plain
 from imdbcls.comparison.slices import part_accuracy
 from imdbcls.comparison.study import read_study
 

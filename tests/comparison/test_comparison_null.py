@@ -8,15 +8,14 @@ exists (2 to 3 % up to ten seeds, see experiments/null_simulation). So with thre
 above only, and the nominal rate is asked of the interval and its p-value.
 """
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 from simulate import FILMS_N, document_weights, judge, rates, simulate
 
 from imdbcls.comparison.pairs import compare_pairs, paired_tests
 from imdbcls.comparison.power import minimum_detectable_difference
-from imdbcls.comparison.run_files import Predictions, Run
+from imdbcls.comparison.read_predictions import Predictions
+from imdbcls.comparison.run_files import Run
 from imdbcls.comparison.statistics import permutation_p
 from imdbcls.comparison.study import Group
 from imdbcls.comparison.views.wording import verdict
@@ -31,7 +30,7 @@ def group_of(name: str, correct_SN: np.ndarray) -> Group:
     for seed, correct_N in enumerate(correct_SN):
         predictions = (1 - correct_N).astype(np.int64)
         answers = Predictions(ids, np.zeros_like(predictions), predictions, np.eye(2)[predictions], np.ones(len(ids)))
-        runs.append(Run(f"{name}-s{seed}", Path(name), {"seed": seed, "split_hash": "5a17"}, {}, [], answers))
+        runs.append(Run(f"{name}-s{seed}", {"seed": seed, "split_hash": "5a17"}, {}, [], answers))
     return Group(name, name, "minilm", tuple(runs))
 
 

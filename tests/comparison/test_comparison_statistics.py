@@ -1,7 +1,5 @@
 """The figures against scipy, statsmodels and scikit-learn on the same predictions, or against hand-worked cases."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 from scipy import stats
@@ -13,7 +11,8 @@ from statsmodels.stats.weightstats import ttost_paired
 
 from imdbcls.comparison import scores
 from imdbcls.comparison.power import minimum_detectable_difference, seeds_needed, with_seeds
-from imdbcls.comparison.run_files import Predictions, Run
+from imdbcls.comparison.read_predictions import Predictions
+from imdbcls.comparison.run_files import Run
 from imdbcls.comparison.statistics import (
     Estimate,
     covariance_over,
@@ -260,6 +259,6 @@ def test_a_class_without_documents_leaves_auroc_undefined() -> None:
     given = answers(2)
     only = Predictions(given.ids, np.zeros_like(given.labels), given.predictions, given.probabilities_NC, given.tokens)
     assert np.isnan(scores.auroc_placements(only)).all()
-    group = Group("one class", "cls", "minilm", (Run("s0", Path("s0"), {"seed": 0}, {}, [], only),))
+    group = Group("one class", "cls", "minilm", (Run("s0", {"seed": 0}, {}, [], only),))
     metrics, _ = scores.score_group(group)
     assert "test/auroc" not in metrics and metrics.keys() >= {"test/accuracy", "test/loss"}
