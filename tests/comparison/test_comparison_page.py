@@ -51,6 +51,8 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     for file in [*small.glob("transformer-*/result.json"), *small.glob("cls-*/result.json")]:
         file.write_text(json.dumps(json.loads(file.read_text()) | {"label_names": ["<i>neg</i>", "pos"]}))
     large = make_study(folder / "heads", seeds=range(5), num_documents=25_000)
+    (small / "<img src=x onerror=alert(2)>").mkdir()  # a run that is left out, with a note
+    (small / "<img src=x onerror=alert(2)>/result.json").write_text("{}")
     write_page(small, folder / "small.html", hostile=True)
     started = time.perf_counter()
     write_page(large, folder / "large.html")
@@ -78,6 +80,7 @@ def test_page_asks_for_nothing_and_marks_up_no_data(pages: dict[str, Path]) -> N
     text = pages["small"].read_text(encoding="utf-8")
     elements = Elements(text).found
     assert [attributes.get("id") for tag, attributes in elements if tag == "script"] == ["documents", None]
+    assert "&lt;img src=x onerror=alert(2)&gt; is left out" in text
     assert not [tag for tag, _ in elements if tag in {"img", "iframe", "object", "i", "form"}]
     assert not [name for _, attributes in elements for name in attributes if name.startswith("on") or name == "style"]
     assert not re.findall(r'(?:src|href)="(?!#|data:,)', text)
