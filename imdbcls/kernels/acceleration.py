@@ -73,7 +73,7 @@ def encode(
 
 def encode_padded(encoder: nn.Module, input_ids_BT: Tensor, attention_mask: Any, first_token_only: bool) -> Tensor:
     """Run the encoder's own `forward`, which `accelerate` may have replaced; hidden_BTD, or hidden_B1D."""
-    options = {"first_token_alone": True} if first_token_only else {}
+    options = {"first_token_only": True} if first_token_only else {}
     hidden: Tensor = encoder(input_ids=input_ids_BT, attention_mask=attention_mask, **options).last_hidden_state
     return hidden
 

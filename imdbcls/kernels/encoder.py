@@ -1,13 +1,12 @@
-"""A faster, exact training step and scoring pass for BERT and RoBERTa encoders on the CPU.
+"""Run BERT and RoBERTa encoders on the CPU faster than the library, with its values to rounding.
 
-B: documents, T: tokens (padded), H: hidden size, N: rows, a token each.
+B: documents, T: tokens (padded), H: hidden size, N: rows, one per token.
 
-`accelerate(encoder)` keeps the Hugging Face model, its parameters and its state dict, and replaces its `forward`.
-Each layer becomes one autograd function with a hand-written backward pass. Where there are compiled kernels for the
-processor and the dtype, rows are the real tokens alone (`compiled.py`); else they are all B * T tokens (`layer.py`). In
-fp32 outputs and gradients equal the Hugging Face model's to rounding. Whatever the fast path does not know (attention
-dropout, a request for attention weights, 4-D masks, ...) goes to the original `forward`. A head that reads only the
-first token can ask for it (`first_token_alone=True`), which saves most of the last layer (`first_token.py`).
+`accelerate` replaces the `forward` of a Hugging Face model; its parameters and state dict stay. Each layer becomes one
+autograd function with a hand-written backward pass: over the non-padding tokens if there are compiled kernels for the
+processor and the dtype (`compiled.py`), else over all B * T rows (`layer.py`). What these layers do not support
+(attention dropout, attention weights, 4-D masks) goes to the library's `forward`. `first_token_only=True` saves most of
+the last layer for heads that read only the first token (`first_token.py`).
 """
 
 from collections.abc import Callable, Iterator
@@ -34,16 +33,16 @@ from imdbcls.runtime.padding import offsets_of, places_of
 
 _MODEL_TYPES = {"bert", "roberta"}
 
-# The weights as computed with, by encoder, layer and type, while they are kept: of this thread alone.
+# Prepared weights by encoder, layer and dtype within `inference_weights`; each thread has its own.
 _kept: ContextVar[dict[tuple[nn.Module, int, torch.dtype], layer.Weights] | None] = ContextVar("kept", default=None)
 
 
 @contextmanager
 def inference_weights() -> Iterator[None]:
-    """Prepare the weights of accelerated encoders once for all passes in this block, in which no weight may change.
+    """Prepare the weights of accelerated encoders once for all passes in this block; no weight may change in it.
 
-    This saves more than a third of the time of a single document. A pass that computes gradients does not use it, and
-    a nested block starts with no weights.
+    This saves more than a third of the time of a single document. Passes that compute gradients prepare their own
+    weights, and a nested block starts with none.
     """
     outer = _kept.get()
     try:
@@ -54,12 +53,11 @@ def inference_weights() -> Iterator[None]:
 
 
 def accelerate(encoder: PreTrainedModel) -> str | None:
-    """Replace `encoder.forward` by the fast path where it applies, in place; parameters are untouched.
+    """Replace `encoder.forward` in place by this module's, if the encoder is known; parameters stay as they are.
 
-    Returns None, or the reason why training does not take the fast path, in words for the user: an encoder that is not
-    known keeps its own `forward`.
+    Returns why training on the CPU does not run the accelerated layers, in words for the user, or None.
     """
-    reason = _why_not(encoder)
+    reason = _fallback_reason(encoder)
     if reason is None:
         encoder.forward = MethodType(_forward, encoder)
         if encoder.config.attention_probs_dropout_prob > 0:
@@ -68,23 +66,27 @@ def accelerate(encoder: PreTrainedModel) -> str | None:
 
 
 def is_accelerated(encoder: nn.Module) -> bool:
-    """Whether its `forward` is this module's, which takes `first_token_alone`."""
+    """Return whether the encoder's `forward` is this module's, which takes `first_token_only`."""
     return getattr(encoder.forward, "__func__", None) is _forward
 
 
 def trains_fast(encoder: nn.Module) -> bool:
-    """Whether training uses this module's `forward` too; scoring does wherever `is_accelerated`."""
-    return is_accelerated(encoder) and not _leaves_training(encoder)
-
-
-def _leaves_training(encoder: Any) -> bool:
-    checkpoints = any(
-        getattr(each, "gradient_checkpointing", False) for each in (encoder.encoder, *encoder.encoder.layer)
+    """Return whether training runs the accelerated layers; scoring does if `is_accelerated`."""
+    return (
+        is_accelerated(encoder)
+        and not encoder.config.attention_probs_dropout_prob > 0  # type: ignore[union-attr, operator]
+        and not _recomputes_activations(encoder)
     )
-    return encoder.config.attention_probs_dropout_prob > 0 or checkpoints
 
 
-def _why_not(encoder: PreTrainedModel) -> str | None:
+def kernels_for(encoder: Any, dtype: torch.dtype) -> loading.Kernels | None:
+    """Return the compiled kernels that an accelerated encoder uses in this dtype; None for PyTorch's operations."""
+    if dtype not in (torch.bfloat16, torch.float32) or encoder.config.hidden_size > constant("MAX_COLUMNS"):
+        return None
+    return loading.load(dtype)
+
+
+def _fallback_reason(encoder: PreTrainedModel) -> str | None:
     config = encoder.config
     if config.model_type not in _MODEL_TYPES or not hasattr(encoder, "encoder"):
         return f"no fast path for {config.model_type}"
@@ -97,6 +99,24 @@ def _why_not(encoder: PreTrainedModel) -> str | None:
     return None
 
 
+def _recomputes_activations(encoder: Any) -> bool:
+    return any(getattr(each, "gradient_checkpointing", False) for each in (encoder.encoder, *encoder.encoder.layer))
+
+
+class _Inputs(NamedTuple):
+    """The input of the embeddings: ids_BT or embeddings_BTH; the library has a default for what is None."""
+
+    input_ids: Tensor | None
+    token_type_ids: Tensor | None
+    position_ids: Tensor | None
+    inputs_embeds: Tensor | None
+
+    @property
+    def tokens(self) -> Tensor | None:
+        """ids_BT or embeddings_BTH."""
+        return self.inputs_embeds if self.input_ids is None else self.input_ids
+
+
 def _forward(
     self: Any,  # the Hugging Face model whose method this becomes
     input_ids: Tensor | None = None,
@@ -104,80 +124,70 @@ def _forward(
     token_type_ids: Tensor | None = None,
     position_ids: Tensor | None = None,
     inputs_embeds: Tensor | None = None,
-    first_token_alone: bool = False,
+    first_token_only: bool = False,
     output_hidden_states: bool | None = None,
+    return_dict: bool | None = None,
     **kwargs: Any,
 ) -> Any:
-    """The encoder's forward pass: hidden states_BTH in fp32 outside autocast and its dtype within.
+    """Return the encoder's output: hidden states_BTH in the autocast dtype, float32 without autocast.
 
-    With `first_token_alone` the fast path gives hidden states_B1H, in fp32; where the original `forward` serves, or the
-    last layer has adapters, all are given. `output_hidden_states` is the library's: the embeddings and every layer.
+    With `first_token_only` they are hidden states_B1H in float32, except where the library's `forward` runs or the last
+    layer has adapters: then all tokens are there. The other arguments are the library's.
     """
-    config = self.config
-    embedded = input_ids if input_ids is not None else inputs_embeds
-    return_dict = kwargs.pop("return_dict", None)
-    wants_extras = any(value is not None and value is not False for value in kwargs.values())
-    simple = (
-        embedded is not None
-        and embedded.device.type == "cpu"
-        and self.dtype == torch.float32
-        and not wants_extras
-        and (attention_mask is None or attention_mask.dim() == 2)
-        and not (self.training and config.attention_probs_dropout_prob > 0)
-        and not config.output_attentions
-        and not config.output_hidden_states
-        and not getattr(self.encoder, "gradient_checkpointing", False)
-        and not getattr(self.encoder.layer[0], "gradient_checkpointing", False)
-    )
-    if not simple:
-        if return_dict is not None:
-            kwargs["return_dict"] = return_dict
-        if output_hidden_states is not None:
-            kwargs["output_hidden_states"] = output_hidden_states
+    inputs = _Inputs(input_ids, token_type_ids, position_ids, inputs_embeds)
+    if not _is_supported(self, inputs, attention_mask, kwargs):
+        given = {"output_hidden_states": output_hidden_states, "return_dict": return_dict}
+        kwargs |= {name: value for name, value in given.items() if value is not None}
         return type(self).forward(
             self, input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds, **kwargs
         )
-
-    assert embedded is not None  # `simple` has looked
-    dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else self.dtype
-    mask_BT = torch.ones(embedded.shape[:2], dtype=torch.bool) if attention_mask is None else attention_mask.bool()
-    dropout = config.hidden_dropout_prob if self.training else 0.0
-    inputs = _Inputs(input_ids, token_type_ids, position_ids, inputs_embeds)
     all_layers = bool(output_hidden_states)
-    layers, last = first_token.set_apart(self.encoder.layer, first_token_alone and not all_layers)
-    loaded = kernels_for(self, dtype)
-    if loaded is not None:
-        states = _compiled_hidden(self, layers, inputs, mask_BT, dropout, loaded, all_layers)
-    else:
-        states = _hidden(self, layers, inputs, mask_BT, dropout, dtype, all_layers)
-    hidden_BTH = states[-1]
-    if last is not None:
-        with torch.autocast("cpu", enabled=False):
-            hidden_BTH = first_token.first_token_of(last, hidden_BTH, mask_BT)
-    pooled_BH = self.pooler(hidden_BTH) if self.pooler is not None else None
+    states = _hidden_states(self, inputs, attention_mask, first_token_only and not all_layers, all_layers)
+    pooled_BH = self.pooler(states[-1]) if self.pooler is not None else None
     output = BaseModelOutputWithPoolingAndCrossAttentions(
-        last_hidden_state=hidden_BTH, pooler_output=pooled_BH, hidden_states=tuple(states) if all_layers else None
+        last_hidden_state=states[-1], pooler_output=pooled_BH, hidden_states=tuple(states) if all_layers else None
     )
     return output if return_dict in (None, True) else output.to_tuple()
 
 
-class _Inputs(NamedTuple):
-    """What the embeddings are made from: ids (B, T) or embeddings (B, T, H), the rest None for the model's own."""
+def _is_supported(encoder: Any, inputs: _Inputs, attention_mask: Tensor | None, options: dict[str, Any]) -> bool:
+    """Return whether the accelerated layers can compute this pass. `options`: further arguments of the library."""
+    config, tokens = encoder.config, inputs.tokens
+    return (
+        tokens is not None
+        and tokens.device.type == "cpu"
+        and encoder.dtype == torch.float32
+        and all(value is None or value is False for value in options.values())
+        and (attention_mask is None or attention_mask.dim() == 2)
+        and not (encoder.training and config.attention_probs_dropout_prob > 0)
+        and not config.output_attentions
+        and not config.output_hidden_states
+        and not _recomputes_activations(encoder)
+    )
 
-    input_ids: Tensor | None
-    token_type_ids: Tensor | None
-    position_ids: Tensor | None
-    inputs_embeds: Tensor | None
+
+def _hidden_states(
+    encoder: Any, inputs: _Inputs, attention_mask: Tensor | None, first_token_only: bool, all_layers: bool
+) -> list[Tensor]:
+    """Return the last layer's hidden states, or with `all_layers` the embeddings and every layer's, in order."""
+    assert inputs.tokens is not None  # `_is_supported` has checked it
+    dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else encoder.dtype
+    shape = inputs.tokens.shape[:2]
+    mask_BT = torch.ones(shape, dtype=torch.bool) if attention_mask is None else attention_mask.bool()
+    dropout = encoder.config.hidden_dropout_prob if encoder.training else 0.0
+    layers, last = first_token.split_layers(encoder.encoder.layer, first_token_only)
+    kernels = kernels_for(encoder, dtype)
+    if kernels is not None:
+        states = _run_compiled_layers(encoder, layers, inputs, mask_BT, dropout, kernels, all_layers)
+    else:
+        states = _run_pytorch_layers(encoder, layers, inputs, mask_BT, dropout, dtype, all_layers)
+    if last is not None:
+        with torch.autocast("cpu", enabled=False):
+            return [first_token.first_token_of(last, states[-1], mask_BT)]
+    return states
 
 
-def kernels_for(encoder: Any, dtype: torch.dtype) -> loading.Kernels | None:
-    """The kernels that an accelerated encoder uses for matrices of this type; None: PyTorch's operations."""
-    if dtype not in (torch.bfloat16, torch.float32) or encoder.config.hidden_size > constant("MAX_COLUMNS"):
-        return None
-    return loading.load(dtype)
-
-
-def _hidden(
+def _run_pytorch_layers(
     encoder: Any,
     layers: list[Any],
     inputs: _Inputs,
@@ -186,10 +196,7 @@ def _hidden(
     dtype: torch.dtype,
     all_layers: bool,
 ) -> list[Tensor]:
-    """Run the layers over all rows, including padding, by PyTorch's operations.
-
-    Returns hidden_BTH of the last layer, or with `all_layers` of the embeddings and of every layer.
-    """
+    """Run the layers over all B * T rows, padding included, with PyTorch's operations (`layer.py`); see above."""
     config = encoder.config
     hidden_BTH = encoder.embeddings(**inputs._asdict())
     num_documents, num_tokens, hidden_size = hidden_BTH.shape
@@ -207,61 +214,51 @@ def _hidden(
     return [state_NH.view(num_documents, num_tokens, hidden_size) for state_NH in states_NH]
 
 
-def _compiled_hidden(
+def _run_compiled_layers(
     encoder: Any,
     layers: list[Any],
     inputs: _Inputs,
     mask_BT: Tensor,
     dropout: float,
-    loaded: loading.Kernels,
+    kernels: loading.Kernels,
     all_layers: bool,
 ) -> list[Tensor]:
-    """Run the layers over the rows of the real tokens, by the compiled kernels. Padding's hidden states are zero.
-
-    Returns hidden_BTH of the last layer, or with `all_layers` of the embeddings and of every layer.
-    """
+    """Run the layers over the N non-padding tokens with the compiled kernels; see above. Zeros at padding."""
     config = encoder.config
-    offsets = offsets_of(mask_BT)
-    places_N = places_of(mask_BT)
-    plan = compiled.Plan(
-        loaded,
-        offsets,
-        len(places_N),
-        config.num_attention_heads,
-        config.layer_norm_eps,
-        compiled.Dropout.draw(dropout),
-    )
+    offsets, indices_N = offsets_of(mask_BT), places_of(mask_BT)
+    masks = compiled.Dropout.draw(dropout)
+    plan = compiled.Plan(kernels, offsets, len(indices_N), config.num_attention_heads, config.layer_norm_eps, masks)
     with torch.autocast("cpu", enabled=False):
-        hidden_NH, residual_NH = _compiled_embeddings(encoder, inputs, mask_BT, places_N, plan)
+        hidden_NH, residual_NH = _compiled_embeddings(encoder, inputs, mask_BT, indices_N, plan)
         states_NH = [hidden_NH]
         for number, module in enumerate(layers):
             parameters = _parameters(module)
-            weights = _weights(encoder, number, loaded.dtype, partial(compiled.compute_weights, loaded, parameters))
+            weights = _weights(encoder, number, kernels.dtype, partial(compiled.compute_weights, kernels, parameters))
             if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (hidden_NH, *parameters)):
                 hidden_NH, residual_NH = compiled.CompiledLayer.apply(
                     hidden_NH, residual_NH, plan, number, weights, *parameters
                 )
-            else:  # scoring, or the frozen layers below the first that learns
+            else:  # scoring, or the frozen layers below the first trained one
                 hidden_NH = residual_NH = compiled.score_layer(hidden_NH, plan, number, weights)
             states_NH = [*states_NH, hidden_NH] if all_layers else [hidden_NH]
-        return [_with_padding(state_NH[: plan.num_rows], mask_BT, places_N) for state_NH in states_NH]
+        return [_with_padding(state_NH[: plan.num_rows], mask_BT, indices_N) for state_NH in states_NH]
 
 
-def _with_padding(hidden_NH: Tensor, mask_BT: Tensor, places_N: Tensor) -> Tensor:
-    """Put the rows of the real tokens at their places, zeros at padding; hidden_BTH."""
+def _with_padding(hidden_NH: Tensor, mask_BT: Tensor, indices_N: Tensor) -> Tensor:
+    """Scatter the rows of the tokens to hidden_BTH, with zeros at padding."""
     if len(hidden_NH) < mask_BT.numel():
         zeros_NH = hidden_NH.new_zeros((mask_BT.numel(), hidden_NH.shape[1]))
-        hidden_NH = zeros_NH.index_copy(0, places_N, hidden_NH)
+        hidden_NH = zeros_NH.index_copy(0, indices_N, hidden_NH)
     return hidden_NH.view(*mask_BT.shape, hidden_NH.shape[1])
 
 
 def _compiled_embeddings(
-    encoder: Any, inputs: _Inputs, mask_BT: Tensor, places_N: Tensor, plan: compiled.Plan
+    encoder: Any, inputs: _Inputs, mask_BT: Tensor, indices_N: Tensor, plan: compiled.Plan
 ) -> tuple[Tensor, Tensor]:
-    """The rows that enter the first layer, twice (see compiled.py)."""
+    """Return the rows that enter the first layer, twice (see compiled.py)."""
     embeddings, ids_BT = encoder.embeddings, inputs.input_ids
     if ids_BT is None or type(embeddings) not in (BertEmbeddings, RobertaEmbeddings):
-        rows_NH = embeddings(**inputs._asdict()).flatten(0, 1)[places_N].to(plan.kernels.dtype)
+        rows_NH = embeddings(**inputs._asdict()).flatten(0, 1)[indices_N].to(plan.kernels.dtype)
         rows_NH = F.pad(rows_NH, (0, 0, 0, rows_for(plan.num_rows, plan.kernels.dtype) - plan.num_rows))
         return rows_NH, rows_NH
     positions_BT = inputs.position_ids
@@ -274,8 +271,8 @@ def _compiled_embeddings(
     tables = (embeddings.word_embeddings, embeddings.token_type_embeddings, embeddings.position_embeddings)
     return compiled.CompiledEmbeddings.apply(
         plan,
-        2 * len(encoder.encoder.layer),  # the number of its mask: after the layers'
-        tuple(index.expand(mask_BT.shape).flatten()[places_N] for index in (ids_BT, types_BT, positions_BT)),
+        2 * len(encoder.encoder.layer),  # the number of its dropout mask: after those of the layers
+        tuple(index.expand(mask_BT.shape).flatten()[indices_N] for index in (ids_BT, types_BT, positions_BT)),
         tuple(-1 if table.padding_idx is None else table.padding_idx for table in tables),
         embeddings.LayerNorm.weight,
         embeddings.LayerNorm.bias,
@@ -286,6 +283,7 @@ def _compiled_embeddings(
 def _weights(
     encoder: nn.Module, number: int, dtype: torch.dtype, compute: Callable[[], layer.Weights]
 ) -> layer.Weights:
+    """Return layer `number`'s weights, kept ones within `inference_weights` if no gradient is computed."""
     kept = None if torch.is_grad_enabled() else _kept.get()
     if kept is None:
         return compute()
@@ -296,6 +294,7 @@ def _weights(
 
 
 def _parameters(layer: Any) -> tuple[Tensor, ...]:
+    """Return a layer's sixteen parameters, in the order in which the layer functions take them."""
     attention, output = layer.attention.self, layer.attention.output
     modules = (
         attention.query,

@@ -11,14 +11,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 
-def set_apart(layers: Iterable[Any], first_token_alone: bool) -> tuple[list[Any], Any | None]:
+def split_layers(layers: Iterable[Any], first_token_only: bool) -> tuple[list[Any], Any | None]:
     """The layers of a BERT or RoBERTa encoder to run over all tokens, and the one for `first_token_of`, if any.
 
     None where all tokens are asked for, or where the last layer has adapters beside its weights, which are read here.
     """
     *below, last = layers
     projections = (last.attention.self.key, last.attention.self.value)
-    if first_token_alone and all(type(module) is nn.Linear for module in projections):
+    if first_token_only and all(type(module) is nn.Linear for module in projections):
         return below, last
     return [*below, last], None
 

@@ -82,15 +82,15 @@ def encode(
     input_ids_BT: Tensor,
     mask_BT: Tensor,
     places_N: Tensor,
-    first_token_alone: bool = False,
+    first_token_only: bool = False,
     all_layers: bool = False,
 ) -> Tensor:
     """Return the encoder's last hidden states_BTH, as from its own `forward`, but zero at the padding.
 
-    With `first_token_alone`, where the last layer allows it, only the first token's, first_B1H in float32. With
+    With `first_token_only`, where the last layer allows it, only the first token's, first_B1H in float32. With
     `all_layers`, hidden_LBTH: the embeddings, then every layer.
     """
-    layers, last = first_token.set_apart(encoder.encoder.layer, first_token_alone and not all_layers)
+    layers, last = first_token.split_layers(encoder.encoder.layer, first_token_only and not all_layers)
     embedded_BTH = encoder.embeddings(input_ids=input_ids_BT)
     boundaries = Boundaries(offsets_of(mask_BT).to(torch.int32), mask_BT.shape[1])
     hidden_NH = embedded_BTH.flatten(0, 1).index_select(0, places_N)

@@ -241,9 +241,9 @@ def test_the_first_token_alone_is_the_library_s(
     ids_BT, mask_BT = make_batch(model)
     mask_BT = mask_BT.bool()
     if path == "unpadded":
-        first_B1H = unpadded.encode(fast, ids_BT, mask_BT, places_of(mask_BT), first_token_alone=True)
+        first_B1H = unpadded.encode(fast, ids_BT, mask_BT, places_of(mask_BT), first_token_only=True)
     else:
-        first_B1H = fast(input_ids=ids_BT, attention_mask=mask_BT, first_token_alone=True).last_hidden_state
+        first_B1H = fast(input_ids=ids_BT, attention_mask=mask_BT, first_token_only=True).last_hidden_state
     expected_B1H = model(input_ids=ids_BT, attention_mask=mask_BT).last_hidden_state[:, :1]
     torch.testing.assert_close(first_B1H, expected_B1H, atol=1e-5, rtol=1e-5)
     torch.manual_seed(2)
@@ -277,7 +277,7 @@ def test_the_first_token_alone_in_bf16_is_as_near_to_fp32_as_hugging_face_in_bf1
         gradients = {name: p.grad.clone() for name, p in which.named_parameters() if p.grad is not None}
         return {"output": first_BH.detach(), **gradients}
 
-    exact, theirs, ours = first(model, False), first(model, True), first(fast, True, first_token_alone=True)
+    exact, theirs, ours = first(model, False), first(model, True), first(fast, True, first_token_only=True)
     assert exact.keys() - ours.keys() == {"encoder.layer.2.attention.self.key.bias"}
     for name, tensor in ours.items():
         if not name.endswith("key.bias"):  # zero in exact arithmetic
