@@ -1,14 +1,14 @@
 """Exact softmax attention on the CPU whose backward pass is plain matrix products.
 
 B: documents, T: tokens (padded), A: attention heads, D: width of a head, E: width of an extended head,
-R: rows = B * A, H = A * D: hidden size.
+R: rows = B * A, C: rows of a chunk, H = A * D: hidden size.
 
-PyTorch's fused CPU attention is fast forward and slow backward (47 ms against 17 ms here at 16 documents
-of 272 tokens), so forward uses it and backward does not. What backward needs beside the products is folded
-into them: each head of width D gets a few more columns, so that one product yields
+PyTorch's fused CPU attention is fast forward and slow backward (47 ms, here 17 ms, at 16 documents of 272 tokens), so
+only forward uses it. The products of backward also compute the terms around them: each head of width D gets a few more
+columns, so that one product yields
     scale * q.k - logsumexp + key bias     (the log of the attention probability, padding included)
-and another  dO.v - rowsum(dO * O).  The products accumulate in fp32, hence the logarithm is rounded once,
-*after* the subtraction, and a bf16 probability is as good as one from a softmax in fp32.
+and another  dO.v - rowsum(dO * O).  Products accumulate in float32, so the logarithm is rounded once, *after* the
+subtraction, and a bfloat16 probability is as accurate as one from a softmax in float32.
 """
 
 import math
@@ -18,15 +18,15 @@ from torch import Tensor
 
 # A padded key's bias, in units of the logarithm: exp(-30000) is zero in every floating type.
 _PADDED = -30000.0
-# Scores of that many bytes are in flight at once; more leaves the cache, fewer pays for more calls.
+# Bytes of scores computed at once: more do not fit the cache, fewer need more calls.
 _CHUNK_BYTES = 8 << 20
 
 
 class KeyMask:
-    """The padding of a batch in the two forms that attention asks for."""
+    """The padding of a batch in the two forms that attention needs."""
 
     def __init__(self, mask_BT: Tensor, dtype: torch.dtype) -> None:
-        """mask_BT is true at real tokens. A batch without padding costs nothing."""
+        """`mask_BT` is True at tokens. A batch without padding needs no bias."""
         self.bias_BT: Tensor | None = None
         self.bias_B11T: Tensor | None = None
         if not bool(mask_BT.all()):
@@ -36,7 +36,7 @@ class KeyMask:
 
 
 def attention_forward(qkv_BT3AD: Tensor, keys: KeyMask) -> tuple[Tensor, Tensor]:
-    """Returns context_BTAD and logsumexp_BAT (fp32). Padded keys get probability zero."""
+    """Return context_BTAD and logsumexp_BAT (fp32). Padded keys get probability zero."""
     query_BATD, key_BATD, value_BATD = qkv_BT3AD.permute(2, 0, 3, 1, 4).unbind(0)
     context_BATD, logsumexp_BAT = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
         query_BATD, key_BATD, value_BATD, attn_mask=keys.bias_B11T
@@ -47,23 +47,13 @@ def attention_forward(qkv_BT3AD: Tensor, keys: KeyMask) -> tuple[Tensor, Tensor]
 def attention_backward(
     d_context_BTAD: Tensor, context_BTAD: Tensor, qkv_BT3AD: Tensor, logsumexp_BAT: Tensor, keys: KeyMask
 ) -> Tensor:
-    """Returns d_qkv_BT3AD. Exact: probabilities are recomputed, not approximated."""
-    num_documents, num_tokens, _, num_heads, width = qkv_BT3AD.shape
+    """Return d_qkv_BT3AD. Exact: probabilities are recomputed, not approximated."""
+    width = qkv_BT3AD.shape[-1]
     scale = width**-0.5
-    extended = _extended_width(width)
-    shape = (num_documents, num_heads, num_tokens, extended)
-
-    def extend(source_BATD: Tensor) -> Tensor:
-        target_BATE = source_BATD.new_empty(shape)
-        target_BATE[..., :width] = source_BATD
-        target_BATE[..., width:] = 0
-        return target_BATE
-
     query_BATD, key_BATD, value_BATD = qkv_BT3AD.permute(2, 0, 3, 1, 4).unbind(0)
-    d_context_BATD = d_context_BTAD.transpose(1, 2)
-    query_BATE = extend(query_BATD * scale)
-    key_BATE, value_BATE, d_context_BATE = extend(key_BATD), extend(value_BATD), extend(d_context_BATD)
-    # In fp32, the products too: the score's gradient is a small difference of large numbers.
+    query_BATE, key_BATE = _extend(query_BATD * scale), _extend(key_BATD)
+    value_BATE, d_context_BATE = _extend(value_BATD), _extend(d_context_BTAD.transpose(1, 2))
+    # In float32, the products too: the gradient of a score is a small difference of large numbers.
     delta_BAT = (d_context_BTAD.float() * context_BTAD).sum(-1).transpose(1, 2)
     _write_pair(query_BATE, width, -logsumexp_BAT)
     _write_pair(d_context_BATE, width, -delta_BAT)
@@ -73,11 +63,20 @@ def attention_backward(
         query_BATE[..., width + 2] = 1
         key_BATE[..., width + 2] = keys.bias_BT[:, None, :]
 
-    num_rows = num_documents * num_heads
-    query_RTE, key_RTE, value_RTE, d_context_RTE = (
-        tensor.view(num_rows, num_tokens, extended) for tensor in (query_BATE, key_BATE, value_BATE, d_context_BATE)
-    )
-    d_query_RTE, d_key_RTE, d_value_RTE = query_RTE.new_empty((3, num_rows, num_tokens, extended)).unbind(0)
+    d_query_BATE, d_key_BATE, d_value_BATE = _multiply_backward(query_BATE, key_BATE, value_BATE, d_context_BATE)
+    d_qkv_BT3AD = torch.empty_like(qkv_BT3AD)
+    d_qkv_3BATD = d_qkv_BT3AD.permute(2, 0, 3, 1, 4)
+    torch.mul(d_query_BATE[..., :width], scale, out=d_qkv_3BATD[0])
+    d_qkv_3BATD[1] = d_key_BATE[..., :width]  # the query held the scale already
+    d_qkv_3BATD[2] = d_value_BATE[..., :width]
+    return d_qkv_BT3AD
+
+
+def _multiply_backward(*extended_BATE: Tensor) -> tuple[Tensor, ...]:
+    """Return the gradients of extended query, key and value, given these and that of the context; all (B, A, T, E)."""
+    query_RTE, key_RTE, value_RTE, d_context_RTE = (tensor.flatten(0, 1) for tensor in extended_BATE)
+    num_rows, num_tokens, _ = query_RTE.shape
+    d_query_RTE, d_key_RTE, d_value_RTE = query_RTE.new_empty((3, *query_RTE.shape)).unbind(0)
     chunk = max(1, min(num_rows, _CHUNK_BYTES // (num_tokens * num_tokens * query_RTE.element_size())))
     probability_CTT = query_RTE.new_empty((chunk, num_tokens, num_tokens))
     d_score_CTT = torch.empty_like(probability_CTT)
@@ -90,13 +89,16 @@ def attention_backward(
         torch.bmm(d_context_RTE[rows], value_RTE[rows].transpose(1, 2), out=ds_CTT).mul_(p_CTT)
         torch.bmm(ds_CTT, key_RTE[rows], out=d_query_RTE[rows])
         torch.bmm(ds_CTT.transpose(1, 2), query_RTE[rows], out=d_key_RTE[rows])
+    return tuple(tensor.view(extended_BATE[0].shape) for tensor in (d_query_RTE, d_key_RTE, d_value_RTE))
 
-    d_qkv_BT3AD = torch.empty_like(qkv_BT3AD)
-    d_qkv_3BATD = d_qkv_BT3AD.permute(2, 0, 3, 1, 4)
-    torch.mul(d_query_RTE.view(shape)[..., :width], scale, out=d_qkv_3BATD[0])
-    d_qkv_3BATD[1] = d_key_RTE.view(shape)[..., :width]  # the query held the scale already
-    d_qkv_3BATD[2] = d_value_RTE.view(shape)[..., :width]
-    return d_qkv_BT3AD
+
+def _extend(source_BATD: Tensor) -> Tensor:
+    """Copy heads of width D to contiguous heads of width E, with zeros in the further columns."""
+    width = source_BATD.shape[-1]
+    target_BATE = source_BATD.new_empty((*source_BATD.shape[:-1], _extended_width(width)))
+    target_BATE[..., :width] = source_BATD
+    target_BATE[..., width:] = 0
+    return target_BATE
 
 
 def _extended_width(width: int) -> int:

@@ -1,11 +1,11 @@
-"""One encoder layer with compiled kernels, which do all between its products (`products.py`) in single passes.
+"""One encoder layer with compiled kernels, which compute everything between its products (`products.py`) in one pass.
 
-N: rows, the real tokens of all documents one after another (no padding), then in bfloat16 up to a round number rows of
-finite numbers, for the products alone (`rows_for`); B: documents, H: hidden size, A: heads, D = H / A, F: width of the
-feed-forward layer, W: words of mask bits of a row.
+N: rows, the tokens of all documents one after another (no padding), followed in bfloat16 by rows of zeros up to a round
+number, which only the products need (`rows_for`). B: documents, H: hidden size, A: heads, D = H / A, F: width of the
+feed-forward layer, W: words of dropout mask bits in a row.
 
-A layer's output is handed on twice and its gradient comes in two parts, through the products and through the residual:
-the kernel that reads them adds them.
+A layer returns its output twice, so its gradient arrives in two parts, one through the products and one through the
+residual. The kernel that reads them adds them.
 """
 
 from typing import Any, NamedTuple
@@ -21,21 +21,21 @@ from imdbcls.kernels.products import linear, linear_backward, prepare, rows_for,
 
 
 class Dropout(NamedTuple):
-    """The masks of one forward pass: each is a function of the seed, its number, the row and the column alone."""
+    """The dropout masks of one forward pass: a function of the seed, the mask's number, the row and the column."""
 
     probability: float
     seed: int
 
     @classmethod
     def draw(cls, probability: float) -> "Dropout | None":
-        """A seed from PyTorch's default CPU generator; None, and nothing drawn, where nothing is dropped."""
+        """Draw the seed from PyTorch's default CPU generator; with probability 0, draw nothing and return None."""
         if probability == 0:
             return None
         return cls(probability, int(torch.randint(0, 2**63 - 1, (), device="cpu")))
 
     @property
     def threshold(self) -> int:
-        """An element is dropped where 32 random bits are below it: with probability p to within 2^-33."""
+        """Drop an element if its 32 random bits are below this: with probability p to within 2^-33."""
         return min(round(self.probability * 2**32), 2**32 - 1)
 
     @property
@@ -47,8 +47,8 @@ class Plan(NamedTuple):
     """What the layers of one forward pass share."""
 
     kernels: Kernels
-    offsets: Tensor  # (B + 1) int64: where each document's rows begin and the last ends
-    num_rows: int  # the real tokens, where `offsets` ends
+    offsets: Tensor  # (B + 1) int64: the first row of each document, then the number of tokens
+    num_rows: int  # of tokens: the last of `offsets`
     num_heads: int
     epsilon: float
     dropout: Dropout | None
@@ -58,10 +58,10 @@ class Plan(NamedTuple):
         return len(self.offsets) - 1
 
     def room(self, width: int) -> Tensor:
-        """A matrix for a kernel to write the real rows of; the others are zeros.
+        """Return a matrix whose rows past the last token are zero; a kernel writes the others.
 
-        Where a width is no multiple of 32, oneDNN may multiply the beginning of the next row by zero, and what memory
-        happens to hold there may be NaN.
+        If a width is not a multiple of 32, oneDNN may multiply the start of the next row by zero, and uninitialised
+        memory may hold NaN.
         """
         matrix_NW = torch.empty((rows_for(self.num_rows, self.kernels.dtype), width), dtype=self.kernels.dtype)
         matrix_NW[self.num_rows :] = 0
@@ -69,7 +69,7 @@ class Plan(NamedTuple):
 
 
 def compute_weights(kernels: Kernels, parameters: tuple[Tensor, ...]) -> Weights:
-    """Matrices as the products take them, the rest in float32; made anew in each pass, as layer.py's are."""
+    """Prepare one layer's sixteen parameters for the products, biases and norms in float32, in each pass (layer.py)."""
     with torch.no_grad():
         query, query_bias, key, key_bias, value, value_bias, out, out_bias, *rest = parameters
         norm1, norm1_bias, up, up_bias, down, down_bias, norm2, norm2_bias = rest
@@ -81,7 +81,7 @@ def compute_weights(kernels: Kernels, parameters: tuple[Tensor, ...]) -> Weights
 
 
 class CompiledEmbeddings(torch.autograd.Function):
-    """dropout(LayerNorm(word + type + position)) over all rows, handed on twice like a layer's output."""
+    """dropout(LayerNorm(word + type + position)) over all rows, returned twice like a layer's output."""
 
     @staticmethod
     def forward(
@@ -141,31 +141,11 @@ class CompiledLayer(torch.autograd.Function):
     def forward(
         ctx: Any, x_NH: Tensor, residual_NH: Tensor, plan: Plan, number: int, weights: Weights, *parameters: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """residual_NH is x_NH again, `number` the layer's; parameters: the sixteen fp32 leaves, where gradients go."""
-        w = weights
-        qkv_N3H = linear(plan.kernels, x_NH, w.qkv_3HH, w.qkv_3H)
-        context_NH, shift_AN, scale_AN = _attention(plan, qkv_N3H)
-        y_NH, saved1 = _add_and_normalise(
-            plan,
-            2 * number,
-            residual_NH,
-            linear(plan.kernels, context_NH, w.out_HH, w.out_H),
-            w.norm1_weight_H,
-            w.norm1_bias_H,
-        )
-        up_NF = linear(plan.kernels, y_NH, w.up_FH, w.up_F)
-        active_NF = plan.room(up_NF.shape[1])
-        plan.kernels.call("gelu", up_NF, active_NF, plan.num_rows, up_NF.shape[1])
-        z_NH, saved2 = _add_and_normalise(
-            plan,
-            2 * number + 1,
-            y_NH,
-            linear(plan.kernels, active_NF, w.down_HF, w.down_H),
-            w.norm2_weight_H,
-            w.norm2_bias_H,
-        )
+        """`residual_NH` is x_NH again; `number` counts layers. The parameters only tell autograd where gradients go."""
+        y_NH, saved1 = _attention_block(x_NH, residual_NH, plan, number, weights)
+        z_NH, saved2 = _feed_forward_block(y_NH, plan, number, weights)
         ctx.plan, ctx.weights = plan, weights
-        ctx.save_for_backward(x_NH, qkv_N3H, context_NH, shift_AN, scale_AN, *saved1, y_NH, up_NF, *saved2)
+        ctx.save_for_backward(x_NH, *saved1, y_NH, *saved2)
         ctx.set_materialize_grads(False)
         return z_NH, z_NH.view_as(z_NH)
 
@@ -180,7 +160,7 @@ class CompiledLayer(torch.autograd.Function):
             plan, d_z_NH, d_z2_NH, saved2, w.norm2_weight_H
         )
         d_up_NF = linear_backward(plan.kernels, d_down_NH, w.down_HF)
-        active_NF = torch.empty_like(up_NF)  # only weight_gradient reads it, the real rows alone
+        active_NF = torch.empty_like(up_NF)  # only weight_gradient reads it, and only the rows of tokens
         d_up_BF = torch.empty((plan.kernels.blocks_of(plan.num_rows), up_NF.shape[1]))
         plan.kernels.call("gelu_backward", up_NF, d_up_NF, active_NF, d_up_BF, plan.num_rows, up_NF.shape[1])
         d_down_HF = weight_gradient(plan.kernels, d_down_NH, active_NF, plan.num_rows)
@@ -207,7 +187,7 @@ class CompiledLayer(torch.autograd.Function):
 
 
 def _parts(gradients: tuple[Tensor | None, ...]) -> tuple[Tensor, Tensor | None]:
-    """The parts in which an output's gradient came, the one that is there first."""
+    """Return both parts of an output's gradient, a missing one (None) last."""
     first, second = (None if part is None else part.contiguous() for part in gradients)
     if first is None:
         first, second = second, None
@@ -216,7 +196,7 @@ def _parts(gradients: tuple[Tensor | None, ...]) -> tuple[Tensor, Tensor | None]
 
 
 def _mask(plan: Plan, number: int, width: int) -> tuple[Tensor | None, tuple[int, int, int, float]]:
-    """Room for a mask's bits (None without dropout), and what the kernel that fills it is told."""
+    """Allocate a dropout mask's bits (None without dropout), and return the kernel's arguments that draw them."""
     if plan.dropout is None:
         return None, (0, number, 0, 1.0)
     kept_NW = torch.empty((plan.num_rows, -(-width // constant("MASK_BITS"))), dtype=torch.int16)
@@ -224,34 +204,37 @@ def _mask(plan: Plan, number: int, width: int) -> tuple[Tensor | None, tuple[int
 
 
 def score_layer(x_NH: Tensor, plan: Plan, number: int, weights: Weights) -> Tensor:
-    """The layer's output where no gradient will be asked for: nothing is kept, buffers are used again."""
-    w = weights
-    context_NH, _, _ = _attention(plan, linear(plan.kernels, x_NH, w.qkv_3HH, w.qkv_3H), keep=False)
-    y_NH, _ = _add_and_normalise(
-        plan,
-        2 * number,
-        x_NH,
-        linear(plan.kernels, context_NH, w.out_HH, w.out_H),
-        w.norm1_weight_H,
-        w.norm1_bias_H,
-        keep=False,
-    )
-    up_NF = linear(plan.kernels, y_NH, w.up_FH, w.up_F)
-    plan.kernels.call("gelu", up_NF, up_NF, plan.num_rows, up_NF.shape[1])
-    z_NH, _ = _add_and_normalise(
-        plan,
-        2 * number + 1,
-        y_NH,
-        linear(plan.kernels, up_NF, w.down_HF, w.down_H),
-        w.norm2_weight_H,
-        w.norm2_bias_H,
-        keep=False,
-    )
+    """Return the layer's output if no gradient is needed: nothing is kept for backward, buffers are reused."""
+    y_NH, _ = _attention_block(x_NH, x_NH, plan, number, weights, keep=False)
+    z_NH, _ = _feed_forward_block(y_NH, plan, number, weights, keep=False)
     return z_NH
 
 
+def _attention_block(
+    x_NH: Tensor, residual_NH: Tensor, plan: Plan, number: int, w: Weights, keep: bool = True
+) -> tuple[Tensor, tuple[Tensor | None, ...]]:
+    """Return LayerNorm(residual + dropout(attention(x))), and what backward needs if `keep`."""
+    qkv_N3H = linear(plan.kernels, x_NH, w.qkv_3HH, w.qkv_3H)
+    context_NH, shift_AN, scale_AN = _attention(plan, qkv_N3H, keep)
+    attended_NH = linear(plan.kernels, context_NH, w.out_HH, w.out_H)
+    y_NH, saved = _add_and_normalise(plan, 2 * number, residual_NH, attended_NH, w.norm1_weight_H, w.norm1_bias_H, keep)
+    return y_NH, (qkv_N3H, context_NH, shift_AN, scale_AN, *saved) if keep else ()
+
+
+def _feed_forward_block(
+    y_NH: Tensor, plan: Plan, number: int, w: Weights, keep: bool = True
+) -> tuple[Tensor, tuple[Tensor | None, ...]]:
+    """Return LayerNorm(y + dropout(feed-forward(y))), and what backward needs if `keep`."""
+    up_NF = linear(plan.kernels, y_NH, w.up_FH, w.up_F)
+    active_NF = plan.room(up_NF.shape[1]) if keep else up_NF
+    plan.kernels.call("gelu", up_NF, active_NF, plan.num_rows, up_NF.shape[1])
+    down_NH = linear(plan.kernels, active_NF, w.down_HF, w.down_H)
+    z_NH, saved = _add_and_normalise(plan, 2 * number + 1, y_NH, down_NH, w.norm2_weight_H, w.norm2_bias_H, keep)
+    return z_NH, (up_NF, *saved) if keep else ()
+
+
 def _attention(plan: Plan, qkv_N3H: Tensor, keep: bool = True) -> tuple[Tensor, Tensor | None, Tensor | None]:
-    """Returns context_NH and, for backward, each row's shift and 1 / sum of its exponentials, per head."""
+    """Return context_NH and, if `keep`, each row's shift and 1 / sum of its exponentials, per head, for backward."""
     width = qkv_N3H.shape[1] // 3
     context_NH = plan.room(width)
     shift_AN, scale_AN = torch.empty((2, plan.num_heads, plan.num_rows)).unbind(0) if keep else (None, None)
@@ -271,8 +254,8 @@ def _add_and_normalise(
     bias_H: Tensor,
     keep: bool = True,
 ) -> tuple[Tensor, tuple[Tensor | None, ...]]:
-    """Returns LayerNorm(residual + dropout(update)) and what backward needs: the sum, its mean and reciprocal
-    standard deviation, and the mask's bits (None without dropout)."""
+    """Return LayerNorm(residual + dropout(update)), and the sum, its mean and reciprocal standard deviation, and the
+    bits of dropout mask number `mask` (None without dropout). Without `keep`, the statistics are None."""
     num_rows, width = plan.num_rows, update_NH.shape[1]
     out_NH = plan.room(width)
     sum_NH = torch.empty_like(update_NH) if keep else None
@@ -288,7 +271,7 @@ def _add_and_normalise(
 def _add_and_normalise_backward(
     plan: Plan, d_out_NH: Tensor, d_out2_NH: Tensor | None, saved: tuple[Tensor | None, ...], weight_H: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Returns the gradients of the residual, of the update, and (3, H) of weight, bias and the update's own bias."""
+    """Return the gradients of the residual, of the update, and (3, H) of weight, bias and the update's own bias."""
     sum_NH, mean_N, rstd_N, kept_NW = saved
     num_rows, width = plan.num_rows, d_out_NH.shape[1]
     d_sum_NH = plan.room(width)
