@@ -2,10 +2,10 @@
 
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from support.processes import run_module, share_kernels
 from support.runs import PERSONAL, TINY, Launch
 
 from imdbcls.runtime.process import fix_sums
@@ -20,25 +20,21 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 @pytest.fixture(scope="session")
 def launch(tmp_path_factory: pytest.TempPathFactory) -> Launch:
-    """A function that runs `python -m imdbcls.<module> <arguments>` in a folder, as a stranger without an account.
+    """Return a function that runs `python -m imdbcls.<module> <arguments>` in a folder, without the user's settings.
 
-    Keyword arguments are environment variables. The exit code must be `expect`.
+    Keyword arguments are environment variables. The exit code must be `expect`. `fresh` starts a new interpreter
+    (`support.processes.run_module`).
     """
     home = tmp_path_factory.mktemp("home")
 
     def run(
-        folder: Path, module: str, *arguments: str, expect: int = 0, **environment: str
+        folder: Path, module: str, *arguments: str, expect: int = 0, fresh: bool = False, **environment: str
     ) -> subprocess.CompletedProcess[str]:
         kept = {name: value for name, value in os.environ.items() if not name.startswith(PERSONAL)}
         isolated = {"HOME": str(home), "IMDBCLS_CACHE": str(home / "cache")}
-        done = subprocess.run(
-            [sys.executable, "-m", f"imdbcls.{module}", *arguments],
-            cwd=folder,
-            env=kept | isolated | environment,
-            capture_output=True,
-            text=True,
-            timeout=300,
-        )
+        share_kernels(home / "cache")
+        variables = kept | isolated | environment
+        done = run_module(folder, f"imdbcls.{module}", *arguments, environment=variables, fresh=fresh)
         assert done.returncode == expect, f"exit code {done.returncode} instead of {expect}:\n{done.stderr}"
         return done
 

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from omegaconf import OmegaConf
 from support.api import TINY
+from support.processes import run_module
 from support.runs import ROOT
 
 import imdbcls
@@ -172,9 +173,7 @@ def test_a_head_in_a_package_of_the_user_s_own(tmp_path: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
 
     def command(*arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", *arguments], cwd=tmp_path, env=environment, capture_output=True, text=True
-        )
+        return run_module(tmp_path, *arguments, environment=environment)
 
     refused = command("imdbcls.train", *choices)
     assert refused.returncode == 2

@@ -1,7 +1,6 @@
 """Output that goes nowhere: a reader that leaves, a full disk, closed streams, ASCII, a terminal that is gone."""
 
 import json
-import multiprocessing
 import os
 import pty
 import runpy
@@ -13,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from support.processes import context
 from support.runs import TINY
 
 from imdbcls.errors import UserError
@@ -20,11 +20,6 @@ from imdbcls.runtime import entry
 
 CLOSED, NO_READER = "closed", "a pipe whose reader has left"
 ONE_RUN = (*TINY, "epochs=1", "tracker=none", "progress=none")
-
-_context = multiprocessing.get_context("forkserver")
-_context.set_forkserver_preload(
-    [f"imdbcls.{name}" for name in ("train", "evaluate", "predict", "doctor", "build", "training.report", "data.card")]
-)
 
 
 def _command(module: str, arguments: Sequence[str], folder: str, paths: Sequence[str], encoding: str) -> None:
@@ -62,7 +57,7 @@ def run(
     for file in (answers, log):
         file.unlink(missing_ok=True)
     streams = [stdin, str(answers) if stdout is None else stdout, str(log) if stderr is None else stderr]
-    process = _context.Process(target=_command, args=(f"imdbcls.{module}", arguments, str(folder), streams, encoding))
+    process = context.Process(target=_command, args=(f"imdbcls.{module}", arguments, str(folder), streams, encoding))
     process.start()
     process.join(120)
     assert process.exitcode is not None

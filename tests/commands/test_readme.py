@@ -45,7 +45,7 @@ def test_a_head_is_one_module_and_one_yaml(tmp_path: Path, launch: Launch) -> No
     for path, text in ((tmp_path / module[0], module[1]), (tmp_path / "imdbcls" / "conf" / choice[0], choice[1])):
         assert not path.exists()
         path.write_text(text, encoding="utf-8")
-    launch(tmp_path, "train", "head=first_last", *TINY, "epochs=1")
+    launch(tmp_path, "train", "head=first_last", *TINY, "epochs=1", fresh=True)  # which imports the copy
     (run,) = (tmp_path / "runs").glob("default/first_last-s0-*")
     assert (run / "result.json").exists()
-    assert "first_last" in launch(tmp_path, "train", "--help").stdout
+    assert "first_last" in launch(tmp_path, "train", "--help", fresh=True).stdout

@@ -128,7 +128,7 @@ def test_the_same_command_again_runs_nothing(launch: Launch, finished: Path) -> 
     before = {path: path.stat().st_mtime_ns for path in finished.rglob("*") if path.is_file()}
     before.pop(finished / ".lock")
     options = ("head=lstm", *TINY, "tracker=none", "runs_dir=runs", "study=demo")
-    done = launch(finished.parents[2], "train", *options, PYTHONPROFILEIMPORTTIME="1")
+    done = launch(finished.parents[2], "train", *options, fresh=True, PYTHONPROFILEIMPORTTIME="1")
     (line,) = [line for line in done.stderr.splitlines() if not line.startswith("import time:")]
     assert line.startswith(f"runs/demo/{finished.name} is done already") and "Nothing was run" in line
     assert imported(done.stderr) & set(HEAVY) == set(), "what is done is skipped without loading anything"
@@ -248,7 +248,7 @@ def test_the_same_sweep_again_runs_what_is_missing(
     failed = runs / name_of("weight_avg")
     (failed / "checkpoints" / "last" / "manifest.json").unlink()
     (failed / "checkpoints" / "last").rmdir()
-    done = launch(tmp_path, "train", "--multirun", *SWEEP, PYTHONPROFILEIMPORTTIME="1")
+    done = launch(tmp_path, "train", "--multirun", *SWEEP, fresh=True, PYTHONPROFILEIMPORTTIME="1")
     assert done.stderr.count("is done already") == 2
     before, job = done.stderr.split(f"{failed.name}: head weight_avg")
     heavy = {*HEAVY, "requests", "torchmetrics"} - {"datasets"}
@@ -292,7 +292,7 @@ def imported(told: str) -> set[str]:
 
 def answer(launch: Launch, folder: Path, *arguments: str, expect: int) -> tuple[str, str]:
     """What a command prints that must not import anything heavy: stdout, and stderr without the import times."""
-    done = launch(folder, "train", *arguments, expect=expect, PYTHONPROFILEIMPORTTIME="1")
+    done = launch(folder, "train", *arguments, expect=expect, fresh=True, PYTHONPROFILEIMPORTTIME="1")
     assert imported(done.stderr) & set(HEAVY) == set()
     assert os.listdir(folder) == [], "an answer writes nothing"
     assert "Traceback" not in done.stderr

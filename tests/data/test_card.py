@@ -1,11 +1,12 @@
 """The data card tells what a run would read, split and truncate."""
 
+import os
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from support.processes import run_module
 from support.runs import ROOT, SHARED
 from support.tables import write
 
@@ -18,9 +19,7 @@ IMDB, ROBERTA = SHARED / "imdb", SHARED / "roberta-base"
 
 
 def command(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "imdbcls.data", *arguments], cwd=ROOT, capture_output=True, text=True, timeout=300
-    )
+    return run_module(ROOT, "imdbcls.data", *arguments, environment=dict(os.environ))
 
 
 @pytest.fixture

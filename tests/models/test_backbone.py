@@ -244,7 +244,12 @@ def test_an_unreachable_hub_is_one_sentence_within_ten_seconds(launch: Launch, t
     """A closed port: the documents are there, the model is not."""
     started = time.monotonic()
     done = launch(
-        tmp_path, "train", "data=sample", "tracker=none", expect=2, HF_ENDPOINT="http://127.0.0.1:9", HF_HOME="hf"
+        tmp_path,
+        *("train", "data=sample", "tracker=none"),
+        expect=2,
+        fresh=True,
+        HF_ENDPOINT="http://127.0.0.1:9",
+        HF_HOME="hf",
     )
     seconds = time.monotonic() - started
     assert done.stdout == ""

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from support.processes import run_module
 from support.runs import TINY
 
 from imdbcls.errors import UserError
@@ -130,6 +131,6 @@ def test_a_command_under_a_limit_ends_in_a_sentence(
 def test_a_name_that_is_too_long_and_a_file_in_the_way(tmp_path: Path) -> None:
     (tmp_path / "taken").write_text("")
     for setting, words in (("runs_dir=" + "x" * 300, "File name too long"), ("runs_dir=taken/runs", "Not a directory")):
-        command = [sys.executable, "-m", "imdbcls.train", *TINY, "tracker=none", setting]
-        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=100)
+        environment = dict(os.environ)
+        done = run_module(tmp_path, "imdbcls.train", *TINY, "tracker=none", setting, environment=environment)
         assert done.returncode == 2 and words in done.stderr and "Traceback" not in done.stderr, done.stderr

@@ -35,7 +35,7 @@ def test_one_batch_is_overfitted(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_the_same_seed_gives_the_same_run_to_the_last_bit(launch: Launch, finished: Path, tmp_path: Path) -> None:
     """Two processes, two folders, two studies; with dropout, in the precision of this machine."""
-    launch(tmp_path, "train", "head=lstm", *TINY, "tracker=none", "study=again")
+    launch(tmp_path, "train", "head=lstm", *TINY, "tracker=none", "study=again", fresh=True)
     (again,) = (tmp_path / "runs" / "again").iterdir()
     assert again.name == finished.name
     for key in ("train/loss", "train/grad_norm", "train/lr", "val/loss", "val/accuracy"):
