@@ -14,6 +14,7 @@ import yaml
 from hydra import compose, initialize_config_module
 from pyarrow import parquet
 from support.runs import TINY, Launch
+from support.wandb_logs import inspect
 
 import imdbcls
 from imdbcls.config.overrides import resolve
@@ -201,11 +202,9 @@ def test_the_jobs_of_a_sweep_have_the_same_documents_and_batches(
 
 def wandb_log(folder: Path, name: str) -> dict[str, Any]:
     (log,) = folder.glob(f"runs/three/wandb/offline-run-*/run-{name}-*.wandb")
-    command = [sys.executable, "-m", "wandb", "leet", "inspect", str(log), "--json"]
-    shown = subprocess.run([*command, "--summary"], capture_output=True, text=True, check=True).stdout
-    records = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    (opened,) = [record["run"] for record in map(json.loads, records.splitlines()) if record["type"] == "run"]
-    return {**json.loads(shown), "group": opened["run_group"]}
+    records = map(json.loads, inspect(log).splitlines())
+    (opened,) = [record["run"] for record in records if record["type"] == "run"]
+    return {**json.loads(inspect(log, "--summary")), "group": opened["run_group"], "log": log}
 
 
 def test_each_job_has_its_own_log_in_wandb(sweep: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
@@ -223,6 +222,9 @@ def test_each_job_has_its_own_log_in_wandb(sweep: tuple[Path, subprocess.Complet
             assert 0 <= log["summary"][key] <= 1
         assert log["summary"]["view/test_mistakes"]["nrows"] == round((1 - result["test/accuracy"]) * 40)
     assert "wandb leet runs/three/wandb" in done.stderr and "wandb sync runs/three/wandb" in done.stderr
+    command = [sys.executable, "-m", "wandb", "leet", "inspect", str(log["log"]), "--json", "--summary"]
+    shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert json.loads(shown) == json.loads(inspect(log["log"], "--summary")), "users read it with `wandb`"
 
 
 def test_the_data_card_is_in_the_log_of_the_study_s_first_run_alone(

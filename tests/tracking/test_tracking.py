@@ -18,6 +18,7 @@ import pytest
 import yaml
 from support.processes import EVERY_STEP, TINY, saved_step, start, wait_for
 from support.runs import ROOT
+from support.wandb_logs import inspect
 
 from imdbcls.errors import UserError
 from imdbcls.runtime.signals import Interrupted
@@ -66,11 +67,6 @@ def end(run: WandbTracker) -> None:
 
 def logs(prefix: str = "offline-run", name: str = NAME) -> list[Path]:
     return sorted(Path("runs/first/wandb").glob(f"{prefix}-*/run-{name}-{'[0-9a-f]' * 8}.wandb"))
-
-
-def inspect(log: Path, *options: str) -> str:
-    command = [sys.executable, "-m", "wandb", "leet", "inspect", str(log), "--json", *options]
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
 def summary(log: Path) -> dict[str, Any]:
