@@ -14,32 +14,14 @@ import numpy as np
 import pytest
 from support import small_models
 from support.runs import ROOT
-from tokenizers import Tokenizer, models, pre_tokenizers, processors
-from transformers import PreTrainedTokenizerFast
+from support.tokens import make_documents, make_tokenizer
+from tokenizers import Tokenizer
 
 import imdbcls.data.tokens
 from imdbcls.data.documents import Documents
 from imdbcls.data.pieces import BATCH, MAX_PIECES, PIECE, batches_of, can_cut, pieces_of
 from imdbcls.data.tokens import tokenize
 from imdbcls.errors import UserError
-
-WORDS = [f"w{number}" for number in range(200)]
-
-
-def make_tokenizer(**options: object) -> PreTrainedTokenizerFast:
-    vocabulary = {word: index for index, word in enumerate(["[PAD]", "[CLS]", "[SEP]", "[UNK]", "a", *WORDS])}
-    backend = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
-    backend.pre_tokenizer = pre_tokenizers.Whitespace()
-    backend.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 1), ("[SEP]", 2)]
-    )
-    return PreTrainedTokenizerFast(tokenizer_object=backend, **{"pad_token": "[PAD]", "unk_token": "[UNK]", **options})
-
-
-def make_documents(num_documents: int = 50) -> Documents:
-    rng = np.random.default_rng(0)
-    texts = [" ".join(rng.choice(WORDS, rng.integers(1, 40))) for _ in range(num_documents)]
-    return Documents([str(row) for row in range(num_documents)], texts, np.arange(num_documents) % 2)
 
 
 def entries(cache: Path) -> list[Path]:
@@ -131,7 +113,7 @@ BUILD = """
 import os, sys, time
 sys.path.insert(0, "tests")
 import imdbcls.data.tokens as tokens
-from test_data_tokens import make_documents, make_tokenizer
+from support.tokens import make_documents, make_tokenizer
 documents = make_documents(3000)
 rename = os.rename
 def slow(source, target):
