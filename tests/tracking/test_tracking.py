@@ -18,14 +18,13 @@ import pytest
 import yaml
 from support.processes import EVERY_STEP, TINY, saved_step, start, wait_for
 from support.runs import ROOT
-from support.wandb_logs import inspect
+from support.trackers import NAME, end, helpers, logs, records, steps, summary, tracker, train
 
 from imdbcls.errors import UserError
 from imdbcls.runtime.signals import Interrupted
-from imdbcls.tracking import NoTracker, RunIdentity, WandbTracker, environment
+from imdbcls.tracking import NoTracker, environment
 from imdbcls.tracking.once import once
 
-NAME = "lstm-s0-1a2b3c4d"
 KEY = "0123456789" * 4
 
 
@@ -38,54 +37,6 @@ def no_account(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.delenv("NETRC", raising=False)
     monkeypatch.chdir(tmp_path)
-
-
-def tracker(name: str = NAME, *, resumed_step: int | None = None, **options: Any) -> WandbTracker:
-    defaults = {"mode": "auto", "project": "imdbcls", "entity": None, "connect_seconds": 2, "finish_seconds": 2}
-    return WandbTracker(
-        identity=RunIdentity("first", name, "train", ("lstm", "minilm", "imdb")),
-        config={"lr": 3e-5, "head": {"bidirectional": False}, "group_hash": "abcd1234"},
-        folder=Path("runs/first"),
-        resumed_step=resumed_step,
-        **(defaults | options),
-    )
-
-
-def train(run: WandbTracker, first: int = 1, last: int = 20, pause: float = 0.0) -> None:
-    for step in range(first, last + 1):
-        run.log({"step": step, "epoch": step / 10, "train/loss": 1 / step, "train/lr": 3e-5})
-        if step % 10 == 0:
-            run.log({"step": step, "epoch": step / 10, "val/loss": 0.5, "val/accuracy": 0.8 + step / 1000})
-        time.sleep(pause)
-
-
-def end(run: WandbTracker) -> None:
-    mistake = {"id": "t7", "text": "Not bad.", "label": "positive", "prediction": "negative", "probability": 0.99}
-    run.log_test([0, 0, 1, 1], [0, 0, 0, 1], ["negative", "positive"], [mistake])
-    run.finish({"status": "done", "val/accuracy": 0.81, "test/accuracy": 0.75})
-
-
-def logs(prefix: str = "offline-run", name: str = NAME) -> list[Path]:
-    return sorted(Path("runs/first/wandb").glob(f"{prefix}-*/run-{name}-{'[0-9a-f]' * 8}.wandb"))
-
-
-def summary(log: Path) -> dict[str, Any]:
-    return json.loads(inspect(log, "--summary"))
-
-
-def records(log: Path, kind: str) -> list[dict[str, Any]]:
-    every = [json.loads(line) for line in inspect(log).splitlines()]
-    return [record[kind] for record in every if record["type"] == kind]
-
-
-def steps(log: Path) -> list[int]:
-    return [record["item"]["step"] for record in records(log, "history")]
-
-
-def helpers() -> list[str]:
-    """The wandb-core processes that this process has left behind."""
-    listed = subprocess.run(["pgrep", "-f", f"wandb-core .*--pid {os.getpid()}$"], capture_output=True, text=True)
-    return listed.stdout.split()
 
 
 def test_an_offline_log_holds_the_run(capfd: pytest.CaptureFixture[str]) -> None:
@@ -179,8 +130,11 @@ def test_two_runs_in_one_process_stay_apart() -> None:
 
 
 def in_process(body: str, **environment: str) -> subprocess.Popen[str]:
-    places = [str(ROOT / folder) for folder in ("", "tests", "tests/tracking")]
-    script = f"import sys; sys.path[:0] = {places}\nfrom test_tracking import *\n{body}"
+    """Start Python code that uses `support.trackers`, which is imported without PyTorch."""
+    places = [str(ROOT), str(ROOT / "tests")]
+    imports = "import signal\nfrom pathlib import Path\nfrom support.trackers import *\n"
+    imports += "from imdbcls.runtime.signals import Interrupted\nfrom imdbcls.tracking import NoTracker\n"
+    script = f"import sys; sys.path[:0] = {places}\n{imports}{body}"
     environment = {**os.environ, **environment}
     pipe = subprocess.PIPE
     return subprocess.Popen([sys.executable, "-c", script], env=environment, stdout=pipe, stderr=pipe, text=True)

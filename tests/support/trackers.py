@@ -1,0 +1,61 @@
+"""Trackers that log a made-up run in the working directory, and what their logs hold."""
+
+import json
+import os
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+from imdbcls.tracking import RunIdentity, WandbTracker
+from support.wandb_logs import inspect
+
+NAME = "lstm-s0-1a2b3c4d"
+
+
+def tracker(name: str = NAME, *, resumed_step: int | None = None, **options: Any) -> WandbTracker:
+    defaults = {"mode": "auto", "project": "imdbcls", "entity": None, "connect_seconds": 2, "finish_seconds": 2}
+    return WandbTracker(
+        identity=RunIdentity("first", name, "train", ("lstm", "minilm", "imdb")),
+        config={"lr": 3e-5, "head": {"bidirectional": False}, "group_hash": "abcd1234"},
+        folder=Path("runs/first"),
+        resumed_step=resumed_step,
+        **(defaults | options),
+    )
+
+
+def train(run: WandbTracker, first: int = 1, last: int = 20, pause: float = 0.0) -> None:
+    for step in range(first, last + 1):
+        run.log({"step": step, "epoch": step / 10, "train/loss": 1 / step, "train/lr": 3e-5})
+        if step % 10 == 0:
+            run.log({"step": step, "epoch": step / 10, "val/loss": 0.5, "val/accuracy": 0.8 + step / 1000})
+        time.sleep(pause)
+
+
+def end(run: WandbTracker) -> None:
+    mistake = {"id": "t7", "text": "Not bad.", "label": "positive", "prediction": "negative", "probability": 0.99}
+    run.log_test([0, 0, 1, 1], [0, 0, 0, 1], ["negative", "positive"], [mistake])
+    run.finish({"status": "done", "val/accuracy": 0.81, "test/accuracy": 0.75})
+
+
+def logs(prefix: str = "offline-run", name: str = NAME) -> list[Path]:
+    return sorted(Path("runs/first/wandb").glob(f"{prefix}-*/run-{name}-{'[0-9a-f]' * 8}.wandb"))
+
+
+def summary(log: Path) -> dict[str, Any]:
+    return json.loads(inspect(log, "--summary"))
+
+
+def records(log: Path, kind: str) -> list[dict[str, Any]]:
+    every = [json.loads(line) for line in inspect(log).splitlines()]
+    return [record[kind] for record in every if record["type"] == kind]
+
+
+def steps(log: Path) -> list[int]:
+    return [record["item"]["step"] for record in records(log, "history")]
+
+
+def helpers() -> list[str]:
+    """The wandb-core processes that this process has left behind."""
+    listed = subprocess.run(["pgrep", "-f", f"wandb-core .*--pid {os.getpid()}$"], capture_output=True, text=True)
+    return listed.stdout.split()
