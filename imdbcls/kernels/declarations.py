@@ -29,7 +29,7 @@ _DTYPES = {"float": torch.float32, "int64_t": torch.int64, "uint16_t": torch.int
 _COMMENT = re.compile(r"/\*.*?\*/", re.DOTALL)
 _ONLY_FLOATS = re.compile(r"^#ifdef FLOATS$(.*?)^#endif$", re.DOTALL | re.MULTILINE)
 _FUNCTION = re.compile(r"^int (\w+)\(([^)]*)\);", re.MULTILINE)
-_CONSTANT = re.compile(r"^    (\w+) = (\d+),", re.MULTILINE)
+_CONSTANT = re.compile(r"^    (\w+) = (\d+)\b", re.MULTILINE)
 _PARAMETER = re.compile(r"(?:const )?(?P<type>\w+) (?P<pointer>\*)?(?P<or_null>OR_NULL )?(?P<name>\w+)")
 
 # The statuses of vectors.h. The first is success.

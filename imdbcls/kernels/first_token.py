@@ -1,4 +1,4 @@
-"""The last layer of an encoder whose head reads the first token alone: that token's output, and nothing for the others.
+"""Compute the last layer of an encoder only for the first token, for heads that read no other.
 
 B: documents, T: tokens (padded), H: hidden size, A: attention heads, E = H / A: width of a head.
 """
@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 
 def split_layers(layers: Iterable[Any], first_token_only: bool) -> tuple[list[Any], Any | None]:
-    """The layers of a BERT or RoBERTa encoder to run over all tokens, and the one for `first_token_of`, if any.
+    """Return a BERT or RoBERTa encoder's layers to run over all tokens, and the layer for `first_token_of` or None.
 
-    None where all tokens are asked for, or where the last layer has adapters beside its weights, which are read here.
+    It is None without `first_token_only`, or if the last layer has adapters: `first_token_of` reads weights directly.
     """
     *below, last = layers
     projections = (last.attention.self.key, last.attention.self.value)
@@ -24,11 +24,11 @@ def split_layers(layers: Iterable[Any], first_token_only: bool) -> tuple[list[An
 
 
 def first_token_of(layer: Any, hidden_BTH: Tensor, mask_BT: Tensor) -> Tensor:
-    """The layer's output at the first token, first_B1H, of a BERT or RoBERTa layer without attention dropout.
+    """Return a BERT or RoBERTa layer's output at the first token, first_B1H, float32. It has no attention dropout.
 
-    Only there are a query, the feed-forward part and the norms computed, and no key or value of any token
-    (`attend_from`): what is left is a hundredth of the layer's work. So it can be, and is, in float32: to be called
-    outside autocast. The key's bias gets no gradient, for no softmax sees it.
+    Query, feed-forward part and norms are computed only for that token, and no keys or values at all (`attend_from`):
+    this is a hundredth of the layer's work. So it computes in float32; call it outside autocast. The key's bias gets no
+    gradient, because the softmax does not depend on it.
     """
     hidden_BTH = hidden_BTH.float()
     first_BH = hidden_BTH[:, 0]
@@ -50,11 +50,11 @@ def attend_from(
     value_H: Tensor,
     dropout: float = 0.0,
 ) -> Tensor:
-    """Softmax attention of one query of each document over its tokens, context_BH, by the weights of keys and values.
+    """Return softmax attention of one query per document over its tokens, context_BH, from key and value weights.
 
-    A token's score is q · (K h + k) = (Kᵀ q) · h + q · k, so one vector of each head meets the hidden states instead of
-    a query meeting T keys; q · k is the same for all tokens and the softmax loses it. Likewise Σ a (V h + v) is
-    V Σ a h + v Σ a, and Σ a is 1 but for the dropout.
+    A token's score is q · (K h + k) = (Kᵀ q) · h + q · k. So one vector per attention head is multiplied with the
+    hidden states, and no keys are computed. q · k is the same for all tokens, so the softmax does not depend on it. In
+    the same way Σ a (V h + v) = V Σ a h + v Σ a, where Σ a is 1 without dropout.
     """
     num_heads, width = query_BAE.shape[1:]
     key_AEH, value_AEH = (weight_HH.view(num_heads, width, -1) for weight_HH in (key_HH, value_HH))

@@ -1,9 +1,9 @@
-"""One encoder layer from PyTorch's operations, forward and a hand-written backward, in any precision.
+"""One encoder layer from PyTorch's operations with a hand-written backward pass, in any precision.
 
 B: documents, T: tokens (padded), N = B * T: rows, H: hidden size, A: attention heads, D = H / A: width of
 a head, F: width of the feed-forward layer.
 
-The compute dtype throughout: products accumulate in fp32, normalisations compute in fp32.
+Tensors have the compute dtype. Products accumulate in float32, and normalisations compute in float32.
 """
 
 from typing import Any, NamedTuple
@@ -17,7 +17,7 @@ from imdbcls.kernels.dropout import DropoutMasks
 
 
 class Shape(NamedTuple):
-    """The numbers that a layer needs beside its tensors."""
+    """The sizes and settings that a layer needs besides its tensors."""
 
     num_documents: int
     num_tokens: int
@@ -27,9 +27,9 @@ class Shape(NamedTuple):
 
 
 class Weights(NamedTuple):
-    """One layer's weights as computed with: the compute dtype, query, key and value joined.
+    """One layer's weights, prepared: in the compute dtype, with query, key and value joined.
 
-    The compiled kernels in float32 have the matrices packed (`products.prepare`).
+    The compiled kernels in float32 take packed matrices (`products.prepare`).
     """
 
     qkv_3HH: Tensor
@@ -47,10 +47,10 @@ class Weights(NamedTuple):
 
 
 def compute_weights(parameters: tuple[Tensor, ...], dtype: torch.dtype) -> Weights:
-    """One layer's sixteen parameters in the compute dtype, query, key and value joined.
+    """Cast one layer's sixteen parameters to the compute dtype, with query, key and value joined.
 
-    Made anew in every pass, one hundredth of it, but within `encoder.weights_kept`: no sign tells that an optimizer
-    changed a parameter (PyTorch's fused AdamW does not raise its version), so a kept copy could be a stale one.
+    Each pass does this again, which takes one hundredth of its time, except within `encoder.inference_weights`. A copy
+    could be stale: PyTorch's fused AdamW does not raise the version of a parameter that it changes.
     """
     with torch.no_grad():
         query, query_bias, key, key_bias, value, value_bias, out, out_bias, *rest = parameters
@@ -84,7 +84,7 @@ class LayerFunction(torch.autograd.Function):
         weights: Weights,
         *parameters: Tensor,
     ) -> Tensor:
-        """parameters: the sixteen fp32 leaves, only so that autograd knows where the gradients go."""
+        """The parameters, sixteen float32 leaves, only tell autograd where the gradients go."""
         w = weights
         qkv_BT3AD = F.linear(x_NH, w.qkv_3HH, w.qkv_3H).view(
             shape.num_documents, shape.num_tokens, 3, shape.num_heads, -1
@@ -145,7 +145,7 @@ class LayerFunction(torch.autograd.Function):
 def _add_dropped(
     residual_NH: Tensor, update_NH: Tensor, probability: float, masks: DropoutMasks | None
 ) -> tuple[Tensor, Tensor | None]:
-    """Returns residual + dropout(update), and the mask (None without dropout)."""
+    """Return residual + dropout(update), and the mask (None without dropout)."""
     if masks is None:
         return update_NH.add_(residual_NH), None
     kept_NH = masks.draw(update_NH.shape[0], update_NH.shape[1], probability, update_NH.dtype)
@@ -163,7 +163,7 @@ def _normalise(x_NH: Tensor, weight_H: Tensor, bias_H: Tensor, epsilon: float) -
 def _normalise_backward(
     d_y_NH: Tensor, x_NH: Tensor, mean_N1: Tensor, rstd_N1: Tensor, weight_H: Tensor, bias_H: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """In fp32 throughout: PyTorch sums bf16 weight and bias gradients in bf16, 5 % off at 4,000 rows."""
+    """Compute in float32: PyTorch sums bfloat16 weight and bias gradients in bfloat16, 5 % off at 4,000 rows."""
     d_x_NH, d_weight_H, d_bias_H = torch.ops.aten.native_layer_norm_backward(
         d_y_NH.float().contiguous(), x_NH.float(), x_NH.shape[1:], mean_N1, rstd_N1, weight_H, bias_H, [True] * 3
     )

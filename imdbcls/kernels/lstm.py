@@ -16,12 +16,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from imdbcls.kernels.declarations import constant
 from imdbcls.kernels.loading import Kernels, load
 from imdbcls.kernels.products import linear, linear_backward, prepare, rows_for, weight_gradient
 from imdbcls.runtime.device import computes_bf16
 from imdbcls.runtime.padding import offsets_of, places_of
-
-_MULTIPLE = 32  # the kernels take widths that are multiples of this
 
 
 def kernels_for(lstm: nn.LSTM, hidden_BTD: Tensor) -> Kernels | None:
@@ -34,7 +33,8 @@ def kernels_for(lstm: nn.LSTM, hidden_BTD: Tensor) -> Kernels | None:
 
 def kernels_of_width(lstm: nn.LSTM, dtype: torch.dtype) -> Kernels | None:
     """Return the kernels for an LSTM on the CPU in this dtype, in float32 if the processor has no bfloat16; or None."""
-    if lstm.input_size % _MULTIPLE or lstm.hidden_size % _MULTIPLE:
+    multiple = constant("WIDTH_MULTIPLE")
+    if lstm.input_size % multiple or lstm.hidden_size % multiple:
         return None
     if dtype == torch.bfloat16 and not computes_bf16("cpu"):
         dtype = torch.float32
@@ -95,7 +95,7 @@ class CompiledLSTM(torch.autograd.Function):
         kernels = ctx.kernels
         num_documents, hidden_size = d_final_BH.shape
         d_gates_NG = torch.empty_like(gates_NG)
-        d_bias_BG = torch.empty((num_documents, 4 * hidden_size))  # in bfloat16, one row per eight documents is used
+        d_bias_BG = torch.empty((num_documents, 4 * hidden_size))  # one row for each group of documents is used
         kernels.call(
             "lstm_backward", gates_NG, weight_GH, offsets, cell_NH, d_final_BH.contiguous(), d_gates_NG, d_bias_BG,
             num_documents, hidden_size, ctx.reverse,

@@ -1,7 +1,7 @@
-"""Attention masks made without a look at their values, for devices that would have to be waited for.
+"""Attention masks whose construction does not synchronise with the device.
 
-Given mask_BT, the library asks `mask.all()` in each pass, whether it may leave the mask out: on CUDA, that waits for
-all the work before it. A mask of four dimensions is taken as it is.
+Given mask_BT, the library calls `mask.all()` in each pass to see if it needs the mask. On CUDA this waits for all
+earlier work. The library uses a mask of four dimensions as it is.
 """
 
 from typing import Any
@@ -13,10 +13,10 @@ _TAKE_BOOL = {"bert", "roberta", "modernbert", "deberta-v2"}
 
 
 def attention_mask(encoder: Any, mask_BT: Tensor) -> Any:
-    """What to give `encoder` as its attention mask, for mask_BT, True at real tokens.
+    """Return the `attention_mask` argument of `encoder` for mask_BT (bool, True at tokens).
 
-    An encoder that is not known gets it as the numbers 1 and 0, as a tokenizer would give it: some compute with them
-    (XLNet, BigBird). It may wait for the device.
+    An encoder that is not known gets 1 and 0 (int64), like a tokenizer's output: some compute with them (XLNet,
+    BigBird). It may wait for the device.
     """
     if encoder.config.model_type not in _TAKE_BOOL:
         return mask_BT.long()
@@ -24,7 +24,7 @@ def attention_mask(encoder: Any, mask_BT: Tensor) -> Any:
 
 
 def ready_mask(encoder: Any, mask_BT: Tensor) -> Any:
-    """The masks of the encoder's layers as the library would make them; only padding reads otherwise."""
+    """Return the masks that the library would give its layers; only padding tokens attend to other tokens."""
     config = encoder.config
     if config._attn_implementation != "sdpa":
         return mask_BT
@@ -34,7 +34,7 @@ def ready_mask(encoder: Any, mask_BT: Tensor) -> Any:
     if config.model_type == "modernbert":
         places_T = torch.arange(mask_BT.shape[1], device=mask_BT.device)
         near_TT = (places_T[:, None] - places_T).abs() <= config.sliding_window
-        # What padding reads is of no account, but it must read something: a softmax over nothing is no number.
+        # What padding attends to is ignored, but a softmax over nothing would be NaN.
         readable_B1TT = near_TT | ~mask_BT[:, None, :, None]
         return {"full_attention": mask_B11T, "sliding_attention": mask_B11T & readable_B1TT}
     return mask_BT

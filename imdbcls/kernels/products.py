@@ -1,6 +1,6 @@
 """A linear layer's product and its gradients over the rows of the compiled kernels.
 
-In bfloat16 the products are oneDNN's, but for the weights' gradients; in float32 on AVX2 they are the kernels' own.
+In bfloat16, oneDNN computes the products, except the weight gradients. In float32 on AVX2, the kernels compute all.
 
 N: rows, O: outputs, K: inputs, P: panels of sixteen outputs.
 """
@@ -11,14 +11,12 @@ from torch import Tensor
 from imdbcls.kernels.declarations import constant
 from imdbcls.kernels.loading import Kernels
 
-_MULTIPLE = 32  # of widths that the weight gradients' kernel takes in bfloat16
-
 
 def rows_for(num_rows: int, dtype: torch.dtype = torch.bfloat16) -> int:
-    """How many rows to compute products over, for so many real ones.
+    """Return how many rows to compute products over, for a number of tokens.
 
-    oneDNN prepares a product anew, for 4 ms, for each number of rows that it meets, and hardly two batches have equally
-    many tokens; of these numbers there are few. The kernels' own products, in float32, prepare nothing.
+    oneDNN takes 4 ms to prepare a product for each new number of rows, and few batches have equally many tokens. So the
+    number is rounded up to one of few. The float32 kernels prepare nothing and need no rounding.
     """
     if dtype == torch.float32:
         return num_rows
@@ -27,7 +25,7 @@ def rows_for(num_rows: int, dtype: torch.dtype = torch.bfloat16) -> int:
 
 
 def prepare(kernels: Kernels, *weights_OK: Tensor) -> Tensor:
-    """Weights of layers with the same input, joined: (O, K) in bfloat16, packed (P, K, 16) in float32."""
+    """Join the weights of layers with the same input: (O, K) in bfloat16, packed (P, K, 16) in float32."""
     num_outputs, num_inputs = sum(len(weight) for weight in weights_OK), weights_OK[0].shape[1]
     if kernels.dtype == torch.float32:
         weight_OK = weights_OK[0] if len(weights_OK) == 1 else torch.cat(weights_OK)
@@ -42,9 +40,9 @@ def prepare(kernels: Kernels, *weights_OK: Tensor) -> Tensor:
 
 
 def linear(kernels: Kernels, x_NK: Tensor, weight: Tensor, bias_O: Tensor) -> Tensor:
-    """x weight' + bias, of a prepared weight.
+    """Return x weight' + bias, for a prepared weight.
 
-    In bfloat16 rounded once: `F.linear` would first write the bias to all rows, a fifth of the time.
+    In bfloat16 the sum is rounded once. `F.linear` would first write the bias to all rows, a fifth of the time.
     """
     if kernels.dtype == torch.float32:
         y_NO = torch.empty((len(x_NK), len(bias_O)))
@@ -54,7 +52,7 @@ def linear(kernels: Kernels, x_NK: Tensor, weight: Tensor, bias_O: Tensor) -> Te
 
 
 def linear_backward(kernels: Kernels, d_y_NO: Tensor, weight: Tensor) -> Tensor:
-    """d_y weight, of the same prepared weight."""
+    """Return d_y weight, for a prepared weight."""
     if kernels.dtype == torch.float32:
         num_rows, num_outputs = d_y_NO.shape
         d_x_NK = torch.empty((num_rows, weight.shape[1]))
@@ -64,9 +62,10 @@ def linear_backward(kernels: Kernels, d_y_NO: Tensor, weight: Tensor) -> Tensor:
 
 
 def weight_gradient(kernels: Kernels, d_y_NO: Tensor, x_NK: Tensor, num_rows: int) -> Tensor:
-    """d_y' x over the first `num_rows` rows; float32, or bfloat16 where its kernel does not take the widths."""
+    """Return d_y' x over the first `num_rows` rows: float32, or bfloat16 if the kernel does not take the widths."""
     num_outputs, num_inputs = d_y_NO.shape[1], x_NK.shape[1]
-    if kernels.dtype == torch.bfloat16 and (num_outputs % _MULTIPLE or num_inputs % _MULTIPLE):
+    multiple = constant("WIDTH_MULTIPLE")
+    if kernels.dtype == torch.bfloat16 and (num_outputs % multiple or num_inputs % multiple):
         return d_y_NO[:num_rows].t() @ x_NK[:num_rows]
     d_weight_OK = torch.empty((num_outputs, num_inputs))
     kernels.call("weight_gradient", d_y_NO, x_NK, d_weight_OK, num_rows, num_outputs, num_inputs)

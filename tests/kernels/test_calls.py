@@ -101,7 +101,7 @@ def test_the_loaded_functions_have_the_declared_types(dtype: torch.dtype) -> Non
 
 def test_sizes_that_c_and_python_share_are_written_once() -> None:
     """In `kernels.h`: no source defines one of them again, with a number that could differ."""
-    assert constants().keys() == {"BLOCK_ROWS", "MAX_COLUMNS", "MASK_BITS", "PANEL_WIDTH"}
+    assert constants().keys() == {"BLOCK_ROWS", "MAX_COLUMNS", "MASK_BITS", "PANEL_WIDTH", "WIDTH_MULTIPLE"}
     for source in {*building.LIBRARIES[HALF].sources, *building.LIBRARIES[torch.float32].sources}:
         text = (CSRC / source).read_text()
         assert not re.findall(rf"\b({'|'.join(constants())}) = ", text), source

@@ -20,6 +20,7 @@ enum {
     MAX_COLUMNS = 8192, /* of a row of H */
     MASK_BITS = 16,     /* in a word of a dropout mask */
     PANEL_WIDTH = 16,   /* outputs in a panel of a packed weight */
+    WIDTH_MULTIPLE = 32 /* of O and K in weight_gradient in bfloat16, and of H in lstm */
 };
 
 int add_and_normalise(const element *residual_NH, const element *update_NH, const float *weight_H, const float *bias_H,

@@ -7,6 +7,8 @@ what is packed is filled up with zeros. */
 #pragma once
 #include "kernels.h"
 
+_Static_assert((int)STEP == (int)WIDTH_MULTIPLE, "widths that the kernels take are whole blocks");
+
 enum { TILE = 16 * 32 /* numbers in a packed tile */ };
 
 extern int uses_amx;
