@@ -1,12 +1,12 @@
-"""BERT and RoBERTa on CUDA without padding: the real tokens of a batch as one long row, documents kept apart.
+"""Run BERT and RoBERTa on CUDA without padding: the tokens of a batch are one long row, attention stays in documents.
 
-B: documents, T: tokens (padded), N: real tokens of the batch, H: hidden size, A: attention heads, D: width of a head.
+B: documents, T: tokens (padded), N: non-padding tokens of the batch, H: hidden size, A: attention heads, D: width of
+a head.
 
-Only the embeddings see the padded batch, so positions, RoBERTa's offset and whatever a tokenizer makes of a padding
-token inside a text are the library's own. From there on the layers run over N rows; attention is PyTorch's flash
-kernel for documents of different lengths (`varlen_attn`), told where each begins. At the end every vector goes back to
-its place, zeros at the padding, for the head. No step needs to look at a value on the device: N comes with `places_N`
-from the host, and as the longest length the kernel is told T.
+The embeddings run on the padded batch, so the library handles positions, RoBERTa's offset and padding tokens inside a
+text. The layers run over N rows. Attention is PyTorch's flash kernel for documents of different lengths
+(`varlen_attn`), which gets the first row of each. At the end the rows are scattered to the padded shape, with zeros at
+padding. Nothing synchronises with the device: `indices_N` comes from the host, and T stands for the longest length.
 """
 
 from importlib.util import find_spec
@@ -30,9 +30,9 @@ _FIRST_CAPABILITY = (8, 0)  # compute capability that has the flash kernel and b
 
 
 class Boundaries(NamedTuple):
-    """Where the documents are in the long row."""
+    """The documents' boundaries in the long row."""
 
-    starts: Tensor  # int32 (B + 1): each document's first row, and N
+    starts: Tensor  # int32 (B + 1): the first row of each document, then N
     longest: int  # no document is longer, in tokens
 
 
@@ -81,7 +81,7 @@ def encode(
     encoder: Any,
     input_ids_BT: Tensor,
     mask_BT: Tensor,
-    places_N: Tensor,
+    indices_N: Tensor,
     first_token_only: bool = False,
     all_layers: bool = False,
 ) -> Tensor:
@@ -93,12 +93,12 @@ def encode(
     layers, last = first_token.split_layers(encoder.encoder.layer, first_token_only and not all_layers)
     embedded_BTH = encoder.embeddings(input_ids=input_ids_BT)
     boundaries = Boundaries(offsets_of(mask_BT).to(torch.int32), mask_BT.shape[1])
-    hidden_NH = embedded_BTH.flatten(0, 1).index_select(0, places_N)
+    hidden_NH = embedded_BTH.flatten(0, 1).index_select(0, indices_N)
     states_NH = [hidden_NH]
     for layer in layers:
         hidden_NH = _layer(layer, hidden_NH, boundaries)
         states_NH = [*states_NH, hidden_NH] if all_layers else [hidden_NH]
-    states_BTH = [_with_padding(state_NH, mask_BT, places_N) for state_NH in states_NH]
+    states_BTH = [_with_padding(state_NH, mask_BT, indices_N) for state_NH in states_NH]
     if all_layers:
         return torch.stack(states_BTH)
     (hidden_BTH,) = states_BTH
@@ -108,13 +108,13 @@ def encode(
         return first_token.first_token_of(last, hidden_BTH, mask_BT)
 
 
-def _with_padding(hidden_NH: Tensor, mask_BT: Tensor, places_N: Tensor) -> Tensor:
+def _with_padding(hidden_NH: Tensor, mask_BT: Tensor, indices_N: Tensor) -> Tensor:
     padded_NH = hidden_NH.new_zeros(mask_BT.numel(), hidden_NH.shape[1])
-    return padded_NH.index_copy(0, places_N, hidden_NH).view(*mask_BT.shape, -1)
+    return padded_NH.index_copy(0, indices_N, hidden_NH).view(*mask_BT.shape, -1)
 
 
 def _layer(layer: Any, hidden_NH: Tensor, boundaries: Boundaries) -> Tensor:
-    """One layer of the library's, through its own modules; only the attention between them is another."""
+    """Run one layer through the library's modules, with another attention between them."""
     attention = layer.attention.self
 
     def heads(projection: nn.Module) -> Tensor:
@@ -126,7 +126,7 @@ def _layer(layer: Any, hidden_NH: Tensor, boundaries: Boundaries) -> Tensor:
 
 
 def _attention(query_NAD: Tensor, key_NAD: Tensor, value_NAD: Tensor, boundaries: Boundaries) -> Tensor:
-    """Softmax attention within each document; context_NAD. The kernel takes bfloat16 and float16."""
+    """Return softmax attention within each document, context_NAD. The kernel takes bfloat16 and float16."""
     if query_NAD.device.type == "cpu":
         return _attention_one_by_one(query_NAD, key_NAD, value_NAD, boundaries)
     starts, longest = boundaries
@@ -134,7 +134,7 @@ def _attention(query_NAD: Tensor, key_NAD: Tensor, value_NAD: Tensor, boundaries
 
 
 def _attention_one_by_one(query_NAD: Tensor, key_NAD: Tensor, value_NAD: Tensor, boundaries: Boundaries) -> Tensor:
-    """The same where there is no kernel: by this everything around it is tested."""
+    """Compute the same without the kernel, so that the code around it can be tested on the CPU."""
     lengths = boundaries.starts.diff().tolist()
     contexts_AND = [
         F.scaled_dot_product_attention(*(part_NAD.transpose(0, 1).unsqueeze(0) for part_NAD in document)).squeeze(0)
