@@ -70,13 +70,14 @@ def is_accelerated(encoder: nn.Module) -> bool:
     return getattr(encoder.forward, "__func__", None) is _forward
 
 
-def trains_fast(encoder: nn.Module) -> bool:
-    """Return whether training runs the accelerated layers; scoring does if `is_accelerated`."""
-    return (
-        is_accelerated(encoder)
-        and not encoder.config.attention_probs_dropout_prob > 0  # type: ignore[union-attr, operator]
-        and not _recomputes_activations(encoder)
-    )
+def runs_accelerated_layers(encoder: nn.Module, training: bool) -> bool:
+    """Return whether the accelerated layers compute the encoder's passes in training, or in scoring."""
+    return is_accelerated(encoder) and _allows_accelerated_layers(encoder, training)
+
+
+def _allows_accelerated_layers(encoder: Any, training: bool) -> bool:
+    drops_attention = training and encoder.config.attention_probs_dropout_prob > 0
+    return not drops_attention and not _recomputes_activations(encoder)
 
 
 def kernels_for(encoder: Any, dtype: torch.dtype) -> loading.Kernels | None:
@@ -159,10 +160,9 @@ def _is_supported(encoder: Any, inputs: _Inputs, attention_mask: Tensor | None, 
         and encoder.dtype == torch.float32
         and all(value is None or value is False for value in options.values())
         and (attention_mask is None or attention_mask.dim() == 2)
-        and not (encoder.training and config.attention_probs_dropout_prob > 0)
         and not config.output_attentions
         and not config.output_hidden_states
-        and not _recomputes_activations(encoder)
+        and _allows_accelerated_layers(encoder, encoder.training)
     )
 
 

@@ -26,8 +26,8 @@ def numeric_path(encoder: nn.Module, head: nn.Module, *, device: str, dtype: tor
 
 def _kernels_of(encoder: nn.Module, head: nn.Module, dtype: torch.dtype, training: bool) -> Iterator[Kernels | None]:
     """Yield the kernels of the encoder, then of each LSTM in the head; None for PyTorch's operations."""
-    is_fast = cpu.trains_fast(encoder) if training else cpu.is_accelerated(encoder)
-    yield cpu.kernels_for(encoder, dtype) if is_fast else None
+    is_accelerated = cpu.runs_accelerated_layers(encoder, training)
+    yield cpu.kernels_for(encoder, dtype) if is_accelerated else None
     yield from kernels_of_head(head, dtype)
 
 
