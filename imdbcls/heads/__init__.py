@@ -8,7 +8,7 @@ other settings come from its YAML. Its `forward(hidden_BTD, mask_BT)` returns `l
 - Padding never influences a document: its logits are the same alone and in any batch.
 - A head keeps no state between calls: two evaluations of a document give the same logits.
 
-A head that reads several layers sets `reads_all_layers = True` on its class. Its constructor then also takes L as
+A head that reads all layers sets `reads_all_layers = True` on its class. Its constructor then also takes L as
 `num_hidden_states`, and its `forward(hidden_LBTD, mask_BT)` gets all hidden states of the encoder: the embeddings
 first, then every layer.
 

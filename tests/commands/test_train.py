@@ -23,7 +23,7 @@ from imdbcls.runs.identity import run_name
 
 pytestmark = pytest.mark.slow
 
-# DESIGN section 4.
+# Keys that other tools read; they may be extended, not renamed.
 RESULT_KEYS = {
     *("status", "study", "name", "head", "backbone", "seed", "config_hash", "group_hash", "split_hash", "best_epoch"),
     *("val/accuracy", "test/accuracy", "test/f1", "test/auroc", "test/ece", "test/loss"),

@@ -152,7 +152,7 @@ def test_the_command_of_the_readme_composes_as_written() -> None:
 
 
 def test_the_original_is_reproduced() -> None:
-    """DESIGN section 1: Adam, OneCycle, batch 16, lr 3e-5, warmup 0.3, 3 epochs, 512 tokens, its four heads."""
+    """The published recipe: Adam, OneCycle, batch 16, lr 3e-5, warmup 0.3, 3 epochs, 512 tokens, its four heads."""
     jobs = [resolve(cfg) for cfg in compositions(["experiment=original"])]
     assert [job["head"]["name"] for job in jobs] == ["cls", "weight_avg_plain", "lstm", "transformer"]
     assert jobs[1]["head"]["normalize"] is False
