@@ -29,7 +29,7 @@ from imdbcls.kernels.attention import KeyMask
 from imdbcls.kernels.declarations import constant
 from imdbcls.kernels.dropout import DropoutMasks
 from imdbcls.kernels.products import rows_for
-from imdbcls.runtime.padding import offsets_of, places_of
+from imdbcls.runtime.padding import offsets_of, places_of, with_padding
 
 _MODEL_TYPES = {"bert", "roberta"}
 
@@ -241,15 +241,10 @@ def _run_compiled_layers(
             else:  # scoring, or the frozen layers below the first trained one
                 hidden_NH = residual_NH = compiled.score_layer(hidden_NH, plan, number, weights)
             states_NH = [*states_NH, hidden_NH] if all_layers else [hidden_NH]
-        return [_with_padding(state_NH[: plan.num_rows], mask_BT, indices_N) for state_NH in states_NH]
-
-
-def _with_padding(hidden_NH: Tensor, mask_BT: Tensor, indices_N: Tensor) -> Tensor:
-    """Scatter the rows of the tokens to hidden_BTH, with zeros at padding."""
-    if len(hidden_NH) < mask_BT.numel():
-        zeros_NH = hidden_NH.new_zeros((mask_BT.numel(), hidden_NH.shape[1]))
-        hidden_NH = zeros_NH.index_copy(0, indices_N, hidden_NH)
-    return hidden_NH.view(*mask_BT.shape, hidden_NH.shape[1])
+        states_NH = [state_NH[: plan.num_rows] for state_NH in states_NH]
+        if plan.num_rows == mask_BT.numel():  # no padding: nothing to copy
+            return [state_NH.view(*mask_BT.shape, -1) for state_NH in states_NH]
+        return [with_padding(state_NH, mask_BT, indices_N) for state_NH in states_NH]
 
 
 def _compiled_embeddings(

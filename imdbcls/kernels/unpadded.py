@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from imdbcls.kernels import first_token
-from imdbcls.runtime.padding import offsets_of
+from imdbcls.runtime.padding import offsets_of, with_padding
 
 varlen_attn: Any = None  # PyTorch has it from 2.10 on
 if find_spec("torch.nn.attention.varlen") is not None:
@@ -98,7 +98,7 @@ def encode(
     for layer in layers:
         hidden_NH = _layer(layer, hidden_NH, boundaries)
         states_NH = [*states_NH, hidden_NH] if all_layers else [hidden_NH]
-    states_BTH = [_with_padding(state_NH, mask_BT, indices_N) for state_NH in states_NH]
+    states_BTH = [with_padding(state_NH, mask_BT, indices_N) for state_NH in states_NH]
     if all_layers:
         return torch.stack(states_BTH)
     (hidden_BTH,) = states_BTH
@@ -106,11 +106,6 @@ def encode(
         return hidden_BTH
     with torch.autocast("cuda", enabled=False):
         return first_token.first_token_of(last, hidden_BTH, mask_BT)
-
-
-def _with_padding(hidden_NH: Tensor, mask_BT: Tensor, indices_N: Tensor) -> Tensor:
-    padded_NH = hidden_NH.new_zeros(mask_BT.numel(), hidden_NH.shape[1])
-    return padded_NH.index_copy(0, indices_N, hidden_NH).view(*mask_BT.shape, -1)
 
 
 def _layer(layer: Any, hidden_NH: Tensor, boundaries: Boundaries) -> Tensor:
