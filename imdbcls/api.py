@@ -124,7 +124,6 @@ class FinishedRun:
         import numpy as np
 
         from imdbcls.data.documents import Documents, is_unicode
-        from imdbcls.data.token_counts import count_tokens
 
         single = isinstance(texts, str)
         texts = list(texts)
@@ -136,10 +135,8 @@ class FinishedRun:
         documents = Documents([str(row) for row in range(len(texts))], texts, np.zeros(len(texts), dtype=np.int64))
         with tempfile.TemporaryDirectory() as passing:  # the tokens of such texts do not stay in the cache
             scored, tokens = self._model.score(documents, cache_dir=passing)
-        pipeline, tokenizer = self._model.pipeline, self._model.backbone.tokenizer
-        counts = count_tokens(tokens, tokenizer, pipeline.max_length, pipeline.truncation)
-        lengths = tokens.lengths
-        return Predictions(tuple(documents.ids), scored.probabilities, self.label_names, lengths, None, counts)
+        counts = self._model.pipeline.count(tokens, self._model.backbone.tokenizer)
+        return Predictions(tuple(documents.ids), scored.probabilities, self.label_names, tokens.lengths, None, counts)
 
     @cached_property
     def _model(self) -> FinishedModel:

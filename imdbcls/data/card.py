@@ -74,7 +74,6 @@ def card_of(
     `name` and `backbone` are the names of the data and of the tokenizer that the card shows.
     """
     max_length, truncation = pipeline.max_length, pipeline.truncation
-    counts = pipeline.count(tokens, tokenizer)
     train_keys = set(text_keys(corpus.train.texts))
     splits = {}
     for split, documents in corpus.splits.items():
@@ -83,7 +82,8 @@ def card_of(
         if isinstance(truncation, Windows):
             num_windows = truncation.needed(found.lengths - found.num_special, max_length - found.num_special)
         seen = set() if split == "train" else train_keys
-        splits[split] = split_card(documents, found.lengths, num_windows, corpus, seen, counts[split])
+        counts = pipeline.count(found, tokenizer)
+        splits[split] = split_card(documents, found.lengths, num_windows, corpus, seen, counts)
     return DataCard(name, backbone, max_length, truncation, corpus.label_names, splits, corpus.split_hash, corpus.notes)
 
 

@@ -61,8 +61,6 @@ class Pipeline:
             truncation=self.truncation,
         )
 
-    def count(self, tokens: Mapping[str, Tokens], tokenizer: Any) -> dict[str, TokenCounts]:
-        """Count the tokens of each split, and what the tokenizer and `max_length` leave out."""
-        return {
-            split: count_tokens(found, tokenizer, self.max_length, self.truncation) for split, found in tokens.items()
-        }
+    def count(self, tokens: Tokens, tokenizer: Any) -> TokenCounts:
+        """Count the tokens of some documents, and what the tokenizer and `max_length` leave out."""
+        return count_tokens(tokens, tokenizer, self.max_length, self.truncation)

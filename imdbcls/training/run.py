@@ -45,7 +45,8 @@ class Run:
     @cached_property
     def token_counts(self) -> dict[str, TokenCounts]:
         """The tokens of each split, and what the tokenizer and max_length leave out."""
-        return self.pipeline.count(self.tokens, self.backbone.tokenizer)
+        tokenizer = self.backbone.tokenizer
+        return {split: self.pipeline.count(tokens, tokenizer) for split, tokens in self.tokens.items()}
 
     def data_card(self) -> DataCard:
         """Return the card of the data that the run reads."""
