@@ -38,7 +38,7 @@ class SplitCard:
     class_counts: tuple[int, ...]
     lengths: NDArray[np.int64]
     num_windows: NDArray[np.int64] | None
-    num_groups: int | None  # films, authors, …; None where the data has none
+    num_clusters: int | None  # films, authors, …; None where the data has none
     num_repeated: int  # documents whose text occurs earlier in the same split
     num_in_train: int  # documents whose text occurs in train; those of train itself count as none
     counts: TokenCounts  # of tokens, and what is lost of them
@@ -100,7 +100,7 @@ def split_card(
         class_counts=tuple(np.bincount(documents.labels, minlength=len(corpus.label_names)).tolist()),
         lengths=lengths,
         num_windows=num_windows,
-        num_groups=None if documents.groups is None else len(set(documents.groups)),
+        num_clusters=None if documents.clusters is None else len(set(documents.clusters)),
         num_repeated=len(keys) - len(set(keys)),
         num_in_train=sum(key in train_keys for key in keys),
         counts=counts,
@@ -147,7 +147,7 @@ def losses_of(card: DataCard) -> Iterator[str]:
 
 
 def sizes(card: DataCard) -> list[list[str]]:
-    """Documents, classes, groups and duplicates of each split."""
+    """Documents, classes, clusters and duplicates of each split."""
     shown = card.label_names[:MOST_CLASSES]
     rows = [["documents", *(f"{split.num_documents:,}" for split in card.splits.values())]]
     for index, label in enumerate(shown):
@@ -156,8 +156,8 @@ def sizes(card: DataCard) -> list[list[str]]:
     if len(shown) < len(card.label_names):
         rest = (sum(split.class_counts[len(shown) :]) for split in card.splits.values())
         rows.append([f"  {len(card.label_names) - len(shown)} more classes", *(f"{count:,}" for count in rest)])
-    if all(split.num_groups is not None for split in card.splits.values()):
-        rows.append(["groups", *(f"{split.num_groups:,}" for split in card.splits.values())])
+    if all(split.num_clusters is not None for split in card.splits.values()):
+        rows.append(["clusters", *(f"{split.num_clusters:,}" for split in card.splits.values())])
     rows.append(["repeated texts", *(f"{split.num_repeated:,}" for split in card.splits.values())])
     rows.append(
         ["texts also in train", "", *(f"{card.splits[name].num_in_train:,}" for name in ("validation", "test"))]

@@ -31,7 +31,7 @@ def is_whole(value: float | Decimal) -> bool:
 
 
 def cell_text(value: object) -> str:
-    """Return a cell of an id or group column as text, without surrounding spaces; "" for a missing value.
+    """Return a cell of an id or cluster column as text, without surrounding spaces; "" for a missing value.
 
     Missing are None, NaN, and a text that is empty or reads "nan". A typed whole number (1.0) has no fraction (1).
     """
@@ -61,19 +61,19 @@ class Documents:
 
     `ids` name the documents in predictions and are unique within the split. `texts` are kept exactly as
     read: IMDB's `<br />` tags stay, because every published figure was measured with them and the encoder
-    learns to ignore them. `labels` are class indices, int64, shape (num_documents,). `groups` are keys of
-    documents that must stay on one side of a split (a film's title id), or None where the data has none.
+    learns to ignore them. `labels` are class indices, int64, shape (num_documents,). `clusters` are keys of
+    documents that belong together and stay on one side of a split (a film's title id); None if the data has none.
     """
 
     ids: Sequence[str]
     texts: Sequence[str]
     labels: NDArray[np.int64]
-    groups: Sequence[str] | None = None
+    clusters: Sequence[str] | None = None
 
     def __post_init__(self) -> None:
         lengths = {len(self.ids), len(self.texts), len(self.labels)}
-        if self.groups is not None:
-            lengths.add(len(self.groups))
+        if self.clusters is not None:
+            lengths.add(len(self.clusters))
         assert len(lengths) == 1, f"columns of different lengths: {sorted(lengths)}"
 
     def __len__(self) -> int:
@@ -85,7 +85,7 @@ class Documents:
             ids=[self.ids[row] for row in rows],
             texts=[self.texts[row] for row in rows],
             labels=self.labels[np.asarray(rows, dtype=np.int64)],
-            groups=None if self.groups is None else [self.groups[row] for row in rows],
+            clusters=None if self.clusters is None else [self.clusters[row] for row in rows],
         )
 
 

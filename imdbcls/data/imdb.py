@@ -29,7 +29,7 @@ def read_imdb(path: str) -> Source:
     """Read IMDB from a hub id, a folder of Parquet files, the extracted `aclImdb/`, or `aclImdb_v1.tar.gz`.
 
     Class 0 is negative, 1 positive. Where the form has title ids (the archive and the folder in their
-    `urls_*.txt`, Parquet in a `movie` column) they are the groups. Ids are the archive's file names
+    `urls_*.txt`, Parquet in a `movie` column) they are the clusters. Ids are the archive's file names
     (`train/pos/0_9.txt`) where the form has them. The archive is read as a stream: nothing is extracted.
 
     Raises UserError for a path that is none of the four, for missing or damaged files, and for a hub that

@@ -41,7 +41,7 @@ def make_source(
     text or label, with a note; None is False for a reader that has no such setting.
 
     Raises UserError, naming file and row, for a table without rows, a missing column, an empty or missing
-    text, a missing label or group, a label that does not occur in train, an id that occurs twice, and for a
+    text, a missing label or cluster, a label that does not occur in train, an id that occurs twice, and for a
     single class.
     """
     request = request_of(text_column, label_column, id_column, group_column)
@@ -194,8 +194,8 @@ def _to_documents(
                     f"{table.name}, {table.where(row)}: id {name!r} occurs before, in {table.where(first_row[name])}; "
                     "ids must be unique."
                 )
-    groups = None if group_column is None else _as_strings(table, group_column, "data.group_column")
-    return Documents(ids, texts, labels, groups)
+    clusters = None if group_column is None else _as_strings(table, group_column, "data.group_column")
+    return Documents(ids, texts, labels, clusters)
 
 
 def _find_label_keys(table: Table, label_column: str, hint: str) -> list[str]:

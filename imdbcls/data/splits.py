@@ -35,9 +35,9 @@ def make_corpus(
     """Make the three splits of a run.
 
     Validation is carved out of train unless the source has one, and test likewise (`test_fraction`), first,
-    where the source has none. A carved split is stratified by class; a group and exact duplicates (equal
-    but for white space) lie whole on one side. What is carved depends on the
-    documents and `split_seed` alone: not on the order of rows, not on the limits.
+    where the source has none. A carved split is stratified by class; a cluster and exact duplicates (equal
+    except for white space) lie whole on one side. What is carved depends only on the documents and `split_seed`,
+    not on the order of rows or on the limits.
 
     A limit of n keeps n documents, stratified by class and seeded by `split_seed`; a smaller limit's
     documents are among a larger one's. Splits come in the order of their ids.
@@ -98,11 +98,11 @@ def text_keys(texts: Sequence[str]) -> list[str]:
 
 
 def _carve(part: _Part, name: str, fraction: float, split_seed: int, num_classes: int) -> tuple[_Part, _Part]:
-    """Split off about `fraction` of each class as (carved, rest), in whole units of groups and duplicates.
+    """Split off about `fraction` of each class as (carved, rest), in whole units of clusters and duplicates.
 
     Units are visited twice in an order drawn by hashing. The first time a unit is taken if no class exceeds
-    its target with it, which fills every class to a few documents with groups of any usual size; the second
-    time, for groups larger than what is wanted, if it brings the counts nearer to the targets.
+    its target with it, which fills every class to a few documents with clusters of any usual size; the second
+    time, for clusters larger than what is wanted, if it brings the counts nearer to the targets.
     """
     key = f"data.{name}_fraction"
     if not 0 < fraction < 1:
@@ -133,11 +133,11 @@ def _carve(part: _Part, name: str, fraction: float, split_seed: int, num_classes
 
     if not taken or ((counts == totals) & (totals > 0)).any():
         problem = "leaves training without one of its classes" if taken else f"leaves {name} empty"
-        groups = "1 group" if len(units) == 1 else f"only {len(units):,} groups"
+        found = "1 cluster" if len(units) == 1 else f"only {len(units):,} clusters"
         reason = f"the {len(part):,} documents are too few"
         if len(units) < len(part):
             reason = (
-                f"the {len(part):,} documents form {groups} that must stay together (data.group_column, equal texts)"
+                f"the {len(part):,} documents form {found} that must stay together (data.group_column, equal texts)"
             )
         raise UserError(
             f"{key}={fraction} {problem}: {reason}; give more data, another fraction or a data.{name} file."
@@ -149,7 +149,7 @@ def _carve(part: _Part, name: str, fraction: float, split_seed: int, num_classes
 
 
 def _units(part: _Part) -> dict[str, list[int]]:
-    """Join documents that share a group or a text into units: the least text key of each → its rows."""
+    """Join documents that share a cluster or a text into units. Return the rows of each unit by its least text key."""
     parent = list(range(len(part)))
 
     def find(row: int) -> int:
@@ -158,8 +158,8 @@ def _units(part: _Part) -> dict[str, list[int]]:
             row = parent[row]
         return row
 
-    groups = part.documents.groups
-    for column in [part.text_keys] if groups is None else [part.text_keys, groups]:
+    clusters = part.documents.clusters
+    for column in [part.text_keys] if clusters is None else [part.text_keys, clusters]:
         first: dict[str, int] = {}
         for row, value in enumerate(column):
             parent[find(row)] = find(first.setdefault(value, row))

@@ -56,7 +56,7 @@ def write_predictions(run: Run, predictions: Mapping[str, Predictions]) -> None:
             predicted=found.predicted,
             probabilities=found.probabilities,
             tokens=run.tokens[split].lengths,
-            groups=documents.groups,
+            groups=documents.clusters,
             label_names=run.corpus.label_names,
         )
 

@@ -105,8 +105,10 @@ def test_the_predictions_hold_every_document(finished: Path) -> None:
         **dict(zip(source.train.ids, source.train.labels.tolist(), strict=True)),
         **dict(zip(source.test.ids, source.test.labels.tolist(), strict=True)),
     }
-    assert source.train.groups is not None and source.test.groups is not None
-    film_of = dict(zip((*source.train.ids, *source.test.ids), (*source.train.groups, *source.test.groups), strict=True))
+    assert source.train.clusters is not None and source.test.clusters is not None
+    film_of = dict(
+        zip((*source.train.ids, *source.test.ids), (*source.train.clusters, *source.test.clusters), strict=True)
+    )
     for split, prefix, count in (("test", "test", 40), ("validation", "val", 24)):
         table = parquet.read_table(finished / "predictions" / f"{split}.parquet")
         assert table.column_names == ["id", "label", "prediction", "probabilities", "tokens", "group"]

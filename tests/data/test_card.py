@@ -46,8 +46,8 @@ def test_the_figures_are_the_corpus_s(own_data: list[str]) -> None:
     assert card.label_names == ("a", "b", "c")
     assert train.num_documents + validation.num_documents == 62 and test.num_documents == 3
     assert sum(train.class_counts) == train.num_documents and test.class_counts == (1, 1, 1)
-    assert train.num_groups is not None and validation.num_groups is not None
-    assert train.num_groups + validation.num_groups == 20 and test.num_groups == 3
+    assert train.num_clusters is not None and validation.num_clusters is not None
+    assert train.num_clusters + validation.num_clusters == 20 and test.num_clusters == 3
     assert train.num_repeated + validation.num_repeated == 2 and test.num_repeated == 0
     assert validation.num_in_train == 0  # duplicates never straddle the split that the project makes
     # [CLS] and [SEP] count: 10 + n words are 12 + n tokens.
@@ -99,12 +99,12 @@ def test_mistakes_are_sentences(tmp_path: Path) -> None:
     assert answer.stderr.startswith("imdbcls: max_length=9999 is more than backbone=tiny takes: at most 512 tokens;")
 
 
-def test_many_classes_and_no_groups_fit_the_page(own_data: list[str], tmp_path: Path) -> None:
+def test_many_classes_and_no_clusters_fit_the_page(own_data: list[str], tmp_path: Path) -> None:
     rows = [(f"film {row}", f"class {row % 30:02d}", "") for row in range(300)]
     path = write(tmp_path / "many.csv", rows)
     text = card_text(build_data_card(compose(["data=files", f"data.train={path}", *own_data[5:]])))
     assert f"Read 300 rows from {path}." in text
-    assert "class 19 " in text and "class 20 " not in text and "  10 more classes " in text and "groups" not in text
+    assert "class 19 " in text and "class 20 " not in text and "  10 more classes " in text and "clusters" not in text
     assert max(len(line) for line in text.splitlines() if str(path) not in line) <= 120
 
 

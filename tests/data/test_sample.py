@@ -42,7 +42,7 @@ def test_ids_and_texts_are_unique(splits: dict[str, Documents]) -> None:
 
 
 def test_no_film_is_on_both_sides(splits: dict[str, Documents]) -> None:
-    films = {name: set(documents.groups or ()) for name, documents in splits.items()}
+    films = {name: set(documents.clusters or ()) for name, documents in splits.items()}
     assert {name: len(found) for name, found in films.items()} == {"train": 120, "test": 40}
     assert not films["train"] & films["test"]
 
@@ -70,7 +70,7 @@ def test_labels_cannot_be_read_off_a_pattern(splits: dict[str, Documents]) -> No
         runs = sum(one != other for one, other in pairwise(documents.labels.tolist()))
         assert len(documents) / 3 < runs < 2 * len(documents) / 3
         mixed = defaultdict(set)
-        for film, label in zip(documents.groups or (), documents.labels.tolist(), strict=True):
+        for film, label in zip(documents.clusters or (), documents.labels.tolist(), strict=True):
             mixed[film].add(label)
         assert sum(len(labels) == 2 for labels in mixed.values()) > len(mixed) / 4
 

@@ -114,8 +114,8 @@ def test_archive_folder_and_parquet_give_the_same_corpus(tmp_path: Path) -> None
         assert corpus.split_hash == corpora[0].split_hash, place
         assert corpus.label_names == ("negative", "positive")
         assert (len(corpus.train), len(corpus.validation), len(corpus.test)) == (54, 6, 60)
-        assert corpus.train.groups is not None and corpus.validation.groups is not None
-        assert not set(corpus.train.groups) & set(corpus.validation.groups), place
+        assert corpus.train.clusters is not None and corpus.validation.clusters is not None
+        assert not set(corpus.train.clusters) & set(corpus.validation.clusters), place
     first = corpora[0].test
     assert first.ids[0] == "test/neg/0_2.txt" and first.labels[0] == 0
     assert first.texts[0].startswith("Très neg test.<br /><br />Number 0")
@@ -263,8 +263,8 @@ def test_csv_tsv_jsonl_and_parquet_give_the_same_corpus(tmp_path: Path) -> None:
     assert corpus.label_names == ("bad", "good", "mixed")
     assert len(corpus.train) + len(corpus.validation) + len(corpus.test) == 60
     assert [len(set(documents.labels)) for documents in (corpus.train, corpus.validation, corpus.test)] == [3, 3, 3]
-    groups = [set(documents.groups or ()) for documents in (corpus.train, corpus.validation, corpus.test)]
-    assert not groups[0] & groups[1] and not groups[0] & groups[2] and not groups[1] & groups[2]
+    clusters = [set(documents.clusters or ()) for documents in (corpus.train, corpus.validation, corpus.test)]
+    assert not clusters[0] & clusters[1] and not clusters[0] & clusters[2] and not clusters[1] & clusters[2]
     assert any("no test split" in note for note in corpus.notes)
 
 
@@ -345,7 +345,7 @@ def test_labels_are_equal_across_files_and_formats(tmp_path: Path) -> None:
     assert read(mixed).train.labels.tolist() == [1, 1, 0, 0]
 
 
-def test_ids_and_groups_keep_their_text(tmp_path: Path) -> None:
+def test_ids_and_clusters_keep_their_text(tmp_path: Path) -> None:
     path = tmp_path / "d.csv"
     path.write_text("text,label,id\na,x,1.0\nb,y,1\nc,x,True\nd,y,true\n")
     assert list(read(path, id_column="id").train.ids) == ["1.0", "1", "True", "true"]
@@ -545,10 +545,10 @@ def test_rows_without_a_text_or_label_are_left_out_on_request(tmp_path: Path) ->
         read_files(str(path), None, None, "text", "label", None, None, skip_empty=True)
 
 
-def test_groups_too_large_to_split(tmp_path: Path) -> None:
+def test_clusters_too_large_to_split(tmp_path: Path) -> None:
     path = tmp_path / "d.csv"
     path.write_text("text,label,by\n" + "".join(f"t{row},{row % 2},one\n" for row in range(40)))
-    with pytest.raises(UserError, match=r"data.test_fraction=0.2 leaves .* form 1 group .*data.group_column"):
+    with pytest.raises(UserError, match=r"data.test_fraction=0.2 leaves .* form 1 cluster .*data.group_column"):
         split(read(path, group_column="by"))
 
 

@@ -1,4 +1,4 @@
-"""Splits depend on the documents and the seed alone, keep groups and duplicates together, and are stratified."""
+"""Splits depend on the documents and the seed alone, keep clusters and duplicates together, and are stratified."""
 
 from dataclasses import replace
 
@@ -45,8 +45,8 @@ def test_no_film_and_no_text_on_both_sides(num_films: int | None) -> None:
     for seed in range(5):
         corpus = split(make_source(num_films), seed)
         assert not set(corpus.train.texts) & set(corpus.validation.texts)
-        if corpus.train.groups is not None and corpus.validation.groups is not None:
-            assert not set(corpus.train.groups) & set(corpus.validation.groups)
+        if corpus.train.clusters is not None and corpus.validation.clusters is not None:
+            assert not set(corpus.train.clusters) & set(corpus.validation.clusters)
         assert set(corpus.train.ids) | set(corpus.validation.ids) == set(make_documents().ids)
 
 
@@ -56,7 +56,7 @@ def test_stratified_near_the_asked_fraction() -> None:
         one_by_one = make_source(None)
         counts = np.bincount(split(one_by_one, seed).validation.labels)
         assert np.abs(counts - np.array([40, 20])).max() <= 1, counts
-        of_six = replace(one_by_one, train=replace(one_by_one.train, groups=films))
+        of_six = replace(one_by_one, train=replace(one_by_one.train, clusters=films))
         counts = np.bincount(split(of_six, seed, validation_fraction=0.25).validation.labels)
         assert np.abs(counts - np.array([100, 50])).max() <= 6, f"{counts}: off by more than one film"
         # Here one film alone holds 36 % and, joined by duplicates, a few hold most: as near as they allow.
@@ -117,7 +117,7 @@ def test_a_missing_test_split_is_carved_first_and_said() -> None:
     assert abs(len(corpus.test) - 120) <= 3
     assert "no test split" in corpus.notes[0]
     for one, other in (("train", "test"), ("train", "validation"), ("validation", "test")):
-        assert not set(getattr(corpus, one).groups) & set(getattr(corpus, other).groups)
+        assert not set(getattr(corpus, one).clusters) & set(getattr(corpus, other).clusters)
 
 
 def test_a_rare_class_is_in_both_splits_and_a_single_document_stays_in_train() -> None:
@@ -142,7 +142,7 @@ def test_the_user_s_mistakes() -> None:
     assert "more than the 300 documents there are" in split(source, test_limit=999).notes[-1]
     films = [f"film{row % 2}" for row in range(60)]
     by_class = Documents([str(row) for row in range(60)], [f"t{row}" for row in range(60)], np.arange(60) % 2, films)
-    with pytest.raises(UserError, match=r"data.validation_fraction=0.1 leaves validation empty: .* only 2 groups"):
+    with pytest.raises(UserError, match=r"data.validation_fraction=0.1 leaves validation empty: .* only 2 clusters"):
         split(replace(source, train=by_class))
 
 
@@ -150,8 +150,8 @@ def test_the_user_s_mistakes() -> None:
 def test_real_imdb_is_split_by_film() -> None:
     source = read_imdb(str(SHARED / "imdb"))
     corpus = split(source)
-    assert corpus.train.groups is not None and corpus.validation.groups is not None
-    assert not set(corpus.train.groups) & set(corpus.validation.groups)
+    assert corpus.train.clusters is not None and corpus.validation.clusters is not None
+    assert not set(corpus.train.clusters) & set(corpus.validation.clusters)
     assert not set(corpus.train.texts) & set(corpus.validation.texts)
     assert len(corpus.test) == 25_000 and len(corpus.train) + len(corpus.validation) == 25_000
     assert np.abs(np.bincount(corpus.validation.labels) - 1250).max() <= 2

@@ -222,7 +222,7 @@ def elsewhere(stranger: Path, tmp_path: Path) -> Path:
     folder.mkdir()
     for name, split in (("train", sample.train), ("test", sample.test)):
         assert split is not None
-        rows = zip(split.ids, split.texts, split.labels, split.groups or [], strict=True)
+        rows = zip(split.ids, split.texts, split.labels, split.clusters or [], strict=True)
         keys = ("id", "text", "label", "film")
         lines = [
             json.dumps(dict(zip(keys, (i, text, sample.label_names[label], group), strict=True)))
