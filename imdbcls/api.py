@@ -94,7 +94,7 @@ class FinishedRun:
         """What the run recorded of each document of a split, `test` or `validation`, in the split's order."""
         import numpy as np
 
-        from imdbcls.comparison.read_predictions import BadRun, read_answers
+        from imdbcls.runs.read_predictions import BadRun, read_answers
 
         if split not in SPLITS:
             raise UserError(f"split={split!r} is not one of {', '.join(SPLITS)}.")

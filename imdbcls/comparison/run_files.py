@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from imdbcls.comparison.read_predictions import BadRun, Predictions, read_answers
 from imdbcls.errors import UserError
 from imdbcls.printable import printable_line
+from imdbcls.runs.read_predictions import BadRun, Predictions, read_answers
 from imdbcls.runs.record import path_of_predictions, problem_of_predictions
 from imdbcls.runs.untrusted import read_json, read_yaml, require_plain
 

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import rankdata
 
-from imdbcls.comparison.read_predictions import Predictions
 from imdbcls.comparison.results import MetricSummary
 from imdbcls.comparison.statistics import covariance_over, document_draws, mean_over_seeds
 from imdbcls.comparison.study import Group
+from imdbcls.runs.read_predictions import Predictions
 from imdbcls.runs.record import NUM_CALIBRATION_BINS
 
 SMALLEST_PROBABILITY = 1e-12

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from imdbcls.comparison.naming import distinct_names
-from imdbcls.comparison.read_predictions import BadRun
 from imdbcls.comparison.run_files import Run, failed_group, is_run_folder, number, plain, read_run
 from imdbcls.comparison.statistics import num_independent
+from imdbcls.runs.read_predictions import BadRun
 from imdbcls.runs.record import problem_of_labels
 
 MAX_STUDIES_NAMED = 10  # in one sentence

@@ -9,8 +9,6 @@ from decimal import Decimal
 import numpy as np
 from numpy.typing import NDArray
 
-MAX_ID_CHARACTERS = 200  # of an id: so a small file of predictions cannot unfold into gigabytes
-
 
 def is_unicode(text: str) -> bool:
     """Whether a text can be written: JSON may hold half of a pair of surrogates, an emoji that was cut in two."""

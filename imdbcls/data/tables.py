@@ -243,7 +243,7 @@ def require_honest_pages(path: Path, file: Any, names: Sequence[str]) -> None:
 
     A file whose pages cannot be followed here is left to its reader, for the user's own may come from any writer.
     """
-    from imdbcls.data.parquet_pages import PagesError, columns_of
+    from imdbcls.runs.parquet_pages import PagesError, columns_of
 
     try:
         columns = columns_of(path, file.metadata, names)

@@ -21,6 +21,7 @@ MAX_CONFIG_VALUES = 10_000
 MAX_JSON_BYTES = 2**24
 MAX_HEADER_BYTES = 2**24  # the names and shapes of a tensor file; a large encoder's take 100 kB
 MAX_FILES = 10_000  # in a run folder
+MAX_ID_CHARACTERS = 200  # of a document: a small file of predictions cannot expand to gigabytes
 # Of safetensors' types, those that weights and their buffers have.
 DTYPE_BYTES = {"F64": 8, "I64": 8, "F32": 4, "I32": 4, "F16": 2, "BF16": 2, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}
 

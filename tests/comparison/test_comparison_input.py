@@ -20,12 +20,12 @@ from support.runs import ROOT
 from support.studies import HEADS, make_study
 
 from imdbcls.compare import main
-from imdbcls.comparison import read_predictions
 from imdbcls.comparison.naming import leaves
-from imdbcls.comparison.read_predictions import BadRun
 from imdbcls.comparison.run_files import plain
 from imdbcls.comparison.slices import part_accuracy
 from imdbcls.comparison.study import read_study
+from imdbcls.runs import read_predictions
+from imdbcls.runs.read_predictions import BadRun
 
 
 @pytest.fixture

@@ -14,11 +14,11 @@ from simulate import FILMS_N, document_weights, judge, rates, simulate
 
 from imdbcls.comparison.pairs import compare_pairs, paired_tests
 from imdbcls.comparison.power import minimum_detectable_difference
-from imdbcls.comparison.read_predictions import Predictions
 from imdbcls.comparison.run_files import Run
 from imdbcls.comparison.statistics import permutation_p
 from imdbcls.comparison.study import Group
 from imdbcls.comparison.views.wording import verdict
+from imdbcls.runs.read_predictions import Predictions
 
 NUM_STUDIES = 1_000
 

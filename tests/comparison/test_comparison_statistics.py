@@ -11,7 +11,6 @@ from statsmodels.stats.weightstats import ttost_paired
 
 from imdbcls.comparison import scores
 from imdbcls.comparison.power import minimum_detectable_difference, seeds_needed, with_seeds
-from imdbcls.comparison.read_predictions import Predictions
 from imdbcls.comparison.run_files import Run
 from imdbcls.comparison.statistics import (
     Estimate,
@@ -26,6 +25,7 @@ from imdbcls.comparison.statistics import (
 from imdbcls.comparison.study import Group
 from imdbcls.models import inference
 from imdbcls.models.metrics import metrics_of
+from imdbcls.runs.read_predictions import Predictions
 
 
 def outcomes(

@@ -12,12 +12,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from imdbcls.comparison.read_predictions import BadRun, read_answers
 from imdbcls.comparison.run_files import read_history
 from imdbcls.data.columns import Request
-from imdbcls.data.parquet_pages import PagesError, columns_of, require_small_footer
 from imdbcls.data.tables import read_table
 from imdbcls.errors import UserError
+from imdbcls.runs.parquet_pages import PagesError, columns_of, require_small_footer
+from imdbcls.runs.read_predictions import BadRun, read_answers
 
 MAX_MEGABYTES = 500  # of the process that reads all of them, one after the other
 ROWS = 300
@@ -80,7 +80,7 @@ READ_ALL = """
 import json, re, sys
 import numpy as np
 from pathlib import Path
-from imdbcls.comparison.read_predictions import BadRun, read_answers
+from imdbcls.runs.read_predictions import BadRun, read_answers
 found = {}
 for path in sorted(Path(sys.argv[1]).glob("*.parquet")):
     try:
@@ -137,7 +137,7 @@ def test_answers_are_read_to_the_bit_whatever_the_writer(tmp_path: Path) -> None
 
 
 def test_ids_that_would_fill_the_memory_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("imdbcls.comparison.read_predictions.MAX_ID_TOTAL", 10_000)
+    monkeypatch.setattr("imdbcls.runs.read_predictions.MAX_ID_TOTAL", 10_000)
     path = write(tmp_path / "a.parquet", columns(id=pa.array([f"{row:0100}" for row in range(ROWS)])))
     with pytest.raises(BadRun, match="300 rows and ids of 100 characters: too much to compare"):
         read_answers(path, np.float32)

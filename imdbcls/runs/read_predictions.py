@@ -8,10 +8,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from imdbcls.data.documents import MAX_ID_CHARACTERS
-from imdbcls.data.parquet_pages import columns_of, require_small_footer
 from imdbcls.errors import UserError
-from imdbcls.runs.untrusted import require_plain
+from imdbcls.runs.parquet_pages import columns_of, require_small_footer
+from imdbcls.runs.untrusted import MAX_ID_CHARACTERS, require_plain
 
 MAX_PREDICTIONS_BYTES = 2**30
 MAX_DOCUMENTS = 2_000_000
