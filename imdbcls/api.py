@@ -2,7 +2,7 @@
 
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,16 +11,13 @@ from imdbcls.config import overrides
 from imdbcls.config.validate import look_up, validate
 from imdbcls.errors import UserError
 from imdbcls.finished import FinishedModel, load_finished, open_finished
-from imdbcls.printable import printable_line
 from imdbcls.runs.folder import run_folder
+from imdbcls.runs.predictions import Predictions
 from imdbcls.runs.record import SPLITS, path_of_predictions, problem_of_predictions
 from imdbcls.runtime.process import prepare_process
 from imdbcls.runtime.signals import handlers_kept
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
     from imdbcls.data.token_counts import TokenCounts
 
 
@@ -47,31 +44,6 @@ class Config:
 
 
 @dataclass(frozen=True)
-class Predictions:
-    """Classified documents, as columns of equal length (N documents, C classes)."""
-
-    ids: tuple[str, ...]
-    probabilities: "NDArray[np.float64]"  # (N, C), each row sums to one
-    label_names: tuple[str, ...]  # the classes, in the order of the columns
-    tokens: "NDArray[np.int64]"  # (N,), of each document before truncation, special ones included
-    labels: "NDArray[np.int64] | None"  # (N,), the true class indices; None where they are not known
-    counts: "TokenCounts | None" = None  # of tokens that are not read; None where the texts are not available
-
-    def __repr__(self) -> str:
-        return printable_line(f"Predictions({len(self.ids):,} documents, classes {', '.join(self.label_names)})")
-
-    @property
-    def predicted(self) -> "NDArray[np.int64]":
-        """The index of each document's most probable class, shape (N,)."""
-        return self.probabilities.argmax(axis=1)
-
-    @property
-    def names(self) -> list[str]:
-        """The name of each document's most probable class."""
-        return [self.label_names[index] for index in self.predicted]
-
-
-@dataclass(frozen=True)
 class FinishedRun:
     """A run that came to its end: its record, and its model to classify further texts with.
 
@@ -91,10 +63,8 @@ class FinishedRun:
         return tuple(self.result["label_names"])
 
     def predictions(self, split: str = "test") -> Predictions:
-        """What the run recorded of each document of a split, `test` or `validation`, in the split's order."""
-        import numpy as np
-
-        from imdbcls.runs.read_predictions import BadRun, read_answers
+        """Read the recorded predictions of a split, `test` or `validation`, in the split's order."""
+        from imdbcls.runs.read_predictions import BadPredictions, read_predictions
 
         if split not in SPLITS:
             raise UserError(f"split={split!r} is not one of {', '.join(SPLITS)}.")
@@ -102,18 +72,12 @@ class FinishedRun:
         if (problem := problem_of_predictions(self.folder, self.result, split)) is not None:
             raise UserError(f"{self.folder}: {problem}. The run's training command writes its predictions again.")
         try:
-            answers = read_answers(path, np.float64)
-        except BadRun as error:
+            found = read_predictions(path)
+        except BadPredictions as error:
             raise UserError(f"{self.folder}: {error} ({path.name}).") from error
-        if answers.probabilities_NC.shape[1] != len(self.label_names):
+        if found.probabilities.shape[1] != len(self.label_names):
             raise UserError(f"{path} and result.json do not have the same number of classes.")
-        return Predictions(
-            ids=tuple(answers.ids.tolist()),
-            probabilities=answers.probabilities_NC,
-            label_names=self.label_names,
-            tokens=answers.tokens,
-            labels=answers.labels,
-        )
+        return replace(found, label_names=self.label_names)
 
     def predict(self, texts: Iterable[str]) -> Predictions:
         """Classify texts (a list, a column of a data frame, …) by the run's best weights; their ids are `0`, `1`, …
@@ -121,6 +85,10 @@ class FinishedRun:
         The model is rebuilt from the run folder at the first call and kept. A text's probabilities depend on its own
         words only, except for the rounding of its batch. Raises UserError for anything but texts.
         """
+        return self.predict_with_counts(texts)[0]
+
+    def predict_with_counts(self, texts: Iterable[str]) -> "tuple[Predictions, TokenCounts]":
+        """Classify texts as `predict` does. Also return the counts of their tokens, and of those that are not read."""
         import numpy as np
 
         from imdbcls.data.documents import Documents, is_unicode
@@ -134,14 +102,14 @@ class FinishedRun:
             raise UserError(f"predict: text {broken:,}, counted from 0, contains an unpaired surrogate.")
         documents = Documents([str(row) for row in range(len(texts))], texts, np.zeros(len(texts), dtype=np.int64))
         with tempfile.TemporaryDirectory() as passing:  # the tokens of such texts do not stay in the cache
-            scored, tokens = self._model.score(documents, cache_dir=passing)
+            predictions, tokens = self._model.score(documents, cache_dir=passing)
         counts = self._model.pipeline.count(tokens, self._model.backbone.tokenizer)
-        return Predictions(tuple(documents.ids), scored.probabilities, self.label_names, tokens.lengths, None, counts)
+        return replace(predictions, labels=None), counts
 
     @cached_property
     def _model(self) -> FinishedModel:
         prepare_process()
-        return load_finished(self.folder, self.config.values, len(self.label_names))
+        return load_finished(self.folder, self.config.values, self.label_names)
 
 
 def compose(*choices: str) -> Config:

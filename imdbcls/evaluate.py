@@ -91,7 +91,7 @@ def evaluate(
     from imdbcls.runtime.progress import Progress
     from imdbcls.sections import build_corpus
 
-    finished = load_finished(run, config, len(recorded["label_names"]))
+    finished = load_finished(run, config, recorded["label_names"])
     try:
         corpus = build_corpus(config)
     except UserError as error:
@@ -105,8 +105,10 @@ def evaluate(
         )
     documents = corpus.test if split == "test" else corpus.validation
     predictions, _ = finished.score(documents, on_progress=Progress(config["progress"]).of(split))
-    figures = {f"{SPLITS[split]}/{name}": value for name, value in metrics_of(predictions).items()}
-    if (doubt := doubt_about(confusion_matrix(predictions), corpus.label_names)) is not None:
+    labels_N, probabilities_NC = predictions.true_labels, predictions.probabilities
+    figures = {f"{SPLITS[split]}/{name}": value for name, value in metrics_of(labels_N, probabilities_NC).items()}
+    confusion = confusion_matrix(labels_N, predictions.predicted, len(corpus.label_names))
+    if (doubt := doubt_about(confusion, corpus.label_names)) is not None:
         warn(f"{split}: {doubt}")
     report_difference(figures, recorded, environment_of(finished.hardware, None, finished.model))
     return figures

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from imdbcls.data.tokens import Tokens
     from imdbcls.models.backbone import Backbone
     from imdbcls.models.classifier import Classifier
-    from imdbcls.models.inference import Predictions
+    from imdbcls.runs.predictions import Predictions
     from imdbcls.runtime.device import Hardware
 
 MOST_NAMES = 10  # of a study's runs in one sentence
@@ -37,6 +37,7 @@ class FinishedModel:
     hardware: "Hardware"
     backbone: "Backbone"
     model: "Classifier"
+    label_names: tuple[str, ...]
 
     def score(
         self,
@@ -49,16 +50,16 @@ class FinishedModel:
         Raises UserError if the model computes NaN or infinity.
         """
         from imdbcls.data.tokens import tokenize
-        from imdbcls.models.inference import score
+        from imdbcls.models.inference import predictions_of, score
 
         tokens = tokenize(documents, self.backbone.tokenizer, cache_dir=cache_dir)
         batches = self.pipeline.eval_batches(tokens, documents.labels)
-        predictions = score(self.model, batches, self.hardware, on_progress)
-        if not (predictions.probabilities * 0 == 0).all():
+        probabilities_NC = score(self.model, batches, self.hardware, on_progress)
+        if not (probabilities_NC * 0 == 0).all():
             raise UserError(
                 f"{self.path}: the model's output is NaN for some documents: its weights are too large or damaged."
             )
-        return predictions, tokens
+        return predictions_of(documents, tokens, probabilities_NC, self.label_names), tokens
 
 
 def open_finished(
@@ -74,6 +75,7 @@ def open_finished(
     if not (path / "config.yaml").is_file():
         raise UserError(f"{path / 'config.yaml'} is missing, so {path} is not a run folder (runs/<study>/<name>).")
     folder = RunFolder(path)
+    folder.require_version()
     config = folder.config()
     config["plugins"] = list(plugins)
     validate(config)
@@ -102,7 +104,7 @@ def require_one_run(path: Path) -> None:
         )
 
 
-def load_finished(path: Path, config: Mapping[str, Any], num_labels: int) -> FinishedModel:
+def load_finished(path: Path, config: Mapping[str, Any], label_names: Sequence[str]) -> FinishedModel:
     """Rebuild the model of a finished run from its folder; `config` is that of `open_finished`.
 
     Raises UserError for a checkpoint that is damaged or does not fit.
@@ -114,7 +116,7 @@ def load_finished(path: Path, config: Mapping[str, Any], num_labels: int) -> Fin
     hardware, checkpoints = build_hardware(config), RunFolder(path).checkpoints
     try:
         backbone = rebuild_backbone(config, path)
-        model = build_model(config, backbone, num_labels)
+        model = build_model(config, backbone, len(label_names))
         best = checkpoint.newest(checkpoints / "best", model.state_dict())
         if best is None:
             raise UserError(f"{checkpoints / 'best'} is missing.")
@@ -123,7 +125,8 @@ def load_finished(path: Path, config: Mapping[str, Any], num_labels: int) -> Fin
         raise UserError(str(error) if remedy in str(error) else f"{error} {remedy}") from error
     require_finite(best.tensors["model"], checkpoints / "best" / "model.safetensors")
     model.load_state_dict(best.tensors["model"])
-    return FinishedModel(path, build_pipeline(config), hardware, backbone, model.to(hardware.device))
+    model = model.to(hardware.device)
+    return FinishedModel(path, build_pipeline(config), hardware, backbone, model, tuple(label_names))
 
 
 def rebuild_backbone(config: Mapping[str, Any], path: Path) -> "Backbone":

@@ -125,10 +125,10 @@ def answer(chunk: Sequence[Item], run: "FinishedRun", write: Write) -> "list[Tok
     """Classify the texts of a chunk, and write an answer for each item. Returns what the tokenizer left of them."""
     texts = [item.text for item in chunk if item.text is not None]
     found: Iterator[tuple[str, list[float]]] = iter(())
-    counts = []
+    counts: list[TokenCounts] = []
     if texts:
-        predictions = run.predict(texts)
-        counts = [] if predictions.counts is None else [predictions.counts]
+        predictions, counts_of_chunk = run.predict_with_counts(texts)
+        counts = [counts_of_chunk]
         found = zip(predictions.names, predictions.probabilities.tolist(), strict=True)
     for item in chunk:
         label, probabilities = (None, None) if item.text is None else next(found)

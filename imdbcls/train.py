@@ -76,14 +76,13 @@ def fit_and_score(config: Mapping[str, Any], folder: RunFolder, stop: StopReques
         tracker.log_data(run.corpus.split_hash, lambda: card_tables(run.data_card()))
         folder.begin()
         run.trainer.fit(tracker)
-        predictions = run.trainer.final_predictions()
-        report.write_predictions(run, predictions)
+        predictions = report.record_predictions(run, run.trainer.final_probabilities())
         with stop.at_once():
             latency_ms = measure_latency(run.model, run.batches.test, run.hardware, LATENCY_DOCUMENTS)
         result = report.result_of(run, predictions, latency_ms)
         folder.write_result(result)  # first: what follows may wait for a server
         test, mistakes = predictions["test"], report.worst_mistakes(run, predictions["test"])
-        tracker.log_test(test.labels.tolist(), test.predicted.tolist(), run.corpus.label_names, mistakes)
+        tracker.log_test(test.true_labels.tolist(), test.predicted.tolist(), run.corpus.label_names, mistakes)
         tracker.finish(result)
     report.conclude(folder, result)
     return result

@@ -313,9 +313,9 @@ class OurLoop(Player):
         self.first_batches = run.pipeline.eval_batches(tokens, documents.labels)
 
     def first_loss(self) -> float:
-        scored = score(self.trainer.model, self.first_batches, self.hardware)
-        logarithms_NC = torch.from_numpy(scored.probabilities).log()
-        return F.nll_loss(logarithms_NC, torch.from_numpy(scored.labels)).item()
+        probabilities_NC = score(self.trainer.model, self.first_batches, self.hardware)
+        logarithms_NC = torch.from_numpy(probabilities_NC).log()
+        return F.nll_loss(logarithms_NC, torch.from_numpy(self.first_batches.labels)).item()
 
     def warm_up(self) -> None:
         self.round()

@@ -2,7 +2,7 @@
 
 | modules | job |
 | --- | --- |
-| `study`, `run_files`, `read_predictions`, `naming`, `texts` | read run folders, which may be untrusted, into groups |
+| `study`, `run_files`, `naming`, `texts` | read run folders, which may be untrusted, into groups |
 | `statistics`, `sign_flips`, `power` | estimates, tests and power, from arrays |
 | `scores`, `slices`, `calibration`, `curves`, `cost`, `mistakes` | the results of one group, or of all together |
 | `pairs`, `verdicts` | the results of two groups, and what they show |

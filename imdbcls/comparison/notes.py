@@ -35,11 +35,11 @@ def confounds(groups: Sequence[Group]) -> Iterator[str]:
             yield f"{group.name} has one seed: its interval covers the choice of documents, not the choice of seeds."
         elif len(set(group.order_seeds)) < len(group.order_seeds):
             yield f"{group.name}: runs share a data.order_seed, so its interval does not cover all batch orders."
-        constant = sum(len(np.unique(run.predictions.predictions)) == 1 for run in group.runs)
+        constant = sum(len(np.unique(run.predictions.predicted)) == 1 for run in group.runs)
         if constant:
             yield f"{group.name}: {constant} of {len(group.runs)} runs predict one class for all documents."
         for run in group.runs:
-            said, found = number(run.result.get("test/accuracy")), float(run_accuracy(run))
+            said, found = number(run.result.get("test/accuracy")), run_accuracy(run)
             if said is not None and abs(said - found) > 1e-4:
                 yield (
                     f"{run.name}: result.json says accuracy {said:.4f}, its predictions give {found:.4f}; "
@@ -117,7 +117,7 @@ def path_of(run: Run) -> str:
 
 
 def run_accuracy(run: Run) -> float:
-    return (run.predictions.predictions == run.predictions.labels).mean()
+    return float(run.predictions.correct.mean())
 
 
 def partial_overlaps(pairs: Iterable[PairResult], groups: Sequence[Group]) -> Iterator[str]:

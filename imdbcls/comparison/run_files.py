@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,9 @@ import numpy as np
 
 from imdbcls.errors import UserError
 from imdbcls.printable import printable_line
-from imdbcls.runs.read_predictions import BadRun, Predictions, read_answers
+from imdbcls.runs.format_version import RESULT, require_version
+from imdbcls.runs.predictions import Predictions
+from imdbcls.runs.read_predictions import BadPredictions, read_predictions
 from imdbcls.runs.record import path_of_predictions, problem_of_predictions
 from imdbcls.runs.untrusted import read_json, read_yaml, require_plain
 
@@ -20,6 +22,10 @@ MAX_POINTS = 500_000
 HISTORY_KEYS = ("epoch", "step", "val/accuracy", "val/loss")
 LARGEST = 1e15  # of any figure
 REQUIRED = {"seed": int, "head": str, "group_hash": str}
+
+
+class BadRun(UserError):
+    """A run that cannot be compared; the message is one sentence for the user."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +47,11 @@ def is_run_folder(folder: Path) -> bool:
 
 
 def read_run(folder: Path, study: Path) -> Run:
-    """Read and check one run. Raises `BadRun` with one sentence for anything missing, unfinished or damaged."""
+    """Read and check one run.
+
+    Raises BadRun with one sentence for anything missing, unfinished or damaged, and OtherVersion for a run in another
+    format version.
+    """
     result = read_part(folder / "result.json", study, read_json)
     check_result(result)
     if isinstance(result.get("predictions_sha256"), dict):
@@ -53,7 +63,7 @@ def read_run(folder: Path, study: Path) -> Run:
         result=result,
         config=read_part(folder / "config.yaml", study, read_yaml),
         history=read_part(folder / "metrics.jsonl", study, read_history) if (folder / "metrics.jsonl").exists() else [],
-        predictions=read_part(path_of_predictions(folder, "test"), study, read_predictions, "test predictions"),
+        predictions=read_part(path_of_predictions(folder, "test"), study, read_sorted, "test predictions"),
     )
 
 
@@ -85,7 +95,11 @@ def read_part(path: Path, study: Path, read: Callable[[Path], Any], what: str = 
 
 
 def check_result(result: dict[str, Any]) -> None:
-    """Refuse the `result.json` of a run that is not done, or one that lacks what comparing needs."""
+    """Raise BadRun for the `result.json` of a run that is not done, and one that lacks what comparing needs.
+
+    Raises OtherVersion for one in another format version.
+    """
+    require_version(result, RESULT)
     if result.get("status") != "done":
         raise BadRun(f"it is not finished (status {plain(str(result.get('status')), 40)!r})")
     for key, kind in REQUIRED.items():
@@ -118,12 +132,13 @@ def read_history(path: Path) -> list[dict[str, Any]]:
     return points
 
 
-def read_predictions(path: Path) -> Predictions:
+def read_sorted(path: Path) -> Predictions:
     """Read `predictions/test.parquet`, sorted by id, the probabilities as float32."""
-    answers = read_answers(path, np.float32)
-    order = np.argsort(answers.ids, kind="stable")
-    columns = {field.name: getattr(answers, field.name) for field in fields(Predictions)}
-    return replace(answers, **{name: column[order] for name, column in columns.items() if column is not None})
+    try:
+        predictions = read_predictions(path, np.float32)
+    except BadPredictions as error:
+        raise BadRun(str(error)) from error
+    return predictions.take(np.argsort(predictions.ids, kind="stable"))
 
 
 def number(value: Any) -> float | None:

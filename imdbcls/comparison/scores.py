@@ -12,7 +12,7 @@ from scipy.stats import rankdata
 from imdbcls.comparison.results import MetricSummary
 from imdbcls.comparison.statistics import covariance_over, document_draws, mean_over_seeds
 from imdbcls.comparison.study import Group
-from imdbcls.runs.read_predictions import Predictions
+from imdbcls.runs.predictions import Predictions
 from imdbcls.runs.record import NUM_CALIBRATION_BINS
 
 SMALLEST_PROBABILITY = 1e-12
@@ -27,14 +27,14 @@ class Metric:
 
 
 def correct(predictions: Predictions) -> np.ndarray:
-    return (predictions.predictions == predictions.labels)[:, None]
+    return predictions.correct[:, None]
 
 
 def f1_counts(predictions: Predictions) -> np.ndarray:
     """Return three columns per class: right, predicted, labelled."""
-    classes = np.arange(predictions.probabilities_NC.shape[1])
-    predicted = predictions.predictions[:, None] == classes
-    labelled = predictions.labels[:, None] == classes
+    classes = np.arange(predictions.probabilities.shape[1])
+    predicted = predictions.predicted[:, None] == classes
+    labelled = predictions.true_labels[:, None] == classes
     return np.concatenate([predicted & labelled, predicted, labelled], axis=1)
 
 
@@ -51,14 +51,14 @@ def auroc_placements(predictions: Predictions) -> np.ndarray:
     The placements of DeLong et al. (1988, Biometrics 44:837): their average is the area, and resampling them
     resamples it to first order. Two classes: the second against the first. NaN where a class has no document.
     """
-    num_classes = predictions.probabilities_NC.shape[1]
+    num_classes = predictions.probabilities.shape[1]
     shares = []
     for label in range(num_classes) if num_classes > 2 else [1]:
-        positive = predictions.labels == label
+        positive = predictions.true_labels == label
         num_positive, num_negative = int(positive.sum()), int((~positive).sum())
         if num_positive == 0 or num_negative == 0:
-            return np.full((len(predictions.labels), 1), np.nan)
-        score = predictions.probabilities_NC[:, label]
+            return np.full((len(predictions.true_labels), 1), np.nan)
+        score = predictions.probabilities[:, label]
         ranks = rankdata(score)
         beaten = np.empty(len(score))
         beaten[positive] = (ranks[positive] - rankdata(score[positive])) / num_negative
@@ -70,9 +70,9 @@ def auroc_placements(predictions: Predictions) -> np.ndarray:
 
 def calibration_gaps(predictions: Predictions) -> np.ndarray:
     """Return right (0 or 1) minus confidence, in the column of the document's confidence bin; bins of equal width."""
-    confidence = predictions.probabilities_NC.max(axis=1)
+    confidence = predictions.probabilities.max(axis=1)
     gaps = np.zeros((len(confidence), NUM_CALIBRATION_BINS))
-    gap = (predictions.predictions == predictions.labels) - confidence
+    gap = predictions.correct - confidence
     gaps[np.arange(len(confidence)), confidence_bin(confidence)] = gap
     return gaps
 
@@ -83,12 +83,12 @@ def confidence_bin(confidence: np.ndarray) -> np.ndarray:
 
 def brier(predictions: Predictions) -> np.ndarray:
     """Return the squared distance of the probabilities from the truth, summed over classes (Brier 1950)."""
-    truth = predictions.labels[:, None] == np.arange(predictions.probabilities_NC.shape[1])
-    return ((predictions.probabilities_NC - truth) ** 2).sum(axis=1, keepdims=True)
+    truth = predictions.true_labels[:, None] == np.arange(predictions.probabilities.shape[1])
+    return ((predictions.probabilities - truth) ** 2).sum(axis=1, keepdims=True)
 
 
 def log_loss(predictions: Predictions) -> np.ndarray:
-    given = np.take_along_axis(predictions.probabilities_NC, predictions.labels[:, None], axis=1)
+    given = np.take_along_axis(predictions.probabilities, predictions.true_labels[:, None], axis=1)
     return -np.log(np.maximum(given, SMALLEST_PROBABILITY))
 
 

@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 
 from imdbcls.comparison.naming import distinct_names
-from imdbcls.comparison.run_files import Run, failed_group, is_run_folder, number, plain, read_run
+from imdbcls.comparison.run_files import BadRun, Run, failed_group, is_run_folder, number, plain, read_run
 from imdbcls.comparison.statistics import num_independent
-from imdbcls.runs.read_predictions import BadRun
+from imdbcls.runs.format_version import OtherVersion
 from imdbcls.runs.record import problem_of_labels
 
 MAX_STUDIES_NAMED = 10  # in one sentence
+MAX_RUNS_NAMED = 5
 
 
 @dataclass(frozen=True)
@@ -51,16 +52,21 @@ class Group:
 
     @property
     def labels_N(self) -> np.ndarray:
-        return self.runs[0].predictions.labels
+        return self.runs[0].predictions.true_labels
 
     @property
     def tokens_N(self) -> np.ndarray:
         return self.runs[0].predictions.tokens
 
-    @property
+    @cached_property
     def clusters_N(self) -> np.ndarray | None:
-        """Cluster of each document, from the first run that recorded them; all runs have the same documents."""
-        return next((run.predictions.clusters for run in self.runs if run.predictions.clusters is not None), None)
+        """Number of each document's cluster, in the order of their names; None if no run recorded clusters.
+
+        They are those of the first run that recorded them; all runs have the same documents.
+        """
+        recorded = (run.predictions.clusters for run in self.runs)
+        clusters = next((column for column in recorded if column is not None), None)
+        return None if clusters is None else np.unique(clusters, return_inverse=True)[1]
 
     @property
     def num_independent(self) -> int:
@@ -88,7 +94,7 @@ class Group:
     @cached_property
     def correct_SN(self) -> np.ndarray:
         """1 where a seed's prediction is the label, else 0, as float32."""
-        return np.stack([run.predictions.predictions == run.predictions.labels for run in self.runs]).astype(np.float32)
+        return np.stack([run.predictions.correct for run in self.runs]).astype(np.float32)
 
     @cached_property
     def share_correct_N(self) -> np.ndarray:
@@ -97,7 +103,7 @@ class Group:
 
     @property
     def probabilities_SNC(self) -> np.ndarray:
-        return np.stack([run.predictions.probabilities_NC for run in self.runs])
+        return np.stack([run.predictions.probabilities for run in self.runs])
 
     @property
     def mean_probabilities_NC(self) -> np.ndarray:
@@ -128,14 +134,18 @@ def read_study(folder: Path) -> Study:
         raise BadRun(f"{folder} is not a folder; give a study, such as runs/heads")
     notes: list[str] = []
     runs: list[Run] = []
+    of_other_versions: dict[str, list[str]] = defaultdict(list)  # names of runs by what is said about their version
     failed: Counter[str] = Counter()
     for run_folder in sorted(path for path in folder.iterdir() if is_run_folder(path)):
         try:
             runs.append(read_run(run_folder, folder))
+        except OtherVersion as problem:
+            of_other_versions[str(problem)].append(plain(run_folder.name))
         except BadRun as problem:
             notes.append(f"{plain(run_folder.name)} is left out: {problem}.")
             if group_hash := failed_group(run_folder, folder):
                 failed[group_hash] += 1
+    notes += [note_on_version(problem, names) for problem, names in of_other_versions.items()]
     label_names, runs = with_the_same_labels(runs, notes)
     groups = [
         replace(group, num_failed=sum(failed[hash] for hash in {run.result["group_hash"] for run in group.runs}))
@@ -145,6 +155,18 @@ def read_study(folder: Path) -> Study:
     if not groups:
         raise BadRun(f"{folder} contains no finished run to compare. {' '.join(notes) or where_to_look(folder)}")
     return Study(plain(folder.resolve().name), tuple(groups), label_names, tuple(notes))
+
+
+def note_on_version(problem: str, names: list[str]) -> str:
+    """Return one sentence about all runs that are left out for the same problem with their format version."""
+    shown = ", ".join(names[:MAX_RUNS_NAMED])
+    if len(names) > MAX_RUNS_NAMED:
+        shown += f" and {len(names) - MAX_RUNS_NAMED:,} more"
+    verb, whose, them = ("is", "its", "it") if len(names) == 1 else ("are", "their", "them")
+    return (
+        f"{shown} {verb} left out: {whose} result.json {problem}. Compare {them} with the imdbcls that wrote {them}, "
+        f"or train {them} again."
+    )
 
 
 def where_to_look(folder: Path) -> str:
@@ -173,12 +195,10 @@ def with_the_same_labels(runs: list[Run], notes: list[str]) -> tuple[tuple[str, 
 
 
 def label_names(run: Run) -> tuple[str, ...]:
-    """Return the run's label names, or class numbers if result.json has no usable names."""
-    num_classes = run.predictions.probabilities_NC.shape[1]
-    names = run.result.get("label_names")
-    if isinstance(names, list) and len(names) == num_classes and problem_of_labels(names) is None:
-        return tuple(plain(str(name), 60) for name in names)
-    return tuple(str(label) for label in range(num_classes))
+    """Return the label names of result.json, or those of the predictions if they are not usable."""
+    names, of_predictions = run.result.get("label_names"), run.predictions.label_names
+    is_usable = isinstance(names, list) and len(names) == len(of_predictions) and problem_of_labels(names) is None
+    return tuple(plain(str(name), 60) for name in (names if names and is_usable else of_predictions))
 
 
 def gather(runs: list[Run], notes: list[str]) -> list[Group]:
@@ -209,17 +229,17 @@ def consistent(runs: list[Run], notes: list[str]) -> list[Run]:
     runs = dropping(
         runs, lambda run: str(run.result.get("split_hash")) == split, notes, "its split differs from its group's"
     )
-    reference = Counter(run.predictions.ids.tobytes() for run in runs).most_common(1)[0][0]
+    reference = Counter(tuple(run.predictions.ids) for run in runs).most_common(1)[0][0]
     runs = dropping(
         runs,
-        lambda run: run.predictions.ids.tobytes() == reference,
+        lambda run: tuple(run.predictions.ids) == reference,
         notes,
         "its test documents differ from its group's",
     )
-    labels = runs[0].predictions.labels
+    labels = runs[0].predictions.true_labels
     runs = dropping(
         runs,
-        lambda run: np.array_equal(run.predictions.labels, labels),
+        lambda run: np.array_equal(run.predictions.true_labels, labels),
         notes,
         "its test labels differ from its group's",
     )

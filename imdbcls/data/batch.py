@@ -121,7 +121,7 @@ class Cutter:
         if isinstance(truncation, str) and truncation not in _KEEP:
             raise ValueError(f"truncation={truncation!r} is none of {', '.join(_KEEP)}")
         self.tokens = tokens
-        self._labels = labels
+        self.labels = labels
         self._keep = _keep_head if isinstance(truncation, Windows) else _KEEP[truncation]
         self._max_length = max_length
         self._budget = max_length - tokens.num_special
@@ -156,7 +156,7 @@ class Cutter:
             torch.from_numpy(input_ids_WT),
             torch.from_numpy(np.arange(width) < lengths_W[:, None]),
             None if len(documents_W) == len(rows) else torch.from_numpy(documents_W),
-            torch.from_numpy(self._labels[rows]),
+            torch.from_numpy(self.labels[rows]),
             rows,
             int(lengths_W.sum()),
             features=None if self.features is None else self.features.cut(rows, lengths_W, width),

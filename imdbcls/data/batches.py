@@ -159,6 +159,11 @@ class EvalBatches:
     def num_documents(self) -> int:
         return len(self._cutter)
 
+    @property
+    def labels(self) -> NDArray[np.int64]:
+        """The labels of all documents, in their order."""
+        return self._cutter.labels
+
     def __iter__(self) -> Iterator[Batch]:
         for rows in self._plan:
             yield self._cutter.cut(rows)

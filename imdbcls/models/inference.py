@@ -1,8 +1,7 @@
 """Score a split: every document once, in evaluation mode, in a fixed order; and measure the latency of one document."""
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -11,29 +10,20 @@ from torch import Tensor, nn
 
 from imdbcls.data.batch import Batch
 from imdbcls.data.batches import EvalBatches
+from imdbcls.data.documents import Documents
+from imdbcls.data.tokens import Tokens
 from imdbcls.kernels import inference_weights
+from imdbcls.runs.predictions import Predictions
 from imdbcls.runtime.console import warn
 from imdbcls.runtime.device import Hardware
 from imdbcls.runtime.limits import is_out_of_memory
 
 
-@dataclass(frozen=True)
-class Predictions:
-    """The labels and class probabilities of a split, in the split's order."""
-
-    labels: NDArray[np.int64]  # (documents,)
-    probabilities: NDArray[np.float64]  # (documents, classes)
-
-    @property
-    def predicted(self) -> NDArray[np.int64]:
-        return self.probabilities.argmax(axis=1)
-
-
 @torch.inference_mode()
 def score(
     model: nn.Module, batches: EvalBatches, hardware: Hardware, on_progress: Callable[[int, int], None] | None = None
-) -> Predictions:
-    """Return the class probabilities of every document: the float64 softmax of the model's float32 logits.
+) -> NDArray[np.float64]:
+    """Return probabilities_NC of the documents, in their order: the float64 softmax of the model's float32 logits.
 
     The batches depend only on the documents and settings, so scoring again gives exactly the same numbers. After each
     batch, `on_progress` gets the number of documents done and their total. A GPU may lag behind: the logits stay on it
@@ -41,20 +31,33 @@ def score(
     """
     was_training = model.training
     model.eval()
-    labels, rows, logits = [], [], []
+    rows, logits = [], []
     done = 0
     with inference_weights():
         for batch in batches:
             logits.append(logits_of(model, batch, hardware))
-            labels.append(batch.labels_B)
             rows.append(batch.rows)
             done += len(batch)
             if on_progress is not None:
                 on_progress(done, batches.num_documents)
     model.train(was_training)
     order = np.argsort(np.concatenate(rows))
-    probabilities_BC = torch.softmax(torch.cat(logits).cpu().double(), dim=1).numpy()
-    return Predictions(torch.cat(labels).numpy()[order], probabilities_BC[order])
+    return torch.softmax(torch.cat(logits).cpu().double(), dim=1).numpy()[order]
+
+
+def predictions_of(
+    documents: Documents, tokens: Tokens, probabilities_NC: NDArray[np.float64], label_names: Sequence[str]
+) -> Predictions:
+    """Return the predictions that these probabilities make on `documents`: the most probable class of each."""
+    return Predictions(
+        ids=np.array(documents.ids, dtype=object),
+        labels=documents.labels,
+        predicted=probabilities_NC.argmax(axis=1),
+        probabilities=probabilities_NC,
+        tokens=tokens.lengths,
+        clusters=None if documents.clusters is None else np.array(documents.clusters, dtype=object),
+        label_names=tuple(label_names),
+    )
 
 
 def logits_of(model: nn.Module, batch: Batch, hardware: Hardware) -> Tensor:

@@ -1,4 +1,4 @@
-"""What a set of predictions is worth: accuracy, macro F1, AUROC, log loss, calibration error."""
+"""The metrics of one split: accuracy, macro F1, AUROC, log loss, expected calibration error. N documents, C classes."""
 
 import math
 from collections.abc import Sequence
@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING
 from imdbcls.runs.record import NUM_CALIBRATION_BINS
 
 if TYPE_CHECKING:
-    from imdbcls.models.inference import Predictions
+    import numpy as np
+    from numpy.typing import NDArray
 
 
-def metrics_of(predictions: "Predictions") -> dict[str, float]:
-    """The figures of one split, by their names without the split: accuracy, f1, auroc, loss, ece.
+def metrics_of(labels_N: "NDArray[np.int64]", probabilities_NC: "NDArray[np.floating]") -> dict[str, float]:
+    """Return the metrics of one split, by their names without the split: accuracy, f1, auroc, loss, ece.
 
     - f1: unweighted mean over the classes; auroc: with more than two classes, the mean of one against the rest.
     - loss: mean negative log-likelihood in nats per document.
@@ -23,32 +24,32 @@ def metrics_of(predictions: "Predictions") -> dict[str, float]:
     from sklearn.metrics import accuracy_score, f1_score, log_loss, roc_auc_score
     from torchmetrics.functional.classification import multiclass_calibration_error
 
-    labels, probabilities = predictions.labels, predictions.probabilities
-    classes = range(probabilities.shape[1])
-    if len(set(labels.tolist())) < len(classes):
+    classes, predicted_N = range(probabilities_NC.shape[1]), probabilities_NC.argmax(axis=1)
+    if len(set(labels_N.tolist())) < len(classes):
         auroc = math.nan
     elif len(classes) == 2:
-        auroc = roc_auc_score(labels, probabilities[:, 1])
+        auroc = roc_auc_score(labels_N, probabilities_NC[:, 1])
     else:
-        auroc = roc_auc_score(labels, probabilities, multi_class="ovr", labels=classes)
+        auroc = roc_auc_score(labels_N, probabilities_NC, multi_class="ovr", labels=classes)
     ece = multiclass_calibration_error(
-        torch.from_numpy(probabilities), torch.from_numpy(labels), len(classes), n_bins=NUM_CALIBRATION_BINS
+        torch.tensor(probabilities_NC), torch.tensor(labels_N), len(classes), n_bins=NUM_CALIBRATION_BINS
     )
     return {
-        "accuracy": float(accuracy_score(labels, predictions.predicted)),
-        "f1": float(f1_score(labels, predictions.predicted, labels=classes, average="macro", zero_division=0.0)),
+        "accuracy": float(accuracy_score(labels_N, predicted_N)),
+        "f1": float(f1_score(labels_N, predicted_N, labels=classes, average="macro", zero_division=0.0)),
         "auroc": float(auroc),
-        "loss": float(log_loss(labels, probabilities, labels=classes)),
+        "loss": float(log_loss(labels_N, probabilities_NC, labels=classes)),
         "ece": float(ece),
     }
 
 
-def confusion_matrix(predictions: "Predictions") -> list[list[int]]:
-    """Documents by true class (row) and predicted class (column)."""
+def confusion_matrix(
+    labels_N: "NDArray[np.int64]", predicted_N: "NDArray[np.int64]", num_classes: int
+) -> list[list[int]]:
+    """Count the documents by true class (row) and predicted class (column)."""
     from sklearn import metrics
 
-    classes = range(predictions.probabilities.shape[1])
-    return metrics.confusion_matrix(predictions.labels, predictions.predicted, labels=classes).tolist()
+    return metrics.confusion_matrix(labels_N, predicted_N, labels=range(num_classes)).tolist()
 
 
 def doubt_about(confusion: Sequence[Sequence[int]], label_names: Sequence[str]) -> str | None:

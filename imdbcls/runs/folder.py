@@ -5,27 +5,23 @@ and `checkpoints/`.
 """
 
 import fcntl
-import json
 import os
 import shutil
 import socket
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from omegaconf import OmegaConf
 
 from imdbcls.errors import UserError
-from imdbcls.runs.files import json_text, replacing, write_atomically
+from imdbcls.runs.files import json_text, write_atomically
+from imdbcls.runs.format_version import FORMAT_VERSION, RESULT, OtherVersion, require_version
 from imdbcls.runs.identity import run_name
 from imdbcls.runs.record import SPLITS, problem_of_predictions, problem_of_result
 from imdbcls.runs.untrusted import read_json, read_yaml, require_no_links, require_plain
 from imdbcls.runtime.console import say, warn
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
 
 
 class RunFolder:
@@ -97,6 +93,22 @@ class RunFolder:
         except UserError:
             return None
 
+    def require_version(self) -> None:
+        """Raise UserError if `result.json` is in another format version than this imdbcls reads.
+
+        A missing or damaged file passes: `problem` describes it.
+        """
+        result = self.result()
+        if result is None:
+            return
+        try:
+            require_version(result, RESULT)
+        except OtherVersion as error:
+            raise UserError(
+                f"{self._result} {error}. Use the imdbcls that wrote it, or move {self.path} away and train the run "
+                "again."
+            ) from error
+
     def problem(self) -> str | None:
         """Why `result.json` is not that of a finished run; None where it is."""
         if not self._result.exists():
@@ -120,9 +132,11 @@ class RunFolder:
         """Return the result of a run that is complete, after logging that nothing is left to do.
 
         Otherwise return None: the run is to be started or continued. A damaged `result.json` is then renamed, so that
-        the run does not overwrite it. Raises UserError for a folder that holds links: it is written to.
+        the run does not overwrite it. Raises UserError for a folder that holds links, because it is written to, and
+        for one in another format version.
         """
         require_no_links(self.path)
+        self.require_version()
         result = self.complete()
         if result is not None:
             say(
@@ -161,7 +175,7 @@ class RunFolder:
         return self._result.rename(kept)
 
     def write_result(self, result: Mapping[str, Any]) -> None:
-        write_atomically(self._result, json_text(result, indent=2) + "\n")
+        write_atomically(self._result, json_text({FORMAT_VERSION: RESULT, **result}, indent=2) + "\n")
 
     def config(self) -> dict[str, Any]:
         """The configuration the run was started with; raises UserError where there is none that can be read."""
@@ -169,43 +183,6 @@ class RunFolder:
 
     def write_config(self, config: Mapping[str, Any]) -> None:
         write_atomically(self.path / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(dict(config))))
-
-    def write_predictions(
-        self,
-        split: str,
-        *,
-        ids: Sequence[str],
-        labels: "NDArray[np.int64]",
-        predicted: "NDArray[np.int64]",
-        probabilities: "NDArray[np.float64]",
-        tokens: "NDArray[np.int64]",
-        groups: Sequence[str] | None,
-        label_names: Sequence[str],
-    ) -> None:
-        """Write `predictions/<split>.parquet`, one row per document (N documents, C classes).
-
-        `probabilities` has shape (N, C). `tokens` counts a document's tokens before truncation, special ones included.
-        `groups` names the group of each document (its film), None if the data has no groups: documents of one group
-        are not independent. The file's own metadata has the classes (`label_names`, a JSON list), so that it can be
-        read without the run.
-        """
-        import pyarrow
-        from pyarrow import parquet
-
-        columns = {
-            "id": pyarrow.array(list(ids), pyarrow.string()),
-            "label": pyarrow.array(labels, pyarrow.int64()),
-            "prediction": pyarrow.array(predicted, pyarrow.int64()),
-            "probabilities": pyarrow.array(probabilities.tolist(), pyarrow.list_(pyarrow.float64())),
-            "tokens": pyarrow.array(tokens, pyarrow.int64()),
-        }
-        if groups is not None:
-            columns["group"] = pyarrow.array(list(groups), pyarrow.string())
-        table = pyarrow.table(columns, metadata={"label_names": json.dumps(list(label_names))})
-        path = self.path / "predictions" / f"{split}.parquet"
-        path.parent.mkdir(exist_ok=True)
-        with replacing(path) as temporary:
-            parquet.write_table(table, temporary)
 
 
 def run_folder(config: Mapping[str, Any]) -> RunFolder:

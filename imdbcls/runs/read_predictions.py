@@ -1,15 +1,19 @@
-"""Read the predictions of an untrusted run: check the file before unpacking it, then read it in batches."""
+"""Read predictions from a file that may be untrusted: check it before unpacking it, then read it in batches."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from imdbcls.errors import UserError
+from imdbcls.runs.format_version import FORMAT_VERSION, PREDICTIONS, OtherVersion, require_version
 from imdbcls.runs.parquet_pages import columns_of, require_small_footer
+from imdbcls.runs.predictions import Predictions
+from imdbcls.runs.record import problem_of_labels
 from imdbcls.runs.untrusted import MAX_ID_CHARACTERS, require_plain
 
 MAX_PREDICTIONS_BYTES = 2**30
@@ -18,80 +22,103 @@ MAX_CLASSES = 1_000
 MAX_PROBABILITIES = 25_000_000  # 25,000 documents of 1,000 classes
 MAX_PAGE_BYTES = 2**26  # writers make pages of about 1 MB
 MAX_COLUMN_BYTES = 2**28
-MAX_ID_TOTAL = 2**26  # characters of all ids, at four bytes each
+MAX_ID_TOTAL = 2**26  # characters of all ids, if all were as long as the longest
+MAX_CLUSTER_TOTAL = 2**26  # characters of the distinct names of clusters
 MAX_BATCH_ROWS = 2**16
 MAX_BATCH_VALUES = 2**20
 COLUMNS = ("id", "label", "prediction", "probabilities", "tokens")
-NOT_THE_SAME = "its probabilities do not have the same number of classes (two or more) in every row"
+CLUSTER = "cluster"
+DIFFERENT_CLASSES = "its probabilities do not have the same number of classes (two or more) in every row"
 
 
-class BadRun(UserError):
-    """A run that cannot be compared; the message is one sentence for the user."""
+class BadPredictions(UserError):
+    """A file of predictions that cannot be used. The message is one sentence for the user, about "its predictions"."""
 
 
-@dataclass(frozen=True)
-class Predictions:
-    """One run's predictions on the test split, sorted by document id.
-
-    `clusters` numbers the groups of documents that belong together (the data's group column); None: not known.
-    """
-
-    ids: np.ndarray
-    labels: np.ndarray
-    predictions: np.ndarray
-    probabilities_NC: np.ndarray
-    tokens: np.ndarray
-    clusters: np.ndarray | None = None
-
-
-def read_answers(path: Path, dtype: type[np.floating]) -> Predictions:
+def read_predictions(path: Path, dtype: type[np.floating] = np.float64) -> Predictions:
     """Read a split's predictions in the file's order; ids are unique and have at most 200 characters.
 
+    `dtype` is that of the probabilities. The classes are named by their numbers if the file does not name them. A file
+    without a format_version is read too: other tools write the same columns.
+
     The file is checked before anything in it is decompressed, and then read in batches: a small file may expand to
-    gigabytes, in one page, one text or one row. Raises BadRun.
+    gigabytes, in one page, one text or one row. Raises BadPredictions.
     """
     require_plain(path, MAX_PREDICTIONS_BYTES)
     try:
         require_small_footer(path)
-        names = check_columns(pq.read_schema(path))
-        file = pq.ParquetFile(
-            path, read_dictionary=[name for name in ("id", "group") if name in names], pre_buffer=False
-        )
+        schema = pq.read_schema(path)
+        metadata = {key.decode(): value.decode() for key, value in (schema.metadata or {}).items()}
+        check_version(metadata)
+        names = check_columns(schema)
+        texts = [name for name in ("id", CLUSTER) if name in names]
+        file = pq.ParquetFile(path, read_dictionary=texts, pre_buffer=False)
         num_classes = check_size(path, file, names)
         num_rows = file.metadata.num_rows
         numbers = {name: np.empty(num_rows, dtype=np.int64) for name in ("label", "prediction", "tokens")}
         probabilities_NC = np.empty((num_rows, num_classes), dtype=dtype)
-        ids: list[np.ndarray] = []
-        clusters: Clusters | None = Clusters() if "group" in names else None
+        ids = np.empty(num_rows, dtype=object)
+        clusters = Clusters(num_rows) if CLUSTER in names else None
         start = 0
         for batch in file.iter_batches(batch_size(num_classes), columns=names, use_threads=False):
             rows = slice(start, start + batch.num_rows)
-            ids.append(id_texts(batch["id"], num_rows))
+            ids[rows] = id_texts(batch["id"], num_rows)
             for name, column in numbers.items():
                 column[rows] = whole_numbers(batch[name])
             probabilities_NC[rows] = probability_matrix(batch["probabilities"], num_classes)
             if clusters is not None:
-                clusters.add(batch["group"])
+                clusters.read(rows, batch[CLUSTER])
             start += batch.num_rows
         if start != num_rows:
             raise ValueError(f"{start} rows instead of {num_rows}")
     except (OSError, KeyError, ValueError, TypeError, OverflowError, pa.ArrowException, MemoryError) as error:
-        if isinstance(error, BadRun):
+        if isinstance(error, BadPredictions):
             raise
-        raise BadRun("its predictions are damaged or lack a column") from None
-    clusters_N = None if clusters is None else clusters.numbers()
-    answers = Predictions(
-        np.concatenate(ids), numbers["label"], numbers["prediction"], probabilities_NC, numbers["tokens"]
+        raise BadPredictions("its predictions are damaged or lack a column") from None
+    check_values(ids, numbers["label"], numbers["prediction"], probabilities_NC)
+    return Predictions(
+        ids=ids,
+        labels=numbers["label"],
+        predicted=numbers["prediction"],
+        probabilities=probabilities_NC,
+        tokens=numbers["tokens"],
+        clusters=None if clusters is None else clusters.column(),
+        label_names=label_names(metadata, num_classes),
     )
-    check_answers(answers.ids, answers.labels, answers.predictions, probabilities_NC)
-    return replace(answers, clusters=clusters_N)
+
+
+def check_version(metadata: Mapping[str, str]) -> None:
+    """Raise BadPredictions for a file in another version than this imdbcls reads."""
+    if FORMAT_VERSION not in metadata:
+        return
+    version = metadata[FORMAT_VERSION]
+    try:
+        require_version({FORMAT_VERSION: int(version) if version.isdecimal() else version}, PREDICTIONS)
+    except OtherVersion as error:
+        raise BadPredictions(f"its file of predictions {error}") from error
+
+
+def label_names(metadata: Mapping[str, str], num_classes: int) -> tuple[str, ...]:
+    """Return the names of the classes in a file's metadata, or their numbers if it does not name all of them."""
+    try:
+        names = json.loads(metadata.get("label_names", "null"))
+    except (ValueError, RecursionError):
+        names = None
+    if isinstance(names, list) and len(names) == num_classes and problem_of_labels(names) is None:
+        return tuple(names)
+    return tuple(str(label) for label in range(num_classes))
 
 
 def check_columns(schema: pa.Schema) -> list[str]:
-    """Return the names of the columns to read. Raises KeyError for a missing one, ValueError for an unexpected type."""
+    """Return the names of the columns to read.
+
+    Raises KeyError for a missing one, ValueError for an unexpected type, BadPredictions for the former name of one.
+    """
     if len(set(schema.names)) != len(schema.names):
         raise ValueError("two columns of one name")
-    names = [*COLUMNS, *(["group"] if "group" in schema.names else [])]
+    if "group" in schema.names and CLUSTER not in schema.names:
+        raise BadPredictions("its predictions have a column 'group'; the column is called 'cluster' now: rename it")
+    names = [*COLUMNS, *([CLUSTER] if CLUSTER in schema.names else [])]
     for name in names:
         kind = schema.field(name).type
         if pa.types.is_dictionary(kind):
@@ -100,7 +127,7 @@ def check_columns(schema: pa.Schema) -> list[str]:
         is_list = pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
         fits = {
             "id": is_text or pa.types.is_integer(kind),
-            "group": is_text or pa.types.is_integer(kind),
+            CLUSTER: is_text or pa.types.is_integer(kind),
             "probabilities": is_list and pa.types.is_floating(kind.value_type),
         }
         if not fits.get(name, pa.types.is_integer(kind)):
@@ -109,24 +136,26 @@ def check_columns(schema: pa.Schema) -> list[str]:
 
 
 def check_size(path: Path, file: pq.ParquetFile, names: Sequence[str]) -> int:
-    """Return the number of classes. Raises BadRun if the pages of the file exceed a limit."""
+    """Return the number of classes. Raises BadPredictions if the pages of the file exceed a limit."""
     num_rows = file.metadata.num_rows
     if num_rows == 0:
-        raise BadRun("its predictions are empty")
+        raise BadPredictions("its predictions are empty")
     if num_rows > MAX_DOCUMENTS:
-        raise BadRun(f"its predictions have {num_rows:,} rows; at most {MAX_DOCUMENTS:,} are read")
+        raise BadPredictions(f"its predictions have {num_rows:,} rows; at most {MAX_DOCUMENTS:,} are read")
     columns = columns_of(path, file.metadata, names)
     (probabilities,) = (column for column in columns.values() if column.path.startswith("probabilities."))
     for column in columns.values():
         if column.num_values > (MAX_PROBABILITIES if column is probabilities else num_rows):
-            raise BadRun(f"its predictions hold more values than can be compared ({column.num_values:,})")
+            raise BadPredictions(f"its predictions hold more values than can be compared ({column.num_values:,})")
         if column.largest_page > MAX_PAGE_BYTES or column.num_bytes > MAX_COLUMN_BYTES:
-            raise BadRun(f"its predictions expand to {column.num_bytes:,} bytes in {column.path!r}: too much to read")
+            raise BadPredictions(
+                f"its predictions expand to {column.num_bytes:,} bytes in {column.path!r}: too much to read"
+            )
         if not column.is_bounded:
-            raise BadRun(f"its predictions have an encoding in {column.path!r} that can expand without bound")
+            raise BadPredictions(f"its predictions have an encoding in {column.path!r} that can expand without bound")
     num_classes, rest = divmod(probabilities.num_values, num_rows)
     if rest or not 2 <= num_classes <= MAX_CLASSES:
-        raise BadRun(NOT_THE_SAME)
+        raise BadPredictions(DIFFERENT_CLASSES)
     return num_classes
 
 
@@ -135,53 +164,57 @@ def batch_size(num_classes: int) -> int:
     return max(1, min(MAX_BATCH_ROWS, MAX_BATCH_VALUES // num_classes))
 
 
-def texts_of(column: pa.Array) -> tuple[np.ndarray, np.ndarray]:
+def texts_of(column: pa.Array) -> tuple[NDArray[np.object_], NDArray[np.int64]]:
     """Return a batch's distinct texts and each row's index among them. Raises ValueError for a missing value."""
     if column.null_count:
         raise ValueError("a missing value")
     encoded = column if pa.types.is_dictionary(column.type) else column.dictionary_encode()
-    # Of a row group's dictionary, only what this batch uses is turned into Python's texts.
+    # Of a row group's dictionary, only what this batch uses becomes Python strings.
     used, places = np.unique(encoded.indices.to_numpy(zero_copy_only=False), return_inverse=True)
     texts = encoded.dictionary.take(pa.array(used)).to_pylist()
     return np.array([str(text) for text in texts], dtype=object), places
 
 
-def id_texts(ids: pa.Array, num_rows: int) -> np.ndarray:
-    """Return a batch's ids as a numpy array of strings, whatever their type in the file."""
+def id_texts(ids: pa.Array, num_rows: int) -> NDArray[np.object_]:
+    """Return a batch's ids as strings, whatever their type in the file."""
     if ids.null_count:
-        raise BadRun("its predictions have rows without an id")
+        raise BadPredictions("its predictions have rows without an id")
     texts, places = texts_of(ids)
     longest = max((len(text) for text in texts), default=0)
     if longest > MAX_ID_CHARACTERS:
-        raise BadRun(f"its predictions have an id of more than {MAX_ID_CHARACTERS} characters")
+        raise BadPredictions(f"its predictions have an id of more than {MAX_ID_CHARACTERS} characters")
     if longest * num_rows > MAX_ID_TOTAL:
-        raise BadRun(f"its predictions have {num_rows:,} rows and ids of {longest} characters: too much to compare")
-    return texts.astype(str)[places]
+        raise BadPredictions(
+            f"its predictions have {num_rows:,} rows and ids of {longest} characters: too much to compare"
+        )
+    return texts[places]
 
 
 class Clusters:
-    """Number each row's group in the order of the names, batch by batch, so that a name is stored once."""
+    """The column of clusters, read batch by batch. Each name is stored once, however many rows have it."""
 
-    def __init__(self) -> None:
-        self._numbers: dict[str, int] = {}
-        self._rows: list[np.ndarray] = []
+    def __init__(self, num_rows: int) -> None:
+        self._column = np.empty(num_rows, dtype=object)
+        self._names: dict[str, str] = {}
+        self._num_characters = 0
         self._has_gap = False
 
-    def add(self, groups: pa.Array) -> None:
-        if groups.null_count or self._has_gap:
+    def read(self, rows: slice, batch: pa.Array) -> None:
+        if batch.null_count or self._has_gap:
             self._has_gap = True
             return
-        names, places = texts_of(groups)
-        numbers = [self._numbers.setdefault(name, len(self._numbers)) for name in names]
-        self._rows.append(np.array(numbers, dtype=np.int64)[places])
+        texts, places = texts_of(batch)
+        self._num_characters += sum(len(text) for text in texts if text not in self._names)
+        if self._num_characters > MAX_CLUSTER_TOTAL:
+            raise BadPredictions(
+                f"its predictions have names of clusters of more than {MAX_CLUSTER_TOTAL:,} characters in all: too "
+                "much to compare"
+            )
+        self._column[rows] = np.array([self._names.setdefault(text, text) for text in texts], dtype=object)[places]
 
-    def numbers(self) -> np.ndarray | None:
-        """Return each row's number, or None if any row has no group."""
-        if self._has_gap:
-            return None
-        rank = np.empty(len(self._numbers), dtype=np.int64)
-        rank[[self._numbers[name] for name in sorted(self._numbers)]] = np.arange(len(self._numbers))
-        return rank[np.concatenate(self._rows)]
+    def column(self) -> NDArray[np.object_] | None:
+        """Return each row's cluster, or None if any row has none."""
+        return None if self._has_gap else self._column
 
 
 def whole_numbers(column: pa.Array) -> np.ndarray:
@@ -195,15 +228,16 @@ def probability_matrix(lists: pa.Array, num_classes: int) -> np.ndarray:
     """Convert a batch's lists, which must all have the same length, to a matrix."""
     values = lists.flatten()
     if values.null_count or lists.null_count or not np.all(lists.value_lengths().to_numpy() == num_classes):
-        raise BadRun(NOT_THE_SAME)
+        raise BadPredictions(DIFFERENT_CLASSES)
     return values.to_numpy().reshape(len(lists), num_classes)
 
 
-def check_answers(ids: np.ndarray, labels: np.ndarray, predictions: np.ndarray, probabilities_NC: np.ndarray) -> None:
+def check_values(ids: np.ndarray, labels: np.ndarray, predictions: np.ndarray, probabilities_NC: np.ndarray) -> None:
+    """Raise BadPredictions for values that no predictions can have."""
     num_classes = probabilities_NC.shape[1]
-    if np.unique(ids).size != ids.size:
-        raise BadRun("its predictions name a document twice")
+    if len(set(ids)) != len(ids):
+        raise BadPredictions("its predictions name a document twice")
     if min(labels.min(), predictions.min()) < 0 or max(labels.max(), predictions.max()) >= num_classes:
-        raise BadRun(f"its labels or predictions are not classes 0 to {num_classes - 1}")
+        raise BadPredictions(f"its labels or predictions are not classes 0 to {num_classes - 1}")
     if not np.all(np.abs(probabilities_NC.sum(axis=1) - 1) < 0.02) or probabilities_NC.min() < 0:
-        raise BadRun("its probabilities are not between 0 and 1 with a sum of 1 in every row")
+        raise BadPredictions("its probabilities are not between 0 and 1 with a sum of 1 in every row")

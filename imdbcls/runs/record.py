@@ -38,8 +38,12 @@ def problem_of_labels(names: Any) -> str | None:
     """Why these are not the names of the classes, as the end of a sentence; None where they are."""
     if not isinstance(names, list) or len(names) < 2 or not all(isinstance(name, str) for name in names):
         return f"has {shown(names)} as label_names, not a list of two or more texts"
-    repeated = next((name for name in names if names.count(name) > 1), None)
-    return None if repeated is None else f"has {shown(repeated)} more than once in label_names"
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            return f"has {shown(name)} more than once in label_names"
+        seen.add(name)
+    return None
 
 
 def is_count(value: Any) -> bool:

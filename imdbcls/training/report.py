@@ -4,13 +4,15 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from imdbcls.data.token_counts import losses, recorded, sum_of
 from imdbcls.models.classifier import count_parameters
-from imdbcls.models.inference import Predictions
+from imdbcls.models.inference import predictions_of
 from imdbcls.models.metrics import confusion_matrix, doubt_about, metrics_of
 from imdbcls.runs.folder import RunFolder
-from imdbcls.runs.record import checksums_of_predictions
+from imdbcls.runs.predictions import Predictions, write_predictions
+from imdbcls.runs.record import checksums_of_predictions, path_of_predictions
 from imdbcls.runs.result import identity_of
 from imdbcls.runtime.console import say, warn
 from imdbcls.runtime.device import peak_memory_mb
@@ -45,20 +47,14 @@ def announce(run: Run) -> None:
     )
 
 
-def write_predictions(run: Run, predictions: Mapping[str, Predictions]) -> None:
-    """Write the predictions of the scored splits to the run folder."""
-    for split, found in predictions.items():
-        documents = run.corpus.splits[split]
-        run.folder.write_predictions(
-            split,
-            ids=documents.ids,
-            labels=found.labels,
-            predicted=found.predicted,
-            probabilities=found.probabilities,
-            tokens=run.tokens[split].lengths,
-            groups=documents.clusters,
-            label_names=run.corpus.label_names,
-        )
+def record_predictions(run: Run, probabilities: Mapping[str, NDArray[np.float64]]) -> dict[str, Predictions]:
+    """Write the predictions of the scored splits to the run folder, and return them."""
+    label_names, predictions = run.corpus.label_names, {}
+    for split, probabilities_NC in probabilities.items():
+        found = predictions_of(run.corpus.splits[split], run.tokens[split], probabilities_NC, label_names)
+        write_predictions(path_of_predictions(run.folder.path, split), found)
+        predictions[split] = found
+    return predictions
 
 
 def result_of(run: Run, predictions: Mapping[str, Predictions], latency_ms: Mapping[str, float]) -> dict[str, Any]:
@@ -68,7 +64,7 @@ def result_of(run: Run, predictions: Mapping[str, Predictions], latency_ms: Mapp
     predictions must be written already: their checksums are part of the result.
     """
     trainer, state, corpus = run.trainer, run.trainer.state, run.corpus
-    validation, test = metrics_of(predictions["validation"]), metrics_of(predictions["test"])
+    validation, test = predictions["validation"], predictions["test"]
     return {
         **identity_of(run.config, run.folder.path.name),
         "status": "done",
@@ -77,9 +73,11 @@ def result_of(run: Run, predictions: Mapping[str, Predictions], latency_ms: Mapp
         "watched_test": trainer.settings.watch_test,
         "best_epoch": state.best_epoch,
         "stopped_early": state.epoch < trainer.settings.epochs,
-        **{f"val/{name}": value for name, value in validation.items()},
-        **{f"test/{name}": value for name, value in test.items()},
-        "test/confusion_matrix": confusion_matrix(predictions["test"]),
+        **{
+            f"val/{name}": value for name, value in metrics_of(validation.true_labels, validation.probabilities).items()
+        },
+        **{f"test/{name}": value for name, value in metrics_of(test.true_labels, test.probabilities).items()},
+        "test/confusion_matrix": confusion_matrix(test.true_labels, test.predicted, len(corpus.label_names)),
         "predictions_sha256": checksums_of_predictions(run.folder.path),
         "token_counts": recorded(run.token_counts),
         "test_documents": len(corpus.test),
@@ -111,12 +109,12 @@ def worst_mistakes(run: Run, predictions: Predictions) -> list[dict[str, str | f
     documents, label_names = run.corpus.test, run.corpus.label_names
     predicted = predictions.predicted
     confidence = predictions.probabilities.max(axis=1)
-    wrong = np.flatnonzero(predicted != predictions.labels)
+    wrong = np.flatnonzero(~predictions.correct)
     return [
         {
             "id": documents.ids[row],
             "text": documents.texts[row],
-            "label": label_names[predictions.labels[row]],
+            "label": label_names[predictions.true_labels[row]],
             "prediction": label_names[predicted[row]],
             "probability": float(confidence[row]),
         }

@@ -10,7 +10,9 @@ from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
 from torch.optim import Optimizer
@@ -19,7 +21,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from imdbcls.data.batch import Batch
 from imdbcls.data.batches import Ahead, EvalBatches, SplitBatches
 from imdbcls.errors import UserError
-from imdbcls.models.inference import Predictions, score
+from imdbcls.models.inference import score
 from imdbcls.models.metrics import metrics_of
 from imdbcls.runtime.console import say, warn
 from imdbcls.runtime.device import Hardware, seed_everything_at
@@ -109,7 +111,8 @@ class Trainer:
         self.parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
         self.state = TrainState(micro_batch_size=settings.micro_batch_size)
         self.window = Window()
-        self.best_validation: Predictions | None = None  # of the best epoch, unless an earlier process scored it
+        # Of the best epoch, as probabilities_NC; None if an earlier process scored it.
+        self.best_validation: NDArray[np.float64] | None = None
 
     def fit(self, tracker: Tracker) -> None:
         """Train from the current `state` to the last epoch, then load the best weights.
@@ -279,13 +282,14 @@ class Trainer:
     def finish_epoch(self, tracker: Tracker) -> None:
         """Score validation, keep the weights if they are the best so far, and save."""
         self.scored.catch_up()
-        predictions = {"val": self.score("validation", self.batches.validation)}
+        labels = {"val": self.batches.validation.labels, "test": self.batches.test.labels}
+        probabilities = {"val": self.score("validation", self.batches.validation)}
         if self.settings.watch_test:
-            predictions["test"] = self.score("test", self.batches.test)
+            probabilities["test"] = self.score("test", self.batches.test)
         figures = {
             f"{split}/{name}": value
-            for split, of_split in predictions.items()
-            for name, value in metrics_of(of_split).items()
+            for split, probabilities_NC in probabilities.items()
+            for name, value in metrics_of(labels[split], probabilities_NC).items()
         }
         self.log(tracker, {**self.take_train_figures(), **figures})  # one point, so that each step has one
         state = self.state
@@ -293,17 +297,17 @@ class Trainer:
         accuracy, loss = figures["val/accuracy"], figures["val/loss"]
         if (accuracy, -loss) > (state.best_accuracy, -state.best_loss):
             state.best_epoch, state.best_accuracy, state.best_loss = state.epoch, accuracy, loss
-            self.best_validation = predictions["val"]
+            self.best_validation = probabilities["val"]
             self.saver.save_best({"step": state.step, "epoch": state.epoch, **figures})
         self.saver.save(state, self.window)
 
-    def score(self, split: str, batches: EvalBatches) -> Predictions:
-        """Return the model's predictions on a split; raise Interrupted if a signal asks to stop."""
+    def score(self, split: str, batches: EvalBatches) -> NDArray[np.float64]:
+        """Return probabilities_NC of a split; raise Interrupted if a signal asks to stop."""
         with self.stop.at_once():  # a batch may take long, and scoring leaves nothing half done
             return score(self.scored.model, batches, self.hardware, self.progress.of(split))
 
-    def final_predictions(self) -> dict[str, Predictions]:
-        """Return the predictions of the best weights, after `fit`, on validation and test.
+    def final_probabilities(self) -> dict[str, NDArray[np.float64]]:
+        """Return probabilities_NC of the best weights, after `fit`, on validation and test.
 
         Validation is scored again only if an earlier process scored the best epoch.
         """

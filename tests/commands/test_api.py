@@ -130,7 +130,7 @@ def test_predicting_the_test_texts_gives_the_recorded_probabilities(run: imdbcls
     recorded, predicted = loaded.predictions(), loaded.predict(texts)
     np.testing.assert_array_equal(predicted.probabilities, recorded.probabilities)
     np.testing.assert_array_equal(predicted.tokens, recorded.tokens)
-    assert predicted.labels is None and predicted.ids[:2] == ("0", "1")
+    assert predicted.labels is None and predicted.ids[:2].tolist() == ["0", "1"]
     alone = loaded.predict(texts[:1])
     np.testing.assert_allclose(alone.probabilities[0], recorded.probabilities[0], atol=1e-6)
     assert alone.names == [recorded.names[0]] and set(recorded.names) <= {"negative", "positive"}

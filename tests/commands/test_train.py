@@ -111,12 +111,12 @@ def test_the_predictions_hold_every_document(finished: Path) -> None:
     )
     for split, prefix, count in (("test", "test", 40), ("validation", "val", 24)):
         table = parquet.read_table(finished / "predictions" / f"{split}.parquet")
-        assert table.column_names == ["id", "label", "prediction", "probabilities", "tokens", "group"]
+        assert table.column_names == ["id", "label", "prediction", "probabilities", "tokens", "cluster"]
         assert json.loads(table.schema.metadata[b"label_names"]) == ["negative", "positive"] == result["label_names"]
         rows = table.to_pylist()
         assert len(rows) == count == len({row["id"] for row in rows})
         for row in rows:
-            assert row["label"] == label_of[row["id"]] and row["group"] == film_of[row["id"]]
+            assert row["label"] == label_of[row["id"]] and row["cluster"] == film_of[row["id"]]
             assert sum(row["probabilities"]) == pytest.approx(1, abs=1e-12)
             assert row["prediction"] == row["probabilities"].index(max(row["probabilities"]))
             assert row["tokens"] >= 2

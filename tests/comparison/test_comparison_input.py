@@ -21,11 +21,10 @@ from support.studies import HEADS, make_study
 
 from imdbcls.compare import main
 from imdbcls.comparison.naming import leaves
-from imdbcls.comparison.run_files import plain
+from imdbcls.comparison.run_files import BadRun, plain
 from imdbcls.comparison.slices import part_accuracy
 from imdbcls.comparison.study import read_study
 from imdbcls.runs import read_predictions
-from imdbcls.runs.read_predictions import BadRun
 
 
 @pytest.fixture
@@ -296,7 +295,7 @@ def test_parts_that_are_not_the_same_documents_say_so(tmp_path: Path) -> None:
 
 def test_a_part_without_a_mistake_has_an_interval(study: Path) -> None:
     group = read_study(study).groups[0]
-    answers = [replace(run.predictions, predictions=run.predictions.labels) for run in group.runs]
+    answers = [replace(run.predictions, predicted=run.predictions.true_labels) for run in group.runs]
     runs = tuple(replace(run, predictions=each) for run, each in zip(group.runs, answers, strict=True))
     accuracy = part_accuracy(replace(group, runs=runs), "a part", np.arange(200) < 12).accuracy
     assert accuracy is not None and accuracy.mean == accuracy.high == 1 and 0.7 < accuracy.low < 0.8
@@ -392,7 +391,7 @@ def test_clusters_are_known_by_whoever_recorded_them(tmp_path: Path) -> None:
     study = make_study(tmp_path / "runs", heads=HEADS[:2], num_documents=400, documents_of_a_film=40)
     whole = compared(study)["pairs"][0]
     file = study / "cls-s0" / "predictions" / "test.parquet"
-    pq.write_table(pq.read_table(file).drop_columns("group"), file)
+    pq.write_table(pq.read_table(file).drop_columns("cluster"), file)
     comparison = compared(study)
     assert comparison["pairs"][0]["standard_error"] == whole["standard_error"]
     assert any(note.startswith("Not all runs recorded which documents belong") for note in comparison["notes"])
@@ -402,8 +401,8 @@ def test_clusters_are_known_by_whoever_recorded_them(tmp_path: Path) -> None:
             column = pa.array([f"film {row // 5}" for row in range(400)])
             file = finer / f"{head}-s{seed}" / "predictions" / "test.parquet"
             table = pq.read_table(file)
-            table = table.drop_columns("group") if "group" in table.column_names else table
-            pq.write_table(table.append_column("group", column), file)
+            table = table.drop_columns("cluster") if "cluster" in table.column_names else table
+            pq.write_table(table.append_column("cluster", column), file)
         assert compared(finer)["pairs"][0]["standard_error"] == pytest.approx(whole["standard_error"])
 
 
@@ -418,7 +417,7 @@ def test_long_and_strange_group_names_are_only_names(study: Path) -> None:
         file = run / "predictions" / "test.parquet"
         table = pq.read_table(file)
         names = ["x" * 1_000_000 if row < 5 else f"{row % 50}\0" if row % 2 else f"{row % 50}" for row in range(200)]
-        pq.write_table(table.append_column("group", pa.array(names)), file)
+        pq.write_table(table.append_column("cluster", pa.array(names)), file)
     assert compared(study)["groups"][0]["num_clusters"] == 51
 
 

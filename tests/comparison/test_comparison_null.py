@@ -18,18 +18,20 @@ from imdbcls.comparison.run_files import Run
 from imdbcls.comparison.statistics import permutation_p
 from imdbcls.comparison.study import Group
 from imdbcls.comparison.views.wording import verdict
-from imdbcls.runs.read_predictions import Predictions
+from imdbcls.runs.predictions import Predictions
 
 NUM_STUDIES = 1_000
 
 
 def group_of(name: str, correct_SN: np.ndarray) -> Group:
     """A group of runs with these outcomes: class 0 is the label of every document."""
-    ids = np.array([f"{i:05d}" for i in range(correct_SN.shape[1])])
+    ids = np.array([f"{i:05d}" for i in range(correct_SN.shape[1])], dtype=object)
     runs = []
     for seed, correct_N in enumerate(correct_SN):
-        predictions = (1 - correct_N).astype(np.int64)
-        answers = Predictions(ids, np.zeros_like(predictions), predictions, np.eye(2)[predictions], np.ones(len(ids)))
+        predicted = (1 - correct_N).astype(np.int64)
+        tokens = np.ones(len(ids), dtype=np.int64)
+        labels, probabilities_NC = np.zeros_like(predicted), np.eye(2)[predicted]
+        answers = Predictions(ids, labels, predicted, probabilities_NC, tokens, None, ("0", "1"))
         runs.append(Run(f"{name}-s{seed}", {"seed": seed, "split_hash": "5a17"}, {}, [], answers))
     return Group(name, name, "minilm", tuple(runs))
 

@@ -1,5 +1,7 @@
 """The figures against scipy, statsmodels and scikit-learn on the same predictions, or against hand-worked cases."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy import stats
@@ -23,9 +25,8 @@ from imdbcls.comparison.statistics import (
     permutation_p,
 )
 from imdbcls.comparison.study import Group
-from imdbcls.models import inference
 from imdbcls.models.metrics import metrics_of
-from imdbcls.runs.read_predictions import Predictions
+from imdbcls.runs.predictions import Predictions
 
 
 def outcomes(
@@ -43,16 +44,20 @@ def outcomes(
     return (first > 0).astype(np.float32), (second > 0).astype(np.float32)
 
 
-def answers(num_classes: int, num_documents: int = 500) -> Predictions:
+def predictions(labels: np.ndarray, predicted: np.ndarray, probabilities_NC: np.ndarray) -> Predictions:
+    num_documents, num_classes = probabilities_NC.shape
+    ids = np.array([f"{i:05d}" for i in range(num_documents)], dtype=object)
+    tokens, names = np.full(num_documents, 9), tuple(str(label) for label in range(num_classes))
+    return Predictions(ids, labels, predicted, probabilities_NC, tokens, None, names)
+
+
+def random_predictions(num_classes: int, num_documents: int = 500) -> Predictions:
     generator = np.random.default_rng(num_classes)
     labels = generator.integers(0, num_classes, num_documents)
     logits = generator.normal(size=(num_documents, num_classes))
     logits[np.arange(num_documents), labels] += 1.2
     probabilities = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
-    ids = np.array([f"{i:05d}" for i in range(num_documents)])
-    return Predictions(
-        ids, labels, probabilities.argmax(axis=1), probabilities.astype(np.float32), np.full(num_documents, 9)
-    )
+    return predictions(labels, probabilities.argmax(axis=1), probabilities.astype(np.float32))
 
 
 def test_mcnemar_agrees_with_statsmodels_and_the_binomial_test() -> None:
@@ -225,11 +230,11 @@ def test_seeds_needed_shrinks_the_seeds_part_only() -> None:
 @pytest.mark.parametrize("num_classes", [2, 4])
 def test_metrics_agree_with_those_of_a_run(num_classes: int) -> None:
     """The comparison resamples its own forms of what result.json holds, which scikit-learn and torchmetrics compute."""
-    given = answers(num_classes)
+    given = random_predictions(num_classes)
     ours = {metric.name: metric.score(metric.columns(given).mean(axis=0)) for metric in scores.METRICS}
-    probabilities = given.probabilities_NC / given.probabilities_NC.sum(axis=1, keepdims=True, dtype=float)
-    run = metrics_of(inference.Predictions(given.labels, probabilities))
-    brier = ((probabilities - np.eye(num_classes)[given.labels]) ** 2).sum(axis=1).mean()
+    probabilities = given.probabilities / given.probabilities.sum(axis=1, keepdims=True, dtype=float)
+    run = metrics_of(given.true_labels, probabilities)
+    brier = ((probabilities - np.eye(num_classes)[given.true_labels]) ** 2).sum(axis=1).mean()
     expected = {**{f"test/{name}": value for name, value in run.items()}, "test/brier": brier}
     assert ours.keys() == expected.keys()
     for name, value in expected.items():
@@ -239,25 +244,25 @@ def test_metrics_agree_with_those_of_a_run(num_classes: int) -> None:
 def test_ece_by_hand() -> None:
     # Two answers of 0.9, one wrong: the bin is off by 0.4. Two of 0.6, both right: off by 0.4. Together 0.4.
     probabilities = np.array([[0.9, 0.1], [0.9, 0.1], [0.6, 0.4], [0.6, 0.4]], np.float32)
-    given = Predictions(np.array(list("abcd")), np.array([0, 1, 0, 0]), np.zeros(4, int), probabilities, np.ones(4))
+    given = predictions(np.array([0, 1, 0, 0]), np.zeros(4, int), probabilities)
     ece = next(metric for metric in scores.METRICS if metric.name == "test/ece")
     assert ece.score(ece.columns(given).mean(axis=0)) == pytest.approx(0.4, abs=1e-6)
 
 
 def test_auroc_bootstrap_follows_the_real_one() -> None:
-    given = answers(2)
+    given = random_predictions(2)
     column = scores.auroc_placements(given)
     generator = np.random.default_rng(0)
     real = []
     for _ in range(400):
-        rows = generator.integers(0, len(given.labels), len(given.labels))
-        real.append(sklearn_metrics.roc_auc_score(given.labels[rows], given.probabilities_NC[rows, 1]))
+        rows = generator.integers(0, len(given.true_labels), len(given.true_labels))
+        real.append(sklearn_metrics.roc_auc_score(given.true_labels[rows], given.probabilities[rows, 1]))
     assert document_draws(column).std() == pytest.approx(np.std(real), rel=0.12)
 
 
 def test_a_class_without_documents_leaves_auroc_undefined() -> None:
-    given = answers(2)
-    only = Predictions(given.ids, np.zeros_like(given.labels), given.predictions, given.probabilities_NC, given.tokens)
+    given = random_predictions(2)
+    only = replace(given, labels=np.zeros_like(given.true_labels))
     assert np.isnan(scores.auroc_placements(only)).all()
     group = Group("one class", "cls", "minilm", (Run("s0", {"seed": 0}, {}, [], only),))
     metrics, _ = scores.score_group(group)

@@ -1,6 +1,8 @@
 """The run folder: what it writes, and what a training command is told to do with what is there."""
 
 import json
+import re
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +12,23 @@ from pyarrow import parquet
 
 from imdbcls.errors import UserError
 from imdbcls.runs.folder import RunFolder
-from imdbcls.runs.record import checksums_of_predictions
+from imdbcls.runs.predictions import Predictions, write_predictions
+from imdbcls.runs.read_predictions import BadPredictions, read_predictions
+from imdbcls.runs.record import checksums_of_predictions, path_of_predictions
 
 HASH = "1a2b3c4d5e6f7081"
+
+
+def two_predictions(clusters: list[str] | None) -> Predictions:
+    return Predictions(
+        ids=np.array(["a", "b\0"], dtype=object),
+        labels=np.array([0, 1]),
+        predicted=np.array([0, 0]),
+        probabilities=np.array([[0.75, 0.25], [0.5, 0.5]]),
+        tokens=np.array([7, 3]),
+        clusters=None if clusters is None else np.array(clusters, dtype=object),
+        label_names=("neg", "pos"),
+    )
 
 
 def finished(folder: Path, **changes: Any) -> RunFolder:
@@ -20,16 +36,8 @@ def finished(folder: Path, **changes: Any) -> RunFolder:
     run = RunFolder(folder / f"cls-s0-{HASH[:8]}")
     run.path.mkdir(parents=True)
     for split in ("test", "validation"):
-        run.write_predictions(
-            split,
-            ids=["a", "b"],
-            labels=np.array([0, 1]),
-            predicted=np.array([0, 0]),
-            probabilities=np.array([[0.75, 0.25], [0.5, 0.5]]),
-            tokens=np.array([7, 3]),
-            groups=["x", "y"] if split == "test" else None,
-            label_names=["neg", "pos"],
-        )
+        clusters = ["x", "y"] if split == "test" else None
+        write_predictions(path_of_predictions(run.path, split), two_predictions(clusters))
     result = {
         **{"status": "done", "head": "cls", "seed": 0, "config_hash": HASH, "group_hash": "0", "split_hash": "0"},
         **{"val/accuracy": 0.5, "test/accuracy": 0.5, "test_documents": 2, "label_names": ["neg", "pos"]},
@@ -43,15 +51,67 @@ def test_predictions_have_a_row_per_document_and_name_the_classes(tmp_path: Path
     run = finished(tmp_path)
     test = parquet.read_table(run.path / "predictions" / "test.parquet")
     assert test.to_pydict() == {
-        "id": ["a", "b"],
+        "id": ["a", "b\0"],
         "label": [0, 1],
         "prediction": [0, 0],
         "probabilities": [[0.75, 0.25], [0.5, 0.5]],
         "tokens": [7, 3],
-        "group": ["x", "y"],
+        "cluster": ["x", "y"],
     }
     assert json.loads(test.schema.metadata[b"label_names"]) == ["neg", "pos"]
-    assert "group" not in parquet.read_table(run.path / "predictions" / "validation.parquet").column_names
+    assert "cluster" not in parquet.read_table(run.path / "predictions" / "validation.parquet").column_names
+
+
+def test_predictions_are_read_as_they_were_written_and_stay_so(tmp_path: Path) -> None:
+    for clusters in (["x", "y"], None):
+        written = two_predictions(clusters)
+        write_predictions(tmp_path / "test.parquet", written)
+        found = read_predictions(tmp_path / "test.parquet")
+        for field in fields(Predictions):
+            one, other = getattr(written, field.name), getattr(found, field.name)
+            assert np.array_equal(one, other) and getattr(one, "dtype", None) == getattr(other, "dtype", None)
+        assert found.names == ["neg", "neg"] and found.correct.tolist() == [True, False]
+        assert found.take(np.array([1])).ids.tolist() == ["b\0"]
+        with pytest.raises(ValueError, match="read-only"):
+            found.probabilities[0] = 0
+    with pytest.raises(ValueError, match="labels of these documents are unknown"):
+        write_predictions(tmp_path / "test.parquet", replace(written, labels=None))
+
+
+@pytest.mark.parametrize(
+    ("metadata", "found"),
+    [
+        ({}, ("0", "1")),
+        ({"label_names": '["no", "yes"]', "format_version": "1"}, ("no", "yes")),
+        ({"label_names": '["no", "no"]'}, ("0", "1")),
+        ({"label_names": "[" * 100_000}, ("0", "1")),
+        ({"format_version": "2"}, "was written by a newer version of imdbcls (format_version 2; this one reads 1)"),
+        ({"format_version": "one"}, "has format_version one, which is not a whole number"),
+    ],
+)
+def test_the_metadata_of_predictions_is_optional_and_checked(
+    metadata: dict[str, str], found: tuple[str, ...] | str, tmp_path: Path
+) -> None:
+    path = tmp_path / "test.parquet"
+    write_predictions(path, two_predictions(None))
+    parquet.write_table(parquet.read_table(path).replace_schema_metadata(metadata), path)
+    if isinstance(found, tuple):
+        assert read_predictions(path).label_names == found
+    else:
+        with pytest.raises(BadPredictions, match=re.escape(found)):
+            read_predictions(path)
+
+
+def test_the_former_name_of_the_cluster_column_is_explained(tmp_path: Path) -> None:
+    path = tmp_path / "test.parquet"
+    write_predictions(path, two_predictions(["x", "y"]))
+    table = parquet.read_table(path)
+    parquet.write_table(table.rename_columns({"cluster": "group"}), path)
+    with pytest.raises(BadPredictions, match="column 'group'; the column is called 'cluster' now: rename it"):
+        read_predictions(path)
+    parquet.write_table(table.append_column("group", table["id"]), path)
+    clusters = read_predictions(path).clusters
+    assert clusters is not None and clusters.tolist() == ["x", "y"]
 
 
 def test_a_complete_run_is_returned_and_stays_as_it_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,12 +12,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from imdbcls.comparison.run_files import read_history
+from imdbcls.comparison.run_files import BadRun, read_history
 from imdbcls.data.columns import Request
 from imdbcls.data.tables import read_table
 from imdbcls.errors import UserError
 from imdbcls.runs.parquet_pages import PagesError, columns_of, require_small_footer
-from imdbcls.runs.read_predictions import BadRun, read_answers
+from imdbcls.runs.read_predictions import BadPredictions, read_predictions
 
 MAX_MEGABYTES = 500  # of the process that reads all of them, one after the other
 ROWS = 300
@@ -57,7 +57,7 @@ def make_bombs(folder: Path) -> dict[str, str]:
     tables: dict[str, tuple[Any, dict[str, Any], str]] = {
         "one id": (columns(id=pa.array([long, *ids[1:]])), whole, "expand to 209,"),
         "one long value": (columns(label=pa.array([long, *ids[1:]])), whole, damaged),
-        "one group": (columns(group=repeated), whole, "expand to 94,"),
+        "one cluster": (columns(cluster=repeated), whole, "expand to 94,"),
         "wide lists": (columns(probabilities=equal_lists(ROWS, 100_000)), {}, "more values than can be"),
         "too many classes": (columns(probabilities=equal_lists(ROWS, 1_001)), {}, "the same number of classes"),
         "shared beginnings": (
@@ -80,13 +80,13 @@ READ_ALL = """
 import json, re, sys
 import numpy as np
 from pathlib import Path
-from imdbcls.runs.read_predictions import BadRun, read_answers
+from imdbcls.runs.read_predictions import BadPredictions, read_predictions
 found = {}
 for path in sorted(Path(sys.argv[1]).glob("*.parquet")):
     try:
-        read_answers(path, np.float64)
+        read_predictions(path, np.float64)
         found[path.name] = ""
-    except BadRun as error:
+    except BadPredictions as error:
         found[path.name] = str(error)
 (kilobytes,) = re.findall(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())  # of this program alone
 print(json.dumps([found, int(kilobytes) // 1024]))
@@ -96,7 +96,7 @@ print(json.dumps([found, int(kilobytes) // 1024]))
 def test_bombs_are_refused_within_bounded_memory(tmp_path: Path) -> None:
     expected = make_bombs(tmp_path)
     assert all(
-        (tmp_path / f"{name}.parquet").stat().st_size < 100_000 for name in ("one id", "one group", "wide lists")
+        (tmp_path / f"{name}.parquet").stat().st_size < 100_000 for name in ("one id", "one cluster", "wide lists")
     )
     done = subprocess.run([sys.executable, "-c", READ_ALL, str(tmp_path)], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
@@ -107,7 +107,7 @@ def test_bombs_are_refused_within_bounded_memory(tmp_path: Path) -> None:
     assert megabytes < MAX_MEGABYTES
 
 
-def test_answers_are_read_to_the_bit_whatever_the_writer(tmp_path: Path) -> None:
+def test_predictions_are_read_to_the_bit_whatever_the_writer(tmp_path: Path) -> None:
     """Over several batches and row groups, with and without dictionaries, in all types a run's columns may have."""
     generator = np.random.default_rng(0)
     num_rows = 70_000
@@ -115,32 +115,50 @@ def test_answers_are_read_to_the_bit_whatever_the_writer(tmp_path: Path) -> None
     values_NC = np.stack([first, 1 - first], axis=1)
     labels = generator.integers(0, 2, num_rows)
     ids = [f"t{row}" for row in generator.permutation(num_rows)]
-    groups = [f"film {row % 700}" for row in range(num_rows)]
+    clusters = [f"film {row % 700}" for row in range(num_rows)]
     lists = pa.ListArray.from_arrays(np.arange(num_rows + 1, dtype=np.int32) * 2, pa.array(values_NC.reshape(-1)))
     made = columns(1, id=pa.array(ids), label=pa.array(labels), prediction=pa.array(values_NC.argmax(axis=1)))
-    made |= {"probabilities": lists, "tokens": pa.array(np.arange(num_rows)), "group": pa.array(groups)}
+    made |= {"probabilities": lists, "tokens": pa.array(np.arange(num_rows)), "cluster": pa.array(clusters)}
     variants: tuple[tuple[dict[str, Any], dict[str, Any]], ...] = (
         ({}, {}),
         ({}, {"row_group_size": 9_000, "data_page_size": 10_000, "use_dictionary": False, "data_page_version": "2.0"}),
-        ({"id": pa.array(ids).dictionary_encode(), "group": pa.array(groups, pa.large_string())}, {"version": "1.0"}),
+        (
+            {"id": pa.array(ids).dictionary_encode(), "cluster": pa.array(clusters, pa.large_string())},
+            {"version": "1.0"},
+        ),
         ({"probabilities": lists.cast(pa.list_(pa.float64(), 2)), "label": pa.array(labels, pa.int8())}, {}),
     )  # fmt: skip
     for changed, settings in variants:
-        found = read_answers(write(tmp_path / "a.parquet", made | changed, **settings), np.float64)
-        assert np.array_equal(found.ids, ids) and np.array_equal(found.tokens, range(num_rows))
-        assert found.probabilities_NC.tobytes() == values_NC.tobytes()
+        found = read_predictions(write(tmp_path / "a.parquet", made | changed, **settings), np.float64)
+        assert found.ids.tolist() == ids and np.array_equal(found.tokens, range(num_rows))
+        assert found.probabilities.tobytes() == values_NC.tobytes()
         assert np.array_equal(found.labels, labels)
-        assert found.clusters is not None and np.array_equal(np.unique(groups)[found.clusters], groups)
-    numbers = {"id": pa.array(range(num_rows)), "group": pa.array([None, *groups[1:]])}
-    found = read_answers(write(tmp_path / "a.parquet", made | numbers), np.float32)
-    assert found.ids[-1] == str(num_rows - 1) and found.clusters is None and found.probabilities_NC.dtype == np.float32
+        assert found.clusters is not None and found.clusters.tolist() == clusters
+    numbers = {"id": pa.array(range(num_rows)), "cluster": pa.array([None, *clusters[1:]])}
+    found = read_predictions(write(tmp_path / "a.parquet", made | numbers), np.float32)
+    assert found.ids[-1] == str(num_rows - 1) and found.clusters is None and found.probabilities.dtype == np.float32
 
 
 def test_ids_that_would_fill_the_memory_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("imdbcls.runs.read_predictions.MAX_ID_TOTAL", 10_000)
     path = write(tmp_path / "a.parquet", columns(id=pa.array([f"{row:0100}" for row in range(ROWS)])))
-    with pytest.raises(BadRun, match="300 rows and ids of 100 characters: too much to compare"):
-        read_answers(path, np.float32)
+    with pytest.raises(BadPredictions, match="300 rows and ids of 100 characters: too much to compare"):
+        read_predictions(path, np.float32)
+
+
+def test_names_of_clusters_that_would_fill_the_memory_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("imdbcls.runs.read_predictions.MAX_CLUSTER_TOTAL", 10_000)
+    for num_clusters, is_refused in ((99, False), (101, True)):
+        names = pa.array([f"{row % num_clusters:0100}" for row in range(ROWS)])
+        path = write(tmp_path / "a.parquet", columns(cluster=names), row_group_size=50)
+        if is_refused:
+            with pytest.raises(BadPredictions, match="names of clusters of more than 10,000 characters"):
+                read_predictions(path)
+        else:
+            clusters = read_predictions(path).clusters
+            assert clusters is not None and len({id(name) for name in clusters}) == num_clusters
 
 
 def claimed(path: Path, **claims: Any) -> Any:
@@ -184,8 +202,8 @@ def test_any_damage_is_an_error_in_words(tmp_path: Path) -> None:
         for byte in (0x00, 0xFF):
             path.write_bytes(good[:place] + bytes([byte]) + good[place + 1 :])
             try:
-                read_answers(path, np.float32)
-            except BadRun:
+                read_predictions(path, np.float32)
+            except BadPredictions:
                 refused += 1
     assert refused > 100
     for raw, sentence in ((b"", "is not"), (b"PAR1" * 4, "footer of"), (good[:-4] + b"PARE", "is not")):

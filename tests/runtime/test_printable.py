@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from imdbcls.api import Predictions
 from imdbcls.comparison.results import Comparison, GroupSummary, MetricSummary, Parts
 from imdbcls.comparison.views.csv_table import csv_text
 from imdbcls.comparison.views.json_document import json_text
@@ -22,6 +21,7 @@ from imdbcls.data.card import DataCard, SplitCard, card_text
 from imdbcls.data.token_counts import TokenCounts
 from imdbcls.errors import UserError
 from imdbcls.printable import copied_cell, csv_cell, json_line, printable, printable_line
+from imdbcls.runs.predictions import Predictions
 from imdbcls.runs.untrusted import require_no_links
 from imdbcls.runtime import console
 
@@ -102,8 +102,8 @@ NAMES = (HOSTILE, "=cmd|'/c calc'!A1", "+1", "-1", "@SUM(1)", "\t=1", "\r=1", " 
 
 def predictions() -> Predictions:
     probabilities_NC = np.eye(len(NAMES)) * 0.9 + 0.1 / len(NAMES)
-    ids = tuple(str(row) for row in range(len(NAMES)))
-    return Predictions(ids, probabilities_NC, NAMES, np.ones(len(NAMES), dtype=np.int64), None)
+    rows = np.arange(len(NAMES))
+    return Predictions(rows.astype(str).astype(object), None, rows, probabilities_NC, np.ones_like(rows), None, NAMES)
 
 
 def write_all(write_format: Any, file: io.StringIO) -> None:

@@ -120,6 +120,7 @@ def write_run(
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
     (folder / "metrics.jsonl").write_text("".join(json.dumps(point) + "\n" for point in history(accuracy, head, seed)))
     result: dict[str, Any] = {
+        "format_version": 1,
         "status": "done",
         "study": study.name,
         "name": folder.name,
@@ -152,7 +153,7 @@ def write_run(
             "prediction": predictions,
             "probabilities": pa.array(probabilities.astype(np.float32).tolist(), pa.list_(pa.float32())),
             "tokens": tokens,
-            **({} if films is None else {"group": films}),
+            **({} if films is None else {"cluster": films}),
         }
     )
     pq.write_table(table, folder / "predictions" / "test.parquet")

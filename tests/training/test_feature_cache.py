@@ -56,7 +56,7 @@ def trained(folder: Path, *overrides: str) -> tuple[Trainer, dict[str, Any]]:
     return trainer, {
         "logged": [{key: value for key, value in line.items() if "second" not in key} for line in lines],
         "head": {name: value.clone() for name, value in trainer.model.head.state_dict().items()},
-        "probabilities": score(trainer.model, trainer.batches.validation, trainer.hardware).probabilities,
+        "probabilities": score(trainer.model, trainer.batches.validation, trainer.hardware),
     }
 
 
@@ -89,7 +89,7 @@ def test_scoring_from_the_cache_gives_the_same_bits(head: str, precision: str, t
     for cache in ("true", "false"):
         settings = (FROZEN, f"head={head}", f"precision={precision}", f"backbone.cache={cache}", "max_length=24")
         trainer = make(tmp_path / cache, *settings, f"data.cache_dir={tmp_path}")
-        probabilities.append(score(trainer.model, trainer.batches.validation, trainer.hardware).probabilities)
+        probabilities.append(score(trainer.model, trainer.batches.validation, trainer.hardware))
     assert np.array_equal(*probabilities)
 
 

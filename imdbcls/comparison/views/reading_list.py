@@ -93,7 +93,7 @@ def num_candidates(comparison: Comparison) -> int:
 
 def rows_of(group: Group, ids: Sequence[str]) -> dict[str, int]:
     """Return the row of each id that the group has; a group's ids are sorted."""
-    rows = np.searchsorted(group.ids, np.array(ids, dtype=str))
+    rows = np.searchsorted(group.ids, np.array(ids, dtype=object))
     return {id_: int(row) for id_, row in zip(ids, rows, strict=True) if row < len(group.ids) and group.ids[row] == id_}
 
 

@@ -1,0 +1,103 @@
+"""A model's predictions on a set of documents, and the Parquet file that stores them.
+
+`read_predictions` is the reader. N documents, C classes.
+"""
+
+import json
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from imdbcls.printable import printable_line
+from imdbcls.runs.files import replacing
+from imdbcls.runs.format_version import FORMAT_VERSION, PREDICTIONS
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Predictions:
+    """Predictions as columns of equal length. The arrays are read-only.
+
+    Texts are Python strings in arrays of dtype object: a numpy string array drops trailing NULs and pads every text to
+    the longest.
+    """
+
+    ids: NDArray[np.object_]  # (N,)
+    labels: NDArray[np.int64] | None  # (N,), the true classes; None: unknown
+    predicted: NDArray[np.int64]  # (N,), the predicted classes
+    probabilities: NDArray[np.floating]  # (N, C), each row sums to one
+    tokens: NDArray[np.int64]  # (N,), tokens of each document before truncation, special tokens included
+    clusters: NDArray[np.object_] | None  # (N,), equal for documents that belong together (a film); None: unknown
+    label_names: tuple[str, ...]  # (C,)
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            column = getattr(self, field.name)
+            if isinstance(column, np.ndarray):
+                assert len(column) == len(self.ids), f"{field.name} has {len(column)} rows, ids {len(self.ids)}"
+                view = column.view()
+                view.flags.writeable = False
+                object.__setattr__(self, field.name, view)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __repr__(self) -> str:
+        return printable_line(f"Predictions({len(self):,} documents, classes {', '.join(self.label_names)})")
+
+    @property
+    def names(self) -> list[str]:
+        """The name of each document's predicted class."""
+        return [self.label_names[label] for label in self.predicted]
+
+    @property
+    def true_labels(self) -> NDArray[np.int64]:
+        """Return `labels`. Raises ValueError if they are unknown."""
+        if self.labels is None:
+            raise ValueError("the true labels of these documents are unknown")
+        return self.labels
+
+    @property
+    def correct(self) -> NDArray[np.bool_]:
+        """Return which documents are classified correctly, shape (N,). Raises ValueError if labels are unknown."""
+        return self.predicted == self.true_labels
+
+    def take(self, rows: NDArray[np.int64]) -> "Predictions":
+        """Return the documents at `rows`, in that order."""
+        return replace(
+            self,
+            ids=self.ids[rows],
+            labels=None if self.labels is None else self.labels[rows],
+            predicted=self.predicted[rows],
+            probabilities=self.probabilities[rows],
+            tokens=self.tokens[rows],
+            clusters=None if self.clusters is None else self.clusters[rows],
+        )
+
+
+def write_predictions(path: Path, predictions: Predictions) -> None:
+    """Write a Parquet file with one row per document, replacing it atomically.
+
+    Its columns are `id`, `label`, `prediction`, `probabilities` (a list, one per class), `tokens` and, if known,
+    `cluster`. The file's metadata holds `format_version` and `label_names` (a JSON list), so that it can be read
+    without the run.
+    """
+    import pyarrow
+    from pyarrow import parquet
+
+    probabilities = pyarrow.array(predictions.probabilities.tolist(), pyarrow.list_(pyarrow.float64()))
+    columns: dict[str, Any] = {
+        "id": pyarrow.array(predictions.ids, pyarrow.string()),
+        "label": pyarrow.array(predictions.true_labels, pyarrow.int64()),
+        "prediction": pyarrow.array(predictions.predicted, pyarrow.int64()),
+        "probabilities": probabilities,
+        "tokens": pyarrow.array(predictions.tokens, pyarrow.int64()),
+    }
+    if predictions.clusters is not None:
+        columns["cluster"] = pyarrow.array(predictions.clusters, pyarrow.string())
+    metadata = {FORMAT_VERSION: str(PREDICTIONS), "label_names": json.dumps(list(predictions.label_names))}
+    path.parent.mkdir(exist_ok=True)
+    with replacing(path) as temporary:
+        parquet.write_table(pyarrow.table(columns, metadata=metadata), temporary)
