@@ -125,6 +125,7 @@ def figures_of(
     ours = contests["training"][-1]
     flops_per_second = 3 * ours.forward_flops / median(ours.seconds)
     return {
+        "format_version": 1,
         "backbone": options.backbone,
         "data": options.data or "sample",
         "documents": ours.num_documents,

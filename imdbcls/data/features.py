@@ -20,9 +20,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from imdbcls.runs.format_version import FORMAT_VERSION
 from imdbcls.runtime.cache import building, discard, to_disk
 
 VECTORS, INDEX, ABOUT = "vectors.bin", "index.bin", "entry.json"
+# The format version of an entry. It is part of the entry's key: entries of other versions are not found.
+FEATURES = 2
 # Bytes of the vectors that share a checksum: several threads check blocks in parallel.
 BLOCK = 2**24
 # The dtypes of an encoder's output by their names in entry.json, and NumPy's: bfloat16 is stored as its raw bits.
@@ -99,6 +102,7 @@ def write_features(entry: Path, num_documents: int, encoded: Iterable[Encoded]) 
             file.write(index.tobytes())
             to_disk(file)
         about = {
+            FORMAT_VERSION: FEATURES,
             "dtype": str(part.vectors.dtype).removeprefix("torch."),
             **({"num_layers": part.vectors.shape[1]} if part.vectors.dim() == 3 else {}),
             "hidden_size": part.vectors.shape[-1],

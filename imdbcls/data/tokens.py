@@ -17,11 +17,12 @@ from imdbcls.data.documents import Documents
 from imdbcls.data.pieces import batches_of, can_cut
 from imdbcls.data.tokenizer_check import panics_raised
 from imdbcls.errors import UserError
+from imdbcls.runs.format_version import FORMAT_VERSION
 from imdbcls.runtime.cache import building, cache_folder, discard, to_disk
 from imdbcls.runtime.console import say
 
-# Raised whenever the files below change their meaning: old entries are then not found.
-FORMAT = 1
+# The format version of an entry. It is part of the entry's key: entries of other versions are not found.
+TOKENS = 1
 TOLD = 2_000  # documents; tokenizing more takes seconds, and is said
 
 _PARALLELISM = "TOKENIZERS_PARALLELISM"
@@ -133,7 +134,7 @@ def _plain(tokenizer: str) -> _Plain:
 
 
 def _key(texts: Sequence[str], tokenizer_sha256: bytes) -> str:
-    digest = hashlib.sha256(f"{FORMAT} {len(texts)} ".encode())
+    digest = hashlib.sha256(f"{TOKENS} {len(texts)} ".encode())
     digest.update(tokenizer_sha256)
     for text in texts:
         raw = text.encode()
@@ -176,7 +177,7 @@ def _build(entry: Path, texts: Sequence[str], backend: Any, cut: bool) -> tuple[
             file.write(offsets.tobytes())
             to_disk(file)
         about = {
-            "format": FORMAT,
+            FORMAT_VERSION: TOKENS,
             "dtype": dtype.name,
             "num_documents": len(texts),
             "num_tokens": int(offsets[-1]),

@@ -19,7 +19,8 @@ from torch import Tensor
 
 from imdbcls.errors import UserError
 from imdbcls.runs.files import sync
-from imdbcls.runs.untrusted import read_json, require_plain, sha256, tensor_shapes
+from imdbcls.runs.format_version import CHECKPOINT, FORMAT_VERSION, read_versioned
+from imdbcls.runs.untrusted import require_plain, sha256, tensor_shapes
 from imdbcls.runtime.console import say
 
 MANIFEST = "manifest.json"
@@ -57,11 +58,12 @@ def save(folder: Path, tensors: Mapping[str, Mapping[str, Tensor]], state: Mappi
         for stem, named_tensors in tensors.items():
             contiguous = {name: tensor.contiguous() for name, tensor in named_tensors.items()}
             save_file(contiguous, new / f"{stem}.safetensors")
-        (new / STATE).write_text(json.dumps(state), encoding="utf-8")
+        (new / STATE).write_text(json.dumps({FORMAT_VERSION: CHECKPOINT, **state}), encoding="utf-8")
         files = {path.name: {"bytes": path.stat().st_size, "sha256": sha256(path)} for path in sorted(new.iterdir())}
         for name in files:
             sync(new / name)
-        (new / MANIFEST).write_text(json.dumps({"files": files}, indent=1), encoding="utf-8")
+        manifest = {FORMAT_VERSION: CHECKPOINT, "files": files}
+        (new / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
         sync(new / MANIFEST)
         sync(new)
     except (OSError, SafetensorError):
@@ -106,7 +108,7 @@ def load(folder: Path, *models: Mapping[str, Tensor]) -> Checkpoint:
     """
     if folder.is_symlink() or not folder.is_dir():
         raise CheckpointError(f"{folder} is missing, or is no folder.")
-    files = read_json(folder / MANIFEST).get("files")
+    files = read_versioned(folder / MANIFEST, CHECKPOINT).get("files")
     if not isinstance(files, dict) or STATE not in files or "model.safetensors" not in files:
         raise CheckpointError(f"{folder / MANIFEST} does not list a checkpoint's files.")
     for name, entry in files.items():
@@ -131,7 +133,7 @@ def load(folder: Path, *models: Mapping[str, Tensor]) -> Checkpoint:
                 f"{folder / 'model.safetensors'} does not fit the model: {name[:200]} is {tensor.dtype}, expected "
                 f"{model[name].dtype}."
             )
-    return Checkpoint(folder, tensors, read_json(folder / STATE))
+    return Checkpoint(folder, tensors, read_versioned(folder / STATE, CHECKPOINT))
 
 
 def fitting(folder: Path, models: Sequence[Mapping[str, Tensor]]) -> Mapping[str, Tensor]:

@@ -17,7 +17,7 @@ import transformers
 from torch import nn
 
 from imdbcls.data.batches import EvalBatches
-from imdbcls.data.features import VECTORS, Encoded, Features, load_features, write_features
+from imdbcls.data.features import FEATURES, VECTORS, Encoded, Features, load_features, write_features
 from imdbcls.errors import UserError
 from imdbcls.kernels import source_digest
 from imdbcls.models.backbone import Backbone
@@ -26,8 +26,6 @@ from imdbcls.models.environment import environment_of
 from imdbcls.runtime.console import say
 from imdbcls.runtime.device import Hardware, all_threads
 
-# Increased whenever the meaning of an entry changes, so that old ones are not found.
-FORMAT = 2
 # Bytes to leave free on the disk, for the rest of the run and for others.
 RESERVE = 2e9
 OnProgress = Callable[[int, int], None]
@@ -139,7 +137,7 @@ def key_of_encoder(model: Classifier, backbone: Backbone, hardware: Hardware, we
     config = backbone.encoder.config
     architecture = {key: value for key, value in config.to_dict().items() if key != "_name_or_path"}
     about = {
-        "format": FORMAT,
+        "format": FEATURES,
         "weights": weights,
         "architecture": [type(backbone.encoder).__name__, architecture, config._attn_implementation],
         "kernels": [backbone.not_fast, backbone.not_unpadded, source_digest()],

@@ -322,7 +322,7 @@ def sums_to_match(folder: Path) -> None:
     """Write a checkpoint's manifest anew, as who altered its files would."""
     files = [path for path in folder.iterdir() if path.name != "manifest.json"]
     sums = {path.name: {"bytes": path.stat().st_size, "sha256": digest(path)} for path in files}
-    (folder / "manifest.json").write_text(json.dumps({"files": sums}))
+    (folder / "manifest.json").write_text(json.dumps({"format_version": 1, "files": sums}))
 
 
 def test_three_hundred_damaged_run_folders(

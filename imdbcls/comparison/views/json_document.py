@@ -3,7 +3,8 @@
 Its keys are a contract: extend them, do not rename them. Accuracies, differences and intervals are fractions of one,
 never percent. The fields of `comparison.results` say what null means.
 
-- `study`, `headline`, `level` (0.05), `margin` (of equivalence), `label_names`, `notes` (what was left out or flagged)
+- `format_version`, `study`, `headline`, `level` (0.05), `margin` (of equivalence), `label_names`, `notes` (what was
+  left out or flagged)
 - `groups[]`, best first: `name`, `head`, `backbone`, `rank`, `seeds`, `num_failed` (runs), `num_documents`,
   `num_clusters`, `max_length`, `watched_test`, `validation_accuracy` (mean over seeds),
   `metrics.{test/accuracy, test/f1, test/auroc, test/ece, test/brier, test/loss}` with `mean`, `std` (over seeds), `n`
@@ -35,6 +36,7 @@ from imdbcls.comparison.scores import METRICS
 from imdbcls.comparison.verdicts import LEVEL
 from imdbcls.comparison.views.wording import headline, verdict
 from imdbcls.printable import json_pretty
+from imdbcls.runs.format_version import COMPARISON, FORMAT_VERSION
 
 MAX_LISTED = 200
 
@@ -45,6 +47,7 @@ def json_text(comparison: Comparison) -> str:
 
 def to_json(comparison: Comparison) -> dict[str, Any]:
     return {
+        FORMAT_VERSION: COMPARISON,
         "study": comparison.study,
         "headline": headline(comparison),
         "level": LEVEL,

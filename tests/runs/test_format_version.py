@@ -1,0 +1,118 @@
+"""Every JSON and Parquet file has a format_version, and folders in another version are explained in one sentence."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pyarrow import parquet
+from support.api import TINY
+from support.studies import HEADS, make_study
+
+import imdbcls
+from imdbcls import compare
+from imdbcls.comparison.study import read_study
+from imdbcls.errors import UserError
+from imdbcls.evaluate import evaluate
+from imdbcls.runs.format_version import OtherVersion, require_version
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with one finished run of a frozen encoder, and its cache; only to be read."""
+    folder = tmp_path_factory.mktemp("whole")
+    choices = ("backbone.freeze=true", f"data.cache_dir={folder}/cache", f"runs_dir={folder}/runs")
+    imdbcls.run(imdbcls.compose(*TINY, *choices))
+    return folder
+
+
+@pytest.fixture
+def run(whole: Path, tmp_path: Path) -> Path:
+    """The run's folder in a copy of the runs."""
+    shutil.copytree(whole / "runs", tmp_path / "runs")
+    (folder,) = (tmp_path / "runs" / "default").iterdir()
+    return folder
+
+
+def set_version(path: Path, version: Any) -> None:
+    content = json.loads(path.read_text())
+    content.pop("format_version", None)
+    path.write_text(json.dumps(content if version is None else {**content, "format_version": version}))
+
+
+def train_again(run: Path) -> None:
+    imdbcls.run(imdbcls.compose(*TINY, "backbone.freeze=true", f"runs_dir={run.parents[1]}"))
+
+
+def test_every_json_and_parquet_file_has_its_version(whole: Path) -> None:
+    assert compare.main([str(whole / "runs" / "default"), "--output", str(whole / "compared")]) == 0
+    found = set()
+    for path in whole.rglob("*"):
+        if path.suffix == ".json" and path.parent.name != "backbone":  # transformers writes those
+            assert json.loads(path.read_text())["format_version"] in (1, 2), path
+            found.add(path.name)
+        elif path.suffix == ".parquet":
+            assert parquet.read_schema(path).metadata[b"format_version"] == b"1", path
+            found.add(path.name)
+    assert found == {
+        *("result.json", "comparison.json", "manifest.json", "state.json", "entry.json"),
+        *("test.parquet", "validation.parquet"),
+    }
+
+
+OTHER_VERSIONS: dict[str, tuple[Any, str]] = {
+    "none": (None, "was written by an earlier version of imdbcls (no format_version)"),
+    "newer": (2, "was written by a newer version of imdbcls (format_version 2; this one reads 1)"),
+    "older": (0, "was written by an earlier version of imdbcls (format_version 0; this one reads 1)"),
+    "no number": ("1\x1b[2J", "has format_version 1\\x1b[2J, which is not a whole number"),
+    "a boolean": (True, "has format_version True, which is not a whole number"),
+}
+
+
+@pytest.mark.parametrize(("version", "sentence"), OTHER_VERSIONS.values(), ids=list(OTHER_VERSIONS))
+def test_another_version_is_one_sentence(version: Any, sentence: str) -> None:
+    with pytest.raises(OtherVersion) as raised:
+        require_version({} if version is None else {"format_version": version}, 1)
+    assert str(raised.value) == sentence
+
+
+@pytest.mark.parametrize("command", [train_again, lambda run: evaluate(run, "test"), imdbcls.load_run])
+def test_a_run_of_another_version_is_neither_opened_nor_changed(command: Callable[[Path], Any], run: Path) -> None:
+    set_version(run / "result.json", None)
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file() and path.name != ".lock"}
+    with pytest.raises(UserError) as raised:
+        command(run)
+    assert str(raised.value) == (
+        f"{run}/result.json was written by an earlier version of imdbcls (no format_version). Use the imdbcls that "
+        f"wrote it, or move {run} away and train the run again."
+    )
+    assert before == {path: path.read_bytes() for path in run.rglob("*") if path.is_file() and path.name != ".lock"}
+
+
+def test_checkpoints_of_another_version_are_not_continued(run: Path) -> None:
+    (run / "result.json").unlink()
+    for name in ("last", "best"):
+        set_version(run / "checkpoints" / name / "manifest.json", 7)
+    with pytest.raises(UserError, match=r"manifest.json was written by a newer version .*move .* away and run its"):
+        train_again(run)
+
+
+def test_runs_of_other_versions_are_left_out_in_one_sentence(tmp_path: Path) -> None:
+    study = make_study(tmp_path / "heads", HEADS[:3], seeds=[0, 1, 2], num_documents=60)
+    for path in study.glob("cls-*/result.json"):
+        set_version(path, None)
+    set_version(study / "lstm-s1" / "result.json", 2)
+    found = read_study(study)
+    assert [(group.name, group.seeds) for group in found.groups] == [("lstm", [0, 2]), ("transformer", [0, 1, 2])]
+    assert list(found.left_out) == [
+        "cls-s0, cls-s1, cls-s2 are left out: their result.json was written by an earlier version of imdbcls (no "
+        "format_version). Compare them with the imdbcls that wrote them, or train them again.",
+        "lstm-s1 is left out: its result.json was written by a newer version of imdbcls (format_version 2; this one "
+        "reads 1). Compare it with the imdbcls that wrote it, or train it again.",
+    ]
+    for path in study.glob("*/result.json"):
+        set_version(path, None)
+    with pytest.raises(UserError, match=r"no finished run to compare. cls-s0, .*, lstm-s1 and 4 more are left out"):
+        read_study(study)
