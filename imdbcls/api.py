@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from imdbcls.config import overrides
-from imdbcls.config.validate import look_up, validate
+from imdbcls.config.checking import require_valid
+from imdbcls.config.schema import Config
 from imdbcls.errors import UserError
 from imdbcls.finished import FinishedModel, load_finished, open_finished
-from imdbcls.runs.folder import run_folder
 from imdbcls.runs.predictions import Predictions
 from imdbcls.runs.record import SPLITS, path_of_predictions, problem_of_predictions
 from imdbcls.runtime.process import prepare_process
@@ -19,28 +19,6 @@ from imdbcls.runtime.signals import handlers_kept
 
 if TYPE_CHECKING:
     from imdbcls.data.token_counts import TokenCounts
-
-
-@dataclass(frozen=True)
-class Config:
-    """A resolved, valid configuration of one run; `print(config.values)` shows it.
-
-    `values` is nested as in `config.yaml`. Make one with `imdbcls.compose`.
-    """
-
-    values: Mapping[str, Any]
-
-    def __getitem__(self, key: str) -> Any:
-        """The value at a dotted key, `config["head.dropout"]`; raises KeyError where there is none."""
-        return look_up(self.values, key)
-
-    def __repr__(self) -> str:
-        return f"Config({str(self.folder)!r}: .values has all its keys)"
-
-    @property
-    def folder(self) -> Path:
-        """Where `imdbcls.run` puts this run: `runs/<study>/<name>`, the same for the same choices."""
-        return run_folder(self.values).path
 
 
 @dataclass(frozen=True)
@@ -109,7 +87,7 @@ class FinishedRun:
     @cached_property
     def _model(self) -> FinishedModel:
         prepare_process()
-        return load_finished(self.folder, self.config.values, self.label_names)
+        return load_finished(self.folder, self.config, self.label_names)
 
 
 def compose(*choices: str) -> Config:
@@ -118,7 +96,7 @@ def compose(*choices: str) -> Config:
     `python -m imdbcls.train --help` lists the choices. An experiment's sweep is left out: give its head or seed
     yourself. Raises UserError with every mistake, each in a sentence.
     """
-    return Config(overrides.compose(choices))
+    return overrides.compose(choices)
 
 
 def run(config: Config) -> FinishedRun:
@@ -130,13 +108,13 @@ def run(config: Config) -> FinishedRun:
     """
     from imdbcls.train import train
 
-    validate(config.values)
+    config = require_valid(config.plain())
     try:
         with handlers_kept():  # this process goes on
-            train(config.values)
+            train(config)
     except SystemExit as stopped:
         raise KeyboardInterrupt(f"{config.folder} was stopped; the same call continues it") from stopped
-    return load_run(config.folder, plugins=config["plugins"])
+    return load_run(config.folder, plugins=config.plugins)
 
 
 def load_run(folder: str | Path, *, plugins: Sequence[str] = (), device: str | None = None) -> FinishedRun:
@@ -145,5 +123,5 @@ def load_run(folder: str | Path, *, plugins: Sequence[str] = (), device: str | N
     `plugins` names the packages of your own that its head may come from, `device` replaces the run's own. Raises
     UserError where the folder holds no finished run, or one that names code which is not allowed.
     """
-    values, result = open_finished(Path(folder), device, plugins)
-    return FinishedRun(Path(folder), Config(values), result)
+    config, result = open_finished(Path(folder), device, plugins)
+    return FinishedRun(Path(folder), config, result)

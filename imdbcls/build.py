@@ -2,8 +2,8 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
+from imdbcls.config.schema import Config
 from imdbcls.data.batches import SplitBatches
 from imdbcls.data.card import DataCard, card_of
 from imdbcls.data.documents import Corpus
@@ -61,21 +61,19 @@ class Inputs:
     frozen_weights: str | None
 
 
-def build_run(config: Mapping[str, Any], folder: RunFolder, stop: StopRequest) -> Run:
+def build_run(config: Config, folder: RunFolder, stop: StopRequest) -> Run:
     """Build everything that one training run needs, and save its backbone's architecture and tokenizer in `folder`.
 
     Raises UserError for what the user can put right. Random numbers are drawn for the first weights only, from states
     that the seed determines, so the result does not depend on what was built before.
     """
     require_buildable(config)
-    progress = Progress(config["progress"])
+    progress = Progress(config.progress)
     inputs = build_inputs(config, folder, progress)
-    seed_everything_at(config["seed"], ADAPTERS)
-    scored = ScoredModel(
-        inputs.model, lora_rank=config["backbone"]["lora_rank"], ema_decay=config["trainer"]["ema_decay"]
-    )
-    if config["compile"]:
-        compile_training(scored.trained, inputs.hardware, config["max_length"])
+    seed_everything_at(config.seed, ADAPTERS)
+    scored = ScoredModel(inputs.model, lora_rank=config.backbone.lora_rank, ema_decay=config.trainer.ema_decay)
+    if config.compile:
+        compile_training(scored.trained, inputs.hardware, config.max_length)
     environment = environment_of(inputs.hardware, scored.trained, scored.model)  # compiles: not while training is timed
     return Run(
         config=config,
@@ -91,12 +89,12 @@ def build_run(config: Mapping[str, Any], folder: RunFolder, stop: StopRequest) -
     )
 
 
-def build_inputs(config: Mapping[str, Any], folder: RunFolder, progress: Progress) -> Inputs:
+def build_inputs(config: Config, folder: RunFolder, progress: Progress) -> Inputs:
     """Build the data and the model; encode the documents now if the encoder's output is cached."""
     hardware = build_hardware(config)
     forget_peak_memory(hardware.device)
     corpus = build_corpus(config)
-    remember_source(config["data"]["source"])
+    remember_source(config.data.source.node)
     backbone = build_backbone(config)
     backbone.save(folder.backbone)
     model = build_model(config, backbone, len(corpus.label_names))
@@ -105,15 +103,15 @@ def build_inputs(config: Mapping[str, Any], folder: RunFolder, progress: Progres
     batches = pipeline.batches(corpus, tokens)
     model.to(hardware.device)
     require_precision(backbone.name, model.encoder, hardware)
-    keeps_encoder = model.encoder_is_frozen or config["backbone"]["lora_rank"] is not None
+    keeps_encoder = model.encoder_is_frozen or config.backbone.lora_rank is not None
     frozen_weights = hash_of_weights(model.encoder) if keeps_encoder else None
     inputs = Inputs(hardware, corpus, backbone, model, pipeline, tokens, batches, frozen_weights)
-    if config["backbone"]["freeze"] is True and config["backbone"]["cache"]:
+    if config.backbone.freeze is True and config.backbone.cache:
         read_from_feature_cache(config, inputs, progress)
     return inputs
 
 
-def read_from_feature_cache(config: Mapping[str, Any], inputs: Inputs, progress: Progress) -> None:
+def read_from_feature_cache(config: Config, inputs: Inputs, progress: Progress) -> None:
     """Give all batches the frozen encoder's output, from the cache or computed now."""
     assert inputs.frozen_weights is not None, "backbone.freeze=true left weights of the encoder to train"
     batches = inputs.batches
@@ -128,8 +126,8 @@ def read_from_feature_cache(config: Mapping[str, Any], inputs: Inputs, progress:
         eval_batches,
         inputs.hardware,
         weights=inputs.frozen_weights,
-        folder=cache_folder(config["data"]["cache_dir"]) / "features",
-        cache_gb=config["backbone"]["cache_gb"],
+        folder=cache_folder(config.data.cache_dir) / "features",
+        cache_gb=config.backbone.cache_gb,
         on_progress=progress.of("encoding"),
     )
     batches.train.read_from(features["train"])
@@ -138,7 +136,7 @@ def read_from_feature_cache(config: Mapping[str, Any], inputs: Inputs, progress:
 
 
 def build_trainer(
-    config: Mapping[str, Any],
+    config: Config,
     folder: RunFolder,
     inputs: Inputs,
     scored: ScoredModel,
@@ -146,7 +144,7 @@ def build_trainer(
     progress: Progress,
     stop: StopRequest,
 ) -> Trainer:
-    num_steps = config["epochs"] * inputs.batches.train.steps_per_epoch
+    num_steps = config.epochs * inputs.batches.train.steps_per_epoch
     optimizer, schedule = build_optimizer(config, scored.trained, num_steps)
     saver = Saver(
         folder=folder.checkpoints,
@@ -171,11 +169,11 @@ def build_trainer(
     )
 
 
-def build_data_card(config: Mapping[str, Any]) -> DataCard:
+def build_data_card(config: Config) -> DataCard:
     """Return the card of the data that a run with this config would read; its tokens are then in the cache.
 
     Raises UserError as the run would.
     """
     corpus, tokenizer, pipeline = build_corpus(config), build_tokenizer(config), build_pipeline(config)
     tokens = pipeline.tokenize(corpus, tokenizer)
-    return card_of(corpus, tokens, tokenizer, pipeline, config["data"]["name"], config["backbone"]["name"])
+    return card_of(corpus, tokens, tokenizer, pipeline, config.data.name, config.backbone.name)

@@ -14,8 +14,9 @@ import argparse
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
+from imdbcls.config.choices import Device
 from imdbcls.errors import UserError
 from imdbcls.finished import load_finished, open_finished
 from imdbcls.printable import printable_line, shown
@@ -33,7 +34,7 @@ def main() -> None:
     parser.add_argument("run", type=Path, help="the run's folder, runs/<study>/<name>")
     parser.add_argument("others", nargs="*", help=argparse.SUPPRESS)
     parser.add_argument("--split", choices=SPLITS, default="test", help="which documents to score (default: test)")
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda", "mps"), help="instead of the run's own")
+    parser.add_argument("--device", choices=get_args(Device), help="instead of the run's own")
     parser.add_argument(
         "--plugins", action="append", default=[], metavar="PACKAGE", help="a package of yours that the run used"
     )
@@ -79,9 +80,9 @@ def evaluate(
     documents that only the folder names.
     """
     config, recorded = open_finished(run, device, plugins)
-    source = config["data"]["source"]
+    source = config.data.source.node
     if data is not None:
-        config["data"]["source"] = read_from(source, data)
+        config = config.with_changes(data={"source": read_from(source, data)})
     elif not trust_source:
         require_own_source(source, run)
 
@@ -101,10 +102,10 @@ def evaluate(
     if corpus.split_hash != recorded.get("split_hash") or list(corpus.label_names) != recorded["label_names"]:
         raise UserError(
             f"The documents are not the run's: split hash {corpus.split_hash} instead of "
-            f"{shown(recorded.get('split_hash'))}; {described(config['data']['source'])} may have changed."
+            f"{shown(recorded.get('split_hash'))}; {described(config.data.source.node)} may have changed."
         )
     documents = corpus.test if split == "test" else corpus.validation
-    predictions, _ = finished.score(documents, on_progress=Progress(config["progress"]).of(split))
+    predictions, _ = finished.score(documents, on_progress=Progress(config.progress).of(split))
     labels_N, probabilities_NC = predictions.true_labels, predictions.probabilities
     figures = {f"{SPLITS[split]}/{name}": value for name, value in metrics_of(labels_N, probabilities_NC).items()}
     confusion = confusion_matrix(labels_N, predictions.predicted, len(corpus.label_names))

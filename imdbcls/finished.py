@@ -5,17 +5,17 @@ before the config is checked.
 """
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from imdbcls.config.validate import validate
 from imdbcls.errors import UserError
 from imdbcls.runs.folder import RunFolder
 from imdbcls.runs.untrusted import require_no_links, tensor_shapes
 
 if TYPE_CHECKING:
+    from imdbcls.config.schema import Config
     from imdbcls.data.documents import Documents
     from imdbcls.data.pipeline import Pipeline
     from imdbcls.data.tokens import Tokens
@@ -64,24 +64,23 @@ class FinishedModel:
 
 def open_finished(
     path: Path, device: str | None = None, plugins: Sequence[str] = ()
-) -> tuple[dict[str, Any], dict[str, Any]]:
+) -> "tuple[Config, dict[str, Any]]":
     """Return the config and the result of a finished run; `device` replaces the run's own.
 
     The caller decides which packages may be imported (`plugins`), never an untrusted run folder. Raises UserError for a
     folder that is not a finished run, or holds what a run of this project would not.
     """
+    from imdbcls.config.checking import require_valid
+
     require_one_run(path)
     require_no_links(path)
     if not (path / "config.yaml").is_file():
         raise UserError(f"{path / 'config.yaml'} is missing, so {path} is not a run folder (runs/<study>/<name>).")
     folder = RunFolder(path)
     folder.require_version()
-    config = folder.config()
-    config["plugins"] = list(plugins)
-    validate(config)
-    config["data"]["cache_dir"] = None  # an untrusted config must not choose where to write
-    if device is not None:
-        config["device"] = device
+    chosen = {"plugins": list(plugins)} if device is None else {"plugins": list(plugins), "device": device}
+    config = require_valid({**folder.config(), **chosen})
+    config = config.with_changes(data={"cache_dir": None})  # an untrusted config must not choose where to write
     result = folder.finished()
     if result is None:
         raise UserError(
@@ -104,7 +103,7 @@ def require_one_run(path: Path) -> None:
         )
 
 
-def load_finished(path: Path, config: Mapping[str, Any], label_names: Sequence[str]) -> FinishedModel:
+def load_finished(path: Path, config: "Config", label_names: Sequence[str]) -> FinishedModel:
     """Rebuild the model of a finished run from its folder; `config` is that of `open_finished`.
 
     Raises UserError for a checkpoint that is damaged or does not fit.
@@ -129,15 +128,23 @@ def load_finished(path: Path, config: Mapping[str, Any], label_names: Sequence[s
     return FinishedModel(path, build_pipeline(config), hardware, backbone, model, tuple(label_names))
 
 
-def rebuild_backbone(config: Mapping[str, Any], path: Path) -> "Backbone":
+def rebuild_backbone(config: "Config", path: Path) -> "Backbone":
     """Build the backbone of a finished run, without weights, from its run folder."""
     from imdbcls.data.tokenizer_check import require_sound_files
     from imdbcls.models.backbone import load_backbone, require_architecture
     from imdbcls.sections import fitting
 
     folder = RunFolder(path)
-    settings = {name: config["backbone"][name] for name in ("name", "dropout", "attention_dropout", "fast")}
+    backbone = config.backbone
     saved = folder.backbone.absolute()  # never a hub id
     require_sound_files(saved)
     require_architecture(saved, tensor_shapes(folder.checkpoints / "best" / "model.safetensors"))
-    return fitting(config, load_backbone(path=str(saved), pretrained=False, **settings))
+    rebuilt = load_backbone(
+        name=backbone.name,
+        path=str(saved),
+        pretrained=False,
+        dropout=backbone.dropout,
+        attention_dropout=backbone.attention_dropout,
+        fast=backbone.fast,
+    )
+    return fitting(config, rebuilt)

@@ -15,10 +15,11 @@ import argparse
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO, get_args
 
+from imdbcls.config.choices import Device
 from imdbcls.data.answers import FORMATS, Item, Write, format_of, opened, require_output
-from imdbcls.data.columns import DELIMITERS, QUOTINGS
+from imdbcls.data.columns import Delimiter, Quoting
 from imdbcls.data.tables import require_table
 from imdbcls.data.unlabeled import Texts, from_arguments, from_file, from_stdin, in_chunks, request_for
 from imdbcls.errors import UserError
@@ -57,18 +58,18 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--keep", metavar="NAMES", help="columns to copy into the answers, separated by commas")
     parser.add_argument(
-        "--delimiter", choices=("auto", *DELIMITERS), help="delimiter of CSV and TSV files (default: auto)"
+        "--delimiter", choices=get_args(Delimiter), help="delimiter of CSV and TSV files (default: auto)"
     )
     parser.add_argument(
         "--quoting",
-        choices=QUOTINGS,
+        choices=get_args(Quoting),
         help="whether quotation marks enclose fields of CSV and TSV files (default: auto)",
     )
     parser.add_argument("--output", type=Path, metavar="FILE", help="where to write the answers (default: stdout)")
     parser.add_argument(
         "--format", choices=FORMATS, help="format of the answers (default: from the extension of --output, else jsonl)"
     )
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda", "mps"), help="instead of the run's own")
+    parser.add_argument("--device", choices=get_args(Device), help="instead of the run's own")
     parser.add_argument(
         "--plugins", action="append", default=[], metavar="PACKAGE", help="a package of yours that the run used"
     )
@@ -93,7 +94,7 @@ def predict(arguments: argparse.Namespace, stdin: TextIO, stdout: TextIO) -> Non
             file.flush()
             without_text += [item.number for item in chunk if item.text is None]
             num_texts += len(chunk)
-    for loss in losses(sum_of(counts), run.config["max_length"], what="texts") if counts else ():
+    for loss in losses(sum_of(counts), run.config.max_length, what="texts") if counts else ():
         warn(loss)
     if given.name is not None:
         texts = "1 row" if num_texts == 1 else f"{num_texts:,} rows"
@@ -118,7 +119,7 @@ def texts_of(arguments: argparse.Namespace, stdin: TextIO, config: "Config") -> 
     if arguments.file is None:
         return from_arguments(arguments.texts) if arguments.texts else from_stdin(stdin)
     options: dict[str, Any] = {name: getattr(arguments, name) for name in FILE_OPTIONS}
-    return from_file(arguments.file, request_for(arguments.file, config["data"], **options))
+    return from_file(arguments.file, request_for(arguments.file, config.data.source.arguments, **options))
 
 
 def answer(chunk: Sequence[Item], run: "FinishedRun", write: Write) -> "list[TokenCounts]":

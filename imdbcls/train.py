@@ -9,23 +9,23 @@ if __name__ == "__main__":  # first: a limit of the machine can already stop an 
 
     take_over()
 
-from collections.abc import Mapping
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from imdbcls.config.resolving import resolve
-from imdbcls.config.validate import validate
 from imdbcls.runs.folder import RunFolder, run_folder
 from imdbcls.runs.result import recording_failures
 from imdbcls.runtime import console, entry, limits
 from imdbcls.runtime.process import prepare_process
 from imdbcls.runtime.signals import StopRequest, stop_requests
 from imdbcls.sweeps.multirun import run_command, run_job
+
+if TYPE_CHECKING:
+    from imdbcls.config.schema import Config
 
 LATENCY_DOCUMENTS = 25  # timed one by one after the test split is scored
 
@@ -36,20 +36,21 @@ def main(cfg: DictConfig) -> None:
     if hydra_config.mode is RunMode.MULTIRUN and hydra_config.launcher._target_.endswith("BasicLauncher"):
         run_job(cfg, hydra_config.job.override_dirname, train)
         return
+    from imdbcls.config.checking import typed
+
     with console.user_errors():
-        config = resolve(cfg)
-        validate(config)
-        if config["jobs"] > 1:
-            console.warn(f"jobs={config['jobs']} has no effect: it is for --multirun with Hydra's own launcher.")
+        config = typed(cfg)
+        if config.jobs > 1:
+            console.warn(f"jobs={config.jobs} has no effect: it is for --multirun with Hydra's own launcher.")
         train(config)
 
 
-def train(config: Mapping[str, Any]) -> dict[str, Any]:
+def train(config: "Config") -> dict[str, Any]:
     """Run one checked config to its `result.json`, and return that: skip what is done, continue what was begun."""
     from imdbcls.tracking.environment import resolved
 
     folder = run_folder(config)
-    config = {**config, "tracker": resolved(config["tracker"])}
+    config = config.with_changes(tracker=resolved(config.tracker.arguments))
     with limits.explained(), folder.locked():
         result = folder.open_for_training()
         if result is not None:
@@ -59,7 +60,7 @@ def train(config: Mapping[str, Any]) -> dict[str, Any]:
             return fit_and_score(config, folder, stop)
 
 
-def fit_and_score(config: Mapping[str, Any], folder: RunFolder, stop: StopRequest) -> dict[str, Any]:
+def fit_and_score(config: "Config", folder: RunFolder, stop: StopRequest) -> dict[str, Any]:
     """Build, train and score one run, from its checkpoint if it has one, and write its record; return the result."""
     from imdbcls.build import build_run
     from imdbcls.data.card import card_tables

@@ -69,9 +69,7 @@ def table(common: list[str]) -> Iterator[str]:
     """The lines of a Markdown table, the default first and then the choices, best first; missing ones at the end."""
     config = imdbcls.compose(*common)
     by_hash = {group.runs[0].result["group_hash"]: group for group in read_study(config.folder.parent).groups}
-    groups = {
-        name: by_hash.get(group_hash(imdbcls.compose(*merged(common, own)).values)) for name, own in CHOICES.items()
-    }
+    groups = {name: by_hash.get(group_hash(imdbcls.compose(*merged(common, own)))) for name, own in CHOICES.items()}
     if groups["default"] is None:
         sys.exit("The default has no finished run of this version: run it first, with the same --set.")
     found = {name: replace(group, name=name) for name, group in groups.items() if group is not None}

@@ -93,7 +93,7 @@ def prepare(options: argparse.Namespace, folder: Path) -> list[str]:
     limits = [f"data.{split}_limit={options.documents}" for split in ("train", "validation", "test")]
     from imdbcls import sections
 
-    corpus = sections.build_corpus(imdbcls.compose(f"backbone={options.backbone}", *data, *limits).values)
+    corpus = sections.build_corpus(imdbcls.compose(f"backbone={options.backbone}", *data, *limits))
     for name in ("train", "validation", "test"):
         documents = getattr(corpus, name)
         with (folder / f"{name}.jsonl").open("w", encoding="utf-8") as file:

@@ -103,7 +103,7 @@ class Peer(Player):
 
     def __init__(self, settings: Settings, attention_dropout: str) -> None:
         choices = ("backbone.fast=false", f"backbone.attention_dropout={attention_dropout}")
-        self.config = imdbcls.compose(*settings["choices"], *choices).values
+        self.config = imdbcls.compose(*settings["choices"], *choices)
         self.hardware = sections.build_hardware(self.config)
         corpus = sections.build_corpus(self.config)
         backbone = sections.build_backbone(self.config)
@@ -113,7 +113,7 @@ class Peer(Player):
         self.test_examples = self.examples_of(corpus.test)
 
     def examples_of(self, documents: Documents) -> list[dict[str, Any]]:
-        length = self.config["max_length"]
+        length = self.config.max_length
         ids = self.tokenizer(list(documents.texts), truncation=True, max_length=length)["input_ids"]
         labels = documents.labels.tolist()
         return [{"input_ids": row, "labels": label} for row, label in zip(ids, labels, strict=True)]
@@ -127,9 +127,9 @@ class PlainLoop(Peer):
 
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings, attention_dropout="null")
-        self.batch_size = self.config["batch_size"]
+        self.batch_size = self.config.batch_size
         padded = self.tokenizer.pad(
-            self.train_examples, padding="max_length", max_length=self.config["max_length"], return_tensors="pt"
+            self.train_examples, padding="max_length", max_length=self.config.max_length, return_tensors="pt"
         )
         self.input_ids_NT, self.mask_NT = padded["input_ids"], padded["attention_mask"].bool()
         self.labels_N = padded["labels"]
@@ -181,7 +181,7 @@ class TrainerLoop(Peer):
         best = {"bf16": bf16, "train_sampling_strategy": "group_by_length"} if at_its_best else {}
         self.collator = CountingCollator(self.tokenizer)
         self.clock = EpochClock(self.hardware)
-        self.trainer = self.make_trainer(per_device_train_batch_size=self.config["batch_size"], **best)
+        self.trainer = self.make_trainer(per_device_train_batch_size=self.config.batch_size, **best)
 
     def make_trainer(self, **choices: Any) -> Trainer:
         arguments = TrainingArguments(
@@ -205,13 +205,13 @@ class TrainerLoop(Peer):
         return trainer
 
     def first_loss(self) -> float:
-        first = self.train_examples[: self.config["batch_size"]]
+        first = self.train_examples[: self.config.batch_size]
         self.trainer.args.per_device_eval_batch_size = len(first)
         return self.trainer.evaluate(first)["eval_loss"]
 
     def warm_up(self) -> None:
         # Without grouping nearly every batch is as wide as the next; with it, each width comes up in a round.
-        self.trainer.train_dataset = self.train_examples[: None if self.at_its_best else self.config["batch_size"]]
+        self.trainer.train_dataset = self.train_examples[: None if self.at_its_best else self.config.batch_size]
         self.trainer.train()
         self.trainer.train_dataset = self.train_examples
 
@@ -305,10 +305,10 @@ class OurLoop(Player):
     """imdbcls as its command runs it, but for validation and checkpoints."""
 
     def __init__(self, settings: Settings) -> None:
-        config = imdbcls.compose(*settings["choices"], f"epochs={settings['rounds'] + 1}").values
-        run = build.build_run(config, RunFolder(Path(config["runs_dir"]) / "ours"), StopRequest())
+        config = imdbcls.compose(*settings["choices"], f"epochs={settings['rounds'] + 1}")
+        run = build.build_run(config, RunFolder(Path(config.runs_dir) / "ours"), StopRequest())
         self.hardware, self.encoder, self.trainer = run.hardware, run.backbone.encoder, run.trainer
-        documents = run.corpus.train.take(range(min(config["batch_size"], len(run.corpus.train))))
+        documents = run.corpus.train.take(range(min(config.batch_size, len(run.corpus.train))))
         tokens = tokenize(documents, run.backbone.tokenizer, cache_dir=run.pipeline.cache_dir)
         self.first_batches = run.pipeline.eval_batches(tokens, documents.labels)
 
@@ -373,7 +373,7 @@ class Machine:
     """No contender, but the hardware they all run on."""
 
     def __init__(self, settings: Settings) -> None:
-        self.hardware = sections.build_hardware(imdbcls.compose(*settings["choices"]).values)
+        self.hardware = sections.build_hardware(imdbcls.compose(*settings["choices"]))
 
     def describe(self) -> dict[str, str]:
         return {"device": self.hardware.describe(), "precision": self.hardware.precision, **versions()}

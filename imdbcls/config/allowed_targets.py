@@ -3,7 +3,6 @@
 Hydra refuses some names itself, but neither `torch.load` nor `pandas.read_pickle`, which run what a file says.
 """
 
-import ast
 import importlib
 import inspect
 import re
@@ -11,12 +10,12 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from importlib.metadata import PackageNotFoundError, packages_distributions, requires
-from pathlib import Path
 from typing import Any
 
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from imdbcls.config.signatures import own_definitions
 from imdbcls.errors import UserError
 from imdbcls.printable import shown
 from imdbcls.runs.data_origin import READER_TARGET
@@ -67,7 +66,7 @@ def _foreign_targets(node: Any, path: str, plugins: tuple[str, ...]) -> Iterator
 def refusal_of(target: Any) -> str:
     """Return why a `_target_` is refused, as the end of a sentence."""
     module, _, name = target.rpartition(".") if isinstance(target, str) else ("", "", "")
-    if module.startswith("imdbcls.") and name not in names_defined_in(module):
+    if module.startswith("imdbcls.") and name not in own_definitions(module):
         return (
             "this version of imdbcls has no such class or function. A run of an earlier version can be compared, but "
             "not loaded: train it again."
@@ -91,20 +90,7 @@ def is_allowed(place: str, target: Any, plugins: tuple[str, ...]) -> bool:
     if place not in TARGETS or not TARGETS[place].fullmatch(target):
         return False
     module, _, name = target.rpartition(".")
-    return target.startswith("torch.") or name in names_defined_in(module)
-
-
-@cache
-def names_defined_in(module: str) -> set[str]:
-    """The classes and functions that one of the project's modules defines itself; what it imports does not count."""
-    if not re.fullmatch(r"imdbcls(\.\w+)+", module):
-        return set()
-    place = Path(__file__).parents[1].joinpath(*module.split(".")[1:])
-    source = next((path for path in (place.with_suffix(".py"), place / "__init__.py") if path.is_file()), None)
-    if source is None:
-        return set()
-    tree = ast.parse(source.read_text(encoding="utf-8"))
-    return {node.name for node in tree.body if isinstance(node, ast.ClassDef | ast.FunctionDef)}
+    return target.startswith("torch.") or name in own_definitions(module)
 
 
 def foreign_parts_of_hydra(node: Any, path: str = "hydra") -> Iterator[str]:

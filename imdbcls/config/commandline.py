@@ -14,7 +14,6 @@ from hydra.plugins.sweeper import Sweeper
 
 from imdbcls.config.composing import Loader
 from imdbcls.config.options import groups, help_text
-from imdbcls.config.overrides import Mode, examine
 from imdbcls.config.quoting import readable
 from imdbcls.errors import UserError
 from imdbcls.runtime.console import say, user_errors
@@ -42,6 +41,8 @@ def answer_command(arguments: Sequence[str]) -> list[str]:
         sys.exit(2)
     if asked.hydra_help or asked.shell_completion:
         return list(arguments)
+    from imdbcls.config.overrides import Mode, examine  # not needed for --help
+
     written = for_hydra(arguments)
     asked, unknown = get_args_parser().parse_known_args(written)
     with user_errors():

@@ -5,7 +5,7 @@ and composition; what passes is then Hydra's alone.
 """
 
 import copy
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from pathlib import Path
@@ -24,44 +24,28 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from imdbcls.config.allowed_targets import TARGETS, foreign_parts_of_hydra
+from imdbcls.config.checking import check
 from imdbcls.config.composing import CONFIG, Loader
 from imdbcls.config.hints import NUM_NEAREST, nearest, unknown_key
 from imdbcls.config.hydra_plugins import without_missing_parts
 from imdbcls.config.options import CONF, knobs
 from imdbcls.config.paths import wrong_places
 from imdbcls.config.quoting import as_one_value, is_readable, readable
-from imdbcls.config.resolving import leaves, resolve
+from imdbcls.config.resolving import leaves, look_up, resolve
+from imdbcls.config.schema import Config, NoEffect, declared
 from imdbcls.config.trust import named_by
-from imdbcls.config.validate import CHOICES, FLAGS, NUMBERS, OF_SEVERAL_KINDS, look_up, validate
+from imdbcls.config.types_of_keys import type_of_key
 from imdbcls.errors import UserError
 
-# A key that a command sets, and with which value of which other it does nothing.
-IDLE: tuple[tuple[str, tuple[str, Callable[[Any], bool]]], ...] = (
-    ("data.window_overlap", ("data.truncation", lambda value: value != "windows")),
-    ("data.max_windows", ("data.truncation", lambda value: value != "windows")),
-    ("data.validation_fraction", ("data.validation", lambda value: value is not None)),
-    ("data.validation_fraction", ("data.validation_split", lambda value: value is not None)),
-    ("data.test_fraction", ("data.test", lambda value: value is not None)),
-    ("data.test_fraction", ("data.test_split", lambda value: value is not None)),
-)
-# What to do instead of naming several columns.
-ONE_COLUMN = {
-    "data.text_column": "a run reads one text per document; join the columns into one column of the file first",
-    "data.label_column": (
-        "a run trains one label per document; for several labels, train a run for each column, or write classes that "
-        "exclude each other into one column"
-    ),
-}
 
-
-def compose(texts: Sequence[str]) -> dict[str, Any]:
-    """The resolved, valid configuration of one run, as the command composes it from the same overrides.
+def compose(texts: Sequence[str]) -> Config:
+    """Return the valid config of one run, as the command composes it from the same overrides.
 
     An experiment's sweep is left out: its other values are set, and the swept groups keep their defaults. Raises
     UserError with every mistake.
     """
     examined = examine(texts, "single")
-    if examined.mistakes:
+    if examined.mistakes or examined.config is None:
         raise UserError(*examined.mistakes)
     return examined.config
 
@@ -73,9 +57,12 @@ Mode = Literal["run", "multirun", "single", "show"]
 
 @dataclass(frozen=True)
 class Examined:
-    """What an examination found: the first job's configuration, all mistakes, and the loader that composed it."""
+    """What an examination found: the first job's config, all mistakes, and the loader that composed it.
 
-    config: dict[str, Any]
+    `config` is None if it has mistakes.
+    """
+
+    config: Config | None
     mistakes: list[str]
     loader: Loader
 
@@ -311,7 +298,8 @@ def check_key(wish: Wish, config: DictConfig, examination: Examination) -> Wish 
         return wish
     if isinstance(default, str) and default.startswith("${"):
         default = OmegaConf.select(config, wish.key, throw_on_resolution_failure=False)
-    fitting = [each for each in wish.alternatives if fits(each, default, examination)]
+    values = plain_values(config)
+    fitting = [each for each in wish.alternatives if fits(each, default, values, examination)]
     return replace(wish, alternatives=tuple(fitting)) if fitting else None
 
 
@@ -320,8 +308,8 @@ def is_argument(key: str) -> bool:
     return any(key.startswith(f"{place}.") for place in TARGETS)
 
 
-def fits(override: Override, default: Any, examination: Examination) -> bool:
-    """Whether a value is of its default's type, which is all that is known of most keys; notes it where not."""
+def fits(override: Override, default: Any, values: Mapping[str, Any], examination: Examination) -> bool:
+    """Whether a value has its default's type, if nothing else says its type; note a value that does not."""
     key, value = override.key_or_group, override.value()
     if isinstance(default, Mapping | DictConfig):
         if not isinstance(value, Mapping):
@@ -329,8 +317,8 @@ def fits(override: Override, default: Any, examination: Examination) -> bool:
             examination.note(f"{override.input_line}: {key} is a section; set one of its keys: {keys}.")
         return isinstance(value, Mapping)
     is_reference = isinstance(value, str) and value.startswith("${")
-    if key in (*NUMBERS, *CHOICES, *FLAGS, *OF_SEVERAL_KINDS) or default is None or is_reference:
-        return True  # `validate` says what is allowed, or nothing is known
+    if default is None or is_reference or type_of_key(key, values) is not None:
+        return True  # `check` says what is allowed, or nothing is known
     if isinstance(default, bool):
         right, kind = isinstance(value, bool), "true or false"
     elif isinstance(default, int | float):
@@ -340,9 +328,6 @@ def fits(override: Override, default: Any, examination: Examination) -> bool:
     else:
         right, kind = isinstance(value, list), "a list, [a,b]"
     if not right:
-        if isinstance(value, list) and key in ONE_COLUMN:
-            examination.note(f"{override.input_line}: {ONE_COLUMN[key]}.")
-            return False
         usual = "" if default == "???" else f", {default} by default"
         examination.note(f"{override.input_line}: {key} is {kind}{usual}.")
     return right
@@ -352,14 +337,15 @@ def without_effect(wishes: Sequence[Wish], config: Mapping[str, Any]) -> Iterato
     """What a command sets for nothing, because of another key's value in every job."""
     lines = {wish.key: wish.line for wish in wishes}
     swept = {wish.key for wish in wishes if len(wish.alternatives) > 1}
-    for key, (other, is_idle) in IDLE:
-        if key in lines and other not in swept:
+    idle = [(key, each) for key, _, markers in declared() for each in markers if isinstance(each, NoEffect)]
+    for key, marker in idle:
+        if key in lines and marker.other not in swept:
             try:
-                value = look_up(config, other)
+                value = look_up(config, marker.other)
             except KeyError:
                 continue  # of another choice
-            if is_idle(value):
-                yield f"{lines[key]} has no effect with {other}={value}; leave one of them out."
+            if marker.when(value):
+                yield f"{lines[key]} has no effect with {marker.other}={value}; leave one of them out."
 
 
 def plain_values(config: DictConfig) -> dict[str, Any]:
@@ -376,8 +362,8 @@ def without_hydra(config: DictConfig) -> DictConfig:
     return copied
 
 
-def check_values(config: DictConfig, examination: Examination) -> dict[str, Any]:
-    """Resolve and validate one job's configuration; notes what is missing or impossible."""
+def check_values(config: DictConfig, examination: Examination) -> Config | None:
+    """Resolve and check one job's config; note its mistakes. Return None for a config with mistakes."""
     plain = plain_values(config)
     unset = [path for path, value in leaves(plain) if value == "???"]
     for path in unset:
@@ -388,16 +374,16 @@ def check_values(config: DictConfig, examination: Examination) -> dict[str, Any]
         for part in path[:-1]:
             section = section[part]
         section[path[-1]] = "missing"  # so that the rest can be looked at
-    filled = OmegaConf.create(plain) if unset else config
-    resolved: dict[str, Any] = {}
-    mistakes: list[str] = []
     try:
-        resolved = resolve(filled)
-        validate(resolved)
-    except UserError as error:
-        mistakes = str(error).splitlines()
-    if not unset:
-        mistakes += wrong_places(resolved)
+        checked = check(resolve(OmegaConf.create(plain) if unset else config))
+    except UserError as error:  # a value that cannot be resolved
+        for mistake in str(error).splitlines():
+            examination.note(mistake)
+        return None
+    mistakes = list(checked.mistakes)
+    known = {mistake.partition("=")[0] for mistake in mistakes}
+    places = [] if unset else wrong_places(checked.config)
+    mistakes += [mistake for mistake in places if mistake.partition("=")[0] not in known]
     for mistake in mistakes:
         examination.note(mistake)
-    return {} if mistakes else resolved
+    return None if mistakes else checked.config

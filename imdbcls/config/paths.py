@@ -1,10 +1,10 @@
-"""The files and folders that a configuration names: what is missing or too small is known before it is loaded."""
+"""Check the files and folders in a config before anything is loaded."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from imdbcls.config.validate import look_up
+from imdbcls.config.schema import Config
 from imdbcls.data.columns import request_of
 from imdbcls.data.local_files import local_dataset, local_imdb
 from imdbcls.data.tables import require_columns, require_table
@@ -22,7 +22,7 @@ HUB_LIMITS = {
     "microsoft/deberta-v3-base": 512,
 }
 TINY_LIMIT = 512
-REQUEST_KEYS = ("text_column", "label_column", "id_column", "group_column", "delimiter", "quoting")
+COLUMNS = ("text_column", "label_column", "id_column", "group_column")
 # These count their positions from the padding id + 1.
 _ROBERTA_TYPES = (
     "roberta",
@@ -35,40 +35,34 @@ _ROBERTA_TYPES = (
 )
 
 
-def wrong_places(config: Mapping[str, Any]) -> Iterator[str]:
-    """A sentence for each file or folder that a configuration names and is not there, and for a max_length too long.
+def wrong_places(config: Config) -> Iterator[str]:
+    """Yield a sentence for each file or folder of a config that does not exist, and for a max_length that is too long.
 
-    Other mistakes in the configuration are found elsewhere and do not stop this check.
+    A config with other mistakes lacks their attributes; those mistakes are reported elsewhere and do not stop this
+    check.
     """
-    checks: dict[str, Callable[[Mapping[str, Any]], None]] = {
-        "imdbcls.models.backbone.load_backbone": require_model,
-        "imdbcls.models.backbone.tiny_backbone": require_tiny,
-        "imdbcls.data.files.read_files": require_files,
-        "imdbcls.data.hub.read_hub": require_hub,
-        "imdbcls.data.imdb.read_imdb": require_imdb,
-    }
-    for place in ("backbone", "data.source"):
+    for place, checks in CHECKS.items():
         try:
-            target = look_up(config, f"{place}._target_")
-            if isinstance(target, str) and target in checks:
-                checks[target](config)
+            section = config.backbone if place == "backbone" else config.data.source
+            if section.target in checks:
+                checks[section.target](config)
         except UserError as error:
             yield from str(error).splitlines()
-        except KeyError:
-            continue  # a section without what every one has is told of elsewhere
+        except (AttributeError, KeyError):
+            continue
 
 
-def require_model(config: Mapping[str, Any]) -> None:
-    path, name = config["backbone"].get("path"), config["backbone"]["name"]
+def require_model(config: Config) -> None:
+    path, name = config.backbone.arguments["path"], config.backbone.name
     folder = local_model(path)
     limit = HUB_LIMITS.get(path) if folder is None else longest_document(folder)
-    require_length(config["max_length"], name, limit)
+    require_length(config.max_length, name, limit)
 
 
-def require_tiny(config: Mapping[str, Any]) -> None:
-    if config["backbone"]["pretrained"] is True:
+def require_tiny(config: Config) -> None:
+    if config.backbone.pretrained:
         raise UserError("backbone=tiny has no pretrained weights: leave backbone.pretrained=false.")
-    require_length(config["max_length"], config["backbone"]["name"], TINY_LIMIT)
+    require_length(config.max_length, config.backbone.name, TINY_LIMIT)
 
 
 def require_length(max_length: Any, backbone: str, limit: int | None) -> None:
@@ -94,16 +88,17 @@ def longest_document(folder: Path) -> int | None:
     return positions
 
 
-def require_files(config: Mapping[str, Any]) -> None:
+def require_files(config: Config) -> None:
     """Refuse (UserError) files that are missing or the same, and those without the columns that are named."""
-    source = config["data"]["source"]
+    source = config.data.source.arguments
     paths = {f"data.{split}": source.get(split) for split in ("train", "validation", "test")}
     given = {key: require_table(path, key) for key, path in paths.items() if path is not None or key == "data.train"}
     for key, path in given.items():
         first = next(other for other in given if given[other].samefile(path))
         if first != key:
             raise UserError(f"{key}={path} is the file of {first}: scores on documents trained on mean nothing.")
-    request = request_of(**{key: source[key] for key in REQUEST_KEYS if key in source})
+    columns = {key: source[key] for key in COLUMNS}
+    request = request_of(**columns, **{key: source[key] for key in ("delimiter", "quoting") if key in source})
     mistakes = []
     for path in given.values():
         try:
@@ -114,9 +109,24 @@ def require_files(config: Mapping[str, Any]) -> None:
         raise UserError(*mistakes)
 
 
-def require_imdb(config: Mapping[str, Any]) -> None:
-    local_imdb(config["data"]["source"].get("path"))
+def require_imdb(config: Config) -> None:
+    local_imdb(config.data.source.arguments.get("path"))
 
 
-def require_hub(config: Mapping[str, Any]) -> None:
-    local_dataset(config["data"]["source"].get("path"))
+def require_hub(config: Config) -> None:
+    local_dataset(config.data.source.arguments.get("path"))
+
+
+Check = Callable[[Config], None]
+# What is looked at before anything is loaded, by the `_target_` that reads it.
+CHECKS: dict[str, dict[str, Check]] = {
+    "backbone": {
+        "imdbcls.models.backbone.load_backbone": require_model,
+        "imdbcls.models.backbone.tiny_backbone": require_tiny,
+    },
+    "data.source": {
+        "imdbcls.data.files.read_files": require_files,
+        "imdbcls.data.hub.read_hub": require_hub,
+        "imdbcls.data.imdb.read_imdb": require_imdb,
+    },
+}

@@ -8,12 +8,11 @@ import yaml
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from imdbcls.config.validate import FLAGS, NUMBERS, OF_SEVERAL_KINDS
+from imdbcls.config.allowed_values import takes_text
+from imdbcls.config.types_of_keys import type_of_key
 from imdbcls.errors import UserError
 
-# Their other keys are numbers and flags too; an environment variable is always a text.
-SECTIONS_OF_NUMBERS = ("head", "loss", "optimizer", "schedule", "trainer")
-NAMES = ("name", "_target_")
+SECTIONS_OF_NUMBERS = ("head", "loss", "optimizer", "schedule")  # where an argument of unknown type is no text
 
 
 def resolve(cfg: DictConfig) -> dict[str, Any]:
@@ -33,9 +32,14 @@ def resolve(cfg: DictConfig) -> dict[str, Any]:
 
 
 def decoded(cfg: DictConfig) -> DictConfig:
-    """Return the configuration with `${oc.env:X}` read as a number, a flag or null where the key needs one."""
+    """Return the config with `${oc.env:X}` read as a number, a flag or null if its key takes no text.
+
+    An environment variable is always a text.
+    """
     plain = OmegaConf.to_container(cfg, resolve=False)
-    found = [path for path, value in leaves(plain) if is_variable(value) and wants_number(path)]
+    assert isinstance(plain, dict)
+    values = {str(key): value for key, value in plain.items()}
+    found = [path for path, value in leaves(values) if is_variable(value) and wants_number(path, values)]
     if not found:
         return cfg
     copied = cfg.copy()
@@ -47,6 +51,16 @@ def decoded(cfg: DictConfig) -> DictConfig:
             text = node[path[-1]]  # raises for a variable that is not set
             node[path[-1]] = number_or_text(text) if isinstance(text, str) else text
     return copied
+
+
+def look_up(config: Mapping[str, Any], key: str) -> Any:
+    """Return the value at a dotted key of a nested config; raise KeyError if there is none."""
+    value: Any = config
+    for part in key.split("."):
+        if not isinstance(value, Mapping):
+            raise KeyError(key)
+        value = value[part]
+    return value
 
 
 def leaves(node: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[tuple[Any, ...], Any]]:
@@ -62,9 +76,9 @@ def is_variable(value: Any) -> bool:
     return isinstance(value, str) and value.startswith("${oc.env:") and value.endswith("}")
 
 
-def wants_number(path: tuple[Any, ...]) -> bool:
-    key = ".".join(map(str, path))
-    return key in (*NUMBERS, *FLAGS, *OF_SEVERAL_KINDS) or (path[0] in SECTIONS_OF_NUMBERS and path[-1] not in NAMES)
+def wants_number(path: tuple[Any, ...], values: Mapping[str, Any]) -> bool:
+    hint = type_of_key(".".join(map(str, path)), values)
+    return path[0] in SECTIONS_OF_NUMBERS if hint is None else not takes_text(hint)
 
 
 def number_or_text(text: str) -> Any:

@@ -1,67 +1,144 @@
-"""Do the classes that a configuration names take the settings given to them? Asked before anything is loaded."""
+"""The arguments that a `_target_` takes: names, types and ranges, from its constructor's signature.
 
+The signatures of imdbcls's own classes and functions are read from their source text, so a wrong argument of a head or
+a loss is found before PyTorch is imported. Those of PyTorch and of plugins are read from the imported object.
+"""
+
+import ast
+import builtins
 import importlib
 import inspect
-from collections.abc import Iterator, Mapping
-from difflib import get_close_matches
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
 from typing import Any
 
-from imdbcls.config.allowed_targets import TARGETS, is_borrowed
-from imdbcls.config.options import knobs
-from imdbcls.config.validate import look_up
-from imdbcls.errors import UserError
-
-# What the builder gives in addition to the configuration.
-GIVEN = {
-    "head": {"hidden_size", "num_labels"},
-    "loss": {"class_weights_C", "label_smoothing"},
-    "optimizer": {"params"},
-    "schedule": {"optimizer", "num_steps", "num_warmup_steps"},
-    "tracker": {"identity", "config", "folder", "resumed_step"},
-}
-GIVEN_TO_ALL_LAYERS = "num_hidden_states"  # also given to a head with `reads_all_layers`
+PACKAGE = "imdbcls"
+PLAIN = ("annotated_types", "collections.abc", "pathlib", "typing")  # imported at once, for the types that they define
+ALL_LAYERS = "num_hidden_states"  # the argument that a head with `reads_all_layers` is given in addition
 
 
-def require_settings(config: Mapping[str, Any]) -> None:
-    """Raise UserError with a sentence for each setting that a class does not take, or needs and lacks."""
-    own = {knob.key for knob in knobs()}  # those that the builder itself reads, such as backbone.freeze
-    mistakes: list[str] = []
-    for place in TARGETS:
-        node = look_up(config, place)
-        settings = [key for key in node if not key.startswith("_") and key != "name" and f"{place}.{key}" not in own]
-        given = [key for key in node if not key.startswith("_")]
-        mistakes += wrong_settings(place, node["_target_"], settings, given)
-    if mistakes:
-        raise UserError(*mistakes)
+@dataclass(frozen=True)
+class Parameter:
+    hint: Any = Any  # the type with its constraints; Any if it is not known
+    required: bool = True
 
 
-def wrong_settings(place: str, target: str, settings: list[str], given: list[str]) -> Iterator[str]:
-    module, _, name = target.rpartition(".")
+@dataclass(frozen=True)
+class Signature:
+    """The keyword arguments of a constructor; `takes_all` is true if it has `**kwargs`."""
+
+    parameters: Mapping[str, Parameter] = field(default_factory=dict)
+    takes_all: bool = False
+    reads_all_layers: bool = False
+
+
+def signature_of(found: Any) -> Signature:
+    """Return the signature of an imported class or function; raise ValueError or TypeError if it has none."""
+    function = found.__init__ if inspect.isclass(found) else found
     try:
-        found = getattr(importlib.import_module(module), name)
-        if is_borrowed(target, found):
-            yield f"{place}._target_={target} is refused: {target.split('.')[0]} does not define it."
-            return
-        parameters = inspect.signature(found).parameters
-    except Exception as error:  # a plugin may raise anything while it is imported
-        reason = " ".join(str(error).split())[:300]
-        yield f"{place}._target_={target} cannot be imported here: {reason}"
-        return
-    kinds = [parameter.kind for parameter in parameters.values()]
-    from_builder = set(GIVEN.get(place, ()))
-    if place == "head" and getattr(found, "reads_all_layers", False):
-        from_builder.add(GIVEN_TO_ALL_LAYERS)
-    taken = [name for name in parameters if name not in from_builder]
-    if inspect.Parameter.VAR_KEYWORD not in kinds:
-        for name in sorted(from_builder & {GIVEN_TO_ALL_LAYERS} - parameters.keys()):
-            yield f"{place}._target_={target} sets reads_all_layers, so its constructor has to take {name}."
-        for key in settings:
-            if key not in parameters:
-                near = get_close_matches(key, taken, 1)
-                nearest = f"; the nearest: {near[0]}" if near else ""
-                yield f"{place}.{key}: {target} takes no {key}, only {', '.join(taken) or 'nothing'}{nearest}."
-    variable = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
-    found_elsewhere = {*given, *from_builder}
-    for name, parameter in parameters.items():
-        if parameter.default is parameter.empty and parameter.kind not in variable and name not in found_elsewhere:
-            yield f"{place}.{name} is missing: {target} needs it; give +{place}.{name}=..."
+        hints = typing.get_type_hints(function, include_extras=True)
+    except Exception:  # a plugin's annotations may be anything
+        hints = {}
+    parameters, takes_all = {}, False
+    for name, parameter in inspect.signature(found).parameters.items():
+        if parameter.kind is parameter.VAR_KEYWORD:
+            takes_all = True
+        elif parameter.kind is not parameter.VAR_POSITIONAL:
+            parameters[name] = Parameter(hints.get(name, Any), parameter.default is parameter.empty)
+    return Signature(parameters, takes_all, bool(getattr(found, "reads_all_layers", False)))
+
+
+@cache
+def own_signature(target: str) -> Signature | None:
+    """Return the signature of a class or function of imdbcls without importing it; None if it has to be imported."""
+    module, _, name = target.rpartition(".")
+    node = own_definitions(module).get(name)
+    if isinstance(node, ast.FunctionDef):
+        return read_signature(node, module)
+    if not isinstance(node, ast.ClassDef):
+        return None
+    body = {each.name: each for each in node.body if isinstance(each, ast.FunctionDef)}
+    if "__init__" not in body:
+        return None if node.bases or node.decorator_list else Signature()
+    return read_signature(body["__init__"], module, skip=1, reads_all_layers=sets_true(node, "reads_all_layers"))
+
+
+def read_signature(node: ast.FunctionDef, module: str, skip: int = 0, reads_all_layers: bool = False) -> Signature:
+    """Read a signature from a function's syntax tree; `skip` leading parameters (self) are left out."""
+    positional = [*node.args.posonlyargs, *node.args.args]
+    defaults = [None] * (len(positional) - len(node.args.defaults)) + list(node.args.defaults)
+    pairs = [
+        *list(zip(positional, defaults, strict=True))[skip:],
+        *zip(node.args.kwonlyargs, node.args.kw_defaults, strict=True),
+    ]
+    parameters = {
+        argument.arg: Parameter(hint_of(argument.annotation, module), default is None) for argument, default in pairs
+    }
+    return Signature(parameters, node.args.kwarg is not None, reads_all_layers)
+
+
+def sets_true(node: ast.ClassDef, name: str) -> bool:
+    """Whether a class body assigns True to a name."""
+    for each in node.body:
+        targets = (
+            each.targets if isinstance(each, ast.Assign) else [each.target] if isinstance(each, ast.AnnAssign) else []
+        )
+        value = getattr(each, "value", None)
+        if any(isinstance(target, ast.Name) and target.id == name for target in targets):
+            return isinstance(value, ast.Constant) and value.value is True
+    return False
+
+
+def hint_of(annotation: ast.expr | None, module: str) -> Any:
+    """Evaluate an annotation; Any if it names something that would have to be imported, such as a tensor."""
+    if annotation is None:
+        return Any
+    names = {node.id for node in ast.walk(annotation) if isinstance(node, ast.Name)}
+    try:
+        return eval(ast.unparse(annotation), {"__builtins__": {}}, {name: value_of(name, module) for name in names})
+    except Exception:
+        return Any
+
+
+def value_of(name: str, module: str) -> Any:
+    """Return what a name in an annotation of a module means; raise LookupError for what is not a plain type."""
+    tree = syntax_tree(module)
+    for node in tree.body if tree is not None else ():
+        if isinstance(node, ast.ImportFrom) and node.module is not None:
+            for alias in node.names:
+                if (alias.asname or alias.name) == name:
+                    return imported(node.module, alias.name)
+        if isinstance(node, ast.Assign) and [name] == [each.id for each in node.targets if isinstance(each, ast.Name)]:
+            return hint_of(node.value, module)
+    if hasattr(builtins, name):
+        return getattr(builtins, name)
+    raise LookupError(name)
+
+
+def imported(module: str, name: str) -> Any:
+    """Return what a module of imdbcls, or one of those that define plain types, calls by a name."""
+    if module in PLAIN:
+        return getattr(importlib.import_module(module), name)
+    return value_of(name, module)
+
+
+@cache
+def own_definitions(module: str) -> dict[str, ast.ClassDef | ast.FunctionDef]:
+    """Return the classes and functions that one of imdbcls's modules defines itself; what it imports does not count."""
+    tree = syntax_tree(module)
+    body = tree.body if tree is not None else []
+    return {node.name: node for node in body if isinstance(node, ast.ClassDef | ast.FunctionDef)}
+
+
+@cache
+def syntax_tree(module: str) -> ast.Module | None:
+    """Parse one of imdbcls's modules; None for any other."""
+    first, *parts = module.split(".")
+    if first != PACKAGE or not parts or not all(part.isidentifier() for part in parts):
+        return None
+    place = Path(__file__).parents[1].joinpath(*parts)
+    source = next((path for path in (place.with_suffix(".py"), place / "__init__.py") if path.is_file()), None)
+    return None if source is None else ast.parse(source.read_text(encoding="utf-8"))

@@ -10,7 +10,6 @@ if __name__ == "__main__":  # first: an import can already reach a limit of the 
 
 import sys
 
-from imdbcls.config.overrides import compose
 from imdbcls.runtime import entry
 from imdbcls.runtime.console import write_out
 from imdbcls.runtime.process import prepare_process
@@ -21,6 +20,8 @@ def main() -> None:
     if any(argument in ("-h", "--help") for argument in arguments):
         print(f"{__doc__.strip()}\n\nThe choices and keys: python -m imdbcls.train --help")
         return
+    from imdbcls.config.overrides import compose
+
     config = compose(arguments)
     prepare_process()
     from imdbcls.build import build_data_card

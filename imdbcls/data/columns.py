@@ -4,11 +4,13 @@ import re
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from imdbcls.errors import UserError
 
+Delimiter = Literal["auto", "comma", "semicolon", "tab", "pipe"]
+Quoting = Literal["auto", "standard", "none"]
 DELIMITERS = {"comma": ",", "semicolon": ";", "tab": "\t", "pipe": "|"}
-QUOTINGS = ("auto", "standard", "none")
 MOST_NAMED = 30  # columns in one sentence
 MAX_LABEL_SHARE = 0.5  # of distinct values: a column with more is not suggested as the label
 # Usual names, the most specific first.
@@ -29,8 +31,8 @@ class Request:
     """
 
     columns: tuple[tuple[str, str], ...]
-    delimiter: str = "auto"
-    quoting: str = "auto"
+    delimiter: Delimiter = "auto"
+    quoting: Quoting = "auto"
     as_options: bool = False
 
     @property
@@ -55,16 +57,13 @@ def request_of(
     label_column: str,
     id_column: str | None,
     group_column: str | None,
-    delimiter: str = "auto",
-    quoting: str = "auto",
+    delimiter: Delimiter = "auto",
+    quoting: Quoting = "auto",
 ) -> Request:
     """Return the request for the columns of a data set.
 
-    Raises UserError where two of them are the same, and for an unknown delimiter or quoting.
+    Raises UserError if two of them are the same.
     """
-    for key, value, allowed in (("delimiter", delimiter, ("auto", *DELIMITERS)), ("quoting", quoting, QUOTINGS)):
-        if value not in allowed:
-            raise UserError(f"data.{key}={value} is not one of {', '.join(allowed)}.")
     names = {"text_column": text_column, "label_column": label_column, "id_column": id_column}
     if group_column != id_column:
         names["group_column"] = group_column

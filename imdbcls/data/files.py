@@ -1,23 +1,28 @@
 """`data=files`: the user's own CSV, TSV, JSON Lines or Parquet files, with any number of classes."""
 
 from dataclasses import replace
+from typing import Annotated
 
-from imdbcls.data.columns import request_of
+from annotated_types import doc
+
+from imdbcls.data.columns import Delimiter, Quoting, request_of
 from imdbcls.data.documents import Source
 from imdbcls.data.sources import make_source
 from imdbcls.data.tables import read_table
 
+FilePath = Annotated[str, doc("the path of a file")]
+
 
 def read_files(
-    train: str,
-    validation: str | None,
-    test: str | None,
+    train: FilePath,
+    validation: FilePath | None,
+    test: FilePath | None,
     text_column: str,
     label_column: str,
     id_column: str | None,
     group_column: str | None,
-    delimiter: str = "auto",
-    quoting: str = "auto",
+    delimiter: Delimiter = "auto",
+    quoting: Quoting = "auto",
     skip_empty: bool = False,
 ) -> Source:
     """Read one file a split; what is None is carved out of train later.

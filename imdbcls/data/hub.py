@@ -2,7 +2,9 @@
 
 import contextlib
 from collections.abc import Iterator
-from typing import Any
+from typing import Annotated, Any
+
+from annotated_types import doc
 
 from imdbcls.data.columns import missing_columns, request_of
 from imdbcls.data.documents import Source
@@ -14,7 +16,7 @@ from imdbcls.runtime.hub import reaches_hub
 
 
 def read_hub(
-    path: str,
+    path: Annotated[str, doc("a folder or a hub id")],
     config: str | None,
     train_split: str,
     validation_split: str | None,

@@ -6,6 +6,9 @@ import tarfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Annotated
+
+from annotated_types import doc
 
 from imdbcls.data.documents import Source
 from imdbcls.data.hub import read_hub
@@ -25,7 +28,7 @@ _TITLE = re.compile(r"/title/(tt\d+)")
 _PARQUET = re.compile(r"(train|test)(?:-\d+-of-(\d+))?\.parquet")
 
 
-def read_imdb(path: str) -> Source:
+def read_imdb(path: Annotated[str, doc("the path of a file or folder, or a hub id")]) -> Source:
     """Read IMDB from a hub id, a folder of Parquet files, the extracted `aclImdb/`, or `aclImdb_v1.tar.gz`.
 
     Class 0 is negative, 1 positive. Where the form has title ids (the archive and the folder in their

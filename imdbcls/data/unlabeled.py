@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from imdbcls.data.answers import Item, output_names, plain
-from imdbcls.data.columns import Request, missing_columns
+from imdbcls.data.columns import Delimiter, Quoting, Request, missing_columns
 from imdbcls.data.documents import is_unicode
 from imdbcls.data.tables import require_columns, rows_of
 from imdbcls.errors import UserError
@@ -44,12 +44,12 @@ def request_for(
     text_column: str | None,
     id_column: str | None,
     keep: str | None,
-    delimiter: str | None,
-    quoting: str | None,
+    delimiter: Delimiter | None,
+    quoting: Quoting | None,
 ) -> Request:
     """Return which columns to read of a file, and how; None stands for the default.
 
-    `data` is the run's data section with the default columns. `keep` are names separated by commas.
+    `data` are the arguments of the run's source, with the default columns. `keep` are names separated by commas.
     """
     columns = [("text_column", text_column or name_in(data, "text_column") or "text")]
     columns += [("keep", name.strip()) for name in (keep or "").split(",") if name.strip()]

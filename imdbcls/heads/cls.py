@@ -1,5 +1,8 @@
 """`head=cls`: the first token's vector through one tanh layer, as RoBERTa was fine-tuned (Liu et al. 2019)."""
 
+from typing import Annotated
+
+from annotated_types import Ge, Lt
 from torch import Tensor, nn
 
 
@@ -9,7 +12,7 @@ class ClsHead(nn.Module):
     The first token is selected before dropout: the masks of the other tokens would not be used.
     """
 
-    def __init__(self, *, hidden_size: int, num_labels: int, dropout: float) -> None:
+    def __init__(self, *, hidden_size: int, num_labels: int, dropout: Annotated[float, Ge(0), Lt(1)]) -> None:
         super().__init__()
         self.dropout = nn.Dropout(dropout)
         self.dense = nn.Linear(hidden_size, hidden_size)

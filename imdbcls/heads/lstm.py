@@ -1,6 +1,9 @@
 """`head=lstm`: an LSTM over the token vectors, read after it has seen the whole document."""
 
+from typing import Annotated
+
 import torch
+from annotated_types import Ge, Lt
 from torch import Tensor, nn
 
 from imdbcls.heads.pooling import last_real_token
@@ -12,7 +15,9 @@ class LSTMHead(nn.Module):
     With `bidirectional`, a second LSTM reads each document backward and the two final outputs are concatenated (2 D).
     """
 
-    def __init__(self, *, hidden_size: int, num_labels: int, dropout: float, bidirectional: bool) -> None:
+    def __init__(
+        self, *, hidden_size: int, num_labels: int, dropout: Annotated[float, Ge(0), Lt(1)], bidirectional: bool
+    ) -> None:
         super().__init__()
         self.dropout = nn.Dropout(dropout)
         self.forward_lstm = nn.LSTM(hidden_size, hidden_size, batch_first=True)

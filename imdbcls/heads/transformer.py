@@ -1,5 +1,8 @@
 """`head=transformer`: one more encoder layer, then the first token."""
 
+from typing import Annotated
+
+from annotated_types import Ge, Lt
 from torch import Tensor, nn
 
 
@@ -9,7 +12,7 @@ class TransformerHead(nn.Module):
     The layer is that of Vaswani et al. (2017); it does not attend to padding.
     """
 
-    def __init__(self, *, hidden_size: int, num_labels: int, dropout: float) -> None:
+    def __init__(self, *, hidden_size: int, num_labels: int, dropout: Annotated[float, Ge(0), Lt(1)]) -> None:
         super().__init__()
         self.layer = nn.TransformerEncoderLayer(
             hidden_size,

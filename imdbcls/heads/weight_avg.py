@@ -1,8 +1,10 @@
 """`head=weight_avg`: an average of the token vectors with one learned weight per position."""
 
 import math
+from typing import Annotated
 
 import torch
+from annotated_types import Ge, Lt
 from torch import Tensor, nn
 
 from imdbcls.heads.pooling import masked_softmax, weighted_sum
@@ -18,7 +20,13 @@ class WeightedAverageHead(nn.Module):
     """
 
     def __init__(
-        self, *, hidden_size: int, num_labels: int, num_positions: int, dropout: float, normalize: bool
+        self,
+        *,
+        hidden_size: int,
+        num_labels: int,
+        num_positions: Annotated[int, Ge(1)],
+        dropout: Annotated[float, Ge(0), Lt(1)],
+        normalize: bool,
     ) -> None:
         super().__init__()
         self.normalize = normalize

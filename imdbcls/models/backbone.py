@@ -5,9 +5,10 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from annotated_types import doc
 from safetensors import SafetensorError
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from torch import Tensor, nn
@@ -72,8 +73,11 @@ class Backbone:
         self.tokenizer.save_pretrained(folder)
 
 
+ModelPath = Annotated[str, doc("a folder, package:NAME/FOLDER or a hub id")]
+
+
 def load_backbone(
-    *, name: str, path: str, pretrained: bool, dropout: float | None, attention_dropout: float | None, fast: bool
+    *, name: str, path: ModelPath, pretrained: bool, dropout: float | None, attention_dropout: float | None, fast: bool
 ) -> Backbone:
     """Load an encoder and its tokenizer. Only safetensors weights are read; code that ships with a model never runs.
 

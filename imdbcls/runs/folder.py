@@ -11,9 +11,7 @@ import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
-
-from omegaconf import OmegaConf
+from typing import TYPE_CHECKING, Any
 
 from imdbcls.errors import UserError
 from imdbcls.runs.files import json_text, write_atomically
@@ -22,6 +20,9 @@ from imdbcls.runs.identity import run_name
 from imdbcls.runs.record import SPLITS, problem_of_predictions, problem_of_result
 from imdbcls.runs.untrusted import read_json, read_yaml, require_no_links, require_plain
 from imdbcls.runtime.console import say, warn
+
+if TYPE_CHECKING:
+    from imdbcls.config.schema import Config
 
 
 class RunFolder:
@@ -181,14 +182,14 @@ class RunFolder:
         """The configuration the run was started with; raises UserError where there is none that can be read."""
         return read_yaml(self.path / "config.yaml")
 
-    def write_config(self, config: Mapping[str, Any]) -> None:
-        write_atomically(self.path / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(dict(config))))
+    def write_config(self, config: "Config") -> None:
+        write_atomically(self.path / "config.yaml", str(config))
 
 
-def run_folder(config: Mapping[str, Any]) -> RunFolder:
+def run_folder(config: "Config") -> RunFolder:
     """Return the folder of the run with this config; absolute if Hydra changed the directory (`hydra.job.chdir`)."""
     from hydra.core.hydra_config import HydraConfig
 
-    path = Path(config["runs_dir"]) / config["study"] / run_name(config)
+    path = Path(config.runs_dir) / config.study / run_name(config)
     has_moved = HydraConfig.initialized() and Path(HydraConfig.get().runtime.cwd) != Path.cwd()
     return RunFolder(path.absolute() if has_moved else path)

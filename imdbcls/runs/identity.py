@@ -8,65 +8,40 @@ from typing import TYPE_CHECKING, Any
 from imdbcls.runs.content import by_content
 
 if TYPE_CHECKING:
+    from imdbcls.config.schema import Config
     from imdbcls.runtime.device import Hardware
 
-# Keys that cannot change a result, except its last bits by the number of threads, which `jobs` divides. Runs that
-# differ only in them are the same run.
-NEUTRAL_KEYS = (
-    "tracker",
-    "progress",
-    "jobs",
-    "runs_dir",
-    "study",
-    "checkpoint",
-    "data.cache_dir",
-    "backbone.cache_gb",
-    "trainer.log_every",
-    "plugins",
-)
-SEED_KEYS = ("seed", "data.order_seed")
 
-
-def content_without(config: Mapping[str, Any], keys: tuple[str, ...]) -> dict[str, Any]:
-    """Return a copy of a nested config without the dotted keys, with files and folders named by their content."""
-    kept = json.loads(json.dumps(config))
-    for key in keys:
-        *parents, last = key.split(".")
-        section = kept
-        for parent in parents:
-            section = section.get(parent, {})
-        section.pop(last, None)
-    return by_content(kept)
-
-
-def digest_without(config: Mapping[str, Any], keys: tuple[str, ...]) -> str:
-    """Return the first 16 hexadecimal digits of the sha256 of a config's canonical JSON, without the keys."""
-    text = json.dumps(content_without(config, keys), sort_keys=True)
+def digest(values: Mapping[str, Any]) -> str:
+    """Return the first 16 hexadecimal digits of the sha256 of some choices, with files named by their content."""
+    text = json.dumps(by_content(values), sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def config_hash(config: Mapping[str, Any]) -> str:
+def config_hash(config: "Config") -> str:
     """Return a hash that is the same for configs that must give the same result, however paths are spelled."""
-    return digest_without(config, NEUTRAL_KEYS)
+    return digest(config.choices())
 
 
-def group_hash(config: Mapping[str, Any]) -> str:
+def group_hash(config: "Config") -> str:
     """Return a hash that is the same for runs that differ only in their seeds."""
-    return digest_without(config, NEUTRAL_KEYS + SEED_KEYS)
+    return digest(config.choices(seeds=False))
 
 
-def choices_hash(config: Mapping[str, Any]) -> str:
+def choices_hash(config: "Config") -> str:
     """Return a hash that is the same for runs that differ at most in their seeds and in the source of their documents.
 
     Runs with the same one and the same `split_hash` are one group: the documents may be a CSV file for one run and a
     data set of the hub for another.
     """
-    origin = tuple(f"data.{key}" for key in ("source", "name", *config["data"]["source"]))
-    return digest_without(config, NEUTRAL_KEYS + SEED_KEYS + origin)
+    choices = config.choices(seeds=False)
+    origin = {"source", "name", *config.data.source.arguments}
+    choices["data"] = {key: value for key, value in choices["data"].items() if key not in origin}
+    return digest(choices)
 
 
 def checkpoint_identity(
-    config: Mapping[str, Any], split_hash: str, hardware: "Hardware", frozen_weights: str | None
+    config: "Config", split_hash: str, hardware: "Hardware", frozen_weights: str | None
 ) -> dict[str, Any]:
     """Return what must be the same for a checkpoint to be continued: all that decides the result except the software.
 
@@ -74,13 +49,13 @@ def checkpoint_identity(
     """
     return {
         **({} if frozen_weights is None else {"frozen_encoder": frozen_weights}),
-        "configuration": content_without(config, NEUTRAL_KEYS),
+        "configuration": by_content(config.choices()),
         "split_hash": split_hash,
         "device": hardware.device.type,
         "precision": hardware.precision,
     }
 
 
-def run_name(config: Mapping[str, Any]) -> str:
+def run_name(config: "Config") -> str:
     """Return the name of a run, such as `lstm-s0-1a2b3c4d`: readable, stable and unique for its choices."""
-    return f"{config['head']['name']}-s{config['seed']}-{config_hash(config)[:8]}"
+    return f"{config.head.name}-s{config.seed}-{config_hash(config)[:8]}"

@@ -1,9 +1,9 @@
 """What `result.json` says about every run, and the record of a run that ends early."""
 
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from imdbcls.errors import UserError
 from imdbcls.runs.content import content_of_model
@@ -14,26 +14,28 @@ from imdbcls.runtime.console import say
 from imdbcls.runtime.signals import Interrupted
 from imdbcls.runtime.versions import versions
 
+if TYPE_CHECKING:
+    from imdbcls.config.schema import Config
 
-def identity_of(config: Mapping[str, Any], name: str) -> dict[str, Any]:
+
+def identity_of(config: "Config", name: str) -> dict[str, Any]:
     """Return the part of `result.json` that identifies a run; `name` is its folder's."""
-    backbone = config["backbone"]
     return {
-        "study": config["study"],
+        "study": config.study,
         "name": name,
-        "head": config["head"]["name"],
-        "backbone": backbone["name"],
-        "seed": config["seed"],
-        "max_length": config["max_length"],
+        "head": config.head.name,
+        "backbone": config.backbone.name,
+        "seed": config.seed,
+        "max_length": config.max_length,
         "config_hash": config_hash(config),
         "group_hash": group_hash(config),
         "choices_hash": choices_hash(config),
-        "backbone_content": content_of_model(backbone.get("path") or backbone["name"]),
+        "backbone_content": content_of_model(config.backbone.arguments.get("path") or config.backbone.name),
     }
 
 
 @contextmanager
-def recording_failures(config: Mapping[str, Any], folder: RunFolder) -> Iterator[None]:
+def recording_failures(config: "Config", folder: RunFolder) -> Iterator[None]:
     """Write a `result.json` for a run that ends early: `interrupted` exits the process, `failed` raises.
 
     A UserError before the first training step leaves no folder: nothing was trained, and the corrected command is
@@ -56,7 +58,7 @@ def recording_failures(config: Mapping[str, Any], folder: RunFolder) -> Iterator
         raise
 
 
-def _record(config: Mapping[str, Any], folder: RunFolder, status: str, error: BaseException) -> None:
+def _record(config: "Config", folder: RunFolder, status: str, error: BaseException) -> None:
     lines = str(error).splitlines()
     reason = f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
     try:

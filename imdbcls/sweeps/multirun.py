@@ -2,15 +2,13 @@
 
 import gc
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig
 
 from imdbcls.config.commandline import answer_command
-from imdbcls.config.resolving import resolve
-from imdbcls.config.validate import validate
 from imdbcls.errors import UserError
 from imdbcls.runs.folder import run_folder
 from imdbcls.runs.identity import run_name
@@ -18,7 +16,10 @@ from imdbcls.runtime import console, entry
 from imdbcls.runtime.process import prepare_process
 from imdbcls.sweeps.jobs import Sweep
 
-Train = Callable[[Mapping[str, Any]], object]
+if TYPE_CHECKING:
+    from imdbcls.config.schema import Config
+
+Train = Callable[["Config"], object]
 
 sweep = Sweep()  # of this process
 
@@ -42,9 +43,11 @@ def run_job(cfg: DictConfig, overrides: str, train: Train) -> None:
     A run that is complete is only reported. A mistake in the config is recorded as this job's outcome, by its
     `overrides`, and the sweep goes on.
     """
+
+    from imdbcls.config.checking import typed
+
     try:
-        config = resolve(cfg)
-        validate(config)
+        config = typed(cfg)
     except UserError as error:
         sweep.failed(overrides, error)
         return
@@ -54,11 +57,11 @@ def run_job(cfg: DictConfig, overrides: str, train: Train) -> None:
     if folder.complete() is not None:
         sweep.report(name, partial(train, config), folder.result)
         return
-    job = partial(train, config) if config["jobs"] == 1 else partial(train_with_share, config, train)
-    sweep.run(name, partial(prepare_jobs, config), job, folder.result, config["jobs"])
+    job = partial(train, config) if config.jobs == 1 else partial(train_with_share, config, train)
+    sweep.run(name, partial(prepare_jobs, config), job, folder.result, config.jobs)
 
 
-def prepare_jobs(config: Mapping[str, Any]) -> None:
+def prepare_jobs(config: "Config") -> None:
     """Import all modules and read the documents once, before jobs are forked.
 
     Jobs then run the code as it was when the sweep started, and spend no seconds on imports.
@@ -72,14 +75,14 @@ def prepare_jobs(config: Mapping[str, Any]) -> None:
     from imdbcls.sections import keep_corpus
     from imdbcls.training import report  # noqa: F401
 
-    tracking.import_early(config["tracker"])
+    tracking.import_early(config.tracker.arguments)
     keep_corpus(config)
 
 
-def train_with_share(config: Mapping[str, Any], train: Train) -> None:
+def train_with_share(config: "Config", train: Train) -> None:
     """Call `train` as one of several processes: with its share of the threads, and its name before its lines."""
     console.speak_as(run_name(config))
     from imdbcls.runtime.device import share_threads
 
-    share_threads(config["jobs"])
+    share_threads(config.jobs)
     train(config)

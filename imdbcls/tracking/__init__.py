@@ -9,11 +9,11 @@ from imdbcls.runtime.console import warn
 from imdbcls.tracking import environment
 from imdbcls.tracking.none import NoTracker
 from imdbcls.tracking.run import WandbTracker
-from imdbcls.tracking.session import MODES, RunIdentity
+from imdbcls.tracking.session import RunIdentity
 
 Tracker = WandbTracker | NoTracker
 
-__all__ = ["MODES", "NoTracker", "RunIdentity", "Tracker", "WandbTracker", "import_early"]
+__all__ = ["NoTracker", "RunIdentity", "Tracker", "WandbTracker", "import_early"]
 
 
 def import_early(settings: Mapping[str, Any]) -> None:

@@ -6,12 +6,14 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Annotated, Any, Self
+
+from annotated_types import Ge, Unit
 
 from imdbcls.runtime.signals import Interrupted
 from imdbcls.tracking.once import once
 from imdbcls.tracking.server import PROBE_SECONDS
-from imdbcls.tracking.session import RunIdentity, Session
+from imdbcls.tracking.session import Mode, RunIdentity, Session
 
 Table = tuple[list[str | int], list[list[str | int]]]  # the names of its columns and its rows
 
@@ -38,11 +40,11 @@ class WandbTracker:
         config: Mapping[str, Any],
         folder: Path,
         resumed_step: int | None = None,
-        mode: str,
+        mode: Mode,
         project: str | None,
         entity: str | None,
-        connect_seconds: float,
-        finish_seconds: float,
+        connect_seconds: Annotated[float, Ge(0), Unit("seconds")],
+        finish_seconds: Annotated[float, Ge(0), Unit("seconds")],
         tags: Sequence[str] = (),
         notes: str | None = None,
     ) -> None:

@@ -22,7 +22,7 @@ from imdbcls.tracking.server import (
     within,
 )
 
-MODES = ("auto", "online", "offline", "disabled")
+Mode = Literal["auto", "online", "offline", "disabled"]
 # What is safe whatever W&B does, by the type of the job.
 KEPT = {
     "train": "the run goes on and is recorded in its folder",
@@ -53,7 +53,7 @@ class Session:
         folder: Path,
         *,
         resume: bool,
-        mode: str,
+        mode: Mode,
         project: str | None,
         entity: str | None,
         connect_seconds: float,
@@ -61,8 +61,6 @@ class Session:
         tags: Sequence[str] = (),
         notes: str | None = None,
     ) -> None:
-        if mode not in MODES:
-            raise UserError(f"tracker.mode={mode} is not known: use one of {', '.join(MODES)}.")
         self.run: Any = None
         self._identity = identity
         self._config = dict(config)

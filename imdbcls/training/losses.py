@@ -6,10 +6,11 @@ documents in the whole batch. A loss of one's own is a class that takes `class_w
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
+from annotated_types import Ge
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
@@ -44,7 +45,9 @@ class Focal:
     where labels are smoothed, is scaled by the same factor.
     """
 
-    def __init__(self, *, gamma: float, class_weights_C: Tensor | None, label_smoothing: float) -> None:
+    def __init__(
+        self, *, gamma: Annotated[float, Ge(0)], class_weights_C: Tensor | None, label_smoothing: float
+    ) -> None:
         self.gamma = gamma
         self.class_weights_C = class_weights_C
         self.label_smoothing = label_smoothing

@@ -1,9 +1,10 @@
 """What the optimizer is given, how the learning rate moves, and the one optimizer that PyTorch lacks."""
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from annotated_types import Ge, Gt, Lt
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, OneCycleLR
@@ -16,6 +17,8 @@ from transformers import (
 from imdbcls.models.backbone import parts_of
 from imdbcls.models.classifier import Classifier
 
+Beta = Annotated[float, Ge(0), Lt(1)]
+
 
 class Lion(Optimizer):
     """Steps of one size, along the sign of a momentum, with decoupled weight decay (Chen et al. 2023, algorithm 2).
@@ -25,12 +28,13 @@ class Lion(Optimizer):
     """
 
     def __init__(
-        self, params: Iterable[Any], *, lr: float, betas: tuple[float, float] = (0.9, 0.99), weight_decay: float = 0.0
+        self,
+        params: Iterable[Any],
+        *,
+        lr: Annotated[float, Gt(0)],
+        betas: tuple[Beta, Beta] = (0.9, 0.99),
+        weight_decay: Annotated[float, Ge(0)] = 0.0,
     ) -> None:
-        if not all(0 <= beta < 1 for beta in betas):
-            raise ValueError(f"betas={list(betas)} are not two numbers from 0 to below 1")
-        if weight_decay < 0:
-            raise ValueError(f"weight_decay={weight_decay} is below 0")
         super().__init__(params, {"lr": lr, "betas": betas, "weight_decay": weight_decay})
 
     @torch.no_grad()

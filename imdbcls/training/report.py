@@ -27,22 +27,22 @@ def announce(run: Run) -> None:
     config, corpus, trainer, backbone = run.config, run.corpus, run.trainer, run.backbone
     for note in corpus.notes:
         say(note)
-    for loss in losses(sum_of(run.token_counts.values()), config["max_length"]):
+    for loss in losses(sum_of(run.token_counts.values()), config.max_length):
         warn(loss)
     sizes = f"{len(corpus.train):,} to train on, {len(corpus.validation):,} to validate, {len(corpus.test):,} to test"
     trainable = count_parameters(trainer.model, trainable=True)
     frozen = "" if trainable == count_parameters(trainer.model) else f"; {trainable:,} are trained"
     hardware, device = run.hardware.describe(), run.hardware.device.type
-    say(f"{run.folder.path.name}: head {config['head']['name']} on {config['backbone']['name']}, on {hardware}")
+    say(f"{run.folder.path.name}: head {config.head.name} on {config.backbone.name}, on {hardware}")
     if backbone.not_fast is not None and device == "cpu":
         say(f"{backbone.name}: no fast CPU layers in training: {backbone.not_fast}.")
     if backbone.not_unpadded is not None and device == "cuda":
         say(f"{backbone.name}: computed with its padding: {backbone.not_unpadded}.")
-    say(f"{config['data']['name']}: {sizes} documents, {len(corpus.label_names)} classes")
-    epochs = "1 epoch" if config["epochs"] == 1 else f"{config['epochs']} epochs"
+    say(f"{config.data.name}: {sizes} documents, {len(corpus.label_names)} classes")
+    epochs = "1 epoch" if config.epochs == 1 else f"{config.epochs} epochs"
     size, head_size = count_parameters(run.model), count_parameters(run.model.head)
     say(
-        f"{trainer.num_steps:,} steps of {config['batch_size']} documents, {epochs}, "
+        f"{trainer.num_steps:,} steps of {config.batch_size} documents, {epochs}, "
         f"{size / 1e6:.1f}M parameters ({head_size:,} in the head{frozen})"
     )
 

@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
+from imdbcls.config.schema import Config
 from imdbcls.data.batches import SplitBatches
 from imdbcls.data.card import DataCard, card_of
 from imdbcls.data.documents import Corpus
@@ -26,7 +26,7 @@ class Run:
     last bits of the result besides the config and the data.
     """
 
-    config: Mapping[str, Any]
+    config: Config
     folder: RunFolder
     hardware: Hardware
     corpus: Corpus
@@ -50,5 +50,5 @@ class Run:
 
     def data_card(self) -> DataCard:
         """Return the card of the data that the run reads."""
-        names = self.config["data"]["name"], self.backbone.name
+        names = self.config.data.name, self.backbone.name
         return card_of(self.corpus, self.tokens, self.backbone.tokenizer, self.pipeline, *names)

@@ -95,10 +95,10 @@ def test_compose_is_what_the_command_composes() -> None:
         text=True,
         check=True,
     )
-    assert config.values == OmegaConf.to_container(OmegaConf.create(shown.stdout))
-    assert config["head.bidirectional"] is True and config.folder.parent == Path("runs/original")
-    with pytest.raises(KeyError):
-        config["head.nothing"]
+    assert config.plain() == OmegaConf.to_container(OmegaConf.create(shown.stdout))
+    assert config.head.arguments["bidirectional"] is True and config.folder.parent == Path("runs/original")
+    with pytest.raises(AttributeError, match="nothing"):
+        _ = config.head.nothing  # type: ignore[attr-defined]
     with pytest.raises(imdbcls.UserError, match="lrr: there is no such key; the nearest: lr"):
         imdbcls.compose("lrr=1")
 
@@ -125,7 +125,7 @@ def test_a_run_that_is_done_is_not_run_again(run: imdbcls.FinishedRun, capsys: p
 def test_predicting_the_test_texts_gives_the_recorded_probabilities(run: imdbcls.FinishedRun) -> None:
     from imdbcls.sections import build_corpus
 
-    texts = build_corpus(run.config.values).test.texts
+    texts = build_corpus(run.config).test.texts
     loaded = imdbcls.load_run(str(run.folder))
     recorded, predicted = loaded.predictions(), loaded.predict(texts)
     np.testing.assert_array_equal(predicted.probabilities, recorded.probabilities)

@@ -96,7 +96,7 @@ def test_a_command_is_told_all_its_mistakes_at_once() -> None:
         "trainer.log_every, trainer.patience, trainer.ema_decay, trainer.score_test_each_epoch.",
         "data.train has no value yet: give data.train=...",
         "epochs=abc is not a whole number of at least 1.",
-        "backbone.fast=yep is neither true nor false.",
+        "backbone.fast=yep is not true or false.",
     ]
 
 
@@ -132,15 +132,15 @@ def test_other_projects_names_lead_to_keys_that_exist() -> None:
         ("head=cls,mean", "head=cls,mean gives several values: add --multirun to run each."),
         ("lr=[1,", "lr=[1,: not read as key=value"),
         ("lr=fast", "lr=fast is not a number above 0."),
-        ("batch_size=1.5", "batch_size=1.5 is not a whole number of at least 1."),
+        ("batch_size=1.5", "batch_size=1.5 is not a whole number of at least 1 (documents)."),
         ("precision=null", "precision=null is not one of auto, fp32, bf16."),
         (
             "optimizer.weight_decay=no",
             "optimizer.weight_decay=no: optimizer.weight_decay is a number, 0.01 by default.",
         ),
         ("optimizer.betas=0.9", "optimizer.betas=0.9: optimizer.betas is a list, [a,b], [0.9, 0.999] by default."),
-        ("data.path=[a,b]", "data.path=[a,b]: data.path is one value, stanfordnlp/imdb by default."),
-        ("plugins=mine", "plugins=mine: plugins is a list, [a,b], [] by default."),
+        ("data.path=[a,b]", "data.path=[a,b] is not the path of a file or folder, or a hub id."),
+        ("plugins=mine", "plugins=mine is not a list, [a,b]."),
         ("optimizer.lr=${nope}", "optimizer.lr has no usable value: "),
         ("experiment=nope", "experiment=nope is not one of heads, original, quickstart."),
         ("head._target_=os.system", "head._target_=os.system is refused: allowed are"),
@@ -150,13 +150,13 @@ def test_other_projects_names_lead_to_keys_that_exist() -> None:
         ("max_length=9000 backbone=modernbert-base", "max_length=9000 is more than backbone=modernbert-base takes"),
         ("backbone=tiny backbone.pretrained=true", "backbone=tiny has no pretrained weights"),
         ("backbone.path=./nothing", "backbone.path=./nothing is not a folder; give a local folder"),
-        ("backbone.path=5", "backbone.path=5 is no path; give a folder, package:NAME/FOLDER or a hub id."),
+        ("backbone.path=5", "backbone.path=5 is not a folder, package:NAME/FOLDER or a hub id."),
         ("backbone.path=package:nope/x", "backbone.path=package:nope/x needs the Python package nope"),
         ("data.path=./nothing", "data.path=./nothing: there is no such file or folder; give a folder of Parquet"),
         ("data=files data.train=nofile.csv", "data.train=nofile.csv: there is no such file."),
         ("data=files data.train=5", "data.train=5 is not the path of a file."),
         ("data=files data.train=tests", "data.train=tests is a folder; give the file in it, .csv, .tsv"),
-        ("data=files data.train=[a.csv,b.csv]", "data.train=[a.csv,b.csv]: data.train is one value."),
+        ("data=files data.train=[a.csv,b.csv]", "data.train=[a.csv,b.csv] is not the path of a file."),
         (
             f"data=files data.train={SAMPLE} data.test={SAMPLE}",
             f"data.test={SAMPLE} is the file of data.train: scores on documents trained on mean nothing.",
@@ -174,7 +174,7 @@ def test_other_projects_names_lead_to_keys_that_exist() -> None:
             f"{SAMPLE} has no columns 'review' (data.text_column) and 'nr' (data.id_column); it has 'id', ",
         ),
         (f"data=files data.train={SAMPLE} data.quoting=all", "data.quoting=all is not one of auto, standard, none."),
-        (f"data=files data.train={SAMPLE} data.skip_empty=2", "data.skip_empty=2: data.skip_empty is true or false"),
+        (f"data=files data.train={SAMPLE} data.skip_empty=2", "data.skip_empty=2 is not true or false."),
         ("+trainer.foo=1", "trainer.foo: there is no such key"),
         ("+foo=1", "foo: there is no such key; python -m imdbcls.train --help lists them."),
         ("++data.limit=1", "data.limit: there is no such key; the nearest: data.t"),
@@ -183,7 +183,7 @@ def test_other_projects_names_lead_to_keys_that_exist() -> None:
             f"data=files data.train={SAMPLE} data.test={OTHER} data.test_fraction=0.1",
             f"data.test_fraction=0.1 has no effect with data.test={OTHER}; leave one of them out.",
         ),
-        ("study=1e5", "study=100000.0 cannot name a folder"),
+        ("study=1e5", "study=100000.0 is not the name of a folder"),
     ],
 )
 def test_a_mistake_gets_its_sentence(text: str, sentence: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -198,13 +198,28 @@ def test_a_mistake_gets_its_sentence(text: str, sentence: str, monkeypatch: pyte
         (["+head.widht=3"], ["head.widht: imdbcls.heads.cls.ClsHead takes no widht, only dropout."]),
         (["+optimizer.beta=2"], ["optimizer.beta: torch.optim.AdamW takes no beta, only lr, betas, eps, "]),
         (["optimizer.betas=[2,3]"], ["torch.optim.AdamW refuses its settings (optimizer.*): Invalid beta parameter"]),
+        (
+            ["+tracker.key=1"],
+            ["tracker.key: imdbcls.tracking.run.WandbTracker takes no key, only mode, project, entity, "],
+        ),
+        (
+            ["lr=0", "head.dropout=2"],
+            ["lr=0 is not a number above 0.", "head.dropout=2 is not a number from 0 to below 1."],
+        ),
         (["~head.dropout"], ["head.dropout is missing: imdbcls.heads.cls.ClsHead needs it; give +head.dropout=..."]),
         (["plugins=[nope]", "head._target_=nope.Head"], ["head._target_=nope.Head cannot be imported here: No module"]),
         (
-            ["plugins=[plugins]", "head._target_=plugins.wide.WideHead", "+head.widht=3", "+tracker.key=1"],
             [
+                "plugins=[plugins]",
+                "head._target_=plugins.wide.WideHead",
+                "+head.widht=3",
+                "head.dropout=no",
+                "+optimizer.k=1",
+            ],
+            [
+                "head.dropout=no is not a number from 0 to 1.",
                 "head.widht: plugins.wide.WideHead takes no widht, only width, dropout; the nearest: width.",
-                "tracker.key: imdbcls.tracking.run.WandbTracker takes no key, only mode, project, entity, ",
+                "optimizer.k: torch.optim.AdamW takes no k, only lr, betas, eps, ",
             ],
         ),
     ],
@@ -215,7 +230,12 @@ def test_what_a_class_does_not_take_is_said_before_anything_is_loaded(
     from imdbcls.sections import require_buildable
 
     (tmp_path / "plugins").mkdir()
-    head = "class WideHead:\n    def __init__(self, *, hidden_size, num_labels, width=2, dropout=0.0): pass\n"
+    head = (
+        "from typing import Annotated\nfrom annotated_types import Interval\n"
+        "Share = Annotated[float, Interval(ge=0, le=1)]\n"
+        "class WideHead:\n"
+        "    def __init__(self, *, hidden_size, num_labels, width=2, dropout: Share = 0.0): pass\n"
+    )
     (tmp_path / "plugins" / "wide.py").write_text(head)
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(UserError) as caught:
@@ -242,27 +262,27 @@ def test_each_file_without_its_columns_gets_a_line(monkeypatch: pytest.MonkeyPat
 
 
 def test_a_number_is_a_name_too() -> None:
-    assert compose(["study=2024"])["study"] == "2024"
+    assert compose(["study=2024"]).study == "2024"
 
 
 def test_a_key_that_exists_passes_in_every_form() -> None:
-    config = compose(["head=lstm", "head.bidirectional=true", "+head.extra=[1,2]", "~optimizer.eps"])
-    assert config["head"]["bidirectional"] is True and config["head"]["extra"] == [1, 2]
-    assert "eps" not in config["optimizer"] and "hydra" not in config
+    config = compose(["head=lstm", "head.bidirectional=true", "+optimizer.amsgrad=true", "~optimizer.eps"])
+    assert config.head.arguments["bidirectional"] is True
+    assert "eps" not in config.optimizer.arguments and config.optimizer.arguments["amsgrad"] is True
     config = compose(["data.test_limit=5", "tracker.entity='a, b'", "optimizer.betas=[0.8,0.9]"])
-    assert config["tracker"]["entity"] == "a, b"
+    assert config.tracker.arguments["entity"] == "a, b"
 
 
 def test_a_key_of_several_kinds_takes_each_of_them() -> None:
     tiny = ("backbone=tiny", "data=sample")
-    assert compose([*tiny, "backbone.freeze=1"])["backbone"]["freeze"] == 1
-    assert compose([*tiny, "backbone.freeze=true"])["backbone"]["freeze"] is True
+    assert compose([*tiny, "backbone.freeze=1"]).backbone.freeze == 1
+    assert compose([*tiny, "backbone.freeze=true"]).backbone.freeze is True
     for wanted in ("[1,5]", "{negative: 1, positive: 5}", "auto", "null"):
         compose([*tiny, f"loss.class_weights={wanted}"])
     assert mistakes(*tiny, "backbone.freeze=often", "loss.class_weights=often") == [
-        "backbone.freeze=often is none of false, true (the whole encoder) and a whole number of layers, "
-        "counted from the lowest.",
-        "loss.class_weights=often is neither null, auto, nor one number above 0 for each class, as [1,5] or "
+        "backbone.freeze=often is not false, true (the whole encoder) or a whole number of layers, counted from the "
+        "lowest.",
+        "loss.class_weights=often is not null, auto, or one number above 0 for each class, such as [1,5] or "
         "{neg: 1, pos: 5}.",
     ]
 

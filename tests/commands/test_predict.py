@@ -204,7 +204,9 @@ def test_the_id_column_of_the_runs_data_is_the_default(
     run = tmp_path / "run"
     shutil.copytree(finished, run)
     config = yaml.safe_load((run / "config.yaml").read_text())
-    config["data"]["id_column"] = "ticket"
+    columns = {"text_column": "text", "label_column": "label", "id_column": "ticket", "group_column": None}
+    files = {"train": "tickets.csv", "validation": None, "test": None}
+    config["data"]["source"] = {"_target_": "imdbcls.data.files.read_files", **files, **columns}
     (run / "config.yaml").write_text(yaml.safe_dump(config))
     path = write_rows(tmp_path / "rows.csv")
     assert [json.loads(line)["id"] for line in answers(str(run), "--file", str(path)).splitlines()][::3] == ["t1", "t4"]

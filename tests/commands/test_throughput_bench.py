@@ -117,7 +117,7 @@ def test_operations_are_those_of_the_real_tokens() -> None:
     import imdbcls
     from imdbcls import sections
 
-    encoder = sections.build_backbone(imdbcls.compose("backbone=tiny").values).encoder
+    encoder = sections.build_backbone(imdbcls.compose("backbone=tiny")).encoder
     # Two layers of 64: four square products, two to and from 128; scores and context of 10 tokens each way.
     one_layer = 2 * 10 * (4 * 64 * 64 + 2 * 64 * 128) + 4 * 10 * 10 * 64
     one_token = 2 * (4 * 64 * 64 + 2 * 64 * 128)

@@ -17,7 +17,7 @@ from support.runs import TINY, Launch
 from support.wandb_logs import inspect
 
 import imdbcls
-from imdbcls.config.overrides import resolve
+from imdbcls.config.checking import typed
 from imdbcls.data.sample import read_sample
 from imdbcls.runs.identity import run_name
 
@@ -141,7 +141,7 @@ def test_the_same_command_again_runs_nothing(launch: Launch, finished: Path) -> 
 def test_what_changes_no_result_changes_no_name() -> None:
     def name(*overrides: str) -> str:
         with initialize_config_module("imdbcls.conf", version_base="1.3"):
-            return run_name(resolve(compose("config", [*TINY, *overrides])))
+            return run_name(typed(compose("config", [*TINY, *overrides])))
 
     same = ("study=x", "tracker=none", "progress=none", "runs_dir=/x", "data.cache_dir=/x", "trainer.log_every=9")
     assert {name(override) for override in same} == {name()}
@@ -167,7 +167,7 @@ SWEEP = ("head=cls,weight_avg,lstm", *TINY, "epochs=1", "study=three")
 
 def name_of(head: str) -> str:
     with initialize_config_module("imdbcls.conf", version_base="1.3"):
-        return run_name(resolve(compose("config", [f"head={head}", *SWEEP[1:]])))
+        return run_name(typed(compose("config", [f"head={head}", *SWEEP[1:]])))
 
 
 def test_a_failing_job_leaves_the_others_running(sweep: tuple[Path, subprocess.CompletedProcess[str]]) -> None:

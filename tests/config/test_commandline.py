@@ -70,8 +70,8 @@ def test_an_environment_variable_may_hold_a_number_or_a_flag(monkeypatch: pytest
         monkeypatch.setenv(name, value)
     given = ("lr=${oc.env:RATE}", "backbone.fast=${oc.env:FAST}", "optimizer.eps=${oc.env:EPS}", "study=${oc.env:RUN}")
     config = compose(["backbone=tiny", "data=sample", *given])
-    assert (config["lr"], config["optimizer"]["lr"], config["optimizer"]["eps"]) == (3e-4, 3e-4, 1e-6)
-    assert config["backbone"]["fast"] is False and config["study"] == "2024"
+    assert (config.lr, config.optimizer.arguments["lr"], config.optimizer.arguments["eps"]) == (3e-4, 3e-4, 1e-6)
+    assert config.backbone.fast is False and config.study == "2024"
     monkeypatch.setenv("RATE", "fast")
     with pytest.raises(UserError, match="lr=fast is not a number above 0"):
         compose(["backbone=tiny", "data=sample", "lr=${oc.env:RATE}"])

@@ -4,7 +4,6 @@ import csv
 from collections.abc import Iterator
 from itertools import product
 from pathlib import Path
-from typing import Any
 
 import pyarrow
 import pytest
@@ -16,8 +15,8 @@ from support.runs import ROOT
 from support.small_models import FAMILIES, make_folder
 
 from imdbcls import build, sections
-from imdbcls.config.overrides import resolve
-from imdbcls.config.validate import validate
+from imdbcls.config.checking import typed
+from imdbcls.config.schema import Config
 from imdbcls.data.sample import read_sample
 from imdbcls.runs.folder import RunFolder
 from imdbcls.runtime.signals import StopRequest
@@ -101,14 +100,13 @@ def test_the_file_composes_validates_builds_and_trains(
     jobs = list(compositions([*overrides, f"runs_dir={tmp_path / 'runs'}"]))
     assert jobs
     for number, cfg in enumerate(jobs):
-        config = resolve(cfg)
-        validate(config)
+        config = typed(cfg)
         take_one_step(config, RunFolder(tmp_path / "runs" / str(number)))
 
 
-def take_one_step(config: dict[str, Any], folder: RunFolder) -> None:
+def take_one_step(config: Config, folder: RunFolder) -> None:
     """Build as `train` does, score one batch and train on one, on this machine's CPU in the configured precision."""
-    config["device"] = "cpu"
+    config = config.with_changes(device="cpu")
     run = build.build_run(config, folder, StopRequest())
     trainer, model = run.trainer, run.trainer.model
     sections.build_tracker(config, folder, None)
@@ -130,36 +128,34 @@ def take_one_step(config: dict[str, Any], folder: RunFolder) -> None:
 def test_shared_values_are_interpolated_not_repeated() -> None:
     """The knobs reach the groups: what a user sets once is what everything uses."""
     (cfg,) = compositions(["lr=0.125", "max_length=77", "seed=5", "head=weight_avg", "optimizer=sgd"])
-    config = resolve(cfg)
-    assert config["optimizer"]["lr"] == 0.125
-    assert config["head"]["num_positions"] == 77
-    assert config["data"]["order_seed"] == 5
+    config = typed(cfg)
+    assert config.optimizer.arguments["lr"] == 0.125
+    assert config.head.arguments["num_positions"] == 77
+    assert config.data.order_seed == 5
     (cfg,) = compositions(["seed=5", "data.order_seed=0"])
-    assert resolve(cfg)["data"]["order_seed"] == 0
+    assert typed(cfg).data.order_seed == 0
 
 
 def test_the_command_of_the_readme_composes_as_written() -> None:
     (cfg,) = compositions(["head=lstm", "lr=3e-5"])
-    config = resolve(cfg)
-    validate(config)
-    names = {group: config[group]["name"] for group in ("backbone", "head", "data")}
-    assert names == {"backbone": "roberta-base", "head": "lstm", "data": "imdb"}
-    assert config["backbone"]["path"] == "FacebookAI/roberta-base"
-    assert config["data"]["path"] == "stanfordnlp/imdb"
-    assert config["optimizer"]["_target_"] == "torch.optim.AdamW" and config["optimizer"]["lr"] == 3e-5
-    assert config["schedule"]["_target_"] == "imdbcls.training.optim.linear"
-    assert config["tracker"]["_target_"] == "imdbcls.tracking.run.WandbTracker" and config["tracker"]["mode"] == "auto"
+    config = typed(cfg)
+    assert (config.backbone.name, config.head.name, config.data.name) == ("roberta-base", "lstm", "imdb")
+    assert config.backbone.arguments["path"] == "FacebookAI/roberta-base"
+    assert config.data.source.arguments["path"] == "stanfordnlp/imdb"
+    assert config.optimizer.target == "torch.optim.AdamW" and config.optimizer.arguments["lr"] == 3e-5
+    assert config.schedule.target == "imdbcls.training.optim.linear"
+    assert config.tracker.target == "imdbcls.tracking.run.WandbTracker" and config.tracker.arguments["mode"] == "auto"
 
 
 def test_the_original_is_reproduced() -> None:
     """The published recipe: Adam, OneCycle, batch 16, lr 3e-5, warmup 0.3, 3 epochs, 512 tokens, its four heads."""
-    jobs = [resolve(cfg) for cfg in compositions(["experiment=original"])]
-    assert [job["head"]["name"] for job in jobs] == ["cls", "weight_avg_plain", "lstm", "transformer"]
-    assert jobs[1]["head"]["normalize"] is False
+    jobs = [typed(cfg) for cfg in compositions(["experiment=original"])]
+    assert [job.head.name for job in jobs] == ["cls", "weight_avg_plain", "lstm", "transformer"]
+    assert jobs[1].head.arguments["normalize"] is False
     for job in jobs:
-        assert job["optimizer"]["_target_"] == "torch.optim.Adam"
-        assert job["schedule"]["_target_"] == "imdbcls.training.optim.onecycle"
+        assert job.optimizer.target == "torch.optim.Adam"
+        assert job.schedule.target == "imdbcls.training.optim.onecycle"
         knobs = ("batch_size", "lr", "warmup", "epochs", "max_length")
-        assert [job[key] for key in knobs] == [16, 3e-5, 0.3, 3, 512]
-        assert job["backbone"]["name"] == "roberta-base" and job["data"]["name"] == "imdb"
-        assert job["trainer"]["score_test_each_epoch"] is True
+        assert [getattr(job, key) for key in knobs] == [16, 3e-5, 0.3, 3, 512]
+        assert job.backbone.name == "roberta-base" and job.data.name == "imdb"
+        assert job.trainer.score_test_each_epoch is True

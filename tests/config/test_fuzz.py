@@ -1,6 +1,6 @@
 """Random settings and damaged data: each ends in a clean run or in a sentence, never in a traceback of ours.
 
-In this process, for speed, through the functions that the command runs: Hydra composes, then resolve, validate, build
+In this process, for speed, through the functions that the command runs: Hydra composes, then resolve, check, build
 and, where the run would be short, fit.
 """
 
@@ -24,10 +24,10 @@ from support.processes import TINY, digest, run, run_folder
 
 from imdbcls import build, load_run, sections
 from imdbcls.comparison.run_files import read_run
+from imdbcls.config.checking import typed
 from imdbcls.config.overrides import compose as examine
-from imdbcls.config.overrides import resolve
 from imdbcls.config.quoting import readable
-from imdbcls.config.validate import validate
+from imdbcls.config.resolving import resolve
 from imdbcls.data.files import read_files
 from imdbcls.data.imdb import read_imdb
 from imdbcls.data.splits import make_corpus
@@ -67,8 +67,7 @@ def outcome_of(overrides: list[str], folder: Path) -> str:
         return "sentence before Hydra"
     with initialize_config_module("imdbcls.conf", version_base="1.3"):
         try:
-            config = resolve(compose("config", [readable(text) for text in texts]))
-            validate(config)
+            config = typed(compose("config", [readable(text) for text in texts]))
             config_hash(config)
             run = RunFolder(folder)
             trainer = build.build_run(config, run, StopRequest()).trainer

@@ -66,7 +66,7 @@ def test_class_names_of_any_kind_are_keys_of_weights(tmp_path: Path) -> None:
     tiny = ("backbone=tiny", "data=sample")
 
     def weights(text: str) -> object:
-        return compose([*tiny, f"loss.class_weights={text}"])["loss"]["class_weights"]
+        return compose([*tiny, f"loss.class_weights={text}"]).loss.class_weights
 
     assert weights("{0:1,1:5}") == weights("{0.0:1,1.0:5}") == weights('{"0": 1, "1": 5}') == {"0": 1, "1": 5}
     assert weights("{true:1,false:5}") == weights("{True:1,FALSE:5}") == {"true": 1, "false": 5}
@@ -83,9 +83,10 @@ def test_class_names_of_any_kind_are_keys_of_weights(tmp_path: Path) -> None:
     (tmp_path / "experiment/mine.yaml").write_text(recipe)
     examined = examine([*tiny, "experiment=mine"], "run", str(tmp_path))
     assert examined.mistakes == []
-    assert examined.config["loss"]["class_weights"] == {"0": 1, "2": 5, "true": 2, "день": 3}
+    assert examined.config is not None and examined.config.loss.class_weights == {"0": 1, "2": 5, "true": 2, "день": 3}
     swept = examine([*tiny, "loss.class_weights={0:1,1:5},{ночь:2}"], "multirun")
-    assert swept.mistakes == [] and swept.config["loss"]["class_weights"] == {"0": 1, "1": 5}
+    assert swept.mistakes == [] and swept.config is not None
+    assert swept.config.loss.class_weights == {"0": 1, "1": 5}
 
 
 @pytest.mark.slow

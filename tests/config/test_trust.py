@@ -131,7 +131,8 @@ def test_what_the_command_names_as_well_is_let_in(tmp_path: Path, monkeypatch: p
     given = ("plugins=[my_heads]", "data.train_limit=${oc.env:LIMIT}")
     assert examine(tmp_path, "experiment=mine", *given) == []
     composed = overrides.examine([*TINY, "experiment=mine", *given], "run", str(tmp_path)).config
-    assert composed["plugins"] == ["my_heads"] and composed["data"]["train_limit"] == 9
+    assert composed is not None
+    assert composed.plugins == ["my_heads"] and composed.data.train_limit == 9
 
 
 def test_a_sweep_and_references_are_a_files_own(tmp_path: Path) -> None:

@@ -117,7 +117,7 @@ def test_the_card_and_a_run_and_its_answers_tell_what_is_lost(
     small = [choice for choice in TINY if not choice.startswith(("data", "backbone"))]
     config = imdbcls.compose(*backbone, *small, "data=files", f"data.train={data}", f"runs_dir={tmp_path}")
 
-    card = build_data_card(config.values)
+    card = build_data_card(config)
     lost = sum_of(split.counts for split in card.splits.values())
     assert (lost.documents, lost.no_tokens, lost.wholly_unknown, lost.shortest) == (48, 12, 12, 0)
     text = card_text(card)

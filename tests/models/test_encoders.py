@@ -178,7 +178,7 @@ def test_a_tokenizer_with_more_tokens_than_embeddings(surplus: int, tmp_path: Pa
 def test_the_first_token_of_a_causal_encoder_is_no_document(tmp_path: Path) -> None:
     path = f"backbone.path={family_folder('gpt2', tmp_path)}"
     for head, is_refused in (("cls", True), ("mean", False)):
-        config = imdbcls.compose("backbone=roberta-base", path, f"head={head}", "max_length=64").values
+        config = imdbcls.compose("backbone=roberta-base", path, f"head={head}", "max_length=64")
         backbone = sections.build_backbone(config)
         if is_refused:
             with pytest.raises(UserError, match=r"head=cls reads only the first token.*head=mean"):
@@ -224,7 +224,7 @@ def test_settings_that_a_family_does_not_have_are_refused_and_the_others_work(tm
 
 def test_a_precision_in_which_an_encoder_fails_is_refused(tmp_path: Path) -> None:
     """DeBERTa's first version masks attention by the smallest number of float32, which bfloat16 does not hold."""
-    hardware = {name: sections.build_hardware(imdbcls.compose(f"precision={name}").values) for name in ("fp32", "bf16")}
+    hardware = {name: sections.build_hardware(imdbcls.compose(f"precision={name}")) for name in ("fp32", "bf16")}
     backbone = load(family_folder("deberta", tmp_path / "deberta"))
     require_precision("small", backbone.encoder, hardware["fp32"])
     with pytest.raises(UserError, match=r"small: DebertaModel fails in bf16 \(.*\); set precision=fp32\."):

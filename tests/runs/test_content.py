@@ -38,7 +38,7 @@ def write_csv(path: Path, number: int = 80) -> Path:
 
 
 def config(*overrides: str) -> Any:
-    return imdbcls.compose("backbone=tiny", "data=files", *overrides).values
+    return imdbcls.compose("backbone=tiny", "data=files", *overrides)
 
 
 def hashes(*overrides: str) -> tuple[str, str, str]:
@@ -82,7 +82,7 @@ def test_a_folder_of_documents_goes_by_its_files(tmp_path: Path) -> None:
         (folder / ".git" / "HEAD").write_text(str(folder))
 
     def found() -> list[str]:
-        return [config_hash(imdbcls.compose("backbone=tiny", f"data.path={folder}").values) for folder in folders]
+        return [config_hash(imdbcls.compose("backbone=tiny", f"data.path={folder}")) for folder in folders]
 
     before = found()
     assert before[0] == before[1]
@@ -99,7 +99,7 @@ def test_an_encoder_goes_by_its_weights_and_not_by_its_readme(tmp_path: Path) ->
     (second / "README.md").write_text("A copy.")
 
     def found(folder: Path) -> str:
-        return group_hash(imdbcls.compose("backbone=roberta-base", f"backbone.path={folder}").values)
+        return group_hash(imdbcls.compose("backbone=roberta-base", f"backbone.path={folder}"))
 
     assert found(first) == found(second)
     weights = second / "model.safetensors"

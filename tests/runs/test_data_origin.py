@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from imdbcls.config.paths import wrong_places
+from imdbcls.config.schema import Config, partial_config
 from imdbcls.data.hub import read_hub
 from imdbcls.data.imdb import read_imdb
 from imdbcls.data.splits import SPLIT_SETTINGS
@@ -20,6 +21,12 @@ from imdbcls.runtime.hub import download
 from imdbcls.runtime.hub_ids import is_hub_id
 
 RUN = Path("received")
+
+
+def with_source(source: dict[str, Any]) -> Config:
+    return partial_config(Config, {"data": {"source": source}}, set())
+
+
 COLUMNS = {"text_column": "text", "label_column": "label", "id_column": None, "group_column": None}
 FILES = {"_target_": "imdbcls.data.files.read_files", "validation": None, "test": None, **COLUMNS}
 IMDB = {"_target_": "imdbcls.data.imdb.read_imdb"}
@@ -78,7 +85,7 @@ def test_only_owner_and_name_reach_the_libraries(name: Any, monkeypatch: pytest.
         with pytest.raises(UserError):
             attempt()
     for source in ({**IMDB, "path": name}, {**HUB, "path": name}):
-        (sentence,) = wrong_places({"data": {"source": source}})
+        (sentence,) = wrong_places(with_source(source))
         assert sentence.startswith("data.path=")
     assert not Path("unpickled").exists()
 
@@ -86,7 +93,7 @@ def test_only_owner_and_name_reach_the_libraries(name: Any, monkeypatch: pytest.
 @pytest.mark.parametrize("name", ["stanfordnlp/imdb", "FacebookAI/roberta-base", "a/b", "0x/_y.z-1"])
 def test_owner_and_name_is_a_hub_id(name: str) -> None:
     assert is_hub_id(name)
-    assert list(wrong_places({"data": {"source": {**HUB, "path": name}}})) == []
+    assert list(wrong_places(with_source({**HUB, "path": name}))) == []
 
 
 def test_a_folder_with_the_name_of_a_builder_is_read_as_a_folder(monkeypatch: pytest.MonkeyPatch) -> None:

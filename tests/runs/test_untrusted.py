@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 from support.processes import TINY, run, run_folder, start
 
 from imdbcls.api import load_run
-from imdbcls.config.validate import validate
+from imdbcls.config.checking import require_valid
 from imdbcls.data.sample import read_sample
 from imdbcls.errors import UserError
 from imdbcls.evaluate import evaluate
@@ -131,10 +131,10 @@ def test_a_foreign_target_is_refused_anywhere(target: object, config: dict[str, 
         changed = json.loads(json.dumps(config))
         put(changed, f"{place}._target_", target)
         with pytest.raises(UserError, match="is refused"):
-            validate(changed)
+            require_valid(changed)
     for nested in ({"a": [{"_target_": target}]}, [[{"_target_": target}]]):
         with pytest.raises(UserError, match="is refused"):
-            validate({**config, "anything": nested})
+            require_valid({**config, "anything": nested})
 
 
 @pytest.mark.slow
@@ -151,7 +151,7 @@ def test_a_stranger_cannot_vouch_for_its_own_code(stranger: Path, config: dict[s
     with_config(stranger, lambda config: config["head"].update(_target_="evil.Head"))
     assert "evil.Head is refused" in refusal(stranger)
     with pytest.raises(UserError, match="plugins=os is refused"):
-        validate({**config, "plugins": ["os"]})
+        require_valid({**config, "plugins": ["os"]})
 
 
 @pytest.mark.slow
@@ -270,8 +270,8 @@ def test_documents_are_read_where_the_user_says_so(
         ("a: " + "[" * 60_000, "levels deep"),
         ("a: " + "9" * 5000, "cannot be read"),
         ("- 1\n- 2\n", "no configuration"),
-        ("just words", "is no section"),
-        ("", "is no section"),
+        ("just words", "is missing"),
+        ("", "is missing"),
         ("a: [1\n", "cannot be read"),
         ("a: 1\na: 2\n", "cannot be read"),
         ("a: \x00\n", "cannot be read"),

@@ -15,7 +15,7 @@ import pytest
 from imdbcls.comparison.results import Comparison, GroupSummary, MetricSummary, Parts
 from imdbcls.comparison.views.csv_table import csv_text
 from imdbcls.comparison.views.json_document import json_text
-from imdbcls.config.validate import validate
+from imdbcls.config.checking import require_valid
 from imdbcls.data.answers import Item, write_csv, write_jsonl
 from imdbcls.data.card import DataCard, SplitCard, card_text
 from imdbcls.data.token_counts import TokenCounts
@@ -71,7 +71,7 @@ def test_an_error_is_one_line_whatever_is_in_it(capsys: pytest.CaptureFixture[st
     assert first.startswith("imdbcls: a\\x1b") and second == "The second mistake."
     assert is_safe(first)
     with pytest.raises(UserError) as refused:
-        validate({f"{HOSTILE}.": 1, **{key: HOSTILE for key in ("backbone", "head", "data", "loss")}})
+        require_valid({f"{HOSTILE}.": 1, **{key: HOSTILE for key in ("backbone", "head", "data", "loss")}})
     assert is_safe(str(refused.value).replace("\n", ""))
     assert not any(line.startswith("imdbcls") for line in str(refused.value).splitlines())
     (tmp_path / "\x1b[31mlink\n").symlink_to(tmp_path)

@@ -2,13 +2,13 @@
 
 from collections.abc import Callable, Sequence
 from functools import lru_cache, partial
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 import imdbcls.heads
 from imdbcls import sections
+from imdbcls.config.schema import HeadConfig
 from imdbcls.heads.weight_avg import WeightedAverageHead
 from support.runs import ROOT
 
@@ -26,9 +26,8 @@ VARIANTS = {"lstm, bidirectional": ("head=lstm", "head.bidirectional=true")}
 
 
 @lru_cache
-def settings_of(*overrides: str) -> dict[str, Any]:
-    settings = imdbcls.compose(*overrides, f"max_length={POSITIONS}").values["head"]
-    return {key: value for key, value in settings.items() if key != "name"}
+def settings_of(*overrides: str) -> HeadConfig:
+    return imdbcls.compose(*overrides, f"max_length={POSITIONS}").head
 
 
 def make_head(overrides: Sequence[str], size: int) -> nn.Module:

@@ -10,7 +10,7 @@ from hydra import compose, initialize_config_module
 from torch import Tensor, nn
 
 from imdbcls import build
-from imdbcls.config.overrides import resolve
+from imdbcls.config.checking import typed
 from imdbcls.runs.folder import RunFolder
 from imdbcls.runtime.signals import StopRequest
 from imdbcls.tracking import NoTracker
@@ -31,7 +31,7 @@ def make(folder: Path, *overrides: str) -> Trainer:
     """A trainer as `imdbcls.train` builds it, in fp32 on the CPU, with its run folder at `folder`."""
     settings = [*TINY, "tracker=none", "precision=fp32", "device=cpu", "progress=none", f"data.cache_dir={folder}"]
     with initialize_config_module("imdbcls.conf", version_base="1.3"):
-        config = resolve(compose("config", [*settings, *overrides]))
+        config = typed(compose("config", [*settings, *overrides]))
     return build.build_run(config, RunFolder(folder), StopRequest()).trainer
 
 

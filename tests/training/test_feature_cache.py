@@ -264,9 +264,9 @@ def test_jobs_side_by_side_lend_their_threads_to_the_one_that_encodes(
 
 def test_a_frozen_encoder_gives_every_head_the_same() -> None:
     """Also a head that reads the first token alone, which a trained encoder gives nothing else."""
-    config = imdbcls.compose("backbone=tiny", "head=cls", FROZEN).values
+    config = imdbcls.compose("backbone=tiny", "head=cls", FROZEN)
     assert not sections.build_model(config, sections.build_backbone(config), 2).first_token_only
-    config = imdbcls.compose("backbone=tiny", "head=cls").values
+    config = imdbcls.compose("backbone=tiny", "head=cls")
     assert sections.build_model(config, sections.build_backbone(config), 2).first_token_only
 
 

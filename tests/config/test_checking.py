@@ -7,8 +7,10 @@ import pytest
 from hydra import compose, initialize_config_module
 
 from imdbcls.config.allowed_targets import is_allowed
-from imdbcls.config.overrides import resolve
-from imdbcls.config.validate import CHOICES, FLAGS, NUMBERS, SECTIONS, validate
+from imdbcls.config.checking import require_valid
+from imdbcls.config.options import knobs
+from imdbcls.config.resolving import resolve
+from imdbcls.config.schema import Config, built_sections, declared
 from imdbcls.errors import UserError
 
 
@@ -35,29 +37,34 @@ def altered(config: dict[str, Any], key: str, value: Any) -> dict[str, Any]:
 
 def mistakes(config: dict[str, Any]) -> list[str]:
     with pytest.raises(UserError) as raised:
-        validate(config)
+        require_valid(config)
     return str(raised.value).splitlines()
 
 
 def test_sound_configurations_pass(sound: dict[str, Any]) -> None:
-    validate(sound)
-    validate(composed("seed=0", "warmup=0", "backbone.dropout=0", "trainer.max_grad_norm=null", "optimizer=sgd"))
+    require_valid(sound)
+    require_valid(composed("seed=0", "warmup=0", "backbone.dropout=0", "trainer.max_grad_norm=null", "optimizer=sgd"))
 
 
+# Of choices that have the key, where the ones of `sound` do not.
+SECTIONS_WITH = {
+    "head.num_positions": {"head": composed("head=weight_avg")["head"]},
+    "loss.gamma": {"loss": composed("loss=focal")["loss"]},
+}
 NUMBER_CASES = {
     "lr": ([1e-9, 1, 10.0], [0, -1e-5, "fast", None, float("nan"), float("inf"), True], "a number above 0"),
-    "batch_size": ([1, 4096], [0, -1, 1.5, "16", None, True], "a whole number of at least 1"),
-    "eval_batch_size": ([1, None], [0, 2.0], "a whole number of at least 1 or null"),
+    "batch_size": ([1, 4096], [0, -1, 1.5, "16", None, True], "a whole number of at least 1 (documents)"),
+    "eval_batch_size": ([1, None], [0, 2.0], "a whole number of at least 1 (documents) or null"),
     "epochs": ([1, 100], [0, 0.5, None], "a whole number of at least 1"),
     "jobs": ([1, 100], [0, 0.5, None], "a whole number of at least 1"),
     "warmup": ([0, 0.0, 0.3, 0.99], [-0.1, 1, 1.0, None, float("nan")], "a number from 0 to below 1"),
-    "max_length": ([8, 512, 2**20], [7, 0, 64.0, None, 2**20 + 1], "a whole number from 8 to 1,048,576"),
+    "max_length": ([8, 512, 2**20], [7, 0, 64.0, None, 2**20 + 1], "a whole number from 8 to 1,048,576 (tokens)"),
     "seed": ([0, 2**63 - 1], [-1, 2**63, 0.0, None, False], "a whole number of at least 0"),
     "backbone.dropout": ([None, 0, 0.5], [-0.1, 1.0, "none"], "a number from 0 to below 1 or null"),
     "backbone.attention_dropout": ([None, 0.0, 0.1], [1, -1], "a number from 0 to below 1 or null"),
-    "backbone.cache_gb": ([0.5, 25, 1e6], [0, -1, None, "25"], "a number above 0"),
+    "backbone.cache_gb": ([0.5, 25, 1e6], [0, -1, None, "25"], "a number above 0 (gigabytes)"),
     "backbone.lora_rank": ([None, 1, 64], [0, 1.5, True], "a whole number of at least 1 or null"),
-    "head.num_positions": ([512, 600], [0, 2**20 + 1, None], "a whole number from 1 to 1,048,576"),
+    "head.num_positions": ([512, 600], [0, "many", None], "a whole number of at least 1"),
     "head.dropout": ([0, 0.9], [1, -0.5, None], "a number from 0 to below 1"),
     "data.window_overlap": ([0, 0.5, 0.9], [-0.1, 1, 0.91, None], "a number from 0 to 0.9"),
     "data.max_windows": ([1, 1000], [0, 2.0, None], "a whole number of at least 1"),
@@ -65,32 +72,58 @@ NUMBER_CASES = {
     "data.test_fraction": ([0.2], [0, 1, None], "a number above 0 and below 1"),
     "data.split_seed": ([0, 7], [-1, 0.5, None], "a whole number of at least 0"),
     "data.order_seed": ([0, 7], [-1, "a", None], "a whole number of at least 0"),
-    "data.train_limit": ([None, 1, 10**9], [0, -5, 10.0], "a whole number of at least 1 or null"),
-    "data.validation_limit": ([None, 1], [0], "a whole number of at least 1 or null"),
-    "data.test_limit": ([None, 1], [0, True], "a whole number of at least 1 or null"),
+    "data.train_limit": ([None, 1, 10**9], [0, -5, 10.0], "a whole number of at least 1 (documents) or null"),
+    "data.validation_limit": ([None, 1], [0], "a whole number of at least 1 (documents) or null"),
+    "data.test_limit": ([None, 1], [0, True], "a whole number of at least 1 (documents) or null"),
     "loss.label_smoothing": ([0, 0.1], [-0.1, 1, None], "a number from 0 to below 1"),
     "loss.r_drop": ([0, 1, 5.0], [-1, None, "on"], "a number of at least 0"),
     "loss.gamma": ([0, 2.0], [-1, None], "a number of at least 0"),
     "optimizer.head_lr": ([1, 0.1, 10], [0, -1, None, "2"], "a number above 0"),
     "optimizer.layer_decay": ([1, 0.9], [0, 1.01, None], "a number above 0 and at most 1"),
-    "trainer.micro_batch_size": ([None, 1, 16], [0, 1.0], "a whole number of at least 1 or null"),
+    "trainer.micro_batch_size": ([None, 1, 16], [0, 1.0], "a whole number of at least 1 (documents) or null"),
     "trainer.max_grad_norm": ([None, 0.1, 5], [0, -1], "a number above 0 or null"),
-    "trainer.patience": ([None, 1, 3], [0, 1.5], "a whole number of at least 1 or null"),
+    "trainer.patience": ([None, 1, 3], [0, 1.5], "a whole number of at least 1 (epochs) or null"),
     "trainer.ema_decay": ([None, 0.5, 0.999], [0, 1, -1], "a number above 0 and below 1 or null"),
-    "trainer.log_every": ([1, 100], [0, None, 2.5], "a whole number of at least 1"),
-    "checkpoint.every_minutes": ([None, 0.5, 15], [0, -1], "a number above 0 or null"),
+    "trainer.log_every": ([1, 100], [0, None, 2.5], "a whole number of at least 1 (steps)"),
+    "checkpoint.every_minutes": ([None, 0.5, 15], [0, -1], "a number above 0 (minutes) or null"),
 }
 
 
-def test_every_rule_has_its_cases() -> None:
-    assert NUMBER_CASES.keys() == NUMBERS.keys()
+CHOICES = {
+    "precision": ("auto", "fp32", "bf16"),
+    "device": ("auto", "cpu", "cuda", "mps"),
+    "progress": ("auto", "live", "plain", "none"),
+    "data.truncation": ("head", "tail", "head_tail", "windows"),
+    "tracker.mode": ("auto", "online", "offline", "disabled"),
+}
+FLAGS = (
+    *("deterministic", "compile", "backbone.pretrained", "backbone.fast", "backbone.cache"),
+    *("backbone.gradient_checkpointing", "data.group_by_length", "trainer.score_test_each_epoch"),
+)
+# Keys with tests of their own, below.
+OTHERS = ("backbone.freeze", "loss.class_weights", "study", "head.name", "plugins")
+NAMES = ("runs_dir", "data.name", "backbone.name", "data.cache_dir")
+
+
+def test_every_declared_key_has_its_cases() -> None:
+    of_constructors = {"head.num_positions", "head.dropout", "loss.gamma", "tracker.mode"}
+    cases = {*NUMBER_CASES, *CHOICES, *FLAGS, *OTHERS, *NAMES} - of_constructors
+    assert cases == {key for key, _, _ in declared()}
+
+
+def test_every_knob_of_config_yaml_is_declared_and_has_no_second_default() -> None:
+    """The schema has the type, `conf/config.yaml` the default: neither has a key that the other lacks."""
+    from_groups = {"backbone.name", "head.name", "data.name"}  # labels, in the YAML of each choice
+    assert {key for key, _, _ in declared()} - from_groups == {knob.key for knob in knobs() if not knob.is_section}
+    assert all(field.is_required() for field in Config.model_fields.values())
 
 
 @pytest.mark.parametrize("key", NUMBER_CASES)
 def test_numbers(key: str, sound: dict[str, Any]) -> None:
     right, wrong, allowed = NUMBER_CASES[key]
+    sound = {**sound, **SECTIONS_WITH.get(key, {})}
     for value in right:
-        validate(altered(sound, key, value))
+        require_valid(altered(sound, key, value))
     for value in wrong:
         (line,) = mistakes(altered(sound, key, value))
         assert line == f"{key}={'null' if value is None else value} is not {allowed}."
@@ -99,7 +132,7 @@ def test_numbers(key: str, sound: dict[str, Any]) -> None:
 @pytest.mark.parametrize("key", CHOICES)
 def test_choices(key: str, sound: dict[str, Any]) -> None:
     for value in CHOICES[key]:
-        validate(altered(sound, key, value))
+        require_valid(altered(sound, key, value))
     for value in ("nonsense", None, 3):
         (line,) = mistakes(altered(sound, key, value))
         assert line == f"{key}={'null' if value is None else value} is not one of {', '.join(CHOICES[key])}."
@@ -107,26 +140,38 @@ def test_choices(key: str, sound: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("key", FLAGS)
 def test_flags(key: str, sound: dict[str, Any]) -> None:
-    for value in (True, False):
-        validate(altered(sound, key, value))
-    for value in ("yes", 1, None):
+    right, wrong = (False,) if key == "backbone.pretrained" else (True, False), ("yes", 1, None)
+    for value in right:
+        require_valid(altered(sound, key, value))
+    for value in wrong:
         (line,) = mistakes(altered(sound, key, value))
-        assert line.startswith(f"{key}=") and line.endswith("is neither true nor false.")
+        assert line.startswith(f"{key}=") and line.endswith("is not true or false.")
+
+
+@pytest.mark.parametrize("key", NAMES)
+def test_names(key: str, sound: dict[str, Any]) -> None:
+    require_valid(altered(sound, key, "a/b c"))
+    for value in ("", 3, "a\0b", ["a"]):
+        (line,) = mistakes(altered(sound, key, value))
+        assert line.startswith(f"{key}=") and " is not a name" in line
 
 
 def test_freeze_is_a_flag_or_a_number_of_layers(sound: dict[str, Any]) -> None:
     for value in (True, False, 0, 1, 12):
-        validate(altered(sound, "backbone.freeze", value))
+        require_valid(altered(sound, "backbone.freeze", value))
     for value in (-1, 1.0, "yes", "true", None, [1]):
         (line,) = mistakes(altered(sound, "backbone.freeze", value))
-        assert line.startswith("backbone.freeze=") and "is none of false, true" in line
+        assert line.startswith("backbone.freeze=") and "is not false, true (the whole encoder)" in line
+
+
+SECTIONS = ("data", "trainer", "checkpoint", *(place for place, _ in built_sections()))
 
 
 @pytest.mark.parametrize("key", SECTIONS)
 def test_sections_are_sections(key: str, sound: dict[str, Any]) -> None:
     for value in (None, "adamw", ["a"], 3):
         (line,) = mistakes(altered(sound, key, value))[:1]
-        assert line.startswith(f"{key}=") and line.endswith("is no section of settings.")
+        assert line.startswith(f"{key}=") and line.endswith("is not a section of settings.")
 
 
 def test_a_file_from_elsewhere_may_lack_what_every_run_has(sound: dict[str, Any]) -> None:
@@ -136,8 +181,8 @@ def test_a_file_from_elsewhere_may_lack_what_every_run_has(sound: dict[str, Any]
 
 
 def test_groups_without_a_key_are_not_asked_for_it() -> None:
-    validate(composed("head=mean"))  # no dropout
-    validate(composed("tracker=none"))  # no mode
+    require_valid(composed("head=mean"))  # no dropout
+    require_valid(composed("tracker=none"))  # no mode
 
 
 def test_a_micro_batch_larger_than_the_batch(sound: dict[str, Any]) -> None:
@@ -151,12 +196,12 @@ def test_a_micro_batch_larger_than_the_batch(sound: dict[str, Any]) -> None:
 def test_a_study_stays_in_its_folder(name: Any, sound: dict[str, Any]) -> None:
     for key in ("study", "head.name"):
         sentence = "".join(mistakes(altered(sound, key, name)))
-        assert sentence.startswith(f"{key}=") and "cannot name a folder" in sentence
+        assert sentence.startswith(f"{key}=") and "is not the name of a folder" in sentence
 
 
 def test_usual_studies_pass(sound: dict[str, Any]) -> None:
     for name in ("first", "heads-2", "lr_3e-5", "v1.2", "a+b", "été"):
-        validate(altered(sound, "study", name))
+        require_valid(altered(sound, "study", name))
 
 
 def test_all_mistakes_at_once(sound: dict[str, Any]) -> None:
@@ -242,24 +287,27 @@ def test_wrong_class_weights(wanted: Any, sound: dict[str, Any]) -> None:
 
 def test_class_weights(sound: dict[str, Any]) -> None:
     for wanted in (None, "auto", [1, 5.5], {"neg": 1, "pos": 0.2}):
-        validate(altered(sound, "loss.class_weights", wanted))
+        require_valid(altered(sound, "loss.class_weights", wanted))
 
 
 def test_r_drop_needs_a_dropout() -> None:
     still = ("backbone=tiny", "data=sample", "loss.r_drop=1", "backbone.dropout=0")
     (line,) = mistakes(composed(*still, "head=mean"))
-    assert line == "loss.r_drop=1 does nothing without dropout in what is trained: two passes are the same."
+    assert line == "loss.r_drop=1 has no effect without dropout in what is trained: both passes are the same."
     (line,) = mistakes(composed("loss.r_drop=1", "backbone.freeze=true", "head=mean"))
-    assert line.startswith("loss.r_drop=1 does nothing")
-    validate(composed(*still, "head=cls"))
-    validate(composed(*still, "head=mean", "backbone.attention_dropout=0.1"))
+    assert line.startswith("loss.r_drop=1 has no effect")
+    require_valid(composed(*still, "head=cls"))
+    require_valid(composed(*still, "head=mean", "backbone.attention_dropout=0.1"))
 
 
 EXCLUSIONS = (
-    (("backbone.lora_rank=8", "backbone.freeze=true"), "backbone.lora_rank=8 and backbone.freeze=True: LoRA freezes"),
-    (("backbone.lora_rank=8", "backbone.freeze=1"), "backbone.lora_rank=8 and backbone.freeze=1: LoRA freezes"),
+    (
+        ("backbone.lora_rank=8", "backbone.freeze=true"),
+        "backbone.lora_rank=8 and backbone.freeze=true: LoRA itself freezes",
+    ),
+    (("backbone.lora_rank=8", "backbone.freeze=1"), "backbone.lora_rank=8 and backbone.freeze=1: LoRA itself freezes"),
     (("backbone.freeze=true", "backbone.gradient_checkpointing=true"), "backbone.gradient_checkpointing=true saves"),
-    (("backbone.freeze=true", "optimizer.layer_decay=0.9"), "optimizer.layer_decay changes nothing"),
+    (("backbone.freeze=true", "optimizer.layer_decay=0.9"), "optimizer.layer_decay has no effect"),
 )
 
 
@@ -268,14 +316,14 @@ def test_what_excludes_each_other(overrides: tuple[str, ...], sentence: str) -> 
     (line,) = mistakes(composed("backbone=tiny", "data=sample", *overrides))
     assert line.startswith(sentence)
     for one in overrides:
-        validate(composed("backbone=tiny", "data=sample", one))
+        require_valid(composed("backbone=tiny", "data=sample", one))
 
 
 def test_every_position_has_a_weight() -> None:
     chosen = ("backbone=tiny", "data=sample", "head=weight_avg", "head.num_positions=64")
     (line,) = mistakes(composed(*chosen, "max_length=65"))
     assert line == "head.num_positions=64 is less than max_length=65: each token's position has a weight."
-    validate(composed(*chosen, "max_length=64"))
+    require_valid(composed(*chosen, "max_length=64"))
 
 
 def test_a_target_of_an_earlier_version_is_named_as_such(sound: dict[str, Any]) -> None:
@@ -292,8 +340,8 @@ def test_a_foreign_target_is_found_at_any_depth(sound: dict[str, Any]) -> None:
         for key in ("lr", "head.dropout", "optimizer.betas", "data.source.path", "tracker.entity"):
             lines = mistakes(altered(sound, key, value))
             assert any(line.startswith(key) and "_target_=os.system is refused" in line for line in lines)
-    (line,) = mistakes(altered(sound, "_target_", "os.system"))
-    assert line.startswith("_target_=os.system is refused")
+    lines = mistakes(altered(sound, "_target_", "os.system"))
+    assert any(line.startswith("_target_=os.system is refused") for line in lines)
 
 
 OWN_PLACES = {
@@ -324,9 +372,12 @@ def test_nothing_is_left_to_be_resolved_later(sound: dict[str, Any]) -> None:
 def test_plugins_are_the_user_s_own_packages(sound: dict[str, Any]) -> None:
     config = altered(sound, "head._target_", "my_heads.First")
     assert "plugins=[...]" in mistakes(config)[0]
-    validate({**config, "plugins": ["my_heads"]})
+    require_valid({**config, "plugins": ["my_heads"]})
     (line,) = mistakes({**config, "plugins": ["my_head", "heads"]})
     assert "my_heads.First is refused" in line
-    for plugin in ("os", "subprocess", "torch", "imdbcls", "pandas", "my.heads", "", None):
+    for plugin in ("os", "subprocess", "torch", "imdbcls", "pandas", "my.heads", ""):
         (line,) = mistakes({**sound, "plugins": [plugin]})
         assert line.startswith("plugins=") and "only packages of your own" in line
+    for plugins in ("my_heads", [None], None, {"my_heads": 1}):
+        (line,) = mistakes({**sound, "plugins": plugins})
+        assert line.startswith("plugins=") and line.endswith("is not a list, [a,b].")

@@ -1,0 +1,30 @@
+"""Print the JSON schema of config files: `python -m imdbcls.config > imdbcls.schema.json`.
+
+An editor with a YAML language server then completes and checks keys and values in a file that begins with
+`# yaml-language-server: $schema=imdbcls.schema.json`.
+"""
+
+if __name__ == "__main__":  # first: an import can already reach a limit of the machine
+    from imdbcls.runtime.entry import take_over
+
+    take_over()
+
+import argparse
+import json
+
+from imdbcls.config.json_schema import json_schema
+from imdbcls.runtime import entry
+from imdbcls.runtime.console import write_out
+
+
+def main() -> None:
+    argparse.ArgumentParser(
+        prog="python -m imdbcls.config",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    ).parse_args()
+    write_out(json.dumps(json_schema(), indent=2))
+
+
+if __name__ == "__main__":
+    entry.run(main)

@@ -1,0 +1,114 @@
+"""Check a value against a type with constraints, and say in words what the type allows."""
+
+import types
+import typing
+from collections.abc import Iterator, Sequence
+from functools import cache
+from typing import Annotated, Any, Literal, Union
+
+from annotated_types import DocInfo, Ge, GroupedMetadata, Gt, Le, Lt, Unit
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic.errors import PydanticSchemaGenerationError, PydanticUserError
+from pydantic.fields import FieldInfo
+
+from imdbcls.config.schema import MAX_COUNT, MAX_SEED
+
+NUMBERS = {int: "a whole number", float: "a number"}
+KINDS = {str: "a text", bool: "true or false", type(None): "null", list: "a list, [a,b]", dict: "a mapping, {a: b}"}
+
+
+def allows(value: Any, hint: Any) -> bool:
+    """Whether a type takes a value from YAML, where a tuple is written as a list."""
+    adapter = adapter_of(hint)
+    if adapter is None:
+        return True
+    return any(is_valid(adapter, form) for form in ((value, tuple(value)) if isinstance(value, list) else (value,)))
+
+
+def is_valid(adapter: TypeAdapter[Any], value: Any) -> bool:
+    try:
+        adapter.validate_python(value, strict=True)
+    except ValidationError:
+        return False
+    return True
+
+
+def adapter_of(hint: Any) -> TypeAdapter[Any] | None:
+    """Return what checks a type; None for a type that cannot be checked."""
+    try:
+        return _adapter(hint)
+    except (PydanticSchemaGenerationError, PydanticUserError, TypeError):
+        return None
+
+
+@cache
+def _adapter(hint: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(hint, config=ConfigDict(arbitrary_types_allowed=True))
+
+
+def takes_text(hint: Any) -> bool:
+    """Whether a type allows any text: then nothing is converted."""
+    return hint is Any or any(kind is str for kind, _ in alternatives(hint))
+
+
+def describe(hint: Any) -> str:
+    """Say what a type allows, as the end of `x=3 is not ...`."""
+    found = []
+    for kind, constraints in alternatives(hint):
+        words = first(constraints, DocInfo, "documentation")
+        if words is not None:
+            found.append(words)
+        elif typing.get_origin(kind) is Literal:
+            choices = ", ".join(map(str, typing.get_args(kind)))
+            found.append(f"one of {choices}" if len(typing.get_args(kind)) > 1 else choices)
+        elif typing.get_origin(kind) is tuple:
+            members = dict.fromkeys(map(describe, typing.get_args(kind)))
+            found.append(f"a list, [a,b], each {' or '.join(members)}")
+        elif kind in NUMBERS:
+            found.append(number(kind, constraints))
+        else:
+            found.append(KINDS.get(typing.get_origin(kind) or kind, "a value of another type"))
+    return " or ".join(dict.fromkeys(found))
+
+
+def alternatives(hint: Any, outer: Sequence[Any] = ()) -> list[tuple[Any, tuple[Any, ...]]]:
+    """Return the members of a union, or the type itself, each with its constraints; null comes last."""
+    if typing.get_origin(hint) is Annotated:
+        inner, *markers = typing.get_args(hint)
+        constraints = [*flat(markers), *outer]
+        if any(isinstance(each, DocInfo) for each in constraints):
+            return [(inner, tuple(constraints))]
+        return alternatives(inner, constraints)
+    if typing.get_origin(hint) in (Union, types.UnionType):
+        members = [pair for member in typing.get_args(hint) for pair in alternatives(member, outer)]
+        return sorted(members, key=lambda pair: pair[0] is type(None))
+    return [(hint, tuple(outer))]
+
+
+def flat(markers: Sequence[Any]) -> Iterator[Any]:
+    """Yield the single constraints of an `Interval` or a pydantic `Field`, and every other marker as it is."""
+    for marker in markers:
+        if isinstance(marker, FieldInfo):
+            yield from marker.metadata
+        elif isinstance(marker, GroupedMetadata):
+            yield from marker
+        else:
+            yield marker
+
+
+def number(kind: type, constraints: Sequence[Any]) -> str:
+    """Describe a number by its bounds: `a whole number of at least 1`, `a number above 0 and below 1`."""
+    low, high = first(constraints, Ge, "ge"), first(constraints, Le, "le")
+    above, below = first(constraints, Gt, "gt"), first(constraints, Lt, "lt")
+    unit = next((f" ({each.unit})" for each in constraints if isinstance(each, Unit)), "")
+    high = None if high in (MAX_COUNT, MAX_SEED) else high
+    if low is not None and (high is not None or below is not None):
+        end = f"{high:,}" if high is not None else f"below {below:g}"
+        return f"{NUMBERS[kind]} from {low:g} to {end}{unit}"
+    ends = (("of at least", low), ("above", above), ("below", below), ("at most", high))
+    bounds = " and ".join(f"{sign} {end:g}" for sign, end in ends if end is not None)
+    return f"{NUMBERS[kind]} {bounds}".rstrip() + unit
+
+
+def first(constraints: Sequence[Any], kind: type, attribute: str) -> Any:
+    return next((getattr(each, attribute) for each in constraints if isinstance(each, kind)), None)

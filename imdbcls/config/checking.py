@@ -1,0 +1,221 @@
+"""Turn a resolved config into a typed one, or report all its mistakes at once, before anything heavy is imported."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Annotated, Any
+
+from omegaconf import DictConfig
+from pydantic import ValidationError
+
+from imdbcls.config.allowed_targets import (
+    TARGETS,
+    foreign_targets,
+    interpolations,
+    is_allowed,
+    is_borrowed,
+    locate,
+    wrong_plugins,
+)
+from imdbcls.config.allowed_values import allows, describe
+from imdbcls.config.hints import nearest, nearest_keys
+from imdbcls.config.resolving import look_up, resolve
+from imdbcls.config.schema import (
+    EXCLUSIONS,
+    Built,
+    Config,
+    Section,
+    built_sections,
+    declared,
+    is_section,
+    partial_config,
+)
+from imdbcls.config.signatures import ALL_LAYERS, Signature, own_signature, signature_of
+from imdbcls.errors import UserError
+from imdbcls.printable import shown
+
+Path = tuple[str, ...]
+# What to do instead of naming several columns.
+ONE_COLUMN = {
+    "data.text_column": "a run reads one text per document; join the columns into one column of the file first",
+    "data.label_column": (
+        "a run trains one label per document; for several labels, train a run for each column, or write classes that "
+        "exclude each other into one column"
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What a check found: the sentences on all mistakes, and the config, in which wrong keys are absent attributes."""
+
+    config: Config
+    mistakes: tuple[str, ...]
+
+
+def typed(cfg: DictConfig) -> Config:
+    """Resolve a composed config and check it; raise UserError with every mistake."""
+    return require_valid(resolve(cfg))
+
+
+def require_valid(values: Mapping[str, Any]) -> Config:
+    """Return a resolved config as the typed one; raise UserError with every mistake, a line each."""
+    checked = check(values)
+    if checked.mistakes:
+        raise UserError(*checked.mistakes)
+    return checked.config
+
+
+def check(values: Mapping[str, Any]) -> Checked:
+    """Check a resolved config. Nothing is imported and no file is opened."""
+    wrong: dict[Path, str] = {}
+    config: Config | None = None
+    try:
+        config = Config.model_validate(values)
+    except ValidationError as error:
+        wrong = dict(sentence_on(tuple(map(str, each["loc"])), each["type"], values) for each in error.errors())
+    partial = config if config is not None else partial_config(Config, values, set(wrong))
+    mistakes = [*(() if ("plugins",) in wrong else wrong_plugins(values))]
+    mistakes += [*foreign_targets(values), *interpolations(values)]
+    if not any(path[:1] == ("data",) and len(path) < 3 for path in wrong):
+        mistakes += unread_data_keys(values["data"])
+    for place, _ in built_sections():
+        with suppress(AttributeError):
+            node = attribute(partial, place)
+            signature = own_signature(node.target)
+            if signature is not None and is_allowed(place, node.target, ()):
+                wrong |= wrong_arguments(place, node, signature, values)
+    if wrong:
+        partial = partial_config(Config, values, set(wrong))
+    for rule in EXCLUSIONS:
+        with suppress(*((AttributeError, TypeError) if wrong else ())):
+            mistakes += rule(partial)
+    return Checked(partial, tuple(dict.fromkeys([*wrong.values(), *mistakes])))
+
+
+def attribute(section: Any, key: str) -> Any:
+    for part in key.split("."):
+        section = getattr(section, part)
+    return section
+
+
+def sentence_on(location: Path, kind: str, values: Mapping[str, Any]) -> tuple[Path, str]:
+    """Return the path of a key that is missing, unknown or wrong, and the sentence on it."""
+    section: type[Section] = Config
+    for depth, part in enumerate(location, start=1):
+        path = location[:depth]
+        key = ".".join(path)
+        field = next((each for name, each in section.model_fields.items() if part in (each.alias, name)), None)
+        if field is None:
+            return path, unknown(key, values)
+        if kind == "missing" and depth == len(location):
+            return path, f"{key} is missing."
+        value = look_up(values, key)
+        if not is_section(field.annotation):
+            hint = Annotated[field.annotation, *field.metadata] if field.metadata else field.annotation
+            return path, refusal(key, value, hint)
+        if not isinstance(value, Mapping):
+            return path, f"{key}={shown(value)} is not a section of settings."
+        section = field.annotation
+    raise AssertionError(f"no field at {location}")
+
+
+def unknown(key: str, values: Mapping[str, Any]) -> str:
+    """Return the sentence on a key that no section has, such as one in a user's YAML file."""
+    near = nearest_keys(key, [name for name, _, _ in declared()])
+    return f"{shown(key)}={shown(look_up(values, key))}: there is no such key{nearest(near)}."
+
+
+def refusal(key: str, value: Any, hint: Any) -> str:
+    if isinstance(value, list) and key in ONE_COLUMN:
+        return f"{key}={written(value)}: {ONE_COLUMN[key]}."
+    return f"{key}={written(value)} is not {describe(hint)}."
+
+
+def written(value: Any) -> str:
+    """Return a value as the command line has it."""
+    return f"[{','.join(map(written, value))}]" if isinstance(value, list) else shown(value)
+
+
+def unread_data_keys(data: Mapping[str, Any]) -> Iterator[str]:
+    """Yield a sentence for each key of the data section that neither the project nor the source reads."""
+    source = data["source"]
+    known = {*(field.alias or name for name, field in type_of("data").model_fields.items()), *source}
+    for key, value in data.items():
+        if key not in known and value not in list(source.values()):
+            near = nearest_keys(f"data.{key}", [f"data.{each}" for each in known if not str(each).startswith("_")])
+            yield f"data.{shown(key)}={shown(value)}: nothing reads this key{nearest(near)}."
+
+
+def type_of(place: str) -> type[Section]:
+    section: Any = Config
+    for part in place.split("."):
+        section = section.model_fields[part].annotation
+    return section
+
+
+def wrong_arguments(place: str, node: Built, signature: Signature, values: Mapping[str, Any]) -> dict[Path, str]:
+    """Return a sentence on each argument that a constructor does not take, lacks or refuses, by the argument's path."""
+    given, arguments, parameters = given_by_builder(node, signature), node.arguments, signature.parameters
+    found: dict[str, str] = {}
+    if ALL_LAYERS in given - parameters.keys() and not signature.takes_all:
+        found["_target_"] = (
+            f"{place}._target_={node.target} sets reads_all_layers, so its constructor has to take {ALL_LAYERS}."
+        )
+    for name, value in arguments.items():
+        key = as_written(place, name, value, values)
+        if name in parameters:
+            if not allows(value, parameters[name].hint):
+                found[name] = refusal(key, value, parameters[name].hint)
+        elif not signature.takes_all:
+            taken = [each for each in parameters if each not in given]
+            near = nearest(get_close_matches(name, taken, 1))
+            found[name] = f"{key}: {node.target} takes no {name}, only {', '.join(taken) or 'nothing'}{near}."
+    for name, parameter in parameters.items():
+        if parameter.required and name not in arguments and name not in given:
+            found[name] = f"{place}.{name} is missing: {node.target} needs it; give +{place}.{name}=..."
+    return {(*place.split("."), name): sentence for name, sentence in found.items()}
+
+
+def given_by_builder(node: Built, signature: Signature) -> frozenset[str]:
+    """Return the arguments that the builder adds to those of the config."""
+    return type(node).given | {ALL_LAYERS} if signature.reads_all_layers else type(node).given
+
+
+def as_written(place: str, name: str, value: Any, values: Mapping[str, Any]) -> str:
+    """Return the key that a user sets: a source's arguments come from the keys of the data section."""
+    if place == "data.source" and name in values["data"] and values["data"][name] == value:
+        return f"data.{name}"
+    return f"{place}.{name}"
+
+
+def require_arguments(config: Config) -> None:
+    """Check the arguments of PyTorch's and plugins' constructors, which are imported; raise UserError for all mistakes.
+
+    `check` has already checked those of imdbcls.
+    """
+    mistakes: list[str] = []
+    for place in TARGETS:
+        node = attribute(config, place)
+        if own_signature(node.target) is None:
+            mistakes += wrong_imported_arguments(place, node, config)
+    if mistakes:
+        raise UserError(*mistakes)
+
+
+def wrong_imported_arguments(place: str, node: Built, config: Config) -> Iterator[str]:
+    try:
+        found = locate(node.target)
+    except UserError as error:
+        yield f"{place}.{error}"
+        return
+    if is_borrowed(node.target, found):
+        yield f"{place}._target_={node.target} is refused: {node.target.split('.')[0]} does not define it."
+        return
+    try:
+        signature = signature_of(found)
+    except (TypeError, ValueError) as error:
+        yield f"{place}._target_={node.target} has no readable signature: {error}."
+        return
+    yield from wrong_arguments(place, node, signature, config.plain()).values()

@@ -1,0 +1,8 @@
+"""Choices that more than one command offers. Imports nothing, so `--help` stays fast."""
+
+from typing import Literal
+
+Precision = Literal["auto", "fp32", "bf16"]
+Device = Literal["auto", "cpu", "cuda", "mps"]
+ProgressMode = Literal["auto", "live", "plain", "none"]
+Truncation = Literal["head", "tail", "head_tail", "windows"]

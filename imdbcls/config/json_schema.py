@@ -1,0 +1,97 @@
+"""The JSON schema of a config file, for editors that complete and check YAML.
+
+Types and ranges come from the typed schema and from the constructors of the shipped choices, defaults and descriptions
+from `conf/`. A file may set any subset of the keys, so none is required.
+"""
+
+from collections.abc import Iterator
+from importlib.resources import files
+from typing import Any
+
+import yaml
+from omegaconf import OmegaConf
+
+from imdbcls.config.allowed_values import adapter_of
+from imdbcls.config.options import CONF, groups, knobs
+from imdbcls.config.schema import Built, Config, Section, is_section
+from imdbcls.config.signatures import own_signature
+from imdbcls.config.types_of_keys import type_of_key
+
+DIALECT = "https://json-schema.org/draft/2020-12/schema"
+INTERPOLATION = {"type": "string", "pattern": r"\$\{.*\}"}  # `${lr}` is allowed wherever a value is
+
+
+def json_schema() -> dict[str, Any]:
+    """Return the schema of an experiment, `experiment/mine.yaml`, as nested built-in values."""
+    words = {knob.key: knob.word for knob in knobs()}
+    defaults = {knob.key: default_of(knob.default) for knob in knobs() if knob.default is not None}
+    schema = section_schema(Config, "", words, defaults)
+    schema["properties"]["defaults"] = defaults_list()
+    schema["properties"]["hydra"] = {"type": "object", "description": "Hydra's own keys: mode and sweeper.params."}
+    return {"$schema": DIALECT, "title": "imdbcls config", **schema}
+
+
+def default_of(text: str) -> Any:
+    """Read a default as Hydra does: `2e-5` is a number."""
+    content: Any = OmegaConf.to_container(OmegaConf.create(f"default: {text}"), resolve=False)
+    return content["default"]
+
+
+def section_schema(
+    section: type[Section], prefix: str, words: dict[str, str], defaults: dict[str, Any]
+) -> dict[str, Any]:
+    properties: dict[str, Any] = {}
+    for name, field in section.model_fields.items():
+        key = f"{prefix}{field.alias or name}"
+        kind = field.annotation
+        if is_section(kind):
+            found = section_schema(kind, f"{key}.", words, defaults)
+        else:
+            found = value_schema(type_of_key(f"{prefix}{name}", {}))
+        found |= {"description": words[key]} if words.get(key) else {}
+        found |= {"default": defaults[key]} if key in defaults else {}
+        properties[field.alias or name] = found
+    takes_arguments = issubclass(section, Built) or section.model_config.get("extra") == "allow"
+    if takes_arguments:
+        properties = {**argument_schemas(prefix.rstrip(".")), **properties}
+    return {"type": "object", "properties": properties, "additionalProperties": takes_arguments}
+
+
+def argument_schemas(place: str) -> dict[str, Any]:
+    """Return the schemas of the constructor arguments that the shipped choices of a group have in their YAML."""
+    found: dict[str, list[Any]] = {}
+    for node in choice_nodes(place.split(".")[0]):
+        target = node.get("source", {}).get("_target_") if place.startswith("data") else node.get("_target_")
+        signature = own_signature(target) if isinstance(target, str) else None
+        for name, value in (node.get("source", {}) if place == "data.source" else node).items():
+            if name.startswith("_") or name == "defaults" or isinstance(value, dict):
+                continue
+            parameter = signature.parameters.get(name) if signature is not None else None
+            schema = value_schema(parameter.hint) if parameter is not None else {}
+            if schema not in found.setdefault(name, []):
+                found[name].append(schema)
+    return {name: {} if {} in each else each[0] if len(each) == 1 else {"anyOf": each} for name, each in found.items()}
+
+
+def choice_nodes(group: str) -> Iterator[dict[str, Any]]:
+    for choice in groups().get(group, {}):
+        yield yaml.safe_load(files(CONF).joinpath(group, f"{choice}.yaml").read_text(encoding="utf-8")) or {}
+
+
+def value_schema(hint: Any) -> dict[str, Any]:
+    """Return the JSON schema of a type, or of anything if the type is not known."""
+    adapter = adapter_of(hint) if hint is not None else None
+    if adapter is None:
+        return {}
+    schema = adapter.json_schema()
+    if schema in ({}, {"type": "string"}):
+        return schema
+    return {"anyOf": [*schema.pop("anyOf", [schema] if schema else []), INTERPOLATION]}
+
+
+def defaults_list() -> dict[str, Any]:
+    """Return the schema of Hydra's defaults list: which choice of each group a file takes."""
+    choices = {group: sorted(names) for group, names in groups().items()}
+    overrides = {f"override /{group}": {"enum": names} for group, names in choices.items()}
+    entry = {"type": "object", "properties": overrides, "minProperties": 1, "maxProperties": 1}
+    return {"type": "array", "items": {"anyOf": [{"type": "string"}, entry]}, "description": "Choices of groups."}

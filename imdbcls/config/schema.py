@@ -1,0 +1,367 @@
+"""The typed schema of a config: type, range, choices, unit and exclusions of every key of `conf/config.yaml`.
+
+Defaults and the words of `--help` are in the YAML files. A section with a `_target_` (a head, an optimizer, a source)
+also has the arguments of the class or function that it names; their schema is that constructor's signature
+(`imdbcls.config.signatures`), so a new head adds nothing here.
+
+Markers next to a type: `doc` and `Unit` for messages, `Neutral` for what cannot change a result, `Passed` for what a
+section's constructor takes too, `NoEffect` for a key that does nothing under another key's value.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeGuard
+
+from annotated_types import Ge, Gt, Le, Lt, MinLen, Unit, doc
+from omegaconf import OmegaConf
+from pydantic import AfterValidator, AllowInfNan, BaseModel, ConfigDict, Field
+
+from imdbcls.config.choices import Device, Precision, ProgressMode, Truncation
+
+MAX_COUNT = 2**31 - 1
+MAX_SEED = 2**63 - 1
+MAX_LENGTH = 2**20  # tokens; what the backbone takes is checked when it is loaded
+
+HYDRA_KEYS = ("_target_", "_partial_", "_convert_", "_recursive_", "_args_")
+
+
+@dataclass(frozen=True)
+class NoEffect:
+    """The key does nothing if `when` is true of the value at the dotted key `other`."""
+
+    other: str
+    when: Callable[[Any], bool]
+
+
+class Neutral:
+    """The key cannot change a result: runs that differ only in it are the same run."""
+
+
+class SeedKey:
+    """Runs that differ only in such keys are one group."""
+
+
+class Passed:
+    """The key is also an argument of the section's constructor."""
+
+
+def without_null(text: str) -> str:
+    assert "\0" not in text
+    return text
+
+
+Count = Annotated[int, Ge(1), Le(MAX_COUNT)]
+Seed = Annotated[int, Ge(0), Le(MAX_SEED)]
+Finite = Annotated[float, AllowInfNan(False)]
+Positive = Annotated[Finite, Gt(0)]
+NonNegative = Annotated[Finite, Ge(0)]
+Probability = Annotated[Finite, Ge(0), Lt(1)]
+Fraction = Annotated[Finite, Gt(0), Lt(1)]
+Name = Annotated[str, MinLen(1), AfterValidator(without_null), doc("a name")]
+FolderName = Annotated[
+    str,
+    Field(pattern=r"^\w[\w.+-]{0,99}$"),
+    doc(
+        "the name of a folder: use up to 100 letters, digits, '.', '_', '+' and '-', and begin with a letter or a digit"
+    ),
+]
+
+
+class Section(BaseModel):
+    """A mapping of the config with known keys. Immutable: `with_changes` returns a changed copy."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    def plain(self) -> dict[str, Any]:
+        """Return the section as nested built-in values, with the keys of its YAML."""
+        return self.model_dump(by_alias=True)
+
+    def with_changes(self, **values: Any) -> Self:
+        """Return a copy in which some keys have other values; those of a section, as a mapping, are merged into it."""
+        changed = self.plain()
+        for key, value in values.items():
+            changed[key] = {**changed[key], **value} if isinstance(getattr(self, key), Section) else value
+        return type(self).model_validate(changed)
+
+
+class Built(Section):
+    """A section from which one object is built: `_target_` names its constructor, further keys are its arguments."""
+
+    model_config = ConfigDict(extra="allow")
+    given: ClassVar[frozenset[str]] = frozenset()  # the arguments that the builder adds
+
+    target: Annotated[str, Field(alias="_target_")]
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """What the config gives to the constructor, by parameter."""
+        extra = {key: value for key, value in (self.model_extra or {}).items() if key not in HYDRA_KEYS}
+        return {**{key: getattr(self, key) for key in passed_keys(type(self))}, **extra}
+
+    @property
+    def node(self) -> dict[str, Any]:
+        """What Hydra's `instantiate` reads: the target, Hydra's own keys and the arguments."""
+        special = {key: value for key, value in (self.model_extra or {}).items() if key in HYDRA_KEYS}
+        return {"_target_": self.target, **special, **self.arguments}
+
+
+class BackboneConfig(Built):
+    name: Annotated[Name, Passed]
+    pretrained: Annotated[bool, Passed]
+    dropout: Annotated[Probability | None, Passed]
+    attention_dropout: Annotated[Probability | None, Passed]
+    freeze: Annotated[
+        bool | Annotated[int, Ge(0)],
+        doc("false, true (the whole encoder) or a whole number of layers, counted from the lowest"),
+    ]
+    cache: bool
+    cache_gb: Annotated[Positive, Unit("gigabytes"), Neutral]
+    lora_rank: Count | None
+    gradient_checkpointing: bool
+    fast: Annotated[bool, Passed]
+
+
+class HeadConfig(Built):
+    given: ClassVar[frozenset[str]] = frozenset({"hidden_size", "num_labels"})
+
+    name: FolderName
+
+
+class SourceConfig(Built):
+    pass
+
+
+class DataConfig(Section):
+    """Further keys, such as the columns of `data=files`, are for the source's interpolations."""
+
+    model_config = ConfigDict(extra="allow")
+
+    name: Name
+    source: SourceConfig
+    validation_fraction: Annotated[
+        Fraction,
+        NoEffect("data.validation", lambda value: value is not None),
+        NoEffect("data.validation_split", lambda value: value is not None),
+    ]
+    test_fraction: Annotated[
+        Fraction,
+        NoEffect("data.test", lambda value: value is not None),
+        NoEffect("data.test_split", lambda value: value is not None),
+    ]
+    split_seed: Seed
+    order_seed: Annotated[Seed, SeedKey]
+    group_by_length: bool
+    train_limit: Annotated[Count | None, Unit("documents")]
+    validation_limit: Annotated[Count | None, Unit("documents")]
+    test_limit: Annotated[Count | None, Unit("documents")]
+    truncation: Truncation
+    window_overlap: Annotated[Finite, Ge(0), Le(0.9), NoEffect("data.truncation", lambda value: value != "windows")]
+    max_windows: Annotated[Count, NoEffect("data.truncation", lambda value: value != "windows")]
+    cache_dir: Annotated[Name | None, Neutral]
+
+
+class LossConfig(Built):
+    given: ClassVar[frozenset[str]] = frozenset({"class_weights_C"})
+
+    label_smoothing: Annotated[Probability, Passed]
+    class_weights: Annotated[
+        Literal["auto"] | Annotated[list[Positive], MinLen(1)] | Annotated[dict[str, Positive], MinLen(1)] | None,
+        doc("null, auto, or one number above 0 for each class, such as [1,5] or {neg: 1, pos: 5}"),
+    ]
+    r_drop: NonNegative
+
+
+class OptimizerConfig(Built):
+    given: ClassVar[frozenset[str]] = frozenset({"params"})
+
+    head_lr: Positive
+    layer_decay: Annotated[Finite, Gt(0), Le(1)]
+
+
+class ScheduleConfig(Built):
+    given: ClassVar[frozenset[str]] = frozenset({"optimizer", "num_steps", "num_warmup_steps"})
+
+
+class TrackerConfig(Built):
+    given: ClassVar[frozenset[str]] = frozenset({"identity", "config", "folder", "resumed_step"})
+
+
+class TrainerConfig(Section):
+    micro_batch_size: Annotated[Count | None, Unit("documents")]
+    max_grad_norm: Positive | None
+    log_every: Annotated[Count, Unit("steps"), Neutral]
+    patience: Annotated[Count | None, Unit("epochs")]
+    ema_decay: Fraction | None
+    score_test_each_epoch: bool
+
+
+class CheckpointConfig(Section):
+    every_minutes: Annotated[Positive | None, Unit("minutes")]
+
+
+class Config(Section):
+    """A resolved, valid config of one run: `config.lr`, `config.head.name`; `print(config)` shows it as YAML.
+
+    Make one with `imdbcls.compose`.
+    """
+
+    lr: Positive
+    batch_size: Annotated[Count, Unit("documents")]
+    eval_batch_size: Annotated[Count | None, Unit("documents")]
+    epochs: Count
+    warmup: Probability
+    max_length: Annotated[int, Ge(8), Le(MAX_LENGTH), Unit("tokens")]
+    seed: Annotated[Seed, SeedKey]
+    precision: Precision
+    device: Device
+    deterministic: bool
+    compile: bool
+    jobs: Annotated[Count, Neutral]
+    study: Annotated[FolderName, Neutral]
+    backbone: BackboneConfig
+    head: HeadConfig
+    data: DataConfig
+    loss: LossConfig
+    optimizer: OptimizerConfig
+    schedule: ScheduleConfig
+    tracker: Annotated[TrackerConfig, Neutral]
+    trainer: TrainerConfig
+    checkpoint: Annotated[CheckpointConfig, Neutral]
+    progress: Annotated[ProgressMode, Neutral]
+    runs_dir: Annotated[Name, Neutral]
+    plugins: Annotated[list[str], Neutral]
+
+    def __str__(self) -> str:
+        return OmegaConf.to_yaml(OmegaConf.create(self.plain()))
+
+    def __repr__(self) -> str:
+        return f"Config({str(self.folder)!r}; print it for all keys)"
+
+    @property
+    def folder(self) -> Path:
+        """The run folder of this config: `runs/<study>/<name>`, the same for the same choices."""
+        from imdbcls.runs.folder import run_folder
+
+        return run_folder(self).path
+
+    def choices(self, *, seeds: bool = True) -> dict[str, Any]:
+        """Return the nested values of the keys that can change a result; without `seeds`, except those.
+
+        The number of threads, which `jobs` divides, can still change the last bits.
+        """
+        return without_marked(self, self.plain(), (Neutral,) if seeds else (Neutral, SeedKey))
+
+
+def without_marked(section: Section, values: dict[str, Any], markers: tuple[type, ...]) -> dict[str, Any]:
+    """Remove from a section's values the keys whose types have one of these markers; return the values."""
+    for name, field in type(section).model_fields.items():
+        if any(marker in field.metadata for marker in markers):
+            del values[field.alias or name]
+        elif isinstance(value := getattr(section, name), Section):
+            without_marked(value, values[name], markers)
+    return values
+
+
+def is_section(annotation: Any) -> TypeGuard[type[Section]]:
+    """Whether a field holds a section of further keys."""
+    return isinstance(annotation, type) and issubclass(annotation, Section)
+
+
+def passed_keys(section: type[Built]) -> Iterator[str]:
+    """Yield the declared keys of a section that its constructor takes too."""
+    return (name for name, field in section.model_fields.items() if Passed in field.metadata)
+
+
+def declared(section: type[Section] = Config, prefix: str = "") -> Iterator[tuple[str, Any, tuple[Any, ...]]]:
+    """Yield every declared key that is not a section: its dotted name, its type and its markers."""
+    for name, field in section.model_fields.items():
+        if is_section(field.annotation):
+            yield from declared(field.annotation, f"{prefix}{name}.")
+        elif name != "target":
+            yield f"{prefix}{name}", field.annotation, tuple(field.metadata)
+
+
+def built_sections(section: type[Section] = Config, prefix: str = "") -> Iterator[tuple[str, type[Built]]]:
+    """Yield every section that has a `_target_`, with its dotted name."""
+    for name, field in section.model_fields.items():
+        if is_section(field.annotation):
+            if issubclass(field.annotation, Built):
+                yield f"{prefix}{name}", field.annotation
+            yield from built_sections(field.annotation, f"{prefix}{name}.")
+
+
+def lora_freezes(config: Config) -> Iterator[str]:
+    rank, frozen = config.backbone.lora_rank, config.backbone.freeze
+    if rank is not None and frozen is not False:
+        yield f"backbone.lora_rank={rank} and backbone.freeze={spelled(frozen)}: LoRA itself freezes the encoder."
+
+
+def frozen_needs_no_checkpointing(config: Config) -> Iterator[str]:
+    if config.backbone.freeze is True and config.backbone.gradient_checkpointing:
+        yield "backbone.gradient_checkpointing=true saves nothing with backbone.freeze=true: no activation is kept."
+
+
+def frozen_has_no_layer_decay(config: Config) -> Iterator[str]:
+    if config.backbone.freeze is True and config.optimizer.layer_decay != 1:
+        yield "optimizer.layer_decay has no effect with backbone.freeze=true: no layer is trained."
+
+
+def each_position_has_a_weight(config: Config) -> Iterator[str]:
+    positions = config.head.arguments.get("num_positions")
+    if isinstance(positions, int) and 0 < positions < config.max_length:
+        yield (
+            f"head.num_positions={positions} is less than max_length={config.max_length}: each token's position has a "
+            "weight."
+        )
+
+
+def r_drop_needs_dropout(config: Config) -> Iterator[str]:
+    dropouts = [config.head.arguments.get("dropout", 0)]
+    if config.backbone.freeze is not True:  # a frozen encoder has no dropout
+        dropouts += [config.backbone.dropout, config.backbone.attention_dropout]
+    if config.loss.r_drop > 0 and all(dropout == 0 for dropout in dropouts):
+        yield (
+            f"loss.r_drop={config.loss.r_drop:g} has no effect without dropout in what is trained: both passes are the "
+            "same."
+        )
+
+
+def micro_batch_fits(config: Config) -> Iterator[str]:
+    micro = config.trainer.micro_batch_size
+    if micro is not None and micro > config.batch_size:
+        yield f"trainer.micro_batch_size={micro} is larger than batch_size={config.batch_size}."
+
+
+# Values that are allowed one by one, but not together.
+EXCLUSIONS: tuple[Callable[[Config], Iterator[str]], ...] = (
+    lora_freezes,
+    frozen_needs_no_checkpointing,
+    frozen_has_no_layer_decay,
+    each_position_has_a_weight,
+    r_drop_needs_dropout,
+    micro_batch_fits,
+)
+
+
+def spelled(value: Any) -> str:
+    """Return a flag or null as YAML spells it, anything else as text."""
+    if value is None:
+        return "null"
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def partial_config(
+    section: type[Section], values: Mapping[str, Any], wrong: set[tuple[str, ...]], path: tuple[str, ...] = ()
+) -> Any:
+    """Build a section without validation and without its wrong keys: reading one of those raises AttributeError."""
+    found: dict[str, Any] = {}
+    for name, field in section.model_fields.items():
+        key = field.alias or name
+        if (*path, key) in wrong or key not in values:
+            continue
+        value, kind = values[key], field.annotation
+        found[key] = partial_config(kind, value, wrong, (*path, key)) if is_section(kind) else value
+    keys = {field.alias or name for name, field in section.model_fields.items()}
+    extra = {key: value for key, value in values.items() if key not in keys and (*path, key) not in wrong}
+    return section.model_construct(**found, **extra)
