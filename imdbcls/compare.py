@@ -1,7 +1,7 @@
 """Which group of runs is better, and is it real? `python -m imdbcls.compare runs/heads`
 
 Reads the run folders of a study, tests every pair of groups over documents and seeds, prints a table per question, and
-writes comparison.html, .json, .md and .csv. Needs no server and no network.
+writes comparison.html, .json, .md and .csv, and figures. Needs no server and no network.
 """
 
 if __name__ == "__main__":  # first: a limit of the machine can already stop an import
@@ -38,15 +38,20 @@ def compare(choices: argparse.Namespace) -> None:
     from imdbcls.comparison.views.figures import figures_of
     from imdbcls.comparison.views.files import write_files
     from imdbcls.comparison.views.page import page_html
+    from imdbcls.comparison.views.paper_figures import paper_figures, require_matplotlib
     from imdbcls.comparison.views.reading_list import reading_list
+    from imdbcls.comparison.views.svg_figures import drawings_of
     from imdbcls.comparison.views.terminal import terminal_text
 
+    if choices.figures:
+        require_matplotlib()
     study = read_study(choices.study)
     comparison = compare_study(study, choices.margin / 100)
     figures = figures_of(comparison)
-    page = page_html(comparison, figures, reading_list(study, comparison, texts_of(study)))
+    drawings = drawings_of(figures)
+    page = page_html(comparison, drawings, reading_list(study, comparison, texts_of(study)))
     folder = choices.output or choices.study
-    write_files(folder, comparison, figures, page)
+    write_files(folder, comparison, drawings, page, paper_figures(figures) if choices.figures else {})
     with entry.stdout_is_secondary():  # --wandb and --report run even if nobody reads the tables
         write_out(
             f"{terminal_text(comparison)}\n\nWritten: {folder / 'comparison.html'} (open it in a browser); .json, .md, "
@@ -58,7 +63,7 @@ def compare(choices: argparse.Namespace) -> None:
 
             settings = tracker_settings(study.groups[0].runs[0].config)
             if choices.wandb:
-                log_comparison(comparison, figures, page, choices.study, **settings | {"mode": choices.wandb_mode})
+                log_comparison(comparison, drawings, page, choices.study, **settings | {"mode": choices.wandb_mode})
             if choices.report:
                 write_out(create_report(comparison, project=settings["project"], entity=settings["entity"]))
 
@@ -73,6 +78,11 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         help="groups this close, in points of accuracy, are equivalent (default 0.3)",
     )
     parser.add_argument("--output", type=Path, help="where the files go (default: the study's folder)")
+    parser.add_argument(
+        "--figures",
+        action="store_true",
+        help="also write the figures as PDF and PNG, for a column of a paper (extra: figures)",
+    )
     parser.add_argument(
         "--wandb", action="store_true", help="also log the comparison as a W&B run, with its tables, figures and page"
     )

@@ -19,6 +19,7 @@ from imdbcls.comparison.views.markdown import markdown_text
 from imdbcls.comparison.views.page import page_html
 from imdbcls.comparison.views.reading_list import reading_list
 from imdbcls.comparison.views.svg import standalone
+from imdbcls.comparison.views.svg_figures import drawings_of
 from imdbcls.comparison.views.tables import tables_of
 from imdbcls.comparison.views.terminal import terminal_text
 from imdbcls.comparison.views.wording import headline
@@ -34,7 +35,7 @@ def write_page(study_folder: Path, page: Path, hostile: bool = False) -> None:
     if hostile:
         texts = {id_: HOSTILE if i % 2 == 0 else text for i, (id_, text) in enumerate(texts.items())}
     reading = reading_list(study, comparison, texts)
-    page.write_text(page_html(comparison, figures_of(comparison), reading), encoding="utf-8")
+    page.write_text(page_html(comparison, drawings_of(figures_of(comparison)), reading), encoding="utf-8")
 
 
 @pytest.fixture(scope="module")
@@ -191,7 +192,7 @@ def test_page_is_used_by_keyboard(browser: Browser, pages: dict[str, Path]) -> N
 def test_a_figure_stands_alone(browser: Browser, pages: dict[str, Path], tmp_path: Path) -> None:
     study = make_study(tmp_path / "runs", heads=HEADS[:2], num_documents=300)
     figure = tmp_path / "differences.svg"
-    drawing = figures_of(compare_study(read_study(study), 0.003))["differences"]
+    drawing = drawings_of(figures_of(compare_study(read_study(study), 0.003)))["differences"]
     figure.write_text(standalone(drawing), encoding="utf-8")
     browser.console.clear()
     browser.open(figure)
@@ -204,7 +205,7 @@ def test_a_study_of_many_groups_stays_readable(tmp_path: Path) -> None:
     study = make_study(tmp_path / "many", heads=heads, seeds=(0, 1), num_documents=120)
     found = read_study(study)
     comparison = compare_study(found, 0.003)
-    figures, reading = figures_of(comparison), reading_list(found, comparison, {})
+    figures, reading = drawings_of(figures_of(comparison)), reading_list(found, comparison, {})
     assert len(comparison.pairs) == 435 and len(headline(comparison)) < 600
     assert " others" in headline(comparison)
     best = comparison.groups[0].name

@@ -14,6 +14,7 @@ from imdbcls.comparison.summary import compare_study
 from imdbcls.comparison.views.figures import figures_of
 from imdbcls.comparison.views.page import page_html
 from imdbcls.comparison.views.reading_list import reading_list
+from imdbcls.comparison.views.svg_figures import drawings_of
 from imdbcls.errors import UserError
 from imdbcls.tracking.log_comparison import log_comparison, tracker_settings, unique
 from imdbcls.tracking.wandb_report import owner_of
@@ -23,7 +24,7 @@ def test_comparison_run_holds_tables_figures_and_page(tmp_path: Path) -> None:
     study = make_study(tmp_path / "heads", heads=HEADS[:2], num_documents=300)
     found = read_study(study)
     comparison = compare_study(found, 0.003)
-    figures = figures_of(comparison)
+    figures = drawings_of(figures_of(comparison))
     page = page_html(comparison, figures, reading_list(found, comparison, {}))
     log_comparison(comparison, figures, page, study, **tracker_settings({}) | {"mode": "offline"})
 

@@ -1,203 +1,277 @@
-"""Draw the figures of a comparison as SVG."""
+"""Describe the figures of a comparison: data, axes and labels, in percent or points, without any drawing.
+
+`svg_figures` draws them for the page, `paper_figures` as PDF and PNG. A figure that colours groups refers to them by
+their index in the comparison, best first.
+"""
 
 import math
-import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
-from imdbcls.comparison.results import Comparison, GroupSummary, PairResult
-from imdbcls.comparison.views import svg
-from imdbcls.comparison.views.cost_figure import PLANES, cost_plane
+from imdbcls.comparison.cost import COSTS
+from imdbcls.comparison.results import Comparison, CurvePoint, GroupSummary, PairResult, PartAccuracy
+from imdbcls.comparison.verdicts import Outcome
 from imdbcls.comparison.views.extent import shown_groups, shown_pairs
 from imdbcls.comparison.views.wording import verdict
 
-WIDE, NARROW = 960, 360
+COST_PLANES = ("latency_ms_p50", "train_seconds", "head_parameters", "peak_memory_mb")
+CURVES = (("val/accuracy", "validation accuracy %", 100), ("val/loss", "validation loss", 1))
+MAX_MARKS = 12  # of one curve
+LOG_FACTOR = 20  # costs that span more than this factor have a logarithmic axis
 
 
 @dataclass(frozen=True)
-class Row:
-    """One line of an interval plot, in percent or points."""
+class Axis:
+    """The range of one axis, and its title."""
+
+    title: str
+    low: float
+    high: float
+    log: bool = False
+
+    def ticks(self, count: int = 5) -> list[float]:
+        """Return about `count` round numbers in the range."""
+        if self.log:
+            powers = range(math.floor(math.log10(self.low)), math.ceil(math.log10(self.high)) + 1)
+            marks = [m * 10.0**power for power in powers for m in (1, 3)]
+            inside = [mark for mark in marks if self.low <= mark <= self.high]
+            return inside[:: max(1, math.ceil(len(inside) / (count + 1)))]
+        step = nice_step((self.high - self.low) / max(count, 1))
+        first = math.ceil(self.low / step - 1e-9)
+        last = math.floor(self.high / step + 1e-9)
+        return [round(i * step, 10) for i in range(first, last + 1)]
+
+
+@dataclass(frozen=True)
+class Interval:
+    """One row of an interval plot."""
 
     label: str
     value: float
     low: float
     high: float
-    dots: Sequence[float]
-    name: str  # CSS class
+    dots: tuple[float, ...]  # single seeds
+    series: int | Outcome  # decides the colour: the index of a group, or a verdict
     tip: str
 
 
-def figures_of(comparison: Comparison) -> dict[str, str]:
-    """Return figures by name, without those that have nothing to show. `_narrow` ones have the width of a phone."""
-    groups, pairs, margin = comparison.groups, shown_pairs(comparison), comparison.margin
+@dataclass(frozen=True)
+class IntervalPlot:
+    """Values with their intervals, one row each. A margin makes it a forest plot around zero."""
+
+    rows: tuple[Interval, ...]
+    x: Axis
+    margin: float | None  # of equivalence, on both sides of zero
+
+
+@dataclass(frozen=True)
+class CurvePlot:
+    """Learning curves of all groups: the mean over seeds, and the lowest and highest seed."""
+
+    names: tuple[str, ...]
+    curves: tuple[tuple[CurvePoint, ...], ...]  # one per group, may be empty
+    x: Axis
+    y: Axis
+
+    @staticmethod
+    def has_marks(curve: Sequence[CurvePoint]) -> bool:
+        """Return whether each point is marked: not if there are many."""
+        return len(curve) <= MAX_MARKS
+
+
+@dataclass(frozen=True)
+class CostPoint:
+    group: int
+    name: str
+    cost: float
+    accuracy: float
+
+
+@dataclass(frozen=True)
+class CostPlane:
+    """Accuracy against a cost, and the Pareto front of the two."""
+
+    points: tuple[CostPoint, ...]
+    front: tuple[str, ...]  # names of the groups on it
+    x: Axis
+    y: Axis
+
+    @property
+    def front_line(self) -> list[tuple[float, float]]:
+        """The corners of the front's steps, as cost and accuracy."""
+        on_front = sorted((point.cost, point.accuracy) for point in self.points if point.name in self.front)
+        corners = [corner for (_, y1), (x2, y2) in pairwise(on_front) for corner in ((x2, y1), (x2, y2))]
+        return [*on_front[:1], *corners]
+
+
+@dataclass(frozen=True)
+class ReliabilityPlot:
+    """Share of right answers over confidence: one group, with the others behind it."""
+
+    group: int
+    groups: Sequence[GroupSummary]
+    axis: Axis  # of both directions
+
+    @property
+    def name(self) -> str:
+        return self.groups[self.group].name
+
+    @property
+    def order(self) -> list[int]:
+        """The groups in the order of drawing: the one that is shown comes last, on top."""
+        return [*(i for i in range(len(self.groups)) if i != self.group), self.group]
+
+    @property
+    def ece(self) -> float:
+        return self.groups[self.group].metrics["test/ece"].mean
+
+
+@dataclass(frozen=True)
+class LengthCell:
+    """Accuracy of one group on the documents of one range of lengths."""
+
+    group: int
+    name: str
+    column: int
+    part: PartAccuracy
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class LengthPlot:
+    """Accuracy by the length of the document, of all groups side by side."""
+
+    num_groups: int
+    columns: tuple[str, ...]  # ranges of tokens
+    cells: tuple[LengthCell, ...]
+    y: Axis
+
+
+Figure = IntervalPlot | CurvePlot | CostPlane | ReliabilityPlot | LengthPlot
+
+
+def figures_of(comparison: Comparison) -> dict[str, Figure]:
+    """Return the figures by name, without those that have nothing to show."""
+    groups, pairs = comparison.groups, shown_pairs(comparison)
     side_by_side = shown_groups(groups)
-    figures = {
-        "accuracy": interval_plot(accuracy_rows(groups), "test accuracy %", None, WIDE),
-        "accuracy_narrow": interval_plot(accuracy_rows(groups), "test accuracy %", None, NARROW),
-    }
+    figures: dict[str, Figure] = {"accuracy": accuracy_plot(groups)}
     if pairs:
-        title = "difference in points (right of 0: the first is better)"
-        figures["differences"] = interval_plot(difference_rows(pairs), title, 100 * margin, WIDE)
-        figures["differences_narrow"] = interval_plot(difference_rows(pairs), title, 100 * margin, NARROW)
-    for metric, title, scale in (("val/accuracy", "validation accuracy %", 100), ("val/loss", "validation loss", 1)):
+        figures["differences"] = difference_plot(pairs, 100 * comparison.margin)
+    for metric, title, scale in CURVES:
         if any(group.learning_curves[metric] for group in side_by_side):
-            figures[f"curves_{metric.removeprefix('val/')}"] = learning_figure(side_by_side, metric, title, scale)
-    for cost in PLANES:
+            figures[f"curves_{metric.removeprefix('val/')}"] = curve_plot(side_by_side, metric, title, scale)
+    for cost in COST_PLANES:
         if any(group.cost[cost] is not None for group in groups):
-            figures[f"cost_{cost}"] = cost_plane(groups, cost, comparison.pareto[cost])
+            figures[f"cost_{cost}"] = cost_plane(groups, cost, comparison.pareto)
+    axis = reliability_axis(side_by_side)
     for i in range(len(side_by_side)):
-        figures[f"reliability_{i}"] = reliability_figure(side_by_side, i)
-    figures["length"] = length_figure(side_by_side, WIDE)
-    figures["length_narrow"] = length_figure(side_by_side, NARROW)
+        figures[f"reliability_{i}"] = ReliabilityPlot(i, side_by_side, axis)
+    figures["length"] = length_plot(side_by_side)
     return figures
 
 
-def accuracy_rows(groups: Sequence[GroupSummary]) -> list[Row]:
+def accuracy_plot(groups: Sequence[GroupSummary]) -> IntervalPlot:
     rows = []
     for i, group in enumerate(groups):
         mean, low, high = (100 * value for value in (group.accuracy.mean, group.accuracy.low, group.accuracy.high))
         tip = f"{group.name}: {mean:.2f} %, 95 % interval {low:.2f} to {high:.2f}"
-        rows.append(Row(group.name, mean, low, high, [100 * v for v in group.accuracy.values], svg.colour(i), tip))
-    return rows
+        rows.append(Interval(group.name, mean, low, high, tuple(100 * v for v in group.accuracy.values), i, tip))
+    return interval_plot(rows, "test accuracy %", None)
 
 
-def difference_rows(pairs: Sequence[PairResult]) -> list[Row]:
-    return [
-        Row(
+def difference_plot(pairs: Sequence[PairResult], margin: float) -> IntervalPlot:
+    rows = [
+        Interval(
             label=f"{pair.a} - {pair.b}",
             value=100 * pair.difference,
             low=100 * pair.low,
             high=100 * pair.high,
-            dots=[],
-            name=f"verdict-{pair.outcome}",
+            dots=(),
+            series=pair.outcome,
             tip=verdict(pair),
         )
         for pair in pairs
     ]
+    return interval_plot(rows, "difference in points (right of 0: the first is better)", margin)
 
 
-def interval_plot(rows: list[Row], title: str, margin: float | None, width: int) -> str:
-    """Draw a line per row: interval, mean, small dots. A margin makes it a forest plot, with zero and a band.
-
-    Narrow drawings put the label above its line.
-    """
-    narrow = width == NARROW
-    label_width = 12 + 7 * min(38, max(len(row.label) for row in rows))
-    left, right = (8, width - 8) if narrow else (label_width, width - 8)
-    step, top = (44, 8) if narrow else (30, 10)
+def interval_plot(rows: Sequence[Interval], title: str, margin: float | None) -> IntervalPlot:
     values = [value for row in rows for value in (row.low, row.high, *row.dots)]
-    x = svg.Scale(*svg.padded([*values, *((0.0, -margin, margin) if margin is not None else ())]), left, right)
-    bottom = top + step * len(rows) + 4
-    parts = []
-    if margin is not None:
-        parts.append(svg.box(x(-margin), top, x(margin) - x(-margin), bottom - top, "band"))
-    for tick in x.ticks(5 if narrow else 8):
-        parts.append(svg.line(x(tick), top, x(tick), bottom, "grid"))
-        parts.append(svg.text(x(tick), bottom + 15, f"{tick:.4g}", "tick", "middle"))
-    if margin is not None:
-        parts.append(svg.line(x(0), top, x(0), bottom, "zero"))
-    for i, row in enumerate(rows):
-        y = top + step * i + (32 if narrow else 17)
-        label = svg.short_name(row.label, 38)
-        parts.append(svg.text(8, y - 13, label) if narrow else svg.text(2, y + 4, label))
-        parts.append(f'<g class="{row.name}">{svg.tooltip(row.tip)}')
-        parts.append(svg.line(x(row.low), y, x(row.high), y, "interval"))
-        parts += [f'<circle class="dot" cx="{x(dot):g}" cy="{y:g}" r="2.6"/>' for dot in row.dots]
-        parts.append(f'<circle class="mean" cx="{x(row.value):g}" cy="{y:g}" r="5"/></g>')
-    parts.append(svg.text((left + right) / 2, bottom + 34, title, "title", "middle"))
-    label = f"{title}. " + "; ".join(f"{row.label}: {row.value:.2f}, {row.low:.2f} to {row.high:.2f}" for row in rows)
-    return svg.figure(width, bottom + 42, label, parts, "narrow" if narrow else "wide")
+    low, high = padded([*values, *((0.0, -margin, margin) if margin is not None else ())])
+    return IntervalPlot(tuple(rows), Axis(title, low, high), margin)
 
 
-def learning_figure(groups: Sequence[GroupSummary], metric: str, title: str, scale: float) -> str:
-    curves = [group.learning_curves[metric] for group in groups]
+def curve_plot(groups: Sequence[GroupSummary], metric: str, title: str, scale: float) -> CurvePlot:
+    curves = tuple(
+        tuple(
+            CurvePoint(p.epoch, scale * p.mean, scale * p.low, scale * p.high, p.num_seeds)
+            for p in group.learning_curves[metric]
+        )
+        for group in groups
+    )
     epochs = [point.epoch for curve in curves for point in curve]
-    values = [scale * value for curve in curves for point in curve for value in (point.low, point.high)]
-    x = svg.Scale(min(epochs), max(epochs), 46, svg.WIDTH - 12)
-    y = svg.Scale(*svg.padded(values), svg.HEIGHT - 44, 26)
-    parts = [svg.axes(x, y, "epoch", title, [f"{t:.4g}" for t in x.ticks()], [f"{t:.4g}" for t in y.ticks()])]
-    for i, curve in enumerate(curves):
-        upper = [(x(p.epoch), y(scale * p.high)) for p in curve]
-        lower = [(x(p.epoch), y(scale * p.low)) for p in curve]
-        if len(curve) > 1:
-            parts.append(svg.path([*upper, *lower[::-1]], f"spread {svg.colour(i)}", close=True))
-    for i, (group, curve) in enumerate(zip(groups, curves, strict=True)):
-        middle = [(x(p.epoch), y(scale * p.mean)) for p in curve]
-        if len(curve) > 1:
-            parts.append(svg.path(middle, f"curve {svg.colour(i)}"))
-        for place, point in zip(middle, curve, strict=True) if len(curve) <= 12 else []:
-            tip = f"{group.name}, epoch {point.epoch:g}: {scale * point.mean:.4g}"
-            parts.append(svg.marker(*place, i, tip))
-    ends = [f"{g.name} ends at {scale * c[-1].mean:.4g}" for g, c in zip(groups, curves, strict=True) if c]
-    return svg.figure(svg.WIDTH, svg.HEIGHT, f"Learning curves, {title} over epochs. {'; '.join(ends)}.", parts)
+    values = [value for curve in curves for point in curve for value in (point.low, point.high)]
+    names = tuple(group.name for group in groups)
+    return CurvePlot(names, curves, Axis("epoch", min(epochs), max(epochs)), Axis(title, *padded(values)))
 
 
-def reliability_figure(groups: Sequence[GroupSummary], shown: int) -> str:
-    """Draw one group's curve in its colour, the others in grey; bars show the share of answers per bin."""
-    size, left, bottom = 220, 34, 192
-    corner = min(value for group in groups for p in group.reliability for value in (p.confidence, p.accuracy))
-    corner = math.floor(10 * corner) / 10
-    x, y = svg.Scale(corner, 1, left, size - 8), svg.Scale(corner, 1, bottom, 20)
-    parts = [svg.text(left, 12, svg.short_name(groups[shown].name, 26), "label strong")]
-    for tick in y.ticks(4):
-        parts += [
-            svg.line(left, y(tick), size - 8, y(tick), "grid"),
-            svg.text(left - 5, y(tick) + 4, f"{tick:g}", "tick", "end"),
-        ]
-        parts.append(svg.text(x(tick), bottom + 15, f"{tick:g}", "tick", "middle"))
-    for point in groups[shown].reliability:
-        height = point.share * (bottom - 20)
-        parts.append(svg.box(x(point.confidence) - 6, bottom - height, 12, height, "share"))
-    parts.append(svg.line(x(corner), y(corner), x(1), y(1), "ideal"))
-    for i in [*(i for i in range(len(groups)) if i != shown), shown]:
-        points = [(x(p.confidence), y(p.accuracy)) for p in groups[i].reliability]
-        parts.append(svg.path(points, f"curve {svg.colour(i)}" if i == shown else "behind"))
-    for point in groups[shown].reliability:
-        share = f"{100 * point.share:.1f} % of answers"
-        tip = f"confidence {point.confidence:.2f}: right {point.accuracy:.2f} ({share})"
-        spot = x(point.confidence), y(point.accuracy)
-        dot = f'<circle class="dot {svg.colour(shown)}" cx="{spot[0]:g}" cy="{spot[1]:g}" r="2.8">'
-        parts.append(f"{dot}{svg.tooltip(tip)}</circle>")
-    parts.append(svg.text((left + size - 8) / 2, bottom + 32, "confidence", "title", "middle"))
-    ece = groups[shown].metrics["test/ece"].mean
-    label = f"Reliability of {groups[shown].name}: share of right answers over confidence; ECE {ece:.4f}."
-    return svg.figure(size, bottom + 38, label, parts, "small")
+def cost_plane(groups: Sequence[GroupSummary], cost: str, pareto: Mapping[str, tuple[str, ...]]) -> CostPlane:
+    points = tuple(
+        CostPoint(i, group.name, price, 100 * group.accuracy.mean)
+        for i, group in enumerate(groups)
+        if (price := group.cost[cost]) is not None
+    )
+    costs = [point.cost for point in points]
+    log = min(costs) > 0 and max(costs) / min(costs) > LOG_FACTOR
+    low, high = (min(costs) / 1.6, max(costs) * 1.6) if log else padded(costs, 0.15)
+    title = COSTS[cost] + (", log scale" if log else "")
+    accuracy = Axis("test accuracy %", *padded([point.accuracy for point in points], 0.18))
+    return CostPlane(points, pareto[cost], Axis(title, low, high, log), accuracy)
 
 
-def length_figure(groups: Sequence[GroupSummary], width: int) -> str:
+def reliability_axis(groups: Sequence[GroupSummary]) -> Axis:
+    lowest = min(value for group in groups for p in group.reliability for value in (p.confidence, p.accuracy))
+    return Axis("confidence", math.floor(10 * lowest) / 10, 1)
+
+
+def length_plot(groups: Sequence[GroupSummary]) -> LengthPlot:
     names = [part.name for part in groups[0].parts.length]
-    labels = [re.sub(r"^\d+-", "≤ ", name) for name in names] if width == NARROW else names
     used = [i for i, _ in enumerate(names) if any(group.parts.length[i].accuracy is not None for group in groups)]
-    cells = [
-        (g, column, part, part.accuracy)
+    cells = tuple(
+        LengthCell(g, group.name, column, part, 100 * accuracy.mean, 100 * accuracy.low, 100 * accuracy.high)
         for g, group in enumerate(groups)
         for column, part in enumerate(group.parts.length[i] for i in used)
-        if part.accuracy is not None
-    ]
-    values = [100 * value for *_, accuracy in cells for value in (accuracy.low, accuracy.high)] or [0.0, 100.0]
-    y = svg.Scale(*svg.padded(values), svg.HEIGHT - 44, 26)
-    column_width = (width - 60) / max(len(used), 1)
-    parts = []
-    for tick in y.ticks():
-        parts += [
-            svg.line(46, y(tick), width - 12, y(tick), "grid"),
-            svg.text(40, y(tick) + 4, f"{tick:.4g}", "tick", "end"),
-        ]
-    for column, i in enumerate(used):
-        centre = 46 + column_width * (column + 0.5)
-        parts.append(svg.text(centre, svg.HEIGHT - 27, labels[i], "tick", "middle"))
-    gap = min(16.0, column_width * 0.8 / len(groups))
-    for g, column, part, accuracy in cells:
-        centre = 46 + column_width * (column + 0.5) + gap * (g - (len(groups) - 1) / 2)
-        tip = f"{groups[g].name}, {part.name} tokens: {100 * accuracy.mean:.2f} % of {part.num_documents:,} documents"
-        interval = svg.line(centre, y(100 * accuracy.low), centre, y(100 * accuracy.high), "interval thin")
-        parts.append(f'<g class="{svg.colour(g)}">{interval}</g>')
-        parts.append(svg.marker(centre, y(100 * accuracy.mean), g, tip))
-    parts += [
-        svg.text(4, 14, "test accuracy %", "title"),
-        svg.text((46 + width - 12) / 2, svg.HEIGHT - 9, "tokens", "title", "middle"),
-    ]
-    name = "narrow" if width == NARROW else "wide"
-    return svg.figure(
-        width, svg.HEIGHT, "Accuracy by document length; the figures are in the table below.", parts, name
+        if (accuracy := part.accuracy) is not None
     )
+    values = [value for cell in cells for value in (cell.low, cell.high)] or [0.0, 100.0]
+    y = Axis("test accuracy %", *padded(values))
+    return LengthPlot(len(groups), tuple(names[i] for i in used), cells, y)
+
+
+def nice_step(rough: float) -> float:
+    if rough <= 0:
+        return 1.0
+    power = 10.0 ** math.floor(math.log10(rough))
+    return next(m * power for m in (1, 2, 2.5, 5, 10) if m * power >= rough * 0.999)
+
+
+def padded(values: Sequence[float], share: float = 0.06) -> tuple[float, float]:
+    """Return the values' range with a margin on both sides."""
+    low, high = min(values), max(values)
+    room = (high - low) * share or abs(high) * share or 1.0
+    return low - room, high + room
+
+
+def compact(value: float) -> str:
+    """Format a tick's number in few characters."""
+    for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(value) >= size:
+            return f"{value / size:.4g}{unit}"
+    return f"{value:.4g}"
+
+
+def short_name(name: str, characters: int) -> str:
+    return name if len(name) <= characters else name[: characters - 1] + "…"

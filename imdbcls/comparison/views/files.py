@@ -13,22 +13,29 @@ from imdbcls.errors import UserError
 from imdbcls.runs.files import replacing, sync
 
 
-def write_files(folder: Path, comparison: Comparison, figures: Mapping[str, str], page: str) -> None:
-    """Write comparison.{json,md,csv,html} and the figures. Raises UserError if one cannot be written."""
-    drawings = folder / "comparison_figures"
+def write_files(
+    folder: Path, comparison: Comparison, drawings: Mapping[str, str], page: str, papers: Mapping[str, bytes]
+) -> None:
+    """Write comparison.{json,md,csv,html} and the figures. Raises UserError if one cannot be written.
+
+    `drawings` are SVG by name; `papers` are files of figures by their file name.
+    """
+    figures = folder / "comparison_figures"
     texts = {
         folder / "comparison.json": json_text(comparison),
         folder / "comparison.md": markdown_text(comparison),
         folder / "comparison.csv": csv_text(comparison),
         folder / "comparison.html": page,
-        **{drawings / f"{name}.svg": standalone(figure) for name, figure in figures.items()},
+        **{figures / f"{name}.svg": standalone(drawing) for name, drawing in drawings.items()},
     }
+    contents = {path: text.encode() for path, text in texts.items()}
+    contents |= {figures / name: content for name, content in papers.items()}
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        if drawings.is_symlink():  # a stranger's study could point it anywhere
-            drawings.unlink()
-        drawings.mkdir(exist_ok=True)
-        write_together(texts)
+        if figures.is_symlink():  # a stranger's study could point it anywhere
+            figures.unlink()
+        figures.mkdir(exist_ok=True)
+        write_together(contents)
     except OSError as error:
         place = error.filename or folder
         raise UserError(
@@ -37,10 +44,10 @@ def write_files(folder: Path, comparison: Comparison, figures: Mapping[str, str]
         ) from error
 
 
-def write_together(texts: Mapping[Path, str]) -> None:
+def write_together(contents: Mapping[Path, bytes]) -> None:
     """Write files so that either all are new or, if one cannot be written (OSError), all are as before."""
     with ExitStack() as stack:
-        for path, text in texts.items():
+        for path, content in contents.items():
             temporary = stack.enter_context(replacing(path))
-            temporary.write_text(text, encoding="utf-8")
+            temporary.write_bytes(content)
             sync(temporary)  # a full disk may show only now

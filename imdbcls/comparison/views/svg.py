@@ -38,31 +38,6 @@ class Scale:
         share = (value - low) / (high - low) if high > low else 0.5
         return round(self.start + share * (self.stop - self.start), 1)
 
-    def ticks(self, count: int = 5) -> list[float]:
-        if self.log:
-            powers = range(math.floor(math.log10(self.low)), math.ceil(math.log10(self.high)) + 1)
-            marks = [m * 10.0**power for power in powers for m in (1, 3)]
-            inside = [mark for mark in marks if self.low <= mark <= self.high]
-            return inside[:: max(1, math.ceil(len(inside) / (count + 1)))]
-        step = nice_step((self.high - self.low) / max(count, 1))
-        first = math.ceil(self.low / step - 1e-9)
-        last = math.floor(self.high / step + 1e-9)
-        return [round(i * step, 10) for i in range(first, last + 1)]
-
-
-def nice_step(rough: float) -> float:
-    if rough <= 0:
-        return 1.0
-    power = 10.0 ** math.floor(math.log10(rough))
-    return next(m * power for m in (1, 2, 2.5, 5, 10) if m * power >= rough * 0.999)
-
-
-def padded(values: Sequence[float], share: float = 0.06) -> tuple[float, float]:
-    """Return the values' range with a margin on both sides."""
-    low, high = min(values), max(values)
-    room = (high - low) * share or abs(high) * share or 1.0
-    return low - room, high + room
-
 
 def figure(width: float, height: float, label: str, parts: Sequence[str], name: str = "") -> str:
     """Return a complete drawing; `label` is its text alternative for screen readers."""
@@ -112,30 +87,3 @@ def colour(series: int) -> str:
 
 def shape(series: int) -> str:
     return MARKERS[series % len(MARKERS)]
-
-
-def axes(x: Scale, y: Scale, x_title: str, y_title: str, x_labels: Sequence[str], y_labels: Sequence[str]) -> str:
-    """Draw gridlines at the y ticks, tick labels and titles; labels must match the scales' ticks."""
-    parts = []
-    for value, label in zip(y.ticks(), y_labels, strict=True):
-        parts.append(line(x.start, y(value), x.stop, y(value), "grid"))
-        parts.append(text(x.start - 6, y(value) + 4, label, "tick", "end"))
-    for value, label in zip(x.ticks(), x_labels, strict=True):
-        parts.append(line(x(value), y.start, x(value), y.start + 4, "rule"))
-        parts.append(text(x(value), y.start + 17, label, "tick", "middle"))
-    parts.append(line(x.start, y.start, x.stop, y.start, "rule"))
-    parts.append(text((x.start + x.stop) / 2, y.start + 35, x_title, "title", "middle"))
-    parts.append(text(4, 14, y_title, "title"))
-    return "".join(parts)
-
-
-def compact(value: float) -> str:
-    """Format a tick's number in few characters."""
-    for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if abs(value) >= size:
-            return f"{value / size:.4g}{unit}"
-    return f"{value:.4g}"
-
-
-def short_name(name: str, characters: int) -> str:
-    return name if len(name) <= characters else name[: characters - 1] + "…"

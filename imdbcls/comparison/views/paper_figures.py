@@ -1,0 +1,325 @@
+"""Draw the figures of a comparison with matplotlib as PDF and PNG, for a column of a paper. Extra: `figures`.
+
+The same figure has the same bytes every time. The user's own matplotlib settings have no effect.
+"""
+
+import io
+import math
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from imdbcls.comparison.verdicts import Outcome
+from imdbcls.comparison.views.figures import (
+    Axis,
+    CostPlane,
+    CurvePlot,
+    Figure,
+    IntervalPlot,
+    LengthPlot,
+    ReliabilityPlot,
+    compact,
+    short_name,
+)
+from imdbcls.comparison.views.label_placement import Box, points_along, spot_for_label
+from imdbcls.errors import UserError
+from imdbcls.runtime.console import warn
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure as Canvas
+
+WIDTH = 3.3  # inches, of a column
+DPI = 300
+FONT_SIZE = 7.0  # points
+UNIT = FONT_SIZE / 12.5  # points, of a unit of the page's drawings: labels are placed in these
+# Okabe and Ito (2008), "Color universal design", but black and grey for yellow, which is faint on paper. Shapes differ
+# too, so that no figure depends on colour.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#7A7A7A")
+MARKERS = ("o", "s", "^", "D", "v", "P", "p", "X")
+LINES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1, 1)))  # of each eight groups
+VERDICTS = {
+    Outcome.BETTER: ("#009E73", "o", "better"),
+    Outcome.BETTER_HERE: ("#009E73", "^", "better here"),
+    Outcome.EQUIVALENT: ("#0072B2", "s", "equivalent"),
+    Outcome.UNDECIDED: ("#D55E00", "D", "undecided"),
+    Outcome.UNTESTED: ("#7A7A7A", "X", "not tested"),
+}
+GREY, LIGHT, DARK = "#BBBBBB", "#E6E6E6", "#444444"
+SETTINGS: dict[Any, Any] = {
+    "pdf.fonttype": 42,  # TrueType: text stays text, and journals accept it
+    "text.parse_math": False,  # a name may hold a dollar sign
+    "font.family": "DejaVu Sans",  # matplotlib brings it
+    "font.size": FONT_SIZE,
+    "axes.linewidth": 0.6,
+    "axes.edgecolor": DARK,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.axisbelow": True,
+    "grid.color": LIGHT,
+    "grid.linewidth": 0.6,
+    "xtick.major.width": 0.6,
+    "ytick.major.width": 0.6,
+    "legend.frameon": False,
+    "legend.handlelength": 1.8,
+    "legend.columnspacing": 1.2,
+    "legend.borderaxespad": 0.2,
+}
+ROW_HEIGHT = 0.19  # inches, of an interval
+MAX_HEIGHT = 100.0  # inches
+MAX_LABEL = 24  # characters next to an interval; longer labels stand above it
+MAX_LABELLED = 12  # marks of a cost plane; of more, only those on the front have a label, where there is room
+
+
+def require_matplotlib() -> None:
+    """Raise UserError if matplotlib is not installed."""
+    try:
+        import matplotlib  # noqa: F401
+    except ImportError as error:
+        raise UserError("--figures needs matplotlib: pip install 'imdbcls[figures]'.") from error
+
+
+def paper_figures(figures: Mapping[str, Figure]) -> dict[str, bytes]:
+    """Return PDF and PNG files by name. The reliability of all groups is one figure. Raises UserError as above."""
+    require_matplotlib()
+    import matplotlib
+
+    reliability = [figure for figure in figures.values() if isinstance(figure, ReliabilityPlot)]
+    plots: dict[str, Figure | list[ReliabilityPlot]] = {
+        name: figure for name, figure in figures.items() if not isinstance(figure, ReliabilityPlot)
+    }
+    if reliability:
+        plots["reliability"] = reliability
+    files = {}
+    with matplotlib.rc_context(), warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update(SETTINGS)
+        for name, plot in plots.items():
+            canvas = drawn(plot)
+            files[f"{name}.pdf"] = saved(canvas, "pdf", {"Creator": None, "Producer": None, "CreationDate": None})
+            files[f"{name}.png"] = saved(canvas, "png", {"Software": None})
+    if any("missing from font" in str(warning.message) for warning in caught):
+        warn(f"the PDF and PNG figures have boxes for characters that their font, {SETTINGS['font.family']}, lacks.")
+    return files
+
+
+def saved(canvas: "Canvas", file_format: str, metadata: dict[str, None]) -> bytes:
+    """Return the file; `metadata` leaves out what would differ between two runs or versions."""
+    file = io.BytesIO()
+    canvas.savefig(file, format=file_format, dpi=DPI, metadata=metadata)
+    return file.getvalue()
+
+
+def drawn(plot: Figure | list[ReliabilityPlot]) -> "Canvas":
+    match plot:
+        case IntervalPlot():
+            return interval_figure(plot)
+        case CurvePlot():
+            return curve_figure(plot)
+        case CostPlane():
+            return cost_figure(plot)
+        case LengthPlot():
+            return length_figure(plot)
+        case ReliabilityPlot():
+            return reliability_figure([plot])
+        case _:
+            return reliability_figure(plot)
+
+
+def empty(height: float) -> "Canvas":
+    """Return a figure of a column's width and a height in inches."""
+    from matplotlib.figure import Figure as Canvas
+
+    return Canvas(figsize=(WIDTH, min(height, MAX_HEIGHT)), layout="constrained")
+
+
+def set_axis(axis: Any, described: Axis, count: int, label: Any = "{:.4g}".format) -> None:
+    """Give a matplotlib axis the range, the scale and the ticks of its description."""
+    from matplotlib.ticker import FixedLocator, NullLocator
+
+    if described.log:
+        axis._set_axes_scale("log")
+    ticks = described.ticks(count)
+    axis.set_major_locator(FixedLocator(ticks))
+    axis.set_minor_locator(NullLocator())
+    axis.set_ticklabels([label(tick) for tick in ticks])
+    axis.set_label_text(described.title)
+
+
+def style(group: int) -> dict[str, Any]:
+    """Return the colour, marker and line of a group."""
+    return {
+        "color": COLOURS[group % len(COLOURS)],
+        "marker": MARKERS[group % len(MARKERS)],
+        "linestyle": LINES[group // len(COLOURS) % len(LINES)],
+        "markersize": 4,
+        "markeredgecolor": "white",
+        "markeredgewidth": 0.4,
+        "linewidth": 1.2,
+    }
+
+
+def legend_below(canvas: "Canvas", handles: Sequence[Any], names: Sequence[str]) -> None:
+    """Add a legend below the axes, in as many columns as fit, and make the figure higher by it."""
+    width = 0.4 + 0.055 * max(len(name) for name in names)
+    num_columns = max(1, min(len(names), int(WIDTH / width)))
+    canvas.legend(handles, names, loc="outside lower center", ncols=num_columns)
+    canvas.set_figheight(canvas.get_figheight() + 0.15 * math.ceil(len(names) / num_columns))
+
+
+def interval_figure(plot: IntervalPlot) -> "Canvas":
+    from matplotlib.lines import Line2D
+
+    above = max(len(row.label) for row in plot.rows) > MAX_LABEL
+    step = 2.0 if above else 1.0
+    title = plot.x.title.replace(" (", "\n(")  # the axis may be shorter than its title
+    canvas = empty(0.45 + 0.12 * title.count("\n") + ROW_HEIGHT * step * max(len(plot.rows), 2))
+    axes = canvas.add_subplot()
+    axes.set_xlim(plot.x.low, plot.x.high)
+    axes.set_ylim(step * len(plot.rows) - 0.5, -0.8 if above else -0.6)
+    set_axis(axes.xaxis, plot.x, 5)
+    axes.set_xlabel(title)
+    axes.grid(axis="x")
+    axes.spines["left"].set_visible(False)
+    if plot.margin is not None:
+        axes.axvspan(-plot.margin, plot.margin, color="#0072B2", alpha=0.1, linewidth=0)
+        axes.axvline(0, color="black", linewidth=0.7)
+    for i, row in enumerate(plot.rows):
+        y = step * i + (0.6 if above else 0)
+        colour, marker = look(row.series)
+        axes.plot([row.low, row.high], [y, y], color=colour, linewidth=1.4, solid_capstyle="round")
+        edge: dict[str, Any] = {"color": colour, "markeredgecolor": "white", "markeredgewidth": 0.5}
+        axes.plot(row.dots, [y] * len(row.dots), "o", markersize=3.4, **edge)
+        axes.plot(row.value, y, marker, markersize=5, **edge)
+        if above:
+            axes.annotate(short_name(row.label, 44), (0, y - 0.75), xycoords=("axes fraction", "data"), va="center")
+    labels = [] if above else [row.label for row in plot.rows]
+    axes.set_yticks([] if above else range(len(plot.rows)), labels)
+    axes.tick_params(axis="y", length=0)
+    verdicts = [outcome for outcome in VERDICTS if any(row.series is outcome for row in plot.rows)]
+    if verdicts:
+        handles = [Line2D([], [], color=VERDICTS[each][0], marker=VERDICTS[each][1], markersize=4) for each in verdicts]
+        legend_below(canvas, handles, [VERDICTS[each][2] for each in verdicts])
+    return canvas
+
+
+def look(series: int | Outcome) -> tuple[str, str]:
+    """Return the colour and the marker of an interval. Groups stand in rows of their own and share a marker."""
+    if isinstance(series, int):
+        return COLOURS[series % len(COLOURS)], "o"
+    colour, marker, _ = VERDICTS[series]
+    return colour, marker
+
+
+def curve_figure(plot: CurvePlot) -> "Canvas":
+    canvas = empty(2.1)
+    axes = canvas.add_subplot()
+    handles = []
+    for i, curve in enumerate(plot.curves):
+        epochs = [point.epoch for point in curve]
+        axes.fill_between(
+            epochs, [p.low for p in curve], [p.high for p in curve], color=style(i)["color"], alpha=0.14, linewidth=0
+        )
+        look = style(i) if plot.has_marks(curve) else {**style(i), "marker": ""}
+        handles += axes.plot(epochs, [point.mean for point in curve], **look, zorder=3)
+    set_ranges(axes, plot)
+    legend_below(canvas, handles, [short_name(name, 38) for name in plot.names])
+    return canvas
+
+
+def set_ranges(axes: "Axes", plot: CurvePlot | CostPlane) -> None:
+    set_axis(axes.xaxis, plot.x, 5, compact if isinstance(plot, CostPlane) else "{:.4g}".format)
+    set_axis(axes.yaxis, plot.y, 5)
+    room = 0.02 * (plot.x.high - plot.x.low) if isinstance(plot, CurvePlot) else 0  # for marks at the first epoch
+    axes.set_xlim(plot.x.low - room, plot.x.high + room)
+    axes.set_ylim(plot.y.low, plot.y.high)
+    axes.grid(axis="y")
+
+
+def cost_figure(plot: CostPlane) -> "Canvas":
+    """Draw the front, the marks, and labels that avoid both."""
+    canvas = empty(2.3)
+    axes = canvas.add_subplot()
+    set_ranges(axes, plot)
+    front = plot.front_line
+    axes.plot([x for x, _ in front], [y for _, y in front], color=DARK, linewidth=0.8, linestyle=(0, (4, 3)))
+    for point in plot.points:
+        axes.plot(point.cost, point.accuracy, **{**style(point.group), "markersize": 5}, zorder=3)
+    canvas.draw_without_rendering()  # decides where the axes lie
+    bottom, units = canvas.get_figheight() * 72, 72 / canvas.dpi / UNIT
+
+    def place(cost: float, accuracy: float) -> tuple[float, float]:
+        x, y = axes.transData.transform((cost, accuracy))
+        return x * units, bottom / UNIT - y * units
+
+    area = axes.get_window_extent()
+    top, low = bottom / UNIT - area.y1 * units, bottom / UNIT - area.y0 * units
+    inside = Box(area.x0 * units + 6, top, area.x1 * units, low - 4)
+    taken = [place(point.cost, point.accuracy) for point in plot.points]
+    taken += points_along([place(*corner) for corner in front])
+    for point in plot.points:
+        if len(plot.points) > MAX_LABELLED and point.name not in plot.front:
+            continue
+        label = short_name(point.name, 24)
+        spot, is_free = spot_for_label(*place(point.cost, point.accuracy), 7.0 * len(label), inside, taken)
+        if len(plot.points) > MAX_LABELLED and not is_free:
+            continue
+        alignment = {"start": "left", "middle": "center", "end": "right"}[spot.anchor]
+        x, y = spot.x * UNIT / 72 / WIDTH, 1 - spot.y * UNIT / bottom
+        canvas.text(x, y, label, ha=alignment, va="baseline").set_in_layout(False)
+    return canvas
+
+
+def length_figure(plot: LengthPlot) -> "Canvas":
+    canvas = empty(2.2)
+    axes = canvas.add_subplot()
+    gap = 0.8 / plot.num_groups
+    handles: dict[int, Any] = {}
+    names: dict[int, str] = {}
+    for cell in plot.cells:
+        x = cell.column + gap * (cell.group - (plot.num_groups - 1) / 2)
+        look = style(cell.group)
+        if plot.num_groups > len(COLOURS):
+            look |= {"markersize": 2.4, "markeredgewidth": 0}
+        axes.plot([x, x], [cell.low, cell.high], color=look["color"], linewidth=0.9)
+        (handles[cell.group],) = axes.plot(x, cell.value, **{**look, "linestyle": ""}, zorder=3)
+        names[cell.group] = short_name(cell.name, 38)
+    set_axis(axes.yaxis, plot.y, 5)
+    axes.set_ylim(plot.y.low, plot.y.high)
+    axes.set_xlim(-0.5, max(len(plot.columns), 1) - 0.5)
+    axes.set_xticks(range(len(plot.columns)), plot.columns)
+    axes.set_xlabel("tokens")
+    axes.tick_params(axis="x", length=0)
+    axes.grid(axis="y")
+    if handles:
+        legend_below(canvas, list(handles.values()), list(names.values()))
+    return canvas
+
+
+def reliability_figure(plots: Sequence[ReliabilityPlot]) -> "Canvas":
+    """Draw a panel per group: its curve in its colour, the others in grey, and the share of answers as bars."""
+    num_columns = min(2, len(plots))
+    num_rows = math.ceil(len(plots) / num_columns)
+    canvas = empty(1.75 * num_rows + 0.15)
+    grid = canvas.subplots(num_rows, num_columns, sharex=True, sharey=True, squeeze=False)
+    for axes, plot in zip(grid.flat, plots, strict=False):
+        low = plot.axis.low
+        shown = plot.groups[plot.group].reliability
+        heights = [(1 - low) * point.share for point in shown]
+        axes.bar([p.confidence for p in shown], heights, 0.07 * (1 - low), bottom=low, color=LIGHT)
+        axes.plot([low, 1], [low, 1], color=DARK, linewidth=0.7, linestyle=(0, (2, 2)))
+        for i in plot.order:
+            curve = plot.groups[i].reliability
+            look = {"color": GREY, "linewidth": 0.6} if i != plot.group else {**style(i), "markersize": 3}
+            axes.plot([p.confidence for p in curve], [p.accuracy for p in curve], **look)
+        set_axis(axes.xaxis, plot.axis, 4, "{:g}".format)
+        set_axis(axes.yaxis, plot.axis, 4, "{:g}".format)
+        axes.set(xlim=(low, 1.01), ylim=(low, 1.01), xlabel="", ylabel="")
+        axes.set_title(short_name(plot.name, 30), fontsize=FONT_SIZE)
+    for axes in grid.flat[len(plots) :]:
+        axes.set_visible(False)
+        grid[-2, -1].tick_params(labelbottom=True)  # it has no panel below
+    canvas.supxlabel(plots[0].axis.title, fontsize=FONT_SIZE)
+    canvas.supylabel("share of right answers", fontsize=FONT_SIZE)
+    return canvas

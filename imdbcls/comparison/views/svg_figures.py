@@ -1,0 +1,198 @@
+"""Draw the figures of a comparison as SVG for the page. `figures_narrow` have the width of a phone."""
+
+import re
+from collections.abc import Mapping
+
+from imdbcls.comparison.views import svg
+from imdbcls.comparison.views.figures import (
+    Axis,
+    CostPlane,
+    CurvePlot,
+    Figure,
+    Interval,
+    IntervalPlot,
+    LengthPlot,
+    ReliabilityPlot,
+    compact,
+    short_name,
+)
+from imdbcls.comparison.views.label_placement import Box, points_along, spot_for_label
+
+WIDE, NARROW = 960, 360
+
+
+def drawings_of(figures: Mapping[str, Figure]) -> dict[str, str]:
+    """Return the drawings by name; wide figures also have a drawing `<name>_narrow`."""
+    drawings = {}
+    for name, figure in figures.items():
+        match figure:
+            case IntervalPlot():
+                drawings[name] = interval_drawing(figure, WIDE)
+                drawings[f"{name}_narrow"] = interval_drawing(figure, NARROW)
+            case CurvePlot():
+                drawings[name] = curve_drawing(figure)
+            case CostPlane():
+                drawings[name] = cost_drawing(figure)
+            case ReliabilityPlot():
+                drawings[name] = reliability_drawing(figure)
+            case LengthPlot():
+                drawings[name] = length_drawing(figure, WIDE)
+                drawings[f"{name}_narrow"] = length_drawing(figure, NARROW)
+    return drawings
+
+
+def scale(axis: Axis, start: float, stop: float) -> svg.Scale:
+    return svg.Scale(axis.low, axis.high, start, stop, axis.log)
+
+
+def panel_axes(plot: CurvePlot | CostPlane, x: svg.Scale, y: svg.Scale) -> str:
+    """Draw gridlines at the y ticks, tick labels and titles."""
+    parts = []
+    for value in plot.y.ticks():
+        parts.append(svg.line(x.start, y(value), x.stop, y(value), "grid"))
+        parts.append(svg.text(x.start - 6, y(value) + 4, f"{value:.4g}", "tick", "end"))
+    for value in plot.x.ticks():
+        label = compact(value) if isinstance(plot, CostPlane) else f"{value:.4g}"
+        parts.append(svg.line(x(value), y.start, x(value), y.start + 4, "rule"))
+        parts.append(svg.text(x(value), y.start + 17, label, "tick", "middle"))
+    parts.append(svg.line(x.start, y.start, x.stop, y.start, "rule"))
+    parts.append(svg.text((x.start + x.stop) / 2, y.start + 35, plot.x.title, "title", "middle"))
+    parts.append(svg.text(4, 14, plot.y.title, "title"))
+    return "".join(parts)
+
+
+def interval_drawing(plot: IntervalPlot, width: int) -> str:
+    """Draw a line per row: interval, mean, small dots. A margin adds zero and a band.
+
+    Narrow drawings put the label above its line.
+    """
+    narrow = width == NARROW
+    label_width = 12 + 7 * min(38, max(len(row.label) for row in plot.rows))
+    left, right = (8, width - 8) if narrow else (label_width, width - 8)
+    step, top = (44, 8) if narrow else (30, 10)
+    x = scale(plot.x, left, right)
+    bottom = top + step * len(plot.rows) + 4
+    parts = []
+    if plot.margin is not None:
+        parts.append(svg.box(x(-plot.margin), top, x(plot.margin) - x(-plot.margin), bottom - top, "band"))
+    for tick in plot.x.ticks(5 if narrow else 8):
+        parts.append(svg.line(x(tick), top, x(tick), bottom, "grid"))
+        parts.append(svg.text(x(tick), bottom + 15, f"{tick:.4g}", "tick", "middle"))
+    if plot.margin is not None:
+        parts.append(svg.line(x(0), top, x(0), bottom, "zero"))
+    for i, row in enumerate(plot.rows):
+        y = top + step * i + (32 if narrow else 17)
+        label = short_name(row.label, 38)
+        parts.append(svg.text(8, y - 13, label) if narrow else svg.text(2, y + 4, label))
+        parts.append(f'<g class="{css_class(row)}">{svg.tooltip(row.tip)}')
+        parts.append(svg.line(x(row.low), y, x(row.high), y, "interval"))
+        parts += [f'<circle class="dot" cx="{x(dot):g}" cy="{y:g}" r="2.6"/>' for dot in row.dots]
+        parts.append(f'<circle class="mean" cx="{x(row.value):g}" cy="{y:g}" r="5"/></g>')
+    parts.append(svg.text((left + right) / 2, bottom + 34, plot.x.title, "title", "middle"))
+    ends = "; ".join(f"{row.label}: {row.value:.2f}, {row.low:.2f} to {row.high:.2f}" for row in plot.rows)
+    return svg.figure(width, bottom + 42, f"{plot.x.title}. {ends}", parts, "narrow" if narrow else "wide")
+
+
+def css_class(row: Interval) -> str:
+    return svg.colour(row.series) if isinstance(row.series, int) else f"verdict-{row.series}"
+
+
+def curve_drawing(plot: CurvePlot) -> str:
+    x = scale(plot.x, 46, svg.WIDTH - 12)
+    y = scale(plot.y, svg.HEIGHT - 44, 26)
+    parts = [panel_axes(plot, x, y)]
+    for i, curve in enumerate(plot.curves):
+        upper = [(x(p.epoch), y(p.high)) for p in curve]
+        lower = [(x(p.epoch), y(p.low)) for p in curve]
+        if len(curve) > 1:
+            parts.append(svg.path([*upper, *lower[::-1]], f"spread {svg.colour(i)}", close=True))
+    for i, (name, curve) in enumerate(zip(plot.names, plot.curves, strict=True)):
+        middle = [(x(p.epoch), y(p.mean)) for p in curve]
+        if len(curve) > 1:
+            parts.append(svg.path(middle, f"curve {svg.colour(i)}"))
+        for place, point in zip(middle, curve, strict=True) if plot.has_marks(curve) else []:
+            parts.append(svg.marker(*place, i, f"{name}, epoch {point.epoch:g}: {point.mean:.4g}"))
+    ends = [
+        f"{name} ends at {curve[-1].mean:.4g}" for name, curve in zip(plot.names, plot.curves, strict=True) if curve
+    ]
+    label = f"Learning curves, {plot.y.title} over epochs. {'; '.join(ends)}."
+    return svg.figure(svg.WIDTH, svg.HEIGHT, label, parts)
+
+
+def cost_drawing(plot: CostPlane) -> str:
+    """Draw the front, the marks, and labels that avoid both."""
+    x = scale(plot.x, 46, svg.WIDTH - 14)
+    y = scale(plot.y, svg.HEIGHT - 44, 26)
+    parts = [panel_axes(plot, x, y)]
+    front = [(x(cost), y(accuracy)) for cost, accuracy in plot.front_line]
+    if len(front) > 1:
+        parts.append(svg.path(front, "front"))
+    taken = [(x(point.cost), y(point.accuracy)) for point in plot.points] + points_along(front)
+    inside = Box(54, 24, svg.WIDTH - 2, svg.HEIGHT - 46)
+    for point in plot.points:
+        place, label = (x(point.cost), y(point.accuracy)), short_name(point.name, 20)
+        tip = f"{point.name}: {point.accuracy:.2f} %, {compact(point.cost)}"
+        spot, _ = spot_for_label(*place, 7.0 * len(label), inside, taken)
+        parts.append(svg.marker(*place, point.group, tip))
+        parts.append(svg.text(spot.x, spot.y, label, "label", spot.anchor))
+    ends = "; ".join(f"{point.name}: {point.accuracy:.2f} % at {compact(point.cost)}" for point in plot.points)
+    label = f"Accuracy against {plot.x.title}. {ends}. On the front: {', '.join(plot.front)}."
+    return svg.figure(svg.WIDTH, svg.HEIGHT, label, parts)
+
+
+def reliability_drawing(plot: ReliabilityPlot) -> str:
+    """Draw one group's curve in its colour, the others in grey; bars show the share of answers per bin."""
+    size, left, bottom = 220, 34, 192
+    low, shown = plot.axis.low, plot.groups[plot.group].reliability
+    x, y = scale(plot.axis, left, size - 8), scale(plot.axis, bottom, 20)
+    parts = [svg.text(left, 12, short_name(plot.name, 26), "label strong")]
+    for tick in plot.axis.ticks(4):
+        parts += [
+            svg.line(left, y(tick), size - 8, y(tick), "grid"),
+            svg.text(left - 5, y(tick) + 4, f"{tick:g}", "tick", "end"),
+        ]
+        parts.append(svg.text(x(tick), bottom + 15, f"{tick:g}", "tick", "middle"))
+    for point in shown:
+        height = point.share * (bottom - 20)
+        parts.append(svg.box(x(point.confidence) - 6, bottom - height, 12, height, "share"))
+    parts.append(svg.line(x(low), y(low), x(1), y(1), "ideal"))
+    for i in plot.order:
+        points = [(x(p.confidence), y(p.accuracy)) for p in plot.groups[i].reliability]
+        parts.append(svg.path(points, f"curve {svg.colour(i)}" if i == plot.group else "behind"))
+    for point in shown:
+        share = f"{100 * point.share:.1f} % of answers"
+        tip = f"confidence {point.confidence:.2f}: right {point.accuracy:.2f} ({share})"
+        spot = x(point.confidence), y(point.accuracy)
+        dot = f'<circle class="dot {svg.colour(plot.group)}" cx="{spot[0]:g}" cy="{spot[1]:g}" r="2.8">'
+        parts.append(f"{dot}{svg.tooltip(tip)}</circle>")
+    parts.append(svg.text((left + size - 8) / 2, bottom + 32, plot.axis.title, "title", "middle"))
+    label = f"Reliability of {plot.name}: share of right answers over confidence; ECE {plot.ece:.4f}."
+    return svg.figure(size, bottom + 38, label, parts, "small")
+
+
+def length_drawing(plot: LengthPlot, width: int) -> str:
+    labels = [re.sub(r"^\d+-", "≤ ", name) for name in plot.columns] if width == NARROW else plot.columns
+    y = scale(plot.y, svg.HEIGHT - 44, 26)
+    column_width = (width - 60) / max(len(plot.columns), 1)
+    parts = []
+    for tick in plot.y.ticks():
+        parts += [
+            svg.line(46, y(tick), width - 12, y(tick), "grid"),
+            svg.text(40, y(tick) + 4, f"{tick:.4g}", "tick", "end"),
+        ]
+    for column, label in enumerate(labels):
+        parts.append(svg.text(46 + column_width * (column + 0.5), svg.HEIGHT - 27, label, "tick", "middle"))
+    gap = min(16.0, column_width * 0.8 / plot.num_groups)
+    for cell in plot.cells:
+        centre = 46 + column_width * (cell.column + 0.5) + gap * (cell.group - (plot.num_groups - 1) / 2)
+        tip = f"{cell.name}, {cell.part.name} tokens: {cell.value:.2f} % of {cell.part.num_documents:,} documents"
+        interval = svg.line(centre, y(cell.low), centre, y(cell.high), "interval thin")
+        parts.append(f'<g class="{svg.colour(cell.group)}">{interval}</g>')
+        parts.append(svg.marker(centre, y(cell.value), cell.group, tip))
+    parts += [
+        svg.text(4, 14, plot.y.title, "title"),
+        svg.text((46 + width - 12) / 2, svg.HEIGHT - 9, "tokens", "title", "middle"),
+    ]
+    name = "narrow" if width == NARROW else "wide"
+    label = "Accuracy by document length; the figures are in the table below."
+    return svg.figure(width, svg.HEIGHT, label, parts, name)

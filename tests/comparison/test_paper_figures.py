@@ -1,0 +1,96 @@
+"""Figures for papers: PDF and PNG in a column's width, with the same order and numbers as the page."""
+
+import struct
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from support.studies import HEADS, Head, make_study
+
+from imdbcls.compare import main
+from imdbcls.comparison.results import Comparison
+from imdbcls.comparison.study import read_study
+from imdbcls.comparison.summary import compare_study
+from imdbcls.comparison.views.figures import CostPlane, IntervalPlot, figures_of
+from imdbcls.comparison.views.paper_figures import drawn, paper_figures
+
+NAMES = (
+    *("accuracy", "differences", "curves_accuracy", "curves_loss", "reliability", "length"),
+    *("cost_head_parameters", "cost_latency_ms_p50", "cost_peak_memory_mb", "cost_train_seconds"),
+)
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_study(
+        tmp_path_factory.mktemp("papers") / "heads", (HEADS[0], *HEADS[2:4]), seeds=[0, 1], num_documents=200
+    )
+
+
+@pytest.fixture(scope="module")
+def comparison(study: Path) -> Comparison:
+    return compare_study(read_study(study), 0.003)
+
+
+def test_every_figure_is_written_as_pdf_and_png(study: Path, tmp_path: Path) -> None:
+    assert main([str(study), "--output", str(tmp_path / "without")]) == 0
+    assert {path.suffix for path in (tmp_path / "without" / "comparison_figures").iterdir()} == {".svg"}
+    assert main([str(study), "--figures", "--output", str(tmp_path)]) == 0
+    for name in NAMES:
+        pdf = (tmp_path / "comparison_figures" / f"{name}.pdf").read_bytes()
+        assert pdf.startswith(b"%PDF") and b"/FontFile2" in pdf and b"/Type3" not in pdf, "fonts are embedded TrueType"
+        assert b"CreationDate" not in pdf and b"/MediaBox [ 0 0 237.6 " in pdf, "3.3 inches wide"
+        png = (tmp_path / "comparison_figures" / f"{name}.png").read_bytes()
+        width, height = struct.unpack(">II", png[16:24])
+        assert png[1:4] == b"PNG" and width == 990 and 200 < height < 2000, "300 dots per inch"
+    assert not list((tmp_path / "comparison_figures").glob("*.tmp"))
+
+
+def test_the_files_are_the_same_every_time(comparison: Comparison) -> None:
+    figures = {name: figure for name, figure in figures_of(comparison).items() if name in ("accuracy", "curves_loss")}
+    first = paper_figures(figures)
+    time.sleep(1.1)  # dates in files count seconds
+    assert paper_figures(figures) == first
+
+
+def test_the_order_and_the_numbers_are_those_of_the_page(comparison: Comparison) -> None:
+    figures = figures_of(comparison)
+    names = [group.name for group in comparison.groups]
+    pairs = [f"{pair.a} - {pair.b}" for pair in comparison.pairs]
+    for name, rows in (("accuracy", names), ("differences", pairs)):
+        plot = figures[name]
+        assert isinstance(plot, IntervalPlot) and [row.label for row in plot.rows] == rows
+        (axes,) = drawn(plot).axes
+        bottom, top = axes.get_ylim()
+        assert [label.get_text() for label in axes.get_yticklabels()] == rows and top < bottom
+        lines = [tuple(line.get_xdata()) for line in axes.lines]
+        for row in plot.rows:
+            assert (row.low, row.high) in lines and (row.value,) in lines
+    plane = figures["cost_head_parameters"]
+    assert isinstance(plane, CostPlane) and plane.x.log
+    canvas = drawn(plane)
+    (axes,) = canvas.axes
+    assert axes.get_xscale() == "log" and [text.get_text() for text in canvas.texts] == [p.name for p in plane.points]
+    assert {(line.get_xdata()[0], line.get_ydata()[0]) for line in axes.lines[1:]} == {
+        (point.cost, point.accuracy) for point in plane.points
+    }
+
+
+def test_strange_names_are_only_text(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    heads = [Head(r"a $\frac{1}{$ _^{ 头"), Head("b" * 60, skill=0.2)]
+    study = read_study(make_study(tmp_path / "x", heads, seeds=[0], num_documents=60))
+    figures = figures_of(compare_study(study, 0.003))
+    plots = {name: figure for name, figure in figures.items() if name in ("differences", "cost_train_seconds")}
+    assert len(paper_figures(plots)) == 4
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1 and "boxes for characters that their font, DejaVu Sans, lacks" in lines[0]
+
+
+def test_without_matplotlib_nothing_is_written(
+    study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    assert main([str(study), "--figures", "--output", str(tmp_path / "out")]) == 2
+    assert "imdbcls: --figures needs matplotlib: pip install 'imdbcls[figures]'." in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
