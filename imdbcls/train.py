@@ -80,8 +80,8 @@ def fit_and_score(config: "Config", folder: RunFolder, stop: StopRequest) -> dic
         predictions = report.record_predictions(run, run.trainer.final_probabilities())
         with stop.at_once():
             latency_ms = measure_latency(run.model, run.batches.test, run.hardware, LATENCY_DOCUMENTS)
-        result = report.result_of(run, predictions, latency_ms)
-        folder.write_result(result)  # first: what follows may wait for a server
+        # Written first: what follows may wait for a server.
+        result = folder.write_result(report.result_of(run, predictions, latency_ms))
         test, mistakes = predictions["test"], report.worst_mistakes(run, predictions["test"])
         tracker.log_test(test.true_labels.tolist(), test.predicted.tolist(), run.corpus.label_names, mistakes)
         tracker.finish(result)

@@ -175,8 +175,11 @@ class RunFolder:
             number += 1
         return self._result.rename(kept)
 
-    def write_result(self, result: Mapping[str, Any]) -> None:
-        write_atomically(self._result, json_text({FORMAT_VERSION: RESULT, **result}, indent=2) + "\n")
+    def write_result(self, result: Mapping[str, Any]) -> dict[str, Any]:
+        """Write `result.json` with its format version, and return its content."""
+        content = {FORMAT_VERSION: RESULT, **result}
+        write_atomically(self._result, json_text(content, indent=2) + "\n")
+        return content
 
     def config(self) -> dict[str, Any]:
         """The configuration the run was started with; raises UserError where there is none that can be read."""

@@ -282,14 +282,14 @@ class Trainer:
     def finish_epoch(self, tracker: Tracker) -> None:
         """Score validation, keep the weights if they are the best so far, and save."""
         self.scored.catch_up()
-        labels = {"val": self.batches.validation.labels, "test": self.batches.test.labels}
-        probabilities = {"val": self.score("validation", self.batches.validation)}
+        validation = self.score("validation", self.batches.validation)
+        scored = [("val", self.batches.validation.labels, validation)]
         if self.settings.watch_test:
-            probabilities["test"] = self.score("test", self.batches.test)
+            scored.append(("test", self.batches.test.labels, self.score("test", self.batches.test)))
         figures = {
             f"{split}/{name}": value
-            for split, probabilities_NC in probabilities.items()
-            for name, value in metrics_of(labels[split], probabilities_NC).items()
+            for split, labels_N, probabilities_NC in scored
+            for name, value in metrics_of(labels_N, probabilities_NC).items()
         }
         self.log(tracker, {**self.take_train_figures(), **figures})  # one point, so that each step has one
         state = self.state
@@ -297,7 +297,7 @@ class Trainer:
         accuracy, loss = figures["val/accuracy"], figures["val/loss"]
         if (accuracy, -loss) > (state.best_accuracy, -state.best_loss):
             state.best_epoch, state.best_accuracy, state.best_loss = state.epoch, accuracy, loss
-            self.best_validation = probabilities["val"]
+            self.best_validation = validation
             self.saver.save_best({"step": state.step, "epoch": state.epoch, **figures})
         self.saver.save(state, self.window)
 
