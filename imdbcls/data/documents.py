@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 
 def is_unicode(text: str) -> bool:
-    """Whether a text can be written: JSON may hold half of a pair of surrogates, an emoji that was cut in two."""
+    """Return whether a text can be encoded: JSON may hold an unpaired surrogate, half of an emoji."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -57,10 +57,10 @@ def label_name(value: object) -> str:
 class Documents:
     """One split, as columns of equal length.
 
-    `ids` name the documents in predictions and are unique within the split. `texts` are kept exactly as
-    read: IMDB's `<br />` tags stay, because every published figure was measured with them and the encoder
-    learns to ignore them. `labels` are class indices, int64, shape (num_documents,). `clusters` are keys of
-    documents that belong together and stay on one side of a split (a film's title id); None if the data has none.
+    `ids` name the documents in predictions and are unique within the split. `texts` are kept exactly as read: IMDB's
+    `<br />` tags stay, because every published figure was measured with them. `labels` are class indices, int64, shape
+    (num_documents,). `clusters` are keys of documents that belong together and stay on one side of a split (a film's
+    title id); None if the data has none.
     """
 
     ids: Sequence[str]

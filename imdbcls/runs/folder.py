@@ -88,7 +88,7 @@ class RunFolder:
                 folder.rmdir()
 
     def result(self) -> dict[str, Any] | None:
-        """The run's `result.json`, or None while there is none that can be read."""
+        """Return the content of `result.json`, or None if it is missing or cannot be read."""
         try:
             return read_json(self._result)
         except UserError:
@@ -111,7 +111,7 @@ class RunFolder:
             ) from error
 
     def problem(self) -> str | None:
-        """Why `result.json` is not that of a finished run; None where it is."""
+        """Return why `result.json` is not that of a finished run; None if it is."""
         if not self._result.exists():
             return "result.json is missing"
         try:
@@ -121,7 +121,7 @@ class RunFolder:
         return None if found is None else f"result.json {found}"
 
     def finished(self) -> dict[str, Any] | None:
-        """The result of a run that was trained and scored, else None."""
+        """Return the result of a run that was trained and scored, else None."""
         return self.result() if self.problem() is None else None
 
     def complete(self) -> dict[str, Any] | None:
@@ -182,7 +182,7 @@ class RunFolder:
         return content
 
     def config(self) -> dict[str, Any]:
-        """The configuration the run was started with; raises UserError where there is none that can be read."""
+        """Return the config that the run was started with. Raises UserError if it is missing or cannot be read."""
         return read_yaml(self.path / "config.yaml")
 
     def write_config(self, config: "Config") -> None:

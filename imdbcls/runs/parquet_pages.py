@@ -61,9 +61,9 @@ def require_small_footer(path: Path) -> None:
 
 
 def columns_of(path: Path, metadata: Any, names: Collection[str] | None = None) -> dict[str, Column]:
-    """Each leaf column of the named top-level ones (None: of all), by its path, as the headers of its pages have it.
+    """Return the leaf columns of the named top-level columns (None: all) by path, as their page headers describe them.
 
-    Raises PagesError where pages do not fill exactly what the footer says, so that the reader can see no others.
+    Raises PagesError if the pages do not fill exactly what the footer declares, so that the reader can see no others.
     """
     columns: dict[str, Column] = {}
     num_pages, size = 0, path.stat().st_size
@@ -97,12 +97,12 @@ def columns_of(path: Path, metadata: Any, names: Collection[str] | None = None) 
 
 
 def is_of(path: str, names: Collection[str]) -> bool:
-    """Whether a leaf is one of the named top-level columns or inside of one; a name may hold dots itself."""
+    """Return whether a leaf is one of the named top-level columns or inside one; a name may contain dots."""
     return any(path == name or path.startswith(f"{name}.") for name in names)
 
 
 def _pages(file: IO[bytes], chunk: Any, size: int) -> Iterator[Page]:
-    """The pages of a column chunk, from where Arrow begins to read it."""
+    """Yield the pages of a column chunk, from where Arrow starts to read it."""
     start = chunk.data_page_offset
     dictionary = chunk.dictionary_page_offset
     if chunk.has_dictionary_page and dictionary is not None and 0 < dictionary < start:
@@ -136,7 +136,7 @@ def _whole(fields: dict[int, Any], number: int) -> int:
 
 
 class _Compact:
-    """Reads one struct of Thrift's compact protocol: its 32-bit integers and structs by field number."""
+    """Read one struct of Thrift's compact protocol: its 32-bit integers and structs by field number."""
 
     def __init__(self, raw: bytes) -> None:
         self.raw = raw
@@ -154,7 +154,7 @@ class _Compact:
         return fields
 
     def value(self, kind: int, depth: int) -> Any:
-        """An integer of 32 bits or a struct as it is, None for anything else, which is skipped."""
+        """Return a 32-bit integer or a struct; skip anything else and return None."""
         if kind == _I32:
             return self.zigzag()
         if kind == _STRUCT:

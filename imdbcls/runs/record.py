@@ -1,6 +1,6 @@
 """Check the record of a finished run: what its `result.json` must hold, and its predictions.
 
-It imports nothing heavy: the training command uses it before anything else is loaded.
+This module imports nothing heavy: the training command uses it before anything else is loaded.
 """
 
 import math
@@ -20,7 +20,7 @@ PARQUET_MARK = b"PAR1"  # begins and ends every Parquet file
 
 
 def problem_of_result(result: Mapping[str, Any]) -> str | None:
-    """Why a result is not that of a finished run, as the end of a sentence about its file; None where it is."""
+    """Return why a result is not that of a finished run, as the end of a sentence about its file; None if it is."""
     if result.get("status") != "done":
         return f"has status {shown(result['status'])}" if "status" in result else "has no status"
     missing = [key for key in (*TEXTS, "seed", *FRACTIONS, "test_documents", "label_names") if key not in result]
@@ -35,7 +35,7 @@ def problem_of_result(result: Mapping[str, Any]) -> str | None:
 
 
 def problem_of_labels(names: Any) -> str | None:
-    """Why these are not the names of the classes, as the end of a sentence; None where they are."""
+    """Return why these cannot be the names of the classes, as the end of a sentence; None if they can."""
     if not isinstance(names, list) or len(names) < 2 or not all(isinstance(name, str) for name in names):
         return f"has {shown(names)} as label_names, not a list of two or more texts"
     seen: set[str] = set()
@@ -55,13 +55,13 @@ def is_fraction(value: Any) -> bool:
 
 
 def shown(value: Any) -> str:
-    """A value from a file, short and in printable characters."""
+    """Return a value from a file as a short text of printable characters."""
     text = ascii(value)
     return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}..."
 
 
 def checksums_of_predictions(run: Path) -> dict[str, str]:
-    """The sha256 of each split's predictions, for `result.json`."""
+    """Return the sha256 of each split's file of predictions, for `result.json`."""
     return {split: sha256(path_of_predictions(run, split)) for split in SPLITS}
 
 
@@ -70,9 +70,9 @@ def path_of_predictions(run: Path, split: str) -> Path:
 
 
 def problem_of_predictions(run: Path, result: Mapping[str, Any], split: str) -> str | None:
-    """Why a split's predictions are not those of the run; None where they are.
+    """Return why a split's predictions are not those of the run; None if they are.
 
-    The result of an older run lists no checksums: its files only need the form of Parquet.
+    Without checksums in the result (another tool wrote it), the file only needs the form of Parquet.
     """
     path = path_of_predictions(run, split)
     name = f"predictions/{path.name}"

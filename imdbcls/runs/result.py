@@ -38,7 +38,7 @@ def identity_of(config: "Config", name: str) -> dict[str, Any]:
 def recording_failures(config: "Config", folder: RunFolder) -> Iterator[None]:
     """Write a `result.json` for a run that ends early: `interrupted` exits the process, `failed` raises.
 
-    A UserError before the first training step leaves no folder: nothing was trained, and the corrected command is
+    A UserError before the first training step leaves no folder: nothing was trained, and the corrected command starts
     another run. A limit of the machine (memory, disk space) is raised as UserError.
     """
     try:

@@ -1,8 +1,8 @@
 """Checkpoints: safetensors and JSON, written whole or not at all, verified before anything is read from them.
 
 A checkpoint is a folder of tensor files, `state.json` and, written last, `manifest.json` with their sizes and sha256.
-It is written beside its place and renamed into it, and the one that was there stays beside it until the next: at every
-moment there is a whole one, and `newest` finds it.
+It is written next to its place and renamed into it. The previous one stays next to it until the next save: there is a
+whole one at every moment, and `newest` finds it.
 """
 
 import json
