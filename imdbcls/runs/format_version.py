@@ -4,7 +4,8 @@ A version is raised when a reader of the old one would misread the new one: a ke
 changes its meaning. New keys and columns do not raise it. JSON files hold `format_version` as a key, Parquet files as
 metadata of the file. JSON Lines (`metrics.jsonl`, the answers of `predict`) carry none: each line is one record that
 other tools read as it is, and a header line would not be one. `metrics.jsonl` has the version of its run's
-`result.json`.
+`result.json`. Caches (`data.tokens`, `data.features`) have their version in the key of an entry: entries of other
+versions are not found.
 """
 
 from collections.abc import Mapping

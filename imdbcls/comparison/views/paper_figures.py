@@ -135,11 +135,9 @@ def empty(height: float) -> "Canvas":
 
 
 def set_axis(axis: Any, described: Axis, count: int, label: Any = "{:.4g}".format) -> None:
-    """Give a matplotlib axis the range, the scale and the ticks of its description."""
+    """Give a matplotlib axis the ticks and the title of its description."""
     from matplotlib.ticker import FixedLocator, NullLocator
 
-    if described.log:
-        axis._set_axes_scale("log")
     ticks = described.ticks(count)
     axis.set_major_locator(FixedLocator(ticks))
     axis.set_minor_locator(NullLocator())
@@ -169,6 +167,7 @@ def legend_below(canvas: "Canvas", handles: Sequence[Any], names: Sequence[str])
 
 
 def interval_figure(plot: IntervalPlot) -> "Canvas":
+    """Draw a row per interval with its value and seeds. A margin adds zero, a band and a legend of verdicts."""
     from matplotlib.lines import Line2D
 
     above = max(len(row.label) for row in plot.rows) > MAX_LABEL
@@ -187,7 +186,7 @@ def interval_figure(plot: IntervalPlot) -> "Canvas":
         axes.axvline(0, color="black", linewidth=0.7)
     for i, row in enumerate(plot.rows):
         y = step * i + (0.6 if above else 0)
-        colour, marker = look(row.series)
+        colour, marker = interval_style(row.series)
         axes.plot([row.low, row.high], [y, y], color=colour, linewidth=1.4, solid_capstyle="round")
         edge: dict[str, Any] = {"color": colour, "markeredgecolor": "white", "markeredgewidth": 0.5}
         axes.plot(row.dots, [y] * len(row.dots), "o", markersize=3.4, **edge)
@@ -204,7 +203,7 @@ def interval_figure(plot: IntervalPlot) -> "Canvas":
     return canvas
 
 
-def look(series: int | Outcome) -> tuple[str, str]:
+def interval_style(series: int | Outcome) -> tuple[str, str]:
     """Return the colour and the marker of an interval. Groups stand in rows of their own and share a marker."""
     if isinstance(series, int):
         return COLOURS[series % len(COLOURS)], "o"
@@ -213,6 +212,7 @@ def look(series: int | Outcome) -> tuple[str, str]:
 
 
 def curve_figure(plot: CurvePlot) -> "Canvas":
+    """Draw the mean over seeds, with a band from the lowest seed to the highest."""
     canvas = empty(2.1)
     axes = canvas.add_subplot()
     handles = []
@@ -221,14 +221,15 @@ def curve_figure(plot: CurvePlot) -> "Canvas":
         axes.fill_between(
             epochs, [p.low for p in curve], [p.high for p in curve], color=style(i)["color"], alpha=0.14, linewidth=0
         )
-        look = style(i) if plot.has_marks(curve) else {**style(i), "marker": ""}
-        handles += axes.plot(epochs, [point.mean for point in curve], **look, zorder=3)
+        line = style(i) if plot.has_marks(curve) else {**style(i), "marker": ""}
+        handles += axes.plot(epochs, [point.mean for point in curve], **line, zorder=3)
     set_ranges(axes, plot)
     legend_below(canvas, handles, [short_name(name, 38) for name in plot.names])
     return canvas
 
 
 def set_ranges(axes: "Axes", plot: CurvePlot | CostPlane) -> None:
+    axes.set_xscale("log" if plot.x.log else "linear")  # first: it resets the ticks
     set_axis(axes.xaxis, plot.x, 5, compact if isinstance(plot, CostPlane) else "{:.4g}".format)
     set_axis(axes.yaxis, plot.y, 5)
     room = 0.02 * (plot.x.high - plot.x.low) if isinstance(plot, CurvePlot) else 0  # for marks at the first epoch
@@ -246,16 +247,17 @@ def cost_figure(plot: CostPlane) -> "Canvas":
     axes.plot([x for x, _ in front], [y for _, y in front], color=DARK, linewidth=0.8, linestyle=(0, (4, 3)))
     for point in plot.points:
         axes.plot(point.cost, point.accuracy, **{**style(point.group), "markersize": 5}, zorder=3)
-    canvas.draw_without_rendering()  # decides where the axes lie
-    bottom, units = canvas.get_figheight() * 72, 72 / canvas.dpi / UNIT
+    canvas.draw_without_rendering()  # computes the layout: labels need the final places of the marks
+    # Labels are placed in units of the page, y down; matplotlib's pixels have y up.
+    width, height = WIDTH * 72 / UNIT, canvas.get_figheight() * 72 / UNIT
+    units = 72 / canvas.dpi / UNIT  # of a pixel
 
     def place(cost: float, accuracy: float) -> tuple[float, float]:
         x, y = axes.transData.transform((cost, accuracy))
-        return x * units, bottom / UNIT - y * units
+        return x * units, height - y * units
 
     area = axes.get_window_extent()
-    top, low = bottom / UNIT - area.y1 * units, bottom / UNIT - area.y0 * units
-    inside = Box(area.x0 * units + 6, top, area.x1 * units, low - 4)
+    inside = Box(area.x0 * units + 6, height - area.y1 * units, area.x1 * units, height - area.y0 * units - 4)
     taken = [place(point.cost, point.accuracy) for point in plot.points]
     taken += points_along([place(*corner) for corner in front])
     for point in plot.points:
@@ -266,12 +268,13 @@ def cost_figure(plot: CostPlane) -> "Canvas":
         if len(plot.points) > MAX_LABELLED and not is_free:
             continue
         alignment = {"start": "left", "middle": "center", "end": "right"}[spot.anchor]
-        x, y = spot.x * UNIT / 72 / WIDTH, 1 - spot.y * UNIT / bottom
-        canvas.text(x, y, label, ha=alignment, va="baseline").set_in_layout(False)
+        text = canvas.text(spot.x / width, 1 - spot.y / height, label, ha=alignment, va="baseline")
+        text.set_in_layout(False)
     return canvas
 
 
 def length_figure(plot: LengthPlot) -> "Canvas":
+    """Draw accuracies with their intervals, the groups side by side in each range of lengths."""
     canvas = empty(2.2)
     axes = canvas.add_subplot()
     gap = 0.8 / plot.num_groups
@@ -279,11 +282,11 @@ def length_figure(plot: LengthPlot) -> "Canvas":
     names: dict[int, str] = {}
     for cell in plot.cells:
         x = cell.column + gap * (cell.group - (plot.num_groups - 1) / 2)
-        look = style(cell.group)
+        mark = {**style(cell.group), "linestyle": ""}
         if plot.num_groups > len(COLOURS):
-            look |= {"markersize": 2.4, "markeredgewidth": 0}
-        axes.plot([x, x], [cell.low, cell.high], color=look["color"], linewidth=0.9)
-        (handles[cell.group],) = axes.plot(x, cell.value, **{**look, "linestyle": ""}, zorder=3)
+            mark |= {"markersize": 2.4, "markeredgewidth": 0}
+        axes.plot([x, x], [cell.low, cell.high], color=mark["color"], linewidth=0.9)
+        (handles[cell.group],) = axes.plot(x, cell.value, **mark, zorder=3)
         names[cell.group] = short_name(cell.name, 38)
     set_axis(axes.yaxis, plot.y, 5)
     axes.set_ylim(plot.y.low, plot.y.high)
@@ -311,8 +314,8 @@ def reliability_figure(plots: Sequence[ReliabilityPlot]) -> "Canvas":
         axes.plot([low, 1], [low, 1], color=DARK, linewidth=0.7, linestyle=(0, (2, 2)))
         for i in plot.order:
             curve = plot.groups[i].reliability
-            look = {"color": GREY, "linewidth": 0.6} if i != plot.group else {**style(i), "markersize": 3}
-            axes.plot([p.confidence for p in curve], [p.accuracy for p in curve], **look)
+            line = {"color": GREY, "linewidth": 0.6} if i != plot.group else {**style(i), "markersize": 3}
+            axes.plot([p.confidence for p in curve], [p.accuracy for p in curve], **line)
         set_axis(axes.xaxis, plot.axis, 4, "{:g}".format)
         set_axis(axes.yaxis, plot.axis, 4, "{:g}".format)
         axes.set(xlim=(low, 1.01), ylim=(low, 1.01), xlabel="", ylabel="")
