@@ -174,6 +174,16 @@ def test_other_projects_names_lead_to_keys_that_exist() -> None:
             f"{SAMPLE} has no columns 'review' (data.text_column) and 'nr' (data.id_column); it has 'id', ",
         ),
         (f"data=files data.train={SAMPLE} data.quoting=all", "data.quoting=all is not one of auto, standard, none."),
+        (
+            f"data=files data.train={SAMPLE} 'data.delimiter=;'",
+            "data.delimiter=; is not one of auto, comma, semicolon, ",
+        ),
+        ("tracker.mode=on", "tracker.mode=on is not one of auto, online, offline, disabled."),
+        (
+            "optimizer=lion optimizer.betas=[0.9,1]",
+            "optimizer.betas=[0.9,1] is not a list, [a,b], each a number from 0 to",
+        ),
+        ("optimizer=lion optimizer.weight_decay=-1", "optimizer.weight_decay=-1 is not a number of at least 0."),
         (f"data=files data.train={SAMPLE} data.skip_empty=2", "data.skip_empty=2 is not true or false."),
         ("+trainer.foo=1", "trainer.foo: there is no such key"),
         ("+foo=1", "foo: there is no such key; python -m imdbcls.train --help lists them."),

@@ -26,7 +26,7 @@ from imdbcls.models.classifier import Classifier
 from imdbcls.models.encoders import count_hidden_states
 from imdbcls.models.inference import score
 
-LAYERS = ("head=mean", "head._target_=layered.LayersHead", "head.name=layers")
+LAYERS = ("head=mean", "plugins=[layered]", "head._target_=layered.LayersHead", "head.name=layers")
 NUM_STATES = SIZES["num_hidden_layers"] + 1
 
 
@@ -227,7 +227,7 @@ def test_the_constructor_has_to_take_the_number_of_hidden_states(tmp_path: Path)
         "head._target_=layered.WithoutNumberHead sets reads_all_layers, so its constructor has to take num_hidden"
     )
     with pytest.raises(UserError, match=sentence):
-        make(tmp_path, "head=mean", "head._target_=layered.WithoutNumberHead", "head.name=layers")
+        make(tmp_path, *LAYERS, "head._target_=layered.WithoutNumberHead")
 
 
 def test_first_tokens_of_a_causal_encoder_are_refused(tmp_path: Path) -> None:
@@ -238,7 +238,7 @@ def test_first_tokens_of_a_causal_encoder_are_refused(tmp_path: Path) -> None:
     GPT2Model(GPT2Config(vocab_size=400, n_embd=32, n_layer=2, n_head=2, n_positions=128)).save_pretrained(folder)
     chosen = (f"backbone.path={folder}", "backbone=bert-base", "head=mean", "head.name=x")
     with pytest.raises(UserError, match="head=x reads only the first token, which sees no other token"):
-        make(tmp_path / "run", *chosen, "head._target_=layered.FirstTokensHead")
+        make(tmp_path / "run", *chosen, "plugins=[layered]", "head._target_=layered.FirstTokensHead")
 
 
 @pytest.mark.slow
