@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from imdbcls.config.schema import Config
+from imdbcls.construction import build_corpus
 from imdbcls.data.batches import SplitBatches
 from imdbcls.data.card import DataCard, card_of
 from imdbcls.data.documents import Corpus
@@ -25,7 +26,6 @@ from imdbcls.runtime.signals import StopRequest
 from imdbcls.runtime.versions import numeric_versions
 from imdbcls.sections import (
     build_backbone,
-    build_corpus,
     build_hardware,
     build_model,
     build_objective,
@@ -93,7 +93,7 @@ def build_inputs(config: Config, folder: RunFolder, progress: Progress) -> Input
     """Build the data and the model; encode the documents now if the encoder's output is cached."""
     hardware = build_hardware(config)
     forget_peak_memory(hardware.device)
-    corpus = build_corpus(config)
+    corpus = build_corpus(config.data)
     remember_source(config.data.source.node)
     backbone = build_backbone(config)
     backbone.save(folder.backbone)
@@ -174,6 +174,6 @@ def build_data_card(config: Config) -> DataCard:
 
     Raises UserError as the run would.
     """
-    corpus, tokenizer, pipeline = build_corpus(config), build_tokenizer(config), build_pipeline(config)
+    corpus, tokenizer, pipeline = build_corpus(config.data), build_tokenizer(config), build_pipeline(config)
     tokens = pipeline.tokenize(corpus, tokenizer)
     return card_of(corpus, tokens, tokenizer, pipeline, config.data.name, config.backbone.name)

@@ -87,14 +87,14 @@ def evaluate(
         require_own_source(source, run)
 
     prepare_process()
+    from imdbcls.construction import build_corpus
     from imdbcls.models.environment import environment_of
     from imdbcls.models.metrics import confusion_matrix, doubt_about, metrics_of
     from imdbcls.runtime.progress import Progress
-    from imdbcls.sections import build_corpus
 
     finished = load_finished(run, config, recorded["label_names"])
     try:
-        corpus = build_corpus(config)
+        corpus = build_corpus(config.data)
     except UserError as error:
         raise UserError(
             f"{error} Relative paths start where the run was trained; --data PATH names your own copy of the documents."

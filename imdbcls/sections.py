@@ -1,11 +1,9 @@
-"""Build the objects that single sections of the config describe: the only caller of Hydra's `instantiate`."""
+"""Build the objects that single sections of the config describe."""
 
 from dataclasses import replace
 from typing import Any
 
 import torch
-from hydra.errors import InstantiationException
-from hydra.utils import instantiate
 from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
@@ -13,11 +11,11 @@ from torch.optim.lr_scheduler import LRScheduler
 from imdbcls.config.allowed_targets import borrowed_targets, locate
 from imdbcls.config.checking import require_arguments
 from imdbcls.config.paths import require_length
-from imdbcls.config.schema import Built, Config, HeadConfig
+from imdbcls.config.schema import Config, HeadConfig
 from imdbcls.config.signatures import ALL_LAYERS, own_signature, signature_of
+from imdbcls.construction import construct
 from imdbcls.data.documents import Corpus
 from imdbcls.data.pipeline import Pipeline
-from imdbcls.data.splits import SPLIT_SETTINGS, make_corpus
 from imdbcls.data.windows import Windows
 from imdbcls.errors import UserError
 from imdbcls.kernels import accelerate_head
@@ -46,53 +44,12 @@ def require_buildable(config: Config) -> None:
         raise UserError(f"{config.optimizer.target} refuses its settings (optimizer.*): {error}.") from error
 
 
-def construct(section: Built, **given: Any) -> Any:
-    """Call Hydra's `instantiate` with what the builder gives; raise the user's mistakes without Hydra's wrapper."""
-    assert given.keys() <= section.given | {ALL_LAYERS}, f"{type(section).__name__} does not declare {given.keys()}"
-    for mistake in borrowed_targets(section.node):
-        raise UserError(mistake)
-    try:
-        return instantiate(section.node, **given)
-    except InstantiationException as error:
-        if isinstance(error.__cause__, UserError):
-            raise error.__cause__ from None
-        if error.__cause__ is None or isinstance(error.__cause__, TypeError | ValueError):
-            # An option too many, one of the wrong kind, or one of Hydra's own (_args_, _convert_) that it cannot read.
-            reason = str(error.__cause__ or error).splitlines()[0]
-            raise UserError(f"{section.target} refuses its settings: {reason}") from error
-        raise
-
-
 def build_hardware(config: Config) -> Hardware:
     """Choose device and precision, and start the compute threads; raise UserError for what the machine lacks."""
     hardware = choose_hardware(config.device, config.precision, config.deterministic)
     if hardware.device.type == "cpu":
         start_threads()
     return hardware
-
-
-def build_corpus(config: Config) -> Corpus:
-    """Return the documents that `keep_corpus` has read for this process and its parent, else read them now."""
-    kept = _kept_corpus.get(corpus_key(config))
-    if kept is not None:
-        return kept
-    settings = {key: getattr(config.data, key) for key in SPLIT_SETTINGS}
-    return make_corpus(construct(config.data.source), **settings)
-
-
-def keep_corpus(config: Config) -> None:
-    """Read the documents for all processes that are forked from this one: the jobs of a sweep share them."""
-    key = corpus_key(config)
-    if key not in _kept_corpus:
-        _kept_corpus.clear()
-        _kept_corpus[key] = build_corpus(config)
-
-
-def corpus_key(config: Config) -> str:
-    return config.data.model_dump_json(include={"source", *SPLIT_SETTINGS})
-
-
-_kept_corpus: dict[str, Corpus] = {}  # by `corpus_key`; one at most
 
 
 def build_pipeline(config: Config) -> Pipeline:

@@ -55,6 +55,7 @@ def train(config: "Config") -> dict[str, Any]:
         result = folder.open_for_training()
         if result is not None:
             return result
+        console.say(f"{folder.path}: loading the documents and the encoder")  # importing the libraries takes seconds
         with stop_requests() as stop, recording_failures(config, folder):
             prepare_process()
             return fit_and_score(config, folder, stop)

@@ -91,9 +91,9 @@ def prepare(options: argparse.Namespace, folder: Path) -> list[str]:
     """
     data = ("data=sample",) if options.data is None else ("data=imdb", f"data.path={options.data}")
     limits = [f"data.{split}_limit={options.documents}" for split in ("train", "validation", "test")]
-    from imdbcls import sections
+    from imdbcls.construction import build_corpus
 
-    corpus = sections.build_corpus(imdbcls.compose(f"backbone={options.backbone}", *data, *limits))
+    corpus = build_corpus(imdbcls.compose(f"backbone={options.backbone}", *data, *limits).data)
     for name in ("train", "validation", "test"):
         documents = getattr(corpus, name)
         with (folder / f"{name}.jsonl").open("w", encoding="utf-8") as file:

@@ -26,7 +26,7 @@ from transformers import (
 )
 
 import imdbcls
-from imdbcls import build, sections
+from imdbcls import build, construction, sections
 from imdbcls.data.batch import Batch
 from imdbcls.data.batches import Ahead
 from imdbcls.data.documents import Documents
@@ -105,7 +105,7 @@ class Peer(Player):
         choices = ("backbone.fast=false", f"backbone.attention_dropout={attention_dropout}")
         self.config = imdbcls.compose(*settings["choices"], *choices)
         self.hardware = sections.build_hardware(self.config)
-        corpus = sections.build_corpus(self.config)
+        corpus = construction.build_corpus(self.config.data)
         backbone = sections.build_backbone(self.config)
         self.model = sections.build_model(self.config, backbone, len(corpus.label_names)).to(self.hardware.device)
         self.encoder, self.tokenizer = backbone.encoder, backbone.tokenizer

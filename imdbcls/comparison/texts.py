@@ -2,7 +2,7 @@
 
 from imdbcls.comparison.run_files import plain
 from imdbcls.comparison.study import Study
-from imdbcls.data.texts import read_texts
+from imdbcls.construction import read_texts
 from imdbcls.errors import UserError
 from imdbcls.runtime.console import warn
 

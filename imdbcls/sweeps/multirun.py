@@ -72,11 +72,11 @@ def prepare_jobs(config: "Config") -> None:
     import torchmetrics.functional.classification  # noqa: F401
 
     from imdbcls import build, tracking  # noqa: F401
-    from imdbcls.sections import keep_corpus
+    from imdbcls.construction import keep_corpus
     from imdbcls.training import report  # noqa: F401
 
     tracking.import_early(config.tracker.arguments)
-    keep_corpus(config)
+    keep_corpus(config.data)
 
 
 def train_with_share(config: "Config", train: Train) -> None:

@@ -123,9 +123,9 @@ def test_a_run_that_is_done_is_not_run_again(run: imdbcls.FinishedRun, capsys: p
 
 
 def test_predicting_the_test_texts_gives_the_recorded_probabilities(run: imdbcls.FinishedRun) -> None:
-    from imdbcls.sections import build_corpus
+    from imdbcls.construction import build_corpus
 
-    texts = build_corpus(run.config).test.texts
+    texts = build_corpus(run.config.data).test.texts
     loaded = imdbcls.load_run(str(run.folder))
     recorded, predicted = loaded.predictions(), loaded.predict(texts)
     np.testing.assert_array_equal(predicted.probabilities, recorded.probabilities)

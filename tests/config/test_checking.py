@@ -222,14 +222,14 @@ FORBIDDEN = (
     *("pandas.read_pickle", "pickle.load", "hydra.utils.instantiate", "importlib.import_module"),
     # The project's own functions that would run, write or load what they are told to.
     *(
-        "imdbcls.sections.construct",
-        "imdbcls.sections.keep_corpus",
+        "imdbcls.construction.construct",
+        "imdbcls.construction.keep_corpus",
         "imdbcls.training.checkpoint.save",
         "imdbcls.runtime.hub.download",
     ),
     *("imdbcls.runs.files.write_atomically", "imdbcls.train.main", "imdbcls.sweeps.jobs.exit_code_of"),
     # Names that modules of the project only import.
-    *("imdbcls.sections.instantiate", "imdbcls.training.checkpoint.shutil.rmtree", "imdbcls.data.tokens.os.system"),
+    *("imdbcls.construction.instantiate", "imdbcls.training.checkpoint.shutil.rmtree", "imdbcls.data.tokens.os.system"),
     *("imdbcls.data.tokens.shutil.rmtree", "imdbcls.heads.cls.nn.Module", "imdbcls.models.backbone.torch.load"),
     # Ways around a prefix.
     *("imdbcls", "imdbcls.", "imdbclsx.heads.cls.ClsHead", "imdbcls.nowhere.Head", "imdbcls.heads.cls.Nothing"),

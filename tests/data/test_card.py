@@ -12,8 +12,9 @@ from support.tables import write
 
 from imdbcls.build import build_data_card
 from imdbcls.config.overrides import compose
+from imdbcls.construction import build_corpus
 from imdbcls.data.card import card_text, histogram
-from imdbcls.sections import build_corpus, build_tokenizer
+from imdbcls.sections import build_tokenizer
 
 IMDB, ROBERTA = SHARED / "imdb", SHARED / "roberta-base"
 
@@ -59,7 +60,7 @@ def test_the_figures_are_the_corpus_s(own_data: list[str]) -> None:
 
 def test_the_card_and_the_run_name_the_same_split(own_data: list[str]) -> None:
     config = compose(own_data)
-    assert build_data_card(config).split_hash == build_corpus(config).split_hash
+    assert build_data_card(config).split_hash == build_corpus(config.data).split_hash
 
 
 def test_windows_lose_nothing_and_are_counted(own_data: list[str]) -> None:

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -21,12 +22,13 @@ import pytest
 from support.privileges import DAC_OVERRIDE, DAC_READ_SEARCH, without_capabilities
 from support.runs import ROOT
 
+from imdbcls.config.overrides import compose
+from imdbcls.construction import read_texts
 from imdbcls.data.documents import Corpus, Source, label_name
 from imdbcls.data.files import read_files
 from imdbcls.data.hub import read_hub
 from imdbcls.data.imdb import read_imdb
 from imdbcls.data.splits import make_corpus
-from imdbcls.data.texts import read_texts
 from imdbcls.errors import UserError
 
 
@@ -557,34 +559,25 @@ def test_clusters_too_large_to_split(tmp_path: Path) -> None:
 
 def test_read_texts_reads_the_test_split_of_a_run_and_runs_no_target(tmp_path: Path) -> None:
     path = write_csv(tmp_path / "rows.csv")
-    source = {
-        "_target_": "imdbcls.data.files.read_files",
-        "train": str(path),
-        "validation": None,
-        "test": None,
-        "text_column": "text",
-        "label_column": "label",
-        "id_column": None,
-        "group_column": None,
-    }
-    data = {
-        "name": "files",
-        "source": source,
-        "validation_fraction": 0.1,
-        "test_fraction": 0.2,
-        "split_seed": 0,
-        "train_limit": None,
-        "validation_limit": None,
-        "test_limit": None,
-    }
+    config = compose(["backbone=tiny", "data=files", f"data.train={path}"]).plain()
+    data, source = config["data"], config["data"]["source"]
     corpus = split(read(path))
     test = corpus.test
-    assert read_texts({"data": data}, corpus.split_hash) == dict(zip(test.ids, test.texts, strict=True))
+
+    def texts(**changes: Any) -> dict[str, str]:
+        return read_texts({**config, "data": data | changes}, corpus.split_hash)
+
+    assert texts() == dict(zip(test.ids, test.texts, strict=True))
+    # The head's package need not be installed: nothing but the documents is built.
+    foreign = {**config, "head": {"_target_": "my_heads.Head", "name": "mine"}, "plugins": ["my_heads"]}
+    assert read_texts(foreign, corpus.split_hash) == texts()
     for target in ("os.system", "imdbcls.data.evil.read_evil", "imdbcls.data.card.read_card", ["os.system"], None):
         with pytest.raises(UserError, match="is not a reader of imdbcls"):
-            read_texts({"data": data | {"source": source | {"_target_": target}}}, corpus.split_hash)
-    with pytest.raises(UserError, match="does not fit its source"):
-        read_texts({"data": data | {"source": source | {"command": "true"}}}, corpus.split_hash)
+            texts(source=source | {"_target_": target})
+    with pytest.raises(UserError, match="takes no command"):
+        texts(source=source | {"command": "true"})
+    with pytest.raises(UserError, match="split_hash differs"):
+        texts(split_seed=1)
     for damaged in ({}, {"data": None}, {"data": {"source": 1}}):
         with pytest.raises(UserError):
             read_texts(damaged, corpus.split_hash)

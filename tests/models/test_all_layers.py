@@ -154,7 +154,7 @@ RUNS = {
     "windows": ("data.truncation=windows", "max_length=24", "trainer.micro_batch_size=5"),
     "lora": ("backbone.lora_rank=2",),
     "checkpointing": ("backbone.gradient_checkpointing=true",),
-    "ema": ("trainer.ema_decay=0.9", "loss.r_drop=0.5"),
+    "ema": ("trainer.ema_decay=0.9", "loss.r_drop=0.5", "backbone.attention_dropout=0.1"),
     "partly frozen": ("backbone.freeze=1",),
     "frozen": ("backbone.freeze=true",),
 }

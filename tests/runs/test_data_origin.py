@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
+from imdbcls.config.overrides import compose
 from imdbcls.config.paths import wrong_places
 from imdbcls.config.schema import Config, partial_config
+from imdbcls.construction import read_texts
 from imdbcls.data.hub import read_hub
 from imdbcls.data.imdb import read_imdb
-from imdbcls.data.splits import SPLIT_SETTINGS
-from imdbcls.data.texts import read_texts
 from imdbcls.errors import UserError
 from imdbcls.runs.data_origin import is_remembered, read_from, remember_source, require_own_source
 from imdbcls.runtime.hub import download
@@ -74,13 +74,14 @@ def test_only_owner_and_name_reach_the_libraries(name: Any, monkeypatch: pytest.
     for split in ("train", "test"):
         Path(f"{split}.pkl").write_bytes(pickle.dumps(Evil()))
     assert not is_hub_id(name)
+    recorded = compose(["backbone=tiny", "data=sample"]).plain()
     arguments: dict[str, Any] = {**SPLITS, **COLUMNS}
     for attempt in (
         lambda: read_hub(name, **arguments),
         lambda: read_imdb(name),
         lambda: download(name),
-        lambda: read_texts({"data": {"source": {**IMDB, "path": name}, **dict.fromkeys(SPLIT_SETTINGS)}}, "x"),
-        lambda: read_texts({"data": {"source": {**HUB, "path": name}, **dict.fromkeys(SPLIT_SETTINGS)}}, "x"),
+        lambda: read_texts({**recorded, "data": {**recorded["data"], "source": {**IMDB, "path": name}}}, "x"),
+        lambda: read_texts({**recorded, "data": {**recorded["data"], "source": {**HUB, "path": name}}}, "x"),
     ):
         with pytest.raises(UserError):
             attempt()

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 import imdbcls.heads
-from imdbcls import sections
 from imdbcls.config.schema import HeadConfig
+from imdbcls.construction import construct
 from imdbcls.heads.weight_avg import WeightedAverageHead
 from support.runs import ROOT
 
@@ -31,7 +31,7 @@ def settings_of(*overrides: str) -> HeadConfig:
 
 
 def make_head(overrides: Sequence[str], size: int) -> nn.Module:
-    head = sections.construct(settings_of(*overrides), hidden_size=size, num_labels=CLASSES)
+    head = construct(settings_of(*overrides), hidden_size=size, num_labels=CLASSES)
     if isinstance(head, WeightedAverageHead):  # normalized, they start at zero: nothing would depend on the position
         nn.init.normal_(head.position_weights)
     return head
