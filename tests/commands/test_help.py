@@ -175,8 +175,8 @@ def test_other_projects_names_lead_to_keys_that_exist() -> None:
         ),
         (f"data=files data.train={SAMPLE} data.quoting=all", "data.quoting=all is not one of auto, standard, none."),
         (
-            f"data=files data.train={SAMPLE} 'data.delimiter=;'",
-            "data.delimiter=; is not one of auto, comma, semicolon, ",
+            f"data=files data.train={SAMPLE} data.delimiter=dot",
+            "data.delimiter=dot is not one of auto, comma, semicolon, ",
         ),
         ("tracker.mode=on", "tracker.mode=on is not one of auto, online, offline, disabled."),
         (
