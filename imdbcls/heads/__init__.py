@@ -1,7 +1,8 @@
 """Classification heads: each turns the token vectors of a document into one logit per class.
 
 A head is an `nn.Module`. Its constructor takes `hidden_size` and `num_labels` by keyword, from the builder; all its
-other settings come from its YAML. Its `forward(hidden_BTD, mask_BT)` returns `logits_BC`.
+other settings come from its YAML. The type hints are their schema: `Annotated[float, Ge(0), Lt(1)]` is a range. Its
+`forward(hidden_BTD, mask_BT)` returns `logits_BC`.
 
 - `hidden_BTD`: the encoder's last hidden states, float32, or bfloat16 under autocast.
 - `mask_BT`: bool, True at real tokens. Documents are padded on the right; each has at least one real token.
