@@ -6,6 +6,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import hydra._internal.hydra
 from hydra._internal.utils import get_args_parser
@@ -17,6 +18,9 @@ from imdbcls.config.options import groups, help_text
 from imdbcls.config.quoting import readable
 from imdbcls.errors import UserError
 from imdbcls.runtime.console import say, user_errors
+
+if TYPE_CHECKING:
+    from imdbcls.config.assignments import Mode
 
 _validate_batch_is_legal = Sweeper.validate_batch_is_legal
 _WITH_VALUE = (
@@ -41,7 +45,7 @@ def answer_command(arguments: Sequence[str]) -> list[str]:
         sys.exit(2)
     if asked.hydra_help or asked.shell_completion:
         return list(arguments)
-    from imdbcls.config.overrides import Mode, examine  # not needed for --help
+    from imdbcls.config.overrides import examine  # not needed for --help
 
     written = for_hydra(arguments)
     asked, unknown = get_args_parser().parse_known_args(written)

@@ -7,6 +7,7 @@ from support.processes import TINY, start
 
 from imdbcls.config import overrides
 from imdbcls.config.allowed_targets import borrowed_targets, libraries
+from imdbcls.config.assignments import Mode
 from imdbcls.errors import UserError
 
 GLOBAL = "# @package _global_\n"
@@ -14,7 +15,7 @@ PLUGIN = "plugins: [evil]\ndata:\n  source: {_target_: evil.read, text: words}\n
 FROM_FILE = "is refused: it comes from a YAML file"
 
 
-def examine(folder: Path, *texts: str, mode: overrides.Mode = "run") -> list[str]:
+def examine(folder: Path, *texts: str, mode: Mode = "run") -> list[str]:
     """The mistakes of a command with `--config-dir`; those that end an examination at once are raised."""
     try:
         return overrides.examine([*TINY, *texts], mode, str(folder)).mistakes

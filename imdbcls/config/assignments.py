@@ -1,0 +1,152 @@
+"""The assignments of a command, `head=lstm lr=3e-5`: parsed by Hydra's parser, and what composes a config from them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from typing import Literal
+
+import yaml
+from hydra.core.object_type import ObjectType
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import IntervalSweep, Override
+from hydra.errors import HydraException, OverrideParseException
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+
+from imdbcls.config.composing import CONFIG, Loader
+from imdbcls.config.hints import NUM_NEAREST, nearest
+from imdbcls.config.quoting import as_one_value
+from imdbcls.errors import UserError
+
+# A command may be one run or, by its experiment, a sweep (run), must be a sweep (multirun), is not a sweep (single), or
+# only shows its configuration (show), where values may be missing.
+Mode = Literal["run", "multirun", "single", "show"]
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """What a command sets one key or group to: one override, or one for each value of a sweep."""
+
+    key: str
+    is_group: bool
+    alternatives: tuple[Override, ...]
+    line: str
+    is_interval: bool = False
+
+
+@dataclass
+class Examination:
+    """The mistakes found so far, each reported once, and the loader that composes configs."""
+
+    loader: Loader
+    mode: Mode
+    for_hydra: list[str] = field(default_factory=list)  # overrides of hydra's own keys, which Hydra checks itself
+    mistakes: dict[str, None] = field(default_factory=dict)
+    loaded: dict[tuple[str, ...], DictConfig] = field(default_factory=dict)
+
+    def report(self, mistake: str) -> None:
+        self.mistakes.setdefault(mistake)
+
+    def options(self, group: str) -> list[str]:
+        return self.loader.get_group_options(group, config_name=CONFIG, overrides=self.for_hydra)
+
+    def groups(self) -> list[str]:
+        found = self.loader.get_group_options("", ObjectType.GROUP, config_name=CONFIG, overrides=self.for_hydra)
+        return [group for group in found if group != "hydra"]
+
+    def keys_of(self, group: str, choice: str) -> set[str]:
+        return self.loader.keys_of(group, choice, self.for_hydra)
+
+    def load(self, overrides: Sequence[Override]) -> DictConfig:
+        """Compose a config from some overrides; raise UserError for what only Hydra finds."""
+        lines = (*self.for_hydra, *(str(override.input_line) for override in overrides))
+        try:
+            if lines not in self.loaded:
+                self.loaded[lines] = self.loader.compose(lines)
+            return self.loaded[lines]
+        except UserError as error:
+            raise UserError(*dict.fromkeys([*self.mistakes, *str(error).splitlines()])) from error
+        except (HydraException, OmegaConfBaseException) as error:
+            raise UserError(*self.mistakes, sentence_of(error)) from error
+        except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
+            reason = " ".join(str(error).split())
+            raise UserError(*self.mistakes, f"A YAML file cannot be read: {reason}.") from error
+        except (AssertionError, LookupError, TypeError, ValueError, AttributeError, RecursionError) as error:
+            # An override that Hydra's grammar takes and its composition was not made for, such as head=0.
+            given = " ".join(str(override.input_line) for override in overrides)
+            raise UserError(*self.mistakes, f"{given}: Hydra cannot compose this ({error}).") from error
+
+
+def sentence_of(error: Exception) -> str:
+    """Return the text of Hydra's error in one line, or of its cause if it has none."""
+    return " ".join((str(error) or str(error.__cause__)).split())
+
+
+def firsts(assignments: Sequence[Assignment], *, groups_only: bool = False) -> list[Override]:
+    return [
+        assignment.alternatives[0]
+        for assignment in assignments
+        if assignment.alternatives and (assignment.is_group or not groups_only)
+    ]
+
+
+def read_assignments(texts: Sequence[str], examination: Examination) -> list[Assignment]:
+    """Parse overrides; report and leave out those that cannot be read and choices that do not exist."""
+    parser = OverridesParser.create(config_loader=examination.loader)
+    overrides = []
+    for text in texts:
+        try:
+            overrides += parser.parse_overrides([text])
+        except OverrideParseException as error:
+            reason = str(error).splitlines()[0]
+            examination.report(
+                f"{text}: not read as key=value ({reason}). If the value is one text, write {as_one_value(text)}."
+                if "=" in text
+                else f"{text}: not of the form key=value, such as lr=3e-5."
+            )
+    examination.for_hydra += [str(override.input_line) for override in overrides if override.is_hydra_override()]
+    known_groups = examination.groups()
+    assignments = []
+    for override in overrides:
+        if override.is_hydra_override():
+            continue
+        if not override.key_or_group:
+            examination.report(f"{override.input_line}: there is no key before '='.")
+            continue
+        if override.package is not None or override.key_or_group == "hydra":
+            examination.report(
+                f"{override.input_line}: write each key on its own, without @: head=lstm, hydra.verbose=true."
+            )
+            continue
+        alternatives, is_interval = [override], override.is_interval_sweep()
+        if override.is_sweep_override():
+            key, swept = override.get_key_element(), override.value()
+            # An interval is for a sweeper that draws from it: its ends stand for all.
+            ends = (swept.start, swept.end) if isinstance(swept, IntervalSweep) else None
+            values = ends or override.sweep_string_iterator()
+            alternatives = parser.parse_overrides([f"{key}={value}" for value in values])
+        is_group = override.key_or_group in known_groups
+        if is_group:
+            alternatives = [each for each in alternatives if is_choice(each, examination)]
+        assignments.append(
+            Assignment(override.key_or_group, is_group, tuple(alternatives), str(override.input_line), is_interval)
+        )
+    return assignments
+
+
+def is_choice(override: Override, examination: Examination) -> bool:
+    """Whether a group's override names choices that exist; report it if not."""
+    group, value = override.key_or_group, override.value()
+    options = examination.options(group)
+    if override.is_delete() or value is None:
+        required = examination.load([]).hydra.runtime.choices[group] is not None
+        if required:
+            examination.report(f"{override.input_line} leaves a run without its {group}; choose {', '.join(options)}.")
+        elif value is None and not override.is_delete():
+            examination.report(f"{override.input_line}: leave {group} out, or choose {', '.join(options)}.")
+        return override.is_delete() and not required
+    wrong = [name for name in (value if isinstance(value, list) else [value]) if name not in options]
+    for name in wrong:
+        near = get_close_matches(str(name), options, NUM_NEAREST)
+        examination.report(f"{group}={name} is not one of {', '.join(options)}{nearest(near)}.")
+    return not wrong
