@@ -87,7 +87,11 @@ def test_an_altered_run_is_refused(
 
 @pytest.mark.parametrize(
     ("wrong", "sentence"),
-    [("nowhere", "nowhere is no folder."), ("file.txt", "file.txt is no folder."), (".", "config.yaml is missing")],
+    [
+        ("nowhere", "nowhere is not a folder."),
+        ("file.txt", "file.txt is not a folder."),
+        (".", "config.yaml is missing"),
+    ],
 )
 def test_a_folder_that_is_no_run(wrong: str, sentence: str, launch: Launch, tmp_path: Path) -> None:
     (tmp_path / "file.txt").write_text("no run")

@@ -89,7 +89,7 @@ BAD = {
     "a pickle": (pickled, "predictions are damaged"),
     "link out": (link_elsewhere, "link to a file outside the study"),
     "run linked out": (replace_run_by_link, "link to a file outside the study"),
-    "pipe": (replace_by_pipe, "no regular file"),
+    "pipe": (replace_by_pipe, "not a regular file"),
     "twice the same id": (
         lambda run: change_column(run, "id", lambda ids: pa.array(["same"] * len(ids))),
         "name a document twice",

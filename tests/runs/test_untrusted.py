@@ -25,6 +25,7 @@ from imdbcls.data.sample import read_sample
 from imdbcls.errors import UserError
 from imdbcls.evaluate import evaluate
 from imdbcls.models.backbone import locate
+from imdbcls.runs.untrusted import tensor_shapes
 
 TARGETS = (
     "torch.load",
@@ -35,7 +36,7 @@ TARGETS = (
     "os.system",
     "subprocess.run",
     "imdbcls.runs.folder.os.system",
-    "imdbcls.runs.files.write_atomically",
+    "imdbcls.runtime.atomic.write_atomically",
     "imdbcls.train.train",
     "imdbcls.training.checkpoint.shutil.rmtree",
     "imdbcls.heads.cls.nn.Linear",
@@ -269,7 +270,7 @@ def test_documents_are_read_where_the_user_says_so(
         ("a: " + "{b: " * 500 + "1" + "}" * 500, "levels deep"),
         ("a: " + "[" * 60_000, "levels deep"),
         ("a: " + "9" * 5000, "cannot be read"),
-        ("- 1\n- 2\n", "no configuration"),
+        ("- 1\n- 2\n", "does not hold a configuration"),
         ("just words", "is missing"),
         ("", "is missing"),
         ("a: [1\n", "cannot be read"),
@@ -407,6 +408,44 @@ def test_a_pipe_is_refused_and_not_waited_for(stranger: Path) -> None:
     (stranger / "result.json").unlink()
     os.mkfifo(stranger / "result.json")
     assert "neither a file nor a folder" in refusal(stranger)
+
+
+TENSORS = {
+    "a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]},
+    "b": {"dtype": "F32", "shape": [1], "data_offsets": [8, 12]},
+}
+HEADER = json.dumps(TENSORS).encode()
+TENSOR_FILES = {
+    "empty": b"",
+    "cut within the length": b"abc",
+    "cut within the header": struct.pack("<Q", len(HEADER)) + HEADER[:30],
+    "cut within a tensor": struct.pack("<Q", len(HEADER)) + HEADER + bytes(11),
+    "more than its tensors": struct.pack("<Q", len(HEADER)) + HEADER + bytes(13),
+    "a list": struct.pack("<Q", 2) + b"[]",
+    "not UTF-8": struct.pack("<Q", 2) + b"\xff\xff",
+    "a fraction": struct.pack("<Q", len(HEADER)) + HEADER.replace(b"[1]", b"1.0") + bytes(12),
+    "a header of 17 MB": struct.pack("<Q", 17_000_000) + b"{" + b" " * 16_999_998 + b"}",
+}
+
+
+@pytest.mark.parametrize("name", TENSOR_FILES)
+def test_a_damaged_tensor_file_is_refused(name: str, tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(struct.pack("<Q", len(HEADER)) + HEADER + bytes(12))
+    assert tensor_shapes(path) == {"a": (2,), "b": (1,)}
+    path.write_bytes(TENSOR_FILES[name])
+    with pytest.raises(UserError, match=r"model\.safetensors (is not a complete safetensors file|has a header of)"):
+        tensor_shapes(path)
+
+
+def test_tensors_of_a_terabyte_are_refused_before_they_are_read(tmp_path: Path) -> None:
+    path, header = tmp_path / "model.safetensors", {"a": dict(TENSORS["a"], shape=[2**38], data_offsets=[0, 2**40])}
+    raw = json.dumps(header).encode()
+    with path.open("wb") as file:
+        file.write(struct.pack("<Q", len(raw)) + raw)
+        file.truncate(8 + len(raw) + 2**40)  # sparse
+    with pytest.raises(UserError, match=r"needs 1,099\.5 GB of memory"):
+        tensor_shapes(path)
 
 
 def rewrite_weights(stranger: Path, header: dict[str, Any] | bytes, length: int | None = None) -> None:

@@ -273,7 +273,10 @@ def test_an_absurd_header_length_is_refused(length: int, tmp_path: Path) -> None
     save(place, 1)
     content = (place / "model.safetensors").read_bytes()
     (place / "model.safetensors").write_bytes(length.to_bytes(8, "little") + content[8:])
-    with pytest.raises(UserError, match="its header would have"):
+    with pytest.raises(
+        UserError,
+        match=r"model\.safetensors (is not a complete safetensors file|has a header of [\d,]+ bytes; at most)",
+    ):
         checkpoint.load(place, weights(0))
 
 
