@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from imdbcls.runs.format_version import FORMAT_VERSION
-from imdbcls.runtime.cache import building, discard, to_disk
+from imdbcls.runtime.atomic import creating_folder, sync_file
+from imdbcls.runtime.cache import remove_damaged
 
 VECTORS, INDEX, ABOUT = "vectors.bin", "index.bin", "entry.json"
 # The format version of an entry. It is part of the entry's key: entries of other versions are not found.
@@ -88,7 +89,7 @@ def write_features(entry: Path, num_documents: int, encoded: Iterable[Encoded]) 
     """
     index = np.zeros((2, num_documents), dtype=np.int64)
     checksums, num_tokens = BlockChecksums(), 0
-    with building(entry) as folder:
+    with creating_folder(entry) as folder:
         with open(folder / VECTORS, "wb") as file:
             for part in encoded:
                 ends = num_tokens + np.cumsum(part.sizes)
@@ -97,10 +98,10 @@ def write_features(entry: Path, num_documents: int, encoded: Iterable[Encoded]) 
                 raw = part.vectors.contiguous().view(torch.uint8).flatten().numpy().data
                 checksums.update(raw)
                 file.write(raw)
-            to_disk(file)
+            sync_file(file)
         with open(folder / INDEX, "wb") as file:
             file.write(index.tobytes())
-            to_disk(file)
+            sync_file(file)
         about = {
             FORMAT_VERSION: FEATURES,
             "dtype": str(part.vectors.dtype).removeprefix("torch."),
@@ -114,7 +115,7 @@ def write_features(entry: Path, num_documents: int, encoded: Iterable[Encoded]) 
         }
         with open(folder / ABOUT, "w", encoding="utf-8") as text_file:
             json.dump(about, text_file, indent=1)
-            to_disk(text_file)
+            sync_file(text_file)
 
 
 class BlockChecksums:
@@ -176,7 +177,7 @@ def load_features(entry: Path) -> Features | None:
             raise ValueError(f"the checksum of {VECTORS} is wrong")
         vectors = np.memmap(entry / VECTORS, dtype=stored, mode="r", shape=shape)
     except (OSError, ValueError, KeyError, TypeError) as error:
-        discard(entry, "feature cache", error)
+        remove_damaged(entry, "feature cache", error)
         return None
     # A plain view: slices of a memmap are made in Python, which takes a fifth of the time of cutting a batch.
     return Features(vectors.view(np.ndarray), index[0], index[1], dtype)

@@ -18,7 +18,8 @@ from imdbcls.data.pieces import batches_of, can_cut
 from imdbcls.data.tokenizer_check import panics_raised
 from imdbcls.errors import UserError
 from imdbcls.runs.format_version import FORMAT_VERSION
-from imdbcls.runtime.cache import building, cache_folder, discard, to_disk
+from imdbcls.runtime.atomic import creating_folder, sync_file
+from imdbcls.runtime.cache import cache_folder, remove_damaged
 from imdbcls.runtime.console import say
 
 # The format version of an entry. It is part of the entry's key: entries of other versions are not found.
@@ -159,7 +160,7 @@ def _special_tokens(backend: Any) -> tuple[tuple[int, ...], tuple[int, ...]]:
 def _build(entry: Path, texts: Sequence[str], backend: Any, cut: bool) -> tuple[NDArray[Any], NDArray[np.int64]]:
     if len(texts) > TOLD:
         say(f"Tokenizing {len(texts):,} documents, once: the tokens are kept ...")
-    with building(entry) as folder:
+    with creating_folder(entry) as folder:
         dtype = np.dtype(np.uint16 if backend.get_vocab_size(with_added_tokens=True) <= 2**16 else np.int32)
         offsets = np.zeros(len(texts) + 1, dtype=np.int64)
         digest = hashlib.sha256()
@@ -172,10 +173,10 @@ def _build(entry: Path, texts: Sequence[str], backend: Any, cut: bool) -> tuple[
                     file.write(raw)
                     offsets[row + 1] += len(raw) // dtype.itemsize
             np.cumsum(offsets, out=offsets)
-            to_disk(file)
+            sync_file(file)
         with open(folder / "offsets.bin", "wb") as file:
             file.write(offsets.tobytes())
-            to_disk(file)
+            sync_file(file)
         about = {
             FORMAT_VERSION: TOKENS,
             "dtype": dtype.name,
@@ -186,7 +187,7 @@ def _build(entry: Path, texts: Sequence[str], backend: Any, cut: bool) -> tuple[
         }
         with open(folder / "entry.json", "w", encoding="utf-8") as text_file:
             json.dump(about, text_file, indent=1)
-            to_disk(text_file)
+            sync_file(text_file)
     loaded = _load(entry)
     if loaded is None:
         raise OSError("what was written could not be read back")
@@ -210,7 +211,7 @@ def _load(entry: Path) -> tuple[NDArray[Any], NDArray[np.int64]] | None:
         if hashlib.sha256(ids.tobytes()).hexdigest() != about["ids_sha256"]:
             raise ValueError("ids.bin does not have its checksum")
     except (OSError, ValueError, KeyError, TypeError) as error:
-        discard(entry, "token cache", error)
+        remove_damaged(entry, "token cache", error)
         return None
     return ids, offsets
 

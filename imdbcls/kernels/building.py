@@ -5,7 +5,6 @@ that is checked is the one that is loaded. A compiler that hangs is remembered t
 """
 
 import errno
-import fcntl
 import hashlib
 import json
 import os
@@ -16,20 +15,20 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import cache, lru_cache
 from importlib.resources import files
 from pathlib import Path
-from threading import Thread
 from typing import NamedTuple
 
 import torch
 
-from imdbcls.runtime.cache import BUILDING, default_cache_dir, remove_stale
+from imdbcls.runtime.atomic import scratch_folder, write_atomically
+from imdbcls.runtime.cache import default_cache_dir
 from imdbcls.runtime.ownership import nearest_existing, risk_of_file, risk_of_folder
+from imdbcls.runtime.waiting import in_background
 
 _FLAGS = ("-std=gnu11", "-O3", "-march=native", "-fno-math-errno", "-fopenmp", "-fPIC")
 _DIGEST_BYTES = 32  # of the object's SHA-256, which follow it in its file
@@ -146,9 +145,7 @@ def build(dtype: torch.dtype, folder: Path) -> Path:
     texts = {name: source_text(name) for name in (*library.sources, *library.headers)}
     limit = time.monotonic() + _BUILD_SECONDS
     try:
-        remove_stale(folder)
-        with tempfile.TemporaryDirectory(prefix=BUILDING, dir=folder) as name:
-            place = Path(name)
+        with scratch_folder(folder) as place:
             for source, text in texts.items():
                 (place / source).write_text(text, encoding="utf-8")
             _run([*compiler(), *library.flags, "-c", *library.sources], place, limit)
@@ -167,18 +164,6 @@ def build(dtype: torch.dtype, folder: Path) -> Path:
             f"the kernels cannot be written to {folder} ({error}): set IMDBCLS_CACHE to another folder"
         ) from error
     return target
-
-
-@contextmanager
-def only_builder(folder: Path) -> Iterator[None]:
-    """Hold the right to build in a folder, once another process is done: it may have built the same."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        with suppress(OSError):  # a file system that cannot lock: both build, and one's object stays
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
 
 
 @contextmanager
@@ -216,10 +201,9 @@ def _recorded(record: Path) -> str | None:
 
 
 def _record(record: Path, reason: str) -> None:
-    with suppress(OSError), tempfile.NamedTemporaryFile("w", dir=record.parent, delete=False) as file:
-        json.dump({"format_version": 1, "time": time.time(), "reason": reason}, file)
-        file.close()
-        os.replace(file.name, record)
+    with suppress(OSError):
+        text = json.dumps({"format_version": 1, "time": time.time(), "reason": reason})
+        write_atomically(record, text, durable=False)
 
 
 def _compiler_identity() -> str:
@@ -306,9 +290,7 @@ def _run(command: list[str], folder: Path | None, limit: float) -> str:
         )
     except OSError as error:
         raise KernelsMissing(f"{command[0]} cannot be run ({error})") from error
-    output: list[bytes] = []
-    reader = Thread(target=_read, args=(process, output), daemon=True)
-    reader.start()  # in a thread: a process that outlives the compiler may keep the pipe open
+    output = in_background(lambda: _read(process))  # a process that outlives the compiler may keep the pipe open
     try:
         process.wait(max(seconds, 0))
     except BaseException as error:
@@ -318,8 +300,9 @@ def _run(command: list[str], folder: Path | None, limit: float) -> str:
         if not isinstance(error, subprocess.TimeoutExpired):
             raise
         raise _Hung(f"{command[0]} did not finish within {seconds:.0f} seconds") from error
-    reader.join(1)
-    text = b"".join(output).decode(errors="replace")
+    text = ""
+    with suppress(TimeoutError):
+        text = output.result(1).decode(errors="replace")
     if process.returncode != 0:
         lines = text.strip().splitlines()
         first = next((line for line in lines if "error" in line), lines[0] if lines else "no message")
@@ -327,10 +310,12 @@ def _run(command: list[str], folder: Path | None, limit: float) -> str:
     return text
 
 
-def _read(process: subprocess.Popen[bytes], output: list[bytes]) -> None:
-    if process.stdout is not None:
-        with process.stdout as pipe, suppress(OSError, ValueError):
-            output.append(pipe.read(_MOST_OUTPUT))
+def _read(process: subprocess.Popen[bytes]) -> bytes:
+    """Return the first bytes of a process's output, then close its pipe."""
+    assert process.stdout is not None
+    with process.stdout as pipe, suppress(OSError, ValueError):
+        return pipe.read(_MOST_OUTPUT)
+    return b""
 
 
 def _printable(text: str) -> str:

@@ -20,6 +20,7 @@ from imdbcls.kernels import building
 from imdbcls.kernels.building import CacheRefused, DamagedObject, KernelsMissing
 from imdbcls.kernels.declarations import read_declarations
 from imdbcls.runtime.console import say, warn
+from imdbcls.runtime.locks import build_lock
 
 
 class Kernels:
@@ -107,7 +108,7 @@ def _find_or_build_in(folder: Path, dtype: torch.dtype) -> Kernels:
         path = building.object_path(dtype, folder)
         with suppress(FileNotFoundError, DamagedObject):
             return Kernels(path, dtype)
-        with building.only_builder(folder):
+        with build_lock(folder / ".lock"):
             try:
                 return Kernels(path, dtype)  # which another process built meanwhile
             except FileNotFoundError:

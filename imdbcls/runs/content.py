@@ -16,6 +16,7 @@ from typing import Any
 from imdbcls.errors import UserError
 from imdbcls.runs.data_origin import PLACES
 from imdbcls.runs.untrusted import sha256
+from imdbcls.runtime.atomic import write_atomically
 from imdbcls.runtime.cache import default_cache_dir
 from imdbcls.runtime.model_files import local_model
 
@@ -121,9 +122,7 @@ def _kept(key: str, changed: float, compute: Any) -> str:
     if time.time() - changed > RACY_SECONDS:
         with contextlib.suppress(OSError):
             place.parent.mkdir(parents=True, exist_ok=True)
-            temporary = place.with_name(f".{name}.{os.getpid()}")
-            temporary.write_text(f"{digest} {_check(digest)}\n")
-            temporary.replace(place)
+            write_atomically(place, f"{digest} {_check(digest)}\n", durable=False)
     return digest
 
 

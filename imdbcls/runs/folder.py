@@ -4,7 +4,7 @@ Its files are a contract that other tools read: `config.yaml`, `metrics.jsonl`, 
 and `checkpoints/`.
 """
 
-import fcntl
+import errno
 import os
 import shutil
 import socket
@@ -14,12 +14,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from imdbcls.errors import UserError
-from imdbcls.runs.files import json_text, write_atomically
+from imdbcls.runs.files import json_text
 from imdbcls.runs.format_version import FORMAT_VERSION, RESULT, OtherVersion, require_version
 from imdbcls.runs.identity import run_name
 from imdbcls.runs.record import SPLITS, problem_of_predictions, problem_of_result
 from imdbcls.runs.untrusted import read_json, read_yaml, require_no_links, require_plain
+from imdbcls.runtime.atomic import write_atomically
 from imdbcls.runtime.console import say, warn
+from imdbcls.runtime.locks import file_lock
 
 if TYPE_CHECKING:
     from imdbcls.config.schema import Config
@@ -39,41 +41,44 @@ class RunFolder:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the folder for this process; the lock of a process that has died is free.
+        """Hold the folder for this process. The lock ends with the process; `runtime.locks` says what holds on NFS.
 
-        Raises UserError where another process holds it, or where nothing can be written. On a network file system the
-        lock holds between machines where its server keeps locks; mounted without them (`nolock`), only on each machine.
+        Raises UserError if another process holds it, or if nothing can be written or locked there.
         """
+        from filelock import Timeout
+
+        path = self.path / ".lock"
         try:
             self._made = [folder for folder in (self.path, *self.path.parents) if not folder.exists()]
             self.path.mkdir(parents=True, exist_ok=True)
-            descriptor = os.open(self.path / ".lock", os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+            if path.is_symlink() or path.exists():
+                require_plain(path)
+            lock = file_lock(path, on_acquired=write_holder).acquire(blocking=False)
+        except Timeout as error:
+            raise UserError(self._held_by_another(path)) from error
         except OSError as error:
-            raise UserError(
-                f"{self.path} cannot be written to ({error.strerror}: {error.filename}); choose another runs_dir."
-            ) from error
-        with os.fdopen(descriptor, "a+", encoding="utf-8") as lock:
-            require_plain(self.path / ".lock")
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                lock.seek(0)
-                owner = lock.read().strip() or "another process"
-                tasks = os.environ.get("SLURM_STEP_NUM_TASKS", "1")
-                several = f" srun started this command {tasks} times: start it once, or give each task its own seed."
-                raise UserError(
-                    f"The run {self.path} is being worked on by {owner}; wait for it or stop it."
-                    f"{several if tasks.isdigit() and int(tasks) > 1 else ''}"
-                ) from error
-            except OSError as error:
+            if error.errno in (errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP):
                 raise UserError(f"{self.path} lies on a file system that cannot lock files ({error}).") from error
-            if os.fstat(lock.fileno()).st_nlink == 0:  # its owner has removed the folder since it was opened
-                raise UserError(f"The run {self.path} was being worked on by another process; start it again.")
+            raise UserError(
+                f"{self.path} cannot be written to ({error.strerror}: {error.filename or path}); choose another "
+                "runs_dir."
+            ) from error
+        with lock:
             self.is_new = os.listdir(self.path) == [".lock"]
-            lock.truncate(0)
-            lock.write(f"process {os.getpid()} on {socket.gethostname()}")
-            lock.flush()
             yield
+
+    def _held_by_another(self, lock: Path) -> str:
+        if not lock.exists():  # the other process removed the new folder at this moment
+            return f"The run {self.path} was being worked on by another process; start it again."
+        holder = ""
+        with suppress(OSError):
+            holder = lock.read_text(encoding="utf-8", errors="replace").strip()
+        num_tasks = os.environ.get("SLURM_STEP_NUM_TASKS", "1")
+        several = f" srun started this command {num_tasks} times: start it once, or give each task its own seed."
+        return (
+            f"The run {self.path} is being worked on by {holder or 'another process'}; wait for it or stop it."
+            f"{several if num_tasks.isdigit() and int(num_tasks) > 1 else ''}"
+        )
 
     def begin(self) -> None:
         """Keep the folder from here on, whatever happens: training begins."""
@@ -187,6 +192,12 @@ class RunFolder:
 
     def write_config(self, config: "Config") -> None:
         write_atomically(self.path / "config.yaml", str(config))
+
+
+def write_holder(descriptor: int) -> None:
+    """Write which process holds a lock into its open file."""
+    os.ftruncate(descriptor, 0)
+    os.pwrite(descriptor, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0)
 
 
 def run_folder(config: "Config") -> RunFolder:

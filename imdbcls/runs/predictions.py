@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imdbcls.printable import printable_line
-from imdbcls.runs.files import replacing
 from imdbcls.runs.format_version import FORMAT_VERSION, PREDICTIONS
+from imdbcls.runtime.atomic import replacing
 
 
 @dataclass(frozen=True, eq=False, repr=False)

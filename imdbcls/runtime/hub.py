@@ -1,13 +1,13 @@
-"""The Hugging Face hub: a model already downloaded, else one download, else one sentence."""
+"""The Hugging Face hub: find a model in the local cache, or download it, or say why that is not possible."""
 
 import contextlib
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 from imdbcls.errors import UserError
 from imdbcls.printable import shown
 from imdbcls.runtime.hub_ids import HUB_FORM, is_hub_id
+from imdbcls.runtime.waiting import is_reachable
 
 FILES = [
     "config.json",
@@ -22,7 +22,7 @@ HUB_TIMEOUT = 6.0  # seconds until a hub that does not answer counts as unreacha
 
 
 def download(repository: str) -> Path:
-    """The local folder of a hub model, from the cache where it is there already; raises UserError with the ways out."""
+    """Return the local folder of a hub model, downloaded if it is not cached. Raises UserError with the ways out."""
     if not is_hub_id(repository):
         raise UserError(
             f"{shown(repository)} is not a folder, and not a hub id ({HUB_FORM.format('FacebookAI/roberta-base')})."
@@ -55,32 +55,15 @@ def download(repository: str) -> Path:
 
 
 def reaches_hub() -> bool:
-    """Ask the hub for anything, once: whether some answer came within `HUB_TIMEOUT` seconds."""
-    import huggingface_hub
-    import huggingface_hub.constants
+    """Return whether the hub answers within `HUB_TIMEOUT` seconds; False under HF_HUB_OFFLINE."""
+    from huggingface_hub import constants
 
-    if huggingface_hub.constants.HF_HUB_OFFLINE:
-        return False
-    answered = threading.Event()
-
-    def ask() -> None:
-        try:
-            huggingface_hub.get_session().head(huggingface_hub.constants.ENDPOINT, timeout=HUB_TIMEOUT)
-            answered.set()
-        except Exception:
-            # Whatever went wrong (names, routes, certificates), there is no hub to be had.
-            return
-
-    # In a thread, because looking up a name may block for longer than any timeout of the client.
-    thread = threading.Thread(target=ask, daemon=True)
-    thread.start()
-    thread.join(HUB_TIMEOUT)
-    return answered.is_set()
+    return not constants.HF_HUB_OFFLINE and is_reachable(constants.ENDPOINT, HUB_TIMEOUT)
 
 
 @contextlib.contextmanager
 def offline() -> Iterator[None]:
-    """Inside, nothing of the project asks the hub, as under HF_HUB_OFFLINE: only its local caches are looked into."""
+    """Keep the libraries from asking the hub in this block, as HF_HUB_OFFLINE does: they read only local caches."""
     import huggingface_hub.constants
 
     before = huggingface_hub.constants.HF_HUB_OFFLINE

@@ -1,8 +1,8 @@
-"""What W&B's own environment variables decide, and the identity of a study that its ids come from.
+"""The effect of W&B's own environment variables, and the ids of runs.
 
-A setting of the tracker on the command line wins over the variable, the variable over the default. Variables that would
-break what a run folder promises (its name, its group, where the logs are) are named as ignored, except in a W&B sweep,
-whose agent sets the id.
+A setting of the tracker on the command line takes precedence over the variable, the variable over the default.
+Variables that contradict the run folder (its name, its group, the place of the logs) are ignored, which is logged. The
+exception is a W&B sweep, whose agent sets the id.
 """
 
 import contextlib
@@ -10,10 +10,12 @@ import hashlib
 import os
 import re
 import secrets
-import time
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
+
+from imdbcls.runtime.atomic import write_atomically
+from imdbcls.runtime.locks import build_lock
 
 PROJECT = "imdbcls"
 # Settings of the tracker that are null until a command or a variable sets them.
@@ -32,12 +34,11 @@ LONGEST_ID = 128
 LONGEST_TAG = 64
 
 _TOKEN = re.compile(r"[0-9a-f]{8}")
-_READS = 10  # of an empty file, before it counts as damaged
 _logged: set[str] = set()
 
 
 def in_sweep() -> bool:
-    """Whether a W&B agent started this process: its sweep then decides the id, the project and the entity."""
+    """Return whether a W&B agent started this process; its sweep then decides the id, the project and the entity."""
     return bool(os.environ.get("WANDB_SWEEP_ID"))
 
 
@@ -53,7 +54,7 @@ def resolved(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def mode_of(mode: str) -> str:
-    """The tracker's mode; `auto` obeys WANDB_DISABLED, and wandb itself obeys WANDB_MODE."""
+    """Return the tracker's mode; `auto` follows WANDB_DISABLED, and wandb itself follows WANDB_MODE."""
     return "disabled" if mode == "auto" and _says("WANDB_DISABLED", "1", "true", "yes", "on") else mode
 
 
@@ -97,7 +98,7 @@ def without_ignored() -> Iterator[None]:
 
 
 def run_id(study_folder: Path, name: str) -> str:
-    """The W&B id of a run: its name and the study folder's token, in a W&B sweep the agent's id.
+    """Return the W&B id of a run: its name and the study folder's token; in a W&B sweep, the agent's id.
 
     A run that continues, or starts again in the same folder, keeps its id. Two studies never share an id, even if they
     have the same name on two machines or in one project: neither overwrites the other's runs.
@@ -120,38 +121,21 @@ def study_token(folder: Path) -> str:
     They are stored in `wandb/study.id`, so a study that is moved or copied continues its own runs.
     """
     path = folder / "wandb" / "study.id"
+    if (found := _read(path)) is not None:
+        return found
     path.parent.mkdir(parents=True, exist_ok=True)
-    for _ in range(3):
-        with contextlib.suppress(FileExistsError):
-            _create(path, secrets.token_hex(4))
-        for _ in range(_READS):
-            found = _read(path)
-            if _TOKEN.fullmatch(found):
-                return found
-            if found:
-                break
-            time.sleep(0.05)  # empty: on a file system without hard links, another job may be writing it
-        path.unlink(missing_ok=True)  # damaged, or a link: a folder from elsewhere could hold one
-    raise OSError(f"{path} cannot be read back")
+    with build_lock(path.with_name(".study.id.lock")):  # several jobs may start a study at once
+        if _read(path) is None:
+            write_atomically(path, secrets.token_hex(4), durable=False)
+    found = _read(path)
+    if found is None:
+        raise OSError(f"{path} cannot be read back")
+    return found
 
 
-def _read(path: Path) -> str:
-    """Return the beginning of a small file that is not a link; "" where it cannot be read."""
+def _read(path: Path) -> str | None:
+    """Return the token in a file; None if it is missing, damaged, or a link: a folder from elsewhere could hold one."""
     with contextlib.suppress(OSError), open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW), "rb") as file:
-        return file.read(64).decode("ascii", errors="replace").strip()
-    return ""
-
-
-def _create(path: Path, text: str) -> None:
-    """Create a file with its content in one step, as several jobs may do so at once; FileExistsError if it exists."""
-    own = path.with_name(f"{path.name}.{secrets.token_hex(8)}")
-    own.write_text(text, encoding="ascii")
-    try:
-        os.link(own, path)
-    except FileExistsError:
-        raise
-    except OSError:  # the file system has no hard links (exFAT, some network and FUSE mounts)
-        with open(path, "x", encoding="ascii") as file:
-            file.write(text)
-    finally:
-        own.unlink()
+        text = file.read(64).decode("ascii", errors="replace").strip()
+        return text if _TOKEN.fullmatch(text) else None
+    return None

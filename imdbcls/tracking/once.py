@@ -1,27 +1,29 @@
-"""What one of several processes does for all of them, once."""
+"""Do something once, whichever of several processes does it."""
 
 import contextlib
-import fcntl
 from collections.abc import Iterator
 from pathlib import Path
+
+from imdbcls.runtime.locks import file_lock
 
 
 @contextlib.contextmanager
 def once(marker: Path) -> Iterator[bool]:
-    """Whether this process is to do it now: not where another does or has done it. An error leaves it undone.
+    """Yield True if this process is to do it now, False if another is doing it or has done it.
 
-    The marker file is locked meanwhile, and a killed process's lock is free: the next one then does it.
+    The marker file is locked in this block, and marked as done if the block raises nothing. After an error, or if the
+    process is killed, the next process does it.
     """
+    from filelock import Timeout
+
     marker.parent.mkdir(parents=True, exist_ok=True)
-    with marker.open("a+", encoding="utf-8") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
-            return
-        file.seek(0)
-        if file.read():
-            yield False
-            return
-        yield True
-        file.write("done\n")
+    try:
+        lock = file_lock(marker).acquire(blocking=False)
+    except Timeout:
+        yield False
+        return
+    with lock:
+        is_first = not marker.read_text(encoding="utf-8")
+        yield is_first
+        if is_first:
+            marker.write_text("done\n", encoding="utf-8")

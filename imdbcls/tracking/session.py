@@ -11,16 +11,9 @@ from typing import Any, Literal
 
 from imdbcls.errors import UserError
 from imdbcls.runtime.console import say, warn
+from imdbcls.runtime.waiting import is_reachable, within
 from imdbcls.tracking import environment
-from imdbcls.tracking.server import (
-    PROBE_SECONDS,
-    answers,
-    first_line,
-    set_environment,
-    stop_helper,
-    why_not_online,
-    within,
-)
+from imdbcls.tracking.server import PROBE_SECONDS, first_line, set_environment, stop_helper, why_not_online
 
 Mode = Literal["auto", "online", "offline", "disabled"]
 # What is safe whatever W&B does, by the type of the job.
@@ -108,7 +101,7 @@ class Session:
         Without ``commit`` they take W&B's step as it is, so that a point of that step may still come.
         """
         # For a table, wandb asks the server and waits for the answer.
-        if not self.run.offline and not answers(self.run.settings.base_url):
+        if not self.run.offline and not is_reachable(self.run.settings.base_url, PROBE_SECONDS):
             raise TimeoutError(f"{self.run.settings.base_url} does not answer")
         within(patience * self._finish_seconds, lambda: self.run.log(dict(views), commit=commit))
 
@@ -155,7 +148,7 @@ class Session:
 
     def _start_online(self, url: str) -> str | None:
         """Start the run on the server; returns why it could not be."""
-        if not answers(url, min(PROBE_SECONDS, self._connect_seconds)):
+        if not is_reachable(url, min(PROBE_SECONDS, self._connect_seconds)):
             return f"{url} does not answer"
         earlier_logs = set(self.logs())
         try:

@@ -8,7 +8,8 @@ from imdbcls.comparison.views.markdown import markdown, markdown_table
 from imdbcls.comparison.views.tables import Table, tables_of
 from imdbcls.comparison.views.wording import headline
 from imdbcls.errors import UserError
-from imdbcls.tracking.server import answers, first_line, stop_helper, why_not_online, within
+from imdbcls.runtime.waiting import is_reachable, within
+from imdbcls.tracking.server import PROBE_SECONDS, first_line, stop_helper, why_not_online
 
 SAVE_SECONDS = 60.0  # for what is a handful of requests
 CURVES = ("val/accuracy", "val/loss", "train/loss")
@@ -28,13 +29,12 @@ def create_report(comparison: Comparison, *, project: str, entity: str | None) -
 
     settings = wandb.setup(settings=wandb.Settings(silent=True)).settings
     problem = why_not_online(settings)
-    if problem is None and not answers(settings.base_url):
+    if problem is None and not is_reachable(settings.base_url, PROBE_SECONDS):
         problem = f"{settings.base_url} does not answer"
     if problem is not None:
         raise UserError(f"--report needs a W&B server and a key for it: {problem}.")
-    addresses: list[str] = []
     try:
-        within(SAVE_SECONDS, lambda: addresses.extend(save(comparison, project, entity)))
+        addresses = within(SAVE_SECONDS, lambda: save(comparison, project, entity))
     except UserError:
         raise
     except Exception as error:

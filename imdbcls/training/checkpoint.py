@@ -1,8 +1,8 @@
-"""Checkpoints: safetensors and JSON, written whole or not at all, verified before anything is read from them.
+"""Checkpoints: safetensors and JSON, written atomically, and verified before anything in them is used.
 
 A checkpoint is a folder of tensor files, `state.json` and, written last, `manifest.json` with their sizes and sha256.
-It is written next to its place and renamed into it. The previous one stays next to it until the next save: there is a
-whole one at every moment, and `newest` finds it.
+It is written to `<name>.new` and renamed; the previous one is kept as `<name>.old` until the next save. So there is a
+complete one at every moment, and `newest` finds it.
 """
 
 import json
@@ -18,15 +18,15 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from imdbcls.errors import UserError
-from imdbcls.runs.files import sync
 from imdbcls.runs.format_version import CHECKPOINT, FORMAT_VERSION, read_versioned
 from imdbcls.runs.untrusted import require_plain, sha256, tensor_shapes
+from imdbcls.runtime.atomic import new_name, old_name, replacing_folder, sync
 from imdbcls.runtime.console import say
 
 MANIFEST = "manifest.json"
 STATE = "state.json"
 FILE_NAME = re.compile(r"[A-Za-z_]\w*\.safetensors|state\.json")
-TENSOR_FILE_FACTOR = 4  # no optimizer here keeps more per weight than this many numbers
+TENSOR_FILE_FACTOR = 4  # no optimizer here stores more numbers per weight
 
 
 class CheckpointError(UserError):
@@ -43,18 +43,13 @@ class Checkpoint:
 
 
 def save(folder: Path, tensors: Mapping[str, Mapping[str, Tensor]], state: Mapping[str, Any]) -> None:
-    """Write a checkpoint in place of the one at `folder`, which stays beside it as `<name>.old`.
+    """Write a checkpoint to `folder`; the one that is there is kept as `<name>.old`.
 
-    A kill at any moment, and a full disk (OSError or SafetensorError), leave the old one or the new one whole.
+    If the process is killed, or the disk is full (OSError or SafetensorError), the old or the new one is complete.
     """
-    new, old = beside(folder, "new"), beside(folder, "old")
     if not folder.exists():
         restore(folder)
-    if folder.exists():
-        shutil.rmtree(old, ignore_errors=True)  # now, so that there is never room needed for three
-    shutil.rmtree(new, ignore_errors=True)
-    try:
-        new.mkdir(parents=True)
+    with replacing_folder(folder) as new:
         for stem, named_tensors in tensors.items():
             contiguous = {name: tensor.contiguous() for name, tensor in named_tensors.items()}
             save_file(contiguous, new / f"{stem}.safetensors")
@@ -65,57 +60,44 @@ def save(folder: Path, tensors: Mapping[str, Mapping[str, Tensor]], state: Mappi
         manifest = {FORMAT_VERSION: CHECKPOINT, "files": files}
         (new / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
         sync(new / MANIFEST)
-        sync(new)
-    except (OSError, SafetensorError):
-        shutil.rmtree(new, ignore_errors=True)  # half a checkpoint only takes the room that is lacking
-        raise
-    if folder.exists():
-        folder.rename(old)
-    new.rename(folder)
-    sync(folder.parent)
-    sync(folder.parent.parent)  # which learnt of folder.parent with the first checkpoint
-
-
-def beside(folder: Path, suffix: str) -> Path:
-    return folder.with_name(f"{folder.name}.{suffix}")
 
 
 def restore(folder: Path) -> None:
-    """Put a checkpoint back in its place that a kill between the two renames of `save` left beside it."""
-    for suffix in ("new", "old"):
-        if (beside(folder, suffix) / MANIFEST).exists():
-            beside(folder, suffix).rename(folder)
+    """Rename the `.new` or `.old` checkpoint to `folder`, if `save` was killed between its two renames."""
+    for other in (new_name(folder), old_name(folder)):
+        if (other / MANIFEST).exists():
+            other.rename(folder)
             return
 
 
 def put_back(saved: Checkpoint, folder: Path) -> None:
-    """Have a checkpoint that was found beside its place lie in it, where the next save keeps it."""
+    """Move a checkpoint that was found under another name to `folder`, so that the next save keeps it."""
     if saved.folder != folder:
         shutil.rmtree(folder, ignore_errors=True)
         saved.folder.rename(folder)
 
 
 def forget_previous(folder: Path) -> None:
-    """Remove what lies beside a checkpoint, once it is needed no more."""
-    for suffix in ("new", "old"):
-        shutil.rmtree(beside(folder, suffix), ignore_errors=True)
+    """Remove the `.new` and `.old` checkpoints, which are no longer needed."""
+    for other in (new_name(folder), old_name(folder)):
+        shutil.rmtree(other, ignore_errors=True)
 
 
 def load(folder: Path, *models: Mapping[str, Tensor]) -> Checkpoint:
-    """Verify a checkpoint completely, then read it; UserError names the file that is missing or altered.
+    """Verify a checkpoint completely, then read it. Raises UserError with the file that is missing or altered.
 
-    The file `model` must have the tensors of one of `models`: what fits none is refused before it is read.
+    The tensors in `model.safetensors` must have the names and shapes of one of `models`; this is checked first.
     """
     if folder.is_symlink() or not folder.is_dir():
-        raise CheckpointError(f"{folder} is missing, or is no folder.")
+        raise CheckpointError(f"{folder} is missing, or is not a folder.")
     files = read_versioned(folder / MANIFEST, CHECKPOINT).get("files")
     if not isinstance(files, dict) or STATE not in files or "model.safetensors" not in files:
         raise CheckpointError(f"{folder / MANIFEST} does not list a checkpoint's files.")
     for name, entry in files.items():
         if not FILE_NAME.fullmatch(name) or not isinstance(entry, dict):
-            raise CheckpointError(f"{folder / MANIFEST} lists {name[:80]!r}, which is no file of a checkpoint.")
+            raise CheckpointError(f"{folder / MANIFEST} lists {name[:80]!r}, which is not a file of a checkpoint.")
         require_plain(folder / name)
-    model = fitting(folder, models)
+    model = matching_model(folder, models)
     largest = TENSOR_FILE_FACTOR * sum(tensor.nbytes for tensor in model.values()) + 2**20
     for name, entry in files.items():
         path, size = folder / name, (folder / name).stat().st_size
@@ -136,8 +118,8 @@ def load(folder: Path, *models: Mapping[str, Tensor]) -> Checkpoint:
     return Checkpoint(folder, tensors, read_versioned(folder / STATE, CHECKPOINT))
 
 
-def fitting(folder: Path, models: Sequence[Mapping[str, Tensor]]) -> Mapping[str, Tensor]:
-    """The one of `models` whose tensors the model's file announces, with their shapes; CheckpointError for none."""
+def matching_model(folder: Path, models: Sequence[Mapping[str, Tensor]]) -> Mapping[str, Tensor]:
+    """Return the one of `models` with the names and shapes in `model.safetensors`. Raises CheckpointError if none."""
     path = folder / "model.safetensors"
     found = tensor_shapes(path)
     for model in models:
@@ -152,7 +134,7 @@ def fitting(folder: Path, models: Sequence[Mapping[str, Tensor]]) -> Mapping[str
 
 
 def require_identity(saved: Checkpoint, identity: Mapping[str, Any]) -> None:
-    """Raise CheckpointError, key by key, where a checkpoint was not saved by a run of the same identity."""
+    """Raise CheckpointError, with the keys that differ, if a checkpoint is from a run of another identity."""
     before, now = flat(saved.state.get("identity")), flat(identity)
     different = [
         f"{key} is {before.get(key, 'absent')} there and {now.get(key, 'absent')} here"
@@ -164,7 +146,7 @@ def require_identity(saved: Checkpoint, identity: Mapping[str, Any]) -> None:
 
 
 def flat(value: Any, path: str = "") -> dict[str, Any]:
-    """Nested mappings as one, by dotted keys."""
+    """Return nested mappings as one mapping with dotted keys."""
     if not isinstance(value, Mapping):
         return {path or "identity": value}
     children = [flat(child, f"{path}.{key}" if path else str(key)) for key, child in value.items()]
@@ -174,13 +156,13 @@ def flat(value: Any, path: str = "") -> dict[str, Any]:
 def newest(
     folder: Path, *models: Mapping[str, Tensor], is_wanted: Callable[[Checkpoint], bool] = lambda found: True
 ) -> Checkpoint | None:
-    """The newest whole checkpoint that is wanted, of one of these models, in a place or beside it.
+    """Return the newest complete checkpoint of one of `models` for which `is_wanted` holds.
 
-    Logs which damaged ones it skips, and why. Returns None if none was ever saved, or none that is requested;
-    raises CheckpointError where there are some and none of them is whole.
+    Log which damaged ones are skipped, and why. Return None if none was ever saved, or none is wanted. Raises
+    CheckpointError if there are some and all are damaged.
     """
     problems, is_unwanted = [], False
-    for path in (beside(folder, "new"), folder, beside(folder, "old")):
+    for path in (new_name(folder), folder, old_name(folder)):
         if path.is_symlink() or path.exists():
             try:
                 saved = load(path, *models)
@@ -190,10 +172,10 @@ def newest(
             if not is_wanted(saved):
                 is_unwanted = True
                 continue
-            say_passed_over(problems)
+            log_skipped(problems)
             return saved
-    if is_unwanted or all(problem.startswith(str(beside(folder, "new"))) for problem in problems):
-        say_passed_over(problems)  # a kill during the very first save
+    if is_unwanted or all(problem.startswith(str(new_name(folder))) for problem in problems):
+        log_skipped(problems)  # a kill during the very first save
         return None
     raise CheckpointError(
         f"No checkpoint in {folder.parent} can be used: {' '.join(problems)} {remedy(folder.parent.parent)}"
@@ -205,6 +187,6 @@ def remedy(run: Path) -> str:
     return f"Restore the checkpoint from a copy, or move {run} away and run its training command again."
 
 
-def say_passed_over(problems: Sequence[str]) -> None:
+def log_skipped(problems: Sequence[str]) -> None:
     for problem in problems:
         say(f"Skipping damaged checkpoint: {problem}")

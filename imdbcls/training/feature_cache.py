@@ -4,7 +4,6 @@ L layers, B documents of a batch, T tokens of its padded width, N tokens, D hidd
 """
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import shutil
@@ -25,6 +24,7 @@ from imdbcls.models.classifier import Classifier
 from imdbcls.models.environment import environment_of
 from imdbcls.runtime.console import say
 from imdbcls.runtime.device import Hardware, all_threads
+from imdbcls.runtime.locks import build_lock
 
 # Bytes to leave free on the disk, for the rest of the run and for others.
 RESERVE = 2e9
@@ -55,10 +55,14 @@ def encode_once(
     entries = {name: folder / key_of_batches(encoder_key, batches) for name, batches in splits.items()}
     found = {name: load_features(entry) for name, entry in entries.items()}
     missing = [name for name in splits if found[name] is None]
+
+    def on_wait() -> None:
+        say(f"Another process is encoding the same documents into {folder}; waiting for it.")
+
     for place, name in enumerate(missing):
         batches, to_come = splits[name], [splits[other] for other in missing[place:]]
         try:
-            with only_builder(entries[name]), all_threads():
+            with build_lock(folder / f".{entries[name].name}.lock", on_wait), all_threads():
                 found[name] = load_features(entries[name])  # by another process, meanwhile
                 if found[name] is None:
                     say(f"Encoding the {batches.num_documents:,} documents of {name} once, into {folder}.")
@@ -166,22 +170,3 @@ def hash_of_weights(module: nn.Module) -> str:
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(tensor.cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
     return digest.hexdigest()
-
-
-@contextlib.contextmanager
-def only_builder(entry: Path) -> Iterator[None]:
-    """Hold the lock for building an entry; wait for another process that holds it."""
-    entry.parent.mkdir(parents=True, exist_ok=True)
-    path = entry.parent / f".{entry.name}.lock"
-    with path.open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            say(f"Another process is encoding the same documents into {entry.parent}; waiting for it.")
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        except OSError:  # the file system has no locks: both processes build, and one entry stays
-            pass
-        try:
-            yield
-        finally:
-            path.unlink(missing_ok=True)

@@ -227,7 +227,7 @@ FORBIDDEN = (
         "imdbcls.training.checkpoint.save",
         "imdbcls.runtime.hub.download",
     ),
-    *("imdbcls.runs.files.write_atomically", "imdbcls.train.main", "imdbcls.sweeps.jobs.exit_code_of"),
+    *("imdbcls.runtime.atomic.write_atomically", "imdbcls.train.main", "imdbcls.sweeps.jobs.exit_code_of"),
     # Names that modules of the project only import.
     *("imdbcls.construction.instantiate", "imdbcls.training.checkpoint.shutil.rmtree", "imdbcls.data.tokens.os.system"),
     *("imdbcls.data.tokens.shutil.rmtree", "imdbcls.heads.cls.nn.Module", "imdbcls.models.backbone.torch.load"),

@@ -167,7 +167,7 @@ def test_a_killed_build_leaves_nothing_that_is_used(tmp_path: Path) -> None:
     assert len(tokens) == 3000
     # It may belong to a live process for a while; a day later the next build removes it.
     assert left.exists()
-    old = time.time() - imdbcls.runtime.cache.STALE_AFTER - 60
+    old = time.time() - imdbcls.runtime.atomic.STALE_AFTER - 60
     os.utime(left, (old, old))
     tokenize(make_documents(10), make_tokenizer(), cache_dir=tmp_path)
     assert not left.exists() and len(entries(tmp_path)) == 2

@@ -1,6 +1,5 @@
 """The tracker on W&B's real logs, real processes, and servers that are absent, silent or dying."""
 
-import errno
 import json
 import os
 import re
@@ -586,14 +585,3 @@ def test_a_damaged_or_hostile_token_is_replaced(tmp_path: Path) -> None:
     path.symlink_to(secret)
     assert environment.study_token(tmp_path) != "0123abcd" and not path.is_symlink()
     assert secret.read_text() == "0123abcd"
-
-
-def test_a_token_needs_no_hard_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def link(*_: object) -> None:
-        raise PermissionError(errno.EPERM, "Operation not permitted")  # as exFAT
-
-    monkeypatch.setattr(os, "link", link)
-    with ThreadPoolExecutor(8) as jobs:
-        (token,) = set(jobs.map(lambda _: environment.study_token(tmp_path), range(32)))
-    assert re.fullmatch("[0-9a-f]{8}", token)
-    assert [path.name for path in (tmp_path / "wandb").iterdir()] == ["study.id"]

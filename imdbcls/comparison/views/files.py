@@ -10,7 +10,7 @@ from imdbcls.comparison.views.json_document import json_text
 from imdbcls.comparison.views.markdown import markdown_text
 from imdbcls.comparison.views.svg import standalone
 from imdbcls.errors import UserError
-from imdbcls.runs.files import replacing, sync
+from imdbcls.runtime.atomic import replacing, sync
 
 
 def write_files(

@@ -1,0 +1,135 @@
+"""Locks between processes: what a second process is told, what a killed one leaves, and where locks do not work."""
+
+import errno
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from filelock import Timeout
+from support.runs import ROOT
+
+from imdbcls.errors import UserError
+from imdbcls.runs.folder import RunFolder
+from imdbcls.runtime.locks import build_lock, file_lock
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from imdbcls.runs.folder import RunFolder
+from imdbcls.runtime.locks import build_lock
+path = Path(sys.argv[2])
+with RunFolder(path).locked() if sys.argv[1] == "run" else build_lock(path):
+    print("held", flush=True)
+    sys.stdin.readline()
+"""
+
+
+def hold(kind: str, path: Path) -> subprocess.Popen[str]:
+    """Start a process that holds a lock until a line comes in on its stdin."""
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HOLD, kind, str(path)],
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert holder.stdout is not None and holder.stdout.readline() == "held\n"
+    return holder
+
+
+def test_a_run_held_by_another_process_is_free_once_that_is_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = RunFolder(tmp_path / "study" / "run")
+    holder = hold("run", folder.path)
+    with pytest.raises(UserError, match=rf"is being worked on by process {holder.pid} on \S+; wait"), folder.locked():
+        pass
+    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "4")
+    with pytest.raises(UserError, match="srun started this command 4 times"), folder.locked():
+        pass
+    holder.kill()
+    holder.communicate()
+    with folder.locked():
+        assert (folder.path / ".lock").read_text().startswith(f"process {os.getpid()} on ")
+    with folder.locked():  # also after a release in the same process
+        pass
+
+
+def test_a_builder_that_is_killed_frees_the_lock_and_one_that_ends_removes_it(tmp_path: Path) -> None:
+    path, waits = tmp_path / "entry.lock", []
+    killed = hold("build", path)
+    killed.kill()
+    killed.communicate()
+    assert path.exists()
+    with build_lock(path, lambda: waits.append(1)):
+        pass
+    assert not waits and not path.exists()
+
+    live = hold("build", path)
+
+    def end_the_other() -> None:
+        waits.append(1)
+        live.communicate("\n", timeout=60)
+
+    with build_lock(path, end_the_other):
+        assert waits == [1] and path.exists()
+        with pytest.raises(Timeout):
+            file_lock(path).acquire(blocking=False)
+    assert not path.exists()
+
+
+def test_the_lock_of_a_folder_that_its_owner_removes_is_not_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between opening the lock file and locking it, the other process discards the new run."""
+    folder, other = RunFolder(tmp_path / "study" / "run"), RunFolder(tmp_path / "study" / "run")
+    import filelock._unix
+
+    lock_descriptor = filelock._unix.lock_fd_nonblocking
+
+    def slow(descriptor: int) -> bool:
+        monkeypatch.setattr(filelock._unix, "lock_fd_nonblocking", lock_descriptor)
+        with other.locked():
+            other.discard()
+        return lock_descriptor(descriptor)
+
+    monkeypatch.setattr(filelock._unix, "lock_fd_nonblocking", slow)
+    other.path.mkdir(parents=True)
+    with pytest.raises(UserError, match=r"was being worked on by another process; start it again\."), folder.locked():
+        pass
+
+
+@pytest.mark.parametrize("kind", ["symbolic link", "pipe"])
+def test_no_lock_is_taken_through_a_link_or_on_a_pipe(kind: str, tmp_path: Path) -> None:
+    path, outside = tmp_path / "run" / ".lock", tmp_path / "outside"
+    path.parent.mkdir()
+    outside.write_text("kept")
+    if kind == "pipe":
+        os.mkfifo(path)
+    else:
+        path.symlink_to(outside)
+        with pytest.raises(OSError, match="symbolic links"):
+            file_lock(path).acquire(blocking=False)
+        with build_lock(path):  # continues without a lock
+            assert path.is_symlink()
+    is_refused = pytest.raises(UserError, match=r"\.lock is (a link|not a regular file)")
+    with is_refused, RunFolder(path.parent).locked():
+        pass
+    assert outside.read_text() == "kept"
+
+
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK])
+def test_a_file_system_without_locks_refuses_runs_but_not_caches(
+    number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def flock(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("fcntl.flock", flock)
+    is_refused = pytest.raises(UserError, match="lies on a file system that cannot lock files")
+    with is_refused, RunFolder(tmp_path / "run").locked():
+        pass
+    with build_lock(tmp_path / "entry.lock"):
+        pass
