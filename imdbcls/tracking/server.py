@@ -6,7 +6,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from imdbcls.runtime.waiting import within
+from imdbcls.runtime.waiting import is_reachable, within
+from imdbcls.tracking.environment import mode_of
 
 PROBE_SECONDS = 5.0
 
@@ -53,6 +54,24 @@ def why_not_online(settings: Any) -> str | None:
     except AuthenticationError as error:  # a key that no server would take
         return first_line(error)
     return "no key is configured"
+
+
+def describe_auto() -> str:
+    """Return how `tracker.mode=auto` logs on this machine, and why. Ask the server only whether it answers."""
+    if mode_of("auto") == "disabled":
+        return "WANDB_DISABLED is set: nothing is logged"
+    from wandb.sdk import wandb_setup
+
+    settings = wandb_setup.singleton().settings  # unlike `wandb.setup`, without starting a process
+    if settings.mode in ("offline", "disabled"):
+        logged = "offline" if settings.mode == "offline" else "not at all"
+        return f"WANDB_MODE={settings.mode}: runs are logged {logged}; unset it to change that"
+    problem = why_not_online(settings)
+    if problem is not None:
+        return f"{problem}: runs are logged offline, and `wandb leet` shows them; `wandb login` for {settings.base_url}"
+    if not is_reachable(settings.base_url, PROBE_SECONDS):
+        return f"{settings.base_url} does not answer: runs are logged offline"
+    return f"{settings.base_url} answers, and a key is configured: runs are logged online"
 
 
 def first_line(error: Exception) -> str:
