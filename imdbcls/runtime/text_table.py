@@ -1,0 +1,62 @@
+"""Lay tables out as text, for a terminal, a file or a pipe."""
+
+import io
+from collections.abc import Sequence
+
+from imdbcls.printable import printable_line
+
+GAP = 2  # spaces between columns
+MIN_TEXT_WIDTH = 16  # text cells are not wrapped to less
+
+
+def text_table(
+    rows: Sequence[Sequence[str]],
+    header: Sequence[str] | None = None,
+    num_text_columns: int = 1,
+    width: int | None = None,
+) -> str:
+    """Return rows as aligned lines: the first `num_text_columns` columns to the left, figures to the right.
+
+    `width` is that of a terminal: text cells and headers wrap to it, figures never do. Without it, or if the figures do
+    not fit, each row is one complete line of any length.
+    """
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    names = [Text(printable_line(name)) for name in ([""] * len(rows[0]) if header is None else header)]
+    cells = [[Text(printable_line(cell)) for cell in row] for row in rows]
+    complete, least = [], []
+    for number, (name, *column) in enumerate(zip(names, *cells, strict=True)):
+        widest = max(cell.cell_len for cell in column)
+        longest_word = max((word.cell_len for word in name.split(" ")), default=0)
+        complete.append(max(widest, name.cell_len))
+        least.append(max(min(widest, MIN_TEXT_WIDTH) if number < num_text_columns else widest, longest_word))
+    widths = complete if width is None else fitted(complete, least, width - GAP * (len(names) - 1))
+
+    # Rich shrinks columns without regard to their figures: each gets a fixed width.
+    table = Table(box=box.SIMPLE_HEAD, show_header=header is not None, show_edge=False, pad_edge=False)
+    table.padding = (0, GAP - 1, 0, 0)  # the box adds one column
+    for number, (name, column_width) in enumerate(zip(names, widths, strict=True)):
+        is_text = number < num_text_columns
+        table.add_column(name, justify="left" if is_text else "right", width=column_width, overflow="fold")
+    for row in cells:
+        table.add_row(*row)
+    console = Console(file=io.StringIO(), color_system=None, force_jupyter=False, legacy_windows=False, width=1_000_000)
+    with console.capture() as captured:
+        console.print(table)
+    return "\n".join(line.rstrip() for line in captured.get().splitlines())
+
+
+def fitted(complete: Sequence[int], least: Sequence[int], total: int) -> list[int]:
+    """Shrink the widest columns, down to `least`, until their sum is `total`; if that is too wide, shrink none."""
+    widths = list(complete)
+    if sum(least) > total:
+        return widths
+    for _ in range(sum(widths) - total):
+        widest = max(
+            (column for column in range(len(widths)) if widths[column] > least[column]), key=widths.__getitem__
+        )
+        widths[widest] -= 1
+    return widths
