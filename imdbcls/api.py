@@ -7,7 +7,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from imdbcls.config import overrides
 from imdbcls.config.checking import require_valid
 from imdbcls.config.schema import Config
 from imdbcls.errors import UserError
@@ -96,6 +95,8 @@ def compose(*choices: str) -> Config:
     `python -m imdbcls.train --help` lists the choices. An experiment's sweep is left out: give its head or seed
     yourself. Raises UserError with every mistake, each in a sentence.
     """
+    from imdbcls.config import overrides  # Hydra is not needed to load a run
+
     return overrides.compose(choices)
 
 

@@ -4,15 +4,11 @@ from collections.abc import Iterable, Mapping
 from typing import Annotated, Any
 
 import torch
+import transformers  # its optimization module is imported at the first use: it takes a quarter of a second
 from annotated_types import Ge, Gt, Lt
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, OneCycleLR
-from transformers import (
-    get_constant_schedule_with_warmup,
-    get_cosine_schedule_with_warmup,
-    get_linear_schedule_with_warmup,
-)
 
 from imdbcls.models.backbone import parts_of
 from imdbcls.models.classifier import Classifier
@@ -105,17 +101,17 @@ def learning_rate(optimizer: Optimizer) -> float:
 
 def linear(optimizer: Optimizer, *, num_steps: int, num_warmup_steps: int) -> LRScheduler:
     """From zero to the peak over the warmup steps, then to zero after the last step, both in straight lines."""
-    return get_linear_schedule_with_warmup(optimizer, num_warmup_steps, num_steps)
+    return transformers.get_linear_schedule_with_warmup(optimizer, num_warmup_steps, num_steps)
 
 
 def cosine(optimizer: Optimizer, *, num_steps: int, num_warmup_steps: int) -> LRScheduler:
     """From zero to the peak in a straight line, then to zero along half a cosine."""
-    return get_cosine_schedule_with_warmup(optimizer, num_warmup_steps, num_steps)
+    return transformers.get_cosine_schedule_with_warmup(optimizer, num_warmup_steps, num_steps)
 
 
 def constant(optimizer: Optimizer, *, num_steps: int, num_warmup_steps: int) -> LRScheduler:
     """From zero to the peak in a straight line, then constant."""
-    return get_constant_schedule_with_warmup(optimizer, num_warmup_steps)
+    return transformers.get_constant_schedule_with_warmup(optimizer, num_warmup_steps)
 
 
 def onecycle(

@@ -145,6 +145,7 @@ def test_what_changes_no_result_changes_no_name() -> None:
 
     same = ("study=x", "tracker=none", "progress=none", "runs_dir=/x", "data.cache_dir=/x", "trainer.log_every=9")
     assert {name(override) for override in same} == {name()}
+    assert name("optimizer.head_lr=2") == name("optimizer.head_lr=2.0") != name("optimizer.head_lr=2.5")
     different = ("lr=1", "seed=1", "head=max", "data.order_seed=1", "optimizer.eps=1", "data.test_limit=41", "epochs=1")
     assert len({name(override) for override in different} | {name()}) == len(different) + 1
 
