@@ -14,7 +14,7 @@ from imdbcls.finished import FinishedModel, load_finished, open_finished
 from imdbcls.runs.predictions import Predictions
 from imdbcls.runs.record import SPLITS, path_of_predictions, problem_of_predictions
 from imdbcls.runtime.process import prepare_process
-from imdbcls.runtime.signals import handlers_kept
+from imdbcls.runtime.signals import restored_handlers
 
 if TYPE_CHECKING:
     from imdbcls.data.token_counts import TokenCounts
@@ -103,7 +103,8 @@ def compose(*choices: str) -> Config:
 def run(config: Config) -> FinishedRun:
     """Train and score one configuration, or take its result where it is done already; what was begun is continued.
 
-    The same as the command, in this process: lines on stderr, the record in `config.folder`, W&B as `tracker` says.
+    The same as the command, in this process: the record in `config.folder`, W&B as `tracker` says. Messages go to the
+    logger `imdbcls`, and to stderr if no logging is configured.
     Raises UserError for what the user can put right, and KeyboardInterrupt where a signal stopped the run (its state is
     saved, and the same call continues it).
     """
@@ -111,7 +112,7 @@ def run(config: Config) -> FinishedRun:
 
     config = require_valid(config.plain())
     try:
-        with handlers_kept():  # this process goes on
+        with restored_handlers():  # this process goes on
             train(config)
     except SystemExit as stopped:
         raise KeyboardInterrupt(f"{config.folder} was stopped; the same call continues it") from stopped

@@ -10,12 +10,16 @@ if __name__ == "__main__":  # first: a limit of the machine can already stop an 
     take_over()
 
 import argparse
+import logging
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from imdbcls.errors import UserError
 from imdbcls.runtime import entry
-from imdbcls.runtime.console import say, write_out
+from imdbcls.runtime.console import columns_of, write_out
+
+logger = logging.getLogger("imdbcls.compare")  # `__name__` is `__main__` in a command
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -24,7 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         compare(choices)
     except UserError as error:
-        say(f"imdbcls: {error}")
+        logger.error(str(error))
         return 2
     return 0
 
@@ -53,8 +57,9 @@ def compare(choices: argparse.Namespace) -> None:
     folder = choices.output or choices.study
     write_files(folder, comparison, drawings, page, paper_figures(figures) if choices.figures else {})
     with entry.stdout_is_secondary():  # --wandb and --report run even if nobody reads the tables
+        text = terminal_text(comparison, columns_of(sys.stdout))
         write_out(
-            f"{terminal_text(comparison)}\n\nWritten: {folder / 'comparison.html'} (open it in a browser); .json, .md, "
+            f"{text}\n\nWritten: {folder / 'comparison.html'} (open it in a browser); .json, .md, "
             ".csv and figures next to it."
         )
         if choices.wandb or choices.report:

@@ -12,6 +12,7 @@ if __name__ == "__main__":  # first: a limit of the machine can already stop an 
 
 import argparse
 import json
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, get_args
@@ -23,8 +24,10 @@ from imdbcls.printable import printable_line, shown
 from imdbcls.runs.data_origin import described, read_from, require_own_source
 from imdbcls.runs.files import json_text
 from imdbcls.runtime import entry
-from imdbcls.runtime.console import say, warn, write_out
+from imdbcls.runtime.console import write_out
 from imdbcls.runtime.process import prepare_process
+
+logger = logging.getLogger("imdbcls.evaluate")  # `__name__` is `__main__` in a command
 
 SPLITS = {"test": "test", "validation": "val"}  # and the prefix of its figures in result.json
 
@@ -110,7 +113,7 @@ def evaluate(
     figures = {f"{SPLITS[split]}/{name}": value for name, value in metrics_of(labels_N, probabilities_NC).items()}
     confusion = confusion_matrix(labels_N, predictions.predicted, len(corpus.label_names))
     if (doubt := doubt_about(confusion, corpus.label_names)) is not None:
-        warn(f"{split}: {doubt}")
+        logger.warning(f"{split}: {doubt}")
     report_difference(figures, recorded, environment_of(finished.hardware, None, finished.model))
     return figures
 
@@ -119,11 +122,11 @@ def report_difference(figures: dict[str, float], recorded: dict[str, Any], envir
     """Log whether the figures are the recorded ones and, where not, what differs from the run's environment."""
     different = [name for name, value in json.loads(json_text(figures)).items() if value != recorded.get(name)]
     if not different:
-        say("The same figures as recorded, to the last digit.")
+        logger.info("The same figures as recorded, to the last digit.")
     for name in different:
-        say(f"{name} is {figures[name]!r}, but the run recorded {shown(repr(recorded.get(name)))}.")
+        logger.info(f"{name} is {figures[name]!r}, but the run recorded {shown(repr(recorded.get(name)))}.")
     if different:
-        say(explanation(recorded.get("environment"), environment))
+        logger.info(explanation(recorded.get("environment"), environment))
 
 
 def explanation(recorded: Any, environment: dict[str, str]) -> str:

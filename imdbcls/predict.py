@@ -12,6 +12,7 @@ if __name__ == "__main__":  # first: a limit of the machine can already stop an 
     take_over()
 
 import argparse
+import logging
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -24,11 +25,12 @@ from imdbcls.data.tables import require_table
 from imdbcls.data.unlabeled import Texts, from_arguments, from_file, from_stdin, in_chunks, request_for
 from imdbcls.errors import UserError
 from imdbcls.runtime import entry, limits
-from imdbcls.runtime.console import say, warn
 
 if TYPE_CHECKING:
     from imdbcls.api import Config, FinishedRun
     from imdbcls.data.token_counts import TokenCounts
+
+logger = logging.getLogger("imdbcls.predict")  # `__name__` is `__main__` in a command
 
 FILE_OPTIONS = ("text_column", "id_column", "keep", "delimiter", "quoting")
 DESCRIPTION = (
@@ -95,10 +97,10 @@ def predict(arguments: argparse.Namespace, stdin: TextIO, stdout: TextIO) -> Non
             without_text += [item.number for item in chunk if item.text is None]
             num_texts += len(chunk)
     for loss in losses(sum_of(counts), run.config.max_length, what="texts") if counts else ():
-        warn(loss)
+        logger.warning(loss)
     if given.name is not None:
         texts = "1 row" if num_texts == 1 else f"{num_texts:,} rows"
-        say(f"Answered {texts} of {given.name}{counted(without_text, given.unit)}.")
+        logger.info(f"Answered {texts} of {given.name}{counted(without_text, given.unit)}.")
 
 
 def require_options(arguments: argparse.Namespace) -> None:

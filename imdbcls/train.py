@@ -9,6 +9,7 @@ if __name__ == "__main__":  # first: a limit of the machine can already stop an 
 
     take_over()
 
+import logging
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +28,8 @@ from imdbcls.sweeps.multirun import run_command, run_job
 if TYPE_CHECKING:
     from imdbcls.config.schema import Config
 
+logger = logging.getLogger("imdbcls.train")  # `__name__` is `__main__` in a command
+
 LATENCY_DOCUMENTS = 25  # timed one by one after the test split is scored
 
 
@@ -41,7 +44,7 @@ def main(cfg: DictConfig) -> None:
     with console.user_errors():
         config = typed(cfg)
         if config.jobs > 1:
-            console.warn(f"jobs={config.jobs} has no effect: it is for --multirun with Hydra's own launcher.")
+            logger.warning(f"jobs={config.jobs} has no effect: it is for --multirun with Hydra's own launcher.")
         train(config)
 
 
@@ -49,13 +52,14 @@ def train(config: "Config") -> dict[str, Any]:
     """Run one checked config to its `result.json`, and return that: skip what is done, continue what was begun."""
     from imdbcls.tracking.environment import resolved
 
+    console.log_if_unconfigured()  # called from Python, or in a worker of a launcher
     folder = run_folder(config)
     config = config.with_changes(tracker=resolved(config.tracker.arguments))
     with limits.explained(), folder.locked():
         result = folder.open_for_training()
         if result is not None:
             return result
-        console.say(f"{folder.path}: loading the documents and the encoder")  # importing the libraries takes seconds
+        logger.info(f"{folder.path}: loading the documents and the encoder")  # importing the libraries takes seconds
         with stop_requests() as stop, recording_failures(config, folder):
             prepare_process()
             return fit_and_score(config, folder, stop)

@@ -1,13 +1,16 @@
 """Fixtures for all tests: the commands in processes of their own, and a finished run."""
 
+import logging
 import os
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from support.processes import run_module, share_kernels
 from support.runs import PERSONAL, TINY, Launch
 
+from imdbcls.runtime.console import StderrHandler
 from imdbcls.runtime.process import fix_sums
 
 pytest_plugins = ["support.requirements"]
@@ -16,6 +19,16 @@ pytest_plugins = ["support.requirements"]
 fix_sums()
 # Tests run two at a time (pyproject.toml): each of their processes, and of the commands they start, takes one core.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+@pytest.fixture(autouse=True)
+def messages_on_stderr() -> Iterator[None]:
+    """Show messages on stderr, as a command does, also in tests that call functions."""
+    package, handler = logging.getLogger("imdbcls"), StderrHandler()
+    package.addHandler(handler)
+    package.setLevel(logging.INFO)
+    yield
+    package.removeHandler(handler)
 
 
 @pytest.fixture(scope="session")

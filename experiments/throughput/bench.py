@@ -7,6 +7,7 @@ the figures (`--json`) and a chart (`.svg`, beside it). All contenders are in me
 
 import argparse
 import json
+import logging
 import os
 import sys
 import tempfile
@@ -22,7 +23,9 @@ from contest import Contender, Outcome, Worker, contest
 import imdbcls
 from imdbcls.errors import UserError
 from imdbcls.runs.files import json_text
-from imdbcls.runtime.console import quiet_libraries, say
+from imdbcls.runtime.console import quiet_libraries
+
+logger = logging.getLogger(__name__)
 
 TRAINING = (
     Contender("original", "the original's way", tuned=False),
@@ -41,18 +44,19 @@ SECONDS_AT_MOST = {"training": 690.0, "scoring": 120.0}  # so that all of it tak
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
+    logging.basicConfig(level=logging.INFO, format="%(message)s")  # on stderr
     options = parse(arguments)
     if find_spec("accelerate") is None:
         raise UserError("Hugging Face's Trainer needs accelerate: pip install accelerate.")
     if os.getloadavg()[0] > 0.5:
-        say("Other programs are using this machine: the ratios are rough, the rest is not to be quoted.")
+        logger.info("Other programs are using this machine: the ratios are rough, the rest is not to be quoted.")
     with tempfile.TemporaryDirectory() as folder:
         settings = {"choices": prepare(options, Path(folder)), "rounds": options.rounds}
         with Worker(MACHINE, settings) as machine:
             about = machine.call("describe")
             peaks = machine.call("peaks_gflops")
         found = ", ".join(f"{peak:,.0f} GFLOP/s in {precision}" for precision, peak in peaks.items())
-        say(f"{about['device']}; matrix peak {found}")
+        logger.info(f"{about['device']}; matrix peak {found}")
         contests = {
             task: contest(entrants, settings, options.rounds, SECONDS_AT_MOST[task])
             for task, entrants in (("training", TRAINING), ("scoring", SCORING))
@@ -62,7 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options.json.write_text(json_text(figures, indent=2) + "\n", encoding="utf-8")
     chart = options.json.with_suffix(".svg")
     chart.write_text(drawing(figures), encoding="utf-8")
-    say(f"Written: {options.json} and {chart}.")
+    logger.info(f"Written: {options.json} and {chart}.")
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -198,5 +202,5 @@ if __name__ == "__main__":
     try:
         main()
     except UserError as error:
-        say(f"bench: {error}")
+        logger.error(f"bench: {error}")
         sys.exit(2)

@@ -3,6 +3,7 @@
 Nothing heavy is imported here: a contender's process sets what must be set before PyTorch is there.
 """
 
+import logging
 import multiprocessing
 import time
 from collections.abc import Sequence
@@ -11,8 +12,10 @@ from dataclasses import dataclass, field
 from typing import Any, Self
 
 from imdbcls.errors import UserError
-from imdbcls.runtime.console import quiet_libraries, say
+from imdbcls.runtime.console import quiet_libraries
 from imdbcls.runtime.process import tune_process
+
+logger = logging.getLogger(__name__)
 
 # How far the loss of the first batch may lie from another contender's, as a fraction of it.
 TOLERANCE = {"fp32": 1e-4, "bf16": 1e-2}
@@ -102,16 +105,16 @@ def contest(
         outcomes = [Outcome(worker.contender, *map(worker.call, TASK)) for worker in workers]
         require_same_task(outcomes)
         for worker in workers:
-            say(f"warming up: {worker.contender.name}")
+            logger.info(f"warming up: {worker.contender.name}")
             worker.call("warm_up")
         for number in range(rounds):
             round_began = time.monotonic()
             for worker, outcome in zip(workers, outcomes, strict=True):
                 outcome.seconds.append(worker.call("round"))
-                say(f"round {number + 1} of {rounds}: {worker.contender.name}, {outcome.seconds[-1]:.1f} s")
+                logger.info(f"round {number + 1} of {rounds}: {worker.contender.name}, {outcome.seconds[-1]:.1f} s")
             now = time.monotonic()
             if number + 1 < rounds and now + (now - round_began) - began > seconds_at_most:
-                say(f"{number + 1} of {rounds} rounds are all that the time allows.")
+                logger.info(f"{number + 1} of {rounds} rounds are all that the time allows.")
                 break
         for worker, outcome in zip(workers, outcomes, strict=True):
             outcome.padding_share = worker.call("padding_share")

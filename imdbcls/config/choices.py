@@ -4,5 +4,4 @@ from typing import Literal
 
 Precision = Literal["auto", "fp32", "bf16"]
 Device = Literal["auto", "cpu", "cuda", "mps"]
-ProgressMode = Literal["auto", "live", "plain", "none"]
 Truncation = Literal["head", "tail", "head_tail", "windows"]

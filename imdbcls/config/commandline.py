@@ -1,6 +1,7 @@
 """The arguments of `python -m imdbcls.train`: what is answered at once, and what Hydra is given."""
 
 import argparse
+import logging
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -17,7 +18,9 @@ from imdbcls.config.composing import Loader
 from imdbcls.config.options import groups, help_text
 from imdbcls.config.quoting import readable
 from imdbcls.errors import UserError
-from imdbcls.runtime.console import say, user_errors
+from imdbcls.runtime.console import user_errors
+
+logger = logging.getLogger(__name__)
 
 if TYPE_CHECKING:
     from imdbcls.config.assignments import Mode
@@ -30,7 +33,7 @@ _WITH_VALUE = (
 
 
 def answer_command(arguments: Sequence[str]) -> list[str]:
-    """Return the arguments for Hydra. `--help` is answered here; all mistakes are listed, and end the process."""
+    """Answer `--help` and `--version`, else return the arguments for Hydra; list all mistakes and exit with code 2."""
     with user_errors():
         require_one_process(os.environ)
     if "--version" in arguments:
@@ -41,7 +44,7 @@ def answer_command(arguments: Sequence[str]) -> list[str]:
         print(help_text([Path(asked.config_dir)] if asked.config_dir else []))
         sys.exit(0)
     if asked.config_name or asked.config_path or asked.experimental_rerun:
-        say("imdbcls: there is one configuration; --config-dir=FOLDER adds YAML files of your own to its groups.")
+        logger.error("there is one configuration; --config-dir=FOLDER adds YAML files of your own to its groups.")
         sys.exit(2)
     if asked.hydra_help or asked.shell_completion:
         return list(arguments)
@@ -56,6 +59,8 @@ def answer_command(arguments: Sequence[str]) -> list[str]:
         if mistakes or examined.mistakes:
             raise UserError(*mistakes, *examined.mistakes)
     compose_by(examined.loader)
+    if asked.info:
+        logging.getLogger().handlers.clear()  # Hydra logs its answer, to stdout by a handler that it adds
     return written
 
 

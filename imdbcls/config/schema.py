@@ -17,7 +17,8 @@ from annotated_types import Ge, Gt, Le, Lt, MinLen, Unit, doc
 from omegaconf import OmegaConf
 from pydantic import AfterValidator, AllowInfNan, BaseModel, ConfigDict, Field
 
-from imdbcls.config.choices import Device, Precision, ProgressMode, Truncation
+from imdbcls.config.choices import Device, Precision, Truncation
+from imdbcls.runtime.progress import ProgressMode
 
 MAX_COUNT = 2**31 - 1
 MAX_SEED = 2**63 - 1

@@ -11,7 +11,7 @@ if __name__ == "__main__":  # first: an import can already reach a limit of the 
 import sys
 
 from imdbcls.runtime import entry
-from imdbcls.runtime.console import write_out
+from imdbcls.runtime.console import columns_of, write_out
 from imdbcls.runtime.process import prepare_process
 
 
@@ -27,7 +27,7 @@ def main() -> None:
     from imdbcls.build import build_data_card
     from imdbcls.data.card import card_text
 
-    write_out(card_text(build_data_card(config)))
+    write_out(card_text(build_data_card(config), columns_of(sys.stdout)))
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""The data card: what a data choice holds, as the run would read, split, tokenise and truncate it."""
+"""The data card: what a data choice contains after a run has read, split, tokenised and truncated it."""
 
 import math
 import textwrap
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,7 @@ from imdbcls.data.token_counts import TokenCounts, losses, sum_of
 from imdbcls.data.tokens import Tokens
 from imdbcls.data.windows import Windows
 from imdbcls.printable import printable_line
+from imdbcls.runtime.text_table import text_table
 
 NUM_BINS = 12  # of the histogram of lengths
 PAGE = 120  # characters of a line
@@ -40,7 +41,7 @@ class SplitCard:
     num_windows: NDArray[np.int64] | None
     num_clusters: int | None  # films, authors, …; None where the data has none
     num_repeated: int  # documents whose text occurs earlier in the same split
-    num_in_train: int  # documents whose text occurs in train; those of train itself count as none
+    num_in_train: int  # documents whose text occurs in train; 0 for train itself
     counts: TokenCounts  # of tokens, and what is lost of them
 
     @property
@@ -48,7 +49,7 @@ class SplitCard:
         return len(self.lengths)
 
     def share_over(self, max_length: int) -> float:
-        """The fraction of documents of more than `max_length` tokens."""
+        """Return the fraction of documents of more than `max_length` tokens."""
         return float((self.lengths > max_length).mean())
 
 
@@ -108,7 +109,7 @@ def split_card(
 
 
 def card_tables(card: DataCard) -> dict[str, tuple[list[str | int], list[list[str | int]]]]:
-    """The card as tables by name, each the names of its columns and its rows."""
+    """Return the card as tables by name: the names of the columns, and the rows."""
     all_lengths = np.concatenate([split.lengths for split in card.splits.values()])
     bins: list[list[str | int]] = [[bounds.strip(), count] for bounds, count, _ in bins_of(all_lengths)]
     tables: dict[str, tuple[list[str | int], list[list[str | int]]]] = {"histogram": (["tokens", "documents"], bins)}
@@ -117,15 +118,16 @@ def card_tables(card: DataCard) -> dict[str, tuple[list[str | int], list[list[st
     return tables
 
 
-def card_text(card: DataCard) -> str:
-    """The card as plain text, for a terminal."""
+def card_text(card: DataCard, table_width: int | None = None) -> str:
+    """Return the card as plain text, for a terminal; its tables wrap to `table_width` columns, if given."""
+    tables = [text_table(rows, header, width=table_width) for header, *rows in (sizes(card), lengths(card))]
     return "\n".join(
         [
             f"data={printable_line(card.name)}, tokens of backbone={card.backbone}, max_length={card.max_length}",
             "",
-            *table_of(sizes(card)),
+            tables[0],
             "",
-            *table_of(lengths(card)),
+            tables[1],
             "",
             f"Lengths in tokens of all {sum(split.num_documents for split in card.splits.values()):,} documents:",
             *histogram(
@@ -147,7 +149,7 @@ def losses_of(card: DataCard) -> Iterator[str]:
 
 
 def sizes(card: DataCard) -> list[list[str]]:
-    """Documents, classes, clusters and duplicates of each split."""
+    """Return the documents, classes, clusters and duplicates of each split; the first row is the header."""
     shown = card.label_names[:MOST_CLASSES]
     rows = [["documents", *(f"{split.num_documents:,}" for split in card.splits.values())]]
     for index, label in enumerate(shown):
@@ -166,7 +168,7 @@ def sizes(card: DataCard) -> list[list[str]]:
 
 
 def lengths(card: DataCard) -> list[list[str]]:
-    """The distribution of each split's lengths, and what is truncated of it."""
+    """Return the distribution of each split's lengths, and what is truncated; the first row is the header."""
     parts = [split.lengths for split in card.splits.values()]
     rows = [["mean", *(f"{part.mean():,.0f}" for part in parts)]]
     for name, percentile in (("shortest", 0), ("median", 50), ("95th percentile", 95), ("longest", 100)):
@@ -204,18 +206,8 @@ def what_is_lost(card: DataCard) -> str:
     )
 
 
-def table_of(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Rows as aligned lines: the first column to the left, figures to the right."""
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return [
-        f"{row[0]:<{widths[0]}}"
-        + "".join(f"  {cell:>{width}}" for cell, width in zip(row[1:], widths[1:], strict=True))
-        for row in rows
-    ]
-
-
 def histogram(lengths: NDArray[np.int64], max_length: int, fate: str) -> list[str]:
-    """Bars of the bins; those over `max_length` are marked by their `fate`."""
+    """Draw a bar per bin; bins over `max_length` are marked with their `fate`."""
     bins = bins_of(lengths)
     most = max(count for _, count, _ in bins)
     column = max(len(bounds) for bounds, _, _ in bins)
@@ -229,7 +221,7 @@ def histogram(lengths: NDArray[np.int64], max_length: int, fate: str) -> list[st
 
 
 def bins_of(lengths: NDArray[np.int64]) -> list[tuple[str, int, tuple[int, int | None]]]:
-    """Equal bins up to the 99th percentile, the last one open: their bounds in words, documents, bounds in tokens."""
+    """Return equal bins up to the 99th percentile, and an open one: bounds in words, documents, bounds in tokens."""
     step = max(math.ceil(float(np.percentile(lengths, 99)) / NUM_BINS), 1)
     counts = np.bincount(np.minimum((lengths - 1) // step, NUM_BINS), minlength=NUM_BINS + 1)
     width = len(f"{NUM_BINS * step:,}")

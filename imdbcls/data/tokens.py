@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import json
+import logging
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -20,7 +21,8 @@ from imdbcls.errors import UserError
 from imdbcls.runs.format_version import FORMAT_VERSION
 from imdbcls.runtime.atomic import creating_folder, sync_file
 from imdbcls.runtime.cache import cache_folder, remove_damaged
-from imdbcls.runtime.console import say
+
+logger = logging.getLogger(__name__)
 
 # The format version of an entry. It is part of the entry's key: entries of other versions are not found.
 TOKENS = 1
@@ -159,7 +161,7 @@ def _special_tokens(backend: Any) -> tuple[tuple[int, ...], tuple[int, ...]]:
 
 def _build(entry: Path, texts: Sequence[str], backend: Any, cut: bool) -> tuple[NDArray[Any], NDArray[np.int64]]:
     if len(texts) > TOLD:
-        say(f"Tokenizing {len(texts):,} documents, once: the tokens are kept ...")
+        logger.info(f"Tokenizing {len(texts):,} documents, once: the tokens are kept ...")
     with creating_folder(entry) as folder:
         dtype = np.dtype(np.uint16 if backend.get_vocab_size(with_added_tokens=True) <= 2**16 else np.int32)
         offsets = np.zeros(len(texts) + 1, dtype=np.int64)

@@ -1,5 +1,6 @@
 """Read the texts to classify: from the command line, from stdin or from a file, one at a time."""
 
+import logging
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -11,7 +12,8 @@ from imdbcls.data.columns import Delimiter, Quoting, Request, missing_columns
 from imdbcls.data.documents import is_unicode
 from imdbcls.data.tables import require_columns, rows_of
 from imdbcls.errors import UserError
-from imdbcls.runtime.console import say
+
+logger = logging.getLogger(__name__)
 
 CHUNK = 1000  # texts at a time
 CHUNK_CHARACTERS = 2**24  # of a chunk of more than one text, at most
@@ -73,7 +75,9 @@ def has_column(path: Path, name: str, request: Request) -> bool:
     try:
         require_columns(path, replace(request, columns=(("id_column", name),)))
     except UserError:
-        say(f"{path} does not have the id column of the run's data, {name!r}: the answers have only row numbers.")
+        logger.info(
+            f"{path} does not have the id column of the run's data, {name!r}: the answers have only row numbers."
+        )
         return False
     return True
 
@@ -83,7 +87,7 @@ def from_file(path: Path, request: Request) -> Texts:
     require_columns(path, request)
     found = rows_of(path, request)
     for note in found.notes:
-        say(note)
+        logger.info(note)
     (_, text_column), *others = request.columns
     only_text = replace(request, columns=request.columns[:1])
     copied = output_names(others)
@@ -107,7 +111,7 @@ def from_file(path: Path, request: Request) -> Texts:
 def lines_of(stdin: TextIO) -> Iterator[tuple[int, str]]:
     """The lines that are not blank, with their numbers."""
     if stdin.isatty():
-        say("Reading texts from the terminal, one a line; Ctrl-D ends.")
+        logger.info("Reading texts from the terminal, one a line; Ctrl-D ends.")
     try:
         for number, line in enumerate(stdin, start=1):
             if line.strip():

@@ -6,6 +6,7 @@ where it is there), and in float32 for those that have AVX2 and no AVX-512, as m
 """
 
 import ctypes
+import logging
 import os
 import tempfile
 from collections.abc import Callable
@@ -19,8 +20,9 @@ from torch import Tensor
 from imdbcls.kernels import building
 from imdbcls.kernels.building import CacheRefused, DamagedObject, KernelsMissing
 from imdbcls.kernels.declarations import read_declarations
-from imdbcls.runtime.console import say, warn
 from imdbcls.runtime.locks import build_lock
+
+logger = logging.getLogger(__name__)
 
 
 class Kernels:
@@ -83,10 +85,12 @@ def load(dtype: torch.dtype) -> Kernels | None:
     try:
         kernels, problem = find_or_build(dtype)
     except KernelsMissing as error:
-        say(f"No compiled CPU kernels: {error}. PyTorch's operations are used instead, at about half the speed.")
+        logger.info(
+            f"No compiled CPU kernels: {error}. PyTorch's operations are used instead, at about half the speed."
+        )
         return None
     if problem is not None:
-        warn(f"{problem}. The CPU kernels were compiled for this process only.")
+        logger.warning(f"{problem}. The CPU kernels were compiled for this process only.")
     return kernels
 
 
@@ -114,7 +118,7 @@ def _find_or_build_in(folder: Path, dtype: torch.dtype) -> Kernels:
             except FileNotFoundError:
                 pass
             except DamagedObject as error:
-                warn(f"{error}; the CPU kernels are compiled again.")
+                logger.warning(f"{error}; the CPU kernels are compiled again.")
             building.build(dtype, folder)
         try:
             return Kernels(path, dtype)

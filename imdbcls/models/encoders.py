@@ -4,6 +4,7 @@ B documents, T tokens, D hidden size.
 """
 
 import inspect
+import logging
 from typing import Any
 
 import torch
@@ -13,9 +14,10 @@ from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerB
 from imdbcls.data.batch import round_up
 from imdbcls.errors import UserError
 from imdbcls.kernels import attention_mask, encode
-from imdbcls.runtime.console import warn
 from imdbcls.runtime.device import Hardware
 from imdbcls.runtime.limits import is_out_of_memory
+
+logger = logging.getLogger(__name__)
 
 LENGTHS = (21, 6, 1)  # tokens of the documents of the trial pass
 # How much padding may change the output, relative to its size. Rounding changes it by about 1e-6, encoders that read
@@ -31,7 +33,7 @@ def prepare_config(config: PretrainedConfig) -> None:
         config.use_cache = False
     if getattr(config, "attention_type", None) == "block_sparse":
         config.attention_type = "original_full"
-        warn(
+        logger.warning(
             f"{config.model_type}: full attention replaces the sparse one, which draws random blocks and changes with "
             "the length of a batch."
         )

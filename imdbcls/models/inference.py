@@ -1,5 +1,6 @@
 """Score a split: every document once, in evaluation mode, in a fixed order; and measure the latency of one document."""
 
+import logging
 import time
 from collections.abc import Callable, Sequence
 
@@ -14,9 +15,10 @@ from imdbcls.data.documents import Documents
 from imdbcls.data.tokens import Tokens
 from imdbcls.kernels import inference_weights
 from imdbcls.runs.predictions import Predictions
-from imdbcls.runtime.console import warn
 from imdbcls.runtime.device import Hardware
 from imdbcls.runtime.limits import is_out_of_memory
+
+logger = logging.getLogger(__name__)
 
 
 @torch.inference_mode()
@@ -77,7 +79,9 @@ def logits_of(model: nn.Module, batch: Batch, hardware: Hardware) -> Tensor:
     if hardware.device.type == "cuda":
         torch.cuda.empty_cache()
     num_rows = len(batch.mask_BT)
-    warn(f"scoring: not enough memory for {num_rows} documents (or windows) at a time; they are scored in halves.")
+    logger.warning(
+        f"scoring: not enough memory for {num_rows} documents (or windows) at a time; they are scored in halves."
+    )
     halves = batch.split((num_rows + 1) // 2)
     return torch.cat([logits_of(model, half, hardware) for half in halves])
 

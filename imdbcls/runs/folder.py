@@ -5,6 +5,7 @@ and `checkpoints/`.
 """
 
 import errno
+import logging
 import os
 import shutil
 import socket
@@ -20,11 +21,12 @@ from imdbcls.runs.identity import run_name
 from imdbcls.runs.record import SPLITS, problem_of_predictions, problem_of_result
 from imdbcls.runs.untrusted import read_json, read_yaml, require_no_links, require_plain
 from imdbcls.runtime.atomic import write_atomically
-from imdbcls.runtime.console import say, warn
 from imdbcls.runtime.locks import file_lock
 
 if TYPE_CHECKING:
     from imdbcls.config.schema import Config
+
+logger = logging.getLogger(__name__)
 
 
 class RunFolder:
@@ -145,14 +147,14 @@ class RunFolder:
         self.require_version()
         result = self.complete()
         if result is not None:
-            say(
+            logger.info(
                 f"{self.path} is done already: test accuracy {result['test/accuracy']:.2%}. Nothing was run. To run "
                 "it again, for example after a change to the code, move the folder away."
             )
             return result
         if (damage := self._damage()) is not None:
             kept = self._set_result_aside()
-            warn(
+            logger.warning(
                 f"{self.path}: {damage}. The old result.json is kept as {kept.name}; the run continues from its "
                 "checkpoints, or starts again where it has none."
             )

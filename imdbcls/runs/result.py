@@ -1,5 +1,6 @@
 """What `result.json` says about every run, and the record of a run that ends early."""
 
+import logging
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,12 +11,13 @@ from imdbcls.runs.content import content_of_model
 from imdbcls.runs.folder import RunFolder
 from imdbcls.runs.identity import choices_hash, config_hash, group_hash
 from imdbcls.runtime import limits
-from imdbcls.runtime.console import say
 from imdbcls.runtime.signals import Interrupted
 from imdbcls.runtime.versions import versions
 
 if TYPE_CHECKING:
     from imdbcls.config.schema import Config
+
+logger = logging.getLogger(__name__)
 
 
 def identity_of(config: "Config", name: str) -> dict[str, Any]:
@@ -45,7 +47,7 @@ def recording_failures(config: "Config", folder: RunFolder) -> Iterator[None]:
         yield
     except Interrupted as error:
         _record(config, folder, "interrupted", error)
-        say(f"{folder.path.name}: {error}.")
+        logger.info(f"{folder.path.name}: {error}.")
         sys.exit(error.exit_code)
     except (Exception, SystemExit) as error:
         explained = limits.explain(error)
@@ -65,4 +67,4 @@ def _record(config: "Config", folder: RunFolder, status: str, error: BaseExcepti
         identity = identity_of(config, folder.path.name)
         folder.write_result({**identity, "status": status, "error": reason, "versions": versions()})
     except OSError as problem:
-        say(f"Could not write {folder.path}/result.json: {problem}.")
+        logger.info(f"Could not write {folder.path}/result.json: {problem}.")

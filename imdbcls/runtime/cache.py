@@ -1,11 +1,13 @@
 """The folder of the cache, and its damaged entries."""
 
 import contextlib
+import logging
 import os
 from pathlib import Path
 
 from imdbcls.runtime.atomic import scratch_folder
-from imdbcls.runtime.console import warn
+
+logger = logging.getLogger(__name__)
 
 
 def cache_folder(chosen: str | Path | None) -> Path:
@@ -28,7 +30,7 @@ def default_cache_dir() -> Path:
 
 def remove_damaged(entry: Path, cache: str, reason: object) -> None:
     """Remove a damaged entry of the cache, and log why."""
-    warn(f"The {cache} entry {entry} is damaged ({reason}) and is built again.")
+    logger.warning(f"The {cache} entry {entry} is damaged ({reason}) and is built again.")
     # Moved first, because removing takes a moment in which another process could find half an entry.
     with scratch_folder(entry.parent) as folder, contextlib.suppress(OSError):
         os.rename(entry, folder / entry.name)

@@ -1,21 +1,30 @@
-"""What reaches the screen: our own lines, which never garble the live progress line, and little of the libraries'.
+"""Show log messages on stderr, next to the live progress line, and keep the libraries quiet.
 
-All of it goes to stderr; stdout stays free for what a program may want to read (``--cfg job``, predictions).
+Modules log by `logging.getLogger(__name__)`. Commands call `log_to_stderr`, which puts one handler on the root logger:
+`hydra/job_logging=...` replaces it there, so that no message is shown twice. Python callers configure logging as usual;
+`imdbcls.run` calls `log_if_unconfigured`. Stdout is reserved for answers (`--cfg job`, predictions).
 """
 
 import contextlib
 import logging
 import os
-import shutil
 import sys
-import traceback
 import warnings
 from collections.abc import Iterator
-from typing import Any
+from functools import cache
+from typing import TYPE_CHECKING, Any, TextIO, cast
 
 from imdbcls.errors import UserError
 from imdbcls.printable import printable, printable_line
 from imdbcls.runtime import limits
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+logger = logging.getLogger(__name__)
+
+LEVEL_VARIABLE = "IMDBCLS_LOG_LEVEL"
+PACKAGE = "imdbcls"
 
 # A library reads its variable when it is imported.
 _QUIET = {
@@ -28,119 +37,202 @@ _QUIET = {
     "HF_HUB_DISABLE_SYMLINKS_WARNING": "1",
 }
 
-_live = ""
-_speaker = ""
+_prefix = ""
 
 
-def speak_as(name: str) -> None:
-    """Begins each further line with a name: other processes write to the same screen, and nothing is repainted."""
-    global _speaker
-    _speaker = name
+class StderrHandler(logging.Handler):
+    """Write each record to the current stderr; a failed write is dropped, also in a signal handler.
+
+    A warning of the package starts with `warning:` and an error with `imdbcls:`. Control characters are escaped. Lines
+    are never wrapped. Messages of libraries below WARNING are shown only if the root level is DEBUG
+    (`hydra.verbose=true`).
+    """
+
+    def filter(self, record: logging.LogRecord) -> Any:
+        is_shown = record.levelno >= logging.WARNING or record.name.partition(".")[0] in (PACKAGE, "hydra")
+        return (is_shown or logging.getLogger().level <= logging.DEBUG) and super().filter(record)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            label, style = label_of(record)
+            text = self.format(record)
+            write_message(printable_line(text) if label == "warning:" else printable(text), label, style)
+        except Exception:
+            self.handleError(record)
+
+
+def label_of(record: logging.LogRecord) -> tuple[str, str]:
+    """Return what a record's line starts with, and its style on a terminal; both are empty for most records."""
+    if record.name.partition(".")[0] != PACKAGE or record.levelno < logging.WARNING:
+        return "", ""
+    return ("warning:", "yellow") if record.levelno < logging.ERROR else ("imdbcls:", "red")
+
+
+def write_message(text: str, label: str = "", style: str = "") -> None:
+    """Write a label and a text, of one or more lines, to stderr, above the live line if there is one."""
+    lines = f"{label} {text}".splitlines() if label else text.splitlines() or [""]
+    if _prefix:
+        lines = [line if line.startswith(_prefix) else f"{_prefix}: {line}" for line in lines]
+    if not is_terminal():  # rich would expand tabs; files and pipes get the text as it is
+        stderr.write("\n".join([*lines, ""]))
+        stderr.flush()
+        return
+    from rich.text import Text
+
+    message = Text("\n".join(lines), tab_size=8)
+    message.stylize(style, 0, len(label))
+    terminal().print(message, soft_wrap=True)
+
+
+class Stderr:
+    """The current `sys.stderr`, as a file whose `write` and `flush` never raise.
+
+    It may be closed, on a full disk, or replaced later (by pytest, by a notebook).
+    """
+
+    def write(self, text: str) -> int:
+        try:
+            sys.stderr.write(text)
+        except RuntimeError:  # a signal handler has interrupted another write: bypass the buffer
+            with contextlib.suppress(OSError, ValueError, AttributeError):
+                os.write(sys.stderr.fileno(), text.encode(self.encoding, "backslashreplace"))
+        except (OSError, ValueError, AttributeError):  # ValueError: a closed file
+            pass
+        return len(text)
+
+    def flush(self) -> None:
+        with contextlib.suppress(OSError, RuntimeError, ValueError, AttributeError):
+            sys.stderr.flush()
+
+    def isatty(self) -> bool:
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            return sys.stderr.isatty()
+        return False
+
+    @property
+    def encoding(self) -> str:
+        return getattr(sys.stderr, "encoding", None) or "utf-8"
+
+
+stderr = cast(TextIO, Stderr())
+
+
+@cache
+def terminal() -> "Console":
+    """Return the rich console on stderr. Messages and the live line share it, so that neither overwrites the other."""
+    from rich.console import Console
+
+    return Console(file=stderr, force_terminal=True, force_jupyter=False, highlight=False, markup=False, emoji=False)
+
+
+def is_terminal() -> bool:
+    """Return whether stderr is a terminal that can repaint a line, and that no other process writes to."""
+    return not is_shared() and os.environ.get("TERM") != "dumb" and stderr.isatty()
 
 
 def is_shared() -> bool:
-    """Whether other processes write to the same screen."""
-    return bool(_speaker)
+    """Return whether other processes write to the same stderr."""
+    return bool(_prefix)
 
 
-def say(text: str, label: str = "") -> None:
-    """Prints one line, or several at once; a live line, if there is one, moves below. Each begins as `speak_as` has it.
+def columns_of(stream: TextIO) -> int | None:
+    """Return the columns of the terminal that a stream writes to, None if it is not a terminal."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        if stream.isatty() and os.environ.get("TERM") != "dumb":
+            columns = os.environ.get("COLUMNS", "")
+            return int(columns) if columns.isdecimal() else os.get_terminal_size(stream.fileno()).columns
+    return None
 
-    Control characters in `text` are escaped; `label`, which goes before it, may hold the colours of `coloured`.
 
-    A log on a full disk is no reason to end, nor is a signal's line that comes while another is being written.
+def shows_messages() -> bool:
+    """Return whether messages are shown by `StderrHandler`: any other handler would write into the live line."""
+    handlers = [*logging.getLogger(PACKAGE).handlers, *logging.getLogger().handlers]
+    return any(isinstance(handler, StderrHandler) for handler in handlers)
+
+
+def prefix_messages(name: str) -> None:
+    """Start each further line with a name, and stop repainting: other processes write to the same stderr."""
+    global _prefix
+    _prefix = name
+
+
+def log_to_stderr() -> None:
+    """Set logging up for a command: show messages, warnings and tracebacks on stderr, with control characters escaped.
+
+    The level is INFO, or `IMDBCLS_LOG_LEVEL`. Without the variable, the package follows the root logger's level, which
+    `hydra.verbose=true` sets to DEBUG.
     """
-    global _live
-    live, _live = _live, ""
-    text = label + printable(text)
-    if _speaker:
-        lines = (line if line.startswith(_speaker) else f"{_speaker}: {line}" for line in text.splitlines())
-        text = "\n".join(lines)
-    _write(f"\r\x1b[K{text}\n" if live else f"{text}\n")
-    if live:
-        paint(live)
+    root = logging.getLogger()
+    if not any(isinstance(handler, StderrHandler) for handler in root.handlers):
+        root.addHandler(StderrHandler())
+    root.setLevel(logging.INFO)
+    escape_control_characters()
+    warnings.showwarning = lambda message, category, file, line, *_: logging.getLogger("py.warnings").warning(
+        "%s:%s: %s: %s", file, line, category.__name__, message
+    )
+    level = os.environ.get(LEVEL_VARIABLE, "").upper()
+    if level:
+        names = logging.getLevelNamesMapping()
+        if level not in names:
+            raise UserError(f"{LEVEL_VARIABLE}={level} is not a level: use DEBUG, INFO, WARNING or ERROR.")
+        logging.getLogger(PACKAGE).setLevel(level)
 
 
-def _write(text: str) -> None:
-    """Write to stderr, if it is there and takes it: neither a closed stderr nor a full disk ends a training."""
-    # RuntimeError: a reentrant call. ValueError: a closed file.
-    with contextlib.suppress(OSError, RuntimeError, ValueError, AttributeError):
-        sys.stderr.write(text)
-        sys.stderr.flush()
+def log_if_unconfigured() -> None:
+    """Show the package's messages on stderr if nobody has configured logging: in a notebook, or a launcher's worker.
+
+    A handler that is added to the root logger later takes over.
+    """
+    package = logging.getLogger(PACKAGE)
+    if package.hasHandlers():
+        return
+    handler = StderrHandler()
+    handler.addFilter(lambda _: not logging.getLogger().handlers)
+    package.addHandler(handler)
+    if package.level == logging.NOTSET:
+        package.setLevel(logging.INFO)
+
+
+def escape_control_characters() -> None:
+    """Escape control characters in all log messages: some libraries have handlers of their own."""
+    make_record = logging.getLogRecordFactory()
+    if getattr(make_record, "escapes", False):
+        return
+
+    def make_printable_record(*arguments: Any, **named: Any) -> logging.LogRecord:
+        record = make_record(*arguments, **named)
+        # Arguments that do not match the message raise: logging reports that itself.
+        with contextlib.suppress(TypeError, ValueError):
+            record.msg, record.args = printable(record.getMessage()), None
+        return record
+
+    make_printable_record.escapes = True  # type: ignore[attr-defined]
+    logging.setLogRecordFactory(make_printable_record)
 
 
 @contextlib.contextmanager
 def user_errors() -> Iterator[None]:
-    """End the process with one sentence and exit code 2 after a user's mistake or at a limit of the machine."""
+    """Log a `UserError`, or an error that a limit of the machine caused, in one sentence and exit with code 2."""
     try:
         yield
     except BaseException as error:
         sentence = error if isinstance(error, UserError) else limits.explain(error)
         if sentence is None:
             raise
-        say(f"imdbcls: {sentence}")
+        logger.error(str(sentence))
         sys.exit(2)
 
 
-def warn(text: str) -> None:
-    """Prints one line that something was ignored or changed on the user's behalf."""
-    say(printable_line(text), label=f"{coloured('warning:', '33')} ")
-
-
 def write_out(text: str) -> None:
-    """Write an answer of one or more lines to stdout; control characters are escaped as in `say`."""
+    """Write an answer of one or more lines to stdout, with control characters escaped."""
     print(printable(text), flush=True)
 
 
-def guard_terminal() -> None:
-    """Also escape control characters in libraries' log messages and in tracebacks; called where a command starts."""
-    make_record = logging.getLogRecordFactory()
-    if getattr(make_record, "is_guard", False):
-        return
-
-    def make_printable_record(*arguments: Any, **named: Any) -> logging.LogRecord:
-        record = make_record(*arguments, **named)
-        with contextlib.suppress(
-            TypeError, ValueError
-        ):  # arguments that do not match the message: logging reports that itself
-            record.msg, record.args = printable(record.getMessage()), None
-        return record
-
-    make_printable_record.is_guard = True  # type: ignore[attr-defined]
-    logging.setLogRecordFactory(make_printable_record)
-    sys.excepthook = lambda kind, error, trace: say("".join(traceback.format_exception(kind, error, trace)).rstrip())
-    warnings.showwarning = lambda message, category, file, line, *_: say(
-        f"{file}:{line}: {category.__name__}: {message}"
-    )
-
-
-def paint(text: str) -> None:
-    """Replaces the live line; an empty text removes it. Only for a terminal that is not shared."""
-    global _live
-    if text or _live:
-        _live = printable_line(text)[: shutil.get_terminal_size().columns - 1]  # a wrapped line could not be repainted
-        _write(f"\r{_live}\x1b[K")
-
-
-def is_terminal() -> bool:
-    """Whether stderr can repaint a line."""
-    if is_shared() or os.environ.get("TERM") == "dumb":
-        return False
-    with contextlib.suppress(ValueError, AttributeError):  # stderr is closed
-        return sys.stderr.isatty()
-    return False
-
-
-def coloured(text: str, code: str) -> str:
-    """The text in an ANSI colour on a terminal, as it is elsewhere and under NO_COLOR (https://no-color.org)."""
-    return f"\x1b[{code}m{text}\x1b[0m" if is_terminal() and not os.environ.get("NO_COLOR") else text
-
-
 def quiet_libraries() -> None:
-    """Silences the warnings and bars of transformers, datasets, huggingface_hub and torch; call it before their import.
+    """Silence the warnings and bars of transformers, datasets, huggingface_hub and torch; call it before their import.
 
     Their errors and our own warnings stay, and a variable that the user has set wins. On a terminal, a bar that takes
-    longer than five seconds is shown after all: it may be the download of a model.
+    longer than five seconds is shown: it may be the download of a model.
     """
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)

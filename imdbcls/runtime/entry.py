@@ -1,32 +1,34 @@
-"""What every command does around its work: its streams, the limits of the machine, and its exit code.
+"""Run a command: set its streams and logging up, explain its errors, and set its exit code.
 
-Commands answer on stdout and log to stderr. Either can be closed, full, a pipe that nobody reads, or a terminal that
+Commands answer on stdout and log to stderr. Either can be closed, full, a pipe without a reader, or a terminal that
 is gone. A failed write to stderr is dropped: it never ends a command. A failed write to stdout ends the command:
-silently with exit code 141 where the reader has left (`| head`), else with one sentence and exit code 2.
+silently with exit code 141 if the reader has left (`| head`), else with one sentence and exit code 2.
 """
 
 import codecs
 import contextlib
 import errno
 import io
+import logging
 import os
 import select
 import signal
 import sys
-import traceback
 from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Any, NoReturn, TextIO
 
 from imdbcls.runtime import limits
-from imdbcls.runtime.console import guard_terminal, say, user_errors
+from imdbcls.runtime.console import log_to_stderr, user_errors, write_message
 from imdbcls.runtime.installation import require_one_installation
+
+logger = logging.getLogger(__name__)
 
 READER_LEFT = 128 + signal.SIGPIPE  # as a shell reports a process that SIGPIPE ended
 INTERRUPTED = 128 + signal.SIGINT
 FAILED = 2
 
-# What the figures and rules of our tables become where the encoding lacks them; other characters become escapes.
+# Replacements for characters that the encoding does not have; other characters are escaped.
 _SUBSTITUTES = str.maketrans(
     {
         "\u2013": "-",
@@ -45,7 +47,7 @@ _ERRORS = "imdbcls.substitute"
 
 
 class StdoutLost(SystemExit):
-    """Stdout cannot be written any more; ends the command even if a library swallows exceptions."""
+    """Stdout cannot be written any more. As a SystemExit, it ends the command even if a library swallows exceptions."""
 
     def __init__(self, code: int, reason: str) -> None:
         super().__init__(code)
@@ -56,7 +58,7 @@ class StdoutLost(SystemExit):
 
 
 class _Stderr(io.FileIO):
-    """The raw stderr. What it does not take is dropped."""
+    """The raw stderr: what cannot be written is dropped."""
 
     def write(self, data: Any) -> int:
         with contextlib.suppress(OSError):
@@ -65,7 +67,7 @@ class _Stderr(io.FileIO):
 
 
 class _Stdout(io.FileIO):
-    """The raw stdout. The first failed write raises `StdoutLost`, or is remembered while it is `deferred`."""
+    """The raw stdout: the first failed write raises `StdoutLost`, or sets `lost` if that is `deferred`."""
 
     lost: StdoutLost | None = None
     deferred = False
@@ -82,7 +84,7 @@ class _Stdout(io.FileIO):
             return len(memoryview(data).cast("B"))
 
     def _discard(self) -> None:
-        """Discard all further output: what is still buffered, and what libraries write to the descriptor."""
+        """Discard all further output: buffered text, and what libraries write to the descriptor."""
         with contextlib.suppress(OSError):
             nowhere = os.open(os.devnull, os.O_WRONLY)
             os.dup2(nowhere, self.fileno())
@@ -90,7 +92,7 @@ class _Stdout(io.FileIO):
 
 
 def _write(write: Callable[[Any], int | None], descriptor: int, data: Any) -> int:
-    """Write some of the data, and wait where the descriptor was set not to block."""
+    """Write some of the data and return the count of bytes; wait if the descriptor is non-blocking and full."""
     while True:
         count = write(data)
         if count is not None:
@@ -102,12 +104,14 @@ def _lost(error: OSError) -> StdoutLost:
     if error.errno == errno.EPIPE:
         return StdoutLost(READER_LEFT, "the reader of stdout has left")
     reason = "it is closed" if error.errno == errno.EBADF else str(error.strerror)
-    say(f"imdbcls: stdout cannot be written: {reason}. Redirect it to a file or pipe that can be written.")
+    # Not logged: a handler of the user's may write to stdout.
+    sentence = f"stdout cannot be written: {reason}. Redirect it to a file or pipe that can be written."
+    write_message(sentence, "imdbcls:", "red")
     return StdoutLost(FAILED, f"stdout cannot be written: {reason}")
 
 
 def _substitute(error: UnicodeError) -> tuple[str | bytes, int]:
-    """Python's handler for what an encoding lacks: a look-alike, the byte that a name held, or an escape."""
+    """Handle characters that an encoding does not have: a look-alike, the raw byte of a file name, or an escape."""
     if not isinstance(error, UnicodeEncodeError):
         raise error
     text = error.object[error.start : error.end]
@@ -120,9 +124,9 @@ def _substitute(error: UnicodeError) -> tuple[str | bytes, int]:
 
 
 def take_over() -> None:
-    """Replace stdin, stdout and stderr by streams that fail as described above, and report errors in one sentence.
+    """Replace the standard streams by ones that fail as described above, set logging up, and explain errors.
 
-    Call it before heavy imports: a limit of the machine can already stop those.
+    Call it before heavy imports: a limit of the machine can already make those fail.
     """
     codecs.register_error(_ERRORS, _substitute)
     _open_closed()
@@ -145,14 +149,15 @@ def take_over() -> None:
         )
         setattr(sys, name, replacement)
         setattr(sys, f"__{name}__", replacement)
-    guard_terminal()
     sys.excepthook = _explain
+    with user_errors():
+        log_to_stderr()
 
 
 def _open_closed() -> None:
-    """Open closed standard descriptors: otherwise the next opened file gets the number, and the output of C code.
+    """Open closed standard descriptors: otherwise the next file gets the number, and with it the output of C code.
 
-    Reading from stdin and writing to stdout then fail, as they should.
+    Reading from a closed stdin and writing to a closed stdout still fail.
     """
     for descriptor, (name, flags, mode) in enumerate(
         (("stdin", os.O_WRONLY, "r"), ("stdout", os.O_RDONLY, "w"), ("stderr", os.O_WRONLY, "w"))
@@ -172,19 +177,19 @@ def _open_closed() -> None:
 
 
 def _explain(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    """`sys.excepthook`: what the user or the machine caused is one sentence; the rest is a bug, with its traceback."""
+    """Log an uncaught exception (`sys.excepthook`): a sentence, or a traceback if it is a bug."""
     if issubclass(kind, KeyboardInterrupt):
         raise SystemExit(INTERRUPTED)
     with user_errors():
         sentence = limits.explain(error)
         if sentence is not None:
             raise sentence
-    say("".join(traceback.format_exception(kind, error, trace)).rstrip())
+    logger.critical("unexpected error", exc_info=(kind, error, trace))
     raise SystemExit(1)
 
 
 def run(main: Callable[[], object]) -> NoReturn:
-    """Run a command and end the process; `main` returns its exit code, or None for 0."""
+    """Run `main`, which returns an exit code or None for 0, and end the process."""
     take_over()
     code: object = None
     try:
@@ -196,7 +201,7 @@ def run(main: Callable[[], object]) -> NoReturn:
     except SystemExit as exit_:
         code = exit_.code
     if isinstance(code, str):
-        say(code)
+        logger.error(code)
         code = 1
     lost = flush()
     if lost is not None and code in (None, 0):
@@ -205,12 +210,12 @@ def run(main: Callable[[], object]) -> NoReturn:
 
 
 def takes_unicode(file: TextIO) -> bool:
-    """Whether a text file can hold every character."""
+    """Return whether the encoding of a text file has every character."""
     return (file.encoding or "utf-8").lower().replace("_", "-").startswith("utf")
 
 
 def flush() -> StdoutLost | None:
-    """Write what is buffered; returns why stdout did not take all that it was given, if so."""
+    """Flush stdout and stderr; return the error if stdout has lost output, else None."""
     try:
         sys.stdout.flush()
     except StdoutLost as lost:
@@ -226,7 +231,7 @@ def flush() -> StdoutLost | None:
 
 @contextlib.contextmanager
 def stdout_is_secondary() -> Iterator[None]:
-    """Within, a lost stdout ends nothing and only sets the exit code at the end: the work is recorded elsewhere."""
+    """Defer the error of a lost stdout to the exit code: the work in the block is recorded in files."""
     raw = _raw_stdout()
     if raw is None or raw.deferred:
         yield

@@ -1,4 +1,4 @@
-"""Tell the limits of the machine from mistakes and bugs: memory, threads, open files, disk space, permissions."""
+"""Recognise errors that limits of the machine cause: memory, threads, open files, disk space, permissions."""
 
 import errno
 import re
@@ -18,9 +18,9 @@ LEAST_ADDRESS_SPACE = 10**9
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _NO_FILES = (errno.EMFILE, errno.ENFILE)
 _NO_ACCESS = (errno.EACCES, errno.EPERM, errno.EROFS)
-# With these, the path that the error names cannot be used as it is, whatever the code does.
+# The path that the error names cannot be used as it is.
 _BAD_PATH = (errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.EIO, errno.ESTALE, errno.ENXIO)
-# Libraries in C++ and Rust (torch, pyarrow, safetensors, tokenizers) put the number or the words into their text.
+# Libraries in C++ and Rust (torch, pyarrow, safetensors, tokenizers) put the number or the words into their messages.
 _NUMBER_IN_TEXT = re.compile(r"(?:os error |\[?errno ?)(\d+)\b|code: (\d+),", re.IGNORECASE)
 _NO_MEMORY_TEXT = re.compile(
     r"can.?t allocate memory|cannot allocate memory|not enough memory|out of memory|std::bad_alloc|bad allocation"
@@ -34,55 +34,55 @@ _NO_THREADS_TEXT = re.compile(
     re.IGNORECASE,
 )
 _NO_FILES_TEXT = re.compile(r"too many open files", re.IGNORECASE)
-# What each limit of a process bounds, how its size is written, and the shell's command to see and change it.
+# What each limit bounds, how its size is written, and the shell command that shows and changes it.
 _LIMITS: dict[str, tuple[str, Callable[[int], str], str]] = {
     "RLIMIT_AS": ("this process may address", lambda size: f"{size / 1e9:.1f} GB", "ulimit -v"),
     "RLIMIT_NOFILE": ("this process may open", lambda count: f"{count:,} files", "ulimit -n"),
     "RLIMIT_NPROC": ("this user may run", lambda count: f"{count:,} threads", "ulimit -u"),
 }
 _NO_TEMPORARY_TEXT = "No usable temporary directory found"
-# Only errors of these kinds are judged by their text: a name or a label may hold the same words.
+# Only the messages of these errors are searched: elsewhere, a name or a label may contain the same words.
 _LIBRARY_ERRORS = ("RuntimeError", "ImportError", "SafetensorError", "ArrowMemoryError", "ArrowException", "OSError")
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an allocation failed: CUDA raises torch.OutOfMemoryError, the CPU a RuntimeError known by its text."""
+    """Return whether an allocation failed: CUDA raises torch.OutOfMemoryError, the CPU a RuntimeError."""
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return True
-    return errno_of(error) == errno.ENOMEM or (_is_judged_by_text(error) and bool(_NO_MEMORY_TEXT.search(str(error))))
+    return errno_of(error) == errno.ENOMEM or (_comes_from_library(error) and bool(_NO_MEMORY_TEXT.search(str(error))))
 
 
 def is_disk_full(error: BaseException) -> bool:
-    """Whether a file could not be written for want of room: a full disk, a quota, a limit on a file's size."""
+    """Return whether there was no space to write a file: a full disk, a quota, a limit on the size of files."""
     return errno_of(error) in _NO_ROOM
 
 
 def is_out_of_files(error: BaseException) -> bool:
-    """Whether this process, or the machine, may open no further file."""
-    return errno_of(error) in _NO_FILES or (_is_judged_by_text(error) and bool(_NO_FILES_TEXT.search(str(error))))
+    """Return whether this process, or the machine, cannot open another file."""
+    return errno_of(error) in _NO_FILES or (_comes_from_library(error) and bool(_NO_FILES_TEXT.search(str(error))))
 
 
 def is_out_of_threads(error: BaseException) -> bool:
-    """Whether a thread or process could not be started."""
-    return errno_of(error) == errno.EAGAIN or (_is_judged_by_text(error) and bool(_NO_THREADS_TEXT.search(str(error))))
+    """Return whether a thread or process could not be started."""
+    return errno_of(error) == errno.EAGAIN or (_comes_from_library(error) and bool(_NO_THREADS_TEXT.search(str(error))))
 
 
 def errno_of(error: BaseException) -> int | None:
-    """The operating system's number for an error, also where a library has it in its text only."""
+    """Return the errno of an error, or None; some libraries have it only in their message."""
     number = getattr(error, "errno", None)
     if isinstance(number, int):
         return number
-    found = _NUMBER_IN_TEXT.search(str(error)) if _is_judged_by_text(error) else None
+    found = _NUMBER_IN_TEXT.search(str(error)) if _comes_from_library(error) else None
     return int(found[1] or found[2]) if found else None
 
 
-def _is_judged_by_text(error: BaseException) -> bool:
+def _comes_from_library(error: BaseException) -> bool:
     return any(kind.__name__ in (*_LIBRARY_ERRORS, "PanicException") for kind in type(error).__mro__)
 
 
 @contextmanager
 def explained() -> Iterator[None]:
-    """Raise what the machine is to blame for as UserError."""
+    """Raise errors that a limit of the machine caused as UserError."""
     try:
         yield
     except BaseException as error:
@@ -93,9 +93,9 @@ def explained() -> Iterator[None]:
 
 
 def explain(error: BaseException) -> UserError | None:
-    """The sentence for an error that a limit of the machine caused, None for any other.
+    """Return a UserError for an error that a limit of the machine caused, None for any other.
 
-    The error's causes count too: libraries wrap what stopped them.
+    The causes of the error are examined too: libraries wrap the original error.
     """
     seen: list[BaseException] = []
     current: BaseException | None = error
@@ -155,7 +155,7 @@ def _shortened(text: str, width: int = 120) -> str:
 
 
 def _limits(*names: str) -> str:
-    """The advice to raise these limits, as far as this process has them."""
+    """Return the advice to raise those of the limits that are set for this process; may be empty."""
     found = []
     for name in names:
         what, size, command = _LIMITS[name]
@@ -166,9 +166,9 @@ def _limits(*names: str) -> str:
 
 
 def require_address_space() -> None:
-    """Raise UserError where this process may not address what PyTorch, SciPy and Transformers take when imported.
+    """Raise UserError if the address space is too small to import PyTorch, SciPy and Transformers.
 
-    With less, OpenBLAS waits for memory without end while it is loaded, and OpenMP ends the process.
+    With less, OpenBLAS hangs while it is loaded, and OpenMP aborts the process.
     """
     limit = resource.getrlimit(resource.RLIMIT_AS)[0] if hasattr(resource, "RLIMIT_AS") else -1
     if 0 <= limit < LEAST_ADDRESS_SPACE:
@@ -179,9 +179,9 @@ def require_address_space() -> None:
 
 
 def require_threads(count: int) -> None:
-    """Raise UserError where this process cannot start `count` threads.
+    """Raise UserError if this process cannot start `count` threads.
 
-    OpenMP ends the process when one of its threads cannot be started, so this is tried before it.
+    OpenMP aborts the process if one of its threads cannot be started, so this is tried first.
     """
     release = threading.Event()
     threads = [threading.Thread(target=release.wait, daemon=True) for _ in range(count)]

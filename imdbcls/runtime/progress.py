@@ -1,45 +1,55 @@
-"""How far a run has come: one live line on a terminal, sparse plain lines elsewhere."""
+"""Show how far a run is: one live line on a terminal, sparse log lines elsewhere."""
 
+import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Literal
+from typing import TYPE_CHECKING, Literal, get_args
 
 from imdbcls.errors import UserError
+from imdbcls.printable import printable_line
 from imdbcls.runtime import console
 
-MODES = ("auto", "live", "plain", "none")
+if TYPE_CHECKING:
+    from rich.console import Console, ConsoleOptions, RenderableType
+    from rich.live import Live
+
+ProgressMode = Literal["auto", "live", "plain", "none"]
+
+logger = logging.getLogger(__name__)
 
 _REPAINT_SECONDS = 0.2
-# A plain line is due after a tenth of the run, but not sooner than this ...
+# Plain lines are few, because a log is kept and read later: one per tenth of the run, at most every ten seconds ...
 _PLAIN_SECONDS = 10.0
-# ... and in any case after this, so that the log of a long run shows that it lives.
+# ... and at least one every five minutes, so that the log of a long run shows that it is alive.
 _PLAIN_SILENCE_SECONDS = 300.0
 
+_BAR_WIDTHS = (10, 40)  # columns: a narrower bar is left out
 _VERBS = {"validation": "validating", "test": "testing", "encoding": "encoding"}
 
 
 class Progress:
-    """Shows the steps of training and the documents of an evaluation on stderr.
+    """Show the steps of training and the documents of an evaluation on stderr.
 
-    ``mode`` is ``live`` (one repainted line), ``plain`` (a line about every tenth of the run), ``none``, or ``auto``:
-    live where stderr is a terminal. Nothing here reads a tensor: losses arrive as floats, at logged steps only.
+    `mode` is `live` (one repainted line), `plain` (a log line about every tenth of the run), `none`, or `auto`: live if
+    stderr is a terminal. Nothing here reads a tensor: losses arrive as floats, at logged steps only. Everything is
+    painted by the calling thread: a refresh thread would compete with the computation for a core.
     """
 
-    def __init__(self, mode: str = "auto") -> None:
-        if mode not in MODES:
-            raise UserError(f"progress={mode} is not known: use one of {', '.join(MODES)}.")
-        self._style: Literal["live", "plain", "none"]
+    def __init__(self, mode: ProgressMode = "auto") -> None:
+        if mode not in get_args(ProgressMode):
+            raise UserError(f"progress={mode} is not known: use one of {', '.join(get_args(ProgressMode))}.")
         if mode == "auto":
-            self._style = "live" if console.is_terminal() else "plain"
+            self._style = "live" if console.is_terminal() and console.shows_messages() else "plain"
         elif mode == "live" and console.is_shared():
             self._style = "plain"
         else:
-            self._style = mode  # type: ignore[assignment]
+            self._style = mode
+        self._live: Live | None = None
         self.start(total_steps=0)
 
     def start(self, total_steps: int, start_step: int = 0, num_epochs: int | None = None) -> None:
-        """Begins the clock; ``start_step`` optimizer steps were done by an earlier process and are not timed."""
+        """Start the clock; the first `start_step` optimizer steps were done by an earlier process and are not timed."""
         self._total_steps = total_steps
         self._start_step = start_step
         self._num_epochs = num_epochs
@@ -52,7 +62,7 @@ class Progress:
         self._resumed_at = self._stepped_at = self._shown_at = time.monotonic()
 
     def step(self, step: int, epoch: int) -> None:
-        """After each optimizer step: the steps done, and the current epoch, counted from 1."""
+        """Show an optimizer step; call it after each. `step` and `epoch` count from 1."""
         if self._style == "none":
             return
         self._last_step = step
@@ -60,25 +70,25 @@ class Progress:
         if self._style == "live":
             if now - self._shown_at >= _REPAINT_SECONDS or step == self._total_steps:
                 self._shown_at = now
-                console.paint(self._training_line(step, epoch, now))
+                self._paint(self._training_line(step, epoch, now), step, self._total_steps)
             return
         silence = now - self._shown_at
         tenth_done = (step - self._printed_step) * 10 >= self._total_steps
         if (tenth_done and silence >= _PLAIN_SECONDS) or silence >= _PLAIN_SILENCE_SECONDS or step == self._total_steps:
             self._shown_at, self._printed_step = now, step
-            console.say(self._training_line(step, epoch, now))
+            logger.info(self._training_line(step, epoch, now))
 
     def logged(self, loss: float, documents_per_second: float) -> None:
-        """The figures of a logged point; they stay on show until the next one."""
+        """Take the figures of a logged step; they are shown until the next one."""
         self._loss = loss
         self._documents_per_second = documents_per_second
 
     def of(self, split: str) -> Callable[[int, int], None]:
-        """``evaluating`` for one split: what takes the documents done and the total."""
+        """Return `evaluating` for one split: a function of the documents done and their total."""
         return partial(self.evaluating, split)
 
     def evaluating(self, split: str, done: int, total: int) -> None:
-        """Documents scored so far; ``done == total`` ends the evaluation, whose result is the caller's to say."""
+        """Show the documents scored so far; `done == total` ends the evaluation. The caller logs its result."""
         now = time.monotonic()
         if not self._evaluating:
             self._evaluating = True
@@ -86,28 +96,30 @@ class Progress:
         finished = done >= total
         if self._style != "none":
             line = f"{_VERBS.get(split, f'evaluating {split}')} {done:,}/{total:,} documents"
-            if self._style == "live" and (finished or now - self._shown_at >= _REPAINT_SECONDS):
+            if self._style == "live" and finished:
                 self._shown_at = now
-                console.paint("" if finished else line)
+                self._erase()
+            elif self._style == "live" and now - self._shown_at >= _REPAINT_SECONDS:
+                self._shown_at = now
+                self._paint(line, done, total)
             elif self._style == "plain" and now - self._shown_at >= _PLAIN_SILENCE_SECONDS:
                 self._shown_at = now
-                console.say(line)
+                logger.info(line)
         if finished:
             self._evaluating = False
             self._resumed_at = self._stepped_at = now
 
     def close(self) -> None:
-        """Removes the live line and says how long the training took; safe to call twice, and after an error."""
+        """Erase the live line and log how long the training took; safe to call twice, and after an error."""
         if self._style == "none":
             return
-        if self._style == "live":
-            console.paint("")
+        self._erase()
         steps = self._last_step - self._start_step
         if steps:
             if not self._evaluating:
                 self._trained_seconds += self._stepped_at - self._resumed_at
             done = f"step {self._last_step:,}/{self._total_steps:,}"
-            console.say(f"{done}: {steps:,} steps trained in {_duration(self._trained_seconds)}")
+            logger.info(f"{done}: {steps:,} steps trained in {_duration(self._trained_seconds)}")
         self._start_step = self._last_step
 
     def _training_line(self, step: int, epoch: int, now: float) -> str:
@@ -121,6 +133,56 @@ class Progress:
         if step > self._start_step and step < self._total_steps:
             parts.append(f"{_duration(trained / (step - self._start_step) * (self._total_steps - step))} left")
         return "  ".join(parts)
+
+    def _paint(self, text: str, done: int, total: int) -> None:
+        line = _Line(printable_line(text), done, total)
+        if self._live is None:
+            from rich.live import Live
+
+            terminal = console.terminal()
+            self._live = Live(
+                line,
+                console=terminal,
+                auto_refresh=False,
+                transient=True,
+                redirect_stdout=False,
+                redirect_stderr=False,
+            )
+            self._live.start(refresh=True)
+            terminal.show_cursor(True)  # rich hides it, and a killed process could not bring it back
+        else:
+            self._live.update(line, refresh=True)
+
+    def _erase(self) -> None:
+        live, self._live = self._live, None
+        if live is not None:
+            live.stop()
+
+
+class _Line:
+    """A text and a bar in one line of the terminal; the text is cut, or the bar left out, if they do not fit."""
+
+    def __init__(self, text: str, done: int, total: int) -> None:
+        self._text = text
+        self._done = done
+        self._total = total
+
+    def __rich_console__(self, terminal: "Console", options: "ConsoleOptions") -> "Iterator[RenderableType]":
+        from rich.progress_bar import ProgressBar
+        from rich.table import Table
+        from rich.text import Text
+
+        width = options.max_width - 3  # Ctrl-C is echoed as two characters: they must not wrap the line
+        text = Text(self._text, no_wrap=True, overflow="ellipsis")
+        room = width - text.cell_len - 2
+        shortest, longest = _BAR_WIDTHS
+        if room < shortest:
+            text.truncate(width, overflow="ellipsis")
+            yield text
+        else:
+            line = Table.grid(padding=(0, 2, 0, 0))
+            line.add_row(text, ProgressBar(total=self._total, completed=self._done, width=min(room, longest)))
+            yield line
 
 
 def _duration(seconds: float) -> str:

@@ -1,20 +1,22 @@
-"""Being asked to stop: SIGTERM, SIGINT, SIGUSR1 or SIGUSR2 end a run at the next safe moment, with everything saved."""
+"""Stop a run on SIGTERM, SIGINT, SIGUSR1 or SIGUSR2: at the next safe point, with its state saved."""
 
+import logging
 import signal
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from imdbcls.runtime.console import say
+logger = logging.getLogger(__name__)
+
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
 
 
 class Interrupted(BaseException):
-    """The run was asked to stop, and what it needs to continue is saved.
+    """The run was asked to stop, and the state it needs to continue is saved.
 
-    Not an Exception, as KeyboardInterrupt is none: it may be raised inside a library that swallows those.
+    Like KeyboardInterrupt, it is not an `Exception`: it may be raised inside a library that swallows those.
     """
 
     def __init__(self, signal_number: int) -> None:
@@ -23,28 +25,31 @@ class Interrupted(BaseException):
 
 
 class StopRequest:
-    """Whether a signal has asked this process to stop."""
+    """Record whether a signal has asked this process to stop."""
 
     def __init__(self) -> None:
         self.signal_number: int | None = None
         self._at_once = False
 
     def note(self, signal_number: int, _frame: object) -> None:
-        if self.signal_number is not None:  # a second signal changes nothing: the first is being obeyed
+        """Handle a signal: log it, and raise Interrupted within `at_once`. A second signal is ignored."""
+        if self.signal_number is not None:
             return
         self.signal_number = signal_number
-        say(f"{signal.Signals(signal_number).name}: {'stopping' if self._at_once else 'finishing the step'} ...")
+        logger.info(
+            f"{signal.Signals(signal_number).name}: {'stopping' if self._at_once else 'finishing the step'} ..."
+        )
         if self._at_once:
             self.obey()
 
     def obey(self) -> None:
-        """Raise Interrupted if a stop was asked for: call it only where nothing is half done."""
+        """Raise Interrupted if a stop was requested; call it only where no work is half done."""
         if self.signal_number is not None:
             raise Interrupted(self.signal_number)
 
     @contextmanager
     def at_once(self) -> Iterator[None]:
-        """Raise Interrupted from any point of the block: for long work that leaves nothing half done."""
+        """Raise Interrupted at any point of the block: for long work that can be interrupted without loss."""
         self._at_once = True
         try:
             self.obey()
@@ -53,38 +58,39 @@ class StopRequest:
             self._at_once = False
 
 
-def handlers() -> dict[int, Any]:
-    """What handles the signals now; nothing in a thread other than the first, which Python lets set no handlers."""
+def current_handlers() -> dict[int, Any]:
+    """Return the current handlers of the signals; none in other threads than the main one, which cannot set any."""
     if threading.current_thread() is not threading.main_thread():
         return {}
     return {number: signal.getsignal(number) for number in SIGNALS}
 
 
-def handle_by(chosen: Mapping[int, Any]) -> None:
+def set_handlers(chosen: Mapping[int, Any]) -> None:
+    """Set the handlers of signals."""
     for number, handler in chosen.items():
         signal.signal(number, handler)
 
 
 @contextmanager
-def handlers_kept() -> Iterator[None]:
-    """After the block, handle the signals as before it, whatever the block made of them."""
-    before = handlers()
+def restored_handlers() -> Iterator[None]:
+    """Restore the signal handlers after the block."""
+    before = current_handlers()
     try:
         yield
     finally:
-        handle_by(before)
+        set_handlers(before)
 
 
 @contextmanager
 def stop_requests() -> Iterator[StopRequest]:
     """Turn the signals into requests while the block runs; outside it they end the process as usual.
 
-    An exit that obeys a request leaves them ignored: one more must not kill the process that is ending. In a thread
-    other than the process's first they always end the process.
+    After an exit that obeys a request they are ignored: another one must not kill a process that is ending. In a block
+    that another thread than the main one runs, they end the process as usual.
     """
     request = StopRequest()
-    after = handlers()
-    handle_by(dict.fromkeys(after, request.note))
+    after = current_handlers()
+    set_handlers(dict.fromkeys(after, request.note))
     try:
         yield request
     except SystemExit:
@@ -92,4 +98,4 @@ def stop_requests() -> Iterator[StopRequest]:
             after = dict.fromkeys(after, signal.SIG_IGN)
         raise
     finally:
-        handle_by(after)
+        set_handlers(after)

@@ -1,17 +1,17 @@
-"""The jobs of a multirun, each in a process of its own: one that raises, exits or is killed leaves the others running.
+"""Run the jobs of a multirun, each in its own process: one that raises, exits or is killed leaves the others running.
 
-Job processes are forked from the sweep's, which has done the imports and read the documents, so a further job starts at
-once; several may run side by side. The sweep's own process computes nothing: forking a process that has started compute
-threads would be unsafe.
+Job processes are forked from the sweep's process, which has done the imports and read the documents, so that each job
+starts at once; several may run in parallel. The sweep's process computes nothing: forking a process that has started
+compute threads would be unsafe.
 """
 
 import contextlib
 import ctypes
+import logging
 import os
 import signal
 import sys
 import time
-import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,9 +19,11 @@ from typing import Any
 
 from imdbcls.errors import UserError
 from imdbcls.runs.record import problem_of_result
-from imdbcls.runtime import limits
-from imdbcls.runtime.console import say
-from imdbcls.runtime.signals import SIGNALS, Interrupted, handle_by, handlers, stop_requests
+from imdbcls.runtime import console, limits
+from imdbcls.runtime.signals import SIGNALS, Interrupted, current_handlers, set_handlers, stop_requests
+from imdbcls.runtime.text_table import text_table
+
+logger = logging.getLogger(__name__)
 
 _PR_SET_PDEATHSIG = 1
 _MAX_REASON_BYTES = 2000
@@ -30,9 +32,9 @@ _POLL_SECONDS = 0.02
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a job ended: `state` is done, failed, interrupted, killed or not begun, until then running.
+    """How a job ended: `state` is running, and then done, failed, interrupted, killed or not begun.
 
-    `detail` is its result or its error in one line.
+    `detail` is its result, or its error in one line.
     """
 
     name: str
@@ -42,22 +44,22 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Running:
-    """A job's process: its place among the outcomes, the pipe on which it tells its error, and who reads its result."""
+    """A job's process: its index among the outcomes, the pipe that its error arrives on, and a reader of its result."""
 
-    place: int
-    told: int
+    index: int
+    error_pipe: int
     read_result: Callable[[], Mapping[str, Any] | None]
 
 
 class Sweep:
-    """The outcomes of a multirun's jobs, in their order."""
+    """The jobs of a multirun: their processes, and their outcomes in order."""
 
     def __init__(self) -> None:
         self.outcomes: list[Outcome] = []
-        self.studies: set[Path] = set()  # the folders of what the jobs are runs of
+        self.studies: set[Path] = set()  # the folders of the jobs' studies
         self.stopped_by: int | None = None
         self._running: dict[int, Running] = {}  # by process id
-        self._handlers: dict[int, Any] = {}  # the signals' own, from before the first process
+        self._handlers: dict[int, Any] = {}  # the signal handlers from before the first process
 
     def run(
         self,
@@ -69,11 +71,11 @@ class Sweep:
     ) -> None:
         """Prepare a job here, start it in a forked process, and wait until fewer than `jobs` of them run.
 
-        A signal is passed on to the processes and ends the sweep after them. Whatever goes wrong is an outcome: nothing
-        is raised, so that the next job runs.
+        A signal is passed on to the processes and ends the sweep after them. An error becomes the job's outcome: it is
+        not raised, so that the next job runs.
         """
-        if any(self.outcomes[running.place].name == name for running in self._running.values()):
-            self._wait(fewer_than=1)  # the same run once more: it will be found done
+        if any(self.outcomes[running.index].name == name for running in self._running.values()):
+            self._wait(fewer_than=1)  # the same run again: it will be found done
         if self.stopped_by is None and not self._prepared(name, prepare):
             return
         self._start(name, job, read_result)
@@ -92,64 +94,64 @@ class Sweep:
             self.outcomes.append(outcome_of(name, 0, "", read_result()))
 
     def failed(self, name: str, error: BaseException) -> None:
-        """Record a job that never began, and print why."""
+        """Record a job that did not start, and log why."""
         error = limits.explain(error) or error
-        tell(error)
+        log_error(error)
         self.outcomes.append(Outcome(name, "failed", reason_of(error)))
 
     def _prepared(self, name: str, prepare: Callable[[], object]) -> bool:
-        """Whether preparing went well; else its outcome is recorded."""
+        """Prepare a job and return True; if that fails, record the outcome and return False."""
         with stop_requests() as stop:
             try:
                 with stop.at_once():
                     prepare()
-                went_well = True
+                prepared = True
             except Interrupted as interrupted:
                 self.outcomes.append(Outcome(name, "interrupted", str(interrupted)))
-                went_well = False
+                prepared = False
             except (Exception, SystemExit) as error:
                 self.failed(name, error)
-                went_well = False
+                prepared = False
         if stop.signal_number is not None:
             self._pass_on(stop.signal_number, None)
-        return went_well
+        return prepared
 
     def _start(self, name: str, job: Callable[[], object], read_result: Callable[[], Mapping[str, Any] | None]) -> None:
-        """Fork a process for a job, unless a signal has come."""
+        """Fork a process for a job, unless a signal has arrived."""
         sys.stdout.flush()
         sys.stderr.flush()
         if not self._handlers:
-            self._handlers = handlers()
-            handle_by(dict.fromkeys(self._handlers, self._pass_on))
+            self._handlers = current_handlers()
+            set_handlers(dict.fromkeys(self._handlers, self._pass_on))
         if self.stopped_by is not None:
             self.outcomes.append(Outcome(name, "not begun", "the sweep was stopped before"))
             return
-        told, telling = os.pipe()
+        error_pipe, error_input = os.pipe()
         parent = os.getpid()
-        # Until the job's process has handlers of its own, a signal that reaches it would run this process's.
+        # Until the job's process has its own handlers, a signal to it would run the handlers of the sweep.
         unblocked = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
         try:
             child = os.fork()
             if child == 0:
                 code = 1
                 try:  # whatever happens, this process must not go on with the sweep
-                    handle_by(self._handlers)
-                    for other in (told, *(running.told for running in self._running.values())):
+                    set_handlers(self._handlers)
+                    for other in (error_pipe, *(running.error_pipe for running in self._running.values())):
                         os.close(other)
                     die_with(parent)
                     signal.pthread_sigmask(signal.SIG_SETMASK, unblocked)
-                    code = exit_code_of(job, telling)
+                    code = exit_code_of(job, error_input)
                 finally:
                     os._exit(code)
-            self._running[child] = Running(len(self.outcomes), told, read_result)
+            self._running[child] = Running(len(self.outcomes), error_pipe, read_result)
             self.outcomes.append(Outcome(name, "running", ""))
-        except OSError as error:  # no memory or no process to be had
-            os.close(told)
+        except OSError as error:  # out of memory or of processes
+            os.close(error_pipe)
             self.failed(name, error)
         finally:
-            os.close(telling)
+            os.close(error_input)
             signal.pthread_sigmask(signal.SIG_SETMASK, unblocked)
-        if self.stopped_by is not None:  # since the look at it; another thread may have taken the signal in
+        if self.stopped_by is not None:  # by a signal since the check above: another thread may have received it
             self._pass_on(self.stopped_by, None)
 
     def _wait(self, fewer_than: int) -> None:
@@ -157,17 +159,17 @@ class Sweep:
         while len(self._running) >= fewer_than:
             process, status = self._next_end()
             running = self._running.pop(process)
-            os.set_blocking(running.told, False)  # whatever the job left running may hold the other end open
-            with open(running.told, "rb", buffering=0) as pipe:
+            os.set_blocking(running.error_pipe, False)  # a process that the job left running may hold the other end
+            with open(running.error_pipe, "rb", buffering=0) as pipe:
                 reason = (pipe.read(_MAX_REASON_BYTES) or b"").decode(errors="replace")
-            name, exit_code = self.outcomes[running.place].name, os.waitstatus_to_exitcode(status)
-            self.outcomes[running.place] = outcome_of(name, exit_code, reason, running.read_result())
+            name, exit_code = self.outcomes[running.index].name, os.waitstatus_to_exitcode(status)
+            self.outcomes[running.index] = outcome_of(name, exit_code, reason, running.read_result())
         if not self._running:
-            handle_by(self._handlers)
+            set_handlers(self._handlers)
             self._handlers = {}
 
     def _next_end(self) -> tuple[int, int]:
-        """The next process to end and its wait status. Other children are left alone: a library waits for its own."""
+        """Wait for a process to end; return its id and wait status. Children of libraries are not waited for."""
         if len(self._running) == 1:
             return os.waitpid(next(iter(self._running)), 0)
         while True:
@@ -180,24 +182,24 @@ class Sweep:
     def _pass_on(self, number: int, _frame: object) -> None:
         self.stopped_by = number
         for process in self._running:
-            with contextlib.suppress(ProcessLookupError):  # it has ended this moment
+            with contextlib.suppress(ProcessLookupError):  # it has just ended
                 os.kill(process, number)
 
     def conclude(self) -> int:
-        """Wait for the last jobs, print the table of all, and return the exit code: 0 where each is done."""
+        """Wait for the last jobs, log a table of all, and return the exit code: 0 if each is done."""
         self._wait(fewer_than=1)
         if not self.outcomes:
             return 0
-        width = max(len(outcome.name) for outcome in self.outcomes)
-        say("")
-        for outcome in self.outcomes:
-            say(f"{outcome.name:<{width}}  {outcome.state:<11}  {outcome.detail}")
+        rows = [(outcome.name, outcome.state, outcome.detail) for outcome in self.outcomes]
+        logger.info("")
+        for line in text_table(rows, num_text_columns=3, width=console.columns_of(sys.stderr)).splitlines():
+            logger.info(line)
         undone = sum(outcome.state != "done" for outcome in self.outcomes)
         if undone:
-            say(f"{undone} of {len(self.outcomes)} runs are not done; the same command runs what is missing.")
+            logger.info(f"{undone} of {len(self.outcomes)} runs are not done; the same command runs what is missing.")
         elif len(self.outcomes) > 1:
             for study in sorted(self.studies):
-                say(f"compare them: python -m imdbcls.compare {study}")
+                logger.info(f"compare them: python -m imdbcls.compare {study}")
         if self.stopped_by is not None:
             return 128 + self.stopped_by
         return 1 if undone else 0
@@ -211,37 +213,39 @@ def die_with(parent: int) -> None:
             os._exit(1)
 
 
-def exit_code_of(job: Callable[[], object], telling: int) -> int:
-    """Run a job to the end of its process; its error is printed here, where its traceback is, and told to the sweep."""
+def exit_code_of(job: Callable[[], object], error_input: int) -> int:
+    """Run a job in its process and return the exit code; log its error, and write it to the pipe in one line."""
     try:
         job()
         code = 0
     except SystemExit as exit_:
         code = exit_.code if isinstance(exit_.code, int) else int(exit_.code is not None)
     except BaseException as error:
-        told = limits.explain(error) or error
-        tell(told)
-        os.write(telling, reason_of(told).encode()[:_MAX_REASON_BYTES])
-        code = 2 if isinstance(told, UserError) else 1
+        explained = limits.explain(error) or error
+        log_error(explained)
+        os.write(error_input, reason_of(explained).encode()[:_MAX_REASON_BYTES])
+        code = 2 if isinstance(explained, UserError) else 1
     sys.stdout.flush()
     sys.stderr.flush()
     return code
 
 
-def tell(error: BaseException) -> None:
+def log_error(error: BaseException) -> None:
+    """Log a user's mistake in its sentence, and any other error with its traceback."""
     if isinstance(error, UserError):
-        say(f"imdbcls: {error}")
+        logger.error(str(error))
     else:
-        say("".join(traceback.format_exception(error)).rstrip())
+        logger.critical("unexpected error", exc_info=error)
 
 
 def reason_of(error: BaseException) -> str:
-    """An error in one line: the sentence of a user's mistake, else with its type."""
+    """Return an error in one line: the sentence of a user's mistake; any other error with its type."""
     first = (str(error).splitlines() or [""])[0]
     return first if isinstance(error, UserError) else f"{type(error).__name__}: {first}"
 
 
 def outcome_of(name: str, exit_code: int, reason: str, result: Mapping[str, Any] | None) -> Outcome:
+    """Return the outcome of a process from its exit code, its reported error, and the content of its `result.json`."""
     if exit_code == 0 and result is not None and problem_of_result(result) is None:
         return Outcome(name, "done", f"validation {result['val/accuracy']:.2%}  test {result['test/accuracy']:.2%}")
     if exit_code < 0:

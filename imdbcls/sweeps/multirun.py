@@ -1,4 +1,4 @@
-"""The training command line: one run, or the jobs of `--multirun`, each in a process of its own (see `jobs`)."""
+"""The training command line: one run, or the jobs of `--multirun`, each in its own process (see `jobs`)."""
 
 import gc
 import sys
@@ -26,7 +26,7 @@ sweep = Sweep()  # of this process
 
 def run_command(main: Callable[[], object]) -> int:
     """Answer the command line by Hydra's `main`; return the exit code of a sweep, 0 for a run."""
-    with entry.stdout_is_secondary():  # Hydra logs there; the runs are recorded in their folders
+    with entry.stdout_is_secondary():  # the runs are recorded in their folders
         sys.argv[1:] = answer_command(sys.argv[1:])
         gc.freeze()  # modules and the composed config stay: the collector skips them, also in forked jobs
         try:
@@ -80,8 +80,8 @@ def prepare_jobs(config: "Config") -> None:
 
 
 def train_with_share(config: "Config", train: Train) -> None:
-    """Call `train` as one of several processes: with its share of the threads, and its name before its lines."""
-    console.speak_as(run_name(config))
+    """Call `train` as one of several processes: with its share of the threads, and its name before each line."""
+    console.prefix_messages(run_name(config))
     from imdbcls.runtime.device import share_threads
 
     share_threads(config.jobs)

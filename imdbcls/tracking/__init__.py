@@ -2,14 +2,16 @@
 
 import contextlib
 import importlib
+import logging
 from collections.abc import Mapping
 from typing import Any
 
-from imdbcls.runtime.console import warn
 from imdbcls.tracking import environment
 from imdbcls.tracking.none import NoTracker
 from imdbcls.tracking.run import WandbTracker
 from imdbcls.tracking.session import RunIdentity
+
+logger = logging.getLogger(__name__)
 
 Tracker = WandbTracker | NoTracker
 
@@ -26,7 +28,7 @@ def import_early(settings: Mapping[str, Any]) -> None:
         return
     note = environment.ignored(str(settings["mode"]))
     if note is not None:
-        warn(note)
+        logger.warning(note)
     # wandb itself imports the second as it opens any run, the third as it takes a table.
     for module in ("wandb", "wandb.sdk.launch.inputs.internal", "requests"):
         with contextlib.suppress(Exception):

@@ -2,6 +2,7 @@
 
 import contextlib
 import glob
+import logging
 import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,10 +11,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from imdbcls.errors import UserError
-from imdbcls.runtime.console import say, warn
 from imdbcls.runtime.waiting import is_reachable, within
 from imdbcls.tracking import environment
 from imdbcls.tracking.server import PROBE_SECONDS, first_line, set_environment, stop_helper, why_not_online
+
+logger = logging.getLogger(__name__)
 
 Mode = Literal["auto", "online", "offline", "disabled"]
 # What is safe whatever W&B does, by the type of the job.
@@ -76,7 +78,7 @@ class Session:
             return
         note = environment.ignored(self._mode)
         if note is not None:
-            warn(note)
+            logger.warning(note)
         try:
             with environment.without_ignored():
                 self._open()
@@ -127,7 +129,7 @@ class Session:
         if mode == "online":
             problem = self._start_online(settings.base_url)
             if problem is not None:
-                warn(f"W&B: {problem}; this run is logged offline. {self._hint()}")
+                logger.warning(f"W&B: {problem}; this run is logged offline. {self._hint()}")
                 mode = "offline"
         if mode == "offline":
             self.run = self._start("offline")
@@ -143,7 +145,7 @@ class Session:
             return "online"
         if self._mode == "online":
             raise UserError(f"W&B: {problem}: run `wandb login`, set WANDB_API_KEY or choose the mode auto.")
-        say(f"W&B: {problem}, so this run is logged offline. {self._hint()}")
+        logger.info(f"W&B: {problem}, so this run is logged offline. {self._hint()}")
         return "offline"
 
     def _start_online(self, url: str) -> str | None:
@@ -158,7 +160,7 @@ class Session:
             for log in set(self.logs()) - earlier_logs:  # empty, but viewers would list it
                 shutil.rmtree(log.parent, ignore_errors=True)
             return first_line(error)
-        say(f"W&B: {self.run.url}")
+        logger.info(f"W&B: {self.run.url}")
         return None
 
     def _start(self, mode: Literal["online", "offline"]) -> Any:
@@ -206,7 +208,9 @@ class Session:
             if run.offline:
                 self._warn_once("did not close its log", error)
             else:
-                warn(f"W&B: not all was uploaded. Upload the rest: wandb sync --include-online {Path(run.dir).parent}")
+                logger.warning(
+                    f"W&B: not all was uploaded. Upload the rest: wandb sync --include-online {Path(run.dir).parent}"
+                )
 
     def _hint(self) -> str:
         logs = self._folder / "wandb"
@@ -221,4 +225,4 @@ class Session:
     def _warn_once(self, what: str, error: Exception) -> None:
         if not self._warned:
             self._warned = True
-            warn(f"W&B {what} ({first_line(error)}); {KEPT[self._identity.job_type]}.")
+            logger.warning(f"W&B {what} ({first_line(error)}); {KEPT[self._identity.job_type]}.")

@@ -6,6 +6,7 @@ complete one at every moment, and `newest` finds it.
 """
 
 import json
+import logging
 import re
 import shutil
 from collections.abc import Callable, Mapping, Sequence
@@ -21,7 +22,8 @@ from imdbcls.errors import UserError
 from imdbcls.runs.format_version import CHECKPOINT, FORMAT_VERSION, read_versioned
 from imdbcls.runs.untrusted import require_plain, sha256, tensor_shapes
 from imdbcls.runtime.atomic import new_name, old_name, replacing_folder, sync
-from imdbcls.runtime.console import say
+
+logger = logging.getLogger(__name__)
 
 MANIFEST = "manifest.json"
 STATE = "state.json"
@@ -189,4 +191,4 @@ def remedy(run: Path) -> str:
 
 def log_skipped(problems: Sequence[str]) -> None:
     for problem in problems:
-        say(f"Skipping damaged checkpoint: {problem}")
+        logger.info(f"Skipping damaged checkpoint: {problem}")

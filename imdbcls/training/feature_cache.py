@@ -6,6 +6,7 @@ L layers, B documents of a batch, T tokens of its padded width, N tokens, D hidd
 import contextlib
 import hashlib
 import json
+import logging
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from itertools import chain
@@ -22,9 +23,10 @@ from imdbcls.kernels import source_digest
 from imdbcls.models.backbone import Backbone
 from imdbcls.models.classifier import Classifier
 from imdbcls.models.environment import environment_of
-from imdbcls.runtime.console import say
 from imdbcls.runtime.device import Hardware, all_threads
 from imdbcls.runtime.locks import build_lock
+
+logger = logging.getLogger(__name__)
 
 # Bytes to leave free on the disk, for the rest of the run and for others.
 RESERVE = 2e9
@@ -57,7 +59,7 @@ def encode_once(
     missing = [name for name in splits if found[name] is None]
 
     def on_wait() -> None:
-        say(f"Another process is encoding the same documents into {folder}; waiting for it.")
+        logger.info(f"Another process is encoding the same documents into {folder}; waiting for it.")
 
     for place, name in enumerate(missing):
         batches, to_come = splits[name], [splits[other] for other in missing[place:]]
@@ -65,7 +67,7 @@ def encode_once(
             with build_lock(folder / f".{entries[name].name}.lock", on_wait), all_threads():
                 found[name] = load_features(entries[name])  # by another process, meanwhile
                 if found[name] is None:
-                    say(f"Encoding the {batches.num_documents:,} documents of {name} once, into {folder}.")
+                    logger.info(f"Encoding the {batches.num_documents:,} documents of {name} once, into {folder}.")
                     encoded = encode(model, batches, hardware, on_progress)
                     first = next(encoded)
                     require_room(folder, need_of(to_come, first), cache_gb, of_layers(first))

@@ -1,5 +1,6 @@
 """The console summaries of a run, and the content of its `result.json`."""
 
+import logging
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,10 +15,11 @@ from imdbcls.runs.folder import RunFolder
 from imdbcls.runs.predictions import Predictions, write_predictions
 from imdbcls.runs.record import checksums_of_predictions, path_of_predictions
 from imdbcls.runs.result import identity_of
-from imdbcls.runtime.console import say, warn
 from imdbcls.runtime.device import peak_memory_mb
 from imdbcls.runtime.versions import git_commit, versions
 from imdbcls.training.run import Run
+
+logger = logging.getLogger(__name__)
 
 NUM_MISTAKES = 50  # of the test split, in W&B's table
 
@@ -26,22 +28,22 @@ def announce(run: Run) -> None:
     """Log what is trained on which data, and what is lost of the texts."""
     config, corpus, trainer, backbone = run.config, run.corpus, run.trainer, run.backbone
     for note in corpus.notes:
-        say(note)
+        logger.info(note)
     for loss in losses(sum_of(run.token_counts.values()), config.max_length):
-        warn(loss)
+        logger.warning(loss)
     sizes = f"{len(corpus.train):,} to train on, {len(corpus.validation):,} to validate, {len(corpus.test):,} to test"
     trainable = count_parameters(trainer.model, trainable=True)
     frozen = "" if trainable == count_parameters(trainer.model) else f"; {trainable:,} are trained"
     hardware, device = run.hardware.describe(), run.hardware.device.type
-    say(f"{run.folder.path.name}: head {config.head.name} on {config.backbone.name}, on {hardware}")
+    logger.info(f"{run.folder.path.name}: head {config.head.name} on {config.backbone.name}, on {hardware}")
     if backbone.not_fast is not None and device == "cpu":
-        say(f"{backbone.name}: no fast CPU layers in training: {backbone.not_fast}.")
+        logger.info(f"{backbone.name}: no fast CPU layers in training: {backbone.not_fast}.")
     if backbone.not_unpadded is not None and device == "cuda":
-        say(f"{backbone.name}: computed with its padding: {backbone.not_unpadded}.")
-    say(f"{config.data.name}: {sizes} documents, {len(corpus.label_names)} classes")
+        logger.info(f"{backbone.name}: computed with its padding: {backbone.not_unpadded}.")
+    logger.info(f"{config.data.name}: {sizes} documents, {len(corpus.label_names)} classes")
     epochs = "1 epoch" if config.epochs == 1 else f"{config.epochs} epochs"
     size, head_size = count_parameters(run.model), count_parameters(run.model.head)
-    say(
+    logger.info(
         f"{trainer.num_steps:,} steps of {config.batch_size} documents, {epochs}, "
         f"{size / 1e6:.1f}M parameters ({head_size:,} in the head{frozen})"
     )
@@ -126,15 +128,17 @@ def conclude(folder: RunFolder, result: Mapping[str, Any]) -> None:
     """Log the result, where it is stored, and the next command."""
     standard_error = (result["test/accuracy"] * (1 - result["test/accuracy"]) / result["test_documents"]) ** 0.5
     watched = " (the test split was watched while training)" if result["watched_test"] else ""
-    say(
+    logger.info(
         f"{result['name']}: validation accuracy {result['val/accuracy']:.2%} (best epoch {result['best_epoch']}), "
         f"test accuracy {result['test/accuracy']:.2%} ± {standard_error:.2%} standard error on "
         f"{result['test_documents']:,} documents{watched}"
     )
     if (doubt := doubt_about(result["test/confusion_matrix"], result["label_names"])) is not None:
-        warn(f"{result['name']}, test: {doubt}")
-    say(
+        logger.warning(f"{result['name']}, test: {doubt}")
+    logger.info(
         f"  trained in {result['train_seconds']:.0f} s, {result['documents_per_second']:.1f} documents/s, "
         f"peak memory {result['peak_memory_mb']:,.0f} MB; everything lies in {folder.path}"
     )
-    say(f"  next: python -m imdbcls.evaluate {folder.path}, or the same with another head or seed in {folder.study}")
+    logger.info(
+        f"  next: python -m imdbcls.evaluate {folder.path}, or the same with another head or seed in {folder.study}"
+    )

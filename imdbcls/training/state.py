@@ -1,6 +1,7 @@
 """What is saved of a training run, and how a run comes to stand exactly where it was saved."""
 
 import json
+import logging
 import math
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -14,11 +15,12 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from imdbcls.models.classifier import Classifier
 from imdbcls.runs.metrics_log import MetricsLog
-from imdbcls.runtime.console import warn
 from imdbcls.runtime.environment import differences
 from imdbcls.training import checkpoint, optim
 from imdbcls.training.checkpoint import Checkpoint, CheckpointError
 from imdbcls.training.evaluation_model import ScoredModel
+
+logger = logging.getLogger(__name__)
 
 ANYTHING = object()  # in an expected form: whatever is there
 
@@ -224,7 +226,9 @@ class Saver:
         changes = differences(saved.state["surroundings"], self.surroundings)
         if changes:
             change = "; ".join(changes)
-            warn(f"{change}: the same bits as without the interruption are not promised; result.json records it.")
+            logger.warning(
+                f"{change}: the same bits as without the interruption are not promised; result.json records it."
+            )
             state.changes.append(f"after step {state.step}: {change}")
 
     def _without_frozen(self, model: Classifier) -> dict[str, Tensor]:

@@ -4,6 +4,7 @@ The trainer receives finished objects and one settings object; it never sees the
 it, `Trainer.accumulate_gradient` are the whole gradient step.
 """
 
+import logging
 import math
 import time
 from collections.abc import Mapping
@@ -23,7 +24,6 @@ from imdbcls.data.batches import Ahead, EvalBatches, SplitBatches
 from imdbcls.errors import UserError
 from imdbcls.models.inference import score
 from imdbcls.models.metrics import metrics_of
-from imdbcls.runtime.console import say, warn
 from imdbcls.runtime.device import Hardware, seed_everything_at
 from imdbcls.runtime.limits import is_out_of_memory
 from imdbcls.runtime.progress import Progress
@@ -33,6 +33,8 @@ from imdbcls.training.evaluation_model import ScoredModel
 from imdbcls.training.losses import Objective
 from imdbcls.training.optim import learning_rate
 from imdbcls.training.state import Saver, Step, TrainState, Window
+
+logger = logging.getLogger(__name__)
 
 # A GPU runs behind the host, and reading a value waits for it. At most this many steps stay unread.
 MAX_UNREAD_STEPS = 100
@@ -210,7 +212,7 @@ class Trainer:
             torch.cuda.empty_cache()
         tried = min(self.state.micro_batch_size, num_documents)
         self.state.micro_batch_size = (tried + 1) // 2
-        warn(
+        logger.warning(
             f"step {self.state.step + 1}: not enough memory for {tried} documents at a time, from here on "
             f"{self.state.micro_batch_size}; a step's gradient is still that of {num_documents} documents."
         )
@@ -322,5 +324,5 @@ class Trainer:
         if restored is None:
             return None
         self.state, self.window, folder = restored
-        say(f"Continuing at step {self.state.step:,} of {self.num_steps:,}, from {folder}.")
+        logger.info(f"Continuing at step {self.state.step:,} of {self.num_steps:,}, from {folder}.")
         return self.state.step

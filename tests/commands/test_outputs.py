@@ -170,13 +170,16 @@ runpy.run_module("imdbcls.train", run_name="__main__")
 
 
 def test_a_sweep_whose_reader_leaves_runs_to_its_end(tmp_path: Path) -> None:
-    """Hydra's own lines go to stdout. A failed job decides the exit code, also then."""
-    sweep = ("--multirun", "head=cls,mean", "jobs=2", *ONE_RUN)
+    """A sweep writes to stdout only if Hydra logs there. A failed job decides the exit code, also then."""
+    sweep = ("--multirun", "head=cls,mean", "jobs=2", "hydra/job_logging=stdout", *ONE_RUN)
     code, _, said = run(tmp_path, "train", *sweep, stdout=NO_READER)
     assert code == 128 + signal.SIGPIPE and "Traceback" not in said, said
     assert len(list(tmp_path.glob("runs/*/*/result.json"))) == 2
     code, _, said = run(tmp_path, "train", *sweep, "optimizer.betas=[2,2]", stdout=NO_READER)
-    assert code == 1 and "2 of 2 runs are not done" in said and "Traceback" not in said, said
+    assert code == 1 and "Traceback" not in said, said
+    answers = str(tmp_path / "answers.txt")
+    code, _, said = run(tmp_path, "train", *sweep, "optimizer.betas=[2,2]", "hydra/job_logging=none", stdout=answers)
+    assert code == 1 and "2 of 2 runs are not done" in said and Path(answers).read_text() == "", said
 
 
 def test_closed_stdin_is_one_sentence(finished: Path, tmp_path: Path) -> None:

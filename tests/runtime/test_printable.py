@@ -48,20 +48,13 @@ def test_control_characters_become_visible_and_other_text_stays() -> None:
             assert character.isspace() or not character.isprintable(), hex(code)
 
 
-def test_what_is_said_is_printable(capsys: pytest.CaptureFixture[str]) -> None:
-    console.say(f"one\n{HOSTILE}")
-    console.warn(HOSTILE)
-    console.paint(HOSTILE)
-    console.paint("")
-    output = capsys.readouterr().err.replace("\r", "").replace("\x1b[K", "")
+def test_messages_are_printable(capsys: pytest.CaptureFixture[str]) -> None:
+    logger = logging.getLogger("imdbcls.test")
+    logger.info(f"one\n{HOSTILE}")
+    logger.warning(HOSTILE)
+    output = capsys.readouterr().err
     assert is_safe(output.replace("\n", ""))
-    assert [line[:10] for line in output.splitlines()] == [
-        "one",
-        "a\\x1b]0;ti",
-        "imdbcls: a",
-        "warning: a",
-        "a\\x1b]0;ti",
-    ]
+    assert [line[:10] for line in output.splitlines()] == ["one", "a\\x1b]0;ti", "imdbcls: a", "warning: a"]
 
 
 def test_an_error_is_one_line_whatever_is_in_it(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
@@ -82,19 +75,24 @@ def test_an_error_is_one_line_whatever_is_in_it(capsys: pytest.CaptureFixture[st
 def test_libraries_and_tracebacks_are_guarded(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
-    before = logging.getLogRecordFactory()
+    root, before = logging.getLogger(), logging.getLogRecordFactory()
+    monkeypatch.setattr(root, "handlers", [*root.handlers])
+    monkeypatch.setattr(root, "level", root.level)
+    monkeypatch.delenv(console.LEVEL_VARIABLE, raising=False)
     with warnings.catch_warnings():
         try:
-            console.guard_terminal()
-            console.guard_terminal()  # once is enough
-            logging.getLogger("transformers.somewhere").error("model type %s", HOSTILE)
+            console.log_to_stderr()
+            console.log_to_stderr()  # adds nothing
+            logging.getLogger("somewhere").error("model type %s", HOSTILE)
             warnings.warn(HOSTILE, UserWarning, stacklevel=1)
-            sys.excepthook(ValueError, ValueError(HOSTILE), None)
+            logging.getLogger("somewhere").error("unexpected", exc_info=ValueError(HOSTILE))
         finally:
             logging.setLogRecordFactory(before)
-    assert caplog.messages == [printable(f"model type {HOSTILE}")]
-    assert is_safe(capsys.readouterr().err.replace("\n", ""))
+            root.manager._clear_cache()  # type: ignore[attr-defined]
+    assert caplog.messages[0] == printable(f"model type {HOSTILE}")
+    output = capsys.readouterr().err
+    assert is_safe(output.replace("\n", ""))
+    assert output.count("model type a") == output.count("UserWarning: a") == output.count("ValueError: a") == 1
 
 
 NAMES = (HOSTILE, "=cmd|'/c calc'!A1", "+1", "-1", "@SUM(1)", "\t=1", "\r=1", " =1", "\uff1d1", "negative")

@@ -123,15 +123,18 @@ def on_terminal(body: str, columns: int = 60, **environment: str) -> str:
 
 
 TRAIN = """
-from imdbcls.runtime.console import say, warn
+import logging
+from imdbcls.runtime.console import log_to_stderr
 from imdbcls.runtime.progress import Progress
+log_to_stderr()
+logger = logging.getLogger("imdbcls.test")
 shown = Progress("auto")
 shown.start(200, num_epochs=2)
 for step in range(1, 201):
     time.sleep(0.005)
     if step % 10 == 0: shown.logged(0.5, 80.0)
     shown.step(step, 1 + step // 101)
-    if step == 100: warn("something was changed")
+    if step == 100: logger.warning("something was changed")
 shown.evaluating("test", 10, 20)
 shown.evaluating("test", 20, 20)
 shown.close()
@@ -140,20 +143,46 @@ shown.close()
 
 def test_the_live_line_is_one_line() -> None:
     output = on_terminal(TRAIN)
-    paints = re.findall(r"\r(epoch[^\r\n\x1b]*)", output)
+    paints = re.findall(r"(epoch[^\r\n\x1b]*)", output)
     assert 3 <= len(paints) <= 12
     assert paints[-1] == "epoch 2/2  step 200/200  loss 0.5000  80.0 documents/s"
-    # What stays on the screen: the last writing of every line.
-    screen = [line.split("\r\x1b[K")[-1].split("\r")[-1] for line in output.replace("\r\n", "\n").split("\n")]
-    assert screen[0] == "\x1b[33mwarning:\x1b[0m something was changed"
+    screen = screen_of(output)
+    assert screen[0] == "warning: something was changed" and "\x1b[33mwarning:\x1b[0m something" in output
     assert re.fullmatch(r"step 200/200: 200 steps trained in 0:0\d", screen[1])
     assert screen[2:] == [""]
+    assert output.rfind("\x1b[?25h") > output.rfind("\x1b[?25l")  # the cursor is visible
+    assert "\x1b[?25l" not in re.sub(r"\x1b\[\?25l(?=.{,200}?\x1b\[\?25h)", "", output, flags=re.DOTALL)
+
+
+def screen_of(output: str) -> list[str]:
+    """Return what a terminal shows in the end, for the control sequences that are written here."""
+    lines, row, column = [""], 0, 0
+    for sequence, text in re.findall(r"(\x1b\[[?\d;]*[A-Za-z]|[\r\n])|([^\x1b\r\n]+)", output):
+        if text:
+            line = lines[row].ljust(column)
+            lines[row], column = line[:column] + text + line[column + len(text) :], column + len(text)
+        elif sequence == "\n":
+            row += 1
+            lines += [""] * (row + 1 - len(lines))
+        elif sequence == "\r":
+            column = 0
+        elif sequence.endswith("A"):
+            row -= int(sequence[2:-1] or 1)
+        elif sequence == "\x1b[2K":
+            lines[row] = ""
+        elif sequence in ("\x1b[K", "\x1b[0K"):
+            lines[row] = lines[row][:column]
+        else:
+            assert re.fullmatch(r"\x1b\[(\?25[lh]|[\d;]*m)", sequence), sequence
+    return lines
 
 
 def test_no_color_and_a_narrow_terminal() -> None:
     output = on_terminal(TRAIN, columns=30, NO_COLOR="1")
-    assert "\x1b[33m" not in output and "warning: something was changed" in output
-    assert all(len(paint) < 30 for paint in re.findall(r"\r(epoch[^\r\n\x1b]*)", output))
+    assert not re.search(r"\x1b\[[\d;]*3\d", output) and "warning: something was changed" in output
+    paints = re.findall(r"(epoch[^\r\n\x1b]*)", output)
+    assert paints and all(len(paint) < 30 for paint in paints)
+    assert screen_of(output)[2:] == [""]
 
 
 LOUD = """

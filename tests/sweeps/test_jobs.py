@@ -120,7 +120,9 @@ def test_jobs_side_by_side_share_the_threads_and_give_what_they_give_one_by_one(
         for file in ("checkpoints/best/model.safetensors", "predictions/test.parquet"):
             assert digest(one / file) == digest(other / file)
         assert points(one) == points(other)
-    *said, _, _ = [line for line in command.output.splitlines() if line and not line.startswith("[")]  # Hydra's
+    *said, _, _ = [
+        line for line in command.output.splitlines() if line and not line.startswith(("Launching ", "\t#"))
+    ]  # Hydra's
     names = [one.name for one in runs]
     assert all(line.startswith(tuple(names)) for line in said)
     assert command.output.count("on CPU, 1 thread") == 2

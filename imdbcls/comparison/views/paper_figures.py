@@ -4,6 +4,7 @@ The same figure has the same bytes every time. The user's own matplotlib setting
 """
 
 import io
+import logging
 import math
 import warnings
 from collections.abc import Mapping, Sequence
@@ -23,11 +24,12 @@ from imdbcls.comparison.views.figures import (
 )
 from imdbcls.comparison.views.label_placement import Box, points_along, spot_for_label
 from imdbcls.errors import UserError
-from imdbcls.runtime.console import warn
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure as Canvas
+
+logger = logging.getLogger(__name__)
 
 WIDTH = 3.3  # inches, of a column
 DPI = 300
@@ -100,7 +102,9 @@ def paper_figures(figures: Mapping[str, Figure]) -> dict[str, bytes]:
             files[f"{name}.pdf"] = saved(canvas, "pdf", {"Creator": None, "Producer": None, "CreationDate": None})
             files[f"{name}.png"] = saved(canvas, "png", {"Software": None})
     if any("missing from font" in str(warning.message) for warning in caught):
-        warn(f"the PDF and PNG figures have boxes for characters that their font, {SETTINGS['font.family']}, lacks.")
+        logger.warning(
+            f"the PDF and PNG figures have boxes for characters that their font, {SETTINGS['font.family']}, lacks."
+        )
     return files
 
 
