@@ -189,7 +189,7 @@ def log_if_unconfigured() -> None:
     handler = StderrHandler()
     handler.addFilter(lambda _: not logging.getLogger().handlers)
     package.addHandler(handler)
-    if package.level == logging.NOTSET:
+    if package.level == logging.NOTSET and logging.getLogger().level == logging.WARNING:  # both are defaults
         package.setLevel(logging.INFO)
 
 

@@ -1,0 +1,82 @@
+"""Messages go where the user's logging configuration sends them, each once."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from support.processes import run_module
+from support.runs import ROOT, TINY
+
+SMALL = (*TINY, "epochs=1", "tracker=none", "progress=none", "runs_dir=runs")
+RESULT = "test accuracy"
+
+
+def train(folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    done = run_module(folder, "imdbcls.train", *SMALL, *arguments, environment={**os.environ, **environment})
+    assert done.returncode == 0, done.stderr
+    return done
+
+
+def test_messages_go_to_stderr_once_and_hydra_s_configuration_replaces_that(tmp_path: Path) -> None:
+    done = train(tmp_path, "seed=0")
+    assert done.stdout == "" and done.stderr.count(RESULT) == 1 and "warning: " in done.stderr
+    done = train(tmp_path, "seed=1", "hydra/job_logging=default")
+    assert done.stdout.count(RESULT) == 1 and RESULT not in done.stderr
+    assert (tmp_path / "train.log").read_text().count(RESULT) == 1
+    done = train(tmp_path, "seed=2", "hydra/job_logging=disabled")
+    assert RESULT not in done.stdout + done.stderr
+    done = run_module(tmp_path, "imdbcls.train", "--info", "defaults", environment=dict(os.environ))
+    assert "Defaults List" in done.stdout and done.stderr == ""
+
+
+def test_the_level_comes_from_the_environment(tmp_path: Path) -> None:
+    done = train(tmp_path, IMDBCLS_LOG_LEVEL="warning")
+    lines = done.stderr.splitlines()
+    assert lines and all(line.startswith("warning: ") for line in lines)
+    done = run_module(tmp_path, "imdbcls.doctor", environment={**os.environ, "IMDBCLS_LOG_LEVEL": "loud"})
+    assert done.returncode == 2 and done.stdout == ""
+    assert done.stderr == "imdbcls: IMDBCLS_LOG_LEVEL=LOUD is not a level: use DEBUG, INFO, WARNING or ERROR.\n"
+
+
+NOTEBOOK = """
+import logging
+from imdbcls.runtime.console import log_if_unconfigured
+logger = logging.getLogger("imdbcls.somewhere")
+logger.info("one"); logger.warning("two")
+log_if_unconfigured(); log_if_unconfigured()
+logger.info("three"); logger.warning("[bold]four")
+logging.basicConfig(level="ERROR", format="mine: %(message)s")
+logger.error("five")
+"""
+
+
+def test_python_shows_messages_until_the_user_configures_logging() -> None:
+    script = f"import sys; sys.path.insert(0, {str(ROOT)!r})\n{NOTEBOOK}"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stderr.splitlines() == ["two", "three", "warning: [bold]four", "mine: five"] and done.stdout == ""
+
+
+SIGNAL = """
+import logging, os, signal, sys
+from imdbcls.runtime.console import log_to_stderr
+log_to_stderr()
+logger = logging.getLogger("imdbcls.somewhere")
+signal.signal(signal.SIGALRM, lambda *_: logger.info("from the handler"))
+signal.setitimer(signal.ITIMER_REAL, 0.001, 0.001)
+for number in range(3000):
+    logger.info("line %d " + "x" * 200, number)
+signal.setitimer(signal.ITIMER_REAL, 0)
+"""
+
+
+@pytest.mark.parametrize("closed", [False, True])
+def test_messages_of_signal_handlers_and_a_closed_stderr_are_safe(closed: bool) -> None:
+    script = f"import sys; sys.path.insert(0, {str(ROOT)!r})\n{SIGNAL}"
+    redirect = "2>&-" if closed else ""
+    command = ["bash", "-c", f'exec "$@" {redirect}', "script", sys.executable, "-c", script]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0 and "Traceback" not in done.stderr, done.stderr[-2000:]
+    if not closed:
+        assert "from the handler" in done.stderr and done.stderr.count("line ") == 3000
