@@ -1,7 +1,8 @@
 """Compile the CPU kernels (`csrc`) with the user's C compiler, into the cache or a private folder.
 
-What the cache holds is run as code. So it is used only where nobody else can write (`ownership.py`), and the open file
-that is checked is the one that is loaded. A compiler that hangs is remembered there for a day: each process would wait.
+The cached libraries are run as code. So the cache is used only if nobody else can write to it (`ownership.py`), and the
+open file that is checked is the one that is loaded. A compiler that hangs is recorded there for a day, or every process
+would wait for it.
 """
 
 import errno
@@ -31,15 +32,15 @@ from imdbcls.runtime.ownership import nearest_existing, risk_of_file, risk_of_fo
 from imdbcls.runtime.waiting import in_background
 
 _FLAGS = ("-std=gnu11", "-O3", "-march=native", "-fno-math-errno", "-fopenmp", "-fPIC")
-_DIGEST_BYTES = 32  # of the object's SHA-256, which follow it in its file
+_DIGEST_BYTES = 32  # SHA-256 of the object, appended to its file
 _VERSION_SECONDS = 10
-_BUILD_SECONDS = 60  # for all of it; a usual machine takes 5 to 10
-_FORGET_AFTER = 24 * 3600  # seconds for which a compiler that hung is not tried again
+_BUILD_SECONDS = 60  # in total; most machines take 5 to 10
+_FORGET_AFTER = 24 * 3600  # seconds until a compiler that hung is tried again
 _MOST_OUTPUT = 1 << 20  # bytes of a compiler's messages that are read
 
 
 class Library(NamedTuple):
-    """What a library is built from."""
+    """The sources and compiler flags of a library."""
 
     sources: tuple[str, ...]
     headers: tuple[str, ...]
@@ -61,19 +62,19 @@ LIBRARIES = {
 
 
 class KernelsMissing(Exception):
-    """Why there are no compiled kernels, in words for the user."""
+    """There are no compiled kernels; the text is for the user."""
 
 
 class CacheRefused(Exception):
-    """Why the cache cannot be used for code, in a sentence for the user; the kernels may still be built elsewhere."""
+    """The cache cannot be used for code; the text is for the user. The kernels may still be built elsewhere."""
 
 
 class DamagedObject(Exception):
-    """An object in the cache that must not be loaded; it is built again."""
+    """An object in the cache must not be loaded, and is built again."""
 
 
 def object_path(dtype: torch.dtype, folder: Path | None = None) -> Path:
-    """Return the path of the object, whose name identifies all that it is built from. Raises KernelsMissing."""
+    """Return the path of the object; its name is a hash of everything it is built from. Raises KernelsMissing."""
     library = LIBRARIES[dtype]
     parts = [source_text(name) for name in (*library.sources, *library.headers)]
     parts += [*library.flags, compiler_version(), _processor(dtype), _openmp()]
@@ -86,9 +87,9 @@ def cache_folder() -> Path:
 
 
 def require_cache(make: bool = True) -> Path:
-    """The cache's folder for kernels, created if needed; without `make`, only check its place.
+    """Return the cache's folder for kernels, created if needed; without `make`, only check its place.
 
-    Raises CacheRefused where it cannot be written, others can write to it, or nothing in it may be executed.
+    Raises CacheRefused if it cannot be written, if other users can write to it, or if its disk is mounted `noexec`.
     """
     folder = cache_folder()
     try:
@@ -139,7 +140,7 @@ def open_object(path: Path) -> int:
 def build(dtype: torch.dtype, folder: Path) -> Path:
     """Compile the object and move it into `folder` in one step.
 
-    Raises KernelsMissing, and CacheRefused where the folder cannot be written.
+    Raises KernelsMissing, and CacheRefused if the folder cannot be written.
     """
     target, library = object_path(dtype, folder), LIBRARIES[dtype]
     texts = {name: source_text(name) for name in (*library.sources, *library.headers)}
@@ -157,7 +158,7 @@ def build(dtype: torch.dtype, folder: Path) -> Path:
                 raise KernelsMissing(f"{' '.join(compiler())} reported no error but produced no library")
             with built.open("ab") as file:
                 file.write(hashlib.sha256(built.read_bytes()).digest())
-                os.fchmod(file.fileno(), 0o700)  # whatever the umask
+                os.fchmod(file.fileno(), 0o700)  # independent of the umask
             os.replace(built, target)
     except OSError as error:
         raise CacheRefused(
@@ -168,7 +169,7 @@ def build(dtype: torch.dtype, folder: Path) -> Path:
 
 @contextmanager
 def remembering_hangs(folder: Path) -> Iterator[None]:
-    """Record in `folder` that the compiler hung. Raises KernelsMissing at once where it did in the last day."""
+    """Record in `folder` that the compiler hangs. Raises KernelsMissing at once if it did in the last 24 hours."""
     record = folder / f"{_compiler_identity()}.hung"
     if (reason := _recorded(record)) is not None:
         raise KernelsMissing(reason)
@@ -207,7 +208,7 @@ def _record(record: Path, reason: str) -> None:
 
 
 def _compiler_identity() -> str:
-    """What must change for a compiler that hung to be tried again: its file or its command."""
+    """Return a hash of the compiler's command and file: if one changes, a compiler that hung is tried again."""
     command = compiler()
     path = os.path.realpath(shutil.which(command[0]) or command[0])
     found = os.stat(path)
@@ -225,7 +226,7 @@ def is_linux_on_x86() -> bool:
 
 
 def _processor(dtype: torch.dtype) -> str:
-    """The processor's model and abilities, all that `-march=native` reads."""
+    """Return the processor's model and features, which decide the meaning of `-march=native`."""
     if not is_linux_on_x86():
         raise KernelsMissing(f"they are written for Linux on x86-64, and this is {sys.platform} {platform.machine()}")
     if dtype == torch.bfloat16 and not torch.cpu._is_avx512_bf16_supported():
@@ -263,12 +264,12 @@ def compiler_version() -> str:
 
 @lru_cache(maxsize=4)
 def _version_of(command: tuple[str, ...]) -> str:
-    said = _run([*command, "--version"], None, time.monotonic() + _VERSION_SECONDS)
-    return said.strip().partition("\n")[0]
+    output = _run([*command, "--version"], None, time.monotonic() + _VERSION_SECONDS)
+    return output.strip().partition("\n")[0]
 
 
 def _openmp() -> str:
-    """The path of the OpenMP library that PyTorch has loaded: its own, where other packages have brought theirs."""
+    """Return the path of the OpenMP library that PyTorch has loaded; its own if other packages have loaded theirs."""
     found = re.findall(r"/\S*/lib(?:gomp|iomp)[^/\s]*\.so\S*", _proc("self/maps"))
     if not found:
         raise KernelsMissing("PyTorch has not loaded an OpenMP library that they could share")
@@ -277,7 +278,7 @@ def _openmp() -> str:
 
 
 def _run(command: list[str], folder: Path | None, limit: float) -> str:
-    """A compiler's output, whatever its bytes. Raises KernelsMissing where it fails or is not done by `limit`."""
+    """Return a compiler's output. Raises KernelsMissing if it fails, or has not finished at the time `limit`."""
     seconds = limit - time.monotonic()
     try:
         process = subprocess.Popen(

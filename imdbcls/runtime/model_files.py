@@ -1,4 +1,4 @@
-"""Where a backbone's files are: a local folder, a folder of an installed package, or the hub."""
+"""Locate the files of a backbone: in a local folder, in an installed package, or on the hub."""
 
 import os
 from importlib.util import find_spec
@@ -13,9 +13,9 @@ PACKAGE_PREFIX = "package:"
 
 
 def local_model(path: Any) -> Path | None:
-    """The folder that `backbone.path` names, None where it is a hub id; UserError where it is neither."""
+    """Return the folder that `backbone.path` names, None if it is a hub id. Raises UserError if it is neither."""
     if not isinstance(path, str) or not path:
-        raise UserError(f"backbone.path={shown(path)} is no path; give a folder, package:NAME/FOLDER or a hub id.")
+        raise UserError(f"backbone.path={shown(path)} is not a path; give a folder, package:NAME/FOLDER or a hub id.")
     if path.startswith(PACKAGE_PREFIX):
         return local_package(path)
     folder = os.path.expanduser(path)
@@ -30,7 +30,7 @@ def local_model(path: Any) -> Path | None:
 
 
 def local_package(path: str) -> Path:
-    """The folder that `package:NAME/FOLDER` names, found without importing the package."""
+    """Return the folder that `package:NAME/FOLDER` names, without importing the package."""
     package, _, subfolder = path.removeprefix(PACKAGE_PREFIX).partition("/")
     # To find a.b, Python would import a.
     named = package.isidentifier() and package != "__main__"

@@ -1,4 +1,4 @@
-"""Who else can change a file: what is run as code must be writable by nobody but this user (and root)."""
+"""Find out who else can change a file: what is run as code must be writable only by this user and root."""
 
 import grp
 import os
@@ -8,10 +8,11 @@ from pathlib import Path
 
 
 def risk_of_folder(folder: Path) -> str | None:
-    """Why another user could change what `folder` holds, and what to do about it; None where nobody else can.
+    """Return why another user could change the content of `folder`, and what to do about it; None if nobody can.
 
-    The folder itself must be a real one of this user's or root's, or not exist. Its parents may be shared where others
-    cannot rename the files in them: a sticky folder such as /tmp. Raises OSError where one of them cannot be examined.
+    The folder must belong to this user or root, or not exist, and must not be a symbolic link. Other users may write to
+    its parents if they cannot rename the files in them: a sticky folder such as /tmp. Raises OSError if one of them
+    cannot be examined.
     """
     if folder.is_symlink():
         return f"{folder} is a symbolic link: put a folder in its place"
@@ -29,12 +30,12 @@ def risk_of_folder(folder: Path) -> str | None:
 
 
 def nearest_existing(path: Path) -> Path:
-    """The path itself, or the first of its parents that exists."""
+    """Return the path itself, or the first of its parents that exists."""
     return next(each for each in (path, *path.absolute().parents) if each.exists())
 
 
 def risk_of_file(path: Path, found: os.stat_result) -> str | None:
-    """The same for an open file (`os.fstat`); its folder is the caller's to check."""
+    """Return the same for an open file with the status `found`; the caller checks its folder."""
     if not stat.S_ISREG(found.st_mode):
         return f"{path} is not a file"
     return _risk(path, found)
@@ -57,7 +58,7 @@ def _name_of(uid: int) -> str:
 
 
 def _is_own_group(gid: int) -> bool:
-    """Return whether a group has no other members, as each user's own group where the umask is 002 (Debian, Fedora)."""
+    """Return whether a group has no other members, such as the group of each user on Debian and Fedora (umask 002)."""
     try:
         group, user = grp.getgrgid(gid), pwd.getpwuid(os.geteuid())
     except KeyError:

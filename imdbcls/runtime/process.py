@@ -33,15 +33,15 @@ def prepare_process() -> None:
     tune_process()
 
 
-def tune_process() -> bool:
+def tune_process() -> None:
     """Make threads wait briefly, fix the order of sums and keep freed memory in the process.
 
-    Call it before PyTorch is imported. The user's own variables win. Returns whether the allocator took its settings.
+    Call it before PyTorch is imported. Variables that the user has set are not changed.
     """
     fix_sums()
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", _SPIN_COUNT)
-    return tune_allocator()
+    tune_allocator()
 
 
 def fix_sums() -> None:
@@ -63,25 +63,22 @@ def _is_by_intel() -> bool:
         return False
 
 
-def tune_allocator() -> bool:
-    """Tell glibc to serve every block from its heap and never to hand the heap back to the kernel.
+def tune_allocator() -> None:
+    """Make glibc serve every block from its heap and never return the heap to the kernel.
 
-    By default glibc maps large blocks afresh and trims its heap, and the kernel zeroes each page again at first touch:
-    about a third of a training step. Call it before the first large tensor. The process then stays at its peak size,
-    which is what `peak_memory_mb` counts anyway.
-
-    Returns whether the settings took: False off Linux or off glibc. Under a preloaded allocator (tcmalloc, jemalloc)
-    they take and change nothing.
+    By default glibc maps large blocks separately and trims its heap, and the kernel zeroes each page again at first
+    touch: about a third of a training step. Call it before the first large tensor. The process then stays at its peak
+    size, which is what `peak_memory_mb` counts anyway. It has no effect without glibc, or under a preloaded allocator
+    (tcmalloc, jemalloc).
     """
     if not sys.platform.startswith("linux"):
-        return False
+        return
     process = ctypes.CDLL(None)
     if not hasattr(process, "gnu_get_libc_version") or not hasattr(process, "mallopt"):
-        return False
-    settings = {_M_MMAP_MAX: 0, _M_TRIM_THRESHOLD: -1, _M_TOP_PAD: 64 << 20}
-    took = all([process.mallopt(name, value) == 1 for name, value in settings.items()])
+        return
+    for name, value in {_M_MMAP_MAX: 0, _M_TRIM_THRESHOLD: -1, _M_TOP_PAD: 64 << 20}.items():
+        process.mallopt(name, value)
     _ask_for_huge_pages(process)
-    return took
 
 
 def _ask_for_huge_pages(process: ctypes.CDLL) -> None:

@@ -1,4 +1,4 @@
-"""What is saved of a training run, and how a run comes to stand exactly where it was saved."""
+"""Save the state of a training run, and restore a run exactly to where it was saved."""
 
 import json
 import logging
@@ -22,11 +22,11 @@ from imdbcls.training.evaluation_model import ScoredModel
 
 logger = logging.getLogger(__name__)
 
-ANYTHING = object()  # in an expected form: whatever is there
+ANYTHING = object()  # in an expected structure: any value
 
 
 class Step(NamedTuple):
-    """What came of an optimizer step, as scalars on the device."""
+    """The figures of one optimizer step; the tensors are scalars on the device."""
 
     number: int  # counted from 1
     learning_rate: float
@@ -36,7 +36,7 @@ class Step(NamedTuple):
 
 @dataclass
 class Window:
-    """What was seen since the last logged point. Losses are means over a step's documents."""
+    """Figures since the last logged point. A loss is the mean over the documents of a step."""
 
     losses: list[float] = field(default_factory=list)
     documents: int = 0
@@ -47,13 +47,13 @@ class Window:
     unread: list[Step] = field(default_factory=list)  # the latest steps, whose figures are still on the device
 
     def read_part(self) -> dict[str, Any]:
-        """All but the unread steps, as plain values."""
+        """Return everything except the unread steps, as plain values."""
         return {name: value for name, value in vars(self).items() if name != "unread"}
 
 
 @dataclass
 class TrainState:
-    """Where training stands: with weights, optimizer and schedule, all that continuing exactly needs."""
+    """Progress of the training: with weights, optimizer and schedule, everything that an exact resume needs."""
 
     step: int = 0  # optimizer steps taken
     epoch: int = 0  # epochs finished, their validation included
@@ -61,23 +61,23 @@ class TrainState:
     best_accuracy: float = -1.0  # on validation
     best_loss: float = math.inf  # on validation, in the best epoch: it decides between equal accuracies
     documents: int = 0
-    tokens: int = 0  # real ones, without padding
-    train_seconds: float = 0.0  # spent in steps: neither scoring nor saving
+    tokens: int = 0  # without padding
+    train_seconds: float = 0.0  # in steps, without scoring and saving
     log_bytes: int = 0  # length of metrics.jsonl
     log_sha256: str = ""  # of those bytes
-    micro_batch_size: int = 0  # as asked for, or less where memory did not suffice
-    changes: list[str] = field(default_factory=list)  # of the machine or the software, where the run was continued
+    micro_batch_size: int = 0  # as configured, or smaller if memory ran out
+    changes: list[str] = field(default_factory=list)  # of machine or software, when the run was resumed
 
 
 class Saver:
-    """Saves a run's training to `folder/last` and `folder/best`, and puts it back.
+    """Save the state of a training to `folder/last` and `folder/best`, and restore it.
 
-    `identity` is what a checkpoint must have in common with this run to be continued by it, as plain JSON values.
-    `surroundings` may differ, the number of threads for example, and are said and recorded where they do: the last bits
-    may then be others than an undisturbed run's.
+    A checkpoint must have the same `identity` (plain JSON values) as the run that resumes from it. `surroundings` may
+    differ, for example the number of threads; differences are logged and recorded, because the last bits may then
+    differ from those of an uninterrupted run.
 
-    A thread writes a copy of the state while the training goes on: a disk takes seconds for what memory copies at once.
-    Where writing fails, nothing later is written, and the next call raises the error.
+    A thread writes a copy of the state while the training continues. After an error in writing, nothing more is
+    written, and the next call raises the error.
     """
 
     def __init__(
@@ -105,8 +105,8 @@ class Saver:
         self._error: BaseException | None = None
 
     def save(self, state: TrainState, window: Window) -> None:
-        """Write `last`: weights, their average, optimizer, schedule, where training stands; all figures are read."""
-        assert not window.unread, f"{len(window.unread)} steps may have a loss that is no number"
+        """Write `last`: weights, their average, optimizer, schedule and progress. Every loss must have been read."""
+        assert not window.unread, f"{len(window.unread)} steps may have a loss that is NaN"
         state.log_bytes, state.log_sha256 = self.metrics_log.sync()
         tensors, settings = optim.state_of(self.optimizer)
         content = {
@@ -123,26 +123,26 @@ class Saver:
         self._write(self.last, files, content)
 
     def save_best(self, figures: Mapping[str, float]) -> None:
-        """Write `best`: the weights, and the figures that make them the best; `epoch` is one of them.
+        """Write `best`: the weights and their validation figures, including `epoch`.
 
-        A frozen encoder's are added by `take_best`, once.
+        `take_best` adds the weights of a frozen encoder, once.
         """
         self._write(self.best, {"model": self._without_frozen(self.scored.model)}, figures)
 
     def wait(self) -> None:
-        """Return when all is on the disk; raises what kept it from being written."""
+        """Wait until everything is on the disk. Raises the error that kept something from being written."""
         while self._writing:
             self._writing.pop(0).result()
 
     def _write(self, folder: Path, tensors: Mapping[str, Mapping[str, Tensor]], state: Mapping[str, Any]) -> None:
-        """Begin to write a checkpoint; waits where two are not written yet, so that memory holds no third."""
+        """Start to write a checkpoint. Wait if two are not written yet, so that memory never holds a third."""
         while len(self._writing) > 1:
             self._writing.pop(0).result()
         copies = {
             stem: {name: tensor.detach().to("cpu", copy=True) for name, tensor in named.items()}
             for stem, named in tensors.items()
         }
-        text = json.dumps(state)  # now: the optimizer's and the schedule's own lists go on changing
+        text = json.dumps(state)  # now, because the lists of the optimizer and the schedule keep changing
         self._writing.append(self._writer.submit(self._write_now, folder, copies, text))
 
     def _write_now(self, folder: Path, tensors: Mapping[str, Mapping[str, Tensor]], state: str) -> None:
@@ -151,16 +151,16 @@ class Saver:
         try:
             checkpoint.save(folder, tensors, json.loads(state))
             if folder == self.last:
-                checkpoint.forget_previous(self.best)  # until now, the `last` on the disk may have been of those before
+                checkpoint.forget_previous(self.best)  # until now, the `last` on the disk may have belonged to it
         except BaseException as error:
             self._error = error
             raise
 
     def take_best(self, state: TrainState) -> None:
-        """Give the scored model its best weights, at the end of the training, and have `best` hold all of them."""
+        """Load the best weights into the evaluation model at the end of the training, and complete `best`."""
         self.wait()
         best = self._load_best(state)
-        checkpoint.put_back(best, self.best)  # a kill between two renames may have left it beside its place
+        checkpoint.put_back(best, self.best)  # a kill between two renames may have left it as .new or .old
         model = self.scored.model
         model.load_state_dict({**model.state_dict(), **best.tensors["model"]})
         if best.tensors["model"].keys() != model.state_dict().keys():
@@ -170,10 +170,10 @@ class Saver:
         checkpoint.forget_previous(self.last)
 
     def restore(self, steps_per_epoch: int, epochs: int) -> tuple[TrainState, Window, Path] | None:
-        """Put everything back to the newest whole checkpoint; returns where it stood and the checkpoint's folder.
+        """Restore the newest complete checkpoint; return its progress, its window and its folder.
 
-        What was logged after it is dropped from the record. Returns None where nothing was saved; raises
-        CheckpointError where what was saved is damaged or another run's.
+        Points that were logged after it are removed from the metrics log. Return None if nothing was saved. Raises
+        CheckpointError if the checkpoint is damaged or from another run.
         """
         saved = checkpoint.newest(self.last, self._without_frozen(self.model))
         if saved is None:
@@ -195,7 +195,7 @@ class Saver:
         except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, AssertionError) as error:
             raise CheckpointError(f"{saved.folder} does not fit this run: {error}.") from error
         if state.best_epoch > 0:
-            # After a kill between the two saves of an epoch's end, better ones may lie in the place of these.
+            # After a kill between the two saves at the end of an epoch, `best` may hold the weights of a later epoch.
             checkpoint.put_back(self._load_best(state), self.best)
         checkpoint.put_back(saved, self.last)
         self.metrics_log.rewind(state.log_bytes, state.log_sha256)
@@ -203,11 +203,11 @@ class Saver:
         return state, window, saved.folder
 
     def _require_form(self, saved: Checkpoint) -> None:
-        """Raise CheckpointError unless a state has just the parts that this version saves, so that none is lost."""
+        """Raise CheckpointError unless a state has exactly the parts that this version saves, so that none is lost."""
         _, settings = optim.state_of(self.optimizer)
         expected: dict[str, Any] = {
             "identity": self.identity,
-            "surroundings": ANYTHING,  # see below: an older version recorded less of them
+            "surroundings": ANYTHING,  # checked below: an older version recorded fewer
             "train": asdict(TrainState()),
             "window": Window().read_part(),
             "optimizer": settings,
@@ -227,12 +227,12 @@ class Saver:
         if changes:
             change = "; ".join(changes)
             logger.warning(
-                f"{change}: the same bits as without the interruption are not promised; result.json records it."
+                f"{change}: the same bits as without the interruption are not guaranteed; result.json records it."
             )
             state.changes.append(f"after step {state.step}: {change}")
 
     def _without_frozen(self, model: Classifier) -> dict[str, Tensor]:
-        """The weights but for a frozen encoder's: they are the backbone's own, and in `best` only once it is final."""
+        """Return the weights without those of a frozen encoder; only the final `best` contains these."""
         weights = model.state_dict()
         if not self.model.encoder_is_frozen:
             return weights
@@ -255,7 +255,7 @@ class Saver:
 
 
 def differences_in_form(found: Any, expected: Any, path: str = "") -> Iterator[str]:
-    """Where a value from JSON has other keys, lengths or kinds of values than one that is known to be right."""
+    """Yield where a value from JSON differs from an expected one in its keys, lengths or types."""
     if expected is ANYTHING:
         return
     if isinstance(expected, Mapping) and isinstance(found, Mapping):
@@ -272,6 +272,6 @@ def differences_in_form(found: Any, expected: Any, path: str = "") -> Iterator[s
             yield from differences_in_form(one, other, f"{path}{index}.")
     elif isinstance(expected, float):
         if not isinstance(found, int | float) or isinstance(found, bool):
-            yield f"{path[:-1]} is no number"
+            yield f"{path[:-1]} is not a number"
     elif type(found) is not type(expected):
         yield f"{path[:-1]} is of another kind"

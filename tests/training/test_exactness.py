@@ -115,7 +115,7 @@ def test_a_mode_that_comes_too_late_is_not_recorded_as_in_effect() -> None:
 
 
 def test_the_user_s_own_settings_win(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(process, "tune_allocator", lambda: True)
+    monkeypatch.setattr(process, "tune_allocator", lambda: None)
     monkeypatch.setattr(process, "_is_by_intel", lambda: True)
     own = {"MKL_CBWR": "COMPATIBLE", "MKL_DYNAMIC": "TRUE", "OMP_DYNAMIC": "TRUE", "GOMP_SPINCOUNT": "7"}
     for name, value in own.items():
