@@ -1,7 +1,6 @@
 """`data=hub`: any labelled data set of the Hugging Face hub, or one already in the local `HF_HOME`."""
 
-import contextlib
-from collections.abc import Iterator
+from contextlib import nullcontext
 from typing import Annotated, Any
 
 from annotated_types import doc
@@ -12,7 +11,7 @@ from imdbcls.data.local_files import local_dataset
 from imdbcls.data.sources import make_source
 from imdbcls.data.tables import Table
 from imdbcls.errors import UserError
-from imdbcls.runtime.hub import reaches_hub
+from imdbcls.runtime.hub import offline, reaches_hub
 
 
 def read_hub(
@@ -28,23 +27,25 @@ def read_hub(
     labels: dict[str, str] | None = None,
     skip_empty: bool | None = None,
 ) -> Source:
-    """Read a hub data set through `datasets`, from the cache where it is there and the hub is not.
+    """Read a data set of the hub with `datasets`; from its cache if the hub cannot be reached.
 
-    `config` is the data set's own configuration name, or None for its default. Class names are the data
-    set's where it declares them. `HF_HOME`, `HF_ENDPOINT`, `HF_TOKEN` and `HF_HUB_OFFLINE` are respected.
+    `config` is the name of the data set's own configuration, or None for its default. Class names are those that the
+    data set declares. `HF_HOME`, `HF_ENDPOINT`, `HF_TOKEN` and `HF_HUB_OFFLINE` are respected.
 
-    Raises UserError for a hub that cannot be reached within `imdbcls.runtime.hub.HUB_TIMEOUT` seconds, an unknown
+    Raises UserError if the hub cannot be reached within `imdbcls.runtime.hub.HUB_TIMEOUT` seconds, and for an unknown
     data set, configuration, split or column.
     """
-    # Before the import: what load_dataset is given is a hub id of the form owner/name or the absolute path of a folder,
-    # never a word that it would take for one of its own builders.
+    # Before the import: load_dataset gets a hub id of the form owner/name or the absolute path of a folder, never a
+    # single word, which it would take for one of its own builders.
     folder = local_dataset(path)
     import datasets
     from huggingface_hub import constants
 
     try:
-        # A folder may name files elsewhere, so it is not an exception where the network is forbidden.
-        with _offline_unless(not constants.HF_HUB_OFFLINE and (folder is not None or reaches_hub())):
+        # A folder may name files elsewhere, so HF_HUB_OFFLINE holds for it too. Without a hub, the clients would retry
+        # for minutes.
+        is_online = not constants.HF_HUB_OFFLINE and (folder is not None or reaches_hub())
+        with nullcontext() if is_online else offline():
             loaded = datasets.load_dataset(path if folder is None else str(folder.absolute()), config)
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
         raise UserError(_explain(path, error)) from error
@@ -69,32 +70,17 @@ def read_hub(
     return make_source(tables, text_column, label_column, id_column, group_column, labels=labels, skip_empty=skip_empty)
 
 
-@contextlib.contextmanager
-def _offline_unless(reachable: bool) -> Iterator[None]:
-    """Keep the hub's clients from retrying for minutes where the hub is away: offline they look into their caches."""
-    import datasets.config
-    import huggingface_hub.constants
-
-    before = datasets.config.HF_HUB_OFFLINE, huggingface_hub.constants.HF_HUB_OFFLINE
-    if not reachable:
-        datasets.config.HF_HUB_OFFLINE = huggingface_hub.constants.HF_HUB_OFFLINE = True
-    try:
-        yield
-    finally:
-        datasets.config.HF_HUB_OFFLINE, huggingface_hub.constants.HF_HUB_OFFLINE = before
-
-
 def _explain(path: str, error: Exception) -> str:
     import datasets
 
     if isinstance(error, datasets.exceptions.DatasetNotFoundError):
         return (
             f"data.path={path}: the hub has no such data set that you may read; a gated or private one needs "
-            "`hf auth login`. It is no folder on this machine either."
+            "`hf auth login`. It is not a folder on this machine either."
         )
     if isinstance(error, ConnectionError):
         return (
-            f"data.path={path}: the hub cannot be reached, its cache does not hold the data set and no folder here has "
-            "that name; give data.path a local copy, point HF_HOME at a filled cache, or try data=sample (no network)."
+            f"data.path={path}: the hub cannot be reached, its cache lacks the data set, no folder here has that name; "
+            "give data.path a local copy, point HF_HOME at a filled cache, or try data=sample (no network)."
         )
     return f"data.path={path}: the hub's data set could not be loaded: {' '.join(str(error).split())[:300]}"

@@ -1,8 +1,10 @@
 """The Hugging Face hub: find a model in the local cache, or download it, or say why that is not possible."""
 
 import contextlib
+import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from imdbcls.errors import UserError
 from imdbcls.printable import shown
@@ -74,9 +76,13 @@ def offline() -> Iterator[None]:
     """Keep the libraries from asking the hub in this block, as HF_HUB_OFFLINE does: they read only local caches."""
     import huggingface_hub.constants
 
-    before = huggingface_hub.constants.HF_HUB_OFFLINE
-    huggingface_hub.constants.HF_HUB_OFFLINE = True
+    # datasets has its own copy of the setting, made when it is imported.
+    modules: list[Any] = [huggingface_hub.constants, sys.modules.get("datasets.config")]
+    before = {module: module.HF_HUB_OFFLINE for module in modules if module is not None}
+    for module in before:
+        module.HF_HUB_OFFLINE = True
     try:
         yield
     finally:
-        huggingface_hub.constants.HF_HUB_OFFLINE = before
+        for module, value in before.items():
+            module.HF_HUB_OFFLINE = value
