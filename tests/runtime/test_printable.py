@@ -14,7 +14,7 @@ import pytest
 
 from imdbcls.comparison.results import Comparison, GroupSummary, MetricSummary, Parts
 from imdbcls.comparison.views.csv_table import csv_text
-from imdbcls.comparison.views.json_document import json_text
+from imdbcls.comparison.views.json_document import comparison_json
 from imdbcls.config.checking import require_valid
 from imdbcls.data.answers import Item, write_csv, write_jsonl
 from imdbcls.data.card import DataCard, SplitCard, card_text
@@ -118,7 +118,7 @@ def test_answers_as_json_keep_every_character_escaped() -> None:
     assert all(is_safe(line) for line in lines)
     assert json_line({"text": LEGITIMATE}) == json.dumps({"text": LEGITIMATE}, ensure_ascii=False)
     assert json.loads(json_line(HOSTILE)) == HOSTILE
-    text = json_text(hostile_comparison())
+    text = comparison_json(hostile_comparison())
     assert json.loads(text)["groups"][0]["backbone"] == HOSTILE and is_safe(text.replace("\n", ""))
 
 

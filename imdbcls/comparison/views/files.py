@@ -6,7 +6,7 @@ from pathlib import Path
 
 from imdbcls.comparison.results import Comparison
 from imdbcls.comparison.views.csv_table import csv_text
-from imdbcls.comparison.views.json_document import json_text
+from imdbcls.comparison.views.json_document import comparison_json
 from imdbcls.comparison.views.markdown import markdown_text
 from imdbcls.comparison.views.svg import standalone
 from imdbcls.errors import UserError
@@ -22,7 +22,7 @@ def write_files(
     """
     figures = folder / "comparison_figures"
     texts = {
-        folder / "comparison.json": json_text(comparison),
+        folder / "comparison.json": comparison_json(comparison),
         folder / "comparison.md": markdown_text(comparison),
         folder / "comparison.csv": csv_text(comparison),
         folder / "comparison.html": page,

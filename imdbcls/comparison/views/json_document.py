@@ -41,11 +41,13 @@ from imdbcls.runs.format_version import COMPARISON, FORMAT_VERSION
 MAX_LISTED = 200
 
 
-def json_text(comparison: Comparison) -> str:
-    return json_pretty(to_json(comparison)) + "\n"
+def comparison_json(comparison: Comparison) -> str:
+    """Return the text of `comparison.json`."""
+    return json_pretty(document_of(comparison)) + "\n"
 
 
-def to_json(comparison: Comparison) -> dict[str, Any]:
+def document_of(comparison: Comparison) -> dict[str, Any]:
+    """Return the document with the keys that the module's docstring lists."""
     return {
         FORMAT_VERSION: COMPARISON,
         "study": comparison.study,
