@@ -8,7 +8,7 @@ import yaml
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from imdbcls.config.allowed_values import takes_text
+from imdbcls.config.allowed_values import allows, takes_text
 from imdbcls.config.types_of_keys import type_of_key
 from imdbcls.errors import UserError
 
@@ -22,13 +22,24 @@ def resolve(cfg: DictConfig) -> dict[str, Any]:
     except OmegaConfBaseException as error:
         raise UserError(f"{error.full_key} has no usable value: {str(error.msg).splitlines()[0]}.") from error
     assert isinstance(config, dict)
-    # A year is a name for a study like any other, but Hydra reads a number.
     plain: dict[str, Any] = {str(key): value for key, value in config.items()}
-    plain |= {key: str(plain[key]) for key in ("study", "runs_dir") if type(plain.get(key)) is int}
+    name_by_text(plain)
     loss = plain.get("loss")
     if isinstance(loss, Mapping) and "class_weights" in loss:
         plain["loss"] = {**loss, "class_weights": by_label(loss["class_weights"])}
     return plain
+
+
+def name_by_text(values: dict[str, Any]) -> None:
+    """Replace each whole number by its text if the key takes only texts: a study or a column may be named 2024."""
+    for path, value in list(leaves(values)):
+        if type(value) is int:
+            hint = type_of_key(".".join(map(str, path)), values)
+            if hint is not None and takes_text(hint) and not allows(value, hint):
+                section = values
+                for part in path[:-1]:
+                    section = section[part]
+                section[path[-1]] = str(value)
 
 
 def decoded(cfg: DictConfig) -> DictConfig:

@@ -150,11 +150,12 @@ def test_other_projects_names_lead_to_keys_that_exist() -> None:
         ("max_length=9000 backbone=modernbert-base", "max_length=9000 is more than backbone=modernbert-base takes"),
         ("backbone=tiny backbone.pretrained=true", "backbone=tiny has no pretrained weights"),
         ("backbone.path=./nothing", "backbone.path=./nothing is not a folder; give a local folder"),
-        ("backbone.path=5", "backbone.path=5 is not a folder, package:NAME/FOLDER or a hub id."),
+        ("backbone.path=5", "backbone.path=5 is not a folder; give a local folder"),
+        ("backbone.path=[5]", "backbone.path=[5] is not a folder, package:NAME/FOLDER or a hub id."),
         ("backbone.path=package:nope/x", "backbone.path=package:nope/x needs the Python package nope"),
         ("data.path=./nothing", "data.path=./nothing: there is no such file or folder; give a folder of Parquet"),
         ("data=files data.train=nofile.csv", "data.train=nofile.csv: there is no such file."),
-        ("data=files data.train=5", "data.train=5 is not the path of a file."),
+        ("data=files data.train=5", "data.train=5 is not a file this reads: the name must end in .csv,"),
         ("data=files data.train=tests", "data.train=tests is a folder; give the file in it, .csv, .tsv"),
         ("data=files data.train=[a.csv,b.csv]", "data.train=[a.csv,b.csv] is not the path of a file."),
         (
@@ -271,8 +272,12 @@ def test_each_file_without_its_columns_gets_a_line(monkeypatch: pytest.MonkeyPat
     assert [line.partition(" has no column 'review'")[0] for line in found] == [SAMPLE, OTHER]
 
 
-def test_a_number_is_a_name_too() -> None:
+def test_a_number_is_a_name_too(tmp_path: Path) -> None:
     assert compose(["study=2024"]).study == "2024"
+    path = tmp_path / "d.csv"
+    path.write_text("2024,label\n" + "".join(f"text {row},{row % 2}\n" for row in range(20)))
+    config = compose(["backbone=tiny", "data=files", f"data.train={path}", "data.text_column=2024"])
+    assert config.data.source.arguments["text_column"] == "2024"
 
 
 def test_a_key_that_exists_passes_in_every_form() -> None:
