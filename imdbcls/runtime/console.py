@@ -19,7 +19,8 @@ from imdbcls.printable import printable, printable_line
 from imdbcls.runtime import limits
 
 if TYPE_CHECKING:
-    from rich.console import Console
+    from rich.console import Console, RenderableType
+    from rich.live import Live
 
 logger = logging.getLogger(__name__)
 
@@ -37,7 +38,10 @@ _QUIET = {
     "HF_HUB_DISABLE_SYMLINKS_WARNING": "1",
 }
 
+_DUMB = ("dumb", "unknown")  # values of TERM: cannot repaint
+
 _prefix = ""
+_live: "Live | None" = None
 
 
 class StderrHandler(logging.Handler):
@@ -73,7 +77,7 @@ def write_message(text: str, label: str = "", style: str = "") -> None:
     lines = f"{label} {text}".splitlines() if label else text.splitlines() or [""]
     if _prefix:
         lines = [line if line.startswith(_prefix) else f"{_prefix}: {line}" for line in lines]
-    if not is_terminal():  # rich would expand tabs; files and pipes get the text as it is
+    if _live is None and not is_terminal():  # rich expands tabs: files and pipes get the text as it is
         stderr.write("\n".join([*lines, ""]))
         stderr.flush()
         return
@@ -127,18 +131,46 @@ def terminal() -> "Console":
 
 def is_terminal() -> bool:
     """Return whether stderr is a terminal that can repaint a line, and that no other process writes to."""
-    return not is_shared() and os.environ.get("TERM") != "dumb" and stderr.isatty()
+    return can_repaint() and stderr.isatty()
 
 
-def is_shared() -> bool:
-    """Return whether other processes write to the same stderr."""
-    return bool(_prefix)
+def can_repaint() -> bool:
+    """Return whether nothing forbids to repaint a line: neither another process on the same stderr, nor TERM=dumb."""
+    return not _prefix and os.environ.get("TERM") not in _DUMB
+
+
+def paint(line: "RenderableType") -> None:
+    """Show a live line below all messages, instead of the previous one."""
+    global _live
+    if _live is not None:
+        _live.update(line, refresh=True)
+        return
+    from rich.live import Live
+
+    _live = Live(
+        line,
+        console=terminal(),
+        auto_refresh=False,  # a refresh thread would compete with the computation for a core
+        transient=True,
+        redirect_stdout=False,
+        redirect_stderr=False,
+    )
+    _live.start(refresh=True)
+    terminal().show_cursor(True)  # rich hides it, and a killed process could not bring it back
+
+
+def erase() -> None:
+    """Remove the live line, if there is one."""
+    global _live
+    live, _live = _live, None
+    if live is not None:
+        live.stop()
 
 
 def columns_of(stream: TextIO) -> int | None:
     """Return the columns of the terminal that a stream writes to, None if it is not a terminal."""
     with contextlib.suppress(OSError, ValueError, AttributeError):
-        if stream.isatty() and os.environ.get("TERM") != "dumb":
+        if stream.isatty() and os.environ.get("TERM") not in _DUMB:
             columns = os.environ.get("COLUMNS", "")
             return int(columns) if columns.isdecimal() else os.get_terminal_size(stream.fileno()).columns
     return None

@@ -12,14 +12,13 @@ from imdbcls.runtime import console
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderableType
-    from rich.live import Live
 
 ProgressMode = Literal["auto", "live", "plain", "none"]
 
 logger = logging.getLogger(__name__)
 
 _REPAINT_SECONDS = 0.2
-# Plain lines are few, because a log is kept and read later: one per tenth of the run, at most every ten seconds ...
+# Our own: rich is silent where it cannot repaint. Few lines: one per tenth of the run, at most every ten seconds ...
 _PLAIN_SECONDS = 10.0
 # ... and at least one every five minutes, so that the log of a long run shows that it is alive.
 _PLAIN_SILENCE_SECONDS = 300.0
@@ -32,8 +31,7 @@ class Progress:
     """Show the steps of training and the documents of an evaluation on stderr.
 
     `mode` is `live` (one repainted line), `plain` (a log line about every tenth of the run), `none`, or `auto`: live if
-    stderr is a terminal. Nothing here reads a tensor: losses arrive as floats, at logged steps only. Everything is
-    painted by the calling thread: a refresh thread would compete with the computation for a core.
+    stderr is a terminal. Nothing here reads a tensor: losses arrive as floats, at logged steps only.
     """
 
     def __init__(self, mode: ProgressMode = "auto") -> None:
@@ -41,11 +39,10 @@ class Progress:
             raise UserError(f"progress={mode} is not known: use one of {', '.join(get_args(ProgressMode))}.")
         if mode == "auto":
             self._style = "live" if console.is_terminal() and console.shows_messages() else "plain"
-        elif mode == "live" and console.is_shared():
+        elif mode == "live" and not console.can_repaint():
             self._style = "plain"
         else:
             self._style = mode
-        self._live: Live | None = None
         self.start(total_steps=0)
 
     def start(self, total_steps: int, start_step: int = 0, num_epochs: int | None = None) -> None:
@@ -70,7 +67,7 @@ class Progress:
         if self._style == "live":
             if now - self._shown_at >= _REPAINT_SECONDS or step == self._total_steps:
                 self._shown_at = now
-                self._paint(self._training_line(step, epoch, now), step, self._total_steps)
+                console.paint(_Line(self._training_line(step, epoch, now), step, self._total_steps))
             return
         silence = now - self._shown_at
         tenth_done = (step - self._printed_step) * 10 >= self._total_steps
@@ -98,10 +95,10 @@ class Progress:
             line = f"{_VERBS.get(split, f'evaluating {split}')} {done:,}/{total:,} documents"
             if self._style == "live" and finished:
                 self._shown_at = now
-                self._erase()
+                console.erase()
             elif self._style == "live" and now - self._shown_at >= _REPAINT_SECONDS:
                 self._shown_at = now
-                self._paint(line, done, total)
+                console.paint(_Line(line, done, total))
             elif self._style == "plain" and now - self._shown_at >= _PLAIN_SILENCE_SECONDS:
                 self._shown_at = now
                 logger.info(line)
@@ -113,7 +110,8 @@ class Progress:
         """Erase the live line and log how long the training took; safe to call twice, and after an error."""
         if self._style == "none":
             return
-        self._erase()
+        if self._style == "live":
+            console.erase()
         steps = self._last_step - self._start_step
         if steps:
             if not self._evaluating:
@@ -134,36 +132,12 @@ class Progress:
             parts.append(f"{_duration(trained / (step - self._start_step) * (self._total_steps - step))} left")
         return "  ".join(parts)
 
-    def _paint(self, text: str, done: int, total: int) -> None:
-        line = _Line(printable_line(text), done, total)
-        if self._live is None:
-            from rich.live import Live
-
-            terminal = console.terminal()
-            self._live = Live(
-                line,
-                console=terminal,
-                auto_refresh=False,
-                transient=True,
-                redirect_stdout=False,
-                redirect_stderr=False,
-            )
-            self._live.start(refresh=True)
-            terminal.show_cursor(True)  # rich hides it, and a killed process could not bring it back
-        else:
-            self._live.update(line, refresh=True)
-
-    def _erase(self) -> None:
-        live, self._live = self._live, None
-        if live is not None:
-            live.stop()
-
 
 class _Line:
     """A text and a bar in one line of the terminal; the text is cut, or the bar left out, if they do not fit."""
 
     def __init__(self, text: str, done: int, total: int) -> None:
-        self._text = text
+        self._text = printable_line(text)
         self._done = done
         self._total = total
 

@@ -128,7 +128,7 @@ from imdbcls.runtime.console import log_to_stderr
 from imdbcls.runtime.progress import Progress
 log_to_stderr()
 logger = logging.getLogger("imdbcls.test")
-shown = Progress("auto")
+shown, began = Progress("auto"), time.monotonic()
 shown.start(200, num_epochs=2)
 for step in range(1, 201):
     time.sleep(0.005)
@@ -138,20 +138,22 @@ for step in range(1, 201):
 shown.evaluating("test", 10, 20)
 shown.evaluating("test", 20, 20)
 shown.close()
+print(time.monotonic() - began)
 """
 
 
 def test_the_live_line_is_one_line() -> None:
     output = on_terminal(TRAIN)
     paints = re.findall(r"(epoch[^\r\n\x1b]*)", output)
-    assert 3 <= len(paints) <= 12
-    assert paints[-1] == "epoch 2/2  step 200/200  loss 0.5000  80.0 documents/s"
     screen = screen_of(output)
+    # Five times a second; and when it starts, is moved by the message, reaches the end, and stops.
+    assert 3 <= len(paints) <= float(screen[2]) / 0.2 + 4
+    assert paints[-1] == "epoch 2/2  step 200/200  loss 0.5000  80.0 documents/s"
     assert screen[0] == "warning: something was changed" and "\x1b[33mwarning:\x1b[0m something" in output
     assert re.fullmatch(r"step 200/200: 200 steps trained in 0:0\d", screen[1])
-    assert screen[2:] == [""]
-    assert output.rfind("\x1b[?25h") > output.rfind("\x1b[?25l")  # the cursor is visible
-    assert "\x1b[?25l" not in re.sub(r"\x1b\[\?25l(?=.{,200}?\x1b\[\?25h)", "", output, flags=re.DOTALL)
+    assert screen[3:] == [""]
+    during = output[: output.rindex("epoch 1/2")]
+    assert during.rfind("\x1b[?25h") > during.rfind("\x1b[?25l")  # the cursor is visible: a process can be killed
 
 
 def screen_of(output: str) -> list[str]:
@@ -182,7 +184,7 @@ def test_no_color_and_a_narrow_terminal() -> None:
     assert not re.search(r"\x1b\[[\d;]*3\d", output) and "warning: something was changed" in output
     paints = re.findall(r"(epoch[^\r\n\x1b]*)", output)
     assert paints and all(len(paint) < 30 for paint in paints)
-    assert screen_of(output)[2:] == [""]
+    assert screen_of(output)[3:] == [""]
 
 
 LOUD = """
