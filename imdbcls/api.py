@@ -68,7 +68,8 @@ class FinishedRun:
         """Classify texts as `predict` does. Also return the counts of their tokens, and of those that are not read."""
         import numpy as np
 
-        from imdbcls.data.documents import Documents, is_unicode
+        from imdbcls.data.documents import Documents
+        from imdbcls.printable import is_unicode
 
         single = isinstance(texts, str)
         texts = list(texts)

@@ -53,6 +53,15 @@ def copied_cell(text: str) -> str:
     return ("'" if is_formula else "") + printable(text)
 
 
+def is_unicode(text: str) -> bool:
+    """Return whether a text can be encoded: JSON may hold an unpaired surrogate, half of an emoji."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def shown(value: Any) -> str:
     text = "null" if value is None else str(value)
     return text if len(text) <= 100 else text[:100] + "…"

@@ -20,7 +20,7 @@ from imdbcls.config.allowed_targets import (
 )
 from imdbcls.config.allowed_values import allows, describe
 from imdbcls.config.hints import nearest, nearest_keys
-from imdbcls.config.resolving import look_up, resolve
+from imdbcls.config.resolving import resolve
 from imdbcls.config.schema import (
     EXCLUSIONS,
     Built,
@@ -33,7 +33,7 @@ from imdbcls.config.schema import (
 )
 from imdbcls.config.signatures import ALL_LAYERS, Signature, own_signature, signature_of
 from imdbcls.errors import UserError
-from imdbcls.printable import shown
+from imdbcls.printable import is_unicode, shown
 
 Path = tuple[str, ...]
 # What to do instead of naming several columns.
@@ -69,6 +69,8 @@ def require_valid(values: Mapping[str, Any]) -> Config:
 
 def check(values: Mapping[str, Any]) -> Checked:
     """Check a resolved config. Nothing is imported and no file is opened."""
+    strange: list[str] = []
+    values = with_text_keys(values, strange)
     wrong: dict[Path, str] = {}
     config: Config | None = None
     try:
@@ -91,7 +93,7 @@ def check(values: Mapping[str, Any]) -> Checked:
     for rule in EXCLUSIONS:
         with suppress(*((AttributeError, TypeError) if wrong else ())):
             mistakes += rule(partial)
-    return Checked(partial, tuple(dict.fromkeys([*wrong.values(), *mistakes])))
+    return Checked(partial, tuple(dict.fromkeys([*strange, *wrong.values(), *mistakes])))
 
 
 def attribute(section: Any, key: str) -> Any:
@@ -100,31 +102,46 @@ def attribute(section: Any, key: str) -> Any:
     return section
 
 
+def with_text_keys(values: Mapping[Any, Any], mistakes: list[str], prefix: str = "") -> dict[str, Any]:
+    """Return nested values without keys that are not Unicode text, which YAML allows; add a mistake for each."""
+    found = {}
+    for key, value in values.items():
+        if not isinstance(key, str) or not is_unicode(key):
+            mistakes.append(unknown(f"{prefix}{key}", value))
+        else:
+            found[key] = with_text_keys(value, mistakes, f"{prefix}{key}.") if isinstance(value, Mapping) else value
+    return found
+
+
 def sentence_on(location: Path, kind: str, values: Mapping[str, Any]) -> tuple[Path, str]:
-    """Return the path of a key that is missing, unknown or wrong, and the sentence on it."""
+    """Return the path of a key that is missing, unknown or wrong, and the sentence on it.
+
+    `location` is pydantic's: the keys that lead to the error, and in a union also names of its members.
+    """
     section: type[Section] = Config
+    node: Any = values
     for depth, part in enumerate(location, start=1):
         path = location[:depth]
         key = ".".join(path)
         field = next((each for name, each in section.model_fields.items() if part in (each.alias, name)), None)
-        if field is None:
-            return path, unknown(key, values)
         if kind == "missing" and depth == len(location):
             return path, f"{key} is missing."
-        value = look_up(values, key)
+        node = node[part]
+        if field is None:
+            return path, unknown(key, node)
         if not is_section(field.annotation):
             hint = Annotated[field.annotation, *field.metadata] if field.metadata else field.annotation
-            return path, refusal(key, value, hint)
-        if not isinstance(value, Mapping):
-            return path, f"{key}={shown(value)} is not a section of settings."
+            return path, refusal(key, node, hint)
+        if not isinstance(node, Mapping):
+            return path, f"{key}={shown(node)} is not a section of settings."
         section = field.annotation
     raise AssertionError(f"no field at {location}")
 
 
-def unknown(key: str, values: Mapping[str, Any]) -> str:
+def unknown(key: str, value: Any) -> str:
     """Return the sentence on a key that no section has, such as one in a user's YAML file."""
     near = nearest_keys(key, [name for name, _, _ in declared()])
-    return f"{shown(key)}={shown(look_up(values, key))}: there is no such key{nearest(near)}."
+    return f"{shown(key)}={shown(value)}: there is no such key{nearest(near)}."
 
 
 def refusal(key: str, value: Any, hint: Any) -> str:

@@ -9,16 +9,6 @@ from decimal import Decimal
 import numpy as np
 from numpy.typing import NDArray
 
-
-def is_unicode(text: str) -> bool:
-    """Return whether a text can be encoded: JSON may hold an unpaired surrogate, half of an emoji."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
 _WHOLE_FLOAT = re.compile(r"(-?(?:0|[1-9]\d*))\.0*")  # 1.0, as pandas writes 1 when a row of the column is missing
 _SPELLINGS = {"-0": "0", "True": "true", "TRUE": "true", "False": "false", "FALSE": "false"}
 

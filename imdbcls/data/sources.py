@@ -7,9 +7,10 @@ from decimal import Decimal
 import numpy as np
 
 from imdbcls.data.columns import missing_columns, request_of
-from imdbcls.data.documents import Documents, Source, cell_text, is_unicode, is_whole, label_name
+from imdbcls.data.documents import Documents, Source, cell_text, is_whole, label_name
 from imdbcls.data.tables import Table
 from imdbcls.errors import UserError
+from imdbcls.printable import is_unicode
 from imdbcls.runs.untrusted import MAX_ID_CHARACTERS
 
 MAX_CLASSES = 1_000  # more are a wrong column, and no comparison shows them

@@ -9,9 +9,9 @@ from typing import Any, TextIO
 
 from imdbcls.data.answers import Item, output_names, plain
 from imdbcls.data.columns import Delimiter, Quoting, Request, missing_columns
-from imdbcls.data.documents import is_unicode
 from imdbcls.data.tables import require_columns, rows_of
 from imdbcls.errors import UserError
+from imdbcls.printable import is_unicode
 
 logger = logging.getLogger(__name__)
 

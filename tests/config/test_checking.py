@@ -12,6 +12,7 @@ from imdbcls.config.options import knobs
 from imdbcls.config.resolving import resolve
 from imdbcls.config.schema import Config, built_sections, declared
 from imdbcls.errors import UserError
+from imdbcls.printable import printable_line
 
 
 def composed(*overrides: str) -> dict[str, Any]:
@@ -381,3 +382,12 @@ def test_plugins_are_the_user_s_own_packages(sound: dict[str, Any]) -> None:
     for plugins in ("my_heads", [None], None, {"my_heads": 1}):
         (line,) = mistakes({**sound, "plugins": plugins})
         assert line.startswith("plugins=") and line.endswith("is not a list, [a,b].")
+
+
+@pytest.mark.parametrize("key", ["a.b", "\udce9", "é\udce9.x", 5, 1.5, True, None, ""])
+@pytest.mark.parametrize("place", ["", "trainer", "checkpoint"])
+def test_a_key_of_any_form_gets_a_sentence(place: str, key: Any, sound: dict[str, Any]) -> None:
+    config = copy.deepcopy(sound)
+    (config[place] if place else config)[key] = 1
+    (line,) = mistakes(config)
+    assert line.startswith(printable_line(f"{place}.{key}=1: there is no such key".removeprefix(".")))
