@@ -104,10 +104,11 @@ class RunFolder:
     def require_version(self) -> None:
         """Raise UserError if `result.json` is in another format version than this imdbcls reads.
 
-        A missing or damaged file passes: `problem` describes it.
+        A missing or damaged file passes, and so does one that no version wrote, without `config_hash`: `problem`
+        describes it.
         """
         result = self.result()
-        if result is None:
+        if result is None or "config_hash" not in result:
             return
         try:
             require_version(result, RESULT)

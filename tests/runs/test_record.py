@@ -80,6 +80,7 @@ def flip(path: Path) -> None:
 UNUSABLE: dict[str, tuple[Callable[[Path], object], str]] = {
     "half a file": (lambda run: (run / "result.json").write_text('{"status": "do'), "result.json"),
     "a list": (lambda run: (run / "result.json").write_text("[]"), "result.json"),
+    "a status only": (lambda run: (run / "result.json").write_text('{"status": "done"}'), "has no head, config_hash"),
     "one key lost": (lose("test/accuracy"), "result.json has no test/accuracy"),
     "two keys lost": (lose("split_hash", "val/accuracy"), "has no split_hash, val/accuracy"),
     "no status": (lose("status"), "has no status"),
@@ -104,7 +105,7 @@ def test_an_unusable_result_is_reported_by_what_reads_it(damage: str, copied: Pa
         assert outcome_of("name", 0, "", read(copied)).state == "failed", "and no KeyError"
 
 
-@pytest.mark.parametrize("damage", ["half a file", "one key lost", "NaN", "a class twice"])
+@pytest.mark.parametrize("damage", ["half a file", "a status only", "one key lost", "NaN", "a class twice"])
 def test_training_again_repairs_an_unusable_result_without_training(
     damage: str, copied: Path, steps: list[int], capsys: pytest.CaptureFixture[str]
 ) -> None:
