@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from imdbcls.errors import UserError
 from imdbcls.runs.folder import RunFolder
 from imdbcls.runs.untrusted import require_no_links, tensor_shapes
+from imdbcls.runtime.limits import require_address_space
 
 if TYPE_CHECKING:
     from imdbcls.config.schema import Config
@@ -70,6 +71,7 @@ def open_finished(
     The caller decides which packages may be imported (`plugins`), never an untrusted run folder. Raises UserError for a
     folder that is not a finished run, or holds what a run of this project would not.
     """
+    require_address_space()
     from imdbcls.config.checking import require_valid
 
     require_one_run(path)

@@ -24,7 +24,7 @@ from imdbcls.data.columns import Delimiter, Quoting
 from imdbcls.data.tables import require_table
 from imdbcls.data.unlabeled import Texts, from_arguments, from_file, from_stdin, in_chunks, request_for
 from imdbcls.errors import UserError
-from imdbcls.runtime import entry, limits
+from imdbcls.runtime import entry
 
 if TYPE_CHECKING:
     from imdbcls.api import Config, FinishedRun
@@ -81,7 +81,6 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 def predict(arguments: argparse.Namespace, stdin: TextIO, stdout: TextIO) -> None:
     """Answer all texts; raise UserError for a folder without a finished run and for a row that cannot be read."""
     require_options(arguments)
-    limits.require_address_space()
     from imdbcls.api import load_run
     from imdbcls.data.token_counts import losses, sum_of
 

@@ -19,6 +19,7 @@ from imdbcls.config.options import groups, help_text
 from imdbcls.config.quoting import readable
 from imdbcls.errors import UserError
 from imdbcls.runtime.console import user_errors
+from imdbcls.runtime.limits import require_address_space
 
 logger = logging.getLogger(__name__)
 
@@ -48,6 +49,8 @@ def answer_command(arguments: Sequence[str]) -> list[str]:
         sys.exit(2)
     if asked.hydra_help or asked.shell_completion:
         return list(arguments)
+    with user_errors():
+        require_address_space()
     from imdbcls.config.overrides import examine  # not needed for --help
 
     written = for_hydra(arguments)

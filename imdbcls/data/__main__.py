@@ -10,7 +10,7 @@ if __name__ == "__main__":  # first: an import can already reach a limit of the 
 
 import sys
 
-from imdbcls.runtime import entry
+from imdbcls.runtime import entry, limits
 from imdbcls.runtime.console import columns_of, write_out
 from imdbcls.runtime.process import prepare_process
 
@@ -20,6 +20,7 @@ def main() -> None:
     if any(argument in ("-h", "--help") for argument in arguments):
         print(f"{__doc__.strip()}\n\nThe choices and keys: python -m imdbcls.train --help")
         return
+    limits.require_address_space()
     from imdbcls.config.overrides import compose
 
     config = compose(arguments)
