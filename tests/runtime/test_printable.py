@@ -48,7 +48,10 @@ def test_control_characters_become_visible_and_other_text_stays() -> None:
             assert character.isspace() or not character.isprintable(), hex(code)
 
 
-def test_messages_are_printable(capsys: pytest.CaptureFixture[str]) -> None:
+def test_messages_are_printable(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    handlers = [each for each in logging.getLogger().handlers if isinstance(each, console.StderrHandler)]
+    # pytest's own handlers would put the surrogate into a report, which xdist cannot send.
+    monkeypatch.setattr(logging.getLogger(), "handlers", handlers)
     logger = logging.getLogger("imdbcls.test")
     logger.info(f"one\n{HOSTILE}")
     logger.warning(HOSTILE)
