@@ -16,16 +16,15 @@ import sys
 from argparse import ArgumentParser
 from collections.abc import Callable
 from importlib.resources import files
-from io import StringIO
 from pathlib import Path
 
 from imdbcls.config.options import CONF, groups
 from imdbcls.errors import UserError
-from imdbcls.printable import printable_line
 from imdbcls.runtime import entry
 from imdbcls.runtime.cache import default_cache_dir
-from imdbcls.runtime.console import quiet_libraries, write_out
+from imdbcls.runtime.console import columns_of, quiet_libraries, write_out
 from imdbcls.runtime.process import tune_process
+from imdbcls.runtime.text_table import text_table
 from imdbcls.runtime.waiting import in_background
 
 LITTLE_SPACE = 2e9  # bytes
@@ -47,7 +46,8 @@ def main() -> None:
         "cache": lambda: cache(default_cache_dir(), "data.cache_dir or IMDBCLS_CACHE"),
         "hub cache": hub_cache,
     }
-    show({name: finding_of(check) for name, check in checks.items()})
+    rows = [(name, finding_of(check)) for name, check in checks.items()]
+    write_out(text_table(rows, num_text_columns=2, width=columns_of(sys.stdout)))
 
 
 def finding_of(check: Callable[[], str]) -> str:
@@ -56,21 +56,6 @@ def finding_of(check: Callable[[], str]) -> str:
         return check()
     except Exception as error:
         return f"cannot be determined: {type(error).__name__}: {str(error).partition(chr(10))[0]}"
-
-
-def show(findings: dict[str, str]) -> None:
-    """Print a table; in a file or pipe, each finding takes one line."""
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table.grid(padding=(0, 2, 0, 0))
-    for name, finding in findings.items():
-        table.add_row(name, Text(printable_line(finding)))
-    text = StringIO()
-    Console(file=text, width=shutil.get_terminal_size().columns if sys.stdout.isatty() else 10_000).print(table)
-    for line in text.getvalue().splitlines():
-        write_out(line.rstrip())
 
 
 def device() -> str:
