@@ -93,7 +93,8 @@ def recorded_data(config: Mapping[str, Any]) -> DataConfig:
             f"data.source._target_={shown(target)} is not a reader of imdbcls; its texts cannot be read here."
         )
     checked = check(config)
-    mistakes = [mistake for mistake in checked.mistakes if mistake.startswith("data.")]
+    used = ("data.source", *(f"data.{key}" for key in (*SPLIT_SETTINGS, *source)))
+    mistakes = [mistake for mistake in checked.mistakes if mistake.startswith(used)]
     if mistakes:
         raise UserError(*mistakes)
     return checked.config.data

@@ -29,7 +29,7 @@ def text_table(
     cells = [[Text(printable_line(cell)) for cell in row] for row in rows]
     complete, least = [], []
     for number, (name, *column) in enumerate(zip(names, *cells, strict=True)):
-        widest = max(cell.cell_len for cell in column)
+        widest = max((cell.cell_len for cell in column), default=0)
         longest_word = max((word.cell_len for word in name.split(" ")), default=0)
         complete.append(max(widest, name.cell_len))
         least.append(max(min(widest, MIN_TEXT_WIDTH) if number < num_text_columns else widest, longest_word))

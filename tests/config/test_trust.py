@@ -53,7 +53,6 @@ SWEEP = GLOBAL + "hydra: {mode: MULTIRUN, sweeper: {params: {%s}}}\n"
         (GLOBAL + "hydra: {job: {name: ../../log}}", f"hydra.job.name=../../log {FROM_FILE}"),
         (GLOBAL + "hydra: {overrides: {task: ['plugins=[evil]']}}", f"hydra.overrides {FROM_FILE}"),
         (GLOBAL + "hydra: {overrides: {hydra: ['hydra.verbose=true']}}", f"hydra.overrides {FROM_FILE}"),
-        (GLOBAL + "defaults: [override /hydra/hydra_logging: disabled]", f"hydra/hydra_logging=disabled {FROM_FILE}"),
         (SWEEP % "+hydra.job_logging.formatters.x.class: os.system", f"class=os.system {FROM_FILE}"),
         (SWEEP % "'++hydra.callbacks.x._target_': torch.load", f"_target_=torch.load {FROM_FILE}"),
         (SWEEP % "hydra: '{verbose: true}'", "write each key on its own"),

@@ -169,7 +169,7 @@ def test_a_stranger_cannot_vouch_for_its_own_code(stranger: Path, config: dict[s
         "+hydra.job_logging.handlers.x={class: ctypes.CDLL, name: made.so}",
         "+hydra.job_logging.formatters.x={class: os.system, format: touch made}",
         "+hydra.job_logging.handlers.x={class: logging.os.system}",
-        "hydra.hydra_logging.handlers.console.stream=ext://os.system",
+        "+hydra.hydra_logging.handlers.console.stream=ext://os.system",
         "+hydra.job.env_set.LD_PRELOAD=made.so",
     ),
 )
