@@ -18,6 +18,7 @@ from imdbcls.config.hints import NUM_NEAREST, nearest
 from imdbcls.config.quoting import as_one_value
 from imdbcls.errors import UserError
 
+MAX_REASON = 1000  # characters of one of Hydra's errors that are shown
 # A command may be one run or, by its experiment, a sweep (run), must be a sweep (multirun), is not a sweep (single), or
 # only shows its configuration (show), where values may be missing.
 Mode = Literal["run", "multirun", "single", "show"]
@@ -71,7 +72,12 @@ class Examination:
         except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
             reason = " ".join(str(error).split())
             raise UserError(*self.mistakes, f"A YAML file cannot be read: {reason}.") from error
-        except (AssertionError, LookupError, TypeError, ValueError, AttributeError, RecursionError) as error:
+        except RecursionError as error:
+            raise UserError(
+                *self.mistakes,
+                "The config is nested too deeply, or refers to itself in a defaults list or by an alias.",
+            ) from error
+        except (AssertionError, LookupError, TypeError, ValueError, AttributeError) as error:
             # An override that Hydra's grammar takes and its composition was not made for, such as head=0.
             given = " ".join(str(override.input_line) for override in overrides)
             raise UserError(*self.mistakes, f"{given}: Hydra cannot compose this ({error}).") from error
@@ -79,7 +85,8 @@ class Examination:
 
 def sentence_of(error: Exception) -> str:
     """Return the text of Hydra's error in one line, or of its cause if it has none."""
-    return " ".join((str(error) or str(error.__cause__)).split())
+    text = " ".join((str(error) or str(error.__cause__)).split())
+    return text if len(text) <= MAX_REASON else f"{text[:MAX_REASON]}…"
 
 
 def firsts(assignments: Sequence[Assignment], *, groups_only: bool = False) -> list[Override]:

@@ -195,8 +195,17 @@ class Snapshot(CachingConfigRepository):
                 file = Path(source.path, config_path if config_path.endswith(".yaml") else f"{config_path}.yaml")
                 if outside([source]) and file.is_file():
                     require_bounded_yaml(file)
+                    self._require_its_own_name(config_path, source, file)
             self._files[config_path] = self.delegate.load_config(config_path)
         return copy.deepcopy(self._files[config_path])
+
+    def _require_its_own_name(self, config_path: str, source: ConfigSource, file: Path) -> None:
+        """Refuse a file that another one of the same name hides: Hydra would take that one and say nothing."""
+        first = next(each for each in self.get_sources() if each.is_config(config_path))
+        if first is not source and not outside([first]) and content(first, config_path) != content(source, config_path):
+            raise UserError(
+                f"{file} has no effect: imdbcls has a {config_path}.yaml of its own. Give yours another name."
+            )
 
     def group_exists(self, config_path: str) -> bool:
         key = ("group", config_path)
@@ -218,3 +227,8 @@ class Snapshot(CachingConfigRepository):
 
     def get_sources(self) -> list[ConfigSource]:
         return self.delegate.get_sources()
+
+
+def content(source: ConfigSource, config_path: str) -> Any:
+    """Return the nested values of one YAML file, with its interpolations unresolved."""
+    return OmegaConf.to_container(source.load_config(config_path).config, resolve=False)

@@ -26,12 +26,14 @@ def readable(text: str) -> str:
     of_words = key.lstrip("+~") in _OF_WORDS
     if "=" not in text or (is_readable(text) and not (of_words and _NULL_KEY.search(value))):
         return text
-    if of_words:
-        items = split(value)
-        written = ",".join(_mapping(item) or _quoted(item) for item in items) if items else _string(value)
-    else:
-        items = split(value)
-        written = ",".join(map(_quoted, items)) if items else value
+    items = split(value)
+    try:
+        if of_words:
+            written = ",".join(_mapping(item) or _quoted(item) for item in items) if items else _string(value)
+        else:
+            written = ",".join(map(_quoted, items)) if items else value
+    except RecursionError:  # hundreds of brackets
+        written = _string(value)
     changed = f"{key}={written}"
     return changed if is_readable(changed) else text
 
@@ -46,7 +48,7 @@ def as_one_value(text: str) -> str:
 def is_readable(text: str) -> bool:
     try:
         OverridesParser.create().parse_overrides([text])
-    except (HydraException, RecursionError):
+    except (HydraException, RecursionError, ValueError):  # ValueError: Python's limit on the digits of a number
         return False
     return True
 

@@ -60,7 +60,9 @@ def decoded(cfg: DictConfig) -> DictConfig:
             for part in path[:-1]:
                 node = node[part]
             text = node[path[-1]]  # raises for a variable that is not set
-            node[path[-1]] = number_or_text(text) if isinstance(text, str) else text
+            value = number_or_text(text) if isinstance(text, str) else text
+            if not isinstance(value, str):  # OmegaConf would resolve a text such as ${lr}
+                node[path[-1]] = value
     return copied
 
 

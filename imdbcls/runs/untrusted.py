@@ -79,6 +79,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
         text = path.read_text(encoding="utf-8")
         require_plain_yaml(path, text)
         content = OmegaConf.to_container(OmegaConf.create(text), resolve=False)
+    except AssertionError as error:  # OmegaConf's, for a single number
+        raise UserError(f"{path} does not hold a configuration.") from error
     except RecursionError as error:
         raise UserError(f"{path} is nested too deeply to be read.") from error
     except (OSError, yaml.YAMLError, OmegaConfBaseException, ValueError, TypeError, LookupError) as error:

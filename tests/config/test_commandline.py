@@ -75,6 +75,9 @@ def test_an_environment_variable_may_hold_a_number_or_a_flag(monkeypatch: pytest
     monkeypatch.setenv("RATE", "fast")
     with pytest.raises(UserError, match="lr=fast is not a number above 0"):
         compose(["backbone=tiny", "data=sample", "lr=${oc.env:RATE}"])
+    monkeypatch.setenv("RATE", "${batch_size}")  # a text, never resolved
+    with pytest.raises(UserError, match=r"head.dropout=\$\{batch_size\} is not a number from 0"):
+        compose(["backbone=tiny", "data=sample", "head.dropout=${oc.env:RATE}"])
 
 
 def test_one_process_trains_one_run() -> None:

@@ -49,6 +49,23 @@ def test_what_is_unclear_is_left_to_the_user(text: str) -> None:
         assert value_of(shlex.split(advised)[0]) == text.partition("=")[2]
 
 
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        (f"seed={'1' * 5000}", "seed=1111"),
+        (f"seed=[{'1' * 5000},0]", "seed=[1111"),
+        (f"lr={'[' * 300}{']' * 300}", "nested too deeply"),
+        (f"lr={'[' * 5000}{']' * 5000}", "lr=[[[["),
+        (f"loss.class_weights={'{a:' * 3000}1{'}' * 3000}", "loss.class_weights={"),
+    ],
+    ids=lambda value: value[:20],
+)
+def test_a_value_too_long_for_python_gets_a_sentence(text: str, sentence: str) -> None:
+    with pytest.raises(UserError) as refused:
+        compose([*TINY, text])
+    assert sentence in str(refused.value).splitlines()[0]
+
+
 def test_lists_mappings_and_sweeps_keep_their_parts() -> None:
     assert value_of(readable("+head.x=[день,b,1]")) == ["день", "b", 1]
     assert value_of(readable("+head.x={a:день,b:[ночь]}")) == {"a": "день", "b": ["ночь"]}

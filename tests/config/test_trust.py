@@ -135,6 +135,30 @@ def test_what_the_command_names_as_well_is_let_in(tmp_path: Path, monkeypatch: p
     assert composed.plugins == ["my_heads"] and composed.data.train_limit == 9
 
 
+def test_a_file_that_imdbcls_hides_is_refused(tmp_path: Path) -> None:
+    """Hydra finds the shipped file of the same name first, and would leave the user's without effect."""
+    shipped = "_target_: imdbcls.heads.cls.ClsHead\nname: cls\ndropout: 0.1  # the same\n"
+    write(tmp_path, "head/cls.yaml", shipped)
+    assert examine(tmp_path, "head=cls") == []
+    write(tmp_path, "head/cls.yaml", shipped.replace("0.1", "0.5"))
+    assert examine(tmp_path, "head=mean") == []
+    (found,) = examine(tmp_path, "head=cls")
+    assert found == f"{tmp_path}/head/cls.yaml has no effect: imdbcls has a head/cls.yaml of its own. " + (
+        "Give yours another name."
+    )
+    with pytest.raises(UserError, match="has no effect"):
+        overrides.compose([*TINY, f"hydra.searchpath=['file://{tmp_path}']", "head=cls"])
+    write(tmp_path, "config.yaml", "lr: 3\n")
+    assert "config.yaml has no effect" in examine(tmp_path)[0]
+
+
+@pytest.mark.parametrize("recipe", ["defaults: [endless]\n", "z: &z [*z]\n"])
+def test_a_file_without_end_gets_a_sentence(recipe: str, tmp_path: Path) -> None:
+    write(tmp_path, "experiment/endless.yaml", GLOBAL + recipe)
+    (found,) = examine(tmp_path, "experiment=endless")
+    assert "refers to itself" in found and len(found) < 200
+
+
 def test_a_sweep_and_references_are_a_files_own(tmp_path: Path) -> None:
     sweep = "hydra: {mode: MULTIRUN, sweeper: {params: {seed: '0,1', head: 'cls,mean'}}}\n"
     write(

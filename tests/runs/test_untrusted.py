@@ -271,6 +271,7 @@ def test_documents_are_read_where_the_user_says_so(
         ("a: " + "[" * 60_000, "levels deep"),
         ("a: " + "9" * 5000, "cannot be read"),
         ("- 1\n- 2\n", "does not hold a configuration"),
+        ("3", "does not hold a configuration"),
         ("just words", "is missing"),
         ("", "is missing"),
         ("a: [1\n", "cannot be read"),
