@@ -98,6 +98,8 @@ def compose(*choices: str) -> Config:
     """
     from imdbcls.config import overrides  # Hydra is not needed to load a run
 
+    if not all(isinstance(choice, str) for choice in choices):
+        raise UserError('compose takes texts, one for each choice: compose("head=lstm", "lr=3e-5").')
     return overrides.compose(choices)
 
 
@@ -111,6 +113,8 @@ def run(config: Config) -> FinishedRun:
     """
     from imdbcls.train import train
 
+    if not isinstance(config, Config):
+        raise UserError('run takes a config, such as imdbcls.compose("head=lstm").')
     config = require_valid(config.plain())
     try:
         with restored_handlers():  # this process goes on

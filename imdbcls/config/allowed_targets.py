@@ -30,9 +30,10 @@ TARGETS = {
     "schedule": re.compile(r"imdbcls\.training\.optim\.[a-z]\w*|torch\.optim\.lr_scheduler\.[A-Z]\w*"),
     "tracker": re.compile(r"imdbcls\.tracking\.\w+\.\w*Tracker"),
 }
+PARTIAL = ("optimizer", "schedule", "tracker")  # training adds arguments to what these name
 # Hydra's other keys, by what they may say where.
 SPECIAL: dict[str, Callable[[str, Any], bool]] = {
-    "_partial_": lambda place, value: value is (place in ("optimizer", "schedule", "tracker")),
+    "_partial_": lambda place, value: value is (place in PARTIAL),
     "_convert_": lambda place, value: value in ("none", "partial", "object", "all"),
     "_recursive_": lambda place, value: isinstance(value, bool),
     "_args_": lambda place, value: False,
@@ -51,6 +52,8 @@ def foreign_targets(config: Any, path: str = "") -> Iterator[str]:
 
 def _foreign_targets(node: Any, path: str, plugins: tuple[str, ...]) -> Iterator[str]:
     if isinstance(node, Mapping):
+        if path in PARTIAL and "_partial_" not in node:
+            yield f"{path}._partial_ is missing: write _partial_: true in the section, since training adds arguments."
         for key, value in node.items():
             place = f"{path}.{key}" if path else str(key)
             if key == "_target_" and not is_allowed(path, value, plugins):

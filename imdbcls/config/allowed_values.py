@@ -1,14 +1,15 @@
 """Check a value against a type with constraints, and say in words what the type allows."""
 
+import json
 import types
 import typing
+import warnings
 from collections.abc import Iterator, Sequence
 from functools import cache
 from typing import Annotated, Any, Literal, Union
 
-from annotated_types import DocInfo, Ge, GroupedMetadata, Gt, Le, Lt, Unit
+from annotated_types import DocInfo, Ge, GroupedMetadata, Gt, Le, Lt, MaxLen, MinLen, MultipleOf, Unit
 from pydantic import ConfigDict, TypeAdapter, ValidationError
-from pydantic.errors import PydanticSchemaGenerationError, PydanticUserError
 from pydantic.fields import FieldInfo
 
 from imdbcls.config.schema import MAX_COUNT, MAX_SEED
@@ -18,17 +19,27 @@ KINDS = {str: "a text", bool: "true or false", type(None): "null", list: "a list
 
 
 def allows(value: Any, hint: Any) -> bool:
-    """Whether a type takes a value from YAML, where a tuple is written as a list."""
+    """Whether a type takes a value from YAML, which writes a tuple as a list and a path as a text.
+
+    True for a type that cannot be checked.
+    """
     adapter = adapter_of(hint)
     if adapter is None:
         return True
-    return any(is_valid(adapter, form) for form in ((value, tuple(value)) if isinstance(value, list) else (value,)))
-
-
-def is_valid(adapter: TypeAdapter[Any], value: Any) -> bool:
     try:
         adapter.validate_python(value, strict=True)
+        return True
     except ValidationError:
+        return is_valid_in_json(adapter, value)
+    except Exception:  # a constraint that does not fit its type, or a plugin's own validator
+        return True
+
+
+def is_valid_in_json(adapter: TypeAdapter[Any], value: Any) -> bool:
+    """Whether a type takes a value from JSON, which has no tuples and no paths either."""
+    try:
+        adapter.validate_json(json.dumps(value), strict=True)
+    except (TypeError, ValueError):  # ValidationError is a ValueError; a value may also have no JSON
         return False
     return True
 
@@ -37,13 +48,15 @@ def adapter_of(hint: Any) -> TypeAdapter[Any] | None:
     """Return what checks a type; None for a type that cannot be checked."""
     try:
         return _adapter(hint)
-    except (PydanticSchemaGenerationError, PydanticUserError, TypeError):
+    except Exception:  # a plugin's annotations may be anything
         return None
 
 
 @cache
 def _adapter(hint: Any) -> TypeAdapter[Any]:
-    return TypeAdapter(hint, config=ConfigDict(arbitrary_types_allowed=True))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of a type that allows anything
+        return TypeAdapter(hint, config=ConfigDict(arbitrary_types_allowed=True))
 
 
 def takes_text(hint: Any) -> bool:
@@ -67,7 +80,9 @@ def describe(hint: Any) -> str:
         elif kind in NUMBERS:
             found.append(number(kind, constraints))
         else:
-            found.append(KINDS.get(typing.get_origin(kind) or kind, "a value of another type"))
+            found.append(KINDS.get(typing.get_origin(kind) or kind) or f"of type {getattr(kind, '__name__', kind)}")
+        if words is None:
+            found[-1] += further(constraints)
     return " or ".join(dict.fromkeys(found))
 
 
@@ -94,6 +109,14 @@ def flat(markers: Sequence[Any]) -> Iterator[Any]:
             yield from marker
         else:
             yield marker
+
+
+def further(constraints: Sequence[Any]) -> str:
+    """Describe the constraints of a length, and that a number is a multiple."""
+    found = [f"a multiple of {each.multiple_of}" for each in constraints if isinstance(each, MultipleOf)]
+    found += [f"of length {each.min_length} or more" for each in constraints if isinstance(each, MinLen)]
+    found += [f"of length {each.max_length} or less" for each in constraints if isinstance(each, MaxLen)]
+    return "".join(f", {each}" for each in found)
 
 
 def number(kind: type, constraints: Sequence[Any]) -> str:

@@ -80,8 +80,6 @@ def check(values: Mapping[str, Any]) -> Checked:
     partial = config if config is not None else partial_config(Config, values, set(wrong))
     mistakes = [*(() if ("plugins",) in wrong else wrong_plugins(values))]
     mistakes += [*foreign_targets(values), *interpolations(values)]
-    if not any(path[:1] == ("data",) and len(path) < 3 for path in wrong):
-        mistakes += unread_data_keys(values["data"])
     for place, _ in built_sections():
         with suppress(AttributeError):
             node = attribute(partial, place)
@@ -155,43 +153,34 @@ def written(value: Any) -> str:
     return f"[{','.join(map(written, value))}]" if isinstance(value, list) else shown(value)
 
 
-def unread_data_keys(data: Mapping[str, Any]) -> Iterator[str]:
-    """Yield a sentence for each key of the data section that neither the project nor the source reads."""
-    source = data["source"]
-    known = {*(field.alias or name for name, field in type_of("data").model_fields.items()), *source}
-    for key, value in data.items():
-        if key not in known and value not in list(source.values()):
-            near = nearest_keys(f"data.{key}", [f"data.{each}" for each in known if not str(each).startswith("_")])
-            yield f"data.{shown(key)}={shown(value)}: nothing reads this key{nearest(near)}."
-
-
-def type_of(place: str) -> type[Section]:
-    section: Any = Config
-    for part in place.split("."):
-        section = section.model_fields[part].annotation
-    return section
-
-
 def wrong_arguments(place: str, node: Built, signature: Signature, values: Mapping[str, Any]) -> dict[Path, str]:
     """Return a sentence on each argument that a constructor does not take, lacks or refuses, by the argument's path."""
     given, arguments, parameters = given_by_builder(node, signature), node.arguments, signature.parameters
     found: dict[str, str] = {}
-    if ALL_LAYERS in given - parameters.keys() and not signature.takes_all:
-        found["_target_"] = (
-            f"{place}._target_={node.target} sets reads_all_layers, so its constructor has to take {ALL_LAYERS}."
-        )
+    lacking = sorted(given - type(node).by_position - parameters.keys()) if not signature.takes_all else []
+    if lacking:
+        reason = "sets reads_all_layers, so its constructor" if lacking == [ALL_LAYERS] else "cannot be used here: it"
+        found["_target_"] = f"{place}._target_={node.target} {reason} has to take {' and '.join(lacking)} by keyword."
     for name, value in arguments.items():
         key = as_written(place, name, value, values)
-        if name in parameters:
+        if name in given:
+            found[name] = f"{key}: leave this out; imdbcls itself gives {name} to {node.target}."
+        elif name in parameters:
             if not allows(value, parameters[name].hint):
                 found[name] = refusal(key, value, parameters[name].hint)
         elif not signature.takes_all:
             taken = [each for each in parameters if each not in given]
             near = nearest(get_close_matches(name, taken, 1))
             found[name] = f"{key}: {node.target} takes no {name}, only {', '.join(taken) or 'nothing'}{near}."
+    own_keys = {field.alias or name for name, field in type(node).model_fields.items()}
     for name, parameter in parameters.items():
         if parameter.required and name not in arguments and name not in given:
-            found[name] = f"{place}.{name} is missing: {node.target} needs it; give +{place}.{name}=..."
+            found[name] = (
+                f"{place}._target_={node.target} cannot be used here: imdbcls reads {place}.{name} itself, so rename "
+                "the parameter."
+                if name in own_keys
+                else f"{place}.{name} is missing: {node.target} needs it; give +{place}.{name}=..."
+            )
     return {(*place.split("."), name): sentence for name, sentence in found.items()}
 
 
@@ -232,7 +221,7 @@ def wrong_imported_arguments(place: str, node: Built, config: Config) -> Iterato
         return
     try:
         signature = signature_of(found)
-    except (TypeError, ValueError) as error:
+    except Exception as error:  # a plugin's class may answer with anything
         yield f"{place}._target_={node.target} has no readable signature: {error}."
         return
     yield from wrong_arguments(place, node, signature, config.plain()).values()

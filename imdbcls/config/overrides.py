@@ -5,6 +5,7 @@ composition; Hydra then composes what passes.
 """
 
 import copy
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,16 +23,17 @@ from imdbcls.config.allowed_targets import TARGETS, foreign_parts_of_hydra
 from imdbcls.config.assignments import Assignment, Examination, Mode, firsts, read_assignments
 from imdbcls.config.checking import check
 from imdbcls.config.composing import Loader
-from imdbcls.config.hints import unknown_key
+from imdbcls.config.hints import nearest, nearest_keys, unknown_key
 from imdbcls.config.hydra_plugins import without_missing_parts
 from imdbcls.config.options import CONF, knobs
 from imdbcls.config.paths import wrong_places
 from imdbcls.config.quoting import as_one_value, is_readable, readable
 from imdbcls.config.resolving import leaves, look_up, resolve
-from imdbcls.config.schema import Config, NoEffect, declared
+from imdbcls.config.schema import Config, DataConfig, NoEffect, declared
 from imdbcls.config.trust import named_by
 from imdbcls.config.types_of_keys import type_of_key
 from imdbcls.errors import UserError
+from imdbcls.printable import is_unicode, shown
 
 
 def compose(texts: Sequence[str]) -> Config:
@@ -222,6 +224,24 @@ def without_effect(assignments: Sequence[Assignment], config: Mapping[str, Any])
                 yield f"{lines[key]} has no effect with {marker.other}={value}; leave one of them out."
 
 
+def unread_data_keys(config: Mapping[str, Any]) -> Iterator[str]:
+    """Yield a sentence for each key of the data section that neither the project nor an interpolation reads.
+
+    `config` still has its interpolations: a source may read `${data.folder}/train.csv`.
+    """
+    data = config.get("data")
+    if not isinstance(data, Mapping):
+        return  # `check` reports it
+    interpolations = " ".join(re.findall(r"\$\{[^}]*", str(config)))
+    declared_keys = [*DataConfig.model_fields]
+    for key, value in data.items():
+        if not isinstance(key, str) or not is_unicode(key):
+            continue  # `check` reports it
+        if key not in declared_keys and not re.search(rf"\b{re.escape(key)}\b", interpolations):
+            near = nearest_keys(f"data.{key}", [f"data.{each}" for each in (*declared_keys, *data) if each != key])
+            yield f"data.{shown(key)}={shown(value)}: nothing reads this key{nearest(near)}."
+
+
 def plain_values(config: DictConfig) -> dict[str, Any]:
     """Return nested built-in values, with unresolved interpolations."""
     plain = OmegaConf.to_container(config, resolve=False)
@@ -254,7 +274,7 @@ def check_values(config: DictConfig, examination: Examination) -> Config | None:
         for mistake in str(error).splitlines():
             examination.report(mistake)
         return None
-    mistakes = list(checked.mistakes)
+    mistakes = [*checked.mistakes, *unread_data_keys(plain)]
     known = {mistake.partition("=")[0] for mistake in mistakes}
     places = [] if unset else wrong_places(checked.config)
     mistakes += [mistake for mistake in places if mistake.partition("=")[0] not in known]

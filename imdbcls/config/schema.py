@@ -8,21 +8,25 @@ Markers next to a type: `doc` and `Unit` for messages, `Neutral` for what cannot
 section's constructor takes too, `NoEffect` for a key that does nothing under another key's value.
 """
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, Self, TypeGuard
+from typing import Annotated, Any, ClassVar, Literal, TypeGuard
 
 from annotated_types import Ge, Gt, Le, Lt, MinLen, Unit, doc
 from omegaconf import OmegaConf
-from pydantic import AfterValidator, AllowInfNan, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, AllowInfNan, BaseModel, ConfigDict, Field, ValidationError
 
 from imdbcls.config.choices import Device, Precision, Truncation
+from imdbcls.errors import UserError
 from imdbcls.runtime.progress import ProgressMode
 
 MAX_COUNT = 2**31 - 1
 MAX_SEED = 2**63 - 1
 MAX_LENGTH = 2**20  # tokens; what the backbone takes is checked when it is loaded
+
+CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f]")
 
 HYDRA_KEYS = ("_target_", "_partial_", "_convert_", "_recursive_", "_args_")
 
@@ -47,8 +51,12 @@ class Passed:
     """The key is also an argument of the section's constructor."""
 
 
-def without_null(text: str) -> str:
-    assert "\0" not in text
+class Copied:
+    """Other keys have a copy of this key's value, by an interpolation that was resolved: `optimizer.lr` is `${lr}`."""
+
+
+def without_controls(text: str) -> str:
+    assert not CONTROLS.search(text)
     return text
 
 
@@ -59,7 +67,9 @@ Positive = Annotated[Finite, Gt(0)]
 NonNegative = Annotated[Finite, Ge(0)]
 Probability = Annotated[Finite, Ge(0), Lt(1)]
 Fraction = Annotated[Finite, Gt(0), Lt(1)]
-Name = Annotated[str, MinLen(1), AfterValidator(without_null), doc("a name")]
+Name = Annotated[
+    str, MinLen(1), AfterValidator(without_controls), doc("a name, which is not empty and has no control characters")
+]
 FolderName = Annotated[
     str,
     Field(pattern=r"^\w[\w.+-]{0,99}$"),
@@ -70,7 +80,7 @@ FolderName = Annotated[
 
 
 class Section(BaseModel):
-    """A mapping of the config with known keys. Immutable: `with_changes` returns a changed copy."""
+    """A mapping of the config with known keys."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
@@ -78,19 +88,13 @@ class Section(BaseModel):
         """Return the section as nested built-in values, with the keys of its YAML."""
         return self.model_dump(by_alias=True)
 
-    def with_changes(self, **values: Any) -> Self:
-        """Return a copy in which some keys have other values; those of a section, as a mapping, are merged into it."""
-        changed = self.plain()
-        for key, value in values.items():
-            changed[key] = {**changed[key], **value} if isinstance(getattr(self, key), Section) else value
-        return type(self).model_validate(changed)
-
 
 class Built(Section):
     """A section from which one object is built: `_target_` names its constructor, further keys are its arguments."""
 
     model_config = ConfigDict(extra="allow")
     given: ClassVar[frozenset[str]] = frozenset()  # the arguments that the builder adds
+    by_position: ClassVar[frozenset[str]] = frozenset()  # of these, the ones that it does not give by name
 
     target: Annotated[str, Field(alias="_target_")]
 
@@ -175,6 +179,7 @@ class LossConfig(Built):
 
 class OptimizerConfig(Built):
     given: ClassVar[frozenset[str]] = frozenset({"params"})
+    by_position: ClassVar[frozenset[str]] = frozenset({"params"})
 
     head_lr: Positive
     layer_decay: Annotated[Finite, Gt(0), Le(1)]
@@ -182,6 +187,7 @@ class OptimizerConfig(Built):
 
 class ScheduleConfig(Built):
     given: ClassVar[frozenset[str]] = frozenset({"optimizer", "num_steps", "num_warmup_steps"})
+    by_position: ClassVar[frozenset[str]] = frozenset({"optimizer"})
 
 
 class TrackerConfig(Built):
@@ -204,16 +210,16 @@ class CheckpointConfig(Section):
 class Config(Section):
     """A resolved, valid config of one run: `config.lr`, `config.head.name`; `print(config)` shows it as YAML.
 
-    Make one with `imdbcls.compose`.
+    Make one with `imdbcls.compose`. It is immutable: `with_changes` returns a changed copy.
     """
 
-    lr: Positive
+    lr: Annotated[Positive, Copied]
     batch_size: Annotated[Count, Unit("documents")]
     eval_batch_size: Annotated[Count | None, Unit("documents")]
     epochs: Count
     warmup: Probability
-    max_length: Annotated[int, Ge(8), Le(MAX_LENGTH), Unit("tokens")]
-    seed: Annotated[Seed, SeedKey]
+    max_length: Annotated[int, Ge(8), Le(MAX_LENGTH), Unit("tokens"), Copied]
+    seed: Annotated[Seed, SeedKey, Copied]
     precision: Precision
     device: Device
     deterministic: bool
@@ -245,6 +251,32 @@ class Config(Section):
         from imdbcls.runs.folder import run_folder
 
         return run_folder(self).path
+
+    def with_changes(self, **values: Any) -> "Config":
+        """Return a copy in which some keys have other values; those of a section, as a mapping, are merged into it.
+
+        The types are checked; `imdbcls.run` checks the rest. Raise UserError for wrong values, and for a key of which
+        other keys have copies: they would keep the old value.
+        """
+        changed = self.plain()
+        for key, value in values.items():
+            if Copied in getattr(type(self).model_fields.get(key), "metadata", ()) and value != changed[key]:
+                raise UserError(
+                    f"{key}={value}: other keys of a composed config have copies of {key}, so compose one with "
+                    f"imdbcls.compose(..., '{key}={value}')."
+                )
+            is_merged = isinstance(getattr(self, key, None), Section) and isinstance(value, Mapping)
+            changed[key] = {**changed[key], **value} if is_merged else value
+        try:
+            return type(self).model_validate(changed)
+        except ValidationError as error:
+            keys = dict.fromkeys(".".join(map(str, each["loc"][:2])) for each in error.errors())
+            raise UserError(
+                *(
+                    f"with_changes: {key} does not exist or has a wrong value; python -m imdbcls.train --help has both."
+                    for key in keys
+                )
+            ) from None
 
     def choices(self, *, seeds: bool = True) -> dict[str, Any]:
         """Return the nested values of the keys that can change a result; without `seeds`, except those.

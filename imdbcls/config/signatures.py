@@ -10,9 +10,11 @@ import importlib
 import inspect
 import typing
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 PACKAGE = "imdbcls"
@@ -37,18 +39,28 @@ class Signature:
 
 def signature_of(found: Any) -> Signature:
     """Return the signature of an imported class or function; raise ValueError or TypeError if it has none."""
-    function = found.__init__ if inspect.isclass(found) else found
-    try:
-        hints = typing.get_type_hints(function, include_extras=True)
-    except Exception:  # a plugin's annotations may be anything
-        hints = {}
+    hints = type_hints(found.__init__ if inspect.isclass(found) else found)
     parameters, takes_all = {}, False
     for name, parameter in inspect.signature(found).parameters.items():
         if parameter.kind is parameter.VAR_KEYWORD:
             takes_all = True
-        elif parameter.kind is not parameter.VAR_POSITIONAL:
+        elif parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
             parameters[name] = Parameter(hints.get(name, Any), parameter.default is parameter.empty)
-    return Signature(parameters, takes_all, bool(getattr(found, "reads_all_layers", False)))
+    return Signature(parameters, takes_all, getattr(found, "reads_all_layers", False) is True)
+
+
+def type_hints(function: Any) -> dict[str, Any]:
+    """Return the types of a function's parameters, without those that cannot be evaluated."""
+    try:
+        return typing.get_type_hints(function, include_extras=True)
+    except Exception:  # a plugin's annotations may be anything, such as a name that only type checkers import
+        function = inspect.unwrap(function)
+    hints: dict[str, Any] = {}
+    for name, annotation in getattr(function, "__annotations__", {}).items():
+        single = SimpleNamespace(__annotations__={name: annotation})
+        with suppress(Exception):
+            hints |= typing.get_type_hints(single, globalns=function.__globals__, include_extras=True)
+    return hints
 
 
 @cache

@@ -103,6 +103,15 @@ def test_compose_is_what_the_command_composes() -> None:
         imdbcls.compose("lrr=1")
 
 
+def test_compose_and_run_say_what_they_take() -> None:
+    for choices in (["head=cls"], None, 3, b"head=cls"):
+        with pytest.raises(imdbcls.UserError, match="compose takes texts"):
+            imdbcls.compose(choices)  # type: ignore[arg-type]
+    for config in (imdbcls.compose("data=sample", "backbone=tiny").plain(), None):
+        with pytest.raises(imdbcls.UserError, match="run takes a config"):
+            imdbcls.run(config)  # type: ignore[arg-type]
+
+
 def test_a_run_is_recorded_and_returned(run: imdbcls.FinishedRun) -> None:
     assert run.folder == run.config.folder
     assert run.result == json.loads((run.folder / "result.json").read_text())

@@ -1,16 +1,18 @@
 """Every rule of the validation, several mistakes at once, and `_target_`s that may not run wherever they stand."""
 
 import copy
+import re
 from typing import Any
 
 import pytest
 from hydra import compose, initialize_config_module
+from support.runs import ROOT
 
 from imdbcls.config.allowed_targets import is_allowed
 from imdbcls.config.checking import require_valid
 from imdbcls.config.options import knobs
 from imdbcls.config.resolving import resolve
-from imdbcls.config.schema import Config, built_sections, declared
+from imdbcls.config.schema import Config, Copied, built_sections, declared
 from imdbcls.errors import UserError
 from imdbcls.printable import printable_line
 
@@ -152,7 +154,7 @@ def test_flags(key: str, sound: dict[str, Any]) -> None:
 @pytest.mark.parametrize("key", NAMES)
 def test_names(key: str, sound: dict[str, Any]) -> None:
     require_valid(altered(sound, key, "a/b c"))
-    for value in ("", 3, "a\0b", ["a"]):
+    for value in ("", 3, "a\0b", ["a"], "a\nb", "\x1b[2J", "a\x85"):
         (line,) = mistakes(altered(sound, key, value))
         assert line.startswith(f"{key}=") and " is not a name" in line
 
@@ -391,3 +393,50 @@ def test_a_key_of_any_form_gets_a_sentence(place: str, key: Any, sound: dict[str
     (config[place] if place else config)[key] = 1
     (line,) = mistakes(config)
     assert line.startswith(printable_line(f"{place}.{key}=1: there is no such key".removeprefix(".")))
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        *("head.hidden_size", "head.num_labels", "loss.class_weights_C", "optimizer.params", "schedule.optimizer"),
+        *("schedule.num_steps", "schedule.num_warmup_steps", "tracker.identity", "tracker.folder"),
+    ],
+)
+def test_what_the_builder_gives_is_not_taken_from_a_config(key: str) -> None:
+    """It would be replaced without a word."""
+    config = composed("backbone=tiny", "data=sample", "optimizer=lion")
+    (line,) = mistakes(altered(config, key, 3))
+    assert line.startswith(f"{key}: leave this out; imdbcls itself gives {key.rpartition('.')[2]} to imdbcls.")
+
+
+@pytest.mark.parametrize("place", ["optimizer", "schedule", "tracker"])
+def test_a_section_without_partial_is_refused_before_anything_is_loaded(place: str, sound: dict[str, Any]) -> None:
+    without = {key: value for key, value in sound[place].items() if key != "_partial_"}
+    (line,) = mistakes({**sound, place: without})
+    assert line.startswith(f"{place}._partial_ is missing: write _partial_: true")
+
+
+def test_a_changed_copy_of_a_config(sound: dict[str, Any]) -> None:
+    config = require_valid(sound)
+    changed = config.with_changes(device="cpu", trainer={"patience": 2}, checkpoint=config.checkpoint, lr=config.lr)
+    assert (changed.device, changed.trainer.patience, changed.trainer.log_every) == ("cpu", 2, config.trainer.log_every)
+    assert config.trainer.patience is None
+    wrong = ({"epochs": 0}, {"lrr": 1}, {"backbone": None}, {"trainer": {"patienc": 1}}, {"plugins": ("a",)})
+    for values in wrong:
+        with pytest.raises(
+            UserError, match=f"with_changes: {next(iter(values))}.* does not exist or has a wrong value"
+        ):
+            config.with_changes(**values)
+
+
+def test_a_key_that_others_copied_is_not_changed_alone(sound: dict[str, Any]) -> None:
+    """`optimizer.lr` is `${lr}` in YAML: a changed `lr` would be recorded, and the old one trained with."""
+    config = require_valid(sound)
+    copied = {key for key, _, markers in declared() if Copied in markers}
+    for key in copied:
+        with pytest.raises(UserError, match=f"{key}=9: other keys of a composed config have copies of {key}"):
+            config.with_changes(**{key: 9})
+    yaml_files = [path for path in (ROOT / "conf").rglob("*.yaml") if path.name != "config.yaml"]
+    project_keys = (ROOT / "conf" / "config.yaml").read_text().partition("\nhydra:")[0]
+    texts = [project_keys, *(path.read_text() for path in yaml_files)]
+    assert copied == {name for text in texts for name in re.findall(r"\$\{(\w+)\}", text)}

@@ -5,15 +5,20 @@ import inspect
 import subprocess
 import sys
 import typing
+from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from support.processes import TINY
 from support.runs import ROOT
 
 from imdbcls.config.allowed_targets import TARGETS, is_allowed
 from imdbcls.config.allowed_values import allows, describe
+from imdbcls.config.checking import require_arguments
+from imdbcls.config.overrides import compose
 from imdbcls.config.signatures import own_definitions, own_signature, signature_of
+from imdbcls.errors import UserError
 
 MODULES = sorted(
     str(path.relative_to(ROOT).with_suffix("")).replace("/", ".").removesuffix(".__init__")
@@ -81,3 +86,128 @@ def test_nothing_is_imported_to_read_them() -> None:
 )
 def test_what_is_not_ours_has_none(target: str) -> None:
     assert own_signature(target) is None
+
+
+PLUGIN = """
+from __future__ import annotations
+
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from annotated_types import Ge, MinLen, MultipleOf
+from pydantic import AfterValidator, Field
+
+if TYPE_CHECKING:
+    from nowhere import Tensor
+
+
+class Mode(Enum):
+    FAST = "fast"
+
+
+class Broken:
+    @classmethod
+    def __get_pydantic_core_schema__(cls, *arguments):
+        raise RuntimeError
+
+
+def fail(value):
+    raise KeyError(value)
+
+
+class Head:
+    def __init__(
+        self,
+        *,
+        hidden_size: int,
+        num_labels: int,
+        unknown: Tensor | None = None,
+        width: Annotated[int, Ge(1)] = 2,
+        sizes: list[tuple[int, int]] = (),
+        even: Annotated[int, MultipleOf(2)] = 2,
+        words: Annotated[list[str], MinLen(2)] = (),
+        path: Path = Path(),
+        mode: Mode = Mode.FAST,
+        broken: Broken = None,
+        pattern: Annotated[str, Field(pattern="(")] = "",
+        validator: Annotated[int, AfterValidator(fail)] = 1,
+        bound: Annotated[str, Ge(1)] = "",
+    ): ...
+
+
+class ByPosition:
+    reads_all_layers = range(2)  # true, but not True
+
+    def __init__(self, hidden_size, /, num_labels): ...
+
+
+class Named:
+    def __init__(self, *, hidden_size, num_labels, name): ...
+
+
+class NoSize:
+    def __init__(self, *, num_labels): ...
+
+
+class Unreadable:
+    __signature__ = 5
+"""
+
+
+@pytest.fixture
+def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    (tmp_path / "odd_heads.py").write_text(PLUGIN)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "odd_heads", raising=False)
+    return "odd_heads"
+
+
+def sentences(*texts: str, target: str) -> list[str]:
+    """The mistakes of a head of the plugin."""
+    config = compose([*TINY, "head=mean", "plugins=[odd_heads]", f"head._target_=odd_heads.{target}", *texts])
+    try:
+        require_arguments(config)
+    except UserError as error:
+        return str(error).splitlines()
+    return []
+
+
+ODD_ARGUMENTS = {
+    "width=0": "a whole number of at least 1",  # although the annotation of `unknown` cannot be evaluated
+    "unknown=3": None,
+    "sizes=[[1,2]]": None,  # YAML has no tuples
+    "sizes=[[1,a]]": "a list, [a,b]",
+    "even=3": "a whole number, a multiple of 2",
+    "words=[a]": "a list, [a,b], of length 2 or more",
+    "path=a/b": None,
+    "path=[1]": "of type Path",
+    "mode=fast": None,
+    "mode=slow": "of type Mode",
+    # Types that cannot be checked
+    "broken=1": None,
+    "pattern=a": None,
+    "validator=1": None,
+    "bound=a": None,
+}
+
+
+@pytest.mark.parametrize("text", ODD_ARGUMENTS)
+def test_annotations_of_any_kind_are_read(text: str, plugin: str) -> None:
+    allowed = ODD_ARGUMENTS[text]
+    expected = [] if allowed is None else [f"head.{text} is not {allowed}."]
+    assert sentences(f"+head.{text}", target="Head") == expected
+
+
+@pytest.mark.parametrize(
+    ("target", "sentence"),
+    [
+        ("ByPosition", "cannot be used here: it has to take hidden_size by keyword."),
+        ("NoSize", "cannot be used here: it has to take hidden_size by keyword."),
+        ("Named", "cannot be used here: imdbcls reads head.name itself, so rename the parameter."),
+        ("Unreadable", "has no readable signature: "),
+    ],
+)
+def test_a_class_that_cannot_be_built_gets_a_sentence(target: str, sentence: str, plugin: str) -> None:
+    (line,) = sentences(target=target)
+    assert line.startswith(f"head._target_=odd_heads.{target} {sentence}")

@@ -159,6 +159,24 @@ def test_a_file_without_end_gets_a_sentence(recipe: str, tmp_path: Path) -> None
     assert "refers to itself" in found and len(found) < 200
 
 
+def test_a_source_reads_keys_of_the_data_section(tmp_path: Path) -> None:
+    """Whole or as parts of a text; a key that no interpolation reads is a mistake, whatever its value."""
+    rows = "text,label\ngood,1\nbad,0\n"
+    write(tmp_path, "documents/train.csv", rows)
+    columns = "text_column: text, label_column: label, id_column: null, group_column: null"
+    source = (
+        "source: {_target_: imdbcls.data.files.read_files, train: '${data.folder}/train.csv', validation: null, "
+        f"test: null, {columns}}}\n"
+    )
+    write(tmp_path, "data/mine.yaml", f"name: mine\nfolder: {tmp_path}/documents\n{source}")
+    assert examine(tmp_path, "data=mine") == []
+    (found,) = examine(tmp_path, "data=mine", "data.folder=nowhere")
+    assert found == "data.train=nowhere/train.csv: there is no such file."
+    write(tmp_path, "data/mine.yaml", f"name: mine\nfolder: {tmp_path}/documents\nfoldr: null\n{source}")
+    (found,) = examine(tmp_path, "data=mine")
+    assert found.startswith("data.foldr=null: nothing reads this key; the nearest: data.folder")
+
+
 def test_a_sweep_and_references_are_a_files_own(tmp_path: Path) -> None:
     sweep = "hydra: {mode: MULTIRUN, sweeper: {params: {seed: '0,1', head: 'cls,mean'}}}\n"
     write(
