@@ -48,13 +48,6 @@ def test_control_characters_become_visible_and_other_text_stays() -> None:
             assert character.isspace() or not character.isprintable(), hex(code)
 
 
-@pytest.fixture(autouse=True)
-def no_log_capture(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keep surrogates out of pytest's reports, which xdist could not send."""
-    handlers = [each for each in logging.getLogger().handlers if isinstance(each, console.StderrHandler)]
-    monkeypatch.setattr(logging.getLogger(), "handlers", handlers)
-
-
 def test_messages_are_printable(capsys: pytest.CaptureFixture[str]) -> None:
     logger = logging.getLogger("imdbcls.test")
     logger.info(f"one\n{HOSTILE}")
