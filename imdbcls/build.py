@@ -17,7 +17,7 @@ from imdbcls.models.environment import environment_of
 from imdbcls.models.torch_compile import compile_training
 from imdbcls.runs.data_origin import remember_source
 from imdbcls.runs.folder import RunFolder
-from imdbcls.runs.identity import checkpoint_identity
+from imdbcls.runs.identity import resume_key
 from imdbcls.runs.metrics_log import MetricsLog
 from imdbcls.runtime.cache import cache_folder
 from imdbcls.runtime.device import Hardware, forget_peak_memory, seed_everything_at
@@ -35,7 +35,7 @@ from imdbcls.sections import (
     build_tokenizer,
     require_buildable,
 )
-from imdbcls.training.evaluation_model import ScoredModel
+from imdbcls.training.evaluation_model import EvaluationModel
 from imdbcls.training.feature_cache import encode_once, hash_of_weights
 from imdbcls.training.run import Run
 from imdbcls.training.state import Saver
@@ -71,10 +71,14 @@ def build_run(config: Config, folder: RunFolder, stop: StopRequest) -> Run:
     progress = Progress(config.progress)
     inputs = build_inputs(config, folder, progress)
     seed_everything_at(config.seed, ADAPTERS)
-    scored = ScoredModel(inputs.model, lora_rank=config.backbone.lora_rank, ema_decay=config.trainer.ema_decay)
+    evaluation_model = EvaluationModel(
+        inputs.model, lora_rank=config.backbone.lora_rank, ema_decay=config.trainer.ema_decay
+    )
     if config.compile:
-        compile_training(scored.trained, inputs.hardware, config.max_length)
-    environment = environment_of(inputs.hardware, scored.trained, scored.model)  # compiles: not while training is timed
+        compile_training(evaluation_model.trained, inputs.hardware, config.max_length)
+    environment = environment_of(
+        inputs.hardware, evaluation_model.trained, evaluation_model.model
+    )  # compiles: not while training is timed
     return Run(
         config=config,
         folder=folder,
@@ -85,7 +89,7 @@ def build_run(config: Config, folder: RunFolder, stop: StopRequest) -> Run:
         pipeline=inputs.pipeline,
         batches=inputs.batches,
         environment=environment,
-        trainer=build_trainer(config, folder, inputs, scored, environment, progress, stop),
+        trainer=build_trainer(config, folder, inputs, evaluation_model, environment, progress, stop),
     )
 
 
@@ -139,25 +143,25 @@ def build_trainer(
     config: Config,
     folder: RunFolder,
     inputs: Inputs,
-    scored: ScoredModel,
+    evaluation_model: EvaluationModel,
     environment: Mapping[str, str],
     progress: Progress,
     stop: StopRequest,
 ) -> Trainer:
     num_steps = config.epochs * inputs.batches.train.steps_per_epoch
-    optimizer, schedule = build_optimizer(config, scored.trained, num_steps)
+    optimizer, schedule = build_optimizer(config, evaluation_model.trained, num_steps)
     saver = Saver(
         folder=folder.checkpoints,
-        identity=checkpoint_identity(config, inputs.corpus.split_hash, inputs.hardware, inputs.frozen_weights),
-        surroundings={**environment, **numeric_versions()},
-        scored=scored,
+        resume_key=resume_key(config, inputs.corpus.split_hash, inputs.hardware, inputs.frozen_weights),
+        environment={**environment, **numeric_versions()},
+        evaluation_model=evaluation_model,
         optimizer=optimizer,
         schedule=schedule,
         metrics_log=MetricsLog(folder.path / "metrics.jsonl"),
     )
     return Trainer(
         build_settings(config),
-        scored=scored,
+        evaluation_model=evaluation_model,
         objective=build_objective(config, inputs.corpus, inputs.hardware),
         optimizer=optimizer,
         schedule=schedule,

@@ -76,7 +76,9 @@ def build_backbone(config: Config) -> Backbone:
         lora.require_peft()
     backbone = fitting(config, construct(config.backbone))
     freeze(backbone, config.backbone.freeze)
-    return backbone if config.backbone.lora_rank is None else replace(backbone, not_fast=lora.NOT_FAST)
+    return (
+        backbone if config.backbone.lora_rank is None else replace(backbone, cpu_fallback_reason=lora.FALLBACK_REASON)
+    )
 
 
 def build_tokenizer(config: Config) -> Any:

@@ -28,7 +28,7 @@ from transformers import (
 import imdbcls
 from imdbcls import build, construction, sections
 from imdbcls.data.batch import Batch
-from imdbcls.data.batches import Ahead
+from imdbcls.data.batches import Prefetcher
 from imdbcls.data.documents import Documents
 from imdbcls.data.tokens import tokenize
 from imdbcls.models.classifier import Classifier
@@ -323,24 +323,24 @@ class OurLoop(Player):
     def round(self) -> float:
         trainer, tracker = self.trainer, NoTracker()
         trainer.model.train()
-        batches = Ahead(trainer.batches.train.epoch(0))
+        batches = Prefetcher(trainer.batches.train.epoch(0))
         started = time.perf_counter()
         for batch in batches:
             trainer.step(batch)
-            batches.cut_next()
+            batches.prefetch()
             trainer.count(batch)
-            if trainer.point_is_due:
-                trainer.read_figures()
+            if trainer.log_is_due:
+                trainer.fetch_metrics()
             trainer.count_time(time.perf_counter() - started)
-            trainer.log(tracker, trainer.take_train_figures())
-        trainer.read_figures()
+            trainer.log(tracker, trainer.pop_train_metrics())
+        trainer.fetch_metrics()
         synchronise(self.hardware)
         return time.perf_counter() - started
 
     def forward_flops(self) -> int:
         batch = next(iter(self.batches())).to(self.hardware.device)
         with torch.inference_mode(), self.hardware.autocast():
-            hidden_BTD = self.trainer.model.encode(batch.input_ids_BT, batch.mask_BT, batch.places_N)
+            hidden_BTD = self.trainer.model.encode(batch.input_ids_BT, batch.mask_BT, batch.token_indices_N)
         return forward_flops(self.encoder, self.lengths(), first_token_alone=hidden_BTD.shape[1] == 1)
 
     def precision(self) -> str:

@@ -42,7 +42,7 @@ def choices_of(runs: list[Run]) -> list[dict[str, Any]]:
 
     If all runs have the same documents (split_hash), their source does not matter; the same holds for the encoder.
     """
-    found = [dict(leaves(run.config)) for run in runs]
+    found = [dict(flatten(run.config)) for run in runs]
     without = [IRRELEVANT]
     if all_equal(run.result.get("split_hash") for run in runs):
         sources = {key.removeprefix("data.source.") for choice in found for key in choice if "data.source." in key}
@@ -61,7 +61,7 @@ def all_equal(values: Iterable[Any]) -> bool:
     return isinstance(first, str) and all(other == first for other in others)
 
 
-def leaves(config: dict[str, Any], prefix: str = "", budget: list[int] | None = None) -> Iterator[tuple[str, Any]]:
+def flatten(config: dict[str, Any], prefix: str = "", budget: list[int] | None = None) -> Iterator[tuple[str, Any]]:
     """Yield leaves by dotted key, at most `MAX_CONFIG_CHOICES`: nested YAML aliases can expand without bound."""
     budget = [MAX_CONFIG_CHOICES] if budget is None else budget
     for key, value in config.items():
@@ -69,6 +69,6 @@ def leaves(config: dict[str, Any], prefix: str = "", budget: list[int] | None = 
         if budget[0] < 0:
             return
         if isinstance(value, dict):
-            yield from leaves(value, f"{prefix}{key}.", budget)
+            yield from flatten(value, f"{prefix}{key}.", budget)
         else:
             yield f"{prefix}{key}", value

@@ -14,7 +14,7 @@ from imdbcls.runs.format_version import RESULT, require_version
 from imdbcls.runs.predictions import Predictions
 from imdbcls.runs.read_predictions import BadPredictions, read_predictions
 from imdbcls.runs.record import path_of_predictions, problem_of_predictions
-from imdbcls.runs.untrusted import read_json, read_yaml, require_plain
+from imdbcls.runs.untrusted import read_json, read_yaml, require_regular_file
 
 MAX_HISTORY_BYTES = 64 << 20
 MAX_LINE_BYTES = 2**16  # of metrics.jsonl
@@ -55,7 +55,7 @@ def read_run(folder: Path, study: Path) -> Run:
     result = read_part(folder / "result.json", study, read_json)
     check_result(result)
     if isinstance(result.get("predictions_sha256"), dict):
-        read_part(path_of_predictions(folder, "test"), study, require_plain, "test predictions")
+        read_part(path_of_predictions(folder, "test"), study, require_regular_file, "test predictions")
         if problem := problem_of_predictions(folder, result, "test"):
             raise BadRun(f"its {problem}; the run's training command writes them again")
     return Run(
@@ -115,7 +115,7 @@ def read_history(path: Path) -> list[dict[str, Any]]:
 
     Other keys are dropped, so that memory does not grow with what an untrusted file contains.
     """
-    require_plain(path, MAX_HISTORY_BYTES)
+    require_regular_file(path, MAX_HISTORY_BYTES)
     points: list[dict[str, Any]] = []
     with path.open("rb") as file:
         while line := file.readline(MAX_LINE_BYTES + 1):

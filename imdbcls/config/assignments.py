@@ -36,7 +36,7 @@ class Assignment:
 
 
 @dataclass
-class Examination:
+class OverrideChecker:
     """The mistakes found so far, each reported once, and the loader that composes configs."""
 
     loader: Loader
@@ -89,7 +89,7 @@ def sentence_of(error: Exception) -> str:
     return text if len(text) <= MAX_REASON else f"{text[:MAX_REASON]}…"
 
 
-def firsts(assignments: Sequence[Assignment], *, groups_only: bool = False) -> list[Override]:
+def first_values(assignments: Sequence[Assignment], *, groups_only: bool = False) -> list[Override]:
     return [
         assignment.alternatives[0]
         for assignment in assignments
@@ -97,31 +97,31 @@ def firsts(assignments: Sequence[Assignment], *, groups_only: bool = False) -> l
     ]
 
 
-def read_assignments(texts: Sequence[str], examination: Examination) -> list[Assignment]:
+def read_assignments(texts: Sequence[str], checker: OverrideChecker) -> list[Assignment]:
     """Parse overrides; report and leave out those that cannot be read and choices that do not exist."""
-    parser = OverridesParser.create(config_loader=examination.loader)
+    parser = OverridesParser.create(config_loader=checker.loader)
     overrides = []
     for text in texts:
         try:
             overrides += parser.parse_overrides([text])
         except OverrideParseException as error:
             reason = str(error).splitlines()[0]
-            examination.report(
+            checker.report(
                 f"{text}: not read as key=value ({reason}). If the value is one text, write {as_one_value(text)}."
                 if "=" in text
                 else f"{text}: not of the form key=value, such as lr=3e-5."
             )
-    examination.for_hydra += [str(override.input_line) for override in overrides if override.is_hydra_override()]
-    known_groups = examination.groups()
+    checker.for_hydra += [str(override.input_line) for override in overrides if override.is_hydra_override()]
+    known_groups = checker.groups()
     assignments = []
     for override in overrides:
         if override.is_hydra_override():
             continue
         if not override.key_or_group:
-            examination.report(f"{override.input_line}: there is no key before '='.")
+            checker.report(f"{override.input_line}: there is no key before '='.")
             continue
         if override.package is not None or override.key_or_group == "hydra":
-            examination.report(
+            checker.report(
                 f"{override.input_line}: write each key on its own, without @: head=lstm, hydra.verbose=true."
             )
             continue
@@ -134,26 +134,26 @@ def read_assignments(texts: Sequence[str], examination: Examination) -> list[Ass
             alternatives = parser.parse_overrides([f"{key}={value}" for value in values])
         is_group = override.key_or_group in known_groups
         if is_group:
-            alternatives = [each for each in alternatives if is_choice(each, examination)]
+            alternatives = [each for each in alternatives if is_choice(each, checker)]
         assignments.append(
             Assignment(override.key_or_group, is_group, tuple(alternatives), str(override.input_line), is_interval)
         )
     return assignments
 
 
-def is_choice(override: Override, examination: Examination) -> bool:
+def is_choice(override: Override, checker: OverrideChecker) -> bool:
     """Whether a group's override names choices that exist; report it if not."""
     group, value = override.key_or_group, override.value()
-    options = examination.options(group)
+    options = checker.options(group)
     if override.is_delete() or value is None:
-        required = examination.load([]).hydra.runtime.choices[group] is not None
+        required = checker.load([]).hydra.runtime.choices[group] is not None
         if required:
-            examination.report(f"{override.input_line} leaves a run without its {group}; choose {', '.join(options)}.")
+            checker.report(f"{override.input_line} leaves a run without its {group}; choose {', '.join(options)}.")
         elif value is None and not override.is_delete():
-            examination.report(f"{override.input_line}: leave {group} out, or choose {', '.join(options)}.")
+            checker.report(f"{override.input_line}: leave {group} out, or choose {', '.join(options)}.")
         return override.is_delete() and not required
     wrong = [name for name in (value if isinstance(value, list) else [value]) if name not in options]
     for name in wrong:
         near = get_close_matches(str(name), options, NUM_NEAREST)
-        examination.report(f"{group}={name} is not one of {', '.join(options)}{nearest(near)}.")
+        checker.report(f"{group}={name} is not one of {', '.join(options)}{nearest(near)}.")
     return not wrong

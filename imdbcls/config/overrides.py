@@ -20,7 +20,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from imdbcls.config.allowed_targets import TARGETS, foreign_parts_of_hydra
-from imdbcls.config.assignments import Assignment, Examination, Mode, firsts, read_assignments
+from imdbcls.config.assignments import Assignment, Mode, OverrideChecker, first_values, read_assignments
 from imdbcls.config.checking import check
 from imdbcls.config.composing import Loader
 from imdbcls.config.hints import nearest, nearest_keys, unknown_key
@@ -28,7 +28,7 @@ from imdbcls.config.hydra_plugins import without_missing_parts
 from imdbcls.config.options import CONF, knobs
 from imdbcls.config.paths import wrong_places
 from imdbcls.config.quoting import as_one_value, is_readable, readable
-from imdbcls.config.resolving import leaves, look_up, resolve
+from imdbcls.config.resolving import flatten, look_up, resolve
 from imdbcls.config.schema import Config, DataConfig, NoEffect, declared
 from imdbcls.config.trust import named_by
 from imdbcls.config.types_of_keys import type_of_key
@@ -50,7 +50,7 @@ def compose(texts: Sequence[str]) -> Config:
 
 @dataclass(frozen=True)
 class Examined:
-    """What an examination found: the first job's config, all mistakes, and the loader that composed it.
+    """What an checker found: the first job's config, all mistakes, and the loader that composed it.
 
     `config` is None if it has mistakes.
     """
@@ -68,41 +68,41 @@ def examine(texts: Sequence[str], mode: Mode, folder: str | None = None) -> Exam
     """
     texts = [readable(text) for text in texts]
     with initialize_config_module(CONF, version_base="1.3"):
-        examination = Examination(make_loader(texts, folder), mode)
-        assignments = read_assignments(texts, examination)
-        installed = examination.loader.without_folders().get_group_options
-        examination.for_hydra, missing = without_missing_parts(examination.for_hydra, installed)
+        checker = OverrideChecker(make_loader(texts, folder), mode)
+        assignments = read_assignments(texts, checker)
+        installed = checker.loader.without_folders().get_group_options
+        checker.for_hydra, missing = without_missing_parts(checker.for_hydra, installed)
         for mistake in missing:
-            examination.report(mistake)
-        plain = examination.load(firsts(assignments, groups_only=True))
+            checker.report(mistake)
+        plain = checker.load(first_values(assignments, groups_only=True))
         for mistake in foreign_parts_of_hydra(OmegaConf.to_container(plain.hydra, resolve=False)):
-            examination.report(mistake)
+            checker.report(mistake)
         sweeps = mode == "multirun" or (mode == "run" and plain.hydra.mode is RunMode.MULTIRUN)
         if sweeps:
             own = {assignment.key for assignment in assignments}
             params = OmegaConf.to_container(plain.hydra, resolve=False)["sweeper"].get("params") or {}  # type: ignore
             assignments += read_assignments(
-                [f"{key}={value}" for key, value in params.items() if key not in own], examination
+                [f"{key}={value}" for key, value in params.items() if key not in own], checker
             )
-            check_intervals(assignments, plain, examination)
-            plain = examination.load(firsts(assignments, groups_only=True))
+            check_intervals(assignments, plain, checker)
+            plain = checker.load(first_values(assignments, groups_only=True))
         else:
-            assignments = [without_sweep(assignment, examination) for assignment in assignments]
+            assignments = [without_sweep(assignment, checker) for assignment in assignments]
         assignments = [assignment for assignment in assignments if assignment.alternatives]
-        check_swept_groups(assignments, examination)
+        check_swept_groups(assignments, checker)
         assignments = [
-            checked for assignment in assignments if (checked := check_key(assignment, plain, examination)) is not None
+            checked for assignment in assignments if (checked := check_key(assignment, plain, checker)) is not None
         ]
-        config = without_hydra(examination.load(firsts(assignments)))
+        config = without_hydra(checker.load(first_values(assignments)))
         for mistake in without_effect(assignments, plain_values(config)):
-            examination.report(mistake)
-        first = check_values(config, examination)
+            checker.report(mistake)
+        first = check_values(config, checker)
         for assignment in assignments:
             for override in () if assignment.is_group else assignment.alternatives[1:]:
                 other = copy.deepcopy(config)
                 OmegaConf.update(other, assignment.key, override.value(), merge=True, force_add=True)
-                check_values(other, examination)
-    return Examined(first, list(examination.mistakes), examination.loader)
+                check_values(other, checker)
+    return Examined(first, list(checker.mistakes), checker.loader)
 
 
 def make_loader(texts: Sequence[str], folder: str | None) -> Loader:
@@ -119,39 +119,39 @@ def make_loader(texts: Sequence[str], folder: str | None) -> Loader:
 MULTIRUN = "add --multirun to run each"
 
 
-def without_sweep(assignment: Assignment, examination: Examination) -> Assignment:
+def without_sweep(assignment: Assignment, checker: OverrideChecker) -> Assignment:
     """Keep the first value of an assignment in a command that is not a sweep; report further ones."""
     if len(assignment.alternatives) > 1:
         ways = "" if assignment.is_group else f", or write {assignment.key}=[...] for a list"
         if not assignment.is_group and all(isinstance(each.value(), str) for each in assignment.alternatives):
             ways += f", or {as_one_value(assignment.line)} for one text"
-        do = "--cfg and --info show one run, so give one value" if examination.mode == "show" else MULTIRUN
-        examination.report(f"{assignment.line} gives several values: {do}{ways}.")
+        do = "--cfg and --info show one run, so give one value" if checker.mode == "show" else MULTIRUN
+        checker.report(f"{assignment.line} gives several values: {do}{ways}.")
     return replace(assignment, alternatives=assignment.alternatives[:1])
 
 
-def check_intervals(assignments: Sequence[Assignment], plain: DictConfig, examination: Examination) -> None:
+def check_intervals(assignments: Sequence[Assignment], plain: DictConfig, checker: OverrideChecker) -> None:
     """Report intervals: only a sweeper that searches draws from them."""
     if plain.hydra.sweeper._target_.endswith(".BasicSweeper"):
         for assignment in assignments:
             if assignment.is_interval:
-                examination.report(
+                checker.report(
                     f"{assignment.line}: an interval cannot be swept yet; list its values, {assignment.key}=1e-5,3e-5."
                 )
 
 
-def check_swept_groups(assignments: Sequence[Assignment], examination: Examination) -> None:
+def check_swept_groups(assignments: Sequence[Assignment], checker: OverrideChecker) -> None:
     """Report keys that only some choices of a swept group have: part of the sweep would fail."""
     for place, group in enumerate(assignments):
         keys = [assignment for assignment in assignments if assignment.key.startswith(f"{group.key}.")]
         for choice in group.alternatives[1:] if group.is_group else ():
             others = [*assignments[:place], replace(group, alternatives=(choice,)), *assignments[place + 1 :]]
-            config = examination.load(firsts(others, groups_only=True))  # a file's mistakes come out here
+            config = checker.load(first_values(others, groups_only=True))  # a file's mistakes come out here
             for assignment in keys:
-                check_key(assignment, config, examination)
+                check_key(assignment, config, checker)
 
 
-def check_key(assignment: Assignment, config: DictConfig, examination: Examination) -> Assignment | None:
+def check_key(assignment: Assignment, config: DictConfig, checker: OverrideChecker) -> Assignment | None:
     """Return an assignment without the values that do not fit its key, None for an unknown key; report both."""
     override = assignment.alternatives[0]
     if assignment.is_group:
@@ -161,21 +161,19 @@ def check_key(assignment: Assignment, config: DictConfig, examination: Examinati
     except (KeyError, TypeError):
         if (override.is_add() or override.is_force_add()) and is_argument(assignment.key):
             return assignment  # the constructor's signature decides
-        options = {group: examination.options(group) for group in examination.groups()}
+        options = {group: checker.options(group) for group in checker.groups()}
         known = plain_values(without_hydra(config))
-        examination.report(
-            unknown_key(assignment.key, known, config.hydra.runtime.choices, options, examination.keys_of)
-        )
+        checker.report(unknown_key(assignment.key, known, config.hydra.runtime.choices, options, checker.keys_of))
         return None
     if override.is_delete():
         if assignment.key in {knob.key for knob in knobs()}:
-            examination.report(f"{assignment.line}: every run needs {assignment.key}.")
+            checker.report(f"{assignment.line}: every run needs {assignment.key}.")
             return None
         return assignment
     if isinstance(default, str) and default.startswith("${"):
         default = OmegaConf.select(config, assignment.key, throw_on_resolution_failure=False)
     values = plain_values(config)
-    fitting = [each for each in assignment.alternatives if fits(each, default, values, examination)]
+    fitting = [each for each in assignment.alternatives if fits(each, default, values, checker)]
     return replace(assignment, alternatives=tuple(fitting)) if fitting else None
 
 
@@ -184,13 +182,13 @@ def is_argument(key: str) -> bool:
     return any(key.startswith(f"{place}.") for place in TARGETS)
 
 
-def fits(override: Override, default: Any, values: Mapping[str, Any], examination: Examination) -> bool:
+def fits(override: Override, default: Any, values: Mapping[str, Any], checker: OverrideChecker) -> bool:
     """Whether a value has its default's type, if nothing else says its type; report a value that does not."""
     key, value = override.key_or_group, override.value()
     if isinstance(default, Mapping | DictConfig):
         if not isinstance(value, Mapping):
             keys = ", ".join(f"{key}.{name}" for name in default if not str(name).startswith("_"))
-            examination.report(f"{override.input_line}: {key} is a section; set one of its keys: {keys}.")
+            checker.report(f"{override.input_line}: {key} is a section; set one of its keys: {keys}.")
         return isinstance(value, Mapping)
     is_reference = isinstance(value, str) and value.startswith("${")
     if default is None or is_reference or type_of_key(key, values) is not None:
@@ -205,7 +203,7 @@ def fits(override: Override, default: Any, values: Mapping[str, Any], examinatio
         right, kind = isinstance(value, list), "a list, [a,b]"
     if not right:
         usual = "" if default == "???" else f", {default} by default"
-        examination.report(f"{override.input_line}: {key} is {kind}{usual}.")
+        checker.report(f"{override.input_line}: {key} is {kind}{usual}.")
     return right
 
 
@@ -256,14 +254,14 @@ def without_hydra(config: DictConfig) -> DictConfig:
     return copied
 
 
-def check_values(config: DictConfig, examination: Examination) -> Config | None:
+def check_values(config: DictConfig, checker: OverrideChecker) -> Config | None:
     """Resolve and check one job's config; report its mistakes. Return None for a config with mistakes."""
     plain = plain_values(config)
-    unset = [path for path, value in leaves(plain) if value == "???"]
+    unset = [path for path, value in flatten(plain) if value == "???"]
     for path in unset:
         key = ".".join(map(str, path))
-        if examination.mode != "show" and not any(mistake.startswith(f"{key}=") for mistake in examination.mistakes):
-            examination.report(f"{key} has no value yet: give {key}=...")
+        if checker.mode != "show" and not any(mistake.startswith(f"{key}=") for mistake in checker.mistakes):
+            checker.report(f"{key} has no value yet: give {key}=...")
         section = plain
         for part in path[:-1]:
             section = section[part]
@@ -272,12 +270,12 @@ def check_values(config: DictConfig, examination: Examination) -> Config | None:
         checked = check(resolve(OmegaConf.create(plain) if unset else config))
     except UserError as error:  # a value that cannot be resolved
         for mistake in str(error).splitlines():
-            examination.report(mistake)
+            checker.report(mistake)
         return None
     mistakes = [*checked.mistakes, *unread_data_keys(plain)]
     known = {mistake.partition("=")[0] for mistake in mistakes}
     places = [] if unset else wrong_places(checked.config)
     mistakes += [mistake for mistake in places if mistake.partition("=")[0] not in known]
     for mistake in mistakes:
-        examination.report(mistake)
+        checker.report(mistake)
     return None if mistakes else checked.config

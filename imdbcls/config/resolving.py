@@ -32,7 +32,7 @@ def resolve(cfg: DictConfig) -> dict[str, Any]:
 
 def name_by_text(values: dict[str, Any]) -> None:
     """Replace each whole number by its text if the key takes only texts: a study or a column may be named 2024."""
-    for path, value in list(leaves(values)):
+    for path, value in list(flatten(values)):
         if type(value) is int:
             hint = type_of_key(".".join(map(str, path)), values)
             if hint is not None and takes_text(hint) and not allows(value, hint):
@@ -50,7 +50,7 @@ def decoded(cfg: DictConfig) -> DictConfig:
     plain = OmegaConf.to_container(cfg, resolve=False)
     assert isinstance(plain, dict)
     values = {str(key): value for key, value in plain.items()}
-    found = [path for path, value in leaves(values) if is_variable(value) and wants_number(path, values)]
+    found = [path for path, value in flatten(values) if is_variable(value) and wants_number(path, values)]
     if not found:
         return cfg
     copied = cfg.copy()
@@ -76,11 +76,11 @@ def look_up(config: Mapping[str, Any], key: str) -> Any:
     return value
 
 
-def leaves(node: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[tuple[Any, ...], Any]]:
+def flatten(node: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[tuple[Any, ...], Any]]:
     """Yield each value that is not a mapping, with the keys that lead to it; a key may be a number or hold dots."""
     if isinstance(node, Mapping):
         for key, value in node.items():
-            yield from leaves(value, (*path, key))
+            yield from flatten(value, (*path, key))
     else:
         yield path, node
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from imdbcls.data.features import Features
 from imdbcls.data.tokens import Tokens
 from imdbcls.data.windows import Windows, window_starts
-from imdbcls.runtime.padding import places_of
+from imdbcls.runtime.padding import token_indices
 
 # Widths are multiples of this, which matrix kernels like and which bounds the number of shapes.
 WIDTH_MULTIPLE = 8
@@ -29,9 +29,9 @@ class Batch:
     `input_ids_BT` is int64 with the tokenizer's padding id after each row, `mask_BT` is True at real tokens (including
     special ones), `labels_B` is int64. `documents_W` is None if each row is a document; otherwise it is the document of
     each row, counted from 0 in this batch (int64, ascending). `rows` are the indices of the documents in their split.
-    `num_tokens` counts the real tokens of all windows. `places_N` are their indices in the flattened input_ids_BT, set
-    if the batch is not on the CPU. `features` is a frozen encoder's output for the rows, if it is cached: hidden_BTD,
-    or hidden_LBTD for a head that reads all layers.
+    `num_tokens` counts the real tokens of all windows. `token_indices_N` are their indices in the flattened
+    input_ids_BT, set if the batch is not on the CPU. `features` is a frozen encoder's output for the rows, if it is
+    cached: hidden_BTD, or hidden_LBTD for a head that reads all layers.
     """
 
     input_ids_BT: Tensor
@@ -40,7 +40,7 @@ class Batch:
     labels_B: Tensor
     rows: NDArray[np.int64]
     num_tokens: int
-    places_N: Tensor | None = None
+    token_indices_N: Tensor | None = None
     features: Tensor | None = None
 
     def __len__(self) -> int:
@@ -55,7 +55,7 @@ class Batch:
             "mask_BT": self.mask_BT,
             "documents_W": self.documents_W,
             "num_documents": len(self),
-            "places_N": self.places_N,
+            "token_indices_N": self.token_indices_N,
             "features": self.features,
         }
 
@@ -74,7 +74,7 @@ class Batch:
             mask_BT=move(self.mask_BT),
             documents_W=None if self.documents_W is None else move(self.documents_W),
             labels_B=move(self.labels_B),
-            places_N=move(places_of(self.mask_BT)),
+            token_indices_N=move(token_indices(self.mask_BT)),
             features=None if self.features is None else move(self.features),
         )
 
@@ -111,7 +111,7 @@ class Batch:
         return parts
 
 
-class Cutter:
+class Collator:
     """Truncate documents, or cut them into windows, and pad them into a batch.
 
     `lengths` are the tokens in each row of a document, including special tokens, and `num_windows` its number of rows.
@@ -140,14 +140,14 @@ class Cutter:
     def width(self, rows: NDArray[np.int64]) -> int:
         return min(round_up(int(self.lengths[rows].max())), self._max_length)
 
-    def cut(self, rows: NDArray[np.int64]) -> Batch:
+    def collate(self, rows: NDArray[np.int64]) -> Batch:
         num_windows_B = self.num_windows[rows]
         documents_W = np.repeat(np.arange(len(rows)), num_windows_B)
         lengths_W = self.lengths[rows][documents_W]
         width = self.width(rows)
         input_ids_WT = np.full((len(documents_W), width), self.tokens.pad_id, dtype=np.int64)
-        pieces = (ids for row in rows for ids in self._pieces(row))
-        for place, ids in enumerate(pieces):
+        chunks = (ids for row in rows for ids in self._chunks(row))
+        for place, ids in enumerate(chunks):
             start, end = len(self.tokens.prefix), int(lengths_W[place]) - len(self.tokens.suffix)
             input_ids_WT[place, :start] = self.tokens.prefix
             input_ids_WT[place, start:end] = ids
@@ -162,7 +162,7 @@ class Cutter:
             features=None if self.features is None else self.features.cut(rows, lengths_W, width),
         )
 
-    def _pieces(self, row: int) -> list[NDArray[np.integer]]:
+    def _chunks(self, row: int) -> list[NDArray[np.integer]]:
         """Return the token ids of each row of a document, without special tokens."""
         ids = self.tokens.ids[self.tokens.offsets[row] : self.tokens.offsets[row + 1]]
         if self.num_windows[row] > 1:

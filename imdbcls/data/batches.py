@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from imdbcls.data.batch import Batch, Cutter
+from imdbcls.data.batch import Batch, Collator
 from imdbcls.data.features import Features
 from imdbcls.data.tokens import Tokens
 from imdbcls.data.windows import Windows
@@ -44,7 +44,7 @@ class TrainBatches:
         truncation: str | Windows,
     ) -> None:
         assert len(tokens) == len(labels), f"{len(tokens)} documents with {len(labels)} labels"
-        self._cutter = Cutter(tokens, labels, max_length, truncation)
+        self._collator = Collator(tokens, labels, max_length, truncation)
         self.batch_size = batch_size
         self.order_seed = order_seed
         self.group_by_length = group_by_length
@@ -52,11 +52,11 @@ class TrainBatches:
     @property
     def tokens(self) -> Tokens:
         """The documents' tokens before truncation."""
-        return self._cutter.tokens
+        return self._collator.tokens
 
     @property
     def steps_per_epoch(self) -> int:
-        return math.ceil(len(self._cutter) / self.batch_size)
+        return math.ceil(len(self._collator) / self.batch_size)
 
     def epoch(self, epoch: int, start_step: int = 0) -> Iterator[Batch]:
         """Yield the batches of `epoch` (counted from 0) from its step `start_step` on.
@@ -64,16 +64,16 @@ class TrainBatches:
         A pure function of the arguments here and of the constructor: a resumed run continues exactly.
         """
         for rows in self.plan(epoch)[start_step:]:
-            yield self._cutter.cut(rows)
+            yield self._collator.collate(rows)
 
     def read_from(self, features: Features) -> None:
         """Give every batch its `features` from now on."""
-        self._cutter.features = features
+        self._collator.features = features
 
     def plan(self, epoch: int) -> list[NDArray[np.int64]]:
         """Return the rows of every batch of an epoch."""
         rng = np.random.default_rng(np.random.SeedSequence([self.order_seed, epoch]))
-        order = rng.permutation(len(self._cutter))
+        order = rng.permutation(len(self._collator))
         full, left = divmod(len(order), self.batch_size)
         batches = [order[len(order) - left :]] if left else []
         # Two blocks at least: a single one would put the same documents together in every epoch.
@@ -81,19 +81,19 @@ class TrainBatches:
         for block in np.array_split(order[: full * self.batch_size].reshape(full, self.batch_size), num_blocks):
             rows = block.ravel()
             if self.group_by_length:
-                rows = rows[np.argsort(self._cutter.lengths[rows], kind="stable")]
+                rows = rows[np.argsort(self._collator.lengths[rows], kind="stable")]
             batches.extend(rows.reshape(-1, self.batch_size))
         return [batches[place] for place in rng.permutation(len(batches))]
 
 
-class Ahead:
+class Prefetcher:
     """The same batches in the same order, the next of which can be cut before it is asked for."""
 
     def __init__(self, batches: Iterator[Batch]) -> None:
         self._batches = batches
         self._next: Batch | None = None
 
-    def cut_next(self) -> None:
+    def prefetch(self) -> None:
         if self._next is None:
             self._next = next(self._batches, None)
 
@@ -101,7 +101,7 @@ class Ahead:
         return self
 
     def __next__(self) -> Batch:
-        self.cut_next()
+        self.prefetch()
         batch, self._next = self._next, None
         if batch is None:
             raise StopIteration
@@ -131,13 +131,13 @@ class EvalBatches:
         truncation: str | Windows,
     ) -> None:
         assert len(tokens) == len(labels), f"{len(tokens)} documents with {len(labels)} labels"
-        self._cutter = Cutter(tokens, labels, max_length, truncation)
+        self._collator = Collator(tokens, labels, max_length, truncation)
         num_tokens = EVAL_TOKENS if batch_size is None else batch_size * max_length
-        order = np.argsort(-self._cutter.lengths, kind="stable")
+        order = np.argsort(-self._collator.lengths, kind="stable")
         self._plan: list[NDArray[np.int64]] = []
         while len(order):
-            width = self._cutter.width(order[:1])
-            num_rows = np.cumsum(self._cutter.num_windows[order])
+            width = self._collator.width(order[:1])
+            num_rows = np.cumsum(self._collator.num_windows[order])
             size = max(int(np.searchsorted(num_rows, num_tokens // width, side="right")), 1)
             self._plan.append(order[:size])
             order = order[size:]
@@ -147,26 +147,26 @@ class EvalBatches:
 
     def read_from(self, features: Features) -> None:
         """Give every batch its `features` from now on."""
-        self._cutter.features = features
+        self._collator.features = features
 
     def single_documents(self, num_documents: int) -> Iterator[Batch]:
         """Batches of one document each, taken evenly from the longest to the shortest, for the encoder to read."""
         order = np.concatenate(self._plan)
         for place in np.linspace(0, len(order) - 1, min(num_documents, len(order))).astype(int):
-            yield replace(self._cutter.cut(order[place : place + 1]), features=None)
+            yield replace(self._collator.collate(order[place : place + 1]), features=None)
 
     @property
     def num_documents(self) -> int:
-        return len(self._cutter)
+        return len(self._collator)
 
     @property
     def labels(self) -> NDArray[np.int64]:
         """The labels of all documents, in their order."""
-        return self._cutter.labels
+        return self._collator.labels
 
     def __iter__(self) -> Iterator[Batch]:
         for rows in self._plan:
-            yield self._cutter.cut(rows)
+            yield self._collator.collate(rows)
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 from imdbcls.kernels import encoder as cpu
 from imdbcls.kernels import unpadded
 from imdbcls.kernels.masks import attention_mask
-from imdbcls.runtime.padding import places_of
+from imdbcls.runtime.padding import token_indices
 
 
 class Fallbacks(NamedTuple):
@@ -63,7 +63,7 @@ def encode(
     """
     wrap = compile or (lambda function: function)
     if unpadded.is_enabled(encoder) and unpadded.applies(input_ids_BT.device):
-        indices_N = places_of(mask_BT) if token_indices_N is None else token_indices_N
+        indices_N = token_indices(mask_BT) if token_indices_N is None else token_indices_N
         return wrap(unpadded.encode)(encoder, input_ids_BT, mask_BT, indices_N, first_token_only, all_layers)
     if all_layers:
         return wrap(encode_all_layers)(encoder, input_ids_BT, attention_mask(encoder, mask_BT))

@@ -1,7 +1,7 @@
 """One encoder layer with compiled kernels, which compute everything between its products (`products.py`) in one pass.
 
 N: rows, the tokens of all documents one after another (no padding), followed in bfloat16 by rows of zeros up to a round
-number, which only the products need (`rows_for`). B: documents, H: hidden size, A: heads, D = H / A, F: width of the
+number, which only the products need (`padded_rows`). B: documents, H: hidden size, A: heads, D = H / A, F: width of the
 feed-forward layer, W: words of dropout mask bits in a row.
 
 A layer returns its output twice, so its gradient arrives in two parts, one through the products and one through the
@@ -17,7 +17,7 @@ from torch.autograd.function import once_differentiable
 from imdbcls.kernels.declarations import constant
 from imdbcls.kernels.layer import Weights
 from imdbcls.kernels.loading import Kernels
-from imdbcls.kernels.products import linear, linear_backward, prepare, rows_for, weight_gradient
+from imdbcls.kernels.products import linear, linear_backward, padded_rows, prepare, weight_gradient
 
 
 class Dropout(NamedTuple):
@@ -63,7 +63,7 @@ class Plan(NamedTuple):
         If a width is not a multiple of 32, oneDNN may multiply the start of the next row by zero, and uninitialised
         memory may hold NaN.
         """
-        matrix_NW = torch.empty((rows_for(self.num_rows, self.kernels.dtype), width), dtype=self.kernels.dtype)
+        matrix_NW = torch.empty((padded_rows(self.num_rows, self.kernels.dtype), width), dtype=self.kernels.dtype)
         matrix_NW[self.num_rows :] = 0
         return matrix_NW
 

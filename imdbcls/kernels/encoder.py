@@ -28,8 +28,8 @@ from imdbcls.kernels import compiled, first_token, layer, loading
 from imdbcls.kernels.attention import KeyMask
 from imdbcls.kernels.declarations import constant
 from imdbcls.kernels.dropout import DropoutMasks
-from imdbcls.kernels.products import rows_for
-from imdbcls.runtime.padding import offsets_of, places_of, with_padding
+from imdbcls.kernels.products import padded_rows
+from imdbcls.runtime.padding import cu_seqlens_of, token_indices, with_padding
 
 _MODEL_TYPES = {"bert", "roberta"}
 
@@ -225,7 +225,7 @@ def _run_compiled_layers(
 ) -> list[Tensor]:
     """Run the layers over the N non-padding tokens with the compiled kernels; see above. Zeros at padding."""
     config = encoder.config
-    offsets, indices_N = offsets_of(mask_BT), places_of(mask_BT)
+    offsets, indices_N = cu_seqlens_of(mask_BT), token_indices(mask_BT)
     masks = compiled.Dropout.draw(dropout)
     plan = compiled.Plan(kernels, offsets, len(indices_N), config.num_attention_heads, config.layer_norm_eps, masks)
     with torch.autocast("cpu", enabled=False):
@@ -254,7 +254,7 @@ def _compiled_embeddings(
     embeddings, ids_BT = encoder.embeddings, inputs.input_ids
     if ids_BT is None or type(embeddings) not in (BertEmbeddings, RobertaEmbeddings):
         rows_NH = embeddings(**inputs._asdict()).flatten(0, 1)[indices_N].to(plan.kernels.dtype)
-        rows_NH = F.pad(rows_NH, (0, 0, 0, rows_for(plan.num_rows, plan.kernels.dtype) - plan.num_rows))
+        rows_NH = F.pad(rows_NH, (0, 0, 0, padded_rows(plan.num_rows, plan.kernels.dtype) - plan.num_rows))
         return rows_NH, rows_NH
     positions_BT = inputs.position_ids
     if positions_BT is None:

@@ -26,22 +26,22 @@ def split_layers(layers: Iterable[Any], first_token_only: bool) -> tuple[list[An
 def first_token_of(layer: Any, hidden_BTH: Tensor, mask_BT: Tensor) -> Tensor:
     """Return a BERT or RoBERTa layer's output at the first token, first_B1H, float32. It has no attention dropout.
 
-    Query, feed-forward part and norms are computed only for that token, and no keys or values at all (`attend_from`):
-    this is a hundredth of the layer's work. So it computes in float32; call it outside autocast. The key's bias gets no
-    gradient, because the softmax does not depend on it.
+    Query, feed-forward part and norms are computed only for that token, and keys and values not at all
+    (`single_query_attention`). This is a hundredth of the layer's work, so it computes in float32; call it outside
+    autocast. The key's bias gets no gradient, because the softmax does not depend on it.
     """
     hidden_BTH = hidden_BTH.float()
     first_BH = hidden_BTH[:, 0]
     attention = layer.attention.self
     query_BAE = attention.query(first_BH).unflatten(1, (attention.num_attention_heads, -1))
-    context_BH = attend_from(
+    context_BH = single_query_attention(
         query_BAE, hidden_BTH, mask_BT, attention.key.weight, attention.value.weight, attention.value.bias
     )
     attended_BH = layer.attention.output(context_BH, first_BH)
     return layer.output(layer.intermediate(attended_BH), attended_BH).unsqueeze(1)
 
 
-def attend_from(
+def single_query_attention(
     query_BAE: Tensor,
     hidden_BTH: Tensor,
     mask_BT: Tensor,

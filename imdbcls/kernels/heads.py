@@ -14,7 +14,7 @@ from imdbcls.heads.lstm import LSTMHead
 from imdbcls.heads.transformer import TransformerHead
 from imdbcls.kernels import lstm
 from imdbcls.kernels.dropout import DropoutMasks
-from imdbcls.kernels.first_token import attend_from
+from imdbcls.kernels.first_token import single_query_attention
 from imdbcls.kernels.loading import Kernels
 
 
@@ -70,7 +70,7 @@ def first_token_of_layer(
 ) -> Tensor:
     """Compute the layer's output at the first token only; first_B1D.
 
-    No key or value of any token is computed (`attend_from`). `src_key_padding_mask` is True at padding.
+    No key or value of any token is computed (`single_query_attention`). `src_key_padding_mask` is True at padding.
     """
     first_BD = hidden_BTD[:, 0]
     attention = self.self_attn
@@ -79,7 +79,7 @@ def first_token_of_layer(
     query_BAE = F.linear(first_BD, query_DD, query_D).unflatten(1, (attention.num_heads, -1))
     probability = attention.dropout if self.training else 0.0
     attended_BD = attention.out_proj(
-        attend_from(query_BAE, hidden_BTD, ~src_key_padding_mask, key_DD, value_DD, value_D, probability)
+        single_query_attention(query_BAE, hidden_BTD, ~src_key_padding_mask, key_DD, value_DD, value_D, probability)
     )
     first_BD = self.norm1(first_BD + self.dropout1(attended_BD))
     updated_BD = self.linear2(self.dropout(F.gelu(self.linear1(first_BD))))

@@ -18,9 +18,9 @@ from torch.autograd.function import once_differentiable
 
 from imdbcls.kernels.declarations import constant
 from imdbcls.kernels.loading import Kernels, load
-from imdbcls.kernels.products import linear, linear_backward, prepare, rows_for, weight_gradient
+from imdbcls.kernels.products import linear, linear_backward, padded_rows, prepare, weight_gradient
 from imdbcls.runtime.device import computes_bf16
-from imdbcls.runtime.padding import offsets_of, places_of
+from imdbcls.runtime.padding import cu_seqlens_of, token_indices
 
 
 def kernels_for(lstm: nn.LSTM, hidden_BTD: Tensor) -> Kernels | None:
@@ -48,11 +48,11 @@ def final_output(
 
     It has the dtype of the kernels, which come from `kernels_for`. Padding, on the right, is not read.
     """
-    offsets = offsets_of(mask_BT)
+    offsets = cu_seqlens_of(mask_BT)
     rows_ND = hidden_BTD.to(kernels.dtype).flatten(0, 1)
     if int(offsets[-1]) < len(rows_ND):
-        rows_ND = rows_ND[places_of(mask_BT)]
-    rows_ND = F.pad(rows_ND, (0, 0, 0, rows_for(len(rows_ND), kernels.dtype) - len(rows_ND)))
+        rows_ND = rows_ND[token_indices(mask_BT)]
+    rows_ND = F.pad(rows_ND, (0, 0, 0, padded_rows(len(rows_ND), kernels.dtype) - len(rows_ND)))
     parameters = (lstm.weight_ih_l0, lstm.weight_hh_l0, lstm.bias_ih_l0, lstm.bias_hh_l0)
     keep = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (rows_ND, *parameters))
     final_BH: Tensor = CompiledLSTM.apply(kernels, rows_ND, offsets, backward, keep, *parameters)

@@ -12,7 +12,7 @@ from imdbcls.kernels.declarations import constant
 from imdbcls.kernels.loading import Kernels
 
 
-def rows_for(num_rows: int, dtype: torch.dtype = torch.bfloat16) -> int:
+def padded_rows(num_rows: int, dtype: torch.dtype = torch.bfloat16) -> int:
     """Return how many rows to compute products over, for a number of tokens.
 
     oneDNN takes 4 ms to prepare a product for each new number of rows, and few batches have equally many tokens. So the

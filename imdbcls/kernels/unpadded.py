@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from imdbcls.kernels import first_token
-from imdbcls.runtime.padding import offsets_of, with_padding
+from imdbcls.runtime.padding import cu_seqlens_of, with_padding
 
 varlen_attn: Any = None  # PyTorch has it from 2.10 on
 if find_spec("torch.nn.attention.varlen") is not None:
@@ -29,7 +29,7 @@ _MAX_HEAD_WIDTH = 256  # of the flash kernel, whose widths are multiples of 8
 _FIRST_CAPABILITY = (8, 0)  # compute capability that has the flash kernel and bfloat16
 
 
-class Boundaries(NamedTuple):
+class CuSeqlens(NamedTuple):
     """The documents' boundaries in the long row."""
 
     starts: Tensor  # int32 (B + 1): the first row of each document, then N
@@ -92,7 +92,7 @@ def encode(
     """
     layers, last = first_token.split_layers(encoder.encoder.layer, first_token_only and not all_layers)
     embedded_BTH = encoder.embeddings(input_ids=input_ids_BT)
-    boundaries = Boundaries(offsets_of(mask_BT).to(torch.int32), mask_BT.shape[1])
+    boundaries = CuSeqlens(cu_seqlens_of(mask_BT).to(torch.int32), mask_BT.shape[1])
     hidden_NH = embedded_BTH.flatten(0, 1).index_select(0, indices_N)
     states_NH = [hidden_NH]
     for layer in layers:
@@ -108,7 +108,7 @@ def encode(
         return first_token.first_token_of(last, hidden_BTH, mask_BT)
 
 
-def _layer(layer: Any, hidden_NH: Tensor, boundaries: Boundaries) -> Tensor:
+def _layer(layer: Any, hidden_NH: Tensor, boundaries: CuSeqlens) -> Tensor:
     """Run one layer through the library's modules, with another attention between them."""
     attention = layer.attention.self
 
@@ -120,7 +120,7 @@ def _layer(layer: Any, hidden_NH: Tensor, boundaries: Boundaries) -> Tensor:
     return layer.output(layer.intermediate(attended_NH), attended_NH)
 
 
-def _attention(query_NAD: Tensor, key_NAD: Tensor, value_NAD: Tensor, boundaries: Boundaries) -> Tensor:
+def _attention(query_NAD: Tensor, key_NAD: Tensor, value_NAD: Tensor, boundaries: CuSeqlens) -> Tensor:
     """Return softmax attention within each document, context_NAD. The kernel takes bfloat16 and float16."""
     if query_NAD.device.type == "cpu":
         return _attention_one_by_one(query_NAD, key_NAD, value_NAD, boundaries)
@@ -128,7 +128,7 @@ def _attention(query_NAD: Tensor, key_NAD: Tensor, value_NAD: Tensor, boundaries
     return varlen_attn(query_NAD, key_NAD, value_NAD, starts, starts, longest, longest)
 
 
-def _attention_one_by_one(query_NAD: Tensor, key_NAD: Tensor, value_NAD: Tensor, boundaries: Boundaries) -> Tensor:
+def _attention_one_by_one(query_NAD: Tensor, key_NAD: Tensor, value_NAD: Tensor, boundaries: CuSeqlens) -> Tensor:
     """Compute the same without the kernel, so that the code around it can be tested on the CPU."""
     lengths = boundaries.starts.diff().tolist()
     contexts_AND = [

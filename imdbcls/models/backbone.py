@@ -54,8 +54,8 @@ class Backbone:
     name: str
     encoder: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
-    not_fast: str | None  # why training on the CPU does not use the fast layers; None if it does
-    not_unpadded: str | None  # why CUDA computes with padding; None if it does not
+    cpu_fallback_reason: str | None  # why training on the CPU does not use the fast layers; None if it does
+    cuda_fallback_reason: str | None  # why CUDA computes with padding; None if it does not
     causal: bool = False  # whether each token attends only to the tokens before it
 
     @property
@@ -118,9 +118,11 @@ def random_encoder(path: str, config: PretrainedConfig) -> PreTrainedModel:
 def make_backbone(name: str, encoder: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, fast: bool) -> Backbone:
     if not fast:
         reason = "backbone.fast is false"
-        return Backbone(name, encoder, tokenizer, not_fast=reason, not_unpadded=reason)
+        return Backbone(name, encoder, tokenizer, cpu_fallback_reason=reason, cuda_fallback_reason=reason)
     fallbacks = accelerate(encoder)
-    return Backbone(name, encoder, tokenizer, not_fast=fallbacks.cpu_training, not_unpadded=fallbacks.cuda)
+    return Backbone(
+        name, encoder, tokenizer, cpu_fallback_reason=fallbacks.cpu_training, cuda_fallback_reason=fallbacks.cuda
+    )
 
 
 def freeze(backbone: Backbone, layers: bool | int) -> None:
@@ -157,7 +159,7 @@ def recompute_activations(backbone: Backbone) -> Backbone:
         warnings.simplefilter("ignore", FutureWarning)  # later releases give it another name as well
         backbone.encoder.gradient_checkpointing_enable({"use_reentrant": False})
     reason = "backbone.gradient_checkpointing computes the library's layers again"
-    return replace(backbone, not_fast=reason, not_unpadded=reason)
+    return replace(backbone, cpu_fallback_reason=reason, cuda_fallback_reason=reason)
 
 
 def parts_of(encoder: Any) -> tuple[list[nn.Module], list[nn.Module]]:

@@ -50,21 +50,21 @@ class Classifier(nn.Module):
         mask_BT: Tensor,
         documents_W: Tensor | None = None,
         num_documents: int | None = None,
-        places_N: Tensor | None = None,
+        token_indices_N: Tensor | None = None,
         features: Tensor | None = None,
     ) -> Tensor:
         """Compute float32 logits_BC from token ids (int64, padded on the right) and their mask (bool, True at tokens).
 
         `documents_W` is the document of each row (int64, ascending from 0), None if each row is one; `num_documents` is
-        their number. `places_N` are the flat indices of the tokens in mask_BT. Pass what the batch knows of these
-        (`Batch.inputs`): computing them would wait for CUDA. Padding's hidden states are undefined; the head ignores
-        them. With `features`, the encoder's earlier output for these rows, the encoder does not run.
+        their number. `token_indices_N` are the flat indices of the tokens in mask_BT. Pass what the batch knows of
+        these (`Batch.inputs`): computing them would wait for CUDA. Padding's hidden states are undefined; the head
+        ignores them. With `features`, the encoder's earlier output for these rows, the encoder does not run.
         """
-        hidden = self.encode(input_ids_BT, mask_BT, places_N) if features is None else features
+        hidden = self.encode(input_ids_BT, mask_BT, token_indices_N) if features is None else features
         logits_BC = self.head(hidden, mask_BT).float()
         return logits_BC if documents_W is None else average_windows(logits_BC, mask_BT, documents_W, num_documents)
 
-    def encode(self, input_ids_BT: Tensor, mask_BT: Tensor, places_N: Tensor | None) -> Tensor:
+    def encode(self, input_ids_BT: Tensor, mask_BT: Tensor, token_indices_N: Tensor | None) -> Tensor:
         """Return what the head reads: hidden_BTD, hidden_B1D or hidden_LBTD, float32 or the autocast type."""
         # Scoring is never compiled, so that a checkpoint scores the same everywhere. A single row is not compiled
         # either: it would be compiled separately.
@@ -73,7 +73,7 @@ class Classifier(nn.Module):
             self.encoder,
             input_ids_BT,
             mask_BT,
-            places_N,
+            token_indices_N,
             first_token_only=self.first_token_only,
             all_layers=self.reads_all_layers,
             compile=self.compile_encode if is_compiled else None,

@@ -14,7 +14,9 @@ from imdbcls.models.classifier import Classifier, copy_of
 
 # peft's lora_alpha / r, 2 as is usual: it rescales the update much as the learning rate does (section 4.1).
 SCALE = 2
-NOT_FAST = "adapters are trained through the library's layers; scoring, with the adapters merged, takes the fast ones"
+FALLBACK_REASON = (
+    "adapters are trained through the library's layers; scoring, with the adapters merged, takes the fast ones"
+)
 
 
 def require_peft() -> Any:

@@ -17,7 +17,7 @@ from imdbcls.errors import UserError
 from imdbcls.kernels import is_accelerated_on_cpu
 from imdbcls.models.classifier import Classifier
 from imdbcls.runtime.device import Hardware
-from imdbcls.runtime.padding import places_of
+from imdbcls.runtime.padding import token_indices
 
 WARM_UP_ROWS = 6
 
@@ -60,10 +60,10 @@ def warm_up(model: Classifier, hardware: Hardware, max_length: int) -> None:
     for width in (max_length // 2, max_length):
         lengths_B = torch.linspace(2, width, WARM_UP_ROWS).long()
         mask_BT = torch.arange(width) < lengths_B.unsqueeze(1)
-        places_N = places_of(mask_BT).to(hardware.device)
+        token_indices_N = token_indices(mask_BT).to(hardware.device)
         mask_BT = mask_BT.to(hardware.device)
         with hardware.autocast():
-            hidden_BTD = model.encode(mask_BT.long(), mask_BT, places_N)
+            hidden_BTD = model.encode(mask_BT.long(), mask_BT, token_indices_N)
         if hidden_BTD.requires_grad:
             hidden_BTD.sum().backward()
     model.zero_grad(set_to_none=True)

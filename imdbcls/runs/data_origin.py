@@ -57,14 +57,14 @@ def absolute(place: Any) -> Any:
     return os.path.realpath(local) if local and os.path.exists(local) else place
 
 
-def places_of(source: Mapping[str, Any]) -> dict[str, str]:
+def named_sources(source: Mapping[str, Any]) -> dict[str, str]:
     """What a source reads, by the key that names it."""
     return {f"data.{key}": str(source[key]) for key in PLACES if source.get(key)}
 
 
 def described(source: Mapping[str, Any]) -> str:
     """Where a source reads from, in the words of the command line."""
-    places = [f"{key}={shown(place)}" for key, place in places_of(source).items()]
+    places = [f"{key}={shown(place)}" for key, place in named_sources(source).items()]
     return ", ".join(places) or f"the source {shown(source.get('_target_'))}"
 
 
@@ -73,9 +73,9 @@ def require_own_source(source: Mapping[str, Any], run: Path) -> None:
     is_shipped = dict(source) in ALWAYS_READ and with_absolute_paths(source) == source
     if is_shipped or is_remembered(source):
         return
-    local = [place for place in places_of(source).values() if os.path.exists(os.path.expanduser(place))]
-    remote = [place for place in places_of(source).values() if is_hub_id(place)]
-    if places_of(source) and not local and not remote:
+    local = [place for place in named_sources(source).values() if os.path.exists(os.path.expanduser(place))]
+    remote = [place for place in named_sources(source).values() if is_hub_id(place)]
+    if named_sources(source) and not local and not remote:
         return  # there is nothing to open: the reader reports what is missing
     raise UserError(
         f"{run} reads its documents from {described(source)}, and no training of yours on this machine has read them. "

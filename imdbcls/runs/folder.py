@@ -19,7 +19,7 @@ from imdbcls.runs.files import json_text
 from imdbcls.runs.format_version import FORMAT_VERSION, RESULT, OtherVersion, require_version
 from imdbcls.runs.identity import run_name
 from imdbcls.runs.record import SPLITS, problem_of_predictions, problem_of_result
-from imdbcls.runs.untrusted import read_json, read_yaml, require_no_links, require_plain
+from imdbcls.runs.untrusted import read_json, read_yaml, require_no_links, require_regular_file
 from imdbcls.runtime.atomic import write_atomically
 from imdbcls.runtime.locks import file_lock
 
@@ -54,7 +54,7 @@ class RunFolder:
             self._made = [folder for folder in (self.path, *self.path.parents) if not folder.exists()]
             self.path.mkdir(parents=True, exist_ok=True)
             if path.is_symlink() or path.exists():
-                require_plain(path)
+                require_regular_file(path)
             lock = file_lock(path, on_acquired=write_holder).acquire(blocking=False)
         except Timeout as error:
             raise UserError(self._held_by_another(path)) from error

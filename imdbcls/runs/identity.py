@@ -40,9 +40,7 @@ def choices_hash(config: "Config") -> str:
     return digest(choices)
 
 
-def checkpoint_identity(
-    config: "Config", split_hash: str, hardware: "Hardware", frozen_weights: str | None
-) -> dict[str, Any]:
+def resume_key(config: "Config", split_hash: str, hardware: "Hardware", frozen_weights: str | None) -> dict[str, Any]:
     """Return what must be the same for a checkpoint to be continued: all that decides the result except the software.
 
     `frozen_weights` is the hash of a frozen encoder's weights, which checkpoints do not contain.

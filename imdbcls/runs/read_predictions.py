@@ -14,7 +14,7 @@ from imdbcls.runs.format_version import FORMAT_VERSION, PREDICTIONS, OtherVersio
 from imdbcls.runs.parquet_pages import columns_of, require_small_footer
 from imdbcls.runs.predictions import Predictions
 from imdbcls.runs.record import problem_of_labels
-from imdbcls.runs.untrusted import MAX_ID_CHARACTERS, require_plain
+from imdbcls.runs.untrusted import MAX_ID_CHARACTERS, require_regular_file
 
 MAX_PREDICTIONS_BYTES = 2**30
 MAX_DOCUMENTS = 2_000_000
@@ -44,7 +44,7 @@ def read_predictions(path: Path, dtype: type[np.floating] = np.float64) -> Predi
     The file is checked before anything in it is decompressed, and then read in batches: a small file may expand to
     gigabytes, in one page, one text or one row. Raises BadPredictions.
     """
-    require_plain(path, MAX_PREDICTIONS_BYTES)
+    require_regular_file(path, MAX_PREDICTIONS_BYTES)
     try:
         require_small_footer(path)
         schema = pq.read_schema(path)

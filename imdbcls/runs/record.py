@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from imdbcls.errors import UserError
-from imdbcls.runs.untrusted import require_plain, sha256
+from imdbcls.runs.untrusted import require_regular_file, sha256
 
 SPLITS = ("test", "validation")
 TEXTS = ("head", "config_hash", "group_hash", "split_hash")
@@ -77,7 +77,7 @@ def problem_of_predictions(run: Path, result: Mapping[str, Any], split: str) -> 
     path = path_of_predictions(run, split)
     name = f"predictions/{path.name}"
     try:
-        require_plain(path)
+        require_regular_file(path)
         listed = result.get("predictions_sha256")
         if isinstance(listed, dict):
             return None if sha256(path) == listed.get(split) else f"{name} has another sha256 than result.json lists"

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-def identity_of(config: "Config", name: str) -> dict[str, Any]:
+def run_fields(config: "Config", name: str) -> dict[str, Any]:
     """Return the part of `result.json` that identifies a run; `name` is its folder's."""
     return {
         "study": config.study,
@@ -64,7 +64,7 @@ def _record(config: "Config", folder: RunFolder, status: str, error: BaseExcepti
     lines = str(error).splitlines()
     reason = f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
     try:
-        identity = identity_of(config, folder.path.name)
+        identity = run_fields(config, folder.path.name)
         folder.write_result({**identity, "status": status, "error": reason, "versions": versions()})
     except OSError as problem:
         logger.info(f"Could not write {folder.path}/result.json: {problem}.")

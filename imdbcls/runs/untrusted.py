@@ -24,7 +24,7 @@ MAX_FILES = 10_000  # in a run folder
 MAX_ID_CHARACTERS = 200  # of a document: a small file of predictions cannot expand to gigabytes
 
 
-def require_plain(path: Path, max_bytes: int | None = None) -> None:
+def require_regular_file(path: Path, max_bytes: int | None = None) -> None:
     """Require a regular file of at most `max_bytes`, and not a symbolic link."""
     try:
         status = path.lstat()
@@ -57,7 +57,7 @@ def require_no_links(folder: Path) -> None:
 
 def read_json(path: Path, max_bytes: int = MAX_JSON_BYTES) -> dict[str, Any]:
     """Return the JSON object in a regular file."""
-    require_plain(path, max_bytes)
+    require_regular_file(path, max_bytes)
     try:
         content = json.loads(path.read_bytes())
     except RecursionError as error:
@@ -74,7 +74,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
-    require_plain(path, MAX_CONFIG_BYTES)
+    require_regular_file(path, MAX_CONFIG_BYTES)
     try:
         text = path.read_text(encoding="utf-8")
         require_plain_yaml(path, text)
@@ -155,7 +155,7 @@ def tensor_shapes(path: Path) -> dict[str, tuple[int, ...]]:
     """
     from safetensors import SafetensorError, safe_open
 
-    require_plain(path)
+    require_regular_file(path)
     try:
         with path.open("rb") as file:
             header_bytes = int.from_bytes(file.read(8), "little")

@@ -113,7 +113,7 @@ class Sweep:
                 self.failed(name, error)
                 prepared = False
         if stop.signal_number is not None:
-            self._pass_on(stop.signal_number, None)
+            self._forward_signal(stop.signal_number, None)
         return prepared
 
     def _start(self, name: str, job: Callable[[], object], read_result: Callable[[], Mapping[str, Any] | None]) -> None:
@@ -122,7 +122,7 @@ class Sweep:
         sys.stderr.flush()
         if not self._handlers:
             self._handlers = current_handlers()
-            set_handlers(dict.fromkeys(self._handlers, self._pass_on))
+            set_handlers(dict.fromkeys(self._handlers, self._forward_signal))
         if self.stopped_by is not None:
             self.outcomes.append(Outcome(name, "not begun", "the sweep was stopped before"))
             return
@@ -138,7 +138,7 @@ class Sweep:
                     set_handlers(self._handlers)
                     for other in (error_pipe, *(running.error_pipe for running in self._running.values())):
                         os.close(other)
-                    die_with(parent)
+                    set_parent_death_signal(parent)
                     signal.pthread_sigmask(signal.SIG_SETMASK, unblocked)
                     code = exit_code_of(job, error_input)
                 finally:
@@ -152,7 +152,7 @@ class Sweep:
             os.close(error_input)
             signal.pthread_sigmask(signal.SIG_SETMASK, unblocked)
         if self.stopped_by is not None:  # by a signal since the check above: another thread may have received it
-            self._pass_on(self.stopped_by, None)
+            self._forward_signal(self.stopped_by, None)
 
     def _wait(self, fewer_than: int) -> None:
         """Wait for processes to end until so few run, and record how they ended."""
@@ -179,7 +179,7 @@ class Sweep:
                     return ended, status
             time.sleep(_POLL_SECONDS)
 
-    def _pass_on(self, number: int, _frame: object) -> None:
+    def _forward_signal(self, number: int, _frame: object) -> None:
         self.stopped_by = number
         for process in self._running:
             with contextlib.suppress(ProcessLookupError):  # it has just ended
@@ -205,7 +205,7 @@ class Sweep:
         return 1 if undone else 0
 
 
-def die_with(parent: int) -> None:
+def set_parent_death_signal(parent: int) -> None:
     """Have the kernel kill this process when its parent dies: a killed sweep leaves no job behind. Only on Linux."""
     if sys.platform.startswith("linux"):
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from imdbcls.errors import UserError
 from imdbcls.runs.format_version import CHECKPOINT, FORMAT_VERSION, read_versioned
-from imdbcls.runs.untrusted import require_plain, sha256, tensor_shapes
+from imdbcls.runs.untrusted import require_regular_file, sha256, tensor_shapes
 from imdbcls.runtime.atomic import new_name, old_name, replacing_folder, sync
 
 logger = logging.getLogger(__name__)
@@ -98,7 +98,7 @@ def load(folder: Path, *models: Mapping[str, Tensor]) -> Checkpoint:
     for name, entry in files.items():
         if not FILE_NAME.fullmatch(name) or not isinstance(entry, dict):
             raise CheckpointError(f"{folder / MANIFEST} lists {name[:80]!r}, which is not a file of a checkpoint.")
-        require_plain(folder / name)
+        require_regular_file(folder / name)
     model = matching_model(folder, models)
     largest = TENSOR_FILE_FACTOR * sum(tensor.nbytes for tensor in model.values()) + 2**20
     for name, entry in files.items():
@@ -135,9 +135,9 @@ def matching_model(folder: Path, models: Sequence[Mapping[str, Tensor]]) -> Mapp
     )
 
 
-def require_identity(saved: Checkpoint, identity: Mapping[str, Any]) -> None:
-    """Raise CheckpointError, with the keys that differ, if a checkpoint is from a run of another identity."""
-    before, now = flat(saved.state.get("identity")), flat(identity)
+def require_resume_key(saved: Checkpoint, resume_key: Mapping[str, Any]) -> None:
+    """Raise CheckpointError, with the keys that differ, if a checkpoint is from a run of another resume_key."""
+    before, now = flat(saved.state.get("resume_key")), flat(resume_key)
     different = [
         f"{key} is {before.get(key, 'absent')} there and {now.get(key, 'absent')} here"
         for key in sorted(before.keys() | now.keys())
@@ -150,7 +150,7 @@ def require_identity(saved: Checkpoint, identity: Mapping[str, Any]) -> None:
 def flat(value: Any, path: str = "") -> dict[str, Any]:
     """Return nested mappings as one mapping with dotted keys."""
     if not isinstance(value, Mapping):
-        return {path or "identity": value}
+        return {path or "resume_key": value}
     children = [flat(child, f"{path}.{key}" if path else str(key)) for key, child in value.items()]
     return {key: leaf for child in children for key, leaf in child.items()}
 

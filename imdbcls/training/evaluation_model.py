@@ -9,7 +9,7 @@ from imdbcls.models import lora
 from imdbcls.models.classifier import Classifier, copy_of
 
 
-class ScoredModel:
+class EvaluationModel:
     """`trained` is the model that the steps change; `model` is evaluated, saved as the best and left at the end.
 
     `model` is always a plain classifier. The two are the same object unless `lora_rank` trains adapters, which are
@@ -33,27 +33,27 @@ class ScoredModel:
             self.average = copy_of(self.trained) if self.has_adapters else model
 
     @torch.no_grad()
-    def follow(self, num_steps: int) -> None:
+    def update(self, num_steps: int) -> None:
         """Update the average after a step; `num_steps` counts the steps taken, including this one."""
         if self.decay is not None:
             share = (1 - self.decay) / (1 - self.decay**num_steps)
-            torch._foreach_lerp_(list(self.averaged().values()), list(self._moving().values()), share)
+            torch._foreach_lerp_(list(self.ema_state().values()), list(self._moving().values()), share)
 
-    def catch_up(self) -> None:
+    def sync(self) -> None:
         """Bring `model` up to date: merge the adapters. Without adapters it already is."""
         if self.has_adapters:
             lora.merge(self.average, self.model)
 
-    def averaged(self) -> dict[str, Tensor]:
+    def ema_state(self) -> dict[str, Tensor]:
         """Return the average of each trained weight by its name, for the checkpoint; {} if nothing is averaged."""
         if self.decay is None:
             return {}
         weights = dict(self.average.named_parameters())
         return {name: weights[name].detach() for name in self._moving()}
 
-    def load_averaged(self, tensors: Mapping[str, Tensor]) -> None:
-        """Continue from what `averaged` returned; raise KeyError if a weight is missing."""
-        for name, average in self.averaged().items():
+    def load_ema_state(self, tensors: Mapping[str, Tensor]) -> None:
+        """Continue from what `ema_state` returned; raise KeyError if a weight is missing."""
+        for name, average in self.ema_state().items():
             average.copy_(tensors[name])
 
     def _moving(self) -> dict[str, nn.Parameter]:

@@ -89,7 +89,7 @@ def encode(model: Classifier, batches: EvalBatches, hardware: Hardware, on_progr
     for batch in batches:
         on_device = batch.to(hardware.device)
         with torch.inference_mode(), hardware.autocast():
-            hidden = model.encode(on_device.input_ids_BT, on_device.mask_BT, on_device.places_N)
+            hidden = model.encode(on_device.input_ids_BT, on_device.mask_BT, on_device.token_indices_N)
             vectors = hidden[..., on_device.mask_BT, :].movedim(-2, 0).cpu()  # hidden_ND or hidden_NLD
         sizes = batch.mask_BT.sum(dim=1)
         if batch.documents_W is not None:
@@ -146,7 +146,7 @@ def key_of_encoder(model: Classifier, backbone: Backbone, hardware: Hardware, we
         "format": FEATURES,
         "weights": weights,
         "architecture": [type(backbone.encoder).__name__, architecture, config._attn_implementation],
-        "kernels": [backbone.not_fast, backbone.not_unpadded, source_digest()],
+        "kernels": [backbone.cpu_fallback_reason, backbone.cuda_fallback_reason, source_digest()],
         "environment": environment_of(hardware, None, model),
         "hardware": [hardware.device.type, hardware.precision],
         **({"layers": "all"} if model.reads_all_layers else {}),

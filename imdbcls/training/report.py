@@ -14,7 +14,7 @@ from imdbcls.models.metrics import confusion_matrix, doubt_about, metrics_of
 from imdbcls.runs.folder import RunFolder
 from imdbcls.runs.predictions import Predictions, write_predictions
 from imdbcls.runs.record import checksums_of_predictions, path_of_predictions
-from imdbcls.runs.result import identity_of
+from imdbcls.runs.result import run_fields
 from imdbcls.runtime.device import peak_memory_mb
 from imdbcls.runtime.versions import git_commit, versions
 from imdbcls.training.run import Run
@@ -36,10 +36,10 @@ def announce(run: Run) -> None:
     frozen = "" if trainable == count_parameters(trainer.model) else f"; {trainable:,} are trained"
     hardware, device = run.hardware.describe(), run.hardware.device.type
     logger.info(f"{run.folder.path.name}: head {config.head.name} on {config.backbone.name}, on {hardware}")
-    if backbone.not_fast is not None and device == "cpu":
-        logger.info(f"{backbone.name}: no fast CPU layers in training: {backbone.not_fast}.")
-    if backbone.not_unpadded is not None and device == "cuda":
-        logger.info(f"{backbone.name}: computed with its padding: {backbone.not_unpadded}.")
+    if backbone.cpu_fallback_reason is not None and device == "cpu":
+        logger.info(f"{backbone.name}: no fast CPU layers in training: {backbone.cpu_fallback_reason}.")
+    if backbone.cuda_fallback_reason is not None and device == "cuda":
+        logger.info(f"{backbone.name}: computed with its padding: {backbone.cuda_fallback_reason}.")
     logger.info(f"{config.data.name}: {sizes} documents, {len(corpus.label_names)} classes")
     epochs = "1 epoch" if config.epochs == 1 else f"{config.epochs} epochs"
     size, head_size = count_parameters(run.model), count_parameters(run.model.head)
@@ -68,7 +68,7 @@ def result_of(run: Run, predictions: Mapping[str, Predictions], latency_ms: Mapp
     trainer, state, corpus = run.trainer, run.trainer.state, run.corpus
     validation, test = predictions["validation"], predictions["test"]
     return {
-        **identity_of(run.config, run.folder.path.name),
+        **run_fields(run.config, run.folder.path.name),
         "status": "done",
         "split_hash": corpus.split_hash,
         "label_names": list(corpus.label_names),

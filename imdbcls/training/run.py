@@ -40,7 +40,7 @@ class Run:
     @property
     def model(self) -> Classifier:
         """The model that is evaluated and kept."""
-        return self.trainer.scored.model
+        return self.trainer.evaluation_model.model
 
     @cached_property
     def token_counts(self) -> dict[str, TokenCounts]:

@@ -18,7 +18,7 @@ from imdbcls.runs.metrics_log import MetricsLog
 from imdbcls.runtime.environment import differences
 from imdbcls.training import checkpoint, optim
 from imdbcls.training.checkpoint import Checkpoint, CheckpointError
-from imdbcls.training.evaluation_model import ScoredModel
+from imdbcls.training.evaluation_model import EvaluationModel
 
 logger = logging.getLogger(__name__)
 
@@ -26,7 +26,7 @@ ANYTHING = object()  # in an expected structure: any value
 
 
 class Step(NamedTuple):
-    """The figures of one optimizer step; the tensors are scalars on the device."""
+    """The metrics of one optimizer step; the tensors are scalars on the device."""
 
     number: int  # counted from 1
     learning_rate: float
@@ -35,8 +35,8 @@ class Step(NamedTuple):
 
 
 @dataclass
-class Window:
-    """Figures since the last logged point. A loss is the mean over the documents of a step."""
+class StepMeter:
+    """Metrics since the last logged point. A loss is the mean over the documents of a step."""
 
     losses: list[float] = field(default_factory=list)
     documents: int = 0
@@ -44,7 +44,7 @@ class Window:
     seconds: float = 0.0
     learning_rate: float = math.nan  # of the last step
     grad_norm: float = math.nan  # of the last step, before clipping
-    unread: list[Step] = field(default_factory=list)  # the latest steps, whose figures are still on the device
+    unread: list[Step] = field(default_factory=list)  # the latest steps, whose metrics are still on the device
 
     def read_part(self) -> dict[str, Any]:
         """Return everything except the unread steps, as plain values."""
@@ -72,7 +72,7 @@ class TrainState:
 class Saver:
     """Save the state of a training to `folder/last` and `folder/best`, and restore it.
 
-    A checkpoint must have the same `identity` (plain JSON values) as the run that resumes from it. `surroundings` may
+    A checkpoint must have the same `resume_key` (plain JSON values) as the run that resumes from it. `environment` may
     differ, for example the number of threads; differences are logged and recorded, because the last bits may then
     differ from those of an uninterrupted run.
 
@@ -84,19 +84,19 @@ class Saver:
         self,
         *,
         folder: Path,
-        identity: Mapping[str, Any],
-        scored: ScoredModel,
-        surroundings: Mapping[str, str],
+        resume_key: Mapping[str, Any],
+        evaluation_model: EvaluationModel,
+        environment: Mapping[str, str],
         optimizer: Optimizer,
         schedule: LRScheduler,
         metrics_log: MetricsLog,
     ) -> None:
         self.last = folder / "last"
         self.best = folder / "best"
-        self.identity = dict(identity)
-        self.surroundings = dict(surroundings)
-        self.model = scored.trained
-        self.scored = scored
+        self.resume_key = dict(resume_key)
+        self.environment = dict(environment)
+        self.model = evaluation_model.trained
+        self.evaluation_model = evaluation_model
         self.optimizer = optimizer
         self.schedule = schedule
         self.metrics_log = metrics_log
@@ -104,30 +104,30 @@ class Saver:
         self._writing: list[Future[None]] = []
         self._error: BaseException | None = None
 
-    def save(self, state: TrainState, window: Window) -> None:
+    def save(self, state: TrainState, meter: StepMeter) -> None:
         """Write `last`: weights, their average, optimizer, schedule and progress. Every loss must have been read."""
-        assert not window.unread, f"{len(window.unread)} steps may have a loss that is NaN"
+        assert not meter.unread, f"{len(meter.unread)} steps may have a loss that is NaN"
         state.log_bytes, state.log_sha256 = self.metrics_log.sync()
         tensors, settings = optim.state_of(self.optimizer)
         content = {
-            "identity": self.identity,
-            "surroundings": self.surroundings,
+            "resume_key": self.resume_key,
+            "environment": self.environment,
             "train": asdict(state),
-            "window": window.read_part(),
+            "meter": meter.read_part(),
             "optimizer": settings,
             "schedule": self.schedule.state_dict(),
         }
         files = {"model": self._without_frozen(self.model), "optimizer": tensors}
-        if average := self.scored.averaged():
+        if average := self.evaluation_model.ema_state():
             files["average"] = average
         self._write(self.last, files, content)
 
-    def save_best(self, figures: Mapping[str, float]) -> None:
-        """Write `best`: the weights and their validation figures, including `epoch`.
+    def save_best(self, metrics: Mapping[str, float]) -> None:
+        """Write `best`: the weights and their validation metrics, including `epoch`.
 
         `take_best` adds the weights of a frozen encoder, once.
         """
-        self._write(self.best, {"model": self._without_frozen(self.scored.model)}, figures)
+        self._write(self.best, {"model": self._without_frozen(self.evaluation_model.model)}, metrics)
 
     def wait(self) -> None:
         """Wait until everything is on the disk. Raises the error that kept something from being written."""
@@ -161,7 +161,7 @@ class Saver:
         self.wait()
         best = self._load_best(state)
         checkpoint.put_back(best, self.best)  # a kill between two renames may have left it as .new or .old
-        model = self.scored.model
+        model = self.evaluation_model.model
         model.load_state_dict({**model.state_dict(), **best.tensors["model"]})
         if best.tensors["model"].keys() != model.state_dict().keys():
             self._write(self.best, {"model": model.state_dict()}, best.state)
@@ -169,8 +169,8 @@ class Saver:
         checkpoint.forget_previous(self.best)
         checkpoint.forget_previous(self.last)
 
-    def restore(self, steps_per_epoch: int, epochs: int) -> tuple[TrainState, Window, Path] | None:
-        """Restore the newest complete checkpoint; return its progress, its window and its folder.
+    def restore(self, steps_per_epoch: int, epochs: int) -> tuple[TrainState, StepMeter, Path] | None:
+        """Restore the newest complete checkpoint; return its progress, its meter and its folder.
 
         Points that were logged after it are removed from the metrics log. Return None if nothing was saved. Raises
         CheckpointError if the checkpoint is damaged or from another run.
@@ -179,16 +179,16 @@ class Saver:
         if saved is None:
             self.metrics_log.rewind()
             return None
-        checkpoint.require_identity(saved, self.identity)
+        checkpoint.require_resume_key(saved, self.resume_key)
         self._require_form(saved)
         try:
             self.model.load_state_dict({**self.model.state_dict(), **saved.tensors["model"]})
-            self.scored.load_averaged(saved.tensors.get("average", {}))
+            self.evaluation_model.load_ema_state(saved.tensors.get("average", {}))
             optim.load_state(self.optimizer, saved.tensors["optimizer"], saved.state["optimizer"])
             self.schedule.load_state_dict(saved.state["schedule"])
             state = TrainState(**saved.state["train"])
-            losses = [float(loss) for loss in saved.state["window"]["losses"]]
-            window = Window(**{**saved.state["window"], "losses": losses})
+            losses = [float(loss) for loss in saved.state["meter"]["losses"]]
+            meter = StepMeter(**{**saved.state["meter"], "losses": losses})
             epochs_done = state.step / steps_per_epoch
             assert 0 <= state.epoch <= epochs_done <= min(state.epoch + 1, epochs), "the step"
             assert state.log_bytes >= 0, "the length of the log"
@@ -200,30 +200,30 @@ class Saver:
         checkpoint.put_back(saved, self.last)
         self.metrics_log.rewind(state.log_bytes, state.log_sha256)
         self._note_changes(saved, state)
-        return state, window, saved.folder
+        return state, meter, saved.folder
 
     def _require_form(self, saved: Checkpoint) -> None:
         """Raise CheckpointError unless a state has exactly the parts that this version saves, so that none is lost."""
         _, settings = optim.state_of(self.optimizer)
         expected: dict[str, Any] = {
-            "identity": self.identity,
-            "surroundings": ANYTHING,  # checked below: an older version recorded fewer
+            "resume_key": self.resume_key,
+            "environment": ANYTHING,  # checked below: an older version recorded fewer
             "train": asdict(TrainState()),
-            "window": Window().read_part(),
+            "meter": StepMeter().read_part(),
             "optimizer": settings,
             "schedule": self.schedule.state_dict(),
         }
         expected["optimizer"]["scalars"] = ANYTHING
-        expected["train"]["changes"] = expected["window"]["losses"] = [ANYTHING]
+        expected["train"]["changes"] = expected["meter"]["losses"] = [ANYTHING]
         problems = list(differences_in_form(saved.state, expected))
-        found = saved.state.get("surroundings")
+        found = saved.state.get("environment")
         if not isinstance(found, Mapping) or not all(isinstance(value, str) for value in found.values()):
-            problems.append("surroundings is of another kind")
+            problems.append("environment is of another kind")
         for problem in problems:
             raise CheckpointError(f"{saved.folder / checkpoint.STATE} is not of this version of imdbcls: {problem}.")
 
     def _note_changes(self, saved: Checkpoint, state: TrainState) -> None:
-        changes = differences(saved.state["surroundings"], self.surroundings)
+        changes = differences(saved.state["environment"], self.environment)
         if changes:
             change = "; ".join(changes)
             logger.warning(
@@ -239,7 +239,7 @@ class Saver:
         return {name: tensor for name, tensor in weights.items() if not name.startswith("encoder.")}
 
     def _load_best(self, state: TrainState) -> Checkpoint:
-        model = self.scored.model
+        model = self.evaluation_model.model
         best = checkpoint.newest(
             self.best,
             self._without_frozen(model),

@@ -20,7 +20,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from imdbcls.data.batch import Batch
-from imdbcls.data.batches import Ahead, EvalBatches, SplitBatches
+from imdbcls.data.batches import EvalBatches, Prefetcher, SplitBatches
 from imdbcls.errors import UserError
 from imdbcls.models.inference import score
 from imdbcls.models.metrics import metrics_of
@@ -29,10 +29,10 @@ from imdbcls.runtime.limits import is_out_of_memory
 from imdbcls.runtime.progress import Progress
 from imdbcls.runtime.signals import Interrupted, StopRequest
 from imdbcls.tracking import Tracker
-from imdbcls.training.evaluation_model import ScoredModel
+from imdbcls.training.evaluation_model import EvaluationModel
 from imdbcls.training.losses import Objective
 from imdbcls.training.optim import learning_rate
-from imdbcls.training.state import Saver, Step, TrainState, Window
+from imdbcls.training.state import Saver, Step, StepMeter, TrainState
 
 logger = logging.getLogger(__name__)
 
@@ -71,7 +71,7 @@ class TrainerSettings:
 class Trainer:
     """Fit a model and keep its best weights by validation accuracy.
 
-    `scored.trained` is the model that the steps change, `scored.model` the one that is evaluated and kept.
+    The steps change `evaluation_model.trained`; `evaluation_model.model` is evaluated and kept.
 
     A step never waits for a GPU. Losses are read when a point is logged, before anything is saved, and every
     `MAX_UNREAD_STEPS` steps; on the CPU, after each step.
@@ -81,7 +81,7 @@ class Trainer:
         self,
         settings: TrainerSettings,
         *,
-        scored: ScoredModel,
+        evaluation_model: EvaluationModel,
         objective: Objective,
         optimizer: Optimizer,
         schedule: LRScheduler,
@@ -92,8 +92,8 @@ class Trainer:
         stop: StopRequest,
     ) -> None:
         self.settings = settings
-        self.model = scored.trained
-        self.scored = scored
+        self.model = evaluation_model.trained
+        self.evaluation_model = evaluation_model
         self.objective = objective
         self.optimizer = optimizer
         self.schedule = schedule
@@ -112,7 +112,7 @@ class Trainer:
         self.max_unread_steps = 1 if hardware.device.type == "cpu" else MAX_UNREAD_STEPS
         self.parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
         self.state = TrainState(micro_batch_size=settings.micro_batch_size)
-        self.window = Window()
+        self.meter = StepMeter()
         # Of the best epoch, as probabilities_NC; None if an earlier process scored it.
         self.best_validation: NDArray[np.float64] | None = None
 
@@ -130,29 +130,29 @@ class Trainer:
             while not self.is_finished:
                 epoch_start = self.state.epoch * steps_per_epoch
                 steps_done = self.state.step - epoch_start
-                batches = Ahead(self.batches.train.epoch(self.state.epoch, start_step=steps_done))
+                batches = Prefetcher(self.batches.train.epoch(self.state.epoch, start_step=steps_done))
                 started = time.perf_counter()
                 for batch in batches:
                     self.step(batch)
-                    batches.cut_next()  # a GPU still computes
+                    batches.prefetch()  # a GPU still computes
                     self.count(batch)
                     save_is_due = time.monotonic() - last_save > save_every_seconds
                     epoch_goes_on = self.state.step < epoch_start + steps_per_epoch
-                    if self.point_is_due or save_is_due or not epoch_goes_on:
-                        self.read_figures()
+                    if self.log_is_due or save_is_due or not epoch_goes_on:
+                        self.fetch_metrics()
                     self.count_time(time.perf_counter() - started)
                     if epoch_goes_on:  # its last point: finish_epoch
-                        self.log(tracker, self.take_train_figures())
+                        self.log(tracker, self.pop_train_metrics())
                     self.stop.obey()
                     if save_is_due:
-                        self.saver.save(self.state, self.window)
+                        self.saver.save(self.state, self.meter)
                         last_save = time.monotonic()
                     started = time.perf_counter()
                 self.finish_epoch(tracker)
                 last_save = time.monotonic()
         except Interrupted:
-            self.read_figures()
-            self.saver.save(self.state, self.window)
+            self.fetch_metrics()
+            self.saver.save(self.state, self.meter)
             raise
         finally:
             self.progress.close()
@@ -172,11 +172,11 @@ class Trainer:
             self.halve_micro_batch(len(batch))
             loss_sum = self.accumulate_gradient(batch)
         grad_norm = clip_grad_norm_(self.parameters, self.max_grad_norm)
-        self.window.unread.append(Step(self.state.step + 1, self.learning_rate, loss_sum, grad_norm))
-        if len(self.window.unread) >= self.max_unread_steps:
-            self.read_figures()  # before the step: on the CPU, a NaN gradient is caught before it reaches the weights
+        self.meter.unread.append(Step(self.state.step + 1, self.learning_rate, loss_sum, grad_norm))
+        if len(self.meter.unread) >= self.max_unread_steps:
+            self.fetch_metrics()  # before the step: on the CPU, a NaN gradient is caught before it reaches the weights
         self.optimizer.step()
-        self.scored.follow(self.state.step + 1)
+        self.evaluation_model.update(self.state.step + 1)
         self.schedule.step()
         self.optimizer.zero_grad(set_to_none=True)
         return loss_sum, grad_norm
@@ -217,96 +217,96 @@ class Trainer:
             f"{self.state.micro_batch_size}; a step's gradient is still that of {num_documents} documents."
         )
 
-    def read_figures(self) -> None:
+    def fetch_metrics(self) -> None:
         """Copy the unread losses and gradient norms from the device, in one transfer that waits for it.
 
         Raises NonFiniteError at the first that is NaN or infinite. Nothing is saved before it was read here.
         """
-        steps, self.window.unread = self.window.unread, []
+        steps, self.meter.unread = self.meter.unread, []
         if not steps:
             return
-        figures = torch.stack([figure for step in steps for figure in (step.loss, step.grad_norm)]).tolist()
-        for step, loss, grad_norm in zip(steps, figures[::2], figures[1::2], strict=True):
+        metrics = torch.stack([value for step in steps for value in (step.loss, step.grad_norm)]).tolist()
+        for step, loss, grad_norm in zip(steps, metrics[::2], metrics[1::2], strict=True):
             if not (math.isfinite(loss) and math.isfinite(grad_norm)):
                 raise NonFiniteError(
                     f"Step {step.number} of {self.num_steps}, learning rate {step.learning_rate:.3g}: the loss is "
                     f"{loss:.4g} and the gradient's norm {grad_norm:.4g}. A lower lr, a longer warmup or "
                     "precision=fp32 may help; the best checkpoint so far is untouched."
                 )
-            self.window.losses.append(loss)
-            self.window.learning_rate, self.window.grad_norm = step.learning_rate, grad_norm
+            self.meter.losses.append(loss)
+            self.meter.learning_rate, self.meter.grad_norm = step.learning_rate, grad_norm
 
     @property
     def learning_rate(self) -> float:
         return learning_rate(self.optimizer)
 
     def count(self, batch: Batch) -> None:
-        state, window = self.state, self.window
+        state, meter = self.state, self.meter
         state.step += 1
         state.documents += len(batch)
         state.tokens += batch.num_tokens
-        window.documents += len(batch)
-        window.tokens += batch.num_tokens
+        meter.documents += len(batch)
+        meter.tokens += batch.num_tokens
         self.progress.step(state.step, state.epoch + 1)
 
     def count_time(self, seconds: float) -> None:
         """Add the time of a step and of cutting a batch. On a GPU, only the sum up to a logged point is meaningful."""
         self.state.train_seconds += seconds
-        self.window.seconds += seconds
+        self.meter.seconds += seconds
 
     @property
-    def point_is_due(self) -> bool:
+    def log_is_due(self) -> bool:
         return self.state.step % self.settings.log_every == 0
 
-    def take_train_figures(self) -> dict[str, float]:
-        """Return the figures since the last logged point and start a new window, if a point is due; else return {}."""
-        if not self.point_is_due:
+    def pop_train_metrics(self) -> dict[str, float]:
+        """Return the metrics since the last logged point and start a new meter, if a point is due; else return {}."""
+        if not self.log_is_due:
             return {}
-        window, self.window = self.window, Window()
-        loss = sum(window.losses) / len(window.losses)
-        documents_per_second = window.documents / window.seconds
+        meter, self.meter = self.meter, StepMeter()
+        loss = sum(meter.losses) / len(meter.losses)
+        documents_per_second = meter.documents / meter.seconds
         self.progress.logged(loss, documents_per_second)
         return {
             "train/loss": loss,
-            "train/lr": window.learning_rate,
-            "train/grad_norm": window.grad_norm,
+            "train/lr": meter.learning_rate,
+            "train/grad_norm": meter.grad_norm,
             "train/documents_per_second": documents_per_second,
-            "train/tokens_per_second": window.tokens / window.seconds,
+            "train/tokens_per_second": meter.tokens / meter.seconds,
         }
 
-    def log(self, tracker: Tracker, figures: Mapping[str, float]) -> None:
-        if not figures:
+    def log(self, tracker: Tracker, metrics: Mapping[str, float]) -> None:
+        if not metrics:
             return
-        point = {"step": self.state.step, "epoch": self.state.step / self.batches.train.steps_per_epoch, **figures}
-        self.metrics_log.write(point)
-        tracker.log(point)
+        record = {"step": self.state.step, "epoch": self.state.step / self.batches.train.steps_per_epoch, **metrics}
+        self.metrics_log.write(record)
+        tracker.log(record)
 
     def finish_epoch(self, tracker: Tracker) -> None:
         """Score validation, keep the weights if they are the best so far, and save."""
-        self.scored.catch_up()
+        self.evaluation_model.sync()
         validation = self.score("validation", self.batches.validation)
         scored = [("val", self.batches.validation.labels, validation)]
         if self.settings.watch_test:
             scored.append(("test", self.batches.test.labels, self.score("test", self.batches.test)))
-        figures = {
+        metrics = {
             f"{split}/{name}": value
             for split, labels_N, probabilities_NC in scored
             for name, value in metrics_of(labels_N, probabilities_NC).items()
         }
-        self.log(tracker, {**self.take_train_figures(), **figures})  # one point, so that each step has one
+        self.log(tracker, {**self.pop_train_metrics(), **metrics})  # one point, so that each step has one
         state = self.state
         state.epoch += 1
-        accuracy, loss = figures["val/accuracy"], figures["val/loss"]
+        accuracy, loss = metrics["val/accuracy"], metrics["val/loss"]
         if (accuracy, -loss) > (state.best_accuracy, -state.best_loss):
             state.best_epoch, state.best_accuracy, state.best_loss = state.epoch, accuracy, loss
             self.best_validation = validation
-            self.saver.save_best({"step": state.step, "epoch": state.epoch, **figures})
-        self.saver.save(state, self.window)
+            self.saver.save_best({"step": state.step, "epoch": state.epoch, **metrics})
+        self.saver.save(state, self.meter)
 
     def score(self, split: str, batches: EvalBatches) -> NDArray[np.float64]:
         """Return probabilities_NC of a split; raise Interrupted if a signal asks to stop."""
         with self.stop.at_once():  # a batch may take long, and scoring leaves nothing half done
-            return score(self.scored.model, batches, self.hardware, self.progress.of(split))
+            return score(self.evaluation_model.model, batches, self.hardware, self.progress.of(split))
 
     def final_probabilities(self) -> dict[str, NDArray[np.float64]]:
         """Return probabilities_NC of the best weights, after `fit`, on validation and test.
@@ -323,6 +323,6 @@ class Trainer:
         restored = self.saver.restore(self.batches.train.steps_per_epoch, self.settings.epochs)
         if restored is None:
             return None
-        self.state, self.window, folder = restored
+        self.state, self.meter, folder = restored
         logger.info(f"Continuing at step {self.state.step:,} of {self.num_steps:,}, from {folder}.")
         return self.state.step

@@ -20,7 +20,7 @@ from support.runs import ROOT
 from support.studies import HEADS, make_study
 
 from imdbcls.compare import main
-from imdbcls.comparison.naming import leaves
+from imdbcls.comparison.naming import flatten
 from imdbcls.comparison.run_files import BadRun, plain
 from imdbcls.comparison.slices import part_accuracy
 from imdbcls.comparison.study import read_study
@@ -252,7 +252,7 @@ def test_a_folder_that_is_no_study_says_where_they_are(study: Path, capsys: pyte
 
 
 def test_a_reader_who_has_enough_is_no_error(study: Path) -> None:
-    command = f"{sys.executable} -m imdbcls.compare {study} | true; exit ${{PIPESTATUS[0]}}"  # it leaves at once
+    command = f"{sys.executable} -m imdbcls.compare {study} | true; exit ${{PIPESTATUS[0]}}"  # it flatten at once
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
     assert done.returncode == 141 and done.stderr.count("\n") <= 1, (
         done.stderr
@@ -364,7 +364,7 @@ def test_yaml_aliases_cannot_unfold_endlessly() -> None:
     config: dict[str, object] = {"leaf": 1}
     for level in range(60):
         config = {f"left{level}": config, f"right{level}": config}
-    assert sum(1 for _ in leaves(config)) <= 2_000
+    assert sum(1 for _ in flatten(config)) <= 2_000
 
 
 def test_output_links_are_replaced_not_followed(study: Path, tmp_path: Path) -> None:

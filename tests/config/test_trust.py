@@ -16,7 +16,7 @@ FROM_FILE = "is refused: it comes from a YAML file"
 
 
 def examine(folder: Path, *texts: str, mode: Mode = "run") -> list[str]:
-    """The mistakes of a command with `--config-dir`; those that end an examination at once are raised."""
+    """The mistakes of a command with `--config-dir`; those that end an checker at once are raised."""
     try:
         return overrides.examine([*TINY, *texts], mode, str(folder)).mistakes
     except UserError as error:

@@ -83,14 +83,14 @@ def test_ungrouped_batches_hold_documents_of_any_lengths() -> None:
     batches = make_train(group_by_length=False)
     plan = batches.plan(0)
     assert sorted(np.concatenate(plan)) == list(range(3203))
-    spreads = [np.std(batches._cutter.lengths[rows]) for rows in plan]
-    grouped = [np.std(batches._cutter.lengths[rows]) for rows in make_train().plan(0)]
+    spreads = [np.std(batches._collator.lengths[rows]) for rows in plan]
+    grouped = [np.std(batches._collator.lengths[rows]) for rows in make_train().plan(0)]
     assert np.median(spreads) > 20 * np.median(grouped)
 
 
 def test_rows_hold_the_document_and_nothing_else() -> None:
     batches = make_train(100, max_length=100)
-    tokens = batches._cutter.tokens
+    tokens = batches._collator.tokens
     for batch in batches.epoch(0):
         batch_size, width = batch.input_ids_BT.shape
         assert batch.input_ids_BT.dtype == torch.int64 and batch.mask_BT.dtype == torch.bool

@@ -10,7 +10,7 @@ import pytest
 import torch
 from support.encoders import make, make_batch, run
 from support.hardware import needs_avx2, needs_bf16
-from support.kernels import HALF, offsets_of
+from support.kernels import HALF, cu_seqlens_of
 from support.trainers import make as make_trainer
 from torch import Tensor
 
@@ -140,7 +140,7 @@ def test_the_sources_compile_without_a_warning_and_without_arrays_of_variable_si
 def attention_arguments(dtype: torch.dtype) -> dict[str, Any]:
     return {
         "qkv_N3H": torch.zeros(12, 3 * 64, dtype=dtype),
-        "offsets_B1": offsets_of((5, 7)),
+        "offsets_B1": cu_seqlens_of((5, 7)),
         "context_NH": torch.zeros(12, 64, dtype=dtype),
         "shift_AN": torch.zeros(2, 12),
         "scale_AN": torch.zeros(2, 12),
@@ -195,7 +195,7 @@ def test_sizes_that_a_kernel_does_not_take_are_refused(dtype: torch.dtype) -> No
     for width in (24, 40):
         gates, weight, final = (torch.zeros(4 * width, width, dtype=dtype) for _ in range(3))
         with pytest.raises(ValueError, match="lstm failed: it does not take these sizes"):
-            loaded.call("lstm", gates, weight, offsets_of((1,)), final, None, None, 1, width, False)
+            loaded.call("lstm", gates, weight, cu_seqlens_of((1,)), final, None, None, 1, width, False)
     if dtype == HALF:
         with pytest.raises(ValueError, match="weight_gradient failed: it does not take these sizes"):
             loaded.call("weight_gradient", odd, odd, torch.zeros(40, 40), 40, 40, 40)
@@ -210,7 +210,7 @@ def calls(dtype: torch.dtype) -> dict[str, tuple[Any, ...]]:
     def zeros(*shape: int, of: torch.dtype = dtype) -> Tensor:
         return torch.zeros(shape, dtype=of)
 
-    rows, offsets, single = 12, offsets_of((5, 7)), torch.float32
+    rows, offsets, single = 12, cu_seqlens_of((5, 7)), torch.float32
     found: dict[str, tuple[Any, ...]] = {
         "attention": tuple(attention_arguments(dtype).values()),
         "attention_backward": (

@@ -69,7 +69,7 @@ def test_a_step_waits_for_nothing(name: str, tmp_path: Path) -> None:
         trainer.step(second)
     finally:
         torch.cuda.set_sync_debug_mode("default")
-    trainer.read_figures()
+    trainer.fetch_metrics()
     assert len(trainer.window.losses) == 2
 
 

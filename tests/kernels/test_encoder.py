@@ -20,7 +20,7 @@ from imdbcls.kernels import compiled, layer, loading, unpadded
 from imdbcls.kernels.encoder import accelerate, inference_weights
 from imdbcls.kernels.first_token import first_token_of
 from imdbcls.models.classifier import Classifier
-from imdbcls.runtime.padding import places_of
+from imdbcls.runtime.padding import token_indices
 
 
 @pytest.mark.parametrize("model_type", ["bert", "roberta"])
@@ -241,7 +241,7 @@ def test_the_first_token_alone_is_the_library_s(
     ids_BT, mask_BT = make_batch(model)
     mask_BT = mask_BT.bool()
     if path == "unpadded":
-        first_B1H = unpadded.encode(fast, ids_BT, mask_BT, places_of(mask_BT), first_token_only=True)
+        first_B1H = unpadded.encode(fast, ids_BT, mask_BT, token_indices(mask_BT), first_token_only=True)
     else:
         first_B1H = fast(input_ids=ids_BT, attention_mask=mask_BT, first_token_only=True).last_hidden_state
     expected_B1H = model(input_ids=ids_BT, attention_mask=mask_BT).last_hidden_state[:, :1]

@@ -17,7 +17,7 @@ from support.hardware import (
     needs_fp32_kernels_in_use,
     needs_kernels,
 )
-from support.kernels import HALF, offsets_of
+from support.kernels import HALF, cu_seqlens_of
 from torch import Tensor
 
 from imdbcls.heads.lstm import LSTMHead, reverse_within_length
@@ -98,7 +98,7 @@ def test_attention(loaded: loading.Kernels, scale: int, tolerance: float, length
     heads, num_rows = 3, sum(lengths)
     qkv_N3H = (scale * random(num_rows, 3 * heads * width)).to(loaded.dtype)
     d_context_NH = random(num_rows, heads * width).to(loaded.dtype)
-    offsets = offsets_of(lengths)
+    offsets = cu_seqlens_of(lengths)
     context_NH = unwritten(num_rows, heads * width, dtype=loaded.dtype)
     max_AN, scale_AN = unwritten(heads, num_rows), unwritten(heads, num_rows)
     sizes = (len(lengths), heads, width)
@@ -126,7 +126,7 @@ def test_attention(loaded: loading.Kernels, scale: int, tolerance: float, length
 def test_scores_too_large_for_an_exponential(loaded: loading.Kernels) -> None:
     qkv_N3H = (60 * random(40, 96)).to(loaded.dtype)
     context_NH = unwritten(40, 32, dtype=loaded.dtype)
-    loaded.call("attention", qkv_N3H, offsets_of((40,)), context_NH, None, None, 1, 1, 32)
+    loaded.call("attention", qkv_N3H, cu_seqlens_of((40,)), context_NH, None, None, 1, 1, 32)
     query, key, value = qkv_N3H.double().chunk(3, dim=1)
     assert distance(context_NH.double(), torch.softmax(query @ key.T * 32**-0.5, dim=1) @ value) < limit(loaded, 0.005)
 
@@ -303,7 +303,7 @@ def test_weight_gradient(loaded: loading.Kernels, num_rows: int, outputs: int, i
 )
 def test_a_linear_layer_and_its_gradients(loaded: loading.Kernels, num_rows: int, inputs: int, outputs: int) -> None:
     """Weights of two layers joined, widths and rows that fill no group, panel or block."""
-    all_rows = products.rows_for(num_rows, loaded.dtype)
+    all_rows = products.padded_rows(num_rows, loaded.dtype)
     x_NK, d_y_NO = torch.zeros(all_rows, inputs, dtype=loaded.dtype), torch.zeros(all_rows, outputs, dtype=loaded.dtype)
     x_NK[:num_rows], d_y_NO[:num_rows] = random(num_rows, inputs), random(num_rows, outputs)
     weight_OK, bias_O = random(outputs, inputs).float(), random(outputs).float()
@@ -337,7 +337,7 @@ def test_the_number_of_threads_changes_no_bit(loaded: loading.Kernels) -> None:
             torch.empty_like(qkv_N3H),
             torch.empty(3, 288),
         )
-        loaded.call("attention", qkv_N3H, offsets_of(lengths), context_NH, sums_AN, scale_AN, 3, 3, 32)
+        loaded.call("attention", qkv_N3H, cu_seqlens_of(lengths), context_NH, sums_AN, scale_AN, 3, 3, 32)
         loaded.call(
             "attention_backward",
             qkv_N3H,
@@ -345,7 +345,7 @@ def test_the_number_of_threads_changes_no_bit(loaded: loading.Kernels) -> None:
             x_NH,
             sums_AN,
             scale_AN,
-            offsets_of(lengths),
+            cu_seqlens_of(lengths),
             d_qkv_N3H,
             d_B3H,
             3,
@@ -500,7 +500,7 @@ def test_lstm_keeps_its_bits_whatever_the_threads_and_what_is_kept(loaded: loadi
     lengths, width = (5, 0, 17) * 23, 64  # nine groups of eight documents, a third of them empty
     num_rows, dtype = sum(lengths), loaded.dtype
     sizes = (len(lengths), width, backwards)
-    weight_GH, offsets = (0.1 * random(4 * width, width)).to(dtype), offsets_of(lengths)
+    weight_GH, offsets = (0.1 * random(4 * width, width)).to(dtype), cu_seqlens_of(lengths)
     d_final_BH = random(len(lengths), width).to(dtype)
 
     def all_results() -> list[Tensor]:
@@ -603,6 +603,6 @@ def test_a_document_is_the_same_in_any_batch(bf16: bool) -> None:
 
 
 def test_products_meet_few_numbers_of_rows() -> None:
-    rounded = [products.rows_for(number) for number in range(1, 16_385)]
+    rounded = [products.padded_rows(number) for number in range(1, 16_385)]
     assert all(0 <= rows - number < max(32, number / 4) for number, rows in enumerate(rounded, start=1))
     assert len(set(rounded)) < 100

@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 from imdbcls.kernels import unpadded
 from imdbcls.kernels.masks import ready_mask
 from imdbcls.models.classifier import Classifier
-from imdbcls.runtime.padding import places_of
+from imdbcls.runtime.padding import token_indices
 
 
 @pytest.fixture(autouse=True)
@@ -26,7 +26,7 @@ def run(model: PreTrainedModel, ids_BT: Tensor, mask_BT: Tensor, without_padding
     """Hidden states of the real tokens, and the gradients of a fixed function of them."""
     model.zero_grad()
     if without_padding:
-        hidden_BTH = unpadded.encode(model, ids_BT, mask_BT, places_of(mask_BT))
+        hidden_BTH = unpadded.encode(model, ids_BT, mask_BT, token_indices(mask_BT))
         assert hidden_BTH.shape[:2] == ids_BT.shape and not hidden_BTH[~mask_BT].any()
     else:
         hidden_BTH = model(input_ids=ids_BT, attention_mask=mask_BT).last_hidden_state
@@ -81,8 +81,8 @@ def test_the_kernel_is_asked_for_what_the_documents_are(monkeypatch: pytest.Monk
     calls = []
     kernel = unpadded.varlen_attn
     monkeypatch.setattr(unpadded, "varlen_attn", lambda *given: (calls.append(given), kernel(*given))[1])
-    places_N = places_of(mask_BT).to("meta")
-    hidden_BTH = unpadded.encode(model, ids_BT.to("meta"), mask_BT.to("meta"), places_N)
+    token_indices_N = token_indices(mask_BT).to("meta")
+    hidden_BTH = unpadded.encode(model, ids_BT.to("meta"), mask_BT.to("meta"), token_indices_N)
     hidden_BTH.sum().backward()
     assert len(calls) == model.config.num_hidden_layers
     for query_NAD, key_NAD, value_NAD, starts, same, longest, equal in calls:
@@ -95,21 +95,21 @@ def test_the_kernel_is_asked_for_what_the_documents_are(monkeypatch: pytest.Monk
 def test_where_each_document_begins(monkeypatch: pytest.MonkeyPatch) -> None:
     model = make("bert", num_hidden_layers=1)
     ids_BT, mask_BT = make_batch(model)
-    seen: list[unpadded.Boundaries] = []
+    seen: list[unpadded.CuSeqlens] = []
     original = unpadded._attention
     monkeypatch.setattr(unpadded, "_attention", lambda q, k, v, at: (seen.append(at), original(q, k, v, at))[1])
-    unpadded.encode(model, ids_BT, mask_BT.bool(), places_of(mask_BT.bool()))
+    unpadded.encode(model, ids_BT, mask_BT.bool(), token_indices(mask_BT.bool()))
     assert seen[0].starts.tolist() == [0, 37, 42, 106, 107]
 
 
 def test_dropout_is_drawn_and_seeded() -> None:
     model = make("bert", hidden_dropout_prob=0.3).train()
     ids_BT, mask_BT = make_batch(model)
-    places_N = places_of(mask_BT.bool())
+    token_indices_N = token_indices(mask_BT.bool())
     outputs = []
     for seed in (7, 7, 8):
         torch.manual_seed(seed)
-        outputs.append(unpadded.encode(model, ids_BT, mask_BT.bool(), places_N).detach())
+        outputs.append(unpadded.encode(model, ids_BT, mask_BT.bool(), token_indices_N).detach())
     assert torch.equal(outputs[0], outputs[1]) and not torch.equal(outputs[0], outputs[2])
 
 

@@ -171,7 +171,7 @@ def test_it_trains(kind: str, tmp_path: Path) -> None:
     if kind in ("plain", "library layers", "checkpointing"):
         reference = train_epoch(make(tmp_path / "reference", *LAYERS, "backbone.dropout=0", "lr=1e-2"))
         assert losses == pytest.approx(reference, abs=1e-4)
-    trainer.scored.catch_up()
+    trainer.evaluation_model.sync()
     assert trainer.score("validation", trainer.batches.validation) is not None
 
 

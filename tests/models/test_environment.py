@@ -98,7 +98,7 @@ def test_the_recorded_path_is_what_is_called(monkeypatch: pytest.MonkeyPatch) ->
     hardware = Hardware(CPU, PRECISION)
     ids_BT = torch.ones((2, 9), dtype=torch.int64)
     with hardware.autocast():
-        model(ids_BT, ids_BT.bool(), places_N=torch.arange(18)).sum().backward()
+        model(ids_BT, ids_BT.bool(), token_indices_N=torch.arange(18)).sum().backward()
     assert called == {path_of(hardware, model, training=True)}
 
 

@@ -6,5 +6,5 @@ from torch import Tensor
 HALF = torch.bfloat16
 
 
-def offsets_of(lengths: tuple[int, ...]) -> Tensor:
+def cu_seqlens_of(lengths: tuple[int, ...]) -> Tensor:
     return torch.tensor([0, *lengths]).cumsum(0)

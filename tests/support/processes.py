@@ -245,7 +245,7 @@ def fingerprint(folder: Path) -> dict[str, Any]:
     last["train"] = {
         key: value for key, value in last["train"].items() if not key.endswith(("seconds", "log_bytes", "sha256"))
     }
-    last["window"] = {key: value for key, value in last["window"].items() if not key.endswith("seconds")}
+    last["meter"] = {key: value for key, value in last["meter"].items() if not key.endswith("seconds")}
     return {
         "files": {
             str(path): digest(run / path)

@@ -20,7 +20,7 @@ from imdbcls.models import lora
 from imdbcls.models.backbone import Backbone, recompute_activations
 from imdbcls.models.classifier import Classifier, copy_of, count_parameters
 from imdbcls.tracking import NoTracker
-from imdbcls.training.evaluation_model import ScoredModel
+from imdbcls.training.evaluation_model import EvaluationModel
 
 FAMILIES = ("bert", "roberta", "modernbert", "deberta-v2")
 
@@ -50,7 +50,7 @@ def test_the_average_is_the_exponential_one_of_the_steps(tmp_path: Path) -> None
         trainer.state.step += 1
         history.append(weights(trainer.model))
     shares = [decay ** (len(history) - step) for step in range(1, len(history) + 1)]
-    averaged = trainer.scored.averaged()
+    averaged = trainer.evaluation_model.ema_state()
     assert averaged.keys() == history[0].keys() and len(history) == 4
     for name, average in averaged.items():
         expected = sum(share * step[name] for share, step in zip(shares, history, strict=True)) / sum(shares)
@@ -61,7 +61,7 @@ def test_the_average_is_the_exponential_one_of_the_steps(tmp_path: Path) -> None
 def test_after_one_step_the_average_is_its_weights(tmp_path: Path) -> None:
     trainer = make(tmp_path, "trainer.ema_decay=0.999", "lr=1e-2", "warmup=0")
     trainer.step(next(trainer.batches.train.epoch(0)))
-    assert distance(weights(trainer.model), weights(trainer.scored.model)) == 0
+    assert distance(weights(trainer.model), weights(trainer.evaluation_model.model)) == 0
 
 
 def test_the_average_is_what_is_validated_and_kept_and_does_not_touch_the_training(tmp_path: Path) -> None:
@@ -71,13 +71,13 @@ def test_the_average_is_what_is_validated_and_kept_and_does_not_touch_the_traini
     averaged = make(tmp_path / "averaged", *options, "trainer.ema_decay=0.9")
     trained_best: list[Any] = []
     save_best = averaged.saver.save_best
-    averaged.saver.save_best = lambda figures: (trained_best.append(weights(averaged.model)), save_best(figures))
+    averaged.saver.save_best = lambda metrics: (trained_best.append(weights(averaged.model)), save_best(metrics))
     averaged.fit(NoTracker())
     for key in ("train/loss", "train/grad_norm"):
         assert points(tmp_path / "plain", key) == points(tmp_path / "averaged", key)
     assert points(tmp_path / "plain", "val/loss") != points(tmp_path / "averaged", "val/loss")
     best = load_file(tmp_path / "averaged" / "checkpoints" / "best" / "model.safetensors")
-    assert distance(weights(averaged.scored.model), best) == 0 < distance(trained_best[-1], best)
+    assert distance(weights(averaged.evaluation_model.model), best) == 0 < distance(trained_best[-1], best)
     scored = averaged.score("validation", averaged.batches.validation)
     epoch = averaged.state.best_epoch - 1
     accuracy = (scored.argmax(axis=1) == averaged.batches.validation.labels).mean()
@@ -86,7 +86,7 @@ def test_the_average_is_what_is_validated_and_kept_and_does_not_touch_the_traini
 
 def test_frozen_weights_are_shared_with_the_average(tmp_path: Path) -> None:
     trainer = make(tmp_path, "trainer.ema_decay=0.9", "backbone.freeze=1")
-    both = zip(trainer.model.named_parameters(), trainer.scored.model.parameters(), strict=True)
+    both = zip(trainer.model.named_parameters(), trainer.evaluation_model.model.parameters(), strict=True)
     shared = {name: own is averaged for (name, own), averaged in both}
     assert any(shared.values()) and not all(shared.values())
     assert shared == {name: not weight.requires_grad for name, weight in trainer.model.named_parameters()}
@@ -94,7 +94,7 @@ def test_frozen_weights_are_shared_with_the_average(tmp_path: Path) -> None:
 
 def test_without_an_average_or_adapters_there_is_one_model(tmp_path: Path) -> None:
     trainer = make(tmp_path)
-    assert trainer.scored.model is trainer.model and trainer.scored.averaged() == {}
+    assert trainer.evaluation_model.model is trainer.model and trainer.evaluation_model.ema_state() == {}
 
 
 # Adapters.
@@ -191,14 +191,14 @@ def test_a_missing_peft_is_one_sentence(tmp_path: Path, monkeypatch: pytest.Monk
 
 def test_adapters_can_be_averaged_too() -> None:
     """The average of the adapters is merged, which is not the average of merged weights."""
-    scored = ScoredModel(small_classifier("bert"), lora_rank=2, ema_decay=0.5)
+    scored = EvaluationModel(small_classifier("bert"), lora_rank=2, ema_decay=0.5)
     steps = []
     for number in (1, 2):
         with torch.no_grad():
             for weight in scored.trained.parameters():
                 if weight.requires_grad:
                     weight.normal_(std=0.1)
-        scored.follow(number)
+        scored.update(number)
         steps.append(weights(scored.trained))
     name = "encoder.encoder.layer.0.attention.self.query"
     mean_a, mean_b = (
@@ -206,7 +206,7 @@ def test_adapters_can_be_averaged_too() -> None:
         for part in "AB"
     )
     base = steps[0][f"{name}.base_layer.weight"]
-    scored.catch_up()
+    scored.sync()
     torch.testing.assert_close(weights(scored.model)[f"{name}.weight"], base + lora.SCALE * mean_b @ mean_a)
 
 
@@ -280,8 +280,10 @@ def test_recomputing_keeps_less_and_gives_the_same_gradients(family: str) -> Non
         or family == "modernbert"
     )
     recomputing = copy_of(plain)
-    backbone = recompute_activations(Backbone(family, recomputing.encoder, None, not_fast=None, not_unpadded=None))  # type: ignore[arg-type]
-    assert backbone.not_fast is not None
+    backbone = recompute_activations(
+        Backbone(family, recomputing.encoder, None, cpu_fallback_reason=None, cuda_fallback_reason=None)
+    )  # type: ignore[arg-type]
+    assert backbone.cpu_fallback_reason is not None
     kept, gradients = kept_bytes_and_gradients(plain)
     fewer, again = kept_bytes_and_gradients(recomputing)
     assert fewer < kept / 3

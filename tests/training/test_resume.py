@@ -29,7 +29,7 @@ from imdbcls.data.batch import Batch
 from imdbcls.errors import UserError
 from imdbcls.tracking import NoTracker
 from imdbcls.training import checkpoint, optim
-from imdbcls.training.state import Saver, TrainState, Window
+from imdbcls.training.state import Saver, StepMeter, TrainState
 from imdbcls.training.trainer import Trainer
 
 NUM_STEPS = 24  # two epochs of 96 documents, 8 a step
@@ -315,10 +315,10 @@ def begun(tmp_path_factory: pytest.TempPathFactory) -> Trainer:
     for batch in list(trainer.batches.train.epoch(0))[:3]:
         trainer.step(batch)
         trainer.count(batch)
-        trainer.read_figures()
+        trainer.fetch_metrics()
         trainer.count_time(0.1)
-        trainer.log(NoTracker(), trainer.take_train_figures())
-    trainer.saver.save(trainer.state, trainer.window)
+        trainer.log(NoTracker(), trainer.pop_train_metrics())
+    trainer.saver.save(trainer.state, trainer.meter)
     trainer.saver.wait()
     return trainer
 
@@ -346,13 +346,13 @@ def forge(saver: Saver, place: str, value: object) -> None:
     ("place", "value"),
     (
         *((f"train/{name}", None) for name in ("step", "best_loss", "log_sha256", "changes")),
-        *((place, None) for place in ("schedule/last_epoch", "optimizer/param_groups", "window", "surroundings")),
+        *((place, None) for place in ("schedule/last_epoch", "optimizer/param_groups", "meter", "environment")),
         *((f"train/{name}", value) for name, value in (("step", 2.5), ("step", "3"), ("step", 10**9), ("epoch", -1))),
         *((f"train/{name}", value) for name, value in (("patience_left", 3), ("log_bytes", -1), ("log_bytes", 2**60))),
-        *(("train/log_sha256", "0" * 64), ("window/losses", ["x"]), ("window/losses", {"a": 1}), ("window/tokens", [])),
+        *(("train/log_sha256", "0" * 64), ("meter/losses", ["x"]), ("meter/losses", {"a": 1}), ("meter/tokens", [])),
         *(("schedule/step", 1), ("schedule/base_lrs", [1.0]), ("schedule/_step_count", "os.system")),
         *(("optimizer/param_groups", []), ("optimizer/scalars", {"99/step": 1}), ("optimizer/scalars", [1])),
-        *(("surroundings", ["torch"]), ("surroundings/torch", 2.13)),
+        *(("environment", ["torch"]), ("environment/torch", 2.13)),
         *(("later", {"a": 1}), ("train", []), ("train/documents", "many"), ("train/changes", "none")),
     ),
     ids=lambda value: str(value)[:30],
@@ -390,9 +390,9 @@ def test_it_is_saved_after_so_many_minutes(tmp_path: Path, monkeypatch: pytest.M
         now[0] += 60
         return step(batch)
 
-    def noted_save(state: TrainState, window: Window) -> None:
+    def noted_save(state: TrainState, meter: StepMeter) -> None:
         saved.append(state.step)
-        save(state, window)
+        save(state, meter)
 
     monkeypatch.setattr(trainer, "step", slow_step)
     monkeypatch.setattr(trainer.saver, "save", noted_save)
@@ -412,7 +412,7 @@ def test_a_checkpoint_is_of_its_moment_however_slow_the_disk(begun: Trainer, mon
     before = {name: tensor.clone() for name, tensor in begun.model.state_dict().items()}
     moments = optim.state_of(begun.optimizer)[0]["0/exp_avg"].clone()
     rate = begun.optimizer.param_groups[0]["lr"]
-    saver.save(begun.state, begun.window)  # returns at once
+    saver.save(begun.state, begun.meter)  # returns at once
     with torch.no_grad():
         for tensor in begun.model.state_dict().values():
             tensor.add_(1)
@@ -439,7 +439,7 @@ def test_nothing_is_written_after_what_could_not_be(begun: Trainer, monkeypatch:
 
     monkeypatch.setattr(checkpoint, "save", save_without_room)
     saver.save_best({"epoch": 1})
-    saver.save(begun.state, begun.window)
+    saver.save(begun.state, begun.meter)
     with pytest.raises(OSError, match="No space"):
         saver.wait()
     with pytest.raises(OSError, match="No space"):
@@ -461,11 +461,11 @@ def test_the_best_weights_outlive_better_ones_whose_epoch_was_not_saved(
     for batch in begun.batches.train.epoch(0):
         begun.step(batch)
         begun.count(batch)
-    begun.read_figures()
+    begun.fetch_metrics()
     begun.state.epoch = begun.state.best_epoch = 1
     saver.save_best({"epoch": 1})
     wanted = {name: tensor.clone() for name, tensor in begun.model.state_dict().items()}
-    saver.save(begun.state, begun.window)
+    saver.save(begun.state, begun.meter)
     saver.wait()
 
     def save_without_room(folder: Path, *arguments: Any) -> None:
@@ -478,15 +478,15 @@ def test_the_best_weights_outlive_better_ones_whose_epoch_was_not_saved(
         for tensor in begun.model.state_dict().values():
             tensor.add_(1)
     saver.save_best({"epoch": 2})
-    saver.save(begun.state, begun.window)
+    saver.save(begun.state, begun.meter)
     with pytest.raises(OSError, match="No space"):
         saver.wait()
     monkeypatch.undo()
 
     again = Saver(
         folder=saver.last.parent,
-        identity=saver.identity,
-        surroundings=saver.surroundings,
+        resume_key=saver.resume_key,
+        environment=saver.environment,
         scored=begun.scored,
         optimizer=begun.optimizer,
         schedule=begun.schedule,

@@ -74,9 +74,9 @@ def test_a_step_and_scoring_read_nothing_from_the_device(
         with pytest.raises((NotImplementedError, RuntimeError), match="meta"):  # the whole split's logits, at the end
             score(trainer.model, trainer.batches.validation, trainer.hardware, lambda count, total: done.append(count))
     assert done.count(trainer.batches.validation.num_documents) == len(heads)
-    assert len(trainer.window.unread) == len(heads)
+    assert len(trainer.meter.unread) == len(heads)
     with pytest.raises((NotImplementedError, RuntimeError), match="meta"):
-        trainer.read_figures()
+        trainer.fetch_metrics()
 
 
 @pytest.mark.parametrize("family", ["roberta", "modernbert"])
@@ -97,13 +97,13 @@ def test_figures_are_read_where_something_is_done_with_them(tmp_path: Path, monk
     trainer = make(tmp_path, "batch_size=4", "trainer.log_every=2", "epochs=2", *SMALL)
     trainer.max_unread_steps = MAX_UNREAD_STEPS  # as on a GPU
     read: list[int] = []
-    original = trainer.read_figures
+    original = trainer.fetch_metrics
 
     def counted() -> None:
-        read.append(len(trainer.window.unread))
+        read.append(len(trainer.meter.unread))
         original()
 
-    monkeypatch.setattr(trainer, "read_figures", counted)
+    monkeypatch.setattr(trainer, "fetch_metrics", counted)
     trainer.fit(NoTracker())
     # Steps 2, 3 (the epoch's end), 4 and 6 (both).
     assert read == [2, 1, 1, 2]
