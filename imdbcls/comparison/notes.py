@@ -61,7 +61,7 @@ def differing_choices(groups: Sequence[Group]) -> Iterator[str]:
         return
     choices = choices_of([group.runs[0] for group in groups])
     keys = {key for choice in choices for key in choice if not key.startswith("head.")}
-    found: dict[str, str] = {}  # by the last part of the key: groups repeat what the knobs say
+    found: dict[str, str] = {}  # by the last part of the key: groups copy values of top-level keys
     for key in sorted(keys, key=lambda key: (key.count("."), key)):
         values: dict[str, list[str]] = defaultdict(list)
         for group, choice in zip(groups, choices, strict=True):

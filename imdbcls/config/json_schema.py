@@ -1,7 +1,7 @@
 """The JSON schema of a config file, for editors that complete and check YAML.
 
-Types and ranges come from the typed schema and from the constructors of the shipped choices, defaults and descriptions
-from `conf/`. A file may set any subset of the keys, so none is required.
+Types and ranges come from the typed schema and from the constructors of the shipped choices. Defaults and descriptions
+come from `conf/`. A file may set any subset of the keys, so no key is required.
 """
 
 from collections.abc import Iterator
@@ -12,20 +12,20 @@ import yaml
 from omegaconf import OmegaConf
 
 from imdbcls.config.allowed_values import adapter_of
-from imdbcls.config.options import CONF, groups, knobs
+from imdbcls.config.options import CONF, config_keys, groups
 from imdbcls.config.schema import Built, Config, Section, is_section
 from imdbcls.config.signatures import own_signature
 from imdbcls.config.types_of_keys import type_of_key
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
-INTERPOLATION = {"type": "string", "pattern": r"\$\{.*\}"}  # `${lr}` is allowed wherever a value is
+INTERPOLATION = {"type": "string", "pattern": r"\$\{.*\}"}  # `${lr}` may replace any value
 
 
 def json_schema() -> dict[str, Any]:
-    """Return the schema of an experiment, `experiment/mine.yaml`, as nested built-in values."""
-    words = {knob.key: knob.word for knob in knobs()}
-    defaults = {knob.key: default_of(knob.default) for knob in knobs() if knob.default is not None}
-    schema = section_schema(Config, "", words, defaults)
+    """Return the schema of an experiment file, such as `experiment/mine.yaml`, as nested built-in values."""
+    descriptions = {each.key: each.description for each in config_keys()}
+    defaults = {each.key: default_of(each.default) for each in config_keys() if each.default is not None}
+    schema = section_schema(Config, "", descriptions, defaults)
     schema["properties"]["defaults"] = defaults_list()
     schema["properties"]["hydra"] = {"type": "object", "description": "Hydra's own keys: mode and sweeper.params."}
     return {"$schema": DIALECT, "title": "imdbcls config", **schema}
@@ -38,17 +38,17 @@ def default_of(text: str) -> Any:
 
 
 def section_schema(
-    section: type[Section], prefix: str, words: dict[str, str], defaults: dict[str, Any]
+    section: type[Section], prefix: str, descriptions: dict[str, str], defaults: dict[str, Any]
 ) -> dict[str, Any]:
     properties: dict[str, Any] = {}
     for name, field in section.model_fields.items():
         key = f"{prefix}{field.alias or name}"
         kind = field.annotation
         if is_section(kind):
-            found = section_schema(kind, f"{key}.", words, defaults)
+            found = section_schema(kind, f"{key}.", descriptions, defaults)
         else:
             found = value_schema(type_of_key(f"{prefix}{name}", {}))
-        found |= {"description": words[key]} if words.get(key) else {}
+        found |= {"description": descriptions[key]} if descriptions.get(key) else {}
         found |= {"default": defaults[key]} if key in defaults else {}
         properties[field.alias or name] = found
     takes_arguments = issubclass(section, Built) or section.model_config.get("extra") == "allow"
@@ -58,7 +58,7 @@ def section_schema(
 
 
 def argument_schemas(place: str) -> dict[str, Any]:
-    """Return the schemas of the constructor arguments that the shipped choices of a group have in their YAML."""
+    """Return the schemas of the constructor arguments that appear in the YAML files of a group's shipped choices."""
     found: dict[str, list[Any]] = {}
     for node in choice_nodes(place.split(".")[0]):
         target = node.get("source", {}).get("_target_") if place.startswith("data") else node.get("_target_")
@@ -79,7 +79,7 @@ def choice_nodes(group: str) -> Iterator[dict[str, Any]]:
 
 
 def value_schema(hint: Any) -> dict[str, Any]:
-    """Return the JSON schema of a type, or of anything if the type is not known."""
+    """Return the JSON schema of a type; empty, which allows anything, if the type is unknown."""
     adapter = adapter_of(hint) if hint is not None else None
     if adapter is None:
         return {}
@@ -90,7 +90,7 @@ def value_schema(hint: Any) -> dict[str, Any]:
 
 
 def defaults_list() -> dict[str, Any]:
-    """Return the schema of Hydra's defaults list: which choice of each group a file takes."""
+    """Return the schema of Hydra's defaults list, which selects a choice for each group."""
     choices = {group: sorted(names) for group, names in groups().items()}
     overrides = {f"override /{group}": {"enum": names} for group, names in choices.items()}
     entry = {"type": "object", "properties": overrides, "minProperties": 1, "maxProperties": 1}

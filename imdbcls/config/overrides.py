@@ -25,7 +25,7 @@ from imdbcls.config.checking import check
 from imdbcls.config.composing import Loader
 from imdbcls.config.hints import nearest, nearest_keys, unknown_key
 from imdbcls.config.hydra_plugins import without_missing_parts
-from imdbcls.config.options import CONF, knobs
+from imdbcls.config.options import CONF, config_keys
 from imdbcls.config.paths import wrong_places
 from imdbcls.config.quoting import as_one_value, is_readable, readable
 from imdbcls.config.resolving import flatten, look_up, resolve
@@ -166,7 +166,7 @@ def check_key(assignment: Assignment, config: DictConfig, checker: OverrideCheck
         checker.report(unknown_key(assignment.key, known, config.hydra.runtime.choices, options, checker.keys_of))
         return None
     if override.is_delete():
-        if assignment.key in {knob.key for knob in knobs()}:
+        if assignment.key in {each.key for each in config_keys()}:
             checker.report(f"{assignment.line}: every run needs {assignment.key}.")
             return None
         return assignment

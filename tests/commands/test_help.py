@@ -42,15 +42,15 @@ def test_every_choice_describes_itself_in_one_line() -> None:
         assert words.endswith(".") and 20 < len(words) <= 110, f"conf/{path} begins with {words!r}"
 
 
-def test_every_knob_has_its_word() -> None:
-    knobs = options.knobs()
-    assert {"lr", "data", "data.train_limit", "trainer.log_every", "plugins"} <= {knob.key for knob in knobs}
-    for knob in knobs:
-        assert len(knob.word) > 5, f"conf/config.yaml has no comment on {knob.key}"
-    assert [knob for knob in knobs if knob.key == "lr"] == [options.Knob("lr", "2e-5", "peak learning rate")]
+def test_every_config_key_has_a_description() -> None:
+    keys = options.config_keys()
+    assert {"lr", "data", "data.train_limit", "trainer.log_every", "plugins"} <= {each.key for each in keys}
+    for each in keys:
+        assert len(each.description) > 5, f"conf/config.yaml has no comment on {each.key}"
+    assert [each for each in keys if each.key == "lr"] == [options.ConfigKey("lr", "2e-5", "peak learning rate")]
 
 
-def test_help_shows_groups_choices_and_knobs() -> None:
+def test_help_shows_groups_choices_and_config_keys() -> None:
     answer = command("--help")
     assert answer.returncode == 0 and answer.stderr == ""
     for group, described in options.groups().items():
@@ -102,7 +102,7 @@ def test_a_command_is_told_all_its_mistakes_at_once() -> None:
 
 def test_other_projects_names_lead_to_keys_that_exist() -> None:
     groups = options.groups()
-    ours = {*groups, *(knob.key for knob in options.knobs())}
+    ours = {*groups, *(each.key for each in options.config_keys())}
     for group, names in groups.items():
         ours |= {f"{group}.{key}" for name in names for key in options.choice_keys(group, name)}
     assert {name.split()[0] for name in OTHER_NAMES.values()} <= ours

@@ -10,7 +10,7 @@ from support.runs import ROOT
 
 from imdbcls.config.allowed_targets import is_allowed
 from imdbcls.config.checking import require_valid
-from imdbcls.config.options import knobs
+from imdbcls.config.options import config_keys
 from imdbcls.config.resolving import resolve
 from imdbcls.config.schema import Config, Copied, built_sections, declared
 from imdbcls.errors import UserError
@@ -114,10 +114,12 @@ def test_every_declared_key_has_its_cases() -> None:
     assert cases == {key for key, _, _ in declared()}
 
 
-def test_every_knob_of_config_yaml_is_declared_and_has_no_second_default() -> None:
+def test_every_key_of_config_yaml_is_declared_without_a_second_default() -> None:
     """The schema has the type, `conf/config.yaml` the default: neither has a key that the other lacks."""
     from_groups = {"backbone.name", "head.name", "data.name"}  # labels, in the YAML of each choice
-    assert {key for key, _, _ in declared()} - from_groups == {knob.key for knob in knobs() if not knob.is_section}
+    assert {key for key, _, _ in declared()} - from_groups == {
+        each.key for each in config_keys() if not each.is_section
+    }
     assert all(field.is_required() for field in Config.model_fields.values())
 
 

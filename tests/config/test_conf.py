@@ -155,7 +155,7 @@ def test_the_original_is_reproduced() -> None:
     for job in jobs:
         assert job.optimizer.target == "torch.optim.Adam"
         assert job.schedule.target == "imdbcls.training.optim.onecycle"
-        knobs = ("batch_size", "lr", "warmup", "epochs", "max_length")
-        assert [getattr(job, key) for key in knobs] == [16, 3e-5, 0.3, 3, 512]
+        keys = ("batch_size", "lr", "warmup", "epochs", "max_length")
+        assert [getattr(job, key) for key in keys] == [16, 3e-5, 0.3, 3, 512]
         assert job.backbone.name == "roberta-base" and job.data.name == "imdb"
         assert job.trainer.score_test_each_epoch is True

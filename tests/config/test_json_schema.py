@@ -10,7 +10,7 @@ from support.runs import ROOT
 
 from imdbcls.config.__main__ import main
 from imdbcls.config.json_schema import json_schema
-from imdbcls.config.options import knobs
+from imdbcls.config.options import config_keys
 from imdbcls.config.schema import declared
 
 EXPERIMENTS = sorted((ROOT / "conf" / "experiment").glob("*.yaml"))
@@ -59,7 +59,7 @@ def test_interpolations_and_subsets_pass(validator: Draft202012Validator) -> Non
 
 
 def test_every_key_is_described_with_its_default() -> None:
-    schema, words = json_schema(), {knob.key: knob.word for knob in knobs()}
+    schema, words = json_schema(), {each.key: each.description for each in config_keys()}
     for key, _, _ in declared():
         found = schema
         for part in key.split("."):
