@@ -20,7 +20,7 @@ from imdbcls.runs.folder import RunFolder
 from imdbcls.runs.identity import resume_key
 from imdbcls.runs.metrics_log import MetricsLog
 from imdbcls.runtime.cache import cache_folder
-from imdbcls.runtime.device import Hardware, forget_peak_memory, seed_everything_at
+from imdbcls.runtime.device import Hardware, reset_peak_memory, seed_everything_at
 from imdbcls.runtime.progress import Progress
 from imdbcls.runtime.signals import StopRequest
 from imdbcls.runtime.versions import numeric_versions
@@ -96,7 +96,7 @@ def build_run(config: Config, folder: RunFolder, stop: StopRequest) -> Run:
 def build_inputs(config: Config, folder: RunFolder, progress: Progress) -> Inputs:
     """Build the data and the model; encode the documents now if the encoder's output is cached."""
     hardware = build_hardware(config)
-    forget_peak_memory(hardware.device)
+    reset_peak_memory(hardware.device)
     corpus = build_corpus(config.data)
     remember_source(config.data.source.node)
     backbone = build_backbone(config)
@@ -132,7 +132,7 @@ def read_from_feature_cache(config: Config, inputs: Inputs, progress: Progress) 
         weights=inputs.frozen_weights,
         folder=cache_folder(config.data.cache_dir) / "features",
         cache_gb=config.backbone.cache_gb,
-        on_progress=progress.of("encoding"),
+        on_progress=progress.for_split("encoding"),
     )
     batches.train.read_from(features["train"])
     batches.validation.read_from(features["validation"])

@@ -5,9 +5,9 @@ writes comparison.html, .json, .md and .csv, and figures. Needs no server and no
 """
 
 if __name__ == "__main__":  # first: a limit of the machine can already stop an import
-    from imdbcls.runtime.entry import take_over
+    from imdbcls.runtime.entry import set_up_streams
 
-    take_over()
+    set_up_streams()
 
 import argparse
 import logging

@@ -5,9 +5,9 @@ It changes nothing, asks the hub and the W&B server once whether they answer, an
 """
 
 if __name__ == "__main__":  # first: a limit of the machine can already stop an import
-    from imdbcls.runtime.entry import take_over
+    from imdbcls.runtime.entry import set_up_streams
 
-    take_over()
+    set_up_streams()
 
 import contextlib
 import os

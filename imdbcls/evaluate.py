@@ -6,9 +6,9 @@ the figures equal the recorded ones to the last digit. Documents that only the r
 """
 
 if __name__ == "__main__":  # first: a limit of the machine can already stop an import
-    from imdbcls.runtime.entry import take_over
+    from imdbcls.runtime.entry import set_up_streams
 
-    take_over()
+    set_up_streams()
 
 import argparse
 import json
@@ -21,7 +21,7 @@ from imdbcls.config.choices import Device
 from imdbcls.errors import UserError
 from imdbcls.finished import load_finished, open_finished
 from imdbcls.printable import printable_line, shown
-from imdbcls.runs.data_origin import described, read_from, require_own_source
+from imdbcls.runs.data_origin import describe_source, read_from, require_own_source
 from imdbcls.runs.files import json_text
 from imdbcls.runtime import entry
 from imdbcls.runtime.console import write_out
@@ -105,10 +105,10 @@ def evaluate(
     if corpus.split_hash != recorded.get("split_hash") or list(corpus.label_names) != recorded["label_names"]:
         raise UserError(
             f"The documents are not the run's: split hash {corpus.split_hash} instead of "
-            f"{shown(recorded.get('split_hash'))}; {described(config.data.source.node)} may have changed."
+            f"{shown(recorded.get('split_hash'))}; {describe_source(config.data.source.node)} may have changed."
         )
     documents = corpus.test if split == "test" else corpus.validation
-    predictions, _ = finished.score(documents, on_progress=Progress(config.progress).of(split))
+    predictions, _ = finished.score(documents, on_progress=Progress(config.progress).for_split(split))
     labels_N, probabilities_NC = predictions.true_labels, predictions.probabilities
     figures = {f"{SPLITS[split]}/{name}": value for name, value in metrics_of(labels_N, probabilities_NC).items()}
     confusion = confusion_matrix(labels_N, predictions.predicted, len(corpus.label_names))

@@ -7,9 +7,9 @@ gets a null label. A row that cannot be read ends the command; the answers befor
 """
 
 if __name__ == "__main__":  # first: a limit of the machine can already stop an import
-    from imdbcls.runtime.entry import take_over
+    from imdbcls.runtime.entry import set_up_streams
 
-    take_over()
+    set_up_streams()
 
 import argparse
 import logging

@@ -5,9 +5,9 @@ imported before the config is checked.
 """
 
 if __name__ == "__main__":  # first: a limit of the machine can already stop an import
-    from imdbcls.runtime.entry import take_over
+    from imdbcls.runtime.entry import set_up_streams
 
-    take_over()
+    set_up_streams()
 
 import logging
 from functools import partial
@@ -74,7 +74,7 @@ def fit_and_score(config: "Config", folder: RunFolder, stop: StopRequest) -> dic
     from imdbcls.training import report
 
     folder.write_config(config)
-    with stop.at_once():  # nothing is trained yet
+    with stop.interruptible():  # nothing is trained yet
         run = build_run(config, folder, stop)
         report.announce(run)
         resumed_step = run.trainer.resume()
@@ -83,7 +83,7 @@ def fit_and_score(config: "Config", folder: RunFolder, stop: StopRequest) -> dic
         folder.begin()
         run.trainer.fit(tracker)
         predictions = report.record_predictions(run, run.trainer.final_probabilities())
-        with stop.at_once():
+        with stop.interruptible():
             latency_ms = measure_latency(run.model, run.batches.test, run.hardware, LATENCY_DOCUMENTS)
         # Written first: what follows may wait for a server.
         result = folder.write_result(report.result_of(run, predictions, latency_ms))

@@ -5,9 +5,9 @@ An editor with a YAML language server then completes and checks keys and values 
 """
 
 if __name__ == "__main__":  # first: an import can already reach a limit of the machine
-    from imdbcls.runtime.entry import take_over
+    from imdbcls.runtime.entry import set_up_streams
 
-    take_over()
+    set_up_streams()
 
 import argparse
 import json

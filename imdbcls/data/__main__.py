@@ -4,9 +4,9 @@ It takes the choices and keys of `imdbcls.train`, reads the documents as a run w
 """
 
 if __name__ == "__main__":  # first: an import can already reach a limit of the machine
-    from imdbcls.runtime.entry import take_over
+    from imdbcls.runtime.entry import set_up_streams
 
-    take_over()
+    set_up_streams()
 
 import sys
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from imdbcls.errors import UserError
-from imdbcls.runs.data_origin import PLACES
+from imdbcls.runs.data_origin import PATH_KEYS
 from imdbcls.runs.untrusted import sha256
 from imdbcls.runtime.atomic import write_atomically
 from imdbcls.runtime.cache import default_cache_dir
@@ -26,7 +26,7 @@ MAX_FILES = 200_000  # of a folder; a larger one is taken by its path
 RACY_SECONDS = 2  # a file changed so recently may change again within one tick of the clock: its digest is not kept
 
 
-def by_content(config: Mapping[str, Any]) -> dict[str, Any]:
+def with_content_hashes(config: Mapping[str, Any]) -> dict[str, Any]:
     """A copy of a nested configuration in which every file and folder that exists is named by its content.
 
     These are `backbone.path`, the paths of `data` and, in any section that the user added, every text with a slash
@@ -41,21 +41,21 @@ def _value(value: Any, key: tuple[str, ...]) -> Any:
     if not isinstance(value, str) or not value:
         return value
     if key == ("backbone", "path"):
-        return content_of_model(value)
-    is_place = key[0] == "data" and key[-1] in PLACES
-    return content_of(value) if is_place or os.sep in value else value
+        return model_content_hash(value)
+    is_place = key[0] == "data" and key[-1] in PATH_KEYS
+    return content_hash(value) if is_place or os.sep in value else value
 
 
-def content_of_model(path: str) -> str:
+def model_content_hash(path: str) -> str:
     """The content of the model that `backbone.path` names; a hub id or a missing path stays as it is."""
     try:
         folder = local_model(path)
     except UserError:
         return path
-    return path if folder is None else content_of(str(folder), MODEL_FILES, below=False)
+    return path if folder is None else content_hash(str(folder), MODEL_FILES, below=False)
 
 
-def content_of(path: str, suffixes: tuple[str, ...] = (), *, below: bool = True) -> str:
+def content_hash(path: str, suffixes: tuple[str, ...] = (), *, below: bool = True) -> str:
     """`sha256:` and the digest of a file's bytes, or of a folder's files with their names.
 
     Of a folder only files with these suffixes count where any are given, and only with `below` those of its folders.

@@ -20,7 +20,7 @@ from imdbcls.runtime.hub_ids import is_hub_id
 
 READER = "imdbcls.data.{0}.read_{0}"
 READER_TARGET = re.compile(r"imdbcls\.data\.(\w+)\.read_\1")
-PLACES = ("path", "train", "validation", "test")  # the keys of a source that name a file, a folder or a hub id
+PATH_KEYS = ("path", "train", "validation", "test")  # the keys of a source that name a file, a folder or a hub id
 # Read without a marker: the shipped documents, and the hub id that the project itself names in conf/data/imdb.yaml.
 ALWAYS_READ = (
     {"_target_": "imdbcls.data.sample.read_sample"},
@@ -49,7 +49,7 @@ def marker_of(source: Mapping[str, Any]) -> Path:
 
 def with_absolute_paths(source: Mapping[str, Any]) -> dict[str, Any]:
     """A copy of a source in which every file or folder that exists is named by its absolute path without links."""
-    return {key: absolute(value) if key in PLACES else value for key, value in source.items()}
+    return {key: absolute(value) if key in PATH_KEYS else value for key, value in source.items()}
 
 
 def absolute(place: Any) -> Any:
@@ -59,10 +59,10 @@ def absolute(place: Any) -> Any:
 
 def named_sources(source: Mapping[str, Any]) -> dict[str, str]:
     """What a source reads, by the key that names it."""
-    return {f"data.{key}": str(source[key]) for key in PLACES if source.get(key)}
+    return {f"data.{key}": str(source[key]) for key in PATH_KEYS if source.get(key)}
 
 
-def described(source: Mapping[str, Any]) -> str:
+def describe_source(source: Mapping[str, Any]) -> str:
     """Where a source reads from, in the words of the command line."""
     places = [f"{key}={shown(place)}" for key, place in named_sources(source).items()]
     return ", ".join(places) or f"the source {shown(source.get('_target_'))}"
@@ -78,8 +78,9 @@ def require_own_source(source: Mapping[str, Any], run: Path) -> None:
     if named_sources(source) and not local and not remote:
         return  # there is nothing to open: the reader reports what is missing
     raise UserError(
-        f"{run} reads its documents from {described(source)}, and no training of yours on this machine has read them. "
-        "Add --trust-source if you trust this run folder, or --data PATH to read the documents from your own copy."
+        f"{run} reads its documents from {describe_source(source)}, and no training of yours on this machine has read "
+        "them. Add --trust-source if you trust this run folder, or --data PATH to read the documents from your own "
+        "copy."
     )
 
 
@@ -92,8 +93,10 @@ def read_from(source: Mapping[str, Any], path: str) -> dict[str, Any]:
     if target in (READER.format("imdb"), READER.format("hub")):
         return {**source, "path": path}
     if target != READER.format("files"):
-        raise UserError(f"--data={path} is for runs with data=files, imdb or hub; this one reads {described(source)}.")
-    names = {key: os.path.basename(str(source[key])) for key in PLACES if source.get(key)}
+        raise UserError(
+            f"--data={path} is for runs with data=files, imdb or hub; this run reads {describe_source(source)}."
+        )
+    names = {key: os.path.basename(str(source[key])) for key in PATH_KEYS if source.get(key)}
     if os.path.isdir(os.path.expanduser(path)):
         return {**source, **{key: os.path.join(path, name) for key, name in names.items()}}
     if len(names) == 1:

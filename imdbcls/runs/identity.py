@@ -5,7 +5,7 @@ import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from imdbcls.runs.content import by_content
+from imdbcls.runs.content import with_content_hashes
 
 if TYPE_CHECKING:
     from imdbcls.config.schema import Config
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 def digest(values: Mapping[str, Any]) -> str:
     """Return the first 16 hexadecimal digits of the sha256 of some choices, with files named by their content."""
-    text = json.dumps(by_content(values), sort_keys=True)
+    text = json.dumps(with_content_hashes(values), sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
@@ -47,7 +47,7 @@ def resume_key(config: "Config", split_hash: str, hardware: "Hardware", frozen_w
     """
     return {
         **({} if frozen_weights is None else {"frozen_encoder": frozen_weights}),
-        "configuration": by_content(config.choices()),
+        "configuration": with_content_hashes(config.choices()),
         "split_hash": split_hash,
         "device": hardware.device.type,
         "precision": hardware.precision,

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from imdbcls.errors import UserError
-from imdbcls.runs.content import content_of_model
+from imdbcls.runs.content import model_content_hash
 from imdbcls.runs.folder import RunFolder
 from imdbcls.runs.identity import choices_hash, config_hash, group_hash
 from imdbcls.runtime import limits
@@ -32,7 +32,7 @@ def run_fields(config: "Config", name: str) -> dict[str, Any]:
         "config_hash": config_hash(config),
         "group_hash": group_hash(config),
         "choices_hash": choices_hash(config),
-        "backbone_content": content_of_model(config.backbone.arguments.get("path") or config.backbone.name),
+        "backbone_content": model_content_hash(config.backbone.arguments.get("path") or config.backbone.name),
     }
 
 

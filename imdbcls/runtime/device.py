@@ -141,7 +141,7 @@ def seed_everything_at(seed: int, step: int) -> None:
         torch.mps.manual_seed(number)
 
 
-def forget_peak_memory(device: torch.device) -> None:
+def reset_peak_memory(device: torch.device) -> None:
     """From now on, count the most memory anew, where it can be: a process's resident memory has one peak for ever."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)

@@ -123,7 +123,7 @@ def _substitute(error: UnicodeError) -> tuple[str | bytes, int]:
     return codecs.backslashreplace_errors(error)
 
 
-def take_over() -> None:
+def set_up_streams() -> None:
     """Replace the standard streams by ones that fail as described above, set logging up, and explain errors.
 
     Call it before heavy imports: a limit of the machine can already make those fail.
@@ -190,7 +190,7 @@ def _explain(kind: type[BaseException], error: BaseException, trace: TracebackTy
 
 def run(main: Callable[[], object]) -> NoReturn:
     """Run `main`, which returns an exit code or None for 0, and end the process."""
-    take_over()
+    set_up_streams()
     code: object = None
     try:
         with user_errors():
@@ -220,7 +220,7 @@ def flush() -> StdoutLost | None:
         sys.stdout.flush()
     except StdoutLost as lost:
         return lost
-    except (OSError, ValueError, AttributeError):  # a stream that `take_over` did not replace
+    except (OSError, ValueError, AttributeError):  # a stream that `set_up_streams` did not replace
         return None
     finally:
         with contextlib.suppress(OSError, ValueError, AttributeError):

@@ -75,12 +75,12 @@ class Progress:
             self._shown_at, self._printed_step = now, step
             logger.info(self._training_line(step, epoch, now))
 
-    def logged(self, loss: float, documents_per_second: float) -> None:
+    def set_metrics(self, loss: float, documents_per_second: float) -> None:
         """Take the figures of a logged step; they are shown until the next one."""
         self._loss = loss
         self._documents_per_second = documents_per_second
 
-    def of(self, split: str) -> Callable[[int, int], None]:
+    def for_split(self, split: str) -> Callable[[int, int], None]:
         """Return `evaluating` for one split: a function of the documents done and their total."""
         return partial(self.evaluating, split)
 

@@ -29,33 +29,33 @@ class StopRequest:
 
     def __init__(self) -> None:
         self.signal_number: int | None = None
-        self._at_once = False
+        self._interruptible = False
 
-    def note(self, signal_number: int, _frame: object) -> None:
-        """Handle a signal: log it, and raise Interrupted within `at_once`. A second signal is ignored."""
+    def on_signal(self, signal_number: int, _frame: object) -> None:
+        """Handle a signal: log it, and raise Interrupted within `interruptible`. A second signal is ignored."""
         if self.signal_number is not None:
             return
         self.signal_number = signal_number
         logger.info(
-            f"{signal.Signals(signal_number).name}: {'stopping' if self._at_once else 'finishing the step'} ..."
+            f"{signal.Signals(signal_number).name}: {'stopping' if self._interruptible else 'finishing the step'} ..."
         )
-        if self._at_once:
-            self.obey()
+        if self._interruptible:
+            self.raise_if_requested()
 
-    def obey(self) -> None:
+    def raise_if_requested(self) -> None:
         """Raise Interrupted if a stop was requested; call it only where no work is half done."""
         if self.signal_number is not None:
             raise Interrupted(self.signal_number)
 
     @contextmanager
-    def at_once(self) -> Iterator[None]:
+    def interruptible(self) -> Iterator[None]:
         """Raise Interrupted at any point of the block: for long work that can be interrupted without loss."""
-        self._at_once = True
+        self._interruptible = True
         try:
-            self.obey()
+            self.raise_if_requested()
             yield
         finally:
-            self._at_once = False
+            self._interruptible = False
 
 
 def current_handlers() -> dict[int, Any]:
@@ -90,7 +90,7 @@ def stop_requests() -> Iterator[StopRequest]:
     """
     request = StopRequest()
     after = current_handlers()
-    set_handlers(dict.fromkeys(after, request.note))
+    set_handlers(dict.fromkeys(after, request.on_signal))
     try:
         yield request
     except SystemExit:

@@ -103,7 +103,7 @@ class Sweep:
         """Prepare a job and return True; if that fails, record the outcome and return False."""
         with stop_requests() as stop:
             try:
-                with stop.at_once():
+                with stop.interruptible():
                     prepare()
                 prepared = True
             except Interrupted as interrupted:

@@ -143,7 +143,7 @@ class Trainer:
                     self.count_time(time.perf_counter() - started)
                     if epoch_goes_on:  # its last point: finish_epoch
                         self.log(tracker, self.pop_train_metrics())
-                    self.stop.obey()
+                    self.stop.raise_if_requested()
                     if save_is_due:
                         self.saver.save(self.state, self.meter)
                         last_save = time.monotonic()
@@ -191,7 +191,7 @@ class Trainer:
         seed_everything_at(self.settings.seed, self.state.step)
         loss_sum = torch.zeros((), device=self.hardware.device)
         try:
-            with self.stop.at_once() if self.steps_can_be_given_up else nullcontext():
+            with self.stop.interruptible() if self.steps_can_be_given_up else nullcontext():
                 for micro_batch in batch.split(self.state.micro_batch_size):
                     on_device = micro_batch.to(self.hardware.device)
                     with self.hardware.autocast():
@@ -265,7 +265,7 @@ class Trainer:
         meter, self.meter = self.meter, StepMeter()
         loss = sum(meter.losses) / len(meter.losses)
         documents_per_second = meter.documents / meter.seconds
-        self.progress.logged(loss, documents_per_second)
+        self.progress.set_metrics(loss, documents_per_second)
         return {
             "train/loss": loss,
             "train/lr": meter.learning_rate,
@@ -305,8 +305,8 @@ class Trainer:
 
     def score(self, split: str, batches: EvalBatches) -> NDArray[np.float64]:
         """Return probabilities_NC of a split; raise Interrupted if a signal asks to stop."""
-        with self.stop.at_once():  # a batch may take long, and scoring leaves nothing half done
-            return score(self.evaluation_model.model, batches, self.hardware, self.progress.of(split))
+        with self.stop.interruptible():  # a batch may take long, and scoring leaves nothing half done
+            return score(self.evaluation_model.model, batches, self.hardware, self.progress.for_split(split))
 
     def final_probabilities(self) -> dict[str, NDArray[np.float64]]:
         """Return probabilities_NC of the best weights, after `fit`, on validation and test.

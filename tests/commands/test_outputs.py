@@ -190,7 +190,7 @@ def test_closed_stdin_is_one_sentence(finished: Path, tmp_path: Path) -> None:
 def test_a_closed_descriptor_is_not_given_to_a_file(tmp_path: Path) -> None:
     """Else what C code writes to stderr would land in the first file that the program opens."""
     script = (
-        "import os; from imdbcls.runtime import entry; entry.take_over(); file = open('data', 'w'); "
+        "import os; from imdbcls.runtime import entry; entry.set_up_streams(); file = open('data', 'w'); "
         "os.write(2, b'a library: warning'); print('hidden', file=__import__('sys').stderr); file.close(); "
         "assert file and open('data').read() == ''"
     )
@@ -216,7 +216,7 @@ def test_how_a_command_ends(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(entry, "take_over", lambda: None)
+    monkeypatch.setattr(entry, "set_up_streams", lambda: None)
 
     def main() -> None:
         raise raised

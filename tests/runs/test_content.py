@@ -114,11 +114,11 @@ def test_names_that_are_no_places_stay_as_they_are(tmp_path: Path, monkeypatch: 
     for name in ("text", "label", "tiny", "files", "cls"):
         write_csv(tmp_path / name)
     assert hashes(f"data.train={path}") == before, "a column is not a file, whatever lies here"
-    assert content.content_of("nowhere.csv") == "nowhere.csv"
-    assert content.content_of_model("FacebookAI/roberta-base") == "FacebookAI/roberta-base"
-    assert content.content_of("a\0b") == "a\0b"
+    assert content.content_hash("nowhere.csv") == "nowhere.csv"
+    assert content.model_content_hash("FacebookAI/roberta-base") == "FacebookAI/roberta-base"
+    assert content.content_hash("a\0b") == "a\0b"
     plugin = {"head": {"name": "mine", "embeddings": f"{tmp_path}/text"}, "lr": 1e-3}
-    assert content.by_content(plugin)["head"] == {"name": "mine", "embeddings": content.content_of("text")}
+    assert content.with_content_hashes(plugin)["head"] == {"name": "mine", "embeddings": content.content_hash("text")}
 
 
 def test_folders_that_are_written_to_are_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -35,7 +35,7 @@ def train(shown: Progress, clock: Clock, first: int, last: int, seconds: float) 
     for step in range(first, last + 1):
         clock.now += seconds
         if step % 10 == 0:
-            shown.logged(loss=1 / step, documents_per_second=80.0)
+            shown.set_metrics(loss=1 / step, documents_per_second=80.0)
         shown.step(step, 1)
 
 
@@ -82,7 +82,7 @@ def test_a_resumed_run_counts_its_own_time(clock: Clock, capsys: pytest.CaptureF
 def test_a_long_evaluation_shows_that_it_lives(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
     shown = Progress("plain")
     for done in range(0, 2600, 100):
-        shown.of("test")(done, 2500)
+        shown.for_split("test")(done, 2500)
         clock.now += 31.0
     assert capsys.readouterr().err.splitlines() == [
         "testing 1,000/2,500 documents",
@@ -132,7 +132,7 @@ shown, began = Progress("auto"), time.monotonic()
 shown.start(200, num_epochs=2)
 for step in range(1, 201):
     time.sleep(0.005)
-    if step % 10 == 0: shown.logged(0.5, 80.0)
+    if step % 10 == 0: shown.set_metrics(0.5, 80.0)
     shown.step(step, 1 + step // 101)
     if step == 100: logger.warning("something was changed")
 shown.evaluating("test", 10, 20)

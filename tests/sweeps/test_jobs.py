@@ -183,13 +183,13 @@ def test_a_signal_at_the_worst_moment_reaches_the_job_or_keeps_it_from_beginning
         return child
 
     def stop_and_signal(request: StopRequest) -> None:
-        request._at_once = False
+        request._interruptible = False
         os.kill(os.getpid(), signal.SIGTERM)
 
     if moment == "after the fork":
         monkeypatch.setattr(os, "fork", fork_and_signal)
     else:
-        monkeypatch.setattr(StopRequest, "obey", lambda request: None)
+        monkeypatch.setattr(StopRequest, "raise_if_requested", lambda request: None)
         monkeypatch.setattr("imdbcls.sweeps.jobs.stop_requests", requests_that_end_by(stop_and_signal))
     before = [signal.getsignal(number) for number in SIGNALS]
     sweep = Sweep()
