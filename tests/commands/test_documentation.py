@@ -1,0 +1,104 @@
+"""README, CONTRIBUTING and docs/ are true: commands compose, links and paths exist, and the example head works."""
+
+import re
+import shlex
+import shutil
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+import yaml
+from support.processes import TINY
+from support.runs import ROOT, Launch
+
+from imdbcls.config import overrides
+
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs" / "pages").glob("*.md"))]
+TEXTS = {str(page.relative_to(ROOT)): page.read_text(encoding="utf-8") for page in PAGES}
+TRAIN_COMMAND = re.compile(r"^(?:\$ )?python -m imdbcls\.train (.*(?:(?<=\\)\n.*)*)$", re.MULTILINE)
+# Without their comments. A command may continue on further lines.
+COMMANDS = [
+    shlex.split(command.replace("\\\n", " "), comments=True)
+    for text in TEXTS.values()
+    for command in TRAIN_COMMAND.findall(text)
+]
+# Placeholders of commands, and files that a reader would create.
+EXAMPLES = {"imdbcls/heads/first_last.py", "conf/head/first_last.yaml", "imdbcls/data/mine.py", "conf/data/mine.yaml"}
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_a_training_command_composes(command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a multirun, the first value of each key. Files that a command names are created with the header in README."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    Path("my_package.py").write_text(
+        "class MyHead:\n    def __init__(self, *, hidden_size, num_labels, width): pass\n", encoding="utf-8"
+    )
+    Path("aclImdb_v1.tar.gz").touch()
+    (header,) = re.findall(r"\$ head -1 reviews.csv\n(.*)\n", TEXTS["README.md"])
+    Path("reviews.csv").write_text(f"{header}\n")
+    choices = [word.split(",")[0] for word in command if not word.startswith("-") and word != "job"]
+    overrides.compose(choices)
+
+
+def test_the_pages_contain_commands() -> None:
+    assert len(COMMANDS) >= 8
+
+
+@pytest.mark.parametrize("page", TEXTS)
+def test_links_and_paths_exist(page: str) -> None:
+    text, folder = TEXTS[page], (ROOT / page).parent
+    for link in re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", text):
+        assert "://" not in link and (folder / link).exists(), link
+    for path in set(re.findall(r"`((?:imdbcls|conf|tests|experiments|docs)/[\w./-]*)`", text)) - EXAMPLES:
+        assert (ROOT / path).exists(), path
+    for path in re.findall(r"`((?:config|data|models|training|runs|sweeps|heads)/\w+\.py)`", text):
+        assert (ROOT / "imdbcls" / path).exists(), path
+
+
+@pytest.mark.parametrize("page", TEXTS)
+def test_an_anchor_names_a_heading(page: str) -> None:
+    for path, anchor in re.findall(r"\]\(([^)#\s]*)#([^)]*)\)", TEXTS[page]):
+        target = (ROOT / page).parent / path if path else ROOT / page
+        headings = re.findall(r"^#+ (.+)$", target.read_text(encoding="utf-8"), re.MULTILINE)
+        assert anchor in [re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings]
+
+
+def test_every_page_is_in_the_navigation() -> None:
+    site = yaml.safe_load((ROOT / "docs" / "mkdocs.yml").read_text(encoding="utf-8"))
+    listed = {entry if isinstance(entry, str) else next(iter(entry.values())) for entry in site["nav"]}
+    assert listed == {page.name for page in PAGES if page.parent.name == "pages"}
+
+
+def test_the_groups_in_readme_are_those_of_conf() -> None:
+    rows = re.findall(r"^\| `(\w+)` \| (`.*) \|$", TEXTS["README.md"], re.MULTILINE)
+    listed = {group: set(re.findall(r"`([^`]+)`", choices)) for group, choices in rows}
+    shipped = {
+        folder.name: {path.stem for path in folder.glob("*.yaml")}
+        for folder in (ROOT / "conf").iterdir()
+        if folder.is_dir() and folder.name in listed
+    }
+    assert listed == shipped and len(listed) == 8
+
+
+def test_the_citation_names_this_version() -> None:
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert citation["version"] == version("imdbcls")
+    assert citation["license"] == "Apache-2.0" and citation["authors"]
+
+
+@pytest.mark.slow
+def test_a_head_is_one_module_and_one_yaml(tmp_path: Path, launch: Launch) -> None:
+    """The example of docs/pages/heads.md, in a copy of the project."""
+    section = TEXTS["docs/pages/heads.md"].partition("## Add a head")[2]
+    (module,) = re.findall(r"`(imdbcls/heads/\w+\.py)`:\n\n```python\n(.*?)```", section, re.DOTALL)
+    (choice,) = re.findall(r"`conf/(head/\w+\.yaml)`:\n\n```yaml\n(.*?)```", section, re.DOTALL)
+    shutil.copytree(ROOT / "imdbcls", tmp_path / "imdbcls", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(ROOT / "conf", tmp_path / "imdbcls" / "conf")
+    for path, text in ((tmp_path / module[0], module[1]), (tmp_path / "imdbcls" / "conf" / choice[0], choice[1])):
+        assert not path.exists()
+        path.write_text(text, encoding="utf-8")
+    launch(tmp_path, "train", "head=first_last", *TINY, "epochs=1", fresh=True)  # which imports the copy
+    (run,) = (tmp_path / "runs").glob("default/first_last-s0-*")
+    assert (run / "result.json").exists()
+    assert "first_last" in launch(tmp_path, "train", "--help", fresh=True).stdout
