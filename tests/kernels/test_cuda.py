@@ -70,7 +70,7 @@ def test_a_step_waits_for_nothing(name: str, tmp_path: Path) -> None:
     finally:
         torch.cuda.set_sync_debug_mode("default")
     trainer.fetch_metrics()
-    assert len(trainer.window.losses) == 2
+    assert len(trainer.meter.losses) == 2
 
 
 @pytest.mark.parametrize("head", ["cls", "lstm", "transformer"])

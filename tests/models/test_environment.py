@@ -130,9 +130,9 @@ def test_a_run_continued_without_its_kernels_says_so(
 ) -> None:
     settings = (f"precision={PRECISION}", "data.train_limit=32")
     first = make(tmp_path, *settings)
-    used = first.saver.surroundings["kernels"]
+    used = first.saver.environment["kernels"]
     assert used != "pytorch"
-    first.saver.save(first.state, first.window)
+    first.saver.save(first.state, first.meter)
     first.saver.wait()
     same = make(tmp_path, *settings)
     assert same.resume() == 0 and same.state.changes == []
@@ -153,9 +153,9 @@ def test_a_checkpoint_of_an_older_version_continues_with_what_it_lacks_recorded(
 ) -> None:
     first = make(tmp_path, "data.train_limit=32")
     older = ("hardware", "instructions", "imdbcls", "torch", "transformers", "tokenizers", "numpy")
-    now = dict(first.saver.surroundings)
-    first.saver.surroundings = {name: now[name] for name in older}
-    first.saver.save(first.state, first.window)
+    now = dict(first.saver.environment)
+    first.saver.environment = {name: now[name] for name in older}
+    first.saver.save(first.state, first.meter)
     first.saver.wait()
     again = make(tmp_path, "data.train_limit=32")
     assert again.resume() == 0

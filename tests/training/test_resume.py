@@ -487,7 +487,7 @@ def test_the_best_weights_outlive_better_ones_whose_epoch_was_not_saved(
         folder=saver.last.parent,
         resume_key=saver.resume_key,
         environment=saver.environment,
-        scored=begun.scored,
+        evaluation_model=begun.evaluation_model,
         optimizer=begun.optimizer,
         schedule=begun.schedule,
         metrics_log=begun.metrics_log,
