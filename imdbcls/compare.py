@@ -1,10 +1,10 @@
-"""Which group of runs is better, and is it real? `python -m imdbcls.compare runs/heads`
+"""Compare the groups of a study: `python -m imdbcls.compare runs/heads`.
 
-Reads the run folders of a study, tests every pair of groups over documents and seeds, prints a table per question, and
-writes comparison.html, .json, .md and .csv, and figures. Needs no server and no network.
+Reads the run folders of a study, tests every pair of groups over documents and seeds, and prints the tables. Writes
+comparison.html, .json, .md, .csv and figures. Needs no server and no network.
 """
 
-if __name__ == "__main__":  # first: a limit of the machine can already stop an import
+if __name__ == "__main__":  # first: an import can already run out of memory
     from imdbcls.runtime.entry import set_up_streams
 
     set_up_streams()
@@ -23,7 +23,7 @@ logger = logging.getLogger("imdbcls.compare")  # `__name__` is `__main__` in a c
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; returns 0, or 2 where nothing can be compared."""
+    """Run the command. Return 0, or 2 after a UserError."""
     choices = parse(arguments)
     try:
         compare(choices)
@@ -34,8 +34,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def compare(choices: argparse.Namespace) -> None:
-    """Compare the study, write the files, print the tables and, if asked, send them to W&B."""
-    # Imported here: scipy and statsmodels take seconds, and `--help` needs neither.
+    """Compare the study, write the files, print the tables and, if requested, log them to W&B."""
+    # Imported here because scipy and statsmodels take seconds to import and `--help` does not need them.
     from imdbcls.comparison.study import read_study
     from imdbcls.comparison.summary import compare_study
     from imdbcls.comparison.texts import texts_of
@@ -56,11 +56,11 @@ def compare(choices: argparse.Namespace) -> None:
     page = page_html(comparison, drawings, reading_list(study, comparison, texts_of(study)))
     folder = choices.output or choices.study
     write_files(folder, comparison, drawings, page, paper_figures(figures) if choices.figures else {})
-    with entry.stdout_is_secondary():  # --wandb and --report run even if nobody reads the tables
+    with entry.stdout_is_secondary():  # a closed stdout must not stop --wandb and --report
         text = terminal_text(comparison, columns_of(sys.stdout))
         write_out(
-            f"{text}\n\nWritten: {folder / 'comparison.html'} (open it in a browser); .json, .md, "
-            ".csv and figures next to it."
+            f"{text}\n\nWrote {folder / 'comparison.html'} (open it in a browser), and .json, .md, .csv and figures "
+            "next to it."
         )
         if choices.wandb or choices.report:
             from imdbcls.tracking.log_comparison import log_comparison, tracker_settings
@@ -74,30 +74,33 @@ def compare(choices: argparse.Namespace) -> None:
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m imdbcls.compare", description="Compare the runs of one study.")
-    parser.add_argument("study", type=Path, help="the study's folder, such as runs/heads")
+    parser = argparse.ArgumentParser(
+        prog="python -m imdbcls.compare",
+        description="Test which groups of runs in a study are better. A group is all runs that differ only in seeds.",
+    )
+    parser.add_argument("study", type=Path, help="study folder, such as runs/heads")
     parser.add_argument(
         "--margin",
         type=margin,
         default=0.3,
-        help="groups this close, in points of accuracy, are equivalent (default 0.3)",
+        help="equivalence margin, in points of accuracy (default: 0.3)",
     )
-    parser.add_argument("--output", type=Path, help="where the files go (default: the study's folder)")
+    parser.add_argument("--output", type=Path, help="folder to write to (default: the study folder)")
     parser.add_argument(
         "--figures",
         action="store_true",
-        help="also write the figures as PDF and PNG, for a column of a paper (extra: figures)",
+        help="also write the figures as PDF and PNG, sized for a column of a paper (needs the extra `figures`)",
     )
-    parser.add_argument(
-        "--wandb", action="store_true", help="also log the comparison as a W&B run, with its tables, figures and page"
-    )
+    parser.add_argument("--wandb", action="store_true", help="also log the tables, figures and page as a W&B run")
     parser.add_argument(
         "--wandb-mode",
         choices=["auto", "online", "offline"],
         default="auto",
-        help="auto: online where a key is configured",
+        help="auto (default) is online if an API key is configured, else offline",
     )
-    parser.add_argument("--report", action="store_true", help="also save a W&B report and workspace (extra: report)")
+    parser.add_argument(
+        "--report", action="store_true", help="also save a W&B report and workspace (needs the extra `report`)"
+    )
     return parser.parse_args(arguments)
 
 
@@ -105,7 +108,7 @@ def margin(text: str) -> float:
     value = float(text)
     if not 0 < value < 100:
         raise argparse.ArgumentTypeError(
-            f"{text} is not a margin; give points of accuracy between 0 and 100, such as 0.3"
+            f"{text} is out of range: give points of accuracy above 0 and below 100, such as 0.3"
         )
     return value
 

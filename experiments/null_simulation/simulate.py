@@ -1,8 +1,8 @@
-"""How often two equally good heads are called different: `python experiments/null_simulation/simulate.py`.
+"""Simulate null comparisons and count how often each test rejects: `python experiments/null_simulation/simulate.py`.
 
-Every simulated study has documents of very different difficulty that both groups share, a quirk per group (documents
-that it happens to find easier, equal on average), and seeds with luck of their own. Prints the tables of the README,
-which take about ten minutes (`--studies 100` for a look).
+In a simulated study, documents differ in difficulty, which both groups share. Each group has an interaction with each
+document (zero on average), and each seed has an effect on all documents. Prints the tables of the README, which takes
+about ten minutes (`--studies 100` for a quick look).
 """
 
 import argparse
@@ -21,52 +21,53 @@ from imdbcls.comparison.verdicts import LEVEL, is_significant
 
 NUM_DRAWS = 500
 NUM_DOCUMENTS = 1_200
-FILMS_N = np.arange(NUM_DOCUMENTS) // 5  # five reviews of each
+FILMS_N = np.arange(NUM_DOCUMENTS) // 5  # five reviews per film
 SEEDS = (2, 3, 5, 10, 20)
-VARIATIONS = ((0.0, 0.0), (0.5, 0.0), (0.5, 0.05), (0.5, 0.1), (0.5, 0.2))  # quirk and luck
+VARIATIONS = ((0.0, 0.0), (0.5, 0.0), (0.5, 0.05), (0.5, 0.1), (0.5, 0.2))  # interaction SD and seed SD
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--studies", type=int, default=4_000, help="of each row (default: 4,000)")
+    parser.add_argument("--studies", type=int, default=4_000, help="studies per row (default: 4,000)")
     num_studies = parser.parse_args().studies
     if num_studies < 1:
         parser.error("--studies must be at least 1")
-    print("| seeds | quirk | luck | interval | permutation | verdict | pooled |")
+    print("| seeds | interaction SD | seed SD | interval | permutation | verdict | pooled |")
     print("| ---: | ---: | ---: | ---: | ---: | ---: | ---: |")
     for num_seeds in SEEDS:
-        for quirk, luck in VARIATIONS:
-            shares = " | ".join(f"{100 * share:.1f}" for share in rates(num_seeds, quirk, luck, num_studies))
-            print(f"| {num_seeds} | {quirk} | {luck} | {shares} |", flush=True)
-    print("\n| seeds | film | interval | permutation | verdict | interval, films ignored | permutation | verdict |")
+        for interaction_sd, seed_sd in VARIATIONS:
+            found = rejection_rates(num_seeds, interaction_sd, seed_sd, num_studies)
+            cells = " | ".join(f"{100 * rate:.1f}" for rate in found)
+            print(f"| {num_seeds} | {interaction_sd} | {seed_sd} | {cells} |", flush=True)
+    print("\n| seeds | film SD | interval | permutation | verdict | interval, films ignored | permutation | verdict |")
     print("| ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |")
     for num_seeds in (3, 5):
-        for film in (0.25, 0.5):
-            drawn, ignored = (
-                rates(num_seeds, 0.5, 0.05, num_studies, film, films_N)[:3] for films_N in (FILMS_N, None)
+        for film_sd in (0.25, 0.5):
+            clustered, ignored = (
+                rejection_rates(num_seeds, 0.5, 0.05, num_studies, film_sd, films_N)[:3] for films_N in (FILMS_N, None)
             )
-            shares = " | ".join(f"{100 * share:.1f}" for share in (*drawn, *ignored))
-            print(f"| {num_seeds} | {film} | {shares} |", flush=True)
+            cells = " | ".join(f"{100 * rate:.1f}" for rate in (*clustered, *ignored))
+            print(f"| {num_seeds} | {film_sd} | {cells} |", flush=True)
 
 
-def rates(
+def rejection_rates(
     num_seeds: int,
-    quirk: float,
-    luck: float,
+    interaction_sd: float,
+    seed_sd: float,
     num_studies: int,
-    film: float = 0.0,
+    film_sd: float = 0.0,
     clusters_N: np.ndarray | None = None,
 ) -> list[float]:
-    """Over null comparisons, how often each rejects: interval, permutation test, verdict and pooled test.
+    """Return the rejection rates over null comparisons of the interval, permutation test, verdict and pooled test.
 
-    The first three know the documents' clusters where `clusters_N` is given.
+    If `clusters_N` is given, the first three use these clusters.
     """
-    generator = np.random.default_rng([num_seeds, int(100 * quirk), int(100 * luck), int(100 * film)])
+    generator = np.random.default_rng([num_seeds, int(100 * interaction_sd), int(100 * seed_sd), int(100 * film_sd)])
     weights = document_weights(clusters_N)
     rejected = []
     for _ in range(num_studies):
-        correct, other = simulate(generator, num_seeds, quirk, luck, film=film)
-        estimate, p_permutation, significant = judge(correct, other, weights, clusters_N)
+        correct, other = simulate(generator, num_seeds, interaction_sd, seed_sd, film_sd=film_sd)
+        estimate, p_permutation, significant = evaluate_pair(correct, other, weights, clusters_N)
         rejected.append(
             (estimate.p_value() < LEVEL, p_permutation < LEVEL, significant, pooled_p(correct, other) < LEVEL)
         )
@@ -74,53 +75,61 @@ def rates(
 
 
 def simulate(
-    generator: np.random.Generator, num_seeds: int, quirk: float, luck: float, lead: float = 0.0, film: float = 0.0
+    generator: np.random.Generator,
+    num_seeds: int,
+    interaction_sd: float,
+    seed_sd: float,
+    lead: float = 0.0,
+    film_sd: float = 0.0,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Outcomes of two groups, (S, N) each; `lead` is the first group's advantage on the latent scale.
+    """Return the outcomes (S, N) of two groups, 1 for right and 0 for wrong.
 
-    `film` is how much groups differ in which films' documents they find easy.
+    All parameters are on the latent scale: `interaction_sd` is the standard deviation of the interaction of group and
+    document, `seed_sd` that of the seed effects, `film_sd` that of the interaction of group and film, and `lead` the
+    advantage of the first group.
     """
     difficulty = generator.normal(2.2, 1.6, NUM_DOCUMENTS)
     groups = []
     for advantage in (lead, 0.0):
-        latent = difficulty + advantage + quirk * generator.normal(size=NUM_DOCUMENTS)
-        if film > 0:
-            latent += film * generator.normal(size=FILMS_N[-1] + 1)[FILMS_N]
+        latent = difficulty + advantage + interaction_sd * generator.normal(size=NUM_DOCUMENTS)
+        if film_sd > 0:
+            latent += film_sd * generator.normal(size=FILMS_N[-1] + 1)[FILMS_N]
         latent = (
             latent
-            + luck * generator.normal(size=(num_seeds, 1))
+            + seed_sd * generator.normal(size=(num_seeds, 1))
             + 0.8 * generator.normal(size=(num_seeds, NUM_DOCUMENTS))
         )
         groups.append((latent > 0).astype(np.float32))
     return groups[0], groups[1]
 
 
-def judge(
+def evaluate_pair(
     correct: np.ndarray, other: np.ndarray, weights: np.ndarray, clusters_N: np.ndarray | None = None
 ) -> tuple[Estimate, float, bool]:
-    """The estimate, the permutation test's p and whether the verdict is "better".
+    """Return the estimate, the p-value of the permutation test, and whether the verdict is "better".
 
-    It is what `imdbcls.comparison.pairs` does with one pair, with the same document draws in every study, to save time.
+    Does the same as `imdbcls.comparison.pairs` for one pair, but reuses the document draws for all studies, which is
+    faster.
     """
     draws = weights @ np.concatenate([correct, other]).T
-    num_drawn = num_independent(NUM_DOCUMENTS, clusters_N)
-    estimate = difference_over_seeds(correct.mean(1), other.mean(1), covariance_over(draws), num_drawn)
+    num_units = num_independent(NUM_DOCUMENTS, clusters_N)
+    estimate = difference_over_seeds(correct.mean(1), other.mean(1), covariance_over(draws), num_units)
     p_permutation = permutation_p(correct, other, clusters_N)
     return estimate, p_permutation, is_significant(p_permutation, estimate.p_value(), seeds_varied=True)
 
 
 def pooled_p(correct: np.ndarray, other: np.ndarray) -> float:
-    """McNemar's test over seeds times documents as if they were independent: the mistake that this project refuses."""
+    """Return the p-value of McNemar's test over all seeds and documents, which wrongly treats them as independent."""
     first_only, second_only = int((correct > other).sum()), int((other > correct).sum())
     return float(2 * stats.norm.sf(abs(first_only - second_only) / np.sqrt(max(1, first_only + second_only))))
 
 
 def document_weights(clusters_N: np.ndarray | None = None) -> np.ndarray:
-    """Each document's weight in each draw, (B, N), of documents or of whole clusters."""
+    """Return the weight of each document in each bootstrap resample (B, N), of documents or of clusters."""
     generator = np.random.default_rng(1)
-    num_drawn = num_independent(NUM_DOCUMENTS, clusters_N)
-    drawn = generator.multinomial(num_drawn, np.full(num_drawn, 1 / num_drawn), NUM_DRAWS)
-    weights = drawn if clusters_N is None else drawn[:, clusters_N]
+    num_units = num_independent(NUM_DOCUMENTS, clusters_N)
+    counts = generator.multinomial(num_units, np.full(num_units, 1 / num_units), NUM_DRAWS)
+    weights = counts if clusters_N is None else counts[:, clusters_N]
     return (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
 
 

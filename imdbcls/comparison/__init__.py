@@ -1,14 +1,14 @@
-"""Compare the runs of a study: `read_study` → `compare_study` → a `results.Comparison`, which `views/` renders.
+"""Compare the groups of a study: `read_study` → `compare_study` → `results.Comparison`, rendered by `views/`.
 
-| modules | job |
+| modules | purpose |
 | --- | --- |
-| `study`, `run_files`, `naming`, `texts` | read run folders, which may be untrusted, into groups |
+| `study`, `run_files`, `naming`, `texts` | read run folders, which may be untrusted, and group the runs |
 | `statistics`, `sign_flips`, `power` | estimates, tests and power, from arrays |
-| `scores`, `slices`, `calibration`, `curves`, `cost`, `mistakes` | the results of one group, or of all together |
-| `pairs`, `verdicts` | the results of two groups, and what they show |
+| `scores`, `slices`, `calibration`, `curves`, `cost`, `mistakes` | results of one group, or of all groups |
+| `pairs`, `verdicts` | results of two groups, and the verdict |
 | `notes` | possible confounds |
-| `results`, `summary` | the dataclasses of all results, and the one function that builds them |
+| `results`, `summary` | dataclasses for all results, and the function that builds them |
 
-Statistics import no view. Arrays carry their shape in their names: S runs of one group (its seeds), N documents,
-C classes, B bootstrap draws, K columns; `correct_SN` has one row per seed and one column per document.
+The statistics do not import the views. Array names end in their shape: S seeds (runs of one group), N documents,
+C classes, B bootstrap resamples, K columns, G clusters. `correct_SN` has one row per seed and one column per document.
 """

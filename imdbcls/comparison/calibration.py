@@ -1,4 +1,4 @@
-"""The reliability curve of a group, over all its seeds: how often answers of each confidence are right."""
+"""Compute the reliability curve of a group: accuracy by confidence."""
 
 import numpy as np
 
@@ -9,6 +9,7 @@ from imdbcls.runs.record import NUM_CALIBRATION_BINS
 
 
 def reliability_curve(group: Group) -> tuple[ReliabilityBin, ...]:
+    """Return the non-empty confidence bins over the predictions of all seeds."""
     confidence = group.probabilities_SNC.max(axis=2).ravel().astype(np.float64)
     right = group.correct_SN.ravel()
     bins = confidence_bin(confidence)

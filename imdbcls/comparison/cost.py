@@ -1,4 +1,4 @@
-"""What a group costs, and the Pareto front of accuracy and each cost."""
+"""The costs of a group, and the Pareto front of accuracy and each cost."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -8,12 +8,12 @@ from imdbcls.comparison.run_files import number
 from imdbcls.comparison.study import Group
 
 COSTS = {
-    "head_parameters": "parameters of the head",
-    "parameters": "parameters in all",
+    "head_parameters": "head parameters",
+    "parameters": "total parameters",
     "train_seconds": "training time (s)",
     "documents_per_second": "training speed (documents/s)",
-    "latency_ms_p50": "time per document, median (ms)",
-    "latency_ms_p95": "time per document, slowest 5 % (ms)",
+    "latency_ms_p50": "latency per document, median (ms)",
+    "latency_ms_p95": "latency per document, 95th percentile (ms)",
     "peak_memory_mb": "peak memory (MB)",
 }
 FASTER_IS_BETTER = {"documents_per_second"}
@@ -40,13 +40,16 @@ def pareto_fronts(groups: Sequence[GroupSummary]) -> dict[str, tuple[str, ...]]:
 
 
 def pareto_front(groups: Sequence[GroupSummary], cost: str) -> tuple[str, ...]:
-    """Return the names of the groups that no other equals or beats on accuracy and this cost, and beats on one."""
+    """Return the names of the groups on the Pareto front of accuracy and this cost.
+
+    A group is on the front unless another one is at least as good on both and better on one.
+    """
     sign = -1.0 if cost in FASTER_IS_BETTER else 1.0
-    placed = [
+    points = [
         (group.name, group.accuracy.mean, sign * price) for group in groups if (price := group.cost[cost]) is not None
     ]
     return tuple(
         name
-        for name, accuracy, price in placed
-        if not any(a >= accuracy and p <= price and (a > accuracy or p < price) for _, a, p in placed)
+        for name, accuracy, price in points
+        if not any(a >= accuracy and p <= price and (a > accuracy or p < price) for _, a, p in points)
     )

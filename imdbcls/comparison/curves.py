@@ -1,4 +1,4 @@
-"""Learning curves: a validation metric over training, averaged over a group's seeds."""
+"""Compute learning curves: a validation metric by epoch, averaged over the seeds of a group."""
 
 from collections import defaultdict
 
@@ -6,12 +6,12 @@ from imdbcls.comparison.results import CurvePoint
 from imdbcls.comparison.run_files import number
 from imdbcls.comparison.study import Group
 
-CURVES = ("val/accuracy", "val/loss")  # of metrics.jsonl
+CURVES = ("val/accuracy", "val/loss")  # keys of metrics.jsonl
 MAX_POINTS = 400
 
 
 def learning_curve(group: Group, metric: str) -> tuple[CurvePoint, ...]:
-    """Return at most `MAX_POINTS` points by epoch; empty if no run logged the metric."""
+    """Return at most `MAX_POINTS` points by epoch, or an empty tuple if no run logged the metric."""
     values: dict[float, list[float]] = defaultdict(list)
     for run in group.runs:
         for point in run.history:

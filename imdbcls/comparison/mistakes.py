@@ -1,4 +1,4 @@
-"""Documents worth reading: where two groups disagree in every seed, where all fail, and where the label looks wrong."""
+"""Find documents worth reading: disagreements of groups, misclassifications by all runs, suspected label errors."""
 
 from collections.abc import Sequence
 from itertools import combinations
@@ -12,10 +12,10 @@ CONFIDENT = 0.9
 
 
 def label_errors(groups: Sequence[Group]) -> tuple[LabelError, ...]:
-    """Find documents whose label every group contradicts with the same other class, at a mean probability of 0.9.
+    """Find documents to which every group gives the same other class than the label, with mean probability >= 0.9.
 
-    The idea of confident learning (Northcutt et al. 2021, JAIR 70), with the groups as an ensemble. Only groups on the
-    same documents as the first one take part. The most certain come first.
+    Follows the idea of confident learning (Northcutt et al. 2021, JAIR 70), with the groups as an ensemble. Uses only
+    groups with the same documents as the first one. Returns the most certain documents first.
     """
     ensemble = with_documents_of_first(groups)
     lowest_NC = np.stack([group.mean_probabilities_NC for group in ensemble]).min(axis=0)
@@ -36,7 +36,7 @@ def label_errors(groups: Sequence[Group]) -> tuple[LabelError, ...]:
 
 
 def disagreements(groups: Sequence[Group]) -> tuple[Disagreement, ...]:
-    """List, for both orders of each pair, the documents that one got right and the other wrong in every seed."""
+    """Return the documents that one group gets right and another wrong in every seed, for all ordered pairs."""
     found = []
     for a, b in combinations(groups, 2):
         if not a.has_documents_of(b):
@@ -54,7 +54,7 @@ def disagreements(groups: Sequence[Group]) -> tuple[Disagreement, ...]:
 
 
 def wrong_for_all(groups: Sequence[Group]) -> tuple[str, ...]:
-    """List the documents that no run got right, those whose label is given the lowest probability first."""
+    """Return the documents that every run misclassifies, lowest mean probability of the label first."""
     ensemble = with_documents_of_first(groups)
     rows = np.flatnonzero(np.max([group.correct_SN.max(axis=0) for group in ensemble], axis=0) == 0)
     probability_N = np.mean([group.label_probability_N for group in ensemble], axis=0)

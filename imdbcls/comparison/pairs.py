@@ -1,4 +1,4 @@
-"""Compare groups pair by pair: difference, interval, paired tests, correction, equivalence and power."""
+"""Compare pairs of groups: difference, interval, paired tests, Holm correction, equivalence and power."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ from imdbcls.comparison.verdicts import LEVEL
 
 @dataclass(frozen=True)
 class PairTests:
-    """The tests of one pair before correction; p-values are None if `problem` says why the pair is not tested."""
+    """The tests of one pair before correction. If `problem` is set, the pair is not tested and p-values are None."""
 
     a: Group
     b: Group
@@ -40,9 +40,9 @@ class PairTests:
 def compare_pairs(
     groups: Iterable[tuple[Group, Group]], draws: Mapping[str, np.ndarray], margin: float
 ) -> tuple[PairResult, ...]:
-    """Compare these pairs of groups and correct for all of them together.
+    """Compare pairs of groups, with Holm correction over all of them.
 
-    `draws` holds each group's accuracies over draws of documents, (B, S), by its name.
+    `draws` has the bootstrap accuracies (B, S) of each group by name.
     """
     pairs = [paired_tests(a, b, draws[a.name], draws[b.name]) for a, b in groups]
     p_holm = corrected([pair.p_permutation for pair in pairs])
@@ -54,27 +54,27 @@ def compare_pairs(
 
 
 def corrected(p_values: Sequence[float | None]) -> list[float | None]:
-    """Return Holm's corrected p-values; None stays None and does not count as a test."""
+    """Return Holm-corrected p-values. None stays None and does not count as a test."""
     adjusted = iter(holm([p for p in p_values if p is not None]))
     return [None if p is None else next(adjusted) for p in p_values]
 
 
 def paired_tests(a: Group, b: Group, draws_a: np.ndarray, draws_b: np.ndarray) -> PairTests:
-    """Estimate the difference of two groups and test it; draws as for `compare_pairs`."""
+    """Estimate and test the difference between two groups. The draws are as in `compare_pairs`."""
     shared, in_a, in_b = np.intersect1d(a.ids, b.ids, assume_unique=True, return_indices=True)
     clusters = shared_clusters(a, b, in_a, in_b)
-    num_drawn = num_independent(len(shared), clusters)
-    if len(shared) == 0:  # nothing is drawn together
+    num_units = num_independent(len(shared), clusters)
+    if len(shared) == 0:  # not paired: the two groups are resampled independently
         correct_a, correct_b = a.correct_SN, b.correct_SN
         draws_b = document_draws(correct_b.T, b.clusters_N, seed=DRAW_SEED + 1)
-        num_drawn = min(a.num_independent, b.num_independent)
+        num_units = min(a.num_independent, b.num_independent)
     else:
         correct_a, correct_b = a.correct_SN[:, in_a], b.correct_SN[:, in_b]
         if not (len(shared) == len(a.ids) == len(b.ids) and same(a.clusters_N, b.clusters_N)):
             draws_a, draws_b = document_draws(correct_a.T, clusters), document_draws(correct_b.T, clusters)
     covariance = covariance_over(np.concatenate([draws_a, draws_b], axis=1))
-    estimate = difference_over_seeds(accuracies(correct_a), accuracies(correct_b), covariance, num_drawn)
-    problem = why_untested(a, b, a.labels_N[in_a], b.labels_N[in_b], num_drawn)
+    estimate = difference_over_seeds(accuracies(correct_a), accuracies(correct_b), covariance, num_units)
+    problem = why_untested(a, b, a.labels_N[in_a], b.labels_N[in_b], num_units)
     return PairTests(
         a=a,
         b=b,
@@ -93,7 +93,7 @@ def pair_result(
 ) -> PairResult:
     """Add corrected p-values, equivalence and power.
 
-    Power is taken at the strictest level that Holm's correction may ask of a pair: 5 % divided by the number of tests.
+    Power is computed at the strictest level that Holm's method can require: 5 % divided by the number of tests.
     """
     estimate, level = pair.estimate, LEVEL / max(1, num_tested)
     low, high = estimate.interval()
@@ -125,12 +125,12 @@ def pair_result(
 
 
 def shared_clusters(a: Group, b: Group, in_a: np.ndarray, in_b: np.ndarray) -> np.ndarray | None:
-    """Return the clusters of the shared documents; if the groups' records differ, those with fewer clusters."""
-    ours = None if a.clusters_N is None else a.clusters_N[in_a]
-    theirs = None if b.clusters_N is None else b.clusters_N[in_b]
-    if ours is None or theirs is None:
-        return theirs if ours is None else ours
-    return ours if len(np.unique(ours)) <= len(np.unique(theirs)) else theirs
+    """Return the clusters of the shared documents. If the groups recorded different ones, use the coarser clusters."""
+    of_a = None if a.clusters_N is None else a.clusters_N[in_a]
+    of_b = None if b.clusters_N is None else b.clusters_N[in_b]
+    if of_a is None or of_b is None:
+        return of_b if of_a is None else of_a
+    return of_a if len(np.unique(of_a)) <= len(np.unique(of_b)) else of_b
 
 
 def same(one: np.ndarray | None, other: np.ndarray | None) -> bool:
@@ -141,26 +141,26 @@ def accuracies(correct_SN: np.ndarray) -> np.ndarray:
     return correct_SN.mean(axis=1, dtype=np.float64)
 
 
-def why_untested(a: Group, b: Group, labels_a: np.ndarray, labels_b: np.ndarray, num_drawn: int) -> str | None:
-    """Return the reason why this pair is not tested, or None; the labels are those of the shared documents."""
+def why_untested(a: Group, b: Group, labels_a: np.ndarray, labels_b: np.ndarray, num_units: int) -> str | None:
+    """Return why this pair is not tested, or None. `labels_a` and `labels_b` are for the shared documents."""
     if a.split_hash != b.split_hash:
         return (
             "their training, validation or test documents differ (split_hash), so a difference may not be caused by "
             "the head"
         )
     if len(labels_a) == 0:
-        return "they share no test document, so nothing is paired"
+        return "they share no test documents, so no paired test is possible"
     if not np.array_equal(labels_a, labels_b):
-        return "their labels of the same documents differ"
-    if num_drawn < 2:
-        return "all documents that both answered belong together, so they say nothing about others"
+        return "their labels for the shared documents differ"
+    if num_units < 2:
+        return "all shared documents are in one cluster, so the result does not generalize to other documents"
     return None
 
 
 def mcnemar_per_shared_seed(
     a: Group, b: Group, correct_a: np.ndarray, correct_b: np.ndarray
 ) -> tuple[McNemarTest, ...]:
-    """Run one exact test per seed that both groups have. Each is about two trained models, not about the heads."""
+    """Run one exact test for each seed that both groups have. Each compares two trained models, not the groups."""
     return tuple(
         McNemarTest(seed, *exact_mcnemar(correct_a[a.seeds.index(seed)], correct_b[b.seeds.index(seed)]))
         for seed in sorted(set(a.seeds) & set(b.seeds))
@@ -168,7 +168,7 @@ def mcnemar_per_shared_seed(
 
 
 def flips(correct_a: np.ndarray, correct_b: np.ndarray) -> Flips:
-    """Count documents that one gets right and the other wrong: on average over pairs of seeds, and in every seed."""
+    """Count documents that only one group gets right: on average over pairs of seeds, and in every seed."""
     share_a, share_b = correct_a.mean(axis=0, dtype=np.float64), correct_b.mean(axis=0, dtype=np.float64)
     return Flips(
         a_only=float((share_a * (1 - share_b)).sum()),

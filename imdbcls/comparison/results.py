@@ -1,7 +1,7 @@
-"""The results of a comparison as frozen dataclasses: statistics build them once, views render them.
+"""Frozen dataclasses for the results of a comparison. The statistics build them, and the views render them.
 
-Accuracies, differences and intervals are fractions of one, never percent. Intervals cover 95 % over documents and
-seeds. None means not defined, not measured or not tested, as each field says.
+Accuracies, differences and intervals are fractions of one, never percent. Intervals are 95 % confidence intervals over
+documents and seeds. None means not defined, not measured or not tested, as documented for each field.
 """
 
 from collections.abc import Mapping
@@ -12,12 +12,12 @@ from imdbcls.comparison.verdicts import LEVEL, Outcome, is_significant, outcome_
 
 @dataclass(frozen=True)
 class MetricSummary:
-    """One metric of a group on the test split or a part of it, in the metric's own unit."""
+    """One metric of a group on the test split or a part of it, in the unit of the metric."""
 
     mean: float  # over seeds
     low: float
     high: float
-    std: float | None  # over seeds; None: one seed
+    std: float | None  # over seeds; None: only one seed
     values: tuple[float, ...]  # one per seed, in the order of the group's seeds
 
 
@@ -32,25 +32,25 @@ class PartAccuracy:
 
 @dataclass(frozen=True)
 class Parts:
-    """Accuracy on parts of the test split, by three criteria; each document is in one part of each."""
+    """Accuracy on parts of the test split, by three criteria. Each criterion divides all documents into parts."""
 
     length: tuple[PartAccuracy, ...]  # by tokens before truncation
-    truncated: tuple[PartAccuracy, ...]  # read whole or not; empty: max_length is not known
+    truncated: tuple[PartAccuracy, ...]  # within max_length or longer; empty: max_length is not known
     classes: tuple[PartAccuracy, ...]  # by true class, in the order of the label names
 
 
 @dataclass(frozen=True)
 class ReliabilityBin:
-    """The answers of all seeds whose confidence falls into one bin."""
+    """The predictions of all seeds whose confidence is in one bin."""
 
     confidence: float  # mean probability of the predicted class
     accuracy: float
-    share: float  # of all answers
+    share: float  # of all predictions
 
 
 @dataclass(frozen=True)
 class CurvePoint:
-    """A validation metric at one epoch: the mean over seeds, and the lowest and highest seed."""
+    """A validation metric at one epoch: the mean over seeds, with the lowest and highest seed."""
 
     epoch: float
     mean: float
@@ -70,15 +70,15 @@ class GroupSummary:
     seeds: tuple[int, ...]  # ascending
     num_failed: int  # runs of this group that failed and are left out
     num_documents: int  # of the test split
-    num_clusters: int | None  # of test documents that belong together; None: no run recorded them
-    max_length: int | None  # tokens that the model reads of a document; None: not recorded
+    num_clusters: int | None  # clusters of test documents that belong together; None: not recorded
+    max_length: int | None  # tokens; None: not recorded
     watched_test: bool  # whether a run evaluated the test split during training
-    validation_accuracy: float | None  # mean over the seeds that recorded it; None: none did
-    metrics: Mapping[str, MetricSummary]  # by the names of scores.METRICS; missing: not defined on these documents
-    cost: Mapping[str, float | None]  # by the keys of cost.COSTS, mean over seeds; None: not measured
+    validation_accuracy: float | None  # mean over the seeds that recorded it; None: not recorded
+    metrics: Mapping[str, MetricSummary]  # by name in scores.METRICS; missing: not defined on these documents
+    cost: Mapping[str, float | None]  # by key of cost.COSTS, mean over seeds; None: not measured
     parts: Parts
     reliability: tuple[ReliabilityBin, ...]  # non-empty bins, by confidence
-    learning_curves: Mapping[str, tuple[CurvePoint, ...]]  # by the names in curves.CURVES; empty: not logged
+    learning_curves: Mapping[str, tuple[CurvePoint, ...]]  # by name in curves.CURVES; empty: not logged
 
     @property
     def accuracy(self) -> MetricSummary:
@@ -90,7 +90,7 @@ class McNemarTest:
     """McNemar's exact test of two trained models with the same seed."""
 
     seed: int
-    a_only: int  # documents that only `a` got right
+    a_only: int  # documents that only `a` gets right
     b_only: int
     p: float
 
@@ -107,18 +107,18 @@ class Flips:
 
 @dataclass(frozen=True)
 class PairResult:
-    """Two groups compared on the documents that both answered; `a` ranks above `b`.
+    """Two groups compared on the test documents that they share; `a` ranks above `b`.
 
-    The `_holm` p-values are corrected for all pairs of the comparison.
+    The p-values with `_holm` are corrected for all pairs of the comparison.
     """
 
     a: str  # names of groups
     b: str
     num_seeds: tuple[int, int]
     shared_documents: int
-    problem: str | None  # why the pair is not tested, as the end of a sentence; None: it is tested
+    problem: str | None  # why the pair is not tested, as a clause; None: it is tested
     flags: tuple[str, ...]  # caveats about the two groups, as clauses
-    margin: float  # groups closer than this are equivalent
+    margin: float  # equivalence margin
 
     difference: float  # a - b
     low: float
@@ -130,11 +130,11 @@ class PairResult:
     p_holm: float | None
     p_hierarchical: float | None  # over documents and seeds; None: not tested, or a group has one seed
     p_hierarchical_holm: float | None
-    p_equivalence: float | None  # TOST against the margin, not corrected; None: not tested
+    p_equivalence: float | None  # TOST with the margin, not corrected; None: not tested
     mcnemar: tuple[McNemarTest, ...]  # one per seed that both groups have; empty: not tested
     flips: Flips | None  # None: not tested
 
-    minimum_detectable_difference: float | None  # found with probability 0.8; None: a group has one seed
+    minimum_detectable_difference: float | None  # at 80 % power; None: a group has one seed
     seeds_needed: int | None  # per group, for a verdict; None: unknown, or more than power.MAX_SEEDS
 
     @property
@@ -147,18 +147,18 @@ class PairResult:
 
     @property
     def equivalent(self) -> bool | None:
-        """Whether the difference is shown to be smaller than the margin; None: not tested."""
+        """Whether TOST shows that the difference is smaller than the margin; None: not tested."""
         return None if self.p_equivalence is None else self.p_equivalence < LEVEL
 
     @property
     def underpowered(self) -> bool | None:
-        """Whether a difference as large as the margin would likely be missed; None: a group has one seed."""
+        """Whether the minimum detectable difference is larger than the margin; None: a group has one seed."""
         detectable = self.minimum_detectable_difference
         return None if detectable is None else detectable > self.margin
 
     @property
     def corrected_p(self) -> float | None:
-        """The larger of the two corrected p-values, since the verdict needs both; None: not tested."""
+        """The larger of the two corrected p-values, because "better" needs both; None: not tested."""
         return max((p for p in (self.p_holm, self.p_hierarchical_holm) if p is not None), default=None)
 
     @property
@@ -176,7 +176,7 @@ class PairResult:
 
 @dataclass(frozen=True)
 class Disagreement:
-    """Documents that group `right` got right and group `wrong` got wrong in every seed, clearest first."""
+    """Documents that group `right` gets right and group `wrong` gets wrong in every seed, clearest first."""
 
     right: str
     wrong: str
@@ -185,7 +185,7 @@ class Disagreement:
 
 @dataclass(frozen=True)
 class LabelError:
-    """A document whose label all groups contradict with the same other class."""
+    """A document to which all groups give the same other class than its label."""
 
     id: str
     label: int  # class index
@@ -203,7 +203,7 @@ class Comparison:
     notes: tuple[str, ...]  # sentences: runs that were left out, possible confounds
     groups: tuple[GroupSummary, ...]  # best first
     pairs: tuple[PairResult, ...]  # all combinations of groups, in their order
-    pareto: Mapping[str, tuple[str, ...]]  # by the keys of cost.COSTS: names on the front of accuracy and that cost
+    pareto: Mapping[str, tuple[str, ...]]  # by key of cost.COSTS: the groups on the front of accuracy and that cost
     disagreements: tuple[Disagreement, ...]  # two per pair of groups with the same documents
-    wrong_for_all: tuple[str, ...]  # ids of documents that no run got right, hardest first
+    wrong_for_all: tuple[str, ...]  # ids of documents that every run misclassifies, hardest first
     label_errors: tuple[LabelError, ...]  # most certain first

@@ -1,4 +1,4 @@
-"""Read one run folder safely: it may be untrusted, so sizes, types and paths are checked before use."""
+"""Read one run folder, which may be untrusted: check sizes, types and paths before use."""
 
 import json
 from collections.abc import Callable
@@ -20,12 +20,12 @@ MAX_HISTORY_BYTES = 64 << 20
 MAX_LINE_BYTES = 2**16  # of metrics.jsonl
 MAX_POINTS = 500_000
 HISTORY_KEYS = ("epoch", "step", "val/accuracy", "val/loss")
-LARGEST = 1e15  # of any figure
+MAX_VALUE = 1e15  # of any number
 REQUIRED = {"seed": int, "head": str, "group_hash": str}
 
 
 class BadRun(UserError):
-    """A run that cannot be compared; the message is one sentence for the user."""
+    """A run that cannot be compared. The message is a clause for the user."""
 
 
 @dataclass(frozen=True)
@@ -42,14 +42,14 @@ class Run:
 
 
 def is_run_folder(folder: Path) -> bool:
-    """Return whether the folder contains any file of a run (`wandb/` and Hydra's own folders do not)."""
+    """Return whether the folder contains a file of a run. `wandb/` and Hydra's folders do not."""
     return folder.is_dir() and any((folder / name).exists() for name in ("result.json", "config.yaml", "metrics.jsonl"))
 
 
 def read_run(folder: Path, study: Path) -> Run:
     """Read and check one run.
 
-    Raises BadRun with one sentence for anything missing, unfinished or damaged, and OtherVersion for a run in another
+    Raise BadRun if the run is unfinished or a file is missing or damaged. Raise OtherVersion if the run has another
     format version.
     """
     result = read_part(folder / "result.json", study, read_json)
@@ -57,9 +57,9 @@ def read_run(folder: Path, study: Path) -> Run:
     if isinstance(result.get("predictions_sha256"), dict):
         read_part(path_of_predictions(folder, "test"), study, require_regular_file, "test predictions")
         if problem := problem_of_predictions(folder, result, "test"):
-            raise BadRun(f"its {problem}; the run's training command writes them again")
+            raise BadRun(f"its {problem}; run its training command again to restore them")
     return Run(
-        name=plain(folder.name),
+        name=sanitize(folder.name),
         result=result,
         config=read_part(folder / "config.yaml", study, read_yaml),
         history=read_part(folder / "metrics.jsonl", study, read_history) if (folder / "metrics.jsonl").exists() else [],
@@ -68,7 +68,7 @@ def read_run(folder: Path, study: Path) -> Run:
 
 
 def failed_group(folder: Path, study: Path) -> str:
-    """Return the `group_hash` of a run that ended in an error, or an empty string."""
+    """Return the `group_hash` of a run that failed, or an empty string for other runs."""
     try:
         result = read_part(folder / "result.json", study, read_json)
     except BadRun:
@@ -77,7 +77,7 @@ def failed_group(folder: Path, study: Path) -> str:
 
 
 def read_part(path: Path, study: Path, read: Callable[[Path], Any], what: str = "") -> Any:
-    """Read a file of the run, which must really lie inside the study folder."""
+    """Read a file of a run. Raise BadRun if it is missing or damaged, or is a link to a file outside the study."""
     what = what or path.name
     try:
         resolved = path.resolve(strict=True)
@@ -90,30 +90,30 @@ def read_part(path: Path, study: Path, read: Callable[[Path], Any], what: str = 
     except BadRun:
         raise
     except UserError as error:
-        problem = plain(str(error).removeprefix(str(resolved)), 300).rstrip(".")
+        problem = sanitize(str(error).removeprefix(str(resolved)), 300).rstrip(".")
         raise BadRun(f"its {what} is damaged: it {problem}") from error
 
 
 def check_result(result: dict[str, Any]) -> None:
-    """Raise BadRun for the `result.json` of a run that is not done, and one that lacks what comparing needs.
+    """Raise BadRun if the run is unfinished or its `result.json` lacks a required key.
 
-    Raises OtherVersion for one in another format version.
+    Raise OtherVersion if it has another format version.
     """
     require_version(result, RESULT)
     if result.get("status") != "done":
-        raise BadRun(f"it is not finished (status {plain(str(result.get('status')), 40)!r})")
+        raise BadRun(f"it is not finished (status {sanitize(str(result.get('status')), 40)!r})")
     for key, kind in REQUIRED.items():
         if not isinstance(result.get(key), kind) or isinstance(result.get(key), bool):
-            raise BadRun(f"its result.json has no usable {key!r}; the run's training command writes it again")
+            raise BadRun(f"its result.json has no valid {key!r}; run its training command again to restore it")
     for key in ("config_hash", "split_hash"):
         if not isinstance(result.get(key), str | None):
-            raise BadRun(f"its result.json has no usable {key!r}; the run's training command writes it again")
+            raise BadRun(f"its result.json has no valid {key!r}; run its training command again to restore it")
 
 
 def read_history(path: Path) -> list[dict[str, Any]]:
-    """Return the logged points, each with `HISTORY_KEYS` only. Lines that are not JSON objects are skipped.
+    """Return the logged points with `HISTORY_KEYS` only. Lines that are not JSON objects are skipped.
 
-    Other keys are dropped, so that memory does not grow with what an untrusted file contains.
+    Other keys are dropped to bound the memory that an untrusted file can use.
     """
     require_regular_file(path, MAX_HISTORY_BYTES)
     points: list[dict[str, Any]] = []
@@ -133,7 +133,7 @@ def read_history(path: Path) -> list[dict[str, Any]]:
 
 
 def read_sorted(path: Path) -> Predictions:
-    """Read `predictions/test.parquet`, sorted by id, the probabilities as float32."""
+    """Read `predictions/test.parquet`, sorted by id, with probabilities as float32."""
     try:
         predictions = read_predictions(path, np.float32)
     except BadPredictions as error:
@@ -142,16 +142,16 @@ def read_sorted(path: Path) -> Predictions:
 
 
 def number(value: Any) -> float | None:
-    """Return the value as a float that can be drawn, or None: untrusted JSON may contain anything."""
+    """Return the value as a float, or None if it is not a number of at most `MAX_VALUE`. JSON may be untrusted."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return None
     try:
-        return float(value) if abs(value) <= LARGEST else None
+        return float(value) if abs(value) <= MAX_VALUE else None
     except OverflowError:
         return None
 
 
-def plain(text: str, max_characters: int = 120) -> str:
+def sanitize(text: str, max_characters: int = 120) -> str:
     """Return a text as one short line that is safe to print (see `printable_line`)."""
     line = " ".join(printable_line(text).split())
     return line if len(line) <= max_characters else line[: max_characters - 1] + "…"

@@ -1,6 +1,6 @@
-"""Define the metrics as functions of document averages, so that one resampling of documents serves them all.
+"""Compute metrics from averages over documents, so that all metrics share the same bootstrap resamples.
 
-Each metric turns one run's predictions into columns (one row per document), and the columns' averages into the score.
+A metric maps the predictions of a run to columns with one row per document, and the column averages to its value.
 """
 
 from collections.abc import Callable
@@ -20,6 +20,8 @@ SMALLEST_PROBABILITY = 1e-12
 
 @dataclass(frozen=True)
 class Metric:
+    """A metric: its columns per document, and its value for averages of these columns."""
+
     name: str
     columns: Callable[[Predictions], np.ndarray]
     score: Callable[[np.ndarray], np.ndarray]
@@ -31,7 +33,7 @@ def correct(predictions: Predictions) -> np.ndarray:
 
 
 def f1_counts(predictions: Predictions) -> np.ndarray:
-    """Return three columns per class: right, predicted, labelled."""
+    """Return indicators (N, 3 C): right for each class, then predicted, then labelled."""
     classes = np.arange(predictions.probabilities.shape[1])
     predicted = predictions.predicted[:, None] == classes
     labelled = predictions.true_labels[:, None] == classes
@@ -39,17 +41,21 @@ def f1_counts(predictions: Predictions) -> np.ndarray:
 
 
 def macro_f1(averages: np.ndarray) -> np.ndarray:
-    """Return the mean of 2 right / (predicted + labelled), 0 for a class that never occurs: scikit-learn's "macro"."""
+    """Return the mean over classes of 2 right / (predicted + labelled), as scikit-learn's macro F1.
+
+    A class that is neither predicted nor a label counts as 0.
+    """
     right, predicted, labelled = np.split(averages, 3, axis=-1)
     total = predicted + labelled
     return np.where(total > 0, 2 * right / np.where(total > 0, total, 1), 0.0).mean(axis=-1)
 
 
 def auroc_placements(predictions: Predictions) -> np.ndarray:
-    """Return each document's share in the area under the ROC curve, averaged over classes, one against the rest.
+    """Return the contribution of each document to the area under the ROC curve, averaged over classes (one vs. rest).
 
-    The placements of DeLong et al. (1988, Biometrics 44:837): their average is the area, and resampling them
-    resamples it to first order. Two classes: the second against the first. NaN where a class has no document.
+    These are the placements of DeLong et al. (1988, Biometrics 44:837). Their average is the area, and resampling them
+    approximates resampling the area to first order. With two classes, the second is the positive one. All values are
+    NaN if a class has no documents.
     """
     num_classes = predictions.probabilities.shape[1]
     shares = []
@@ -69,7 +75,7 @@ def auroc_placements(predictions: Predictions) -> np.ndarray:
 
 
 def calibration_gaps(predictions: Predictions) -> np.ndarray:
-    """Return right (0 or 1) minus confidence, in the column of the document's confidence bin; bins of equal width."""
+    """Return correct (0 or 1) minus confidence, in the column of the document's bin. Bins have equal width."""
     confidence = predictions.probabilities.max(axis=1)
     gaps = np.zeros((len(confidence), NUM_CALIBRATION_BINS))
     gap = predictions.correct - confidence
@@ -82,7 +88,7 @@ def confidence_bin(confidence: np.ndarray) -> np.ndarray:
 
 
 def brier(predictions: Predictions) -> np.ndarray:
-    """Return the squared distance of the probabilities from the truth, summed over classes (Brier 1950)."""
+    """Return the squared error of the probabilities, summed over classes (Brier 1950)."""
     truth = predictions.true_labels[:, None] == np.arange(predictions.probabilities.shape[1])
     return ((predictions.probabilities - truth) ** 2).sum(axis=1, keepdims=True)
 
@@ -100,7 +106,7 @@ METRICS = (
     Metric("test/accuracy", correct, first),
     Metric("test/f1", f1_counts, macro_f1),
     Metric("test/auroc", auroc_placements, first),
-    # ECE with 15 bins (Guo et al. 2017, ICML): the gaps' averages already weigh each bin by its documents.
+    # ECE with 15 bins (Guo et al. 2017, ICML). Averages over all documents already weight each bin by its size.
     Metric("test/ece", calibration_gaps, lambda averages: np.abs(averages).sum(axis=-1)),
     Metric("test/brier", brier, first, upper=2.0),
     Metric("test/loss", log_loss, first, upper=float("inf")),
@@ -108,7 +114,7 @@ METRICS = (
 
 
 def score_group(group: Group) -> tuple[dict[str, MetricSummary], np.ndarray]:
-    """Return the metrics that are defined here, by name, and the seeds' accuracies over draws of documents, (B, S)."""
+    """Return the metrics that are defined on these documents, by name, and the bootstrap accuracies (B, S)."""
     columns = {metric.name: [metric.columns(run.predictions) for run in group.runs] for metric in METRICS}
     stacked_NK = np.concatenate([block for blocks in columns.values() for block in blocks], axis=1, dtype=np.float32)
     draws_BK = document_draws(stacked_NK, group.clusters_N)
@@ -131,9 +137,9 @@ def score_group(group: Group) -> tuple[dict[str, MetricSummary], np.ndarray]:
     return summaries, accuracy_draws_BS
 
 
-def summarize(scores_S: np.ndarray, covariance_SS: np.ndarray, num_drawn: int, upper: float = 1.0) -> MetricSummary:
-    """Summarize one metric over seeds; the interval is cut to 0 and `upper`."""
-    estimate = mean_over_seeds(scores_S, covariance_SS, num_drawn)
+def summarize(scores_S: np.ndarray, covariance_SS: np.ndarray, num_units: int, upper: float = 1.0) -> MetricSummary:
+    """Summarize one metric over seeds. The interval is clipped to between 0 and `upper`."""
+    estimate = mean_over_seeds(scores_S, covariance_SS, num_units)
     low, high = estimate.interval()
     return MetricSummary(
         mean=estimate.value,

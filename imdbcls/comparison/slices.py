@@ -1,4 +1,4 @@
-"""Compute accuracy on parts of the test set: by document length, by truncated or not, by class."""
+"""Compute accuracy on parts of the test split: by document length, by truncation and by class."""
 
 from dataclasses import replace
 from itertools import pairwise
@@ -13,7 +13,7 @@ from imdbcls.comparison.study import Group
 
 LENGTH_EDGES = (64, 128, 256, 512, 1024)
 SMALLEST_PART = 10
-FEW = 5  # mistakes, or right answers, too few for an interval by the normal distribution
+MIN_COUNT = 5  # right or wrong predictions; with fewer, the normal approximation is poor
 
 
 def accuracy_by_part(group: Group, label_names: tuple[str, ...]) -> Parts:
@@ -30,7 +30,7 @@ def accuracies_of(group: Group, parts: list[tuple[str, np.ndarray]]) -> tuple[Pa
 
 
 def length_parts(tokens_N: np.ndarray) -> list[tuple[str, np.ndarray]]:
-    """Return a mask per range of token counts before truncation, as this group's tokenizer counts them."""
+    """Return a mask per range of token counts, before truncation and by this group's tokenizer."""
     edges = (0, *LENGTH_EDGES, np.iinfo(np.int64).max)
     names = [f"≤ {LENGTH_EDGES[0]}", *(f"{low + 1}-{high}" for low, high in pairwise(LENGTH_EDGES))]
     names.append(f"> {LENGTH_EDGES[-1]}")
@@ -40,19 +40,19 @@ def length_parts(tokens_N: np.ndarray) -> list[tuple[str, np.ndarray]]:
 
 
 def truncation_parts(group: Group) -> list[tuple[str, np.ndarray]]:
-    """Return masks of documents within and beyond `max_length`; nothing if it is not known."""
+    """Return masks of the documents within and beyond `max_length`, or an empty list if it is not known."""
     if group.max_length is None:
         return []
-    cut_N = group.tokens_N > group.max_length
-    how = "in windows of" if group.in_windows else "cut at"
-    return [("read whole", ~cut_N), (f"{how} {group.max_length}", cut_N)]
+    longer_N = group.tokens_N > group.max_length
+    treatment = "split into windows of" if group.in_windows else "truncated to"
+    return [("within max_length", ~longer_N), (f"{treatment} {group.max_length}", longer_N)]
 
 
 def part_accuracy(group: Group, name: str, inside_N: np.ndarray) -> PartAccuracy:
-    """Return the accuracy on the documents of a boolean mask, or None for fewer than ten documents.
+    """Return the accuracy on the documents of a boolean mask; it is None for fewer than `SMALLEST_PART` documents.
 
-    An average's covariance over bootstrap draws has a closed form, so nothing is drawn here. With next to no mistakes,
-    or next to nothing right, the interval is Wilson's (1927), which does not shrink to nothing.
+    The bootstrap covariance of an average has a closed form, so no resamples are drawn. If nearly all predictions are
+    right or nearly all are wrong, the interval is Wilson's (1927), which does not shrink to zero width.
     """
     num_documents = int(inside_N.sum())
     if num_documents < SMALLEST_PART:
@@ -63,7 +63,7 @@ def part_accuracy(group: Group, name: str, inside_N: np.ndarray) -> PartAccuracy
     sums_GS, _ = over_clusters((correct_SN - scores_S[:, None]).T, clusters_N)
     accuracy = summarize(scores_S, sums_GS.T @ sums_GS / num_documents**2, len(sums_GS))
     mean, low, high = accuracy.mean, accuracy.low, accuracy.high
-    if min(mean, 1 - mean) * num_documents < FEW:
+    if min(mean, 1 - mean) * num_documents < MIN_COUNT:
         low, high = proportion_confint(mean * num_documents, num_documents, method="wilson")
-    accuracy = replace(accuracy, low=min(float(low), mean), high=max(float(high), mean))  # rounding aside
+    accuracy = replace(accuracy, low=min(float(low), mean), high=max(float(high), mean))  # despite rounding
     return PartAccuracy(name, num_documents, accuracy)

@@ -1,23 +1,24 @@
-"""Statistical inference: estimates over documents and seeds, paired tests, correction for many pairs, equivalence.
+"""Statistical inference over documents and seeds: estimates, paired tests, Holm correction and equivalence.
 
-A score has two sources of chance: which documents were in the test set, and which seeds were trained. They are crossed
-(every seed answers every document), like readers and cases in a reading study of medical images, whose analysis this is
-(Obuchowski and Rockette 1995, Communications in Statistics 24:285; degrees of freedom after Hillis 2007, Statistics in
-Medicine 26:596, and Satterthwaite 1946):
+A metric varies with the test documents and with the training seeds. The two factors are crossed, because every seed
+predicts every document, like readers and cases in a reading study of medical images. The analysis is the one for such
+studies (Obuchowski and Rockette 1995, Communications in Statistics 24:285; degrees of freedom after Hillis 2007,
+Statistics in Medicine 26:596, and Satterthwaite 1946):
 
-    variance of a mean over seeds = spread of the seeds' scores / S  +  the document noise that the seeds share
+    variance of a mean over seeds = variance between seeds / S  +  document variance that the seeds share
 
-The second term is the mean covariance between *different* seeds over bootstrap draws of documents, where a document's
-outcomes over all seeds stay together. What one seed does with one document by chance is in the first term already.
+The second term is the mean covariance between *different* seeds over bootstrap resamples of the documents, in which a
+document's outcomes for all seeds stay together. The first term already contains the interaction of seed and document.
 
-Documents that belong together, the reviews of one film, are not independent: where the runs recorded to which cluster
-each belongs, clusters are drawn and flipped whole (as Miller 2024, arXiv:2411.00640, asks of standard errors).
+Documents that belong together, such as reviews of one film, are not independent. If the runs recorded clusters, whole
+clusters are resampled (cluster bootstrap) and their signs are flipped together (permutation test), as Miller (2024,
+arXiv:2411.00640) recommends for standard errors.
 
-This is the hierarchical bootstrap with its upper level in closed form. Drawing the seeds with replacement as well has
-ten outcomes for three seeds, a spread that is too small by (S-1)/S, and counts the chance of single answers about three
-times (Owen 2007, Annals of Applied Statistics 1:386, the "pigeonhole" bootstrap). In simulated null comparisons its
-percentile intervals rejected 0 to 16 % at a nominal 5 %; this form rejects 3 to 6 % with three seeds or more, and 4 to
-6 % with two (experiments/null_simulation, tests/comparison/test_comparison_null.py).
+This is a hierarchical bootstrap whose upper level, the seeds, has a closed form. Resampling the seeds with replacement
+has only ten outcomes for three seeds, underestimates their variance by (S-1)/S, and counts the interaction about three
+times (Owen 2007, Annals of Applied Statistics 1:386, the "pigeonhole" bootstrap). In simulated null comparisons, its
+percentile intervals rejected 0 to 16 % at a nominal 5 %. The form used here rejects 3 to 6 % with three or more seeds
+and 4 to 6 % with two (experiments/null_simulation, tests/comparison/test_comparison_null.py).
 """
 
 from collections.abc import Sequence
@@ -32,18 +33,18 @@ from imdbcls.comparison.sign_flips import p_of_sign_flips
 
 NUM_DRAWS = 2_000
 DRAW_SEED = 20_070_401
-MAX_WEIGHTS = 8_000_000
+MAX_WEIGHTS = 8_000_000  # weights in memory: resamples per chunk times units
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean or difference with its variance in parts; all in the metric's own unit, squared for the variances."""
+    """A mean or difference and its variance components, in the unit of the metric (variances: squared)."""
 
     value: float
-    seed_variances: tuple[float, ...]  # one per group: spread of its seeds' scores, divided by their number
+    seed_variances: tuple[float, ...]  # one per group: variance between its seeds, divided by their number
     num_seeds: tuple[int, ...]
     document_variance: float
-    num_drawn: int  # documents, or clusters of them, that count as independent
+    num_units: int  # independent units: clusters if they are known, else documents
 
     @property
     def variance(self) -> float:
@@ -55,9 +56,9 @@ class Estimate:
 
     @property
     def degrees_of_freedom(self) -> float:
-        """Satterthwaite's degrees of freedom; a variance estimated from n samples has n - 1."""
+        """Satterthwaite's degrees of freedom. A variance estimated from n samples has n - 1."""
         parts = [(v, n - 1) for v, n in zip(self.seed_variances, self.num_seeds, strict=True) if n > 1]
-        parts.append((self.document_variance, self.num_drawn - 1))
+        parts.append((self.document_variance, self.num_units - 1))
         uncertainty = sum(variance**2 / freedom for variance, freedom in parts if freedom > 0)
         return self.variance**2 / uncertainty if uncertainty > 0 else float("inf")
 
@@ -66,28 +67,29 @@ class Estimate:
         return self.value - half_width, self.value + half_width
 
     def p_value(self) -> float:
-        """Two-sided p of the hypothesis that the true value is zero for new documents and new seeds."""
+        """Return the two-sided p-value for a true value of zero, over documents and seeds."""
         if self.standard_error == 0:
             return 1.0 if self.value == 0 else 0.0
         return 2 * t_tail(abs(self.value) / self.standard_error, self.degrees_of_freedom)
 
     def p_equivalence(self, margin: float) -> float:
-        """TOST (Schuirmann 1987): the larger p of the one-sided tests against values beyond -margin and margin.
+        """Return the p-value of TOST (Schuirmann 1987): the larger p of the one-sided tests at -margin and margin.
 
-        Where nothing varied at all, the chance of that if a share `margin` of the documents decided otherwise.
+        If the standard error is zero, return the probability of seeing no difference in any unit when it occurs with
+        probability `margin`.
         """
         if self.standard_error == 0:
-            return (1 - margin) ** self.num_drawn if abs(self.value) < margin else 1.0
+            return (1 - margin) ** self.num_units if abs(self.value) < margin else 1.0
         return t_tail((margin - abs(self.value)) / self.standard_error, self.degrees_of_freedom)
 
 
 def t_quantile(probability: float, freedom: float) -> float:
-    """Return the quantile of Student's t; scipy.stats gives the same bits, forty times slower."""
+    """Return a quantile of Student's t. scipy.stats.t.ppf has bit-identical results but is forty times slower."""
     return float(special.stdtrit(freedom, probability))
 
 
 def t_tail(value: float, freedom: float) -> float:
-    """Return P(t > value) of Student's t."""
+    """Return P(t > value) for Student's t."""
     return float(special.stdtr(freedom, -value))
 
 
@@ -97,28 +99,28 @@ def document_draws(
     num_draws: int = NUM_DRAWS,
     seed: int = DRAW_SEED,
 ) -> np.ndarray:
-    """Return column averages over `num_draws` resamples of the documents (Efron 1979), as a (B, K) float64 matrix.
+    """Return column averages over `num_draws` bootstrap resamples of the documents (Efron 1979), float64 (B, K).
 
-    Documents of one cluster are drawn together (Davison and Hinkley 1997, on hierarchical data). The same
-    seed draws the same documents whatever the columns: two groups' draws over the same ones are paired.
+    Documents of one cluster are resampled together (Davison and Hinkley 1997, on hierarchical data). The same seed
+    draws the same documents for any columns, so the draws of two groups with the same documents are paired.
     """
     centre_K = columns_NK.mean(axis=0, dtype=np.float64)
     sums_GK, sizes_G = over_clusters((columns_NK - centre_K).astype(np.float32), clusters_N)
-    num_drawn = len(sizes_G)
+    num_units = len(sizes_G)
     generator = np.random.default_rng(seed)
     draws_BK = np.empty((num_draws, columns_NK.shape[1]))
-    chunk = max(1, min(num_draws, MAX_WEIGHTS // num_drawn))
+    chunk = max(1, min(num_draws, MAX_WEIGHTS // num_units))
     for start in range(0, num_draws, chunk):
         rows = min(chunk, num_draws - start)
-        chosen = generator.integers(0, num_drawn, (rows, num_drawn), dtype=np.int32)
-        chosen += (np.arange(rows, dtype=np.int32) * num_drawn)[:, None]
-        weights = np.bincount(chosen.ravel(), minlength=rows * num_drawn).reshape(rows, num_drawn).astype(np.float32)
+        chosen = generator.integers(0, num_units, (rows, num_units), dtype=np.int32)
+        chosen += (np.arange(rows, dtype=np.int32) * num_units)[:, None]
+        weights = np.bincount(chosen.ravel(), minlength=rows * num_units).reshape(rows, num_units).astype(np.float32)
         draws_BK[start : start + rows] = weights @ sums_GK / (weights @ sizes_G)[:, None]
     return draws_BK + centre_K
 
 
 def over_clusters(values_NK: np.ndarray, clusters_N: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
-    """Return each cluster's sums (G, K) and number of documents (G); without clusters each document is its own."""
+    """Return sums (G, K) and sizes (G) of the clusters. Without clusters, each document is its own cluster."""
     if clusters_N is None:
         return values_NK, np.ones(len(values_NK), dtype=np.float32)
     _, codes_N, sizes_G = np.unique(clusters_N, return_inverse=True, return_counts=True)
@@ -131,26 +133,29 @@ def num_independent(num_documents: int, clusters_N: np.ndarray | None) -> int:
     return num_documents if clusters_N is None else len(np.unique(clusters_N))
 
 
-def mean_over_seeds(scores_S: np.ndarray, covariance_SS: np.ndarray, num_drawn: int) -> Estimate:
-    """Estimate a group's mean score. `covariance_SS` is that of its seeds' scores over draws of documents."""
+def mean_over_seeds(scores_S: np.ndarray, covariance_SS: np.ndarray, num_units: int) -> Estimate:
+    """Estimate the mean of a metric over seeds. `covariance_SS` is the covariance of the seeds over document draws."""
     seeds = (seed_variance(scores_S),)
     return Estimate(
         value=float(np.mean(scores_S)),
         seed_variances=seeds,
         num_seeds=(len(scores_S),),
-        document_variance=document_part(shared_variance(covariance_SS), float(covariance_SS.mean()), seeds, num_drawn),
-        num_drawn=num_drawn,
+        document_variance=document_variance_of(
+            shared_variance(covariance_SS), float(covariance_SS.mean()), seeds, num_units
+        ),
+        num_units=num_units,
     )
 
 
 def difference_over_seeds(
-    scores_S: np.ndarray, other_scores_S: np.ndarray, covariance: np.ndarray, num_drawn: int
+    scores_S: np.ndarray, other_scores_S: np.ndarray, covariance: np.ndarray, num_units: int
 ) -> Estimate:
-    """Estimate the first group's mean score minus the second's; `covariance` is that of both groups' seeds, in order.
+    """Estimate the first group's mean minus the second's.
 
-    The two groups' seeds count as independent. Where a shared order of batches moves both groups alike, the interval
-    is too wide; it would be too narrow if what helps one group harmed the other. Pairing three seeds would leave two
-    degrees of freedom, and rejected up to 8 % of null comparisons at 5 %.
+    `covariance` is the covariance over document draws of the first group's seeds followed by the second group's. The
+    seeds of the two groups are treated as independent. If a shared batch order shifts both groups in the same
+    direction, the interval is too wide; if it shifts them in opposite directions, the interval is too narrow. Pairing
+    three seeds would leave two degrees of freedom, and rejected up to 8 % of null comparisons at 5 %.
     """
     split = len(scores_S)
     ours, theirs, across = (
@@ -165,39 +170,45 @@ def difference_over_seeds(
         value=float(np.mean(scores_S) - np.mean(other_scores_S)),
         seed_variances=seeds,
         num_seeds=(len(scores_S), len(other_scores_S)),
-        document_variance=document_part(shared, of_these_seeds, seeds, num_drawn),
-        num_drawn=num_drawn,
+        document_variance=document_variance_of(shared, of_these_seeds, seeds, num_units),
+        num_units=num_units,
     )
 
 
-def document_part(shared: float, of_these_seeds: float, seed_variances: tuple[float, ...], num_drawn: int) -> float:
-    """Return the documents' part of a variance: what the seeds share of it.
+def document_variance_of(
+    shared: float, of_these_seeds: float, seed_variances: tuple[float, ...], num_units: int
+) -> float:
+    """Return the document variance: the part that the seeds share, `shared`.
 
-    If that is not positive (models that learnt nothing, each its own constant), the whole is at least the variance
-    over documents of these seeds' mean, which no number of seeds with equal scores makes zero.
+    `shared` is not positive if the models learned nothing and each predicts its own constant class. The total variance
+    is then at least `of_these_seeds`, the variance over documents of the mean over these seeds, which does not become
+    zero when all seeds have the same accuracy.
     """
     return (
-        unbiased(shared, num_drawn)
+        unbiased(shared, num_units)
         if shared > 0
-        else max(0.0, unbiased(of_these_seeds, num_drawn) - sum(seed_variances))
+        else max(0.0, unbiased(of_these_seeds, num_units) - sum(seed_variances))
     )
 
 
 def seed_variance(scores_S: np.ndarray) -> float:
-    """Return the variance of the mean over seeds; zero for one seed, whose spread is unknown (callers must say so)."""
+    """Return the variance of a mean over seeds due to the seeds.
+
+    With one seed it is unknown, and zero is returned: callers must flag this.
+    """
     return float(np.var(scores_S, ddof=1) / len(scores_S)) if len(scores_S) > 1 else 0.0
 
 
 def shared_variance(covariance_SS: np.ndarray) -> float:
-    """Return the mean covariance between different seeds; for one seed all of its variance over documents."""
+    """Return the mean covariance between different seeds, or the variance over documents if there is only one."""
     num_seeds = len(covariance_SS)
     if num_seeds == 1:
         return float(covariance_SS[0, 0])
     return float((covariance_SS.sum() - np.trace(covariance_SS)) / (num_seeds * (num_seeds - 1)))
 
 
-def unbiased(bootstrap_variance: float, num_drawn: int) -> float:
-    return bootstrap_variance * num_drawn / max(num_drawn - 1, 1)
+def unbiased(bootstrap_variance: float, num_units: int) -> float:
+    return bootstrap_variance * num_units / max(num_units - 1, 1)
 
 
 def covariance_over(draws_BK: np.ndarray) -> np.ndarray:
@@ -205,11 +216,12 @@ def covariance_over(draws_BK: np.ndarray) -> np.ndarray:
 
 
 def permutation_p(correct_SN: np.ndarray, other_correct_SN: np.ndarray, clusters_N: np.ndarray | None = None) -> float:
-    """Run a two-sided paired permutation test over documents: average outcomes over seeds, flip signs of differences.
+    """Return the p-value of a two-sided paired permutation test over documents.
 
-    Documents of one cluster are flipped together. Answers for *these trained models*: do they differ on documents like
-    these? It sees no variance between seeds. Differences are whole multiples of one unit, so that p over all possible
-    flips can be computed (`sign_flips`): p has no lower limit and no sampling error.
+    Outcomes are averaged over seeds, and the signs of the differences between the groups are flipped, with one sign
+    per cluster. The test asks whether *these trained models* differ on documents like these; it ignores the variance
+    between seeds. All differences are multiples of one unit, so p can be computed over all possible flips
+    (`sign_flips`), without sampling error or a lower limit.
     """
     steps_N = np.rint(
         correct_SN.sum(axis=0) * len(other_correct_SN) - other_correct_SN.sum(axis=0) * len(correct_SN)
@@ -218,7 +230,7 @@ def permutation_p(correct_SN: np.ndarray, other_correct_SN: np.ndarray, clusters
 
 
 def exact_mcnemar(correct_N: np.ndarray, other_correct_N: np.ndarray) -> tuple[int, int, float]:
-    """Count documents that only the first and only the second got right, with the exact p (McNemar 1947, binomial)."""
+    """Return how many documents only the first and only the second gets right, and the exact p (McNemar 1947)."""
     first, second = correct_N.astype(bool), other_correct_N.astype(bool)
     only_first, only_second = int((first & ~second).sum()), int((second & ~first).sum())
     table = [[int((first & second).sum()), only_first], [only_second, int((~first & ~second).sum())]]
@@ -226,5 +238,5 @@ def exact_mcnemar(correct_N: np.ndarray, other_correct_N: np.ndarray) -> tuple[i
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Adjust p-values so that the chance of any false claim among them stays at the level (Holm 1979)."""
+    """Adjust p-values to control the family-wise error rate (Holm 1979)."""
     return [float(p) for p in multipletests(p_values, method="holm")[1]] if len(p_values) else []

@@ -1,4 +1,4 @@
-"""Read a study: gather its runs into groups that differ only in their seeds, and list the runs that are left out."""
+"""Read a study: group runs that differ only in their seeds, and record which runs are left out and why."""
 
 from collections import Counter, defaultdict
 from dataclasses import dataclass, replace
@@ -9,24 +9,24 @@ from typing import Any
 import numpy as np
 
 from imdbcls.comparison.naming import distinct_names
-from imdbcls.comparison.run_files import BadRun, Run, failed_group, is_run_folder, number, plain, read_run
+from imdbcls.comparison.run_files import BadRun, Run, failed_group, is_run_folder, number, read_run, sanitize
 from imdbcls.comparison.statistics import num_independent
 from imdbcls.runs.format_version import OtherVersion
 from imdbcls.runs.record import problem_of_labels
 
-MAX_STUDIES_NAMED = 10  # in one sentence
+MAX_STUDIES_NAMED = 10  # in one message
 MAX_RUNS_NAMED = 5
 
 
 @dataclass(frozen=True)
 class Group:
-    """Runs of one configuration over S seeds, on the same N test documents."""
+    """Runs of one config with S seeds, on the same N test documents."""
 
     name: str
     head: str
     backbone: str
     runs: tuple[Run, ...]
-    num_failed: int = 0  # runs of the same configuration that ended in an error
+    num_failed: int = 0  # runs of the same config that failed
 
     @property
     def seeds(self) -> list[int]:
@@ -34,7 +34,7 @@ class Group:
 
     @property
     def order_seeds(self) -> list[str]:
-        """Seeds of the batch order, of the runs that recorded theirs."""
+        """Batch-order seeds of the runs that recorded them."""
         data = [run.config.get("data") for run in self.runs]
         return [str(section["order_seed"]) for section in data if isinstance(section, dict) and "order_seed" in section]
 
@@ -60,9 +60,9 @@ class Group:
 
     @cached_property
     def clusters_N(self) -> np.ndarray | None:
-        """Number of each document's cluster, in the order of their names; None if no run recorded clusters.
+        """Cluster index of each document, with clusters sorted by name; None if no run recorded clusters.
 
-        They are those of the first run that recorded them; all runs have the same documents.
+        Uses the first run that recorded clusters, because all runs have the same documents.
         """
         recorded = (run.predictions.clusters for run in self.runs)
         clusters = next((column for column in recorded if column is not None), None)
@@ -70,12 +70,12 @@ class Group:
 
     @property
     def num_independent(self) -> int:
-        """Number of test documents, or of their clusters if they are known."""
+        """Number of clusters of test documents, or of documents if clusters are not known."""
         return num_independent(len(self.ids), self.clusters_N)
 
     @property
     def flags(self) -> list[str]:
-        """Caveats that any sentence about this group must carry."""
+        """Caveats that every verdict on this group must include."""
         failed = f"{self.num_failed} of {self.num_failed + len(self.runs)} runs of {self.name} failed"
         watched = f"{self.name} was evaluated on the test split during training"
         return [*([failed] if self.num_failed else []), *([watched] if self.watched_test else [])]
@@ -87,18 +87,18 @@ class Group:
 
     @property
     def in_windows(self) -> bool:
-        """Whether documents longer than `max_length` are read in windows instead of being truncated."""
+        """Whether documents longer than `max_length` are split into windows instead of being truncated."""
         data = self.runs[0].config.get("data")
         return isinstance(data, dict) and data.get("truncation") == "windows"
 
     @cached_property
     def correct_SN(self) -> np.ndarray:
-        """1 where a seed's prediction is the label, else 0, as float32."""
+        """1.0 where the prediction of a seed is the label, else 0.0 (float32)."""
         return np.stack([run.predictions.correct for run in self.runs]).astype(np.float32)
 
     @cached_property
     def share_correct_N(self) -> np.ndarray:
-        """Share of the seeds that are right; exactly 1 or 0 where all agree."""
+        """Share of the seeds that are right; exactly 1 or 0 if all seeds are right or wrong."""
         return self.correct_SN.mean(axis=0)
 
     @property
@@ -111,7 +111,7 @@ class Group:
 
     @cached_property
     def label_probability_N(self) -> np.ndarray:
-        """Probability given to the label, mean over seeds."""
+        """Probability of the label, averaged over seeds."""
         return np.take_along_axis(self.mean_probabilities_NC, self.labels_N[:, None], axis=1)[:, 0]
 
     def has_documents_of(self, other: "Group") -> bool:
@@ -120,7 +120,7 @@ class Group:
 
 @dataclass(frozen=True)
 class Study:
-    """What can be compared, and a sentence for every run that cannot."""
+    """The groups of a study, and a sentence for each run that is left out."""
 
     name: str
     groups: tuple[Group, ...]
@@ -129,20 +129,20 @@ class Study:
 
 
 def read_study(folder: Path) -> Study:
-    """Read every run folder in the study. Raises BadRun if no run can be compared."""
+    """Read every run folder in the study. Raise BadRun if no run can be compared."""
     if not folder.is_dir():
-        raise BadRun(f"{folder} is not a folder; give a study, such as runs/heads")
+        raise BadRun(f"{folder} is not a folder; give a study folder, such as runs/heads")
     notes: list[str] = []
     runs: list[Run] = []
-    of_other_versions: dict[str, list[str]] = defaultdict(list)  # names of runs by what is said about their version
+    of_other_versions: dict[str, list[str]] = defaultdict(list)  # names of runs by the problem with their version
     failed: Counter[str] = Counter()
     for run_folder in sorted(path for path in folder.iterdir() if is_run_folder(path)):
         try:
             runs.append(read_run(run_folder, folder))
         except OtherVersion as problem:
-            of_other_versions[str(problem)].append(plain(run_folder.name))
+            of_other_versions[str(problem)].append(sanitize(run_folder.name))
         except BadRun as problem:
-            notes.append(f"{plain(run_folder.name)} is left out: {problem}.")
+            notes.append(f"{sanitize(run_folder.name)} is left out: {problem}.")
             if group_hash := failed_group(run_folder, folder):
                 failed[group_hash] += 1
     notes += [note_on_version(problem, names) for problem, names in of_other_versions.items()]
@@ -154,11 +154,11 @@ def read_study(folder: Path) -> Study:
     ]
     if not groups:
         raise BadRun(f"{folder} contains no finished run to compare. {' '.join(notes) or where_to_look(folder)}")
-    return Study(plain(folder.resolve().name), tuple(groups), label_names, tuple(notes))
+    return Study(sanitize(folder.resolve().name), tuple(groups), label_names, tuple(notes))
 
 
 def note_on_version(problem: str, names: list[str]) -> str:
-    """Return one sentence about all runs that are left out for the same problem with their format version."""
+    """Return a sentence about the runs that are left out because of the same problem with their format version."""
     shown = ", ".join(names[:MAX_RUNS_NAMED])
     if len(names) > MAX_RUNS_NAMED:
         shown += f" and {len(names) - MAX_RUNS_NAMED:,} more"
@@ -170,41 +170,42 @@ def note_on_version(problem: str, names: list[str]) -> str:
 
 
 def where_to_look(folder: Path) -> str:
-    """Say what to compare instead of a folder without runs: the study of a run, or a study below."""
+    """Return advice for a folder without runs: compare the study of the run, or a study in the folder."""
     if is_run_folder(folder):
-        return f"It is the folder of one run; give that of its study, {plain(str(folder.resolve().parent), 200)}."
-    studies = sorted({plain(path.parent.parent.name) for path in folder.glob("*/*/result.json")})
+        return f"It is a run folder; give its study folder, {sanitize(str(folder.resolve().parent), 200)}."
+    studies = sorted({sanitize(path.parent.parent.name) for path in folder.glob("*/*/result.json")})
     if studies:
         return f"Give one of its studies: {', '.join(studies[:MAX_STUDIES_NAMED])}."
     return "It contains no run folder (result.json, config.yaml, predictions/test.parquet)."
 
 
 def with_the_same_labels(runs: list[Run], notes: list[str]) -> tuple[tuple[str, ...], list[Run]]:
-    """Keep the runs with the study's most common label names; others cannot be compared with them."""
+    """Keep the runs with the most common label names; runs with other labels cannot be compared with them."""
     if not runs:
         return (), []
     common = Counter(label_names(run) for run in runs).most_common(1)[0][0]
     for run in runs:
         if label_names(run) != common:
-            theirs, ours = ", ".join(label_names(run)), ", ".join(common)
+            own, others = ", ".join(label_names(run)), ", ".join(common)
             notes.append(
-                f"{run.name} is left out: its labels ({plain(theirs)}) differ from those of the other runs "
-                f"({plain(ours)})."
+                f"{run.name} is left out: its labels ({sanitize(own)}) differ from those of the other runs "
+                f"({sanitize(others)})."
             )
     return common, [run for run in runs if label_names(run) == common]
 
 
 def label_names(run: Run) -> tuple[str, ...]:
-    """Return the label names of result.json, or those of the predictions if they are not usable."""
+    """Return the label names from result.json or, if they are not valid, from the predictions."""
     names, of_predictions = run.result.get("label_names"), run.predictions.label_names
     is_usable = isinstance(names, list) and len(names) == len(of_predictions) and problem_of_labels(names) is None
-    return tuple(plain(str(name), 60) for name in (names if names and is_usable else of_predictions))
+    return tuple(sanitize(str(name), 60) for name in (names if names and is_usable else of_predictions))
 
 
 def gather(runs: list[Run], notes: list[str]) -> list[Group]:
-    """Build one group per `group_hash`, named by what distinguishes it from the others.
+    """Build one group per `group_hash`, with a name that distinguishes it from the others.
 
-    Runs with the same choices on the same documents form one group, whatever path each read the documents from.
+    Runs with the same choices and the same documents form one group, even if they read the documents from different
+    paths.
     """
     by_hash: dict[str, list[Run]] = defaultdict(list)
     same: dict[tuple[str, str], str] = {}  # the first group_hash of these choices on these documents
@@ -217,46 +218,49 @@ def gather(runs: list[Run], notes: list[str]) -> list[Group]:
     names = distinct_names([group[0] for group in members])
     return [
         Group(
-            name, plain(group[0].result["head"], 60), plain(str(group[0].result.get("backbone", "")), 120), tuple(group)
+            name,
+            sanitize(group[0].result["head"], 60),
+            sanitize(str(group[0].result.get("backbone", "")), 120),
+            tuple(group),
         )
         for name, group in zip(names, members, strict=True)
     ]
 
 
 def consistent(runs: list[Run], notes: list[str]) -> list[Run]:
-    """Keep the runs of one group that share its split and test documents, each configuration once."""
+    """Keep the runs of one group with its split, test documents and labels, without copies and repeated seeds."""
     split = Counter(str(run.result.get("split_hash")) for run in runs).most_common(1)[0][0]
     runs = dropping(
-        runs, lambda run: str(run.result.get("split_hash")) == split, notes, "its split differs from its group's"
+        runs, lambda run: str(run.result.get("split_hash")) == split, notes, "its split differs from that of its group"
     )
     reference = Counter(tuple(run.predictions.ids) for run in runs).most_common(1)[0][0]
     runs = dropping(
         runs,
         lambda run: tuple(run.predictions.ids) == reference,
         notes,
-        "its test documents differ from its group's",
+        "its test documents differ from those of its group",
     )
     labels = runs[0].predictions.true_labels
     runs = dropping(
         runs,
         lambda run: np.array_equal(run.predictions.true_labels, labels),
         notes,
-        "its test labels differ from its group's",
+        "its test labels differ from those of its group",
     )
     seen: set[Any] = set()
     kept = []
     for run in runs:
         identity = run.result.get("config_hash") or run.name
         if identity in seen:
-            notes.append(f"{run.name} is left out: it is a copy of another run (the same config_hash).")
+            notes.append(f"{run.name} is left out: it is a copy of another run (same config_hash).")
         else:
             kept.append(run)
         seen.add(identity)
-    return with_seeds_of_their_own(kept, notes)
+    return one_per_seed(kept, notes)
 
 
-def with_seeds_of_their_own(runs: list[Run], notes: list[str]) -> list[Run]:
-    """Keep one run per seed: runs that share a seed are not independent samples."""
+def one_per_seed(runs: list[Run], notes: list[str]) -> list[Run]:
+    """Keep one run per seed, because runs with the same seed are not independent samples."""
     kept: list[Run] = []
     for run in runs:
         shared = next((other for other in kept if other.seed == run.seed), None)

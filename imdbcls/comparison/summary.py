@@ -1,4 +1,4 @@
-"""Compare the groups of a study: all statistics, in one immutable `Comparison`."""
+"""Compute all results of a study as one immutable `Comparison`."""
 
 from itertools import combinations
 
@@ -67,6 +67,6 @@ def summarize_group(
 
 
 def validation_accuracy(group: Group) -> float | None:
-    """Return the mean over the seeds whose runs recorded it."""
+    """Return the mean over the runs that recorded validation accuracy, or None."""
     found = [value for run in group.runs if (value := number(run.result.get("val/accuracy"))) is not None]
     return sum(found) / len(found) if found else None

@@ -1,31 +1,31 @@
-"""Decide what a pair of groups shows. The views turn the decision into a sentence."""
+"""The verdict on a pair of groups, decided from its p-values."""
 
 from enum import StrEnum
 
-LEVEL = 0.05  # of every test, after correction
+LEVEL = 0.05  # significance level of every test, after correction
 
 
 class Outcome(StrEnum):
-    """The verdict on a pair of groups."""
+    """The possible verdicts on a pair of groups."""
 
     UNTESTED = "untested"
     BETTER = "better"
-    BETTER_HERE = "here"  # these trained models differ; seeds were not varied, so the groups need not
+    BETTER_HERE = "here"  # these trained models differ, but the groups may not: seeds were not varied
     EQUIVALENT = "equivalent"
     UNDECIDED = "undecided"
 
 
 def is_significant(p_documents: float | None, p_both: float | None, seeds_varied: bool) -> bool:
-    """Require evidence over documents, and over documents and seeds where seeds were varied.
+    """Return whether a difference is significant over documents and, if seeds were varied, also over seeds.
 
-    Takes p-values after correction; None is a test that was not made.
+    The p-values are corrected; None means that the test was not made.
     """
     p_values = [p_documents, p_both] if seeds_varied else [p_documents]
     return all(p is not None and p < LEVEL for p in p_values)
 
 
 def outcome_of(tested: bool, significant: bool, equivalent: bool, seeds_varied: bool) -> Outcome:
-    """Return the verdict; a difference that is both real and smaller than the margin is `BETTER`."""
+    """Return the verdict. A difference that is both significant and smaller than the margin is `BETTER`."""
     if not tested:
         return Outcome.UNTESTED
     if significant:

@@ -1,4 +1,4 @@
-"""`comparison.json` holds the keys that other tools read, with figures that fit each other."""
+"""`comparison.json` has the keys that other tools read, and its values are consistent."""
 
 import json
 from pathlib import Path
@@ -20,19 +20,19 @@ def comparison(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return json.loads((study / "comparison.json").read_text(encoding="utf-8"))
 
 
-def test_every_group_has_its_keys(comparison: dict[str, Any]) -> None:
+def test_groups_have_all_keys_and_consistent_values(comparison: dict[str, Any]) -> None:
     assert sorted(group["head"] for group in comparison["groups"]) == ["cls", "lstm", "transformer"]
     for group in comparison["groups"]:
         assert isinstance(group["name"], str) and group["seeds"] == [0, 1]
         for metric in ("test/accuracy", "test/f1", "test/auroc", "test/ece", "test/brier", "test/loss"):
-            figures = group["metrics"][metric]
-            assert figures.keys() >= {"mean", "std", "n", "low", "high"}
-            assert figures["low"] <= figures["mean"] <= figures["high"] and figures["n"] == 2 and figures["std"] >= 0
+            values = group["metrics"][metric]
+            assert values.keys() >= {"mean", "std", "n", "low", "high"}
+            assert values["low"] <= values["mean"] <= values["high"] and values["n"] == 2 and values["std"] >= 0
     accuracies = [group["metrics"]["test/accuracy"]["mean"] for group in comparison["groups"]]
     assert accuracies == sorted(accuracies, reverse=True)
 
 
-def test_every_pair_has_its_keys(comparison: dict[str, Any]) -> None:
+def test_pairs_have_all_keys_and_consistent_values(comparison: dict[str, Any]) -> None:
     names = [group["name"] for group in comparison["groups"]]
     accuracy = {group["name"]: group["metrics"]["test/accuracy"]["mean"] for group in comparison["groups"]}
     pairs = comparison["pairs"]
@@ -51,8 +51,8 @@ def test_every_pair_has_its_keys(comparison: dict[str, Any]) -> None:
         assert pair["minimum_detectable_difference"] > 0 and pair["margin"] == 0.01
 
 
-def test_comparison_json_is_as_recorded(tmp_path: Path) -> None:
-    """Every key in its order, and every value up to rounding, of a document that an earlier version wrote."""
+def test_comparison_json_equals_recorded_document(tmp_path: Path) -> None:
+    """All keys, in their order, and all values up to rounding equal those of a document from an earlier version."""
     study = make_study(tmp_path / "heads", HEADS[1:3], seeds=[0, 1], num_documents=60, documents_of_a_film=2)
     assert main([str(study), "--margin", "1"]) == 0
     written = json.loads((study / "comparison.json").read_text(encoding="utf-8"))
@@ -77,7 +77,7 @@ def assert_alike(found: Any, expected: Any, place: str) -> None:
 
 
 def pair_of(**changes: Any) -> PairResult:
-    """A pair of groups that differ by 2 points, with three seeds each."""
+    """Return a pair of groups that differ by 2 points, with three seeds each."""
     fields: dict[str, Any] = {
         **{"a": "lstm", "b": "cls", "num_seeds": (3, 3), "shared_documents": 1_000, "problem": None, "flags": ()},
         **{"margin": 0.003, "difference": 0.02, "low": 0.01, "high": 0.03, "standard_error": 0.005},
@@ -93,32 +93,32 @@ UNTESTED = {"problem": "why", "p_holm": None, "p_hierarchical_holm": None, "p_eq
 
 
 @pytest.mark.parametrize(
-    ("changes", "outcome", "begins"),
+    ("changes", "outcome", "start"),
     [
-        ({}, Outcome.BETTER, "lstm is better than cls by 2.0 ± 1.0 points, p = 0.001 after"),
+        ({}, Outcome.BETTER, "lstm is better than cls by 2.0 ± 1.0 points (p = 0.001 after Holm correction)"),
         ({"difference": -0.02}, Outcome.BETTER, "cls is better than lstm"),
         ({"p_equivalence": 0.01}, Outcome.BETTER, "lstm is better than cls"),
         ({"p_holm": 0.06}, Outcome.UNDECIDED, "undecided: lstm leads cls"),
         ({"p_hierarchical_holm": 0.06}, Outcome.UNDECIDED, "undecided: lstm leads cls"),
         ({"p_holm": 0.06, "p_equivalence": 0.01}, Outcome.EQUIVALENT, "lstm and cls are equivalent within 0.3 points"),
-        (ONE_SEED, Outcome.BETTER_HERE, "lstm scored better, as trained here, than cls"),
+        (ONE_SEED, Outcome.BETTER_HERE, "lstm scored higher than cls in these runs"),
         (ONE_SEED | {"p_holm": 0.06}, Outcome.UNDECIDED, "undecided: lstm leads cls by 2.0 ± 1.0 points; train more"),
         (UNTESTED, Outcome.UNTESTED, "lstm and cls are not tested against each other: why"),
     ],
 )
-def test_the_evidence_decides_the_verdict(changes: dict[str, Any], outcome: Outcome, begins: str) -> None:
+def test_verdict_follows_from_p_values(changes: dict[str, Any], outcome: Outcome, start: str) -> None:
     pair = pair_of(**changes)
-    assert pair.outcome is outcome and verdict(pair).startswith(begins)
+    assert pair.outcome is outcome and verdict(pair).startswith(start)
 
 
 @pytest.mark.parametrize("seeds_varied", [True, False])
-def test_only_several_seeds_make_a_head_better(seeds_varied: bool, tmp_path: Path) -> None:
-    """From one training of each, a reader in a hurry must not take the sentence's first words for more than it is."""
+def test_verdict_is_better_only_with_several_seeds(seeds_varied: bool, tmp_path: Path) -> None:
+    """With one seed, the start of the sentence must not claim that one head is better."""
     assert ("another seed may reverse it" in verdict(pair_of(**({} if seeds_varied else ONE_SEED)))) != seeds_varied
     study = make_study(
         tmp_path / "runs", [Head("lstm", 2.0), Head("cls")], [0, 1, 2] if seeds_varied else [0], num_documents=2_000
     )
     assert main([str(study)]) == 0
     answer = json.loads((study / "comparison.json").read_text(encoding="utf-8"))["headline"]
-    claim = "it is better than cls" if seeds_varied else "it scored better, as trained here, than cls"
-    assert claim in answer and ("seeds were not varied" in answer) != seeds_varied
+    claim = "it is better than cls" if seeds_varied else "it scored higher than cls in these runs"
+    assert claim in answer and ("Seeds were not varied" in answer) != seeds_varied

@@ -1,4 +1,4 @@
-"""A stranger's study: every bad run gets one sentence, and the sound ones are still compared."""
+"""Untrusted studies: each bad run is reported in one sentence, and the valid runs are still compared."""
 
 import json
 import os
@@ -21,7 +21,7 @@ from support.studies import HEADS, make_study
 
 from imdbcls.compare import main
 from imdbcls.comparison.naming import flatten
-from imdbcls.comparison.run_files import BadRun, plain
+from imdbcls.comparison.run_files import BadRun, sanitize
 from imdbcls.comparison.slices import part_accuracy
 from imdbcls.comparison.study import read_study
 from imdbcls.runs import read_predictions
@@ -61,61 +61,61 @@ def replace_by_pipe(run: Path) -> None:
     os.mkfifo(run / "result.json")
 
 
-def pickled(run: Path) -> None:
+def replace_by_pickle(run: Path) -> None:
     (run / "predictions" / "test.parquet").write_bytes(b"\x80\x04cos\nsystem\n(S'exit 1'\ntR.")
 
 
 BAD = {
     "unfinished": (lambda run: change_result(run, status="interrupted"), "not finished (status 'interrupted')"),
     "no result": (lambda run: (run / "result.json").unlink(), "has no result.json"),
-    "half a result": (lambda run: (run / "result.json").write_text('{"status": "do'), "result.json is damaged"),
-    "a list": (lambda run: (run / "result.json").write_text("[1]"), "result.json is damaged"),
-    "too deep": (lambda run: (run / "result.json").write_text("[" * 200_000), "result.json is damaged"),
-    "too long": (lambda run: (run / "result.json").write_text(" " * (17 << 20)), "at most"),
-    "bytes": (lambda run: (run / "result.json").write_bytes(b"\xff\xfe\x00"), "result.json is damaged"),
-    "no seed": (lambda run: change_result(run, seed="zero"), "no usable 'seed'"),
-    "no group": (lambda run: change_result(run, group_hash=None), "no usable 'group_hash'"),
+    "truncated result": (lambda run: (run / "result.json").write_text('{"status": "do'), "result.json is damaged"),
+    "list as result": (lambda run: (run / "result.json").write_text("[1]"), "result.json is damaged"),
+    "deeply nested result": (lambda run: (run / "result.json").write_text("[" * 200_000), "result.json is damaged"),
+    "huge result": (lambda run: (run / "result.json").write_text(" " * (17 << 20)), "at most"),
+    "binary result": (lambda run: (run / "result.json").write_bytes(b"\xff\xfe\x00"), "result.json is damaged"),
+    "no seed": (lambda run: change_result(run, seed="zero"), "no valid 'seed'"),
+    "no group": (lambda run: change_result(run, group_hash=None), "no valid 'group_hash'"),
     "no config": (lambda run: (run / "config.yaml").unlink(), "has no config.yaml"),
     "bad config": (lambda run: (run / "config.yaml").write_text("a: [1"), "config.yaml is damaged"),
-    "config with code": (
+    "config that runs code": (
         lambda run: (run / "config.yaml").write_text("!!python/object/apply:os.system ['exit 1']"),
         "config.yaml is damaged",
     ),
     "no predictions": (lambda run: shutil.rmtree(run / "predictions"), "has no test predictions"),
-    "half predictions": (
-        lambda run: (run / "predictions" / "test.parquet").write_bytes(b"PAR1 and then nothing"),
+    "truncated predictions": (
+        lambda run: (run / "predictions" / "test.parquet").write_bytes(b"PAR1 and nothing else"),
         "predictions are damaged",
     ),
-    "a pickle": (pickled, "predictions are damaged"),
-    "link out": (link_elsewhere, "link to a file outside the study"),
-    "run linked out": (replace_run_by_link, "link to a file outside the study"),
+    "a pickle": (replace_by_pickle, "predictions are damaged"),
+    "link outside the study": (link_elsewhere, "link to a file outside the study"),
+    "run is a link outside the study": (replace_run_by_link, "link to a file outside the study"),
     "pipe": (replace_by_pipe, "not a regular file"),
-    "twice the same id": (
+    "repeated ids": (
         lambda run: change_column(run, "id", lambda ids: pa.array(["same"] * len(ids))),
         "name a document twice",
     ),
-    "endless ids": (
+    "very long ids": (
         lambda run: change_column(run, "id", lambda ids: pa.array(["x" * 10**6] * len(ids))),
         "more than 200 characters",
     ),
     "labels out of range": (lambda run: change_column(run, "label", lambda v: pc.add(v, 5)), "not classes 0 to 1"),
-    "probabilities of nothing": (
+    "all probabilities zero": (
         lambda run: change_column(run, "probabilities", lambda v: pa.array([[0.0, 0.0]] * len(v))),
         "sum of 1",
     ),
-    "not numbers": (
+    "NaN probabilities": (
         lambda run: change_column(run, "probabilities", lambda v: pa.array([[float("nan"), 1.0]] * len(v))),
         "sum of 1",
     ),
-    "ragged": (
+    "ragged probabilities": (
         lambda run: change_column(run, "probabilities", lambda v: pa.array([[0.5, 0.5], [1.0]] * (len(v) // 2))),
         "same number of classes",
     ),
-    "words for labels": (
+    "text labels": (
         lambda run: change_column(run, "label", lambda v: pa.array(["positive"] * len(v))),
         "predictions are damaged",
     ),
-    "labels in between": (
+    "fractional labels": (
         lambda run: change_column(run, "label", lambda v: pa.array([0.5] * len(v))),
         "predictions are damaged",
     ),
@@ -123,11 +123,11 @@ BAD = {
         lambda run: change_column(run, "label", lambda v: pa.array([None] * len(v), pa.int64())),
         "predictions are damaged",
     ),
-    "other labels": (
+    "different label names": (
         lambda run: change_result(run, label_names=["sad", "glad"]),
         "its labels (sad, glad) differ from those of the other runs (negative, positive)",
     ),
-    "other split": (lambda run: change_result(run, split_hash="other"), "split differs"),
+    "different split": (lambda run: change_result(run, split_hash="other"), "split differs"),
     "a copy": (lambda run: change_result(run, config_hash="cls0"), "a copy of another run"),
 }
 
@@ -137,8 +137,8 @@ def compared(study: Path) -> dict[str, Any]:
     return json.loads((study / "comparison.json").read_text())
 
 
-def test_runs_that_share_a_seed_are_no_independent_ones(study: Path) -> None:
-    """As of `seed=0 data.order_seed=0,1`."""
+def test_second_run_with_same_seed_is_left_out(study: Path) -> None:
+    """`seed=0 data.order_seed=0,1` creates such runs."""
     change_result(study / "cls-s1", seed=0)
     comparison = compared(study)
     (note,) = [note for note in comparison["notes"] if "cls-s1" in note]
@@ -147,7 +147,7 @@ def test_runs_that_share_a_seed_are_no_independent_ones(study: Path) -> None:
     assert cls["seeds"] == [0] and comparison["pairs"][0]["seeds_varied"] is False
 
 
-def test_a_group_with_a_failed_run_is_flagged(tmp_path: Path) -> None:
+def test_group_with_failed_run_is_flagged(tmp_path: Path) -> None:
     study = make_study(tmp_path / "runs", heads=HEADS[:2], seeds=[0, 1, 2], num_documents=200)
     change_result(study / "cls-s2", status="failed")
     comparison = compared(study)
@@ -156,18 +156,20 @@ def test_a_group_with_a_failed_run_is_flagged(tmp_path: Path) -> None:
     assert comparison["headline"].endswith("Note: 1 of 3 runs of cls failed.")
 
 
-def test_other_code_hardware_or_precision_is_said(study: Path) -> None:
+def test_different_code_hardware_or_precision_is_noted(study: Path) -> None:
     change_result(study / "cls-s1", git_commit="1" * 40, hardware="NVIDIA H200, bf16", precision="bf16")
     for run in ("cls-s0", "transformer-s0", "transformer-s1"):
         change_result(study / run, hardware="CPU, 2 threads, fp32", precision="fp32")
     notes = "\n".join(compared(study)["notes"])
-    assert f"differ in git_commit (3 of {'0' * 40}; 1 of {'1' * 40}): the code may differ." in notes
-    assert "differ in precision (3 of fp32; 1 of bf16)" in notes
-    assert "differ in hardware (3 of CPU, 2 threads, fp32; 1 of NVIDIA H200, bf16): do not compare times" in notes
+    assert f"differ in git_commit ({'0' * 40} in 3 runs; {'1' * 40} in 1 run): the code may differ." in notes
+    assert "differ in precision (fp32 in 3 runs; bf16 in 1 run)" in notes
+    assert (
+        "differ in hardware (CPU, 2 threads, fp32 in 3 runs; NVIDIA H200, bf16 in 1 run): do not compare times" in notes
+    )
 
 
-def test_other_numeric_paths_are_said_where_runs_could_have_shared_one(study: Path) -> None:
-    """Within a group, and between groups of one encoder; not what follows from the encoder or the precision itself."""
+def test_different_kernels_are_noted_for_same_encoder_and_precision(study: Path) -> None:
+    """Runs of a group, and groups with the same encoder and precision, must have used the same kernels."""
 
     def notes(**paths: str | None) -> str:
         for run in study.iterdir():
@@ -175,36 +177,36 @@ def test_other_numeric_paths_are_said_where_runs_could_have_shared_one(study: Pa
             recorded = None if kernels is None else {"kernels": kernels, "instructions": "AVX512"}
             if run.is_dir() and (run / "result.json").exists():
                 change_result(run, environment=recorded)
-        return "\n".join(note for note in compared(study)["notes"] if "numeric path" in note)
+        return "\n".join(note for note in compared(study)["notes"] if "different kernels" in note)
 
     assert notes() == "" and notes(cls=None, transformer=None) == ""
     assert notes(cls="pytorch") == (
-        "The groups were computed on different numeric paths (cls with pytorch on AVX512; transformer with avx512_bf16 "
-        "on AVX512), whose last bits differ; do not compare times and latencies."
+        "The groups were computed with different kernels (cls with pytorch on AVX512; transformer with avx512_bf16 "
+        "on AVX512), so their last digits differ; do not compare times and latencies."
     )
     assert notes(cls_s1="pytorch") == (
-        "cls mixes numeric paths (1 with avx512_bf16 on AVX512; 1 with pytorch on AVX512), so its spread over seeds "
-        "includes rounding differences."
+        "cls was computed with different kernels (1 run with avx512_bf16 on AVX512; 1 run with pytorch on AVX512), so "
+        "its variation over seeds includes rounding differences."
     )
-    assert "1 with an unrecorded path" in notes(cls_s1=None)
+    assert "1 run with unrecorded kernels" in notes(cls_s1=None)
     assert notes(cls="pytorch", transformer="avx512_bf16 and pytorch") == ""
     for seed in (0, 1):
         change_result(study / f"cls-s{seed}", precision="fp32")
     assert notes(cls="pytorch") == ""
     change_result(study / "cls-s0", environment=["\x1b[2J"])
     change_result(study / "cls-s1", environment={"kernels": {"\x1b[2J": 1}, "instructions": "x" * 5000})
-    (note,) = [note for note in compared(study)["notes"] if "numeric path" in note]
+    (note,) = [note for note in compared(study)["notes"] if "different kernels" in note]
     assert "\x1b" not in note and len(note) < 500
 
 
-def test_orders_of_batches_that_seeds_share_are_said(study: Path) -> None:
+def test_shared_order_seed_is_noted(study: Path) -> None:
     for seed in (0, 1):
         config = study / f"cls-s{seed}" / "config.yaml"
         config.write_text(config.read_text().replace("order_seed: 1", "order_seed: 0"))
     assert [note for note in compared(study)["notes"] if note.startswith("cls: runs share a data.order_seed")]
 
 
-def test_what_groups_differ_in_besides_the_head_is_said(study: Path) -> None:
+def test_config_differences_other_than_head_are_noted(study: Path) -> None:
     for seed in (0, 1):
         config = study / f"cls-s{seed}" / "config.yaml"
         config.write_text(config.read_text().replace("lr: 3.0e-05", "lr: 0.01") + "optimizer: {lr: 0.01}\n")
@@ -212,7 +214,7 @@ def test_what_groups_differ_in_besides_the_head_is_said(study: Path) -> None:
     assert "lr (0.01 in cls; 3e-05 in transformer)" in note and note.count("lr (") == 1
 
 
-def test_names_say_each_choice_once(tmp_path: Path) -> None:
+def test_group_names_contain_each_choice_once(tmp_path: Path) -> None:
     study = make_study(tmp_path / "runs", heads=HEADS[:1], seeds=[0, 1], num_documents=200)
     change_result(study / "transformer-s1", group_hash="another")
     for seed, lr in ((0, 0.01), (1, 0.02)):
@@ -221,8 +223,8 @@ def test_names_say_each_choice_once(tmp_path: Path) -> None:
     assert {group["name"] for group in compared(study)["groups"]} == {"transformer lr=0.01", "transformer lr=0.02"}
 
 
-def test_models_that_learnt_nothing_are_said_and_not_called_equivalent(study: Path) -> None:
-    """Each gives every document one class, another one with each seed: all have the same accuracy."""
+def test_constant_models_are_noted_and_not_equivalent(study: Path) -> None:
+    """Each run predicts one class for all documents, a different one for each seed, so all accuracies are equal."""
     labels = pq.read_table(study / "cls-s0" / "predictions" / "test.parquet")["label"].to_pylist()
     for head, constants in (("cls", (0, 1)), ("transformer", (1, 0))):
         for seed, constant in enumerate(constants):
@@ -233,10 +235,9 @@ def test_models_that_learnt_nothing_are_said_and_not_called_equivalent(study: Pa
     assert len(labels) == 200 and comparison["groups"][0]["metrics"]["test/accuracy"]["mean"] == 0.5
     for name in ("cls", "transformer"):
         assert f"{name}: 2 of 2 runs predict one class for all documents." in comparison["notes"]
-    figures = comparison["groups"][0]["metrics"]["test/accuracy"]
-    assert figures["high"] - figures["low"] == pytest.approx(
-        0, abs=1e-9
-    )  # over documents, two opposite constants are sure
+    accuracy = comparison["groups"][0]["metrics"]["test/accuracy"]
+    # The mean over two opposite constants is the same for any documents.
+    assert accuracy["high"] - accuracy["low"] == pytest.approx(0, abs=1e-9)
     change_column(study / "cls-s1", "prediction", lambda v: pa.array([0] * len(v)))
     change_column(study / "transformer-s0", "prediction", lambda v: pa.array([1] * len(v)))
     change_column(study / "transformer-s1", "prediction", lambda v: pa.array([1] * len(v)))
@@ -244,65 +245,66 @@ def test_models_that_learnt_nothing_are_said_and_not_called_equivalent(study: Pa
     assert pair["difference"] == 0 and pair["high"] - pair["low"] > 0.1 and not pair["equivalent"]
 
 
-def test_a_folder_that_is_no_study_says_where_they_are(study: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_error_for_other_folder_names_the_study_folder(study: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([str(study / "cls-s0")]) == 2
-    assert f"It is the folder of one run; give that of its study, {study.resolve()}." in capsys.readouterr().err
+    assert f"It is a run folder; give its study folder, {study.resolve()}." in capsys.readouterr().err
     assert main([str(study.parent)]) == 2
     assert f"Give one of its studies: {study.name}." in capsys.readouterr().err
 
 
-def test_a_reader_who_has_enough_is_no_error(study: Path) -> None:
-    command = f"{sys.executable} -m imdbcls.compare {study} | true; exit ${{PIPESTATUS[0]}}"  # it flatten at once
+def test_closed_stdout_exits_silently_and_writes_files(study: Path) -> None:
+    command = (
+        f"{sys.executable} -m imdbcls.compare {study} | true; exit ${{PIPESTATUS[0]}}"  # `true` exits without reading
+    )
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
-    assert done.returncode == 141 and done.stderr.count("\n") <= 1, (
-        done.stderr
-    )  # the line explains why texts are missing
+    # One line is allowed: the warning that document texts cannot be read.
+    assert done.returncode == 141 and done.stderr.count("\n") <= 1, done.stderr
     assert (study / "comparison.html").is_file()
 
 
-def test_films_widen_the_intervals(tmp_path: Path) -> None:
-    """Documents that belong together are drawn together, in every figure, and a run without films takes the other's."""
-    alone = make_study(tmp_path / "alone", heads=HEADS[:2], num_documents=400)
+def test_clusters_change_intervals_and_p_values(tmp_path: Path) -> None:
+    """Clusters are resampled as units for all values. Runs without clusters use those of other runs."""
+    single = make_study(tmp_path / "single", heads=HEADS[:2], num_documents=400)
     films = make_study(tmp_path / "films", heads=HEADS[:2], num_documents=400, documents_of_a_film=40)
     mixed = make_study(tmp_path / "mixed", heads=HEADS[:2], num_documents=400, documents_of_a_film=40)
     for seed in (0, 1, 2):
-        shutil.copytree(alone / f"cls-s{seed}", mixed / f"cls-s{seed}", dirs_exist_ok=True)
-    found = {study.name: compared(study) for study in (alone, films, mixed)}
-    assert [found[name]["groups"][0]["num_clusters"] for name in ("alone", "films")] == [None, 10]
-    assert "400 test documents each in 10 clusters" in (films / "comparison.html").read_text()
+        shutil.copytree(single / f"cls-s{seed}", mixed / f"cls-s{seed}", dirs_exist_ok=True)
+    found = {study.name: compared(study) for study in (single, films, mixed)}
+    assert [found[name]["groups"][0]["num_clusters"] for name in ("single", "films")] == [None, 10]
+    assert "400 test documents in 10 clusters" in (films / "comparison.html").read_text()
     pairs = {name: comparison["pairs"][0] for name, comparison in found.items()}
-    assert pairs["films"]["difference"] == pairs["alone"]["difference"] == pairs["mixed"]["difference"]
+    assert pairs["films"]["difference"] == pairs["single"]["difference"] == pairs["mixed"]["difference"]
     for key in ("low", "high", "standard_error", "p_permutation"):
-        assert pairs["films"][key] == pytest.approx(pairs["mixed"][key]) and pairs["films"][key] != pairs["alone"][key]
+        assert pairs["films"][key] == pytest.approx(pairs["mixed"][key]) and pairs["films"][key] != pairs["single"][key]
     for part in ("length", "class"):
         widths = [
             [p["high"] - p["low"] for p in found[name]["groups"][0]["parts"][part] if p["mean"] is not None]
-            for name in ("alone", "films")
+            for name in ("single", "films")
         ]
         assert widths[0] != widths[1]
 
 
-def test_parts_that_are_not_the_same_documents_say_so(tmp_path: Path) -> None:
-    """One head reads 256 tokens and one 128: what is read whole is not the same."""
+def test_parts_with_different_documents_show_counts_per_group(tmp_path: Path) -> None:
+    """One group has max_length 256 and the other 128, so different documents are within it."""
     study = make_study(tmp_path / "runs", heads=HEADS[:1], num_documents=400)
     make_study(study, heads=HEADS[1:2], num_documents=400, max_length=128)
     assert main([str(study)]) == 0
     lines = (study / "comparison.md").read_text().splitlines()
-    whole, *cut = [line for line in lines if line.startswith(("| read whole", "| cut at"))]
-    assert re.fullmatch(r"\| read whole \| \u2013 \| \d\d\.\d\d \(\d+\) \| \d\d\.\d\d \(\d+\) \|", whole)
-    assert {line.split(" | ")[0] for line in cut} == {"| cut at 256", "| cut at 128"}
+    within, *truncated = [line for line in lines if line.startswith(("| within max", "| truncated to"))]
+    assert re.fullmatch(r"\| within max\\_length \| \u2013 \| \d\d\.\d\d \(\d+\) \| \d\d\.\d\d \(\d+\) \|", within)
+    assert {line.split(" | ")[0] for line in truncated} == {"| truncated to 256", "| truncated to 128"}
 
 
-def test_a_part_without_a_mistake_has_an_interval(study: Path) -> None:
+def test_part_without_mistakes_has_an_interval(study: Path) -> None:
     group = read_study(study).groups[0]
-    answers = [replace(run.predictions, predicted=run.predictions.true_labels) for run in group.runs]
-    runs = tuple(replace(run, predictions=each) for run, each in zip(group.runs, answers, strict=True))
+    correct = [replace(run.predictions, predicted=run.predictions.true_labels) for run in group.runs]
+    runs = tuple(replace(run, predictions=each) for run, each in zip(group.runs, correct, strict=True))
     accuracy = part_accuracy(replace(group, runs=runs), "a part", np.arange(200) < 12).accuracy
     assert accuracy is not None and accuracy.mean == accuracy.high == 1 and 0.7 < accuracy.low < 0.8
 
 
 @pytest.mark.parametrize("name", list(BAD))
-def test_a_bad_run_is_named_and_the_others_are_compared(
+def test_bad_run_is_left_out_and_others_are_compared(
     name: str, study: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     damage, sentence = BAD[name]
@@ -314,12 +316,12 @@ def test_a_bad_run_is_named_and_the_others_are_compared(
     assert "transformer" in out and "cls-s1 is left out" in out and "Traceback" not in out
 
 
-def test_predictions_that_do_not_fit_result_json_are_said(study: Path) -> None:
+def test_accuracy_that_contradicts_predictions_is_noted(study: Path) -> None:
     change_result(study / "cls-s0", **{"test/accuracy": 0.999})
-    assert any("cls-s0: result.json says accuracy 0.9990" in note for note in compared(study)["notes"])
+    assert any("cls-s0: result.json has accuracy 0.9990" in note for note in compared(study)["notes"])
 
 
-def test_strange_figures_become_nothing(study: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_invalid_values_in_results_are_ignored(study: Path, capsys: pytest.CaptureFixture[str]) -> None:
     change_result(study / "cls-s0", train_seconds="fast", latency_ms=[1], peak_memory_mb=10**400, max_length="long")
     (study / "cls-s0" / "metrics.jsonl").write_text('{"epoch": 1, "val/accuracy": NaN}\n{"epoch": "x"}\n[]\n{"ep')
     (study / "cls-s1" / "metrics.jsonl").unlink()
@@ -327,7 +329,7 @@ def test_strange_figures_become_nothing(study: Path, capsys: pytest.CaptureFixtu
     assert json.loads((study / "comparison.json").read_text())["groups"]
 
 
-def test_an_empty_study_an_unfinished_one_and_no_study(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_folder_without_finished_runs_is_one_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "empty").mkdir()
     unfinished = make_study(tmp_path / "unfinished", heads=HEADS[:1], seeds=[0], num_documents=50)
     change_result(unfinished / "transformer-s0", status="failed")
@@ -341,7 +343,7 @@ def test_an_empty_study_an_unfinished_one_and_no_study(tmp_path: Path, capsys: p
         assert sentence in error and error.count("\n") == 1
 
 
-def test_too_many_documents_are_refused_before_they_are_read(study: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_many_documents_are_refused_before_reading(study: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(read_predictions, "MAX_DOCUMENTS", 100)
     with pytest.raises(BadRun, match="at most 100 are read"):
         read_study(study)
@@ -355,19 +357,19 @@ def test_control_characters_never_reach_the_terminal(study: Path, capsys: pytest
     assert main([str(study)]) == 0
     out = capsys.readouterr().out
     assert not any(character in out for character in "\x1b\x07\u202e\x00")
-    assert plain("a\tb\u2028c") == "a b\\u2028c"
+    assert sanitize("a\tb\u2028c") == "a b\\u2028c"
     joiner = "\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645"  # a Persian word with a zero-width non-joiner
-    assert plain(joiner) == joiner
+    assert sanitize(joiner) == joiner
 
 
-def test_yaml_aliases_cannot_unfold_endlessly() -> None:
+def test_expansion_of_yaml_aliases_is_bounded() -> None:
     config: dict[str, object] = {"leaf": 1}
     for level in range(60):
         config = {f"left{level}": config, f"right{level}": config}
     assert sum(1 for _ in flatten(config)) <= 2_000
 
 
-def test_output_links_are_replaced_not_followed(study: Path, tmp_path: Path) -> None:
+def test_links_in_output_folder_are_replaced_not_followed(study: Path, tmp_path: Path) -> None:
     victim = tmp_path / "victim.txt"
     victim.write_text("mine")
     (tmp_path / "elsewhere").mkdir()
@@ -377,7 +379,7 @@ def test_output_links_are_replaced_not_followed(study: Path, tmp_path: Path) -> 
     assert victim.read_text() == "mine" and not list((tmp_path / "elsewhere").iterdir())
 
 
-def test_nothing_heavy_or_online_is_imported(study: Path) -> None:
+def test_torch_and_wandb_are_not_imported(study: Path) -> None:
     check = (
         "import sys, imdbcls.compare as c; c.main(sys.argv[1:]); print(sorted({'torch', 'wandb'} & set(sys.modules)))"
     )
@@ -386,15 +388,17 @@ def test_nothing_heavy_or_online_is_imported(study: Path) -> None:
     assert done.stdout.strip().endswith("[]"), done.stdout[-300:] + done.stderr
 
 
-def test_clusters_are_known_by_whoever_recorded_them(tmp_path: Path) -> None:
-    """Of runs of an older version in the same group, and of groups whose records differ, whichever ranks first."""
+def test_clusters_come_from_any_run_that_recorded_them(tmp_path: Path) -> None:
+    """A run may lack clusters, and groups may have recorded different ones. The order of the groups does not matter."""
     study = make_study(tmp_path / "runs", heads=HEADS[:2], num_documents=400, documents_of_a_film=40)
-    whole = compared(study)["pairs"][0]
+    complete = compared(study)["pairs"][0]
     file = study / "cls-s0" / "predictions" / "test.parquet"
     pq.write_table(pq.read_table(file).drop_columns("cluster"), file)
     comparison = compared(study)
-    assert comparison["pairs"][0]["standard_error"] == whole["standard_error"]
-    assert any(note.startswith("Not all runs recorded which documents belong") for note in comparison["notes"])
+    assert comparison["pairs"][0]["standard_error"] == complete["standard_error"]
+    assert any(
+        note.startswith("Some runs did not record which documents belong together") for note in comparison["notes"]
+    )
     for head in ("cls", "transformer"):
         finer = shutil.copytree(study, tmp_path / head)
         for seed in (0, 1, 2):
@@ -403,16 +407,20 @@ def test_clusters_are_known_by_whoever_recorded_them(tmp_path: Path) -> None:
             table = pq.read_table(file)
             table = table.drop_columns("cluster") if "cluster" in table.column_names else table
             pq.write_table(table.append_column("cluster", column), file)
-        assert compared(finer)["pairs"][0]["standard_error"] == pytest.approx(whole["standard_error"])
+        assert compared(finer)["pairs"][0]["standard_error"] == pytest.approx(complete["standard_error"])
 
 
-def test_documents_of_one_film_alone_prove_nothing(tmp_path: Path) -> None:
+def test_pair_with_a_single_cluster_is_not_tested(tmp_path: Path) -> None:
     study = make_study(tmp_path / "runs", heads=HEADS[:2], num_documents=300, documents_of_a_film=300)
     (pair,) = compared(study)["pairs"]
-    assert pair["equivalent"] is None and not pair["significant"] and "belong together" in pair["problem"]
+    assert (
+        pair["equivalent"] is None
+        and not pair["significant"]
+        and "all shared documents are in one cluster" in pair["problem"]
+    )
 
 
-def test_long_and_strange_group_names_are_only_names(study: Path) -> None:
+def test_long_and_unusual_cluster_names_are_accepted(study: Path) -> None:
     for run in study.glob("*-s*"):
         file = run / "predictions" / "test.parquet"
         table = pq.read_table(file)
@@ -422,12 +430,12 @@ def test_long_and_strange_group_names_are_only_names(study: Path) -> None:
 
 
 @pytest.mark.parametrize("change", [{"config_hash": ["a"]}, {"split_hash": {"a": 1}}])
-def test_a_hash_that_is_no_text_is_refused(change: dict[str, Any], study: Path) -> None:
+def test_hash_that_is_not_a_string_is_refused(change: dict[str, Any], study: Path) -> None:
     change_result(study / "cls-s1", **change)
-    assert any("cls-s1 is left out" in note and "no usable" in note for note in compared(study)["notes"])
+    assert any("cls-s1 is left out" in note and "no valid" in note for note in compared(study)["notes"])
 
 
-def test_figures_beyond_all_measure_are_none(study: Path) -> None:
+def test_huge_values_are_ignored(study: Path) -> None:
     change_result(study / "cls-s1", train_seconds=1e308, **{"val/accuracy": 1e308})
     (study / "cls-s1" / "metrics.jsonl").write_text('{"epoch": 1e308, "val/accuracy": 0.5}\n')
     compared(study)

@@ -1,4 +1,4 @@
-"""The figures against scipy, statsmodels and scikit-learn on the same predictions, or against hand-worked cases."""
+"""Check the statistics against scipy, statsmodels and scikit-learn, or against cases computed by hand."""
 
 from dataclasses import replace
 
@@ -69,7 +69,7 @@ def test_mcnemar_agrees_with_statsmodels_and_the_binomial_test() -> None:
 
 
 def test_mcnemar_by_hand() -> None:
-    # 1 against 5 discordant documents: 2 (C(6,0) + C(6,1)) / 2^6 = 14/64.
+    # The discordant documents are 1 and 5: p = 2 (C(6,0) + C(6,1)) / 2^6 = 14/64.
     first = np.array([1, 0, 0, 0, 0, 0, 1, 1])
     second = np.array([0, 1, 1, 1, 1, 1, 1, 1])
     assert exact_mcnemar(first, second) == (1, 5, pytest.approx(14 / 64))
@@ -93,24 +93,24 @@ def test_permutation_agrees_with_scipy(num_seeds: int) -> None:
 
 
 def test_permutation_by_hand() -> None:
-    # Five documents that only the first gets right: of 32 sign patterns, 2 are as extreme.
+    # Only the first gets five documents right: 2 of 32 sign patterns are as extreme.
     first, second = np.ones((1, 8), np.float32), np.array([[0, 0, 0, 0, 0, 1, 1, 1]], np.float32)
     assert permutation_p(first, second) == pytest.approx(2 / 32, rel=1e-12)
     assert permutation_p(first, first) == 1.0
     assert permutation_p(np.ones((1, 400), np.float32), np.zeros((1, 400), np.float32)) == 2.0**-399
 
 
-def test_a_permutation_flips_clusters_whole() -> None:
-    # Three films whose documents only the first gets right, and one that only the second does: sums 3, 2, 2 and -1.
+def test_permutation_flips_clusters_as_units() -> None:
+    # The first gets all documents of three films right and the second those of a fourth: sums 3, 2, 2 and -1.
     first = np.array([[1, 1, 1, 1, 1, 1, 1, 0]], np.float32)
     films_N = np.array([0, 0, 0, 1, 1, 2, 2, 3])
-    assert permutation_p(first, 1 - first, films_N) == pytest.approx(4 / 16, rel=1e-12)  # |sum| >= 6: 8, 6 and minus
+    assert permutation_p(first, 1 - first, films_N) == pytest.approx(4 / 16, rel=1e-12)  # |sum| >= 6: 8, 6, -6, -8
     singles = np.arange(8)[::-1]
     assert permutation_p(first, 1 - first, singles) == permutation_p(first, 1 - first)
 
 
-def test_draws_of_clusters_have_the_cluster_robust_error() -> None:
-    """Against the sandwich estimator of statsmodels, on films of very different sizes."""
+def test_cluster_bootstrap_has_cluster_robust_standard_error() -> None:
+    """The reference is the sandwich estimator of statsmodels, with clusters of very different sizes."""
     generator = np.random.default_rng(4)
     films_N = np.repeat(np.arange(150), generator.integers(1, 12, 150))
     correct_N = (generator.normal(size=150)[films_N] + generator.normal(size=len(films_N)) > -1).astype(float)
@@ -118,11 +118,11 @@ def test_draws_of_clusters_have_the_cluster_robust_error() -> None:
     draws = document_draws(correct_N[:, None], films_N)[:, 0]
     assert draws.std(ddof=1) == pytest.approx(fit.bse[0], rel=0.06)
     assert draws.std(ddof=1) > 1.3 * document_draws(correct_N[:, None])[:, 0].std(ddof=1)
-    alone = document_draws(correct_N[:, None], np.arange(len(films_N)))
-    np.testing.assert_allclose(alone, document_draws(correct_N[:, None]), atol=1e-6)
+    single = document_draws(correct_N[:, None], np.arange(len(films_N)))
+    np.testing.assert_allclose(single, document_draws(correct_N[:, None]), atol=1e-6)
 
 
-def test_permutation_with_unequal_numbers_of_seeds_compares_means() -> None:
+def test_permutation_compares_means_for_unequal_numbers_of_seeds() -> None:
     first, second = outcomes(3)
     assert permutation_p(first, second[:2]) == pytest.approx(
         permutation_p(np.tile(first, (2, 1)), second[:2]), abs=0.01
@@ -139,43 +139,43 @@ def test_document_bootstrap_agrees_with_scipy() -> None:
     assert draws.std(ddof=1) == pytest.approx(correct.std() / np.sqrt(len(correct)), rel=0.05)
 
 
-def test_draws_of_two_groups_over_the_same_documents_are_paired() -> None:
+def test_draws_of_two_groups_with_same_documents_are_paired() -> None:
     first, second = outcomes(2)
     together = document_draws(np.concatenate([first, second]).T)
     assert np.allclose(together, np.concatenate([document_draws(first.T), document_draws(second.T)], axis=1), atol=1e-6)
 
 
-def test_interval_equals_the_two_way_analysis_of_variance() -> None:
-    """With exact covariances the variance is (MS_seeds + MS_documents - MS_rest) / SN, the crossed design's own."""
+def test_variance_equals_two_way_analysis_of_variance() -> None:
+    """For exact covariances, the variance of a crossed design is (MS_seeds + MS_documents - MS_residual) / SN."""
     correct, _ = outcomes(6)
     num_seeds, num_documents = correct.shape
     means_S, means_N, mean = correct.mean(1), correct.mean(0), correct.mean(dtype=np.float64)
     ms_seeds = num_documents * ((means_S - mean) ** 2).sum() / (num_seeds - 1)
     ms_documents = num_seeds * ((means_N - mean) ** 2).sum() / (num_documents - 1)
-    rest = correct - means_S[:, None] - means_N[None, :] + mean
-    ms_rest = (rest**2).sum() / ((num_seeds - 1) * (num_documents - 1))
+    residual = correct - means_S[:, None] - means_N[None, :] + mean
+    ms_residual = (residual**2).sum() / ((num_seeds - 1) * (num_documents - 1))
     exact = mean_over_seeds(means_S, np.cov(correct, ddof=0) / num_documents, num_documents)
-    assert exact.variance == pytest.approx((ms_seeds + ms_documents - ms_rest) / correct.size, rel=1e-4)
+    assert exact.variance == pytest.approx((ms_seeds + ms_documents - ms_residual) / correct.size, rel=1e-4)
     drawn = mean_over_seeds(means_S, covariance_over(document_draws(correct.T)), num_documents)
     assert drawn.standard_error == pytest.approx(exact.standard_error, rel=0.05)
 
 
-def test_two_level_draws_agree_where_seeds_are_many() -> None:
-    """Drawing seeds and documents literally gives the same variance, once its known excess is taken off (Owen 2007)."""
+def test_resampling_seeds_and_documents_agrees_for_many_seeds() -> None:
+    """Resampling both has the same variance after subtracting its known excess (Owen 2007)."""
     correct, _ = outcomes(40, num_documents=600)
     num_seeds, num_documents = correct.shape
     draws = document_draws(correct.T, num_draws=4_000)
     generator = np.random.default_rng(2)
     weights = generator.multinomial(num_seeds, np.full(num_seeds, 1 / num_seeds), len(draws)) / num_seeds
-    literal = (draws * weights).sum(axis=1).var(ddof=1)
-    rest = correct - correct.mean(1, keepdims=True) - correct.mean(0, keepdims=True) + correct.mean()
-    # Owen's variance counts the rest three times where it belongs once.
-    excess = 2 * rest.var() / correct.size
+    resampled = (draws * weights).sum(axis=1).var(ddof=1)
+    residual = correct - correct.mean(1, keepdims=True) - correct.mean(0, keepdims=True) + correct.mean()
+    # The variance of this bootstrap contains the residual three times instead of once.
+    excess = 2 * residual.var() / correct.size
     ours = mean_over_seeds(correct.mean(1), covariance_over(draws), num_documents)
-    assert literal - excess == pytest.approx(ours.variance, rel=0.1)
+    assert resampled - excess == pytest.approx(ours.variance, rel=0.1)
 
 
-def test_one_seed_is_the_paired_test_over_documents() -> None:
+def test_one_seed_equals_paired_t_test_over_documents() -> None:
     first, second = outcomes(1)
     covariance = np.cov(np.concatenate([first, second]), ddof=0) / first.shape[1]
     estimate = difference_over_seeds(first.mean(1), second.mean(1), covariance, first.shape[1])
@@ -186,8 +186,8 @@ def test_one_seed_is_the_paired_test_over_documents() -> None:
     assert estimate.p_equivalence(0.09) == pytest.approx(tost[0], rel=1e-3)
 
 
-def test_seeds_alone_are_welchs_test() -> None:
-    """Where documents add nothing, what is left is Welch's test on the seeds' scores."""
+def test_zero_document_variance_equals_welchs_test() -> None:
+    """Without document variance, the test is Welch's test on the accuracies of the seeds."""
     first, second = np.array([0.91, 0.93, 0.92, 0.915]), np.array([0.90, 0.912, 0.905])
     estimate = difference_over_seeds(first, second, np.zeros((7, 7)), 10**6)
     assert estimate.p_value() == pytest.approx(stats.ttest_ind(first, second, equal_var=False).pvalue, rel=1e-6)
@@ -198,24 +198,24 @@ def test_holm_by_hand() -> None:
     assert holm([]) == []
 
 
-def test_no_difference_at_all_is_not_an_error() -> None:
+def test_zero_variance_is_not_an_error() -> None:
     estimate = Estimate(0.0, (0.0, 0.0), (3, 3), 0.0, 100)
     assert estimate.p_value() == 1.0
     assert estimate.interval() == (0.0, 0.0)
     assert estimate.p_equivalence(0.003) == pytest.approx(0.997**100), (
-        "of a hundred documents, one in 300 may well miss"
+        "a difference in 0.3 % of documents may not occur among 100 documents"
     )
 
 
 @pytest.mark.parametrize("num_documents", [3, 5, 30, 1_000, 5_000])
-def test_detectable_difference_has_the_power_that_statsmodels_says(num_documents: int) -> None:
+def test_detectable_difference_has_power_of_statsmodels(num_documents: int) -> None:
     estimate = Estimate(0.0, (0.0, 0.0), (1, 1), 0.01**2, num_documents)
     effect = minimum_detectable_difference(estimate, 0.05) / (0.01 * num_documents**0.5)
     power = TTestPower().power(effect, num_documents, 0.05, alternative="two-sided")
     assert power == pytest.approx(0.8, abs=0.002)
 
 
-def test_seeds_needed_shrinks_the_seeds_part_only() -> None:
+def test_more_seeds_reduce_only_the_seed_variance() -> None:
     estimate = Estimate(0.004, (4e-6, 4e-6), (3, 3), 1e-6, 25_000)
     assert with_seeds(estimate, 12).seed_variances == pytest.approx((1e-6, 1e-6))
     assert with_seeds(estimate, 12).document_variance == 1e-6
@@ -228,8 +228,8 @@ def test_seeds_needed_shrinks_the_seeds_part_only() -> None:
 
 
 @pytest.mark.parametrize("num_classes", [2, 4])
-def test_metrics_agree_with_those_of_a_run(num_classes: int) -> None:
-    """The comparison resamples its own forms of what result.json holds, which scikit-learn and torchmetrics compute."""
+def test_metrics_agree_with_result_json(num_classes: int) -> None:
+    """The comparison has its own resampled metrics; those of a run come from scikit-learn and torchmetrics."""
     given = random_predictions(num_classes)
     ours = {metric.name: metric.score(metric.columns(given).mean(axis=0)) for metric in scores.METRICS}
     probabilities = given.probabilities / given.probabilities.sum(axis=1, keepdims=True, dtype=float)
@@ -242,25 +242,25 @@ def test_metrics_agree_with_those_of_a_run(num_classes: int) -> None:
 
 
 def test_ece_by_hand() -> None:
-    # Two answers of 0.9, one wrong: the bin is off by 0.4. Two of 0.6, both right: off by 0.4. Together 0.4.
+    # Two predictions with 0.9, one of them wrong: gap 0.4. Two with 0.6, both right: gap 0.4. The average is 0.4.
     probabilities = np.array([[0.9, 0.1], [0.9, 0.1], [0.6, 0.4], [0.6, 0.4]], np.float32)
     given = predictions(np.array([0, 1, 0, 0]), np.zeros(4, int), probabilities)
     ece = next(metric for metric in scores.METRICS if metric.name == "test/ece")
     assert ece.score(ece.columns(given).mean(axis=0)) == pytest.approx(0.4, abs=1e-6)
 
 
-def test_auroc_bootstrap_follows_the_real_one() -> None:
+def test_auroc_bootstrap_agrees_with_resampled_auroc() -> None:
     given = random_predictions(2)
     column = scores.auroc_placements(given)
     generator = np.random.default_rng(0)
-    real = []
+    resampled = []
     for _ in range(400):
         rows = generator.integers(0, len(given.true_labels), len(given.true_labels))
-        real.append(sklearn_metrics.roc_auc_score(given.true_labels[rows], given.probabilities[rows, 1]))
-    assert document_draws(column).std() == pytest.approx(np.std(real), rel=0.12)
+        resampled.append(sklearn_metrics.roc_auc_score(given.true_labels[rows], given.probabilities[rows, 1]))
+    assert document_draws(column).std() == pytest.approx(np.std(resampled), rel=0.12)
 
 
-def test_a_class_without_documents_leaves_auroc_undefined() -> None:
+def test_auroc_is_undefined_without_documents_of_a_class() -> None:
     given = random_predictions(2)
     only = replace(given, labels=np.zeros_like(given.true_labels))
     assert np.isnan(scores.auroc_placements(only)).all()

@@ -1,4 +1,4 @@
-"""Which texts the page shows: the run's own documents, proven by their hash, and never by asking the network."""
+"""Document texts on the page: only documents with the split hash of the run, and never from the network."""
 
 import os
 import socket
@@ -23,7 +23,7 @@ SECRET = "my diary"
 
 
 def write_documents(folder: Path) -> dict[str, Any]:
-    """A CSV file per split; returns the arguments of the reader."""
+    """Write a CSV file per split, and return the arguments of the reader."""
     for split, count in (("train", 60), ("test", 200)):
         rows = [f"{SECRET} {split} page {row},{row % 2}\n" for row in range(count)]
         (folder / f"{split}.csv").write_text("text,label\n" + "".join(rows))
@@ -31,7 +31,7 @@ def write_documents(folder: Path) -> dict[str, Any]:
 
 
 def study_on(folder: Path, data: dict[str, Any], split_hash: str, ids: list[str] | None = None) -> Path:
-    """A study whose runs say that they were trained on this data."""
+    """Make a study whose runs claim to be trained on this data."""
     name = data["name"]
     data = data | {"source": {"_target_": f"imdbcls.data.{name}.read_{name}", **data["source"]}}
     study = make_study(folder / "study", HEADS[:2], seeds=[0, 1], num_documents=200, split_hash=split_hash)
@@ -45,7 +45,7 @@ def study_on(folder: Path, data: dict[str, Any], split_hash: str, ids: list[str]
     return study
 
 
-def test_the_runs_own_documents_are_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_documents_of_the_run_are_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     source = write_documents(tmp_path)
     corpus = make_corpus(read_files(**source), **SETTINGS)
     study = study_on(tmp_path, {"name": "files", "source": source}, corpus.split_hash, list(corpus.test.ids))
@@ -54,7 +54,7 @@ def test_the_runs_own_documents_are_shown(tmp_path: Path, capsys: pytest.Capture
     assert capsys.readouterr().err == ""
 
 
-def test_a_private_file_that_a_strangers_run_points_at_is_not_shown(
+def test_private_file_named_by_an_untrusted_run_is_not_shown(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     source = write_documents(tmp_path)
@@ -68,7 +68,7 @@ def test_a_private_file_that_a_strangers_run_points_at_is_not_shown(
 
 
 @pytest.mark.parametrize("data", ["imdb", "hub", "folder"])
-def test_no_run_makes_the_comparison_ask_the_network(data: str, tmp_path: Path) -> None:
+def test_untrusted_run_causes_no_network_access(data: str, tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listening:
         url = f"http://127.0.0.1:{listening.getsockname()[1]}"
         (tmp_path / "folder").mkdir()
@@ -89,11 +89,11 @@ def test_no_run_makes_the_comparison_ask_the_network(data: str, tmp_path: Path) 
         with pytest.raises(TimeoutError):
             listening.accept()
     assert done.returncode == 0, done.stderr
-    assert done.stderr.startswith("warning: the page shows no texts of documents: data.path=")
+    assert done.stderr.startswith("warning: the page will not show document texts: data.path=")
     assert done.stderr.count("\n") == 1
 
 
-def test_a_path_in_a_run_cannot_write_to_the_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_control_characters_in_a_path_are_not_printed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     study = study_on(tmp_path, {"name": "imdb", "source": {"path": "\x1b]0;title\x07"}}, "0123456789abcdef")
     assert main([str(study)]) == 0
     assert not set("\x1b\x07") & set(capsys.readouterr().err)

@@ -1,4 +1,4 @@
-"""`--wandb`: a real offline run of type `comparison`, read back from its own file."""
+"""`--wandb` writes an offline run of type `comparison`, and `--report` needs a server."""
 
 import json
 import time
@@ -20,7 +20,7 @@ from imdbcls.tracking.log_comparison import log_comparison, tracker_settings, un
 from imdbcls.tracking.wandb_report import owner_of
 
 
-def test_comparison_run_holds_tables_figures_and_page(tmp_path: Path) -> None:
+def test_comparison_run_contains_tables_figures_and_page(tmp_path: Path) -> None:
     study = make_study(tmp_path / "heads", heads=HEADS[:2], num_documents=300)
     found = read_study(study)
     comparison = compare_study(found, 0.003)
@@ -30,10 +30,10 @@ def test_comparison_run_holds_tables_figures_and_page(tmp_path: Path) -> None:
 
     (run,) = (study / "wandb").glob("offline-run-*-comparison-heads-*")
     expected = (b"comparison/page", b"comparison/figures/differences", b"comparison/tables/ranking")
-    # wandb's own process writes the offline log, and may end a moment after `finish` returns.
+    # The process of wandb that writes the offline log may end shortly after `finish` returns.
     deadline = time.monotonic() + 20
     while not all(name in next(run.glob("run-comparison-heads-*.wandb")).read_bytes() for name in expected):
-        assert time.monotonic() < deadline, "the log never held the comparison"
+        assert time.monotonic() < deadline, "the log does not contain the comparison"
         time.sleep(0.1)
     media = run / "files" / "media"
     assert list(media.rglob("page_*.html"))
@@ -42,11 +42,11 @@ def test_comparison_run_holds_tables_figures_and_page(tmp_path: Path) -> None:
     assert [row[1] for row in table["data"]] == [group.name for group in comparison.groups]
 
 
-def test_table_columns_get_names_that_differ() -> None:
+def test_table_columns_get_unique_names() -> None:
     assert unique(["", "ECE", "95 %", "loss", "95 %"]) == ["rank", "ECE", "ECE 95 %", "loss", "loss 95 %"]
 
 
-def test_a_comparison_goes_where_its_runs_are() -> None:
+def test_comparison_uses_project_and_entity_of_its_runs() -> None:
     shipped = tracker_settings({})
     assert (shipped["project"], shipped["entity"], shipped["mode"]) == ("imdbcls", None, "auto")
     own = tracker_settings(
@@ -55,7 +55,7 @@ def test_a_comparison_goes_where_its_runs_are() -> None:
     assert own == shipped | {"project": "films", "entity": "team"}
 
 
-def test_an_unreachable_server_costs_the_comparison_little(
+def test_unreachable_server_makes_the_comparison_offline(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.delenv("WANDB_MODE", raising=False)
@@ -68,7 +68,7 @@ def test_an_unreachable_server_costs_the_comparison_little(
     assert len(list(study.glob("wandb/offline-run-*-comparison-heads-*"))) == 1
 
 
-def test_a_report_needs_an_entity(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_report_without_entity_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     import wandb
 
     monkeypatch.setattr(wandb, "Api", lambda: SimpleNamespace(default_entity=None))
@@ -79,7 +79,7 @@ def test_a_report_needs_an_entity(monkeypatch: pytest.MonkeyPatch) -> None:
     assert owner_of(None) == "me"
 
 
-def test_a_report_without_a_server_is_one_sentence(
+def test_report_without_server_is_one_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")

@@ -1,4 +1,4 @@
-"""Figures for papers: PDF and PNG in a column's width, with the same order and numbers as the page."""
+"""Figures for papers: PDF and PNG with the width of a column, and the same order and values as on the page."""
 
 import struct
 import sys
@@ -33,28 +33,30 @@ def comparison(study: Path) -> Comparison:
     return compare_study(read_study(study), 0.003)
 
 
-def test_every_figure_is_written_as_pdf_and_png(study: Path, tmp_path: Path) -> None:
+def test_figures_option_writes_pdf_and_png(study: Path, tmp_path: Path) -> None:
     assert main([str(study), "--output", str(tmp_path / "without")]) == 0
     assert {path.suffix for path in (tmp_path / "without" / "comparison_figures").iterdir()} == {".svg"}
     assert main([str(study), "--figures", "--output", str(tmp_path)]) == 0
     for name in NAMES:
         pdf = (tmp_path / "comparison_figures" / f"{name}.pdf").read_bytes()
-        assert pdf.startswith(b"%PDF") and b"/FontFile2" in pdf and b"/Type3" not in pdf, "fonts are embedded TrueType"
-        assert b"CreationDate" not in pdf and b"/MediaBox [ 0 0 237.6 " in pdf, "3.3 inches wide"
+        assert pdf.startswith(b"%PDF") and b"/FontFile2" in pdf and b"/Type3" not in pdf, (
+            "fonts must be embedded TrueType"
+        )
+        assert b"CreationDate" not in pdf and b"/MediaBox [ 0 0 237.6 " in pdf, "width must be 3.3 inches"
         png = (tmp_path / "comparison_figures" / f"{name}.png").read_bytes()
         width, height = struct.unpack(">II", png[16:24])
-        assert png[1:4] == b"PNG" and width == 990 and 200 < height < 2000, "300 dots per inch"
+        assert png[1:4] == b"PNG" and width == 990 and 200 < height < 2000, "resolution must be 300 dpi"
     assert not list((tmp_path / "comparison_figures").glob("*.tmp"))
 
 
-def test_the_files_are_the_same_every_time(comparison: Comparison) -> None:
+def test_files_are_byte_identical(comparison: Comparison) -> None:
     figures = {name: figure for name, figure in figures_of(comparison).items() if name in ("accuracy", "curves_loss")}
     first = paper_figures(figures)
-    time.sleep(1.1)  # dates in files count seconds
+    time.sleep(1.1)  # a date in a file would have changed
     assert paper_figures(figures) == first
 
 
-def test_the_order_and_the_numbers_are_those_of_the_page(comparison: Comparison) -> None:
+def test_order_and_values_equal_those_of_the_page(comparison: Comparison) -> None:
     figures = figures_of(comparison)
     names = [group.name for group in comparison.groups]
     pairs = [f"{pair.a} - {pair.b}" for pair in comparison.pairs]
@@ -77,14 +79,14 @@ def test_the_order_and_the_numbers_are_those_of_the_page(comparison: Comparison)
     }
 
 
-def test_strange_names_are_only_text(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_unusual_names_are_drawn_as_text(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     heads = [Head(r"a $\frac{1}{$ _^{ 头"), Head("b" * 60, skill=0.2)]
     study = read_study(make_study(tmp_path / "x", heads, seeds=[0], num_documents=60))
     figures = figures_of(compare_study(study, 0.003))
     plots = {name: figure for name, figure in figures.items() if name in ("differences", "cost_train_seconds")}
     assert len(paper_figures(plots)) == 4
     lines = capsys.readouterr().err.splitlines()
-    assert len(lines) == 1 and "boxes for characters that their font, DejaVu Sans, lacks" in lines[0]
+    assert len(lines) == 1 and "boxes for characters that the font DejaVu Sans does not have" in lines[0]
 
 
 def test_without_matplotlib_nothing_is_written(

@@ -1,4 +1,4 @@
-"""Write a comparison as tidy CSV for a spreadsheet: one row per group and metric."""
+"""A comparison as tidy CSV: one row per group and metric."""
 
 import csv
 import io

@@ -1,7 +1,7 @@
-"""Describe the figures of a comparison: data, axes and labels, in percent or points, without any drawing.
+"""Describe the figures of a comparison: data, axes and labels, in percent or points, but no drawing.
 
-`svg_figures` draws them for the page, `paper_figures` as PDF and PNG. A figure that colours groups refers to them by
-their index in the comparison, best first.
+`svg_figures` draws them for the page, and `paper_figures` as PDF and PNG. Figures refer to groups by their index in the
+comparison, best first; the index decides the colour.
 """
 
 import math
@@ -17,13 +17,13 @@ from imdbcls.comparison.views.wording import verdict
 
 COST_PLANES = ("latency_ms_p50", "train_seconds", "head_parameters", "peak_memory_mb")
 CURVES = (("val/accuracy", "validation accuracy %", 100), ("val/loss", "validation loss", 1))
-MAX_MARKS = 12  # of one curve
+MAX_MARKS = 12  # points of one curve that still have markers
 LOG_FACTOR = 20  # costs that span more than this factor have a logarithmic axis
 
 
 @dataclass(frozen=True)
 class Axis:
-    """The range of one axis, and its title."""
+    """The range and title of one axis."""
 
     title: str
     low: float
@@ -31,7 +31,7 @@ class Axis:
     log: bool = False
 
     def ticks(self, count: int = 5) -> list[float]:
-        """Return about `count` round numbers in the range."""
+        """Return about `count` round values in the range."""
         if self.log:
             powers = range(math.floor(math.log10(self.low)), math.ceil(math.log10(self.high)) + 1)
             marks = [m * 10.0**power for power in powers for m in (1, 3)]
@@ -52,36 +52,38 @@ class Interval:
     low: float
     high: float
     dots: tuple[float, ...]  # single seeds
-    series: int | Outcome  # decides the colour: the index of a group, or a verdict
-    tip: str
+    series: int | Outcome  # for the colour: the index of a group, or a verdict
+    tip: str  # tooltip
 
 
 @dataclass(frozen=True)
 class IntervalPlot:
-    """Values with their intervals, one row each. A margin makes it a forest plot around zero."""
+    """Values with their intervals, one per row. With a margin, it is a forest plot around zero."""
 
     rows: tuple[Interval, ...]
     x: Axis
-    margin: float | None  # of equivalence, on both sides of zero
+    margin: float | None  # equivalence margin, on both sides of zero
 
 
 @dataclass(frozen=True)
 class CurvePlot:
-    """Learning curves of all groups: the mean over seeds, and the lowest and highest seed."""
+    """Learning curves of all groups: the mean over seeds, with the lowest and highest seed."""
 
     names: tuple[str, ...]
-    curves: tuple[tuple[CurvePoint, ...], ...]  # one per group, may be empty
+    curves: tuple[tuple[CurvePoint, ...], ...]  # one per group; empty if the group logged nothing
     x: Axis
     y: Axis
 
     @staticmethod
     def has_marks(curve: Sequence[CurvePoint]) -> bool:
-        """Return whether each point is marked: not if there are many."""
+        """Return whether the points have markers; a curve with many points has none."""
         return len(curve) <= MAX_MARKS
 
 
 @dataclass(frozen=True)
 class CostPoint:
+    """The mean cost and mean accuracy of one group."""
+
     group: int
     name: str
     cost: float
@@ -99,7 +101,7 @@ class CostPlane:
 
     @property
     def front_line(self) -> list[tuple[float, float]]:
-        """The corners of the front's steps, as cost and accuracy."""
+        """The corners of the stepped front, as (cost, accuracy)."""
         on_front = sorted((point.cost, point.accuracy) for point in self.points if point.name in self.front)
         corners = [corner for (_, y1), (x2, y2) in pairwise(on_front) for corner in ((x2, y1), (x2, y2))]
         return [*on_front[:1], *corners]
@@ -107,7 +109,7 @@ class CostPlane:
 
 @dataclass(frozen=True)
 class ReliabilityPlot:
-    """Share of right answers over confidence: one group, with the others behind it."""
+    """Accuracy by confidence of one group, with the other groups in the background."""
 
     group: int
     groups: Sequence[GroupSummary]
@@ -119,7 +121,7 @@ class ReliabilityPlot:
 
     @property
     def order(self) -> list[int]:
-        """The groups in the order of drawing: the one that is shown comes last, on top."""
+        """The groups in drawing order: `group` comes last, on top."""
         return [*(i for i in range(len(self.groups)) if i != self.group), self.group]
 
     @property
@@ -129,7 +131,7 @@ class ReliabilityPlot:
 
 @dataclass(frozen=True)
 class LengthCell:
-    """Accuracy of one group on the documents of one range of lengths."""
+    """Accuracy of one group on the documents in one range of lengths."""
 
     group: int
     name: str
@@ -142,7 +144,7 @@ class LengthCell:
 
 @dataclass(frozen=True)
 class LengthPlot:
-    """Accuracy by the length of the document, of all groups side by side."""
+    """Accuracy by document length, with all groups side by side."""
 
     num_groups: int
     columns: tuple[str, ...]  # ranges of tokens
@@ -154,7 +156,7 @@ Figure = IntervalPlot | CurvePlot | CostPlane | ReliabilityPlot | LengthPlot
 
 
 def figures_of(comparison: Comparison) -> dict[str, Figure]:
-    """Return the figures by name, without those that have nothing to show."""
+    """Return the figures by name, without figures that would be empty."""
     groups, pairs = comparison.groups, shown_pairs(comparison)
     side_by_side = shown_groups(groups)
     figures: dict[str, Figure] = {"accuracy": accuracy_plot(groups)}
@@ -177,7 +179,7 @@ def accuracy_plot(groups: Sequence[GroupSummary]) -> IntervalPlot:
     rows = []
     for i, group in enumerate(groups):
         mean, low, high = (100 * value for value in (group.accuracy.mean, group.accuracy.low, group.accuracy.high))
-        tip = f"{group.name}: {mean:.2f} %, 95 % interval {low:.2f} to {high:.2f}"
+        tip = f"{group.name}: {mean:.2f} %, 95 % confidence interval {low:.2f} to {high:.2f}"
         rows.append(Interval(group.name, mean, low, high, tuple(100 * v for v in group.accuracy.values), i, tip))
     return interval_plot(rows, "test accuracy %", None)
 
@@ -195,7 +197,7 @@ def difference_plot(pairs: Sequence[PairResult], margin: float) -> IntervalPlot:
         )
         for pair in pairs
     ]
-    return interval_plot(rows, "difference in points (right of 0: the first is better)", margin)
+    return interval_plot(rows, "difference in points (above 0: the first group is better)", margin)
 
 
 def interval_plot(rows: Sequence[Interval], title: str, margin: float | None) -> IntervalPlot:
@@ -259,14 +261,14 @@ def nice_step(rough: float) -> float:
 
 
 def padded(values: Sequence[float], share: float = 0.06) -> tuple[float, float]:
-    """Return the values' range with a margin on both sides."""
+    """Return the range of the values, extended by `share` on both sides."""
     low, high = min(values), max(values)
-    room = (high - low) * share or abs(high) * share or 1.0
-    return low - room, high + room
+    padding = (high - low) * share or abs(high) * share or 1.0
+    return low - padding, high + padding
 
 
 def compact(value: float) -> str:
-    """Format a tick's number in few characters."""
+    """Format the value of a tick in few characters."""
     for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if abs(value) >= size:
             return f"{value / size:.4g}{unit}"

@@ -1,4 +1,4 @@
-"""Write the files of a comparison: all of them, or none."""
+"""Write all files of a comparison, or none if one cannot be written."""
 
 from collections.abc import Mapping
 from contextlib import ExitStack
@@ -16,9 +16,9 @@ from imdbcls.runtime.atomic import replacing, sync
 def write_files(
     folder: Path, comparison: Comparison, drawings: Mapping[str, str], page: str, papers: Mapping[str, bytes]
 ) -> None:
-    """Write comparison.{json,md,csv,html} and the figures. Raises UserError if one cannot be written.
+    """Write comparison.{json,md,csv,html} and the figures.
 
-    `drawings` are SVG by name; `papers` are files of figures by their file name.
+    `drawings` are SVG by name; `papers` are PDF and PNG by file name. Raise UserError if a file cannot be written.
     """
     figures = folder / "comparison_figures"
     texts = {
@@ -32,22 +32,22 @@ def write_files(
     contents |= {figures / name: content for name, content in papers.items()}
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        if figures.is_symlink():  # a stranger's study could point it anywhere
+        if figures.is_symlink():  # an untrusted study could link it to any folder
             figures.unlink()
         figures.mkdir(exist_ok=True)
         write_together(contents)
     except OSError as error:
         place = error.filename or folder
         raise UserError(
-            f"{place} cannot be written ({error.strerror}); no file of the comparison was changed. Make room for it, "
-            "or give another folder with --output."
+            f"{place} cannot be written ({error.strerror}); no file of the comparison was changed. Free disk space or "
+            "make the folder writable, or choose another folder with --output."
         ) from error
 
 
 def write_together(contents: Mapping[Path, bytes]) -> None:
-    """Write files so that either all are new or, if one cannot be written (OSError), all are as before."""
+    """Replace all files. If one cannot be written, raise OSError and leave all of them unchanged."""
     with ExitStack() as stack:
         for path, content in contents.items():
             temporary = stack.enter_context(replacing(path))
             temporary.write_bytes(content)
-            sync(temporary)  # a full disk may show only now
+            sync(temporary)  # a full disk may raise only here

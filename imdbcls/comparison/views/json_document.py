@@ -1,21 +1,21 @@
-"""Turn a comparison into `comparison.json`, the document that other tools read.
+"""Build `comparison.json`, the document for other tools.
 
-Its keys are a contract: extend them, do not rename them. Accuracies, differences and intervals are fractions of one,
-never percent. The fields of `comparison.results` say what null means.
+Its keys are a public contract: add keys, but do not rename them. Accuracies, differences and intervals are fractions of
+one, never percent. The fields of `comparison.results` document what null means.
 
-- `format_version`, `study`, `headline`, `level` (0.05), `margin` (of equivalence), `label_names`, `notes` (what was
-  left out or flagged)
+- `format_version`, `study`, `headline`, `level` (0.05), `margin` (of equivalence), `label_names`, `notes` (runs that
+  were left out, possible confounds)
 - `groups[]`, best first: `name`, `head`, `backbone`, `rank`, `seeds`, `num_failed` (runs), `num_documents`,
   `num_clusters`, `max_length`, `watched_test`, `validation_accuracy` (mean over seeds),
   `metrics.{test/accuracy, test/f1, test/auroc, test/ece, test/brier, test/loss}` with `mean`, `std` (over seeds), `n`
   (seeds), `low`, `high` (95 % interval over documents and seeds), `values` (one per seed, in the order of `seeds`),
-  all null but `n` where the metric is not defined; `cost` (see cost.COSTS; means over seeds);
+  all null except `n` if the metric is not defined; `cost` (see cost.COSTS; means over seeds);
   `parts.{length, truncated, class}[]` with `part`, `documents`, `mean`, `low`, `high`;
   `reliability[]` with `confidence`, `accuracy`, `share`;
   `learning_curves.{val/accuracy, val/loss}[]` with `epoch`, `mean`, `low`, `high` (lowest and highest seed), `seeds`
 - `pairs[]`, `a` ranked above `b`: the fields of `results.PairResult`, and its properties `equivalent`, `underpowered`,
   `seeds_varied` and `significant`; `verdict` (a sentence)
-- `pareto.{cost}`: names of the groups on the front of accuracy and that cost
+- `pareto.{cost}`: names of the groups on the Pareto front of accuracy and that cost
 - `disagreements[]` (`right`, `wrong`, `count`, `ids`), `wrong_for_all` (`count`, `ids`), `label_errors` (`count`,
   `documents[]` with `id`, `label`, `suspected`, `least_confidence`); the lists stop at 200
 """
@@ -47,7 +47,7 @@ def comparison_json(comparison: Comparison) -> str:
 
 
 def document_of(comparison: Comparison) -> dict[str, Any]:
-    """Return the document with the keys that the module's docstring lists."""
+    """Return the document as a dict, with the keys listed in the module docstring."""
     return {
         FORMAT_VERSION: COMPARISON,
         "study": comparison.study,

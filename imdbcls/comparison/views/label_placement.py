@@ -1,11 +1,11 @@
-"""Place labels next to marks so that they cover no other label, mark or line. Coordinates grow right and down."""
+"""Place labels next to marks without covering other labels, marks or lines. x grows to the right, y downwards."""
 
 from itertools import pairwise
 from typing import NamedTuple
 
 
 class Box(NamedTuple):
-    """The area that labels stay in."""
+    """The area in which labels must fit."""
 
     left: float
     top: float
@@ -14,11 +14,11 @@ class Box(NamedTuple):
 
 
 class Spot(NamedTuple):
-    """Where a text begins, ends or has its middle, as `anchor` says, on its baseline."""
+    """The start, middle or end of a text's baseline, depending on `anchor`."""
 
     x: float
     y: float
-    anchor: str  # of SVG: start, middle or end
+    anchor: str  # SVG's text-anchor: start, middle or end
 
 
 def points_along(corners: list[tuple[float, float]]) -> list[tuple[float, float]]:
@@ -33,10 +33,10 @@ def points_along(corners: list[tuple[float, float]]) -> list[tuple[float, float]
 def spot_for_label(
     x: float, y: float, width: float, inside: Box, taken: list[tuple[float, float]]
 ) -> tuple[Spot, bool]:
-    """Return the first spot around the mark at (x, y) where a label of this width covers nothing, and True.
+    """Return the first free spot for a label of this width around the mark at (x, y), and True.
 
-    Without such a spot, return the one on the right, and False. `taken` are points that labels avoid; it grows by this
-    label's own.
+    If no spot is free, return the spot on the right and False. `taken` are the points that labels avoid; the points of
+    this label are added to it.
     """
     spots = [
         Spot(x + 9, y + 4, "start"),

@@ -1,4 +1,4 @@
-"""Write a comparison as Markdown, for a paper or a pull request."""
+"""A comparison as Markdown, for a paper or a pull request."""
 
 import re
 
@@ -15,7 +15,7 @@ def markdown_text(comparison: Comparison) -> str:
         if table.note:
             lines += [markdown(table.note), ""]
         if table.key == "differences":
-            lines += ["![Differences with their intervals](comparison_figures/differences.svg)", ""]
+            lines += ["![Differences with their 95 % intervals](comparison_figures/differences.svg)", ""]
             lines += [*(f"- {markdown(verdict(pair))}" for pair in shown_pairs(comparison)), ""]
     if comparison.notes:
         lines += ["## Notes", "", *(f"- {markdown(note)}" for note in comparison.notes), ""]
@@ -29,6 +29,6 @@ def markdown_table(table: Table) -> list[str]:
 
 
 def markdown(text: str) -> str:
-    """Escape a text: whatever Markdown or HTML a name holds shows as text."""
+    """Escape Markdown and HTML in a text, so that names are shown literally."""
     escaped = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     return re.sub(r"([\\`*_\[\]|~])", r"\\\1", escaped)

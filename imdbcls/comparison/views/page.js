@@ -1,4 +1,4 @@
-// The mistakes browser: filters the embedded documents. Texts only ever become text nodes, never markup.
+// List and filter the embedded documents. Document texts become text nodes only, never markup.
 "use strict";
 (function () {
   const data = JSON.parse(document.getElementById("documents").textContent);
@@ -34,7 +34,7 @@
     return node;
   }
 
-  // One chip per group: sign, name, mean probability of the label; the words for those who do not see the sign.
+  // One chip per group: sign, name and mean probability of the label. Screen readers get the sign as a hidden text.
   function chip(answer) {
     const outcome = answer.right === 1 ? "right" : answer.right === 0 ? "wrong" : "mixed";
     const sign = { right: "\u2713", wrong: "\u2717", mixed: "\u00b1" }[outcome];

@@ -1,4 +1,7 @@
-"""The comparison as one self-contained HTML page: no network, no markup from data, a strict content security policy."""
+"""Render a comparison as one self-contained HTML page.
+
+The page loads nothing from the network, shows all data as text, and has a strict content security policy.
+"""
 
 import base64
 import hashlib
@@ -20,7 +23,7 @@ from imdbcls.comparison.views.wording import headline, points, verdict
 
 
 def page_html(comparison: Comparison, figures: Mapping[str, str], reading: ReadingList) -> str:
-    """Render the page. `figures` are SVG by name; the mistakes browser holds the documents of `reading`."""
+    """Return the page. `figures` are SVG by name; `reading` has the documents for the list of mistakes."""
     style = Markup(packaged("figures.css") + packaged("page.css"))
     script = Markup(packaged("page.js"))
     documents = [asdict(document) for document in reading.documents]
@@ -68,7 +71,7 @@ def packaged(name: str) -> str:
 
 
 def source_hash(source: str) -> str:
-    """Return the hash by which the content security policy allows one inline style or script."""
+    """Return the hash with which the content security policy allows one inline style or script."""
     return "sha256-" + base64.b64encode(hashlib.sha256(source.encode()).digest()).decode()
 
 
@@ -77,32 +80,33 @@ def facts(comparison: Comparison) -> str:
     num_runs = sum(len(group.seeds) for group in groups)
     counts = " or ".join(f"{count:,}" for count in sorted({group.num_documents for group in groups}))
     clusters = sorted({group.num_clusters for group in groups if group.num_clusters is not None})
-    drawn = f" in {' or '.join(f'{count:,}' for count in clusters)} clusters" if clusters else ""
+    in_clusters = f" in {' or '.join(f'{count:,}' for count in clusters)} clusters" if clusters else ""
     return (
-        f"{len(groups)} {'group' if len(groups) == 1 else 'groups'}, {num_runs} runs, {counts} test documents "
-        f"each{drawn}."
+        f"{len(groups)} {'group' if len(groups) == 1 else 'groups'}, "
+        f"{num_runs} {'run' if num_runs == 1 else 'runs'}, {counts} test documents{in_clusters}."
     )
 
 
 def badge(pair: PairResult) -> str:
-    return "better here" if pair.outcome is Outcome.BETTER_HERE else pair.outcome
+    return "better in these runs" if pair.outcome is Outcome.BETTER_HERE else pair.outcome
 
 
 def badged_verdict(pair: PairResult) -> str:
-    return verdict(pair).removeprefix("undecided: ")  # the badge says it
+    return verdict(pair).removeprefix("undecided: ")  # the badge already shows it
 
 
 def mistakes(comparison: Comparison, reading: ReadingList) -> str:
     num_shown = len(reading.documents)
-    words = (
-        f"{len(comparison.label_errors):,} labels look wrong; no run got {len(comparison.wrong_for_all):,} documents "
-        "right; on others, one group is right and another is wrong in every seed."
+    text = (
+        f"Suspected label errors: {len(comparison.label_errors):,}. Documents that every run misclassifies: "
+        f"{len(comparison.wrong_for_all):,}. The list also contains documents that one group gets right and another "
+        "gets wrong in every seed."
     )
     if num_shown < reading.num_candidates:
-        words += (
-            f" To keep this file small it holds {num_shown:,} of these {reading.num_candidates:,} documents, "
+        text += (
+            f" To keep this file small, it contains {num_shown:,} of these {reading.num_candidates:,} documents: "
             "the clearest of each kind."
         )
     if num_shown and all(document.text is None for document in reading.documents):
-        words += " Their texts are not shown, because the data could not be read from here."
-    return words
+        text += " Their texts are missing because the data could not be read on this machine."
+    return text

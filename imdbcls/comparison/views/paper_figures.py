@@ -1,6 +1,6 @@
-"""Draw the figures of a comparison with matplotlib as PDF and PNG, for a column of a paper. Extra: `figures`.
+"""Draw the figures of a comparison with matplotlib as PDF and PNG, sized for a column of a paper.
 
-The same figure has the same bytes every time. The user's own matplotlib settings have no effect.
+Needs the extra `figures`. Output is byte-identical for identical figures. The user's matplotlib settings are ignored.
 """
 
 import io
@@ -31,27 +31,27 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-WIDTH = 3.3  # inches, of a column
+WIDTH = 3.3  # inches: one column
 DPI = 300
 FONT_SIZE = 7.0  # points
-UNIT = FONT_SIZE / 12.5  # points, of a unit of the page's drawings: labels are placed in these
-# Okabe and Ito (2008), "Color universal design", but black and grey for yellow, which is faint on paper. Shapes differ
-# too, so that no figure depends on colour.
+UNIT = FONT_SIZE / 12.5  # points per unit of the page's SVG drawings; labels are placed in these units
+# Okabe and Ito (2008), "Color universal design", with black and grey instead of yellow, which is faint on paper.
+# Marker shapes also differ, so no figure depends on colour only.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#7A7A7A")
 MARKERS = ("o", "s", "^", "D", "v", "P", "p", "X")
-LINES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1, 1)))  # of each eight groups
+LINES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1, 1)))  # one for every eight groups
 VERDICTS = {
     Outcome.BETTER: ("#009E73", "o", "better"),
-    Outcome.BETTER_HERE: ("#009E73", "^", "better here"),
+    Outcome.BETTER_HERE: ("#009E73", "^", "better in these runs"),
     Outcome.EQUIVALENT: ("#0072B2", "s", "equivalent"),
     Outcome.UNDECIDED: ("#D55E00", "D", "undecided"),
     Outcome.UNTESTED: ("#7A7A7A", "X", "not tested"),
 }
 GREY, LIGHT, DARK = "#BBBBBB", "#E6E6E6", "#444444"
 SETTINGS: dict[Any, Any] = {
-    "pdf.fonttype": 42,  # TrueType: text stays text, and journals accept it
-    "text.parse_math": False,  # a name may hold a dollar sign
-    "font.family": "DejaVu Sans",  # matplotlib brings it
+    "pdf.fonttype": 42,  # TrueType: text stays text, as journals require
+    "text.parse_math": False,  # a name may contain a dollar sign
+    "font.family": "DejaVu Sans",  # shipped with matplotlib
     "font.size": FONT_SIZE,
     "axes.linewidth": 0.6,
     "axes.edgecolor": DARK,
@@ -67,10 +67,10 @@ SETTINGS: dict[Any, Any] = {
     "legend.columnspacing": 1.2,
     "legend.borderaxespad": 0.2,
 }
-ROW_HEIGHT = 0.19  # inches, of an interval
+ROW_HEIGHT = 0.19  # inches per interval
 MAX_HEIGHT = 100.0  # inches
-MAX_LABEL = 24  # characters next to an interval; longer labels stand above it
-MAX_LABELLED = 12  # marks of a cost plane; of more, only those on the front have a label, where there is room
+MAX_LABEL = 24  # characters next to an interval; longer labels are placed above it
+MAX_LABELLED = 12  # marks of a cost plane; if there are more, only marks on the front get labels, if they fit
 
 
 def require_matplotlib() -> None:
@@ -82,7 +82,10 @@ def require_matplotlib() -> None:
 
 
 def paper_figures(figures: Mapping[str, Figure]) -> dict[str, bytes]:
-    """Return PDF and PNG files by name. The reliability of all groups is one figure. Raises UserError as above."""
+    """Return PDF and PNG files by file name, with the reliability of all groups in one figure.
+
+    Raise UserError if matplotlib is not installed.
+    """
     require_matplotlib()
     import matplotlib
 
@@ -103,13 +106,13 @@ def paper_figures(figures: Mapping[str, Figure]) -> dict[str, bytes]:
             files[f"{name}.png"] = saved(canvas, "png", {"Software": None})
     if any("missing from font" in str(warning.message) for warning in caught):
         logger.warning(
-            f"the PDF and PNG figures have boxes for characters that their font, {SETTINGS['font.family']}, lacks."
+            f"the PDF and PNG figures show boxes for characters that the font {SETTINGS['font.family']} does not have."
         )
     return files
 
 
 def saved(canvas: "Canvas", file_format: str, metadata: dict[str, None]) -> bytes:
-    """Return the file; `metadata` leaves out what would differ between two runs or versions."""
+    """Return the file contents. `metadata` removes entries that differ between runs or versions of matplotlib."""
     file = io.BytesIO()
     canvas.savefig(file, format=file_format, dpi=DPI, metadata=metadata)
     return file.getvalue()
@@ -132,14 +135,14 @@ def drawn(plot: Figure | list[ReliabilityPlot]) -> "Canvas":
 
 
 def empty(height: float) -> "Canvas":
-    """Return a figure of a column's width and a height in inches."""
+    """Return an empty figure with the width of a column and a height in inches."""
     from matplotlib.figure import Figure as Canvas
 
     return Canvas(figsize=(WIDTH, min(height, MAX_HEIGHT)), layout="constrained")
 
 
 def set_axis(axis: Any, described: Axis, count: int, label: Any = "{:.4g}".format) -> None:
-    """Give a matplotlib axis the ticks and the title of its description."""
+    """Set ticks and title of a matplotlib axis."""
     from matplotlib.ticker import FixedLocator, NullLocator
 
     ticks = described.ticks(count)
@@ -150,7 +153,7 @@ def set_axis(axis: Any, described: Axis, count: int, label: Any = "{:.4g}".forma
 
 
 def style(group: int) -> dict[str, Any]:
-    """Return the colour, marker and line of a group."""
+    """Return the colour, marker and line style of a group."""
     return {
         "color": COLOURS[group % len(COLOURS)],
         "marker": MARKERS[group % len(MARKERS)],
@@ -163,7 +166,7 @@ def style(group: int) -> dict[str, Any]:
 
 
 def legend_below(canvas: "Canvas", handles: Sequence[Any], names: Sequence[str]) -> None:
-    """Add a legend below the axes, in as many columns as fit, and make the figure higher by it."""
+    """Add a legend below the axes, in as many columns as fit, and increase the height of the figure accordingly."""
     width = 0.4 + 0.055 * max(len(name) for name in names)
     num_columns = max(1, min(len(names), int(WIDTH / width)))
     canvas.legend(handles, names, loc="outside lower center", ncols=num_columns)
@@ -171,12 +174,12 @@ def legend_below(canvas: "Canvas", handles: Sequence[Any], names: Sequence[str])
 
 
 def interval_figure(plot: IntervalPlot) -> "Canvas":
-    """Draw a row per interval with its value and seeds. A margin adds zero, a band and a legend of verdicts."""
+    """Draw each interval with its value and seeds. A margin adds a zero line, a band and a legend of verdicts."""
     from matplotlib.lines import Line2D
 
     above = max(len(row.label) for row in plot.rows) > MAX_LABEL
     step = 2.0 if above else 1.0
-    title = plot.x.title.replace(" (", "\n(")  # the axis may be shorter than its title
+    title = plot.x.title.replace(" (", "\n(")  # the title may be wider than the axis
     canvas = empty(0.45 + 0.12 * title.count("\n") + ROW_HEIGHT * step * max(len(plot.rows), 2))
     axes = canvas.add_subplot()
     axes.set_xlim(plot.x.low, plot.x.high)
@@ -208,7 +211,7 @@ def interval_figure(plot: IntervalPlot) -> "Canvas":
 
 
 def interval_style(series: int | Outcome) -> tuple[str, str]:
-    """Return the colour and the marker of an interval. Groups stand in rows of their own and share a marker."""
+    """Return colour and marker of an interval. Groups share one marker because each has its own row."""
     if isinstance(series, int):
         return COLOURS[series % len(COLOURS)], "o"
     colour, marker, _ = VERDICTS[series]
@@ -236,14 +239,14 @@ def set_ranges(axes: "Axes", plot: CurvePlot | CostPlane) -> None:
     axes.set_xscale("log" if plot.x.log else "linear")  # first: it resets the ticks
     set_axis(axes.xaxis, plot.x, 5, compact if isinstance(plot, CostPlane) else "{:.4g}".format)
     set_axis(axes.yaxis, plot.y, 5)
-    room = 0.02 * (plot.x.high - plot.x.low) if isinstance(plot, CurvePlot) else 0  # for marks at the first epoch
-    axes.set_xlim(plot.x.low - room, plot.x.high + room)
+    padding = 0.02 * (plot.x.high - plot.x.low) if isinstance(plot, CurvePlot) else 0  # for marks at the first epoch
+    axes.set_xlim(plot.x.low - padding, plot.x.high + padding)
     axes.set_ylim(plot.y.low, plot.y.high)
     axes.grid(axis="y")
 
 
 def cost_figure(plot: CostPlane) -> "Canvas":
-    """Draw the front, the marks, and labels that avoid both."""
+    """Draw the Pareto front, the marks, and labels that avoid both."""
     canvas = empty(2.3)
     axes = canvas.add_subplot()
     set_ranges(axes, plot)
@@ -251,10 +254,10 @@ def cost_figure(plot: CostPlane) -> "Canvas":
     axes.plot([x for x, _ in front], [y for _, y in front], color=DARK, linewidth=0.8, linestyle=(0, (4, 3)))
     for point in plot.points:
         axes.plot(point.cost, point.accuracy, **{**style(point.group), "markersize": 5}, zorder=3)
-    canvas.draw_without_rendering()  # computes the layout: labels need the final places of the marks
-    # Labels are placed in units of the page, y down; matplotlib's pixels have y up.
+    canvas.draw_without_rendering()  # computes the layout: labels need the final positions of the marks
+    # Labels are placed in SVG units with y downwards; matplotlib's pixels have y upwards.
     width, height = WIDTH * 72 / UNIT, canvas.get_figheight() * 72 / UNIT
-    units = 72 / canvas.dpi / UNIT  # of a pixel
+    units = 72 / canvas.dpi / UNIT  # per pixel
 
     def place(cost: float, accuracy: float) -> tuple[float, float]:
         x, y = axes.transData.transform((cost, accuracy))
@@ -278,7 +281,7 @@ def cost_figure(plot: CostPlane) -> "Canvas":
 
 
 def length_figure(plot: LengthPlot) -> "Canvas":
-    """Draw accuracies with their intervals, the groups side by side in each range of lengths."""
+    """Draw accuracies with their intervals. The groups are side by side in each range of lengths."""
     canvas = empty(2.2)
     axes = canvas.add_subplot()
     gap = 0.8 / plot.num_groups
@@ -305,7 +308,7 @@ def length_figure(plot: LengthPlot) -> "Canvas":
 
 
 def reliability_figure(plots: Sequence[ReliabilityPlot]) -> "Canvas":
-    """Draw a panel per group: its curve in its colour, the others in grey, and the share of answers as bars."""
+    """Draw a panel per group: its curve in its colour, the others in grey, and the share of predictions as bars."""
     num_columns = min(2, len(plots))
     num_rows = math.ceil(len(plots) / num_columns)
     canvas = empty(1.75 * num_rows + 0.15)
@@ -326,7 +329,7 @@ def reliability_figure(plots: Sequence[ReliabilityPlot]) -> "Canvas":
         axes.set_title(short_name(plot.name, 30), fontsize=FONT_SIZE)
     for axes in grid.flat[len(plots) :]:
         axes.set_visible(False)
-        grid[-2, -1].tick_params(labelbottom=True)  # it has no panel below
+        grid[-2, -1].tick_params(labelbottom=True)  # there is no panel below it
     canvas.supxlabel(plots[0].axis.title, fontsize=FONT_SIZE)
-    canvas.supylabel("share of right answers", fontsize=FONT_SIZE)
+    canvas.supylabel("accuracy", fontsize=FONT_SIZE)
     return canvas

@@ -1,4 +1,4 @@
-"""Choose the documents that the page's mistakes browser holds, with every group's answers."""
+"""Choose the documents that the page lists as mistakes, with the predictions of every group."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,11 +17,11 @@ LABEL, ALL = "label", "all"  # reasons that do not name two groups
 
 @dataclass(frozen=True)
 class Answer:
-    """What one group says about a document."""
+    """The predictions of one group for a document."""
 
     group: str
-    right: float  # share of its seeds
-    probability: float  # given to the label, mean over seeds
+    right: float  # share of the seeds that are right
+    probability: float  # of the label, mean over seeds
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Document:
     id: str
     label: str
     tokens: int  # before truncation
-    text: str | None  # None: the data cannot be read here
+    text: str | None  # None: the data could not be read on this machine
     reasons: tuple[str, ...]  # keys of ReadingList.reasons
     answers: tuple[Answer, ...]
 
@@ -37,18 +37,18 @@ class Document:
 @dataclass(frozen=True)
 class ReadingList:
     documents: tuple[Document, ...]  # at most MAX_SHOWN
-    reasons: Mapping[str, str]  # why documents are listed: key and words, in the order of first use
-    num_candidates: int  # all documents for which there is a reason
+    reasons: Mapping[str, str]  # why documents are listed: descriptions by key, in the order of first use
+    num_candidates: int  # all documents that have a reason
 
 
 def reading_list(study: Study, comparison: Comparison, texts: Mapping[str, str]) -> ReadingList:
-    """Choose the clearest documents of each kind; `texts` holds those that are known, by id.
+    """Choose the clearest documents of each kind. `texts` has the known document texts by id.
 
-    Only the groups that are shown side by side count: pairs and answers grow with their number.
+    Uses only the groups that the views show side by side, because the list grows with the number of groups and pairs.
     """
     by_name = {group.name: group for group in study.groups}
     groups = [by_name[shown.name] for shown in shown_groups(comparison.groups)]
-    reasons, words = reasons_by_id(comparison, {group.name for group in groups})
+    reasons, descriptions = reasons_by_id(comparison, {group.name for group in groups})
     rows = [rows_of(group, list(reasons)) for group in groups]
     chosen = [id_ for id_ in reasons if any(id_ in each for each in rows)][:MAX_SHOWN]
     documents = []
@@ -66,13 +66,13 @@ def reading_list(study: Study, comparison: Comparison, texts: Mapping[str, str])
             )
         )
     used = dict.fromkeys(reason for document in documents for reason in document.reasons)
-    return ReadingList(tuple(documents), {reason: words[reason] for reason in used}, num_candidates(comparison))
+    return ReadingList(tuple(documents), {reason: descriptions[reason] for reason in used}, num_candidates(comparison))
 
 
 def reasons_by_id(comparison: Comparison, names: set[str]) -> tuple[dict[str, list[str]], dict[str, str]]:
-    """Return the reasons to list each document, clearest documents first, and every reason's words."""
+    """Return the reasons to list each document, clearest documents first, and the description of each reason."""
     reasons: dict[str, list[str]] = {}
-    words = {LABEL: "label looks wrong", ALL: "no run got it right"}
+    descriptions = {LABEL: "suspected label error", ALL: "misclassified by every run"}
     for error in comparison.label_errors[: MAX_SHOWN // 4]:
         reasons.setdefault(error.id, []).append(LABEL)
     for id_ in comparison.wrong_for_all[: MAX_SHOWN // 4]:
@@ -80,10 +80,10 @@ def reasons_by_id(comparison: Comparison, names: set[str]) -> tuple[dict[str, li
     for each in comparison.disagreements:
         if {each.right, each.wrong} <= names:
             reason = f"{each.right} > {each.wrong}"
-            words[reason] = f"{each.right} right, {each.wrong} wrong, in every seed"
+            descriptions[reason] = f"{each.right} right, {each.wrong} wrong, in every seed"
             for id_ in each.ids[:MAX_PER_PAIR]:
                 reasons.setdefault(id_, []).append(reason)
-    return reasons, words
+    return reasons, descriptions
 
 
 def num_candidates(comparison: Comparison) -> int:
@@ -92,7 +92,7 @@ def num_candidates(comparison: Comparison) -> int:
 
 
 def rows_of(group: Group, ids: Sequence[str]) -> dict[str, int]:
-    """Return the row of each id that the group has; a group's ids are sorted."""
+    """Return the row of each id that the group has. The ids of a group are sorted."""
     rows = np.searchsorted(group.ids, np.array(ids, dtype=object))
     return {id_: int(row) for id_, row in zip(ids, rows, strict=True) if row < len(group.ids) and group.ids[row] == id_}
 

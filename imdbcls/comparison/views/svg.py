@@ -1,6 +1,6 @@
-"""Draw SVG: scales, ticks, axes, markers. A drawing is a string.
+"""Draw SVG elements as strings: scales, lines, texts and markers.
 
-Colours are CSS classes (`s0` to `s7` for groups), so that one figure serves light, dark and print.
+Colours are CSS classes (`s0` to `s7` for groups), so one drawing works in light mode, dark mode and print.
 """
 
 import html
@@ -25,7 +25,7 @@ MARKERS = (
 
 @dataclass(frozen=True)
 class Scale:
-    """Data to drawing units; `log` for costs that span more than a factor of twenty."""
+    """A mapping from data to drawing units, linear or logarithmic."""
 
     low: float
     high: float
@@ -40,7 +40,7 @@ class Scale:
 
 
 def figure(width: float, height: float, label: str, parts: Sequence[str], name: str = "") -> str:
-    """Return a complete drawing; `label` is its text alternative for screen readers."""
+    """Return a complete drawing. `label` is its text alternative for screen readers."""
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" class="figure {name}" viewBox="0 0 {width:g} {height:g}" role="img" '
         f'aria-label="{html.escape(label)}">{"".join(parts)}</svg>'
@@ -48,7 +48,7 @@ def figure(width: float, height: float, label: str, parts: Sequence[str], name: 
 
 
 def standalone(drawing: str) -> str:
-    """Return a drawing as an SVG file with its own styles, on a paper-coloured ground."""
+    """Return the drawing as an SVG file with embedded styles and a background."""
     opening, rest = drawing.split(">", 1)
     style = files("imdbcls.comparison.views").joinpath("figures.css").read_text(encoding="utf-8")
     return f'{opening}><style>{style}</style><rect width="100%" height="100%" fill="var(--paper)"/>{rest}\n'
@@ -62,8 +62,8 @@ def box(x: float, y: float, width: float, height: float, name: str) -> str:
     return f'<rect class="{name}" x="{x:g}" y="{y:g}" width="{max(width, 0):g}" height="{max(height, 0):g}"/>'
 
 
-def text(x: float, y: float, words: str, name: str = "label", anchor: str = "start") -> str:
-    return f'<text class="{name}" x="{x:g}" y="{y:g}" text-anchor="{anchor}">{html.escape(words)}</text>'
+def text(x: float, y: float, content: str, name: str = "label", anchor: str = "start") -> str:
+    return f'<text class="{name}" x="{x:g}" y="{y:g}" text-anchor="{anchor}">{html.escape(content)}</text>'
 
 
 def path(points: Sequence[tuple[float, float]], name: str, close: bool = False) -> str:
@@ -72,13 +72,13 @@ def path(points: Sequence[tuple[float, float]], name: str, close: bool = False) 
 
 
 def marker(x: float, y: float, series: int, tip: str) -> str:
-    """Draw a group's mark in its own colour and shape; `tip` shows on hover."""
+    """Return the mark of a group in its colour and shape, with `tip` as its tooltip."""
     place = f"translate({x:g} {y:g})"
     return f'<path class="mark {colour(series)}" transform="{place}" d="{shape(series)}">{tooltip(tip)}</path>'
 
 
-def tooltip(words: str) -> str:
-    return f"<title>{html.escape(words)}</title>"
+def tooltip(content: str) -> str:
+    return f"<title>{html.escape(content)}</title>"
 
 
 def colour(series: int) -> str:

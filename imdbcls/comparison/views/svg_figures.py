@@ -1,4 +1,4 @@
-"""Draw the figures of a comparison as SVG for the page. `figures_narrow` have the width of a phone."""
+"""Draw the figures of a comparison as SVG for the page. Narrow drawings have the width of a phone."""
 
 import re
 from collections.abc import Mapping
@@ -22,7 +22,7 @@ WIDE, NARROW = 960, 360
 
 
 def drawings_of(figures: Mapping[str, Figure]) -> dict[str, str]:
-    """Return the drawings by name; wide figures also have a drawing `<name>_narrow`."""
+    """Return the drawings by name. Wide figures also have a drawing `<name>_narrow`."""
     drawings = {}
     for name, figure in figures.items():
         match figure:
@@ -62,9 +62,9 @@ def panel_axes(plot: CurvePlot | CostPlane, x: svg.Scale, y: svg.Scale) -> str:
 
 
 def interval_drawing(plot: IntervalPlot, width: int) -> str:
-    """Draw a line per row: interval, mean, small dots. A margin adds zero and a band.
+    """Draw the interval, mean and seeds of each row. A margin adds a zero line and a shaded band.
 
-    Narrow drawings put the label above its line.
+    Narrow drawings have the label above its row.
     """
     narrow = width == NARROW
     label_width = 12 + 7 * min(38, max(len(row.label) for row in plot.rows))
@@ -120,7 +120,7 @@ def curve_drawing(plot: CurvePlot) -> str:
 
 
 def cost_drawing(plot: CostPlane) -> str:
-    """Draw the front, the marks, and labels that avoid both."""
+    """Draw the Pareto front, the marks, and labels that avoid both."""
     x = scale(plot.x, 46, svg.WIDTH - 14)
     y = scale(plot.y, svg.HEIGHT - 44, 26)
     parts = [panel_axes(plot, x, y)]
@@ -136,12 +136,12 @@ def cost_drawing(plot: CostPlane) -> str:
         parts.append(svg.marker(*place, point.group, tip))
         parts.append(svg.text(spot.x, spot.y, label, "label", spot.anchor))
     ends = "; ".join(f"{point.name}: {point.accuracy:.2f} % at {compact(point.cost)}" for point in plot.points)
-    label = f"Accuracy against {plot.x.title}. {ends}. On the front: {', '.join(plot.front)}."
+    label = f"Accuracy against {plot.x.title}. {ends}. On the Pareto front: {', '.join(plot.front)}."
     return svg.figure(svg.WIDTH, svg.HEIGHT, label, parts)
 
 
 def reliability_drawing(plot: ReliabilityPlot) -> str:
-    """Draw one group's curve in its colour, the others in grey; bars show the share of answers per bin."""
+    """Draw one group's curve in its colour and the others in grey. Bars show the share of predictions per bin."""
     size, left, bottom = 220, 34, 192
     low, shown = plot.axis.low, plot.groups[plot.group].reliability
     x, y = scale(plot.axis, left, size - 8), scale(plot.axis, bottom, 20)
@@ -160,13 +160,13 @@ def reliability_drawing(plot: ReliabilityPlot) -> str:
         points = [(x(p.confidence), y(p.accuracy)) for p in plot.groups[i].reliability]
         parts.append(svg.path(points, f"curve {svg.colour(i)}" if i == plot.group else "behind"))
     for point in shown:
-        share = f"{100 * point.share:.1f} % of answers"
-        tip = f"confidence {point.confidence:.2f}: right {point.accuracy:.2f} ({share})"
+        share = f"{100 * point.share:.1f} % of predictions"
+        tip = f"confidence {point.confidence:.2f}: accuracy {point.accuracy:.2f} ({share})"
         spot = x(point.confidence), y(point.accuracy)
         dot = f'<circle class="dot {svg.colour(plot.group)}" cx="{spot[0]:g}" cy="{spot[1]:g}" r="2.8">'
         parts.append(f"{dot}{svg.tooltip(tip)}</circle>")
     parts.append(svg.text((left + size - 8) / 2, bottom + 32, plot.axis.title, "title", "middle"))
-    label = f"Reliability of {plot.name}: share of right answers over confidence; ECE {plot.ece:.4f}."
+    label = f"Reliability of {plot.name}: accuracy by confidence; ECE {plot.ece:.4f}."
     return svg.figure(size, bottom + 38, label, parts, "small")
 
 
@@ -194,5 +194,5 @@ def length_drawing(plot: LengthPlot, width: int) -> str:
         svg.text((46 + width - 12) / 2, svg.HEIGHT - 9, "tokens", "title", "middle"),
     ]
     name = "narrow" if width == NARROW else "wide"
-    label = "Accuracy by document length; the figures are in the table below."
+    label = "Accuracy by document length; the values are in the table below."
     return svg.figure(width, svg.HEIGHT, label, parts, name)

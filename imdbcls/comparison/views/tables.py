@@ -1,4 +1,4 @@
-"""One table per question, as rows of text; the terminal, comparison.md, the page and W&B show the same ones."""
+"""The tables of a comparison, one per question, as rows of text. All views show the same tables."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,6 +13,8 @@ FRONTS = (("head_parameters", "size"), ("train_seconds", "time"), ("latency_ms_p
 
 @dataclass(frozen=True)
 class Table:
+    """A table of formatted cells that answers one question; `note` explains its columns."""
+
     key: str
     question: str
     header: list[str]
@@ -21,7 +23,7 @@ class Table:
 
     @property
     def num_text_columns(self) -> int:
-        """Columns of text, before those of figures: a rank is followed by the name that it belongs to."""
+        """Number of leading columns that are left-aligned: the name, and the rank if the table has one."""
         return 2 if self.header[0] == "" else 1
 
 
@@ -49,13 +51,15 @@ def ranking(groups: Sequence[GroupSummary]) -> Table:
         ]
         for group in groups
     ]
-    header = ["", "group", "accuracy %", "95 % interval", "sd of seeds", "seeds", "F1 %", "AUROC %", "validation %"]
+    header = ["", "group", "accuracy %", "95 % interval", "sd over seeds", "seeds", "F1 %", "AUROC %", "validation %"]
     several = [len(group.seeds) > 1 for group in groups]
-    covers = "other documents and other seeds" if all(several) else "other documents, and other seeds where several ran"
+    covers = "documents and seeds" if all(several) else "documents, and over seeds for groups with several seeds"
     if not any(several):
-        covers = "other documents; seeds were not varied"
-    note = f"The interval covers {covers}. Choose the settings of a head, such as lr, by validation, not by this table."
-    return Table("ranking", "Which is best?", header, rows, note)
+        covers = "documents only, because seeds were not varied"
+    note = (
+        f"The interval covers the variation over {covers}. Tune settings such as lr by validation, not by this table."
+    )
+    return Table("ranking", "Which group is best?", header, rows, note)
 
 
 def differences(pairs: Sequence[PairResult], margin: float, note_on_shown: str) -> Table:
@@ -75,19 +79,19 @@ def differences(pairs: Sequence[PairResult], margin: float, note_on_shown: str) 
         "difference",
         "points",
         "95 % interval",
-        "p documents",
-        "p both",
+        "p (documents)",
+        "p (+ seeds)",
         f"within {points(margin)}",
         "detectable",
     ]
     note = (
-        "p documents: could the choice of documents explain the difference of these trained models? p both: could the "
-        "choice of documents and seeds explain it? Both after Holm's correction; a verdict needs both below 0.05. "
-        "Intervals are not corrected for the number of pairs. Detectable: the smallest true difference this study "
-        "would have found in 4 cases of 5; underpowered: more than the margin."
+        "p (documents): permutation test over documents, for these trained models. p (+ seeds): test over documents "
+        'and seeds. Both are Holm-corrected, and "better" needs both below 0.05. The intervals are not corrected for '
+        f"multiple comparisons. Within {points(margin)}: shown to be equivalent (TOST). Detectable: the smallest true "
+        "difference that this study detects with 80 % power; underpowered: it is larger than the margin."
     )
     note = f"{note_on_shown} {note}".strip()
-    return Table("differences", "Is the difference real?", header, rows, note)
+    return Table("differences", "Which differences are significant?", header, rows, note)
 
 
 def flips(pairs: Sequence[PairResult]) -> Table:
@@ -101,11 +105,12 @@ def flips(pairs: Sequence[PairResult]) -> Table:
         for pair in pairs
         if pair.flips is not None
     ]
-    header = ["first / second", "only one right, mean", "in every seed", "McNemar p per shared seed"]
+    header = ["first / second", "only one right (mean)", "in every seed", "McNemar p per shared seed"]
     note = (
-        "McNemar's p compares two trained models, is not corrected for multiple tests and does not enter the verdict."
+        "McNemar's test compares two trained models. It is not corrected for multiple testing and does not affect the "
+        "verdict."
     )
-    return Table("flips", "Which documents does only one get right?", header, rows, note)
+    return Table("flips", "How many documents does only one of the two get right?", header, rows, note)
 
 
 def costs(groups: Sequence[GroupSummary], pareto: Mapping[str, tuple[str, ...]]) -> Table:
@@ -132,10 +137,13 @@ def costs(groups: Sequence[GroupSummary], pareto: Mapping[str, tuple[str, ...]])
         "ms p50",
         "ms p95",
         "memory MB",
-        "front",
+        "Pareto front",
     ]
-    note = "Front: no other group is both as accurate and as cheap. ms: one document at a time, median and slowest 5 %."
-    return Table("costs", "What does it cost?", header, rows, note)
+    note = (
+        "Pareto front: the costs at which no other group is both as accurate and as cheap. ms p50 and p95: latency of "
+        "one document, median and 95th percentile."
+    )
+    return Table("costs", "What does each group cost?", header, rows, note)
 
 
 def calibration(groups: Sequence[GroupSummary]) -> Table:
@@ -151,24 +159,27 @@ def calibration(groups: Sequence[GroupSummary]) -> Table:
         for group in groups
     ]
     header = ["group", "ECE", "95 % interval", "Brier", "95 % interval", "loss", "95 % interval"]
-    note = "Lower is better. ECE: how far confidence and accuracy lie apart on average (15 bins). Brier: squared error."
-    return Table("calibration", "Do the probabilities mean what they say?", header, rows, note)
+    note = (
+        "Lower is better. ECE: average gap between confidence and accuracy (15 bins). Brier: squared error of the "
+        "probabilities. Loss: negative log-likelihood."
+    )
+    return Table("calibration", "Are the probabilities calibrated?", header, rows, note)
 
 
 def parts(groups: Sequence[GroupSummary]) -> list[Table]:
     note_on_shown, groups = note_on_groups(groups), shown_groups(groups)
     names = [group.name for group in groups]
     questions = (
-        ("length", "How does length matter? Accuracy % by tokens", "tokens", [g.parts.length for g in groups]),
-        ("truncated", "Read whole or cut? Accuracy %", "documents", [g.parts.truncated for g in groups]),
-        ("class", "Which class is hard? Accuracy %", "class", [g.parts.classes for g in groups]),
+        ("length", "Does length matter? Accuracy % by number of tokens", "tokens", [g.parts.length for g in groups]),
+        ("truncated", "Does truncation matter? Accuracy %", "documents", [g.parts.truncated for g in groups]),
+        ("class", "Which class is harder? Accuracy %", "class", [g.parts.classes for g in groups]),
     )
     tables = []
     for key, question, first, by_group in questions:
         rows = part_rows(by_group)
         if rows:
             note = (
-                "In brackets: the number of documents of this part, if it differs between groups."
+                "In brackets: the number of documents, where it differs between groups."
                 if NONE in {row[1] for row in rows}
                 else ""
             )
@@ -177,14 +188,14 @@ def parts(groups: Sequence[GroupSummary]) -> list[Table]:
 
 
 def part_rows(by_group: Sequence[Sequence[PartAccuracy]]) -> list[list[str]]:
-    """Return a row per part that has documents: its name, their count, and each group's accuracy."""
+    """Return a row per part that has documents: its name, the number of documents, and each group's accuracy."""
     part_of = [{part.name: part for part in parts} for parts in by_group]
     rows = []
     for name in dict.fromkeys(part.name for parts in by_group for part in parts):
         found = [parts.get(name) for parts in part_of]
         counts = [0 if part is None else part.num_documents for part in found]
         cells = [NONE if part is None or part.accuracy is None else percent(part.accuracy.mean) for part in found]
-        if len({count for count in counts if count}) > 1:  # another tokenizer, or another length: not the same ones
+        if len({count for count in counts if count}) > 1:  # another tokenizer or max_length
             cells = [f"{cell} ({count:,})" if count else NONE for cell, count in zip(cells, counts, strict=True)]
             rows.append([name, NONE, *cells])
         elif any(counts):
@@ -201,7 +212,7 @@ def mean_and_interval(metric: MetricSummary | None) -> tuple[str, str]:
 
 
 def detectable(difference: float | None) -> str:
-    """Return a detectable difference in points; few seeds that differ much can ask for more than there are."""
+    """Format a detectable difference in points. With few, very different seeds it can exceed 100 points."""
     if difference is None:
         return NONE
     return f"{100 * difference:.2f}" if difference < 1 else "> 100"

@@ -1,4 +1,4 @@
-"""Write a comparison as plain text, for a terminal."""
+"""The terminal output of a comparison, as plain text."""
 
 import shutil
 import textwrap
@@ -11,7 +11,7 @@ from imdbcls.runtime.text_table import text_table
 
 
 def terminal_text(comparison: Comparison, table_width: int | None = None) -> str:
-    """Return the headline, the tables, the verdicts and the notes; tables wrap to `table_width` columns, if given."""
+    """Return headline, tables, verdicts and notes. Tables wrap to `table_width` columns, if given."""
     width = max(60, shutil.get_terminal_size((100, 24)).columns)
     blocks = [wrapped(headline(comparison), width)]
     for table in tables_of(comparison):
@@ -23,8 +23,9 @@ def terminal_text(comparison: Comparison, table_width: int | None = None) -> str
             )
     blocks.append(
         wrapped(
-            f"{len(comparison.label_errors):,} labels look wrong (every group contradicts them); "
-            f"{len(comparison.wrong_for_all):,} documents that no run got right.",
+            "Suspected label errors (all groups confidently predict the same other class): "
+            f"{len(comparison.label_errors):,}. Documents that every run misclassifies: "
+            f"{len(comparison.wrong_for_all):,}.",
             width,
         )
     )

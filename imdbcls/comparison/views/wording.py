@@ -1,4 +1,4 @@
-"""Put verdicts into sentences, for readers who are not statisticians."""
+"""Verdicts and headline of a comparison as sentences, for readers who are not statisticians."""
 
 from collections.abc import Sequence
 
@@ -6,11 +6,11 @@ from imdbcls.comparison.power import MAX_SEEDS
 from imdbcls.comparison.results import Comparison, PairResult
 from imdbcls.comparison.verdicts import Outcome
 
-MOST_LISTED = 12  # names in one clause
-CLAUSES = {  # of the headline
+MAX_LISTED = 12  # names in one clause
+CLAUSES = {  # parts of the headline, by the outcome for the best group
     "better": "is better than {}",
-    "here": "scored better, as trained here, than {}",
-    "worse": "is worse than {} on the documents that both answered",
+    "here": "scored higher than {} in these runs",
+    "worse": "is worse than {} on the documents that both groups share",
     "equivalent": "is equivalent to {}",
     "undecided": "cannot be distinguished from {} with these seeds and documents",
     "untested": "could not be tested against {}",
@@ -21,11 +21,12 @@ def verdict(pair: PairResult) -> str:
     """Return the sentence for one pair."""
     sentence = decision(pair)
     if pair.outcome is not Outcome.UNTESTED and not pair.seeds_varied:
-        sentence += " (seeds were not varied: this holds only for these trained models, another seed may reverse it)"
+        sentence += " (seeds were not varied, so this holds only for these trained models; another seed may reverse it)"
     return sentence + "".join(f" [{flag}]" for flag in pair.flags)
 
 
 def decision(pair: PairResult) -> str:
+    """Return the verdict without its caveats."""
     match pair.outcome:
         case Outcome.UNTESTED:
             return f"{pair.a} and {pair.b} are not tested against each other: {pair.problem}"
@@ -38,16 +39,14 @@ def decision(pair: PairResult) -> str:
 
 
 def better(pair: PairResult) -> str:
-    says = "is better than" if pair.outcome is Outcome.BETTER else "scored better, as trained here, than"
-    sentence = (
-        f"{pair.leader} {says} {pair.other(pair.leader)} by {measured(pair)}, p {p_text(pair.corrected_p)} "
-        "after correction"
-    )
+    other = pair.other(pair.leader)
+    claim = f"is better than {other}" if pair.outcome is Outcome.BETTER else f"scored higher than {other} in these runs"
+    sentence = f"{pair.leader} {claim} by {measured(pair)} (p {p_text(pair.corrected_p)} after Holm correction)"
     detectable = pair.minimum_detectable_difference
     if pair.equivalent:
-        sentence += f", but by less than {points(pair.margin)} points: significant and small"
+        sentence += f"; the difference is significant, but smaller than the margin of {points(pair.margin)} points"
     elif detectable is not None and abs(pair.difference) < detectable:
-        sentence += "; the study is small for this difference, so it may be overestimated"
+        sentence += "; the study is underpowered for a difference of this size, so it may be overestimated"
     return sentence
 
 
@@ -56,12 +55,14 @@ def undecided(pair: PairResult) -> str:
     if not pair.seeds_varied:
         return f"{lead}; train more seeds"
     if pair.seeds_needed is None:
-        return f"{lead}; even {MAX_SEEDS} seeds would likely not settle it on these test documents"
-    return f"{lead}; if the true difference is as observed, about {pair.seeds_needed} seeds would settle it"
+        return f"{lead}; even {MAX_SEEDS} seeds per group would probably not decide it on these test documents"
+    return (
+        f"{lead}; if the observed difference is the true one, about {pair.seeds_needed} seeds per group would decide it"
+    )
 
 
 def headline(comparison: Comparison) -> str:
-    """Return the study's answer in a sentence or two: the first group against each of the others."""
+    """Return the result of the study in a few sentences: the best group against each of the others."""
     best = comparison.groups[0].name
     if len(comparison.groups) == 1:
         return f"{best} is the only group; there is nothing to compare it with."
@@ -73,37 +74,40 @@ def headline(comparison: Comparison) -> str:
     clauses = [text.format(listed(others[key])) for key, text in CLAUSES.items() if others[key]]
     answer = f"{best} has the highest accuracy: it {'; it '.join(clauses)}."
     if not all(pair.seeds_varied or pair.problem for pair in pairs):
-        answer += " This holds only for these trained models: seeds were not varied. Train several seeds of each group."
+        answer += (
+            " Seeds were not varied, so this holds only for these trained models. Train several seeds of each group."
+        )
     if flags := dict.fromkeys(flag for pair in pairs for flag in pair.flags):
         answer += f" Note: {listed(list(flags))}."
     return answer
 
 
 def listed(names: Sequence[str]) -> str:
-    if len(names) > MOST_LISTED:
-        names = [*names[: MOST_LISTED - 1], f"{len(names) - MOST_LISTED + 1:,} others"]
+    """Join names with commas and "and". More than `MAX_LISTED` names end in a count."""
+    if len(names) > MAX_LISTED:
+        names = [*names[: MAX_LISTED - 1], f"{len(names) - MAX_LISTED + 1:,} others"]
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
 def measured(pair: PairResult) -> str:
-    """Return the difference ± half of its interval, in points: one decimal, two where the interval is narrow."""
+    """Return the difference ± half the width of its interval in points, with a second decimal for narrow intervals."""
     half_width = (pair.high - pair.low) / 2
     decimals = 1 if half_width >= 0.00095 else 2
     return f"{abs(100 * pair.difference):.{decimals}f} ± {100 * half_width:.{decimals}f} points"
 
 
 def points(fraction: float) -> str:
-    """Return a margin in percentage points, without trailing zeros."""
+    """Format a margin in percentage points, without trailing zeros."""
     return f"{100 * fraction:.3g}"
 
 
 def p_text(p: float | None) -> str:
-    """Return a p-value as it follows the letter p: `= 0.012` or `< 0.001`."""
+    """Format a p-value to follow the letter p: `= 0.012` or `< 0.001`."""
     if p is None:
         return "not tested"
     return "< 0.001" if p < 0.001 else f"= {p:.3f}" if p < 0.1 else f"= {p:.2f}"
 
 
 def p_cell(p: float | None) -> str:
-    """Return a p-value for a table: `0.012` or `< 0.001`."""
+    """Format a p-value for a table: `0.012` or `< 0.001`."""
     return p_text(p).removeprefix("= ")
