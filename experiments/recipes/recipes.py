@@ -1,10 +1,10 @@
-"""Each choice of optimisation against the default: `run` trains what is missing, `table` compares what is there.
+"""Compare training recipes with the default: `run` trains the missing runs, `table` compares the finished ones.
 
-    python experiments/recipes/recipes.py run IMDB      # IMDB: any form that data.path takes
+    python experiments/recipes/recipes.py run IMDB      # IMDB: any value of data.path
     python experiments/recipes/recipes.py table IMDB
 
-The table has one row per choice: its mean accuracy, the difference from the default with the paired interval over
-documents and seeds, and the verdict after correction for all rows (imdbcls.comparison computes all of them).
+The table has one row per recipe: mean accuracy, difference from the default with its paired interval over documents and
+seeds, and p-value after Holm correction over all rows. All of them come from imdbcls.comparison.
 """
 
 import argparse
@@ -28,9 +28,9 @@ COMMON = (
     *("max_length=64", "epochs=1", "lr=5e-5", "head=cls", "tracker=none", f"study={STUDY}"),
 )
 SEEDS = (0, 1, 2)
-MARGIN = 0.005  # half a point of accuracy: less counts as equivalent
-# What a choice needs to be itself is fixed beforehand, by the words beside it in conf/; nothing was tuned.
-CHOICES = {
+MARGIN = 0.005  # equivalence margin: half a point of accuracy
+# Each value is the usual one according to its description in conf/, fixed in advance. Nothing was tuned.
+RECIPES = {
     "default": (),
     "lion": ("optimizer=lion", "lr=1e-5"),  # a fifth of AdamW's
     "head_lr": ("optimizer.head_lr=10",),
@@ -38,10 +38,10 @@ CHOICES = {
     "label_smoothing": ("loss.label_smoothing=0.1",),
     "focal": ("loss=focal",),
     "r_drop": ("loss.r_drop=1",),
-    "ema": ("trainer.ema_decay=0.98",),  # of some 50 of the 250 steps
-    "lora": ("backbone.lora_rank=8", "lr=5e-4"),  # ten times the lr of all weights
+    "ema": ("trainer.ema_decay=0.98",),  # averages about 50 of the 250 steps
+    "lora": ("backbone.lora_rank=8", "lr=5e-4"),  # ten times the lr of full fine-tuning
     "freeze_3": ("backbone.freeze=3",),
-    "freeze": ("backbone.freeze=true", "lr=1e-3"),  # a head alone, from nothing
+    "freeze": ("backbone.freeze=true", "lr=1e-3"),  # only the head is trained, from scratch
     "gradient_checkpointing": ("backbone.gradient_checkpointing=true",),
 }
 
@@ -49,32 +49,34 @@ CHOICES = {
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("action", choices=("run", "table"))
-    parser.add_argument("data", help="data.path of IMDB")
-    parser.add_argument("choices", nargs="*", choices=[*CHOICES, []], metavar="choice", help=f"of {', '.join(CHOICES)}")
-    parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="beside what all runs share")
+    parser.add_argument("data", help="value of data.path for IMDB")
+    parser.add_argument(
+        "recipes", nargs="*", choices=[*RECIPES, []], metavar="recipe", help=f"default: all of {', '.join(RECIPES)}"
+    )
+    parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="further overrides for all runs")
     arguments = parser.parse_args()
     common = [*COMMON, f"data.path={arguments.data}", *arguments.set]
-    chosen = arguments.choices or list(CHOICES)
+    chosen = arguments.recipes or list(RECIPES)
     if arguments.action == "run":
         for name in chosen:
             seeds = f"seed={','.join(map(str, SEEDS))}"
-            command = [sys.executable, "-m", "imdbcls.train", "--multirun", *merged(common, CHOICES[name]), seeds]
-            subprocess.run(command, check=False)  # a choice that fails is missing from the table; the others go on
+            command = [sys.executable, "-m", "imdbcls.train", "--multirun", *merged(common, RECIPES[name]), seeds]
+            subprocess.run(command, check=False)  # after a failure, continue; the table leaves the recipe out
     else:
         with user_errors():
             print("\n".join(table(common)))
 
 
 def table(common: list[str]) -> Iterator[str]:
-    """The lines of a Markdown table, the default first and then the choices, best first; missing ones at the end."""
+    """Yield the lines of a Markdown table: the default, then the recipes, best first, then missing recipes."""
     config = imdbcls.compose(*common)
     by_hash = {group.runs[0].result["group_hash"]: group for group in read_study(config.folder.parent).groups}
-    groups = {name: by_hash.get(group_hash(imdbcls.compose(*merged(common, own)))) for name, own in CHOICES.items()}
+    groups = {name: by_hash.get(group_hash(imdbcls.compose(*merged(common, own)))) for name, own in RECIPES.items()}
     if groups["default"] is None:
-        sys.exit("The default has no finished run of this version: run it first, with the same --set.")
+        sys.exit("The default has no finished run with these settings. Run it first, with the same --set.")
     found = {name: replace(group, name=name) for name, group in groups.items() if group is not None}
     scored = {name: score_group(group) for name, group in found.items()}
-    yield "| choice | test accuracy | difference, points | 95 % interval | p | seeds | training, s | memory, MB |"
+    yield "| recipe | test accuracy | difference, points | 95 % interval | p | seeds | training, s | memory, MB |"
     yield "| --- | --- | --- | --- | --- | --- | --- | --- |"
     against_default = [(group, found["default"]) for name, group in found.items() if name != "default"]
     draws = {name: draws for name, (_, draws) in scored.items()}
@@ -82,18 +84,18 @@ def table(common: list[str]) -> Iterator[str]:
     for name in ("default", *sorted(pairs, key=lambda name: -pairs[name].difference)):
         accuracy = scored[name][0]["test/accuracy"].mean
         pair = pairs.get(name)
-        told = ["", "", ""] if pair is None else differences(pair)
+        against = ["", "", ""] if pair is None else differences(pair)
         costs = [mean_of(found[name], key) for key in ("train_seconds", "peak_memory_mb")]
-        cells = [name, f"{accuracy:.2%}", *told, str(len(found[name].runs)), *(f"{cost:,.0f}" for cost in costs)]
+        cells = [name, f"{accuracy:.2%}", *against, str(len(found[name].runs)), *(f"{cost:,.0f}" for cost in costs)]
         yield f"| {' | '.join(cells)} |"
     yield ""
     for pair in pairs.values():
         yield f"- {verdict(pair)}."
-    yield from (f"- {name} was not run, or failed." for name in CHOICES if name not in found)
+    yield from (f"- {name} was not run or failed." for name in RECIPES if name not in found)
 
 
 def merged(common: list[str], own: tuple[str, ...]) -> list[str]:
-    """The overrides of a choice: its own replace those that all runs share."""
+    """Return the overrides of a recipe. Its own overrides replace common ones with the same key."""
     keys = {text.split("=")[0] for text in own}
     return [text for text in common if text.split("=")[0] not in keys] + list(own)
 

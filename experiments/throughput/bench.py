@@ -1,8 +1,8 @@
-"""How fast imdbcls trains and scores, against other people's loops: `python experiments/throughput/bench.py`.
+"""Compare the speed of training and prediction with baselines: `python experiments/throughput/bench.py`.
 
-Everybody gets the same documents, the same weights and the same batch size, and must compute the same loss on the first
-batch. Then they take turns, so that what disturbs the machine disturbs all of them. Prints a table with bars, and saves
-the figures (`--json`) and a chart (`.svg`, beside it). All contenders are in memory at once.
+All systems get the same documents, weights and batch size, and must compute the same loss on the first batch. They then
+run in turn, so that other load on the machine affects all of them. Prints a table with bars, and writes the results as
+JSON (`--json`) and as a chart (`.svg`, next to it). All systems are in memory at the same time.
 """
 
 import argparse
@@ -17,8 +17,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from benchmark import Outcome, SystemSpec, Worker, benchmark
 from chart import bars, drawing
-from contest import Contender, Outcome, Worker, contest
 
 import imdbcls
 from imdbcls.errors import UserError
@@ -28,28 +28,28 @@ from imdbcls.runtime.console import quiet_libraries
 logger = logging.getLogger(__name__)
 
 TRAINING = (
-    Contender("original", "the original's way", tuned=False),
-    Contender("trainer_default", "Trainer, defaults", tuned=False),
-    Contender("trainer_best", "Trainer, at its best", tuned=False),
-    Contender("trainer_tuned", "Trainer, best and tuned", tuned=True),
-    Contender("ours", "imdbcls", tuned=True),
+    SystemSpec("original", "original loop", tuned=False),
+    SystemSpec("trainer_default", "Trainer, defaults", tuned=False),
+    SystemSpec("trainer_best", "Trainer, fast", tuned=False),
+    SystemSpec("trainer_tuned", "Trainer, fast and tuned", tuned=True),
+    SystemSpec("imdbcls_training", "imdbcls", tuned=True),
 )
-SCORING = (
-    Contender("trainer_predict", "Trainer.predict, at its best", tuned=False),
-    Contender("trainer_predict", "Trainer.predict, best and tuned", tuned=True),
-    Contender("our_scoring", "imdbcls", tuned=True),
+PREDICTION = (
+    SystemSpec("trainer_predict", "Trainer.predict, fast", tuned=False),
+    SystemSpec("trainer_predict", "Trainer.predict, fast and tuned", tuned=True),
+    SystemSpec("imdbcls_prediction", "imdbcls", tuned=True),
 )
-MACHINE = Contender("machine", "the machine", tuned=True)
-SECONDS_AT_MOST = {"training": 690.0, "scoring": 120.0}  # so that all of it takes under a quarter of an hour
+MACHINE = SystemSpec("machine", "the machine", tuned=True)
+MAX_SECONDS = {"training": 690.0, "prediction": 120.0}  # keeps the total below a quarter of an hour
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s")  # on stderr
     options = parse(arguments)
     if find_spec("accelerate") is None:
-        raise UserError("Hugging Face's Trainer needs accelerate: pip install accelerate.")
+        raise UserError("The Trainer of Hugging Face needs accelerate: pip install accelerate.")
     if os.getloadavg()[0] > 0.5:
-        logger.info("Other programs are using this machine: the ratios are rough, the rest is not to be quoted.")
+        logger.info("Other programs are using this machine. The ratios are approximate; do not quote the other values.")
     with tempfile.TemporaryDirectory() as folder:
         settings = {"choices": prepare(options, Path(folder)), "rounds": options.rounds}
         with Worker(MACHINE, settings) as machine:
@@ -57,41 +57,47 @@ def main(arguments: Sequence[str] | None = None) -> None:
             peaks = machine.call("peaks_gflops")
         found = ", ".join(f"{peak:,.0f} GFLOP/s in {precision}" for precision, peak in peaks.items())
         logger.info(f"{about['device']}; matrix peak {found}")
-        contests = {
-            task: contest(entrants, settings, options.rounds, SECONDS_AT_MOST[task])
-            for task, entrants in (("training", TRAINING), ("scoring", SCORING))
+        outcomes = {
+            task: benchmark(specs, settings, options.rounds, MAX_SECONDS[task])
+            for task, specs in (("training", TRAINING), ("prediction", PREDICTION))
         }
-    figures = figures_of(contests, peaks, about, options)
-    print(table(figures))
-    options.json.write_text(json_text(figures, indent=2) + "\n", encoding="utf-8")
+    results = results_of(outcomes, peaks, about, options)
+    print(table(results))
+    options.json.write_text(json_text(results, indent=2) + "\n", encoding="utf-8")
     chart = options.json.with_suffix(".svg")
-    chart.write_text(drawing(figures), encoding="utf-8")
-    logger.info(f"Written: {options.json} and {chart}.")
+    chart.write_text(drawing(results), encoding="utf-8")
+    logger.info(f"Wrote {options.json} and {chart}.")
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--backbone", default="minilm", help="as `imdbcls.train backbone=` (minilm)")
-    parser.add_argument("--data", help="IMDB, as `imdbcls.train data.path=`; without it, the shipped sample")
-    parser.add_argument("--documents", type=positive, default=160, help="to train on, and as many to score (160)")
-    parser.add_argument("--max-length", type=positive, default=512, help="tokens per document (512)")
-    parser.add_argument("--batch-size", type=positive, default=16, help="documents per training step (16)")
-    parser.add_argument("--rounds", type=positive, default=3, help="of each contender, fewer if time is short (3)")
-    parser.add_argument("--json", type=Path, default=Path("throughput.json"), help="where the figures go")
+    parser.add_argument("--backbone", default="minilm", help="as in `imdbcls.train backbone=` (default: minilm)")
+    parser.add_argument("--data", help="IMDB, as in `imdbcls.train data.path=` (default: the shipped sample)")
+    parser.add_argument(
+        "--documents", type=positive, default=160, help="number to train on and to predict (default: 160)"
+    )
+    parser.add_argument("--max-length", type=positive, default=512, help="tokens per document (default: 512)")
+    parser.add_argument("--batch-size", type=positive, default=16, help="documents per training step (default: 16)")
+    parser.add_argument(
+        "--rounds", type=positive, default=3, help="rounds per system; fewer if they would take too long (default: 3)"
+    )
+    parser.add_argument(
+        "--json", type=Path, default=Path("throughput.json"), help="file for the results (default: throughput.json)"
+    )
     return parser.parse_args(arguments)
 
 
 def positive(text: str) -> int:
     number = int(text)
     if number < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not at least 1")
+        raise argparse.ArgumentTypeError(f"{text} is less than 1")
     return number
 
 
 def prepare(options: argparse.Namespace, folder: Path) -> list[str]:
-    """Write the documents into files of their own, and return the choices by which every contender reads them.
+    """Write the documents to files, and return the overrides with which every system reads them.
 
-    So a contender's memory holds these documents, and not the corpus they were drawn from.
+    A system then has only these documents in memory, not the corpus from which they were drawn.
     """
     data = ("data=sample",) if options.data is None else ("data=imdb", f"data.path={options.data}")
     limits = [f"data.{split}_limit={options.documents}" for split in ("train", "validation", "test")]
@@ -109,7 +115,7 @@ def prepare(options: argparse.Namespace, folder: Path) -> list[str]:
         f"batch_size={options.batch_size}",
         "data=files",
         f"data.train={folder}/train.jsonl",
-        f"data.validation={folder}/validation.jsonl",  # a run needs one; nobody is timed on it
+        f"data.validation={folder}/validation.jsonl",  # a run needs one, but it is not timed
         f"data.test={folder}/test.jsonl",
         f"data.cache_dir={folder}/cache",
         f"runs_dir={folder}/runs",
@@ -118,15 +124,16 @@ def prepare(options: argparse.Namespace, folder: Path) -> list[str]:
     ]
 
 
-def figures_of(
-    contests: dict[str, list[Outcome]], peaks: dict[str, float], about: dict[str, str], options: argparse.Namespace
+def results_of(
+    outcomes: dict[str, list[Outcome]], peaks: dict[str, float], about: dict[str, str], options: argparse.Namespace
 ) -> dict[str, Any]:
-    """What is written as JSON: `rows`, ours over each other's speed in `ratios`, and our share of the matrix peak.
+    """Return the JSON document: `rows`, `ratios` (speed of imdbcls relative to the others) and `achieved_share`.
 
-    Ratios are medians over the rounds, each round compared with itself. `achieved_share` counts the operations that the
-    real tokens of a training step need, three times a forward pass, against the peak of the precision in use.
+    A ratio is the median over rounds of the ratios within each round. `achieved_share` is the rate of operations in
+    training relative to the matrix peak of the precision in use. A training step counts as three forward passes over
+    its real tokens.
     """
-    ours = contests["training"][-1]
+    ours = outcomes["training"][-1]
     flops_per_second = 3 * ours.forward_flops / median(ours.seconds)
     return {
         "format_version": 1,
@@ -141,21 +148,21 @@ def figures_of(
         "achieved_share": flops_per_second / 1e9 / peaks[ours.precision],
         "ratios": {
             task: {
-                outcome.contender.name: median(
-                    theirs / mine for theirs, mine in zip(outcome.seconds, outcomes[-1].seconds, strict=True)
+                outcome.system.name: median(
+                    theirs / mine for theirs, mine in zip(outcome.seconds, of_task[-1].seconds, strict=True)
                 )
-                for outcome in outcomes[:-1]
+                for outcome in of_task[:-1]
             }
-            for task, outcomes in contests.items()
+            for task, of_task in outcomes.items()
         },
-        "rows": [row_of(task, outcome) for task, outcomes in contests.items() for outcome in outcomes],
+        "rows": [row_of(task, outcome) for task, of_task in outcomes.items() for outcome in of_task],
     }
 
 
 def row_of(task: str, outcome: Outcome) -> dict[str, Any]:
     return {
         "task": task,
-        "name": outcome.contender.name,
+        "name": outcome.system.name,
         "precision": outcome.precision,
         "documents_per_second": {
             "median": outcome.num_documents / median(outcome.seconds),
@@ -169,14 +176,14 @@ def row_of(task: str, outcome: Outcome) -> dict[str, Any]:
     }
 
 
-HEADER = ("documents/s", "min to max", "tokens/s", "memory MB", "padding", "ours is")
-ROW = "{:<32}{:>12}{:>18}{:>10}{:>11}{:>9}{:>9}  {}"
+HEADER = ("documents/s", "min to max", "tokens/s", "memory MB", "padding", "imdbcls is")
+ROW = "{:<32}{:>12}{:>18}{:>10}{:>11}{:>9}{:>12}  {}"
 
 
-def table(figures: dict[str, Any]) -> str:
+def table(results: dict[str, Any]) -> str:
     lines = []
-    for task, ratios in figures["ratios"].items():
-        rows = [row for row in figures["rows"] if row["task"] == task]
+    for task, ratios in results["ratios"].items():
+        rows = [row for row in results["rows"] if row["task"] == task]
         lines += ["", ROW.format(task, *HEADER, "").rstrip()]
         for row, bar in zip(rows, bars([row["documents_per_second"]["median"] for row in rows]), strict=True):
             speed = row["documents_per_second"]
@@ -193,7 +200,9 @@ def table(figures: dict[str, Any]) -> str:
                     bar,
                 )
             )
-    lines.append(f"\nOur training step reaches {figures['achieved_share']:.0%} of the matrix peak, real tokens alone.")
+    lines.append(
+        f"\nA training step of imdbcls reaches {results['achieved_share']:.0%} of the matrix peak (real tokens only)."
+    )
     return "\n".join(lines)
 
 

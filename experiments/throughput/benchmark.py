@@ -1,6 +1,6 @@
-"""Runs contenders alternately, each in a process of its own, so that each one's peak memory is its own.
+"""Run the compared systems in turn, each in its own process so that its peak memory can be measured.
 
-Nothing heavy is imported here: a contender's process sets what must be set before PyTorch is there.
+Imports nothing heavy, because the process of a system changes settings that must be set before PyTorch is imported.
 """
 
 import logging
@@ -17,18 +17,21 @@ from imdbcls.runtime.process import tune_process
 
 logger = logging.getLogger(__name__)
 
-# How far the loss of the first batch may lie from another contender's, as a fraction of it.
+# Maximum relative difference between the systems' losses on the first batch, by precision.
 TOLERANCE = {"fp32": 1e-4, "bf16": 1e-2}
 
-# What a contender is asked before the first round.
+# Methods of a system that are called before the first round.
 TASK = ("precision", "first_loss", "num_documents", "num_tokens", "forward_flops")
 
-_processes = multiprocessing.get_context("spawn")  # a forked process would share its parent's memory and threads
+_processes = multiprocessing.get_context("spawn")  # a forked process would share the memory and threads of its parent
 
 
 @dataclass(frozen=True)
-class Contender:
-    """`key` names a function of `contenders.py`; `tuned` has the process take `imdbcls.runtime.process` first."""
+class SystemSpec:
+    """A system to compare: `key` is the name of a function in `systems.py`.
+
+    If `tuned` is set, the process first applies the settings of `imdbcls.runtime.process`.
+    """
 
     key: str
     name: str
@@ -37,9 +40,9 @@ class Contender:
 
 @dataclass
 class Outcome:
-    """What one contender had to do, and needed for it: `seconds` of each round, the rest as `contenders.py` says."""
+    """The task and the measurements of one system: `seconds` per round; `systems.py` documents the other values."""
 
-    contender: Contender
+    system: SystemSpec
     precision: str
     first_loss: float
     num_documents: int
@@ -51,70 +54,72 @@ class Outcome:
 
 
 class Worker:
-    """A contender in its own process, from `with` to its end; `call` asks it for one of its methods' results."""
+    """A system in its own process, as a context manager. `call` runs one of its methods and returns the result."""
 
-    def __init__(self, contender: Contender, settings: dict[str, Any]) -> None:
-        self.contender = contender
-        self._ours, theirs = _processes.Pipe()
-        arguments = (theirs, contender, settings)
-        self._process = _processes.Process(target=serve, args=arguments, name=contender.name, daemon=True)
+    def __init__(self, system: SystemSpec, settings: dict[str, Any]) -> None:
+        self.system = system
+        self._connection, child = _processes.Pipe()
+        arguments = (child, system, settings)
+        self._process = _processes.Process(target=serve, args=arguments, name=system.name, daemon=True)
         self._process.start()
-        theirs.close()  # so that its end is noticed
+        child.close()  # otherwise `recv` would not notice that the process ended
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._ours.close()
+        self._connection.close()
         self._process.join()
 
     def call(self, method: str) -> Any:
         try:
-            self._ours.send(method)
-            return self._ours.recv()
+            self._connection.send(method)
+            return self._connection.recv()
         except (EOFError, ConnectionError) as error:
-            raise UserError(f"The process of {self.contender.name} ended early; what it said stands above.") from error
+            raise UserError(f"The process of {self.system.name} ended early; see its output above.") from error
 
 
-def serve(connection: Any, contender: Contender, settings: dict[str, Any]) -> None:
-    """A contender's process: names of methods come in, their results go out, until the other end is closed."""
+def serve(connection: Any, spec: SystemSpec, settings: dict[str, Any]) -> None:
+    """Run a system in this process: receive method names and send their results until the connection is closed."""
     quiet_libraries()
-    if contender.tuned:
+    if spec.tuned:
         tune_process()
-    import contenders
+    import systems
 
-    player = getattr(contenders, contender.key)(settings)
+    system = getattr(systems, spec.key)(settings)
     while True:
         try:
             method = connection.recv()
         except EOFError:
             return
-        connection.send(getattr(player, method)())
+        connection.send(getattr(system, method)())
 
 
-def contest(
-    entrants: Sequence[Contender], settings: dict[str, Any], rounds: int, seconds_at_most: float
+def benchmark(
+    specs: Sequence[SystemSpec], settings: dict[str, Any], max_rounds: int, max_seconds: float
 ) -> list[Outcome]:
-    """Every contender warms up, and then they take turns, `rounds` times.
+    """Warm up all systems, then run them in turn for up to `max_rounds` rounds.
 
-    Where a further round would not end within `seconds_at_most` of the beginning, the ones before it have to do.
+    Does not start a round that would probably end more than `max_seconds` after the start of the benchmark.
     """
     began = time.monotonic()
     with ExitStack() as stack:
-        workers = [stack.enter_context(Worker(entrant, settings)) for entrant in entrants]
-        outcomes = [Outcome(worker.contender, *map(worker.call, TASK)) for worker in workers]
+        workers = [stack.enter_context(Worker(spec, settings)) for spec in specs]
+        outcomes = [Outcome(worker.system, *map(worker.call, TASK)) for worker in workers]
         require_same_task(outcomes)
         for worker in workers:
-            logger.info(f"warming up: {worker.contender.name}")
+            logger.info(f"warm-up: {worker.system.name}")
             worker.call("warm_up")
-        for number in range(rounds):
+        for number in range(max_rounds):
             round_began = time.monotonic()
             for worker, outcome in zip(workers, outcomes, strict=True):
                 outcome.seconds.append(worker.call("round"))
-                logger.info(f"round {number + 1} of {rounds}: {worker.contender.name}, {outcome.seconds[-1]:.1f} s")
+                logger.info(f"round {number + 1} of {max_rounds}: {worker.system.name}, {outcome.seconds[-1]:.1f} s")
             now = time.monotonic()
-            if number + 1 < rounds and now + (now - round_began) - began > seconds_at_most:
-                logger.info(f"{number + 1} of {rounds} rounds are all that the time allows.")
+            if number + 1 < max_rounds and now + (now - round_began) - began > max_seconds:
+                logger.info(
+                    f"stopping after {number + 1} of {max_rounds} rounds: the time limit is {max_seconds:.0f} s"
+                )
                 break
         for worker, outcome in zip(workers, outcomes, strict=True):
             outcome.padding_share = worker.call("padding_share")
@@ -123,14 +128,14 @@ def contest(
 
 
 def require_same_task(outcomes: Sequence[Outcome]) -> None:
-    """Refuse (UserError) contenders that do not compute what the first one computes, or not on the same documents."""
+    """Raise UserError if the systems have different losses on the first batch, or different documents."""
     first = outcomes[0]
     for outcome in outcomes[1:]:
         tolerance = max(TOLERANCE[first.precision], TOLERANCE[outcome.precision])
-        if not abs(outcome.first_loss - first.first_loss) <= tolerance * first.first_loss:  # so that NaN is refused
+        if not abs(outcome.first_loss - first.first_loss) <= tolerance * first.first_loss:  # `not <=` also refuses NaN
             raise UserError(
-                f"The first batch's loss is {outcome.first_loss:.6f} for {outcome.contender.name} and "
-                f"{first.first_loss:.6f} for {first.contender.name}: they do not compute the same."
+                f"The loss of the first batch is {outcome.first_loss:.6f} for {outcome.system.name} and "
+                f"{first.first_loss:.6f} for {first.system.name}: the two do not compute the same function."
             )
         if (outcome.num_documents, outcome.num_tokens) != (first.num_documents, first.num_tokens):
-            raise UserError(f"{outcome.contender.name} and {first.contender.name} did not get the same documents.")
+            raise UserError(f"{outcome.system.name} and {first.system.name} did not get the same documents.")

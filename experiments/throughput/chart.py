@@ -1,4 +1,4 @@
-"""The figures as bars: on the terminal, and as a drawing."""
+"""Bar charts of the results, as text and as SVG."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -6,30 +6,30 @@ from typing import Any
 from imdbcls.comparison.views import svg
 
 BLOCKS = " ▏▎▍▌▋▊▉"
-WIDTH, ROW, TOP = 780, 26, 42  # of the drawing, of a bar with its space, and above a task's first bar
-NAMES, FIGURES = 220, 90  # room for names on the left and figures on the right
+WIDTH, ROW, TOP = 780, 26, 42  # width of the drawing, height of a row, space above the first row of a task
+NAMES, VALUES = 220, 90  # width of the names on the left and the values on the right
 
 
 def bars(values: Sequence[float], width: int = 24) -> list[str]:
-    """Bars of blocks, to an eighth of a character; the largest value takes `width` characters."""
+    """Return bars of block characters, exact to an eighth of a character. The largest value has `width` characters."""
     eighths = [round(8 * width * value / max(values)) for value in values]
     return ["█" * (count // 8) + BLOCKS[count % 8].strip() for count in eighths]
 
 
-def drawing(figures: dict[str, Any]) -> str:
-    """Documents per second as an SVG file, a panel per task; a line shows the slowest to the fastest round."""
+def drawing(results: dict[str, Any]) -> str:
+    """Return the documents per second as an SVG file, with a panel per task. A line spans slowest to fastest round."""
     parts, top = [], 0
-    for task in figures["ratios"]:
-        rows = [row for row in figures["rows"] if row["task"] == task]
+    for task in results["ratios"]:
+        rows = [row for row in results["rows"] if row["task"] == task]
         parts.append(panel(task, rows, top))
         top += TOP + ROW * len(rows)
-    ends = "; ".join(f"{row['task']}, {row['name']}: {speed(row)}" for row in figures["rows"])
-    label = f"Documents per second, {figures['backbone']}, {figures['max_length']} tokens. {ends}."
+    ends = "; ".join(f"{row['task']}, {row['name']}: {speed(row)}" for row in results["rows"])
+    label = f"Documents per second, {results['backbone']}, {results['max_length']} tokens. {ends}."
     return svg.standalone(svg.figure(WIDTH, top + 10, label, parts))
 
 
 def panel(task: str, rows: Sequence[dict[str, Any]], top: float) -> str:
-    x = svg.Scale(0, max(row["documents_per_second"]["max"] for row in rows), NAMES, WIDTH - FIGURES)
+    x = svg.Scale(0, max(row["documents_per_second"]["max"] for row in rows), NAMES, WIDTH - VALUES)
     parts = [svg.text(8, top + 28, f"{task}, documents per second", "title")]
     for place, row in enumerate(rows):
         y, middle = top + TOP + ROW * place, top + TOP + ROW * place + ROW / 2

@@ -1,4 +1,4 @@
-"""What the machine could do at most, and how much of it a document needs."""
+"""The peak rate of the machine, and the number of operations that a document needs."""
 
 import time
 from collections.abc import Iterable
@@ -6,18 +6,18 @@ from collections.abc import Iterable
 import torch
 from torch import nn
 
-# Squares of these sizes: the fastest is small in float32 (what stays in the cache) and large in bfloat16 (AMX, GPUs).
+# Sizes of square matrices. The fastest is small in float32 (fits the cache) and large in bfloat16 (AMX, GPUs).
 SIZES = {"cpu": (512, 1024, 2048, 4096), "cuda": (2048, 4096, 8192, 16384)}
 SECONDS_PER_SIZE = 0.5
 
 
 def matrix_peak_gflops(device: torch.device, dtype: torch.dtype) -> float:
-    """The highest rate of a matrix product that this device was seen to reach, in 10^9 operations a second."""
+    """Return the highest measured rate of a matrix product on this device, in 10^9 operations per second."""
     return max(product_gflops(device, dtype, size) for size in SIZES[device.type])
 
 
 def product_gflops(device: torch.device, dtype: torch.dtype, size: int) -> float:
-    """The best of the products of two (size, size) matrices that fit into half a second, at least three."""
+    """Return the best rate of repeated (size, size) matrix products, run for half a second and at least three times."""
     left, right = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
     product = torch.empty_like(left)
     best, began, count = float("inf"), time.perf_counter(), 0
@@ -32,12 +32,13 @@ def product_gflops(device: torch.device, dtype: torch.dtype, size: int) -> float
 
 
 def forward_flops(encoder: nn.Module, lengths: Iterable[int], first_token_alone: bool) -> int:
-    """Operations that documents of these lengths (real tokens) need in one forward pass of the encoder's layers.
+    """Return the operations of one forward pass of the encoder layers over documents of these lengths (real tokens).
 
-    A product's weight costs two operations a token, full attention 4 T H for each of a layer's T tokens: T H products
-    and sums for the scores, as many for the context. With `first_token_alone` the last layer's weights meet one token
-    of each document, and each of its heads all T hidden states twice. A backward pass costs twice a forward one. Not
-    counted: padding, softmax, activations, norms, embeddings and the head, whose products meet one token a document.
+    Each weight of a linear layer costs two operations per token. Full attention costs 4 T H for each of the T tokens of
+    a document in each layer: T H multiplications and additions for the scores, and the same for the context. With
+    `first_token_alone`, the weights of the last layer apply to one token per document, and each of its attention heads
+    reads all T hidden states twice. A backward pass costs twice as much as a forward pass. Padding, softmax,
+    activations, norms, embeddings and the head are not counted; the head's products apply to one token per document.
     """
     config = encoder.config
     weights = sum(module.weight.numel() for module in encoder.modules() if isinstance(module, nn.Linear))
@@ -47,7 +48,7 @@ def forward_flops(encoder: nn.Module, lengths: Iterable[int], first_token_alone:
         every_token = 2 * weights * length + 4 * config.num_hidden_layers * config.hidden_size * length**2
         if not first_token_alone:
             return every_token
-        left_out = 2 * last * length + 4 * config.hidden_size * length**2
-        return every_token - left_out + 2 * last + 4 * config.num_attention_heads * config.hidden_size * length
+        skipped = 2 * last * length + 4 * config.hidden_size * length**2
+        return every_token - skipped + 2 * last + 4 * config.num_attention_heads * config.hidden_size * length
 
     return sum(map(of_document, lengths))

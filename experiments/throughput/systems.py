@@ -1,9 +1,9 @@
-"""The contenders: the same documents from the same weights, through other people's loops and through ours.
+"""The compared systems: baselines and imdbcls, on the same documents and with the same initial weights.
 
-Each is made in a process of its own (`contest.py`) and offers what the contest asks for: `precision()`; `first_loss()`,
-the mean loss of the first batch without dropout; `warm_up()`, until no shape is new to the libraries; `round()`, which
-trains on (or scores) every document once and returns its seconds; `padding_share()`, of the tokens of its last round;
-and what `Player` says.
+Each system is built in its own process (`benchmark.py`) and has these methods besides those of `System`: `precision()`;
+`first_loss()`, the mean loss of the first batch without dropout; `warm_up()`, which runs until all tensor shapes were
+used once; `round()`, which trains on (or predicts) every document once and returns the seconds; `padding_share()`, the
+share of padding among the tokens of the last round.
 """
 
 import tempfile
@@ -39,50 +39,50 @@ from imdbcls.runtime.signals import StopRequest
 from imdbcls.runtime.versions import versions
 from imdbcls.tracking.none import NoTracker
 
-# What the contenders are built from: `choices` as the command line of `imdbcls.train` takes them, `rounds` to come.
+# `choices`: overrides for the config, as on the command line of `imdbcls.train`; `rounds`: the number of rounds.
 Settings = Mapping[str, Any]
 
 
-def original(settings: Settings) -> "PlainLoop":
-    return PlainLoop(settings)
+def original(settings: Settings) -> "OriginalTraining":
+    return OriginalTraining(settings)
 
 
-def trainer_default(settings: Settings) -> "TrainerLoop":
-    return TrainerLoop(settings, attention_dropout="null", at_its_best=False)
+def trainer_default(settings: Settings) -> "TrainerTraining":
+    return TrainerTraining(settings, attention_dropout="null", fast_options=False)
 
 
-def trainer_best(settings: Settings) -> "TrainerLoop":
-    return TrainerLoop(settings, attention_dropout="null", at_its_best=True)
+def trainer_best(settings: Settings) -> "TrainerTraining":
+    return TrainerTraining(settings, attention_dropout="null", fast_options=True)
 
 
-def trainer_tuned(settings: Settings) -> "TrainerLoop":
-    return TrainerLoop(settings, attention_dropout="0.0", at_its_best=True)
+def trainer_tuned(settings: Settings) -> "TrainerTraining":
+    return TrainerTraining(settings, attention_dropout="0.0", fast_options=True)
 
 
-def ours(settings: Settings) -> "OurLoop":
-    return OurLoop(settings)
+def imdbcls_training(settings: Settings) -> "ImdbclsTraining":
+    return ImdbclsTraining(settings)
 
 
 def trainer_predict(settings: Settings) -> "TrainerPredict":
-    return TrainerPredict(settings, attention_dropout="null", at_its_best=True)
+    return TrainerPredict(settings, attention_dropout="null", fast_options=True)
 
 
-def our_scoring(settings: Settings) -> "OurScoring":
-    return OurScoring(settings)
+def imdbcls_prediction(settings: Settings) -> "ImdbclsPrediction":
+    return ImdbclsPrediction(settings)
 
 
 def machine(settings: Settings) -> "Machine":
     return Machine(settings)
 
 
-class Player:
-    """What every contender can say of itself once it knows its hardware and its encoder."""
+class System:
+    """A compared system. Subclasses set the hardware and the encoder."""
 
     hardware: Hardware
     encoder: nn.Module
 
     def lengths(self) -> list[int]:
-        """Real tokens of each document of a round, special ones included."""
+        """Return the number of real tokens of each document in a round, including special tokens."""
         raise NotImplementedError
 
     def num_documents(self) -> int:
@@ -98,8 +98,8 @@ class Player:
         return peak_memory_mb(self.hardware.device)
 
 
-class Peer(Player):
-    """What other people's loops begin with: the library's own encoder with our head, and token ids."""
+class Baseline(System):
+    """A baseline: the encoder of Hugging Face with a head of imdbcls, and token ids."""
 
     def __init__(self, settings: Settings, attention_dropout: str) -> None:
         choices = ("backbone.fast=false", f"backbone.attention_dropout={attention_dropout}")
@@ -122,8 +122,8 @@ class Peer(Player):
         return [len(example["input_ids"]) for example in self.train_examples]
 
 
-class PlainLoop(Peer):
-    """The original's way: float32, every document padded to the longest allowed, Adam and one cycle."""
+class OriginalTraining(Baseline):
+    """The original project's loop: float32, all documents padded to `max_length`, Adam and a one-cycle schedule."""
 
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings, attention_dropout="null")
@@ -171,14 +171,14 @@ class PlainLoop(Peer):
         return "fp32"
 
 
-class TrainerLoop(Peer):
-    """Hugging Face's Trainer with its defaults; or at its best: bf16 where the hardware has it, and length grouping."""
+class TrainerTraining(Baseline):
+    """The Trainer of Hugging Face. `fast_options` enables bf16, if the hardware supports it, and grouping by length."""
 
-    def __init__(self, settings: Settings, *, attention_dropout: str, at_its_best: bool) -> None:
+    def __init__(self, settings: Settings, *, attention_dropout: str, fast_options: bool) -> None:
         super().__init__(settings, attention_dropout)
-        self.at_its_best = at_its_best
+        self.fast_options = fast_options
         bf16 = self.precision() == "bf16"
-        best = {"bf16": bf16, "train_sampling_strategy": "group_by_length"} if at_its_best else {}
+        best = {"bf16": bf16, "train_sampling_strategy": "group_by_length"} if fast_options else {}
         self.collator = CountingCollator(self.tokenizer)
         self.clock = EpochClock(self.hardware)
         self.trainer = self.make_trainer(per_device_train_batch_size=self.config.batch_size, **best)
@@ -210,8 +210,8 @@ class TrainerLoop(Peer):
         return self.trainer.evaluate(first)["eval_loss"]
 
     def warm_up(self) -> None:
-        # Without grouping nearly every batch is as wide as the next; with it, each width comes up in a round.
-        self.trainer.train_dataset = self.train_examples[: None if self.at_its_best else self.config.batch_size]
+        # Without grouping, nearly all batches have the same width. With grouping, a round has all widths.
+        self.trainer.train_dataset = self.train_examples[: None if self.fast_options else self.config.batch_size]
         self.trainer.train()
         self.trainer.train_dataset = self.train_examples
 
@@ -224,13 +224,13 @@ class TrainerLoop(Peer):
         return self.collator.padding_share()
 
     def precision(self) -> str:
-        return self.hardware.precision if self.at_its_best else "fp32"
+        return self.hardware.precision if self.fast_options else "fp32"
 
 
-class TrainerPredict(TrainerLoop):
-    """The Trainer's `predict` at its best: weights cast to bf16 once, documents grouped by length."""
+class TrainerPredict(TrainerTraining):
+    """`Trainer.predict` with fast options: weights cast to bf16 once, documents grouped by length."""
 
-    BATCH_SIZE = 8  # documents; the fastest of 8, 16, 32, 64 and 128 on the CPU
+    BATCH_SIZE = 8  # documents; the fastest of 8, 16, 32, 64 and 128 on CPU
 
     def make_trainer(self, **choices: Any) -> Trainer:
         bf16 = choices.pop("bf16")
@@ -255,7 +255,7 @@ class TrainerPredict(TrainerLoop):
 
 
 class LossModel(nn.Module):
-    """A classifier in the form that the Trainer takes."""
+    """An adapter that gives a classifier the interface that the Trainer expects."""
 
     def __init__(self, classifier: Classifier) -> None:
         super().__init__()
@@ -267,7 +267,7 @@ class LossModel(nn.Module):
 
 
 class CountingCollator:
-    """Pads a batch to its longest document, as the Trainer does by default, and counts the padding."""
+    """A collator that pads to the longest document, as the Trainer does by default, and counts the padding."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
         self.pad = DataCollatorWithPadding(tokenizer)
@@ -287,7 +287,7 @@ class CountingCollator:
 
 
 class EpochClock(TrainerCallback):
-    """The seconds of an epoch, without what the Trainer does before and after it."""
+    """A callback that measures the seconds of an epoch, without the Trainer's work before and after it."""
 
     def __init__(self, hardware: Hardware) -> None:
         self.hardware = hardware
@@ -301,12 +301,12 @@ class EpochClock(TrainerCallback):
         self.seconds = time.perf_counter() - self.started
 
 
-class OurLoop(Player):
-    """imdbcls as its command runs it, but for validation and checkpoints."""
+class ImdbclsTraining(System):
+    """Training by imdbcls as its command does it, without validation and checkpoints."""
 
     def __init__(self, settings: Settings) -> None:
         config = imdbcls.compose(*settings["choices"], f"epochs={settings['rounds'] + 1}")
-        run = build.build_run(config, RunFolder(Path(config.runs_dir) / "ours"), StopRequest())
+        run = build.build_run(config, RunFolder(Path(config.runs_dir) / "imdbcls"), StopRequest())
         self.hardware, self.encoder, self.trainer = run.hardware, run.backbone.encoder, run.trainer
         documents = run.corpus.train.take(range(min(config.batch_size, len(run.corpus.train))))
         tokens = tokenize(documents, run.backbone.tokenizer, cache_dir=run.pipeline.cache_dir)
@@ -357,8 +357,8 @@ class OurLoop(Player):
         return [length for batch in self.batches() for length in batch.mask_BT.sum(dim=1).tolist()]
 
 
-class OurScoring(OurLoop):
-    """imdbcls scoring a split."""
+class ImdbclsPrediction(ImdbclsTraining):
+    """Prediction of a split by imdbcls."""
 
     def round(self) -> float:
         started = time.perf_counter()
@@ -370,7 +370,7 @@ class OurScoring(OurLoop):
 
 
 class Machine:
-    """No contender, but the hardware they all run on."""
+    """The hardware on which all systems run."""
 
     def __init__(self, settings: Settings) -> None:
         self.hardware = sections.build_hardware(imdbcls.compose(*settings["choices"]))
@@ -379,7 +379,7 @@ class Machine:
         return {"device": self.hardware.describe(), "precision": self.hardware.precision, **versions()}
 
     def peaks_gflops(self) -> dict[str, float]:
-        """By precision; bfloat16 only where the hardware has it, as emulating it takes minutes and nobody does."""
+        """Return the matrix peak by precision. bfloat16 is included only if the hardware supports it."""
         precisions = {"bf16": torch.bfloat16, "fp32": torch.float32}
         device = self.hardware.device
         return {
@@ -390,6 +390,6 @@ class Machine:
 
 
 def synchronise(hardware: Hardware) -> None:
-    """Wait for what the device was asked to do."""
+    """Wait until the device has finished all queued work."""
     if hardware.device.type == "cuda":
         torch.cuda.synchronize(hardware.device)
