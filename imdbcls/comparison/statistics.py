@@ -178,11 +178,11 @@ def difference_over_seeds(
 def document_variance_of(
     shared: float, of_these_seeds: float, seed_variances: tuple[float, ...], num_units: int
 ) -> float:
-    """Return the document variance: the part that the seeds share, `shared`.
+    """Return the document variance of a mean over seeds.
 
-    `shared` is not positive if the models learned nothing and each predicts its own constant class. The total variance
-    is then at least `of_these_seeds`, the variance over documents of the mean over these seeds, which does not become
-    zero when all seeds have the same accuracy.
+    This is the covariance between seeds, `shared`, if it is positive. It can be zero or negative, for example if each
+    model predicts a constant class. The total variance is then raised to at least `of_these_seeds`, the variance over
+    documents of the mean over these seeds, so that it is not zero if all seeds have the same accuracy by chance.
     """
     return (
         unbiased(shared, num_units)

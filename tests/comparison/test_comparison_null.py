@@ -82,7 +82,7 @@ def test_null_comparisons_with_three_seeds_are_rejected_at_most_at_nominal_rate(
 
 
 def test_clusters_keep_rejection_rate_nominal() -> None:
-    """If heads interact with films, tests over film clusters reject at the nominal rate, and tests without do not."""
+    """If heads interact with films, tests with clusters keep the nominal rate, and tests without reject more often."""
     clustered = rejection_rates(5, 0.5, 0.05, 400, film_sd=0.5, clusters_N=FILMS_N)
     ignored = rejection_rates(5, 0.5, 0.05, 400, film_sd=0.5)
     assert 0.02 <= clustered[0] <= 0.08 and clustered[2] <= 0.08
