@@ -39,9 +39,11 @@ def decision(pair: PairResult) -> str:
 
 
 def better(pair: PairResult) -> str:
-    other = pair.other(pair.leader)
-    claim = f"is better than {other}" if pair.outcome is Outcome.BETTER else f"scored higher than {other} in these runs"
-    sentence = f"{pair.leader} {claim} by {measured(pair)} (p {p_text(pair.corrected_p)} after Holm correction)"
+    other, p = pair.other(pair.leader), f"(p {p_text(pair.corrected_p)} after Holm correction)"
+    if pair.outcome is Outcome.BETTER:
+        sentence = f"{pair.leader} is better than {other} by {measured(pair)} {p}"
+    else:
+        sentence = f"{pair.leader} scored higher than {other} by {measured(pair)} in these runs {p}"
     detectable = pair.minimum_detectable_difference
     if pair.equivalent:
         sentence += f"; the difference is significant, but smaller than the margin of {points(pair.margin)} points"
