@@ -146,15 +146,15 @@ def test_hostile_texts_and_names_are_shown_as_text(browser: Browser, pages: dict
     assert browser.evaluate("document.title") == "<b>small: which head is better?"
     assert "<script>alert(1)</script>" in browser.evaluate("document.querySelector('#ranking table').innerText")
     assert "<i>neg</i>" in browser.evaluate("document.querySelector('#reading').innerText")
-    type_words(browser, "onerror=alert")
+    type_in_search(browser, "onerror=alert")
     assert browser.evaluate("document.querySelector('article .text').textContent") == HOSTILE
     assert browser.evaluate("document.querySelector('article mark').textContent") == "onerror=alert"
     assert browser.evaluate("document.images.length") == 0 and browser.console == []
 
 
-def type_words(browser: Browser, words: str) -> None:
-    browser.evaluate("document.getElementById('words').focus()")
-    browser.call("Input.insertText", text=words)
+def type_in_search(browser: Browser, text: str) -> None:
+    browser.evaluate("document.getElementById('search').focus()")
+    browser.call("Input.insertText", text=text)
 
 
 @pytest.mark.needs("chromium")
@@ -162,12 +162,12 @@ def test_mistakes_are_filtered_by_search_and_reason(browser: Browser, pages: dic
     browser.look(1280)
     browser.open(pages["small"])
     everything = int(str(browser.evaluate("document.getElementById('count').textContent")).split("of ")[1].rstrip("."))
-    type_words(browser, "NEEDLE")
+    type_in_search(browser, "NEEDLE")
     found = browser.evaluate("document.getElementById('count').textContent")
     assert 0 < int(found.split("of ")[1].rstrip(".")) < everything
-    type_words(browser, "nowhere to be found")
+    type_in_search(browser, "nowhere to be found")
     assert browser.evaluate("document.getElementById('count').textContent") == "No document matches."
-    browser.evaluate("document.getElementById('words').value = ''")
+    browser.evaluate("document.getElementById('search').value = ''")
     browser.evaluate(
         "const r = document.getElementById('reason'); r.value = 'label'; r.dispatchEvent(new Event('change'))"
     )
@@ -185,7 +185,7 @@ def test_page_controls_are_reached_by_keyboard(browser: Browser, pages: dict[str
     for _ in range(80):
         browser.press("Tab", 9)
         reached.add(browser.evaluate("document.activeElement.tagName + '#' + document.activeElement.id"))
-    assert {"A#", "DIV#", "SUMMARY#", "INPUT#words", "SELECT#reason", "BUTTON#more"} <= reached
+    assert {"A#", "DIV#", "SUMMARY#", "INPUT#search", "SELECT#reason", "BUTTON#more"} <= reached
 
 
 @pytest.mark.needs("chromium")
@@ -220,5 +220,5 @@ def test_study_of_many_groups_shows_only_the_best(tmp_path: Path) -> None:
         assert note in text.replace("\\", "")
         assert "best 20 of 30 groups" in text
     assert sum(name.startswith("reliability_") for name in figures) == 20
-    assert len(reading.documents[0].answers) == 20
+    assert len(reading.documents[0].predictions) == 20
     assert len(page) < 1_000_000 and len(terminal.splitlines()) < 300

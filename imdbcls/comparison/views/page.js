@@ -4,7 +4,7 @@
   const data = JSON.parse(document.getElementById("documents").textContent);
   const list = document.getElementById("reading");
   const count = document.getElementById("count");
-  const words = document.getElementById("words");
+  const search = document.getElementById("search");
   const reason = document.getElementById("reason");
   const more = document.getElementById("more");
   const PAGE = 15;
@@ -35,15 +35,15 @@
   }
 
   // One chip per group: sign, name and mean probability of the label. Screen readers get the sign as a hidden text.
-  function chip(answer) {
-    const outcome = answer.right === 1 ? "right" : answer.right === 0 ? "wrong" : "mixed";
+  function chip(prediction) {
+    const outcome = prediction.right === 1 ? "right" : prediction.right === 0 ? "wrong" : "mixed";
     const sign = { right: "\u2713", wrong: "\u2717", mixed: "\u00b1" }[outcome];
     const node = element("li", outcome);
-    const spoken = outcome === "mixed" ? "right in " + Math.round(100 * answer.right) + " % of seeds" : outcome + " in every seed";
+    const spoken = outcome === "mixed" ? "right in " + Math.round(100 * prediction.right) + " % of seeds" : outcome + " in every seed";
     const mark = element("span", "sign", sign);
     mark.setAttribute("aria-hidden", "true");
     node.title = spoken;
-    node.append(mark, " " + answer.group + " " + answer.probability.toFixed(2), element("span", "spoken", ", " + spoken));
+    node.append(mark, " " + prediction.group + " " + prediction.probability.toFixed(2), element("span", "spoken", ", " + spoken));
     return node;
   }
 
@@ -51,9 +51,9 @@
     const node = element("article");
     node.append(element("h3", "", entry.id + " · label: " + entry.label));
     node.append(element("p", "why", entry.tokens.toLocaleString("en") + " tokens · " + entry.reasons.map(reasonText).join(" · ")));
-    const answers = element("ul", "answers");
-    answers.append(...entry.answers.map(chip));
-    node.append(answers);
+    const chips = element("ul", "chips");
+    chips.append(...entry.predictions.map(chip));
+    node.append(chips);
     if (entry.text !== null) {
       const details = element("details");
       details.open = needle !== "";
@@ -64,7 +64,7 @@
   }
 
   function update() {
-    const needle = words.value.trim().toLowerCase();
+    const needle = search.value.trim().toLowerCase();
     const found = data.documents.filter(function (entry) {
       const fits = reason.value === "" || entry.reasons.indexOf(reason.value) >= 0;
       return fits && (needle === "" || (entry.id + " " + entry.label + " " + (entry.text || "")).toLowerCase().indexOf(needle) >= 0);
@@ -75,7 +75,7 @@
   }
 
   function restart() { shown = PAGE; update(); }
-  words.addEventListener("input", restart);
+  search.addEventListener("input", restart);
   reason.addEventListener("change", restart);
   more.addEventListener("click", function () {
     const next = list.children.length;

@@ -16,7 +16,7 @@ LABEL, ALL = "label", "all"  # reasons that do not name two groups
 
 
 @dataclass(frozen=True)
-class Answer:
+class GroupPrediction:
     """The predictions of one group for a document."""
 
     group: str
@@ -31,7 +31,7 @@ class Document:
     tokens: int  # before truncation
     text: str | None  # None: the data could not be read on this machine
     reasons: tuple[str, ...]  # keys of ReadingList.reasons
-    answers: tuple[Answer, ...]
+    predictions: tuple[GroupPrediction, ...]
 
 
 @dataclass(frozen=True)
@@ -53,8 +53,8 @@ def reading_list(study: Study, comparison: Comparison, texts: Mapping[str, str])
     chosen = [id_ for id_ in reasons if any(id_ in each for each in rows)][:MAX_SHOWN]
     documents = []
     for id_ in chosen:
-        readers = [(group, each[id_]) for group, each in zip(groups, rows, strict=True) if id_ in each]
-        first, row = readers[0]
+        found = [(group, each[id_]) for group, each in zip(groups, rows, strict=True) if id_ in each]
+        first, row = found[0]
         documents.append(
             Document(
                 id=id_,
@@ -62,7 +62,7 @@ def reading_list(study: Study, comparison: Comparison, texts: Mapping[str, str])
                 tokens=int(first.tokens_N[row]),
                 text=shortened(texts[id_]) if id_ in texts else None,
                 reasons=tuple(reasons[id_]),
-                answers=tuple(answer(group, row) for group, row in readers),
+                predictions=tuple(prediction_of(group, row) for group, row in found),
             )
         )
     used = dict.fromkeys(reason for document in documents for reason in document.reasons)
@@ -97,9 +97,9 @@ def rows_of(group: Group, ids: Sequence[str]) -> dict[str, int]:
     return {id_: int(row) for id_, row in zip(ids, rows, strict=True) if row < len(group.ids) and group.ids[row] == id_}
 
 
-def answer(group: Group, row: int) -> Answer:
+def prediction_of(group: Group, row: int) -> GroupPrediction:
     share, probability = group.share_correct_N[row], group.label_probability_N[row]
-    return Answer(group.name, right=round(float(share), 3), probability=round(float(probability), 3))
+    return GroupPrediction(group.name, right=round(float(share), 3), probability=round(float(probability), 3))
 
 
 def shortened(text: str) -> str:

@@ -118,12 +118,12 @@ def costs(groups: Sequence[GroupSummary], pareto: Mapping[str, tuple[str, ...]])
         [
             group.name,
             percent(group.accuracy.mean),
-            whole(group.cost["head_parameters"]),
-            whole(group.cost["train_seconds"]),
-            whole(group.cost["documents_per_second"]),
+            integer(group.cost["head_parameters"]),
+            integer(group.cost["train_seconds"]),
+            integer(group.cost["documents_per_second"]),
             decimal(group.cost["latency_ms_p50"]),
             decimal(group.cost["latency_ms_p95"]),
-            whole(group.cost["peak_memory_mb"]),
+            integer(group.cost["peak_memory_mb"]),
             ", ".join(label for cost, label in FRONTS if group.name in pareto[cost]) or NONE,
         ]
         for group in groups
@@ -226,7 +226,7 @@ def signed_points(value: float) -> str:
     return f"{100 * value:+.2f}"
 
 
-def whole(value: float | None) -> str:
+def integer(value: float | None) -> str:
     return NONE if value is None else f"{value:,.0f}"
 
 

@@ -73,15 +73,15 @@ def headline(comparison: Comparison) -> str:
     for pair in pairs:
         is_worse = pair.outcome in (Outcome.BETTER, Outcome.BETTER_HERE) and pair.leader != best
         others["worse" if is_worse else pair.outcome].append(pair.other(best))
-    clauses = [text.format(listed(others[key])) for key, text in CLAUSES.items() if others[key]]
-    answer = f"{best} has the highest accuracy: it {'; it '.join(clauses)}."
+    clauses = [clause.format(listed(others[key])) for key, clause in CLAUSES.items() if others[key]]
+    text = f"{best} has the highest accuracy: it {'; it '.join(clauses)}."
     if not all(pair.seeds_varied or pair.problem for pair in pairs):
-        answer += (
+        text += (
             " Seeds were not varied, so this holds only for these trained models. Train several seeds of each group."
         )
     if flags := dict.fromkeys(flag for pair in pairs for flag in pair.flags):
-        answer += f" Note: {listed(list(flags))}."
-    return answer
+        text += f" Note: {listed(list(flags))}."
+    return text
 
 
 def listed(names: Sequence[str]) -> str:
