@@ -1,6 +1,6 @@
-"""Which classification head is better, and is the difference real?
+"""Compare classification heads on the same encoder, and test whether the differences are real.
 
-From Python, in a notebook say, the same as by `python -m imdbcls.train`:
+Use it from Python, for example in a notebook. This code does the same as `python -m imdbcls.train`:
 
     import imdbcls
 
@@ -20,7 +20,7 @@ __all__ = ["Config", "FinishedRun", "Predictions", "UserError", "compose", "load
 
 
 def __getattr__(name: str) -> Any:
-    """Look the public names up when they are first used, so that `import imdbcls` alone imports nothing."""
+    """Import a public name on first use, so that `import imdbcls` itself imports nothing heavy."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     if name == "UserError":

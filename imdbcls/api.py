@@ -1,4 +1,4 @@
-"""The same from Python as from the command line; `imdbcls` itself offers what is public here."""
+"""The Python interface to the commands. The public names are re-exported by `imdbcls`."""
 
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class FinishedRun:
-    """A run that came to its end: its record, and its model to classify further texts with.
+    """A finished run: its result, its predictions, and its model for new texts.
 
-    `result` is the run's `result.json`, with its keys: `result["test/accuracy"]`, `result["train_seconds"]`, …
+    `result` is the content of the run's `result.json`: `result["test/accuracy"]`, `result["train_seconds"]`, …
     """
 
     folder: Path
@@ -36,18 +36,21 @@ class FinishedRun:
 
     @property
     def label_names(self) -> tuple[str, ...]:
-        """The classes, in the order of their indices."""
+        """The names of the classes, in the order of their indices."""
         return tuple(self.result["label_names"])
 
     def predictions(self, split: str = "test") -> Predictions:
-        """Read the recorded predictions of a split, `test` or `validation`, in the split's order."""
+        """Return the recorded predictions for a split (`test` or `validation`), in the order of its documents.
+
+        Raises UserError for another split, and if the file of predictions is missing or damaged.
+        """
         from imdbcls.runs.read_predictions import BadPredictions, read_predictions
 
         if split not in SPLITS:
             raise UserError(f"split={split!r} is not one of {', '.join(SPLITS)}.")
         path = path_of_predictions(self.folder, split)
         if (problem := problem_of_predictions(self.folder, self.result, split)) is not None:
-            raise UserError(f"{self.folder}: {problem}. The run's training command writes its predictions again.")
+            raise UserError(f"{self.folder}: {problem}. Run the training command again to rewrite the predictions.")
         try:
             found = read_predictions(path)
         except BadPredictions as error:
@@ -57,15 +60,16 @@ class FinishedRun:
         return replace(found, label_names=self.label_names)
 
     def predict(self, texts: Iterable[str]) -> Predictions:
-        """Classify texts (a list, a column of a data frame, …) by the run's best weights; their ids are `0`, `1`, …
+        """Classify texts (a list, a column of a data frame, …) with the run's best weights. Their ids are `0`, `1`, …
 
-        The model is rebuilt from the run folder at the first call and kept. A text's probabilities depend on its own
-        words only, except for the rounding of its batch. Raises UserError for anything but texts.
+        The first call loads the model from the run folder; later calls reuse it. The probabilities of a text do not
+        depend on the other texts, except for rounding differences between batches. Raises UserError if `texts` is
+        empty or contains anything other than non-empty strings.
         """
         return self.predict_with_counts(texts)[0]
 
     def predict_with_counts(self, texts: Iterable[str]) -> "tuple[Predictions, TokenCounts]":
-        """Classify texts as `predict` does. Also return the counts of their tokens, and of those that are not read."""
+        """Classify texts as `predict` does. Also return the token counts, with truncated and unknown tokens."""
         import numpy as np
 
         from imdbcls.data.documents import Documents
@@ -74,13 +78,13 @@ class FinishedRun:
         single = isinstance(texts, str)
         texts = list(texts)
         if single or not texts or not all(isinstance(text, str) and text.strip() for text in texts):
-            raise UserError('predict takes a list of texts, none of them empty: predict(["A quiet, patient film."]).')
+            raise UserError('predict takes a list of non-empty texts, such as predict(["A quiet, patient film."]).')
         broken = next((row for row, text in enumerate(texts) if not is_unicode(text)), None)
         if broken is not None:
-            raise UserError(f"predict: text {broken:,}, counted from 0, contains an unpaired surrogate.")
+            raise UserError(f"predict: text {broken:,} (counted from 0) contains an unpaired surrogate.")
         documents = Documents([str(row) for row in range(len(texts))], texts, np.zeros(len(texts), dtype=np.int64))
-        with tempfile.TemporaryDirectory() as passing:  # the tokens of such texts do not stay in the cache
-            predictions, tokens = self._model.score(documents, cache_dir=passing)
+        with tempfile.TemporaryDirectory() as temporary:  # the user's cache does not keep the tokens of these texts
+            predictions, tokens = self._model.score(documents, cache_dir=temporary)
         counts = self._model.pipeline.count(tokens, self._model.backbone.tokenizer)
         return replace(predictions, labels=None), counts
 
@@ -91,25 +95,27 @@ class FinishedRun:
 
 
 def compose(*choices: str) -> Config:
-    """The configuration that `python -m imdbcls.train` would run with these choices, `compose("head=lstm", "lr=3e-5")`.
+    """Return the config that `python -m imdbcls.train` would run with the same arguments.
 
-    `python -m imdbcls.train --help` lists the choices. An experiment's sweep is left out: give its head or seed
-    yourself. Raises UserError with every mistake, each in a sentence.
+    For example, `compose("head=lstm", "lr=3e-5")`. `python -m imdbcls.train --help` lists the arguments. The sweep of
+    an experiment is ignored: pass the head and the seed yourself. Raises UserError with one sentence per mistake.
     """
     from imdbcls.config import overrides  # Hydra is not needed to load a run
 
     if not all(isinstance(choice, str) for choice in choices):
-        raise UserError('compose takes texts, one for each choice: compose("head=lstm", "lr=3e-5").')
+        raise UserError('compose takes one string per choice, such as compose("head=lstm", "lr=3e-5").')
     return overrides.compose(choices)
 
 
 def run(config: Config) -> FinishedRun:
-    """Train and score one configuration, or take its result where it is done already; what was begun is continued.
+    """Train and evaluate one run in this process, as the command `python -m imdbcls.train` does.
 
-    The same as the command, in this process: the record in `config.folder`, W&B as `tracker` says. Messages go to the
-    logger `imdbcls`, and to stderr if no logging is configured.
-    Raises UserError for what the user can put right, and KeyboardInterrupt where a signal stopped the run (its state is
-    saved, and the same call continues it).
+    A finished run is loaded instead, and an unfinished run is resumed from its last checkpoint. Files go to
+    `config.folder`, and W&B is used according to `config.tracker`. Messages go to the logger `imdbcls`, and to stderr
+    if logging is not configured.
+
+    Raises UserError for mistakes that the user can fix. Raises KeyboardInterrupt if a signal stops the run: its state
+    is saved, and the same call resumes it.
     """
     from imdbcls.train import train
 
@@ -117,18 +123,19 @@ def run(config: Config) -> FinishedRun:
         raise UserError('run takes a config, such as imdbcls.compose("head=lstm").')
     config = require_valid(config.plain())
     try:
-        with restored_handlers():  # this process goes on
+        with restored_handlers():  # the caller's process continues after a signal
             train(config)
     except SystemExit as stopped:
-        raise KeyboardInterrupt(f"{config.folder} was stopped; the same call continues it") from stopped
+        raise KeyboardInterrupt(f"{config.folder} was stopped; the same call resumes it") from stopped
     return load_run(config.folder, plugins=config.plugins)
 
 
 def load_run(folder: str | Path, *, plugins: Sequence[str] = (), device: str | None = None) -> FinishedRun:
-    """Open a finished run's folder, `runs/<study>/<name>`. Its documents are never read.
+    """Load a finished run from its folder, `runs/<study>/<name>`, without reading its documents.
 
-    `plugins` names the packages of your own that its head may come from, `device` replaces the run's own. Raises
-    UserError where the folder holds no finished run, or one that names code which is not allowed.
+    `plugins` lists your own packages that the run may import its head from. `device` overrides the device in the run's
+    config. Raises UserError if the folder does not contain a finished run, or if its config names code that is not
+    allowed.
     """
     config, result = open_finished(Path(folder), device, plugins)
     return FinishedRun(Path(folder), config, result)

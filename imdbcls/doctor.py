@@ -1,10 +1,11 @@
-"""Show what imdbcls would do on this machine, and what limits it: `python -m imdbcls.doctor`.
+"""Report how imdbcls would run on this machine: `python -m imdbcls.doctor`.
 
-It changes nothing, asks the hub and the W&B server once whether they answer, and sends no key. For versions see
-`pip check`, for PyTorch's build `python -m torch.utils.collect_env`, for the W&B account `wandb status`.
+The command changes no settings. It sends one request each to the Hugging Face hub and the W&B server to check that they
+answer, without any key. Other tools cover versions (`pip check`), the PyTorch build
+(`python -m torch.utils.collect_env`) and the W&B account (`wandb status`).
 """
 
-if __name__ == "__main__":  # first: a limit of the machine can already stop an import
+if __name__ == "__main__":  # before the other imports: they fail if the machine lacks memory or threads
     from imdbcls.runtime.entry import set_up_streams
 
     set_up_streams()
@@ -27,14 +28,14 @@ from imdbcls.runtime.process import tune_process
 from imdbcls.runtime.text_table import text_table
 from imdbcls.runtime.waiting import in_background
 
-LITTLE_SPACE = 2e9  # bytes
+LOW_DISK_BYTES = 2e9
 
 
 def main() -> None:
     ArgumentParser(prog="python -m imdbcls.doctor", description=__doc__).parse_args()
     quiet_libraries()
     tune_process()
-    hub_answers, wandb_found = in_background(ask_hub), in_background(wandb)  # while torch is imported
+    hub_answers, wandb_found = in_background(ask_hub), in_background(wandb)  # they wait while torch is imported
     checks: dict[str, Callable[[], str]] = {
         "device": device,
         "numerics": numerics,
@@ -51,11 +52,11 @@ def main() -> None:
 
 
 def finding_of(check: Callable[[], str]) -> str:
-    """Return what a check finds; an error becomes its text, so that one check does not hide the others."""
+    """Return what a check finds, or the text of its error, so that a failing check does not hide the others."""
     try:
         return check()
     except Exception as error:
-        return f"cannot be determined: {type(error).__name__}: {str(error).partition(chr(10))[0]}"
+        return f"unknown ({type(error).__name__}: {str(error).partition(chr(10))[0]})"
 
 
 def device() -> str:
@@ -64,35 +65,38 @@ def device() -> str:
     from imdbcls.runtime.device import choose_hardware
 
     chosen = choose_hardware("auto", "auto")
-    takes = f"device=auto takes {chosen.device.type}, precision=auto {chosen.precision}"
+    found = f"device=auto selects {chosen.device.type}, precision=auto selects {chosen.precision}"
     if chosen.device.type == "cuda":
         gpus = [torch.cuda.get_device_properties(index) for index in range(torch.cuda.device_count())]
         names = ", ".join(f"{gpu.name} with {gpu.total_memory / 1e9:.0f} GB" for gpu in gpus)
-        return f"{takes}; {names}; a run uses one of them, and BERT and RoBERTa compute without padding in bf16"
+        return f"{found}; {names}; a run uses one GPU, and BERT and RoBERTa in bf16 skip the padding"
     if chosen.device.type == "cpu" and shutil.which("nvidia-smi"):
-        return f"{takes}; there is an NVIDIA driver, but torch {torch.__version__} finds no GPU: install its CUDA build"
+        return (
+            f"{found}; an NVIDIA driver is installed, but torch {torch.__version__} finds no GPU: install the CUDA "
+            "build of torch"
+        )
     if chosen.device.type == "cpu":
-        return f"{takes}; without a GPU, try backbone=minilm or distilroberta-base, max_length=256"
-    return takes
+        return f"{found}; without a GPU, try backbone=minilm or distilroberta-base, max_length=256"
+    return found
 
 
 def numerics() -> str:
-    """Return the instruction set, which decides the bits of a result on the CPU together with kernels and threads."""
+    """Return the CPU's instruction set. Together with kernels and threads it decides the last bits of a result."""
     import torch
 
     units = {
         "AMX": torch.cpu._is_amx_tile_supported(),
         "AVX512-BF16": torch.cpu._is_avx512_bf16_supported(),
     }
-    has = " and ".join(name for name, is_there in units.items() if is_there)
+    has = " and ".join(name for name, is_available in units.items() if is_available)
     return (
         f"{torch.backends.cpu.get_cpu_capability()}{f' with {has}' if has else ', no bf16 units'}, "
-        f"{torch.get_num_threads()} threads; results are equal to the bit only where these and the kernels are equal"
+        f"{torch.get_num_threads()} threads; bit-identical results need the same instructions, threads and kernels"
     )
 
 
 def kernels() -> str:
-    """Return which CPU kernels will run, or why none; they are loaded or, if not cached, compiled to find out."""
+    """Return which CPU kernels will run, or why none will. To find out, load them; compile them if not cached."""
     from imdbcls.kernels import status
 
     return status()
@@ -104,18 +108,21 @@ def threads() -> str:
     count, quota = torch.get_num_threads(), cpu_quota()
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     limit = int(max(1, min(usable, quota or usable)))
-    found = f"{count} for torch, {usable} cores usable"
+    found = f"{count} for torch, {usable} cores available"
     if quota is not None and quota < usable:
-        found += f", a quota of {quota:g} of them"
+        found += f", limited to {quota:g} by a CPU quota"
     if count > limit:
-        return f"{found}; more threads than cores slow each other down: set OMP_NUM_THREADS={limit}"
+        return f"{found}; more threads than cores slow the run down: set OMP_NUM_THREADS={limit}"
     if count < limit and "OMP_NUM_THREADS" in os.environ:
-        return f"{found}; OMP_NUM_THREADS={os.environ['OMP_NUM_THREADS']} limits them: unset it if nothing else runs"
+        return (
+            f"{found}; OMP_NUM_THREADS={os.environ['OMP_NUM_THREADS']} limits the threads: unset it if no other "
+            "program needs the cores"
+        )
     return found
 
 
 def cpu_quota() -> float | None:
-    """Return how many cores this process's control group may use at once (cgroup v2); None if there is no limit."""
+    """Return the CPU quota of this process's control group in cores (cgroup v2); None without a quota."""
     with contextlib.suppress(OSError, ValueError):
         quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
         return int(quota) / int(period)
@@ -130,13 +137,13 @@ def encoders() -> str:
     missing: list[str] = []
     for name in groups()["backbone"]:
         choice = yaml.safe_load(files(CONF).joinpath("backbone", f"{name}.yaml").read_text(encoding="utf-8"))
-        (ready if is_here(choice.get("path")) else missing).append(name)
+        (ready if is_available(choice.get("path")) else missing).append(name)
     advice = "" if "minilm" in ready else "; pip install 'imdbcls[quickstart]' for minilm"
-    return f"ready: {', '.join(ready)}; to be downloaded: {', '.join(missing) or 'none'}{advice}"
+    return f"ready: {', '.join(ready)}; need a download: {', '.join(missing) or 'none'}{advice}"
 
 
-def is_here(path: str | None) -> bool:
-    """Return whether a `backbone.path` is local, or in the cache of the hub."""
+def is_available(path: str | None) -> bool:
+    """Return whether a `backbone.path` is a local folder, an installed package, or in the hub's cache."""
     from imdbcls.runtime.hub import cached
     from imdbcls.runtime.model_files import local_model
 
@@ -144,7 +151,7 @@ def is_here(path: str | None) -> bool:
         return True
     try:
         return local_model(path) is not None or cached(path) is not None
-    except UserError:  # a package that is not installed
+    except UserError:  # the package is not installed
         return False
 
 
@@ -157,14 +164,14 @@ def ask_hub() -> bool:
 def hub(answers: bool) -> str:
     from huggingface_hub import constants, get_token
 
-    token = "a token is set" if get_token() else "no token, which only gated models need"
+    token = "a token is set" if get_token() else "no token is set (only gated models need one)"
     if constants.HF_HUB_OFFLINE:
-        return "HF_HUB_OFFLINE is set: only what the cache holds is used; unset it to download"
+        return "HF_HUB_OFFLINE is set: only cached models and data sets can be used; unset it to download others"
     if answers:
         return f"{constants.ENDPOINT} answers; {token}"
     return (
-        f"{constants.ENDPOINT} cannot be reached: use backbone=minilm or a local backbone.path, data=sample or a local "
-        "data.path, or HF_HOME at a filled cache"
+        f"{constants.ENDPOINT} cannot be reached: use backbone=minilm or a local backbone.path, and data=sample or a "
+        "local data.path, or set HF_HOME to a cache that contains the files"
     )
 
 
@@ -181,14 +188,14 @@ def hub_cache() -> str:
 
 
 def cache(folder: Path, setting: str) -> str:
-    """Return a cache's folder and size, whether it can be written, and how much room its disk has."""
+    """Return the folder and size of a cache and the free space on its disk, with a warning if it is not usable."""
     size = sum(file.lstat().st_size for file in folder.rglob("*") if file.is_file() and not file.is_symlink())
     existing = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
     free = shutil.disk_usage(existing).free
     found = f"{folder}: {size / 1e6:.1f} MB, {free / 1e9:.1f} GB free on its disk"
     if not os.access(existing, os.W_OK):
-        return f"{found}; it cannot be written: set {setting}"
-    return f"{found}, which is little: set {setting}" if free < LITTLE_SPACE else found
+        return f"{found}; it is not writable: set {setting} to another folder"
+    return f"{found}, which is not much: set {setting} to a folder on another disk" if free < LOW_DISK_BYTES else found
 
 
 if __name__ == "__main__":

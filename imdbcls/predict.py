@@ -1,12 +1,13 @@
-"""Classify texts by a finished run: `python -m imdbcls.predict runs/heads/lstm-s0-1a2b3c4d "A quiet, patient film."`.
+"""Classify texts with a finished run: `python -m imdbcls.predict runs/heads/lstm-s0-1a2b3c4d "A quiet, patient film."`.
 
-Texts come from the command line, from a file (`--file reviews.csv`), or from stdin, one per line. Each gets a line of
-JSON or CSV, in its order: its number, its id where the file has one, its most probable class and the probability of
-each class. Input is read and answered a thousand texts at a time, so memory does not grow with it. A row without a text
-gets a null label. A row that cannot be read ends the command; the answers before it are written.
+Texts come from the command line, from a file (`--file reviews.csv`), or from stdin, one per line. The output is one
+line of JSON or CSV per text, in input order, with its number, its id if the file has one, the most probable class and
+the probability of each class. Texts are read and classified a thousand at a time, so memory use does not depend on the
+size of the input. A row without a text gets a null label. A row that cannot be read ends the command, after the answers
+to the rows before it are written.
 """
 
-if __name__ == "__main__":  # first: a limit of the machine can already stop an import
+if __name__ == "__main__":  # before the other imports: they fail if the machine lacks memory or threads
     from imdbcls.runtime.entry import set_up_streams
 
     set_up_streams()
@@ -34,12 +35,12 @@ logger = logging.getLogger("imdbcls.predict")  # `__name__` is `__main__` in a c
 
 FILE_OPTIONS = ("text_column", "id_column", "keep", "delimiter", "quoting")
 DESCRIPTION = (
-    "Classify texts by a finished run. Each answer begins with the text's number: its place on the command line, its "
-    "line on stdin or in its file, in Parquet its row from 1."
+    "Classify texts with a finished run. Each answer starts with the number of its text: the position on the command "
+    "line, the line number on stdin or in the file, or the row number in a Parquet file, counted from 1."
 )
 EPILOG = (
-    "Exit code: 0 where every row was answered (a row without a text has a null label, and stderr counts them); 2 for "
-    "a mistake in the command or a row that cannot be read, and then the answers before that row are written."
+    "Exit code: 0 if every row was answered (a row without a text gets a null label, and stderr shows how many there "
+    "are); 2 for a mistake in the command or a row that cannot be read (the answers to earlier rows are written)."
 )
 
 
@@ -50,9 +51,13 @@ def main() -> None:
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m imdbcls.predict", description=DESCRIPTION, epilog=EPILOG)
     parser.add_argument("run", type=Path, help="the run's folder, runs/<study>/<name>")
-    parser.add_argument("texts", nargs="*", help="texts; without them and --file, each line of stdin is one")
+    parser.add_argument("texts", nargs="*", help="texts to classify (default: the lines of stdin, if --file is absent)")
     parser.add_argument("--file", type=Path, help="a .csv, .tsv, .jsonl, .ndjson or .parquet file of texts")
-    parser.add_argument("--text-column", metavar="NAME", help="its column (default: that of the run's data, or text)")
+    parser.add_argument(
+        "--text-column",
+        metavar="NAME",
+        help="column of the file with the texts (default: the text column of the run's data, else text)",
+    )
     parser.add_argument(
         "--id-column",
         metavar="NAME",
@@ -71,15 +76,15 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--format", choices=FORMATS, help="format of the answers (default: from the extension of --output, else jsonl)"
     )
-    parser.add_argument("--device", choices=get_args(Device), help="instead of the run's own")
+    parser.add_argument("--device", choices=get_args(Device), help="device to run on (default: from the run's config)")
     parser.add_argument(
-        "--plugins", action="append", default=[], metavar="PACKAGE", help="a package of yours that the run used"
+        "--plugins", action="append", default=[], metavar="PACKAGE", help="package of your own that the run imports"
     )
-    return parser.parse_intermixed_args(arguments)  # options may stand between the run and its texts
+    return parser.parse_intermixed_args(arguments)  # options may appear between the run and the texts
 
 
 def predict(arguments: argparse.Namespace, stdin: TextIO, stdout: TextIO) -> None:
-    """Answer all texts; raise UserError for a folder without a finished run and for a row that cannot be read."""
+    """Classify all texts. Raise UserError if the folder has no finished run, or if a row cannot be read."""
     require_options(arguments)
     from imdbcls.api import load_run
     from imdbcls.data.token_counts import losses, sum_of
@@ -99,16 +104,16 @@ def predict(arguments: argparse.Namespace, stdin: TextIO, stdout: TextIO) -> Non
         logger.warning(loss)
     if given.name is not None:
         texts = "1 row" if num_texts == 1 else f"{num_texts:,} rows"
-        logger.info(f"Answered {texts} of {given.name}{counted(without_text, given.unit)}.")
+        logger.info(f"Classified {texts} of {given.name}{null_labels_note(without_text, given.unit)}.")
 
 
 def require_options(arguments: argparse.Namespace) -> None:
-    """Refuse (UserError) options that do not go together, before anything is loaded."""
+    """Raise UserError for options that cannot be combined, before anything is loaded."""
     if arguments.file is not None and arguments.texts:
-        raise UserError("Texts stand on the command line or in --file, not both.")
+        raise UserError("Give texts either on the command line or in --file, not both.")
     unused = [f"--{name.replace('_', '-')}" for name in FILE_OPTIONS if getattr(arguments, name) is not None]
     if arguments.file is None and unused:
-        raise UserError(f"{', '.join(unused)}: only for texts from --file.")
+        raise UserError(f"{', '.join(unused)} can only be used with --file.")
     if arguments.file is not None:
         require_table(arguments.file, "--file")
     if arguments.output is not None:
@@ -116,7 +121,7 @@ def require_options(arguments: argparse.Namespace) -> None:
 
 
 def texts_of(arguments: argparse.Namespace, stdin: TextIO, config: "Config") -> Texts:
-    """Return the texts from where the command has them; the run's config names the default columns of a file."""
+    """Return the texts from the command line, `--file` or stdin. The run's config gives a file's default columns."""
     if arguments.file is None:
         return from_arguments(arguments.texts) if arguments.texts else from_stdin(stdin)
     options: dict[str, Any] = {name: getattr(arguments, name) for name in FILE_OPTIONS}
@@ -124,7 +129,7 @@ def texts_of(arguments: argparse.Namespace, stdin: TextIO, config: "Config") -> 
 
 
 def answer(chunk: Sequence[Item], run: "FinishedRun", write: Write) -> "list[TokenCounts]":
-    """Classify the texts of a chunk, and write an answer for each item. Returns what the tokenizer left of them."""
+    """Classify the texts of a chunk and write one answer per item. Return the token counts, empty without any text."""
     texts = [item.text for item in chunk if item.text is not None]
     found: Iterator[tuple[str, list[float]]] = iter(())
     counts: list[TokenCounts] = []
@@ -138,7 +143,8 @@ def answer(chunk: Sequence[Item], run: "FinishedRun", write: Write) -> "list[Tok
     return counts
 
 
-def counted(without_text: Sequence[int], unit: str) -> str:
+def null_labels_note(without_text: Sequence[int], unit: str) -> str:
+    """Return how many rows have no text, as the end of a sentence; empty if all have one."""
     if not without_text:
         return ""
     rows = "1 has" if len(without_text) == 1 else f"{len(without_text):,} have"

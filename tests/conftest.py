@@ -24,7 +24,11 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 @pytest.fixture(autouse=True)
 def messages_on_stderr() -> Iterator[None]:
     """Show messages on stderr, as a command does, also in tests that call functions."""
-    package, handler = logging.getLogger("imdbcls"), StderrHandler()
+    package, root = logging.getLogger("imdbcls"), logging.getLogger()
+    # Commands that ran in this process, in earlier tests or in fixtures, have added handlers.
+    for logger in (package, root):
+        logger.handlers[:] = [handler for handler in logger.handlers if not isinstance(handler, StderrHandler)]
+    handler = StderrHandler()
     package.addHandler(handler)
     package.setLevel(logging.INFO)
     yield

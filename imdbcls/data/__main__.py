@@ -1,9 +1,10 @@
-"""Print what a data choice holds: `python -m imdbcls.data data=imdb data.path=aclImdb backbone=minilm max_length=256`.
+"""Print the data card: `python -m imdbcls.data data=imdb data.path=aclImdb backbone=minilm max_length=256`.
 
-It takes the choices and keys of `imdbcls.train`, reads the documents as a run would, and trains nothing.
+The command takes the same choices and config keys as `imdbcls.train`. It reads, splits and tokenizes the documents as a
+run would, and does not train.
 """
 
-if __name__ == "__main__":  # first: an import can already reach a limit of the machine
+if __name__ == "__main__":  # before the other imports: they fail if the machine lacks memory or threads
     from imdbcls.runtime.entry import set_up_streams
 
     set_up_streams()
@@ -18,7 +19,7 @@ from imdbcls.runtime.process import prepare_process
 def main() -> None:
     arguments = sys.argv[1:]
     if any(argument in ("-h", "--help") for argument in arguments):
-        print(f"{__doc__.strip()}\n\nThe choices and keys: python -m imdbcls.train --help")
+        print(f"{__doc__.strip()}\n\nFor the choices and config keys, run: python -m imdbcls.train --help")
         return
     limits.require_address_space()
     from imdbcls.config.overrides import compose

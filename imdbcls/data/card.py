@@ -1,4 +1,4 @@
-"""The data card: what a data choice contains after a run has read, split, tokenised and truncated it."""
+"""The data card: statistics of a data set after it is read, split, tokenized and truncated as in a run."""
 
 import math
 import textwrap
@@ -18,44 +18,46 @@ from imdbcls.data.windows import Windows
 from imdbcls.printable import printable_line
 from imdbcls.runtime.text_table import text_table
 
-NUM_BINS = 12  # of the histogram of lengths
-PAGE = 120  # characters of a line
-BAR = 40  # characters of its longest bar
-MOST_CLASSES = 20  # shown by name
-DOCUMENTS_LOST = (  # the rows of the card, and their keys in TokenCounts
+NUM_BINS = 12  # in the histogram of lengths
+LINE_WIDTH = 120  # in characters
+MAX_BAR_WIDTH = 40  # in characters
+MAX_CLASSES_LISTED = 20
+DOCUMENTS_LOST = (  # rows of the card, and their keys in TokenCounts
     ("documents without a token", "no_tokens"),
-    ("documents wholly unknown", "wholly_unknown"),
-    ("documents mostly unknown", "mostly_unknown"),
+    ("documents of unknown tokens only", "wholly_unknown"),
+    ("documents half or more unknown", "mostly_unknown"),
 )
 
 
 @dataclass(frozen=True)
 class SplitCard:
-    """One split: `lengths` are tokens of each document before truncation, special ones included, shape (documents,).
+    """Statistics of one split.
 
-    `num_windows` are the windows that each needs to be read whole, or None where long documents are cut.
+    `lengths` has shape (documents,): the tokens of each document before truncation, including special tokens.
+    `num_windows` has the same shape: how many windows cover the complete document. It is None if long documents are
+    truncated instead.
     """
 
     class_counts: tuple[int, ...]
     lengths: NDArray[np.int64]
     num_windows: NDArray[np.int64] | None
-    num_clusters: int | None  # films, authors, …; None where the data has none
+    num_clusters: int | None  # films, authors, …; None if the data has no clusters
     num_repeated: int  # documents whose text occurs earlier in the same split
     num_in_train: int  # documents whose text occurs in train; 0 for train itself
-    counts: TokenCounts  # of tokens, and what is lost of them
+    counts: TokenCounts  # of all, truncated and unknown tokens
 
     @property
     def num_documents(self) -> int:
         return len(self.lengths)
 
     def share_over(self, max_length: int) -> float:
-        """Return the fraction of documents of more than `max_length` tokens."""
+        """Return the fraction of documents with more than `max_length` tokens."""
         return float((self.lengths > max_length).mean())
 
 
 @dataclass(frozen=True)
 class DataCard:
-    """A data choice under one configuration; `splits` are train, validation and test."""
+    """Statistics of a data set under one config. `splits` has the keys train, validation and test."""
 
     name: str
     backbone: str
@@ -70,9 +72,10 @@ class DataCard:
 def card_of(
     corpus: Corpus, tokens: Mapping[str, Tokens], tokenizer: Any, pipeline: Pipeline, name: str, backbone: str
 ) -> DataCard:
-    """Return the card of a corpus; `tokens` are those of each split by a transformers tokenizer.
+    """Return the card of a corpus.
 
-    `name` and `backbone` are the names of the data and of the tokenizer that the card shows.
+    `tokens` has the tokens of each split. `tokenizer` is the transformers tokenizer that made them. `name` and
+    `backbone` are the names of the data and of the encoder in the card's title.
     """
     max_length, truncation = pipeline.max_length, pipeline.truncation
     train_keys = set(text_keys(corpus.train.texts))
@@ -109,7 +112,7 @@ def split_card(
 
 
 def card_tables(card: DataCard) -> dict[str, tuple[list[str | int], list[list[str | int]]]]:
-    """Return the card as tables by name: the names of the columns, and the rows."""
+    """Return the card as tables by name. A table is its column names and its rows."""
     all_lengths = np.concatenate([split.lengths for split in card.splits.values()])
     bins: list[list[str | int]] = [[bounds.strip(), count] for bounds, count, _ in bins_of(all_lengths)]
     tables: dict[str, tuple[list[str | int], list[list[str | int]]]] = {"histogram": (["tokens", "documents"], bins)}
@@ -119,7 +122,7 @@ def card_tables(card: DataCard) -> dict[str, tuple[list[str | int], list[list[st
 
 
 def card_text(card: DataCard, table_width: int | None = None) -> str:
-    """Return the card as plain text, for a terminal; its tables wrap to `table_width` columns, if given."""
+    """Return the card as plain text for a terminal. Its tables wrap to `table_width` columns, if given."""
     tables = [text_table(rows, header, width=table_width) for header, *rows in (sizes(card), lengths(card))]
     return "\n".join(
         [
@@ -136,10 +139,10 @@ def card_text(card: DataCard, table_width: int | None = None) -> str:
                 "in windows" if isinstance(card.truncation, Windows) else "truncated",
             ),
             "",
-            what_is_lost(card),
-            *(line for loss in losses_of(card) for line in textwrap.wrap(loss, PAGE)),
+            truncation_note(card),
+            *(line for loss in losses_of(card) for line in textwrap.wrap(loss, LINE_WIDTH)),
             *card.notes,
-            f"Split hash {card.split_hash}: runs with the same one trained and were scored on the same documents.",
+            f"Split hash {card.split_hash}: runs with the same split hash use the same documents in the same splits.",
         ]
     )
 
@@ -149,8 +152,8 @@ def losses_of(card: DataCard) -> Iterator[str]:
 
 
 def sizes(card: DataCard) -> list[list[str]]:
-    """Return the documents, classes, clusters and duplicates of each split; the first row is the header."""
-    shown = card.label_names[:MOST_CLASSES]
+    """Return the number of documents, clusters and duplicates of each split, by class; the first row is the header."""
+    shown = card.label_names[:MAX_CLASSES_LISTED]
     rows = [["documents", *(f"{split.num_documents:,}" for split in card.splits.values())]]
     for index, label in enumerate(shown):
         counts = ((split.class_counts[index], split.num_documents) for split in card.splits.values())
@@ -168,7 +171,7 @@ def sizes(card: DataCard) -> list[list[str]]:
 
 
 def lengths(card: DataCard) -> list[list[str]]:
-    """Return the distribution of each split's lengths, and what is truncated; the first row is the header."""
+    """Return each split's length distribution, and how much is truncated or unknown; the first row is the header."""
     parts = [split.lengths for split in card.splits.values()]
     rows = [["mean", *(f"{part.mean():,.0f}" for part in parts)]]
     for name, percentile in (("shortest", 0), ("median", 50), ("95th percentile", 95), ("longest", 100)):
@@ -181,7 +184,7 @@ def lengths(card: DataCard) -> list[list[str]]:
         needed = [split.num_windows for split in card.splits.values() if split.num_windows is not None]
         read = [np.minimum(part, most) for part in needed]
         rows.append(["in windows", *over])
-        rows.append(["windows a document", *(f"{part.mean():.2f}" for part in read)])
+        rows.append(["windows per document", *(f"{part.mean():.2f}" for part in read)])
         rows.append(["most windows", *(f"{part.max():,}" for part in read)])
         rows.append(["read with gaps", *(f"{(part > most).mean():.1%}" for part in needed)])
     counts = [split.counts for split in card.splits.values()]
@@ -197,23 +200,24 @@ def share(part: int, whole: int) -> str:
     return f"{part / max(whole, 1):.1%}"
 
 
-def what_is_lost(card: DataCard) -> str:
+def truncation_note(card: DataCard) -> str:
+    """Return one sentence on how documents over `max_length` tokens are read."""
     if not isinstance(card.truncation, Windows):
-        return f"Longer documents lose what is beyond {card.max_length} tokens (data.truncation={card.truncation})."
+        return f"Longer documents are truncated to {card.max_length} tokens (data.truncation={card.truncation})."
     return (
-        f"Longer documents are read whole, in windows of up to {card.max_length} tokens (data.truncation=windows), but "
-        f"for those of more than {card.truncation.max_windows} windows (data.max_windows)."
+        f"Longer documents are read in windows of up to {card.max_length} tokens (data.truncation=windows). Documents "
+        f"that need more than {card.truncation.max_windows} windows (data.max_windows) are read with gaps."
     )
 
 
 def histogram(lengths: NDArray[np.int64], max_length: int, fate: str) -> list[str]:
-    """Draw a bar per bin; bins over `max_length` are marked with their `fate`."""
+    """Return one line with a bar per bin. Bins over `max_length` are marked with `fate`, such as "truncated"."""
     bins = bins_of(lengths)
     most = max(count for _, count, _ in bins)
     column = max(len(bounds) for bounds, _, _ in bins)
     lines = []
     for bounds, count, (low, high) in bins:
-        bar = "#" * math.ceil(count / most * BAR)
+        bar = "#" * math.ceil(count / most * MAX_BAR_WIDTH)
         over = fate if low > max_length else f"partly {fate}" if high is None or high > max_length else ""
         mark = f"  {over}" if count and over else ""
         lines.append(f"  {bounds:<{column}} {count:>7,}  {bar}{mark}")
@@ -221,14 +225,18 @@ def histogram(lengths: NDArray[np.int64], max_length: int, fate: str) -> list[st
 
 
 def bins_of(lengths: NDArray[np.int64]) -> list[tuple[str, int, tuple[int, int | None]]]:
-    """Return equal bins up to the 99th percentile, and an open one: bounds in words, documents, bounds in tokens."""
+    """Return bins of equal width up to the 99th percentile, and an open last bin.
+
+    A bin is its bounds as text, its number of documents, and its bounds in tokens. The last bin has no upper bound
+    (None).
+    """
     step = max(math.ceil(float(np.percentile(lengths, 99)) / NUM_BINS), 1)
     counts = np.bincount(np.minimum((lengths - 1) // step, NUM_BINS), minlength=NUM_BINS + 1)
     width = len(f"{NUM_BINS * step:,}")
     bins: list[tuple[str, int, tuple[int, int | None]]] = []
-    for place, count in enumerate(counts.tolist()):
-        low, high = place * step + 1, (place + 1) * step
-        if place == NUM_BINS:
+    for index, count in enumerate(counts.tolist()):
+        low, high = index * step + 1, (index + 1) * step
+        if index == NUM_BINS:
             bins.append((f"{low:>{width},} and more", count, (low, None)))
         else:
             bins.append((f"{low:>{width},} to {high:>{width},}", count, (low, high)))

@@ -1,1 +1,1 @@
-"""The run folder: its files, its identity, and reading folders that may come from a stranger."""
+"""The run folder: its files, the hashes that identify a run, and safe reading of untrusted folders."""

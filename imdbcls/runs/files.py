@@ -1,4 +1,4 @@
-"""Results as JSON."""
+"""Write results as standard JSON."""
 
 import json
 import math
@@ -7,7 +7,7 @@ from typing import Any
 
 
 def json_text(content: Mapping[str, Any], indent: int | None = None) -> str:
-    """Return standard JSON: NaN and infinity (such as AUROC without one of the classes) become null."""
+    """Return standard JSON. NaN and infinity become null: AUROC, for example, is NaN if a class does not occur."""
 
     def plain(value: Any) -> Any:
         if isinstance(value, Mapping):

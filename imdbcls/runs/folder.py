@@ -1,7 +1,7 @@
-"""The run folder, runs/<study>/<name>/: what a run is called, what it records, who may write in it.
+"""The run folder, `runs/<study>/<name>/`: its lock, its config and its result.
 
-Its files are a contract that other tools read: `config.yaml`, `metrics.jsonl`, `result.json`, `predictions/*.parquet`
-and `checkpoints/`.
+Other tools read the files of a run folder, so their names and formats are stable: `config.yaml`, `metrics.jsonl`,
+`result.json`, `predictions/*.parquet` and `checkpoints/`.
 """
 
 import errno
@@ -30,28 +30,29 @@ logger = logging.getLogger(__name__)
 
 
 class RunFolder:
-    """One run's folder and the only writer of its record."""
+    """The folder of one run. Only this class writes its `config.yaml` and `result.json`."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.study = path.parent
         self.checkpoints = path / "checkpoints"
-        self.backbone = path / "backbone"  # the encoder's configuration and the tokenizer, without weights
+        self.backbone = path / "backbone"  # the encoder's config and the tokenizer, without weights
         self._result = path / "result.json"
-        self.is_new = False  # whether `locked` found it empty, and `begin` has not been called since
-        self._made: list[Path] = []  # the folders that `locked` made, the deepest first
+        self.is_new = False  # whether the folder was empty when locked, and `begin` has not been called yet
+        self._created: list[Path] = []  # the folders that `locked` created, the deepest first
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the folder for this process. The lock ends with the process; `runtime.locks` says what holds on NFS.
+        """Create the folder if necessary, and lock it for this process.
 
-        Raises UserError if another process holds it, or if nothing can be written or locked there.
+        The lock is released after the block or when the process ends; for NFS see `runtime.locks`. Raises UserError if
+        another process holds the lock, or if the folder cannot be written or locked.
         """
         from filelock import Timeout
 
         path = self.path / ".lock"
         try:
-            self._made = [folder for folder in (self.path, *self.path.parents) if not folder.exists()]
+            self._created = [folder for folder in (self.path, *self.path.parents) if not folder.exists()]
             self.path.mkdir(parents=True, exist_ok=True)
             if path.is_symlink() or path.exists():
                 require_regular_file(path)
@@ -60,38 +61,39 @@ class RunFolder:
             raise UserError(self._held_by_another(path)) from error
         except OSError as error:
             if error.errno in (errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP):
-                raise UserError(f"{self.path} lies on a file system that cannot lock files ({error}).") from error
+                raise UserError(
+                    f"{self.path} is on a file system that cannot lock files ({error}). Choose another runs_dir."
+                ) from error
             raise UserError(
-                f"{self.path} cannot be written to ({error.strerror}: {error.filename or path}); choose another "
-                "runs_dir."
+                f"{self.path} is not writable ({error.strerror}: {error.filename or path}). Choose another runs_dir."
             ) from error
         with lock:
             self.is_new = os.listdir(self.path) == [".lock"]
             yield
 
     def _held_by_another(self, lock: Path) -> str:
-        if not lock.exists():  # the other process removed the new folder at this moment
-            return f"The run {self.path} was being worked on by another process; start it again."
+        if not lock.exists():  # the other process has just removed its new folder
+            return f"The run {self.path} was in use by another process. Run the command again."
         holder = ""
         with suppress(OSError):
             holder = lock.read_text(encoding="utf-8", errors="replace").strip()
         num_tasks = os.environ.get("SLURM_STEP_NUM_TASKS", "1")
         several = f" srun started this command {num_tasks} times: start it once, or give each task its own seed."
         return (
-            f"The run {self.path} is being worked on by {holder or 'another process'}; wait for it or stop it."
+            f"The run {self.path} is in use by {holder or 'another process'}. Wait for it or stop it."
             f"{several if num_tasks.isdigit() and int(num_tasks) > 1 else ''}"
         )
 
     def begin(self) -> None:
-        """Keep the folder from here on, whatever happens: training begins."""
+        """Mark the start of training: from here on, the folder is kept even if the run fails."""
         self.is_new = False
 
     def discard(self) -> None:
-        """Remove the folder, which must be new and locked, and the folders above that were made for it."""
-        assert self.is_new, f"{self.path} holds a run"
+        """Remove the folder, which must be new and locked, and the empty parents that `locked` created."""
+        assert self.is_new, f"{self.path} contains a run"
         shutil.rmtree(self.path, ignore_errors=True)
-        for folder in self._made:
-            with suppress(OSError):  # it holds another run
+        for folder in self._created:
+            with suppress(OSError):  # not empty: another run is in it
                 folder.rmdir()
 
     def result(self) -> dict[str, Any] | None:
@@ -102,10 +104,9 @@ class RunFolder:
             return None
 
     def require_version(self) -> None:
-        """Raise UserError if `result.json` is in another format version than this imdbcls reads.
+        """Raise UserError if `result.json` has a format version that this imdbcls cannot read.
 
-        A missing or damaged file passes, and so does one that no version wrote, without `config_hash`: `problem`
-        describes it.
+        A missing or damaged file, or a file without `config_hash`, passes this check: `problem` describes it.
         """
         result = self.result()
         if result is None or "config_hash" not in result:
@@ -114,12 +115,12 @@ class RunFolder:
             require_version(result, RESULT)
         except OtherVersion as error:
             raise UserError(
-                f"{self._result} {error}. Use the imdbcls that wrote it, or move {self.path} away and train the run "
-                "again."
+                f"{self._result} {error}. Use the imdbcls version that wrote it, or move {self.path} away and train "
+                "the run again."
             ) from error
 
     def problem(self) -> str | None:
-        """Return why `result.json` is not that of a finished run; None if it is."""
+        """Return why `result.json` does not describe a finished run, or None if it does."""
         if not self._result.exists():
             return "result.json is missing"
         try:
@@ -129,40 +130,40 @@ class RunFolder:
         return None if found is None else f"result.json {found}"
 
     def finished(self) -> dict[str, Any] | None:
-        """Return the result of a run that was trained and scored, else None."""
+        """Return the result if the run is finished (trained and evaluated), else None."""
         return self.result() if self.problem() is None else None
 
     def complete(self) -> dict[str, Any] | None:
-        """Return the result of a finished run that still has its predictions, else None: then there is work to do."""
+        """Return the result if the run is finished and its predictions are intact, else None: the run needs work."""
         result = self.finished()
         return result if result is not None and self._damage_of(result) is None else None
 
     def open_for_training(self) -> dict[str, Any] | None:
-        """Return the result of a run that is complete, after logging that nothing is left to do.
+        """Return the result if the run is complete, and log that nothing is left to do. Otherwise return None.
 
-        Otherwise return None: the run is to be started or continued. A damaged `result.json` is then renamed, so that
-        the run does not overwrite it. Raises UserError for a folder that holds links, because it is written to, and
-        for one in another format version.
+        After None, the caller starts or resumes the run. A damaged `result.json` is renamed first, so that the run does
+        not overwrite it. Raises UserError if the folder contains links, because training writes to it, or if its format
+        version is not supported.
         """
         require_no_links(self.path)
         self.require_version()
         result = self.complete()
         if result is not None:
             logger.info(
-                f"{self.path} is done already: test accuracy {result['test/accuracy']:.2%}. Nothing was run. To run "
-                "it again, for example after a change to the code, move the folder away."
+                f"{self.path} is already done: test accuracy {result['test/accuracy']:.2%}. Nothing was run. To train "
+                "it again, for example after a code change, move the folder away."
             )
             return result
         if (damage := self._damage()) is not None:
-            kept = self._set_result_aside()
+            backup = self._rename_result()
             logger.warning(
-                f"{self.path}: {damage}. The old result.json is kept as {kept.name}; the run continues from its "
-                "checkpoints, or starts again where it has none."
+                f"{self.path}: {damage}. The old result.json is kept as {backup.name}. The run resumes from its last "
+                "checkpoint, or starts again if it has none."
             )
         return None
 
     def _damage(self) -> str | None:
-        """Return what is damaged in the record of a finished run; None if it is complete or the run is not finished."""
+        """Return what is damaged in the files of a finished run; None if it is complete or the run is not finished."""
         result = self.result()
         if result is not None and result.get("status") in ("failed", "interrupted"):
             return None
@@ -171,17 +172,17 @@ class RunFolder:
         return self.problem() or (None if result is None else self._damage_of(result))
 
     def _damage_of(self, result: Mapping[str, Any]) -> str | None:
-        """Return what is wrong next to a usable result, in a folder that the training command named (`run_name`)."""
+        """Return why the folder's name (`run_name`) or the predictions do not match a valid result; None if they do."""
         if not self.path.name.endswith(result["config_hash"][:8]):
-            return "result.json is that of another run (config_hash)"
+            return "result.json belongs to another run (config_hash)"
         problems = (problem_of_predictions(self.path, result, split) for split in SPLITS)
         return next((problem for problem in problems if problem is not None), None)
 
-    def _set_result_aside(self) -> Path:
+    def _rename_result(self) -> Path:
         number = 1
-        while (kept := self.path / f"result.json.old-{number}").exists():
+        while (backup := self.path / f"result.json.old-{number}").exists():
             number += 1
-        return self._result.rename(kept)
+        return self._result.rename(backup)
 
     def write_result(self, result: Mapping[str, Any]) -> dict[str, Any]:
         """Write `result.json` with its format version, and return its content."""
@@ -198,13 +199,13 @@ class RunFolder:
 
 
 def write_holder(descriptor: int) -> None:
-    """Write which process holds a lock into its open file."""
+    """Write this process and its host into the open lock file, for the error message of other processes."""
     os.ftruncate(descriptor, 0)
     os.pwrite(descriptor, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0)
 
 
 def run_folder(config: "Config") -> RunFolder:
-    """Return the folder of the run with this config; absolute if Hydra changed the directory (`hydra.job.chdir`)."""
+    """Return the folder of a config's run. Its path is absolute if Hydra changed the directory (`hydra.job.chdir`)."""
     from hydra.core.hydra_config import HydraConfig
 
     path = Path(config.runs_dir) / config.study / run_name(config)

@@ -1,11 +1,12 @@
-"""The version of every file format that the project writes, as `format_version`, and its check on reading.
+"""The `format_version` of each file format that the project writes, and its check on reading.
 
-A version is raised when a reader of the old one would misread the new one: a key or column that is renamed, removed or
-changes its meaning. New keys and columns do not raise it. JSON files hold `format_version` as a key, Parquet files as
-metadata of the file. JSON Lines (`metrics.jsonl`, the answers of `predict`) carry none: each line is one record that
-other tools read as it is, and a header line would not be one. `metrics.jsonl` has the version of its run's
-`result.json`. Caches (`data.tokens`, `data.features`) have their version in the key of an entry: entries of other
-versions are not found.
+A version increases when a reader of the old version would misread the new one: a key or column is renamed, is removed
+or changes its meaning. New keys and columns do not increase it.
+
+JSON files have `format_version` as a key, Parquet files as file metadata. JSON Lines files (`metrics.jsonl`, the output
+of `predict`) have none, because other tools expect a record on every line; `metrics.jsonl` follows the version in the
+run's `result.json`. Caches (`data.tokens`, `data.features`) include their version in the key of each entry, so entries
+of other versions are never found.
 """
 
 from collections.abc import Mapping
@@ -18,14 +19,14 @@ from imdbcls.runs.untrusted import read_json
 
 FORMAT_VERSION = "format_version"  # the key
 
-RESULT = 1  # result.json, and with it the run folder's metrics.jsonl and config.yaml
+RESULT = 1  # result.json, and also metrics.jsonl and config.yaml of the run folder
 PREDICTIONS = 1  # predictions/*.parquet
 CHECKPOINT = 1  # checkpoints/*/manifest.json and state.json
 COMPARISON = 1  # comparison.json
 
 
 class OtherVersion(UserError):
-    """A file in another version than this imdbcls reads. The message continues a sentence about the file."""
+    """An unsupported format version. The message is a predicate: the caller puts the file's name before it."""
 
 
 def require_version(content: Mapping[str, Any], supported: int) -> None:
@@ -46,9 +47,9 @@ def require_version(content: Mapping[str, Any], supported: int) -> None:
 
 
 def read_versioned(path: Path, supported: int) -> dict[str, Any]:
-    """Read a JSON object from an untrusted file in the supported format version, and return it without the version.
+    """Return the JSON object in an untrusted file, without its `format_version`.
 
-    Raises UserError with the file and the reason.
+    Raises UserError with the file and the reason if it cannot be read or has another version than `supported`.
     """
     content = read_json(path)
     try:

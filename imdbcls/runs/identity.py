@@ -1,4 +1,4 @@
-"""What identifies a run: its name and the hashes of its configuration."""
+"""The name of a run and the hashes of its config."""
 
 import hashlib
 import json
@@ -13,26 +13,26 @@ if TYPE_CHECKING:
 
 
 def digest(values: Mapping[str, Any]) -> str:
-    """Return the first 16 hexadecimal digits of the sha256 of some choices, with files named by their content."""
+    """Return the first 16 hexadecimal digits of the SHA-256 of config values, with paths as content hashes."""
     text = json.dumps(with_content_hashes(values), sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def config_hash(config: "Config") -> str:
-    """Return a hash that is the same for configs that must give the same result, however paths are spelled."""
+    """Return a hash that is equal for configs that must give the same result. It ignores how paths are written."""
     return digest(config.choices())
 
 
 def group_hash(config: "Config") -> str:
-    """Return a hash that is the same for runs that differ only in their seeds."""
+    """Return a hash that is equal for runs that differ only in their seeds."""
     return digest(config.choices(seeds=False))
 
 
 def choices_hash(config: "Config") -> str:
-    """Return a hash that is the same for runs that differ at most in their seeds and in the source of their documents.
+    """Return a hash that is equal for runs that differ only in their seeds and in the source of their documents.
 
-    Runs with the same one and the same `split_hash` are one group: the documents may be a CSV file for one run and a
-    data set of the hub for another.
+    Runs with equal `choices_hash` and `split_hash` form one group: one run may read the documents from a CSV file,
+    another from a data set on the hub.
     """
     choices = config.choices(seeds=False)
     origin = {"source", "name", *config.data.source.arguments}
@@ -41,9 +41,10 @@ def choices_hash(config: "Config") -> str:
 
 
 def resume_key(config: "Config", split_hash: str, hardware: "Hardware", frozen_weights: str | None) -> dict[str, Any]:
-    """Return what must be the same for a checkpoint to be continued: all that decides the result except the software.
+    """Return what must be unchanged to resume from a checkpoint: all that decides the result, except the software.
 
-    `frozen_weights` is the hash of a frozen encoder's weights, which checkpoints do not contain.
+    `frozen_weights` is the hash of a frozen encoder's weights, which are not in the checkpoints; None if the encoder is
+    trained.
     """
     return {
         **({} if frozen_weights is None else {"frozen_encoder": frozen_weights}),
@@ -55,5 +56,5 @@ def resume_key(config: "Config", split_hash: str, hardware: "Hardware", frozen_w
 
 
 def run_name(config: "Config") -> str:
-    """Return the name of a run, such as `lstm-s0-1a2b3c4d`: readable, stable and unique for its choices."""
+    """Return the name of a run: its head, seed and the start of its config hash, such as `lstm-s0-1a2b3c4d`."""
     return f"{config.head.name}-s{config.seed}-{config_hash(config)[:8]}"

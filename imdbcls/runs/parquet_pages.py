@@ -1,8 +1,8 @@
-"""Find out what a Parquet file really expands to before decoding anything.
+"""Determine the decompressed size of a Parquet file without decoding its pages.
 
-A page of a few bytes may expand to gigabytes, and the sizes in a file's footer are only claims: the reader allocates
-as much as each page's own header states. So the headers are read here (Thrift's compact protocol, `PageHeader` of
-parquet.thrift), in the order and from the place that Arrow's reader takes.
+A page of a few bytes may expand to gigabytes. The sizes in the file's footer cannot be trusted, because Arrow's reader
+allocates the size in each page header. This module reads the page headers (`PageHeader` of parquet.thrift in Thrift's
+compact protocol), in the same order and from the same offsets as Arrow's reader.
 """
 
 from collections.abc import Collection, Iterator
@@ -10,34 +10,34 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
-MAX_FOOTER_BYTES = 2**20  # Arrow's own structures take a few hundred times as much as the smallest entries
-MAX_HEADER_BYTES = 2**16  # of a page; most of it is the smallest and the largest value
+MAX_FOOTER_BYTES = 2**20  # in memory, Arrow's structures are a few hundred times as large as the smallest entries
+MAX_HEADER_BYTES = 2**16  # of a page header, which consists mostly of the page's smallest and largest value
 MAX_PAGES = 100_000
 MAX_DEPTH = 16
 MAX_INT = 2**31 - 1
-# The number of each encoding whose values take no more bytes than a page has, or eight a value.
+# Encodings whose decoded values take at most the size of the page, or eight bytes per value.
 PLAIN, DICTIONARY, RLE, BINARY_PACKED, LENGTHS, RLE_DICTIONARY, SPLIT = 0, 2, 3, 5, 6, 8, 9
 BOUNDED = frozenset({PLAIN, DICTIONARY, RLE, BINARY_PACKED, LENGTHS, RLE_DICTIONARY, SPLIT})
 _DATA, _DICTIONARY, _DATA_V2 = 0, 2, 3  # PageType
-# Of the headers inside: field of the page header, then the fields of the number of values and of their encoding.
+# By page type, the field numbers of: the inner header in the page header; its number of values; its encoding.
 _INNER = {_DATA: (5, 1, 2), _DICTIONARY: (7, 1, 2), _DATA_V2: (8, 1, 4)}
-# Types of the compact protocol.
+# Type codes of the compact protocol.
 _TRUE, _FALSE, _BYTE, _I16, _I32, _I64, _DOUBLE, _BINARY, _LIST, _SET, _MAP, _STRUCT = range(1, 13)
 
 
 class PagesError(ValueError):
-    """A file whose pages cannot be followed, with the reason."""
+    """A file whose page headers cannot be read or are inconsistent. The message is a predicate, such as "has …"."""
 
 
 @dataclass(frozen=True)
 class Column:
-    """One column, over all row groups: a leaf of the schema, by its dotted path."""
+    """A leaf column of the schema, over all row groups. `path` is its dotted path."""
 
     path: str
-    num_values: int = 0  # nulls included
-    num_bytes: int = 0  # of its pages, unpacked
-    largest_page: int = 0  # in bytes, unpacked
-    is_bounded: bool = True  # no encoding repeats parts of values
+    num_values: int = 0  # including nulls
+    num_bytes: int = 0  # decompressed size of all pages
+    largest_page: int = 0  # decompressed size in bytes
+    is_bounded: bool = True  # whether every encoding is in BOUNDED
 
 
 class Page(NamedTuple):
@@ -48,7 +48,7 @@ class Page(NamedTuple):
 
 
 def require_small_footer(path: Path) -> None:
-    """Raise PagesError for a file that is not Parquet, or whose footer is too large to be parsed without knowing it."""
+    """Raise PagesError if a file is not Parquet, or if its footer is too large to be parsed safely."""
     size = path.stat().st_size
     with path.open("rb") as file:
         file.seek(max(0, size - 8))
@@ -61,9 +61,10 @@ def require_small_footer(path: Path) -> None:
 
 
 def columns_of(path: Path, metadata: Any, names: Collection[str] | None = None) -> dict[str, Column]:
-    """Return the leaf columns of the named top-level columns (None: all) by path, as their page headers describe them.
+    """Return the sizes in the page headers by leaf column, for the named top-level columns (None: all columns).
 
-    Raises PagesError if the pages do not fill exactly what the footer declares, so that the reader can see no others.
+    Raises PagesError if the pages of a column do not match the range and number of values in the footer: Arrow's reader
+    could then read other pages than those checked here.
     """
     columns: dict[str, Column] = {}
     num_pages, size = 0, path.stat().st_size
@@ -97,38 +98,40 @@ def columns_of(path: Path, metadata: Any, names: Collection[str] | None = None) 
 
 
 def is_of(path: str, names: Collection[str]) -> bool:
-    """Return whether a leaf is one of the named top-level columns or inside one; a name may contain dots."""
+    """Return whether a leaf column belongs to one of the named top-level columns. Names may contain dots."""
     return any(path == name or path.startswith(f"{name}.") for name in names)
 
 
 def _pages(file: IO[bytes], chunk: Any, size: int) -> Iterator[Page]:
-    """Yield the pages of a column chunk, from where Arrow starts to read it."""
+    """Yield the pages of a column chunk, starting at the same offset as Arrow's reader."""
     start = chunk.data_page_offset
     dictionary = chunk.dictionary_page_offset
     if chunk.has_dictionary_page and dictionary is not None and 0 < dictionary < start:
         start = dictionary
     end = start + chunk.total_compressed_size
     if not 0 <= start <= end <= size:
-        raise PagesError("has pages outside of the file")
+        raise PagesError("has pages outside the file")
     while start < end:
         file.seek(start)
         header = _Compact(file.read(min(MAX_HEADER_BYTES, end - start)))
         fields = header.struct()
-        num_bytes, stored = _whole(fields, 2), _whole(fields, 3)
-        start += header.place + stored
+        num_bytes, num_stored_bytes = _non_negative(fields, 2), _non_negative(fields, 3)
+        start += header.offset + num_stored_bytes
         if start > end:
-            raise PagesError("has pages outside of the file")
-        kind = _whole(fields, 1)
+            raise PagesError("has pages outside the file")
+        kind = _non_negative(fields, 1)
         if kind not in _INNER:
-            raise PagesError(f"has a page of the kind {kind}")
+            raise PagesError(f"has a page of the unknown type {kind}")
         inner_field, values_field, encoding_field = _INNER[kind]
         inner = fields.get(inner_field)
         if not isinstance(inner, dict):
             raise PagesError("has a page without its header")
-        yield Page(num_bytes, _whole(inner, values_field), kind == _DICTIONARY, _whole(inner, encoding_field))
+        num_values, encoding = _non_negative(inner, values_field), _non_negative(inner, encoding_field)
+        yield Page(num_bytes, num_values, kind == _DICTIONARY, encoding)
 
 
-def _whole(fields: dict[int, Any], number: int) -> int:
+def _non_negative(fields: dict[int, Any], number: int) -> int:
+    """Return a field that must be a non-negative 32-bit integer; raise PagesError if it is not."""
     value = fields.get(number)
     if not isinstance(value, int) or not 0 <= value <= MAX_INT:
         raise PagesError("has a page whose header cannot be read")
@@ -136,11 +139,11 @@ def _whole(fields: dict[int, Any], number: int) -> int:
 
 
 class _Compact:
-    """Read one struct of Thrift's compact protocol: its 32-bit integers and structs by field number."""
+    """A reader of one struct in Thrift's compact protocol. It keeps 32-bit integers and structs, by field number."""
 
     def __init__(self, raw: bytes) -> None:
         self.raw = raw
-        self.place = 0
+        self.offset = 0
 
     def struct(self, depth: int = 0) -> dict[int, Any]:
         if depth > MAX_DEPTH:
@@ -154,7 +157,7 @@ class _Compact:
         return fields
 
     def value(self, kind: int, depth: int) -> Any:
-        """Return a 32-bit integer or a struct; skip anything else and return None."""
+        """Return a 32-bit integer or a struct. Skip a value of any other type and return None."""
         if kind == _I32:
             return self.zigzag()
         if kind == _STRUCT:
@@ -167,17 +170,17 @@ class _Compact:
             self.skip(8)
         elif kind == _BINARY:
             self.skip(self.varint())
-        elif kind not in (_TRUE, _FALSE):  # no header of a page has lists or maps
+        elif kind not in (_TRUE, _FALSE):  # page headers contain no lists or maps
             raise PagesError("has a page whose header cannot be read")
         return None
 
     def byte(self) -> int:
         self.skip(1)
-        return self.raw[self.place - 1]
+        return self.raw[self.offset - 1]
 
     def skip(self, count: int) -> None:
-        self.place += count
-        if self.place > len(self.raw):
+        self.offset += count
+        if self.offset > len(self.raw):
             raise PagesError("has a page whose header cannot be read")
 
     def varint(self) -> int:

@@ -1,6 +1,6 @@
-"""A model's predictions on a set of documents, and the Parquet file that stores them.
+"""A model's predictions for a set of documents, and the writer of the Parquet file that stores them.
 
-`read_predictions` is the reader. N documents, C classes.
+The reader is in `read_predictions`. N documents, C classes.
 """
 
 import json
@@ -20,8 +20,8 @@ from imdbcls.runtime.atomic import replacing
 class Predictions:
     """Predictions as columns of equal length. The arrays are read-only.
 
-    Texts are Python strings in arrays of dtype object: a numpy string array drops trailing NULs and pads every text to
-    the longest.
+    Text columns have dtype object and contain Python strings. A numpy string array would drop trailing NULs and pad
+    every string to the longest.
     """
 
     ids: NDArray[np.object_]  # (N,)
@@ -29,7 +29,7 @@ class Predictions:
     predicted: NDArray[np.int64]  # (N,), the predicted classes
     probabilities: NDArray[np.floating]  # (N, C), each row sums to one
     tokens: NDArray[np.int64]  # (N,), tokens of each document before truncation, special tokens included
-    clusters: NDArray[np.object_] | None  # (N,), equal for documents that belong together (a film); None: unknown
+    clusters: NDArray[np.object_] | None  # (N,), the film or author of each document, for example; None: unknown
     label_names: tuple[str, ...]  # (C,)
 
     def __post_init__(self) -> None:
@@ -78,11 +78,11 @@ class Predictions:
 
 
 def write_predictions(path: Path, predictions: Predictions) -> None:
-    """Write a Parquet file with one row per document, replacing it atomically.
+    """Write a Parquet file with one row per document, atomically.
 
-    Its columns are `id`, `label`, `prediction`, `probabilities` (a list, one per class), `tokens` and, if known,
-    `cluster`. The file's metadata holds `format_version` and `label_names` (a JSON list), so that it can be read
-    without the run.
+    The columns are `id`, `label`, `prediction`, `probabilities` (a list with one number per class), `tokens` and, if
+    known, `cluster`. The file metadata contains `format_version` and `label_names` (a JSON list), so that the file can
+    be read without the run folder.
     """
     import pyarrow
     from pyarrow import parquet

@@ -1,4 +1,4 @@
-"""Read predictions from a file that may be untrusted: check it before unpacking it, then read it in batches."""
+"""Read predictions from an untrusted Parquet file: check its sizes before decompressing, then read it in batches."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -19,11 +19,11 @@ from imdbcls.runs.untrusted import MAX_ID_CHARACTERS, require_regular_file
 MAX_PREDICTIONS_BYTES = 2**30
 MAX_DOCUMENTS = 2_000_000
 MAX_CLASSES = 1_000
-MAX_PROBABILITIES = 25_000_000  # 25,000 documents of 1,000 classes
+MAX_PROBABILITIES = 25_000_000  # for example, 25,000 documents with 1,000 classes
 MAX_PAGE_BYTES = 2**26  # writers make pages of about 1 MB
 MAX_COLUMN_BYTES = 2**28
-MAX_ID_TOTAL = 2**26  # characters of all ids, if all were as long as the longest
-MAX_CLUSTER_TOTAL = 2**26  # characters of the distinct names of clusters
+MAX_ID_TOTAL = 2**26  # number of ids times the length of the longest id
+MAX_CLUSTER_TOTAL = 2**26  # characters of all distinct cluster names together
 MAX_BATCH_ROWS = 2**16
 MAX_BATCH_VALUES = 2**20
 COLUMNS = ("id", "label", "prediction", "probabilities", "tokens")
@@ -32,17 +32,17 @@ DIFFERENT_CLASSES = "its probabilities do not have the same number of classes (t
 
 
 class BadPredictions(UserError):
-    """A file of predictions that cannot be used. The message is one sentence for the user, about "its predictions"."""
+    """An unusable file of predictions. The message starts with "its", so that the caller can put the run before it."""
 
 
 def read_predictions(path: Path, dtype: type[np.floating] = np.float64) -> Predictions:
-    """Read a split's predictions in the file's order; ids are unique and have at most 200 characters.
+    """Return the predictions in a file, in its order. Ids are unique and have at most 200 characters.
 
-    `dtype` is that of the probabilities. The classes are named by their numbers if the file does not name them. A file
-    without a format_version is read too: other tools write the same columns.
+    `dtype` is the type of the probabilities. If the file does not name the classes, their names are "0", "1", … A file
+    without a `format_version` is accepted, because other tools write the same columns.
 
-    The file is checked before anything in it is decompressed, and then read in batches: a small file may expand to
-    gigabytes, in one page, one text or one row. Raises BadPredictions.
+    The file is checked before anything is decompressed and then read in batches, because a small file may expand to
+    gigabytes in one page, one string or one row. Raises BadPredictions if the file cannot be used.
     """
     require_regular_file(path, MAX_PREDICTIONS_BYTES)
     try:
@@ -88,7 +88,7 @@ def read_predictions(path: Path, dtype: type[np.floating] = np.float64) -> Predi
 
 
 def check_version(metadata: Mapping[str, str]) -> None:
-    """Raise BadPredictions for a file in another version than this imdbcls reads."""
+    """Raise BadPredictions if the file has a format version that this imdbcls cannot read."""
     if FORMAT_VERSION not in metadata:
         return
     version = metadata[FORMAT_VERSION]
@@ -99,7 +99,7 @@ def check_version(metadata: Mapping[str, str]) -> None:
 
 
 def label_names(metadata: Mapping[str, str], num_classes: int) -> tuple[str, ...]:
-    """Return the names of the classes in a file's metadata, or their numbers if it does not name all of them."""
+    """Return the class names in a file's metadata, or "0", "1", … if they are missing or invalid."""
     try:
         names = json.loads(metadata.get("label_names", "null"))
     except (ValueError, RecursionError):
@@ -112,12 +112,13 @@ def label_names(metadata: Mapping[str, str], num_classes: int) -> tuple[str, ...
 def check_columns(schema: pa.Schema) -> list[str]:
     """Return the names of the columns to read.
 
-    Raises KeyError for a missing one, ValueError for an unexpected type, BadPredictions for the former name of one.
+    Raises KeyError for a missing column, ValueError for an unexpected type, and BadPredictions for a column with an
+    outdated name.
     """
     if len(set(schema.names)) != len(schema.names):
-        raise ValueError("two columns of one name")
+        raise ValueError("two columns with the same name")
     if "group" in schema.names and CLUSTER not in schema.names:
-        raise BadPredictions("its predictions have a column 'group'; the column is called 'cluster' now: rename it")
+        raise BadPredictions("its predictions have a column 'group', which is now called 'cluster': rename the column")
     names = [*COLUMNS, *([CLUSTER] if CLUSTER in schema.names else [])]
     for name in names:
         kind = schema.field(name).type
@@ -125,18 +126,18 @@ def check_columns(schema: pa.Schema) -> list[str]:
             kind = kind.value_type
         is_text = pa.types.is_string(kind) or pa.types.is_large_string(kind)
         is_list = pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
-        fits = {
+        matches_type = {
             "id": is_text or pa.types.is_integer(kind),
             CLUSTER: is_text or pa.types.is_integer(kind),
             "probabilities": is_list and pa.types.is_floating(kind.value_type),
         }
-        if not fits.get(name, pa.types.is_integer(kind)):
+        if not matches_type.get(name, pa.types.is_integer(kind)):
             raise ValueError(f"{name} is {kind}")
     return names
 
 
 def check_size(path: Path, file: pq.ParquetFile, names: Sequence[str]) -> int:
-    """Return the number of classes. Raises BadPredictions if the pages of the file exceed a limit."""
+    """Return the number of classes. Raise BadPredictions if the file or its decompressed pages exceed a limit."""
     num_rows = file.metadata.num_rows
     if num_rows == 0:
         raise BadPredictions("its predictions are empty")
@@ -146,7 +147,7 @@ def check_size(path: Path, file: pq.ParquetFile, names: Sequence[str]) -> int:
     (probabilities,) = (column for column in columns.values() if column.path.startswith("probabilities."))
     for column in columns.values():
         if column.num_values > (MAX_PROBABILITIES if column is probabilities else num_rows):
-            raise BadPredictions(f"its predictions hold more values than can be compared ({column.num_values:,})")
+            raise BadPredictions(f"its predictions contain too many values to compare ({column.num_values:,})")
         if column.largest_page > MAX_PAGE_BYTES or column.num_bytes > MAX_COLUMN_BYTES:
             raise BadPredictions(
                 f"its predictions expand to {column.num_bytes:,} bytes in {column.path!r}: too much to read"
@@ -160,26 +161,26 @@ def check_size(path: Path, file: pq.ParquetFile, names: Sequence[str]) -> int:
 
 
 def batch_size(num_classes: int) -> int:
-    """Return the rows to read at a time: some megabytes of probabilities."""
+    """Return the number of rows to read at a time, for a few megabytes of probabilities."""
     return max(1, min(MAX_BATCH_ROWS, MAX_BATCH_VALUES // num_classes))
 
 
 def texts_of(column: pa.Array) -> tuple[NDArray[np.object_], NDArray[np.int64]]:
-    """Return a batch's distinct texts and each row's index among them. Raises ValueError for a missing value."""
+    """Return the distinct strings of a batch, and the index of each row's string. Raise ValueError for nulls."""
     if column.null_count:
         raise ValueError("a missing value")
     encoded = column if pa.types.is_dictionary(column.type) else column.dictionary_encode()
-    # Of a row group's dictionary, only what this batch uses becomes Python strings.
-    used, places = np.unique(encoded.indices.to_numpy(zero_copy_only=False), return_inverse=True)
+    # Convert only the dictionary entries that this batch uses: the dictionary belongs to the complete row group.
+    used, indices = np.unique(encoded.indices.to_numpy(zero_copy_only=False), return_inverse=True)
     texts = encoded.dictionary.take(pa.array(used)).to_pylist()
-    return np.array([str(text) for text in texts], dtype=object), places
+    return np.array([str(text) for text in texts], dtype=object), indices
 
 
 def id_texts(ids: pa.Array, num_rows: int) -> NDArray[np.object_]:
-    """Return a batch's ids as strings, whatever their type in the file."""
+    """Return a batch's ids as strings. Raise BadPredictions if an id is missing or too long."""
     if ids.null_count:
         raise BadPredictions("its predictions have rows without an id")
-    texts, places = texts_of(ids)
+    texts, indices = texts_of(ids)
     longest = max((len(text) for text in texts), default=0)
     if longest > MAX_ID_CHARACTERS:
         raise BadPredictions(f"its predictions have an id of more than {MAX_ID_CHARACTERS} characters")
@@ -187,11 +188,11 @@ def id_texts(ids: pa.Array, num_rows: int) -> NDArray[np.object_]:
         raise BadPredictions(
             f"its predictions have {num_rows:,} rows and ids of {longest} characters: too much to compare"
         )
-    return texts[places]
+    return texts[indices]
 
 
 class Clusters:
-    """The column of clusters, read batch by batch. Each name is stored once, however many rows have it."""
+    """The cluster column, read batch by batch. Rows with the same name share one string."""
 
     def __init__(self, num_rows: int) -> None:
         self._column = np.empty(num_rows, dtype=object)
@@ -203,29 +204,29 @@ class Clusters:
         if batch.null_count or self._has_gap:
             self._has_gap = True
             return
-        texts, places = texts_of(batch)
+        texts, indices = texts_of(batch)
         self._num_characters += sum(len(text) for text in texts if text not in self._names)
         if self._num_characters > MAX_CLUSTER_TOTAL:
             raise BadPredictions(
-                f"its predictions have names of clusters of more than {MAX_CLUSTER_TOTAL:,} characters in all: too "
+                f"its predictions have cluster names of more than {MAX_CLUSTER_TOTAL:,} characters in total: too "
                 "much to compare"
             )
-        self._column[rows] = np.array([self._names.setdefault(text, text) for text in texts], dtype=object)[places]
+        self._column[rows] = np.array([self._names.setdefault(text, text) for text in texts], dtype=object)[indices]
 
     def column(self) -> NDArray[np.object_] | None:
-        """Return each row's cluster, or None if any row has none."""
+        """Return the cluster of each row, or None if a row has no cluster."""
         return None if self._has_gap else self._column
 
 
 def whole_numbers(column: pa.Array) -> np.ndarray:
-    """Convert a column of integers. Raises ValueError for missing values and other types, instead of rounding."""
+    """Return a column of integers as int64. Raise ValueError for nulls or another type, which would be rounded."""
     if not pa.types.is_integer(column.type) or column.null_count:
         raise ValueError(f"{column.type} with {column.null_count} missing values")
     return column.to_numpy().astype(np.int64)
 
 
 def probability_matrix(lists: pa.Array, num_classes: int) -> np.ndarray:
-    """Convert a batch's lists, which must all have the same length, to a matrix."""
+    """Return a batch's lists as a matrix. Raise BadPredictions unless all lists have `num_classes` values."""
     values = lists.flatten()
     if values.null_count or lists.null_count or not np.all(lists.value_lengths().to_numpy() == num_classes):
         raise BadPredictions(DIFFERENT_CLASSES)
@@ -233,10 +234,10 @@ def probability_matrix(lists: pa.Array, num_classes: int) -> np.ndarray:
 
 
 def check_values(ids: np.ndarray, labels: np.ndarray, predictions: np.ndarray, probabilities_NC: np.ndarray) -> None:
-    """Raise BadPredictions for values that no predictions can have."""
+    """Raise BadPredictions for repeated ids, unknown classes, or rows that are not probability distributions."""
     num_classes = probabilities_NC.shape[1]
     if len(set(ids)) != len(ids):
-        raise BadPredictions("its predictions name a document twice")
+        raise BadPredictions("its predictions contain the same id twice")
     if min(labels.min(), predictions.min()) < 0 or max(labels.max(), predictions.max()) >= num_classes:
         raise BadPredictions(f"its labels or predictions are not classes 0 to {num_classes - 1}")
     if not np.all(np.abs(probabilities_NC.sum(axis=1) - 1) < 0.02) or probabilities_NC.min() < 0:

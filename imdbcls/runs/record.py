@@ -1,6 +1,6 @@
-"""Check the record of a finished run: what its `result.json` must hold, and its predictions.
+"""Check the `result.json` and the predictions of a finished run.
 
-This module imports nothing heavy: the training command uses it before anything else is loaded.
+This module has no heavy imports, because the training command uses it before torch is loaded.
 """
 
 import math
@@ -16,11 +16,11 @@ TEXTS = ("head", "config_hash", "group_hash", "split_hash")
 FRACTIONS = ("val/accuracy", "test/accuracy")
 NUM_CALIBRATION_BINS = 15  # of val/ece and test/ece
 MAX_SHOWN = 40  # characters of a wrong value
-PARQUET_MARK = b"PAR1"  # begins and ends every Parquet file
+PARQUET_MAGIC = b"PAR1"  # the first and last bytes of every Parquet file
 
 
 def problem_of_result(result: Mapping[str, Any]) -> str | None:
-    """Return why a result is not that of a finished run, as the end of a sentence about its file; None if it is."""
+    """Return why a result is not from a finished run, as a predicate for its file ("has no seed"); None if it is."""
     if result.get("status") != "done":
         return f"has status {shown(result['status'])}" if "status" in result else "has no status"
     missing = [key for key in (*TEXTS, "seed", *FRACTIONS, "test_documents", "label_names") if key not in result]
@@ -35,9 +35,9 @@ def problem_of_result(result: Mapping[str, Any]) -> str | None:
 
 
 def problem_of_labels(names: Any) -> str | None:
-    """Return why these cannot be the names of the classes, as the end of a sentence; None if they can."""
+    """Return why `names` are not valid class names, as a predicate for their file; None if they are valid."""
     if not isinstance(names, list) or len(names) < 2 or not all(isinstance(name, str) for name in names):
-        return f"has {shown(names)} as label_names, not a list of two or more texts"
+        return f"has {shown(names)} as label_names, which is not a list of two or more strings"
     seen: set[str] = set()
     for name in names:
         if name in seen:
@@ -55,13 +55,13 @@ def is_fraction(value: Any) -> bool:
 
 
 def shown(value: Any) -> str:
-    """Return a value from a file as a short text of printable characters."""
+    """Return a value from a file as at most `MAX_SHOWN` ASCII characters and an ellipsis."""
     text = ascii(value)
     return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}..."
 
 
 def checksums_of_predictions(run: Path) -> dict[str, str]:
-    """Return the sha256 of each split's file of predictions, for `result.json`."""
+    """Return the SHA-256 of each split's file of predictions, for `result.json`."""
     return {split: sha256(path_of_predictions(run, split)) for split in SPLITS}
 
 
@@ -70,9 +70,9 @@ def path_of_predictions(run: Path, split: str) -> Path:
 
 
 def problem_of_predictions(run: Path, result: Mapping[str, Any], split: str) -> str | None:
-    """Return why a split's predictions are not those of the run; None if they are.
+    """Return what is wrong with a split's file of predictions; None if its checksum matches the result.
 
-    Without checksums in the result (another tool wrote it), the file only needs the form of Parquet.
+    If the result has no checksums, because another tool wrote it, the file must only start and end as Parquet does.
     """
     path = path_of_predictions(run, split)
     name = f"predictions/{path.name}"
@@ -80,7 +80,7 @@ def problem_of_predictions(run: Path, result: Mapping[str, Any], split: str) -> 
         require_regular_file(path)
         listed = result.get("predictions_sha256")
         if isinstance(listed, dict):
-            return None if sha256(path) == listed.get(split) else f"{name} has another sha256 than result.json lists"
+            return None if sha256(path) == listed.get(split) else f"{name} does not match its sha256 in result.json"
         with path.open("rb") as file:
             begin = file.read(4)
             end = file.read()[-4:]
@@ -88,4 +88,4 @@ def problem_of_predictions(run: Path, result: Mapping[str, Any], split: str) -> 
         return f"{name} is missing or is not a file"
     except OSError as error:
         return f"{name} cannot be read ({error.strerror})"
-    return None if begin == end == PARQUET_MARK else f"{name} is damaged"
+    return None if begin == end == PARQUET_MAGIC else f"{name} is damaged"

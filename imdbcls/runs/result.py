@@ -1,4 +1,4 @@
-"""What `result.json` says about every run, and the record of a run that ends early."""
+"""The identifying fields of `result.json`, and the `result.json` of runs that end early."""
 
 import logging
 import sys
@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 
 
 def run_fields(config: "Config", name: str) -> dict[str, Any]:
-    """Return the part of `result.json` that identifies a run; `name` is its folder's."""
+    """Return the fields of `result.json` that identify a run. `name` is the name of its folder."""
     return {
         "study": config.study,
         "name": name,
@@ -38,10 +38,12 @@ def run_fields(config: "Config", name: str) -> dict[str, Any]:
 
 @contextmanager
 def recording_failures(config: "Config", folder: RunFolder) -> Iterator[None]:
-    """Write a `result.json` for a run that ends early: `interrupted` exits the process, `failed` raises.
+    """Write a `result.json` if the run in this block ends early.
 
-    A UserError before the first training step leaves no folder: nothing was trained, and the corrected command starts
-    another run. A limit of the machine (memory, disk space) is raised as UserError.
+    After a signal, its status is `interrupted`, and the process exits. After an error, its status is `failed`, and the
+    error is raised again; an error caused by a limit of the machine (memory, disk space) is raised as UserError.
+
+    A UserError before training starts removes the new folder instead, because the corrected command makes another run.
     """
     try:
         yield

@@ -1,6 +1,6 @@
-"""Read files that may come from a stranger: of limited size, not through links, without resolving anything in them.
+"""Read untrusted files: with a size limit, without following links, and without resolving interpolations in them.
 
-All functions raise UserError with the file and the reason. The module imports nothing heavy.
+All functions raise UserError with the file and the reason. The module has no heavy imports.
 """
 
 import hashlib
@@ -15,62 +15,62 @@ import yaml
 
 from imdbcls.errors import UserError
 
-MAX_CONFIG_BYTES = 2**16  # a configuration is some 2 kB; parsing YAML is slow
+MAX_CONFIG_BYTES = 2**16  # a config has about 2 kB, and parsing YAML is slow
 MAX_CONFIG_DEPTH = 32
 MAX_CONFIG_VALUES = 10_000
 MAX_JSON_BYTES = 2**24
-MAX_HEADER_BYTES = 2**24  # names and shapes; a large encoder has 100 kB. safetensors would parse 100 MB, in 20 s
+# Tensor names and shapes in a safetensors file. A large encoder has 100 kB; parsing 100 MB would take 20 s.
+MAX_HEADER_BYTES = 2**24
 MAX_FILES = 10_000  # in a run folder
-MAX_ID_CHARACTERS = 200  # of a document: a small file of predictions cannot expand to gigabytes
+MAX_ID_CHARACTERS = 200  # of a document's id: long ids would let a small file of predictions expand to gigabytes
 
 
 def require_regular_file(path: Path, max_bytes: int | None = None) -> None:
-    """Require a regular file of at most `max_bytes`, and not a symbolic link."""
+    """Require a regular file of at most `max_bytes`. A symbolic link is refused."""
     try:
         status = path.lstat()
     except (OSError, ValueError) as error:
         raise UserError(f"{path} is missing.") from error
     if not stat.S_ISREG(status.st_mode):
-        raise UserError(
-            f"{path} is {'a link' if stat.S_ISLNK(status.st_mode) else 'not a regular file'}, which is refused."
-        )
+        kind = "a symbolic link" if stat.S_ISLNK(status.st_mode) else "not a regular file"
+        raise UserError(f"{path} is {kind}, which is not allowed.")
     if max_bytes is not None and status.st_size > max_bytes:
-        raise UserError(f"{path} has {status.st_size:,} bytes; at most {max_bytes:,} are read.")
+        raise UserError(f"{path} has {status.st_size:,} bytes; at most {max_bytes:,} are allowed.")
 
 
 def require_no_links(folder: Path) -> None:
-    """Require a folder without symbolic links, devices or pipes, so that everything read lies inside it."""
+    """Require a folder without symbolic links, devices or pipes, so that reading it never leaves the folder."""
     if not folder.is_dir():
         raise UserError(f"{folder} is not a folder.")
     seen = 0
     for parent, folders, files in os.walk(folder):
         seen += len(folders) + len(files)
         if seen > MAX_FILES:
-            raise UserError(f"{folder} holds more than {MAX_FILES:,} files, more than a run writes.")
+            raise UserError(f"{folder} contains more than {MAX_FILES:,} files, which is more than a run writes.")
         for name in folders + files:
             path = Path(parent, name)
             mode = path.lstat().st_mode
             if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
-                kind = "a link" if stat.S_ISLNK(mode) else "neither a file nor a folder"
-                raise UserError(f"{path} is {kind}, which is refused in a run folder.")
+                kind = "a symbolic link" if stat.S_ISLNK(mode) else "neither a file nor a folder"
+                raise UserError(f"{path} is {kind}, which is not allowed in a run folder.")
 
 
 def read_json(path: Path, max_bytes: int = MAX_JSON_BYTES) -> dict[str, Any]:
-    """Return the JSON object in a regular file."""
+    """Return the JSON object in a regular file of at most `max_bytes`."""
     require_regular_file(path, max_bytes)
     try:
         content = json.loads(path.read_bytes())
     except RecursionError as error:
         raise UserError(f"{path} is nested too deeply to be read.") from error
     except (OSError, ValueError) as error:
-        raise UserError(f"{path} is not JSON: {error}") from error
+        raise UserError(f"{path} is not valid JSON: {error}") from error
     if not isinstance(content, dict):
-        raise UserError(f"{path} does not hold a JSON object.")
+        raise UserError(f"{path} does not contain a JSON object.")
     return content
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """Return the mapping in a YAML file. Aliases, tags and interpolations are refused, because a run writes none."""
+    """Return the mapping in a YAML file. Aliases, tags and interpolations are refused, because runs write none."""
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
@@ -79,8 +79,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
         text = path.read_text(encoding="utf-8")
         require_plain_yaml(path, text)
         content = OmegaConf.to_container(OmegaConf.create(text), resolve=False)
-    except AssertionError as error:  # OmegaConf's, for a single number
-        raise UserError(f"{path} does not hold a configuration.") from error
+    except AssertionError as error:  # from OmegaConf, for a file with a single number
+        raise UserError(f"{path} does not contain a config.") from error
     except RecursionError as error:
         raise UserError(f"{path} is nested too deeply to be read.") from error
     except (OSError, yaml.YAMLError, OmegaConfBaseException, ValueError, TypeError, LookupError) as error:
@@ -88,20 +88,20 @@ def read_yaml(path: Path) -> dict[str, Any]:
             raise
         raise UserError(f"{path} cannot be read as YAML: {' '.join(str(error).split())[:200]}") from error
     if not isinstance(content, dict):
-        raise UserError(f"{path} does not hold a configuration.")
+        raise UserError(f"{path} does not contain a config.")
     return {str(key): value for key, value in content.items()}
 
 
 def require_bounded_yaml(path: Path) -> None:
-    """Refuse a YAML file that is too large, nested too deeply, or whose aliases expand to too many values.
+    """Refuse a YAML file that is too large, is nested too deeply, or has aliases that expand to too many values.
 
-    Nothing is built: an alias counts as many values as its anchor has. A file that is not YAML passes; its reader
-    reports that.
+    Only parser events are read, and no values are built: an alias counts as many values as its anchor. A file that is
+    not valid YAML passes, because its reader reports that.
     """
     if path.stat().st_size > MAX_CONFIG_BYTES:
-        raise UserError(f"{path} has {path.stat().st_size:,} bytes; at most {MAX_CONFIG_BYTES:,} are read.")
-    sizes: dict[str, int] = {}
-    open_nodes: list[tuple[str | None, int]] = []  # the anchor of each, and the number of values before it
+        raise UserError(f"{path} has {path.stat().st_size:,} bytes; at most {MAX_CONFIG_BYTES:,} are allowed.")
+    sizes: dict[str, int] = {}  # number of values by anchor
+    open_nodes: list[tuple[str | None, int]] = []  # the anchor of each open collection, and the values before it
     num_values = 0
     try:
         for event in yaml.parse(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader):
@@ -120,26 +120,29 @@ def require_bounded_yaml(path: Path) -> None:
                     sizes[anchor] = num_values - before + 1
             if num_values > MAX_CONFIG_VALUES or len(open_nodes) > MAX_CONFIG_DEPTH:
                 raise UserError(
-                    f"{path} has more than {MAX_CONFIG_VALUES:,} values, those of its aliases included, or is nested "
-                    f"more than {MAX_CONFIG_DEPTH} deep."
+                    f"{path} has more than {MAX_CONFIG_VALUES:,} values after expanding its aliases, or is nested "
+                    f"more than {MAX_CONFIG_DEPTH} levels deep."
                 )
     except (yaml.YAMLError, UnicodeDecodeError):
         return
 
 
 def require_plain_yaml(path: Path, text: str) -> None:
-    """Check the text event by event, before building anything from it that could be larger than the text."""
+    """Refuse aliases, tags, interpolations and deep nesting in YAML, before any value is built from it.
+
+    With aliases, the values could be far larger than the text.
+    """
     depth = 0
     for event in yaml.parse(text, Loader=yaml.SafeLoader):
         if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None) is not None:
-            raise UserError(f"{path} uses a YAML alias (line {event.start_mark.line + 1}), which is refused.")
+            raise UserError(f"{path} uses a YAML alias (line {event.start_mark.line + 1}), which is not allowed.")
         if isinstance(event, yaml.ScalarEvent | yaml.CollectionStartEvent) and event.tag is not None:
             raise UserError(
-                f"{path} uses the YAML tag {event.tag} (line {event.start_mark.line + 1}), which is refused."
+                f"{path} uses the YAML tag {event.tag} (line {event.start_mark.line + 1}), which is not allowed."
             )
         if isinstance(event, yaml.ScalarEvent) and "${" in event.value:
             raise UserError(
-                f"{path} holds an interpolation (line {event.start_mark.line + 1}), which is never resolved."
+                f"{path} contains an interpolation (line {event.start_mark.line + 1}), which is not allowed."
             )
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
         if depth > MAX_CONFIG_DEPTH:
@@ -147,11 +150,11 @@ def require_plain_yaml(path: Path, text: str) -> None:
 
 
 def tensor_shapes(path: Path) -> dict[str, tuple[int, ...]]:
-    """Return the shapes of the tensors in a safetensors file, by name, without reading a tensor.
+    """Return the shapes of the tensors in a safetensors file by name, without reading any tensor.
 
-    Raises UserError if safetensors refuses the file (it checks that the tensors fill the file without gaps or overlaps,
-    and have the size of their shape and type), if its header is too long, or if the tensors in float32 need more than
-    this machine's memory.
+    safetensors checks that the tensors fill the file without gaps or overlaps, and that their sizes match their shapes
+    and types. Raises UserError if that check fails, if the header is too long, or if the tensors in float32 need more
+    memory than this machine has.
     """
     from safetensors import SafetensorError, safe_open
 

@@ -136,7 +136,7 @@ def test_a_line_without_the_column_is_named(tmp_path: Path) -> None:
         (["--file", "n.jsonl"], "", r"n.jsonl, line 1: 'text' holds a value of type int, not a text"),
         (["--file", "d.csv", "--text-column", "review", "--output", "d.csv"], "", "--output=d.csv is the input file"),
         (["--file", "d.csv", "--output", "no/d.csv"], "", "--output=no/d.csv: give the name of a file in an existing"),
-        (["--keep", "id", "--quoting", "none", "x"], "", "--keep, --quoting: only for texts from --file"),
+        (["--keep", "id", "--quoting", "none", "x"], "", "--keep, --quoting can only be used with --file"),
         (["--file", "nowhere.csv"], "", "--file=nowhere.csv: there is no such file"),
         (["--file", "d.csv", "x"], "", "on the command line or in --file, not both"),
     ],
@@ -188,7 +188,7 @@ def test_answers_carry_ids_and_columns_and_empty_rows_are_answered(
     assert [row["probabilities"] is None for row in found] == [False, True, False, True]
     alone = imdbcls.load_run(finished).predict([str(EMPTY[0]["text"]), str(EMPTY[2]["text"])])
     assert [row["label"] for row in found[::2]] == alone.names
-    assert f"Answered 4 rows of {path}; 2 have no text and a null label (first: " in capsys.readouterr().err
+    assert f"Classified 4 rows of {path}; 2 have no text and a null label (first: " in capsys.readouterr().err
 
     output = tmp_path / "answers.csv"
     assert answers(*arguments, "--output", str(output)) == ""

@@ -133,7 +133,7 @@ def test_the_same_command_again_runs_nothing(launch: Launch, finished: Path) -> 
     options = ("head=lstm", *TINY, "tracker=none", "runs_dir=runs", "study=demo")
     done = launch(finished.parents[2], "train", *options, fresh=True, PYTHONPROFILEIMPORTTIME="1")
     (line,) = [line for line in done.stderr.splitlines() if not line.startswith("import time:")]
-    assert line.startswith(f"runs/demo/{finished.name} is done already") and "Nothing was run" in line
+    assert line.startswith(f"runs/demo/{finished.name} is already done") and "Nothing was run" in line
     assert imported(done.stderr) & set(HEAVY) == set(), "what is done is skipped without loading anything"
     assert before == {path: path.stat().st_mtime_ns for path in before}
 
@@ -254,7 +254,7 @@ def test_the_same_sweep_again_runs_what_is_missing(
     (failed / "checkpoints" / "last" / "manifest.json").unlink()
     (failed / "checkpoints" / "last").rmdir()
     done = launch(tmp_path, "train", "--multirun", *SWEEP, fresh=True, PYTHONPROFILEIMPORTTIME="1")
-    assert done.stderr.count("is done already") == 2
+    assert done.stderr.count("is already done") == 2
     before, job = done.stderr.split(f"{failed.name}: head weight_avg")
     heavy = {*HEAVY, "requests", "torchmetrics"} - {"datasets"}
     assert imported(before) >= heavy, "the sweep imports what all its jobs need"

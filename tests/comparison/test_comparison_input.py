@@ -92,7 +92,7 @@ BAD = {
     "pipe": (replace_by_pipe, "not a regular file"),
     "repeated ids": (
         lambda run: change_column(run, "id", lambda ids: pa.array(["same"] * len(ids))),
-        "name a document twice",
+        "contain the same id twice",
     ),
     "very long ids": (
         lambda run: change_column(run, "id", lambda ids: pa.array(["x" * 10**6] * len(ids))),

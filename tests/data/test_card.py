@@ -70,7 +70,7 @@ def test_windows_lose_nothing_and_are_counted(own_data: list[str]) -> None:
     # 38 words a window, 10 of them shared: from 39 words on two windows, from 67 on three.
     assert train.num_windows.tolist() == [1 if length <= 40 else 2 if length <= 68 else 3 for length in train.lengths]
     text = card_text(card)
-    assert "windows a document" in text and "read whole, in windows of up to 40 tokens" in text
+    assert "windows per document" in text and "read in windows of up to 40 tokens" in text
     assert "truncated" not in text and "# in windows" in " ".join(text.split())
     (gaps,) = (line.split() for line in text.splitlines() if line.startswith("read with gaps"))
     assert gaps[3] == f"{(train.lengths > 68).mean():.1%}" != "0.0%"
@@ -83,7 +83,7 @@ def test_the_command_prints_it(own_data: list[str]) -> None:
     assert ["train", "validation", "test"] in lines
     assert next(line for line in lines if line[:1] == ["documents"])[3] == "3"
     assert "1 text occurs both in train and in test; all are kept." in answer.stdout
-    assert "lose what is beyond 40 tokens (data.truncation=head)" in answer.stdout
+    assert "truncated to 40 tokens (data.truncation=head)" in answer.stdout
     assert "Split hash " in answer.stdout
 
 

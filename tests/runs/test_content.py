@@ -177,7 +177,7 @@ def test_runs_on_the_same_documents_are_one_group_and_others_are_not(
     assert len({run.result["split_hash"] for run in runs}) == 1
     capsys.readouterr()
     assert train(f"{tmp_path}/c.csv", "seed=0").folder == runs[0].folder
-    assert "is done already" in capsys.readouterr().err
+    assert "is already done" in capsys.readouterr().err
     study = read_study(tmp_path / "default")
     assert sorted(sorted(group.seeds) for group in study.groups) == [[0], [0], [0, 1, 2]]
     pairs = compare_study(study, 0.01).pairs

@@ -139,7 +139,7 @@ def test_what_the_user_trained_on_is_read_from_any_folder(tmp_path: Path, monkey
     monkeypatch.chdir(tmp_path / "other")
     require_own_source(absolute, RUN)
     Path("mine.csv").write_text("text,label\n")
-    with pytest.raises(UserError, match=r"mine\.csv, and no training of yours"):
+    with pytest.raises(UserError, match=r"mine\.csv, and you have not trained"):
         require_own_source(relative, RUN)
     remember_source({**HUB, "path": "someone/private"})
     require_own_source({**HUB, "path": "someone/private"}, RUN)
@@ -172,7 +172,9 @@ def test_the_users_own_copy_replaces_the_place() -> None:
     assert read_from(theirs, "mine") == {**theirs, "train": "mine/train.csv", "test": "mine/test.csv"}
     assert read_from({**FILES, "train": "/x/a.csv"}, "b.csv")["train"] == "b.csv"
     assert read_from({**IMDB, "path": "/x"}, "mine") == {**IMDB, "path": "mine"}
-    with pytest.raises(UserError, match=r"--data=b.csv is not a folder; give the one that holds train.csv, test.csv"):
+    with pytest.raises(
+        UserError, match=r"--data=b.csv is not a folder; give the folder that contains train.csv, test.csv"
+    ):
         read_from(theirs, "b.csv")
     with pytest.raises(UserError, match="--data=mine is for runs with data=files, imdb or hub"):
         read_from({"_target_": "imdbcls.data.sample.read_sample"}, "mine")

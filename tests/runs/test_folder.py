@@ -107,7 +107,7 @@ def test_the_former_name_of_the_cluster_column_is_explained(tmp_path: Path) -> N
     write_predictions(path, two_predictions(["x", "y"]))
     table = parquet.read_table(path)
     parquet.write_table(table.rename_columns({"cluster": "group"}), path)
-    with pytest.raises(BadPredictions, match="column 'group'; the column is called 'cluster' now: rename it"):
+    with pytest.raises(BadPredictions, match="column 'group', which is now called 'cluster'"):
         read_predictions(path)
     parquet.write_table(table.append_column("group", table["id"]), path)
     clusters = read_predictions(path).clusters
@@ -118,7 +118,7 @@ def test_a_complete_run_is_returned_and_stays_as_it_is(tmp_path: Path, capsys: p
     run = finished(tmp_path)
     before = run.result()
     assert run.open_for_training() == before == run.result()
-    assert "is done already: test accuracy 50.00%" in capsys.readouterr().err
+    assert "is already done: test accuracy 50.00%" in capsys.readouterr().err
 
 
 def test_a_run_without_a_result_or_that_ended_early_goes_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -154,5 +154,5 @@ def test_a_damaged_record_is_kept_under_another_name(
 def test_a_folder_with_a_link_is_refused(tmp_path: Path) -> None:
     run = finished(tmp_path)
     (run.path / "metrics.jsonl").symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(UserError, match="is a link, which is refused"):
+    with pytest.raises(UserError, match="is a symbolic link, which is not allowed"):
         run.open_for_training()

@@ -85,8 +85,8 @@ def test_a_run_of_another_version_is_neither_opened_nor_changed(command: Callabl
     with pytest.raises(UserError) as raised:
         command(run)
     assert str(raised.value) == (
-        f"{run}/result.json was written by an earlier version of imdbcls (no format_version). Use the imdbcls that "
-        f"wrote it, or move {run} away and train the run again."
+        f"{run}/result.json was written by an earlier version of imdbcls (no format_version). Use the imdbcls "
+        f"version that wrote it, or move {run} away and train the run again."
     )
     assert before == {path: path.read_bytes() for path in run.rglob("*") if path.is_file() and path.name != ".lock"}
 

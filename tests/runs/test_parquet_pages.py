@@ -58,7 +58,7 @@ def make_bombs(folder: Path) -> dict[str, str]:
         "one id": (columns(id=pa.array([long, *ids[1:]])), whole, "expand to 209,"),
         "one long value": (columns(label=pa.array([long, *ids[1:]])), whole, damaged),
         "one cluster": (columns(cluster=repeated), whole, "expand to 94,"),
-        "wide lists": (columns(probabilities=equal_lists(ROWS, 100_000)), {}, "more values than can be"),
+        "wide lists": (columns(probabilities=equal_lists(ROWS, 100_000)), {}, "too many values to compare"),
         "too many classes": (columns(probabilities=equal_lists(ROWS, 1_001)), {}, "the same number of classes"),
         "shared beginnings": (
             columns(id=pa.array([f"{'x' * (1 << 20)}{name}" for name in ids[:30]] + ids[30:])),
@@ -154,7 +154,7 @@ def test_names_of_clusters_that_would_fill_the_memory_are_refused(
         names = pa.array([f"{row % num_clusters:0100}" for row in range(ROWS)])
         path = write(tmp_path / "a.parquet", columns(cluster=names), row_group_size=50)
         if is_refused:
-            with pytest.raises(BadPredictions, match="names of clusters of more than 10,000 characters"):
+            with pytest.raises(BadPredictions, match="cluster names of more than 10,000 characters"):
                 read_predictions(path)
         else:
             clusters = read_predictions(path).clusters

@@ -88,7 +88,7 @@ UNUSABLE: dict[str, tuple[Callable[[Path], object], str]] = {
     "NaN": (lambda run: alter(run, **{"val/accuracy": float("nan")}), "has nan as val/accuracy"),
     "more than all": (lambda run: alter(run, **{"test/accuracy": 95.3}), "has 95.3 as test/accuracy"),
     "a fraction of a seed": (lambda run: alter(run, seed=0.5), "has 0.5 as seed"),
-    "one class": (lambda run: alter(run, label_names=["all"]), "has ['all'] as label_names, not a list of two"),
+    "one class": (lambda run: alter(run, label_names=["all"]), "has ['all'] as label_names, which is not a list"),
     "a class twice": (lambda run: alter(run, label_names=["bad", "bad"]), "has 'bad' more than once in label_names"),
 }
 
@@ -119,9 +119,9 @@ def test_training_again_repairs_an_unusable_result_without_training(
     assert (copied / "result.json.old-1").read_bytes() == damaged, "nothing is lost"
     said = capsys.readouterr().err
     assert "warning:" in said and UNUSABLE[damage][1] in said and "kept as result.json.old-1" in said
-    assert "is done already" not in said
+    assert "is already done" not in said
     train_again(copied)
-    assert "is done already" in capsys.readouterr().err
+    assert "is already done" in capsys.readouterr().err
 
 
 def test_the_result_of_another_run_is_not_taken_for_this_one(
@@ -130,7 +130,7 @@ def test_the_result_of_another_run_is_not_taken_for_this_one(
     before = read(copied)
     alter(copied, config_hash="0" * 16, **{"test/accuracy": 1.0})
     assert train_again(copied).result["test/accuracy"] == before["test/accuracy"]
-    assert steps == [] and "result.json is that of another run" in capsys.readouterr().err
+    assert steps == [] and "result.json belongs to another run" in capsys.readouterr().err
 
 
 def test_a_run_without_checkpoints_or_record_is_trained_again(copied: Path, steps: list[int]) -> None:
@@ -149,7 +149,7 @@ def test_damaged_predictions_are_reported_and_written_again(
     path = copied / "predictions" / f"{split}.parquet"
     before = path.read_bytes()
     flip(path) if damage == "rot" else path.unlink()
-    with pytest.raises(UserError, match=rf"predictions/{split}\.parquet .*training command writes its predictions"):
+    with pytest.raises(UserError, match=rf"predictions/{split}\.parquet .*training command again to rewrite"):
         imdbcls.load_run(copied).predictions(split)
     if split == "test":
         with pytest.raises(UserError, match=r"left out: it.* predictions"):

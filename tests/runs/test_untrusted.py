@@ -270,8 +270,8 @@ def test_documents_are_read_where_the_user_says_so(
         ("a: " + "{b: " * 500 + "1" + "}" * 500, "levels deep"),
         ("a: " + "[" * 60_000, "levels deep"),
         ("a: " + "9" * 5000, "cannot be read"),
-        ("- 1\n- 2\n", "does not hold a configuration"),
-        ("3", "does not hold a configuration"),
+        ("- 1\n- 2\n", "does not contain a config"),
+        ("3", "does not contain a config"),
         ("just words", "is missing"),
         ("", "is missing"),
         ("a: [1\n", "cannot be read"),
@@ -401,7 +401,7 @@ def test_a_link_out_of_the_folder_is_refused(place: str, stranger: Path, tmp_pat
     else:
         (tmp_path / "outside").write_text("secret")
     path.symlink_to(tmp_path / "outside")
-    assert "is a link" in refusal(stranger)
+    assert "is a symbolic link" in refusal(stranger)
 
 
 @pytest.mark.slow

@@ -44,7 +44,7 @@ def test_a_run_held_by_another_process_is_free_once_that_is_killed(
 ) -> None:
     folder = RunFolder(tmp_path / "study" / "run")
     holder = hold("run", folder.path)
-    with pytest.raises(UserError, match=rf"is being worked on by process {holder.pid} on \S+; wait"), folder.locked():
+    with pytest.raises(UserError, match=rf"is in use by process {holder.pid} on \S+\. Wait"), folder.locked():
         pass
     monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "4")
     with pytest.raises(UserError, match="srun started this command 4 times"), folder.locked():
@@ -97,7 +97,7 @@ def test_the_lock_of_a_folder_that_its_owner_removes_is_not_taken(
 
     monkeypatch.setattr(filelock._unix, "lock_fd_nonblocking", slow)
     other.path.mkdir(parents=True)
-    with pytest.raises(UserError, match=r"was being worked on by another process; start it again\."), folder.locked():
+    with pytest.raises(UserError, match=r"was in use by another process\. Run the command again\."), folder.locked():
         pass
 
 
@@ -114,7 +114,7 @@ def test_no_lock_is_taken_through_a_link_or_on_a_pipe(kind: str, tmp_path: Path)
             file_lock(path).acquire(blocking=False)
         with build_lock(path):  # continues without a lock
             assert path.is_symlink()
-    is_refused = pytest.raises(UserError, match=r"\.lock is (a link|not a regular file)")
+    is_refused = pytest.raises(UserError, match=r"\.lock is (a symbolic link|not a regular file)")
     with is_refused, RunFolder(path.parent).locked():
         pass
     assert outside.read_text() == "kept"
@@ -128,7 +128,7 @@ def test_a_file_system_without_locks_refuses_runs_but_not_caches(
         raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr("fcntl.flock", flock)
-    is_refused = pytest.raises(UserError, match="lies on a file system that cannot lock files")
+    is_refused = pytest.raises(UserError, match="is on a file system that cannot lock files")
     with is_refused, RunFolder(tmp_path / "run").locked():
         pass
     with build_lock(tmp_path / "entry.lock"):

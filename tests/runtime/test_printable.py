@@ -68,7 +68,7 @@ def test_an_error_is_one_line_whatever_is_in_it(capsys: pytest.CaptureFixture[st
     assert is_safe(str(refused.value).replace("\n", ""))
     assert not any(line.startswith("imdbcls") for line in str(refused.value).splitlines())
     (tmp_path / "\x1b[31mlink\n").symlink_to(tmp_path)
-    with pytest.raises(UserError, match=r"/\\x1b\[31mlink is a link"):
+    with pytest.raises(UserError, match=r"/\\x1b\[31mlink is a symbolic link"):
         require_no_links(tmp_path)
 
 

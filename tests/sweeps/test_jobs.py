@@ -53,12 +53,12 @@ def test_one_job_of_five_fails_and_the_same_command_runs_what_is_missing(
     *table, advice = again.output.splitlines()[-6:]
     assert [line.split()[1] for line in table] == ["done"] * 5
     assert re.fullmatch(r"compare them: python -m imdbcls\.compare runs/\w+", advice)
-    assert again.output.count("is done already") == 4
+    assert again.output.count("is already done") == 4
     (step,) = re.findall(r"Continuing at step (\d+) ", again.output)
     assert int(step) in ((5, 6, 7) if fault == "kill" else (7,))  # up to two checkpoints are still being written
 
     skipping = sweep(tmp_path)
-    assert skipping.output.count("is done already") == 5
+    assert skipping.output.count("is already done") == 5
     assert skipping.cpu_seconds < 5  # a second each, the start of the command included
 
 
@@ -97,7 +97,7 @@ def test_a_killed_sweep_leaves_no_job_behind(jobs: int, tmp_path: Path) -> None:
     assert wait_for(lambda: runs_begun(tmp_path) == jobs, command)
     command.kill()
     again = run(tmp_path, *arguments)
-    assert "is being worked on" not in again.output and again.output.count("Continuing at step") == jobs
+    assert "is in use by" not in again.output and again.output.count("Continuing at step") == jobs
 
 
 def runs_begun(folder: Path) -> int:

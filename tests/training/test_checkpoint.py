@@ -215,7 +215,7 @@ def test_a_log_that_has_lost_or_altered_lines_is_refused(tmp_path: Path) -> None
     log.close()
     path = tmp_path / "metrics.jsonl"
     whole = path.read_text()
-    for changed, problem in ((whole[:5], "has lost lines"), (whole.replace("1", "7"), "was altered")):
+    for changed, problem in ((whole[:5], "has lost lines"), (whole.replace("1", "7"), "was modified")):
         path.write_text(changed)
         with pytest.raises(UserError, match=problem):
             metrics_log.MetricsLog(path).rewind(*mark)
@@ -263,7 +263,7 @@ def test_a_link_in_a_checkpoint_is_refused(tmp_path: Path) -> None:
     save(place, 1)
     (place / "model.safetensors").rename(tmp_path / "elsewhere")
     (place / "model.safetensors").symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(UserError, match="is a link"):
+    with pytest.raises(UserError, match="is a symbolic link"):
         checkpoint.load(place, weights(0))
 
 

@@ -324,7 +324,7 @@ def test_a_run_has_one_owner_and_a_dead_ones_lock_is_taken_over(tmp_path: Path, 
     assert not list(tmp_path.glob("runs/*/*/result.json")), "it was done already"
     other = start(tmp_path, *TINY, EVERY_STEP, environment={"SLURM_STEP_NUM_TASKS": "2"})
     assert other.wait() == 2
-    assert f"is being worked on by process {owner.process.pid} on " in other.output.splitlines()[-1]
+    assert f"is in use by process {owner.process.pid} on " in other.output.splitlines()[-1]
     assert other.output.endswith("srun started this command 2 times: start it once, or give each task its own seed.\n")
     owner.kill()
     run(tmp_path, *TINY)
