@@ -1,1 +1,1 @@
-"""Documents from their sources to batches: readers → sources → splits → tokens → batches."""
+"""Turn data sets into batches: readers → sources → splits → tokens → batches."""

@@ -13,12 +13,12 @@ from imdbcls.printable import copied_cell, csv_cell, json_line
 from imdbcls.runtime.entry import takes_unicode
 
 OWN_NAMES = ("number", "id", "label", "probabilities")
-PROBABILITY = "probability_"  # begins the columns of CSV
+PROBABILITY = "probability_"  # prefix of the probability columns in CSV
 
 
 @dataclass(frozen=True)
 class Item:
-    """A row of the input: its number, its text (None where it has none), and what is copied into its answer."""
+    """A row of the input: its number, its text (None if empty), and the values to copy into its answer."""
 
     number: int
     text: str | None
@@ -29,9 +29,10 @@ Write = Callable[[Item, str | None, list[float] | None], None]  # an item, its l
 
 
 def output_names(columns: Iterable[tuple[str, str]]) -> dict[str, str]:
-    """Return the name in the answers of each copied column, by its name in the file.
+    """Return the name of each copied column in the answers, by its name in the file.
 
-    `columns` are pairs of a setting and a column. `input_` sets a column apart from what the answers have themselves.
+    `columns` are pairs of a setting and a column. A column that has the name of one of the answers' own fields gets the
+    prefix `input_`.
     """
     names: dict[str, str] = {}
     for setting, column in columns:
@@ -43,7 +44,7 @@ def output_names(columns: Iterable[tuple[str, str]]) -> dict[str, str]:
 
 
 def plain(value: object) -> object:
-    """A cell as JSON can hold it: null for NaN and infinity, text for dates and the like."""
+    """Convert a cell to a value that JSON can hold: null for NaN and infinity, a string for dates and other types."""
     if isinstance(value, list | tuple):
         return [plain(item) for item in value]
     if isinstance(value, dict):
@@ -54,7 +55,7 @@ def plain(value: object) -> object:
 
 
 def write_jsonl(file: TextIO, label_names: Sequence[str], copied: Sequence[str]) -> Write:
-    is_ascii = not takes_unicode(file)  # JSON can escape all other characters
+    is_ascii = not takes_unicode(file)  # if so, JSON escapes all other characters
 
     def write(item: Item, label: str | None, probabilities: list[float] | None) -> None:
         by_class = None if probabilities is None else dict(zip(label_names, probabilities, strict=True))
@@ -70,11 +71,11 @@ def write_csv(file: TextIO, label_names: Sequence[str], copied: Sequence[str]) -
     writer.writerow(["number", *map(csv_cell, names)])
 
     def write(item: Item, label: str | None, probabilities: list[float] | None) -> None:
-        figures = [None] * len(label_names) if probabilities is None else probabilities
+        by_class = [None] * len(label_names) if probabilities is None else probabilities
         cells = [
             copied_cell(str(cell)) if isinstance(cell, str | list | dict) else cell for cell in item.copied.values()
         ]
-        writer.writerow([item.number, *cells, None if label is None else csv_cell(label), *figures])
+        writer.writerow([item.number, *cells, None if label is None else csv_cell(label), *by_class])
 
     return write
 
@@ -83,22 +84,22 @@ FORMATS = {"jsonl": write_jsonl, "csv": write_csv}
 
 
 def format_of(chosen: str | None, output: Path | None) -> str:
-    """Return the format: the chosen one, else by the extension of the file, else JSON Lines."""
+    """Return the chosen format, else the format of the output file's extension, else JSON Lines."""
     extension = "" if output is None else output.suffix.lower().removeprefix(".")
     return chosen or (extension if extension in FORMATS else "jsonl")
 
 
 def require_output(output: Path, file: Path | None) -> None:
-    """Refuse (UserError) a place that no file can have, or that is the input file."""
+    """Raise UserError for an output path that cannot be a file, or that is the input file."""
     if output.is_dir() or not output.absolute().parent.is_dir():
-        raise UserError(f"--output={output}: give the name of a file in an existing folder.")
+        raise UserError(f"--output={output} is not a file in an existing folder; choose another path.")
     if file is not None and output.exists() and output.samefile(file):
-        raise UserError(f"--output={output} is the input file; give another name.")
+        raise UserError(f"--output={output} is the input file; choose another name.")
 
 
 @contextlib.contextmanager
 def opened(output: Path | None, stdout: TextIO) -> Iterator[TextIO]:
-    """Open the file for the answers, or yield stdout if there is none. Raises UserError if it cannot be written."""
+    """Open the file for the answers, or yield stdout if `output` is None; raise UserError if it is not writable."""
     if output is None:
         yield stdout
         return

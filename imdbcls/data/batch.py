@@ -1,7 +1,7 @@
-"""One batch: documents truncated, or cut into windows, and padded to one width.
+"""A batch: documents that are truncated, or split into windows, and padded to one width.
 
-L layers, B documents of a batch, T tokens of its padded width, D hidden size. Where documents are cut into windows, W
-of them in a batch, each window is a separate row: token ids and mask then have W rows.
+Shapes: L layers, B documents in the batch, T tokens of its padded width, D hidden size, N real tokens. If documents are
+split into windows, each of the batch's W windows is a separate row, and token ids and mask have W rows.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,20 +18,24 @@ from imdbcls.data.tokens import Tokens
 from imdbcls.data.windows import Windows, window_starts
 from imdbcls.runtime.padding import token_indices
 
-# Widths are multiples of this, which matrix kernels like and which bounds the number of shapes.
+# Widths are multiples of this: matrix kernels are faster, and fewer shapes occur.
 WIDTH_MULTIPLE = 8
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Some documents, padded on the right to one width.
+    """A batch of documents, padded on the right to one width.
 
-    `input_ids_BT` is int64 with the tokenizer's padding id after each row, `mask_BT` is True at real tokens (including
-    special ones), `labels_B` is int64. `documents_W` is None if each row is a document; otherwise it is the document of
-    each row, counted from 0 in this batch (int64, ascending). `rows` are the indices of the documents in their split.
-    `num_tokens` counts the real tokens of all windows. `token_indices_N` are their indices in the flattened
-    input_ids_BT, set if the batch is not on the CPU. `features` is a frozen encoder's output for the rows, if it is
-    cached: hidden_BTD, or hidden_LBTD for a head that reads all layers.
+    - `input_ids_BT` is int64, with the tokenizer's padding id after each row.
+    - `mask_BT` is True at real tokens, including special tokens.
+    - `documents_W` is the document of each row, counted from 0 within the batch (int64, ascending); None if each row is
+      a document.
+    - `labels_B` is int64.
+    - `rows` are the indices of the documents in their split.
+    - `num_tokens` is the number of real tokens in all rows.
+    - `token_indices_N` are the indices of the real tokens in the flattened input_ids_BT; None on the CPU.
+    - `features` is the cached output of a frozen encoder for the rows, if there is one: hidden_BTD, or hidden_LBTD for
+      a head that reads all layers.
     """
 
     input_ids_BT: Tensor
@@ -44,7 +48,7 @@ class Batch:
     features: Tensor | None = None
 
     def __len__(self) -> int:
-        """The number of documents."""
+        """Return the number of documents."""
         return len(self.rows)
 
     @property
@@ -60,7 +64,7 @@ class Batch:
         }
 
     def to(self, device: torch.device) -> "Batch":
-        """Return this batch, which is on the CPU, on a device; copies to CUDA use pinned memory and do not block."""
+        """Copy this batch from the CPU to a device; copies to CUDA use pinned memory and do not block."""
         if device.type == "cpu":
             return self
 
@@ -79,9 +83,9 @@ class Batch:
         )
 
     def split(self, num_rows: int) -> "list[Batch]":
-        """Split into micro-batches of at most `num_rows` rows, each trimmed to its longest row.
+        """Split the batch into micro-batches of at most `num_rows` rows, each trimmed to its longest row.
 
-        The windows of a document stay together, even if they are more rows than that.
+        The windows of one document stay together, even if there are more than `num_rows` of them.
         """
         if len(self.mask_BT) <= num_rows:
             return [self]
@@ -112,21 +116,24 @@ class Batch:
 
 
 class Collator:
-    """Truncate documents, or cut them into windows, and pad them into a batch.
+    """A collator that truncates documents, or splits them into windows, and pads them into a batch.
 
-    `lengths` are the tokens in each row of a document, including special tokens, and `num_windows` its number of rows.
+    For each document, `num_windows` is its number of rows, and `lengths` is the number of tokens in each of these rows,
+    including special tokens.
     """
 
     def __init__(self, tokens: Tokens, labels: NDArray[np.int64], max_length: int, truncation: str | Windows) -> None:
         if isinstance(truncation, str) and truncation not in _KEEP:
-            raise ValueError(f"truncation={truncation!r} is none of {', '.join(_KEEP)}")
+            raise ValueError(f"truncation={truncation!r} is not one of {', '.join(_KEEP)}")
         self.tokens = tokens
         self.labels = labels
         self._keep = _keep_head if isinstance(truncation, Windows) else _KEEP[truncation]
         self._max_length = max_length
         self._budget = max_length - tokens.num_special
         if self._budget < 1:
-            raise ValueError(f"max_length={max_length} leaves no room beside {tokens.num_special} special tokens")
+            raise ValueError(
+                f"max_length={max_length} leaves no room for text next to {tokens.num_special} special tokens"
+            )
         self.lengths = np.minimum(tokens.lengths, max_length)
         self.num_windows = np.ones_like(self.lengths)
         if isinstance(truncation, Windows):
@@ -159,7 +166,7 @@ class Collator:
             torch.from_numpy(self.labels[rows]),
             rows,
             int(lengths_W.sum()),
-            features=None if self.features is None else self.features.cut(rows, lengths_W, width),
+            features=None if self.features is None else self.features.padded(rows, lengths_W, width),
         )
 
     def _chunks(self, row: int) -> list[NDArray[np.integer]]:

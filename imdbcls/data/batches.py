@@ -1,4 +1,4 @@
-"""Which documents share a batch, and when: grouped by length for training, longest first for scoring."""
+"""Form batches: grouped by length in random order for training, longest documents first for evaluation."""
 
 import math
 from collections.abc import Iterator
@@ -12,24 +12,24 @@ from imdbcls.data.features import Features
 from imdbcls.data.tokens import Tokens
 from imdbcls.data.windows import Windows
 
-# Batches whose documents are sorted by length together. On IMDB at batch size 16, 64 leave 1.6 to 2.6 %
-# padding (16: 3.6 to 5.8 %, 128: 1.3 to 1.8 %; at 256 and 512 tokens), of which 1.3 % is the rounding of widths.
+# Number of batches in a block; the documents of a block are sorted by length together. On IMDB at batch size 16 and 256
+# or 512 tokens, 64 leaves 1.6 to 2.6 % padding (16: 3.6 to 5.8 %, 128: 1.3 to 1.8 %). Rounding up widths causes 1.3 %.
 BATCHES_PER_BLOCK = 64
 
 
 class TrainBatches:
-    """The batches of every training epoch: grouped by length, in an order that only the order seed decides.
+    """The batches of every training epoch, grouped by length, in an order that depends only on the order seed.
 
-    Each epoch the documents are permuted, cut into blocks of `BATCHES_PER_BLOCK` batches (at least two blocks),
-    sorted by length within each block, cut into batches, and the batches of all blocks permuted. So a
-    document meets, anew in each epoch, others drawn from the 1/64 or so of the corpus nearest to it in
-    length, at a random time; what is not random is that lengths within a batch are alike. On IMDB at 512
-    tokens, 2 % of the pairs that share a batch do so again in the next epoch (13 % with 4,000 documents,
-    28 % with 1,000; ungrouped 0.06, 0.4 and 1.5 %). Where the documents do not fill the last batch, a random
-    choice of them forms a smaller one. Without `group_by_length` the blocks stay unsorted: batches of any lengths.
+    Each epoch permutes the documents and divides them into blocks of `BATCHES_PER_BLOCK` batches (at least two blocks).
+    It sorts the documents of each block by length, divides the block into batches, and permutes the batches of all
+    blocks. Thus a document shares a batch with documents of similar length, drawn again in each epoch from about the
+    1/64 of the corpus that is nearest in length, and the position of the batch is random. On IMDB at 512 tokens, 2 % of
+    the pairs that share a batch do so again in the next epoch (13 % with 4,000 documents, 28 % with 1,000; without
+    grouping 0.06, 0.4 and 1.5 %). If the documents do not fill the last batch, a random choice of them forms a smaller
+    batch. Without `group_by_length`, blocks stay unsorted and batches have documents of any length.
 
-    `batch_size` is in documents, `max_length` and widths in tokens, special ones included. `truncation` is
-    `head`, `tail` or `head_tail`, what is kept of a longer document, or the windows that it is cut into.
+    `batch_size` is in documents; `max_length` and widths are in tokens, including special tokens. `truncation` is
+    `head`, `tail` or `head_tail`, the part to keep of a longer document, or the `Windows` that split it.
     """
 
     def __init__(
@@ -59,24 +59,24 @@ class TrainBatches:
         return math.ceil(len(self._collator) / self.batch_size)
 
     def epoch(self, epoch: int, start_step: int = 0) -> Iterator[Batch]:
-        """Yield the batches of `epoch` (counted from 0) from its step `start_step` on.
+        """Yield the batches of `epoch` (counted from 0), starting at its step `start_step`.
 
-        A pure function of the arguments here and of the constructor: a resumed run continues exactly.
+        The batches depend only on these arguments and the constructor's, so a resumed run continues exactly.
         """
         for rows in self.plan(epoch)[start_step:]:
             yield self._collator.collate(rows)
 
     def read_from(self, features: Features) -> None:
-        """Give every batch its `features` from now on."""
+        """Attach the cached features to every later batch."""
         self._collator.features = features
 
     def plan(self, epoch: int) -> list[NDArray[np.int64]]:
-        """Return the rows of every batch of an epoch."""
+        """Return the rows of every batch in an epoch."""
         rng = np.random.default_rng(np.random.SeedSequence([self.order_seed, epoch]))
         order = rng.permutation(len(self._collator))
         full, left = divmod(len(order), self.batch_size)
         batches = [order[len(order) - left :]] if left else []
-        # Two blocks at least: a single one would put the same documents together in every epoch.
+        # A single block would put the same documents into the same batches in every epoch.
         num_blocks = max(math.ceil(full / BATCHES_PER_BLOCK), 2)
         for block in np.array_split(order[: full * self.batch_size].reshape(full, self.batch_size), num_blocks):
             rows = block.ravel()
@@ -87,7 +87,7 @@ class TrainBatches:
 
 
 class Prefetcher:
-    """The same batches in the same order, the next of which can be cut before it is asked for."""
+    """An iterator over batches with a look-ahead of one: `prefetch` collates the next batch before it is needed."""
 
     def __init__(self, batches: Iterator[Batch]) -> None:
         self._batches = batches
@@ -108,17 +108,18 @@ class Prefetcher:
         return batch
 
 
-# Of a scoring batch, padding included, where nothing else is asked for. MiniLM on the CPU scores 512 reviews of 128
-# tokens in 6.8 s with 1,024 tokens a batch, 4.4 with 8,192, 4.1 with 32,768; the last takes 0.75 GB, as training does.
+# Default size of an evaluation batch in tokens, including padding. On the CPU, MiniLM evaluates 512 reviews of 128
+# tokens in 6.8 s with 1,024 tokens per batch, in 4.4 s with 8,192 and in 4.1 s with 32,768. The last needs 0.75 GB, as
+# much as training.
 EVAL_TOKENS = 16384
 
 
 class EvalBatches:
-    """The batches of one scoring pass: every document once, longest first, so that memory peaks at once.
+    """The batches of one evaluation: every document once, longest first, so that the first batch needs most memory.
 
-    Batches hold `batch_size` documents of `max_length` tokens, and more of shorter ones: as many as have
-    together no more tokens, padding included; None stands for `EVAL_TOKENS`. Each window counts, and a document's
-    windows stay together.
+    A batch may hold the tokens of `batch_size` documents of `max_length` tokens, including padding, so it has more
+    documents if they are shorter. With `batch_size=None` it may hold `EVAL_TOKENS` tokens. Each window counts as a row,
+    and the windows of a document stay in one batch.
     """
 
     def __init__(
@@ -146,11 +147,11 @@ class EvalBatches:
         return len(self._plan)
 
     def read_from(self, features: Features) -> None:
-        """Give every batch its `features` from now on."""
+        """Attach the cached features to every later batch."""
         self._collator.features = features
 
     def single_documents(self, num_documents: int) -> Iterator[Batch]:
-        """Batches of one document each, taken evenly from the longest to the shortest, for the encoder to read."""
+        """Yield batches of one document, without cached features, at even steps from the longest to the shortest."""
         order = np.concatenate(self._plan)
         for place in np.linspace(0, len(order) - 1, min(num_documents, len(order))).astype(int):
             yield replace(self._collator.collate(order[place : place + 1]), features=None)
@@ -161,7 +162,7 @@ class EvalBatches:
 
     @property
     def labels(self) -> NDArray[np.int64]:
-        """The labels of all documents, in their order."""
+        """The labels of all documents, in the order of the documents."""
         return self._collator.labels
 
     def __iter__(self) -> Iterator[Batch]:

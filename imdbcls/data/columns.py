@@ -1,4 +1,4 @@
-"""Find the requested columns of a file, and describe those that are missing."""
+"""Find the requested columns in a file, and describe the missing ones."""
 
 import re
 import statistics
@@ -11,9 +11,9 @@ from imdbcls.errors import UserError
 Delimiter = Literal["auto", "comma", "semicolon", "tab", "pipe"]
 Quoting = Literal["auto", "standard", "none"]
 DELIMITERS = {"comma": ",", "semicolon": ";", "tab": "\t", "pipe": "|"}
-MOST_NAMED = 30  # columns in one sentence
-MAX_LABEL_SHARE = 0.5  # of distinct values: a column with more is not suggested as the label
-# Usual names, the most specific first.
+MAX_LISTED = 30  # columns to list in one sentence
+MAX_LABEL_SHARE = 0.5  # a column with a larger share of distinct values is not suggested as the label
+# Usual names of columns, the most specific first.
 USUAL = {
     "text_column": ("text", "review", "message", "sentence", "content", "body", "comment_text", "comment", "tweet"),
     "label_column": ("label", "labels", "category", "class", "target", "sentiment", "topic", "rating", "stars"),
@@ -24,10 +24,10 @@ SHELL_SAFE = re.compile(r"[A-Za-z0-9_.-]+")
 
 @dataclass(frozen=True)
 class Request:
-    """What to read of a file: the columns, and how the file is written.
+    """The columns to read from a file, and the format of the file.
 
-    `columns` are pairs of a setting and the column it names, `("text_column", "text")`. `as_options` says that the
-    settings are options of a command (`--text-column`) instead of keys (`data.text_column`), for messages.
+    `columns` are pairs of a setting and the column that it names, such as `("text_column", "text")`. With `as_options`,
+    messages write settings as command-line options (`--text-column`) instead of config keys (`data.text_column`).
     """
 
     columns: tuple[tuple[str, str], ...]
@@ -37,14 +37,14 @@ class Request:
 
     @property
     def names(self) -> list[str]:
-        """The columns to read, each once."""
+        """The columns to read, without duplicates."""
         return list(dict.fromkeys(name for _, name in self.columns))
 
     def key(self, setting: str) -> str:
         return "--" + setting.replace("_", "-") if self.as_options else f"data.{setting}"
 
     def assignment(self, setting: str, value: str) -> str:
-        """Return how the user sets a value, quoted for a shell and for Hydra where it must be."""
+        """Return the text with which the user sets a value, quoted for the shell and Hydra if necessary."""
         if self.as_options:
             return f"{self.key(setting)} {value if SHELL_SAFE.fullmatch(value) else repr(value)}"
         if SHELL_SAFE.fullmatch(value):
@@ -60,10 +60,7 @@ def request_of(
     delimiter: Delimiter = "auto",
     quoting: Quoting = "auto",
 ) -> Request:
-    """Return the request for the columns of a data set.
-
-    Raises UserError if two of them are the same.
-    """
+    """Return the request for the columns of a data set; raise UserError if two settings name the same column."""
     names = {"text_column": text_column, "label_column": label_column, "id_column": id_column}
     if group_column != id_column:
         names["group_column"] = group_column
@@ -78,10 +75,10 @@ def request_of(
 
 
 def positions_of(request: Request, names: Sequence[str], place: str) -> dict[str, int]:
-    """Return where each requested column is among a file's `names`; surrounding spaces are ignored.
+    """Return the index of each requested column among a file's `names`, ignoring surrounding spaces.
 
-    Columns that are not requested may have any name, or the same. Raises UserError for a requested column that occurs
-    twice. A missing column is absent from the result.
+    A missing column is absent from the result. Raise UserError for a requested column that occurs twice; other columns
+    may have equal names.
     """
     positions = {}
     for setting, wanted in request.columns:
@@ -89,8 +86,8 @@ def positions_of(request: Request, names: Sequence[str], place: str) -> dict[str
         found = found or [place for place, name in enumerate(names) if name.strip() == wanted.strip()]
         if len(found) > 1:
             raise UserError(
-                f"{place}: column {wanted!r} ({request.key(setting)}) occurs {len(found)} times among {listed(names)}; "
-                "rename the others."
+                f"{place}: column {wanted!r} ({request.key(setting)}) occurs {len(found)} times in {listed(names)}; "
+                "rename the other columns."
             )
         if found:
             positions[wanted] = found[0]
@@ -105,9 +102,9 @@ def missing_columns(
     rows: Iterable[Mapping[str, object]] = (),
     hint: str = "",
 ) -> UserError | None:
-    """Return the error that names every requested column that a file does not have, or None.
+    """Return an error that lists every requested column that a file lacks; None if it has all.
 
-    `rows` are some of the file's, from which columns are suggested. `hint` is appended to the list of columns.
+    `rows` are some rows of the file, used to suggest columns. `hint` is appended to the list of columns.
     """
     names = [name for name in names if name.strip()]  # spreadsheets leave columns without a name
     stripped = {name.strip() for name in names}
@@ -117,7 +114,7 @@ def missing_columns(
     *others, last = (f"{name!r} ({request.key(setting)})" for setting, name in missing)
     wanted = f"{', '.join(others)} and {last}" if others else last
     columns = "column" if len(missing) == 1 else "columns"
-    has = f"it has {listed(names)}" if names else "it has none"
+    has = f"it has {listed(names)}" if names else "it has no named columns"
     taken = {name for _, name in request.columns}
     suggested = suggestions([setting for setting, _ in missing], [name for name in names if name not in taken], rows)
     advice = " ".join(request.assignment(setting, name) for setting, name in suggested.items())
@@ -125,7 +122,11 @@ def missing_columns(
 
 
 def suggestions(settings: Sequence[str], names: Sequence[str], rows: Iterable[Mapping[str, object]]) -> dict[str, str]:
-    """Guess a column for each setting: by its usual names, else text by length and label by repeated values."""
+    """Suggest a column for each setting, by its usual names.
+
+    Without a usual name, suggest the column with the longest cells as the text and the column with the most repeated
+    values as the label.
+    """
     found: dict[str, str] = {}
     for setting in settings:
         usual = [name for word in USUAL.get(setting, ()) for name in names if name.strip().lower() == word]
@@ -148,6 +149,6 @@ def suggestions(settings: Sequence[str], names: Sequence[str], rows: Iterable[Ma
 
 
 def listed(names: Sequence[str]) -> str:
-    """Return names for a sentence, quoted and shortened."""
-    more = f" and {len(names) - MOST_NAMED:,} more" if len(names) > MOST_NAMED else ""
-    return ", ".join(repr(name[:80]) for name in names[:MOST_NAMED]) + more
+    """Return names as a quoted and shortened list for a sentence."""
+    more = f" and {len(names) - MAX_LISTED:,} more" if len(names) > MAX_LISTED else ""
+    return ", ".join(repr(name[:80]) for name in names[:MAX_LISTED]) + more

@@ -1,4 +1,4 @@
-"""Read the rows of CSV and TSV files; no row is merged into another silently."""
+"""Read the rows of CSV and TSV files, and never merge rows silently."""
 
 import csv
 from collections.abc import Iterator, Mapping
@@ -13,10 +13,10 @@ from imdbcls.errors import UserError
 def delimited_rows(
     path: Path, layout: Layout, request: Request
 ) -> tuple[list[str], Iterator[tuple[int, Mapping[str, str]]]]:
-    """Return the header, and each row's first line with its requested columns.
+    """Return the header, and an iterator over the rows: the first line number and the requested columns of each.
 
-    Raises UserError for a file that is empty, a requested column that occurs twice, and a row that is broken when its
-    turn comes.
+    Raise UserError for an empty file and for a requested column that occurs twice. The iterator raises UserError when
+    it reaches a broken row.
     """
     skipped, lines = after_separator_line(physical_lines(path))
     numbered = _records(path, layout, request, skipped, lines)
@@ -31,7 +31,7 @@ def delimited_rows(
             if len(fields) != len(names):
                 raise UserError(
                     f"{path}, line {line:,}: expected {len(names)} fields as in the header, found {len(fields)}; "
-                    f"fields are separated by {layout.delimiter!r}, and a text that holds it must be quoted."
+                    f"fields are separated by {layout.delimiter!r}, and a text that contains it must be quoted."
                 )
             if layout.suspect is not None and layout.suspect[0] == line:
                 raise UserError(_swallowed(path, layout.suspect, request))
@@ -43,17 +43,17 @@ def delimited_rows(
 def _swallowed(path: Path, span: tuple[int, int], request: Request) -> str:
     first, last = span
     return (
-        f"{path}, line {first:,}: a quotation mark opens a field that ends only in line {last:,}, and these lines look "
-        "like rows of their own. Close or double the quotation mark, or give "
-        f"{request.assignment('quoting', 'none')} (quotation marks are characters) or "
-        f"{request.assignment('quoting', 'standard')} (the field is right as it is)."
+        f"{path}, line {first:,}: a quotation mark opens a field that ends only in line {last:,}, but these lines look "
+        "like separate rows. Close or double the quotation mark, or give "
+        f"{request.assignment('quoting', 'none')} (to read quotation marks as ordinary characters) or "
+        f"{request.assignment('quoting', 'standard')} (if the field is correct)."
     )
 
 
 def _records(
     path: Path, layout: Layout, request: Request, skipped: int, lines: Iterator[str]
 ) -> Iterator[tuple[int, list[str]]]:
-    """Yield each row that is not blank, with the line where it begins."""
+    """Yield each non-blank row with the number of its first line."""
     reader = layout.reader(lines)
     line = skipped + 1
     try:
@@ -63,8 +63,8 @@ def _records(
             line = skipped + reader.line_num + 1
     except csv.Error as error:
         unclosed = "end of data" in str(error)
-        hint = "a quotation mark that is never closed?" if unclosed else 'a quotation mark inside a text is written ""'
+        hint = "is a quotation mark never closed?" if unclosed else 'write a quotation mark inside a text as ""'
         raise UserError(
-            f"{path}, line {line:,}: this row cannot be read as CSV: {error} ({hint}); "
-            f"{request.assignment('quoting', 'none')} reads quotation marks as characters."
+            f"{path}, line {line:,}: this row cannot be read as CSV: {error} ({hint}). "
+            f"{request.assignment('quoting', 'none')} reads quotation marks as ordinary characters."
         ) from error

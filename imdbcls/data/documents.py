@@ -1,4 +1,4 @@
-"""The columns that the data package passes around: one split, what a reader returns, what a run trains on."""
+"""The containers of the data package: one split, the result of a reader, and the three splits of a run."""
 
 import math
 import re
@@ -9,19 +9,19 @@ from decimal import Decimal
 import numpy as np
 from numpy.typing import NDArray
 
-_WHOLE_FLOAT = re.compile(r"(-?(?:0|[1-9]\d*))\.0*")  # 1.0, as pandas writes 1 when a row of the column is missing
+_WHOLE_FLOAT = re.compile(r"(-?(?:0|[1-9]\d*))\.0*")  # pandas writes 1 as 1.0 if the column has a missing value
 _SPELLINGS = {"-0": "0", "True": "true", "TRUE": "true", "False": "false", "FALSE": "false"}
 
 
 def is_whole(value: float | Decimal) -> bool:
-    """Return whether a number has no fraction; False for NaN and infinity."""
+    """Return whether a number is whole; False for NaN and infinity."""
     return math.isfinite(value) and value == int(value)
 
 
 def cell_text(value: object) -> str:
-    """Return a cell of an id or cluster column as text, without surrounding spaces; "" for a missing value.
+    """Return a cell of an id or cluster column as a string without surrounding spaces; "" for a missing value.
 
-    Missing are None, NaN, and a text that is empty or reads "nan". A typed whole number (1.0) has no fraction (1).
+    None, NaN, empty strings and the string "nan" are missing values. A whole float (1.0) becomes an integer ("1").
     """
     if isinstance(value, bool):
         return str(value).lower()
@@ -32,10 +32,10 @@ def cell_text(value: object) -> str:
 
 
 def label_name(value: object) -> str:
-    """Return a label as text; equal labels get the same name in every file format. "" for a missing value.
+    """Return a label as a string, so that equal labels have the same name in every file format; "" if it is missing.
 
-    A whole number has no fraction (`1.0` and `1` are "1") and a boolean is lower case (`True`, `TRUE` and `true` are
-    "true"). All other text stays as it is, without surrounding spaces: `01`, `1.5`, `Good`, `True story`.
+    Whole numbers lose their fraction (`1.0` and `1` become "1"), and booleans become lower case (`True`, `TRUE` and
+    `true` become "true"). Other labels only lose surrounding spaces: `01`, `1.5`, `Good`, `True story`.
     """
     text = cell_text(value)
     whole = _WHOLE_FLOAT.fullmatch(text)
@@ -45,12 +45,12 @@ def label_name(value: object) -> str:
 
 @dataclass(frozen=True)
 class Documents:
-    """One split, as columns of equal length.
+    """The documents of one split, as columns of equal length.
 
-    `ids` name the documents in predictions and are unique within the split. `texts` are kept exactly as read: IMDB's
-    `<br />` tags stay, because every published figure was measured with them. `labels` are class indices, int64, shape
-    (num_documents,). `clusters` are keys of documents that belong together and stay on one side of a split (a film's
-    title id); None if the data has none.
+    `ids` identify the documents in predictions and are unique within the split. `texts` are exactly as read: IMDB's
+    `<br />` tags stay, because all published results were measured with them. `labels` are class indices (int64, shape
+    (num_documents,)). Documents with the same key in `clusters`, such as the title id of a film, belong together and
+    must not be split; None if the data has no clusters.
     """
 
     ids: Sequence[str]
@@ -79,9 +79,9 @@ class Documents:
 
 @dataclass(frozen=True)
 class Source:
-    """What a reader found: whole splits, before anything is carved out or limited.
+    """The splits that a reader returns, before any split is carved out or limited.
 
-    `test` is None where the data has none, `validation` is None unless the user gave one. `label_names[i]`
+    `test` is None if the data has no test split, and `validation` is None unless the user gave one. `label_names[i]`
     is the name of class i. `notes` are sentences for the user.
     """
 
@@ -96,8 +96,8 @@ class Source:
 class Corpus:
     """The three splits of a run, each in the order of its ids.
 
-    `split_hash` covers the ids, labels and texts of the three splits; two runs with the same hash trained
-    and were scored on the same documents. `notes` are sentences for the user, to be said once.
+    `split_hash` covers the ids, labels and texts of all splits, so two runs with the same hash were trained and
+    evaluated on the same documents. `notes` are sentences for the user, to be logged once.
     """
 
     train: Documents
@@ -109,5 +109,5 @@ class Corpus:
 
     @property
     def splits(self) -> dict[str, Documents]:
-        """The documents by the name of their split."""
+        """The documents of each split, by its name."""
         return {"train": self.train, "validation": self.validation, "test": self.test}

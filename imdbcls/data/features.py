@@ -1,6 +1,6 @@
-"""A frozen encoder's output for a split, on disk and memory-mapped: the vectors of every token, without padding.
+"""Store a frozen encoder's output for a split on disk and map it: the vectors of every token, without padding.
 
-L layers, B documents of a batch, T tokens of its padded width, N tokens of the split, D hidden size.
+Shapes: L layers, B documents in a batch, T tokens of its padded width, N tokens in the split, D hidden size.
 """
 
 import hashlib
@@ -25,11 +25,11 @@ from imdbcls.runtime.atomic import creating_folder, sync_file
 from imdbcls.runtime.cache import remove_damaged
 
 VECTORS, INDEX, ABOUT = "vectors.bin", "index.bin", "entry.json"
-# The format version of an entry. It is part of the entry's key: entries of other versions are not found.
+# The format version of an entry. It is part of the entry's key, so entries of other versions are ignored.
 FEATURES = 2
-# Bytes of the vectors that share a checksum: several threads check blocks in parallel.
+# Bytes of a block. Each block has its own checksum, so that several threads can check blocks in parallel.
 BLOCK = 2**24
-# The dtypes of an encoder's output by their names in entry.json, and NumPy's: bfloat16 is stored as its raw bits.
+# The dtypes of an encoder's output in PyTorch and NumPy, by their names in entry.json. bfloat16 is stored as raw bits.
 _DTYPES: dict[str, tuple[torch.dtype, type[np.generic]]] = {
     "float32": (torch.float32, np.float32),
     "bfloat16": (torch.bfloat16, np.int16),
@@ -39,10 +39,10 @@ _DTYPES: dict[str, tuple[torch.dtype, type[np.generic]]] = {
 
 @dataclass(frozen=True)
 class Encoded:
-    """The encoder's output for some documents: their rows in the split, sizes in tokens, and vectors end to end.
+    """The encoder's output for some documents: their rows in the split, their sizes in tokens, and their vectors.
 
-    The tokens of all windows of a document count and follow each other. The vectors are `hidden_ND`, or `hidden_NLD` of
-    all layers, on the CPU.
+    A document's size includes the tokens of all its windows, and their vectors are consecutive. `vectors` is
+    `hidden_ND`, or `hidden_NLD` with all layers, on the CPU.
     """
 
     rows: NDArray[np.int64]
@@ -52,9 +52,9 @@ class Encoded:
 
 @dataclass(frozen=True)
 class Features:
-    """One split's vectors: those of document i are `vectors[starts[i]:starts[i] + sizes[i]]`.
+    """The vectors of one split; document i has `vectors[starts[i]:starts[i] + sizes[i]]`.
 
-    They are `vectors_ND`, or `vectors_NLD` of all layers.
+    `vectors` is `vectors_ND`, or `vectors_NLD` with all layers.
     """
 
     vectors: NDArray[Any]
@@ -65,10 +65,10 @@ class Features:
     def __len__(self) -> int:
         return len(self.starts)
 
-    def cut(self, rows: NDArray[np.int64], lengths_B: NDArray[np.int64], width: int) -> Tensor:
-        """Return hidden_BTD, or hidden_LBTD, of some documents in the encoder's dtype, zero at padding.
+    def padded(self, rows: NDArray[np.int64], lengths_B: NDArray[np.int64], width: int) -> Tensor:
+        """Return hidden_BTD, or hidden_LBTD, of some documents in the encoder's dtype, with zeros at padding.
 
-        `lengths_B` are the tokens of each row of the batch: one row of each document, or one of each of its windows.
+        `lengths_B` is the number of tokens in each row of the batch. A row is a document, or one of its windows.
         """
         *layers, hidden_size = self.vectors.shape[1:]
         hidden = np.zeros((*layers, len(lengths_B), width, hidden_size), dtype=self.vectors.dtype)
@@ -83,9 +83,9 @@ class Features:
 
 
 def write_features(entry: Path, num_documents: int, encoded: Iterable[Encoded]) -> None:
-    """Write an entry with all documents of a split, which may come in any order. Raises OSError if the disk is full.
+    """Write an entry with all documents of a split, in any order; raise OSError if the disk is full.
 
-    The file is written sequentially, not through a memory map: a full disk would kill the process there.
+    The file is written sequentially, because a full disk would kill a process that writes through a memory map.
     """
     index = np.zeros((2, num_documents), dtype=np.int64)
     checksums, num_tokens = BlockChecksums(), 0
@@ -119,11 +119,11 @@ def write_features(entry: Path, num_documents: int, encoded: Iterable[Encoded]) 
 
 
 class BlockChecksums:
-    """Compute the CRC-32 of each block of `BLOCK` bytes of a file that is written in pieces."""
+    """The CRC-32 checksums of the blocks of `BLOCK` bytes in a file that is written in pieces."""
 
     def __init__(self) -> None:
         self.of_blocks: list[int] = []
-        self._filled = BLOCK  # bytes of the last block
+        self._filled = BLOCK  # bytes in the last block
 
     def update(self, raw: memoryview) -> None:
         while len(raw):
@@ -137,14 +137,14 @@ class BlockChecksums:
 
 
 def checksums_of(path: Path, block_bytes: int) -> list[int]:
-    """Return the CRC-32 of each block of a file.
+    """Return the CRC-32 of each block in a file.
 
-    The file is read, not mapped: a bad sector then raises OSError instead of killing the process.
+    The file is read instead of mapped, so that a bad sector raises OSError instead of killing the process.
     """
     descriptor = os.open(path, os.O_RDONLY)
     try:
         starts = range(0, os.fstat(descriptor).st_size, block_bytes)
-        # Reading and CRC-32 both release Python's lock.
+        # Reading and CRC-32 both release Python's global interpreter lock.
         with ThreadPoolExecutor(torch.get_num_threads()) as pool:
             return list(pool.map(partial(_checksum, descriptor, block_bytes), starts))
     finally:
@@ -156,10 +156,10 @@ def _checksum(descriptor: int, num_bytes: int, start: int) -> int:
 
 
 def load_features(entry: Path) -> Features | None:
-    """Map an entry. Returns None if there is none, or if it is damaged; a damaged entry is logged and removed.
+    """Map an entry; return None if it does not exist or is damaged. A damaged entry is logged and removed.
 
-    All vectors are checked every time: a disk can lose bits without changing a file's size or time. CRC-32 takes about
-    0.5 s per GB and thread, several times less than one epoch of a head over the same vectors.
+    Every call checks all vectors, because a disk can lose bits without changing a file's size or time. CRC-32 takes
+    about 0.5 s per GB and thread, several times less than one epoch of a head over the same vectors.
     """
     if not entry.exists():
         return None
@@ -179,5 +179,5 @@ def load_features(entry: Path) -> Features | None:
     except (OSError, ValueError, KeyError, TypeError) as error:
         remove_damaged(entry, "feature cache", error)
         return None
-    # A plain view: slices of a memmap are made in Python, which takes a fifth of the time of cutting a batch.
+    # A plain array view is faster: slicing a memmap runs Python code, a fifth of the time of collating a batch.
     return Features(vectors.view(np.ndarray), index[0], index[1], dtype)

@@ -1,4 +1,4 @@
-"""`data=files`: the user's own CSV, TSV, JSON Lines or Parquet files, with any number of classes."""
+"""Read `data=files`: the user's own CSV, TSV, JSON Lines or Parquet files, with any number of classes."""
 
 from dataclasses import replace
 from typing import Annotated
@@ -25,11 +25,11 @@ def read_files(
     quoting: Quoting = "auto",
     skip_empty: bool = False,
 ) -> Source:
-    """Read one file a split; what is None is carved out of train later.
+    """Read one file per split; a split that is None is carved out of train later.
 
-    The classes are the distinct labels of `train`: whole numbers in their order, anything else by name.
-    `delimiter` and `quoting` describe CSV and TSV files, "auto" detects them; `skip_empty` leaves out rows
-    without a text or label. Raises UserError for everything `read_table` and `make_source` refuse.
+    The classes are the distinct labels in `train`, in numeric order if all are whole numbers, otherwise in the order of
+    their names. `delimiter` and `quoting` describe CSV and TSV files; "auto" detects them. `skip_empty` skips rows
+    without a text or label. Raise the UserErrors of `read_table` and `make_source`.
     """
     request = request_of(text_column, label_column, id_column, group_column, delimiter, quoting)
     paths = {"train": train, "validation": validation, "test": test}

@@ -1,4 +1,4 @@
-"""`data=hub`: any labelled data set of the Hugging Face hub, or one already in the local `HF_HOME`."""
+"""Read `data=hub`: any labelled data set on the Hugging Face hub or in the local cache (`HF_HOME`)."""
 
 from contextlib import nullcontext
 from typing import Annotated, Any
@@ -27,23 +27,24 @@ def read_hub(
     labels: dict[str, str] | None = None,
     skip_empty: bool | None = None,
 ) -> Source:
-    """Read a data set of the hub with `datasets`; from its cache if the hub cannot be reached.
+    """Read a data set from the hub with `datasets`, or from its cache if the hub cannot be reached.
 
-    `config` is the name of the data set's own configuration, or None for its default. Class names are those that the
-    data set declares. `HF_HOME`, `HF_ENDPOINT`, `HF_TOKEN` and `HF_HUB_OFFLINE` are respected.
+    `config` is the name of a configuration of the data set; None is its default. The class names are the ones that the
+    data set declares, unless `labels` gives them. `HF_HOME`, `HF_ENDPOINT`, `HF_TOKEN` and `HF_HUB_OFFLINE` are
+    respected.
 
-    Raises UserError if the hub cannot be reached within `imdbcls.runtime.hub.HUB_TIMEOUT` seconds, and for an unknown
-    data set, configuration, split or column.
+    Raise UserError if the hub cannot be reached within `imdbcls.runtime.hub.HUB_TIMEOUT` seconds and the cache lacks
+    the data set, and for an unknown data set, configuration, split or column.
     """
-    # Before the import: load_dataset gets a hub id of the form owner/name or the absolute path of a folder, never a
-    # single word, which it would take for one of its own builders.
+    # Check the path before the slow import. load_dataset gets a hub id of the form owner/name or the absolute path of a
+    # folder: it would interpret a single word as the name of one of its own builders.
     folder = local_dataset(path)
     import datasets
     from huggingface_hub import constants
 
     try:
-        # A folder may name files elsewhere, so HF_HUB_OFFLINE holds for it too. Without a hub, the clients would retry
-        # for minutes.
+        # HF_HUB_OFFLINE also applies to a folder, which may refer to remote files. When the hub cannot be reached, the
+        # offline mode keeps the clients from retrying for minutes.
         is_online = not constants.HF_HUB_OFFLINE and (folder is not None or reaches_hub())
         with nullcontext() if is_online else offline():
             loaded = datasets.load_dataset(path if folder is None else str(folder.absolute()), config)
@@ -75,12 +76,13 @@ def _explain(path: str, error: Exception) -> str:
 
     if isinstance(error, datasets.exceptions.DatasetNotFoundError):
         return (
-            f"data.path={path}: the hub has no such data set that you may read; a gated or private one needs "
-            "`hf auth login`. It is not a folder on this machine either."
+            f"data.path={path} is neither a folder nor a data set that you may read on the hub. A gated or private "
+            "data set needs `hf auth login`."
         )
     if isinstance(error, ConnectionError):
         return (
-            f"data.path={path}: the hub cannot be reached, its cache lacks the data set, no folder here has that name; "
-            "give data.path a local copy, point HF_HOME at a filled cache, or try data=sample (no network)."
+            f"data.path={path} is not a folder, the cache does not contain it, and the hub cannot be reached. Set "
+            "data.path to a local copy, set HF_HOME to a cache with the data set, or use data=sample, which needs no "
+            "network."
         )
-    return f"data.path={path}: the hub's data set could not be loaded: {' '.join(str(error).split())[:300]}"
+    return f"data.path={path}: the data set could not be loaded from the hub: {' '.join(str(error).split())[:300]}"

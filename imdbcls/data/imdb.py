@@ -1,4 +1,4 @@
-"""`data=imdb`: the Large Movie Review Dataset (Maas et al., ACL 2011) in the four forms in which people have it."""
+"""Read `data=imdb`: the Large Movie Review Dataset (Maas et al., ACL 2011), in any of its four common forms."""
 
 import os
 import re
@@ -18,8 +18,8 @@ from imdbcls.data.sources import make_source
 from imdbcls.data.tables import Table, read_parquet
 from imdbcls.errors import UserError
 
-MAX_ENTRIES = 200_000  # below data.path; aclImdb has 100,000
-MAX_MEMBER_BYTES = 2**26  # of a file in the archive; the largest has some MB
+MAX_ENTRIES = 200_000  # files and folders below data.path; aclImdb has 100,000
+MAX_MEMBER_BYTES = 2**26  # size of a file in the archive; the largest has a few MB
 LABELS = {"0": "negative", "1": "positive"}
 
 _REVIEW = re.compile(r"(?:^|/)((train|test)/(pos|neg)/(\d+)_\d+\.txt)$")
@@ -31,12 +31,11 @@ _PARQUET = re.compile(r"(train|test)(?:-\d+-of-(\d+))?\.parquet")
 def read_imdb(path: Annotated[str, doc("the path of a file or folder, or a hub id")]) -> Source:
     """Read IMDB from a hub id, a folder of Parquet files, the extracted `aclImdb/`, or `aclImdb_v1.tar.gz`.
 
-    Class 0 is negative, 1 positive. Where the form has title ids (the archive and the folder in their
-    `urls_*.txt`, Parquet in a `movie` column) they are the clusters. Ids are the archive's file names
-    (`train/pos/0_9.txt`) where the form has them. The archive is read as a stream: nothing is extracted.
+    Class 0 is negative, class 1 is positive. The clusters are the title ids of the films, if the form has them: the
+    archive and the folder in `urls_*.txt`, Parquet files in a `movie` column. Document ids are the file names in the
+    archive (`train/pos/0_9.txt`), if the form has them. The archive is read as a stream, without extracting it.
 
-    Raises UserError for a path that is none of the four, for missing or damaged files, and for a hub that
-    cannot be reached.
+    Raise UserError for any other path, for missing or damaged files, and for a hub that cannot be reached.
     """
     place = local_imdb(path)
     if place is None:
@@ -69,15 +68,15 @@ def _read_parquet_folder(folder: Path) -> Source:
     for split, files in shards.items():
         if not files:
             raise UserError(
-                f"data.path={folder} holds no {split}.parquet (nor {split}-00000-of-00001.parquet), "
-                "and no train/pos and train/neg as in aclImdb/."
+                f"data.path={folder} contains neither {split}.parquet (or {split}-00000-of-00001.parquet) nor the "
+                "folders train/pos and train/neg of aclImdb/."
             )
         match = _PARQUET.fullmatch(files[0].name)
         expected = int(match[2]) if match and match[2] else 1
         if len(files) != expected:
             listed = ", ".join(str(file.relative_to(folder)) for file in files[:4])
             raise UserError(
-                f"data.path={folder}: expected {expected} file(s) of {split}, found {len(files)}: {listed}."
+                f"data.path={folder}: expected {expected} file(s) for {split}, found {len(files)}: {listed}."
             )
     names = ("text", "label", "id", "movie")
     tables = {split: read_parquet(files, names) for split, files in shards.items()}
@@ -93,13 +92,16 @@ def _read_parquet_folder(folder: Path) -> Source:
 
 
 def parquet_files(folder: Path) -> list[Path]:
-    """All Parquet files below a folder, in order; UserError for so many files that it must be the wrong folder."""
+    """Return all Parquet files below a folder, sorted; raise UserError for more than `MAX_ENTRIES` entries.
+
+    So many entries mean that the path is the wrong folder.
+    """
     found, num_entries = [], 0
     for parent, folders, files in os.walk(folder):
         num_entries += len(folders) + len(files)
         if num_entries > MAX_ENTRIES:
             raise UserError(
-                f"data.path={folder} holds more than {MAX_ENTRIES:,} files; give the folder of the data set."
+                f"data.path={folder} contains more than {MAX_ENTRIES:,} files; give the folder of the data set."
             )
         found += [Path(parent, name) for name in files if name.endswith(".parquet")]
     return sorted(found)
@@ -124,25 +126,25 @@ def _read_folder(root: Path) -> Iterator[tuple[str, bytes]]:
 
 def _read_archive(path: Path) -> Iterator[tuple[str, bytes]]:
     try:
-        # "r|gz" reads forward only. Members are matched by name and read in memory: a hostile archive has no
-        # path to write to.
+        # "r|gz" only reads forward. Members are matched by name and read into memory, so a hostile archive cannot write
+        # to any path.
         with tarfile.open(path, mode="r|gz") as archive:
             for member in archive:
                 if member.isfile() and (_REVIEW.search(member.name) or _URLS.search(member.name)):
                     if member.size > MAX_MEMBER_BYTES:
                         raise UserError(
-                            f"data.path={path}: {member.name} has {member.size:,} bytes; at most "
-                            f"{MAX_MEMBER_BYTES:,} are read of a file in the archive."
+                            f"data.path={path}: {member.name} has {member.size:,} bytes; a file in the archive may "
+                            f"have at most {MAX_MEMBER_BYTES:,}."
                         )
                     stream = archive.extractfile(member)
                     assert stream is not None, f"{member.name} is a file without content"
                     yield member.name, stream.read()
     except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
-        raise UserError(f"data.path={path} is not a whole .tar.gz archive (cut off or damaged?): {error}") from error
+        raise UserError(f"data.path={path} is not a complete .tar.gz archive; download it again: {error}") from error
 
 
 def _from_reviews(files: Iterator[tuple[str, bytes]], name: str) -> Source:
-    """Assemble the splits from the archive's files, which come in any order."""
+    """Assemble the splits from the files of the archive, in any order."""
     reviews: dict[str, list[tuple[str, str, int, str]]] = {"train": [], "test": []}
     titles: dict[tuple[str, str], list[str]] = {}
     for file, raw in files:
@@ -161,13 +163,13 @@ def _from_reviews(files: Iterator[tuple[str, bytes]], name: str) -> Source:
         found = {label for _, label, _, _ in rows}
         if found != {"pos", "neg"}:
             missing = ", ".join(f"{split}/{label}" for label in sorted({"pos", "neg"} - found))
-            raise UserError(f"data.path={name} holds no reviews in {missing}; is it the whole aclImdb?")
+            raise UserError(f"data.path={name} contains no reviews in {missing}; give the complete aclImdb.")
         columns: dict[str, list[object]] = {
             "id": [row[0] for row in rows],
             "label": [1 if row[1] == "pos" else 0 for row in rows],
             "text": [row[3] for row in rows],
         }
-        # A file's number is its line in the list of addresses, counted from 0.
+        # The number in a file name is the review's line in the list of URLs, counted from 0.
         movies = [_title(titles.get((split, label)), index) for _, label, index, _ in rows]
         if all(movies):
             columns["movie"] = list(movies)

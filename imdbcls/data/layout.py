@@ -1,4 +1,4 @@
-"""Find out how a CSV or TSV file is written: its delimiter, and whether quotation marks enclose fields."""
+"""Detect the layout of a CSV or TSV file: its delimiter, and whether quotation marks enclose fields."""
 
 import csv
 import io
@@ -12,12 +12,12 @@ from imdbcls.data.columns import DELIMITERS, Request
 from imdbcls.data.lines import SEPARATOR_LINE, after_separator_line, physical_lines
 from imdbcls.errors import UserError
 
-SAMPLE = 1000  # rows from which the kinds of columns are known
-FIRST_BYTES = 2**20  # of a file, to find its delimiter
-MOST_SUSPECTS = 20
-UNKNOWN_SPAN = 3  # lines after the first, where no column shows what its cells look like
-LONG_SPAN = 10  # lines of one field, of which a few need not look like rows
-ROWLIKE_SHARE = 0.8
+SAMPLE = 1000  # rows used to learn the kind of each column
+FIRST_BYTES = 2**20  # bytes of a file used to detect its delimiter
+MAX_SUSPECTS = 20  # rows to remember that may contain further rows
+UNKNOWN_SPAN = 3  # fewer inner lines are no evidence if no column shows what its cells look like
+LONG_SPAN = 10  # from this many inner lines on, some of them need not look like rows
+ROWLIKE_SHARE = 0.8  # share of inner lines that must look like rows
 
 _NUMBER = re.compile(r"[+-]?\d+([.,]\d+)?")
 
@@ -27,12 +27,12 @@ csv.field_size_limit(2**31 - 1)
 
 @dataclass(frozen=True)
 class Layout:
-    """How a file is written; `suspect` are the first and last line of a field that seems to contain complete rows."""
+    """The layout of a CSV or TSV file."""
 
     delimiter: str
-    quoted: bool = True  # quotation marks enclose fields; else they are characters
-    skip_space: bool = False  # after the delimiter
-    suspect: tuple[int, int] | None = None
+    quoted: bool = True  # true: quotation marks enclose fields; false: they are ordinary characters
+    skip_space: bool = False  # ignore spaces after the delimiter
+    suspect: tuple[int, int] | None = None  # first and last line of a quoted field that seems to contain complete rows
 
     def reader(self, lines: Iterator[str]) -> Any:
         return csv.reader(
@@ -44,28 +44,26 @@ class Layout:
         )
 
     def notes(self, path: Path, request: Request) -> Iterator[str]:
-        """What was found in the file and can change a text, in sentences."""
+        """Yield a sentence for each detected property that can change a text."""
         usual = "\t" if path.suffix.lower() == ".tsv" else ","
         if self.delimiter != usual:
             name = next(name for name, character in DELIMITERS.items() if character == self.delimiter)
             yield f"{path}: fields are separated by {self.delimiter!r} ({request.assignment('delimiter', name)})."
         if not self.quoted:
             yield (
-                f"{path}: quotation marks are read as characters, because they do not enclose fields in this file "
-                f"({request.assignment('quoting', 'none')})."
+                f"{path}: quotation marks are read as ordinary characters, because they do not enclose fields in this "
+                f"file ({request.assignment('quoting', 'none')})."
             )
         if self.skip_space:
             yield f"{path}: spaces after the delimiter are ignored."
 
 
 def layout_of(path: Path, request: Request, *, only_header: bool = False) -> Layout:
-    """Find out how a file is written, as far as `request` leaves it open.
+    """Detect the parts of a file's layout that `request` leaves open.
 
-    `only_header` looks at the first lines, which is enough to read the header.
-
-    The delimiter is the one under which the header has the requested columns. Quotation marks of a tab-separated file
-    are characters where the file shows that they do not enclose fields. Nothing is raised for a broken row, which
-    `delimited_rows` names.
+    The delimiter is the one that gives the header the requested columns. Quotation marks in a tab-separated file are
+    read as characters if the file shows that they do not enclose fields. `only_header` reads only the first lines,
+    which is enough to read the header. A broken row raises no error here; `delimited_rows` reports it.
     """
     try:
         layout = Layout(_find_delimiter(path, request), quoted=request.quoting != "none")
@@ -121,23 +119,23 @@ def _has_quotation_marks(path: Path) -> bool:
 
 @dataclass
 class Survey:
-    """What one reading of a file finds, and what its lines would give as rows of their own."""
+    """Statistics from reading a file with one layout, and from reading each of its lines as a row."""
 
     delimiter: str
     skips_space: bool = False
     num_columns: int = 0
-    failed_at: float = float("inf")  # the line of the first row that this reading cannot take
-    raw_failed_at: float = float("inf")  # the first line that is not a row if quotation marks are characters
-    num_rows: int = 0  # of one line
+    failed_at: float = float("inf")  # line of the first row that this layout cannot read
+    raw_failed_at: float = float("inf")  # first line that is not a row if quotation marks are ordinary characters
+    num_rows: int = 0  # rows of one line
     header_quoted: bool = False
-    needs_quotes: bool = False  # a quoted field holds what it could not hold otherwise
-    quoted: list[int] = field(default_factory=list)  # rows in which each column is quoted
+    needs_quotes: bool = False  # a quoted field has content that needs the quotation marks
+    quoted: list[int] = field(default_factory=list)  # for each column, the number of rows in which it is quoted
     spaced: bool = False  # a field begins with a space and a quotation mark
-    spaced_quotes: list[int] = field(default_factory=list)  # rows in which each column begins so
-    spaces: list[int] = field(default_factory=list)  # rows in which each column begins with a space
+    spaced_quotes: list[int] = field(default_factory=list)  # for each column, the number of rows that begin so
+    spaces: list[int] = field(default_factory=list)  # for each column, the number of rows that begin with a space
     num_long: int = 0  # rows of several lines
     sample: list[list[str]] = field(default_factory=list)
-    suspects: list[tuple[int, list[str]]] = field(default_factory=list)  # line and lines of rows that may be several
+    suspects: list[tuple[int, list[str]]] = field(default_factory=list)  # first line number and lines of suspect rows
 
     def start(self, header: Sequence[str], physical: Sequence[str]) -> None:
         self.num_columns = len(header)
@@ -145,7 +143,7 @@ class Survey:
         self.quoted, self.spaced_quotes, self.spaces = ([0] * len(header) for _ in range(3))
 
     def add(self, line: int, fields: Sequence[str], physical: Sequence[str]) -> None:
-        """Count one row, with the lines of the file that it takes."""
+        """Count one row; `physical` are the lines of the file that it spans."""
         for place, cell in enumerate(fields):
             if cell.startswith(" "):
                 self.spaces[place] += 1
@@ -154,7 +152,7 @@ class Survey:
             self.num_long += 1
             likely = sum(text.count(self.delimiter) + 1 == self.num_columns for text in physical[1:])
             self.needs_quotes |= likely < len(physical) - 1
-            if likely >= ROWLIKE_SHARE * (len(physical) - 1) and len(self.suspects) < MOST_SUSPECTS:
+            if likely >= ROWLIKE_SHARE * (len(physical) - 1) and len(self.suspects) < MAX_SUSPECTS:
                 self.suspects.append((line, list(physical)))
             return
         self.num_rows += 1
@@ -178,40 +176,44 @@ class Survey:
         return self.failed_at > other.failed_at
 
     def is_spaced_quote(self, cell: str, physical: Sequence[str]) -> bool:
-        """Whether a field is written as ` "...`; a quoted field whose text begins so is not."""
+        """Return whether a field is written as ` "...` in the file.
+
+        A properly quoted field whose text begins with a space and a quotation mark does not count.
+        """
         if not (cell.startswith(" ") and cell.lstrip(" ").startswith('"')):
             return False
         return any(line.startswith(cell) or f"{self.delimiter}{cell}" in line for line in physical)
 
     def is_spaced_throughout(self) -> bool:
-        """Whether a column with ` "` begins with a space in every row."""
+        """Return whether some column with ` "` fields begins with a space in every row."""
         return any(
             quotes and spaces == self.num_rows for quotes, spaces in zip(self.spaced_quotes, self.spaces, strict=True)
         )
 
     def is_unquoted(self) -> bool:
-        """Whether the quotation marks of a tab-separated file are characters."""
-        if self.num_columns == 1:  # every line is a row, so only this reading shows it
+        """Return whether the quotation marks of a tab-separated file are ordinary characters."""
+        if self.num_columns == 1:  # every line is a valid row of one column, so only a failure is evidence
             return self.failed_at < float("inf")
         if self.failed_at < float("inf"):
             return self.raw_failed_at > self.failed_at
         if self.raw_failed_at < float("inf"):
             return False
-        # Both readings take every row. A text of several lines, each with the right number of tabs, is rows.
+        # Both readings succeed. If every line of each long row has the right number of tabs, the lines are rows.
         if self.num_long:
             return not self.needs_quotes
         if self.header_quoted or self.needs_quotes or not any(self.quoted):
             return False
-        # A writer quotes the fields that need it, or all of a column.
+        # A CSV writer quotes either only the fields that need it, or every field of a column.
         return not any(count == self.num_rows for count in self.quoted)
 
     def first_suspect(self) -> tuple[int, int] | None:
-        """The lines of the first row whose quoted field seems to contain complete rows."""
+        """Return the first and last line of the first row whose quoted field seems to contain complete rows."""
         kinds = [_Kind.of([row[place].strip() for row in self.sample]) for place in range(self.num_columns)]
         for line, physical in self.suspects if self.num_columns > 1 else ():
             cells = self._split(physical[0])
             opened = next((place for place, cell in enumerate(cells) if cell.lstrip().startswith('"')), 0)
-            # The field with the quotation mark may hold delimiters; those before and after it are known by position.
+            # The field with the quotation mark may contain delimiters. Count the fields before it from the left, and
+            # the fields after it from the right.
             after = self.num_columns - opened - 1
             first = [*cells[:opened], "", *(cells[-after:] if after else [])]
             others = {place: kind for place, kind in enumerate(kinds) if place != opened}
@@ -226,10 +228,10 @@ class Survey:
         return None
 
     def _fit(self, cells: Sequence[str], kinds: Mapping[int, "_Kind"]) -> bool | None:
-        """Whether the cells of a line look like a row's in the columns of `kinds`; None where these show nothing."""
+        """Return whether the cells of a line fit the columns in `kinds`; None if the columns give no evidence."""
         if len(cells) != self.num_columns:
             return False
-        # "first, second" in a text: no field of the file begins with a space.
+        # A text such as "first, second" would give fields that begin with a space, unlike other fields of the file.
         if not self.skips_space and any(
             cells[place].startswith(" ") > self.spaces[place] for place in range(1, len(cells))
         ):
@@ -240,7 +242,7 @@ class Survey:
 
 @dataclass(frozen=True)
 class _Kind:
-    """What a column holds: numbers, a few values that repeat, or anything."""
+    """The kind of values in a column: numbers, a few repeated values, or anything."""
 
     is_number: bool
     repeats: bool
@@ -252,7 +254,7 @@ class _Kind:
         return cls(bool(cells) and all(map(_NUMBER.fullmatch, cells)), len(values) <= len(cells) / 2, values)
 
     def fits(self, cell: str) -> bool | None:
-        """Whether a cell can be of this column; None where the column shows nothing."""
+        """Return whether a cell fits this column; None if the column gives no evidence."""
         if self.is_number:
             return bool(_NUMBER.fullmatch(cell))
         if cell in self.values:
@@ -260,8 +262,8 @@ class _Kind:
         return False if self.repeats else None
 
 
-class _Kept:
-    """Lines for a csv reader; `take` returns those of the row just read."""
+class _LineRecorder:
+    """An iterator over lines for a csv reader; `take` returns the lines of the row that was just read."""
 
     def __init__(self, lines: Iterator[str], skipped: int) -> None:
         self._lines, self._pending = lines, list[str]()
@@ -282,13 +284,13 @@ class _Kept:
 
 
 def survey(path: Path, layout: Layout) -> Survey:
-    """Read a file with `layout` up to the first error, and count what distinguishes layouts."""
+    """Read a file with `layout` up to the first error, and collect the statistics that distinguish layouts."""
     found = Survey(layout.delimiter, layout.skip_space)
     skipped, lines = after_separator_line(physical_lines(path, tolerant=True))
-    kept = _Kept(lines, skipped)
+    recorder = _LineRecorder(lines, skipped)
     try:
-        for fields in layout.reader(kept):
-            line, physical = kept.take()
+        for fields in layout.reader(recorder):
+            line, physical = recorder.take()
             if not fields:
                 continue
             if not found.num_columns:
@@ -300,7 +302,7 @@ def survey(path: Path, layout: Layout) -> Survey:
                 break
             found.add(line, fields, physical)
     except csv.Error:
-        found.failed_at = kept.take()[0]
+        found.failed_at = recorder.take()[0]
     skipped, lines = after_separator_line(physical_lines(path, tolerant=True))
     for line, text in enumerate(lines, start=skipped + 1):
         if not text.strip("\r\n"):

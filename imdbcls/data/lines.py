@@ -1,4 +1,4 @@
-"""Lines of UTF-8 text files, with the place of what cannot be decoded."""
+"""Read lines of UTF-8 text files, and report the position of bytes that are not UTF-8."""
 
 import io
 import re
@@ -8,13 +8,13 @@ from pathlib import Path
 from imdbcls.errors import UserError
 
 LOOKS_LIKE = {"UTF-16": (b"\xff\xfe", b"\xfe\xff"), "gzip": (b"\x1f\x8b",)}  # by a file's first bytes
-SEPARATOR_LINE = re.compile(r'"?sep=(.)"?\s*', re.IGNORECASE)  # Excel's first line, `sep=;`
+SEPARATOR_LINE = re.compile(r'"?sep=(.)"?\s*', re.IGNORECASE)  # Excel may write `sep=;` as the first line
 
 
 def lines_of(path: Path) -> Iterator[str]:
-    """Yield the lines of a UTF-8 file with their ends, without the byte order mark.
+    """Yield the lines of a UTF-8 file with their line ends, without the byte order mark.
 
-    Raises UserError for a file that cannot be read, and for bytes that are not UTF-8 when their line is reached.
+    Raise UserError if the file cannot be read, or when a line with bytes that are not UTF-8 is reached.
     """
     offset = 0
     try:
@@ -27,9 +27,9 @@ def lines_of(path: Path) -> Iterator[str]:
 
 
 def decode_utf8(raw: bytes, name: str, *, line: int = 1, offset: int = 0) -> str:
-    """Decode a text file's bytes, without its byte order mark, or a part of them that begins at `line` and `offset`.
+    """Decode the bytes of a text file, or of a part that begins at `line` and `offset`, without the byte order mark.
 
-    Raises UserError with the line and the byte offset where it is not UTF-8.
+    Raise UserError with the line and the byte offset of the first byte that is not UTF-8.
     """
     try:
         text = raw.decode("utf-8")
@@ -46,7 +46,10 @@ def decode_utf8(raw: bytes, name: str, *, line: int = 1, offset: int = 0) -> str
 
 
 def physical_lines(path: Path, *, tolerant: bool = False) -> Iterator[str]:
-    """Yield lines for the csv module, which is left the line ends: a quoted text may span lines."""
+    """Yield lines with their line ends for the csv module, because a quoted text may span lines.
+
+    With `tolerant`, replace bytes that are not UTF-8 instead of raising UserError.
+    """
     if not tolerant:
         for line in lines_of(path):
             yield from io.StringIO(line, newline="")
@@ -57,7 +60,7 @@ def physical_lines(path: Path, *, tolerant: bool = False) -> Iterator[str]:
 
 
 def after_separator_line(lines: Iterator[str]) -> tuple[int, Iterator[str]]:
-    """Drop Excel's `sep=;`; returns the number of lines dropped, and the rest."""
+    """Drop Excel's `sep=;` line, if there is one; return the number of dropped lines and the other lines."""
     first = next(lines, None)
     if first is None:
         return 0, iter(())

@@ -1,4 +1,4 @@
-"""Where the documents of a source are: a local file or folder, or the hub. Imports nothing heavy."""
+"""Decide whether `data.path` is a local file or folder, or a hub id, without heavy imports."""
 
 import os
 from pathlib import Path
@@ -10,9 +10,9 @@ from imdbcls.runtime.hub_ids import HUB_FORM, is_hub_id
 
 
 def local_imdb(path: Any) -> Path | None:
-    """The file or folder that `data.path` names, None where it is a hub id; UserError where it is none of them."""
+    """Return the file or folder that `data.path` names, or None for a hub id; raise UserError for anything else."""
     if not isinstance(path, str) or not path:
-        raise UserError(f"data.path={path} is not the path of a file or folder, nor a hub id.")
+        raise UserError(f"data.path={path} is not the path of a file or folder, and not a hub id.")
     place = os.path.expanduser(path)
     if os.path.isdir(place):
         return Path(place)
@@ -29,7 +29,7 @@ def local_imdb(path: Any) -> Path | None:
 
 
 def local_dataset(path: Any) -> Path | None:
-    """The folder that `data.path` of `data=hub` names, None where it is a hub id; UserError where it is neither."""
+    """Return the folder that `data.path` of `data=hub` names, or None for a hub id; raise UserError otherwise."""
     place = os.path.expanduser(path) if isinstance(path, str) else ""
     if place and os.path.isdir(place):
         return Path(place)

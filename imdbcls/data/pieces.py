@@ -1,27 +1,26 @@
-"""Cut long documents where that cannot change a token, so that the memory of tokenizing is bounded by characters."""
+"""Split long documents where this cannot change a token, to bound the memory that tokenizing needs."""
 
 import json
 import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-PIECE = 2**17  # characters of a piece, at least
-BATCH = (
-    2**21
-)  # characters of a call of the tokenizer, where it takes more than one piece; it needs some 25 bytes for each
-MAX_PIECES = 1000  # of a call: enough for all cores
+PIECE = 2**17  # minimum characters in a piece
+# Maximum characters in one call of the tokenizer with several pieces; it needs about 25 bytes for each character.
+BATCH = 2**21
+MAX_PIECES = 1000  # pieces in one call; enough for all cores
 
 # A single space between two ASCII letters or digits. No normalizer below looks across it, and every pre-tokenizer below
-# begins a word there, whatever is before.
-_CUT = re.compile(r"(?<=[0-9A-Za-z]) (?=[0-9A-Za-z])")
+# begins a word there, whatever precedes it.
+_SPLIT_POINT = re.compile(r"(?<=[0-9A-Za-z]) (?=[0-9A-Za-z])")
 _NORMALIZERS = {"BertNormalizer", "Lowercase", "NFC", "NFD", "NFKC", "NFKD", "StripAccents"}
 # These replace white space, but not a single space.
 _SPACE_PATTERNS = ({"Regex": r"\s{2,}|[\n\r\t]"}, {"Regex": " {2,}"})
 _SINGLE_SPACE = re.compile(r"(?<! ) (?! )")
 
 
-def can_cut(backend: Any) -> bool:
-    """Return whether a text cut at a space has the same tokens, judging by the parts of a `tokenizers.Tokenizer`."""
+def can_split(backend: Any) -> bool:
+    """Return whether splitting a text at a space keeps its tokens, by the components of a `tokenizers.Tokenizer`."""
     about = json.loads(backend.to_str())
     normalizers = _parts(about["normalizer"], "normalizers")
     splitters = _parts(about["pre_tokenizer"], "pretokenizers")
@@ -29,7 +28,7 @@ def can_cut(backend: Any) -> bool:
         len(splitters) == 1
         and _begins_words_at_spaces(splitters[0])
         and all(map(_is_local, normalizers))
-        and not any(map(_spans_a_cut, about["added_tokens"]))
+        and not any(map(_spans_a_split, about["added_tokens"]))
     )
 
 
@@ -47,26 +46,26 @@ def _begins_words_at_spaces(splitter: dict[str, Any]) -> bool:
 
 
 def _is_local(normalizer: dict[str, Any]) -> bool:
-    """Whether a normalizer gives the pieces of a text what it gives the text, in pieces."""
+    """Return whether normalizing the pieces of a text gives the same result as normalizing the complete text."""
     kind = normalizer["type"]
     return (
         kind in _NORMALIZERS
-        or (kind == "Strip" and not normalizer["strip_left"])  # a piece but the first begins with a space
+        or (kind == "Strip" and not normalizer["strip_left"])  # every piece except the first begins with a space
         or (kind == "Replace" and normalizer["pattern"] in _SPACE_PATTERNS and normalizer["content"] == " ")
     )
 
 
-def _spans_a_cut(added_token: dict[str, Any]) -> bool:
-    """Whether an added token, which is found before words are, may take a space at which a text is cut."""
+def _spans_a_split(added_token: dict[str, Any]) -> bool:
+    """Return whether an added token, which is matched before words, may include a space at which a text is split."""
     content = added_token["content"]
     return bool(_SINGLE_SPACE.search(content)) or (added_token["rstrip"] and content[-1:].isalnum())
 
 
-def pieces_of(text: str, cut: bool) -> Iterator[str]:
-    """Yield a text in pieces of at least `PIECE` characters, or in one piece where it must not be cut."""
+def pieces_of(text: str, can_split: bool) -> Iterator[str]:
+    """Yield a text in pieces of at least `PIECE` characters, or in one piece if it must not be split."""
     start = 0
-    while cut and len(text) - start > PIECE:
-        place = _CUT.search(text, start + PIECE)
+    while can_split and len(text) - start > PIECE:
+        place = _SPLIT_POINT.search(text, start + PIECE)
         if place is None:
             break
         yield text[start : place.start()]
@@ -74,13 +73,13 @@ def pieces_of(text: str, cut: bool) -> Iterator[str]:
     yield text[start:] if start else text
 
 
-def batches_of(texts: Sequence[str], cut: bool) -> Iterator[tuple[list[int], list[str]]]:
-    """Yield pieces for a call of the tokenizer each, with the rows of the texts that they are of, in order."""
+def batches_of(texts: Sequence[str], can_split: bool) -> Iterator[tuple[list[int], list[str]]]:
+    """Yield the pieces for each call of the tokenizer, and for each piece the row of its text, in order."""
     rows: list[int] = []
     batch: list[str] = []
     num_characters = 0
     for row, text in enumerate(texts):
-        for piece in pieces_of(text, cut):
+        for piece in pieces_of(text, can_split):
             if batch and (len(batch) == MAX_PIECES or num_characters + len(piece) > BATCH):
                 yield rows, batch
                 rows, batch, num_characters = [], [], 0

@@ -1,4 +1,4 @@
-"""From documents to the batches of a run: tokens, batches, and what is lost on the way."""
+"""Turn the documents of a run into tokens and batches, and count the tokens that are lost on the way."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,10 +16,10 @@ from imdbcls.data.windows import Windows
 
 @dataclass(frozen=True)
 class Pipeline:
-    """How documents become tokens and batches; see `TrainBatches` and `EvalBatches` for the settings.
+    """The settings that turn documents into tokens and batches; `TrainBatches` and `EvalBatches` describe them.
 
-    `max_length` is in tokens, special ones included. `cache_dir` keeps the tokens, None for the default folder. A
-    tokenizer is one of transformers.
+    `max_length` is in tokens, including special tokens. `cache_dir` is the folder for cached tokens; None is the
+    default folder. Tokenizers come from transformers.
     """
 
     max_length: int
@@ -38,7 +38,7 @@ class Pipeline:
         }
 
     def batches(self, corpus: Corpus, tokens: Mapping[str, Tokens]) -> SplitBatches:
-        """Return the batches of each split: of training for train, of scoring for the others."""
+        """Return training batches for train and evaluation batches for the other splits."""
         train = TrainBatches(
             tokens["train"],
             corpus.train.labels,
@@ -52,7 +52,7 @@ class Pipeline:
         return SplitBatches(train, validation, self.eval_batches(tokens["test"], corpus.test.labels))
 
     def eval_batches(self, tokens: Tokens, labels: NDArray[np.int64]) -> EvalBatches:
-        """Return the batches that score some documents."""
+        """Return evaluation batches for some documents."""
         return EvalBatches(
             tokens,
             labels,
@@ -62,5 +62,5 @@ class Pipeline:
         )
 
     def count(self, tokens: Tokens, tokenizer: Any) -> TokenCounts:
-        """Count the tokens of some documents, and what the tokenizer and `max_length` leave out."""
+        """Count the tokens of some documents, and the tokens that the tokenizer and `max_length` lose."""
         return count_tokens(tokens, tokenizer, self.max_length, self.truncation)

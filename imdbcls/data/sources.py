@@ -1,4 +1,4 @@
-"""Checks the columns of tables and turns them into a source: the step that every reader ends with."""
+"""Check the columns of tables and turn them into a source, the last step of every reader."""
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -13,14 +13,14 @@ from imdbcls.errors import UserError
 from imdbcls.printable import is_unicode
 from imdbcls.runs.untrusted import MAX_ID_CHARACTERS
 
-MAX_CLASSES = 1_000  # more are a wrong column, and no comparison shows them
-FEW_CLASSES = 10  # so many may be as many as half the documents: a file made to try things out
+MAX_CLASSES = 1_000  # more classes mean a wrong column, and no comparison could show them
+FEW_CLASSES = 10  # up to this many classes may exceed half the documents, in a small file for trying things out
 
 ONE_LABEL = (
-    "a run trains one label per document: for several labels, write a column of true and false for each and train one "
-    "run for each column"
+    "a run trains one label per document: for several labels, write one column of true and false per label and train "
+    "one run per column"
 )
-CUT_IN_TWO = "contains an unpaired surrogate (an emoji cut in two?), which no UTF-8 file can hold"
+SURROGATE = "contains an unpaired surrogate (half of an emoji?), which UTF-8 cannot encode"
 
 _NUMBER = re.compile(r"[+-]?\d+(\.\d+)?")
 _FRACTION = re.compile(r"[+-]?\d+\.\d*[1-9]\d*")
@@ -36,30 +36,29 @@ def make_source(
     labels: dict[str, str] | None = None,
     skip_empty: bool | None = None,
 ) -> Source:
-    """Turn the tables of `train` and, where there are any, `validation` and `test` into a source.
+    """Turn the tables of `train` and, if present, of `validation` and `test` into a source.
 
-    The classes are the labels that occur in train. `labels` maps a label as written in the data to the name
-    of its class, in class order; None leaves the labels as they are. `skip_empty` leaves out rows without a
-    text or label, with a note; None is False for a reader that has no such setting.
+    The classes are the labels that occur in train. `labels` maps a label in the data to the name of its class, in class
+    order; with None, labels are the names. `skip_empty` skips rows without a text or label and adds a note. None acts
+    like False, for readers without this setting.
 
-    Raises UserError, naming file and row, for a table without rows, a missing column, an empty or missing
-    text, a missing label or cluster, a label that does not occur in train, an id that occurs twice, and for a
-    single class.
+    Raise UserError with file and row for a table without rows, a missing column, an empty or missing text, a missing
+    label or cluster, a label that does not occur in train, a repeated id, and a single class.
     """
     request = request_of(text_column, label_column, id_column, group_column)
     for split, table in tables.items():
         if not table.numbers:
-            raise UserError(f"{table.name} holds no documents.")
+            raise UserError(f"{table.name} contains no documents.")
         missing = missing_columns(request, list(table.columns), table.name)
         if missing is not None:
             raise missing
         if skip_empty:
             tables = {**tables, split: _skip_empty(table, text_column, label_column)}
-    hint = "; data.skip_empty=true leaves such rows out" if skip_empty is False else ""
+    hint = "; data.skip_empty=true skips such rows" if skip_empty is False else ""
     keys = _find_label_keys(tables["train"], label_column, hint)
     _require_classes(tables["train"], keys, label_column)
     found = _sort_labels(keys)
-    # A class that is declared and never occurs in training cannot be learnt, and is none.
+    # Drop declared classes that never occur in train: they cannot be learnt.
     labels = {key: key for key in found} if labels is None else {key: labels[key] for key in labels if key in found}
     splits: dict[str, Documents] = {
         split: _to_documents(
@@ -88,7 +87,7 @@ def make_source(
 
 
 def _skip_empty(table: Table, text_column: str, label_column: str) -> Table:
-    """Leave out the rows without a text or a label. Raises UserError where none is left."""
+    """Skip the rows without a text or a label; raise UserError if none remain."""
     texts, labels = table.columns[text_column], table.columns[label_column]
     without_text = {row for row, text in enumerate(texts) if text is None or not str(text).strip()}
     without_label = {row for row, label in enumerate(labels) if label_name(label) == ""} - without_text
@@ -104,7 +103,7 @@ def _skip_empty(table: Table, text_column: str, label_column: str) -> Table:
 
 
 def _require_classes(table: Table, keys: Sequence[str], label_column: str) -> None:
-    """Refuse labels that no classifier can be trained on: a single one, as many as documents, or fractions."""
+    """Raise UserError for labels that no classifier can be trained on: a single class, too many, or fractions."""
     distinct = set(keys)
     if len(distinct) == 1:
         raise UserError(
@@ -114,13 +113,13 @@ def _require_classes(table: Table, keys: Sequence[str], label_column: str) -> No
     fraction = next((row for row, key in enumerate(keys) if _FRACTION.fullmatch(key)), None)
     if fraction is not None and all(_NUMBER.fullmatch(key) for key in distinct):
         raise UserError(
-            f"{table.name}, {table.where(fraction)}: label {keys[fraction]!r} is a fraction, and this trains "
-            "classifiers; round it, or name classes in words."
+            f"{table.name}, {table.where(fraction)}: label {keys[fraction]!r} is a fraction, but a run trains a "
+            "classifier, not a regression; round the labels, or replace them by class names."
         )
     if len(distinct) > MAX_CLASSES or len(distinct) > max(len(keys) / 2, FEW_CLASSES):
         raise UserError(
             f"{table.name}: {label_column!r} has {len(distinct):,} different values in {len(keys):,} documents, "
-            f"{keys[0][:40]!r} in {table.where(0)}; data.label_column seems to be the wrong one."
+            f"{keys[0][:40]!r} in {table.where(0)}; data.label_column seems to name the wrong column."
         )
 
 
@@ -130,8 +129,8 @@ def _doubtful_labels(labels: Mapping[str, str], table: Table, keys: Sequence[str
         first_row.setdefault(key, row)
     if "-1" in labels:
         yield (
-            f"{table.name}, {table.where(first_row['-1'])}: label -1 is taken for a class; where it marks documents "
-            "without a label, leave their rows out."
+            f"{table.name}, {table.where(first_row['-1'])}: label -1 is treated as a class; if it marks documents "
+            "without a label, remove their rows."
         )
     spellings: dict[str, str] = {}
     for key, name in labels.items():
@@ -139,7 +138,7 @@ def _doubtful_labels(labels: Mapping[str, str], table: Table, keys: Sequence[str
         if first != key:
             yield (
                 f"{table.name}: labels {labels[first]!r} ({table.where(first_row[first])}) and {name!r} "
-                f"({table.where(first_row[key])}) differ only in capital letters and are two classes."
+                f"({table.where(first_row[key])}) differ only in case; they are treated as two classes."
             )
 
 
@@ -155,28 +154,30 @@ def _to_documents(
     label_names: Sequence[str],
     hint: str,
 ) -> Documents:
-    """Check one split's columns and return them as documents.
+    """Check the columns of one split and return them as documents.
 
-    A row whose label is `label_keys[i]` becomes class i. Without an id column, ids are the split's
-    name and the row counted from 0 (`train/000017`).
+    A row with the label `label_keys[i]` gets class i. Without an id column, an id consists of the split's name and the
+    row number counted from 0 (`train/000017`).
     """
     raw_texts = table.columns[text_column]
     for row, text in enumerate(raw_texts):
         if text is not None and not isinstance(text, str):
             raise UserError(
-                f"{table.name}, {table.where(row)}: {text_column!r} holds no text but a value of type "
+                f"{table.name}, {table.where(row)}: {text_column!r} is not a text but a value of type "
                 f"{type(text).__name__}{'; join its parts into one text' if isinstance(text, list | dict) else ''}."
             )
-    _refuse(table, [text is None or not str(text).strip() for text in raw_texts], f"no text in {text_column!r}", hint)
+    _require_none(
+        table, [text is None or not str(text).strip() for text in raw_texts], f"no text in {text_column!r}", hint
+    )
     texts = [str(text) for text in raw_texts]
-    _refuse(table, [not is_unicode(text) for text in texts], f"{text_column!r} {CUT_IN_TWO}")
+    _require_none(table, [not is_unicode(text) for text in texts], f"{text_column!r} {SURROGATE}")
 
     class_of = {key: index for index, key in enumerate(label_keys)}
     keys = _find_label_keys(table, label_column, hint)
     unseen = [row for row, key in enumerate(keys) if key not in class_of]
     if unseen:
         names = [key if key == name else f"{key} ({name})" for key, name in zip(label_keys, label_names, strict=True)]
-        unlabelled = "; -1 usually marks documents without a label, which cannot be used" if "-1" in keys else ""
+        unlabelled = "; -1 usually marks documents without a label, so remove their rows" if "-1" in keys else ""
         raise UserError(
             f"{table.name}, {table.where(unseen[0])}: label {keys[unseen[0]]!r} is not one of the labels in training: "
             f"{_shorten(names)}{_more(unseen)}{unlabelled}."
@@ -188,12 +189,12 @@ def _to_documents(
     else:
         ids = _as_strings(table, id_column, "data.id_column")
         too_long = f"an id of more than {MAX_ID_CHARACTERS} characters in {id_column!r} (data.id_column)"
-        _refuse(table, [len(name) > MAX_ID_CHARACTERS for name in ids], too_long)
+        _require_none(table, [len(name) > MAX_ID_CHARACTERS for name in ids], too_long)
         first_row: dict[str, int] = {}
         for row, name in enumerate(ids):
             if first_row.setdefault(name, row) != row:
                 raise UserError(
-                    f"{table.name}, {table.where(row)}: id {name!r} occurs before, in {table.where(first_row[name])}; "
+                    f"{table.name}, {table.where(row)}: id {name!r} already occurs in {table.where(first_row[name])}; "
                     "ids must be unique."
                 )
     clusters = None if group_column is None else _as_strings(table, group_column, "data.group_column")
@@ -201,11 +202,11 @@ def _to_documents(
 
 
 def _find_label_keys(table: Table, label_column: str, hint: str) -> list[str]:
-    """Return every row's label as text (`1`, `true`, `sports`). Raises UserError for a missing label, with its row."""
+    """Return the label of every row as a string (`1`, `true`, `sports`); raise UserError for a missing label."""
     values = table.columns[label_column]
     keys = [label_name(value) for value in values]
-    _refuse(table, [key == "" for key in keys], f"no label in {label_column!r}", hint)
-    _refuse(table, [not is_unicode(key) for key in keys], f"{label_column!r} {CUT_IN_TWO}")
+    _require_none(table, [key == "" for key in keys], f"no label in {label_column!r}", hint)
+    _require_none(table, [not is_unicode(key) for key in keys], f"{label_column!r} {SURROGATE}")
     for row, value in enumerate(values):
         if not isinstance(value, str) and not (isinstance(value, int | float | Decimal) and is_whole(value)):
             advice = f"; {ONE_LABEL}" if isinstance(value, list | dict) else ""
@@ -216,7 +217,7 @@ def _find_label_keys(table: Table, label_column: str, hint: str) -> list[str]:
 
 
 def _sort_labels(keys: Iterable[str]) -> tuple[str, ...]:
-    """Return the distinct labels in class order: by value if all are whole numbers, else by name."""
+    """Return the distinct labels in class order: numeric if all are whole numbers, else alphabetical."""
     distinct = set(keys)
     try:
         return tuple(sorted(distinct, key=lambda key: (int(key), key)))
@@ -226,12 +227,12 @@ def _sort_labels(keys: Iterable[str]) -> tuple[str, ...]:
 
 def _as_strings(table: Table, name: str, key: str) -> list[str]:
     values = [cell_text(value) for value in table.columns[name]]
-    _refuse(table, [value == "" for value in values], f"no value in {name!r} ({key})")
-    _refuse(table, [not is_unicode(value) for value in values], f"{name!r} ({key}) {CUT_IN_TWO}")
+    _require_none(table, [value == "" for value in values], f"no value in {name!r} ({key})")
+    _require_none(table, [not is_unicode(value) for value in values], f"{name!r} ({key}) {SURROGATE}")
     return values
 
 
-def _refuse(table: Table, bad: Sequence[bool], problem: str, hint: str = "") -> None:
+def _require_none(table: Table, bad: Sequence[bool], problem: str, hint: str = "") -> None:
     rows = [row for row, is_bad in enumerate(bad) if is_bad]
     if rows:
         raise UserError(f"{table.name}, {table.where(rows[0])}: {problem}{_more(rows)}{hint}.")

@@ -1,4 +1,4 @@
-"""Turns a source into a corpus: carves out validation, applies the limits, hashes what is left."""
+"""Turn a source into a corpus: carve out missing splits, apply the limits and hash the result."""
 
 import hashlib
 from collections import Counter, defaultdict
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from imdbcls.data.documents import Corpus, Documents, Source
 from imdbcls.errors import UserError
 
-# The keys of the data section that `make_corpus` takes.
+# The keys of the data section that are arguments of `make_corpus`.
 SPLIT_SETTINGS = (
     "validation_fraction",
     "test_fraction",
@@ -34,15 +34,15 @@ def make_corpus(
 ) -> Corpus:
     """Make the three splits of a run.
 
-    Validation is carved out of train unless the source has one, and test likewise (`test_fraction`), first,
-    where the source has none. A carved split is stratified by class; a cluster and exact duplicates (equal
-    except for white space) lie whole on one side. What is carved depends only on the documents and `split_seed`,
-    not on the order of rows or on the limits.
+    If the source lacks a test split, it is carved out of train first (`test_fraction`), and then a missing validation
+    split (`validation_fraction`). Carved splits are stratified by class. Documents of one cluster, and duplicates
+    (texts that are equal except for white space), stay in the same split. A carved split depends only on the documents
+    and `split_seed`, not on the order of rows or on the limits.
 
-    A limit of n keeps n documents, stratified by class and seeded by `split_seed`; a smaller limit's
-    documents are among a larger one's. Splits come in the order of their ids.
+    A limit of n keeps n documents, stratified by class and drawn with `split_seed`. The documents of a smaller limit
+    are a subset of the documents of a larger one. The documents of a split are in the order of their ids.
 
-    Raises UserError where a split would be empty or hold a single class.
+    Raise UserError if a split would be empty or have a single class.
     """
     notes: list[str] = list(source.notes)
     parts = {"train": _Part.of(source.train)}
@@ -56,7 +56,9 @@ def make_corpus(
         if name not in parts:
             parts[name], parts["train"] = _carve(parts["train"], name, fraction, split_seed, len(source.label_names))
             if name == "test":
-                notes.append(f"The data has no test split: {len(parts[name])} documents of train are set aside for it.")
+                notes.append(
+                    f"The data has no test split; {len(parts[name])} documents of train become the test split."
+                )
 
     splits = {}
     for name, limit in (("train", train_limit), ("validation", validation_limit), ("test", test_limit)):
@@ -74,7 +76,7 @@ def make_corpus(
 
 @dataclass(frozen=True)
 class _Part:
-    """Documents with their `text_keys`."""
+    """Documents, and the keys of their texts (see `text_keys`)."""
 
     documents: Documents
     text_keys: list[str]
@@ -91,29 +93,30 @@ class _Part:
 
 
 def text_keys(texts: Sequence[str]) -> list[str]:
-    """A key of each text, equal for duplicates: texts that are equal once white space is removed."""
-    # Deleting bytes takes a quarter of the time of splitting and joining, and every job of a sweep waits for it.
+    """Return a key for each text; duplicates, which are equal without white space, have the same key."""
+    # Deleting bytes takes a quarter of the time of splitting and joining, and every job of a sweep has to wait for it.
     stripped = (text.encode().translate(None, b" \t\n\r\v\f") for text in texts)
     return [hashlib.blake2b(text, digest_size=16).hexdigest() for text in stripped]
 
 
 def _carve(part: _Part, name: str, fraction: float, split_seed: int, num_classes: int) -> tuple[_Part, _Part]:
-    """Split off about `fraction` of each class as (carved, rest), in whole units of clusters and duplicates.
+    """Split off about `fraction` of each class and return (carved, rest), without dividing clusters or duplicates.
 
-    Units are visited twice in an order drawn by hashing. The first time a unit is taken if no class exceeds
-    its target with it, which fills every class to a few documents with clusters of any usual size; the second
-    time, for clusters larger than what is wanted, if it brings the counts nearer to the targets.
+    Clusters and duplicates form units, which are visited twice, in an order drawn by hashing. The first pass takes a
+    unit if no class then exceeds its target. This fills every class to within a few documents for clusters of usual
+    size. The second pass is for clusters larger than the targets: it takes a unit if it brings the counts nearer to the
+    targets.
     """
     key = f"data.{name}_fraction"
     if not 0 < fraction < 1:
-        raise UserError(f"{key}={fraction}: the share of train set aside for {name} must lie between 0 and 1.")
+        raise UserError(f"{key}={fraction} is not between 0 and 1.")
     labels = part.documents.labels
     units = _units(part)
     order = sorted(units, key=lambda unit: _draw(f"carve {name}", split_seed, unit))
     counts_of = {unit: np.bincount(labels[rows], minlength=num_classes) for unit, rows in units.items()}
 
     totals = np.bincount(labels, minlength=num_classes)
-    # At least one document of a class that has two, so that a rare class can be scored.
+    # Carve at least one document of each class that has two or more, so that rare classes can be evaluated.
     targets = np.where(totals > 1, np.maximum(1, np.rint(totals * fraction)), 0)
     counts = np.zeros(num_classes)
     taken: set[str] = set()
@@ -132,16 +135,12 @@ def _carve(part: _Part, name: str, fraction: float, split_seed: int, num_classes
             taken.add(unit)
 
     if not taken or ((counts == totals) & (totals > 0)).any():
-        problem = "leaves training without one of its classes" if taken else f"leaves {name} empty"
+        problem = "leaves train without one of its classes" if taken else f"leaves {name} empty"
         found = "1 cluster" if len(units) == 1 else f"only {len(units):,} clusters"
         reason = f"the {len(part):,} documents are too few"
         if len(units) < len(part):
-            reason = (
-                f"the {len(part):,} documents form {found} that must stay together (data.group_column, equal texts)"
-            )
-        raise UserError(
-            f"{key}={fraction} {problem}: {reason}; give more data, another fraction or a data.{name} file."
-        )
+            reason = f"the {len(part):,} documents form {found}, which cannot be split (data.group_column, equal texts)"
+        raise UserError(f"{key}={fraction} {problem}: {reason}. Use more data, another fraction or a data.{name} file.")
     inside = np.zeros(len(part), dtype=bool)
     for unit in taken:
         inside[units[unit]] = True
@@ -149,7 +148,7 @@ def _carve(part: _Part, name: str, fraction: float, split_seed: int, num_classes
 
 
 def _units(part: _Part) -> dict[str, list[int]]:
-    """Join documents that share a cluster or a text into units. Return the rows of each unit by its least text key."""
+    """Join documents with the same cluster or text into units; return the rows of each unit by its least text key."""
     parent = list(range(len(part)))
 
     def find(row: int) -> int:
@@ -170,23 +169,23 @@ def _units(part: _Part) -> dict[str, list[int]]:
 
 
 def _limit(part: _Part, name: str, limit: int | None, split_seed: int, notes: list[str]) -> Documents:
-    """Keep `limit` documents, and put them in the order of their ids."""
+    """Keep `limit` documents, or all if it is None, and return them in the order of their ids."""
     chosen = np.arange(len(part))
     if limit is not None:
         if limit < 1:
-            raise UserError(f"data.{name}_limit={limit}: a limit must be at least 1, or null for all documents.")
+            raise UserError(f"data.{name}_limit={limit} must be at least 1, or null for all documents.")
         if limit > len(part):
-            notes.append(f"data.{name}_limit={limit} is more than the {len(part):,} documents there are: all are used.")
+            notes.append(f"data.{name}_limit={limit} exceeds the {len(part):,} documents of the split; all are used.")
         chosen = _ranking(part, split_seed)[:limit]
     ids = part.documents.ids
-    # By length first, so that ids that are bare numbers come in the order of their values.
+    # Sort by length first, so that numeric ids are in numeric order.
     return part.documents.take(sorted(chosen.tolist(), key=lambda row: (len(ids[row]), ids[row])))
 
 
 def _ranking(part: _Part, split_seed: int) -> NDArray[np.int64]:
-    """Order all rows so that every prefix is stratified to within a document a class, and random otherwise."""
+    """Order all rows randomly, but such that every prefix is stratified to within one document per class."""
     ids, labels = part.documents.ids, part.documents.labels
-    # Ids only tell equal texts apart: where they are row numbers, nothing may depend on them.
+    # Ids only break ties between equal texts: if they are row numbers, nothing else may depend on them.
     draws = [(_draw("limit", split_seed, key), name) for key, name in zip(part.text_keys, ids, strict=True)]
     totals = np.bincount(labels)
     seen: Counter[int] = Counter()
@@ -207,15 +206,15 @@ def _require_classes(
     size = "1 document" if len(documents) == 1 else f"{len(documents):,} documents"
     if len(present) < 2 or (missing and name == "train"):
         raise UserError(
-            f"The {name} split holds {size}{cause}, none of them {', '.join(missing)}; "
-            + ("training needs every class." if name == "train" else "scoring needs at least two classes.")
+            f"The {name} split has {size}{cause}, but none of class {', '.join(missing)}; "
+            + ("training needs every class." if name == "train" else "evaluation needs at least two classes.")
         )
     if missing:
-        notes.append(f"The {name} split has no document of {', '.join(missing)}{cause}.")
+        notes.append(f"The {name} split has no document of class {', '.join(missing)}{cause}.")
 
 
 def _duplicate_notes(parts: Mapping[str, _Part]) -> list[str]:
-    """Count the distinct texts of train that have several labels, and those that another split has, too."""
+    """Return notes on distinct texts of train that have several labels, or that also occur in another split."""
     notes = []
     labels: dict[str, set[int]] = defaultdict(set)
     for key, label in zip(parts["train"].text_keys, parts["train"].documents.labels.tolist(), strict=True):
@@ -223,17 +222,17 @@ def _duplicate_notes(parts: Mapping[str, _Part]) -> list[str]:
     contradicting = sum(len(found) > 1 for found in labels.values())
     if contradicting:
         texts = "1 text of train has" if contradicting == 1 else f"{contradicting:,} texts of train have"
-        notes.append(f"{texts} different labels in different rows; all are kept.")
+        notes.append(f"{texts} different labels in different rows; all rows are kept.")
     for name in ("validation", "test"):
         shared = set(parts["train"].text_keys) & set(parts[name].text_keys) if name in parts else set()
         if shared:
             texts = "1 text occurs" if len(shared) == 1 else f"{len(shared):,} texts occur"
-            notes.append(f"{texts} both in train and in {name}; all are kept.")
+            notes.append(f"{texts} in both train and {name}; all rows are kept.")
     return notes
 
 
 def _draw(purpose: str, split_seed: int, key: str) -> str:
-    """Draw for `key` by hashing: independent of what else is drawn and of any library's version."""
+    """Draw a pseudo-random string for `key` by hashing, independent of other draws and of library versions."""
     return hashlib.blake2b(f"{purpose} {split_seed} {key}".encode(), digest_size=16).hexdigest()
 
 
@@ -244,7 +243,7 @@ def _hash(splits: dict[str, Documents], label_names: Sequence[str]) -> str:
         digest.update(documents.labels.tobytes())
         for text_id, text in zip(documents.ids, documents.texts, strict=True):
             for part in (text_id.encode(), text.encode()):
-                # Lengths keep neighbours apart: ("ab", "c") is not ("a", "bc").
+                # Hash the lengths too, so that ("ab", "c") and ("a", "bc") differ.
                 digest.update(len(part).to_bytes(8, "little"))
                 digest.update(part)
     return digest.hexdigest()[:16]

@@ -1,4 +1,4 @@
-"""Reads CSV, TSV, JSON Lines and Parquet files into columns, and names file and line of what cannot be read."""
+"""Read CSV, TSV, JSON Lines and Parquet files into columns, and report file and line of anything unreadable."""
 
 import csv
 import itertools
@@ -16,30 +16,30 @@ from imdbcls.data.lines import lines_of
 from imdbcls.errors import UserError
 
 FORMATS = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
-# What to do with some that are not.
+# Advice for some other file types.
 INSTEAD = {
     ".gz": "unpack it first (gunzip)",
     ".zip": "unpack it first",
-    ".json": "write one JSON object a line and name it .jsonl",
+    ".json": "write one JSON object per line and name it .jsonl",
     ".xlsx": "save the sheet as CSV (UTF-8)",
     ".txt": "give it a header, quotes around texts and the name .csv",
 }
-ROWS_AT_ONCE = 1000  # of Parquet
-MAX_PAGE_BYTES = 2**29  # of Parquet, unpacked; writers make pages of about 1 MB
-PEEKED = 1000  # rows of JSON Lines whose keys are looked at, and rows from which columns are suggested
-ONE_A_LINE = "JSON Lines has one object a line"
+PARQUET_BATCH = 1000  # rows of a Parquet file to read at a time
+MAX_PAGE_BYTES = 2**29  # uncompressed size of a Parquet page; pages usually have about 1 MB
+SAMPLE_ROWS = 1000  # rows of JSON Lines that are searched for keys, and rows used to suggest columns
+ONE_PER_LINE = "JSON Lines has one object per line"
 
-# The csv module refuses fields over 128 KiB unless told otherwise; documents may be longer.
+# The csv module refuses fields over 128 KiB by default; documents may be longer.
 csv.field_size_limit(2**31 - 1)
 
 
 @dataclass(frozen=True)
 class Table:
-    """Rows as read, with the names by which the user can find them.
+    """The rows of a file, with their position in the file for messages.
 
-    `columns` maps a column's name to its values, all of the same length, None where a value is missing.
-    `numbers[i]` is row i's number in the file: a line for text files, a row counted from 1 for Parquet.
-    `notes` are sentences for the user about how the file was read.
+    `columns` maps a column's name to its values; all columns have the same length, and missing values are None. `unit`
+    is "line" for text files and "row" for Parquet. `numbers[i]` is the line of row i, or in Parquet its row counted
+    from 1. `notes` are sentences for the user about how the file was read.
     """
 
     name: str
@@ -47,18 +47,18 @@ class Table:
     unit: str
     numbers: Sequence[int]
     notes: tuple[str, ...] = ()
-    indices: Sequence[int] | None = None  # each row's place in the file, from 0; None: 0, 1, ...
+    indices: Sequence[int] | None = None  # index of each row in the file, from 0; None means 0, 1, ...
 
     def where(self, row: int) -> str:
-        """Name a row as the user finds it, e.g. `line 12`."""
+        """Return the position of a row for messages, such as `line 12`."""
         return f"{self.unit} {self.numbers[row]:,}"
 
     def index(self, row: int) -> int:
-        """Return the row's place in the file, from 0."""
+        """Return the index of a row in the file, from 0."""
         return row if self.indices is None else self.indices[row]
 
     def take(self, rows: Sequence[int], note: str) -> "Table":
-        """Return the table with some of its rows, and a further note."""
+        """Return a table with some of the rows and one more note."""
         columns = {name: [values[row] for row in rows] for name, values in self.columns.items()}
         numbers, indices = [self.numbers[row] for row in rows], [self.index(row) for row in rows]
         return Table(self.name, columns, self.unit, numbers, (*self.notes, note), indices)
@@ -66,10 +66,11 @@ class Table:
 
 @dataclass(frozen=True)
 class Rows:
-    """A file's rows, read one by one: the number of each, as in a `Table`, and its cells by column.
+    """The rows of a file, read one by one: each row's number, as in a `Table`, and its cells by column.
 
-    `columns` are the file's, or None where each row has its own (JSON Lines). A row holds at least those requested,
-    except in JSON Lines, where it holds what its line has. A broken row raises UserError when its turn comes.
+    `columns` are the columns of the file; None for JSON Lines, where each row has its own. A row has the requested
+    columns that the file has; in JSON Lines it has all keys of its line. The iterator raises UserError when it reaches
+    a broken row.
     """
 
     columns: Sequence[str] | None
@@ -81,8 +82,8 @@ class Rows:
 def read_table(path: str | Path, key: str, request: Request) -> Table:
     """Read the requested columns of one file, in the format of its extension (see `FORMATS`).
 
-    `key` is the config key that gave the path, for messages. Raises UserError for a missing, empty,
-    unreadable, truncated or wrongly encoded file, a missing column and a broken row, which it names.
+    `key` is the config key that gave the path, for messages. Raise UserError for a missing, empty, unreadable,
+    truncated or wrongly encoded file, for a missing column, and for a broken row.
     """
     path = require_table(path, key)
     require_columns(path, request)
@@ -97,9 +98,9 @@ def read_table(path: str | Path, key: str, request: Request) -> Table:
 
 
 def require_columns(path: Path, request: Request) -> None:
-    """Raise UserError where a file lacks requested columns; it names all of them. Reads the beginning of the file.
+    """Raise a UserError that lists all requested columns that a file lacks; read only the beginning of the file.
 
-    JSON Lines may have different keys in each row: the first thousand rows are read.
+    In JSON Lines, where rows may have different keys, the first `SAMPLE_ROWS` rows are read.
     """
     found = rows_of(path, request, only_header=True)
     names = found.columns
@@ -108,7 +109,7 @@ def require_columns(path: Path, request: Request) -> None:
         sample = _sample(found)
         names = list(dict.fromkeys(name for row in sample for name in row))
         if not sample:
-            return  # no rows: that is another mistake
+            return  # an empty file, or a broken first row, is reported elsewhere
     if missing_columns(request, names, str(path)) is None:
         return
     if not sample:
@@ -125,21 +126,21 @@ def _how(request: Request) -> dict[str, Any]:
 
 
 def _sample(found: Rows) -> list[Mapping[str, object]]:
-    """The first rows of a file, up to one that is broken."""
+    """Return the first rows of a file, up to a broken row."""
     sample = []
     try:
-        for _, row in itertools.islice(found.rows, PEEKED):
+        for _, row in itertools.islice(found.rows, SAMPLE_ROWS):
             sample.append(row)
     except UserError:
-        pass  # it is named when the file is read
+        pass  # reading the complete file reports the broken row
     return sample
 
 
 def rows_of(path: Path, request: Request, *, only_header: bool = False) -> Rows:
-    """The rows of a file that `require_table` has let pass. A column that is missing is absent from each row.
+    """Return the rows of a file that `require_table` has accepted; missing columns are absent from each row.
 
-    `only_header` saves looking at a whole CSV file first; its rows may then be wrong. Raises UserError for a header
-    that cannot be read, and for a requested column that occurs twice.
+    `only_header` skips the survey of a complete CSV file, so its rows may be wrong. Raise UserError for an unreadable
+    header, and for a requested column that occurs twice.
     """
     suffix = path.suffix.lower()
     if suffix == ".parquet":
@@ -152,25 +153,25 @@ def rows_of(path: Path, request: Request, *, only_header: bool = False) -> Rows:
 
 
 def require_table(path: Any, key: str) -> Path:
-    """The path of a file that `read_table` may read. Raises UserError for anything else, without opening it."""
+    """Return the path of a file that `read_table` can read; raise UserError for anything else, without opening it."""
     if not isinstance(path, str | Path) or not str(path):
         raise UserError(f"{key}={path} is not the path of a file.")
     place = Path(os.path.expanduser(path))
-    if os.path.isdir(place):  # unlike Path's, it takes any text: too long, with a NUL, ~nobody
-        raise UserError(f"{key}={path} is a folder; give the file in it, {', '.join(FORMATS)}.")
+    if os.path.isdir(place):  # unlike Path.is_dir, os.path.isdir accepts any text: too long, with a NUL, ~nobody
+        raise UserError(f"{key}={path} is a folder; give a file in it ({', '.join(FORMATS)}).")
     suffix = place.suffix.lower()
     if suffix not in FORMATS:
         advice = f"; {INSTEAD[suffix]}" if suffix in INSTEAD else ""
-        raise UserError(f"{key}={path} is not a file this reads: the name must end in {', '.join(FORMATS)}{advice}.")
+        raise UserError(f"{key}={path} has no supported extension ({', '.join(FORMATS)}){advice}.")
     if not os.path.isfile(place):
-        raise UserError(f"{key}={path}: there is no such file.")
+        raise UserError(f"{key}={path} does not exist.")
     return place
 
 
 def read_parquet(paths: Sequence[Path], names: Sequence[str]) -> Table:
-    """Read the shards of one split as one table; of the columns `names`, those that each shard has.
+    """Read the shards of one split as one table, with those of the columns `names` that the shards have.
 
-    Rows are counted over all shards. Raises UserError where some shards lack a column that others have.
+    Rows are counted over all shards. Raise UserError if some shards lack a column that others have.
     """
     request = Request(tuple(("", name) for name in names))
     columns: dict[str, list[object]] | None = None
@@ -180,7 +181,10 @@ def read_parquet(paths: Sequence[Path], names: Sequence[str]) -> Table:
         present = [name for name in names if name in found]
         columns = {name: [] for name in present} if columns is None else columns
         if list(columns) != present:
-            raise UserError(f"{path} has the columns {listed(present)}, and {paths[0]} has {listed(list(columns))}.")
+            raise UserError(
+                f"{path} has the columns {listed(present)}, but {paths[0]} has {listed(list(columns))}; all shards of "
+                "a split must have the same columns."
+            )
         for size, batch in batches:
             num_rows += size
             for name, values in batch.items():
@@ -205,13 +209,13 @@ def _parquet_rows(path: Path, request: Request) -> Rows:
 def _parquet_batches(
     path: Path, request: Request
 ) -> tuple[Sequence[str], Iterator[tuple[int, Mapping[str, list[object]]]]]:
-    """The names of all columns, and the values of the requested ones, some rows at a time with their number."""
+    """Return the names of all columns, and an iterator over batches of rows: their number and the requested columns."""
     import pyarrow as pa
     import pyarrow.parquet
 
     def damaged(error: Exception) -> UserError:
         detail = " ".join(str(error).split())
-        return UserError(f"{path} is not a whole Parquet file (cut off or damaged?): {detail}")
+        return UserError(f"{path} is not a complete Parquet file; write or download it again: {detail}")
 
     try:
         file = pyarrow.parquet.ParquetFile(path)
@@ -223,7 +227,7 @@ def _parquet_batches(
 
     def batches() -> Iterator[tuple[int, Mapping[str, list[object]]]]:
         try:
-            for batch in file.iter_batches(ROWS_AT_ONCE, columns=list(written.values())):
+            for batch in file.iter_batches(PARQUET_BATCH, columns=list(written.values())):
                 yield batch.num_rows, {name: values_of(batch, column) for name, column in written.items()}
         except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
             raise damaged(error) from error
@@ -231,17 +235,18 @@ def _parquet_batches(
     def values_of(batch: pa.RecordBatch, name: str) -> list[object]:
         try:
             return batch[name].to_pylist()
-        except (ValueError, OverflowError, KeyError) as error:  # a date past the year 9999, two fields of one name
-            raise UserError(f"{path}: column {name!r} holds what Python has no value for: {error}.") from error
+        except (ValueError, OverflowError, KeyError) as error:  # a date after the year 9999, two fields with one name
+            raise UserError(f"{path}: column {name!r} has a value that Python cannot represent: {error}.") from error
 
     require_honest_pages(path, file, list(written.values()))
     return names, batches()
 
 
 def require_honest_pages(path: Path, file: Any, names: Sequence[str]) -> None:
-    """Refuse (UserError) a page that expands to gigabytes: it is in memory at once, however few rows are read.
+    """Raise UserError for a page that expands to more than `MAX_PAGE_BYTES`.
 
-    A file whose pages cannot be followed here is left to its reader, for the user's own may come from any writer.
+    A page is always expanded completely in memory, however few of its rows are read. If the pages of a file cannot be
+    parsed here, leave the file to pyarrow: the user's own file may come from any writer.
     """
     from imdbcls.runs.parquet_pages import PagesError, columns_of
 
@@ -252,14 +257,14 @@ def require_honest_pages(path: Path, file: Any, names: Sequence[str]) -> None:
     for column in columns.values():
         if column.largest_page > MAX_PAGE_BYTES:
             raise UserError(
-                f"{path}: column {column.path!r} has a page that expands to {column.largest_page:,} bytes; at most "
-                f"{MAX_PAGE_BYTES:,} are read. Write the file again with smaller pages, as pandas does."
+                f"{path}: column {column.path!r} has a page that expands to {column.largest_page:,} bytes, more than "
+                f"the allowed {MAX_PAGE_BYTES:,}. Write the file again with smaller pages, as pandas does."
             )
 
 
 def _jsonl_rows(path: Path, request: Request) -> Iterator[tuple[int, Mapping[str, object]]]:
-    """One JSON object a line; blank lines are skipped, a key that a line lacks is missing there."""
-    repeated: set[str] = set()  # keys that the object read last has twice; the outermost is read last
+    """Yield the number and the JSON object of each line that is not blank."""
+    repeated: set[str] = set()  # duplicate keys of the object that was parsed last, which is the outermost one
 
     def unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
         value = dict(pairs)
@@ -269,7 +274,7 @@ def _jsonl_rows(path: Path, request: Request) -> Iterator[tuple[int, Mapping[str
             repeated.update(name for name in value if names.count(name) > 1)
         return value
 
-    # A line of the file, not of the text: str.splitlines also splits at U+2028, which JSON strings may hold.
+    # Read lines of the file: str.splitlines would also split at U+2028, which JSON strings may contain.
     for number, line in enumerate(lines_of(path), start=1):
         if not line.strip():
             continue
@@ -277,13 +282,13 @@ def _jsonl_rows(path: Path, request: Request) -> Iterator[tuple[int, Mapping[str
             value = json.loads(line, object_pairs_hook=unique)
         except json.JSONDecodeError as error:
             raise UserError(
-                f"{path}, line {number:,}: not a JSON value ({error.msg}, column {error.colno}); {ONE_A_LINE}."
+                f"{path}, line {number:,} is not valid JSON ({error.msg}, column {error.colno}); {ONE_PER_LINE}."
             ) from error
         except (ValueError, RecursionError) as error:  # a number of 5,000 digits, a thousand brackets
-            raise UserError(f"{path}, line {number:,}: this JSON value is beyond reading ({error}).") from error
+            raise UserError(f"{path}, line {number:,}: this JSON value is too large to parse ({error}).") from error
         if not isinstance(value, dict):
             raise UserError(
-                f"{path}, line {number:,}: expected a JSON object, found {type(value).__name__}; {ONE_A_LINE}."
+                f"{path}, line {number:,}: expected a JSON object, found {type(value).__name__}; {ONE_PER_LINE}."
             )
         for setting, name in request.columns:
             if name in repeated:

@@ -1,4 +1,4 @@
-"""Count what is lost between a text and the tokens that the encoder reads, and warn if it is much."""
+"""Count the tokens that are lost between a text and the encoder's input, and warn about large losses."""
 
 import operator
 from collections.abc import Iterable, Iterator, Mapping
@@ -12,30 +12,30 @@ from numpy.typing import NDArray
 from imdbcls.data.tokens import Tokens
 from imdbcls.data.windows import Windows
 
-CHUNK = 2**24  # tokens looked at in one go
-# A warning is worth its line where more than this is lost.
-# Subword tokenizers cover all but 0.1 % of the tokens of their own language; a vocabulary of 2,000 words, with which a
+CHUNK = 2**24  # tokens to search at a time
+# Losses above the following shares give a warning.
+# Subword tokenizers cover all but 0.1 % of the tokens in their own language. A vocabulary of 2,000 words, with which a
 # model still learns, covers 88 to 93 % of the sample corpus.
 UNKNOWN_TOKENS = 0.15
-UNKNOWN_DOCUMENTS = 0.01  # whose tokens are mostly unknown: at random, that is one point of accuracy
-# IMDB at 512 tokens has 14 % longer documents, which is the usual setting; at 256 about 40 %.
+UNKNOWN_DOCUMENTS = 0.01  # documents of mostly unknown tokens; guessing their labels costs up to one point of accuracy
+# In IMDB, 14 % of the documents are longer than 512 tokens, the usual setting, and about 40 % longer than 256.
 TRUNCATED_DOCUMENTS = 0.5
 CUT_TOKENS = 0.25
 
 
 @dataclass(frozen=True)
 class TokenCounts:
-    """The tokens of some documents, special tokens not counted."""
+    """Counts of the tokens in some documents, without special tokens."""
 
     documents: int
     tokens: int
     shortest: int  # tokens of the shortest document
-    no_tokens: int  # documents of which the tokenizer leaves nothing
+    no_tokens: int  # documents without any token after tokenization
     unknown_tokens: int
-    wholly_unknown: int  # documents with nothing but unknown tokens
-    mostly_unknown: int  # documents with at least half of them unknown, those above among them
-    truncated: int  # documents that are not read completely
-    cut_tokens: int  # tokens that are not read
+    wholly_unknown: int  # documents with only unknown tokens
+    mostly_unknown: int  # documents with at least half unknown tokens, including the wholly unknown
+    truncated: int  # documents that the encoder does not read completely
+    cut_tokens: int  # tokens that the encoder does not read
 
     def __add__(self, other: Self) -> "TokenCounts":
         summed = {key: value + getattr(other, key) for key, value in asdict(self).items()}
@@ -43,11 +43,11 @@ class TokenCounts:
 
 
 def count_tokens(tokens: Tokens, tokenizer: Any, max_length: int, truncation: str | Windows) -> TokenCounts:
-    """Count what `tokenizer` left of some documents and what `max_length` leaves of that."""
+    """Count the tokens of some documents, the unknown ones, and the tokens that `max_length` leaves out."""
     lengths, budget = np.diff(tokens.offsets), max_length - tokens.num_special
     unknown = unknown_tokens(tokens, tokenizer.unk_token_id)
     read = np.full(len(lengths), budget)
-    if isinstance(truncation, Windows):  # they overlap; those of a document of too many windows have gaps
+    if isinstance(truncation, Windows):  # windows cover a document, except with gaps if it needs too many
         read = np.where(
             truncation.needed(lengths, budget) > truncation.max_windows, truncation.max_windows * budget, lengths
         )
@@ -66,7 +66,7 @@ def count_tokens(tokens: Tokens, tokenizer: Any, max_length: int, truncation: st
 
 
 def unknown_tokens(tokens: Tokens, unknown_id: int | None) -> NDArray[np.int64]:
-    """The unknown tokens of each document. A byte-level tokenizer has none: it encodes any text."""
+    """Return the number of unknown tokens in each document; zero for a byte-level tokenizer, which encodes any text."""
     counts = np.zeros(len(tokens), dtype=np.int64)
     if unknown_id is None:
         return counts
@@ -78,12 +78,12 @@ def unknown_tokens(tokens: Tokens, unknown_id: int | None) -> NDArray[np.int64]:
 
 
 def losses(counts: TokenCounts, max_length: int, *, what: str = "documents") -> Iterator[str]:
-    """Yield a sentence for each kind of loss that is worth a warning. `what` names the documents."""
+    """Yield a sentence for each kind of loss that deserves a warning; `what` names the documents."""
     total = f"of {counts.documents:,} {what}"
     if counts.no_tokens:
         yield (
-            f"{counts.no_tokens:,} {total} have no token left after tokenization, such as texts of zero-width "
-            "characters: the encoder gives all of them the same answer."
+            f"{counts.no_tokens:,} {total} have no tokens after tokenization, such as texts of zero-width characters: "
+            "the model gives all of them the same prediction."
         )
     share = counts.unknown_tokens / max(counts.tokens, 1)
     if share > UNKNOWN_TOKENS or counts.mostly_unknown > UNKNOWN_DOCUMENTS * counts.documents:
@@ -97,7 +97,7 @@ def losses(counts: TokenCounts, max_length: int, *, what: str = "documents") -> 
     if counts.truncated > TRUNCATED_DOCUMENTS * counts.documents or cut > CUT_TOKENS:
         yield (
             f"{counts.truncated / counts.documents:.0%} of the {what} are longer than max_length={max_length} tokens; "
-            f"{cut:.0%} of all tokens are not read. A larger max_length or data.truncation=windows reads more."
+            f"{cut:.0%} of all tokens are not read. Use a larger max_length or data.truncation=windows to read more."
         )
 
 
@@ -106,5 +106,5 @@ def sum_of(counts: Iterable[TokenCounts]) -> TokenCounts:
 
 
 def recorded(counts: Mapping[str, TokenCounts]) -> dict[str, dict[str, int]]:
-    """The counts of each split for `result.json`."""
+    """Return the counts of each split for `result.json`."""
     return {split: asdict(found) for split, found in counts.items()}

@@ -1,7 +1,7 @@
-"""Refuse a tokenizer or a configuration that would crash, fill the memory, never end, or load code.
+"""Refuse model files whose tokenizer or config would crash, exhaust memory, never finish, or load code.
 
-A `tokenizer.json` is a program of regular expressions and replacements. It runs in compiled code that no handler of
-Python can stop, so it is tried in a separate process first. A file that passed is remembered by its hash.
+A `tokenizer.json` is a program of regular expressions and replacements. It runs in compiled code that Python cannot
+interrupt, so it is first tried in a child process. The hash of a file that passes is stored.
 """
 
 import contextlib
@@ -21,30 +21,30 @@ from imdbcls.printable import shown
 from imdbcls.runs.untrusted import read_json, sha256
 from imdbcls.runtime.cache import default_cache_dir
 
-MAX_VOCABULARY_BYTES = 2**26  # the largest in use take 34 MB
+MAX_VOCABULARY_BYTES = 2**26  # the largest common vocabularies take 34 MB
 MAX_SETTINGS_BYTES = 2**24
-MAX_WALL_SECONDS = 300.0  # for a machine that has other work
+MAX_WALL_SECONDS = 300.0  # generous, for a busy machine
 SETTINGS = ("config.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
 VOCABULARIES = ("tokenizer.json", "vocab.*", "*vocab*.txt", "merges.txt", "*.model")
 LIMITS = {
     -signal.SIGXCPU: f"takes more than {tokenizer_probe.MAX_SECONDS} seconds for a few short texts",
-    -signal.SIGKILL: f"takes more than {tokenizer_probe.MAX_SECONDS} seconds, or more memory than there is",
+    -signal.SIGKILL: f"takes more than {tokenizer_probe.MAX_SECONDS} seconds, or more than the available memory",
     -signal.SIGABRT: f"takes more than {tokenizer_probe.MAX_BYTES / 2**30:.0f} GB of memory for a few short texts",
 }
 
 
 class TokenizerError(UserError):
-    """A tokenizer that cannot be used, with the reason."""
+    """The error for a tokenizer that cannot be used."""
 
 
 def is_panic(error: BaseException) -> bool:
-    """Whether compiled Rust code panicked: it is not a subclass of Exception and cannot be imported."""
+    """Return whether an error is a panic of compiled Rust code, whose class cannot be imported."""
     return type(error).__name__ == "PanicException"
 
 
 @contextlib.contextmanager
 def panics_raised() -> Iterator[None]:
-    """Raise a panic of the tokenizer's compiled code as TokenizerError."""
+    """Convert a panic in the tokenizer's compiled code to TokenizerError."""
     try:
         yield
     except BaseException as error:
@@ -54,9 +54,9 @@ def panics_raised() -> Iterator[None]:
 
 
 def require_sound_files(folder: Path) -> None:
-    """Refuse (UserError) a model's folder by its configuration and its tokenizer. Nothing of them is loaded here.
+    """Raise UserError if a model folder's config or tokenizer is unsafe, without loading either in this process.
 
-    An adapter is refused because the library would load the model that its configuration names.
+    An adapter is refused because the library would load the model that the adapter's config names.
     """
     for name in SETTINGS:
         if (folder / name).exists():
@@ -66,8 +66,8 @@ def require_sound_files(folder: Path) -> None:
             require_size(path, MAX_VOCABULARY_BYTES)
     if (folder / "adapter_config.json").exists():
         raise UserError(
-            f"{folder} holds an adapter (adapter_config.json), which is not loaded. Merge it into its model once with "
-            "peft: model.merge_and_unload().save_pretrained(FOLDER), and give backbone.path=FOLDER."
+            f"{folder} contains an adapter (adapter_config.json), which is not supported. Merge it into its model with "
+            "peft, model.merge_and_unload().save_pretrained(FOLDER), and set backbone.path=FOLDER."
         )
     if (folder / "config.json").is_file():
         require_no_code(folder / "config.json", read_settings(folder / "config.json"))
@@ -75,17 +75,17 @@ def require_sound_files(folder: Path) -> None:
     added = settings.get("added_tokens_decoder")
     if isinstance(added, dict | list) and len(added) > MAX_ADDED_TOKENS:
         raise TokenizerError(
-            f"{folder / 'tokenizer_config.json'} adds {len(added):,} tokens; at most {MAX_ADDED_TOKENS:,} can be added."
+            f"{folder / 'tokenizer_config.json'} adds {len(added):,} tokens; at most {MAX_ADDED_TOKENS:,} are allowed."
         )
     if (folder / "tokenizer.json").is_file():
         require_sound_tokenizer(folder / "tokenizer.json")
 
 
 def require_size(path: Path, max_bytes: int) -> None:
-    """A link is followed: the hub's cache has nothing else."""
+    """Raise UserError for a file of more than `max_bytes`; follow links, since the hub's cache consists of links."""
     size = path.stat().st_size
     if size > max_bytes:
-        raise UserError(f"{path} has {size:,} bytes; at most {max_bytes:,} are read.")
+        raise UserError(f"{path} has {size:,} bytes; at most {max_bytes:,} are allowed.")
 
 
 def read_settings(path: Path) -> dict[str, Any]:
@@ -93,19 +93,19 @@ def read_settings(path: Path) -> dict[str, Any]:
 
 
 def require_no_code(path: Path, settings: Any) -> None:
-    """Refuse a `config.json` that names an attention kernel of the hub, or weights that other packages unpack."""
+    """Raise UserError for a `config.json` that names an attention kernel from the hub, or quantized weights."""
     if not isinstance(settings, dict):
         return
     for key, value in settings.items():
         if key.endswith("_implementation") and isinstance(value, str) and "/" in value:
             raise UserError(f"{path}: {shown(key)}={shown(value)} is refused: it would run code from the hub.")
         if key == "quantization_config" and value is not None:
-            raise UserError(f"{path} describes quantized weights, which cannot be fine-tuned here; use the float ones.")
+            raise UserError(f"{path} describes quantized weights, which cannot be fine-tuned; use the float weights.")
         require_no_code(path, value)
 
 
 def require_sound_tokenizer(path: Path) -> None:
-    """Try a `tokenizer.json` in another process; raises TokenizerError for one that fails, or needs too much."""
+    """Try a `tokenizer.json` in a child process; raise TokenizerError if it fails or needs too much time or memory."""
     marker = default_cache_dir() / "tokenizers" / sha256(path)[:40]
     if marker.is_file():
         return
@@ -118,9 +118,9 @@ def require_sound_tokenizer(path: Path) -> None:
 
 
 def problem_of(path: Path) -> str | None:
-    """Why a tokenizer is refused; None for a sound one."""
+    """Return the reason for refusing a tokenizer; None for a usable one."""
     environment = {**os.environ, "RAYON_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "RUST_BACKTRACE": "0"}
-    # -P: nothing is imported from the working directory, which may be untrusted.
+    # -P: import nothing from the working directory, which may be untrusted.
     command = [sys.executable, "-P", tokenizer_probe.__file__, str(path)]
     try:
         done = subprocess.run(command, capture_output=True, env=environment, timeout=MAX_WALL_SECONDS)

@@ -1,7 +1,7 @@
-"""Load a tokenizer.json and encode some texts, in a separate process that may fail in any way or be killed.
+"""Load a tokenizer.json and encode some texts, in a process that may crash or be killed.
 
-Run by `imdbcls.data.tokenizer_check` as a script: it prints one line of JSON, `{"error": null}` or why the file is
-refused. It imports nothing of the package, and it has its own limits on memory and time.
+`imdbcls.data.tokenizer_check` runs this module as a script. It prints one line of JSON: `{"error": null}`, or the
+reason for refusing the file. It imports nothing from this package, and it limits its own memory and time.
 """
 
 import contextlib
@@ -10,11 +10,11 @@ import resource
 import sys
 import time
 
-MAX_BYTES = 3 * 2**30  # of address space; the largest tokenizers in use take some 500 MB
-MAX_SECONDS = 20  # of the processor; the largest tokenizers in use take 3, most of them to load
-MAX_ENCODING_SECONDS = 1.0  # for all texts; tokenizers in use take some milliseconds
+MAX_BYTES = 3 * 2**30  # address space; the largest common tokenizers take about 500 MB
+MAX_SECONDS = 20  # CPU time; the largest common tokenizers take 3 s, mostly for loading
+MAX_ENCODING_SECONDS = 1.0  # CPU time for all texts; common tokenizers take a few milliseconds
 MAX_ADDED_TOKENS = 20_000  # transformers adds them one by one
-MAX_SPECIAL = 64  # tokens around a document
+MAX_SPECIAL = 64  # special tokens around a document
 TEXTS = (
     "It was a quiet, patient film: 97 minutes of rain (and one joke), directed by nobody I'd heard of. 10/10 <br /> "
     * 10,
@@ -31,14 +31,14 @@ def problem_of(path: str) -> str | None:
     tokenizer = Tokenizer.from_file(path)
     added = len(tokenizer.get_added_tokens_decoder())
     if added > MAX_ADDED_TOKENS:
-        return f"it adds {added:,} tokens to its vocabulary; at most {MAX_ADDED_TOKENS:,} can be added"
+        return f"it adds {added:,} tokens to its vocabulary; at most {MAX_ADDED_TOKENS:,} are allowed"
     tokenizer.no_truncation()
     tokenizer.no_padding()
     started = time.process_time()
     for text in TEXTS:
         ids = tokenizer.encode(text, add_special_tokens=False).ids
         if len(ids) > 8 * len(text.encode()) + MAX_SPECIAL:
-            return f"it makes {len(ids):,} tokens of a text of {len(text):,} characters"
+            return f"it splits a text of {len(text):,} characters into {len(ids):,} tokens"
         special = len(tokenizer.encode(text).ids) - len(ids)
         if special > MAX_SPECIAL:
             return f"it puts {special:,} special tokens around a text"
@@ -52,11 +52,11 @@ def main() -> None:
     for limit, value in limits.items():
         _, hard = resource.getrlimit(limit)
         within = value if hard == resource.RLIM_INFINITY else min(value, hard)
-        with contextlib.suppress(ValueError, OSError):  # macOS has no limit of the address space
+        with contextlib.suppress(ValueError, OSError):  # macOS does not limit the address space
             resource.setrlimit(limit, (within, hard))
     try:
         problem = problem_of(sys.argv[1])
-    except BaseException as error:  # a panic of Rust is not an Exception
+    except BaseException as error:  # a Rust panic is not a subclass of Exception
         problem = f"{type(error).__name__}: {' '.join(str(error).split())}"
     print(json.dumps({"error": problem}))
 

@@ -1,4 +1,4 @@
-"""Tokenises a split once and keeps the tokens on disk, memory-mapped and shared by all runs that need them."""
+"""Tokenize each split once and cache the tokens on disk, memory-mapped and shared by all runs."""
 
 import contextlib
 import hashlib
@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imdbcls.data.documents import Documents
-from imdbcls.data.pieces import batches_of, can_cut
+from imdbcls.data.pieces import batches_of, can_split
 from imdbcls.data.tokenizer_check import panics_raised
 from imdbcls.errors import UserError
 from imdbcls.runs.format_version import FORMAT_VERSION
@@ -24,9 +24,9 @@ from imdbcls.runtime.cache import cache_folder, remove_damaged
 
 logger = logging.getLogger(__name__)
 
-# The format version of an entry. It is part of the entry's key: entries of other versions are not found.
+# The format version of an entry. It is part of the entry's key, so entries of other versions are ignored.
 TOKENS = 1
-TOLD = 2_000  # documents; tokenizing more takes seconds, and is said
+LOG_ABOVE = 2_000  # documents; tokenizing more takes seconds, so it is logged
 
 _PARALLELISM = "TOKENIZERS_PARALLELISM"
 _users_parallelism = os.environ.get(_PARALLELISM)
@@ -35,10 +35,10 @@ _pool_pid: int | None = None
 
 @dataclass(frozen=True)
 class Tokens:
-    """One split's tokens, untruncated and without special tokens, end to end in one memory map.
+    """The tokens of one split, concatenated in one memory map, without truncation and special tokens.
 
-    Document i is `ids[offsets[i]:offsets[i + 1]]` (uint16 or int32). What a model reads is `prefix`, that
-    document cut to the length in use, `suffix`. `pad_id` fills rows of a batch behind the suffix.
+    Document i is `ids[offsets[i]:offsets[i + 1]]` (uint16 or int32). The input of a model is `prefix`, the truncated
+    document and `suffix`, padded with `pad_id` to the width of the batch.
     """
 
     ids: NDArray[Any]
@@ -52,7 +52,7 @@ class Tokens:
 
     @property
     def lengths(self) -> NDArray[np.int64]:
-        """Tokens of each document before truncation, special tokens included. Shape (num_documents,)."""
+        """The number of tokens in each document before truncation, including special tokens; shape (num_documents,)."""
         return np.diff(self.offsets) + self.num_special
 
     @property
@@ -61,70 +61,74 @@ class Tokens:
 
 
 def tokenize(documents: Documents, tokenizer: Any, *, cache_dir: str | Path | None) -> Tokens:
-    """Return the tokens of `documents`, from the cache where they are there.
+    """Return the tokens of `documents`, from the cache if possible.
 
-    `tokenizer` is a transformers tokenizer with a fast backend. `cache_dir` None means the default one.
-    An entry is keyed by the texts and the whole of the tokenizer, built in a folder of its own and renamed
-    into place: two processes may build it at once, and a killed one leaves nothing that could be taken for
-    an entry. A damaged entry is noticed by its checksums, said, and built again.
+    `tokenizer` is a transformers tokenizer with a fast backend. With `cache_dir=None`, the default cache is used. The
+    key of an entry covers the texts and the complete tokenizer. An entry is built in a temporary folder and then
+    renamed, so two processes may build it at the same time, and a killed process leaves no incomplete entry. Checksums
+    reveal a damaged entry, which is logged and built again.
 
-    Raises UserError for a tokenizer without a fast backend or a padding token, and for a cache that cannot
-    be written.
+    Raise UserError for a tokenizer without a fast backend or without a padding token, and for a cache that is not
+    writable.
     """
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None:
-        raise UserError(f"{type(tokenizer).__name__} has no fast version (tokenizer.json); choose a backbone with one.")
+        raise UserError(
+            f"{type(tokenizer).__name__} has no fast version (tokenizer.json); choose a backbone that has one."
+        )
     if tokenizer.pad_token_id is None:
-        raise UserError(f"The tokenizer of {tokenizer.name_or_path} has no padding token; choose an encoder with one.")
+        raise UserError(
+            f"The tokenizer of {tokenizer.name_or_path} has no padding token; choose a backbone that has one."
+        )
     with panics_raised():
         plain = _plain(backend.to_str())
     backend, prefix, suffix = plain.backend, plain.prefix, plain.suffix
     if not prefix and not suffix:
         suffix = (end_token(tokenizer),)
     if unknown := [token for token in (*prefix, *suffix, int(tokenizer.pad_token_id)) if token > plain.highest]:
-        raise UserError(f"The tokenizer adds the token {unknown[0]:,}, and its vocabulary ends at {plain.highest:,}.")
+        raise UserError(
+            f"The tokenizer adds the token id {unknown[0]:,}, but its highest id is {plain.highest:,}; choose another "
+            "backbone."
+        )
 
     key = _key(documents.texts, plain.sha256)
     entry = cache_folder(cache_dir) / "tokens" / key
     loaded = _load(entry)
     if loaded is None:
         try:
-            loaded = _build(entry, documents.texts, backend, plain.can_cut)
+            loaded = _build(entry, documents.texts, backend, plain.can_split)
         except OSError as error:
             raise UserError(
                 f"The token cache {entry.parent} cannot be written ({error}); set data.cache_dir or IMDBCLS_CACHE."
             ) from error
     ids, offsets = loaded
-    assert len(offsets) == len(documents) + 1, f"{len(offsets) - 1} documents in the cache, {len(documents)} wanted"
+    assert len(offsets) == len(documents) + 1, f"{len(offsets) - 1} documents in the cache, expected {len(documents)}"
     return Tokens(ids, offsets, prefix, suffix, pad_id=int(tokenizer.pad_token_id))
 
 
 def end_token(tokenizer: Any) -> int:
-    """The id that ends each document where a tokenizer adds no special tokens (GPT-2, Qwen).
+    """Return the id that ends each document if the tokenizer adds no special tokens (GPT-2, Qwen).
 
-    Without it a text of which the tokenizer leaves nothing would have no token to read.
+    Without an end token, a text that the tokenizer reduces to nothing would give the model no input.
     """
     ids = (getattr(tokenizer, f"{name}_token_id") for name in ("eos", "sep", "cls", "bos", "pad"))
     return int(next(token for token in ids if token is not None))
 
 
 class _Plain(NamedTuple):
-    """A tokenizer that neither truncates nor pads, what it puts around a document, and the sha256 of its JSON form.
-
-    `can_cut`: long documents may be tokenized in pieces.
-    """
+    """A tokenizer without truncation and padding, its special tokens around a document, and the sha256 of its JSON."""
 
     backend: Any
     prefix: tuple[int, ...]
     suffix: tuple[int, ...]
-    highest: int  # id of the vocabulary
+    highest: int  # highest id in the vocabulary
     sha256: bytes
-    can_cut: bool
+    can_split: bool  # long documents may be tokenized in pieces
 
 
-@lru_cache(maxsize=1)  # the splits of a run
+@lru_cache(maxsize=1)  # all splits of a run have the same tokenizer
 def _plain(tokenizer: str) -> _Plain:
-    """Made of a tokenizer's JSON form: a copy, because the caller's may truncate or pad, which the key leaves out."""
+    """Build a plain copy from a tokenizer's JSON: the original may truncate or pad, which the cache key must ignore."""
     from tokenizers import Tokenizer
 
     backend = Tokenizer.from_str(tokenizer)
@@ -133,7 +137,7 @@ def _plain(tokenizer: str) -> _Plain:
     prefix, suffix = _special_tokens(backend)
     highest = max(backend.get_vocab(with_added_tokens=True).values(), default=-1)
     digest = hashlib.sha256(backend.to_str().encode()).digest()
-    return _Plain(backend, prefix, suffix, highest, digest, can_cut(backend))
+    return _Plain(backend, prefix, suffix, highest, digest, can_split(backend))
 
 
 def _key(texts: Sequence[str], tokenizer_sha256: bytes) -> str:
@@ -147,27 +151,27 @@ def _key(texts: Sequence[str], tokenizer_sha256: bytes) -> str:
 
 
 def _special_tokens(backend: Any) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Find what the tokenizer puts before and behind a document, by comparing a word with and without."""
+    """Find the special tokens before and after a document, by encoding a word with and without them."""
     plain = backend.encode("a", add_special_tokens=False).ids
     full = backend.encode("a", add_special_tokens=True).ids
     for start in range(len(full) - len(plain) + 1):
         if full[start : start + len(plain)] == plain:
             return tuple(full[:start]), tuple(full[start + len(plain) :])
     raise UserError(
-        f"The tokenizer's special tokens do not surround the text (the ids {plain} of a word become {full}); choose a "
+        f"The tokenizer's special tokens do not enclose the text (the ids {plain} of a word become {full}); choose a "
         "backbone with another tokenizer."
     )
 
 
-def _build(entry: Path, texts: Sequence[str], backend: Any, cut: bool) -> tuple[NDArray[Any], NDArray[np.int64]]:
-    if len(texts) > TOLD:
-        logger.info(f"Tokenizing {len(texts):,} documents, once: the tokens are kept ...")
+def _build(entry: Path, texts: Sequence[str], backend: Any, can_split: bool) -> tuple[NDArray[Any], NDArray[np.int64]]:
+    if len(texts) > LOG_ABOVE:
+        logger.info(f"Tokenizing {len(texts):,} documents; later runs use the cached tokens ...")
     with creating_folder(entry) as folder:
         dtype = np.dtype(np.uint16 if backend.get_vocab_size(with_added_tokens=True) <= 2**16 else np.int32)
         offsets = np.zeros(len(texts) + 1, dtype=np.int64)
         digest = hashlib.sha256()
         with open(folder / "ids.bin", "wb") as file, _all_cores(), panics_raised():
-            for rows, batch in batches_of(texts, cut):
+            for rows, batch in batches_of(texts, can_split):
                 encodings = backend.encode_batch_fast(batch, add_special_tokens=False)
                 for row, encoding in zip(rows, encodings, strict=True):
                     raw = np.array(encoding.ids, dtype=dtype).tobytes()
@@ -192,12 +196,12 @@ def _build(entry: Path, texts: Sequence[str], backend: Any, cut: bool) -> tuple[
             sync_file(text_file)
     loaded = _load(entry)
     if loaded is None:
-        raise OSError("what was written could not be read back")
+        raise OSError("the new entry could not be read back")
     return loaded
 
 
 def _load(entry: Path) -> tuple[NDArray[Any], NDArray[np.int64]] | None:
-    """Map an entry. None where there is none, or where there was a damaged one, which is removed."""
+    """Map an entry; return None if it does not exist or is damaged. A damaged entry is logged and removed."""
     if not entry.exists():
         return None
     try:
@@ -209,9 +213,9 @@ def _load(entry: Path) -> tuple[NDArray[Any], NDArray[np.int64]] | None:
         else:
             ids = np.memmap(entry / "ids.bin", dtype=about["dtype"], mode="r", shape=(about["num_tokens"],))
         if hashlib.sha256(offsets.tobytes()).hexdigest() != about["offsets_sha256"]:
-            raise ValueError("offsets.bin does not have its checksum")
+            raise ValueError("the checksum of offsets.bin is wrong")
         if hashlib.sha256(ids.tobytes()).hexdigest() != about["ids_sha256"]:
-            raise ValueError("ids.bin does not have its checksum")
+            raise ValueError("the checksum of ids.bin is wrong")
     except (OSError, ValueError, KeyError, TypeError) as error:
         remove_damaged(entry, "token cache", error)
         return None
@@ -220,10 +224,10 @@ def _load(entry: Path) -> tuple[NDArray[Any], NDArray[np.int64]] | None:
 
 @contextlib.contextmanager
 def _all_cores() -> Iterator[None]:
-    """Let the tokenizer use all cores here, and have it be silent and single-threaded in later forks.
+    """Let the tokenizer use all cores within the context, and one thread in processes that are forked later.
 
-    Its threads do not survive a fork: without a setting a forked child is warned about on the screen, with
-    `true` it hangs. The user's own setting is kept.
+    The tokenizer's threads do not survive a fork. In a forked process, the library prints a warning if
+    TOKENIZERS_PARALLELISM is not set, and hangs if it is `true`. A value that the user has set is kept.
     """
     global _pool_pid
     if _users_parallelism is not None:

@@ -15,13 +15,17 @@ from imdbcls.printable import is_unicode
 
 logger = logging.getLogger(__name__)
 
-CHUNK = 1000  # texts at a time
-CHUNK_CHARACTERS = 2**24  # of a chunk of more than one text, at most
+CHUNK = 1000  # texts to classify at a time
+CHUNK_CHARACTERS = 2**24  # a chunk ends once it has this many characters
 
 
 @dataclass(frozen=True)
 class Texts:
-    """The rows to answer. `name` is where they come from, if they are counted; `copied` are the columns of each row."""
+    """The texts to classify.
+
+    `name` is their source (a file or stdin), None for the command line. `unit` is what an item's number counts.
+    `copied` are the names of the values that each answer copies.
+    """
 
     items: Iterator[Item]
     name: str | None = None
@@ -30,12 +34,12 @@ class Texts:
 
 
 def from_arguments(texts: Sequence[str]) -> Texts:
-    """Return texts of the command line, numbered by their place on it."""
+    """Return the texts on the command line, numbered from 1."""
     return Texts(Item(number, text) for number, text in not_empty(enumerate(texts, start=1), "text"))
 
 
 def from_stdin(stdin: TextIO) -> Texts:
-    """Return the lines that are not blank, numbered by their place on stdin."""
+    """Return the non-blank lines of stdin with their line numbers."""
     return Texts((Item(number, text) for number, text in not_empty(lines_of(stdin), "stdin, line")), "stdin", "line")
 
 
@@ -49,9 +53,10 @@ def request_for(
     delimiter: Delimiter | None,
     quoting: Quoting | None,
 ) -> Request:
-    """Return which columns to read of a file, and how; None stands for the default.
+    """Return the request for the columns to read from a file; None means the default.
 
-    `data` are the arguments of the run's source, with the default columns. `keep` are names separated by commas.
+    `data` holds the arguments of the run's source, which give the default columns. `keep` is a comma-separated list of
+    columns to copy into the answers.
     """
     columns = [("text_column", text_column or name_in(data, "text_column") or "text")]
     columns += [("keep", name.strip()) for name in (keep or "").split(",") if name.strip()]
@@ -65,25 +70,26 @@ def request_for(
 
 
 def name_in(data: Mapping[str, Any], key: str) -> str | None:
-    """A column that the run's data section names; a run folder from elsewhere may hold anything there."""
+    """Return a column that the run's data section names; None if it is not a name.
+
+    A run folder from an untrusted source may contain anything there.
+    """
     name = data.get(key)
     return name if isinstance(name, str) and name.strip() else None
 
 
 def has_column(path: Path, name: str, request: Request) -> bool:
-    """Whether a file has a column once; says so where it has not."""
+    """Return whether a file has exactly one column with a name; log it otherwise."""
     try:
         require_columns(path, replace(request, columns=(("id_column", name),)))
     except UserError:
-        logger.info(
-            f"{path} does not have the id column of the run's data, {name!r}: the answers have only row numbers."
-        )
+        logger.info(f"{path} lacks {name!r}, the id column of the run's data, so the answers have only row numbers.")
         return False
     return True
 
 
 def from_file(path: Path, request: Request) -> Texts:
-    """Return the rows of a file, read one by one; a row's number is its line, in Parquet its row from 1."""
+    """Return the rows of a file, read one by one; a row's number is its line, or in Parquet its row from 1."""
     require_columns(path, request)
     found = rows_of(path, request)
     for note in found.notes:
@@ -101,17 +107,17 @@ def from_file(path: Path, request: Request) -> Texts:
             text = row[text_column]
             is_missing = text is None or (isinstance(text, float) and math.isnan(text))
             if not is_missing and not isinstance(text, str):
-                raise UserError(f"{place}: {text_column!r} holds a value of type {type(text).__name__}, not a text.")
+                raise UserError(f"{place}: {text_column!r} is not a text but a value of type {type(text).__name__}.")
             kept = {output: plain(row.get(name)) for name, output in copied.items()}
-            yield Item(number, None if is_missing or not str(text).strip() else whole(str(text), place), kept)
+            yield Item(number, None if is_missing or not str(text).strip() else valid_unicode(str(text), place), kept)
 
     return Texts(items(), str(path), found.unit, tuple(copied.values()))
 
 
 def lines_of(stdin: TextIO) -> Iterator[tuple[int, str]]:
-    """The lines that are not blank, with their numbers."""
+    """Yield the non-blank lines with their numbers."""
     if stdin.isatty():
-        logger.info("Reading texts from the terminal, one a line; Ctrl-D ends.")
+        logger.info("Reading texts from the terminal, one per line. Press Ctrl-D to finish.")
     try:
         for number, line in enumerate(stdin, start=1):
             if line.strip():
@@ -120,25 +126,25 @@ def lines_of(stdin: TextIO) -> Iterator[tuple[int, str]]:
         raise UserError(f"stdin is not in {error.encoding}: byte 0x{error.object[error.start]:02x}.") from error
     except OSError as error:
         raise UserError(
-            f"stdin cannot be read ({error.strerror}): give texts on the command line or in --file, or open stdin."
+            f"stdin cannot be read ({error.strerror}). Give texts on the command line or with --file, or open stdin."
         ) from error
 
 
 def not_empty(numbered: Iterable[tuple[int, str]], place: str) -> Iterator[tuple[int, str]]:
     for number, text in numbered:
         if not text.strip():
-            raise UserError(f"{place} {number:,}: there is no text to classify.")
-        yield number, whole(text, f"{place} {number:,}")
+            raise UserError(f"{place} {number:,} is empty; give a text to classify.")
+        yield number, valid_unicode(text, f"{place} {number:,}")
 
 
-def whole(text: str, place: str) -> str:
+def valid_unicode(text: str, place: str) -> str:
     if not is_unicode(text):
         raise UserError(f"{place}: the text contains an unpaired surrogate, or bytes that are not UTF-8.")
     return text
 
 
 def in_chunks(items: Iterator[Item]) -> Iterator[list[Item]]:
-    """Yield up to `CHUNK` items at a time, fewer of long texts. A row that cannot be read loses no item before it."""
+    """Yield up to `CHUNK` items at a time, fewer if texts are long; yield all items before an unreadable row."""
     chunk: list[Item] = []
     num_characters = 0
     try:

@@ -68,7 +68,7 @@ def test_files_are_read_as_their_texts_are_wanted(tmp_path: Path) -> None:
     items = from_file(path, TEXT).items
     last = [next(items) for _ in range(CHUNK)][-1]
     assert (last.number, last.text) == (CHUNK, "a")
-    with pytest.raises(imdbcls.UserError, match=r"long\.jsonl, line 2,001: not a JSON value"):
+    with pytest.raises(imdbcls.UserError, match=r"long\.jsonl, line 2,001 is not valid JSON"):
         list(items)
 
 
@@ -86,8 +86,8 @@ def test_files_are_read_as_their_texts_are_wanted(tmp_path: Path) -> None:
         ("a.tsv", b'text\tid\n"good\t1\nbad\n', r"a\.tsv, line 3: expected 2 fields as in the header, found 1"),
         ("a.csv", b"text\ngood\nna\xefve\n", r"a\.csv, line 3: byte 0xef at offset 12 is not UTF-8"),
         ("a.jsonl", b'{"text": "x"}\n\xff\n', r"a\.jsonl, line 2: byte 0xff at offset 14 is not UTF-8"),
-        ("a.jsonl", b'{"text": ' + 5000 * b"9" + b"}\n", r"a\.jsonl, line 1: this JSON value is beyond reading"),
-        ("a.parquet", b"PAR1", r"a\.parquet is not a whole Parquet file"),
+        ("a.jsonl", b'{"text": ' + 5000 * b"9" + b"}\n", r"a\.jsonl, line 1: this JSON value is too large to parse"),
+        ("a.parquet", b"PAR1", r"a\.parquet is not a complete Parquet file"),
         ("a.csv", b"", r"a\.csv is empty; the first line must name the columns"),
     ],
 )
@@ -130,14 +130,14 @@ def test_a_line_without_the_column_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "stdin", "sentence"),
     [
-        (["", "x"], "", "text 1: there is no text to classify"),
+        (["", "x"], "", "text 1 is empty; give a text to classify"),
         (["--file", "d.csv"], "", r"d.csv has no column 'text' \(--text-column\); it has 'id', 'review'"),
         (["--file", "d.csv", "--keep", "id,stars"], "", r"no columns 'text' .* and 'stars' \(--keep\); it has 'id'"),
-        (["--file", "n.jsonl"], "", r"n.jsonl, line 1: 'text' holds a value of type int, not a text"),
+        (["--file", "n.jsonl"], "", r"n.jsonl, line 1: 'text' is not a text but a value of type int"),
         (["--file", "d.csv", "--text-column", "review", "--output", "d.csv"], "", "--output=d.csv is the input file"),
-        (["--file", "d.csv", "--output", "no/d.csv"], "", "--output=no/d.csv: give the name of a file in an existing"),
+        (["--file", "d.csv", "--output", "no/d.csv"], "", "--output=no/d.csv is not a file in an existing"),
         (["--keep", "id", "--quoting", "none", "x"], "", "--keep, --quoting can only be used with --file"),
-        (["--file", "nowhere.csv"], "", "--file=nowhere.csv: there is no such file"),
+        (["--file", "nowhere.csv"], "", "--file=nowhere.csv does not exist"),
         (["--file", "d.csv", "x"], "", "on the command line or in --file, not both"),
     ],
 )
@@ -212,7 +212,7 @@ def test_the_id_column_of_the_runs_data_is_the_default(
     assert [json.loads(line)["id"] for line in answers(str(run), "--file", str(path)).splitlines()][::3] == ["t1", "t4"]
     path.write_text("text\ngood\n")
     assert "id" not in json.loads(answers(str(run), "--file", str(path)))
-    assert "does not have the id column of the run's data, 'ticket'" in capsys.readouterr().err
+    assert "lacks 'ticket', the id column of the run's data" in capsys.readouterr().err
 
 
 def test_copied_columns_get_names_of_their_own() -> None:

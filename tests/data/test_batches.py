@@ -1,4 +1,4 @@
-"""Batches: exact under resuming, every document once, little padding, truncation as asked."""
+"""Test batches: exact resumption, every document once per epoch, little padding, and truncation."""
 
 from typing import Any
 from unittest import mock
@@ -22,7 +22,7 @@ def make_train(
     batch_size: int = 16,
     group_by_length: bool = True,
 ) -> TrainBatches:
-    # Log-normal, as IMDB's review lengths: median 224 tokens, mean 302, 13 % over 512.
+    # A log-normal distribution like the lengths of IMDB's reviews: median 224 tokens, mean 302, 13 % over 512.
     lengths = np.clip(np.random.default_rng(0).lognormal(np.log(224), 0.75, num_documents), 3, 3000).astype(np.int64)
     return TrainBatches(
         make_tokens(lengths),
@@ -36,7 +36,7 @@ def make_train(
 
 
 @pytest.mark.parametrize("num_documents", [1, 5, 16, 40, 3203])
-def test_every_document_once_an_epoch(num_documents: int) -> None:
+def test_an_epoch_has_every_document_once(num_documents: int) -> None:
     batches = make_train(num_documents)
     for epoch in range(2):
         found = list(batches.epoch(epoch))
@@ -61,7 +61,7 @@ def test_epochs_and_seeds_differ() -> None:
     assert any(not np.array_equal(one, other) for one, other in zip(first, others, strict=True))
 
 
-def test_who_meets_whom_changes_from_epoch_to_epoch() -> None:
+def test_documents_share_batches_with_others_in_each_epoch() -> None:
     for num_documents in (96, 3200):
         batches = make_train(num_documents)
         pairs = [
@@ -79,7 +79,7 @@ def test_padding_is_at_most_three_percent(max_length: int) -> None:
     assert 1 - real / padded <= 0.03
 
 
-def test_ungrouped_batches_hold_documents_of_any_lengths() -> None:
+def test_ungrouped_batches_have_documents_of_any_length() -> None:
     batches = make_train(group_by_length=False)
     plan = batches.plan(0)
     assert sorted(np.concatenate(plan)) == list(range(3203))
@@ -88,7 +88,7 @@ def test_ungrouped_batches_hold_documents_of_any_lengths() -> None:
     assert np.median(spreads) > 20 * np.median(grouped)
 
 
-def test_rows_hold_the_document_and_nothing_else() -> None:
+def test_rows_contain_only_the_document_and_padding() -> None:
     batches = make_train(100, max_length=100)
     tokens = batches._collator.tokens
     for batch in batches.epoch(0):
@@ -106,7 +106,7 @@ def test_rows_hold_the_document_and_nothing_else() -> None:
 
 
 @pytest.mark.parametrize("truncation", TRUNCATIONS)
-def test_truncation(truncation: str) -> None:
+def test_truncation_keeps_the_requested_part(truncation: str) -> None:
     lengths = np.array([2000, 512, 511, 4])
     tokens = make_tokens(lengths)
     batches = EvalBatches(tokens, np.zeros(4, dtype=np.int64), batch_size=4, max_length=512, truncation=truncation)
@@ -122,7 +122,7 @@ def test_truncation(truncation: str) -> None:
     assert rows[3][:4].tolist() == [BOS, 3, 4, EOS]
 
 
-def test_micro_batches_are_the_batch() -> None:
+def test_micro_batches_add_up_to_the_batch() -> None:
     for batch in make_train(70, max_length=100).epoch(0):
         for size in (1, 5, 16):
             parts = batch.split(size)
@@ -139,7 +139,7 @@ def test_micro_batches_are_the_batch() -> None:
                 start += len(part)
 
 
-def test_scoring_takes_every_document_once_longest_first_within_the_budget() -> None:
+def test_evaluation_has_every_document_once_longest_first() -> None:
     lengths = np.random.default_rng(1).integers(3, 900, 1001)
     labels = np.arange(1001) % 2
     batches = EvalBatches(make_tokens(lengths), labels, batch_size=8, max_length=512, truncation="head")
@@ -153,7 +153,7 @@ def test_scoring_takes_every_document_once_longest_first_within_the_budget() -> 
     assert all(same(one, other) for one, other in zip(found, batches, strict=True))
 
 
-def test_latency_is_of_every_document_after_one_untimed_pass_for_each_length() -> None:
+def test_latency_excludes_one_warmup_pass_per_length() -> None:
     lengths = np.array([30, 30, 31, 90, 30, 90, 12])
     batches = EvalBatches(make_tokens(lengths), np.arange(7) % 2, batch_size=8, max_length=64, truncation="head")
     seen: list[int] = []
@@ -165,14 +165,14 @@ def test_latency_is_of_every_document_after_one_untimed_pass_for_each_length() -
             seen.append(int(mask_BT.sum()))
             return torch.zeros(1, 2)
 
-    with mock.patch("time.perf_counter", lambda: next(clock) ** 2):  # pass n takes 4n + 1 seconds, n from 0
+    with mock.patch("time.perf_counter", lambda: next(clock) ** 2):  # pass n, counted from 0, takes 4n + 1 seconds
         found = measure_latency(Counting(), batches, Hardware(torch.device("cpu"), "fp32"), 7)
     assert seen == [64, 64, 64, 31, 31, 30, 30, 30, 30, 12, 12]
     timed = [4 * place + 1 for place in (1, 2, 4, 6, 7, 8, 10)]
     assert found == {"p50": 1000 * np.percentile(timed, 50), "p95": 1000 * np.percentile(timed, 95)}
 
 
-def test_scoring_batches_have_a_bounded_number_of_tokens_where_their_size_is_not_given() -> None:
+def test_default_evaluation_batches_have_a_bounded_number_of_tokens() -> None:
     lengths = np.random.default_rng(1).integers(3, 900, 1001)
     labels = np.arange(1001) % 2
     for max_length in (64, 512):
@@ -183,9 +183,9 @@ def test_scoring_batches_have_a_bounded_number_of_tokens_where_their_size_is_not
         assert all(batch.input_ids_BT.numel() <= EVAL_TOKENS for batch in batches)
 
 
-def test_a_misspelt_truncation_and_no_room_for_text() -> None:
+def test_a_misspelt_truncation_and_a_short_max_length_are_refused() -> None:
     tokens = make_tokens(np.array([5, 6]))
-    with pytest.raises(ValueError, match="'heads' is none of head, tail, head_tail"):
+    with pytest.raises(ValueError, match="'heads' is not one of head, tail, head_tail"):
         EvalBatches(tokens, np.zeros(2, dtype=np.int64), batch_size=2, max_length=8, truncation="heads")
     with pytest.raises(ValueError, match="leaves no room"):
         EvalBatches(tokens, np.zeros(2, dtype=np.int64), batch_size=2, max_length=2, truncation="head")

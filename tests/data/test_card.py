@@ -1,4 +1,4 @@
-"""The data card tells what a run would read, split and truncate."""
+"""Test that the data card shows what a run reads, splits and truncates."""
 
 import os
 import subprocess
@@ -25,7 +25,10 @@ def command(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture
 def own_data(tmp_path: Path) -> list[str]:
-    """Three classes; every train text has 10 + n words, n its row; two texts repeated, one of them in test too."""
+    """Return overrides for a data set of three classes.
+
+    Row n of train has 10 + n words. Two texts are repeated in train, and one of them also occurs in test.
+    """
     words = [" ".join(["film"] * (10 + row)) for row in range(60)]
     rows = [(text, "abc"[row % 3], f"author {row % 20}") for row, text in enumerate(words)]
     train = write(tmp_path / "train.csv", [*rows, (words[0], "a", "author 0"), (words[3], "a", "author 3")])
@@ -41,7 +44,7 @@ def own_data(tmp_path: Path) -> list[str]:
     ]
 
 
-def test_the_figures_are_the_corpus_s(own_data: list[str]) -> None:
+def test_the_card_describes_the_corpus(own_data: list[str]) -> None:
     card = build_data_card(compose([*own_data, "max_length=40"]))
     train, validation, test = card.splits.values()
     assert card.label_names == ("a", "b", "c")
@@ -50,24 +53,24 @@ def test_the_figures_are_the_corpus_s(own_data: list[str]) -> None:
     assert train.num_clusters is not None and validation.num_clusters is not None
     assert train.num_clusters + validation.num_clusters == 20 and test.num_clusters == 3
     assert train.num_repeated + validation.num_repeated == 2 and test.num_repeated == 0
-    assert validation.num_in_train == 0  # duplicates never straddle the split that the project makes
-    # [CLS] and [SEP] count: 10 + n words are 12 + n tokens.
+    assert validation.num_in_train == 0  # carving a split keeps duplicates together
+    # Lengths include [CLS] and [SEP]: 10 + n words give 12 + n tokens.
     all_lengths = np.sort(np.concatenate([train.lengths, validation.lengths]))
     assert all_lengths.tolist() == sorted([*range(12, 72), 12, 15])
     over = train.share_over(40) * train.num_documents + validation.share_over(40) * validation.num_documents
     assert round(over) == sum(length > 40 for length in all_lengths)
 
 
-def test_the_card_and_the_run_name_the_same_split(own_data: list[str]) -> None:
+def test_the_card_and_the_run_have_the_same_split(own_data: list[str]) -> None:
     config = compose(own_data)
     assert build_data_card(config).split_hash == build_corpus(config.data).split_hash
 
 
-def test_windows_lose_nothing_and_are_counted(own_data: list[str]) -> None:
+def test_the_card_counts_windows(own_data: list[str]) -> None:
     card = build_data_card(compose([*own_data, "max_length=40", "data.truncation=windows", "data.max_windows=2"]))
     train = card.splits["train"]
     assert train.num_windows is not None
-    # 38 words a window, 10 of them shared: from 39 words on two windows, from 67 on three.
+    # A window has 38 words and shares 10 of them: more than 38 words need two windows, more than 66 need three.
     assert train.num_windows.tolist() == [1 if length <= 40 else 2 if length <= 68 else 3 for length in train.lengths]
     text = card_text(card)
     assert "windows per document" in text and "read in windows of up to 40 tokens" in text
@@ -76,18 +79,18 @@ def test_windows_lose_nothing_and_are_counted(own_data: list[str]) -> None:
     assert gaps[3] == f"{(train.lengths > 68).mean():.1%}" != "0.0%"
 
 
-def test_the_command_prints_it(own_data: list[str]) -> None:
+def test_the_command_prints_the_card(own_data: list[str]) -> None:
     answer = command(*own_data, "max_length=40")
     assert answer.returncode == 0, answer.stderr
     lines = [line.split() for line in answer.stdout.splitlines()]
     assert ["train", "validation", "test"] in lines
     assert next(line for line in lines if line[:1] == ["documents"])[3] == "3"
-    assert "1 text occurs both in train and in test; all are kept." in answer.stdout
+    assert "1 text occurs in both train and test; all rows are kept." in answer.stdout
     assert "truncated to 40 tokens (data.truncation=head)" in answer.stdout
     assert "Split hash " in answer.stdout
 
 
-def test_mistakes_are_sentences(tmp_path: Path) -> None:
+def test_command_mistakes_are_reported(tmp_path: Path) -> None:
     answer = command("data=filse", "lrr=1")
     assert answer.returncode == 2 and answer.stdout == ""
     assert answer.stderr.splitlines() == [
@@ -97,7 +100,7 @@ def test_mistakes_are_sentences(tmp_path: Path) -> None:
     answer = command("data=files", f"data.train={tmp_path / 'none.csv'}", "backbone=tiny")
     assert answer.returncode == 2 and answer.stderr.startswith("imdbcls: ") and "none.csv" in answer.stderr
     answer = command("data=sample", "backbone=tiny", "max_length=9999")
-    assert answer.stderr.startswith("imdbcls: max_length=9999 is more than backbone=tiny takes: at most 512 tokens;")
+    assert answer.stderr.startswith("imdbcls: max_length=9999 is more than the 512 tokens that backbone=tiny accepts.")
 
 
 def test_many_classes_and_no_clusters_fit_the_page(own_data: list[str], tmp_path: Path) -> None:
@@ -125,15 +128,15 @@ def test_the_histogram_counts_every_document_once() -> None:
 
 
 @pytest.mark.needs("roberta-base")
-def test_no_weights_are_needed_for_the_tokenizer() -> None:
+def test_the_tokenizer_needs_no_weights() -> None:
     assert not list(ROBERTA.glob("*.safetensors"))
     assert build_tokenizer(compose([f"backbone.path={ROBERTA}"])).pad_token_id == 1
 
 
 @pytest.mark.slow
 @pytest.mark.needs("imdb")
-def test_imdb(tmp_path: Path) -> None:
+def test_the_card_of_imdb(tmp_path: Path) -> None:
     answer = command(f"data.path={IMDB}", "backbone=tiny", "data.train_limit=400", f"data.cache_dir={tmp_path}")
     assert answer.returncode == 0, answer.stderr
-    assert "123 texts occur both in train and in test; all are kept." in answer.stdout
+    assert "123 texts occur in both train and test; all rows are kept." in answer.stdout
     assert "25,000" in answer.stdout and "12,500 (50.0%)" in answer.stdout

@@ -1,4 +1,4 @@
-"""CSV and TSV files as programs and people write them: what encloses fields is found, and no row swallows others."""
+"""Test CSV and TSV files from programs and people: quoting and delimiters are detected, and rows are never merged."""
 
 import csv
 import io
@@ -40,19 +40,19 @@ def source_of(path: Path, content: str, **settings: str) -> Source:
 @pytest.mark.parametrize(
     "lines",
     [
-        # A field begins with a quotation mark that is closed before its end, as in MRPC.
+        # A field begins with a quotation mark that is closed before the end of the field, as in MRPC.
         ['pos\t"Rarely seen," she said', "neg\tnot at all"],
-        # It is never closed: read with quoting, everything after it would be one field.
+        # The quotation mark is never closed: with quoting, everything after it would be one field.
         ['pos\t"Rarely seen', "neg\tnot at all", "pos\tyes"],
-        # It is closed at the end of a later line: read with quoting, three rows would silently be one.
+        # The quotation mark is closed at the end of a later line: with quoting, three rows would silently be one.
         ['pos\t"Rarely seen', "neg\tnot at all", 'pos\tand then "'],
-        # Whole texts in quotation marks, between texts without: a writer that quotes would quote all or none of them.
+        # Only some texts are in quotation marks: a CSV writer would quote all of them or only those that need it.
         ['pos\t"Rarely seen"', "neg\tnot at all"],
-        # Quotation marks as inches, doubled or not.
+        # Quotation marks stand for inches, or are doubled.
         ['pos\t""Rarely"" seen', 'neg\t12" records and 7" ones'],
     ],
 )
-def test_a_tsv_without_quoting_is_read_as_it_is_written(lines: list[str], tmp_path: Path) -> None:
+def test_an_unquoted_tsv_keeps_its_quotation_marks(lines: list[str], tmp_path: Path) -> None:
     path = tmp_path / "d.tsv"
     source = source_of(path, "label\ttext\n" + "".join(f"{line}\n" for line in lines))
     assert list(source.train.texts) == [line.split("\t")[1] for line in lines]
@@ -63,7 +63,7 @@ def test_a_tsv_without_quoting_is_read_as_it_is_written(lines: list[str], tmp_pa
 
 @pytest.mark.parametrize("quoting", [csv.QUOTE_MINIMAL, csv.QUOTE_ALL, csv.QUOTE_NONNUMERIC])
 @pytest.mark.parametrize("delimiter", [",", "\t", ";"])
-def test_a_file_with_quoting_is_read_as_it_was_meant(quoting: int, delimiter: str, tmp_path: Path) -> None:
+def test_a_quoted_file_loses_only_its_enclosing_quotes(quoting: int, delimiter: str, tmp_path: Path) -> None:
     rows = [
         ("plain", 1),
         ('He said "no".', 0),
@@ -88,10 +88,10 @@ def test_a_file_with_quoting_is_read_as_it_was_meant(quoting: int, delimiter: st
     suffix=st.sampled_from([".csv", ".tsv"]),
     everything=st.booleans(),
 )
-def test_what_a_writer_quotes_comes_back(
+def test_quoted_texts_survive_a_round_trip(
     rows: list[tuple[str, int]], suffix: str, everything: bool, tmp_path: Path
 ) -> None:
-    """Each text as it was, or an error that names the line where it is not certain: never another text."""
+    """Reading gives either the original texts or an error for an ambiguous line, but never other texts."""
     file = io.StringIO(newline="")
     quoting = csv.QUOTE_ALL if everything else csv.QUOTE_MINIMAL
     writer = csv.writer(file, delimiter="\t" if suffix == ".tsv" else ",", quoting=quoting)
@@ -99,7 +99,7 @@ def test_what_a_writer_quotes_comes_back(
     try:
         found = texts(tmp_path / f"d{suffix}", file.getvalue())
     except UserError as error:
-        assert "look like rows of their own" in str(error)
+        assert "look like separate rows" in str(error)
     else:
         assert found == [text for text, _ in rows]
 
@@ -111,12 +111,12 @@ def test_a_tsv_never_loses_rows(rows: list[str], tmp_path: Path) -> None:
     assert len(texts(tmp_path / "d.tsv", content)) == len(rows)
 
 
-def test_quoting_can_be_given(tmp_path: Path) -> None:
+def test_quoting_can_be_set(tmp_path: Path) -> None:
     content = 'text\tlabel\n"in quotes"\tx\nnot in quotes\ty\n'
     assert texts(tmp_path / "d.tsv", content) == ['"in quotes"', "not in quotes"]
     assert texts(tmp_path / "d.tsv", content, quoting="standard") == ["in quotes", "not in quotes"]
     content = 'text,label\n"in quotes",x\n"not closed,y\n'
-    with pytest.raises(UserError, match=r"d\.csv, line 3: this row .* data.quoting=none reads quotation marks as char"):
+    with pytest.raises(UserError, match=r"d\.csv, line 3: this row .* data.quoting=none reads quotation marks as ord"):
         source_of(tmp_path / "d.csv", content)
     assert texts(tmp_path / "d.csv", content, quoting="none") == ['"in quotes"', '"not closed']
 
@@ -134,22 +134,22 @@ def rows_with(broken: list[str]) -> str:
     [
         ['pos,"So great', 'neg,the end"'],
         ['pos,"So great', "neg,dull", "pos,fine", 'neg,the end"'],
-        ['pos,"So great, yes, great', "neg,dull", 'neg,the end"'],  # the first with commas
+        ['pos,"So great, yes, great', "neg,dull", 'neg,the end"'],  # the text of the first row contains commas
     ],
 )
-def test_rows_in_a_field_that_is_never_closed_are_not_merged(broken: list[str], tmp_path: Path) -> None:
+def test_rows_after_an_unclosed_quote_are_not_merged(broken: list[str], tmp_path: Path) -> None:
     content = rows_with(broken)
     last = 11 + len(broken)
     with pytest.raises(UserError, match=rf"d\.csv, line 12: a quotation mark opens a .* only in line {last}, .*none"):
         source_of(tmp_path / "d.csv", content)
-    merged = texts(tmp_path / "d.csv", content, quoting="standard")  # the user states that it is correct
+    merged = texts(tmp_path / "d.csv", content, quoting="standard")  # the user says that the quoting is correct
     assert len(merged) == 21
     if broken[0].count(",") == 1:
         assert len(texts(tmp_path / "d.csv", content, quoting="none")) == 20 + len(broken)
 
 
-def test_rows_are_recognized_by_the_other_columns(tmp_path: Path) -> None:
-    """The text is in the first column, and texts repeat; without another column, several lines are needed."""
+def test_merged_rows_are_recognised_by_the_other_columns(tmp_path: Path) -> None:
+    """Another column shows what rows look like. If no column does, more lines are needed as evidence."""
     rows = [f"film number {row % 6},{'pos' if row % 2 else 'neg'}\n" for row in range(12)]
     content = "".join(["text,label\n", *rows, '"So good,pos\nbad,neg\nthe end",pos\n', *rows])
     with pytest.raises(UserError, match=r"line 14: a quotation mark opens a field that ends only in line 16"):
@@ -167,12 +167,12 @@ def test_rows_are_recognized_by_the_other_columns(tmp_path: Path) -> None:
         "Dear Sir,\nhello, you\n\nyours",
         "Dear Sir, hello\nbye",
         "Well, yes, I said\nbye",
-        "roses, red\nviolets, blue\nsugar, sweet",  # a comma in each line, but none holds a label
+        "roses, red\nviolets, blue\nsugar, sweet",  # each line has a comma, but none has a label
         'He said, "no"\nand left, twice',
     ],
 )
 @pytest.mark.parametrize("label_first", [True, False])
-def test_a_text_of_several_lines_is_one_text(text: str, label_first: bool, tmp_path: Path) -> None:
+def test_a_multiline_text_is_one_text(text: str, label_first: bool, tmp_path: Path) -> None:
     rows = [(f"film number {row}", "pos" if row % 2 else "neg") for row in range(20)]
     rows.insert(10, (text, "pos"))
     file = io.StringIO(newline="")
@@ -197,24 +197,24 @@ def test_a_text_of_several_lines_is_one_text(text: str, label_first: bool, tmp_p
         ("d.csv", 'text ,label\n"Good, fun",x\nBad; no,y\n'),
     ],
 )
-def test_delimiters_and_spaces_are_found(name: str, content: str, tmp_path: Path) -> None:
+def test_delimiters_and_spaces_are_detected(name: str, content: str, tmp_path: Path) -> None:
     source = source_of(tmp_path / name, content)
     assert list(source.train.texts) == ["Good, fun", "Bad; no"] and source.label_names == ("x", "y")
 
 
-def test_a_delimiter_can_be_given_and_is_named_when_found(tmp_path: Path) -> None:
+def test_a_delimiter_can_be_set_and_is_reported_if_detected(tmp_path: Path) -> None:
     path = tmp_path / "d.csv"
     assert texts(path, "text|label\na,b|x\n", delimiter="pipe") == ["a,b"]
     source = source_of(path, "text;label\na;x\nb;y\n")
     assert source.notes[1] == f"{path}: fields are separated by ';' (data.delimiter=semicolon)."
     with pytest.raises(UserError, match=r"line 3: expected 2 fields as in the header, found 3; .* separated by ';'"):
         source_of(path, "text;label\na;x\nb;c;y\n")
-    # A comma in the header that gives the columns stays the delimiter.
+    # The comma stays the delimiter if it splits the header into the requested columns.
     assert texts(path, "text,a;b,label\nx,1;2,y\n") == ["x"]
 
 
-def test_spaces_at_the_start_of_texts_stay(tmp_path: Path) -> None:
-    """Only quotation marks after the delimiter show that the space is not part of the text."""
+def test_leading_spaces_of_texts_stay(tmp_path: Path) -> None:
+    """A space after the delimiter is part of the text unless quotation marks follow it."""
     assert texts(tmp_path / "d.csv", "label,text\nx, a\ny,b\n") == [" a", "b"]
     assert texts(tmp_path / "d.csv", 'label,text\nx, "a" and\ny,b\n') == [' "a" and', "b"]
 
@@ -239,14 +239,14 @@ def test_only_the_requested_columns_must_be_unique(content: str, tmp_path: Path)
     }
 
 
-def test_parquet_columns_of_the_same_name_are_ignored_where_they_are_not_requested(tmp_path: Path) -> None:
+def test_duplicate_parquet_columns_are_ignored_unless_requested(tmp_path: Path) -> None:
     import pyarrow as pa
     from pyarrow import parquet
 
     path = tmp_path / "d.parquet"
     parquet.write_table(pa.table([["a"], [1], [2]], names=["text", "x", "x"]), path)
     assert list(read_table(path, "data.train", Request((("text_column", "text"),))).columns["text"]) == ["a"]
-    with pytest.raises(UserError, match=r"column 'x' \(data.text_column\) occurs 2 times among 'text', 'x', 'x'"):
+    with pytest.raises(UserError, match=r"column 'x' \(data.text_column\) occurs 2 times in 'text', 'x', 'x'"):
         read_table(path, "data.train", Request((("text_column", "x"),)))
 
 
@@ -257,7 +257,7 @@ TICKETS = [
 
 
 @pytest.mark.parametrize("extension", ["csv", "tsv", "jsonl", "parquet"])
-def test_all_wrong_columns_are_named_at_once_with_a_suggestion(extension: str, tmp_path: Path) -> None:
+def test_all_wrong_columns_are_reported_together_with_a_suggestion(extension: str, tmp_path: Path) -> None:
     import pyarrow as pa
     from pyarrow import parquet
 
@@ -279,7 +279,7 @@ def test_all_wrong_columns_are_named_at_once_with_a_suggestion(extension: str, t
     )
 
 
-def test_usual_names_are_suggested_first_and_quoted_where_the_shell_needs_it(tmp_path: Path) -> None:
+def test_usual_names_are_suggested_first_and_quoted_for_the_shell(tmp_path: Path) -> None:
     path = tmp_path / "d.csv"
     path.write_text("Review,long,my id\nshort," + "x" * 90 + ",7\n")
     with pytest.raises(UserError, match=r"it has 'Review', 'long', 'my id' .*: give data.text_column=Review\."):

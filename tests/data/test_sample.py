@@ -1,4 +1,4 @@
-"""The sample corpus keeps the promises of its README."""
+"""Test that the sample corpus has the properties that its README states."""
 
 from collections import Counter, defaultdict
 from itertools import pairwise
@@ -32,7 +32,7 @@ def test_reviews_have_20_to_250_words(splits: dict[str, Documents]) -> None:
     assert min(lengths) >= 20 and max(lengths) <= 250
     assert f"{min(lengths)} to {max(lengths)} words" in " ".join(README.read_text().split())
     short, long = (sum(low <= length < high for length in lengths) for low, high in ((20, 60), (100, 251)))
-    assert short > 50 and long > 50, "they vary in length"
+    assert short > 50 and long > 50, "the lengths do not vary enough"
 
 
 def test_ids_and_texts_are_unique(splits: dict[str, Documents]) -> None:
@@ -41,14 +41,14 @@ def test_ids_and_texts_are_unique(splits: dict[str, Documents]) -> None:
     assert len(set(ids)) == len(set(texts)) == 480
 
 
-def test_no_film_is_on_both_sides(splits: dict[str, Documents]) -> None:
+def test_no_film_is_in_both_splits(splits: dict[str, Documents]) -> None:
     films = {name: set(documents.clusters or ()) for name, documents in splits.items()}
     assert {name: len(found) for name, found in films.items()} == {"train": 120, "test": 40}
     assert not films["train"] & films["test"]
 
 
 def test_no_two_reviews_share_eight_words_in_a_row(splits: dict[str, Documents]) -> None:
-    """No templates: even two films' reviews of the same kind are worded apart."""
+    """The reviews do not follow templates: no two share a long phrase."""
     places = defaultdict(set)
     for documents in splits.values():
         for name, text in zip(documents.ids, documents.texts, strict=True):
@@ -59,8 +59,8 @@ def test_no_two_reviews_share_eight_words_in_a_row(splits: dict[str, Documents])
     assert not shared
 
 
-def test_labels_cannot_be_read_off_a_pattern(splits: dict[str, Documents]) -> None:
-    """Neither length nor order tells the class, and a film has both kinds of review as films have."""
+def test_labels_do_not_follow_a_pattern(splits: dict[str, Documents]) -> None:
+    """Neither length nor order reveals the class, and many films have reviews of both classes."""
     for documents in splits.values():
         lengths = {label: [] for label in (0, 1)}
         for text, label in zip(documents.texts, documents.labels.tolist(), strict=True):
@@ -75,9 +75,9 @@ def test_labels_cannot_be_read_off_a_pattern(splits: dict[str, Documents]) -> No
         assert sum(len(labels) == 2 for labels in mixed.values()) > len(mixed) / 4
 
 
-def test_the_readme_says_what_it_is() -> None:
-    words = README.read_text()
-    for promise in (
+def test_the_readme_documents_the_corpus() -> None:
+    text = README.read_text()
+    for phrase in (
         "480",
         "240 positive and 240 negative",
         "language model",
@@ -85,4 +85,4 @@ def test_the_readme_says_what_it_is() -> None:
         "Apache-2.0",
         "demonstration",
     ):
-        assert promise in words
+        assert phrase in text

@@ -1,4 +1,4 @@
-"""Splits depend on the documents and the seed alone, keep clusters and duplicates together, and are stratified."""
+"""Test that splits depend only on documents and seed, keep clusters and duplicates together, and are stratified."""
 
 from dataclasses import replace
 
@@ -24,7 +24,7 @@ def split(source: Source, seed: int = 0, **changed: int | float | None) -> Corpu
 
 
 def make_documents(num_documents: int = 600, name: str = "train", num_films: int | None = 80) -> Documents:
-    """Two thirds of class 0; films of very uneven sizes; every 20th text occurs twice, under another film."""
+    """Return documents, two thirds of class 0, of films of very uneven sizes; every 20th text occurs for two films."""
     rng = np.random.default_rng(len(name))
     texts = [f"{name} review {row - 1 if row % 20 == 1 else row}" for row in range(num_documents)]
     labels = np.array([int((row - 1 if row % 20 == 1 else row) % 3 == 0) for row in range(num_documents)])
@@ -41,7 +41,7 @@ def shuffle(documents: Documents) -> Documents:
 
 
 @pytest.mark.parametrize("num_films", [None, 80])
-def test_no_film_and_no_text_on_both_sides(num_films: int | None) -> None:
+def test_no_film_and_no_text_is_in_both_splits(num_films: int | None) -> None:
     for seed in range(5):
         corpus = split(make_source(num_films), seed)
         assert not set(corpus.train.texts) & set(corpus.validation.texts)
@@ -50,7 +50,7 @@ def test_no_film_and_no_text_on_both_sides(num_films: int | None) -> None:
         assert set(corpus.train.ids) | set(corpus.validation.ids) == set(make_documents().ids)
 
 
-def test_stratified_near_the_asked_fraction() -> None:
+def test_splits_are_stratified_near_the_requested_fraction() -> None:
     films = [f"film{row % 97}" for row in range(600)]
     for seed in range(5):
         one_by_one = make_source(None)
@@ -59,7 +59,8 @@ def test_stratified_near_the_asked_fraction() -> None:
         of_six = replace(one_by_one, train=replace(one_by_one.train, clusters=films))
         counts = np.bincount(split(of_six, seed, validation_fraction=0.25).validation.labels)
         assert np.abs(counts - np.array([100, 50])).max() <= 6, f"{counts}: off by more than one film"
-        # Here one film alone holds 36 % and, joined by duplicates, a few hold most: as near as they allow.
+        # In this source, one film has 36 % of the documents, and duplicates join a few films that have most of them.
+        # So the split can only come near the fraction.
         counts = np.bincount(split(make_source(), seed, validation_fraction=0.25).validation.labels)
         assert np.abs(counts - np.array([100, 50])).max() <= 15, counts
 
@@ -85,7 +86,7 @@ def test_order_of_rows_does_not_matter() -> None:
     assert split(source).split_hash != split(source, **limits).split_hash
 
 
-def test_order_of_rows_does_not_matter_where_ids_are_row_numbers() -> None:
+def test_order_of_rows_does_not_matter_if_ids_are_row_numbers() -> None:
     train = shuffle(make_documents(num_films=None))
     renamed = replace(train, ids=[f"train/{row:06d}" for row in range(len(train))])
     one = split(make_source(None), train_limit=100)
@@ -94,25 +95,25 @@ def test_order_of_rows_does_not_matter_where_ids_are_row_numbers() -> None:
     assert sorted(one.validation.texts) == sorted(other.validation.texts)
 
 
-def test_limits_are_nested_stratified_and_leave_the_split_alone() -> None:
+def test_limits_are_nested_and_stratified_and_keep_the_split() -> None:
     source = make_source()
-    whole = split(source)
-    larger = set(whole.train.ids)
+    unlimited = split(source)
+    larger = set(unlimited.train.ids)
     for limit in (300, 120, 30, 3):
         corpus = split(source, train_limit=limit)
         assert set(corpus.train.ids) < larger and len(corpus.train) == limit
         assert abs(np.bincount(corpus.train.labels)[1] - limit / 3) <= 1.1
-        assert list(corpus.validation.ids) == list(whole.validation.ids)
+        assert list(corpus.validation.ids) == list(unlimited.validation.ids)
         larger = set(corpus.train.ids)
     assert len(split(source, test_limit=50, validation_limit=10).test) == 50
 
 
-def test_ids_that_are_numbers_come_in_their_order() -> None:
+def test_numeric_ids_are_in_numeric_order() -> None:
     documents = replace(make_documents(300, "test"), ids=[str(row) for row in range(300)])
     assert list(split(replace(make_source(), test=shuffle(documents))).test.ids) == [str(row) for row in range(300)]
 
 
-def test_a_missing_test_split_is_carved_first_and_said() -> None:
+def test_a_missing_test_split_is_carved_first_and_noted() -> None:
     corpus = split(replace(make_source(), test=None), test_fraction=0.2)
     assert abs(len(corpus.test) - 120) <= 3
     assert "no test split" in corpus.notes[0]
@@ -125,21 +126,21 @@ def test_a_rare_class_is_in_both_splits_and_a_single_document_stays_in_train() -
     documents = Documents([str(row) for row in range(103)], [f"t{row}" for row in range(103)], labels)
     corpus = split(Source(documents, documents, None, ("common", "rare", "single")))
     assert np.bincount(corpus.validation.labels).tolist() == [10, 1]
-    assert "The validation split has no document of single." in corpus.notes
+    assert "The validation split has no document of class single." in corpus.notes
 
 
-def test_the_user_s_mistakes() -> None:
+def test_split_mistakes_are_reported() -> None:
     source = make_source()
     for changed, sentence in (
-        ({"validation_fraction": 0.0}, "data.validation_fraction=0.0: .* between 0 and 1"),
-        ({"validation_fraction": 1.0}, "between 0 and 1"),
-        ({"train_limit": 0}, "data.train_limit=0: a limit must be at least 1"),
-        ({"train_limit": 1}, "train split holds 1 document with data.train_limit=1, none of them b"),
-        ({"test_limit": 1}, "test split holds 1 document with data.test_limit=1, none of them b"),
+        ({"validation_fraction": 0.0}, "data.validation_fraction=0.0 is not between 0 and 1"),
+        ({"validation_fraction": 1.0}, "is not between 0 and 1"),
+        ({"train_limit": 0}, "data.train_limit=0 must be at least 1"),
+        ({"train_limit": 1}, "train split has 1 document with data.train_limit=1, but none of class b"),
+        ({"test_limit": 1}, "test split has 1 document with data.test_limit=1, but none of class b"),
     ):
         with pytest.raises(UserError, match=sentence):
             split(source, **changed)
-    assert "more than the 300 documents there are" in split(source, test_limit=999).notes[-1]
+    assert "exceeds the 300 documents of the split" in split(source, test_limit=999).notes[-1]
     films = [f"film{row % 2}" for row in range(60)]
     by_class = Documents([str(row) for row in range(60)], [f"t{row}" for row in range(60)], np.arange(60) % 2, films)
     with pytest.raises(UserError, match=r"data.validation_fraction=0.1 leaves validation empty: .* only 2 clusters"):
@@ -155,4 +156,4 @@ def test_real_imdb_is_split_by_film() -> None:
     assert not set(corpus.train.texts) & set(corpus.validation.texts)
     assert len(corpus.test) == 25_000 and len(corpus.train) + len(corpus.validation) == 25_000
     assert np.abs(np.bincount(corpus.validation.labels) - 1250).max() <= 2
-    assert corpus.notes == ("123 texts occur both in train and in test; all are kept.",)
+    assert corpus.notes == ("123 texts occur in both train and test; all rows are kept.",)

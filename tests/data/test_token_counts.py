@@ -1,4 +1,4 @@
-"""What is lost between texts and tokens is counted, with a warning if it is much, as for a model with one answer."""
+"""Test the counts of lost and unknown tokens, the warnings about large losses, and those about one-class models."""
 
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from imdbcls.data.windows import Windows
 from imdbcls.models.metrics import doubt_about
 
 INVISIBLE = "\u200b\u2060"  # BERT's tokenizer drops them
-FOREIGN = "ภาษา 中文 한국어"  # nothing of it is in a vocabulary of English
+FOREIGN = "ภาษา 中文 한국어"  # unknown to an English vocabulary
 
 
 def counts_of(texts: list[str], family: str, cache: Path, max_length: int = 64) -> TokenCounts:
@@ -29,20 +29,20 @@ def counts_of(texts: list[str], family: str, cache: Path, max_length: int = 64) 
     return count_tokens(tokens, tokenizer, max_length, "head")
 
 
-def test_wordpiece_counts_what_it_drops_and_does_not_know(tmp_path: Path) -> None:
+def test_wordpiece_counts_dropped_and_unknown_tokens(tmp_path: Path) -> None:
     found = counts_of(["a good film", INVISIBLE, FOREIGN, f"the film {FOREIGN}", "a"], "bert", tmp_path)
     assert (found.documents, found.shortest, found.no_tokens, found.wholly_unknown) == (5, 0, 1, 1)
     assert found.mostly_unknown == 2 and 0 < found.unknown_tokens < found.tokens
     assert (found.truncated, found.cut_tokens) == (0, 0)
 
 
-def test_sentencepiece_counts_what_it_does_not_know(tmp_path: Path) -> None:
+def test_sentencepiece_counts_unknown_tokens(tmp_path: Path) -> None:
     found = counts_of(["a good film", FOREIGN, "the end"], "deberta-v2", tmp_path)
     assert found.mostly_unknown == 1 and found.unknown_tokens >= 3
 
 
 @pytest.mark.parametrize("family", ["roberta", "modernbert"])
-def test_a_byte_level_tokenizer_knows_everything(family: str, tmp_path: Path) -> None:
+def test_a_byte_level_tokenizer_has_no_unknown_tokens(family: str, tmp_path: Path) -> None:
     found = counts_of(["a good film", INVISIBLE, FOREIGN], family, tmp_path)
     assert (found.unknown_tokens, found.wholly_unknown, found.mostly_unknown, found.no_tokens) == (0, 0, 0, 0)
 
@@ -67,7 +67,7 @@ class UnknownIs7:
     [("head", 2, 10), ("tail", 2, 10), (Windows(0.25, 2), 1, 1), (Windows(0, 9), 0, 0)],
 )
 def test_truncation_is_counted_in_documents_and_tokens(truncation: Any, truncated: int, cut: int) -> None:
-    """Four tokens are left of six by the two special ones; two windows read eight of nine tokens."""
+    """With max_length=6 and two special tokens, a row reads four tokens, and two windows read eight of nine."""
     tokens = tokens_of([5] * 9, [5] * 9 if truncated == 2 else [5] * 4, [5] * 4, [5])
     found = count_tokens(tokens, UnknownIs7, 6, truncation)
     assert (found.truncated, found.cut_tokens, found.shortest) == (truncated, cut, 1)
@@ -91,23 +91,21 @@ QUIET = TokenCounts(1000, 100_000, 5, 0, 100, 0, 5, 136, 9_000)
     ("change", "sentence"),
     [
         ({}, None),
-        ({"no_tokens": 1}, "1 of 1,000 documents have no token left"),
+        ({"no_tokens": 1}, "1 of 1,000 documents have no tokens after"),
         ({"unknown_tokens": 20_000}, "20% of all tokens are unknown"),
         ({"mostly_unknown": 30, "wholly_unknown": 20}, "30 of 1,000 documents consist mostly of unknown tokens, 20 of"),
         ({"truncated": 980}, "98% of the documents are longer than max_length=64 tokens; 9% of all tokens"),
         ({"cut_tokens": 40_000}, "14% of the documents are longer than max_length=64 tokens; 40% of all tokens"),
     ],
 )
-def test_large_losses_are_said_and_usual_ones_are_not(change: dict[str, int], sentence: str | None) -> None:
+def test_only_large_losses_are_reported(change: dict[str, int], sentence: str | None) -> None:
     found = list(losses(TokenCounts(**vars(QUIET) | change), 64))
     assert len(found) == (sentence is not None)
     assert sentence is None or sentence in found[0]
 
 
-def test_the_card_and_a_run_and_its_answers_tell_what_is_lost(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """One of four texts is invisible, one is foreign to the tokenizer."""
+def test_the_card_the_run_and_predict_report_losses(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """One of four texts is invisible, and one is unknown to the tokenizer."""
     kinds = [("a warm film", "pos"), (INVISIBLE, "neg"), ("a cold film", "neg"), (FOREIGN, "pos")]
     more = {INVISIBLE: INVISIBLE, FOREIGN: " 文"}
     texts = [(text + more.get(text, " very") * round_, label) for round_ in range(12) for text, label in kinds]
@@ -122,14 +120,14 @@ def test_the_card_and_a_run_and_its_answers_tell_what_is_lost(
     assert (lost.documents, lost.no_tokens, lost.wholly_unknown, lost.shortest) == (48, 12, 12, 0)
     text = card_text(card)
     text = " ".join(text.split())
-    assert "12 of 48 documents have no token left" in text and "documents without a token" in text
+    assert "12 of 48 documents have no tokens after" in text and "documents without a token" in text
     rows_of_table = {str(row[0]): row[1:] for row in card_tables(card)["lengths"][1]}
-    assert rows_of_table["shortest"][0] == "2", "the two special tokens"
+    assert rows_of_table["shortest"][0] == "2", "an empty document has two special tokens"
     assert sum(int(str(cell)) for cell in rows_of_table["documents without a token"]) == 12
 
     run = imdbcls.run(config)
-    said = capsys.readouterr().err
-    assert "warning: 12 of 48 documents have no token left" in said and "12 of them entirely" in said
+    logged = capsys.readouterr().err
+    assert "warning: 12 of 48 documents have no tokens after" in logged and "12 of them entirely" in logged
     counts = run.result["token_counts"]
     assert {name: counts["test"][name] for name in ("no_tokens", "documents")} == {
         "no_tokens": card.splits["test"].counts.no_tokens,
@@ -149,22 +147,21 @@ def test_the_card_and_a_run_and_its_answers_tell_what_is_lost(
         ([[95, 0], [4, 1]], None),
     ],
 )
-def test_an_accuracy_that_one_answer_would_reach_is_doubted(confusion: list[list[int]], sentence: str | None) -> None:
+def test_an_accuracy_no_better_than_one_class_is_reported(confusion: list[list[int]], sentence: str | None) -> None:
     found = doubt_about(confusion, ["common", "rare"])
     assert found is None if sentence is None else found is not None and sentence in found
 
 
-def test_a_run_with_a_single_answer_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Nineteen of twenty documents are of one class, and no weight changes."""
+def test_a_run_that_predicts_one_class_logs_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Nineteen of twenty documents have the same class."""
     rows = [(f"a film of {row} scenes", "rare" if row % 20 == 0 else "common", f"author {row}") for row in range(120)]
     data = write(tmp_path / "train.csv", rows)
     small = [choice for choice in TINY if not choice.startswith("data")]
     config = imdbcls.compose(*small, "data=files", f"data.train={data}", f"runs_dir={tmp_path}", "lr=5e-3", "epochs=3")
     run = imdbcls.run(config)
-    said = capsys.readouterr().err
-    answers = set(run.predictions().names)
-    assert answers == {"common"}
-    assert "test: the model predicts one class, common, for all" in said
+    logged = capsys.readouterr().err
+    assert set(run.predictions().names) == {"common"}
+    assert "test: the model predicts one class, common, for all" in logged
     from imdbcls.evaluate import evaluate
 
     evaluate(run.folder, "test")

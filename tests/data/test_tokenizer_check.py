@@ -1,4 +1,4 @@
-"""Model folders whose tokenizer, weights or configuration were made to crash, to fill the memory or to run code."""
+"""Test the refusal of model folders whose files would crash the process, exhaust its memory or run code."""
 
 import json
 import math
@@ -34,9 +34,9 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def folder(sound: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy to be made hostile; nothing may be asked of the hub, and no marker is there yet."""
+    """Return a copy to modify, with an empty cache; any access to the network fails the test."""
     monkeypatch.setenv("IMDBCLS_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr("socket.create_connection", lambda *_, **__: pytest.fail("the network was asked"))
+    monkeypatch.setattr("socket.create_connection", lambda *_, **__: pytest.fail("the network was used"))
     return Path(shutil.copytree(sound, tmp_path / "model"))
 
 
@@ -75,7 +75,7 @@ TABLE = {"type": "Precompiled", "precompiled_charsmap": "AAAA"}
 ADDED = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
 SEQUENCE = {"Sequence": {"id": "A", "type_id": 0}}
 TOKENIZERS: dict[str, tuple[Change, str]] = {
-    "a regular expression without end": (lambda t: t.update(pre_tokenizer=split_by("(a+)+$")), "retry-limit"),
+    "an endless regular expression": (lambda t: t.update(pre_tokenizer=split_by("(a+)+$")), "retry-limit"),
     "another": (lambda t: t.update(normalizer=REPLACED), "retry-limit"),
     "not a table": (lambda t: t.update(normalizer=TABLE), "PanicException"),
     "a text that grows": (lambda t: t.update(normalizer=GROWING), "takes more than"),
@@ -103,7 +103,7 @@ TOKENIZERS: dict[str, tuple[Change, str]] = {
 
 
 @pytest.mark.parametrize("name", list(TOKENIZERS))
-def test_a_hostile_tokenizer_is_one_sentence_within_bounds(
+def test_a_hostile_tokenizer_is_refused_within_limits(
     name: str, folder: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     by, sentence = TOKENIZERS[name]
@@ -112,11 +112,11 @@ def test_a_hostile_tokenizer_is_one_sentence_within_bounds(
     found = refusal(folder)
     assert sentence in found
     assert found.startswith(f"{folder}/tokenizer.json cannot be used: ")
-    assert time.process_time() - started < 10  # its own process has the rest
+    assert time.process_time() - started < 10  # the child process uses the remaining time
     assert "panicked" not in capfd.readouterr().err
 
 
-def test_a_sound_tokenizer_is_tried_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_valid_tokenizer_is_tried_only_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     load(folder)
     with monkeypatch.context() as patched:
         patched.setattr("imdbcls.data.tokenizer_check.problem_of", lambda path: pytest.fail("it was tried again"))
@@ -145,11 +145,11 @@ def test_special_tokens_beyond_the_vocabulary_are_refused(folder: Path, tmp_path
     backend = Tokenizer.from_file(str(folder / "tokenizer.json"))
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, pad_token="[PAD]")
     documents = Documents(["a"], ["a film"], np.zeros(1, dtype=np.int64))
-    with pytest.raises(UserError, match="adds the token 4,000,000,000, and its vocabulary ends at 399"):
+    with pytest.raises(UserError, match="adds the token id 4,000,000,000, but its highest id is 399"):
         tokenize(documents, tokenizer, cache_dir=tmp_path)
 
 
-def test_a_panic_on_a_document_is_a_sentence() -> None:
+def test_a_panic_on_a_document_raises_user_error() -> None:
     panic = type("PanicException", (BaseException,), {})
     with pytest.raises(TokenizerError, match=r"The tokenizer fails on a text: index out of bounds"), panics_raised():
         raise panic("index out of bounds")
@@ -166,7 +166,7 @@ def test_a_panic_on_a_document_is_a_sentence() -> None:
         ("spiece.model", 2**30),
     ],
 )
-def test_files_of_gigabytes_are_refused_by_their_size(name: str, size: int, folder: Path) -> None:
+def test_huge_files_are_refused_by_size(name: str, size: int, folder: Path) -> None:
     with (folder / name).open("ab") as file:
         file.truncate(size)
     assert f"{name} has {size:,} bytes; at most" in refusal(folder)
@@ -180,7 +180,7 @@ def test_thousands_of_added_tokens_are_refused(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("key", ["attn_implementation", "_attn_implementation", "experts_implementation"])
-def test_no_kernel_of_the_hub_is_named(key: str, folder: Path) -> None:
+def test_kernels_from_the_hub_are_refused(key: str, folder: Path) -> None:
     change(folder / "config.json", lambda c: c.update({key: "someone/kernel"}))
     assert f"config.json: {key}=someone/kernel is refused" in refusal(folder)
     change(folder / "config.json", lambda c: c.pop(key))
@@ -193,8 +193,8 @@ def test_quantized_weights_are_refused(folder: Path) -> None:
     assert "describes quantized weights" in refusal(folder)
 
 
-def test_an_adapter_does_not_lead_to_another_model(folder: Path) -> None:
-    """Neither to the hub nor to a folder of this machine: what is not in the folder is not used."""
+def test_an_adapter_is_refused(folder: Path) -> None:
+    """The library would load the adapter's base model from the hub or from another folder."""
     adapter = {"base_model_name_or_path": "someone/else", "peft_type": "LORA", "r": 1, "target_modules": ["query"]}
     (folder / "adapter_config.json").write_text(json.dumps(adapter))
     assert "adapter_config.json" in refusal(folder)
@@ -204,7 +204,7 @@ def test_an_adapter_does_not_lead_to_another_model(folder: Path) -> None:
 
 
 def rewrite(folder: Path, by: Callable[[dict[str, Any]], object]) -> Path:
-    """The weights' file with another header, its data as it is."""
+    """Rewrite the header of the weights file without changing its data."""
     path = folder / "model.safetensors"
     raw = path.read_bytes()
     (length,) = struct.unpack("<Q", raw[:8])
@@ -240,7 +240,7 @@ def test_hostile_headers_are_refused_before_a_tensor_is_read(name: str, folder: 
         tensor_shapes(path)
 
 
-def test_weights_beyond_the_memory_are_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_weights_larger_than_memory_are_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shapes = tensor_shapes(folder / "model.safetensors")
     assert shapes[NAME] == (400, 64)
     monkeypatch.setattr("os.sysconf", lambda name: 100)
@@ -252,7 +252,7 @@ def test_weights_beyond_the_memory_are_refused(folder: Path, monkeypatch: pytest
 def test_weights_that_are_not_finite_are_refused(value: float, folder: Path) -> None:
     path = folder / "model.safetensors"
     tensors = load_file(path)
-    tensors[NAME][399, 63] = value  # of a token that no first pass reads
+    tensors[NAME][399, 63] = value  # the embedding of a token that the first forward pass does not read
     save_file(tensors, path, metadata={"format": "pt"})
     assert f"the weights hold values that are NaN or infinite, first in {NAME}" in refusal(folder)
 

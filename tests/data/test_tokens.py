@@ -1,4 +1,4 @@
-"""The token cache is right, shared, safe against kills and concurrent builders, and silent."""
+"""Test that the token cache is correct and shared, and that it survives kills and concurrent builds silently."""
 
 import json
 import os
@@ -19,7 +19,7 @@ from tokenizers import Tokenizer
 
 import imdbcls.data.tokens
 from imdbcls.data.documents import Documents
-from imdbcls.data.pieces import BATCH, MAX_PIECES, PIECE, batches_of, can_cut, pieces_of
+from imdbcls.data.pieces import BATCH, MAX_PIECES, PIECE, batches_of, can_split, pieces_of
 from imdbcls.data.tokens import tokenize
 from imdbcls.errors import UserError
 
@@ -28,9 +28,9 @@ def entries(cache: Path) -> list[Path]:
     return sorted((cache / "tokens").iterdir())
 
 
-def test_tokens_are_the_tokenizer_s_own(tmp_path: Path) -> None:
+def test_tokens_equal_the_tokenizers_output(tmp_path: Path) -> None:
     tokenizer, documents = make_tokenizer(), make_documents()
-    # Settings left behind by someone else: they must not cut what is stored.
+    # Earlier settings of the tokenizer must not affect the stored tokens.
     tokenizer.backend_tokenizer.enable_truncation(5)
     tokenizer.backend_tokenizer.enable_padding(length=64)
     for _ in range(2):
@@ -45,7 +45,7 @@ def test_tokens_are_the_tokenizer_s_own(tmp_path: Path) -> None:
     assert len(entries(tmp_path)) == 1
 
 
-def test_an_entry_is_keyed_by_texts_and_tokenizer(tmp_path: Path) -> None:
+def test_texts_and_tokenizer_determine_the_entry(tmp_path: Path) -> None:
     documents, tokenizer = make_documents(), make_tokenizer()
     tokenize(documents, tokenizer, cache_dir=tmp_path)
     tokenize(documents.take(range(49)), tokenizer, cache_dir=tmp_path)
@@ -55,14 +55,14 @@ def test_an_entry_is_keyed_by_texts_and_tokenizer(tmp_path: Path) -> None:
     assert len(entries(tmp_path)) == 4
 
 
-def test_documents_without_tokens(tmp_path: Path) -> None:
+def test_documents_without_tokens_are_stored(tmp_path: Path) -> None:
     documents = Documents(["0", "1"], [" ", "\n"], np.array([0, 1]))
     for _ in range(2):
         tokens = tokenize(documents, make_tokenizer(), cache_dir=tmp_path)
         assert tokens.lengths.tolist() == [2, 2]
 
 
-def test_the_cache_is_read_and_not_built_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_existing_entry_is_not_built_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     documents, tokenizer = make_documents(), make_tokenizer()
     first = tokenize(documents, tokenizer, cache_dir=tmp_path)
     monkeypatch.setattr(imdbcls.data.tokens, "_build", None)
@@ -72,7 +72,7 @@ def test_the_cache_is_read_and_not_built_again(tmp_path: Path, monkeypatch: pyte
 
 @pytest.mark.parametrize("file", ["ids.bin", "offsets.bin", "entry.json"])
 @pytest.mark.parametrize("damage", ["flip", "cut", "remove"])
-def test_a_damaged_entry_is_said_and_built_again(
+def test_a_damaged_entry_is_logged_and_built_again(
     file: str, damage: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     documents, tokenizer = make_documents(), make_tokenizer()
@@ -86,12 +86,12 @@ def test_a_damaged_entry_is_said_and_built_again(
         path.write_bytes(raw if damage == "flip" else raw[: len(raw) // 2])
     again = tokenize(documents, tokenizer, cache_dir=tmp_path)
     assert again.ids.tolist() == expected
-    # A flipped byte in the JSON may leave it valid; every file that carries tokens is checked.
+    # A flipped byte may leave entry.json valid, but the checksums reveal it.
     assert "is damaged" in capsys.readouterr().err
     assert len(entries(tmp_path)) == 1
 
 
-def test_an_unusable_cache_folder_or_tokenizer_is_the_user_s_mistake(tmp_path: Path) -> None:
+def test_an_unusable_cache_folder_or_tokenizer_raises_user_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=r"cannot be written .*data.cache_dir or IMDBCLS_CACHE"):
         tokenize(make_documents(), make_tokenizer(), cache_dir=tmp_path / "file")
@@ -99,7 +99,7 @@ def test_an_unusable_cache_folder_or_tokenizer_is_the_user_s_mistake(tmp_path: P
         tokenize(make_documents(), make_tokenizer(pad_token=None), cache_dir=tmp_path)
 
 
-def test_the_default_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_default_cache_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
     monkeypatch.delenv("IMDBCLS_CACHE", raising=False)
     tokenize(make_documents(), make_tokenizer(), cache_dir=None)
@@ -146,15 +146,15 @@ def start_build(cache: Path, seconds_before_rename: float) -> subprocess.Popen[s
 def test_two_processes_build_one_entry_and_may_fork_afterwards(tmp_path: Path) -> None:
     builders = [start_build(tmp_path, 1.0) for _ in range(2)]
     for builder in builders:
-        # A fork that hangs in the tokenizer's threads would run into the timeout.
+        # A fork that hangs in the tokenizer's threads would reach the timeout.
         out, err = builder.communicate(timeout=60)
         assert builder.returncode == 0, err
-        assert out.splitlines()[:2] == ["built", "done"]  # both built: neither found the other's entry
+        assert out.splitlines()[:2] == ["built", "done"]  # both built the entry, because neither found the other's
         assert "TOKENIZERS_PARALLELISM" not in err
     assert len(entries(tmp_path)) == 1
 
 
-def test_a_killed_build_leaves_nothing_that_is_used(tmp_path: Path) -> None:
+def test_a_killed_build_leaves_no_usable_entry(tmp_path: Path) -> None:
     builder = start_build(tmp_path, 60.0)
     assert builder.stdout is not None and builder.stdout.readline() == "built\n"
     builder.send_signal(signal.SIGKILL)
@@ -165,7 +165,7 @@ def test_a_killed_build_leaves_nothing_that_is_used(tmp_path: Path) -> None:
     documents = make_documents(3000)
     tokens = tokenize(documents, make_tokenizer(), cache_dir=tmp_path)
     assert len(tokens) == 3000
-    # It may belong to a live process for a while; a day later the next build removes it.
+    # A recent folder may belong to a live process. A build removes folders that are more than a day old.
     assert left.exists()
     old = time.time() - imdbcls.runtime.atomic.STALE_AFTER - 60
     os.utime(left, (old, old))
@@ -196,29 +196,29 @@ NASTY = (
 
 
 @pytest.mark.parametrize("family", ["bert", "roberta", "modernbert", "deberta-v2"])
-def test_a_document_cut_in_pieces_has_the_same_tokens(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_document_split_into_pieces_has_the_same_tokens(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
     backend = Tokenizer.from_str(small_models.make_tokenizer(family).backend_tokenizer.to_str())
     backend.no_truncation()
-    assert can_cut(backend)
+    assert can_split(backend)
     rng = random.Random(0)
     words = [word for text in NASTY for word in re.split("( )", text)]
     texts = [*NASTY, *("".join(rng.choices(words, k=60)) for _ in range(200))]
     monkeypatch.setattr("imdbcls.data.pieces.PIECE", 3)
-    num_cut = 0
+    num_split = 0
     for text in texts:
-        pieces = list(pieces_of(text, cut=True))
+        pieces = list(pieces_of(text, can_split=True))
         assert "".join(pieces) == text
-        num_cut += len(pieces) > 1
+        num_split += len(pieces) > 1
         expected = backend.encode(text, add_special_tokens=False).ids
         parts = backend.encode_batch_fast(pieces, add_special_tokens=False)
         assert [token for part in parts for token in part.ids] == expected, text
-    assert num_cut > 150
+    assert num_split > 150
 
 
-def test_a_tokenizer_that_reads_across_spaces_is_given_whole_documents() -> None:
+def test_a_tokenizer_that_reads_across_spaces_gets_complete_documents() -> None:
     def changed(**parts: object) -> bool:
         about = json.loads(small_models.make_tokenizer("roberta").backend_tokenizer.to_str())
-        return can_cut(Tokenizer.from_str(json.dumps(about | parts)))
+        return can_split(Tokenizer.from_str(json.dumps(about | parts)))
 
     token = {"id": 0, "single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": False}
     assert changed()
@@ -229,13 +229,13 @@ def test_a_tokenizer_that_reads_across_spaces_is_given_whole_documents() -> None
     assert not changed(normalizer={"type": "Replace", "pattern": {"String": " "}, "content": ""})
     assert not changed(pre_tokenizer=None)
     assert not changed(pre_tokenizer={"type": "Whitespace"})
-    assert list(pieces_of("a " * PIECE, cut=False)) == ["a " * PIECE]
+    assert list(pieces_of("a " * PIECE, can_split=False)) == ["a " * PIECE]
 
 
 def test_calls_of_the_tokenizer_are_bounded_by_characters() -> None:
     texts = ["a b " * 2**19, "short", "", "c d " * 2**15] + ["e"] * 3 * MAX_PIECES
     seen: dict[int, str] = dict.fromkeys(range(len(texts)), "")
-    for rows, batch in batches_of(texts, cut=True):
+    for rows, batch in batches_of(texts, can_split=True):
         assert len(rows) == len(batch) <= MAX_PIECES
         assert sum(map(len, batch)) <= BATCH and max(map(len, batch)) <= PIECE + 4
         for row, piece in zip(rows, batch, strict=True):
@@ -243,7 +243,7 @@ def test_calls_of_the_tokenizer_are_bounded_by_characters() -> None:
     assert list(seen.values()) == texts
 
 
-def test_a_long_document_is_cut_when_it_is_tokenized(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_long_document_is_tokenized_in_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tokenizer = small_models.make_tokenizer("roberta")
     texts = ["one two three four five six", "", "seven", "eight nine ten"]
     documents = Documents(list("abcd"), texts, np.array([0, 1, 0, 1]))

@@ -1,4 +1,4 @@
-"""`data.truncation=windows`: nothing of a document is lost, its windows stay together, their logits are averaged."""
+"""Test `data.truncation=windows`: windows cover each document and stay together, and their logits are averaged."""
 
 from itertools import pairwise
 from pathlib import Path
@@ -43,7 +43,7 @@ def make_train(lengths: np.ndarray, truncation: str | Windows, max_length: int =
 
 
 def windows_of(batch: Batch) -> dict[int, list[list[int]]]:
-    """Each document's windows without special tokens and padding, by its row in the split."""
+    """Return the windows of each document, without special tokens and padding, by its row in the split."""
     documents = range(len(batch)) if batch.documents_W is None else batch.documents_W.tolist()
     found: dict[int, list[list[int]]] = {int(row): [] for row in batch.rows}
     for place, document in enumerate(documents):
@@ -55,21 +55,21 @@ def windows_of(batch: Batch) -> dict[int, list[list[int]]]:
 
 @pytest.mark.parametrize("overlap", [0.0, 0.25, 0.9])
 @pytest.mark.parametrize("budget", [1, 6, 62, 510])
-def test_windows_cover_the_document_with_their_overlap_and_no_more_windows_than_that_takes(
-    overlap: float, budget: int
-) -> None:
+def test_windows_cover_the_document_with_the_fewest_windows(overlap: float, budget: int) -> None:
     lengths = np.arange(1, 700)
     counts, sizes = Windows(overlap, 10**6).plan(lengths, budget)
     shared = min(round(overlap * budget), budget - 1)
     for length, count, size in zip(lengths.tolist(), counts.tolist(), sizes.tolist(), strict=True):
         starts = window_starts(length, count, size)
         assert len(starts) == count and starts[0] == 0 and starts[-1] + size == length and size <= budget
-        assert count == 1 or (count - 1) * budget - (count - 2) * shared < length, "one window fewer would do"
+        assert count == 1 or (count - 1) * budget - (count - 2) * shared < length, (
+            "fewer windows would cover the document"
+        )
         for one, other in pairwise(starts):
             assert shared <= one + size - other < size
 
 
-def test_a_document_of_too_many_windows_gets_full_ones_from_its_start_to_its_end() -> None:
+def test_a_document_of_too_many_windows_gets_evenly_spaced_full_windows() -> None:
     counts, sizes = Windows(0.25, 4).plan(np.array([10, 62, 63, 300, 5000]), 62)
     assert counts.tolist() == [1, 1, 2, 4, 4] and sizes.tolist()[3:] == [62, 62]
     assert window_starts(5000, 4, 62) == [0, 1646, 3292, 4938]
@@ -88,7 +88,7 @@ def test_every_token_of_every_document_is_in_a_batch() -> None:
             assert starts[-1] + size == len(text)
 
 
-def test_short_documents_make_the_batches_that_they_make_without_windows() -> None:
+def test_short_documents_give_the_same_batches_without_windows() -> None:
     lengths = np.minimum(LONG, 64)
     for one, other in (
         (make_eval(lengths, WINDOWS), make_eval(lengths, "head")),
@@ -98,8 +98,8 @@ def test_short_documents_make_the_batches_that_they_make_without_windows() -> No
             assert same(batch, plain) and batch.documents_W is None
 
 
-def test_scoring_batches_count_windows_in_their_budget() -> None:
-    lengths = np.concatenate([LONG % 300 + 3, [3000]])  # the last, of 65 windows, is more than a batch may hold
+def test_evaluation_batches_count_windows_in_their_budget() -> None:
+    lengths = np.concatenate([LONG % 300 + 3, [3000]])  # the last has 65 windows, more than fit into a batch
     batches = list(make_eval(lengths, Windows(0.25, 100), batch_size=8))
     assert sorted(np.concatenate([batch.rows for batch in batches])) == list(range(204))
     alone = [batch for batch in batches if batch.input_ids_BT.numel() > 8 * 64]
@@ -118,7 +118,7 @@ def test_padding_stays_low_and_a_resumed_epoch_continues_exactly() -> None:
     assert all(same(one, other) for one, other in zip(whole[150:], resumed, strict=True))
 
 
-def test_micro_batches_hold_whole_documents_and_no_more_windows_than_asked_for() -> None:
+def test_micro_batches_keep_documents_together_within_the_limit() -> None:
     for batch in make_train(LONG, WINDOWS).epoch(0):
         for size in (1, 5, 16):
             parts = batch.split(size)
@@ -130,8 +130,8 @@ def test_micro_batches_hold_whole_documents_and_no_more_windows_than_asked_for()
             assert found == windows_of(batch)
 
 
-def test_averaging_by_hand() -> None:
-    """Two windows of 3 and 1 tokens and a document of one: (3 (4, 0) + (0, 8)) / 4 = (3, 2)."""
+def test_average_of_windows_equals_a_hand_computed_case() -> None:
+    """One document has windows of 3 and 1 tokens, (3 (4, 0) + (0, 8)) / 4 = (3, 2); the other has one window."""
     logits_WC = torch.tensor([[4.0, 0.0], [0.0, 8.0], [0.1, 0.7]])
     mask_WT = torch.tensor([[True, True, True], [True, False, False], [True, True, False]])
     averaged_BC = average_windows(logits_WC, mask_WT, torch.tensor([0, 0, 1]))
@@ -139,8 +139,8 @@ def test_averaging_by_hand() -> None:
 
 
 @pytest.mark.parametrize("name", MAKERS)
-def test_every_head_averages_windows_and_padding_never_counts(name: str, roberta: Path) -> None:
-    """A document's logits are the hand-made average over its windows, each alone and without padding."""
+def test_every_head_averages_windows_without_padding(name: str, roberta: Path) -> None:
+    """A document's logits equal the average over its windows, each computed separately and without padding."""
     torch.manual_seed(0)
     model = Classifier(load(roberta).encoder, MAKERS[name](64)).eval()
     (batch,) = make_roberta_batches(np.array([150, 64, 20, 100]))
@@ -172,7 +172,7 @@ def make_roberta_batches(lengths: np.ndarray) -> list[Batch]:
 
 
 def test_accumulation_equals_the_larger_batch(tmp_path: Path) -> None:
-    """The loss is the mean over documents, however many windows they have and however they are split up."""
+    """The loss is the mean over documents, for any number of windows and any size of micro-batches."""
     overrides = (*NO_DROPOUT, *PLAIN_SGD, "data.truncation=windows", "max_length=32", "data.train_limit=40")
     whole = make(tmp_path / "whole", *overrides, "trainer.micro_batch_size=16")
     parts = make(tmp_path / "parts", *overrides, "trainer.micro_batch_size=3")

@@ -149,7 +149,7 @@ def test_a_disk_that_is_too_small_is_said(tmp_path: Path, monkeypatch: pytest.Mo
         (features.ABOUT, "remove"),
     ],
 )
-def test_a_damaged_entry_is_said_and_built_again(
+def test_a_damaged_entry_is_logged_and_built_again(
     file: str, damage: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     make(tmp_path / "first", FROZEN, f"data.cache_dir={tmp_path}")
@@ -182,7 +182,7 @@ def test_every_byte_of_the_vectors_is_checked(place: str, tmp_path: Path, monkey
     features.write_features(entry, 2, parts)
     found = features.load_features(entry)
     assert found is not None
-    assert torch.equal(found.cut(np.array([0, 1]), np.array([7, 30]), 30)[1], hidden_ND[:30])
+    assert torch.equal(found.padded(np.array([0, 1]), np.array([7, 30]), 30)[1], hidden_ND[:30])
     raw = bytearray((entry / features.VECTORS).read_bytes())
     assert len(raw) == 1184
     if place == "two parts swapped":

@@ -1,4 +1,4 @@
-"""`data=sample`: a small corpus of film reviews written for this project, for a first try without a network."""
+"""Read `data=sample`: a small corpus of film reviews written for this project, usable without a network."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ COLUMNS = (("text_column", "text"), ("label_column", "label"), ("id_column", "id
 
 
 def read_sample() -> Source:
-    """Read the reviews that lie beside this module; their clusters are the (invented) films."""
+    """Read the reviews in this package's folder; their clusters are the (invented) films."""
     folder = Path(__file__).parent
     tables = {split: read_table(folder / f"{split}.jsonl", "data", Request(COLUMNS)) for split in ("train", "test")}
     return make_source(tables, "text", "label", "id", "movie", labels=LABELS)
