@@ -1,1 +1,1 @@
-"""The configuration: composing, overrides, checks, and what may be instantiated. It imports no torch."""
+"""Compose and check configs, and limit what a config may instantiate. Nothing here imports torch."""

@@ -1,6 +1,6 @@
 """Print the JSON schema of config files: `python -m imdbcls.config > imdbcls.schema.json`.
 
-An editor with a YAML language server then completes and checks keys and values in a file that begins with
+An editor with a YAML language server then completes and checks keys and values in any file that begins with
 `# yaml-language-server: $schema=imdbcls.schema.json`.
 """
 

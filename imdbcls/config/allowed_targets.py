@@ -1,6 +1,7 @@
-"""What a configuration may have built: `_target_` names what Hydra calls, so only the project's own are let through.
+"""Limit what a config may instantiate: Hydra calls whatever `_target_` names.
 
-Hydra refuses some names itself, but neither `torch.load` nor `pandas.read_pickle`, which run what a file says.
+Hydra itself refuses some names, but not `torch.load` or `pandas.read_pickle`, which run code from a file. So a config
+may name only imdbcls's own constructors, PyTorch's optimizers and schedulers, and packages listed in `plugins`.
 """
 
 import importlib
@@ -20,7 +21,7 @@ from imdbcls.errors import UserError
 from imdbcls.printable import shown
 from imdbcls.runs.data_origin import READER_TARGET
 
-# What may be built, by the place of its `_target_`; anywhere else, and from anywhere else, only a plugin's.
+# The allowed `_target_`s of each section. Everything else must come from a plugin.
 TARGETS = {
     "backbone": re.compile(r"imdbcls\.models\.backbone\.\w+_backbone"),
     "head": re.compile(r"imdbcls\.heads\.\w+\.[A-Z]\w*"),
@@ -30,22 +31,22 @@ TARGETS = {
     "schedule": re.compile(r"imdbcls\.training\.optim\.[a-z]\w*|torch\.optim\.lr_scheduler\.[A-Z]\w*"),
     "tracker": re.compile(r"imdbcls\.tracking\.\w+\.\w*Tracker"),
 }
-PARTIAL = ("optimizer", "schedule", "tracker")  # training adds arguments to what these name
-# Hydra's other keys, by what they may say where.
+PARTIAL = ("optimizer", "schedule", "tracker")  # training adds arguments to the constructors of these sections
+# Hydra's other keys, each with a function that returns whether a section may set it to a value.
 SPECIAL: dict[str, Callable[[str, Any], bool]] = {
     "_partial_": lambda place, value: value is (place in PARTIAL),
     "_convert_": lambda place, value: value in ("none", "partial", "object", "all"),
     "_recursive_": lambda place, value: isinstance(value, bool),
     "_args_": lambda place, value: False,
 }
-# What `class` may name in Hydra's settings for logging, which Python resolves and calls.
+# The allowed values of `class` in Hydra's logging settings: Python's logging calls what `class` names.
 LOGGING_CLASSES = re.compile(r"logging\.(StreamHandler|FileHandler|NullHandler|Formatter)")
-# Variables that `hydra.job.env_set` may set: others (LD_PRELOAD, PYTHONPATH, PATH) choose the code that programs run.
+# The variables that `hydra.job.env_set` may set. Others, such as LD_PRELOAD, PYTHONPATH and PATH, can inject code.
 VARIABLES = re.compile(r"(OMP|MKL|KMP|GOMP)_\w+|CUDA_VISIBLE_DEVICES|HF_HOME|IMDBCLS_CACHE|TOKENIZERS_PARALLELISM|TZ")
 
 
 def foreign_targets(config: Any, path: str = "") -> Iterator[str]:
-    """Every `_target_` that is not one of those for its place, nor in a named plugin."""
+    """Yield a sentence for each `_target_`, and each other Hydra key, that its section does not allow."""
     plugins = config.get("plugins", []) if isinstance(config, Mapping) and not path else []
     yield from _foreign_targets(config, path, tuple(plugins) if isinstance(plugins, list | tuple) else ())
 
@@ -67,17 +68,16 @@ def _foreign_targets(node: Any, path: str, plugins: tuple[str, ...]) -> Iterator
 
 
 def refusal_of(target: Any) -> str:
-    """Return why a `_target_` is refused, as the end of a sentence."""
+    """Return the reason for refusing a `_target_`, as the end of a sentence."""
     module, _, name = target.rpartition(".") if isinstance(target, str) else ("", "", "")
     if module.startswith("imdbcls.") and name not in own_definitions(module):
         return (
-            "this version of imdbcls has no such class or function. A run of an earlier version can be compared, but "
-            "not loaded: train it again."
+            "this version of imdbcls has no such class or function. A run of an earlier version can be compared but "
+            "not loaded. Train it again."
         )
     return (
-        "allowed are, each in its own section, imdbcls's classes and functions, torch.optim's optimizers and "
-        "schedulers, and the packages that the command names in plugins=[...] (or in --plugins, for a run that is "
-        "read)."
+        "a section allows only its own classes and functions of imdbcls or torch.optim, and packages that the command "
+        "lists in plugins=[...] (or in --plugins, to read a finished run)."
     )
 
 
@@ -97,41 +97,48 @@ def is_allowed(place: str, target: Any, plugins: tuple[str, ...]) -> bool:
 
 
 def foreign_parts_of_hydra(node: Any, path: str = "hydra") -> Iterator[str]:
-    """What Hydra would build or call for itself, before any validation, and is not its own or a Hydra plugin's."""
+    """Yield a sentence for each unsafe setting in Hydra's own section.
+
+    Hydra acts on this section before any config is validated. It may instantiate only Hydra's own classes and those of
+    Hydra plugins, configure only logging's stream and file handlers, and set only the variables in `VARIABLES`.
+    """
     if isinstance(node, Mapping):
         for key, value in node.items():
             own = isinstance(value, str) and value.startswith(("hydra._internal.", "hydra_plugins."))
-            if (key == "_target_" and not own) or key == "()":  # logging calls what stands there
-                yield f"{path}.{key}={shown(value)} is refused: Hydra's parts come from hydra and hydra_plugins alone."
+            if (key == "_target_" and not own) or key == "()":  # logging calls the value of "()"
+                yield f"{path}.{key}={shown(value)} is refused: only hydra and hydra_plugins provide parts of Hydra."
             if key == "class" and not LOGGING_CLASSES.fullmatch(str(value)):
-                yield f"{path}.class={shown(value)} is refused: only logging's own, to streams and files, are let in."
+                yield f"{path}.class={shown(value)} is refused: use a stream or file handler of Python's logging."
             if path == "hydra.job.env_set" and not VARIABLES.fullmatch(str(key)):
-                yield f"{path}.{key} is refused: a configuration does not set this variable; set it in the shell."
+                yield f"{path}.{key} is refused: a config may not set this variable; set it in the shell."
             yield from foreign_parts_of_hydra(value, f"{path}.{key}")
     elif isinstance(node, list | tuple):
         for index, value in enumerate(node):
             yield from foreign_parts_of_hydra(value, f"{path}[{index}]")
     elif isinstance(node, str) and node.startswith("ext://") and node not in ("ext://sys.stdout", "ext://sys.stderr"):
-        yield f"{path}={shown(node)} is refused: only ext://sys.stdout and ext://sys.stderr are let in."
+        yield f"{path}={shown(node)} is refused: only ext://sys.stdout and ext://sys.stderr are allowed."
 
 
 def wrong_plugins(config: Mapping[str, Any]) -> Iterator[str]:
-    """Plugins are the user's own packages: naming `os` would let a configuration call all that is in it."""
+    """Yield a sentence for each plugin that is not a package of the user.
+
+    Naming `os` as a plugin would let a config call any function in it.
+    """
     plugins = config.get("plugins", [])
     if not isinstance(plugins, list | tuple):
-        yield f"plugins={shown(plugins)} is no list of packages."
+        yield f"plugins={shown(plugins)} is not a list of packages."
         return
     for plugin in plugins:
         if not isinstance(plugin, str) or not plugin.isidentifier() or plugin in libraries():
             yield (
-                f"plugins={shown(plugin)} is refused: only packages of your own can be named, not Python's or a "
-                "library that imdbcls needs."
+                f"plugins={shown(plugin)} is refused: name a package of your own, not a module of Python or a library "
+                "that imdbcls needs."
             )
 
 
 @cache
 def libraries() -> frozenset[str]:
-    """Return the modules of Python itself, of imdbcls and of all that it depends on: no user's own packages."""
+    """Return the modules of Python, of imdbcls and of everything that imdbcls depends on."""
     names, pending = set[str](), ["imdbcls"]
     while pending:
         name = canonicalize_name(pending.pop())
@@ -149,7 +156,7 @@ def libraries() -> frozenset[str]:
 def needed_by(distribution: str) -> Iterator[str]:
     try:
         requirements = map(Requirement, requires(distribution) or ())
-    except PackageNotFoundError:  # of another platform, or an extra
+    except PackageNotFoundError:  # a dependency for another platform, or of an extra
         return
     for requirement in requirements:
         if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
@@ -157,9 +164,9 @@ def needed_by(distribution: str) -> Iterator[str]:
 
 
 def is_borrowed(target: str, found: Any) -> bool:
-    """Return whether a target names what its package only imports, such as `my_package.os.system`, or no code.
+    """Return whether a target is not code that its own package defines, such as `my_package.os.system`.
 
-    `found` is what the target leads to.
+    `found` is the object that the target names.
     """
     home = "torch.optim" if target.startswith("torch.optim.") else target.split(".")[0]
     is_code = inspect.isclass(found) or inspect.isfunction(found) or inspect.ismethod(found)
@@ -168,7 +175,7 @@ def is_borrowed(target: str, found: Any) -> bool:
 
 
 def borrowed_targets(node: Any) -> Iterator[str]:
-    """Yield a sentence for each `_target_`, however deep, that its package only imports; the packages are imported."""
+    """Import every `_target_` at any depth, and yield a sentence for each that its package does not define."""
     if isinstance(node, Mapping):
         target = node.get("_target_")
         if isinstance(target, str) and is_borrowed(target, locate(target)):
@@ -181,7 +188,7 @@ def borrowed_targets(node: Any) -> Iterator[str]:
 
 
 def locate(target: str) -> Any:
-    """Return what a dotted name leads to; raises UserError where it leads nowhere, or where the import fails."""
+    """Return the object that a dotted name refers to; raise UserError if it does not exist or its import fails."""
     first, *parts = target.split(".")
     path = first
     try:
@@ -189,14 +196,17 @@ def locate(target: str) -> Any:
         for part in parts:
             path = f"{path}.{part}"
             found = getattr(found, part) if hasattr(found, part) else importlib.import_module(path)
-    except Exception as error:  # a plugin may raise anything while it is imported
+    except Exception as error:  # importing a plugin may raise anything
         reason = " ".join(str(error).split())[:300]
         raise UserError(f"_target_={target} cannot be imported here: {reason}") from error
     return found
 
 
 def interpolations(node: Any, path: str = "") -> Iterator[str]:
-    """A resolved configuration has none left; one in a file from elsewhere could read the environment."""
+    """Yield a sentence for each interpolation.
+
+    A resolved config has none left. One in a file from elsewhere could read environment variables.
+    """
     if isinstance(node, Mapping):
         for key, value in node.items():
             yield from interpolations(value, f"{path}.{key}" if path else str(key))

@@ -1,4 +1,4 @@
-"""Check a value against a type with constraints, and say in words what the type allows."""
+"""Check a value against a type with constraints, and describe what the type allows."""
 
 import json
 import types
@@ -19,9 +19,9 @@ KINDS = {str: "a text", bool: "true or false", type(None): "null", list: "a list
 
 
 def allows(value: Any, hint: Any) -> bool:
-    """Whether a type takes a value from YAML, which writes a tuple as a list and a path as a text.
+    """Return whether a type allows a value from YAML, where a tuple is a list and a path is a string.
 
-    True for a type that cannot be checked.
+    Return True for a type that cannot be checked.
     """
     adapter = adapter_of(hint)
     if adapter is None:
@@ -31,21 +31,21 @@ def allows(value: Any, hint: Any) -> bool:
         return True
     except ValidationError:
         return is_valid_in_json(adapter, value)
-    except Exception:  # a constraint that does not fit its type, or a plugin's own validator
+    except Exception:  # a constraint that does not fit its type, or a validator of a plugin
         return True
 
 
 def is_valid_in_json(adapter: TypeAdapter[Any], value: Any) -> bool:
-    """Whether a type takes a value from JSON, which has no tuples and no paths either."""
+    """Return whether a type allows a value once it is JSON, which has no tuples or paths either."""
     try:
         adapter.validate_json(json.dumps(value), strict=True)
-    except (TypeError, ValueError):  # ValidationError is a ValueError; a value may also have no JSON
+    except (TypeError, ValueError):  # a pydantic ValidationError, or a value that JSON cannot express
         return False
     return True
 
 
 def adapter_of(hint: Any) -> TypeAdapter[Any] | None:
-    """Return what checks a type; None for a type that cannot be checked."""
+    """Return pydantic's adapter that checks a type; None if the type cannot be checked."""
     try:
         return _adapter(hint)
     except Exception:  # a plugin's annotations may be anything
@@ -55,22 +55,22 @@ def adapter_of(hint: Any) -> TypeAdapter[Any] | None:
 @cache
 def _adapter(hint: Any) -> TypeAdapter[Any]:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of a type that allows anything
+        warnings.simplefilter("ignore")  # pydantic warns about a type that allows anything
         return TypeAdapter(hint, config=ConfigDict(arbitrary_types_allowed=True))
 
 
 def takes_text(hint: Any) -> bool:
-    """Whether a type allows any text: then nothing is converted."""
+    """Return whether a type allows any string; values of such a type are never converted."""
     return hint is Any or any(kind is str for kind, _ in alternatives(hint))
 
 
 def describe(hint: Any) -> str:
-    """Say what a type allows, as the end of `x=3 is not ...`."""
+    """Describe what a type allows, as the end of the sentence `x=3 is not ...`."""
     found = []
     for kind, constraints in alternatives(hint):
-        words = first(constraints, DocInfo, "documentation")
-        if words is not None:
-            found.append(words)
+        documentation = first(constraints, DocInfo, "documentation")
+        if documentation is not None:
+            found.append(documentation)
         elif typing.get_origin(kind) is Literal:
             choices = ", ".join(map(str, typing.get_args(kind)))
             found.append(f"one of {choices}" if len(typing.get_args(kind)) > 1 else choices)
@@ -81,13 +81,13 @@ def describe(hint: Any) -> str:
             found.append(number(kind, constraints))
         else:
             found.append(KINDS.get(typing.get_origin(kind) or kind) or f"of type {getattr(kind, '__name__', kind)}")
-        if words is None:
+        if documentation is None:
             found[-1] += further(constraints)
     return " or ".join(dict.fromkeys(found))
 
 
 def alternatives(hint: Any, outer: Sequence[Any] = ()) -> list[tuple[Any, tuple[Any, ...]]]:
-    """Return the members of a union, or the type itself, each with its constraints; null comes last."""
+    """Return each member of a union, or the type itself, with its constraints; null comes last."""
     if typing.get_origin(hint) is Annotated:
         inner, *markers = typing.get_args(hint)
         constraints = [*flat(markers), *outer]
@@ -101,7 +101,7 @@ def alternatives(hint: Any, outer: Sequence[Any] = ()) -> list[tuple[Any, tuple[
 
 
 def flat(markers: Sequence[Any]) -> Iterator[Any]:
-    """Yield the single constraints of an `Interval` or a pydantic `Field`, and every other marker as it is."""
+    """Yield markers, with each `Interval` and pydantic `Field` replaced by its individual constraints."""
     for marker in markers:
         if isinstance(marker, FieldInfo):
             yield from marker.metadata
@@ -112,7 +112,7 @@ def flat(markers: Sequence[Any]) -> Iterator[Any]:
 
 
 def further(constraints: Sequence[Any]) -> str:
-    """Describe the constraints of a length, and that a number is a multiple."""
+    """Describe constraints on a length and on being a multiple, as a continuation of a description."""
     found = [f"a multiple of {each.multiple_of}" for each in constraints if isinstance(each, MultipleOf)]
     found += [f"of length {each.min_length} or more" for each in constraints if isinstance(each, MinLen)]
     found += [f"of length {each.max_length} or less" for each in constraints if isinstance(each, MaxLen)]

@@ -1,4 +1,4 @@
-"""The assignments of a command, `head=lstm lr=3e-5`: parsed by Hydra's parser, and what composes a config from them."""
+"""Parse the assignments of a command, such as `head=lstm lr=3e-5`, and compose configs from them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -18,15 +18,15 @@ from imdbcls.config.hints import NUM_NEAREST, nearest
 from imdbcls.config.quoting import as_one_value
 from imdbcls.errors import UserError
 
-MAX_REASON = 1000  # characters of one of Hydra's errors that are shown
-# A command may be one run or, by its experiment, a sweep (run), must be a sweep (multirun), is not a sweep (single), or
-# only shows its configuration (show), where values may be missing.
+MAX_REASON = 1000  # characters of a Hydra error to show
+# run: one run, or a sweep if the experiment defines one. multirun: always a sweep. single: never a sweep. show: only
+# print the config, in which values may be missing.
 Mode = Literal["run", "multirun", "single", "show"]
 
 
 @dataclass(frozen=True)
 class Assignment:
-    """What a command sets one key or group to: one override, or one for each value of a sweep."""
+    """The assignment of one key or group in a command; `alternatives` has an override for each value of a sweep."""
 
     key: str
     is_group: bool
@@ -37,11 +37,11 @@ class Assignment:
 
 @dataclass
 class OverrideChecker:
-    """The mistakes found so far, each reported once, and the loader that composes configs."""
+    """The loader that composes configs for a command, and the mistakes found so far, without duplicates."""
 
     loader: Loader
     mode: Mode
-    for_hydra: list[str] = field(default_factory=list)  # overrides of hydra's own keys, which Hydra checks itself
+    for_hydra: list[str] = field(default_factory=list)  # overrides of Hydra's own keys, which Hydra itself checks
     mistakes: dict[str, None] = field(default_factory=dict)
     loaded: dict[tuple[str, ...], DictConfig] = field(default_factory=dict)
 
@@ -59,7 +59,7 @@ class OverrideChecker:
         return self.loader.keys_of(group, choice, self.for_hydra)
 
     def load(self, overrides: Sequence[Override]) -> DictConfig:
-        """Compose a config from some overrides; raise UserError for what only Hydra finds."""
+        """Compose a config from some overrides; raise UserError for mistakes that only Hydra detects."""
         lines = (*self.for_hydra, *(str(override.input_line) for override in overrides))
         try:
             if lines not in self.loaded:
@@ -78,13 +78,13 @@ class OverrideChecker:
                 "The config is nested too deeply, or refers to itself in a defaults list or by an alias.",
             ) from error
         except (AssertionError, LookupError, TypeError, ValueError, AttributeError) as error:
-            # An override that Hydra's grammar takes and its composition was not made for, such as head=0.
+            # Hydra's grammar accepts some overrides that its composition does not expect, such as head=0.
             given = " ".join(str(override.input_line) for override in overrides)
             raise UserError(*self.mistakes, f"{given}: Hydra cannot compose this ({error}).") from error
 
 
 def sentence_of(error: Exception) -> str:
-    """Return the text of Hydra's error in one line, or of its cause if it has none."""
+    """Return the message of a Hydra error on one line, or the message of its cause if it has none."""
     text = " ".join((str(error) or str(error.__cause__)).split())
     return text if len(text) <= MAX_REASON else f"{text[:MAX_REASON]}…"
 
@@ -98,7 +98,7 @@ def first_values(assignments: Sequence[Assignment], *, groups_only: bool = False
 
 
 def read_assignments(texts: Sequence[str], checker: OverrideChecker) -> list[Assignment]:
-    """Parse overrides; report and leave out those that cannot be read and choices that do not exist."""
+    """Parse overrides; report and drop unreadable overrides and choices that do not exist."""
     parser = OverridesParser.create(config_loader=checker.loader)
     overrides = []
     for text in texts:
@@ -107,9 +107,10 @@ def read_assignments(texts: Sequence[str], checker: OverrideChecker) -> list[Ass
         except OverrideParseException as error:
             reason = str(error).splitlines()[0]
             checker.report(
-                f"{text}: not read as key=value ({reason}). If the value is one text, write {as_one_value(text)}."
+                f"{text} is not readable as key=value ({reason}). If the value is one string, write "
+                f"{as_one_value(text)}."
                 if "=" in text
-                else f"{text}: not of the form key=value, such as lr=3e-5."
+                else f"{text} does not have the form key=value, such as lr=3e-5."
             )
     checker.for_hydra += [str(override.input_line) for override in overrides if override.is_hydra_override()]
     known_groups = checker.groups()
@@ -118,17 +119,17 @@ def read_assignments(texts: Sequence[str], checker: OverrideChecker) -> list[Ass
         if override.is_hydra_override():
             continue
         if not override.key_or_group:
-            checker.report(f"{override.input_line}: there is no key before '='.")
+            checker.report(f"{override.input_line} has no key before '='.")
             continue
         if override.package is not None or override.key_or_group == "hydra":
             checker.report(
-                f"{override.input_line}: write each key on its own, without @: head=lstm, hydra.verbose=true."
+                f"{override.input_line}: write one full key without @, such as head=lstm or hydra.verbose=true."
             )
             continue
         alternatives, is_interval = [override], override.is_interval_sweep()
         if override.is_sweep_override():
             key, swept = override.get_key_element(), override.value()
-            # An interval is for a sweeper that draws from it: its ends stand for all.
+            # A sweeper draws values from an interval. Checking its two ends is enough.
             ends = (swept.start, swept.end) if isinstance(swept, IntervalSweep) else None
             values = ends or override.sweep_string_iterator()
             alternatives = parser.parse_overrides([f"{key}={value}" for value in values])
@@ -142,15 +143,15 @@ def read_assignments(texts: Sequence[str], checker: OverrideChecker) -> list[Ass
 
 
 def is_choice(override: Override, checker: OverrideChecker) -> bool:
-    """Whether a group's override names choices that exist; report it if not."""
+    """Return whether an override of a group names existing choices; report it otherwise."""
     group, value = override.key_or_group, override.value()
     options = checker.options(group)
     if override.is_delete() or value is None:
         required = checker.load([]).hydra.runtime.choices[group] is not None
         if required:
-            checker.report(f"{override.input_line} leaves a run without its {group}; choose {', '.join(options)}.")
+            checker.report(f"{override.input_line}: every run needs a {group}. Choose one of {', '.join(options)}.")
         elif value is None and not override.is_delete():
-            checker.report(f"{override.input_line}: leave {group} out, or choose {', '.join(options)}.")
+            checker.report(f"{override.input_line}: leave out {group}, or choose one of {', '.join(options)}.")
         return override.is_delete() and not required
     wrong = [name for name in (value if isinstance(value, list) else [value]) if name not in options]
     for name in wrong:

@@ -1,4 +1,4 @@
-"""Turn a resolved config into a typed one, or report all its mistakes at once, before anything heavy is imported."""
+"""Convert a resolved config to the typed `Config`, or report all its mistakes together, before any heavy import."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -36,19 +36,19 @@ from imdbcls.errors import UserError
 from imdbcls.printable import is_unicode, shown
 
 Path = tuple[str, ...]
-# What to do instead of naming several columns.
+# Advice for a user who gives several columns for a key that takes one.
 ONE_COLUMN = {
     "data.text_column": "a run reads one text per document; join the columns into one column of the file first",
     "data.label_column": (
-        "a run trains one label per document; for several labels, train a run for each column, or write classes that "
-        "exclude each other into one column"
+        "a run trains one label per document; for several labels, train one run per column, or write mutually "
+        "exclusive classes into one column"
     ),
 }
 
 
 @dataclass(frozen=True)
 class Checked:
-    """What a check found: the sentences on all mistakes, and the config, in which wrong keys are absent attributes."""
+    """The result of a check: the config, without attributes for wrong keys, and a sentence for each mistake."""
 
     config: Config
     mistakes: tuple[str, ...]
@@ -60,7 +60,7 @@ def typed(cfg: DictConfig) -> Config:
 
 
 def require_valid(values: Mapping[str, Any]) -> Config:
-    """Return a resolved config as the typed one; raise UserError with every mistake, a line each."""
+    """Return a resolved config as a typed one; raise UserError with every mistake, one per line."""
     checked = check(values)
     if checked.mistakes:
         raise UserError(*checked.mistakes)
@@ -68,7 +68,7 @@ def require_valid(values: Mapping[str, Any]) -> Config:
 
 
 def check(values: Mapping[str, Any]) -> Checked:
-    """Check a resolved config. Nothing is imported and no file is opened."""
+    """Check a resolved config without importing anything and without opening a file."""
     strange: list[str] = []
     values = with_text_keys(values, strange)
     wrong: dict[Path, str] = {}
@@ -101,7 +101,7 @@ def attribute(section: Any, key: str) -> Any:
 
 
 def with_text_keys(values: Mapping[Any, Any], mistakes: list[str], prefix: str = "") -> dict[str, Any]:
-    """Return nested values without keys that are not Unicode text, which YAML allows; add a mistake for each."""
+    """Return nested values without keys that are not Unicode strings, which YAML allows; append a mistake for each."""
     found = {}
     for key, value in values.items():
         if not isinstance(key, str) or not is_unicode(key):
@@ -112,9 +112,9 @@ def with_text_keys(values: Mapping[Any, Any], mistakes: list[str], prefix: str =
 
 
 def sentence_on(location: Path, kind: str, values: Mapping[str, Any]) -> tuple[Path, str]:
-    """Return the path of a key that is missing, unknown or wrong, and the sentence on it.
+    """Return the path of a missing, unknown or wrong key, and a sentence that describes the mistake.
 
-    `location` is pydantic's: the keys that lead to the error, and in a union also names of its members.
+    `location` comes from pydantic: the keys that lead to the error and, within a union, the names of its members.
     """
     section: type[Section] = Config
     node: Any = values
@@ -131,13 +131,13 @@ def sentence_on(location: Path, kind: str, values: Mapping[str, Any]) -> tuple[P
             hint = Annotated[field.annotation, *field.metadata] if field.metadata else field.annotation
             return path, refusal(key, node, hint)
         if not isinstance(node, Mapping):
-            return path, f"{key}={shown(node)} is not a section of settings."
+            return path, f"{key}={shown(node)} is not a section with keys of its own."
         section = field.annotation
     raise AssertionError(f"no field at {location}")
 
 
 def unknown(key: str, value: Any) -> str:
-    """Return the sentence on a key that no section has, such as one in a user's YAML file."""
+    """Return the sentence for a key that no section has, such as a key in a user's YAML file."""
     near = nearest_keys(key, [name for name, _, _ in declared()])
     return f"{shown(key)}={shown(value)}: there is no such key{nearest(near)}."
 
@@ -149,57 +149,59 @@ def refusal(key: str, value: Any, hint: Any) -> str:
 
 
 def written(value: Any) -> str:
-    """Return a value as the command line has it."""
+    """Return a value as it is written on the command line."""
     return f"[{','.join(map(written, value))}]" if isinstance(value, list) else shown(value)
 
 
 def wrong_arguments(place: str, node: Built, signature: Signature, values: Mapping[str, Any]) -> dict[Path, str]:
-    """Return a sentence on each argument that a constructor does not take, lacks or refuses, by the argument's path."""
+    """Return a sentence for each unknown, missing or invalid argument of a constructor, by the path of the argument."""
     given, arguments, parameters = given_by_builder(node, signature), node.arguments, signature.parameters
     found: dict[str, str] = {}
     lacking = sorted(given - type(node).by_position - parameters.keys()) if not signature.takes_all else []
     if lacking:
         reason = "sets reads_all_layers, so its constructor" if lacking == [ALL_LAYERS] else "cannot be used here: it"
-        found["_target_"] = f"{place}._target_={node.target} {reason} has to take {' and '.join(lacking)} by keyword."
+        found["_target_"] = f"{place}._target_={node.target} {reason} must accept {' and '.join(lacking)} by keyword."
     for name, value in arguments.items():
         key = as_written(place, name, value, values)
         if name in given:
-            found[name] = f"{key}: leave this out; imdbcls itself gives {name} to {node.target}."
+            found[name] = f"{key}: leave this out; imdbcls itself passes {name} to {node.target}."
         elif name in parameters:
             if not allows(value, parameters[name].hint):
                 found[name] = refusal(key, value, parameters[name].hint)
         elif not signature.takes_all:
             taken = [each for each in parameters if each not in given]
             near = nearest(get_close_matches(name, taken, 1))
-            found[name] = f"{key}: {node.target} takes no {name}, only {', '.join(taken) or 'nothing'}{near}."
+            found[name] = (
+                f"{key}: {node.target} has no argument {name}; it takes {', '.join(taken) or 'no arguments'}{near}."
+            )
     own_keys = {field.alias or name for name, field in type(node).model_fields.items()}
     for name, parameter in parameters.items():
         if parameter.required and name not in arguments and name not in given:
             found[name] = (
-                f"{place}._target_={node.target} cannot be used here: imdbcls reads {place}.{name} itself, so rename "
+                f"{place}._target_={node.target} cannot be used here: imdbcls itself reads {place}.{name}, so rename "
                 "the parameter."
                 if name in own_keys
-                else f"{place}.{name} is missing: {node.target} needs it; give +{place}.{name}=..."
+                else f"{place}.{name} is missing: {node.target} requires it. Add +{place}.{name}=..."
             )
     return {(*place.split("."), name): sentence for name, sentence in found.items()}
 
 
 def given_by_builder(node: Built, signature: Signature) -> frozenset[str]:
-    """Return the arguments that the builder adds to those of the config."""
+    """Return the arguments that the builder adds to the arguments from the config."""
     return type(node).given | {ALL_LAYERS} if signature.reads_all_layers else type(node).given
 
 
 def as_written(place: str, name: str, value: Any, values: Mapping[str, Any]) -> str:
-    """Return the key that a user sets: a source's arguments come from the keys of the data section."""
+    """Return the key that a user sets for an argument: a source's arguments come from keys of the data section."""
     if place == "data.source" and name in values["data"] and values["data"][name] == value:
         return f"data.{name}"
     return f"{place}.{name}"
 
 
 def require_arguments(config: Config) -> None:
-    """Check the arguments of PyTorch's and plugins' constructors, which are imported; raise UserError for all mistakes.
+    """Import the constructors of PyTorch and plugins and check their arguments; raise UserError with all mistakes.
 
-    `check` has already checked those of imdbcls.
+    `check` has already checked the constructors of imdbcls.
     """
     mistakes: list[str] = []
     for place in TARGETS:
@@ -221,7 +223,7 @@ def wrong_imported_arguments(place: str, node: Built, config: Config) -> Iterato
         return
     try:
         signature = signature_of(found)
-    except Exception as error:  # a plugin's class may answer with anything
+    except Exception as error:  # a plugin's class may raise anything
         yield f"{place}._target_={node.target} has no readable signature: {error}."
         return
     yield from wrong_arguments(place, node, signature, config.plain()).values()

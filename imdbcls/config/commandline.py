@@ -1,4 +1,4 @@
-"""The arguments of `python -m imdbcls.train`: what is answered at once, and what Hydra is given."""
+"""Check the arguments of `python -m imdbcls.train` and prepare them for Hydra."""
 
 import argparse
 import logging
@@ -34,7 +34,10 @@ _WITH_VALUE = (
 
 
 def answer_command(arguments: Sequence[str]) -> list[str]:
-    """Answer `--help` and `--version`, else return the arguments for Hydra; list all mistakes and exit with code 2."""
+    """Return the arguments for Hydra. Print the answer to `--help` or `--version` and exit instead if one is given.
+
+    Report all mistakes together and exit with code 2.
+    """
     with user_errors():
         require_one_process(os.environ)
     if "--version" in arguments:
@@ -45,13 +48,16 @@ def answer_command(arguments: Sequence[str]) -> list[str]:
         print(help_text([Path(asked.config_dir)] if asked.config_dir else []))
         sys.exit(0)
     if asked.config_name or asked.config_path or asked.experimental_rerun:
-        logger.error("there is one configuration; --config-dir=FOLDER adds YAML files of your own to its groups.")
+        logger.error(
+            "--config-name, --config-path and --experimental-rerun are not supported. Use --config-dir=FOLDER to add "
+            "your own YAML files to the config groups."
+        )
         sys.exit(2)
     if asked.hydra_help or asked.shell_completion:
         return list(arguments)
     with user_errors():
         require_address_space()
-    from imdbcls.config.overrides import examine  # not needed for --help
+    from imdbcls.config.overrides import examine  # imported here to keep --help fast
 
     written = for_hydra(arguments)
     asked, unknown = get_args_parser().parse_known_args(written)
@@ -63,17 +69,17 @@ def answer_command(arguments: Sequence[str]) -> list[str]:
             raise UserError(*mistakes, *examined.mistakes)
     compose_by(examined.loader)
     if asked.info:
-        logging.getLogger().handlers.clear()  # Hydra logs its answer, to stdout by a handler that it adds
+        logging.getLogger().handlers.clear()  # Hydra logs its answer, and adds a handler that writes it to stdout
     return written
 
 
 def wrong_options(asked: argparse.Namespace, unknown: Sequence[str]) -> list[str]:
-    mistakes = [f"{flag} is not an option; choices and keys have no dashes: lr=3e-5." for flag in unknown]
+    mistakes = [f"{flag} is not an option; write choices and keys without dashes: lr=3e-5." for flag in unknown]
     given = {"--run": asked.run, "--multirun": asked.multirun, "--cfg": asked.cfg, "--info": asked.info}
     modes = [mode for mode, value in given.items() if value]
     if len(modes) > 1:
         mistakes.append(
-            f"{' and '.join(modes)} cannot be combined: --cfg and --info show one run, so leave --multirun out and "
+            f"{' and '.join(modes)} cannot be combined: --cfg and --info show one run, so leave out --multirun and "
             "give each key one value."
         )
     if asked.resolve and not asked.cfg:
@@ -82,9 +88,9 @@ def wrong_options(asked: argparse.Namespace, unknown: Sequence[str]) -> list[str
 
 
 def for_hydra(arguments: Sequence[str]) -> list[str]:
-    """Return the overrides, each written so that Hydra reads it, and then the options.
+    """Return the overrides, quoted where Hydra's grammar needs it, followed by the options.
 
-    Hydra itself refuses overrides on both sides of an option: `head=lstm --multirun seed=0,1`.
+    Hydra itself refuses overrides on both sides of an option, such as `head=lstm --multirun seed=0,1`.
     """
     options: list[str] = []
     overrides: list[str] = []
@@ -98,20 +104,23 @@ def for_hydra(arguments: Sequence[str]) -> list[str]:
 
 
 def without_plus(text: str) -> str:
-    """Return `experiment=mine` for `+experiment=mine`, which other projects need: here each group has a default."""
+    """Return `experiment=mine` for `+experiment=mine`.
+
+    Other Hydra projects need the plus. Here every group has a default, so the plus would be an error.
+    """
     key = text.partition("=")[0]
     return text.lstrip("+") if key.startswith("+") and key.lstrip("+") in groups() else text
 
 
 def compose_by(loader: Loader) -> None:
-    """Make Hydra use our loader, which knows what the command line names and has already read the files."""
+    """Make Hydra use our loader, which has already read the files and knows what the command line names."""
 
     def make_loader(config_search_path: ConfigSearchPath) -> Loader:
         same = str(config_search_path) == str(loader.get_search_path())
         return loader if same else Loader(config_search_path, loader.named)
 
     def validate_batch_is_legal(sweeper: Sweeper, batch: Sequence[Sequence[str]]) -> None:
-        """Compose a job for each choice of groups: `examine` has tried the values of all keys."""
+        """Compose one job for each combination of choices; `examine` has already tried the values of all keys."""
         _validate_batch_is_legal(sweeper, loader.one_for_each_base(batch))
 
     hydra._internal.hydra.ConfigLoaderImpl = make_loader  # type: ignore[misc, assignment]
@@ -119,7 +128,10 @@ def compose_by(loader: Loader) -> None:
 
 
 def require_one_process(environment: Mapping[str, str]) -> None:
-    """Refuse a process that torchrun or `accelerate launch` started as one of several: all would train the same run."""
+    """Raise UserError in one of several processes started by torchrun or `accelerate launch`.
+
+    All of them would train the same run.
+    """
     processes = environment.get("WORLD_SIZE", "1")
     if processes.isdigit() and int(processes) > 1 and ("RANK" in environment or "LOCAL_RANK" in environment):
         raise UserError(

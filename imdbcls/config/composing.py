@@ -1,7 +1,7 @@
-"""Hydra's config loader, with one snapshot of the YAML files for all jobs and limits on what they may ask for.
+"""A config loader for Hydra that reads each YAML file once and limits what the files may set.
 
-Every composition goes through `Loader`: that of a run, of each job of a sweep (in a launcher's worker too), and the one
-that finds a command's mistakes.
+`Loader` composes every config: for a single run, for each job of a sweep (also in a launcher's worker), and for the
+check that finds mistakes in a command.
 """
 
 import copy
@@ -33,7 +33,7 @@ CONFIG = "config"
 
 
 class Loader(ConfigLoaderImpl):
-    """Compose configurations; raise UserError if a YAML file sets what only the command line may set."""
+    """A config loader that raises UserError if a YAML file sets something that only the command line may set."""
 
     def __init__(self, config_search_path: ConfigSearchPath, named: Named) -> None:
         super().__init__(config_search_path)
@@ -43,11 +43,11 @@ class Loader(ConfigLoaderImpl):
     def _forget(self) -> None:
         self._parsed: dict[str, Override] = {}
         self._snapshots: dict[str, Snapshot] = {}  # by hydra.searchpath
-        self._bases: dict[tuple[str, ...], DictConfig] = {}  # by what is not plain in the overrides
-        self._hydra_alone: dict[tuple[str, ...], dict[str, Any]] = {}
+        self._bases: dict[tuple[str, ...], DictConfig] = {}  # by the overrides that are not plain
+        self._trusted_hydra: dict[tuple[str, ...], dict[str, Any]] = {}
 
     def __getstate__(self) -> dict[str, Any]:
-        """A launcher sends its loader to its workers: without the caches."""
+        """Return the state without the caches, since a launcher sends its loader to its workers."""
         return {key: self.__dict__[key] for key in ("config_search_path", "repository", "named")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -62,7 +62,7 @@ class Loader(ConfigLoaderImpl):
         from_shell: bool = True,
         validate_sweep_overrides: bool = True,
     ) -> DictConfig:
-        """Compose for Hydra itself: a refusal ends the process with its sentence."""
+        """Compose for Hydra itself; print a UserError and exit."""
         with user_errors():
             return self.compose(overrides, run_mode, from_shell, validate_sweep_overrides)
 
@@ -73,7 +73,7 @@ class Loader(ConfigLoaderImpl):
         from_shell: bool = True,
         validate_sweep_overrides: bool = True,
     ) -> DictConfig:
-        """Return the configuration under some overrides; raise UserError for a refusal, and Hydra's own errors."""
+        """Return the config for some overrides; raise UserError for a forbidden setting, and Hydra's own errors."""
         parsed, repository = self._parse_overrides_and_create_caching_repo(CONFIG, list(overrides))
         plain = [each for each in parsed if is_plain(each, repository)]
         if run_mode is RunMode.RUN:
@@ -90,9 +90,10 @@ class Loader(ConfigLoaderImpl):
         return cfg
 
     def _compose_from_base(self, parsed: Sequence[Override], plain: Sequence[Override]) -> DictConfig:
-        """What Hydra composes from the same overrides, but the choices of groups only once: jobs differ in few keys.
+        """Return what Hydra would compose, but compose each combination of choices only once.
 
-        Plain overrides set single keys after everything else, and Hydra's own keys are in a separate section.
+        The jobs of a sweep differ in few keys. Plain overrides set single keys after everything else, so they can be
+        applied to a copy of the composed base. Hydra's own keys are in a separate section.
         """
         lines = tuple(str(each.input_line) for each in parsed if each not in plain)
         key = (str(JobRuntime.instance().get("name")), *lines)
@@ -112,7 +113,7 @@ class Loader(ConfigLoaderImpl):
         return cfg
 
     def one_for_each_base(self, batch: Sequence[Sequence[str]]) -> list[Sequence[str]]:
-        """Return the first job of a sweep for each choice of groups: the others differ in the values of keys only."""
+        """Return the first job of a sweep for each combination of choices; the others differ only in plain keys."""
         found: dict[tuple[str, ...], Sequence[str]] = {}
         for overrides in batch:
             parsed, repository = self._parse_overrides_and_create_caching_repo(CONFIG, list(overrides))
@@ -122,7 +123,7 @@ class Loader(ConfigLoaderImpl):
         return list(found.values())
 
     def keys_of(self, group: str, choice: str, overrides: Sequence[str] = ()) -> set[str]:
-        """The keys that a choice brings into its group's section, those of the choices it builds on included."""
+        """Return the keys that a choice adds to its group's section, including keys from the choices it builds on."""
         _, repository = self._parse_overrides_and_create_caching_repo(CONFIG, list(overrides))
         found = repository.load_config(f"{group}/{choice}")
         if found is None or not OmegaConf.is_dict(found.config):
@@ -132,26 +133,26 @@ class Loader(ConfigLoaderImpl):
         return names.union(*(self.keys_of(group, base, overrides) for base in bases if base not in (None, "_self_")))
 
     def without_folders(self) -> ConfigLoaderImpl:
-        """A loader that only knows the YAML files of installed packages."""
+        """Return a loader that reads only the YAML files of installed packages."""
         path = type(self.config_search_path)()
         path.get_path().extend(each for each in self.config_search_path.get_path() if not outside([each]))
         return ConfigLoaderImpl(path)
 
     def _without_files(self, parsed: Sequence[Override]) -> dict[str, Any]:
-        """Return Hydra's own settings as only the command line sets them, without the YAML files of its search path."""
+        """Return Hydra's own settings without the YAML files that the command line adds to the search path."""
         lines = tuple(str(each.input_line) for each in parsed if is_own_setting(each))
         key = (str(JobRuntime.instance().get("name")), *lines)
-        if key not in self._hydra_alone:
+        if key not in self._trusted_hydra:
             try:
-                alone = self.without_folders().load_configuration(
+                trusted = self.without_folders().load_configuration(
                     CONFIG, list(lines), RunMode.RUN, validate_sweep_overrides=False
                 )
             except HydraException as error:
                 raise UserError(f"{' '.join(lines)}: {str(error).splitlines()[0]}") from error
-            container = OmegaConf.to_container(alone.hydra, resolve=False)
+            container = OmegaConf.to_container(trusted.hydra, resolve=False)
             assert isinstance(container, dict)
-            self._hydra_alone[key] = {str(key): value for key, value in container.items()}
-        return self._hydra_alone[key]
+            self._trusted_hydra[key] = {str(key): value for key, value in container.items()}
+        return self._trusted_hydra[key]
 
     def _parse_overrides_and_create_caching_repo(
         self, config_name: str | None, overrides: list[str]
@@ -169,19 +170,19 @@ class Loader(ConfigLoaderImpl):
 
 
 def is_plain(override: Override, repository: IConfigRepository) -> bool:
-    """Return whether an override sets one of the project's keys and chooses nothing."""
+    """Return whether an override only sets one of the project's own keys, rather than a choice or a Hydra key."""
     key = override.key_or_group
     special = override.is_hydra_override() or key in ("", "hydra") or override.package is not None
     return not special and not repository.group_exists(key)
 
 
 def is_own_setting(override: Override) -> bool:
-    """Whether an override sets one of Hydra's own keys, and not where to look for files."""
+    """Return whether an override sets one of Hydra's own keys other than its search path."""
     return override.is_hydra_override() and override.get_key_element() != "hydra.searchpath"
 
 
 class Snapshot(CachingConfigRepository):
-    """A repository that reads each file once and gives out a copy of it each time: compositions alter what they get."""
+    """A repository that reads each file once and returns a new copy each time, because composing modifies it."""
 
     def __init__(self, repository: IConfigRepository) -> None:
         self.delegate = repository
@@ -200,12 +201,10 @@ class Snapshot(CachingConfigRepository):
         return copy.deepcopy(self._files[config_path])
 
     def _require_its_own_name(self, config_path: str, source: ConfigSource, file: Path) -> None:
-        """Refuse a file that another one of the same name hides: Hydra would take that one and say nothing."""
+        """Raise UserError for a file that a shipped file of the same name hides: Hydra would silently ignore it."""
         first = next(each for each in self.get_sources() if each.is_config(config_path))
         if first is not source and not outside([first]) and content(first, config_path) != content(source, config_path):
-            raise UserError(
-                f"{file} has no effect: imdbcls has a {config_path}.yaml of its own. Give yours another name."
-            )
+            raise UserError(f"{file} has no effect: imdbcls has its own {config_path}.yaml. Rename your file.")
 
     def group_exists(self, config_path: str) -> bool:
         key = ("group", config_path)
@@ -230,5 +229,5 @@ class Snapshot(CachingConfigRepository):
 
 
 def content(source: ConfigSource, config_path: str) -> Any:
-    """Return the nested values of one YAML file, with its interpolations unresolved."""
+    """Return the nested values of one YAML file with unresolved interpolations."""
     return OmegaConf.to_container(source.load_config(config_path).config, resolve=False)

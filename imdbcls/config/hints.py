@@ -1,4 +1,4 @@
-"""Suggest what a user may have meant: the nearest keys and choices, and which choice has a key."""
+"""Suggest the nearest keys and choices for a misspelt one, or the choices that have a key."""
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from difflib import get_close_matches
@@ -6,7 +6,7 @@ from typing import Any
 
 from imdbcls.config.other_names import OTHER_NAMES
 
-NUM_NEAREST = 3  # keys or choices that a sentence suggests at most
+NUM_NEAREST = 3  # most keys or choices that a sentence suggests
 HELP = "python -m imdbcls.train --help lists them"
 
 
@@ -21,17 +21,19 @@ def unknown_key(
     options: Mapping[str, Sequence[str]],
     keys_of: Callable[[str, str], set[str]],
 ) -> str:
-    """Return the sentence on a key that does not exist: who has it, or what is nearest.
+    """Return the sentence for a key that does not exist: which choices have it, or the nearest keys.
 
-    `chosen` is each group's choice, `options` all of them, and `keys_of(group, choice)` what one brings.
+    `chosen` holds the selected choice of each group, `options` all choices of each group, and `keys_of(group, choice)`
+    returns the keys that a choice adds.
     """
     section, _, rest = key.partition(".")
     if section in options and rest:
         name = rest.partition(".")[0]
         owners = [choice for choice in options[section] if name in keys_of(section, choice)]
-        choice = chosen.get(section, "null")  # absent where the group was set to null
+        choice = chosen.get(section, "null")  # absent if the group was set to null
         if owners and choice not in owners:
-            return f"{key}: {section}={choice} has no {name}; it belongs to {section}={','.join(owners)}."
+            having = " or ".join(f"{section}={owner}" for owner in owners)
+            return f"{key}: {section}={choice} has no key {name}; only {having} has it."
     if key in OTHER_NAMES:
         return f"{key}: there is no such key; use {OTHER_NAMES[key]}."
     near = nearest_keys(key, [*options, *all_keys(config)])
@@ -39,14 +41,14 @@ def unknown_key(
 
 
 def nearest_keys(key: str, known: Collection[str]) -> list[str]:
-    """Return the keys with the same last part, then those spelt alike."""
+    """Return the known keys with the same last part, then the keys with a similar spelling."""
     tail = key.rpartition(".")[2]
     same = [each for each in known if each.rpartition(".")[2] == tail]
     return list(dict.fromkeys([*same, *get_close_matches(key, known, NUM_NEAREST)]))[:NUM_NEAREST]
 
 
 def all_keys(node: Any, prefix: str = "") -> Iterator[str]:
-    """Yield every key that a user sets, dotted: not names that only label a choice, nor Hydra's own (`_target_`)."""
+    """Yield every dotted key that a user may set; skip `name`, which labels a choice, and keys such as `_target_`."""
     if isinstance(node, Mapping):
         for name, value in node.items():
             if not str(name).startswith("_") and name != "name":

@@ -1,8 +1,8 @@
-"""Launchers and sweepers of Hydra: what is not installed, and what this project does not support yet."""
+"""Check which launchers and sweepers of Hydra are installed and supported."""
 
 from collections.abc import Callable, Sequence
 
-# What to install for a launcher.
+# The distribution to install for each launcher.
 DISTRIBUTIONS = {
     "joblib": "hydra-joblib-launcher",
     "ray": "hydra-ray-launcher",
@@ -11,14 +11,14 @@ DISTRIBUTIONS = {
     "submitit_local": "hydra-submitit-launcher",
     "submitit_slurm": "hydra-submitit-launcher",
 }
-# Sweepers that search for the best value of what the command returns.
+# Sweepers that optimise the value that a run returns.
 SEARCHING = ("ax", "nevergrad", "optuna")
 
 
 def without_missing_parts(overrides: Sequence[str], options: Callable[[str], list[str]]) -> tuple[list[str], list[str]]:
-    """Return the overrides of Hydra's own keys without those of parts that cannot be used, and a sentence on each part.
+    """Remove the overrides of launchers and sweepers that cannot be used; return the rest, and a sentence for each.
 
-    `options(group)` lists the choices of `hydra/launcher` or `hydra/sweeper` that are installed.
+    `options(group)` lists the installed choices of `hydra/launcher` or `hydra/sweeper`.
     """
     kept, mistakes = list(overrides), []
     for part in ("launcher", "sweeper"):
@@ -37,11 +37,11 @@ def why_not(part: str, choice: str, options: Callable[[str], list[str]]) -> str 
     if part == "sweeper" and choice in SEARCHING:
         return (
             f"hydra/sweeper={choice} is not supported yet: a run returns no value to optimise. List the values with "
-            "--multirun instead, lr=1e-5,3e-5 seed=0,1,2, or let a W&B sweep choose them."
+            "--multirun instead, such as lr=1e-5,3e-5 seed=0,1,2, or let a W&B sweep choose them."
         )
     installed = options(f"hydra/{part}")
     if choice in installed:
         return None
     distribution = DISTRIBUTIONS.get(choice) if part == "launcher" else None
-    do = f"pip install {distribution}" if distribution else f"choose {', '.join(installed)}"
-    return f"hydra/{part}={choice} is not installed: {do}."
+    remedy = f"run pip install {distribution}" if distribution else f"choose one of {', '.join(installed)}"
+    return f"hydra/{part}={choice} is not installed: {remedy}."

@@ -127,4 +127,4 @@ def help_text(folders: Sequence[Path] = ()) -> str:
 
 
 def hanging_indent(start: str, text: str, width: int) -> str:
-    return textwrap.fill(text, width, initial_indent=start, subsequent_indent=" " * len(start))
+    return textwrap.fill(text, width, initial_indent=start, subsequent_indent=" " * len(start), break_on_hyphens=False)

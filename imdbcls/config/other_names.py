@@ -1,6 +1,6 @@
-"""What Hugging Face's Trainer, Lightning and others call this project's keys: whoever comes from there is told ours.
+"""Map key names of Hugging Face's Trainer, Lightning and other projects to this project's keys, for error messages.
 
-Where ours is not the same quantity, a word on it follows the key.
+If our key is not the same quantity, a note in parentheses follows it.
 """
 
 OTHER_NAMES: dict[str, str] = {
@@ -14,8 +14,8 @@ OTHER_NAMES: dict[str, str] = {
     "val_batch_size": "eval_batch_size",
     "per_device_eval_batch_size": "eval_batch_size",
     "n_jobs": "jobs",
-    "gradient_accumulation_steps": "trainer.micro_batch_size (documents at a time, not a number of times)",
-    "accumulate_grad_batches": "trainer.micro_batch_size (documents at a time, not a number of times)",
+    "gradient_accumulation_steps": "trainer.micro_batch_size (documents per micro-batch, not the number of them)",
+    "accumulate_grad_batches": "trainer.micro_batch_size (documents per micro-batch, not the number of them)",
     "max_seq_length": "max_length",
     "max_seq_len": "max_length",
     "seq_len": "max_length",

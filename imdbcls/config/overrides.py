@@ -1,7 +1,7 @@
-"""Find all mistakes in the overrides of a command, `head=lstm lr=3e-5`, at once.
+"""Find all mistakes in the overrides of a command, such as `head=lstm lr=3e-5`, together.
 
-Hydra stops at its first mistake and suggests no keys. So overrides are checked here first, with Hydra's own parser and
-composition; Hydra then composes what passes.
+Hydra stops at the first mistake and suggests no keys. So this module checks the overrides first, with Hydra's own
+parser and composition. Hydra then composes the overrides that pass.
 """
 
 import copy
@@ -26,7 +26,7 @@ from imdbcls.config.composing import Loader
 from imdbcls.config.hints import nearest, nearest_keys, unknown_key
 from imdbcls.config.hydra_plugins import without_missing_parts
 from imdbcls.config.options import CONF, config_keys
-from imdbcls.config.paths import wrong_places
+from imdbcls.config.paths import wrong_paths
 from imdbcls.config.quoting import as_one_value, is_readable, readable
 from imdbcls.config.resolving import flatten, look_up, resolve
 from imdbcls.config.schema import Config, DataConfig, NoEffect, declared
@@ -39,8 +39,8 @@ from imdbcls.printable import is_unicode, shown
 def compose(texts: Sequence[str]) -> Config:
     """Return the valid config of one run, as the command composes it from the same overrides.
 
-    An experiment's sweep is left out: its other values are set, and the swept groups keep their defaults. Raises
-    UserError with every mistake.
+    The sweep of an experiment is ignored: the keys and groups that it would sweep keep their defaults. Raise UserError
+    with every mistake.
     """
     examined = examine(texts, "single")
     if examined.mistakes or examined.config is None:
@@ -50,10 +50,7 @@ def compose(texts: Sequence[str]) -> Config:
 
 @dataclass(frozen=True)
 class Examined:
-    """What an checker found: the first job's config, all mistakes, and the loader that composed it.
-
-    `config` is None if it has mistakes.
-    """
+    """The result of `examine`: the first job's config (None if it has mistakes), all mistakes, and the loader."""
 
     config: Config | None
     mistakes: list[str]
@@ -61,10 +58,10 @@ class Examined:
 
 
 def examine(texts: Sequence[str], mode: Mode, folder: str | None = None) -> Examined:
-    """Return the config of a command's first job, without its wrong values, and all mistakes.
+    """Return the config of a command's first job and all mistakes in the command.
 
-    `folder` is that of --config-dir. Every value of a sweep is tried once, together with the first values of the
-    others; their combinations are checked job by job.
+    `folder` is the value of --config-dir. Every value in a sweep is checked once, combined with the first values of the
+    other swept keys. The other combinations are checked when their jobs start.
     """
     texts = [readable(text) for text in texts]
     with initialize_config_module(CONF, version_base="1.3"):
@@ -106,7 +103,7 @@ def examine(texts: Sequence[str], mode: Mode, folder: str | None = None) -> Exam
 
 
 def make_loader(texts: Sequence[str], folder: str | None) -> Loader:
-    """Return a loader that searches the same places as Hydra; raise UserError if one is not a folder."""
+    """Return a loader with the same search path as Hydra; raise UserError if `folder` is not a folder."""
     search_path = GlobalHydra.instance().config_loader().get_search_path()
     if folder is not None:
         place = Path(folder).absolute()
@@ -120,39 +117,40 @@ MULTIRUN = "add --multirun to run each"
 
 
 def without_sweep(assignment: Assignment, checker: OverrideChecker) -> Assignment:
-    """Keep the first value of an assignment in a command that is not a sweep; report further ones."""
+    """Return an assignment with only its first value, for a command that is not a sweep; report further values."""
     if len(assignment.alternatives) > 1:
         ways = "" if assignment.is_group else f", or write {assignment.key}=[...] for a list"
         if not assignment.is_group and all(isinstance(each.value(), str) for each in assignment.alternatives):
-            ways += f", or {as_one_value(assignment.line)} for one text"
-        do = "--cfg and --info show one run, so give one value" if checker.mode == "show" else MULTIRUN
-        checker.report(f"{assignment.line} gives several values: {do}{ways}.")
+            ways += f", or {as_one_value(assignment.line)} for one string"
+        remedy = "--cfg and --info show one run, so give one value" if checker.mode == "show" else MULTIRUN
+        checker.report(f"{assignment.line} gives several values: {remedy}{ways}.")
     return replace(assignment, alternatives=assignment.alternatives[:1])
 
 
 def check_intervals(assignments: Sequence[Assignment], plain: DictConfig, checker: OverrideChecker) -> None:
-    """Report intervals: only a sweeper that searches draws from them."""
+    """Report intervals, which Hydra's basic sweeper cannot use."""
     if plain.hydra.sweeper._target_.endswith(".BasicSweeper"):
         for assignment in assignments:
             if assignment.is_interval:
                 checker.report(
-                    f"{assignment.line}: an interval cannot be swept yet; list its values, {assignment.key}=1e-5,3e-5."
+                    f"{assignment.line}: an interval cannot be swept yet. List values instead, such as "
+                    f"{assignment.key}=1e-5,3e-5."
                 )
 
 
 def check_swept_groups(assignments: Sequence[Assignment], checker: OverrideChecker) -> None:
-    """Report keys that only some choices of a swept group have: part of the sweep would fail."""
+    """Report keys that only some choices of a swept group have, since part of the sweep would fail."""
     for place, group in enumerate(assignments):
         keys = [assignment for assignment in assignments if assignment.key.startswith(f"{group.key}.")]
         for choice in group.alternatives[1:] if group.is_group else ():
             others = [*assignments[:place], replace(group, alternatives=(choice,)), *assignments[place + 1 :]]
-            config = checker.load(first_values(others, groups_only=True))  # a file's mistakes come out here
+            config = checker.load(first_values(others, groups_only=True))  # raises for mistakes in the choice's file
             for assignment in keys:
                 check_key(assignment, config, checker)
 
 
 def check_key(assignment: Assignment, config: DictConfig, checker: OverrideChecker) -> Assignment | None:
-    """Return an assignment without the values that do not fit its key, None for an unknown key; report both."""
+    """Return an assignment without values of the wrong type, or None for an unknown key; report both."""
     override = assignment.alternatives[0]
     if assignment.is_group:
         return assignment
@@ -167,7 +165,7 @@ def check_key(assignment: Assignment, config: DictConfig, checker: OverrideCheck
         return None
     if override.is_delete():
         if assignment.key in {each.key for each in config_keys()}:
-            checker.report(f"{assignment.line}: every run needs {assignment.key}.")
+            checker.report(f"{assignment.line}: {assignment.key} cannot be removed, because every run needs it.")
             return None
         return assignment
     if isinstance(default, str) and default.startswith("${"):
@@ -178,12 +176,12 @@ def check_key(assignment: Assignment, config: DictConfig, checker: OverrideCheck
 
 
 def is_argument(key: str) -> bool:
-    """Whether a key is an argument of a constructor, which may take more than its YAML lists."""
+    """Return whether a key is a constructor argument; a constructor may take more arguments than its YAML lists."""
     return any(key.startswith(f"{place}.") for place in TARGETS)
 
 
 def fits(override: Override, default: Any, values: Mapping[str, Any], checker: OverrideChecker) -> bool:
-    """Whether a value has its default's type, if nothing else says its type; report a value that does not."""
+    """Return whether a value has the type of its key's default, for keys with no declared type; report it otherwise."""
     key, value = override.key_or_group, override.value()
     if isinstance(default, Mapping | DictConfig):
         if not isinstance(value, Mapping):
@@ -192,7 +190,7 @@ def fits(override: Override, default: Any, values: Mapping[str, Any], checker: O
         return isinstance(value, Mapping)
     is_reference = isinstance(value, str) and value.startswith("${")
     if default is None or is_reference or type_of_key(key, values) is not None:
-        return True  # `check` says what is allowed, or nothing is known
+        return True  # either `check` knows what is allowed, or nobody does
     if isinstance(default, bool):
         right, kind = isinstance(value, bool), "true or false"
     elif isinstance(default, int | float):
@@ -208,7 +206,7 @@ def fits(override: Override, default: Any, values: Mapping[str, Any], checker: O
 
 
 def without_effect(assignments: Sequence[Assignment], config: Mapping[str, Any]) -> Iterator[str]:
-    """Yield a sentence for each key that has no effect, because of another key's value in every job."""
+    """Yield a sentence for each assigned key that has no effect in any job because of another key's value."""
     lines = {assignment.key: assignment.line for assignment in assignments}
     swept = {assignment.key for assignment in assignments if len(assignment.alternatives) > 1}
     idle = [(key, each) for key, _, markers in declared() for each in markers if isinstance(each, NoEffect)]
@@ -217,7 +215,7 @@ def without_effect(assignments: Sequence[Assignment], config: Mapping[str, Any])
             try:
                 value = look_up(config, marker.other)
             except KeyError:
-                continue  # of another choice
+                continue  # the selected choice lacks the other key
             if marker.when(value):
                 yield f"{lines[key]} has no effect with {marker.other}={value}; leave one of them out."
 
@@ -225,23 +223,23 @@ def without_effect(assignments: Sequence[Assignment], config: Mapping[str, Any])
 def unread_data_keys(config: Mapping[str, Any]) -> Iterator[str]:
     """Yield a sentence for each key of the data section that neither the project nor an interpolation reads.
 
-    `config` still has its interpolations: a source may read `${data.folder}/train.csv`.
+    `config` must still have its interpolations, because a source may read `${data.folder}/train.csv`.
     """
     data = config.get("data")
     if not isinstance(data, Mapping):
-        return  # `check` reports it
+        return  # `check` reports this
     interpolations = " ".join(re.findall(r"\$\{[^}]*", str(config)))
     declared_keys = [*DataConfig.model_fields]
     for key, value in data.items():
         if not isinstance(key, str) or not is_unicode(key):
-            continue  # `check` reports it
+            continue  # `check` reports this
         if key not in declared_keys and not re.search(rf"\b{re.escape(key)}\b", interpolations):
             near = nearest_keys(f"data.{key}", [f"data.{each}" for each in (*declared_keys, *data) if each != key])
             yield f"data.{shown(key)}={shown(value)}: nothing reads this key{nearest(near)}."
 
 
 def plain_values(config: DictConfig) -> dict[str, Any]:
-    """Return nested built-in values, with unresolved interpolations."""
+    """Return a config as nested built-in values with unresolved interpolations."""
     plain = OmegaConf.to_container(config, resolve=False)
     assert isinstance(plain, dict)
     return {str(key): value for key, value in plain.items()}
@@ -255,26 +253,26 @@ def without_hydra(config: DictConfig) -> DictConfig:
 
 
 def check_values(config: DictConfig, checker: OverrideChecker) -> Config | None:
-    """Resolve and check one job's config; report its mistakes. Return None for a config with mistakes."""
+    """Resolve and check the config of one job and report its mistakes; return None if it has any."""
     plain = plain_values(config)
     unset = [path for path, value in flatten(plain) if value == "???"]
     for path in unset:
         key = ".".join(map(str, path))
         if checker.mode != "show" and not any(mistake.startswith(f"{key}=") for mistake in checker.mistakes):
-            checker.report(f"{key} has no value yet: give {key}=...")
+            checker.report(f"{key} has no value: set {key}=...")
         section = plain
         for part in path[:-1]:
             section = section[part]
-        section[path[-1]] = "missing"  # so that the rest can be checked
+        section[path[-1]] = "missing"  # a placeholder, to check the rest
     try:
         checked = check(resolve(OmegaConf.create(plain) if unset else config))
-    except UserError as error:  # a value that cannot be resolved
+    except UserError as error:  # some value cannot be resolved
         for mistake in str(error).splitlines():
             checker.report(mistake)
         return None
     mistakes = [*checked.mistakes, *unread_data_keys(plain)]
     known = {mistake.partition("=")[0] for mistake in mistakes}
-    places = [] if unset else wrong_places(checked.config)
+    places = [] if unset else wrong_paths(checked.config)
     mistakes += [mistake for mistake in places if mistake.partition("=")[0] not in known]
     for mistake in mistakes:
         checker.report(mistake)

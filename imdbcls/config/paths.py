@@ -12,7 +12,7 @@ from imdbcls.errors import UserError
 from imdbcls.runs.untrusted import read_json
 from imdbcls.runtime.model_files import local_model
 
-# The longest document of the hub's encoders in conf/backbone, in tokens: what their config.json would say.
+# The longest document that each hub encoder in conf/backbone accepts, in tokens, as its config.json states.
 HUB_LIMITS = {
     "FacebookAI/roberta-base": 512,
     "FacebookAI/roberta-large": 512,
@@ -23,7 +23,7 @@ HUB_LIMITS = {
 }
 TINY_LIMIT = 512
 COLUMNS = ("text_column", "label_column", "id_column", "group_column")
-# These count their positions from the padding id + 1.
+# Model types whose positions start at the padding id + 1.
 _ROBERTA_TYPES = (
     "roberta",
     "xlm-roberta",
@@ -35,11 +35,11 @@ _ROBERTA_TYPES = (
 )
 
 
-def wrong_places(config: Config) -> Iterator[str]:
-    """Yield a sentence for each file or folder of a config that does not exist, and for a max_length that is too long.
+def wrong_paths(config: Config) -> Iterator[str]:
+    """Yield a sentence for each missing or unusable file or folder in a config, and for a max_length that is too long.
 
-    A config with other mistakes lacks their attributes; those mistakes are reported elsewhere and do not stop this
-    check.
+    A config with other mistakes lacks attributes for the wrong keys. Those mistakes are reported elsewhere and do not
+    stop this check.
     """
     for place, checks in CHECKS.items():
         try:
@@ -61,25 +61,25 @@ def require_model(config: Config) -> None:
 
 def require_tiny(config: Config) -> None:
     if config.backbone.pretrained:
-        raise UserError("backbone=tiny has no pretrained weights: leave backbone.pretrained=false.")
+        raise UserError("backbone=tiny has no pretrained weights: keep backbone.pretrained=false.")
     require_length(config.max_length, config.backbone.name, TINY_LIMIT)
 
 
 def require_length(max_length: Any, backbone: str, limit: int | None) -> None:
-    """Refuse (UserError) documents of more tokens than the encoder takes, where that is known."""
+    """Raise UserError if max_length exceeds the encoder's limit; do nothing if the limit is unknown (None)."""
     if limit is not None and isinstance(max_length, int) and max_length > limit:
         raise UserError(
-            f"max_length={max_length} is more than backbone={backbone} takes: at most {limit} tokens; "
-            "data.truncation=windows reads longer documents whole."
+            f"max_length={max_length} is more than the {limit} tokens that backbone={backbone} accepts. To read all of "
+            "longer documents, use data.truncation=windows."
         )
 
 
 def longest_document(folder: Path) -> int | None:
-    """The tokens that the encoder in a folder takes by its config.json, at most; None where that is not said."""
+    """Return the most tokens that the encoder in a folder accepts, by its config.json; None if it does not state it."""
     try:
         config = read_json(folder / "config.json")
     except UserError:
-        return None  # what is wrong with the folder is said when it is loaded
+        return None  # loading the folder reports the reason
     positions, padding = config.get("max_position_embeddings"), config.get("pad_token_id")
     if not isinstance(positions, int):
         return None
@@ -89,14 +89,14 @@ def longest_document(folder: Path) -> int | None:
 
 
 def require_files(config: Config) -> None:
-    """Refuse (UserError) files that are missing or the same, and those without the columns that are named."""
+    """Raise UserError for missing files, files used for two splits, and files without the requested columns."""
     source = config.data.source.arguments
     paths = {f"data.{split}": source.get(split) for split in ("train", "validation", "test")}
     given = {key: require_table(path, key) for key, path in paths.items() if path is not None or key == "data.train"}
     for key, path in given.items():
         first = next(other for other in given if given[other].samefile(path))
         if first != key:
-            raise UserError(f"{key}={path} is the file of {first}: scores on documents trained on mean nothing.")
+            raise UserError(f"{key}={path} is the same file as {first}: use different documents for each split.")
     columns = {key: source[key] for key in COLUMNS}
     request = request_of(**columns, **{key: source[key] for key in ("delimiter", "quoting") if key in source})
     mistakes = []
@@ -118,7 +118,7 @@ def require_hub(config: Config) -> None:
 
 
 Check = Callable[[Config], None]
-# What is looked at before anything is loaded, by the `_target_` that reads it.
+# The checks by section and `_target_`. None of them loads a model or a data set.
 CHECKS: dict[str, dict[str, Check]] = {
     "backbone": {
         "imdbcls.models.backbone.load_backbone": require_model,

@@ -1,6 +1,6 @@
-"""Write an override so that Hydra's grammar can read it: `data.train=día.csv` becomes `data.train="día.csv"`.
+"""Quote an override so that Hydra's grammar can read it: `data.train=día.csv` becomes `data.train="día.csv"`.
 
-Outside quotes, the grammar takes ASCII letters, digits and a few signs. A value that it can read is left as it is.
+Outside quotes, the grammar accepts only ASCII letters, digits and a few signs. A readable value is not changed.
 """
 
 import json
@@ -15,31 +15,31 @@ from hydra.errors import HydraException
 _OPEN, _CLOSE = "([{", ")]}"
 _FUNCTION = re.compile(r"(choice|sort|shuffle|tag|str|int|float|bool|glob)\s*\((.*)\)", re.DOTALL)
 _KEYWORD = re.compile(r"(\w+)\s*=(.*)", re.DOTALL)
-# Keys whose value is a mapping from words of the user's (class names); the grammar has no quotes for those.
-_OF_WORDS = ("loss.class_weights",)
-_NULL_KEY = re.compile(r"[{,]\s*null\s*:", re.IGNORECASE)  # the grammar reads it, OmegaConf has no such key
+# Keys whose value maps class names, which may be any text. The grammar cannot quote the keys of a mapping.
+_MAPPINGS_OF_LABELS = ("loss.class_weights",)
+_NULL_KEY = re.compile(r"[{,]\s*null\s*:", re.IGNORECASE)  # the grammar accepts a null key, OmegaConf does not
 
 
 def readable(text: str) -> str:
-    """Return an override that Hydra can read and that means the same, or the text itself where there is none."""
+    """Return an equivalent override that Hydra can read, or the text unchanged if there is none."""
     key, _, value = text.partition("=")
-    of_words = key.lstrip("+~") in _OF_WORDS
-    if "=" not in text or (is_readable(text) and not (of_words and _NULL_KEY.search(value))):
+    maps_labels = key.lstrip("+~") in _MAPPINGS_OF_LABELS
+    if "=" not in text or (is_readable(text) and not (maps_labels and _NULL_KEY.search(value))):
         return text
     items = split(value)
     try:
-        if of_words:
+        if maps_labels:
             written = ",".join(_mapping(item) or _quoted(item) for item in items) if items else _string(value)
         else:
             written = ",".join(map(_quoted, items)) if items else value
-    except RecursionError:  # hundreds of brackets
+    except RecursionError:  # hundreds of nested brackets
         written = _string(value)
     changed = f"{key}={written}"
     return changed if is_readable(changed) else text
 
 
 def as_one_value(text: str) -> str:
-    """Return an override, quoted for the shell, that gives its key the rest of the text as one value."""
+    """Return the override, quoted for the shell, with everything after the equals sign as one string."""
     key, _, value = text.partition("=")
     return shlex.quote(f"{key}={_string(value)}")
 
@@ -48,13 +48,13 @@ def as_one_value(text: str) -> str:
 def is_readable(text: str) -> bool:
     try:
         OverridesParser.create().parse_overrides([text])
-    except (HydraException, RecursionError, ValueError):  # ValueError: Python's limit on the digits of a number
+    except (HydraException, RecursionError, ValueError):  # ValueError: a number with too many digits for Python
         return False
     return True
 
 
 def _quoted(item: str) -> str:
-    """Return a list, mapping, function or single value with quotes where the grammar needs them."""
+    """Return a list, mapping, function call or single value with quotes where the grammar needs them."""
     item = item.strip()
     if not item or is_readable(f"k={item}"):
         return item
@@ -81,7 +81,7 @@ def _string(text: str) -> str:
 
 
 def _mapping(item: str) -> str | None:
-    """Return a mapping whose keys the grammar cannot read as the text of a JSON object, or None."""
+    """Return a mapping as a quoted JSON object if the grammar cannot read its keys; None otherwise."""
     item = item.strip()
     plain = is_readable(f"k={item}") and not _NULL_KEY.search(item)
     if plain or not (item.startswith("{") and item.endswith("}")):
@@ -91,7 +91,7 @@ def _mapping(item: str) -> str | None:
 
 
 def _pair(item: str) -> tuple[str, str]:
-    """Return a mapping's key and value; a colon may stand in quotes."""
+    """Split an entry of a mapping into key and value at its first colon outside quotes."""
     place = next((index for index, sign in _outside_quotes(item) if sign == ":"), len(item))
     return item[:place].strip(), item[place + 1 :].strip()
 
@@ -110,9 +110,9 @@ def _number(text: str) -> float | str:
 
 
 def split(text: str) -> list[str] | None:
-    """Return the parts between a text's commas, those in brackets and quotes aside; None where brackets do not match.
+    """Split a text at its commas outside brackets and quotes; return None if the brackets do not match.
 
-    An apostrophe within a word (o'neil) opens no quotes.
+    An apostrophe within a word (o'neil) does not open a quote.
     """
     expected: list[str] = []
     start, parts = 0, []
@@ -128,7 +128,7 @@ def split(text: str) -> list[str] | None:
 
 
 def _outside_quotes(text: str) -> list[tuple[int, str]]:
-    """Return the characters outside quotes, with their places. Quotes open at the beginning of a value only."""
+    """Return the characters outside quotes with their indices. A quote opens only at the beginning of a value."""
     found, quote, index = [], "", 0
     while index < len(text):
         sign = text[index]

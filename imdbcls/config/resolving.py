@@ -1,4 +1,4 @@
-"""Resolve a composed configuration: interpolations become values, and texts become what their key needs."""
+"""Resolve a composed config: replace interpolations by values, and convert strings to the types of their keys."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -12,11 +12,11 @@ from imdbcls.config.allowed_values import allows, takes_text
 from imdbcls.config.types_of_keys import type_of_key
 from imdbcls.errors import UserError
 
-SECTIONS_OF_NUMBERS = ("head", "loss", "optimizer", "schedule")  # where an argument of unknown type is no text
+SECTIONS_OF_NUMBERS = ("head", "loss", "optimizer", "schedule")  # their arguments of unknown type are not strings
 
 
 def resolve(cfg: DictConfig) -> dict[str, Any]:
-    """Return the composed configuration as plain values; raise UserError for a missing or unusable value."""
+    """Return the composed config as nested built-in values; raise UserError for a missing or unusable value."""
     try:
         config = OmegaConf.to_container(decoded(cfg), resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
@@ -31,7 +31,7 @@ def resolve(cfg: DictConfig) -> dict[str, Any]:
 
 
 def name_by_text(values: dict[str, Any]) -> None:
-    """Replace each whole number by its text if the key takes only texts: a study or a column may be named 2024."""
+    """Convert whole numbers to strings where the key takes only strings: a study or a column may be named 2024."""
     for path, value in list(flatten(values)):
         if type(value) is int:
             hint = type_of_key(".".join(map(str, path)), values)
@@ -43,9 +43,9 @@ def name_by_text(values: dict[str, Any]) -> None:
 
 
 def decoded(cfg: DictConfig) -> DictConfig:
-    """Return the config with `${oc.env:X}` read as a number, a flag or null if its key takes no text.
+    """Return the config with `${oc.env:X}` converted to a number, a flag or null if its key does not allow strings.
 
-    An environment variable is always a text.
+    The value of an environment variable is always a string.
     """
     plain = OmegaConf.to_container(cfg, resolve=False)
     assert isinstance(plain, dict)
@@ -59,15 +59,15 @@ def decoded(cfg: DictConfig) -> DictConfig:
             node: Any = copied
             for part in path[:-1]:
                 node = node[part]
-            text = node[path[-1]]  # raises for a variable that is not set
+            text = node[path[-1]]  # raises if the variable is not set
             value = number_or_text(text) if isinstance(text, str) else text
-            if not isinstance(value, str):  # OmegaConf would resolve a text such as ${lr}
+            if not isinstance(value, str):  # OmegaConf would resolve a string such as ${lr}
                 node[path[-1]] = value
     return copied
 
 
 def look_up(config: Mapping[str, Any], key: str) -> Any:
-    """Return the value at a dotted key of a nested config; raise KeyError if there is none."""
+    """Return the value of a dotted key in a nested config; raise KeyError if the key does not exist."""
     value: Any = config
     for part in key.split("."):
         if not isinstance(value, Mapping):
@@ -77,7 +77,7 @@ def look_up(config: Mapping[str, Any], key: str) -> Any:
 
 
 def flatten(node: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[tuple[Any, ...], Any]]:
-    """Yield each value that is not a mapping, with the keys that lead to it; a key may be a number or hold dots."""
+    """Yield each value that is not a mapping, with the keys that lead to it; keys may be numbers or contain dots."""
     if isinstance(node, Mapping):
         for key, value in node.items():
             yield from flatten(value, (*path, key))
@@ -95,7 +95,7 @@ def wants_number(path: tuple[Any, ...], values: Mapping[str, Any]) -> bool:
 
 
 def number_or_text(text: str) -> Any:
-    """Return the number, flag or null that a text spells, else the text."""
+    """Convert a string that spells a number, a flag or null; return any other string unchanged."""
     for kind in (int, float):
         try:
             return kind(text)
@@ -105,16 +105,16 @@ def number_or_text(text: str) -> Any:
 
 
 def by_label(weights: Any) -> Any:
-    """Return weights of classes with the labels as text, as the data has them: {0: 1, true: 5} names "0" and "true".
+    """Return class weights with string labels, as in the data: {0: 1, true: 5} becomes {"0": 1, "true": 5}.
 
-    A mapping may also be given as the text of one, JSON or YAML: the command line takes no other letters than ASCII in
-    a mapping's keys. Raises UserError where two keys are the same label.
+    A mapping may also be given as a JSON or YAML string, because on the command line the keys of a mapping can contain
+    only ASCII letters. Raise UserError if two keys are the same label.
     """
     if isinstance(weights, str) and weights.lstrip().startswith("{"):
         weights = parsed_mapping(weights)
     if not isinstance(weights, Mapping):
         return weights
-    from imdbcls.data.documents import label_name  # numpy comes with it
+    from imdbcls.data.documents import label_name  # imported here because it imports numpy
 
     named: dict[str, Any] = {}
     for key, weight in weights.items():

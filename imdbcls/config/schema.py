@@ -1,11 +1,11 @@
 """The typed schema of a config: type, range, choices, unit and exclusions of every key of `conf/config.yaml`.
 
-Defaults and the words of `--help` are in the YAML files. A section with a `_target_` (a head, an optimizer, a source)
-also has the arguments of the class or function that it names; their schema is that constructor's signature
-(`imdbcls.config.signatures`), so a new head adds nothing here.
+Defaults and the descriptions for `--help` are in the YAML files. A section with a `_target_` (a head, an optimizer, a
+source) also holds the arguments of the class or function that it names. The signature of this constructor is their
+schema (`imdbcls.config.signatures`), so a new head needs no change here.
 
-Markers next to a type: `doc` and `Unit` for messages, `Neutral` for what cannot change a result, `Passed` for what a
-section's constructor takes too, `NoEffect` for a key that does nothing under another key's value.
+Types carry markers. `doc` and `Unit` appear in error messages. The others have docstrings below: `Neutral`, `SeedKey`,
+`Passed`, `Copied` and `NoEffect`.
 """
 
 import re
@@ -24,7 +24,7 @@ from imdbcls.runtime.progress import ProgressMode
 
 MAX_COUNT = 2**31 - 1
 MAX_SEED = 2**63 - 1
-MAX_LENGTH = 2**20  # tokens; what the backbone takes is checked when it is loaded
+MAX_LENGTH = 2**20  # tokens; the backbone's own limit is checked separately
 
 CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f]")
 
@@ -33,26 +33,26 @@ HYDRA_KEYS = ("_target_", "_partial_", "_convert_", "_recursive_", "_args_")
 
 @dataclass(frozen=True)
 class NoEffect:
-    """The key does nothing if `when` is true of the value at the dotted key `other`."""
+    """A marker: the key has no effect if `when` returns true for the value of the dotted key `other`."""
 
     other: str
     when: Callable[[Any], bool]
 
 
 class Neutral:
-    """The key cannot change a result: runs that differ only in it are the same run."""
+    """A marker: the key cannot change a result, so configs that differ only in it describe the same run."""
 
 
 class SeedKey:
-    """Runs that differ only in such keys are one group."""
+    """A marker: the key is a seed, so runs that differ only in it belong to one group."""
 
 
 class Passed:
-    """The key is also an argument of the section's constructor."""
+    """A marker: the key is declared here and also an argument of the section's constructor."""
 
 
 class Copied:
-    """Other keys have a copy of this key's value, by an interpolation that was resolved: `optimizer.lr` is `${lr}`."""
+    """A marker: other keys hold resolved copies of the key's value, such as `optimizer.lr`, which is `${lr}`."""
 
 
 def without_controls(text: str) -> str:
@@ -67,46 +67,42 @@ Positive = Annotated[Finite, Gt(0)]
 NonNegative = Annotated[Finite, Ge(0)]
 Probability = Annotated[Finite, Ge(0), Lt(1)]
 Fraction = Annotated[Finite, Gt(0), Lt(1)]
-Name = Annotated[
-    str, MinLen(1), AfterValidator(without_controls), doc("a name, which is not empty and has no control characters")
-]
+Name = Annotated[str, MinLen(1), AfterValidator(without_controls), doc("a name (not empty, no control characters)")]
 FolderName = Annotated[
     str,
     Field(pattern=r"^\w[\w.+-]{0,99}$"),
-    doc(
-        "the name of a folder: use up to 100 letters, digits, '.', '_', '+' and '-', and begin with a letter or a digit"
-    ),
+    doc("a folder name: use up to 100 letters, digits, '.', '_', '+' and '-', and start with a letter, a digit or '_'"),
 ]
 
 
 class Section(BaseModel):
-    """A mapping of the config with known keys."""
+    """A section of the config: a mapping with a fixed set of keys."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
     def plain(self) -> dict[str, Any]:
-        """Return the section as nested built-in values, with the keys of its YAML."""
+        """Return the section as nested built-in values, with the same keys as in YAML."""
         return self.model_dump(by_alias=True)
 
 
 class Built(Section):
-    """A section from which one object is built: `_target_` names its constructor, further keys are its arguments."""
+    """A section that describes one object: `_target_` names its constructor, and further keys are its arguments."""
 
     model_config = ConfigDict(extra="allow")
-    given: ClassVar[frozenset[str]] = frozenset()  # the arguments that the builder adds
-    by_position: ClassVar[frozenset[str]] = frozenset()  # of these, the ones that it does not give by name
+    given: ClassVar[frozenset[str]] = frozenset()  # arguments that the builder adds
+    by_position: ClassVar[frozenset[str]] = frozenset()  # those of `given` that the builder passes by position
 
     target: Annotated[str, Field(alias="_target_")]
 
     @property
     def arguments(self) -> dict[str, Any]:
-        """What the config gives to the constructor, by parameter."""
+        """The arguments from the config, by parameter name."""
         extra = {key: value for key, value in (self.model_extra or {}).items() if key not in HYDRA_KEYS}
         return {**{key: getattr(self, key) for key in passed_keys(type(self))}, **extra}
 
     @property
     def node(self) -> dict[str, Any]:
-        """What Hydra's `instantiate` reads: the target, Hydra's own keys and the arguments."""
+        """The input for Hydra's `instantiate`: the target, Hydra's own keys and the arguments."""
         special = {key: value for key, value in (self.model_extra or {}).items() if key in HYDRA_KEYS}
         return {"_target_": self.target, **special, **self.arguments}
 
@@ -118,7 +114,7 @@ class BackboneConfig(Built):
     attention_dropout: Annotated[Probability | None, Passed]
     freeze: Annotated[
         bool | Annotated[int, Ge(0)],
-        doc("false, true (the whole encoder) or a whole number of layers, counted from the lowest"),
+        doc("false, true (the entire encoder) or a number of layers, counted from the lowest"),
     ]
     cache: bool
     cache_gb: Annotated[Positive, Unit("gigabytes"), Neutral]
@@ -138,7 +134,7 @@ class SourceConfig(Built):
 
 
 class DataConfig(Section):
-    """Further keys, such as the columns of `data=files`, are for the source's interpolations."""
+    """The data section; its undeclared keys, such as the columns of `data=files`, serve the source's interpolations."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -172,7 +168,7 @@ class LossConfig(Built):
     label_smoothing: Annotated[Probability, Passed]
     class_weights: Annotated[
         Literal["auto"] | Annotated[list[Positive], MinLen(1)] | Annotated[dict[str, Positive], MinLen(1)] | None,
-        doc("null, auto, or one number above 0 for each class, such as [1,5] or {neg: 1, pos: 5}"),
+        doc("null, auto, or one number above 0 per class, such as [1,5] or {neg: 1, pos: 5}"),
     ]
     r_drop: NonNegative
 
@@ -208,9 +204,10 @@ class CheckpointConfig(Section):
 
 
 class Config(Section):
-    """A resolved, valid config of one run: `config.lr`, `config.head.name`; `print(config)` shows it as YAML.
+    """The resolved, valid config of one run, with typed attributes such as `config.lr` and `config.head.name`.
 
-    Make one with `imdbcls.compose`. It is immutable: `with_changes` returns a changed copy.
+    Create one with `imdbcls.compose`; `print(config)` shows it as YAML. It is immutable: `with_changes` returns a
+    modified copy.
     """
 
     lr: Annotated[Positive, Copied]
@@ -247,22 +244,22 @@ class Config(Section):
 
     @property
     def folder(self) -> Path:
-        """The run folder of this config: `runs/<study>/<name>`, the same for the same choices."""
+        """The run folder of this config, `runs/<study>/<name>`; equal configs have the same folder."""
         from imdbcls.runs.folder import run_folder
 
         return run_folder(self).path
 
     def with_changes(self, **values: Any) -> "Config":
-        """Return a copy in which some keys have other values; those of a section, as a mapping, are merged into it.
+        """Return a copy with other values for some keys; a mapping for a section is merged into the section.
 
-        The types are checked; `imdbcls.run` checks the rest. Raise UserError for wrong values, and for a key of which
-        other keys have copies: they would keep the old value.
+        Only types and ranges are checked here; `imdbcls.run` checks everything else. Raise UserError for wrong values,
+        and for a key whose value other keys have copied, because they would keep the old value.
         """
         changed = self.plain()
         for key, value in values.items():
             if Copied in getattr(type(self).model_fields.get(key), "metadata", ()) and value != changed[key]:
                 raise UserError(
-                    f"{key}={value}: other keys of a composed config have copies of {key}, so compose one with "
+                    f"{key}={value}: other keys of this config hold copies of {key}. Compose a new config with "
                     f"imdbcls.compose(..., '{key}={value}')."
                 )
             is_merged = isinstance(getattr(self, key, None), Section) and isinstance(value, Mapping)
@@ -273,21 +270,21 @@ class Config(Section):
             keys = dict.fromkeys(".".join(map(str, each["loc"][:2])) for each in error.errors())
             raise UserError(
                 *(
-                    f"with_changes: {key} does not exist or has a wrong value; python -m imdbcls.train --help has both."
+                    f"with_changes: {key} does not exist or has a wrong value. See python -m imdbcls.train --help."
                     for key in keys
                 )
             ) from None
 
     def choices(self, *, seeds: bool = True) -> dict[str, Any]:
-        """Return the nested values of the keys that can change a result; without `seeds`, except those.
+        """Return the nested values of the keys that can change a result; with `seeds=False`, also leave out seeds.
 
-        The number of threads, which `jobs` divides, can still change the last bits.
+        `jobs` is left out, although it divides the threads and their number can change the last bits of a result.
         """
         return without_marked(self, self.plain(), (Neutral,) if seeds else (Neutral, SeedKey))
 
 
 def without_marked(section: Section, values: dict[str, Any], markers: tuple[type, ...]) -> dict[str, Any]:
-    """Remove from a section's values the keys whose types have one of these markers; return the values."""
+    """Remove the keys that have one of the markers from a section's values, in place, and return the values."""
     for name, field in type(section).model_fields.items():
         if any(marker in field.metadata for marker in markers):
             del values[field.alias or name]
@@ -297,17 +294,17 @@ def without_marked(section: Section, values: dict[str, Any], markers: tuple[type
 
 
 def is_section(annotation: Any) -> TypeGuard[type[Section]]:
-    """Whether a field holds a section of further keys."""
+    """Return whether a field's type is a section."""
     return isinstance(annotation, type) and issubclass(annotation, Section)
 
 
 def passed_keys(section: type[Built]) -> Iterator[str]:
-    """Yield the declared keys of a section that its constructor takes too."""
+    """Yield the declared keys of a section that are also arguments of its constructor."""
     return (name for name, field in section.model_fields.items() if Passed in field.metadata)
 
 
 def declared(section: type[Section] = Config, prefix: str = "") -> Iterator[tuple[str, Any, tuple[Any, ...]]]:
-    """Yield every declared key that is not a section: its dotted name, its type and its markers."""
+    """Yield the dotted name, the type and the markers of every declared key that is not a section."""
     for name, field in section.model_fields.items():
         if is_section(field.annotation):
             yield from declared(field.annotation, f"{prefix}{name}.")
@@ -316,7 +313,7 @@ def declared(section: type[Section] = Config, prefix: str = "") -> Iterator[tupl
 
 
 def built_sections(section: type[Section] = Config, prefix: str = "") -> Iterator[tuple[str, type[Built]]]:
-    """Yield every section that has a `_target_`, with its dotted name."""
+    """Yield the dotted name and the type of every section that has a `_target_`."""
     for name, field in section.model_fields.items():
         if is_section(field.annotation):
             if issubclass(field.annotation, Built):
@@ -327,12 +324,18 @@ def built_sections(section: type[Section] = Config, prefix: str = "") -> Iterato
 def lora_freezes(config: Config) -> Iterator[str]:
     rank, frozen = config.backbone.lora_rank, config.backbone.freeze
     if rank is not None and frozen is not False:
-        yield f"backbone.lora_rank={rank} and backbone.freeze={spelled(frozen)}: LoRA itself freezes the encoder."
+        yield (
+            f"backbone.lora_rank={rank} and backbone.freeze={spelled(frozen)} cannot be combined: LoRA already freezes "
+            "the encoder. Leave out backbone.freeze."
+        )
 
 
 def frozen_needs_no_checkpointing(config: Config) -> Iterator[str]:
     if config.backbone.freeze is True and config.backbone.gradient_checkpointing:
-        yield "backbone.gradient_checkpointing=true saves nothing with backbone.freeze=true: no activation is kept."
+        yield (
+            "backbone.gradient_checkpointing=true saves no memory with backbone.freeze=true, because no activations "
+            "are stored. Leave it out."
+        )
 
 
 def frozen_has_no_layer_decay(config: Config) -> Iterator[str]:
@@ -344,7 +347,7 @@ def each_position_has_a_weight(config: Config) -> Iterator[str]:
     positions = config.head.arguments.get("num_positions")
     if isinstance(positions, int) and 0 < positions < config.max_length:
         yield (
-            f"head.num_positions={positions} is less than max_length={config.max_length}: each token's position has a "
+            f"head.num_positions={positions} is less than max_length={config.max_length}: each token position needs a "
             "weight."
         )
 
@@ -355,8 +358,8 @@ def r_drop_needs_dropout(config: Config) -> Iterator[str]:
         dropouts += [config.backbone.dropout, config.backbone.attention_dropout]
     if config.loss.r_drop > 0 and all(dropout == 0 for dropout in dropouts):
         yield (
-            f"loss.r_drop={config.loss.r_drop:g} has no effect without dropout in what is trained: both passes are the "
-            "same."
+            f"loss.r_drop={config.loss.r_drop:g} has no effect without dropout in the trained layers: both passes are "
+            "identical."
         )
 
 
@@ -366,7 +369,7 @@ def micro_batch_fits(config: Config) -> Iterator[str]:
         yield f"trainer.micro_batch_size={micro} is larger than batch_size={config.batch_size}."
 
 
-# Values that are allowed one by one, but not together.
+# Rules against combinations of values that are valid individually.
 EXCLUSIONS: tuple[Callable[[Config], Iterator[str]], ...] = (
     lora_freezes,
     frozen_needs_no_checkpointing,
@@ -378,7 +381,7 @@ EXCLUSIONS: tuple[Callable[[Config], Iterator[str]], ...] = (
 
 
 def spelled(value: Any) -> str:
-    """Return a flag or null as YAML spells it, anything else as text."""
+    """Return a value as a string, with flags and null spelled as in YAML."""
     if value is None:
         return "null"
     return str(value).lower() if isinstance(value, bool) else str(value)
@@ -387,7 +390,7 @@ def spelled(value: Any) -> str:
 def partial_config(
     section: type[Section], values: Mapping[str, Any], wrong: set[tuple[str, ...]], path: tuple[str, ...] = ()
 ) -> Any:
-    """Build a section without validation and without its wrong keys: reading one of those raises AttributeError."""
+    """Build a section without validation and without its wrong keys; reading a wrong key raises AttributeError."""
     found: dict[str, Any] = {}
     for name, field in section.model_fields.items():
         key = field.alias or name

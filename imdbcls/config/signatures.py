@@ -1,7 +1,8 @@
-"""The arguments that a `_target_` takes: names, types and ranges, from its constructor's signature.
+"""Read the arguments of a `_target_` from its signature: names, types and ranges.
 
-The signatures of imdbcls's own classes and functions are read from their source text, so a wrong argument of a head or
-a loss is found before PyTorch is imported. Those of PyTorch and of plugins are read from the imported object.
+The signatures of imdbcls's own classes and functions are read from their source text, so that a wrong argument of a
+head or a loss is found before PyTorch is imported. The signatures of PyTorch and plugins are read from the imported
+objects.
 """
 
 import ast
@@ -18,19 +19,19 @@ from types import SimpleNamespace
 from typing import Any
 
 PACKAGE = "imdbcls"
-PLAIN = ("annotated_types", "collections.abc", "pathlib", "typing")  # imported at once, for the types that they define
-ALL_LAYERS = "num_hidden_states"  # the argument that a head with `reads_all_layers` is given in addition
+PLAIN = ("annotated_types", "collections.abc", "pathlib", "typing")  # modules of types that are cheap to import
+ALL_LAYERS = "num_hidden_states"  # the additional argument of a head with `reads_all_layers`
 
 
 @dataclass(frozen=True)
 class Parameter:
-    hint: Any = Any  # the type with its constraints; Any if it is not known
+    hint: Any = Any  # the type with its constraints; Any if unknown
     required: bool = True
 
 
 @dataclass(frozen=True)
 class Signature:
-    """The keyword arguments of a constructor; `takes_all` is true if it has `**kwargs`."""
+    """The keyword arguments of a constructor; `takes_all` is true for a constructor with `**kwargs`."""
 
     parameters: Mapping[str, Parameter] = field(default_factory=dict)
     takes_all: bool = False
@@ -53,7 +54,7 @@ def type_hints(function: Any) -> dict[str, Any]:
     """Return the types of a function's parameters, without those that cannot be evaluated."""
     try:
         return typing.get_type_hints(function, include_extras=True)
-    except Exception:  # a plugin's annotations may be anything, such as a name that only type checkers import
+    except Exception:  # a plugin's annotation may fail, such as a name imported only for type checkers
         function = inspect.unwrap(function)
     hints: dict[str, Any] = {}
     for name, annotation in getattr(function, "__annotations__", {}).items():
@@ -65,7 +66,7 @@ def type_hints(function: Any) -> dict[str, Any]:
 
 @cache
 def own_signature(target: str) -> Signature | None:
-    """Return the signature of a class or function of imdbcls without importing it; None if it has to be imported."""
+    """Return the signature of a class or function of imdbcls without importing it; None if it must be imported."""
     module, _, name = target.rpartition(".")
     node = own_definitions(module).get(name)
     if isinstance(node, ast.FunctionDef):
@@ -79,7 +80,7 @@ def own_signature(target: str) -> Signature | None:
 
 
 def read_signature(node: ast.FunctionDef, module: str, skip: int = 0, reads_all_layers: bool = False) -> Signature:
-    """Read a signature from a function's syntax tree; `skip` leading parameters (self) are left out."""
+    """Read a signature from a function's syntax tree, without the first `skip` parameters (self)."""
     positional = [*node.args.posonlyargs, *node.args.args]
     defaults = [None] * (len(positional) - len(node.args.defaults)) + list(node.args.defaults)
     pairs = [
@@ -93,7 +94,7 @@ def read_signature(node: ast.FunctionDef, module: str, skip: int = 0, reads_all_
 
 
 def sets_true(node: ast.ClassDef, name: str) -> bool:
-    """Whether a class body assigns True to a name."""
+    """Return whether a class body assigns True to a name."""
     for each in node.body:
         targets = (
             each.targets if isinstance(each, ast.Assign) else [each.target] if isinstance(each, ast.AnnAssign) else []
@@ -105,7 +106,7 @@ def sets_true(node: ast.ClassDef, name: str) -> bool:
 
 
 def hint_of(annotation: ast.expr | None, module: str) -> Any:
-    """Evaluate an annotation; Any if it names something that would have to be imported, such as a tensor."""
+    """Evaluate an annotation; return Any if that would need an import, such as for a tensor."""
     if annotation is None:
         return Any
     names = {node.id for node in ast.walk(annotation) if isinstance(node, ast.Name)}
@@ -116,7 +117,7 @@ def hint_of(annotation: ast.expr | None, module: str) -> Any:
 
 
 def value_of(name: str, module: str) -> Any:
-    """Return what a name in an annotation of a module means; raise LookupError for what is not a plain type."""
+    """Return the type that a name in a module's annotations refers to; raise LookupError if it is not a plain type."""
     tree = syntax_tree(module)
     for node in tree.body if tree is not None else ():
         if isinstance(node, ast.ImportFrom) and node.module is not None:
@@ -131,7 +132,7 @@ def value_of(name: str, module: str) -> Any:
 
 
 def imported(module: str, name: str) -> Any:
-    """Return what a module of imdbcls, or one of those that define plain types, calls by a name."""
+    """Return the object with a given name in a module of imdbcls or in one of the `PLAIN` modules."""
     if module in PLAIN:
         return getattr(importlib.import_module(module), name)
     return value_of(name, module)
@@ -139,7 +140,7 @@ def imported(module: str, name: str) -> Any:
 
 @cache
 def own_definitions(module: str) -> dict[str, ast.ClassDef | ast.FunctionDef]:
-    """Return the classes and functions that one of imdbcls's modules defines itself; what it imports does not count."""
+    """Return the classes and functions that a module of imdbcls defines, without those that it imports."""
     tree = syntax_tree(module)
     body = tree.body if tree is not None else []
     return {node.name: node for node in body if isinstance(node, ast.ClassDef | ast.FunctionDef)}
@@ -147,7 +148,7 @@ def own_definitions(module: str) -> dict[str, ast.ClassDef | ast.FunctionDef]:
 
 @cache
 def syntax_tree(module: str) -> ast.Module | None:
-    """Parse one of imdbcls's modules; None for any other."""
+    """Parse a module of imdbcls; return None for any other module."""
     first, *parts = module.split(".")
     if first != PACKAGE or not parts or not all(part.isidentifier() for part in parts):
         return None

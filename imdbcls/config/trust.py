@@ -1,8 +1,9 @@
-"""Limit what a YAML file from elsewhere may set: never more than the command line names.
+"""Limit what YAML files from untrusted sources may set.
 
-`--config-dir=FOLDER` and `hydra.searchpath` add YAML files that a stranger may have written. Such a file chooses groups
-and sets keys. Only the command line (or the arguments of `imdbcls.compose`) may name packages to import (`plugins`),
-read environment variables, name the W&B account, and set up Hydra itself: its launcher, logging, callbacks and folders.
+`--config-dir=FOLDER` and `hydra.searchpath` add YAML files that a stranger may have written. Such a file may select
+choices and set keys. Only the command line (or the arguments of `imdbcls.compose`) may name packages to import
+(`plugins`), read environment variables, name the W&B account, and configure Hydra itself: its launcher, logging,
+callbacks and folders.
 """
 
 import os
@@ -18,20 +19,20 @@ from omegaconf import DictConfig, OmegaConf
 from imdbcls.printable import shown
 
 ENTITY = "tracker.entity"
-# Of Hydra's own keys, what a YAML file may set: whether it describes a sweep, and which.
+# Hydra's own keys that a YAML file may set, to define a sweep.
 FREE = re.compile(r"hydra\.(mode|verbose|sweeper\.params(\..*)?|sweeper\.max_batch_size)")
-# What Hydra fills in itself: `hydra.overrides` is checked on its own, the others only describe the composition.
+# Keys that Hydra itself fills in. `hydra.overrides` is checked separately; the others only describe the composition.
 FILLED_IN = re.compile(
     r"hydra\.(overrides|searchpath|runtime\.(choices|config_sources|cwd)|job\.override_dirname)(\..*)?"
 )
 ADDED_BY_HYDRA = ("hydra.mode=RUN", "hydra.mode=MULTIRUN")
-# Interpolations that only refer to other keys, or to the time.
+# Interpolations that refer only to other keys or to the time.
 HARMLESS = re.compile(r"\$\{(\.*[\w.\[\]]+|now:[\w%:,. -]*|hydra:[\w.]+)\}")
 
 
 @dataclass(frozen=True)
 class Named:
-    """What a command line names: settings of Hydra, packages (`plugins=[...]`), W&B entities, and interpolations."""
+    """The Hydra settings, packages (`plugins=[...]`), W&B entities and interpolations on a command line."""
 
     settings: frozenset[str | None] = frozenset()
     plugins: frozenset[str] = frozenset()
@@ -55,7 +56,7 @@ def named_by(overrides: Sequence[Override]) -> Named:
 
 
 def strings_in(value: Any) -> Iterator[str]:
-    """Every text in an override's value, those of a sweep's alternatives included."""
+    """Yield every string in an override's value, including the alternatives of a sweep."""
     if isinstance(value, QuotedString):
         yield value.text
     elif isinstance(value, str):
@@ -71,25 +72,26 @@ def strings_in(value: Any) -> Iterator[str]:
 
 
 def outside(sources: Iterable[Any]) -> bool:
-    """Whether YAML files come from a folder that the command adds, and not from an installed package."""
+    """Return whether any YAML source is a folder that the command adds, rather than an installed package."""
     return any(
         source.provider == "command-line" or source.provider.startswith("hydra.searchpath") for source in sources
     )
 
 
 def unnamed_settings(overrides: Iterable[Override], named: Named) -> Iterator[str]:
-    """Overrides of Hydra's own keys that a YAML file's `hydra.sweeper.params` put among those of the command."""
+    """Yield a sentence for each override of Hydra's own keys that comes from a file's `hydra.sweeper.params`."""
     for override in overrides:
         if override.is_hydra_override() and override.input_line not in (*named.settings, *ADDED_BY_HYDRA):
-            yield f"{override.input_line} is refused: it comes from a YAML file, and only the command sets up Hydra."
+            yield f"{override.input_line} is refused: it comes from a YAML file, but only the command may set up Hydra."
 
 
 def wrong_settings_of_files(
-    cfg: DictConfig, overrides: Sequence[Override], named: Named, hydra_alone: Mapping[str, Any]
+    cfg: DictConfig, overrides: Sequence[Override], named: Named, trusted_hydra: Mapping[str, Any]
 ) -> list[str]:
-    """Yield a sentence for each setting of a composed configuration that a YAML file must not make.
+    """Return a sentence for each setting in a composed config that a YAML file must not make.
 
-    `overrides` are those it was composed with, `hydra_alone` is Hydra's section without any YAML file from elsewhere.
+    `overrides` are the overrides that the config was composed with. `trusted_hydra` is Hydra's section composed without
+    the added YAML files.
     """
     values = OmegaConf.to_container(cfg, resolve=False)
     assert isinstance(values, dict)
@@ -97,7 +99,7 @@ def wrong_settings_of_files(
     return [
         *unnamed_plugins(OmegaConf.select(cfg, "plugins", throw_on_resolution_failure=False), named),
         *unnamed_entity(OmegaConf.select(cfg, ENTITY, throw_on_resolution_failure=False), named),
-        *foreign_settings(values["hydra"], hydra_alone, overrides),
+        *foreign_settings(values["hydra"], trusted_hydra, overrides),
         *foreign_interpolations({**config, "hydra.sweeper.params": params_of(values["hydra"])}, named),
     ]
 
@@ -112,60 +114,63 @@ def unnamed_plugins(plugins: Any, named: Named) -> Iterator[str]:
         if plugin is not None and plugin not in named.plugins:
             package = shlex.quote(f"plugins=[{shown(plugin)}]")
             yield (
-                f"plugins={shown(plugin)} is refused: it comes from a YAML file, and only the command names packages "
-                f"to import. If you trust the package, add {package} to the command."
+                f"plugins={shown(plugin)} is refused: it comes from a YAML file, but only the command may name "
+                f"packages to import. If you trust the package, add {package} to the command."
             )
 
 
 def unnamed_entity(entity: Any, named: Named) -> Iterator[str]:
-    """The account that documents and scores are uploaded to: a stranger's recipe would send them to a stranger."""
+    """Yield a sentence for a W&B account that a file names: a stranger's file could upload documents to a stranger."""
     if entity is not None and entity not in (*named.entities, os.environ.get("WANDB_ENTITY")):
         own = shlex.quote(f"{ENTITY}={shown(entity)}")
         yield (
-            f"{ENTITY}={shown(entity)} is refused: it comes from a YAML file, and only the command or WANDB_ENTITY "
-            f"names the W&B account to upload to. If you trust it, add {own} to the command."
+            f"{ENTITY}={shown(entity)} is refused: it comes from a YAML file, but only the command or WANDB_ENTITY may "
+            f"name the W&B account to upload to. If you trust it, add {own} to the command."
         )
 
 
 def foreign_settings(
-    found: Mapping[str, Any], alone: Mapping[str, Any], overrides: Sequence[Override]
+    found: Mapping[str, Any], trusted: Mapping[str, Any], overrides: Sequence[Override]
 ) -> Iterator[str]:
-    """What YAML files set of Hydra's own."""
+    """Yield a sentence for each of Hydra's own settings that YAML files changed without permission."""
     task, own = found["overrides"]["task"], found["overrides"]["hydra"]
     if task != [each.input_line for each in overrides if not each.is_hydra_override()] or own != [
         each.input_line for each in overrides if each.is_hydra_override()
     ]:
-        yield "hydra.overrides is refused: it comes from a YAML file; it is a record of the command line."
-    chosen, alone_chosen = found["runtime"]["choices"], alone["runtime"]["choices"]
-    groups = [group for group in chosen if group.startswith("hydra/") and chosen[group] != alone_chosen.get(group)]
+        yield "hydra.overrides is refused: it comes from a YAML file, but it must record the command line."
+    chosen, trusted_chosen = found["runtime"]["choices"], trusted["runtime"]["choices"]
+    groups = [group for group in chosen if group.startswith("hydra/") and chosen[group] != trusted_chosen.get(group)]
     for group in groups:
         yield (
-            f"{group}={shown(chosen[group])} is refused: it comes from a YAML file, and only the command sets up Hydra."
-            f" If you trust it, add {shlex.quote(f'{group}={chosen[group]}')} to the command."
+            f"{group}={shown(chosen[group])} is refused: it comes from a YAML file, but only the command may set up "
+            f"Hydra. If you trust it, add {shlex.quote(f'{group}={chosen[group]}')} to the command."
         )
     sections = tuple(group.replace("/", ".") for group in groups)
-    for key, value in different_values(found, alone):
+    for key, value in different_values(found, trusted):
         if not (FREE.fullmatch(key) or FILLED_IN.fullmatch(key) or key.startswith(sections or ("-",))):
             yield (
-                f"{key}={shown(value)} is refused: it comes from a YAML file, and of Hydra's own keys such a file sets "
-                f"only hydra.mode and hydra.sweeper.params. If you trust it, add {key}=... to the command."
+                f"{key}={shown(value)} is refused: it comes from a YAML file, which may set no keys of Hydra except "
+                f"hydra.mode and hydra.sweeper.params. If you trust it, add {key}=... to the command."
             )
 
 
-def different_values(found: Any, alone: Any, path: str = "hydra") -> Iterator[tuple[str, Any]]:
-    """Yield each dotted key whose value differs, with the value found; None for one that is gone."""
-    if isinstance(found, Mapping) and isinstance(alone, Mapping):
-        for key in {**alone, **found}:
-            yield from different_values(found.get(key), alone.get(key), f"{path}.{key}")
+def different_values(found: Any, trusted: Any, path: str = "hydra") -> Iterator[tuple[str, Any]]:
+    """Yield each dotted key whose value in `found` differs from `trusted`, with its value in `found` or None."""
+    if isinstance(found, Mapping) and isinstance(trusted, Mapping):
+        for key in {**trusted, **found}:
+            yield from different_values(found.get(key), trusted.get(key), f"{path}.{key}")
     elif isinstance(found, Mapping) and found:
         for key, value in found.items():
             yield from different_values(value, None, f"{path}.{key}")
-    elif found != alone:
+    elif found != trusted:
         yield path, found
 
 
 def foreign_interpolations(node: Any, named: Named, path: str = "") -> Iterator[str]:
-    """Interpolations of YAML files that call a resolver, such as `oc.env`, which reads environment variables."""
+    """Yield a sentence for each interpolation in a YAML file that calls a resolver.
+
+    The resolver `oc.env`, for example, reads environment variables.
+    """
     if isinstance(node, Mapping):
         for key, value in node.items():
             yield from foreign_interpolations(value, named, f"{path}.{key}" if path else str(key))
@@ -176,6 +181,6 @@ def foreign_interpolations(node: Any, named: Named, path: str = "") -> Iterator[
         key = path.removeprefix("hydra.sweeper.params.")
         add = "write it in the command" if "[" in key else f"add {shlex.quote(f'{key}={node}')} to the command"
         yield (
-            f"{key}={shown(node)} is refused: it comes from a YAML file, and only the command reads environment "
-            f"variables and calls resolvers. If you trust it, {add}."
+            f"{key}={shown(node)} is refused: it comes from a YAML file, but only the command may read environment "
+            f"variables and call resolvers. If you trust it, {add}."
         )

@@ -1,4 +1,4 @@
-"""The type of any key of a config: from the schema, or from the constructor that its section's `_target_` names."""
+"""Look up the type of a config key in the schema, or in the constructor that its section's `_target_` names."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any
@@ -8,9 +8,9 @@ from imdbcls.config.signatures import own_signature
 
 
 def type_of_key(key: str, values: Mapping[str, Any]) -> Any:
-    """Return the type of a dotted key with its constraints, None for a section or if nothing says it.
+    """Return the type of a dotted key with its constraints; None for a section or an unknown type.
 
-    `values` is a nested config, resolved or not: it says which constructors take the arguments.
+    `values` is a nested config, resolved or not; its `_target_`s determine which constructors take the arguments.
     """
     section: type[Section] = Config
     node: Any = values

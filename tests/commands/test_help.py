@@ -88,13 +88,13 @@ def test_a_command_is_told_all_its_mistakes_at_once() -> None:
     )
     assert answer.returncode == 2 and answer.stdout == ""
     assert answer.stderr.removeprefix("imdbcls: ").splitlines() == [
-        "--lr is not an option; choices and keys have no dashes: lr=3e-5.",
-        "head: not of the form key=value, such as lr=3e-5.",
+        "--lr is not an option; write choices and keys without dashes: lr=3e-5.",
+        "head does not have the form key=value, such as lr=3e-5.",
         f"head=lstmm is not one of {HEADS}; the nearest: lstm.",
         "lrr: there is no such key; the nearest: lr.",
         "trainer=3: trainer is a section; set one of its keys: trainer.micro_batch_size, trainer.max_grad_norm, "
         "trainer.log_every, trainer.patience, trainer.ema_decay, trainer.score_test_each_epoch.",
-        "data.train has no value yet: give data.train=...",
+        "data.train has no value: set data.train=...",
         "epochs=abc is not a whole number of at least 1.",
         "backbone.fast=yep is not true or false.",
     ]
@@ -119,18 +119,18 @@ def test_other_projects_names_lead_to_keys_that_exist() -> None:
         ("dropout=0.3", "dropout: there is no such key; the nearest: backbone.dropout, head.dropout."),
         ("data.trainlimit=4", "data.trainlimit: there is no such key; the nearest: data.train_limit"),
         ("quux=1", "quux: there is no such key; python -m imdbcls.train --help lists them."),
-        ("head.bidirectional=true", "head.bidirectional: head=cls has no bidirectional; it belongs to head=lstm."),
+        ("head.bidirectional=true", "head.bidirectional: head=cls has no key bidirectional; only head=lstm has it."),
         ("head.dropout.x=1", "head.dropout.x: there is no such key; the nearest: head.dropout"),
-        ("head=null", "head=null leaves a run without its head; choose attention, cls"),
-        ("experiment=null", "experiment=null: leave experiment out, or choose heads, original, quickstart."),
-        ("~tracker", "~tracker leaves a run without its tracker; choose none, wandb."),
-        ("~batch_size", "~batch_size: every run needs batch_size."),
+        ("head=null", "head=null: every run needs a head. Choose one of attention, cls"),
+        ("experiment=null", "experiment=null: leave out experiment, or choose one of heads, original, quickstart."),
+        ("~tracker", "~tracker: every run needs a tracker. Choose one of none, wandb."),
+        ("~batch_size", "~batch_size: batch_size cannot be removed, because every run needs it."),
         (
             "lr=1e-5,2e-5",
             "lr=1e-5,2e-5 gives several values: add --multirun to run each, or write lr=[...] for a list.",
         ),
         ("head=cls,mean", "head=cls,mean gives several values: add --multirun to run each."),
-        ("lr=[1,", "lr=[1,: not read as key=value"),
+        ("lr=[1,", "lr=[1, is not readable as key=value"),
         ("lr=fast", "lr=fast is not a number above 0."),
         ("batch_size=1.5", "batch_size=1.5 is not a whole number of at least 1 (documents)."),
         ("precision=null", "precision=null is not one of auto, fp32, bf16."),
@@ -143,28 +143,31 @@ def test_other_projects_names_lead_to_keys_that_exist() -> None:
         ("plugins=mine", "plugins=mine is not a list, [a,b]."),
         ("optimizer.lr=${nope}", "optimizer.lr has no usable value: "),
         ("experiment=nope", "experiment=nope is not one of heads, original, quickstart."),
-        ("head._target_=os.system", "head._target_=os.system is refused: allowed are"),
+        ("head._target_=os.system", "head._target_=os.system is refused: a section allows"),
         ("warmup=1.5", "warmup=1.5 is not a number from 0 to below 1."),
-        ("max_length=9999", "max_length=9999 is more than backbone=roberta-base takes: at most 512 tokens;"),
-        ("max_length=600 backbone=tiny", "max_length=600 is more than backbone=tiny takes: at most 512 tokens;"),
-        ("max_length=9000 backbone=modernbert-base", "max_length=9000 is more than backbone=modernbert-base takes"),
+        ("max_length=9999", "max_length=9999 is more than the 512 tokens that backbone=roberta-base accepts."),
+        ("max_length=600 backbone=tiny", "max_length=600 is more than the 512 tokens that backbone=tiny accepts."),
+        (
+            "max_length=9000 backbone=modernbert-base",
+            "max_length=9000 is more than the 8192 tokens that backbone=modernbert-base accepts",
+        ),
         ("backbone=tiny backbone.pretrained=true", "backbone=tiny has no pretrained weights"),
         ("backbone.path=./nothing", "backbone.path=./nothing is not a folder; give a local folder"),
         ("backbone.path=5", "backbone.path=5 is not a folder; give a local folder"),
         ("backbone.path=[5]", "backbone.path=[5] is not a folder, package:NAME/FOLDER or a hub id."),
         ("backbone.path=package:nope/x", "backbone.path=package:nope/x needs the Python package nope"),
         ("data.path=./nothing", "data.path=./nothing: there is no such file or folder; give a folder of Parquet"),
-        ("data=files data.train=nofile.csv", "data.train=nofile.csv: there is no such file."),
-        ("data=files data.train=5", "data.train=5 is not a file this reads: the name must end in .csv,"),
-        ("data=files data.train=tests", "data.train=tests is a folder; give the file in it, .csv, .tsv"),
+        ("data=files data.train=nofile.csv", "data.train=nofile.csv does not exist."),
+        ("data=files data.train=5", "data.train=5 has no supported extension (.csv,"),
+        ("data=files data.train=tests", "data.train=tests is a folder; give a file in it (.csv, .tsv"),
         ("data=files data.train=[a.csv,b.csv]", "data.train=[a.csv,b.csv] is not the path of a file."),
         (
             f"data=files data.train={SAMPLE} data.test={SAMPLE}",
-            f"data.test={SAMPLE} is the file of data.train: scores on documents trained on mean nothing.",
+            f"data.test={SAMPLE} is the same file as data.train: use different documents for each split.",
         ),
         (
             f"data=files data.train={SAMPLE} data.label_column=[label,stars]",
-            "data.label_column=[label,stars]: a run trains one label per document; for several labels, train a run for",
+            "data.label_column=[label,stars]: a run trains one label per document; for several labels, train one",
         ),
         (
             f"data=files data.train={SAMPLE} data.text_column=[text,movie]",
@@ -194,7 +197,7 @@ def test_other_projects_names_lead_to_keys_that_exist() -> None:
             f"data=files data.train={SAMPLE} data.test={OTHER} data.test_fraction=0.1",
             f"data.test_fraction=0.1 has no effect with data.test={OTHER}; leave one of them out.",
         ),
-        ("study=1e5", "study=100000.0 is not the name of a folder"),
+        ("study=1e5", "study=100000.0 is not a folder name"),
     ],
 )
 def test_a_mistake_gets_its_sentence(text: str, sentence: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -206,18 +209,18 @@ def test_a_mistake_gets_its_sentence(text: str, sentence: str, monkeypatch: pyte
 @pytest.mark.parametrize(
     ("texts", "sentences"),
     [
-        (["+head.widht=3"], ["head.widht: imdbcls.heads.cls.ClsHead takes no widht, only dropout."]),
-        (["+optimizer.beta=2"], ["optimizer.beta: torch.optim.AdamW takes no beta, only lr, betas, eps, "]),
+        (["+head.widht=3"], ["head.widht: imdbcls.heads.cls.ClsHead has no argument widht; it takes dropout."]),
+        (["+optimizer.beta=2"], ["optimizer.beta: torch.optim.AdamW has no argument beta; it takes lr, betas, eps, "]),
         (["optimizer.betas=[2,3]"], ["torch.optim.AdamW refuses its settings (optimizer.*): Invalid beta parameter"]),
         (
             ["+tracker.key=1"],
-            ["tracker.key: imdbcls.tracking.run.WandbTracker takes no key, only mode, project, entity, "],
+            ["tracker.key: imdbcls.tracking.run.WandbTracker has no argument key; it takes mode, project, entity, "],
         ),
         (
             ["lr=0", "head.dropout=2"],
             ["lr=0 is not a number above 0.", "head.dropout=2 is not a number from 0 to below 1."],
         ),
-        (["~head.dropout"], ["head.dropout is missing: imdbcls.heads.cls.ClsHead needs it; give +head.dropout=..."]),
+        (["~head.dropout"], ["head.dropout is missing: imdbcls.heads.cls.ClsHead requires it. Add +head.dropout=..."]),
         (["plugins=[nope]", "head._target_=nope.Head"], ["head._target_=nope.Head cannot be imported here: No module"]),
         (
             [
@@ -229,8 +232,8 @@ def test_a_mistake_gets_its_sentence(text: str, sentence: str, monkeypatch: pyte
             ],
             [
                 "head.dropout=no is not a number from 0 to 1.",
-                "head.widht: plugins.wide.WideHead takes no widht, only width, dropout; the nearest: width.",
-                "optimizer.k: torch.optim.AdamW takes no k, only lr, betas, eps, ",
+                "head.widht: plugins.wide.WideHead has no argument widht; it takes width, dropout; the nearest: width.",
+                "optimizer.k: torch.optim.AdamW has no argument k; it takes lr, betas, eps, ",
             ],
         ),
     ],
@@ -295,9 +298,8 @@ def test_a_key_of_several_kinds_takes_each_of_them() -> None:
     for wanted in ("[1,5]", "{negative: 1, positive: 5}", "auto", "null"):
         compose([*tiny, f"loss.class_weights={wanted}"])
     assert mistakes(*tiny, "backbone.freeze=often", "loss.class_weights=often") == [
-        "backbone.freeze=often is not false, true (the whole encoder) or a whole number of layers, counted from the "
-        "lowest.",
-        "loss.class_weights=often is not null, auto, or one number above 0 for each class, such as [1,5] or "
+        "backbone.freeze=often is not false, true (the entire encoder) or a number of layers, counted from the lowest.",
+        "loss.class_weights=often is not null, auto, or one number above 0 per class, such as [1,5] or "
         "{neg: 1, pos: 5}.",
     ]
 
@@ -307,12 +309,15 @@ def test_a_sweep_is_checked_before_its_first_job() -> None:
     assert answer.returncode == 2
     assert answer.stderr.removeprefix("imdbcls: ").splitlines() == [
         f"head=clss is not one of {HEADS}; the nearest: cls.",
-        "head.bidirectional: head=cls has no bidirectional; it belongs to head=lstm.",
+        "head.bidirectional: head=cls has no key bidirectional; only head=lstm has it.",
         "lr=abc is not a number above 0.",
     ]
     answer = command("experiment=heads", "head.normalize=false", "seed=0,-1", "runs_dir=nowhere")
     assert answer.returncode == 2
-    assert "head.normalize: head=cls has no normalize; it belongs to head=weight_avg,weight_avg_plain." in answer.stderr
+    assert (
+        "head.normalize: head=cls has no key normalize; only head=weight_avg or head=weight_avg_plain has it."
+        in answer.stderr
+    )
     assert "seed=-1 is not a whole number of at least 0." in answer.stderr
     assert not (ROOT / "nowhere").exists()
 

@@ -1,4 +1,4 @@
-"""Every rule of the validation, several mistakes at once, and `_target_`s that may not run wherever they stand."""
+"""Test every validation rule, reports of several mistakes, and the refusal of foreign `_target_`s in any place."""
 
 import copy
 import re
@@ -28,7 +28,7 @@ def sound() -> dict[str, Any]:
 
 
 def altered(config: dict[str, Any], key: str, value: Any) -> dict[str, Any]:
-    """A copy with one dotted key set, also to what Hydra's own grammar could not give."""
+    """Return a copy with one dotted key set, even to a value that Hydra's grammar cannot express."""
     config = copy.deepcopy(config)
     *parents, last = key.split(".")
     section = config
@@ -44,12 +44,12 @@ def mistakes(config: dict[str, Any]) -> list[str]:
     return str(raised.value).splitlines()
 
 
-def test_sound_configurations_pass(sound: dict[str, Any]) -> None:
+def test_valid_configs_pass(sound: dict[str, Any]) -> None:
     require_valid(sound)
     require_valid(composed("seed=0", "warmup=0", "backbone.dropout=0", "trainer.max_grad_norm=null", "optimizer=sgd"))
 
 
-# Of choices that have the key, where the ones of `sound` do not.
+# Sections of other choices, for keys that the choices in `sound` lack.
 SECTIONS_WITH = {
     "head.num_positions": {"head": composed("head=weight_avg")["head"]},
     "loss.gamma": {"loss": composed("loss=focal")["loss"]},
@@ -103,20 +103,20 @@ FLAGS = (
     *("deterministic", "compile", "backbone.pretrained", "backbone.fast", "backbone.cache"),
     *("backbone.gradient_checkpointing", "data.group_by_length", "trainer.score_test_each_epoch"),
 )
-# Keys with tests of their own, below.
+# Keys with separate tests below.
 OTHERS = ("backbone.freeze", "loss.class_weights", "study", "head.name", "plugins")
 NAMES = ("runs_dir", "data.name", "backbone.name", "data.cache_dir")
 
 
-def test_every_declared_key_has_its_cases() -> None:
+def test_every_declared_key_has_test_cases() -> None:
     of_constructors = {"head.num_positions", "head.dropout", "loss.gamma", "tracker.mode"}
     cases = {*NUMBER_CASES, *CHOICES, *FLAGS, *OTHERS, *NAMES} - of_constructors
     assert cases == {key for key, _, _ in declared()}
 
 
 def test_every_key_of_config_yaml_is_declared_without_a_second_default() -> None:
-    """The schema has the type, `conf/config.yaml` the default: neither has a key that the other lacks."""
-    from_groups = {"backbone.name", "head.name", "data.name"}  # labels, in the YAML of each choice
+    """The schema has the types and `conf/config.yaml` the defaults, both for the same keys."""
+    from_groups = {"backbone.name", "head.name", "data.name"}  # each choice sets its own name
     assert {key for key, _, _ in declared()} - from_groups == {
         each.key for each in config_keys() if not each.is_section
     }
@@ -161,36 +161,36 @@ def test_names(key: str, sound: dict[str, Any]) -> None:
         assert line.startswith(f"{key}=") and " is not a name" in line
 
 
-def test_freeze_is_a_flag_or_a_number_of_layers(sound: dict[str, Any]) -> None:
+def test_freeze_takes_a_flag_or_a_number_of_layers(sound: dict[str, Any]) -> None:
     for value in (True, False, 0, 1, 12):
         require_valid(altered(sound, "backbone.freeze", value))
     for value in (-1, 1.0, "yes", "true", None, [1]):
         (line,) = mistakes(altered(sound, "backbone.freeze", value))
-        assert line.startswith("backbone.freeze=") and "is not false, true (the whole encoder)" in line
+        assert line.startswith("backbone.freeze=") and "is not false, true (the entire encoder)" in line
 
 
 SECTIONS = ("data", "trainer", "checkpoint", *(place for place, _ in built_sections()))
 
 
 @pytest.mark.parametrize("key", SECTIONS)
-def test_sections_are_sections(key: str, sound: dict[str, Any]) -> None:
+def test_a_section_must_be_a_mapping(key: str, sound: dict[str, Any]) -> None:
     for value in (None, "adamw", ["a"], 3):
         (line,) = mistakes(altered(sound, key, value))[:1]
-        assert line.startswith(f"{key}=") and line.endswith("is not a section of settings.")
+        assert line.startswith(f"{key}=") and line.endswith("is not a section with keys of its own.")
 
 
-def test_a_file_from_elsewhere_may_lack_what_every_run_has(sound: dict[str, Any]) -> None:
+def test_missing_keys_are_reported(sound: dict[str, Any]) -> None:
     for key in ("lr", "seed", "precision", "study", "runs_dir"):
         lines = mistakes({name: value for name, value in sound.items() if name != key})
         assert f"{key} is missing." in lines
 
 
-def test_groups_without_a_key_are_not_asked_for_it() -> None:
-    require_valid(composed("head=mean"))  # no dropout
-    require_valid(composed("tracker=none"))  # no mode
+def test_choices_without_a_key_are_valid() -> None:
+    require_valid(composed("head=mean"))  # it has no dropout
+    require_valid(composed("tracker=none"))  # it has no mode
 
 
-def test_a_micro_batch_larger_than_the_batch(sound: dict[str, Any]) -> None:
+def test_a_micro_batch_larger_than_the_batch_is_refused(sound: dict[str, Any]) -> None:
     (line,) = mistakes(altered(sound, "trainer.micro_batch_size", 17))
     assert line == "trainer.micro_batch_size=17 is larger than batch_size=16."
 
@@ -198,18 +198,18 @@ def test_a_micro_batch_larger_than_the_batch(sound: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     "name", ["", "../other", "/abs", "a/b", ".hidden", "..", "a b", None, 3, "-x", "a\nb", "a" * 101]
 )
-def test_a_study_stays_in_its_folder(name: Any, sound: dict[str, Any]) -> None:
+def test_names_that_are_not_folder_names_are_refused(name: Any, sound: dict[str, Any]) -> None:
     for key in ("study", "head.name"):
         sentence = "".join(mistakes(altered(sound, key, name)))
-        assert sentence.startswith(f"{key}=") and "is not the name of a folder" in sentence
+        assert sentence.startswith(f"{key}=") and "is not a folder name" in sentence
 
 
-def test_usual_studies_pass(sound: dict[str, Any]) -> None:
+def test_usual_study_names_pass(sound: dict[str, Any]) -> None:
     for name in ("first", "heads-2", "lr_3e-5", "v1.2", "a+b", "été"):
         require_valid(altered(sound, "study", name))
 
 
-def test_all_mistakes_at_once(sound: dict[str, Any]) -> None:
+def test_all_mistakes_are_reported_together(sound: dict[str, Any]) -> None:
     config = sound
     wrong = {"lr": -1, "epochs": 0, "precision": "fp8", "study": "../x", "head._target_": "os.system"}
     for key, value in wrong.items():
@@ -220,12 +220,12 @@ def test_all_mistakes_at_once(sound: dict[str, Any]) -> None:
         assert sum(line.startswith(f"{key}=") for line in lines) == 1
 
 
-# What may be instantiated. A configuration may come from a stranger's run folder.
+# Limits on instantiation: a config may come from an untrusted run folder.
 
 FORBIDDEN = (
     *("os.system", "subprocess.run", "builtins.eval", "builtins.exec", "torch.load", "torch.hub.load"),
     *("pandas.read_pickle", "pickle.load", "hydra.utils.instantiate", "importlib.import_module"),
-    # The project's own functions that would run, write or load what they are told to.
+    # Functions of the project that would run, write or load whatever their arguments name.
     *(
         "imdbcls.construction.construct",
         "imdbcls.construction.keep_corpus",
@@ -236,7 +236,7 @@ FORBIDDEN = (
     # Names that modules of the project only import.
     *("imdbcls.construction.instantiate", "imdbcls.training.checkpoint.shutil.rmtree", "imdbcls.data.tokens.os.system"),
     *("imdbcls.data.tokens.shutil.rmtree", "imdbcls.heads.cls.nn.Module", "imdbcls.models.backbone.torch.load"),
-    # Ways around a prefix.
+    # Attempts to bypass a check of the prefix.
     *("imdbcls", "imdbcls.", "imdbclsx.heads.cls.ClsHead", "imdbcls.nowhere.Head", "imdbcls.heads.cls.Nothing"),
     *(
         "torch.optim.os.system",
@@ -245,7 +245,7 @@ FORBIDDEN = (
     ),
     *("imdbcls.heads.cls.ClsHead.__init__.__globals__", "imdbcls.heads.cls..ClsHead", "imdbcls.heads/cls.ClsHead"),
     *("${oc.env:HOME}", None, 3, ["imdbcls.heads.cls.ClsHead"], {"_target_": "imdbcls.heads.cls.ClsHead"}),
-    # What is right in one place alone is not in another.
+    # Names in modules that also contain allowed names.
     *("imdbcls.models.backbone.Backbone", "imdbcls.data.files.read_table", "imdbcls.tracking.run.say"),
 )
 PLACES = (
@@ -285,12 +285,12 @@ CLASS_WEIGHTS = (
 
 
 @pytest.mark.parametrize("wanted", CLASS_WEIGHTS, ids=str)
-def test_wrong_class_weights(wanted: Any, sound: dict[str, Any]) -> None:
+def test_wrong_class_weights_are_refused(wanted: Any, sound: dict[str, Any]) -> None:
     (line,) = mistakes(altered(sound, "loss.class_weights", wanted))
-    assert line.startswith("loss.class_weights=") and "one number above 0 for each class" in line
+    assert line.startswith("loss.class_weights=") and "one number above 0 per class" in line
 
 
-def test_class_weights(sound: dict[str, Any]) -> None:
+def test_valid_class_weights_pass(sound: dict[str, Any]) -> None:
     for wanted in (None, "auto", [1, 5.5], {"neg": 1, "pos": 0.2}):
         require_valid(altered(sound, "loss.class_weights", wanted))
 
@@ -298,7 +298,7 @@ def test_class_weights(sound: dict[str, Any]) -> None:
 def test_r_drop_needs_a_dropout() -> None:
     still = ("backbone=tiny", "data=sample", "loss.r_drop=1", "backbone.dropout=0")
     (line,) = mistakes(composed(*still, "head=mean"))
-    assert line == "loss.r_drop=1 has no effect without dropout in what is trained: both passes are the same."
+    assert line == "loss.r_drop=1 has no effect without dropout in the trained layers: both passes are identical."
     (line,) = mistakes(composed("loss.r_drop=1", "backbone.freeze=true", "head=mean"))
     assert line.startswith("loss.r_drop=1 has no effect")
     require_valid(composed(*still, "head=cls"))
@@ -308,38 +308,41 @@ def test_r_drop_needs_a_dropout() -> None:
 EXCLUSIONS = (
     (
         ("backbone.lora_rank=8", "backbone.freeze=true"),
-        "backbone.lora_rank=8 and backbone.freeze=true: LoRA itself freezes",
+        "backbone.lora_rank=8 and backbone.freeze=true cannot be combined: LoRA",
     ),
-    (("backbone.lora_rank=8", "backbone.freeze=1"), "backbone.lora_rank=8 and backbone.freeze=1: LoRA itself freezes"),
+    (
+        ("backbone.lora_rank=8", "backbone.freeze=1"),
+        "backbone.lora_rank=8 and backbone.freeze=1 cannot be combined: LoRA",
+    ),
     (("backbone.freeze=true", "backbone.gradient_checkpointing=true"), "backbone.gradient_checkpointing=true saves"),
     (("backbone.freeze=true", "optimizer.layer_decay=0.9"), "optimizer.layer_decay has no effect"),
 )
 
 
 @pytest.mark.parametrize(("overrides", "sentence"), EXCLUSIONS)
-def test_what_excludes_each_other(overrides: tuple[str, ...], sentence: str) -> None:
+def test_exclusive_keys_are_refused_together(overrides: tuple[str, ...], sentence: str) -> None:
     (line,) = mistakes(composed("backbone=tiny", "data=sample", *overrides))
     assert line.startswith(sentence)
     for one in overrides:
         require_valid(composed("backbone=tiny", "data=sample", one))
 
 
-def test_every_position_has_a_weight() -> None:
+def test_every_position_needs_a_weight() -> None:
     chosen = ("backbone=tiny", "data=sample", "head=weight_avg", "head.num_positions=64")
     (line,) = mistakes(composed(*chosen, "max_length=65"))
-    assert line == "head.num_positions=64 is less than max_length=65: each token's position has a weight."
+    assert line == "head.num_positions=64 is less than max_length=65: each token position needs a weight."
     require_valid(composed(*chosen, "max_length=64"))
 
 
-def test_a_target_of_an_earlier_version_is_named_as_such(sound: dict[str, Any]) -> None:
-    """Run folders keep the paths of their time."""
+def test_a_target_of_an_earlier_version_gets_its_own_error(sound: dict[str, Any]) -> None:
+    """Run folders keep the import paths of the version that wrote them."""
     (line,) = mistakes(altered(sound, "loss._target_", "imdbcls.losses.CrossEntropy"))
-    assert "this version of imdbcls has no such class or function" in line and "train it again" in line
+    assert "this version of imdbcls has no such class or function" in line and "Train it again" in line
     (line,) = mistakes(altered(sound, "loss._target_", "imdbcls.heads.cls.ClsHead"))
-    assert "allowed are, each in its own section" in line
+    assert "a section allows only its own classes and functions" in line
 
 
-def test_a_foreign_target_is_found_at_any_depth(sound: dict[str, Any]) -> None:
+def test_a_foreign_target_is_refused_at_any_depth(sound: dict[str, Any]) -> None:
     node = {"_target_": "os.system", "command": "true"}
     for value in (node, [node], {"a": {"b": [1, [node]]}}, [{"a": ({"b": node},)}]):
         for key in ("lr", "head.dropout", "optimizer.betas", "data.source.path", "tracker.entity"):
@@ -361,20 +364,20 @@ OWN_PLACES = {
 
 
 def test_a_target_is_allowed_in_its_own_section_only(sound: dict[str, Any]) -> None:
-    """test_conf validates every YAML; here also what a user may write besides."""
+    """This covers further targets that a user may write; test_conf validates every YAML file."""
     for place in PLACES:
         for home, target in OWN_PLACES.items():
             assert is_allowed(place, target, ()) == (place == home)
 
 
-def test_nothing_is_left_to_be_resolved_later(sound: dict[str, Any]) -> None:
-    """`instantiate` would resolve it, and `oc.create` could so make a `_target_` after the check."""
+def test_interpolations_in_a_resolved_config_are_refused(sound: dict[str, Any]) -> None:
+    """`instantiate` would resolve them, and `oc.create` could create a `_target_` after the check."""
     for value in ("${oc.env:HOME}", "${oc.create:{_target_:os.system,command:id}}", "a ${lr} b"):
         for key in ("head.dropout", "data.source.path", "tracker.entity"):
             assert f"{key} still holds an interpolation, which is refused." in mistakes(altered(sound, key, value))
 
 
-def test_plugins_are_the_user_s_own_packages(sound: dict[str, Any]) -> None:
+def test_only_packages_of_the_user_are_plugins(sound: dict[str, Any]) -> None:
     config = altered(sound, "head._target_", "my_heads.First")
     assert "plugins=[...]" in mistakes(config)[0]
     require_valid({**config, "plugins": ["my_heads"]})
@@ -382,7 +385,7 @@ def test_plugins_are_the_user_s_own_packages(sound: dict[str, Any]) -> None:
     assert "my_heads.First is refused" in line
     for plugin in ("os", "subprocess", "torch", "imdbcls", "pandas", "my.heads", ""):
         (line,) = mistakes({**sound, "plugins": [plugin]})
-        assert line.startswith("plugins=") and "only packages of your own" in line
+        assert line.startswith("plugins=") and "name a package of your own" in line
     for plugins in ("my_heads", [None], None, {"my_heads": 1}):
         (line,) = mistakes({**sound, "plugins": plugins})
         assert line.startswith("plugins=") and line.endswith("is not a list, [a,b].")
@@ -390,7 +393,7 @@ def test_plugins_are_the_user_s_own_packages(sound: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("key", ["a.b", "\udce9", "é\udce9.x", 5, 1.5, True, None, ""])
 @pytest.mark.parametrize("place", ["", "trainer", "checkpoint"])
-def test_a_key_of_any_form_gets_a_sentence(place: str, key: Any, sound: dict[str, Any]) -> None:
+def test_an_unknown_key_of_any_type_is_reported(place: str, key: Any, sound: dict[str, Any]) -> None:
     config = copy.deepcopy(sound)
     (config[place] if place else config)[key] = 1
     (line,) = mistakes(config)
@@ -404,21 +407,21 @@ def test_a_key_of_any_form_gets_a_sentence(place: str, key: Any, sound: dict[str
         *("schedule.num_steps", "schedule.num_warmup_steps", "tracker.identity", "tracker.folder"),
     ],
 )
-def test_what_the_builder_gives_is_not_taken_from_a_config(key: str) -> None:
-    """It would be replaced without a word."""
+def test_arguments_of_the_builder_are_refused_in_a_config(key: str) -> None:
+    """Otherwise the builder would silently replace the values."""
     config = composed("backbone=tiny", "data=sample", "optimizer=lion")
     (line,) = mistakes(altered(config, key, 3))
-    assert line.startswith(f"{key}: leave this out; imdbcls itself gives {key.rpartition('.')[2]} to imdbcls.")
+    assert line.startswith(f"{key}: leave this out; imdbcls itself passes {key.rpartition('.')[2]} to imdbcls.")
 
 
 @pytest.mark.parametrize("place", ["optimizer", "schedule", "tracker"])
-def test_a_section_without_partial_is_refused_before_anything_is_loaded(place: str, sound: dict[str, Any]) -> None:
+def test_a_section_without_partial_is_refused(place: str, sound: dict[str, Any]) -> None:
     without = {key: value for key, value in sound[place].items() if key != "_partial_"}
     (line,) = mistakes({**sound, place: without})
     assert line.startswith(f"{place}._partial_ is missing: write _partial_: true")
 
 
-def test_a_changed_copy_of_a_config(sound: dict[str, Any]) -> None:
+def test_with_changes_returns_a_checked_copy(sound: dict[str, Any]) -> None:
     config = require_valid(sound)
     changed = config.with_changes(device="cpu", trainer={"patience": 2}, checkpoint=config.checkpoint, lr=config.lr)
     assert (changed.device, changed.trainer.patience, changed.trainer.log_every) == ("cpu", 2, config.trainer.log_every)
@@ -431,12 +434,12 @@ def test_a_changed_copy_of_a_config(sound: dict[str, Any]) -> None:
             config.with_changes(**values)
 
 
-def test_a_key_that_others_copied_is_not_changed_alone(sound: dict[str, Any]) -> None:
-    """`optimizer.lr` is `${lr}` in YAML: a changed `lr` would be recorded, and the old one trained with."""
+def test_with_changes_refuses_keys_with_copies(sound: dict[str, Any]) -> None:
+    """`optimizer.lr` is `${lr}` in YAML: the run would record the new `lr` but train with the old one."""
     config = require_valid(sound)
     copied = {key for key, _, markers in declared() if Copied in markers}
     for key in copied:
-        with pytest.raises(UserError, match=f"{key}=9: other keys of a composed config have copies of {key}"):
+        with pytest.raises(UserError, match=f"{key}=9: other keys of this config hold copies of {key}"):
             config.with_changes(**{key: 9})
     yaml_files = [path for path in (ROOT / "conf").rglob("*.yaml") if path.name != "config.yaml"]
     project_keys = (ROOT / "conf" / "config.yaml").read_text().partition("\nhydra:")[0]

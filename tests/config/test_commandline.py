@@ -1,4 +1,4 @@
-"""The arguments of a training command, and that our loader composes what Hydra's own does."""
+"""Test the arguments of a training command, and that our loader composes the same configs as Hydra's."""
 
 from pathlib import Path
 
@@ -24,8 +24,8 @@ from imdbcls.runtime import installation
         ["hydra.job.chdir=true", "study=${head.name}-${seed}", "head=mean", "data=hub"],
     ],
 )
-def test_our_loader_composes_what_hydras_does(overrides: list[str]) -> None:
-    """Each twice: the second time from what the first left in the caches."""
+def test_our_loader_composes_the_same_as_hydras(overrides: list[str]) -> None:
+    """Composing in run mode is repeated: the second time uses the caches that the first one filled."""
     with initialize_config_module("imdbcls.conf", version_base="1.3"):
         ours = make_loader(overrides, None)
         plain = ConfigLoaderImpl(ours.get_search_path())
@@ -36,9 +36,9 @@ def test_our_loader_composes_what_hydras_does(overrides: list[str]) -> None:
             found.hydra.verbose = "altered"
 
 
-def test_a_configuration_is_shown_with_what_is_missing() -> None:
+def test_show_mode_allows_missing_values() -> None:
     assert examine(["data=files"], "show").mistakes == []
-    assert examine(["data=files"], "run").mistakes == ["data.train has no value yet: give data.train=..."]
+    assert examine(["data=files"], "run").mistakes == ["data.train has no value: set data.train=..."]
     (found,) = examine(["head=cls,mean"], "show").mistakes
     assert found == "head=cls,mean gives several values: --cfg and --info show one run, so give one value."
 
@@ -47,7 +47,7 @@ def test_a_configuration_is_shown_with_what_is_missing() -> None:
     ("arguments", "sentence"),
     [
         (["--multirun", "--cfg", "job", "head=cls,mean"], "--multirun and --cfg cannot be combined"),
-        (["hydra/launcher=joblib9"], "hydra/launcher=joblib9 is not installed: choose basic"),
+        (["hydra/launcher=joblib9"], "hydra/launcher=joblib9 is not installed: choose one of basic"),
         (["hydra/launcher=submitit_slurm"], "pip install hydra-submitit-launcher"),
         (
             ["--multirun", "hydra/sweeper=optuna", "hydra.sweeper.n_trials=2"],
@@ -57,15 +57,13 @@ def test_a_configuration_is_shown_with_what_is_missing() -> None:
         (["--config-dir", "nowhere"], "--config-dir=nowhere is not a folder."),
     ],
 )
-def test_a_mistake_among_the_options_gets_its_sentence(
-    arguments: list[str], sentence: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_wrong_options_are_reported(arguments: list[str], sentence: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         answer_command(["backbone=tiny", "data=sample", *arguments] if "=" in arguments[0] else arguments)
     assert ended.value.code == 2 and sentence in capsys.readouterr().err
 
 
-def test_an_environment_variable_may_hold_a_number_or_a_flag(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_environment_variables_become_numbers_and_flags(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in {"RATE": "3e-4", "FAST": "False", "EPS": "1e-6", "RUN": "2024"}.items():
         monkeypatch.setenv(name, value)
     given = ("lr=${oc.env:RATE}", "backbone.fast=${oc.env:FAST}", "optimizer.eps=${oc.env:EPS}", "study=${oc.env:RUN}")
@@ -75,26 +73,26 @@ def test_an_environment_variable_may_hold_a_number_or_a_flag(monkeypatch: pytest
     monkeypatch.setenv("RATE", "fast")
     with pytest.raises(UserError, match="lr=fast is not a number above 0"):
         compose(["backbone=tiny", "data=sample", "lr=${oc.env:RATE}"])
-    monkeypatch.setenv("RATE", "${batch_size}")  # a text, never resolved
+    monkeypatch.setenv("RATE", "${batch_size}")  # a string, which is never resolved
     with pytest.raises(UserError, match=r"head.dropout=\$\{batch_size\} is not a number from 0"):
         compose(["backbone=tiny", "data=sample", "head.dropout=${oc.env:RATE}"])
 
 
-def test_one_process_trains_one_run() -> None:
+def test_data_parallel_processes_are_refused() -> None:
     require_one_process({})
     require_one_process({"WORLD_SIZE": "1", "RANK": "0", "LOCAL_RANK": "0"})
     with pytest.raises(UserError, match="WORLD_SIZE=2: data-parallel training is not supported"):
         require_one_process({"WORLD_SIZE": "2", "RANK": "1", "LOCAL_RANK": "1"})
 
 
-def test_code_and_configuration_of_two_clones_are_not_mixed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_code_and_conf_of_different_clones_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     installation.require_one_installation()
     monkeypatch.setattr(installation, "__file__", str(tmp_path / "imdbcls/runtime/installation.py"))
     with pytest.raises(UserError, match="two copies are mixed"):
         installation.require_one_installation()
 
 
-def test_the_version_and_choices_of_a_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_version_and_help_with_a_config_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "head").mkdir()
     (tmp_path / "head/mine.yaml").write_text("# A head of the user's own.\nname: mine\n")
     for arguments in (["--version"], ["--config-dir", str(tmp_path), "--help"]):

@@ -1,4 +1,4 @@
-"""Every YAML in conf/ composes, validates, builds and runs one forward pass and one step."""
+"""Test that every YAML file in conf/ composes, validates, builds, and runs a forward pass and training steps."""
 
 import csv
 from collections.abc import Iterator
@@ -22,13 +22,13 @@ from imdbcls.runs.folder import RunFolder
 from imdbcls.runtime.signals import StopRequest
 
 FILES = sorted(str(path.relative_to(ROOT / "conf").with_suffix("")) for path in (ROOT / "conf").rglob("*.yaml"))
-SLOW = ("experiment/heads", "experiment/original")  # multiruns: every job is built
+SLOW = ("experiment/heads", "experiment/original")  # multiruns, in which every job is built
 GROUPS = {"backbone", "head", "data", "loss", "optimizer", "schedule", "tracker", "experiment"}
 
 
 @pytest.fixture(scope="session")
 def model_folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """A small local model for each backbone that a user's run would fetch from the hub."""
+    """Return a small local model for each backbone that a run would download from the hub."""
     root = tmp_path_factory.mktemp("models")
     folders = {family: make_folder(root / family, family) for family in set(FAMILIES.values())}
     return {name: folders[family] for name, family in FAMILIES.items()}
@@ -36,7 +36,7 @@ def model_folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 @pytest.fixture(scope="session")
 def data_folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """The sample corpus in the forms that the other data choices read."""
+    """Return the sample corpus in the formats that the other data choices read."""
     source, root = read_sample(), tmp_path_factory.mktemp("data")
     (root / "parquet").mkdir()
     for name, documents in (("train", source.train), ("test", source.test)):
@@ -51,7 +51,7 @@ def data_folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 def compositions(overrides: list[str]) -> Iterator[DictConfig]:
-    """The configuration that the overrides give, or those of each job where an experiment is a multirun."""
+    """Yield the config that the overrides compose, or the config of each job if an experiment is a multirun."""
     with initialize_config_module("imdbcls.conf", version_base="1.3"):
         cfg = compose("config", overrides, return_hydra_config=True)
         choices: dict[str, str] = cfg.hydra.sweeper.params or {}
@@ -61,18 +61,18 @@ def compositions(overrides: list[str]) -> Iterator[DictConfig]:
 
 
 def choices_of(file: str) -> list[str]:
-    """The overrides that choose a file, on the tiny backbone and the sample unless it is a backbone or data itself."""
+    """Return overrides that select a file, with the tiny backbone and the sample unless the file is one of these."""
     group, _, name = file.rpartition("/")
     if not group:
         return []
     chosen = {"backbone": "tiny", "data": "sample", group: name}
-    if group == "experiment":  # takes what it chooses itself
+    if group == "experiment":  # an experiment selects its own backbone and data
         chosen = {"experiment": name}
     return [f"{key}={value}" for key, value in chosen.items()]
 
 
 def local_places(cfg: DictConfig, models: dict[str, Path], data: dict[str, Path]) -> list[str]:
-    """Overrides that replace what the network would give by its small local likeness."""
+    """Return overrides that replace downloads by small local files."""
     places = []
     if cfg.backbone.name in models:
         places.append(f"backbone.path={models[cfg.backbone.name]}")
@@ -89,7 +89,7 @@ def test_every_group_is_found() -> None:
 @pytest.mark.parametrize(
     "file", [pytest.param(file, marks=pytest.mark.slow) if file in SLOW else file for file in FILES]
 )
-def test_the_file_composes_validates_builds_and_trains(
+def test_file_composes_validates_builds_and_trains(
     file: str, model_folders: dict[str, Path], data_folders: dict[str, Path], tmp_path: Path
 ) -> None:
     overrides = choices_of(file)
@@ -105,7 +105,7 @@ def test_the_file_composes_validates_builds_and_trains(
 
 
 def take_one_step(config: Config, folder: RunFolder) -> None:
-    """Build as `train` does, score one batch and train on one, on this machine's CPU in the configured precision."""
+    """Build as `train` does, evaluate one batch and train on two, on the CPU in the configured precision."""
     config = config.with_changes(device="cpu")
     run = build.build_run(config, folder, StopRequest())
     trainer, model = run.trainer, run.trainer.model
@@ -120,13 +120,13 @@ def take_one_step(config: Config, folder: RunFolder) -> None:
     model.train()
     before = [parameter.detach().clone() for parameter in model.parameters()]
     for training_batch, _ in zip(trainer.batches.train.epoch(0), range(2), strict=False):
-        trainer.step(training_batch)  # under a warmup the first step's learning rate is zero
+        trainer.step(training_batch)  # with a warmup, the learning rate of the first step is zero
     assert any(not torch.equal(one, other) for one, other in zip(before, model.parameters(), strict=True))
     trainer.metrics_log.close()
 
 
-def test_shared_values_are_interpolated_not_repeated() -> None:
-    """The knobs reach the groups: what a user sets once is what everything uses."""
+def test_groups_interpolate_top_level_keys() -> None:
+    """A value that a user sets once at the top level is used everywhere."""
     (cfg,) = compositions(["lr=0.125", "max_length=77", "seed=5", "head=weight_avg", "optimizer=sgd"])
     config = typed(cfg)
     assert config.optimizer.arguments["lr"] == 0.125
@@ -136,7 +136,7 @@ def test_shared_values_are_interpolated_not_repeated() -> None:
     assert typed(cfg).data.order_seed == 0
 
 
-def test_the_command_of_the_readme_composes_as_written() -> None:
+def test_readme_command_composes_as_documented() -> None:
     (cfg,) = compositions(["head=lstm", "lr=3e-5"])
     config = typed(cfg)
     assert (config.backbone.name, config.head.name, config.data.name) == ("roberta-base", "lstm", "imdb")
@@ -147,7 +147,7 @@ def test_the_command_of_the_readme_composes_as_written() -> None:
     assert config.tracker.target == "imdbcls.tracking.run.WandbTracker" and config.tracker.arguments["mode"] == "auto"
 
 
-def test_the_original_is_reproduced() -> None:
+def test_experiment_original_has_the_published_recipe() -> None:
     """The published recipe: Adam, OneCycle, batch 16, lr 3e-5, warmup 0.3, 3 epochs, 512 tokens, its four heads."""
     jobs = [typed(cfg) for cfg in compositions(["experiment=original"])]
     assert [job.head.name for job in jobs] == ["cls", "weight_avg_plain", "lstm", "transformer"]

@@ -1,7 +1,7 @@
-"""Random settings and damaged data: each ends in a clean run or in a sentence, never in a traceback of ours.
+"""Test random settings and damaged files: each gives a run or a UserError, never another exception.
 
-In this process, for speed, through the functions that the command runs: Hydra composes, then resolve, check, build
-and, where the run would be short, fit.
+For speed, the tests call the functions of the command in this process: compose with Hydra, resolve, check, build, and
+fit if the run is short.
 """
 
 import functools
@@ -40,12 +40,12 @@ from imdbcls.tracking import NoTracker
 
 pytestmark = pytest.mark.slow
 
-LONGEST_FIT = 8  # steps
+MAX_FIT_STEPS = 8
 
 
 @functools.cache
 def keys() -> tuple[str, ...]:
-    """Every key of the configuration, sections included."""
+    """Return every key of the config, including sections."""
 
     def below(node: Any, path: str = "") -> list[str]:
         if not isinstance(node, dict):
@@ -58,13 +58,13 @@ def keys() -> tuple[str, ...]:
 
 
 def outcome_of(overrides: list[str], folder: Path) -> str:
-    """How a command line with these overrides ends; any other error than a sentence is raised."""
+    """Return the outcome of a command line with these overrides; raise any error except a UserError."""
     texts = [*TINY, "epochs=1", "data.train_limit=16", *overrides]
     try:
         examine(texts)
     except UserError as error:
         assert str(error).strip()
-        return "sentence before Hydra"
+        return "error before Hydra"
     with initialize_config_module("imdbcls.conf", version_base="1.3"):
         try:
             config = typed(compose("config", [readable(text) for text in texts]))
@@ -72,12 +72,12 @@ def outcome_of(overrides: list[str], folder: Path) -> str:
             run = RunFolder(folder)
             trainer = build.build_run(config, run, StopRequest()).trainer
             sections.build_tracker(config, run, None)
-            if trainer.num_steps > LONGEST_FIT:
+            if trainer.num_steps > MAX_FIT_STEPS:
                 return "built"
             trainer.fit(NoTracker())
         except UserError as error:
             assert str(error).strip()
-            return "sentence"
+            return "error"
         return "run"
 
 
@@ -131,7 +131,7 @@ OVERRIDE = st.one_of(
 )
 
 
-def test_hundreds_of_random_overrides(tmp_path_factory: pytest.TempPathFactory, monkeypatch: Any) -> None:
+def test_random_overrides_never_end_in_a_traceback(tmp_path_factory: pytest.TempPathFactory, monkeypatch: Any) -> None:
     folder = tmp_path_factory.mktemp("fuzz")
     monkeypatch.chdir(folder)
     monkeypatch.setenv("IMDBCLS_CACHE", str(folder / "cache"))
@@ -142,7 +142,7 @@ def test_hundreds_of_random_overrides(tmp_path_factory: pytest.TempPathFactory, 
     number, num_overrides = iter(range(10_000)), 0
 
     @settings(
-        max_examples=150,  # command lines: Hydra takes half a second for each
+        max_examples=150,  # Hydra takes half a second for each command line
         deadline=None,
         derandomize=True,
         database=None,
@@ -163,22 +163,22 @@ def test_hundreds_of_random_overrides(tmp_path_factory: pytest.TempPathFactory, 
     print(outcomes, num_overrides)
     assert not failures
     assert num_overrides >= 300
-    assert min(outcomes["sentence before Hydra"], outcomes["run"]) >= 20, outcomes
+    assert min(outcomes["error before Hydra"], outcomes["run"]) >= 20, outcomes
 
 
 VALUES = ("null", "true", "-1", "-2.5", "0", "7", "1e400", "nan", "''", "a", "../x", "[1,2]", "[]", "{a: 1}")
 
 
-def test_every_key_with_every_kind_of_value() -> None:
-    """All keys at once in each command, whose mistakes are all found: so each key meets each value."""
-    told, single = 0, [key for key in keys() if not any(other.startswith(f"{key}.") for other in keys())]
+def test_every_key_takes_or_refuses_every_kind_of_value() -> None:
+    """Each command sets all keys, and all its mistakes are reported, so every key meets every value."""
+    num_mistakes, single = 0, [key for key in keys() if not any(other.startswith(f"{key}.") for other in keys())]
     for shift in range(len(VALUES)):
         texts = [f"{key}={VALUES[(number + shift) % len(VALUES)]}" for number, key in enumerate(single)]
         with pytest.raises(UserError) as mistakes:
             examine(texts)
-        told += len(str(mistakes.value).splitlines())
-    assert told > 5 * len(single)
-    with pytest.raises(UserError, match="backbone=null leaves a run without its backbone"):
+        num_mistakes += len(str(mistakes.value).splitlines())
+    assert num_mistakes > 5 * len(single)
+    with pytest.raises(UserError, match="backbone=null: every run needs a backbone"):
         examine(["backbone=null", "backbone.dropout=0.1"])
 
 
@@ -228,7 +228,7 @@ def as_archive() -> bytes:
 
 
 def damaged(content: bytes, draw: random.Random) -> bytes:
-    """The content with one to three injuries."""
+    """Return the content with one to three random changes."""
     raw = bytearray(content)
     for _ in range(draw.randint(1, 3)):
         place = draw.randrange(len(raw)) if raw else 0
@@ -255,7 +255,7 @@ def damaged(content: bytes, draw: random.Random) -> bytes:
     ((".csv", as_csv), (".tsv", as_csv), (".jsonl", as_jsonl), (".parquet", as_parquet), (".tar.gz", as_archive)),
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_sixty_damaged_files_of_each_kind(suffix: str, make: Any, tmp_path: Path) -> None:
+def test_damaged_files_never_end_in_a_traceback(suffix: str, make: Any, tmp_path: Path) -> None:
     draw, content, outcomes = random.Random(suffix), make(), Counter[str]()
     content = content.replace(b",", b"\t") if suffix == ".tsv" else content
     for number in range(60):
@@ -270,11 +270,11 @@ def test_sixty_damaged_files_of_each_kind(suffix: str, make: Any, tmp_path: Path
         except UserError as error:
             assert number, f"the undamaged file was refused: {error}"
             assert str(error).strip()
-            outcomes["sentence"] += 1
+            outcomes["error"] += 1
         else:
             outcomes["read"] += 1
     print(outcomes)
-    assert outcomes["sentence"] >= 10, outcomes
+    assert outcomes["error"] >= 10, outcomes
 
 
 WEIRD = (
@@ -298,7 +298,7 @@ WEIRD = (
 
 
 def mutated_json(text: str, draw: random.Random) -> str:
-    """A JSON document with one value replaced, removed or moved to another key, anywhere in it."""
+    """Return a JSON document in which one random value is replaced, removed or moved to another key."""
     root = {"root": json.loads(text)}
     node: Any = root
     while True:
@@ -317,14 +317,14 @@ def mutated_json(text: str, draw: random.Random) -> str:
         return json.dumps(root.get("root"))
 
 
-def sums_to_match(folder: Path) -> None:
-    """Write a checkpoint's manifest anew, as who altered its files would."""
+def rewrite_manifest(folder: Path) -> None:
+    """Rewrite a checkpoint's manifest to match its files, as an attacker who changed the files would."""
     files = [path for path in folder.iterdir() if path.name != "manifest.json"]
     sums = {path.name: {"bytes": path.stat().st_size, "sha256": digest(path)} for path in files}
     (folder / "manifest.json").write_text(json.dumps({"format_version": 1, "files": sums}))
 
 
-def test_three_hundred_damaged_run_folders(
+def test_damaged_run_folders_never_end_in_a_traceback(
     tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder, draw = tmp_path_factory.mktemp("folders"), random.Random(0)
@@ -345,20 +345,20 @@ def test_three_hundred_damaged_run_folders(
         else:
             path.write_bytes(damaged(content, draw))
         if path.parent.parent.name == "checkpoints" and path.name != "manifest.json":
-            sums_to_match(path.parent)
-        # Evaluating takes a while: every sixth.
+            rewrite_manifest(path.parent)
+        # Evaluate only every sixth folder, because that is slow.
         for reader in (read_by_api, read_to_compare, *([evaluate_validation] if number % 6 == 0 else [])):
             try:
                 reader(stranger)
                 outcomes["read"] += 1
             except UserError as error:
                 assert str(error).strip()
-                outcomes["sentence"] += 1
+                outcomes["error"] += 1
             except Exception as error:
                 raise AssertionError(f"{path.relative_to(stranger)}, mutation {number}, {reader.__name__}") from error
         shutil.rmtree(stranger)
     print(outcomes)
-    assert min(outcomes["read"], outcomes["sentence"]) >= 90, outcomes
+    assert min(outcomes["read"], outcomes["error"]) >= 90, outcomes
 
 
 def read_by_api(folder: Path) -> None:

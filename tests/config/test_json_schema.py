@@ -1,4 +1,4 @@
-"""The JSON schema for editors: it takes every shipped experiment, knows every key, and refuses what a run refuses."""
+"""Test the JSON schema for editors: it accepts shipped experiments, knows every key and refuses wrong values."""
 
 import json
 from typing import Any
@@ -28,7 +28,7 @@ def problems(validator: Draft202012Validator, text: str) -> list[str]:
     return [".".join(map(str, error.absolute_path)) for error in validator.iter_errors(content)]
 
 
-def test_the_shipped_files_are_valid(validator: Draft202012Validator) -> None:
+def test_shipped_files_are_valid(validator: Draft202012Validator) -> None:
     assert len(EXPERIMENTS) >= 3
     for path in EXPERIMENTS:
         assert problems(validator, path.read_text()) == [], path.name
@@ -58,20 +58,20 @@ def test_interpolations_and_subsets_pass(validator: Draft202012Validator) -> Non
     assert problems(validator, "lr: ${oc.env:LR}\nhead: {dropout: '${loss.label_smoothing}'}\nloss: {r_drop: 1}") == []
 
 
-def test_every_key_is_described_with_its_default() -> None:
-    schema, words = json_schema(), {each.key: each.description for each in config_keys()}
+def test_every_key_has_a_description_and_default() -> None:
+    schema, descriptions = json_schema(), {each.key: each.description for each in config_keys()}
     for key, _, _ in declared():
         found = schema
         for part in key.split("."):
             found = found["properties"][part]
-        if key in words:
-            assert found["description"] == words[key] and "default" in found
+        if key in descriptions:
+            assert found["description"] == descriptions[key] and "default" in found
     default = {key: schema["properties"][key]["default"] for key in ("lr", "device", "eval_batch_size")}
     assert default == {"lr": 2e-5, "device": "auto", "eval_batch_size": None}
     assert schema["properties"]["data"]["properties"]["order_seed"]["default"] == "${seed}"
 
 
-def test_the_command_prints_it(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_command_prints_the_schema(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.argv", ["imdbcls.config"])
     main()
     assert json.loads(capsys.readouterr().out) == json_schema()

@@ -1,4 +1,4 @@
-"""Values that Hydra's grammar cannot read are quoted for it; all others are handed on as they are."""
+"""Test that values are quoted if Hydra's grammar cannot read them, and unchanged otherwise."""
 
 import shlex
 from pathlib import Path
@@ -24,7 +24,7 @@ def value_of(text: str) -> Any:
     ["отзыв", "año.csv", "d'or.csv", "#7.csv", "a=b=c.csv", "film (2).csv", "[old].csv", "{x}.csv", "~/films.csv", "🎬",
      "a;b&c|d.csv", "it's \"new\".csv", "über\\", "zwei\nzeilen", "٣", "a!b", "50%<x>"],
 )  # fmt: skip
-def test_a_value_is_taken_as_it_is(value: str) -> None:
+def test_values_are_quoted_without_change(value: str) -> None:
     assert value_of(readable(f"data.train={value}")) == value
     assert value_of(shlex.split(as_one_value(f"data.train={value}"))[0]) == value
 
@@ -35,17 +35,17 @@ def test_a_value_is_taken_as_it_is(value: str) -> None:
      "optimizer.betas=[0.9, 0.99]", "lr=choice(1e-5,2e-5)", "study=${oc.env:USER}", "~head.dropout", "head", "lr=",
      "loss.class_weights={very good:1,a.b:2}", "--multirun"],
 )  # fmt: skip
-def test_what_hydra_reads_stays_as_it_is(text: str) -> None:
+def test_readable_overrides_are_not_changed(text: str) -> None:
     assert readable(text) == text
 
 
 @pytest.mark.parametrize("text", ["lr=[1,", "lr=(", "lr={a:1", "имя=3", "lr=día,"])
-def test_what_is_unclear_is_left_to_the_user(text: str) -> None:
+def test_ambiguous_overrides_are_refused_with_advice(text: str) -> None:
     assert readable(text) == text
-    with pytest.raises(UserError, match="not read as key=value") as refused:
+    with pytest.raises(UserError, match="is not readable as key=value") as refused:
         compose([*TINY, text])
     advised = str(refused.value).partition("write ")[2].removesuffix(".")
-    if not text.startswith("имя"):  # not a key
+    if not text.startswith("имя"):  # Hydra does not accept this as a key
         assert value_of(shlex.split(advised)[0]) == text.partition("=")[2]
 
 
@@ -60,13 +60,13 @@ def test_what_is_unclear_is_left_to_the_user(text: str) -> None:
     ],
     ids=lambda value: value[:20],
 )
-def test_a_value_too_long_for_python_gets_a_sentence(text: str, sentence: str) -> None:
+def test_values_too_long_for_python_are_refused(text: str, sentence: str) -> None:
     with pytest.raises(UserError) as refused:
         compose([*TINY, text])
     assert sentence in str(refused.value).splitlines()[0]
 
 
-def test_lists_mappings_and_sweeps_keep_their_parts() -> None:
+def test_lists_mappings_and_sweeps_keep_their_items() -> None:
     assert value_of(readable("+head.x=[день,b,1]")) == ["день", "b", 1]
     assert value_of(readable("+head.x={a:день,b:[ночь]}")) == {"a": "день", "b": ["ночь"]}
     for text in ("data.train=день.csv,d'or.csv", "data.train=choice(день.csv,d'or.csv)"):
@@ -79,7 +79,7 @@ def test_options_keep_their_values() -> None:
     assert for_hydra(["head=lstm", "--multirun", "seed=0,1"]) == ["head=lstm", "seed=0,1", "--multirun"]
 
 
-def test_class_names_of_any_kind_are_keys_of_weights(tmp_path: Path) -> None:
+def test_class_weights_take_any_class_names(tmp_path: Path) -> None:
     tiny = ("backbone=tiny", "data=sample")
 
     def weights(text: str) -> object:
@@ -91,7 +91,7 @@ def test_class_names_of_any_kind_are_keys_of_weights(tmp_path: Path) -> None:
     assert weights("{very good:1,a.b:2,null:3,-1:4}") == {"very good": 1, "a.b": 2, "null": 3, "-1": 4}
     assert weights("{'a, b': 1, \"c:d\": 5, e!: 1e-1}") == {"a, b": 1, "c:d": 5, "e!": 0.1}
     for wrong in ("{a:1,'ж':'5'}", "{}", "{a:0}", "{ж:-1}", "{ж}"):
-        with pytest.raises(UserError, match="one number above 0 for each class"):
+        with pytest.raises(UserError, match="one number above 0 per class"):
             weights(wrong)
     with pytest.raises(UserError, match="names the class '1' twice"):
         weights("{1:1,'1.0':2}")
@@ -107,7 +107,7 @@ def test_class_names_of_any_kind_are_keys_of_weights(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_command_takes_names_of_any_letters(tmp_path: Path) -> None:
+def test_a_command_accepts_non_ascii_names(tmp_path: Path) -> None:
     rows = "".join(f"film {number} is {'dull' if number % 2 else 'warm'},{number % 2}.0\n" for number in range(60))
     (tmp_path / "día d'or #1.csv").write_text("отзыв,метка\n" + rows)
     command = start(

@@ -1,4 +1,4 @@
-"""The signatures read from source text are those of the imported classes and functions, with their types."""
+"""Test that signatures read from source text agree with the imported classes and functions, including types."""
 
 import importlib
 import inspect
@@ -34,7 +34,7 @@ OWN = [
 ]
 
 
-def test_every_shipped_target_is_among_them() -> None:
+def test_every_shipped_target_is_tested() -> None:
     found = set()
     for path in (ROOT / "conf").glob("*/*.yaml"):
         node: Any = yaml.safe_load(path.read_text()) or {}
@@ -44,11 +44,11 @@ def test_every_shipped_target_is_among_them() -> None:
 
 
 @pytest.mark.parametrize("target", OWN)
-def test_the_text_says_what_the_object_does(target: str) -> None:
+def test_source_and_imported_signatures_agree(target: str) -> None:
     module, _, name = target.rpartition(".")
     found = getattr(importlib.import_module(module), name)
     read = own_signature(target)
-    if read is None:  # inherits its constructor, so it is imported to be checked
+    if read is None:  # it inherits its constructor, so it must be imported
         assert inspect.isclass(found) and "__init__" not in vars(found)
         return
     imported = signature_of(found)
@@ -59,7 +59,7 @@ def test_the_text_says_what_the_object_does(target: str) -> None:
         assert value.hint in (typing.Any, imported.parameters[parameter].hint), parameter
 
 
-def test_constraints_survive() -> None:
+def test_constraints_are_read_from_source() -> None:
     dropout = own_signature("imdbcls.heads.cls.ClsHead").parameters["dropout"].hint  # type: ignore[union-attr]
     assert describe(dropout) == "a number from 0 to below 1"
     assert allows(0, dropout) and allows(0.5, dropout)
@@ -71,7 +71,7 @@ def test_constraints_survive() -> None:
     assert describe(delimiter) == "one of auto, comma, semicolon, tab, pipe"  # defined in another module
 
 
-def test_nothing_is_imported_to_read_them() -> None:
+def test_reading_signatures_imports_nothing_heavy() -> None:
     code = (
         "import sys; from imdbcls.config.signatures import own_signature\n"
         f"assert all(own_signature(target) for target in {[t for t in OWN if own_signature(t)]!r})\n"
@@ -84,7 +84,7 @@ def test_nothing_is_imported_to_read_them() -> None:
 @pytest.mark.parametrize(
     "target", ["os.system", "imdbcls", "imdbcls.heads.nowhere.Head", "imdbcls.heads.cls.nn", "", "a/b.C"]
 )
-def test_what_is_not_ours_has_none(target: str) -> None:
+def test_targets_outside_imdbcls_have_no_own_signature(target: str) -> None:
     assert own_signature(target) is None
 
 
@@ -164,7 +164,7 @@ def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 def sentences(*texts: str, target: str) -> list[str]:
-    """The mistakes of a head of the plugin."""
+    """Return the mistakes in the arguments of one of the plugin's heads."""
     config = compose([*TINY, "head=mean", "plugins=[odd_heads]", f"head._target_=odd_heads.{target}", *texts])
     try:
         require_arguments(config)
@@ -174,7 +174,7 @@ def sentences(*texts: str, target: str) -> list[str]:
 
 
 ODD_ARGUMENTS = {
-    "width=0": "a whole number of at least 1",  # although the annotation of `unknown` cannot be evaluated
+    "width=0": "a whole number of at least 1",  # checked although the annotation of `unknown` cannot be evaluated
     "unknown=3": None,
     "sizes=[[1,2]]": None,  # YAML has no tuples
     "sizes=[[1,a]]": "a list, [a,b]",
@@ -202,12 +202,12 @@ def test_annotations_of_any_kind_are_read(text: str, plugin: str) -> None:
 @pytest.mark.parametrize(
     ("target", "sentence"),
     [
-        ("ByPosition", "cannot be used here: it has to take hidden_size by keyword."),
-        ("NoSize", "cannot be used here: it has to take hidden_size by keyword."),
-        ("Named", "cannot be used here: imdbcls reads head.name itself, so rename the parameter."),
+        ("ByPosition", "cannot be used here: it must accept hidden_size by keyword."),
+        ("NoSize", "cannot be used here: it must accept hidden_size by keyword."),
+        ("Named", "cannot be used here: imdbcls itself reads head.name, so rename the parameter."),
         ("Unreadable", "has no readable signature: "),
     ],
 )
-def test_a_class_that_cannot_be_built_gets_a_sentence(target: str, sentence: str, plugin: str) -> None:
+def test_a_class_that_cannot_be_built_is_reported(target: str, sentence: str, plugin: str) -> None:
     (line,) = sentences(target=target)
     assert line.startswith(f"head._target_=odd_heads.{target} {sentence}")

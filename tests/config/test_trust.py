@@ -1,4 +1,4 @@
-"""A folder of YAML files from a stranger (`--config-dir`, `hydra.searchpath`) gets no more than the command names."""
+"""Test the limits on YAML files from a stranger (`--config-dir`, `hydra.searchpath`)."""
 
 from pathlib import Path
 
@@ -16,7 +16,7 @@ FROM_FILE = "is refused: it comes from a YAML file"
 
 
 def examine(folder: Path, *texts: str, mode: Mode = "run") -> list[str]:
-    """The mistakes of a command with `--config-dir`; those that end an checker at once are raised."""
+    """Return the mistakes in a command with `--config-dir`, including those that `examine` raises immediately."""
     try:
         return overrides.examine([*TINY, *texts], mode, str(folder)).mistakes
     except UserError as error:
@@ -55,8 +55,8 @@ SWEEP = GLOBAL + "hydra: {mode: MULTIRUN, sweeper: {params: {%s}}}\n"
         (GLOBAL + "hydra: {overrides: {hydra: ['hydra.verbose=true']}}", f"hydra.overrides {FROM_FILE}"),
         (SWEEP % "+hydra.job_logging.formatters.x.class: os.system", f"class=os.system {FROM_FILE}"),
         (SWEEP % "'++hydra.callbacks.x._target_': torch.load", f"_target_=torch.load {FROM_FILE}"),
-        (SWEEP % "hydra: '{verbose: true}'", "write each key on its own"),
-        (SWEEP % "+head@hydra.job_logging: mean", "write each key on its own"),
+        (SWEEP % "hydra: '{verbose: true}'", "write one full key without @"),
+        (SWEEP % "+head@hydra.job_logging: mean", "write one full key without @"),
         (GLOBAL + "defaults: [/head@hydra.job_logging: mean]", f"job_logging.name=mean {FROM_FILE}"),
         # Environment variables
         (GLOBAL + "study: ${oc.env:SECRET}", f"study=${{oc.env:SECRET}} {FROM_FILE}"),
@@ -64,14 +64,14 @@ SWEEP = GLOBAL + "hydra: {mode: MULTIRUN, sweeper: {params: {%s}}}\n"
         (GLOBAL + "z: nv\nstudy: '${oc.decode:${z}}'", f"study=${{oc.decode:${{z}}}} {FROM_FILE}"),
         (GLOBAL + "optimizer: {betas: [0.9, '${oc.env:SECRET}']}", f"betas[1]=${{oc.env:SECRET}} {FROM_FILE}"),
         (SWEEP % "study: '${oc.env:SECRET}'", f"study=${{oc.env:SECRET}} {FROM_FILE}"),
-        # What instantiate would call
+        # Targets that instantiate would call
         (GLOBAL + "head: {layers: [{_target_: os.system}]}", "head.layers[0]._target_=os.system is refused"),
         (GLOBAL + "head: {a: {b: {_target_: os.system}}}", "head.a.b._target_=os.system is refused"),
         (GLOBAL + "x: !!python/object/apply:os.system [touch made]", "could not determine a constructor"),
         ("a: [1\n", "A YAML file cannot be read"),
     ],
 )  # fmt: skip
-def test_what_a_file_may_not_ask_for(
+def test_a_file_may_not_set_unsafe_keys(
     recipe: str, sentence: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SECRET", "5ecret")
@@ -81,8 +81,8 @@ def test_what_a_file_may_not_ask_for(
     assert not any("5ecret" in line for line in found)
 
 
-def test_a_small_file_that_expands_is_not_built(tmp_path: Path) -> None:
-    """Nine aliases of nine aliases, and so on: 700 bytes that stand for 43 million values."""
+def test_a_small_file_that_expands_is_refused(tmp_path: Path) -> None:
+    """Nested aliases, nine at each level, expand 700 bytes to 43 million values."""
     levels = [f"  a{level}: &a{level} [{','.join([f'*a{level - 1}'] * 9)}]" for level in range(1, 8)]
     write(tmp_path, "experiment/aliases.yaml", GLOBAL + "\n".join(["z:", "  a0: &a0 [1,1,1,1,1,1,1,1,1]", *levels]))
     write(tmp_path, "experiment/deep.yaml", GLOBAL + f"z: {'[' * 500}{']' * 500}\n")
@@ -94,9 +94,7 @@ def test_a_small_file_that_expands_is_not_built(tmp_path: Path) -> None:
     assert examine(tmp_path, "experiment=fine") == []
 
 
-def test_a_file_does_not_choose_the_account_that_is_uploaded_to(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_file_may_not_name_the_wandb_account(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("WANDB_ENTITY", raising=False)
     write(tmp_path, "experiment/mine.yaml", GLOBAL + "tracker: {entity: someone}\n")
     given = ("tracker=wandb", "experiment=mine")
@@ -107,16 +105,16 @@ def test_a_file_does_not_choose_the_account_that_is_uploaded_to(
     assert examine(tmp_path, *given) == []
 
 
-def test_files_cannot_stand_in_for_hydras_own(tmp_path: Path) -> None:
-    """Hydra looks for its launcher and sweeper after the user's folders."""
+def test_files_cannot_replace_hydras_own_parts(tmp_path: Path) -> None:
+    """Hydra searches the user's folders for a launcher or sweeper before its own."""
     write(tmp_path, "hydra/launcher/basic.yaml", "_target_: hydra_plugins.evil.Launcher\n")
     with pytest.warns(UserWarning, match="validated against ConfigStore schema"):
         assert f"hydra.launcher._target_=hydra_plugins.evil.Launcher {FROM_FILE}" in examine(tmp_path)[0]
     (tmp_path / "hydra/launcher/basic.yaml").rename(tmp_path / "hydra/launcher/mine.yaml")
-    assert examine(tmp_path, "hydra/launcher=mine") == ["hydra/launcher=mine is not installed: choose basic."]
+    assert examine(tmp_path, "hydra/launcher=mine") == ["hydra/launcher=mine is not installed: choose one of basic."]
 
 
-def test_every_choice_of_a_sweep_is_looked_at(tmp_path: Path) -> None:
+def test_every_choice_of_a_sweep_is_checked(tmp_path: Path) -> None:
     write(tmp_path, "experiment/good.yaml", GLOBAL + "lr: 1e-4\n")
     write(tmp_path, "experiment/bad.yaml", GLOBAL + PLUGIN)
     assert examine(tmp_path, "experiment=good") == []
@@ -124,7 +122,7 @@ def test_every_choice_of_a_sweep_is_looked_at(tmp_path: Path) -> None:
     assert f"plugins=evil {FROM_FILE}" in found
 
 
-def test_what_the_command_names_as_well_is_let_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_settings_that_the_command_repeats_are_allowed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LIMIT", "9")
     write(tmp_path, "experiment/mine.yaml", GLOBAL + "plugins: [my_heads]\ndata: {train_limit: '${oc.env:LIMIT}'}\n")
     assert len(examine(tmp_path, "experiment=mine")) == 2
@@ -135,16 +133,16 @@ def test_what_the_command_names_as_well_is_let_in(tmp_path: Path, monkeypatch: p
     assert composed.plugins == ["my_heads"] and composed.data.train_limit == 9
 
 
-def test_a_file_that_imdbcls_hides_is_refused(tmp_path: Path) -> None:
-    """Hydra finds the shipped file of the same name first, and would leave the user's without effect."""
+def test_a_file_hidden_by_a_shipped_file_is_refused(tmp_path: Path) -> None:
+    """Hydra finds the shipped file of the same name first and would ignore the user's file."""
     shipped = "_target_: imdbcls.heads.cls.ClsHead\nname: cls\ndropout: 0.1  # the same\n"
     write(tmp_path, "head/cls.yaml", shipped)
     assert examine(tmp_path, "head=cls") == []
     write(tmp_path, "head/cls.yaml", shipped.replace("0.1", "0.5"))
     assert examine(tmp_path, "head=mean") == []
     (found,) = examine(tmp_path, "head=cls")
-    assert found == f"{tmp_path}/head/cls.yaml has no effect: imdbcls has a head/cls.yaml of its own. " + (
-        "Give yours another name."
+    assert found == f"{tmp_path}/head/cls.yaml has no effect: imdbcls has its own head/cls.yaml. " + (
+        "Rename your file."
     )
     with pytest.raises(UserError, match="has no effect"):
         overrides.compose([*TINY, f"hydra.searchpath=['file://{tmp_path}']", "head=cls"])
@@ -153,14 +151,14 @@ def test_a_file_that_imdbcls_hides_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("recipe", ["defaults: [endless]\n", "z: &z [*z]\n"])
-def test_a_file_without_end_gets_a_sentence(recipe: str, tmp_path: Path) -> None:
+def test_a_file_that_refers_to_itself_is_refused(recipe: str, tmp_path: Path) -> None:
     write(tmp_path, "experiment/endless.yaml", GLOBAL + recipe)
     (found,) = examine(tmp_path, "experiment=endless")
     assert "refers to itself" in found and len(found) < 200
 
 
 def test_a_source_reads_keys_of_the_data_section(tmp_path: Path) -> None:
-    """Whole or as parts of a text; a key that no interpolation reads is a mistake, whatever its value."""
+    """An interpolation may read a key as a value or as a part of a string; keys that are never read are mistakes."""
     rows = "text,label\ngood,1\nbad,0\n"
     write(tmp_path, "documents/train.csv", rows)
     columns = "text_column: text, label_column: label, id_column: null, group_column: null"
@@ -171,13 +169,13 @@ def test_a_source_reads_keys_of_the_data_section(tmp_path: Path) -> None:
     write(tmp_path, "data/mine.yaml", f"name: mine\nfolder: {tmp_path}/documents\n{source}")
     assert examine(tmp_path, "data=mine") == []
     (found,) = examine(tmp_path, "data=mine", "data.folder=nowhere")
-    assert found == "data.train=nowhere/train.csv: there is no such file."
+    assert found == "data.train=nowhere/train.csv does not exist."
     write(tmp_path, "data/mine.yaml", f"name: mine\nfolder: {tmp_path}/documents\nfoldr: null\n{source}")
     (found,) = examine(tmp_path, "data=mine")
     assert found.startswith("data.foldr=null: nothing reads this key; the nearest: data.folder")
 
 
-def test_a_sweep_and_references_are_a_files_own(tmp_path: Path) -> None:
+def test_a_file_may_define_a_sweep_and_references(tmp_path: Path) -> None:
     sweep = "hydra: {mode: MULTIRUN, sweeper: {params: {seed: '0,1', head: 'cls,mean'}}}\n"
     write(
         tmp_path,
@@ -187,14 +185,14 @@ def test_a_sweep_and_references_are_a_files_own(tmp_path: Path) -> None:
     assert examine(tmp_path, "experiment=mine", "study=at-${now:%Y}") == []
 
 
-def test_the_python_interface_is_as_careful(tmp_path: Path) -> None:
+def test_compose_refuses_the_same_files(tmp_path: Path) -> None:
     write(tmp_path, "experiment/recipe.yaml", GLOBAL + PLUGIN)
     with pytest.raises(UserError, match=f"plugins=evil {FROM_FILE}"):
         overrides.compose([*TINY, f"hydra.searchpath=['file://{tmp_path}']", "experiment=recipe"])
 
 
 @pytest.mark.slow
-def test_a_package_named_by_a_file_alone_is_never_imported(tmp_path: Path) -> None:
+def test_a_package_named_only_by_a_file_is_not_imported(tmp_path: Path) -> None:
     (tmp_path / "evil.py").write_text("open('made', 'w')\ndef read(text): ...\n")
     write(tmp_path, "given/experiment/recipe.yaml", GLOBAL + PLUGIN)
     environment = {"PYTHONPATH": str(tmp_path)}
@@ -205,12 +203,12 @@ def test_a_package_named_by_a_file_alone_is_never_imported(tmp_path: Path) -> No
     assert not (tmp_path / "made").exists() and not (tmp_path / "runs").exists()
 
 
-def test_libraries_are_no_plugins() -> None:
+def test_libraries_are_not_plugins() -> None:
     assert {"os", "sympy", "dill", "fsspec", "cloudpickle", "torch", "imdbcls", "yaml"} <= libraries()
     assert not {"my_heads", "plugins"} & libraries()
 
 
-def test_a_plugin_lends_only_what_it_defines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_plugin_provides_only_its_own_definitions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(tmp_path)
     write(tmp_path, "lending/__init__.py", "import os\nfrom lending.heads import Head\nfrom os import system\n")
     write(tmp_path, "lending/heads.py", "class Head:\n    @classmethod\n    def small(cls): ...\n")

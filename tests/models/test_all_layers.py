@@ -224,7 +224,7 @@ def test_the_cache_of_all_layers_is_another_than_that_of_the_last(tmp_path: Path
 
 def test_the_constructor_has_to_take_the_number_of_hidden_states(tmp_path: Path) -> None:
     sentence = (
-        "head._target_=layered.WithoutNumberHead sets reads_all_layers, so its constructor has to take num_hidden"
+        "head._target_=layered.WithoutNumberHead sets reads_all_layers, so its constructor must accept num_hidden"
     )
     with pytest.raises(UserError, match=sentence):
         make(tmp_path, *LAYERS, "head._target_=layered.WithoutNumberHead")

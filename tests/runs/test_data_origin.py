@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from imdbcls.config.overrides import compose
-from imdbcls.config.paths import wrong_places
+from imdbcls.config.paths import wrong_paths
 from imdbcls.config.schema import Config, partial_config
 from imdbcls.construction import read_texts
 from imdbcls.data.hub import read_hub
@@ -86,7 +86,7 @@ def test_only_owner_and_name_reach_the_libraries(name: Any, monkeypatch: pytest.
         with pytest.raises(UserError):
             attempt()
     for source in ({**IMDB, "path": name}, {**HUB, "path": name}):
-        (sentence,) = wrong_places(with_source(source))
+        (sentence,) = wrong_paths(with_source(source))
         assert sentence.startswith("data.path=")
     assert not Path("unpickled").exists()
 
@@ -94,7 +94,7 @@ def test_only_owner_and_name_reach_the_libraries(name: Any, monkeypatch: pytest.
 @pytest.mark.parametrize("name", ["stanfordnlp/imdb", "FacebookAI/roberta-base", "a/b", "0x/_y.z-1"])
 def test_owner_and_name_is_a_hub_id(name: str) -> None:
     assert is_hub_id(name)
-    assert list(wrong_places(with_source({**HUB, "path": name}))) == []
+    assert list(wrong_paths(with_source({**HUB, "path": name}))) == []
 
 
 def test_a_folder_with_the_name_of_a_builder_is_read_as_a_folder(monkeypatch: pytest.MonkeyPatch) -> None:
