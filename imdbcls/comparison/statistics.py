@@ -134,7 +134,7 @@ def num_independent(num_documents: int, clusters_N: np.ndarray | None) -> int:
 
 
 def mean_over_seeds(scores_S: np.ndarray, covariance_SS: np.ndarray, num_units: int) -> Estimate:
-    """Estimate the mean of a metric over seeds. `covariance_SS` is the covariance of the seeds over document draws."""
+    """Estimate the mean over seeds from the metric of each seed and the bootstrap covariance of these metrics."""
     seeds = (seed_variance(scores_S),)
     return Estimate(
         value=float(np.mean(scores_S)),
@@ -152,8 +152,8 @@ def difference_over_seeds(
 ) -> Estimate:
     """Estimate the first group's mean minus the second's.
 
-    `covariance` is the covariance over document draws of the first group's seeds followed by the second group's. The
-    seeds of the two groups are treated as independent. If a shared batch order shifts both groups in the same
+    `covariance` is the bootstrap covariance of the metrics of the first group's seeds, followed by the second group's.
+    The seeds of the two groups are treated as independent. If a shared batch order shifts both groups in the same
     direction, the interval is too wide; if it shifts them in opposite directions, the interval is too narrow. Pairing
     three seeds would leave two degrees of freedom, and rejected up to 8 % of null comparisons at 5 %.
     """
