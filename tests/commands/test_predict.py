@@ -76,7 +76,7 @@ def test_files_are_read_as_their_texts_are_wanted(tmp_path: Path) -> None:
     ("name", "content", "sentence"),
     [
         ("a.csv", b"id,text\n1,good\n2,good, really good\n", r"a\.csv, line 3: expected 2 fields as in the header"),
-        ("a.csv", b"text,text\ngood,bad\n", r"a\.csv, line 1: column 'text' \(.*\) occurs 2 times among"),
+        ("a.csv", b"text,text\ngood,bad\n", r"a\.csv, line 1: column 'text' \(.*\) occurs 2 times in"),
         ("a.csv", b'text\n"good\n', r"a\.csv, line 2: this row cannot be read as CSV"),
         (
             "a.csv",

@@ -108,7 +108,7 @@ def test_a_folder_with_the_name_of_a_builder_is_read_as_a_folder(monkeypatch: py
 
     monkeypatch.setattr(datasets, "load_dataset", load)
     Path("csv").mkdir()
-    with pytest.raises(UserError, match="could not be loaded: seen"):
+    with pytest.raises(UserError, match="could not be loaded from the hub: seen"):
         read_hub("csv", **SPLITS, **COLUMNS)  # type: ignore[arg-type]
     assert seen == [str(Path("csv").absolute())]
 
@@ -184,7 +184,7 @@ def test_a_folder_that_is_a_whole_disk_is_not_searched(monkeypatch: pytest.Monke
     for number in range(5):
         Path(f"deep/{number}/a").mkdir(parents=True)
     monkeypatch.setattr("imdbcls.data.imdb.MAX_ENTRIES", 9)
-    with pytest.raises(UserError, match=r"data\.path=deep holds more than 9 files"):
+    with pytest.raises(UserError, match=r"data\.path=deep contains more than 9 files"):
         read_imdb("deep")
 
 
@@ -194,5 +194,5 @@ def test_an_archive_that_expands_without_end_is_refused(monkeypatch: pytest.Monk
         member = tarfile.TarInfo("aclImdb/train/pos/0_9.txt")
         member.size = 20_000
         archive.addfile(member, io.BytesIO(bytes(20_000)))
-    with pytest.raises(UserError, match=r"train/pos/0_9\.txt has 20,000 bytes; at most 10,000 are read"):
+    with pytest.raises(UserError, match=r"train/pos/0_9\.txt has 20,000 bytes; a file in the archive may have at most 10,000"):
         read_imdb("a.tar.gz")
