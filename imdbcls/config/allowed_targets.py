@@ -138,7 +138,7 @@ def wrong_plugins(config: Mapping[str, Any]) -> Iterator[str]:
 
 @cache
 def libraries() -> frozenset[str]:
-    """Return the modules of Python, of imdbcls and of everything that imdbcls depends on."""
+    """Return the modules of Python, imdbcls and all its dependencies, none of which may be a plugin."""
     names, pending = set[str](), ["imdbcls"]
     while pending:
         name = canonicalize_name(pending.pop())

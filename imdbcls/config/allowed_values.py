@@ -78,11 +78,11 @@ def describe(hint: Any) -> str:
             members = dict.fromkeys(map(describe, typing.get_args(kind)))
             found.append(f"a list, [a,b], each {' or '.join(members)}")
         elif kind in NUMBERS:
-            found.append(number(kind, constraints))
+            found.append(describe_number(kind, constraints))
         else:
             found.append(KINDS.get(typing.get_origin(kind) or kind) or f"of type {getattr(kind, '__name__', kind)}")
         if documentation is None:
-            found[-1] += further(constraints)
+            found[-1] += describe_size(constraints)
     return " or ".join(dict.fromkeys(found))
 
 
@@ -90,7 +90,7 @@ def alternatives(hint: Any, outer: Sequence[Any] = ()) -> list[tuple[Any, tuple[
     """Return each member of a union, or the type itself, with its constraints; null comes last."""
     if typing.get_origin(hint) is Annotated:
         inner, *markers = typing.get_args(hint)
-        constraints = [*flat(markers), *outer]
+        constraints = [*flat_constraints(markers), *outer]
         if any(isinstance(each, DocInfo) for each in constraints):
             return [(inner, tuple(constraints))]
         return alternatives(inner, constraints)
@@ -100,7 +100,7 @@ def alternatives(hint: Any, outer: Sequence[Any] = ()) -> list[tuple[Any, tuple[
     return [(hint, tuple(outer))]
 
 
-def flat(markers: Sequence[Any]) -> Iterator[Any]:
+def flat_constraints(markers: Sequence[Any]) -> Iterator[Any]:
     """Yield markers, with each `Interval` and pydantic `Field` replaced by its individual constraints."""
     for marker in markers:
         if isinstance(marker, FieldInfo):
@@ -111,7 +111,7 @@ def flat(markers: Sequence[Any]) -> Iterator[Any]:
             yield marker
 
 
-def further(constraints: Sequence[Any]) -> str:
+def describe_size(constraints: Sequence[Any]) -> str:
     """Describe constraints on a length and on being a multiple, as a continuation of a description."""
     found = [f"a multiple of {each.multiple_of}" for each in constraints if isinstance(each, MultipleOf)]
     found += [f"of length {each.min_length} or more" for each in constraints if isinstance(each, MinLen)]
@@ -119,7 +119,7 @@ def further(constraints: Sequence[Any]) -> str:
     return "".join(f", {each}" for each in found)
 
 
-def number(kind: type, constraints: Sequence[Any]) -> str:
+def describe_number(kind: type, constraints: Sequence[Any]) -> str:
     """Describe a number by its bounds: `a whole number of at least 1`, `a number above 0 and below 1`."""
     low, high = first(constraints, Ge, "ge"), first(constraints, Le, "le")
     above, below = first(constraints, Gt, "gt"), first(constraints, Lt, "lt")

@@ -171,7 +171,7 @@ def check_key(assignment: Assignment, config: DictConfig, checker: OverrideCheck
     if isinstance(default, str) and default.startswith("${"):
         default = OmegaConf.select(config, assignment.key, throw_on_resolution_failure=False)
     values = plain_values(config)
-    fitting = [each for each in assignment.alternatives if fits(each, default, values, checker)]
+    fitting = [each for each in assignment.alternatives if matches_type(each, default, values, checker)]
     return replace(assignment, alternatives=tuple(fitting)) if fitting else None
 
 
@@ -180,7 +180,7 @@ def is_argument(key: str) -> bool:
     return any(key.startswith(f"{place}.") for place in TARGETS)
 
 
-def fits(override: Override, default: Any, values: Mapping[str, Any], checker: OverrideChecker) -> bool:
+def matches_type(override: Override, default: Any, values: Mapping[str, Any], checker: OverrideChecker) -> bool:
     """Return whether a value has the type of its key's default, for keys with no declared type; report it otherwise."""
     key, value = override.key_or_group, override.value()
     if isinstance(default, Mapping | DictConfig):

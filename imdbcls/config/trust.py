@@ -20,14 +20,14 @@ from imdbcls.printable import shown
 
 ENTITY = "tracker.entity"
 # Hydra's own keys that a YAML file may set, to define a sweep.
-FREE = re.compile(r"hydra\.(mode|verbose|sweeper\.params(\..*)?|sweeper\.max_batch_size)")
+ALLOWED_IN_FILES = re.compile(r"hydra\.(mode|verbose|sweeper\.params(\..*)?|sweeper\.max_batch_size)")
 # Keys that Hydra itself fills in. `hydra.overrides` is checked separately; the others only describe the composition.
 FILLED_IN = re.compile(
     r"hydra\.(overrides|searchpath|runtime\.(choices|config_sources|cwd)|job\.override_dirname)(\..*)?"
 )
 ADDED_BY_HYDRA = ("hydra.mode=RUN", "hydra.mode=MULTIRUN")
 # Interpolations that refer only to other keys or to the time.
-HARMLESS = re.compile(r"\$\{(\.*[\w.\[\]]+|now:[\w%:,. -]*|hydra:[\w.]+)\}")
+SAFE_INTERPOLATION = re.compile(r"\$\{(\.*[\w.\[\]]+|now:[\w%:,. -]*|hydra:[\w.]+)\}")
 
 
 @dataclass(frozen=True)
@@ -147,7 +147,7 @@ def foreign_settings(
         )
     sections = tuple(group.replace("/", ".") for group in groups)
     for key, value in different_values(found, trusted):
-        if not (FREE.fullmatch(key) or FILLED_IN.fullmatch(key) or key.startswith(sections or ("-",))):
+        if not (ALLOWED_IN_FILES.fullmatch(key) or FILLED_IN.fullmatch(key) or key.startswith(sections or ("-",))):
             yield (
                 f"{key}={shown(value)} is refused: it comes from a YAML file, which may set no keys of Hydra except "
                 f"hydra.mode and hydra.sweeper.params. If you trust it, add {key}=... to the command."
@@ -177,7 +177,7 @@ def foreign_interpolations(node: Any, named: Named, path: str = "") -> Iterator[
     elif isinstance(node, list | tuple):
         for index, value in enumerate(node):
             yield from foreign_interpolations(value, named, f"{path}[{index}]")
-    elif isinstance(node, str) and "${" in HARMLESS.sub("", node) and node not in named.interpolations:
+    elif isinstance(node, str) and "${" in SAFE_INTERPOLATION.sub("", node) and node not in named.interpolations:
         key = path.removeprefix("hydra.sweeper.params.")
         add = "write it in the command" if "[" in key else f"add {shlex.quote(f'{key}={node}')} to the command"
         yield (
