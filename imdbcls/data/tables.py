@@ -126,7 +126,7 @@ def _how(request: Request) -> dict[str, Any]:
 
 
 def _sample(found: Rows) -> list[Mapping[str, object]]:
-    """Return the first rows of a file, up to a broken row."""
+    """Return at most `SAMPLE_ROWS` rows from the start of a file, or the rows before a broken one."""
     sample = []
     try:
         for _, row in itertools.islice(found.rows, SAMPLE_ROWS):
