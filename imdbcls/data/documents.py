@@ -49,8 +49,8 @@ class Documents:
 
     `ids` identify the documents in predictions and are unique within the split. `texts` are exactly as read: IMDB's
     `<br />` tags stay, because all published results were measured with them. `labels` are class indices (int64, shape
-    (num_documents,)). Documents with the same key in `clusters`, such as the title id of a film, stay in the same split;
-    None if the data has no clusters.
+    (num_documents,)). Documents with the same key in `clusters`, such as the title id of a film, stay in the same
+    split; None if the data has no clusters.
     """
 
     ids: Sequence[str]
