@@ -94,5 +94,5 @@ def test_without_matplotlib_nothing_is_written(
 ) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     assert main([str(study), "--figures", "--output", str(tmp_path / "out")]) == 2
-    assert "imdbcls: --figures needs matplotlib: pip install 'imdbcls[figures]'." in capsys.readouterr().err
+    assert "imdbcls: --figures needs matplotlib: pip install matplotlib." in capsys.readouterr().err
     assert not (tmp_path / "out").exists()

@@ -78,7 +78,7 @@ def require_matplotlib() -> None:
     try:
         import matplotlib  # noqa: F401
     except ImportError as error:
-        raise UserError("--figures needs matplotlib: pip install 'imdbcls[figures]'.") from error
+        raise UserError("--figures needs matplotlib: pip install matplotlib.") from error
 
 
 def paper_figures(figures: Mapping[str, Figure]) -> dict[str, bytes]:

@@ -74,7 +74,7 @@ def headline(comparison: Comparison) -> str:
         is_worse = pair.outcome in (Outcome.BETTER, Outcome.BETTER_HERE) and pair.leader != best
         others["worse" if is_worse else pair.outcome].append(pair.other(best))
     clauses = [clause.format(listed(others[key])) for key, clause in CLAUSES.items() if others[key]]
-    text = f"{best} has the highest accuracy: it {'; it '.join(clauses)}."
+    text = f"{best} has the highest accuracy. It {'; it '.join(clauses)}."
     if not all(pair.seeds_varied or pair.problem for pair in pairs):
         text += (
             " Seeds were not varied, so this holds only for these trained models. Train several seeds of each group."
