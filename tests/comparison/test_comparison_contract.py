@@ -124,5 +124,5 @@ def test_verdict_is_better_only_with_several_seeds(seeds_varied: bool, tmp_path:
     )
     assert main([str(study)]) == 0
     answer = json.loads((study / "comparison.json").read_text(encoding="utf-8"))["headline"]
-    claim = "it is better than cls" if seeds_varied else "it scored higher than cls in these runs"
+    claim = "It is better than cls" if seeds_varied else "It scored higher than cls in these runs"
     assert claim in answer and ("Seeds were not varied" in answer) != seeds_varied
