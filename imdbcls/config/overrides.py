@@ -39,8 +39,8 @@ from imdbcls.printable import is_unicode, shown
 def compose(texts: Sequence[str]) -> Config:
     """Return the valid config of one run, as the command composes it from the same overrides.
 
-    The sweep of an experiment is ignored: the keys and groups that it would sweep keep their defaults. Raise UserError
-    with every mistake.
+    The sweep of an experiment is ignored, so the keys and groups that it would sweep keep their defaults; the
+    experiment's other values apply. Raise UserError with every mistake.
     """
     examined = examine(texts, "single")
     if examined.mistakes or examined.config is None:

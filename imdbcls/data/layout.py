@@ -131,7 +131,7 @@ class Survey:
     needs_quotes: bool = False  # a quoted field has content that needs the quotation marks
     quoted: list[int] = field(default_factory=list)  # for each column, the number of rows in which it is quoted
     spaced: bool = False  # a field begins with a space and a quotation mark
-    spaced_quotes: list[int] = field(default_factory=list)  # for each column, the number of rows that begin so
+    spaced_quotes: list[int] = field(default_factory=list)  # for each column, the number of rows with such a field
     spaces: list[int] = field(default_factory=list)  # for each column, the number of rows that begin with a space
     num_long: int = 0  # rows of several lines
     sample: list[list[str]] = field(default_factory=list)
