@@ -84,7 +84,7 @@ class FinishedRun:
             raise UserError(f"predict: text {broken:,} (counted from 0) contains an unpaired surrogate.")
         documents = Documents([str(row) for row in range(len(texts))], texts, np.zeros(len(texts), dtype=np.int64))
         with tempfile.TemporaryDirectory() as temporary:  # the user's cache does not keep the tokens of these texts
-            predictions, tokens = self._model.score(documents, cache_dir=temporary)
+            predictions, tokens = self._model.predict(documents, cache_dir=temporary)
         counts = self._model.pipeline.count(tokens, self._model.backbone.tokenizer)
         return replace(predictions, labels=None), counts
 

@@ -1,4 +1,4 @@
-"""Build a run from its config: every part once, in one order."""
+"""Build all parts of a run from its config, in a fixed order."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -41,14 +41,14 @@ from imdbcls.training.run import Run
 from imdbcls.training.state import Saver
 from imdbcls.training.trainer import Trainer
 
-ADAPTERS = -2  # the random state of LoRA's first weights
+ADAPTERS = -2  # random state for the initial LoRA weights
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """What training starts from: the documents as batches, and the model on its device.
+    """The inputs of training: the documents as batches, and the model on its device.
 
-    `frozen_weights` is the hash of the encoder's weights if training leaves them as they are.
+    `frozen_weights` is a hash of the encoder's weights if training does not change them, else None.
     """
 
     hardware: Hardware
@@ -62,10 +62,10 @@ class Inputs:
 
 
 def build_run(config: Config, folder: RunFolder, stop: StopRequest) -> Run:
-    """Build everything that one training run needs, and save its backbone's architecture and tokenizer in `folder`.
+    """Build everything that one training run needs, and save the backbone's architecture and tokenizer in `folder`.
 
-    Raises UserError for what the user can put right. Random numbers are drawn for the first weights only, from states
-    that the seed determines, so the result does not depend on what was built before.
+    Only the initial weights draw random numbers, from states that the seed determines. The result therefore does not
+    depend on what was built before. Raises UserError for mistakes that the user can correct.
     """
     require_buildable(config)
     progress = Progress(config.progress)
@@ -78,7 +78,7 @@ def build_run(config: Config, folder: RunFolder, stop: StopRequest) -> Run:
         compile_training(evaluation_model.trained, inputs.hardware, config.max_length)
     environment = environment_of(
         inputs.hardware, evaluation_model.trained, evaluation_model.model
-    )  # compiles: not while training is timed
+    )  # compiles the kernels if needed, before the training time is measured
     return Run(
         config=config,
         folder=folder,
@@ -94,7 +94,7 @@ def build_run(config: Config, folder: RunFolder, stop: StopRequest) -> Run:
 
 
 def build_inputs(config: Config, folder: RunFolder, progress: Progress) -> Inputs:
-    """Build the data and the model; encode the documents now if the encoder's output is cached."""
+    """Build the data and the model. If the encoder's output is cached, also fill the cache."""
     hardware = build_hardware(config)
     reset_peak_memory(hardware.device)
     corpus = build_corpus(config.data)
@@ -116,8 +116,8 @@ def build_inputs(config: Config, folder: RunFolder, progress: Progress) -> Input
 
 
 def read_from_feature_cache(config: Config, inputs: Inputs, progress: Progress) -> None:
-    """Give all batches the frozen encoder's output, from the cache or computed now."""
-    assert inputs.frozen_weights is not None, "backbone.freeze=true left weights of the encoder to train"
+    """Let all batches read the frozen encoder's output from the cache; compute the missing part first."""
+    assert inputs.frozen_weights is not None, "backbone.freeze=true, but some weights of the encoder are trainable"
     batches = inputs.batches
     eval_batches = {
         "train": inputs.pipeline.eval_batches(inputs.tokens["train"], inputs.corpus.train.labels),
@@ -148,6 +148,7 @@ def build_trainer(
     progress: Progress,
     stop: StopRequest,
 ) -> Trainer:
+    """Build the trainer with its optimizer, schedule and saver."""
     num_steps = config.epochs * inputs.batches.train.steps_per_epoch
     optimizer, schedule = build_optimizer(config, evaluation_model.trained, num_steps)
     saver = Saver(
@@ -174,9 +175,9 @@ def build_trainer(
 
 
 def build_data_card(config: Config) -> DataCard:
-    """Return the card of the data that a run with this config would read; its tokens are then in the cache.
+    """Return the data card of a run with this config. Tokenizing for the card also fills the token cache.
 
-    Raises UserError as the run would.
+    Raises UserError for the same mistakes as the run.
     """
     corpus, tokenizer, pipeline = build_corpus(config.data), build_tokenizer(config), build_pipeline(config)
     tokens = pipeline.tokenize(corpus, tokenizer)

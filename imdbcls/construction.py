@@ -1,6 +1,6 @@
-"""Build the object that a section of the config describes, and the documents: the only caller of `instantiate`.
+"""Build the object that a config section describes, and read the documents. The only caller of Hydra's `instantiate`.
 
-Imports no torch: `compare` reads the texts of documents through it.
+This module does not import torch, because `compare` uses it to read the documents' texts.
 """
 
 import json
@@ -23,7 +23,10 @@ from imdbcls.runtime.hub import offline
 
 
 def construct(section: Built, **given: Any) -> Any:
-    """Call Hydra's `instantiate` with what the builder gives; raise the user's mistakes without Hydra's wrapper."""
+    """Call Hydra's `instantiate` with the section and the arguments in `given`.
+
+    Raises UserError for the user's mistakes, without Hydra's InstantiationException around it.
+    """
     assert given.keys() <= section.given | {ALL_LAYERS}, f"{type(section).__name__} does not declare {given.keys()}"
     for mistake in borrowed_targets(section.node):
         raise UserError(mistake)
@@ -33,14 +36,14 @@ def construct(section: Built, **given: Any) -> Any:
         if isinstance(error.__cause__, UserError):
             raise error.__cause__ from None
         if error.__cause__ is None or isinstance(error.__cause__, TypeError | ValueError):
-            # An option too many, one of the wrong kind, or one of Hydra's own (_args_, _convert_) that it cannot read.
+            # An unknown option, a value of the wrong type, or an invalid Hydra option (_args_, _convert_).
             reason = str(error.__cause__ or error).splitlines()[0]
-            raise UserError(f"{section.target} refuses its settings: {reason}") from error
+            raise UserError(f"{section.target} rejects its settings: {reason}") from error
         raise
 
 
 def build_corpus(data: DataConfig) -> Corpus:
-    """Return the documents that `keep_corpus` has read for this process and its parent, else read them now."""
+    """Return the documents: those that `keep_corpus` has read in this process or its parent, else read them now."""
     kept = _kept_corpus.get(corpus_key(data))
     if kept is not None:
         return kept
@@ -49,7 +52,7 @@ def build_corpus(data: DataConfig) -> Corpus:
 
 
 def keep_corpus(data: DataConfig) -> None:
-    """Read the documents for all processes that are forked from this one: the jobs of a sweep share them."""
+    """Read the documents and keep them, so that the jobs of a sweep, which are forked from this process, share them."""
     key = corpus_key(data)
     if key not in _kept_corpus:
         _kept_corpus.clear()
@@ -60,37 +63,37 @@ def corpus_key(data: DataConfig) -> str:
     return json.dumps(data.model_dump(include={"source", *SPLIT_SETTINGS}), sort_keys=True)
 
 
-_kept_corpus: dict[str, Corpus] = {}  # by `corpus_key`; one at most
+_kept_corpus: dict[str, Corpus] = {}  # `corpus_key` → corpus; at most one entry
 
 
 def read_texts(config: Mapping[str, Any], split_hash: str) -> dict[str, str]:
-    """Return id → text of the test split of a finished run, from the config in its `config.yaml`.
+    """Return a mapping from id to text for the test split of a finished run; `config` is its `config.yaml`.
 
-    A run folder may come from elsewhere, so only the project's own readers are called: `_target_` cannot name other
-    code. Texts are returned only if all documents found here hash to the run's `split_hash`: the run cannot have other
-    files of this machine shown as its documents. The network is not used: a hub's data set comes from the cache.
+    A run folder may come from someone else. Therefore only this project's own readers are called; `_target_` cannot
+    name other code. Texts are returned only if the documents hash to the run's `split_hash`, so that a run folder
+    cannot expose other files of this machine. The network is not used: a hub data set comes from the cache.
 
-    Raises UserError for a source that is not the project's, for keys that do not fit it, for data that cannot be read
-    any more, and for documents that are not the run's.
+    Raises UserError if the source is not one of this project's readers, if its keys are invalid, if the data can no
+    longer be read, or if the documents are not those of the run.
     """
     data = recorded_data(config)
     path = data.source.arguments.get("path")
     if data.source.target == "imdbcls.data.hub.read_hub" and Path(str(path)).exists():
-        raise UserError(f"data.path={path} is a folder here, which may name files on the network.")
+        raise UserError(f"data.path={path} is a local path, not a hub id: a local data set may read from the network.")
     with offline():
         corpus = build_corpus(data)
     if corpus.split_hash != split_hash:
-        raise UserError("The documents found here are not those of the run: their split_hash differs.")
+        raise UserError("The documents on this machine are not those of the run: their split_hash differs.")
     return dict(zip(corpus.test.ids, corpus.test.texts, strict=True))
 
 
 def recorded_data(config: Mapping[str, Any]) -> DataConfig:
-    """Check the data section of a run's recorded config, whose other sections may need the user's packages."""
+    """Check and return only the data section of a run's config; other sections may need the user's packages."""
     source = config.get("data", {}).get("source", {}) if isinstance(config.get("data"), Mapping) else {}
     target = source.get("_target_") if isinstance(source, Mapping) else None
     if not is_allowed("data.source", target, ()):
         raise UserError(
-            f"data.source._target_={shown(target)} is not a reader of imdbcls; its texts cannot be read here."
+            f"data.source._target_={shown(target)} is not a reader of imdbcls, so the run's texts are not read."
         )
     checked = check(config)
     used = ("data.source", *(f"data.{key}" for key in (*SPLIT_SETTINGS, *source)))

@@ -1,11 +1,11 @@
-"""Score a finished run again: `python -m imdbcls.evaluate runs/heads/lstm-s0-1a2b3c4d --split test`.
+"""Evaluate a finished run again: `python -m imdbcls.evaluate runs/heads/lstm-s0-1a2b3c4d --split test`.
 
-The model comes from the run folder only, the documents from where the run read them. On the same machine and software
-the figures equal the recorded ones to the last digit. Documents that only the run folder names are not read without
-`--trust-source`: a run folder from elsewhere must not choose which files and hub data sets are opened.
+The model comes from the run folder, the documents from the run's data source. With the same machine and software, the
+metrics equal the recorded ones to the last digit. A run folder from someone else must not choose which files and hub
+data sets are opened: a source that this user has never trained on is read only with `--trust-source`.
 """
 
-if __name__ == "__main__":  # first: a limit of the machine can already stop an import
+if __name__ == "__main__":  # first, because memory may already run out during an import
     from imdbcls.runtime.entry import set_up_streams
 
     set_up_streams()
@@ -29,31 +29,31 @@ from imdbcls.runtime.process import prepare_process
 
 logger = logging.getLogger("imdbcls.evaluate")  # `__name__` is `__main__` in a command
 
-SPLITS = {"test": "test", "validation": "val"}  # and the prefix of its figures in result.json
+SPLITS = {"test": "test", "validation": "val"}  # split → prefix of its metrics in result.json
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m imdbcls.evaluate", description="Score a finished run again.")
-    parser.add_argument("run", type=Path, help="the run's folder, runs/<study>/<name>")
+    parser = argparse.ArgumentParser(prog="python -m imdbcls.evaluate", description="Evaluate a finished run again.")
+    parser.add_argument("run", type=Path, help="the run folder, runs/<study>/<name>")
     parser.add_argument("others", nargs="*", help=argparse.SUPPRESS)
-    parser.add_argument("--split", choices=SPLITS, default="test", help="which documents to score (default: test)")
-    parser.add_argument("--device", choices=get_args(Device), help="instead of the run's own")
+    parser.add_argument("--split", choices=SPLITS, default="test", help="the split to evaluate (default: test)")
+    parser.add_argument("--device", choices=get_args(Device), help="the device to use (default: the run's)")
     parser.add_argument(
-        "--plugins", action="append", default=[], metavar="PACKAGE", help="a package of yours that the run used"
+        "--plugins", action="append", default=[], metavar="PACKAGE", help="a package of your own that the run uses"
     )
-    parser.add_argument("--data", metavar="PATH", help="read the run's documents from your copy of them")
+    parser.add_argument("--data", metavar="PATH", help="read the run's documents from your own copy")
     parser.add_argument(
         "--trust-source",
         action="store_true",
-        help="read the documents from where the run has them, even if it comes from someone else",
+        help="read the documents from the run's data source, even if the run comes from someone else",
     )
     arguments = parser.parse_intermixed_args()
     if arguments.others:
         raise UserError(
-            f"{arguments.others[0]}: evaluate takes one run folder and scores it on the run's own documents. To "
+            f"{arguments.others[0]}: evaluate takes one run folder and uses the run's own documents. To "
             f"classify other documents, use: python -m imdbcls.predict {arguments.run} --file FILE"
         )
-    figures = evaluate(
+    metrics = evaluate(
         arguments.run,
         arguments.split,
         arguments.device,
@@ -61,7 +61,7 @@ def main() -> None:
         data=arguments.data,
         trust_source=arguments.trust_source,
     )
-    write_out(json_text(figures, indent=2))
+    write_out(json_text(metrics, indent=2))
 
 
 def evaluate(
@@ -73,14 +73,14 @@ def evaluate(
     data: str | None = None,
     trust_source: bool = False,
 ) -> dict[str, float]:
-    """Return the figures of one split under the run's best weights, by their names in `result.json`.
+    """Return the metrics of one split with the run's best weights, by their names in `result.json`.
 
-    `data` names the user's own copy of the run's documents. Without it they are read from where the run's config has
-    them, if this user has trained on the same source here or `trust_source` is true. Logs whether the figures equal the
-    recorded ones.
+    `data` is the path of the user's own copy of the documents. Without it, the documents are read from the source in
+    the run's config, if this user has trained on that source on this machine or `trust_source` is true. Logs whether
+    the metrics equal the recorded ones.
 
-    Raises UserError for a folder that is not a finished run or holds what a run of this project would not, and for
-    documents that only the folder names.
+    Raises UserError if the folder is not a finished run, if it contains something that no run of this project writes,
+    or if its data source is not trusted.
     """
     config, recorded = open_finished(run, device, plugins)
     source = config.data.source.node
@@ -100,46 +100,47 @@ def evaluate(
         corpus = build_corpus(config.data)
     except UserError as error:
         raise UserError(
-            f"{error} Relative paths start where the run was trained; --data PATH names your own copy of the documents."
+            f"{error} Relative paths start where the run was trained. Use --data PATH for your own copy of the "
+            "documents."
         ) from error
     if corpus.split_hash != recorded.get("split_hash") or list(corpus.label_names) != recorded["label_names"]:
         raise UserError(
-            f"The documents are not the run's: split hash {corpus.split_hash} instead of "
+            f"The documents are not those of the run: the split hash is {corpus.split_hash} instead of "
             f"{shown(recorded.get('split_hash'))}; {describe_source(config.data.source.node)} may have changed."
         )
     documents = corpus.test if split == "test" else corpus.validation
-    predictions, _ = finished.score(documents, on_progress=Progress(config.progress).for_split(split))
+    predictions, _ = finished.predict(documents, on_progress=Progress(config.progress).for_split(split))
     labels_N, probabilities_NC = predictions.true_labels, predictions.probabilities
-    figures = {f"{SPLITS[split]}/{name}": value for name, value in metrics_of(labels_N, probabilities_NC).items()}
+    metrics = {f"{SPLITS[split]}/{name}": value for name, value in metrics_of(labels_N, probabilities_NC).items()}
     confusion = confusion_matrix(labels_N, predictions.predicted, len(corpus.label_names))
     if (doubt := doubt_about(confusion, corpus.label_names)) is not None:
         logger.warning(f"{split}: {doubt}")
-    report_difference(figures, recorded, environment_of(finished.hardware, None, finished.model))
-    return figures
+    report_difference(metrics, recorded, environment_of(finished.hardware, None, finished.model))
+    return metrics
 
 
-def report_difference(figures: dict[str, float], recorded: dict[str, Any], environment: dict[str, str]) -> None:
-    """Log whether the figures are the recorded ones and, where not, what differs from the run's environment."""
-    different = [name for name, value in json.loads(json_text(figures)).items() if value != recorded.get(name)]
+def report_difference(metrics: dict[str, float], recorded: dict[str, Any], environment: dict[str, str]) -> None:
+    """Log whether the metrics equal the recorded ones. If not, also log how the environments differ."""
+    different = [name for name, value in json.loads(json_text(metrics)).items() if value != recorded.get(name)]
     if not different:
-        logger.info("The same figures as recorded, to the last digit.")
+        logger.info("The metrics equal the recorded ones to the last digit.")
     for name in different:
-        logger.info(f"{name} is {figures[name]!r}, but the run recorded {shown(repr(recorded.get(name)))}.")
+        logger.info(f"{name} is {metrics[name]!r}, but the run recorded {shown(repr(recorded.get(name)))}.")
     if different:
         logger.info(explanation(recorded.get("environment"), environment))
 
 
 def explanation(recorded: Any, environment: dict[str, str]) -> str:
-    """Return what may have caused other figures; `recorded` is a run's `environment`, from a file."""
+    """Describe what may have changed the metrics; `recorded` is the untrusted `environment` of a run."""
     from imdbcls.runtime.environment import differences
 
     if not isinstance(recorded, dict):
-        return "The run is from an older version and did not record its environment, which may have differed."
+        return "The run is from an older version, which did not record its environment; it may have been different."
     before = {name: str(recorded[name]) for name in environment if name in recorded}
     changes = [printable_line(change)[:200] for change in differences(before, environment)]
     if not changes:
-        return "The environment is the recorded one: the code, a library or the data's content has changed."
-    return f"The environment differs from the run's, which may be the cause: {'; '.join(changes)}."
+        return "The environment equals the recorded one, so the code, a library or the content of the data has changed."
+    return f"The environment differs from the run's, and this may be the cause: {'; '.join(changes)}."
 
 
 if __name__ == "__main__":

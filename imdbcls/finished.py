@@ -1,7 +1,7 @@
-"""Open a finished run: its config and record first, then its model under the best weights.
+"""Open a finished run: first its config and result, then its model with the best weights.
 
-A run folder may come from elsewhere: nothing in it may name code or files to be opened. Nothing heavy is imported
-before the config is checked.
+A run folder may come from someone else, so nothing in it may choose which code runs or which files are opened. The
+config is checked before any heavy import.
 """
 
 import re
@@ -25,13 +25,13 @@ if TYPE_CHECKING:
     from imdbcls.runs.predictions import Predictions
     from imdbcls.runtime.device import Hardware
 
-MOST_NAMES = 10  # of a study's runs in one sentence
-SAFE_NAME = re.compile(r"[A-Za-z0-9_.-]+")  # names of an untrusted folder that may be printed
+MAX_LISTED = 10  # run names in one error message
+SAFE_NAME = re.compile(r"[A-Za-z0-9_.-]+")  # names in an untrusted folder that are safe to print
 
 
 @dataclass(frozen=True)
 class FinishedModel:
-    """The model of a finished run under its best weights, on the device that the config names."""
+    """The model of a finished run with its best weights, on the config's device."""
 
     path: Path
     pipeline: "Pipeline"
@@ -40,25 +40,25 @@ class FinishedModel:
     model: "Classifier"
     label_names: tuple[str, ...]
 
-    def score(
+    def predict(
         self,
         documents: "Documents",
         cache_dir: str | None = None,
         on_progress: Callable[[int, int], None] | None = None,
     ) -> "tuple[Predictions, Tokens]":
-        """Return the predictions on some documents, and their tokens; `cache_dir` is where the tokens are kept.
+        """Return the predictions on the documents, and the documents' tokens, which `cache_dir` caches.
 
-        Raises UserError if the model computes NaN or infinity.
+        Raises UserError if the model's output is NaN or infinite.
         """
         from imdbcls.data.tokens import tokenize
-        from imdbcls.models.inference import predictions_of, score
+        from imdbcls.models.inference import predict_probabilities, predictions_of
 
         tokens = tokenize(documents, self.backbone.tokenizer, cache_dir=cache_dir)
         batches = self.pipeline.eval_batches(tokens, documents.labels)
-        probabilities_NC = score(self.model, batches, self.hardware, on_progress)
+        probabilities_NC = predict_probabilities(self.model, batches, self.hardware, on_progress)
         if not (probabilities_NC * 0 == 0).all():
             raise UserError(
-                f"{self.path}: the model's output is NaN for some documents: its weights are too large or damaged."
+                f"{self.path}: the model's output is NaN for some documents. Its weights are too large or damaged."
             )
         return predictions_of(documents, tokens, probabilities_NC, self.label_names), tokens
 
@@ -66,10 +66,10 @@ class FinishedModel:
 def open_finished(
     path: Path, device: str | None = None, plugins: Sequence[str] = ()
 ) -> "tuple[Config, dict[str, Any]]":
-    """Return the config and the result of a finished run; `device` replaces the run's own.
+    """Return the config and the result of a finished run. `device` overrides the run's device.
 
-    The caller decides which packages may be imported (`plugins`), never an untrusted run folder. Raises UserError for a
-    folder that is not a finished run, or holds what a run of this project would not.
+    The caller decides which packages may be imported (`plugins`), never an untrusted run folder. Raises UserError if
+    the folder is not a finished run, or contains something that no run of this project writes.
     """
     require_address_space()
     from imdbcls.config.checking import require_valid
@@ -86,29 +86,29 @@ def open_finished(
     result = folder.finished()
     if result is None:
         raise UserError(
-            f"{path} holds no finished run: {folder.problem()}. The run's training command continues it and "
-            "writes the record again; it keeps a damaged one."
+            f"{path} does not contain a finished run: {folder.problem()}. Run its training command again: it resumes "
+            "the run and writes result.json; a damaged result.json is kept."
         )
     return config, result
 
 
 def require_one_run(path: Path) -> None:
-    """Raise UserError, with the names of its runs, for the folder of a study where a run is expected."""
+    """Raise UserError if `path` is a study folder; the error lists the study's runs."""
     if (path / "config.yaml").exists() or not path.is_dir():
         return
     names = sorted(found.parent.name for found in path.glob("*/config.yaml") if SAFE_NAME.fullmatch(found.parent.name))
     if names:
-        more = f" and {len(names) - MOST_NAMES:,} more" if len(names) > MOST_NAMES else ""
+        more = f" and {len(names) - MAX_LISTED:,} more" if len(names) > MAX_LISTED else ""
         raise UserError(
-            f"{path} is a study's folder, and one run's is wanted: add its name, one of "
-            f"{', '.join(names[:MOST_NAMES])}{more}."
+            f"{path} is a study folder, not a run folder: add the name of one of its runs, "
+            f"{', '.join(names[:MAX_LISTED])}{more}."
         )
 
 
 def load_finished(path: Path, config: "Config", label_names: Sequence[str]) -> FinishedModel:
-    """Rebuild the model of a finished run from its folder; `config` is that of `open_finished`.
+    """Rebuild the model of a finished run from its folder. `config` must come from `open_finished`.
 
-    Raises UserError for a checkpoint that is damaged or does not fit.
+    Raises UserError if the checkpoint is damaged or does not fit the model.
     """
     from imdbcls.models.backbone import require_finite
     from imdbcls.sections import build_hardware, build_model, build_pipeline
@@ -131,7 +131,7 @@ def load_finished(path: Path, config: "Config", label_names: Sequence[str]) -> F
 
 
 def rebuild_backbone(config: "Config", path: Path) -> "Backbone":
-    """Build the backbone of a finished run, without weights, from its run folder."""
+    """Build the backbone of a finished run, with random weights, from its run folder."""
     from imdbcls.data.tokenizer_check import require_sound_files
     from imdbcls.models.backbone import load_backbone, require_architecture
     from imdbcls.sections import fitting

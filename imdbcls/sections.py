@@ -1,4 +1,4 @@
-"""Build the objects that single sections of the config describe."""
+"""Build the objects that the sections of a config describe."""
 
 from dataclasses import replace
 from typing import Any
@@ -32,20 +32,23 @@ from imdbcls.training.losses import Objective, weights_of_classes
 from imdbcls.training.optim import parameter_groups
 from imdbcls.training.trainer import TrainerSettings
 
-INITIALISATION = -1  # the random state of the first weights; training step n draws from state n
+INITIALISATION = -1  # random state for the initial weights; training step n uses state n
 
 
 def require_buildable(config: Config) -> None:
-    """Raise UserError, before anything is loaded, for settings that their class or the optimizer would refuse."""
+    """Raise UserError for settings that a constructor would reject, before anything is loaded."""
     require_arguments(config)
     try:
         construct(config.optimizer)([nn.Parameter(torch.zeros(1))])
     except (TypeError, ValueError) as error:  # a beta of 2, a negative weight decay
-        raise UserError(f"{config.optimizer.target} refuses its settings (optimizer.*): {error}.") from error
+        raise UserError(f"{config.optimizer.target} rejects its settings (optimizer.*): {error}.") from error
 
 
 def build_hardware(config: Config) -> Hardware:
-    """Choose device and precision, and start the compute threads; raise UserError for what the machine lacks."""
+    """Choose the device and precision, and start the compute threads.
+
+    Raises UserError if this machine lacks the requested device or precision.
+    """
     hardware = choose_hardware(config.device, config.precision, config.deterministic)
     if hardware.device.type == "cpu":
         start_threads()
@@ -53,7 +56,7 @@ def build_hardware(config: Config) -> Hardware:
 
 
 def build_pipeline(config: Config) -> Pipeline:
-    """Return how documents become batches, from the data section, max_length and the batch sizes."""
+    """Build the pipeline from documents to batches, from `data`, `max_length` and the batch sizes."""
     data = config.data
     return Pipeline(
         max_length=config.max_length,
@@ -67,9 +70,9 @@ def build_pipeline(config: Config) -> Pipeline:
 
 
 def build_backbone(config: Config) -> Backbone:
-    """Load the encoder and its tokenizer; freeze what is not trained.
+    """Load the encoder and its tokenizer, and freeze the weights that are not trained.
 
-    Leaves PyTorch's random state where the first weights end: the head's are drawn next, by `build_model`.
+    `build_model` must be called next: it initializes the head from the random state that this function leaves.
     """
     seed_everything_at(config.seed, INITIALISATION)
     if config.backbone.lora_rank is not None:
@@ -82,19 +85,19 @@ def build_backbone(config: Config) -> Backbone:
 
 
 def build_tokenizer(config: Config) -> Any:
-    """Return the tokenizer of the backbone; the encoder is built on the meta device, without memory or weights."""
+    """Return the backbone's tokenizer. The encoder is built on the meta device, without memory or weights."""
     with torch.device("meta"):
         return build_backbone(config.with_changes(backbone={"pretrained": False})).tokenizer
 
 
 def fitting(config: Config, backbone: Backbone) -> Backbone:
-    """Set gradient checkpointing; raise UserError if the encoder takes fewer tokens than max_length."""
+    """Set gradient checkpointing. Raise UserError if max_length exceeds the encoder's limit."""
     require_length(config.max_length, backbone.name, backbone.max_length)
     return recompute_activations(backbone) if config.backbone.gradient_checkpointing else backbone
 
 
 def build_settings(config: Config) -> TrainerSettings:
-    """Return the trainer's settings; `micro_batch_size=null` is the whole batch."""
+    """Return the trainer's settings. `micro_batch_size=null` means the batch size."""
     trainer = config.trainer
     return TrainerSettings(
         epochs=config.epochs,
@@ -109,7 +112,7 @@ def build_settings(config: Config) -> TrainerSettings:
 
 
 def build_model(config: Config, backbone: Backbone, num_labels: int) -> Classifier:
-    """Put a new head on the backbone; raise UserError for a head that does not fit it."""
+    """Build a new head and the classifier. Raise UserError if the head does not fit the backbone."""
     given = {"hidden_size": backbone.hidden_size, "num_labels": num_labels}
     if reads_all_layers(config.head):
         pad_id = int(backbone.tokenizer.pad_token_id)
@@ -119,33 +122,33 @@ def build_model(config: Config, backbone: Backbone, num_labels: int) -> Classifi
     first_token_only = reads_first_token_only(head, backbone.hidden_size, config.max_length, num_hidden_states)
     if backbone.causal and first_token_only:
         raise UserError(
-            f"head={config.head.name} reads only the first token, which sees no other token in "
+            f"head={config.head.name} reads only the first token, which attends to no other token in "
             f"backbone={backbone.name}, a decoder-only model: use head=mean, max, attention, weight_avg or lstm."
         )
     if config.backbone.fast:
         accelerate_head(head)
-    # A frozen encoder gives every head the same vectors, from the cache or not.
+    # A frozen encoder always computes all tokens, so that its output is the same with and without the cache.
     computes_first_only = first_token_only and num_hidden_states is None and config.backbone.freeze is not True
     return Classifier(backbone.encoder, head, first_token_only=computes_first_only)
 
 
 def reads_all_layers(head: HeadConfig) -> bool:
-    """Whether a head's class asks for the hidden states of all layers."""
+    """Return whether a head's class reads the hidden states of all layers."""
     signature = own_signature(head.target)
     if signature is None and list(borrowed_targets(head.node)):
-        return False  # `construct` refuses it
+        return False  # `construct` raises for this target
     return (signature_of(locate(head.target)) if signature is None else signature).reads_all_layers
 
 
 def build_objective(config: Config, corpus: Corpus, hardware: Hardware) -> Objective:
-    """Build the loss with its class weights, which the training documents may determine, on the device."""
+    """Build the loss. Its class weights, which may depend on the training labels, are placed on the device."""
     weights_C = weights_of_classes(config.loss.class_weights, corpus.train.labels, corpus.label_names)
     weights_C = None if weights_C is None else weights_C.to(hardware.device)
     return Objective(construct(config.loss, class_weights_C=weights_C), config.loss.r_drop)
 
 
 def build_optimizer(config: Config, model: Classifier, num_steps: int) -> tuple[Optimizer, LRScheduler]:
-    """Build the optimizer of the trainable weights, and its schedule over `num_steps` steps."""
+    """Build the optimizer for the trainable weights, and the schedule over `num_steps` steps."""
     lr, head_lr, layer_decay = (
         config.optimizer.arguments.get("lr"),
         config.optimizer.head_lr,
@@ -153,7 +156,8 @@ def build_optimizer(config: Config, model: Classifier, num_steps: int) -> tuple[
     )
     if lr is None and (head_lr != 1 or layer_decay != 1):
         raise UserError(
-            f"optimizer.head_lr and layer_decay are multiples of an lr, and {config.optimizer.target} has none."
+            f"optimizer.head_lr and optimizer.layer_decay multiply optimizer.lr, but {config.optimizer.target} has no "
+            "lr: set both to 1."
         )
     num_warmup_steps = round(config.warmup * num_steps)
     try:
@@ -161,12 +165,12 @@ def build_optimizer(config: Config, model: Classifier, num_steps: int) -> tuple[
         optimizer = construct(config.optimizer)(groups)
         schedule = construct(config.schedule)(optimizer, num_steps=num_steps, num_warmup_steps=num_warmup_steps)
     except (TypeError, ValueError) as error:  # a beta of 2, an option that SGD does not have
-        raise UserError(f"The optimizer or its schedule refuses its settings: {error}") from error
+        raise UserError(f"The optimizer or its schedule rejects its settings: {error}") from error
     return optimizer, schedule
 
 
 def build_tracker(config: Config, folder: RunFolder, resumed_step: int | None) -> Tracker:
-    """Build the tracker of one training run; open it by `with`. `resumed_step` is None for a new run."""
+    """Build the tracker of one training run, a context manager. `resumed_step` is None for a new run."""
     tags = (config.head.name, config.backbone.name, config.data.name)
     identity = RunIdentity(study=config.study, name=folder.path.name, job_type="train", tags=tags)
     return construct(config.tracker)(

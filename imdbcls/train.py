@@ -1,10 +1,10 @@
 """Train one run, or a sweep of them: `python -m imdbcls.train head=lstm lr=3e-5`.
 
-check the config → build the run → fit → score the test split once → `result.json` → close the tracker. Nothing heavy is
-imported before the config is checked.
+Check the config → build the run → fit → evaluate the test split once → write `result.json` → close the tracker. The
+config is checked before any heavy import.
 """
 
-if __name__ == "__main__":  # first: a limit of the machine can already stop an import
+if __name__ == "__main__":  # first, because memory may already run out during an import
     from imdbcls.runtime.entry import set_up_streams
 
     set_up_streams()
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("imdbcls.train")  # `__name__` is `__main__` in a command
 
-LATENCY_DOCUMENTS = 25  # timed one by one after the test split is scored
+LATENCY_DOCUMENTS = 25  # timed one at a time, after the test split is evaluated
 
 
 @hydra.main(version_base="1.3", config_path="pkg://imdbcls.conf", config_name="config")
@@ -44,15 +44,18 @@ def main(cfg: DictConfig) -> None:
     with console.user_errors():
         config = typed(cfg)
         if config.jobs > 1:
-            logger.warning(f"jobs={config.jobs} has no effect: it is for --multirun with Hydra's own launcher.")
+            logger.warning(f"jobs={config.jobs} has no effect: it requires --multirun and Hydra's default launcher.")
         train(config)
 
 
 def train(config: "Config") -> dict[str, Any]:
-    """Run one checked config to its `result.json`, and return that: skip what is done, continue what was begun."""
+    """Train one checked config and return the content of its `result.json`.
+
+    A finished run is not repeated: its recorded result is returned. An interrupted run is resumed.
+    """
     from imdbcls.tracking.environment import resolved
 
-    console.log_if_unconfigured()  # called from Python, or in a worker of a launcher
+    console.log_if_unconfigured()  # needed when called from Python or in a launcher's worker
     folder = run_folder(config)
     config = config.with_changes(tracker=resolved(config.tracker.arguments))
     with limits.explained(), folder.locked():
@@ -66,7 +69,7 @@ def train(config: "Config") -> dict[str, Any]:
 
 
 def fit_and_score(config: "Config", folder: RunFolder, stop: StopRequest) -> dict[str, Any]:
-    """Build, train and score one run, from its checkpoint if it has one, and write its record; return the result."""
+    """Build one run, resume it from a checkpoint if there is one, train, evaluate, and return the recorded result."""
     from imdbcls.build import build_run
     from imdbcls.data.card import card_tables
     from imdbcls.models.inference import measure_latency
@@ -76,7 +79,7 @@ def fit_and_score(config: "Config", folder: RunFolder, stop: StopRequest) -> dic
     folder.write_config(config)
     with stop.interruptible():  # nothing is trained yet
         run = build_run(config, folder, stop)
-        report.announce(run)
+        report.log_start(run)
         resumed_step = run.trainer.resume()
     with build_tracker(config, folder, resumed_step) as tracker:
         tracker.log_data(run.corpus.split_hash, lambda: card_tables(run.data_card()))
@@ -85,12 +88,12 @@ def fit_and_score(config: "Config", folder: RunFolder, stop: StopRequest) -> dic
         predictions = report.record_predictions(run, run.trainer.final_probabilities())
         with stop.interruptible():
             latency_ms = measure_latency(run.model, run.batches.test, run.hardware, LATENCY_DOCUMENTS)
-        # Written first: what follows may wait for a server.
+        # Write the result first: the tracker may have to wait for a server.
         result = folder.write_result(report.result_of(run, predictions, latency_ms))
         test, mistakes = predictions["test"], report.worst_mistakes(run, predictions["test"])
         tracker.log_test(test.true_labels.tolist(), test.predicted.tolist(), run.corpus.label_names, mistakes)
         tracker.finish(result)
-    report.conclude(folder, result)
+    report.log_result(folder, result)
     return result
 
 

@@ -32,7 +32,7 @@ from imdbcls.data.batches import Prefetcher
 from imdbcls.data.documents import Documents
 from imdbcls.data.tokens import tokenize
 from imdbcls.models.classifier import Classifier
-from imdbcls.models.inference import score
+from imdbcls.models.inference import predict_probabilities
 from imdbcls.runs.folder import RunFolder
 from imdbcls.runtime.device import Hardware, computes_bf16, peak_memory_mb
 from imdbcls.runtime.signals import StopRequest
@@ -313,7 +313,7 @@ class ImdbclsTraining(System):
         self.first_batches = run.pipeline.eval_batches(tokens, documents.labels)
 
     def first_loss(self) -> float:
-        probabilities_NC = score(self.trainer.model, self.first_batches, self.hardware)
+        probabilities_NC = predict_probabilities(self.trainer.model, self.first_batches, self.hardware)
         logarithms_NC = torch.from_numpy(probabilities_NC).log()
         return F.nll_loss(logarithms_NC, torch.from_numpy(self.first_batches.labels)).item()
 
@@ -362,7 +362,7 @@ class ImdbclsPrediction(ImdbclsTraining):
 
     def round(self) -> float:
         started = time.perf_counter()
-        score(self.trainer.model, self.trainer.batches.test, self.hardware)
+        predict_probabilities(self.trainer.model, self.trainer.batches.test, self.hardware)
         return time.perf_counter() - started
 
     def batches(self) -> Iterable[Batch]:

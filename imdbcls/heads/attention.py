@@ -1,4 +1,4 @@
-"""`head=attention`: an average of the token vectors whose weights depend on their content (Yang et al. 2016)."""
+"""`head=attention`: a weighted average of the token vectors, with weights from their content (Yang et al. 2016)."""
 
 from torch import Tensor, nn
 
@@ -8,7 +8,8 @@ from imdbcls.heads.pooling import masked_softmax, weighted_sum
 class AttentionHead(nn.Module):
     """a = softmax over the real tokens of vᵀ tanh(W h_t + b) → Σ_t a_t h_t → Linear(D, C).
 
-    Word-level attention of Yang et al. (2016), equations 5 to 7, over the encoder's vectors instead of those of a GRU.
+    The word-level attention of Yang et al. (2016), equations 5 to 7. The paper applies it to the output of a GRU, this
+    head to the output of the encoder.
     """
 
     def __init__(self, *, hidden_size: int, num_labels: int) -> None:

@@ -1,4 +1,4 @@
-"""`head=cls`: the first token's vector through one tanh layer, as RoBERTa was fine-tuned (Liu et al. 2019)."""
+"""`head=cls`: one tanh layer over the first token's vector, the classification head of RoBERTa (Liu et al. 2019)."""
 
 from typing import Annotated
 
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 class ClsHead(nn.Module):
     """Dropout → first token → Linear(D, D) → tanh → dropout → Linear(D, C).
 
-    The first token is selected before dropout: the masks of the other tokens would not be used.
+    The first token is selected before dropout, because the dropout masks of the other tokens would not be used.
     """
 
     def __init__(self, *, hidden_size: int, num_labels: int, dropout: Annotated[float, Ge(0), Lt(1)]) -> None:

@@ -1,4 +1,4 @@
-"""`head=lstm`: an LSTM over the token vectors, read after it has seen the whole document."""
+"""`head=lstm`: an LSTM over the token vectors; the output at the last token is classified."""
 
 from typing import Annotated
 
@@ -34,9 +34,10 @@ class LSTMHead(nn.Module):
 
     @staticmethod
     def final_output(lstm: nn.LSTM, hidden_BTD: Tensor, mask_BT: Tensor, *, backward: bool = False) -> Tensor:
-        """Return the output at each document's last real token, or at its first if `backward`; final_BD.
+        """Return the LSTM's output after it has read each document; final_BD.
 
-        Padding is on the right, so the LSTM has not read any at the last real token.
+        Read from the first to the last real token, or from the last to the first if `backward`. Padding is on the
+        right, so the LSTM has not read any padding at that point.
         """
         if backward:
             hidden_BTD = reverse_within_length(hidden_BTD, mask_BT)

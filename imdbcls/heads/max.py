@@ -1,4 +1,4 @@
-"""`head=max`: the maximum of each dimension over the real tokens; a baseline."""
+"""`head=max`: the maximum over the real tokens, for each dimension; a baseline."""
 
 from torch import Tensor, nn
 

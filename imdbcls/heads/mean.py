@@ -1,4 +1,4 @@
-"""`head=mean`: the mean of the real tokens' vectors; a baseline."""
+"""`head=mean`: the mean vector of the real tokens; a baseline."""
 
 from torch import Tensor, nn
 

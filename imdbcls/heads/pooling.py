@@ -1,4 +1,4 @@
-"""Pooling over real tokens, shared by several heads (shape suffixes: see the package)."""
+"""Pooling over the real tokens, for several heads. Shape suffixes: see `imdbcls.heads`."""
 
 import torch
 from torch import Tensor
@@ -10,7 +10,7 @@ def weighted_sum(weights_BT: Tensor, hidden_BTD: Tensor) -> Tensor:
 
 
 def masked_softmax(scores_BT: Tensor, mask_BT: Tensor) -> Tensor:
-    """Compute the softmax over the real tokens in float32; padding gets exactly zero."""
+    """Compute the softmax over the real tokens in float32; the result is exactly zero at padding."""
     return scores_BT.float().masked_fill(~mask_BT, float("-inf")).softmax(dim=1)
 
 

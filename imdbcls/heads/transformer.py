@@ -9,7 +9,7 @@ from torch import Tensor, nn
 class TransformerHead(nn.Module):
     """One post-norm encoder layer (D/64 heads, feed-forward 4 D, GELU) → first token → Linear(D, C).
 
-    The layer is that of Vaswani et al. (2017); it does not attend to padding.
+    The layer is the encoder layer of Vaswani et al. (2017), with GELU. It does not attend to padding.
     """
 
     def __init__(self, *, hidden_size: int, num_labels: int, dropout: Annotated[float, Ge(0), Lt(1)]) -> None:

@@ -13,10 +13,12 @@ from imdbcls.heads.pooling import masked_softmax, weighted_sum
 class WeightedAverageHead(nn.Module):
     """Dropout → Σ_t a_t h_t → tanh → dropout → Linear(D, C).
 
-    With `normalize`, a = softmax over the real tokens of one learned logit per position. The logits start at zero, so
-    training starts from the mean of the real tokens. Without it, a_t is a plain learned weight per position, and one
-    learned bias is added, as in the original teaching code. It is initialised like the `nn.Linear(num_positions, 1)`
-    there, but padding gets weight zero, where the original read it.
+    With `normalize`, a is a softmax over the real tokens, with one learned logit per position. The logits start at
+    zero, so training starts from the mean over the real tokens.
+
+    Without `normalize`, a_t is one learned weight per position, without a softmax, and a learned bias is added. This is
+    the head of the original teaching code, with the same initialization: that of `nn.Linear(num_positions, 1)`. One
+    difference: padding has weight zero here, while the original code included it.
     """
 
     def __init__(

@@ -1,8 +1,8 @@
-"""Acceleration of encoders and heads on the CPU and on CUDA. The rest of the package imports only this module.
+"""Accelerate encoders and heads on the CPU and on CUDA. The rest of the package imports only this module.
 
-`accelerate` prepares an encoder that is known (BERT, RoBERTa) in place. `encode` runs any encoder, prepared or not, by
-the fastest way that applies. Values and gradients are those of the library, to rounding. README.md in this folder is
-for maintainers.
+`accelerate` prepares a supported encoder (BERT, RoBERTa) in place. `encode` runs any encoder with the fastest
+implementation that applies. Values and gradients equal those of the library up to rounding. The README.md in this
+folder is for maintainers.
 """
 
 from imdbcls.kernels.acceleration import (

@@ -1,6 +1,6 @@
-"""Choose how an encoder runs: CPU layers, CUDA without padding, or the library's own `forward`.
+"""Choose the implementation that runs an encoder: fast CPU layers, CUDA without padding, or the library's `forward`.
 
-L layers, B documents, T tokens, N non-padding tokens, D hidden size.
+Shape suffixes: L layers, B documents, T tokens, N non-padding tokens, D hidden size.
 """
 
 from collections.abc import Callable
@@ -17,16 +17,16 @@ from imdbcls.runtime.padding import token_indices
 
 
 class Fallbacks(NamedTuple):
-    """Why an encoder runs as the library wrote it, in words for the user; None where it is accelerated."""
+    """The reasons why an encoder is not accelerated, for log messages; None where it is accelerated."""
 
     cpu_training: str | None
     cuda: str | None
 
 
 def accelerate(encoder: PreTrainedModel) -> Fallbacks:
-    """Prepare an encoder in place: its CPU layers and its CUDA path without padding, each where it applies.
+    """Prepare an encoder in place for the fast CPU layers and for CUDA without padding, if it supports them.
 
-    Parameters and the state dict stay as they are. An encoder that is not known keeps its own `forward`.
+    Its parameters and state dict do not change. An unsupported encoder keeps its own `forward`.
     """
     fallbacks = Fallbacks(cpu_training=cpu.accelerate(encoder), cuda=unpadded.fallback_reason(encoder))
     if fallbacks.cuda is None:
@@ -35,12 +35,12 @@ def accelerate(encoder: PreTrainedModel) -> Fallbacks:
 
 
 def is_accelerated_on_cpu(encoder: nn.Module) -> bool:
-    """Return whether the encoder's `forward` runs the CPU layers."""
+    """Return whether the encoder's `forward` uses the fast CPU layers."""
     return cpu.is_accelerated(encoder)
 
 
 def restore_library_forward(encoder: nn.Module) -> None:
-    """Give an encoder its library's `forward` back on the CPU: the CPU layers would ignore adapters."""
+    """Restore the library's `forward` on the CPU, for example because the fast layers would ignore adapters."""
     encoder.__dict__.pop("forward", None)
 
 
@@ -54,12 +54,14 @@ def encode(
     all_layers: bool = False,
     compile: Callable[[Callable[..., Tensor]], Callable[..., Tensor]] | None = None,
 ) -> Tensor:
-    """Return an encoder's last hidden states_BTD, or with `all_layers` hidden_LBTD: the embeddings, then every layer.
+    """Return the last hidden states, hidden_BTD, in float32 or the autocast dtype.
 
-    They are float32 or the autocast type. `mask_BT` is bool, True at tokens; padding is on the right. `token_indices_N`
-    are the flat indices of the tokens in it: without them, CUDA has to wait for the device. With `first_token_only`,
-    which `all_layers` excludes, the result may be hidden_B1D (float32): an accelerated encoder then computes only the
-    first token in its last layer. `compile` wraps the function that computes, for example by `torch.compile`.
+    - `mask_BT`: bool, True at non-padding tokens. Padding is on the right.
+    - `token_indices_N`: flat indices of the non-padding tokens. Computing them here waits for the device on CUDA.
+    - `all_layers`: return hidden_LBTD instead: the embeddings, then each layer.
+    - `first_token_only`: an accelerated encoder computes only the first token in its last layer and returns hidden_B1D
+      in float32. Not together with `all_layers`.
+    - `compile`: wraps the function that runs the encoder, for example `torch.compile`.
     """
     wrap = compile or (lambda function: function)
     if unpadded.is_enabled(encoder) and unpadded.applies(input_ids_BT.device):
@@ -72,13 +74,13 @@ def encode(
 
 
 def encode_padded(encoder: nn.Module, input_ids_BT: Tensor, attention_mask: Any, first_token_only: bool) -> Tensor:
-    """Run the encoder's own `forward`, which `accelerate` may have replaced; hidden_BTD, or hidden_B1D."""
+    """Run the encoder's `forward`, which `accelerate` may have replaced; return hidden_BTD or hidden_B1D."""
     options = {"first_token_only": True} if first_token_only else {}
     hidden: Tensor = encoder(input_ids=input_ids_BT, attention_mask=attention_mask, **options).last_hidden_state
     return hidden
 
 
 def encode_all_layers(encoder: nn.Module, input_ids_BT: Tensor, attention_mask: Any) -> Tensor:
-    """Run the encoder's own `forward`, which `accelerate` may have replaced; hidden_LBTD, the embeddings first."""
+    """Run the encoder's `forward`, which `accelerate` may have replaced; return hidden_LBTD, the embeddings first."""
     output = encoder(input_ids=input_ids_BT, attention_mask=attention_mask, output_hidden_states=True)
     return torch.stack(output.hidden_states)

@@ -1,8 +1,8 @@
 """Compile the CPU kernels (`csrc`) with the user's C compiler, into the cache or a private folder.
 
-The cached libraries are run as code. So the cache is used only if nobody else can write to it (`ownership.py`), and the
-open file that is checked is the one that is loaded. A compiler that hangs is recorded there for a day, or every process
-would wait for it.
+A cached library runs as code. So the cache is used only if no other user can write to it (`ownership.py`), and the file
+descriptor that was checked is also the one that is loaded. If the compiler hangs, the cache records this for a day, so
+that not every process waits for it.
 """
 
 import errno
@@ -32,11 +32,11 @@ from imdbcls.runtime.ownership import nearest_existing, risk_of_file, risk_of_fo
 from imdbcls.runtime.waiting import in_background
 
 _FLAGS = ("-std=gnu11", "-O3", "-march=native", "-fno-math-errno", "-fopenmp", "-fPIC")
-_DIGEST_BYTES = 32  # SHA-256 of the object, appended to its file
+_DIGEST_BYTES = 32  # the SHA-256 of the library, appended to its file
 _VERSION_SECONDS = 10
-_BUILD_SECONDS = 60  # in total; most machines take 5 to 10
-_FORGET_AFTER = 24 * 3600  # seconds until a compiler that hung is tried again
-_MOST_OUTPUT = 1 << 20  # bytes of a compiler's messages that are read
+_BUILD_SECONDS = 60  # in total; most machines need 5 to 10 seconds
+_RETRY_AFTER = 24 * 3600  # seconds until a compiler that hung is tried again
+_MAX_OUTPUT = 1 << 20  # bytes of compiler output that are read
 
 
 class Library(NamedTuple):
@@ -62,19 +62,19 @@ LIBRARIES = {
 
 
 class KernelsMissing(Exception):
-    """There are no compiled kernels; the text is for the user."""
+    """The compiled kernels are not available; the message is for the user."""
 
 
 class CacheRefused(Exception):
-    """The cache cannot be used for code; the text is for the user. The kernels may still be built elsewhere."""
+    """The cache cannot be used for code; the message is for the user. The kernels may be built in another folder."""
 
 
 class DamagedObject(Exception):
-    """An object in the cache must not be loaded, and is built again."""
+    """A cached library must not be loaded, and has to be built again."""
 
 
 def object_path(dtype: torch.dtype, folder: Path | None = None) -> Path:
-    """Return the path of the object; its name is a hash of everything it is built from. Raises KernelsMissing."""
+    """Return the path of the library. Its name is a hash of everything that it is built from. Raises KernelsMissing."""
     library = LIBRARIES[dtype]
     parts = [source_text(name) for name in (*library.sources, *library.headers)]
     parts += [*library.flags, compiler_version(), _processor(dtype), _openmp()]
@@ -87,7 +87,7 @@ def cache_folder() -> Path:
 
 
 def require_cache(make: bool = True) -> Path:
-    """Return the cache's folder for kernels, created if needed; without `make`, only check its place.
+    """Return the kernel folder of the cache. Create it if `make`, else only check that it could be created.
 
     Raises CacheRefused if it cannot be written, if other users can write to it, or if its disk is mounted `noexec`.
     """
@@ -98,23 +98,27 @@ def require_cache(make: bool = True) -> Path:
                 folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
                 folder.mkdir(mode=0o700)
         risk = risk_of_folder(folder)
-        place = nearest_existing(folder)
-        if not place.is_dir() or not (make or os.access(place, os.W_OK)):
-            raise PermissionError(errno.EACCES, "a folder cannot be made there", str(place))
-        is_noexec = bool(os.statvfs(place).f_flag & os.ST_NOEXEC)
+        parent = nearest_existing(folder)
+        if not parent.is_dir() or not (make or os.access(parent, os.W_OK)):
+            raise PermissionError(errno.EACCES, "cannot create a folder here", str(parent))
+        is_noexec = bool(os.statvfs(parent).f_flag & os.ST_NOEXEC)
     except OSError as error:
         raise CacheRefused(f"the kernel cache cannot be used ({error}): set IMDBCLS_CACHE to another folder") from error
     if risk is not None:
         raise CacheRefused(f"the kernel cache is not private: {risk}, or set IMDBCLS_CACHE to a folder of your own")
     if is_noexec:
         raise CacheRefused(
-            f"nothing on the disk of {folder} may be executed (noexec): set IMDBCLS_CACHE to another disk"
+            f"the disk of {folder} does not allow executing files (noexec): set IMDBCLS_CACHE to a folder on another "
+            "disk"
         )
     return folder
 
 
 def open_object(path: Path) -> int:
-    """Open a complete object that only this user can have written. Raises FileNotFoundError, DamagedObject."""
+    """Open a library after checking that it is complete and that only this user can write it; return the descriptor.
+
+    Raises FileNotFoundError, or DamagedObject if a check fails.
+    """
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
     except FileNotFoundError:
@@ -128,7 +132,7 @@ def open_object(path: Path) -> int:
         with open(descriptor, "rb", closefd=False) as file:
             content = file.read()
         if hashlib.sha256(content[:-_DIGEST_BYTES]).digest() != content[-_DIGEST_BYTES:]:
-            raise DamagedObject(f"{path} is damaged")  # it could kill the process that maps it
+            raise DamagedObject(f"{path} is damaged")  # loading a truncated library can kill the process
     except BaseException as error:
         os.close(descriptor)
         if isinstance(error, OSError):
@@ -138,22 +142,22 @@ def open_object(path: Path) -> int:
 
 
 def build(dtype: torch.dtype, folder: Path) -> Path:
-    """Compile the object and move it into `folder` in one step.
+    """Compile the library and move it into `folder` atomically.
 
-    Raises KernelsMissing, and CacheRefused if the folder cannot be written.
+    Raises KernelsMissing if the compiler fails, and CacheRefused if the folder cannot be written.
     """
     target, library = object_path(dtype, folder), LIBRARIES[dtype]
     texts = {name: source_text(name) for name in (*library.sources, *library.headers)}
-    limit = time.monotonic() + _BUILD_SECONDS
+    deadline = time.monotonic() + _BUILD_SECONDS
     try:
-        with scratch_folder(folder) as place:
+        with scratch_folder(folder) as scratch:
             for source, text in texts.items():
-                (place / source).write_text(text, encoding="utf-8")
-            _run([*compiler(), *library.flags, "-c", *library.sources], place, limit)
+                (scratch / source).write_text(text, encoding="utf-8")
+            _run([*compiler(), *library.flags, "-c", *library.sources], scratch, deadline)
             objects = [source.replace(".c", ".o") for source in library.sources]
-            # PyTorch's own OpenMP, by its path: a second one would bring a second set of threads.
-            _run([*compiler(), "-shared", "-o", "kernels.so", *objects, _openmp(), "-lm"], place, limit)
-            built = place / "kernels.so"
+            # Link PyTorch's own OpenMP library by its path: a second library would start a second set of threads.
+            _run([*compiler(), "-shared", "-o", "kernels.so", *objects, _openmp(), "-lm"], scratch, deadline)
+            built = scratch / "kernels.so"
             if not built.is_file() or built.is_symlink():
                 raise KernelsMissing(f"{' '.join(compiler())} reported no error but produced no library")
             with built.open("ab") as file:
@@ -168,8 +172,8 @@ def build(dtype: torch.dtype, folder: Path) -> Path:
 
 
 @contextmanager
-def remembering_hangs(folder: Path) -> Iterator[None]:
-    """Record in `folder` that the compiler hangs. Raises KernelsMissing at once if it did in the last 24 hours."""
+def recording_hangs(folder: Path) -> Iterator[None]:
+    """Record in `folder` if the compiler hangs. Raise KernelsMissing immediately if it hung in the last 24 hours."""
     record = folder / f"{_compiler_identity()}.hung"
     if (reason := _recorded(record)) is not None:
         raise KernelsMissing(reason)
@@ -181,7 +185,7 @@ def remembering_hangs(folder: Path) -> Iterator[None]:
 
 
 def forget_hang() -> None:
-    """Forget that the compiler hung: it works now and may be tried again."""
+    """Delete the record of a compiler that hung, so that it is tried again."""
     with suppress(OSError):
         (cache_folder() / f"{_compiler_identity()}.hung").unlink(missing_ok=True)
 
@@ -196,9 +200,9 @@ def _recorded(record: Path) -> str | None:
         age, reason = time.time() - found["time"], str(found["reason"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    if not 0 <= age < _FORGET_AFTER:
+    if not 0 <= age < _RETRY_AFTER:
         return None
-    return f"{reason} {age / 3600:.1f} hours ago; python -m imdbcls.doctor tries it again"
+    return f"{reason} {age / 3600:.1f} hours ago; run python -m imdbcls.doctor to try it again"
 
 
 def _record(record: Path, reason: str) -> None:
@@ -208,7 +212,7 @@ def _record(record: Path, reason: str) -> None:
 
 
 def _compiler_identity() -> str:
-    """Return a hash of the compiler's command and file: if one changes, a compiler that hung is tried again."""
+    """Return a hash of the compiler's command and file. If either changes, a compiler that hung is tried again."""
     command = compiler()
     path = os.path.realpath(shutil.which(command[0]) or command[0])
     found = os.stat(path)
@@ -226,11 +230,14 @@ def is_linux_on_x86() -> bool:
 
 
 def _processor(dtype: torch.dtype) -> str:
-    """Return the processor's model and features, which decide the meaning of `-march=native`."""
+    """Return the processor's model and features, which determine the meaning of `-march=native`.
+
+    Raises KernelsMissing if the processor does not support the kernels.
+    """
     if not is_linux_on_x86():
-        raise KernelsMissing(f"they are written for Linux on x86-64, and this is {sys.platform} {platform.machine()}")
+        raise KernelsMissing(f"they need Linux on x86-64, but this is {sys.platform} {platform.machine()}")
     if dtype == torch.bfloat16 and not torch.cpu._is_avx512_bf16_supported():
-        raise KernelsMissing("this processor does not compute in bfloat16 (AVX512-BF16)")
+        raise KernelsMissing("this processor has no bfloat16 instructions (AVX512-BF16)")
     if dtype == torch.float32 and not torch.cpu._is_avx2_supported():
         raise KernelsMissing("this processor has no AVX2")
     lines = _proc("cpuinfo").split("\n\n")[0].splitlines()
@@ -250,15 +257,15 @@ def compiler() -> list[str]:
     try:
         command = shlex.split(chosen)
     except ValueError as error:
-        raise KernelsMissing(f"CC={chosen} is not a command ({error}); set CC to a C compiler") from error
+        raise KernelsMissing(f"CC={chosen} is not a valid command ({error}); set CC to a C compiler") from error
     if not command or shutil.which(command[0]) is None:
-        raise KernelsMissing(f"there is no C compiler ({' '.join(command) or 'CC is empty'}); install gcc, or set CC")
-    # Compilers run in the folder of the sources, where ./cc would be another file.
+        raise KernelsMissing(f"no C compiler was found ({' '.join(command) or 'CC is empty'}); install gcc, or set CC")
+    # The compiler runs in the folder of the sources, so make a relative path absolute.
     return [os.path.abspath(command[0]) if "/" in command[0] else command[0], *command[1:]]
 
 
 def compiler_version() -> str:
-    """Return the first line of the compiler's version text. Raises KernelsMissing."""
+    """Return the first line of the compiler's `--version` output. Raises KernelsMissing."""
     return _version_of(tuple(compiler()))
 
 
@@ -269,17 +276,20 @@ def _version_of(command: tuple[str, ...]) -> str:
 
 
 def _openmp() -> str:
-    """Return the path of the OpenMP library that PyTorch has loaded; its own if other packages have loaded theirs."""
+    """Return the path of the OpenMP library that PyTorch has loaded.
+
+    If several are loaded, prefer the library inside PyTorch's folder.
+    """
     found = re.findall(r"/\S*/lib(?:gomp|iomp)[^/\s]*\.so\S*", _proc("self/maps"))
     if not found:
-        raise KernelsMissing("PyTorch has not loaded an OpenMP library that they could share")
+        raise KernelsMissing("PyTorch has not loaded an OpenMP library, which the kernels must share")
     own = [path for path in found if Path(path).is_relative_to(Path(torch.__file__).parent)]
     return (own or found)[0]
 
 
-def _run(command: list[str], folder: Path | None, limit: float) -> str:
-    """Return a compiler's output. Raises KernelsMissing if it fails, or has not finished at the time `limit`."""
-    seconds = limit - time.monotonic()
+def _run(command: list[str], folder: Path | None, deadline: float) -> str:
+    """Run a compiler and return its output. Raises KernelsMissing if it fails or does not finish by `deadline`."""
+    seconds = deadline - time.monotonic()
     try:
         process = subprocess.Popen(
             command,
@@ -291,12 +301,12 @@ def _run(command: list[str], folder: Path | None, limit: float) -> str:
         )
     except OSError as error:
         raise KernelsMissing(f"{command[0]} cannot be run ({error})") from error
-    output = in_background(lambda: _read(process))  # a process that outlives the compiler may keep the pipe open
+    output = in_background(lambda: _read(process))  # a child of the compiler that keeps running may keep the pipe open
     try:
         process.wait(max(seconds, 0))
     except BaseException as error:
         with suppress(ProcessLookupError, PermissionError):
-            os.killpg(process.pid, signal.SIGKILL)  # the compiler's own processes too
+            os.killpg(process.pid, signal.SIGKILL)  # includes the compiler's child processes
         process.wait()
         if not isinstance(error, subprocess.TimeoutExpired):
             raise
@@ -312,10 +322,10 @@ def _run(command: list[str], folder: Path | None, limit: float) -> str:
 
 
 def _read(process: subprocess.Popen[bytes]) -> bytes:
-    """Return the first bytes of a process's output, then close its pipe."""
+    """Return the first _MAX_OUTPUT bytes of a process's output, then close the pipe."""
     assert process.stdout is not None
     with process.stdout as pipe, suppress(OSError, ValueError):
-        return pipe.read(_MOST_OUTPUT)
+        return pipe.read(_MAX_OUTPUT)
     return b""
 
 

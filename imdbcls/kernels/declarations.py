@@ -1,8 +1,8 @@
-"""The functions of the compiled kernels, as `csrc/kernels.h` declares them.
+"""Parse the declarations of the compiled kernels (`csrc/kernels.h`), and check the arguments of each call.
 
-The C compiler holds the definitions to that header and ctypes gets its types from it, so the two cannot disagree. The
-names of its pointers end in their shapes, by which `Function.checked` refuses a tensor that is too small: a kernel does
-not notice, it reads and writes beyond the end.
+The C compiler checks the definitions against this header, and ctypes gets its types from it, so the two cannot differ.
+The name of each pointer ends in the shape of its data. `Function.checked` uses it to reject tensors that are too small,
+because a kernel would read and write past the end.
 """
 
 import ctypes
@@ -24,7 +24,7 @@ _NUMBERS: dict[str, Any] = {
     "int": ctypes.c_int,
     "float": ctypes.c_float,
 }
-# What a pointer points to; `element` is the library's own type.
+# The dtype for each pointer type. The type `element` stands for the dtype of the library.
 _DTYPES = {"float": torch.float32, "int64_t": torch.int64, "uint16_t": torch.int16}
 _COMMENT = re.compile(r"/\*.*?\*/", re.DOTALL)
 _ONLY_FLOATS = re.compile(r"^#ifdef FLOATS$(.*?)^#endif$", re.DOTALL | re.MULTILINE)
@@ -32,16 +32,16 @@ _FUNCTION = re.compile(r"^int (\w+)\(([^)]*)\);", re.MULTILINE)
 _CONSTANT = re.compile(r"^    (\w+) = (\d+)\b", re.MULTILINE)
 _PARAMETER = re.compile(r"(?:const )?(?P<type>\w+) (?P<pointer>\*)?(?P<or_null>OR_NULL )?(?P<name>\w+)")
 
-# The statuses of vectors.h. The first is success.
+# The exceptions for the statuses of vectors.h, except 0 (success).
 _FAILURES: dict[int, tuple[type[Exception], str]] = {
-    1: (MemoryError, "there is not enough memory for its working buffers"),
-    2: (ValueError, "it does not take these sizes, or a tensor is missing"),
-    3: (ValueError, "the documents' offsets do not begin with 0, or decrease"),
+    1: (MemoryError, "not enough memory for its buffers"),
+    2: (ValueError, "unsupported sizes, or a missing tensor"),
+    3: (ValueError, "the document offsets do not start at 0, or decrease"),
 }
 
 
 class Parameter(NamedTuple):
-    """One argument: a number, or a tensor of `dtype` with at least as many elements as `shape` requires."""
+    """A parameter: a number, or a tensor of `dtype` with at least as many elements as `shape` requires."""
 
     name: str
     c_type: Any
@@ -51,22 +51,22 @@ class Parameter(NamedTuple):
 
 
 class Function:
-    """A declared function without its last parameter, the number of threads."""
+    """A declared function, without its last parameter, the number of threads."""
 
     def __init__(self, name: str, parameters: Sequence[Parameter]) -> None:
         self.name = name
         self.parameters = tuple(parameters)
         self.sizes = tuple(
-            place for place, each in enumerate(parameters) if each.dtype is None and each.c_type is ctypes.c_int64
+            index for index, each in enumerate(parameters) if each.dtype is None and each.c_type is ctypes.c_int64
         )
-        self.offsets = next((place for place, each in enumerate(parameters) if each.name == "offsets_B1"), None)
+        self.offsets = next((index for index, each in enumerate(parameters) if each.name == "offsets_B1"), None)
         self.num_elements = lru_cache(maxsize=256)(self._num_elements)
 
     def checked(self, arguments: Sequence[Tensor | int | float | None]) -> list[Any]:
-        """Addresses and numbers for ctypes. Raises TypeError or ValueError for what the kernel must not be given."""
+        """Check the arguments and return addresses and numbers for ctypes. Raises TypeError or ValueError."""
         if len(arguments) != len(self.parameters):
             raise TypeError(f"{self.name} takes {len(self.parameters)} arguments, not {len(arguments)}")
-        sizes = tuple(arguments[place] for place in self.sizes)
+        sizes = tuple(arguments[index] for index in self.sizes)
         num_rows = None if self.offsets is None else _last_of(arguments[self.offsets])
         passed: list[Any] = []
         for parameter, argument, least in zip(
@@ -92,14 +92,15 @@ class Function:
         return passed
 
     def failure(self, status: int) -> Exception:
+        """Return the exception for a status other than 0."""
         kind, reason = _FAILURES[status]
         return kind(f"the CPU kernel {self.name} failed: {reason}")
 
     def _num_elements(self, sizes: tuple[Any, ...], num_rows: int | None) -> tuple[int, ...]:
-        """How many elements each tensor needs at least; 0 for numbers. `num_rows`: the last of the offsets."""
+        """Return the minimum number of elements of each parameter, 0 for numbers. `num_rows` is the last offset."""
         if any(not isinstance(size, int) or size < 0 for size in sizes):
-            raise ValueError(f"{self.name}: a size is negative or not a whole number in {sizes}")
-        known = {self.parameters[place].name: size for place, size in zip(self.sizes, sizes, strict=True)}
+            raise ValueError(f"{self.name}: a size in {sizes} is negative or not an integer")
+        known = {self.parameters[index].name: size for index, size in zip(self.sizes, sizes, strict=True)}
         if num_rows is not None:
             known["N"] = num_rows
         if "num_documents" in known:
@@ -121,17 +122,17 @@ class Function:
 
     def _refusal(self, parameter: Parameter, found: Tensor, least: int) -> Exception:
         if found.dtype is not parameter.dtype:
-            return TypeError(f"{self.name}: {parameter.name} is of {found.dtype}, not {parameter.dtype}")
+            return TypeError(f"{self.name}: {parameter.name} has dtype {found.dtype}, not {parameter.dtype}")
         if not found.is_cpu:
             return TypeError(f"{self.name}: {parameter.name} is on {found.device}, not on the CPU")
         if not found.is_contiguous():
-            return ValueError(f"{self.name}: {parameter.name} is not contiguous: its strides are {found.stride()}")
-        return ValueError(f"{self.name}: {parameter.name} has {found.numel()} elements, at least {least} are needed")
+            return ValueError(f"{self.name}: {parameter.name} is not contiguous, its strides are {found.stride()}")
+        return ValueError(f"{self.name}: {parameter.name} has {found.numel()} elements, but needs at least {least}")
 
 
 @cache
 def constants() -> dict[str, int]:
-    """Return the sizes that C and Python share, by name, from `kernels.h`."""
+    """Return the constants that C and Python share, from `kernels.h`."""
     return {name: int(value) for name, value in _CONSTANT.findall(source_text("kernels.h"))}
 
 
@@ -140,7 +141,7 @@ def constant(name: str) -> int:
 
 
 def read_declarations(header: str, dtype: torch.dtype) -> dict[str, Function]:
-    """The functions that a library of this dtype has, by name, from the text of `kernels.h`."""
+    """Return the functions of the library for this dtype, by name; `header` is the text of `kernels.h`."""
     text = _COMMENT.sub("", header)
     text = text if dtype == torch.float32 else _ONLY_FLOATS.sub("", text)
     return {name: Function(name, _parameters(arguments, dtype)) for name, arguments in _FUNCTION.findall(text)}
@@ -156,7 +157,7 @@ def _parameters(arguments: str, dtype: torch.dtype) -> list[Parameter]:
 def _parameter(declared: str, dtype: torch.dtype) -> Parameter:
     match = _PARAMETER.fullmatch(declared)
     if match is None:
-        raise ValueError(f"{declared!r} cannot be read")
+        raise ValueError(f"the declaration {declared!r} cannot be parsed")
     name = match["name"]
     if match["pointer"] is None:
         return Parameter(name, _NUMBERS[match["type"]])
@@ -167,5 +168,5 @@ def _parameter(declared: str, dtype: torch.dtype) -> Parameter:
 
 def _last_of(offsets: object) -> int:
     if not isinstance(offsets, Tensor) or offsets.dim() != 1 or len(offsets) == 0:
-        raise TypeError("the documents' offsets are not a tensor of one dimension")
+        raise TypeError("the document offsets are not a tensor with one dimension")
     return int(offsets[-1])

@@ -1,4 +1,4 @@
-"""Dropout masks at a tenth of the cost of `bernoulli_`, determined by `torch.manual_seed`."""
+"""Draw dropout masks at a tenth of the cost of `bernoulli_`, reproducible with `torch.manual_seed`."""
 
 import math
 
@@ -10,11 +10,11 @@ _LEVELS = 1 << 16
 
 
 class DropoutMasks:
-    """A stream of masks, seeded once per forward pass from PyTorch's default CPU generator.
+    """A stream of dropout masks, seeded once per forward pass from PyTorch's default CPU generator.
 
-    Each element compares 16 random bits with a threshold. p = 0.1 is not a multiple of 1/65536, so the threshold of a
-    mask is drawn from the two neighbours such that an element is dropped with probability exactly p. The bits are
-    NumPy's SFC64: NumPy promises not to change its raw stream.
+    For each element, 16 random bits are compared with a threshold. A probability such as 0.1 is not a multiple of
+    1/65536. So each mask draws one of the two nearest thresholds at random, such that an element is dropped with
+    probability exactly p. The bits come from NumPy's SFC64, whose raw stream NumPy promises not to change.
     """
 
     def __init__(self) -> None:
@@ -22,7 +22,7 @@ class DropoutMasks:
         self._bits = np.random.SFC64(seed)
 
     def draw(self, num_rows: int, width: int, probability: float, dtype: torch.dtype) -> Tensor:
-        """Return (num_rows, width): 1 where the element is kept, 0 where it is dropped, not yet scaled."""
+        """Return a mask of shape (num_rows, width): 1 to keep an element, 0 to drop it. It is not scaled."""
         words = self._bits.random_raw(-(-num_rows * width // 4) + 1)
         threshold = probability * _LEVELS
         fraction = threshold - math.floor(threshold)

@@ -1,12 +1,12 @@
-"""Run BERT and RoBERTa encoders on the CPU faster than the library, with its values to rounding.
+"""Run BERT and RoBERTa encoders on the CPU faster than the library, with the same values up to rounding.
 
-B: documents, T: tokens (padded), H: hidden size, N: rows, one per token.
+`accelerate` replaces the `forward` method of a Hugging Face model. Its parameters and state dict do not change. Each
+layer becomes one autograd function with a hand-written backward pass. If there are compiled kernels for the processor
+and the dtype, the layers process only the non-padding tokens (`compiled.py`), else all B * T rows (`layer.py`). The
+library's `forward` still handles what these layers do not support: attention dropout, attention weights and 4-D masks.
+`first_token_only=True` skips most of the last layer, for heads that read only the first token (`first_token.py`).
 
-`accelerate` replaces the `forward` of a Hugging Face model; its parameters and state dict stay. Each layer becomes one
-autograd function with a hand-written backward pass: over the non-padding tokens if there are compiled kernels for the
-processor and the dtype (`compiled.py`), else over all B * T rows (`layer.py`). What these layers do not support
-(attention dropout, attention weights, 4-D masks) goes to the library's `forward`. `first_token_only=True` saves most of
-the last layer for heads that read only the first token (`first_token.py`).
+Shape suffixes: B documents, T tokens (padded), H hidden size, N rows, one per token.
 """
 
 from collections.abc import Callable, Iterator
@@ -33,16 +33,16 @@ from imdbcls.runtime.padding import cu_seqlens_of, token_indices, with_padding
 
 _MODEL_TYPES = {"bert", "roberta"}
 
-# Prepared weights by encoder, layer and dtype within `inference_weights`; each thread has its own.
+# The prepared weights within `inference_weights`, by encoder, layer and dtype. Each thread has its own mapping.
 _kept: ContextVar[dict[tuple[nn.Module, int, torch.dtype], layer.Weights] | None] = ContextVar("kept", default=None)
 
 
 @contextmanager
 def inference_weights() -> Iterator[None]:
-    """Prepare the weights of accelerated encoders once for all passes in this block; no weight may change in it.
+    """Prepare the weights of accelerated encoders only once for all passes in this block. No weight may change in it.
 
-    This saves more than a third of the time of a single document. Passes that compute gradients prepare their own
-    weights, and a nested block starts with none.
+    This saves more than a third of the time for a single document. Passes that compute gradients still prepare their
+    own weights. A nested block prepares all weights again.
     """
     outer = _kept.get()
     try:
@@ -53,25 +53,26 @@ def inference_weights() -> Iterator[None]:
 
 
 def accelerate(encoder: PreTrainedModel) -> str | None:
-    """Replace `encoder.forward` in place by this module's, if the encoder is known; parameters stay as they are.
+    """Replace `encoder.forward` in place with the forward of this module, if the encoder is supported.
 
-    Returns why training on the CPU does not run the accelerated layers, in words for the user, or None.
+    The parameters do not change. Returns the reason why training on the CPU does not use the accelerated layers, for
+    log messages, or None if it uses them.
     """
     reason = _fallback_reason(encoder)
     if reason is None:
         encoder.forward = MethodType(_forward, encoder)
         if encoder.config.attention_probs_dropout_prob > 0:
-            return "attention dropout is above 0, so training takes the library's layers and only scoring the fast ones"
+            return "attention dropout is above 0, so training uses the library's layers and evaluation the fast ones"
     return reason
 
 
 def is_accelerated(encoder: nn.Module) -> bool:
-    """Return whether the encoder's `forward` is this module's, which takes `first_token_only`."""
+    """Return whether the encoder's `forward` is from this module, so that it accepts `first_token_only`."""
     return getattr(encoder.forward, "__func__", None) is _forward
 
 
 def runs_accelerated_layers(encoder: nn.Module, training: bool) -> bool:
-    """Return whether the accelerated layers compute the encoder's passes in training, or in scoring."""
+    """Return whether the encoder uses the accelerated layers, in training or in evaluation."""
     return is_accelerated(encoder) and _allows_accelerated_layers(encoder, training)
 
 
@@ -81,7 +82,7 @@ def _allows_accelerated_layers(encoder: Any, training: bool) -> bool:
 
 
 def kernels_for(encoder: Any, dtype: torch.dtype) -> loading.Kernels | None:
-    """Return the compiled kernels that an accelerated encoder uses in this dtype; None for PyTorch's operations."""
+    """Return the compiled kernels that an accelerated encoder uses in this dtype, or None if it uses PyTorch's."""
     if dtype not in (torch.bfloat16, torch.float32) or encoder.config.hidden_size > constant("MAX_COLUMNS"):
         return None
     return loading.load(dtype)
@@ -90,11 +91,11 @@ def kernels_for(encoder: Any, dtype: torch.dtype) -> loading.Kernels | None:
 def _fallback_reason(encoder: PreTrainedModel) -> str | None:
     config = encoder.config
     if config.model_type not in _MODEL_TYPES or not hasattr(encoder, "encoder"):
-        return f"no fast path for {config.model_type}"
+        return f"{config.model_type} has no fast layers"
     if config.is_decoder or config.add_cross_attention:
-        return "no fast path for decoders"
+        return "decoders have no fast layers"
     if config.hidden_act != "gelu":
-        return f"no fast path for the activation {config.hidden_act}"
+        return f"the fast layers do not support the activation {config.hidden_act}"
     if not hasattr(torch.ops.aten, "_scaled_dot_product_flash_attention_for_cpu"):
         return f"PyTorch {torch.__version__} has no fused CPU attention"
     return None
@@ -105,7 +106,7 @@ def _recomputes_activations(encoder: Any) -> bool:
 
 
 class _Inputs(NamedTuple):
-    """The input of the embeddings: ids_BT or embeddings_BTH; the library has a default for what is None."""
+    """The input of the embeddings: ids_BT or embeddings_BTH. The library has a default for the fields that are None."""
 
     input_ids: Tensor | None
     token_type_ids: Tensor | None
@@ -114,7 +115,7 @@ class _Inputs(NamedTuple):
 
     @property
     def tokens(self) -> Tensor | None:
-        """ids_BT or embeddings_BTH."""
+        """The given one of ids_BT and embeddings_BTH."""
         return self.inputs_embeds if self.input_ids is None else self.input_ids
 
 
@@ -130,10 +131,10 @@ def _forward(
     return_dict: bool | None = None,
     **kwargs: Any,
 ) -> Any:
-    """Return the encoder's output: hidden states_BTH in the autocast dtype, float32 without autocast.
+    """Return the encoder's output: hidden_BTH in the autocast dtype, or in float32 without autocast.
 
-    With `first_token_only` they are hidden states_B1H in float32, except where the library's `forward` runs or the last
-    layer has adapters: then all tokens are there. The other arguments are the library's.
+    With `first_token_only`, the output is hidden_B1H in float32. The output still has all tokens if the library's
+    `forward` runs or if the last layer has adapters. The other arguments are those of the library.
     """
     inputs = _Inputs(input_ids, token_type_ids, position_ids, inputs_embeds)
     if not _is_supported(self, inputs, attention_mask, kwargs):
@@ -152,7 +153,7 @@ def _forward(
 
 
 def _is_supported(encoder: Any, inputs: _Inputs, attention_mask: Tensor | None, options: dict[str, Any]) -> bool:
-    """Return whether the accelerated layers can compute this pass. `options`: further arguments of the library."""
+    """Return whether the accelerated layers support this pass; `options` are the library's other arguments."""
     config, tokens = encoder.config, inputs.tokens
     return (
         tokens is not None
@@ -169,8 +170,8 @@ def _is_supported(encoder: Any, inputs: _Inputs, attention_mask: Tensor | None, 
 def _hidden_states(
     encoder: Any, inputs: _Inputs, attention_mask: Tensor | None, first_token_only: bool, all_layers: bool
 ) -> list[Tensor]:
-    """Return the last layer's hidden states, or with `all_layers` the embeddings and every layer's, in order."""
-    assert inputs.tokens is not None  # `_is_supported` has checked it
+    """Return a list with the last hidden states or, with `all_layers`, with those of the embeddings and each layer."""
+    assert inputs.tokens is not None  # checked by `_is_supported`
     dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else encoder.dtype
     shape = inputs.tokens.shape[:2]
     mask_BT = torch.ones(shape, dtype=torch.bool) if attention_mask is None else attention_mask.bool()
@@ -196,7 +197,7 @@ def _run_pytorch_layers(
     dtype: torch.dtype,
     all_layers: bool,
 ) -> list[Tensor]:
-    """Run the layers over all B * T rows, padding included, with PyTorch's operations (`layer.py`); see above."""
+    """Compute `_hidden_states` with PyTorch's operations (`layer.py`), for all B * T rows including padding."""
     config = encoder.config
     hidden_BTH = encoder.embeddings(**inputs._asdict())
     num_documents, num_tokens, hidden_size = hidden_BTH.shape
@@ -223,38 +224,40 @@ def _run_compiled_layers(
     kernels: loading.Kernels,
     all_layers: bool,
 ) -> list[Tensor]:
-    """Run the layers over the N non-padding tokens with the compiled kernels; see above. Zeros at padding."""
+    """Compute `_hidden_states` with the compiled kernels, for the N non-padding tokens. Padding gets zeros."""
     config = encoder.config
     offsets, indices_N = cu_seqlens_of(mask_BT), token_indices(mask_BT)
     masks = compiled.Dropout.draw(dropout)
-    plan = compiled.Plan(kernels, offsets, len(indices_N), config.num_attention_heads, config.layer_norm_eps, masks)
+    batch = compiled.PackedBatch(
+        kernels, offsets, len(indices_N), config.num_attention_heads, config.layer_norm_eps, masks
+    )
     with torch.autocast("cpu", enabled=False):
-        hidden_NH, residual_NH = _compiled_embeddings(encoder, inputs, mask_BT, indices_N, plan)
+        hidden_NH, residual_NH = _compiled_embeddings(encoder, inputs, mask_BT, indices_N, batch)
         states_NH = [hidden_NH]
         for number, module in enumerate(layers):
             parameters = _parameters(module)
             weights = _weights(encoder, number, kernels.dtype, partial(compiled.compute_weights, kernels, parameters))
             if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (hidden_NH, *parameters)):
                 hidden_NH, residual_NH = compiled.CompiledLayer.apply(
-                    hidden_NH, residual_NH, plan, number, weights, *parameters
+                    hidden_NH, residual_NH, batch, number, weights, *parameters
                 )
-            else:  # scoring, or the frozen layers below the first trained one
-                hidden_NH = residual_NH = compiled.score_layer(hidden_NH, plan, number, weights)
+            else:  # in evaluation, and in frozen layers below the lowest trainable layer
+                hidden_NH = residual_NH = compiled.inference_layer(hidden_NH, batch, number, weights)
             states_NH = [*states_NH, hidden_NH] if all_layers else [hidden_NH]
-        states_NH = [state_NH[: plan.num_rows] for state_NH in states_NH]
-        if plan.num_rows == mask_BT.numel():  # no padding: nothing to copy
+        states_NH = [state_NH[: batch.num_rows] for state_NH in states_NH]
+        if batch.num_rows == mask_BT.numel():  # without padding, a view is enough
             return [state_NH.view(*mask_BT.shape, -1) for state_NH in states_NH]
         return [with_padding(state_NH, mask_BT, indices_N) for state_NH in states_NH]
 
 
 def _compiled_embeddings(
-    encoder: Any, inputs: _Inputs, mask_BT: Tensor, indices_N: Tensor, plan: compiled.Plan
+    encoder: Any, inputs: _Inputs, mask_BT: Tensor, indices_N: Tensor, batch: compiled.PackedBatch
 ) -> tuple[Tensor, Tensor]:
-    """Return the rows that enter the first layer, twice (see compiled.py)."""
+    """Return the input rows of the first layer, twice (see compiled.py)."""
     embeddings, ids_BT = encoder.embeddings, inputs.input_ids
     if ids_BT is None or type(embeddings) not in (BertEmbeddings, RobertaEmbeddings):
-        rows_NH = embeddings(**inputs._asdict()).flatten(0, 1)[indices_N].to(plan.kernels.dtype)
-        rows_NH = F.pad(rows_NH, (0, 0, 0, padded_rows(plan.num_rows, plan.kernels.dtype) - plan.num_rows))
+        rows_NH = embeddings(**inputs._asdict()).flatten(0, 1)[indices_N].to(batch.kernels.dtype)
+        rows_NH = F.pad(rows_NH, (0, 0, 0, padded_rows(batch.num_rows, batch.kernels.dtype) - batch.num_rows))
         return rows_NH, rows_NH
     positions_BT = inputs.position_ids
     if positions_BT is None:
@@ -265,8 +268,8 @@ def _compiled_embeddings(
     types_BT = torch.zeros((), dtype=torch.int64) if inputs.token_type_ids is None else inputs.token_type_ids
     tables = (embeddings.word_embeddings, embeddings.token_type_embeddings, embeddings.position_embeddings)
     return compiled.CompiledEmbeddings.apply(
-        plan,
-        2 * len(encoder.encoder.layer),  # the number of its dropout mask: after those of the layers
+        batch,
+        2 * len(encoder.encoder.layer),  # the number of the dropout mask, after the two masks of each layer
         tuple(index.expand(mask_BT.shape).flatten()[indices_N] for index in (ids_BT, types_BT, positions_BT)),
         tuple(-1 if table.padding_idx is None else table.padding_idx for table in tables),
         embeddings.LayerNorm.weight,
@@ -278,7 +281,7 @@ def _compiled_embeddings(
 def _weights(
     encoder: nn.Module, number: int, dtype: torch.dtype, compute: Callable[[], layer.Weights]
 ) -> layer.Weights:
-    """Return layer `number`'s weights, kept ones within `inference_weights` if no gradient is computed."""
+    """Return the prepared weights of a layer, from the mapping of `inference_weights` if no gradient is needed."""
     kept = None if torch.is_grad_enabled() else _kept.get()
     if kept is None:
         return compute()
@@ -289,7 +292,7 @@ def _weights(
 
 
 def _parameters(layer: Any) -> tuple[Tensor, ...]:
-    """Return a layer's sixteen parameters, in the order in which the layer functions take them."""
+    """Return the sixteen parameters of a layer, in the order of the layer functions' arguments."""
     attention, output = layer.attention.self, layer.attention.output
     modules = (
         attention.query,

@@ -1,6 +1,6 @@
-"""Compute the last layer of an encoder only for the first token, for heads that read no other.
+"""Compute the last layer of an encoder only for the first token, for heads that read only this token.
 
-B: documents, T: tokens (padded), H: hidden size, A: attention heads, E = H / A: width of a head.
+Shape suffixes: B documents, T tokens (padded), H hidden size, A attention heads, E = H / A width of a head.
 """
 
 from collections.abc import Iterable
@@ -12,9 +12,10 @@ from torch import Tensor, nn
 
 
 def split_layers(layers: Iterable[Any], first_token_only: bool) -> tuple[list[Any], Any | None]:
-    """Return a BERT or RoBERTa encoder's layers to run over all tokens, and the layer for `first_token_of` or None.
+    """Split the layers of BERT or RoBERTa into those for all tokens, and the last layer for `first_token_of`, or None.
 
-    It is None without `first_token_only`, or if the last layer has adapters: `first_token_of` reads weights directly.
+    The second value is None without `first_token_only`, or if the last layer has adapters, because `first_token_of`
+    reads the weights directly and would ignore them.
     """
     *below, last = layers
     projections = (last.attention.self.key, last.attention.self.value)
@@ -24,11 +25,12 @@ def split_layers(layers: Iterable[Any], first_token_only: bool) -> tuple[list[An
 
 
 def first_token_of(layer: Any, hidden_BTH: Tensor, mask_BT: Tensor) -> Tensor:
-    """Return a BERT or RoBERTa layer's output at the first token, first_B1H, float32. It has no attention dropout.
+    """Return the output of a BERT or RoBERTa layer at the first token, first_B1H, in float32.
 
-    Query, feed-forward part and norms are computed only for that token, and keys and values not at all
-    (`single_query_attention`). This is a hundredth of the layer's work, so it computes in float32; call it outside
-    autocast. The key's bias gets no gradient, because the softmax does not depend on it.
+    The query, the feed-forward part and the norms are computed only for this token. Keys and values are not computed at
+    all (see `single_query_attention`). This takes a hundredth of the layer's time, so float32 is affordable; call it
+    outside autocast. Attention dropout is not supported. The key bias gets no gradient, because the softmax does not
+    depend on it.
     """
     hidden_BTH = hidden_BTH.float()
     first_BH = hidden_BTH[:, 0]
@@ -50,16 +52,16 @@ def single_query_attention(
     value_H: Tensor,
     dropout: float = 0.0,
 ) -> Tensor:
-    """Return softmax attention of one query per document over its tokens, context_BH, from key and value weights.
+    """Compute softmax attention of one query per document over its tokens; return context_BH.
 
-    A token's score is q · (K h + k) = (Kᵀ q) · h + q · k. So one vector per attention head is multiplied with the
-    hidden states, and no keys are computed. q · k is the same for all tokens, so the softmax does not depend on it. In
-    the same way Σ a (V h + v) = V Σ a h + v Σ a, where Σ a is 1 without dropout.
+    The keys and values are not computed. The score of a token is q · (K h + k) = (Kᵀ q) · h + q · k, so it is enough to
+    multiply the hidden states with one vector Kᵀ q per attention head. The term q · k is the same for all tokens and
+    does not change the softmax. In the same way, Σ a (V h + v) = V Σ a h + v Σ a, where Σ a is 1 without dropout.
     """
     num_heads, width = query_BAE.shape[1:]
     key_AEH, value_AEH = (weight_HH.view(num_heads, width, -1) for weight_HH in (key_HH, value_HH))
-    asked_BAH = torch.einsum("bae,aeh->bah", query_BAE * width**-0.5, key_AEH)
-    scores_BAT = torch.bmm(asked_BAH, hidden_BTH.transpose(1, 2)).float()
+    projected_BAH = torch.einsum("bae,aeh->bah", query_BAE * width**-0.5, key_AEH)
+    scores_BAT = torch.bmm(projected_BAH, hidden_BTH.transpose(1, 2)).float()
     weights_BAT = scores_BAT.masked_fill(~mask_BT.unsqueeze(1), float("-inf")).softmax(dim=2)
     weights_BAT = F.dropout(weights_BAT, dropout, dropout > 0)
     pooled_BAH = torch.bmm(weights_BAT.to(hidden_BTH.dtype), hidden_BTH)

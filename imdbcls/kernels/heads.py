@@ -1,6 +1,6 @@
-"""Acceleration of heads: the same values, gradients and parameters, computed faster.
+"""Accelerate heads, with the same values, gradients and parameters.
 
-B documents, T tokens, D hidden size, A attention heads, E = D / A.
+Shape suffixes: B documents, T tokens, D hidden size, A attention heads, E = D / A.
 """
 
 from collections.abc import Iterator
@@ -19,14 +19,14 @@ from imdbcls.kernels.loading import Kernels
 
 
 def accelerate_head(head: nn.Module) -> None:
-    """Replace the slow parts of a head, in place; parameters, their names and the state dict stay.
+    """Replace the slow parts of a head in place. Parameters, their names and the state dict do not change.
 
-    - `nn.Dropout` of token vectors (three dimensions or more), in any head: masks at a tenth of the cost on the CPU.
-    - `LSTMHead`: the compiled recurrence on the CPU.
-    - `TransformerHead`: its layer computes only the first token, which is all that the head reads.
+    - `nn.Dropout` in any head: on the CPU, masks for token vectors (three or more dimensions) cost a tenth.
+    - `LSTMHead`: on the CPU, the recurrence uses the compiled kernels.
+    - `TransformerHead`: its layer computes only the first token, because the head reads no other token.
 
-    Both may be parts of another head. A subclass that overrides the accelerated part keeps its own. `copy.deepcopy`
-    keeps the acceleration.
+    The last two may also be submodules of another head. A subclass that overrides the accelerated part keeps its own
+    version. `copy.deepcopy` keeps the acceleration.
     """
     for module in head.modules():
         if type(module) is nn.Dropout and not module.inplace:
@@ -38,7 +38,7 @@ def accelerate_head(head: nn.Module) -> None:
 
 
 def kernels_of_head(head: nn.Module, dtype: torch.dtype) -> Iterator[Kernels | None]:
-    """Yield the kernels that each LSTM in the head uses on the CPU; None for PyTorch's own."""
+    """Yield the kernels that each LSTM in the head uses on the CPU, or None if it uses PyTorch's implementation."""
     accelerated: set[nn.Module] = set()
     for module in head.modules():
         if vars(module).get("final_output") is final_output:
@@ -49,7 +49,7 @@ def kernels_of_head(head: nn.Module, dtype: torch.dtype) -> Iterator[Kernels | N
 
 
 def dropout(self: nn.Dropout, input: Tensor) -> Tensor:
-    """Apply dropout; masks for token vectors on the CPU come from a faster generator (`DropoutMasks`)."""
+    """Apply dropout. On the CPU, `DropoutMasks` draws the masks for token vectors."""
     if not self.training or self.p == 0 or input.dim() < 3 or input.device.type != "cpu":
         return nn.Dropout.forward(self, input)
     num_rows, width = input[..., 0].numel(), input.shape[-1]
@@ -58,7 +58,7 @@ def dropout(self: nn.Dropout, input: Tensor) -> Tensor:
 
 
 def final_output(layer: nn.LSTM, hidden_BTD: Tensor, mask_BT: Tensor, *, backward: bool = False) -> Tensor:
-    """Compute `LSTMHead.final_output` with the compiled kernels where they exist; final_BD in their dtype."""
+    """Compute `LSTMHead.final_output` with the compiled kernels, if available; return final_BD in their dtype."""
     kernels = lstm.kernels_for(layer, hidden_BTD)
     if kernels is None:
         return LSTMHead.final_output(layer, hidden_BTD, mask_BT, backward=backward)
@@ -68,9 +68,9 @@ def final_output(layer: nn.LSTM, hidden_BTD: Tensor, mask_BT: Tensor, *, backwar
 def first_token_of_layer(
     self: nn.TransformerEncoderLayer, hidden_BTD: Tensor, *, src_key_padding_mask: Tensor
 ) -> Tensor:
-    """Compute the layer's output at the first token only; first_B1D.
+    """Compute the layer's output only at the first token; return first_B1D.
 
-    No key or value of any token is computed (`single_query_attention`). `src_key_padding_mask` is True at padding.
+    Keys and values are not computed (see `single_query_attention`). `src_key_padding_mask` is True at padding.
     """
     first_BD = hidden_BTD[:, 0]
     attention = self.self_attn

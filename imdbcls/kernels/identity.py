@@ -1,4 +1,4 @@
-"""Name the code that computes a run's numbers, for the run's record and for cache keys."""
+"""Name the implementation that computes a run's numbers, for `result.json` and for cache keys."""
 
 import hashlib
 from collections.abc import Iterator
@@ -16,23 +16,24 @@ _SOURCES = (".py", ".c", ".h")
 
 
 def numeric_path(encoder: nn.Module, head: nn.Module, *, device: str, dtype: torch.dtype, training: bool) -> str:
-    """Return the kernels that compute: `avx512_bf16+amx`, `avx512_bf16`, `avx2_fp32`, or `pytorch`.
+    """Return the name of the kernels in use: `avx512_bf16+amx`, `avx512_bf16`, `avx2_fp32`, or `pytorch`.
 
-    Joined by "and" where the encoder and the head use different ones. The kernels are loaded, and compiled if needed.
+    If the encoder and the head use different kernels, the names are joined by "and". The kernels are loaded, and
+    compiled if needed.
     """
     kernels = _kernels_of(encoder, head, dtype, training) if device == "cpu" else iter([None])
     return " and ".join(sorted({PYTORCH if used is None else used.name for used in kernels}))
 
 
 def _kernels_of(encoder: nn.Module, head: nn.Module, dtype: torch.dtype, training: bool) -> Iterator[Kernels | None]:
-    """Yield the kernels of the encoder, then of each LSTM in the head; None for PyTorch's operations."""
+    """Yield the kernels of the encoder and of each LSTM in the head, or None for PyTorch's operations."""
     is_accelerated = cpu.runs_accelerated_layers(encoder, training)
     yield cpu.kernels_for(encoder, dtype) if is_accelerated else None
     yield from kernels_of_head(head, dtype)
 
 
 def source_digest() -> str:
-    """Return the sha256 of this package's sources: a change in them may change bits."""
+    """Return the sha256 of this package's source files, because a change in them may change the last bits."""
     digest = hashlib.sha256()
     for path in sorted(path for path in Path(__file__).parent.rglob("*") if path.suffix in _SOURCES):
         digest.update(hashlib.sha256(path.read_bytes()).digest())

@@ -1,9 +1,9 @@
-"""One encoder layer from PyTorch's operations with a hand-written backward pass, in any precision.
+"""An encoder layer made of PyTorch operations, with a hand-written backward pass, in any precision.
 
-B: documents, T: tokens (padded), N = B * T: rows, H: hidden size, A: attention heads, D = H / A: width of
-a head, F: width of the feed-forward layer.
+Tensors have the compute dtype. Products accumulate in float32, and layer norms are computed in float32.
 
-Tensors have the compute dtype. Products accumulate in float32, and normalisations compute in float32.
+Shape suffixes: B documents, T tokens (padded), N = B * T rows, H hidden size, A attention heads, D = H / A width of
+a head, F width of the feed-forward layer.
 """
 
 from typing import Any, NamedTuple
@@ -17,7 +17,7 @@ from imdbcls.kernels.dropout import DropoutMasks
 
 
 class Shape(NamedTuple):
-    """The sizes and settings that a layer needs besides its tensors."""
+    """The sizes and settings of a layer."""
 
     num_documents: int
     num_tokens: int
@@ -27,9 +27,9 @@ class Shape(NamedTuple):
 
 
 class Weights(NamedTuple):
-    """One layer's weights, prepared: in the compute dtype, with query, key and value joined.
+    """The prepared weights of a layer, in the compute dtype, with query, key and value concatenated.
 
-    The compiled kernels in float32 take packed matrices (`products.prepare`).
+    For the compiled float32 kernels the matrices are packed (`products.prepare`).
     """
 
     qkv_3HH: Tensor
@@ -47,10 +47,11 @@ class Weights(NamedTuple):
 
 
 def compute_weights(parameters: tuple[Tensor, ...], dtype: torch.dtype) -> Weights:
-    """Cast one layer's sixteen parameters to the compute dtype, with query, key and value joined.
+    """Cast the sixteen parameters of a layer to the compute dtype, and concatenate query, key and value.
 
-    Each pass does this again, which takes one hundredth of its time, except within `encoder.inference_weights`. A copy
-    could be stale: PyTorch's fused AdamW does not raise the version of a parameter that it changes.
+    Except within `encoder.inference_weights`, each pass does this again, which takes one hundredth of its time. A
+    cached copy could be outdated: PyTorch's fused AdamW does not increase the version of the parameters that it
+    updates.
     """
     with torch.no_grad():
         query, query_bias, key, key_bias, value, value_bias, out, out_bias, *rest = parameters
@@ -84,7 +85,11 @@ class LayerFunction(torch.autograd.Function):
         weights: Weights,
         *parameters: Tensor,
     ) -> Tensor:
-        """The parameters, sixteen float32 leaves, only tell autograd where the gradients go."""
+        """Compute the layer from `weights`.
+
+        `parameters` are the sixteen float32 leaf tensors. They are arguments only so that autograd assigns the
+        gradients to them.
+        """
         w = weights
         qkv_BT3AD = F.linear(x_NH, w.qkv_3HH, w.qkv_3H).view(
             shape.num_documents, shape.num_tokens, 3, shape.num_heads, -1
@@ -118,7 +123,7 @@ class LayerFunction(torch.autograd.Function):
             d_z_NH, sum2_NH, mean2_N1, rstd2_N1, w.norm2_weight_H, w.norm2_bias_H
         )
         d_down_NH = _drop_backward(d_sum2_NH, kept2_NH, shape.dropout)
-        d_down_HF = (active_NF.t() @ d_down_NH).t()  # this order is a third faster than the transpose
+        d_down_HF = (active_NF.t() @ d_down_NH).t()  # a third faster than d_down_NH.t() @ active_NF
         d_up_NF = torch.ops.aten.gelu_backward(d_down_NH @ w.down_HF, up_NF)
         d_y_NH = torch.addmm(d_sum2_NH, d_up_NF, w.up_FH)
         d_sum1_NH, d_norm1_weight_H, d_norm1_bias_H = _normalise_backward(
@@ -163,7 +168,10 @@ def _normalise(x_NH: Tensor, weight_H: Tensor, bias_H: Tensor, epsilon: float) -
 def _normalise_backward(
     d_y_NH: Tensor, x_NH: Tensor, mean_N1: Tensor, rstd_N1: Tensor, weight_H: Tensor, bias_H: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Compute in float32: PyTorch sums bfloat16 weight and bias gradients in bfloat16, 5 % off at 4,000 rows."""
+    """Compute the gradients of input, weight and bias in float32.
+
+    PyTorch sums bfloat16 gradients of weight and bias in bfloat16, with an error of 5 % at 4,000 rows.
+    """
     d_x_NH, d_weight_H, d_bias_H = torch.ops.aten.native_layer_norm_backward(
         d_y_NH.float().contiguous(), x_NH.float(), x_NH.shape[1:], mean_N1, rstd_N1, weight_H, bias_H, [True] * 3
     )

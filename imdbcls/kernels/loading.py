@@ -1,8 +1,8 @@
-"""The compiled kernels (`csrc`), loaded and called: built by the user's C compiler on first use (`building.py`).
+"""Load and call the compiled kernels (`csrc`). The user's C compiler builds them on first use (`building.py`).
 
-There are two libraries of them, for Linux on x86: in bfloat16 for processors that compute in it (AVX512-BF16, with AMX
-where it is there), and in float32 for those that have AVX2 and no AVX-512, as most laptops. Where they cannot be had,
-`load` logs why, once, and PyTorch's operations are used instead.
+There are two libraries, for Linux on x86-64. The bfloat16 library is for processors with AVX512-BF16; it uses AMX if
+available. The float32 library is for processors with AVX2 but without AVX-512, like most laptops. If the kernels are
+not available, `load` logs the reason once, and PyTorch's operations are used instead.
 """
 
 import ctypes
@@ -26,15 +26,16 @@ logger = logging.getLogger(__name__)
 
 
 class Kernels:
-    """The loaded functions, for tensors of `dtype`; `uses_amx` says whether matrix products use the AMX tiles.
+    """A loaded library for tensors of `dtype`. `uses_amx` is true if matrix products use the AMX tiles.
 
-    Raises FileNotFoundError, and DamagedObject if the object is incomplete, not this user's or cannot be loaded.
+    Raises FileNotFoundError, or DamagedObject if the library is incomplete, is not private to this user or cannot be
+    loaded.
     """
 
     def __init__(self, path: Path, dtype: torch.dtype, allow_amx: bool = True) -> None:
         self.dtype = dtype
-        # Load the open file, which was checked, not the path, which may be another file by now. It stays open: the
-        # loader would take a second library of the same name for the first.
+        # Load the checked file by its descriptor, because the path may refer to another file by now. Keep the
+        # descriptor open: if a second library got the same number, the loader would return the first library.
         descriptor = building.open_object(path)
         try:
             self._library = ctypes.CDLL(f"/proc/self/fd/{descriptor}")
@@ -50,14 +51,14 @@ class Kernels:
             self.blocks_of: Callable[[int], int] = self._library.blocks_of
             self._functions = {name: (getattr(self._library, name), each) for name, each in declared.items()}
         except AttributeError as error:
-            raise DamagedObject(f"{path} lacks a function ({error})") from error
+            raise DamagedObject(f"{path} does not contain a function ({error})") from error
         for function, each in self._functions.values():
             function.argtypes = [*(parameter.c_type for parameter in each.parameters), ctypes.c_int]
             function.restype = ctypes.c_int
 
     @property
     def name(self) -> str:
-        """What a run records of them: the instructions that their arithmetic uses."""
+        """The name of the kernels in a run's record, after the instructions that they use."""
         if self.dtype == torch.float32:
             return "avx2_fp32"
         return "avx512_bf16+amx" if self.uses_amx else "avx512_bf16"
@@ -65,7 +66,7 @@ class Kernels:
     def call(self, name: str, *arguments: Tensor | int | float | None) -> None:
         """Call a kernel with contiguous CPU tensors and numbers.
 
-        Raises TypeError or ValueError for arguments that it must not be given, MemoryError where it gets no memory.
+        Raises TypeError or ValueError for invalid arguments, and MemoryError if the kernel cannot allocate memory.
         """
         function, declared = self._functions[name]
         status = function(*declared.checked(arguments), torch.get_num_threads())
@@ -75,32 +76,32 @@ class Kernels:
 
 @cache
 def load(dtype: torch.dtype) -> Kernels | None:
-    """Return the kernels of a dtype, built if needed; None, with a logged reason, if they are not available.
+    """Return the kernels for a dtype, built if needed. If they are not available, log the reason and return None.
 
-    Also None, silently, for float32 where `is_for_floats` is false: PyTorch's products use AVX-512 there, or the system
-    is not Linux on x86 with AVX2.
+    For float32, also return None, without a log message, if `supports_float32_kernels` returns False: the processor has
+    AVX-512, which PyTorch's products use, or the system is not Linux on x86-64 with AVX2.
     """
-    if dtype == torch.float32 and not is_for_floats():
+    if dtype == torch.float32 and not supports_float32_kernels():
         return None
     try:
         kernels, problem = find_or_build(dtype)
     except KernelsMissing as error:
         logger.info(
-            f"No compiled CPU kernels: {error}. PyTorch's operations are used instead, at about half the speed."
+            f"The compiled CPU kernels are not available: {error}. Using PyTorch's operations, at about half the speed."
         )
         return None
     if problem is not None:
-        logger.warning(f"{problem}. The CPU kernels were compiled for this process only.")
+        logger.warning(f"{problem}. The CPU kernels are compiled only for this process.")
     return kernels
 
 
-def is_for_floats() -> bool:
-    """Whether this is a processor that the kernels in float32 were written for."""
+def supports_float32_kernels() -> bool:
+    """Return whether the float32 kernels are for this machine: Linux on x86-64 with AVX2, but without AVX-512."""
     return building.is_linux_on_x86() and torch.cpu._is_avx2_supported() and not torch.cpu._is_avx512_supported()
 
 
 def find_or_build(dtype: torch.dtype) -> tuple[Kernels, str | None]:
-    """The kernels, and why they are not from the cache, if so. Raises KernelsMissing."""
+    """Return the kernels, and why they are not from the cache, or None if they are. Raises KernelsMissing."""
     try:
         return _find_or_build_in(building.require_cache(), dtype), None
     except CacheRefused as refused:
@@ -108,28 +109,28 @@ def find_or_build(dtype: torch.dtype) -> tuple[Kernels, str | None]:
 
 
 def _find_or_build_in(folder: Path, dtype: torch.dtype) -> Kernels:
-    with building.remembering_hangs(folder):
+    with building.recording_hangs(folder):
         path = building.object_path(dtype, folder)
         with suppress(FileNotFoundError, DamagedObject):
             return Kernels(path, dtype)
         with build_lock(folder / ".lock"):
             try:
-                return Kernels(path, dtype)  # which another process built meanwhile
+                return Kernels(path, dtype)  # another process may have built it while this one waited
             except FileNotFoundError:
                 pass
             except DamagedObject as error:
-                logger.warning(f"{error}; the CPU kernels are compiled again.")
+                logger.warning(f"{error}; compiling the CPU kernels again.")
             building.build(dtype, folder)
         try:
             return Kernels(path, dtype)
         except (FileNotFoundError, DamagedObject) as error:
             path.unlink(missing_ok=True)
-            raise KernelsMissing(f"what {building.compiler()[0]} makes cannot be used: {error}") from error
+            raise KernelsMissing(f"the library built by {building.compiler()[0]} cannot be used: {error}") from error
 
 
 def _build_for_this_process(dtype: torch.dtype, because: str | None = None) -> Kernels:
     try:
-        with tempfile.TemporaryDirectory(prefix="imdbcls-kernels-") as name:  # what is loaded may be removed
+        with tempfile.TemporaryDirectory(prefix="imdbcls-kernels-") as name:  # a loaded library may be deleted
             return _find_or_build_in(Path(name), dtype)
     except (KernelsMissing, CacheRefused, OSError) as error:
         reason = "" if because is None else f" (for this process only, because {because})"
@@ -137,11 +138,12 @@ def _build_for_this_process(dtype: torch.dtype, because: str | None = None) -> K
 
 
 def status() -> str:
-    """Return what `load` will find, for the doctor: the kernels are loaded, or compiled only for this check.
+    """Describe the kernels that `load` would return, for `imdbcls.doctor`.
 
-    Nothing is written to the cache, except that a compiler that hung before and works now may be tried again.
+    Kernels in the cache are loaded; otherwise they are compiled only for this check. The cache does not change, except
+    that the record of a compiler that hung is deleted if it works now.
     """
-    dtype = torch.float32 if is_for_floats() else torch.bfloat16
+    dtype = torch.float32 if supports_float32_kernels() else torch.bfloat16
     problem = None
     try:
         compiler = " ".join(building.compiler())
@@ -158,4 +160,4 @@ def status() -> str:
         return f"none: {error}"
     building.forget_hang()
     when = "when first needed" if problem is None else f"separately in each process: {problem}"
-    return f"{kernels.name}, compiled by {compiler} {when} (tried out now)"
+    return f"{kernels.name}, compiled by {compiler} {when} (tested now)"

@@ -1,12 +1,14 @@
-"""The final output of an LSTM over documents of different lengths, with compiled kernels.
+"""Compute the final output of an LSTM over documents of different lengths with compiled kernels.
 
-N: rows, the real tokens of all documents one after another (no padding), in bfloat16 followed by unused rows up to a
-round number (see products.py; widths are multiples of 32, so no product reads them for another row). B: documents, T:
-tokens (padded), D: width of a token's vector, H: hidden size, G = 4 H: gates.
+The rows are the real tokens of all documents, one after another, without padding. In bfloat16, unused rows follow,
+because matrix products need a rounded number of rows (`products.py`). Widths are multiples of 32, so these rows do not
+affect other rows.
 
-The input part of the gates and all weight gradients are products over all rows; only the recurrence runs step by step
-(`csrc/lstm.c` in bfloat16, `csrc/float_lstm.c` in float32). In bfloat16, its cells and gates are float32; what it keeps
-for backward is bfloat16, except the cells.
+The input part of the gates and all weight gradients are products over all rows. Only the recurrence runs step by step
+(`csrc/lstm.c` in bfloat16, `csrc/float_lstm.c` in float32). In bfloat16, the recurrence computes cells and gates in
+float32; the tensors that it saves for backward are bfloat16, except the cells.
+
+Shape suffixes: N rows, B documents, T tokens (padded), D width of a token's vector, H hidden size, G = 4 H gates.
 """
 
 from typing import Any
@@ -24,7 +26,7 @@ from imdbcls.runtime.padding import cu_seqlens_of, token_indices
 
 
 def kernels_for(lstm: nn.LSTM, hidden_BTD: Tensor) -> Kernels | None:
-    """Return the kernels for an LSTM and its input, in the dtype of autocast; None for PyTorch's LSTM."""
+    """Return the kernels for an LSTM and its input, in the autocast dtype, or None to use PyTorch's LSTM."""
     if hidden_BTD.device.type != "cpu":
         return None
     dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else hidden_BTD.dtype
@@ -32,7 +34,10 @@ def kernels_for(lstm: nn.LSTM, hidden_BTD: Tensor) -> Kernels | None:
 
 
 def kernels_of_width(lstm: nn.LSTM, dtype: torch.dtype) -> Kernels | None:
-    """Return the kernels for an LSTM on the CPU in this dtype, in float32 if the processor has no bfloat16; or None."""
+    """Return the kernels for an LSTM on the CPU in this dtype, or None if it is not supported.
+
+    For bfloat16 on a processor without it, return the float32 kernels.
+    """
     multiple = constant("WIDTH_MULTIPLE")
     if lstm.input_size % multiple or lstm.hidden_size % multiple:
         return None
@@ -60,16 +65,16 @@ def final_output(
 
 
 class CompiledLSTM(torch.autograd.Function):
-    """Hochreiter & Schmidhuber (1997) with a forget gate, from a zero state: PyTorch's equations."""
+    """The LSTM of Hochreiter & Schmidhuber (1997) with a forget gate, as in PyTorch, from a zero initial state."""
 
     @staticmethod
     def forward(
         ctx: Any,
         kernels: Kernels,
         rows_ND: Tensor,
-        offsets: Tensor,  # (B + 1) int64: where each document's rows begin and the last ends
-        reverse: bool,  # whether each document is read from its end to its start
-        keep: bool,  # whether there will be a backward pass
+        offsets: Tensor,  # (B + 1) int64: the first row of each document, then the number of tokens
+        reverse: bool,  # read each document from its end to its start
+        keep: bool,  # save the tensors that the backward pass needs
         weight_GD: Tensor,
         weight_GH: Tensor,
         bias_G: Tensor,
@@ -95,7 +100,7 @@ class CompiledLSTM(torch.autograd.Function):
         kernels = ctx.kernels
         num_documents, hidden_size = d_final_BH.shape
         d_gates_NG = torch.empty_like(gates_NG)
-        d_bias_BG = torch.empty((num_documents, 4 * hidden_size))  # one row for each group of documents is used
+        d_bias_BG = torch.empty((num_documents, 4 * hidden_size))  # the kernel uses one row per group of documents
         kernels.call(
             "lstm_backward", gates_NG, weight_GH, offsets, cell_NH, d_final_BH.contiguous(), d_gates_NG, d_bias_BG,
             num_documents, hidden_size, ctx.reverse,
@@ -104,5 +109,6 @@ class CompiledLSTM(torch.autograd.Function):
         num_rows = int(offsets[-1])
         d_weight_GD = weight_gradient(kernels, d_gates_NG, rows_ND, num_rows)
         d_weight_GH = weight_gradient(kernels, d_gates_NG, previous_NH, num_rows)
-        # Two tensors: autograd keeps them without a copy, and clipping changes each in place.
+        # The two bias gradients must be separate tensors: autograd does not copy them, and clipping changes each one
+        # in place.
         return None, d_rows_ND, None, None, None, d_weight_GD, d_weight_GH, d_bias_BG[0], d_bias_BG[0].clone()

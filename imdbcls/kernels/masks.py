@@ -1,7 +1,7 @@
-"""Attention masks whose construction does not synchronise with the device.
+"""Build attention masks without synchronizing with the device.
 
-Given mask_BT, the library calls `mask.all()` in each pass to see if it needs the mask. On CUDA this waits for all
-earlier work. The library uses a mask of four dimensions as it is.
+For a two-dimensional mask, the library calls `mask.all()` in each pass to check whether it needs the mask. On CUDA,
+this waits for all queued work. The library uses a four-dimensional mask without this check.
 """
 
 from typing import Any
@@ -13,10 +13,10 @@ _TAKE_BOOL = {"bert", "roberta", "modernbert", "deberta-v2"}
 
 
 def attention_mask(encoder: Any, mask_BT: Tensor) -> Any:
-    """Return the `attention_mask` argument of `encoder` for mask_BT (bool, True at tokens).
+    """Return the `attention_mask` argument of `encoder` for `mask_BT` (bool, True at non-padding tokens).
 
-    An encoder that is not known gets 1 and 0 (int64), like a tokenizer's output: some compute with them (XLNet,
-    BigBird). It may wait for the device.
+    Encoders of other model types get 1 and 0 (int64), like the output of a tokenizer, because some compute with the
+    mask (XLNet, BigBird). They may then wait for the device.
     """
     if encoder.config.model_type not in _TAKE_BOOL:
         return mask_BT.long()
@@ -24,7 +24,7 @@ def attention_mask(encoder: Any, mask_BT: Tensor) -> Any:
 
 
 def ready_mask(encoder: Any, mask_BT: Tensor) -> Any:
-    """Return the masks that the library would give its layers; only padding tokens attend to other tokens."""
+    """Return the mask that the library would build for its layers; it may differ only in the rows of padding."""
     config = encoder.config
     if config._attn_implementation != "sdpa":
         return mask_BT
@@ -32,9 +32,9 @@ def ready_mask(encoder: Any, mask_BT: Tensor) -> Any:
     if config.model_type in {"bert", "roberta"}:
         return mask_B11T
     if config.model_type == "modernbert":
-        places_T = torch.arange(mask_BT.shape[1], device=mask_BT.device)
-        near_TT = (places_T[:, None] - places_T).abs() <= config.sliding_window
-        # What padding attends to is ignored, but a softmax over nothing would be NaN.
-        readable_B1TT = near_TT | ~mask_BT[:, None, :, None]
-        return {"full_attention": mask_B11T, "sliding_attention": mask_B11T & readable_B1TT}
+        positions_T = torch.arange(mask_BT.shape[1], device=mask_BT.device)
+        near_TT = (positions_T[:, None] - positions_T).abs() <= config.sliding_window
+        # Padding tokens attend to all tokens. Their output is ignored, but a softmax over no token would be NaN.
+        allowed_B1TT = near_TT | ~mask_BT[:, None, :, None]
+        return {"full_attention": mask_B11T, "sliding_attention": mask_B11T & allowed_B1TT}
     return mask_BT

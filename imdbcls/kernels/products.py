@@ -1,8 +1,9 @@
-"""A linear layer's product and its gradients over the rows of the compiled kernels.
+"""Compute the matrix products of a linear layer and of its gradients, over the rows of the compiled kernels.
 
-In bfloat16, oneDNN computes the products, except the weight gradients. In float32 on AVX2, the kernels compute all.
+In bfloat16, oneDNN computes the products, except the weight gradients. In float32 on AVX2, the kernels compute all
+products.
 
-N: rows, O: outputs, K: inputs, P: panels of sixteen outputs.
+Shape suffixes: N rows, O outputs, K inputs, P panels of sixteen outputs.
 """
 
 import torch
@@ -13,10 +14,10 @@ from imdbcls.kernels.loading import Kernels
 
 
 def padded_rows(num_rows: int, dtype: torch.dtype = torch.bfloat16) -> int:
-    """Return how many rows to compute products over, for a number of tokens.
+    """Return the number of rows for the products of a batch, given the number of tokens.
 
-    oneDNN takes 4 ms to prepare a product for each new number of rows, and few batches have equally many tokens. So the
-    number is rounded up to one of few. The float32 kernels prepare nothing and need no rounding.
+    For each new number of rows, oneDNN needs 4 ms to prepare a product, and few batches have the same number of tokens.
+    So the number is rounded up to one of a few values. The float32 kernels need no preparation and no rounding.
     """
     if dtype == torch.float32:
         return num_rows
@@ -25,7 +26,7 @@ def padded_rows(num_rows: int, dtype: torch.dtype = torch.bfloat16) -> int:
 
 
 def prepare(kernels: Kernels, *weights_OK: Tensor) -> Tensor:
-    """Join the weights of layers with the same input: (O, K) in bfloat16, packed (P, K, 16) in float32."""
+    """Concatenate the weights of layers with the same input, as (O, K) in bfloat16 or packed (P, K, 16) in float32."""
     num_outputs, num_inputs = sum(len(weight) for weight in weights_OK), weights_OK[0].shape[1]
     if kernels.dtype == torch.float32:
         weight_OK = weights_OK[0] if len(weights_OK) == 1 else torch.cat(weights_OK)
@@ -40,9 +41,10 @@ def prepare(kernels: Kernels, *weights_OK: Tensor) -> Tensor:
 
 
 def linear(kernels: Kernels, x_NK: Tensor, weight: Tensor, bias_O: Tensor) -> Tensor:
-    """Return x weight' + bias, for a prepared weight.
+    """Return x weight' + bias for a prepared weight.
 
-    In bfloat16 the sum is rounded once. `F.linear` would first write the bias to all rows, a fifth of the time.
+    In bfloat16, the sum is rounded only once. `F.linear` would first write the bias to all rows, which takes a fifth of
+    its time.
     """
     if kernels.dtype == torch.float32:
         y_NO = torch.empty((len(x_NK), len(bias_O)))
@@ -52,7 +54,7 @@ def linear(kernels: Kernels, x_NK: Tensor, weight: Tensor, bias_O: Tensor) -> Te
 
 
 def linear_backward(kernels: Kernels, d_y_NO: Tensor, weight: Tensor) -> Tensor:
-    """Return d_y weight, for a prepared weight."""
+    """Return d_y weight for a prepared weight."""
     if kernels.dtype == torch.float32:
         num_rows, num_outputs = d_y_NO.shape
         d_x_NK = torch.empty((num_rows, weight.shape[1]))
@@ -62,7 +64,7 @@ def linear_backward(kernels: Kernels, d_y_NO: Tensor, weight: Tensor) -> Tensor:
 
 
 def weight_gradient(kernels: Kernels, d_y_NO: Tensor, x_NK: Tensor, num_rows: int) -> Tensor:
-    """Return d_y' x over the first `num_rows` rows: float32, or bfloat16 if the kernel does not take the widths."""
+    """Return d_y' x over the first `num_rows` rows, in float32, or in bfloat16 if the kernel cannot take the widths."""
     num_outputs, num_inputs = d_y_NO.shape[1], x_NK.shape[1]
     multiple = constant("WIDTH_MULTIPLE")
     if kernels.dtype == torch.bfloat16 and (num_outputs % multiple or num_inputs % multiple):

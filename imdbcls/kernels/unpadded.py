@@ -1,12 +1,13 @@
-"""Run BERT and RoBERTa on CUDA without padding: the tokens of a batch are one long row, attention stays in documents.
+"""Run BERT and RoBERTa on CUDA without padding: the tokens of a batch are concatenated into one sequence.
 
-B: documents, T: tokens (padded), N: non-padding tokens of the batch, H: hidden size, A: attention heads, D: width of
-a head.
+The embeddings run on the padded batch, so that the library handles positions, RoBERTa's position offset and padding
+tokens inside a text. The layers run over the N non-padding tokens. Attention uses PyTorch's flash kernel for documents
+of different lengths (`varlen_attn`), with the first row of each document. At the end, the rows are scattered to the
+padded shape, with zeros at padding. Nothing synchronizes with the device: `indices_N` comes from the host, and T is
+used as the maximum length.
 
-The embeddings run on the padded batch, so the library handles positions, RoBERTa's offset and padding tokens inside a
-text. The layers run over N rows. Attention is PyTorch's flash kernel for documents of different lengths
-(`varlen_attn`), which gets the first row of each. At the end the rows are scattered to the padded shape, with zeros at
-padding. Nothing synchronises with the device: `indices_N` comes from the host, and T stands for the longest length.
+Shape suffixes: B documents, T tokens (padded), N non-padding tokens of the batch, H hidden size, A attention heads,
+D width of a head.
 """
 
 from importlib.util import find_spec
@@ -20,59 +21,59 @@ from transformers import PreTrainedModel
 from imdbcls.kernels import first_token
 from imdbcls.runtime.padding import cu_seqlens_of, with_padding
 
-varlen_attn: Any = None  # PyTorch has it from 2.10 on
+varlen_attn: Any = None  # available since PyTorch 2.10
 if find_spec("torch.nn.attention.varlen") is not None:
     from torch.nn.attention.varlen import varlen_attn
 
 _MODEL_TYPES = {"bert", "roberta"}
-_MAX_HEAD_WIDTH = 256  # of the flash kernel, whose widths are multiples of 8
-_FIRST_CAPABILITY = (8, 0)  # compute capability that has the flash kernel and bfloat16
+_MAX_HEAD_WIDTH = 256  # limit of the flash kernel, which also requires multiples of 8
+_MIN_CAPABILITY = (8, 0)  # lowest compute capability with the flash kernel and bfloat16
 
 
 class CuSeqlens(NamedTuple):
-    """The documents' boundaries in the long row."""
+    """The boundaries of the documents in the concatenated sequence."""
 
     starts: Tensor  # int32 (B + 1): the first row of each document, then N
-    longest: int  # no document is longer, in tokens
+    longest: int  # an upper bound for the number of tokens in a document
 
 
 def fallback_reason(encoder: PreTrainedModel) -> str | None:
-    """Return why this encoder keeps its padded rows on CUDA, in words for the user; None where it does not."""
+    """Return why this encoder cannot run without padding on CUDA, for log messages; None if it can."""
     config = encoder.config
     if config.model_type not in _MODEL_TYPES or not hasattr(encoder, "encoder"):
-        return f"{config.model_type} has no unpadded path"
+        return f"{config.model_type} has no implementation without padding"
     if config.is_decoder or config.add_cross_attention:
-        return "a decoder has no unpadded path"
+        return "decoders have no implementation without padding"
     if config.attention_probs_dropout_prob > 0:
-        return "attention dropout is above 0, which the kernel for unpadded rows does not have"
+        return "attention dropout is above 0, which attention without padding does not support"
     width = config.hidden_size // config.num_attention_heads
     if width % 8 or width > _MAX_HEAD_WIDTH:
-        return f"its heads are {width} wide, and flash attention takes multiples of 8 up to {_MAX_HEAD_WIDTH}"
+        return f"its attention heads have width {width}; flash attention needs multiples of 8 up to {_MAX_HEAD_WIDTH}"
     if varlen_attn is None:
-        return f"PyTorch {torch.__version__} has no attention over unpadded rows"
+        return f"PyTorch {torch.__version__} has no attention without padding (varlen_attn)"
     return None
 
 
 def enable(encoder: nn.Module) -> None:
-    """Mark an encoder, and so its copies, to be run without padding."""
+    """Mark an encoder to run without padding. Copies of the encoder keep the mark."""
     encoder.is_unpadded = True  # type: ignore[assignment]
 
 
 def is_enabled(encoder: Any) -> bool:
-    """Return whether an encoder is marked by `enable`, and does not recompute activations."""
+    """Return whether an encoder is marked by `enable` and does not use gradient checkpointing."""
     return getattr(encoder, "is_unpadded", False) and not any(
         getattr(layer, "gradient_checkpointing", False) for layer in encoder.encoder.layer
     )
 
 
 def applies(device: torch.device) -> bool:
-    """Return whether the kernel can run here and now: on NVIDIA's Ampere or later, under autocast to bfloat16."""
+    """Return whether the kernel can run now: on an NVIDIA GPU, Ampere or later, under autocast to bfloat16."""
     return (
         device.type == "cuda"
         and torch.version.cuda is not None
         and torch.is_autocast_enabled("cuda")
         and torch.get_autocast_dtype("cuda") == torch.bfloat16
-        and torch.cuda.get_device_capability(device) >= _FIRST_CAPABILITY
+        and torch.cuda.get_device_capability(device) >= _MIN_CAPABILITY
         and torch.backends.cuda.is_flash_attention_available()
     )
 
@@ -85,10 +86,10 @@ def encode(
     first_token_only: bool = False,
     all_layers: bool = False,
 ) -> Tensor:
-    """Return the encoder's last hidden states_BTH, as from its own `forward`, but zero at the padding.
+    """Return the encoder's last hidden states, hidden_BTH. Unlike with the library's `forward`, padding is zero.
 
-    With `first_token_only`, where the last layer allows it, only the first token's, first_B1H in float32. With
-    `all_layers`, hidden_LBTH: the embeddings, then every layer.
+    With `all_layers`, return hidden_LBTH: the embeddings, then each layer. With `first_token_only`, return only the
+    first token, first_B1H in float32, unless the last layer has adapters.
     """
     layers, last = first_token.split_layers(encoder.encoder.layer, first_token_only and not all_layers)
     embedded_BTH = encoder.embeddings(input_ids=input_ids_BT)
@@ -109,7 +110,7 @@ def encode(
 
 
 def _layer(layer: Any, hidden_NH: Tensor, boundaries: CuSeqlens) -> Tensor:
-    """Run one layer through the library's modules, with another attention between them."""
+    """Run the library's modules of one layer, but replace its attention."""
     attention = layer.attention.self
 
     def heads(projection: nn.Module) -> Tensor:
@@ -121,7 +122,7 @@ def _layer(layer: Any, hidden_NH: Tensor, boundaries: CuSeqlens) -> Tensor:
 
 
 def _attention(query_NAD: Tensor, key_NAD: Tensor, value_NAD: Tensor, boundaries: CuSeqlens) -> Tensor:
-    """Return softmax attention within each document, context_NAD. The kernel takes bfloat16 and float16."""
+    """Compute softmax attention within each document; return context_NAD. The CUDA kernel needs bfloat16 or float16."""
     if query_NAD.device.type == "cpu":
         return _attention_one_by_one(query_NAD, key_NAD, value_NAD, boundaries)
     starts, longest = boundaries
@@ -129,7 +130,7 @@ def _attention(query_NAD: Tensor, key_NAD: Tensor, value_NAD: Tensor, boundaries
 
 
 def _attention_one_by_one(query_NAD: Tensor, key_NAD: Tensor, value_NAD: Tensor, boundaries: CuSeqlens) -> Tensor:
-    """Compute the same without the kernel, so that the code around it can be tested on the CPU."""
+    """Compute the same as `_attention` on the CPU, document by document, for tests."""
     lengths = boundaries.starts.diff().tolist()
     contexts_AND = [
         F.scaled_dot_product_attention(*(part_NAD.transpose(0, 1).unsqueeze(0) for part_NAD in document)).squeeze(0)

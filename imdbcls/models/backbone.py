@@ -1,4 +1,4 @@
-"""Backbones: an encoder and its tokenizer, from a hub id, a local folder or an installed package, or random."""
+"""Load or build a backbone: an encoder with its tokenizer, from a hub id, a local folder or an installed package."""
 
 import warnings
 from collections import Counter
@@ -43,19 +43,19 @@ from imdbcls.runtime.hub import download, offline
 from imdbcls.runtime.model_files import local_model
 
 TINY_VOCABULARY = 2000
-# What the library raises for an invalid configuration.
+# The errors that transformers raises for an invalid config.json.
 BUILD_ERRORS = (ValueError, TypeError, KeyError, AttributeError, AssertionError)
 
 
 @dataclass(frozen=True)
 class Backbone:
-    """An encoder (float32, on the CPU, without a pooler), its tokenizer, and which accelerations apply to it."""
+    """An encoder (float32, on the CPU, without a pooler), its tokenizer, and why it is not accelerated, if so."""
 
     name: str
     encoder: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
-    cpu_fallback_reason: str | None  # why training on the CPU does not use the fast layers; None if it does
-    cuda_fallback_reason: str | None  # why CUDA computes with padding; None if it does not
+    cpu_fallback_reason: str | None  # why training on the CPU does not use the fast layers; None if it uses them
+    cuda_fallback_reason: str | None  # why CUDA also computes the padding; None if it does not
     causal: bool = False  # whether each token attends only to the tokens before it
 
     @property
@@ -64,11 +64,11 @@ class Backbone:
 
     @property
     def max_length(self) -> int | None:
-        """The maximum number of tokens of a document, including special tokens; None if there is no limit."""
+        """The maximum number of tokens in a document, including special tokens; None if there is no limit."""
         return longest_document(self.encoder)
 
     def save(self, folder: Path) -> None:
-        """Write the architecture and the tokenizer, without weights, for `load_backbone(pretrained=False)`."""
+        """Save the architecture and the tokenizer, but no weights. `load_backbone(pretrained=False)` reads them."""
         self.encoder.config.save_pretrained(folder)
         self.tokenizer.save_pretrained(folder)
 
@@ -79,23 +79,26 @@ ModelPath = Annotated[str, doc("a folder, package:NAME/FOLDER or a hub id")]
 def load_backbone(
     *, name: str, path: ModelPath, pretrained: bool, dropout: float | None, attention_dropout: float | None, fast: bool
 ) -> Backbone:
-    """Load an encoder and its tokenizer. Only safetensors weights are read; code that ships with a model never runs.
+    """Load an encoder and its tokenizer. Only safetensors weights are read; code from a model repository never runs.
 
-    `path` is a local folder, `package:NAME/FOLDER` (inside an installed Python package) or a hub id. Without
-    `pretrained` the architecture gets random weights, from PyTorch's current random state. The dropout probabilities
-    replace the model's own if they are not None. With `fast`, BERT and RoBERTa run on the CPU through the project's own
-    layers and on CUDA without padding (`imdbcls.kernels`), with the same results. Raises UserError if the model cannot
-    be found or read.
+    - `path`: a local folder, `package:NAME/FOLDER` (a folder in an installed Python package) or a hub id.
+    - `pretrained`: load the weights; if false, initialize them from PyTorch's current random state.
+    - `dropout`, `attention_dropout`: override the model's dropout probabilities if they are not None.
+    - `fast`: run BERT and RoBERTa with the layers of `imdbcls.kernels` on the CPU and without padding on CUDA. The
+      results are the same up to rounding.
+
+    Raises UserError if the model cannot be found or read.
     """
     folder = locate(path)
     require_sound_files(folder)
     try:
-        with offline(), panics_raised():  # whatever config.json says, nothing is downloaded
+        with offline(), panics_raised():  # a config.json must not cause a download
             config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
             tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-    except Exception as error:  # what the libraries raise for a damaged file is anything
+    except Exception as error:  # the libraries may raise any exception for a damaged file
         raise UserError(
-            f"backbone.path={path} holds no readable configuration and tokenizer: {' '.join(str(error).split())[:300]}"
+            f"backbone.path={path} has no config.json and tokenizer that can be read: "
+            f"{' '.join(str(error).split())[:300]}"
         ) from error
     set_dropout(config, dropout, attention_dropout)
     prepare_config(config)
@@ -103,8 +106,8 @@ def load_backbone(
     drop_pooler(encoder)
     require_vocabulary(name, encoder, tokenizer)
     give_padding(tokenizer)
-    is_shape = encoder.device.type == "meta"  # only its tokenizer is needed
-    causal = not is_shape and require_encoder(name, encoder, int(tokenizer.pad_token_id))
+    is_meta = encoder.device.type == "meta"  # the caller needs only the tokenizer
+    causal = not is_meta and require_encoder(name, encoder, int(tokenizer.pad_token_id))
     return replace(make_backbone(name, encoder, tokenizer, fast), causal=causal)
 
 
@@ -112,7 +115,7 @@ def random_encoder(path: str, config: PretrainedConfig) -> PreTrainedModel:
     try:
         return text_encoder(AutoModel.from_config(config, dtype=torch.float32))
     except BUILD_ERRORS as error:
-        raise UserError(f"backbone.path={path}: the encoder of its config.json cannot be built: {error}") from error
+        raise UserError(f"backbone.path={path}: config.json does not describe a valid encoder: {error}") from error
 
 
 def make_backbone(name: str, encoder: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, fast: bool) -> Backbone:
@@ -126,9 +129,9 @@ def make_backbone(name: str, encoder: PreTrainedModel, tokenizer: PreTrainedToke
 
 
 def freeze(backbone: Backbone, layers: bool | int) -> None:
-    """Freeze the whole encoder (True), its embeddings and this many of its lowest layers (int), or nothing (False).
+    """Freeze the encoder (True), its embeddings and the lowest `layers` layers (int), or nothing (False).
 
-    Gradients then stop at the lowest layer that is trained. Raises UserError for a number that leaves no layer.
+    The backward pass ends at the lowest trainable layer. Raises UserError if the number leaves no trainable layer.
     """
     if layers is False:
         return
@@ -138,40 +141,40 @@ def freeze(backbone: Backbone, layers: bool | int) -> None:
     embeddings, stack = parts_of(backbone.encoder)
     if layers >= len(stack):
         raise UserError(
-            f"backbone.freeze={layers} leaves nothing to train of the {len(stack)} layers of backbone={backbone.name}: "
-            f"give a number up to {len(stack) - 1}, or true to train the head alone."
+            f"backbone.freeze={layers} freezes all {len(stack)} layers of backbone={backbone.name}: give a number up "
+            f"to {len(stack) - 1}, or true to train only the head."
         )
     for part in (*embeddings, *stack[:layers]):
         part.requires_grad_(False)
 
 
 def recompute_activations(backbone: Backbone) -> Backbone:
-    """Enable gradient checkpointing: keep only the input of each layer, and compute the layer again in backward.
+    """Enable gradient checkpointing: store only the input of each layer, and compute the layer again in backward.
 
-    Chen et al. 2016: it saves memory and takes about a third more time; the gradients are the same, with dropout too.
+    Chen et al. 2016. It saves memory and takes about a third more time. The gradients are the same, also with dropout.
     """
     if not backbone.encoder.supports_gradient_checkpointing:
         raise UserError(
-            f"backbone.gradient_checkpointing=true: {type(backbone.encoder).__name__} does not support it; set "
-            "trainer.micro_batch_size to need less memory."
+            f"backbone.gradient_checkpointing=true: {type(backbone.encoder).__name__} does not support it. To save "
+            "memory, reduce trainer.micro_batch_size instead."
         )
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # later releases give it another name as well
+        warnings.simplefilter("ignore", FutureWarning)  # newer releases of transformers rename the method
         backbone.encoder.gradient_checkpointing_enable({"use_reentrant": False})
-    reason = "backbone.gradient_checkpointing computes the library's layers again"
+    reason = "backbone.gradient_checkpointing works only with the library's layers"
     return replace(backbone, cpu_fallback_reason=reason, cuda_fallback_reason=reason)
 
 
 def parts_of(encoder: Any) -> tuple[list[nn.Module], list[nn.Module]]:
-    """Return an encoder's embedding modules, which all layers share, and its layers, lowest first.
+    """Return an encoder's embedding modules, and its layers from the lowest to the top.
 
-    DeBERTa also embeds relative positions, normalised, which every layer reads. Raises UserError for an encoder whose
-    structure is not known.
+    The embedding modules are all modules whose output every layer reads, for example DeBERTa's embeddings of relative
+    positions and their layer norm. Raises UserError if the structure of the encoder is not known.
     """
     has_embeddings = isinstance(getattr(encoder, "embeddings", None), nn.Module)
     if has_embeddings and isinstance(getattr(encoder, "layers", None), nn.ModuleList):  # ModernBERT
         return [encoder.embeddings], list(encoder.layers)
-    stack: Any = getattr(encoder, "encoder", None) or getattr(encoder, "transformer", None)  # the latter: DistilBERT
+    stack: Any = getattr(encoder, "encoder", None) or getattr(encoder, "transformer", None)  # `transformer`: DistilBERT
     if not has_embeddings or not isinstance(getattr(stack, "layer", None), nn.ModuleList):
         raise UserError(
             f"The layers of {type(encoder).__name__} cannot be identified: set backbone.freeze to true or false and "
@@ -183,19 +186,19 @@ def parts_of(encoder: Any) -> tuple[list[nn.Module], list[nn.Module]]:
 
 
 def require_architecture(folder: Path, shapes: Mapping[str, tuple[int, ...]]) -> None:
-    """Refuse (UserError) a folder whose `config.json` describes another encoder than the one with these tensors.
+    """Raise UserError if the encoder in `config.json` does not have the tensor shapes of a run's best weights.
 
-    The encoder is built on PyTorch's meta device, without memory: an untrusted file may ask for terabytes. `shapes` are
-    those of a run's best weights, in which the encoder's names begin with `encoder.`.
+    `shapes` are the shapes of all tensors of the classifier; the names of the encoder's tensors begin with `encoder.`.
+    The encoder is built on PyTorch's meta device, without memory, because an untrusted file may describe terabytes.
     """
-    refusal = UserError(f"{folder / 'config.json'} is missing, or describes another encoder than the run's weights.")
+    refusal = UserError(f"{folder / 'config.json'} is missing, or does not describe the encoder of the run's weights.")
     try:
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
         if config.num_hidden_layers > len(shapes):
             raise refusal
         with torch.device("meta"):
             encoder = text_encoder(AutoModel.from_config(config))
-    except Exception as error:  # what the library raises for a nonsensical architecture is anything
+    except Exception as error:  # transformers may raise any exception for an invalid architecture
         raise refusal from error
     for name, tensor in encoder.state_dict().items():
         if not name.startswith("pooler.") and shapes.get(f"encoder.{name}") != tuple(tensor.shape):
@@ -205,10 +208,10 @@ def require_architecture(folder: Path, shapes: Mapping[str, tuple[int, ...]]) ->
 def load_weights(path: str, folder: Path, config: PretrainedConfig) -> PreTrainedModel:
     if not any(folder.glob("*.safetensors")):
         raise UserError(
-            f"backbone.path={path} has no *.safetensors weights, the only kind that is loaded (a pytorch_model.bin can "
-            "run code). If you trust its weights, save them once with transformers: "
-            f"AutoModel.from_pretrained({path!r}).save_pretrained(FOLDER), likewise AutoTokenizer, and give "
-            "backbone.path=FOLDER; or set backbone.pretrained=false for random weights."
+            f"backbone.path={path} has no *.safetensors weights, and other formats are not loaded (a pytorch_model.bin "
+            "can run code). If you trust the weights, convert them once with transformers: "
+            f"AutoModel.from_pretrained({path!r}).save_pretrained(FOLDER), and the same with AutoTokenizer; then set "
+            "backbone.path=FOLDER. Or set backbone.pretrained=false for random weights."
         )
     for file in folder.glob("*.safetensors"):
         tensor_shapes(file.resolve())
@@ -221,38 +224,38 @@ def load_weights(path: str, folder: Path, config: PretrainedConfig) -> PreTraine
                 use_safetensors=True,
                 trust_remote_code=False,
                 output_loading_info=True,
-                ignore_mismatched_sizes=True,  # they are in the report, and refused below
+                ignore_mismatched_sizes=True,  # the report lists them, and they raise an error below
             )
     except (SafetensorError, OSError, *BUILD_ERRORS) as error:
         raise UserError(f"backbone.path={path}: the weights cannot be read: {error}") from error
     encoder, model = text_encoder(encoder), encoder
-    unread = "pooler." if encoder is model else "decoder."  # parts that are not used
+    unread = "pooler." if encoder is model else "decoder."  # the part of the model that is not used
     mismatched = sorted(entry for entry in report["mismatched_keys"] if not entry[0].startswith(unread))
     if mismatched:
         name, saved, expected = mismatched[0]
         raise UserError(
-            f"backbone.path={path}: config.json is not that of the weights: {name} has shape {tuple(saved)} there and "
-            f"{tuple(expected)} by the configuration ({len(mismatched)} such tensors)."
+            f"backbone.path={path}: config.json does not match the weights: {name} has shape {tuple(saved)} in the "
+            f"weights and {tuple(expected)} according to config.json ({len(mismatched)} tensors differ)."
         )
     missing = sorted(key for key in report["missing_keys"] if not key.startswith(unread))
     if missing:
         raise UserError(
-            f"backbone.path={path}: the weights lack {len(missing)} of the encoder's tensors, {missing[0]} first; "
-            "the file belongs to another architecture or is incomplete."
+            f"backbone.path={path}: {len(missing)} of the encoder's tensors are missing in the weights, the first is "
+            f"{missing[0]}. The file belongs to another architecture or is incomplete."
         )
     require_finite(encoder.state_dict(), folder)
     return encoder
 
 
 def require_finite(tensors: Mapping[str, Tensor], place: Path) -> None:
-    """Refuse (UserError) weights that contain NaN or infinity: every score would be NaN."""
+    """Raise UserError if the weights contain NaN or infinity, because every prediction would be NaN."""
     for name, tensor in tensors.items():
         if tensor.is_floating_point() and not tensor.is_meta and not bool(torch.isfinite(tensor).all()):
-            raise UserError(f"{place}: the weights hold values that are NaN or infinite, first in {name[:200]}.")
+            raise UserError(f"{place}: the weights contain NaN or infinity; the first such tensor is {name[:200]}.")
 
 
 def locate(path: str) -> Path:
-    """Return the local folder of the model that `path` names; a hub id is downloaded."""
+    """Return the local folder of the model that `path` names. Download the model if `path` is a hub id."""
     folder = local_model(path)
     return download(path) if folder is None else folder
 
@@ -265,10 +268,10 @@ ATTENTION_DROPOUT = ("attention_probs_dropout_prob", "attention_dropout", "attn_
 
 
 def set_dropout(config: PretrainedConfig, dropout: float | None, attention_dropout: float | None) -> None:
-    """Write the dropout probabilities into the config, under the names that the architecture uses.
+    """Write the dropout probabilities into the model's config, under the key names of its architecture.
 
-    Raises UserError for one above 0 that the architecture does not have. If an architecture has one probability for
-    both (T5, XLNet), it is the hidden dropout.
+    If an architecture has one probability for both (T5, XLNet), `dropout` sets it. Raises UserError if a probability is
+    above 0 and the architecture has no such dropout.
     """
     for key, probability, names in (
         ("dropout", dropout, HIDDEN_DROPOUT),
@@ -279,7 +282,7 @@ def set_dropout(config: PretrainedConfig, dropout: float | None, attention_dropo
         found = [name for name in names if hasattr(config, name)]
         if not found and probability > 0:
             raise UserError(
-                f"backbone.{key}={probability}: {config.model_type} has no such dropout; set it to 0 or null."
+                f"backbone.{key}={probability}: {config.model_type} has no such dropout. Set it to 0 or null."
             )
         for name in found:
             setattr(config, name, probability)

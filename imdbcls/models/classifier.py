@@ -10,13 +10,15 @@ from imdbcls import kernels
 
 
 class Classifier(nn.Module):
-    """Encoder → hidden states → head → logits (L layers, B documents, T tokens, D hidden size, C classes).
+    """Encoder → hidden states → head → logits.
 
-    The head reads the last hidden states_BTD; if it sets `reads_all_layers`, hidden_LBTD of the embeddings and all
-    layers. A document that is cut into windows comes as several rows (W windows in all): the encoder and the head
-    process each window as a document, and the document's logits are the average of its windows'.
+    The head gets hidden_BTD of the last layer or, if it sets `reads_all_layers`, hidden_LBTD of the embeddings and all
+    layers. A document that is split into windows has several rows. The encoder and the head process each window like a
+    document, and the logits of the document are the weighted average over its windows.
 
-    With `first_token_only` the head gets hidden_B1D of the first token if the encoder can save work by that.
+    With `first_token_only`, the head gets hidden_B1D of the first token if this saves work in the encoder.
+
+    Shape suffixes: L layers, B documents, W windows, T tokens, D hidden size, C classes, N non-padding tokens.
     """
 
     def __init__(self, encoder: nn.Module, head: nn.Module, *, first_token_only: bool = False) -> None:
@@ -24,12 +26,12 @@ class Classifier(nn.Module):
         self.encoder = encoder
         self.head = head
         self.first_token_only = first_token_only
-        # Compiles the function that runs the encoder in training; None if it is not compiled.
+        # Compiles the function that runs the encoder in training, if set.
         self.compile_encode: Callable[[Callable[..., Tensor]], Callable[..., Tensor]] | None = None
 
     @property
     def reads_all_layers(self) -> bool:
-        """Whether the head reads the embeddings and all layers, not only the last one."""
+        """Whether the head reads the embeddings and all layers instead of the last layer."""
         return getattr(self.head, "reads_all_layers", False)
 
     @property
@@ -38,7 +40,7 @@ class Classifier(nn.Module):
         return not any(parameter.requires_grad for parameter in self.encoder.parameters())
 
     def train(self, mode: bool = True) -> Self:
-        """Set the mode; a frozen encoder stays in evaluation mode, so that every pass gives the same."""
+        """Set the mode. A frozen encoder stays in evaluation mode, so that all passes give the same output."""
         super().train(mode)
         if self.encoder_is_frozen:
             self.encoder.eval()
@@ -53,21 +55,25 @@ class Classifier(nn.Module):
         token_indices_N: Tensor | None = None,
         features: Tensor | None = None,
     ) -> Tensor:
-        """Compute float32 logits_BC from token ids (int64, padded on the right) and their mask (bool, True at tokens).
+        """Compute float32 logits_BC.
 
-        `documents_W` is the document of each row (int64, ascending from 0), None if each row is one; `num_documents` is
-        their number. `token_indices_N` are the flat indices of the tokens in mask_BT. Pass what the batch knows of
-        these (`Batch.inputs`): computing them would wait for CUDA. Padding's hidden states are undefined; the head
-        ignores them. With `features`, the encoder's earlier output for these rows, the encoder does not run.
+        - `input_ids_BT`: token ids (int64), padded on the right. `mask_BT`: bool, True at non-padding tokens.
+        - `documents_W`: the document of each row (int64, ascending from 0); None if each row is a document.
+        - `num_documents`: the number of documents.
+        - `token_indices_N`: flat indices of the non-padding tokens in `mask_BT`.
+        - `features`: the cached output of the encoder for these rows; the encoder then does not run.
+
+        Pass the values that the batch has (`Batch.inputs`): computing them here waits for CUDA. Hidden states at
+        padding are undefined; heads ignore them.
         """
         hidden = self.encode(input_ids_BT, mask_BT, token_indices_N) if features is None else features
         logits_BC = self.head(hidden, mask_BT).float()
         return logits_BC if documents_W is None else average_windows(logits_BC, mask_BT, documents_W, num_documents)
 
     def encode(self, input_ids_BT: Tensor, mask_BT: Tensor, token_indices_N: Tensor | None) -> Tensor:
-        """Return what the head reads: hidden_BTD, hidden_B1D or hidden_LBTD, float32 or the autocast type."""
-        # Scoring is never compiled, so that a checkpoint scores the same everywhere. A single row is not compiled
-        # either: it would be compiled separately.
+        """Return the input of the head: hidden_BTD, hidden_B1D or hidden_LBTD, in float32 or the autocast dtype."""
+        # Evaluation is never compiled, so that a checkpoint gives the same metrics everywhere. A batch of one row is
+        # not compiled either, because torch.compile would generate separate code for it.
         is_compiled = self.training and len(input_ids_BT) > 1
         return kernels.encode(
             self.encoder,
@@ -83,9 +89,9 @@ class Classifier(nn.Module):
 def average_windows(
     logits_WC: Tensor, mask_WT: Tensor, documents_W: Tensor, num_documents: int | None = None
 ) -> Tensor:
-    """Average the logits of each document's windows, weighted by their tokens; float32 logits_BC.
+    """Average the logits over each document's windows, weighted by their numbers of tokens; float32 logits_BC.
 
-    A document of one window keeps its logits exactly: its weight is one.
+    The logits of a document with one window do not change, because its weight is exactly one.
     """
     if num_documents is None:
         num_documents = int(documents_W[-1]) + 1
@@ -97,10 +103,10 @@ def average_windows(
 
 
 def copy_of(model: Classifier) -> Classifier:
-    """Copy a model: the copy has its own trainable weights and shares the frozen ones."""
+    """Copy a model. The copy has its own trainable weights and shares the frozen weights."""
     return copy.deepcopy(model, {id(weight): weight for weight in model.parameters() if not weight.requires_grad})
 
 
 def count_parameters(module: nn.Module, *, trainable: bool = False) -> int:
-    """Count all weights of a module, or only those that get a gradient."""
+    """Count the weights of a module, or only the trainable weights."""
     return sum(weight.numel() for weight in module.parameters() if weight.requires_grad or not trainable)

@@ -1,6 +1,6 @@
-"""Check whether an encoder can be used by a trial pass over a few tokens, not by a list of names.
+"""Check whether an encoder can be used, by running it on a few tokens instead of keeping a list of supported names.
 
-B documents, T tokens, D hidden size.
+Shape suffixes: L layers, B documents, T tokens, D hidden size.
 """
 
 import inspect
@@ -19,79 +19,79 @@ from imdbcls.runtime.limits import is_out_of_memory
 
 logger = logging.getLogger(__name__)
 
-LENGTHS = (21, 6, 1)  # tokens of the documents of the trial pass
-# How much padding may change the output, relative to its size. Rounding changes it by about 1e-6, encoders that read
-# padding (FNet, Nystromformer, ConvBERT, YOSO, MobileBERT) by 1e-2 and more.
+LENGTHS = (21, 6, 1)  # lengths of the example documents in tokens
+# The largest relative change of the output that padding may cause. Rounding causes about 1e-6. Encoders that read
+# padding (FNet, Nystromformer, ConvBERT, YOSO, MobileBERT) change by 1e-2 or more.
 TOLERANCE = 1e-3
-LIMITS = ("max_position_embeddings", "max_encoder_position_embeddings")
-STAND_INS = ("eos_token", "sep_token", "cls_token", "bos_token", "unk_token")  # used as the padding token
+LENGTH_LIMITS = ("max_position_embeddings", "max_encoder_position_embeddings")
+PADDING_SUBSTITUTES = ("eos_token", "sep_token", "cls_token", "bos_token", "unk_token")
 
 
 def prepare_config(config: PretrainedConfig) -> None:
-    """Switch off what only text generation needs, and what would make the output random."""
+    """Disable options that only text generation needs, and options that make the output random."""
     if getattr(config, "use_cache", False) and config.model_type not in ("bert", "roberta"):
         config.use_cache = False
     if getattr(config, "attention_type", None) == "block_sparse":
         config.attention_type = "original_full"
         logger.warning(
-            f"{config.model_type}: full attention replaces the sparse one, which draws random blocks and changes with "
-            "the length of a batch."
+            f"{config.model_type}: using full instead of sparse attention, because sparse attention is random and "
+            "depends on the padded length of a batch."
         )
 
 
 def text_encoder(model: Any) -> Any:
-    """Return the encoder of a model that also has a decoder (T5, BART); any other model as it is."""
+    """Return the encoder of an encoder-decoder model (T5, BART); return any other model unchanged."""
     encoder, decoder = getattr(model, "encoder", None), getattr(model, "decoder", None)
     return encoder if isinstance(encoder, PreTrainedModel) and isinstance(decoder, nn.Module) else model
 
 
 def drop_pooler(encoder: Any) -> None:
-    """Remove the pooling layer, which the head replaces, if the architecture allows it."""
+    """Remove the pooling layer if the architecture allows it; the head replaces it."""
     if hasattr(encoder, "pooler") and "add_pooling_layer" in inspect.signature(type(encoder).__init__).parameters:
         encoder.register_module("pooler", None)
 
 
 def longest_document(encoder: Any) -> int | None:
-    """Return the maximum number of tokens that an encoder takes; None if its positions have no limit."""
+    """Return the maximum number of tokens that an encoder accepts, or None if there is no limit."""
     for name, module in encoder.named_modules():
         if name.endswith("position_embeddings") and getattr(module, "padding_idx", None) is not None:
-            return module.num_embeddings - module.padding_idx - 1  # RoBERTa counts positions from padding_idx + 1
-    found = (getattr(encoder.config, name, None) for name in LIMITS)
+            return module.num_embeddings - module.padding_idx - 1  # RoBERTa's positions begin at padding_idx + 1
+    found = (getattr(encoder.config, name, None) for name in LENGTH_LIMITS)
     return next((limit for limit in found if isinstance(limit, int) and limit > 0), None)
 
 
 def give_padding(tokenizer: PreTrainedTokenizerBase) -> None:
-    """Set a padding token if the tokenizer has none: any token works, as no accepted encoder reads padding."""
+    """Set a padding token if the tokenizer has none. Any token works, because `require_encoder` checks the padding."""
     if tokenizer.pad_token_id is None:
-        named = (getattr(tokenizer, name) for name in STAND_INS)
+        named = (getattr(tokenizer, name) for name in PADDING_SUBSTITUTES)
         tokenizer.pad_token = next((token for token in named if token is not None), None) or (
             tokenizer.convert_ids_to_tokens(0)
         )
 
 
 def require_vocabulary(name: str, encoder: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Refuse (UserError) a tokenizer with an id for which the encoder has no embedding."""
+    """Raise UserError if the tokenizer has an id for which the encoder has no embedding."""
     try:
         embeddings: Any = encoder.get_input_embeddings()
         num_embeddings = embeddings.weight.shape[0]
     except (AttributeError, NotImplementedError) as error:
-        raise UserError(f"backbone={name}: {type(encoder).__name__} has no embeddings of tokens.") from error
+        raise UserError(f"backbone={name}: {type(encoder).__name__} has no token embeddings.") from error
     token, highest = max(tokenizer.get_vocab().items(), key=lambda entry: entry[1], default=("", -1))
     if highest >= num_embeddings:
         raise UserError(
-            f"backbone={name}: the tokenizer needs {highest + 1:,} embeddings (its last token is {token[:40]!a}), and "
+            f"backbone={name}: the tokenizer needs {highest + 1:,} embeddings (its last token is {token[:40]!a}), but "
             f"the encoder has {num_embeddings:,}. Use the tokenizer that belongs to the weights, or resize the model "
             f"once with transformers: model.resize_token_embeddings({highest + 1}), then model.save_pretrained(FOLDER) "
-            "and tokenizer.save_pretrained(FOLDER), and give backbone.path=FOLDER."
+            "and tokenizer.save_pretrained(FOLDER); then set backbone.path=FOLDER."
         )
 
 
 def require_encoder(name: str, encoder: PreTrainedModel, pad_id: int) -> bool:
-    """Refuse (UserError) an encoder that cannot classify documents; return whether it is causal.
+    """Raise UserError if an encoder cannot be used for classification; return whether the encoder is causal.
 
-    It must give each token a vector of `hidden_size` numbers that is deterministic and does not depend on the padding
-    or on the other documents of a batch. In a causal encoder (a decoder-only model), a token attends only to those
-    before it.
+    The output must be one vector of `hidden_size` numbers per token, deterministic, and independent of the padding and
+    of the other documents in the batch. In a causal encoder (a decoder-only model), a token attends only to earlier
+    tokens.
     """
     refused = f"backbone={name}: {type(encoder).__name__} cannot be used"
     was_training, ids_BT = encoder.training, example_ids(encoder, pad_id)
@@ -104,38 +104,39 @@ def require_encoder(name: str, encoder: PreTrainedModel, pad_id: int) -> bool:
             changed_BT = ids_BT.clone()
             changed_BT[0, 1] = changed_BT[0, 2]
             changed_BTD = vectors(encoder, changed_BT, LENGTHS)
-    except Exception as error:  # a model may raise anything for an input that it does not support
+    except Exception as error:  # a model may raise any exception for an input that it does not support
         reason = (str(error).splitlines() or [""])[0][:200]
-        raise UserError(f"{refused}: a first pass over token ids failed ({type(error).__name__}: {reason}).") from error
+        raise UserError(f"{refused}: a test pass over token ids failed ({type(error).__name__}: {reason}).") from error
     finally:
         encoder.train(was_training)
     size = getattr(encoder.config, "hidden_size", None)
     if together_BTD.shape != (*ids_BT.shape, size):
         raise UserError(
-            f"{refused}: it gives vectors of shape {tuple(together_BTD.shape)} for {tuple(ids_BT.shape)} tokens, and "
-            f"its configuration has hidden_size={size}."
+            f"{refused}: its output has shape {tuple(together_BTD.shape)} for tokens of shape {tuple(ids_BT.shape)} "
+            f"and hidden_size={size} in its config.json."
         )
     rows = list(zip(together_BTD, again_BTD, LENGTHS, alone, strict=True))
     if not all(torch.isfinite(row_TD[:n]).all() for row_TD, _, n, _ in rows):
         raise UserError(f"{refused}: its output is not finite (NaN or infinity).")
     if not all(torch.equal(row_TD[:n], again_TD[:n]) for row_TD, again_TD, n, _ in rows):
-        raise UserError(f"{refused}: two passes over the same tokens give different vectors.")
+        raise UserError(f"{refused}: two passes over the same tokens give different outputs.")
     scale = torch.cat([row_TD[:n] for row_TD, _, n, _ in rows]).abs().mean()
-    # Relative to the number itself if that is large: a few dimensions may be a thousand times larger than the others.
+    # Relative to the mean size plus the size of the number itself: a few dimensions may be a thousand times larger than
+    # the others.
     changes = [(row_TD[:n] - alone_TD).abs() / (scale + alone_TD.abs()) for row_TD, _, n, alone_TD in rows]
     difference = max(float(change_TD.max()) for change_TD in changes)
     if difference > TOLERANCE:
         raise UserError(
-            f"{refused}: padding changes its output (by {difference:.1%} of its size), so a document's "
-            "class would depend on the other documents of its batch."
+            f"{refused}: padding changes its output by {difference:.1%}, so the predicted class would depend on the "
+            "other documents in the batch."
         )
     return torch.equal(together_BTD[0, 0], changed_BTD[0, 0])
 
 
 def count_hidden_states(name: str, encoder: PreTrainedModel, pad_id: int) -> int:
-    """Return how many hidden states an encoder gives: of the embeddings and of each layer.
+    """Return the number of hidden states of an encoder: the embeddings and one for each layer.
 
-    Raises UserError for an encoder that does not give all of them in one shape, `hidden_size` numbers for each token.
+    Raises UserError if the encoder does not return them all with `hidden_size` numbers per token.
     """
     refused = f"backbone={name}: {type(encoder).__name__} cannot be used with a head that reads all layers"
     was_training, ids_BT = encoder.training, example_ids(encoder, pad_id)
@@ -143,20 +144,23 @@ def count_hidden_states(name: str, encoder: PreTrainedModel, pad_id: int) -> int
     try:
         with torch.random.fork_rng(devices=[]), torch.inference_mode():
             hidden_LBTD = encode(encoder, ids_BT, mask_of(LENGTHS), all_layers=True)
-    except Exception as error:  # a model may raise anything for a request that it does not support
+    except Exception as error:  # a model may raise any exception for an option that it does not support
         reason = (str(error).splitlines() or [""])[0][:200]
-        raise UserError(f"{refused}: it gives no hidden states ({type(error).__name__}: {reason}).") from error
+        raise UserError(f"{refused}: it does not return hidden states ({type(error).__name__}: {reason}).") from error
     finally:
         encoder.train(was_training)
     if hidden_LBTD.shape[1:] != (*ids_BT.shape, encoder.config.hidden_size):
-        raise UserError(f"{refused}: its hidden states have the shape {tuple(hidden_LBTD.shape)}.")
+        raise UserError(
+            f"{refused}: its hidden states have shape {tuple(hidden_LBTD.shape)} for tokens of shape "
+            f"{tuple(ids_BT.shape)} and hidden_size={encoder.config.hidden_size}."
+        )
     if not hidden_LBTD[:, mask_of(LENGTHS)].isfinite().all():
         raise UserError(f"{refused}: its hidden states are not finite (NaN or infinity).")
     return len(hidden_LBTD)
 
 
 def require_precision(name: str, encoder: Any, hardware: Hardware) -> None:
-    """Refuse (UserError) a precision in which an encoder fails: some mask with a number that only float32 can hold."""
+    """Raise UserError if an encoder fails in this precision: some mask with a number that overflows outside float32."""
     if hardware.precision == "fp32" or encoder.config.model_type in ("bert", "roberta"):
         return
     problem = "its output is NaN or infinite"
@@ -180,7 +184,7 @@ def require_precision(name: str, encoder: Any, hardware: Hardware) -> None:
 
 
 def example_ids(encoder: Any, pad_id: int) -> Tensor:
-    """Return random token ids_BT of padded documents of `LENGTHS` tokens, from a generator of their own."""
+    """Return random token ids_BT of padded documents of `LENGTHS` tokens. PyTorch's random state does not change."""
     num_embeddings = encoder.get_input_embeddings().weight.shape[0]
     ids = [token for token in range(num_embeddings) if token != pad_id]
     generator = torch.Generator().manual_seed(0)

@@ -1,4 +1,4 @@
-"""A run's environment: all that can change the last bits of its results, besides its configuration and data."""
+"""The environment of a run: the hardware and software that can change the last bits of its results."""
 
 import torch
 
@@ -9,9 +9,10 @@ from imdbcls.runtime.environment import machine_environment
 
 
 def environment_of(hardware: Hardware, trained: Classifier | None, evaluated: Classifier) -> dict[str, str]:
-    """Return the environment by name; `kernels` (training) and `scoring_kernels` name the code that really computes.
+    """Return the environment as names and values.
 
-    `trained` is None where nothing is trained. The CPU kernels are loaded, and compiled if needed.
+    `kernels` (training) and `scoring_kernels` (evaluation) name the implementation that computes the encoder and the
+    head. `trained` is None if no model is trained. The CPU kernels are loaded, and compiled if needed.
     """
     found = {"hardware": hardware.describe()}
     if trained is not None:
@@ -23,6 +24,6 @@ def environment_of(hardware: Hardware, trained: Classifier | None, evaluated: Cl
 
 
 def path_of(hardware: Hardware, model: Classifier, training: bool) -> str:
-    """Return the name of the code that computes a model's numbers (`kernels.numeric_path`)."""
+    """Return the name of the implementation that computes a model's output (see `kernels.numeric_path`)."""
     dtype = torch.bfloat16 if hardware.precision == "bf16" else torch.float32
     return numeric_path(model.encoder, model.head, device=hardware.device.type, dtype=dtype, training=training)

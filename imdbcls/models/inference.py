@@ -1,4 +1,4 @@
-"""Score a split: every document once, in evaluation mode, in a fixed order; and measure the latency of one document."""
+"""Predict the documents of a split, and measure the latency of single documents."""
 
 import logging
 import time
@@ -22,14 +22,14 @@ logger = logging.getLogger(__name__)
 
 
 @torch.inference_mode()
-def score(
+def predict_probabilities(
     model: nn.Module, batches: EvalBatches, hardware: Hardware, on_progress: Callable[[int, int], None] | None = None
 ) -> NDArray[np.float64]:
-    """Return probabilities_NC of the documents, in their order: the float64 softmax of the model's float32 logits.
+    """Return probabilities_NC in the order of the documents: the float64 softmax of the model's float32 logits.
 
-    The batches depend only on the documents and settings, so scoring again gives exactly the same numbers. After each
-    batch, `on_progress` gets the number of documents done and their total. A GPU may lag behind: the logits stay on it
-    until the end, and no batch waits for it.
+    The model runs in evaluation mode. The batches depend only on the documents and the settings, so a second call
+    returns exactly the same numbers. After each batch, `on_progress` gets the number of documents done and the total.
+    The logits stay on the device until the end, so no batch waits for a GPU.
     """
     was_training = model.training
     model.eval()
@@ -50,7 +50,7 @@ def score(
 def predictions_of(
     documents: Documents, tokens: Tokens, probabilities_NC: NDArray[np.float64], label_names: Sequence[str]
 ) -> Predictions:
-    """Return the predictions that these probabilities make on `documents`: the most probable class of each."""
+    """Return the predictions on `documents`; the predicted class is the most probable class."""
     return Predictions(
         ids=np.array(documents.ids, dtype=object),
         labels=documents.labels,
@@ -63,7 +63,7 @@ def predictions_of(
 
 
 def logits_of(model: nn.Module, batch: Batch, hardware: Hardware) -> Tensor:
-    """Return logits_BC of a batch; if memory runs out, score its halves one after the other and log that."""
+    """Return logits_BC of a batch. If memory runs out, log a warning and compute the two halves in turn."""
 
     def of_all() -> Tensor:
         on_device = batch.to(hardware.device)
@@ -75,12 +75,12 @@ def logits_of(model: nn.Module, batch: Batch, hardware: Hardware) -> Tensor:
     except (RuntimeError, MemoryError) as error:
         if len(batch) == 1 or not is_out_of_memory(error):
             raise
-    # Not inside `except`, where the error still holds the tensors of the failed attempt.
+    # Not inside `except`, where the error's traceback still keeps the tensors of the failed attempt in memory.
     if hardware.device.type == "cuda":
         torch.cuda.empty_cache()
     num_rows = len(batch.mask_BT)
     logger.warning(
-        f"scoring: not enough memory for {num_rows} documents (or windows) at a time; they are scored in halves."
+        f"evaluation: not enough memory for a batch of {num_rows} documents (or windows); halving the batch."
     )
     halves = batch.split((num_rows + 1) // 2)
     return torch.cat([logits_of(model, half, hardware) for half in halves])
@@ -88,11 +88,11 @@ def logits_of(model: nn.Module, batch: Batch, hardware: Hardware) -> Tensor:
 
 @torch.inference_mode()
 def measure_latency(model: nn.Module, batches: EvalBatches, hardware: Hardware, num_documents: int) -> dict[str, float]:
-    """Measure the milliseconds from token ids to probabilities for single documents: the median `p50`, and `p95`.
+    """Measure the latency of single documents, from token ids to probabilities: `p50` and `p95` in milliseconds.
 
-    The documents are spread evenly over the lengths of the split. Each is timed once, after a pass over a document of
-    the same length: the first pass of a length includes what the libraries prepare for its shapes. The weights are cast
-    once, before the timing.
+    The documents are spread evenly over the lengths of the split. Each document is timed once. If its length is new, an
+    untimed pass runs first, because the libraries prepare their kernels in the first pass of a shape. With the
+    compiled kernels, the weights are cast once for all documents.
     """
     model.eval()
     milliseconds = []

@@ -1,6 +1,6 @@
-"""LoRA (Hu et al. 2022) by the peft library: train only a low-rank update of each linear layer of the encoder.
+"""LoRA (Hu et al. 2022) with the peft library: train only a low-rank update of each linear layer of the encoder.
 
-A layer with weights W computes with W + SCALE B A: A has `rank` rows, B as many columns, and W stays constant.
+A layer with weights W uses W + SCALE B A instead. A has `rank` rows and B has `rank` columns. W stays constant.
 """
 
 from typing import Any
@@ -12,29 +12,28 @@ from imdbcls.errors import UserError
 from imdbcls.kernels import restore_library_forward
 from imdbcls.models.classifier import Classifier, copy_of
 
-# peft's lora_alpha / r, 2 as is usual: it rescales the update much as the learning rate does (section 4.1).
+# peft's lora_alpha / r. 2 is the usual value. It scales the update, much like the learning rate (section 4.1).
 SCALE = 2
-FALLBACK_REASON = (
-    "adapters are trained through the library's layers; scoring, with the adapters merged, takes the fast ones"
-)
+FALLBACK_REASON = "LoRA adapters need the library's layers; evaluation merges the adapters and can use the fast layers"
 
 
 def require_peft() -> Any:
+    """Import and return peft; raise UserError if it is not installed."""
     try:
         import peft
     except ImportError as error:
         raise UserError(
-            "backbone.lora_rank needs the library peft, which is not installed: pip install peft (or imdbcls[lora])."
+            "backbone.lora_rank needs the package peft, which is not installed: pip install peft (or imdbcls[lora])."
         ) from error
     return peft
 
 
 def with_adapters(model: Classifier, rank: int) -> Classifier:
-    """Copy a model and add adapters to the copy; only they and the head are trained.
+    """Copy a model and add adapters to the copy. Only the adapters and the head are trainable.
 
-    Every linear layer gets an adapter, not only the attention's: it learns more for the same number of parameters. The
-    update starts at zero, so the copy computes the same as the model. It uses the library's layers: the fast ones read
-    the weights directly and would ignore the adapters.
+    All linear layers get an adapter, not only those of the attention: this learns more for the same number of
+    parameters. The update starts at zero, so the copy first computes the same output as the model. The copy uses the
+    library's layers, because the fast layers read the weights directly and would ignore the adapters.
     """
     peft = require_peft()
     model.encoder.requires_grad_(False)
@@ -45,7 +44,7 @@ def with_adapters(model: Classifier, rank: int) -> Classifier:
     if not linear:
         raise UserError(f"backbone.lora_rank={rank}: {type(encoder).__name__} has no nn.Linear layers to adapt.")
     settings = peft.LoraConfig(r=rank, lora_alpha=SCALE * rank, lora_dropout=0.0, target_modules=linear)
-    for name in linear:  # `merge` writes into the model's own weights
+    for name in linear:  # a separate copy, because `merge` overwrites the weights of `model`
         layer = encoder.get_submodule(name)
         layer.weight = nn.Parameter(layer.weight.clone(), requires_grad=False)
     peft.inject_adapter_in_model(settings, encoder)
@@ -54,7 +53,7 @@ def with_adapters(model: Classifier, rank: int) -> Classifier:
 
 @torch.no_grad()
 def merge(adapted: Classifier, model: Classifier) -> None:
-    """Write the merged weights of an adapted copy into the model that it was copied from, which has no adapters."""
+    """Write the weights of a copy with adapters, merged, into the plain model that it was copied from."""
     encoder: Any = model.encoder
     layers: Any = adapted.encoder.named_modules()
     for name, layer in layers:

@@ -1,4 +1,7 @@
-"""The metrics of one split: accuracy, macro F1, AUROC, log loss, expected calibration error. N documents, C classes."""
+"""Metrics of one split: accuracy, macro F1, AUROC, log loss and expected calibration error.
+
+Shape suffixes: N documents, C classes.
+"""
 
 import math
 from collections.abc import Sequence
@@ -12,13 +15,15 @@ if TYPE_CHECKING:
 
 
 def metrics_of(labels_N: "NDArray[np.int64]", probabilities_NC: "NDArray[np.floating]") -> dict[str, float]:
-    """Return the metrics of one split, by their names without the split: accuracy, f1, auroc, loss, ece.
+    """Return the metrics of one split; the names do not include the split.
 
-    - f1: unweighted mean over the classes; auroc: with more than two classes, the mean of one against the rest.
-    - loss: mean negative log-likelihood in nats per document.
-    - ece: expected calibration error of the predicted class's probability, 15 equal bins (Guo et al. 2017).
-
-    Computed by scikit-learn, the calibration error by torchmetrics. AUROC is NaN where a class has no document.
+    - accuracy: the share of correctly classified documents.
+    - f1: the unweighted mean of F1 over the classes.
+    - auroc: with more than two classes, the unweighted mean over one class against the rest. NaN if a class has no
+      document.
+    - loss: the mean negative log-likelihood in nats per document.
+    - ece: the expected calibration error of the predicted class's probability, with 15 bins of equal width (Guo et al.
+      2017), from torchmetrics. The other metrics are from scikit-learn.
     """
     import torch
     from sklearn.metrics import accuracy_score, f1_score, log_loss, roc_auc_score
@@ -53,19 +58,19 @@ def confusion_matrix(
 
 
 def doubt_about(confusion: Sequence[Sequence[int]], label_names: Sequence[str]) -> str | None:
-    """Return a sentence if a model is not more accurate than always giving the same answer, else None."""
+    """Return a warning if the model is not more accurate than always predicting the most common class, else None."""
     in_class, total = [sum(row) for row in confusion], sum(map(sum, confusion))
-    answered = [index for index, column in enumerate(zip(*confusion, strict=True)) if sum(column)]
+    predicted = [index for index, column in enumerate(zip(*confusion, strict=True)) if sum(column)]
     correct = sum(confusion[index][index] for index in range(len(confusion)))
-    if len(answered) == 1:
+    if len(predicted) == 1:
         return (
-            f"the model predicts one class, {label_names[answered[0]]}, for all {total:,} documents; its accuracy of "
+            f"the model predicts the class {label_names[predicted[0]]} for all {total:,} documents; its accuracy of "
             f"{correct / total:.2%} is the share of that class."
         )
     most = max(in_class)
     if correct <= most:
         return (
-            f"the accuracy of {correct / total:.2%} is not above {most / total:.2%}, the share of the most common "
-            f"class, {label_names[in_class.index(most)]}."
+            f"the accuracy of {correct / total:.2%} is not higher than {most / total:.2%}, the share of the most "
+            f"common class, {label_names[in_class.index(most)]}."
         )
     return None

@@ -1,8 +1,8 @@
-"""`compile=true`: run the encoder's training passes through `torch.compile`, with dynamic shapes.
+"""Compile the encoder's training passes with `torch.compile` and dynamic shapes (`compile=true`).
 
-The numbers of rows, columns and real tokens are symbols in one compiled graph, so an epoch of any lengths compiles
-nothing new. The generated code may depend on the sizes that PyTorch sees first, so `warm_up` shows it the same sizes in
-every run, before the first step or the continued one.
+The numbers of rows, columns and non-padding tokens are symbolic in one compiled graph, so new shapes do not cause a new
+compilation. The generated code may depend on the first sizes that PyTorch sees. `warm_up` therefore runs the same sizes
+before the first step of every run, new or resumed.
 """
 
 import importlib.util
@@ -28,22 +28,22 @@ def compiled(function: Callable[..., torch.Tensor]) -> Callable[..., torch.Tenso
 
 
 def compile_training(model: Classifier, hardware: Hardware, max_length: int) -> None:
-    """Set up `model` to compile its encoder for training, and compile it now; parameters keep their names.
+    """Compile the encoder of `model` for training. The names of the parameters do not change.
 
-    Raises UserError if this machine cannot compile, or if the encoder runs the fast CPU layers.
+    Raises UserError if this machine cannot compile, or if the encoder uses the fast CPU layers.
     """
     device = hardware.device.type
     if device == "cpu" and is_accelerated_on_cpu(model.encoder):
         raise UserError(
-            "compile=true and backbone.fast=true exclude each other on the CPU: the layers written for speed cannot be "
-            "compiled. Leave compile=false, or set backbone.fast=false to compile the library's."
+            "compile=true and backbone.fast=true cannot be combined on the CPU: the fast layers cannot be compiled. "
+            "Set compile=false, or set backbone.fast=false to compile the library's layers."
         )
     if device == "cuda" and importlib.util.find_spec("triton") is None:
-        raise UserError("compile=true needs the Python package triton on CUDA, and it is not installed.")
+        raise UserError("compile=true needs the package triton on CUDA, which is not installed: pip install triton.")
     if device == "cpu" and compiler() is None:
-        raise UserError("compile=true needs a C++ compiler on the CPU: install g++ or clang++, or let CXX name one.")
+        raise UserError("compile=true needs a C++ compiler on the CPU: install g++ or clang++, or set CXX to one.")
     if device not in ("cpu", "cuda"):
-        raise UserError(f"compile=true is for CUDA and the CPU, not for device={device}.")
+        raise UserError(f"compile=true supports CUDA and the CPU, but not device={device}.")
     model.compile_encode = compiled
     warm_up(model, hardware, max_length)
 
@@ -54,7 +54,7 @@ def compiler() -> str | None:
 
 
 def warm_up(model: Classifier, hardware: Hardware, max_length: int) -> None:
-    """Run one forward and backward pass of made-up documents at two widths, and reset all gradients."""
+    """Run a forward and backward pass over dummy documents at two padded lengths, then reset all gradients."""
     was_training = model.training
     model.train()
     for width in (max_length // 2, max_length):

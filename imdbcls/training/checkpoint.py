@@ -1,8 +1,8 @@
-"""Checkpoints: safetensors and JSON, written atomically, and verified before anything in them is used.
+"""Checkpoints of safetensors and JSON files. They are written atomically and verified before use.
 
-A checkpoint is a folder of tensor files, `state.json` and, written last, `manifest.json` with their sizes and sha256.
-It is written to `<name>.new` and renamed; the previous one is kept as `<name>.old` until the next save. So there is a
-complete one at every moment, and `newest` finds it.
+A checkpoint is a folder with tensor files, `state.json` and `manifest.json`. The manifest is written last; it lists the
+size and sha256 of each other file. A checkpoint is written to `<name>.new` and then renamed. The previous checkpoint is
+kept as `<name>.old` until the next save. So a complete checkpoint exists at any time, and `newest` finds it.
 """
 
 import json
@@ -28,16 +28,16 @@ logger = logging.getLogger(__name__)
 MANIFEST = "manifest.json"
 STATE = "state.json"
 FILE_NAME = re.compile(r"[A-Za-z_]\w*\.safetensors|state\.json")
-TENSOR_FILE_FACTOR = 4  # no optimizer here stores more numbers per weight
+TENSOR_FILE_FACTOR = 4  # limit for a tensor file, relative to the model; no optimizer here stores more per weight
 
 
 class CheckpointError(UserError):
-    """A checkpoint that may not be used, with the file and the reason."""
+    """A checkpoint cannot be used; the message names the file and the reason."""
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A verified checkpoint: `tensors` by file stem (`model`, `optimizer`), and the JSON state."""
+    """A verified checkpoint: its JSON state, and its tensors by file stem (`model`, `optimizer`) and name."""
 
     folder: Path
     tensors: dict[str, dict[str, Tensor]]
@@ -45,9 +45,10 @@ class Checkpoint:
 
 
 def save(folder: Path, tensors: Mapping[str, Mapping[str, Tensor]], state: Mapping[str, Any]) -> None:
-    """Write a checkpoint to `folder`; the one that is there is kept as `<name>.old`.
+    """Write a checkpoint to `folder`, and keep the existing checkpoint as `<name>.old`.
 
-    If the process is killed, or the disk is full (OSError or SafetensorError), the old or the new one is complete.
+    If the process is killed or the disk is full (OSError or SafetensorError), the old or the new checkpoint is
+    complete.
     """
     if not folder.exists():
         restore(folder)
@@ -65,36 +66,37 @@ def save(folder: Path, tensors: Mapping[str, Mapping[str, Tensor]], state: Mappi
 
 
 def restore(folder: Path) -> None:
-    """Rename the `.new` or `.old` checkpoint to `folder`, if `save` was killed between its two renames."""
+    """Rename the `.new` or `.old` checkpoint to `folder`, after a kill between the two renames of `save`."""
     for other in (new_name(folder), old_name(folder)):
         if (other / MANIFEST).exists():
             other.rename(folder)
             return
 
 
-def put_back(saved: Checkpoint, folder: Path) -> None:
-    """Move a checkpoint that was found under another name to `folder`, so that the next save keeps it."""
+def move_to(saved: Checkpoint, folder: Path) -> None:
+    """Rename a checkpoint to `folder` if it has another name, so that the next save does not delete it."""
     if saved.folder != folder:
         shutil.rmtree(folder, ignore_errors=True)
         saved.folder.rename(folder)
 
 
-def forget_previous(folder: Path) -> None:
-    """Remove the `.new` and `.old` checkpoints, which are no longer needed."""
+def remove_previous(folder: Path) -> None:
+    """Delete the `.new` and `.old` checkpoints of `folder`."""
     for other in (new_name(folder), old_name(folder)):
         shutil.rmtree(other, ignore_errors=True)
 
 
 def load(folder: Path, *models: Mapping[str, Tensor]) -> Checkpoint:
-    """Verify a checkpoint completely, then read it. Raises UserError with the file that is missing or altered.
+    """Verify a checkpoint completely, then read it.
 
-    The tensors in `model.safetensors` must have the names and shapes of one of `models`; this is checked first.
+    The tensors in `model.safetensors` must have the names and shapes of one of `models`. Raises UserError, with the
+    name of the file, if a file is missing, was changed, or does not fit the model.
     """
     if folder.is_symlink() or not folder.is_dir():
         raise CheckpointError(f"{folder} is missing, or is not a folder.")
     files = read_versioned(folder / MANIFEST, CHECKPOINT).get("files")
     if not isinstance(files, dict) or STATE not in files or "model.safetensors" not in files:
-        raise CheckpointError(f"{folder / MANIFEST} does not list a checkpoint's files.")
+        raise CheckpointError(f"{folder / MANIFEST} does not list the files of a checkpoint.")
     for name, entry in files.items():
         if not FILE_NAME.fullmatch(name) or not isinstance(entry, dict):
             raise CheckpointError(f"{folder / MANIFEST} lists {name[:80]!r}, which is not a file of a checkpoint.")
@@ -104,13 +106,13 @@ def load(folder: Path, *models: Mapping[str, Tensor]) -> Checkpoint:
     for name, entry in files.items():
         path, size = folder / name, (folder / name).stat().st_size
         if size > largest:
-            raise CheckpointError(f"{path} has {size:,} bytes, more than a checkpoint of this model can need.")
+            raise CheckpointError(f"{path} has {size:,} bytes, more than a checkpoint of this model can have.")
         if size != entry.get("bytes") or sha256(path) != entry.get("sha256"):
-            raise CheckpointError(f"{path} is not the file that {folder / MANIFEST} lists: size or sha256 differ.")
+            raise CheckpointError(f"{path} differs in size or sha256 from its entry in {folder / MANIFEST}.")
     try:
         tensors = {Path(name).stem: load_file(folder / name) for name in files if name != STATE}
     except (SafetensorError, OSError, ValueError, RuntimeError) as error:
-        raise CheckpointError(f"{folder} holds an unreadable tensor file: {error}") from error
+        raise CheckpointError(f"{folder} contains a tensor file that cannot be read: {error}") from error
     for name, tensor in tensors["model"].items():
         if tensor.dtype != model[name].dtype:
             raise CheckpointError(
@@ -121,7 +123,7 @@ def load(folder: Path, *models: Mapping[str, Tensor]) -> Checkpoint:
 
 
 def matching_model(folder: Path, models: Sequence[Mapping[str, Tensor]]) -> Mapping[str, Tensor]:
-    """Return the one of `models` with the names and shapes in `model.safetensors`. Raises CheckpointError if none."""
+    """Return the first of `models` whose names and shapes match `model.safetensors`, else raise CheckpointError."""
     path = folder / "model.safetensors"
     found = tensor_shapes(path)
     for model in models:
@@ -136,32 +138,32 @@ def matching_model(folder: Path, models: Sequence[Mapping[str, Tensor]]) -> Mapp
 
 
 def require_resume_key(saved: Checkpoint, resume_key: Mapping[str, Any]) -> None:
-    """Raise CheckpointError, with the keys that differ, if a checkpoint is from a run of another resume_key."""
-    before, now = flat(saved.state.get("resume_key")), flat(resume_key)
+    """Raise CheckpointError, with the differences, if the checkpoint's resume key is not `resume_key`."""
+    before, now = flatten(saved.state.get("resume_key")), flatten(resume_key)
     different = [
-        f"{key} is {before.get(key, 'absent')} there and {now.get(key, 'absent')} here"
+        f"{key} is {before.get(key, 'absent')} in the checkpoint and {now.get(key, 'absent')} in this run"
         for key in sorted(before.keys() | now.keys())
         if before.get(key, "absent") != now.get(key, "absent")
     ]
     if different:
-        raise CheckpointError(f"{saved.folder} was saved by another run: {'; '.join(different)}.")
+        raise CheckpointError(f"{saved.folder} was saved by a different run: {'; '.join(different)}.")
 
 
-def flat(value: Any, path: str = "") -> dict[str, Any]:
-    """Return nested mappings as one mapping with dotted keys."""
+def flatten(value: Any, path: str = "") -> dict[str, Any]:
+    """Flatten nested mappings to one mapping with dotted keys."""
     if not isinstance(value, Mapping):
         return {path or "resume_key": value}
-    children = [flat(child, f"{path}.{key}" if path else str(key)) for key, child in value.items()]
+    children = [flatten(child, f"{path}.{key}" if path else str(key)) for key, child in value.items()]
     return {key: leaf for child in children for key, leaf in child.items()}
 
 
 def newest(
     folder: Path, *models: Mapping[str, Tensor], is_wanted: Callable[[Checkpoint], bool] = lambda found: True
 ) -> Checkpoint | None:
-    """Return the newest complete checkpoint of one of `models` for which `is_wanted` holds.
+    """Return the newest complete checkpoint that fits one of `models` and for which `is_wanted` returns True.
 
-    Log which damaged ones are skipped, and why. Return None if none was ever saved, or none is wanted. Raises
-    CheckpointError if there are some and all are damaged.
+    Log each damaged checkpoint that is skipped, with the reason. Return None if no checkpoint was ever completed or
+    none is wanted. Raises CheckpointError if all existing checkpoints are damaged.
     """
     problems, is_unwanted = [], False
     for path in (new_name(folder), folder, old_name(folder)):
@@ -177,7 +179,7 @@ def newest(
             log_skipped(problems)
             return saved
     if is_unwanted or all(problem.startswith(str(new_name(folder))) for problem in problems):
-        log_skipped(problems)  # a kill during the very first save
+        log_skipped(problems)  # if only `.new` exists, the process was killed during its first save
         return None
     raise CheckpointError(
         f"No checkpoint in {folder.parent} can be used: {' '.join(problems)} {remedy(folder.parent.parent)}"
@@ -185,7 +187,7 @@ def newest(
 
 
 def remedy(run: Path) -> str:
-    """Return what to do about lost weights."""
+    """Return the remedy for lost weights, a sentence for an error message."""
     return f"Restore the checkpoint from a copy, or move {run} away and run its training command again."
 
 

@@ -10,13 +10,13 @@ from imdbcls.models.classifier import Classifier, copy_of
 
 
 class EvaluationModel:
-    """`trained` is the model that the steps change; `model` is evaluated, saved as the best and left at the end.
+    """The model that training updates (`trained`), and the model that is evaluated and saved as the best (`model`).
 
-    `model` is always a plain classifier. The two are the same object unless `lora_rank` trains adapters, which are
-    merged into `model`, or `ema_decay` averages the weights. The average is exponential over the steps, with Adam's
-    bias correction (Kingma & Ba 2015, section 3): after n steps, the weights after step t have the share
-    decay^(n - t), and the weights before the first step, with an untrained head, have none. Frozen weights are not
-    averaged; the models share them in memory.
+    Both are the same object, except in two cases. With `lora_rank`, `trained` has adapters, and `model` is a plain
+    classifier that gets the merged weights. With `ema_decay`, `model` is the exponential moving average of the weights,
+    with Adam's bias correction (Kingma & Ba 2015, section 3): after n steps, the weights after step t have a share
+    proportional to decay^(n - t). The initial weights, with an untrained head, are not part of the average. Frozen
+    weights are not averaged; the models share them in memory.
     """
 
     def __init__(self, model: Classifier, *, lora_rank: int | None, ema_decay: float | None) -> None:
@@ -34,27 +34,27 @@ class EvaluationModel:
 
     @torch.no_grad()
     def update(self, num_steps: int) -> None:
-        """Update the average after a step; `num_steps` counts the steps taken, including this one."""
+        """Update the average after a step; `num_steps` is the number of steps so far, including this one."""
         if self.decay is not None:
             share = (1 - self.decay) / (1 - self.decay**num_steps)
-            torch._foreach_lerp_(list(self.ema_state().values()), list(self._moving().values()), share)
+            torch._foreach_lerp_(list(self.ema_state().values()), list(self._trainable().values()), share)
 
     def sync(self) -> None:
-        """Bring `model` up to date: merge the adapters. Without adapters it already is."""
+        """Merge the adapters into `model`. Without adapters, `model` is always up to date."""
         if self.has_adapters:
             lora.merge(self.average, self.model)
 
     def ema_state(self) -> dict[str, Tensor]:
-        """Return the average of each trained weight by its name, for the checkpoint; {} if nothing is averaged."""
+        """Return the average of each trained weight by name, for a checkpoint; {} without `ema_decay`."""
         if self.decay is None:
             return {}
         weights = dict(self.average.named_parameters())
-        return {name: weights[name].detach() for name in self._moving()}
+        return {name: weights[name].detach() for name in self._trainable()}
 
     def load_ema_state(self, tensors: Mapping[str, Tensor]) -> None:
-        """Continue from what `ema_state` returned; raise KeyError if a weight is missing."""
+        """Restore the average from the output of `ema_state`. Raise KeyError if a weight is missing."""
         for name, average in self.ema_state().items():
             average.copy_(tensors[name])
 
-    def _moving(self) -> dict[str, nn.Parameter]:
+    def _trainable(self) -> dict[str, nn.Parameter]:
         return {name: weight for name, weight in self.trained.named_parameters() if weight.requires_grad}

@@ -1,6 +1,6 @@
-"""Run a frozen encoder once over every document and keep its output on disk, for all epochs, heads and seeds.
+"""Run a frozen encoder once over each document and cache its output on disk, for all epochs, heads and seeds.
 
-L layers, B documents of a batch, T tokens of its padded width, N tokens, D hidden size.
+Shape suffixes: L layers, B documents of a batch, T padded length, N non-padding tokens, D hidden size, W windows.
 """
 
 import contextlib
@@ -28,8 +28,7 @@ from imdbcls.runtime.locks import build_lock
 
 logger = logging.getLogger(__name__)
 
-# Bytes to leave free on the disk, for the rest of the run and for others.
-RESERVE = 2e9
+RESERVE = 2e9  # bytes of disk space that stay free, for the rest of the run and for other programs
 OnProgress = Callable[[int, int], None]
 
 
@@ -44,46 +43,48 @@ def encode_once(
     cache_gb: float,
     on_progress: OnProgress,
 ) -> dict[str, Features]:
-    """Return the encoder's output for the documents of the splits, from `folder` or computed now and stored there.
+    """Return the encoder's output for the documents of each split. Outputs that are not in `folder` are computed.
 
-    The batches are those of scoring, so scoring with the features gives the same bits as without. The key of an entry
-    depends on everything that decides these bits: the batches, the weights (their hash), the architecture, device,
-    precision and software. The outputs of the last layer and of all layers are different entries. `cache_gb` (10^9
-    bytes) limits the size of the folder. Raises UserError if that or the disk is too small, before anything is written,
-    and if the folder cannot be written.
+    The batches are the evaluation batches, so evaluation gives the same bits with the cache as without it. The key of
+    an entry depends on everything that determines these bits: the batches, the hash of the weights, the architecture,
+    the device, the precision and the software. The outputs of the last layer and of all layers are separate entries.
+
+    `cache_gb` (10^9 bytes) limits the size of the folder. Raises UserError if this limit or the disk is too small,
+    before anything is written, or if the folder cannot be written.
     """
-    with all_threads():  # as the documents are encoded
+    with all_threads():  # the key depends on the number of threads, and encoding uses all of them
         encoder_key = key_of_encoder(model, backbone, hardware, weights)
     entries = {name: folder / key_of_batches(encoder_key, batches) for name, batches in splits.items()}
     found = {name: load_features(entry) for name, entry in entries.items()}
     missing = [name for name in splits if found[name] is None]
 
     def on_wait() -> None:
-        logger.info(f"Another process is encoding the same documents into {folder}; waiting for it.")
+        logger.info(f"Waiting for another process that encodes the same documents into {folder}.")
 
-    for place, name in enumerate(missing):
-        batches, to_come = splits[name], [splits[other] for other in missing[place:]]
+    for index, name in enumerate(missing):
+        batches, remaining = splits[name], [splits[other] for other in missing[index:]]
         try:
             with build_lock(folder / f".{entries[name].name}.lock", on_wait), all_threads():
-                found[name] = load_features(entries[name])  # by another process, meanwhile
+                found[name] = load_features(entries[name])  # another process may have written it
                 if found[name] is None:
                     logger.info(f"Encoding the {batches.num_documents:,} documents of {name} once, into {folder}.")
                     encoded = encode(model, batches, hardware, on_progress)
                     first = next(encoded)
-                    require_room(folder, need_of(to_come, first), cache_gb, of_layers(first))
+                    require_space(folder, bytes_needed(remaining, first), cache_gb, describe_layers(first))
                     write_features(entries[name], batches.num_documents, chain([first], encoded))
                     found[name] = load_features(entries[name])
         except OSError as error:
             raise UserError(
-                f"The feature cache {folder} cannot be written ({error}); set data.cache_dir or IMDBCLS_CACHE, or "
-                "backbone.cache=false to train without it."
+                f"The feature cache {folder} cannot be written ({error}). Set data.cache_dir or IMDBCLS_CACHE to "
+                "another folder, or train without the cache: backbone.cache=false."
             ) from error
     features = {name: entry for name, entry in found.items() if entry is not None}
-    assert features.keys() == splits.keys(), f"what was written of {missing} could not be read back"
+    assert features.keys() == splits.keys(), f"entries just written for {missing} could not be read"
     return features
 
 
 def encode(model: Classifier, batches: EvalBatches, hardware: Hardware, on_progress: OnProgress) -> Iterator[Encoded]:
+    """Yield the encoder's output for each batch, on the CPU and without padding."""
     model.eval()
     done = 0
     for batch in batches:
@@ -99,50 +100,52 @@ def encode(model: Classifier, batches: EvalBatches, hardware: Hardware, on_progr
         on_progress(done, batches.num_documents)
 
 
-def need_of(splits: list[EvalBatches], example: Encoded) -> int:
-    """Return the bytes that the output for some splits takes, from the output for some documents."""
+def bytes_needed(splits: list[EvalBatches], example: Encoded) -> int:
+    """Return the size of the output for the splits in bytes; `example` gives the bytes per token."""
     num_tokens = sum(batch.num_tokens for batches in splits for batch in batches)
     return num_tokens * example.vectors[0].numel() * example.vectors.element_size()
 
 
-def of_layers(example: Encoded) -> str:
+def describe_layers(example: Encoded) -> str:
     return f" of all {example.vectors.shape[1]} layers" if example.vectors.dim() == 3 else ""
 
 
-def require_room(folder: Path, need: int, cache_gb: float, layers: str) -> None:
-    held, spare = held_in(folder), shutil.disk_usage(folder).free - RESERVE
-    without = "backbone.cache=false trains without the cache, more slowly, to the same result but for rounding"
-    if held + need > cache_gb * 1e9:
+def require_space(folder: Path, needed: int, cache_gb: float, layers: str) -> None:
+    """Raise UserError if `needed` bytes more exceed `cache_gb` or the free disk space."""
+    used, free = cache_size(folder), shutil.disk_usage(folder).free - RESERVE
+    without = "Or set backbone.cache=false: training is slower, with the same result up to rounding."
+    if used + needed > cache_gb * 1e9:
         raise UserError(
-            f"The frozen encoder's output{layers} needs {shown(need)}; {folder} holds {shown(held)} and may hold "
-            f"backbone.cache_gb={cache_gb:g} in all: raise that, or remove the folder; {without}."
+            f"The frozen encoder's output{layers} needs {format_bytes(needed)}, but {folder} already contains "
+            f"{format_bytes(used)}, and its limit is backbone.cache_gb={cache_gb:g}. Raise the limit or delete the "
+            f"folder. {without}"
         )
-    if need > spare:
+    if needed > free:
         raise UserError(
-            f"The frozen encoder's output{layers} needs {shown(need)}, and the disk of {folder} has "
-            f"{shown(max(spare, 0))} to spare ({shown(RESERVE)} are left free): make room, or set data.cache_dir or "
-            f"IMDBCLS_CACHE to another disk; {without}."
+            f"The frozen encoder's output{layers} needs {format_bytes(needed)}, but the disk of {folder} has only "
+            f"{format_bytes(max(free, 0))} available ({format_bytes(RESERVE)} are kept free). Free some space, or set "
+            f"data.cache_dir or IMDBCLS_CACHE to a folder on another disk. {without}"
         )
 
 
-def held_in(folder: Path) -> int:
-    """Return the bytes of all entries, including those being built."""
-    held = 0
+def cache_size(folder: Path) -> int:
+    """Return the size of all entries in bytes, including those being written."""
+    size = 0
     for path in folder.rglob(VECTORS):
-        with contextlib.suppress(FileNotFoundError):  # removed at this moment
-            held += path.stat().st_size
-    return held
+        with contextlib.suppress(FileNotFoundError):  # another process may delete a file meanwhile
+            size += path.stat().st_size
+    return size
 
 
-def shown(num_bytes: float) -> str:
+def format_bytes(num_bytes: float) -> str:
     return f"{num_bytes / 1e9:.2f} GB" if num_bytes >= 1e8 else f"{num_bytes / 1e6:.2f} MB"
 
 
 def key_of_encoder(model: Classifier, backbone: Backbone, hardware: Hardware, weights: str) -> str:
-    """Hash everything that decides the encoder's output, except its input."""
+    """Return a hash of everything that determines the encoder's output, except its input."""
     config = backbone.encoder.config
     architecture = {key: value for key, value in config.to_dict().items() if key != "_name_or_path"}
-    about = {
+    content = {
         "format": FEATURES,
         "weights": weights,
         "architecture": [type(backbone.encoder).__name__, architecture, config._attn_implementation],
@@ -152,11 +155,11 @@ def key_of_encoder(model: Classifier, backbone: Backbone, hardware: Hardware, we
         **({"layers": "all"} if model.reads_all_layers else {}),
         "versions": [torch.__version__, transformers.__version__],
     }
-    return hashlib.sha256(json.dumps(about, sort_keys=True, default=str).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
 
 
 def key_of_batches(encoder_key: str, batches: EvalBatches) -> str:
-    """Return the key of an entry: a hash of the ids and masks that the encoder gets, and of `encoder_key`."""
+    """Return the key of an entry: a hash of `encoder_key` and of the token ids and masks of the batches."""
     digest = hashlib.sha256(encoder_key.encode())
     for batch in batches:
         digest.update(f"{tuple(batch.input_ids_BT.shape)}".encode())
@@ -166,7 +169,7 @@ def key_of_batches(encoder_key: str, batches: EvalBatches) -> str:
 
 
 def hash_of_weights(module: nn.Module) -> str:
-    """Return the sha256 of a module's tensors with their names, types and shapes."""
+    """Return the sha256 of a module's tensors, including their names, dtypes and shapes."""
     digest = hashlib.sha256()
     for name, tensor in sorted(module.state_dict().items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())

@@ -1,8 +1,9 @@
-"""What training makes small. A loss is called with logits and labels and returns its sum over the documents.
+"""Training losses. A loss is called with logits_BC and labels_B and returns the sum over the documents.
 
-B documents, C classes. A sum, so that micro-batches add up to their batch: the trainer divides it by the number of
-documents in the whole batch. A loss of one's own is a class that takes `class_weights_C` (float32, or None) and
-`label_smoothing` beside its own settings, and is called in the same way.
+The losses of micro-batches can then be added: the trainer divides by the number of documents in the batch. A custom
+loss is a class whose constructor takes `class_weights_C` (float32, or None), `label_smoothing` and its own settings.
+
+Shape suffixes: B documents, C classes.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -22,10 +23,10 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 
 
 class CrossEntropy:
-    """The negative log-likelihood of each document's class, times the class's weight.
+    """Cross-entropy, with class weights and label smoothing.
 
-    With `label_smoothing` e the target is 1 - e for the true class and e / C more for each (Szegedy et al. 2016), and
-    each class's term has the weight of that class, as in PyTorch.
+    With `label_smoothing` e, the target probability of every class is e / C, plus 1 - e for the true class (Szegedy et
+    al. 2016). The term of each class is multiplied by the weight of that class, as in PyTorch.
     """
 
     def __init__(self, *, class_weights_C: Tensor | None, label_smoothing: float) -> None:
@@ -39,10 +40,10 @@ class CrossEntropy:
 
 
 class Focal:
-    """Cross-entropy times (1 - p)^gamma, with p the true class's probability (Lin et al. 2017, equation 5).
+    """Cross-entropy times (1 - p)^gamma, where p is the probability of the true class (Lin et al. 2017, equation 5).
 
-    Their alpha is `loss.class_weights`; the sigmoid's two classes become the softmax's C. The smoothed cross-entropy,
-    where labels are smoothed, is scaled by the same factor.
+    The paper's alpha is `loss.class_weights`. The paper uses a sigmoid for two classes, this class a softmax over C
+    classes. With label smoothing, the smoothed cross-entropy is multiplied by the same factor.
     """
 
     def __init__(
@@ -57,17 +58,19 @@ class Focal:
             logits_BC, labels_B, self.class_weights_C, label_smoothing=self.label_smoothing, reduction="none"
         )
         probabilities_B = logits_BC.softmax(dim=1).gather(1, labels_B[:, None])[:, 0]
-        # Above zero, also where p rounds to 1: a power below 1 is infinitely steep there, and infinity times 0 is NaN.
+        # Keep 1 - p above zero even if p rounds to 1. At zero, a power below 1 has an infinite gradient, and infinity
+        # times zero is NaN.
         distances_B = (1 - probabilities_B).clamp(min=torch.finfo(torch.float32).eps)
         return (distances_B**self.gamma * losses_B).sum()
 
 
 class Objective:
-    """A loss over `num_passes` forward passes of the same documents: one, or two with R-Drop (Liang et al. 2021).
+    """A loss, optionally with R-Drop (Liang et al. 2021).
 
-    R-Drop adds `r_drop` times the symmetric Kullback-Leibler divergence between two passes with different dropout, to
-    the mean of their losses: the form of the authors' code (the paper's equation 4 has the sum of the losses, so its
-    alpha is twice `r_drop`). A step then costs two.
+    With R-Drop, each document passes through the model twice, with different dropout masks. The objective is the mean
+    of the two losses plus `r_drop` times the symmetric Kullback-Leibler divergence between the two predictions. This is
+    the form in the authors' code. The paper's equation 4 has the sum of the losses, so its alpha is twice `r_drop`.
+    R-Drop doubles the cost of a step.
     """
 
     def __init__(self, loss: Loss, r_drop: float) -> None:
@@ -79,7 +82,7 @@ class Objective:
         return 2 if self.r_drop > 0 else 1
 
     def __call__(self, logits: Sequence[Tensor], labels_B: Tensor) -> Tensor:
-        """The sum over the documents, of each pass's logits_BC and the common labels."""
+        """Return the objective, summed over the documents. `logits` has one logits_BC for each forward pass."""
         if len(logits) == 1:
             return self.loss(logits[0], labels_B)
         first_BC, second_BC = logits
@@ -88,19 +91,23 @@ class Objective:
 
 
 def symmetric_divergence(first_BC: Tensor, second_BC: Tensor) -> Tensor:
-    """(KL(P||Q) + KL(Q||P)) / 2 in nats, summed over the documents."""
+    """Return (KL(P||Q) + KL(Q||P)) / 2 in nats, summed over the documents."""
     first_BC, second_BC = first_BC.log_softmax(dim=1), second_BC.log_softmax(dim=1)
     return ((first_BC.exp() - second_BC.exp()) * (first_BC - second_BC)).sum() / 2
 
 
 def weights_of_classes(wanted: Any, labels: NDArray[np.int64], label_names: Sequence[str]) -> Tensor | None:
-    """The weight of each class from `loss.class_weights`, scaled so that the average training document weighs 1.
+    """Return the weight of each class, weights_C, or None.
 
-    `wanted` is None, `auto` (inverse to the class's share of `labels`; scikit-learn's `balanced`), a list in the order
-    of `label_names`, or a mapping from every label to its weight. Scaled, because only their ratios are meant: so the
-    learning rate and the norm that gradients are clipped to keep their meaning. A batch's weighted losses are divided
-    by its documents and not, as PyTorch's mean is, by its weights: a document counts the same in whatever batch it is.
-    Raises UserError for weights that do not fit the classes.
+    `wanted` is the value of `loss.class_weights`: None, `auto` (inversely proportional to the number of training
+    documents of the class, like scikit-learn's `balanced`), a list in the order of `label_names`, or a mapping from
+    every label to its weight.
+
+    The weights are scaled so that their mean over the training documents is 1. So the learning rate and
+    `max_grad_norm` keep their meaning. The trainer divides the weighted losses of a batch by the number of documents;
+    PyTorch's mean divides by the sum of the weights. Here, the weight of a document does not depend on its batch.
+
+    Raises UserError if the weights do not match the classes.
     """
     if wanted is None:
         return None
@@ -110,13 +117,14 @@ def weights_of_classes(wanted: Any, labels: NDArray[np.int64], label_names: Sequ
 
 
 def as_named(label: str, label_names: Sequence[str]) -> str:
-    """Return the class that a YAML label means: YAML 1.1 reads `yes` and `on` as true, `no` and `off` as false."""
+    """Return the class name for a label in YAML. YAML 1.1 reads `yes` and `on` as true, `no` and `off` as false."""
     spellings = {"true": ("yes", "on"), "false": ("no", "off")}.get(label, ())
     meant = [name for name in label_names if name.lower() in spellings]
     return meant[0] if len(meant) == 1 and label not in label_names else label
 
 
 def in_order(wanted: Any, label_names: Sequence[str]) -> list[float]:
+    """Return the given weights in the order of `label_names`."""
     labels = ", ".join(label_names)
     if not isinstance(wanted, Mapping):
         if len(wanted) != len(label_names):
@@ -125,6 +133,7 @@ def in_order(wanted: Any, label_names: Sequence[str]) -> list[float]:
     by_name = {as_named(label_name(label), label_names): weight for label, weight in wanted.items()}
     if by_name.keys() != set(label_names):
         raise UserError(
-            f"loss.class_weights names {', '.join(by_name)}; the classes are {labels}, each to be named once."
+            f"loss.class_weights has weights for {', '.join(by_name)}, but the classes are {labels}. Give one weight "
+            "for each class."
         )
     return [by_name[name] for name in label_names]

@@ -1,10 +1,10 @@
-"""What the optimizer is given, how the learning rate moves, and the one optimizer that PyTorch lacks."""
+"""Parameter groups, learning rate schedules, the Lion optimizer, and the optimizer's state for checkpoints."""
 
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any
 
 import torch
-import transformers  # its optimization module is imported at the first use: it takes a quarter of a second
+import transformers  # imports its optimization module, which takes a quarter of a second, only on first use
 from annotated_types import Ge, Gt, Lt
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -17,10 +17,11 @@ Beta = Annotated[float, Ge(0), Lt(1)]
 
 
 class Lion(Optimizer):
-    """Steps of one size, along the sign of a momentum, with decoupled weight decay (Chen et al. 2023, algorithm 2).
+    """The Lion optimizer (Chen et al. 2023, algorithm 2), with decoupled weight decay.
 
-    It keeps one number per weight where Adam keeps two: half the optimizer's memory, and half its part of a checkpoint.
-    `betas` are the momentum's shares in the step's direction and from step to step.
+    The update of each weight is the learning rate times the sign of an interpolation between momentum and gradient.
+    Lion stores one number per weight, where Adam stores two: half the memory, and half the space in a checkpoint.
+    `betas[0]` is the share of the momentum in the update's direction, `betas[1]` the decay of the momentum.
     """
 
     def __init__(
@@ -35,7 +36,7 @@ class Lion(Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
-        assert closure is None, "no closure is evaluated"
+        assert closure is None, "Lion does not support a closure"
         for group in self.param_groups:
             parameters = [parameter for parameter in group["params"] if parameter.grad is not None]
             if not parameters:
@@ -45,22 +46,23 @@ class Lion(Optimizer):
                     self.state[parameter]["momentum"] = torch.zeros_like(parameter)
             gradients = [parameter.grad for parameter in parameters]
             momenta = [self.state[parameter]["momentum"] for parameter in parameters]
-            in_direction, kept = group["betas"]
-            directions = torch._foreach_lerp(momenta, gradients, 1 - in_direction)
+            direction_beta, momentum_beta = group["betas"]
+            directions = torch._foreach_lerp(momenta, gradients, 1 - direction_beta)
             torch._foreach_sign_(directions)
             torch._foreach_mul_(parameters, 1 - group["lr"] * group["weight_decay"])
             torch._foreach_add_(parameters, directions, alpha=-group["lr"])
-            torch._foreach_lerp_(momenta, gradients, 1 - kept)
+            torch._foreach_lerp_(momenta, gradients, 1 - momentum_beta)
 
 
 def parameter_groups(
     model: Classifier, *, lr: float | None = None, head_lr: float = 1.0, layer_decay: float = 1.0
 ) -> list[dict[str, Any]]:
-    """The trainable parameters by learning rate, for each in two groups: weight matrices, which decay, and the others.
+    """Return the parameter groups of an optimizer: two for each learning rate, with and without weight decay.
 
-    Anything with fewer than two dimensions is a bias, a norm's gain or a head's weight per position: none is decayed.
-    `head_lr` and `layer_decay` give multiples of the optimizer's own `lr` (see `lr_multiples`), kept by each group as
-    `lr_multiple`. Schedules scale every group alike, so the ratios stay.
+    Weight decay applies to parameters with two or more dimensions. Biases, the gains of layer norms and the position
+    weights of a head have one dimension and do not decay. `head_lr` and `layer_decay` determine each parameter's
+    multiple of `lr` (see `lr_multiples`), which a group stores as `lr_multiple`. Schedules scale all groups by the same
+    factor, so the ratios of their learning rates do not change.
     """
     multiples = lr_multiples(model, head_lr, layer_decay)
     groups = []
@@ -75,17 +77,17 @@ def parameter_groups(
 
 
 def lr_multiples(model: Classifier, head_lr: float, layer_decay: float) -> dict[nn.Parameter, float]:
-    """Each trainable parameter's learning rate as a multiple of the optimizer's.
+    """Return the learning rate of each trainable parameter as a multiple of the optimizer's `lr`.
 
-    The head's is `head_lr`; an encoder's layer has `layer_decay` once for each layer from the top down to itself, the
-    embeddings once more: `layer_decay` for the top layer of n, its power n + 1 for the embeddings (Howard & Ruder 2018,
-    section 3.2, who advise 1 / 2.6 for an LSTM; Clark et al. 2020, ELECTRA, 0.8 for a base model).
+    The multiple is `head_lr` for the head. For an encoder of n layers it is `layer_decay` for the top layer,
+    `layer_decay`^2 for the layer below it, and so on, up to `layer_decay`^(n + 1) for the embeddings (Howard & Ruder
+    2018, section 3.2, recommend 1 / 2.6 for an LSTM; Clark et al. 2020, ELECTRA, use 0.8 for a base model).
     """
     layers = parts_of(model.encoder)[1] if layer_decay != 1 else []
     depths = {parameter: depth for depth, layer in enumerate(layers, start=1) for parameter in layer.parameters()}
     multiples = {}
     for name, parameter in model.named_parameters():
-        if name.startswith("encoder.final_norm."):  # ModernBERT's: it follows the top layer
+        if name.startswith("encoder.final_norm."):  # ModernBERT's final norm counts as part of the top layer
             depths[parameter] = len(layers)
         if parameter.requires_grad:
             below_the_head = len(layers) + 1 - depths.get(parameter, 0)
@@ -94,23 +96,23 @@ def lr_multiples(model: Classifier, head_lr: float, layer_decay: float) -> dict[
 
 
 def learning_rate(optimizer: Optimizer) -> float:
-    """The learning rate of the moment, before the groups' multiples."""
+    """Return the current learning rate, before the multiples of the groups."""
     group = optimizer.param_groups[0]
     return group["lr"] / group["lr_multiple"]
 
 
 def linear(optimizer: Optimizer, *, num_steps: int, num_warmup_steps: int) -> LRScheduler:
-    """From zero to the peak over the warmup steps, then to zero after the last step, both in straight lines."""
+    """Increase the rate linearly from zero to the peak over the warmup steps, then decrease it linearly to zero."""
     return transformers.get_linear_schedule_with_warmup(optimizer, num_warmup_steps, num_steps)
 
 
 def cosine(optimizer: Optimizer, *, num_steps: int, num_warmup_steps: int) -> LRScheduler:
-    """From zero to the peak in a straight line, then to zero along half a cosine."""
+    """Increase the rate linearly from zero to the peak, then decrease it to zero along half a cosine."""
     return transformers.get_cosine_schedule_with_warmup(optimizer, num_warmup_steps, num_steps)
 
 
 def constant(optimizer: Optimizer, *, num_steps: int, num_warmup_steps: int) -> LRScheduler:
-    """From zero to the peak in a straight line, then constant."""
+    """Increase the rate linearly from zero to the peak, then keep it constant."""
     return transformers.get_constant_schedule_with_warmup(optimizer, num_warmup_steps)
 
 
@@ -123,10 +125,10 @@ def onecycle(
     final_div_factor: float,
     cycle_momentum: bool,
 ) -> LRScheduler:
-    """PyTorch's `OneCycleLR` with the optimizer's own learning rate as the peak (Smith & Topin 2018).
+    """Build PyTorch's `OneCycleLR` with the optimizer's `lr` as the peak (Smith & Topin 2018).
 
-    The peak is the last warmup step, step 2 at the earliest and one before the last at the latest: with no step on one
-    side of it, `OneCycleLR` divides by zero. Without warmup steps, or with under three steps, the rate only falls.
+    The peak is at the last warmup step, but not before step 2 and not at the last step: `OneCycleLR` divides by zero if
+    one side of the peak has no step. Without warmup steps, or with fewer than three steps, the rate only decreases.
     """
     peak_step = 0 if num_warmup_steps == 0 or num_steps < 3 else min(max(num_warmup_steps, 2), num_steps - 1)
     return OneCycleLR(
@@ -141,7 +143,10 @@ def onecycle(
 
 
 def state_of(optimizer: Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """An optimizer's state as tensors for safetensors (`3/exp_avg`: of parameter 3) and the rest for JSON."""
+    """Split an optimizer's state into tensors, for safetensors, and the rest, for JSON.
+
+    A key consists of the parameter's index and the name of the value, for example `3/exp_avg`.
+    """
     state = optimizer.state_dict()
     tensors, scalars = {}, {}
     for index, values in state["state"].items():
@@ -154,7 +159,7 @@ def state_of(optimizer: Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def load_state(optimizer: Optimizer, tensors: Mapping[str, Tensor], rest: Mapping[str, Any]) -> None:
-    """Give an optimizer the state that `state_of` took from one with the same parameters; ValueError for another's."""
+    """Load a state from `state_of` into an optimizer. Raise ValueError if the parameters differ."""
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     state: dict[int, dict[str, Any]] = {}
     for key, value in [*tensors.items(), *rest["scalars"].items()]:
@@ -162,7 +167,7 @@ def load_state(optimizer: Optimizer, tensors: Mapping[str, Tensor], rest: Mappin
         if int(index) not in range(len(parameters)):
             raise ValueError(f"there is no parameter for {key}")
         shape = parameters[int(index)].shape
-        # Scalars and Adafactor's rows and columns are smaller than their parameter.
+        # Step counts and Adafactor's row and column statistics are smaller than their parameter.
         if isinstance(value, Tensor) and torch.broadcast_shapes(value.shape, shape) != shape:
             raise ValueError(f"{key} has shape {tuple(value.shape)} for a parameter of {tuple(shape)}")
         state.setdefault(int(index), {})[name] = value

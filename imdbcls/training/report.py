@@ -1,4 +1,4 @@
-"""The console summaries of a run, and the content of its `result.json`."""
+"""Console summaries of a run, and the content of its `result.json`."""
 
 import logging
 from collections.abc import Mapping
@@ -21,11 +21,11 @@ from imdbcls.training.run import Run
 
 logger = logging.getLogger(__name__)
 
-NUM_MISTAKES = 50  # of the test split, in W&B's table
+NUM_MISTAKES = 50  # rows of the W&B table of test mistakes
 
 
-def announce(run: Run) -> None:
-    """Log what is trained on which data, and what is lost of the texts."""
+def log_start(run: Run) -> None:
+    """Log the model, the data and the number of steps. Warn about text that is truncated or unknown."""
     config, corpus, trainer, backbone = run.config, run.corpus, run.trainer, run.backbone
     for note in corpus.notes:
         logger.info(note)
@@ -37,9 +37,9 @@ def announce(run: Run) -> None:
     hardware, device = run.hardware.describe(), run.hardware.device.type
     logger.info(f"{run.folder.path.name}: head {config.head.name} on {config.backbone.name}, on {hardware}")
     if backbone.cpu_fallback_reason is not None and device == "cpu":
-        logger.info(f"{backbone.name}: no fast CPU layers in training: {backbone.cpu_fallback_reason}.")
+        logger.info(f"{backbone.name}: training does not use the fast CPU layers: {backbone.cpu_fallback_reason}.")
     if backbone.cuda_fallback_reason is not None and device == "cuda":
-        logger.info(f"{backbone.name}: computed with its padding: {backbone.cuda_fallback_reason}.")
+        logger.info(f"{backbone.name}: the encoder also computes the padding: {backbone.cuda_fallback_reason}.")
     logger.info(f"{config.data.name}: {sizes} documents, {len(corpus.label_names)} classes")
     epochs = "1 epoch" if config.epochs == 1 else f"{config.epochs} epochs"
     size, head_size = count_parameters(run.model), count_parameters(run.model.head)
@@ -50,7 +50,7 @@ def announce(run: Run) -> None:
 
 
 def record_predictions(run: Run, probabilities: Mapping[str, NDArray[np.float64]]) -> dict[str, Predictions]:
-    """Write the predictions of the scored splits to the run folder, and return them."""
+    """Write the predictions on each split to the run folder, and return them."""
     label_names, predictions = run.corpus.label_names, {}
     for split, probabilities_NC in probabilities.items():
         found = predictions_of(run.corpus.splits[split], run.tokens[split], probabilities_NC, label_names)
@@ -60,10 +60,10 @@ def record_predictions(run: Run, probabilities: Mapping[str, NDArray[np.float64]
 
 
 def result_of(run: Run, predictions: Mapping[str, Predictions], latency_ms: Mapping[str, float]) -> dict[str, Any]:
-    """Return the content of `result.json` for a finished run. Times are in seconds, memory in MB (10^6 bytes).
+    """Return the content of `result.json` for a finished run. Times are in seconds, memory is in MB (10^6 bytes).
 
-    `latency_ms` is that of 25 documents, one at a time; `test/confusion_matrix` has true classes as rows. The
-    predictions must be written already: their checksums are part of the result.
+    `latency_ms` are the percentiles from `measure_latency`. The rows of `test/confusion_matrix` are the true classes.
+    The predictions must already be on disk, because the result contains their checksums.
     """
     trainer, state, corpus = run.trainer, run.trainer.state, run.corpus
     validation, test = predictions["validation"], predictions["test"]
@@ -88,7 +88,7 @@ def result_of(run: Run, predictions: Mapping[str, Predictions], latency_ms: Mapp
         "trainable_parameters": count_parameters(trainer.model, trainable=True),
         "head_parameters": count_parameters(trainer.model.head),
         "steps": state.step,
-        "micro_batch_size": state.micro_batch_size,  # less than configured if memory ran out
+        "micro_batch_size": state.micro_batch_size,  # smaller than in the config if memory ran out
         "train_seconds": state.train_seconds,
         "documents_per_second": state.documents / state.train_seconds,
         "tokens_per_second": state.tokens / state.train_seconds,
@@ -98,15 +98,15 @@ def result_of(run: Run, predictions: Mapping[str, Predictions], latency_ms: Mapp
         "precision": run.hardware.precision,
         "environment": dict(run.environment),
         "versions": versions(),
-        "changes": state.changes,  # of hardware or software, while the run was interrupted
+        "changes": state.changes,  # hardware or software changes while the run was interrupted
         "git_commit": git_commit(),
     }
 
 
 def worst_mistakes(run: Run, predictions: Predictions) -> list[dict[str, str | float]]:
-    """Return the wrongly classified test documents, the most confident first, as rows of W&B's table.
+    """Return the misclassified test documents, the most confident predictions first, as rows of the W&B table.
 
-    Each has `id`, `text`, `label`, `prediction` and the `probability` of the prediction.
+    A row has `id`, `text`, `label`, `prediction` and the `probability` of the prediction. At most NUM_MISTAKES rows.
     """
     documents, label_names = run.corpus.test, run.corpus.label_names
     predicted = predictions.predicted
@@ -124,10 +124,10 @@ def worst_mistakes(run: Run, predictions: Predictions) -> list[dict[str, str | f
     ]
 
 
-def conclude(folder: RunFolder, result: Mapping[str, Any]) -> None:
-    """Log the result, where it is stored, and the next command."""
+def log_result(folder: RunFolder, result: Mapping[str, Any]) -> None:
+    """Log the result, the folder that contains it, and the next command."""
     standard_error = (result["test/accuracy"] * (1 - result["test/accuracy"]) / result["test_documents"]) ** 0.5
-    watched = " (the test split was watched while training)" if result["watched_test"] else ""
+    watched = " (the test split was also evaluated during training)" if result["watched_test"] else ""
     logger.info(
         f"{result['name']}: validation accuracy {result['val/accuracy']:.2%} (best epoch {result['best_epoch']}), "
         f"test accuracy {result['test/accuracy']:.2%} ± {standard_error:.2%} standard error on "
@@ -137,8 +137,8 @@ def conclude(folder: RunFolder, result: Mapping[str, Any]) -> None:
         logger.warning(f"{result['name']}, test: {doubt}")
     logger.info(
         f"  trained in {result['train_seconds']:.0f} s, {result['documents_per_second']:.1f} documents/s, "
-        f"peak memory {result['peak_memory_mb']:,.0f} MB; everything lies in {folder.path}"
+        f"peak memory {result['peak_memory_mb']:,.0f} MB; saved in {folder.path}"
     )
     logger.info(
-        f"  next: python -m imdbcls.evaluate {folder.path}, or the same with another head or seed in {folder.study}"
+        f"  next: python -m imdbcls.evaluate {folder.path}, or train with another head or seed into {folder.study}"
     )

@@ -1,4 +1,4 @@
-"""The finished parts of one training run."""
+"""The parts of one training run."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,10 +20,10 @@ from imdbcls.training.trainer import Trainer
 
 @dataclass(frozen=True)
 class Run:
-    """Everything that one training run consists of; `imdbcls.build.build_run` makes it.
+    """Everything that one training run consists of; built by `imdbcls.build.build_run`.
 
-    `tokens` are by split: `train`, `validation`, `test`. `environment` is what can change the
-    last bits of the result besides the config and the data.
+    The keys of `tokens` are `train`, `validation` and `test`. `environment` describes the hardware and software that
+    can change the last bits of the result.
     """
 
     config: Config
@@ -39,16 +39,16 @@ class Run:
 
     @property
     def model(self) -> Classifier:
-        """The model that is evaluated and kept."""
+        """The evaluation model, which is also saved as the best."""
         return self.trainer.evaluation_model.model
 
     @cached_property
     def token_counts(self) -> dict[str, TokenCounts]:
-        """The tokens of each split, and what the tokenizer and max_length leave out."""
+        """Token counts of each split, including unknown and truncated tokens."""
         tokenizer = self.backbone.tokenizer
         return {split: self.pipeline.count(tokens, tokenizer) for split, tokens in self.tokens.items()}
 
     def data_card(self) -> DataCard:
-        """Return the card of the data that the run reads."""
+        """Return the data card of the run."""
         names = self.config.data.name, self.backbone.name
         return card_of(self.corpus, self.tokens, self.backbone.tokenizer, self.pipeline, *names)

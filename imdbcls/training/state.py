@@ -1,4 +1,4 @@
-"""Save the state of a training run, and restore a run exactly to where it was saved."""
+"""Save the state of a training run, and restore it exactly."""
 
 import json
 import logging
@@ -22,7 +22,7 @@ from imdbcls.training.evaluation_model import EvaluationModel
 
 logger = logging.getLogger(__name__)
 
-ANYTHING = object()  # in an expected structure: any value
+ANYTHING = object()  # matches any value in an expected structure
 
 
 class Step(NamedTuple):
@@ -36,7 +36,7 @@ class Step(NamedTuple):
 
 @dataclass
 class StepMeter:
-    """Metrics since the last logged point. A loss is the mean over the documents of a step."""
+    """Metrics since the last logged record. A loss is the mean over the documents of a step."""
 
     losses: list[float] = field(default_factory=list)
     documents: int = 0
@@ -44,40 +44,40 @@ class StepMeter:
     seconds: float = 0.0
     learning_rate: float = math.nan  # of the last step
     grad_norm: float = math.nan  # of the last step, before clipping
-    unread: list[Step] = field(default_factory=list)  # the latest steps, whose metrics are still on the device
+    unread: list[Step] = field(default_factory=list)  # steps whose metrics are still on the device
 
-    def read_part(self) -> dict[str, Any]:
-        """Return everything except the unread steps, as plain values."""
+    def saved_fields(self) -> dict[str, Any]:
+        """Return all fields except `unread`, as plain values for a checkpoint."""
         return {name: value for name, value in vars(self).items() if name != "unread"}
 
 
 @dataclass
 class TrainState:
-    """Progress of the training: with weights, optimizer and schedule, everything that an exact resume needs."""
+    """The progress of training. Together with weights, optimizer and schedule it allows an exact resume."""
 
     step: int = 0  # optimizer steps taken
-    epoch: int = 0  # epochs finished, their validation included
+    epoch: int = 0  # epochs finished, including their validation
     best_epoch: int = 0
     best_accuracy: float = -1.0  # on validation
-    best_loss: float = math.inf  # on validation, in the best epoch: it decides between equal accuracies
+    best_loss: float = math.inf  # on validation, in the best epoch; decides between equal accuracies
     documents: int = 0
     tokens: int = 0  # without padding
-    train_seconds: float = 0.0  # in steps, without scoring and saving
+    train_seconds: float = 0.0  # in training steps only, without evaluation and saving
     log_bytes: int = 0  # length of metrics.jsonl
-    log_sha256: str = ""  # of those bytes
-    micro_batch_size: int = 0  # as configured, or smaller if memory ran out
-    changes: list[str] = field(default_factory=list)  # of machine or software, when the run was resumed
+    log_sha256: str = ""  # of the first log_bytes of metrics.jsonl
+    micro_batch_size: int = 0  # from the config, or smaller if memory ran out
+    changes: list[str] = field(default_factory=list)  # hardware or software changes, found when the run was resumed
 
 
 class Saver:
-    """Save the state of a training to `folder/last` and `folder/best`, and restore it.
+    """Save the state of a training run to `folder/last` and `folder/best`, and restore it.
 
-    A checkpoint must have the same `resume_key` (plain JSON values) as the run that resumes from it. `environment` may
-    differ, for example the number of threads; differences are logged and recorded, because the last bits may then
-    differ from those of an uninterrupted run.
+    A checkpoint must have the same `resume_key` (plain JSON values) as the run that resumes from it. The `environment`,
+    for example the number of threads, may differ. The last bits may then differ from those of an uninterrupted run, so
+    differences are logged and recorded.
 
-    A thread writes a copy of the state while the training continues. After an error in writing, nothing more is
-    written, and the next call raises the error.
+    A thread writes a copy of the state while training continues. After a write error, nothing more is written, and the
+    next call raises that error.
     """
 
     def __init__(
@@ -105,15 +105,18 @@ class Saver:
         self._error: BaseException | None = None
 
     def save(self, state: TrainState, meter: StepMeter) -> None:
-        """Write `last`: weights, their average, optimizer, schedule and progress. Every loss must have been read."""
-        assert not meter.unread, f"{len(meter.unread)} steps may have a loss that is NaN"
+        """Write `last`: the weights, their EMA, the optimizer, the schedule and the progress.
+
+        All losses must have been fetched from the device, so that no checkpoint follows a NaN loss.
+        """
+        assert not meter.unread, f"the losses of {len(meter.unread)} steps have not been checked for NaN"
         state.log_bytes, state.log_sha256 = self.metrics_log.sync()
         tensors, settings = optim.state_of(self.optimizer)
         content = {
             "resume_key": self.resume_key,
             "environment": self.environment,
             "train": asdict(state),
-            "meter": meter.read_part(),
+            "meter": meter.saved_fields(),
             "optimizer": settings,
             "schedule": self.schedule.state_dict(),
         }
@@ -123,64 +126,67 @@ class Saver:
         self._write(self.last, files, content)
 
     def save_best(self, metrics: Mapping[str, float]) -> None:
-        """Write `best`: the weights and their validation metrics, including `epoch`.
+        """Write `best`: the weights and `metrics`, which must include `epoch`.
 
-        `take_best` adds the weights of a frozen encoder, once.
+        The weights of a frozen encoder are left out; `load_best` adds them once, at the end.
         """
         self._write(self.best, {"model": self._without_frozen(self.evaluation_model.model)}, metrics)
 
     def wait(self) -> None:
-        """Wait until everything is on the disk. Raises the error that kept something from being written."""
+        """Wait until all checkpoints are on disk. Raise the error if writing failed."""
         while self._writing:
             self._writing.pop(0).result()
 
     def _write(self, folder: Path, tensors: Mapping[str, Mapping[str, Tensor]], state: Mapping[str, Any]) -> None:
-        """Start to write a checkpoint. Wait if two are not written yet, so that memory never holds a third."""
+        """Start writing a checkpoint in the thread. At most two copies are in memory: wait for the older one first."""
         while len(self._writing) > 1:
             self._writing.pop(0).result()
         copies = {
             stem: {name: tensor.detach().to("cpu", copy=True) for name, tensor in named.items()}
             for stem, named in tensors.items()
         }
-        text = json.dumps(state)  # now, because the lists of the optimizer and the schedule keep changing
+        text = json.dumps(state)  # serialize now, because training changes the lists in the state
         self._writing.append(self._writer.submit(self._write_now, folder, copies, text))
 
     def _write_now(self, folder: Path, tensors: Mapping[str, Mapping[str, Tensor]], state: str) -> None:
         if self._error is not None:
-            raise self._error  # `last` must not be ahead of a `best` that could not be written
+            raise self._error  # do not write a `last` that is newer than a `best` that failed
         try:
             checkpoint.save(folder, tensors, json.loads(state))
             if folder == self.last:
-                checkpoint.forget_previous(self.best)  # until now, the `last` on the disk may have belonged to it
+                checkpoint.remove_previous(self.best)  # only the previous `last` may have needed it
         except BaseException as error:
             self._error = error
             raise
 
-    def take_best(self, state: TrainState) -> None:
-        """Load the best weights into the evaluation model at the end of the training, and complete `best`."""
+    def load_best(self, state: TrainState) -> None:
+        """Load the best weights into the evaluation model, and add the weights of a frozen encoder to `best`.
+
+        Called at the end of training.
+        """
         self.wait()
-        best = self._load_best(state)
-        checkpoint.put_back(best, self.best)  # a kill between two renames may have left it as .new or .old
+        best = self._best_checkpoint(state)
+        checkpoint.move_to(best, self.best)  # after a kill between two renames it may be .new or .old
         model = self.evaluation_model.model
         model.load_state_dict({**model.state_dict(), **best.tensors["model"]})
         if best.tensors["model"].keys() != model.state_dict().keys():
             self._write(self.best, {"model": model.state_dict()}, best.state)
             self.wait()
-        checkpoint.forget_previous(self.best)
-        checkpoint.forget_previous(self.last)
+        checkpoint.remove_previous(self.best)
+        checkpoint.remove_previous(self.last)
 
     def restore(self, steps_per_epoch: int, epochs: int) -> tuple[TrainState, StepMeter, Path] | None:
         """Restore the newest complete checkpoint; return its progress, its meter and its folder.
 
-        Points that were logged after it are removed from the metrics log. Return None if nothing was saved. Raises
-        CheckpointError if the checkpoint is damaged or from another run.
+        Records that were logged after the checkpoint are removed from the metrics log. Return None if there is no
+        checkpoint. Raises CheckpointError if the checkpoint is damaged or from a different run.
         """
         saved = checkpoint.newest(self.last, self._without_frozen(self.model))
         if saved is None:
             self.metrics_log.rewind()
             return None
         checkpoint.require_resume_key(saved, self.resume_key)
-        self._require_form(saved)
+        self._require_structure(saved)
         try:
             self.model.load_state_dict({**self.model.state_dict(), **saved.tensors["model"]})
             self.evaluation_model.load_ema_state(saved.tensors.get("average", {}))
@@ -195,50 +201,55 @@ class Saver:
         except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, AssertionError) as error:
             raise CheckpointError(f"{saved.folder} does not fit this run: {error}.") from error
         if state.best_epoch > 0:
-            # After a kill between the two saves at the end of an epoch, `best` may hold the weights of a later epoch.
-            checkpoint.put_back(self._load_best(state), self.best)
-        checkpoint.put_back(saved, self.last)
+            # After a kill between the two saves at the end of an epoch, `best` may be newer than `last`. The matching
+            # weights are then in `best.old`.
+            checkpoint.move_to(self._best_checkpoint(state), self.best)
+        checkpoint.move_to(saved, self.last)
         self.metrics_log.rewind(state.log_bytes, state.log_sha256)
         self._note_changes(saved, state)
         return state, meter, saved.folder
 
-    def _require_form(self, saved: Checkpoint) -> None:
-        """Raise CheckpointError unless a state has exactly the parts that this version saves, so that none is lost."""
+    def _require_structure(self, saved: Checkpoint) -> None:
+        """Raise CheckpointError unless the state has exactly the keys, lengths and types that this version saves."""
         _, settings = optim.state_of(self.optimizer)
         expected: dict[str, Any] = {
             "resume_key": self.resume_key,
-            "environment": ANYTHING,  # checked below: an older version recorded fewer
+            "environment": ANYTHING,  # checked below, because an older version recorded fewer keys
             "train": asdict(TrainState()),
-            "meter": StepMeter().read_part(),
+            "meter": StepMeter().saved_fields(),
             "optimizer": settings,
             "schedule": self.schedule.state_dict(),
         }
         expected["optimizer"]["scalars"] = ANYTHING
         expected["train"]["changes"] = expected["meter"]["losses"] = [ANYTHING]
-        problems = list(differences_in_form(saved.state, expected))
+        problems = list(structure_differences(saved.state, expected))
         found = saved.state.get("environment")
         if not isinstance(found, Mapping) or not all(isinstance(value, str) for value in found.values()):
-            problems.append("environment is of another kind")
+            problems.append("environment has another type")
         for problem in problems:
-            raise CheckpointError(f"{saved.folder / checkpoint.STATE} is not of this version of imdbcls: {problem}.")
+            raise CheckpointError(
+                f"{saved.folder / checkpoint.STATE} was not written by this version of imdbcls: {problem}."
+            )
 
     def _note_changes(self, saved: Checkpoint, state: TrainState) -> None:
         changes = differences(saved.state["environment"], self.environment)
         if changes:
             change = "; ".join(changes)
             logger.warning(
-                f"{change}: the same bits as without the interruption are not guaranteed; result.json records it."
+                f"{change}: the result may differ from that of an uninterrupted run in the last bits; result.json "
+                "records the change."
             )
             state.changes.append(f"after step {state.step}: {change}")
 
     def _without_frozen(self, model: Classifier) -> dict[str, Tensor]:
-        """Return the weights without those of a frozen encoder; only the final `best` contains these."""
+        """Return the model's weights, without the encoder's if it is frozen. Only the final `best` has those."""
         weights = model.state_dict()
         if not self.model.encoder_is_frozen:
             return weights
         return {name: tensor for name, tensor in weights.items() if not name.startswith("encoder.")}
 
-    def _load_best(self, state: TrainState) -> Checkpoint:
+    def _best_checkpoint(self, state: TrainState) -> Checkpoint:
+        """Return the checkpoint of the best epoch; raise CheckpointError if it is missing."""
         model = self.evaluation_model.model
         best = checkpoint.newest(
             self.best,
@@ -248,30 +259,30 @@ class Saver:
         )
         if best is None:
             raise CheckpointError(
-                f"{self.best} does not hold the best weights so far, of epoch {state.best_epoch}. "
+                f"{self.best} does not contain the best weights so far, those of epoch {state.best_epoch}. "
                 f"{checkpoint.remedy(self.best.parent.parent)}"
             )
         return best
 
 
-def differences_in_form(found: Any, expected: Any, path: str = "") -> Iterator[str]:
-    """Yield where a value from JSON differs from an expected one in its keys, lengths or types."""
+def structure_differences(found: Any, expected: Any, path: str = "") -> Iterator[str]:
+    """Yield the differences in keys, lengths and types between a value from JSON and the expected one."""
     if expected is ANYTHING:
         return
     if isinstance(expected, Mapping) and isinstance(found, Mapping):
         for key in sorted(expected.keys() ^ found.keys(), key=str):
             yield f"{path}{key} is {'missing' if key in expected else 'unknown'}"
         for key in expected.keys() & found.keys():
-            yield from differences_in_form(found[key], expected[key], f"{path}{key}.")
+            yield from structure_differences(found[key], expected[key], f"{path}{key}.")
     elif isinstance(expected, list | tuple) and isinstance(found, list):
         if expected == [ANYTHING]:
             return
         if len(found) != len(expected):
             yield f"{path[:-1]} has {len(found)} entries instead of {len(expected)}"
         for index, (one, other) in enumerate(zip(found, expected, strict=False)):
-            yield from differences_in_form(one, other, f"{path}{index}.")
+            yield from structure_differences(one, other, f"{path}{index}.")
     elif isinstance(expected, float):
         if not isinstance(found, int | float) or isinstance(found, bool):
             yield f"{path[:-1]} is not a number"
     elif type(found) is not type(expected):
-        yield f"{path[:-1]} is of another kind"
+        yield f"{path[:-1]} has another type"

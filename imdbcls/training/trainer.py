@@ -1,7 +1,7 @@
-"""The training loop: steps, validation after each epoch, best weights, and checkpoints at any step.
+"""The training loop: optimizer steps, validation after each epoch, the best weights, and checkpoints at any step.
 
-The trainer receives finished objects and one settings object; it never sees the config. `Trainer.step` and, just below
-it, `Trainer.accumulate_gradient` are the whole gradient step.
+The trainer gets objects that are already built and a settings object, but not the config. `Trainer.step` and
+`Trainer.accumulate_gradient`, just below it, are the complete gradient step.
 """
 
 import logging
@@ -22,7 +22,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from imdbcls.data.batch import Batch
 from imdbcls.data.batches import EvalBatches, Prefetcher, SplitBatches
 from imdbcls.errors import UserError
-from imdbcls.models.inference import score
+from imdbcls.models.inference import predict_probabilities
 from imdbcls.models.metrics import metrics_of
 from imdbcls.runtime.device import Hardware, seed_everything_at
 from imdbcls.runtime.limits import is_out_of_memory
@@ -36,26 +36,28 @@ from imdbcls.training.state import Saver, Step, StepMeter, TrainState
 
 logger = logging.getLogger(__name__)
 
-# A GPU runs behind the host, and reading a value waits for it. At most this many steps stay unread.
+# The host queues work on the GPU and does not wait for it, except to read a value. So losses are read later, at the
+# latest after this many steps.
 MAX_UNREAD_STEPS = 100
 
 
 class NonFiniteError(UserError):
-    """The loss or the gradient became NaN or infinite; nothing was saved after that step."""
+    """The loss or the gradient is NaN or infinite; nothing was saved after that step."""
 
 
 @dataclass(frozen=True)
 class TrainerSettings:
-    """The numbers that control a training run.
+    """The settings of the training loop.
 
-    - `epochs` is the length of the schedule. Training stops earlier after `patience` epochs without a better one
-      (None: never).
-    - `seed` and the step number alone determine the random state of a step.
-    - `micro_batch_size` documents, or as many windows of them, go through the model at a time. Their gradients add up
-      to the gradient of the batch's mean loss. It affects memory, time and which dropout masks are drawn.
-    - `max_grad_norm` is the norm that gradients are clipped to (None: no clipping).
-    - `log_every` is in steps. `save_every_minutes` is the time between checkpoints within an epoch (None: none).
-    - `watch_test` scores the test split after each epoch, for the record only.
+    - `epochs`: the length of the schedule. Training stops earlier after `patience` epochs without an improvement
+      (None: it never stops early).
+    - `seed`: determines, together with the step number, the random state of each step.
+    - `micro_batch_size`: the number of documents (or windows) in one forward pass. The gradients of the micro-batches
+      are added to the gradient of the batch's mean loss. The size affects memory, time and the dropout masks.
+    - `max_grad_norm`: gradients are clipped to this norm (None: no clipping).
+    - `log_every`: the number of steps between two records of the training metrics.
+    - `save_every_minutes`: the time between checkpoints within an epoch (None: only at the end of an epoch).
+    - `watch_test`: evaluate the test split after each epoch. The metrics are only logged, never used.
     """
 
     epochs: int
@@ -69,12 +71,12 @@ class TrainerSettings:
 
 
 class Trainer:
-    """Fit a model and keep its best weights by validation accuracy.
+    """Train a model and keep the weights with the best validation accuracy.
 
-    The steps change `evaluation_model.trained`; `evaluation_model.model` is evaluated and kept.
+    The steps update `evaluation_model.trained`; `evaluation_model.model` is evaluated and saved as the best.
 
-    A step never waits for a GPU. Losses are read when a point is logged, before anything is saved, and every
-    `MAX_UNREAD_STEPS` steps; on the CPU, after each step.
+    A step does not wait for a GPU. Losses are fetched before metrics are logged, before a checkpoint is saved, and
+    after at most `MAX_UNREAD_STEPS` steps. On the CPU they are fetched in each step.
     """
 
     def __init__(
@@ -105,21 +107,22 @@ class Trainer:
         self.stop = stop
         self.num_steps = settings.epochs * batches.train.steps_per_epoch
         self.max_grad_norm = math.inf if settings.max_grad_norm is None else settings.max_grad_norm
-        # A step can be abandoned half-way and repeated later if its forward pass changes nothing in the model.
-        self.steps_can_be_given_up = self.model.state_dict().keys() == {
+        # A step can be interrupted and repeated if the forward pass does not change the model: if it has no buffers.
+        self.steps_are_repeatable = self.model.state_dict().keys() == {
             name for name, _ in self.model.named_parameters()
         }
         self.max_unread_steps = 1 if hardware.device.type == "cpu" else MAX_UNREAD_STEPS
         self.parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
         self.state = TrainState(micro_batch_size=settings.micro_batch_size)
         self.meter = StepMeter()
-        # Of the best epoch, as probabilities_NC; None if an earlier process scored it.
+        # Validation probabilities_NC of the best epoch; None if another process evaluated that epoch.
         self.best_validation: NDArray[np.float64] | None = None
 
     def fit(self, tracker: Tracker) -> None:
         """Train from the current `state` to the last epoch, then load the best weights.
 
-        Raises NonFiniteError. Raises Interrupted, after saving, if a signal asked to stop.
+        Raises NonFiniteError if the loss or the gradient is NaN or infinite. If a signal asks to stop, saves a
+        checkpoint and raises Interrupted.
         """
         minutes, steps_per_epoch = self.settings.save_every_minutes, self.batches.train.steps_per_epoch
         save_every_seconds = math.inf if minutes is None else 60 * minutes
@@ -134,14 +137,14 @@ class Trainer:
                 started = time.perf_counter()
                 for batch in batches:
                     self.step(batch)
-                    batches.prefetch()  # a GPU still computes
+                    batches.prefetch()  # collates the next batch while a GPU still computes this one
                     self.count(batch)
                     save_is_due = time.monotonic() - last_save > save_every_seconds
-                    epoch_goes_on = self.state.step < epoch_start + steps_per_epoch
-                    if self.log_is_due or save_is_due or not epoch_goes_on:
+                    is_last_step = self.state.step == epoch_start + steps_per_epoch
+                    if self.log_is_due or save_is_due or is_last_step:
                         self.fetch_metrics()
                     self.count_time(time.perf_counter() - started)
-                    if epoch_goes_on:  # its last point: finish_epoch
+                    if not is_last_step:  # `finish_epoch` logs the last step together with the validation metrics
                         self.log(tracker, self.pop_train_metrics())
                     self.stop.raise_if_requested()
                     if save_is_due:
@@ -157,16 +160,19 @@ class Trainer:
         finally:
             self.progress.close()
             self.saver.wait()
-        self.saver.take_best(self.state)
+        self.saver.load_best(self.state)
 
     @property
     def is_finished(self) -> bool:
-        """Whether all epochs are done, or `patience` of them since the best one."""
+        """Whether all epochs are done, or `patience` epochs have passed since the best one."""
         epochs, patience = self.settings.epochs, self.settings.patience
         return self.state.epoch >= min(epochs, self.state.best_epoch + (epochs if patience is None else patience))
 
     def step(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Take one optimizer step; return the mean loss and the gradient norm before clipping, both on the device."""
+        """Take one optimizer step; return the mean loss and the gradient norm before clipping, both on the device.
+
+        If memory runs out, the step is repeated with smaller micro-batches.
+        """
         loss_sum = self.accumulate_gradient(batch)
         while loss_sum is None:
             self.halve_micro_batch(len(batch))
@@ -182,16 +188,16 @@ class Trainer:
         return loss_sum, grad_norm
 
     def accumulate_gradient(self, batch: Batch) -> Tensor | None:
-        """Add up the gradient of the batch's mean loss, one micro-batch at a time, and return that loss.
+        """Compute the gradient of the batch's mean loss, one micro-batch at a time, and return the loss.
 
-        Returns None if memory ran out; only the gradients then keep tensors of the attempt. Raises Interrupted if a
-        signal asks to stop: a step may take a minute on a CPU, and weights, optimizer and counts are still those of
-        the previous step.
+        Returns None if memory runs out; `halve_micro_batch` then resets the gradients. Raises Interrupted if a signal
+        asks to stop, because a step may take a minute on a CPU. At that point the weights, the optimizer and the
+        counters are still in the state after the previous step.
         """
         seed_everything_at(self.settings.seed, self.state.step)
         loss_sum = torch.zeros((), device=self.hardware.device)
         try:
-            with self.stop.interruptible() if self.steps_can_be_given_up else nullcontext():
+            with self.stop.interruptible() if self.steps_are_repeatable else nullcontext():
                 for micro_batch in batch.split(self.state.micro_batch_size):
                     on_device = micro_batch.to(self.hardware.device)
                     with self.hardware.autocast():
@@ -206,21 +212,21 @@ class Trainer:
         return loss_sum
 
     def halve_micro_batch(self, num_documents: int) -> None:
-        """Undo a step that ran out of memory, so that it is repeated with half the micro-batch size."""
+        """Reset the gradients and halve the micro-batch size, after a step that ran out of memory."""
         self.optimizer.zero_grad(set_to_none=True)
         if self.hardware.device.type == "cuda":
             torch.cuda.empty_cache()
         tried = min(self.state.micro_batch_size, num_documents)
         self.state.micro_batch_size = (tried + 1) // 2
         logger.warning(
-            f"step {self.state.step + 1}: not enough memory for {tried} documents at a time, from here on "
-            f"{self.state.micro_batch_size}; a step's gradient is still that of {num_documents} documents."
+            f"step {self.state.step + 1}: not enough memory for a micro-batch of {tried} documents; continuing with "
+            f"{self.state.micro_batch_size}. The gradient of a step is still that of {num_documents} documents."
         )
 
     def fetch_metrics(self) -> None:
-        """Copy the unread losses and gradient norms from the device, in one transfer that waits for it.
+        """Fetch the unread losses and gradient norms from the device, in one transfer that waits for the device.
 
-        Raises NonFiniteError at the first that is NaN or infinite. Nothing is saved before it was read here.
+        Raises NonFiniteError at the first value that is NaN or infinite. It is called before each save.
         """
         steps, self.meter.unread = self.meter.unread, []
         if not steps:
@@ -230,8 +236,8 @@ class Trainer:
             if not (math.isfinite(loss) and math.isfinite(grad_norm)):
                 raise NonFiniteError(
                     f"Step {step.number} of {self.num_steps}, learning rate {step.learning_rate:.3g}: the loss is "
-                    f"{loss:.4g} and the gradient's norm {grad_norm:.4g}. A lower lr, a longer warmup or "
-                    "precision=fp32 may help; the best checkpoint so far is untouched."
+                    f"{loss:.4g} and the gradient norm {grad_norm:.4g}. Try a lower optimizer.lr, a longer warmup or "
+                    "precision=fp32. The best checkpoint so far is unchanged."
                 )
             self.meter.losses.append(loss)
             self.meter.learning_rate, self.meter.grad_norm = step.learning_rate, grad_norm
@@ -250,7 +256,7 @@ class Trainer:
         self.progress.step(state.step, state.epoch + 1)
 
     def count_time(self, seconds: float) -> None:
-        """Add the time of a step and of cutting a batch. On a GPU, only the sum up to a logged point is meaningful."""
+        """Add the time of a step, including collating. On a GPU, only the sum between two records is meaningful."""
         self.state.train_seconds += seconds
         self.meter.seconds += seconds
 
@@ -259,7 +265,7 @@ class Trainer:
         return self.state.step % self.settings.log_every == 0
 
     def pop_train_metrics(self) -> dict[str, float]:
-        """Return the metrics since the last logged point and start a new meter, if a point is due; else return {}."""
+        """Return the metrics since the last record and reset the meter; return {} if no record is due."""
         if not self.log_is_due:
             return {}
         meter, self.meter = self.meter, StepMeter()
@@ -282,18 +288,18 @@ class Trainer:
         tracker.log(record)
 
     def finish_epoch(self, tracker: Tracker) -> None:
-        """Score validation, keep the weights if they are the best so far, and save."""
+        """Evaluate on validation, save the weights if they are the best so far, and save a checkpoint."""
         self.evaluation_model.sync()
-        validation = self.score("validation", self.batches.validation)
-        scored = [("val", self.batches.validation.labels, validation)]
+        validation = self.predict_split("validation", self.batches.validation)
+        evaluated = [("val", self.batches.validation.labels, validation)]
         if self.settings.watch_test:
-            scored.append(("test", self.batches.test.labels, self.score("test", self.batches.test)))
+            evaluated.append(("test", self.batches.test.labels, self.predict_split("test", self.batches.test)))
         metrics = {
             f"{split}/{name}": value
-            for split, labels_N, probabilities_NC in scored
+            for split, labels_N, probabilities_NC in evaluated
             for name, value in metrics_of(labels_N, probabilities_NC).items()
         }
-        self.log(tracker, {**self.pop_train_metrics(), **metrics})  # one point, so that each step has one
+        self.log(tracker, {**self.pop_train_metrics(), **metrics})  # together, so that a step has only one record
         state = self.state
         state.epoch += 1
         accuracy, loss = metrics["val/accuracy"], metrics["val/loss"]
@@ -303,20 +309,22 @@ class Trainer:
             self.saver.save_best({"step": state.step, "epoch": state.epoch, **metrics})
         self.saver.save(state, self.meter)
 
-    def score(self, split: str, batches: EvalBatches) -> NDArray[np.float64]:
+    def predict_split(self, split: str, batches: EvalBatches) -> NDArray[np.float64]:
         """Return probabilities_NC of a split; raise Interrupted if a signal asks to stop."""
-        with self.stop.interruptible():  # a batch may take long, and scoring leaves nothing half done
-            return score(self.evaluation_model.model, batches, self.hardware, self.progress.for_split(split))
+        with self.stop.interruptible():  # evaluation changes no state, so it can be interrupted at any point
+            return predict_probabilities(
+                self.evaluation_model.model, batches, self.hardware, self.progress.for_split(split)
+            )
 
     def final_probabilities(self) -> dict[str, NDArray[np.float64]]:
-        """Return probabilities_NC of the best weights, after `fit`, on validation and test.
+        """Return probabilities_NC of the best weights on validation and test. Call it after `fit`.
 
-        Validation is scored again only if an earlier process scored the best epoch.
+        Validation is evaluated again only if another process evaluated the best epoch.
         """
         validation = self.best_validation
         if validation is None:
-            validation = self.score("validation", self.batches.validation)
-        return {"validation": validation, "test": self.score("test", self.batches.test)}
+            validation = self.predict_split("validation", self.batches.validation)
+        return {"validation": validation, "test": self.predict_split("test", self.batches.test)}
 
     def resume(self) -> int | None:
         """Continue from the newest valid checkpoint; return its step, or None if there is none."""

@@ -198,4 +198,4 @@ def test_a_head_in_a_package_of_the_user_s_own(tmp_path: Path) -> None:
     again = command("imdbcls.evaluate", str(folder))
     assert again.returncode == 2 and "head._target_=my_package.MyHead is refused" in again.stderr
     again = command("imdbcls.evaluate", str(folder), "--plugins", "my_package")
-    assert again.returncode == 0 and "The same figures as recorded" in again.stderr
+    assert again.returncode == 0 and "The metrics equal the recorded ones" in again.stderr

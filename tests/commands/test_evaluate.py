@@ -28,7 +28,7 @@ def test_the_same_figures_to_the_last_digit(
     recorded = json.loads((finished / "result.json").read_text())
     assert figures.keys() == {f"{prefix}{name}" for name in ("accuracy", "f1", "auroc", "loss", "ece")}
     assert figures == {key: recorded[key] for key in figures}
-    assert done.stderr.splitlines()[-1] == "The same figures as recorded, to the last digit."
+    assert done.stderr.splitlines()[-1] == "The metrics equal the recorded ones to the last digit."
     assert os.listdir(tmp_path) == []
 
 
@@ -62,11 +62,11 @@ def name_foreign_code(run: Path) -> None:
 
 
 ALTERATIONS: list[tuple[Callable[[Path], object], str]] = [
-    (alter_weights, "size or sha256 differ"),
+    (alter_weights, "differs in size or sha256"),
     (lambda run: (run / "checkpoints" / "best" / "model.safetensors").unlink(), "model.safetensors is missing"),
     (lambda run: shutil.rmtree(run / "checkpoints" / "best"), "best"),
-    (alter_result, "The documents are not the run's: split hash"),
-    (fail, "holds no finished run"),
+    (alter_result, "The documents are not those of the run: the split hash"),
+    (fail, "does not contain a finished run"),
     (lambda run: (run / "result.json").unlink(), "result.json"),
     (lambda run: (run / "config.yaml").unlink(), "config.yaml is missing"),
     (change_head, "model.safetensors does not fit the model: head.backward_lstm"),
@@ -110,7 +110,7 @@ def test_a_study_s_folder_is_answered_with_the_names_of_its_runs(module: str, la
     (study / "wandb" / "latest-run").symlink_to(study)
     done = launch(tmp_path, module, "runs/heads", *(["text"] if module == "predict" else []), expect=2)
     (line,) = done.stderr.splitlines()
-    assert "runs/heads is a study's folder" in line and line.endswith("add its name, one of cls-s0-1, max-s0-2.")
+    assert "runs/heads is a study folder" in line and line.endswith("one of its runs, cls-s0-1, max-s0-2.")
     for number in range(30):
         (study / f"lstm-s{number}").mkdir()
         (study / f"lstm-s{number}" / "config.yaml").write_text("")

@@ -211,7 +211,7 @@ def test_a_mistake_gets_its_sentence(text: str, sentence: str, monkeypatch: pyte
     [
         (["+head.widht=3"], ["head.widht: imdbcls.heads.cls.ClsHead has no argument widht; it takes dropout."]),
         (["+optimizer.beta=2"], ["optimizer.beta: torch.optim.AdamW has no argument beta; it takes lr, betas, eps, "]),
-        (["optimizer.betas=[2,3]"], ["torch.optim.AdamW refuses its settings (optimizer.*): Invalid beta parameter"]),
+        (["optimizer.betas=[2,3]"], ["torch.optim.AdamW rejects its settings (optimizer.*): Invalid beta parameter"]),
         (
             ["+tracker.key=1"],
             ["tracker.key: imdbcls.tracking.run.WandbTracker has no argument key; it takes mode, project, entity, "],

@@ -141,9 +141,12 @@ def test_the_card_the_run_and_predict_report_losses(tmp_path: Path, capsys: pyte
     ("confusion", "sentence"),
     [
         ([[40, 10], [5, 45]], None),
-        ([[95, 0], [5, 0]], "the model predicts one class, common, for all 100 documents; its accuracy of 95.00% is"),
-        ([[0, 95], [0, 5]], "the model predicts one class, rare, for all 100 documents; its accuracy of 5.00% is"),
-        ([[94, 1], [4, 1]], "the accuracy of 95.00% is not above 95.00%, the share of the most common class, common"),
+        ([[95, 0], [5, 0]], "the model predicts the class common for all 100 documents; its accuracy of 95.00% is"),
+        ([[0, 95], [0, 5]], "the model predicts the class rare for all 100 documents; its accuracy of 5.00% is"),
+        (
+            [[94, 1], [4, 1]],
+            "the accuracy of 95.00% is not higher than 95.00%, the share of the most common class, common",
+        ),
         ([[95, 0], [4, 1]], None),
     ],
 )
@@ -161,8 +164,8 @@ def test_a_run_that_predicts_one_class_logs_it(tmp_path: Path, capsys: pytest.Ca
     run = imdbcls.run(config)
     logged = capsys.readouterr().err
     assert set(run.predictions().names) == {"common"}
-    assert "test: the model predicts one class, common, for all" in logged
+    assert "test: the model predicts the class common for all" in logged
     from imdbcls.evaluate import evaluate
 
     evaluate(run.folder, "test")
-    assert "warning: test: the model predicts one class, common, for all" in capsys.readouterr().err
+    assert "warning: test: the model predicts the class common for all" in capsys.readouterr().err

@@ -254,7 +254,7 @@ def test_weights_that_are_not_finite_are_refused(value: float, folder: Path) -> 
     tensors = load_file(path)
     tensors[NAME][399, 63] = value  # the embedding of a token that the first forward pass does not read
     save_file(tensors, path, metadata={"format": "pt"})
-    assert f"the weights hold values that are NaN or infinite, first in {NAME}" in refusal(folder)
+    assert f"the weights contain NaN or infinity; the first such tensor is {NAME}" in refusal(folder)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])

@@ -89,7 +89,7 @@ def load(capsys: pytest.CaptureFixture[str]) -> tuple[loading.Kernels | None, st
     forget()
     capsys.readouterr()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loading, "is_for_floats", lambda: not HAS_HALF)
+        patch.setattr(loading, "supports_float32_kernels", lambda: not HAS_HALF)
         found = loading.load(DTYPE)
         assert loading.load(DTYPE) is found  # and nothing is said twice
     return found, capsys.readouterr().err
@@ -123,7 +123,7 @@ def test_two_processes_build_at_once_and_a_damaged_object_is_built_again(
         path.chmod(0o700)
         loaded, told = load(capsys)
         assert works(loaded) and told.count("\n") == 1
-        assert f"{path} is damaged; the CPU kernels are compiled again." in told
+        assert f"{path} is damaged; compiling the CPU kernels again." in told
         assert path.read_bytes()[-32:] == hashlib.sha256(path.read_bytes()[:-32]).digest()
     assert load(capsys)[1] == ""
 
@@ -134,7 +134,12 @@ def test_an_object_that_cannot_be_loaded_is_built_again_once(cache: Path, capsys
     path = building.object_path(DTYPE)
     path.write_bytes(b"junk" + hashlib.sha256(b"junk").digest())
     loaded, told = load(capsys)
-    assert works(loaded) and told.count("\n") == 1 and "file too short" in told and "compiled again" in told
+    assert (
+        works(loaded)
+        and told.count("\n") == 1
+        and "file too short" in told
+        and "compiling the CPU kernels again" in told
+    )
 
 
 def test_the_umask_opens_nothing(cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -179,7 +184,7 @@ def test_what_memory_held_before_changes_no_bit() -> None:
 @needs_kernels_in_use
 @pytest.mark.parametrize(
     ("compiler", "reason"),
-    [("no-such-compiler", "there is no C compiler (no-such-compiler); install gcc"), ("false", "false failed")],
+    [("no-such-compiler", "no C compiler was found (no-such-compiler); install gcc"), ("false", "false failed")],
 )
 def test_without_a_compiler_pytorch_computes(
     compiler: str, reason: str, cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -208,10 +213,10 @@ def test_a_compiler_that_is_none_costs_one_line(
     }
     compilers = {str(script(tmp_path / name, text)): reason for name, (text, reason) in scripts.items()}
     compilers |= {
-        "gcc '": "CC=gcc ' is not a command (No closing quotation); set CC to a C compiler",
+        "gcc '": "CC=gcc ' is not a valid command (No closing quotation); set CC to a C compiler",
         "  ": "CC is empty",
-        "/": "there is no C compiler (/)",
-        f"{tmp_path}": "there is no C compiler",
+        "/": "no C compiler was found (/)",
+        f"{tmp_path}": "no C compiler was found",
         "gcc --no-such-option": "gcc failed: ",
     }
     (tmp_path / "text").write_text("no program")
@@ -222,7 +227,7 @@ def test_a_compiler_that_is_none_costs_one_line(
         monkeypatch.setenv("CC", compiler)
         loaded, told = load(capsys)
         assert loaded is None and told.count("\n") == 1, (compiler, told)
-        assert told.startswith("No compiled CPU kernels: ") and reason in told, (compiler, told)
+        assert told.startswith("The compiled CPU kernels are not available: ") and reason in told, (compiler, told)
         assert "\033" not in told and loading.status().startswith("none: ")
     assert not list((cache / "kernels").glob("*.so"))
 
@@ -263,7 +268,7 @@ def test_a_compiler_that_hangs_is_waited_for_once_a_day(
     for _ in range(2):  # other processes
         loaded, told = load(capsys)
         assert loaded is None and told.count("\n") == 1
-        assert "0.0 hours ago; python -m imdbcls.doctor tries it again" in told
+        assert "0.0 hours ago; run python -m imdbcls.doctor to try it again" in told
     assert len(calls.read_text().splitlines()) == num_calls
     assert "did not finish" in loading.status() and len(calls.read_text().splitlines()) > num_calls
     for pid in map(int, pids.read_text().split()):
@@ -374,7 +379,7 @@ def test_a_cache_that_others_can_write_is_not_used(
     loaded, told = load(capsys)
     assert works(loaded) and told.count("\n") == 1
     assert reason.format(kernels=cache / "kernels", cache=cache) in told
-    assert "The CPU kernels were compiled for this process only." in told
+    assert "The CPU kernels are compiled only for this process." in told
     assert not trace.exists()
     assert "separately in each process: the kernel cache is not private" in loading.status() and not trace.exists()
     forget()
@@ -426,7 +431,7 @@ def test_an_object_that_others_can_write_is_built_again(
         os.mkfifo(path) if kind == "a pipe" else path.mkdir()
     loaded, told = load(capsys)
     if kind != "a folder":  # which a file cannot take the place of
-        assert "the CPU kernels are compiled again" in told and path.is_file() and not path.is_symlink()
+        assert "compiling the CPU kernels again" in told and path.is_file() and not path.is_symlink()
         assert load(capsys)[1] == ""
     assert works(loaded) and not trace.exists()
 
@@ -473,7 +478,7 @@ def test_a_disk_that_nothing_may_be_executed_on(
     monkeypatch.setattr(os, "statvfs", noexec)
     loaded, told = load(capsys)
     assert works(loaded) and told.count("\n") == 1
-    assert f"nothing on the disk of {cache / 'kernels'} may be executed (noexec): set IMDBCLS_CACHE" in told
+    assert f"the disk of {cache / 'kernels'} does not allow executing files (noexec): set IMDBCLS_CACHE" in told
     assert list((cache / "kernels").iterdir()) == [] and "noexec" in loading.status()
 
 
@@ -497,7 +502,7 @@ def test_a_cache_that_cannot_be_written(
         monkeypatch.setattr(os, "replace", full)
     loaded, told = load(capsys)
     assert works(loaded) and told.count("\n") == 1 and "set IMDBCLS_CACHE to a" in told
-    assert "The CPU kernels were compiled for this process only." in told
+    assert "The CPU kernels are compiled only for this process." in told
 
 
 def test_a_user_s_own_group_is_no_stranger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,7 +24,7 @@ from imdbcls.errors import UserError
 from imdbcls.models import torch_compile
 from imdbcls.models.classifier import Classifier
 from imdbcls.models.encoders import count_hidden_states
-from imdbcls.models.inference import score
+from imdbcls.models.inference import predict_probabilities
 
 LAYERS = ("head=mean", "plugins=[layered]", "head._target_=layered.LayersHead", "head.name=layers")
 NUM_STATES = SIZES["num_hidden_layers"] + 1
@@ -136,9 +136,9 @@ def test_an_encoder_that_gives_no_hidden_states_is_refused() -> None:
             return SimpleNamespace(hidden_states=self.states)
 
     refused = "^backbone=x: Silent cannot be used with a head that reads all layers: "
-    with pytest.raises(UserError, match=rf"{refused}it gives no hidden states \(TypeError"):
+    with pytest.raises(UserError, match=rf"{refused}it does not return hidden states \(TypeError"):
         count_hidden_states("x", Silent(None), 0)  # type: ignore[arg-type]
-    with pytest.raises(UserError, match=rf"{refused}its hidden states have the shape \(2, 1, 2, 8\)"):
+    with pytest.raises(UserError, match=rf"{refused}its hidden states have shape \(2, 1, 2, 8\)"):
         count_hidden_states("x", Silent([torch.zeros(1, 2, 8)] * 2), 0)  # type: ignore[arg-type]
     with pytest.raises(UserError, match=rf"{refused}its hidden states are not finite"):
         count_hidden_states("x", Silent([torch.full((3, 24, 8), torch.nan)]), 0)  # type: ignore[arg-type]
@@ -172,7 +172,7 @@ def test_it_trains(kind: str, tmp_path: Path) -> None:
         reference = train_epoch(make(tmp_path / "reference", *LAYERS, "backbone.dropout=0", "lr=1e-2"))
         assert losses == pytest.approx(reference, abs=1e-4)
     trainer.evaluation_model.sync()
-    assert trainer.score("validation", trainer.batches.validation) is not None
+    assert trainer.predict_split("validation", trainer.batches.validation) is not None
 
 
 @pytest.mark.slow
@@ -195,7 +195,7 @@ def test_scoring_from_the_cache_gives_the_same_bits(precision: str, truncation: 
         )
         batch = next(iter(trainer.batches.validation))
         assert (batch.features is not None) == (cache == "true")
-        probabilities.append(score(trainer.model, trainer.batches.validation, trainer.hardware))
+        probabilities.append(predict_probabilities(trainer.model, trainer.batches.validation, trainer.hardware))
     assert np.array_equal(*probabilities)
 
 
@@ -208,7 +208,9 @@ def test_the_cache_of_all_layers_is_another_than_that_of_the_last(tmp_path: Path
 
     make(tmp_path / "last", *shared, "head=mean")
     of_last = sizes()
-    with pytest.raises(UserError, match=r"output of all 3 layers needs \d\.\d+ MB; .* may hold backbone\.cache_gb="):
+    with pytest.raises(
+        UserError, match=r"output of all 3 layers needs \d\.\d+ MB, but .* its limit is backbone\.cache_gb="
+    ):
         make(tmp_path / "small", *shared, *LAYERS, f"backbone.cache_gb={(4 * sum(of_last.values()) - 1) / 1e9!r}")
     assert sizes() == of_last
     trainer = make(tmp_path / "all", *shared, *LAYERS, f"backbone.cache_gb={4 * sum(of_last.values()) / 1e9!r}")
@@ -237,7 +239,7 @@ def test_first_tokens_of_a_causal_encoder_are_refused(tmp_path: Path) -> None:
     make_folder(folder, "roberta")  # for its tokenizer
     GPT2Model(GPT2Config(vocab_size=400, n_embd=32, n_layer=2, n_head=2, n_positions=128)).save_pretrained(folder)
     chosen = (f"backbone.path={folder}", "backbone=bert-base", "head=mean", "head.name=x")
-    with pytest.raises(UserError, match="head=x reads only the first token, which sees no other token"):
+    with pytest.raises(UserError, match="head=x reads only the first token, which attends to no other token"):
         make(tmp_path / "run", *chosen, "plugins=[layered]", "head._target_=layered.FirstTokensHead")
 
 

@@ -63,7 +63,7 @@ REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
     "fnet": ("FNetConfig", {**BERT_LIKE}, "padding changes its output"),
     "convbert": ("ConvBertConfig", {**BERT_LIKE, "embedding_size": 32}, "padding changes its output"),
     "nystromformer": ("NystromformerConfig", {**BERT_LIKE, "num_landmarks": 4}, "cannot be used"),
-    "vit": ("ViTConfig", {**SIZES, "image_size": 32}, "cannot be used|no embeddings of tokens"),
+    "vit": ("ViTConfig", {**SIZES, "image_size": 32}, "cannot be used|no token embeddings"),
     "reformer": (
         "ReformerConfig",
         {
@@ -165,7 +165,7 @@ def test_a_tokenizer_with_more_tokens_than_embeddings(surplus: int, tmp_path: Pa
     folder = make(tmp_path, kind, sizes, tokenizer)
     have, need = VOCABULARY + SPARE, VOCABULARY + SPARE + surplus
     sentence = (
-        rf"needs {need} embeddings \(its last token is '<new{SPARE + surplus - 1}>'\), and the encoder has {have}\."
+        rf"needs {need} embeddings \(its last token is '<new{SPARE + surplus - 1}>'\), but the encoder has {have}\."
     )
     with pytest.raises(UserError, match=sentence):
         load(folder)

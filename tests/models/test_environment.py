@@ -175,11 +175,11 @@ def test_other_figures_are_explained_by_what_computes(capsys: pytest.CaptureFixt
         report_difference({"test/accuracy": figure}, {"test/accuracy": 0.5, **recorded}, here)
         return capsys.readouterr().err
 
-    assert said(0.5, environment=there) == "The same figures as recorded, to the last digit.\n"
+    assert said(0.5, environment=there) == "The metrics equal the recorded ones to the last digit.\n"
     found = said(0.75, environment=there)
     assert "test/accuracy is 0.75, but the run recorded 0.5." in found
     assert "may be the cause: scoring_kernels avx512_bf16 → pytorch." in found and "hardware" not in found
-    assert "the code, a library or the data's content has changed" in said(0.75, environment=here)
+    assert "the code, a library or the content of the data has changed" in said(0.75, environment=here)
     assert "an older version" in said(0.75) and "an older version" in said(0.75, environment=["x"])
     hostile = said(0.75, environment=here | {"variables": "\x1b[2J" + "x" * 9999})
     assert "\x1b" not in hostile and len(hostile) < 600

@@ -82,5 +82,5 @@ def test_a_frozen_encoder_has_no_dropout_and_lower_layers_keep_theirs(tmp_path: 
 
 def test_more_layers_than_there_are(folder: Path) -> None:
     for layers in (NUM_LAYERS, 12):
-        with pytest.raises(UserError, match=f"freeze={layers} leaves nothing to train of the 2 layers .* up to 1, or"):
+        with pytest.raises(UserError, match=f"freeze={layers} freezes all 2 layers .* up to 1, or"):
             freeze(load(folder), layers)

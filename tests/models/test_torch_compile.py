@@ -42,7 +42,7 @@ def test_an_epoch_of_any_lengths_compiles_nothing_new(tmp_path: Path, counter: C
         sizes.add((len(batch), batch.mask_BT.shape[1]))
         assert trainer.step(batch)[0].item() == pytest.approx(plain.step(batch)[0].item(), abs=1e-5)
     assert len({width for _, width in sizes}) > 1 and {rows for rows, _ in sizes} == {1, 4}
-    trainer.score("validation", trainer.batches.validation)
+    trainer.predict_split("validation", trainer.batches.validation)
     assert counter.frame_count == graphs
 
 
@@ -69,7 +69,7 @@ def test_the_first_token_alone_is_compiled_like_the_rest(
 @pytest.mark.parametrize(
     ("settings", "sentence"),
     [
-        ((), r"compile=true and backbone\.fast=true exclude each other on the CPU"),
+        ((), r"compile=true and backbone\.fast=true cannot be combined on the CPU"),
         (("backbone.fast=false",), r"compile=true needs a C\+\+ compiler on the CPU: .*CXX"),
     ],
 )

@@ -97,7 +97,7 @@ UNUSABLE: dict[str, tuple[Callable[[Path], object], str]] = {
 def test_an_unusable_result_is_reported_by_what_reads_it(damage: str, copied: Path) -> None:
     alteration, words = UNUSABLE[damage]
     alteration(copied)
-    with pytest.raises(UserError, match="holds no finished run") as refused:
+    with pytest.raises(UserError, match="does not contain a finished run") as refused:
         imdbcls.load_run(copied)
     assert words in str(refused.value) and "training command" in str(refused.value)
     if damage not in ("half a file", "a list"):

@@ -119,7 +119,7 @@ def config(finished: Path) -> dict[str, Any]:
 @pytest.mark.slow
 def test_the_copy_itself_is_scored_as_before(stranger: Path, capsys: pytest.CaptureFixture[str]) -> None:
     evaluate(stranger, "test")
-    assert "The same figures as recorded, to the last digit." in capsys.readouterr().err
+    assert "The metrics equal the recorded ones to the last digit." in capsys.readouterr().err
 
 
 # What a configuration names
@@ -250,7 +250,7 @@ def test_documents_are_read_where_the_user_says_so(
     evaluate(stranger, "validation", trust_source=True)
     elsewhere.rename(elsewhere.with_name("copy"))
     evaluate(stranger, "validation", data=str(elsewhere.with_name("copy")))
-    assert capsys.readouterr().err.count("The same figures as recorded, to the last digit.") == 2
+    assert capsys.readouterr().err.count("The metrics equal the recorded ones to the last digit.") == 2
 
 
 # Configurations that are no configuration
@@ -372,14 +372,14 @@ def remove(config: dict[str, Any], place: str) -> None:
 )
 def test_a_hostile_result_is_refused(text: str, stranger: Path) -> None:
     (stranger / "result.json").write_text(text)
-    assert "holds no finished run" in refusal(stranger) or "split hash" in refusal(stranger)
+    assert "does not contain a finished run" in refusal(stranger) or "split hash" in refusal(stranger)
 
 
 @pytest.mark.slow
 def test_a_result_of_gigabytes_is_refused(stranger: Path) -> None:
     with (stranger / "result.json").open("wb") as file:
         file.truncate(2**33)
-    assert "holds no finished run" in refusal(stranger)
+    assert "does not contain a finished run" in refusal(stranger)
 
 
 @pytest.mark.slow

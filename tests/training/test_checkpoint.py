@@ -98,7 +98,7 @@ def test_twenty_kills_at_random_moments_of_a_save(tmp_path: Path) -> None:
     for _ in range(20):
         saved = checkpoint.newest(place, weights(0, size))
         assert saved is not None
-        checkpoint.put_back(saved, place)  # as a run that goes on from it does, before it saves again
+        checkpoint.move_to(saved, place)  # a run that resumes from it also does this before its next save
         step = newest_step(place, size)
         told, telling = os.pipe()
         child = os.fork()
@@ -298,6 +298,6 @@ def test_a_sparse_terabyte_is_refused_at_once(tmp_path: Path) -> None:
     with (place / "optimizer.safetensors").open("r+b") as file:
         file.truncate(2**40)
     started = time.monotonic()
-    with pytest.raises(UserError, match="more than a checkpoint of this model can need"):
+    with pytest.raises(UserError, match="more than a checkpoint of this model can have"):
         checkpoint.load(place, weights(0))
     assert time.monotonic() - started < 1

@@ -78,7 +78,7 @@ def test_the_average_is_what_is_validated_and_kept_and_does_not_touch_the_traini
     assert points(tmp_path / "plain", "val/loss") != points(tmp_path / "averaged", "val/loss")
     best = load_file(tmp_path / "averaged" / "checkpoints" / "best" / "model.safetensors")
     assert distance(weights(averaged.evaluation_model.model), best) == 0 < distance(trained_best[-1], best)
-    scored = averaged.score("validation", averaged.batches.validation)
+    scored = averaged.predict_split("validation", averaged.batches.validation)
     epoch = averaged.state.best_epoch - 1
     accuracy = (scored.argmax(axis=1) == averaged.batches.validation.labels).mean()
     assert accuracy == points(tmp_path / "averaged", "val/accuracy")[epoch]
@@ -177,7 +177,7 @@ def test_a_run_folder_holds_a_plain_model_that_scores_the_same(
     capfd.readouterr()
     for split in ("test", "validation"):
         evaluate(folder, split)
-    assert capfd.readouterr().err.count("The same figures as recorded, to the last digit.") == 2
+    assert capfd.readouterr().err.count("The metrics equal the recorded ones to the last digit.") == 2
     result = json.loads((folder / "result.json").read_text())
     assert result["parameters"] == count_parameters(plain)
     assert (result["trainable_parameters"] < result["parameters"]) == ("backbone.lora_rank=4" in options)
@@ -185,7 +185,7 @@ def test_a_run_folder_holds_a_plain_model_that_scores_the_same(
 
 def test_a_missing_peft_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "peft", None)
-    with pytest.raises(UserError, match=r"^backbone\.lora_rank needs the library peft, .*: pip install peft "):
+    with pytest.raises(UserError, match=r"^backbone\.lora_rank needs the package peft, .*: pip install peft "):
         make(tmp_path, "backbone.lora_rank=4")
 
 

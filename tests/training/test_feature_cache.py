@@ -19,7 +19,7 @@ from imdbcls import build, sections
 from imdbcls.data import features
 from imdbcls.errors import UserError
 from imdbcls.models.classifier import Classifier
-from imdbcls.models.inference import score
+from imdbcls.models.inference import predict_probabilities
 from imdbcls.runtime import device
 from imdbcls.tracking import NoTracker
 from imdbcls.training import checkpoint, feature_cache
@@ -56,7 +56,7 @@ def trained(folder: Path, *overrides: str) -> tuple[Trainer, dict[str, Any]]:
     return trainer, {
         "logged": [{key: value for key, value in line.items() if "second" not in key} for line in lines],
         "head": {name: value.clone() for name, value in trainer.model.head.state_dict().items()},
-        "probabilities": score(trainer.model, trainer.batches.validation, trainer.hardware),
+        "probabilities": predict_probabilities(trainer.model, trainer.batches.validation, trainer.hardware),
     }
 
 
@@ -89,7 +89,7 @@ def test_scoring_from_the_cache_gives_the_same_bits(head: str, precision: str, t
     for cache in ("true", "false"):
         settings = (FROZEN, f"head={head}", f"precision={precision}", f"backbone.cache={cache}", "max_length=24")
         trainer = make(tmp_path / cache, *settings, f"data.cache_dir={tmp_path}")
-        probabilities.append(score(trainer.model, trainer.batches.validation, trainer.hardware))
+        probabilities.append(predict_probabilities(trainer.model, trainer.batches.validation, trainer.hardware))
     assert np.array_equal(*probabilities)
 
 
@@ -122,7 +122,9 @@ def test_a_budget_that_is_too_small_is_said_before_anything_is_written(tmp_path:
     held = sum(path.stat().st_size for path in tmp_path.glob(f"features/*/{features.VECTORS}"))
     encoded.clear()
     other = (FROZEN, "seed=1", f"data.cache_dir={tmp_path}")
-    with pytest.raises(UserError, match=r"needs \d\.\d+ MB; .* may hold backbone\.cache_gb=.*backbone\.cache=false"):
+    with pytest.raises(
+        UserError, match=r"needs \d\.\d+ MB, but .* its limit is backbone\.cache_gb=.*backbone\.cache=false"
+    ):
         make(tmp_path / "second", *other, f"backbone.cache_gb={(2 * held - 1) / 1e9!r}")
     assert len(encoded) == 1 and len(entries(tmp_path)) == 3
     make(tmp_path / "third", *other, f"backbone.cache_gb={(2 * held) / 1e9!r}")
@@ -132,7 +134,7 @@ def test_a_budget_that_is_too_small_is_said_before_anything_is_written(tmp_path:
 def test_a_disk_that_is_too_small_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     usage = type(shutil.disk_usage(tmp_path))(10**12, 10**12, int(feature_cache.RESERVE) + 1000)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
-    with pytest.raises(UserError, match=r"has 0\.00 MB to spare .*IMDBCLS_CACHE.*backbone\.cache=false"):
+    with pytest.raises(UserError, match=r"has only 0\.00 MB available .*IMDBCLS_CACHE.*backbone\.cache=false"):
         make(tmp_path / "run", FROZEN, f"data.cache_dir={tmp_path}")
     assert entries(tmp_path) == []
 

@@ -211,8 +211,11 @@ def test_given_class_weights_count_by_their_ratios() -> None:
     ("wanted", "sentence"),
     (
         ([1, 2], r"^loss\.class_weights has 2 weights for 3 classes: neg, neutral, pos\.$"),
-        ({"neg": 1, "pos": 2}, r"^loss\.class_weights names neg, pos; the classes are neg, neutral, pos, "),
-        ({"neg": 1, "neutral": 1, "positive": 2}, r"^loss\.class_weights names neg, neutral, positive; "),
+        (
+            {"neg": 1, "pos": 2},
+            r"^loss\.class_weights has weights for neg, pos, but the classes are neg, neutral, pos\. ",
+        ),
+        ({"neg": 1, "neutral": 1, "positive": 2}, r"^loss\.class_weights has weights for neg, neutral, positive, but "),
     ),
 )
 def test_class_weights_that_fit_no_class(wanted: Any, sentence: str) -> None:
@@ -234,7 +237,7 @@ def test_a_class_that_weighs_more_is_predicted_more(tmp_path: Path) -> None:
     for name, wanted in {"neg": "{negative: 20, positive: 1}", "pos": "{negative: 1, positive: 20}"}.items():
         trainer = make(tmp_path / name, f"loss.class_weights={wanted}", "lr=1e-3", "head=mean")
         train_epoch(trainer)
-        predicted = trainer.score("validation", trainer.batches.validation).argmax(axis=1)
+        predicted = trainer.predict_split("validation", trainer.batches.validation).argmax(axis=1)
         shares[name] = predicted.mean()  # of class 1, positive
     assert shares["neg"] < 0.2 and shares["pos"] > 0.8
 

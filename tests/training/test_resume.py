@@ -179,8 +179,8 @@ def test_a_changed_learning_rate_is_another_run_and_a_moved_checkpoint_is_refuse
     refused = start(tmp_path, *TINY, EVERY_STEP, "lr=2e-3")
     assert refused.wait() == 2
     sentence = refused.output.splitlines()[-1]
-    assert "configuration.lr is 0.001 there and 0.002 here" in sentence
-    assert "configuration.optimizer.lr is 0.001 there and 0.002 here" in sentence
+    assert "configuration.lr is 0.001 in the checkpoint and 0.002 in this run" in sentence
+    assert "configuration.optimizer.lr is 0.001 in the checkpoint and 0.002 in this run" in sentence
     assert "Traceback" not in refused.output and "seed" not in sentence
     result = json.loads((other / "result.json").read_text())
     assert result["status"] == "failed" and "configuration.lr" in result["error"]
@@ -265,7 +265,7 @@ def test_a_damaged_file_is_refused_by_name_or_the_run_continues_exactly(
         assert fingerprint(tmp_path) == fingerprint(undisturbed)
     else:
         assert code == 2
-        assert "does not hold the best weights" in command.output or "can be used" in command.output
+        assert "does not contain the best weights" in command.output or "can be used" in command.output
 
 
 @pytest.mark.slow
@@ -493,6 +493,6 @@ def test_the_best_weights_outlive_better_ones_whose_epoch_was_not_saved(
         metrics_log=begun.metrics_log,
     )
     again.restore(begun.batches.train.steps_per_epoch, begun.settings.epochs)
-    again.take_best(begun.state)
+    again.load_best(begun.state)
     assert all(torch.equal(tensor, wanted[name]) for name, tensor in begun.model.state_dict().items())
     assert {path.name for path in saver.best.parent.iterdir()} == {"best", "last"}

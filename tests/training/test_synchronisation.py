@@ -18,7 +18,7 @@ from imdbcls import sections
 from imdbcls.kernels import unpadded
 from imdbcls.kernels.heads import accelerate_head
 from imdbcls.models.classifier import Classifier
-from imdbcls.models.inference import score
+from imdbcls.models.inference import predict_probabilities
 from imdbcls.runtime.device import Hardware
 from imdbcls.tracking import NoTracker
 from imdbcls.training.trainer import MAX_UNREAD_STEPS, NonFiniteError, Trainer
@@ -72,7 +72,9 @@ def test_a_step_and_scoring_read_nothing_from_the_device(
         for batch in trainer.batches.train.epoch(0):
             trainer.step(batch)
         with pytest.raises((NotImplementedError, RuntimeError), match="meta"):  # the whole split's logits, at the end
-            score(trainer.model, trainer.batches.validation, trainer.hardware, lambda count, total: done.append(count))
+            predict_probabilities(
+                trainer.model, trainer.batches.validation, trainer.hardware, lambda count, total: done.append(count)
+            )
     assert done.count(trainer.batches.validation.num_documents) == len(heads)
     assert len(trainer.meter.unread) == len(heads)
     with pytest.raises((NotImplementedError, RuntimeError), match="meta"):

@@ -243,7 +243,7 @@ def test_a_gradient_that_is_no_number_changes_no_weight(tmp_path: Path) -> None:
     trainer = make(tmp_path, *NO_DROPOUT, *PLAIN_SGD)
     trainer.model.head.output.weight.register_hook(lambda gradient: gradient * math.inf)
     before = weights(trainer.model)
-    with pytest.raises(NonFiniteError, match=r"the loss is 0\.\d+ and the gradient's norm (inf|nan)"):
+    with pytest.raises(NonFiniteError, match=r"the loss is 0\.\d+ and the gradient norm (inf|nan)"):
         trainer.step(next(trainer.batches.train.epoch(0)))
     assert distance(before, weights(trainer.model)) == 0
 
@@ -266,7 +266,7 @@ def test_the_best_epoch_by_validation_is_kept(tmp_path: Path) -> None:
     saved = checkpoint.load(tmp_path / "checkpoints" / "best", trainer.model.state_dict())
     assert saved.state["epoch"] == best + 1 and saved.state["val/accuracy"] == accuracies[best]
     assert distance(trainer.model.state_dict(), saved.tensors["model"]) == 0
-    scored = trainer.score("validation", trainer.batches.validation)
+    scored = trainer.predict_split("validation", trainer.batches.validation)
     assert (scored.argmax(axis=1) == trainer.batches.validation.labels).mean() == pytest.approx(accuracies[best])
 
 
@@ -288,7 +288,7 @@ def test_scoring_takes_halves_where_memory_does_not_suffice(
     truncation: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     trainer = make(tmp_path, f"data.truncation={truncation}", "eval_batch_size=32")
-    whole = trainer.score("test", trainer.batches.validation)
+    whole = trainer.predict_split("test", trainer.batches.validation)
     forward, seen = trainer.model.forward, []
 
     def forward_of_few(input_ids_BT: Tensor, *arguments: Any, **named: Any) -> Tensor:
@@ -298,6 +298,6 @@ def test_scoring_takes_halves_where_memory_does_not_suffice(
         return forward(input_ids_BT, *arguments, **named)
 
     monkeypatch.setattr(trainer.model, "forward", forward_of_few)
-    halved = trainer.score("test", trainer.batches.validation)
-    assert len(seen) > 2 and "scoring: not enough memory for" in capsys.readouterr().err
+    halved = trainer.predict_split("test", trainer.batches.validation)
+    assert len(seen) > 2 and "evaluation: not enough memory for" in capsys.readouterr().err
     np.testing.assert_allclose(halved, whole, rtol=0, atol=1e-5)
