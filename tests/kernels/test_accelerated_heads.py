@@ -1,4 +1,4 @@
-"""An accelerated head is the plain one: the same values, gradients and parameters, also in a copy."""
+"""Accelerated heads have the same values, gradients and parameters as plain heads, also after a copy."""
 
 import copy
 
@@ -19,7 +19,7 @@ def plain_head(request: pytest.FixtureRequest) -> nn.Module:
 
 
 def results(head: nn.Module, *, bf16: bool = False) -> dict[str, Tensor]:
-    """The logits, and all gradients of a fixed function of them."""
+    """Return the logits, and all gradients of a fixed function of the logits."""
     head.zero_grad()
     hidden_BTD, mask_BT = make_batch(padding=0.0)
     hidden_BTD.requires_grad_(True)
@@ -43,8 +43,8 @@ def without_dropout(head: nn.Module) -> nn.Module:
 
 @pytest.mark.parametrize("bf16", [False, True])
 @pytest.mark.parametrize("training", [False, True])
-def test_an_accelerated_head_computes_the_same(plain_head: nn.Module, training: bool, bf16: bool) -> None:
-    """Logits and gradients, without dropout; the copy of a copy is accelerated too, and reads its own weights."""
+def test_accelerated_head_equals_plain_head(plain_head: nn.Module, training: bool, bf16: bool) -> None:
+    """Compare logits and gradients without dropout. A copy of a copy is also accelerated, with its own weights."""
     head = without_dropout(plain_head).train(training)
     accelerated = copy.deepcopy(head)
     accelerate_head(accelerated)
@@ -61,7 +61,7 @@ def test_an_accelerated_head_computes_the_same(plain_head: nn.Module, training: 
     assert not results(copied)["logits"].any() and results(accelerated)["logits"].any()
 
 
-def test_a_checkpoint_is_loaded_into_an_accelerated_head(plain_head: nn.Module) -> None:
+def test_checkpoint_loads_into_accelerated_head(plain_head: nn.Module) -> None:
     accelerated = copy.deepcopy(plain_head)
     accelerate_head(accelerated)
     with torch.no_grad():
@@ -72,7 +72,7 @@ def test_a_checkpoint_is_loaded_into_an_accelerated_head(plain_head: nn.Module) 
     torch.testing.assert_close(accelerated(*batch), plain_head(*batch), atol=1e-5, rtol=1e-5)
 
 
-def test_a_subclass_keeps_what_it_overrides() -> None:
+def test_subclass_keeps_overridden_methods() -> None:
     class MeanOfLayerHead(TransformerHead):
         def forward(self, hidden_BTD: Tensor, mask_BT: Tensor) -> Tensor:
             return self.output(self.layer(hidden_BTD, src_key_padding_mask=~mask_BT).mean(dim=1))
@@ -89,8 +89,8 @@ def test_a_subclass_keeps_what_it_overrides() -> None:
         assert torch.equal(head(*make_batch()), expected_BC)
 
 
-def test_a_head_inside_another_is_accelerated(monkeypatch: pytest.MonkeyPatch) -> None:
-    """And the record names the kernels that its LSTM uses; an LSTM of another kind uses PyTorch's."""
+def test_nested_head_is_accelerated(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`kernels_of_head` reports the kernels of the nested LSTM; a plain `nn.LSTM` uses PyTorch's."""
     kernels = object()
     monkeypatch.setattr("imdbcls.kernels.lstm.load", lambda dtype: kernels)
     inner = LSTMHead(hidden_size=HIDDEN, num_labels=CLASSES, dropout=0.1, bidirectional=True)
@@ -100,8 +100,8 @@ def test_a_head_inside_another_is_accelerated(monkeypatch: pytest.MonkeyPatch) -
     assert list(kernels_of_head(head, torch.float32)) == [kernels, kernels, None]
 
 
-def test_the_fast_dropout_is_that_of_pytorch_in_distribution() -> None:
-    """The share kept, their scale, the gradient, and other draws at every call; nothing in evaluation."""
+def test_fast_dropout_has_pytorchs_distribution() -> None:
+    """Check the share of kept elements, their scale, the gradient, new masks in each call, and evaluation mode."""
     torch.manual_seed(0)
     dropout, hidden_BTD = nn.Dropout(0.3), torch.ones(8, 100, 64, requires_grad=True)
     accelerate_head(dropout)
@@ -115,8 +115,8 @@ def test_the_fast_dropout_is_that_of_pytorch_in_distribution() -> None:
     assert torch.equal(dropout.eval()(hidden_BTD), hidden_BTD)
 
 
-def test_the_fast_dropout_is_for_token_vectors_only() -> None:
-    """The vectors of whole documents get PyTorch's masks: a head that reads only the first token has no others."""
+def test_fast_dropout_only_applies_to_token_vectors() -> None:
+    """Pooled document vectors use PyTorch's masks; a head that reads only the first token has no other vectors."""
     dropout, fast = nn.Dropout(0.3), nn.Dropout(0.3)
     accelerate_head(fast)
     for shape, same in (((8, 64), True), ((8, 10, 64), False), ((3, 8, 10, 64), False)):
@@ -131,8 +131,8 @@ def test_the_fast_dropout_is_for_token_vectors_only() -> None:
     assert in_place(tensor) is tensor and not tensor.all()
 
 
-def test_the_accelerated_transformer_trains_like_the_library_s_attention() -> None:
-    """With dropout on the attention's probabilities, in the same draws: the same logits and gradients."""
+def test_accelerated_transformer_trains_like_pytorchs_attention() -> None:
+    """With the same dropout masks on the attention probabilities, logits and gradients are the same."""
     head = TransformerHead(hidden_size=HIDDEN, num_labels=CLASSES, dropout=0.2).train()
     for module in head.modules():
         if isinstance(module, nn.Dropout):

@@ -1,4 +1,4 @@
-"""How the compiled kernels are built and kept, whose objects are loaded, and what happens where they cannot be had."""
+"""Tests for building, caching and loading the compiled kernels, and for the fallback to PyTorch."""
 
 import ctypes
 import hashlib
@@ -31,7 +31,7 @@ from imdbcls.kernels import building, loading
 loading.find_or_build({DTYPE})
 print(building.object_path({DTYPE}))
 """
-# Bits of everything a training pass yields; memory that malloc hands out is filled with a byte of the caller's choice.
+# Print a hash of all results of a training pass. The caller chooses a byte that fills newly allocated memory.
 PASS = f"""
 import hashlib, sys
 sys.path.insert(0, "tests")
@@ -62,7 +62,7 @@ def start(code: str, **environment: str) -> subprocess.Popen[str]:
 
 @pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """An empty cache, and kernels that are compiled in a second."""
+    """Yield an empty cache; the kernels compile in a second."""
     monkeypatch.setenv("IMDBCLS_CACHE", str(tmp_path / "cache"))
     library = building.LIBRARIES[DTYPE]
     flags = tuple(flag for flag in library.flags if flag != "-O3")
@@ -73,7 +73,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 def forget() -> None:
-    """What a process remembers."""
+    """Clear everything that a process caches."""
     loading.load.cache_clear()
     building._version_of.cache_clear()
 
@@ -85,13 +85,13 @@ def script(path: Path, text: str) -> Path:
 
 
 def load(capsys: pytest.CaptureFixture[str]) -> tuple[loading.Kernels | None, str]:
-    """What another process would load here, and what it logs; for DTYPE even if this process uses no kernels."""
+    """Load the kernels like a new process, for DTYPE even if runs do not use it; return them and the log output."""
     forget()
     capsys.readouterr()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(loading, "supports_float32_kernels", lambda: not HAS_HALF)
         found = loading.load(DTYPE)
-        assert loading.load(DTYPE) is found  # and nothing is said twice
+        assert loading.load(DTYPE) is found  # and logs nothing again
     return found, capsys.readouterr().err
 
 
@@ -105,7 +105,7 @@ def works(loaded: loading.Kernels | None) -> bool:
 # ---- Building
 
 
-def test_two_processes_build_at_once_and_a_damaged_object_is_built_again(
+def test_two_processes_build_together_and_damaged_library_is_rebuilt(
     cache: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     builders = [start(BUILD, IMDBCLS_CACHE=str(cache)) for _ in range(2)]
@@ -113,7 +113,7 @@ def test_two_processes_build_at_once_and_a_damaged_object_is_built_again(
     (path,) = (cache / "kernels").iterdir()
     assert printed == {str(path)}
     assert path.stat().st_mode & 0o777 == 0o700 and path.parent.stat().st_mode & 0o777 == 0o700
-    loaded, told = load(capsys)  # with other flags, so another object
+    loaded, told = load(capsys)  # other flags give another library
     assert works(loaded) and told == ""
     path = building.object_path(DTYPE)
     whole = path.read_bytes()
@@ -128,8 +128,8 @@ def test_two_processes_build_at_once_and_a_damaged_object_is_built_again(
     assert load(capsys)[1] == ""
 
 
-def test_an_object_that_cannot_be_loaded_is_built_again_once(cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The digest is right, but the file is not a library, as a fake compiler produced it."""
+def test_unloadable_library_is_rebuilt_once(cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The digest is correct, but the file is not a library: a fake compiler produced it."""
     building.require_cache()
     path = building.object_path(DTYPE)
     path.write_bytes(b"junk" + hashlib.sha256(b"junk").digest())
@@ -142,7 +142,7 @@ def test_an_object_that_cannot_be_loaded_is_built_again_once(cache: Path, capsys
     )
 
 
-def test_the_umask_opens_nothing(cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_permissions_do_not_depend_on_umask(cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = os.umask(0)
     try:
         loaded, told = load(capsys)
@@ -154,14 +154,14 @@ def test_the_umask_opens_nothing(cache: Path, capsys: pytest.CaptureFixture[str]
         os.umask(before)
 
 
-def test_the_openmp_library_is_pytorch_s_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    """scikit-learn brings another, which would bring a second set of threads."""
+def test_openmp_library_is_pytorchs_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """scikit-learn loads another OpenMP library, which would start a second set of threads."""
     import sklearn.metrics  # noqa: F401
 
     own = Path(torch.__file__).parent / "lib"
     if list(own.glob("lib[gi]omp*")):
         assert Path(building._openmp()).parent == own
-    else:  # a build of PyTorch that uses the system's
+    else:  # this build of PyTorch uses the system's library
         assert building._openmp() in Path("/proc/self/maps").read_text(encoding="utf-8")
     before, after = ("7f r-xp 0 0:1 2 /elsewhere/libgomp-e985.so.1", "7f r-xp 0 0:1 3 /other/libiomp5.so")
     pytorch_s = str(own / "libgomp.so.1")
@@ -172,13 +172,13 @@ def test_the_openmp_library_is_pytorch_s_own(monkeypatch: pytest.MonkeyPatch) ->
     assert building._openmp() == "/elsewhere/libgomp-e985.so.1"
 
 
-def test_what_memory_held_before_changes_no_bit() -> None:
+def test_results_do_not_depend_on_previous_memory_content() -> None:
     passes = [start(PASS, MALLOC_PERTURB_=byte) for byte in ("85", "255")]
     first, second = (each.communicate()[0] for each in passes)
     assert len(first.strip()) == 64 and first == second
 
 
-# ---- Compilers that are none
+# ---- Missing and broken compilers
 
 
 @needs_kernels_in_use
@@ -186,7 +186,7 @@ def test_what_memory_held_before_changes_no_bit() -> None:
     ("compiler", "reason"),
     [("no-such-compiler", "no C compiler was found (no-such-compiler); install gcc"), ("false", "false failed")],
 )
-def test_without_a_compiler_pytorch_computes(
+def test_without_compiler_pytorch_is_used(
     compiler: str, reason: str, cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("CC", compiler)
@@ -200,7 +200,7 @@ def test_without_a_compiler_pytorch_computes(
     assert reason in loading.status() and list((cache / "kernels").iterdir()) == []
 
 
-def test_a_compiler_that_is_none_costs_one_line(
+def test_invalid_compiler_logs_one_line(
     cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     version = 'case "$*" in *--version*) echo cc 1; exit 0;; esac'
@@ -232,10 +232,10 @@ def test_a_compiler_that_is_none_costs_one_line(
     assert not list((cache / "kernels").glob("*.so"))
 
 
-def test_what_lies_in_proc_may_be_hidden(
+def test_unreadable_proc_disables_kernels(
     cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """As in a container that hides it: by a file of the same path that cannot be read."""
+    """Simulate a container that hides /proc with a file that cannot be read."""
     read = Path.read_bytes
     for name in ("cpuinfo", "self/maps"):
 
@@ -250,7 +250,7 @@ def test_what_lies_in_proc_may_be_hidden(
 
 
 @pytest.mark.parametrize("hangs_at", ["--version", "-c", "-shared"])
-def test_a_compiler_that_hangs_is_waited_for_once_a_day(
+def test_hanging_compiler_is_tried_once_a_day(
     hangs_at: str, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pids, calls = tmp_path / "pids", tmp_path / "calls"
@@ -272,13 +272,13 @@ def test_a_compiler_that_hangs_is_waited_for_once_a_day(
     assert len(calls.read_text().splitlines()) == num_calls
     assert "did not finish" in loading.status() and len(calls.read_text().splitlines()) > num_calls
     for pid in map(int, pids.read_text().split()):
-        assert not is_running(pid), "what the compiler had started goes on"
+        assert not is_running(pid), "a child process of the compiler is still running"
 
     num_calls = len(calls.read_text().splitlines())
     (record,) = (cache / "kernels").glob("*.hung")
     record.write_text(json.dumps(json.loads(record.read_text()) | {"time": time.time() - 25 * 3600}))
     load(capsys)
-    assert len(calls.read_text().splitlines()) > num_calls  # the day is over
+    assert len(calls.read_text().splitlines()) > num_calls  # after a day it is tried again
     num_calls = len(calls.read_text().splitlines())
     for damaged in ("", "[]", '{"time": "now"}', '{"time": 1e999, "reason": 3}'):
         record.write_text(damaged)
@@ -289,7 +289,7 @@ def test_a_compiler_that_hangs_is_waited_for_once_a_day(
     monkeypatch.undo()
 
 
-def test_a_compiler_put_right_is_tried_at_once(
+def test_repaired_compiler_is_tried_immediately(
     cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     compiler = script(tmp_path / "mine", "sleep 600".ljust(30))
@@ -301,7 +301,7 @@ def test_a_compiler_put_right_is_tried_at_once(
     stamp = compiler.stat().st_mtime_ns
     assert load(capsys)[0] is None and record.exists()
     script(compiler, 'exec cc "$@"'.ljust(30))
-    os.utime(compiler, ns=(stamp, stamp))  # which looks like the same, so only the doctor tries it
+    os.utime(compiler, ns=(stamp, stamp))  # size and time are unchanged, so only the doctor tries it
     assert load(capsys)[0] is None
     assert loading.status().startswith(f"{'avx512_bf16' if HAS_HALF else 'avx2_fp32'}")
     assert list((cache / "kernels").iterdir()) == []
@@ -312,7 +312,7 @@ def test_a_compiler_put_right_is_tried_at_once(
     with monkeypatch.context() as patch:
         patch.setattr(building, "_VERSION_SECONDS", 0.5)
         assert load(capsys)[0] is None
-    script(compiler, 'exec cc "$@"')  # a changed file is tried without being asked for
+    script(compiler, 'exec cc "$@"')  # a changed file is tried without the doctor
     assert works(load(capsys)[0])
 
 
@@ -323,7 +323,7 @@ def is_running(pid: int) -> bool:
         return False
 
 
-# ---- Whose objects are loaded
+# ---- Ownership and permissions of libraries
 
 
 Spoil = Callable[[Path, pytest.MonkeyPatch], None]
@@ -347,12 +347,12 @@ def a_link(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (cache / "kernels").symlink_to(cache / "elsewhere")
 
 
-def another_s(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def owned_by_another_user(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     give_away(cache / "kernels", monkeypatch)
 
 
 def give_away(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Root gives it to another user; any other user is another one from here on."""
+    """Change the owner if the test runs as root, else let `os.getuid` return another user from now on."""
     if os.geteuid() == 0:
         os.chown(path, 12345, 12345)
     else:
@@ -367,13 +367,13 @@ def give_away(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (open_to_a_group, "other users can write to {kernels}: run `chmod go-w {kernels}`"),
         (below_an_open_folder, "other users can write to {cache}: run `chmod go-w {cache}`"),
         (a_link, "{kernels} is a symbolic link: put a folder in its place"),
-        (another_s, "belongs to another user ("),
+        (owned_by_another_user, "belongs to another user ("),
     ],
 )
-def test_a_cache_that_others_can_write_is_not_used(
+def test_cache_writable_by_others_is_not_used(
     spoil: Spoil, reason: str, cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The kernels are compiled in a private folder, with advice; the planted object never runs."""
+    """The kernels are compiled in a private folder, a warning gives a remedy, and the planted library never runs."""
     trace = plant(cache)
     spoil(cache, monkeypatch)
     loaded, told = load(capsys)
@@ -386,14 +386,14 @@ def test_a_cache_that_others_can_write_is_not_used(
 
 
 def plant(cache: Path) -> Path:
-    """Put other code with a correct digest in the object's place; return the trace that it leaves when it runs."""
+    """Replace the library with other code and a correct digest; return the file that this code creates when it runs."""
     trace = cache.parent / "trace"
     building.require_cache()
     path = building.object_path(DTYPE)
     library_with(trace, path)
     assert not trace.exists()
     ctypes.CDLL(str(path))
-    trace.unlink()  # it would run
+    trace.unlink()  # the planted code works
     copied = path.read_bytes()
     path.unlink()
     path.write_bytes(copied)  # a new inode, which the loader has not loaded yet
@@ -414,7 +414,7 @@ def library_with(trace: Path, path: Path) -> None:
     "kind",
     [pytest.param("of another user", marks=pytest.mark.needs("chown")), "open to all", "a link", "a pipe", "a folder"],
 )
-def test_an_object_that_others_can_write_is_built_again(
+def test_library_writable_by_others_is_rebuilt(
     kind: str, cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     trace = plant(cache)
@@ -430,13 +430,13 @@ def test_an_object_that_others_can_write_is_built_again(
         path.unlink()
         os.mkfifo(path) if kind == "a pipe" else path.mkdir()
     loaded, told = load(capsys)
-    if kind != "a folder":  # which a file cannot take the place of
+    if kind != "a folder":  # a file cannot replace a folder
         assert "compiling the CPU kernels again" in told and path.is_file() and not path.is_symlink()
         assert load(capsys)[1] == ""
     assert works(loaded) and not trace.exists()
 
 
-def test_what_was_checked_is_loaded_whatever_takes_its_place(
+def test_checked_file_is_loaded_even_if_replaced(
     cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert works(load(capsys)[0])
@@ -451,14 +451,14 @@ def test_what_was_checked_is_loaded_whatever_takes_its_place(
     loaded, told = load(capsys)
     assert works(loaded) and not trace.exists() and told == ""
     original(str(path))
-    assert trace.exists()  # it had been there
+    assert trace.exists()  # the path had really been replaced
 
 
-def test_two_libraries_never_take_each_other_s_place(cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The loader identifies a library by its path, which is a descriptor's number here."""
+def test_two_libraries_are_never_confused(cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The loader identifies a library by its path, which here contains the number of a descriptor."""
     first = load(capsys)[0]
     assert first is not None
-    spare = os.open("/dev/null", os.O_RDONLY)  # the number that the next one gets
+    spare = os.open("/dev/null", os.O_RDONLY)  # the next descriptor reuses this number
     os.close(spare)
     building.object_path(DTYPE).unlink()
     second = load(capsys)[0]
@@ -466,9 +466,7 @@ def test_two_libraries_never_take_each_other_s_place(cache: Path, capsys: pytest
     assert works(first) and works(second)
 
 
-def test_a_disk_that_nothing_may_be_executed_on(
-    cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_cache_on_noexec_disk(cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     real = os.statvfs
 
     def noexec(path: Path) -> os.statvfs_result:
@@ -483,7 +481,7 @@ def test_a_disk_that_nothing_may_be_executed_on(
 
 
 @pytest.mark.parametrize("kind", ["a file", "below a file", "full"])
-def test_a_cache_that_cannot_be_written(
+def test_unwritable_cache(
     kind: str, cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     if kind == "a file":
@@ -505,7 +503,7 @@ def test_a_cache_that_cannot_be_written(
     assert "The CPU kernels are compiled only for this process." in told
 
 
-def test_a_user_s_own_group_is_no_stranger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_private_group_of_user_is_trusted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With umask 002, each user has a private group; a group with other members is a risk."""
     import grp
     import pwd
@@ -529,10 +527,10 @@ def test_a_user_s_own_group_is_no_stranger(tmp_path: Path, monkeypatch: pytest.M
             assert "other users can write" in str(ownership.risk_of_folder(tmp_path)), name
 
 
-def test_a_compiler_by_a_relative_path(
+def test_compiler_with_relative_path(
     cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The compiler runs in a temporary folder, where the relative path would not be found."""
+    """The compiler runs in a temporary folder, where the relative path does not exist."""
     script(tmp_path / "mine", 'exec cc "$@"')
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("CC", "./mine -fno-plt")

@@ -1,4 +1,4 @@
-"""Between Python and the compiled kernels: declared types, checked arguments, and memory that is not there."""
+"""Tests for calls of the compiled kernels: declared types, argument checks and failed allocations."""
 
 import ctypes
 import re
@@ -23,7 +23,7 @@ DTYPES = [
     pytest.param(HALF, id="bf16", marks=needs_bf16),
     pytest.param(torch.float32, id="fp32", marks=needs_avx2),
 ]
-# Each allocation fails whose number `failing` counts down to. With 0, none does.
+# Each allocation decrements `failing`; the one that reaches 0 fails. If it starts at 0, none fails.
 SHIM = """
 #include <stdlib.h>
 __attribute__((weak)) int failing = 0;
@@ -36,7 +36,7 @@ static inline void *limited(size_t alignment, size_t size) {
 
 @pytest.fixture(scope="module", params=DTYPES)
 def limited(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[loading.Kernels]:
-    """The kernels with an allocator that fails on request (`fail_at`)."""
+    """Yield kernels whose allocator fails on request (`fail_at`)."""
     folder = tmp_path_factory.mktemp("limited")
     (folder / "shim.h").write_text(SHIM)
     library = building.LIBRARIES[request.param]
@@ -59,8 +59,8 @@ def left_to_fail(limited: loading.Kernels) -> int:
 
 
 @pytest.mark.parametrize("dtype", [HALF, torch.float32], ids=("bf16", "fp32"))
-def test_every_function_is_declared_to_ctypes_as_its_source_defines_it(dtype: torch.dtype) -> None:
-    """By a second reading of the sources: names, order and types of all arguments, and what is returned."""
+def test_ctypes_declarations_match_c_definitions(dtype: torch.dtype) -> None:
+    """Parse the sources independently: names, order and types of all arguments, and the return type."""
     element = "bf16" if dtype == HALF else "float"
     defined: dict[str, tuple[str, list[str]]] = {}
     for source in building.LIBRARIES[dtype].sources:
@@ -92,15 +92,15 @@ def test_every_function_is_declared_to_ctypes_as_its_source_defines_it(dtype: to
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_the_loaded_functions_have_the_declared_types(dtype: torch.dtype) -> None:
+def test_loaded_functions_have_declared_types(dtype: torch.dtype) -> None:
     loaded, _ = loading.find_or_build(dtype)
     for name, (function, declared) in loaded._functions.items():
         assert function.argtypes == [*(each.c_type for each in declared.parameters), ctypes.c_int], name
         assert function.restype is ctypes.c_int and function.__name__ == name
 
 
-def test_sizes_that_c_and_python_share_are_written_once() -> None:
-    """In `kernels.h`: no source defines one of them again, with a number that could differ."""
+def test_shared_constants_are_defined_once() -> None:
+    """Only `kernels.h` defines them; a second definition could have another value."""
     assert constants().keys() == {"BLOCK_ROWS", "MAX_COLUMNS", "MASK_BITS", "PANEL_WIDTH", "WIDTH_MULTIPLE"}
     for source in {*building.LIBRARIES[HALF].sources, *building.LIBRARIES[torch.float32].sources}:
         text = (CSRC / source).read_text()
@@ -110,7 +110,7 @@ def test_sizes_that_c_and_python_share_are_written_once() -> None:
         assert used, f"Python does not use {name}"
 
 
-def test_a_definition_unlike_its_declaration_does_not_compile(tmp_path: Path) -> None:
+def test_definition_that_differs_from_declaration_does_not_compile(tmp_path: Path) -> None:
     library = building.LIBRARIES[torch.float32]
     for name in (*library.sources, *library.headers):
         (tmp_path / name).write_text((CSRC / name).read_text())
@@ -125,8 +125,8 @@ def test_a_definition_unlike_its_declaration_does_not_compile(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("march", ["haswell", "cooperlake", "sapphirerapids"])
-def test_the_sources_compile_without_a_warning_and_without_arrays_of_variable_size(march: str) -> None:
-    """For AVX2, AVX512-BF16 without AMX and with it, whatever this processor has."""
+def test_sources_compile_without_warnings_and_variable_length_arrays(march: str) -> None:
+    """Compile for AVX2, and for AVX512-BF16 with and without AMX, on any processor."""
     dtype = torch.float32 if march == "haswell" else HALF
     library = building.LIBRARIES[dtype]
     flags = [flag for flag in library.flags if flag not in ("-O3", "-march=native")]
@@ -134,7 +134,7 @@ def test_the_sources_compile_without_a_warning_and_without_arrays_of_variable_si
     building._run([*building.compiler(), *flags, *strict, *library.sources], CSRC, float("inf"))
 
 
-# ---- What a kernel must not be given
+# ---- Invalid arguments
 
 
 def attention_arguments(dtype: torch.dtype) -> dict[str, Any]:
@@ -160,7 +160,7 @@ def attention_arguments(dtype: torch.dtype) -> dict[str, Any]:
             TypeError,
             "qkv_N3H has dtype torch.float64, not torch.",
         ),
-        ("context_NH", torch.zeros(12, 64, device="meta"), TypeError, "context_NH is o"),
+        ("context_NH", torch.zeros(12, 64, device="meta"), TypeError, "context_NH (has dtype|is on)"),
         ("offsets_B1", torch.tensor([0, 5, 12], dtype=torch.int32), TypeError, "offsets_B1 has dtype torch.int32"),
         ("offsets_B1", torch.tensor([0, 9, 5]), ValueError, "offsets do not start at 0, or decrease"),
         ("offsets_B1", torch.tensor([1, 5, 12]), ValueError, "offsets do not start at 0, or decrease"),
@@ -168,15 +168,15 @@ def attention_arguments(dtype: torch.dtype) -> dict[str, Any]:
         ("offsets_B1", torch.tensor([0, 12]), ValueError, "offsets_B1 has 2 elements, but needs at least 3"),
         ("shift_AN", torch.zeros(12, 2).t(), ValueError, r"shift_AN is not contiguous, its strides are \(1, 2\)"),
         ("scale_AN", torch.zeros(2, 11), ValueError, "scale_AN has 22 elements, but needs at least 24"),
-        ("scale_AN", None, ValueError, "a tensor is missing"),
+        ("scale_AN", None, ValueError, "a missing tensor"),
         ("qkv_N3H", None, TypeError, "qkv_N3H is a NoneType, not a tensor"),
         ("qkv_N3H", 0, TypeError, "qkv_N3H is a int, not a tensor"),
-        ("D", torch.tensor(32), ValueError, "a size is negative or not a whole number"),
+        ("D", torch.tensor(32), ValueError, "is negative or not an integer"),
         ("D", 33, ValueError, "qkv_N3H has 2304 elements, but needs at least 2376"),
-        ("num_documents", -1, ValueError, "a size is negative"),
+        ("num_documents", -1, ValueError, "is negative or not an integer"),
     ],
 )
-def test_arguments_that_would_break_memory_are_refused(
+def test_arguments_that_would_corrupt_memory_are_rejected(
     dtype: torch.dtype, name: str, given: Any, kind: type[Exception], reason: str
 ) -> None:
     loaded, _ = loading.find_or_build(dtype)
@@ -189,7 +189,7 @@ def test_arguments_that_would_break_memory_are_refused(
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_sizes_that_a_kernel_does_not_take_are_refused(dtype: torch.dtype) -> None:
+def test_unsupported_sizes_are_rejected(dtype: torch.dtype) -> None:
     loaded, _ = loading.find_or_build(dtype)
     wide, row = torch.zeros(1, 8200, dtype=dtype), torch.zeros(8200)
     with pytest.raises(ValueError, match="add_and_normalise failed: unsupported sizes"):
@@ -210,7 +210,7 @@ def test_sizes_that_a_kernel_does_not_take_are_refused(dtype: torch.dtype) -> No
 
 
 def calls(dtype: torch.dtype) -> dict[str, tuple[Any, ...]]:
-    """One call of each kernel that takes working memory, all of it within what the tensors have."""
+    """Return valid arguments for each kernel that allocates memory."""
 
     def zeros(*shape: int, of: torch.dtype = dtype) -> Tensor:
         return torch.zeros(shape, dtype=of)
@@ -234,7 +234,7 @@ def calls(dtype: torch.dtype) -> dict[str, tuple[Any, ...]]:
     return found
 
 
-def test_every_kernel_without_memory_raises_and_can_be_called_again(limited: loading.Kernels) -> None:
+def test_failed_allocation_raises_and_call_can_be_repeated(limited: loading.Kernels) -> None:
     for name, arguments in calls(limited.dtype).items():
         num_allocations = 0
         while True:
@@ -242,7 +242,7 @@ def test_every_kernel_without_memory_raises_and_can_be_called_again(limited: loa
             try:
                 limited.call(name, *arguments)
             except MemoryError as error:
-                assert f"the CPU kernel {name} failed: there is not enough memory" in str(error)
+                assert f"the CPU kernel {name} failed: not enough memory" in str(error)
                 assert left_to_fail(limited) == 0
                 num_allocations += 1
             else:
@@ -251,8 +251,8 @@ def test_every_kernel_without_memory_raises_and_can_be_called_again(limited: loa
         assert num_allocations == (2 if name.startswith("lstm") else 1), name
 
 
-def test_no_kernel_takes_memory_that_the_tests_do_not_know_of() -> None:
-    """No kernel allocates within a parallel region, where a failure could not be reported."""
+def test_all_allocations_are_covered_by_tests() -> None:
+    """No kernel allocates inside a parallel region, where a failure could not be reported."""
     for dtype in (HALF, torch.float32):
         for source in building.LIBRARIES[dtype].sources:
             for body in re.split(r"\n}\n", (CSRC / source).read_text()):
@@ -263,15 +263,15 @@ def test_no_kernel_takes_memory_that_the_tests_do_not_know_of() -> None:
             assert not re.search(r"\b(?:malloc|calloc|realloc|aligned_alloc|alloca)\(", (CSRC / source).read_text())
 
 
-def test_a_step_without_memory_goes_on_with_fewer_documents(
+def test_step_without_memory_continues_with_fewer_documents(
     limited: loading.Kernels, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Wherever in the step memory was missing, forward or backward; the step's gradient stays the batch's."""
+    """An allocation may fail in forward or backward; the gradient of the step is still that of the batch."""
     monkeypatch.setattr(loading, "load", lambda dtype: limited if dtype == limited.dtype else None)
     precision = f"precision={'bf16' if limited.dtype == HALF else 'fp32'}"
     plain = ("backbone.dropout=0", "head=mean", "data.train_limit=8", "batch_size=8")
     losses, failures = [], 0
-    for number in (0, 1, 2, 3, 6, 9):  # two layers take memory twelve times in a step
+    for number in (0, 1, 2, 3, 6, 9):  # two layers allocate memory twelve times in a step
         trainer = make_trainer(tmp_path / str(number), *plain, precision)
         (batch,) = trainer.batches.train.epoch(0)
         trainer.model.train()
@@ -288,16 +288,16 @@ def test_a_step_without_memory_goes_on_with_fewer_documents(
     assert losses == pytest.approx([losses[0]] * 6, rel=0.02 if limited.dtype == HALF else 1e-5)
 
 
-def test_a_document_without_memory_ends_with_memory_error(
+def test_single_document_without_memory_raises_memory_error(
     limited: loading.Kernels, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(loading, "load", lambda dtype: limited if dtype == limited.dtype else None)
     model = make("bert")
     accelerate(model)
     batch = make_batch(model, (9,))
-    for number in (1, 4):  # in forward, and in backward
+    for number in (1, 4):  # in forward and in backward
         fail_at(limited, number)
-        with pytest.raises(MemoryError, match=r"the CPU kernel .* failed: there is not enough memory"):
+        with pytest.raises(MemoryError, match=r"the CPU kernel .* failed: not enough memory"):
             run(model, *batch, bf16=limited.dtype == HALF)
     fail_at(limited, 0)
     run(model, *batch, bf16=limited.dtype == HALF)

@@ -1,4 +1,4 @@
-"""What only a GPU can show; skipped where there is none."""
+"""Tests that need a GPU; skipped without one."""
 
 from pathlib import Path
 
@@ -20,7 +20,7 @@ BF16 = ("device=cuda", "precision=bf16", "backbone.dropout=0.1")
 
 
 @pytest.mark.parametrize("model_type", ["bert", "roberta"])
-def test_unpadded_rows_are_as_near_to_float32_as_padded_ones(model_type: str) -> None:
+def test_unpadded_rows_are_as_close_to_float32_as_padded_rows(model_type: str) -> None:
     model = make_encoder(model_type).cuda()
     ids_BT, mask_BT = (tensor.cuda() for tensor in make_batch(model))
     mask_BT = mask_BT.bool()
@@ -42,7 +42,7 @@ def test_unpadded_rows_are_as_near_to_float32_as_padded_ones(model_type: str) ->
 
 
 @pytest.mark.parametrize("model_type", ["bert", "roberta"])
-def test_the_first_token_alone_is_as_near_to_float32_as_among_all(model_type: str) -> None:
+def test_first_token_only_is_as_close_to_float32_as_all_tokens(model_type: str) -> None:
     model = make_encoder(model_type).cuda()
     head = MAKERS["cls"](model.config.hidden_size).cuda().eval()
     ids_BT, mask_BT = (tensor.cuda() for tensor in make_batch(model))
@@ -58,12 +58,12 @@ def test_the_first_token_alone_is_as_near_to_float32_as_among_all(model_type: st
 
 
 @pytest.mark.parametrize("name", MAKERS)
-def test_a_step_waits_for_nothing(name: str, tmp_path: Path) -> None:
+def test_step_does_not_synchronize(name: str, tmp_path: Path) -> None:
     trainer = make(tmp_path, *BF16)
     trainer.model.head = MAKERS[name](trainer.model.encoder.config.hidden_size).cuda()
     trainer.model.train()
     first, second = list(trainer.batches.train.epoch(0))[:2]
-    trainer.step(first)  # libraries are loaded and memory is found
+    trainer.step(first)  # loads libraries and allocates memory
     torch.cuda.set_sync_debug_mode("error")
     try:
         trainer.step(second)
@@ -74,7 +74,7 @@ def test_a_step_waits_for_nothing(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("head", ["cls", "lstm", "transformer"])
-def test_deterministic_is_the_same_to_the_last_bit(head: str, tmp_path: Path) -> None:
+def test_deterministic_gives_the_same_bits(head: str, tmp_path: Path) -> None:
     losses = []
     try:
         for number in range(2):

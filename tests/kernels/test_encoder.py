@@ -1,4 +1,4 @@
-"""The accelerated encoder is the Hugging Face encoder: same outputs, same gradients, same dropout."""
+"""The accelerated encoder has the same outputs, gradients and dropout as the Hugging Face encoder."""
 
 import copy
 from collections.abc import Callable, Iterator
@@ -35,9 +35,7 @@ def test_fp32_equals_hugging_face(model_type: str, lengths: tuple[int, ...]) -> 
     torch.testing.assert_close(actual, expected, atol=1e-5, rtol=1e-5)
     assert gradients.keys() == expected_gradients.keys()
     largest = max(float(gradient.abs().max()) for gradient in expected_gradients.values())
-    rounding = (
-        4e-6 if loading.supports_float32_kernels() else 2e-6
-    )  # the kernels' sums are in another order than PyTorch's
+    rounding = 4e-6 if loading.supports_float32_kernels() else 2e-6  # the kernels sum in another order than PyTorch
     for name, gradient in expected_gradients.items():
         torch.testing.assert_close(
             gradients[name], gradient, atol=rounding * largest, rtol=1e-4, msg=lambda m, n=name: f"{n}: {m}"
@@ -45,7 +43,7 @@ def test_fp32_equals_hugging_face(model_type: str, lengths: tuple[int, ...]) -> 
 
 
 @pytest.mark.parametrize("model_type", ["bert", "roberta"])
-def test_bf16_is_as_near_to_fp32_as_hugging_face_in_bf16(model_type: str) -> None:
+def test_bf16_is_as_close_to_fp32_as_hugging_face_in_bf16(model_type: str) -> None:
     model = make(model_type)
     fast = copy.deepcopy(model)
     accelerate(fast)
@@ -55,13 +53,13 @@ def test_bf16_is_as_near_to_fp32_as_hugging_face_in_bf16(model_type: str) -> Non
     ours, our_gradients = run(fast, *batch, bf16=True)
     assert distance(ours, exact) < 2 * distance(theirs, exact)
     for name, gradient in exact_gradients.items():
-        if not name.endswith("key.bias"):  # zero in exact arithmetic: the softmax does not see it
+        if not name.endswith("key.bias"):  # zero in exact arithmetic, because the softmax does not depend on it
             assert distance(our_gradients[name], gradient) < 2 * distance(their_gradients[name], gradient) + 0.01, name
 
 
 @pytest.fixture
 def memory_holds_nan() -> Iterator[None]:
-    """What a tensor holds before it is written."""
+    """Fill new tensors with NaN before they are written."""
     torch.use_deterministic_algorithms(True)
     try:
         yield
@@ -81,7 +79,7 @@ def memory_holds_nan() -> Iterator[None]:
     ids=lambda sizes: str(sizes.get("hidden_size", SIZES["hidden_size"])),
 )
 @pytest.mark.parametrize("lengths", [(1,), (5,), (37,), (33, 32)])
-def test_what_memory_holds_does_not_matter(sizes: dict[str, int], lengths: tuple[int, ...], dropout: float) -> None:
+def test_uninitialized_memory_is_never_read(sizes: dict[str, int], lengths: tuple[int, ...], dropout: float) -> None:
     assert torch.empty(1).isnan().all()
     model = make("bert", hidden_dropout_prob=dropout, **sizes).train()
     accelerate(model)
@@ -94,7 +92,7 @@ def test_what_memory_holds_does_not_matter(sizes: dict[str, int], lengths: tuple
 
 
 @pytest.mark.parametrize("bf16", [False, True])
-def test_padding_does_not_influence_a_document(bf16: bool) -> None:
+def test_padding_does_not_influence_documents(bf16: bool) -> None:
     model = make("roberta")
     accelerate(model)
     ids_BT, mask_BT = make_batch(model)
@@ -145,8 +143,8 @@ def test_dropout_rate_and_scale() -> None:
     assert float((columns.T.corrcoef() - torch.eye(8)).abs().max()) < 0.04
 
 
-def test_dropout_is_that_of_hugging_face_in_distribution() -> None:
-    """Mean and spread of the output over many masks agree with the original's."""
+def test_dropout_has_hugging_faces_distribution() -> None:
+    """Mean and standard deviation of the output over many masks agree with the library's."""
     model = make("bert", num_hidden_layers=1, hidden_dropout_prob=0.3)
     fast = copy.deepcopy(model)
     accelerate(fast)
@@ -166,7 +164,7 @@ def test_dropout_is_that_of_hugging_face_in_distribution() -> None:
     assert float((ours.std(0) / theirs.std(0)).log().abs().max()) < 0.06
 
 
-def test_same_seed_same_bits_and_other_seed_other_bits() -> None:
+def test_bits_depend_on_seed() -> None:
     model = make("bert", hidden_dropout_prob=0.1).train()
     accelerate(model)
     batch = make_batch(model)
@@ -179,7 +177,7 @@ def test_same_seed_same_bits_and_other_seed_other_bits() -> None:
 
 
 def test_training_follows_hugging_face_step_by_step() -> None:
-    """Fused AdamW does not raise a parameter's version: a kept copy of the weights would go stale here."""
+    """Fused AdamW does not increase the version of parameters, so cached copies of the weights would be outdated."""
     model = make("bert", hidden_dropout_prob=0.0)
     fast = copy.deepcopy(model)
     accelerate(fast)
@@ -197,7 +195,7 @@ def test_training_follows_hugging_face_step_by_step() -> None:
             assert float((one - other).detach().norm()) < 0.02 * float((other - start).detach().norm()) + 1e-6, name
 
 
-def test_state_dict_and_module_tree_stay() -> None:
+def test_state_dict_and_modules_do_not_change() -> None:
     model = make("bert", pooling=True)
     names = list(model.state_dict())
     modules = [name for name, _ in model.named_modules()]
@@ -214,7 +212,7 @@ def test_state_dict_and_module_tree_stay() -> None:
     )
 
 
-def test_the_original_serves_what_the_fast_path_does_not_know() -> None:
+def test_library_handles_unsupported_passes() -> None:
     model = make("bert", attention_probs_dropout_prob=0.1)
     fast = copy.deepcopy(model)
     accelerate(fast)
@@ -231,10 +229,10 @@ def test_the_original_serves_what_the_fast_path_does_not_know() -> None:
 @pytest.mark.parametrize("path", ["kernels", "operations", "unpadded"])
 @pytest.mark.parametrize("num_layers", [1, 3])
 @pytest.mark.parametrize("model_type", ["bert", "roberta"])
-def test_the_first_token_alone_is_the_library_s(
+def test_first_token_only_equals_library(
     model_type: str, num_layers: int, path: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Output and all gradients. A key's bias gets none: no softmax sees it, and the library's is rounding."""
+    """Compare the output and all gradients. The key bias gets no gradient; the library's is only rounding error."""
     model = make(model_type, num_hidden_layers=num_layers)
     fast = copy.deepcopy(model)
     accelerate(fast)
@@ -263,8 +261,8 @@ def test_the_first_token_alone_is_the_library_s(
         )
 
 
-def test_the_first_token_alone_in_bf16_is_as_near_to_fp32_as_hugging_face_in_bf16() -> None:
-    """Output and gradients."""
+def test_first_token_only_in_bf16_is_as_close_to_fp32_as_hugging_face() -> None:
+    """Compare the output and the gradients."""
     model = make("bert")
     fast = copy.deepcopy(model)
     accelerate(fast)
@@ -286,8 +284,8 @@ def test_the_first_token_alone_in_bf16_is_as_near_to_fp32_as_hugging_face_in_bf1
             assert distance(tensor, exact[name]) < 2 * distance(theirs[name], exact[name]) + 0.01, name
 
 
-def test_dropout_in_the_layer_of_the_first_token_is_that_of_hugging_face_in_distribution() -> None:
-    """Mean and spread of its output over many masks, with no dropout below it."""
+def test_first_token_layer_dropout_has_hugging_faces_distribution() -> None:
+    """Compare mean and standard deviation of the output over many masks, without dropout in lower layers."""
     model = make("bert", num_hidden_layers=1, hidden_dropout_prob=0.3).train()
     model.embeddings.dropout.p = 0.0
     ids_BT, mask_BT = make_batch(model, (6,) * 500)
@@ -307,8 +305,8 @@ def test_dropout_in_the_layer_of_the_first_token_is_that_of_hugging_face_in_dist
     assert float((ours_NH.std(0) / theirs_NH.std(0)).log().abs().max()) < 0.06
 
 
-def test_the_first_token_alone_is_asked_for_where_the_head_reads_no_other() -> None:
-    """Same logits; and where the library serves or the weights have adapters, the whole is computed."""
+def test_first_token_only_is_used_if_head_reads_no_other() -> None:
+    """The logits are the same. All tokens are computed if the library's forward runs or the last layer has adapters."""
     model = make("roberta")
     fast = copy.deepcopy(model)
     accelerate(fast)
@@ -329,13 +327,13 @@ def test_the_first_token_alone_is_asked_for_where_the_head_reads_no_other() -> N
     assert alone.encode(ids_BT, mask_BT, None).shape == (4, 64, 96)
 
 
-def test_an_unknown_encoder_keeps_its_forward() -> None:
+def test_unsupported_encoder_keeps_its_forward() -> None:
     model = DistilBertModel(DistilBertConfig(dim=32, n_heads=2, n_layers=1, hidden_dim=32, vocab_size=50))
     assert accelerate(model) == "distilbert has no fast layers"
     assert "forward" not in vars(model)
 
 
-def test_kept_weights_are_cast_once_and_only_while_they_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_inference_weights_are_cast_once(monkeypatch: pytest.MonkeyPatch) -> None:
     casts = 0
     for module in (compiled, layer):
         compute = module.compute_weights
@@ -367,7 +365,7 @@ def test_kept_weights_are_cast_once_and_only_while_they_are_kept(monkeypatch: py
                 assert [casts_of_a_pass(), casts_of_a_pass()] == [num_layers, 0]
             assert casts_of_a_pass() == 0
             with torch.inference_mode(False):
-                assert casts_of_a_pass() == num_layers  # a gradient may be asked of it
+                assert casts_of_a_pass() == num_layers  # gradients may be computed
             with ThreadPoolExecutor(1) as other:
                 assert other.submit(torch.inference_mode()(casts_of_a_pass)).result() == num_layers
         with pytest.raises(RuntimeError, match="end"), inference_weights():

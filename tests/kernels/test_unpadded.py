@@ -1,4 +1,4 @@
-"""The encoder over unpadded rows is the library's over padded ones: outputs, gradients, positions, padding."""
+"""The encoder without padding equals the library's: outputs, gradients, positions and padding."""
 
 import copy
 
@@ -18,12 +18,12 @@ from imdbcls.runtime.padding import token_indices
 
 @pytest.fixture(autouse=True)
 def everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
-    """On the CPU, attention goes document by document; the rest is what CUDA runs."""
+    """Use the CUDA implementation on the CPU; only attention is replaced, and runs document by document."""
     monkeypatch.setattr(unpadded, "applies", lambda device: True)
 
 
 def run(model: PreTrainedModel, ids_BT: Tensor, mask_BT: Tensor, without_padding: bool) -> dict[str, Tensor]:
-    """Hidden states of the real tokens, and the gradients of a fixed function of them."""
+    """Return the hidden states of the real tokens, and the gradients of a fixed function of them."""
     model.zero_grad()
     if without_padding:
         hidden_BTH = unpadded.encode(model, ids_BT, mask_BT, token_indices(mask_BT))
@@ -43,7 +43,7 @@ def test_equals_the_padded_model(model_type: str, lengths: tuple[int, ...]) -> N
     model = make(model_type)
     ids_BT, mask_BT = make_batch(model, lengths)
     if lengths == LENGTHS:
-        ids_BT[0, 3] = model.config.pad_token_id  # a text may contain it: RoBERTa then does not count its position
+        ids_BT[0, 3] = model.config.pad_token_id  # a text may contain this token; RoBERTa then skips its position
     expected = run(model, ids_BT, mask_BT.bool(), without_padding=False)
     actual = run(model, ids_BT, mask_BT.bool(), without_padding=True)
     assert actual.keys() == expected.keys()
@@ -54,8 +54,8 @@ def test_equals_the_padded_model(model_type: str, lengths: tuple[int, ...]) -> N
 
 
 @pytest.mark.parametrize("name", MAKERS)
-def test_every_head_s_logits_are_those_of_the_padded_model(name: str) -> None:
-    """Also alone, without any padding: a document's logits do not depend on its batch."""
+def test_logits_of_each_head_equal_the_padded_model(name: str) -> None:
+    """Also for single documents without padding: the logits do not depend on the batch."""
     model = make("roberta")
     head = MAKERS[name](model.config.hidden_size)
     without_padding = copy.deepcopy(model)
@@ -73,8 +73,8 @@ def test_every_head_s_logits_are_those_of_the_padded_model(name: str) -> None:
             torch.testing.assert_close(alone_1C[0], together_BC[row], atol=1e-5, rtol=1e-5)
 
 
-def test_the_kernel_is_asked_for_what_the_documents_are(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its call, on tensors without values: PyTorch checks the types and shapes, of the gradients too."""
+def test_kernel_gets_valid_arguments(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Call it on meta tensors: PyTorch checks the dtypes and shapes, including those of the gradients."""
     model = make("roberta").to("meta").train()
     ids_BT, mask_BT = make_batch(model)
     mask_BT = mask_BT.bool()
@@ -92,7 +92,7 @@ def test_the_kernel_is_asked_for_what_the_documents_are(monkeypatch: pytest.Monk
     assert all(p.grad is not None for name, p in model.named_parameters())
 
 
-def test_where_each_document_begins(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_document_boundaries(monkeypatch: pytest.MonkeyPatch) -> None:
     model = make("bert", num_hidden_layers=1)
     ids_BT, mask_BT = make_batch(model)
     seen: list[unpadded.CuSeqlens] = []
@@ -102,7 +102,7 @@ def test_where_each_document_begins(monkeypatch: pytest.MonkeyPatch) -> None:
     assert seen[0].starts.tolist() == [0, 37, 42, 106, 107]
 
 
-def test_dropout_is_drawn_and_seeded() -> None:
+def test_dropout_is_random_and_seeded() -> None:
     model = make("bert", hidden_dropout_prob=0.3).train()
     ids_BT, mask_BT = make_batch(model)
     token_indices_N = token_indices(mask_BT.bool())
@@ -118,24 +118,24 @@ def test_dropout_is_drawn_and_seeded() -> None:
     [
         ({}, None),
         ({"attention_probs_dropout_prob": 0.1}, "attention dropout is above 0"),
-        ({"num_attention_heads": 8}, "its heads are 12 wide"),
-        ({"is_decoder": True}, "a decoder"),
+        ({"num_attention_heads": 8}, "its attention heads have width 12"),
+        ({"is_decoder": True}, "decoders"),
     ],
 )
-def test_which_encoders_take_it(changes: dict[str, float], reason: str | None) -> None:
+def test_supported_encoders(changes: dict[str, float], reason: str | None) -> None:
     found = unpadded.fallback_reason(make("bert", **changes))
     assert found is None if reason is None else found is not None and found.startswith(reason)
 
 
-def test_the_cpu_never_takes_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cpu_does_not_use_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
     with torch.autocast("cpu", torch.bfloat16):
         assert not unpadded.applies(torch.device("cpu"))
 
 
 @pytest.mark.parametrize("family", ["roberta", "modernbert"])
-def test_masks_made_in_advance_are_the_library_s(family: str) -> None:
-    """Documents wider than ModernBERT's local attention, and padding that sees no real token in its neighbourhood."""
+def test_prepared_masks_equal_the_librarys(family: str) -> None:
+    """Include documents longer than ModernBERT's local attention window, and padding far from any real token."""
     model = make_model(family).eval()
     lengths = (300, 9, 150)
     ids_BT, mask_BT = make_batch(model, lengths)

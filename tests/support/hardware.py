@@ -26,6 +26,8 @@ needs_bf16 = pytest.mark.skipif(not HAS_HALF, reason=NO_BF16)
 needs_avx2 = pytest.mark.skipif(not HAS_FLOATS, reason=NO_AVX2)
 needs_kernels = pytest.mark.skipif(not HAS_HALF and not HAS_FLOATS, reason=NO_KERNELS)
 # The kernels in float32 compile wherever there is AVX2, but runs use them only on processors without AVX-512.
-needs_fp32_kernels_in_use = pytest.mark.skipif(not loading.is_for_floats(), reason=NO_FP32_KERNELS)
-needs_kernels_in_use = pytest.mark.skipif(not HAS_HALF and not loading.is_for_floats(), reason=NO_FP32_KERNELS)
+needs_fp32_kernels_in_use = pytest.mark.skipif(not loading.supports_float32_kernels(), reason=NO_FP32_KERNELS)
+needs_kernels_in_use = pytest.mark.skipif(
+    not HAS_HALF and not loading.supports_float32_kernels(), reason=NO_FP32_KERNELS
+)
 needs_intel = pytest.mark.skipif(not process._is_by_intel(), reason=NO_INTEL)

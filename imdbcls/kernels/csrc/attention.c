@@ -1,28 +1,29 @@
-/* Exact softmax attention within each document, forward and backward, one head of one document at a time.
+/* Exact softmax attention within each document, forward and backward, for one head of one document at a time.
 
-L: tokens of the document, P: the same rounded up to a multiple of 32, E: the head's width D rounded up likewise.
-Only real tokens are visited: a document's rows follow those of the one before (offsets). A score is q k', its exponent
-score * log2(e) / sqrt(D), and a probability 2^(exponent - shift) / sum. The shift keeps the numbers in range. The query's
-largest exponent would do, but takes another pass to find; nearly always a bound on it does as well. Nothing of size
-L x L leaves the cache. */
+The rows of the documents follow each other without padding (offsets). A score is q k'. Its exponent is
+score * log2(e) / sqrt(D), and the probability is 2^(exponent - shift) / sum. The shift keeps the numbers in range. The
+usual shift is the largest exponent of the query, but finding it takes another pass over the scores. So the kernel uses
+an upper bound instead, which is nearly always close enough. No matrix of size L x L leaves the cache.
+
+L: tokens of the document, P: L rounded up to a multiple of 32, E: the head width D rounded up to a multiple of 32. */
 #include "tiles.h"
 #include <math.h>
 
 enum {
-    CHUNK = 128, /* keys whose scores with 32 queries are held at once in forward: what is held stays in the first cache */
+    CHUNK = 128, /* keys in a block of scores in forward; a block of 32 queries x CHUNK keys fits into the L1 cache */
     BLOCK = STEP * STEP,
-    STRIP = 128, /* queries whose probabilities are held at once in backward */
+    STRIP = 128, /* queries in a block of probabilities in backward */
 };
 
 static const float LOG2_E = 1.44269504f;
-/* The largest exponent there is to be after a query's shift. Sums over its keys stay far from float32's limits, and so do
-   gradients times their reciprocals. */
-static const float SMALL = 80;
-static const float SMALLEST_SUM = 0x1p-80f; /* below it, a shift is taken back */
-static const float NEVER = -1e30f; /* the exponent of a key that is not there: 2^NEVER is zero */
+/* The largest exponent that is allowed after the shift. The sums over the keys, and the gradients times the reciprocals
+   of the sums, then stay far from the limits of float32. */
+static const float EXP_LIMIT = 80;
+static const float MIN_SUM = 0x1p-80f; /* if a sum is smaller, the exact shift is computed */
+static const float NEG_INF = -1e30f;   /* the exponent of a missing key: 2^NEG_INF is zero */
 
 typedef struct {
-    int64_t width, extended, row_width; /* D, E and 3 H: numbers between two rows of qkv */
+    int64_t width, extended, row_width; /* D, E and 3 H, the stride between rows of qkv */
     float factor;                       /* 1 / sqrt(D) */
 } Heads;
 
@@ -30,9 +31,9 @@ static Heads heads_of(int64_t num_heads, int64_t D) {
     return (Heads){D, round_up(D), 3 * num_heads * D, 1 / sqrtf((float)D)};
 }
 
-/* What the thread will probably compute next: the following head of the document, or the next document's first. */
+/* The head that the thread will probably compute next: the next head of the document, or the first of the next one. */
 typedef struct {
-    int64_t first, length, column; /* its rows, and where its numbers begin in a row of H */
+    int64_t first, length, column; /* first row, number of rows, and first column in a row of H */
 } Next;
 
 static Next next_of(const int64_t *offsets, int64_t num_documents, int64_t num_heads, int64_t D, int64_t task) {
@@ -41,7 +42,8 @@ static Next next_of(const int64_t *offsets, int64_t num_documents, int64_t num_h
     return (Next){offsets[document], offsets[document + 1] - offsets[document], (task + 1) % num_heads * D};
 }
 
-/* A head's L rows into P x E with zeros around them, each times its factor where there are factors. */
+/* Copy the L rows of a head into a P x E matrix, padded with zeros. Multiply each row by its factor unless factor_L is
+   NULL. */
 static void gather_head(const bf16 *source, int64_t row_width, const float *factor_L, int64_t L, int64_t D, int64_t P,
                         int64_t E, bf16 *target_PE) {
     for (int64_t n = 0; n < L; n++)
@@ -57,7 +59,7 @@ static void gather_head(const bf16 *source, int64_t row_width, const float *fact
     memset(target_PE + L * E, 0, (size_t)((P - L) * E) * sizeof(bf16));
 }
 
-/* value * factor for a head's L rows, out of rows E apart; their sums are added to sum_D. */
+/* Write value * factor to the L rows of a head; rows of `value` have stride E. Add the sum over the rows to sum_D. */
 static void scatter_head(const float *value, int64_t E, float factor, int64_t L, int64_t D, bf16 *target,
                          int64_t row_width, float *sum_D) {
     for (int64_t j = 0; j < D; j += 32) {
@@ -73,7 +75,7 @@ static void scatter_head(const float *value, int64_t E, float factor, int64_t L,
     }
 }
 
-/* Lane i: the sum of row[i]'s sixteen numbers. */
+/* Return a vector whose lane i is the sum of the sixteen numbers in row[i]. */
 static inline f32x16 sums_of_rows(const f32x16 row[16]) {
     f32x16 pair[8], four[4];
     for (int i = 0; i < 8; i++)
@@ -89,7 +91,7 @@ static inline f32x16 sums_of_rows(const f32x16 row[16]) {
     return _mm512_add_ps(_mm512_shuffle_f32x4(low, high, 0x88), _mm512_shuffle_f32x4(low, high, 0xDD));
 }
 
-/* The products of the rows of two P x E matrices, each row with its own. */
+/* Compute the dot product of each row of one P x E matrix with the same row of the other. */
 static void row_products(const bf16 *left_PE, const bf16 *right_PE, int64_t P, int64_t E, float *product_P) {
     for (int64_t first = 0; first < P; first += 16) {
         f32x16 sum[16];
@@ -105,7 +107,8 @@ static void row_products(const bf16 *left_PE, const bf16 *right_PE, int64_t P, i
 
 /* ---- Forward ----------------------------------------------------------------------------------------------------- */
 
-/* Each query's shift: what its exponents can exceed SMALL by, going by its norm and the largest of a key's. */
+/* Compute the shift of each query: the amount by which its exponents can exceed EXP_LIMIT. The upper bound of the
+   exponents is the norm of the query times the largest norm of a key. */
 static void shifts_of(const bf16 *query_PE, const bf16 *key_PE, float factor, int64_t P, int64_t E, float *shift_P) {
     row_products(key_PE, key_PE, P, E, shift_P);
     f32x16 most = splat(0);
@@ -114,21 +117,21 @@ static void shifts_of(const bf16 *query_PE, const bf16 *key_PE, float factor, in
     row_products(query_PE, query_PE, P, E, shift_P);
     for (int64_t n = 0; n < P; n += LANES) {
         f32x16 bound = _mm512_sqrt_ps(_mm512_mul_ps(_mm512_load_ps(shift_P + n), largest));
-        _mm512_store_ps(shift_P + n, _mm512_max_ps(_mm512_sub_ps(bound, splat(SMALL)), splat(0)));
+        _mm512_store_ps(shift_P + n, _mm512_max_ps(_mm512_sub_ps(bound, splat(EXP_LIMIT)), splat(0)));
     }
 }
 
-/* Raise each of 32 queries' maxima to the largest of its scores with up to 32 keys. */
+/* Update the maximum of each of 32 queries with its scores for up to 32 keys. */
 static void raise_maxima(const float *score, int64_t num_keys, float *most) {
     for (int query = 0; query < STEP; query++) {
-        f32x16 left = _mm512_mask_loadu_ps(splat(NEVER), lanes_at(0, num_keys), score + query * STEP);
-        f32x16 right = _mm512_mask_loadu_ps(splat(NEVER), lanes_at(LANES, num_keys), score + query * STEP + LANES);
+        f32x16 left = _mm512_mask_loadu_ps(splat(NEG_INF), lanes_at(0, num_keys), score + query * STEP);
+        f32x16 right = _mm512_mask_loadu_ps(splat(NEG_INF), lanes_at(LANES, num_keys), score + query * STEP + LANES);
         const float largest = _mm512_reduce_max_ps(_mm512_max_ps(left, right));
         if (largest > most[query]) most[query] = largest;
     }
 }
 
-/* A query's scores with 32 keys to probabilities not yet divided by their sum; returns the sums of two lanes. */
+/* Compute unnormalized probabilities from a query's scores for 32 keys; return the sums of pairs of lanes. */
 static inline f32x16 exponentials_of_32(f32x16 left, f32x16 right, float factor, f32x16 shift, bf16 *probability) {
     left = exp2_of(_mm512_fmsub_ps(left, splat(factor), shift));
     right = exp2_of(_mm512_fmsub_ps(right, splat(factor), shift));
@@ -136,8 +139,9 @@ static inline f32x16 exponentials_of_32(f32x16 left, f32x16 right, float factor,
     return _mm512_add_ps(left, right);
 }
 
-/* 32 queries' scores with num_keys keys, in blocks of 32 x 32, to probabilities not yet divided by their sum, blocks
-   likewise, zero for keys that are not there. Sixteen partial sums of each query are begun or, not first, added to. */
+/* Compute unnormalized probabilities from the scores of 32 queries for num_keys keys. Scores and probabilities are in
+   blocks of 32 x 32; missing keys get zero. Sixteen partial sums for each query start at zero if `first`, else the new
+   sums are added to them. */
 static void exponentials(const float *score, float factor, const float *shift, int64_t num_keys, int first,
                          bf16 *probability, float *sums) {
     const int64_t whole = num_keys / STEP;
@@ -152,15 +156,15 @@ static void exponentials(const float *score, float factor, const float *shift, i
         }
         if (whole * STEP < num_keys) {
             const int64_t at = whole * BLOCK + query * STEP, left_over = num_keys - whole * STEP;
-            f32x16 left = _mm512_mask_loadu_ps(splat(NEVER), lanes_at(0, left_over), score + at);
-            f32x16 right = _mm512_mask_loadu_ps(splat(NEVER), lanes_at(LANES, left_over), score + at + LANES);
+            f32x16 left = _mm512_mask_loadu_ps(splat(NEG_INF), lanes_at(0, left_over), score + at);
+            f32x16 right = _mm512_mask_loadu_ps(splat(NEG_INF), lanes_at(LANES, left_over), score + at + LANES);
             total = _mm512_add_ps(total, exponentials_of_32(left, right, factor, subtracted, probability + at));
         }
         _mm512_store_ps(sums + query * LANES, total);
     }
 }
 
-/* What 32 queries need of a head, and where their results go: out_SE not yet divided by the sums of probabilities. */
+/* The inputs of 32 queries from a head, and their outputs. out_SE is not yet divided by the sums. */
 typedef struct {
     const bf16 *query_SE, *packed_key, *packed_value;
     int64_t L, P, E;
@@ -168,29 +172,29 @@ typedef struct {
     bf16 *probability;
 } Strip;
 
-/* A thread's buffers. */
+/* The buffers of a thread in forward. */
 typedef struct {
     bf16 *query_PE, *key_PE, *value_PE, *packed_key, *packed_value, *probability;
     float *shift_P, *score, *out_SE, *sums;
 } Forward;
 
-static Forward lay_out_forward(Scratch *scratch, int64_t P, int64_t E) {
+static Forward lay_out_forward(Arena *arena, int64_t P, int64_t E) {
     return (Forward){
-        .query_PE = take(scratch, P * E * 2),
-        .key_PE = take(scratch, P * E * 2),
-        .value_PE = take(scratch, P * E * 2),
-        .packed_key = take(scratch, P * E * 2),
-        .packed_value = take(scratch, P * E * 2),
-        .shift_P = take(scratch, P * 4),
-        .score = take(scratch, STEP * CHUNK * 4),
-        .out_SE = take(scratch, STEP * E * 4),
-        .sums = take(scratch, STEP * LANES * 4),
-        .probability = take(scratch, STEP * CHUNK * 2),
+        .query_PE = arena_alloc(arena, P * E * 2),
+        .key_PE = arena_alloc(arena, P * E * 2),
+        .value_PE = arena_alloc(arena, P * E * 2),
+        .packed_key = arena_alloc(arena, P * E * 2),
+        .packed_value = arena_alloc(arena, P * E * 2),
+        .shift_P = arena_alloc(arena, P * 4),
+        .score = arena_alloc(arena, STEP * CHUNK * 4),
+        .out_SE = arena_alloc(arena, STEP * E * 4),
+        .sums = arena_alloc(arena, STEP * LANES * 4),
+        .probability = arena_alloc(arena, STEP * CHUNK * 2),
     };
 }
 
 static int64_t forward_bytes(int64_t P, int64_t E) {
-    Scratch measured = {0};
+    Arena measured = {0};
     lay_out_forward(&measured, P, E);
     return (int64_t)measured.next;
 }
@@ -205,33 +209,33 @@ static void scores_of(const Strip *strip, int64_t first, int64_t num_keys) {
 static void attend(const Strip *strip, const float *shift) {
     const int64_t L = strip->L, P = strip->P, E = strip->E;
     for (int64_t first = 0; first < P; first += CHUNK) {
-        scores_of(strip, first, smaller(P - first, CHUNK));
-        exponentials(strip->score, strip->factor, shift, smaller(L - first, CHUNK), first == 0, strip->probability,
+        scores_of(strip, first, min_int(P - first, CHUNK));
+        exponentials(strip->score, strip->factor, shift, min_int(L - first, CHUNK), first == 0, strip->probability,
                      strip->sums);
         for (int64_t d = 0; d < E; d += STEP)
             product_32x32(strip->out_SE + d, E, strip->probability, STEP, BLOCK,
-                          strip->packed_value + first * E + d * STEP, E * STEP, smaller(P - first, CHUNK) / STEP, first > 0);
+                          strip->packed_value + first * E + d * STEP, E * STEP, min_int(P - first, CHUNK) / STEP, first > 0);
     }
 }
 
-/* 1 / each query's sum. Returns whether one is so small that its shift was far too large. */
+/* Compute 1 / sum for each query. Return whether a sum is so small that its shift was much too large. */
 static int scales_of(const float *sums, float *scale) {
     int is_too_small = 0;
     for (int row = 0; row < STEP; row += 16) {
         f32x16 part[16];
         for (int i = 0; i < 16; i++) part[i] = _mm512_load_ps(sums + (row + i) * LANES);
         const f32x16 sum = sums_of_rows(part);
-        is_too_small |= _mm512_cmp_ps_mask(sum, splat(SMALLEST_SUM), _CMP_LT_OQ);
+        is_too_small |= _mm512_cmp_ps_mask(sum, splat(MIN_SUM), _CMP_LT_OQ);
         _mm512_store_ps(scale + row, _mm512_div_ps(splat(1), sum));
     }
     return is_too_small;
 }
 
-/* qkv, context, shift and scale are those of one head of one document. next_qkv are the rows of the one after it. */
-static void head_forward(const bf16 *qkv, int64_t H, int64_t L, const Heads *heads, Scratch scratch, bf16 *context,
+/* qkv, context, shift and scale point to one head of one document. next_qkv points to the next head, to prefetch it. */
+static void head_forward(const bf16 *qkv, int64_t H, int64_t L, const Heads *heads, Arena arena, bf16 *context,
                          float *shift_L, float *scale_L, const bf16 *next_qkv, int64_t next_L) {
     const int64_t D = heads->width, E = heads->extended, P = round_up(L);
-    const Forward b = lay_out_forward(&scratch, P, E);
+    const Forward b = lay_out_forward(&arena, P, E);
     float scale[STEP] ALIGNED;
     Strip strip = {b.query_PE, b.packed_key, b.packed_value, L, P, E, LOG2_E * heads->factor,
                    b.score, b.out_SE, b.sums, b.probability};
@@ -245,8 +249,8 @@ static void head_forward(const bf16 *qkv, int64_t H, int64_t L, const Heads *hea
         float *shift = b.shift_P + query;
         strip.query_SE = b.query_PE + query * E;
         attend(&strip, shift);
-        if (scales_of(strip.sums, scale)) { /* the shift has to be the largest exponent itself */
-            for (int row = 0; row < STEP; row++) shift[row] = NEVER;
+        if (scales_of(strip.sums, scale)) { /* compute again with the largest exponent as the shift */
+            for (int row = 0; row < STEP; row++) shift[row] = NEG_INF;
             for (int64_t key = 0; key < P; key += STEP) {
                 scores_of(&strip, key, STEP);
                 raise_maxima(strip.score, L - key, shift);
@@ -256,8 +260,8 @@ static void head_forward(const bf16 *qkv, int64_t H, int64_t L, const Heads *hea
             scales_of(strip.sums, scale);
         }
         for (int part = 0; part < 3; part++)
-            prefetch_rows(next_qkv + part * H, heads->row_width, smaller(query, next_L), smaller(query + STEP, next_L), D);
-        const int64_t num_rows = smaller(L - query, STEP);
+            prefetch_rows(next_qkv + part * H, heads->row_width, min_int(query, next_L), min_int(query + STEP, next_L), D);
+        const int64_t num_rows = min_int(L - query, STEP);
         if (shift_L) {
             memcpy(shift_L + query, shift, (size_t)num_rows * sizeof(float));
             memcpy(scale_L + query, scale, (size_t)num_rows * sizeof(float));
@@ -272,12 +276,12 @@ static void head_forward(const bf16 *qkv, int64_t H, int64_t L, const Heads *hea
     }
 }
 
-/* context_NH = softmax(q k' / sqrt(D)) v, each document by itself. offsets_B1 are its rows'
-   bounds. shift_AN and scale_AN, which backward needs, may be NULL. */
+/* Compute context_NH = softmax(q k' / sqrt(D)) v within each document. offsets_B1 are the bounds of the documents'
+   rows. shift_AN and scale_AN, which backward needs, may be NULL. */
 int attention(const bf16 *qkv_N3H, const int64_t *offsets_B1, bf16 *context_NH, float *shift_AN,
               float *scale_AN, int64_t num_documents, int64_t num_heads, int64_t D, int num_threads) {
     if (shift_AN && !scale_AN) return BAD_ARGUMENTS;
-    if (!are_bounds(offsets_B1, num_documents)) return BAD_OFFSETS;
+    if (!are_valid_offsets(offsets_B1, num_documents)) return BAD_OFFSETS;
     const int64_t H = num_heads * D, N = offsets_B1[num_documents];
     const Heads heads = heads_of(num_heads, D);
     const int64_t num_bytes = forward_bytes(round_up(longest(offsets_B1, num_documents)), heads.extended);
@@ -287,13 +291,13 @@ int attention(const bf16 *qkv_N3H, const int64_t *offsets_B1, bf16 *context_NH, 
     {
         TileConfig before;
         tiles_begin(&before);
-        const Scratch scratch = {(uintptr_t)part_of(&workspace, omp_get_thread_num())};
+        const Arena arena = {(uintptr_t)part_of(&workspace, omp_get_thread_num())};
 #pragma omp for schedule(dynamic)
         for (int64_t task = 0; task < num_documents * num_heads; task++) {
             const int64_t first = offsets_B1[task / num_heads], L = offsets_B1[task / num_heads + 1] - first;
             const int64_t head = task % num_heads, saved = head * N + first;
             const Next next = next_of(offsets_B1, num_documents, num_heads, D, task);
-            head_forward(qkv_N3H + first * 3 * H + head * D, H, L, &heads, scratch,
+            head_forward(qkv_N3H + first * 3 * H + head * D, H, L, &heads, arena,
                          context_NH + first * H + head * D, shift_AN ? shift_AN + saved : NULL,
                          shift_AN ? scale_AN + saved : NULL, qkv_N3H + next.first * 3 * H + next.column, next.length);
         }
@@ -305,8 +309,8 @@ int attention(const bf16 *qkv_N3H, const int64_t *offsets_B1, bf16 *context_NH, 
 
 /* ---- Backward ---------------------------------------------------------------------------------------------------- */
 
-/* For 32 keys (rows) by 32 queries (columns): probabilities and the scores' gradients as left operands and the latter as a
-   packed right one too. Keys from num_keys on get zeros. */
+/* For 32 keys (rows) and 32 queries (columns), compute the probabilities and the gradients of the scores as left
+   operands, and the gradients also as a packed right operand. Keys from num_keys on get zeros. */
 static void score_gradients(const float *score, const float *d_probability, const float *shift, const float *delta,
                             float factor, int64_t num_keys, bf16 *probability, bf16 *d_score, bf16 *packed_d_score) {
     const __m512i interleave = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22,
@@ -324,7 +328,7 @@ static void score_gradients(const float *score, const float *d_probability, cons
             for (int half = 0; half < 2; half++) {
                 const int column = at + half * LANES;
                 f32x16 exponent = _mm512_fmsub_ps(_mm512_load_ps(score + column), splat(factor), subtracted[half]);
-                p[half] = exp2_of(key < num_keys ? exponent : splat(NEVER));
+                p[half] = exp2_of(key < num_keys ? exponent : splat(NEG_INF));
                 d[lower][half] = _mm512_mul_ps(p[half], _mm512_sub_ps(_mm512_load_ps(d_probability + column), mean[half]));
             }
             _mm512_store_si512(probability + at, (__m512i)_mm512_cvtne2ps_pbh(p[1], p[0]));
@@ -336,81 +340,81 @@ static void score_gradients(const float *score, const float *d_probability, cons
     }
 }
 
-/* The scores of 32 keys with 32 queries, and after them, as large, the gradients of their probabilities. */
+/* Compute the scores of 32 keys with 32 queries, followed by the gradients of the probabilities, also 32 x 32. */
 static void score_products(const bf16 *key_PE, const bf16 *value_PE, const bf16 *query_columns, const bf16 *d_out_columns,
                            int64_t query, int64_t key, int64_t P, int64_t E, float *products) {
     product_32x32(products, STEP, key_PE + key * E, E, STEP, query_columns + query * STEP, P * STEP, E / STEP, 0);
     product_32x32(products + BLOCK, STEP, value_PE + key * E, E, STEP, d_out_columns + query * STEP, P * STEP, E / STEP, 0);
 }
 
-/* A thread's buffers. */
+/* The buffers of a thread in backward. */
 typedef struct {
     bf16 *query_PE, *key_PE, *value_PE, *d_out_PE, *query_columns, *query_rows, *d_out_columns, *d_out_rows, *packed_key,
         *key_columns;
     float *d_query_PE, *d_key_PE, *d_value_PE, *d_query_ES;
-    bf16 *probability, *d_score, *packed_d_score; /* the last: a strip's columns of 32 queries one after another */
+    bf16 *probability, *d_score, *packed_d_score; /* packed_d_score: groups of 32 queries, one after another */
     float *shift_P, *delta_P, *products;
 } Backward;
 
-static Backward lay_out_backward(Scratch *scratch, int64_t P, int64_t E) {
+static Backward lay_out_backward(Arena *arena, int64_t P, int64_t E) {
     return (Backward){
-        .query_PE = take(scratch, P * E * 2),
-        .key_PE = take(scratch, P * E * 2),
-        .value_PE = take(scratch, P * E * 2),
-        .d_out_PE = take(scratch, P * E * 2),
-        .query_columns = take(scratch, P * E * 2),
-        .query_rows = take(scratch, P * E * 2),
-        .d_out_columns = take(scratch, P * E * 2),
-        .d_out_rows = take(scratch, P * E * 2),
-        .packed_key = take(scratch, P * E * 2),
-        .key_columns = take(scratch, P * E * 2),
-        .d_query_PE = take(scratch, P * E * 4),
-        .d_key_PE = take(scratch, P * E * 4),
-        .d_value_PE = take(scratch, P * E * 4),
-        .d_query_ES = take(scratch, STEP * E * 4),
-        .probability = take(scratch, STEP * STRIP * 2),
-        .d_score = take(scratch, STEP * STRIP * 2),
-        .packed_d_score = take(scratch, P * STRIP * 2),
-        .shift_P = take(scratch, P * 4),
-        .delta_P = take(scratch, P * 4),
-        .products = take(scratch, 2 * BLOCK * 4),
+        .query_PE = arena_alloc(arena, P * E * 2),
+        .key_PE = arena_alloc(arena, P * E * 2),
+        .value_PE = arena_alloc(arena, P * E * 2),
+        .d_out_PE = arena_alloc(arena, P * E * 2),
+        .query_columns = arena_alloc(arena, P * E * 2),
+        .query_rows = arena_alloc(arena, P * E * 2),
+        .d_out_columns = arena_alloc(arena, P * E * 2),
+        .d_out_rows = arena_alloc(arena, P * E * 2),
+        .packed_key = arena_alloc(arena, P * E * 2),
+        .key_columns = arena_alloc(arena, P * E * 2),
+        .d_query_PE = arena_alloc(arena, P * E * 4),
+        .d_key_PE = arena_alloc(arena, P * E * 4),
+        .d_value_PE = arena_alloc(arena, P * E * 4),
+        .d_query_ES = arena_alloc(arena, STEP * E * 4),
+        .probability = arena_alloc(arena, STEP * STRIP * 2),
+        .d_score = arena_alloc(arena, STEP * STRIP * 2),
+        .packed_d_score = arena_alloc(arena, P * STRIP * 2),
+        .shift_P = arena_alloc(arena, P * 4),
+        .delta_P = arena_alloc(arena, P * 4),
+        .products = arena_alloc(arena, 2 * BLOCK * 4),
     };
 }
 
 static int64_t backward_bytes(int64_t P, int64_t E) {
-    Scratch measured = {0};
+    Arena measured = {0};
     lay_out_backward(&measured, P, E);
     return (int64_t)measured.next;
 }
 
 static void head_backward(const bf16 *qkv, const bf16 *context, const bf16 *d_context,
                           const float *shift_L, const float *scale_L, int64_t H, int64_t L, const Heads *heads,
-                          Scratch scratch, bf16 *d_qkv, float *d_bias, const bf16 *next_qkv,
+                          Arena arena, bf16 *d_qkv, float *d_bias, const bf16 *next_qkv,
                           const bf16 *next_context, const bf16 *next_d_context, int64_t next_L) {
     const int64_t D = heads->width, E = heads->extended, P = round_up(L), row_width = heads->row_width;
     const float factor = LOG2_E * heads->factor;
-    const Backward b = lay_out_backward(&scratch, P, E);
+    const Backward b = lay_out_backward(&arena, P, E);
 
     gather_head(qkv, row_width, NULL, L, D, P, E, b.query_PE);
     gather_head(qkv + H, row_width, NULL, L, D, P, E, b.key_PE);
     gather_head(qkv + 2 * H, row_width, NULL, L, D, P, E, b.value_PE);
-    gather_head(d_context, H, scale_L, L, D, P, E, b.d_out_PE); /* so probabilities need no division */
+    gather_head(d_context, H, scale_L, L, D, P, E, b.d_out_PE); /* scaled: the probabilities need no division */
     pack_transposed(b.query_PE, P, E, b.query_columns);
     pack(b.query_PE, P, E, b.query_rows);
     pack_transposed(b.d_out_PE, P, E, b.d_out_columns);
     pack(b.d_out_PE, P, E, b.d_out_rows);
     pack(b.key_PE, P, E, b.packed_key);
     unpack_transposed(b.packed_key, P, E, b.key_columns);
-    for (int64_t n = 0; n < P; n++) b.shift_P[n] = n < L ? shift_L[n] : -NEVER;
-    /* What the softmax's gradient subtracts. It is made from the rounded and scaled d_out that the scores' gradients are
-       made from: the difference of the two is small, and must not see its rounding. */
+    for (int64_t n = 0; n < P; n++) b.shift_P[n] = n < L ? shift_L[n] : -NEG_INF;
+    /* delta is the term that the gradient of the softmax subtracts. The difference is small, so both terms must be
+       computed from the same rounded and scaled d_out. */
     gather_head(context, H, NULL, L, D, P, E, b.query_PE);
     row_products(b.d_out_PE, b.query_PE, P, E, b.delta_P);
 
-    const int64_t rows_a_block = BLOCK / P + 1; /* to prefetch, so that P are in (P / STEP)^2 blocks */
+    const int64_t rows_a_block = BLOCK / P + 1; /* rows to prefetch per block: (P / STEP)^2 blocks for P rows */
     int64_t next_row = 0;
     for (int64_t first = 0; first < P; first += STRIP) {
-        const int64_t strip = smaller(P - first, STRIP);
+        const int64_t strip = min_int(P - first, STRIP);
         for (int64_t key = 0; key < P; key += STEP) {
             for (int64_t query = 0; query < strip; query += STEP) {
                 score_products(b.key_PE, b.value_PE, b.query_columns, b.d_out_columns, first + query, key, P, E,
@@ -418,7 +422,7 @@ static void head_backward(const bf16 *qkv, const bf16 *context, const bf16 *d_co
                 score_gradients(b.products, b.products + BLOCK, b.shift_P + first + query, b.delta_P + first + query,
                                 factor, L - key, b.probability + query * STEP, b.d_score + query * STEP,
                                 b.packed_d_score + query * P + key * STEP);
-                const int64_t from = smaller(next_row, next_L), to = smaller(next_row += rows_a_block, next_L);
+                const int64_t from = min_int(next_row, next_L), to = min_int(next_row += rows_a_block, next_L);
                 for (int part = 0; part < 3; part++) prefetch_rows(next_qkv + part * H, row_width, from, to, D);
                 prefetch_rows(next_context, H, from, to, D);
                 prefetch_rows(next_d_context, H, from, to, D);
@@ -446,11 +450,12 @@ static void head_backward(const bf16 *qkv, const bf16 *context, const bf16 *d_co
     scatter_head(b.d_value_PE, E, 1, L, D, d_qkv + 2 * H, row_width, d_bias + 2 * H);
 }
 
-/* Backward of attention: d_qkv_N3H, and in the first row of d_bias_B3H (num_documents rows) its sum over all rows. */
+/* Compute the backward pass of attention: d_qkv_N3H, and its sum over all rows in the first row of d_bias_B3H. The
+   other rows of d_bias_B3H, one per document, are working memory. */
 int attention_backward(const bf16 *qkv_N3H, const bf16 *context_NH, const bf16 *d_context_NH,
                        const float *shift_AN, const float *scale_AN, const int64_t *offsets_B1, bf16 *d_qkv_N3H,
                        float *d_bias_B3H, int64_t num_documents, int64_t num_heads, int64_t D, int num_threads) {
-    if (!are_bounds(offsets_B1, num_documents)) return BAD_OFFSETS;
+    if (!are_valid_offsets(offsets_B1, num_documents)) return BAD_OFFSETS;
     const int64_t H = num_heads * D, N = offsets_B1[num_documents];
     const Heads heads = heads_of(num_heads, D);
     const int64_t num_bytes = backward_bytes(round_up(longest(offsets_B1, num_documents)), heads.extended);
@@ -461,7 +466,7 @@ int attention_backward(const bf16 *qkv_N3H, const bf16 *context_NH, const bf16 *
     {
         TileConfig before;
         tiles_begin(&before);
-        const Scratch scratch = {(uintptr_t)part_of(&workspace, omp_get_thread_num())};
+        const Arena arena = {(uintptr_t)part_of(&workspace, omp_get_thread_num())};
 #pragma omp for schedule(dynamic)
         for (int64_t task = 0; task < num_documents * num_heads; task++) {
             const int64_t document = task / num_heads, head = task % num_heads;
@@ -471,7 +476,7 @@ int attention_backward(const bf16 *qkv_N3H, const bf16 *context_NH, const bf16 *
             const int64_t next_row = next.first * H + next.column;
             if (L > 0)
                 head_backward(qkv_N3H + first * 3 * H + column, context_NH + row, d_context_NH + row,
-                              shift_AN + saved, scale_AN + saved, H, L, &heads, scratch,
+                              shift_AN + saved, scale_AN + saved, H, L, &heads, arena,
                               d_qkv_N3H + first * 3 * H + column, d_bias_B3H + document * 3 * H + column,
                               qkv_N3H + next.first * 3 * H + next.column, context_NH + next_row,
                               d_context_NH + next_row, next.length);

@@ -1,13 +1,14 @@
-/* Eight numbers at a time: float32 in memory and in registers (AVX2 with FMA), by the names of avx512.h and a few more. */
+/* Vectors of eight numbers: float32 in memory and in registers (AVX2 with FMA). Same names as in avx512.h, and some
+   more. */
 #pragma once
 
 typedef float element;
 typedef __m256 f32s;
-typedef uint32_t lanes_mask; /* a bit for each lane; what stands above them is not looked at */
+typedef uint32_t lanes_mask; /* one bit per lane; higher bits are ignored */
 
 enum { LANES = 8, ALL_LANES = 0xFF };
 
-/* The lanes that columns from `at` on still fill of `width`. */
+/* Return the lanes that columns from `at` on use in a row of `width` columns. */
 static inline lanes_mask lanes_at(int64_t at, int64_t width) {
     const int64_t left = width - at;
     return left >= LANES ? ALL_LANES : left <= 0 ? 0 : (1u << left) - 1;
@@ -25,8 +26,8 @@ static inline f32s mul(f32s a, f32s b) { return _mm256_mul_ps(a, b); }
 static inline f32s fmadd(f32s a, f32s b, f32s c) { return _mm256_fmadd_ps(a, b, c); }   /* a b + c */
 static inline f32s fmsub(f32s a, f32s b, f32s c) { return _mm256_fmsub_ps(a, b, c); }   /* a b - c */
 static inline f32s fnmadd(f32s a, f32s b, f32s c) { return _mm256_fnmadd_ps(a, b, c); } /* c - a b */
-static inline f32s lesser(f32s a, f32s b) { return _mm256_min_ps(a, b); }               /* b where one is NaN */
-static inline f32s greater(f32s a, f32s b) { return _mm256_max_ps(a, b); }              /* likewise */
+static inline f32s min_of(f32s a, f32s b) { return _mm256_min_ps(a, b); }               /* b if either is NaN */
+static inline f32s max_of(f32s a, f32s b) { return _mm256_max_ps(a, b); }              /* b if either is NaN */
 static inline f32s reciprocal(f32s x) { return _mm256_div_ps(splat(1), x); }
 static inline f32s magnitude_of(f32s x) { return _mm256_andnot_ps(splat(-0.0f), x); }
 static inline f32s choose_by_sign(f32s x, f32s negative, f32s other) { return _mm256_blendv_ps(other, negative, x); }
@@ -43,7 +44,7 @@ static inline float largest_of(f32s x) {
     return _mm_cvtss_f32(_mm_max_ss(four, _mm_movehdup_ps(four)));
 }
 
-/* Zero in other lanes. */
+/* The other lanes are zero. */
 static inline f32s mul_where(lanes_mask lanes, f32s a, f32s b) {
     return _mm256_and_ps(_mm256_castsi256_ps(spread(lanes)), mul(a, b));
 }
@@ -53,7 +54,7 @@ static inline f32s sub_where(lanes_mask lanes, f32s a, f32s b) {
 
 static inline f32s load_whole(const float *source) { return _mm256_loadu_ps(source); }
 
-/* Lanes outside the mask read as zero and are not touched in memory. */
+/* Lanes outside the mask read as zero; their memory is not accessed. */
 static inline f32s load_f32(const float *source, lanes_mask lanes) {
     return lanes == ALL_LANES ? _mm256_loadu_ps(source) : _mm256_maskload_ps(source, spread(lanes));
 }
@@ -73,8 +74,8 @@ static inline void add_to(float *target, lanes_mask lanes, f32s value) {
     store_f32(target, lanes, add(load_f32(target, lanes), value));
 }
 
-/* 2 to the power of x, which is at most 127; relative error below 2e-7 (a polynomial of least such error on [-0.5, 0.5],
-   found by Lawson's algorithm); zero where x is below -126. NaN stays NaN. */
+/* Compute 2 to the power of x, for x up to 127. The relative error is below 2e-7: a minimax polynomial on [-0.5, 0.5],
+   found with Lawson's algorithm. The result is zero for x below -126, and NaN for NaN. */
 static inline f32s exp2_of(f32s x) {
     const f32s is_normal = _mm256_cmp_ps(x, splat(-126), _CMP_NLT_UQ);
     x = _mm256_max_ps(splat(-126), x);
@@ -90,7 +91,7 @@ static inline f32s exp2_of(f32s x) {
     return _mm256_and_ps(is_normal, _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(power), exponent)));
 }
 
-/* Whole numbers in 64-bit lanes, half as many as LANES. */
+/* Integers in LANES / 2 lanes of 64 bits. */
 typedef __m256i u64s;
 
 static inline u64s splat_u64(uint64_t value) { return _mm256_set1_epi64x((int64_t)value); }
@@ -100,7 +101,8 @@ static inline u64s product_of_lower_halves(u64s a, u64s b) { return _mm256_mul_e
 static inline u64s upper_halves(u64s a) { return _mm256_srli_epi64(a, 32); }
 static inline u64s xor_of(u64s a, u64s b, u64s c) { return _mm256_xor_si256(_mm256_xor_si256(a, b), c); }
 
-/* Lanes whose number, the lower halves of `even` and of `odd` in turn, is at least `threshold`. */
+/* Return the lanes whose number is at least `threshold`. The numbers are the lower halves of `even` and `odd` in turn.
+   */
 static inline lanes_mask lanes_at_least(u64s even, u64s odd, uint32_t threshold) {
     const __m256i both = _mm256_blend_epi32(even, _mm256_slli_epi64(odd, 32), 0xAA);
     const __m256i least = _mm256_set1_epi32((int)threshold);

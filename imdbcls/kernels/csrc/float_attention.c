@@ -1,18 +1,21 @@
-/* Exact softmax attention within each document in float32, forward and backward, one head of one document at a time.
+/* Exact softmax attention within each document in float32, forward and backward, for one head of one document at a
+time.
 
-L: tokens of the document, P: numbers between two rows of scores. Only real tokens are visited: a document's rows follow
-those of the one before (offsets). A score is q k', its exponent score * log2(e) / sqrt(D), and a probability
-2^(exponent - shift) / sum; the shift is the query's largest exponent. Nothing of size L x L leaves the cache. */
+The rows of the documents follow each other without padding (offsets). A score is q k'. Its exponent is score * log2(e)
+/ sqrt(D), and the probability is 2^(exponent - shift) / sum, where the shift is the largest exponent of the query. No
+matrix of size L x L leaves the cache.
+
+L: tokens of the document, P: stride between rows of scores. */
 #include "panels.h"
 #include <math.h>
 
-enum { STRIP = 48 /* queries whose scores with all keys are held at once: a multiple of the group */ };
+enum { STRIP = 48 /* queries whose scores with all keys are computed together: a multiple of GROUP */ };
 
 static const float LOG2_E = 1.44269504f;
-static const float NEVER = -1e30f;
+static const float NEG_INF = -1e30f;
 
 typedef struct {
-    int64_t width, row_width, hidden; /* D, 3 H: numbers between two rows of qkv, H */
+    int64_t width, row_width, hidden; /* D; 3 H, the stride between rows of qkv; H */
     float factor;                     /* 1 / sqrt(D) */
 } Heads;
 
@@ -20,11 +23,11 @@ static Heads heads_of(int64_t num_heads, int64_t D) {
     return (Heads){D, 3 * num_heads * D, num_heads * D, 1 / sqrtf((float)D)};
 }
 
-/* Room for a row of L scores: whole panels, and an odd number of them, so that a column's numbers do not all fall into
-   the same few sets of the cache. */
+/* Return the stride between rows of L scores: an odd number of panels. With an even number, the numbers of a column
+   could all map to the same few cache sets. */
 static int64_t score_width(int64_t L) { return (panels_of(L) | 1) * PANEL; }
 
-/* The products of a strip's queries with L keys, or of its outputs' gradients with L values. */
+/* Multiply the queries of a strip with L keys, or the gradients of its outputs with L values. */
 static void scores_of(const float *strip, int64_t row_width, int64_t num_rows, const float *packed, int64_t L, int64_t D,
                       int64_t P, float *score_SP) {
     for (int64_t key = 0; key < L; key += PANEL)
@@ -33,15 +36,15 @@ static void scores_of(const float *strip, int64_t row_width, int64_t num_rows, c
 
 /* ---- Forward ----------------------------------------------------------------------------------------------------- */
 
-/* A row of scores to 2^(exponent - shift). Returns their sum. */
+/* Replace a row of scores by 2^(exponent - shift). Return the sum. */
 static float exponentials(float *row_L, int64_t L, float factor, float *shift) {
-    f32s most = splat(NEVER), total = splat(0);
+    f32s most = splat(NEG_INF), total = splat(0);
     int64_t j = 0;
     for (; j + LANES <= L; j += LANES) most = _mm256_max_ps(load_whole(row_L + j), most);
     float largest = largest_of(most);
     for (; j < L; j++) largest = row_L[j] > largest ? row_L[j] : largest;
     *shift = largest * factor;
-    for (j = 0; j < L; j += LANES) { /* the row has room for whole vectors */
+    for (j = 0; j < L; j += LANES) { /* the row is padded to full vectors */
         const f32s value = exp2_of(fmsub(load_whole(row_L + j), splat(factor), splat(*shift)));
         const f32s kept = L - j >= LANES ? value : sub_where(lanes_at(j, L), value, splat(0));
         total = add(total, kept);
@@ -55,29 +58,29 @@ typedef struct {
     float *packed_key, *packed_value, *score_SP, *out;
 } Forward;
 
-static Forward lay_out_forward(Scratch *scratch, int64_t L, int64_t D) {
+static Forward lay_out_forward(Arena *arena, int64_t L, int64_t D) {
     return (Forward){
-        .packed_key = take(scratch, packed_size(D, L) * 4),
-        .packed_value = take(scratch, packed_size(L, D) * 4),
-        .score_SP = take(scratch, STRIP * score_width(L) * 4),
-        .out = take(scratch, STRIP * panels_of(D) * PANEL * 4),
+        .packed_key = arena_alloc(arena, packed_size(D, L) * 4),
+        .packed_value = arena_alloc(arena, packed_size(L, D) * 4),
+        .score_SP = arena_alloc(arena, STRIP * score_width(L) * 4),
+        .out = arena_alloc(arena, STRIP * panels_of(D) * PANEL * 4),
     };
 }
 
 static int64_t forward_bytes(int64_t L, int64_t D) {
-    Scratch measured = {0};
+    Arena measured = {0};
     lay_out_forward(&measured, L, D);
     return (int64_t)measured.next;
 }
 
-static void head_forward(const float *qkv, int64_t L, const Heads *heads, Scratch scratch, float *context, float *shift_L,
+static void head_forward(const float *qkv, int64_t L, const Heads *heads, Arena arena, float *context, float *shift_L,
                          float *scale_L) {
     const int64_t D = heads->width, H = heads->hidden, P = score_width(L), out_width = panels_of(D) * PANEL;
-    const Forward b = lay_out_forward(&scratch, L, D);
+    const Forward b = lay_out_forward(&arena, L, D);
     pack_transposed(qkv + H, heads->row_width, L, D, b.packed_key);
     pack(qkv + 2 * H, heads->row_width, L, D, b.packed_value);
     for (int64_t first = 0; first < L; first += STRIP) {
-        const int64_t num_rows = smaller(L - first, STRIP);
+        const int64_t num_rows = min_int(L - first, STRIP);
         float scale[STRIP];
         scores_of(qkv + first * heads->row_width, heads->row_width, num_rows, b.packed_key, L, D, P,
                   b.score_SP);
@@ -97,12 +100,12 @@ static void head_forward(const float *qkv, int64_t L, const Heads *heads, Scratc
     }
 }
 
-/* context_NH = softmax(q k' / sqrt(D)) v, each document by itself. offsets_B1 are its rows' bounds. shift_AN and
-   scale_AN, which backward needs, may be NULL. */
+/* Compute context_NH = softmax(q k' / sqrt(D)) v within each document. offsets_B1 are the bounds of the documents'
+   rows. shift_AN and scale_AN, which backward needs, may be NULL. */
 int attention(const float *qkv_N3H, const int64_t *offsets_B1, float *context_NH, float *shift_AN, float *scale_AN,
               int64_t num_documents, int64_t num_heads, int64_t D, int num_threads) {
     if (shift_AN && !scale_AN) return BAD_ARGUMENTS;
-    if (!are_bounds(offsets_B1, num_documents)) return BAD_OFFSETS;
+    if (!are_valid_offsets(offsets_B1, num_documents)) return BAD_OFFSETS;
     const int64_t H = num_heads * D, N = offsets_B1[num_documents];
     const Heads heads = heads_of(num_heads, D);
     Workspace workspace = workspace_of(num_threads, forward_bytes(longest(offsets_B1, num_documents), D));
@@ -111,8 +114,8 @@ int attention(const float *qkv_N3H, const int64_t *offsets_B1, float *context_NH
     for (int64_t task = 0; task < num_documents * num_heads; task++) {
         const int64_t first = offsets_B1[task / num_heads], L = offsets_B1[task / num_heads + 1] - first;
         const int64_t column = task % num_heads * D, saved = task % num_heads * N + first;
-        const Scratch scratch = {(uintptr_t)part_of(&workspace, omp_get_thread_num())};
-        head_forward(qkv_N3H + first * 3 * H + column, L, &heads, scratch,
+        const Arena arena = {(uintptr_t)part_of(&workspace, omp_get_thread_num())};
+        head_forward(qkv_N3H + first * 3 * H + column, L, &heads, arena,
                      context_NH + first * H + column, shift_AN ? shift_AN + saved : NULL,
                      shift_AN ? scale_AN + saved : NULL);
     }
@@ -122,16 +125,16 @@ int attention(const float *qkv_N3H, const int64_t *offsets_B1, float *context_NH
 
 /* ---- Backward ---------------------------------------------------------------------------------------------------- */
 
-/* A row of scores to probabilities, and the gradients of these to those of the scores. */
+/* Replace a row of scores by probabilities, and the gradients of the probabilities by the gradients of the scores. */
 static void score_gradients(float *row_L, float *d_row_L, int64_t L, float factor, float shift, float scale, float mean) {
-    for (int64_t j = 0; j < L; j += LANES) { /* rows have room for whole vectors; what lies beyond L is not read */
+    for (int64_t j = 0; j < L; j += LANES) { /* rows are padded to full vectors; the padding is never read */
         const f32s p = mul(exp2_of(fmsub(load_whole(row_L + j), splat(factor), splat(shift))), splat(scale));
         store_f32(row_L + j, ALL_LANES, p);
         store_f32(d_row_L + j, ALL_LANES, mul(p, sub(load_whole(d_row_L + j), splat(mean))));
     }
 }
 
-/* The product of two rows. */
+/* Return the dot product of two rows. */
 static float row_product(const float *left, const float *right, int64_t D) {
     f32s sum = splat(0);
     for (int64_t j = 0; j < D; j += LANES)
@@ -139,7 +142,8 @@ static float row_product(const float *left, const float *right, int64_t D) {
     return sum_of(sum);
 }
 
-/* factor * value for a head's L rows, out of rows value_width apart; their sums are added to sum_D. */
+/* Write factor * value to the L rows of a head; `value` has the row stride value_width. Add the sum over the rows to
+   sum_D. */
 static void scatter_head(const float *value, int64_t value_width, float factor, int64_t L, int64_t D, float *target,
                          int64_t row_width, float *sum_D) {
     for (int64_t j = 0; j < D; j += LANES) {
@@ -159,39 +163,39 @@ typedef struct {
     float *key_columns, *value_columns, *key_rows, *query_rows, *d_out_rows, *d_query, *d_key, *d_value, *p_SP, *d_score_SP;
 } Backward;
 
-static Backward lay_out_backward(Scratch *scratch, int64_t L, int64_t D) {
+static Backward lay_out_backward(Arena *arena, int64_t L, int64_t D) {
     const int64_t P = score_width(L), width = panels_of(D) * PANEL;
     return (Backward){
-        .key_columns = take(scratch, packed_size(D, L) * 4),
-        .value_columns = take(scratch, packed_size(D, L) * 4),
-        .key_rows = take(scratch, packed_size(L, D) * 4),
-        .query_rows = take(scratch, packed_size(STRIP, D) * 4),
-        .d_out_rows = take(scratch, packed_size(STRIP, D) * 4),
-        .d_query = take(scratch, L * width * 4),
-        .d_key = take(scratch, L * width * 4),
-        .d_value = take(scratch, L * width * 4),
-        .p_SP = take(scratch, STRIP * P * 4),
-        .d_score_SP = take(scratch, STRIP * P * 4),
+        .key_columns = arena_alloc(arena, packed_size(D, L) * 4),
+        .value_columns = arena_alloc(arena, packed_size(D, L) * 4),
+        .key_rows = arena_alloc(arena, packed_size(L, D) * 4),
+        .query_rows = arena_alloc(arena, packed_size(STRIP, D) * 4),
+        .d_out_rows = arena_alloc(arena, packed_size(STRIP, D) * 4),
+        .d_query = arena_alloc(arena, L * width * 4),
+        .d_key = arena_alloc(arena, L * width * 4),
+        .d_value = arena_alloc(arena, L * width * 4),
+        .p_SP = arena_alloc(arena, STRIP * P * 4),
+        .d_score_SP = arena_alloc(arena, STRIP * P * 4),
     };
 }
 
 static int64_t backward_bytes(int64_t L, int64_t D) {
-    Scratch measured = {0};
+    Arena measured = {0};
     lay_out_backward(&measured, L, D);
     return (int64_t)measured.next;
 }
 
 static void head_backward(const float *qkv, const float *context, const float *d_context, const float *shift_L,
-                          const float *scale_L, int64_t L, const Heads *heads, Scratch scratch, float *d_qkv,
+                          const float *scale_L, int64_t L, const Heads *heads, Arena arena, float *d_qkv,
                           float *d_bias) {
     const int64_t D = heads->width, H = heads->hidden, row_width = heads->row_width, P = score_width(L);
     const int64_t width = panels_of(D) * PANEL;
-    const Backward b = lay_out_backward(&scratch, L, D);
+    const Backward b = lay_out_backward(&arena, L, D);
     pack_transposed(qkv + H, row_width, L, D, b.key_columns);
     pack_transposed(qkv + 2 * H, row_width, L, D, b.value_columns);
     pack(qkv + H, row_width, L, D, b.key_rows);
     for (int64_t first = 0; first < L; first += STRIP) {
-        const int64_t num_rows = smaller(L - first, STRIP);
+        const int64_t num_rows = min_int(L - first, STRIP);
         const float *query = qkv + first * row_width, *d_out = d_context + first * H;
         pack(query, row_width, num_rows, D, b.query_rows);
         pack(d_out, H, num_rows, D, b.d_out_rows);
@@ -215,11 +219,12 @@ static void head_backward(const float *qkv, const float *context, const float *d
     scatter_head(b.d_value, width, 1, L, D, d_qkv + 2 * H, row_width, d_bias + 2 * H);
 }
 
-/* Backward of attention: d_qkv_N3H, and in the first row of d_bias_B3H (num_documents rows) its sum over all rows. */
+/* Compute the backward pass of attention: d_qkv_N3H, and its sum over all rows in the first row of d_bias_B3H. The
+   other rows of d_bias_B3H, one per document, are working memory. */
 int attention_backward(const float *qkv_N3H, const float *context_NH, const float *d_context_NH, const float *shift_AN,
                        const float *scale_AN, const int64_t *offsets_B1, float *d_qkv_N3H, float *d_bias_B3H,
                        int64_t num_documents, int64_t num_heads, int64_t D, int num_threads) {
-    if (!are_bounds(offsets_B1, num_documents)) return BAD_OFFSETS;
+    if (!are_valid_offsets(offsets_B1, num_documents)) return BAD_OFFSETS;
     const int64_t H = num_heads * D, N = offsets_B1[num_documents];
     const Heads heads = heads_of(num_heads, D);
     Workspace workspace = workspace_of(num_threads, backward_bytes(longest(offsets_B1, num_documents), D));
@@ -229,9 +234,9 @@ int attention_backward(const float *qkv_N3H, const float *context_NH, const floa
     for (int64_t task = 0; task < num_documents * num_heads; task++) {
         const int64_t document = task / num_heads, first = offsets_B1[document], L = offsets_B1[document + 1] - first;
         const int64_t column = task % num_heads * D, row = first * H + column, saved = task % num_heads * N + first;
-        const Scratch scratch = {(uintptr_t)part_of(&workspace, omp_get_thread_num())};
+        const Arena arena = {(uintptr_t)part_of(&workspace, omp_get_thread_num())};
         head_backward(qkv_N3H + first * 3 * H + column, context_NH + row, d_context_NH + row, shift_AN + saved,
-                      scale_AN + saved, L, &heads, scratch,
+                      scale_AN + saved, L, &heads, arena,
                       d_qkv_N3H + first * 3 * H + column, d_bias_B3H + document * 3 * H + column);
     }
     free(workspace.start);

@@ -1,14 +1,15 @@
-/* An LSTM over documents of different lengths in float32, forward and back through time: see lstm.c.
+/* An LSTM over documents of different lengths in float32, forward and backward through time: see lstm.c.
 
-t: steps of time, G = 4 H: gates.
-The documents of a group go through time side by side, as the rows of one product a step; each ends by itself. A group is
-one thread's. A row's sums are the same whatever group it is in, and so is all that is kept of a document. */
+The documents of a group are processed in parallel: they are the rows of one matrix product per time step. Each document
+stops at its own end. One thread processes a group. The results of a document do not depend on its group.
+
+t: time steps, G = 4 H: gates. */
 #include "lstm.h"
 #include "panels.h"
 
-enum { DOCUMENTS = 24 /* of a group, at most */ };
+enum { DOCUMENTS = 24 /* the largest number of documents in a group */ };
 
-/* As many documents as give each thread one group, where that is not too many. */
+/* Return the number of documents per group, so that each thread gets one group unless a group would be too large. */
 static int64_t group_size_of(int64_t B, int num_threads) {
     const int64_t least = (B + DOCUMENTS - 1) / DOCUMENTS, num_groups = least > num_threads ? least : num_threads;
     return (B + num_groups - 1) / num_groups;
@@ -16,13 +17,14 @@ static int64_t group_size_of(int64_t B, int num_threads) {
 
 /* ---- Forward ----------------------------------------------------------------------------------------------------- */
 
-/* gates_NG comes with what the tokens and the biases add to each gate, and leaves with the gates. final_BH: each
-   document's last output, zeros where it has no token. previous_NH, the outputs one step before, and cell_NH are for
-   backward; both NULL: nothing is kept for it, and gates_NG stays as it came. H is a multiple of 16. */
+/* gates_NG contains the input part of the gates, including the biases, and is overwritten with the gates. final_BH gets
+   the last output of each document, or zeros for a document without tokens. Backward needs previous_NH, the outputs of
+   the previous step, and cell_NH. If both are NULL, nothing is saved for backward and gates_NG does not change. H is a
+   multiple of 16. */
 int lstm(float *gates_NG, const float *weight_GH, const int64_t *offsets_B1, float *final_BH, float *previous_NH,
          float *cell_NH, int64_t B, int64_t H, int backwards, int num_threads) {
     if (H % PANEL || (previous_NH && !cell_NH)) return BAD_ARGUMENTS;
-    if (!are_bounds(offsets_B1, B)) return BAD_OFFSETS;
+    if (!are_valid_offsets(offsets_B1, B)) return BAD_OFFSETS;
     const int64_t G = 4 * H, size = group_size_of(B, num_threads);
     float *packed = allocate((size_t)packed_size(H, G) * sizeof(float));
     Workspace workspace = workspace_of(num_threads, 3 * size * H * (int64_t)sizeof(float));
@@ -31,8 +33,8 @@ int lstm(float *gates_NG, const float *weight_GH, const int64_t *offsets_B1, flo
     memset(final_BH, 0, (size_t)(B * H) * sizeof(float));
 #pragma omp parallel for num_threads(num_threads) schedule(dynamic)
     for (int64_t group = 0; group < (B + size - 1) / size; group++) {
-        Walk walks[DOCUMENTS];
-        const int64_t longest = walks_of(offsets_B1, B, group, size, backwards, walks);
+        Sequence sequences[DOCUMENTS];
+        const int64_t longest = sequences_of(offsets_B1, B, group, size, backwards, sequences);
         float *output = memset(part_of(&workspace, omp_get_thread_num()), 0, workspace.part);
         float *cell = output + 2 * size * H;
         float sum[4][DOCUMENTS * PANEL] ALIGNED;
@@ -44,9 +46,9 @@ int lstm(float *gates_NG, const float *weight_GH, const int64_t *offsets_B1, flo
                     product_with_panel(sum[gate], PANEL, (Left){last, H, 1}, size, packed + (gate * H + j) * H, H, FROM_ZERO,
                                        NULL);
                 for (int64_t i = 0; i < size; i++) {
-                    if (t >= walks[i].length) continue;
-                    const int64_t n = walks[i].first + t * walks[i].stride, following = n + walks[i].stride;
-                    const int ends = t + 1 == walks[i].length;
+                    if (t >= sequences[i].length) continue;
+                    const int64_t n = sequences[i].first + t * sequences[i].stride, following = n + sequences[i].stride;
+                    const int ends = t + 1 == sequences[i].length;
                     for (int64_t u = j; u < j + PANEL; u += LANES) {
                         f32s z[4];
                         for (int gate = 0; gate < 4; gate++)
@@ -73,13 +75,12 @@ int lstm(float *gates_NG, const float *weight_GH, const int64_t *offsets_B1, flo
 
 /* ---- Backward ---------------------------------------------------------------------------------------------------- */
 
-/* From the gradient of final_BH to that of what lstm was given as gates_NG, and its sum over the rows: the first row of
-   d_bias_BG. */
+/* Compute d_gates_NG, the gradient of the input of `lstm`, and its sum over the rows in the first row of d_bias_BG. */
 int lstm_backward(const float *gates_NG, const float *weight_GH, const int64_t *offsets_B1, const float *cell_NH,
                   const float *d_final_BH, float *d_gates_NG, float *d_bias_BG, int64_t B, int64_t H, int backwards,
                   int num_threads) {
     if (H % PANEL) return BAD_ARGUMENTS;
-    if (!are_bounds(offsets_B1, B)) return BAD_OFFSETS;
+    if (!are_valid_offsets(offsets_B1, B)) return BAD_OFFSETS;
     const int64_t G = 4 * H, size = group_size_of(B, num_threads);
     float *packed = allocate((size_t)packed_size(G, H) * sizeof(float));
     Workspace workspace = workspace_of(num_threads, size * (2 * G + H) * (int64_t)sizeof(float));
@@ -89,8 +90,8 @@ int lstm_backward(const float *gates_NG, const float *weight_GH, const int64_t *
 #pragma omp parallel for num_threads(num_threads) schedule(dynamic)
     for (int64_t group = 0; group < (B + size - 1) / size; group++) {
         const unsigned state = flush_subnormals();
-        Walk walks[DOCUMENTS];
-        const int64_t longest = walks_of(offsets_B1, B, group, size, backwards, walks);
+        Sequence sequences[DOCUMENTS];
+        const int64_t longest = sequences_of(offsets_B1, B, group, size, backwards, sequences);
         float *d_gates = memset(part_of(&workspace, omp_get_thread_num()), 0, workspace.part);
         float *d_cell = d_gates + 2 * size * G;
         float d_output[DOCUMENTS * PANEL] ALIGNED;
@@ -100,14 +101,14 @@ int lstm_backward(const float *gates_NG, const float *weight_GH, const int64_t *
             for (int64_t j = 0; j < H; j += PANEL) {
                 product_with_panel(d_output, PANEL, (Left){last, G, 1}, size, packed + j * G, G, FROM_ZERO, NULL);
                 for (int64_t i = 0; i < size; i++) {
-                    if (t >= walks[i].length) continue;
+                    if (t >= sequences[i].length) continue;
                     const int64_t document = group * size + i;
-                    const int64_t n = walks[i].first + t * walks[i].stride, preceding = n - walks[i].stride;
+                    const int64_t n = sequences[i].first + t * sequences[i].stride, preceding = n - sequences[i].stride;
                     for (int64_t u = j; u < j + PANEL; u += LANES) {
                         f32s z[4], d[4], c_before = splat(0), d_h = load_whole(d_output + i * PANEL + u - j);
                         for (int gate = 0; gate < 4; gate++) z[gate] = load_whole(gates_NG + n * G + gate * H + u);
                         if (t > 0) c_before = load_whole(cell_NH + preceding * H + u);
-                        if (t + 1 == walks[i].length) d_h = add(d_h, load_whole(d_final_BH + document * H + u));
+                        if (t + 1 == sequences[i].length) d_h = add(d_h, load_whole(d_final_BH + document * H + u));
                         const f32s d_c = step_backward(z, c_before, load_whole(cell_NH + n * H + u), d_h,
                                                        load_whole(d_cell + i * H + u), d);
                         store_f32(d_cell + i * H + u, ALL_LANES, d_c);

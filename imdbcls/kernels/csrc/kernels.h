@@ -1,26 +1,26 @@
-/* The functions that Python calls. Their names and arguments are declared only here: the C compiler holds the
-definitions to them, and Python reads them (`declarations.py`).
+/* The functions that Python calls. This is their only declaration: the C compiler checks the definitions against it,
+and Python parses it (`declarations.py`).
 
-A pointer's name ends in its shape; OR_NULL marks one that may be NULL. `element` is the type of the matrices in memory:
-bf16 in one library and float in the other.
+The name of a pointer ends in its shape. OR_NULL marks a pointer that may be NULL. `element` is the type of the matrices
+in memory: bf16 in one library and float in the other.
 
-N: rows, H: hidden size, W: words of sixteen mask bits of a row of H, F: any width, O: outputs, K: inputs, P: panels of
+N: rows, H: hidden size, W: words of sixteen mask bits in a row of H, F: any width, O: outputs, K: inputs, P: panels of
 sixteen outputs (C: sixteen), A: heads (num_heads), D: width of a head, G = 4 H: gates, B: documents, or blocks of rows
-(blocks_of) where there is no number of documents. offsets_B1 has B + 1 numbers and ends with N.
+(blocks_of) in functions without documents. offsets_B1 has B + 1 numbers; the last one is N.
 
-All return a status. Memory is taken before any result is written, so a failed call may be repeated. */
+All functions return a status. They allocate memory before they write any result, so a failed call can be repeated. */
 #pragma once
 #include "vectors.h"
 
 #define OR_NULL
 
-/* Sizes that Python needs as well (`declarations.py` reads them here). */
+/* Sizes that Python also needs; `declarations.py` reads them from here. */
 enum {
-    BLOCK_ROWS = 128,   /* rows whose gradients of a weight or bias are summed before those of other rows are added */
-    MAX_COLUMNS = 8192, /* of a row of H */
-    MASK_BITS = 16,     /* in a word of a dropout mask */
+    BLOCK_ROWS = 128,   /* rows in a block; gradients are first summed within each block */
+    MAX_COLUMNS = 8192, /* upper limit of H */
+    MASK_BITS = 16,     /* bits in a word of a dropout mask */
     PANEL_WIDTH = 16,   /* outputs in a panel of a packed weight */
-    WIDTH_MULTIPLE = 32 /* of O and K in weight_gradient in bfloat16, and of H in lstm */
+    WIDTH_MULTIPLE = 32 /* O and K in weight_gradient in bfloat16, and H in lstm, are multiples of this */
 };
 
 int add_and_normalise(const element *residual_NH, const element *update_NH, const float *weight_H, const float *bias_H,

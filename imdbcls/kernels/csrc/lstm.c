@@ -1,31 +1,34 @@
-/* An LSTM over documents of different lengths, forward and back through time.
+/* An LSTM over documents of different lengths, forward and backward through time.
 
-t: steps of time, G = 4 H: gates.
-Up to eight documents, a group, go through time side by side, as the rows of one product a step; each ends by itself. The
-recurrent weights, packed once, stay in the second-level cache. A group is one thread's. What stands to the left of a
-product is in blocks of 16 rows by 32 columns, half of the rows unused, and there are two of it: one read, one written. */
+A group of up to eight documents is processed in parallel: they are the rows of one matrix product per time step. Each
+document stops at its own end. One thread processes a group. The recurrent weights are packed once and stay in the L2
+cache. A left operand consists of blocks of 16 rows x 32 columns, of which half the rows are unused. It has two buffers:
+a step reads one and writes the other.
+
+t: time steps, G = 4 H: gates. */
 #include "lstm.h"
 #include "tiles.h"
 
 enum {
-    GROUP = 8, /* documents: so a usual batch of 16 is enough for two threads */
-    ROWS = 16, /* of a left operand */
+    GROUP = 8, /* documents in a group; a usual batch of 16 is then enough for two threads */
+    ROWS = 16, /* rows of a left operand */
 };
 
 static inline f32x16 load_halves(const bf16 *source) { return load_bf16(source, 0xFFFF); }
 
 /* ---- Forward ----------------------------------------------------------------------------------------------------- */
 
-/* gates_NG comes with what the tokens and the biases add to each gate, and leaves with the gates. final_BH: each
-   document's last output, zeros where it has no token. previous_NH, the outputs one step before, and cell_NH are for
-   backward; both NULL: nothing is kept for it, and gates_NG stays as it came. H is a multiple of 32. */
+/* gates_NG contains the input part of the gates, including the biases, and is overwritten with the gates. final_BH gets
+   the last output of each document, or zeros for a document without tokens. Backward needs previous_NH, the outputs of
+   the previous step, and cell_NH. If both are NULL, nothing is saved for backward and gates_NG does not change. H is a
+   multiple of 32. */
 int lstm(bf16 *gates_NG, const bf16 *weight_GH, const int64_t *offsets_B1, bf16 *final_BH, bf16 *previous_NH,
          float *cell_NH, int64_t B, int64_t H, int backwards, int num_threads) {
     if (H % STEP || (previous_NH && !cell_NH)) return BAD_ARGUMENTS;
-    if (!are_bounds(offsets_B1, B)) return BAD_OFFSETS;
+    if (!are_valid_offsets(offsets_B1, B)) return BAD_OFFSETS;
     const int64_t G = 4 * H, output_bytes = 2 * ROWS * H * (int64_t)sizeof(bf16);
     const int64_t cell_bytes = GROUP * H * (int64_t)sizeof(float);
-    bf16 *packed = allocate((size_t)(G * H) * sizeof(bf16)); /* 32 gates' weights, then the next 32 gates' */
+    bf16 *packed = allocate((size_t)(G * H) * sizeof(bf16)); /* the weights of 32 gates, then of the next 32 */
     Workspace workspace = workspace_of(num_threads, output_bytes + cell_bytes);
     if (!packed || !workspace.start) return free(packed), free(workspace.start), NO_MEMORY;
     for (int64_t g = 0; g < G; g += STEP) pack_transposed(weight_GH + g * H, STEP, H, packed + g * H);
@@ -34,8 +37,8 @@ int lstm(bf16 *gates_NG, const bf16 *weight_GH, const int64_t *offsets_B1, bf16 
     for (int64_t group = 0; group < (B + GROUP - 1) / GROUP; group++) {
         TileConfig before;
         tiles_begin(&before);
-        Walk walks[GROUP];
-        const int64_t longest = walks_of(offsets_B1, B, group, GROUP, backwards, walks);
+        Sequence sequences[GROUP];
+        const int64_t longest = sequences_of(offsets_B1, B, group, GROUP, backwards, sequences);
         bf16 *output = memset(part_of(&workspace, omp_get_thread_num()), 0, workspace.part);
         float *cell = (float *)((char *)output + output_bytes), sum[4][ROWS * STEP] ALIGNED;
         for (int64_t t = 0; t < longest; t++) {
@@ -46,9 +49,9 @@ int lstm(bf16 *gates_NG, const bf16 *weight_GH, const int64_t *offsets_B1, bf16 
                     product_16x32(sum[gate], STEP, last, STEP, ROWS * STEP, packed + (gate * H + j) * H, STEP * STEP,
                                   H / STEP);
                 for (int64_t i = 0; i < GROUP; i++) {
-                    if (t >= walks[i].length) continue;
-                    const int64_t n = walks[i].first + t * walks[i].stride, following = n + walks[i].stride;
-                    const int ends = t + 1 == walks[i].length;
+                    if (t >= sequences[i].length) continue;
+                    const int64_t n = sequences[i].first + t * sequences[i].stride, following = n + sequences[i].stride;
+                    const int ends = t + 1 == sequences[i].length;
                     if (!ends) prefetch_rows(gates_NG + following * G + j, H, 0, 4, STEP);
                     for (int64_t u = j; u < j + STEP; u += LANES) {
                         f32x16 z[4];
@@ -77,13 +80,13 @@ int lstm(bf16 *gates_NG, const bf16 *weight_GH, const int64_t *offsets_B1, bf16 
 
 /* ---- Backward ---------------------------------------------------------------------------------------------------- */
 
-/* From the gradient of final_BH to that of what lstm was given as gates_NG, and its sum over the rows: the first row of
-   d_bias_BG, of which only as many rows are used as there are groups of eight documents. */
+/* Compute d_gates_NG, the gradient of the input of `lstm`, and its sum over the rows in the first row of d_bias_BG.
+   Only one row of d_bias_BG is used per group of eight documents. */
 int lstm_backward(const bf16 *gates_NG, const bf16 *weight_GH, const int64_t *offsets_B1, const float *cell_NH,
                   const bf16 *d_final_BH, bf16 *d_gates_NG, float *d_bias_BG, int64_t B, int64_t H, int backwards,
                   int num_threads) {
     if (H % STEP) return BAD_ARGUMENTS;
-    if (!are_bounds(offsets_B1, B)) return BAD_OFFSETS;
+    if (!are_valid_offsets(offsets_B1, B)) return BAD_OFFSETS;
     const int64_t G = 4 * H, num_groups = (B + GROUP - 1) / GROUP;
     const int64_t gates_bytes = 2 * ROWS * G * (int64_t)sizeof(bf16), cell_bytes = GROUP * H * (int64_t)sizeof(float);
     bf16 *packed = allocate((size_t)(G * H) * sizeof(bf16)); /* 32 columns, then the next 32 columns */
@@ -97,8 +100,8 @@ int lstm_backward(const bf16 *gates_NG, const bf16 *weight_GH, const int64_t *of
         TileConfig before;
         tiles_begin(&before);
         const unsigned state = flush_subnormals();
-        Walk walks[GROUP];
-        const int64_t longest = walks_of(offsets_B1, B, group, GROUP, backwards, walks);
+        Sequence sequences[GROUP];
+        const int64_t longest = sequences_of(offsets_B1, B, group, GROUP, backwards, sequences);
         bf16 *d_gates = memset(part_of(&workspace, omp_get_thread_num()), 0, workspace.part);
         float *d_cell = (float *)((char *)d_gates + gates_bytes), d_output[ROWS * STEP] ALIGNED;
         for (int64_t t = longest - 1; t >= 0; t--) {
@@ -109,13 +112,14 @@ int lstm_backward(const bf16 *gates_NG, const bf16 *weight_GH, const int64_t *of
                 for (int64_t u = j; u < j + STEP; u += LANES) {
                     f32x16 total[4] = {splat(0), splat(0), splat(0), splat(0)};
                     for (int64_t i = 0; i < GROUP; i++) {
-                        if (t >= walks[i].length) continue;
-                        const int64_t n = walks[i].first + t * walks[i].stride, preceding = n - walks[i].stride;
+                        if (t >= sequences[i].length) continue;
+                        const Sequence s = sequences[i];
+                        const int64_t n = s.first + t * s.stride, preceding = n - s.stride;
                         if (t > 0 && u == j) prefetch_rows(gates_NG + preceding * G + j, H, 0, 4, STEP);
                         f32x16 z[4], d[4], c_before = splat(0), d_h = _mm512_load_ps(d_output + i * STEP + u - j);
                         for (int gate = 0; gate < 4; gate++) z[gate] = load_halves(gates_NG + n * G + gate * H + u);
                         if (t > 0) c_before = load_f32(cell_NH + preceding * H + u, 0xFFFF);
-                        if (t + 1 == walks[i].length)
+                        if (t + 1 == sequences[i].length)
                             d_h = _mm512_add_ps(d_h, load_halves(d_final_BH + (group * GROUP + i) * H + u));
                         f32x16 d_c = step_backward(z, c_before, load_f32(cell_NH + n * H + u, 0xFFFF), d_h,
                                                    _mm512_load_ps(d_cell + i * H + u), d);

@@ -1,45 +1,46 @@
-/* What both forms of the LSTM share: documents of different lengths that go through time side by side, in groups, and the
-equations of a step (Hochreiter & Schmidhuber 1997, with forget gates; gates in PyTorch's order: input, forget, new,
-output). */
+/* Code that the bfloat16 and float32 versions of the LSTM share: groups of documents of different lengths, which are
+processed in parallel, and the equations of a time step (Hochreiter & Schmidhuber 1997, with forget gates). The gates
+are in PyTorch's order: input, forget, new, output. */
 #pragma once
 #include "kernels.h"
 
-/* A document's rows in the order of time: first + t * stride. */
-typedef struct { int64_t first, stride, length; } Walk;
+/* The rows of a document in the order in which they are read: first + t * stride. */
+typedef struct { int64_t first, stride, length; } Sequence;
 
-/* A group's walks, of length 0 where there is no document. Returns the longest length. */
-static inline int64_t walks_of(const int64_t *offsets_B1, int64_t B, int64_t group, int64_t group_size, int backwards,
-                               Walk *walks) {
+/* Set the sequences of a group, with length 0 for missing documents. Return the largest length. */
+static inline int64_t sequences_of(const int64_t *offsets_B1, int64_t B, int64_t group, int64_t group_size,
+                                   int backwards, Sequence *sequences) {
     int64_t longest = 0;
     for (int64_t i = 0; i < group_size; i++) {
         const int64_t document = group * group_size + i;
-        walks[i] = (Walk){0, 0, 0};
+        sequences[i] = (Sequence){0, 0, 0};
         if (document >= B) continue;
         const int64_t first = offsets_B1[document], end = offsets_B1[document + 1];
-        walks[i] = backwards ? (Walk){end - 1, -1, end - first} : (Walk){first, 1, end - first};
+        sequences[i] = backwards ? (Sequence){end - 1, -1, end - first} : (Sequence){first, 1, end - first};
         if (end - first > longest) longest = end - first;
     }
     return longest;
 }
 
-/* Has numbers too small for float32's full precision count as zeros until the returned state is set again: gradients
-   that fade over hundreds of steps get there, and the processor computes with them many times slower. */
+/* Treat subnormal numbers as zero. Return the previous state, with which the caller restores the register. Gradients
+   that decrease over hundreds of steps become subnormal, and the processor is many times slower with subnormal numbers.
+   */
 static inline unsigned flush_subnormals(void) {
     const unsigned before = _mm_getcsr();
-    _mm_setcsr(before | _MM_FLUSH_ZERO_ON | 0x0040 /* of inputs too */);
+    _mm_setcsr(before | _MM_FLUSH_ZERO_ON | 0x0040 /* denormals-are-zero, for inputs */);
     return before;
 }
 
 /* ---- The equations of a step ------------------------------------------------------------------------------------- */
 
 static inline f32s sigmoid(f32s x) {
-    x = lesser(splat(60), greater(splat(-60), x)); /* so the exponential is finite; NaN stays NaN */
+    x = min_of(splat(60), max_of(splat(-60), x)); /* keeps the exponential finite; NaN stays NaN */
     return reciprocal(add(splat(1), exp2_of(mul(x, splat(-1.44269504f)))));
 }
 
 static inline f32s tanh_of(f32s x) { return fmsub(splat(2), sigmoid(add(x, x)), splat(1)); }
 
-/* The sums z become the gates; returns the cell's next state. */
+/* Replace the sums z by the gates; return the next cell state. */
 ALWAYS_INLINE f32s next_cell(f32s z[4], f32s cell) {
     z[0] = sigmoid(z[0]), z[1] = sigmoid(z[1]), z[2] = tanh_of(z[2]), z[3] = sigmoid(z[3]);
     return fmadd(z[1], cell, mul(z[0], z[2]));
@@ -47,8 +48,8 @@ ALWAYS_INLINE f32s next_cell(f32s z[4], f32s cell) {
 
 ALWAYS_INLINE f32s output_of(const f32s z[4], f32s cell) { return mul(z[3], tanh_of(cell)); }
 
-/* From the gradients of the output and, by the step after, of the cell's state, to those of the sums, d. Returns that of
-   the state before, `cell_before`. */
+/* Compute d, the gradients of the sums, from the gradient of the output and from d_cell, the gradient of the cell state
+   that comes from the next step. Return the gradient of the previous cell state, `cell_before`. */
 ALWAYS_INLINE f32s step_backward(const f32s z[4], f32s cell_before, f32s cell, f32s d_output, f32s d_cell, f32s d[4]) {
     const f32s one = splat(1), active = tanh_of(cell);
     d_cell = fmadd(mul(d_output, z[3]), fnmadd(active, active, one), d_cell);

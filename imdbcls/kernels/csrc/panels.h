@@ -1,16 +1,16 @@
-/* Products of float32 matrices. A right operand is packed into panels of sixteen columns: those of the first sixteen in
-   every row, one row after another, then those of the next sixteen; columns that are not there are zeros. */
+/* Products of float32 matrices. A right operand is packed into panels of sixteen columns. A panel contains its sixteen
+   columns of every row, one row after another. The last panel is filled with zeros. */
 #pragma once
 #include "kernels.h"
 
 enum {
     PANEL = PANEL_WIDTH,
-    GROUP = 6, /* rows computed at once: with two vectors each, their sums fill twelve of the sixteen registers */
+    GROUP = 6, /* rows computed together: with two vectors each, the sums use twelve of the sixteen registers */
 };
 
 static inline int64_t panels_of(int64_t num_columns) { return (num_columns + PANEL - 1) / PANEL; }
 
-/* The numbers that a packed matrix of so many rows and columns takes. */
+/* Return the size of a packed matrix in numbers. */
 static inline int64_t packed_size(int64_t num_rows, int64_t num_columns) {
     return panels_of(num_columns) * PANEL * num_rows;
 }
@@ -21,8 +21,8 @@ typedef struct {
     int64_t row, step;
 } Left;
 
-/* Rows of a product with one panel: c (rows x 16, rows c_width apart) = first + a b, the sum over num_steps of them, where
-   first is `bias` for every row, or what is in c, or zero. */
+/* Multiply rows of `a` with one panel: c = first + a b, summed over num_steps. c has 16 columns and the row stride
+   c_width. `first` selects the initial value: zero, `bias` for every row, or the content of c. */
 typedef enum { FROM_ZERO, FROM_BIAS, FROM_SUM } First;
 
 ALWAYS_INLINE void product_of_rows(const int num_rows, float *c, int64_t c_width, Left a, const float *b,
@@ -47,7 +47,8 @@ ALWAYS_INLINE void product_of_rows(const int num_rows, float *c, int64_t c_width
         for (int half = 0; half < 2; half++) store_f32(c + i * c_width + half * LANES, ALL_LANES, sum[i][half]);
 }
 
-/* The same for any number of rows. Each row's sum is the same whatever rows it is computed with. */
+/* The same for any number of rows. The result of a row does not depend on the rows that are computed together with it.
+   */
 static void product_with_panel(float *c, int64_t c_width, Left a, int64_t num_rows, const float *b, int64_t num_steps,
                                First first, const float *bias) {
     for (; num_rows >= GROUP; num_rows -= GROUP, c += GROUP * c_width, a.start += GROUP * a.row)
@@ -61,7 +62,7 @@ static void product_with_panel(float *c, int64_t c_width, Left a, int64_t num_ro
     }
 }
 
-/* Pack num_columns columns of num_rows rows, row_width apart. */
+/* Pack a matrix of num_rows x num_columns with the row stride row_width. */
 static inline void pack(const float *matrix, int64_t row_width, int64_t num_rows, int64_t num_columns, float *packed) {
     for (int64_t j = 0; j < num_columns; j += PANEL) {
         const lanes_mask lower = lanes_at(j, num_columns), upper = lanes_at(j + LANES, num_columns);
@@ -72,7 +73,7 @@ static inline void pack(const float *matrix, int64_t row_width, int64_t num_rows
     }
 }
 
-/* Eight rows of eight numbers, row_width apart, to columns sixteen apart. */
+/* Transpose 8 x 8 numbers from a matrix with the row stride row_width to one with the row stride PANEL. */
 static inline void transpose_8x8(const float *source, int64_t row_width, float *target) {
     __m256 row[8], mix[8];
     for (int i = 0; i < 8; i++) row[i] = _mm256_loadu_ps(source + i * row_width);
@@ -92,7 +93,7 @@ static inline void transpose_8x8(const float *source, int64_t row_width, float *
     }
 }
 
-/* Pack the transpose of num_rows rows of num_columns numbers: rows become columns. */
+/* Pack the transpose of a matrix of num_rows x num_columns. */
 static inline void pack_transposed(const float *matrix, int64_t row_width, int64_t num_rows, int64_t num_columns,
                                    float *packed) {
     for (int64_t first = 0; first < num_rows; first += PANEL, packed += num_columns * PANEL)

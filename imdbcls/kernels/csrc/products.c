@@ -1,4 +1,4 @@
-/* Whether this processor and process may use AMX, and the product that gives a weight's gradient. */
+/* The AMX permission of the process, and the matrix product for the gradient of a weight. */
 #include "tiles.h"
 #ifdef __linux__
 #include <sys/syscall.h>
@@ -6,14 +6,14 @@
 #endif
 
 enum {
-    CHUNK = 256,        /* rows packed at once */
-    PANEL = 384,        /* inputs of a task: its sums and its factors, packed and next, stay in the cache */
-    MOST_OUTPUTS = 576, /* likewise */
+    CHUNK = 256,       /* rows that are packed together */
+    PANEL = 384,       /* inputs of a task: its sums, packed factors and prefetched factors fit into the cache */
+    MAX_OUTPUTS = 576, /* outputs of a task, for the same reason */
 };
 
 int uses_amx = 0;
 
-/* Ask the system for the tiles' registers unless `wanted` is 0. Returns whether the kernels use AMX from here on. */
+/* Request the tile registers from the system unless `wanted` is 0. Return whether the kernels use AMX from now on. */
 int start(int wanted) {
     (void)wanted;
     uses_amx = 0;
@@ -24,15 +24,16 @@ int start(int wanted) {
     return uses_amx;
 }
 
-/* Rows from `row` on, 32 columns from `column` on, with zeros for rows that are not there. */
+/* Copy a 32 x 32 block that starts at (`row`, `column`). Rows from N on are zero. */
 static void copy_32x32(const bf16 *matrix, int64_t N, int64_t width, int64_t row, int64_t column, bf16 *block) {
     for (int64_t i = 0; i < STEP; i++)
         _mm512_storeu_si512(block + i * STEP, row + i < N ? _mm512_loadu_si512(matrix + (row + i) * width + column)
                                                           : _mm512_setzero_si512());
 }
 
-/* Adds the product of `rows` rows from `first` on to outputs [o, o_end) by inputs [k, k_end), or begins the sum with it.
-   left and right hold the packed factors: blocks of 32 x 32, those of the same 32 columns one after another. */
+/* Add the product over `rows` rows from `first` on to the sums for outputs [o_start, o_end) and inputs [k_start,
+   k_end). If `first` is 0, it initializes the sums. `left` and `right` are buffers for the packed factors: blocks of 32
+   x 32, where the blocks of the same 32 columns follow each other. */
 static void add_chunk(const bf16 *d_y_NO, const bf16 *x_NK, float *d_weight_OK, int64_t N, int64_t O, int64_t K,
                       int64_t first, int64_t rows, int64_t o_start, int64_t o_end, int64_t k_start, int64_t k_end,
                       bf16 *left, bf16 *right) {
@@ -64,20 +65,20 @@ static void add_chunk(const bf16 *d_y_NO, const bf16 *x_NK, float *d_weight_OK, 
         }
 }
 
-/* The outputs of a task: as many as the cache takes, or fewer, so that every thread gets equally many tasks. It does not
-   change the sums. */
+/* Return the number of outputs in a task: as many as fit into the cache, or fewer so that all threads get the same
+   number of tasks. The number does not change the sums. */
 static int64_t outputs_of_task(int64_t O, int64_t k_panels, int num_threads) {
-    const int64_t fewest = (O + MOST_OUTPUTS - 1) / MOST_OUTPUTS, most = O / STEP;
+    const int64_t fewest = (O + MAX_OUTPUTS - 1) / MAX_OUTPUTS, most = O / STEP;
     int64_t o_panels = fewest;
     while (o_panels < most && o_panels * k_panels % num_threads) o_panels++;
     return round_up((O + o_panels - 1) / o_panels);
 }
 
-/* d_weight_OK = d_y' x in float32: the gradient of a linear layer's weight. O and K are multiples of 32. */
+/* Compute d_weight_OK = d_y' x in float32, the gradient of a linear layer's weight. O and K are multiples of 32. */
 int weight_gradient(const bf16 *d_y_NO, const bf16 *x_NK, float *d_weight_OK, int64_t N, int64_t O, int64_t K,
                     int num_threads) {
     if (O % STEP || K % STEP) return BAD_ARGUMENTS;
-    if (N == 0) memset(d_weight_OK, 0, (size_t)(O * K) * sizeof(float)); /* no chunk would begin the sum */
+    if (N == 0) memset(d_weight_OK, 0, (size_t)(O * K) * sizeof(float)); /* there is no chunk to do it */
     const int64_t k_panels = (K + PANEL - 1) / PANEL, o_panel = outputs_of_task(O, k_panels, num_threads);
     const int64_t o_panels = (O + o_panel - 1) / o_panel;
     Workspace workspace = workspace_of(num_threads, (o_panel + PANEL) * CHUNK * (int64_t)sizeof(bf16));

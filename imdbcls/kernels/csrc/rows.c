@@ -1,8 +1,8 @@
-/* What happens to each row between the matrix products: dropout, residual, LayerNorm, GELU, and backward. */
+/* Operations on rows between the matrix products: dropout, residual, LayerNorm and GELU, forward and backward. */
 #include "kernels.h"
 #include <math.h>
 
-/* A thread takes BLOCK_ROWS rows at a time: a thread that is held up by another program takes fewer. */
+/* Threads take blocks of BLOCK_ROWS rows dynamically, so a thread that is slowed down by other programs takes fewer. */
 
 int64_t blocks_of(int64_t num_rows) { return (num_rows + BLOCK_ROWS - 1) / BLOCK_ROWS; }
 
@@ -10,12 +10,12 @@ int64_t blocks_of(int64_t num_rows) { return (num_rows + BLOCK_ROWS - 1) / BLOCK
 
 typedef struct {
     uint64_t seed;
-    uint32_t number;    /* of the mask within its forward pass */
-    uint32_t threshold; /* round(p * 2^32): an element is dropped where its 32 random bits are below */
+    uint32_t number;    /* number of the mask within the forward pass */
+    uint32_t threshold; /* round(p * 2^32): an element is dropped if its 32 random bits are below */
     float scale;        /* 1 / (1 - p) */
 } Dropout;
 
-/* One round for LANES / 2 counters, each in the lower halves of 64-bit lanes; what stands in the upper halves is ignored. */
+/* One Philox round for LANES / 2 counters, in the lower halves of 64-bit lanes. The upper halves are ignored. */
 static inline void philox_round(u64s counter[4], uint32_t k0, uint32_t k1) {
     u64s product0 = product_of_lower_halves(counter[0], splat_u64(0xD2511F53u));
     u64s product2 = product_of_lower_halves(counter[2], splat_u64(0xCD9E8D57u));
@@ -25,8 +25,9 @@ static inline void philox_round(u64s counter[4], uint32_t k0, uint32_t k1) {
     counter[3] = product0;
 }
 
-/* Which of 64 neighbouring columns of a row are kept, as four words of sixteen. Philox4x32-7 (Salmon et al. 2011) of
-   (column, row, mask) under the seed: a function of these alone. A counter's four numbers are for columns sixteen apart. */
+/* Draw the mask bits of 64 neighboring columns of a row, as four words of sixteen bits. The bits are Philox4x32-7
+   (Salmon et al. 2011) of (column, row, mask) with the seed as the key, so they depend on nothing else. The four
+   numbers from one counter are for columns at a distance of sixteen. */
 static inline void draw_kept(const Dropout *dropout, int64_t row, int64_t column, uint16_t kept[4]) {
     for (int first = 0; first < MASK_BITS; first += LANES) {
         u64s even[4], odd[4]; /* columns */
@@ -49,14 +50,14 @@ static inline void draw_kept(const Dropout *dropout, int64_t row, int64_t column
     }
 }
 
-/* Words of sixteen mask bits for a row of so many columns. */
+/* Return the number of mask words for a row of `width` columns. */
 static inline int64_t words_of(int64_t width) { return (width + MASK_BITS - 1) / MASK_BITS; }
 
 static inline lanes_mask kept_at(const uint16_t *kept, int64_t column) {
-    return (lanes_mask)(kept[column / MASK_BITS] >> column % MASK_BITS); /* the lanes beyond LANES are not looked at */
+    return (lanes_mask)(kept[column / MASK_BITS] >> column % MASK_BITS); /* bits from LANES on are ignored */
 }
 
-/* A row's mask: a bit for each column, sixteen columns to a word. */
+/* Draw the mask of a row: one bit per column, sixteen columns per word. */
 static void draw_row(const Dropout *dropout, int64_t row, int64_t width, uint16_t *kept) {
     const int64_t words = words_of(width);
     for (int64_t word = 0; word < words; word += 4) {
@@ -68,12 +69,12 @@ static void draw_row(const Dropout *dropout, int64_t row, int64_t width, uint16_
 
 /* ---- LayerNorm --------------------------------------------------------------------------------------------------- */
 
-/* Of a sum in four parts, so that an addition need not wait for the one before. */
+/* Return the total of a sum in four parts. With four parts, an addition does not have to wait for the previous one. */
 static inline float total_of(const f32s part[4]) {
     return sum_of(add(add(part[0], part[1]), add(part[2], part[3])));
 }
 
-/* The mean of a row and 1 / sqrt(variance + epsilon), in two passes. */
+/* Compute the mean of a row and 1 / sqrt(variance + epsilon) in two passes. */
 static inline void row_statistics(const float *row_H, int64_t H, float epsilon, float *mean, float *rstd) {
     f32s sum[4] = {splat(0), splat(0), splat(0), splat(0)}, squares[4] = {splat(0), splat(0), splat(0), splat(0)};
     int64_t first = 0;
@@ -98,8 +99,8 @@ static inline f32s normalised(f32s x, float mean, float rstd) {
     return mul(sub(x, splat(mean)), splat(rstd));
 }
 
-/* A row's gradient through LayerNorm: d_out_H to d_x_H in place, given the normalised row; its share of the weight's
-   and the bias's gradients is added to theirs. */
+/* Compute the gradient of a row through LayerNorm, given the normalized row: d_H changes in place from the gradient of
+   the output to the gradient of the input. The row's part is added to the gradients of weight and bias. */
 static inline void row_norm_backward(float *d_H, const float *x_hat_H, const float *weight_H, int64_t H, float rstd,
                                      float *d_weight_H, float *d_bias_H) {
     f32s sum[4] = {splat(0), splat(0), splat(0), splat(0)}, product[4] = {splat(0), splat(0), splat(0), splat(0)};
@@ -148,8 +149,9 @@ static inline void add_and_normalise_row(
     }
 }
 
-/* out = LayerNorm(residual + dropout(update)). `sum_NH` (what is normalised), the statistics and the mask's
-   bits are for backward; `sum_NH` NULL: nothing is kept for it. `kept` NULL: no dropout. */
+/* Compute out = LayerNorm(residual + dropout(update)). `sum_NH` (the input of LayerNorm), the statistics and the mask
+   bits are for backward. If `sum_NH` is NULL, nothing is saved for backward. If `kept_NW` is NULL, there is no dropout.
+   */
 int add_and_normalise(const element *residual_NH, const element *update_NH, const float *weight_H, const float *bias_H,
                       element *sum_NH, element *out_NH, float *mean_N, float *rstd_N, uint16_t *kept_NW, int64_t N,
                       int64_t H, float epsilon, uint64_t seed, uint32_t number, uint32_t threshold, float scale,
@@ -197,10 +199,10 @@ static inline void add_and_normalise_backward_row(
     }
 }
 
-/* Backward of add_and_normalise. The output's gradient comes in one part or as the sum of two (`d_out2_NH` or NULL).
-   d_sum_NH is the residual's gradient, d_update_NH the update's (NULL without dropout: they are the same).
-   partial_B3H has room for blocks_of(N) blocks; its first holds the gradients of weight and bias, and the sum of
-   d_update over the rows: the gradient of the bias of the product that made the update. */
+/* Compute the backward pass of add_and_normalise. The gradient of the output is d_out_NH, or d_out_NH + d_out2_NH.
+   d_sum_NH is the gradient of the residual, and d_update_NH that of the update (NULL without dropout, because both are
+   then the same). partial_B3H has blocks_of(N) blocks. The first block gets the gradients of weight and bias, and the
+   sum of d_update over the rows, which is the gradient of the bias in the linear layer that computed the update. */
 int add_and_normalise_backward(const element *d_out_NH, const element *d_out2_NH, const element *sum_NH, const float *mean_N,
                                const float *rstd_N, const float *weight_H, const uint16_t *kept_NW, element *d_sum_NH,
                                element *d_update_NH, float *partial_B3H, int64_t N, int64_t H, float scale,
@@ -211,7 +213,7 @@ int add_and_normalise_backward(const element *d_out_NH, const element *d_out2_NH
     for (int64_t block = 0; block < num_blocks; block++) {
         float *partial_3H = partial_B3H + block * 3 * H;
         memset(partial_3H, 0, 3 * H * sizeof(float));
-        const int64_t end = smaller((block + 1) * BLOCK_ROWS, N);
+        const int64_t end = min_int((block + 1) * BLOCK_ROWS, N);
         for (int64_t n = block * BLOCK_ROWS; n < end; n++) {
             const element *d_out2_H = d_out2_NH ? d_out2_NH + n * H : NULL;
             const uint16_t *kept = kept_NW ? kept_NW + n * words : NULL;
@@ -224,8 +226,8 @@ int add_and_normalise_backward(const element *d_out_NH, const element *d_out2_NH
     return OK;
 }
 
-/* out = dropout(LayerNorm(sum)), the end of the embeddings. Arguments as those of add_and_normalise; mean_N NULL: nothing
-   is kept for backward. */
+/* Compute out = dropout(LayerNorm(sum)), the last operation of the embeddings. The arguments are like those of
+   add_and_normalise. If mean_N is NULL, nothing is saved for backward. */
 int normalise_and_drop(const float *sum_NH, const float *weight_H, const float *bias_H, element *out_NH, float *mean_N,
                        float *rstd_N, uint16_t *kept_NW, int64_t N, int64_t H, float epsilon, uint64_t seed,
                        uint32_t number, uint32_t threshold, float scale, int num_threads) {
@@ -250,8 +252,9 @@ int normalise_and_drop(const float *sum_NH, const float *weight_H, const float *
     return OK;
 }
 
-/* Backward of normalise_and_drop. The output's gradient comes in one part or two, the sum's is d_sum_NH.
-   partial_B2H has room for blocks_of(N) blocks; its first holds the gradients of weight and bias. */
+/* Compute the backward pass of normalise_and_drop. The gradient of the output is d_out_NH, or d_out_NH + d_out2_NH;
+   that of the sum is d_sum_NH. partial_B2H has blocks_of(N) blocks. The first block gets the gradients of weight and
+   bias. */
 int normalise_and_drop_backward(const element *d_out_NH, const element *d_out2_NH, const float *sum_NH, const float *mean_N,
                                 const float *rstd_N, const float *weight_H, const uint16_t *kept_NW, float *d_sum_NH,
                                 float *partial_B2H, int64_t N, int64_t H, float scale, int num_threads) {
@@ -262,7 +265,7 @@ int normalise_and_drop_backward(const element *d_out_NH, const element *d_out2_N
         float x_hat_H[MAX_COLUMNS] ALIGNED;
         float *partial_2H = partial_B2H + block * 2 * H;
         memset(partial_2H, 0, 2 * H * sizeof(float));
-        const int64_t end = smaller((block + 1) * BLOCK_ROWS, N);
+        const int64_t end = min_int((block + 1) * BLOCK_ROWS, N);
         for (int64_t n = block * BLOCK_ROWS; n < end; n++) {
             float *d_H = d_sum_NH + n * H;
             for (int64_t j = 0; j < H; j += LANES) {
@@ -282,13 +285,13 @@ int normalise_and_drop_backward(const element *d_out_NH, const element *d_out2_N
 
 /* ---- GELU -------------------------------------------------------------------------------------------------------- */
 
-enum { COLUMNS = 32 /* of GELU at a time */ };
+enum { COLUMNS = 32 /* columns for which GELU is computed together */ };
 
 #ifdef FLOATS
 
-/* GELU(x) = x Phi(x), and its derivative where asked for. With t = 1 / (1 + 0.4 |x| / sqrt(2)), 1 - Phi(|x|) is
-   exp(-x^2 / 2) times a polynomial in t (of the form in Abramowitz & Stegun 7.1.26), of least error by Lawson's
-   algorithm: off by up to 1.4e-8, less than float32 rounds. */
+/* Compute GELU(x) = x Phi(x), and its derivative unless `derivative` is NULL. With t = 1 / (1 + 0.4 |x| / sqrt(2)),
+   1 - Phi(|x|) is exp(-x^2 / 2) times a polynomial in t (the form of Abramowitz & Stegun 7.1.26). The polynomial is a
+   minimax fit with Lawson's algorithm; its error is at most 1.4e-8, less than the rounding of float32. */
 static inline f32s gelu_of(f32s x, f32s *derivative) {
     const f32s magnitude = magnitude_of(x), t = reciprocal(fmadd(magnitude, splat(0.282842712f), splat(1)));
     const f32s gauss = exp2_of(mul(mul(x, x), splat(-0.721347520f)));
@@ -313,7 +316,7 @@ ALWAYS_INLINE void gelu_columns(const float *up, float *active, int64_t num_colu
 
 #else
 
-/* Thirty-two numbers: those of even columns and those of odd ones. */
+/* Thirty-two numbers: sixteen of the even columns and sixteen of the odd columns. */
 typedef struct { f32x16 even, odd; } Pairs;
 
 static inline Pairs load_pairs(const bf16 *source, __mmask32 columns) {
@@ -329,10 +332,11 @@ static inline void store_pairs(bf16 *target, __mmask32 columns, Pairs value) {
     _mm512_mask_storeu_epi16(target, columns, _mm512_permutexvar_epi16(interleave, both));
 }
 
-/* GELU(x) = x Phi(x), and its derivative where asked for. Phi(x) = 1 / (1 + 2^-(x q(x^2))) with a polynomial q of degree
-   5, fitted to least error by Lawson's algorithm, that stays as it is beyond |x| = 5.5; the reciprocal has 14 bits. For
-   no bfloat16 number is GELU, rounded to bfloat16, farther off than the nearest one by more than 1e-5, or the derivative
-   by more than 6e-5 (which is off by 7e-5 before it is rounded); rounding is off by up to 2e-3 of a number. */
+/* Compute GELU(x) = x Phi(x), and its derivative unless `derivative` is NULL. Phi(x) = 1 / (1 + 2^-(x q(x^2))), where q
+   is a polynomial of degree 5, a minimax fit with Lawson's algorithm. Beyond |x| = 5.5, q is constant. The reciprocal
+   has 14 bits. Compared with the correctly rounded bfloat16 result, the additional error is at most 1e-5 for GELU and
+   6e-5 for the derivative (7e-5 before rounding), for every bfloat16 number. Rounding itself has a relative error of up
+   to 2e-3. */
 static inline f32x16 gelu_of(f32x16 x, f32x16 *derivative) {
     f32x16 square = _mm512_min_ps(splat(30.25f), _mm512_mul_ps(x, x)); /* in this order NaN stays NaN */
     f32x16 power = splat(1.00055814e-07f);
@@ -364,12 +368,12 @@ ALWAYS_INLINE void gelu_columns(const bf16 *up, bf16 *active, int64_t num_column
 
 #endif
 
-/* active = GELU(up); in place where the two are the same. */
+/* Compute active = GELU(up), in place if both are the same matrix. */
 int gelu(const element *up_NF, element *active_NF, int64_t N, int64_t F, int num_threads) {
     const int64_t size = N * F, num_blocks = blocks_of(N);
 #pragma omp parallel for num_threads(num_threads) schedule(dynamic)
     for (int64_t block = 0; block < num_blocks; block++) {
-        const int64_t end = smaller((block + 1) * BLOCK_ROWS * F, size);
+        const int64_t end = min_int((block + 1) * BLOCK_ROWS * F, size);
         int64_t at = block * BLOCK_ROWS * F;
         for (; at + COLUMNS <= end; at += COLUMNS) {
             fetch_ahead(up_NF + at);
@@ -381,8 +385,9 @@ int gelu(const element *up_NF, element *active_NF, int64_t N, int64_t F, int num
     return OK;
 }
 
-/* Backward of gelu: d_NF turns from active's gradient into up's, in place. active_NF is computed anew, which costs
-   nothing here and saves keeping it. partial_BF has room for blocks_of(N) blocks; its first is d_NF's sum over the rows. */
+/* Compute the backward pass of gelu: d_NF changes in place from the gradient of `active` to the gradient of `up`.
+   active_NF is computed again; this takes no extra time here, and forward does not have to save it. partial_BF has
+   blocks_of(N) blocks; the first gets the sum of d_NF over the rows. */
 int gelu_backward(const element *up_NF, element *d_NF, element *active_NF, float *partial_BF, int64_t N, int64_t F,
                   int num_threads) {
     const int64_t num_blocks = blocks_of(N);
@@ -390,7 +395,7 @@ int gelu_backward(const element *up_NF, element *d_NF, element *active_NF, float
     for (int64_t block = 0; block < num_blocks; block++) {
         float *partial_F = partial_BF + block * F;
         memset(partial_F, 0, F * sizeof(float));
-        const int64_t end = smaller((block + 1) * BLOCK_ROWS, N);
+        const int64_t end = min_int((block + 1) * BLOCK_ROWS, N);
         for (int64_t n = block * BLOCK_ROWS; n < end; n++)
             for (int64_t j = 0; j < F; j += LANES) {
                 lanes_mask lanes = lanes_at(j, F);

@@ -1,30 +1,31 @@
-/* Products of bfloat16 matrices in blocks of 32 x 32, summed in float32: AMX tiles where the processor has them, else
-AVX-512's dot products of pairs.
+/* Products of bfloat16 matrices in blocks of 32 x 32, with float32 sums. They use AMX tiles if the processor has them,
+else the dot products of pairs in AVX-512.
 
-A left operand is row-major. A right operand of K x M is packed: K in steps of 32, M in tiles of sixteen columns; a tile
-holds, for each of the step's 16 pairs of rows, sixteen columns of (upper, lower). Both dimensions are multiples of 32;
-what is packed is filled up with zeros. */
+A left operand is row-major. A right operand of K x M is packed: K in steps of 32, and M in tiles of sixteen columns.
+For each of the 16 pairs of rows in a step, a tile contains the pairs (upper, lower) of sixteen columns. Both dimensions
+are multiples of 32; packed matrices are padded with zeros. */
 #pragma once
 #include "kernels.h"
 
-_Static_assert((int)STEP == (int)WIDTH_MULTIPLE, "widths that the kernels take are whole blocks");
+_Static_assert((int)STEP == (int)WIDTH_MULTIPLE, "the widths of the kernels must be multiples of a block");
 
-enum { TILE = 16 * 32 /* numbers in a packed tile */ };
+enum { TILE = 16 * 32 /* size of a packed tile in numbers */ };
 
 extern int uses_amx;
 
-/* Have `width` numbers of each of the rows [from, to) fetched into the second-level cache while something else computes:
-   the processor does not foresee reads that lie a row apart. */
+/* Prefetch `width` numbers of each of the rows [from, to) into the L2 cache, because the processor's prefetcher does
+   not predict accesses with the stride of a row. */
 ALWAYS_INLINE void prefetch_rows(const bf16 *matrix, int64_t row_width, int64_t from, int64_t to, int64_t width) {
     for (int64_t n = from; n < to; n++)
         for (int64_t j = 0; j < width; j += STEP) _mm_prefetch((const char *)(matrix + n * row_width + j), _MM_HINT_T1);
 }
 
-/* The compiler does not know what tile instructions read and write: memory must be as the source says before and after
-   them. */
+/* The compiler does not know which memory the tile instructions read and write. So all stores before them must be
+   complete, and no load may be moved before them. */
 #define MEMORY_BARRIER() __asm__ volatile("" ::: "memory")
 
-/* Has this thread's tiles all be 16 rows of 64 bytes until tiles_end, which puts back what was set before. */
+/* Configure all tiles of this thread as 16 rows of 64 bytes. tiles_end restores the previous configuration, `before`.
+   */
 typedef struct { uint8_t bytes[64] ALIGNED; } TileConfig;
 
 static inline void tiles_begin(TileConfig *before) {
@@ -54,7 +55,7 @@ static inline void tiles_end(const TileConfig *before) {
 #endif
 }
 
-/* What product_32x32 is made of without AMX: eight rows by sixteen columns. */
+/* The part of product_32x32 for eight rows and sixteen columns, without AMX. */
 static inline void product_8x16(float *c, int64_t c_width, const bf16 *a, int64_t a_width, int64_t a_step, const bf16 *b,
                                 int64_t b_step, int64_t num_steps, int accumulate) {
     f32x16 sum[8];
@@ -72,8 +73,9 @@ static inline void product_8x16(float *c, int64_t c_width, const bf16 *a, int64_
     for (int row = 0; row < 8; row++) _mm512_storeu_ps(c + row * c_width, sum[row]);
 }
 
-/* c (32 x 32, rows c_width apart) = or += the sum over steps of a (32 x 32, rows a_width apart) times a packed b.
-   Steps lie a_step numbers apart in a (STEP, where a is one matrix), b_step in b. */
+/* Compute c = (or += if `accumulate`) the sum over the steps of a b. c and each step of a are 32 x 32, with the row
+   strides c_width and a_width; b is packed. The distance between two steps is a_step in a (STEP if a is one matrix) and
+   b_step in b. */
 static inline void product_32x32(float *c, int64_t c_width, const bf16 *a, int64_t a_width, int64_t a_step,
                                  const bf16 *b, int64_t b_step, int64_t num_steps, int accumulate) {
 #ifdef __AMX_BF16__
@@ -116,7 +118,7 @@ static inline void product_32x32(float *c, int64_t c_width, const bf16 *a, int64
                      b + part % 2 * TILE, b_step, num_steps, accumulate);
 }
 
-/* The same for 16 rows of a, without accumulating. */
+/* The same for 16 rows of a, without `accumulate`. */
 static inline void product_16x32(float *c, int64_t c_width, const bf16 *a, int64_t a_width, int64_t a_step, const bf16 *b,
                                  int64_t b_step, int64_t num_steps) {
 #ifdef __AMX_BF16__
@@ -142,7 +144,7 @@ static inline void product_16x32(float *c, int64_t c_width, const bf16 *a, int64
                      b + part % 2 * TILE, b_step, num_steps, 0);
 }
 
-/* Sixteen rows of sixteen 32-bit words become columns. Widths are in words. */
+/* Transpose 16 x 16 words of 32 bits. Widths are in words. */
 static inline void transpose_words(const uint32_t *source, int64_t source_width, uint32_t *target,
                                    int64_t target_width) {
     __m512i row[16], mix[16];
@@ -169,7 +171,7 @@ static inline void transpose_words(const uint32_t *source, int64_t source_width,
     }
 }
 
-/* Pack `matrix` (rows x columns) as a right operand: one step of 32 rows, 32 columns. */
+/* Pack a 32 x 32 block of `matrix` as a right operand; the row stride is `width`. */
 static inline void pack_32x32(const bf16 *matrix, int64_t width, bf16 *packed) {
     const __m512i left = _mm512_set_epi16(47, 15, 46, 14, 45, 13, 44, 12, 43, 11, 42, 10, 41, 9, 40, 8, 39, 7, 38, 6,
                                           37, 5, 36, 4, 35, 3, 34, 2, 33, 1, 32, 0);
@@ -188,7 +190,7 @@ static inline void pack(const bf16 *matrix, int64_t rows, int64_t columns, bf16 
             pack_32x32(matrix + i * columns + j, columns, packed + (i * columns + j * STEP));
 }
 
-/* Pack the transpose of `matrix` (rows x columns) as a right operand: its rows become the operand's columns. */
+/* Pack the transpose of `matrix` (rows x columns) as a right operand. */
 static inline void pack_transposed(const bf16 *matrix, int64_t rows, int64_t columns, bf16 *packed) {
     for (int64_t step = 0; step < columns; step += STEP)
         for (int64_t row = 0; row < rows; row += 16)
@@ -196,7 +198,8 @@ static inline void pack_transposed(const bf16 *matrix, int64_t rows, int64_t col
                             (uint32_t *)(packed + step * rows + row * STEP), 16);
 }
 
-/* A packed right operand of rows x columns, transposed into left operands of columns x 32 rows, one for each step. */
+/* Transpose a packed right operand (rows x columns) into left operands of size columns x 32, one for each step of rows.
+   */
 static inline void unpack_transposed(const bf16 *packed, int64_t rows, int64_t columns, bf16 *blocks) {
     for (int64_t tile = 0; tile < rows * columns; tile += TILE)
         transpose_words((const uint32_t *)(packed + tile), 16, (uint32_t *)(blocks + tile), STEP / 2);
