@@ -129,4 +129,4 @@ def problem_of(path: Path) -> str | None:
     except subprocess.TimeoutExpired:
         return "it takes minutes for a few short texts"
     except (ValueError, LookupError, TypeError):
-        return f"it {LIMITS.get(done.returncode, 'ends the process that reads it')}"
+        return f"it {LIMITS.get(done.returncode, 'crashes the process that reads it')}"

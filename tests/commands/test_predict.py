@@ -111,7 +111,7 @@ def test_blank_lines_are_left_out_and_what_came_before_a_mistake_is_answered(fin
 
 def test_bytes_that_are_no_text_are_named(finished: Path) -> None:
     stdin = io.TextIOWrapper(io.BytesIO(b"good\ncaf\xe9\n"), encoding="utf-8")
-    with pytest.raises(imdbcls.UserError, match="stdin is not in utf-8: byte 0xe9"):
+    with pytest.raises(imdbcls.UserError, match="stdin is not valid utf-8: byte 0xe9"):
         predict(parse([str(finished)]), stdin, io.StringIO())
     with pytest.raises(
         imdbcls.UserError, match="text 1: the text contains an unpaired surrogate, or bytes that are not UTF-8"
