@@ -1,4 +1,4 @@
-"""Fixtures for all tests: the commands in processes of their own, and a finished run."""
+"""Fixtures for all tests: running commands in separate processes, and a finished run."""
 
 import logging
 import os
@@ -15,15 +15,15 @@ from imdbcls.runtime.process import fix_sums
 
 pytest_plugins = ["support.requirements"]
 
-# Before any test computes: a process in which MKL has begun without it gives other bits than the commands do.
+# Before any test computes: without these settings at MKL's first product, results would differ from the commands'.
 fix_sums()
-# Tests run two at a time (pyproject.toml): each of their processes, and of the commands they start, takes one core.
+# Two tests run in parallel (pyproject.toml), so each test process and each command that it starts uses one core.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 @pytest.fixture(autouse=True)
 def messages_on_stderr() -> Iterator[None]:
-    """Show messages on stderr, as a command does, also in tests that call functions."""
+    """Write log messages to stderr, as commands do, also in tests that call functions directly."""
     package, root = logging.getLogger("imdbcls"), logging.getLogger()
     # Commands that ran in this process, in earlier tests or in fixtures, have added handlers.
     for logger in (package, root):
@@ -60,7 +60,7 @@ def launch(tmp_path_factory: pytest.TempPathFactory) -> Launch:
 
 @pytest.fixture(scope="session")
 def finished(launch: Launch, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a finished run of `head=lstm` on TINY; only to be read, copy it to alter it."""
+    """Return the folder of a finished run of `head=lstm` on TINY. It is read-only: copy it before changing files."""
     folder = tmp_path_factory.mktemp("finished")
     launch(folder, "train", "head=lstm", *TINY, "tracker=none", "runs_dir=runs", "study=demo")
     (run,) = (folder / "runs" / "demo").iterdir()

@@ -22,7 +22,7 @@ class MetricsLog:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._path = path
         self._file: IO[bytes] = path.open("ab+", buffering=0)
-        self._sha256 = hashlib.sha256()  # of the complete file: what `rewind` kept, and the lines written since
+        self._sha256 = hashlib.sha256()  # of the lines that `rewind` kept and the lines written since
 
     def write(self, point: Mapping[str, float]) -> None:
         """Append a line. If the disk is full, remove the incomplete line and raise OSError."""
@@ -41,9 +41,9 @@ class MetricsLog:
         return self._file.tell(), self._sha256.hexdigest()
 
     def rewind(self, length: int = 0, sha256: str = "") -> None:
-        """Truncate the file to the length and SHA-256 that `sync` returned.
+        """Truncate the file to the state in which `sync` returned this length and SHA-256.
 
-        Raises UserError if the file is shorter or its remaining lines have changed.
+        Raises UserError if the file is shorter, or if its lines up to `length` have changed.
         """
         size = self._file.seek(0, os.SEEK_END)
         self._file.seek(0)

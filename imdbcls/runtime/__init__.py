@@ -1,1 +1,1 @@
-"""The process and its machine: device, console, progress, signals, limits and caches."""
+"""The process and the machine: device, console, progress, signals, resource limits and caches."""

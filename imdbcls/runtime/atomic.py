@@ -1,7 +1,7 @@
-"""Replace files and folders atomically: a reader finds the old content or the new, never a part of either.
+"""Write files and folders atomically: a reader sees either the old content or the new content, never a part.
 
-Everything is written under another name in the same folder and renamed. A process that is killed leaves at most the
-unfinished file or folder, which the next writer removes.
+Content is written under a temporary name in the same folder and then renamed. A killed process leaves at most an
+unfinished temporary file or folder, which the next writer removes.
 """
 
 import contextlib
@@ -14,18 +14,18 @@ from pathlib import Path
 from typing import Any
 
 SCRATCH_PREFIX = ".building-"
-# Scratch folders older than this belong to a killed process. In seconds.
-STALE_AFTER = 24 * 3600.0
+STALE_SECONDS = 24 * 3600.0  # a scratch folder older than this was left by a killed process
 
 
 @contextlib.contextmanager
 def replacing(path: Path, durable: bool = True) -> Iterator[Path]:
     """Yield a temporary path to write to. After the block it replaces `path`; after an error it is removed.
 
-    With `durable`, the content and the new name are on the disk afterwards (fsync). An OSError names `path`.
+    With `durable`, the content and the rename are flushed to the disk (fsync). An OSError names `path` instead of the
+    temporary path.
     """
     temporary = path.with_name(path.name + ".tmp")
-    temporary.unlink(missing_ok=True)  # in a folder from elsewhere it could be a link, which writing would follow
+    temporary.unlink(missing_ok=True)  # in an untrusted folder this could be a link, which writing would follow
     try:
         yield temporary
         if durable:
@@ -47,11 +47,14 @@ def write_atomically(path: Path, text: str, durable: bool = True) -> None:
 
 @contextlib.contextmanager
 def scratch_folder(parent: Path) -> Iterator[Path]:
-    """Yield a new, empty folder in `parent` and remove it after the block, with those that killed processes left."""
+    """Yield a new, empty folder in `parent`, and remove it after the block.
+
+    Old scratch folders of killed processes are removed before.
+    """
     parent.mkdir(parents=True, exist_ok=True)
     for folder in parent.glob(f"{SCRATCH_PREFIX}*"):
         with contextlib.suppress(OSError):
-            if time.time() - folder.stat().st_mtime > STALE_AFTER:
+            if time.time() - folder.stat().st_mtime > STALE_SECONDS:
                 shutil.rmtree(folder, ignore_errors=True)
     folder = Path(tempfile.mkdtemp(prefix=SCRATCH_PREFIX, dir=parent))
     try:
@@ -62,13 +65,13 @@ def scratch_folder(parent: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def creating_folder(path: Path) -> Iterator[Path]:
-    """Yield an empty folder to write to, which becomes `path` after the block.
+    """Yield an empty folder to write to, which is renamed to `path` after the block.
 
-    Several processes may create the same folder at once: the first one stays. Raises OSError if nothing can be written.
+    If several processes create the same folder, the first one to finish wins. Raises OSError if nothing can be written.
     """
     with scratch_folder(path.parent) as folder:
         yield folder
-        with contextlib.suppress(OSError):  # another process was faster
+        with contextlib.suppress(OSError):  # another process has already created the folder
             os.rename(folder, path)
 
 
@@ -76,12 +79,12 @@ def creating_folder(path: Path) -> Iterator[Path]:
 def replacing_folder(path: Path) -> Iterator[Path]:
     """Yield `<name>.new`, an empty folder to write to. After the block it replaces `path`, which becomes `<name>.old`.
 
-    Only one process may write. At every moment a complete folder has one of the three names. The block syncs the files
-    that it writes; the new names are on the disk afterwards.
+    Only one process may write at a time. At every moment, a complete folder has one of the three names. The caller
+    syncs the files that it writes in the block; this function then syncs the folders and their renames.
     """
     new, old = new_name(path), old_name(path)
     if path.exists():
-        shutil.rmtree(old, ignore_errors=True)  # now, so that the disk never has to hold three
+        shutil.rmtree(old, ignore_errors=True)  # before writing, so that the disk never holds three copies
     shutil.rmtree(new, ignore_errors=True)
     try:
         new.mkdir(parents=True)
@@ -106,7 +109,7 @@ def old_name(path: Path) -> Path:
 
 
 def sync(path: Path) -> None:
-    """Make the operating system write a file's content, or a folder's entries, to the disk."""
+    """Flush the content of a file, or the entries of a folder, to the disk (fsync)."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -115,6 +118,6 @@ def sync(path: Path) -> None:
 
 
 def sync_file(file: Any) -> None:
-    """Make the operating system write an open file's content to the disk."""
+    """Flush the content of an open file to the disk (fsync)."""
     file.flush()
     os.fsync(file.fileno())

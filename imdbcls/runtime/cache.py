@@ -1,4 +1,4 @@
-"""The folder of the cache, and its damaged entries."""
+"""Locate the cache folder, and remove damaged entries from it."""
 
 import contextlib
 import logging
@@ -16,10 +16,9 @@ def cache_folder(chosen: str | Path | None) -> Path:
 
 
 def default_cache_dir() -> Path:
-    """Return IMDBCLS_CACHE, else the `imdbcls` folder of the user's caches.
+    """Return the folder that IMDBCLS_CACHE names, or `imdbcls` in the user's cache directory if it is not set.
 
-    That is `~/.cache/imdbcls` on Linux, `~/Library/Caches/imdbcls` on macOS; XDG_CACHE_HOME replaces the part before
-    `imdbcls`.
+    The user's cache directory is XDG_CACHE_HOME, or by default `~/.cache` on Linux and `~/Library/Caches` on macOS.
     """
     if chosen := os.environ.get("IMDBCLS_CACHE"):
         return Path(chosen).expanduser()
@@ -29,8 +28,8 @@ def default_cache_dir() -> Path:
 
 
 def remove_damaged(entry: Path, cache: str, reason: object) -> None:
-    """Remove a damaged entry of the cache, and log why."""
-    logger.warning(f"The {cache} entry {entry} is damaged ({reason}) and is built again.")
-    # Moved first, because removing takes a moment in which another process could find half an entry.
+    """Remove a damaged entry from the cache, and log the reason."""
+    logger.warning(f"The {cache} entry {entry} is damaged ({reason}). Rebuilding it.")
+    # Move the entry before removing it: removal takes time, and another process could read a half-removed entry.
     with scratch_folder(entry.parent) as folder, contextlib.suppress(OSError):
         os.rename(entry, folder / entry.name)

@@ -1,8 +1,9 @@
-"""Show log messages on stderr, next to the live progress line, and keep the libraries quiet.
+"""Write log messages to stderr above the live progress line, and silence the libraries.
 
-Modules log by `logging.getLogger(__name__)`. Commands call `log_to_stderr`, which puts one handler on the root logger:
-`hydra/job_logging=...` replaces it there, so that no message is shown twice. Python callers configure logging as usual;
-`imdbcls.run` calls `log_if_unconfigured`. Stdout is reserved for answers (`--cfg job`, predictions).
+Modules log with `logging.getLogger(__name__)`. Commands call `log_to_stderr`, which adds one handler to the root
+logger. The handler is on the root logger so that `hydra/job_logging=...` replaces it and no message appears twice.
+Python callers configure logging as usual; `imdbcls.run` calls `log_if_unconfigured`. Stdout is reserved for the output
+of a command (`--cfg job`, predictions).
 """
 
 import contextlib
@@ -27,7 +28,7 @@ logger = logging.getLogger(__name__)
 LEVEL_VARIABLE = "IMDBCLS_LOG_LEVEL"
 PACKAGE = "imdbcls"
 
-# A library reads its variable when it is imported.
+# Each library reads its variables on import.
 _QUIET = {
     "TRANSFORMERS_VERBOSITY": "error",
     "TRANSFORMERS_NO_ADVISORY_WARNINGS": "1",
@@ -38,18 +39,17 @@ _QUIET = {
     "HF_HUB_DISABLE_SYMLINKS_WARNING": "1",
 }
 
-_DUMB = ("dumb", "unknown")  # values of TERM: cannot repaint
+_DUMB_TERMS = ("dumb", "unknown")  # values of TERM for terminals that cannot repaint a line
 
 _prefix = ""
 _live: "Live | None" = None
 
 
 class StderrHandler(logging.Handler):
-    """Write each record to the current stderr; a failed write is dropped, also in a signal handler.
+    """A handler that writes records to the current stderr. A failed write is ignored, also in a signal handler.
 
-    A warning of the package starts with `warning:` and an error with `imdbcls:`. Control characters are escaped. Lines
-    are never wrapped. Messages of libraries below WARNING are shown only if the root level is DEBUG
-    (`hydra.verbose=true`).
+    Warnings of the package start with `warning:` and errors with `imdbcls:`. Control characters are escaped. Lines are
+    never wrapped. Messages of libraries below WARNING are shown only if the root level is DEBUG (`hydra.verbose=true`).
     """
 
     def filter(self, record: logging.LogRecord) -> Any:
@@ -66,18 +66,18 @@ class StderrHandler(logging.Handler):
 
 
 def label_of(record: logging.LogRecord) -> tuple[str, str]:
-    """Return what a record's line starts with, and its style on a terminal; both are empty for most records."""
+    """Return the label before a record's message and its style on a terminal. Most records have neither ("")."""
     if record.name.partition(".")[0] != PACKAGE or record.levelno < logging.WARNING:
         return "", ""
     return ("warning:", "yellow") if record.levelno < logging.ERROR else ("imdbcls:", "red")
 
 
 def write_message(text: str, label: str = "", style: str = "") -> None:
-    """Write a label and a text, of one or more lines, to stderr, above the live line if there is one."""
+    """Write a label and a text of one or more lines to stderr, above the live line if one is shown."""
     lines = f"{label} {text}".splitlines() if label else text.splitlines() or [""]
     if _prefix:
         lines = [line if line.startswith(_prefix) else f"{_prefix}: {line}" for line in lines]
-    if _live is None and not is_terminal():  # rich expands tabs: files and pipes get the text as it is
+    if _live is None and not is_terminal():  # write to files and pipes directly, because rich expands tabs
         stderr.write("\n".join([*lines, ""]))
         stderr.flush()
         return
@@ -89,15 +89,15 @@ def write_message(text: str, label: str = "", style: str = "") -> None:
 
 
 class Stderr:
-    """The current `sys.stderr`, as a file whose `write` and `flush` never raise.
+    """A file object that writes to the current `sys.stderr` and never raises.
 
-    It may be closed, on a full disk, or replaced later (by pytest, by a notebook).
+    `sys.stderr` may be closed, on a full disk, or replaced later (by pytest or a notebook).
     """
 
     def write(self, text: str) -> int:
         try:
             sys.stderr.write(text)
-        except RuntimeError:  # a signal handler has interrupted another write: bypass the buffer
+        except RuntimeError:  # called in a signal handler that interrupted another write: bypass the buffer
             with contextlib.suppress(OSError, ValueError, AttributeError):
                 os.write(sys.stderr.fileno(), text.encode(self.encoding, "backslashreplace"))
         except (OSError, ValueError, AttributeError):  # ValueError: a closed file
@@ -123,24 +123,24 @@ stderr = cast(TextIO, Stderr())
 
 @cache
 def terminal() -> "Console":
-    """Return the rich console on stderr. Messages and the live line share it, so that neither overwrites the other."""
+    """Return the rich console on stderr. Messages and the live line share it, so neither overwrites the other."""
     from rich.console import Console
 
     return Console(file=stderr, force_terminal=True, force_jupyter=False, highlight=False, markup=False, emoji=False)
 
 
 def is_terminal() -> bool:
-    """Return whether stderr is a terminal that can repaint a line, and that no other process writes to."""
+    """Return whether stderr is a terminal that can repaint a line and that only this process writes to."""
     return can_repaint() and stderr.isatty()
 
 
 def can_repaint() -> bool:
-    """Return whether nothing forbids to repaint a line: neither another process on the same stderr, nor TERM=dumb."""
-    return not _prefix and os.environ.get("TERM") not in _DUMB
+    """Return whether repainting a line is possible: stderr is not shared with other processes, and TERM is not dumb."""
+    return not _prefix and os.environ.get("TERM") not in _DUMB_TERMS
 
 
 def paint(line: "RenderableType") -> None:
-    """Show a live line below all messages, instead of the previous one."""
+    """Show a live line below all messages, replacing the previous live line."""
     global _live
     if _live is not None:
         _live.update(line, refresh=True)
@@ -156,11 +156,11 @@ def paint(line: "RenderableType") -> None:
         redirect_stderr=False,
     )
     _live.start(refresh=True)
-    terminal().show_cursor(True)  # rich hides it, and a killed process could not bring it back
+    terminal().show_cursor(True)  # rich hides the cursor, and a killed process could not show it again
 
 
 def erase() -> None:
-    """Remove the live line, if there is one."""
+    """Remove the live line, if one is shown."""
     global _live
     live, _live = _live, None
     if live is not None:
@@ -168,31 +168,31 @@ def erase() -> None:
 
 
 def columns_of(stream: TextIO) -> int | None:
-    """Return the columns of the terminal that a stream writes to, None if it is not a terminal."""
+    """Return the width in columns of the terminal that a stream writes to, or None if it is not a terminal."""
     with contextlib.suppress(OSError, ValueError, AttributeError):
-        if stream.isatty() and os.environ.get("TERM") not in _DUMB:
+        if stream.isatty() and os.environ.get("TERM") not in _DUMB_TERMS:
             columns = os.environ.get("COLUMNS", "")
             return int(columns) if columns.isdecimal() else os.get_terminal_size(stream.fileno()).columns
     return None
 
 
 def shows_messages() -> bool:
-    """Return whether messages are shown by `StderrHandler`: any other handler would write into the live line."""
+    """Return whether `StderrHandler` shows the messages. Any other handler would write into the live line."""
     handlers = [*logging.getLogger(PACKAGE).handlers, *logging.getLogger().handlers]
     return any(isinstance(handler, StderrHandler) for handler in handlers)
 
 
 def prefix_messages(name: str) -> None:
-    """Start each further line with a name, and stop repainting: other processes write to the same stderr."""
+    """Put a name before each line from now on, and never repaint a line, because other processes share stderr."""
     global _prefix
     _prefix = name
 
 
 def log_to_stderr() -> None:
-    """Set logging up for a command: show messages, warnings and tracebacks on stderr, with control characters escaped.
+    """Configure logging for a command: write all messages and tracebacks to stderr, and escape control characters.
 
-    The level is INFO, or `IMDBCLS_LOG_LEVEL`. Without the variable, the package follows the root logger's level, which
-    `hydra.verbose=true` sets to DEBUG.
+    The level is `IMDBCLS_LOG_LEVEL`, or by default that of the root logger: INFO, or DEBUG with `hydra.verbose=true`.
+    Raises UserError if the variable is not a level.
     """
     root = logging.getLogger()
     if not any(isinstance(handler, StderrHandler) for handler in root.handlers):
@@ -211,9 +211,9 @@ def log_to_stderr() -> None:
 
 
 def log_if_unconfigured() -> None:
-    """Show the package's messages on stderr if nobody has configured logging: in a notebook, or a launcher's worker.
+    """Write the package's messages to stderr if logging is not configured, as in a notebook or a launcher's worker.
 
-    A handler that is added to the root logger later takes over.
+    If a handler is added to the root logger later, only that handler is used.
     """
     package = logging.getLogger(PACKAGE)
     if package.hasHandlers():
@@ -226,14 +226,14 @@ def log_if_unconfigured() -> None:
 
 
 def escape_control_characters() -> None:
-    """Escape control characters in all log messages: some libraries have handlers of their own."""
+    """Escape control characters in all log records, because some libraries add their own handlers."""
     make_record = logging.getLogRecordFactory()
     if getattr(make_record, "escapes", False):
         return
 
     def make_printable_record(*arguments: Any, **named: Any) -> logging.LogRecord:
         record = make_record(*arguments, **named)
-        # Arguments that do not match the message raise: logging reports that itself.
+        # `getMessage` raises if the arguments do not match the message; logging reports that later.
         with contextlib.suppress(TypeError, ValueError):
             record.msg, record.args = printable(record.getMessage()), None
         return record
@@ -244,7 +244,7 @@ def escape_control_characters() -> None:
 
 @contextlib.contextmanager
 def user_errors() -> Iterator[None]:
-    """Log a `UserError`, or an error that a limit of the machine caused, in one sentence and exit with code 2."""
+    """Exit with code 2 after a `UserError` or an error caused by a limit of the machine; log it without a traceback."""
     try:
         yield
     except BaseException as error:
@@ -256,15 +256,15 @@ def user_errors() -> Iterator[None]:
 
 
 def write_out(text: str) -> None:
-    """Write an answer of one or more lines to stdout, with control characters escaped."""
+    """Write output of one or more lines to stdout, with control characters escaped."""
     print(printable(text), flush=True)
 
 
 def quiet_libraries() -> None:
-    """Silence the warnings and bars of transformers, datasets, huggingface_hub and torch; call it before their import.
+    """Silence the warnings and progress bars of transformers, datasets, huggingface_hub and torch.
 
-    Their errors and our own warnings stay, and a variable that the user has set wins. On a terminal, a bar that takes
-    longer than five seconds is shown: it may be the download of a model.
+    Call it before they are imported. Their errors are still shown. Variables that the user has set are not changed. On
+    a terminal, bars appear after five seconds, because a model download may take long.
     """
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)

@@ -1,4 +1,4 @@
-"""The hardware a run computes on: device, precision, threads, random state, peak memory."""
+"""The hardware that a run uses: device, precision, threads, random state and peak memory."""
 
 import hashlib
 import os
@@ -13,14 +13,15 @@ import torch
 from imdbcls.errors import UserError
 from imdbcls.runtime import limits
 
-_all_threads: int | None = None  # of the processes that share them, where this one has only a share
+_all_threads: int | None = None  # threads of all parallel jobs together; None if this process runs alone
 
 
 @dataclass(frozen=True)
 class Hardware:
-    """Where a run computes and in which precision.
+    """The device and the precision of a run.
 
-    `bf16` is autocast: weights, optimizer state and losses stay float32, matrix products and attention run in bfloat16.
+    `bf16` means autocast: matrix products and attention run in bfloat16; weights, optimizer state and losses stay
+    float32.
     """
 
     device: torch.device
@@ -39,9 +40,9 @@ class Hardware:
 
 
 def choose_hardware(device: str, precision: str, deterministic: bool = False) -> Hardware:
-    """Resolve `auto` and refuse what this machine does not have (UserError).
+    """Resolve `auto`, and raise UserError if PyTorch does not find the device.
 
-    `deterministic` has CUDA use only kernels that give the same bits each time; on the CPU they always do.
+    With `deterministic`, CUDA only uses kernels that give the same bits on every run. CPU kernels always do.
     """
     available = ["cpu"]
     if torch.backends.mps.is_available():
@@ -51,7 +52,7 @@ def choose_hardware(device: str, precision: str, deterministic: bool = False) ->
     chosen = available[0] if device == "auto" else device
     if chosen not in available:
         raise UserError(
-            f"device={device} was asked for, and PyTorch finds only: {', '.join(available)}; use device=auto."
+            f"device={device} is not available: PyTorch finds only {', '.join(available)}. Use device=auto."
         )
     if precision == "auto":
         precision = "bf16" if computes_bf16(chosen) else "fp32"
@@ -63,18 +64,19 @@ def choose_hardware(device: str, precision: str, deterministic: bool = False) ->
 
 
 def start_threads() -> None:
-    """Start PyTorch's compute threads, or raise UserError if this process may not start that many.
+    """Start PyTorch's compute threads, or raise UserError if this process cannot start that many.
 
-    OpenMP ends the process at once when it cannot start a thread, without an exception. So the threads are tried first
-    (twice as many: PyTorch and the compiled kernels may each have their own) and started before memory is taken.
+    OpenMP aborts the process, without an exception, if it cannot start a thread. This function therefore first tries to
+    start twice as many threads, because PyTorch and the compiled kernels may have separate ones. It is called before
+    memory is allocated.
     """
     count = torch.get_num_threads()
     limits.require_threads(2 * count)
-    torch.zeros(count << 16).add_(1)  # large enough for every thread to get a part
+    torch.zeros(count << 16).add_(1)  # large enough to use every thread
 
 
 def share_threads(jobs: int) -> None:
-    """From now on, compute with this process's share of the CPU's threads: it runs beside other jobs."""
+    """Limit this process to its share of the CPU's threads, because it runs in parallel with other jobs."""
     global _all_threads
     _all_threads = torch.get_num_threads()
     torch.set_num_threads(max(1, _all_threads // jobs))
@@ -82,9 +84,9 @@ def share_threads(jobs: int) -> None:
 
 @contextmanager
 def all_threads() -> Iterator[None]:
-    """Within, compute with every job's share: for what the others wait for, as a rule.
+    """Use the threads of all parallel jobs in this block, for work that the other jobs usually wait for.
 
-    Jobs that do not wait go on with theirs, and all are then slower for that time.
+    A job that does not wait keeps its own share. All jobs are then slower during the block.
     """
     share = torch.get_num_threads()
     torch.set_num_threads(share if _all_threads is None else _all_threads)
@@ -95,29 +97,29 @@ def all_threads() -> Iterator[None]:
 
 
 def set_float32_products(precision: str) -> None:
-    """Have CUDA compute float32 products in float32 where that precision was asked for.
+    """Disable TF32 on CUDA for matrix products, and for cuDNN too if the precision is fp32.
 
-    PyTorch's own default would be TF32, with 10 bits of mantissa, for an LSTM even then. Under bf16 an LSTM, which
-    stays out of autocast (`heads/lstm.py`), may have it: TF32 still keeps more bits than bfloat16.
+    By default, PyTorch lets cuDNN compute a float32 LSTM in TF32, which has a mantissa of 10 bits. Under bf16, the LSTM
+    runs in float32 outside autocast (`heads/lstm.py`), and TF32 is allowed: it is still more precise than bfloat16.
     """
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.allow_tf32 = precision == "bf16"
 
 
 def require_determinism() -> None:
-    """Have CUDA use only kernels that give the same bits each time, and raise where an operation has none.
+    """Make CUDA use only deterministic kernels. An operation without a deterministic kernel then raises.
 
-    Flash and memory-efficient attention then take the deterministic form of their backward pass; cuDNN's attention has
-    none and is left out.
+    Flash and memory-efficient attention use the deterministic variant of their backward pass. cuDNN's attention has no
+    such variant and is disabled.
     """
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when cuBLAS is first used
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads the variable on its first use
     torch.use_deterministic_algorithms(True)
     torch.backends.cudnn.benchmark = False
     torch.backends.cuda.enable_cudnn_sdp(False)
 
 
 def computes_bf16(device: str) -> bool:
-    """Whether the hardware has bfloat16 matrix units; emulation does not count."""
+    """Return whether the hardware has bfloat16 matrix units. Emulation does not count."""
     if device == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     if device == "cpu":
@@ -126,14 +128,14 @@ def computes_bf16(device: str) -> bool:
 
 
 def seed_everything_at(seed: int, step: int) -> None:
-    """Set PyTorch's random state from the run's seed and the step alone.
+    """Set PyTorch's random state from the run's seed and the step only.
 
-    A step's dropout then depends on nothing that happened before it: a resumed run draws what an undisturbed one would
-    have, and a step can be repeated.
+    The dropout of a step then does not depend on earlier steps, so a resumed run draws the same numbers as an
+    uninterrupted run, and a step can be repeated.
     """
     digest = hashlib.sha256(f"{seed}/{step}".encode()).digest()
     number = int.from_bytes(digest[:8], "little", signed=True)
-    # As torch.manual_seed does, which also takes down the whole call stack for each kind of device not in use.
+    # Like torch.manual_seed, but faster: that function also records the call stack for each device type not in use.
     torch.default_generator.manual_seed(number)
     if torch.cuda.is_initialized():
         torch.cuda.manual_seed_all(number)
@@ -142,13 +144,13 @@ def seed_everything_at(seed: int, step: int) -> None:
 
 
 def reset_peak_memory(device: torch.device) -> None:
-    """From now on, count the most memory anew, where it can be: a process's resident memory has one peak for ever."""
+    """Reset the peak memory statistics. This works only on CUDA: the peak of resident memory cannot be reset."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
 
 
 def peak_memory_mb(device: torch.device) -> float:
-    """The most memory this process has held, in MB (10^6 bytes): the GPU's where one is used, else resident memory."""
+    """Return the peak memory of this process in MB (10^6 bytes): allocated GPU memory on CUDA, else resident memory."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 1e6
     unit = 1 if sys.platform == "darwin" else 1024

@@ -1,8 +1,8 @@
-"""Run a command: set its streams and logging up, explain its errors, and set its exit code.
+"""Run a command: set up its streams and logging, report its errors, and set its exit code.
 
-Commands answer on stdout and log to stderr. Either can be closed, full, a pipe without a reader, or a terminal that
-is gone. A failed write to stderr is dropped: it never ends a command. A failed write to stdout ends the command:
-silently with exit code 141 if the reader has left (`| head`), else with one sentence and exit code 2.
+Commands write their output to stdout and log to stderr. Each stream can be closed, on a full disk, a pipe without a
+reader, or a terminal that was closed. A failed write to stderr is ignored. A failed write to stdout ends the command:
+silently with exit code 141 if the reader has closed the pipe (`| head`), otherwise with an error and exit code 2.
 """
 
 import codecs
@@ -24,11 +24,11 @@ from imdbcls.runtime.installation import require_one_installation
 
 logger = logging.getLogger(__name__)
 
-READER_LEFT = 128 + signal.SIGPIPE  # as a shell reports a process that SIGPIPE ended
+BROKEN_PIPE = 128 + signal.SIGPIPE  # the exit code that a shell reports for a process killed by SIGPIPE
 INTERRUPTED = 128 + signal.SIGINT
 FAILED = 2
 
-# Replacements for characters that the encoding does not have; other characters are escaped.
+# Replacements for characters that the encoding of a stream lacks. Other missing characters are escaped.
 _SUBSTITUTES = str.maketrans(
     {
         "\u2013": "-",
@@ -47,7 +47,7 @@ _ERRORS = "imdbcls.substitute"
 
 
 class StdoutLost(SystemExit):
-    """Stdout cannot be written any more. As a SystemExit, it ends the command even if a library swallows exceptions."""
+    """A failed write to stdout. It is a SystemExit, so it ends the command even if a library catches `Exception`."""
 
     def __init__(self, code: int, reason: str) -> None:
         super().__init__(code)
@@ -58,7 +58,7 @@ class StdoutLost(SystemExit):
 
 
 class _Stderr(io.FileIO):
-    """The raw stderr: what cannot be written is dropped."""
+    """The raw stderr. Failed writes are ignored."""
 
     def write(self, data: Any) -> int:
         with contextlib.suppress(OSError):
@@ -67,7 +67,7 @@ class _Stderr(io.FileIO):
 
 
 class _Stdout(io.FileIO):
-    """The raw stdout: the first failed write raises `StdoutLost`, or sets `lost` if that is `deferred`."""
+    """The raw stdout. The first failed write sets `lost`, and raises it unless errors are `deferred`."""
 
     lost: StdoutLost | None = None
     deferred = False
@@ -84,15 +84,15 @@ class _Stdout(io.FileIO):
             return len(memoryview(data).cast("B"))
 
     def _discard(self) -> None:
-        """Discard all further output: buffered text, and what libraries write to the descriptor."""
+        """Discard all further output, including buffered text and direct writes of libraries to the descriptor."""
         with contextlib.suppress(OSError):
-            nowhere = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(nowhere, self.fileno())
-            os.close(nowhere)
+            null = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(null, self.fileno())
+            os.close(null)
 
 
 def _write(write: Callable[[Any], int | None], descriptor: int, data: Any) -> int:
-    """Write some of the data and return the count of bytes; wait if the descriptor is non-blocking and full."""
+    """Write some of the data and return the number of bytes. Wait if the descriptor is non-blocking and full."""
     while True:
         count = write(data)
         if count is not None:
@@ -102,16 +102,16 @@ def _write(write: Callable[[Any], int | None], descriptor: int, data: Any) -> in
 
 def _lost(error: OSError) -> StdoutLost:
     if error.errno == errno.EPIPE:
-        return StdoutLost(READER_LEFT, "the reader of stdout has left")
+        return StdoutLost(BROKEN_PIPE, "the reader of stdout has closed the pipe")
     reason = "it is closed" if error.errno == errno.EBADF else str(error.strerror)
-    # Not logged: a handler of the user's may write to stdout.
-    sentence = f"stdout cannot be written: {reason}. Redirect it to a file or pipe that can be written."
+    # Written directly instead of logged, because the user's log handlers may write to stdout.
+    sentence = f"stdout cannot be written: {reason}. Redirect it to a writable file or pipe."
     write_message(sentence, "imdbcls:", "red")
     return StdoutLost(FAILED, f"stdout cannot be written: {reason}")
 
 
 def _substitute(error: UnicodeError) -> tuple[str | bytes, int]:
-    """Handle characters that an encoding does not have: a look-alike, the raw byte of a file name, or an escape."""
+    """Replace characters that an encoding lacks by a similar character, the raw byte of a file name, or an escape."""
     if not isinstance(error, UnicodeEncodeError):
         raise error
     text = error.object[error.start : error.end]
@@ -124,9 +124,10 @@ def _substitute(error: UnicodeError) -> tuple[str | bytes, int]:
 
 
 def set_up_streams() -> None:
-    """Replace the standard streams by ones that fail as described above, set logging up, and explain errors.
+    """Replace the standard streams, configure logging and install the exception hook.
 
-    Call it before heavy imports: a limit of the machine can already make those fail.
+    The new streams handle failed writes as described in the module docstring. Call this function before heavy imports:
+    they fail if the machine lacks memory or threads, and the hook reports that.
     """
     codecs.register_error(_ERRORS, _substitute)
     _open_closed()
@@ -134,7 +135,7 @@ def set_up_streams() -> None:
         stream = getattr(sys, name)
         try:
             descriptor = stream.fileno()
-        except (OSError, AttributeError):  # not a file, such as in a notebook
+        except (OSError, AttributeError):  # the stream is not a file, for example in a notebook
             continue
         if isinstance(getattr(stream.buffer, "raw", None), raw_class):
             continue
@@ -155,9 +156,10 @@ def set_up_streams() -> None:
 
 
 def _open_closed() -> None:
-    """Open closed standard descriptors: otherwise the next file gets the number, and with it the output of C code.
+    """Open the standard descriptors that are closed.
 
-    Reading from a closed stdin and writing to a closed stdout still fail.
+    Otherwise the next opened file would get the descriptor's number, and C code would write its output to that file.
+    Each descriptor is opened in the wrong direction, so that reading from stdin and writing to stdout still fail.
     """
     for descriptor, (name, flags, mode) in enumerate(
         (("stdin", os.O_WRONLY, "r"), ("stdout", os.O_RDONLY, "w"), ("stderr", os.O_WRONLY, "w"))
@@ -177,7 +179,7 @@ def _open_closed() -> None:
 
 
 def _explain(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    """Log an uncaught exception (`sys.excepthook`): a sentence, or a traceback if it is a bug."""
+    """Log an uncaught exception (`sys.excepthook`): its message for known errors, a traceback for a bug."""
     if issubclass(kind, KeyboardInterrupt):
         raise SystemExit(INTERRUPTED)
     with user_errors():
@@ -189,7 +191,7 @@ def _explain(kind: type[BaseException], error: BaseException, trace: TracebackTy
 
 
 def run(main: Callable[[], object]) -> NoReturn:
-    """Run `main`, which returns an exit code or None for 0, and end the process."""
+    """Run `main` and exit the process. `main` returns an exit code, or None for 0."""
     set_up_streams()
     code: object = None
     try:
@@ -210,12 +212,12 @@ def run(main: Callable[[], object]) -> NoReturn:
 
 
 def takes_unicode(file: TextIO) -> bool:
-    """Return whether the encoding of a text file has every character."""
+    """Return whether the encoding of a text file can represent every character."""
     return (file.encoding or "utf-8").lower().replace("_", "-").startswith("utf")
 
 
 def flush() -> StdoutLost | None:
-    """Flush stdout and stderr; return the error if stdout has lost output, else None."""
+    """Flush stdout and stderr. Return the error if a write to stdout failed, else None."""
     try:
         sys.stdout.flush()
     except StdoutLost as lost:
@@ -231,7 +233,7 @@ def flush() -> StdoutLost | None:
 
 @contextlib.contextmanager
 def stdout_is_secondary() -> Iterator[None]:
-    """Defer the error of a lost stdout to the exit code: the work in the block is recorded in files."""
+    """Let the block finish if writing to stdout fails, because its results go to files. `run` sets the exit code."""
     raw = _raw_stdout()
     if raw is None or raw.deferred:
         yield

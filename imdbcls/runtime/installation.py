@@ -1,4 +1,4 @@
-"""Check that the code and its configuration belong together: two clones with one environment may mix."""
+"""Check that the code and its config files come from the same clone. Clones that share one environment may mix."""
 
 from importlib.util import find_spec
 from pathlib import Path
@@ -9,9 +9,9 @@ CONF = "imdbcls.conf"
 
 
 def require_one_installation() -> None:
-    """Raise UserError where the package and `imdbcls.conf` come from different clones.
+    """Raise UserError if the package and `imdbcls.conf` come from different clones.
 
-    In a clone, `imdbcls.conf` is the folder `conf/` next to the package; in a wheel it is inside the package.
+    In a clone, `imdbcls.conf` is the folder `conf/` next to the package. In a wheel, it is inside the package.
     """
     code = Path(__file__).resolve().parents[1]
     spec = find_spec(CONF)
@@ -20,6 +20,6 @@ def require_one_installation() -> None:
     found = Path(next(iter(spec.submodule_search_locations))).resolve()
     if found not in (code / "conf", code.parent / "conf"):
         raise UserError(
-            f"imdbcls comes from {code.parent} and its configuration from {found.parent}: two copies are mixed. Start "
-            f"the command in {found.parent}, or run `pip install -e .` in {code.parent}."
+            f"imdbcls is imported from {code.parent}, but its config files are from {found.parent}. Run the command in "
+            f"{found.parent}, or run `pip install -e .` in {code.parent}."
         )

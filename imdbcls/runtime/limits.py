@@ -1,4 +1,4 @@
-"""Recognise errors that limits of the machine cause: memory, threads, open files, disk space, permissions."""
+"""Detect errors caused by limits of the machine: memory, threads, open files, disk space and permissions."""
 
 import errno
 import re
@@ -10,17 +10,16 @@ from imdbcls.errors import UserError
 
 try:
     import resource
-except ImportError:  # not on Windows
+except ImportError:  # on Windows
     resource = None  # type: ignore[assignment]
 
-LEAST_ADDRESS_SPACE = 10**9
+MIN_ADDRESS_SPACE = 10**9  # in bytes
 
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _NO_FILES = (errno.EMFILE, errno.ENFILE)
 _NO_ACCESS = (errno.EACCES, errno.EPERM, errno.EROFS)
-# The path that the error names cannot be used as it is.
 _BAD_PATH = (errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.EIO, errno.ESTALE, errno.ENXIO)
-# Libraries in C++ and Rust (torch, pyarrow, safetensors, tokenizers) put the number or the words into their messages.
+# Libraries in C++ and Rust (torch, pyarrow, safetensors, tokenizers) give the errno or its text only in the message.
 _NUMBER_IN_TEXT = re.compile(r"(?:os error |\[?errno ?)(\d+)\b|code: (\d+),", re.IGNORECASE)
 _NO_MEMORY_TEXT = re.compile(
     r"can.?t allocate memory|cannot allocate memory|not enough memory|out of memory|std::bad_alloc|bad allocation"
@@ -34,27 +33,27 @@ _NO_THREADS_TEXT = re.compile(
     re.IGNORECASE,
 )
 _NO_FILES_TEXT = re.compile(r"too many open files", re.IGNORECASE)
-# What each limit bounds, how its size is written, and the shell command that shows and changes it.
+# For each limit: what it limits, how to format its value, and the shell command that shows and changes it.
 _LIMITS: dict[str, tuple[str, Callable[[int], str], str]] = {
     "RLIMIT_AS": ("this process may address", lambda size: f"{size / 1e9:.1f} GB", "ulimit -v"),
     "RLIMIT_NOFILE": ("this process may open", lambda count: f"{count:,} files", "ulimit -n"),
     "RLIMIT_NPROC": ("this user may run", lambda count: f"{count:,} threads", "ulimit -u"),
 }
 _NO_TEMPORARY_TEXT = "No usable temporary directory found"
-# Only the messages of these errors are searched: elsewhere, a name or a label may contain the same words.
+# Only the messages of these exceptions are searched. In other messages, a name or a label may contain the same words.
 _LIBRARY_ERRORS = ("RuntimeError", "ImportError", "SafetensorError", "ArrowMemoryError", "ArrowException", "OSError")
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Return whether an allocation failed: CUDA raises torch.OutOfMemoryError, the CPU a RuntimeError."""
+    """Return whether an allocation failed. On CUDA, torch raises OutOfMemoryError; on the CPU, RuntimeError."""
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return True
     return errno_of(error) == errno.ENOMEM or (_comes_from_library(error) and bool(_NO_MEMORY_TEXT.search(str(error))))
 
 
 def is_disk_full(error: BaseException) -> bool:
-    """Return whether there was no space to write a file: a full disk, a quota, a limit on the size of files."""
-    return errno_of(error) in _NO_ROOM
+    """Return whether a file could not be written because of a full disk, a quota or a limit on file sizes."""
+    return errno_of(error) in _DISK_FULL
 
 
 def is_out_of_files(error: BaseException) -> bool:
@@ -68,7 +67,7 @@ def is_out_of_threads(error: BaseException) -> bool:
 
 
 def errno_of(error: BaseException) -> int | None:
-    """Return the errno of an error, or None; some libraries have it only in their message."""
+    """Return the errno of an error, or None. For library errors, it may be parsed from the message."""
     number = getattr(error, "errno", None)
     if isinstance(number, int):
         return number
@@ -82,7 +81,7 @@ def _comes_from_library(error: BaseException) -> bool:
 
 @contextmanager
 def explained() -> Iterator[None]:
-    """Raise errors that a limit of the machine caused as UserError."""
+    """Convert errors caused by a limit of the machine to UserError."""
     try:
         yield
     except BaseException as error:
@@ -93,9 +92,9 @@ def explained() -> Iterator[None]:
 
 
 def explain(error: BaseException) -> UserError | None:
-    """Return a UserError for an error that a limit of the machine caused, None for any other.
+    """Return a UserError for an error caused by a limit of the machine, and None for any other error.
 
-    The causes of the error are examined too: libraries wrap the original error.
+    The chain of `__cause__` is examined too, because libraries wrap the original error.
     """
     seen: list[BaseException] = []
     current: BaseException | None = error
@@ -114,8 +113,8 @@ def _sentence(error: BaseException) -> str | None:
     detail = " ".join(str(error).split())[:160] or type(error).__name__
     if is_disk_full(error):
         return (
-            f"There is no space left to write ({detail}). Free some space and run the same command again; a training "
-            "continues from its last checkpoint."
+            f"There is no space left to write ({detail}). Free some disk space and run the same command again; a "
+            "training run resumes from its last checkpoint."
         )
     if is_out_of_memory(error):
         return (
@@ -126,27 +125,25 @@ def _sentence(error: BaseException) -> str | None:
         return f"Too many files are open ({detail}). Reduce jobs{_limits('RLIMIT_NOFILE')}."
     if is_out_of_threads(error):
         return (
-            f"No further thread or process can be started ({detail}). Set OMP_NUM_THREADS=1 and jobs=1"
+            f"No more threads or processes can be started ({detail}). Set OMP_NUM_THREADS=1 and jobs=1"
             f"{_limits('RLIMIT_AS', 'RLIMIT_NPROC')}."
         )
     if _NO_TEMPORARY_TEXT in str(error):
-        return "No folder for temporary files is writable: set TMPDIR to one that is."
+        return "No folder for temporary files is writable. Set TMPDIR to a writable folder."
     filename = getattr(error, "filename", None)
     if isinstance(error, OSError) and isinstance(filename, str | bytes) and error.errno in (*_NO_ACCESS, *_BAD_PATH):
-        place = filename.decode(errors="replace") if isinstance(filename, bytes) else filename
-        return f"{_shortened(place)}: {error.strerror}. {_advice(error.errno)}"
+        path = filename.decode(errors="replace") if isinstance(filename, bytes) else filename
+        return f"{_shortened(path)}: {error.strerror}. {_advice(error.errno)}"
     return None
 
 
 def _advice(number: int) -> str:
     if number in _NO_ACCESS:
-        return (
-            "Change its permissions, or choose another path (runs_dir, IMDBCLS_CACHE, HF_HOME or TMPDIR set folders)."
-        )
+        return "Change its permissions, or choose another path (set runs_dir, IMDBCLS_CACHE, HF_HOME or TMPDIR)."
     if number == errno.ENAMETOOLONG:
         return "Use a shorter name."
     if number in (errno.EIO, errno.ESTALE, errno.ENXIO):
-        return "The disk or its server failed; try again, or use another disk."
+        return "The disk or the file server failed. Try again, or use another disk."
     return "Choose another path."
 
 
@@ -155,7 +152,7 @@ def _shortened(text: str, width: int = 120) -> str:
 
 
 def _limits(*names: str) -> str:
-    """Return the advice to raise those of the limits that are set for this process; may be empty."""
+    """Return the advice to raise the named limits, as the end of a sentence; empty if none of them is set."""
     found = []
     for name in names:
         what, size, command = _LIMITS[name]
@@ -168,20 +165,20 @@ def _limits(*names: str) -> str:
 def require_address_space() -> None:
     """Raise UserError if the address space is too small to import PyTorch, SciPy and Transformers.
 
-    With less, OpenBLAS hangs while it is loaded, and OpenMP aborts the process.
+    With a smaller address space, OpenBLAS hangs while it is loaded, and OpenMP aborts the process.
     """
     limit = resource.getrlimit(resource.RLIMIT_AS)[0] if hasattr(resource, "RLIMIT_AS") else -1
-    if 0 <= limit < LEAST_ADDRESS_SPACE:
+    if 0 <= limit < MIN_ADDRESS_SPACE:
         raise UserError(
-            f"This process may address {limit / 1e9:.2f} GB (ulimit -v), and importing the libraries takes about "
-            f"{LEAST_ADDRESS_SPACE / 1e9:.0f} GB. Raise the limit: ulimit -v unlimited."
+            f"This process may address {limit / 1e9:.2f} GB (ulimit -v), but importing the libraries takes about "
+            f"{MIN_ADDRESS_SPACE / 1e9:.0f} GB. Raise the limit: ulimit -v unlimited."
         )
 
 
 def require_threads(count: int) -> None:
     """Raise UserError if this process cannot start `count` threads.
 
-    OpenMP aborts the process if one of its threads cannot be started, so this is tried first.
+    Call it before OpenMP starts its threads: OpenMP aborts the process if one of them cannot be started.
     """
     release = threading.Event()
     threads = [threading.Thread(target=release.wait, daemon=True) for _ in range(count)]

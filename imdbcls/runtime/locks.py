@@ -1,10 +1,10 @@
-"""Locks between processes, held on files with `filelock`, which uses flock on Linux and macOS.
+"""File locks between processes. They use `filelock`, which calls flock on Linux and macOS.
 
-The kernel releases a lock when its process ends, also after SIGKILL. On NFS (Linux 2.6.12 or later), flock becomes a
-lock on the server and holds between machines. A mount with `nolock` or `local_lock=flock`, or Lustre with `localflock`,
-locks only within one machine, and no process can detect that. Where the file system has no flock at all (Lustre with
-`noflock`), taking a lock raises OSError. filelock's own fallback there, `SoftFileLock`, is switched off: it tests
-whether a file exists, and that file outlives a killed process.
+The kernel releases a lock when its process ends, even after SIGKILL. On NFS (Linux 2.6.12 or later), flock locks the
+file on the server, so the lock works between machines. An NFS mount with `nolock` or `local_lock=flock`, or Lustre with
+`localflock`, locks only within one machine, and a process cannot detect that. On a file system without flock (Lustre
+with `noflock`), taking a lock raises OSError. filelock's fallback for that case, `SoftFileLock`, is disabled: it checks
+whether a file exists, and a killed process would leave that file.
 """
 
 from collections.abc import Callable, Iterator
@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 
 
 def file_lock(path: Path, on_acquired: Callable[[int], None] | None = None) -> "FileLock":
-    """Return the lock on `path`, not yet held; `on_acquired` gets the file's descriptor as soon as it is.
+    """Return a lock on `path` without acquiring it. After `acquire`, `on_acquired` is called with the file descriptor.
 
-    `acquire` creates the file and never truncates it. It raises `filelock.Timeout` if another process holds the lock
-    when the time is up, and OSError if `path` is a symbolic link, cannot be written or cannot be locked.
+    `acquire` creates the file and never truncates it. It raises `filelock.Timeout` if another process still holds the
+    lock after the timeout, and OSError if `path` is a symbolic link, cannot be written or cannot be locked.
     """
     from filelock import FileLock
 
@@ -29,10 +29,10 @@ def file_lock(path: Path, on_acquired: Callable[[int], None] | None = None) -> "
 
 @contextmanager
 def build_lock(path: Path, on_wait: Callable[[], None] | None = None) -> Iterator[None]:
-    """Let one process at a time build something; the lock file is removed afterwards.
+    """Run the block in one process at a time, and remove the lock file afterwards.
 
-    If another process holds the lock, call `on_wait`, then wait for that process. Without a usable lock, continue: the
-    callers write atomically, so two builders cost only time.
+    If another process holds the lock, call `on_wait`, then wait for that process. If the file cannot be locked, run the
+    block anyway: callers write atomically, so building the same thing twice only wastes time.
     """
     from filelock import Timeout
 
@@ -48,5 +48,5 @@ def build_lock(path: Path, on_wait: Callable[[], None] | None = None) -> Iterato
         yield
     finally:
         if lock.is_locked:
-            path.unlink(missing_ok=True)  # while it is held: a process that waits then locks a new file
+            path.unlink(missing_ok=True)  # remove it before releasing: a waiting process then locks a new file
             lock.release()

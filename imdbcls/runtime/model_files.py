@@ -13,13 +13,13 @@ PACKAGE_PREFIX = "package:"
 
 
 def local_model(path: Any) -> Path | None:
-    """Return the folder that `backbone.path` names, None if it is a hub id. Raises UserError if it is neither."""
+    """Return the local folder that `backbone.path` names, or None for a hub id. Raise UserError if it is neither."""
     if not isinstance(path, str) or not path:
         raise UserError(f"backbone.path={shown(path)} is not a path; give a folder, package:NAME/FOLDER or a hub id.")
     if path.startswith(PACKAGE_PREFIX):
         return local_package(path)
     folder = os.path.expanduser(path)
-    if os.path.isdir(folder):  # unlike Path's, it takes any text: too long, with a NUL, ~nobody
+    if os.path.isdir(folder):  # Path.is_dir would raise for some strings: too long, with a NUL, ~nobody
         return Path(folder)
     if not is_hub_id(path):
         raise UserError(
@@ -32,9 +32,9 @@ def local_model(path: Any) -> Path | None:
 def local_package(path: str) -> Path:
     """Return the folder that `package:NAME/FOLDER` names, without importing the package."""
     package, _, subfolder = path.removeprefix(PACKAGE_PREFIX).partition("/")
-    # To find a.b, Python would import a.
-    named = package.isidentifier() and package != "__main__"
-    if not named or Path(subfolder).is_absolute() or ".." in Path(subfolder).parts:
+    # A dotted name is refused: to find a.b, find_spec imports a.
+    is_package_name = package.isidentifier() and package != "__main__"
+    if not is_package_name or Path(subfolder).is_absolute() or ".." in Path(subfolder).parts:
         raise UserError(
             f"backbone.path={path} is not of the form package:NAME/FOLDER, a folder inside a Python package."
         )

@@ -1,4 +1,4 @@
-"""Find out who else can change a file: what is run as code must be writable only by this user and root."""
+"""Check who can change a file. Files that are run as code must be writable only by this user and root."""
 
 import grp
 import os
@@ -10,9 +10,9 @@ from pathlib import Path
 def risk_of_folder(folder: Path) -> str | None:
     """Return why another user could change the content of `folder`, and what to do about it; None if nobody can.
 
-    The folder must belong to this user or root, or not exist, and must not be a symbolic link. Other users may write to
-    its parents if they cannot rename the files in them: a sticky folder such as /tmp. Raises OSError if one of them
-    cannot be examined.
+    The folder must belong to this user or root, or not exist, and it must not be a symbolic link. Other users may write
+    to a parent only if it is sticky, as /tmp is, because they cannot rename other users' files there. Raises OSError if
+    a folder cannot be examined.
     """
     if folder.is_symlink():
         return f"{folder} is a symbolic link: put a folder in its place"
@@ -30,14 +30,14 @@ def risk_of_folder(folder: Path) -> str | None:
 
 
 def nearest_existing(path: Path) -> Path:
-    """Return the path itself, or the first of its parents that exists."""
+    """Return the path if it exists, else its nearest existing parent."""
     return next(each for each in (path, *path.absolute().parents) if each.exists())
 
 
 def risk_of_file(path: Path, found: os.stat_result) -> str | None:
-    """Return the same for an open file with the status `found`; the caller checks its folder."""
+    """Return why another user could change a file, or None. `found` is its status; the caller checks its folder."""
     if not stat.S_ISREG(found.st_mode):
-        return f"{path} is not a file"
+        return f"{path} is not a regular file"
     return _risk(path, found)
 
 
@@ -58,7 +58,10 @@ def _name_of(uid: int) -> str:
 
 
 def _is_own_group(gid: int) -> bool:
-    """Return whether a group has no other members, such as the group of each user on Debian and Fedora (umask 002)."""
+    """Return whether a group contains only this user.
+
+    Debian and Fedora create such a group for each user, and files are then writable by it (umask 002).
+    """
     try:
         group, user = grp.getgrgid(gid), pwd.getpwuid(os.geteuid())
     except KeyError:

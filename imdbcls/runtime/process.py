@@ -1,4 +1,4 @@
-"""Settings of the process for PyTorch on a CPU: the allocator, how threads wait, and sums in an order that is fixed."""
+"""Configure the process for PyTorch on a CPU: the memory allocator, how threads wait, and a fixed order of sums."""
 
 import ctypes
 import os
@@ -12,29 +12,29 @@ _M_TOP_PAD = -2
 _M_MMAP_MAX = -4
 _MADV_HUGEPAGE = 14
 _HUGE_PAGE = 2 << 20
-# How far the heap is reserved in advance, at most: addresses, not memory.
-_RESERVED = 16 << 30
+# The heap reserves at most this many bytes in advance. This takes addresses, not memory.
+_MAX_RESERVED_BYTES = 16 << 30
 
-# How often a thread that waits for the others looks before it sleeps (libgomp's default is 300,000 times, some
-# milliseconds). Where other programs use the cores too, long looking keeps the awaited thread from running at all.
+# The number of times that a waiting thread checks for work before it sleeps. libgomp's default is 300,000, which takes
+# some milliseconds. If other programs use the cores too, long spinning keeps the other threads from running.
 _SPIN_COUNT = "2000"
 
-# Libraries that choose their number of threads by themselves may choose another one under load.
+# Without these variables, the libraries may change their number of threads under load.
 _FIXED_THREADS = {"MKL_DYNAMIC": "FALSE", "OMP_DYNAMIC": "FALSE"}
-# MKL splits the long sums of float32 products (3,072 terms, as in RoBERTa-base) among threads: their last bits depend
-# on the number of these, but not in this mode. It is fast only on Intel's processors: elsewhere AUTO means SSE2.
+# MKL splits long sums of float32 products among threads (3,072 terms in RoBERTa-base), so their last bits depend on the
+# number of threads. This mode prevents that. It is fast only on Intel processors: on others, AUTO means SSE2.
 _FIXED_SUMS = "AUTO,STRICT"
 
 
 def prepare_process() -> None:
-    """Check the limits of the machine and set what must be set before PyTorch is imported."""
+    """Check the limits of the machine, and apply the settings that must precede the import of PyTorch."""
     limits.require_address_space()
     quiet_libraries()
     tune_process()
 
 
 def tune_process() -> None:
-    """Make threads wait briefly, fix the order of sums and keep freed memory in the process.
+    """Make threads spin only briefly, fix the order of sums, and keep freed memory in the process.
 
     Call it before PyTorch is imported. Variables that the user has set are not changed.
     """
@@ -45,9 +45,10 @@ def tune_process() -> None:
 
 
 def fix_sums() -> None:
-    """Make products independent of the number of threads that a library chooses.
+    """Fix the number of threads, and on Intel processors make matrix products independent of that number.
 
-    MKL reads its variables at its first product: later calls have no effect, and `environment.mkl_mode` shows it.
+    MKL reads its variables at its first product, so later calls have no effect. `environment.mkl_mode` returns the
+    mode that is in effect.
     """
     for name, value in _FIXED_THREADS.items():
         os.environ.setdefault(name, value)
@@ -64,12 +65,12 @@ def _is_by_intel() -> bool:
 
 
 def tune_allocator() -> None:
-    """Make glibc serve every block from its heap and never return the heap to the kernel.
+    """Make glibc serve every block from its heap and never return memory to the kernel.
 
-    By default glibc maps large blocks separately and trims its heap, and the kernel zeroes each page again at first
-    touch: about a third of a training step. Call it before the first large tensor. The process then stays at its peak
-    size, which is what `peak_memory_mb` counts anyway. It has no effect without glibc, or under a preloaded allocator
-    (tcmalloc, jemalloc).
+    By default, glibc maps large blocks separately and trims its heap. The kernel then zeroes each page again on first
+    touch, which takes about a third of a training step. Call this function before the first large tensor. The process
+    stays at its peak size, which is what `peak_memory_mb` measures anyway. The settings have no effect without glibc or
+    with a preloaded allocator (tcmalloc, jemalloc).
     """
     if not sys.platform.startswith("linux"):
         return
@@ -82,13 +83,13 @@ def tune_allocator() -> None:
 
 
 def _ask_for_huge_pages(process: ctypes.CDLL) -> None:
-    """Reserve the heap's next addresses and have the kernel back them by pages of 2 MB instead of 4 KB.
+    """Reserve the next addresses of the heap, and ask the kernel to use pages of 2 MB instead of 4 KB for them.
 
-    A step touches gigabytes in rows thousands of bytes apart, each on a page of its own, and looking up so many pages
-    takes longer than reading them. What is reserved takes no memory until it is used. Where the kernel refuses
-    (huge pages off, too few addresses), nothing changes.
+    A training step touches gigabytes in rows that are thousands of bytes apart. With small pages, each row is on its
+    own page, and looking up the pages takes longer than reading them. Reserved addresses take no memory until they are
+    used. If the kernel refuses (huge pages are disabled, or the address space is too small), nothing changes.
     """
-    size = min(_RESERVED, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2)
+    size = min(_MAX_RESERVED_BYTES, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2)
     process.malloc.restype = ctypes.c_void_p
     process.malloc.argtypes = [ctypes.c_size_t]
     process.free.argtypes = [ctypes.c_void_p]

@@ -1,4 +1,4 @@
-"""Show how far a run is: one live line on a terminal, sparse log lines elsewhere."""
+"""Show the progress of a run: one live line on a terminal, and occasional log lines elsewhere."""
 
 import logging
 import time
@@ -18,25 +18,26 @@ ProgressMode = Literal["auto", "live", "plain", "none"]
 logger = logging.getLogger(__name__)
 
 _REPAINT_SECONDS = 0.2
-# Our own: rich is silent where it cannot repaint. Few lines: one per tenth of the run, at most every ten seconds ...
-_PLAIN_SECONDS = 10.0
-# ... and at least one every five minutes, so that the log of a long run shows that it is alive.
-_PLAIN_SILENCE_SECONDS = 300.0
+# rich shows nothing where it cannot repaint a line, so the plain mode is our own: a log line per tenth of the run, but
+# at most one every `_MIN_PLAIN_SECONDS`, and at least one every `_MAX_PLAIN_SECONDS` to show that the run is alive.
+_MIN_PLAIN_SECONDS = 10.0
+_MAX_PLAIN_SECONDS = 300.0
 
-_BAR_WIDTHS = (10, 40)  # columns: a narrower bar is left out
+_BAR_WIDTHS = (10, 40)  # smallest and largest width in columns; without space for the smallest, no bar is shown
 _VERBS = {"validation": "validating", "test": "testing", "encoding": "encoding"}
 
 
 class Progress:
-    """Show the steps of training and the documents of an evaluation on stderr.
+    """Progress of training steps and of evaluated documents, shown on stderr.
 
-    `mode` is `live` (one repainted line), `plain` (a log line about every tenth of the run), `none`, or `auto`: live if
-    stderr is a terminal. Nothing here reads a tensor: losses arrive as floats, at logged steps only.
+    `mode` is `live` (one repainted line), `plain` (a log line about every tenth of the run), `none`, or `auto` (`live`
+    on a terminal, else `plain`). Progress never reads a tensor, which could wait for the GPU: losses are passed as
+    floats, at logged steps only.
     """
 
     def __init__(self, mode: ProgressMode = "auto") -> None:
         if mode not in get_args(ProgressMode):
-            raise UserError(f"progress={mode} is not known: use one of {', '.join(get_args(ProgressMode))}.")
+            raise UserError(f"progress={mode} is not one of {', '.join(get_args(ProgressMode))}.")
         if mode == "auto":
             self._style = "live" if console.is_terminal() and console.shows_messages() else "plain"
         elif mode == "live" and not console.can_repaint():
@@ -46,7 +47,7 @@ class Progress:
         self.start(total_steps=0)
 
     def start(self, total_steps: int, start_step: int = 0, num_epochs: int | None = None) -> None:
-        """Start the clock; the first `start_step` optimizer steps were done by an earlier process and are not timed."""
+        """Start timing. The first `start_step` optimizer steps were done by an earlier process and are not timed."""
         self._total_steps = total_steps
         self._start_step = start_step
         self._num_epochs = num_epochs
@@ -59,7 +60,7 @@ class Progress:
         self._resumed_at = self._stepped_at = self._shown_at = time.monotonic()
 
     def step(self, step: int, epoch: int) -> None:
-        """Show an optimizer step; call it after each. `step` and `epoch` count from 1."""
+        """Show the progress of training. Call it after each optimizer step; `step` and `epoch` count from 1."""
         if self._style == "none":
             return
         self._last_step = step
@@ -71,21 +72,21 @@ class Progress:
             return
         silence = now - self._shown_at
         tenth_done = (step - self._printed_step) * 10 >= self._total_steps
-        if (tenth_done and silence >= _PLAIN_SECONDS) or silence >= _PLAIN_SILENCE_SECONDS or step == self._total_steps:
+        if (tenth_done and silence >= _MIN_PLAIN_SECONDS) or silence >= _MAX_PLAIN_SECONDS or step == self._total_steps:
             self._shown_at, self._printed_step = now, step
             logger.info(self._training_line(step, epoch, now))
 
     def set_metrics(self, loss: float, documents_per_second: float) -> None:
-        """Take the figures of a logged step; they are shown until the next one."""
+        """Set the metrics to show, until the next call."""
         self._loss = loss
         self._documents_per_second = documents_per_second
 
     def for_split(self, split: str) -> Callable[[int, int], None]:
-        """Return `evaluating` for one split: a function of the documents done and their total."""
+        """Return the callback `evaluating(done, total)` for a split."""
         return partial(self.evaluating, split)
 
     def evaluating(self, split: str, done: int, total: int) -> None:
-        """Show the documents scored so far; `done == total` ends the evaluation. The caller logs its result."""
+        """Show the number of documents done; `done == total` ends the evaluation. The caller logs its result."""
         now = time.monotonic()
         if not self._evaluating:
             self._evaluating = True
@@ -99,7 +100,7 @@ class Progress:
             elif self._style == "live" and now - self._shown_at >= _REPAINT_SECONDS:
                 self._shown_at = now
                 console.paint(_Line(line, done, total))
-            elif self._style == "plain" and now - self._shown_at >= _PLAIN_SILENCE_SECONDS:
+            elif self._style == "plain" and now - self._shown_at >= _MAX_PLAIN_SECONDS:
                 self._shown_at = now
                 logger.info(line)
         if finished:
@@ -107,7 +108,7 @@ class Progress:
             self._resumed_at = self._stepped_at = now
 
     def close(self) -> None:
-        """Erase the live line and log how long the training took; safe to call twice, and after an error."""
+        """Erase the live line and log the training time. It is safe to call this twice, and after an error."""
         if self._style == "none":
             return
         if self._style == "live":
@@ -134,7 +135,7 @@ class Progress:
 
 
 class _Line:
-    """A text and a bar in one line of the terminal; the text is cut, or the bar left out, if they do not fit."""
+    """A text and a progress bar on one line of the terminal. If both do not fit, only the text, truncated, is shown."""
 
     def __init__(self, text: str, done: int, total: int) -> None:
         self._text = printable_line(text)
@@ -146,16 +147,16 @@ class _Line:
         from rich.table import Table
         from rich.text import Text
 
-        width = options.max_width - 3  # Ctrl-C is echoed as two characters: they must not wrap the line
+        width = options.max_width - 3  # leaves space for the `^C` that terminals echo, which would wrap the line
         text = Text(self._text, no_wrap=True, overflow="ellipsis")
-        room = width - text.cell_len - 2
+        bar_width = width - text.cell_len - 2
         shortest, longest = _BAR_WIDTHS
-        if room < shortest:
+        if bar_width < shortest:
             text.truncate(width, overflow="ellipsis")
             yield text
         else:
             line = Table.grid(padding=(0, 2, 0, 0))
-            line.add_row(text, ProgressBar(total=self._total, completed=self._done, width=min(room, longest)))
+            line.add_row(text, ProgressBar(total=self._total, completed=self._done, width=min(bar_width, longest)))
             yield line
 
 

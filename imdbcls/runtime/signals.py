@@ -1,4 +1,4 @@
-"""Stop a run on SIGTERM, SIGINT, SIGUSR1 or SIGUSR2: at the next safe point, with its state saved."""
+"""Stop a run on SIGTERM, SIGINT, SIGUSR1 or SIGUSR2 at the next safe point, after saving its state."""
 
 import logging
 import signal
@@ -14,25 +14,25 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
 
 
 class Interrupted(BaseException):
-    """The run was asked to stop, and the state it needs to continue is saved.
+    """A run that a signal stopped. The state needed to resume it is saved.
 
-    Like KeyboardInterrupt, it is not an `Exception`: it may be raised inside a library that swallows those.
+    Like KeyboardInterrupt, this is not an `Exception`, because it may be raised inside a library that catches those.
     """
 
     def __init__(self, signal_number: int) -> None:
-        super().__init__(f"stopped by {signal.Signals(signal_number).name}; the same command continues it")
+        super().__init__(f"stopped by {signal.Signals(signal_number).name}; run the same command again to resume")
         self.exit_code = 128 + signal_number
 
 
 class StopRequest:
-    """Record whether a signal has asked this process to stop."""
+    """The state of one process's signal handling: whether a signal has requested a stop."""
 
     def __init__(self) -> None:
         self.signal_number: int | None = None
         self._interruptible = False
 
     def on_signal(self, signal_number: int, _frame: object) -> None:
-        """Handle a signal: log it, and raise Interrupted within `interruptible`. A second signal is ignored."""
+        """Handle a signal: log it, and raise Interrupted inside an `interruptible` block. Ignore a second signal."""
         if self.signal_number is not None:
             return
         self.signal_number = signal_number
@@ -43,13 +43,13 @@ class StopRequest:
             self.raise_if_requested()
 
     def raise_if_requested(self) -> None:
-        """Raise Interrupted if a stop was requested; call it only where no work is half done."""
+        """Raise Interrupted if a stop was requested. Call this only at a safe point, with no work half done."""
         if self.signal_number is not None:
             raise Interrupted(self.signal_number)
 
     @contextmanager
     def interruptible(self) -> Iterator[None]:
-        """Raise Interrupted at any point of the block: for long work that can be interrupted without loss."""
+        """Let a signal raise Interrupted at any point of the block, for long work that can be abandoned safely."""
         self._interruptible = True
         try:
             self.raise_if_requested()
@@ -59,7 +59,7 @@ class StopRequest:
 
 
 def current_handlers() -> dict[int, Any]:
-    """Return the current handlers of the signals; none in other threads than the main one, which cannot set any."""
+    """Return the current signal handlers. Outside the main thread, which alone can set handlers, return none."""
     if threading.current_thread() is not threading.main_thread():
         return {}
     return {number: signal.getsignal(number) for number in SIGNALS}
@@ -83,10 +83,10 @@ def restored_handlers() -> Iterator[None]:
 
 @contextmanager
 def stop_requests() -> Iterator[StopRequest]:
-    """Turn the signals into requests while the block runs; outside it they end the process as usual.
+    """Convert signals to stop requests while the block runs, and restore the handlers afterwards.
 
-    After an exit that obeys a request they are ignored: another one must not kill a process that is ending. In a block
-    that another thread than the main one runs, they end the process as usual.
+    If the process exits because of a request, further signals are ignored, so that they cannot kill a process that is
+    ending. Outside the main thread, the handlers cannot be set, and signals end the process as usual.
     """
     request = StopRequest()
     after = current_handlers()

@@ -1,4 +1,4 @@
-"""Lay tables out as text, for a terminal, a file or a pipe."""
+"""Format tables as text for a terminal, a file or a pipe."""
 
 import io
 from collections.abc import Sequence
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from imdbcls.printable import printable_line
 
 GAP = 2  # spaces between columns
-MIN_TEXT_WIDTH = 16  # text cells are not wrapped to less
+MIN_TEXT_WIDTH = 16  # text columns are never narrower than this when wrapped
 
 
 def text_table(
@@ -15,10 +15,11 @@ def text_table(
     num_text_columns: int = 1,
     width: int | None = None,
 ) -> str:
-    """Return rows as aligned lines: the first `num_text_columns` columns to the left, figures to the right.
+    """Return a table as aligned lines.
 
-    `width` is that of a terminal: text cells and headers wrap to it, figures never do. Without it, or if the figures do
-    not fit, each row is one complete line of any length.
+    The first `num_text_columns` columns are text, aligned left. The other columns are numbers, aligned right. Text
+    cells and headers wrap to fit the terminal's `width`; numbers never wrap. Without `width`, or if the numbers do not
+    fit, each row is one line of any length.
     """
     from rich import box
     from rich.console import Console
@@ -35,7 +36,7 @@ def text_table(
         least.append(max(min(widest, MIN_TEXT_WIDTH) if number < num_text_columns else widest, longest_word))
     widths = complete if width is None else fitted(complete, least, width - GAP * (len(names) - 1))
 
-    # Rich shrinks columns without regard to their figures: each gets a fixed width.
+    # Rich would shrink number columns too, so each column gets a fixed width.
     table = Table(box=box.SIMPLE_HEAD, show_header=header is not None, show_edge=False, pad_edge=False)
     table.padding = (0, GAP - 1, 0, 0)  # the box adds one column
     for number, (name, column_width) in enumerate(zip(names, widths, strict=True)):
@@ -50,7 +51,10 @@ def text_table(
 
 
 def fitted(complete: Sequence[int], least: Sequence[int], total: int) -> list[int]:
-    """Shrink the widest columns, down to `least`, until their sum is `total`; if that is too wide, shrink none."""
+    """Return column widths with the sum `total`: shrink the widest columns of `complete`, but none below `least`.
+
+    If even `least` is wider than `total`, return `complete`.
+    """
     widths = list(complete)
     if sum(least) > total:
         return widths

@@ -1,4 +1,4 @@
-"""The installed software that a run records: versions of distributions and the commit of this package."""
+"""Return the software versions that a run records: installed distributions and the commit of this package."""
 
 import platform
 import shutil
@@ -26,7 +26,7 @@ def versions() -> dict[str, str]:
     for distribution in DISTRIBUTIONS:
         try:
             found[distribution] = version(distribution)
-        except PackageNotFoundError:  # run from a folder on PYTHONPATH
+        except PackageNotFoundError:  # the package is on PYTHONPATH but not installed
             continue
     return found
 
@@ -38,7 +38,7 @@ def numeric_versions() -> dict[str, str]:
 
 
 def git_commit() -> str | None:
-    """Return the commit of this package's code, with `-dirty` if it was changed; None for a wheel or without git."""
+    """Return the commit of this package's code, with `-dirty` if files changed; None for a wheel or without git."""
     folder, name = Path(__file__).parent, Path(__file__).name
     if shutil.which("git") is None:
         return None

@@ -1,4 +1,4 @@
-"""Wait for something outside the process for a limited time: a server, a name server, a library that may hang."""
+"""Run functions with a time limit: requests to a server, name lookups, and library calls that may hang."""
 
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -9,7 +9,7 @@ T = TypeVar("T")
 
 
 def in_background(function: Callable[[], T]) -> "Future[T]":
-    """Run `function` in a daemon thread. Unlike a `ThreadPoolExecutor`, it never delays the end of the process."""
+    """Run `function` in a daemon thread, which does not delay process exit as a `ThreadPoolExecutor` does."""
     future: Future[T] = Future()
 
     def run() -> None:
@@ -23,18 +23,18 @@ def in_background(function: Callable[[], T]) -> "Future[T]":
 
 
 def within(seconds: float, function: Callable[[], T]) -> T:
-    """Return what `function` returns, or raise what it raises; after `seconds` abandon it and raise TimeoutError."""
+    """Return the result of `function` or raise its exception. After `seconds`, abandon it and raise TimeoutError."""
     future = in_background(function)
     try:
         return future.result(seconds)
     except TimeoutError as error:
         if future.done():
             raise
-        raise TimeoutError(f"no end after {seconds:.0f} s") from error
+        raise TimeoutError(f"no result after {seconds:.0f} s") from error
 
 
 def is_reachable(url: str, seconds: float) -> bool:
-    """Return whether anything answers HTTP at `url` in time, whatever the answer is."""
+    """Return whether an HTTP server answers at `url` within `seconds`, whatever its status code."""
     import http.client
     import ssl
     import urllib.error
@@ -47,9 +47,9 @@ def is_reachable(url: str, seconds: float) -> bool:
             error.close()
 
     try:
-        within(seconds, ask)  # the timeout of urlopen does not cover a name server that does not answer
+        within(seconds, ask)  # the timeout of urlopen does not cover the name lookup
     except urllib.error.URLError as error:
-        # The server answered with a certificate that only the library which will use it may be set up to trust.
+        # A server with an untrusted certificate is reachable: wandb or huggingface_hub may be configured to trust it.
         return isinstance(error.reason, ssl.SSLError)
     except (OSError, ValueError, http.client.HTTPException):
         return False

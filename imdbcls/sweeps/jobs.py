@@ -1,8 +1,8 @@
-"""Run the jobs of a multirun, each in its own process: one that raises, exits or is killed leaves the others running.
+"""Run the jobs of a multirun in separate processes. A job that raises, exits or is killed does not affect the others.
 
-Job processes are forked from the sweep's process, which has done the imports and read the documents, so that each job
-starts at once; several may run in parallel. The sweep's process computes nothing: forking a process that has started
-compute threads would be unsafe.
+Jobs are forked from the sweep's process, which has already imported all modules and read the documents, so that each
+job starts immediately. Several jobs may run in parallel. The sweep's process itself never computes, because forking a
+process with running compute threads is unsafe.
 """
 
 import contextlib
@@ -32,9 +32,9 @@ _POLL_SECONDS = 0.02
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a job ended: `state` is running, and then done, failed, interrupted, killed or not begun.
+    """The outcome of a job. `state` is running, done, failed, interrupted, killed or not started.
 
-    `detail` is its result, or its error in one line.
+    `detail` is the result, or the error in one line.
     """
 
     name: str
@@ -44,7 +44,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Running:
-    """A job's process: its index among the outcomes, the pipe that its error arrives on, and a reader of its result."""
+    """A running job: its index in `outcomes`, the pipe for its error, and the function that reads its result."""
 
     index: int
     error_pipe: int
@@ -52,14 +52,14 @@ class Running:
 
 
 class Sweep:
-    """The jobs of a multirun: their processes, and their outcomes in order."""
+    """The jobs of a multirun: the running processes, and the outcomes in the order of the jobs."""
 
     def __init__(self) -> None:
         self.outcomes: list[Outcome] = []
         self.studies: set[Path] = set()  # the folders of the jobs' studies
         self.stopped_by: int | None = None
         self._running: dict[int, Running] = {}  # by process id
-        self._handlers: dict[int, Any] = {}  # the signal handlers from before the first process
+        self._handlers: dict[int, Any] = {}  # the signal handlers before the first job was started
 
     def run(
         self,
@@ -69,22 +69,22 @@ class Sweep:
         read_result: Callable[[], Mapping[str, Any] | None],
         jobs: int = 1,
     ) -> None:
-        """Prepare a job here, start it in a forked process, and wait until fewer than `jobs` of them run.
+        """Call `prepare` here, run the job in a forked process, and wait until fewer than `jobs` processes run.
 
-        A signal is passed on to the processes and ends the sweep after them. An error becomes the job's outcome: it is
-        not raised, so that the next job runs.
+        A signal is forwarded to the processes, and the sweep stops after they have ended. An error is recorded as the
+        job's outcome and not raised, so that the next job runs.
         """
         if any(self.outcomes[running.index].name == name for running in self._running.values()):
-            self._wait(fewer_than=1)  # the same run again: it will be found done
+            self._wait(fewer_than=1)  # the same run is in progress: wait, so that this job finds it done
         if self.stopped_by is None and not self._prepared(name, prepare):
             return
         self._start(name, job, read_result)
         self._wait(fewer_than=jobs)
 
     def report(self, name: str, job: Callable[[], object], read_result: Callable[[], Mapping[str, Any] | None]) -> None:
-        """Run a job in this process; a job that is already done logs that and computes nothing."""
+        """Run a job in this process. It is for a finished run, which only logs that it is done."""
         if self.stopped_by is not None:
-            self.outcomes.append(Outcome(name, "not begun", "the sweep was stopped before"))
+            self.outcomes.append(Outcome(name, "not started", "the sweep was stopped"))
             return
         try:
             job()
@@ -94,13 +94,13 @@ class Sweep:
             self.outcomes.append(outcome_of(name, 0, "", read_result()))
 
     def failed(self, name: str, error: BaseException) -> None:
-        """Record a job that did not start, and log why."""
+        """Log the error of a job that could not be started, and record its outcome."""
         error = limits.explain(error) or error
         log_error(error)
         self.outcomes.append(Outcome(name, "failed", reason_of(error)))
 
     def _prepared(self, name: str, prepare: Callable[[], object]) -> bool:
-        """Prepare a job and return True; if that fails, record the outcome and return False."""
+        """Prepare a job and return True. If that fails, record the outcome and return False."""
         with stop_requests() as stop:
             try:
                 with stop.interruptible():
@@ -117,24 +117,24 @@ class Sweep:
         return prepared
 
     def _start(self, name: str, job: Callable[[], object], read_result: Callable[[], Mapping[str, Any] | None]) -> None:
-        """Fork a process for a job, unless a signal has arrived."""
+        """Fork a process for a job, unless a signal has stopped the sweep."""
         sys.stdout.flush()
         sys.stderr.flush()
         if not self._handlers:
             self._handlers = current_handlers()
             set_handlers(dict.fromkeys(self._handlers, self._forward_signal))
         if self.stopped_by is not None:
-            self.outcomes.append(Outcome(name, "not begun", "the sweep was stopped before"))
+            self.outcomes.append(Outcome(name, "not started", "the sweep was stopped"))
             return
         error_pipe, error_input = os.pipe()
         parent = os.getpid()
-        # Until the job's process has its own handlers, a signal to it would run the handlers of the sweep.
+        # Block signals until the job's process has its own handlers: it would inherit the handlers of the sweep.
         unblocked = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
         try:
             child = os.fork()
             if child == 0:
                 code = 1
-                try:  # whatever happens, this process must not go on with the sweep
+                try:  # the `finally` keeps this process from continuing the sweep after any exception
                     set_handlers(self._handlers)
                     for other in (error_pipe, *(running.error_pipe for running in self._running.values())):
                         os.close(other)
@@ -145,21 +145,22 @@ class Sweep:
                     os._exit(code)
             self._running[child] = Running(len(self.outcomes), error_pipe, read_result)
             self.outcomes.append(Outcome(name, "running", ""))
-        except OSError as error:  # out of memory or of processes
+        except OSError as error:  # out of memory or processes
             os.close(error_pipe)
             self.failed(name, error)
         finally:
             os.close(error_input)
             signal.pthread_sigmask(signal.SIG_SETMASK, unblocked)
-        if self.stopped_by is not None:  # by a signal since the check above: another thread may have received it
+        if self.stopped_by is not None:  # a signal has arrived since the check above, perhaps in another thread
             self._forward_signal(self.stopped_by, None)
 
     def _wait(self, fewer_than: int) -> None:
-        """Wait for processes to end until so few run, and record how they ended."""
+        """Wait until fewer than `fewer_than` processes run, and record the outcomes of the others."""
         while len(self._running) >= fewer_than:
             process, status = self._next_end()
             running = self._running.pop(process)
-            os.set_blocking(running.error_pipe, False)  # a process that the job left running may hold the other end
+            # Reading must not block: a process that the job has left running may keep the other end open.
+            os.set_blocking(running.error_pipe, False)
             with open(running.error_pipe, "rb", buffering=0) as pipe:
                 reason = (pipe.read(_MAX_REASON_BYTES) or b"").decode(errors="replace")
             name, exit_code = self.outcomes[running.index].name, os.waitstatus_to_exitcode(status)
@@ -169,7 +170,10 @@ class Sweep:
             self._handlers = {}
 
     def _next_end(self) -> tuple[int, int]:
-        """Wait for a process to end; return its id and wait status. Children of libraries are not waited for."""
+        """Wait for one of the jobs to end, and return its process id and wait status.
+
+        Only the jobs' process ids are polled, because libraries may have started other child processes.
+        """
         if len(self._running) == 1:
             return os.waitpid(next(iter(self._running)), 0)
         while True:
@@ -182,11 +186,11 @@ class Sweep:
     def _forward_signal(self, number: int, _frame: object) -> None:
         self.stopped_by = number
         for process in self._running:
-            with contextlib.suppress(ProcessLookupError):  # it has just ended
+            with contextlib.suppress(ProcessLookupError):  # the process has just ended
                 os.kill(process, number)
 
     def conclude(self) -> int:
-        """Wait for the last jobs, log a table of all, and return the exit code: 0 if each is done."""
+        """Wait for the remaining jobs, log a table of all outcomes, and return the exit code: 0 if all are done."""
         self._wait(fewer_than=1)
         if not self.outcomes:
             return 0
@@ -196,17 +200,19 @@ class Sweep:
             logger.info(line)
         undone = sum(outcome.state != "done" for outcome in self.outcomes)
         if undone:
-            logger.info(f"{undone} of {len(self.outcomes)} runs are not done; the same command runs what is missing.")
+            logger.info(
+                f"{undone} of {len(self.outcomes)} runs are not done. Run the same command again for the missing runs."
+            )
         elif len(self.outcomes) > 1:
             for study in sorted(self.studies):
-                logger.info(f"compare them: python -m imdbcls.compare {study}")
+                logger.info(f"Compare the runs: python -m imdbcls.compare {study}")
         if self.stopped_by is not None:
             return 128 + self.stopped_by
         return 1 if undone else 0
 
 
 def set_parent_death_signal(parent: int) -> None:
-    """Have the kernel kill this process when its parent dies: a killed sweep leaves no job behind. Only on Linux."""
+    """Make the kernel kill this process when its parent dies, so that a killed sweep leaves no jobs. Linux only."""
     if sys.platform.startswith("linux"):
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != parent:
@@ -214,7 +220,7 @@ def set_parent_death_signal(parent: int) -> None:
 
 
 def exit_code_of(job: Callable[[], object], error_input: int) -> int:
-    """Run a job in its process and return the exit code; log its error, and write it to the pipe in one line."""
+    """Run a job in this process and return its exit code. Log an error, and write it to the pipe in one line."""
     try:
         job()
         code = 0
@@ -231,7 +237,7 @@ def exit_code_of(job: Callable[[], object], error_input: int) -> int:
 
 
 def log_error(error: BaseException) -> None:
-    """Log a user's mistake in its sentence, and any other error with its traceback."""
+    """Log the message of a UserError, and the traceback of any other error."""
     if isinstance(error, UserError):
         logger.error(str(error))
     else:
@@ -239,13 +245,13 @@ def log_error(error: BaseException) -> None:
 
 
 def reason_of(error: BaseException) -> str:
-    """Return an error in one line: the sentence of a user's mistake; any other error with its type."""
+    """Return the first line of an error's message, preceded by its type unless it is a UserError."""
     first = (str(error).splitlines() or [""])[0]
     return first if isinstance(error, UserError) else f"{type(error).__name__}: {first}"
 
 
 def outcome_of(name: str, exit_code: int, reason: str, result: Mapping[str, Any] | None) -> Outcome:
-    """Return the outcome of a process from its exit code, its reported error, and the content of its `result.json`."""
+    """Return a job's outcome from its exit code, the error that it reported, and the content of its `result.json`."""
     if exit_code == 0 and result is not None and problem_of_result(result) is None:
         return Outcome(name, "done", f"validation {result['val/accuracy']:.2%}  test {result['test/accuracy']:.2%}")
     if exit_code < 0:

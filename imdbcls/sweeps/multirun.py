@@ -1,4 +1,4 @@
-"""The training command line: one run, or the jobs of `--multirun`, each in its own process (see `jobs`)."""
+"""Run the training command: a single run, or the jobs of `--multirun` in separate processes (see `jobs`)."""
 
 import gc
 import sys
@@ -21,27 +21,27 @@ if TYPE_CHECKING:
 
 Train = Callable[["Config"], object]
 
-sweep = Sweep()  # of this process
+sweep = Sweep()  # the jobs of this process's command
 
 
 def run_command(main: Callable[[], object]) -> int:
-    """Answer the command line by Hydra's `main`; return the exit code of a sweep, 0 for a run."""
-    with entry.stdout_is_secondary():  # the runs are recorded in their folders
+    """Run the command line with Hydra's `main`. Return the exit code of a multirun, or 0 for a single run."""
+    with entry.stdout_is_secondary():  # the results are in the run folders
         sys.argv[1:] = answer_command(sys.argv[1:])
-        gc.freeze()  # modules and the composed config stay: the collector skips them, also in forked jobs
+        gc.freeze()  # exclude the loaded modules and the config from garbage collection, also in forked jobs
         try:
             main()
-        except SystemExit:  # Hydra's or ours: wait for the running jobs in any case
+        except SystemExit:  # raised by Hydra or by us: wait for the running jobs in any case
             sweep.conclude()
             raise
         return sweep.conclude()
 
 
 def run_job(cfg: DictConfig, overrides: str, train: Train) -> None:
-    """Check one job's config, prepare here what all jobs share, and call `train` in a forked process.
+    """Check the config of one job, do the shared preparation, and call `train` in a forked process.
 
-    A run that is complete is only reported. A mistake in the config is recorded as this job's outcome, by its
-    `overrides`, and the sweep goes on.
+    A complete run is only reported. A mistake in the config becomes the outcome of this job, listed by its `overrides`,
+    and the sweep continues.
     """
 
     from imdbcls.config.checking import typed
@@ -64,7 +64,7 @@ def run_job(cfg: DictConfig, overrides: str, train: Train) -> None:
 def prepare_jobs(config: "Config") -> None:
     """Import all modules and read the documents once, before jobs are forked.
 
-    Jobs then run the code as it was when the sweep started, and spend no seconds on imports.
+    The jobs then run the code as it was when the sweep started, and do not repeat the imports.
     """
     prepare_process()
     import pyarrow.parquet  # noqa: F401
@@ -80,7 +80,7 @@ def prepare_jobs(config: "Config") -> None:
 
 
 def train_with_share(config: "Config", train: Train) -> None:
-    """Call `train` as one of several processes: with its share of the threads, and its name before each line."""
+    """Call `train` in a parallel job: with a share of the threads, and the run's name before each line."""
     console.prefix_messages(run_name(config))
     from imdbcls.runtime.device import share_threads
 

@@ -1,4 +1,4 @@
-"""Mirrors runs and comparisons to Weights & Biases; the only package that imports wandb, once a run is opened."""
+"""Log runs and comparisons to Weights & Biases. Only this package imports wandb, and only when it is needed."""
 
 import contextlib
 import importlib
@@ -19,17 +19,17 @@ __all__ = ["NoTracker", "RunIdentity", "Tracker", "WandbTracker", "import_early"
 
 
 def import_early(settings: Mapping[str, Any]) -> None:
-    """Import what a run with these settings of the tracker will, before it is opened; nothing for `tracker=none`.
+    """Import wandb before a run is opened, if the tracker's settings need it.
 
-    A sweep does so once for all its jobs, each of which would take a second. No thread is started, and what fails is
-    left for the run to say.
+    A sweep calls this once for all its jobs, because the import takes about a second. No thread is started. Import
+    errors are ignored here and reported when a run is opened.
     """
     if settings.get("mode", "disabled") == "disabled":
         return
     note = environment.ignored(str(settings["mode"]))
     if note is not None:
         logger.warning(note)
-    # wandb itself imports the second as it opens any run, the third as it takes a table.
+    # wandb imports the second module when it opens a run, and the third when it logs a table.
     for module in ("wandb", "wandb.sdk.launch.inputs.internal", "requests"):
         with contextlib.suppress(Exception):
             importlib.import_module(module)

@@ -1,4 +1,4 @@
-"""Log a comparison as one W&B run of type `comparison`: its tables, its figures and the whole page."""
+"""Log a comparison as a W&B run of type `comparison`: its tables, its figures and the HTML page."""
 
 from collections.abc import Mapping
 from importlib.resources import files
@@ -14,7 +14,7 @@ from imdbcls.tracking.session import RunIdentity, Session
 
 
 def tracker_settings(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the default W&B settings, with the project and entity of the run that has this configuration."""
+    """Return the default W&B settings, with the project and entity from a run's config."""
     shipped = yaml.safe_load(files("imdbcls.conf").joinpath("tracker", "wandb.yaml").read_text(encoding="utf-8"))
     settings = {key: value for key, value in shipped.items() if not key.startswith("_")}
     tracker = config.get("tracker")
@@ -27,10 +27,10 @@ def tracker_settings(config: Mapping[str, Any]) -> dict[str, Any]:
 def log_comparison(
     comparison: Comparison, figures: Mapping[str, str], html: str, folder: Path, **settings: Any
 ) -> None:
-    """Log every table, every figure (SVG by name) and the page; W&B's files go to `folder/wandb`.
+    """Log all tables, all figures (SVG by name) and the page. W&B's local files go to `folder/wandb`.
 
-    `settings` are those of `conf/tracker/wandb.yaml`: the mode is chosen and the waits are bounded as in training.
-    A study that is logged again replaces its earlier comparison. Raises UserError for mode online without a key.
+    `settings` are the keys of `conf/tracker/wandb.yaml`, with the same meaning as in training. Logging a study again
+    replaces its earlier comparison. Raises UserError if the mode is `online` and no key is configured.
     """
     study = comparison.study
     identity = RunIdentity(study, f"comparison-{study}", "comparison", ("comparison",))
@@ -38,14 +38,15 @@ def log_comparison(
     session.open()
     try:
         if session.run is not None:
-            with session.guarded("did not take the comparison"):
-                session.log_views(views_of(tables_of(comparison), figures, html), patience=4)  # a dozen tables, not one
+            with session.guarded("could not log the comparison"):
+                # More patience than for a single table: there are about a dozen.
+                session.log_views(views_of(tables_of(comparison), figures, html), patience=4)
     finally:
         session.close(exit_code=0)
 
 
 def views_of(tables: list[Table], figures: Mapping[str, str], html: str) -> dict[str, Any]:
-    """Return W&B objects by their names in the run, without the narrow figures for phones."""
+    """Return the W&B objects by name, without the narrow figures, which are for phones."""
     import wandb
 
     views: dict[str, Any] = {
@@ -58,7 +59,7 @@ def views_of(tables: list[Table], figures: Mapping[str, str], html: str) -> dict
 
 
 def unique(header: list[str]) -> list[str | int]:
-    """Make column names unique, as W&B tables require: prefix a repeated one with the column before it."""
+    """Make column names unique, as W&B tables require: prefix a repeated name with the preceding column name."""
     names: list[str | int] = []
     for name in header:
         label = name or "rank"

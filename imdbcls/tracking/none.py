@@ -5,7 +5,7 @@ from typing import Any, Self
 
 
 class NoTracker:
-    """The tracker of a run that is recorded in its folder only."""
+    """A tracker that does nothing. The run is recorded only in its folder."""
 
     def __init__(self, **_: Any) -> None:
         pass

@@ -1,4 +1,4 @@
-"""Do something once, whichever of several processes does it."""
+"""Run a block in only one of several processes."""
 
 import contextlib
 from collections.abc import Iterator
@@ -9,10 +9,10 @@ from imdbcls.runtime.locks import file_lock
 
 @contextlib.contextmanager
 def once(marker: Path) -> Iterator[bool]:
-    """Yield True if this process is to do it now, False if another is doing it or has done it.
+    """Yield True if this process should do the work, and False if another process is doing it or has done it.
 
-    The marker file is locked in this block, and marked as done if the block raises nothing. After an error, or if the
-    process is killed, the next process does it.
+    The marker file is locked during the block and marked as done after it. If the block raises an error or the process
+    is killed, the next process does the work.
     """
     from filelock import Timeout
 

@@ -1,4 +1,4 @@
-"""`tracker=wandb`: mirrors a run to Weights & Biases; the run folder stays the record, and training never waits."""
+"""`tracker=wandb`: log a run to Weights & Biases. The run folder stays authoritative, and training never waits."""
 
 import json
 import subprocess
@@ -15,22 +15,22 @@ from imdbcls.tracking.once import once
 from imdbcls.tracking.server import PROBE_SECONDS
 from imdbcls.tracking.session import Mode, RunIdentity, Session
 
-Table = tuple[list[str | int], list[list[str | int]]]  # the names of its columns and its rows
+Table = tuple[list[str | int], list[list[str | int]]]  # column names and rows
 
 
 class WandbTracker:
-    """One W&B run, opened by ``with``; leaving the block by an exception records it as failed.
+    """A W&B run as a context manager. An exception in the block marks the run as failed.
 
-    By `Interrupted` it is also recorded as preempted: the run was stopped from outside and may be continued. The
-    process may then be killed soon, so the upload gets little time.
+    `Interrupted` also marks the run as preempted, because it was stopped from outside and may be resumed. The process
+    may then be killed soon, so little time is spent on the upload.
 
-    ``mode`` is ``auto`` (online where a key is configured, else offline), ``online``, ``offline`` or ``disabled``.
-    ``folder`` is the study's folder: W&B writes to ``folder/wandb``. ``resumed_step`` is the optimizer step that a
-    resumed run continues from, None for a new run: points that W&B already has are then not sent twice.
-    ``project``, ``entity`` and ``notes`` that are None come from the environment; ``tags`` are added to the identity's.
-    ``connect_seconds`` and ``finish_seconds`` bound what a silent server can cost at the start and at the end.
+    `mode` is `auto` (online if a key is configured, else offline), `online`, `offline` or `disabled`. `folder` is the
+    study's folder, and W&B writes to `folder/wandb`. `resumed_step` is the optimizer step from which a resumed run
+    continues, or None for a new run; steps that W&B already has are not sent again. `project`, `entity` and `notes`
+    default to W&B's environment variables if they are None. `tags` are added to the tags in `identity`.
+    `connect_seconds` and `finish_seconds` limit the wait for a silent server at the start and at the end.
 
-    A failure of W&B is said once and the training goes on; only ``mode=online`` without a key raises ``UserError``.
+    If W&B fails, one warning is logged and training continues. Only `mode=online` without a key raises UserError.
     """
 
     def __init__(
@@ -75,21 +75,21 @@ class WandbTracker:
         return self
 
     def log(self, point: Mapping[str, float | int]) -> None:
-        """Sends one point of ``metrics.jsonl``; returns at once, and drops what W&B already has from an earlier part.
+        """Log one record of `metrics.jsonl` without waiting. Skip steps that W&B already has from an earlier process.
 
-        ``step`` is also W&B's own step, so that local viewers, which know no other axis, draw over it.
+        `step` is also used as W&B's own step, because local viewers have no other axis.
         """
         step = int(point["step"])
         if self._session.run is not None and step > self._sent_step:
-            with self._session.guarded("did not take a point"):
+            with self._session.guarded("could not log a step"):
                 self._session.run.log(dict(point), step=step)
 
     def log_data(self, split_hash: str, make_tables: Callable[[], Mapping[str, Table]]) -> None:
-        """Sends what the data holds, as tables by name: once per study and split, by the first run that comes to it."""
+        """Log the data card as tables by name. Only the first run of a study with this `split_hash` does so."""
         if self._session.run is None:
             return
         marker = self._folder / "wandb" / f"data-{split_hash}.logged"
-        with self._session.guarded("did not take the data card"), once(marker) as is_first:
+        with self._session.guarded("could not log the data card"), once(marker) as is_first:
             if is_first:
                 import wandb
 
@@ -103,14 +103,14 @@ class WandbTracker:
         label_names: Sequence[str],
         mistakes: Sequence[Mapping[str, Any]],
     ) -> None:
-        """Sends the confusion matrix, the scores of each class and the worst mistakes on the test split.
+        """Log the confusion matrix, the metrics of each class and the worst mistakes on the test split.
 
-        ``labels`` and ``predictions`` index ``label_names``; ``mistakes`` have ``id``, ``text``, ``label``,
-        ``prediction`` and ``probability`` (of the predicted class), the most confident first.
+        `labels` and `predictions` are indices into `label_names`. Each of the `mistakes` has the keys `id`, `text`,
+        `label`, `prediction` and `probability` (of the predicted class); the most confident comes first.
         """
         if self._session.run is None:
             return
-        with self._session.guarded("did not take the test results"):
+        with self._session.guarded("could not log the test results"):
             import wandb
             from sklearn.metrics import precision_recall_fscore_support
 
@@ -133,10 +133,10 @@ class WandbTracker:
             self._session.log_views(views, patience=0.5)
 
     def finish(self, result: Mapping[str, Any]) -> None:
-        """Makes ``result.json`` the run's summary, in place of the last values of the curves that it does not name."""
+        """Make `result.json` the run's W&B summary, and remove the last values of curves that are not in it."""
         if self._session.run is None:
             return
-        with self._session.guarded("did not take the result"):
+        with self._session.guarded("could not log the result"):
             summary = self._session.run.summary
             for name in list(summary.keys()):
                 if name.startswith(("train/", "val/")) and name not in result:
@@ -148,12 +148,15 @@ class WandbTracker:
     ) -> None:
         is_interrupted = kind is not None and issubclass(kind, Interrupted)
         if is_interrupted and self._session.run is not None:
-            with self._session.guarded("did not take the interruption"):
+            with self._session.guarded("could not log the interruption"):
                 self._session.run.mark_preempting()
         self._session.close(exit_code=int(kind is not None), hurried=is_interrupted)
 
     def _earlier_step(self, own_log: Path) -> int:
-        """The last step in the logs that earlier processes of this run left here; a killed one's may lack its tail."""
+        """Return the last step in the local logs of earlier processes of this run, or -1.
+
+        The log of a killed process may lack its last steps. If a log cannot be read, `resumed_step` is assumed.
+        """
         if self._resumed_step is None:
             return -1
         last_step = -1

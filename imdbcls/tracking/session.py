@@ -1,4 +1,4 @@
-"""Open and close one W&B run, online or offline, each within a time limit, whatever W&B does."""
+"""Open and close a W&B run, online or offline, within a time limit even if W&B hangs."""
 
 import contextlib
 import glob
@@ -18,16 +18,16 @@ from imdbcls.tracking.server import PROBE_SECONDS, first_line, set_environment, 
 logger = logging.getLogger(__name__)
 
 Mode = Literal["auto", "online", "offline", "disabled"]
-# What is safe whatever W&B does, by the type of the job.
-KEPT = {
-    "train": "the run goes on and is recorded in its folder",
-    "comparison": "the comparison's own files are written all the same",
+# By job type: what is not affected by a failure of W&B.
+UNAFFECTED = {
+    "train": "the run continues and is recorded in its folder",
+    "comparison": "the files of the comparison are still written",
 }
 
 
 @dataclass(frozen=True)
 class RunIdentity:
-    """What W&B lists a run by; `name` is the run folder's, and `environment.run_id` makes the id from it."""
+    """The fields by which W&B lists a run. `name` is the name of the run folder; `environment.run_id` gives the id."""
 
     study: str
     name: str
@@ -36,9 +36,9 @@ class RunIdentity:
 
 
 class Session:
-    """One W&B run: ``run`` is wandb's own object between ``open`` and ``close``, and None where there is none.
+    """A W&B run. `run` is wandb's own object between `open` and `close`, and None if W&B is not used or failed.
 
-    The arguments are those of ``WandbTracker``; ``resume`` says whether an earlier run of the same name goes on.
+    The arguments are those of `WandbTracker`, and `resume`: whether this continues an earlier run with the same name.
     """
 
     def __init__(
@@ -66,14 +66,17 @@ class Session:
         self._project = str(named["project"])
         self._entity, self._notes = named["entity"], named["notes"]
         self._tags = environment.tags_of((*identity.tags, *(tags.split(",") if isinstance(tags, str) else tags)))
-        self._id = ""  # known when it is opened
+        self._id = ""  # set by `open`
         self._connect_seconds = connect_seconds
         self._finish_seconds = finish_seconds
         self._warned = False
         self._set_variables: list[str] = []
 
     def open(self) -> None:
-        """Start the run; a failure is said and leaves ``run`` None. Raises UserError for mode online without a key."""
+        """Start the run. After a failure, log a warning and leave `run` None.
+
+        Raises UserError if the mode is `online` and no key is configured.
+        """
         if self._mode == "disabled":
             return
         note = environment.ignored(self._mode)
@@ -90,7 +93,7 @@ class Session:
             self._warn_once("could not be started", error)
 
     def close(self, exit_code: int, *, hurried: bool = False) -> None:
-        """End the run; ``hurried`` where the process may be killed soon: the upload then gets ``PROBE_SECONDS``."""
+        """End the run. With `hurried`, limit the upload to `PROBE_SECONDS`, because the process may be killed soon."""
         try:
             if self.run is not None:
                 self._finish(exit_code, PROBE_SECONDS if hurried else self._finish_seconds + 2)
@@ -98,25 +101,25 @@ class Session:
             self._clean_up()
 
     def log_views(self, views: Mapping[str, Any], patience: float, *, commit: bool = True) -> None:
-        """Send tables, plots and pages; raises TimeoutError after ``patience`` times ``finish_seconds``.
+        """Log tables, plots and pages. Raise TimeoutError after `patience` times `finish_seconds`.
 
-        Without ``commit`` they take W&B's step as it is, so that a point of that step may still come.
+        Without `commit`, W&B's current step stays open, so that metrics can still be logged for that step.
         """
-        # For a table, wandb asks the server and waits for the answer.
+        # wandb waits for the server's answer when it logs a table, so check first that the server answers.
         if not self.run.offline and not is_reachable(self.run.settings.base_url, PROBE_SECONDS):
             raise TimeoutError(f"{self.run.settings.base_url} does not answer")
         within(patience * self._finish_seconds, lambda: self.run.log(dict(views), commit=commit))
 
     @contextlib.contextmanager
     def guarded(self, what: str) -> Iterator[None]:
-        """What fails inside is said, once in a run's life, as `W&B {what}`, and is over with."""
+        """Catch exceptions in the block. Log the first one of the run as a warning that starts with `W&B {what}`."""
         try:
             yield
         except Exception as error:
             self._warn_once(what, error)
 
     def logs(self) -> Iterator[Path]:
-        """The W&B logs of this run's processes so far."""
+        """Yield the W&B log files of all processes of this run so far."""
         return self._folder.glob(f"wandb/*run-*/run-{glob.escape(self._id)}.wandb")
 
     def _open(self) -> None:
@@ -135,7 +138,7 @@ class Session:
             self.run = self._start("offline")
 
     def _choose_mode(self, settings: Any) -> str:
-        """``auto`` resolved, without a question to the network or to the user; WANDB_MODE is heard."""
+        """Resolve the mode `auto` from WANDB_MODE and the configured key, without network access or a prompt."""
         if self._mode == "offline":
             return "offline"
         if self._mode == "auto" and settings.mode in ("offline", "disabled"):
@@ -144,12 +147,12 @@ class Session:
         if problem is None:
             return "online"
         if self._mode == "online":
-            raise UserError(f"W&B: {problem}: run `wandb login`, set WANDB_API_KEY or choose the mode auto.")
+            raise UserError(f"W&B: {problem}. Run `wandb login`, set WANDB_API_KEY, or use tracker.mode=auto.")
         logger.info(f"W&B: {problem}, so this run is logged offline. {self._hint()}")
         return "offline"
 
     def _start_online(self, url: str) -> str | None:
-        """Start the run on the server; returns why it could not be."""
+        """Start the run on the server. Return why this failed, or None."""
         if not is_reachable(url, min(PROBE_SECONDS, self._connect_seconds)):
             return f"{url} does not answer"
         earlier_logs = set(self.logs())
@@ -157,7 +160,7 @@ class Session:
             self.run = self._start("online")
         except Exception as error:
             stop_helper()
-            for log in set(self.logs()) - earlier_logs:  # empty, but viewers would list it
+            for log in set(self.logs()) - earlier_logs:  # remove the empty log, which viewers would list
                 shutil.rmtree(log.parent, ignore_errors=True)
             return first_line(error)
         logger.info(f"W&B: {self.run.url}")
@@ -166,7 +169,7 @@ class Session:
     def _start(self, mode: Literal["online", "offline"]) -> Any:
         import wandb
 
-        in_sweep = environment.in_sweep()  # wandb then takes these from the agent, and warns of others
+        in_sweep = environment.in_sweep()  # the agent then sets project, entity and id; wandb warns about other values
         run = wandb.init(
             mode=mode,
             project=None if in_sweep else self._project,
@@ -179,7 +182,7 @@ class Session:
             tags=self._tags,
             config=self._config,
             dir=str(self._folder),
-            # A run begun anew takes the place of one with its id; only a resumed one is continued.
+            # A run that starts again replaces the W&B run with its id; only a resumed run continues it.
             resume="allow" if self._resume else None,
             reinit="finish_previous",
             settings=wandb.Settings(
@@ -191,7 +194,7 @@ class Session:
                 init_timeout=self._connect_seconds,
                 finish_timeout=self._finish_seconds,
                 finish_timeout_raises=True,
-                # A run killed from outside loses what was not flushed.
+                # A killed process loses what was not flushed.
                 x_transaction_log_flush_interval=2.0,
             ),
         )
@@ -202,19 +205,20 @@ class Session:
     def _finish(self, exit_code: int, seconds: float) -> None:
         run, self.run = self.run, None
         try:
-            # wandb keeps to finish_timeout by itself, unless its helper process is stuck.
+            # wandb respects finish_timeout, unless its helper process is stuck.
             within(seconds, lambda: run.finish(exit_code=exit_code))
         except Exception as error:
             if run.offline:
-                self._warn_once("did not close its log", error)
+                self._warn_once("could not close its log", error)
             else:
                 logger.warning(
-                    f"W&B: not all was uploaded. Upload the rest: wandb sync --include-online {Path(run.dir).parent}"
+                    "W&B: the upload is incomplete. Upload the rest with: "
+                    f"wandb sync --include-online {Path(run.dir).parent}"
                 )
 
     def _hint(self) -> str:
         logs = self._folder / "wandb"
-        return f"Look: wandb leet {logs}   Upload: wandb sync {logs}"
+        return f"View: wandb leet {logs}   Upload: wandb sync {logs}"
 
     def _clean_up(self) -> None:
         stop_helper()
@@ -225,4 +229,4 @@ class Session:
     def _warn_once(self, what: str, error: Exception) -> None:
         if not self._warned:
             self._warned = True
-            logger.warning(f"W&B {what} ({first_line(error)}); {KEPT[self._identity.job_type]}.")
+            logger.warning(f"W&B {what} ({first_line(error)}); {UNAFFECTED[self._identity.job_type]}.")

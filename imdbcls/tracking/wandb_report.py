@@ -1,4 +1,7 @@
-"""Save a comparison as a W&B report and workspace, with the study's runs grouped by head; extra: `report`."""
+"""Save a comparison as a W&B report and workspace, with the study's runs grouped by head.
+
+This needs the extra `report` (`pip install 'imdbcls[report]'`).
+"""
 
 import re
 from typing import Any
@@ -11,15 +14,15 @@ from imdbcls.errors import UserError
 from imdbcls.runtime.waiting import is_reachable, within
 from imdbcls.tracking.server import PROBE_SECONDS, first_line, stop_helper, why_not_online
 
-SAVE_SECONDS = 60.0  # for what is a handful of requests
+SAVE_SECONDS = 60.0  # time limit for a handful of requests
 CURVES = ("val/accuracy", "val/loss", "train/loss")
 
 
 def create_report(comparison: Comparison, *, project: str, entity: str | None) -> str:
-    """Save the report and the workspace; return their addresses, one per line.
+    """Save the report and the workspace, and return their URLs, one per line.
 
-    `entity` None is the default entity of the key's account. Raises UserError where the extra, a key or the server is
-    missing, or the server refuses.
+    If `entity` is None, the default entity of the key's account is used. Raises UserError if the extra `report` is not
+    installed, if no key is configured, or if the server does not answer or returns an error.
     """
     try:
         import wandb_workspaces.reports.v2  # noqa: F401
@@ -34,14 +37,14 @@ def create_report(comparison: Comparison, *, project: str, entity: str | None) -
     if problem is not None:
         raise UserError(f"--report needs a W&B server and a key for it: {problem}.")
     try:
-        addresses = within(SAVE_SECONDS, lambda: save(comparison, project, entity))
+        urls = within(SAVE_SECONDS, lambda: save(comparison, project, entity))
     except UserError:
         raise
     except Exception as error:
-        raise UserError(f"W&B did not take the report: {first_line(error)}.") from error
+        raise UserError(f"W&B could not save the report: {first_line(error)}.") from error
     finally:
         stop_helper()
-    return "\n".join(addresses)
+    return "\n".join(urls)
 
 
 def save(comparison: Comparison, project: str, entity: str | None) -> tuple[str, str]:
@@ -78,22 +81,22 @@ def save(comparison: Comparison, project: str, entity: str | None) -> tuple[str,
 
 
 def owner_of(entity: str | None) -> str:
-    """Return the entity, or the default one of the key's account; raise UserError if W&B names none."""
+    """Return `entity`, or the default entity of the key's account. Raise UserError if there is no default."""
     import wandb
 
     owner = entity or wandb.Api().default_entity
     if owner is None:
-        raise UserError("--report needs a W&B entity, and the key's account has no default one: set WANDB_ENTITY.")
+        raise UserError("--report needs a W&B entity, and the key's account has no default entity. Set WANDB_ENTITY.")
     return owner
 
 
 def runs_of(study: str) -> str:
-    """Return the filter for a study's training runs; no name can end the quoted value."""
+    """Return the filter for a study's training runs. Special characters, such as quotes, become `_`."""
     return f"Group = '{re.sub(r'[^A-Za-z0-9_. -]', '_', study)}' and JobType = 'train'"
 
 
 def curve_panels() -> list[Any]:
-    """Plot each curve as the mean over a head's seeds, in a band from the lowest to the highest."""
+    """Return one plot per curve: the mean over a head's seeds, with a band from the minimum to the maximum."""
     import wandb_workspaces.reports.v2 as reports
 
     return [

@@ -1,4 +1,4 @@
-"""From Python the same as from the command, with typed results; a user's own head in a package of their own."""
+"""The Python interface gives the same results as the commands, with types; heads may come from a user's package."""
 
 import inspect
 import json
@@ -38,9 +38,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> imdbcls.FinishedRun:
     return imdbcls.run(imdbcls.compose(*TINY, "head=mean", f"runs_dir={tmp_path_factory.mktemp('runs')}"))
 
 
-def test_a_signal_during_a_run_stops_it_and_is_the_process_s_own_again_after_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_signal_stops_a_run_and_handlers_are_restored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     handlers = [signal.getsignal(number) for number in SIGNALS]
     config = imdbcls.compose(*TINY, f"runs_dir={tmp_path}")
     step = Trainer.step
@@ -70,12 +68,12 @@ def test_importing_the_package_imports_nothing() -> None:
     assert answer.stdout.splitlines() == ["[]", "False", "module True"]
 
 
-def test_no_public_name_is_a_module_s() -> None:
+def test_public_names_do_not_shadow_modules() -> None:
     modules = {path.stem for path in (ROOT / "imdbcls").iterdir()}
     assert not modules & set(imdbcls.__all__)
 
 
-def test_help_is_enough_to_use_it() -> None:
+def test_help_describes_the_public_names() -> None:
     for name in imdbcls.__all__:
         assert len(inspect.getdoc(getattr(imdbcls, name)) or "") > 60, name
     answer = subprocess.run(
@@ -85,7 +83,7 @@ def test_help_is_enough_to_use_it() -> None:
         assert line in answer.stdout
 
 
-def test_compose_is_what_the_command_composes() -> None:
+def test_compose_gives_the_config_of_the_command() -> None:
     choices = ["experiment=original", "head=lstm", "head.bidirectional=true", "lr=1e-5"]
     config = imdbcls.compose(*choices)
     shown = subprocess.run(
@@ -103,7 +101,7 @@ def test_compose_is_what_the_command_composes() -> None:
         imdbcls.compose("lrr=1")
 
 
-def test_compose_and_run_say_what_they_take() -> None:
+def test_compose_and_run_reject_wrong_types() -> None:
     for choices in (["head=cls"], None, 3, b"head=cls"):
         with pytest.raises(imdbcls.UserError, match="compose takes one string"):
             imdbcls.compose(choices)  # type: ignore[arg-type]
@@ -124,7 +122,7 @@ def test_a_run_is_recorded_and_returned(run: imdbcls.FinishedRun) -> None:
         run.predictions("train")
 
 
-def test_a_run_that_is_done_is_not_run_again(run: imdbcls.FinishedRun, capsys: pytest.CaptureFixture[str]) -> None:
+def test_finished_run_is_not_trained_again(run: imdbcls.FinishedRun, capsys: pytest.CaptureFixture[str]) -> None:
     written = (run.folder / "result.json").stat().st_mtime_ns
     assert imdbcls.run(run.config) == run
     assert "Nothing was run" in capsys.readouterr().err
@@ -145,10 +143,10 @@ def test_predicting_the_test_texts_gives_the_recorded_probabilities(run: imdbcls
     assert alone.names == [recorded.names[0]] and set(recorded.names) <= {"negative", "positive"}
     np.testing.assert_array_equal(loaded.predict(np.array(texts)).probabilities, predicted.probabilities)
     for shown in (loaded, loaded.config, predicted):
-        assert len(repr(shown)) < 250, "a notebook shows it at the end of a cell"
+        assert len(repr(shown)) < 250, "a notebook shows the repr at the end of a cell"
 
 
-def test_files_are_read_anew_by_each_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_run_reads_its_files_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     hashes = []
     for words in ("plain", "other"):
@@ -159,13 +157,13 @@ def test_files_are_read_anew_by_each_run(tmp_path: Path, monkeypatch: pytest.Mon
     assert hashes[0] != hashes[1]
 
 
-def test_half_a_character_is_no_text(run: imdbcls.FinishedRun) -> None:
+def test_unpaired_surrogate_is_rejected(run: imdbcls.FinishedRun) -> None:
     with pytest.raises(imdbcls.UserError, match="predict: text 1 \\(counted from 0\\) contains an unpaired surrogate"):
         run.predict(["good", "\ud83d"])
 
 
 @pytest.mark.parametrize("texts", ["a film", [], ["good", ""], ["good", None]])
-def test_predict_wants_texts(run: imdbcls.FinishedRun, texts: object) -> None:
+def test_predict_rejects_anything_but_texts(run: imdbcls.FinishedRun, texts: object) -> None:
     with pytest.raises(imdbcls.UserError, match="predict takes a list of non-empty texts"):
         run.predict(texts)  # type: ignore[arg-type]
 
@@ -175,7 +173,7 @@ def test_a_folder_without_a_finished_run(tmp_path: Path) -> None:
         imdbcls.load_run(tmp_path)
 
 
-def test_a_head_in_a_package_of_the_user_s_own(tmp_path: Path) -> None:
+def test_head_in_the_users_own_package(tmp_path: Path) -> None:
     (tmp_path / "my_package").mkdir()
     (tmp_path / "my_package" / "__init__.py").write_text(HEAD)
     choices = [*TINY, "head._target_=my_package.MyHead", "head.name=mine", f"runs_dir={tmp_path / 'runs'}"]
@@ -193,7 +191,7 @@ def test_a_head_in_a_package_of_the_user_s_own(tmp_path: Path) -> None:
     (folder,) = (tmp_path / "runs").glob("*/mine-*")
     assert folder.name.startswith("mine-s0-")
 
-    # What a run folder asks to import is not heard: it may have come from elsewhere.
+    # A run folder cannot choose which packages are imported, because it may be untrusted.
     assert "plugins:\n- my_package\n" in (folder / "config.yaml").read_text()
     again = command("imdbcls.evaluate", str(folder))
     assert again.returncode == 2 and "head._target_=my_package.MyHead is refused" in again.stderr

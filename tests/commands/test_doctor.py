@@ -1,4 +1,4 @@
-"""The doctor shows what the machine has and what to do about the rest, soon, and whatever is wrong with it."""
+"""The doctor reports what the machine has and how to get the rest, quickly, even if the machine has faults."""
 
 import os
 import socket
@@ -32,13 +32,13 @@ def diagnose(home: Path, **environment: str) -> dict[str, str]:
     return found
 
 
-def test_a_machine_without_anything(tmp_path: Path) -> None:
-    with socket.socket() as silent:  # takes connections and never answers
+def test_machine_without_network_or_gpu(tmp_path: Path) -> None:
+    with socket.socket() as silent:  # accepts connections and never answers
         silent.bind(("127.0.0.1", 0))
         silent.listen()
         started = time.monotonic()
         found = diagnose(tmp_path, HF_ENDPOINT=f"http://127.0.0.1:{silent.getsockname()[1]}", OMP_NUM_THREADS="1")
-        # Ten seconds on a machine at rest; here others may hold the cores.
+        # This takes ten seconds on an idle machine; other tests may use the cores.
         assert time.monotonic() - started < 40
     assert "unknown (" not in "".join(found.values())
     assert found["device"].startswith("device=auto selects ") and "threads; bit-identical" in found["numerics"]
@@ -46,10 +46,10 @@ def test_a_machine_without_anything(tmp_path: Path) -> None:
     assert "cannot be reached: use backbone=minilm" in found["hub"]
     assert "tiny" in found["encoders"].partition(";")[0] and "roberta-base" in found["encoders"].partition(";")[2]
     assert found["cache"].startswith(f"{tmp_path / 'cache' / 'imdbcls'}: 0.0 MB, ")
-    assert list(tmp_path.iterdir()) == []  # it only looks
+    assert list(tmp_path.iterdir()) == []  # the doctor writes nothing
 
 
-def test_what_is_there_is_found_and_no_key_is_shown(tmp_path: Path) -> None:
+def test_available_resources_are_found_and_no_key_is_shown(tmp_path: Path) -> None:
     cached = tmp_path / "hub" / "models--FacebookAI--roberta-base"
     snapshot = cached / "snapshots" / ("a" * 40)
     snapshot.mkdir(parents=True)
@@ -87,7 +87,7 @@ def test_what_is_there_is_found_and_no_key_is_shown(tmp_path: Path) -> None:
         ({"WANDB_DISABLED": "true"}, "WANDB_DISABLED is set: nothing is logged"),
     ],
 )
-def test_wandb_as_training_would_find_it(
+def test_wandb_status_matches_training(
     variables: dict[str, str], words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from wandb.sdk import wandb_setup
@@ -97,7 +97,7 @@ def test_wandb_as_training_would_find_it(
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr(wandb_setup, "_singleton", None)  # it read the environment of an earlier test
+    monkeypatch.setattr(wandb_setup, "_singleton", None)  # it has cached the environment of an earlier test
     found = doctor.wandb()
     assert words in found and "aaaa" not in found
 
@@ -113,7 +113,7 @@ def test_more_threads_than_the_quota_allows(monkeypatch: pytest.MonkeyPatch) -> 
     assert doctor.threads() == "8 for torch, 8 cores available"
 
 
-def test_one_check_that_fails_does_not_hide_the_others(
+def test_failing_check_does_not_hide_the_others(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def fail() -> str:
@@ -128,7 +128,7 @@ def test_one_check_that_fails_does_not_hide_the_others(
     assert len(out.splitlines()) == len(CHECKS)
 
 
-def test_a_cache_that_cannot_be_written_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("os.access", lambda path, mode: False)  # as root may write anywhere
+def test_unwritable_cache_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.access", lambda path, mode: False)  # needed because root may write anywhere
     found = doctor.cache(tmp_path / "none" / "yet", "IMDBCLS_CACHE")
     assert found.startswith(f"{tmp_path}/none/yet: 0.0 MB") and found.endswith("set IMDBCLS_CACHE to another folder")

@@ -1,4 +1,4 @@
-"""`python -m imdbcls.evaluate`: the recorded figures again to the last digit, and nothing but the run's own files."""
+"""`python -m imdbcls.evaluate` reproduces the recorded metrics to the last digit, and accepts only the run's files."""
 
 import json
 import os
@@ -15,12 +15,12 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture
 def copied(finished: Path, tmp_path: Path) -> Path:
-    """A copy of the finished run, to be altered."""
+    """Return a copy of the finished run that a test may modify."""
     return shutil.copytree(finished, tmp_path / finished.name)
 
 
 @pytest.mark.parametrize(("split", "prefix"), [("test", "test/"), ("validation", "val/")])
-def test_the_same_figures_to_the_last_digit(
+def test_metrics_are_reproduced_to_the_last_digit(
     split: str, prefix: str, launch: Launch, finished: Path, tmp_path: Path
 ) -> None:
     done = launch(tmp_path, "evaluate", str(finished), "--split", split)
@@ -33,7 +33,7 @@ def test_the_same_figures_to_the_last_digit(
 
 
 def alter_weights(run: Path) -> None:
-    """One number of one tensor, in a file of the same size."""
+    """Change one number of one tensor, without changing the size of the file."""
     path = run / "checkpoints" / "best" / "model.safetensors"
     tensors = load_file(path)
     tensors["head.output.bias"][0] += 1e-3
@@ -51,7 +51,7 @@ def fail(run: Path) -> None:
 
 
 def change_head(run: Path) -> None:
-    """The configuration of a run with another head, whose weights have other names."""
+    """Replace the config by that of a run with another head, whose weights have different names."""
     config = (run / "config.yaml").read_text()
     (run / "config.yaml").write_text(config.replace("bidirectional: false", "bidirectional: true"))
 
@@ -75,7 +75,7 @@ ALTERATIONS: list[tuple[Callable[[Path], object], str]] = [
 
 
 @pytest.mark.parametrize(("alter", "sentence"), ALTERATIONS)
-def test_an_altered_run_is_refused(
+def test_modified_run_is_refused(
     alter: Callable[[Path], object], sentence: str, launch: Launch, copied: Path, tmp_path: Path
 ) -> None:
     alter(copied)
@@ -93,7 +93,7 @@ def test_an_altered_run_is_refused(
         (".", "config.yaml is missing"),
     ],
 )
-def test_a_folder_that_is_no_run(wrong: str, sentence: str, launch: Launch, tmp_path: Path) -> None:
+def test_folder_without_a_run_is_refused(wrong: str, sentence: str, launch: Launch, tmp_path: Path) -> None:
     (tmp_path / "file.txt").write_text("no run")
     done = launch(tmp_path, "evaluate", wrong, expect=2)
     (line,) = done.stderr.splitlines()
@@ -101,7 +101,7 @@ def test_a_folder_that_is_no_run(wrong: str, sentence: str, launch: Launch, tmp_
 
 
 @pytest.mark.parametrize("module", ["evaluate", "predict"])
-def test_a_study_s_folder_is_answered_with_the_names_of_its_runs(module: str, launch: Launch, tmp_path: Path) -> None:
+def test_study_folder_error_lists_its_runs(module: str, launch: Launch, tmp_path: Path) -> None:
     study = tmp_path / "runs" / "heads"
     for name in ("cls-s0-1", "max-s0-2", "an\x1b[2Jescape"):
         (study / name).mkdir(parents=True)
@@ -118,12 +118,12 @@ def test_a_study_s_folder_is_answered_with_the_names_of_its_runs(module: str, la
     assert done.stderr.rstrip().endswith(" and 22 more.")
 
 
-def test_an_unknown_split_lists_those_there_are(launch: Launch, tmp_path: Path) -> None:
+def test_unknown_split_error_lists_the_splits(launch: Launch, tmp_path: Path) -> None:
     done = launch(tmp_path, "evaluate", "nowhere", "--split", "train", expect=2)
     assert "'train'" in done.stderr and "test" in done.stderr and "validation" in done.stderr
 
 
-def test_another_file_is_answered_with_what_to_type(launch: Launch, tmp_path: Path) -> None:
+def test_file_argument_error_suggests_the_command(launch: Launch, tmp_path: Path) -> None:
     for arguments in (("some/run", "other.csv"), ("some/run", "--split", "test", "other.csv")):
         done = launch(tmp_path, "evaluate", *arguments, expect=2)
         (line,) = done.stderr.splitlines()

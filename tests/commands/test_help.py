@@ -1,4 +1,4 @@
-"""The help is read from conf/ and complete; a command's mistakes are named all at once, near keys beside them."""
+"""The help is complete and read from conf/. All mistakes in a command are reported together, with similar keys."""
 
 import os
 import subprocess
@@ -82,7 +82,7 @@ def test_the_defaults_tree_stays_readable() -> None:
     assert "    head: cls\n" in answer.stdout and "    experiment: null\n" in answer.stdout
 
 
-def test_a_command_is_told_all_its_mistakes_at_once() -> None:
+def test_all_mistakes_are_reported_together() -> None:
     answer = command(
         "lrr=3", "head=lstmm", "epochs=abc", "backbone.fast=yep", "trainer=3", "head", "--lr", "data=files"
     )
@@ -200,7 +200,7 @@ def test_other_projects_names_lead_to_keys_that_exist() -> None:
         ("study=1e5", "study=100000.0 is not a folder name"),
     ],
 )
-def test_a_mistake_gets_its_sentence(text: str, sentence: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_mistake_gives_one_sentence(text: str, sentence: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
     found = mistakes(*text.split())
     assert len(found) == 1 and found[0].startswith(sentence), found
@@ -238,7 +238,7 @@ def test_a_mistake_gets_its_sentence(text: str, sentence: str, monkeypatch: pyte
         ),
     ],
 )
-def test_what_a_class_does_not_take_is_said_before_anything_is_loaded(
+def test_unknown_arguments_are_reported_before_loading(
     texts: list[str], sentences: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from imdbcls.sections import require_buildable
@@ -260,7 +260,7 @@ def test_what_a_class_does_not_take_is_said_before_anything_is_loaded(
         assert line.startswith(sentence), line
 
 
-def test_missing_files_are_told_with_the_other_mistakes() -> None:
+def test_missing_files_are_reported_with_other_mistakes() -> None:
     assert [line[:30] for line in mistakes("epochs=0", "data.path=./nothing", "backbone.path=./x", "max_length=z")] == [
         "epochs=0 is not a whole number",
         "max_length=z is not a whole nu",
@@ -275,7 +275,7 @@ def test_each_file_without_its_columns_gets_a_line(monkeypatch: pytest.MonkeyPat
     assert [line.partition(" has no column 'review'")[0] for line in found] == [SAMPLE, OTHER]
 
 
-def test_a_number_is_a_name_too(tmp_path: Path) -> None:
+def test_number_can_be_a_name(tmp_path: Path) -> None:
     assert compose(["study=2024"]).study == "2024"
     path = tmp_path / "d.csv"
     path.write_text("2024,label\n" + "".join(f"text {row},{row % 2}\n" for row in range(20)))
@@ -283,7 +283,7 @@ def test_a_number_is_a_name_too(tmp_path: Path) -> None:
     assert config.data.source.arguments["text_column"] == "2024"
 
 
-def test_a_key_that_exists_passes_in_every_form() -> None:
+def test_existing_key_is_accepted_in_every_form() -> None:
     config = compose(["head=lstm", "head.bidirectional=true", "+optimizer.amsgrad=true", "~optimizer.eps"])
     assert config.head.arguments["bidirectional"] is True
     assert "eps" not in config.optimizer.arguments and config.optimizer.arguments["amsgrad"] is True
@@ -291,7 +291,7 @@ def test_a_key_that_exists_passes_in_every_form() -> None:
     assert config.tracker.arguments["entity"] == "a, b"
 
 
-def test_a_key_of_several_kinds_takes_each_of_them() -> None:
+def test_key_with_several_types_accepts_each_type() -> None:
     tiny = ("backbone=tiny", "data=sample")
     assert compose([*tiny, "backbone.freeze=1"]).backbone.freeze == 1
     assert compose([*tiny, "backbone.freeze=true"]).backbone.freeze is True
@@ -322,7 +322,7 @@ def test_a_sweep_is_checked_before_its_first_job() -> None:
     assert not (ROOT / "nowhere").exists()
 
 
-def test_choices_in_a_folder_of_the_user_s_own(tmp_path: Path) -> None:
+def test_choices_in_the_users_own_folder(tmp_path: Path) -> None:
     (tmp_path / "head").mkdir()
     (tmp_path / "head" / "mine.yaml").write_text("_target_: imdbcls.heads.mean.MeanHead\nname: mine\n")
     answer = command("--config-dir", str(tmp_path), "head=mine", "--cfg", "job", "--package", "head.name")

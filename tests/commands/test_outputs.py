@@ -1,4 +1,4 @@
-"""Output that goes nowhere: a reader that leaves, a full disk, closed streams, ASCII, a terminal that is gone."""
+"""Output that cannot be written: a broken pipe, a full disk, closed streams, ASCII, a closed terminal."""
 
 import json
 import os
@@ -18,7 +18,7 @@ from support.runs import TINY
 from imdbcls.errors import UserError
 from imdbcls.runtime import entry
 
-CLOSED, NO_READER = "closed", "a pipe whose reader has left"
+CLOSED, NO_READER = "closed", "a pipe whose reader has closed it"
 ONE_RUN = (*TINY, "epochs=1", "tracker=none", "progress=none")
 
 
@@ -52,7 +52,7 @@ def run(
     stderr: str | None = None,
     encoding: str = "utf-8",
 ) -> tuple[int, str, str]:
-    """A command's exit code and what is in its stdout and stderr."""
+    """Return the exit code of a command, its stdout and its stderr."""
     answers, log = folder / "stdout.txt", folder / "stderr.txt"
     for file in (answers, log):
         file.unlink(missing_ok=True)
@@ -70,7 +70,7 @@ def without_an_account(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def answering(finished: Path) -> dict[str, tuple[str, ...]]:
-    """Every command that answers on stdout."""
+    """Return all commands that write their output to stdout."""
     return {
         "train help": ("train", "--help"),
         "train cfg": ("train", *TINY, "--cfg", "job"),
@@ -89,24 +89,24 @@ COMMANDS = tuple(answering(Path()))
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_a_full_disk_under_stdout_is_one_sentence(name: str, finished: Path, tmp_path: Path) -> None:
+def test_full_disk_for_stdout_gives_one_sentence(name: str, finished: Path, tmp_path: Path) -> None:
     code, _, said = run(tmp_path, *answering(finished)[name], stdout="/dev/full")
     assert code == 2, said
     assert said.count("stdout cannot be written: No space left on device") == 1
     assert "Traceback" not in said and "Exception ignored" not in said
-    if name == "compare":  # what was asked for is there
+    if name == "compare":  # the requested file exists
         assert json.loads((tmp_path / "compared/comparison.json").read_text())["groups"]
 
 
 @pytest.mark.parametrize("name", ["train help", "train cfg", "predict", "evaluate", "compare"])
-def test_a_closed_stdout_is_one_sentence(name: str, finished: Path, tmp_path: Path) -> None:
+def test_closed_stdout_gives_one_sentence(name: str, finished: Path, tmp_path: Path) -> None:
     code, _, said = run(tmp_path, *answering(finished)[name], stdout=CLOSED)
     assert code == 2, said
     assert said.count("stdout cannot be written: it is closed") == 1 and "Traceback" not in said
 
 
 @pytest.mark.parametrize("name", ["train help", "train cfg", "data", "doctor", "predict", "evaluate", "compare"])
-def test_a_reader_that_leaves_ends_a_command_silently(name: str, finished: Path, tmp_path: Path) -> None:
+def test_broken_pipe_ends_a_command_silently(name: str, finished: Path, tmp_path: Path) -> None:
     code, _, said = run(tmp_path, *answering(finished)[name], stdout=NO_READER)
     assert code == 128 + signal.SIGPIPE, said
     allowed = ("warning: the page shows no texts", "The metrics equal the recorded ones")
@@ -114,7 +114,7 @@ def test_a_reader_that_leaves_ends_a_command_silently(name: str, finished: Path,
 
 
 @pytest.mark.parametrize("name", ["train help", "data", "doctor", "predict", "evaluate", "compare"])
-def test_ascii_streams_take_every_answer(name: str, finished: Path, tmp_path: Path) -> None:
+def test_ascii_streams_accept_every_output(name: str, finished: Path, tmp_path: Path) -> None:
     code, answer, said = run(tmp_path, *answering(finished)[name], encoding="ascii")
     assert code == 0, said
     assert answer.isascii() and said.isascii() and answer.strip()
@@ -136,7 +136,7 @@ def test_json_lines_stay_json_in_ascii(finished: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("lost", ["stderr closed", "stderr full", "stderr unread", "stdout closed", "terminal gone"])
-def test_a_training_outlives_its_streams(lost: str, tmp_path: Path) -> None:
+def test_training_continues_after_its_streams_close(lost: str, tmp_path: Path) -> None:
     stream, how = lost.split()
     places = {"closed": CLOSED, "full": "/dev/full", "unread": NO_READER}
     if how == "gone":
@@ -146,7 +146,7 @@ def test_a_training_outlives_its_streams(lost: str, tmp_path: Path) -> None:
         ) as process:
             assert os.read(controller, 1) == b"x"
             os.close(terminal)
-            os.close(controller)  # the terminal's window: each write to it fails from now on (EIO)
+            os.close(controller)  # closes the terminal: every later write to it fails with EIO
             assert process.wait(120) == 0
     elif stream == "stderr":
         code, _, said = run(tmp_path, "train", *ONE_RUN, stderr=places[how])
@@ -160,7 +160,7 @@ def test_a_training_outlives_its_streams(lost: str, tmp_path: Path) -> None:
 
 HANGUP = """
 import os, runpy, signal, sys
-signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as under nohup
+signal.signal(signal.SIGHUP, signal.SIG_IGN)  # like nohup
 terminal = os.open(sys.argv[1], os.O_RDWR)
 os.dup2(terminal, 1), os.dup2(terminal, 2)
 sys.argv = ["train", *sys.argv[2:], "progress=live"]
@@ -169,8 +169,8 @@ runpy.run_module("imdbcls.train", run_name="__main__")
 """
 
 
-def test_a_sweep_whose_reader_leaves_runs_to_its_end(tmp_path: Path) -> None:
-    """A sweep writes to stdout only if Hydra logs there. A failed job decides the exit code, also then."""
+def test_sweep_with_broken_pipe_finishes_its_jobs(tmp_path: Path) -> None:
+    """A sweep writes to stdout only if Hydra logs there. The exit code still depends on failed jobs."""
     sweep = ("--multirun", "head=cls,mean", "jobs=2", "hydra/job_logging=stdout", *ONE_RUN)
     code, _, said = run(tmp_path, "train", *sweep, stdout=NO_READER)
     assert code == 128 + signal.SIGPIPE and "Traceback" not in said, said
@@ -182,13 +182,13 @@ def test_a_sweep_whose_reader_leaves_runs_to_its_end(tmp_path: Path) -> None:
     assert code == 1 and "2 of 2 runs are not done" in said and Path(answers).read_text() == "", said
 
 
-def test_closed_stdin_is_one_sentence(finished: Path, tmp_path: Path) -> None:
+def test_closed_stdin_gives_one_sentence(finished: Path, tmp_path: Path) -> None:
     code, answer, said = run(tmp_path, "predict", str(finished), stdin=CLOSED)
     assert (code, answer) == (2, "") and "stdin cannot be read" in said and "Traceback" not in said
 
 
-def test_a_closed_descriptor_is_not_given_to_a_file(tmp_path: Path) -> None:
-    """Else what C code writes to stderr would land in the first file that the program opens."""
+def test_closed_descriptor_is_not_reused_for_a_file(tmp_path: Path) -> None:
+    """Otherwise C code would write its stderr output to the first file that the program opens."""
     script = (
         "import os; from imdbcls.runtime import entry; entry.set_up_streams(); file = open('data', 'w'); "
         "os.write(2, b'a library: warning'); print('hidden', file=__import__('sys').stderr); file.close(); "
@@ -209,7 +209,7 @@ def test_a_closed_descriptor_is_not_given_to_a_file(tmp_path: Path) -> None:
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, BaseException) else "",
 )
-def test_how_a_command_ends(
+def test_exit_code_of_a_command(
     raised: BaseException,
     code: int,
     words: str,
@@ -224,7 +224,7 @@ def test_how_a_command_ends(
     with pytest.raises((SystemExit, KeyError)) as ended:
         entry.run(main)
     final = ended.value
-    if isinstance(final, KeyError):  # Python shows it by `sys.excepthook`
+    if isinstance(final, KeyError):  # Python reports it with `sys.excepthook`
         with pytest.raises(SystemExit) as explained:
             entry._explain(KeyError, final, final.__traceback__)
         final = explained.value
@@ -232,19 +232,19 @@ def test_how_a_command_ends(
     assert words in capsys.readouterr().err
 
 
-def test_a_full_disk_leaves_the_old_comparison_whole(finished: Path, tmp_path: Path) -> None:
-    """The files of a comparison belong together: either all are new, or none."""
+def test_full_disk_keeps_the_old_comparison_complete(finished: Path, tmp_path: Path) -> None:
+    """The files of a comparison are replaced together: either all are new, or none."""
     study = tmp_path / "study"
     subprocess.run(["cp", "-r", str(finished.parent), str(study)], check=True)
     assert run(tmp_path, "compare", str(study))[0] == 0
     before = {path: path.read_bytes() for path in study.rglob("comparison*") if path.is_file()}
     sizes = sorted((len(content), path) for path, content in before.items())
-    room, (_, largest) = str(sizes[-2][0] + 1000), sizes[-1]  # for every file but one
+    limit, (_, largest) = str(sizes[-2][0] + 1000), sizes[-1]  # enough for every file except one
     limited = (
         "import resource, runpy, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]),) * 2); "
         "sys.argv = ['compare', *sys.argv[2:]]; runpy.run_module('imdbcls.compare', run_name='__main__')"
     )
-    command = [sys.executable, "-c", limited, room, str(study), "--margin", "0.4"]
+    command = [sys.executable, "-c", limited, limit, str(study), "--margin", "0.4"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
     assert done.returncode == 2 and "Traceback" not in done.stderr
     assert f"{largest} cannot be written (File too large); no file of the comparison was changed." in done.stderr

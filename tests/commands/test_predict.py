@@ -1,4 +1,4 @@
-"""`python -m imdbcls.predict`: texts from anywhere, a line each, the probabilities that the run itself gives."""
+"""`python -m imdbcls.predict` gives one line per text, from any input, with the same probabilities as the run."""
 
 import csv
 import io
@@ -61,8 +61,8 @@ def test_texts_from_the_command_line_stdin_and_files(
     assert [[float(cell) for cell in row[2:]] for row in found_rows] == expected.probabilities.tolist()
 
 
-def test_files_are_read_as_their_texts_are_wanted(tmp_path: Path) -> None:
-    """What is damaged behind the first thousand texts is not known before."""
+def test_files_are_read_lazily(tmp_path: Path) -> None:
+    """Damage after the first thousand texts is not detected in advance."""
     path = tmp_path / "long.jsonl"
     path.write_text('{"text": "a"}\n' * (2 * CHUNK) + "no JSON\n")
     items = from_file(path, TEXT).items
@@ -91,7 +91,7 @@ def test_files_are_read_as_their_texts_are_wanted(tmp_path: Path) -> None:
         ("a.csv", b"", r"a\.csv is empty; the first line must name the columns"),
     ],
 )
-def test_a_broken_row_is_named_as_it_is_when_training(name: str, content: bytes, sentence: str, tmp_path: Path) -> None:
+def test_broken_row_is_reported_as_in_training(name: str, content: bytes, sentence: str, tmp_path: Path) -> None:
     (tmp_path / name).write_bytes(content)
     with pytest.raises(imdbcls.UserError, match=sentence):
         list(from_file(tmp_path / name, TEXT).items)
@@ -99,7 +99,7 @@ def test_a_broken_row_is_named_as_it_is_when_training(name: str, content: bytes,
         read_table(tmp_path / name, "data.train", Request((("text_column", "text"),)))
 
 
-def test_blank_lines_are_left_out_and_what_came_before_a_mistake_is_answered(finished: Path, tmp_path: Path) -> None:
+def test_blank_lines_are_skipped_and_rows_before_a_mistake_are_answered(finished: Path, tmp_path: Path) -> None:
     found = [json.loads(line)["number"] for line in answers(str(finished), stdin="good\n\n  \nbad\n").splitlines()]
     assert found == [1, 4]
     (tmp_path / "a.csv").write_text("text,stars\ngood,1\nbad,2\nmore\n")
@@ -109,17 +109,17 @@ def test_blank_lines_are_left_out_and_what_came_before_a_mistake_is_answered(fin
     assert [json.loads(line)["number"] for line in out.getvalue().splitlines()] == [2, 3]
 
 
-def test_bytes_that_are_no_text_are_named(finished: Path) -> None:
+def test_invalid_utf8_is_reported(finished: Path) -> None:
     stdin = io.TextIOWrapper(io.BytesIO(b"good\ncaf\xe9\n"), encoding="utf-8")
     with pytest.raises(imdbcls.UserError, match="stdin is not valid utf-8: byte 0xe9"):
         predict(parse([str(finished)]), stdin, io.StringIO())
     with pytest.raises(
         imdbcls.UserError, match="text 1: the text contains an unpaired surrogate, or bytes that are not UTF-8"
     ):
-        answers(str(finished), "caf\udce9")  # as Python has an argument's byte
+        answers(str(finished), "caf\udce9")  # how Python represents an invalid byte of an argument
 
 
-def test_a_line_without_the_column_is_named(tmp_path: Path) -> None:
+def test_line_without_the_column_is_reported(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text('{"text": "x"}\n{"words": "y"}\n')
     with pytest.raises(
         imdbcls.UserError, match=r"a\.jsonl, line 2, has no column 'text' \(--text-column\); it has 'words'"
@@ -141,7 +141,7 @@ def test_a_line_without_the_column_is_named(tmp_path: Path) -> None:
         (["--file", "d.csv", "x"], "", "on the command line or in --file, not both"),
     ],
 )
-def test_what_is_no_text_is_named(
+def test_value_that_is_not_text_is_reported(
     arguments: list[str], stdin: str, sentence: str, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -173,7 +173,7 @@ def write_rows(path: Path) -> Path:
 
 
 @pytest.mark.parametrize("extension", ["csv", "jsonl", "parquet"])
-def test_answers_carry_ids_and_columns_and_empty_rows_are_answered(
+def test_answers_include_ids_columns_and_empty_rows(
     extension: str, finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = write_rows(tmp_path / f"rows.{extension}")
@@ -215,7 +215,7 @@ def test_the_id_column_of_the_runs_data_is_the_default(
     assert "lacks 'ticket', the id column of the run's data" in capsys.readouterr().err
 
 
-def test_copied_columns_get_names_of_their_own() -> None:
+def test_copied_columns_get_unique_names() -> None:
     columns = [("id_column", "ref"), ("keep", "ref"), ("keep", "text"), ("keep", "id"), ("keep", "probability_x")]
     assert output_names(columns) == {
         "ref": "id",
@@ -225,7 +225,7 @@ def test_copied_columns_get_names_of_their_own() -> None:
     }
 
 
-def test_a_chunk_of_long_texts_is_smaller(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_chunk_of_long_texts_is_smaller(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("imdbcls.data.unlabeled.CHUNK_CHARACTERS", 100)
     items = [Item(number, "x" * 40) for number in range(5)]
     assert [len(chunk) for chunk in in_chunks(iter(items))] == [3, 2]

@@ -1,4 +1,4 @@
-"""The real `python -m imdbcls.train`: what it leaves, what it skips, sweeps with a failing job, and quick answers."""
+"""`python -m imdbcls.train` as a real command: its run folder, skipped runs, sweeps with a failing job, fast errors."""
 
 import json
 import math
@@ -23,7 +23,7 @@ from imdbcls.runs.identity import run_name
 
 pytestmark = pytest.mark.slow
 
-# Keys that other tools read; they may be extended, not renamed.
+# Keys that other tools read. Keys may be added but not renamed.
 RESULT_KEYS = {
     *("status", "study", "name", "head", "backbone", "seed", "config_hash", "group_hash", "split_hash", "best_epoch"),
     *("val/accuracy", "test/accuracy", "test/f1", "test/auroc", "test/ece", "test/loss"),
@@ -44,20 +44,20 @@ def read_result(run: Path) -> dict[str, Any]:
 # The run folder.
 
 
-def test_the_run_folder_is_the_contract(finished: Path) -> None:
+def test_run_folder_contains_exactly_the_documented_files(finished: Path) -> None:
     assert re.fullmatch(r"lstm-s0-[0-9a-f]{8}", finished.name)
     working_folder = finished.parents[2]
-    assert [path.name for path in working_folder.iterdir()] == ["runs"], "nothing is written beside the run folder"
+    assert [path.name for path in working_folder.iterdir()] == ["runs"], "nothing is written outside the run folder"
     assert {path.name for path in finished.parent.iterdir()} == {finished.name}
     visible = {path.name for path in finished.iterdir() if not path.name.startswith(".")}
     assert visible == {"config.yaml", "metrics.jsonl", "result.json", "predictions", "checkpoints", "backbone"}
     for checkpoint in ("last", "best"):
         assert (finished / "checkpoints" / checkpoint / "model.safetensors").is_file()
     suffixes = {path.suffix for path in finished.rglob("*") if path.is_file() and path.name != ".lock"}
-    assert suffixes == {".yaml", ".jsonl", ".json", ".parquet", ".safetensors"}, "no pickle anywhere"
+    assert suffixes == {".yaml", ".jsonl", ".json", ".parquet", ".safetensors"}, "no pickle files"
 
 
-def test_the_resolved_configuration_is_kept(finished: Path) -> None:
+def test_resolved_config_is_saved(finished: Path) -> None:
     config = yaml.safe_load((finished / "config.yaml").read_text())
     assert "${" not in (finished / "config.yaml").read_text()
     assert (config["head"]["name"], config["max_length"], config["data"]["train_limit"]) == ("lstm", 64, 64)
@@ -84,7 +84,7 @@ def test_the_result_has_every_key(finished: Path) -> None:
     assert result["watched_test"] is False
 
 
-def test_the_metrics_have_a_point_per_logged_step_and_epoch(finished: Path) -> None:
+def test_metrics_have_one_record_per_logged_step_and_epoch(finished: Path) -> None:
     points = [json.loads(line) for line in (finished / "metrics.jsonl").read_text().splitlines()]
     assert [point["step"] for point in points] == list(range(1, 9)), "each step once"
     assert [point["epoch"] for point in points] == [step / 4 for step in range(1, 9)]
@@ -92,12 +92,14 @@ def test_the_metrics_have_a_point_per_logged_step_and_epoch(finished: Path) -> N
     for point in points:
         expected = TRAIN_FIGURES | (VALIDATION_FIGURES if point in validation else set())
         assert point.keys() == {"step", "epoch"} | expected
-    assert not any(key.startswith("test/") for point in points for key in point), "test is scored once, at the end"
+    assert not any(key.startswith("test/") for point in points for key in point), (
+        "the test split is evaluated once, at the end"
+    )
     best = validation[read_result(finished)["best_epoch"] - 1]
     assert best["val/accuracy"] == read_result(finished)["val/accuracy"]
 
 
-def test_the_predictions_hold_every_document(finished: Path) -> None:
+def test_predictions_contain_every_document(finished: Path) -> None:
     source = read_sample()
     assert source.test is not None
     result = read_result(finished)
@@ -134,11 +136,11 @@ def test_the_same_command_again_runs_nothing(launch: Launch, finished: Path) -> 
     done = launch(finished.parents[2], "train", *options, fresh=True, PYTHONPROFILEIMPORTTIME="1")
     (line,) = [line for line in done.stderr.splitlines() if not line.startswith("import time:")]
     assert line.startswith(f"runs/demo/{finished.name} is already done") and "Nothing was run" in line
-    assert imported(done.stderr) & set(HEAVY) == set(), "what is done is skipped without loading anything"
+    assert imported(done.stderr) & set(HEAVY) == set(), "a finished run is skipped without heavy imports"
     assert before == {path: path.stat().st_mtime_ns for path in before}
 
 
-def test_what_changes_no_result_changes_no_name() -> None:
+def test_keys_without_effect_on_the_result_do_not_change_the_name() -> None:
     def name(*overrides: str) -> str:
         with initialize_config_module("imdbcls.conf", version_base="1.3"):
             return run_name(typed(compose("config", [*TINY, *overrides])))
@@ -155,7 +157,7 @@ def test_what_changes_no_result_changes_no_name() -> None:
 
 @pytest.fixture(scope="module")
 def sweep(launch: Launch, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess[str]]:
-    """A multirun of three heads, logged to W&B without an account, whose second job finds a damaged checkpoint."""
+    """Run a multirun of three heads, logged to W&B offline, whose second job finds a damaged checkpoint."""
     folder = tmp_path_factory.mktemp("sweep")
     damaged = folder / "runs" / "three" / name_of("weight_avg") / "checkpoints" / "last"
     damaged.mkdir(parents=True)
@@ -171,7 +173,7 @@ def name_of(head: str) -> str:
         return run_name(typed(compose("config", [f"head={head}", *SWEEP[1:]])))
 
 
-def test_a_failing_job_leaves_the_others_running(sweep: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
+def test_failing_job_does_not_stop_the_others(sweep: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
     folder, done = sweep
     runs = folder / "runs" / "three"
     names = [name_of(head) for head in ("cls", "weight_avg", "lstm")]
@@ -180,7 +182,7 @@ def test_a_failing_job_leaves_the_others_running(sweep: tuple[Path, subprocess.C
     assert statuses == ["done", "failed", "done"]
     failed = read_result(runs / names[1])
     assert "manifest.json" in failed["error"] and (failed["head"], failed["study"]) == ("weight_avg", "three")
-    assert "Traceback" not in done.stderr, "a damaged file is no error of the program"
+    assert "Traceback" not in done.stderr, "a damaged file is not a bug"
 
     *_, cls, weight_avg, lstm, count = done.stderr.splitlines()
     for line, name, state in ((cls, names[0], "done"), (weight_avg, names[1], "failed"), (lstm, names[2], "done")):
@@ -188,7 +190,7 @@ def test_a_failing_job_leaves_the_others_running(sweep: tuple[Path, subprocess.C
     accuracy = read_result(runs / names[0])["test/accuracy"]
     assert f"test {accuracy:.2%}" in cls
     assert "manifest.json" in weight_avg
-    assert count == "1 of 3 runs are not done; the same command runs what is missing."
+    assert count == "1 of 3 runs are not done. Run the same command again for the missing runs."
     assert [path.name for path in folder.iterdir()] == ["runs"]
 
 
@@ -227,10 +229,10 @@ def test_each_job_has_its_own_log_in_wandb(sweep: tuple[Path, subprocess.Complet
     assert "wandb leet runs/three/wandb" in done.stderr and "wandb sync runs/three/wandb" in done.stderr
     command = [sys.executable, "-m", "wandb", "leet", "inspect", str(log["log"]), "--json", "--summary"]
     shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    assert json.loads(shown) == json.loads(inspect(log["log"], "--summary")), "users read it with `wandb`"
+    assert json.loads(shown) == json.loads(inspect(log["log"], "--summary")), "users read the log with `wandb`"
 
 
-def test_the_data_card_is_in_the_log_of_the_study_s_first_run_alone(
+def test_data_card_is_logged_only_by_the_first_run_of_a_study(
     sweep: tuple[Path, subprocess.CompletedProcess[str]],
 ) -> None:
     folder, _ = sweep
@@ -244,7 +246,7 @@ def test_the_data_card_is_in_the_log_of_the_study_s_first_run_alone(
     assert sum("view/data_lengths" in summary for summary in summaries) == 1
 
 
-def test_the_same_sweep_again_runs_what_is_missing(
+def test_same_sweep_again_runs_only_missing_jobs(
     sweep: tuple[Path, subprocess.CompletedProcess[str]], launch: Launch, tmp_path: Path
 ) -> None:
     (tmp_path / "runs").symlink_to(sweep[0] / "runs")
@@ -265,47 +267,47 @@ def test_the_same_sweep_again_runs_what_is_missing(
     assert "not done" not in done.stderr
 
 
-def test_a_job_with_a_mistake_does_not_end_the_sweep(launch: Launch, tmp_path: Path) -> None:
-    """Each value is right, beside the first of the others: only the fourth job's combination is not."""
+def test_job_with_a_mistake_does_not_end_the_sweep(launch: Launch, tmp_path: Path) -> None:
+    """Each value is valid with the first value of the other keys. Only the combination in the fourth job is invalid."""
     sweep = ("batch_size=16,2,32", "trainer.micro_batch_size=2,16")
     options = (*TINY, "epochs=1", "data.train_limit=32", "tracker=none", "study=s")
     done = launch(tmp_path, "train", "--multirun", *sweep, *options, expect=1)
     assert "imdbcls: trainer.micro_batch_size=16 is larger than batch_size=2." in done.stderr.splitlines()
     assert "documents, 1 epoch, " in done.stderr
     *jobs, count = done.stderr.splitlines()[-7:]
-    assert count == "1 of 6 runs are not done; the same command runs what is missing."
+    assert count == "1 of 6 runs are not done. Run the same command again for the missing runs."
     refused = jobs.pop(3)
     assert "batch_size=2" in refused and "failed  " in refused and refused.endswith("is larger than batch_size=2.")
     assert all(job.split()[1] == "done" for job in jobs)
     assert len(list(tmp_path.glob("runs/s/*/result.json"))) == 5
 
 
-# Quick answers.
+# Fast answers.
 
 
 def imported_modules(told: str) -> set[str]:
-    """The modules that a command imported, by its stderr under PYTHONPROFILEIMPORTTIME (as `-X importtime`)."""
+    """List the modules that a command imported, from its stderr with PYTHONPROFILEIMPORTTIME."""
     return {line.rpartition("|")[2].strip() for line in told.splitlines() if line.startswith("import time:")}
 
 
 def imported(told: str) -> set[str]:
-    """The same, top-level ones."""
+    """Return the top-level modules that a command imported."""
     modules = {name.split(".")[0] for name in imported_modules(told)}
     assert {"hydra", "imdbcls"} <= modules
     return modules
 
 
 def answer(launch: Launch, folder: Path, *arguments: str, expect: int) -> tuple[str, str]:
-    """What a command prints that must not import anything heavy: stdout, and stderr without the import times."""
+    """Return the output of a command that must have no heavy imports: stdout, and stderr without the import times."""
     done = launch(folder, "train", *arguments, expect=expect, fresh=True, PYTHONPROFILEIMPORTTIME="1")
     assert imported(done.stderr) & set(HEAVY) == set()
-    assert os.listdir(folder) == [], "an answer writes nothing"
+    assert os.listdir(folder) == [], "the command writes no files"
     assert "Traceback" not in done.stderr
     said = [line for line in done.stderr.splitlines() if not line.startswith("import time:")]
     return done.stdout, "\n".join(said)
 
 
-def test_the_configuration_is_shown_without_importing_anything_heavy(launch: Launch, tmp_path: Path) -> None:
+def test_config_is_shown_without_heavy_imports(launch: Launch, tmp_path: Path) -> None:
     out, err = answer(launch, tmp_path, "head=lstm", "lr=3e-5", "--cfg", "job", expect=0)
     config = yaml.safe_load(out)
     assert (config["head"]["name"], float(config["lr"])) == ("lstm", 3e-5)
@@ -326,7 +328,7 @@ def test_the_configuration_is_shown_without_importing_anything_heavy(launch: Lau
         ("experiment=quickstar", ("heads, original, quickstart", "nearest: quickstart")),
     ],
 )
-def test_a_mistake_is_answered_without_importing_anything_heavy(
+def test_mistake_is_reported_without_heavy_imports(
     mistake: str, words: tuple[str, ...], launch: Launch, tmp_path: Path
 ) -> None:
     for mode in ((), ("--multirun",)):
@@ -336,7 +338,7 @@ def test_a_mistake_is_answered_without_importing_anything_heavy(
             assert word in err
 
 
-def test_all_mistakes_are_named_at_once(launch: Launch, tmp_path: Path) -> None:
+def test_all_mistakes_are_listed(launch: Launch, tmp_path: Path) -> None:
     _, err = answer(launch, tmp_path, "epochs=0", "warmup=1.5", "precision=fp8", "data.truncation=middle", expect=2)
     for key in ("epochs=0", "warmup=1.5", "precision=fp8", "data.truncation=middle"):
         assert key in err
@@ -344,7 +346,7 @@ def test_all_mistakes_are_named_at_once(launch: Launch, tmp_path: Path) -> None:
 
 
 def test_a_mistake_before_the_first_step_leaves_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It would be listed as a failed run in every comparison; what was there before stays."""
+    """Such a folder would be listed as a failed run in every comparison. Existing files are kept."""
     monkeypatch.chdir(tmp_path)
     Path("one.csv").write_text("text,label\n" + "".join(f"film {row},good\n" for row in range(20)))
     choices = ("backbone=tiny", "data=files", "data.train=one.csv", "max_length=64", "tracker=none", "study=s")
@@ -360,7 +362,7 @@ def test_a_mistake_before_the_first_step_leaves_no_folder(tmp_path: Path, monkey
     assert list((tmp_path / "runs" / "s").iterdir()) == [other]
 
     config.folder.mkdir()
-    (config.folder / "metrics.jsonl").write_text('{"step": 10}\n')  # of an earlier process
+    (config.folder / "metrics.jsonl").write_text('{"step": 10}\n')  # from an earlier process
     with pytest.raises(imdbcls.UserError, match="every document"):
         imdbcls.run(config)
     assert read_result(config.folder)["status"] == "failed"

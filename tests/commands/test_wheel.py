@@ -1,4 +1,4 @@
-"""The wheel holds everything: built from a clean copy, installed elsewhere, it composes and runs."""
+"""The wheel is complete: built from a clean copy and installed in another folder, it composes configs and trains."""
 
 import os
 import shutil
@@ -16,10 +16,10 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Build the wheel offline, with the setuptools of the `dev` extra."""
+    """Build the wheel offline, with setuptools from the extra `dev`."""
     folder = tmp_path_factory.mktemp("wheel")
     tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    for name in tracked.splitlines():  # a clean copy: nothing that lies about here may get in
+    for name in tracked.splitlines():  # only tracked files, so that other files here cannot get into the wheel
         if (ROOT / name).is_file():
             (folder / "source" / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / name, folder / "source" / name)
@@ -40,14 +40,14 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(installed: Path, folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """`python -m imdbcls.train` from the installed wheel; PYTHONPATH goes before an editable install of this tree."""
+    """Run `imdbcls.train` from the installed wheel. PYTHONPATH overrides an editable install of this project."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(PERSONAL)}
     environment = {**kept, "PYTHONPATH": str(installed), "HOME": str(folder), "IMDBCLS_CACHE": str(folder / "cache")}
     command = [sys.executable, "-m", "imdbcls.train", *arguments]
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
 
 
-def test_the_wheel_holds_every_module_choice_and_document(wheel: Path) -> None:
+def test_wheel_contains_every_module_choice_and_document(wheel: Path) -> None:
     tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
     code = {name for name in tracked if name.startswith("imdbcls/")}
     choices = {f"imdbcls/{name}" for name in tracked if name.startswith("conf/")}
@@ -56,7 +56,7 @@ def test_the_wheel_holds_every_module_choice_and_document(wheel: Path) -> None:
     assert "imdbcls/conf/config.yaml" in found and "imdbcls/data/sample/train.jsonl" in found
 
 
-def test_the_wheel_says_what_it_is(wheel: Path) -> None:
+def test_wheel_has_correct_metadata(wheel: Path) -> None:
     archive = zipfile.ZipFile(wheel)
     (metadata,) = (name for name in archive.namelist() if name.endswith(".dist-info/METADATA"))
     text = archive.read(metadata).decode()
@@ -65,7 +65,7 @@ def test_the_wheel_says_what_it_is(wheel: Path) -> None:
     assert any(name.endswith("LICENSE") for name in archive.namelist())
 
 
-def test_the_installed_wheel_composes_from_elsewhere(installed: Path, tmp_path: Path) -> None:
+def test_installed_wheel_composes_in_another_folder(installed: Path, tmp_path: Path) -> None:
     done = run(installed, tmp_path, "head=lstm", "lr=3e-5", "--cfg", "job")
     assert done.returncode == 0, done.stderr
     assert yaml.safe_load(done.stdout)["head"]["name"] == "lstm"
@@ -79,4 +79,4 @@ def test_the_installed_wheel_trains(installed: Path, tmp_path: Path) -> None:
     done = run(installed, tmp_path, *TINY, "epochs=1", "tracker=none")
     assert done.returncode == 0, done.stderr
     (result,) = tmp_path.glob("runs/default/*/result.json")
-    assert '"git_commit": null' in result.read_text(), "a wheel knows no commit"
+    assert '"git_commit": null' in result.read_text(), "a wheel has no commit"

@@ -167,7 +167,7 @@ def test_a_killed_build_leaves_no_usable_entry(tmp_path: Path) -> None:
     assert len(tokens) == 3000
     # A recent folder may belong to a live process. A build removes folders that are more than a day old.
     assert left.exists()
-    old = time.time() - imdbcls.runtime.atomic.STALE_AFTER - 60
+    old = time.time() - imdbcls.runtime.atomic.STALE_SECONDS - 60
     os.utime(left, (old, old))
     tokenize(make_documents(10), make_tokenizer(), cache_dir=tmp_path)
     assert not left.exists() and len(entries(tmp_path)) == 2

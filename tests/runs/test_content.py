@@ -1,4 +1,4 @@
-"""Identities go by what a path names, not by how it is spelled; groups of a comparison go by their documents."""
+"""Runs are identified by the content of their files, not by paths; groups also by their documents."""
 
 import csv
 import os
@@ -22,7 +22,7 @@ from imdbcls.runs.identity import choices_hash, config_hash, group_hash
 
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Files of a test are seconds old; here their digests are kept all the same."""
+    """Cache the digests of new files too, because the files of a test are only seconds old."""
     monkeypatch.setenv("IMDBCLS_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(content, "RACY_SECONDS", -1)
     return tmp_path / "cache" / "digests"
@@ -46,7 +46,7 @@ def hashes(*overrides: str) -> tuple[str, str, str]:
     return config_hash(found), group_hash(found), choices_hash(found)
 
 
-def test_a_file_is_the_same_however_its_path_is_spelled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_run_does_not_depend_on_how_a_path_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_csv(tmp_path / "work" / "c.csv")
     (tmp_path / "work" / "below").mkdir()
     (tmp_path / "link.csv").symlink_to(tmp_path / "work" / "c.csv")
@@ -62,19 +62,19 @@ def test_a_file_is_the_same_however_its_path_is_spelled(tmp_path: Path, monkeypa
     assert {hashes("data.train=work/c.csv")} == found
 
 
-def test_other_content_is_another_run_wherever_it_lies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_different_content_gives_a_different_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     first, second = write_csv(tmp_path / "a" / "c.csv"), write_csv(tmp_path / "b" / "c.csv", 79)
     found = [hashes(f"data.train={first}")[:2], hashes(f"data.train={second}")[:2]]
     times = first.stat()
-    first.write_bytes(first.read_bytes().replace(b"film", b"flim"))  # as long as before
+    first.write_bytes(first.read_bytes().replace(b"film", b"flim"))  # the same length
     os.utime(first, ns=(times.st_atime_ns, times.st_mtime_ns))
     found.append(hashes(f"data.train={first}")[:2])
     found.append(hashes(f"data.train={first}", f"data.test={second}")[:2])
     assert len({each for pair in found for each in pair}) == 2 * len(found)
 
 
-def test_a_folder_of_documents_goes_by_its_files(tmp_path: Path) -> None:
+def test_folder_of_documents_is_identified_by_its_files(tmp_path: Path) -> None:
     folders = [tmp_path / "one" / "imdb", tmp_path / "other" / "reviews"]
     for folder in folders:
         write_csv(folder / "train" / "part.csv")
@@ -88,12 +88,12 @@ def test_a_folder_of_documents_goes_by_its_files(tmp_path: Path) -> None:
     assert before[0] == before[1]
     os.mkfifo(folders[1] / "pipe")
     (folders[1] / "broken").symlink_to("nowhere")
-    assert found() == before, "what cannot be read is left out"
+    assert found() == before, "unreadable files are ignored"
     (folders[1] / "train" / "part.csv").rename(folders[1] / "train" / "more.csv")
     assert found()[0] == before[0] != found()[1]
 
 
-def test_an_encoder_goes_by_its_weights_and_not_by_its_readme(tmp_path: Path) -> None:
+def test_encoder_is_identified_by_its_weights_not_its_readme(tmp_path: Path) -> None:
     first = make_folder(tmp_path / "first", "bert")
     second = shutil.copytree(first, tmp_path / "second")
     (second / "README.md").write_text("A copy.")
@@ -107,13 +107,13 @@ def test_an_encoder_goes_by_its_weights_and_not_by_its_readme(tmp_path: Path) ->
     assert found(first) != found(second)
 
 
-def test_names_that_are_no_places_stay_as_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_strings_that_are_not_paths_are_unchanged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     path = write_csv(tmp_path / "c.csv")
     before = hashes(f"data.train={path}")
     for name in ("text", "label", "tiny", "files", "cls"):
         write_csv(tmp_path / name)
-    assert hashes(f"data.train={path}") == before, "a column is not a file, whatever lies here"
+    assert hashes(f"data.train={path}") == before, "a column name is not treated as a file"
     assert content.content_hash("nowhere.csv") == "nowhere.csv"
     assert content.model_content_hash("FacebookAI/roberta-base") == "FacebookAI/roberta-base"
     assert content.content_hash("a\0b") == "a\0b"
@@ -121,8 +121,8 @@ def test_names_that_are_no_places_stay_as_they_are(tmp_path: Path, monkeypatch: 
     assert content.with_content_hashes(plugin)["head"] == {"name": "mine", "embeddings": content.content_hash("text")}
 
 
-def test_folders_that_are_written_to_are_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Runs and caches are large, and change."""
+def test_output_folders_are_not_hashed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run folders and caches are large and change."""
     read: list[str] = []
     monkeypatch.setattr(content, "sha256", lambda path: read.append(Path(path).name) or "0" * 64)
     path = write_csv(tmp_path / "c.csv")
@@ -132,7 +132,7 @@ def test_folders_that_are_written_to_are_not_read(tmp_path: Path, monkeypatch: p
     assert set(read) == {"c.csv"}
 
 
-def test_a_file_is_read_once_and_a_damaged_digest_is_computed_again(
+def test_file_is_hashed_once_and_damaged_digest_is_recomputed(
     tmp_path: Path, own_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     read: list[Path] = []
@@ -150,13 +150,15 @@ def test_a_file_is_read_once_and_a_damaged_digest_is_computed_again(
     raw = kept.read_text()
     kept.write_text(("0" if raw[0] != "0" else "1") + raw[1:])
     assert hashes(f"data.train={path}") == first and len(read) == 2
-    monkeypatch.setattr(content, "RACY_SECONDS", 3600)  # the file has just changed: it may do so again unnoticed
+    monkeypatch.setattr(
+        content, "RACY_SECONDS", 3600
+    )  # the file has just changed, and another change in the same tick would go undetected
     shutil.rmtree(own_cache)
     assert hashes(f"data.train={path}") == first
     assert not own_cache.exists()
 
 
-def test_runs_on_the_same_documents_are_one_group_and_others_are_not(
+def test_only_runs_on_the_same_documents_form_a_group(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -181,4 +183,4 @@ def test_runs_on_the_same_documents_are_one_group_and_others_are_not(
     study = read_study(tmp_path / "default")
     assert sorted(sorted(group.seeds) for group in study.groups) == [[0], [0], [0, 1, 2]]
     pairs = compare_study(study, 0.01).pairs
-    assert sum(pair.problem is None for pair in pairs) == 1, "the other documents are not tested against"
+    assert sum(pair.problem is None for pair in pairs) == 1, "runs on other documents are not compared"

@@ -1,4 +1,4 @@
-"""Which documents a run folder may name: hub ids of the form owner/name, and sources that the user trained on here."""
+"""A run folder may name hub ids of the form owner/name, and only sources that the user has trained on here."""
 
 import io
 import os
@@ -32,7 +32,7 @@ FILES = {"_target_": "imdbcls.data.files.read_files", "validation": None, "test"
 IMDB = {"_target_": "imdbcls.data.imdb.read_imdb"}
 SPLITS = {"config": None, "train_split": "train", "validation_split": None, "test_split": "test"}
 HUB = {"_target_": "imdbcls.data.hub.read_hub", **SPLITS, **COLUMNS}
-# Builders of `datasets`, and other names that its loader does not take for an owner's repository.
+# Built-in loaders of `datasets`, and other names that it does not treat as the repository of an owner.
 NOT_HUB_IDS = (
     *("pandas", "csv", "json", "text", "arrow", "parquet", "imagefolder", "webdataset", "sql", "generator", "eval"),
     *(
@@ -54,7 +54,7 @@ NOT_HUB_IDS = (
 
 @pytest.fixture(autouse=True)
 def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An empty working directory, a separate cache, and no libraries that could load anything."""
+    """Provide an empty working directory, a separate cache, and libraries that cannot load anything."""
     (tmp_path / "work").mkdir()
     monkeypatch.chdir(tmp_path / "work")
     monkeypatch.setenv("IMDBCLS_CACHE", str(tmp_path / "cache"))
@@ -66,7 +66,7 @@ class Evil:
 
 
 @pytest.mark.parametrize("name", NOT_HUB_IDS, ids=repr)
-def test_only_owner_and_name_reach_the_libraries(name: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_owner_and_name_are_passed_to_the_libraries(name: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("datasets.load_dataset", lambda *_: pytest.fail("the name reached datasets"))
     monkeypatch.setattr(
         "huggingface_hub.snapshot_download", lambda *_, **__: pytest.fail("it reached the hub's client")
@@ -97,7 +97,7 @@ def test_owner_and_name_is_a_hub_id(name: str) -> None:
     assert list(wrong_paths(with_source({**HUB, "path": name}))) == []
 
 
-def test_a_folder_with_the_name_of_a_builder_is_read_as_a_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_folder_named_like_a_builder_is_read_as_a_folder(monkeypatch: pytest.MonkeyPatch) -> None:
     import datasets
 
     seen: list[str] = []
@@ -113,7 +113,7 @@ def test_a_folder_with_the_name_of_a_builder_is_read_as_a_folder(monkeypatch: py
     assert seen == [str(Path("csv").absolute())]
 
 
-def test_documents_that_only_the_folder_names_are_not_read() -> None:
+def test_documents_named_only_in_the_run_folder_are_not_read() -> None:
     Path("diary.csv").write_text("text,label\n")
     Path("imdb").mkdir()
     for source in (
@@ -121,20 +121,20 @@ def test_documents_that_only_the_folder_names_are_not_read() -> None:
         {**FILES, "train": "nowhere.csv", "test": str(Path("diary.csv").absolute())},
         {**IMDB, "path": "imdb"},
         {**HUB, "path": "someone/private"},
-        {**HUB, "path": "stanfordnlp/imdb"},  # not as the project reads it
+        {**HUB, "path": "stanfordnlp/imdb"},  # differs from conf/data/imdb.yaml
         {"_target_": "mine.read", "url": "http://somewhere"},
     ):
         with pytest.raises(UserError, match=r"^received reads its documents from .*--trust-source .*--data PATH"):
             require_own_source(source, RUN)
 
 
-def test_what_the_user_trained_on_is_read_from_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_source_used_in_training_is_allowed_in_any_run_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Path("mine.csv").write_text("text,label\n")
     relative, absolute = {**FILES, "train": "mine.csv"}, {**FILES, "train": str(Path("mine.csv").absolute())}
     remember_source(relative)
     for source in (relative, absolute):
         require_own_source(source, RUN)
-    # The same relative path means another file elsewhere.
+    # In another working directory, the same relative path is a different file.
     (tmp_path / "other").mkdir()
     monkeypatch.chdir(tmp_path / "other")
     require_own_source(absolute, RUN)
@@ -146,7 +146,7 @@ def test_what_the_user_trained_on_is_read_from_any_folder(tmp_path: Path, monkey
     assert not is_remembered({**HUB, "path": "someone/other"})
 
 
-def test_shipped_documents_need_no_marker_but_a_folder_of_that_name_does() -> None:
+def test_sample_needs_no_marker_but_folder_with_hub_name_does() -> None:
     require_own_source({"_target_": "imdbcls.data.sample.read_sample"}, RUN)
     require_own_source({**IMDB, "path": "stanfordnlp/imdb"}, RUN)
     Path("stanfordnlp/imdb").mkdir(parents=True)
@@ -158,7 +158,7 @@ def test_a_missing_file_is_reported_by_its_reader() -> None:
     require_own_source({**FILES, "train": "nowhere.csv"}, RUN)
 
 
-def test_a_cache_that_cannot_be_written_leaves_no_marker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unwritable_cache_gets_no_marker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "blocked").write_text("")
     monkeypatch.setenv("IMDBCLS_CACHE", str(tmp_path / "blocked"))
     source = {**HUB, "path": "someone/private"}
@@ -166,7 +166,7 @@ def test_a_cache_that_cannot_be_written_leaves_no_marker(tmp_path: Path, monkeyp
     assert not is_remembered(source)
 
 
-def test_the_users_own_copy_replaces_the_place() -> None:
+def test_own_copy_replaces_the_path() -> None:
     Path("mine").mkdir()
     theirs = {**FILES, "train": "/home/them/train.csv", "test": "/home/them/sub/test.csv"}
     assert read_from(theirs, "mine") == {**theirs, "train": "mine/train.csv", "test": "mine/test.csv"}
@@ -180,7 +180,7 @@ def test_the_users_own_copy_replaces_the_place() -> None:
         read_from({"_target_": "imdbcls.data.sample.read_sample"}, "mine")
 
 
-def test_a_folder_that_is_a_whole_disk_is_not_searched(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_search_stops_in_a_folder_with_too_many_files(monkeypatch: pytest.MonkeyPatch) -> None:
     for number in range(5):
         Path(f"deep/{number}/a").mkdir(parents=True)
     monkeypatch.setattr("imdbcls.data.imdb.MAX_ENTRIES", 9)
@@ -188,7 +188,7 @@ def test_a_folder_that_is_a_whole_disk_is_not_searched(monkeypatch: pytest.Monke
         read_imdb("deep")
 
 
-def test_an_archive_that_expands_without_end_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_archive_member_over_the_size_limit_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("imdbcls.data.imdb.MAX_MEMBER_BYTES", 10_000)
     with tarfile.open("a.tar.gz", "w:gz") as archive:
         member = tarfile.TarInfo("aclImdb/train/pos/0_9.txt")

@@ -1,4 +1,4 @@
-"""The run folder: what it writes, and what a training command is told to do with what is there."""
+"""The run folder: what it writes, and whether a training command skips, resumes or starts a run."""
 
 import json
 import re
@@ -32,7 +32,7 @@ def two_predictions(clusters: list[str] | None) -> Predictions:
 
 
 def finished(folder: Path, **changes: Any) -> RunFolder:
-    """The folder of a finished run of two documents; `changes` are keys of its result."""
+    """Return the folder of a finished run with two documents. `changes` override keys of its result."""
     run = RunFolder(folder / f"cls-s0-{HASH[:8]}")
     run.path.mkdir(parents=True)
     for split in ("test", "validation"):
@@ -62,7 +62,7 @@ def test_predictions_have_a_row_per_document_and_name_the_classes(tmp_path: Path
     assert "cluster" not in parquet.read_table(run.path / "predictions" / "validation.parquet").column_names
 
 
-def test_predictions_are_read_as_they_were_written_and_stay_so(tmp_path: Path) -> None:
+def test_predictions_are_read_as_written_and_are_read_only(tmp_path: Path) -> None:
     for clusters in (["x", "y"], None):
         written = two_predictions(clusters)
         write_predictions(tmp_path / "test.parquet", written)
@@ -102,7 +102,7 @@ def test_the_metadata_of_predictions_is_optional_and_checked(
             read_predictions(path)
 
 
-def test_the_former_name_of_the_cluster_column_is_explained(tmp_path: Path) -> None:
+def test_outdated_name_of_cluster_column_is_explained(tmp_path: Path) -> None:
     path = tmp_path / "test.parquet"
     write_predictions(path, two_predictions(["x", "y"]))
     table = parquet.read_table(path)
@@ -114,26 +114,26 @@ def test_the_former_name_of_the_cluster_column_is_explained(tmp_path: Path) -> N
     assert clusters is not None and clusters.tolist() == ["x", "y"]
 
 
-def test_a_complete_run_is_returned_and_stays_as_it_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_complete_run_is_returned_unchanged(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = finished(tmp_path)
     before = run.result()
     assert run.open_for_training() == before == run.result()
     assert "is already done: test accuracy 50.00%" in capsys.readouterr().err
 
 
-def test_a_run_without_a_result_or_that_ended_early_goes_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_run_without_result_or_ended_early_is_resumed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     empty = RunFolder(tmp_path / "cls-s0-00000000")
     empty.path.mkdir()
     assert empty.open_for_training() is None
     for status in ("failed", "interrupted"):
         run = finished(tmp_path / status, status=status)
         assert run.open_for_training() is None
-        assert run.result() is not None, "the record stays until the next one is written"
+        assert run.result() is not None, "result.json is kept until the next one is written"
     assert capsys.readouterr().err == ""
 
 
 @pytest.mark.parametrize("damage", ["predictions", "another run", "no number", "no JSON"])
-def test_a_damaged_record_is_kept_under_another_name(
+def test_damaged_result_is_kept_under_another_name(
     damage: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     changes = {"another run": {"config_hash": "f" * 16}, "no number": {"test/accuracy": None}}

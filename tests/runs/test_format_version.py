@@ -1,4 +1,4 @@
-"""Every JSON and Parquet file has a format_version, and folders in another version are explained in one sentence."""
+"""Every JSON and Parquet file has a format_version. Other versions are reported in one sentence."""
 
 import json
 import shutil
@@ -21,7 +21,7 @@ from imdbcls.runs.format_version import OtherVersion, require_version
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with one finished run of a frozen encoder, and its cache; only to be read."""
+    """Return a folder with a finished run of a frozen encoder and its cache. It is read-only."""
     folder = tmp_path_factory.mktemp("whole")
     choices = ("backbone.freeze=true", f"data.cache_dir={folder}/cache", f"runs_dir={folder}/runs")
     imdbcls.run(imdbcls.compose(*TINY, *choices))
@@ -30,7 +30,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def run(whole: Path, tmp_path: Path) -> Path:
-    """The run's folder in a copy of the runs."""
+    """Return the run's folder in a copy of all runs."""
     shutil.copytree(whole / "runs", tmp_path / "runs")
     (folder,) = (tmp_path / "runs" / "default").iterdir()
     return folder
@@ -50,7 +50,7 @@ def test_every_json_and_parquet_file_has_its_version(whole: Path) -> None:
     assert compare.main([str(whole / "runs" / "default"), "--output", str(whole / "compared")]) == 0
     found = set()
     for path in whole.rglob("*"):
-        if path.suffix == ".json" and path.parent.name != "backbone":  # transformers writes those
+        if path.suffix == ".json" and path.parent.name != "backbone":  # transformers writes these files
             assert json.loads(path.read_text())["format_version"] in (1, 2), path
             found.add(path.name)
         elif path.suffix == ".parquet":
@@ -72,14 +72,14 @@ OTHER_VERSIONS: dict[str, tuple[Any, str]] = {
 
 
 @pytest.mark.parametrize(("version", "sentence"), OTHER_VERSIONS.values(), ids=list(OTHER_VERSIONS))
-def test_another_version_is_one_sentence(version: Any, sentence: str) -> None:
+def test_other_version_is_explained_in_one_sentence(version: Any, sentence: str) -> None:
     with pytest.raises(OtherVersion) as raised:
         require_version({} if version is None else {"format_version": version}, 1)
     assert str(raised.value) == sentence
 
 
 @pytest.mark.parametrize("command", [train_again, lambda run: evaluate(run, "test"), imdbcls.load_run])
-def test_a_run_of_another_version_is_neither_opened_nor_changed(command: Callable[[Path], Any], run: Path) -> None:
+def test_run_with_other_version_is_neither_opened_nor_changed(command: Callable[[Path], Any], run: Path) -> None:
     set_version(run / "result.json", None)
     before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file() and path.name != ".lock"}
     with pytest.raises(UserError) as raised:
@@ -91,7 +91,7 @@ def test_a_run_of_another_version_is_neither_opened_nor_changed(command: Callabl
     assert before == {path: path.read_bytes() for path in run.rglob("*") if path.is_file() and path.name != ".lock"}
 
 
-def test_checkpoints_of_another_version_are_not_continued(run: Path) -> None:
+def test_checkpoints_with_other_version_are_not_resumed(run: Path) -> None:
     (run / "result.json").unlink()
     for name in ("last", "best"):
         set_version(run / "checkpoints" / name / "manifest.json", 7)
@@ -99,7 +99,7 @@ def test_checkpoints_of_another_version_are_not_continued(run: Path) -> None:
         train_again(run)
 
 
-def test_runs_of_other_versions_are_left_out_in_one_sentence(tmp_path: Path) -> None:
+def test_runs_with_other_versions_are_left_out_with_one_sentence(tmp_path: Path) -> None:
     study = make_study(tmp_path / "heads", HEADS[:3], seeds=[0, 1, 2], num_documents=60)
     for path in study.glob("cls-*/result.json"):
         set_version(path, None)

@@ -1,4 +1,4 @@
-"""Small files that expand to gigabytes are refused before they do, whatever their footer claims."""
+"""Small files that would expand to gigabytes are refused before they are decompressed, whatever their footer claims."""
 
 import json
 import subprocess
@@ -19,7 +19,7 @@ from imdbcls.errors import UserError
 from imdbcls.runs.parquet_pages import PagesError, columns_of, require_small_footer
 from imdbcls.runs.read_predictions import BadPredictions, read_predictions
 
-MAX_MEGABYTES = 500  # of the process that reads all of them, one after the other
+MAX_MEGABYTES = 500  # peak memory of the process that reads all files in sequence
 ROWS = 300
 
 
@@ -46,7 +46,7 @@ def equal_lists(num_rows: int, num_values: int) -> pa.Array:
 
 
 def make_bombs(folder: Path) -> dict[str, str]:
-    """Each file's name with what is said of it."""
+    """Return the name of each file with the error about it."""
     whole = {"dictionary_pagesize_limit": 2**31 - 1, "data_page_size": 2**31 - 1}
     ids = [str(row) for row in range(ROWS)]
     nested = pa.array([[[[0.5]]]] * ROWS)
@@ -88,7 +88,7 @@ for path in sorted(Path(sys.argv[1]).glob("*.parquet")):
         found[path.name] = ""
     except BadPredictions as error:
         found[path.name] = str(error)
-(kilobytes,) = re.findall(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())  # of this program alone
+(kilobytes,) = re.findall(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())  # of this process only
 print(json.dumps([found, int(kilobytes) // 1024]))
 """
 
@@ -107,8 +107,8 @@ def test_bombs_are_refused_within_bounded_memory(tmp_path: Path) -> None:
     assert megabytes < MAX_MEGABYTES
 
 
-def test_predictions_are_read_to_the_bit_whatever_the_writer(tmp_path: Path) -> None:
-    """Over several batches and row groups, with and without dictionaries, in all types a run's columns may have."""
+def test_predictions_are_bit_identical_for_every_parquet_writer(tmp_path: Path) -> None:
+    """Cover several batches and row groups, with and without dictionaries, and all types that columns may have."""
     generator = np.random.default_rng(0)
     num_rows = 70_000
     first = generator.random(num_rows)
@@ -139,16 +139,14 @@ def test_predictions_are_read_to_the_bit_whatever_the_writer(tmp_path: Path) -> 
     assert found.ids[-1] == str(num_rows - 1) and found.clusters is None and found.probabilities.dtype == np.float32
 
 
-def test_ids_that_would_fill_the_memory_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_long_ids_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("imdbcls.runs.read_predictions.MAX_ID_TOTAL", 10_000)
     path = write(tmp_path / "a.parquet", columns(id=pa.array([f"{row:0100}" for row in range(ROWS)])))
     with pytest.raises(BadPredictions, match="300 rows and ids of 100 characters: too much to compare"):
         read_predictions(path, np.float32)
 
 
-def test_names_of_clusters_that_would_fill_the_memory_are_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_too_long_cluster_names_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("imdbcls.runs.read_predictions.MAX_CLUSTER_TOTAL", 10_000)
     for num_clusters, is_refused in ((99, False), (101, True)):
         names = pa.array([f"{row % num_clusters:0100}" for row in range(ROWS)])
@@ -162,7 +160,7 @@ def test_names_of_clusters_that_would_fill_the_memory_are_refused(
 
 
 def claimed(path: Path, **claims: Any) -> Any:
-    """A file's metadata with false claims in each of its column chunks."""
+    """Return a file's metadata with false values in each column chunk."""
     true = pq.ParquetFile(path).metadata
     names = ("path_in_schema", "data_page_offset", "dictionary_page_offset", "has_dictionary_page")
     kept = (*names, "total_compressed_size", "total_uncompressed_size", "num_values")
@@ -175,7 +173,7 @@ def claimed(path: Path, **claims: Any) -> Any:
     return SimpleNamespace(num_row_groups=1, row_group=lambda i: row_group)
 
 
-def test_a_forged_footer_changes_nothing(tmp_path: Path) -> None:
+def test_forged_footer_does_not_change_the_checked_sizes(tmp_path: Path) -> None:
     path = write(tmp_path / "a.parquet", {"text": pa.array(["x" * 5_000_000])}, use_dictionary=False)
     true = columns_of(path, pq.ParquetFile(path).metadata)
     assert true["text"].num_bytes > 5_000_000 and path.stat().st_size < 5_000
@@ -194,8 +192,8 @@ def test_a_forged_footer_changes_nothing(tmp_path: Path) -> None:
             columns_of(path, claimed(path, **claims))
 
 
-def test_any_damage_is_an_error_in_words(tmp_path: Path) -> None:
-    """Each byte of a small file changed in turn: it is read, or refused; nothing else is raised."""
+def test_any_damaged_byte_raises_only_bad_predictions(tmp_path: Path) -> None:
+    """Change each byte of a small file in turn. The file is either read or refused; no other exception is raised."""
     good = write(tmp_path / "good.parquet", columns(4), compression="none").read_bytes()
     path, refused = tmp_path / "a.parquet", 0
     for place in range(0, len(good), 3):
@@ -212,7 +210,7 @@ def test_any_damage_is_an_error_in_words(tmp_path: Path) -> None:
             require_small_footer(path)
 
 
-def test_documents_that_expand_beyond_the_memory_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_documents_that_expand_too_much_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write(tmp_path / "a.parquet", {"text": pa.array(["x" * 3_000_000, "y"]), "label": pa.array([0, 1])})
     request = Request((("text_column", "text"), ("label_column", "label")))
     assert len(read_table(path, "data.train", request).numbers) == 2
@@ -228,7 +226,7 @@ def test_documents_that_expand_beyond_the_memory_are_refused(tmp_path: Path, mon
         ('{"epoch":0}\n' * 30, "more than 20 points"),
     ],
 )
-def test_a_log_that_would_fill_the_memory_is_refused(
+def test_too_large_metrics_log_is_refused(
     text: str, sentence: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("imdbcls.comparison.run_files.MAX_POINTS", 20)
@@ -237,7 +235,7 @@ def test_a_log_that_would_fill_the_memory_is_refused(
         read_history(tmp_path / "metrics.jsonl")
 
 
-def test_of_a_log_only_what_curves_need_is_kept(tmp_path: Path) -> None:
+def test_metrics_log_keeps_only_the_columns_of_curves(tmp_path: Path) -> None:
     line = json.dumps(
         {"epoch": 1.5, "step": 3, "val/loss": 0.5, "val/accuracy": "x", **dict.fromkeys("abcdef", "y" * 1000)}
     )

@@ -1,4 +1,4 @@
-"""A finished run whose record is damaged: training repairs it, and whatever reads it reports what is wrong."""
+"""Finished runs with damaged files: training repairs them, and all readers report what is wrong."""
 
 import json
 import shutil
@@ -24,7 +24,7 @@ TIMES = ("seconds", "per_second", "latency_ms", "peak_memory_mb")
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of runs with one finished run; only to be read."""
+    """Return a folder with one finished run. It is read-only."""
     folder = tmp_path_factory.mktemp("whole")
     imdbcls.run(imdbcls.compose(*TINY, f"runs_dir={folder}"))
     return folder
@@ -32,14 +32,14 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def copied(whole: Path, tmp_path: Path) -> Path:
-    """The run's folder in a copy of the runs."""
+    """Return the run's folder in a copy of all runs."""
     shutil.copytree(whole, tmp_path / "runs")
     return next((tmp_path / "runs" / "default").iterdir())
 
 
 @pytest.fixture
 def steps(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Has one entry for each training step from here on."""
+    """Return a list that gets one entry per training step from now on."""
     taken: list[int] = []
     step = Trainer.step
 
@@ -76,7 +76,7 @@ def flip(path: Path) -> None:
     path.write_bytes(raw)
 
 
-# What is done to result.json, and the expected message.
+# The change to result.json, and the expected message.
 UNUSABLE: dict[str, tuple[Callable[[Path], object], str]] = {
     "half a file": (lambda run: (run / "result.json").write_text('{"status": "do'), "result.json"),
     "a list": (lambda run: (run / "result.json").write_text("[]"), "result.json"),
@@ -94,7 +94,7 @@ UNUSABLE: dict[str, tuple[Callable[[Path], object], str]] = {
 
 
 @pytest.mark.parametrize("damage", UNUSABLE)
-def test_an_unusable_result_is_reported_by_what_reads_it(damage: str, copied: Path) -> None:
+def test_unusable_result_is_reported_by_all_readers(damage: str, copied: Path) -> None:
     alteration, words = UNUSABLE[damage]
     alteration(copied)
     with pytest.raises(UserError, match="does not contain a finished run") as refused:
@@ -102,7 +102,7 @@ def test_an_unusable_result_is_reported_by_what_reads_it(damage: str, copied: Pa
     assert words in str(refused.value) and "training command" in str(refused.value)
     if damage not in ("half a file", "a list"):
         assert problem_of_result(read(copied)) is not None
-        assert outcome_of("name", 0, "", read(copied)).state == "failed", "and no KeyError"
+        assert outcome_of("name", 0, "", read(copied)).state == "failed", "without a KeyError"
 
 
 @pytest.mark.parametrize("damage", ["half a file", "a status only", "one key lost", "NaN", "a class twice"])
@@ -124,7 +124,7 @@ def test_training_again_repairs_an_unusable_result_without_training(
     assert "is already done" in capsys.readouterr().err
 
 
-def test_the_result_of_another_run_is_not_taken_for_this_one(
+def test_result_of_another_run_is_not_accepted(
     copied: Path, steps: list[int], capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = read(copied)
@@ -143,7 +143,7 @@ def test_a_run_without_checkpoints_or_record_is_trained_again(copied: Path, step
 
 @pytest.mark.parametrize("split", ["test", "validation"])
 @pytest.mark.parametrize("damage", ["rot", "lost"])
-def test_damaged_predictions_are_reported_and_written_again(
+def test_damaged_predictions_are_reported_and_rewritten(
     damage: str, split: str, copied: Path, steps: list[int]
 ) -> None:
     path = copied / "predictions" / f"{split}.parquet"
@@ -159,7 +159,7 @@ def test_damaged_predictions_are_reported_and_written_again(
     assert len(read_study(copied.parent).groups) == 1
 
 
-def test_predictions_of_a_run_that_lists_no_checksums(copied: Path, steps: list[int]) -> None:
+def test_predictions_without_checksums_are_checked_for_truncation(copied: Path, steps: list[int]) -> None:
     """Older runs: complete files are accepted, and truncated files are written again."""
     lose("predictions_sha256")(copied)
     path = copied / "predictions" / "test.parquet"
@@ -169,8 +169,8 @@ def test_predictions_of_a_run_that_lists_no_checksums(copied: Path, steps: list[
     assert steps == []
 
 
-def test_a_finished_run_without_weights_is_still_done(copied: Path, steps: list[int]) -> None:
-    """Checkpoints may be removed to save space; only what needs the weights reports it, with advice."""
+def test_finished_run_without_weights_is_still_done(copied: Path, steps: list[int]) -> None:
+    """Checkpoints may be removed to save space. Only operations that need the weights report this, with advice."""
     shutil.rmtree(copied / "checkpoints")
     again = train_again(copied)
     assert steps == [] and again.result["status"] == "done"
@@ -186,7 +186,7 @@ WEIGHTS: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
 
 
 @pytest.mark.parametrize("damage", WEIGHTS)
-def test_weights_that_do_not_fit_are_one_sentence(damage: str, copied: Path) -> None:
+def test_mismatched_weights_give_one_sentence(damage: str, copied: Path) -> None:
     best = copied / "checkpoints" / "best"
     tensors = WEIGHTS[damage](load_file(best / "model.safetensors"))
     save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, best / "model.safetensors")

@@ -1,4 +1,4 @@
-"""Run folders and settings from a stranger: each is refused in one sentence, before anything of it is built or run."""
+"""Hostile run folders and config folders are refused in one sentence, before anything in them is built or run."""
 
 import hashlib
 import json
@@ -71,7 +71,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def stranger(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy of a finished run, to be made hostile; the working directory is elsewhere."""
+    """Return a copy of a finished run that a test can make hostile. The working directory is another folder."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("IMDBCLS_CACHE", str(finished.parents[2] / "cache"))
     return Path(shutil.copytree(finished, tmp_path / "stranger"))
@@ -79,7 +79,7 @@ def stranger(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 @pytest.fixture(autouse=True)
 def quickly() -> Iterator[None]:
-    """No test here may compute for long: a bomb would. In seconds of the processor, which may be busy otherwise."""
+    """Limit the CPU time of each test, which a decompression bomb would exceed. CPU time does not count other load."""
 
     def late(*_: object) -> None:
         raise TimeoutError("this took longer than a minute")
@@ -117,12 +117,12 @@ def config(finished: Path) -> dict[str, Any]:
 
 
 @pytest.mark.slow
-def test_the_copy_itself_is_scored_as_before(stranger: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_unchanged_copy_is_evaluated_as_before(stranger: Path, capsys: pytest.CaptureFixture[str]) -> None:
     evaluate(stranger, "test")
     assert "The metrics equal the recorded ones to the last digit." in capsys.readouterr().err
 
 
-# What a configuration names
+# Targets and paths in a config
 
 
 @pytest.mark.slow
@@ -139,14 +139,14 @@ def test_a_foreign_target_is_refused_anywhere(target: object, config: dict[str, 
 
 
 @pytest.mark.slow
-def test_nothing_is_called_before_the_refusal(stranger: Path) -> None:
+def test_nothing_is_called_before_the_config_is_refused(stranger: Path) -> None:
     with_config(stranger, lambda config: config["head"].update(_target_="os.mkdir", path="made"))
     assert "head._target_=os.mkdir is refused" in refusal(stranger)
     assert not Path("made").exists()
 
 
 @pytest.mark.slow
-def test_a_stranger_cannot_vouch_for_its_own_code(stranger: Path, config: dict[str, Any]) -> None:
+def test_run_folder_cannot_allow_its_own_code(stranger: Path, config: dict[str, Any]) -> None:
     (stranger / "evil.py").write_text("open('made', 'w')")
     with_config(stranger, lambda config: config.update(plugins=["evil", "os"]))
     with_config(stranger, lambda config: config["head"].update(_target_="evil.Head"))
@@ -182,7 +182,7 @@ def test_overrides_with_foreign_targets_are_refused(override: str, tmp_path: Pat
 
 
 @pytest.mark.slow
-def test_hydras_own_parts_are_refused_from_a_folder_of_settings_too(tmp_path: Path) -> None:
+def test_hydra_targets_in_a_config_folder_are_refused(tmp_path: Path) -> None:
     (tmp_path / "given/experiment").mkdir(parents=True)
     callback = {"hydra": {"callbacks": {"x": {"_target_": "torch.hub.load", "repo_or_dir": "a"}}}}
     (tmp_path / "given/experiment/best.yaml").write_text("# @package _global_\n" + yaml.safe_dump(callback))
@@ -204,7 +204,7 @@ def test_hydras_own_parts_are_refused_from_a_folder_of_settings_too(tmp_path: Pa
         "package:__main__",
     ),
 )
-def test_a_package_is_found_without_importing_it(path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_package_is_located_without_importing_it(path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "evil").mkdir()
     (tmp_path / "evil/__init__.py").write_text("open('made', 'w')")
     monkeypatch.chdir(tmp_path)
@@ -218,7 +218,7 @@ def test_a_package_is_found_without_importing_it(path: str, tmp_path: Path, monk
 
 @pytest.fixture
 def elsewhere(stranger: Path, tmp_path: Path) -> Path:
-    """A run whose configuration names files of this machine, which no training here has read; returns their folder."""
+    """Make the run's config name files of this machine that no training here has read. Return their folder."""
     sample, folder = read_sample(), tmp_path / "private"
     folder.mkdir()
     for name, split in (("train", sample.train), ("test", sample.test)):
@@ -238,7 +238,7 @@ def elsewhere(stranger: Path, tmp_path: Path) -> Path:
 
 
 @pytest.mark.slow
-def test_documents_are_read_where_the_user_says_so(
+def test_documents_are_read_only_with_user_permission(
     elsewhere: Path, stranger: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     read = "imdbcls.data.files.read_table"
@@ -246,14 +246,14 @@ def test_documents_are_read_where_the_user_says_so(
         patched.setattr(read, lambda path, key: pytest.fail(f"{path} was opened"))
         assert f"data.train={elsewhere}/train.jsonl" in (sentence := refusal(stranger))
         assert "--trust-source" in sentence and "--data PATH" in sentence
-        load_run(stranger).predict(["A quiet, patient film."])  # which needs no documents
+        load_run(stranger).predict(["A quiet, patient film."])  # this needs no documents
     evaluate(stranger, "validation", trust_source=True)
     elsewhere.rename(elsewhere.with_name("copy"))
     evaluate(stranger, "validation", data=str(elsewhere.with_name("copy")))
     assert capsys.readouterr().err.count("The metrics equal the recorded ones to the last digit.") == 2
 
 
-# Configurations that are no configuration
+# Invalid config files
 
 
 @pytest.mark.slow
@@ -281,14 +281,14 @@ def test_documents_are_read_where_the_user_says_so(
     ),
     ids=lambda value: value[:24],
 )
-def test_a_config_that_is_no_config_is_refused(text: str, reason: str, stranger: Path) -> None:
+def test_invalid_config_file_is_refused(text: str, reason: str, stranger: Path) -> None:
     (stranger / "config.yaml").write_text(text)
     assert reason in refusal(stranger)
     assert not Path("made").exists()
 
 
 @pytest.mark.slow
-def test_a_config_that_is_no_text_is_refused(stranger: Path) -> None:
+def test_binary_config_file_is_refused(stranger: Path) -> None:
     (stranger / "config.yaml").write_bytes(b"\xff\xfe\x00a: 1")
     assert "cannot be read" in refusal(stranger)
 
@@ -304,8 +304,8 @@ WRONG = ([1, {"a": 2}], {"a": {"b": 1}}, "words", -1, 1e300, True, None, float("
 
 
 @pytest.mark.slow
-def test_every_key_of_the_wrong_kind_gives_a_sentence_or_a_score(stranger: Path, config: dict[str, Any]) -> None:
-    """Keys that scoring does not need may hold anything; no other error than UserError may come of them."""
+def test_wrong_type_of_any_key_gives_an_error_or_a_result(stranger: Path, config: dict[str, Any]) -> None:
+    """Keys that evaluation does not need may have any value. No exception other than UserError may be raised."""
     text, refused = (stranger / "config.yaml").read_text(), 0
     keys = list(leaves(config))
     assert len(keys) >= 50
@@ -332,7 +332,7 @@ def test_every_key_of_the_wrong_kind_gives_a_sentence_or_a_score(stranger: Path,
 @pytest.mark.slow
 @pytest.mark.parametrize("key", ("_args_", "_partial_", "_convert_", "_recursive_", "_unknown_"))
 @pytest.mark.parametrize("place", ("head", "data.source"))
-def test_hydras_special_keys_give_a_sentence_or_a_score(place: str, key: str, stranger: Path) -> None:
+def test_hydra_special_keys_give_an_error_or_a_result(place: str, key: str, stranger: Path) -> None:
     for wrong in ([1, 2], True, "words", {"a": 1}):
         with_config(stranger, lambda config, wrong=wrong: put(config, f"{place}.{key}", wrong))
         try:
@@ -348,7 +348,7 @@ def remove(config: dict[str, Any], place: str) -> None:
     del config[last]
 
 
-# Other files of the folder
+# Other files in the run folder
 
 
 @pytest.mark.slow
@@ -376,7 +376,7 @@ def test_a_hostile_result_is_refused(text: str, stranger: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_result_of_gigabytes_is_refused(stranger: Path) -> None:
+def test_huge_result_file_is_refused(stranger: Path) -> None:
     with (stranger / "result.json").open("wb") as file:
         file.truncate(2**33)
     assert "does not contain a finished run" in refusal(stranger)
@@ -394,7 +394,7 @@ def test_a_result_of_gigabytes_is_refused(stranger: Path) -> None:
         "extra",
     ),
 )
-def test_a_link_out_of_the_folder_is_refused(place: str, stranger: Path, tmp_path: Path) -> None:
+def test_link_out_of_the_run_folder_is_refused(place: str, stranger: Path, tmp_path: Path) -> None:
     path = stranger / place
     if path.exists():
         path.rename(tmp_path / "outside")
@@ -405,7 +405,7 @@ def test_a_link_out_of_the_folder_is_refused(place: str, stranger: Path, tmp_pat
 
 
 @pytest.mark.slow
-def test_a_pipe_is_refused_and_not_waited_for(stranger: Path) -> None:
+def test_pipe_is_refused_without_waiting(stranger: Path) -> None:
     (stranger / "result.json").unlink()
     os.mkfifo(stranger / "result.json")
     assert "neither a file nor a folder" in refusal(stranger)
@@ -439,7 +439,7 @@ def test_a_damaged_tensor_file_is_refused(name: str, tmp_path: Path) -> None:
         tensor_shapes(path)
 
 
-def test_tensors_of_a_terabyte_are_refused_before_they_are_read(tmp_path: Path) -> None:
+def test_terabyte_tensors_are_refused_before_reading(tmp_path: Path) -> None:
     path, header = tmp_path / "model.safetensors", {"a": dict(TENSORS["a"], shape=[2**38], data_offsets=[0, 2**40])}
     raw = json.dumps(header).encode()
     with path.open("wb") as file:
@@ -537,7 +537,7 @@ def test_hostile_backbone_files_are_refused_or_have_no_effect(
 
 
 @pytest.mark.slow
-def test_a_folder_without_a_backbone_is_no_hub_id(stranger: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_backbone_folder_is_not_treated_as_a_hub_id(stranger: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def reach(*_: object, **__: object) -> None:
         raise AssertionError("a stranger's folder name was looked up on the hub")
 
@@ -548,14 +548,14 @@ def test_a_folder_without_a_backbone_is_no_hub_id(stranger: Path, monkeypatch: p
 
 
 @pytest.mark.slow
-def test_a_stranger_does_not_say_where_tokens_are_written(stranger: Path, tmp_path: Path) -> None:
+def test_run_folder_does_not_choose_the_token_cache(stranger: Path, tmp_path: Path) -> None:
     with_config(stranger, lambda config: config["data"].update(cache_dir=str(tmp_path / "elsewhere")))
     evaluate(stranger, "test")
     assert not (tmp_path / "elsewhere").exists()
 
 
 def change_weights(stranger: Path, change: Callable[[dict[str, Any]], object]) -> None:
-    """Other tensors in the best checkpoint, listed by its manifest with their true hash."""
+    """Replace the tensors in the best checkpoint, and update the hash in its manifest."""
     best = stranger / "checkpoints/best"
     tensors = load_file(best / "model.safetensors")
     change(tensors)
@@ -576,7 +576,7 @@ WEIGHTS: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", list(WEIGHTS))
-def test_weights_that_give_no_score_are_refused(name: str, stranger: Path) -> None:
+def test_weights_with_non_finite_outputs_are_refused(name: str, stranger: Path) -> None:
     change, sentence = WEIGHTS[name]
     change_weights(stranger, change)
     assert sentence in refusal(stranger)

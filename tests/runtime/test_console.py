@@ -1,4 +1,4 @@
-"""Messages go where the user's logging configuration sends them, each once."""
+"""Each message is logged once, to the place that the user's logging configuration sets."""
 
 import os
 import subprocess
@@ -19,7 +19,7 @@ def train(folder: Path, *arguments: str, **environment: str) -> subprocess.Compl
     return done
 
 
-def test_messages_go_to_stderr_once_and_hydra_s_configuration_replaces_that(tmp_path: Path) -> None:
+def test_messages_go_to_stderr_once_and_hydra_logging_replaces_that(tmp_path: Path) -> None:
     done = train(tmp_path, "seed=0")
     assert done.stdout == "" and done.stderr.count(RESULT) == 1 and "warning: " in done.stderr
     done = train(tmp_path, "seed=1", "hydra/job_logging=default")
@@ -31,7 +31,7 @@ def test_messages_go_to_stderr_once_and_hydra_s_configuration_replaces_that(tmp_
     assert "Defaults List" in done.stdout and done.stderr == ""
 
 
-def test_the_level_comes_from_the_environment(tmp_path: Path) -> None:
+def test_log_level_is_read_from_the_environment(tmp_path: Path) -> None:
     done = train(tmp_path, IMDBCLS_LOG_LEVEL="warning")
     lines = done.stderr.splitlines()
     assert lines and all(line.startswith("warning: ") for line in lines)

@@ -1,4 +1,4 @@
-"""Limits of the machine end every command in one sentence: memory, threads, open files, permissions, names."""
+"""Limits of the machine end every command with one sentence: memory, threads, open files, permissions, names."""
 
 import errno
 import os
@@ -16,7 +16,7 @@ from imdbcls.runtime.limits import explain, is_out_of_memory, require_threads
 
 
 class SafetensorError(Exception):
-    """Named as the library's own."""
+    """An error with the same name as safetensors' own."""
 
 
 class ArrowMemoryError(MemoryError):
@@ -24,7 +24,7 @@ class ArrowMemoryError(MemoryError):
 
 
 class PanicException(BaseException):
-    """As pyo3 raises where Rust code panics."""
+    """An error like the one that pyo3 raises if Rust code panics."""
 
 
 def caused(error: Exception, cause: BaseException) -> Exception:
@@ -41,9 +41,12 @@ def caused(error: Exception, cause: BaseException) -> Exception:
         (SafetensorError("Error while mapping: Cannot allocate memory (os error 12)"), "not enough memory"),
         (ArrowMemoryError("malloc of size 4294967296 failed"), "not enough memory"),
         (RuntimeError("std::bad_alloc"), "not enough memory"),
-        (RuntimeError("can't start new thread"), "No further thread or process can be started"),
-        (BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable"), "No further thread or process"),
-        (PanicException("ThreadPoolBuildError { kind: IOError(Os { code: 11, kind: WouldBlock }) }"), "No further"),
+        (RuntimeError("can't start new thread"), "No more threads or processes can be started"),
+        (BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable"), "No more threads or processes"),
+        (
+            PanicException("ThreadPoolBuildError { kind: IOError(Os { code: 11, kind: WouldBlock }) }"),
+            "No more threads",
+        ),
         (OSError(errno.EMFILE, "Too many open files", "a.parquet"), "Too many files are open"),
         (RuntimeError("[Errno 24] Too many open files"), "Too many files are open"),
         (OSError(errno.EDQUOT, "Disk quota exceeded", "model.safetensors"), "There is no space left to write"),
@@ -52,12 +55,15 @@ def caused(error: Exception, cause: BaseException) -> Exception:
         (OSError(errno.EROFS, "Read-only file system", "/cache/x"), "/cache/x: Read-only file system."),
         (OSError(errno.ENAMETOOLONG, "File name too long", "n" * 300), "Use a shorter name."),
         (NotADirectoryError(errno.ENOTDIR, "Not a directory", "a/b"), "a/b: Not a directory. Choose another path."),
-        (FileNotFoundError(errno.ENOENT, "No usable temporary directory found in ['/no']"), "set TMPDIR to one"),
+        (
+            FileNotFoundError(errno.ENOENT, "No usable temporary directory found in ['/no']"),
+            "Set TMPDIR to a writable folder",
+        ),
         (caused(ModuleNotFoundError("Could not import module 'BertModel'."), MemoryError()), "not enough memory"),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, BaseException) else "",
 )
-def test_what_a_limit_caused_is_a_sentence(error: BaseException, words: str) -> None:
+def test_error_caused_by_a_limit_gives_one_sentence(error: BaseException, words: str) -> None:
     sentence = explain(error)
     assert sentence is not None and words in str(sentence)
     assert len(str(sentence)) < 500 and "\n" not in str(sentence)
@@ -78,22 +84,22 @@ def test_what_a_limit_caused_is_a_sentence(error: BaseException, words: str) -> 
     ],
     ids=lambda value: type(value).__name__,
 )
-def test_other_errors_stay_what_they_are(error: BaseException) -> None:
+def test_other_errors_are_unchanged(error: BaseException) -> None:
     assert explain(error) is None
 
 
-def test_an_allocation_that_a_batch_needs_is_distinguished_from_other_limits() -> None:
+def test_out_of_memory_is_distinguished_from_other_limits() -> None:
     assert is_out_of_memory(MemoryError()) and not is_out_of_memory(RuntimeError("can't start new thread"))
 
 
-def test_the_limit_itself_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_message_names_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits.resource, "getrlimit", lambda _: (12, 12))
     assert "or raise the limit: this process may open 12 files (ulimit -n)." in str(explain(OSError(errno.EMFILE, "")))
     monkeypatch.setattr(limits.resource, "getrlimit", lambda _: (limits.resource.RLIM_INFINITY, -1))
     assert "raise the limit" not in str(explain(OSError(errno.EMFILE, "")))
 
 
-def test_threads_are_tried_before_openmp_would_end_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_threads_are_tried_before_openmp_can_abort(monkeypatch: pytest.MonkeyPatch) -> None:
     require_threads(4)
 
     def start(_: object) -> None:
@@ -120,7 +126,7 @@ def limited(folder: Path, limit: str, *arguments: str) -> subprocess.CompletedPr
         ("-n 5", ("imdbcls.train", *TINY), "this process may open 5 files (ulimit -n)"),
     ],
 )
-def test_a_command_under_a_limit_ends_in_a_sentence(
+def test_command_under_a_limit_ends_with_one_sentence(
     limit: str, arguments: tuple[str, ...], words: str, tmp_path: Path
 ) -> None:
     done = limited(tmp_path, limit, *arguments)
@@ -128,7 +134,7 @@ def test_a_command_under_a_limit_ends_in_a_sentence(
     assert words in done.stderr.splitlines()[-1] and "Traceback" not in done.stderr
 
 
-def test_a_name_that_is_too_long_and_a_file_in_the_way(tmp_path: Path) -> None:
+def test_too_long_name_and_blocking_file_are_reported(tmp_path: Path) -> None:
     (tmp_path / "taken").write_text("")
     for setting, words in (("runs_dir=" + "x" * 300, "File name too long"), ("runs_dir=taken/runs", "Not a directory")):
         environment = dict(os.environ)

@@ -1,4 +1,4 @@
-"""Locks between processes: what a second process is told, what a killed one leaves, and where locks do not work."""
+"""Locks between processes: errors in a second process, killed processes, and file systems without locks."""
 
 import errno
 import os
@@ -27,7 +27,7 @@ with RunFolder(path).locked() if sys.argv[1] == "run" else build_lock(path):
 
 
 def hold(kind: str, path: Path) -> subprocess.Popen[str]:
-    """Start a process that holds a lock until a line comes in on its stdin."""
+    """Start a process that holds a lock until it reads a line from stdin."""
     holder = subprocess.Popen(
         [sys.executable, "-c", HOLD, kind, str(path)],
         cwd=ROOT,
@@ -39,9 +39,7 @@ def hold(kind: str, path: Path) -> subprocess.Popen[str]:
     return holder
 
 
-def test_a_run_held_by_another_process_is_free_once_that_is_killed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_run_lock_is_released_when_its_process_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = RunFolder(tmp_path / "study" / "run")
     holder = hold("run", folder.path)
     with pytest.raises(UserError, match=rf"is in use by process {holder.pid} on \S+\. Wait"), folder.locked():
@@ -53,11 +51,11 @@ def test_a_run_held_by_another_process_is_free_once_that_is_killed(
     holder.communicate()
     with folder.locked():
         assert (folder.path / ".lock").read_text().startswith(f"process {os.getpid()} on ")
-    with folder.locked():  # also after a release in the same process
+    with folder.locked():  # also after this process has released it
         pass
 
 
-def test_a_builder_that_is_killed_frees_the_lock_and_one_that_ends_removes_it(tmp_path: Path) -> None:
+def test_killed_builder_releases_the_lock_and_finished_builder_removes_it(tmp_path: Path) -> None:
     path, waits = tmp_path / "entry.lock", []
     killed = hold("build", path)
     killed.kill()
@@ -80,10 +78,8 @@ def test_a_builder_that_is_killed_frees_the_lock_and_one_that_ends_removes_it(tm
     assert not path.exists()
 
 
-def test_the_lock_of_a_folder_that_its_owner_removes_is_not_taken(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Between opening the lock file and locking it, the other process discards the new run."""
+def test_lock_in_a_removed_folder_is_not_acquired(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The other process discards the new run after this one has opened the lock file, before it locks it."""
     folder, other = RunFolder(tmp_path / "study" / "run"), RunFolder(tmp_path / "study" / "run")
     import filelock._unix
 
@@ -102,7 +98,7 @@ def test_the_lock_of_a_folder_that_its_owner_removes_is_not_taken(
 
 
 @pytest.mark.parametrize("kind", ["symbolic link", "pipe"])
-def test_no_lock_is_taken_through_a_link_or_on_a_pipe(kind: str, tmp_path: Path) -> None:
+def test_locks_on_links_and_pipes_are_refused(kind: str, tmp_path: Path) -> None:
     path, outside = tmp_path / "run" / ".lock", tmp_path / "outside"
     path.parent.mkdir()
     outside.write_text("kept")
@@ -121,7 +117,7 @@ def test_no_lock_is_taken_through_a_link_or_on_a_pipe(kind: str, tmp_path: Path)
 
 
 @pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK])
-def test_a_file_system_without_locks_refuses_runs_but_not_caches(
+def test_file_system_without_locks_blocks_runs_but_not_caches(
     number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def flock(*_: object) -> None:

@@ -1,4 +1,4 @@
-"""Text from elsewhere never controls a terminal, adds a line, or becomes a formula, wherever it is written."""
+"""Untrusted text never controls a terminal, adds a line or becomes a formula, wherever it is written."""
 
 import csv
 import io
@@ -25,7 +25,7 @@ from imdbcls.runs.predictions import Predictions
 from imdbcls.runs.untrusted import require_no_links
 from imdbcls.runtime import console
 
-# Escape sequences (also as C1 controls), a bell, a line of ours, direction controls, a tag, half a character.
+# Escape sequences (also as C1 controls), a bell, a fake message, direction controls, a tag, half a character.
 HOSTILE = "a\x1b]0;title\x07b\x9b31mc\r\nimdbcls: all is well\u202egnp\u2066\u2028d\x7f\x00\U000e0041\udce9\x85e\u200bf"
 LEGITIMATE = "naïve Größe 字幕 фильм שלום مرحبا می\u200cخواهم 👩\u200d💻 e\u0301 ½ “quoted” — ﬁ \U0001f3f4"  # noqa: RUF001
 
@@ -34,7 +34,7 @@ def is_safe(text: str) -> bool:
     return not any(character in text for character in set(HOSTILE) if not character.isascii() or ord(character) < 32)
 
 
-def test_control_characters_become_visible_and_other_text_stays() -> None:
+def test_control_characters_are_escaped_and_other_text_is_unchanged() -> None:
     for make in (printable, printable_line):
         assert make(LEGITIMATE) == LEGITIMATE
     assert printable("a\tb\nc\rd") == "a\tb\nc\\rd"
@@ -57,7 +57,7 @@ def test_messages_are_printable(capsys: pytest.CaptureFixture[str]) -> None:
     assert [line[:10] for line in output.splitlines()] == ["one", "a\\x1b]0;ti", "imdbcls: a", "warning: a"]
 
 
-def test_an_error_is_one_line_whatever_is_in_it(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_error_with_line_ends_is_one_line(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     with pytest.raises(SystemExit), console.user_errors():
         raise UserError(f"{HOSTILE} is not a number.", "The second mistake.")
     first, second = capsys.readouterr().err.splitlines()
@@ -72,11 +72,11 @@ def test_an_error_is_one_line_whatever_is_in_it(capsys: pytest.CaptureFixture[st
         require_no_links(tmp_path)
 
 
-def test_libraries_and_tracebacks_are_guarded(
+def test_library_messages_and_tracebacks_are_escaped(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     root, before = logging.getLogger(), logging.getLogRecordFactory()
-    own = logging.StreamHandler(io.StringIO())  # such as a library's
+    own = logging.StreamHandler(io.StringIO())  # like a library's own handler
     monkeypatch.setattr(root, "handlers", [*root.handlers, own])
     monkeypatch.setattr(root, "level", root.level)
     monkeypatch.delenv(console.LEVEL_VARIABLE, raising=False)
@@ -111,7 +111,7 @@ def write_all(write_format: Any, file: io.StringIO) -> None:
         write(Item(row, "a text"), name, probabilities)
 
 
-def test_answers_as_json_keep_every_character_escaped() -> None:
+def test_json_answers_escape_control_characters() -> None:
     out = io.StringIO()
     write_all(write_jsonl, out)
     lines = out.getvalue().splitlines()
@@ -123,7 +123,7 @@ def test_answers_as_json_keep_every_character_escaped() -> None:
     assert json.loads(text)["groups"][0]["backbone"] == HOSTILE and is_safe(text.replace("\n", ""))
 
 
-def test_answers_as_csv_hold_no_formula() -> None:
+def test_csv_answers_contain_no_formula() -> None:
     out = io.StringIO()
     write_all(write_csv, out)
     header, *rows = csv.reader(io.StringIO(out.getvalue()))
@@ -143,7 +143,7 @@ def test_answers_as_csv_hold_no_formula() -> None:
     assert [float(cell) for cell in rows[0][2:]] == predictions().probabilities[0].tolist()  # numbers stay numbers
 
 
-def test_a_copied_cell_keeps_its_lines_and_numbers_but_is_no_formula() -> None:
+def test_copied_cell_keeps_lines_and_numbers_but_is_not_a_formula() -> None:
     for text in ("-5", "+49", "1e-3", "two\nlines\tand a tab", LEGITIMATE):
         assert copied_cell(text) == text
     assert copied_cell("=1+1") == "'=1+1" and copied_cell("@user -1") == "'@user -1"
@@ -153,7 +153,7 @@ def test_a_copied_cell_keeps_its_lines_and_numbers_but_is_no_formula() -> None:
 
 
 def hostile_comparison() -> Comparison:
-    """A comparison of one group that has formulas and control characters for names."""
+    """Return a comparison of one group whose names are formulas and control characters."""
     group = GroupSummary(
         **{"name": "=1+1", "head": "@x", "backbone": HOSTILE, "rank": 1, "seeds": (0,), "num_failed": 0},
         **{"num_documents": 1, "num_clusters": None, "max_length": None, "watched_test": False},
@@ -167,13 +167,13 @@ def hostile_comparison() -> Comparison:
     return Comparison("-x", 0.003, NAMES, (), (group,), (), {}, (), (), ())
 
 
-def test_the_comparison_as_csv_holds_no_formula_but_negative_numbers() -> None:
+def test_csv_comparison_escapes_formulas_but_not_negative_numbers() -> None:
     rows = list(csv.reader(io.StringIO(csv_text(hostile_comparison()))))
     assert rows[1][:6] == ["'-x", "'=1+1", "'@x", csv_cell(HOSTILE), "test/accuracy", "-0.5"]
     assert all(is_safe(cell) for row in rows for cell in row)
 
 
-def test_a_data_card_and_an_object_at_the_prompt_are_printable(capsys: pytest.CaptureFixture[str]) -> None:
+def test_data_card_and_repr_are_printable(capsys: pytest.CaptureFixture[str]) -> None:
     split = SplitCard((1, 1), np.array([3, 4]), None, None, 0, 0, TokenCounts(2, 7, 3, 0, 0, 0, 0, 0, 0))
     splits = dict.fromkeys(("train", "validation", "test"), split)
     card = DataCard(HOSTILE, "tiny", 64, "head", (HOSTILE, "b"), splits, "0", ())

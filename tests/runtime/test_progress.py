@@ -1,4 +1,4 @@
-"""The live line on a real pseudo-terminal, the plain lines in a pipe, and quiet libraries in a fresh process."""
+"""The live line on a real pseudo-terminal, log lines in a pipe, and silenced libraries in a new process."""
 
 import os
 import pty
@@ -15,7 +15,7 @@ from imdbcls.runtime.progress import Progress
 
 
 class Clock:
-    """A monotonic clock that a test moves, in seconds."""
+    """A monotonic clock in seconds that the test advances."""
 
     def __init__(self) -> None:
         self.now = 100.0
@@ -66,11 +66,11 @@ def test_plain_lines_of_a_short_run_and_of_a_long_one(clock: Clock, capsys: pyte
     assert len(capsys.readouterr().err.splitlines()) == 3
 
 
-def test_a_resumed_run_counts_its_own_time(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
+def test_resumed_run_measures_only_its_own_time(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
     shown = Progress("plain")
     shown.start(100, start_step=50)
     train(shown, clock, 51, 60, seconds=3.0)
-    clock.now += 1000.0  # an evaluation is no training time
+    clock.now += 1000.0  # evaluation does not count as training time
     shown.evaluating("validation", 10, 10)
     train(shown, clock, 61, 70, seconds=3.0)
     lines = capsys.readouterr().err.splitlines()
@@ -79,7 +79,7 @@ def test_a_resumed_run_counts_its_own_time(clock: Clock, capsys: pytest.CaptureF
     assert "20 steps trained in 1:00" in capsys.readouterr().err
 
 
-def test_a_long_evaluation_shows_that_it_lives(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
+def test_long_evaluation_logs_its_progress(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
     shown = Progress("plain")
     for done in range(0, 2600, 100):
         shown.for_split("test")(done, 2500)
@@ -99,13 +99,13 @@ def test_none_is_silent(clock: Clock, capsys: pytest.CaptureFixture[str]) -> Non
     assert capsys.readouterr() == ("", "")
 
 
-def test_a_wrong_mode_is_named() -> None:
+def test_invalid_mode_is_reported() -> None:
     with pytest.raises(UserError, match=r"progress=loud .*auto, live, plain, none"):
         Progress("loud")
 
 
 def on_terminal(body: str, columns: int = 60, **environment: str) -> str:
-    """What the script writes to a terminal of that width."""
+    """Return what the script writes to a terminal of this width."""
     ours, theirs = pty.openpty()
     script = f"import sys, time; sys.path.insert(0, {str(ROOT)!r})\n{body}"
     environment = {**os.environ, "TERM": "xterm", "COLUMNS": str(columns), **environment}
@@ -115,7 +115,7 @@ def on_terminal(body: str, columns: int = 60, **environment: str) -> str:
     try:
         while part := os.read(ours, 65536):
             output += part
-    except OSError:  # the way in which Linux says that the other side is closed
+    except OSError:  # on Linux, this means that the other end is closed
         pass
     os.close(ours)
     assert process.wait() == 0, output
@@ -146,18 +146,20 @@ def test_the_live_line_is_one_line() -> None:
     output = on_terminal(TRAIN)
     paints = re.findall(r"(epoch[^\r\n\x1b]*)", output)
     screen = screen_of(output)
-    # Five times a second; and when it starts, is moved by the message, reaches the end, and stops.
+    # It is painted five times a second, and at the start, after the message, at the last step and at the end.
     assert 3 <= len(paints) <= float(screen[2]) / 0.2 + 4
     assert paints[-1] == "epoch 2/2  step 200/200  loss 0.5000  80.0 documents/s"
     assert screen[0] == "warning: something was changed" and "\x1b[33mwarning:\x1b[0m something" in output
     assert re.fullmatch(r"step 200/200: 200 steps trained in 0:0\d", screen[1])
     assert screen[3:] == [""]
     during = output[: output.rindex("epoch 1/2")]
-    assert during.rfind("\x1b[?25h") > during.rfind("\x1b[?25l")  # the cursor is visible: a process can be killed
+    assert during.rfind("\x1b[?25h") > during.rfind(
+        "\x1b[?25l"
+    )  # the cursor stays visible, because the process may be killed
 
 
 def screen_of(output: str) -> list[str]:
-    """Return what a terminal shows in the end, for the control sequences that are written here."""
+    """Return what a terminal shows at the end. Only the control sequences that occur here are supported."""
     lines, row, column = [""], 0, 0
     for sequence, text in re.findall(r"(\x1b\[[?\d;]*[A-Za-z]|[\r\n])|([^\x1b\r\n]+)", output):
         if text:
@@ -199,7 +201,7 @@ transformers.logging.get_logger("transformers.x").error("a real error")
 """
 
 
-def test_libraries_are_quiet_and_we_are_not() -> None:
+def test_libraries_are_silenced_and_imdbcls_is_not() -> None:
     script = f"import sys; sys.path.insert(0, {str(ROOT)!r})\n{LOUD}"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout == ""

@@ -1,4 +1,4 @@
-"""Tables are complete lines in a file or a pipe, and wrap their text, never their figures, on a terminal."""
+"""Tables have complete lines in a file or a pipe. On a terminal they wrap text but never numbers."""
 
 import pytest
 
@@ -27,7 +27,7 @@ def test_text_and_headers_wrap_to_a_terminal() -> None:
 
 
 @pytest.mark.parametrize("width", [1, 20, 36])
-def test_figures_that_do_not_fit_are_not_cut(width: int) -> None:
+def test_numbers_that_do_not_fit_are_not_truncated(width: int) -> None:
     assert text_table(ROWS, HEADER, width=width) == text_table(ROWS, HEADER)
 
 

@@ -1,4 +1,4 @@
-"""The smallest run, for the Python interface."""
+"""A minimal config for tests of the Python interface."""
 
 TINY = (
     "backbone=tiny",

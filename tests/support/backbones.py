@@ -1,4 +1,4 @@
-"""Load a backbone as a run does."""
+"""Load a backbone in the same way as a run."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Headless Chromium over a pipe (the DevTools protocol), with nothing but the standard library."""
+"""Control headless Chromium over a pipe (the DevTools protocol), using only the standard library."""
 
 import base64
 import json
@@ -21,14 +21,14 @@ def find_chromium() -> str | None:
 
 
 class Browser:
-    """One page. `console` collects errors, exceptions and policy violations; `requests` every URL asked for."""
+    """A page. `console` collects errors, exceptions and policy violations; `requests` all requested URLs."""
 
     def __init__(self, profile: Path):
         to_browser, self.write_end = os.pipe()
         self.read_end, from_browser = os.pipe()
 
         def connect() -> None:
-            # The browser reads commands at 3 and answers at 4; via 103 and 104, lest one overwrite the other.
+            # Chromium reads commands from descriptor 3 and answers on 4. Via 103 and 104, neither overwrites the other.
             source, sink = os.dup2(to_browser, 103), os.dup2(from_browser, 104)
             os.dup2(source, 3)
             os.dup2(sink, 4)
@@ -78,7 +78,7 @@ class Browser:
     def receive(self) -> dict[str, Any]:
         while b"\0" not in self.buffer:
             chunk = os.read(self.read_end, 1 << 20)
-            assert chunk, "the browser went away"
+            assert chunk, "the browser has closed the pipe"
             self.buffer += chunk
         raw, self.buffer = self.buffer.split(b"\0", 1)
         message = json.loads(raw)
@@ -97,7 +97,7 @@ class Browser:
             self.requests.append(details["request"]["url"])
 
     def open(self, page: Path) -> float:
-        """Load a file; returns seconds until the load event."""
+        """Load a file. Return the seconds until the load event."""
         self.events.clear()
         started = time.perf_counter()
         self.call("Page.navigate", url=page.resolve().as_uri())

@@ -1,4 +1,4 @@
-"""Small encoders and batches, and what a pass over them yields."""
+"""Small encoders and batches, and the results of a forward and backward pass."""
 
 import torch
 from torch import Tensor
@@ -48,7 +48,7 @@ def make_batch(model: PreTrainedModel, lengths: tuple[int, ...] = LENGTHS) -> tu
 
 
 def run(model: PreTrainedModel, ids_BT: Tensor, mask_BT: Tensor, bf16: bool) -> tuple[Tensor, dict[str, Tensor]]:
-    """Hidden states of the real tokens, and the gradients of a fixed function of them."""
+    """Return the hidden states of the non-padding tokens, and the gradients of a fixed function of them."""
     model.zero_grad()
     with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
         hidden_BTH = model(input_ids=ids_BT, attention_mask=mask_BT).last_hidden_state.float()

@@ -1,4 +1,4 @@
-"""A plugin that fails where it is told to."""
+"""A plugin that fails at a chosen point."""
 
 from pathlib import Path
 

@@ -25,7 +25,7 @@ needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason=NO_CUDA)
 needs_bf16 = pytest.mark.skipif(not HAS_HALF, reason=NO_BF16)
 needs_avx2 = pytest.mark.skipif(not HAS_FLOATS, reason=NO_AVX2)
 needs_kernels = pytest.mark.skipif(not HAS_HALF and not HAS_FLOATS, reason=NO_KERNELS)
-# The kernels in float32 compile wherever there is AVX2, but runs use them only on processors without AVX-512.
+# The float32 kernels compile on any processor with AVX2, but runs use them only without AVX-512.
 needs_fp32_kernels_in_use = pytest.mark.skipif(not loading.supports_float32_kernels(), reason=NO_FP32_KERNELS)
 needs_kernels_in_use = pytest.mark.skipif(
     not HAS_HALF and not loading.supports_float32_kernels(), reason=NO_FP32_KERNELS

@@ -1,4 +1,4 @@
-"""Makers of each head, small."""
+"""Build a small head of each kind."""
 
 from collections.abc import Callable, Sequence
 from functools import lru_cache, partial
@@ -32,12 +32,14 @@ def settings_of(*overrides: str) -> HeadConfig:
 
 def make_head(overrides: Sequence[str], size: int) -> nn.Module:
     head = construct(settings_of(*overrides), hidden_size=size, num_labels=CLASSES)
-    if isinstance(head, WeightedAverageHead):  # normalized, they start at zero: nothing would depend on the position
+    if isinstance(
+        head, WeightedAverageHead
+    ):  # normalized weights start at zero, so the output would not depend on positions
         nn.init.normal_(head.position_weights)
     return head
 
 
-# Every YAML in conf/head, so a new head is tested as soon as it can be chosen.
+# All YAML files in conf/head, so that new heads are tested automatically.
 MAKERS: dict[str, Maker] = {
     name: partial(make_head, overrides)
     for name, overrides in ({name: (f"head={name}",) for name in HEADS} | VARIANTS).items()
@@ -45,7 +47,7 @@ MAKERS: dict[str, Maker] = {
 
 
 def make_batch(lengths: Sequence[int] = LENGTHS, padding: float = 1e4) -> tuple[Tensor, Tensor]:
-    """Return random hidden_BTD and mask_BT. The padding's vectors are huge: a head that reads them is noticed."""
+    """Return random hidden_BTD and mask_BT. Padding vectors are huge, to detect heads that read them."""
     generator = torch.Generator().manual_seed(1)
     mask_BT = torch.arange(max(lengths)) < torch.tensor(lengths).unsqueeze(1)
     hidden_BTD = torch.randn(*mask_BT.shape, HIDDEN, generator=generator)

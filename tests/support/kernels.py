@@ -1,4 +1,4 @@
-"""What the tests of the CPU kernels share."""
+"""Helpers for the tests of the CPU kernels."""
 
 import torch
 from torch import Tensor

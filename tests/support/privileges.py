@@ -1,4 +1,4 @@
-"""Linux capabilities of this process: which it has, and how to give some up for a while."""
+"""Query the Linux capabilities of this process, and drop some of them temporarily."""
 
 import contextlib
 import ctypes
@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-# Numbers and structures of linux/capability.h.
+# Constants and structures from linux/capability.h.
 CHOWN, DAC_OVERRIDE, DAC_READ_SEARCH, SYS_ADMIN = 0, 1, 2, 21
 VERSION_3 = 0x20080522
 STATUS = Path("/proc/thread-self/status")
@@ -29,7 +29,7 @@ def has_capability(number: int) -> bool:
 
 @contextlib.contextmanager
 def without_capabilities(*numbers: int) -> Iterator[None]:
-    """Give up capabilities in this thread, then take them back. What the process does not have is left out."""
+    """Drop capabilities of this thread during the block. Capabilities that the process lacks are ignored."""
     libc = ctypes.CDLL(None, use_errno=True)
     header, sets = Header(VERSION_3, 0), (Data * 2)()
 

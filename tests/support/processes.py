@@ -1,4 +1,4 @@
-"""Commands in real processes that start at once: forked from a server process that has imported PyTorch."""
+"""Run commands in real processes that start quickly: they are forked from a server that has imported PyTorch."""
 
 import atexit
 import contextlib
@@ -46,7 +46,7 @@ EVERY_STEP = "checkpoint.every_minutes=1e-9"  # a checkpoint after each
 KERNELS = default_cache_dir() / "kernels"
 TIMES = ("seconds", "per_second", "latency_ms", "peak_memory_mb")
 
-# One server for each process that runs tests. Whatever is imported here is not imported again by any command.
+# One server per test process. Commands do not import again what is imported here.
 context = multiprocessing.get_context("forkserver")
 context.set_forkserver_preload(
     [
@@ -117,7 +117,7 @@ def _run(arguments: list[str], environment: dict[str, str], folder: str, log: st
 
 @dataclass
 class Command:
-    """A started `python -m imdbcls.train ...`, with all it prints in `log`."""
+    """A running `python -m imdbcls.train ...`. Its output is in `log`."""
 
     process: ForkServerProcess
     log: Path
@@ -126,7 +126,7 @@ class Command:
         self.process.join(seconds)
         if self.process.exitcode is None:
             self.kill()
-            raise AssertionError(f"no end after {seconds} s:\n{self.output}")
+            raise AssertionError(f"no result after {seconds} s:\n{self.output}")
         return self.process.exitcode
 
     def signal(self, number: int) -> None:
@@ -143,7 +143,7 @@ class Command:
 
     @property
     def cpu_seconds(self) -> float:
-        """Spent by a command that has ended and by its jobs; the machine may be busy with other things."""
+        """Return the CPU time of a finished command and its jobs, which other load on the machine does not affect."""
         return float(Path(f"{self.log}.cpu").read_text())
 
     @property
@@ -155,18 +155,18 @@ def start(
     folder: Path, *arguments: str, environment: dict[str, str] | None = None, file_limit: int | None = None
 ) -> Command:
     """Start a training command with `folder` as its working directory. `file_limit` is in bytes (RLIMIT_FSIZE)."""
-    log = folder.with_name(f"{folder.name}-log-{time.monotonic_ns()}")  # a full disk is not the log's
+    log = folder.with_name(f"{folder.name}-log-{time.monotonic_ns()}")  # outside `folder`, whose disk may be full
     variables = {"IMDBCLS_CACHE": str(folder / "cache"), **(environment or {})}
     share_kernels(Path(variables["IMDBCLS_CACHE"]))
     process = context.Process(target=_run, args=(list(arguments), variables, str(folder), str(log), file_limit))
-    process.daemon = True  # a test that fails leaves none behind
+    process.daemon = True  # so that a failing test leaves no process
     process.start()
-    atexit.register(process.kill)  # before multiprocessing's own, which asks by SIGTERM and waits for the answer
+    atexit.register(process.kill)  # runs before multiprocessing's handler, which sends SIGTERM and waits
     return Command(process, log)
 
 
 def share_kernels(cache: Path) -> None:
-    """Put copies of this process's compiled kernels into a test's own cache: each would compile for seconds."""
+    """Copy this process's compiled kernels to a test's cache, because compiling them takes seconds."""
     for dtype in (torch.bfloat16, torch.float32):
         loading.load(dtype)
     cache.mkdir(parents=True, exist_ok=True)
@@ -177,14 +177,14 @@ def share_kernels(cache: Path) -> None:
 
 
 def run(folder: Path, *arguments: str, **options: Any) -> Command:
-    """Run a training command that must come to its end."""
+    """Run a training command that must succeed."""
     command = start(folder, *arguments, **options)
     assert command.wait() == 0, command.output
     return command
 
 
 def wait_for(condition: Callable[[], bool], command: Command, seconds: float = 60) -> bool:
-    """Wait until the condition holds; False where the command ended before."""
+    """Wait until the condition holds. Return False if the command ends before."""
     limit = time.monotonic() + seconds
     while command.alive:
         if condition():
@@ -200,18 +200,18 @@ def run_folder(folder: Path) -> Path:
 
 
 def saved_step(folder: Path) -> int:
-    """The step of the newest checkpoint under a working directory; -1 where there is none yet."""
+    """Return the step of the newest checkpoint in a working directory, or -1 if there is no checkpoint yet."""
     steps = [-1]
     for state in folder.glob("runs/*/*/checkpoints/last*/state.json"):
         try:
             steps.append(json.loads(state.read_text())["train"]["step"])
-        except (OSError, ValueError):  # being written, or renamed away
+        except (OSError, ValueError):  # the checkpoint is being written or renamed
             continue
     return max(steps)
 
 
 def kill_at(command: Command, folder: Path, step: int, delay: float) -> bool:
-    """SIGKILL `delay` seconds after the checkpoint of a step is there; False where the command ended before."""
+    """Send SIGKILL `delay` seconds after a step's checkpoint exists. Return False if the command ends before."""
     if not wait_for(lambda: saved_step(folder) >= step, command):
         return False
     time.sleep(delay)
@@ -224,7 +224,7 @@ def digest(path: Path) -> str:
 
 
 def points(run: Path) -> list[dict[str, Any]]:
-    """`metrics.jsonl` without the figures that depend on the clock; every line must be whole."""
+    """Return the records of `metrics.jsonl` without timings. Every line must be complete."""
     text = (run / "metrics.jsonl").read_text()
     assert text.endswith("\n") or not text
     lines = [json.loads(line) for line in text.splitlines()]
@@ -237,7 +237,7 @@ def tensors(path: Path) -> dict[str, str]:
 
 
 def fingerprint(folder: Path) -> dict[str, Any]:
-    """All that must be the same for two runs of one command, times apart."""
+    """Return everything that must be equal for two runs of one command: all results except timings."""
     run = run_folder(folder)
     result = json.loads((run / "result.json").read_text())
     best = json.loads((run / "checkpoints/best/state.json").read_text())

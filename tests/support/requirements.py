@@ -1,7 +1,7 @@
-"""A pytest plugin: what a test needs besides the installed packages, and which tests may be skipped.
+"""A pytest plugin for requirements of tests other than packages, and for rules about skipped tests.
 
-`@pytest.mark.needs("imdb")` deselects a test where the corpus is missing. With `--ci` it is run and fails instead, and
-the session fails if a test is skipped for any reason other than missing hardware (`support.hardware`).
+`@pytest.mark.needs("imdb")` deselects a test if the corpus is missing. With `--ci`, the test runs and fails instead,
+and the session fails if a test is skipped for any reason other than missing hardware (`support.hardware`).
 """
 
 from collections.abc import Callable
@@ -14,7 +14,7 @@ from support.browser import find_chromium
 from support.privileges import CHOWN, SYS_ADMIN, has_capability
 from support.runs import SHARED
 
-# Name: how to find it, and what to tell a person who lacks it.
+# By name: how to detect the requirement, and what to do if it is missing.
 NEEDS: dict[str, tuple[Callable[[], bool], str]] = {
     "chromium": (lambda: find_chromium() is not None, "Chromium on the PATH"),
     "imdb": ((SHARED / "imdb").is_dir, f"IMDB as Parquet in {SHARED / 'imdb'}"),
@@ -23,12 +23,12 @@ NEEDS: dict[str, tuple[Callable[[], bool], str]] = {
     "mount": (partial(has_capability, SYS_ADMIN), "the right to mount a file system (root)"),
 }
 MARKER = "needs(*names): what the test needs besides the packages (tests/support/requirements.py)"
-# What deselected tests needed, here or in the workers of pytest-xdist.
+# Requirements of deselected tests, in this process and in the workers of pytest-xdist.
 LEFT_OUT = pytest.StashKey[set[str]]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--ci", action="store_true", help="fail for what is missing, except hardware")
+    parser.addoption("--ci", action="store_true", help="fail for missing requirements, except hardware")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -37,7 +37,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def missing(item: pytest.Item) -> list[str]:
-    """Return what a test needs and this machine lacks."""
+    """Return the requirements of a test that this machine does not meet."""
     names = [name for mark in item.iter_markers("needs") for name in mark.args]
     return [name for name in names if not NEEDS[name][0]()]
 
@@ -59,11 +59,11 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 
 def unexpected_skips(config: pytest.Config) -> list[str]:
-    """Return where tests were skipped for a reason that is not missing hardware."""
+    """Return the locations of tests that were skipped for a reason other than missing hardware."""
     reporter = config.pluginmanager.get_plugin("terminalreporter")
-    if reporter is None:  # a worker of pytest-xdist
+    if reporter is None:  # in a worker of pytest-xdist
         return []
-    from support.hardware import REASONS  # imports torch: not at the start of a session
+    from support.hardware import REASONS  # imported late because it imports torch
 
     found = set()
     for report in reporter.stats.get("skipped", []):
@@ -87,7 +87,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node: Any) -> None:
-    """Collect what a worker of pytest-xdist left out."""
+    """Collect the missing requirements from a worker of pytest-xdist."""
     node.config.stash[LEFT_OUT].update(getattr(node, "workeroutput", {}).get("left_out", []))
 
 
@@ -97,4 +97,4 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
             terminalreporter.write_line(f"Skipped, but not for missing hardware: {skip}", red=True)
     elif left_out := config.stash[LEFT_OUT]:
         needed = "; ".join(NEEDS[name][1] for name in sorted(left_out))
-        terminalreporter.write_line(f"Deselected what needs what is missing here: {needed}.")
+        terminalreporter.write_line(f"Deselected tests with missing requirements: {needed}.")

@@ -1,4 +1,4 @@
-"""The smallest run, and where the project and its data are."""
+"""Arguments of the smallest run, and the paths of the project and its data."""
 
 import os
 import subprocess
@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parents[2]
 SHARED = Path(os.environ.get("IMDBCLS_SHARED", ROOT.parent / "shared"))
 
 
-# The smallest run that does everything: random two-layer encoder, shipped documents, a few steps.
+# The smallest complete run: a random encoder with two layers, the sample documents, a few steps.
 TINY = (
     "backbone=tiny",
     "data=sample",
@@ -24,7 +24,7 @@ TINY = (
 )
 
 
-# Settings of the person who runs the tests that would change what a command does.
+# Prefixes of environment variables of the developer that would change what a command does.
 PERSONAL = ("WANDB_", "HF_", "HUGGINGFACE_", "IMDBCLS_", "XDG_", "NETRC", "TRANSFORMERS_", "HYDRA_")
 
 

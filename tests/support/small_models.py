@@ -1,4 +1,4 @@
-"""Local model folders as a hub would give them: the real architectures with tiny sizes, and their kind of tokenizer."""
+"""Create local model folders like those on the hub: real architectures and tokenizers with tiny sizes."""
 
 import json
 from pathlib import Path
@@ -26,10 +26,10 @@ from transformers import (
 from imdbcls.data.sample import read_sample
 
 SIZES = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 96}
-# Weights larger than the usual 0.02, so that what a layer does is far above rounding.
+# Larger initial weights than the usual 0.02, so that the effect of a layer is far larger than rounding errors.
 SPREAD = 0.2
 VOCABULARY = 400
-# What config.json of each hub backbone says it is; distilroberta is a RoBERTa with half the layers.
+# The model type in config.json of each hub backbone. distilroberta is a RoBERTa with half the layers.
 FAMILIES = {
     "bert-base": "bert",
     "roberta-base": "roberta",
@@ -41,7 +41,7 @@ FAMILIES = {
 
 
 def make_folder(folder: Path, family: str) -> Path:
-    """Save a small random model of a family (bert, roberta, modernbert, deberta-v2) with a tokenizer beside it."""
+    """Save a small random model of a family (bert, roberta, modernbert, deberta-v2) with its tokenizer."""
     make_model(family).save_pretrained(folder)
     make_tokenizer(family).save_pretrained(folder)
     return folder
@@ -52,7 +52,7 @@ def make_model(family: str) -> PreTrainedModel:
     sizes = {**SIZES, "vocab_size": VOCABULARY, "initializer_range": SPREAD}
     config: PretrainedConfig
     if family == "roberta":
-        # 514 positions for 512 tokens: RoBERTa counts from its padding id + 1. LayerNorm's eps as in its config.json.
+        # RoBERTa needs 514 positions for 512 tokens: it counts from its padding id + 1. eps is from its config.json.
         config = RobertaConfig(**sizes, max_position_embeddings=514, pad_token_id=1, layer_norm_eps=1e-5)
         return RobertaModel(config)
     if family == "modernbert":
@@ -60,7 +60,7 @@ def make_model(family: str) -> PreTrainedModel:
         config = ModernBertConfig(**sizes, **special, max_position_embeddings=1024, global_attn_every_n_layers=2)
         return ModernBertModel(config)
     if family == "deberta-v2":
-        # As deberta-v3-base: relative positions in buckets, shared with the content's projections.
+        # Like deberta-v3-base: relative positions in buckets, which share the projections of the content.
         relative = {"relative_attention": True, "position_buckets": 256, "share_att_key": True}
         config = DebertaV2Config(
             **sizes, **relative, pos_att_type=["p2c", "c2p"], norm_rel_ebd="layer_norm", position_biased_input=False
@@ -70,7 +70,7 @@ def make_model(family: str) -> PreTrainedModel:
 
 
 def make_tokenizer(family: str) -> PreTrainedTokenizerFast:
-    """A tokenizer of the family's own kind, trained on the sample corpus; its ids are those of `make_model`."""
+    """Return a tokenizer of the family's type, trained on the sample corpus, with the ids that `make_model` uses."""
     if family == "roberta":
         trained = train(
             models.BPE(),
@@ -81,7 +81,7 @@ def make_tokenizer(family: str) -> PreTrainedTokenizerFast:
         )
         return RobertaTokenizer(vocab=trained["vocab"], merges=[tuple(merge) for merge in trained["merges"]])
     if family == "modernbert":
-        # ModernBERT has no class of its own: a byte-level BPE that puts [CLS] and [SEP] around the text.
+        # ModernBERT has no tokenizer class. It uses a byte-level BPE with [CLS] and [SEP] around the text.
         specials = ["[UNK]", "[CLS]", "[SEP]", "[PAD]", "[MASK]"]
         splitter = pre_tokenizers.ByteLevel(add_prefix_space=False)
         alphabet = pre_tokenizers.ByteLevel.alphabet()
@@ -102,7 +102,7 @@ def make_tokenizer(family: str) -> PreTrainedTokenizerFast:
 
 
 def train(model: Any, splitter: Any, trainer: Any, special_tokens: list[str], **options: Any) -> dict[str, Any]:
-    """The model section of a trained tokenizer.json."""
+    """Return the `model` section of a trained tokenizer.json."""
     tokenizer = Tokenizer(model)
     tokenizer.pre_tokenizer = splitter
     learner = trainer(vocab_size=VOCABULARY, special_tokens=special_tokens, show_progress=False, **options)

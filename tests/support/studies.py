@@ -1,7 +1,8 @@
-"""Make realistic studies without training: heads of known skill, seeds that vary, documents that are hard for all.
+"""Simulate realistic studies without training.
 
-Every document has a difficulty, shared by all heads, and a quirk per head; every run has its seed's luck and some
-chance per document. The margin of these gives the probabilities. Some labels are wrong on purpose.
+Every head has a known skill. Every document has a difficulty that is shared by all heads and an effect per head. Every
+run has a random effect of its seed and a random effect per document. The sum of these effects is a margin, which gives
+the probabilities. Some labels are wrong on purpose.
 """
 
 import argparse
@@ -51,7 +52,7 @@ def make_study(
     split_hash: str = "5a17",
     documents_of_a_film: int | None = None,
 ) -> Path:
-    """Write one run folder per head and seed into `folder`; returns the folder."""
+    """Write one run folder per head and seed into `folder`, and return `folder`."""
     films = None if documents_of_a_film is None else [f"film {i // documents_of_a_film}" for i in range(num_documents)]
     generator = np.random.default_rng(random_seed)
     labels = generator.integers(0, num_classes, num_documents)
@@ -85,7 +86,7 @@ def make_study(
 def probabilities_of(
     margin: np.ndarray, labels: np.ndarray, num_classes: int, generator: np.random.Generator
 ) -> np.ndarray:
-    """The label gets logit 0 and the others minus the margin, less some chance where there are several others."""
+    """Return logits: 0 for the label and minus the margin for the other classes, with noise if there are several."""
     logits = -margin[:, None] - np.abs(generator.normal(size=(len(labels), num_classes))) * (num_classes > 2)
     logits[np.arange(len(labels)), labels] = 0.0
     logits -= logits.max(axis=1, keepdims=True)

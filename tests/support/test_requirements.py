@@ -1,4 +1,4 @@
-"""The plugin that decides which tests may be left out: only missing hardware may skip one in CI."""
+"""Tests of the requirements plugin: in CI, only missing hardware may skip a test."""
 
 import pytest
 
@@ -11,7 +11,7 @@ pytest_plugins = ["pytester"]
 
 @pytest.fixture
 def session(pytester: pytest.Pytester) -> pytest.Pytester:
-    """A project whose tests use the plugin."""
+    """Create a project whose tests use the plugin."""
     pytester.makeini(f"[pytest]\npythonpath = {ROOT / 'tests'}\n")
     pytester.makeconftest('pytest_plugins = ["support.requirements"]')
     return pytester
@@ -28,12 +28,12 @@ SKIPS = {
 
 
 @pytest.mark.parametrize("kind", SKIPS)
-def test_a_skip_fails_ci_and_is_listed(kind: str, session: pytest.Pytester) -> None:
+def test_skipped_test_fails_ci_and_is_listed(kind: str, session: pytest.Pytester) -> None:
     session.makepyfile(f"import pytest\n{SKIPS[kind]}\ndef test_b(): pass")
     relaxed, strict = session.runpytest(), session.runpytest("--ci")
     assert relaxed.ret in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED)
     assert strict.ret != pytest.ExitCode.OK
-    strict.stdout.fnmatch_lines(["Skipped, but not for missing hardware: test_a_skip_fails_ci_and_is_listed.py*"])
+    strict.stdout.fnmatch_lines(["Skipped, but not for missing hardware: test_skipped_test_fails_ci_and_is_listed.py*"])
     relaxed.stdout.no_fnmatch_line("Skipped, but not*")
 
 
@@ -48,7 +48,7 @@ def test_missing_hardware_and_expected_failures_are_allowed(session: pytest.Pyte
     result.assert_outcomes(passed=1, skipped=1, xfailed=1)
 
 
-def test_a_skip_in_a_worker_fails_ci(session: pytest.Pytester) -> None:
+def test_skipped_test_in_a_worker_fails_ci(session: pytest.Pytester) -> None:
     session.makepyfile("import pytest\ndef test_a(): pytest.skip('no reason')\ndef test_b(): pass")
     result = session.runpytest("--ci", "-n1")
     assert result.ret == pytest.ExitCode.TESTS_FAILED
@@ -56,7 +56,7 @@ def test_a_skip_in_a_worker_fails_ci(session: pytest.Pytester) -> None:
 
 
 @pytest.mark.parametrize("options", [(), ("-n1",)])
-def test_what_is_missing_deselects_a_test_and_fails_it_in_ci(
+def test_missing_requirement_deselects_locally_and_fails_in_ci(
     options: tuple[str, ...], session: pytest.Pytester
 ) -> None:
     session.makeconftest(

@@ -1,4 +1,4 @@
-"""A tokenizer of a few words, and documents made of them."""
+"""A tokenizer with a few words, and documents that consist of them."""
 
 import numpy as np
 from tokenizers import Tokenizer, models, pre_tokenizers, processors

@@ -1,4 +1,4 @@
-"""Trackers that log a made-up run in the working directory, and what their logs hold."""
+"""Log an invented run in the working directory, and read the content of its logs."""
 
 import json
 import os
@@ -56,6 +56,6 @@ def steps(log: Path) -> list[int]:
 
 
 def helpers() -> list[str]:
-    """The wandb-core processes that this process has left behind."""
+    """Return the wandb-core processes that this process has started and not stopped."""
     listed = subprocess.run(["pgrep", "-f", f"wandb-core .*--pid {os.getpid()}$"], capture_output=True, text=True)
     return listed.stdout.split()

@@ -1,4 +1,4 @@
-"""Small trainers on shipped documents."""
+"""Small trainers on the sample documents."""
 
 import json
 import math
@@ -20,7 +20,7 @@ from support.runs import TINY
 NO_DROPOUT = ("backbone.dropout=0", "backbone.attention_dropout=0", "head=mean")
 
 
-# Plain gradient descent with lr 1: what a step changes is the gradient.
+# Plain gradient descent with lr 1, so that the change of the weights in a step is the gradient.
 DESCENT = ("optimizer=sgd", "optimizer.momentum=0", "optimizer.weight_decay=0", "schedule=constant", "warmup=0")
 
 
@@ -28,7 +28,7 @@ PLAIN_SGD = (*DESCENT, "lr=1")
 
 
 def make(folder: Path, *overrides: str) -> Trainer:
-    """A trainer as `imdbcls.train` builds it, in fp32 on the CPU, with its run folder at `folder`."""
+    """Build a trainer as `imdbcls.train` does, in fp32 on the CPU, with the run folder `folder`."""
     settings = [*TINY, "tracker=none", "precision=fp32", "device=cpu", "progress=none", f"data.cache_dir={folder}"]
     with initialize_config_module("imdbcls.conf", version_base="1.3"):
         config = typed(compose("config", [*settings, *overrides]))
@@ -49,13 +49,13 @@ def distance(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> float:
 
 
 def points(folder: Path, key: str) -> list[Any]:
-    """A column of metrics.jsonl, of the points that have it."""
+    """Return the values of a key in metrics.jsonl, from the records that have it."""
     every = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     return [point[key] for point in every if key in point]
 
 
 class Poison(NoTracker):
-    """Makes a weight NaN after a step, and remembers the best checkpoint of that moment."""
+    """A tracker that sets a weight to NaN after a step and records the best checkpoint at that time."""
 
     def __init__(self, trainer: Trainer, step: int) -> None:
         self.trainer, self.step = trainer, step

@@ -5,9 +5,9 @@ from pathlib import Path
 
 
 def inspect(log: Path, *options: str) -> str:
-    """Return what `wandb leet inspect --json` prints, from the program that it calls.
+    """Return the output of `wandb leet inspect --json` by calling its underlying program directly.
 
-    `wandb` itself takes a second to import.
+    Importing `wandb` would take a second.
     """
     from wandb.util import get_core_path
 

@@ -1,4 +1,4 @@
-"""A W&B server small enough to be killed or silenced in a test: it takes runs and keeps the points that they send."""
+"""A minimal W&B server that tests can kill or silence. It accepts runs and stores the records that they send."""
 
 import json
 import sys
@@ -9,12 +9,12 @@ from typing import Any
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Answers the few GraphQL operations that opening a run needs; everything else is an error or an empty object."""
+    """Handle the few GraphQL operations needed to open a run. Any other request gets an error or an empty object."""
 
     protocol_version = "HTTP/1.1"
-    points: Path  # where the received history goes, one JSON object per line
-    resumed_step: int | None  # the last step of the run that the server pretends to know already
-    deaf: bool  # answers GET only
+    points: Path  # file for the received history, one JSON object per line
+    resumed_step: int | None  # the last step of the run that the server claims to have
+    deaf: bool  # whether the server answers only GET requests
 
     def log_message(self, *_: object) -> None:
         pass

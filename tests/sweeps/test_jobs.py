@@ -1,4 +1,4 @@
-"""Multiruns: what becomes of the other jobs when one fails, is killed or is signalled, one by one and side by side."""
+"""Multiruns: the other jobs after one fails, is killed or gets a signal, for sequential and parallel jobs."""
 
 import contextlib
 import errno
@@ -22,7 +22,7 @@ from imdbcls.sweeps.jobs import Running, Sweep
 
 
 def sweep(folder: Path, *options: str, fault: str = "") -> Command:
-    """Five jobs by dropout; the second one has the fault."""
+    """Five jobs with different dropout; the second job fails."""
     arguments = ("--multirun", *TINY, *FAULTY, "+head.only_dropout=0.2", "head.dropout=0.1,0.2,0.3,0.4,0.5", "epochs=1")
     command = start(folder, *arguments, *options, environment=faulty(fault, at=8))
     command.wait()
@@ -38,7 +38,7 @@ def sweep(folder: Path, *options: str, fault: str = "") -> Command:
         ("kill", "killed", "by SIGKILL", 2),
     ),
 )
-def test_one_job_of_five_fails_and_the_same_command_runs_what_is_missing(
+def test_one_of_five_jobs_fails_and_the_command_resumes_it(
     fault: str, state: str, reason: str, jobs: int, tmp_path: Path
 ) -> None:
     command = sweep(tmp_path, EVERY_STEP, f"jobs={jobs}", fault=fault)
@@ -52,18 +52,18 @@ def test_one_job_of_five_fails_and_the_same_command_runs_what_is_missing(
     assert again.process.exitcode == 0
     *table, advice = again.output.splitlines()[-6:]
     assert [line.split()[1] for line in table] == ["done"] * 5
-    assert re.fullmatch(r"compare them: python -m imdbcls\.compare runs/\w+", advice)
+    assert re.fullmatch(r"Compare the runs: python -m imdbcls\.compare runs/\w+", advice)
     assert again.output.count("is already done") == 4
     (step,) = re.findall(r"Continuing at step (\d+) ", again.output)
-    assert int(step) in ((5, 6, 7) if fault == "kill" else (7,))  # up to two checkpoints are still being written
+    assert int(step) in ((5, 6, 7) if fault == "kill" else (7,))  # up to two checkpoints may not be written yet
 
     skipping = sweep(tmp_path)
     assert skipping.output.count("is already done") == 5
-    assert skipping.cpu_seconds < 5  # a second each, the start of the command included
+    assert skipping.cpu_seconds < 5  # about a second per job, including the start of the command
 
 
-def test_a_job_whose_data_cannot_be_read_leaves_the_others_running(tmp_path: Path) -> None:
-    """A file that is missing is known beforehand, and begins no job; what is wrong inside one is found by its job."""
+def test_job_with_unreadable_data_does_not_stop_other_jobs(tmp_path: Path) -> None:
+    """A missing file is reported before any job starts. Invalid content is reported by the job that reads it."""
     rows = [f"{index},word{index} {'good' if index % 2 else 'bad'} film,{index % 2}" for index in range(60)]
     (tmp_path / "good.csv").write_text("\n".join(["id,text,label", *rows]) + "\n")
     (tmp_path / "broken.csv").write_text("id,text,label\n0,a film\n")
@@ -86,12 +86,12 @@ def test_a_signal_ends_a_sweep_after_its_job_has_saved(tmp_path: Path) -> None:
     command.signal(signal.SIGTERM)
     assert command.wait() == 128 + signal.SIGTERM
     table = command.output.splitlines()[-4:-1]
-    assert [line.split("  ")[1].strip() for line in table] == ["interrupted", "not begun", "not begun"]
+    assert [line.split("  ")[1].strip() for line in table] == ["interrupted", "not started", "not started"]
     assert "Continuing at step" in run(tmp_path, *arguments).output
 
 
 @pytest.mark.parametrize("jobs", [1, 2])
-def test_a_killed_sweep_leaves_no_job_behind(jobs: int, tmp_path: Path) -> None:
+def test_killed_sweep_leaves_no_jobs(jobs: int, tmp_path: Path) -> None:
     arguments = ("--multirun", *TINY, EVERY_STEP, "seed=0,1", f"jobs={jobs}")
     command = start(tmp_path, *arguments)
     assert wait_for(lambda: runs_begun(tmp_path) == jobs, command)
@@ -101,22 +101,22 @@ def test_a_killed_sweep_leaves_no_job_behind(jobs: int, tmp_path: Path) -> None:
 
 
 def runs_begun(folder: Path) -> int:
-    """Runs that have saved a step or more."""
+    """Return the runs that have saved at least one step."""
     return len(list(folder.glob("runs/default/*/checkpoints/last/manifest.json")))
 
 
-def test_jobs_side_by_side_share_the_threads_and_give_what_they_give_one_by_one(tmp_path: Path) -> None:
+def test_parallel_jobs_share_threads_and_match_sequential_jobs(tmp_path: Path) -> None:
     arguments = ("--multirun", *TINY, "head=cls,lstm", "epochs=1", "progress=plain")
     alone, together = tmp_path / "alone", tmp_path / "together"
     for folder in (alone, together):
         folder.mkdir()
-    run(alone, *arguments)  # on one thread
+    run(alone, *arguments)  # with one thread
     command = start(together, *arguments, "jobs=2", environment={"THREADS": "2"})
     assert command.wait() == 0
     runs = sorted((alone / "runs/default").glob("*-s*"))
     assert len(runs) == 2
     for one in runs:
-        other = together / "runs/default" / one.name  # the number of jobs does not change a name
+        other = together / "runs/default" / one.name  # the number of jobs does not change the run's name
         for file in ("checkpoints/best/model.safetensors", "predictions/test.parquet"):
             assert digest(one / file) == digest(other / file)
         assert points(one) == points(other)
@@ -131,25 +131,25 @@ def test_jobs_side_by_side_share_the_threads_and_give_what_they_give_one_by_one(
     assert second_begins < ends[0]
 
 
-def test_a_signal_ends_all_jobs_that_run_side_by_side(tmp_path: Path) -> None:
+def test_signal_ends_all_parallel_jobs(tmp_path: Path) -> None:
     arguments = ("--multirun", *TINY, EVERY_STEP, "seed=0,1,2", "jobs=2")
     command = start(tmp_path, *arguments)
     assert wait_for(lambda: runs_begun(tmp_path) == 2, command)
     command.signal(signal.SIGTERM)
     assert command.wait() == 128 + signal.SIGTERM
     table = command.output.splitlines()[-4:-1]
-    assert [line.split("  ")[1].strip() for line in table] == ["interrupted", "interrupted", "not begun"]
+    assert [line.split("  ")[1].strip() for line in table] == ["interrupted", "interrupted", "not started"]
     assert run(tmp_path, *arguments).output.count("Continuing at step") == 2
 
 
-def test_two_sweeps_at_once_share_no_folder(tmp_path: Path) -> None:
+def test_two_concurrent_sweeps_share_no_run_folder(tmp_path: Path) -> None:
     arguments = ("--multirun", *TINY, "seed=0,1,2", "epochs=1")
     both = [start(tmp_path, *arguments) for _ in range(2)]
     codes = [command.wait() for command in both]
     said = "".join(command.output for command in both)
     assert "Traceback" not in said
     assert set(codes) <= {0, 1}
-    run(tmp_path, *arguments)  # whatever each left to the other is there, or is done now
+    run(tmp_path, *arguments)  # runs that both sweeps have skipped are trained now
     folders = [folder for folder in tmp_path.glob("runs/default/*") if folder.is_dir()]
     assert len(folders) == 3
     for folder in folders:
@@ -158,7 +158,7 @@ def test_two_sweeps_at_once_share_no_folder(tmp_path: Path) -> None:
         assert len({point["step"] for point in points(folder)}) == len(points(folder))
 
 
-# The sweep itself
+# The class Sweep
 
 
 def test_a_signal_for_a_job_that_has_just_ended_stops_the_sweep() -> None:
@@ -171,15 +171,13 @@ def test_a_signal_for_a_job_that_has_just_ended_stops_the_sweep() -> None:
 
 
 @pytest.mark.parametrize("moment", ["after the fork", "as the preparation ends"])
-def test_a_signal_at_the_worst_moment_reaches_the_job_or_keeps_it_from_beginning(
-    moment: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_signal_around_the_fork_reaches_the_job_or_prevents_it(moment: str, monkeypatch: pytest.MonkeyPatch) -> None:
     fork = os.fork
 
     def fork_and_signal() -> int:
         child = fork()
         if child:
-            os.kill(os.getpid(), signal.SIGTERM)  # held back until the child is known
+            os.kill(os.getpid(), signal.SIGTERM)  # blocked until the child's process id is known
         return child
 
     def stop_and_signal(request: StopRequest) -> None:
@@ -196,10 +194,10 @@ def test_a_signal_at_the_worst_moment_reaches_the_job_or_keeps_it_from_beginning
     sweep.run("first", lambda: None, lambda: time.sleep(60), lambda: None)
     sweep.run("second", lambda: None, lambda: None, lambda: None)
     assert sweep.stopped_by == signal.SIGTERM
-    first = ("killed", "by SIGTERM") if moment == "after the fork" else ("not begun", "the sweep was stopped before")
+    first = ("killed", "by SIGTERM") if moment == "after the fork" else ("not started", "the sweep was stopped")
     assert [(outcome.state, outcome.detail) for outcome in sweep.outcomes] == [
         first,
-        ("not begun", "the sweep was stopped before"),
+        ("not started", "the sweep was stopped"),
     ]
     assert [signal.getsignal(number) for number in SIGNALS] == before
 
@@ -214,7 +212,7 @@ def requests_that_end_by(act: Callable[[StopRequest], None]) -> Callable[[], Abs
     return requests
 
 
-def test_a_process_that_cannot_be_had_is_an_outcome(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failed_fork_is_recorded_as_an_outcome(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse() -> int:
         raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
 
@@ -225,5 +223,5 @@ def test_a_process_that_cannot_be_had_is_an_outcome(monkeypatch: pytest.MonkeyPa
     assert not signal.pthread_sigmask(signal.SIG_BLOCK, ()) & set(SIGNALS)
 
 
-def test_jobs_without_a_multirun_are_said_to_have_no_effect(tmp_path: Path) -> None:
+def test_jobs_without_multirun_warns_of_no_effect(tmp_path: Path) -> None:
     assert "jobs=2 has no effect" in run(tmp_path, *TINY, "epochs=1", "jobs=2").output

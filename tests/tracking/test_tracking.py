@@ -1,4 +1,4 @@
-"""The tracker on W&B's real logs, real processes, and servers that are absent, silent or dying."""
+"""The tracker with real W&B logs, real processes, and servers that are missing, silent or killed."""
 
 import json
 import os
@@ -29,7 +29,7 @@ KEY = "0123456789" * 4
 
 @pytest.fixture(autouse=True)
 def no_account(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No key, no settings and no server of the person who runs the tests."""
+    """Hide the developer's W&B key, settings and server."""
     for name in [name for name in os.environ if name.startswith("WANDB_")]:
         monkeypatch.delenv(name)
     (tmp_path / "home").mkdir()
@@ -38,7 +38,7 @@ def no_account(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
-def test_an_offline_log_holds_the_run(capfd: pytest.CaptureFixture[str]) -> None:
+def test_offline_log_contains_the_run(capfd: pytest.CaptureFixture[str]) -> None:
     with tracker() as run:
         train(run)
         end(run)
@@ -71,7 +71,7 @@ def test_an_offline_log_holds_the_run(capfd: pytest.CaptureFixture[str]) -> None
     assert {"glob_name": "*", "step_metric": "step"}.items() <= axes[1].items()
 
 
-def test_tables_lie_beside_the_run_and_nothing_lies_at_home() -> None:
+def test_tables_are_in_the_study_folder_not_in_the_home_folder() -> None:
     with tracker() as run:
         end(run)
     (log,) = logs()
@@ -116,7 +116,7 @@ def test_an_interrupted_training_command_records_the_interruption(tmp_path: Path
     assert records(log, "preempting") == [{}]
 
 
-def test_two_runs_in_one_process_stay_apart() -> None:
+def test_two_runs_in_one_process_are_separate() -> None:
     for name in ("cls-s0-1", "max-s0-1"):
         with tracker(name) as run:
             train(run, last=5)
@@ -129,7 +129,7 @@ def test_two_runs_in_one_process_stay_apart() -> None:
 
 
 def in_process(body: str, **environment: str) -> subprocess.Popen[str]:
-    """Start Python code that uses `support.trackers`, which is imported without PyTorch."""
+    """Run Python code with `support.trackers` in a new process, without importing PyTorch."""
     places = [str(ROOT), str(ROOT / "tests")]
     imports = "import signal\nfrom pathlib import Path\nfrom support.trackers import *\n"
     imports += "from imdbcls.runtime.signals import Interrupted\nfrom imdbcls.tracking import NoTracker\n"
@@ -139,7 +139,7 @@ def in_process(body: str, **environment: str) -> subprocess.Popen[str]:
     return subprocess.Popen([sys.executable, "-c", script], env=environment, stdout=pipe, stderr=pipe, text=True)
 
 
-def test_what_one_of_several_processes_does_is_done_once_and_again_after_a_failure(
+def test_once_runs_in_one_process_and_again_after_a_failure(
     capfd: pytest.CaptureFixture[str],
 ) -> None:
     marker = Path("runs/first/wandb/data-abcd.logged")
@@ -160,13 +160,13 @@ def test_what_one_of_several_processes_does_is_done_once_and_again_after_a_failu
     warnings = [line for line in capfd.readouterr().err.splitlines() if "data card" in line]
     assert len(warnings) == 1 and "the cache is gone" in warnings[0]
     (log,) = logs()
-    assert steps(log) == [0, 1, 2, 3], "the card stands before the points and moves none"
+    assert steps(log) == [0, 1, 2, 3], "the data card is logged before the steps and does not shift them"
     (sizes,) = log.parent.glob("files/media/table/view/data_sizes*")
     assert json.loads(sizes.read_text())["data"] == [["documents", "12"]]
 
 
 @pytest.mark.slow
-def test_forked_jobs_open_a_run_each() -> None:
+def test_each_forked_job_opens_its_own_run() -> None:
     body = """
 import multiprocessing, torch
 def job(name):
@@ -186,7 +186,7 @@ assert [each.exitcode for each in jobs] == [0, 0]
 
 
 @pytest.mark.slow
-def test_a_killed_run_goes_on_without_sending_twice() -> None:
+def test_killed_run_resumes_without_sending_steps_twice() -> None:
     process = in_process("with tracker() as run: train(run, 1, 1000, pause=0.02)")
     waited = time.monotonic()
     while not (logs() and summary(logs()[0])["step"]):
@@ -194,7 +194,7 @@ def test_a_killed_run_goes_on_without_sending_twice() -> None:
         time.sleep(0.5)
     process.kill()
     process.communicate()
-    time.sleep(1.1)  # W&B names its folders by the second
+    time.sleep(1.1)  # W&B's folder names have a resolution of one second
     with tracker(resumed_step=10) as run:
         train(run, 11, 400)
     before, after = (steps(log) for log in logs())
@@ -220,8 +220,8 @@ assert "wandb" not in sys.modules and not Path("runs").exists()
     assert (process.returncode, errors) == (0, "")
 
 
-def test_importing_early_starts_no_thread_and_spares_the_forked_jobs_wandb_s_imports() -> None:
-    """A sweep forks after it: a thread, or a lock that one holds, would not be there in the job."""
+def test_early_import_starts_no_thread_and_saves_jobs_the_import() -> None:
+    """A sweep forks after the import. Threads do not exist in the forked job, and locks that they hold stay locked."""
     body = """
 import os, threading
 from imdbcls.tracking import import_early
@@ -255,12 +255,12 @@ def test_every_tracker_yaml_fits_its_class() -> None:
 
 
 def test_online_needs_a_key() -> None:
-    with pytest.raises(UserError, match="no key is configured: run `wandb login`"), tracker(mode="online"):
+    with pytest.raises(UserError, match=r"no key is configured\. Run `wandb login`"), tracker(mode="online"):
         pass
     assert not [name for name in os.environ if name.startswith("WANDB_")]
 
 
-def test_a_malformed_key_means_offline(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+def test_malformed_key_logs_offline(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setenv("WANDB_API_KEY", "not a key")
     with tracker() as run:
         train(run)
@@ -271,7 +271,7 @@ def test_a_malformed_key_means_offline(monkeypatch: pytest.MonkeyPatch, capfd: p
 
 @pytest.fixture
 def netrc_key(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
-    """Configures a key for a server, in the way that ``wandb login`` does."""
+    """Configure a key for a server, as `wandb login` does."""
 
     def configure(url: str) -> None:
         netrc = Path.home() / ".netrc"
@@ -284,13 +284,13 @@ def netrc_key(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
 
 @pytest.fixture
 def silent_port() -> Iterator[socket.socket]:
-    """Accepts connections and never answers."""
+    """Start a server that accepts connections and never answers."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
         yield listening
 
 
 class Server:
-    """A W&B server in a process of its own."""
+    """A W&B server in a separate process."""
 
     def __init__(self, points: Path, resumed_step: int | None = None, deaf: bool = False) -> None:
         self.points = points
@@ -318,7 +318,7 @@ def serve(tmp_path: Path) -> Iterator[Callable[..., Server]]:
         server.process.wait()
 
 
-def test_offline_asks_no_server(silent_port: socket.socket, netrc_key: Callable[[str], None]) -> None:
+def test_offline_mode_contacts_no_server(silent_port: socket.socket, netrc_key: Callable[[str], None]) -> None:
     netrc_key(f"http://127.0.0.1:{silent_port.getsockname()[1]}")
     with tracker(mode="offline") as run:
         train(run)
@@ -328,7 +328,7 @@ def test_offline_asks_no_server(silent_port: socket.socket, netrc_key: Callable[
         silent_port.accept()
 
 
-def test_a_key_means_online(
+def test_configured_key_logs_online(
     serve: Callable[..., Server], netrc_key: Callable[[str], None], capfd: pytest.CaptureFixture[str]
 ) -> None:
     server = serve()
@@ -342,7 +342,7 @@ def test_a_key_means_online(
     assert len(logs("run")) == 1 and logs() == []
 
 
-def test_what_the_server_has_is_not_sent_again(serve: Callable[..., Server], netrc_key: Callable[[str], None]) -> None:
+def test_steps_on_the_server_are_not_sent_again(serve: Callable[..., Server], netrc_key: Callable[[str], None]) -> None:
     server = serve(resumed_step=12)
     netrc_key(server.url)
     with tracker(resumed_step=10) as run:
@@ -350,7 +350,7 @@ def test_what_the_server_has_is_not_sent_again(serve: Callable[..., Server], net
     assert server.steps() == list(range(13, 21))
 
 
-def test_a_run_begun_anew_replaces_what_the_server_has(
+def test_restarted_run_replaces_the_run_on_the_server(
     serve: Callable[..., Server], netrc_key: Callable[[str], None]
 ) -> None:
     server = serve(resumed_step=12)
@@ -362,7 +362,7 @@ def test_a_run_begun_anew_replaces_what_the_server_has(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["closed", "silent", "deaf"])
-def test_an_unreachable_server_means_offline(
+def test_unreachable_server_logs_offline(
     kind: str,
     silent_port: socket.socket,
     serve: Callable[..., Server],
@@ -391,7 +391,7 @@ def test_an_unreachable_server_means_offline(
 @pytest.mark.parametrize(
     ("blow", "resumed_step"), [(signal.SIGKILL, None), (signal.SIGSTOP, None), (signal.SIGSTOP, 5)]
 )
-def test_a_server_lost_in_the_middle_costs_little(
+def test_server_lost_during_a_run_costs_little_time(
     blow: signal.Signals,
     resumed_step: int | None,
     serve: Callable[..., Server],
@@ -420,7 +420,7 @@ def test_a_server_lost_in_the_middle_costs_little(
 def test_an_interrupted_run_does_not_wait_for_a_silent_server(
     serve: Callable[..., Server], netrc_key: Callable[[str], None], capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """Whoever sent the signal may kill the process soon."""
+    """The sender of the signal may kill the process soon."""
     server = serve()
     netrc_key(server.url)
     with pytest.raises(Interrupted), tracker(finish_seconds=60) as run:
@@ -436,7 +436,7 @@ def test_an_interrupted_run_does_not_wait_for_a_silent_server(
     assert helpers() == []
 
 
-def test_a_dead_helper_is_said_once_and_training_goes_on(capfd: pytest.CaptureFixture[str]) -> None:
+def test_dead_helper_is_reported_once_and_training_continues(capfd: pytest.CaptureFixture[str]) -> None:
     with tracker() as run:
         train(run, last=5)
         for helper in helpers():
@@ -444,11 +444,11 @@ def test_a_dead_helper_is_said_once_and_training_goes_on(capfd: pytest.CaptureFi
         time.sleep(0.5)
         train(run, first=6)
         end(run)
-    assert capfd.readouterr().err.count("the run goes on") == 1
+    assert capfd.readouterr().err.count("the run continues") == 1
 
 
 @pytest.mark.slow
-def test_a_stuck_helper_is_ended(capfd: pytest.CaptureFixture[str]) -> None:
+def test_stuck_helper_is_killed(capfd: pytest.CaptureFixture[str]) -> None:
     body = """
 with tracker() as run:
     train(run, last=5)
@@ -463,7 +463,7 @@ print("left")
     assert time.monotonic() - began < 20
 
 
-# Environment variables, and ids
+# Environment variables and ids
 
 
 def opened(log: Path) -> dict[str, Any]:
@@ -476,7 +476,7 @@ def nothing_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(environment, "_logged", set())
 
 
-def test_the_environment_wins_over_defaults_and_is_named_where_it_is_ignored(
+def test_environment_overrides_defaults_and_ignored_variables_are_logged(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     variables = {
@@ -506,14 +506,14 @@ def test_the_environment_wins_over_defaults_and_is_named_where_it_is_ignored(
     assert record["run_id"].startswith(NAME)
     assert not Path("elsewhere").exists()
     warned = [line for line in capfd.readouterr().err.splitlines() if "ignoring" in line]
-    assert len(warned) == 1  # once, not for each run
+    assert len(warned) == 1  # once, not once per run
     for name in variables:
         used = name in ("WANDB_PROJECT", "WANDB_ENTITY", "WANDB_TAGS", "WANDB_NOTES", "WANDB_MODE")
         assert (f"{name} (" in warned[0]) != used, name
-    assert {name: os.environ[name] for name in variables} == variables  # as they were
+    assert {name: os.environ[name] for name in variables} == variables  # unchanged
 
 
-def test_the_command_line_wins_over_the_environment(
+def test_command_line_overrides_the_environment(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     for name, value in {"PROJECT": "mine", "ENTITY": "me", "NOTES": "old", "MODE": "disabled"}.items():
@@ -523,23 +523,23 @@ def test_the_command_line_wins_over_the_environment(
     record = opened(*logs())
     assert (record["project"], record["entity"], record["notes"]) == ("asked", "us", "new")
     assert {"a", "b"} <= set(record["tags"])
-    assert "WANDB_MODE (tracker.mode=offline was asked for)" in capfd.readouterr().err
+    assert "WANDB_MODE (tracker.mode=offline is set)" in capfd.readouterr().err
 
 
-def test_wandb_disabled_is_heard(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_wandb_disabled_is_respected(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WANDB_DISABLED", "true")
     with tracker() as run:
         train(run, last=1)
     assert not Path("runs").exists()
 
 
-def test_a_sweep_of_wandb_keeps_its_id_project_and_entity(
+def test_wandb_sweep_keeps_its_id_project_and_entity(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     agent = {"SWEEP_ID": "abc123", "RUN_ID": "q1w2e3r4", "PROJECT": "swept", "ENTITY": "team", "MODE": "offline"}
     for name, value in agent.items():
         monkeypatch.setenv(f"WANDB_{name}", value)
-    for resumed_step, last in ((None, 5), (5, 10)):  # the agent's run, killed and continued
+    for resumed_step, last in ((None, 5), (5, 10)):  # the agent's run is killed and resumed
         with tracker(project="asked", resumed_step=resumed_step) as run:
             train(run, last=last)
     found = sorted(Path("runs/first/wandb").glob("offline-run-*/run-q1w2e3r4.wandb"))
@@ -551,18 +551,18 @@ def test_a_sweep_of_wandb_keeps_its_id_project_and_entity(
     assert "gnoring" not in capfd.readouterr().err
 
 
-def test_ids_are_of_a_study_and_a_run(tmp_path: Path) -> None:
+def test_ids_depend_on_study_folder_and_run(tmp_path: Path) -> None:
     one, other = tmp_path / "a" / "study", tmp_path / "b" / "study"
-    with ThreadPoolExecutor(8) as jobs:  # a cold start by several jobs at once
+    with ThreadPoolExecutor(8) as jobs:  # several jobs create the token at the same time
         (first,) = set(jobs.map(lambda _: environment.run_id(one, NAME), range(32)))
     assert first.startswith(f"{NAME}-")
-    assert environment.run_id(other, NAME) != first  # the same name elsewhere
+    assert environment.run_id(other, NAME) != first  # the same name in another folder
     assert environment.run_id(one, "cls-s0-00000000") != first
     assert environment.run_id(one.rename(tmp_path / "moved"), NAME) == first
     assert [path.name for path in (tmp_path / "moved/wandb").iterdir()] == ["study.id"]
 
 
-def test_ids_fit_what_wandb_takes(tmp_path: Path) -> None:
+def test_ids_are_valid_for_wandb(tmp_path: Path) -> None:
     import wandb
 
     names = ["ä" * 300, "ä" * 301, "a/b:c", "a/b;c", "x" * 200 + "1", "x" * 200 + "2", " ", "#?%'"]

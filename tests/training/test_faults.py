@@ -83,7 +83,7 @@ def test_a_signal_stops_after_the_step_and_the_run_continues_exactly(
     assert command.wait() == 128 + numbers[0]
     assert time.monotonic() - sent < 30
     assert "Traceback" not in command.output
-    assert "the same command continues it" in command.output
+    assert "run the same command again to resume" in command.output
     result = result_of(tmp_path)
     assert result["status"] == "interrupted"
     assert signal.Signals(numbers[0]).name in str(result["error"])
@@ -305,7 +305,7 @@ def test_a_place_that_cannot_be_written_to_is_named(tmp_path: Path) -> None:
     for place in ("taken", "/proc/runs"):
         command = start(tmp_path, *TINY, f"runs_dir={place}")
         assert command.wait() == 2
-        assert f"{place}/default/cls-s0" in command.output and "choose another runs_dir" in command.output
+        assert f"{place}/default/cls-s0" in command.output and "Choose another runs_dir" in command.output
         assert "Traceback" not in command.output
 
 

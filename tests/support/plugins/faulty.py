@@ -1,4 +1,4 @@
-"""A head that fails as the environment tells it: FAULT names the way, FAULT_AT the training batch (from 1)."""
+"""A head that fails on purpose. FAULT sets the kind of failure, and FAULT_AT the training batch (counted from 1)."""
 
 import copy
 import os
@@ -15,7 +15,7 @@ from imdbcls.heads.cls import ClsHead
 
 
 class FaultyHead(ClsHead):
-    """`cls`, but for the fault. `only_dropout` restricts it to the job of a sweep with that dropout."""
+    """The `cls` head with a fault. `only_dropout` restricts the fault to the sweep job with that dropout."""
 
     def __init__(self, *, only_dropout: float | None = None, **settings: Any) -> None:
         super().__init__(**settings)
@@ -25,7 +25,7 @@ class FaultyHead(ClsHead):
         self.batches = 0
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "FaultyHead":
-        """Return a copy without the fault: `models.head_probe` tries copies before the training."""
+        """Return a copy without the fault: `models.head_probe` runs copies of the head before training."""
         copied = type(self).__new__(type(self))
         memo[id(self)] = copied
         copied.__dict__ = copy.deepcopy(self.__dict__, memo)

@@ -22,14 +22,14 @@ class LayersHead(nn.Module):
 
 
 class FirstTokensHead(LayersHead):
-    """Reads the first token of each layer."""
+    """A head that reads the first token of each layer."""
 
     def forward(self, hidden_LBTD: Tensor, mask_BT: Tensor) -> Tensor:
         return self.output(torch.einsum("l,lbd->bd", self.layer_weights, hidden_LBTD[:, :, 0].float()))
 
 
 class WithoutNumberHead(LayersHead):
-    """Its constructor does not take `num_hidden_states`."""
+    """A head whose constructor does not accept `num_hidden_states`."""
 
     def __init__(self, *, hidden_size: int, num_labels: int) -> None:
         super().__init__(hidden_size=hidden_size, num_labels=num_labels, num_hidden_states=3)
