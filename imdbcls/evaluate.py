@@ -92,7 +92,7 @@ def evaluate(
     prepare_process()
     from imdbcls.construction import build_corpus
     from imdbcls.models.environment import environment_of
-    from imdbcls.models.metrics import confusion_matrix, doubt_about, metrics_of
+    from imdbcls.models.metrics import accuracy_warning, confusion_matrix, metrics_of
     from imdbcls.runtime.progress import Progress
 
     finished = load_finished(run, config, recorded["label_names"])
@@ -113,8 +113,8 @@ def evaluate(
     labels_N, probabilities_NC = predictions.true_labels, predictions.probabilities
     metrics = {f"{SPLITS[split]}/{name}": value for name, value in metrics_of(labels_N, probabilities_NC).items()}
     confusion = confusion_matrix(labels_N, predictions.predicted, len(corpus.label_names))
-    if (doubt := doubt_about(confusion, corpus.label_names)) is not None:
-        logger.warning(f"{split}: {doubt}")
+    if (warning := accuracy_warning(confusion, corpus.label_names)) is not None:
+        logger.warning(f"{split}: {warning}")
     report_difference(metrics, recorded, environment_of(finished.hardware, None, finished.model))
     return metrics
 

@@ -57,7 +57,7 @@ def confusion_matrix(
     return metrics.confusion_matrix(labels_N, predicted_N, labels=range(num_classes)).tolist()
 
 
-def doubt_about(confusion: Sequence[Sequence[int]], label_names: Sequence[str]) -> str | None:
+def accuracy_warning(confusion: Sequence[Sequence[int]], label_names: Sequence[str]) -> str | None:
     """Return a warning if the model is not more accurate than always predicting the most common class, else None."""
     in_class, total = [sum(row) for row in confusion], sum(map(sum, confusion))
     predicted = [index for index, column in enumerate(zip(*confusion, strict=True)) if sum(column)]

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from imdbcls.data.token_counts import losses, recorded, sum_of
 from imdbcls.models.classifier import count_parameters
 from imdbcls.models.inference import predictions_of
-from imdbcls.models.metrics import confusion_matrix, doubt_about, metrics_of
+from imdbcls.models.metrics import accuracy_warning, confusion_matrix, metrics_of
 from imdbcls.runs.folder import RunFolder
 from imdbcls.runs.predictions import Predictions, write_predictions
 from imdbcls.runs.record import checksums_of_predictions, path_of_predictions
@@ -133,8 +133,8 @@ def log_result(folder: RunFolder, result: Mapping[str, Any]) -> None:
         f"test accuracy {result['test/accuracy']:.2%} ± {standard_error:.2%} standard error on "
         f"{result['test_documents']:,} documents{watched}"
     )
-    if (doubt := doubt_about(result["test/confusion_matrix"], result["label_names"])) is not None:
-        logger.warning(f"{result['name']}, test: {doubt}")
+    if (warning := accuracy_warning(result["test/confusion_matrix"], result["label_names"])) is not None:
+        logger.warning(f"{result['name']}, test: {warning}")
     logger.info(
         f"  trained in {result['train_seconds']:.0f} s, {result['documents_per_second']:.1f} documents/s, "
         f"peak memory {result['peak_memory_mb']:,.0f} MB; saved in {folder.path}"

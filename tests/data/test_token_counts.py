@@ -16,7 +16,7 @@ from imdbcls.data.documents import Documents
 from imdbcls.data.token_counts import TokenCounts, count_tokens, losses, sum_of
 from imdbcls.data.tokens import Tokens, tokenize
 from imdbcls.data.windows import Windows
-from imdbcls.models.metrics import doubt_about
+from imdbcls.models.metrics import accuracy_warning
 
 INVISIBLE = "\u200b\u2060"  # BERT's tokenizer drops them
 FOREIGN = "ภาษา 中文 한국어"  # unknown to an English vocabulary
@@ -151,7 +151,7 @@ def test_the_card_the_run_and_predict_report_losses(tmp_path: Path, capsys: pyte
     ],
 )
 def test_an_accuracy_no_better_than_one_class_is_reported(confusion: list[list[int]], sentence: str | None) -> None:
-    found = doubt_about(confusion, ["common", "rare"])
+    found = accuracy_warning(confusion, ["common", "rare"])
     assert found is None if sentence is None else found is not None and sentence in found
 
 

@@ -1,4 +1,4 @@
-"""Every head, plain and accelerated: shapes, gradients, padding, and cases computed by hand."""
+"""Tests for every head, plain and accelerated: shapes, gradients, padding, and cases computed by hand."""
 
 from pathlib import Path
 
@@ -53,10 +53,10 @@ def test_gradients_reach_every_parameter_and_real_tokens_only(head: nn.Module, t
     gradient_BTD = hidden_BTD.grad
     assert gradient_BTD is not None
     assert gradient_BTD[~mask_BT].abs().max() == 0
-    assert (gradient_BTD.abs().amax(dim=(1, 2)) > 0).all(), "a document without influence on its logits"
+    assert (gradient_BTD.abs().amax(dim=(1, 2)) > 0).all(), "a document has no influence on its logits"
 
 
-def test_a_document_s_logits_do_not_depend_on_its_batch(head: nn.Module) -> None:
+def test_logits_of_a_document_do_not_depend_on_its_batch(head: nn.Module) -> None:
     hidden_BTD, mask_BT = make_batch()
     together_BC = head(hidden_BTD, mask_BT)
     for row, length in enumerate(LENGTHS):
@@ -73,7 +73,7 @@ def test_two_evaluations_are_identical(head: nn.Module) -> None:
     batch = make_batch()
     first_BC = head(*batch)
     head.train()
-    head(*make_batch((3, 2)))  # nothing may be left behind by other documents or by training
+    head(*make_batch((3, 2)))  # other documents and training must leave no state
     head.eval()
     assert torch.equal(head(*batch), first_BC)
 
@@ -91,14 +91,14 @@ def test_bf16_autocast(head: nn.Module) -> None:
         assert all(parameter.grad is not None and parameter.grad.isfinite().all() for parameter in head.parameters())
 
 
-# Cases computed by hand: two dimensions, three real tokens and one of padding, one class that sums the pooled vector.
+# Cases computed by hand: two dimensions, three real tokens and one padding token. One class sums the pooled vector.
 
 HAND_TD = torch.tensor([[1.0, 0.0], [0.0, 2.0], [4.0, -1.0], [99.0, 99.0]])
 HAND_MASK_T = torch.tensor([True, True, True, False])
 
 
 def by_hand(head: nn.Module) -> float:
-    """The one logit for the document above; `output` sums the dimensions."""
+    """Return the single logit for the document above; `output` sums the dimensions."""
     nn.init.ones_(head.output.weight)
     nn.init.zeros_(head.output.bias)
     with torch.no_grad():
@@ -128,7 +128,7 @@ def test_weight_avg_by_hand() -> None:
     head = WeightedAverageHead(hidden_size=2, num_labels=1, num_positions=5, dropout=0.5, normalize=True)
     assert by_hand(head) == pytest.approx(tanh(5 / 3) + tanh(1 / 3)), "training starts from the mean"
     head.position_weights.data = torch.tensor([0.0, 2.0, 3.0, 50.0, 50.0]).log()
-    # Weights 0, 2/5 and 3/5: the padding's 50 does not count.
+    # Weights 0, 2/5 and 3/5; the 50 at the padding token is ignored.
     assert by_hand(head) == pytest.approx(tanh(12 / 5) + tanh(4 / 5 - 3 / 5))
 
 
@@ -152,7 +152,7 @@ def test_attention_by_hand() -> None:
 
 
 def test_lstm_by_hand() -> None:
-    """One dimension; every gate reads the input with weight 1, nothing reads the last output."""
+    """One dimension; every gate reads the input with weight 1, and no gate reads the previous output."""
     head = LSTMHead(hidden_size=1, num_labels=1, dropout=0.5, bidirectional=False)
     for name, parameter in head.forward_lstm.named_parameters():
         nn.init.constant_(parameter, float(name.startswith("weight_ih")))
@@ -170,7 +170,7 @@ def test_lstm_by_hand() -> None:
 
 
 def test_transformer_by_hand() -> None:
-    """A document of one token attends to itself alone: values and output are identities, the rest is two norms."""
+    """A document of one token attends only to itself. Values and output are identities; only the norms remain."""
     head = TransformerHead(hidden_size=2, num_labels=1, dropout=0.5)
     head.layer.self_attn.in_proj_weight.data[4:] = torch.eye(2)
     head.layer.self_attn.out_proj.weight.data = torch.eye(2)
@@ -184,17 +184,17 @@ def test_transformer_by_hand() -> None:
     assert logit == pytest.approx(-2.0, abs=1e-4)
 
 
-# What the heads stand for.
+# Equivalence with reference implementations.
 
 
-def test_transformer_has_a_head_for_each_64_dimensions() -> None:
+def test_transformer_has_one_attention_head_per_64_dimensions() -> None:
     for hidden_size, num_heads in ((768, 12), (384, 6), (64, 1), (32, 1)):
         head = TransformerHead(hidden_size=hidden_size, num_labels=2, dropout=0.1)
         assert head.layer.self_attn.num_heads == num_heads
 
 
 @pytest.mark.parametrize("bidirectional", [False, True])
-def test_lstm_equals_the_packed_one(bidirectional: bool) -> None:
+def test_lstm_equals_packed_sequences(bidirectional: bool) -> None:
     torch.manual_seed(0)
     head = LSTMHead(hidden_size=HIDDEN, num_labels=CLASSES, dropout=0.1, bidirectional=bidirectional).eval()
     packed = nn.LSTM(HIDDEN, HIDDEN, batch_first=True, bidirectional=bidirectional)

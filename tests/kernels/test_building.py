@@ -113,17 +113,17 @@ def test_two_processes_build_together_and_damaged_library_is_rebuilt(
     (path,) = (cache / "kernels").iterdir()
     assert printed == {str(path)}
     assert path.stat().st_mode & 0o777 == 0o700 and path.parent.stat().st_mode & 0o777 == 0o700
-    loaded, told = load(capsys)  # other flags give another library
-    assert works(loaded) and told == ""
+    loaded, logged = load(capsys)  # other flags give another library
+    assert works(loaded) and logged == ""
     path = building.object_path(DTYPE)
-    whole = path.read_bytes()
-    for damaged in (whole[: len(whole) // 2], whole[:5000] + b"\0" * 100 + whole[5100:], b""):
+    content = path.read_bytes()
+    for damaged in (content[: len(content) // 2], content[:5000] + b"\0" * 100 + content[5100:], b""):
         path.unlink()
         path.write_bytes(damaged)
         path.chmod(0o700)
-        loaded, told = load(capsys)
-        assert works(loaded) and told.count("\n") == 1
-        assert f"{path} is damaged; compiling the CPU kernels again." in told
+        loaded, logged = load(capsys)
+        assert works(loaded) and logged.count("\n") == 1
+        assert f"{path} is damaged; compiling the CPU kernels again." in logged
         assert path.read_bytes()[-32:] == hashlib.sha256(path.read_bytes()[:-32]).digest()
     assert load(capsys)[1] == ""
 
@@ -133,20 +133,20 @@ def test_unloadable_library_is_rebuilt_once(cache: Path, capsys: pytest.CaptureF
     building.require_cache()
     path = building.object_path(DTYPE)
     path.write_bytes(b"junk" + hashlib.sha256(b"junk").digest())
-    loaded, told = load(capsys)
+    loaded, logged = load(capsys)
     assert (
         works(loaded)
-        and told.count("\n") == 1
-        and "file too short" in told
-        and "compiling the CPU kernels again" in told
+        and logged.count("\n") == 1
+        and "file too short" in logged
+        and "compiling the CPU kernels again" in logged
     )
 
 
 def test_permissions_do_not_depend_on_umask(cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = os.umask(0)
     try:
-        loaded, told = load(capsys)
-        assert works(loaded) and told == ""
+        loaded, logged = load(capsys)
+        assert works(loaded) and logged == ""
         for path in (cache, cache / "kernels", building.object_path(DTYPE)):
             assert path.stat().st_mode & 0o077 == 0
         assert load(capsys)[1] == ""
@@ -225,10 +225,13 @@ def test_invalid_compiler_logs_one_line(
     monkeypatch.setattr(building, "_VERSION_SECONDS", 0.5)
     for compiler, reason in compilers.items():
         monkeypatch.setenv("CC", compiler)
-        loaded, told = load(capsys)
-        assert loaded is None and told.count("\n") == 1, (compiler, told)
-        assert told.startswith("The compiled CPU kernels are not available: ") and reason in told, (compiler, told)
-        assert "\033" not in told and loading.status().startswith("none: ")
+        loaded, logged = load(capsys)
+        assert loaded is None and logged.count("\n") == 1, (compiler, logged)
+        assert logged.startswith("The compiled CPU kernels are not available: ") and reason in logged, (
+            compiler,
+            logged,
+        )
+        assert "\033" not in logged and loading.status().startswith("none: ")
     assert not list((cache / "kernels").glob("*.so"))
 
 
@@ -245,8 +248,8 @@ def test_unreadable_proc_disables_kernels(
             return read(path)
 
         monkeypatch.setattr(Path, "read_bytes", hidden)
-        loaded, told = load(capsys)
-        assert loaded is None and told.count("\n") == 1 and f"/proc/{name} cannot be read" in told
+        loaded, logged = load(capsys)
+        assert loaded is None and logged.count("\n") == 1 and f"/proc/{name} cannot be read" in logged
 
 
 @pytest.mark.parametrize("hangs_at", ["--version", "-c", "-shared"])
@@ -262,13 +265,13 @@ def test_hanging_compiler_is_tried_once_a_day(
     monkeypatch.setenv("CC", str(compiler))
     monkeypatch.setattr(building, "_VERSION_SECONDS", 0.7 if hangs_at == "--version" else 20)
     monkeypatch.setattr(building, "_BUILD_SECONDS", 0.7)
-    loaded, told = load(capsys)
-    assert loaded is None and "slow did not finish within" in told and told.count("\n") == 1
+    loaded, logged = load(capsys)
+    assert loaded is None and "slow did not finish within" in logged and logged.count("\n") == 1
     num_calls = len(calls.read_text().splitlines())
     for _ in range(2):  # other processes
-        loaded, told = load(capsys)
-        assert loaded is None and told.count("\n") == 1
-        assert "0.0 hours ago; run python -m imdbcls.doctor to try it again" in told
+        loaded, logged = load(capsys)
+        assert loaded is None and logged.count("\n") == 1
+        assert "0.0 hours ago; run python -m imdbcls.doctor to try it again" in logged
     assert len(calls.read_text().splitlines()) == num_calls
     assert "did not finish" in loading.status() and len(calls.read_text().splitlines()) > num_calls
     for pid in map(int, pids.read_text().split()):
@@ -284,8 +287,8 @@ def test_hanging_compiler_is_tried_once_a_day(
         record.write_text(damaged)
         monkeypatch.setattr(building, "_VERSION_SECONDS", 0.1)
         monkeypatch.setattr(building, "_BUILD_SECONDS", 0.1)
-        loaded, told = load(capsys)
-        assert loaded is None and "did not finish within 0 seconds" in told
+        loaded, logged = load(capsys)
+        assert loaded is None and "did not finish within 0 seconds" in logged
     monkeypatch.undo()
 
 
@@ -305,8 +308,8 @@ def test_repaired_compiler_is_tried_immediately(
     assert load(capsys)[0] is None
     assert loading.status().startswith(f"{'avx512_bf16' if HAS_HALF else 'avx2_fp32'}")
     assert list((cache / "kernels").iterdir()) == []
-    loaded, told = load(capsys)
-    assert works(loaded) and told == ""
+    loaded, logged = load(capsys)
+    assert works(loaded) and logged == ""
 
     script(compiler, "sleep 600")
     with monkeypatch.context() as patch:
@@ -376,10 +379,10 @@ def test_cache_writable_by_others_is_not_used(
     """The kernels are compiled in a private folder, a warning gives a remedy, and the planted library never runs."""
     trace = plant(cache)
     spoil(cache, monkeypatch)
-    loaded, told = load(capsys)
-    assert works(loaded) and told.count("\n") == 1
-    assert reason.format(kernels=cache / "kernels", cache=cache) in told
-    assert "The CPU kernels are compiled only for this process." in told
+    loaded, logged = load(capsys)
+    assert works(loaded) and logged.count("\n") == 1
+    assert reason.format(kernels=cache / "kernels", cache=cache) in logged
+    assert "The CPU kernels are compiled only for this process." in logged
     assert not trace.exists()
     assert "separately in each process: the kernel cache is not private" in loading.status() and not trace.exists()
     forget()
@@ -429,9 +432,9 @@ def test_library_writable_by_others_is_rebuilt(
     else:
         path.unlink()
         os.mkfifo(path) if kind == "a pipe" else path.mkdir()
-    loaded, told = load(capsys)
+    loaded, logged = load(capsys)
     if kind != "a folder":  # a file cannot replace a folder
-        assert "compiling the CPU kernels again" in told and path.is_file() and not path.is_symlink()
+        assert "compiling the CPU kernels again" in logged and path.is_file() and not path.is_symlink()
         assert load(capsys)[1] == ""
     assert works(loaded) and not trace.exists()
 
@@ -448,8 +451,8 @@ def test_checked_file_is_loaded_even_if_replaced(
         return original(name)
 
     monkeypatch.setattr(ctypes, "CDLL", swapped)
-    loaded, told = load(capsys)
-    assert works(loaded) and not trace.exists() and told == ""
+    loaded, logged = load(capsys)
+    assert works(loaded) and not trace.exists() and logged == ""
     original(str(path))
     assert trace.exists()  # the path had really been replaced
 
@@ -474,9 +477,9 @@ def test_cache_on_noexec_disk(cache: Path, monkeypatch: pytest.MonkeyPatch, caps
         return os.statvfs_result((*found[:8], found.f_flag | os.ST_NOEXEC, found.f_namemax))
 
     monkeypatch.setattr(os, "statvfs", noexec)
-    loaded, told = load(capsys)
-    assert works(loaded) and told.count("\n") == 1
-    assert f"the disk of {cache / 'kernels'} does not allow executing files (noexec): set IMDBCLS_CACHE" in told
+    loaded, logged = load(capsys)
+    assert works(loaded) and logged.count("\n") == 1
+    assert f"the disk of {cache / 'kernels'} does not allow executing files (noexec): set IMDBCLS_CACHE" in logged
     assert list((cache / "kernels").iterdir()) == [] and "noexec" in loading.status()
 
 
@@ -498,9 +501,9 @@ def test_unwritable_cache(
             real(source, target)
 
         monkeypatch.setattr(os, "replace", full)
-    loaded, told = load(capsys)
-    assert works(loaded) and told.count("\n") == 1 and "set IMDBCLS_CACHE to a" in told
-    assert "The CPU kernels are compiled only for this process." in told
+    loaded, logged = load(capsys)
+    assert works(loaded) and logged.count("\n") == 1 and "set IMDBCLS_CACHE to a" in logged
+    assert "The CPU kernels are compiled only for this process." in logged
 
 
 def test_private_group_of_user_is_trusted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

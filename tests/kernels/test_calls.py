@@ -256,10 +256,10 @@ def test_all_allocations_are_covered_by_tests() -> None:
     for dtype in (HALF, torch.float32):
         for source in building.LIBRARIES[dtype].sources:
             for body in re.split(r"\n}\n", (CSRC / source).read_text()):
-                places = [match.start() for match in re.finditer(r"\b(?:allocate|workspace_of)\(", body)]
+                positions = [match.start() for match in re.finditer(r"\b(?:allocate|workspace_of)\(", body)]
                 name = re.search(r"^int (\w+)\(", body, flags=re.MULTILINE)
-                assert not places or (name is not None and name[1] in calls(dtype))
-                assert all(place < body.index("#pragma omp") for place in places)
+                assert not positions or (name is not None and name[1] in calls(dtype))
+                assert all(position < body.index("#pragma omp") for position in positions)
             assert not re.search(r"\b(?:malloc|calloc|realloc|aligned_alloc|alloca)\(", (CSRC / source).read_text())
 
 

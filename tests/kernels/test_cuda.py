@@ -47,13 +47,13 @@ def test_first_token_only_is_as_close_to_float32_as_all_tokens(model_type: str) 
     head = MAKERS["cls"](model.config.hidden_size).cuda().eval()
     ids_BT, mask_BT = (tensor.cuda() for tensor in make_batch(model))
     unpadded.enable(model)
-    whole = Classifier(model, head)
-    alone = Classifier(model, head, first_token_only=True)
+    all_tokens = Classifier(model, head)
+    first_only = Classifier(model, head, first_token_only=True)
     with torch.no_grad():
-        exact_BC = whole(ids_BT, mask_BT.bool())
+        exact_BC = all_tokens(ids_BT, mask_BT.bool())
         with torch.autocast("cuda", torch.bfloat16):
-            assert alone.encode(ids_BT, mask_BT.bool(), None).shape[1] == 1
-            of_all_BC, of_first_BC = whole(ids_BT, mask_BT.bool()), alone(ids_BT, mask_BT.bool())
+            assert first_only.encode(ids_BT, mask_BT.bool(), None).shape[1] == 1
+            of_all_BC, of_first_BC = all_tokens(ids_BT, mask_BT.bool()), first_only(ids_BT, mask_BT.bool())
     assert distance(of_first_BC, exact_BC) < 2 * distance(of_all_BC, exact_BC) + 1e-3
 
 

@@ -79,9 +79,9 @@ def with_one_and_three_threads(results: Callable[[], list[Tensor]]) -> tuple[lis
     threads = torch.get_num_threads()
     try:
         torch.set_num_threads(1)
-        alone = results()
+        one_thread = results()
         torch.set_num_threads(3)
-        return alone, results()
+        return one_thread, results()
     finally:
         torch.set_num_threads(threads)
 
@@ -403,8 +403,8 @@ def test_number_of_threads_does_not_change_bits(loaded: loading.Kernels) -> None
             products.linear_backward(loaded, y_NO, prepared),
         ]  # fmt: skip
 
-    alone, together = with_one_and_three_threads(all_results)
-    assert all(torch.equal(one, other) for one, other in zip(alone, together, strict=True))
+    one_thread, three_threads = with_one_and_three_threads(all_results)
+    assert all(torch.equal(one, other) for one, other in zip(one_thread, three_threads, strict=True))
 
 
 # ---- LSTM
@@ -515,8 +515,10 @@ def test_lstm_bits_do_not_depend_on_threads_or_saved_tensors(loaded: loading.Ker
         torch.testing.assert_close(d_bias_BG[0], d_gates_NG.float().sum(0), rtol=tolerance, atol=tolerance)
         return [gates_NG, final_BH, previous_NH, cell_NH, d_gates_NG, d_bias_BG[0]]
 
-    alone, together = with_one_and_three_threads(all_results)
-    assert all(one.isfinite().all() and torch.equal(one, other) for one, other in zip(alone, together, strict=True))
+    one_thread, three_threads = with_one_and_three_threads(all_results)
+    assert all(
+        one.isfinite().all() and torch.equal(one, other) for one, other in zip(one_thread, three_threads, strict=True)
+    )
 
 
 # ---- In the encoder

@@ -1,4 +1,4 @@
-"""A head that reads all layers: what it gets from each encoder, and a run with everything that a run can have."""
+"""Tests for heads that read all layers: their input from each encoder, and complete runs."""
 
 import copy
 import json
@@ -43,8 +43,8 @@ def layers_head(hidden_size: int, num_hidden_states: int) -> nn.Module:
 
 @pytest.mark.parametrize("fast", [False, True])
 @pytest.mark.parametrize("family", sorted(set(FAMILIES.values())))
-def test_the_hidden_states_are_the_library_s(family: str, fast: bool) -> None:
-    """The embeddings first, the output last; and a document's logits do not depend on its batch."""
+def test_hidden_states_equal_the_librarys(family: str, fast: bool) -> None:
+    """The embeddings are first, the output is last, and the logits of a document do not depend on its batch."""
     encoder = make_model(family).eval()
     library = copy.deepcopy(encoder)
     if fast:
@@ -74,10 +74,10 @@ def test_the_hidden_states_are_the_library_s(family: str, fast: bool) -> None:
 @pytest.mark.parametrize("path", ["kernels", "operations", "unpadded"])
 @pytest.mark.parametrize("bf16", [False, True])
 @pytest.mark.parametrize("model_type", ["bert", "roberta"])
-def test_the_fast_layers_give_all_hidden_states(
+def test_fast_layers_return_all_hidden_states(
     model_type: str, bf16: bool, path: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Values and gradients: in fp32 the library's, in bf16 as near to them as the library's in bf16."""
+    """Values and gradients equal the library's in fp32; in bf16 they are as close to these as the library's in bf16."""
     if path == "operations":
         monkeypatch.setattr("imdbcls.kernels.loading.load", lambda dtype: None)
     elif path == "unpadded":
@@ -108,8 +108,8 @@ def test_the_fast_layers_give_all_hidden_states(
             torch.testing.assert_close(tensor, exact[name], atol=1e-6, rtol=1e-3, msg=name)
 
 
-def test_all_hidden_states_are_those_of_training() -> None:
-    """Also with dropout: the last of them is what a pass for the last layer gives, in the same draws."""
+def test_last_of_all_hidden_states_equals_the_usual_output() -> None:
+    """With the same dropout masks, the last hidden states equal the output of a pass for the last layer only."""
     encoder = make_encoder("bert", hidden_dropout_prob=0.2).train()
     kernels.accelerate(encoder)
     ids_BT, mask_BT = make_batch(encoder)
@@ -121,7 +121,7 @@ def test_all_hidden_states_are_those_of_training() -> None:
     assert torch.equal(*last)
 
 
-def test_an_encoder_that_gives_no_hidden_states_is_refused() -> None:
+def test_encoder_without_hidden_states_is_rejected() -> None:
     class Silent(nn.Module):
         config = SimpleNamespace(model_type="silent", hidden_size=8)
 
@@ -161,8 +161,8 @@ RUNS = {
 
 
 @pytest.mark.parametrize("kind", RUNS)
-def test_it_trains(kind: str, tmp_path: Path) -> None:
-    """The same losses whatever runs the encoder; weights of layers and the embeddings learn where they may."""
+def test_training(kind: str, tmp_path: Path) -> None:
+    """The losses do not depend on the implementation; the layer weights and, unless frozen, the embeddings learn."""
     settings = (*LAYERS, "backbone.dropout=0", "lr=1e-2", *RUNS[kind])
     trainer = make(tmp_path, *settings)
     before = trainer.model.head.layer_weights.detach().clone()  # type: ignore[union-attr, operator]
@@ -176,7 +176,7 @@ def test_it_trains(kind: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_it_trains_compiled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_compiled_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     compiled = lru_cache(partial(torch.compile, dynamic=True, backend="eager"))  # without generating code
     monkeypatch.setattr(torch_compile, "compiled", compiled)
     settings = (*LAYERS, "backbone.dropout=0", "backbone.fast=false", "data.train_limit=17", "batch_size=4")
@@ -186,7 +186,7 @@ def test_it_trains_compiled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 @pytest.mark.parametrize("truncation", ["head", "windows"])
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_scoring_from_the_cache_gives_the_same_bits(precision: str, truncation: str, tmp_path: Path) -> None:
+def test_evaluation_from_the_cache_gives_the_same_bits(precision: str, truncation: str, tmp_path: Path) -> None:
     probabilities = []
     for cache in ("true", "false"):
         settings = (*LAYERS, "backbone.freeze=true", f"precision={precision}", f"data.truncation={truncation}")
@@ -199,8 +199,8 @@ def test_scoring_from_the_cache_gives_the_same_bits(precision: str, truncation: 
     assert np.array_equal(*probabilities)
 
 
-def test_the_cache_of_all_layers_is_another_than_that_of_the_last(tmp_path: Path) -> None:
-    """Each of the sizes that its vectors have; and the limit names the layers."""
+def test_all_layers_and_last_layer_have_separate_cache_entries(tmp_path: Path) -> None:
+    """Check the sizes of both entries, and that the error for the cache limit mentions the layers."""
     shared = ("backbone.freeze=true", f"data.cache_dir={tmp_path}")
 
     def sizes() -> dict[str, int]:
@@ -224,7 +224,7 @@ def test_the_cache_of_all_layers_is_another_than_that_of_the_last(tmp_path: Path
     assert part.features is not None and torch.equal(part.features, batch.features[:, 5:10, :width])
 
 
-def test_the_constructor_has_to_take_the_number_of_hidden_states(tmp_path: Path) -> None:
+def test_constructor_must_accept_num_hidden_states(tmp_path: Path) -> None:
     sentence = (
         "head._target_=layered.WithoutNumberHead sets reads_all_layers, so its constructor must accept num_hidden"
     )
@@ -232,7 +232,7 @@ def test_the_constructor_has_to_take_the_number_of_hidden_states(tmp_path: Path)
         make(tmp_path, *LAYERS, "head._target_=layered.WithoutNumberHead")
 
 
-def test_first_tokens_of_a_causal_encoder_are_refused(tmp_path: Path) -> None:
+def test_first_token_of_causal_encoder_is_rejected(tmp_path: Path) -> None:
     folder = tmp_path / "gpt2"
     from transformers import GPT2Config, GPT2Model
 
@@ -244,8 +244,8 @@ def test_first_tokens_of_a_causal_encoder_are_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_run_from_a_plugin(tmp_path: Path, launch: Launch) -> None:
-    """Trained, scored again to the same digits, and used for predictions."""
+def test_run_with_a_plugin_head(tmp_path: Path, launch: Launch) -> None:
+    """Train it, evaluate it again with the same metrics, and predict with it."""
     launch(tmp_path, "train", *TINY, "+plugins=[layered]", *LAYERS, "epochs=1", **PLUGINS)
     (run,) = (tmp_path / "runs").glob("default/layers-s0-*")
     result = json.loads((run / "result.json").read_text())

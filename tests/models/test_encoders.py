@@ -1,4 +1,4 @@
-"""Encoders of many families: each works, with padding that never reaches a document, or is refused in a sentence."""
+"""Encoders of many families either work, with padding invariance, or are rejected with a clear error."""
 
 import json
 from pathlib import Path
@@ -23,7 +23,7 @@ from imdbcls.models.backbone import Backbone, freeze, recompute_activations, req
 from imdbcls.models.classifier import Classifier
 from imdbcls.models.encoders import require_precision
 
-SPARE = 3  # embeddings more than tokens: the tokenizer of Qwen2 adds one
+SPARE = 3  # additional embeddings: the tokenizer of Qwen2 adds a token
 SIZES = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 48}
 BERT_LIKE = {**SIZES, "max_position_embeddings": 130}
 PAIR = {
@@ -31,7 +31,7 @@ PAIR = {
     **{"encoder_attention_heads": 2, "decoder_attention_heads": 2},
 }
 T5 = {"d_model": 32, "d_kv": 16, "d_ff": 48, "num_layers": 2, "num_heads": 2}
-# The class of the configuration, its sizes, and the longest document in tokens (None: of any length).
+# The config class, its sizes, and the maximum number of tokens in a document (None: no limit).
 WORKING: dict[str, tuple[str, dict[str, Any], int | None]] = {
     "electra": ("ElectraConfig", {**BERT_LIKE, "embedding_size": 16}, 130),
     "albert": ("AlbertConfig", {**BERT_LIKE, "embedding_size": 16}, 130),
@@ -77,12 +77,12 @@ REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
 
 
 def make(folder: Path, kind: str, sizes: dict[str, Any], tokenizer: PreTrainedTokenizerFast | None = None) -> Path:
-    """Save a random model of a family, with weights large enough that what a layer does is far above rounding."""
+    """Save a random model of a family, with weights so large that the effect of a layer is far above rounding."""
     config: PretrainedConfig = getattr(transformers, kind)(
         **{"vocab_size": VOCABULARY + SPARE, "pad_token_id": 1, **sizes}
     )
     if kind == "FunnelConfig":
-        config.architectures = ["FunnelModel"]  # the library has two, and asks which
+        config.architectures = ["FunnelModel"]  # the library has two classes and requires a choice
     torch.manual_seed(0)
     model: PreTrainedModel = AutoModel.from_config(config)
     with torch.no_grad():
@@ -95,7 +95,7 @@ def make(folder: Path, kind: str, sizes: dict[str, Any], tokenizer: PreTrainedTo
 
 
 def bare_tokenizer() -> PreTrainedTokenizerFast:
-    """Like GPT-2's: it puts nothing around a text and has no padding token."""
+    """Return a tokenizer like GPT-2's, without special tokens around a text and without a padding token."""
     backend = Tokenizer.from_str(make_tokenizer("roberta").backend_tokenizer.to_str())
     backend.post_processor = processors.ByteLevel()
     return PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="</s>")
@@ -113,19 +113,19 @@ def batches_of(backbone: Backbone, texts: list[str], cache: Path) -> EvalBatches
 
 
 @pytest.mark.parametrize("name", WORKING)
-def test_a_family_works_and_never_reads_padding(name: str, tmp_path: Path) -> None:
+def test_family_works_and_ignores_padding(name: str, tmp_path: Path) -> None:
     backbone = load(family_folder(name, tmp_path / "model"))
     assert backbone.max_length == WORKING[name][2] and backbone.causal == (name in CAUSAL)
-    texts = [*TEXTS, "\u200b"]  # the last one has no token but special ones, if it has any
+    texts = [*TEXTS, "\u200b"]  # the last text has only special tokens, or none
     for head in ("mean", "lstm"):
         model = Classifier(backbone.encoder, MAKERS[head](32)).eval()
         (together,) = batches_of(backbone, texts, tmp_path)
         with torch.inference_mode():
             logits_BC = model(**together.inputs)
             assert torch.isfinite(logits_BC).all() and torch.equal(logits_BC, model(**together.inputs))
-            for place, row in enumerate(together.rows.tolist()):
-                (alone,) = batches_of(backbone, [texts[row]], tmp_path)
-                torch.testing.assert_close(model(**alone.inputs)[0], logits_BC[place], rtol=0, atol=2e-4)
+            for index, row in enumerate(together.rows.tolist()):
+                (single,) = batches_of(backbone, [texts[row]], tmp_path)
+                torch.testing.assert_close(model(**single.inputs)[0], logits_BC[index], rtol=0, atol=2e-4)
     loss = model.train()(**together.inputs).square().sum()
     loss.backward()
     gradients = [weight.grad for weight in backbone.encoder.parameters() if weight.grad is not None]
@@ -133,7 +133,7 @@ def test_a_family_works_and_never_reads_padding(name: str, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("name", WORKING)
-def test_a_family_is_built_again_from_its_run_folder(name: str, tmp_path: Path) -> None:
+def test_family_can_be_rebuilt_from_run_folder(name: str, tmp_path: Path) -> None:
     first = load(family_folder(name, tmp_path / "model"))
     first.save(tmp_path / "run")
     shapes = {f"encoder.{key}": tuple(value.shape) for key, value in first.encoder.state_dict().items()}
@@ -150,7 +150,7 @@ def test_a_family_is_built_again_from_its_run_folder(name: str, tmp_path: Path) 
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_a_family_that_cannot_work_is_refused_when_it_is_loaded(name: str, tmp_path: Path) -> None:
+def test_unsupported_family_is_rejected_on_load(name: str, tmp_path: Path) -> None:
     kind, sizes, sentence = REFUSED[name]
     with pytest.raises(UserError, match=f"backbone=small.*({sentence})") as refused:
         load(make(tmp_path, kind, sizes))
@@ -158,7 +158,7 @@ def test_a_family_that_cannot_work_is_refused_when_it_is_loaded(name: str, tmp_p
 
 
 @pytest.mark.parametrize("surplus", [1, 3])
-def test_a_tokenizer_with_more_tokens_than_embeddings(surplus: int, tmp_path: Path) -> None:
+def test_tokenizer_with_more_tokens_than_embeddings(surplus: int, tmp_path: Path) -> None:
     kind, sizes, _ = WORKING["electra"]
     tokenizer = make_tokenizer("roberta")
     tokenizer.add_tokens([f"<new{number}>" for number in range(SPARE + surplus)])
@@ -172,10 +172,10 @@ def test_a_tokenizer_with_more_tokens_than_embeddings(surplus: int, tmp_path: Pa
     model = AutoModel.from_pretrained(folder)
     model.resize_token_embeddings(need)
     model.save_pretrained(folder)
-    assert load(folder).hidden_size == 32, "the remedy that the sentence names"
+    assert load(folder).hidden_size == 32, "the remedy in the error message must work"
 
 
-def test_the_first_token_of_a_causal_encoder_is_no_document(tmp_path: Path) -> None:
+def test_first_token_only_head_rejects_causal_encoder(tmp_path: Path) -> None:
     path = f"backbone.path={family_folder('gpt2', tmp_path)}"
     for head, is_refused in (("cls", True), ("mean", False)):
         config = imdbcls.compose("backbone=roberta-base", path, f"head={head}", "max_length=64")
@@ -187,17 +187,17 @@ def test_the_first_token_of_a_causal_encoder_is_no_document(tmp_path: Path) -> N
             sections.build_model(config, backbone, 2)
 
 
-def test_an_encoder_alone_of_a_pair_is_enough(tmp_path: Path) -> None:
-    """As sentence-t5 and other encoders of T5 are published: without the decoder's weights."""
+def test_encoder_without_decoder_weights_is_enough(tmp_path: Path) -> None:
+    """sentence-t5 and other T5 encoders are published without the weights of the decoder."""
     folder = family_folder("t5", tmp_path)
-    whole = load(folder)
-    alone = transformers.T5EncoderModel.from_pretrained(folder)
-    alone.save_pretrained(folder)
+    with_decoder = load(folder)
+    encoder_only = transformers.T5EncoderModel.from_pretrained(folder)
+    encoder_only.save_pretrained(folder)
     weights = load(folder).encoder.state_dict()
-    assert all(torch.equal(weight, weights[name]) for name, weight in whole.encoder.state_dict().items())
+    assert all(torch.equal(weight, weights[name]) for name, weight in with_decoder.encoder.state_dict().items())
 
 
-def test_damaged_weights_that_are_not_finite(tmp_path: Path) -> None:
+def test_weights_with_nan_are_rejected(tmp_path: Path) -> None:
     folder = family_folder("electra", tmp_path)
     model = AutoModel.from_pretrained(folder)
     with torch.no_grad():
@@ -207,7 +207,7 @@ def test_damaged_weights_that_are_not_finite(tmp_path: Path) -> None:
         load(folder)
 
 
-def test_settings_that_a_family_does_not_have_are_refused_and_the_others_work(tmp_path: Path) -> None:
+def test_settings_that_a_family_lacks_are_rejected(tmp_path: Path) -> None:
     backbones = {name: load(family_folder(name, tmp_path / name)) for name in ("distilbert", "gpt2", "mamba")}
     freeze(backbones["distilbert"], 1)
     trained = {name for name, weight in backbones["distilbert"].encoder.named_parameters() if weight.requires_grad}
@@ -222,8 +222,8 @@ def test_settings_that_a_family_does_not_have_are_refused_and_the_others_work(tm
     assert json.loads((tmp_path / "gpt2" / "config.json").read_text())["resid_pdrop"] == 0.1
 
 
-def test_a_precision_in_which_an_encoder_fails_is_refused(tmp_path: Path) -> None:
-    """DeBERTa's first version masks attention by the smallest number of float32, which bfloat16 does not hold."""
+def test_precision_in_which_an_encoder_fails_is_rejected(tmp_path: Path) -> None:
+    """The first DeBERTa masks attention with the smallest float32 number, which bfloat16 cannot represent."""
     hardware = {name: sections.build_hardware(imdbcls.compose(f"precision={name}")) for name in ("fp32", "bf16")}
     backbone = load(family_folder("deberta", tmp_path / "deberta"))
     require_precision("small", backbone.encoder, hardware["fp32"])
@@ -232,11 +232,11 @@ def test_a_precision_in_which_an_encoder_fails_is_refused(tmp_path: Path) -> Non
     require_precision("small", load(family_folder("xlnet", tmp_path / "xlnet")).encoder, hardware["bf16"])
 
 
-def test_the_first_pass_takes_nothing_from_the_random_state(tmp_path: Path) -> None:
-    """What a seed initialises and drops out is as if the pass had not been."""
+def test_trial_pass_does_not_change_the_random_state(tmp_path: Path) -> None:
+    """Initial weights and dropout masks for a seed are the same as without the trial pass."""
     folder = family_folder("electra", tmp_path)
-    load(folder)  # imports may draw
+    load(folder)  # the first load may import modules that draw random numbers
     torch.manual_seed(3)
     before = torch.get_rng_state()
     mode = load(folder).encoder.training
-    assert torch.equal(before, torch.get_rng_state()) and mode is False, "as from_pretrained leaves it"
+    assert torch.equal(before, torch.get_rng_state()) and mode is False, "the mode that from_pretrained sets"

@@ -1,4 +1,4 @@
-"""What a run computes on is recorded, compared where it continues or is scored again, and ready before time counts."""
+"""The environment of a run is recorded, compared on resume and evaluation, and ready before the time is measured."""
 
 import json
 from pathlib import Path
@@ -23,12 +23,12 @@ from imdbcls.runtime import environment
 from imdbcls.runtime.device import Hardware
 from imdbcls.tracking import NoTracker
 
-PRECISION = "bf16" if HAS_HALF else "fp32"  # in which kernels are used, where any are
+PRECISION = "bf16" if HAS_HALF else "fp32"  # the precision in which kernels are used, if available
 CPU = torch.device("cpu")
 
 
 class Loaded:
-    """Only the name of kernels."""
+    """A stand-in for kernels that has only a name."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -36,16 +36,16 @@ class Loaded:
 
 @pytest.fixture
 def both(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Kernels of both dtypes, as no processor has them."""
+    """Simulate kernels for both dtypes, although no processor uses both."""
     found = {HALF: Loaded("avx512_bf16+amx"), torch.float32: Loaded("avx2_fp32")}
-    for place in ("imdbcls.kernels.loading.load", "imdbcls.kernels.lstm.load"):
-        monkeypatch.setattr(place, found.get)
+    for target in ("imdbcls.kernels.loading.load", "imdbcls.kernels.lstm.load"):
+        monkeypatch.setattr(target, found.get)
     monkeypatch.setattr("imdbcls.kernels.lstm.computes_bf16", lambda device: True)
 
 
 def without_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
-    for place in ("imdbcls.kernels.loading.load", "imdbcls.kernels.lstm.load"):
-        monkeypatch.setattr(place, lambda dtype: None)
+    for target in ("imdbcls.kernels.loading.load", "imdbcls.kernels.lstm.load"):
+        monkeypatch.setattr(target, lambda dtype: None)
 
 
 def cls_head() -> ClsHead:
@@ -64,7 +64,7 @@ def classifier(head: nn.Module, fast: bool = True, **changes: float) -> Classifi
     return Classifier(encoder, head)
 
 
-def test_the_path_is_that_of_the_encoder_and_the_head(both: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_numeric_path_names_encoder_and_head_kernels(both: None, monkeypatch: pytest.MonkeyPatch) -> None:
     heads = {"cls": cls_head(), "lstm": lstm_head(), "odd": lstm_head(40)}
     half, full, cuda = Hardware(CPU, "bf16"), Hardware(CPU, "fp32"), Hardware(torch.device("cuda"), "bf16")
     for head in ("cls", "lstm"):
@@ -74,12 +74,12 @@ def test_the_path_is_that_of_the_encoder_and_the_head(both: None, monkeypatch: p
     assert path_of(half, classifier(heads["odd"]), training=False) == "avx512_bf16+amx and pytorch"
     for head in (cls_head(), lstm_head()):
         assert path_of(half, classifier(head, fast=False), training=True) == "pytorch"
-    dropped = classifier(heads["cls"], attention_probs_dropout_prob=0.1)  # trained by the library's layers
+    dropped = classifier(heads["cls"], attention_probs_dropout_prob=0.1)  # training uses the library's layers
     assert path_of(half, dropped, training=True) == "pytorch"
     assert path_of(half, dropped, training=False) == "avx512_bf16+amx"
     recomputing = classifier(heads["cls"])
     recomputing.encoder.encoder.layer[0].gradient_checkpointing = True
-    for training in (True, False):  # the library scores too: it looks at the setting, not at the mode
+    for training in (True, False):  # also in evaluation, because the setting decides, not the mode
         assert path_of(half, recomputing, training=training) == "pytorch"
     monkeypatch.setattr("imdbcls.kernels.lstm.computes_bf16", lambda device: False)
     assert path_of(half, classifier(heads["lstm"]), training=True) == "avx2_fp32 and avx512_bf16+amx"
@@ -88,7 +88,7 @@ def test_the_path_is_that_of_the_encoder_and_the_head(both: None, monkeypatch: p
 
 
 @needs_kernels_in_use
-def test_the_recorded_path_is_what_is_called(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_recorded_kernels_are_called(monkeypatch: pytest.MonkeyPatch) -> None:
     called: set[str] = set()
     call = loading.Kernels.call
     monkeypatch.setattr(
@@ -102,7 +102,7 @@ def test_the_recorded_path_is_what_is_called(monkeypatch: pytest.MonkeyPatch) ->
     assert called == {path_of(hardware, model, training=True)}
 
 
-def test_what_libraries_are_set_to_is_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_library_settings_are_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in environment.VARIABLES:
         monkeypatch.delenv(name, raising=False)
     model, hardware = classifier(cls_head()), Hardware(CPU, "fp32")
@@ -125,7 +125,7 @@ def test_what_libraries_are_set_to_is_recorded(monkeypatch: pytest.MonkeyPatch) 
 
 
 @needs_kernels_in_use
-def test_a_run_continued_without_its_kernels_says_so(
+def test_resume_without_kernels_is_logged(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     settings = (f"precision={PRECISION}", "data.train_limit=32")
@@ -148,7 +148,7 @@ def test_a_run_continued_without_its_kernels_says_so(
     assert f"kernels {used} → pytorch" in capsys.readouterr().err
 
 
-def test_a_checkpoint_of_an_older_version_continues_with_what_it_lacks_recorded(
+def test_checkpoint_of_older_version_resumes_and_missing_fields_are_recorded(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     first = make(tmp_path, "data.train_limit=32")
@@ -167,27 +167,27 @@ def test_a_checkpoint_of_an_older_version_continues_with_what_it_lacks_recorded(
     assert "torch" not in change.replace("pytorch", "") and "kernels not recorded" in capsys.readouterr().err
 
 
-def test_other_figures_are_explained_by_what_computes(capsys: pytest.CaptureFixture[str]) -> None:
+def test_different_metrics_are_explained_by_the_environment(capsys: pytest.CaptureFixture[str]) -> None:
     here = {"hardware": "CPU, 2 threads, bf16", "scoring_kernels": "pytorch", "variables": "none"}
     there = {**here, "kernels": "avx512_bf16", "scoring_kernels": "avx512_bf16"}
 
-    def said(figure: float, **recorded: object) -> str:
+    def logged(figure: float, **recorded: object) -> str:
         report_difference({"test/accuracy": figure}, {"test/accuracy": 0.5, **recorded}, here)
         return capsys.readouterr().err
 
-    assert said(0.5, environment=there) == "The metrics equal the recorded ones to the last digit.\n"
-    found = said(0.75, environment=there)
+    assert logged(0.5, environment=there) == "The metrics equal the recorded ones to the last digit.\n"
+    found = logged(0.75, environment=there)
     assert "test/accuracy is 0.75, but the run recorded 0.5." in found
     assert "may be the cause: scoring_kernels avx512_bf16 → pytorch." in found and "hardware" not in found
-    assert "the code, a library or the content of the data has changed" in said(0.75, environment=here)
-    assert "an older version" in said(0.75) and "an older version" in said(0.75, environment=["x"])
-    hostile = said(0.75, environment=here | {"variables": "\x1b[2J" + "x" * 9999})
+    assert "the code, a library or the content of the data has changed" in logged(0.75, environment=here)
+    assert "an older version" in logged(0.75) and "an older version" in logged(0.75, environment=["x"])
+    hostile = logged(0.75, environment=here | {"variables": "\x1b[2J" + "x" * 9999})
     assert "\x1b" not in hostile and len(hostile) < 600
 
 
 @needs_kernels_in_use
-def test_kernels_are_ready_before_time_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Compiling them takes seconds only in a machine's first run."""
+def test_kernels_are_ready_before_the_time_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise compiling would add seconds to the first run on a machine."""
     found: list[torch.dtype] = []
     find_or_build = loading.find_or_build
 

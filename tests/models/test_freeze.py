@@ -1,4 +1,4 @@
-"""`backbone.freeze`: what is frozen gets no gradient and stays as it is to the last bit, in every family."""
+"""Weights frozen by `backbone.freeze` get no gradient and do not change by a bit, in every family."""
 
 from pathlib import Path
 
@@ -23,7 +23,7 @@ def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 
 def graph_of(result: Tensor) -> tuple[int, set[int]]:
-    """The number of nodes that a backward pass from a tensor visits, and the weights whose gradient it gives (ids)."""
+    """Return the number of nodes in the backward graph of a tensor, and the ids of the weights that get a gradient."""
     seen, leaves, left = set(), set(), [result.grad_fn]
     while left:
         node = left.pop()
@@ -34,8 +34,8 @@ def graph_of(result: Tensor) -> tuple[int, set[int]]:
     return len(seen), leaves
 
 
-def test_the_backward_pass_stops_at_the_lowest_trained_layer(folder: Path) -> None:
-    """Counted in the graph: each frozen layer makes it smaller, and no frozen weight is in it."""
+def test_backward_pass_ends_at_the_lowest_trainable_layer(folder: Path) -> None:
+    """Each frozen layer makes the backward graph smaller, and the graph contains no frozen weight."""
     ids_BT, mask_BT = torch.randint(5, 99, (2, 8)), torch.ones(2, 8, dtype=torch.bool)
     sizes = []
     for layers in (False, *range(NUM_LAYERS), True):
@@ -54,8 +54,8 @@ def test_the_backward_pass_stops_at_the_lowest_trained_layer(folder: Path) -> No
     assert sizes == sorted(set(sizes), reverse=True)
 
 
-def test_what_is_frozen_stays_to_the_last_bit_and_is_not_the_optimizer_s(tmp_path: Path) -> None:
-    """With weight decay and momentum, which would move a weight whose gradient is zero."""
+def test_frozen_weights_do_not_change_and_are_not_in_the_optimizer(tmp_path: Path) -> None:
+    """Use weight decay and momentum, which would change a weight even with a zero gradient."""
     choices = ("backbone.freeze=1", "head=mean", "lr=1e-2", "warmup=0", "optimizer.weight_decay=0.1", "epochs=1")
     trainer = make(tmp_path, *choices)
     before = weights(trainer.model)
@@ -69,7 +69,7 @@ def test_what_is_frozen_stays_to_the_last_bit_and_is_not_the_optimizer_s(tmp_pat
     assert all(weight.grad is None for weight in trainer.model.parameters() if not weight.requires_grad)
 
 
-def test_a_frozen_encoder_has_no_dropout_and_lower_layers_keep_theirs(tmp_path: Path) -> None:
+def test_frozen_encoder_has_no_dropout_but_frozen_layers_do(tmp_path: Path) -> None:
     for layers, same in (("true", True), ("1", False)):
         trainer = make(tmp_path / layers, f"backbone.freeze={layers}", "backbone.dropout=0.3")
         trainer.model.train()
@@ -80,7 +80,7 @@ def test_a_frozen_encoder_has_no_dropout_and_lower_layers_keep_theirs(tmp_path: 
     assert count_parameters(trainer.model, trainable=True) < count_parameters(trainer.model)
 
 
-def test_more_layers_than_there_are(folder: Path) -> None:
+def test_freezing_too_many_layers(folder: Path) -> None:
     for layers in (NUM_LAYERS, 12):
         with pytest.raises(UserError, match=f"freeze={layers} freezes all 2 layers .* up to 1, or"):
             freeze(load(folder), layers)

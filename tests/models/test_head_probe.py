@@ -1,4 +1,4 @@
-"""Whether a head reads only the first token is found by a trial run."""
+"""Tests for the probe that finds out whether a head reads only the first token."""
 
 import copy
 
@@ -13,16 +13,16 @@ from imdbcls.models.head_probe import reads_first_token_only
 
 
 class TokenHead(nn.Module):
-    """Reads one token, the last one if the document is shorter."""
+    """A head that reads one token, or the last token of a shorter document."""
 
-    def __init__(self, place: int) -> None:
+    def __init__(self, position: int) -> None:
         super().__init__()
-        self.place = place
+        self.position = position
         self.dropout = nn.Dropout(0.1)
         self.output = nn.Linear(HIDDEN, CLASSES)
 
     def forward(self, hidden_BTD: Tensor, mask_BT: Tensor) -> Tensor:
-        return self.output(self.dropout(hidden_BTD[:, min(self.place, hidden_BTD.shape[1] - 1)]))
+        return self.output(self.dropout(hidden_BTD[:, min(self.position, hidden_BTD.shape[1] - 1)]))
 
 
 class LastTokenHead(TokenHead):
@@ -37,14 +37,14 @@ class ArgmaxHead(TokenHead):
 
 
 class CountingHead(TokenHead):
-    """Compares the other tokens with a number: the logits stay finite whatever they are."""
+    """A head that compares the other tokens with a number: its logits are finite even if the tokens are NaN."""
 
     def forward(self, hidden_BTD: Tensor, mask_BT: Tensor) -> Tensor:
         return self.output(hidden_BTD[:, 0] + (hidden_BTD > 0).float().mean(dim=1))
 
 
 class GatedHead(TokenHead):
-    """Starts without the other tokens and may learn to read them."""
+    """A head that ignores the other tokens at first and can learn to read them."""
 
     def __init__(self) -> None:
         super().__init__(0)
@@ -55,7 +55,7 @@ class GatedHead(TokenHead):
 
 
 class DroppingHead(TokenHead):
-    """Reads another token in training only."""
+    """A head that reads another token only in training."""
 
     def forward(self, hidden_BTD: Tensor, mask_BT: Tensor) -> Tensor:
         return self.output(hidden_BTD[:, -1 if self.training else 0])
@@ -108,8 +108,8 @@ def test_which_heads_read_only_the_first_token(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", READ_FIRST_ONLY)
-def test_a_head_that_reads_only_the_first_token(name: str) -> None:
-    """Also with batch normalization, whose statistics the trial leaves alone, and without a trace in random numbers."""
+def test_head_that_reads_only_the_first_token(name: str) -> None:
+    """Also with batch normalization. The probe changes neither its statistics nor the random state."""
     head = READ_FIRST_ONLY[name]
     before, state = copy.deepcopy(head.state_dict()), torch.get_rng_state()
     assert reads_first_token_only(head, HIDDEN, POSITIONS)
@@ -118,10 +118,10 @@ def test_a_head_that_reads_only_the_first_token(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", READ_MORE)
-def test_a_head_that_may_read_other_tokens(name: str) -> None:
+def test_head_that_may_read_other_tokens(name: str) -> None:
     assert not reads_first_token_only(READ_MORE[name], HIDDEN, POSITIONS)
 
 
-def test_a_head_that_reads_the_first_token_of_every_layer() -> None:
+def test_head_that_reads_the_first_token_of_every_layer() -> None:
     assert reads_first_token_only(FirstOfEveryLayerHead(0), HIDDEN, POSITIONS, num_layers=3)
     assert not reads_first_token_only(FirstOfEveryLayerHead(0), HIDDEN, POSITIONS)

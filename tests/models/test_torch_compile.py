@@ -1,4 +1,4 @@
-"""`compile=true`: one graph for all sizes, the same numbers, the same names; and where it cannot be had."""
+"""Tests for `compile=true`: one graph for all sizes, the same numbers and names, and errors if it is not available."""
 
 from functools import lru_cache
 from pathlib import Path
@@ -20,7 +20,7 @@ SETTINGS = ("max_length=128", "backbone.fast=false", "backbone.dropout=0.1", "ba
 
 @pytest.fixture
 def counter(monkeypatch: pytest.MonkeyPatch) -> CompileCounterWithBackend:
-    """Counts the graphs, which are then run as they are: only the generation of code is left out."""
+    """Count the graphs and run them without code generation."""
     torch._dynamo.reset()
     counter = CompileCounterWithBackend("eager")
     counted = lru_cache(lambda function: torch.compile(function, dynamic=True, backend=counter))
@@ -29,14 +29,16 @@ def counter(monkeypatch: pytest.MonkeyPatch) -> CompileCounterWithBackend:
 
 
 @pytest.mark.slow
-def test_an_epoch_of_any_lengths_compiles_nothing_new(tmp_path: Path, counter: CompileCounterWithBackend) -> None:
+def test_new_lengths_do_not_compile_again(tmp_path: Path, counter: CompileCounterWithBackend) -> None:
     plain = make(tmp_path / "plain", *SETTINGS)
     assert counter.frame_count == 0
     trainer = make(tmp_path / "compiled", *SETTINGS, "compile=true")
     graphs = counter.frame_count
     assert 1 <= graphs <= 2 and counter.op_count > 20
     assert list(trainer.model.state_dict()) == list(plain.model.state_dict())
-    assert all(parameter.grad is None for parameter in trainer.model.parameters()), "the warm-up leaves nothing behind"
+    assert all(parameter.grad is None for parameter in trainer.model.parameters()), (
+        "the warm-up must not leave gradients"
+    )
     sizes = set()
     for batch in trainer.batches.train.epoch(0):
         sizes.add((len(batch), batch.mask_BT.shape[1]))
@@ -47,10 +49,8 @@ def test_an_epoch_of_any_lengths_compiles_nothing_new(tmp_path: Path, counter: C
 
 
 @pytest.mark.slow
-def test_the_first_token_alone_is_compiled_like_the_rest(
-    counter: CompileCounterWithBackend, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The way of a GPU, on the CPU: unpadded rows, and of the last layer what the head reads."""
+def test_first_token_only_is_compiled(counter: CompileCounterWithBackend, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Use the GPU's implementation on the CPU: unpadded rows, and only the first token in the last layer."""
     monkeypatch.setattr(unpadded, "applies", lambda device: True)
     encoder = make_encoder("roberta", hidden_dropout_prob=0.0)
     unpadded.enable(encoder)
@@ -73,7 +73,7 @@ def test_the_first_token_alone_is_compiled_like_the_rest(
         (("backbone.fast=false",), r"compile=true needs a C\+\+ compiler on the CPU: .*CXX"),
     ],
 )
-def test_where_it_cannot_be_had(
+def test_unavailable_compilation_raises_user_error(
     settings: tuple[str, ...], sentence: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CXX", "/no/such/compiler")

@@ -1,4 +1,4 @@
-"""Checkpoints under kills at every moment of a save, and with every one of their files damaged."""
+"""Checkpoints survive a kill at any point of a save, and damage to any of their files is detected."""
 
 import json
 import os
@@ -25,15 +25,15 @@ def weights(step: int, size: int = 1000) -> dict[str, Tensor]:
     return {"a": torch.full((size,), float(step)), "b": torch.full((2, 3), float(step))}
 
 
-def save(place: Path, step: int, size: int = 1000) -> None:
+def save(folder: Path, step: int, size: int = 1000) -> None:
     checkpoint.save(
-        place, {"model": weights(step, size), "optimizer": {"0/exp_avg": torch.full((size,), -step)}}, {"step": step}
+        folder, {"model": weights(step, size), "optimizer": {"0/exp_avg": torch.full((size,), -step)}}, {"step": step}
     )
 
 
-def newest_step(place: Path, size: int = 1000) -> int:
-    """The step of the newest checkpoint, whose every part must belong to it; 0 where there is none."""
-    saved = checkpoint.newest(place, weights(0, size))
+def newest_step(folder: Path, size: int = 1000) -> int:
+    """Return the step of the newest checkpoint, or 0 if there is none; check that all its parts belong to that step."""
+    saved = checkpoint.newest(folder, weights(0, size))
     if saved is None:
         return 0
     step = saved.state["step"]
@@ -43,7 +43,7 @@ def newest_step(place: Path, size: int = 1000) -> int:
 
 
 def forked(job: Callable[[], None]) -> int:
-    """Run a job in a forked process that may kill itself; returns its wait status as an exit code."""
+    """Run a job in a forked process that may kill itself; return its exit code."""
     child = os.fork()
     if child == 0:
         try:
@@ -54,7 +54,7 @@ def forked(job: Callable[[], None]) -> int:
 
 
 def kill_before(number: int) -> None:
-    """SIGKILL this process before its file operation of that number (opening, renaming, making, removing)."""
+    """SIGKILL this process before file operation number `number` (open, rename, create or remove)."""
     count = 0
 
     def watch(event: str, arguments: tuple[object, ...]) -> None:
@@ -68,62 +68,62 @@ def kill_before(number: int) -> None:
 
 
 @pytest.mark.parametrize("before", (0, 1, 2), ids=("the first", "the second", "the third"))
-def test_a_kill_before_any_file_operation_of_a_save_leaves_a_whole_checkpoint(before: int, tmp_path: Path) -> None:
+def test_kill_before_any_file_operation_leaves_a_complete_checkpoint(before: int, tmp_path: Path) -> None:
     killed = number = 0
     while True:
         number += 1
-        place = tmp_path / str(number) / "last"
+        folder = tmp_path / str(number) / "last"
         for step in range(1, before + 1):
-            save(place, step)
+            save(folder, step)
 
-        def job(place: Path = place, number: int = number) -> None:
+        def job(folder: Path = folder, number: int = number) -> None:
             kill_before(number)
-            save(place, before + 1)
+            save(folder, before + 1)
 
         if forked(job) == 0:
             break
         killed += 1
-        assert newest_step(place) in (before, before + 1)
-        save(place, before + 2)  # whatever was left lying about, the next save goes on from it
-        assert newest_step(place) == before + 2
+        assert newest_step(folder) in (before, before + 1)
+        save(folder, before + 2)  # the next save works with whatever files are left
+        assert newest_step(folder) == before + 2
     assert killed >= 15
-    assert newest_step(place) == before + 1
+    assert newest_step(folder) == before + 1
 
 
 @pytest.mark.slow
-def test_twenty_kills_at_random_moments_of_a_save(tmp_path: Path) -> None:
-    place, size, draw = tmp_path / "last", 300_000, random.Random(0)
+def test_twenty_kills_at_random_times_during_a_save(tmp_path: Path) -> None:
+    folder, size, draw = tmp_path / "last", 300_000, random.Random(0)
     step = killed_in_a_save = 0
-    save(place, step + 1, size)
+    save(folder, step + 1, size)
     for _ in range(20):
-        saved = checkpoint.newest(place, weights(0, size))
+        saved = checkpoint.newest(folder, weights(0, size))
         assert saved is not None
-        checkpoint.move_to(saved, place)  # a run that resumes from it also does this before its next save
-        step = newest_step(place, size)
-        told, telling = os.pipe()
+        checkpoint.move_to(saved, folder)  # a run that resumes from it also does this before its next save
+        step = newest_step(folder, size)
+        read_fd, write_fd = os.pipe()
         child = os.fork()
         if child == 0:
             for following in range(step + 1, step + 1000):
-                os.write(telling, b"s")
-                save(place, following, size)
-                os.write(telling, b"e")
+                os.write(write_fd, b"s")
+                save(folder, following, size)
+                os.write(write_fd, b"e")
             os._exit(0)
-        os.close(telling)
-        os.read(told, 1)
+        os.close(write_fd)
+        os.read(read_fd, 1)
         time.sleep(draw.uniform(0, 0.06))
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
-        with open(told, "rb") as pipe:
+        with open(read_fd, "rb") as pipe:
             events = b"s" + pipe.read()
         killed_in_a_save += events.endswith(b"s")
         finished = step + events.count(b"e")
-        assert newest_step(place, size) in (finished, finished + 1)
+        assert newest_step(folder, size) in (finished, finished + 1)
     assert killed_in_a_save >= 15
 
 
-def test_everything_is_on_the_disk_before_it_is_renamed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    place, order = tmp_path / "run/checkpoints/last", []
-    save(place, 1)
+def test_files_are_synced_before_rename(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, order = tmp_path / "run/checkpoints/last", []
+    save(folder, 1)
     fsync, rename = os.fsync, os.rename
 
     def watched_fsync(descriptor: int) -> None:
@@ -136,7 +136,7 @@ def test_everything_is_on_the_disk_before_it_is_renamed(tmp_path: Path, monkeypa
 
     monkeypatch.setattr(os, "fsync", watched_fsync)
     monkeypatch.setattr(os, "rename", watched_rename)
-    save(place, 2)
+    save(folder, 2)
     new = "/checkpoints/last.new"
     assert order == [
         f"sync {new}/model.safetensors",
@@ -160,8 +160,8 @@ def damage(path: Path, how: str) -> None:
     elif how == "emptied":
         path.write_bytes(b"")
     else:
-        place = {"first byte": 0, "a byte in the middle": len(content) // 2, "last byte": len(content) - 1}[how]
-        content[place] ^= 1
+        folder = {"first byte": 0, "a byte in the middle": len(content) // 2, "last byte": len(content) - 1}[how]
+        content[folder] ^= 1
         path.write_bytes(content)
 
 
@@ -170,43 +170,43 @@ HOW = ("deleted", "truncated", "emptied", "first byte", "a byte in the middle", 
 
 @pytest.mark.parametrize("how", HOW)
 @pytest.mark.parametrize("name", FILES)
-def test_a_damaged_file_is_named_and_the_checkpoint_before_it_is_taken(
+def test_damaged_file_is_named_and_previous_checkpoint_is_used(
     name: str, how: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    place = tmp_path / "last"
-    save(place, 1)
-    save(place, 2)
-    damage(place / name, how)
-    assert newest_step(place) == 1
+    folder = tmp_path / "last"
+    save(folder, 1)
+    save(folder, 2)
+    damage(folder / name, how)
+    assert newest_step(folder) == 1
     said = capsys.readouterr().err
-    assert said.startswith("Skipping damaged checkpoint:") and str(place / name) in said
+    assert said.startswith("Skipping damaged checkpoint:") and str(folder / name) in said
 
     shutil.rmtree(tmp_path / "last.old")
     with pytest.raises(UserError, match=r"No checkpoint in .* can be used") as refusal:
-        newest_step(place)
-    assert str(place / name) in str(refusal.value)
+        newest_step(folder)
+    assert str(folder / name) in str(refusal.value)
 
 
-def test_an_altered_file_with_a_manifest_to_match_must_still_fit_the_model(tmp_path: Path) -> None:
-    place = tmp_path / "last"
-    save(place, 1, size=999)
+def test_altered_file_with_matching_manifest_must_fit_the_model(tmp_path: Path) -> None:
+    folder = tmp_path / "last"
+    save(folder, 1, size=999)
     with pytest.raises(UserError, match=r"a has shape \(999,\), expected \(1000,\)"):
-        newest_step(place, 1000)
+        newest_step(folder, 1000)
 
 
-def test_a_failed_save_leaves_the_checkpoint_before_it_and_no_half(
+def test_failed_save_keeps_previous_checkpoint_and_no_partial_files(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    place = tmp_path / "last"
-    save(place, 1)
+    folder = tmp_path / "last"
+    save(folder, 1)
     monkeypatch.setattr(checkpoint, "sync", lambda path: (_ for _ in ()).throw(OSError(28, "No space left on device")))
     with pytest.raises(OSError, match="No space"):
-        save(place, 2)
-    assert newest_step(place) == 1
+        save(folder, 2)
+    assert newest_step(folder) == 1
     assert not (tmp_path / "last.new").exists()
 
 
-def test_a_log_that_has_lost_or_altered_lines_is_refused(tmp_path: Path) -> None:
+def test_log_with_missing_or_changed_lines_is_rejected(tmp_path: Path) -> None:
     log = metrics_log.MetricsLog(tmp_path / "metrics.jsonl")
     log.write({"step": 1})
     log.write({"step": 2})
@@ -245,59 +245,59 @@ def test_a_log_that_has_lost_or_altered_lines_is_refused(tmp_path: Path) -> None
     ),
     ids=lambda manifest: json.dumps(manifest)[:40],
 )
-def test_a_hostile_manifest_is_refused(manifest: object, tmp_path: Path) -> None:
-    place = tmp_path / "last"
-    save(place, 1)
-    own = json.loads((place / "manifest.json").read_text())
+def test_hostile_manifest_is_rejected(manifest: object, tmp_path: Path) -> None:
+    folder = tmp_path / "last"
+    save(folder, 1)
+    own = json.loads((folder / "manifest.json").read_text())
     if isinstance(manifest, dict) and isinstance(manifest.get("files"), dict):
         manifest = {"files": {**own["files"], **manifest["files"]}}
     if isinstance(manifest, dict):
         manifest = {"format_version": own["format_version"], **manifest}
-    (place / "manifest.json").write_text(json.dumps(manifest))
+    (folder / "manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(UserError):
-        checkpoint.load(place, weights(0))
+        checkpoint.load(folder, weights(0))
 
 
-def test_a_link_in_a_checkpoint_is_refused(tmp_path: Path) -> None:
-    place = tmp_path / "last"
-    save(place, 1)
-    (place / "model.safetensors").rename(tmp_path / "elsewhere")
-    (place / "model.safetensors").symlink_to(tmp_path / "elsewhere")
+def test_link_in_checkpoint_is_rejected(tmp_path: Path) -> None:
+    folder = tmp_path / "last"
+    save(folder, 1)
+    (folder / "model.safetensors").rename(tmp_path / "elsewhere")
+    (folder / "model.safetensors").symlink_to(tmp_path / "elsewhere")
     with pytest.raises(UserError, match="is a symbolic link"):
-        checkpoint.load(place, weights(0))
+        checkpoint.load(folder, weights(0))
 
 
 @pytest.mark.parametrize("length", (0, 1, 2**24 + 1, 2**40, 2**63, 2**64 - 1))
-def test_an_absurd_header_length_is_refused(length: int, tmp_path: Path) -> None:
-    place = tmp_path / "last"
-    save(place, 1)
-    content = (place / "model.safetensors").read_bytes()
-    (place / "model.safetensors").write_bytes(length.to_bytes(8, "little") + content[8:])
+def test_absurd_header_length_is_rejected(length: int, tmp_path: Path) -> None:
+    folder = tmp_path / "last"
+    save(folder, 1)
+    content = (folder / "model.safetensors").read_bytes()
+    (folder / "model.safetensors").write_bytes(length.to_bytes(8, "little") + content[8:])
     with pytest.raises(
         UserError,
         match=r"model\.safetensors (is not a complete safetensors file|has a header of [\d,]+ bytes; at most)",
     ):
-        checkpoint.load(place, weights(0))
+        checkpoint.load(folder, weights(0))
 
 
 @pytest.mark.parametrize(
     "shape", ([10**12, 10**12], [2**63], [-1], [1e300], ["x"], [[3]], None, "1000"), ids=lambda shape: str(shape)
 )
-def test_an_absurd_shape_is_refused_before_anything_is_allocated(shape: object, tmp_path: Path) -> None:
-    place = tmp_path / "last"
-    save(place, 1)
+def test_absurd_shape_is_rejected_before_allocation(shape: object, tmp_path: Path) -> None:
+    folder = tmp_path / "last"
+    save(folder, 1)
     header = json.dumps({"a": {"dtype": "F32", "shape": shape, "data_offsets": [0, 4000]}}).encode()
-    (place / "model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + bytes(4000))
+    (folder / "model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + bytes(4000))
     with pytest.raises(UserError):
-        checkpoint.load(place, weights(0))
+        checkpoint.load(folder, weights(0))
 
 
-def test_a_sparse_terabyte_is_refused_at_once(tmp_path: Path) -> None:
-    place = tmp_path / "last"
-    save(place, 1)
-    with (place / "optimizer.safetensors").open("r+b") as file:
+def test_sparse_terabyte_file_is_rejected_immediately(tmp_path: Path) -> None:
+    folder = tmp_path / "last"
+    save(folder, 1)
+    with (folder / "optimizer.safetensors").open("r+b") as file:
         file.truncate(2**40)
     started = time.monotonic()
     with pytest.raises(UserError, match="more than a checkpoint of this model can have"):
-        checkpoint.load(place, weights(0))
+        checkpoint.load(folder, weights(0))
     assert time.monotonic() - started < 1

@@ -1,4 +1,4 @@
-"""What is scored and kept beside what is trained (averages, adapters), early stopping, recomputing: their effects."""
+"""Tests for weight averaging, LoRA adapters, early stopping and gradient checkpointing."""
 
 import json
 import sys
@@ -30,7 +30,7 @@ def small_classifier(family: str) -> Classifier:
 
 
 def some_tokens() -> tuple[Tensor, Tensor]:
-    """Three documents of 9, 9 and 5 tokens; no id is a special one of any family."""
+    """Return three documents of 9, 9 and 5 tokens, without special tokens of any family."""
     ids_BT = torch.randint(10, 300, (3, 9), generator=torch.Generator().manual_seed(0))
     mask_BT = torch.ones(3, 9, dtype=torch.bool)
     mask_BT[2, 5:] = False
@@ -40,7 +40,7 @@ def some_tokens() -> tuple[Tensor, Tensor]:
 # Averaged weights.
 
 
-def test_the_average_is_the_exponential_one_of_the_steps(tmp_path: Path) -> None:
+def test_average_is_exponential_over_the_steps(tmp_path: Path) -> None:
     decay = 0.8
     trainer = make(tmp_path, f"trainer.ema_decay={decay}", "lr=1e-2", "warmup=0", "data.train_limit=64")
     trainer.model.train()
@@ -58,13 +58,13 @@ def test_the_average_is_the_exponential_one_of_the_steps(tmp_path: Path) -> None
     assert distance(averaged, history[-1]) > 1e-3
 
 
-def test_after_one_step_the_average_is_its_weights(tmp_path: Path) -> None:
+def test_average_after_one_step_equals_the_weights(tmp_path: Path) -> None:
     trainer = make(tmp_path, "trainer.ema_decay=0.999", "lr=1e-2", "warmup=0")
     trainer.step(next(trainer.batches.train.epoch(0)))
     assert distance(weights(trainer.model), weights(trainer.evaluation_model.model)) == 0
 
 
-def test_the_average_is_what_is_validated_and_kept_and_does_not_touch_the_training(tmp_path: Path) -> None:
+def test_average_is_validated_and_saved_and_does_not_change_training(tmp_path: Path) -> None:
     options = ("lr=1e-2", "warmup=0", "epochs=2", "head=attention")
     plain = make(tmp_path / "plain", *options)
     plain.fit(NoTracker())
@@ -84,7 +84,7 @@ def test_the_average_is_what_is_validated_and_kept_and_does_not_touch_the_traini
     assert accuracy == points(tmp_path / "averaged", "val/accuracy")[epoch]
 
 
-def test_frozen_weights_are_shared_with_the_average(tmp_path: Path) -> None:
+def test_average_shares_frozen_weights(tmp_path: Path) -> None:
     trainer = make(tmp_path, "trainer.ema_decay=0.9", "backbone.freeze=1")
     both = zip(trainer.model.named_parameters(), trainer.evaluation_model.model.parameters(), strict=True)
     shared = {name: own is averaged for (name, own), averaged in both}
@@ -92,7 +92,7 @@ def test_frozen_weights_are_shared_with_the_average(tmp_path: Path) -> None:
     assert shared == {name: not weight.requires_grad for name, weight in trainer.model.named_parameters()}
 
 
-def test_without_an_average_or_adapters_there_is_one_model(tmp_path: Path) -> None:
+def test_without_average_or_adapters_there_is_one_model(tmp_path: Path) -> None:
     trainer = make(tmp_path)
     assert trainer.evaluation_model.model is trainer.model and trainer.evaluation_model.ema_state() == {}
 
@@ -101,7 +101,7 @@ def test_without_an_average_or_adapters_there_is_one_model(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_a_merged_model_computes_what_its_adapters_do(family: str) -> None:
+def test_merged_model_equals_adapted_model(family: str) -> None:
     model = small_classifier(family).eval()
     before = weights(model)
     tokens = some_tokens()
@@ -114,8 +114,8 @@ def test_a_merged_model_computes_what_its_adapters_do(family: str) -> None:
                 weight.normal_(std=0.05)
         adapted_BC = adapted(*tokens)
         assert (adapted_BC - plain_BC).abs().max() > 1e-2
-        assert torch.equal(model(*tokens), plain_BC), "the model is another one until it is merged into"
-        for _ in range(2):  # merging again does not add up
+        assert torch.equal(model(*tokens), plain_BC), "the model does not change before the merge"
+        for _ in range(2):  # merging twice gives the same result
             lora.merge(adapted, model)
             torch.testing.assert_close(model(*tokens), adapted_BC, rtol=1e-4, atol=1e-4)
     after = weights(model)
@@ -124,11 +124,11 @@ def test_a_merged_model_computes_what_its_adapters_do(family: str) -> None:
     assert linear <= changed and changed - linear == {"head.output.bias"}
 
 
-def test_only_the_adapters_and_the_head_are_trained(tmp_path: Path) -> None:
+def test_only_adapters_and_head_are_trained(tmp_path: Path) -> None:
     trainer = make(tmp_path, "backbone.lora_rank=3", "lr=1e-3", "warmup=0", "head=cls")
     trainable = {name for name, weight in trainer.model.named_parameters() if weight.requires_grad}
     assert all("lora_" in name or name.startswith("head.") for name in trainable)
-    sizes = [(64, 64)] * 4 + [(64, 128)] * 2  # of each of the two layers
+    sizes = [(64, 64)] * 4 + [(64, 128)] * 2  # for each of the two layers
     in_adapters = 2 * sum(3 * (inside + outside) for inside, outside in sizes)
     assert count_parameters(trainer.model, trainable=True) == in_adapters + count_parameters(trainer.model.head)
     before = weights(trainer.model)
@@ -137,8 +137,8 @@ def test_only_the_adapters_and_the_head_are_trained(tmp_path: Path) -> None:
     assert {name for name in before if not torch.equal(before[name], after[name])} == trainable
 
 
-def test_adapters_learn_and_are_scored(tmp_path: Path) -> None:
-    """On a head that is held still, only adapters can lower the loss; validation sees it."""
+def test_adapters_learn_and_are_evaluated(tmp_path: Path) -> None:
+    """With a frozen head, only adapters can lower the loss; the validation loss also changes."""
     options = (
         "backbone.lora_rank=8",
         "lr=1e-2",
@@ -164,7 +164,7 @@ def test_adapters_learn_and_are_scored(tmp_path: Path) -> None:
     ),
     ids=("adapters", "average", "recomputed"),
 )
-def test_a_run_folder_holds_a_plain_model_that_scores_the_same(
+def test_run_folder_contains_a_plain_model_with_the_same_metrics(
     options: tuple[str, ...], tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     run(tmp_path, *TINY, *options)
@@ -183,14 +183,14 @@ def test_a_run_folder_holds_a_plain_model_that_scores_the_same(
     assert (result["trainable_parameters"] < result["parameters"]) == ("backbone.lora_rank=4" in options)
 
 
-def test_a_missing_peft_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_peft_raises_user_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "peft", None)
     with pytest.raises(UserError, match=r"^backbone\.lora_rank needs the package peft, .*: pip install peft "):
         make(tmp_path, "backbone.lora_rank=4")
 
 
-def test_adapters_can_be_averaged_too() -> None:
-    """The average of the adapters is merged, which is not the average of merged weights."""
+def test_adapters_can_be_averaged() -> None:
+    """The average of the adapters is merged; this differs from the average of the merged weights."""
     scored = EvaluationModel(small_classifier("bert"), lora_rank=2, ema_decay=0.5)
     steps = []
     for number in (1, 2):
@@ -210,11 +210,11 @@ def test_adapters_can_be_averaged_too() -> None:
     torch.testing.assert_close(weights(scored.model)[f"{name}.weight"], base + lora.SCALE * mean_b @ mean_a)
 
 
-# Stopping early.
+# Early stopping.
 
 
-def test_patience_ends_the_training_and_changes_nothing_before(tmp_path: Path) -> None:
-    """With a rate of next to nothing the first epoch stays the best."""
+def test_patience_ends_training_without_other_changes(tmp_path: Path) -> None:
+    """With a tiny learning rate, the first epoch stays the best."""
     still = ("lr=1e-30", "schedule=linear", "epochs=6", "optimizer=sgd", "optimizer.weight_decay=0")
     whole = make(tmp_path / "whole", *still)
     whole.fit(NoTracker())
@@ -226,7 +226,7 @@ def test_patience_ends_the_training_and_changes_nothing_before(tmp_path: Path) -
         assert column == points(tmp_path / "whole", key)[: len(column)] and len(column) >= 3
 
 
-def test_patience_counts_from_the_best_epoch(tmp_path: Path) -> None:
+def test_patience_counts_from_best_epoch(tmp_path: Path) -> None:
     trainer = make(tmp_path, "epochs=10", "trainer.patience=2")
     for epoch, best, ends in ((0, 0, False), (1, 1, False), (2, 1, False), (3, 1, True), (3, 2, False), (10, 9, True)):
         trainer.state.epoch, trainer.state.best_epoch = epoch, best
@@ -234,25 +234,25 @@ def test_patience_counts_from_the_best_epoch(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_killed_run_stops_where_an_undisturbed_one_does(tmp_path: Path) -> None:
+def test_killed_run_stops_at_the_same_epoch_as_an_uninterrupted_run(tmp_path: Path) -> None:
     arguments = (*TINY, EVERY_STEP, "lr=1e-12", "epochs=5", "trainer.patience=1", "data.train_limit=32")
-    for name in ("undisturbed", "killed"):
+    for name in ("uninterrupted", "killed"):
         (tmp_path / name).mkdir()
-    run(tmp_path / "undisturbed", *arguments)
-    for step in (3, 7):  # within the first epoch and just before the end
+    run(tmp_path / "uninterrupted", *arguments)
+    for step in (3, 7):  # in the first epoch, and just before the end
         command = start(tmp_path / "killed", *arguments)
         assert kill_at(command, tmp_path / "killed", step, 0.0)
     run(tmp_path / "killed", *arguments)
-    assert fingerprint(tmp_path / "killed") == fingerprint(tmp_path / "undisturbed")
+    assert fingerprint(tmp_path / "killed") == fingerprint(tmp_path / "uninterrupted")
     result = json.loads((run_folder(tmp_path / "killed") / "result.json").read_text())
     assert result["stopped_early"] is True and result["steps"] == 8 and result["best_epoch"] == 1
 
 
-# Recomputing activations.
+# Gradient checkpointing.
 
 
 def kept_bytes_and_gradients(model: Classifier) -> tuple[int, dict[str, Tensor]]:
-    """What the backward pass of a training step keeps, weights aside, and the gradients it comes to."""
+    """Return the bytes that a training step saves for backward, without weights, and the gradients."""
     own = {weight.untyped_storage().data_ptr() for weight in model.parameters()}
     kept: dict[int, int] = {}
 
@@ -272,8 +272,8 @@ def kept_bytes_and_gradients(model: Classifier) -> tuple[int, dict[str, Tensor]]
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_recomputing_keeps_less_and_gives_the_same_gradients(family: str) -> None:
-    """With dropout: the masks are drawn again."""
+def test_gradient_checkpointing_saves_memory_and_gives_the_same_gradients(family: str) -> None:
+    """Use dropout: the recomputation must draw the same masks."""
     plain = small_classifier(family)
     assert (
         any(isinstance(module, torch.nn.Dropout) and module.p > 0 for module in plain.modules())
@@ -292,7 +292,7 @@ def test_recomputing_keeps_less_and_gives_the_same_gradients(family: str) -> Non
         torch.testing.assert_close(again[name], gradient, rtol=1e-5, atol=1e-7)
 
 
-def test_a_run_that_recomputes_takes_the_same_steps(tmp_path: Path) -> None:
+def test_run_with_gradient_checkpointing_takes_the_same_steps(tmp_path: Path) -> None:
     options = (*DESCENT, "lr=0.1", "backbone.dropout=0.2")
     library = make(tmp_path / "library", *options, "backbone.fast=false")
     recomputing = make(tmp_path / "recomputing", *options, "backbone.gradient_checkpointing=true")

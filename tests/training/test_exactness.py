@@ -1,4 +1,4 @@
-"""The same bits in every process, however many there are on the cores and whatever MKL would choose by itself."""
+"""Every process computes the same bits, on crowded cores and whatever MKL would choose by default."""
 
 import os
 import subprocess
@@ -11,7 +11,7 @@ from support.runs import ROOT
 
 from imdbcls.runtime import process
 
-# The sums are RoBERTa-base's, 768 and 3,072 terms long. A process runs them again and again and prints each hash once.
+# The sums have the lengths of RoBERTa-base, 768 and 3,072. A process repeats them and prints each new hash once.
 PASSES = """
 import hashlib, sys, time
 from imdbcls.runtime.process import tune_process
@@ -37,7 +37,7 @@ while not seen or time.monotonic() < until:
 print(*seen)
 """
 
-# A product with long sums, by one to four threads.
+# A product with long sums, with one to four threads.
 PRODUCTS = """
 import hashlib
 from imdbcls.runtime.process import tune_process
@@ -52,7 +52,7 @@ for threads in (1, 2, 3, 4):
 
 
 def hashes(threads: tuple[int, ...], seconds: float, **environment: str) -> list[str]:
-    """What several processes at once print, each with its number of threads."""
+    """Run several processes in parallel, each with its number of threads; return the hashes that they print."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("MKL_", "OMP_", "GOMP_"))}
     started = [
         subprocess.Popen(
@@ -68,13 +68,13 @@ def hashes(threads: tuple[int, ...], seconds: float, **environment: str) -> list
 
 
 @pytest.mark.slow
-def test_processes_that_crowd_the_cores_give_one_hash() -> None:
+def test_processes_on_crowded_cores_give_one_hash() -> None:
     found = hashes((2, 2, 2), seconds=8)
     assert len(found[0]) == 64 and len(set(found)) == 1
 
 
-@needs_intel  # MKL fixes the order of its sums on Intel's processors only
-def test_the_number_of_threads_changes_no_bit_of_a_product_in_float32() -> None:
+@needs_intel  # MKL fixes the order of its sums only on Intel processors
+def test_number_of_threads_does_not_change_float32_products() -> None:
     def products(**environment: str) -> set[str]:
         kept = {name: value for name, value in os.environ.items() if not name.startswith("MKL_")}
         command = [sys.executable, "-c", PRODUCTS]
@@ -86,7 +86,7 @@ def test_the_number_of_threads_changes_no_bit_of_a_product_in_float32() -> None:
         return set(found)
 
     assert len(products()) == 1
-    assert len(products(MKL_CBWR="AUTO")) > 1  # which is why, and the user's own choice wins
+    assert len(products(MKL_CBWR="AUTO")) > 1  # without the setting the bits differ; the user's setting is respected
 
 
 LATE = """
@@ -99,9 +99,9 @@ print(mkl_mode())
 """
 
 
-@needs_intel  # MKL fixes the order of its sums on Intel's processors only
-def test_a_mode_that_comes_too_late_is_not_recorded_as_in_effect() -> None:
-    """In a notebook, say, that multiplied matrices before it trained."""
+@needs_intel  # MKL fixes the order of its sums only on Intel processors
+def test_mode_that_is_set_too_late_is_not_recorded() -> None:
+    """For example, in a notebook that multiplied matrices before training."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("MKL_")}
     early = LATE.replace("torch.ones(64, 64) @ torch.ones(64, 64)", "")
     modes = [
@@ -114,7 +114,7 @@ def test_a_mode_that_comes_too_late_is_not_recorded_as_in_effect() -> None:
         assert [done.stdout.strip() for done in modes] == ["auto, strict", "off"]
 
 
-def test_the_user_s_own_settings_win(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_user_settings_take_precedence(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(process, "tune_allocator", lambda: None)
     monkeypatch.setattr(process, "_is_by_intel", lambda: True)
     own = {"MKL_CBWR": "COMPATIBLE", "MKL_DYNAMIC": "TRUE", "OMP_DYNAMIC": "TRUE", "GOMP_SPINCOUNT": "7"}

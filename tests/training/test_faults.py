@@ -1,4 +1,4 @@
-"""What a night on a shared machine brings: signals, failing jobs, two owners, no memory, no room, no number."""
+"""Runs under faults: signals, failing jobs, a locked run, no memory, no disk space, and NaN."""
 
 import contextlib
 import json
@@ -41,15 +41,15 @@ def result_of(folder: Path) -> dict[str, object]:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("undisturbed")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("uninterrupted")
     run(folder, *TINY)
     return folder
 
 
 @pytest.fixture(scope="module")
-def undisturbed_faulty(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The faulty head without its fault."""
+def uninterrupted_faulty(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a run of the faulty head, without its fault."""
     folder = tmp_path_factory.mktemp("faulty")
     run(folder, *TINY, *FAULTY, environment=PLUGINS)
     return folder
@@ -70,14 +70,14 @@ def undisturbed_faulty(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ),
     ids=lambda numbers: " ".join(signal.Signals(number).name for number in numbers),
 )
-def test_a_signal_stops_after_the_step_and_the_run_continues_exactly(
-    numbers: tuple[int, ...], tmp_path: Path, undisturbed: Path
+def test_signal_stops_after_the_step_and_resume_is_exact(
+    numbers: tuple[int, ...], tmp_path: Path, uninterrupted: Path
 ) -> None:
     command = start(tmp_path, *TINY, EVERY_STEP)
     assert wait_for(lambda: saved_step(tmp_path) >= 5, command)
     sent = time.monotonic()
     for number in numbers:
-        with contextlib.suppress(ProcessLookupError):  # it may have obeyed the first within the 50 ms
+        with contextlib.suppress(ProcessLookupError):  # it may already have stopped after the first signal
             command.signal(number)
         time.sleep(0.05 if len(numbers) > 1 else 0)
     assert command.wait() == 128 + numbers[0]
@@ -88,10 +88,10 @@ def test_a_signal_stops_after_the_step_and_the_run_continues_exactly(
     assert result["status"] == "interrupted"
     assert signal.Signals(numbers[0]).name in str(result["error"])
     assert "Continuing at step" in run(tmp_path, *TINY, EVERY_STEP).output
-    assert fingerprint(tmp_path) == fingerprint(undisturbed)
+    assert fingerprint(tmp_path) == fingerprint(uninterrupted)
 
 
-def test_a_signal_that_comes_again_and_again_does_not_kill_what_is_ending(tmp_path: Path, undisturbed: Path) -> None:
+def test_repeated_signals_do_not_kill_a_stopping_run(tmp_path: Path, uninterrupted: Path) -> None:
     command = start(tmp_path, *TINY, EVERY_STEP)
     assert wait_for(lambda: saved_step(tmp_path) >= 5, command)
     while command.alive:
@@ -102,15 +102,13 @@ def test_a_signal_that_comes_again_and_again_does_not_kill_what_is_ending(tmp_pa
     assert command.output.count("SIGTERM: ") == 1
     assert result_of(tmp_path)["status"] == "interrupted"
     run(tmp_path, *TINY, EVERY_STEP)
-    assert fingerprint(tmp_path) == fingerprint(undisturbed)
+    assert fingerprint(tmp_path) == fingerprint(uninterrupted)
 
 
 @pytest.mark.parametrize("moment", ("validation", "test"))
-def test_a_signal_during_a_long_scoring_is_obeyed_at_once(
-    moment: str, tmp_path: Path, undisturbed_faulty: Path
-) -> None:
+def test_signal_interrupts_a_long_evaluation(moment: str, tmp_path: Path, uninterrupted_faulty: Path) -> None:
     arguments = (*TINY, *FAULTY)
-    if moment == "test":  # the last checkpoint is there; the test split is scored after it
+    if moment == "test":  # the test split is evaluated after the last checkpoint
         command = start(tmp_path, *arguments, EVERY_STEP, environment=PLUGINS)
         assert wait_for(lambda: bool(list(tmp_path.glob("runs/*/*/predictions"))), command)
         command.kill()
@@ -126,10 +124,10 @@ def test_a_signal_during_a_long_scoring_is_obeyed_at_once(
     assert time.monotonic() - sent < 30
     assert result_of(tmp_path)["status"] == "interrupted"
     run(tmp_path, *arguments, environment=PLUGINS)
-    assert fingerprint(tmp_path) == fingerprint(undisturbed_faulty)
+    assert fingerprint(tmp_path) == fingerprint(uninterrupted_faulty)
 
 
-def test_a_signal_during_a_long_step_gives_it_up(tmp_path: Path, undisturbed_faulty: Path) -> None:
+def test_signal_interrupts_a_long_step(tmp_path: Path, uninterrupted_faulty: Path) -> None:
     command = start(tmp_path, *TINY, *FAULTY, environment=faulty("slow step", at=11))
     assert wait_for(lambda: logged_step(tmp_path) >= 9, command)
     time.sleep(0.5)
@@ -138,12 +136,12 @@ def test_a_signal_during_a_long_step_gives_it_up(tmp_path: Path, undisturbed_fau
     assert command.wait() == 128 + signal.SIGTERM
     assert time.monotonic() - sent < 30
     assert "Continuing at step 10 of 24" in run(tmp_path, *TINY, *FAULTY, environment=PLUGINS).output
-    assert fingerprint(tmp_path) == fingerprint(undisturbed_faulty)
+    assert fingerprint(tmp_path) == fingerprint(uninterrupted_faulty)
 
 
 @pytest.mark.parametrize("place", ("config.yaml", "backbone/config.json"))
-def test_a_signal_while_the_run_is_prepared_is_recorded(place: str, tmp_path: Path) -> None:
-    """At its very start, and while documents are tokenised and the trainer is built."""
+def test_signal_during_preparation_is_recorded(place: str, tmp_path: Path) -> None:
+    """At the start, during tokenization, and while the trainer is built."""
     command = start(tmp_path, *TINY)
     assert wait_for(lambda: bool(list(tmp_path.glob(f"runs/*/*/{place}"))), command)
     command.signal(signal.SIGTERM)
@@ -151,7 +149,7 @@ def test_a_signal_while_the_run_is_prepared_is_recorded(place: str, tmp_path: Pa
     assert result_of(tmp_path)["status"] == "interrupted"
 
 
-def test_a_signal_while_latency_is_measured_is_obeyed_at_once(tmp_path: Path, undisturbed_faulty: Path) -> None:
+def test_signal_interrupts_the_latency_measurement(tmp_path: Path, uninterrupted_faulty: Path) -> None:
     command = start(tmp_path, *TINY, *FAULTY, environment=faulty("slow latency"))
     assert wait_for(lambda: bool(list(tmp_path.glob("runs/*/*/predictions/test.parquet"))), command)
     time.sleep(0.5)
@@ -161,10 +159,10 @@ def test_a_signal_while_latency_is_measured_is_obeyed_at_once(tmp_path: Path, un
     assert time.monotonic() - sent < 30
     assert result_of(tmp_path)["status"] == "interrupted"
     run(tmp_path, *TINY, *FAULTY, environment=PLUGINS)
-    assert fingerprint(tmp_path) == fingerprint(undisturbed_faulty)
+    assert fingerprint(tmp_path) == fingerprint(uninterrupted_faulty)
 
 
-def test_in_another_thread_signals_are_left_alone() -> None:
+def test_signal_handlers_do_not_change_in_other_threads() -> None:
     def listen() -> int | None:
         with stop_requests() as stop:
             return stop.signal_number
@@ -175,10 +173,10 @@ def test_in_another_thread_signals_are_left_alone() -> None:
     assert [signal.getsignal(number) for number in SIGNALS] == before
 
 
-# Numbers, memory, room
+# NaN, memory, disk space
 
 
-def test_a_loss_that_is_no_number_ends_the_run_in_a_sentence(tmp_path: Path, undisturbed_faulty: Path) -> None:
+def test_nan_loss_ends_the_run_with_an_error_message(tmp_path: Path, uninterrupted_faulty: Path) -> None:
     command = start(tmp_path, *TINY, *FAULTY, EVERY_STEP, environment=faulty("nan", at=17))
     assert command.wait() == 2
     sentence = command.output.splitlines()[-1]
@@ -188,11 +186,11 @@ def test_a_loss_that_is_no_number_ends_the_run_in_a_sentence(tmp_path: Path, und
     state = json.loads((run_folder(tmp_path) / "checkpoints/best/state.json").read_text())
     assert state["epoch"] == 1
     run(tmp_path, *TINY, *FAULTY, environment=PLUGINS)
-    assert fingerprint(tmp_path) == fingerprint(undisturbed_faulty)
+    assert fingerprint(tmp_path) == fingerprint(uninterrupted_faulty)
 
 
 @pytest.mark.parametrize("kind", ("memory on cuda", "memory on the cpu"))
-def test_without_memory_fewer_documents_go_through_at_a_time(kind: str, tmp_path: Path) -> None:
+def test_out_of_memory_reduces_the_micro_batch(kind: str, tmp_path: Path) -> None:
     for name in ("asked", "halved", "killed"):
         (tmp_path / name).mkdir()
     asked, halved, killed = (tmp_path / name for name in ("asked", "halved", "killed"))
@@ -207,11 +205,11 @@ def test_without_memory_fewer_documents_go_through_at_a_time(kind: str, tmp_path
     for step in (6, 13):
         assert kill_at(start(killed, *TINY, *FAULTY, EVERY_STEP, environment=faulty(kind)), killed, step, 0.0)
     again = run(killed, *TINY, *FAULTY, environment=faulty(kind))
-    assert "not enough memory" not in again.output  # it knows
+    assert "not enough memory" not in again.output  # the resumed run starts with the smaller size
     assert fingerprint(killed) == found
 
 
-def test_limits_are_told_apart_from_mistakes() -> None:
+def test_resource_errors_are_distinguished_from_other_errors() -> None:
     assert is_out_of_memory(MemoryError()) and not is_out_of_memory(RuntimeError("shapes do not match"))
     assert is_disk_full(OSError(28, "No space left on device"))
     assert is_disk_full(RuntimeError("Error while serializing: I/O error: No space left on device (os error 28)"))
@@ -230,27 +228,27 @@ def lines_are_whole(folder: Path) -> bool:
 
 
 def checkpoint_step(folder: Path) -> int:
-    """The step of the newest checkpoint that verifies, by its own manifest."""
+    """Return the step of the newest checkpoint that matches its manifest."""
     saved = run_folder(folder) / "checkpoints/last"
     for name, entry in json.loads((saved / "manifest.json").read_text())["files"].items():
         assert checkpoint.sha256(saved / name) == entry["sha256"]
     return json.loads((saved / "state.json").read_text())["train"]["step"]
 
 
-def test_a_limit_on_the_size_of_files_ends_the_run_in_a_sentence(tmp_path: Path, undisturbed: Path) -> None:
+def test_file_size_limit_ends_the_run_with_an_error_message(tmp_path: Path, uninterrupted: Path) -> None:
     command = start(tmp_path, *TINY, EVERY_STEP)
     assert kill_at(command, tmp_path, 14, 0.0)
     before = saved_step(tmp_path)
     command = start(
         tmp_path, *TINY, EVERY_STEP, file_limit=1_000_000
-    )  # the weights fit, the optimizer's state does not
+    )  # the weights are below the limit, the optimizer state is not
     assert command.wait() == 2
     assert "There is no space left to write" in command.output.splitlines()[-1]
     assert "Traceback" not in command.output
     assert lines_are_whole(tmp_path) and checkpoint_step(tmp_path) >= before - 1
     assert result_of(tmp_path)["status"] == "failed"
     run(tmp_path, *TINY)
-    assert fingerprint(tmp_path) == fingerprint(undisturbed)
+    assert fingerprint(tmp_path) == fingerprint(uninterrupted)
 
 
 @pytest.fixture
@@ -266,12 +264,12 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.mark.needs("mount")
-def test_a_full_disk_leaves_the_checkpoint_and_the_log_whole(small_disk: Path, undisturbed: Path) -> None:
+def test_full_disk_leaves_checkpoint_and_log_intact(small_disk: Path, uninterrupted: Path) -> None:
     command = start(small_disk, *TINY, EVERY_STEP)
     assert wait_for(lambda: saved_step(small_disk) >= 14, command)
     filler = small_disk / "filler"
     with filler.open("wb", buffering=0) as file:
-        while command.process.is_alive():  # again and again: each save first removes the checkpoint before the last
+        while command.process.is_alive():  # repeat, because each save first deletes an old checkpoint
             with contextlib.suppress(OSError):
                 while file.write(bytes(2**16)):
                     pass
@@ -281,10 +279,10 @@ def test_a_full_disk_leaves_the_checkpoint_and_the_log_whole(small_disk: Path, u
     assert lines_are_whole(small_disk) and checkpoint_step(small_disk) >= 13
     filler.unlink()
     run(small_disk, *TINY)
-    assert fingerprint(small_disk) == fingerprint(undisturbed)
+    assert fingerprint(small_disk) == fingerprint(uninterrupted)
 
 
-def test_no_room_for_the_predictions(tmp_path: Path, undisturbed_faulty: Path) -> None:
+def test_no_disk_space_for_predictions(tmp_path: Path, uninterrupted_faulty: Path) -> None:
     command = start(tmp_path, *TINY, *FAULTY, environment=PLUGINS)
     assert wait_for(lambda: bool(list(tmp_path.glob("runs/*/*/predictions"))), command)
     command.kill()
@@ -297,10 +295,10 @@ def test_no_room_for_the_predictions(tmp_path: Path, undisturbed_faulty: Path) -
     assert result_of(tmp_path)["status"] == "failed"
     assert not list((run_folder(tmp_path) / "predictions").iterdir())
     run(tmp_path, *TINY, *FAULTY, environment=PLUGINS)
-    assert fingerprint(tmp_path) == fingerprint(undisturbed_faulty)
+    assert fingerprint(tmp_path) == fingerprint(uninterrupted_faulty)
 
 
-def test_a_place_that_cannot_be_written_to_is_named(tmp_path: Path) -> None:
+def test_unwritable_folder_is_named(tmp_path: Path) -> None:
     (tmp_path / "taken").write_text("a file")
     for place in ("taken", "/proc/runs"):
         command = start(tmp_path, *TINY, f"runs_dir={place}")
@@ -309,7 +307,7 @@ def test_a_place_that_cannot_be_written_to_is_named(tmp_path: Path) -> None:
         assert "Traceback" not in command.output
 
 
-def test_a_machine_without_git_finishes_its_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_run_without_git(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     assert git_commit() is None
 
@@ -317,28 +315,28 @@ def test_a_machine_without_git_finishes_its_run(tmp_path: Path, monkeypatch: pyt
 # Locks
 
 
-def test_a_run_has_one_owner_and_a_dead_ones_lock_is_taken_over(tmp_path: Path, undisturbed: Path) -> None:
+def test_run_has_one_owner_and_lock_of_dead_process_is_released(tmp_path: Path, uninterrupted: Path) -> None:
     owner = start(tmp_path, *TINY, EVERY_STEP)
     assert wait_for(lambda: saved_step(tmp_path) >= 2, owner)
-    owner.signal(signal.SIGSTOP)  # it is not done before the other comes
-    assert not list(tmp_path.glob("runs/*/*/result.json")), "it was done already"
+    owner.signal(signal.SIGSTOP)  # so that it cannot finish before the other starts
+    assert not list(tmp_path.glob("runs/*/*/result.json")), "the run had already finished"
     other = start(tmp_path, *TINY, EVERY_STEP, environment={"SLURM_STEP_NUM_TASKS": "2"})
     assert other.wait() == 2
     assert f"is in use by process {owner.process.pid} on " in other.output.splitlines()[-1]
     assert other.output.endswith("srun started this command 2 times: start it once, or give each task its own seed.\n")
     owner.kill()
     run(tmp_path, *TINY)
-    assert fingerprint(tmp_path) == fingerprint(undisturbed)
+    assert fingerprint(tmp_path) == fingerprint(uninterrupted)
 
 
-def test_a_cold_token_cache_is_built_by_two_processes_at_once(tmp_path: Path, undisturbed: Path) -> None:
+def test_two_processes_build_the_token_cache_together(tmp_path: Path, uninterrupted: Path) -> None:
     commands = []
     for name in ("first", "second"):
         (tmp_path / name).mkdir()
         commands.append(start(tmp_path / name, *TINY, environment={"IMDBCLS_CACHE": str(tmp_path / "cache")}))
     for name, command in zip(("first", "second"), commands, strict=True):
         assert command.wait() == 0, command.output
-        assert fingerprint(tmp_path / name) == fingerprint(undisturbed)
+        assert fingerprint(tmp_path / name) == fingerprint(uninterrupted)
     entries = sorted((tmp_path / "cache/tokens").iterdir())
     assert len(entries) == 3 and not [entry for entry in entries if entry.name.startswith(".")]
 
@@ -346,8 +344,8 @@ def test_a_cold_token_cache_is_built_by_two_processes_at_once(tmp_path: Path, un
 # The command itself
 
 
-def test_the_command_as_it_is_typed(tmp_path: Path) -> None:
-    """Started as users start it, stopped as Slurm stops it, and scored again."""
+def test_command_line(tmp_path: Path) -> None:
+    """Start it like a user, stop it like Slurm, resume it, and evaluate the run again."""
     environment = {**os.environ, "IMDBCLS_CACHE": str(tmp_path / "cache"), "OMP_NUM_THREADS": "1"}
     arguments = [sys.executable, "-m", "imdbcls.train", *TINY, EVERY_STEP, "epochs=30"]
     process = subprocess.Popen(arguments, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True)

@@ -1,4 +1,4 @@
-"""The cache of a frozen encoder's output: one pass over each document, the same results, and nothing half written."""
+"""Tests for the cache of a frozen encoder's output: one pass per document, the same results, no partial entries."""
 
 import json
 import os
@@ -27,12 +27,12 @@ from imdbcls.training.trainer import Trainer
 
 FROZEN = "backbone.freeze=true"
 HEADS = ("cls", "weight_avg", "lstm", "transformer", "attention", "mean", "max")
-DOCUMENTS = 64 + 24 + 40  # of test_trainer's smallest run
+DOCUMENTS = 64 + 24 + 40  # in the smallest run of test_trainer
 
 
 @pytest.fixture
 def encoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """The number of rows of every batch that an encoder is given from here on."""
+    """Record the number of rows of every batch that the encoder processes from now on."""
     rows: list[int] = []
     encode = Classifier.encode
 
@@ -49,7 +49,7 @@ def entries(folder: Path) -> list[Path]:
 
 
 def trained(folder: Path, *overrides: str) -> tuple[Trainer, dict[str, Any]]:
-    """A run to its end, and what came of it."""
+    """Train a run to its end; return the trainer and its results."""
     trainer = make(folder, FROZEN, "lr=1e-2", f"data.cache_dir={folder.parent}", *overrides)
     trainer.fit(NoTracker())
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
@@ -60,7 +60,7 @@ def trained(folder: Path, *overrides: str) -> tuple[Trainer, dict[str, Any]]:
     }
 
 
-def test_an_encoder_sees_each_document_once_in_all_epochs_heads_and_seeds(tmp_path: Path, encoded: list[int]) -> None:
+def test_each_document_is_encoded_once_for_all_epochs_heads_and_seeds(tmp_path: Path, encoded: list[int]) -> None:
     trained(tmp_path / "first", "head=lstm", "epochs=3")
     assert sum(encoded) == DOCUMENTS and len(entries(tmp_path)) == 3
     for number, choices in enumerate((["head=cls"], ["head=mean", "data.order_seed=7"], ["head=lstm", "batch_size=5"])):
@@ -69,8 +69,8 @@ def test_an_encoder_sees_each_document_once_in_all_epochs_heads_and_seeds(tmp_pa
 
 
 @pytest.mark.parametrize("truncation", ["head", "windows"])
-def test_the_results_are_those_without_the_cache(truncation: str, tmp_path: Path) -> None:
-    """In fp32, with dropout on the features, micro-batches and documents longer than the encoder is given at once."""
+def test_results_equal_those_without_the_cache(truncation: str, tmp_path: Path) -> None:
+    """In fp32, with dropout on the features, micro-batches, and documents longer than max_length."""
     settings = ("head=lstm", f"data.truncation={truncation}", "max_length=24", "trainer.micro_batch_size=5")
     _, with_cache = trained(tmp_path / "with", *settings)
     _, without = trained(tmp_path / "without", *settings, "backbone.cache=false")
@@ -84,7 +84,7 @@ def test_the_results_are_those_without_the_cache(truncation: str, tmp_path: Path
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("head", HEADS)
-def test_scoring_from_the_cache_gives_the_same_bits(head: str, precision: str, tmp_path: Path) -> None:
+def test_evaluation_from_the_cache_gives_the_same_bits(head: str, precision: str, tmp_path: Path) -> None:
     probabilities = []
     for cache in ("true", "false"):
         settings = (FROZEN, f"head={head}", f"precision={precision}", f"backbone.cache={cache}", "max_length=24")
@@ -105,7 +105,7 @@ KEYED = {
 
 
 @pytest.mark.parametrize("what", KEYED)
-def test_whatever_changes_the_output_changes_the_key(what: str, tmp_path: Path) -> None:
+def test_changes_of_the_output_change_the_key(what: str, tmp_path: Path) -> None:
     first = [KEYED["truncation"][1]] if what == "truncation" else []
     make(tmp_path / "first", FROZEN, *first, f"data.cache_dir={tmp_path}")
     before = entries(tmp_path)
@@ -113,11 +113,11 @@ def test_whatever_changes_the_output_changes_the_key(what: str, tmp_path: Path) 
     assert set(before) < set(entries(tmp_path)) and len(entries(tmp_path)) == 6
 
 
-# A cache that is too small, damaged, or being built.
+# A cache that is too small, damaged or incomplete.
 
 
-def test_a_budget_that_is_too_small_is_said_before_anything_is_written(tmp_path: Path, encoded: list[int]) -> None:
-    """The need is exact: what the same documents take on the disk, beside what lies there already."""
+def test_cache_limit_is_checked_before_anything_is_written(tmp_path: Path, encoded: list[int]) -> None:
+    """The error reports the exact size that the documents need, in addition to the existing entries."""
     make(tmp_path / "first", FROZEN, f"data.cache_dir={tmp_path}")
     held = sum(path.stat().st_size for path in tmp_path.glob(f"features/*/{features.VECTORS}"))
     encoded.clear()
@@ -131,7 +131,7 @@ def test_a_budget_that_is_too_small_is_said_before_anything_is_written(tmp_path:
     assert len(entries(tmp_path)) == 6
 
 
-def test_a_disk_that_is_too_small_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_little_disk_space_raises_user_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     usage = type(shutil.disk_usage(tmp_path))(10**12, 10**12, int(feature_cache.RESERVE) + 1000)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
     with pytest.raises(UserError, match=r"has only 0\.00 MB available .*IMDBCLS_CACHE.*backbone\.cache=false"):
@@ -151,7 +151,7 @@ def test_a_disk_that_is_too_small_is_said(tmp_path: Path, monkeypatch: pytest.Mo
         (features.ABOUT, "remove"),
     ],
 )
-def test_a_damaged_entry_is_logged_and_built_again(
+def test_damaged_entry_is_logged_and_rebuilt(
     file: str, damage: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     make(tmp_path / "first", FROZEN, f"data.cache_dir={tmp_path}")
@@ -162,18 +162,18 @@ def test_a_damaged_entry_is_logged_and_built_again(
     path.unlink()
     if damage != "remove":
         path.write_bytes(raw[: len(raw) // 2] if damage == "cut" else raw)
-    if damage == "rot":  # a disk that loses a bit leaves size and times as they were
+    if damage == "rot":  # a bit flip on the disk does not change size and times
         os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
     capsys.readouterr()
     make(tmp_path / "second", FROZEN, f"data.cache_dir={tmp_path}")
-    said = capsys.readouterr().err
-    assert said.count("is damaged") == 1 and said.count("Encoding the") == 1
+    logged = capsys.readouterr().err
+    assert logged.count("is damaged") == 1 and logged.count("Encoding the") == 1
     assert whole == {path: path.read_bytes() for path in tmp_path.glob(f"features/*/{features.VECTORS}")}
 
 
 @pytest.mark.parametrize("place", ["first byte", "last byte", "block border", "two parts swapped"])
-def test_every_byte_of_the_vectors_is_checked(place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The blocks of the checksum are smaller here than a document, so that pieces end inside and across them."""
+def test_checksum_covers_every_byte(place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Use checksum blocks smaller than a document, so that writes end inside blocks and cross their boundaries."""
     monkeypatch.setattr(features, "BLOCK", 1000)
     hidden_ND = torch.arange(37 * 8, dtype=torch.float32).reshape(37, 8)
     parts = [
@@ -195,8 +195,8 @@ def test_every_byte_of_the_vectors_is_checked(place: str, tmp_path: Path, monkey
     assert features.load_features(entry) is None and not entry.exists()
 
 
-def test_a_copied_cache_is_used(tmp_path: Path, encoded: list[int]) -> None:
-    """Copying changes the times of the files, and their checksums decide."""
+def test_copied_cache_is_used(tmp_path: Path, encoded: list[int]) -> None:
+    """Copying changes the times of the files, but only the checksums count."""
     make(tmp_path / "first", FROZEN, f"data.cache_dir={tmp_path / 'one'}")
     shutil.copytree(tmp_path / "one", tmp_path / "other", copy_function=shutil.copyfile)
     encoded.clear()
@@ -204,7 +204,7 @@ def test_a_copied_cache_is_used(tmp_path: Path, encoded: list[int]) -> None:
     assert encoded == []
 
 
-def test_an_error_while_encoding_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_error_while_encoding_leaves_no_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def failing(*arguments: Any) -> Iterator[features.Encoded]:
         yield next(encode(*arguments))
         raise KeyboardInterrupt
@@ -216,13 +216,13 @@ def test_an_error_while_encoding_leaves_nothing(tmp_path: Path, monkeypatch: pyt
     assert list((tmp_path / "features").iterdir()) == []
 
 
-# Whole commands.
+# Complete commands.
 
 COMMAND = (*TINY, FROZEN, "head=lstm")
 
 
 @pytest.mark.slow
-def test_two_commands_at_once_encode_once_and_one_that_is_killed_continues_exactly(tmp_path: Path) -> None:
+def test_parallel_commands_encode_once_and_killed_command_resumes_exactly(tmp_path: Path) -> None:
     folders = [tmp_path / name for name in ("one", "other", "killed")]
     for folder in folders:
         folder.mkdir()
@@ -236,14 +236,12 @@ def test_two_commands_at_once_encode_once_and_one_that_is_killed_continues_exact
     assert "Continuing at step" in again.output and "Encoding" not in again.output
     assert fingerprint(folders[0]) == fingerprint(folders[1]) == fingerprint(folders[2])
     last, best = (run_folder(folders[0]) / "checkpoints" / name / "model.safetensors" for name in ("last", "best"))
-    assert last.stat().st_size < best.stat().st_size, "a frozen encoder is saved once, not in every epoch"
+    assert last.stat().st_size < best.stat().st_size, "a frozen encoder is saved only once, not in every epoch"
     result = json.loads((run_folder(folders[0]) / "result.json").read_text())
     assert result["trainable_parameters"] == result["head_parameters"] < result["parameters"]
 
 
-def test_jobs_side_by_side_lend_their_threads_to_the_one_that_encodes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_encoding_job_uses_the_threads_of_parallel_jobs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     threads: dict[str, set[int]] = {"encode": set(), "forward": set()}
     for name, seen in threads.items():
         method = getattr(Classifier, name)
@@ -264,16 +262,16 @@ def test_jobs_side_by_side_lend_their_threads_to_the_one_that_encodes(
     assert threads == {"encode": {4}, "forward": {2}}
 
 
-def test_a_frozen_encoder_gives_every_head_the_same() -> None:
-    """Also a head that reads the first token alone, which a trained encoder gives nothing else."""
+def test_frozen_encoder_gives_all_heads_the_same_output() -> None:
+    """Also a head that reads only the first token; a trained encoder would give it only this token."""
     config = imdbcls.compose("backbone=tiny", "head=cls", FROZEN)
     assert not sections.build_model(config, sections.build_backbone(config), 2).first_token_only
     config = imdbcls.compose("backbone=tiny", "head=cls")
     assert sections.build_model(config, sections.build_backbone(config), 2).first_token_only
 
 
-def test_a_frozen_encoder_is_hashed_and_written_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """However often the best improves; a kill before it is written leaves what a second process makes whole."""
+def test_frozen_encoder_is_hashed_and_written_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """This holds however often the best epoch changes. After a kill, a second process completes `best`."""
     hashed: list[Any] = []
     saved: list[tuple[str, bool]] = []
     killed_at: int | None = None
@@ -296,7 +294,7 @@ def test_a_frozen_encoder_is_hashed_and_written_once(tmp_path: Path, monkeypatch
     trainer = make(tmp_path / "whole", *settings)
     trainer.fit(NoTracker())
     assert len(hashed) == 1
-    assert [folder for folder, _ in saved].count("best") >= 3, "the best improved, or this proves little"
+    assert [folder for folder, _ in saved].count("best") >= 3, "the best epoch must change several times for this test"
     assert [whole for _, whole in saved] == [False] * (len(saved) - 1) + [True] and saved[-1][0] == "best"
 
     killed_at, saved[:] = len(saved), []
@@ -315,11 +313,11 @@ def test_a_frozen_encoder_is_hashed_and_written_once(tmp_path: Path, monkeypatch
     assert sorted(path.name for path in best[1].parent.iterdir()) == ["best", "last"]
 
     head_alone = {name: tensor for name, tensor in found.items() if not name.startswith("encoder.")}
-    best[1].rename(best[1].with_name("best.new"))  # as a kill between the renames of the last write leaves it
+    best[1].rename(best[1].with_name("best.new"))  # the state after a kill between the renames of the last write
     save(best[1], {"model": head_alone}, {"epoch": again.state.best_epoch})
     shutil.copytree(best[0], best[1].with_name("best.new"), dirs_exist_ok=True)
     once_more = make(tmp_path / "killed", *settings)
-    assert once_more.resume() == again.num_steps, "a whole best is taken, too"
+    assert once_more.resume() == again.num_steps, "a complete best.new is also used"
     saved.clear()
     once_more.fit(NoTracker())
     assert saved == []

@@ -1,4 +1,4 @@
-"""The choices of optimisation, each by its effect: the optimizer and its learning rates, the loss."""
+"""Tests for the effects of optimizer, learning rate and loss options."""
 
 import math
 from functools import partial
@@ -23,8 +23,8 @@ from imdbcls.training.losses import CrossEntropy, Focal, Objective, symmetric_di
 # Optimizers.
 
 
-def test_lion_takes_the_steps_of_its_algorithm() -> None:
-    """Algorithm 2 of the paper in plain numbers; the third gradient is small enough for the momentum to overrule it."""
+def test_lion_follows_its_algorithm() -> None:
+    """Compute algorithm 2 of the paper with floats. The third gradient is so small that the momentum sets the sign."""
     weight = nn.Parameter(torch.tensor([2.0]))
     lion = optim.Lion([weight], lr=0.1, betas=(0.9, 0.99), weight_decay=0.5)
     value, momentum = 2.0, 0.0
@@ -37,7 +37,7 @@ def test_lion_takes_the_steps_of_its_algorithm() -> None:
         assert weight.item() == pytest.approx(value, rel=1e-6)
 
 
-def test_lion_keeps_half_of_what_adamw_keeps(tmp_path: Path) -> None:
+def test_lion_state_is_half_of_adamws(tmp_path: Path) -> None:
     kept = {}
     for name in ("lion", "adamw"):
         trainer = make(tmp_path / name, f"optimizer={name}")
@@ -47,11 +47,11 @@ def test_lion_keeps_half_of_what_adamw_keeps(tmp_path: Path) -> None:
     assert 2 * kept["lion"] == kept["adamw"] > 0
 
 
-# Learning rates apart.
+# Learning rates of head and layers.
 
 
 def steps_taken(folder: Path, *overrides: str) -> dict[str, Tensor]:
-    """How far one step of plain gradient descent moves each weight."""
+    """Return how far one step of gradient descent moves each weight."""
     trainer = make(folder, *NO_DROPOUT, *PLAIN_SGD, "trainer.max_grad_norm=null", *overrides)
     before = weights(trainer.model)
     trainer.step(next(trainer.batches.train.epoch(0)))
@@ -59,7 +59,7 @@ def steps_taken(folder: Path, *overrides: str) -> dict[str, Tensor]:
     return {name: before[name] - after for name, after in weights(trainer.model).items()}
 
 
-def test_the_head_and_each_layer_move_at_their_multiples(tmp_path: Path) -> None:
+def test_head_and_layers_use_their_learning_rates(tmp_path: Path) -> None:
     plain = steps_taken(tmp_path / "plain")
     apart = steps_taken(tmp_path / "apart", "optimizer.head_lr=10", "optimizer.layer_decay=0.5")
     multiples = {"head.": 10, "encoder.encoder.layer.1.": 0.5, "encoder.encoder.layer.0.": 0.25}
@@ -69,14 +69,14 @@ def test_the_head_and_each_layer_move_at_their_multiples(tmp_path: Path) -> None
         (part,) = [part for part in multiples if name.startswith(part)]
         torch.testing.assert_close(apart[name], multiples[part] * step, rtol=1e-3, atol=1e-6)
         seen |= {part} if step.abs().max() > 1e-4 else set()
-    assert seen == set(multiples), "every part moves far enough to be compared"
+    assert seen == set(multiples), "every part must move far enough for a comparison"
 
 
 LAYERS = {"bert": "encoder.layer", "roberta": "encoder.layer", "modernbert": "layers", "deberta-v2": "encoder.layer"}
 
 
 @pytest.mark.parametrize("family", LAYERS)
-def test_layers_are_found_in_every_architecture(family: str) -> None:
+def test_layers_are_found_in_all_architectures(family: str) -> None:
     model = Classifier(make_model(family), MeanHead(hidden_size=64, num_labels=2))
     multiples = optim.lr_multiples(model, head_lr=3.0, layer_decay=0.5)
     expected = {}
@@ -102,7 +102,7 @@ def test_layers_are_found_in_every_architecture(family: str) -> None:
         partial(optim.onecycle, div_factor=25.0, final_div_factor=1e4, cycle_momentum=True),
     ),
 )
-def test_schedules_keep_the_ratios(schedule: partial) -> None:
+def test_schedules_keep_learning_rate_ratios(schedule: partial) -> None:
     groups = [{"params": [nn.Parameter(torch.ones(1))], "lr": rate, "lr_multiple": rate} for rate in (1.0, 5.0, 0.25)]
     optimizer = torch.optim.SGD(groups, lr=1.0, momentum=0.9)
     moved = schedule(optimizer, num_steps=10, num_warmup_steps=3)
@@ -117,8 +117,8 @@ def test_schedules_keep_the_ratios(schedule: partial) -> None:
     assert len(set(rates)) > 3
 
 
-def test_without_multiples_there_are_the_two_groups_of_before(tmp_path: Path) -> None:
-    """One rate for all: what a group is given beside its weights decides nothing."""
+def test_without_multiples_there_are_two_groups(tmp_path: Path) -> None:
+    """With one learning rate, the groups differ only in weight decay."""
     groups = optim.parameter_groups(make(tmp_path).model, lr=0.1)
     assert [sorted(group) for group in groups] == [["lr_multiple", "params"], ["lr_multiple", "params", "weight_decay"]]
     assert all(group["lr_multiple"] == 1 for group in groups)
@@ -133,14 +133,14 @@ def some_logits() -> tuple[Tensor, Tensor]:
     return logits_BC.requires_grad_(), torch.arange(12) % 3
 
 
-def test_the_default_loss_is_plain_cross_entropy(tmp_path: Path) -> None:
+def test_default_loss_is_cross_entropy(tmp_path: Path) -> None:
     objective = make(tmp_path).objective
     logits_BC, labels_B = some_logits()
     plain = nn.CrossEntropyLoss(reduction="sum")(logits_BC, labels_B)
     assert objective.num_passes == 1 and torch.equal(objective([logits_BC], labels_B), plain)
 
 
-def test_focal_loss_by_its_formula() -> None:
+def test_focal_loss_equals_formula() -> None:
     logits_BC, labels_B = some_logits()
     weights_C = torch.tensor([0.5, 1.0, 2.0])
     focal = Focal(gamma=2.0, class_weights_C=weights_C, label_smoothing=0.0)(logits_BC, labels_B)
@@ -151,7 +151,7 @@ def test_focal_loss_by_its_formula() -> None:
     assert focal.item() == pytest.approx(expected, rel=1e-5)
 
 
-def test_focal_loss_without_gamma_is_cross_entropy_and_with_it_spares_the_certain() -> None:
+def test_focal_loss_without_gamma_is_cross_entropy_and_gamma_reduces_confident_terms() -> None:
     logits_BC, labels_B = some_logits()
     weights_C = torch.tensor([0.5, 1.0, 2.0])
     settings = {"class_weights_C": weights_C, "label_smoothing": 0.1}
@@ -167,14 +167,14 @@ def test_focal_loss_without_gamma_is_cross_entropy_and_with_it_spares_the_certai
 
 
 @pytest.mark.parametrize("gamma", (0.0, 0.5, 2.0))
-def test_focal_loss_has_a_gradient_where_a_document_is_certain(gamma: float) -> None:
+def test_focal_loss_gradient_is_finite_for_certain_documents(gamma: float) -> None:
     logits_BC = torch.tensor([[60.0, -60.0], [-60.0, 60.0]], requires_grad=True)
     Focal(gamma=gamma, class_weights_C=None, label_smoothing=0.0)(logits_BC, torch.tensor([0, 0])).backward()
     assert logits_BC.grad is not None and logits_BC.grad.isfinite().all()
-    assert logits_BC.grad[1].abs().max() > 0.9, "the wrong one is still learnt from"
+    assert logits_BC.grad[1].abs().max() > 0.9, "the misclassified document must have a gradient"
 
 
-def test_label_smoothing_by_its_formula() -> None:
+def test_label_smoothing_equals_formula() -> None:
     logits_BC, labels_B = some_logits()
     smoothed = CrossEntropy(class_weights_C=None, label_smoothing=0.3)(logits_BC, labels_B)
     targets_BC = 0.7 * torch.nn.functional.one_hot(labels_B) + 0.3 / 3
@@ -184,14 +184,14 @@ def test_label_smoothing_by_its_formula() -> None:
 LABELS = np.array([0] * 6 + [1] * 3 + [2])
 
 
-def test_automatic_class_weights_are_those_of_scikit_learn() -> None:
+def test_automatic_class_weights_equal_scikit_learn() -> None:
     expected = compute_class_weight("balanced", classes=np.arange(3), y=LABELS)
     found = weights_of_classes("auto", LABELS, ["a", "b", "c"])
     assert found is not None and found.tolist() == pytest.approx(expected)
-    assert found[torch.from_numpy(LABELS)].mean().item() == pytest.approx(1), "the average document weighs 1"
+    assert found[torch.from_numpy(LABELS)].mean().item() == pytest.approx(1), "the mean weight of the documents is 1"
 
 
-def test_given_class_weights_count_by_their_ratios() -> None:
+def test_only_ratios_of_class_weights_matter() -> None:
     names = ["neg", "neutral", "pos"]
     by_list = weights_of_classes([2, 4, 8], LABELS, names)
     by_name = weights_of_classes({"pos": 4, "neg": 1, "neutral": 2}, LABELS, names)
@@ -201,7 +201,7 @@ def test_given_class_weights_count_by_their_ratios() -> None:
     assert weights_of_classes(None, LABELS, names) is None
     of_flags = weights_of_classes(
         {True: 5, False: 1}, LABELS.clip(max=1), ["false", "true"]
-    )  # as the labels are written
+    )  # in the spelling of the labels
     assert of_flags is not None and (of_flags / of_flags[0]).tolist() == pytest.approx([1, 5])
     equal = weights_of_classes([3, 3, 3], LABELS, names)
     assert equal is not None and equal.tolist() == pytest.approx([1, 1, 1])
@@ -218,12 +218,12 @@ def test_given_class_weights_count_by_their_ratios() -> None:
         ({"neg": 1, "neutral": 1, "positive": 2}, r"^loss\.class_weights has weights for neg, neutral, positive, but "),
     ),
 )
-def test_class_weights_that_fit_no_class(wanted: Any, sentence: str) -> None:
+def test_class_weights_that_do_not_match_the_classes(wanted: Any, sentence: str) -> None:
     with pytest.raises(UserError, match=sentence):
         weights_of_classes(wanted, LABELS, ["neg", "neutral", "pos"])
 
 
-def test_accumulation_equals_the_larger_batch_under_every_part_of_the_loss(tmp_path: Path) -> None:
+def test_accumulation_equals_larger_batch_with_all_loss_options(tmp_path: Path) -> None:
     options = ("loss=focal", "loss.label_smoothing=0.1", "loss.class_weights=[1,9]", *NO_DROPOUT, *PLAIN_SGD)
     whole = make(tmp_path / "whole", *options)
     parts = make(tmp_path / "parts", *options, "trainer.micro_batch_size=5")
@@ -232,17 +232,17 @@ def test_accumulation_equals_the_larger_batch_under_every_part_of_the_loss(tmp_p
     assert distance(weights(whole.model), weights(parts.model)) < 1e-5 < 1e-2 < distance(before, weights(whole.model))
 
 
-def test_a_class_that_weighs_more_is_predicted_more(tmp_path: Path) -> None:
+def test_class_with_larger_weight_is_predicted_more_often(tmp_path: Path) -> None:
     shares = {}
     for name, wanted in {"neg": "{negative: 20, positive: 1}", "pos": "{negative: 1, positive: 20}"}.items():
         trainer = make(tmp_path / name, f"loss.class_weights={wanted}", "lr=1e-3", "head=mean")
         train_epoch(trainer)
         predicted = trainer.predict_split("validation", trainer.batches.validation).argmax(axis=1)
-        shares[name] = predicted.mean()  # of class 1, positive
+        shares[name] = predicted.mean()  # share of class 1, positive
     assert shares["neg"] < 0.2 and shares["pos"] > 0.8
 
 
-def test_validation_loss_is_plain_cross_entropy_whatever_is_trained_on(tmp_path: Path) -> None:
+def test_validation_loss_is_cross_entropy_for_any_training_loss(tmp_path: Path) -> None:
     losses = {}
     for name, options in {"plain": (), "other": ("loss=focal", "loss.class_weights=[1,3]", "loss.r_drop=1")}.items():
         trainer = make(tmp_path / name, "optimizer=sgd", "lr=1e-30", "optimizer.weight_decay=0", "epochs=1", *options)
@@ -255,7 +255,7 @@ def test_validation_loss_is_plain_cross_entropy_whatever_is_trained_on(tmp_path:
 # R-Drop.
 
 
-def test_the_symmetric_divergence_is_that_of_pytorch() -> None:
+def test_symmetric_divergence_equals_pytorch() -> None:
     first_BC, labels_B = some_logits()
     second_BC = first_BC.detach().flip(0) * 0.7
     p, q = first_BC.log_softmax(dim=1), second_BC.log_softmax(dim=1)
@@ -267,8 +267,8 @@ def test_the_symmetric_divergence_is_that_of_pytorch() -> None:
     torch.testing.assert_close(found, mean + 3 * symmetric_divergence(first_BC, second_BC))
 
 
-def test_r_drop_brings_the_passes_together(tmp_path: Path) -> None:
-    """After the same steps, two passes with other dropout agree more than without it."""
+def test_r_drop_reduces_the_difference_between_passes(tmp_path: Path) -> None:
+    """After the same steps, two passes with different dropout agree more than without R-Drop."""
     divergences = {}
     for r_drop in (0, 20):
         options = ("backbone.dropout=0.3", "head.dropout=0.3", "head=cls", "lr=3e-3", "epochs=8", "warmup=0")
@@ -284,7 +284,7 @@ def test_r_drop_brings_the_passes_together(tmp_path: Path) -> None:
     assert 0 < divergences[20] < divergences[0] / 2
 
 
-def test_r_drop_s_passes_have_different_dropout_and_micro_batches_add_up(tmp_path: Path) -> None:
+def test_r_drop_passes_have_different_dropout_and_micro_batches_add_up(tmp_path: Path) -> None:
     trainer = make(tmp_path, "head=cls", "loss.r_drop=1", "trainer.micro_batch_size=5", *PLAIN_SGD)
     seen = []
     trainer.objective.loss = lambda logits_BC, labels_B: seen.append(logits_BC) or logits_BC.sum() * 0

@@ -1,4 +1,4 @@
-"""A run that was killed, or asked to stop, ends with the numbers of one that was not, to the last bit."""
+"""A run that was killed or stopped and then resumed gives the same bits as an uninterrupted run."""
 
 import json
 import random
@@ -32,13 +32,13 @@ from imdbcls.training import checkpoint, optim
 from imdbcls.training.state import Saver, StepMeter, TrainState
 from imdbcls.training.trainer import Trainer
 
-NUM_STEPS = 24  # two epochs of 96 documents, 8 a step
+NUM_STEPS = 24  # two epochs of 96 documents, 8 per step
 WINDOWS = ("data.truncation=windows", "max_length=24")
 HEADS = ("cls", "weight_avg", "lstm", "transformer", "attention", "mean", "max")
 
 
 def resumed(folder: Path, *arguments: str, kills: list[tuple[int, float]]) -> int:
-    """Run a command that is killed at these steps (and so many seconds after); returns how often it was."""
+    """Run a command and kill it at the given steps, after the given delays in seconds; return the number of kills."""
     killed = 0
     for step, delay in kills:
         command = start(folder, *arguments)
@@ -51,33 +51,33 @@ def resumed(folder: Path, *arguments: str, kills: list[tuple[int, float]]) -> in
 
 
 def places(tmp_path: Path) -> tuple[Path, Path]:
-    for name in ("undisturbed", "killed"):
+    for name in ("uninterrupted", "killed"):
         (tmp_path / name).mkdir()
-    return tmp_path / "undisturbed", tmp_path / "killed"
+    return tmp_path / "uninterrupted", tmp_path / "killed"
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("head", "precision"), (("cls", "bf16"), ("lstm", "fp32")))
-def test_ten_kills_change_nothing(head: str, precision: str, tmp_path: Path) -> None:
-    undisturbed, killed = places(tmp_path)
+def test_ten_kills_do_not_change_the_result(head: str, precision: str, tmp_path: Path) -> None:
+    uninterrupted, killed = places(tmp_path)
     arguments = (*TINY, f"head={head}", f"precision={precision}", EVERY_STEP)
-    run(undisturbed, *arguments)
+    run(uninterrupted, *arguments)
     draw = random.Random(f"{head} {precision}")
     kills = [(step, draw.uniform(0, 0.1)) for step in sorted(draw.sample(range(NUM_STEPS - 1), 10))]
     assert resumed(killed, *arguments, kills=kills) >= 9  # the last delay may reach the end
-    assert fingerprint(killed) == fingerprint(undisturbed)
+    assert fingerprint(killed) == fingerprint(uninterrupted)
     steps = [point["step"] for point in points(run_folder(killed))]
     assert steps == sorted(set(steps)) and steps[-1] == NUM_STEPS
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("head", [head for head in HEADS if head not in ("cls", "lstm")])
-def test_every_head_continues_exactly(head: str, tmp_path: Path) -> None:
-    undisturbed, killed = places(tmp_path)
+def test_every_head_resumes_exactly(head: str, tmp_path: Path) -> None:
+    uninterrupted, killed = places(tmp_path)
     arguments = (*TINY, f"head={head}", EVERY_STEP, "trainer.micro_batch_size=3", "data.train_limit=50")
-    run(undisturbed, *arguments)
+    run(uninterrupted, *arguments)
     assert resumed(killed, *arguments, kills=[(4, 0.01), (9, 0.05)]) == 2
-    assert fingerprint(killed) == fingerprint(undisturbed)
+    assert fingerprint(killed) == fingerprint(uninterrupted)
 
 
 @pytest.mark.slow
@@ -102,7 +102,7 @@ def test_every_head_continues_exactly(head: str, tmp_path: Path) -> None:
         ("trainer.score_test_each_epoch=true", "trainer.max_grad_norm=null", "backbone.attention_dropout=0.1"),
         (
             *("precision=bf16", "trainer.micro_batch_size=3", "backbone.freeze=true", "head=attention", "lr=1e-9"),
-            *("epochs=4", "trainer.patience=1"),  # it stops after two
+            *("epochs=4", "trainer.patience=1"),  # early stopping after two epochs
         ),
     ),
     ids=(
@@ -115,53 +115,53 @@ def test_every_head_continues_exactly(head: str, tmp_path: Path) -> None:
         "frozen and stopped early",
     ),
 )
-def test_other_choices_continue_exactly(options: tuple[str, ...], tmp_path: Path) -> None:
-    undisturbed, killed = places(tmp_path)
+def test_other_options_resume_exactly(options: tuple[str, ...], tmp_path: Path) -> None:
+    uninterrupted, killed = places(tmp_path)
     arguments = (*TINY, EVERY_STEP, *options)
-    run(undisturbed, *arguments)
+    run(uninterrupted, *arguments)
     assert resumed(killed, *arguments, kills=[(5, 0.02), (12, 0.0), (17, 0.03)]) == 3
-    assert fingerprint(killed) == fingerprint(undisturbed)
+    assert fingerprint(killed) == fingerprint(uninterrupted)
 
 
 @pytest.mark.slow
-def test_a_run_without_timed_checkpoints_repeats_the_epoch_it_was_killed_in(tmp_path: Path) -> None:
-    undisturbed, killed = places(tmp_path)
-    run(undisturbed, *TINY)
+def test_run_without_timed_checkpoints_repeats_the_interrupted_epoch(tmp_path: Path) -> None:
+    uninterrupted, killed = places(tmp_path)
+    run(uninterrupted, *TINY)
     command = start(killed, *TINY)
-    assert wait_for(lambda: has_scored(killed), command)
-    command.kill()  # in the second epoch, or while the first one's checkpoints are saved
+    assert wait_for(lambda: has_evaluated(killed), command)
+    command.kill()  # in the second epoch, or while the first epoch's checkpoints are saved
     run(killed, *TINY)
-    assert fingerprint(killed) == fingerprint(undisturbed)
+    assert fingerprint(killed) == fingerprint(uninterrupted)
 
 
-def has_scored(folder: Path) -> bool:
+def has_evaluated(folder: Path) -> bool:
     return any(b"val/loss" in log.read_bytes() for log in folder.glob("runs/*/*/metrics.jsonl"))
 
 
 @pytest.mark.slow
-def test_a_kill_while_the_test_split_is_scored(tmp_path: Path) -> None:
-    undisturbed, killed = places(tmp_path)
-    run(undisturbed, *TINY)
+def test_kill_during_test_evaluation(tmp_path: Path) -> None:
+    uninterrupted, killed = places(tmp_path)
+    run(uninterrupted, *TINY)
     command = start(killed, *TINY)
     assert wait_for(lambda: bool(list(killed.glob("runs/*/*/predictions"))), command)
     command.kill()
     assert f"Continuing at step {NUM_STEPS}" in run(killed, *TINY).output
-    assert fingerprint(killed) == fingerprint(undisturbed)
+    assert fingerprint(killed) == fingerprint(uninterrupted)
 
 
 @pytest.mark.slow
-def test_keys_that_cannot_change_the_result_may_differ_on_the_way(tmp_path: Path) -> None:
-    undisturbed, killed = places(tmp_path)
-    run(undisturbed, *TINY)
+def test_resume_with_changed_keys_that_do_not_affect_the_result(tmp_path: Path) -> None:
+    uninterrupted, killed = places(tmp_path)
+    run(uninterrupted, *TINY)
     command = start(killed, *TINY, EVERY_STEP, "progress=plain")
     assert kill_at(command, killed, 7, 0.0)
     again = run(killed, *TINY, "checkpoint.every_minutes=null", "data.cache_dir=elsewhere")
     assert "Continuing at step" in again.output
-    assert fingerprint(killed) == fingerprint(undisturbed)
+    assert fingerprint(killed) == fingerprint(uninterrupted)
 
 
 @pytest.mark.slow
-def test_a_changed_learning_rate_is_another_run_and_a_moved_checkpoint_is_refused(tmp_path: Path) -> None:
+def test_changed_learning_rate_is_a_new_run_and_moved_checkpoint_is_rejected(tmp_path: Path) -> None:
     command = start(tmp_path, *TINY, EVERY_STEP)
     assert kill_at(command, tmp_path, 7, 0.0)
     first = run_folder(tmp_path)
@@ -187,8 +187,8 @@ def test_a_changed_learning_rate_is_another_run_and_a_moved_checkpoint_is_refuse
 
 
 @pytest.mark.slow
-def test_other_documents_under_the_same_name_are_another_run(tmp_path: Path) -> None:
-    """A file that was edited makes another run, and the checkpoints of the first do not fit it."""
+def test_changed_documents_are_a_new_run(tmp_path: Path) -> None:
+    """Editing the data file starts a new run, and the checkpoints of the first run do not fit it."""
     texts = [f"{index},word{index} {'good fine' if index % 2 else 'bad dull'} film,{index % 2}" for index in range(80)]
     (tmp_path / "train.csv").write_text("\n".join(["id,text,label", *texts]) + "\n")
     arguments = (*TINY, "data=files", "data.train=train.csv", "data.train_limit=null", EVERY_STEP)
@@ -211,7 +211,7 @@ def test_other_documents_under_the_same_name_are_another_run(tmp_path: Path) -> 
 
 
 @pytest.mark.slow
-def test_two_processes_with_one_seed_agree_to_the_last_bit(tmp_path: Path) -> None:
+def test_two_processes_with_one_seed_give_the_same_bits(tmp_path: Path) -> None:
     first, second = places(tmp_path)
     for folder in (first, second):
         run(folder, *TINY, "precision=bf16", "head=transformer")
@@ -219,15 +219,15 @@ def test_two_processes_with_one_seed_agree_to_the_last_bit(tmp_path: Path) -> No
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("undisturbed")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("uninterrupted")
     run(folder, *TINY, EVERY_STEP)
     return folder
 
 
 @pytest.fixture(scope="module")
 def stopped(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A working directory with a run that was asked to stop in its second epoch."""
+    """Return a working directory with a run that was stopped in its second epoch."""
     folder = tmp_path_factory.mktemp("stopped")
     command = start(folder, *TINY, EVERY_STEP)
     assert wait_for(lambda: saved_step(folder) >= 15, command)
@@ -245,8 +245,8 @@ def stopped(tmp_path_factory: pytest.TempPathFactory) -> Path:
         *(f"best/{name}" for name in ("manifest.json", "model.safetensors", "state.json")),
     ),
 )
-def test_a_damaged_file_is_refused_by_name_or_the_run_continues_exactly(
-    file: str, how: str, stopped: Path, undisturbed: Path, tmp_path: Path
+def test_damaged_file_is_named_or_the_run_resumes_exactly(
+    file: str, how: str, stopped: Path, uninterrupted: Path, tmp_path: Path
 ) -> None:
     shutil.copytree(stopped, tmp_path, dirs_exist_ok=True)
     path = run_folder(tmp_path) / "checkpoints" / file
@@ -260,16 +260,16 @@ def test_a_damaged_file_is_refused_by_name_or_the_run_continues_exactly(
     code = command.wait()
     assert "Traceback" not in command.output
     assert path.relative_to(tmp_path).as_posix() in command.output
-    if file.startswith("last/"):  # the checkpoint before it is there
+    if file.startswith("last/"):  # the previous checkpoint exists
         assert code == 0 and "Skipping damaged checkpoint:" in command.output and "Continuing at step" in command.output
-        assert fingerprint(tmp_path) == fingerprint(undisturbed)
+        assert fingerprint(tmp_path) == fingerprint(uninterrupted)
     else:
         assert code == 2
         assert "does not contain the best weights" in command.output or "can be used" in command.output
 
 
 @pytest.mark.slow
-def test_what_changed_while_the_run_was_interrupted_is_said_and_recorded(stopped: Path, tmp_path: Path) -> None:
+def test_environment_changes_during_an_interruption_are_logged_and_recorded(stopped: Path, tmp_path: Path) -> None:
     shutil.copytree(stopped, tmp_path, dirs_exist_ok=True)
     again = run(tmp_path, *TINY, EVERY_STEP, environment={"THREADS": "2"})
     change = "hardware CPU, 1 thread, fp32 → CPU, 2 threads, fp32"
@@ -279,8 +279,8 @@ def test_what_changed_while_the_run_was_interrupted_is_said_and_recorded(stopped
 
 
 @pytest.mark.slow
-def test_a_run_folder_is_moved_its_result_cut_off_and_an_old_attempt_left_in_it(
-    stopped: Path, undisturbed: Path, tmp_path: Path
+def test_moved_run_folder_with_truncated_result_and_old_attempt(
+    stopped: Path, uninterrupted: Path, tmp_path: Path
 ) -> None:
     shutil.copytree(stopped, tmp_path, dirs_exist_ok=True)
     (tmp_path / "runs").rename(tmp_path / "elsewhere")
@@ -291,12 +291,12 @@ def test_a_run_folder_is_moved_its_result_cut_off_and_an_old_attempt_left_in_it(
     again = run(tmp_path, *TINY, EVERY_STEP, "runs_dir=elsewhere")
     assert "Skipping damaged checkpoint:" in again.output and "Continuing at step" in again.output
     (tmp_path / "elsewhere").rename(tmp_path / "runs")
-    assert fingerprint(tmp_path) == fingerprint(undisturbed)
+    assert fingerprint(tmp_path) == fingerprint(uninterrupted)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("place", ("metrics.jsonl", "checkpoints/last", ".lock"))
-def test_nothing_is_written_through_a_link(place: str, stopped: Path, tmp_path: Path) -> None:
+def test_nothing_is_written_through_links(place: str, stopped: Path, tmp_path: Path) -> None:
     shutil.copytree(stopped, tmp_path, dirs_exist_ok=True)
     path, outside = run_folder(tmp_path) / place, tmp_path / "outside"
     path.rename(outside)
@@ -310,7 +310,7 @@ def test_nothing_is_written_through_a_link(place: str, stopped: Path, tmp_path: 
 
 @pytest.fixture(scope="module")
 def begun(tmp_path_factory: pytest.TempPathFactory) -> Trainer:
-    """A trainer that has saved after a few steps, in this process."""
+    """Return a trainer that has saved a checkpoint after a few steps, in this process."""
     trainer = make(tmp_path_factory.mktemp("begun"), "trainer.log_every=2")
     for batch in list(trainer.batches.train.epoch(0))[:3]:
         trainer.step(batch)
@@ -324,7 +324,7 @@ def begun(tmp_path_factory: pytest.TempPathFactory) -> Trainer:
 
 
 def forge(saver: Saver, place: str, value: object) -> None:
-    """Change one value of the saved state, or remove it, and the manifest to match."""
+    """Change or remove one value of the saved state, and update the manifest."""
     path = saver.last / "state.json"
     state = json.loads(path.read_text())
     *parents, last = place.split("/")
@@ -357,7 +357,7 @@ def forge(saver: Saver, place: str, value: object) -> None:
     ),
     ids=lambda value: str(value)[:30],
 )
-def test_a_state_of_another_form_is_refused_and_nothing_is_lost(place: str, value: object, begun: Trainer) -> None:
+def test_state_with_another_structure_is_rejected_and_kept(place: str, value: object, begun: Trainer) -> None:
     saver, log = begun.saver, begun.saver.last.parents[1] / "metrics.jsonl"
     before, logged = {path: path.read_bytes() for path in saver.last.iterdir()}, log.read_bytes()
     forge(saver, place, value)
@@ -372,7 +372,7 @@ def test_a_state_of_another_form_is_refused_and_nothing_is_lost(place: str, valu
 
 
 @pytest.mark.slow
-def test_optimizer_tensors_must_fit_their_parameters(begun: Trainer) -> None:
+def test_optimizer_tensors_must_match_their_parameters(begun: Trainer) -> None:
     tensors, rest = optim.state_of(begun.optimizer)
     for changed in ({"0/exp_avg": torch.zeros(3, 7, 1)}, {"9999/step": torch.zeros(())}, {"x": torch.zeros(1)}):
         with pytest.raises((ValueError, RuntimeError)):
@@ -380,8 +380,8 @@ def test_optimizer_tensors_must_fit_their_parameters(begun: Trainer) -> None:
 
 
 @pytest.mark.slow
-def test_it_is_saved_after_so_many_minutes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Steps of a minute on a clock of the test's own; an epoch has four."""
+def test_checkpoints_are_saved_every_few_minutes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a fake clock, a step takes a minute; an epoch has four steps."""
     trainer, now, saved = make(tmp_path, "checkpoint.every_minutes=2.5", "trainer.log_every=1"), [0.0], []
     monkeypatch.setattr("imdbcls.training.trainer.time.monotonic", lambda: now[0])
     step, save = trainer.step, trainer.saver.save
@@ -401,7 +401,7 @@ def test_it_is_saved_after_so_many_minutes(tmp_path: Path, monkeypatch: pytest.M
 
 
 @pytest.mark.slow
-def test_a_checkpoint_is_of_its_moment_however_slow_the_disk(begun: Trainer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_checkpoint_contains_the_state_at_the_time_of_the_save(begun: Trainer, monkeypatch: pytest.MonkeyPatch) -> None:
     saver, save, disk = begun.saver, checkpoint.save, threading.Event()
 
     def slow_save(*arguments: Any) -> None:
@@ -412,7 +412,7 @@ def test_a_checkpoint_is_of_its_moment_however_slow_the_disk(begun: Trainer, mon
     before = {name: tensor.clone() for name, tensor in begun.model.state_dict().items()}
     moments = optim.state_of(begun.optimizer)[0]["0/exp_avg"].clone()
     rate = begun.optimizer.param_groups[0]["lr"]
-    saver.save(begun.state, begun.meter)  # returns at once
+    saver.save(begun.state, begun.meter)  # returns immediately
     with torch.no_grad():
         for tensor in begun.model.state_dict().values():
             tensor.add_(1)
@@ -427,17 +427,17 @@ def test_a_checkpoint_is_of_its_moment_however_slow_the_disk(begun: Trainer, mon
 
 
 @pytest.mark.slow
-def test_nothing_is_written_after_what_could_not_be(begun: Trainer, monkeypatch: pytest.MonkeyPatch) -> None:
-    """`last` would name best weights that are not there."""
+def test_nothing_is_written_after_a_write_error(begun: Trainer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise `last` would refer to best weights that do not exist."""
     saver, save = begun.saver, checkpoint.save
     before = (saver.last / "manifest.json").read_bytes()
 
-    def save_without_room(folder: Path, *arguments: Any) -> None:
+    def save_on_full_disk(folder: Path, *arguments: Any) -> None:
         if folder == saver.best:
             raise OSError(28, "No space left on device")
         save(folder, *arguments)
 
-    monkeypatch.setattr(checkpoint, "save", save_without_room)
+    monkeypatch.setattr(checkpoint, "save", save_on_full_disk)
     saver.save_best({"epoch": 1})
     saver.save(begun.state, begun.meter)
     with pytest.raises(OSError, match="No space"):
@@ -449,9 +449,7 @@ def test_nothing_is_written_after_what_could_not_be(begun: Trainer, monkeypatch:
 
 
 @pytest.mark.slow
-def test_the_best_weights_outlive_better_ones_whose_epoch_was_not_saved(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_previous_best_weights_are_kept_until_last_is_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The disk takes the second epoch's `best` and no `last`; run anew, the epoch may come out less well.
 
     So it may on CUDA, or with other software.
@@ -468,12 +466,12 @@ def test_the_best_weights_outlive_better_ones_whose_epoch_was_not_saved(
     saver.save(begun.state, begun.meter)
     saver.wait()
 
-    def save_without_room(folder: Path, *arguments: Any) -> None:
+    def save_on_full_disk(folder: Path, *arguments: Any) -> None:
         if folder == saver.last:
             raise OSError(28, "No space left on device")
         save(folder, *arguments)
 
-    monkeypatch.setattr(checkpoint, "save", save_without_room)
+    monkeypatch.setattr(checkpoint, "save", save_on_full_disk)
     with torch.no_grad():
         for tensor in begun.model.state_dict().values():
             tensor.add_(1)

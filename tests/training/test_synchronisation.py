@@ -1,4 +1,4 @@
-"""A GPU is not waited for in a step: proven without one, on PyTorch's meta device, whose tensors have no values.
+"""A step never waits for a GPU. The tests use PyTorch's meta device, whose tensors have no values.
 
 Whatever would read a value there (`item`, `bool`, `nonzero`, a choice by a mask, a copy to the CPU) raises.
 """
@@ -25,7 +25,7 @@ from imdbcls.training.trainer import MAX_UNREAD_STEPS, NonFiniteError, Trainer
 
 
 class NoValues(Hardware):
-    """The meta device, as it would be used in float32; autocast does not know it."""
+    """The meta device in float32; autocast does not support it."""
 
     def autocast(self) -> AbstractContextManager[None]:
         return nullcontext()
@@ -37,13 +37,13 @@ SMALL = ("max_length=12", "data.train_limit=10", "data.validation_limit=6")
 def make_without_values(folder: Path, monkeypatch: pytest.MonkeyPatch, *overrides: str) -> Trainer:
     monkeypatch.setattr(sections, "choose_hardware", lambda *settings: NoValues(torch.device("meta"), "fp32"))
     monkeypatch.setattr(torch, "autocast", lambda *settings, **more: nullcontext())
-    # The fused optimizers do not know that device.
+    # The fused optimizers do not support the meta device.
     return make(folder, "optimizer.fused=false", "trainer.micro_batch_size=7", *SMALL, *overrides)
 
 
 @pytest.fixture
 def kernel(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
-    """Has the meta device take the path and the kernel of a GPU for unpadded rows."""
+    """Make the meta device use the GPU's implementation and kernel for unpadded rows."""
     return lambda: monkeypatch.setattr(unpadded, "applies", lambda device: True)
 
 
@@ -54,10 +54,10 @@ def kernel(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
         ("unpadded", ("loss=focal", "loss.r_drop=1")),
     ],
 )
-def test_a_step_and_scoring_read_nothing_from_the_device(
+def test_step_and_evaluation_read_nothing_from_the_device(
     rows: str, settings: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kernel: Callable[[], None]
 ) -> None:
-    """Every head, both kinds of rows, windows, two passes for one loss, averaged weights; all in micro-batches."""
+    """Cover every head, rows with and without padding, windows, R-Drop and averaging, all with micro-batches."""
     trainer = make_without_values(tmp_path, monkeypatch, *settings)
     encoder = trainer.model.encoder
     if rows == "unpadded":
@@ -71,7 +71,7 @@ def test_a_step_and_scoring_read_nothing_from_the_device(
         trainer.model = Classifier(encoder, head.to("meta")).train()
         for batch in trainer.batches.train.epoch(0):
             trainer.step(batch)
-        with pytest.raises((NotImplementedError, RuntimeError), match="meta"):  # the whole split's logits, at the end
+        with pytest.raises((NotImplementedError, RuntimeError), match="meta"):  # the logits of the split, at the end
             predict_probabilities(
                 trainer.model, trainer.batches.validation, trainer.hardware, lambda count, total: done.append(count)
             )
@@ -82,20 +82,22 @@ def test_a_step_and_scoring_read_nothing_from_the_device(
 
 
 @pytest.mark.parametrize("family", ["roberta", "modernbert"])
-def test_other_encoders_read_nothing_either(family: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The library itself looks at the mask in each pass, unless it is given one that is ready."""
+def test_other_encoders_read_nothing_from_the_device(
+    family: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The library reads the mask in each pass, unless it gets a prepared mask."""
     path = f"backbone.path={make_folder(tmp_path / family, family)}"
     chosen = (f"backbone={family}-base", path, "backbone.fast=false", "trainer.micro_batch_size=null")
     trainer = make_without_values(tmp_path, monkeypatch, *chosen)
     batch = next(trainer.batches.train.epoch(0))
     trainer.step(batch)
     on_device = batch.to(trainer.hardware.device)
-    with pytest.raises(RuntimeError, match="meta"):  # what would be seen
+    with pytest.raises(RuntimeError, match="meta"):  # the error without a prepared mask
         trainer.model.encoder(input_ids=on_device.input_ids_BT, attention_mask=on_device.mask_BT)
 
 
-def test_figures_are_read_where_something_is_done_with_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """At points, before saving and at an epoch's end: a GPU is waited for as often as that, whatever the steps."""
+def test_metrics_are_fetched_only_when_needed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are fetched for log records, before a save and at the end of an epoch, however many steps there are."""
     trainer = make(tmp_path, "batch_size=4", "trainer.log_every=2", "epochs=2", *SMALL)
     trainer.max_unread_steps = MAX_UNREAD_STEPS  # as on a GPU
     read: list[int] = []
@@ -107,18 +109,18 @@ def test_figures_are_read_where_something_is_done_with_them(tmp_path: Path, monk
 
     monkeypatch.setattr(trainer, "fetch_metrics", counted)
     trainer.fit(NoTracker())
-    # Steps 2, 3 (the epoch's end), 4 and 6 (both).
+    # Steps 2, 3 (end of an epoch), 4 and 6 (both).
     assert read == [2, 1, 1, 2]
 
 
-def test_late_is_not_too_late(tmp_path: Path) -> None:
-    """With the figures of many steps unread, as on a GPU, the first bad step is named and nothing bad is saved."""
+def test_nan_is_found_before_anything_is_saved(tmp_path: Path) -> None:
+    """With the metrics of many steps unread, as on a GPU, the error names the first NaN step, and no NaN is saved."""
     trainer = make(tmp_path, "lr=0.01", "schedule=constant", "warmup=0", "epochs=3", "data.train_limit=64")
     trainer.max_unread_steps = MAX_UNREAD_STEPS
     trainer.settings = replace(trainer.settings, log_every=3)
     poison = Poison(trainer, step=6)  # the second step of the second epoch
     with pytest.raises(NonFiniteError, match=r"^Step 7 of 12, learning rate 0\.01: the loss is nan"):
         trainer.fit(poison)
-    assert trainer.state.step == 8, "seen at the epoch's end, two steps later"
+    assert trainer.state.step == 8, "found at the end of the epoch, two steps later"
     assert "model.safetensors" in poison.best
     assert contents(tmp_path / "checkpoints" / "best") == poison.best

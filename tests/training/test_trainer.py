@@ -1,4 +1,4 @@
-"""The training loop on the tiny encoder: it learns, repeats itself to the last bit, and does what its settings say."""
+"""Tests for the training loop with the tiny encoder: it learns, is reproducible to the bit, and obeys its settings."""
 
 import json
 import math
@@ -22,19 +22,19 @@ from imdbcls.training.trainer import NonFiniteError
 
 
 @pytest.mark.slow
-def test_one_batch_is_overfitted(tmp_path: Path) -> None:
+def test_overfits_one_batch(tmp_path: Path) -> None:
     overrides = ("head=attention", "data.train_limit=16", "lr=3e-3", "schedule=constant", "epochs=40")
     trainer = make(tmp_path, *overrides)
     trainer.fit(NoTracker())
     losses = points(tmp_path, "train/loss")
     assert len(losses) == 40
-    assert losses[0] == pytest.approx(math.log(2), abs=0.1), "an untrained model knows nothing"
+    assert losses[0] == pytest.approx(math.log(2), abs=0.1), "an untrained model predicts at chance level"
     assert losses[-1] < 0.01
 
 
 @pytest.mark.slow
-def test_the_same_seed_gives_the_same_run_to_the_last_bit(launch: Launch, finished: Path, tmp_path: Path) -> None:
-    """Two processes, two folders, two studies; with dropout, in the precision of this machine."""
+def test_same_seed_gives_the_same_bits(launch: Launch, finished: Path, tmp_path: Path) -> None:
+    """Use two processes, folders and studies, with dropout, in the default precision of this machine."""
     launch(tmp_path, "train", "head=lstm", *TINY, "tracker=none", "study=again", fresh=True)
     (again,) = (tmp_path / "runs" / "again").iterdir()
     assert again.name == finished.name
@@ -50,7 +50,7 @@ def test_the_same_seed_gives_the_same_run_to_the_last_bit(launch: Launch, finish
     assert "study" in different and different <= measured | {"study"}
 
 
-def test_seeds_decide_initialisation_and_order_apart(tmp_path: Path) -> None:
+def test_seed_and_order_seed_are_independent(tmp_path: Path) -> None:
     def first_batch_and_weights(number: int, *seeds: str) -> tuple[Tensor, Tensor]:
         trainer = make(tmp_path / str(number), *seeds)
         return next(trainer.batches.train.epoch(0)).input_ids_BT, trainer.model.head.output.weight
@@ -63,12 +63,12 @@ def test_seeds_decide_initialisation_and_order_apart(tmp_path: Path) -> None:
     assert torch.equal(batch, same_batch) and not torch.equal(weight, other_weight)
 
 
-def test_a_step_draws_its_dropout_from_the_seed_and_the_step_alone(tmp_path: Path) -> None:
+def test_dropout_depends_only_on_seed_and_step(tmp_path: Path) -> None:
     losses = []
     for number in range(2):
         trainer = make(tmp_path / str(number), "head=cls", "backbone.dropout=0.3")
         trainer.model.train()
-        torch.rand(number * 100)  # what was drawn before does not matter
+        torch.rand(number * 100)  # earlier random numbers have no effect
         losses.append([trainer.step(batch)[0].item() for batch in trainer.batches.train.epoch(0)])
     assert losses[0] == losses[1]
     trainer.state.step = 7
@@ -76,12 +76,12 @@ def test_a_step_draws_its_dropout_from_the_seed_and_the_step_alone(tmp_path: Pat
     repeated = make(tmp_path / "other", "head=cls", "backbone.dropout=0.3")
     repeated.model.load_state_dict(trainer.model.state_dict())
     repeated.model.train()
-    assert trainer.step(batch)[0] != repeated.step(batch)[0], "another step, another dropout"
+    assert trainer.step(batch)[0] != repeated.step(batch)[0], "another step must have other dropout masks"
 
 
 @pytest.mark.parametrize("micro_batch_size", [1, 5, 8])
-def test_accumulation_equals_the_larger_batch(micro_batch_size: int, tmp_path: Path) -> None:
-    """Also with an uneven last micro-batch (5 + 5 + 5 + 1) and an uneven last batch (40 = 16 + 16 + 8)."""
+def test_accumulation_equals_larger_batch(micro_batch_size: int, tmp_path: Path) -> None:
+    """Also with a smaller last micro-batch (5 + 5 + 5 + 1) and a smaller last batch (40 = 16 + 16 + 8)."""
     overrides = (*NO_DROPOUT, *PLAIN_SGD, "data.train_limit=40")
     whole = make(tmp_path / "whole", *overrides)
     parts = make(tmp_path / "parts", *overrides, f"trainer.micro_batch_size={micro_batch_size}")
@@ -94,7 +94,7 @@ def test_accumulation_equals_the_larger_batch(micro_batch_size: int, tmp_path: P
     assert distance(weights(whole.model), weights(parts.model)) < 1e-5
 
 
-def test_a_step_is_the_gradient_of_the_mean_loss(tmp_path: Path) -> None:
+def test_step_uses_the_gradient_of_the_mean_loss(tmp_path: Path) -> None:
     trainer = make(tmp_path, *NO_DROPOUT, *PLAIN_SGD, "trainer.max_grad_norm=null", "trainer.micro_batch_size=7")
     batch = next(trainer.batches.train.epoch(0))
     before = weights(trainer.model)
@@ -111,11 +111,11 @@ def test_a_step_is_the_gradient_of_the_mean_loss(tmp_path: Path) -> None:
         torch.testing.assert_close(before[name] - after, step, rtol=1e-4, atol=1e-6)
 
 
-def test_gradients_are_clipped_to_the_norm(tmp_path: Path) -> None:
+def test_gradients_are_clipped(tmp_path: Path) -> None:
     trainer = make(tmp_path, *NO_DROPOUT, *PLAIN_SGD, "trainer.max_grad_norm=0.01")
     before = weights(trainer.model)
     _, grad_norm = trainer.step(next(trainer.batches.train.epoch(0)))
-    assert grad_norm > 0.1, "the norm is that before clipping"
+    assert grad_norm > 0.1, "the returned norm is that before clipping"
     after = weights(trainer.model)
     taken = torch.cat([(after[name] - before[name]).flatten() for name in before]).norm()
     assert taken.item() == pytest.approx(0.01, rel=1e-3)
@@ -125,7 +125,7 @@ def test_gradients_are_clipped_to_the_norm(tmp_path: Path) -> None:
 
 
 def rates(make_schedule: Any, num_steps: int, num_warmup_steps: int, **options: Any) -> list[float]:
-    """The learning rate of every step, for a peak of 1."""
+    """Return the learning rate of each step, for a peak of 1."""
     optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0, momentum=0.9)
     schedule = make_schedule(optimizer, num_steps=num_steps, num_warmup_steps=num_warmup_steps, **options)
     found = []
@@ -140,18 +140,18 @@ def cosine_between(start: float, end: float, fraction: float) -> float:
     return end + (start - end) * (1 + math.cos(math.pi * fraction)) / 2
 
 
-def test_linear() -> None:
+def test_linear_schedule() -> None:
     assert rates(optim.linear, 6, 2) == pytest.approx([0, 1 / 2, 1, 3 / 4, 1 / 2, 1 / 4])
     assert rates(optim.linear, 4, 0) == pytest.approx([1, 3 / 4, 1 / 2, 1 / 4])
 
 
-def test_cosine() -> None:
+def test_cosine_schedule() -> None:
     half = math.sqrt(1 / 2)
     assert rates(optim.cosine, 6, 2) == pytest.approx([0, 1 / 2, 1, (1 + half) / 2, 1 / 2, (1 - half) / 2])
     assert rates(optim.cosine, 4, 0) == pytest.approx([1, (1 + half) / 2, 1 / 2, (1 - half) / 2])
 
 
-def test_constant() -> None:
+def test_constant_schedule() -> None:
     assert rates(optim.constant, 5, 2) == pytest.approx([0, 1 / 2, 1, 1, 1])
     assert rates(optim.constant, 3, 0) == [1, 1, 1]
 
@@ -159,7 +159,7 @@ def test_constant() -> None:
 ONECYCLE = {"div_factor": 25.0, "final_div_factor": 1e4, "cycle_momentum": True}
 
 
-def test_onecycle() -> None:
+def test_onecycle_schedule() -> None:
     first, last = 1 / 25, 1 / 25 / 1e4
     rising = [cosine_between(first, 1, step / 2) for step in range(3)]
     falling = [cosine_between(1, last, step / 7) for step in range(1, 8)]
@@ -168,8 +168,8 @@ def test_onecycle() -> None:
 
 
 @pytest.mark.parametrize("num_steps", [1, 2, 3, 4, 10])
-def test_onecycle_at_its_ends(num_steps: int) -> None:
-    """No warmup, a warmup of one step and one of all steps: OneCycleLR itself divides by zero there."""
+def test_onecycle_with_extreme_warmup(num_steps: int) -> None:
+    """With no warmup, one warmup step, or only warmup steps, OneCycleLR alone would divide by zero."""
     for num_warmup_steps in range(num_steps + 1):
         found = rates(optim.onecycle, num_steps, num_warmup_steps, **ONECYCLE)
         assert all(0 < rate <= 1 for rate in found)
@@ -178,7 +178,7 @@ def test_onecycle_at_its_ends(num_steps: int) -> None:
             assert max(found) == 1
 
 
-def test_warmup_is_a_fraction_of_all_steps_and_the_logged_rate_is_the_one_used(tmp_path: Path) -> None:
+def test_warmup_is_a_fraction_of_all_steps_and_the_used_rate_is_logged(tmp_path: Path) -> None:
     trainer = make(tmp_path, "lr=0.01", "warmup=0.25", "epochs=2", "data.train_limit=64")
     assert trainer.num_steps == 8
     used = []
@@ -192,7 +192,7 @@ def test_warmup_is_a_fraction_of_all_steps_and_the_logged_rate_is_the_one_used(t
 
 
 @pytest.mark.parametrize("name", ["adamw", "adam", "sgd"])
-def test_the_optimizers_are_fused(name: str, tmp_path: Path) -> None:
+def test_optimizers_are_fused(name: str, tmp_path: Path) -> None:
     trainer = make(tmp_path, f"optimizer={name}")
     assert all(group["fused"] for group in trainer.optimizer.param_groups)
     batches = list(trainer.batches.train.epoch(0))
@@ -203,11 +203,11 @@ def test_the_optimizers_are_fused(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("head", ["cls", "weight_avg", "lstm", "transformer"])
-def test_no_decay_on_biases_and_norms(head: str, tmp_path: Path) -> None:
-    """With zero gradients only decay moves a weight: by lr · weight_decay, and only where it should."""
+def test_biases_and_norms_do_not_decay(head: str, tmp_path: Path) -> None:
+    """With zero gradients, only decay changes a weight, by lr · weight_decay, and only in the group with decay."""
     trainer = make(tmp_path, f"head={head}", "lr=0.5", "optimizer.weight_decay=0.5", "schedule=constant", "warmup=0")
     for parameter in trainer.model.parameters():
-        parameter.data.uniform_(1, 2)  # zero biases would not show it
+        parameter.data.uniform_(1, 2)  # decay would not change biases of zero
         parameter.grad = torch.zeros_like(parameter)
     before = weights(trainer.model)
     trainer.optimizer.step()
@@ -224,10 +224,10 @@ def test_no_decay_on_biases_and_norms(head: str, tmp_path: Path) -> None:
     assert decayed == before.keys() - exempt
 
 
-# What goes wrong, and what is kept.
+# NaN, the best weights, and memory.
 
 
-def test_a_loss_that_is_no_number_stops_the_run_and_the_best_stays(tmp_path: Path) -> None:
+def test_nan_loss_stops_the_run_and_keeps_the_best(tmp_path: Path) -> None:
     trainer = make(tmp_path, "lr=0.01", "schedule=constant", "warmup=0", "epochs=3", "data.train_limit=64")
     poison = Poison(trainer, step=6)  # the second step of the second epoch
     with pytest.raises(NonFiniteError, match=r"^Step 7 of 12, learning rate 0\.01: the loss is nan"):
@@ -239,7 +239,7 @@ def test_a_loss_that_is_no_number_stops_the_run_and_the_best_stays(tmp_path: Pat
         assert all(tensor.isfinite().all() for tensor in saved.values())
 
 
-def test_a_gradient_that_is_no_number_changes_no_weight(tmp_path: Path) -> None:
+def test_nan_gradient_does_not_change_weights(tmp_path: Path) -> None:
     trainer = make(tmp_path, *NO_DROPOUT, *PLAIN_SGD)
     trainer.model.head.output.weight.register_hook(lambda gradient: gradient * math.inf)
     before = weights(trainer.model)
@@ -248,21 +248,21 @@ def test_a_gradient_that_is_no_number_changes_no_weight(tmp_path: Path) -> None:
     assert distance(before, weights(trainer.model)) == 0
 
 
-def test_a_learning_rate_far_too_high_is_noticed(tmp_path: Path) -> None:
-    """Nothing is poisoned here: the weights overflow by themselves."""
+def test_much_too_high_learning_rate_raises(tmp_path: Path) -> None:
+    """No NaN is injected here: the weights overflow."""
     trainer = make(tmp_path, "optimizer=sgd", "lr=1e30", "schedule=constant", "warmup=0", "trainer.max_grad_norm=null")
     with pytest.raises(NonFiniteError, match=r"^Step [2-8] of 8, learning rate 1e\+30"):
         trainer.fit(NoTracker())
     assert not (tmp_path / "checkpoints" / "best").exists()
 
 
-def test_the_best_epoch_by_validation_is_kept(tmp_path: Path) -> None:
+def test_best_validation_epoch_is_kept(tmp_path: Path) -> None:
     trainer = make(tmp_path, "head=attention", "lr=0.02", "schedule=constant", "epochs=6")
     trainer.fit(NoTracker())
     accuracies, losses = points(tmp_path, "val/accuracy"), points(tmp_path, "val/loss")
     assert len(accuracies) == 6
     best = max(range(6), key=lambda epoch: (accuracies[epoch], -losses[epoch]))
-    assert trainer.state.best_epoch == best + 1 < 6, "a test in which the last epoch is not the best"
+    assert trainer.state.best_epoch == best + 1 < 6, "this test needs a run whose last epoch is not the best"
     saved = checkpoint.load(tmp_path / "checkpoints" / "best", trainer.model.state_dict())
     assert saved.state["epoch"] == best + 1 and saved.state["val/accuracy"] == accuracies[best]
     assert distance(trainer.model.state_dict(), saved.tensors["model"]) == 0
@@ -270,8 +270,8 @@ def test_the_best_epoch_by_validation_is_kept(tmp_path: Path) -> None:
     assert (scored.argmax(axis=1) == trainer.batches.validation.labels).mean() == pytest.approx(accuracies[best])
 
 
-def test_training_never_reads_the_test_split(tmp_path: Path) -> None:
-    """Only an experiment that watches the test split reads it before the end."""
+def test_training_does_not_read_the_test_split(tmp_path: Path) -> None:
+    """Only a run with `score_test_each_epoch` reads it before the end."""
     usual = make(tmp_path / "usual")
     test, usual.batches = usual.batches.test, replace(usual.batches, test=cast(EvalBatches, None))
     usual.fit(NoTracker())
@@ -284,7 +284,7 @@ def test_training_never_reads_the_test_split(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("truncation", ["head", "windows"])
-def test_scoring_takes_halves_where_memory_does_not_suffice(
+def test_evaluation_halves_the_batch_if_memory_runs_out(
     truncation: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     trainer = make(tmp_path, f"data.truncation={truncation}", "eval_batch_size=32")
