@@ -247,11 +247,11 @@ def load_weights(path: str, folder: Path, config: PretrainedConfig) -> PreTraine
     return encoder
 
 
-def require_finite(tensors: Mapping[str, Tensor], place: Path) -> None:
+def require_finite(tensors: Mapping[str, Tensor], source: Path) -> None:
     """Raise UserError if the weights contain NaN or infinity, because every prediction would be NaN."""
     for name, tensor in tensors.items():
         if tensor.is_floating_point() and not tensor.is_meta and not bool(torch.isfinite(tensor).all()):
-            raise UserError(f"{place}: the weights contain NaN or infinity; the first such tensor is {name[:200]}.")
+            raise UserError(f"{source}: the weights contain NaN or infinity; the first such tensor is {name[:200]}.")
 
 
 def locate(path: str) -> Path:

@@ -100,7 +100,7 @@ def require_encoder(name: str, encoder: PreTrainedModel, pad_id: int) -> bool:
         with torch.random.fork_rng(devices=[]), torch.inference_mode():
             together_BTD = vectors(encoder, ids_BT, LENGTHS)
             again_BTD = vectors(encoder, ids_BT, LENGTHS)
-            alone = [vectors(encoder, ids_BT[[row], : round_up(n)], (n,))[0, :n] for row, n in enumerate(LENGTHS)]
+            single = [vectors(encoder, ids_BT[[row], : round_up(n)], (n,))[0, :n] for row, n in enumerate(LENGTHS)]
             changed_BT = ids_BT.clone()
             changed_BT[0, 1] = changed_BT[0, 2]
             changed_BTD = vectors(encoder, changed_BT, LENGTHS)
@@ -115,7 +115,7 @@ def require_encoder(name: str, encoder: PreTrainedModel, pad_id: int) -> bool:
             f"{refused}: its output has shape {tuple(together_BTD.shape)} for tokens of shape {tuple(ids_BT.shape)} "
             f"and hidden_size={size} in its config.json."
         )
-    rows = list(zip(together_BTD, again_BTD, LENGTHS, alone, strict=True))
+    rows = list(zip(together_BTD, again_BTD, LENGTHS, single, strict=True))
     if not all(torch.isfinite(row_TD[:n]).all() for row_TD, _, n, _ in rows):
         raise UserError(f"{refused}: its output is not finite (NaN or infinity).")
     if not all(torch.equal(row_TD[:n], again_TD[:n]) for row_TD, again_TD, n, _ in rows):
@@ -123,7 +123,7 @@ def require_encoder(name: str, encoder: PreTrainedModel, pad_id: int) -> bool:
     scale = torch.cat([row_TD[:n] for row_TD, _, n, _ in rows]).abs().mean()
     # Relative to the mean size plus the size of the number itself: a few dimensions may be a thousand times larger than
     # the others.
-    changes = [(row_TD[:n] - alone_TD).abs() / (scale + alone_TD.abs()) for row_TD, _, n, alone_TD in rows]
+    changes = [(row_TD[:n] - single_TD).abs() / (scale + single_TD.abs()) for row_TD, _, n, single_TD in rows]
     difference = max(float(change_TD.max()) for change_TD in changes)
     if difference > TOLERANCE:
         raise UserError(

@@ -127,13 +127,13 @@ def matching_model(folder: Path, models: Sequence[Mapping[str, Tensor]]) -> Mapp
     path = folder / "model.safetensors"
     found = tensor_shapes(path)
     for model in models:
-        wanted = {name: tuple(tensor.shape) for name, tensor in model.items()}
-        different = sorted(name for name in wanted.keys() | found.keys() if wanted.get(name) != found.get(name))
+        expected = {name: tuple(tensor.shape) for name, tensor in model.items()}
+        different = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
         if not different:
             return model
     name = different[0]
     raise CheckpointError(
-        f"{path} does not fit the model: {name[:200]} has shape {found.get(name)}, expected {wanted.get(name)}."
+        f"{path} does not fit the model: {name[:200]} has shape {found.get(name)}, expected {expected.get(name)}."
     )
 
 

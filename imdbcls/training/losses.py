@@ -96,10 +96,10 @@ def symmetric_divergence(first_BC: Tensor, second_BC: Tensor) -> Tensor:
     return ((first_BC.exp() - second_BC.exp()) * (first_BC - second_BC)).sum() / 2
 
 
-def weights_of_classes(wanted: Any, labels: NDArray[np.int64], label_names: Sequence[str]) -> Tensor | None:
+def weights_of_classes(class_weights: Any, labels: NDArray[np.int64], label_names: Sequence[str]) -> Tensor | None:
     """Return the weight of each class, weights_C, or None.
 
-    `wanted` is the value of `loss.class_weights`: None, `auto` (inversely proportional to the number of training
+    `class_weights` is the value of `loss.class_weights`: None, `auto` (inversely proportional to the number of training
     documents of the class, like scikit-learn's `balanced`), a list in the order of `label_names`, or a mapping from
     every label to its weight.
 
@@ -109,10 +109,14 @@ def weights_of_classes(wanted: Any, labels: NDArray[np.int64], label_names: Sequ
 
     Raises UserError if the weights do not match the classes.
     """
-    if wanted is None:
+    if class_weights is None:
         return None
     counts = np.bincount(labels, minlength=len(label_names))
-    given = 1 / counts.clip(min=1) if wanted == "auto" else np.array(in_order(wanted, label_names), dtype=np.float64)
+    given = (
+        1 / counts.clip(min=1)
+        if class_weights == "auto"
+        else np.array(in_order(class_weights, label_names), dtype=np.float64)
+    )
     return torch.tensor(given * counts.sum() / (given * counts).sum(), dtype=torch.float32)
 
 
@@ -123,14 +127,16 @@ def as_named(label: str, label_names: Sequence[str]) -> str:
     return meant[0] if len(meant) == 1 and label not in label_names else label
 
 
-def in_order(wanted: Any, label_names: Sequence[str]) -> list[float]:
+def in_order(class_weights: Any, label_names: Sequence[str]) -> list[float]:
     """Return the given weights in the order of `label_names`."""
     labels = ", ".join(label_names)
-    if not isinstance(wanted, Mapping):
-        if len(wanted) != len(label_names):
-            raise UserError(f"loss.class_weights has {len(wanted)} weights for {len(label_names)} classes: {labels}.")
-        return list(wanted)
-    by_name = {as_named(label_name(label), label_names): weight for label, weight in wanted.items()}
+    if not isinstance(class_weights, Mapping):
+        if len(class_weights) != len(label_names):
+            raise UserError(
+                f"loss.class_weights has {len(class_weights)} weights for {len(label_names)} classes: {labels}."
+            )
+        return list(class_weights)
+    by_name = {as_named(label_name(label), label_names): weight for label, weight in class_weights.items()}
     if by_name.keys() != set(label_names):
         raise UserError(
             f"loss.class_weights has weights for {', '.join(by_name)}, but the classes are {labels}. Give one weight "

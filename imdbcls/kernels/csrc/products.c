@@ -78,7 +78,7 @@ static int64_t outputs_of_task(int64_t O, int64_t k_panels, int num_threads) {
 int weight_gradient(const bf16 *d_y_NO, const bf16 *x_NK, float *d_weight_OK, int64_t N, int64_t O, int64_t K,
                     int num_threads) {
     if (O % STEP || K % STEP) return BAD_ARGUMENTS;
-    if (N == 0) memset(d_weight_OK, 0, (size_t)(O * K) * sizeof(float)); /* there is no chunk to do it */
+    if (N == 0) memset(d_weight_OK, 0, (size_t)(O * K) * sizeof(float)); /* no chunk sets the sums */
     const int64_t k_panels = (K + PANEL - 1) / PANEL, o_panel = outputs_of_task(O, k_panels, num_threads);
     const int64_t o_panels = (O + o_panel - 1) / o_panel;
     Workspace workspace = workspace_of(num_threads, (o_panel + PANEL) * CHUNK * (int64_t)sizeof(bf16));
