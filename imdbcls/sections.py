@@ -156,8 +156,8 @@ def build_optimizer(config: Config, model: Classifier, num_steps: int) -> tuple[
     )
     if lr is None and (head_lr != 1 or layer_decay != 1):
         raise UserError(
-            f"optimizer.head_lr and optimizer.layer_decay multiply optimizer.lr, but {config.optimizer.target} has no "
-            "lr: set both to 1."
+            "optimizer.head_lr and optimizer.layer_decay multiply the learning rate, but "
+            f"{config.optimizer.target} has no lr: set both to 1."
         )
     num_warmup_steps = round(config.warmup * num_steps)
     try:

@@ -62,15 +62,15 @@ LIBRARIES = {
 
 
 class KernelsMissing(Exception):
-    """The compiled kernels are not available; the message is for the user."""
+    """An error: the compiled kernels are not available. The message is for the user."""
 
 
 class CacheRefused(Exception):
-    """The cache cannot be used for code; the message is for the user. The kernels may be built in another folder."""
+    """An error: the cache cannot be used for code. The message is for the user; another folder may be used instead."""
 
 
 class DamagedObject(Exception):
-    """A cached library must not be loaded, and has to be built again."""
+    """An error: a cached library must not be loaded and has to be built again."""
 
 
 def object_path(dtype: torch.dtype, folder: Path | None = None) -> Path:

@@ -160,7 +160,10 @@ def count_hidden_states(name: str, encoder: PreTrainedModel, pad_id: int) -> int
 
 
 def require_precision(name: str, encoder: Any, hardware: Hardware) -> None:
-    """Raise UserError if an encoder fails in this precision: some mask with a number that overflows outside float32."""
+    """Raise UserError if an encoder fails in this precision.
+
+    Some encoders mask attention with a number that only float32 can represent.
+    """
     if hardware.precision == "fp32" or encoder.config.model_type in ("bert", "roberta"):
         return
     problem = "its output is NaN or infinite"

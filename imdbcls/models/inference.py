@@ -75,7 +75,7 @@ def logits_of(model: nn.Module, batch: Batch, hardware: Hardware) -> Tensor:
     except (RuntimeError, MemoryError) as error:
         if len(batch) == 1 or not is_out_of_memory(error):
             raise
-    # Not inside `except`, where the error's traceback still keeps the tensors of the failed attempt in memory.
+    # Continue outside `except`, because inside it the traceback keeps the tensors of the failed attempt in memory.
     if hardware.device.type == "cuda":
         torch.cuda.empty_cache()
     num_rows = len(batch.mask_BT)

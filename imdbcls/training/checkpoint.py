@@ -32,7 +32,7 @@ TENSOR_FILE_FACTOR = 4  # limit for a tensor file, relative to the model; no opt
 
 
 class CheckpointError(UserError):
-    """A checkpoint cannot be used; the message names the file and the reason."""
+    """An error for a checkpoint that cannot be used; the message names the file and the reason."""
 
 
 @dataclass(frozen=True)

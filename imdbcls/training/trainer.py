@@ -42,7 +42,7 @@ MAX_UNREAD_STEPS = 100
 
 
 class NonFiniteError(UserError):
-    """The loss or the gradient is NaN or infinite; nothing was saved after that step."""
+    """An error for a loss or gradient that is NaN or infinite. Nothing is saved after that step."""
 
 
 @dataclass(frozen=True)
@@ -236,7 +236,7 @@ class Trainer:
             if not (math.isfinite(loss) and math.isfinite(grad_norm)):
                 raise NonFiniteError(
                     f"Step {step.number} of {self.num_steps}, learning rate {step.learning_rate:.3g}: the loss is "
-                    f"{loss:.4g} and the gradient norm {grad_norm:.4g}. Try a lower optimizer.lr, a longer warmup or "
+                    f"{loss:.4g} and the gradient norm {grad_norm:.4g}. Try a lower lr, a longer warmup or "
                     "precision=fp32. The best checkpoint so far is unchanged."
                 )
             self.meter.losses.append(loss)

@@ -225,10 +225,8 @@ def test_all_layers_and_last_layer_have_separate_cache_entries(tmp_path: Path) -
 
 
 def test_constructor_must_accept_num_hidden_states(tmp_path: Path) -> None:
-    sentence = (
-        "head._target_=layered.WithoutNumberHead sets reads_all_layers, so its constructor must accept num_hidden"
-    )
-    with pytest.raises(UserError, match=sentence):
+    message = "head._target_=layered.WithoutNumberHead sets reads_all_layers, so its constructor must accept num_hidden"
+    with pytest.raises(UserError, match=message):
         make(tmp_path, *LAYERS, "head._target_=layered.WithoutNumberHead")
 
 

@@ -151,8 +151,8 @@ def test_family_can_be_rebuilt_from_run_folder(name: str, tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("name", REFUSED)
 def test_unsupported_family_is_rejected_on_load(name: str, tmp_path: Path) -> None:
-    kind, sizes, sentence = REFUSED[name]
-    with pytest.raises(UserError, match=f"backbone=small.*({sentence})") as refused:
+    kind, sizes, message = REFUSED[name]
+    with pytest.raises(UserError, match=f"backbone=small.*({message})") as refused:
         load(make(tmp_path, kind, sizes))
     assert "\n" not in str(refused.value)
 
@@ -164,10 +164,10 @@ def test_tokenizer_with_more_tokens_than_embeddings(surplus: int, tmp_path: Path
     tokenizer.add_tokens([f"<new{number}>" for number in range(SPARE + surplus)])
     folder = make(tmp_path, kind, sizes, tokenizer)
     have, need = VOCABULARY + SPARE, VOCABULARY + SPARE + surplus
-    sentence = (
+    message = (
         rf"needs {need} embeddings \(its last token is '<new{SPARE + surplus - 1}>'\), but the encoder has {have}\."
     )
-    with pytest.raises(UserError, match=sentence):
+    with pytest.raises(UserError, match=message):
         load(folder)
     model = AutoModel.from_pretrained(folder)
     model.resize_token_embeddings(need)

@@ -67,15 +67,15 @@ def test_first_token_only_is_compiled(counter: CompileCounterWithBackend, monkey
 
 
 @pytest.mark.parametrize(
-    ("settings", "sentence"),
+    ("settings", "message"),
     [
         ((), r"compile=true and backbone\.fast=true cannot be combined on the CPU"),
         (("backbone.fast=false",), r"compile=true needs a C\+\+ compiler on the CPU: .*CXX"),
     ],
 )
 def test_unavailable_compilation_raises_user_error(
-    settings: tuple[str, ...], sentence: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    settings: tuple[str, ...], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CXX", "/no/such/compiler")
-    with pytest.raises(UserError, match=f"^{sentence}"):
+    with pytest.raises(UserError, match=f"^{message}"):
         make(tmp_path, "compile=true", *settings)

@@ -178,8 +178,8 @@ def test_damaged_file_is_named_and_previous_checkpoint_is_used(
     save(folder, 2)
     damage(folder / name, how)
     assert newest_step(folder) == 1
-    said = capsys.readouterr().err
-    assert said.startswith("Skipping damaged checkpoint:") and str(folder / name) in said
+    logged = capsys.readouterr().err
+    assert logged.startswith("Skipping damaged checkpoint:") and str(folder / name) in logged
 
     shutil.rmtree(tmp_path / "last.old")
     with pytest.raises(UserError, match=r"No checkpoint in .* can be used") as refusal:

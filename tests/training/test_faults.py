@@ -179,8 +179,8 @@ def test_signal_handlers_do_not_change_in_other_threads() -> None:
 def test_nan_loss_ends_the_run_with_an_error_message(tmp_path: Path, uninterrupted_faulty: Path) -> None:
     command = start(tmp_path, *TINY, *FAULTY, EVERY_STEP, environment=faulty("nan", at=17))
     assert command.wait() == 2
-    sentence = command.output.splitlines()[-1]
-    assert "Step 17 of 24, learning rate" in sentence and "the loss is nan" in sentence
+    message = command.output.splitlines()[-1]
+    assert "Step 17 of 24, learning rate" in message and "the loss is nan" in message
     assert "Traceback" not in command.output
     assert result_of(tmp_path)["status"] == "failed" and "Step 17" in str(result_of(tmp_path)["error"])
     state = json.loads((run_folder(tmp_path) / "checkpoints/best/state.json").read_text())
@@ -353,7 +353,7 @@ def test_command_line(tmp_path: Path) -> None:
     while saved_step(tmp_path) < 3 and time.monotonic() < limit:
         time.sleep(0.05)
     process.send_signal(signal.SIGUSR1)
-    _, said = process.communicate(timeout=30)
-    assert process.returncode == 128 + signal.SIGUSR1, said
+    _, logged = process.communicate(timeout=30)
+    assert process.returncode == 128 + signal.SIGUSR1, logged
     assert RunFolder(run_folder(tmp_path)).finished() is None
     assert result_of(tmp_path)["status"] == "interrupted"

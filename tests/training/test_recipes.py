@@ -208,7 +208,7 @@ def test_only_ratios_of_class_weights_matter() -> None:
 
 
 @pytest.mark.parametrize(
-    ("wanted", "sentence"),
+    ("class_weights", "message"),
     (
         ([1, 2], r"^loss\.class_weights has 2 weights for 3 classes: neg, neutral, pos\.$"),
         (
@@ -218,9 +218,9 @@ def test_only_ratios_of_class_weights_matter() -> None:
         ({"neg": 1, "neutral": 1, "positive": 2}, r"^loss\.class_weights has weights for neg, neutral, positive, but "),
     ),
 )
-def test_class_weights_that_do_not_match_the_classes(wanted: Any, sentence: str) -> None:
-    with pytest.raises(UserError, match=sentence):
-        weights_of_classes(wanted, LABELS, ["neg", "neutral", "pos"])
+def test_class_weights_that_do_not_match_the_classes(class_weights: Any, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        weights_of_classes(class_weights, LABELS, ["neg", "neutral", "pos"])
 
 
 def test_accumulation_equals_larger_batch_with_all_loss_options(tmp_path: Path) -> None:
@@ -234,8 +234,8 @@ def test_accumulation_equals_larger_batch_with_all_loss_options(tmp_path: Path) 
 
 def test_class_with_larger_weight_is_predicted_more_often(tmp_path: Path) -> None:
     shares = {}
-    for name, wanted in {"neg": "{negative: 20, positive: 1}", "pos": "{negative: 1, positive: 20}"}.items():
-        trainer = make(tmp_path / name, f"loss.class_weights={wanted}", "lr=1e-3", "head=mean")
+    for name, class_weights in {"neg": "{negative: 20, positive: 1}", "pos": "{negative: 1, positive: 20}"}.items():
+        trainer = make(tmp_path / name, f"loss.class_weights={class_weights}", "lr=1e-3", "head=mean")
         train_epoch(trainer)
         predicted = trainer.predict_split("validation", trainer.batches.validation).argmax(axis=1)
         shares[name] = predicted.mean()  # share of class 1, positive

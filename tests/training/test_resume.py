@@ -178,10 +178,10 @@ def test_changed_learning_rate_is_a_new_run_and_moved_checkpoint_is_rejected(tmp
         (first / part).rename(other / part)
     refused = start(tmp_path, *TINY, EVERY_STEP, "lr=2e-3")
     assert refused.wait() == 2
-    sentence = refused.output.splitlines()[-1]
-    assert "configuration.lr is 0.001 in the checkpoint and 0.002 in this run" in sentence
-    assert "configuration.optimizer.lr is 0.001 in the checkpoint and 0.002 in this run" in sentence
-    assert "Traceback" not in refused.output and "seed" not in sentence
+    message = refused.output.splitlines()[-1]
+    assert "configuration.lr is 0.001 in the checkpoint and 0.002 in this run" in message
+    assert "configuration.optimizer.lr is 0.001 in the checkpoint and 0.002 in this run" in message
+    assert "Traceback" not in refused.output and "seed" not in message
     result = json.loads((other / "result.json").read_text())
     assert result["status"] == "failed" and "configuration.lr" in result["error"]
 
