@@ -282,8 +282,8 @@ def test_frozen_encoder_is_hashed_and_written_once(tmp_path: Path, monkeypatch: 
         return hash_of_weights(module)
 
     def counting_save(folder: Path, tensors: Any, state: Any) -> None:
-        is_whole = any(name.startswith("encoder.") for name in tensors["model"])
-        saved.append((folder.name, is_whole))
+        is_complete = any(name.startswith("encoder.") for name in tensors["model"])
+        saved.append((folder.name, is_complete))
         if len(saved) == killed_at:
             raise KeyboardInterrupt
         save(folder, tensors, state)
@@ -312,9 +312,9 @@ def test_frozen_encoder_is_hashed_and_written_once(tmp_path: Path, monkeypatch: 
     assert all(torch.equal(tensor, found[name]) for name, tensor in trainer.model.state_dict().items())
     assert sorted(path.name for path in best[1].parent.iterdir()) == ["best", "last"]
 
-    head_alone = {name: tensor for name, tensor in found.items() if not name.startswith("encoder.")}
+    head_only = {name: tensor for name, tensor in found.items() if not name.startswith("encoder.")}
     best[1].rename(best[1].with_name("best.new"))  # the state after a kill between the renames of the last write
-    save(best[1], {"model": head_alone}, {"epoch": again.state.best_epoch})
+    save(best[1], {"model": head_only}, {"epoch": again.state.best_epoch})
     shutil.copytree(best[0], best[1].with_name("best.new"), dirs_exist_ok=True)
     once_more = make(tmp_path / "killed", *settings)
     assert once_more.resume() == again.num_steps, "a complete best.new is also used"

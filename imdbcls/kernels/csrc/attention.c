@@ -122,7 +122,7 @@ static void shifts_of(const bf16 *query_PE, const bf16 *key_PE, float factor, in
 }
 
 /* Update the maximum of each of 32 queries with its scores for up to 32 keys. */
-static void raise_maxima(const float *score, int64_t num_keys, float *most) {
+static void update_maxima(const float *score, int64_t num_keys, float *most) {
     for (int query = 0; query < STEP; query++) {
         f32x16 left = _mm512_mask_loadu_ps(splat(NEG_INF), lanes_at(0, num_keys), score + query * STEP);
         f32x16 right = _mm512_mask_loadu_ps(splat(NEG_INF), lanes_at(LANES, num_keys), score + query * STEP + LANES);
@@ -144,18 +144,18 @@ static inline f32x16 exponentials_of_32(f32x16 left, f32x16 right, float factor,
    sums are added to them. */
 static void exponentials(const float *score, float factor, const float *shift, int64_t num_keys, int first,
                          bf16 *probability, float *sums) {
-    const int64_t whole = num_keys / STEP;
+    const int64_t num_full = num_keys / STEP;
     for (int query = 0; query < STEP; query++) {
         f32x16 total = first ? splat(0) : _mm512_load_ps(sums + query * LANES);
         const f32x16 subtracted = splat(shift[query]);
 #pragma GCC unroll 4
-        for (int64_t block = 0; block < whole; block++) {
+        for (int64_t block = 0; block < num_full; block++) {
             const int64_t at = block * BLOCK + query * STEP;
             total = _mm512_add_ps(total, exponentials_of_32(_mm512_load_ps(score + at), _mm512_load_ps(score + at + LANES),
                                                             factor, subtracted, probability + at));
         }
-        if (whole * STEP < num_keys) {
-            const int64_t at = whole * BLOCK + query * STEP, left_over = num_keys - whole * STEP;
+        if (num_full * STEP < num_keys) {
+            const int64_t at = num_full * BLOCK + query * STEP, left_over = num_keys - num_full * STEP;
             f32x16 left = _mm512_mask_loadu_ps(splat(NEG_INF), lanes_at(0, left_over), score + at);
             f32x16 right = _mm512_mask_loadu_ps(splat(NEG_INF), lanes_at(LANES, left_over), score + at + LANES);
             total = _mm512_add_ps(total, exponentials_of_32(left, right, factor, subtracted, probability + at));
@@ -253,7 +253,7 @@ static void head_forward(const bf16 *qkv, int64_t H, int64_t L, const Heads *hea
             for (int row = 0; row < STEP; row++) shift[row] = NEG_INF;
             for (int64_t key = 0; key < P; key += STEP) {
                 scores_of(&strip, key, STEP);
-                raise_maxima(strip.score, L - key, shift);
+                update_maxima(strip.score, L - key, shift);
             }
             for (int row = 0; row < STEP; row++) shift[row] *= strip.factor;
             attend(&strip, shift);
@@ -411,7 +411,7 @@ static void head_backward(const bf16 *qkv, const bf16 *context, const bf16 *d_co
     gather_head(context, H, NULL, L, D, P, E, b.query_PE);
     row_products(b.d_out_PE, b.query_PE, P, E, b.delta_P);
 
-    const int64_t rows_a_block = BLOCK / P + 1; /* rows to prefetch per block: (P / STEP)^2 blocks for P rows */
+    const int64_t rows_per_block = BLOCK / P + 1; /* rows to prefetch per block: (P / STEP)^2 blocks for P rows */
     int64_t next_row = 0;
     for (int64_t first = 0; first < P; first += STRIP) {
         const int64_t strip = min_int(P - first, STRIP);
@@ -422,7 +422,7 @@ static void head_backward(const bf16 *qkv, const bf16 *context, const bf16 *d_co
                 score_gradients(b.products, b.products + BLOCK, b.shift_P + first + query, b.delta_P + first + query,
                                 factor, L - key, b.probability + query * STEP, b.d_score + query * STEP,
                                 b.packed_d_score + query * P + key * STEP);
-                const int64_t from = min_int(next_row, next_L), to = min_int(next_row += rows_a_block, next_L);
+                const int64_t from = min_int(next_row, next_L), to = min_int(next_row += rows_per_block, next_L);
                 for (int part = 0; part < 3; part++) prefetch_rows(next_qkv + part * H, row_width, from, to, D);
                 prefetch_rows(next_context, H, from, to, D);
                 prefetch_rows(next_d_context, H, from, to, D);

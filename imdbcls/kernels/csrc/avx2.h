@@ -52,7 +52,7 @@ static inline f32s sub_where(lanes_mask lanes, f32s a, f32s b) {
     return _mm256_and_ps(_mm256_castsi256_ps(spread(lanes)), sub(a, b));
 }
 
-static inline f32s load_whole(const float *source) { return _mm256_loadu_ps(source); }
+static inline f32s load_full(const float *source) { return _mm256_loadu_ps(source); }
 
 /* Lanes outside the mask read as zero; their memory is not accessed. */
 static inline f32s load_f32(const float *source, lanes_mask lanes) {
@@ -79,7 +79,7 @@ static inline void add_to(float *target, lanes_mask lanes, f32s value) {
 static inline f32s exp2_of(f32s x) {
     const f32s is_normal = _mm256_cmp_ps(x, splat(-126), _CMP_NLT_UQ);
     x = _mm256_max_ps(splat(-126), x);
-    const f32s whole = _mm256_round_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC), fraction = sub(x, whole);
+    const f32s integer = _mm256_round_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC), fraction = sub(x, integer);
     f32s power = splat(1.53458124e-4f);
     power = fmadd(power, fraction, splat(1.33999309e-3f));
     power = fmadd(power, fraction, splat(9.61848907e-3f));
@@ -87,7 +87,7 @@ static inline f32s exp2_of(f32s x) {
     power = fmadd(power, fraction, splat(2.40226462e-1f));
     power = fmadd(power, fraction, splat(6.93147182e-1f));
     power = fmadd(power, fraction, splat(1));
-    const __m256i exponent = _mm256_slli_epi32(_mm256_cvtps_epi32(whole), 23);
+    const __m256i exponent = _mm256_slli_epi32(_mm256_cvtps_epi32(integer), 23);
     return _mm256_and_ps(is_normal, _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(power), exponent)));
 }
 

@@ -83,7 +83,7 @@ static inline f32s reciprocal(f32s x) {
     return mul(value, fnmadd(x, value, splat(2)));
 }
 
-static inline f32s load_whole(const float *source) { return _mm512_loadu_ps(source); }
+static inline f32s load_full(const float *source) { return _mm512_loadu_ps(source); }
 
 /* The other lanes are zero. */
 static inline f32s mul_where(lanes_mask lanes, f32s a, f32s b) { return _mm512_maskz_mul_ps(lanes, a, b); }

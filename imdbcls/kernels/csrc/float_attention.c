@@ -40,12 +40,12 @@ static void scores_of(const float *strip, int64_t row_width, int64_t num_rows, c
 static float exponentials(float *row_L, int64_t L, float factor, float *shift) {
     f32s most = splat(NEG_INF), total = splat(0);
     int64_t j = 0;
-    for (; j + LANES <= L; j += LANES) most = _mm256_max_ps(load_whole(row_L + j), most);
+    for (; j + LANES <= L; j += LANES) most = _mm256_max_ps(load_full(row_L + j), most);
     float largest = largest_of(most);
     for (; j < L; j++) largest = row_L[j] > largest ? row_L[j] : largest;
     *shift = largest * factor;
     for (j = 0; j < L; j += LANES) { /* the row is padded to full vectors */
-        const f32s value = exp2_of(fmsub(load_whole(row_L + j), splat(factor), splat(*shift)));
+        const f32s value = exp2_of(fmsub(load_full(row_L + j), splat(factor), splat(*shift)));
         const f32s kept = L - j >= LANES ? value : sub_where(lanes_at(j, L), value, splat(0));
         total = add(total, kept);
         store_f32(row_L + j, ALL_LANES, kept);
@@ -94,7 +94,7 @@ static void head_forward(const float *qkv, int64_t L, const Heads *heads, Arena 
                                FROM_ZERO, NULL);
         for (int64_t n = 0; n < num_rows; n++)
             for (int64_t j = 0; j < D; j += LANES) {
-                const f32s sum = load_whole(b.out + n * out_width + j);
+                const f32s sum = load_full(b.out + n * out_width + j);
                 store_f32(context + (first + n) * H + j, lanes_at(j, D), mul(sum, splat(scale[n])));
             }
     }
@@ -128,9 +128,9 @@ int attention(const float *qkv_N3H, const int64_t *offsets_B1, float *context_NH
 /* Replace a row of scores by probabilities, and the gradients of the probabilities by the gradients of the scores. */
 static void score_gradients(float *row_L, float *d_row_L, int64_t L, float factor, float shift, float scale, float mean) {
     for (int64_t j = 0; j < L; j += LANES) { /* rows are padded to full vectors; the padding is never read */
-        const f32s p = mul(exp2_of(fmsub(load_whole(row_L + j), splat(factor), splat(shift))), splat(scale));
+        const f32s p = mul(exp2_of(fmsub(load_full(row_L + j), splat(factor), splat(shift))), splat(scale));
         store_f32(row_L + j, ALL_LANES, p);
-        store_f32(d_row_L + j, ALL_LANES, mul(p, sub(load_whole(d_row_L + j), splat(mean))));
+        store_f32(d_row_L + j, ALL_LANES, mul(p, sub(load_full(d_row_L + j), splat(mean))));
     }
 }
 
@@ -150,7 +150,7 @@ static void scatter_head(const float *value, int64_t value_width, float factor, 
         const lanes_mask lanes = lanes_at(j, D);
         f32s sum = splat(0);
         for (int64_t n = 0; n < L; n++) {
-            const f32s scaled = mul(load_whole(value + n * value_width + j), splat(factor));
+            const f32s scaled = mul(load_full(value + n * value_width + j), splat(factor));
             store_f32(target + n * row_width + j, lanes, scaled);
             sum = add(sum, scaled);
         }

@@ -52,9 +52,9 @@ int lstm(float *gates_NG, const float *weight_GH, const int64_t *offsets_B1, flo
                     for (int64_t u = j; u < j + PANEL; u += LANES) {
                         f32s z[4];
                         for (int gate = 0; gate < 4; gate++)
-                            z[gate] = add(load_whole(sum[gate] + i * PANEL + u - j),
-                                          load_whole(gates_NG + n * G + gate * H + u));
-                        const f32s c = next_cell(z, load_whole(cell + i * H + u)), h = output_of(z, c);
+                            z[gate] = add(load_full(sum[gate] + i * PANEL + u - j),
+                                          load_full(gates_NG + n * G + gate * H + u));
+                        const f32s c = next_cell(z, load_full(cell + i * H + u)), h = output_of(z, c);
                         store_f32(cell + i * H + u, ALL_LANES, c);
                         store_f32(next + i * H + u, ALL_LANES, h);
                         if (ends) store_f32(final_BH + (group * size + i) * H + u, ALL_LANES, h);
@@ -105,12 +105,12 @@ int lstm_backward(const float *gates_NG, const float *weight_GH, const int64_t *
                     const int64_t document = group * size + i;
                     const int64_t n = sequences[i].first + t * sequences[i].stride, preceding = n - sequences[i].stride;
                     for (int64_t u = j; u < j + PANEL; u += LANES) {
-                        f32s z[4], d[4], c_before = splat(0), d_h = load_whole(d_output + i * PANEL + u - j);
-                        for (int gate = 0; gate < 4; gate++) z[gate] = load_whole(gates_NG + n * G + gate * H + u);
-                        if (t > 0) c_before = load_whole(cell_NH + preceding * H + u);
-                        if (t + 1 == sequences[i].length) d_h = add(d_h, load_whole(d_final_BH + document * H + u));
-                        const f32s d_c = step_backward(z, c_before, load_whole(cell_NH + n * H + u), d_h,
-                                                       load_whole(d_cell + i * H + u), d);
+                        f32s z[4], d[4], c_before = splat(0), d_h = load_full(d_output + i * PANEL + u - j);
+                        for (int gate = 0; gate < 4; gate++) z[gate] = load_full(gates_NG + n * G + gate * H + u);
+                        if (t > 0) c_before = load_full(cell_NH + preceding * H + u);
+                        if (t + 1 == sequences[i].length) d_h = add(d_h, load_full(d_final_BH + document * H + u));
+                        const f32s d_c = step_backward(z, c_before, load_full(cell_NH + n * H + u), d_h,
+                                                       load_full(d_cell + i * H + u), d);
                         store_f32(d_cell + i * H + u, ALL_LANES, d_c);
                         for (int gate = 0; gate < 4; gate++) {
                             store_f32(d_gates_NG + n * G + gate * H + u, ALL_LANES, d[gate]);

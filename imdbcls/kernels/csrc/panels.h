@@ -32,9 +32,9 @@ ALWAYS_INLINE void product_of_rows(const int num_rows, float *c, int64_t c_width
     for (int i = 0; i < num_rows; i++)
         for (int half = 0; half < 2; half++)
             sum[i][half] = first == FROM_ZERO ? splat(0)
-                                              : load_whole((first == FROM_BIAS ? bias : c + i * c_width) + half * LANES);
+                                              : load_full((first == FROM_BIAS ? bias : c + i * c_width) + half * LANES);
     for (int64_t k = 0; k < num_steps; k++) {
-        const f32s left = load_whole(b + k * PANEL), right = load_whole(b + k * PANEL + LANES);
+        const f32s left = load_full(b + k * PANEL), right = load_full(b + k * PANEL + LANES);
 #pragma GCC unroll 6
         for (int i = 0; i < num_rows; i++) {
             const f32s x = splat(a.start[i * a.row + k * a.step]);

@@ -79,12 +79,12 @@ static inline void row_statistics(const float *row_H, int64_t H, float epsilon, 
     f32s sum[4] = {splat(0), splat(0), splat(0), splat(0)}, squares[4] = {splat(0), splat(0), splat(0), splat(0)};
     int64_t first = 0;
     for (; first + 4 * LANES <= H; first += 4 * LANES)
-        for (int i = 0; i < 4; i++) sum[i] = add(sum[i], load_whole(row_H + first + i * LANES));
+        for (int i = 0; i < 4; i++) sum[i] = add(sum[i], load_full(row_H + first + i * LANES));
     for (int64_t j = first; j < H; j += LANES) sum[0] = add(sum[0], load_f32(row_H + j, lanes_at(j, H)));
     *mean = total_of(sum) / (float)H;
     for (int64_t j = 0; j < first; j += 4 * LANES)
         for (int i = 0; i < 4; i++) {
-            f32s centred = sub(load_whole(row_H + j + i * LANES), splat(*mean));
+            f32s centred = sub(load_full(row_H + j + i * LANES), splat(*mean));
             squares[i] = fmadd(centred, centred, squares[i]);
         }
     for (int64_t j = first; j < H; j += LANES) {
