@@ -49,9 +49,10 @@ def kernels_of_width(lstm: nn.LSTM, dtype: torch.dtype) -> Kernels | None:
 def final_output(
     kernels: Kernels, lstm: nn.LSTM, hidden_BTD: Tensor, mask_BT: Tensor, *, backward: bool = False
 ) -> Tensor:
-    """Return the output at each document's last real token, or with `backward` at its first; final_BH.
+    """Return the LSTM's output after it has read each document; final_BH in the dtype of the kernels.
 
-    It has the dtype of the kernels, which come from `kernels_for`. Padding, on the right, is not read.
+    With `backward`, each document is read from its end to its start. `kernels` must come from `kernels_for`. Padding,
+    which is on the right, is not read.
     """
     offsets = cu_seqlens_of(mask_BT)
     rows_ND = hidden_BTD.to(kernels.dtype).flatten(0, 1)

@@ -415,7 +415,7 @@ def final_and_gradients(
 ) -> dict[str, Tensor]:
     """Return the final outputs of both directions by name, and all gradients of a fixed function of them.
 
-    With `using`, by these kernels where they take the width; else by PyTorch's LSTM, in bfloat16 with `bf16`.
+    Use the kernels `using` if they support the width, else PyTorch's LSTM, in bfloat16 with `bf16`.
     """
     output = pytorch_output if using is None else final_output
     head.zero_grad()

@@ -450,9 +450,10 @@ def test_nothing_is_written_after_a_write_error(begun: Trainer, monkeypatch: pyt
 
 @pytest.mark.slow
 def test_previous_best_weights_are_kept_until_last_is_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The disk takes the second epoch's `best` and no `last`; run anew, the epoch may come out less well.
+    """The second epoch's `best` is written, but the disk is full before its `last` is written.
 
-    So it may on CUDA, or with other software.
+    The run then repeats the epoch. On CUDA or with other software, the repeated epoch may be worse than the first time,
+    so the previous best weights must still exist.
     """
     begun = make(tmp_path)
     saver, save = begun.saver, checkpoint.save

@@ -1,6 +1,6 @@
 """A step never waits for a GPU. The tests use PyTorch's meta device, whose tensors have no values.
 
-Whatever would read a value there (`item`, `bool`, `nonzero`, a choice by a mask, a copy to the CPU) raises.
+Any operation that reads a value (`item`, `bool`, `nonzero`, boolean indexing, a copy to the CPU) raises an error there.
 """
 
 from collections.abc import Callable

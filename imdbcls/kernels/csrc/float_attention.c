@@ -53,7 +53,7 @@ static float exponentials(float *row_L, int64_t L, float factor, float *shift) {
     return sum_of(total);
 }
 
-/* A thread's buffers. */
+/* The buffers of a thread in forward. */
 typedef struct {
     float *packed_key, *packed_value, *score_SP, *out;
 } Forward;
@@ -158,7 +158,7 @@ static void scatter_head(const float *value, int64_t value_width, float factor, 
     }
 }
 
-/* A thread's buffers. */
+/* The buffers of a thread in backward. */
 typedef struct {
     float *key_columns, *value_columns, *key_rows, *query_rows, *d_out_rows, *d_query, *d_key, *d_value, *p_SP, *d_score_SP;
 } Backward;
