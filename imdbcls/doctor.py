@@ -5,7 +5,7 @@ answer, without any key. Other tools cover versions (`pip check`), the PyTorch b
 (`python -m torch.utils.collect_env`) and the W&B account (`wandb status`).
 """
 
-if __name__ == "__main__":  # before the other imports: they fail if the machine lacks memory or threads
+if __name__ == "__main__":  # first, because memory may already run out during an import
     from imdbcls.runtime.entry import set_up_streams
 
     set_up_streams()

@@ -4,7 +4,7 @@ The command takes the same choices and config keys as `imdbcls.train`. It reads,
 run would, and does not train.
 """
 
-if __name__ == "__main__":  # before the other imports: they fail if the machine lacks memory or threads
+if __name__ == "__main__":  # first, because memory may already run out during an import
     from imdbcls.runtime.entry import set_up_streams
 
     set_up_streams()

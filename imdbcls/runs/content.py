@@ -92,7 +92,7 @@ def _digest_of_folder(folder: str, suffixes: tuple[str, ...], recursive: bool) -
             if os.path.isfile(path):  # skips pipes and broken links
                 found.append((os.path.relpath(path, folder), path, os.stat(path)))
         if len(found) > MAX_FILES:
-            raise ValueError(f"{folder} holds more than {MAX_FILES:,} files")
+            raise ValueError(f"{folder} contains more than {MAX_FILES:,} files")
     key = json.dumps([[name, *_state(status)] for name, _, status in found])
 
     def digest() -> str:

@@ -57,7 +57,7 @@ def require_small_footer(path: Path) -> None:
         raise PagesError("is not a Parquet file")
     length = int.from_bytes(tail[:4], "little")
     if length > min(MAX_FOOTER_BYTES, size - 12):
-        raise PagesError(f"has a footer of {length:,} bytes")
+        raise PagesError(f"has a footer of {length:,} bytes, which is too large")
 
 
 def columns_of(path: Path, metadata: Any, names: Collection[str] | None = None) -> dict[str, Column]:

@@ -49,7 +49,7 @@ def write_atomically(path: Path, text: str, durable: bool = True) -> None:
 def scratch_folder(parent: Path) -> Iterator[Path]:
     """Yield a new, empty folder in `parent`, and remove it after the block.
 
-    Old scratch folders of killed processes are removed before.
+    Old scratch folders that killed processes have left are removed first.
     """
     parent.mkdir(parents=True, exist_ok=True)
     for folder in parent.glob(f"{SCRATCH_PREFIX}*"):

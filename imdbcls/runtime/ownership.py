@@ -15,13 +15,13 @@ def risk_of_folder(folder: Path) -> str | None:
     a folder cannot be examined.
     """
     if folder.is_symlink():
-        return f"{folder} is a symbolic link: put a folder in its place"
-    place = nearest_existing(folder).resolve(strict=True)
+        return f"{folder} is a symbolic link: replace it by a folder"
+    nearest = nearest_existing(folder).resolve(strict=True)
     risk = None
     if folder.exists():
         found = folder.lstat()
-        risk = _risk(place, found) if stat.S_ISDIR(found.st_mode) else f"{folder} is not a folder"
-    for parent in place.parents if folder.exists() else (place, *place.parents):
+        risk = _risk(nearest, found) if stat.S_ISDIR(found.st_mode) else f"{folder} is not a folder"
+    for parent in nearest.parents if folder.exists() else (nearest, *nearest.parents):
         status = parent.lstat()
         is_sticky = status.st_mode & stat.S_ISVTX and status.st_uid in (0, os.geteuid())
         if risk is None and not is_sticky:

@@ -59,7 +59,7 @@ class StopRequest:
 
 
 def current_handlers() -> dict[int, Any]:
-    """Return the current signal handlers. Outside the main thread, which alone can set handlers, return none."""
+    """Return the current signal handlers, or none outside the main thread, because only it can set them."""
     if threading.current_thread() is not threading.main_thread():
         return {}
     return {number: signal.getsignal(number) for number in SIGNALS}

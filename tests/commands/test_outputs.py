@@ -90,34 +90,34 @@ COMMANDS = tuple(answering(Path()))
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_full_disk_for_stdout_gives_one_sentence(name: str, finished: Path, tmp_path: Path) -> None:
-    code, _, said = run(tmp_path, *answering(finished)[name], stdout="/dev/full")
-    assert code == 2, said
-    assert said.count("stdout cannot be written: No space left on device") == 1
-    assert "Traceback" not in said and "Exception ignored" not in said
+    code, _, messages = run(tmp_path, *answering(finished)[name], stdout="/dev/full")
+    assert code == 2, messages
+    assert messages.count("stdout cannot be written: No space left on device") == 1
+    assert "Traceback" not in messages and "Exception ignored" not in messages
     if name == "compare":  # the requested file exists
         assert json.loads((tmp_path / "compared/comparison.json").read_text())["groups"]
 
 
 @pytest.mark.parametrize("name", ["train help", "train cfg", "predict", "evaluate", "compare"])
 def test_closed_stdout_gives_one_sentence(name: str, finished: Path, tmp_path: Path) -> None:
-    code, _, said = run(tmp_path, *answering(finished)[name], stdout=CLOSED)
-    assert code == 2, said
-    assert said.count("stdout cannot be written: it is closed") == 1 and "Traceback" not in said
+    code, _, messages = run(tmp_path, *answering(finished)[name], stdout=CLOSED)
+    assert code == 2, messages
+    assert messages.count("stdout cannot be written: it is closed") == 1 and "Traceback" not in messages
 
 
 @pytest.mark.parametrize("name", ["train help", "train cfg", "data", "doctor", "predict", "evaluate", "compare"])
 def test_broken_pipe_ends_a_command_silently(name: str, finished: Path, tmp_path: Path) -> None:
-    code, _, said = run(tmp_path, *answering(finished)[name], stdout=NO_READER)
-    assert code == 128 + signal.SIGPIPE, said
+    code, _, messages = run(tmp_path, *answering(finished)[name], stdout=NO_READER)
+    assert code == 128 + signal.SIGPIPE, messages
     allowed = ("warning: the page shows no texts", "The metrics equal the recorded ones")
-    assert not [line for line in said.splitlines() if not line.startswith(allowed)], said
+    assert not [line for line in messages.splitlines() if not line.startswith(allowed)], messages
 
 
 @pytest.mark.parametrize("name", ["train help", "data", "doctor", "predict", "evaluate", "compare"])
 def test_ascii_streams_accept_every_output(name: str, finished: Path, tmp_path: Path) -> None:
-    code, answer, said = run(tmp_path, *answering(finished)[name], encoding="ascii")
-    assert code == 0, said
-    assert answer.isascii() and said.isascii() and answer.strip()
+    code, answer, messages = run(tmp_path, *answering(finished)[name], encoding="ascii")
+    assert code == 0, messages
+    assert answer.isascii() and messages.isascii() and answer.strip()
     if name == "compare":
         assert "-----" in answer and "\\u2500" not in answer
 
@@ -129,8 +129,8 @@ def test_json_lines_stay_json_in_ascii(finished: Path, tmp_path: Path) -> None:
     result["label_names"] = ["négatif", "😀"]
     (copy / "result.json").write_text(json.dumps(result))
     for encoding in ("ascii", "utf-8"):
-        code, answer, said = run(tmp_path, "predict", str(copy), "A film.", encoding=encoding)
-        assert code == 0, said
+        code, answer, messages = run(tmp_path, "predict", str(copy), "A film.", encoding=encoding)
+        assert code == 0, messages
         assert sorted(json.loads(answer)["probabilities"]) == ["négatif", "😀"]
         assert answer.isascii() == (encoding == "ascii")
 
@@ -149,11 +149,11 @@ def test_training_continues_after_its_streams_close(lost: str, tmp_path: Path) -
             os.close(controller)  # closes the terminal: every later write to it fails with EIO
             assert process.wait(120) == 0
     elif stream == "stderr":
-        code, _, said = run(tmp_path, "train", *ONE_RUN, stderr=places[how])
+        code, _, messages = run(tmp_path, "train", *ONE_RUN, stderr=places[how])
         assert code == 0, code
     else:
-        code, _, said = run(tmp_path, "train", *ONE_RUN, stdout=places[how])
-        assert code == 0 and "Traceback" not in said, said
+        code, _, messages = run(tmp_path, "train", *ONE_RUN, stdout=places[how])
+        assert code == 0 and "Traceback" not in messages, messages
     (result,) = tmp_path.glob("runs/*/*/result.json")
     assert json.loads(result.read_text())["status"] == "done"
 
@@ -172,19 +172,21 @@ runpy.run_module("imdbcls.train", run_name="__main__")
 def test_sweep_with_broken_pipe_finishes_its_jobs(tmp_path: Path) -> None:
     """A sweep writes to stdout only if Hydra logs there. The exit code still depends on failed jobs."""
     sweep = ("--multirun", "head=cls,mean", "jobs=2", "hydra/job_logging=stdout", *ONE_RUN)
-    code, _, said = run(tmp_path, "train", *sweep, stdout=NO_READER)
-    assert code == 128 + signal.SIGPIPE and "Traceback" not in said, said
+    code, _, messages = run(tmp_path, "train", *sweep, stdout=NO_READER)
+    assert code == 128 + signal.SIGPIPE and "Traceback" not in messages, messages
     assert len(list(tmp_path.glob("runs/*/*/result.json"))) == 2
-    code, _, said = run(tmp_path, "train", *sweep, "optimizer.betas=[2,2]", stdout=NO_READER)
-    assert code == 1 and "Traceback" not in said, said
+    code, _, messages = run(tmp_path, "train", *sweep, "optimizer.betas=[2,2]", stdout=NO_READER)
+    assert code == 1 and "Traceback" not in messages, messages
     answers = str(tmp_path / "answers.txt")
-    code, _, said = run(tmp_path, "train", *sweep, "optimizer.betas=[2,2]", "hydra/job_logging=none", stdout=answers)
-    assert code == 1 and "2 of 2 runs are not done" in said and Path(answers).read_text() == "", said
+    code, _, messages = run(
+        tmp_path, "train", *sweep, "optimizer.betas=[2,2]", "hydra/job_logging=none", stdout=answers
+    )
+    assert code == 1 and "2 of 2 runs are not done" in messages and Path(answers).read_text() == "", messages
 
 
 def test_closed_stdin_gives_one_sentence(finished: Path, tmp_path: Path) -> None:
-    code, answer, said = run(tmp_path, "predict", str(finished), stdin=CLOSED)
-    assert (code, answer) == (2, "") and "stdin cannot be read" in said and "Traceback" not in said
+    code, answer, messages = run(tmp_path, "predict", str(finished), stdin=CLOSED)
+    assert (code, answer) == (2, "") and "stdin cannot be read" in messages and "Traceback" not in messages
 
 
 def test_closed_descriptor_is_not_reused_for_a_file(tmp_path: Path) -> None:

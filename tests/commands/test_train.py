@@ -303,8 +303,8 @@ def answer(launch: Launch, folder: Path, *arguments: str, expect: int) -> tuple[
     assert imported(done.stderr) & set(HEAVY) == set()
     assert os.listdir(folder) == [], "the command writes no files"
     assert "Traceback" not in done.stderr
-    said = [line for line in done.stderr.splitlines() if not line.startswith("import time:")]
-    return done.stdout, "\n".join(said)
+    messages = [line for line in done.stderr.splitlines() if not line.startswith("import time:")]
+    return done.stdout, "\n".join(messages)
 
 
 def test_config_is_shown_without_heavy_imports(launch: Launch, tmp_path: Path) -> None:

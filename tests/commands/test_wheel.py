@@ -72,7 +72,7 @@ def test_installed_wheel_composes_in_another_folder(installed: Path, tmp_path: P
     where = "import imdbcls, imdbcls.conf; print(imdbcls.__file__, imdbcls.conf.__file__)"
     environment = {**os.environ, "PYTHONPATH": str(installed)}
     found = subprocess.run([sys.executable, "-c", where], env=environment, cwd=tmp_path, capture_output=True, text=True)
-    assert all(Path(place).is_relative_to(installed) for place in found.stdout.split())
+    assert all(Path(file).is_relative_to(installed) for file in found.stdout.split())
 
 
 def test_the_installed_wheel_trains(installed: Path, tmp_path: Path) -> None:

@@ -55,8 +55,8 @@ def test_run_does_not_depend_on_how_a_path_is_written(tmp_path: Path, monkeypatc
     shutil.copyfile(tmp_path / "work" / "c.csv", tmp_path / "scratch" / "job-17" / "other-name.csv")
     monkeypatch.chdir(tmp_path / "work")
     monkeypatch.setenv("HOME", str(tmp_path))
-    places = ("c.csv", "./c.csv", "below/../c.csv", "../link.csv", f"{tmp_path}/elsewhere/c.csv", "~/work/c.csv")
-    found = {hashes(f'data.train="{place}"') for place in (*places, f"{tmp_path}/scratch/job-17/other-name.csv")}
+    paths = ("c.csv", "./c.csv", "below/../c.csv", "../link.csv", f"{tmp_path}/elsewhere/c.csv", "~/work/c.csv")
+    found = {hashes(f'data.train="{path}"') for path in (*paths, f"{tmp_path}/scratch/job-17/other-name.csv")}
     assert len(found) == 1
     monkeypatch.chdir(tmp_path)
     assert {hashes("data.train=work/c.csv")} == found
@@ -169,9 +169,9 @@ def test_only_runs_on_the_same_documents_form_a_group(
     write_csv(tmp_path / "other.csv", 76)
     small = [choice for choice in TINY if not choice.startswith("data")]
 
-    def train(place: str, *choices: str) -> imdbcls.FinishedRun:
+    def train(train_path: str, *choices: str) -> imdbcls.FinishedRun:
         return imdbcls.run(
-            imdbcls.compose(*small, "data=files", f"data.train={place}", f"runs_dir={tmp_path}", *choices)
+            imdbcls.compose(*small, "data=files", f"data.train={train_path}", f"runs_dir={tmp_path}", *choices)
         )
 
     runs = [train("c.csv", "seed=0"), train(str(path), "seed=1"), train("c.parquet", "seed=2")]

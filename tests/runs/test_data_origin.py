@@ -53,7 +53,7 @@ NOT_HUB_IDS = (
 
 
 @pytest.fixture(autouse=True)
-def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def isolated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Provide an empty working directory, a separate cache, and libraries that cannot load anything."""
     (tmp_path / "work").mkdir()
     monkeypatch.chdir(tmp_path / "work")

@@ -20,18 +20,18 @@ from imdbcls.runs.format_version import OtherVersion, require_version
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def finished_runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a folder with a finished run of a frozen encoder and its cache. It is read-only."""
-    folder = tmp_path_factory.mktemp("whole")
+    folder = tmp_path_factory.mktemp("finished_runs")
     choices = ("backbone.freeze=true", f"data.cache_dir={folder}/cache", f"runs_dir={folder}/runs")
     imdbcls.run(imdbcls.compose(*TINY, *choices))
     return folder
 
 
 @pytest.fixture
-def run(whole: Path, tmp_path: Path) -> Path:
+def run(finished_runs: Path, tmp_path: Path) -> Path:
     """Return the run's folder in a copy of all runs."""
-    shutil.copytree(whole / "runs", tmp_path / "runs")
+    shutil.copytree(finished_runs / "runs", tmp_path / "runs")
     (folder,) = (tmp_path / "runs" / "default").iterdir()
     return folder
 
@@ -46,10 +46,10 @@ def train_again(run: Path) -> None:
     imdbcls.run(imdbcls.compose(*TINY, "backbone.freeze=true", f"runs_dir={run.parents[1]}"))
 
 
-def test_every_json_and_parquet_file_has_its_version(whole: Path) -> None:
-    assert compare.main([str(whole / "runs" / "default"), "--output", str(whole / "compared")]) == 0
+def test_every_json_and_parquet_file_has_its_version(finished_runs: Path) -> None:
+    assert compare.main([str(finished_runs / "runs" / "default"), "--output", str(finished_runs / "compared")]) == 0
     found = set()
-    for path in whole.rglob("*"):
+    for path in finished_runs.rglob("*"):
         if path.suffix == ".json" and path.parent.name != "backbone":  # transformers writes these files
             assert json.loads(path.read_text())["format_version"] in (1, 2), path
             found.add(path.name)
@@ -66,7 +66,7 @@ OTHER_VERSIONS: dict[str, tuple[Any, str]] = {
     "none": (None, "was written by an earlier version of imdbcls (no format_version)"),
     "newer": (2, "was written by a newer version of imdbcls (format_version 2; this one reads 1)"),
     "older": (0, "was written by an earlier version of imdbcls (format_version 0; this one reads 1)"),
-    "no number": ("1\x1b[2J", "has format_version 1\\x1b[2J, which is not a whole number"),
+    "a string": ("1\x1b[2J", "has format_version 1\\x1b[2J, which is not a whole number"),
     "a boolean": (True, "has format_version True, which is not a whole number"),
 }
 

@@ -47,7 +47,7 @@ def equal_lists(num_rows: int, num_values: int) -> pa.Array:
 
 def make_bombs(folder: Path) -> dict[str, str]:
     """Return the name of each file with the error about it."""
-    whole = {"dictionary_pagesize_limit": 2**31 - 1, "data_page_size": 2**31 - 1}
+    one_page = {"dictionary_pagesize_limit": 2**31 - 1, "data_page_size": 2**31 - 1}
     ids = [str(row) for row in range(ROWS)]
     nested = pa.array([[[[0.5]]]] * ROWS)
     repeated = pa.DictionaryArray.from_arrays(np.zeros(ROWS, dtype=np.int32), pa.array(["x" * (90 << 20)]))
@@ -55,9 +55,9 @@ def make_bombs(folder: Path) -> dict[str, str]:
     damaged = "are damaged or lack a column"
     many = {f"column {number}": pa.array([0]) for number in range(12_000)}
     tables: dict[str, tuple[Any, dict[str, Any], str]] = {
-        "one id": (columns(id=pa.array([long, *ids[1:]])), whole, "expand to 209,"),
-        "one long value": (columns(label=pa.array([long, *ids[1:]])), whole, damaged),
-        "one cluster": (columns(cluster=repeated), whole, "expand to 94,"),
+        "one id": (columns(id=pa.array([long, *ids[1:]])), one_page, "expand to 209,"),
+        "one long value": (columns(label=pa.array([long, *ids[1:]])), one_page, damaged),
+        "one cluster": (columns(cluster=repeated), one_page, "expand to 94,"),
         "wide lists": (columns(probabilities=equal_lists(ROWS, 100_000)), {}, "too many values to compare"),
         "too many classes": (columns(probabilities=equal_lists(ROWS, 1_001)), {}, "the same number of classes"),
         "shared beginnings": (
@@ -196,9 +196,9 @@ def test_any_damaged_byte_raises_only_bad_predictions(tmp_path: Path) -> None:
     """Change each byte of a small file in turn. The file is either read or refused; no other exception is raised."""
     good = write(tmp_path / "good.parquet", columns(4), compression="none").read_bytes()
     path, refused = tmp_path / "a.parquet", 0
-    for place in range(0, len(good), 3):
+    for offset in range(0, len(good), 3):
         for byte in (0x00, 0xFF):
-            path.write_bytes(good[:place] + bytes([byte]) + good[place + 1 :])
+            path.write_bytes(good[:offset] + bytes([byte]) + good[offset + 1 :])
             try:
                 read_predictions(path, np.float32)
             except BadPredictions:

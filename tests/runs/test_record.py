@@ -23,17 +23,17 @@ TIMES = ("seconds", "per_second", "latency_ms", "peak_memory_mb")
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def finished_runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a folder with one finished run. It is read-only."""
-    folder = tmp_path_factory.mktemp("whole")
+    folder = tmp_path_factory.mktemp("finished_runs")
     imdbcls.run(imdbcls.compose(*TINY, f"runs_dir={folder}"))
     return folder
 
 
 @pytest.fixture
-def copied(whole: Path, tmp_path: Path) -> Path:
+def copied(finished_runs: Path, tmp_path: Path) -> Path:
     """Return the run's folder in a copy of all runs."""
-    shutil.copytree(whole, tmp_path / "runs")
+    shutil.copytree(finished_runs, tmp_path / "runs")
     return next((tmp_path / "runs" / "default").iterdir())
 
 
@@ -117,9 +117,9 @@ def test_training_again_repairs_an_unusable_result_without_training(
     same = {key for key in before if not any(time in key for time in TIMES)}
     assert {key: again.result[key] for key in same} == {key: before[key] for key in same}
     assert (copied / "result.json.old-1").read_bytes() == damaged, "nothing is lost"
-    said = capsys.readouterr().err
-    assert "warning:" in said and UNUSABLE[damage][1] in said and "kept as result.json.old-1" in said
-    assert "is already done" not in said
+    messages = capsys.readouterr().err
+    assert "warning:" in messages and UNUSABLE[damage][1] in messages and "kept as result.json.old-1" in messages
+    assert "is already done" not in messages
     train_again(copied)
     assert "is already done" in capsys.readouterr().err
 

@@ -47,7 +47,7 @@ TARGETS = (
     ["os.system"],
     7,
 )
-PLACES = (
+KEY_PATHS = (
     "backbone",
     "head",
     "data.source",
@@ -70,11 +70,11 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def stranger(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def untrusted_run(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Return a copy of a finished run that a test can make hostile. The working directory is another folder."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("IMDBCLS_CACHE", str(finished.parents[2] / "cache"))
-    return Path(shutil.copytree(finished, tmp_path / "stranger"))
+    return Path(shutil.copytree(finished, tmp_path / "untrusted_run"))
 
 
 @pytest.fixture(autouse=True)
@@ -90,22 +90,22 @@ def quickly() -> Iterator[None]:
     signal.setitimer(signal.ITIMER_VIRTUAL, 0)
 
 
-def refusal(stranger: Path) -> str:
+def refusal(untrusted_run: Path) -> str:
     with pytest.raises(UserError) as refused:
-        evaluate(stranger, "test")
+        evaluate(untrusted_run, "test")
     sentence = str(refused.value)
     assert len(sentence) < 1500
     return sentence
 
 
-def with_config(stranger: Path, change: Callable[[dict[str, Any]], object]) -> None:
-    config = yaml.safe_load((stranger / "config.yaml").read_text())
+def with_config(untrusted_run: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    config = yaml.safe_load((untrusted_run / "config.yaml").read_text())
     change(config)
-    (stranger / "config.yaml").write_text(yaml.safe_dump(config))
+    (untrusted_run / "config.yaml").write_text(yaml.safe_dump(config))
 
 
-def put(config: dict[str, Any], place: str, value: object) -> None:
-    *parents, last = place.split(".")
+def put(config: dict[str, Any], key_path: str, value: object) -> None:
+    *parents, last = key_path.split(".")
     for parent in parents:
         config = config.setdefault(parent, {})
     config[last] = value
@@ -117,8 +117,8 @@ def config(finished: Path) -> dict[str, Any]:
 
 
 @pytest.mark.slow
-def test_unchanged_copy_is_evaluated_as_before(stranger: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    evaluate(stranger, "test")
+def test_unchanged_copy_is_evaluated_as_before(untrusted_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    evaluate(untrusted_run, "test")
     assert "The metrics equal the recorded ones to the last digit." in capsys.readouterr().err
 
 
@@ -128,9 +128,9 @@ def test_unchanged_copy_is_evaluated_as_before(stranger: Path, capsys: pytest.Ca
 @pytest.mark.slow
 @pytest.mark.parametrize("target", TARGETS, ids=str)
 def test_a_foreign_target_is_refused_anywhere(target: object, config: dict[str, Any]) -> None:
-    for place in PLACES:
+    for key_path in KEY_PATHS:
         changed = json.loads(json.dumps(config))
-        put(changed, f"{place}._target_", target)
+        put(changed, f"{key_path}._target_", target)
         with pytest.raises(UserError, match="is refused"):
             require_valid(changed)
     for nested in ({"a": [{"_target_": target}]}, [[{"_target_": target}]]):
@@ -139,18 +139,18 @@ def test_a_foreign_target_is_refused_anywhere(target: object, config: dict[str, 
 
 
 @pytest.mark.slow
-def test_nothing_is_called_before_the_config_is_refused(stranger: Path) -> None:
-    with_config(stranger, lambda config: config["head"].update(_target_="os.mkdir", path="made"))
-    assert "head._target_=os.mkdir is refused" in refusal(stranger)
+def test_nothing_is_called_before_the_config_is_refused(untrusted_run: Path) -> None:
+    with_config(untrusted_run, lambda config: config["head"].update(_target_="os.mkdir", path="made"))
+    assert "head._target_=os.mkdir is refused" in refusal(untrusted_run)
     assert not Path("made").exists()
 
 
 @pytest.mark.slow
-def test_run_folder_cannot_allow_its_own_code(stranger: Path, config: dict[str, Any]) -> None:
-    (stranger / "evil.py").write_text("open('made', 'w')")
-    with_config(stranger, lambda config: config.update(plugins=["evil", "os"]))
-    with_config(stranger, lambda config: config["head"].update(_target_="evil.Head"))
-    assert "evil.Head is refused" in refusal(stranger)
+def test_run_folder_cannot_allow_its_own_code(untrusted_run: Path, config: dict[str, Any]) -> None:
+    (untrusted_run / "evil.py").write_text("open('made', 'w')")
+    with_config(untrusted_run, lambda config: config.update(plugins=["evil", "os"]))
+    with_config(untrusted_run, lambda config: config["head"].update(_target_="evil.Head"))
+    assert "evil.Head is refused" in refusal(untrusted_run)
     with pytest.raises(UserError, match="plugins=os is refused"):
         require_valid({**config, "plugins": ["os"]})
 
@@ -217,7 +217,7 @@ def test_package_is_located_without_importing_it(path: str, tmp_path: Path, monk
 
 
 @pytest.fixture
-def elsewhere(stranger: Path, tmp_path: Path) -> Path:
+def foreign_documents(untrusted_run: Path, tmp_path: Path) -> Path:
     """Make the run's config name files of this machine that no training here has read. Return their folder."""
     sample, folder = read_sample(), tmp_path / "private"
     folder.mkdir()
@@ -233,23 +233,23 @@ def elsewhere(stranger: Path, tmp_path: Path) -> Path:
     columns = {"text_column": "text", "label_column": "label", "id_column": "id", "group_column": "film"}
     places = {"train": str(folder / "train.jsonl"), "validation": None, "test": str(folder / "test.jsonl")}
     source = {"_target_": "imdbcls.data.files.read_files", **places, **columns}
-    with_config(stranger, lambda config: config["data"].update(name="files", source=source))
+    with_config(untrusted_run, lambda config: config["data"].update(name="files", source=source))
     return folder
 
 
 @pytest.mark.slow
 def test_documents_are_read_only_with_user_permission(
-    elsewhere: Path, stranger: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    foreign_documents: Path, untrusted_run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     read = "imdbcls.data.files.read_table"
     with monkeypatch.context() as patched:
         patched.setattr(read, lambda path, key: pytest.fail(f"{path} was opened"))
-        assert f"data.train={elsewhere}/train.jsonl" in (sentence := refusal(stranger))
+        assert f"data.train={foreign_documents}/train.jsonl" in (sentence := refusal(untrusted_run))
         assert "--trust-source" in sentence and "--data PATH" in sentence
-        load_run(stranger).predict(["A quiet, patient film."])  # this needs no documents
-    evaluate(stranger, "validation", trust_source=True)
-    elsewhere.rename(elsewhere.with_name("copy"))
-    evaluate(stranger, "validation", data=str(elsewhere.with_name("copy")))
+        load_run(untrusted_run).predict(["A quiet, patient film."])  # this needs no documents
+    evaluate(untrusted_run, "validation", trust_source=True)
+    foreign_documents.rename(foreign_documents.with_name("copy"))
+    evaluate(untrusted_run, "validation", data=str(foreign_documents.with_name("copy")))
     assert capsys.readouterr().err.count("The metrics equal the recorded ones to the last digit.") == 2
 
 
@@ -281,16 +281,16 @@ def test_documents_are_read_only_with_user_permission(
     ),
     ids=lambda value: value[:24],
 )
-def test_invalid_config_file_is_refused(text: str, reason: str, stranger: Path) -> None:
-    (stranger / "config.yaml").write_text(text)
-    assert reason in refusal(stranger)
+def test_invalid_config_file_is_refused(text: str, reason: str, untrusted_run: Path) -> None:
+    (untrusted_run / "config.yaml").write_text(text)
+    assert reason in refusal(untrusted_run)
     assert not Path("made").exists()
 
 
 @pytest.mark.slow
-def test_binary_config_file_is_refused(stranger: Path) -> None:
-    (stranger / "config.yaml").write_bytes(b"\xff\xfe\x00a: 1")
-    assert "cannot be read" in refusal(stranger)
+def test_binary_config_file_is_refused(untrusted_run: Path) -> None:
+    (untrusted_run / "config.yaml").write_bytes(b"\xff\xfe\x00a: 1")
+    assert "cannot be read" in refusal(untrusted_run)
 
 
 def leaves(node: Any, path: str = "") -> Iterator[str]:
@@ -304,45 +304,45 @@ WRONG = ([1, {"a": 2}], {"a": {"b": 1}}, "words", -1, 1e300, True, None, float("
 
 
 @pytest.mark.slow
-def test_wrong_type_of_any_key_gives_an_error_or_a_result(stranger: Path, config: dict[str, Any]) -> None:
+def test_wrong_type_of_any_key_gives_an_error_or_a_result(untrusted_run: Path, config: dict[str, Any]) -> None:
     """Keys that evaluation does not need may have any value. No exception other than UserError may be raised."""
-    text, refused = (stranger / "config.yaml").read_text(), 0
+    text, refused = (untrusted_run / "config.yaml").read_text(), 0
     keys = list(leaves(config))
     assert len(keys) >= 50
     for number, key in enumerate(keys):
         changed = json.loads(json.dumps(config))
         for wrong in (WRONG[number % len(WRONG)], WRONG[(number * 3 + 1) % len(WRONG)]):
             put(changed, key, wrong)
-            (stranger / "config.yaml").write_text(yaml.safe_dump(changed))
+            (untrusted_run / "config.yaml").write_text(yaml.safe_dump(changed))
             try:
-                evaluate(stranger, "validation")
+                evaluate(untrusted_run, "validation")
             except UserError as error:
                 refused += 1
                 assert str(error)
     assert refused > len(keys)
     for key in keys:
-        (stranger / "config.yaml").write_text(text)
-        with_config(stranger, lambda config, key=key: remove(config, key))
+        (untrusted_run / "config.yaml").write_text(text)
+        with_config(untrusted_run, lambda config, key=key: remove(config, key))
         try:
-            evaluate(stranger, "validation")
+            evaluate(untrusted_run, "validation")
         except UserError:
             continue
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("key", ("_args_", "_partial_", "_convert_", "_recursive_", "_unknown_"))
-@pytest.mark.parametrize("place", ("head", "data.source"))
-def test_hydra_special_keys_give_an_error_or_a_result(place: str, key: str, stranger: Path) -> None:
+@pytest.mark.parametrize("key_path", ("head", "data.source"))
+def test_hydra_special_keys_give_an_error_or_a_result(key_path: str, key: str, untrusted_run: Path) -> None:
     for wrong in ([1, 2], True, "words", {"a": 1}):
-        with_config(stranger, lambda config, wrong=wrong: put(config, f"{place}.{key}", wrong))
+        with_config(untrusted_run, lambda config, wrong=wrong: put(config, f"{key_path}.{key}", wrong))
         try:
-            evaluate(stranger, "validation")
+            evaluate(untrusted_run, "validation")
         except UserError as error:
             assert str(error)
 
 
-def remove(config: dict[str, Any], place: str) -> None:
-    *parents, last = place.split(".")
+def remove(config: dict[str, Any], key_path: str) -> None:
+    *parents, last = key_path.split(".")
     for parent in parents:
         config = config[parent]
     del config[last]
@@ -370,21 +370,21 @@ def remove(config: dict[str, Any], place: str) -> None:
     ),
     ids=lambda text: text[:24] or "empty",
 )
-def test_a_hostile_result_is_refused(text: str, stranger: Path) -> None:
-    (stranger / "result.json").write_text(text)
-    assert "does not contain a finished run" in refusal(stranger) or "split hash" in refusal(stranger)
+def test_a_hostile_result_is_refused(text: str, untrusted_run: Path) -> None:
+    (untrusted_run / "result.json").write_text(text)
+    assert "does not contain a finished run" in refusal(untrusted_run) or "split hash" in refusal(untrusted_run)
 
 
 @pytest.mark.slow
-def test_huge_result_file_is_refused(stranger: Path) -> None:
-    with (stranger / "result.json").open("wb") as file:
+def test_huge_result_file_is_refused(untrusted_run: Path) -> None:
+    with (untrusted_run / "result.json").open("wb") as file:
         file.truncate(2**33)
-    assert "does not contain a finished run" in refusal(stranger)
+    assert "does not contain a finished run" in refusal(untrusted_run)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "place",
+    "name",
     (
         "checkpoints/best/model.safetensors",
         "checkpoints",
@@ -394,21 +394,21 @@ def test_huge_result_file_is_refused(stranger: Path) -> None:
         "extra",
     ),
 )
-def test_link_out_of_the_run_folder_is_refused(place: str, stranger: Path, tmp_path: Path) -> None:
-    path = stranger / place
+def test_link_out_of_the_run_folder_is_refused(name: str, untrusted_run: Path, tmp_path: Path) -> None:
+    path = untrusted_run / name
     if path.exists():
         path.rename(tmp_path / "outside")
     else:
         (tmp_path / "outside").write_text("secret")
     path.symlink_to(tmp_path / "outside")
-    assert "is a symbolic link" in refusal(stranger)
+    assert "is a symbolic link" in refusal(untrusted_run)
 
 
 @pytest.mark.slow
-def test_pipe_is_refused_without_waiting(stranger: Path) -> None:
-    (stranger / "result.json").unlink()
-    os.mkfifo(stranger / "result.json")
-    assert "neither a file nor a folder" in refusal(stranger)
+def test_pipe_is_refused_without_waiting(untrusted_run: Path) -> None:
+    (untrusted_run / "result.json").unlink()
+    os.mkfifo(untrusted_run / "result.json")
+    assert "neither a file nor a folder" in refusal(untrusted_run)
 
 
 TENSORS = {
@@ -449,8 +449,8 @@ def test_terabyte_tensors_are_refused_before_reading(tmp_path: Path) -> None:
         tensor_shapes(path)
 
 
-def rewrite_weights(stranger: Path, header: dict[str, Any] | bytes, length: int | None = None) -> None:
-    path = stranger / "checkpoints/best/model.safetensors"
+def rewrite_weights(untrusted_run: Path, header: dict[str, Any] | bytes, length: int | None = None) -> None:
+    path = untrusted_run / "checkpoints/best/model.safetensors"
     raw = header if isinstance(header, bytes) else json.dumps(header).encode()
     path.write_bytes(struct.pack("<Q", len(raw) if length is None else length) + raw + bytes(64))
 
@@ -472,9 +472,9 @@ def rewrite_weights(stranger: Path, header: dict[str, Any] | bytes, length: int 
     ),
     ids=range(10),
 )
-def test_hostile_weights_are_refused(header: dict[str, Any] | bytes, length: int | None, stranger: Path) -> None:
-    rewrite_weights(stranger, header, length)
-    assert "checkpoints" in refusal(stranger) or "weights" in refusal(stranger)
+def test_hostile_weights_are_refused(header: dict[str, Any] | bytes, length: int | None, untrusted_run: Path) -> None:
+    rewrite_weights(untrusted_run, header, length)
+    assert "checkpoints" in refusal(untrusted_run) or "weights" in refusal(untrusted_run)
 
 
 @pytest.mark.slow
@@ -503,14 +503,14 @@ def test_hostile_weights_are_refused(header: dict[str, Any] | bytes, length: int
     ids=str,
 )
 def test_a_hostile_architecture_is_refused_or_has_no_effect(
-    change: dict[str, Any], stranger: Path, capsys: pytest.CaptureFixture[str]
+    change: dict[str, Any], untrusted_run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (stranger / "backbone/evil.py").write_text("open('made', 'w')")
-    path = stranger / "backbone/config.json"
+    (untrusted_run / "backbone/evil.py").write_text("open('made', 'w')")
+    path = untrusted_run / "backbone/config.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
     started = time.monotonic()
     try:
-        evaluate(stranger, "test")
+        evaluate(untrusted_run, "test")
     except UserError as error:
         assert "backbone" in str(error) or "checkpoints" in str(error)
     else:
@@ -523,40 +523,42 @@ def test_a_hostile_architecture_is_refused_or_has_no_effect(
 @pytest.mark.parametrize("name", ("config.json", "tokenizer.json", "tokenizer_config.json"))
 @pytest.mark.parametrize("content", (b"", b"[" * 100_000, b"\xff\xfe", b"{}", b"null", b'{"a": ' * 10_000, None))
 def test_hostile_backbone_files_are_refused_or_have_no_effect(
-    name: str, content: bytes | None, stranger: Path, capsys: pytest.CaptureFixture[str]
+    name: str, content: bytes | None, untrusted_run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    path = stranger / "backbone" / name
+    path = untrusted_run / "backbone" / name
     if content is None:
         path.unlink()
     else:
         path.write_bytes(content)
     try:
-        evaluate(stranger, "test")
+        evaluate(untrusted_run, "test")
     except UserError as error:
         assert "backbone" in str(error) or "token" in str(error)
 
 
 @pytest.mark.slow
-def test_missing_backbone_folder_is_not_treated_as_a_hub_id(stranger: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_backbone_folder_is_not_treated_as_a_hub_id(
+    untrusted_run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def reach(*_: object, **__: object) -> None:
-        raise AssertionError("a stranger's folder name was looked up on the hub")
+        raise AssertionError("the folder name was looked up on the hub")
 
     monkeypatch.setattr("imdbcls.models.backbone.download", reach)
-    shutil.rmtree(stranger / "backbone")
+    shutil.rmtree(untrusted_run / "backbone")
     with pytest.raises(UserError, match=r"config\.json is missing"):
-        evaluate(Path(stranger.name), "test")
+        evaluate(Path(untrusted_run.name), "test")
 
 
 @pytest.mark.slow
-def test_run_folder_does_not_choose_the_token_cache(stranger: Path, tmp_path: Path) -> None:
-    with_config(stranger, lambda config: config["data"].update(cache_dir=str(tmp_path / "elsewhere")))
-    evaluate(stranger, "test")
-    assert not (tmp_path / "elsewhere").exists()
+def test_run_folder_does_not_choose_the_token_cache(untrusted_run: Path, tmp_path: Path) -> None:
+    with_config(untrusted_run, lambda config: config["data"].update(cache_dir=str(tmp_path / "foreign_documents")))
+    evaluate(untrusted_run, "test")
+    assert not (tmp_path / "foreign_documents").exists()
 
 
-def change_weights(stranger: Path, change: Callable[[dict[str, Any]], object]) -> None:
+def change_weights(untrusted_run: Path, change: Callable[[dict[str, Any]], object]) -> None:
     """Replace the tensors in the best checkpoint, and update the hash in its manifest."""
-    best = stranger / "checkpoints/best"
+    best = untrusted_run / "checkpoints/best"
     tensors = load_file(best / "model.safetensors")
     change(tensors)
     save_file(tensors, best / "model.safetensors")
@@ -570,29 +572,29 @@ WEIGHTS: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     "not a number": (lambda w: w["head.output.bias"].fill_(math.nan), "NaN or infinite, first in head.output.bias"),
     "infinity": (lambda w: w["encoder.embeddings.word_embeddings.weight"][5].fill_(math.inf), "NaN or infinite"),
     "too large": (lambda w: w["head.output.weight"].fill_(3e38), "the model's output is NaN"),
-    "whole numbers": (lambda w: w.update({name: tensor.to(torch.int8) for name, tensor in w.items()}), "is torch.int8"),
+    "integers": (lambda w: w.update({name: tensor.to(torch.int8) for name, tensor in w.items()}), "is torch.int8"),
 }
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", list(WEIGHTS))
-def test_weights_with_non_finite_outputs_are_refused(name: str, stranger: Path) -> None:
+def test_weights_with_non_finite_outputs_are_refused(name: str, untrusted_run: Path) -> None:
     change, sentence = WEIGHTS[name]
-    change_weights(stranger, change)
-    assert sentence in refusal(stranger)
+    change_weights(untrusted_run, change)
+    assert sentence in refusal(untrusted_run)
     with pytest.raises(UserError, match=re.escape(sentence)):
-        load_run(stranger).predict(["A quiet, patient film."])
+        load_run(untrusted_run).predict(["A quiet, patient film."])
 
 
 @pytest.mark.slow
-def test_a_panicking_tokenizer_is_refused_by_every_command(stranger: Path) -> None:
-    path = stranger / "backbone/tokenizer.json"
+def test_a_panicking_tokenizer_is_refused_by_every_command(untrusted_run: Path) -> None:
+    path = untrusted_run / "backbone/tokenizer.json"
     content = json.loads(path.read_text(encoding="utf-8"))
     bomb = {"type": "Split", "pattern": {"Regex": "(a+)+$"}, "behavior": "Isolated", "invert": False}
     path.write_text(json.dumps({**content, "pre_tokenizer": bomb}), encoding="utf-8")
-    assert "tokenizer.json cannot be used: PanicException" in refusal(stranger)
+    assert "tokenizer.json cannot be used: PanicException" in refusal(untrusted_run)
     with pytest.raises(UserError, match=r"tokenizer\.json cannot be used"):
-        load_run(stranger).predict(["A quiet, patient film."])
-    command = start(Path.cwd(), *TINY, "backbone=minilm", f"backbone.path={stranger / 'backbone'}")
+        load_run(untrusted_run).predict(["A quiet, patient film."])
+    command = start(Path.cwd(), *TINY, "backbone=minilm", f"backbone.path={untrusted_run / 'backbone'}")
     assert command.wait() == 2
     assert "tokenizer.json cannot be used" in command.output and "Traceback" not in command.output

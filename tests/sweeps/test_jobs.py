@@ -120,14 +120,14 @@ def test_parallel_jobs_share_threads_and_match_sequential_jobs(tmp_path: Path) -
         for file in ("checkpoints/best/model.safetensors", "predictions/test.parquet"):
             assert digest(one / file) == digest(other / file)
         assert points(one) == points(other)
-    *said, _, _ = [
+    *messages, _, _ = [
         line for line in command.output.splitlines() if line and not line.startswith(("Launching ", "\t#"))
     ]  # Hydra's
     names = [one.name for one in runs]
-    assert all(line.startswith(tuple(names)) for line in said)
+    assert all(line.startswith(tuple(names)) for line in messages)
     assert command.output.count("on CPU, 1 thread") == 2
-    ends = [at for at, line in enumerate(said) if "validation accuracy" in line]
-    second_begins = [at for at, line in enumerate(said) if "on CPU" in line][1]
+    ends = [at for at, line in enumerate(messages) if "validation accuracy" in line]
+    second_begins = [at for at, line in enumerate(messages) if "on CPU" in line][1]
     assert second_begins < ends[0]
 
 
@@ -146,8 +146,8 @@ def test_two_concurrent_sweeps_share_no_run_folder(tmp_path: Path) -> None:
     arguments = ("--multirun", *TINY, "seed=0,1,2", "epochs=1")
     both = [start(tmp_path, *arguments) for _ in range(2)]
     codes = [command.wait() for command in both]
-    said = "".join(command.output for command in both)
-    assert "Traceback" not in said
+    messages = "".join(command.output for command in both)
+    assert "Traceback" not in messages
     assert set(codes) <= {0, 1}
     run(tmp_path, *arguments)  # runs that both sweeps have skipped are trained now
     folders = [folder for folder in tmp_path.glob("runs/default/*") if folder.is_dir()]
