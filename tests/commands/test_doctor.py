@@ -83,7 +83,7 @@ def test_available_resources_are_found_and_no_key_is_shown(tmp_path: Path) -> No
             "http://127.0.0.1:9 does not answer: runs",
         ),
         ({"WANDB_API_KEY": "a" * 40, "WANDB_MODE": "offline"}, "WANDB_MODE=offline: runs are logged offline"),
-        ({"WANDB_BASE_URL": "https://wandb.example.org"}, "`wandb login` for https://wandb.example.org"),
+        ({"WANDB_BASE_URL": "https://wandb.example.org"}, "`wandb login` to use https://wandb.example.org"),
         ({"WANDB_DISABLED": "true"}, "WANDB_DISABLED is set: nothing is logged"),
     ],
 )

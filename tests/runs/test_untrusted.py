@@ -569,7 +569,7 @@ def change_weights(untrusted_run: Path, change: Callable[[dict[str, Any]], objec
 
 
 WEIGHTS: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
-    "not a number": (lambda w: w["head.output.bias"].fill_(math.nan), "NaN or infinity; the first such tensor is head.output.bias"),
+    "not a number": (lambda w: w["head.output.bias"].fill_(math.nan), "tensor is head.output.bias"),
     "infinity": (lambda w: w["encoder.embeddings.word_embeddings.weight"][5].fill_(math.inf), "NaN or infinity"),
     "too large": (lambda w: w["head.output.weight"].fill_(3e38), "the model's output is NaN"),
     "integers": (lambda w: w.update({name: tensor.to(torch.int8) for name, tensor in w.items()}), "is torch.int8"),
