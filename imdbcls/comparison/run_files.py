@@ -12,7 +12,7 @@ from imdbcls.errors import UserError
 from imdbcls.printable import printable_line
 from imdbcls.runs.format_version import RESULT, require_version
 from imdbcls.runs.predictions import Predictions
-from imdbcls.runs.read_predictions import BadPredictions, read_predictions
+from imdbcls.runs.read_predictions import BadPredictionsError, read_predictions
 from imdbcls.runs.record import path_of_predictions, problem_of_predictions
 from imdbcls.runs.untrusted import read_json, read_yaml, require_regular_file
 
@@ -24,7 +24,7 @@ MAX_VALUE = 1e15  # of any number
 REQUIRED = {"seed": int, "head": str, "group_hash": str}
 
 
-class BadRun(UserError):
+class BadRunError(UserError):
     """A run that cannot be compared. The message is a clause for the user."""
 
 
@@ -49,15 +49,15 @@ def is_run_folder(folder: Path) -> bool:
 def read_run(folder: Path, study: Path) -> Run:
     """Read and check one run.
 
-    Raise BadRun if the run is unfinished or a file is missing or damaged. Raise OtherVersion if the run has another
-    format version.
+    Raise BadRunError if the run is unfinished or a file is missing or damaged. Raise OtherVersionError if the run has
+    another format version.
     """
     result = read_part(folder / "result.json", study, read_json)
     check_result(result)
     if isinstance(result.get("predictions_sha256"), dict):
         read_part(path_of_predictions(folder, "test"), study, require_regular_file, "test predictions")
         if problem := problem_of_predictions(folder, result, "test"):
-            raise BadRun(f"its {problem}; run its training command again to restore them")
+            raise BadRunError(f"its {problem}; run its training command again to restore them")
     return Run(
         name=sanitize(folder.name),
         result=result,
@@ -71,43 +71,43 @@ def failed_group(folder: Path, study: Path) -> str:
     """Return the `group_hash` of a run that failed, or an empty string for other runs."""
     try:
         result = read_part(folder / "result.json", study, read_json)
-    except BadRun:
+    except BadRunError:
         return ""
     return str(result.get("group_hash", "")) if result.get("status") == "failed" else ""
 
 
 def read_part(path: Path, study: Path, read: Callable[[Path], Any], what: str = "") -> Any:
-    """Read a file of a run. Raise BadRun if it is missing or damaged, or is a link to a file outside the study."""
+    """Read a file of a run. Raise BadRunError if it is missing or damaged, or is a link to a file outside the study."""
     what = what or path.name
     try:
         resolved = path.resolve(strict=True)
     except (OSError, RuntimeError):
-        raise BadRun(f"it has no {what}") from None
+        raise BadRunError(f"it has no {what}") from None
     if not resolved.is_relative_to(study.resolve()):
-        raise BadRun(f"its {what} is a link to a file outside the study")
+        raise BadRunError(f"its {what} is a link to a file outside the study")
     try:
         return read(resolved)
-    except BadRun:
+    except BadRunError:
         raise
     except UserError as error:
         problem = sanitize(str(error).removeprefix(str(resolved)), 300).rstrip(".")
-        raise BadRun(f"its {what} is damaged: it {problem}") from error
+        raise BadRunError(f"its {what} is damaged: it {problem}") from error
 
 
 def check_result(result: dict[str, Any]) -> None:
-    """Raise BadRun if the run is unfinished or its `result.json` lacks a required key.
+    """Raise BadRunError if the run is unfinished or its `result.json` lacks a required key.
 
-    Raise OtherVersion if it has another format version.
+    Raise OtherVersionError if it has another format version.
     """
     require_version(result, RESULT)
     if result.get("status") != "done":
-        raise BadRun(f"it is not finished (status {sanitize(str(result.get('status')), 40)!r})")
+        raise BadRunError(f"it is not finished (status {sanitize(str(result.get('status')), 40)!r})")
     for key, kind in REQUIRED.items():
         if not isinstance(result.get(key), kind) or isinstance(result.get(key), bool):
-            raise BadRun(f"its result.json has no valid {key!r}; run its training command again to restore it")
+            raise BadRunError(f"its result.json has no valid {key!r}; run its training command again to restore it")
     for key in ("config_hash", "split_hash"):
         if not isinstance(result.get(key), str | None):
-            raise BadRun(f"its result.json has no valid {key!r}; run its training command again to restore it")
+            raise BadRunError(f"its result.json has no valid {key!r}; run its training command again to restore it")
 
 
 def read_history(path: Path) -> list[dict[str, Any]]:
@@ -120,14 +120,14 @@ def read_history(path: Path) -> list[dict[str, Any]]:
     with path.open("rb") as file:
         while line := file.readline(MAX_LINE_BYTES + 1):
             if len(line) > MAX_LINE_BYTES:
-                raise BadRun(f"its {path.name} has a line of more than {MAX_LINE_BYTES:,} bytes")
+                raise BadRunError(f"its {path.name} has a line of more than {MAX_LINE_BYTES:,} bytes")
             try:
                 point = json.loads(line.decode("utf-8", errors="replace"))
             except (ValueError, RecursionError):
                 continue
             if isinstance(point, dict):
                 if len(points) == MAX_POINTS:
-                    raise BadRun(f"its {path.name} has more than {MAX_POINTS:,} points")
+                    raise BadRunError(f"its {path.name} has more than {MAX_POINTS:,} points")
                 points.append({key: point[key] for key in HISTORY_KEYS if isinstance(point.get(key), int | float)})
     return points
 
@@ -136,8 +136,8 @@ def read_sorted(path: Path) -> Predictions:
     """Read `predictions/test.parquet`, sorted by id, with probabilities as float32."""
     try:
         predictions = read_predictions(path, np.float32)
-    except BadPredictions as error:
-        raise BadRun(str(error)) from error
+    except BadPredictionsError as error:
+        raise BadRunError(str(error)) from error
     return predictions.take(np.argsort(predictions.ids, kind="stable"))
 
 

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from imdbcls.comparison.naming import distinct_names
-from imdbcls.comparison.run_files import BadRun, Run, failed_group, is_run_folder, number, read_run, sanitize
+from imdbcls.comparison.run_files import BadRunError, Run, failed_group, is_run_folder, number, read_run, sanitize
 from imdbcls.comparison.statistics import num_independent
-from imdbcls.runs.format_version import OtherVersion
+from imdbcls.runs.format_version import OtherVersionError
 from imdbcls.runs.record import problem_of_labels
 
 MAX_STUDIES_NAMED = 10  # in one message
@@ -129,9 +129,9 @@ class Study:
 
 
 def read_study(folder: Path) -> Study:
-    """Read every run folder in the study. Raise BadRun if no run can be compared."""
+    """Read every run folder in the study. Raise BadRunError if no run can be compared."""
     if not folder.is_dir():
-        raise BadRun(f"{folder} is not a folder; give a study folder, such as runs/heads")
+        raise BadRunError(f"{folder} is not a folder; give a study folder, such as runs/heads")
     notes: list[str] = []
     runs: list[Run] = []
     of_other_versions: dict[str, list[str]] = defaultdict(list)  # names of runs by the problem with their version
@@ -139,9 +139,9 @@ def read_study(folder: Path) -> Study:
     for run_folder in sorted(path for path in folder.iterdir() if is_run_folder(path)):
         try:
             runs.append(read_run(run_folder, folder))
-        except OtherVersion as problem:
+        except OtherVersionError as problem:
             of_other_versions[str(problem)].append(sanitize(run_folder.name))
-        except BadRun as problem:
+        except BadRunError as problem:
             notes.append(f"{sanitize(run_folder.name)} is left out: {problem}.")
             if group_hash := failed_group(run_folder, folder):
                 failed[group_hash] += 1
@@ -153,7 +153,7 @@ def read_study(folder: Path) -> Study:
         if group.runs
     ]
     if not groups:
-        raise BadRun(f"{folder} contains no finished run to compare. {' '.join(notes) or where_to_look(folder)}")
+        raise BadRunError(f"{folder} contains no finished run to compare. {' '.join(notes) or where_to_look(folder)}")
     return Study(sanitize(folder.resolve().name), tuple(groups), label_names, tuple(notes))
 
 

@@ -11,7 +11,7 @@ HELP = "python -m imdbcls.train --help lists them"
 
 
 def nearest(names: Sequence[str]) -> str:
-    return f"; the nearest: {', '.join(names)}" if names else ""
+    return f"; closest: {', '.join(names)}" if names else ""
 
 
 def unknown_key(

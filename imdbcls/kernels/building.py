@@ -61,20 +61,20 @@ LIBRARIES = {
 }
 
 
-class KernelsMissing(Exception):
+class KernelsMissingError(Exception):
     """An error: the compiled kernels are not available. The message is for the user."""
 
 
-class CacheRefused(Exception):
+class CacheRefusedError(Exception):
     """An error: the cache cannot be used for code. The message is for the user; another folder may be used instead."""
 
 
-class DamagedObject(Exception):
+class DamagedObjectError(Exception):
     """An error: a cached library must not be loaded and has to be built again."""
 
 
 def object_path(dtype: torch.dtype, folder: Path | None = None) -> Path:
-    """Return the path of the library. Its name is a hash of everything that it is built from. Raises KernelsMissing."""
+    """Return the path of the library, whose name hashes all its inputs. Raises KernelsMissingError."""
     library = LIBRARIES[dtype]
     parts = [source_text(name) for name in (*library.sources, *library.headers)]
     parts += [*library.flags, compiler_version(), _processor(dtype), _openmp()]
@@ -89,7 +89,7 @@ def cache_folder() -> Path:
 def require_cache(make: bool = True) -> Path:
     """Return the kernel folder of the cache. Create it if `make`, else only check that it could be created.
 
-    Raises CacheRefused if it cannot be written, if other users can write to it, or if its disk is mounted `noexec`.
+    Raises CacheRefusedError if it cannot be written, if others can write to it, or if its disk is mounted `noexec`.
     """
     folder = cache_folder()
     try:
@@ -103,11 +103,15 @@ def require_cache(make: bool = True) -> Path:
             raise PermissionError(errno.EACCES, "cannot create a folder here", str(parent))
         is_noexec = bool(os.statvfs(parent).f_flag & os.ST_NOEXEC)
     except OSError as error:
-        raise CacheRefused(f"the kernel cache cannot be used ({error}): set IMDBCLS_CACHE to another folder") from error
+        raise CacheRefusedError(
+            f"the kernel cache cannot be used ({error}): set IMDBCLS_CACHE to another folder"
+        ) from error
     if risk is not None:
-        raise CacheRefused(f"the kernel cache is not private: {risk}, or set IMDBCLS_CACHE to a folder of your own")
+        raise CacheRefusedError(
+            f"the kernel cache is not private: {risk}, or set IMDBCLS_CACHE to a folder of your own"
+        )
     if is_noexec:
-        raise CacheRefused(
+        raise CacheRefusedError(
             f"the disk of {folder} does not allow executing files (noexec): set IMDBCLS_CACHE to a folder on another "
             "disk"
         )
@@ -117,26 +121,26 @@ def require_cache(make: bool = True) -> Path:
 def open_object(path: Path) -> int:
     """Open a library after checking that it is complete and that only this user can write it; return the descriptor.
 
-    Raises FileNotFoundError, or DamagedObject if a check fails.
+    Raises FileNotFoundError, or DamagedObjectError if a check fails.
     """
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
     except FileNotFoundError:
         raise
     except OSError as error:
-        raise DamagedObject(f"{path} cannot be opened ({error})") from error
+        raise DamagedObjectError(f"{path} cannot be opened ({error})") from error
     try:
         risk = risk_of_file(path, os.fstat(descriptor))
         if risk is not None:
-            raise DamagedObject(risk)
+            raise DamagedObjectError(risk)
         with open(descriptor, "rb", closefd=False) as file:
             content = file.read()
         if hashlib.sha256(content[:-_DIGEST_BYTES]).digest() != content[-_DIGEST_BYTES:]:
-            raise DamagedObject(f"{path} is damaged")  # loading a truncated library can kill the process
+            raise DamagedObjectError(f"{path} is damaged")  # loading a truncated library can kill the process
     except BaseException as error:
         os.close(descriptor)
         if isinstance(error, OSError):
-            raise DamagedObject(f"{path} cannot be read ({error})") from error
+            raise DamagedObjectError(f"{path} cannot be read ({error})") from error
         raise
     return descriptor
 
@@ -144,7 +148,7 @@ def open_object(path: Path) -> int:
 def build(dtype: torch.dtype, folder: Path) -> Path:
     """Compile the library and move it into `folder` atomically.
 
-    Raises KernelsMissing if the compiler fails, and CacheRefused if the folder cannot be written.
+    Raises KernelsMissingError if the compiler fails, and CacheRefusedError if the folder cannot be written.
     """
     target, library = object_path(dtype, folder), LIBRARIES[dtype]
     texts = {name: source_text(name) for name in (*library.sources, *library.headers)}
@@ -159,13 +163,13 @@ def build(dtype: torch.dtype, folder: Path) -> Path:
             _run([*compiler(), "-shared", "-o", "kernels.so", *objects, _openmp(), "-lm"], scratch, deadline)
             built = scratch / "kernels.so"
             if not built.is_file() or built.is_symlink():
-                raise KernelsMissing(f"{' '.join(compiler())} reported no error but produced no library")
+                raise KernelsMissingError(f"{' '.join(compiler())} reported no error but produced no library")
             with built.open("ab") as file:
                 file.write(hashlib.sha256(built.read_bytes()).digest())
                 os.fchmod(file.fileno(), 0o700)  # independent of the umask
             os.replace(built, target)
     except OSError as error:
-        raise CacheRefused(
+        raise CacheRefusedError(
             f"the kernels cannot be written to {folder} ({error}): set IMDBCLS_CACHE to another folder"
         ) from error
     return target
@@ -173,13 +177,13 @@ def build(dtype: torch.dtype, folder: Path) -> Path:
 
 @contextmanager
 def recording_hangs(folder: Path) -> Iterator[None]:
-    """Record in `folder` if the compiler hangs. Raise KernelsMissing immediately if it hung in the last 24 hours."""
+    """Record in `folder` if the compiler hangs. Raise KernelsMissingError if it has hung in the last 24 hours."""
     record = folder / f"{_compiler_identity()}.hung"
     if (reason := _recorded(record)) is not None:
-        raise KernelsMissing(reason)
+        raise KernelsMissingError(reason)
     try:
         yield
-    except _Hung as error:
+    except _HungError as error:
         _record(record, str(error))
         raise
 
@@ -190,7 +194,7 @@ def forget_hang() -> None:
         (cache_folder() / f"{_compiler_identity()}.hung").unlink(missing_ok=True)
 
 
-class _Hung(KernelsMissing):
+class _HungError(KernelsMissingError):
     pass
 
 
@@ -232,14 +236,14 @@ def is_linux_on_x86() -> bool:
 def _processor(dtype: torch.dtype) -> str:
     """Return the processor's model and features, which determine the meaning of `-march=native`.
 
-    Raises KernelsMissing if the processor does not support the kernels.
+    Raises KernelsMissingError if the processor does not support the kernels.
     """
     if not is_linux_on_x86():
-        raise KernelsMissing(f"they need Linux on x86-64, but this is {sys.platform} {platform.machine()}")
+        raise KernelsMissingError(f"they need Linux on x86-64, but this is {sys.platform} {platform.machine()}")
     if dtype == torch.bfloat16 and not torch.cpu._is_avx512_bf16_supported():
-        raise KernelsMissing("this processor has no bfloat16 instructions (AVX512-BF16)")
+        raise KernelsMissingError("this processor has no bfloat16 instructions (AVX512-BF16)")
     if dtype == torch.float32 and not torch.cpu._is_avx2_supported():
-        raise KernelsMissing("this processor has no AVX2")
+        raise KernelsMissingError("this processor has no AVX2")
     lines = _proc("cpuinfo").split("\n\n")[0].splitlines()
     return "\n".join(line for line in lines if line.startswith(("vendor_id", "cpu family", "model", "flags")))
 
@@ -249,7 +253,7 @@ def _proc(name: str) -> str:
     try:
         return os.fsdecode(path.read_bytes())
     except OSError as error:
-        raise KernelsMissing(f"{path} cannot be read ({error})") from error
+        raise KernelsMissingError(f"{path} cannot be read ({error})") from error
 
 
 def compiler() -> list[str]:
@@ -257,15 +261,17 @@ def compiler() -> list[str]:
     try:
         command = shlex.split(chosen)
     except ValueError as error:
-        raise KernelsMissing(f"CC={chosen} is not a valid command ({error}); set CC to a C compiler") from error
+        raise KernelsMissingError(f"CC={chosen} is not a valid command ({error}); set CC to a C compiler") from error
     if not command or shutil.which(command[0]) is None:
-        raise KernelsMissing(f"no C compiler was found ({' '.join(command) or 'CC is empty'}); install gcc, or set CC")
+        raise KernelsMissingError(
+            f"no C compiler was found ({' '.join(command) or 'CC is empty'}); install gcc, or set CC"
+        )
     # The compiler runs in the folder of the sources, so make a relative path absolute.
     return [os.path.abspath(command[0]) if "/" in command[0] else command[0], *command[1:]]
 
 
 def compiler_version() -> str:
-    """Return the first line of the compiler's `--version` output. Raises KernelsMissing."""
+    """Return the first line of the compiler's `--version` output. Raises KernelsMissingError."""
     return _version_of(tuple(compiler()))
 
 
@@ -282,13 +288,13 @@ def _openmp() -> str:
     """
     found = re.findall(r"/\S*/lib(?:gomp|iomp)[^/\s]*\.so\S*", _proc("self/maps"))
     if not found:
-        raise KernelsMissing("PyTorch has not loaded an OpenMP library, which the kernels must share")
+        raise KernelsMissingError("PyTorch has not loaded an OpenMP library, which the kernels must share")
     own = [path for path in found if Path(path).is_relative_to(Path(torch.__file__).parent)]
     return (own or found)[0]
 
 
 def _run(command: list[str], folder: Path | None, deadline: float) -> str:
-    """Run a compiler and return its output. Raises KernelsMissing if it fails or does not finish by `deadline`."""
+    """Run a compiler and return its output. Raises KernelsMissingError if it fails or does not finish by `deadline`."""
     seconds = deadline - time.monotonic()
     try:
         process = subprocess.Popen(
@@ -300,7 +306,7 @@ def _run(command: list[str], folder: Path | None, deadline: float) -> str:
             start_new_session=True,
         )
     except OSError as error:
-        raise KernelsMissing(f"{command[0]} cannot be run ({error})") from error
+        raise KernelsMissingError(f"{command[0]} cannot be run ({error})") from error
     output = in_background(lambda: _read(process))  # a child of the compiler that keeps running may keep the pipe open
     try:
         process.wait(max(seconds, 0))
@@ -310,14 +316,14 @@ def _run(command: list[str], folder: Path | None, deadline: float) -> str:
         process.wait()
         if not isinstance(error, subprocess.TimeoutExpired):
             raise
-        raise _Hung(f"{command[0]} did not finish within {seconds:.0f} seconds") from error
+        raise _HungError(f"{command[0]} did not finish within {seconds:.0f} seconds") from error
     text = ""
     with suppress(TimeoutError):
         text = output.result(1).decode(errors="replace")
     if process.returncode != 0:
         lines = text.strip().splitlines()
         first = next((line for line in lines if "error" in line), lines[0] if lines else "no message")
-        raise KernelsMissing(f"{command[0]} failed: {_printable(first)}")
+        raise KernelsMissingError(f"{command[0]} failed: {_printable(first)}")
     return text
 
 

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from imdbcls.kernels import building
-from imdbcls.kernels.building import CacheRefused, DamagedObject, KernelsMissing
+from imdbcls.kernels.building import CacheRefusedError, DamagedObjectError, KernelsMissingError
 from imdbcls.kernels.declarations import read_declarations
 from imdbcls.runtime.locks import build_lock
 
@@ -28,8 +28,8 @@ logger = logging.getLogger(__name__)
 class Kernels:
     """A loaded library for tensors of `dtype`. `uses_amx` is true if matrix products use the AMX tiles.
 
-    Raises FileNotFoundError, or DamagedObject if the library is incomplete, is not private to this user or cannot be
-    loaded.
+    Raises FileNotFoundError, or DamagedObjectError if the library is incomplete, is not private to this user or cannot
+    be loaded.
     """
 
     def __init__(self, path: Path, dtype: torch.dtype, allow_amx: bool = True) -> None:
@@ -42,7 +42,7 @@ class Kernels:
         except OSError as error:
             os.close(descriptor)
             reason = str(error).replace(f"/proc/self/fd/{descriptor}: ", "")
-            raise DamagedObject(f"{path} cannot be loaded ({reason})") from error
+            raise DamagedObjectError(f"{path} cannot be loaded ({reason})") from error
         declared = read_declarations(building.source_text("kernels.h"), dtype)
         try:
             self.uses_amx = bool(self._library.start(int(allow_amx)))
@@ -51,7 +51,7 @@ class Kernels:
             self.blocks_of: Callable[[int], int] = self._library.blocks_of
             self._functions = {name: (getattr(self._library, name), each) for name, each in declared.items()}
         except AttributeError as error:
-            raise DamagedObject(f"{path} does not contain a function ({error})") from error
+            raise DamagedObjectError(f"{path} does not contain a function ({error})") from error
         for function, each in self._functions.values():
             function.argtypes = [*(parameter.c_type for parameter in each.parameters), ctypes.c_int]
             function.restype = ctypes.c_int
@@ -85,7 +85,7 @@ def load(dtype: torch.dtype) -> Kernels | None:
         return None
     try:
         kernels, problem = find_or_build(dtype)
-    except KernelsMissing as error:
+    except KernelsMissingError as error:
         logger.info(
             f"The compiled CPU kernels are not available: {error}. Using PyTorch's operations, at about half the speed."
         )
@@ -101,40 +101,42 @@ def supports_float32_kernels() -> bool:
 
 
 def find_or_build(dtype: torch.dtype) -> tuple[Kernels, str | None]:
-    """Return the kernels, and why they are not from the cache, or None if they are. Raises KernelsMissing."""
+    """Return the kernels, and why they are not from the cache, or None if they are. Raises KernelsMissingError."""
     try:
         return _find_or_build_in(building.require_cache(), dtype), None
-    except CacheRefused as refused:
+    except CacheRefusedError as refused:
         return _build_for_this_process(dtype, because=str(refused)), str(refused)
 
 
 def _find_or_build_in(folder: Path, dtype: torch.dtype) -> Kernels:
     with building.recording_hangs(folder):
         path = building.object_path(dtype, folder)
-        with suppress(FileNotFoundError, DamagedObject):
+        with suppress(FileNotFoundError, DamagedObjectError):
             return Kernels(path, dtype)
         with build_lock(folder / ".lock"):
             try:
                 return Kernels(path, dtype)  # another process may have built it while this one waited
             except FileNotFoundError:
                 pass
-            except DamagedObject as error:
+            except DamagedObjectError as error:
                 logger.warning(f"{error}; compiling the CPU kernels again.")
             building.build(dtype, folder)
         try:
             return Kernels(path, dtype)
-        except (FileNotFoundError, DamagedObject) as error:
+        except (FileNotFoundError, DamagedObjectError) as error:
             path.unlink(missing_ok=True)
-            raise KernelsMissing(f"the library built by {building.compiler()[0]} cannot be used: {error}") from error
+            raise KernelsMissingError(
+                f"the library built by {building.compiler()[0]} cannot be used: {error}"
+            ) from error
 
 
 def _build_for_this_process(dtype: torch.dtype, because: str | None = None) -> Kernels:
     try:
         with tempfile.TemporaryDirectory(prefix="imdbcls-kernels-") as name:  # a loaded library may be deleted
             return _find_or_build_in(Path(name), dtype)
-    except (KernelsMissing, CacheRefused, OSError) as error:
+    except (KernelsMissingError, CacheRefusedError, OSError) as error:
         reason = "" if because is None else f" (for this process only, because {because})"
-        raise KernelsMissing(f"{error}{reason}") from error
+        raise KernelsMissingError(f"{error}{reason}") from error
 
 
 def status() -> str:
@@ -149,14 +151,14 @@ def status() -> str:
         compiler = " ".join(building.compiler())
         try:
             folder = building.require_cache(make=False)
-            with suppress(FileNotFoundError, DamagedObject):
+            with suppress(FileNotFoundError, DamagedObjectError):
                 return (
                     f"{Kernels(building.object_path(dtype, folder), dtype).name}, compiled by {compiler}, in {folder}"
                 )
-        except CacheRefused as refused:
+        except CacheRefusedError as refused:
             problem = str(refused)
         kernels = _build_for_this_process(dtype, problem)
-    except KernelsMissing as error:
+    except KernelsMissingError as error:
         return f"none: {error}"
     building.forget_hang()
     when = "when first needed" if problem is None else f"separately in each process: {problem}"

@@ -23,7 +23,7 @@ def require_peft() -> Any:
         import peft
     except ImportError as error:
         raise UserError(
-            "backbone.lora_rank needs the package peft, which is not installed: pip install peft (or imdbcls[lora])."
+            "backbone.lora_rank needs the package peft, which is not installed: pip install peft."
         ) from error
     return peft
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from imdbcls.errors import UserError
 from imdbcls.runs.files import json_text
-from imdbcls.runs.format_version import FORMAT_VERSION, RESULT, OtherVersion, require_version
+from imdbcls.runs.format_version import FORMAT_VERSION, RESULT, OtherVersionError, require_version
 from imdbcls.runs.identity import run_name
 from imdbcls.runs.record import SPLITS, problem_of_predictions, problem_of_result
 from imdbcls.runs.untrusted import read_json, read_yaml, require_no_links, require_regular_file
@@ -113,7 +113,7 @@ class RunFolder:
             return
         try:
             require_version(result, RESULT)
-        except OtherVersion as error:
+        except OtherVersionError as error:
             raise UserError(
                 f"{self._result} {error}. Use the imdbcls version that wrote it, or move {self.path} away and train "
                 "the run again."

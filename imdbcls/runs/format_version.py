@@ -25,23 +25,23 @@ CHECKPOINT = 1  # checkpoints/*/manifest.json and state.json
 COMPARISON = 1  # comparison.json
 
 
-class OtherVersion(UserError):
+class OtherVersionError(UserError):
     """An unsupported format version. The message is a predicate: the caller puts the file's name before it."""
 
 
 def require_version(content: Mapping[str, Any], supported: int) -> None:
-    """Raise OtherVersion unless the content of a file has the supported `format_version`."""
+    """Raise OtherVersionError unless the content of a file has the supported `format_version`."""
     found = content.get(FORMAT_VERSION)
     if found is None:
-        raise OtherVersion("was written by an earlier version of imdbcls (no format_version)")
+        raise OtherVersionError("was written by an earlier version of imdbcls (no format_version)")
     if isinstance(found, bool) or not isinstance(found, int):
-        raise OtherVersion(f"has format_version {printable_line(shown(found))}, which is not a whole number")
+        raise OtherVersionError(f"has format_version {printable_line(shown(found))}, which is not a whole number")
     if found > supported:
-        raise OtherVersion(
+        raise OtherVersionError(
             f"was written by a newer version of imdbcls (format_version {found}; this one reads {supported})"
         )
     if found < supported:
-        raise OtherVersion(
+        raise OtherVersionError(
             f"was written by an earlier version of imdbcls (format_version {found}; this one reads {supported})"
         )
 
@@ -54,7 +54,7 @@ def read_versioned(path: Path, supported: int) -> dict[str, Any]:
     content = read_json(path)
     try:
         require_version(content, supported)
-    except OtherVersion as error:
+    except OtherVersionError as error:
         raise UserError(f"{path} {error}.") from error
     del content[FORMAT_VERSION]
     return content

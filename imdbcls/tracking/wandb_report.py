@@ -1,6 +1,6 @@
 """Save a comparison as a W&B report and workspace, with the study's runs grouped by head.
 
-This needs the extra `report` (`pip install 'imdbcls[report]'`).
+This needs the package wandb-workspaces.
 """
 
 import re
@@ -27,7 +27,7 @@ def create_report(comparison: Comparison, *, project: str, entity: str | None) -
     try:
         import wandb_workspaces.reports.v2  # noqa: F401
     except ImportError as error:
-        raise UserError("--report needs wandb-workspaces: pip install 'imdbcls[report]'.") from error
+        raise UserError("--report needs wandb-workspaces: pip install wandb-workspaces.") from error
     import wandb
 
     settings = wandb.setup(settings=wandb.Settings(silent=True)).settings

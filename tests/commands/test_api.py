@@ -97,7 +97,7 @@ def test_compose_gives_the_config_of_the_command() -> None:
     assert config.head.arguments["bidirectional"] is True and config.folder.parent == Path("runs/original")
     with pytest.raises(AttributeError, match="nothing"):
         _ = config.head.nothing  # type: ignore[attr-defined]
-    with pytest.raises(imdbcls.UserError, match="lrr: there is no such key; the nearest: lr"):
+    with pytest.raises(imdbcls.UserError, match="lrr: there is no such key; closest: lr"):
         imdbcls.compose("lrr=1")
 
 

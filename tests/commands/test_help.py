@@ -90,8 +90,8 @@ def test_all_mistakes_are_reported_together() -> None:
     assert answer.stderr.removeprefix("imdbcls: ").splitlines() == [
         "--lr is not an option; write choices and keys without dashes: lr=3e-5.",
         "head does not have the form key=value, such as lr=3e-5.",
-        f"head=lstmm is not one of {HEADS}; the nearest: lstm.",
-        "lrr: there is no such key; the nearest: lr.",
+        f"head=lstmm is not one of {HEADS}; closest: lstm.",
+        "lrr: there is no such key; closest: lr.",
         "trainer=3: trainer is a section; set one of its keys: trainer.micro_batch_size, trainer.max_grad_norm, "
         "trainer.log_every, trainer.patience, trainer.ema_decay, trainer.score_test_each_epoch.",
         "data.train has no value: set data.train=...",
@@ -112,15 +112,15 @@ def test_other_projects_names_lead_to_keys_that_exist() -> None:
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        ("headd=lstm", "headd: there is no such key; the nearest: head."),
-        ("head_name=lstm", "head_name: there is no such key; the nearest: head."),
-        ("total_epochs=3", "total_epochs: there is no such key; the nearest: epochs."),
+        ("headd=lstm", "headd: there is no such key; closest: head."),
+        ("head_name=lstm", "head_name: there is no such key; closest: head."),
+        ("total_epochs=3", "total_epochs: there is no such key; closest: epochs."),
         ("learning_rate=1e-5", "learning_rate: there is no such key; use lr."),
-        ("dropout=0.3", "dropout: there is no such key; the nearest: backbone.dropout, head.dropout."),
-        ("data.trainlimit=4", "data.trainlimit: there is no such key; the nearest: data.train_limit"),
+        ("dropout=0.3", "dropout: there is no such key; closest: backbone.dropout, head.dropout."),
+        ("data.trainlimit=4", "data.trainlimit: there is no such key; closest: data.train_limit"),
         ("quux=1", "quux: there is no such key; python -m imdbcls.train --help lists them."),
         ("head.bidirectional=true", "head.bidirectional: head=cls has no key bidirectional; only head=lstm has it."),
-        ("head.dropout.x=1", "head.dropout.x: there is no such key; the nearest: head.dropout"),
+        ("head.dropout.x=1", "head.dropout.x: there is no such key; closest: head.dropout"),
         ("head=null", "head=null: every run needs a head. Choose one of attention, cls"),
         ("experiment=null", "experiment=null: leave out experiment, or choose one of heads, original, quickstart."),
         ("~tracker", "~tracker: every run needs a tracker. Choose one of none, wandb."),
@@ -191,7 +191,7 @@ def test_other_projects_names_lead_to_keys_that_exist() -> None:
         (f"data=files data.train={SAMPLE} data.skip_empty=2", "data.skip_empty=2 is not true or false."),
         ("+trainer.foo=1", "trainer.foo: there is no such key"),
         ("+foo=1", "foo: there is no such key; python -m imdbcls.train --help lists them."),
-        ("++data.limit=1", "data.limit: there is no such key; the nearest: data.t"),
+        ("++data.limit=1", "data.limit: there is no such key; closest: data.t"),
         ("data.max_windows=3", "data.max_windows=3 has no effect with data.truncation=head; leave one of them out."),
         (
             f"data=files data.train={SAMPLE} data.test={OTHER} data.test_fraction=0.1",
@@ -232,7 +232,7 @@ def test_each_mistake_gives_one_sentence(text: str, sentence: str, monkeypatch: 
             ],
             [
                 "head.dropout=no is not a number from 0 to 1.",
-                "head.widht: plugins.wide.WideHead has no argument widht; it takes width, dropout; the nearest: width.",
+                "head.widht: plugins.wide.WideHead has no argument widht; it takes width, dropout; closest: width.",
                 "optimizer.k: torch.optim.AdamW has no argument k; it takes lr, betas, eps, ",
             ],
         ),
@@ -308,7 +308,7 @@ def test_a_sweep_is_checked_before_its_first_job() -> None:
     answer = command("--multirun", "head=lstm,clss,cls", "head.bidirectional=true", "lr=1e-5,abc", "runs_dir=nowhere")
     assert answer.returncode == 2
     assert answer.stderr.removeprefix("imdbcls: ").splitlines() == [
-        f"head=clss is not one of {HEADS}; the nearest: cls.",
+        f"head=clss is not one of {HEADS}; closest: cls.",
         "head.bidirectional: head=cls has no key bidirectional; only head=lstm has it.",
         "lr=abc is not a number above 0.",
     ]

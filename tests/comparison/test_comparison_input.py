@@ -21,7 +21,7 @@ from support.studies import HEADS, make_study
 
 from imdbcls.compare import main
 from imdbcls.comparison.naming import flatten
-from imdbcls.comparison.run_files import BadRun, sanitize
+from imdbcls.comparison.run_files import BadRunError, sanitize
 from imdbcls.comparison.slices import part_accuracy
 from imdbcls.comparison.study import read_study
 from imdbcls.runs import read_predictions
@@ -345,7 +345,7 @@ def test_folder_without_finished_runs_is_one_error(tmp_path: Path, capsys: pytes
 
 def test_too_many_documents_are_refused_before_reading(study: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(read_predictions, "MAX_DOCUMENTS", 100)
-    with pytest.raises(BadRun, match="at most 100 are read"):
+    with pytest.raises(BadRunError, match="at most 100 are read"):
         read_study(study)
 
 

@@ -172,7 +172,7 @@ def test_a_source_reads_keys_of_the_data_section(tmp_path: Path) -> None:
     assert found == "data.train=nowhere/train.csv does not exist."
     write(tmp_path, "data/mine.yaml", f"name: mine\nfolder: {tmp_path}/documents\nfoldr: null\n{source}")
     (found,) = examine(tmp_path, "data=mine")
-    assert found.startswith("data.foldr=null: nothing reads this key; the nearest: data.folder")
+    assert found.startswith("data.foldr=null: nothing reads this key; closest: data.folder")
 
 
 def test_a_file_may_define_a_sweep_and_references(tmp_path: Path) -> None:

@@ -94,8 +94,8 @@ def test_command_mistakes_are_reported(tmp_path: Path) -> None:
     answer = command("data=filse", "lrr=1")
     assert answer.returncode == 2 and answer.stdout == ""
     assert answer.stderr.splitlines() == [
-        "imdbcls: data=filse is not one of files, hub, imdb, sample; the nearest: files.",
-        "lrr: there is no such key; the nearest: lr.",
+        "imdbcls: data=filse is not one of files, hub, imdb, sample; closest: files.",
+        "lrr: there is no such key; closest: lr.",
     ]
     answer = command("data=files", f"data.train={tmp_path / 'none.csv'}", "backbone=tiny")
     assert answer.returncode == 2 and answer.stderr.startswith("imdbcls: ") and "none.csv" in answer.stderr

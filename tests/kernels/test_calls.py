@@ -119,7 +119,7 @@ def test_definition_that_differs_from_declaration_does_not_compile(tmp_path: Pat
     assert changed != text
     (tmp_path / "float_products.c").write_text(changed)
     command = [*building.compiler(), "-std=gnu11", "-mavx2", "-mfma", "-DFLOATS", "-fopenmp", "-fsyntax-only"]
-    with pytest.raises(building.KernelsMissing, match="conflicting types"):
+    with pytest.raises(building.KernelsMissingError, match="conflicting types"):
         building._run([*command, "float_products.c"], tmp_path, float("inf"))
     building._run([*command, "float_lstm.c"], tmp_path, float("inf"))
 

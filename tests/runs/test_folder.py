@@ -13,7 +13,7 @@ from pyarrow import parquet
 from imdbcls.errors import UserError
 from imdbcls.runs.folder import RunFolder
 from imdbcls.runs.predictions import Predictions, write_predictions
-from imdbcls.runs.read_predictions import BadPredictions, read_predictions
+from imdbcls.runs.read_predictions import BadPredictionsError, read_predictions
 from imdbcls.runs.record import checksums_of_predictions, path_of_predictions
 
 HASH = "1a2b3c4d5e6f7081"
@@ -98,7 +98,7 @@ def test_the_metadata_of_predictions_is_optional_and_checked(
     if isinstance(found, tuple):
         assert read_predictions(path).label_names == found
     else:
-        with pytest.raises(BadPredictions, match=re.escape(found)):
+        with pytest.raises(BadPredictionsError, match=re.escape(found)):
             read_predictions(path)
 
 
@@ -107,7 +107,7 @@ def test_outdated_name_of_cluster_column_is_explained(tmp_path: Path) -> None:
     write_predictions(path, two_predictions(["x", "y"]))
     table = parquet.read_table(path)
     parquet.write_table(table.rename_columns({"cluster": "group"}), path)
-    with pytest.raises(BadPredictions, match="column 'group', which is now called 'cluster'"):
+    with pytest.raises(BadPredictionsError, match="column 'group', which is now called 'cluster'"):
         read_predictions(path)
     parquet.write_table(table.append_column("group", table["id"]), path)
     clusters = read_predictions(path).clusters

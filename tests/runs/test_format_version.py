@@ -16,7 +16,7 @@ from imdbcls import compare
 from imdbcls.comparison.study import read_study
 from imdbcls.errors import UserError
 from imdbcls.evaluate import evaluate
-from imdbcls.runs.format_version import OtherVersion, require_version
+from imdbcls.runs.format_version import OtherVersionError, require_version
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +73,7 @@ OTHER_VERSIONS: dict[str, tuple[Any, str]] = {
 
 @pytest.mark.parametrize(("version", "sentence"), OTHER_VERSIONS.values(), ids=list(OTHER_VERSIONS))
 def test_other_version_is_explained_in_one_sentence(version: Any, sentence: str) -> None:
-    with pytest.raises(OtherVersion) as raised:
+    with pytest.raises(OtherVersionError) as raised:
         require_version({} if version is None else {"format_version": version}, 1)
     assert str(raised.value) == sentence
 

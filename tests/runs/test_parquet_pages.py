@@ -12,12 +12,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from imdbcls.comparison.run_files import BadRun, read_history
+from imdbcls.comparison.run_files import BadRunError, read_history
 from imdbcls.data.columns import Request
 from imdbcls.data.tables import read_table
 from imdbcls.errors import UserError
 from imdbcls.runs.parquet_pages import PagesError, columns_of, require_small_footer
-from imdbcls.runs.read_predictions import BadPredictions, read_predictions
+from imdbcls.runs.read_predictions import BadPredictionsError, read_predictions
 
 MAX_MEGABYTES = 500  # peak memory of the process that reads all files in sequence
 ROWS = 300
@@ -80,13 +80,13 @@ READ_ALL = """
 import json, re, sys
 import numpy as np
 from pathlib import Path
-from imdbcls.runs.read_predictions import BadPredictions, read_predictions
+from imdbcls.runs.read_predictions import BadPredictionsError, read_predictions
 found = {}
 for path in sorted(Path(sys.argv[1]).glob("*.parquet")):
     try:
         read_predictions(path, np.float64)
         found[path.name] = ""
-    except BadPredictions as error:
+    except BadPredictionsError as error:
         found[path.name] = str(error)
 (kilobytes,) = re.findall(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())  # of this process only
 print(json.dumps([found, int(kilobytes) // 1024]))
@@ -142,7 +142,7 @@ def test_predictions_are_bit_identical_for_every_parquet_writer(tmp_path: Path) 
 def test_too_long_ids_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("imdbcls.runs.read_predictions.MAX_ID_TOTAL", 10_000)
     path = write(tmp_path / "a.parquet", columns(id=pa.array([f"{row:0100}" for row in range(ROWS)])))
-    with pytest.raises(BadPredictions, match="300 rows and ids of 100 characters: too much to compare"):
+    with pytest.raises(BadPredictionsError, match="300 rows and ids of 100 characters: too much to compare"):
         read_predictions(path, np.float32)
 
 
@@ -152,7 +152,7 @@ def test_too_long_cluster_names_are_refused(tmp_path: Path, monkeypatch: pytest.
         names = pa.array([f"{row % num_clusters:0100}" for row in range(ROWS)])
         path = write(tmp_path / "a.parquet", columns(cluster=names), row_group_size=50)
         if is_refused:
-            with pytest.raises(BadPredictions, match="cluster names of more than 10,000 characters"):
+            with pytest.raises(BadPredictionsError, match="cluster names of more than 10,000 characters"):
                 read_predictions(path)
         else:
             clusters = read_predictions(path).clusters
@@ -201,7 +201,7 @@ def test_any_damaged_byte_raises_only_bad_predictions(tmp_path: Path) -> None:
             path.write_bytes(good[:offset] + bytes([byte]) + good[offset + 1 :])
             try:
                 read_predictions(path, np.float32)
-            except BadPredictions:
+            except BadPredictionsError:
                 refused += 1
     assert refused > 100
     for raw, sentence in ((b"", "is not"), (b"PAR1" * 4, "footer of"), (good[:-4] + b"PARE", "is not")):
@@ -231,7 +231,7 @@ def test_too_large_metrics_log_is_refused(
 ) -> None:
     monkeypatch.setattr("imdbcls.comparison.run_files.MAX_POINTS", 20)
     (tmp_path / "metrics.jsonl").write_text(text)
-    with pytest.raises(BadRun, match=sentence):
+    with pytest.raises(BadRunError, match=sentence):
         read_history(tmp_path / "metrics.jsonl")
 
 
