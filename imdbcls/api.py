@@ -62,9 +62,9 @@ class FinishedRun:
     def predict(self, texts: Iterable[str]) -> Predictions:
         """Classify texts (a list, a column of a data frame, …) with the run's best weights.
 
-        The ids of the texts are `0`, `1` and so on. The first call loads the model from the run folder; later calls reuse it. The probabilities of a text do not
-        depend on the other texts, except for rounding differences between batches. Raises UserError if `texts` is
-        empty or contains anything other than non-empty strings.
+        The ids of the texts are `0`, `1` and so on. The first call loads the model from the run folder; later calls
+        reuse it. The probabilities of a text do not depend on the other texts, except for rounding differences between
+        batches. Raises UserError if `texts` is empty or contains anything other than non-empty strings.
         """
         return self.predict_with_counts(texts)[0]
 
