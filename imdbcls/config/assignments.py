@@ -37,7 +37,7 @@ class Assignment:
 
 @dataclass
 class OverrideChecker:
-    """The loader that composes configs for a command, and the mistakes found so far, without duplicates."""
+    """Composes the config of a command and collects its mistakes, without duplicates."""
 
     loader: Loader
     mode: Mode

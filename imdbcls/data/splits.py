@@ -93,7 +93,7 @@ class _Part:
 
 
 def text_keys(texts: Sequence[str]) -> list[str]:
-    """Return a key for each text; duplicates, which are equal without white space, have the same key."""
+    """Return a key for each text. Texts that differ only in white space are duplicates and have the same key."""
     # Deleting bytes takes a quarter of the time of splitting and joining, and every job of a sweep has to wait for it.
     stripped = (text.encode().translate(None, b" \t\n\r\v\f") for text in texts)
     return [hashlib.blake2b(text, digest_size=16).hexdigest() for text in stripped]

@@ -81,6 +81,30 @@ def test_the_groups_in_readme_are_those_of_conf() -> None:
     assert listed == shipped and len(listed) == 8
 
 
+# Words that the texts of earlier versions used and that slow a reader down. CONTRIBUTING.md describes the style.
+UNUSUAL = re.compile(r"\b(anew|beside|likewise|hence|whence|told|for ever|of no account|goes on|mind that)\b", re.I)
+
+
+def test_texts_use_plain_words() -> None:
+    files = [ROOT / "README.md", ROOT / "CHANGELOG.md", ROOT / "CONTRIBUTING.md"]
+    for folder, suffixes in (
+        ("imdbcls", (".py", ".c", ".h", ".md", ".html", ".js")),
+        ("conf", (".yaml",)),
+        ("docs", (".md",)),
+        ("experiments", (".py", ".md")),
+        ("tests", (".py",)),
+    ):
+        files += [path for path in (ROOT / folder).rglob("*") if path.suffix in suffixes and path != Path(__file__)]
+    assert len(files) > 300
+    lines = [
+        f"{path.relative_to(ROOT)}:{number}: {line.strip()}"
+        for path in files
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
+        if UNUSUAL.search(line)
+    ]
+    assert not lines, "\n".join(lines)
+
+
 def test_the_citation_names_this_version() -> None:
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
     assert citation["version"] == version("imdbcls")

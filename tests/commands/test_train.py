@@ -285,14 +285,14 @@ def test_job_with_a_mistake_does_not_end_the_sweep(launch: Launch, tmp_path: Pat
 # Fast answers.
 
 
-def imported_modules(told: str) -> set[str]:
+def imported_modules(import_times: str) -> set[str]:
     """List the modules that a command imported, from its stderr with PYTHONPROFILEIMPORTTIME."""
-    return {line.rpartition("|")[2].strip() for line in told.splitlines() if line.startswith("import time:")}
+    return {line.rpartition("|")[2].strip() for line in import_times.splitlines() if line.startswith("import time:")}
 
 
-def imported(told: str) -> set[str]:
+def imported(import_times: str) -> set[str]:
     """Return the top-level modules that a command imported."""
-    modules = {name.split(".")[0] for name in imported_modules(told)}
+    modules = {name.split(".")[0] for name in imported_modules(import_times)}
     assert {"hydra", "imdbcls"} <= modules
     return modules
 
