@@ -203,7 +203,7 @@ class Comparison:
     notes: tuple[str, ...]  # sentences: runs that were left out, possible confounds
     groups: tuple[GroupSummary, ...]  # best first
     pairs: tuple[PairResult, ...]  # all combinations of groups, in their order
-    pareto: Mapping[str, tuple[str, ...]]  # by key of cost.COSTS: the groups on the front of accuracy and that cost
+    pareto: Mapping[str, tuple[str, ...]]  # by key of cost.COSTS: groups on its Pareto front with accuracy
     disagreements: tuple[Disagreement, ...]  # two per pair of groups with the same documents
     wrong_for_all: tuple[str, ...]  # ids of documents that every run misclassifies, hardest first
     label_errors: tuple[LabelError, ...]  # most certain first

@@ -181,8 +181,9 @@ def document_variance_of(
     """Return the document variance of a mean over seeds.
 
     This is the covariance between seeds, `shared`, if it is positive. It can be zero or negative, for example if each
-    model predicts a constant class. The total variance is then raised to at least `of_these_seeds`, the variance over
-    documents of the mean over these seeds, so that it is not zero if all seeds have the same accuracy by chance.
+    model predicts a constant class. The document variance is then chosen such that it and the seed variances add
+    up to at least `of_these_seeds`, the document variance of the mean of these seeds. Otherwise their sum would be zero
+    whenever all seeds happened to have the same accuracy.
     """
     return (
         unbiased(shared, num_units)

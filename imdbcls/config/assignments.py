@@ -75,7 +75,7 @@ class OverrideChecker:
         except RecursionError as error:
             raise UserError(
                 *self.mistakes,
-                "The config is nested too deeply, or refers to itself in a defaults list or by an alias.",
+                "The config is nested too deeply, or refers to itself in a defaults list or through an alias.",
             ) from error
         except (AssertionError, LookupError, TypeError, ValueError, AttributeError) as error:
             # Hydra's grammar accepts some overrides that its composition does not expect, such as head=0.

@@ -107,8 +107,8 @@ def number_or_text(text: str) -> Any:
 def by_label(weights: Any) -> Any:
     """Return class weights with string labels, as in the data: {0: 1, true: 5} becomes {"0": 1, "true": 5}.
 
-    A mapping may also be given as a JSON or YAML string, because on the command line the keys of a mapping can contain
-    only ASCII letters. Raise UserError if two keys are the same label.
+    A mapping may also be given as a JSON or YAML string, because Hydra's command-line grammar does not accept mapping
+    keys that are quoted or not ASCII. Raise UserError if two keys are the same label.
     """
     if isinstance(weights, str) and weights.lstrip().startswith("{"):
         weights = parsed_mapping(weights)

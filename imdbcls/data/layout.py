@@ -263,7 +263,7 @@ class _Kind:
 
 
 class _LineRecorder:
-    """An iterator over lines for a csv reader; `take` returns the lines of the row that was just read."""
+    """An iterator over lines for a csv reader; `take` returns the last row's lines and the number of its first line."""
 
     def __init__(self, lines: Iterator[str], skipped: int) -> None:
         self._lines, self._pending = lines, list[str]()

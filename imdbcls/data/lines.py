@@ -35,12 +35,11 @@ def decode_utf8(raw: bytes, name: str, *, line: int = 1, offset: int = 0) -> str
         text = raw.decode("utf-8")
     except UnicodeDecodeError as error:
         kind = next((kind for kind, starts in LOOKS_LIKE.items() if offset == 0 and raw.startswith(starts)), "")
-        hint = f" (it looks like {kind})" if kind else ""
         number = line + raw.count(b"\n", 0, error.start)
         raise UserError(
-            f"{name}, line {number:,}: byte 0x{raw[error.start]:02x} at offset "
-            f"{offset + error.start:,} is not UTF-8{hint}; "
-            f"{'unpack it first' if kind == 'gzip' else 'save the file as UTF-8'}."
+            f"{name}, line {number:,}: byte 0x{raw[error.start]:02x} at offset {offset + error.start:,} is not UTF-8. "
+            f"{f'The file looks like {kind}. ' if kind else ''}"
+            f"{'Unpack it first' if kind == 'gzip' else 'Save it as UTF-8'}."
         ) from error
     return text.removeprefix("\ufeff") if offset == 0 else text
 

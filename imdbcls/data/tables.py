@@ -139,8 +139,8 @@ def _sample(found: Rows) -> list[Mapping[str, object]]:
 def rows_of(path: Path, request: Request, *, only_header: bool = False) -> Rows:
     """Return the rows of a file that `require_table` has accepted; missing columns are absent from each row.
 
-    `only_header` skips the survey of a complete CSV file, so its rows may be wrong. Raise UserError for an unreadable
-    header, and for a requested column that occurs twice.
+    With `only_header`, a CSV file is not read to its end to detect its layout: use only the columns, because the rows
+    may be wrong. Raise UserError for an unreadable header, and for a requested column that occurs twice.
     """
     suffix = path.suffix.lower()
     if suffix == ".parquet":

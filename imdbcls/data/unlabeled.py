@@ -126,7 +126,7 @@ def lines_of(stdin: TextIO) -> Iterator[tuple[int, str]]:
         raise UserError(f"stdin is not valid {error.encoding}: byte 0x{error.object[error.start]:02x}.") from error
     except OSError as error:
         raise UserError(
-            f"stdin cannot be read ({error.strerror}). Give texts on the command line or with --file, or open stdin."
+            f"stdin cannot be read ({error.strerror}). Pass texts on the command line or with --file."
         ) from error
 
 

@@ -112,8 +112,8 @@ def require_encoder(name: str, encoder: PreTrainedModel, pad_id: int) -> bool:
     size = getattr(encoder.config, "hidden_size", None)
     if together_BTD.shape != (*ids_BT.shape, size):
         raise UserError(
-            f"{refused}: its output has shape {tuple(together_BTD.shape)} for tokens of shape {tuple(ids_BT.shape)} "
-            f"and hidden_size={size} in its config.json."
+            f"{refused}: its output for tokens of shape {tuple(ids_BT.shape)} has shape {tuple(together_BTD.shape)}. "
+            f"Expected {(*ids_BT.shape, size)}, because config.json has hidden_size={size}."
         )
     rows = list(zip(together_BTD, again_BTD, LENGTHS, single, strict=True))
     if not all(torch.isfinite(row_TD[:n]).all() for row_TD, _, n, _ in rows):

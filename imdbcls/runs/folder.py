@@ -141,9 +141,9 @@ class RunFolder:
     def open_for_training(self) -> dict[str, Any] | None:
         """Return the result if the run is complete, and log that nothing is left to do. Otherwise return None.
 
-        After None, the caller starts or resumes the run. A damaged `result.json` is renamed first, so that the run does
-        not overwrite it. Raises UserError if the folder contains links, because training writes to it, or if its format
-        version is not supported.
+        If None is returned, the caller starts or resumes the run. If `result.json` or the predictions are damaged,
+        `result.json` is renamed first, so that the run does not overwrite it. Raises UserError if the folder contains
+        links, because training writes to it, or if its format version is not supported.
         """
         require_no_links(self.path)
         self.require_version()

@@ -95,8 +95,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
 def require_bounded_yaml(path: Path) -> None:
     """Refuse a YAML file that is too large, is nested too deeply, or has aliases that expand to too many values.
 
-    Only parser events are read, and no values are built: an alias counts as many values as its anchor. A file that is
-    not valid YAML passes, because its reader reports that.
+    Only parser events are read, and no values are built. An alias counts as many values as its anchor. A file that is
+    not valid YAML passes, because the code that loads it reports the error.
     """
     if path.stat().st_size > MAX_CONFIG_BYTES:
         raise UserError(f"{path} has {path.stat().st_size:,} bytes; at most {MAX_CONFIG_BYTES:,} are allowed.")

@@ -170,8 +170,8 @@ def require_address_space() -> None:
     limit = resource.getrlimit(resource.RLIMIT_AS)[0] if hasattr(resource, "RLIMIT_AS") else -1
     if 0 <= limit < MIN_ADDRESS_SPACE:
         raise UserError(
-            f"This process may address {limit / 1e9:.2f} GB (ulimit -v), but importing the libraries takes about "
-            f"{MIN_ADDRESS_SPACE / 1e9:.0f} GB. Raise the limit: ulimit -v unlimited."
+            f"This process is limited to {limit / 1e9:.2f} GB of address space (ulimit -v), but importing the "
+            f"libraries takes about {MIN_ADDRESS_SPACE / 1e9:.0f} GB. Raise the limit: ulimit -v unlimited."
         )
 
 

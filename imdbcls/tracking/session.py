@@ -182,7 +182,7 @@ class Session:
             tags=self._tags,
             config=self._config,
             dir=str(self._folder),
-            # A run that starts again replaces the W&B run with its id; only a resumed run continues it.
+            # A run that starts from the beginning overwrites the W&B run with the same id; a resumed run continues it.
             resume="allow" if self._resume else None,
             reinit="finish_previous",
             settings=wandb.Settings(

@@ -256,7 +256,7 @@ class Trainer:
         self.progress.step(state.step, state.epoch + 1)
 
     def count_time(self, seconds: float) -> None:
-        """Add the time of a step, including collating. On a GPU, only the sum between two records is meaningful."""
+        """Add the time of a step, including collating. On a GPU, only the total since the last record is meaningful."""
         self.state.train_seconds += seconds
         self.meter.seconds += seconds
 

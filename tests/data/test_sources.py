@@ -426,7 +426,7 @@ MISTAKES: dict[str, tuple[str, str | bytes | Callable[[Path], None], str]] = {
     ),
     "other extension": ("d.xlsx", "", r"has no supported extension \(.csv, .tsv, .jsonl.* save the sheet as CSV"),
     "a compressed file": ("d.csv.gz", "", r"has no supported extension \(.csv.*; unpack it first \(gunzip\)"),
-    "compressed and named csv": ("d.csv", gzip.compress(b"text,label\n"), "it looks like gzip.; unpack it first"),
+    "compressed and named csv": ("d.csv", gzip.compress(b"text,label\n"), "The file looks like gzip. Unpack it first"),
     "half an emoji": (
         "d.jsonl",
         '{"text": "a", "label": 2}\n{"text": "so good \\ud83d", "label": 1}\n',

@@ -121,8 +121,8 @@ def limited(folder: Path, limit: str, *arguments: str) -> subprocess.CompletedPr
     ("limit", "arguments", "words"),
     [
         ("-v 60000", ("imdbcls.train", *TINY), "(ulimit -v)"),
-        ("-v 800000", ("imdbcls.train", *TINY), "This process may address 0.82 GB (ulimit -v)"),
-        ("-v 800000", ("imdbcls.data", "data=sample", "backbone=tiny"), "This process may address 0.82 GB"),
+        ("-v 800000", ("imdbcls.train", *TINY), "This process is limited to 0.82 GB of address space (ulimit -v)"),
+        ("-v 800000", ("imdbcls.data", "data=sample", "backbone=tiny"), "This process is limited to 0.82 GB"),
         ("-n 5", ("imdbcls.train", *TINY), "this process may open 5 files (ulimit -n)"),
     ],
 )

@@ -109,11 +109,11 @@ class CostPlane:
 
 @dataclass(frozen=True)
 class ReliabilityPlot:
-    """Accuracy by confidence of one group, with the other groups in the background."""
+    """Accuracy of one group as a function of its confidence, with the other groups in the background."""
 
     group: int
     groups: Sequence[GroupSummary]
-    axis: Axis  # of both directions
+    axis: Axis  # for both x and y
 
     @property
     def name(self) -> str:

@@ -77,7 +77,8 @@ def headline(comparison: Comparison) -> str:
     text = f"{best} has the highest accuracy. It {'; it '.join(clauses)}."
     if not all(pair.seeds_varied or pair.problem for pair in pairs):
         text += (
-            " Seeds were not varied, so this holds only for these trained models. Train several seeds of each group."
+            " A group with one seed is compared only as it was trained: another seed may give another result. Train "
+            "several seeds of each group."
         )
     if flags := dict.fromkeys(flag for pair in pairs for flag in pair.flags):
         text += f" Note: {listed(list(flags))}."
