@@ -49,13 +49,22 @@ class StopRequest:
 
     @contextmanager
     def interruptible(self) -> Iterator[None]:
-        """Let a signal raise Interrupted at any point of the block, for long work that can be abandoned safely."""
+        """Let a signal raise Interrupted at any point of the block, for long work that can be abandoned safely.
+
+        A library may catch this exception, or its cleanup may fail because of it and raise another one. The block then
+        ends with Interrupted, too.
+        """
         self._interruptible = True
         try:
             self.raise_if_requested()
             yield
+        except Exception as error:
+            if self.signal_number is None:
+                raise
+            raise Interrupted(self.signal_number) from error
         finally:
             self._interruptible = False
+        self.raise_if_requested()
 
 
 def current_handlers() -> dict[int, Any]:

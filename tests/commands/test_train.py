@@ -318,14 +318,14 @@ def test_config_is_shown_without_heavy_imports(launch: Launch, tmp_path: Path) -
 @pytest.mark.parametrize(
     ("mistake", "words"),
     [
-        ("head=lstmm", ("attention, cls, lstm, max, mean, transformer, weight_avg", "nearest: lstm")),
+        ("head=lstmm", ("attention, cls, lstm, max, mean, transformer, weight_avg", "closest: lstm")),
         ("learning_rate=1", ("learning_rate: there is no such key",)),
-        ("head.dropuot=0.5", ("head.dropuot: there is no such key", "nearest: head.dropout")),
+        ("head.dropuot=0.5", ("head.dropuot: there is no such key", "closest: head.dropout")),
         ("lr=[1", ("lr=[1 is not readable as key=value",)),
         ("lr=-1", ("lr=-1 is not a number above 0.",)),
         ("data=files", ("data.train has no value: set",)),
         ("data.cache_dir=${nowhere}", ("data.cache_dir has no usable value", "nowhere")),
-        ("experiment=quickstar", ("heads, original, quickstart", "nearest: quickstart")),
+        ("experiment=quickstar", ("heads, original, quickstart", "closest: quickstart")),
     ],
 )
 def test_mistake_is_reported_without_heavy_imports(

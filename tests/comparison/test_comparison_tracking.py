@@ -72,7 +72,7 @@ def test_report_without_entity_is_refused(monkeypatch: pytest.MonkeyPatch) -> No
     import wandb
 
     monkeypatch.setattr(wandb, "Api", lambda: SimpleNamespace(default_entity=None))
-    with pytest.raises(UserError, match=r"--report needs a W&B entity.*set WANDB_ENTITY\.$"):
+    with pytest.raises(UserError, match=r"--report needs a W&B entity.*[Ss]et WANDB_ENTITY\.$"):
         owner_of(None)
     assert owner_of("team") == "team"
     monkeypatch.setattr(wandb, "Api", lambda: SimpleNamespace(default_entity="me"))

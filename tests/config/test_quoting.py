@@ -128,5 +128,5 @@ def test_yes_and_no_of_a_yaml_file_are_class_names() -> None:
 
     assert in_order({"true": 5, "false": 1}, ("no", "yes")) == [1, 5]
     assert in_order({"true": 5, "false": 1}, ("false", "true")) == [1, 5]
-    with pytest.raises(UserError, match="names true, false"):
+    with pytest.raises(UserError, match="has weights for true, false"):
         in_order({"true": 5, "false": 1}, ("bad", "good"))

@@ -185,7 +185,7 @@ def test_run_folder_contains_a_plain_model_with_the_same_metrics(
 
 def test_missing_peft_raises_user_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "peft", None)
-    with pytest.raises(UserError, match=r"^backbone\.lora_rank needs the package peft, .*: pip install peft "):
+    with pytest.raises(UserError, match=r"^backbone\.lora_rank needs the package peft, .*: pip install peft"):
         make(tmp_path, "backbone.lora_rank=4")
 
 

@@ -1,0 +1,53 @@
+"""A signal inside an interruptible block ends it with Interrupted, whatever the code in the block does with that."""
+
+import os
+import signal
+from contextlib import suppress
+
+import pytest
+
+from imdbcls.runtime.signals import Interrupted, stop_requests
+
+
+def send_sigterm() -> None:
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def test_a_signal_raises_inside_the_block() -> None:
+    with pytest.raises(Interrupted) as stopped, stop_requests() as stop, stop.interruptible():
+        send_sigterm()
+        pytest.fail("the block continued")
+    assert stopped.value.exit_code == 128 + signal.SIGTERM
+
+
+def test_failing_cleanup_does_not_hide_the_signal() -> None:
+    """OmegaConf, for example, fails in a `finally` that an exception reaches at an unexpected point."""
+    with pytest.raises(Interrupted) as stopped, stop_requests() as stop, stop.interruptible():
+        try:
+            send_sigterm()
+        finally:
+            raise AttributeError("the state was half set up")
+    assert isinstance(stopped.value.__cause__, AttributeError)
+
+
+def test_a_library_that_catches_everything_does_not_hide_the_signal() -> None:
+    done = False
+    with pytest.raises(Interrupted), stop_requests() as stop, stop.interruptible():
+        with suppress(BaseException):
+            send_sigterm()
+        done = True
+    assert done
+
+
+def test_an_error_without_a_signal_is_unchanged() -> None:
+    with pytest.raises(ValueError, match="wrong"), stop_requests() as stop, stop.interruptible():
+        raise ValueError("wrong")
+
+
+def test_outside_an_interruptible_block_a_signal_waits_for_the_next_safe_point() -> None:
+    with stop_requests() as stop:
+        send_sigterm()
+        with pytest.raises(Interrupted):
+            stop.raise_if_requested()
+        with pytest.raises(Interrupted), stop.interruptible():
+            pytest.fail("the block was entered")
