@@ -4,7 +4,7 @@ Reads the run folders of a study, tests every pair of groups over documents and 
 comparison.html, .json, .md, .csv and figures. Needs no server and no network.
 """
 
-if __name__ == "__main__":  # first: an import can already run out of memory
+if __name__ == "__main__":  # first: an import can hit a limit of memory or threads
     from imdbcls.runtime.entry import set_up_streams
 
     set_up_streams()
@@ -89,17 +89,17 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--figures",
         action="store_true",
-        help="also write the figures as PDF and PNG, sized for a column of a paper (needs the extra `figures`)",
+        help="also write the figures as PDF and PNG, sized for a column of a paper (needs matplotlib)",
     )
     parser.add_argument("--wandb", action="store_true", help="also log the tables, figures and page as a W&B run")
     parser.add_argument(
         "--wandb-mode",
         choices=["auto", "online", "offline"],
         default="auto",
-        help="auto (default) is online if an API key is configured, else offline",
+        help="auto (default): online if an API key is configured and the server answers, else offline",
     )
     parser.add_argument(
-        "--report", action="store_true", help="also save a W&B report and workspace (needs the extra `report`)"
+        "--report", action="store_true", help="also save a W&B report and workspace (needs wandb-workspaces)"
     )
     return parser.parse_args(arguments)
 

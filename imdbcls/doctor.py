@@ -1,11 +1,11 @@
 """Report how imdbcls would run on this machine: `python -m imdbcls.doctor`.
 
-The command changes no settings. It sends one request each to the Hugging Face hub and the W&B server to check that they
-answer, without any key. Other tools cover versions (`pip check`), the PyTorch build
+The command changes no settings and fills no cache. It sends one request each to the Hugging Face hub and the W&B server
+to check that they answer, without any key. Other tools cover versions (`pip check`), the PyTorch build
 (`python -m torch.utils.collect_env`) and the W&B account (`wandb status`).
 """
 
-if __name__ == "__main__":  # first, because memory may already run out during an import
+if __name__ == "__main__":  # first: an import can hit a limit of memory or threads
     from imdbcls.runtime.entry import set_up_streams
 
     set_up_streams()

@@ -5,7 +5,7 @@ metrics equal the recorded ones to the last digit. A run folder from someone els
 data sets are opened: a source that this user has never trained on is read only with `--trust-source`.
 """
 
-if __name__ == "__main__":  # first, because memory may already run out during an import
+if __name__ == "__main__":  # first: an import can hit a limit of memory or threads
     from imdbcls.runtime.entry import set_up_streams
 
     set_up_streams()

@@ -7,7 +7,7 @@ size of the input. A row without a text gets a null label. A row that cannot be 
 to the rows before it are written.
 """
 
-if __name__ == "__main__":  # first, because memory may already run out during an import
+if __name__ == "__main__":  # first: an import can hit a limit of memory or threads
     from imdbcls.runtime.entry import set_up_streams
 
     set_up_streams()

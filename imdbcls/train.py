@@ -4,7 +4,7 @@ Check the config → build the run → fit → evaluate the test split once → 
 config is checked before any heavy import.
 """
 
-if __name__ == "__main__":  # first, because memory may already run out during an import
+if __name__ == "__main__":  # first: an import can hit a limit of memory or threads
     from imdbcls.runtime.entry import set_up_streams
 
     set_up_streams()

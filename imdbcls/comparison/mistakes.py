@@ -12,7 +12,7 @@ CONFIDENT = 0.9
 
 
 def label_errors(groups: Sequence[Group]) -> tuple[LabelError, ...]:
-    """Find documents to which every group gives the same other class than the label, with mean probability >= 0.9.
+    """Find documents that every group assigns to one class, not the label, with a mean probability of at least 0.9.
 
     Follows the idea of confident learning (Northcutt et al. 2021, JAIR 70), with the groups as an ensemble. Uses only
     groups with the same documents as the first one. Returns the most certain documents first.

@@ -185,7 +185,7 @@ class Disagreement:
 
 @dataclass(frozen=True)
 class LabelError:
-    """A document to which all groups give the same other class than its label."""
+    """A document that all groups assign to the same class, which is not its label."""
 
     id: str
     label: int  # class index

@@ -205,7 +205,7 @@ def locate(target: str) -> Any:
 def interpolations(node: Any, path: str = "") -> Iterator[str]:
     """Yield a sentence for each interpolation.
 
-    A resolved config has none left. One in a file from elsewhere could read environment variables.
+    A resolved config contains none. An interpolation in an untrusted file could read environment variables.
     """
     if isinstance(node, Mapping):
         for key, value in node.items():
@@ -214,4 +214,4 @@ def interpolations(node: Any, path: str = "") -> Iterator[str]:
         for index, value in enumerate(node):
             yield from interpolations(value, f"{path}[{index}]")
     elif isinstance(node, str) and "${" in node:
-        yield f"{path} still holds an interpolation, which is refused."
+        yield f"{path} contains an interpolation, which is not allowed."

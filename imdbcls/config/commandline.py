@@ -34,7 +34,7 @@ _WITH_VALUE = (
 
 
 def answer_command(arguments: Sequence[str]) -> list[str]:
-    """Return the arguments for Hydra. Print the answer to `--help` or `--version` and exit instead if one is given.
+    """Return the arguments for Hydra. If `--help` or `--version` is given, print its answer and exit.
 
     Report all mistakes together and exit with code 2.
     """

@@ -190,7 +190,7 @@ def matches_type(override: Override, default: Any, values: Mapping[str, Any], ch
         return isinstance(value, Mapping)
     is_reference = isinstance(value, str) and value.startswith("${")
     if default is None or is_reference or type_of_key(key, values) is not None:
-        return True  # either `check` knows what is allowed, or nobody does
+        return True  # `check` validates this key, or its type is unknown
     if isinstance(default, bool):
         right, kind = isinstance(value, bool), "true or false"
     elif isinstance(default, int | float):

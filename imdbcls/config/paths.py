@@ -69,8 +69,8 @@ def require_length(max_length: Any, backbone: str, limit: int | None) -> None:
     """Raise UserError if max_length exceeds the encoder's limit; do nothing if the limit is unknown (None)."""
     if limit is not None and isinstance(max_length, int) and max_length > limit:
         raise UserError(
-            f"max_length={max_length} is more than the {limit} tokens that backbone={backbone} accepts. To read all of "
-            "longer documents, use data.truncation=windows."
+            f"max_length={max_length} is more than the {limit} tokens that backbone={backbone} accepts. Reduce "
+            f"max_length. data.truncation=windows reads longer documents completely."
         )
 
 

@@ -114,7 +114,7 @@ class BackboneConfig(Built):
     attention_dropout: Annotated[Probability | None, Passed]
     freeze: Annotated[
         bool | Annotated[int, Ge(0)],
-        doc("false, true (the entire encoder) or a number of layers, counted from the lowest"),
+        doc("false, true (the entire encoder) or a whole number of layers, counted from the lowest"),
     ]
     cache: bool
     cache_gb: Annotated[Positive, Unit("gigabytes"), Neutral]

@@ -1,6 +1,6 @@
 """Limit what YAML files from untrusted sources may set.
 
-`--config-dir=FOLDER` and `hydra.searchpath` add YAML files that a stranger may have written. Such a file may select
+`--config-dir=FOLDER` and `hydra.searchpath` add YAML files that may be untrusted. Such a file may select
 choices and set keys. Only the command line (or the arguments of `imdbcls.compose`) may name packages to import
 (`plugins`), read environment variables, name the W&B account, and configure Hydra itself: its launcher, logging,
 callbacks and folders.
@@ -19,7 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from imdbcls.printable import shown
 
 ENTITY = "tracker.entity"
-# Hydra's own keys that a YAML file may set, to define a sweep.
+# Hydra's own keys that a YAML file may set: those of a sweep, and the verbosity.
 ALLOWED_IN_FILES = re.compile(r"hydra\.(mode|verbose|sweeper\.params(\..*)?|sweeper\.max_batch_size)")
 # Keys that Hydra itself fills in. `hydra.overrides` is checked separately; the others only describe the composition.
 FILLED_IN = re.compile(
@@ -120,7 +120,7 @@ def unnamed_plugins(plugins: Any, named: Named) -> Iterator[str]:
 
 
 def unnamed_entity(entity: Any, named: Named) -> Iterator[str]:
-    """Yield a sentence for a W&B account that a file names: a stranger's file could upload documents to a stranger."""
+    """Yield a sentence for a W&B account in a file: an untrusted file could send documents to another account."""
     if entity is not None and entity not in (*named.entities, os.environ.get("WANDB_ENTITY")):
         own = shlex.quote(f"{ENTITY}={shown(entity)}")
         yield (
@@ -150,7 +150,8 @@ def foreign_settings(
         if not (ALLOWED_IN_FILES.fullmatch(key) or FILLED_IN.fullmatch(key) or key.startswith(sections or ("-",))):
             yield (
                 f"{key}={shown(value)} is refused: it comes from a YAML file, which may set no keys of Hydra except "
-                f"hydra.mode and hydra.sweeper.params. If you trust it, add {key}=... to the command."
+                "hydra.mode, hydra.sweeper.params, hydra.sweeper.max_batch_size and hydra.verbose. If you trust it, "
+                f"add {key}=... to the command."
             )
 
 

@@ -109,7 +109,7 @@ def _carve(part: _Part, name: str, fraction: float, split_seed: int, num_classes
     """
     key = f"data.{name}_fraction"
     if not 0 < fraction < 1:
-        raise UserError(f"{key}={fraction} is not between 0 and 1.")
+        raise UserError(f"{key}={fraction}, the share of train that becomes {name}, is not between 0 and 1.")
     labels = part.documents.labels
     units = _units(part)
     order = sorted(units, key=lambda unit: _draw(f"carve {name}", split_seed, unit))

@@ -157,14 +157,14 @@ def require_table(path: Any, key: str) -> Path:
     if not isinstance(path, str | Path) or not str(path):
         raise UserError(f"{key}={path} is not the path of a file.")
     place = Path(os.path.expanduser(path))
-    if os.path.isdir(place):  # unlike Path.is_dir, os.path.isdir accepts any text: too long, with a NUL, ~nobody
+    if os.path.isdir(place):  # unlike Path.is_dir, os.path.isdir accepts any text (too long, with a NUL, ~nobody)
         raise UserError(f"{key}={path} is a folder; give a file in it ({', '.join(FORMATS)}).")
     suffix = place.suffix.lower()
     if suffix not in FORMATS:
         advice = f"; {INSTEAD[suffix]}" if suffix in INSTEAD else ""
         raise UserError(f"{key}={path} has no supported extension ({', '.join(FORMATS)}){advice}.")
     if not os.path.isfile(place):
-        raise UserError(f"{key}={path} does not exist.")
+        raise UserError(f"{key}={path} does not exist or is not a regular file.")
     return place
 
 

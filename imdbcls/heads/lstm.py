@@ -1,4 +1,4 @@
-"""`head=lstm`: an LSTM over the token vectors; the output at the last token is classified."""
+"""`head=lstm`: an LSTM over the token vectors; its output after the last token that it reads is classified."""
 
 from typing import Annotated
 

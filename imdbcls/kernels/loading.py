@@ -51,7 +51,7 @@ class Kernels:
             self.blocks_of: Callable[[int], int] = self._library.blocks_of
             self._functions = {name: (getattr(self._library, name), each) for name, each in declared.items()}
         except AttributeError as error:
-            raise DamagedObjectError(f"{path} does not contain a function ({error})") from error
+            raise DamagedObjectError(f"{path} lacks a required function ({error})") from error
         for function, each in self._functions.values():
             function.argtypes = [*(parameter.c_type for parameter in each.parameters), ctypes.c_int]
             function.restype = ctypes.c_int

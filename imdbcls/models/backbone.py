@@ -1,4 +1,4 @@
-"""Load or build a backbone: an encoder with its tokenizer, from a hub id, a local folder or an installed package."""
+"""Load or build a backbone: an encoder with its tokenizer, pretrained or with random weights."""
 
 import warnings
 from collections import Counter
@@ -49,7 +49,7 @@ BUILD_ERRORS = (ValueError, TypeError, KeyError, AttributeError, AssertionError)
 
 @dataclass(frozen=True)
 class Backbone:
-    """An encoder (float32, on the CPU, without a pooler), its tokenizer, and why it is not accelerated, if so."""
+    """An encoder (float32, on the CPU, without a pooler), its tokenizer, and the reasons if it is not accelerated."""
 
     name: str
     encoder: PreTrainedModel

@@ -29,7 +29,7 @@ class Predictions:
     predicted: NDArray[np.int64]  # (N,), the predicted classes
     probabilities: NDArray[np.floating]  # (N, C), each row sums to one
     tokens: NDArray[np.int64]  # (N,), tokens of each document before truncation, special tokens included
-    clusters: NDArray[np.object_] | None  # (N,), the film or author of each document, for example; None: unknown
+    clusters: NDArray[np.object_] | None  # (N,), equal for documents that belong together (a film); None: unknown
     label_names: tuple[str, ...]  # (C,)
 
     def __post_init__(self) -> None:

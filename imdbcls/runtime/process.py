@@ -45,7 +45,7 @@ def tune_process() -> None:
 
 
 def fix_sums() -> None:
-    """Fix the number of threads, and on Intel processors make matrix products independent of that number.
+    """Keep MKL and OpenMP from changing their number of threads, and make sums on Intel processors independent of it.
 
     MKL reads its variables at its first product, so later calls have no effect. `environment.mkl_mode` returns the
     mode that is in effect.

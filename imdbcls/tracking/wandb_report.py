@@ -21,7 +21,7 @@ CURVES = ("val/accuracy", "val/loss", "train/loss")
 def create_report(comparison: Comparison, *, project: str, entity: str | None) -> str:
     """Save the report and the workspace, and return their URLs, one per line.
 
-    If `entity` is None, the default entity of the key's account is used. Raises UserError if the extra `report` is not
+    If `entity` is None, the default entity of the key's account is used. Raises UserError if wandb-workspaces is not
     installed, if no key is configured, or if the server does not answer or returns an error.
     """
     try:

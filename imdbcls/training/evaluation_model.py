@@ -15,8 +15,9 @@ class EvaluationModel:
     Both are the same object, except in two cases. With `lora_rank`, `trained` has adapters, and `model` is a plain
     classifier that gets the merged weights. With `ema_decay`, `model` is the exponential moving average of the weights,
     with Adam's bias correction (Kingma & Ba 2015, section 3): after n steps, the weights after step t have a share
-    proportional to decay^(n - t). The initial weights, with an untrained head, are not part of the average. Frozen
-    weights are not averaged; the models share them in memory.
+    proportional to decay^(n - t). The initial weights, with an untrained head, are not part of the average. With
+    both, `model` gets the merged average. `model` never has adapters. Frozen weights are not averaged; the models share
+    them in memory.
     """
 
     def __init__(self, model: Classifier, *, lora_rank: int | None, ema_decay: float | None) -> None:

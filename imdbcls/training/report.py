@@ -62,8 +62,9 @@ def record_predictions(run: Run, probabilities: Mapping[str, NDArray[np.float64]
 def result_of(run: Run, predictions: Mapping[str, Predictions], latency_ms: Mapping[str, float]) -> dict[str, Any]:
     """Return the content of `result.json` for a finished run. Times are in seconds, memory is in MB (10^6 bytes).
 
-    `latency_ms` are the percentiles from `measure_latency`. The rows of `test/confusion_matrix` are the true classes.
-    The predictions must already be on disk, because the result contains their checksums.
+    `latency_ms` holds the percentiles of the latency of single documents (`measure_latency`; a run times 25 of them).
+    The rows of `test/confusion_matrix` are the true classes. The predictions must already be on disk, because the
+    result contains their checksums.
     """
     trainer, state, corpus = run.trainer, run.trainer.state, run.corpus
     validation, test = predictions["validation"], predictions["test"]

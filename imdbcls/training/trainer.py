@@ -53,7 +53,7 @@ class TrainerSettings:
       (None: it never stops early).
     - `seed`: determines, together with the step number, the random state of each step.
     - `micro_batch_size`: the number of documents (or windows) in one forward pass. The gradients of the micro-batches
-      are added to the gradient of the batch's mean loss. The size affects memory, time and the dropout masks.
+      add up to the gradient of the batch's mean loss. The size affects memory, time and the dropout masks.
     - `max_grad_norm`: gradients are clipped to this norm (None: no clipping).
     - `log_every`: the number of steps between two records of the training metrics.
     - `save_every_minutes`: the time between checkpoints within an epoch (None: only at the end of an epoch).
@@ -190,9 +190,9 @@ class Trainer:
     def accumulate_gradient(self, batch: Batch) -> Tensor | None:
         """Compute the gradient of the batch's mean loss, one micro-batch at a time, and return the loss.
 
-        Returns None if memory runs out; `halve_micro_batch` then resets the gradients. Raises Interrupted if a signal
-        asks to stop, because a step may take a minute on a CPU. At that point the weights, the optimizer and the
-        counters are still in the state after the previous step.
+        Returns None if memory runs out. Only the gradients then hold tensors of the attempt, and `halve_micro_batch`
+        frees them. Raises Interrupted if a signal asks to stop, because a step may take a minute on a CPU. At that
+        point the weights, the optimizer and the counters are still in the state after the previous step.
         """
         seed_everything_at(self.settings.seed, self.state.step)
         loss_sum = torch.zeros((), device=self.hardware.device)

@@ -374,7 +374,7 @@ def test_interpolations_in_a_resolved_config_are_refused(sound: dict[str, Any]) 
     """`instantiate` would resolve them, and `oc.create` could create a `_target_` after the check."""
     for value in ("${oc.env:HOME}", "${oc.create:{_target_:os.system,command:id}}", "a ${lr} b"):
         for key in ("head.dropout", "data.source.path", "tracker.entity"):
-            assert f"{key} still holds an interpolation, which is refused." in mistakes(altered(sound, key, value))
+            assert f"{key} contains an interpolation, which is not allowed." in mistakes(altered(sound, key, value))
 
 
 def test_only_packages_of_the_user_are_plugins(sound: dict[str, Any]) -> None:

@@ -132,7 +132,10 @@ def test_a_rare_class_is_in_both_splits_and_a_single_document_stays_in_train() -
 def test_split_mistakes_are_reported() -> None:
     source = make_source()
     for changed, sentence in (
-        ({"validation_fraction": 0.0}, "data.validation_fraction=0.0 is not between 0 and 1"),
+        (
+            {"validation_fraction": 0.0},
+            "data.validation_fraction=0.0, the share of train that becomes validation, is not between 0 and 1",
+        ),
         ({"validation_fraction": 1.0}, "is not between 0 and 1"),
         ({"train_limit": 0}, "data.train_limit=0 must be at least 1"),
         ({"train_limit": 1}, "train split has 1 document with data.train_limit=1, but none of class b"),

@@ -9,7 +9,7 @@ MAX_GROUPS = 20  # side by side: as columns of a table, or in one figure
 
 
 def shown_pairs(comparison: Comparison) -> tuple[PairResult, ...]:
-    """Return all pairs. If there are more than `MAX_PAIRS`, return only the best group's, by the other group's rank."""
+    """Return all pairs, or if they exceed `MAX_PAIRS`, that many pairs of the best group, by the other group's rank."""
     if len(comparison.pairs) <= MAX_PAIRS:
         return comparison.pairs
     best = comparison.groups[0].name

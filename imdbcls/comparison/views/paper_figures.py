@@ -1,6 +1,6 @@
 """Draw the figures of a comparison with matplotlib as PDF and PNG, sized for a column of a paper.
 
-Needs the extra `figures`. Output is byte-identical for identical figures. The user's matplotlib settings are ignored.
+Needs matplotlib. Output is byte-identical for identical figures. The user's matplotlib settings are ignored.
 """
 
 import io

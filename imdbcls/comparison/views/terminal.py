@@ -23,7 +23,7 @@ def terminal_text(comparison: Comparison, table_width: int | None = None) -> str
             )
     blocks.append(
         wrapped(
-            "Suspected label errors (all groups confidently predict the same other class): "
+            "Suspected label errors (all groups confidently predict one class that is not the label): "
             f"{len(comparison.label_errors):,}. Documents that every run misclassifies: "
             f"{len(comparison.wrong_for_all):,}.",
             width,
