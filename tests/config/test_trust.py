@@ -169,7 +169,7 @@ def test_a_source_reads_keys_of_the_data_section(tmp_path: Path) -> None:
     write(tmp_path, "data/mine.yaml", f"name: mine\nfolder: {tmp_path}/documents\n{source}")
     assert examine(tmp_path, "data=mine") == []
     (found,) = examine(tmp_path, "data=mine", "data.folder=nowhere")
-    assert found == "data.train=nowhere/train.csv does not exist."
+    assert found == "data.train=nowhere/train.csv does not exist or is not a regular file."
     write(tmp_path, "data/mine.yaml", f"name: mine\nfolder: {tmp_path}/documents\nfoldr: null\n{source}")
     (found,) = examine(tmp_path, "data=mine")
     assert found.startswith("data.foldr=null: nothing reads this key; closest: data.folder")
