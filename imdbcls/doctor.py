@@ -35,7 +35,8 @@ def main() -> None:
     ArgumentParser(prog="python -m imdbcls.doctor", description=__doc__).parse_args()
     quiet_libraries()
     tune_process()
-    hub_answers, wandb_found = in_background(ask_hub), in_background(wandb)  # they wait while torch is imported
+    # Both wait for the network, so they run while torch is imported.
+    hub_answers, wandb_found = in_background(ask_hub), in_background(wandb)
     checks: dict[str, Callable[[], str]] = {
         "device": device,
         "numerics": numerics,

@@ -135,11 +135,11 @@ def explanation(recorded: Any, environment: dict[str, str]) -> str:
     from imdbcls.runtime.environment import differences
 
     if not isinstance(recorded, dict):
-        return "The run is from an older version, which did not record its environment; it may have been different."
+        return "The run did not record its environment, so the environment may have been different."
     before = {name: str(recorded[name]) for name in environment if name in recorded}
     changes = [printable_line(change)[:200] for change in differences(before, environment)]
     if not changes:
-        return "The environment equals the recorded one, so the code, a library or the content of the data has changed."
+        return "Hardware, kernels and numerical settings are unchanged: the code, a library or the data has changed."
     return f"The environment differs from the run's, and this may be the cause: {'; '.join(changes)}."
 
 

@@ -19,21 +19,21 @@ NORMAL_ABOVE = 1_000  # degrees of freedom; above it, the normal distribution is
 
 def minimum_detectable_difference(estimate: Estimate, level: float) -> float:
     """Return the smallest true difference that a two-sided test at `level` detects with probability 0.8."""
-    freedom = estimate.degrees_of_freedom
-    critical = t_quantile(1 - level / 2, freedom)
-    if freedom > NORMAL_ABOVE:
+    df = estimate.degrees_of_freedom
+    critical = t_quantile(1 - level / 2, df)
+    if df > NORMAL_ABOVE:
         return (critical + float(stats.norm.ppf(POWER))) * estimate.standard_error
 
     def excess(shift: float) -> float:
-        return probability_above(critical, freedom, shift) - POWER
+        return probability_above(critical, df, shift) - POWER
 
     return float(brentq(excess, 0, 3 * critical + 10)) * estimate.standard_error
 
 
 def largest_provable_equivalence(estimate: Estimate, margin: float) -> float:
     """Return the largest true difference for which TOST shows equivalence with probability 0.8; may be negative."""
-    freedom = estimate.degrees_of_freedom
-    both_sides = t_quantile(0.95, freedom) + t_quantile((1 + POWER) / 2, freedom)
+    df = estimate.degrees_of_freedom
+    both_sides = t_quantile(0.95, df) + t_quantile((1 + POWER) / 2, df)
     return float(margin - both_sides * estimate.standard_error)
 
 
@@ -68,11 +68,11 @@ def power_of(estimate: Estimate, level: float) -> float:
     """Return the power of a two-sided test at `level` if the true difference is the estimated one."""
     if estimate.standard_error == 0:
         return float(estimate.value != 0)
-    freedom, shift = estimate.degrees_of_freedom, abs(estimate.value) / estimate.standard_error
-    critical = t_quantile(1 - level / 2, freedom)
-    return probability_above(critical, freedom, shift)
+    df, shift = estimate.degrees_of_freedom, abs(estimate.value) / estimate.standard_error
+    critical = t_quantile(1 - level / 2, df)
+    return probability_above(critical, df, shift)
 
 
-def probability_above(critical: float, freedom: float, shift: float) -> float:
+def probability_above(critical: float, df: float, shift: float) -> float:
     """Return the probability that t exceeds `critical` if the true difference is `shift` standard errors."""
-    return float(stats.norm.sf(critical - shift) if freedom > NORMAL_ABOVE else stats.nct.sf(critical, freedom, shift))
+    return float(stats.norm.sf(critical - shift) if df > NORMAL_ABOVE else stats.nct.sf(critical, df, shift))

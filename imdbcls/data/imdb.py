@@ -101,7 +101,8 @@ def parquet_files(folder: Path) -> list[Path]:
         num_entries += len(folders) + len(files)
         if num_entries > MAX_ENTRIES:
             raise UserError(
-                f"data.path={folder} contains more than {MAX_ENTRIES:,} files; give the folder of the data set."
+                f"data.path={folder} contains more than {MAX_ENTRIES:,} files and folders; give the folder of "
+                "the data set."
             )
         found += [Path(parent, name) for name in files if name.endswith(".parquet")]
     return sorted(found)

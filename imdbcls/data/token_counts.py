@@ -29,11 +29,11 @@ class TokenCounts:
 
     documents: int
     tokens: int
-    shortest: int  # tokens of the shortest document
+    shortest: int  # number of tokens in the shortest document
     no_tokens: int  # documents without any token after tokenization
     unknown_tokens: int
     wholly_unknown: int  # documents with only unknown tokens
-    mostly_unknown: int  # documents with at least half unknown tokens, including the wholly unknown
+    mostly_unknown: int  # documents in which at least half of the tokens are unknown, including all of them
     truncated: int  # documents that the encoder does not read completely
     cut_tokens: int  # tokens that the encoder does not read
 

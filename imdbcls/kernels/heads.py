@@ -21,7 +21,8 @@ from imdbcls.kernels.loading import Kernels
 def accelerate_head(head: nn.Module) -> None:
     """Replace the slow parts of a head in place. Parameters, their names and the state dict do not change.
 
-    - `nn.Dropout` in any head: on the CPU, masks for token vectors (three or more dimensions) cost a tenth.
+    - `nn.Dropout` in any head: on the CPU, masks for tensors with three or more dimensions (token vectors) take a tenth
+      of PyTorch's time.
     - `LSTMHead`: on the CPU, the recurrence uses the compiled kernels.
     - `TransformerHead`: its layer computes only the first token, because the head reads no other token.
 

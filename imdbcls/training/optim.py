@@ -169,6 +169,6 @@ def load_state(optimizer: Optimizer, tensors: Mapping[str, Tensor], rest: Mappin
         shape = parameters[int(index)].shape
         # Step counts and Adafactor's row and column statistics are smaller than their parameter.
         if isinstance(value, Tensor) and torch.broadcast_shapes(value.shape, shape) != shape:
-            raise ValueError(f"{key} has shape {tuple(value.shape)} for a parameter of {tuple(shape)}")
+            raise ValueError(f"{key} has shape {tuple(value.shape)} for a parameter of shape {tuple(shape)}")
         state.setdefault(int(index), {})[name] = value
     optimizer.load_state_dict({"state": state, "param_groups": rest["param_groups"]})

@@ -184,7 +184,7 @@ def test_search_stops_in_a_folder_with_too_many_files(monkeypatch: pytest.Monkey
     for number in range(5):
         Path(f"deep/{number}/a").mkdir(parents=True)
     monkeypatch.setattr("imdbcls.data.imdb.MAX_ENTRIES", 9)
-    with pytest.raises(UserError, match=r"data\.path=deep contains more than 9 files"):
+    with pytest.raises(UserError, match=r"data\.path=deep contains more than 9 files and folders"):
         read_imdb("deep")
 
 

@@ -47,7 +47,7 @@ def comparison_json(comparison: Comparison) -> str:
 
 
 def document_of(comparison: Comparison) -> dict[str, Any]:
-    """Return the document as a dict, with the keys listed in the module docstring."""
+    """Return the content of `comparison.json` as a dict, with the keys listed in the module docstring."""
     return {
         FORMAT_VERSION: COMPARISON,
         "study": comparison.study,
