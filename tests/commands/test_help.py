@@ -157,7 +157,7 @@ def test_other_projects_names_lead_to_keys_that_exist() -> None:
         ("backbone.path=[5]", "backbone.path=[5] is not a folder, package:NAME/FOLDER or a hub id."),
         ("backbone.path=package:nope/x", "backbone.path=package:nope/x needs the Python package nope"),
         ("data.path=./nothing", "data.path=./nothing: there is no such file or folder; give a folder of Parquet"),
-        ("data=files data.train=nofile.csv", "data.train=nofile.csv does not exist."),
+        ("data=files data.train=nofile.csv", "data.train=nofile.csv does not exist or is not a regular file."),
         ("data=files data.train=5", "data.train=5 has no supported extension (.csv,"),
         ("data=files data.train=tests", "data.train=tests is a folder; give a file in it (.csv, .tsv"),
         ("data=files data.train=[a.csv,b.csv]", "data.train=[a.csv,b.csv] is not the path of a file."),
@@ -298,7 +298,8 @@ def test_key_with_several_types_accepts_each_type() -> None:
     for wanted in ("[1,5]", "{negative: 1, positive: 5}", "auto", "null"):
         compose([*tiny, f"loss.class_weights={wanted}"])
     assert mistakes(*tiny, "backbone.freeze=often", "loss.class_weights=often") == [
-        "backbone.freeze=often is not false, true (the entire encoder) or a number of layers, counted from the lowest.",
+        "backbone.freeze=often is not false, true (the entire encoder) or a whole number of layers, counted from the "
+        "lowest.",
         "loss.class_weights=often is not null, auto, or one number above 0 per class, such as [1,5] or "
         "{neg: 1, pos: 5}.",
     ]
