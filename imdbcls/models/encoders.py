@@ -151,8 +151,8 @@ def count_hidden_states(name: str, encoder: PreTrainedModel, pad_id: int) -> int
         encoder.train(was_training)
     if hidden_LBTD.shape[1:] != (*ids_BT.shape, encoder.config.hidden_size):
         raise UserError(
-            f"{refused}: its hidden states have shape {tuple(hidden_LBTD.shape)} for tokens of shape "
-            f"{tuple(ids_BT.shape)} and hidden_size={encoder.config.hidden_size}."
+            f"{refused}: its hidden states have shape {tuple(hidden_LBTD.shape)}. Expected (layers, "
+            f"{', '.join(map(str, ids_BT.shape))}, {encoder.config.hidden_size})."
         )
     if not hidden_LBTD[:, mask_of(LENGTHS)].isfinite().all():
         raise UserError(f"{refused}: its hidden states are not finite (NaN or infinity).")
