@@ -100,8 +100,8 @@ def require_one_run(path: Path) -> None:
     if names:
         more = f" and {len(names) - MAX_LISTED:,} more" if len(names) > MAX_LISTED else ""
         raise UserError(
-            f"{path} is a study folder, not a run folder: add the name of one of its runs, "
-            f"{', '.join(names[:MAX_LISTED])}{more}."
+            f"{path} is a study folder, not a run folder: add the name of one of its runs "
+            f"({', '.join(names[:MAX_LISTED])}{more})."
         )
 
 

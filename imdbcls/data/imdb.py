@@ -164,7 +164,9 @@ def _from_reviews(files: Iterator[tuple[str, bytes]], name: str) -> Source:
         found = {label for _, label, _, _ in rows}
         if found != {"pos", "neg"}:
             missing = ", ".join(f"{split}/{label}" for label in sorted({"pos", "neg"} - found))
-            raise UserError(f"data.path={name} contains no reviews in {missing}; give the complete aclImdb.")
+            raise UserError(
+                f"data.path={name} contains no reviews in {missing}; use the complete aclImdb folder or archive."
+            )
         columns: dict[str, list[object]] = {
             "id": [row[0] for row in rows],
             "label": [1 if row[1] == "pos" else 0 for row in rows],

@@ -56,7 +56,10 @@ def _is_local(normalizer: dict[str, Any]) -> bool:
 
 
 def _spans_a_split(added_token: dict[str, Any]) -> bool:
-    """Return whether an added token, which is matched before words, may include a space at which a text is split."""
+    """Return whether an added token may contain or absorb a space at which a text is split.
+
+    The tokenizer finds added tokens before it divides the text into words.
+    """
     content = added_token["content"]
     return bool(_SINGLE_SPACE.search(content)) or (added_token["rstrip"] and content[-1:].isalnum())
 

@@ -271,7 +271,7 @@ def compiler() -> list[str]:
 
 
 def compiler_version() -> str:
-    """Return the first line of the compiler's `--version` output. Raises KernelsMissingError."""
+    """Return the first line of the compiler's `--version` output. Raises KernelsMissingError if there is none."""
     return _version_of(tuple(compiler()))
 
 

@@ -170,7 +170,7 @@ def _is_supported(encoder: Any, inputs: _Inputs, attention_mask: Tensor | None, 
 def _hidden_states(
     encoder: Any, inputs: _Inputs, attention_mask: Tensor | None, first_token_only: bool, all_layers: bool
 ) -> list[Tensor]:
-    """Return a list with the last hidden states or, with `all_layers`, with those of the embeddings and each layer."""
+    """Return the hidden states of the last layer or, if `all_layers` is set, of the embeddings and every layer."""
     assert inputs.tokens is not None  # checked by `_is_supported`
     dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else encoder.dtype
     shape = inputs.tokens.shape[:2]

@@ -43,9 +43,9 @@ def is_remembered(source: Mapping[str, Any]) -> bool:
 
 
 def marker_of(source: Mapping[str, Any]) -> Path:
-    """Return the path of a source's marker: a hash of the source with absolute paths.
+    """Return the path of a source's marker. Its file name is a hash of the source.
 
-    A relative path would mean a different file in another working directory.
+    Paths in the source are made absolute first: a relative path means another file in another working directory.
     """
     about = json.dumps(with_absolute_paths(source), sort_keys=True, default=str)
     return default_cache_dir() / "sources" / hashlib.sha256(about.encode(errors="surrogatepass")).hexdigest()[:40]

@@ -38,7 +38,7 @@ class RunFolder:
         self.checkpoints = path / "checkpoints"
         self.backbone = path / "backbone"  # the encoder's config and the tokenizer, without weights
         self._result = path / "result.json"
-        self.is_new = False  # whether the folder was empty when locked, and `begin` has not been called yet
+        self.is_new = False  # True from locking an empty folder until `begin` is called
         self._created: list[Path] = []  # the folders that `locked` created, the deepest first
 
     @contextmanager

@@ -52,7 +52,7 @@ def require_no_links(folder: Path) -> None:
             mode = path.lstat().st_mode
             if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
                 kind = "a symbolic link" if stat.S_ISLNK(mode) else "neither a file nor a folder"
-                raise UserError(f"{path} is {kind}, which is not allowed in a run folder.")
+                raise UserError(f"{path} is {kind}. A run folder may contain only files and folders.")
 
 
 def read_json(path: Path, max_bytes: int = MAX_JSON_BYTES) -> dict[str, Any]:

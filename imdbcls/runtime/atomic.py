@@ -67,7 +67,8 @@ def scratch_folder(parent: Path) -> Iterator[Path]:
 def creating_folder(path: Path) -> Iterator[Path]:
     """Yield an empty folder to write to, which is renamed to `path` after the block.
 
-    If several processes create the same folder, the first one to finish wins. Raises OSError if nothing can be written.
+    If several processes create the same folder, the first one to finish wins. Raises OSError if the temporary folder
+    cannot be created.
     """
     with scratch_folder(path.parent) as folder:
         yield folder

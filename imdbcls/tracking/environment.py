@@ -38,7 +38,7 @@ _logged: set[str] = set()
 
 
 def in_sweep() -> bool:
-    """Return whether a W&B sweep agent started this process. The sweep then sets the id, the project and the entity."""
+    """Return whether a W&B sweep agent started this process. The sweep then sets the run's id, project and entity."""
     return bool(os.environ.get("WANDB_SWEEP_ID"))
 
 

@@ -14,11 +14,12 @@ from imdbcls.runtime.atomic import replacing, sync
 
 
 def write_files(
-    folder: Path, comparison: Comparison, drawings: Mapping[str, str], page: str, papers: Mapping[str, bytes]
+    folder: Path, comparison: Comparison, drawings: Mapping[str, str], page: str, paper_figures: Mapping[str, bytes]
 ) -> None:
     """Write comparison.{json,md,csv,html} and the figures.
 
-    `drawings` are SVG by name; `papers` are PDF and PNG by file name. Raise UserError if a file cannot be written.
+    `drawings` maps names of figures to SVG; `paper_figures` maps file names to PDF or PNG. Raise UserError if a file
+    cannot be written.
     """
     figures = folder / "comparison_figures"
     texts = {
@@ -29,7 +30,7 @@ def write_files(
         **{figures / f"{name}.svg": standalone(drawing) for name, drawing in drawings.items()},
     }
     contents = {path: text.encode() for path, text in texts.items()}
-    contents |= {figures / name: content for name, content in papers.items()}
+    contents |= {figures / name: content for name, content in paper_figures.items()}
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if figures.is_symlink():  # an untrusted study could link it to any folder
