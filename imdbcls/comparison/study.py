@@ -228,7 +228,10 @@ def gather(runs: list[Run], notes: list[str]) -> list[Group]:
 
 
 def consistent(runs: list[Run], notes: list[str]) -> list[Run]:
-    """Keep the runs of one group with its split, test documents and labels, without copies and repeated seeds."""
+    """Keep the runs of a group that share its most common split and test documents and have the same labels.
+
+    Copies of a run and repeated seeds are dropped.
+    """
     split = Counter(str(run.result.get("split_hash")) for run in runs).most_common(1)[0][0]
     runs = dropping(
         runs, lambda run: str(run.result.get("split_hash")) == split, notes, "its split differs from that of its group"

@@ -115,7 +115,7 @@ class _Inputs(NamedTuple):
 
     @property
     def tokens(self) -> Tensor | None:
-        """The given one of ids_BT and embeddings_BTH."""
+        """Whichever of `input_ids` and `inputs_embeds` was given."""
         return self.inputs_embeds if self.input_ids is None else self.input_ids
 
 

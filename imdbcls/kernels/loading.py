@@ -78,8 +78,8 @@ class Kernels:
 def load(dtype: torch.dtype) -> Kernels | None:
     """Return the kernels for a dtype, built if needed. If they are not available, log the reason and return None.
 
-    For float32, also return None, without a log message, if `supports_float32_kernels` returns False: the processor has
-    AVX-512, which PyTorch's products use, or the system is not Linux on x86-64 with AVX2.
+    For float32, also return None, without a log message, if `supports_float32_kernels` returns False. Then either the
+    processor has AVX-512, which PyTorch's matrix products already use, or the system is not Linux on x86-64 with AVX2.
     """
     if dtype == torch.float32 and not supports_float32_kernels():
         return None

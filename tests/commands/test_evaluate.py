@@ -110,7 +110,7 @@ def test_study_folder_error_lists_its_runs(module: str, launch: Launch, tmp_path
     (study / "wandb" / "latest-run").symlink_to(study)
     done = launch(tmp_path, module, "runs/heads", *(["text"] if module == "predict" else []), expect=2)
     (line,) = done.stderr.splitlines()
-    assert "runs/heads is a study folder" in line and line.endswith("one of its runs, cls-s0-1, max-s0-2.")
+    assert "runs/heads is a study folder" in line and line.endswith("one of its runs (cls-s0-1, max-s0-2).")
     for number in range(30):
         (study / f"lstm-s{number}").mkdir()
         (study / f"lstm-s{number}" / "config.yaml").write_text("")

@@ -81,7 +81,7 @@ def test_files_are_read_lazily(tmp_path: Path) -> None:
         (
             "a.csv",
             b'id,text\n1,one\n2,"two\n3,three\n4,four"\n5,five\n',
-            r"a\.csv, line 3: a quotation mark opens a field that ends only in line 5",
+            r"a\.csv, line 3: a quotation mark opens a field that does not end until line 5",
         ),
         ("a.tsv", b'text\tid\n"good\t1\nbad\n', r"a\.tsv, line 3: expected 2 fields as in the header, found 1"),
         ("a.csv", b"text\ngood\nna\xefve\n", r"a\.csv, line 3: byte 0xef at offset 12 is not UTF-8"),

@@ -152,12 +152,12 @@ def test_merged_rows_are_recognised_by_the_other_columns(tmp_path: Path) -> None
     """Another column shows what rows look like. If no column does, more lines are needed as evidence."""
     rows = [f"film number {row % 6},{'pos' if row % 2 else 'neg'}\n" for row in range(12)]
     content = "".join(["text,label\n", *rows, '"So good,pos\nbad,neg\nthe end",pos\n', *rows])
-    with pytest.raises(UserError, match=r"line 14: a quotation mark opens a field that ends only in line 16"):
+    with pytest.raises(UserError, match=r"line 14: a quotation mark opens a field that does not end until line 16"):
         source_of(tmp_path / "d.csv", content)
     ids = "".join(f"x{row}y,film {row}\n" for row in range(10))
     spans = {2: 'a7,"So good\nb,c\nd,e"\n', 3: 'a7,"So good\nb,c\nd,e\nf,g"\n'}
     assert len(texts(tmp_path / "d.csv", f"id,text\n{ids}{spans[2]}")) == 11
-    with pytest.raises(UserError, match=r"line 12: a quotation mark opens a field that ends only in line 15"):
+    with pytest.raises(UserError, match=r"line 12: a quotation mark opens a field that does not end until line 15"):
         texts(tmp_path / "d.csv", f"id,text\n{ids}{spans[3]}")
 
 
