@@ -43,8 +43,8 @@ def delimited_rows(
 def _swallowed(path: Path, span: tuple[int, int], request: Request) -> str:
     first, last = span
     return (
-        f"{path}, line {first:,}: a quotation mark opens a field that does not end until line {last:,}, but these lines look "
-        "like separate rows. Close or double the quotation mark, or give "
+        f"{path}, line {first:,}: a quotation mark opens a field that does not end until line {last:,}, but these "
+        "lines look like separate rows. Close or double the quotation mark, or give "
         f"{request.assignment('quoting', 'none')} (to read quotation marks as ordinary characters) or "
         f"{request.assignment('quoting', 'standard')} (if the field is correct)."
     )

@@ -115,7 +115,7 @@ def test_study_folder_error_lists_its_runs(module: str, launch: Launch, tmp_path
         (study / f"lstm-s{number}").mkdir()
         (study / f"lstm-s{number}" / "config.yaml").write_text("")
     done = launch(tmp_path, module, "runs/heads", *(["text"] if module == "predict" else []), expect=2)
-    assert done.stderr.rstrip().endswith(" and 22 more.")
+    assert done.stderr.rstrip().endswith(" and 22 more).")
 
 
 def test_unknown_split_error_lists_the_splits(launch: Launch, tmp_path: Path) -> None:

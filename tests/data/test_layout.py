@@ -140,7 +140,7 @@ def rows_with(broken: list[str]) -> str:
 def test_rows_after_an_unclosed_quote_are_not_merged(broken: list[str], tmp_path: Path) -> None:
     content = rows_with(broken)
     last = 11 + len(broken)
-    with pytest.raises(UserError, match=rf"d\.csv, line 12: a quotation mark opens a .* only in line {last}, .*none"):
+    with pytest.raises(UserError, match=rf"d\.csv, line 12: a quotation mark opens a .* until line {last}, .*none"):
         source_of(tmp_path / "d.csv", content)
     merged = texts(tmp_path / "d.csv", content, quoting="standard")  # the user says that the quoting is correct
     assert len(merged) == 21

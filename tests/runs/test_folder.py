@@ -154,5 +154,5 @@ def test_damaged_result_is_kept_under_another_name(
 def test_a_folder_with_a_link_is_refused(tmp_path: Path) -> None:
     run = finished(tmp_path)
     (run.path / "metrics.jsonl").symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(UserError, match="is a symbolic link. A run folder may contain only"):
+    with pytest.raises(UserError, match=r"is a symbolic link\. A run folder may contain only"):
         run.open_for_training()
