@@ -106,7 +106,7 @@ def runs_begun(folder: Path) -> int:
 
 
 def test_parallel_jobs_share_threads_and_match_sequential_jobs(tmp_path: Path) -> None:
-    arguments = ("--multirun", *TINY, "head=cls,lstm", "epochs=1", "progress=plain")
+    arguments = ("--multirun", *TINY, "head=cls,lstm", "epochs=4", "progress=plain")
     alone, together = tmp_path / "alone", tmp_path / "together"
     for folder in (alone, together):
         folder.mkdir()
