@@ -196,11 +196,11 @@ class Snapshot(CachingConfigRepository):
                 file = Path(source.path, config_path if config_path.endswith(".yaml") else f"{config_path}.yaml")
                 if outside([source]) and file.is_file():
                     require_bounded_yaml(file)
-                    self._require_its_own_name(config_path, source, file)
+                    self._require_not_hidden(config_path, source, file)
             self._files[config_path] = self.delegate.load_config(config_path)
         return copy.deepcopy(self._files[config_path])
 
-    def _require_its_own_name(self, config_path: str, source: ConfigSource, file: Path) -> None:
+    def _require_not_hidden(self, config_path: str, source: ConfigSource, file: Path) -> None:
         """Raise UserError for a file that a shipped file of the same name hides: Hydra would silently ignore it."""
         first = next(each for each in self.get_sources() if each.is_config(config_path))
         if first is not source and not outside([first]) and content(first, config_path) != content(source, config_path):

@@ -28,7 +28,7 @@ from imdbcls.config.hydra_plugins import without_missing_parts
 from imdbcls.config.options import CONF, config_keys
 from imdbcls.config.paths import wrong_paths
 from imdbcls.config.quoting import as_one_value, is_readable, readable
-from imdbcls.config.resolving import flatten, look_up, resolve
+from imdbcls.config.resolving import flatten, look_up, plain_values, resolve
 from imdbcls.config.schema import Config, DataConfig, NoEffect, declared
 from imdbcls.config.trust import named_by
 from imdbcls.config.types_of_keys import type_of_key
@@ -236,13 +236,6 @@ def unread_data_keys(config: Mapping[str, Any]) -> Iterator[str]:
         if key not in declared_keys and not re.search(rf"\b{re.escape(key)}\b", interpolations):
             near = nearest_keys(f"data.{key}", [f"data.{each}" for each in (*declared_keys, *data) if each != key])
             yield f"data.{shown(key)}={shown(value)}: nothing reads this key{nearest(near)}."
-
-
-def plain_values(config: DictConfig) -> dict[str, Any]:
-    """Return a config as nested built-in values with unresolved interpolations."""
-    plain = OmegaConf.to_container(config, resolve=False)
-    assert isinstance(plain, dict)
-    return {str(key): value for key, value in plain.items()}
 
 
 def without_hydra(config: DictConfig) -> DictConfig:

@@ -47,9 +47,7 @@ def decoded(cfg: DictConfig) -> DictConfig:
 
     The value of an environment variable is always a string.
     """
-    plain = OmegaConf.to_container(cfg, resolve=False)
-    assert isinstance(plain, dict)
-    values = {str(key): value for key, value in plain.items()}
+    values = plain_values(cfg)
     found = [path for path, value in flatten(values) if is_variable(value) and wants_number(path, values)]
     if not found:
         return cfg
@@ -64,6 +62,13 @@ def decoded(cfg: DictConfig) -> DictConfig:
             if not isinstance(value, str):  # OmegaConf would resolve a string such as ${lr}
                 node[path[-1]] = value
     return copied
+
+
+def plain_values(config: DictConfig) -> dict[str, Any]:
+    """Return a config as nested built-in values with unresolved interpolations."""
+    plain = OmegaConf.to_container(config, resolve=False)
+    assert isinstance(plain, dict)
+    return {str(key): value for key, value in plain.items()}
 
 
 def look_up(config: Mapping[str, Any], key: str) -> Any:

@@ -12,6 +12,7 @@ from importlib.resources import files
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from imdbcls.comparison.notes import num_runs
 from imdbcls.comparison.results import Comparison, PairResult
 from imdbcls.comparison.statistics import NUM_DRAWS
 from imdbcls.comparison.verdicts import Outcome
@@ -77,13 +78,12 @@ def source_hash(source: str) -> str:
 
 def facts(comparison: Comparison) -> str:
     groups = comparison.groups
-    num_runs = sum(len(group.seeds) for group in groups)
     counts = " or ".join(f"{count:,}" for count in sorted({group.num_documents for group in groups}))
     clusters = sorted({group.num_clusters for group in groups if group.num_clusters is not None})
     in_clusters = f" in {' or '.join(f'{count:,}' for count in clusters)} clusters" if clusters else ""
     return (
         f"{len(groups)} {'group' if len(groups) == 1 else 'groups'}, "
-        f"{num_runs} {'run' if num_runs == 1 else 'runs'}, {counts} test documents{in_clusters}."
+        f"{num_runs(sum(len(group.seeds) for group in groups))}, {counts} test documents{in_clusters}."
     )
 
 
