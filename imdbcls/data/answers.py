@@ -29,10 +29,10 @@ Write = Callable[[Item, str | None, list[float] | None], None]  # an item, its l
 
 
 def output_names(columns: Iterable[tuple[str, str]]) -> dict[str, str]:
-    """Return the name of each copied column in the answers, by its name in the file.
+    """Map each copied column of the input file to its name in the answers.
 
-    `columns` are pairs of a setting and a column. A column that has the name of one of the answers' own fields gets the
-    prefix `input_`.
+    `columns` are pairs (setting, column name). The column of `id_column` becomes `id`. Any other column keeps its name,
+    with the prefix `input_` if it could be confused with a field of the answers.
     """
     names: dict[str, str] = {}
     for setting, column in columns:
@@ -44,7 +44,7 @@ def output_names(columns: Iterable[tuple[str, str]]) -> dict[str, str]:
 
 
 def plain(value: object) -> object:
-    """Convert a cell to a value that JSON can hold: null for NaN and infinity, a string for dates and other types."""
+    """Convert a cell to a JSON value: None for NaN and infinity, a string for dates and other unsupported types."""
     if isinstance(value, list | tuple):
         return [plain(item) for item in value]
     if isinstance(value, dict):
@@ -55,17 +55,19 @@ def plain(value: object) -> object:
 
 
 def write_jsonl(file: TextIO, label_names: Sequence[str], copied: Sequence[str]) -> Write:
-    is_ascii = not takes_unicode(file)  # if so, JSON escapes all other characters
+    """Return a function that writes one answer as a line of JSON."""
+    ascii_only = not takes_unicode(file)  # then JSON escapes all other characters
 
     def write(item: Item, label: str | None, probabilities: list[float] | None) -> None:
         by_class = None if probabilities is None else dict(zip(label_names, probabilities, strict=True))
         answer = {"number": item.number, **item.copied, "label": label, "probabilities": by_class}
-        file.write(json_line(answer, ascii_only=is_ascii) + "\n")
+        file.write(json_line(answer, ascii_only=ascii_only) + "\n")
 
     return write
 
 
 def write_csv(file: TextIO, label_names: Sequence[str], copied: Sequence[str]) -> Write:
+    """Write the header, and return a function that writes one answer as a row."""
     writer = csv.writer(file, lineterminator="\n")
     names = [*copied, "label", *(f"{PROBABILITY}{name}" for name in label_names)]
     writer.writerow(["number", *map(csv_cell, names)])
@@ -84,22 +86,22 @@ FORMATS = {"jsonl": write_jsonl, "csv": write_csv}
 
 
 def format_of(chosen: str | None, output: Path | None) -> str:
-    """Return the chosen format, else the format of the output file's extension, else JSON Lines."""
+    """Return the chosen format. By default, use the format of the output file's extension, or else JSON Lines."""
     extension = "" if output is None else output.suffix.lower().removeprefix(".")
     return chosen or (extension if extension in FORMATS else "jsonl")
 
 
 def require_output(output: Path, file: Path | None) -> None:
-    """Raise UserError for an output path that cannot be a file, or that is the input file."""
+    """Raise UserError if `output` is a folder, is in a missing folder, or is the input file."""
     if output.is_dir() or not output.absolute().parent.is_dir():
-        raise UserError(f"--output={output} is not a file in an existing folder; choose another path.")
+        raise UserError(f"--output={output} must be a file in an existing folder.")
     if file is not None and output.exists() and output.samefile(file):
         raise UserError(f"--output={output} is the input file; choose another name.")
 
 
 @contextlib.contextmanager
 def opened(output: Path | None, stdout: TextIO) -> Iterator[TextIO]:
-    """Open the file for the answers, or yield stdout if `output` is None; raise UserError if it is not writable."""
+    """Yield the open output file, or stdout if `output` is None; raise UserError if the file cannot be written."""
     if output is None:
         yield stdout
         return

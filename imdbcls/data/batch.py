@@ -1,7 +1,8 @@
 """A batch: documents that are truncated, or split into windows, and padded to one width.
 
-Shapes: L layers, B documents in the batch, T tokens of its padded width, D hidden size, N real tokens. If documents are
-split into windows, each of the batch's W windows is a separate row, and token ids and mask have W rows.
+Shapes: L layers, B documents in the batch, T tokens in each padded row, D hidden size, N real tokens (without padding).
+If documents are split into windows, each of the batch's W windows is a separate row; token ids and mask then have W
+rows instead of B.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,7 +19,7 @@ from imdbcls.data.tokens import Tokens
 from imdbcls.data.windows import Windows, window_starts
 from imdbcls.runtime.padding import token_indices
 
-# Widths are multiples of this: matrix kernels are faster, and fewer shapes occur.
+# Widths are rounded up to a multiple of this: matrix kernels run faster, and fewer different shapes occur.
 WIDTH_MULTIPLE = 8
 
 
@@ -26,16 +27,16 @@ WIDTH_MULTIPLE = 8
 class Batch:
     """A batch of documents, padded on the right to one width.
 
-    - `input_ids_BT` is int64, with the tokenizer's padding id after each row.
-    - `mask_BT` is True at real tokens, including special tokens.
-    - `documents_W` is the document of each row, counted from 0 within the batch (int64, ascending); None if each row is
-      a document.
-    - `labels_B` is int64.
+    - `input_ids_BT` are the token ids (int64). Each row is padded with the tokenizer's padding id.
+    - `mask_BT` is True at real tokens, including special tokens, and False at padding.
+    - `documents_W` is the index of each row's document within the batch (int64, ascending); None if no document has
+      more than one row.
+    - `labels_B` are the class indices (int64).
     - `rows` are the indices of the documents in their split.
-    - `num_tokens` is the number of real tokens in all rows.
+    - `num_tokens` is the number of real tokens in the batch.
     - `token_indices_N` are the indices of the real tokens in the flattened input_ids_BT; None on the CPU.
-    - `features` is the cached output of a frozen encoder for the rows, if there is one: hidden_BTD, or hidden_LBTD for
-      a head that reads all layers.
+    - `features` is the cached output of a frozen encoder for this batch: hidden_BTD, or hidden_LBTD for a head that
+      reads all layers. It is None if nothing is cached.
     """
 
     input_ids_BT: Tensor
@@ -85,7 +86,7 @@ class Batch:
     def split(self, num_rows: int) -> "list[Batch]":
         """Split the batch into micro-batches of at most `num_rows` rows, each trimmed to its longest row.
 
-        The windows of one document stay together, even if there are more than `num_rows` of them.
+        All windows of a document stay in one micro-batch, even if the document has more than `num_rows` windows.
         """
         if len(self.mask_BT) <= num_rows:
             return [self]
@@ -118,8 +119,8 @@ class Batch:
 class Collator:
     """A collator that truncates documents, or splits them into windows, and pads them into a batch.
 
-    For each document, `num_windows` is its number of rows, and `lengths` is the number of tokens in each of these rows,
-    including special tokens.
+    `num_windows` is the number of rows of each document. All rows of a document have the same number of tokens; it is
+    in `lengths` and includes special tokens.
     """
 
     def __init__(self, tokens: Tokens, labels: NDArray[np.int64], max_length: int, truncation: str | Windows) -> None:
@@ -132,7 +133,7 @@ class Collator:
         self._budget = max_length - tokens.num_special
         if self._budget < 1:
             raise ValueError(
-                f"max_length={max_length} leaves no room for text besides {tokens.num_special} special tokens"
+                f"max_length={max_length} leaves no room for a document besides {tokens.num_special} special tokens"
             )
         self.lengths = np.minimum(tokens.lengths, max_length)
         self.num_windows = np.ones_like(self.lengths)
@@ -153,12 +154,12 @@ class Collator:
         lengths_W = self.lengths[rows][documents_W]
         width = self.width(rows)
         input_ids_WT = np.full((len(documents_W), width), self.tokens.pad_id, dtype=np.int64)
-        chunks = (ids for row in rows for ids in self._chunks(row))
-        for place, ids in enumerate(chunks):
-            start, end = len(self.tokens.prefix), int(lengths_W[place]) - len(self.tokens.suffix)
-            input_ids_WT[place, :start] = self.tokens.prefix
-            input_ids_WT[place, start:end] = ids
-            input_ids_WT[place, end : lengths_W[place]] = self.tokens.suffix
+        chunks = (ids for document in rows for ids in self._chunks(document))
+        for window, ids in enumerate(chunks):
+            start, end = len(self.tokens.prefix), int(lengths_W[window]) - len(self.tokens.suffix)
+            input_ids_WT[window, :start] = self.tokens.prefix
+            input_ids_WT[window, start:end] = ids
+            input_ids_WT[window, end : lengths_W[window]] = self.tokens.suffix
         return Batch(
             torch.from_numpy(input_ids_WT),
             torch.from_numpy(np.arange(width) < lengths_W[:, None]),
@@ -169,12 +170,12 @@ class Collator:
             features=None if self.features is None else self.features.padded(rows, lengths_W, width),
         )
 
-    def _chunks(self, row: int) -> list[NDArray[np.integer]]:
-        """Return the token ids of each row of a document, without special tokens."""
-        ids = self.tokens.ids[self.tokens.offsets[row] : self.tokens.offsets[row + 1]]
-        if self.num_windows[row] > 1:
-            size = int(self.lengths[row]) - self.tokens.num_special
-            return [ids[start : start + size] for start in window_starts(len(ids), self.num_windows[row], size)]
+    def _chunks(self, document: int) -> list[NDArray[np.integer]]:
+        """Return the token ids of each of a document's rows, without special tokens."""
+        ids = self.tokens.ids[self.tokens.offsets[document] : self.tokens.offsets[document + 1]]
+        if self.num_windows[document] > 1:
+            size = int(self.lengths[document]) - self.tokens.num_special
+            return [ids[start : start + size] for start in window_starts(len(ids), self.num_windows[document], size)]
         return [self._keep(ids, self._budget) if len(ids) > self._budget else ids]
 
 

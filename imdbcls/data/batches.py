@@ -12,24 +12,27 @@ from imdbcls.data.features import Features
 from imdbcls.data.tokens import Tokens
 from imdbcls.data.windows import Windows
 
-# Number of batches in a block; the documents of a block are sorted by length together. On IMDB at batch size 16 and 256
-# or 512 tokens, 64 leaves 1.6 to 2.6 % padding (16: 3.6 to 5.8 %, 128: 1.3 to 1.8 %). Rounding up widths causes 1.3 %.
+# Number of batches in a block. The documents of a block are sorted by length together, so a larger block leaves less
+# padding. On IMDB at batch size 16 and 256 or 512 tokens, 1.6 to 2.6 % of the tokens are padding with 64 batches per
+# block (16 batches: 3.6 to 5.8 %, 128 batches: 1.3 to 1.8 %). Rounding widths up accounts for 1.3 %.
 BATCHES_PER_BLOCK = 64
 
 
 class TrainBatches:
     """The batches of every training epoch, grouped by length, in an order that depends only on the order seed.
 
-    Each epoch permutes the documents and divides them into blocks of `BATCHES_PER_BLOCK` batches (at least two blocks).
-    It sorts the documents of each block by length, divides the block into batches, and permutes the batches of all
-    blocks. Thus a document shares a batch with documents of similar length, drawn again in each epoch from about the
-    1/64 of the corpus that is nearest in length, and the position of the batch is random. On IMDB at 512 tokens, 2 % of
-    the pairs that share a batch do so again in the next epoch (13 % with 4,000 documents, 28 % with 1,000; without
-    grouping 0.06, 0.4 and 1.5 %). If the documents do not fill the last batch, a random choice of them forms a smaller
-    batch. Without `group_by_length`, blocks stay unsorted and batches have documents of any length.
+    Each epoch shuffles the documents and divides them into blocks of `BATCHES_PER_BLOCK` batches (at least two blocks).
+    It sorts the documents of each block by length, divides the block into batches, and then shuffles the batches of all
+    blocks. So a document shares a batch with documents of similar length. They are drawn again in each epoch, from
+    about the 1/64 of the corpus with the nearest lengths. On IMDB at 512 tokens, 2 % of the document pairs that share a
+    batch also share one in the next epoch (13 % with 4,000 documents, 28 % with 1,000). Without grouping, these shares
+    are 0.06, 0.4 and 1.5 %.
 
-    `batch_size` is in documents; `max_length` and widths are in tokens, including special tokens. `truncation` is
-    `head`, `tail` or `head_tail`, the part to keep of a longer document, or the `Windows` that split it.
+    If the number of documents is not a multiple of `batch_size`, a random choice of documents forms one smaller batch.
+    Without `group_by_length`, blocks are not sorted, and a batch has documents of any length.
+
+    `batch_size` is in documents. `max_length` is in tokens, including special tokens. `truncation` is the part of a
+    longer document to keep (`head`, `tail` or `head_tail`), or the `Windows` that split it.
     """
 
     def __init__(
@@ -61,7 +64,7 @@ class TrainBatches:
     def epoch(self, epoch: int, start_step: int = 0) -> Iterator[Batch]:
         """Yield the batches of `epoch` (counted from 0), starting at its step `start_step`.
 
-        The batches depend only on these arguments and the constructor's, so a resumed run continues exactly.
+        The batches depend only on these arguments and those of the constructor, so a resumed run gets the same batches.
         """
         for rows in self.plan(epoch)[start_step:]:
             yield self._collator.collate(rows)
@@ -71,7 +74,7 @@ class TrainBatches:
         self._collator.features = features
 
     def plan(self, epoch: int) -> list[NDArray[np.int64]]:
-        """Return the rows of every batch in an epoch."""
+        """Return the indices of the documents in each batch of an epoch."""
         rng = np.random.default_rng(np.random.SeedSequence([self.order_seed, epoch]))
         order = rng.permutation(len(self._collator))
         full, left = divmod(len(order), self.batch_size)
@@ -83,7 +86,7 @@ class TrainBatches:
             if self.group_by_length:
                 rows = rows[np.argsort(self._collator.lengths[rows], kind="stable")]
             batches.extend(rows.reshape(-1, self.batch_size))
-        return [batches[place] for place in rng.permutation(len(batches))]
+        return [batches[index] for index in rng.permutation(len(batches))]
 
 
 class Prefetcher:
@@ -109,17 +112,17 @@ class Prefetcher:
 
 
 # Default size of an evaluation batch in tokens, including padding. On the CPU, MiniLM evaluates 512 reviews of 128
-# tokens in 6.8 s with 1,024 tokens per batch, in 4.4 s with 8,192 and in 4.1 s with 32,768. The last needs 0.75 GB, as
-# much as training.
+# tokens in 6.8 s with 1,024 tokens per batch, in 4.4 s with 8,192 and in 4.1 s with 32,768. Batches of 32,768 tokens
+# need 0.75 GB, as much memory as training.
 EVAL_TOKENS = 16384
 
 
 class EvalBatches:
-    """The batches of one evaluation: every document once, longest first, so that the first batch needs most memory.
+    """The batches of one evaluation: every document once, longest first, so that the first batch needs the most memory.
 
-    A batch may hold the tokens of `batch_size` documents of `max_length` tokens, including padding, so it has more
-    documents if they are shorter. With `batch_size=None` it may hold `EVAL_TOKENS` tokens. Each window counts as a row,
-    and the windows of a document stay in one batch.
+    A batch has at most `batch_size * max_length` tokens, including padding, so it has more than `batch_size` documents
+    if they are short. With `batch_size=None`, it has at most `EVAL_TOKENS` tokens. All windows of a document are in the
+    same batch, even if they exceed this limit.
     """
 
     def __init__(
@@ -151,10 +154,13 @@ class EvalBatches:
         self._collator.features = features
 
     def single_documents(self, num_documents: int) -> Iterator[Batch]:
-        """Yield batches of one document, without cached features, at even steps from the longest to the shortest."""
+        """Yield batches of one document each, without cached features.
+
+        At most `num_documents` documents are chosen at even steps in the order from the longest to the shortest.
+        """
         order = np.concatenate(self._plan)
-        for place in np.linspace(0, len(order) - 1, min(num_documents, len(order))).astype(int):
-            yield replace(self._collator.collate(order[place : place + 1]), features=None)
+        for index in np.linspace(0, len(order) - 1, min(num_documents, len(order))).astype(int):
+            yield replace(self._collator.collate(order[index : index + 1]), features=None)
 
     @property
     def num_documents(self) -> int:
@@ -162,7 +168,7 @@ class EvalBatches:
 
     @property
     def labels(self) -> NDArray[np.int64]:
-        """The labels of all documents, in the order of the documents."""
+        """The labels of all documents, in the order of the split."""
         return self._collator.labels
 
     def __iter__(self) -> Iterator[Batch]:

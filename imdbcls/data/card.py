@@ -34,8 +34,8 @@ class SplitCard:
     """Statistics of one split.
 
     `lengths` has shape (documents,): the tokens of each document before truncation, including special tokens.
-    `num_windows` has the same shape: how many windows cover the complete document. It is None if long documents are
-    truncated instead.
+    `num_windows` has the same shape: the number of windows that cover each document completely. It is None if long
+    documents are truncated instead.
     """
 
     class_counts: tuple[int, ...]
@@ -81,13 +81,14 @@ def card_of(
     train_keys = set(text_keys(corpus.train.texts))
     splits = {}
     for split, documents in corpus.splits.items():
-        found = tokens[split]
+        split_tokens = tokens[split]
         num_windows = None
         if isinstance(truncation, Windows):
-            num_windows = truncation.needed(found.lengths - found.num_special, max_length - found.num_special)
+            special = split_tokens.num_special
+            num_windows = truncation.needed(split_tokens.lengths - special, max_length - special)
         seen = set() if split == "train" else train_keys
-        counts = pipeline.count(found, tokenizer)
-        splits[split] = split_card(documents, found.lengths, num_windows, corpus, seen, counts)
+        counts = pipeline.count(split_tokens, tokenizer)
+        splits[split] = split_card(documents, split_tokens.lengths, num_windows, corpus, seen, counts)
     return DataCard(name, backbone, max_length, truncation, corpus.label_names, splits, corpus.split_hash, corpus.notes)
 
 
@@ -112,7 +113,7 @@ def split_card(
 
 
 def card_tables(card: DataCard) -> dict[str, tuple[list[str | int], list[list[str | int]]]]:
-    """Return the card as tables by name. A table is its column names and its rows."""
+    """Return the tables of the card by name. Each table is a tuple (column names, rows)."""
     all_lengths = np.concatenate([split.lengths for split in card.splits.values()])
     bins: list[list[str | int]] = [[bounds.strip(), count] for bounds, count, _ in bins_of(all_lengths)]
     tables: dict[str, tuple[list[str | int], list[list[str | int]]]] = {"histogram": (["tokens", "documents"], bins)}
@@ -122,7 +123,7 @@ def card_tables(card: DataCard) -> dict[str, tuple[list[str | int], list[list[st
 
 
 def card_text(card: DataCard, table_width: int | None = None) -> str:
-    """Return the card as plain text for a terminal. Its tables wrap to `table_width` columns, if given."""
+    """Return the card as plain text. Its tables have at most `table_width` characters per line, if that is not None."""
     tables = [text_table(rows, header, width=table_width) for header, *rows in (sizes(card), lengths(card))]
     return "\n".join(
         [
@@ -132,7 +133,7 @@ def card_text(card: DataCard, table_width: int | None = None) -> str:
             "",
             tables[1],
             "",
-            f"Lengths in tokens of all {sum(split.num_documents for split in card.splits.values()):,} documents:",
+            f"Lengths of all {sum(split.num_documents for split in card.splits.values()):,} documents in tokens:",
             *histogram(
                 np.concatenate([split.lengths for split in card.splits.values()]),
                 card.max_length,
@@ -152,15 +153,15 @@ def losses_of(card: DataCard) -> Iterator[str]:
 
 
 def sizes(card: DataCard) -> list[list[str]]:
-    """Return the number of documents, clusters and duplicates of each split, by class; the first row is the header."""
-    shown = card.label_names[:MAX_CLASSES_LISTED]
+    """Return a table of the documents, classes, clusters and duplicates in each split. The first row is the header."""
+    listed = card.label_names[:MAX_CLASSES_LISTED]
     rows = [["documents", *(f"{split.num_documents:,}" for split in card.splits.values())]]
-    for index, label in enumerate(shown):
+    for index, label in enumerate(listed):
         counts = ((split.class_counts[index], split.num_documents) for split in card.splits.values())
         rows.append([f"  {printable_line(label)}", *(f"{count:,} ({count / total:.1%})" for count, total in counts)])
-    if len(shown) < len(card.label_names):
-        rest = (sum(split.class_counts[len(shown) :]) for split in card.splits.values())
-        rows.append([f"  {len(card.label_names) - len(shown)} more classes", *(f"{count:,}" for count in rest)])
+    if len(listed) < len(card.label_names):
+        rest = (sum(split.class_counts[len(listed) :]) for split in card.splits.values())
+        rows.append([f"  {len(card.label_names) - len(listed)} more classes", *(f"{count:,}" for count in rest)])
     if all(split.num_clusters is not None for split in card.splits.values()):
         rows.append(["clusters", *(f"{split.num_clusters:,}" for split in card.splits.values())])
     rows.append(["repeated texts", *(f"{split.num_repeated:,}" for split in card.splits.values())])
@@ -171,7 +172,7 @@ def sizes(card: DataCard) -> list[list[str]]:
 
 
 def lengths(card: DataCard) -> list[list[str]]:
-    """Return each split's length distribution, and how much is truncated or unknown; the first row is the header."""
+    """Return a table of the lengths, truncation and unknown tokens in each split. The first row is the header."""
     parts = [split.lengths for split in card.splits.values()]
     rows = [["mean", *(f"{part.mean():,.0f}" for part in parts)]]
     for name, percentile in (("shortest", 0), ("median", 50), ("95th percentile", 95), ("longest", 100)):
@@ -227,8 +228,8 @@ def histogram(lengths: NDArray[np.int64], max_length: int, fate: str) -> list[st
 def bins_of(lengths: NDArray[np.int64]) -> list[tuple[str, int, tuple[int, int | None]]]:
     """Return bins of equal width up to the 99th percentile, and an open last bin.
 
-    A bin is its bounds as text, its number of documents, and its bounds in tokens. The last bin has no upper bound
-    (None).
+    Each bin is a tuple (bounds as a string, number of documents, bounds in tokens). The upper bound of the last bin is
+    None.
     """
     step = max(math.ceil(float(np.percentile(lengths, 99)) / NUM_BINS), 1)
     counts = np.bincount(np.minimum((lengths - 1) // step, NUM_BINS), minlength=NUM_BINS + 1)

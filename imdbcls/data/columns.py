@@ -26,8 +26,8 @@ SHELL_SAFE = re.compile(r"[A-Za-z0-9_.-]+")
 class Request:
     """The columns to read from a file, and the format of the file.
 
-    `columns` are pairs of a setting and the column that it names, such as `("text_column", "text")`. With `as_options`,
-    messages write settings as command-line options (`--text-column`) instead of config keys (`data.text_column`).
+    `columns` are pairs (setting, column name), such as `("text_column", "text")`. With `as_options`, messages write
+    settings as command-line options (`--text-column`) instead of config keys (`data.text_column`).
     """
 
     columns: tuple[tuple[str, str], ...]
@@ -41,10 +41,11 @@ class Request:
         return list(dict.fromkeys(name for _, name in self.columns))
 
     def key(self, setting: str) -> str:
+        """Return the option or config key of a setting."""
         return "--" + setting.replace("_", "-") if self.as_options else f"data.{setting}"
 
     def assignment(self, setting: str, value: str) -> str:
-        """Return the text with which the user sets a value, quoted for the shell and Hydra if necessary."""
+        """Return the command-line argument that sets a value, quoted for the shell and Hydra if necessary."""
         if self.as_options:
             return f"{self.key(setting)} {value if SHELL_SAFE.fullmatch(value) else repr(value)}"
         if SHELL_SAFE.fullmatch(value):
@@ -74,20 +75,20 @@ def request_of(
     return Request(tuple(given.items()), delimiter, quoting)
 
 
-def positions_of(request: Request, names: Sequence[str], place: str) -> dict[str, int]:
-    """Return the index of each requested column among a file's `names`, ignoring surrounding spaces.
+def positions_of(request: Request, names: Sequence[str], where: str) -> dict[str, int]:
+    """Return the index of each requested column in `names`, the column names of a file, ignoring surrounding spaces.
 
-    A missing column is absent from the result. Raise UserError for a requested column that occurs twice; other columns
-    may have equal names.
+    A missing column is absent from the result. Raise UserError for a requested column that occurs more than once;
+    columns that are not requested may have equal names. `where` is the file, and the line if known, for the message.
     """
     positions = {}
     for setting, wanted in request.columns:
-        found = [place for place, name in enumerate(names) if name == wanted]
-        found = found or [place for place, name in enumerate(names) if name.strip() == wanted.strip()]
+        found = [index for index, name in enumerate(names) if name == wanted]
+        found = found or [index for index, name in enumerate(names) if name.strip() == wanted.strip()]
         if len(found) > 1:
             raise UserError(
-                f"{place}: column {wanted!r} ({request.key(setting)}) occurs {len(found)} times in {listed(names)}; "
-                "rename the other columns."
+                f"{where}: column {wanted!r} ({request.key(setting)}) occurs {len(found)} times in {listed(names)}. "
+                "Rename all but one of them."
             )
         if found:
             positions[wanted] = found[0]
@@ -97,14 +98,15 @@ def positions_of(request: Request, names: Sequence[str], place: str) -> dict[str
 def missing_columns(
     request: Request,
     names: Sequence[str],
-    place: str,
+    where: str,
     *,
     rows: Iterable[Mapping[str, object]] = (),
     hint: str = "",
 ) -> UserError | None:
-    """Return an error that lists every requested column that a file lacks; None if it has all.
+    """Return an error that lists every requested column that a file lacks; None if it has all of them.
 
-    `rows` are some rows of the file, used to suggest columns. `hint` is appended to the list of columns.
+    `names` are the columns of the file, and `rows` are some of its rows, from which the error suggests columns. `where`
+    names the file, and `hint` follows the list of its columns.
     """
     names = [name for name in names if name.strip()]  # spreadsheets leave columns without a name
     stripped = {name.strip() for name in names}
@@ -115,17 +117,18 @@ def missing_columns(
     wanted = f"{', '.join(others)} and {last}" if others else last
     columns = "column" if len(missing) == 1 else "columns"
     has = f"it has {listed(names)}" if names else "it has no named columns"
-    taken = {name for _, name in request.columns}
-    suggested = suggestions([setting for setting, _ in missing], [name for name in names if name not in taken], rows)
+    requested = {name for _, name in request.columns}
+    candidates = [name for name in names if name not in requested]
+    suggested = suggestions([setting for setting, _ in missing], candidates, rows)
     advice = " ".join(request.assignment(setting, name) for setting, name in suggested.items())
-    return UserError(f"{place} has no {columns} {wanted}; {has}{hint}{f': give {advice}' if advice else ''}.")
+    return UserError(f"{where} has no {columns} {wanted}; {has}{hint}.{f' Use {advice}.' if advice else ''}")
 
 
 def suggestions(settings: Sequence[str], names: Sequence[str], rows: Iterable[Mapping[str, object]]) -> dict[str, str]:
-    """Suggest a column for each setting, by its usual names.
+    """Suggest a column of the file for each setting, by the usual names of such columns.
 
-    Without a usual name, suggest the column with the longest cells as the text and the column with the most repeated
-    values as the label.
+    If no column has a usual name, suggest the column with the longest cells as the text column, and the column with the
+    most repeated values as the label column.
     """
     found: dict[str, str] = {}
     for setting in settings:
@@ -149,6 +152,6 @@ def suggestions(settings: Sequence[str], names: Sequence[str], rows: Iterable[Ma
 
 
 def listed(names: Sequence[str]) -> str:
-    """Return names as a quoted and shortened list for a sentence."""
+    """Return names as a list for a message, in quotation marks and shortened."""
     more = f" and {len(names) - MAX_LISTED:,} more" if len(names) > MAX_LISTED else ""
     return ", ".join(repr(name[:80]) for name in names[:MAX_LISTED]) + more

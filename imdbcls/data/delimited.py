@@ -1,4 +1,4 @@
-"""Read the rows of CSV and TSV files, and never merge rows silently."""
+"""Read the rows of CSV and TSV files, and report an unclosed quotation mark instead of merging rows."""
 
 import csv
 from collections.abc import Iterator, Mapping
@@ -13,7 +13,7 @@ from imdbcls.errors import UserError
 def delimited_rows(
     path: Path, layout: Layout, request: Request
 ) -> tuple[list[str], Iterator[tuple[int, Mapping[str, str]]]]:
-    """Return the header, and an iterator over the rows: the first line number and the requested columns of each.
+    """Return the column names, and an iterator over pairs (number of the row's first line, its requested columns).
 
     Raise UserError for an empty file and for a requested column that occurs twice. The iterator raises UserError when
     it reaches a broken row.
@@ -30,23 +30,24 @@ def delimited_rows(
         for line, fields in numbered:
             if len(fields) != len(names):
                 raise UserError(
-                    f"{path}, line {line:,}: expected {len(names)} fields as in the header, found {len(fields)}; "
-                    f"fields are separated by {layout.delimiter!r}, and a text that contains it must be quoted."
+                    f"{path}, line {line:,}: expected {len(names)} fields as in the header, found {len(fields)}. "
+                    f"The delimiter is {layout.delimiter!r}; a field that contains it must be quoted."
                 )
             if layout.suspect is not None and layout.suspect[0] == line:
-                raise UserError(_swallowed(path, layout.suspect, request))
-            yield line, {name: fields[place] for name, place in positions.items()}
+                raise UserError(_merged_rows(path, layout.suspect, request))
+            yield line, {name: fields[index] for name, index in positions.items()}
 
     return names, rows()
 
 
-def _swallowed(path: Path, span: tuple[int, int], request: Request) -> str:
+def _merged_rows(path: Path, span: tuple[int, int], request: Request) -> str:
+    """Return the error for a quoted field that seems to contain rows; `span` is its first and last line."""
     first, last = span
     return (
-        f"{path}, line {first:,}: a quotation mark opens a field that does not end until line {last:,}, but these "
-        "lines look like separate rows. Close or double the quotation mark, or give "
-        f"{request.assignment('quoting', 'none')} (to read quotation marks as ordinary characters) or "
-        f"{request.assignment('quoting', 'standard')} (if the field is correct)."
+        f"{path}, line {first:,}: a quotation mark opens a field that ends on line {last:,}, but these lines look like "
+        f"separate rows. Close or double the quotation mark, or use {request.assignment('quoting', 'none')} to read "
+        "quotation marks as ordinary characters. If the field is correct, use "
+        f"{request.assignment('quoting', 'standard')}."
     )
 
 
@@ -63,7 +64,7 @@ def _records(
             line = skipped + reader.line_num + 1
     except csv.Error as error:
         unclosed = "end of data" in str(error)
-        hint = "is a quotation mark never closed?" if unclosed else 'write a quotation mark inside a text as ""'
+        hint = "is a quotation mark never closed?" if unclosed else 'write a quotation mark inside a field as ""'
         raise UserError(
             f"{path}, line {line:,}: this row cannot be read as CSV: {error} ({hint}). "
             f"{request.assignment('quoting', 'none')} reads quotation marks as ordinary characters."

@@ -49,8 +49,8 @@ class Documents:
 
     `ids` identify the documents in predictions and are unique within the split. `texts` are exactly as read: IMDB's
     `<br />` tags stay, because all published results were measured with them. `labels` are class indices (int64, shape
-    (num_documents,)). Documents with the same key in `clusters`, such as the title id of a film, stay in the same
-    split; None if the data has no clusters.
+    (num_documents,)). `clusters` has a key for each document, such as the title id of a film. Documents with the same
+    key stay in the same split. It is None if the data has no clusters.
     """
 
     ids: Sequence[str]
@@ -82,7 +82,7 @@ class Source:
     """The splits that a reader returns, before any split is carved out or limited.
 
     `test` is None if the data has no test split, and `validation` is None unless the user gave one. `label_names[i]`
-    is the name of class i. `notes` are sentences for the user.
+    is the name of class i. `notes` are messages to log.
     """
 
     train: Documents
@@ -97,7 +97,7 @@ class Corpus:
     """The three splits of a run, each in the order of its ids.
 
     `split_hash` covers the ids, labels and texts of all splits, so two runs with the same hash were trained and
-    evaluated on the same documents. `notes` are sentences for the user, to be logged once.
+    evaluated on the same documents. `notes` are messages to log once.
     """
 
     train: Documents

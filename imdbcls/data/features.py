@@ -1,6 +1,6 @@
-"""Store a frozen encoder's output for a split on disk and map it: the vectors of every token, without padding.
+"""Cache a frozen encoder's output for a split on disk and map it into memory: the vectors of all tokens, unpadded.
 
-Shapes: L layers, B documents in a batch, T tokens of its padded width, N tokens in the split, D hidden size.
+Shapes: L layers, B rows in a batch, T tokens in each padded row, N tokens in the split, D hidden size.
 """
 
 import hashlib
@@ -25,9 +25,9 @@ from imdbcls.runtime.atomic import creating_folder, sync_file
 from imdbcls.runtime.cache import remove_damaged
 
 VECTORS, INDEX, ABOUT = "vectors.bin", "index.bin", "entry.json"
-# The format version of an entry. It is part of the entry's key, so entries of other versions are ignored.
+# The format version of a cache entry. It is part of the entry's key, so entries of other versions are ignored.
 FEATURES = 2
-# Bytes of a block. Each block has its own checksum, so that several threads can check blocks in parallel.
+# Bytes per block of vectors. Each block has its own checksum, so that several threads can check blocks in parallel.
 BLOCK = 2**24
 # The dtypes of an encoder's output in PyTorch and NumPy, by their names in entry.json. bfloat16 is stored as raw bits.
 _DTYPES: dict[str, tuple[torch.dtype, type[np.generic]]] = {
@@ -39,10 +39,11 @@ _DTYPES: dict[str, tuple[torch.dtype, type[np.generic]]] = {
 
 @dataclass(frozen=True)
 class Encoded:
-    """The encoder's output for some documents: their rows in the split, their sizes in tokens, and their vectors.
+    """The encoder's output for some documents.
 
-    A document's size includes the tokens of all its windows, and their vectors are consecutive. `vectors` is
-    `hidden_ND`, or `hidden_NLD` with all layers, on the CPU.
+    `rows` are the indices of the documents in the split. `sizes` are their numbers of tokens, in all windows together.
+    `vectors` are the vectors of these tokens on the CPU, one document and one window after another: `hidden_ND`, or
+    `hidden_NLD` with all layers.
     """
 
     rows: NDArray[np.int64]
@@ -52,9 +53,9 @@ class Encoded:
 
 @dataclass(frozen=True)
 class Features:
-    """The vectors of one split; document i has `vectors[starts[i]:starts[i] + sizes[i]]`.
+    """The cached encoder output for one split: document i has `vectors[starts[i]:starts[i] + sizes[i]]`.
 
-    `vectors` is `vectors_ND`, or `vectors_NLD` with all layers.
+    The shape of `vectors` is (N, D), or (N, L, D) with all layers.
     """
 
     vectors: NDArray[Any]
@@ -66,26 +67,28 @@ class Features:
         return len(self.starts)
 
     def padded(self, rows: NDArray[np.int64], lengths_B: NDArray[np.int64], width: int) -> Tensor:
-        """Return hidden_BTD, or hidden_LBTD, of some documents in the encoder's dtype, with zeros at padding.
+        """Return hidden_BTD, or hidden_LBTD with all layers, in the encoder's dtype and with zeros at padding.
 
-        `lengths_B` is the number of tokens in each row of the batch. A row is a document, or one of its windows.
+        `rows` are the indices of the batch's documents in the split. `lengths_B` is the number of tokens in each row of
+        the batch, where each row is a document or one of its windows. `width` is T.
         """
         *layers, hidden_size = self.vectors.shape[1:]
         hidden = np.zeros((*layers, len(lengths_B), width, hidden_size), dtype=self.vectors.dtype)
-        place = 0
-        for row in rows:
-            start, end = self.starts[row], self.starts[row] + self.sizes[row]
+        batch_row = 0
+        for document in rows:
+            start, end = self.starts[document], self.starts[document] + self.sizes[document]
             while start < end:
-                length = lengths_B[place]
-                hidden[..., place, :length, :] = np.moveaxis(self.vectors[start : start + length], 0, -2)
-                start, place = start + length, place + 1
+                length = lengths_B[batch_row]
+                hidden[..., batch_row, :length, :] = np.moveaxis(self.vectors[start : start + length], 0, -2)
+                start, batch_row = start + length, batch_row + 1
         return torch.from_numpy(hidden).view(self.dtype)
 
 
 def write_features(entry: Path, num_documents: int, encoded: Iterable[Encoded]) -> None:
-    """Write an entry with all documents of a split, in any order; raise OSError if the disk is full.
+    """Write a cache entry for a split; raise OSError if the disk is full.
 
-    The file is written sequentially, because a full disk would kill a process that writes through a memory map.
+    `encoded` must contain all `num_documents` documents of the split, in any order. The file of vectors is written
+    sequentially, because a full disk would kill a process that writes through a memory map.
     """
     index = np.zeros((2, num_documents), dtype=np.int64)
     checksums, num_tokens = BlockChecksums(), 0
@@ -156,10 +159,11 @@ def _checksum(descriptor: int, num_bytes: int, start: int) -> int:
 
 
 def load_features(entry: Path) -> Features | None:
-    """Map an entry; return None if it does not exist or is damaged. A damaged entry is logged and removed.
+    """Map a cache entry into memory; return None if it does not exist or is damaged. Log and remove a damaged entry.
 
-    Every call checks all vectors, because a disk can lose bits without changing a file's size or time. CRC-32 takes
-    about 0.5 s per GB and thread, several times less than one epoch of a head over the same vectors.
+    Every call checks all vectors, because a disk can lose bits without changing a file's size or modification time.
+    CRC-32 takes about 0.5 s per GB on one thread. One training epoch of a head over the same vectors takes several
+    times as long.
     """
     if not entry.exists():
         return None
@@ -179,5 +183,5 @@ def load_features(entry: Path) -> Features | None:
     except (OSError, ValueError, KeyError, TypeError) as error:
         remove_damaged(entry, "feature cache", error)
         return None
-    # A plain array view is faster: slicing a memmap runs Python code, a fifth of the time of collating a batch.
+    # Return plain arrays: slicing a memmap runs Python code, which takes a fifth of the time of collating a batch.
     return Features(vectors.view(np.ndarray), index[0], index[1], dtype)

@@ -25,7 +25,7 @@ def read_files(
     quoting: Quoting = "auto",
     skip_empty: bool = False,
 ) -> Source:
-    """Read one file per split; a split that is None is carved out of train later.
+    """Read one file per split; a split without a file is carved out of train later.
 
     The classes are the distinct labels in `train`, in numeric order if all are whole numbers, otherwise in the order of
     their names. `delimiter` and `quoting` describe CSV and TSV files; "auto" detects them. `skip_empty` skips rows

@@ -29,21 +29,21 @@ def read_hub(
 ) -> Source:
     """Read a data set from the hub with `datasets`, or from its cache if the hub cannot be reached.
 
-    `config` is the name of a configuration of the data set; None is its default. The class names are the ones that the
-    data set declares, unless `labels` gives them. `HF_HOME`, `HF_ENDPOINT`, `HF_TOKEN` and `HF_HUB_OFFLINE` are
-    respected.
+    `config` is the name of a configuration of the data set; None is its default. `labels` maps the labels in the data
+    to class names; None uses the names that the data set declares. `HF_HOME`, `HF_ENDPOINT`, `HF_TOKEN` and
+    `HF_HUB_OFFLINE` are respected.
 
     Raise UserError if the hub cannot be reached within `imdbcls.runtime.hub.HUB_TIMEOUT` seconds and the cache lacks
     the data set, and for an unknown data set, configuration, split or column.
     """
-    # Check the path before the slow import. load_dataset gets a hub id of the form owner/name or the absolute path of a
-    # folder: it would interpret a single word as the name of one of its own builders.
+    # Check the path before the slow import. Pass load_dataset only a hub id of the form owner/name or the absolute path
+    # of a folder, because it interprets a single word as the name of one of its own builders.
     folder = local_dataset(path)
     import datasets
     from huggingface_hub import constants
 
     try:
-        # HF_HUB_OFFLINE also applies to a folder, which may refer to remote files. When the hub cannot be reached, the
+        # HF_HUB_OFFLINE also applies to a folder, which may refer to remote files. If the hub cannot be reached,
         # offline mode keeps the clients from retrying for minutes.
         is_online = not constants.HF_HUB_OFFLINE and (folder is not None or reaches_hub())
         with nullcontext() if is_online else offline():
@@ -76,13 +76,13 @@ def _explain(path: str, error: Exception) -> str:
 
     if isinstance(error, datasets.exceptions.DatasetNotFoundError):
         return (
-            f"data.path={path} is neither a folder nor a data set that you may read on the hub. A gated or private "
-            "data set needs `hf auth login`."
+            f"data.path={path} is neither a folder nor a data set that you can read on the hub. For a gated or "
+            "private data set, run `hf auth login` first."
         )
     if isinstance(error, ConnectionError):
         return (
             f"data.path={path} is not a folder, the cache does not contain it, and the hub cannot be reached. Set "
-            "data.path to a local copy, set HF_HOME to a cache with the data set, or use data=sample, which needs no "
-            "network."
+            "data.path to a local copy, set HF_HOME to a cache that contains the data set, or use data=sample, which "
+            "needs no network."
         )
-    return f"data.path={path}: the data set could not be loaded from the hub: {' '.join(str(error).split())[:300]}"
+    return f"data.path={path}: the data set could not be loaded: {' '.join(str(error).split())[:300]}"

@@ -31,9 +31,10 @@ _PARQUET = re.compile(r"(train|test)(?:-\d+-of-(\d+))?\.parquet")
 def read_imdb(path: Annotated[str, doc("the path of a file or folder, or a hub id")]) -> Source:
     """Read IMDB from a hub id, a folder of Parquet files, the extracted `aclImdb/`, or `aclImdb_v1.tar.gz`.
 
-    Class 0 is negative, class 1 is positive. The clusters are the title ids of the films, if the form has them: the
-    archive and the folder in `urls_*.txt`, Parquet files in a `movie` column. Document ids are the file names in the
-    archive (`train/pos/0_9.txt`), if the form has them. The archive is read as a stream, without extracting it.
+    Class 0 is negative, class 1 is positive. In `aclImdb/` and the archive, document ids are file names
+    (`train/pos/0_9.txt`), and clusters are the title ids of the films, from `urls_*.txt`. Parquet files may have the
+    columns `id` and `movie` instead. Otherwise, ids are row numbers (`train/000017`), and there are no clusters. The
+    archive is read as a stream, without extracting it.
 
     Raise UserError for any other path, for missing or damaged files, and for a hub that cannot be reached.
     """
@@ -92,17 +93,17 @@ def _read_parquet_folder(folder: Path) -> Source:
 
 
 def parquet_files(folder: Path) -> list[Path]:
-    """Return all Parquet files below a folder, sorted; raise UserError for more than `MAX_ENTRIES` entries.
+    """Return all Parquet files below a folder, sorted.
 
-    So many entries mean that the path is the wrong folder.
+    Raise UserError if the folder has more than `MAX_ENTRIES` files and folders, because it is then the wrong one.
     """
     found, num_entries = [], 0
     for parent, folders, files in os.walk(folder):
         num_entries += len(folders) + len(files)
         if num_entries > MAX_ENTRIES:
             raise UserError(
-                f"data.path={folder} contains more than {MAX_ENTRIES:,} files and folders; give the folder of "
-                "the data set."
+                f"data.path={folder} contains more than {MAX_ENTRIES:,} files and folders. Set it to the "
+                "folder of the data set."
             )
         found += [Path(parent, name) for name in files if name.endswith(".parquet")]
     return sorted(found)
@@ -134,8 +135,8 @@ def _read_archive(path: Path) -> Iterator[tuple[str, bytes]]:
                 if member.isfile() and (_REVIEW.search(member.name) or _URLS.search(member.name)):
                     if member.size > MAX_MEMBER_BYTES:
                         raise UserError(
-                            f"data.path={path}: {member.name} has {member.size:,} bytes; a file in the archive may "
-                            f"have at most {MAX_MEMBER_BYTES:,}."
+                            f"data.path={path}: {member.name} has {member.size:,} bytes; at most "
+                            f"{MAX_MEMBER_BYTES:,} are allowed for a file in the archive."
                         )
                     stream = archive.extractfile(member)
                     assert stream is not None, f"{member.name} is a file without content"
@@ -145,7 +146,7 @@ def _read_archive(path: Path) -> Iterator[tuple[str, bytes]]:
 
 
 def _from_reviews(files: Iterator[tuple[str, bytes]], name: str) -> Source:
-    """Assemble the splits from the files of the archive, in any order."""
+    """Build the source from pairs (path in the archive, content), in any order."""
     reviews: dict[str, list[tuple[str, str, int, str]]] = {"train": [], "test": []}
     titles: dict[tuple[str, str], list[str]] = {}
     for file, raw in files:

@@ -14,9 +14,12 @@ from imdbcls.errors import UserError
 
 SAMPLE = 1000  # rows used to learn the kind of each column
 FIRST_BYTES = 2**20  # bytes of a file used to detect its delimiter
-MAX_SUSPECTS = 20  # rows to remember that may contain further rows
-UNKNOWN_SPAN = 3  # fewer inner lines are no evidence if no column shows what its cells look like
-LONG_SPAN = 10  # from this many inner lines on, some of them need not look like rows
+# A suspect is a row with a quoted field of several lines that may be rows themselves. Its inner lines are all lines of
+# the row except the first. A suspect with fewer than `LONG_SPAN` inner lines is reported only if all of them look like
+# rows.
+MAX_SUSPECTS = 20  # suspects to remember
+UNKNOWN_SPAN = 3  # minimum number of inner lines if none of them has a cell that is typical of its column
+LONG_SPAN = 10  # minimum number of inner lines for which `ROWLIKE_SHARE` is enough
 ROWLIKE_SHARE = 0.8  # share of inner lines that must look like rows
 
 _NUMBER = re.compile(r"[+-]?\d+([.,]\d+)?")
@@ -32,7 +35,7 @@ class Layout:
     delimiter: str
     quoted: bool = True  # true: quotation marks enclose fields; false: they are ordinary characters
     skip_space: bool = False  # ignore spaces after the delimiter
-    suspect: tuple[int, int] | None = None  # first and last line of a quoted field that seems to contain complete rows
+    suspect: tuple[int, int] | None = None  # first and last line of a row whose quoted field seems to contain rows
 
     def reader(self, lines: Iterator[str]) -> Any:
         return csv.reader(
@@ -44,7 +47,7 @@ class Layout:
         )
 
     def notes(self, path: Path, request: Request) -> Iterator[str]:
-        """Yield a sentence for each detected property that can change a text."""
+        """Yield a message for each detected property that can change the content of a cell."""
         usual = "\t" if path.suffix.lower() == ".tsv" else ","
         if self.delimiter != usual:
             name = next(name for name, character in DELIMITERS.items() if character == self.delimiter)
@@ -59,11 +62,11 @@ class Layout:
 
 
 def layout_of(path: Path, request: Request, *, only_header: bool = False) -> Layout:
-    """Detect the parts of a file's layout that `request` leaves open.
+    """Detect the parts of a file's layout that `request` does not specify.
 
-    The delimiter is the one that gives the header the requested columns. Quotation marks in a tab-separated file are
-    read as characters if the file shows that they do not enclose fields. `only_header` reads only the first lines,
-    which is enough to read the header. A broken row raises no error here; `delimited_rows` reports it.
+    The delimiter is the one with which the header has the requested columns. Quotation marks in a tab-separated file
+    are read as ordinary characters if they evidently do not enclose fields. With `only_header`, the function reads only
+    the first lines and does not detect quoting. It raises no error for a broken row; `delimited_rows` does.
     """
     try:
         layout = Layout(_find_delimiter(path, request), quoted=request.quoting != "none")
@@ -126,16 +129,16 @@ class Survey:
     num_columns: int = 0
     failed_at: float = float("inf")  # line of the first row that this layout cannot read
     raw_failed_at: float = float("inf")  # first line that is not a row if quotation marks are ordinary characters
-    num_rows: int = 0  # rows of one line
-    header_quoted: bool = False
-    needs_quotes: bool = False  # a quoted field has content that needs the quotation marks
+    num_rows: int = 0  # rows that consist of one line
+    header_quoted: bool = False  # some column name is quoted
+    needs_quotes: bool = False  # some quoted field could not be read without its quotation marks
     quoted: list[int] = field(default_factory=list)  # for each column, the number of rows in which it is quoted
-    spaced: bool = False  # a field begins with a space and a quotation mark
-    spaced_quotes: list[int] = field(default_factory=list)  # for each column, the number of rows with such a field
-    spaces: list[int] = field(default_factory=list)  # for each column, the number of rows that begin with a space
-    num_long: int = 0  # rows of several lines
+    spaced: bool = False  # some field begins with a space and a quotation mark
+    spaced_quotes: list[int] = field(default_factory=list)  # for each column, the number of such fields
+    spaces: list[int] = field(default_factory=list)  # for each column, the number of fields that begin with a space
+    num_long: int = 0  # rows that consist of several lines
     sample: list[list[str]] = field(default_factory=list)
-    suspects: list[tuple[int, list[str]]] = field(default_factory=list)  # first line number and lines of suspect rows
+    suspects: list[tuple[int, list[str]]] = field(default_factory=list)  # number of the first line, and all lines
 
     def start(self, header: Sequence[str], physical: Sequence[str]) -> None:
         self.num_columns = len(header)
@@ -143,11 +146,11 @@ class Survey:
         self.quoted, self.spaced_quotes, self.spaces = ([0] * len(header) for _ in range(3))
 
     def add(self, line: int, fields: Sequence[str], physical: Sequence[str]) -> None:
-        """Count one row; `physical` are the lines of the file that it spans."""
-        for place, cell in enumerate(fields):
+        """Count one row. `line` is the number of its first line, and `physical` are its lines in the file."""
+        for column, cell in enumerate(fields):
             if cell.startswith(" "):
-                self.spaces[place] += 1
-                self.spaced_quotes[place] += self.is_spaced_quote(cell, physical)
+                self.spaces[column] += 1
+                self.spaced_quotes[column] += self.is_spaced_quote(cell, physical)
         if len(physical) > 1:
             self.num_long += 1
             likely = sum(text.count(self.delimiter) + 1 == self.num_columns for text in physical[1:])
@@ -164,9 +167,9 @@ class Survey:
         if len(raw) != self.num_columns:
             self.needs_quotes = True
             return
-        for place, (written, cell) in enumerate(zip(raw, fields, strict=True)):
+        for column, (written, cell) in enumerate(zip(raw, fields, strict=True)):
             if written.startswith('"'):
-                self.quoted[place] += 1
+                self.quoted[column] += 1
                 self.needs_quotes |= '"' in cell
 
     def _split(self, line: str) -> list[str]:
@@ -176,16 +179,16 @@ class Survey:
         return self.failed_at > other.failed_at
 
     def is_spaced_quote(self, cell: str, physical: Sequence[str]) -> bool:
-        """Return whether a field is written as ` "...` in the file.
+        """Return whether a field begins with a space and a quotation mark in the file.
 
-        A properly quoted field whose text begins with a space and a quotation mark does not count.
+        A quoted field (`" ""Good"", she said"`) does not, even if its content begins with these characters.
         """
         if not (cell.startswith(" ") and cell.lstrip(" ").startswith('"')):
             return False
         return any(line.startswith(cell) or f"{self.delimiter}{cell}" in line for line in physical)
 
     def is_spaced_throughout(self) -> bool:
-        """Return whether some column with ` "` fields begins with a space in every row."""
+        """Return whether all fields of some column begin with a space, and some with a space and a quotation mark."""
         return any(
             quotes and spaces == self.num_rows for quotes, spaces in zip(self.spaced_quotes, self.spaces, strict=True)
         )
@@ -198,7 +201,7 @@ class Survey:
             return self.raw_failed_at > self.failed_at
         if self.raw_failed_at < float("inf"):
             return False
-        # Both readings succeed. If every line of each long row has the right number of tabs, the lines are rows.
+        # The file can be read either way. If all lines of the long rows have the right number of tabs, they are rows.
         if self.num_long:
             return not self.needs_quotes
         if self.header_quoted or self.needs_quotes or not any(self.quoted):
@@ -207,16 +210,16 @@ class Survey:
         return not any(count == self.num_rows for count in self.quoted)
 
     def first_suspect(self) -> tuple[int, int] | None:
-        """Return the first and last line of the first row whose quoted field seems to contain complete rows."""
-        kinds = [_Kind.of([row[place].strip() for row in self.sample]) for place in range(self.num_columns)]
+        """Return the first and last line of the first row whose quoted field seems to contain rows."""
+        kinds = [_Kind.of([row[column].strip() for row in self.sample]) for column in range(self.num_columns)]
         for line, physical in self.suspects if self.num_columns > 1 else ():
             cells = self._split(physical[0])
-            opened = next((place for place, cell in enumerate(cells) if cell.lstrip().startswith('"')), 0)
+            opened = next((column for column, cell in enumerate(cells) if cell.lstrip().startswith('"')), 0)
             # The field with the quotation mark may contain delimiters. Count the fields before it from the left, and
             # the fields after it from the right.
             after = self.num_columns - opened - 1
             first = [*cells[:opened], "", *(cells[-after:] if after else [])]
-            others = {place: kind for place, kind in enumerate(kinds) if place != opened}
+            others = {column: kind for column, kind in enumerate(kinds) if column != opened}
             if len(cells) < self.num_columns or self._fit(first, others) is False:
                 continue
             inner = [self._fit(self._split(text), others) for text in physical[1:]]
@@ -231,12 +234,12 @@ class Survey:
         """Return whether the cells of a line fit the columns in `kinds`; None if the columns give no evidence."""
         if len(cells) != self.num_columns:
             return False
-        # A text such as "first, second" would give fields that begin with a space, unlike other fields of the file.
+        # A cell that begins with a space, in a column where no field of a row does, comes from prose ("first, second").
         if not self.skips_space and any(
-            cells[place].startswith(" ") > self.spaces[place] for place in range(1, len(cells))
+            cells[column].startswith(" ") > self.spaces[column] for column in range(1, len(cells))
         ):
             return False
-        answers = [kind.fits(cells[place].strip(' "')) for place, kind in kinds.items()]
+        answers = [kind.fits(cells[column].strip(' "')) for column, kind in kinds.items()]
         return False if False in answers else True if True in answers else None
 
 
@@ -263,7 +266,10 @@ class _Kind:
 
 
 class _LineRecorder:
-    """An iterator over lines for a csv reader; `take` returns the last row's lines and the number of its first line."""
+    """An iterator that records the lines a csv reader consumes.
+
+    `take` returns the lines of the row that was just read, and the number of its first line.
+    """
 
     def __init__(self, lines: Iterator[str], skipped: int) -> None:
         self._lines, self._pending = lines, list[str]()

@@ -45,7 +45,7 @@ def decode_utf8(raw: bytes, name: str, *, line: int = 1, offset: int = 0) -> str
 
 
 def physical_lines(path: Path, *, tolerant: bool = False) -> Iterator[str]:
-    """Yield lines with their line ends for the csv module, because a quoted text may span lines.
+    """Yield the lines of a file for the csv module, with their line ends, because a quoted field may span lines.
 
     With `tolerant`, replace bytes that are not UTF-8 instead of raising UserError.
     """

@@ -12,7 +12,7 @@ from imdbcls.runtime.hub_ids import HUB_FORM, is_hub_id
 def local_imdb(path: Any) -> Path | None:
     """Return the file or folder that `data.path` names, or None for a hub id; raise UserError for anything else."""
     if not isinstance(path, str) or not path:
-        raise UserError(f"data.path={path} is not the path of a file or folder, and not a hub id.")
+        raise UserError(f"data.path={path} is neither the path of a file or folder nor a hub id.")
     place = os.path.expanduser(path)
     if os.path.isdir(place):
         return Path(place)
@@ -23,8 +23,8 @@ def local_imdb(path: Any) -> Path | None:
     if is_hub_id(path) and not place.endswith(".gz"):
         return None
     raise UserError(
-        f"data.path={shown(path)}: there is no such file or folder; give a folder of Parquet files, the extracted "
-        f"aclImdb/, aclImdb_v1.tar.gz or a hub id ({HUB_FORM.format('stanfordnlp/imdb')})."
+        f"data.path={shown(path)} does not exist. Set it to a folder of Parquet files, the extracted aclImdb/, "
+        f"aclImdb_v1.tar.gz or a hub id ({HUB_FORM.format('stanfordnlp/imdb')})."
     )
 
 
@@ -35,7 +35,7 @@ def local_dataset(path: Any) -> Path | None:
         return Path(place)
     if not is_hub_id(path):
         raise UserError(
-            f"data.path={shown(path)} is not a folder, and not a hub id ({HUB_FORM.format('stanfordnlp/imdb')}); for a "
-            "single file use data=files data.train=FILE."
+            f"data.path={shown(path)} is neither a folder nor a hub id ({HUB_FORM.format('stanfordnlp/imdb')}). For a "
+            "single file, use data=files data.train=FILE."
         )
     return None

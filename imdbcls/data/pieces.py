@@ -1,4 +1,4 @@
-"""Split long documents where this cannot change a token, to bound the memory that tokenizing needs."""
+"""Split long documents into pieces without changing their tokens, to limit the memory that tokenization needs."""
 
 import json
 import re
@@ -6,21 +6,22 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 PIECE = 2**17  # minimum characters in a piece
-# Maximum characters in one call of the tokenizer with several pieces; it needs about 25 bytes for each character.
+# Maximum characters in one call of the tokenizer, except for a single longer piece. The tokenizer needs about 25 bytes
+# of memory per character.
 BATCH = 2**21
 MAX_PIECES = 1000  # pieces in one call; enough for all cores
 
-# A single space between two ASCII letters or digits. No normalizer below looks across it, and every pre-tokenizer below
-# begins a word there, whatever precedes it.
+# A single space between two ASCII letters or digits. None of the normalizers that `can_split` accepts looks across it,
+# and all pre-tokenizers that it accepts begin a word there, whatever precedes the space.
 _SPLIT_POINT = re.compile(r"(?<=[0-9A-Za-z]) (?=[0-9A-Za-z])")
 _NORMALIZERS = {"BertNormalizer", "Lowercase", "NFC", "NFD", "NFKC", "NFKD", "StripAccents"}
-# These replace white space, but not a single space.
+# Patterns of `Replace` normalizers that match several spaces or other white space, but not a single space.
 _SPACE_PATTERNS = ({"Regex": r"\s{2,}|[\n\r\t]"}, {"Regex": " {2,}"})
 _SINGLE_SPACE = re.compile(r"(?<! ) (?! )")
 
 
 def can_split(backend: Any) -> bool:
-    """Return whether splitting a text at a space keeps its tokens, by the components of a `tokenizers.Tokenizer`."""
+    """Return whether a `tokenizers.Tokenizer` is known to give the same tokens if a document is split at spaces."""
     about = json.loads(backend.to_str())
     normalizers = _parts(about["normalizer"], "normalizers")
     splitters = _parts(about["pre_tokenizer"], "pretokenizers")
@@ -46,7 +47,7 @@ def _begins_words_at_spaces(splitter: dict[str, Any]) -> bool:
 
 
 def _is_local(normalizer: dict[str, Any]) -> bool:
-    """Return whether normalizing the pieces of a text gives the same result as normalizing the complete text."""
+    """Return whether normalizing each piece of a document gives the same result as normalizing all of it."""
     kind = normalizer["type"]
     return (
         kind in _NORMALIZERS
@@ -56,28 +57,28 @@ def _is_local(normalizer: dict[str, Any]) -> bool:
 
 
 def _spans_a_split(added_token: dict[str, Any]) -> bool:
-    """Return whether an added token may contain or absorb a space at which a text is split.
+    """Return whether an added token can contain or absorb a space at which a document is split.
 
-    The tokenizer finds added tokens before it divides the text into words.
+    The tokenizer finds added tokens before it divides a document into words.
     """
     content = added_token["content"]
     return bool(_SINGLE_SPACE.search(content)) or (added_token["rstrip"] and content[-1:].isalnum())
 
 
 def pieces_of(text: str, can_split: bool) -> Iterator[str]:
-    """Yield a text in pieces of at least `PIECE` characters, or in one piece if it must not be split."""
+    """Yield the pieces of a document, of about `PIECE` characters; without `can_split`, a single piece."""
     start = 0
     while can_split and len(text) - start > PIECE:
-        place = _SPLIT_POINT.search(text, start + PIECE)
-        if place is None:
+        match = _SPLIT_POINT.search(text, start + PIECE)
+        if match is None:
             break
-        yield text[start : place.start()]
-        start = place.start()
+        yield text[start : match.start()]
+        start = match.start()
     yield text[start:] if start else text
 
 
 def batches_of(texts: Sequence[str], can_split: bool) -> Iterator[tuple[list[int], list[str]]]:
-    """Yield the pieces for each call of the tokenizer, and for each piece the row of its text, in order."""
+    """Yield (rows, pieces) for each call of the tokenizer: piece i belongs to `texts[rows[i]]`."""
     rows: list[int] = []
     batch: list[str] = []
     num_characters = 0

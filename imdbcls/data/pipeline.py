@@ -1,4 +1,4 @@
-"""Turn the documents of a run into tokens and batches, and count the tokens that are lost on the way."""
+"""Turn the documents of a run into tokens and batches, and count unknown and truncated tokens."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ class Pipeline:
     """The settings that turn documents into tokens and batches; `TrainBatches` and `EvalBatches` describe them.
 
     `max_length` is in tokens, including special tokens. `cache_dir` is the folder for cached tokens; None is the
-    default folder. Tokenizers come from transformers.
+    default folder.
     """
 
     max_length: int
@@ -31,7 +31,7 @@ class Pipeline:
     cache_dir: str | None
 
     def tokenize(self, corpus: Corpus, tokenizer: Any) -> dict[str, Tokens]:
-        """Return the tokens of each split."""
+        """Return the tokens of each split; `tokenizer` is a transformers tokenizer."""
         return {
             split: tokenize(documents, tokenizer, cache_dir=self.cache_dir)
             for split, documents in corpus.splits.items()
@@ -62,5 +62,5 @@ class Pipeline:
         )
 
     def count(self, tokens: Tokens, tokenizer: Any) -> TokenCounts:
-        """Count the tokens of some documents, and the tokens that the tokenizer and `max_length` lose."""
+        """Count the tokens of some documents, including unknown tokens and tokens that the encoder does not read."""
         return count_tokens(tokens, tokenizer, self.max_length, self.truncation)

@@ -14,11 +14,11 @@ from imdbcls.printable import is_unicode
 from imdbcls.runs.untrusted import MAX_ID_CHARACTERS
 
 MAX_CLASSES = 1_000  # more classes mean a wrong column, and no comparison could show them
-FEW_CLASSES = 10  # up to this many classes may exceed half the documents, in a small file for trying things out
+FEW_CLASSES = 10  # this many classes are allowed even in a tiny file with fewer than two documents per class
 
 ONE_LABEL = (
-    "a run trains one label per document: for several labels, write one column of true and false per label and train "
-    "one run per column"
+    "a document has exactly one label. For several labels, write one true/false column for each label, and train one "
+    "run per column"
 )
 SURROGATE = "contains an unpaired surrogate (half of an emoji?), which UTF-8 cannot encode"
 
@@ -38,12 +38,12 @@ def make_source(
 ) -> Source:
     """Turn the tables of `train` and, if present, of `validation` and `test` into a source.
 
-    The classes are the labels that occur in train. `labels` maps a label in the data to the name of its class, in class
-    order; with None, labels are the names. `skip_empty` skips rows without a text or label and adds a note. None acts
-    like False, for readers without this setting.
+    The classes are the labels that occur in train. `labels` maps each label in the data to the name of its class, in
+    class order; with None, the labels are the class names. `skip_empty` skips rows whose text or label is missing, and
+    adds a note. None means the same as False, for readers without this setting.
 
-    Raise UserError with file and row for a table without rows, a missing column, an empty or missing text, a missing
-    label or cluster, a label that does not occur in train, a repeated id, and a single class.
+    Raise UserError for a table without rows, a missing column, a row whose text, label or cluster is missing, a label
+    that does not occur in train, a repeated id, and for training data with a single class.
     """
     request = request_of(text_column, label_column, id_column, group_column)
     for split, table in tables.items():
@@ -87,7 +87,7 @@ def make_source(
 
 
 def _skip_empty(table: Table, text_column: str, label_column: str) -> Table:
-    """Skip the rows without a text or a label; raise UserError if none remain."""
+    """Return the table without the rows whose text or label is missing; raise UserError if none remain."""
     texts, labels = table.columns[text_column], table.columns[label_column]
     without_text = {row for row, text in enumerate(texts) if text is None or not str(text).strip()}
     without_label = {row for row, label in enumerate(labels) if label_name(label) == ""} - without_text
@@ -95,7 +95,7 @@ def _skip_empty(table: Table, text_column: str, label_column: str) -> Table:
     if not skipped:
         return table
     if len(skipped) == len(texts):
-        raise UserError(f"{table.name} has no row with a text and a label.")
+        raise UserError(f"{table.name} has no row with both text and label.")
     counts = [(len(without_text), f"no text in {text_column!r}"), (len(without_label), f"no label in {label_column!r}")]
     reasons = ", ".join(f"{count:,} with {reason}" for count, reason in counts if count)
     note = f"{table.name}: {len(skipped):,} of {len(texts):,} rows are skipped: {reasons} (data.skip_empty=true)."
@@ -103,7 +103,7 @@ def _skip_empty(table: Table, text_column: str, label_column: str) -> Table:
 
 
 def _require_classes(table: Table, keys: Sequence[str], label_column: str) -> None:
-    """Raise UserError for labels that no classifier can be trained on: a single class, too many, or fractions."""
+    """Raise UserError if there is a single class, if there are too many, or if labels are fractions."""
     distinct = set(keys)
     if len(distinct) == 1:
         raise UserError(
@@ -114,16 +114,17 @@ def _require_classes(table: Table, keys: Sequence[str], label_column: str) -> No
     if fraction is not None and all(_NUMBER.fullmatch(key) for key in distinct):
         raise UserError(
             f"{table.name}, {table.where(fraction)}: label {keys[fraction]!r} is a fraction, but a run trains a "
-            "classifier, not a regression; round the labels, or replace them by class names."
+            "classifier, not a regression model; round the labels, or replace them with class names."
         )
     if len(distinct) > MAX_CLASSES or len(distinct) > max(len(keys) / 2, FEW_CLASSES):
         raise UserError(
             f"{table.name}: {label_column!r} has {len(distinct):,} different values in {len(keys):,} documents, "
-            f"{keys[0][:40]!r} in {table.where(0)}; data.label_column seems to name the wrong column."
+            f"such as {keys[0][:40]!r} in {table.where(0)}; data.label_column seems to name the wrong column."
         )
 
 
 def _doubtful_labels(labels: Mapping[str, str], table: Table, keys: Sequence[str]) -> Iterator[str]:
+    """Yield a note for the label -1, and for labels that differ only in case."""
     first_row: dict[str, int] = {}
     for row, key in enumerate(keys):
         first_row.setdefault(key, row)
@@ -156,15 +157,16 @@ def _to_documents(
 ) -> Documents:
     """Check the columns of one split and return them as documents.
 
-    A row with the label `label_keys[i]` gets class i. Without an id column, an id consists of the split's name and the
-    row number counted from 0 (`train/000017`).
+    A row with the label `label_keys[i]` gets class i. Without an id column, the id of a document consists of the
+    split's name and the row number, counted from 0 (`train/000017`).
     """
     raw_texts = table.columns[text_column]
     for row, text in enumerate(raw_texts):
         if text is not None and not isinstance(text, str):
+            advice = "; join its parts into one string" if isinstance(text, list | dict) else ""
             raise UserError(
-                f"{table.name}, {table.where(row)}: {text_column!r} is not a text but a value of type "
-                f"{type(text).__name__}{'; join its parts into one text' if isinstance(text, list | dict) else ''}."
+                f"{table.name}, {table.where(row)}: {text_column!r} must be a string, not a value of type "
+                f"{type(text).__name__}{advice}."
             )
     _require_none(
         table, [text is None or not str(text).strip() for text in raw_texts], f"no text in {text_column!r}", hint
@@ -179,8 +181,8 @@ def _to_documents(
         names = [key if key == name else f"{key} ({name})" for key, name in zip(label_keys, label_names, strict=True)]
         unlabelled = "; -1 usually marks documents without a label, so remove their rows" if "-1" in keys else ""
         raise UserError(
-            f"{table.name}, {table.where(unseen[0])}: label {keys[unseen[0]]!r} is not one of the labels in training: "
-            f"{_shorten(names)}{_more(unseen)}{unlabelled}."
+            f"{table.name}, {table.where(unseen[0])}{_more(unseen)}: label {keys[unseen[0]]!r} is not one of the "
+            f"labels in training: {_shorten(names)}{unlabelled}."
         )
     labels = np.array([class_of[key] for key in keys], dtype=np.int64)
 
@@ -188,7 +190,7 @@ def _to_documents(
         ids = [f"{split}/{table.index(row):06d}" for row in range(len(texts))]
     else:
         ids = _as_strings(table, id_column, "data.id_column")
-        too_long = f"an id of more than {MAX_ID_CHARACTERS} characters in {id_column!r} (data.id_column)"
+        too_long = f"the id in {id_column!r} (data.id_column) has more than {MAX_ID_CHARACTERS} characters"
         _require_none(table, [len(name) > MAX_ID_CHARACTERS for name in ids], too_long)
         first_row: dict[str, int] = {}
         for row, name in enumerate(ids):
@@ -202,7 +204,7 @@ def _to_documents(
 
 
 def _find_label_keys(table: Table, label_column: str, hint: str) -> list[str]:
-    """Return the label of every row as a string (`1`, `true`, `sports`); raise UserError for a missing label."""
+    """Return the label of every row as a string (`1`, `true`, `sports`); raise UserError for an unusable label."""
     values = table.columns[label_column]
     keys = [label_name(value) for value in values]
     _require_none(table, [key == "" for key in keys], f"no label in {label_column!r}", hint)
@@ -211,7 +213,7 @@ def _find_label_keys(table: Table, label_column: str, hint: str) -> list[str]:
         if not isinstance(value, str) and not (isinstance(value, int | float | Decimal) and is_whole(value)):
             advice = f"; {ONE_LABEL}" if isinstance(value, list | dict) else ""
             raise UserError(
-                f"{table.name}, {table.where(row)}: label {value!r} is neither text nor a whole number{advice}."
+                f"{table.name}, {table.where(row)}: label {value!r} is neither a string nor a whole number{advice}."
             )
     return keys
 
@@ -226,6 +228,7 @@ def _sort_labels(keys: Iterable[str]) -> tuple[str, ...]:
 
 
 def _as_strings(table: Table, name: str, key: str) -> list[str]:
+    """Return a column as strings. `key` is the config key that names the column, for messages."""
     values = [cell_text(value) for value in table.columns[name]]
     _require_none(table, [value == "" for value in values], f"no value in {name!r} ({key})")
     _require_none(table, [not is_unicode(value) for value in values], f"{name!r} ({key}) {SURROGATE}")
@@ -233,13 +236,14 @@ def _as_strings(table: Table, name: str, key: str) -> list[str]:
 
 
 def _require_none(table: Table, bad: Sequence[bool], problem: str, hint: str = "") -> None:
+    """Raise UserError for the first row with `bad[row]`, with the number of further bad rows."""
     rows = [row for row, is_bad in enumerate(bad) if is_bad]
     if rows:
-        raise UserError(f"{table.name}, {table.where(rows[0])}: {problem}{_more(rows)}{hint}.")
+        raise UserError(f"{table.name}, {table.where(rows[0])}{_more(rows)}: {problem}{hint}.")
 
 
 def _more(rows: Sequence[int]) -> str:
-    return "" if len(rows) == 1 else f" (and {len(rows) - 1:,} more)"
+    return "" if len(rows) == 1 else f" (and {len(rows) - 1:,} more {'row' if len(rows) == 2 else 'rows'})"
 
 
 def _shorten(names: Sequence[str]) -> str:

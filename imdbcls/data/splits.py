@@ -34,13 +34,14 @@ def make_corpus(
 ) -> Corpus:
     """Make the three splits of a run.
 
-    If the source lacks a test split, it is carved out of train first (`test_fraction`), and then a missing validation
-    split (`validation_fraction`). Carved splits are stratified by class. Documents of one cluster, and duplicates
-    (texts that are equal except for white space), stay in the same split. A carved split depends only on the documents
-    and `split_seed`, not on the order of rows or on the limits.
+    A missing test split is carved out of train (`test_fraction`), and then a missing validation split is carved out of
+    the rest (`validation_fraction`). Carved splits are stratified by class. Documents of one cluster stay in the same
+    split, and so do duplicates (documents whose texts differ only in white space). A carved split depends only on the
+    documents and `split_seed`, not on the order of rows or on the limits.
 
-    A limit of n keeps n documents, stratified by class and drawn with `split_seed`. The documents of a smaller limit
-    are a subset of the documents of a larger one. The documents of a split are in the order of their ids.
+    A limit of n keeps n documents, stratified by class and drawn with `split_seed`. The documents that a smaller limit
+    keeps are a subset of the documents that a larger limit keeps. The documents of a split are in the order of their
+    ids.
 
     Raise UserError if a split would be empty or have a single class.
     """
@@ -76,7 +77,7 @@ def make_corpus(
 
 @dataclass(frozen=True)
 class _Part:
-    """Documents, and the keys of their texts (see `text_keys`)."""
+    """The documents of one split, and the keys of their texts (see `text_keys`)."""
 
     documents: Documents
     text_keys: list[str]
@@ -93,8 +94,9 @@ class _Part:
 
 
 def text_keys(texts: Sequence[str]) -> list[str]:
-    """Return a key for each text. Texts that differ only in white space are duplicates and have the same key."""
-    # Deleting bytes takes a quarter of the time of splitting and joining, and every job of a sweep has to wait for it.
+    """Return a key for each document's text. Texts that differ only in white space have the same key."""
+    # Deleting white space as bytes takes a quarter of the time of `"".join(text.split())`. Every job of a sweep waits
+    # for it.
     stripped = (text.encode().translate(None, b" \t\n\r\v\f") for text in texts)
     return [hashlib.blake2b(text, digest_size=16).hexdigest() for text in stripped]
 
@@ -102,14 +104,14 @@ def text_keys(texts: Sequence[str]) -> list[str]:
 def _carve(part: _Part, name: str, fraction: float, split_seed: int, num_classes: int) -> tuple[_Part, _Part]:
     """Split off about `fraction` of each class and return (carved, rest), without dividing clusters or duplicates.
 
-    Clusters and duplicates form units, which are visited twice, in an order drawn by hashing. The first pass takes a
-    unit if no class then exceeds its target. This fills every class to within a few documents for clusters of usual
-    size. The second pass is for clusters larger than the targets: it takes a unit if it brings the counts nearer to the
-    targets.
+    A unit consists of documents that must stay together. Two passes visit the units in a pseudo-random order. The first
+    pass takes a unit if no class then exceeds its target number of documents. With clusters of usual size, every class
+    ends within a few documents of its target. The second pass is for clusters that are larger than the targets: it
+    takes a unit if the class counts are then nearer to the targets.
     """
     key = f"data.{name}_fraction"
     if not 0 < fraction < 1:
-        raise UserError(f"{key}={fraction}, the share of train that becomes {name}, is not between 0 and 1.")
+        raise UserError(f"{key}={fraction} must be between 0 and 1: it is the share of train that becomes {name}.")
     labels = part.documents.labels
     units = _units(part)
     order = sorted(units, key=lambda unit: _draw(f"carve {name}", split_seed, unit))
@@ -148,7 +150,11 @@ def _carve(part: _Part, name: str, fraction: float, split_seed: int, num_classes
 
 
 def _units(part: _Part) -> dict[str, list[int]]:
-    """Join documents with the same cluster or text into units; return the rows of each unit by its least text key."""
+    """Join documents with the same cluster or text into units.
+
+    Return the rows of each unit. The key of a unit is the smallest text key of its documents, so it does not depend on
+    the order of rows.
+    """
     parent = list(range(len(part)))
 
     def find(row: int) -> int:
@@ -169,7 +175,7 @@ def _units(part: _Part) -> dict[str, list[int]]:
 
 
 def _limit(part: _Part, name: str, limit: int | None, split_seed: int, notes: list[str]) -> Documents:
-    """Keep `limit` documents, or all if it is None, and return them in the order of their ids."""
+    """Return `limit` documents of a split, or all if `limit` is None, in the order of their ids."""
     chosen = np.arange(len(part))
     if limit is not None:
         if limit < 1:
@@ -183,23 +189,24 @@ def _limit(part: _Part, name: str, limit: int | None, split_seed: int, notes: li
 
 
 def _ranking(part: _Part, split_seed: int) -> NDArray[np.int64]:
-    """Order all rows randomly, but such that every prefix is stratified to within one document per class."""
+    """Return all rows in a random order whose first n rows are stratified (within one document per class) for all n."""
     ids, labels = part.documents.ids, part.documents.labels
-    # Ids only break ties between equal texts: if they are row numbers, nothing else may depend on them.
+    # Use ids only to break ties between equal texts: they may be row numbers, and the order of rows must not matter.
     draws = [(_draw("limit", split_seed, key), name) for key, name in zip(part.text_keys, ids, strict=True)]
     totals = np.bincount(labels)
     seen: Counter[int] = Counter()
-    places: list[tuple[float, tuple[str, str], int]] = []
+    ranked: list[tuple[float, tuple[str, str], int]] = []
     for row in sorted(range(len(part)), key=draws.__getitem__):
         label = int(labels[row])
-        places.append(((seen[label] + 0.5) / totals[label], draws[row], row))
+        ranked.append(((seen[label] + 0.5) / totals[label], draws[row], row))
         seen[label] += 1
-    return np.array([row for _, _, row in sorted(places)], dtype=np.int64)
+    return np.array([row for _, _, row in sorted(ranked)], dtype=np.int64)
 
 
 def _require_classes(
     documents: Documents, name: str, label_names: Sequence[str], limit: int | None, notes: list[str]
 ) -> None:
+    """Raise UserError if a split lacks a class that it needs; add a note if it lacks another class."""
     present = set(documents.labels.tolist())
     missing = [label for index, label in enumerate(label_names) if index not in present]
     cause = f" with data.{name}_limit={limit}" if limit is not None else ""
@@ -214,14 +221,14 @@ def _require_classes(
 
 
 def _duplicate_notes(parts: Mapping[str, _Part]) -> list[str]:
-    """Return notes on distinct texts of train that have several labels, or that also occur in another split."""
+    """Return notes on the texts in train that have different labels or that also occur in another split."""
     notes = []
     labels: dict[str, set[int]] = defaultdict(set)
     for key, label in zip(parts["train"].text_keys, parts["train"].documents.labels.tolist(), strict=True):
         labels[key].add(label)
     contradicting = sum(len(found) > 1 for found in labels.values())
     if contradicting:
-        texts = "1 text of train has" if contradicting == 1 else f"{contradicting:,} texts of train have"
+        texts = "1 text in train has" if contradicting == 1 else f"{contradicting:,} texts in train have"
         notes.append(f"{texts} different labels in different rows; all rows are kept.")
     for name in ("validation", "test"):
         shared = set(parts["train"].text_keys) & set(parts[name].text_keys) if name in parts else set()
@@ -232,7 +239,7 @@ def _duplicate_notes(parts: Mapping[str, _Part]) -> list[str]:
 
 
 def _draw(purpose: str, split_seed: int, key: str) -> str:
-    """Draw a pseudo-random string for `key` by hashing, independent of other draws and of library versions."""
+    """Return a pseudo-random string for `key`. It is a hash, so it is the same with all library versions."""
     return hashlib.blake2b(f"{purpose} {split_seed} {key}".encode(), digest_size=16).hexdigest()
 
 

@@ -1,11 +1,11 @@
-"""Read CSV, TSV, JSON Lines and Parquet files into columns, and report file and line of anything unreadable."""
+"""Read CSV, TSV, JSON Lines and Parquet files into columns, and report the file and line of invalid data."""
 
 import csv
 import itertools
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +22,11 @@ INSTEAD = {
     ".zip": "unpack it first",
     ".json": "write one JSON object per line and name it .jsonl",
     ".xlsx": "save the sheet as CSV (UTF-8)",
-    ".txt": "give it a header, quotes around texts and the name .csv",
+    ".txt": "convert it to a CSV file with a header and quoted texts",
 }
 PARQUET_BATCH = 1000  # rows of a Parquet file to read at a time
 MAX_PAGE_BYTES = 2**29  # uncompressed size of a Parquet page; pages usually have about 1 MB
-SAMPLE_ROWS = 1000  # rows of JSON Lines that are searched for keys, and rows used to suggest columns
+SAMPLE_ROWS = 1000  # rows in which the keys of JSON Lines are searched, and from which columns are suggested
 ONE_PER_LINE = "JSON Lines has one object per line"
 
 # The csv module refuses fields over 128 KiB by default; documents may be longer.
@@ -35,11 +35,11 @@ csv.field_size_limit(2**31 - 1)
 
 @dataclass(frozen=True)
 class Table:
-    """The rows of a file, with their position in the file for messages.
+    """The rows of a file, with their positions in the file for messages.
 
     `columns` maps a column's name to its values; all columns have the same length, and missing values are None. `unit`
-    is "line" for text files and "row" for Parquet. `numbers[i]` is the line of row i, or in Parquet its row counted
-    from 1. `notes` are sentences for the user about how the file was read.
+    is "line" for text files and "row" for all others. `numbers[i]` is the number of row i in this unit, counted from
+    1. `notes` are messages about how the file was read, to log.
     """
 
     name: str
@@ -58,7 +58,7 @@ class Table:
         return row if self.indices is None else self.indices[row]
 
     def take(self, rows: Sequence[int], note: str) -> "Table":
-        """Return a table with some of the rows and one more note."""
+        """Return a table with the rows at `rows` and one more note."""
         columns = {name: [values[row] for row in rows] for name, values in self.columns.items()}
         numbers, indices = [self.numbers[row] for row in rows], [self.index(row) for row in rows]
         return Table(self.name, columns, self.unit, numbers, (*self.notes, note), indices)
@@ -66,11 +66,12 @@ class Table:
 
 @dataclass(frozen=True)
 class Rows:
-    """The rows of a file, read one by one: each row's number, as in a `Table`, and its cells by column.
+    """The rows of a file, read one by one.
 
-    `columns` are the columns of the file; None for JSON Lines, where each row has its own. A row has the requested
-    columns that the file has; in JSON Lines it has all keys of its line. The iterator raises UserError when it reaches
-    a broken row.
+    `rows` yields pairs (number, cells by column name); the number is as in `Table.numbers`. The cells are those of the
+    requested columns that the file has, or in JSON Lines all keys of the line. The iterator raises UserError when it
+    reaches a broken row. `columns` are the columns of the file; None for JSON Lines, where rows may have different
+    keys.
     """
 
     columns: Sequence[str] | None
@@ -82,7 +83,7 @@ class Rows:
 def read_table(path: str | Path, key: str, request: Request) -> Table:
     """Read the requested columns of one file, in the format of its extension (see `FORMATS`).
 
-    `key` is the config key that gave the path, for messages. Raise UserError for a missing, empty, unreadable,
+    `key` is the config key or option that sets the path, for messages. Raise UserError for a missing, unreadable,
     truncated or wrongly encoded file, for a missing column, and for a broken row.
     """
     path = require_table(path, key)
@@ -98,9 +99,9 @@ def read_table(path: str | Path, key: str, request: Request) -> Table:
 
 
 def require_columns(path: Path, request: Request) -> None:
-    """Raise a UserError that lists all requested columns that a file lacks; read only the beginning of the file.
+    """Raise UserError if a file lacks requested columns, and list all of them. Read only the beginning of the file.
 
-    In JSON Lines, where rows may have different keys, the first `SAMPLE_ROWS` rows are read.
+    The columns of JSON Lines are all keys in the first `SAMPLE_ROWS` rows.
     """
     found = rows_of(path, request, only_header=True)
     names = found.columns
@@ -109,38 +110,35 @@ def require_columns(path: Path, request: Request) -> None:
         sample = _sample(found)
         names = list(dict.fromkeys(name for row in sample for name in row))
         if not sample:
-            return  # an empty file, or a broken first row, is reported elsewhere
+            return  # the file is empty or its first row is broken, which is reported when the rows are read
     if missing_columns(request, names, str(path)) is None:
         return
     if not sample:
-        everything = Request(tuple(("", name) for name in names if names.count(name) == 1), **_how(request))
-        sample = _sample(rows_of(path, everything, only_header=True))
+        unique = tuple(("", name) for name in names if names.count(name) == 1)
+        sample = _sample(rows_of(path, replace(request, columns=unique), only_header=True))
     hint = "" if path.suffix.lower() not in FORMATS[:2] else " (the first line names the columns)"
     error = missing_columns(request, names, str(path), rows=sample, hint=hint)
     assert error is not None
     raise error
 
 
-def _how(request: Request) -> dict[str, Any]:
-    return {"delimiter": request.delimiter, "quoting": request.quoting, "as_options": request.as_options}
-
-
 def _sample(found: Rows) -> list[Mapping[str, object]]:
-    """Return at most `SAMPLE_ROWS` rows from the start of a file, or the rows before a broken one."""
+    """Return the first `SAMPLE_ROWS` rows of a file, or fewer if a broken row comes first."""
     sample = []
     try:
         for _, row in itertools.islice(found.rows, SAMPLE_ROWS):
             sample.append(row)
     except UserError:
-        pass  # reading the complete file reports the broken row
+        pass  # the broken row is reported when the complete file is read
     return sample
 
 
 def rows_of(path: Path, request: Request, *, only_header: bool = False) -> Rows:
     """Return the rows of a file that `require_table` has accepted; missing columns are absent from each row.
 
-    With `only_header`, a CSV file is not read to its end to detect its layout: use only the columns, because the rows
-    may be wrong. Raise UserError for an unreadable header, and for a requested column that occurs twice.
+    With `only_header`, the quoting of a CSV file is not detected, because this needs the complete file: the columns are
+    right, but cells may be wrong. Raise UserError for an unreadable header, and for a requested column that occurs
+    twice.
     """
     suffix = path.suffix.lower()
     if suffix == ".parquet":
@@ -157,8 +155,8 @@ def require_table(path: Any, key: str) -> Path:
     if not isinstance(path, str | Path) or not str(path):
         raise UserError(f"{key}={path} is not the path of a file.")
     place = Path(os.path.expanduser(path))
-    if os.path.isdir(place):  # unlike Path.is_dir, os.path.isdir accepts any text (too long, with a NUL, ~nobody)
-        raise UserError(f"{key}={path} is a folder; give a file in it ({', '.join(FORMATS)}).")
+    if os.path.isdir(place):  # unlike Path.is_dir, os.path.isdir accepts any string (too long, with a NUL, ~nobody)
+        raise UserError(f"{key}={path} is a folder; choose a file in it ({', '.join(FORMATS)}).")
     suffix = place.suffix.lower()
     if suffix not in FORMATS:
         advice = f"; {INSTEAD[suffix]}" if suffix in INSTEAD else ""
@@ -169,9 +167,9 @@ def require_table(path: Any, key: str) -> Path:
 
 
 def read_parquet(paths: Sequence[Path], names: Sequence[str]) -> Table:
-    """Read the shards of one split as one table, with those of the columns `names` that the shards have.
+    """Read the shards of one split as one table. A column in `names` is absent from the table if no shard has it.
 
-    Rows are counted over all shards. Raise UserError if some shards lack a column that others have.
+    Row numbers continue from one shard to the next. Raise UserError if only some shards have a column.
     """
     request = Request(tuple(("", name) for name in names))
     columns: dict[str, list[object]] | None = None
@@ -209,7 +207,7 @@ def _parquet_rows(path: Path, request: Request) -> Rows:
 def _parquet_batches(
     path: Path, request: Request
 ) -> tuple[Sequence[str], Iterator[tuple[int, Mapping[str, list[object]]]]]:
-    """Return the names of all columns, and an iterator over batches of rows: their number and the requested columns."""
+    """Return the names of all columns, and an iterator over pairs (number of rows, values of the requested columns)."""
     import pyarrow as pa
     import pyarrow.parquet
 
@@ -223,7 +221,7 @@ def _parquet_batches(
         raise damaged(error) from error
     names = file.schema_arrow.names
     positions = positions_of(request, names, str(path))
-    written = {name: names[place] for name, place in positions.items()}
+    written = {name: names[index] for name, index in positions.items()}
 
     def batches() -> Iterator[tuple[int, Mapping[str, list[object]]]]:
         try:
@@ -238,15 +236,15 @@ def _parquet_batches(
         except (ValueError, OverflowError, KeyError) as error:  # a date after the year 9999, two fields with one name
             raise UserError(f"{path}: column {name!r} has a value that Python cannot represent: {error}.") from error
 
-    require_honest_pages(path, file, list(written.values()))
+    require_small_pages(path, file, list(written.values()))
     return names, batches()
 
 
-def require_honest_pages(path: Path, file: Any, names: Sequence[str]) -> None:
+def require_small_pages(path: Path, file: Any, names: Sequence[str]) -> None:
     """Raise UserError for a page that expands to more than `MAX_PAGE_BYTES`.
 
-    A page is always expanded completely in memory, however few of its rows are read. If the pages of a file cannot be
-    parsed here, leave the file to pyarrow: the user's own file may come from any writer.
+    A page is always expanded completely in memory, even to read a single row. A file whose pages cannot be parsed here
+    is left to pyarrow, because the user's own file may come from any writer.
     """
     from imdbcls.runs.parquet_pages import PagesError, columns_of
 
@@ -258,13 +256,13 @@ def require_honest_pages(path: Path, file: Any, names: Sequence[str]) -> None:
         if column.largest_page > MAX_PAGE_BYTES:
             raise UserError(
                 f"{path}: column {column.path!r} has a page that expands to {column.largest_page:,} bytes, more than "
-                f"the allowed {MAX_PAGE_BYTES:,}. Write the file again with smaller pages, as pandas does."
+                f"the allowed {MAX_PAGE_BYTES:,}. Write the file again with smaller pages, for example with pandas."
             )
 
 
 def _jsonl_rows(path: Path, request: Request) -> Iterator[tuple[int, Mapping[str, object]]]:
     """Yield the number and the JSON object of each line that is not blank."""
-    repeated: set[str] = set()  # duplicate keys of the object that was parsed last, which is the outermost one
+    repeated: set[str] = set()  # keys that occur twice in the object that was parsed last: the outermost object
 
     def unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
         value = dict(pairs)
@@ -274,7 +272,7 @@ def _jsonl_rows(path: Path, request: Request) -> Iterator[tuple[int, Mapping[str
             repeated.update(name for name in value if names.count(name) > 1)
         return value
 
-    # Read lines of the file: str.splitlines would also split at U+2028, which JSON strings may contain.
+    # Do not use str.splitlines: it would also split at U+2028, which JSON strings may contain.
     for number, line in enumerate(lines_of(path), start=1):
         if not line.strip():
             continue
@@ -284,7 +282,7 @@ def _jsonl_rows(path: Path, request: Request) -> Iterator[tuple[int, Mapping[str
             raise UserError(
                 f"{path}, line {number:,} is not valid JSON ({error.msg}, column {error.colno}); {ONE_PER_LINE}."
             ) from error
-        except (ValueError, RecursionError) as error:  # a number of 5,000 digits, a thousand brackets
+        except (ValueError, RecursionError) as error:  # a number of 5,000 digits, or a thousand nested brackets
             raise UserError(f"{path}, line {number:,}: this JSON value is too large to parse ({error}).") from error
         if not isinstance(value, dict):
             raise UserError(

@@ -1,4 +1,4 @@
-"""Count the tokens that are lost between a text and the encoder's input, and warn about large losses."""
+"""Count the tokens that are unknown or that the encoder does not read, and warn if they are many."""
 
 import operator
 from collections.abc import Iterable, Iterator, Mapping
@@ -13,12 +13,12 @@ from imdbcls.data.tokens import Tokens
 from imdbcls.data.windows import Windows
 
 CHUNK = 2**24  # tokens to search at a time
-# Losses above the following shares give a warning.
-# Subword tokenizers cover all but 0.1 % of the tokens in their own language. A vocabulary of 2,000 words, with which a
-# model still learns, covers 88 to 93 % of the sample corpus.
+# Shares above the following constants cause a warning.
+# With a subword tokenizer for the language of the documents, at most 0.1 % of the tokens are unknown. With a vocabulary
+# of 2,000 words, 7 to 12 % of the tokens of the sample corpus are unknown, and a model still learns.
 UNKNOWN_TOKENS = 0.15
 UNKNOWN_DOCUMENTS = 0.01  # documents of mostly unknown tokens; guessing their labels costs up to one point of accuracy
-# In IMDB, 14 % of the documents are longer than 512 tokens, the usual setting, and about 40 % longer than 256.
+# In IMDB, 14 % of the documents are longer than 512 tokens, the usual max_length, and about 40 % are longer than 256.
 TRUNCATED_DOCUMENTS = 0.5
 CUT_TOKENS = 0.25
 
@@ -33,7 +33,7 @@ class TokenCounts:
     no_tokens: int  # documents without any token after tokenization
     unknown_tokens: int
     wholly_unknown: int  # documents with only unknown tokens
-    mostly_unknown: int  # documents in which at least half of the tokens are unknown, including all of them
+    mostly_unknown: int  # documents in which at least half of the tokens are unknown
     truncated: int  # documents that the encoder does not read completely
     cut_tokens: int  # tokens that the encoder does not read
 
@@ -43,11 +43,11 @@ class TokenCounts:
 
 
 def count_tokens(tokens: Tokens, tokenizer: Any, max_length: int, truncation: str | Windows) -> TokenCounts:
-    """Count the tokens of some documents, the unknown ones, and the tokens that `max_length` leaves out."""
+    """Count the tokens of some documents, including unknown tokens and tokens that the encoder does not read."""
     lengths, budget = np.diff(tokens.offsets), max_length - tokens.num_special
     unknown = unknown_tokens(tokens, tokenizer.unk_token_id)
     read = np.full(len(lengths), budget)
-    if isinstance(truncation, Windows):  # windows cover a document, except with gaps if it needs too many
+    if isinstance(truncation, Windows):  # all tokens are read, unless a document needs too many windows
         read = np.where(
             truncation.needed(lengths, budget) > truncation.max_windows, truncation.max_windows * budget, lengths
         )
@@ -71,18 +71,18 @@ def unknown_tokens(tokens: Tokens, unknown_id: int | None) -> NDArray[np.int64]:
     if unknown_id is None:
         return counts
     for start in range(0, len(tokens.ids), CHUNK):
-        places = start + np.flatnonzero(tokens.ids[start : start + CHUNK] == unknown_id)
-        rows = np.searchsorted(tokens.offsets, places, side="right") - 1
+        positions = start + np.flatnonzero(tokens.ids[start : start + CHUNK] == unknown_id)
+        rows = np.searchsorted(tokens.offsets, positions, side="right") - 1
         counts += np.bincount(rows, minlength=len(tokens))
     return counts
 
 
 def losses(counts: TokenCounts, max_length: int, *, what: str = "documents") -> Iterator[str]:
-    """Yield a sentence for each kind of loss that deserves a warning; `what` names the documents."""
+    """Yield a warning for each large share of lost tokens; `what` is the word for the documents in the warnings."""
     total = f"of {counts.documents:,} {what}"
     if counts.no_tokens:
         yield (
-            f"{counts.no_tokens:,} {total} have no tokens after tokenization, such as texts of zero-width characters: "
+            f"{counts.no_tokens:,} {total} have no tokens after tokenization (zero-width characters, for example); "
             "the model gives all of them the same prediction."
         )
     share = counts.unknown_tokens / max(counts.tokens, 1)

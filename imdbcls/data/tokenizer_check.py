@@ -1,7 +1,8 @@
 """Refuse model files whose tokenizer or config would crash, exhaust memory, never finish, or load code.
 
 A `tokenizer.json` is a program of regular expressions and replacements. It runs in compiled code that Python cannot
-interrupt, so it is first tried in a child process. The hash of a file that passes is stored.
+interrupt, so it is first tried in a child process. The hash of a file that passes is stored, and the file is not tried
+again.
 """
 
 import contextlib
@@ -23,7 +24,7 @@ from imdbcls.runtime.cache import default_cache_dir
 
 MAX_VOCABULARY_BYTES = 2**26  # the largest common vocabularies take 34 MB
 MAX_SETTINGS_BYTES = 2**24
-MAX_WALL_SECONDS = 300.0  # generous, for a busy machine
+MAX_WALL_SECONDS = 300.0  # much more than the limit on CPU time, for a busy machine
 SETTINGS = ("config.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
 VOCABULARIES = ("tokenizer.json", "vocab.*", "*vocab*.txt", "merges.txt", "*.model")
 LIMITS = {
@@ -49,14 +50,14 @@ def panics_raised() -> Iterator[None]:
         yield
     except BaseException as error:
         if is_panic(error):
-            raise TokenizerError(f"The tokenizer fails on a text: {shown(str(error))}") from error
+            raise TokenizerError(f"The tokenizer fails on a document: {shown(str(error))}") from error
         raise
 
 
 def require_sound_files(folder: Path) -> None:
     """Raise UserError if a model folder's config or tokenizer is unsafe, without loading either in this process.
 
-    An adapter is refused because the library would load the model that the adapter's config names.
+    An adapter is refused because transformers would also load the model that the adapter's config names.
     """
     for name in SETTINGS:
         if (folder / name).exists():
@@ -98,7 +99,7 @@ def require_no_code(path: Path, settings: Any) -> None:
         return
     for key, value in settings.items():
         if key.endswith("_implementation") and isinstance(value, str) and "/" in value:
-            raise UserError(f"{path}: {shown(key)}={shown(value)} is refused: it would run code from the hub.")
+            raise UserError(f"{path}: {shown(key)}={shown(value)} is refused, because it would run code from the hub.")
         if key == "quantization_config" and value is not None:
             raise UserError(f"{path} describes quantized weights, which cannot be fine-tuned; use the float weights.")
         require_no_code(path, value)

@@ -1,7 +1,8 @@
 """Load a tokenizer.json and encode some texts, in a process that may crash or be killed.
 
-`imdbcls.data.tokenizer_check` runs this module as a script. It prints one line of JSON: `{"error": null}`, or the
-reason for refusing the file. It imports nothing from this package, and it limits its own memory and time.
+`imdbcls.data.tokenizer_check` runs this module as a script. The script prints one line of JSON: `{"error": null}`, or
+the reason for refusing the file as `error`. It imports nothing from this package, and it limits its own memory and CPU
+time.
 """
 
 import contextlib
@@ -26,6 +27,7 @@ TEXTS = (
 
 
 def problem_of(path: str) -> str | None:
+    """Return the reason for refusing a `tokenizer.json`; None if it can be used."""
     from tokenizers import Tokenizer
 
     tokenizer = Tokenizer.from_file(path)
@@ -38,10 +40,10 @@ def problem_of(path: str) -> str | None:
     for text in TEXTS:
         ids = tokenizer.encode(text, add_special_tokens=False).ids
         if len(ids) > 8 * len(text.encode()) + MAX_SPECIAL:
-            return f"it splits a text of {len(text):,} characters into {len(ids):,} tokens"
+            return f"it splits {len(text):,} characters into {len(ids):,} tokens"
         special = len(tokenizer.encode(text).ids) - len(ids)
         if special > MAX_SPECIAL:
-            return f"it puts {special:,} special tokens around a text"
+            return f"it adds {special:,} special tokens to each document"
         if time.process_time() - started > MAX_ENCODING_SECONDS:
             return f"it takes more than {MAX_ENCODING_SECONDS:g} s for a few short texts"
     return None

@@ -1,4 +1,4 @@
-"""Tokenize each split once and cache the tokens on disk, memory-mapped and shared by all runs."""
+"""Tokenize each split once and cache the tokens on disk, in memory-mapped files that all runs share."""
 
 import contextlib
 import hashlib
@@ -24,9 +24,9 @@ from imdbcls.runtime.cache import cache_folder, remove_damaged
 
 logger = logging.getLogger(__name__)
 
-# The format version of an entry. It is part of the entry's key, so entries of other versions are ignored.
+# The format version of a cache entry. It is part of the entry's key, so entries of other versions are ignored.
 TOKENS = 1
-LOG_ABOVE = 2_000  # documents; tokenizing more takes seconds, so it is logged
+LOG_ABOVE = 2_000  # tokenizing more documents takes seconds, so it is logged
 
 _PARALLELISM = "TOKENIZERS_PARALLELISM"
 _users_parallelism = os.environ.get(_PARALLELISM)
@@ -64,7 +64,7 @@ def tokenize(documents: Documents, tokenizer: Any, *, cache_dir: str | Path | No
     """Return the tokens of `documents`, from the cache if possible.
 
     `tokenizer` is a transformers tokenizer with a fast backend. With `cache_dir=None`, the default cache is used. The
-    key of an entry covers the texts and the complete tokenizer. An entry is built in a temporary folder and then
+    key of a cache entry covers the texts and the complete tokenizer. An entry is built in a temporary folder and then
     renamed, so two processes may build it at the same time, and a killed process leaves no incomplete entry. Checksums
     reveal a damaged entry, which is logged and built again.
 
@@ -87,8 +87,8 @@ def tokenize(documents: Documents, tokenizer: Any, *, cache_dir: str | Path | No
         suffix = (end_token(tokenizer),)
     if unknown := [token for token in (*prefix, *suffix, int(tokenizer.pad_token_id)) if token > plain.highest]:
         raise UserError(
-            f"The tokenizer adds the token id {unknown[0]:,}, but its highest id is {plain.highest:,}; choose another "
-            "backbone."
+            f"The tokenizer adds the token id {unknown[0]:,}, but the highest id in its vocabulary is "
+            f"{plain.highest:,}; choose another backbone."
         )
 
     key = _key(documents.texts, plain.sha256)
@@ -109,14 +109,14 @@ def tokenize(documents: Documents, tokenizer: Any, *, cache_dir: str | Path | No
 def end_token(tokenizer: Any) -> int:
     """Return the id that ends each document if the tokenizer adds no special tokens (GPT-2, Qwen).
 
-    Without an end token, a text that the tokenizer reduces to nothing would give the model no input.
+    Without an end token, a document without tokens would give the model an empty input.
     """
     ids = (getattr(tokenizer, f"{name}_token_id") for name in ("eos", "sep", "cls", "bos", "pad"))
     return int(next(token for token in ids if token is not None))
 
 
 class _Plain(NamedTuple):
-    """A tokenizer without truncation and padding, its special tokens around a document, and the sha256 of its JSON."""
+    """A tokenizer without truncation and padding, the special tokens around a document, and the sha256 of its JSON."""
 
     backend: Any
     prefix: tuple[int, ...]
@@ -126,9 +126,9 @@ class _Plain(NamedTuple):
     can_split: bool  # long documents may be tokenized in pieces
 
 
-@lru_cache(maxsize=1)  # all splits of a run have the same tokenizer
+@lru_cache(maxsize=1)  # all splits of a run use the same tokenizer
 def _plain(tokenizer: str) -> _Plain:
-    """Build a plain copy from a tokenizer's JSON: the original may truncate or pad, which the cache key must ignore."""
+    """Build a copy of a tokenizer from its JSON, without truncation and padding: they must not affect the cache key."""
     from tokenizers import Tokenizer
 
     backend = Tokenizer.from_str(tokenizer)
@@ -151,15 +151,15 @@ def _key(texts: Sequence[str], tokenizer_sha256: bytes) -> str:
 
 
 def _special_tokens(backend: Any) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Find the special tokens before and after a document, by encoding a word with and without them."""
+    """Return the special tokens before and after a document, found by encoding a word with and without them."""
     plain = backend.encode("a", add_special_tokens=False).ids
     full = backend.encode("a", add_special_tokens=True).ids
     for start in range(len(full) - len(plain) + 1):
         if full[start : start + len(plain)] == plain:
             return tuple(full[:start]), tuple(full[start + len(plain) :])
     raise UserError(
-        f"The tokenizer's special tokens do not enclose the text (the ids {plain} of a word become {full}); choose a "
-        "backbone with another tokenizer."
+        f"The tokenizer's special tokens do not enclose the document (a word has the ids {plain} without them, and "
+        f"{full} with them); choose a backbone with another tokenizer."
     )
 
 
@@ -196,12 +196,12 @@ def _build(entry: Path, texts: Sequence[str], backend: Any, can_split: bool) -> 
             sync_file(text_file)
     loaded = _load(entry)
     if loaded is None:
-        raise OSError("the new entry could not be read back")
+        raise OSError("the new cache entry could not be read back")
     return loaded
 
 
 def _load(entry: Path) -> tuple[NDArray[Any], NDArray[np.int64]] | None:
-    """Map an entry; return None if it does not exist or is damaged. A damaged entry is logged and removed."""
+    """Map a cache entry into memory; return None if it does not exist or is damaged. Log and remove a damaged entry."""
     if not entry.exists():
         return None
     try:
@@ -227,7 +227,7 @@ def _all_cores() -> Iterator[None]:
     """Let the tokenizer use all cores within the context, and one thread in processes that are forked later.
 
     The tokenizer's threads do not survive a fork. In a forked process, the library prints a warning if
-    TOKENIZERS_PARALLELISM is not set, and hangs if it is `true`. A value that the user has set is kept.
+    TOKENIZERS_PARALLELISM is not set, and hangs if it is `true`. If the user has set the variable, it is not changed.
     """
     global _pool_pid
     if _users_parallelism is not None:

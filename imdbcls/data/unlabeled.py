@@ -23,8 +23,8 @@ CHUNK_CHARACTERS = 2**24  # a chunk ends once it has this many characters
 class Texts:
     """The texts to classify.
 
-    `name` is their source (a file or stdin), None for the command line. `unit` is what an item's number counts.
-    `copied` are the names of the values that each answer copies.
+    `name` is their source (a file or stdin); None for the command line. `unit` is the unit of an item's number: "text",
+    "line" or "row". `copied` are the names of the copied columns in the answers.
     """
 
     items: Iterator[Item]
@@ -53,10 +53,10 @@ def request_for(
     delimiter: Delimiter | None,
     quoting: Quoting | None,
 ) -> Request:
-    """Return the request for the columns to read from a file; None means the default.
+    """Return the request for the columns to read from a file.
 
-    `data` holds the arguments of the run's source, which give the default columns. `keep` is a comma-separated list of
-    columns to copy into the answers.
+    `data` is the data section of the run's config. If a column argument is None, use the column that the run used.
+    `keep` is a comma-separated list of columns to copy into the answers.
     """
     columns = [("text_column", text_column or name_in(data, "text_column") or "text")]
     columns += [("keep", name.strip()) for name in (keep or "").split(",") if name.strip()]
@@ -70,16 +70,16 @@ def request_for(
 
 
 def name_in(data: Mapping[str, Any], key: str) -> str | None:
-    """Return a column that the run's data section names; None if it is not a name.
+    """Return the column at `key` in the run's data section; None if the value is not a column name.
 
-    A run folder from an untrusted source may contain anything there.
+    The value may be anything if the run folder comes from an untrusted source.
     """
     name = data.get(key)
     return name if isinstance(name, str) and name.strip() else None
 
 
 def has_column(path: Path, name: str, request: Request) -> bool:
-    """Return whether a file has exactly one column with a name; log it otherwise."""
+    """Return whether a file has exactly one column `name`; log a message if not."""
     try:
         require_columns(path, replace(request, columns=(("id_column", name),)))
     except UserError:
@@ -89,7 +89,7 @@ def has_column(path: Path, name: str, request: Request) -> bool:
 
 
 def from_file(path: Path, request: Request) -> Texts:
-    """Return the rows of a file, read one by one; a row's number is its line, or in Parquet its row from 1."""
+    """Return the rows of a file, read one by one, with their line numbers; in Parquet, with their row numbers."""
     require_columns(path, request)
     found = rows_of(path, request)
     for note in found.notes:
@@ -107,7 +107,9 @@ def from_file(path: Path, request: Request) -> Texts:
             text = row[text_column]
             is_missing = text is None or (isinstance(text, float) and math.isnan(text))
             if not is_missing and not isinstance(text, str):
-                raise UserError(f"{place}: {text_column!r} is not a text but a value of type {type(text).__name__}.")
+                raise UserError(
+                    f"{place}: {text_column!r} must be a string, not a value of type {type(text).__name__}."
+                )
             kept = {output: plain(row.get(name)) for name, output in copied.items()}
             yield Item(number, None if is_missing or not str(text).strip() else valid_unicode(str(text), place), kept)
 
@@ -115,7 +117,7 @@ def from_file(path: Path, request: Request) -> Texts:
 
 
 def lines_of(stdin: TextIO) -> Iterator[tuple[int, str]]:
-    """Yield the non-blank lines with their numbers."""
+    """Yield the non-blank lines of stdin with their numbers."""
     if stdin.isatty():
         logger.info("Reading texts from the terminal, one per line. Press Ctrl-D to finish.")
     try:
@@ -131,20 +133,25 @@ def lines_of(stdin: TextIO) -> Iterator[tuple[int, str]]:
 
 
 def not_empty(numbered: Iterable[tuple[int, str]], place: str) -> Iterator[tuple[int, str]]:
+    """Yield pairs (number, text); raise UserError for an empty text. `place` and the number are its position."""
     for number, text in numbered:
         if not text.strip():
-            raise UserError(f"{place} {number:,} is empty; give a text to classify.")
+            raise UserError(f"{place} {number:,} is empty, so it cannot be classified.")
         yield number, valid_unicode(text, f"{place} {number:,}")
 
 
 def valid_unicode(text: str, place: str) -> str:
+    """Return `text`; raise UserError if UTF-8 cannot encode it. `place` is its position for the message."""
     if not is_unicode(text):
         raise UserError(f"{place}: the text contains an unpaired surrogate, or bytes that are not UTF-8.")
     return text
 
 
 def in_chunks(items: Iterator[Item]) -> Iterator[list[Item]]:
-    """Yield up to `CHUNK` items at a time, fewer if texts are long; yield all items before an unreadable row."""
+    """Yield lists of up to `CHUNK` items, fewer if the texts are long.
+
+    If the next item raises UserError, first yield the items before it, so that they get answers.
+    """
     chunk: list[Item] = []
     num_characters = 0
     try:

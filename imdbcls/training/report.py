@@ -31,7 +31,7 @@ def log_start(run: Run) -> None:
         logger.info(note)
     for loss in losses(sum_of(run.token_counts.values()), config.max_length):
         logger.warning(loss)
-    sizes = f"{len(corpus.train):,} to train on, {len(corpus.validation):,} to validate, {len(corpus.test):,} to test"
+    sizes = f"{len(corpus.train):,} training, {len(corpus.validation):,} validation and {len(corpus.test):,} test"
     trainable = count_parameters(trainer.model, trainable=True)
     frozen = "" if trainable == count_parameters(trainer.model) else f"; {trainable:,} are trained"
     hardware, device = run.hardware.describe(), run.hardware.device.type

@@ -156,10 +156,10 @@ def test_other_projects_names_lead_to_keys_that_exist() -> None:
         ("backbone.path=5", "backbone.path=5 is not a folder; give a local folder"),
         ("backbone.path=[5]", "backbone.path=[5] is not a folder, package:NAME/FOLDER or a hub id."),
         ("backbone.path=package:nope/x", "backbone.path=package:nope/x needs the Python package nope"),
-        ("data.path=./nothing", "data.path=./nothing: there is no such file or folder; give a folder of Parquet"),
+        ("data.path=./nothing", "data.path=./nothing does not exist. Set it to a folder of Parquet"),
         ("data=files data.train=nofile.csv", "data.train=nofile.csv does not exist or is not a regular file."),
         ("data=files data.train=5", "data.train=5 has no supported extension (.csv,"),
-        ("data=files data.train=tests", "data.train=tests is a folder; give a file in it (.csv, .tsv"),
+        ("data=files data.train=tests", "data.train=tests is a folder; choose a file in it (.csv, .tsv"),
         ("data=files data.train=[a.csv,b.csv]", "data.train=[a.csv,b.csv] is not the path of a file."),
         (
             f"data=files data.train={SAMPLE} data.test={SAMPLE}",
@@ -265,7 +265,7 @@ def test_missing_files_are_reported_with_other_mistakes() -> None:
         "epochs=0 is not a whole number",
         "max_length=z is not a whole nu",
         "backbone.path=./x is not a fol",
-        "data.path=./nothing: there is ",
+        "data.path=./nothing does not e",
     ]
 
 

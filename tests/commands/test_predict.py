@@ -81,7 +81,7 @@ def test_files_are_read_lazily(tmp_path: Path) -> None:
         (
             "a.csv",
             b'id,text\n1,one\n2,"two\n3,three\n4,four"\n5,five\n',
-            r"a\.csv, line 3: a quotation mark opens a field that does not end until line 5",
+            r"a\.csv, line 3: a quotation mark opens a field that ends on line 5",
         ),
         ("a.tsv", b'text\tid\n"good\t1\nbad\n', r"a\.tsv, line 3: expected 2 fields as in the header, found 1"),
         ("a.csv", b"text\ngood\nna\xefve\n", r"a\.csv, line 3: byte 0xef at offset 12 is not UTF-8"),
@@ -130,12 +130,12 @@ def test_line_without_the_column_is_reported(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "stdin", "sentence"),
     [
-        (["", "x"], "", "text 1 is empty; give a text to classify"),
+        (["", "x"], "", "text 1 is empty, so it cannot be classified"),
         (["--file", "d.csv"], "", r"d.csv has no column 'text' \(--text-column\); it has 'id', 'review'"),
         (["--file", "d.csv", "--keep", "id,stars"], "", r"no columns 'text' .* and 'stars' \(--keep\); it has 'id'"),
-        (["--file", "n.jsonl"], "", r"n.jsonl, line 1: 'text' is not a text but a value of type int"),
+        (["--file", "n.jsonl"], "", r"n.jsonl, line 1: 'text' must be a string, not a value of type int"),
         (["--file", "d.csv", "--text-column", "review", "--output", "d.csv"], "", "--output=d.csv is the input file"),
-        (["--file", "d.csv", "--output", "no/d.csv"], "", "--output=no/d.csv is not a file in an existing"),
+        (["--file", "d.csv", "--output", "no/d.csv"], "", "--output=no/d.csv must be a file in an existing"),
         (["--keep", "id", "--quoting", "none", "x"], "", "--keep, --quoting can only be used with --file"),
         (["--file", "nowhere.csv"], "", "--file=nowhere.csv does not exist"),
         (["--file", "d.csv", "x"], "", "on the command line or in --file, not both"),

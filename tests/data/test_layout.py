@@ -140,7 +140,7 @@ def rows_with(broken: list[str]) -> str:
 def test_rows_after_an_unclosed_quote_are_not_merged(broken: list[str], tmp_path: Path) -> None:
     content = rows_with(broken)
     last = 11 + len(broken)
-    with pytest.raises(UserError, match=rf"d\.csv, line 12: a quotation mark opens a .* until line {last}, .*none"):
+    with pytest.raises(UserError, match=rf"d\.csv, line 12: a quotation mark opens a .* on line {last}, .*none"):
         source_of(tmp_path / "d.csv", content)
     merged = texts(tmp_path / "d.csv", content, quoting="standard")  # the user says that the quoting is correct
     assert len(merged) == 21
@@ -152,12 +152,12 @@ def test_merged_rows_are_recognised_by_the_other_columns(tmp_path: Path) -> None
     """Another column shows what rows look like. If no column does, more lines are needed as evidence."""
     rows = [f"film number {row % 6},{'pos' if row % 2 else 'neg'}\n" for row in range(12)]
     content = "".join(["text,label\n", *rows, '"So good,pos\nbad,neg\nthe end",pos\n', *rows])
-    with pytest.raises(UserError, match=r"line 14: a quotation mark opens a field that does not end until line 16"):
+    with pytest.raises(UserError, match=r"line 14: a quotation mark opens a field that ends on line 16"):
         source_of(tmp_path / "d.csv", content)
     ids = "".join(f"x{row}y,film {row}\n" for row in range(10))
     spans = {2: 'a7,"So good\nb,c\nd,e"\n', 3: 'a7,"So good\nb,c\nd,e\nf,g"\n'}
     assert len(texts(tmp_path / "d.csv", f"id,text\n{ids}{spans[2]}")) == 11
-    with pytest.raises(UserError, match=r"line 12: a quotation mark opens a field that does not end until line 15"):
+    with pytest.raises(UserError, match=r"line 12: a quotation mark opens a field that ends on line 15"):
         texts(tmp_path / "d.csv", f"id,text\n{ids}{spans[3]}")
 
 
@@ -207,7 +207,7 @@ def test_a_delimiter_can_be_set_and_is_reported_if_detected(tmp_path: Path) -> N
     assert texts(path, "text|label\na,b|x\n", delimiter="pipe") == ["a,b"]
     source = source_of(path, "text;label\na;x\nb;y\n")
     assert source.notes[1] == f"{path}: fields are separated by ';' (data.delimiter=semicolon)."
-    with pytest.raises(UserError, match=r"line 3: expected 2 fields as in the header, found 3; .* separated by ';'"):
+    with pytest.raises(UserError, match=r"line 3: expected 2 fields as in the header, found 3\. The delimiter is ';'"):
         source_of(path, "text;label\na;x\nb;c;y\n")
     # The comma stays the delimiter if it splits the header into the requested columns.
     assert texts(path, "text,a;b,label\nx,1;2,y\n") == ["x"]
@@ -275,17 +275,17 @@ def test_all_wrong_columns_are_reported_together_with_a_suggestion(extension: st
     hint = " (the first line names the columns)" if extension in ("csv", "tsv") else ""
     assert str(caught.value) == (
         f"{path} has no columns 'text' (data.text_column) and 'label' (data.label_column); it has 'ticket_id', "
-        f"'what_happened', 'kind'{hint}: give data.text_column=what_happened data.label_column=kind."
+        f"'what_happened', 'kind'{hint}. Use data.text_column=what_happened data.label_column=kind."
     )
 
 
 def test_usual_names_are_suggested_first_and_quoted_for_the_shell(tmp_path: Path) -> None:
     path = tmp_path / "d.csv"
     path.write_text("Review,long,my id\nshort," + "x" * 90 + ",7\n")
-    with pytest.raises(UserError, match=r"it has 'Review', 'long', 'my id' .*: give data.text_column=Review\."):
+    with pytest.raises(UserError, match=r"it has 'Review', 'long', 'my id' .*\. Use data.text_column=Review\."):
         require_columns(path, request_of("text", "long", None, None))
     path.write_text("Der Text,my id\nwords,7\nmore,8\n")
-    with pytest.raises(UserError, match=r"""give 'data.text_column="Der Text"'"""):
+    with pytest.raises(UserError, match=r"""Use 'data.text_column="Der Text"'"""):
         require_columns(path, Request((("text_column", "text"),)))
-    with pytest.raises(UserError, match="give --text-column 'Der Text'"):
+    with pytest.raises(UserError, match="Use --text-column 'Der Text'"):
         require_columns(path, Request((("text_column", "text"),), as_options=True))

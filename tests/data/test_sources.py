@@ -153,7 +153,7 @@ def test_imdb_path_mistakes_are_reported(tmp_path: Path) -> None:
     parquet = tmp_path / "damaged" / "test.parquet"
     parquet.write_bytes(parquet.read_bytes()[:-100])
     for place, sentence in {
-        "missing": "there is no such file or folder",
+        "missing": "does not exist",
         "empty": "contains neither train.parquet",
         "file.txt": "must be the archive aclImdb_v1.tar.gz",
         "shards": r"expected 2 file\(s\) for train, found 1",
@@ -370,7 +370,7 @@ MISTAKES: dict[str, tuple[str, str | bytes | Callable[[Path], None], str]] = {
     "empty text": (
         "d.csv",
         "text,label\na,x\n  ,y\n,y\n",
-        r"d.csv, line 3: no text in 'text' \(and 1 more\); data.skip_empty=true skips such rows",
+        r"d.csv, line 3 \(and 1 more row\): no text in 'text'; data.skip_empty=true skips such rows",
     ),
     "missing column": (
         "d.csv",
@@ -384,7 +384,7 @@ MISTAKES: dict[str, tuple[str, str | bytes | Callable[[Path], None], str]] = {
     "fraction as label": (
         "d.jsonl",
         '{"text": "a", "label": 0.5}\n',
-        "line 1: label 0.5 is neither text nor a whole number",
+        "line 1: label 0.5 is neither a string nor a whole number",
     ),
     "encoding": ("d.csv", b"text,label\na,x\nna\xefve,y\n", "line 3: byte 0xef at offset 17 is not UTF-8"),
     "encoding after a mark": (
@@ -437,22 +437,22 @@ MISTAKES: dict[str, tuple[str, str | bytes | Callable[[Path], None], str]] = {
         '{"text": "a", "label": "\\ud83d"}\n',
         "line 1: 'label' contains an unpaired surrogate",
     ),
-    "quote in a text": ("d.csv", 'text,label\n"a "b" c",x\n', r"line 2: .* \(write a quotation mark inside a text as"),
+    "quote in a text": ("d.csv", 'text,label\n"a "b" c",x\n', r"line 2: .* \(write a quotation mark inside a field as"),
     "text that is a list": (
         "d.jsonl",
         '{"text": ["a"], "label": 1}\n{"text": "b", "label": 2}\n',
-        "'text' is not a text but a value of type list; join its parts into one text",
+        "'text' must be a string, not a value of type list; join its parts into one string",
     ),
     "several labels": (
         "d.jsonl",
         '{"text": "a", "label": ["x", "y"]}\n{"text": "b", "label": []}\n',
-        "line 1: label .* is neither text nor a whole number; a run trains one label per document: for several",
+        "line 1: label .* is neither a string nor a whole number; a document has exactly one label. For several",
     ),
     "fractions in text form": ("d.csv", "text,label\na,1.0\nb,3.7\n", "d.csv, line 3: label '3.7' is a fraction"),
     "a label for each document": (
         "d.csv",
         "text,label\n" + "".join(f"text {row},name {row % 30}\n" for row in range(40)),
-        "'label' has 30 different values in 40 documents, 'name 0' in line 2; data.label_column seems to name",
+        "'label' has 30 different values in 40 documents, such as 'name 0' in line 2; data.label_column seems to name",
     ),
     "over a thousand labels": (
         "d.csv",
@@ -478,7 +478,7 @@ def test_an_id_that_is_too_long_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "d.csv"
     path.write_text(f"text,label,url\na,x,{'u' * 200}\nb,y,{'v' * 201}\n")
     with pytest.raises(
-        UserError, match=r"d\.csv, line 3: an id of more than 200 characters in 'url' \(data.id_column\)"
+        UserError, match=r"d\.csv, line 3: the id in 'url' \(data.id_column\) has more than 200 characters"
     ):
         read(path, id_column="url")
 
@@ -523,7 +523,7 @@ def test_doubtful_labels_are_noted(tmp_path: Path) -> None:
     for sentence in (
         f"{path}, line 2: label -1 is treated as a class; if it marks documents without a label, remove their rows.",
         f"{path}: labels 'Good' (line 3) and 'good' (line 4) differ only in case; they are treated as two classes.",
-        "30 texts of train have different labels in different rows; all rows are kept.",
+        "30 texts in train have different labels in different rows; all rows are kept.",
     ):
         assert sentence in notes
     test = tmp_path / "test.csv"
@@ -550,7 +550,7 @@ def test_skip_empty_skips_rows_without_a_text_or_label(tmp_path: Path) -> None:
         "(data.skip_empty=true).",
     )
     path.write_text("text,label\n,x\na,\n")
-    with pytest.raises(UserError, match="has no row with a text and a label"):
+    with pytest.raises(UserError, match="has no row with both text and label"):
         read_files(str(path), None, None, "text", "label", None, None, skip_empty=True)
 
 

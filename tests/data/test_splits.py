@@ -136,7 +136,7 @@ def test_split_mistakes_are_reported() -> None:
             {"validation_fraction": 0.0},
             "data.validation_fraction=0.0, the share of train that becomes val.*, is not between",
         ),
-        ({"validation_fraction": 1.0}, "is not between 0 and 1"),
+        ({"validation_fraction": 1.0}, "must be between 0 and 1"),
         ({"train_limit": 0}, "data.train_limit=0 must be at least 1"),
         ({"train_limit": 1}, "train split has 1 document with data.train_limit=1, but none of class b"),
         ({"test_limit": 1}, "test split has 1 document with data.test_limit=1, but none of class b"),

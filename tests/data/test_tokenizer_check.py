@@ -89,7 +89,7 @@ TOKENIZERS: dict[str, tuple[Change, str]] = {
                 "special_tokens": {"[SEP]": {"id": "[SEP]", "ids": [3], "tokens": ["[SEP]"]}},
             }
         ),
-        "special tokens around a text",
+        "special tokens to each document",
     ),
     "too many added tokens": (
         lambda t: t["added_tokens"].extend(
@@ -145,13 +145,13 @@ def test_special_tokens_beyond_the_vocabulary_are_refused(folder: Path, tmp_path
     backend = Tokenizer.from_file(str(folder / "tokenizer.json"))
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, pad_token="[PAD]")
     documents = Documents(["a"], ["a film"], np.zeros(1, dtype=np.int64))
-    with pytest.raises(UserError, match="adds the token id 4,000,000,000, but its highest id is 399"):
+    with pytest.raises(UserError, match="adds the token id 4,000,000,000, but the highest id in its vocabulary is 399"):
         tokenize(documents, tokenizer, cache_dir=tmp_path)
 
 
 def test_a_panic_on_a_document_raises_user_error() -> None:
     panic = type("PanicException", (BaseException,), {})
-    with pytest.raises(TokenizerError, match=r"The tokenizer fails on a text: index out of bounds"), panics_raised():
+    with pytest.raises(TokenizerError, match="fails on a document: index out of bounds"), panics_raised():
         raise panic("index out of bounds")
     with pytest.raises(KeyboardInterrupt), panics_raised():
         raise KeyboardInterrupt

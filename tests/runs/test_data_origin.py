@@ -108,7 +108,7 @@ def test_folder_named_like_a_builder_is_read_as_a_folder(monkeypatch: pytest.Mon
 
     monkeypatch.setattr(datasets, "load_dataset", load)
     Path("csv").mkdir()
-    with pytest.raises(UserError, match="could not be loaded from the hub: seen"):
+    with pytest.raises(UserError, match="could not be loaded: seen"):
         read_hub("csv", **SPLITS, **COLUMNS)  # type: ignore[arg-type]
     assert seen == [str(Path("csv").absolute())]
 
@@ -194,5 +194,5 @@ def test_archive_member_over_the_size_limit_is_refused(monkeypatch: pytest.Monke
         member = tarfile.TarInfo("aclImdb/train/pos/0_9.txt")
         member.size = 20_000
         archive.addfile(member, io.BytesIO(bytes(20_000)))
-    with pytest.raises(UserError, match=r"train/pos/0_9\.txt has 20,000 bytes; a file in the archive may have at"):
+    with pytest.raises(UserError, match=r"train/pos/0_9\.txt has 20,000 bytes; at most 10,000 are allowed"):
         read_imdb("a.tar.gz")
