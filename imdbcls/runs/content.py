@@ -1,7 +1,7 @@
-"""Replace the paths in a config by hashes of the files' content, so that a run's identity ignores where files are.
+"""Replace the paths in a config by content hashes, so that a run's identity does not depend on where its files are.
 
-`data.train=c.csv`, `/abs/c.csv`, a link to the file, and a copy on another machine all give the same run. A different
-file at the same path gives a different run.
+A relative path, an absolute path, a link to the file, and a copy of it on another machine all give the same run. A file
+with different content at the same path gives a different run.
 """
 
 import contextlib
@@ -23,22 +23,23 @@ from imdbcls.runtime.model_files import local_model
 # Only these files in a model folder affect what the model computes. A README, for example, does not.
 MODEL_FILES = (".json", ".safetensors", ".txt", ".model")
 MAX_FILES = 200_000  # a folder with more files is identified by its path
-# The digest of a file that changed so recently is not cached: the file may change again within one tick of the clock.
+# A digest is not cached within this time after the last change, because another change within the same tick of the file
+# system's clock could go unnoticed.
 RACY_SECONDS = 2
 
 
 def with_content_hashes(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return a copy of a nested config in which paths to existing files and folders are replaced by content hashes.
 
-    Paths are `backbone.path`, the path keys of `data`, and every other string that contains a slash. A string that
-    names nothing on this machine, such as a hub id, is unchanged.
+    `backbone.path`, the path keys of `data`, and every other string with a slash are treated as paths. If nothing
+    exists at a path, as for a hub id, the string is unchanged.
     """
-    return {key: _value(value, (key,)) for key, value in config.items()}
+    return {key: _replace_paths(value, (key,)) for key, value in config.items()}
 
 
-def _value(value: Any, key: tuple[str, ...]) -> Any:
+def _replace_paths(value: Any, key: tuple[str, ...]) -> Any:
     if isinstance(value, Mapping):
-        return {name: _value(each, (*key, name)) for name, each in value.items()}
+        return {name: _replace_paths(nested, (*key, name)) for name, nested in value.items()}
     if not isinstance(value, str) or not value:
         return value
     if key == ("backbone", "path"):
@@ -48,7 +49,7 @@ def _value(value: Any, key: tuple[str, ...]) -> Any:
 
 
 def model_content_hash(path: str) -> str:
-    """Return the content hash of the local model that `backbone.path` names, or `path` for a hub id or missing path."""
+    """Return the content hash of the local model at `backbone.path`, or `path` itself if it is not a local model."""
     try:
         folder = local_model(path)
     except UserError:
@@ -60,7 +61,8 @@ def content_hash(path: str, suffixes: tuple[str, ...] = (), *, recursive: bool =
     """Return `sha256:` and the digest of a file's bytes, or of the names and bytes of a folder's files.
 
     For a folder, `suffixes` restricts the files by extension, and `recursive` includes the files of its subfolders.
-    Returns `path` itself if nothing exists there, and the absolute path if it cannot be read.
+    Returns `path` itself if nothing exists there. Returns the absolute path if a file cannot be read, or if the folder
+    contains more than `MAX_FILES` files.
     """
     try:
         local = os.path.realpath(os.path.expanduser(path))
@@ -79,8 +81,8 @@ def content_hash(path: str, suffixes: tuple[str, ...] = (), *, recursive: bool =
 def _digest_of_folder(folder: str, suffixes: tuple[str, ...], recursive: bool) -> str:
     """Return the digest of the names and bytes of a folder's files; hidden files and folders are ignored.
 
-    The digest is cached under the names, sizes and times of the files, because reading them may take long: the IMDB
-    folder has 100,000.
+    Reading all files can take long, because the IMDB folder has 100,000 files. The digest is therefore cached. The key
+    of the cache entry contains the names of the files and their `_state`.
     """
     found: list[tuple[str, str, os.stat_result]] = []
     for parent, folders, names in os.walk(folder):
@@ -109,15 +111,15 @@ def _digest_of_file(path: str) -> str:
 
 
 def _state(status: os.stat_result) -> list[int]:
-    """Return what changes when a file is modified or replaced: inode, size and both times."""
+    """Return a file's inode, size, mtime and ctime. At least one changes if the file is modified or replaced."""
     return [status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns]
 
 
 def _cached_digest(key: str, changed: float, compute: Callable[[], str]) -> str:
     """Return the digest cached under `key`, or compute and cache it, so that large weights are hashed only once.
 
-    `changed` is the time of the last change in seconds. A cached digest has a checksum; a damaged entry is computed
-    again.
+    `changed` is the time of the last change to the files (Unix time in seconds). A cache entry consists of the digest
+    and a checksum. If the checksum does not match, the digest is computed again.
     """
     name = hashlib.sha256(key.encode(errors="surrogatepass")).hexdigest()[:40]
     entry = default_cache_dir() / "digests" / name

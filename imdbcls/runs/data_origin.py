@@ -1,8 +1,8 @@
-"""Decide whether the documents named in a run's config may be read: an untrusted run folder must not choose files.
+"""Decide whether the data source in a run's config may be read. An untrusted run folder must not choose files to read.
 
-Training writes a marker for its data source to the user's cache. A marker proves that this user chose the source on
-this machine. Without a marker, the source comes only from the run's `config.yaml`, and reading it needs
-`--trust-source` or `--data`.
+Training writes a marker file for its data source to the user's cache. The marker shows that this user has chosen the
+source on this machine. Without a marker, only the run's `config.yaml` names the source, and the user must pass
+`--trust-source` or `--data` to read documents.
 """
 
 import contextlib
@@ -21,7 +21,7 @@ from imdbcls.runtime.hub_ids import is_hub_id
 
 READER = "imdbcls.data.{0}.read_{0}"
 READER_TARGET = re.compile(r"imdbcls\.data\.(\w+)\.read_\1")
-PATH_KEYS = ("path", "train", "validation", "test")  # keys of a source whose value is a file, a folder or a hub id
+PATH_KEYS = ("path", "train", "validation", "test")  # keys of a data source: files, folders, hub ids
 # Sources that need no marker: the sample in the package, and the hub id in conf/data/imdb.yaml.
 ALWAYS_ALLOWED = (
     {"_target_": "imdbcls.data.sample.read_sample"},
@@ -30,7 +30,7 @@ ALWAYS_ALLOWED = (
 
 
 def remember_source(source: Mapping[str, Any]) -> None:
-    """Write the marker of a source that the user chose. Do nothing if the cache is not writable."""
+    """Write the marker file of a data source that the user chose. Do nothing if the cache is not writable."""
     marker = marker_of(source)
     with contextlib.suppress(OSError):
         marker.parent.mkdir(parents=True, exist_ok=True)
@@ -38,21 +38,21 @@ def remember_source(source: Mapping[str, Any]) -> None:
 
 
 def is_remembered(source: Mapping[str, Any]) -> bool:
-    """Return whether this user has trained on the same source on this machine."""
+    """Return whether a data source has a marker file: this user has trained on the source on this machine."""
     return marker_of(source).is_file()
 
 
 def marker_of(source: Mapping[str, Any]) -> Path:
-    """Return the path of a source's marker. Its file name is a hash of the source.
+    """Return the path of a data source's marker file. The file name is a hash of the source's config keys.
 
-    Paths in the source are made absolute first: a relative path means another file in another working directory.
+    Paths are made absolute before hashing, because a relative path names different files in different directories.
     """
     about = json.dumps(with_absolute_paths(source), sort_keys=True, default=str)
     return default_cache_dir() / "sources" / hashlib.sha256(about.encode(errors="surrogatepass")).hexdigest()[:40]
 
 
 def with_absolute_paths(source: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a copy of a source in which paths to existing files and folders are absolute and free of links."""
+    """Return a copy of a source in which the paths of existing files and folders are absolute, with links resolved."""
     return {key: absolute(value) if key in PATH_KEYS else value for key, value in source.items()}
 
 
@@ -67,13 +67,16 @@ def named_sources(source: Mapping[str, Any]) -> dict[str, str]:
 
 
 def describe_source(source: Mapping[str, Any]) -> str:
-    """Return where a source reads from, written as command-line arguments."""
+    """Return the paths and hub ids of a source, written as command-line arguments, for messages."""
     arguments = [f"{key}={shown(path)}" for key, path in named_sources(source).items()]
     return ", ".join(arguments) or f"the source {shown(source.get('_target_'))}"
 
 
 def require_own_source(source: Mapping[str, Any], run: Path) -> None:
-    """Raise UserError for a source that only the run's `config.yaml` names. Nothing is opened to check this."""
+    """Raise UserError if reading a data source needs the user's permission. The source is not opened.
+
+    Sources in `ALWAYS_ALLOWED`, sources with a marker and missing files need no permission.
+    """
     is_allowed = dict(source) in ALWAYS_ALLOWED and with_absolute_paths(source) == source
     if is_allowed or is_remembered(source):
         return
@@ -82,15 +85,16 @@ def require_own_source(source: Mapping[str, Any], run: Path) -> None:
     if named_sources(source) and not local and not remote:
         return  # nothing can be opened: the reader reports the missing files
     raise UserError(
-        f"{run} reads its documents from {describe_source(source)}, and you have not trained on them on this machine. "
-        "Add --trust-source if you trust this run folder, or --data PATH to read the documents from your own copy."
+        f"{run} reads its documents from {describe_source(source)}, and you have not trained on these documents on "
+        "this machine. Add --trust-source if you trust this run folder, or --data PATH to read your own copy of the "
+        "documents."
     )
 
 
 def read_from(source: Mapping[str, Any], path: str) -> dict[str, Any]:
     """Return the source with its paths replaced by `path`, the user's own copy of the documents (`--data`).
 
-    For a source with several files (`data=files`), `path` is a folder that contains them under the same names. Raises
+    For a source with several files (`data=files`), `path` is a folder that contains files with the same names. Raises
     UserError if the source has no path, or if it has several files and `path` is not a folder.
     """
     target = source.get("_target_")
@@ -98,11 +102,12 @@ def read_from(source: Mapping[str, Any], path: str) -> dict[str, Any]:
         return {**source, "path": path}
     if target != READER.format("files"):
         raise UserError(
-            f"--data={path} is for runs with data=files, imdb or hub; this run reads {describe_source(source)}."
+            f"--data={path} can only be used for runs with data=files, imdb or hub; this run reads "
+            f"{describe_source(source)}."
         )
     names = {key: os.path.basename(str(source[key])) for key in PATH_KEYS if source.get(key)}
     if os.path.isdir(os.path.expanduser(path)):
         return {**source, **{key: os.path.join(path, name) for key, name in names.items()}}
     if len(names) == 1:
         return {**source, **dict.fromkeys(names, path)}
-    raise UserError(f"--data={path} is not a folder; give the folder that contains {', '.join(names.values())}.")
+    raise UserError(f"--data={path} is not a folder. Pass the folder that contains {', '.join(names.values())}.")

@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 
 
 class RunFolder:
-    """The folder of one run. Only this class writes its `config.yaml` and `result.json`."""
+    """The folder of one run. Only this class writes the run's `config.yaml` and `result.json`."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -78,10 +78,12 @@ class RunFolder:
         with suppress(OSError):
             holder = lock.read_text(encoding="utf-8", errors="replace").strip()
         num_tasks = os.environ.get("SLURM_STEP_NUM_TASKS", "1")
-        several = f" srun started this command {num_tasks} times: start it once, or give each task its own seed."
+        srun_advice = (
+            f" srun started this command {num_tasks} times. Start it only once, or set a different seed for each task."
+        )
         return (
-            f"The run {self.path} is in use by {holder or 'another process'}. Wait for it or stop it."
-            f"{several if num_tasks.isdigit() and int(num_tasks) > 1 else ''}"
+            f"The run {self.path} is in use by {holder or 'another process'}. Wait for that process or stop it."
+            f"{srun_advice if num_tasks.isdigit() and int(num_tasks) > 1 else ''}"
         )
 
     def begin(self) -> None:
@@ -104,9 +106,9 @@ class RunFolder:
             return None
 
     def require_version(self) -> None:
-        """Raise UserError if `result.json` has a format version that this imdbcls cannot read.
+        """Raise UserError if `result.json` has a format version that this version of imdbcls cannot read.
 
-        A missing or damaged file, or a file without `config_hash`, passes this check: `problem` describes it.
+        A file that is missing, damaged or without `config_hash` passes this check. `problem` detects such files.
         """
         result = self.result()
         if result is None or "config_hash" not in result:
@@ -134,16 +136,16 @@ class RunFolder:
         return self.result() if self.problem() is None else None
 
     def complete(self) -> dict[str, Any] | None:
-        """Return the result if the run is finished and its predictions are intact, else None: the run needs work."""
+        """Return the result if the run is finished and its predictions are intact, else None."""
         result = self.finished()
         return result if result is not None and self._damage_of(result) is None else None
 
     def open_for_training(self) -> dict[str, Any] | None:
-        """Return the result if the run is complete, and log that nothing is left to do. Otherwise return None.
+        """Return the result if the run is complete. Otherwise return None: the caller must start or resume the run.
 
-        If None is returned, the caller starts or resumes the run. If `result.json` or the predictions are damaged,
-        `result.json` is renamed first, so that the run does not overwrite it. Raises UserError if the folder contains
-        links, because training writes to it, or if its format version is not supported.
+        If `result.json` or the predictions are damaged, `result.json` is first renamed, so that the run does not
+        overwrite it. Raises UserError if the format version is not supported, or if the folder contains links, because
+        training could then write to files outside the folder.
         """
         require_no_links(self.path)
         self.require_version()
@@ -151,7 +153,7 @@ class RunFolder:
         if result is not None:
             logger.info(
                 f"{self.path} is already done: test accuracy {result['test/accuracy']:.2%}. Nothing was run. To train "
-                "it again, for example after a code change, move the folder away."
+                "the run again, for example after a code change, move the folder away."
             )
             return result
         if (damage := self._damage()) is not None:
@@ -163,7 +165,7 @@ class RunFolder:
         return None
 
     def _damage(self) -> str | None:
-        """Return what is damaged in the files of a finished run; None if it is complete or the run is not finished."""
+        """Return how the files of a finished run are damaged. Return None for complete and for unfinished runs."""
         result = self.result()
         if result is not None and result.get("status") in ("failed", "interrupted"):
             return None
@@ -172,7 +174,7 @@ class RunFolder:
         return self.problem() or (None if result is None else self._damage_of(result))
 
     def _damage_of(self, result: Mapping[str, Any]) -> str | None:
-        """Return why the folder's name (`run_name`) or the predictions do not match a valid result; None if they do."""
+        """Return why a valid result does not match the folder's name or the predictions; None if it matches both."""
         if not self.path.name.endswith(result["config_hash"][:8]):
             return "result.json belongs to another run (config_hash)"
         problems = (problem_of_predictions(self.path, result, split) for split in SPLITS)
@@ -191,7 +193,7 @@ class RunFolder:
         return content
 
     def config(self) -> dict[str, Any]:
-        """Return the config that the run was started with. Raises UserError if it is missing or cannot be read."""
+        """Return the content of `config.yaml`. Raises UserError if the file is missing or cannot be read."""
         return read_yaml(self.path / "config.yaml")
 
     def write_config(self, config: "Config") -> None:
@@ -199,7 +201,7 @@ class RunFolder:
 
 
 def write_holder(descriptor: int) -> None:
-    """Write this process and its host into the open lock file, for the error message of other processes."""
+    """Write the process id and the host name into the open lock file, for the error message of other processes."""
     os.ftruncate(descriptor, 0)
     os.pwrite(descriptor, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0)
 

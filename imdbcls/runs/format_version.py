@@ -1,12 +1,12 @@
 """The `format_version` of each file format that the project writes, and its check on reading.
 
-A version increases when a reader of the old version would misread the new one: a key or column is renamed, is removed
-or changes its meaning. New keys and columns do not increase it.
+A format's version increases when a key or column is renamed, is removed or changes its meaning, because older readers
+would misread the new files. A new key or column does not increase the version.
 
 JSON files have `format_version` as a key, Parquet files as file metadata. JSON Lines files (`metrics.jsonl`, the output
-of `predict`) have none, because other tools expect a record on every line; `metrics.jsonl` follows the version in the
-run's `result.json`. Caches (`data.tokens`, `data.features`) include their version in the key of each entry, so entries
-of other versions are never found.
+of `predict`) have no version, because other tools expect a data record on every line. The version in a run's
+`result.json` also applies to its `metrics.jsonl`. Caches (`data.tokens`, `data.features`) include their version in the
+key of each entry, so entries of other versions are never found.
 """
 
 from collections.abc import Mapping
@@ -19,7 +19,7 @@ from imdbcls.runs.untrusted import read_json
 
 FORMAT_VERSION = "format_version"  # the key
 
-RESULT = 1  # result.json, and also metrics.jsonl and config.yaml of the run folder
+RESULT = 1  # result.json, metrics.jsonl and config.yaml in a run folder
 PREDICTIONS = 1  # predictions/*.parquet
 CHECKPOINT = 1  # checkpoints/*/manifest.json and state.json
 COMPARISON = 1  # comparison.json
@@ -49,7 +49,7 @@ def require_version(content: Mapping[str, Any], supported: int) -> None:
 def read_versioned(path: Path, supported: int) -> dict[str, Any]:
     """Return the JSON object in an untrusted file, without its `format_version`.
 
-    Raises UserError with the file and the reason if it cannot be read or has another version than `supported`.
+    Raises UserError with the file and the reason if the file cannot be read or its version is not `supported`.
     """
     content = read_json(path)
     try:

@@ -19,7 +19,10 @@ def digest(values: Mapping[str, Any]) -> str:
 
 
 def config_hash(config: "Config") -> str:
-    """Return a hash that is equal for configs that must give the same result. It ignores how paths are written."""
+    """Return a hash that is equal for configs that must give the same result.
+
+    The content of local files determines the hash, not the spelling of their paths.
+    """
     return digest(config.choices())
 
 
@@ -31,8 +34,8 @@ def group_hash(config: "Config") -> str:
 def choices_hash(config: "Config") -> str:
     """Return a hash that is equal for runs that differ only in their seeds and in the source of their documents.
 
-    Runs with equal `choices_hash` and `split_hash` form one group: one run may read the documents from a CSV file,
-    another from a data set on the hub.
+    Runs with equal `choices_hash` and `split_hash` form one group, even if one run reads the documents from a CSV file
+    and another run reads the same documents from a dataset on the hub.
     """
     choices = config.choices(seeds=False)
     origin = {"source", "name", *config.data.source.arguments}
@@ -41,10 +44,12 @@ def choices_hash(config: "Config") -> str:
 
 
 def resume_key(config: "Config", split_hash: str, hardware: "Hardware", frozen_weights: str | None) -> dict[str, Any]:
-    """Return what must be unchanged to resume from a checkpoint: all that decides the result, except the software.
+    """Return the values that must be unchanged to resume from a checkpoint.
 
-    `frozen_weights` is the hash of a frozen encoder's weights, which are not in the checkpoints; None if the encoder is
-    trained.
+    They determine the result of the run, apart from the versions of the software.
+
+    `frozen_weights` is the hash of a frozen encoder's weights, which are not in the checkpoint. It is None if the
+    encoder is trained.
     """
     return {
         **({} if frozen_weights is None else {"frozen_encoder": frozen_weights}),

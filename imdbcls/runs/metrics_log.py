@@ -1,7 +1,7 @@
 """Write a run's `metrics.jsonl`.
 
-The file has no `format_version`, because other tools expect a record on every line. The version in the run's
-`result.json` applies.
+The file has no `format_version`, because other tools expect a data record on every line. The version in the run's
+`result.json` also applies to this file.
 """
 
 import errno
@@ -22,7 +22,7 @@ class MetricsLog:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._path = path
         self._file: IO[bytes] = path.open("ab+", buffering=0)
-        self._sha256 = hashlib.sha256()  # of the lines that `rewind` kept and the lines written since
+        self._sha256 = hashlib.sha256()  # of the file's content, once `rewind` has been called
 
     def write(self, point: Mapping[str, float]) -> None:
         """Append a line. If the disk is full, remove the incomplete line and raise OSError."""
@@ -41,9 +41,9 @@ class MetricsLog:
         return self._file.tell(), self._sha256.hexdigest()
 
     def rewind(self, length: int = 0, sha256: str = "") -> None:
-        """Truncate the file to the state in which `sync` returned this length and SHA-256.
+        """Truncate the file to `length` bytes, the length at an earlier call of `sync`, and continue from there.
 
-        Raises UserError if the file is shorter, or if its lines up to `length` have changed.
+        Raises UserError if the file is shorter, or if the SHA-256 of its first `length` bytes is not `sha256`.
         """
         size = self._file.seek(0, os.SEEK_END)
         self._file.seek(0)

@@ -1,8 +1,8 @@
 """Determine the decompressed size of a Parquet file without decoding its pages.
 
-A page of a few bytes may expand to gigabytes. The sizes in the file's footer cannot be trusted, because Arrow's reader
-allocates the size in each page header. This module reads the page headers (`PageHeader` of parquet.thrift in Thrift's
-compact protocol), in the same order and from the same offsets as Arrow's reader.
+A page of a few bytes may expand to gigabytes. The sizes in the file's footer are no protection, because Arrow's reader
+allocates the size that each page header declares. This module therefore reads the page headers (`PageHeader` of
+parquet.thrift in Thrift's compact protocol), in the same order and from the same offsets as Arrow's reader.
 """
 
 from collections.abc import Collection, Iterator
@@ -10,16 +10,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
-MAX_FOOTER_BYTES = 2**20  # in memory, Arrow's structures are a few hundred times as large as the smallest entries
+MAX_FOOTER_BYTES = 2**20  # in memory, a parsed footer can be a few hundred times as large
 MAX_HEADER_BYTES = 2**16  # of a page header, which consists mostly of the page's smallest and largest value
 MAX_PAGES = 100_000
 MAX_DEPTH = 16
 MAX_INT = 2**31 - 1
-# Encodings whose decoded values take at most the size of the page, or eight bytes per value.
+# Encodings with a bounded output: decoded values need no more memory than the decompressed page or 8 bytes per value.
 PLAIN, DICTIONARY, RLE, BINARY_PACKED, LENGTHS, RLE_DICTIONARY, SPLIT = 0, 2, 3, 5, 6, 8, 9
 BOUNDED = frozenset({PLAIN, DICTIONARY, RLE, BINARY_PACKED, LENGTHS, RLE_DICTIONARY, SPLIT})
 _DATA, _DICTIONARY, _DATA_V2 = 0, 2, 3  # PageType
-# By page type, the field numbers of: the inner header in the page header; its number of values; its encoding.
+# For each page type, three field numbers: that of its own header struct within the page header, and, within that
+# struct, those of the number of values and of the encoding.
 _INNER = {_DATA: (5, 1, 2), _DICTIONARY: (7, 1, 2), _DATA_V2: (8, 1, 4)}
 # Type codes of the compact protocol.
 _TRUE, _FALSE, _BYTE, _I16, _I32, _I64, _DOUBLE, _BINARY, _LIST, _SET, _MAP, _STRUCT = range(1, 13)
@@ -61,10 +62,10 @@ def require_small_footer(path: Path) -> None:
 
 
 def columns_of(path: Path, metadata: Any, names: Collection[str] | None = None) -> dict[str, Column]:
-    """Return the sizes in the page headers by leaf column, for the named top-level columns (None: all columns).
+    """Return the leaf columns of the named top-level columns, by path, with the sizes from their page headers.
 
-    Raises PagesError if the pages of a column do not match the range and number of values in the footer: Arrow's reader
-    could then read other pages than those checked here.
+    `names` is None for all columns. Raises PagesError if the pages of a column do not match the byte range and the
+    number of values in the footer, because Arrow's reader could then read pages that were not checked here.
     """
     columns: dict[str, Column] = {}
     num_pages, size = 0, path.stat().st_size
@@ -91,7 +92,8 @@ def columns_of(path: Path, metadata: Any, names: Collection[str] | None = None) 
                     )
                 if num_values != chunk.num_values:
                     raise PagesError(
-                        f"has {num_values:,} values in {column.path[:80]!r} but declares {chunk.num_values:,}"
+                        f"has {num_values:,} values in {column.path[:80]!r}, but its footer declares "
+                        f"{chunk.num_values:,}"
                     )
                 columns[column.path] = column
     return columns
@@ -121,11 +123,11 @@ def _pages(file: IO[bytes], chunk: Any, size: int) -> Iterator[Page]:
             raise PagesError("has pages outside the file")
         kind = _non_negative(fields, 1)
         if kind not in _INNER:
-            raise PagesError(f"has a page of the unknown type {kind}")
+            raise PagesError(f"has a page of unknown type {kind}")
         inner_field, values_field, encoding_field = _INNER[kind]
         inner = fields.get(inner_field)
         if not isinstance(inner, dict):
-            raise PagesError("has a page without its header")
+            raise PagesError("has a page header without the fields of its page type")
         num_values, encoding = _non_negative(inner, values_field), _non_negative(inner, encoding_field)
         yield Page(num_bytes, num_values, kind == _DICTIONARY, encoding)
 
@@ -139,13 +141,14 @@ def _non_negative(fields: dict[int, Any], number: int) -> int:
 
 
 class _Compact:
-    """A reader of one struct in Thrift's compact protocol. It keeps 32-bit integers and structs, by field number."""
+    """A parser of one struct in Thrift's compact protocol. It decodes only 32-bit integers and nested structs."""
 
     def __init__(self, raw: bytes) -> None:
         self.raw = raw
         self.offset = 0
 
     def struct(self, depth: int = 0) -> dict[int, Any]:
+        """Return the fields of a struct by field number. Fields of types that are not decoded are None."""
         if depth > MAX_DEPTH:
             raise PagesError("has a page header that is nested too deeply")
         fields: dict[int, Any] = {}

@@ -21,15 +21,15 @@ class Predictions:
     """Predictions as columns of equal length. The arrays are read-only.
 
     Text columns have dtype object and contain Python strings. A numpy string array would drop trailing NULs and pad
-    every string to the longest.
+    every string to the length of the longest string.
     """
 
     ids: NDArray[np.object_]  # (N,)
     labels: NDArray[np.int64] | None  # (N,), the true classes; None: unknown
     predicted: NDArray[np.int64]  # (N,), the predicted classes
     probabilities: NDArray[np.floating]  # (N, C), each row sums to one
-    tokens: NDArray[np.int64]  # (N,), tokens of each document before truncation, special tokens included
-    clusters: NDArray[np.object_] | None  # (N,), equal for documents that belong together (a film); None: unknown
+    tokens: NDArray[np.int64]  # (N,), number of tokens of each document before truncation, with special tokens
+    clusters: NDArray[np.object_] | None  # (N,), such as the film of each review; None: unknown
     label_names: tuple[str, ...]  # (C,)
 
     def __post_init__(self) -> None:
@@ -61,11 +61,11 @@ class Predictions:
 
     @property
     def correct(self) -> NDArray[np.bool_]:
-        """Return which documents are classified correctly, shape (N,). Raises ValueError if labels are unknown."""
+        """A mask of the correctly classified documents, shape (N,). Raises ValueError if the labels are unknown."""
         return self.predicted == self.true_labels
 
     def take(self, rows: NDArray[np.int64]) -> "Predictions":
-        """Return the documents at `rows`, in that order."""
+        """Return the predictions at the indices `rows`, in the order of `rows`."""
         return replace(
             self,
             ids=self.ids[rows],

@@ -28,18 +28,20 @@ MAX_BATCH_ROWS = 2**16
 MAX_BATCH_VALUES = 2**20
 COLUMNS = ("id", "label", "prediction", "probabilities", "tokens")
 CLUSTER = "cluster"
-DIFFERENT_CLASSES = "its probabilities do not have the same number of classes (two or more) in every row"
+DIFFERENT_CLASSES = (
+    f"its probabilities must have the same number of classes in every row, between 2 and {MAX_CLASSES:,}"
+)
 
 
 class BadPredictionsError(UserError):
-    """An unusable file of predictions. The message starts with "its", so that the caller can put the run before it."""
+    """An unusable file of predictions. The message starts with "its", and the caller puts the run's path before it."""
 
 
 def read_predictions(path: Path, dtype: type[np.floating] = np.float64) -> Predictions:
-    """Return the predictions in a file, in its order. Ids are unique and have at most 200 characters.
+    """Return the predictions in a file, in the order of its rows. Ids are unique and have at most 200 characters.
 
-    `dtype` is the type of the probabilities. If the file does not name the classes, their names are "0", "1", … A file
-    without a `format_version` is accepted, because other tools write the same columns.
+    `dtype` is the type of the probabilities. If the file has no valid class names, the names are "0", "1", … A file
+    without a `format_version` is accepted, because other tools can write the same columns.
 
     The file is checked before anything is decompressed and then read in batches, because a small file may expand to
     gigabytes in one page, one string or one row. Raises BadPredictionsError if the file cannot be used.
@@ -51,8 +53,8 @@ def read_predictions(path: Path, dtype: type[np.floating] = np.float64) -> Predi
         metadata = {key.decode(): value.decode() for key, value in (schema.metadata or {}).items()}
         check_version(metadata)
         names = check_columns(schema)
-        texts = [name for name in ("id", CLUSTER) if name in names]
-        file = pq.ParquetFile(path, read_dictionary=texts, pre_buffer=False)
+        string_columns = [name for name in ("id", CLUSTER) if name in names]
+        file = pq.ParquetFile(path, read_dictionary=string_columns, pre_buffer=False)
         num_classes = check_size(path, file, names)
         num_rows = file.metadata.num_rows
         numbers = {name: np.empty(num_rows, dtype=np.int64) for name in ("label", "prediction", "tokens")}
@@ -88,7 +90,7 @@ def read_predictions(path: Path, dtype: type[np.floating] = np.float64) -> Predi
 
 
 def check_version(metadata: Mapping[str, str]) -> None:
-    """Raise BadPredictionsError if the file has a format version that this imdbcls cannot read."""
+    """Raise BadPredictionsError if the file has a format version that this version of imdbcls cannot read."""
     if FORMAT_VERSION not in metadata:
         return
     version = metadata[FORMAT_VERSION]
@@ -149,14 +151,16 @@ def check_size(path: Path, file: pq.ParquetFile, names: Sequence[str]) -> int:
     (probabilities,) = (column for column in columns.values() if column.path.startswith("probabilities."))
     for column in columns.values():
         if column.num_values > (MAX_PROBABILITIES if column is probabilities else num_rows):
-            raise BadPredictionsError(f"its predictions contain too many values to compare ({column.num_values:,})")
+            raise BadPredictionsError(
+                f"its predictions contain too many values ({column.num_values:,}) in column {column.path!r}"
+            )
         if column.largest_page > MAX_PAGE_BYTES or column.num_bytes > MAX_COLUMN_BYTES:
             raise BadPredictionsError(
-                f"its predictions expand to {column.num_bytes:,} bytes in {column.path!r}: too much to read"
+                f"its predictions expand to {column.num_bytes:,} bytes in column {column.path!r}, which is too large"
             )
         if not column.is_bounded:
             raise BadPredictionsError(
-                f"its predictions have an encoding in {column.path!r} that can expand without bound"
+                f"its predictions use an encoding in column {column.path!r} that can expand to any size"
             )
     num_classes, rest = divmod(probabilities.num_values, num_rows)
     if rest or not 2 <= num_classes <= MAX_CLASSES:
@@ -165,12 +169,12 @@ def check_size(path: Path, file: pq.ParquetFile, names: Sequence[str]) -> int:
 
 
 def batch_size(num_classes: int) -> int:
-    """Return the number of rows to read at a time, for a few megabytes of probabilities."""
+    """Return the number of rows per batch, chosen so that a batch has at most a few megabytes of probabilities."""
     return max(1, min(MAX_BATCH_ROWS, MAX_BATCH_VALUES // num_classes))
 
 
 def texts_of(column: pa.Array) -> tuple[NDArray[np.object_], NDArray[np.int64]]:
-    """Return the distinct strings of a batch, and the index of each row's string. Raise ValueError for nulls."""
+    """Return a batch's distinct strings, shape (S,), and each row's index into them. Raise ValueError for nulls."""
     if column.null_count:
         raise ValueError("a missing value")
     encoded = column if pa.types.is_dictionary(column.type) else column.dictionary_encode()
@@ -190,47 +194,47 @@ def id_texts(ids: pa.Array, num_rows: int) -> NDArray[np.object_]:
         raise BadPredictionsError(f"its predictions have an id of more than {MAX_ID_CHARACTERS} characters")
     if longest * num_rows > MAX_ID_TOTAL:
         raise BadPredictionsError(
-            f"its predictions have {num_rows:,} rows and ids of {longest} characters: too much to compare"
+            f"its predictions have {num_rows:,} rows and ids of {longest} characters, which is too much to read"
         )
     return texts[indices]
 
 
 class Clusters:
-    """The cluster column, read batch by batch. Rows with the same name share one string."""
+    """The cluster column, read batch by batch. To save memory, rows with the same cluster share one string object."""
 
     def __init__(self, num_rows: int) -> None:
         self._column = np.empty(num_rows, dtype=object)
         self._names: dict[str, str] = {}
         self._num_characters = 0
-        self._has_gap = False
+        self._has_missing = False
 
     def read(self, rows: slice, batch: pa.Array) -> None:
-        if batch.null_count or self._has_gap:
-            self._has_gap = True
+        if batch.null_count or self._has_missing:
+            self._has_missing = True
             return
         texts, indices = texts_of(batch)
         self._num_characters += sum(len(text) for text in texts if text not in self._names)
         if self._num_characters > MAX_CLUSTER_TOTAL:
             raise BadPredictionsError(
-                f"its predictions have cluster names of more than {MAX_CLUSTER_TOTAL:,} characters in total: too "
-                "much to compare"
+                f"its predictions have cluster names of more than {MAX_CLUSTER_TOTAL:,} characters in total, "
+                "which is too much to read"
             )
         self._column[rows] = np.array([self._names.setdefault(text, text) for text in texts], dtype=object)[indices]
 
     def column(self) -> NDArray[np.object_] | None:
         """Return the cluster of each row, or None if a row has no cluster."""
-        return None if self._has_gap else self._column
+        return None if self._has_missing else self._column
 
 
 def whole_numbers(column: pa.Array) -> np.ndarray:
-    """Return a column of integers as int64. Raise ValueError for nulls or another type, which would be rounded."""
+    """Return a column of integers as int64. Raise ValueError for nulls and other types: floats would be rounded."""
     if not pa.types.is_integer(column.type) or column.null_count:
         raise ValueError(f"{column.type} with {column.null_count} missing values")
     return column.to_numpy().astype(np.int64)
 
 
 def probability_matrix(lists: pa.Array, num_classes: int) -> np.ndarray:
-    """Return a batch's lists as a matrix. Raise BadPredictionsError unless all lists have `num_classes` values."""
+    """Return a batch's probabilities, shape (rows, C). Raise BadPredictionsError if a row does not have C values."""
     values = lists.flatten()
     if values.null_count or lists.null_count or not np.all(lists.value_lengths().to_numpy() == num_classes):
         raise BadPredictionsError(DIFFERENT_CLASSES)
@@ -243,6 +247,6 @@ def check_values(ids: np.ndarray, labels: np.ndarray, predictions: np.ndarray, p
     if len(set(ids)) != len(ids):
         raise BadPredictionsError("its predictions contain the same id twice")
     if min(labels.min(), predictions.min()) < 0 or max(labels.max(), predictions.max()) >= num_classes:
-        raise BadPredictionsError(f"its labels or predictions are not classes 0 to {num_classes - 1}")
+        raise BadPredictionsError(f"its labels or predictions are not all between 0 and {num_classes - 1}")
     if not np.all(np.abs(probabilities_NC.sum(axis=1) - 1) < 0.02) or probabilities_NC.min() < 0:
-        raise BadPredictionsError("its probabilities are not between 0 and 1 with a sum of 1 in every row")
+        raise BadPredictionsError("its predictions have a row whose probabilities are negative or do not sum to 1")

@@ -15,12 +15,12 @@ SPLITS = ("test", "validation")
 TEXTS = ("head", "config_hash", "group_hash", "split_hash")
 FRACTIONS = ("val/accuracy", "test/accuracy")
 NUM_CALIBRATION_BINS = 15  # of val/ece and test/ece
-MAX_SHOWN = 40  # characters of a wrong value
+MAX_SHOWN = 40  # characters of a wrong value in a message
 PARQUET_MAGIC = b"PAR1"  # the first and last bytes of every Parquet file
 
 
 def problem_of_result(result: Mapping[str, Any]) -> str | None:
-    """Return why a result is not from a finished run, as a predicate for its file ("has no seed"); None if it is."""
+    """Return why a result is not that of a finished run, as a predicate such as "has no seed"; None if it is valid."""
     if result.get("status") != "done":
         return f"has status {shown(result['status'])}" if "status" in result else "has no status"
     missing = [key for key in (*TEXTS, "seed", *FRACTIONS, "test_documents", "label_names") if key not in result]
@@ -35,7 +35,7 @@ def problem_of_result(result: Mapping[str, Any]) -> str | None:
 
 
 def problem_of_labels(names: Any) -> str | None:
-    """Return why `names` are not valid class names, as a predicate for their file; None if they are valid."""
+    """Return why `names` are not valid class names, as a predicate such as "has …"; None if they are valid."""
     if not isinstance(names, list) or len(names) < 2 or not all(isinstance(name, str) for name in names):
         return f"has {shown(names)} as label_names, which is not a list of two or more strings"
     seen: set[str] = set()
@@ -72,7 +72,8 @@ def path_of_predictions(run: Path, split: str) -> Path:
 def problem_of_predictions(run: Path, result: Mapping[str, Any], split: str) -> str | None:
     """Return what is wrong with a split's file of predictions; None if its checksum matches the result.
 
-    If the result has no checksums, because another tool wrote it, the file must only start and end as Parquet does.
+    A result that another tool wrote may have no checksums. Then only the first and last four bytes of the file are
+    checked.
     """
     path = path_of_predictions(run, split)
     name = f"predictions/{path.name}"
@@ -85,7 +86,7 @@ def problem_of_predictions(run: Path, result: Mapping[str, Any], split: str) -> 
             begin = file.read(4)
             end = file.read()[-4:]
     except UserError:
-        return f"{name} is missing or is not a file"
+        return f"{name} is missing or is not a regular file"
     except OSError as error:
         return f"{name} cannot be read ({error.strerror})"
     return None if begin == end == PARQUET_MAGIC else f"{name} is damaged"

@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 
 
 def run_fields(config: "Config", name: str) -> dict[str, Any]:
-    """Return the fields of `result.json` that identify a run. `name` is the name of its folder."""
+    """Return the fields of `result.json` that identify a run. `name` is the name of the run folder."""
     return {
         "study": config.study,
         "name": name,
@@ -43,7 +43,8 @@ def recording_failures(config: "Config", folder: RunFolder) -> Iterator[None]:
     After a signal, its status is `interrupted`, and the process exits. After an error, its status is `failed`, and the
     error is raised again; an error caused by a limit of the machine (memory, disk space) is raised as UserError.
 
-    A UserError before training starts removes the new folder instead, because the corrected command makes another run.
+    If a UserError is raised before training starts, a new folder is removed instead, because the corrected command
+    starts another run in another folder.
     """
     try:
         yield

@@ -19,7 +19,7 @@ MAX_CONFIG_BYTES = 2**16  # a config has about 2 kB, and parsing YAML is slow
 MAX_CONFIG_DEPTH = 32
 MAX_CONFIG_VALUES = 10_000
 MAX_JSON_BYTES = 2**24
-# Tensor names and shapes in a safetensors file. A large encoder has 100 kB; parsing 100 MB would take 20 s.
+# Of a safetensors file: its header has about 100 kB for a large encoder, and parsing 100 MB would take 20 s.
 MAX_HEADER_BYTES = 2**24
 MAX_FILES = 10_000  # in a run folder
 MAX_ID_CHARACTERS = 200  # of a document's id: long ids would let a small file of predictions expand to gigabytes
@@ -95,13 +95,13 @@ def read_yaml(path: Path) -> dict[str, Any]:
 def require_bounded_yaml(path: Path) -> None:
     """Refuse a YAML file that is too large, is nested too deeply, or has aliases that expand to too many values.
 
-    Only parser events are read, and no values are built. An alias counts as many values as its anchor. A file that is
-    not valid YAML passes, because the code that loads it reports the error.
+    Only parser events are read, and no values are built. Each alias counts as all the values that it refers to. A file
+    that is not valid YAML passes this check, because the code that loads the file reports the error.
     """
     if path.stat().st_size > MAX_CONFIG_BYTES:
         raise UserError(f"{path} has {path.stat().st_size:,} bytes; at most {MAX_CONFIG_BYTES:,} are allowed.")
     sizes: dict[str, int] = {}  # number of values by anchor
-    open_nodes: list[tuple[str | None, int]] = []  # the anchor of each open collection, and the values before it
+    open_nodes: list[tuple[str | None, int]] = []  # of each open collection: its anchor and its first value's index
     num_values = 0
     try:
         for event in yaml.parse(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader):
@@ -130,7 +130,7 @@ def require_bounded_yaml(path: Path) -> None:
 def require_plain_yaml(path: Path, text: str) -> None:
     """Refuse aliases, tags, interpolations and deep nesting in YAML, before any value is built from it.
 
-    With aliases, the values could be far larger than the text.
+    With aliases, a short text could expand to very large values.
     """
     depth = 0
     for event in yaml.parse(text, Loader=yaml.SafeLoader):

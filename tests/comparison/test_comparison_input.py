@@ -98,14 +98,14 @@ BAD = {
         lambda run: change_column(run, "id", lambda ids: pa.array(["x" * 10**6] * len(ids))),
         "more than 200 characters",
     ),
-    "labels out of range": (lambda run: change_column(run, "label", lambda v: pc.add(v, 5)), "not classes 0 to 1"),
+    "labels out of range": (lambda run: change_column(run, "label", lambda v: pc.add(v, 5)), "not all between 0 and 1"),
     "all probabilities zero": (
         lambda run: change_column(run, "probabilities", lambda v: pa.array([[0.0, 0.0]] * len(v))),
-        "sum of 1",
+        "do not sum to 1",
     ),
     "NaN probabilities": (
         lambda run: change_column(run, "probabilities", lambda v: pa.array([[float("nan"), 1.0]] * len(v))),
-        "sum of 1",
+        "do not sum to 1",
     ),
     "ragged probabilities": (
         lambda run: change_column(run, "probabilities", lambda v: pa.array([[0.5, 0.5], [1.0]] * (len(v) // 2))),

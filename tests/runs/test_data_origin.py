@@ -173,10 +173,10 @@ def test_own_copy_replaces_the_path() -> None:
     assert read_from({**FILES, "train": "/x/a.csv"}, "b.csv")["train"] == "b.csv"
     assert read_from({**IMDB, "path": "/x"}, "mine") == {**IMDB, "path": "mine"}
     with pytest.raises(
-        UserError, match=r"--data=b.csv is not a folder; give the folder that contains train.csv, test.csv"
+        UserError, match=r"--data=b.csv is not a folder. Pass the folder that contains train.csv, test.csv"
     ):
         read_from(theirs, "b.csv")
-    with pytest.raises(UserError, match="--data=mine is for runs with data=files, imdb or hub"):
+    with pytest.raises(UserError, match="--data=mine can only be used for runs with data=files, imdb or hub"):
         read_from({"_target_": "imdbcls.data.sample.read_sample"}, "mine")
 
 

@@ -58,12 +58,12 @@ def make_bombs(folder: Path) -> dict[str, str]:
         "one id": (columns(id=pa.array([long, *ids[1:]])), one_page, "expand to 209,"),
         "one long value": (columns(label=pa.array([long, *ids[1:]])), one_page, damaged),
         "one cluster": (columns(cluster=repeated), one_page, "expand to 94,"),
-        "wide lists": (columns(probabilities=equal_lists(ROWS, 100_000)), {}, "too many values to compare"),
+        "wide lists": (columns(probabilities=equal_lists(ROWS, 100_000)), {}, "too many values"),
         "too many classes": (columns(probabilities=equal_lists(ROWS, 1_001)), {}, "the same number of classes"),
         "shared beginnings": (
             columns(id=pa.array([f"{'x' * (1 << 20)}{name}" for name in ids[:30]] + ids[30:])),
             {"use_dictionary": False, "column_encoding": {"id": "DELTA_BYTE_ARRAY"}},
-            "an encoding in 'id'",
+            "an encoding in column 'id'",
         ),
         "nested lists": (columns(probabilities=nested), {}, damaged),
         "a list for an id": (columns(id=nested), {}, damaged),
@@ -142,7 +142,7 @@ def test_predictions_are_bit_identical_for_every_parquet_writer(tmp_path: Path) 
 def test_too_long_ids_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("imdbcls.runs.read_predictions.MAX_ID_TOTAL", 10_000)
     path = write(tmp_path / "a.parquet", columns(id=pa.array([f"{row:0100}" for row in range(ROWS)])))
-    with pytest.raises(BadPredictionsError, match="300 rows and ids of 100 characters: too much to compare"):
+    with pytest.raises(BadPredictionsError, match="300 rows and ids of 100 characters, which is too much to read"):
         read_predictions(path, np.float32)
 
 

@@ -323,7 +323,9 @@ def test_run_has_one_owner_and_lock_of_dead_process_is_released(tmp_path: Path, 
     other = start(tmp_path, *TINY, EVERY_STEP, environment={"SLURM_STEP_NUM_TASKS": "2"})
     assert other.wait() == 2
     assert f"is in use by process {owner.process.pid} on " in other.output.splitlines()[-1]
-    assert other.output.endswith("srun started this command 2 times: start it once, or give each task its own seed.\n")
+    assert other.output.endswith(
+        "srun started this command 2 times. Start it only once, or set a different seed for each task.\n"
+    )
     owner.kill()
     run(tmp_path, *TINY)
     assert fingerprint(tmp_path) == fingerprint(uninterrupted)
