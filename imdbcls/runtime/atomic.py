@@ -1,7 +1,7 @@
-"""Write files and folders atomically: a reader sees either the old content or the new content, never a part.
+"""Write files and folders atomically: a reader sees either the old or the new content, never partial content.
 
-Content is written under a temporary name in the same folder and then renamed. A killed process leaves at most an
-unfinished temporary file or folder, which the next writer removes.
+Content is written under a temporary name in the same folder and then renamed. If a process is killed, only an
+unfinished temporary file or folder is left, which a later writer removes.
 """
 
 import contextlib
@@ -19,13 +19,13 @@ STALE_SECONDS = 24 * 3600.0  # a scratch folder older than this was left by a ki
 
 @contextlib.contextmanager
 def replacing(path: Path, durable: bool = True) -> Iterator[Path]:
-    """Yield a temporary path to write to. After the block it replaces `path`; after an error it is removed.
+    """Yield a temporary path to write to. After the block, the new file replaces `path`; after an error, it is removed.
 
-    With `durable`, the content and the rename are flushed to the disk (fsync). An OSError names `path` instead of the
-    temporary path.
+    With `durable`, the content and the rename are flushed to the disk (fsync). The `filename` of an OSError is changed
+    from the temporary path to `path`.
     """
     temporary = path.with_name(path.name + ".tmp")
-    temporary.unlink(missing_ok=True)  # in an untrusted folder this could be a link, which writing would follow
+    temporary.unlink(missing_ok=True)  # it could be a link to another file, which would be overwritten
     try:
         yield temporary
         if durable:
@@ -78,14 +78,15 @@ def creating_folder(path: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def replacing_folder(path: Path) -> Iterator[Path]:
-    """Yield `<name>.new`, an empty folder to write to. After the block it replaces `path`, which becomes `<name>.old`.
+    """Yield an empty folder, `<name>.new`, to write to. After the block, the new folder replaces `path`.
 
-    Only one process may write at a time. At every moment, a complete folder has one of the three names. The caller
-    syncs the files that it writes in the block; this function then syncs the folders and their renames.
+    The replaced folder is renamed to `<name>.old`. Only one process may write at a time. At every moment, at least one
+    of the three folders is complete. The caller must sync the files that it writes in the block; this function then
+    syncs the folders and their renames.
     """
     new, old = new_name(path), old_name(path)
     if path.exists():
-        shutil.rmtree(old, ignore_errors=True)  # before writing, so that the disk never holds three copies
+        shutil.rmtree(old, ignore_errors=True)  # before writing, so that there are never three copies on the disk
     shutil.rmtree(new, ignore_errors=True)
     try:
         new.mkdir(parents=True)

@@ -16,7 +16,7 @@ def cache_folder(chosen: str | Path | None) -> Path:
 
 
 def default_cache_dir() -> Path:
-    """Return the folder that IMDBCLS_CACHE names, or `imdbcls` in the user's cache directory if it is not set.
+    """Return the folder in the variable IMDBCLS_CACHE, or by default `imdbcls` in the user's cache directory.
 
     The user's cache directory is XDG_CACHE_HOME, or by default `~/.cache` on Linux and `~/Library/Caches` on macOS.
     """

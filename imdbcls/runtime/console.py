@@ -1,9 +1,9 @@
 """Write log messages to stderr above the live progress line, and silence the libraries.
 
 Modules log with `logging.getLogger(__name__)`. Commands call `log_to_stderr`, which adds one handler to the root
-logger. The handler is on the root logger so that `hydra/job_logging=...` replaces it and no message appears twice.
-Python callers configure logging as usual; `imdbcls.run` calls `log_if_unconfigured`. Stdout is reserved for the output
-of a command (`--cfg job`, predictions).
+logger. `hydra/job_logging=...` replaces the handlers of the root logger, so no message appears twice. Python callers
+configure logging as usual; `imdbcls.run` calls `log_if_unconfigured`. Stdout is reserved for the output of a command
+(`--cfg job`, predictions).
 """
 
 import contextlib
@@ -46,10 +46,11 @@ _live: "Live | None" = None
 
 
 class StderrHandler(logging.Handler):
-    """A handler that writes records to the current stderr. A failed write is ignored, also in a signal handler.
+    """A handler that writes log records to the current stderr. Failed writes are ignored.
 
     Warnings of the package start with `warning:` and errors with `imdbcls:`. Control characters are escaped. Lines are
     never wrapped. Messages of libraries below WARNING are shown only if the root level is DEBUG (`hydra.verbose=true`).
+    Signal handlers can log, too.
     """
 
     def filter(self, record: logging.LogRecord) -> Any:
@@ -66,14 +67,17 @@ class StderrHandler(logging.Handler):
 
 
 def label_of(record: logging.LogRecord) -> tuple[str, str]:
-    """Return the label before a record's message and its style on a terminal. Most records have neither ("")."""
+    """Return the label of a log record (`warning:` or `imdbcls:`) and the label's style on a terminal.
+
+    Both are empty for records below WARNING and for records of other packages.
+    """
     if record.name.partition(".")[0] != PACKAGE or record.levelno < logging.WARNING:
         return "", ""
     return ("warning:", "yellow") if record.levelno < logging.ERROR else ("imdbcls:", "red")
 
 
 def write_message(text: str, label: str = "", style: str = "") -> None:
-    """Write a label and a text of one or more lines to stderr, above the live line if one is shown."""
+    """Write a label and a message of one or more lines to stderr, above the live line if one is shown."""
     lines = f"{label} {text}".splitlines() if label else text.splitlines() or [""]
     if _prefix:
         lines = [line if line.startswith(_prefix) else f"{_prefix}: {line}" for line in lines]
@@ -91,7 +95,7 @@ def write_message(text: str, label: str = "", style: str = "") -> None:
 class Stderr:
     """A file object that writes to the current `sys.stderr` and never raises.
 
-    `sys.stderr` may be closed, on a full disk, or replaced later (by pytest or a notebook).
+    `sys.stderr` may be closed, may be a file on a full disk, or may be replaced later (by pytest or a notebook).
     """
 
     def write(self, text: str) -> int:
@@ -177,13 +181,13 @@ def columns_of(stream: TextIO) -> int | None:
 
 
 def shows_messages() -> bool:
-    """Return whether `StderrHandler` shows the messages. Any other handler would write into the live line."""
+    """Return whether a `StderrHandler` is installed. Any other handler would write into the live line."""
     handlers = [*logging.getLogger(PACKAGE).handlers, *logging.getLogger().handlers]
     return any(isinstance(handler, StderrHandler) for handler in handlers)
 
 
 def prefix_messages(name: str) -> None:
-    """Put a name before each line from now on, and never repaint a line, because other processes share stderr."""
+    """Start each later line with `name`, and show no live line, because other processes write to the same stderr."""
     global _prefix
     _prefix = name
 
@@ -191,8 +195,8 @@ def prefix_messages(name: str) -> None:
 def log_to_stderr() -> None:
     """Configure logging for a command: write all messages and tracebacks to stderr, and escape control characters.
 
-    The level is `IMDBCLS_LOG_LEVEL`, or by default that of the root logger: INFO, or DEBUG with `hydra.verbose=true`.
-    Raises UserError if the variable is not a level.
+    `IMDBCLS_LOG_LEVEL` sets the level of the package's messages. By default, it is the level of the root logger: INFO,
+    or DEBUG with `hydra.verbose=true`. Raises UserError if the variable does not name a level.
     """
     root = logging.getLogger()
     if not any(isinstance(handler, StderrHandler) for handler in root.handlers):
@@ -211,7 +215,9 @@ def log_to_stderr() -> None:
 
 
 def log_if_unconfigured() -> None:
-    """Write the package's messages to stderr if logging is not configured, as in a notebook or a launcher's worker.
+    """Write the package's messages to stderr if logging is not configured.
+
+    This is the case in a notebook and in the worker processes of a Hydra launcher.
 
     If a handler is added to the root logger later, only that handler is used.
     """
@@ -248,10 +254,10 @@ def user_errors() -> Iterator[None]:
     try:
         yield
     except BaseException as error:
-        sentence = error if isinstance(error, UserError) else limits.explain(error)
-        if sentence is None:
+        user_error = error if isinstance(error, UserError) else limits.explain(error)
+        if user_error is None:
             raise
-        logger.error(str(sentence))
+        logger.error(str(user_error))
         sys.exit(2)
 
 
@@ -263,8 +269,8 @@ def write_out(text: str) -> None:
 def quiet_libraries() -> None:
     """Silence the warnings and progress bars of transformers, datasets, huggingface_hub and torch.
 
-    Call it before they are imported. Their errors are still shown. Variables that the user has set are not changed. On
-    a terminal, bars appear after five seconds, because a model download may take long.
+    Call this function before the libraries are imported. Their errors are still shown, and variables that the user has
+    set are not changed. On a terminal, a download that takes longer than five seconds still shows a progress bar.
     """
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)

@@ -40,9 +40,10 @@ class Hardware:
 
 
 def choose_hardware(device: str, precision: str, deterministic: bool = False) -> Hardware:
-    """Resolve `auto`, and raise UserError if PyTorch does not find the device.
+    """Return the hardware to use, with `auto` resolved. Raise UserError if PyTorch does not find the device.
 
-    With `deterministic`, CUDA only uses kernels that give the same bits on every run. CPU kernels always do.
+    With `deterministic`, CUDA uses only kernels that give the same bits on every run. CPU kernels are always
+    deterministic.
     """
     available = ["cpu"]
     if torch.backends.mps.is_available():
@@ -64,11 +65,11 @@ def choose_hardware(device: str, precision: str, deterministic: bool = False) ->
 
 
 def start_threads() -> None:
-    """Start PyTorch's compute threads, or raise UserError if this process cannot start that many.
+    """Start PyTorch's compute threads, or raise UserError if this process cannot start that many threads.
 
-    OpenMP aborts the process, without an exception, if it cannot start a thread. This function therefore first tries to
-    start twice as many threads, because PyTorch and the compiled kernels may have separate ones. It is called before
-    memory is allocated.
+    OpenMP aborts the process, without an exception, if it cannot start a thread. This function therefore first starts
+    and stops Python threads as a test. It starts twice as many as PyTorch needs, because the compiled kernels may have
+    threads of their own. Call this function before memory is allocated.
     """
     count = torch.get_num_threads()
     limits.require_threads(2 * count)
@@ -86,7 +87,7 @@ def share_threads(jobs: int) -> None:
 def all_threads() -> Iterator[None]:
     """Use the threads of all parallel jobs in this block, for work that the other jobs usually wait for.
 
-    A job that does not wait keeps its own share. All jobs are then slower during the block.
+    Jobs that do not wait still use their own threads, so all jobs are then slower during the block.
     """
     share = torch.get_num_threads()
     torch.set_num_threads(share if _all_threads is None else _all_threads)
@@ -119,7 +120,7 @@ def require_determinism() -> None:
 
 
 def computes_bf16(device: str) -> bool:
-    """Return whether the hardware has bfloat16 matrix units. Emulation does not count."""
+    """Return whether the device has bfloat16 matrix units. Return False if bfloat16 is only emulated."""
     if device == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     if device == "cpu":
@@ -135,7 +136,7 @@ def seed_everything_at(seed: int, step: int) -> None:
     """
     digest = hashlib.sha256(f"{seed}/{step}".encode()).digest()
     number = int.from_bytes(digest[:8], "little", signed=True)
-    # Like torch.manual_seed, but faster: that function also records the call stack for each device type not in use.
+    # Equivalent to torch.manual_seed, which is slower: it also records the call stack for each unused device type.
     torch.default_generator.manual_seed(number)
     if torch.cuda.is_initialized():
         torch.cuda.manual_seed_all(number)

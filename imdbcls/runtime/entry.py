@@ -1,8 +1,9 @@
 """Run a command: set up its streams and logging, report its errors, and set its exit code.
 
-Commands write their output to stdout and log to stderr. Each stream can be closed, on a full disk, a pipe without a
-reader, or a terminal that was closed. A failed write to stderr is ignored. A failed write to stdout ends the command:
-silently with exit code 141 if the reader has closed the pipe (`| head`), otherwise with an error and exit code 2.
+Commands write their output to stdout and log to stderr. A write fails if the stream or its terminal is closed, if the
+disk is full, or if the reader of a pipe has exited. A failed write to stderr is ignored. A failed write to stdout ends
+the command: silently with exit code 141 if the reader has closed the pipe (`| head`), otherwise with an error message
+and exit code 2.
 """
 
 import codecs
@@ -67,7 +68,7 @@ class _Stderr(io.FileIO):
 
 
 class _Stdout(io.FileIO):
-    """The raw stdout. The first failed write sets `lost`, and raises it unless errors are `deferred`."""
+    """The raw stdout. The first failed write sets `lost`. Failed writes raise `lost` unless errors are `deferred`."""
 
     lost: StdoutLost | None = None
     deferred = False
@@ -77,7 +78,7 @@ class _Stdout(io.FileIO):
             return _write(super().write, self.fileno(), data)
         except OSError as error:
             if self.lost is None:
-                self.lost = _lost(error)
+                self.lost = _stdout_lost(error)
                 self._discard()
             if not self.deferred:
                 raise self.lost from None
@@ -92,7 +93,7 @@ class _Stdout(io.FileIO):
 
 
 def _write(write: Callable[[Any], int | None], descriptor: int, data: Any) -> int:
-    """Write some of the data and return the number of bytes. Wait if the descriptor is non-blocking and full."""
+    """Write data and return the number of bytes written. Wait if the descriptor is non-blocking and full."""
     while True:
         count = write(data)
         if count is not None:
@@ -100,14 +101,14 @@ def _write(write: Callable[[Any], int | None], descriptor: int, data: Any) -> in
         select.select([], [descriptor], [])
 
 
-def _lost(error: OSError) -> StdoutLost:
+def _stdout_lost(error: OSError) -> StdoutLost:
     if error.errno == errno.EPIPE:
         return StdoutLost(BROKEN_PIPE, "the reader of stdout has closed the pipe")
-    reason = "it is closed" if error.errno == errno.EBADF else str(error.strerror)
-    # Written directly instead of logged, because the user's log handlers may write to stdout.
-    sentence = f"stdout cannot be written: {reason}. Redirect it to a writable file or pipe."
-    write_message(sentence, "imdbcls:", "red")
-    return StdoutLost(FAILED, f"stdout cannot be written: {reason}")
+    reason = "stdout is closed" if error.errno == errno.EBADF else str(error.strerror)
+    # Write the message directly instead of logging it, because the user's log handlers may write to stdout.
+    message = f"Writing to stdout failed: {reason}. Redirect stdout to a writable file or pipe."
+    write_message(message, "imdbcls:", "red")
+    return StdoutLost(FAILED, f"writing to stdout failed: {reason}")
 
 
 def _substitute(error: UnicodeError) -> tuple[str | bytes, int]:
@@ -126,8 +127,8 @@ def _substitute(error: UnicodeError) -> tuple[str | bytes, int]:
 def set_up_streams() -> None:
     """Replace the standard streams, configure logging and install the exception hook.
 
-    The new streams handle failed writes as described in the module docstring. Call this function before heavy imports:
-    they fail if the machine lacks memory or threads, and the hook reports that.
+    The new streams handle failed writes as described in the module docstring. Call this function before heavy imports,
+    so that the hook reports an import that fails because of a limit of the machine (memory, threads).
     """
     codecs.register_error(_ERRORS, _substitute)
     _open_closed()
@@ -156,10 +157,10 @@ def set_up_streams() -> None:
 
 
 def _open_closed() -> None:
-    """Open the standard descriptors that are closed.
+    """Open /dev/null for each standard descriptor that is closed.
 
     Otherwise the next opened file would get the descriptor's number, and C code would write its output to that file.
-    Each descriptor is opened in the wrong direction, so that reading from stdin and writing to stdout still fail.
+    stdin is opened for writing and stdout for reading, so that using them still fails.
     """
     for descriptor, (name, flags, mode) in enumerate(
         (("stdin", os.O_WRONLY, "r"), ("stdout", os.O_RDONLY, "w"), ("stderr", os.O_WRONLY, "w"))
@@ -183,9 +184,9 @@ def _explain(kind: type[BaseException], error: BaseException, trace: TracebackTy
     if issubclass(kind, KeyboardInterrupt):
         raise SystemExit(INTERRUPTED)
     with user_errors():
-        sentence = limits.explain(error)
-        if sentence is not None:
-            raise sentence
+        user_error = limits.explain(error)
+        if user_error is not None:
+            raise user_error
     logger.critical("unexpected error", exc_info=(kind, error, trace))
     raise SystemExit(1)
 
@@ -212,7 +213,7 @@ def run(main: Callable[[], object]) -> NoReturn:
 
 
 def takes_unicode(file: TextIO) -> bool:
-    """Return whether the encoding of a text file can represent every character."""
+    """Return whether the encoding of a text stream can represent every character."""
     return (file.encoding or "utf-8").lower().replace("_", "-").startswith("utf")
 
 
@@ -233,7 +234,10 @@ def flush() -> StdoutLost | None:
 
 @contextlib.contextmanager
 def stdout_is_secondary() -> Iterator[None]:
-    """Let the block finish if writing to stdout fails, because its results go to files. `run` sets the exit code."""
+    """Ignore failed writes to stdout in the block, because the block writes its results to files.
+
+    `run` still ends the command with the exit code for the failed write.
+    """
     raw = _raw_stdout()
     if raw is None or raw.deferred:
         yield

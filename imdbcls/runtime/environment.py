@@ -9,11 +9,11 @@ from pathlib import Path
 import torch
 
 NOT_RECORDED = "not recorded"
-# MKL's conditional numerical reproducibility, as in mkl_types.h.
+# Constants of MKL's conditional numerical reproducibility (CNR) mode, from mkl_types.h.
 _ALL_OF_CBWR = -1
 _CBWR_STRICT = 0x10000
 _CBWR_BRANCHES = {1: "off", 2: "auto", 3: "compatible", 10: "avx2", 12: "avx512"}
-# Variables that set the instructions, the number of threads and the precision of PyTorch's libraries.
+# Environment variables that set the instructions, the number of threads and the precision of PyTorch's libraries.
 VARIABLES = (
     "ATEN_CPU_CAPABILITY",
     "CUBLAS_WORKSPACE_CONFIG",
@@ -55,7 +55,7 @@ def machine_environment(device: str) -> dict[str, str]:
 def mkl_mode() -> str:
     """Return the mode that MKL uses, such as `auto, strict`.
 
-    It is read from MKL, because MKL ignores changes of `MKL_CBWR` after its first matrix product.
+    The mode is read from MKL and not from `MKL_CBWR`, because MKL ignores the variable after its first matrix product.
     """
     library = Path(torch.__file__).parent / "lib" / "libtorch_cpu.so"
     try:
@@ -67,7 +67,7 @@ def mkl_mode() -> str:
 
 
 def processor() -> str:
-    """Return the CPU model. Numerical libraries choose their code by it."""
+    """Return the CPU model with its family and stepping. Numerical libraries choose their code by CPU model."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").split("\n\n")[0].splitlines()
     except OSError:

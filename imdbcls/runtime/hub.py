@@ -20,11 +20,14 @@ FILES = [
     "special_tokens_map.json",
     "*.model",
 ]
-HUB_TIMEOUT = 6.0  # in seconds; a hub that does not answer in this time counts as unreachable
+HUB_TIMEOUT = 6.0  # in seconds; a hub that does not answer in this time is considered unreachable
 
 
 def download(repository: str) -> Path:
-    """Return the local folder of a hub model, downloading it if it is not cached. Raise UserError with alternatives."""
+    """Return the local folder of a hub model. Download the model if it is not in the local cache.
+
+    Raise UserError, with alternatives to the download, if the download fails.
+    """
     if not is_hub_id(repository):
         raise UserError(
             f"{shown(repository)} is neither a folder nor a hub id ({HUB_FORM.format('FacebookAI/roberta-base')})."
@@ -53,7 +56,7 @@ def download(repository: str) -> Path:
 
 
 def cached(repository: str) -> Path | None:
-    """Return the folder of a completely cached hub model, or None. Raise UserError for an invalid name."""
+    """Return the folder of a hub model if it is in the local cache, else None. Raise UserError for an invalid id."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
@@ -78,7 +81,7 @@ def offline() -> Iterator[None]:
     """Make the libraries use only their local caches in this block, as with HF_HUB_OFFLINE."""
     import huggingface_hub.constants
 
-    # datasets copies the setting when it is imported.
+    # The `datasets` library copies the setting when it is imported.
     modules: list[Any] = [huggingface_hub.constants, sys.modules.get("datasets.config")]
     before = {module: module.HF_HUB_OFFLINE for module in modules if module is not None}
     for module in before:

@@ -1,7 +1,7 @@
 """Recognize hub ids. Only names of the form `owner/name` are passed to the Hugging Face hub.
 
 A single word would be unsafe: `datasets.load_dataset("pandas")` runs a built-in loader that reads files in the working
-directory, and some releases unpickle them.
+directory. In some releases of `datasets`, the loader unpickles these files.
 """
 
 import re

@@ -1,4 +1,4 @@
-"""Check that the code and its config files come from the same clone. Clones that share one environment may mix."""
+"""Check that the code and its config files come from the same clone, even if several clones share one environment."""
 
 from importlib.util import find_spec
 from pathlib import Path

@@ -33,14 +33,14 @@ _NO_THREADS_TEXT = re.compile(
     re.IGNORECASE,
 )
 _NO_FILES_TEXT = re.compile(r"too many open files", re.IGNORECASE)
-# For each limit: what it limits, how to format its value, and the shell command that shows and changes it.
+# For each limit: a description, a function that formats its value, and the shell command that changes it.
 _LIMITS: dict[str, tuple[str, Callable[[int], str], str]] = {
     "RLIMIT_AS": ("this process may address", lambda size: f"{size / 1e9:.1f} GB", "ulimit -v"),
     "RLIMIT_NOFILE": ("this process may open", lambda count: f"{count:,} files", "ulimit -n"),
     "RLIMIT_NPROC": ("this user may run", lambda count: f"{count:,} threads", "ulimit -u"),
 }
 _NO_TEMPORARY_TEXT = "No usable temporary directory found"
-# Only the messages of these exceptions are searched. In other messages, a name or a label may contain the same words.
+# Only the messages of these exceptions are searched. Other messages may contain the same words in a name or a label.
 _LIBRARY_ERRORS = ("RuntimeError", "ImportError", "SafetensorError", "ArrowMemoryError", "ArrowException", "OSError")
 
 
@@ -52,7 +52,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def is_disk_full(error: BaseException) -> bool:
-    """Return whether a file could not be written because of a full disk, a quota or a limit on file sizes."""
+    """Return whether a file could not be written because of a full disk, a quota or the file size limit."""
     return errno_of(error) in _DISK_FULL
 
 
@@ -67,7 +67,7 @@ def is_out_of_threads(error: BaseException) -> bool:
 
 
 def errno_of(error: BaseException) -> int | None:
-    """Return the errno of an error, or None. For library errors, it may be parsed from the message."""
+    """Return the errno of an error, or None. For library errors, the errno may be parsed from the message."""
     number = getattr(error, "errno", None)
     if isinstance(number, int):
         return number
@@ -85,10 +85,10 @@ def explained() -> Iterator[None]:
     try:
         yield
     except BaseException as error:
-        sentence = explain(error)
-        if sentence is None:
+        user_error = explain(error)
+        if user_error is None:
             raise
-        raise sentence from error
+        raise user_error from error
 
 
 def explain(error: BaseException) -> UserError | None:
@@ -101,15 +101,15 @@ def explain(error: BaseException) -> UserError | None:
     while current is not None and current not in seen:
         if isinstance(current, UserError | KeyboardInterrupt | SystemExit | GeneratorExit):
             return None
-        sentence = _sentence(current)
-        if sentence is not None:
-            return UserError(sentence)
+        message = _message(current)
+        if message is not None:
+            return UserError(message)
         seen.append(current)
         current = current.__cause__
     return None
 
 
-def _sentence(error: BaseException) -> str | None:
+def _message(error: BaseException) -> str | None:
     detail = " ".join(str(error).split())[:160] or type(error).__name__
     if is_disk_full(error):
         return (
@@ -152,13 +152,13 @@ def _shortened(text: str, width: int = 120) -> str:
 
 
 def _limits(*names: str) -> str:
-    """Return the advice to raise the named limits, as the end of a sentence; empty if none of them is set."""
+    """Return the advice to raise the named limits, as the end of a sentence. It is empty if no limit is set."""
     found = []
     for name in names:
-        what, size, command = _LIMITS[name]
+        description, format_value, command = _LIMITS[name]
         limit = resource.getrlimit(getattr(resource, name))[0] if hasattr(resource, name) else -1
         if limit not in (-1, getattr(resource, "RLIM_INFINITY", -1)):
-            found.append(f"{what} {size(limit)} ({command})")
+            found.append(f"{description} {format_value(limit)} ({command})")
     return f", or raise the limit: {' and '.join(found)}" if found else ""
 
 
@@ -171,14 +171,14 @@ def require_address_space() -> None:
     if 0 <= limit < MIN_ADDRESS_SPACE:
         raise UserError(
             f"This process is limited to {limit / 1e9:.2f} GB of address space (ulimit -v), but importing the "
-            f"libraries takes about {MIN_ADDRESS_SPACE / 1e9:.0f} GB. Raise the limit: ulimit -v unlimited."
+            f"libraries needs about {MIN_ADDRESS_SPACE / 1e9:.0f} GB. Raise the limit: ulimit -v unlimited."
         )
 
 
 def require_threads(count: int) -> None:
     """Raise UserError if this process cannot start `count` threads.
 
-    Call it before OpenMP starts its threads: OpenMP aborts the process if one of them cannot be started.
+    Call this function before OpenMP starts its threads, because OpenMP aborts the process if it cannot start one.
     """
     release = threading.Event()
     threads = [threading.Thread(target=release.wait, daemon=True) for _ in range(count)]

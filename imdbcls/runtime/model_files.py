@@ -13,9 +13,9 @@ PACKAGE_PREFIX = "package:"
 
 
 def local_model(path: Any) -> Path | None:
-    """Return the local folder that `backbone.path` names, or None for a hub id. Raise UserError if it is neither."""
+    """Return the local folder at `backbone.path`, or None for a hub id. Raise UserError if the path is neither."""
     if not isinstance(path, str) or not path:
-        raise UserError(f"backbone.path={shown(path)} is not a path; give a folder, package:NAME/FOLDER or a hub id.")
+        raise UserError(f"backbone.path={shown(path)} is not a path. Use a folder, package:NAME/FOLDER or a hub id.")
     if path.startswith(PACKAGE_PREFIX):
         return local_package(path)
     folder = os.path.expanduser(path)
@@ -23,7 +23,7 @@ def local_model(path: Any) -> Path | None:
         return Path(folder)
     if not is_hub_id(path):
         raise UserError(
-            f"backbone.path={shown(path)} is not a folder; give a local folder with config.json, or a hub id "
+            f"backbone.path={shown(path)} is not a folder. Use a local folder with config.json, or a hub id "
             f"({HUB_FORM.format('FacebookAI/roberta-base')})."
         )
     return None

@@ -8,14 +8,14 @@ from pathlib import Path
 
 
 def risk_of_folder(folder: Path) -> str | None:
-    """Return why another user could change the content of `folder`, and what to do about it; None if nobody can.
+    """Return why another user could change the content of `folder`, and the remedy. Return None if no other user can.
 
-    The folder must belong to this user or root, or not exist, and it must not be a symbolic link. Other users may write
-    to a parent only if it is sticky, as /tmp is, because they cannot rename other users' files there. Raises OSError if
-    a folder cannot be examined.
+    A folder that exists must belong to this user or root and must not be a symbolic link. A parent folder that other
+    users can write to must be sticky, as /tmp is: in a sticky folder, they cannot rename this user's files. Raises
+    OSError if a folder cannot be examined.
     """
     if folder.is_symlink():
-        return f"{folder} is a symbolic link: replace it by a folder"
+        return f"{folder} is a symbolic link: replace it with a folder"
     nearest = nearest_existing(folder).resolve(strict=True)
     risk = None
     if folder.exists():
@@ -35,7 +35,7 @@ def nearest_existing(path: Path) -> Path:
 
 
 def risk_of_file(path: Path, found: os.stat_result) -> str | None:
-    """Return why another user could change a file, or None. `found` is its status; the caller checks its folder."""
+    """Return why another user could change a file, or None. `found` is the file's status. Its folder is not checked."""
     if not stat.S_ISREG(found.st_mode):
         return f"{path} is not a regular file"
     return _risk(path, found)
@@ -60,7 +60,7 @@ def _name_of(uid: int) -> str:
 def _is_own_group(gid: int) -> bool:
     """Return whether a group contains only this user.
 
-    Debian and Fedora create such a group for each user, and files are then writable by it (umask 002).
+    Debian and Fedora create such a group for each user, and make new files writable by the group (umask 002).
     """
     try:
         group, user = grp.getgrgid(gid), pwd.getpwuid(os.geteuid())

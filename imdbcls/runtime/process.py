@@ -1,4 +1,4 @@
-"""Configure the process for PyTorch on a CPU: the memory allocator, how threads wait, and a fixed order of sums."""
+"""Configure the process for PyTorch on a CPU: the memory allocator, the waiting of threads, and the order of sums."""
 
 import ctypes
 import os
@@ -12,17 +12,17 @@ _M_TOP_PAD = -2
 _M_MMAP_MAX = -4
 _MADV_HUGEPAGE = 14
 _HUGE_PAGE = 2 << 20
-# The heap reserves at most this many bytes in advance. This takes addresses, not memory.
+# At most this many bytes of address space are reserved for the heap in advance. Reserved addresses take no memory.
 _MAX_RESERVED_BYTES = 16 << 30
 
 # The number of times that a waiting thread checks for work before it sleeps. libgomp's default is 300,000, which takes
-# some milliseconds. If other programs use the cores too, long spinning keeps the other threads from running.
+# some milliseconds. If other programs use the cores too, a thread that spins that long delays the threads with work.
 _SPIN_COUNT = "2000"
 
 # Without these variables, the libraries may change their number of threads under load.
 _FIXED_THREADS = {"MKL_DYNAMIC": "FALSE", "OMP_DYNAMIC": "FALSE"}
 # MKL splits long sums of float32 products among threads (3,072 terms in RoBERTa-base), so their last bits depend on the
-# number of threads. This mode prevents that. It is fast only on Intel processors: on others, AUTO means SSE2.
+# number of threads. This mode prevents that. It is fast only on Intel processors: on others, MKL then uses SSE2.
 _FIXED_SUMS = "AUTO,STRICT"
 
 
@@ -36,7 +36,7 @@ def prepare_process() -> None:
 def tune_process() -> None:
     """Make threads spin only briefly, fix the order of sums, and keep freed memory in the process.
 
-    Call it before PyTorch is imported. Variables that the user has set are not changed.
+    Call this function before PyTorch is imported. Variables that the user has set are not changed.
     """
     fix_sums()
     if "OMP_WAIT_POLICY" not in os.environ:
@@ -45,10 +45,10 @@ def tune_process() -> None:
 
 
 def fix_sums() -> None:
-    """Keep MKL and OpenMP from changing their number of threads, and make sums on Intel processors independent of it.
+    """Stop MKL and OpenMP from changing their number of threads. On Intel, also make sums independent of that number.
 
-    MKL reads its variables at its first product, so later calls have no effect. `environment.mkl_mode` returns the
-    mode that is in effect.
+    MKL reads its variables at its first matrix product, so later calls of this function have no effect.
+    `environment.mkl_mode` returns the mode that MKL uses.
     """
     for name, value in _FIXED_THREADS.items():
         os.environ.setdefault(name, value)
@@ -68,9 +68,9 @@ def tune_allocator() -> None:
     """Make glibc serve every block from its heap and never return memory to the kernel.
 
     By default, glibc maps large blocks separately and trims its heap. The kernel then zeroes each page again on first
-    touch, which takes about a third of a training step. Call this function before the first large tensor. The process
-    stays at its peak size, which is what `peak_memory_mb` measures anyway. The settings have no effect without glibc or
-    with a preloaded allocator (tcmalloc, jemalloc).
+    touch, which takes about a third of a training step. With these settings, the process stays at its peak size. This
+    does not change `peak_memory_mb`, which is the peak in any case. The settings have no effect without glibc or with a
+    preloaded allocator (tcmalloc, jemalloc). Call this function before the first large tensor is created.
     """
     if not sys.platform.startswith("linux"):
         return
@@ -79,15 +79,16 @@ def tune_allocator() -> None:
         return
     for name, value in {_M_MMAP_MAX: 0, _M_TRIM_THRESHOLD: -1, _M_TOP_PAD: 64 << 20}.items():
         process.mallopt(name, value)
-    _ask_for_huge_pages(process)
+    _request_huge_pages(process)
 
 
-def _ask_for_huge_pages(process: ctypes.CDLL) -> None:
-    """Reserve the next addresses of the heap, and ask the kernel to use pages of 2 MB instead of 4 KB for them.
+def _request_huge_pages(process: ctypes.CDLL) -> None:
+    """Reserve addresses for the heap, and request pages of 2 MB instead of 4 KB for them from the Linux kernel.
 
-    A training step touches gigabytes in rows that are thousands of bytes apart. With small pages, each row is on its
-    own page, and looking up the pages takes longer than reading them. Reserved addresses take no memory until they are
-    used. If the kernel refuses (huge pages are disabled, or the address space is too small), nothing changes.
+    A training step touches gigabytes of memory in rows that are thousands of bytes apart. With small pages, each row is
+    on its own page, and looking up the pages takes longer than reading the rows. Reserved addresses take no memory
+    until they are used. If the request fails (huge pages are disabled, or the address space is too small), nothing
+    changes.
     """
     size = min(_MAX_RESERVED_BYTES, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2)
     process.malloc.restype = ctypes.c_void_p

@@ -18,8 +18,8 @@ ProgressMode = Literal["auto", "live", "plain", "none"]
 logger = logging.getLogger(__name__)
 
 _REPAINT_SECONDS = 0.2
-# rich shows nothing where it cannot repaint a line, so the plain mode is our own: a log line per tenth of the run, but
-# at most one every `_MIN_PLAIN_SECONDS`, and at least one every `_MAX_PLAIN_SECONDS` to show that the run is alive.
+# The plain mode logs a line after each tenth of the run: at most one line every `_MIN_PLAIN_SECONDS`, and at least one
+# line every `_MAX_PLAIN_SECONDS`, to show that the run has not stopped. rich has no such mode.
 _MIN_PLAIN_SECONDS = 10.0
 _MAX_PLAIN_SECONDS = 300.0
 
@@ -31,8 +31,8 @@ class Progress:
     """Progress of training steps and of evaluated documents, shown on stderr.
 
     `mode` is `live` (one repainted line), `plain` (a log line about every tenth of the run), `none`, or `auto` (`live`
-    on a terminal, else `plain`). Progress never reads a tensor, which could wait for the GPU: losses are passed as
-    floats, at logged steps only.
+    on a terminal, else `plain`). Losses are passed as floats, and only at logged steps, because reading a tensor could
+    wait for the GPU.
     """
 
     def __init__(self, mode: ProgressMode = "auto") -> None:
@@ -77,7 +77,7 @@ class Progress:
             logger.info(self._training_line(step, epoch, now))
 
     def set_metrics(self, loss: float, documents_per_second: float) -> None:
-        """Set the metrics to show, until the next call."""
+        """Set the loss and the throughput that the progress line shows from now on."""
         self._loss = loss
         self._documents_per_second = documents_per_second
 
@@ -86,7 +86,7 @@ class Progress:
         return partial(self.evaluating, split)
 
     def evaluating(self, split: str, done: int, total: int) -> None:
-        """Show the number of documents done; `done == total` ends the evaluation. The caller logs its result."""
+        """Show the number of evaluated documents; `done == total` ends the evaluation. The caller logs the metrics."""
         now = time.monotonic()
         if not self._evaluating:
             self._evaluating = True
@@ -108,7 +108,7 @@ class Progress:
             self._resumed_at = self._stepped_at = now
 
     def close(self) -> None:
-        """Erase the live line and log the training time. It is safe to call this twice, and after an error."""
+        """Erase the live line and log the training time. This method can be called twice, and after an error."""
         if self._style == "none":
             return
         if self._style == "live":
@@ -135,7 +135,7 @@ class Progress:
 
 
 class _Line:
-    """A text and a progress bar on one line of the terminal. If both do not fit, only the text, truncated, is shown."""
+    """A text and a progress bar on one terminal line. On a narrow terminal, only the text is shown, truncated."""
 
     def __init__(self, text: str, done: int, total: int) -> None:
         self._text = printable_line(text)
@@ -147,7 +147,7 @@ class _Line:
         from rich.table import Table
         from rich.text import Text
 
-        width = options.max_width - 3  # leaves space for the `^C` that terminals echo, which would wrap the line
+        width = options.max_width - 3  # if the terminal echoes `^C`, the line must not wrap
         text = Text(self._text, no_wrap=True, overflow="ellipsis")
         bar_width = width - text.cell_len - 2
         shortest, longest = _BAR_WIDTHS

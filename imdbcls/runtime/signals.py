@@ -14,9 +14,9 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
 
 
 class Interrupted(BaseException):
-    """A run that a signal stopped. The state needed to resume it is saved.
+    """An exception that ends a run after a signal. The same command resumes the run.
 
-    Like KeyboardInterrupt, this is not an `Exception`, because it may be raised inside a library that catches those.
+    Like KeyboardInterrupt, this class is not a subclass of `Exception`, because libraries may catch every `Exception`.
     """
 
     def __init__(self, signal_number: int) -> None:
@@ -51,8 +51,8 @@ class StopRequest:
     def interruptible(self) -> Iterator[None]:
         """Let a signal raise Interrupted at any point of the block, for long work that can be abandoned safely.
 
-        A library may catch this exception, or its cleanup may fail because of it and raise another one. The block then
-        ends with Interrupted, too.
+        Even if a library catches Interrupted, or raises another exception during its cleanup, the block ends with
+        Interrupted.
         """
         self._interruptible = True
         try:
@@ -68,7 +68,7 @@ class StopRequest:
 
 
 def current_handlers() -> dict[int, Any]:
-    """Return the current signal handlers, or none outside the main thread, because only it can set them."""
+    """Return the current handlers by signal. The result is empty outside the main thread, which cannot set handlers."""
     if threading.current_thread() is not threading.main_thread():
         return {}
     return {number: signal.getsignal(number) for number in SIGNALS}
@@ -94,8 +94,8 @@ def restored_handlers() -> Iterator[None]:
 def stop_requests() -> Iterator[StopRequest]:
     """Convert signals to stop requests while the block runs, and restore the handlers afterwards.
 
-    If the process exits because of a request, further signals are ignored, so that they cannot kill a process that is
-    ending. Outside the main thread, the handlers cannot be set, and signals end the process as usual.
+    If the process exits after a stop request, further signals are ignored, so that they cannot interrupt the exit.
+    Outside the main thread, handlers cannot be set, and signals end the process as usual.
     """
     request = StopRequest()
     after = current_handlers()

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from imdbcls.printable import printable_line
 
 GAP = 2  # spaces between columns
-MIN_TEXT_WIDTH = 16  # text columns are never narrower than this when wrapped
+MIN_TEXT_WIDTH = 16  # wrapping never makes a text column narrower than this
 
 
 def text_table(
@@ -28,17 +28,18 @@ def text_table(
 
     names = [Text(printable_line(name)) for name in ([""] * len(rows[0]) if header is None else header)]
     cells = [[Text(printable_line(cell)) for cell in row] for row in rows]
-    complete, least = [], []
+    full_widths, min_widths = [], []
     for number, (name, *column) in enumerate(zip(names, *cells, strict=True)):
         widest = max((cell.cell_len for cell in column), default=0)
         longest_word = max((word.cell_len for word in name.split(" ")), default=0)
-        complete.append(max(widest, name.cell_len))
-        least.append(max(min(widest, MIN_TEXT_WIDTH) if number < num_text_columns else widest, longest_word))
-    widths = complete if width is None else fitted(complete, least, width - GAP * (len(names) - 1))
+        full_widths.append(max(widest, name.cell_len))
+        min_width = min(widest, MIN_TEXT_WIDTH) if number < num_text_columns else widest
+        min_widths.append(max(min_width, longest_word))
+    widths = full_widths if width is None else fitted(full_widths, min_widths, width - GAP * (len(names) - 1))
 
     # Rich would shrink number columns too, so each column gets a fixed width.
     table = Table(box=box.SIMPLE_HEAD, show_header=header is not None, show_edge=False, pad_edge=False)
-    table.padding = (0, GAP - 1, 0, 0)  # the box adds one column
+    table.padding = (0, GAP - 1, 0, 0)  # the box adds one space
     for number, (name, column_width) in enumerate(zip(names, widths, strict=True)):
         is_text = number < num_text_columns
         table.add_column(name, justify="left" if is_text else "right", width=column_width, overflow="fold")
@@ -50,17 +51,18 @@ def text_table(
     return "\n".join(line.rstrip() for line in captured.get().splitlines())
 
 
-def fitted(complete: Sequence[int], least: Sequence[int], total: int) -> list[int]:
-    """Return column widths with the sum `total`: shrink the widest columns of `complete`, but none below `least`.
+def fitted(full_widths: Sequence[int], min_widths: Sequence[int], total: int) -> list[int]:
+    """Reduce the widest columns until the sum of all widths is at most `total`. Return the widths.
 
-    If even `least` is wider than `total`, return `complete`.
+    A column is never reduced below its width in `min_widths`. If the sum of `min_widths` is larger than `total`, no
+    column is reduced.
     """
-    widths = list(complete)
-    if sum(least) > total:
+    widths = list(full_widths)
+    if sum(min_widths) > total:
         return widths
     for _ in range(sum(widths) - total):
         widest = max(
-            (column for column in range(len(widths)) if widths[column] > least[column]), key=widths.__getitem__
+            (column for column in range(len(widths)) if widths[column] > min_widths[column]), key=widths.__getitem__
         )
         widths[widest] -= 1
     return widths

@@ -1,4 +1,4 @@
-"""Return the software versions that a run records: installed distributions and the commit of this package."""
+"""Return the software versions that a run records: those of installed distributions, and this package's git commit."""
 
 import platform
 import shutil
@@ -38,7 +38,10 @@ def numeric_versions() -> dict[str, str]:
 
 
 def git_commit() -> str | None:
-    """Return the commit of this package's code, with `-dirty` if files changed; None for a wheel or without git."""
+    """Return the git commit of this package's code, with `-dirty` if files have changed.
+
+    Return None if the code is not in a git clone, or if git is not installed.
+    """
     folder, name = Path(__file__).parent, Path(__file__).name
     if shutil.which("git") is None:
         return None

@@ -9,7 +9,7 @@ T = TypeVar("T")
 
 
 def in_background(function: Callable[[], T]) -> "Future[T]":
-    """Run `function` in a daemon thread, which does not delay process exit as a `ThreadPoolExecutor` does."""
+    """Run `function` in a daemon thread. Unlike a `ThreadPoolExecutor`, the thread does not delay process exit."""
     future: Future[T] = Future()
 
     def run() -> None:
@@ -23,7 +23,10 @@ def in_background(function: Callable[[], T]) -> "Future[T]":
 
 
 def within(seconds: float, function: Callable[[], T]) -> T:
-    """Return the result of `function` or raise its exception. After `seconds`, abandon it and raise TimeoutError."""
+    """Return the result of `function` or raise its exception. Raise TimeoutError after `seconds`.
+
+    The function is then abandoned, but its thread may still run.
+    """
     future = in_background(function)
     try:
         return future.result(seconds)
@@ -34,20 +37,20 @@ def within(seconds: float, function: Callable[[], T]) -> T:
 
 
 def is_reachable(url: str, seconds: float) -> bool:
-    """Return whether an HTTP server answers at `url` within `seconds`, whatever its status code."""
+    """Return whether an HTTP server answers at `url` within `seconds`, with any status code."""
     import http.client
     import ssl
     import urllib.error
     import urllib.request
 
-    def ask() -> None:
+    def request() -> None:
         try:
             urllib.request.urlopen(url, timeout=seconds).close()
         except urllib.error.HTTPError as error:
             error.close()
 
     try:
-        within(seconds, ask)  # the timeout of urlopen does not cover the name lookup
+        within(seconds, request)  # the timeout of urlopen does not cover the name lookup
     except urllib.error.URLError as error:
         # A server with an untrusted certificate is reachable: wandb or huggingface_hub may be configured to trust it.
         return isinstance(error.reason, ssl.SSLError)

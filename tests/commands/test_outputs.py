@@ -92,7 +92,7 @@ COMMANDS = tuple(answering(Path()))
 def test_full_disk_for_stdout_gives_one_sentence(name: str, finished: Path, tmp_path: Path) -> None:
     code, _, messages = run(tmp_path, *answering(finished)[name], stdout="/dev/full")
     assert code == 2, messages
-    assert messages.count("stdout cannot be written: No space left on device") == 1
+    assert messages.count("Writing to stdout failed: No space left on device") == 1
     assert "Traceback" not in messages and "Exception ignored" not in messages
     if name == "compare":  # the requested file exists
         assert json.loads((tmp_path / "compared/comparison.json").read_text())["groups"]
@@ -102,7 +102,7 @@ def test_full_disk_for_stdout_gives_one_sentence(name: str, finished: Path, tmp_
 def test_closed_stdout_gives_one_sentence(name: str, finished: Path, tmp_path: Path) -> None:
     code, _, messages = run(tmp_path, *answering(finished)[name], stdout=CLOSED)
     assert code == 2, messages
-    assert messages.count("stdout cannot be written: it is closed") == 1 and "Traceback" not in messages
+    assert messages.count("Writing to stdout failed: stdout is closed") == 1 and "Traceback" not in messages
 
 
 @pytest.mark.parametrize("name", ["train help", "train cfg", "data", "doctor", "predict", "evaluate", "compare"])

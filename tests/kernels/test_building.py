@@ -369,7 +369,7 @@ def give_away(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (open_to_all, "other users can write to {kernels}: run `chmod go-w {kernels}`"),
         (open_to_a_group, "other users can write to {kernels}: run `chmod go-w {kernels}`"),
         (below_an_open_folder, "other users can write to {cache}: run `chmod go-w {cache}`"),
-        (a_link, "{kernels} is a symbolic link: replace it by a folder"),
+        (a_link, "{kernels} is a symbolic link: replace it with a folder"),
         (owned_by_another_user, "belongs to another user ("),
     ],
 )
