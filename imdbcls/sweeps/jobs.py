@@ -1,8 +1,8 @@
-"""Run the jobs of a multirun in separate processes. A job that raises, exits or is killed does not affect the others.
+"""Run the jobs of a multirun in separate processes. If a job raises, exits or is killed, the other jobs still run.
 
-Jobs are forked from the sweep's process, which has already imported all modules and read the documents, so that each
-job starts immediately. Several jobs may run in parallel. The sweep's process itself never computes, because forking a
-process with running compute threads is unsafe.
+The sweep's process imports all modules and reads the documents, and then forks the jobs, which therefore start
+immediately. Several jobs can run in parallel. The sweep's process itself does no computation, because forking a process
+with compute threads is unsafe.
 """
 
 import contextlib
@@ -34,7 +34,7 @@ _POLL_SECONDS = 0.02
 class Outcome:
     """The outcome of a job. `state` is running, done, failed, interrupted, killed or not started.
 
-    `detail` is the result, or the error in one line.
+    `detail` is one line: the accuracies of a finished run, or the error.
     """
 
     name: str
@@ -69,20 +69,20 @@ class Sweep:
         read_result: Callable[[], Mapping[str, Any] | None],
         jobs: int = 1,
     ) -> None:
-        """Call `prepare` here, run the job in a forked process, and wait until fewer than `jobs` processes run.
+        """Call `prepare` in this process, fork a process for the job, and wait until fewer than `jobs` processes run.
 
-        A signal is forwarded to the processes, and the sweep stops after they have ended. An error is recorded as the
-        job's outcome and not raised, so that the next job runs.
+        A signal is forwarded to all job processes, and the sweep stops when they have ended. An error is not raised but
+        recorded as the job's outcome, so that the next job runs.
         """
         if any(self.outcomes[running.index].name == name for running in self._running.values()):
-            self._wait(fewer_than=1)  # the same run is in progress: wait, so that this job finds it done
+            self._wait(fewer_than=1)  # the same run is in progress: wait, so that it is finished when this job starts
         if self.stopped_by is None and not self._prepared(name, prepare):
             return
         self._start(name, job, read_result)
         self._wait(fewer_than=jobs)
 
     def report(self, name: str, job: Callable[[], object], read_result: Callable[[], Mapping[str, Any] | None]) -> None:
-        """Run a job in this process. It is for a finished run, which only logs that it is done."""
+        """Run the job of a finished run in this process. The job only logs that the run is finished."""
         if self.stopped_by is not None:
             self.outcomes.append(Outcome(name, "not started", "the sweep was stopped"))
             return
@@ -128,13 +128,13 @@ class Sweep:
             return
         error_pipe, error_input = os.pipe()
         parent = os.getpid()
-        # Block signals until the job's process has its own handlers: it would inherit the handlers of the sweep.
+        # Block signals until the child process has replaced the sweep's handlers, which it inherits.
         unblocked = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
         try:
             child = os.fork()
             if child == 0:
                 code = 1
-                try:  # the `finally` keeps this process from continuing the sweep after any exception
+                try:  # after any exception, the `finally` stops the child process from continuing the sweep
                     set_handlers(self._handlers)
                     for other in (error_pipe, *(running.error_pipe for running in self._running.values())):
                         os.close(other)
@@ -145,21 +145,21 @@ class Sweep:
                     os._exit(code)
             self._running[child] = Running(len(self.outcomes), error_pipe, read_result)
             self.outcomes.append(Outcome(name, "running", ""))
-        except OSError as error:  # out of memory or processes
+        except OSError as error:  # no memory or process is available
             os.close(error_pipe)
             self.failed(name, error)
         finally:
             os.close(error_input)
             signal.pthread_sigmask(signal.SIG_SETMASK, unblocked)
-        if self.stopped_by is not None:  # a signal has arrived since the check above, perhaps in another thread
+        if self.stopped_by is not None:  # a signal arrived after the check above, perhaps in another thread
             self._forward_signal(self.stopped_by, None)
 
     def _wait(self, fewer_than: int) -> None:
-        """Wait until fewer than `fewer_than` processes run, and record the outcomes of the others."""
+        """Wait until fewer than `fewer_than` job processes run. Record the outcome of each process that ends."""
         while len(self._running) >= fewer_than:
-            process, status = self._next_end()
+            process, status = self._wait_for_one()
             running = self._running.pop(process)
-            # Reading must not block: a process that the job has left running may keep the other end open.
+            # Reading must not block: the job may have left a child process running that keeps the other end open.
             os.set_blocking(running.error_pipe, False)
             with open(running.error_pipe, "rb", buffering=0) as pipe:
                 reason = (pipe.read(_MAX_REASON_BYTES) or b"").decode(errors="replace")
@@ -169,7 +169,7 @@ class Sweep:
             set_handlers(self._handlers)
             self._handlers = {}
 
-    def _next_end(self) -> tuple[int, int]:
+    def _wait_for_one(self) -> tuple[int, int]:
         """Wait for one of the jobs to end, and return its process id and wait status.
 
         Only the jobs' process ids are polled, because libraries may have started other child processes.
@@ -220,7 +220,7 @@ def set_parent_death_signal(parent: int) -> None:
 
 
 def exit_code_of(job: Callable[[], object], error_input: int) -> int:
-    """Run a job in this process and return its exit code. Log an error, and write it to the pipe in one line."""
+    """Run a job in this process and return its exit code. Log an error, and write its first line to the pipe."""
     try:
         job()
         code = 0
@@ -245,7 +245,7 @@ def log_error(error: BaseException) -> None:
 
 
 def reason_of(error: BaseException) -> str:
-    """Return the first line of an error's message, preceded by its type unless it is a UserError."""
+    """Return the first line of an error's message. Put the error's type before it, except for a UserError."""
     first = (str(error).splitlines() or [""])[0]
     return first if isinstance(error, UserError) else f"{type(error).__name__}: {first}"
 

@@ -25,23 +25,23 @@ sweep = Sweep()  # the jobs of this process's command
 
 
 def run_command(main: Callable[[], object]) -> int:
-    """Run the command line with Hydra's `main`. Return the exit code of a multirun, or 0 for a single run."""
-    with entry.stdout_is_secondary():  # the results are in the run folders
+    """Run `main`, which Hydra has decorated, on the command line. Return the exit code of a multirun, else 0."""
+    with entry.stdout_is_secondary():  # the results are in the run folders, not on stdout
         sys.argv[1:] = answer_command(sys.argv[1:])
         gc.freeze()  # exclude the loaded modules and the config from garbage collection, also in forked jobs
         try:
             main()
-        except SystemExit:  # raised by Hydra or by us: wait for the running jobs in any case
+        except SystemExit:  # raised by Hydra or by imdbcls: wait for the running jobs before exiting
             sweep.conclude()
             raise
         return sweep.conclude()
 
 
 def run_job(cfg: DictConfig, overrides: str, train: Train) -> None:
-    """Check the config of one job, do the shared preparation, and call `train` in a forked process.
+    """Check the config of one job, do the preparation that all jobs share, and call `train` in a forked process.
 
-    A complete run is only reported. A mistake in the config becomes the outcome of this job, listed by its `overrides`,
-    and the sweep continues.
+    If the run is complete, no process is forked. A mistake in the config is recorded as the outcome of a job with the
+    name `overrides`, and the sweep continues.
     """
     from imdbcls.config.checking import typed
 
@@ -79,7 +79,7 @@ def prepare_jobs(config: "Config") -> None:
 
 
 def train_with_share(config: "Config", train: Train) -> None:
-    """Call `train` in a parallel job: with a share of the threads, and the run's name before each line."""
+    """Call `train` in a parallel job, with its share of the threads. Start each log line with the run's name."""
     console.prefix_messages(run_name(config))
     from imdbcls.runtime.device import share_threads
 

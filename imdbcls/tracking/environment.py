@@ -1,8 +1,8 @@
-"""Apply W&B's environment variables to the tracker's settings, and derive the ids of runs.
+"""Apply W&B's environment variables to the tracker's settings, and derive the W&B ids of runs.
 
-A tracker setting on the command line overrides the variable, and the variable overrides the default. Variables that
-contradict the run folder (its name, its group, the location of its logs) are ignored with a warning, except that the
-agent of a W&B sweep sets the run id.
+A tracker setting on the command line overrides W&B's variable, and the variable overrides the default. Variables that
+contradict the run folder (the run's name, its group, the location of its logs) are ignored with a warning. One
+exception: in a W&B sweep, the agent's variable sets the run id.
 """
 
 import contextlib
@@ -20,10 +20,10 @@ from imdbcls.runtime.locks import build_lock
 PROJECT = "imdbcls"
 # Tracker settings that are null by default, and the variables that replace null.
 FROM_ENVIRONMENT = {"project": "WANDB_PROJECT", "entity": "WANDB_ENTITY", "notes": "WANDB_NOTES"}
-# Variables that are ignored, and what is used instead.
+# Variables that are ignored, and the reason in the warning: which value is used instead.
 IGNORED = {
     "WANDB_RUN_GROUP": "the group is the study (study=NAME)",
-    "WANDB_NAME": "the name is that of the run folder",
+    "WANDB_NAME": "the name is the run folder's name",
     "WANDB_JOB_TYPE": "the job type is train or comparison",
     "WANDB_RUN_ID": "the id is derived from the study and the run",
     "WANDB_RESUME": "a run resumes if its folder has a checkpoint",
@@ -43,9 +43,9 @@ def in_sweep() -> bool:
 
 
 def resolved(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the tracker's settings, with null replaced by environment variables.
+    """Return the tracker's settings, in which environment variables replace null.
 
-    In a W&B sweep, the agent's project and entity override the settings.
+    In a W&B sweep, the agent's project and entity override the tracker's settings.
     """
     found = dict(settings)
     for key, variable in FROM_ENVIRONMENT.items():
@@ -57,7 +57,7 @@ def resolved(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def mode_of(mode: str) -> str:
-    """Return the tracker's mode; `auto` follows WANDB_DISABLED, and wandb itself follows WANDB_MODE."""
+    """Return `mode`, or `disabled` if `mode` is `auto` and WANDB_DISABLED is set. wandb itself reads WANDB_MODE."""
     return "disabled" if mode == "auto" and _is_set_to("WANDB_DISABLED", "1", "true", "yes", "on") else mode
 
 
@@ -66,13 +66,13 @@ def _is_set_to(variable: str, *values: str) -> bool:
 
 
 def tags_of(tags: Iterable[object]) -> tuple[str, ...]:
-    """Return the tags and those in WANDB_TAGS without duplicates, truncated to the length that W&B accepts."""
-    every = (str(tag).strip()[:MAX_TAG_LENGTH] for tag in (*tags, *os.environ.get("WANDB_TAGS", "").split(",")))
-    return tuple(dict.fromkeys(tag for tag in every if tag))
+    """Return `tags` and the tags in WANDB_TAGS, without duplicates and truncated to the length that W&B accepts."""
+    all_tags = (str(tag).strip()[:MAX_TAG_LENGTH] for tag in (*tags, *os.environ.get("WANDB_TAGS", "").split(",")))
+    return tuple(dict.fromkeys(tag for tag in all_tags if tag))
 
 
 def ignored(mode: str) -> str | None:
-    """Return a warning about variables that are set but ignored; None if nothing is new since the last call."""
+    """Return a warning about variables that are set but ignored. Return None if all of them were already reported."""
     reasons = {
         name: reason
         for name, reason in IGNORED.items()
@@ -112,7 +112,7 @@ def run_id(study_folder: Path, name: str) -> str:
     token = study_token(study_folder)
     clean = re.sub(r"[^A-Za-z0-9_.-]+", "-", name)
     max_length = MAX_ID_LENGTH - len(token) - 1
-    if clean != name or len(clean) > max_length:  # the digest keeps different names different
+    if clean != name or len(clean) > max_length:  # the digest distinguishes names that would become equal
         digest = hashlib.sha256(name.encode(errors="surrogatepass")).hexdigest()[:8]
         clean = f"{clean[: max_length - len(digest) - 1]}-{digest}"
     return f"{clean}-{token}"

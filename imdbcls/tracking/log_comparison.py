@@ -27,7 +27,7 @@ def tracker_settings(config: Mapping[str, Any]) -> dict[str, Any]:
 def log_comparison(
     comparison: Comparison, figures: Mapping[str, str], html: str, folder: Path, **settings: Any
 ) -> None:
-    """Log all tables, all figures (SVG by name) and the page. W&B's local files go to `folder/wandb`.
+    """Log all tables, all figures (SVG by name) and the HTML page. W&B's local files go to `folder/wandb`.
 
     `settings` are the keys of `conf/tracker/wandb.yaml`, with the same meaning as in training. Logging a study again
     replaces its earlier comparison. Raises UserError if the mode is `online` and no key is configured.
@@ -39,14 +39,14 @@ def log_comparison(
     try:
         if session.run is not None:
             with session.guarded("could not log the comparison"):
-                # More patience than for a single table: there are about a dozen.
+                # Allow more time than for a single table, because there are about a dozen tables.
                 session.log_views(views_of(tables_of(comparison), figures, html), patience=4)
     finally:
         session.close(exit_code=0)
 
 
 def views_of(tables: list[Table], figures: Mapping[str, str], html: str) -> dict[str, Any]:
-    """Return the W&B objects by name, without the narrow figures, which are for phones."""
+    """Return the W&B objects by name. Omit the narrow versions of the figures, which are for phones."""
     import wandb
 
     views: dict[str, Any] = {

@@ -1,4 +1,4 @@
-"""`tracker=wandb`: log a run to Weights & Biases. The run folder stays authoritative, and training never waits."""
+"""`tracker=wandb`: log a run to Weights & Biases. The run folder is authoritative, and training steps never wait."""
 
 import json
 import subprocess
@@ -21,8 +21,8 @@ Table = tuple[list[str | int], list[list[str | int]]]  # column names and rows
 class WandbTracker:
     """A W&B run as a context manager. An exception in the block marks the run as failed.
 
-    `Interrupted` also marks the run as preempted, because it was stopped from outside and may be resumed. The process
-    may then be killed soon, so little time is spent on the upload.
+    `Interrupted` also marks the run as preempted, because a signal stopped the run, which may be resumed. The process
+    may then be killed soon, so the upload has only a few seconds.
 
     `mode` is `auto` (online if a key is configured, else offline), `online`, `offline` or `disabled`. `folder` is the
     study's folder, and W&B writes to `folder/wandb`. `resumed_step` is the optimizer step from which a resumed run
@@ -30,7 +30,7 @@ class WandbTracker:
     default to W&B's environment variables if they are None. `tags` are added to the tags in `identity`.
     `connect_seconds` and `finish_seconds` limit the wait for a silent server at the start and at the end.
 
-    If W&B fails, one warning is logged and training continues. Only `mode=online` without a key raises UserError.
+    If W&B fails, one warning is logged and training continues. Only `mode=online` without an API key raises UserError.
     """
 
     def __init__(
@@ -75,9 +75,9 @@ class WandbTracker:
         return self
 
     def log(self, point: Mapping[str, float | int]) -> None:
-        """Log one record of `metrics.jsonl` without waiting. Skip steps that W&B already has from an earlier process.
+        """Log one record of `metrics.jsonl` without waiting. Skip steps that an earlier process has already logged.
 
-        `step` is also used as W&B's own step, because local viewers have no other axis.
+        The record's `step` is also used as W&B's own step, because local viewers offer no other x-axis.
         """
         step = int(point["step"])
         if self._session.run is not None and step > self._sent_step:
@@ -85,7 +85,7 @@ class WandbTracker:
                 self._session.run.log(dict(point), step=step)
 
     def log_data(self, split_hash: str, make_tables: Callable[[], Mapping[str, Table]]) -> None:
-        """Log the data card as tables by name. Only the first run of a study with this `split_hash` does so."""
+        """Log the data card as tables by name, unless another run of the study with this `split_hash` has done so."""
         if self._session.run is None:
             return
         marker = self._folder / "wandb" / f"data-{split_hash}.logged"
@@ -106,7 +106,7 @@ class WandbTracker:
         """Log the confusion matrix, the metrics of each class and the worst mistakes on the test split.
 
         `labels` and `predictions` are indices into `label_names`. Each of the `mistakes` has the keys `id`, `text`,
-        `label`, `prediction` and `probability` (of the predicted class); the most confident comes first.
+        `label`, `prediction` and `probability` (of the predicted class). The most confident mistake comes first.
         """
         if self._session.run is None:
             return
@@ -133,7 +133,10 @@ class WandbTracker:
             self._session.log_views(views, patience=0.5)
 
     def finish(self, result: Mapping[str, Any]) -> None:
-        """Make `result.json` the run's W&B summary, and remove the last values of curves that are not in it."""
+        """Copy `result.json` to the run's W&B summary.
+
+        Remove the last values of `train/` and `val/` curves from the summary, unless `result.json` contains them.
+        """
         if self._session.run is None:
             return
         with self._session.guarded("could not log the result"):

@@ -1,4 +1,4 @@
-"""Access the W&B server and wandb's helper process with time limits, because both may be slow, missing or stuck."""
+"""Access the W&B server and wandb's helper process with time limits, because either may be missing, slow or stuck."""
 
 import contextlib
 import os
@@ -31,11 +31,11 @@ def stop_helper() -> None:
 
 
 def set_environment(data_folder: Path) -> list[str]:
-    """Set the environment variables for wandb that the user has not set. Return the names of the variables set here."""
+    """Set environment variables for wandb unless the user has set them. Return the names of the changed variables."""
     wanted = {
-        # wandb would send reports about its own errors at exit, and wait for the server.
+        # By default, wandb sends reports about its own errors, and waits for the upload at exit.
         "WANDB_ERROR_REPORTING": "false",
-        # Tables are stored here until they are uploaded, not in the home folder.
+        # wandb stores tables in this folder until they are uploaded. Its default is in the home folder.
         "WANDB_DATA_DIR": str(data_folder),
     }
     missing = {name: value for name, value in wanted.items() if name not in os.environ}
@@ -44,7 +44,7 @@ def set_environment(data_folder: Path) -> list[str]:
 
 
 def why_not_online(settings: Any) -> str | None:
-    """Return why no server can be used, or None if a key is configured. Use no network and do not prompt the user."""
+    """Return why runs cannot be logged online, or None if a key is configured. Do not use the network or prompt."""
     from wandb.errors import AuthenticationError
     from wandb.sdk.lib import wbauth
 
@@ -57,15 +57,15 @@ def why_not_online(settings: Any) -> str | None:
 
 
 def describe_auto() -> str:
-    """Return how `tracker.mode=auto` logs on this machine, and why. Only check whether the server answers."""
+    """Return how `tracker.mode=auto` logs on this machine, and why. The only request checks if the server answers."""
     if mode_of("auto") == "disabled":
         return "WANDB_DISABLED is set: nothing is logged"
     from wandb.sdk import wandb_setup
 
     settings = wandb_setup.singleton().settings  # `wandb.setup` would start a process
     if settings.mode in ("offline", "disabled"):
-        logged = "offline" if settings.mode == "offline" else "not at all"
-        return f"WANDB_MODE={settings.mode}: runs are logged {logged}; unset it to change that"
+        effect = "logged offline" if settings.mode == "offline" else "not logged"
+        return f"WANDB_MODE={settings.mode}: runs are {effect}; unset WANDB_MODE to change that"
     problem = why_not_online(settings)
     if problem is not None:
         return (

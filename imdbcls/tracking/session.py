@@ -1,4 +1,4 @@
-"""Open and close a W&B run, online or offline, within a time limit even if W&B hangs."""
+"""Open and close a W&B run, online or offline, within a time limit, even if W&B hangs."""
 
 import contextlib
 import glob
@@ -18,7 +18,7 @@ from imdbcls.tracking.server import PROBE_SECONDS, first_line, set_environment, 
 logger = logging.getLogger(__name__)
 
 Mode = Literal["auto", "online", "offline", "disabled"]
-# By job type: what is not affected by a failure of W&B.
+# The end of the warning after a failure of W&B, by job type.
 UNAFFECTED = {
     "train": "the run continues and is recorded in its folder",
     "comparison": "the files of the comparison are still written",
@@ -27,7 +27,7 @@ UNAFFECTED = {
 
 @dataclass(frozen=True)
 class RunIdentity:
-    """The fields by which W&B lists a run. `name` is the name of the run folder; `environment.run_id` gives the id."""
+    """The fields by which W&B lists a run. `name` is the name of the run folder, from which the W&B id is derived."""
 
     study: str
     name: str
@@ -38,7 +38,8 @@ class RunIdentity:
 class Session:
     """A W&B run. `run` is wandb's own object between `open` and `close`, and None if W&B is not used or failed.
 
-    The arguments are those of `WandbTracker`, and `resume`: whether this continues an earlier run with the same name.
+    The arguments are those of `WandbTracker`, except that `resume` replaces `resumed_step`. With `resume`, the session
+    continues the earlier W&B run with the same id.
     """
 
     def __init__(
@@ -101,11 +102,12 @@ class Session:
             self._clean_up()
 
     def log_views(self, views: Mapping[str, Any], patience: float, *, commit: bool = True) -> None:
-        """Log tables, plots and pages. Raise TimeoutError after `patience` times `finish_seconds`.
+        """Log tables, plots and pages. Raise TimeoutError if this takes longer than `patience * finish_seconds`.
 
-        Without `commit`, W&B's current step stays open, so that metrics can still be logged for that step.
+        TimeoutError is also raised if the server does not answer. Without `commit`, W&B's current step stays open, so
+        that metrics can still be logged for that step.
         """
-        # wandb waits for the server's answer when it logs a table, so check first that the server answers.
+        # When wandb logs a table, it waits for the server, so check first that the server answers.
         if not self.run.offline and not is_reachable(self.run.settings.base_url, PROBE_SECONDS):
             raise TimeoutError(f"{self.run.settings.base_url} does not answer")
         within(patience * self._finish_seconds, lambda: self.run.log(dict(views), commit=commit))
@@ -119,7 +121,7 @@ class Session:
             self._warn_once(what, error)
 
     def logs(self) -> Iterator[Path]:
-        """Yield the W&B log files of all processes of this run so far."""
+        """Yield the W&B log files of this run. Each process that worked on the run has its own file."""
         return self._folder.glob(f"wandb/*run-*/run-{glob.escape(self._id)}.wandb")
 
     def _open(self) -> None:
@@ -194,7 +196,7 @@ class Session:
                 init_timeout=self._connect_seconds,
                 finish_timeout=self._finish_seconds,
                 finish_timeout_raises=True,
-                # A killed process loses what was not flushed.
+                # A killed process loses the records since the last flush (this interval is in seconds).
                 x_transaction_log_flush_interval=2.0,
             ),
         )
@@ -205,7 +207,7 @@ class Session:
     def _finish(self, exit_code: int, seconds: float) -> None:
         run, self.run = self.run, None
         try:
-            # wandb respects finish_timeout, unless its helper process is stuck.
+            # wandb observes finish_timeout only if its helper process is not stuck.
             within(seconds, lambda: run.finish(exit_code=exit_code))
         except Exception as error:
             if run.offline:

@@ -14,7 +14,7 @@ from imdbcls.errors import UserError
 from imdbcls.runtime.waiting import is_reachable, within
 from imdbcls.tracking.server import PROBE_SECONDS, first_line, stop_helper, why_not_online
 
-SAVE_SECONDS = 60.0  # time limit for a handful of requests
+SAVE_SECONDS = 60.0  # time limit for saving the report and the workspace, a few requests
 CURVES = ("val/accuracy", "val/loss", "train/loss")
 
 
