@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class FinishedRun:
-    """A finished run: its result, its predictions, and its model for new texts.
+    """A finished run: its result, its predictions, and its model to classify new documents.
 
     `result` is the content of the run's `result.json`: `result["test/accuracy"]`, `result["train_seconds"]`, …
     """
@@ -60,16 +60,16 @@ class FinishedRun:
         return replace(found, label_names=self.label_names)
 
     def predict(self, texts: Iterable[str]) -> Predictions:
-        """Classify texts (a list, a column of a data frame, …) with the run's best weights.
+        """Classify documents (a list of strings, a column of a data frame, …) with the run's best weights.
 
-        The ids of the texts are `0`, `1` and so on. The first call loads the model from the run folder; later calls
-        reuse it. The probabilities of a text do not depend on the other texts, except for rounding differences between
-        batches. Raises UserError if `texts` is empty or contains anything other than non-empty strings.
+        The ids of the predictions are `0`, `1` and so on. The first call loads the model from the run folder; later
+        calls reuse the model. The probabilities of a document do not depend on the other documents, except for rounding
+        differences between batches. Raises UserError if `texts` is empty or contains anything except non-empty strings.
         """
         return self.predict_with_counts(texts)[0]
 
     def predict_with_counts(self, texts: Iterable[str]) -> "tuple[Predictions, TokenCounts]":
-        """Classify texts as `predict` does. Also return the token counts, with truncated and unknown tokens."""
+        """Classify documents as `predict` does. Also return counts of all, truncated and unknown tokens."""
         import numpy as np
 
         from imdbcls.data.documents import Documents
@@ -78,12 +78,14 @@ class FinishedRun:
         single = isinstance(texts, str)
         texts = list(texts)
         if single or not texts or not all(isinstance(text, str) and text.strip() for text in texts):
-            raise UserError('predict takes a list of non-empty texts, such as predict(["A quiet, patient film."]).')
-        broken = next((row for row, text in enumerate(texts) if not is_unicode(text)), None)
-        if broken is not None:
-            raise UserError(f"predict: text {broken:,} (counted from 0) contains an unpaired surrogate.")
+            raise UserError('predict expects a list of non-empty strings, such as predict(["A quiet, patient film."]).')
+        invalid = next((row for row, text in enumerate(texts) if not is_unicode(text)), None)
+        if invalid is not None:
+            raise UserError(
+                f"predict: the string at index {invalid:,} contains an unpaired surrogate, which UTF-8 cannot encode."
+            )
         documents = Documents([str(row) for row in range(len(texts))], texts, np.zeros(len(texts), dtype=np.int64))
-        with tempfile.TemporaryDirectory() as temporary:  # the user's cache does not keep the tokens of these texts
+        with tempfile.TemporaryDirectory() as temporary:  # do not add the tokens to the user's cache
             predictions, tokens = self._model.predict(documents, cache_dir=temporary)
         counts = self._model.pipeline.count(tokens, self._model.backbone.tokenizer)
         return replace(predictions, labels=None), counts
@@ -97,13 +99,14 @@ class FinishedRun:
 def compose(*choices: str) -> Config:
     """Return the config that `python -m imdbcls.train` would run with the same arguments.
 
-    For example, `compose("head=lstm", "lr=3e-5")`. `python -m imdbcls.train --help` lists the arguments. The sweep of
-    an experiment is ignored: pass the head and the seed yourself. Raises UserError with one sentence per mistake.
+    For example, `compose("head=lstm", "lr=3e-5")`. `python -m imdbcls.train --help` lists the arguments. If an
+    experiment defines a sweep, the sweep is ignored: pass the head and the seed of a single run. Raises UserError with
+    one line per mistake.
     """
     from imdbcls.config import overrides  # Hydra is not needed to load a run
 
     if not all(isinstance(choice, str) for choice in choices):
-        raise UserError('compose takes one string per choice, such as compose("head=lstm", "lr=3e-5").')
+        raise UserError('compose expects one string per choice, such as compose("head=lstm", "lr=3e-5").')
     return overrides.compose(choices)
 
 
@@ -114,28 +117,28 @@ def run(config: Config) -> FinishedRun:
     `config.folder`, and W&B is used according to `config.tracker`. Messages go to the logger `imdbcls`, and to stderr
     if logging is not configured.
 
-    Raises UserError for mistakes that the user can fix. Raises KeyboardInterrupt if a signal stops the run: its state
-    is saved, and the same call resumes it.
+    Raises UserError for mistakes that the user can fix. Raises KeyboardInterrupt if a signal stops the run; the same
+    call resumes the run.
     """
     from imdbcls.train import train
 
     if not isinstance(config, Config):
-        raise UserError('run takes a config, such as imdbcls.compose("head=lstm").')
+        raise UserError('run expects a config, such as imdbcls.compose("head=lstm").')
     config = require_valid(config.plain())
     try:
         with restored_handlers():  # the caller's process continues after a signal
             train(config)
     except SystemExit as stopped:
-        raise KeyboardInterrupt(f"{config.folder} was stopped; the same call resumes it") from stopped
+        raise KeyboardInterrupt(f"The run {config.folder} was stopped. The same call resumes it.") from stopped
     return load_run(config.folder, plugins=config.plugins)
 
 
 def load_run(folder: str | Path, *, plugins: Sequence[str] = (), device: str | None = None) -> FinishedRun:
     """Load a finished run from its folder, `runs/<study>/<name>`, without reading its documents.
 
-    `plugins` lists your own packages that the run may import its head from. `device` overrides the device in the run's
-    config. Raises UserError if the folder does not contain a finished run, or if its config names code that is not
-    allowed.
+    `plugins` lists your own packages that the run uses, for example for its head. `device` overrides the device in the
+    run's config. Raises UserError if the folder does not contain a finished run, or if the run's config refers to code
+    that is not allowed.
     """
     config, result = open_finished(Path(folder), device, plugins)
     return FinishedRun(Path(folder), config, result)

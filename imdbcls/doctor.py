@@ -1,11 +1,11 @@
 """Report how imdbcls would run on this machine: `python -m imdbcls.doctor`.
 
-The command changes no settings and fills no cache. It sends one request each to the Hugging Face hub and the W&B server
-to check that they answer, without any key. Other tools cover versions (`pip check`), the PyTorch build
+The command changes no settings and fills no cache. It sends one request to the Hugging Face hub and one to the W&B
+server, both without a key, to check that they answer. Other commands check versions (`pip check`), the PyTorch build
 (`python -m torch.utils.collect_env`) and the W&B account (`wandb status`).
 """
 
-if __name__ == "__main__":  # first: an import can hit a limit of memory or threads
+if __name__ == "__main__":  # before the other imports, which can hit a limit of memory or threads
     from imdbcls.runtime.entry import set_up_streams
 
     set_up_streams()
@@ -35,7 +35,7 @@ def main() -> None:
     ArgumentParser(prog="python -m imdbcls.doctor", description=__doc__).parse_args()
     quiet_libraries()
     tune_process()
-    # Both wait for the network, so they run while torch is imported.
+    # Both checks wait for the network, so they run in the background while torch is imported.
     hub_answers, wandb_found = in_background(ask_hub), in_background(wandb)
     checks: dict[str, Callable[[], str]] = {
         "device": device,
@@ -53,7 +53,7 @@ def main() -> None:
 
 
 def finding_of(check: Callable[[], str]) -> str:
-    """Return what a check finds, or the text of its error, so that a failing check does not hide the others."""
+    """Return the finding of a check, or the message of its error, so that the other checks are still reported."""
     try:
         return check()
     except Exception as error:
@@ -82,7 +82,7 @@ def device() -> str:
 
 
 def numerics() -> str:
-    """Return the CPU's instruction set. Together with kernels and threads it decides the last bits of a result."""
+    """Return the CPU's instruction set and the number of threads, which affect the last bits of a result."""
     import torch
 
     units = {
@@ -97,7 +97,7 @@ def numerics() -> str:
 
 
 def kernels() -> str:
-    """Return which CPU kernels will run, or why none will. To find out, load them; compile them if not cached."""
+    """Return which CPU kernels will run, or why none will. Kernels that are not cached are compiled for this check."""
     from imdbcls.kernels import status
 
     return status()
@@ -123,7 +123,7 @@ def threads() -> str:
 
 
 def cpu_quota() -> float | None:
-    """Return the CPU quota of this process's control group in cores (cgroup v2); None without a quota."""
+    """Return the CPU quota of this process's control group (cgroup v2) in cores, or None without a quota."""
     with contextlib.suppress(OSError, ValueError):
         quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
         return int(quota) / int(period)
@@ -131,7 +131,7 @@ def cpu_quota() -> float | None:
 
 
 def encoders() -> str:
-    """Return which values of `backbone` need no download."""
+    """Return which values of `backbone` are available without a download, and which need one."""
     import yaml
 
     ready: list[str] = []
@@ -167,7 +167,7 @@ def hub(answers: bool) -> str:
 
     token = "a token is set" if get_token() else "no token is set (only gated models need one)"
     if constants.HF_HUB_OFFLINE:
-        return "HF_HUB_OFFLINE is set: only cached models and data sets can be used; unset it to download others"
+        return "HF_HUB_OFFLINE is set: only cached models and datasets can be used; unset it to download others"
     if answers:
         return f"{constants.ENDPOINT} answers; {token}"
     return (
@@ -189,7 +189,7 @@ def hub_cache() -> str:
 
 
 def cache(folder: Path, setting: str) -> str:
-    """Return the folder and size of a cache and the free space on its disk, with a warning if it is not usable."""
+    """Return a cache's folder, its size and the free space on its disk. Add advice if the cache is not usable."""
     size = sum(file.lstat().st_size for file in folder.rglob("*") if file.is_file() and not file.is_symlink())
     existing = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
     free = shutil.disk_usage(existing).free

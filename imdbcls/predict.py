@@ -1,13 +1,13 @@
 """Classify texts with a finished run: `python -m imdbcls.predict runs/heads/lstm-s0-1a2b3c4d "A quiet, patient film."`.
 
-Texts come from the command line, from a file (`--file reviews.csv`), or from stdin, one per line. The output is one
-line of JSON or CSV per text, in input order, with its number, its id if the file has one, the most probable class and
-the probability of each class. Texts are read and classified a thousand at a time, so memory use does not depend on the
-size of the input. A row without a text gets a null label. A row that cannot be read ends the command, after the answers
-to the rows before it are written.
+Texts come from the command line, from a file (`--file reviews.csv`), or from stdin, one per line. The output has one
+line of JSON or CSV per text, in input order. The line contains the number of the text, its id if the file has ids, the
+most probable class and the probability of each class. Texts are read and classified in chunks of a thousand, so memory
+use does not depend on the size of the input. A row without a text gets a null label. The command stops at a row
+that cannot be read; the answers for earlier rows are already written.
 """
 
-if __name__ == "__main__":  # first: an import can hit a limit of memory or threads
+if __name__ == "__main__":  # before the other imports, which can hit a limit of memory or threads
     from imdbcls.runtime.entry import set_up_streams
 
     set_up_streams()
@@ -35,12 +35,13 @@ logger = logging.getLogger("imdbcls.predict")  # `__name__` is `__main__` in a c
 
 FILE_OPTIONS = ("text_column", "id_column", "keep", "delimiter", "quoting")
 DESCRIPTION = (
-    "Classify texts with a finished run. Each answer starts with the number of its text: the position on the command "
-    "line, the line number on stdin or in the file, or the row number in a Parquet file, counted from 1."
+    "Classify texts with a finished run. The output has one answer per text. An answer starts with the number of its "
+    "text: the position on the command line, the line number on stdin or in the file, or the row number in a Parquet "
+    "file. Numbers start at 1."
 )
 EPILOG = (
-    "Exit code: 0 if every row was answered (a row without a text gets a null label, and stderr shows how many there "
-    "are); 2 for a mistake in the command or a row that cannot be read (the answers to earlier rows are written)."
+    "Exit code: 0 if every row has an answer (a row without a text gets a null label, and stderr shows the number of "
+    "such rows); 2 for a mistake in the command or a row that cannot be read (answers for earlier rows are written)."
 )
 
 
@@ -56,12 +57,12 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--text-column",
         metavar="NAME",
-        help="column of the file with the texts (default: the text column of the run's data, else text)",
+        help="name of the column with the texts (default: the text column of the run's data, or text)",
     )
     parser.add_argument(
         "--id-column",
         metavar="NAME",
-        help="column to copy into the answers as id (default: the id column of the run's data, if the file has it)",
+        help="column to copy into the answers as id (default: the id column of the run's data, if present)",
     )
     parser.add_argument("--keep", metavar="NAMES", help="columns to copy into the answers, separated by commas")
     parser.add_argument(
@@ -72,13 +73,17 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         choices=get_args(Quoting),
         help="whether quotation marks enclose fields of CSV and TSV files (default: auto)",
     )
-    parser.add_argument("--output", type=Path, metavar="FILE", help="where to write the answers (default: stdout)")
+    parser.add_argument("--output", type=Path, metavar="FILE", help="file for the answers (default: stdout)")
     parser.add_argument(
         "--format", choices=FORMATS, help="format of the answers (default: from the extension of --output, else jsonl)"
     )
     parser.add_argument("--device", choices=get_args(Device), help="device to run on (default: from the run's config)")
     parser.add_argument(
-        "--plugins", action="append", default=[], metavar="PACKAGE", help="package of your own that the run imports"
+        "--plugins",
+        action="append",
+        default=[],
+        metavar="PACKAGE",
+        help="a package of your own that the run uses",
     )
     return parser.parse_intermixed_args(arguments)  # options may appear between the run and the texts
 
@@ -110,7 +115,7 @@ def predict(arguments: argparse.Namespace, stdin: TextIO, stdout: TextIO) -> Non
 def require_options(arguments: argparse.Namespace) -> None:
     """Raise UserError for options that cannot be combined, before anything is loaded."""
     if arguments.file is not None and arguments.texts:
-        raise UserError("Give texts either on the command line or in --file, not both.")
+        raise UserError("Pass texts either on the command line or in --file, not both.")
     unused = [f"--{name.replace('_', '-')}" for name in FILE_OPTIONS if getattr(arguments, name) is not None]
     if arguments.file is None and unused:
         raise UserError(f"{', '.join(unused)} can only be used with --file.")
@@ -121,7 +126,7 @@ def require_options(arguments: argparse.Namespace) -> None:
 
 
 def texts_of(arguments: argparse.Namespace, stdin: TextIO, config: "Config") -> Texts:
-    """Return the texts from the command line, `--file` or stdin. The run's config gives a file's default columns."""
+    """Return the texts from the command line, `--file` or stdin. A file's default columns are in the run's config."""
     if arguments.file is None:
         return from_arguments(arguments.texts) if arguments.texts else from_stdin(stdin)
     options: dict[str, Any] = {name: getattr(arguments, name) for name in FILE_OPTIONS}
@@ -129,7 +134,7 @@ def texts_of(arguments: argparse.Namespace, stdin: TextIO, config: "Config") -> 
 
 
 def answer(chunk: Sequence[Item], run: "FinishedRun", write: Write) -> "list[TokenCounts]":
-    """Classify the texts of a chunk and write one answer per item. Return the token counts, empty without any text."""
+    """Classify the texts of a chunk and write one answer per item. Return token counts, empty if no item has a text."""
     texts = [item.text for item in chunk if item.text is not None]
     found: Iterator[tuple[str, list[float]]] = iter(())
     counts: list[TokenCounts] = []
@@ -144,7 +149,7 @@ def answer(chunk: Sequence[Item], run: "FinishedRun", write: Write) -> "list[Tok
 
 
 def null_labels_note(without_text: Sequence[int], unit: str) -> str:
-    """Return how many rows have no text, as the end of a sentence; empty if all have one."""
+    """Return the number of rows without a text, as the end of a sentence. Return "" if every row has a text."""
     if not without_text:
         return ""
     rows = "1 has" if len(without_text) == 1 else f"{len(without_text):,} have"

@@ -1,8 +1,9 @@
 r"""Escape untrusted text before it is written to a terminal, a log or a spreadsheet.
 
 Terminals execute control characters (ECMA-48: ESC, and 0x80 to 0x9f, which are short for ESC and a letter). Direction
-controls change the order in which text is displayed (Boucher and Anderson 2021, "Trojan Source"). Both are written as
-Python escapes such as `\x1b` and `\u202e`. All other text, in any script, is unchanged.
+controls change the order in which text is displayed (Boucher and Anderson 2021, "Trojan Source"). Both kinds of
+characters are replaced by Python escapes such as `\x1b` and `\u202e`. All other characters, in any script, are
+unchanged.
 """
 
 import json
@@ -30,13 +31,13 @@ def printable(text: str) -> str:
 def printable_line(text: str) -> str:
     """Return the text as one line: line ends and tabs become spaces, and control characters are escaped.
 
-    A text with line ends could otherwise look like several messages.
+    Otherwise, one value with line ends could look like several messages.
     """
     return _UNSAFE_IN_LINE.sub(_escape, re.sub(r"\s*[\r\n]\s*", " ", text.strip("\r\n")).replace("\t", " "))
 
 
 def json_line(value: Any, ascii_only: bool = False) -> str:
-    """Return JSON on one line, with control characters as JSON escapes. It decodes to `value`.
+    """Return `value` as JSON on one line, with control characters as JSON escapes.
 
     Other characters are written as Unicode, or as JSON escapes with `ascii_only`.
     """
@@ -44,12 +45,12 @@ def json_line(value: Any, ascii_only: bool = False) -> str:
 
 
 def json_pretty(value: Any) -> str:
-    """Return indented JSON on several lines, escaped as in `json_line`. Raise ValueError for NaN and infinity."""
+    """Return `value` as indented JSON, escaped as in `json_line`. Raise ValueError for NaN and infinity."""
     return _UNSAFE_IN_TEXT.sub(_json_escape, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False))
 
 
 def csv_cell(text: str) -> str:
-    """Escape a CSV cell for terminals and spreadsheets: a leading `'` keeps a formula from running.
+    """Escape a CSV cell for terminals and spreadsheets. A formula gets a leading `'`, so that it is not executed.
 
     See OWASP, "CSV Injection".
     """
@@ -57,13 +58,13 @@ def csv_cell(text: str) -> str:
 
 
 def copied_cell(text: str) -> str:
-    """Escape a cell copied from the user's file: as `csv_cell`, but keep line ends, tabs and numbers such as -5."""
+    """Escape a cell copied from the user's file. Unlike `csv_cell`, keep line ends, tabs and numbers such as -5."""
     is_formula = text.lstrip(" ").startswith(_FORMULA) and not _NUMBER.fullmatch(text)
     return ("'" if is_formula else "") + printable(text)
 
 
 def is_unicode(text: str) -> bool:
-    """Return whether a text can be encoded. JSON may contain an unpaired surrogate, such as half of an emoji."""
+    """Return whether a string can be encoded as UTF-8. A string from JSON may contain half of a surrogate pair."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -72,7 +73,7 @@ def is_unicode(text: str) -> bool:
 
 
 def shown(value: Any) -> str:
-    """Return a value as text of at most 100 characters and an ellipsis, for messages. None becomes `null`."""
+    """Return a value as a string for messages, truncated to 100 characters and an ellipsis. None becomes `null`."""
     text = "null" if value is None else str(value)
     return text if len(text) <= 100 else text[:100] + "…"
 

@@ -47,7 +47,7 @@ def test_signal_stops_a_run_and_handlers_are_restored(tmp_path: Path, monkeypatc
         signal.raise_signal(signal.SIGTERM)
         return step(*arguments)
 
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt, match="the same call resumes it"):
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt, match="The same call resumes it"):
         patch.setattr(Trainer, "step", interrupted)
         imdbcls.run(config)
     assert [signal.getsignal(number) for number in SIGNALS] == handlers
@@ -103,10 +103,10 @@ def test_compose_gives_the_config_of_the_command() -> None:
 
 def test_compose_and_run_reject_wrong_types() -> None:
     for choices in (["head=cls"], None, 3, b"head=cls"):
-        with pytest.raises(imdbcls.UserError, match="compose takes one string"):
+        with pytest.raises(imdbcls.UserError, match="compose expects one string"):
             imdbcls.compose(choices)  # type: ignore[arg-type]
     for config in (imdbcls.compose("data=sample", "backbone=tiny").plain(), None):
-        with pytest.raises(imdbcls.UserError, match="run takes a config"):
+        with pytest.raises(imdbcls.UserError, match="run expects a config"):
             imdbcls.run(config)  # type: ignore[arg-type]
 
 
@@ -158,13 +158,13 @@ def test_each_run_reads_its_files_again(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def test_unpaired_surrogate_is_rejected(run: imdbcls.FinishedRun) -> None:
-    with pytest.raises(imdbcls.UserError, match="predict: text 1 \\(counted from 0\\) contains an unpaired surrogate"):
+    with pytest.raises(imdbcls.UserError, match="predict: the string at index 1 contains an unpaired surrogate"):
         run.predict(["good", "\ud83d"])
 
 
 @pytest.mark.parametrize("texts", ["a film", [], ["good", ""], ["good", None]])
 def test_predict_rejects_anything_but_texts(run: imdbcls.FinishedRun, texts: object) -> None:
-    with pytest.raises(imdbcls.UserError, match="predict takes a list of non-empty texts"):
+    with pytest.raises(imdbcls.UserError, match="predict expects a list of non-empty strings"):
         run.predict(texts)  # type: ignore[arg-type]
 
 
