@@ -46,7 +46,7 @@ def choices_hash(config: "Config") -> str:
 def resume_key(config: "Config", split_hash: str, hardware: "Hardware", frozen_weights: str | None) -> dict[str, Any]:
     """Return the values that must be unchanged to resume from a checkpoint.
 
-    They determine the result of the run, apart from the versions of the software.
+    Software versions are not among them: after an upgrade, a run can still be resumed.
 
     `frozen_weights` is the hash of a frozen encoder's weights, which are not in the checkpoint. It is None if the
     encoder is trained.

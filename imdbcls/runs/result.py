@@ -40,8 +40,8 @@ def run_fields(config: "Config", name: str) -> dict[str, Any]:
 def recording_failures(config: "Config", folder: RunFolder) -> Iterator[None]:
     """Write a `result.json` if the run in this block ends early.
 
-    After a signal, its status is `interrupted`, and the process exits. After an error, its status is `failed`, and the
-    error is raised again; an error caused by a limit of the machine (memory, disk space) is raised as UserError.
+    After a signal, the status is `interrupted`, and the process exits. After an error, the status is `failed`, and the
+    error is raised again. An error caused by a limit of the machine (memory, disk space) is raised as UserError.
 
     If a UserError is raised before training starts, a new folder is removed instead, because the corrected command
     starts another run in another folder.

@@ -19,7 +19,7 @@ MAX_CONFIG_BYTES = 2**16  # a config has about 2 kB, and parsing YAML is slow
 MAX_CONFIG_DEPTH = 32
 MAX_CONFIG_VALUES = 10_000
 MAX_JSON_BYTES = 2**24
-# Of a safetensors file: its header has about 100 kB for a large encoder, and parsing 100 MB would take 20 s.
+# Of a safetensors header. The header of a large encoder has about 100 kB, and parsing 100 MB would take 20 s.
 MAX_HEADER_BYTES = 2**24
 MAX_FILES = 10_000  # in a run folder
 MAX_ID_CHARACTERS = 200  # of a document's id: long ids would let a small file of predictions expand to gigabytes
@@ -70,7 +70,7 @@ def read_json(path: Path, max_bytes: int = MAX_JSON_BYTES) -> dict[str, Any]:
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """Return the mapping in a YAML file. Aliases, tags and interpolations are refused, because runs write none."""
+    """Return the mapping in a YAML file. Aliases, tags and interpolations are refused: runs never write them."""
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 

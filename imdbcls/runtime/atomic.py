@@ -25,7 +25,7 @@ def replacing(path: Path, durable: bool = True) -> Iterator[Path]:
     from the temporary path to `path`.
     """
     temporary = path.with_name(path.name + ".tmp")
-    temporary.unlink(missing_ok=True)  # it could be a link to another file, which would be overwritten
+    temporary.unlink(missing_ok=True)  # the path could be a link to another file, which would be overwritten
     try:
         yield temporary
         if durable:

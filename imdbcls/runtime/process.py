@@ -1,4 +1,4 @@
-"""Configure the process for PyTorch on a CPU: the memory allocator, the waiting of threads, and the order of sums."""
+"""Configure the process for PyTorch on a CPU: the memory allocator, the spinning of threads, and the order of sums."""
 
 import ctypes
 import os
@@ -21,8 +21,8 @@ _SPIN_COUNT = "2000"
 
 # Without these variables, the libraries may change their number of threads under load.
 _FIXED_THREADS = {"MKL_DYNAMIC": "FALSE", "OMP_DYNAMIC": "FALSE"}
-# MKL splits long sums of float32 products among threads (3,072 terms in RoBERTa-base), so their last bits depend on the
-# number of threads. This mode prevents that. It is fast only on Intel processors: on others, MKL then uses SSE2.
+# MKL splits long sums of float32 products among threads (3,072 terms in RoBERTa-base), so that the last bits of a sum
+# depend on the number of threads. This mode prevents that. It is fast only on Intel: elsewhere, MKL then uses SSE2.
 _FIXED_SUMS = "AUTO,STRICT"
 
 

@@ -43,7 +43,7 @@ class StopRequest:
             self.raise_if_requested()
 
     def raise_if_requested(self) -> None:
-        """Raise Interrupted if a stop was requested. Call this only at a safe point, with no work half done."""
+        """Raise Interrupted if a stop was requested. Call this only at a safe point, with no unfinished work."""
         if self.signal_number is not None:
             raise Interrupted(self.signal_number)
 
