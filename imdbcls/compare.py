@@ -1,10 +1,10 @@
 """Compare the groups of a study: `python -m imdbcls.compare runs/heads`.
 
-Reads the run folders of a study, tests every pair of groups over documents and seeds, and prints the tables. Writes
-comparison.html, .json, .md, .csv and figures. Needs no server and no network.
+Reads the run folders of a study, tests every pair of groups over documents and seeds, and prints the results as tables.
+Writes comparison.html, .json, .md, .csv and figures. Needs neither a server nor network access.
 """
 
-if __name__ == "__main__":  # first: an import can hit a limit of memory or threads
+if __name__ == "__main__":  # before the other imports, which can fail for lack of memory or threads
     from imdbcls.runtime.entry import set_up_streams
 
     set_up_streams()
@@ -19,22 +19,22 @@ from imdbcls.errors import UserError
 from imdbcls.runtime import entry
 from imdbcls.runtime.console import columns_of, write_out
 
-logger = logging.getLogger("imdbcls.compare")  # `__name__` is `__main__` in a command
+logger = logging.getLogger("imdbcls.compare")  # `__name__` is `__main__` when this module runs as a command
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command. Return 0, or 2 after a UserError."""
-    choices = parse(arguments)
+    """Run the command. Return the exit code: 0, or 2 after a UserError."""
+    options = parse(arguments)
     try:
-        compare(choices)
+        compare(options)
     except UserError as error:
         logger.error(str(error))
         return 2
     return 0
 
 
-def compare(choices: argparse.Namespace) -> None:
-    """Compare the study, write the files, print the tables and, if requested, log them to W&B."""
+def compare(options: argparse.Namespace) -> None:
+    """Compare the groups of a study, write the files, print the tables and, if requested, log them to W&B."""
     # Imported here because scipy and statsmodels take seconds to import and `--help` does not need them.
     from imdbcls.comparison.study import read_study
     from imdbcls.comparison.summary import compare_study
@@ -47,36 +47,36 @@ def compare(choices: argparse.Namespace) -> None:
     from imdbcls.comparison.views.svg_figures import drawings_of
     from imdbcls.comparison.views.terminal import terminal_text
 
-    if choices.figures:
+    if options.figures:
         require_matplotlib()
-    study = read_study(choices.study)
-    comparison = compare_study(study, choices.margin / 100)
+    study = read_study(options.study)
+    comparison = compare_study(study, options.margin / 100)
     figures = figures_of(comparison)
     drawings = drawings_of(figures)
     page = page_html(comparison, drawings, reading_list(study, comparison, texts_of(study)))
-    folder = choices.output or choices.study
-    write_files(folder, comparison, drawings, page, paper_figures(figures) if choices.figures else {})
-    with entry.stdout_is_secondary():  # a closed stdout must not stop --wandb and --report
+    folder = options.output or options.study
+    write_files(folder, comparison, drawings, page, paper_figures(figures) if options.figures else {})
+    with entry.stdout_is_secondary():  # if stdout is closed, --wandb and --report must still work
         text = terminal_text(comparison, columns_of(sys.stdout))
         write_out(
             f"{text}\n\nWrote {folder / 'comparison.html'} (open it in a browser), and .json, .md, .csv and figures "
             "next to it."
         )
-        if choices.wandb or choices.report:
+        if options.wandb or options.report:
             from imdbcls.tracking.log_comparison import log_comparison, tracker_settings
             from imdbcls.tracking.wandb_report import create_report
 
             settings = tracker_settings(study.groups[0].runs[0].config)
-            if choices.wandb:
-                log_comparison(comparison, drawings, page, choices.study, **settings | {"mode": choices.wandb_mode})
-            if choices.report:
+            if options.wandb:
+                log_comparison(comparison, drawings, page, options.study, **settings | {"mode": options.wandb_mode})
+            if options.report:
                 write_out(create_report(comparison, project=settings["project"], entity=settings["entity"]))
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m imdbcls.compare",
-        description="Test which groups of runs in a study are better. A group is all runs that differ only in seeds.",
+        description="Test which groups of a study are more accurate. A group contains runs that differ only in seeds.",
     )
     parser.add_argument("study", type=Path, help="study folder, such as runs/heads")
     parser.add_argument(
@@ -108,7 +108,7 @@ def margin(text: str) -> float:
     value = float(text)
     if not 0 < value < 100:
         raise argparse.ArgumentTypeError(
-            f"{text} is out of range: give points of accuracy above 0 and below 100, such as 0.3"
+            f"{text} is out of range. Set a margin above 0 and below 100 points of accuracy, such as 0.3"
         )
     return value
 

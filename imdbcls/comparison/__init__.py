@@ -5,10 +5,10 @@
 | `study`, `run_files`, `naming`, `texts` | read run folders, which may be untrusted, and group the runs |
 | `statistics`, `sign_flips`, `power` | estimates, tests and power, from arrays |
 | `scores`, `slices`, `calibration`, `curves`, `cost`, `mistakes` | results of one group, or of all groups |
-| `pairs`, `verdicts` | results of two groups, and the verdict |
+| `pairs`, `verdicts` | tests and verdict for each pair of groups |
 | `notes` | possible confounds |
 | `results`, `summary` | dataclasses for all results, and the function that builds them |
 
-The statistics do not import the views. Array names end in their shape: S seeds (runs of one group), N documents,
+None of these modules imports `views/`. Array names end in their shape: S seeds (runs of one group), N documents,
 C classes, B bootstrap resamples, K columns, G clusters. `correct_SN` has one row per seed and one column per document.
 """

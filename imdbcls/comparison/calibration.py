@@ -1,4 +1,4 @@
-"""Compute the reliability curve of a group: accuracy by confidence."""
+"""Compute the reliability curve of a group: accuracy as a function of confidence."""
 
 import numpy as np
 
@@ -9,7 +9,7 @@ from imdbcls.runs.record import NUM_CALIBRATION_BINS
 
 
 def reliability_curve(group: Group) -> tuple[ReliabilityBin, ...]:
-    """Return the non-empty confidence bins over the predictions of all seeds."""
+    """Return the non-empty confidence bins. The predictions of all seeds are pooled."""
     confidence = group.probabilities_SNC.max(axis=2).ravel().astype(np.float64)
     right = group.correct_SN.ravel()
     bins = confidence_bin(confidence)

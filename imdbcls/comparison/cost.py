@@ -20,7 +20,7 @@ FASTER_IS_BETTER = {"documents_per_second"}
 
 
 def costs_of(group: Group) -> dict[str, float | None]:
-    """Return the mean of each cost over the seeds that measured it; None if none did."""
+    """Return the mean of each cost over the seeds that measured it, or None if no seed did."""
     costs: dict[str, float | None] = {}
     for key in COSTS:
         values = [value for run in group.runs if (value := cost_of_run(run.result, key)) is not None]
@@ -42,7 +42,7 @@ def pareto_fronts(groups: Sequence[GroupSummary]) -> dict[str, tuple[str, ...]]:
 def pareto_front(groups: Sequence[GroupSummary], cost: str) -> tuple[str, ...]:
     """Return the names of the groups on the Pareto front of accuracy and this cost.
 
-    A group is on the front unless another one is at least as good on both and better on one.
+    A group is on the front if no other group is at least as good in both and better in one of them.
     """
     sign = -1.0 if cost in FASTER_IS_BETTER else 1.0
     points = [

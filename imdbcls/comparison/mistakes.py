@@ -1,4 +1,4 @@
-"""Find documents worth reading: disagreements of groups, misclassifications by all runs, suspected label errors."""
+"""Find documents worth reading: disagreements between groups, mistakes of all runs, and suspected label errors."""
 
 from collections.abc import Sequence
 from itertools import combinations
@@ -8,14 +8,15 @@ import numpy as np
 from imdbcls.comparison.results import Disagreement, LabelError
 from imdbcls.comparison.study import Group
 
-CONFIDENT = 0.9
+CONFIDENT = 0.9  # mean probability over seeds
 
 
 def label_errors(groups: Sequence[Group]) -> tuple[LabelError, ...]:
-    """Find documents that every group assigns to one class, not the label, with a mean probability of at least 0.9.
+    """Return suspected label errors, the most certain first.
 
-    Follows the idea of confident learning (Northcutt et al. 2021, JAIR 70), with the groups as an ensemble. Uses only
-    groups with the same documents as the first one. Returns the most certain documents first.
+    In such a document, the same class has a mean probability of at least `CONFIDENT` in every group, but is not the
+    label. This follows confident learning (Northcutt et al. 2021, JAIR 70), with the groups as an ensemble. Groups
+    whose documents differ from those of the first group are ignored.
     """
     ensemble = with_documents_of_first(groups)
     lowest_NC = np.stack([group.mean_probabilities_NC for group in ensemble]).min(axis=0)
@@ -36,7 +37,10 @@ def label_errors(groups: Sequence[Group]) -> tuple[LabelError, ...]:
 
 
 def disagreements(groups: Sequence[Group]) -> tuple[Disagreement, ...]:
-    """Return the documents that one group gets right and another wrong in every seed, for all ordered pairs."""
+    """Return, for each ordered pair of groups, the documents that one gets right and the other wrong in every seed.
+
+    Pairs of groups with different documents are skipped.
+    """
     found = []
     for a, b in combinations(groups, 2):
         if not a.has_documents_of(b):
@@ -54,7 +58,10 @@ def disagreements(groups: Sequence[Group]) -> tuple[Disagreement, ...]:
 
 
 def wrong_for_all(groups: Sequence[Group]) -> tuple[str, ...]:
-    """Return the documents that every run misclassifies, lowest mean probability of the label first."""
+    """Return the ids of the documents that every run misclassifies, sorted by the mean probability of the label.
+
+    Groups whose documents differ from those of the first group are ignored.
+    """
     ensemble = with_documents_of_first(groups)
     rows = np.flatnonzero(np.max([group.correct_SN.max(axis=0) for group in ensemble], axis=0) == 0)
     probability_N = np.mean([group.label_probability_N for group in ensemble], axis=0)

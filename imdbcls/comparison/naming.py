@@ -1,4 +1,4 @@
-"""Find the config keys in which groups differ, and name the groups by them."""
+"""Name each group of a study by its head and by the config values that distinguish it from other groups."""
 
 import re
 from collections import Counter
@@ -7,17 +7,18 @@ from typing import Any
 
 from imdbcls.comparison.run_files import Run, sanitize
 
-# Keys that do not affect what is trained.
+# Config keys that do not distinguish groups: seeds, paths, names, and how a run is executed and recorded.
 IRRELEVANT = re.compile(
     r"seed|.*\.order_seed|study|device|jobs|progress|plugins|(tracker|checkpoint)\..*|.*(_dir|folder|name|_target_)"
 )
-MAX_CONFIG_CHOICES = 2_000
+MAX_CONFIG_ENTRIES = 2_000
 
 
 def distinct_names(runs: list[Run]) -> list[str]:
-    """Return a distinct name for each run's group: the head's name, plus what else is needed.
+    """Return a distinct name for each group. `runs` contains one run of each group.
 
-    Groups with the same head also get up to three config values that differ, or a short hash if none differ.
+    The name is the head's name. If several groups have the same head, it is followed by up to three config values in
+    which these groups differ. If two names are still equal, the start of the `group_hash` is added.
     """
     heads = [sanitize(run.result["head"], 60) for run in runs]
     if len(set(heads)) == len(heads):
@@ -28,7 +29,7 @@ def distinct_names(runs: list[Run]) -> list[str]:
         same_head = [j for j in range(len(runs)) if heads[j] == head and j != i]
         differing = [key for key in choices[i] if any(choices[j].get(key) != choices[i][key] for j in same_head)]
         differing.sort(key=lambda key: (key.count("."), key))
-        # The dict removes duplicates, because optimizer.lr repeats lr.
+        # dict.fromkeys removes duplicates: lr and optimizer.lr give the same text.
         details = list(
             dict.fromkeys(f"{key.rsplit('.', 1)[-1]}={sanitize(str(choices[i][key]), 30)}" for key in differing)
         )
@@ -41,33 +42,36 @@ def distinct_names(runs: list[Run]) -> list[str]:
 
 
 def choices_of(runs: list[Run]) -> list[dict[str, Any]]:
-    """Return the config values of each run that may distinguish it from the others, by dotted key.
+    """Return the config values of each run that may distinguish its group from other groups, by dotted key.
 
-    If all runs have the same documents (split_hash), the keys of the data source are left out. If all have the same
-    encoder (backbone_content), its path is left out.
+    Leave out the keys of the data source if all runs have the same documents (`split_hash`), and the encoder's path if
+    all runs have the same encoder (`backbone_content`).
     """
     found = [dict(flatten(run.config)) for run in runs]
-    without = [IRRELEVANT]
+    excluded = [IRRELEVANT]
     if all_equal(run.result.get("split_hash") for run in runs):
         sources = {key.removeprefix("data.source.") for choice in found for key in choice if "data.source." in key}
-        without.append(re.compile("|".join(["data[.]source[.].*", *(f"data[.]{re.escape(key)}" for key in sources)])))
+        excluded.append(re.compile("|".join(["data[.]source[.].*", *(f"data[.]{re.escape(key)}" for key in sources)])))
     if all_equal(run.result.get("backbone_content") for run in runs):
-        without.append(re.compile(r"backbone\.path"))
+        excluded.append(re.compile(r"backbone\.path"))
     return [
-        {key: value for key, value in choice.items() if not any(pattern.fullmatch(key) for pattern in without)}
+        {key: value for key, value in choice.items() if not any(pattern.fullmatch(key) for pattern in excluded)}
         for choice in found
     ]
 
 
 def all_equal(values: Iterable[Any]) -> bool:
-    """Return whether all values are the same string. A missing value makes it False."""
+    """Return whether all values are the same string. Return False if a value is None."""
     first, *others = values
     return isinstance(first, str) and all(other == first for other in others)
 
 
 def flatten(config: dict[str, Any], prefix: str = "", budget: list[int] | None = None) -> Iterator[tuple[str, Any]]:
-    """Yield at most `MAX_CONFIG_CHOICES` values with dotted keys, because YAML aliases can expand without bound."""
-    budget = [MAX_CONFIG_CHOICES] if budget is None else budget
+    """Yield the values of a nested config with dotted keys.
+
+    Stop after `MAX_CONFIG_ENTRIES` entries, because YAML aliases in an untrusted config can expand without bound.
+    """
+    budget = [MAX_CONFIG_ENTRIES] if budget is None else budget
     for key, value in config.items():
         budget[0] -= 1
         if budget[0] < 0:

@@ -16,7 +16,7 @@ MAX_CHOICES_NAMED = 6
 KERNEL_KEYS = ("kernels", "instructions")  # in the environment of result.json
 UNRECORDED = "unrecorded kernels"
 MIXED = " and "  # joins several kernels in result.json
-CONDITIONS = {  # keys of result.json, and the consequence if they differ
+CONDITIONS = {  # keys of result.json, and the consequence if runs differ in them
     "git_commit": "the code may differ",
     "precision": "accuracy differences may come from the precision",
     "hardware": "do not compare times, latencies and memory; the last digits of metrics may differ",
@@ -24,32 +24,38 @@ CONDITIONS = {  # keys of result.json, and the consequence if they differ
 
 
 def confounds(groups: Sequence[Group]) -> Iterator[str]:
-    """Yield a sentence for each confound: a difference between runs or groups other than the one under study."""
+    """Yield a sentence for each fact, other than the heads, that can bias or limit the comparison."""
     for group in groups:
         if group.watched_test:
             yield (
                 f"{group.name} was evaluated on the test split during training, so its test metrics may be "
-                "optimistic; its verdicts are flagged."
+                "optimistic. All verdicts on it include this caveat."
             )
         if len(group.runs) == 1:
-            yield f"{group.name} has one seed: its interval covers the variation over documents, not over seeds."
+            yield f"{group.name} has one seed, so its interval covers the variation over documents but not over seeds."
         elif len(set(group.order_seeds)) < len(group.order_seeds):
-            yield f"{group.name}: runs share a data.order_seed, so its interval does not cover all batch orders."
+            yield (
+                f"{group.name}: some runs have the same data.order_seed, so the interval does not fully cover the "
+                "variation over batch orders."
+            )
         constant = sum(len(np.unique(run.predictions.predicted)) == 1 for run in group.runs)
         if constant:
-            yield f"{group.name}: {constant} of {len(group.runs)} runs predict one class for all documents."
+            yield f"{group.name}: {constant} of {len(group.runs)} runs predict the same class for all documents."
         for run in group.runs:
             recorded, computed = number(run.result.get("test/accuracy")), run_accuracy(run)
             if recorded is not None and abs(recorded - computed) > 1e-4:
                 yield (
-                    f"{run.name}: result.json has accuracy {recorded:.4f}, but the predictions give {computed:.4f}; "
-                    "the predictions are used."
+                    f"{run.name}: the accuracy in result.json is {recorded:.4f}, but the predictions give "
+                    f"{computed:.4f}. The comparison uses the predictions."
                 )
     if len({group.split_hash for group in groups}) > 1:
         yield "Not all groups have the same split (split_hash). Pairs with different splits are not tested."
     known = [run.predictions.clusters is not None for group in groups for run in group.runs]
     if any(known) and not all(known):
-        yield "Some runs did not record which documents belong together; the clusters of other runs are used for them."
+        yield (
+            "Some runs did not record which documents belong together (clusters). Where possible, the clusters that "
+            "another run recorded are used."
+        )
     yield from differing_choices(groups)
     yield from differing_conditions(groups)
     yield from differing_kernels(groups)
@@ -61,7 +67,7 @@ def differing_choices(groups: Sequence[Group]) -> Iterator[str]:
         return
     choices = choices_of([group.runs[0] for group in groups])
     keys = {key for choice in choices for key in choice if not key.startswith("head.")}
-    found: dict[str, str] = {}  # by the last part of the key: config groups copy values of top-level keys
+    found: dict[str, str] = {}  # by the last part of the key, because config groups repeat top-level values, such as lr
     for key in sorted(keys, key=lambda key: (key.count("."), key)):
         values: dict[str, list[str]] = defaultdict(list)
         for group, choice in zip(groups, choices, strict=True):
@@ -70,9 +76,11 @@ def differing_choices(groups: Sequence[Group]) -> Iterator[str]:
             values_text = "; ".join(f"{value} in {', '.join(names)}" for value, names in values.items())
             found.setdefault(key.rsplit(".", 1)[-1], f"{key} ({sanitize(values_text, 200)})")
     if found:
-        shown = list(found.values())[:MAX_CHOICES_NAMED]
-        more = f" and {len(found) - len(shown)} more" if len(found) > len(shown) else ""
-        yield f"The groups differ in more than the head: {', '.join(shown)}{more}. This may cause accuracy differences."
+        listed = list(found.values())[:MAX_CHOICES_NAMED]
+        more = f" and {len(found) - len(listed)} more" if len(found) > len(listed) else ""
+        yield (
+            f"The groups differ in more than the head: {', '.join(listed)}{more}. This may cause accuracy differences."
+        )
 
 
 def differing_conditions(groups: Sequence[Group]) -> Iterator[str]:
@@ -91,9 +99,9 @@ def num_runs(count: int) -> str:
 
 
 def differing_kernels(groups: Sequence[Group]) -> Iterator[str]:
-    """Yield a sentence for runs that used different kernels or instructions, which changes the last bits of results.
+    """Yield a sentence for each difference in kernels or CPU instructions, which can change the last bits of results.
 
-    Groups are compared only if they have the same backbone and precision, which otherwise explain other kernels.
+    Only groups with the same backbone and precision are compared, because other groups are expected to differ.
     """
     comparable: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
     for group in groups:
@@ -104,7 +112,7 @@ def differing_kernels(groups: Sequence[Group]) -> Iterator[str]:
                 f"{group.name} was computed with different kernels ({found}), so its variation over seeds includes "
                 "rounding differences."
             )
-        elif MIXED not in next(iter(kernels)):  # for example, an LSTM head with kernels on an encoder without them
+        elif MIXED not in next(iter(kernels)):  # skip mixed groups, such as an LSTM kernel with an encoder without one
             run = group.runs[0]
             key = json.dumps([run.config.get("backbone"), run.result.get("precision")], default=str)
             comparable[key][next(iter(kernels))].append(group.name)
@@ -118,7 +126,7 @@ def differing_kernels(groups: Sequence[Group]) -> Iterator[str]:
 
 
 def kernels_of(run: Run) -> str:
-    """Return the kernels and instructions that a run recorded, as a short text. The record is untrusted."""
+    """Return the kernels and instructions that a run recorded, as a string that is safe to print."""
     recorded = run.result.get("environment")
     if not isinstance(recorded, dict) or "kernels" not in recorded:
         return UNRECORDED

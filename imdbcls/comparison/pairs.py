@@ -1,4 +1,4 @@
-"""Compare pairs of groups: difference, interval, paired tests, Holm correction, equivalence and power."""
+"""Compare pairs of groups: differences, intervals, paired tests, Holm correction, equivalence and power."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ from imdbcls.comparison.verdicts import LEVEL
 
 @dataclass(frozen=True)
 class PairTests:
-    """The tests of one pair before correction. If `problem` is set, the pair is not tested and p-values are None."""
+    """The tests of one pair, before Holm correction. If `problem` is set, the pair is not tested: p-values are None."""
 
     a: Group
     b: Group
@@ -40,9 +40,9 @@ class PairTests:
 def compare_pairs(
     groups: Iterable[tuple[Group, Group]], draws: Mapping[str, np.ndarray], margin: float
 ) -> tuple[PairResult, ...]:
-    """Compare pairs of groups, with Holm correction over all of them.
+    """Compare each pair of groups. The p-values are corrected for all pairs with Holm's method.
 
-    `draws` has the bootstrap accuracies (B, S) of each group by name.
+    `draws` maps the name of a group to its bootstrap accuracies (B, S).
     """
     pairs = [paired_tests(a, b, draws[a.name], draws[b.name]) for a, b in groups]
     p_holm = corrected([pair.p_permutation for pair in pairs])
@@ -60,17 +60,20 @@ def corrected(p_values: Sequence[float | None]) -> list[float | None]:
 
 
 def paired_tests(a: Group, b: Group, draws_a: np.ndarray, draws_b: np.ndarray) -> PairTests:
-    """Estimate and test the difference between two groups. The draws are as in `compare_pairs`."""
+    """Estimate and test the difference between two groups.
+
+    `draws_a` and `draws_b` are the bootstrap accuracies (B, S) of the two groups.
+    """
     shared, in_a, in_b = np.intersect1d(a.ids, b.ids, assume_unique=True, return_indices=True)
     clusters = shared_clusters(a, b, in_a, in_b)
     num_units = num_independent(len(shared), clusters)
-    if len(shared) == 0:  # not paired: the two groups are resampled independently
+    if len(shared) == 0:  # without shared documents, the documents of the two groups are resampled independently
         correct_a, correct_b = a.correct_SN, b.correct_SN
         draws_b = document_draws(correct_b.T, b.clusters_N, seed=DRAW_SEED + 1)
         num_units = min(a.num_independent, b.num_independent)
     else:
         correct_a, correct_b = a.correct_SN[:, in_a], b.correct_SN[:, in_b]
-        if not (len(shared) == len(a.ids) == len(b.ids) and same(a.clusters_N, b.clusters_N)):
+        if not (len(shared) == len(a.ids) == len(b.ids) and same_clusters(a.clusters_N, b.clusters_N)):
             draws_a, draws_b = document_draws(correct_a.T, clusters), document_draws(correct_b.T, clusters)
     covariance = covariance_over(np.concatenate([draws_a, draws_b], axis=1))
     estimate = difference_over_seeds(accuracies(correct_a), accuracies(correct_b), covariance, num_units)
@@ -91,9 +94,9 @@ def paired_tests(a: Group, b: Group, draws_a: np.ndarray, draws_b: np.ndarray) -
 def pair_result(
     pair: PairTests, p_holm: float | None, p_hierarchical_holm: float | None, margin: float, num_tested: int
 ) -> PairResult:
-    """Add corrected p-values, equivalence and power.
+    """Return the result of a pair: its tests, with the corrected p-values, equivalence and power.
 
-    Power is computed at the strictest level that Holm's method can require: 5 % divided by the number of tests.
+    Power is computed at the strictest level that Holm's method can require: 5 % divided by the number of tested pairs.
     """
     estimate, level = pair.estimate, LEVEL / max(1, num_tested)
     low, high = estimate.interval()
@@ -125,7 +128,10 @@ def pair_result(
 
 
 def shared_clusters(a: Group, b: Group, in_a: np.ndarray, in_b: np.ndarray) -> np.ndarray | None:
-    """Return the clusters of the shared documents. If the groups recorded different ones, use the coarser clusters."""
+    """Return the cluster of each shared document, or None if neither group recorded clusters.
+
+    If the two groups recorded different clusters, return those of the group that has fewer clusters.
+    """
     of_a = None if a.clusters_N is None else a.clusters_N[in_a]
     of_b = None if b.clusters_N is None else b.clusters_N[in_b]
     if of_a is None or of_b is None:
@@ -133,7 +139,7 @@ def shared_clusters(a: Group, b: Group, in_a: np.ndarray, in_b: np.ndarray) -> n
     return of_a if len(np.unique(of_a)) <= len(np.unique(of_b)) else of_b
 
 
-def same(one: np.ndarray | None, other: np.ndarray | None) -> bool:
+def same_clusters(one: np.ndarray | None, other: np.ndarray | None) -> bool:
     return one is other is None or (one is not None and other is not None and np.array_equal(one, other))
 
 
@@ -142,25 +148,28 @@ def accuracies(correct_SN: np.ndarray) -> np.ndarray:
 
 
 def why_untested(a: Group, b: Group, labels_a: np.ndarray, labels_b: np.ndarray, num_units: int) -> str | None:
-    """Return why this pair is not tested, or None. `labels_a` and `labels_b` are for the shared documents."""
+    """Return the reason why this pair is not tested, or None if it is tested.
+
+    `labels_a` and `labels_b` are the labels that the two groups recorded for the shared documents.
+    """
     if a.split_hash != b.split_hash:
         return (
-            "their training, validation or test documents differ (split_hash), so a difference may not be caused by "
-            "the head"
+            "their training, validation or test documents differ (split_hash), so a difference in accuracy may not be "
+            "caused by the head"
         )
     if len(labels_a) == 0:
         return "they share no test documents, so no paired test is possible"
     if not np.array_equal(labels_a, labels_b):
         return "their labels for the shared documents differ"
     if num_units < 2:
-        return "all shared documents are in one cluster, so the result does not generalize to other documents"
+        return "all shared documents are in one cluster, so no test can generalize to other documents"
     return None
 
 
 def mcnemar_per_shared_seed(
     a: Group, b: Group, correct_a: np.ndarray, correct_b: np.ndarray
 ) -> tuple[McNemarTest, ...]:
-    """Run one exact test for each seed that both groups have. Each compares two trained models, not the groups."""
+    """Run McNemar's test for each seed that both groups have. Each test compares two trained models, not the groups."""
     return tuple(
         McNemarTest(seed, *exact_mcnemar(correct_a[a.seeds.index(seed)], correct_b[b.seeds.index(seed)]))
         for seed in sorted(set(a.seeds) & set(b.seeds))
@@ -168,7 +177,7 @@ def mcnemar_per_shared_seed(
 
 
 def flips(correct_a: np.ndarray, correct_b: np.ndarray) -> Flips:
-    """Count documents that only one group gets right: on average over pairs of seeds, and in every seed."""
+    """Count the documents that only one group gets right: averaged over all pairs of seeds, and in every seed."""
     share_a, share_b = correct_a.mean(axis=0, dtype=np.float64), correct_b.mean(axis=0, dtype=np.float64)
     return Flips(
         a_only=float((share_a * (1 - share_b)).sum()),

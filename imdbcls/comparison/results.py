@@ -41,7 +41,7 @@ class Parts:
 
 @dataclass(frozen=True)
 class ReliabilityBin:
-    """The predictions of all seeds whose confidence is in one bin."""
+    """The predictions with a confidence in one bin, pooled over all seeds."""
 
     confidence: float  # mean probability of the predicted class
     accuracy: float
@@ -56,26 +56,26 @@ class CurvePoint:
     mean: float
     low: float
     high: float
-    num_seeds: int  # that logged the metric at this epoch
+    num_seeds: int  # seeds that logged the metric at this epoch
 
 
 @dataclass(frozen=True)
 class GroupSummary:
-    """All results of one group: runs that differ only in their seeds."""
+    """All results of one group. Its runs differ only in their seeds."""
 
     name: str  # unique in the comparison
     head: str
     backbone: str
     rank: int  # by mean test accuracy; 1 is the best
     seeds: tuple[int, ...]  # ascending
-    num_failed: int  # runs of this group that failed and are left out
-    num_documents: int  # of the test split
+    num_failed: int  # failed runs of this group, which are left out
+    num_documents: int  # in the test split
     num_clusters: int | None  # clusters of test documents that belong together; None: not recorded
     max_length: int | None  # tokens; None: not recorded
     watched_test: bool  # whether a run evaluated the test split during training
     validation_accuracy: float | None  # mean over the seeds that recorded it; None: not recorded
     metrics: Mapping[str, MetricSummary]  # by name in scores.METRICS; missing: not defined on these documents
-    cost: Mapping[str, float | None]  # by key of cost.COSTS, mean over seeds; None: not measured
+    cost: Mapping[str, float | None]  # mean over seeds, by key of cost.COSTS; None: not measured
     parts: Parts
     reliability: tuple[ReliabilityBin, ...]  # non-empty bins, by confidence
     learning_curves: Mapping[str, tuple[CurvePoint, ...]]  # by name in curves.CURVES; empty: not logged
@@ -87,40 +87,40 @@ class GroupSummary:
 
 @dataclass(frozen=True)
 class McNemarTest:
-    """McNemar's exact test of two trained models with the same seed."""
+    """McNemar's exact test of two models trained with the same seed: one of group `a`, one of group `b`."""
 
     seed: int
-    a_only: int  # documents that only `a` gets right
+    a_only: int  # number of documents that only the model of `a` gets right
     b_only: int
     p: float
 
 
 @dataclass(frozen=True)
 class Flips:
-    """Documents that one group gets right and the other wrong."""
+    """Numbers of documents that one group of a pair gets right and the other gets wrong."""
 
-    a_only: float  # mean count over all pairs of seeds
+    a_only: float  # right only in `a`, averaged over all pairs of seeds
     b_only: float
-    a_only_in_every_seed: int
+    a_only_in_every_seed: int  # right in every seed of `a` and wrong in every seed of `b`
     b_only_in_every_seed: int
 
 
 @dataclass(frozen=True)
 class PairResult:
-    """Two groups compared on the test documents that they share; `a` ranks above `b`.
+    """The comparison of two groups on the test documents that they share. Group `a` ranks above group `b`.
 
-    The p-values with `_holm` are corrected for all pairs of the comparison.
+    The p-values whose names end in `_holm` are corrected for all pairs of the comparison.
     """
 
-    a: str  # names of groups
+    a: str  # name of the group
     b: str
-    num_seeds: tuple[int, int]
+    num_seeds: tuple[int, int]  # of `a` and `b`
     shared_documents: int
     problem: str | None  # why the pair is not tested, as a clause; None: it is tested
     flags: tuple[str, ...]  # caveats about the two groups, as clauses
     margin: float  # equivalence margin
 
-    difference: float  # a - b
+    difference: float  # accuracy of `a` minus accuracy of `b`
     low: float
     high: float
     standard_error: float
@@ -135,7 +135,7 @@ class PairResult:
     flips: Flips | None  # None: not tested
 
     minimum_detectable_difference: float | None  # at 80 % power; None: a group has one seed
-    seeds_needed: int | None  # per group, for a verdict; None: unknown, or more than power.MAX_SEEDS
+    seeds_needed: int | None  # per group, for a verdict; None: not tested, unknown, or above power.MAX_SEEDS
 
     @property
     def seeds_varied(self) -> bool:
@@ -158,7 +158,7 @@ class PairResult:
 
     @property
     def corrected_p(self) -> float | None:
-        """The larger of the two corrected p-values, because "better" needs both; None: not tested."""
+        """The larger of the two corrected p-values, because "better" needs both to be significant; None: not tested."""
         return max((p for p in (self.p_holm, self.p_hierarchical_holm) if p is not None), default=None)
 
     @property
@@ -176,21 +176,24 @@ class PairResult:
 
 @dataclass(frozen=True)
 class Disagreement:
-    """Documents that group `right` gets right and group `wrong` gets wrong in every seed, clearest first."""
+    """The documents that group `right` gets right and group `wrong` gets wrong, in every seed.
 
-    right: str
+    The documents with the largest difference in the probability of the label come first.
+    """
+
+    right: str  # name of the group
     wrong: str
     ids: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class LabelError:
-    """A document that all groups assign to the same class, which is not its label."""
+    """A document whose label may be wrong: all groups confidently predict the same class, which is not the label."""
 
     id: str
     label: int  # class index
     suspected: int  # class index
-    least_confidence: float  # lowest probability of the suspected class in any group, averaged over its seeds
+    least_confidence: float  # probability of the suspected class, averaged over seeds, in the least confident group
 
 
 @dataclass(frozen=True)
@@ -198,12 +201,12 @@ class Comparison:
     """All results of one study."""
 
     study: str
-    margin: float  # of equivalence
+    margin: float  # equivalence margin
     label_names: tuple[str, ...]
-    notes: tuple[str, ...]  # sentences: runs that were left out, possible confounds
+    notes: tuple[str, ...]  # sentences about runs that were left out and about possible confounds
     groups: tuple[GroupSummary, ...]  # best first
-    pairs: tuple[PairResult, ...]  # all combinations of groups, in their order
-    pareto: Mapping[str, tuple[str, ...]]  # by key of cost.COSTS: groups on its Pareto front with accuracy
-    disagreements: tuple[Disagreement, ...]  # two per pair of groups with the same documents
+    pairs: tuple[PairResult, ...]  # every pair of groups, in the order of `groups`
+    pareto: Mapping[str, tuple[str, ...]]  # groups on the Pareto front of accuracy and a cost, by key of cost.COSTS
+    disagreements: tuple[Disagreement, ...]  # two per pair of groups that have the same test documents
     wrong_for_all: tuple[str, ...]  # ids of documents that every run misclassifies, hardest first
     label_errors: tuple[LabelError, ...]  # most certain first

@@ -16,16 +16,16 @@ from imdbcls.runs.read_predictions import BadPredictionsError, read_predictions
 from imdbcls.runs.record import path_of_predictions, problem_of_predictions
 from imdbcls.runs.untrusted import read_json, read_yaml, require_regular_file
 
-MAX_HISTORY_BYTES = 64 << 20
-MAX_LINE_BYTES = 2**16  # of metrics.jsonl
-MAX_POINTS = 500_000
+MAX_HISTORY_BYTES = 64 << 20  # size of metrics.jsonl
+MAX_LINE_BYTES = 2**16  # length of a line in metrics.jsonl
+MAX_POINTS = 500_000  # lines in metrics.jsonl
 HISTORY_KEYS = ("epoch", "step", "val/accuracy", "val/loss")
-MAX_VALUE = 1e15  # of any number
+MAX_VALUE = 1e15  # absolute value of a number; larger numbers are ignored
 REQUIRED = {"seed": int, "head": str, "group_hash": str}
 
 
 class BadRunError(UserError):
-    """A run that cannot be compared. The message is a clause for the user."""
+    """A run or study that cannot be compared. For a run, the message is a clause, such as "it has no config.yaml"."""
 
 
 @dataclass(frozen=True)
@@ -42,22 +42,22 @@ class Run:
 
 
 def is_run_folder(folder: Path) -> bool:
-    """Return whether the folder contains a file of a run. `wandb/` and Hydra's folders do not."""
+    """Return whether the folder contains a run's files. A study has other folders too, such as `wandb/`."""
     return folder.is_dir() and any((folder / name).exists() for name in ("result.json", "config.yaml", "metrics.jsonl"))
 
 
 def read_run(folder: Path, study: Path) -> Run:
     """Read and check one run.
 
-    Raise BadRunError if the run is unfinished or a file is missing or damaged. Raise OtherVersionError if the run has
-    another format version.
+    Raise BadRunError if the run is unfinished, or if one of its files is missing, damaged or outside `study`. Raise
+    OtherVersionError if the run has another format version.
     """
     result = read_part(folder / "result.json", study, read_json)
     check_result(result)
     if isinstance(result.get("predictions_sha256"), dict):
         read_part(path_of_predictions(folder, "test"), study, require_regular_file, "test predictions")
         if problem := problem_of_predictions(folder, result, "test"):
-            raise BadRunError(f"its {problem}; run its training command again to restore them")
+            raise BadRunError(f"its {problem}; run its training command again to restore the predictions")
     return Run(
         name=sanitize(folder.name),
         result=result,
@@ -68,7 +68,7 @@ def read_run(folder: Path, study: Path) -> Run:
 
 
 def failed_group(folder: Path, study: Path) -> str:
-    """Return the `group_hash` of a run that failed, or an empty string for other runs."""
+    """Return the `group_hash` if the run failed, else an empty string."""
     try:
         result = read_part(folder / "result.json", study, read_json)
     except BadRunError:
@@ -77,7 +77,10 @@ def failed_group(folder: Path, study: Path) -> str:
 
 
 def read_part(path: Path, study: Path, read: Callable[[Path], Any], what: str = "") -> Any:
-    """Read a file of a run. Raise BadRunError if it is missing or damaged, or is a link to a file outside the study."""
+    """Read one file of a run. `what` names the file in errors (default: its file name).
+
+    Raise BadRunError if the file is missing or damaged, or is a link to a file outside the study.
+    """
     what = what or path.name
     try:
         resolved = path.resolve(strict=True)
@@ -95,9 +98,9 @@ def read_part(path: Path, study: Path, read: Callable[[Path], Any], what: str = 
 
 
 def check_result(result: dict[str, Any]) -> None:
-    """Raise BadRunError if the run is unfinished or its `result.json` lacks a required key.
+    """Raise BadRunError if the run is unfinished, or if a key of its `result.json` is missing or invalid.
 
-    Raise OtherVersionError if it has another format version.
+    Raise OtherVersionError if `result.json` has another format version.
     """
     require_version(result, RESULT)
     if result.get("status") != "done":
@@ -111,9 +114,9 @@ def check_result(result: dict[str, Any]) -> None:
 
 
 def read_history(path: Path) -> list[dict[str, Any]]:
-    """Return the logged points with `HISTORY_KEYS` only. Lines that are not JSON objects are skipped.
+    """Read `metrics.jsonl`: one point per line. Skip lines that are not JSON objects.
 
-    Other keys are dropped to bound the memory that an untrusted file can use.
+    Keep only the numbers under `HISTORY_KEYS`, to bound the memory that an untrusted file can use.
     """
     require_regular_file(path, MAX_HISTORY_BYTES)
     points: list[dict[str, Any]] = []
@@ -142,7 +145,7 @@ def read_sorted(path: Path) -> Predictions:
 
 
 def number(value: Any) -> float | None:
-    """Return the value as a float, or None if it is not a number of at most `MAX_VALUE`. JSON may be untrusted."""
+    """Return a value from untrusted JSON as a float, or None if it is not a number or is larger than `MAX_VALUE`."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return None
     try:
@@ -152,6 +155,6 @@ def number(value: Any) -> float | None:
 
 
 def sanitize(text: str, max_characters: int = 120) -> str:
-    """Return a text as one short line that is safe to print (see `printable_line`)."""
+    """Return the text as one line that is safe to print (see `printable_line`), truncated to `max_characters`."""
     line = " ".join(printable_line(text).split())
     return line if len(line) <= max_characters else line[: max_characters - 1] + "…"

@@ -1,6 +1,6 @@
-"""Compute metrics from averages over documents, so that all metrics share the same bootstrap resamples.
+"""Compute the metrics of a group and their bootstrap intervals.
 
-A metric maps the predictions of a run to columns with one row per document, and the column averages to its value.
+Every metric is a function of averages over documents, so all metrics can use the same bootstrap resamples.
 """
 
 from collections.abc import Callable
@@ -20,12 +20,12 @@ SMALLEST_PROBABILITY = 1e-12
 
 @dataclass(frozen=True)
 class Metric:
-    """A metric: its columns per document, and its value for averages of these columns."""
+    """A metric that is a function of averages over documents."""
 
     name: str
-    columns: Callable[[Predictions], np.ndarray]
-    score: Callable[[np.ndarray], np.ndarray]
-    upper: float = 1.0
+    columns: Callable[[Predictions], np.ndarray]  # the quantities to average: one row per document (N, K)
+    score: Callable[[np.ndarray], np.ndarray]  # the value of the metric, from the averages of the columns (..., K)
+    upper: float = 1.0  # largest possible value
 
 
 def correct(predictions: Predictions) -> np.ndarray:
@@ -33,7 +33,10 @@ def correct(predictions: Predictions) -> np.ndarray:
 
 
 def f1_counts(predictions: Predictions) -> np.ndarray:
-    """Return indicators (N, 3 C): right for each class, then predicted, then labelled."""
+    """Return Boolean indicators (N, 3 C), in three blocks with one column per class.
+
+    The blocks indicate correct predictions of the class, all predictions of the class, and labels of the class.
+    """
     classes = np.arange(predictions.probabilities.shape[1])
     predicted = predictions.predicted[:, None] == classes
     labelled = predictions.true_labels[:, None] == classes
@@ -41,9 +44,9 @@ def f1_counts(predictions: Predictions) -> np.ndarray:
 
 
 def macro_f1(averages: np.ndarray) -> np.ndarray:
-    """Return the mean over classes of 2 right / (predicted + labelled), as scikit-learn's macro F1.
+    """Return the mean over classes of 2 right / (predicted + labelled), which is scikit-learn's macro F1.
 
-    A class that is neither predicted nor a label counts as 0.
+    A class that is never predicted and never a label has an F1 of 0.
     """
     right, predicted, labelled = np.split(averages, 3, axis=-1)
     total = predicted + labelled
@@ -53,12 +56,12 @@ def macro_f1(averages: np.ndarray) -> np.ndarray:
 def auroc_placements(predictions: Predictions) -> np.ndarray:
     """Return the contribution of each document to the area under the ROC curve, averaged over classes (one vs. rest).
 
-    These are the placements of DeLong et al. (1988, Biometrics 44:837). Their average is the area, and resampling them
-    approximates resampling the area to first order. With two classes, the second is the positive one. All values are
-    NaN if a class has no documents.
+    These are the placements of DeLong et al. (1988, Biometrics 44:837). Their average is the area. Their average over a
+    bootstrap resample is, to first order, the area of that resample. With two classes, the second class is positive.
+    All values are NaN if a class has no documents.
     """
     num_classes = predictions.probabilities.shape[1]
-    shares = []
+    contributions = []
     for label in range(num_classes) if num_classes > 2 else [1]:
         positive = predictions.true_labels == label
         num_positive, num_negative = int(positive.sum()), int((~positive).sum())
@@ -66,16 +69,20 @@ def auroc_placements(predictions: Predictions) -> np.ndarray:
             return np.full((len(predictions.true_labels), 1), np.nan)
         score = predictions.probabilities[:, label]
         ranks = rankdata(score)
-        beaten = np.empty(len(score))
-        beaten[positive] = (ranks[positive] - rankdata(score[positive])) / num_negative
-        beaten[~positive] = 1 - (ranks[~positive] - rankdata(score[~positive])) / num_positive
-        area = beaten[positive].mean()
-        shares.append(area + (beaten - area) * len(score) / np.where(positive, num_positive, num_negative))
-    return np.mean(shares, axis=0)[:, None]
+        placements = np.empty(len(score))
+        placements[positive] = (ranks[positive] - rankdata(score[positive])) / num_negative
+        placements[~positive] = 1 - (ranks[~positive] - rankdata(score[~positive])) / num_positive
+        area = placements[positive].mean()
+        num_same = np.where(positive, num_positive, num_negative)
+        contributions.append(area + (placements - area) * len(score) / num_same)
+    return np.mean(contributions, axis=0)[:, None]
 
 
 def calibration_gaps(predictions: Predictions) -> np.ndarray:
-    """Return correct (0 or 1) minus confidence, in the column of the document's bin. Bins have equal width."""
+    """Return one column per confidence bin (N, bins). Bins have equal width.
+
+    A document has its correctness (0 or 1) minus its confidence in the column of its bin, and 0 in the other columns.
+    """
     confidence = predictions.probabilities.max(axis=1)
     gaps = np.zeros((len(confidence), NUM_CALIBRATION_BINS))
     gap = predictions.correct - confidence
@@ -94,8 +101,8 @@ def brier(predictions: Predictions) -> np.ndarray:
 
 
 def log_loss(predictions: Predictions) -> np.ndarray:
-    given = np.take_along_axis(predictions.probabilities, predictions.true_labels[:, None], axis=1)
-    return -np.log(np.maximum(given, SMALLEST_PROBABILITY))
+    of_label = np.take_along_axis(predictions.probabilities, predictions.true_labels[:, None], axis=1)
+    return -np.log(np.maximum(of_label, SMALLEST_PROBABILITY))
 
 
 def first(averages: np.ndarray) -> np.ndarray:
@@ -106,7 +113,7 @@ METRICS = (
     Metric("test/accuracy", correct, first),
     Metric("test/f1", f1_counts, macro_f1),
     Metric("test/auroc", auroc_placements, first),
-    # ECE with 15 bins (Guo et al. 2017, ICML). Averages over all documents already weight each bin by its size.
+    # ECE with 15 bins (Guo et al. 2017, ICML). Averaging each column over all documents weights the bin by its size.
     Metric("test/ece", calibration_gaps, lambda averages: np.abs(averages).sum(axis=-1)),
     Metric("test/brier", brier, first, upper=2.0),
     Metric("test/loss", log_loss, first, upper=float("inf")),
@@ -114,7 +121,10 @@ METRICS = (
 
 
 def score_group(group: Group) -> tuple[dict[str, MetricSummary], np.ndarray]:
-    """Return the metrics that are defined on these documents, by name, and the bootstrap accuracies (B, S)."""
+    """Return the metrics by name, and the bootstrap accuracies (B, S).
+
+    A metric that is not finite is left out, such as the AUROC if a class has no documents.
+    """
     columns = {metric.name: [metric.columns(run.predictions) for run in group.runs] for metric in METRICS}
     stacked_NK = np.concatenate([block for blocks in columns.values() for block in blocks], axis=1, dtype=np.float32)
     draws_BK = document_draws(stacked_NK, group.clusters_N)
@@ -138,7 +148,7 @@ def score_group(group: Group) -> tuple[dict[str, MetricSummary], np.ndarray]:
 
 
 def summarize(scores_S: np.ndarray, covariance_SS: np.ndarray, num_units: int, upper: float = 1.0) -> MetricSummary:
-    """Summarize one metric over seeds. The interval is clipped to between 0 and `upper`."""
+    """Summarize one metric over seeds. The interval is clipped to the range from 0 to `upper`."""
     estimate = mean_over_seeds(scores_S, covariance_SS, num_units)
     low, high = estimate.interval()
     return MetricSummary(

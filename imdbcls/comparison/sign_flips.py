@@ -4,17 +4,18 @@ import numpy as np
 from scipy.fft import irfft, next_fast_len
 from scipy.optimize import brentq
 
-NEGLIGIBLE = -50.0  # logarithm of a Fourier coefficient that is below double precision next to 1
+NEGLIGIBLE = -50.0  # logarithm of a Fourier coefficient that is lost in double precision when it is added to 1
 
 
 def p_of_sign_flips(terms: np.ndarray) -> float:
     """Return P(|sum of the terms with random signs| >= |sum of the terms|) for integer terms, exact up to rounding.
 
-    Uses exponential tilting (Esscher 1932): under the tilted distribution, the observed sum is the mean, so nearly all
-    of the probability is close to it. A Fourier transform computes these probabilities with errors of 1e-16. Undoing
-    the tilt multiplies them, so the errors stay relative: a p of 1e-80 has as many correct digits as one of 0.5.
-    Sampled flips cannot resolve p-values below 1 / (number of samples), which a correction for a thousand pairs needs.
-    If all terms have the same size, this is McNemar's exact test.
+    Uses exponential tilting (Esscher 1932): the tilted distribution has the observed sum as its mean, so most of its
+    probability is close to the observed sum. A Fourier transform computes the tilted probabilities with absolute errors
+    of about 1e-16. Undoing the tilt scales each probability and its error by the same factor, so a p of 1e-80 has as
+    many correct digits as a p of 0.5. Random flips could not resolve p-values below 1 / (number of flips), but a
+    correction for a thousand pairs needs such small p-values. If all terms have the same size, this is McNemar's exact
+    test.
     """
     sizes, counts = np.unique(np.abs(terms[terms != 0]), return_counts=True)
     observed = abs(int(terms.sum()))
@@ -27,8 +28,8 @@ def p_of_sign_flips(terms: np.ndarray) -> float:
         return float(max(2.0 * 0.5 ** int(counts.sum()), np.finfo(float).tiny))
     tilt = tilt_to(observed, sizes, counts)
 
-    # Z = (flipped sum - observed) / 2 is an integer with mean 0 under the tilt. The period of the transform covers the
-    # range of Z, or the part of it outside of which the probability is below 1e-17 (Bernstein's inequality).
+    # Z = (flipped sum - observed) / 2 is an integer with mean 0 under the tilt. The period of the transform covers all
+    # values of Z, or at least those with all but 1e-17 of the probability (Bernstein's inequality).
     deviation = np.sqrt((counts * sizes**2 / np.cosh(np.minimum(tilt * sizes, 300.0)) ** 2).sum()) / 2
     period = next_fast_len(int(min(total + 1, 24 * deviation + 60 * sizes.max())) + 2, real=True)
     probabilities_Z = irfft(transform(period, tilt, observed, sizes, counts).conj(), period)
@@ -40,7 +41,7 @@ def p_of_sign_flips(terms: np.ndarray) -> float:
 
 
 def tilt_to(mean: int, sizes: np.ndarray, counts: np.ndarray) -> float:
-    """Return the tilt under which the flipped sum has this mean. The mean must be below the largest possible sum."""
+    """Return the tilt under which the flipped sum has the given mean, which must be below the largest possible sum."""
 
     def excess(tilt: float) -> float:
         return float((counts * sizes * np.tanh(tilt * sizes)).sum() - mean)
@@ -52,19 +53,19 @@ def tilt_to(mean: int, sizes: np.ndarray, counts: np.ndarray) -> float:
 
 
 def transform(period: int, tilt: float, observed: int, sizes: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """Return the Fourier coefficients of Z at the frequencies of `irfft`, with negligible ones set to zero."""
-    places = np.arange(period // 2 + 1)
-    frequencies = 2 * np.pi / period * places
-    log_moduli, angles = np.zeros(len(places)), -frequencies * observed / 2
-    for i in np.argsort(-counts * sizes**2):  # largest variance first: most frequencies become negligible early
+    """Return the Fourier coefficients of Z at the frequencies of `irfft`. Negligible coefficients are set to zero."""
+    indices = np.arange(period // 2 + 1)  # of the coefficients that are not negligible
+    frequencies = 2 * np.pi / period * indices
+    log_moduli, angles = np.zeros(len(indices)), -frequencies * observed / 2
+    for i in np.argsort(-counts * sizes**2):  # largest variance first, so most coefficients become negligible early
         cosines = np.cos(frequencies * (sizes[i] / 2))
         sines = np.tanh(tilt * sizes[i]) * np.sin(frequencies * (sizes[i] / 2))
         log_moduli += counts[i] / 2 * np.log(np.maximum(cosines**2 + sines**2, 1e-300))
         angles += counts[i] * np.arctan2(sines, cosines)
         kept = log_moduli > NEGLIGIBLE
         if not kept.all():
-            places, frequencies = places[kept], frequencies[kept]
+            indices, frequencies = indices[kept], frequencies[kept]
             log_moduli, angles = log_moduli[kept], angles[kept]
     coefficients = np.zeros(period // 2 + 1, dtype=np.complex128)
-    coefficients[places] = np.exp(log_moduli + 1j * angles)
+    coefficients[indices] = np.exp(log_moduli + 1j * angles)
     return coefficients

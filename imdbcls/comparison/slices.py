@@ -13,7 +13,7 @@ from imdbcls.comparison.study import Group
 
 LENGTH_EDGES = (64, 128, 256, 512, 1024)
 SMALLEST_PART = 10
-MIN_COUNT = 5  # right or wrong predictions; with fewer, the normal approximation is poor
+MIN_COUNT = 5  # with fewer right or fewer wrong predictions, the normal approximation is poor
 
 
 def accuracy_by_part(group: Group, label_names: tuple[str, ...]) -> Parts:
@@ -30,7 +30,7 @@ def accuracies_of(group: Group, parts: list[tuple[str, np.ndarray]]) -> tuple[Pa
 
 
 def length_parts(tokens_N: np.ndarray) -> list[tuple[str, np.ndarray]]:
-    """Return a mask per range of token counts, before truncation and by this group's tokenizer."""
+    """Return the name and mask of each length range. Lengths are in tokens of this group, before truncation."""
     edges = (0, *LENGTH_EDGES, np.iinfo(np.int64).max)
     names = [f"≤ {LENGTH_EDGES[0]}", *(f"{low + 1}-{high}" for low, high in pairwise(LENGTH_EDGES))]
     names.append(f"> {LENGTH_EDGES[-1]}")
@@ -40,7 +40,7 @@ def length_parts(tokens_N: np.ndarray) -> list[tuple[str, np.ndarray]]:
 
 
 def truncation_parts(group: Group) -> list[tuple[str, np.ndarray]]:
-    """Return masks of the documents within and beyond `max_length`, or an empty list if it is not known."""
+    """Return names and masks of the documents within and beyond `max_length`, or an empty list if it is not known."""
     if group.max_length is None:
         return []
     longer_N = group.tokens_N > group.max_length
@@ -49,7 +49,7 @@ def truncation_parts(group: Group) -> list[tuple[str, np.ndarray]]:
 
 
 def part_accuracy(group: Group, name: str, inside_N: np.ndarray) -> PartAccuracy:
-    """Return the accuracy on the documents of a boolean mask; it is None for fewer than `SMALLEST_PART` documents.
+    """Return the accuracy on the documents in a Boolean mask. It is None for fewer than `SMALLEST_PART` documents.
 
     The bootstrap covariance of an average has a closed form, so no resamples are drawn. If nearly all predictions are
     right or nearly all are wrong, the interval is Wilson's (1927), which does not shrink to zero width.
@@ -65,5 +65,6 @@ def part_accuracy(group: Group, name: str, inside_N: np.ndarray) -> PartAccuracy
     mean, low, high = accuracy.mean, accuracy.low, accuracy.high
     if min(mean, 1 - mean) * num_documents < MIN_COUNT:
         low, high = proportion_confint(mean * num_documents, num_documents, method="wilson")
-    accuracy = replace(accuracy, low=min(float(low), mean), high=max(float(high), mean))  # despite rounding
+    # Rounding must not move the mean out of the interval.
+    accuracy = replace(accuracy, low=min(float(low), mean), high=max(float(high), mean))
     return PartAccuracy(name, num_documents, accuracy)

@@ -1,24 +1,26 @@
 """Statistical inference over documents and seeds: estimates, paired tests, Holm correction and equivalence.
 
-A metric varies with the test documents and with the training seeds. The two factors are crossed, because every seed
-predicts every document, like readers and cases in a reading study of medical images. The analysis is the one for such
-studies (Obuchowski and Rockette 1995, Communications in Statistics 24:285; degrees of freedom after Hillis 2007,
-Statistics in Medicine 26:596, and Satterthwaite 1946):
+A metric varies with the test documents and with the training seeds. The two factors are crossed, because the model of
+every seed predicts every document. Studies in which several readers assess the same medical images have the same
+design, and the analysis is taken from them (Obuchowski and Rockette 1995, Communications in Statistics 24:285; degrees
+of freedom after Hillis 2007, Statistics in Medicine 26:596, and Satterthwaite 1946):
 
     variance of a mean over seeds = variance between seeds / S  +  document variance that the seeds share
 
-The second term is the mean covariance between *different* seeds over bootstrap resamples of the documents, in which a
-document's outcomes for all seeds stay together. The first term already contains the interaction of seed and document.
+The second term is the mean covariance between the metrics of two *different* seeds, over bootstrap resamples of the
+documents. A resampled document keeps its outcomes for all seeds. The first term already contains the interaction of
+seed and document.
 
-Documents that belong together, such as reviews of one film, are not independent. If the runs recorded clusters, whole
-clusters are resampled (cluster bootstrap) and their signs are flipped together (permutation test), as Miller (2024,
-arXiv:2411.00640) recommends for standard errors.
+Documents that belong together, such as reviews of one film, are not independent. If the runs recorded such clusters,
+the bootstrap resamples clusters instead of documents, and the permutation test flips one sign per cluster. Miller
+(2024, arXiv:2411.00640) recommends clustered standard errors for the same reason.
 
-This is a hierarchical bootstrap whose upper level, the seeds, has a closed form. Resampling the seeds with replacement
-has only ten outcomes for three seeds, underestimates their variance by (S-1)/S, and counts the interaction about three
-times (Owen 2007, Annals of Applied Statistics 1:386, the "pigeonhole" bootstrap). In simulated null comparisons, its
-percentile intervals rejected 0 to 16 % at a nominal 5 %. The form used here rejects 3 to 6 % with three or more seeds
-and 4 to 6 % with two (experiments/null_simulation, tests/comparison/test_comparison_null.py).
+Only the documents are resampled; the variance over seeds has a closed form. Resampling the seeds as well (Owen 2007,
+Annals of Applied Statistics 1:386, the "pigeonhole" bootstrap) would have three faults: there are only ten different
+resamples of three seeds, the variance over seeds is too small by a factor of (S-1)/S, and the interaction counts about
+three times. In simulated comparisons of equal groups, its percentile intervals rejected 0 to 16 % at a nominal 5 %. The
+method used here rejects 3 to 6 % with three or more seeds and 4 to 6 % with two (experiments/null_simulation,
+tests/comparison/test_comparison_null.py).
 """
 
 from collections.abc import Sequence
@@ -33,12 +35,12 @@ from imdbcls.comparison.sign_flips import p_of_sign_flips
 
 NUM_DRAWS = 2_000
 DRAW_SEED = 20_070_401
-MAX_WEIGHTS = 8_000_000  # weights in memory: resamples per chunk times units
+MAX_WEIGHTS = 8_000_000  # bootstrap weights in memory at a time: resamples per chunk times independent units
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean or difference and its variance components, in the unit of the metric (variances: squared)."""
+    """A mean or a difference, with its variance components. Variances are in the squared unit of the metric."""
 
     value: float
     seed_variances: tuple[float, ...]  # one per group: variance between its seeds, divided by their number
@@ -56,7 +58,7 @@ class Estimate:
 
     @property
     def degrees_of_freedom(self) -> float:
-        """Satterthwaite's degrees of freedom. A variance estimated from n samples has n - 1."""
+        """Satterthwaite's degrees of freedom. A variance that is estimated from n samples contributes n - 1."""
         parts = [(v, n - 1) for v, n in zip(self.seed_variances, self.num_seeds, strict=True) if n > 1]
         parts.append((self.document_variance, self.num_units - 1))
         uncertainty = sum(variance**2 / freedom for variance, freedom in parts if freedom > 0)
@@ -67,7 +69,7 @@ class Estimate:
         return self.value - half_width, self.value + half_width
 
     def p_value(self) -> float:
-        """Return the two-sided p-value for a true value of zero, over documents and seeds."""
+        """Return the two-sided p-value of the hypothesis that the true value is zero, over documents and seeds."""
         if self.standard_error == 0:
             return 1.0 if self.value == 0 else 0.0
         return 2 * t_tail(abs(self.value) / self.standard_error, self.degrees_of_freedom)
@@ -75,8 +77,8 @@ class Estimate:
     def p_equivalence(self, margin: float) -> float:
         """Return the p-value of TOST (Schuirmann 1987): the larger p of the one-sided tests at -margin and margin.
 
-        If the standard error is zero, return the probability of seeing no difference in any unit when it occurs with
-        probability `margin`.
+        If the standard error is zero and the value is smaller than the margin, return the probability that no unit
+        shows a difference although each unit shows one with probability `margin`.
         """
         if self.standard_error == 0:
             return (1 - margin) ** self.num_units if abs(self.value) < margin else 1.0
@@ -99,10 +101,10 @@ def document_draws(
     num_draws: int = NUM_DRAWS,
     seed: int = DRAW_SEED,
 ) -> np.ndarray:
-    """Return column averages over `num_draws` bootstrap resamples of the documents (Efron 1979), float64 (B, K).
+    """Return the column averages in `num_draws` bootstrap resamples of the documents (Efron 1979), float64 (B, K).
 
     Documents of one cluster are resampled together (Davison and Hinkley 1997, on hierarchical data). The same seed
-    draws the same documents for any columns, so the draws of two groups with the same documents are paired.
+    draws the same documents whatever the columns are, so the draws of two groups with the same documents are paired.
     """
     centre_K = columns_NK.mean(axis=0, dtype=np.float64)
     sums_GK, sizes_G = over_clusters((columns_NK - centre_K).astype(np.float32), clusters_N)
@@ -120,7 +122,10 @@ def document_draws(
 
 
 def over_clusters(values_NK: np.ndarray, clusters_N: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
-    """Return sums (G, K) and sizes (G) of the clusters. Without clusters, each document is its own cluster."""
+    """Return the sum of the values in each cluster (G, K), and the number of its documents (G).
+
+    Without clusters, each document is its own cluster.
+    """
     if clusters_N is None:
         return values_NK, np.ones(len(values_NK), dtype=np.float32)
     _, codes_N, sizes_G = np.unique(clusters_N, return_inverse=True, return_counts=True)
@@ -134,7 +139,7 @@ def num_independent(num_documents: int, clusters_N: np.ndarray | None) -> int:
 
 
 def mean_over_seeds(scores_S: np.ndarray, covariance_SS: np.ndarray, num_units: int) -> Estimate:
-    """Estimate the mean over seeds from the metric of each seed and the bootstrap covariance of these metrics."""
+    """Estimate the mean over seeds from each seed's metric and the bootstrap covariance of these metrics."""
     seeds = (seed_variance(scores_S),)
     return Estimate(
         value=float(np.mean(scores_S)),
@@ -150,12 +155,13 @@ def mean_over_seeds(scores_S: np.ndarray, covariance_SS: np.ndarray, num_units: 
 def difference_over_seeds(
     scores_S: np.ndarray, other_scores_S: np.ndarray, covariance: np.ndarray, num_units: int
 ) -> Estimate:
-    """Estimate the first group's mean minus the second's.
+    """Estimate the mean of the first group minus the mean of the second group.
 
-    `covariance` is the bootstrap covariance of the metrics of the first group's seeds, followed by the second group's.
-    The seeds of the two groups are treated as independent. If a shared batch order shifts both groups in the same
-    direction, the interval is too wide; if it shifts them in opposite directions, the interval is too narrow. Pairing
-    three seeds would leave two degrees of freedom, and rejected up to 8 % of null comparisons at 5 %.
+    `covariance` is the bootstrap covariance of the metrics of all seeds: first those of the first group, then those of
+    the second group. The seeds of the two groups are treated as independent. If a shared batch order shifts both groups
+    in the same direction, the interval is too wide; if it shifts them in opposite directions, the interval is too
+    narrow. The alternative, pairing the groups by seed, would leave two degrees of freedom with three seeds. In
+    simulations, it rejected up to 8 % of comparisons of equal groups at a nominal 5 %.
     """
     split = len(scores_S)
     ours, theirs, across = (
@@ -180,10 +186,10 @@ def document_variance_of(
 ) -> float:
     """Return the document variance of a mean over seeds.
 
-    This is the covariance between seeds, `shared`, if it is positive. It can be zero or negative, for example if each
-    model predicts a constant class. The document variance is then chosen such that it and the seed variances add
-    up to at least `of_these_seeds`, the document variance of the mean of these seeds. Otherwise their sum would be zero
-    whenever all seeds happened to have the same accuracy.
+    Normally, this is `shared`, the covariance between seeds. But `shared` can be zero or negative, for example if each
+    model predicts the same class for all documents. Then return the smallest value for which the total variance is at
+    least `of_these_seeds`, the variance over documents with exactly these seeds. Without this minimum, the total
+    variance would be zero whenever all seeds have the same accuracy.
     """
     return (
         unbiased(shared, num_units)
@@ -193,15 +199,15 @@ def document_variance_of(
 
 
 def seed_variance(scores_S: np.ndarray) -> float:
-    """Return the variance of a mean over seeds due to the seeds.
+    """Return the part of the variance of a mean over seeds that the seeds cause.
 
-    With one seed it is unknown, and zero is returned: callers must flag this.
+    With one seed, this part is unknown. Zero is returned, and callers must report that seeds were not varied.
     """
     return float(np.var(scores_S, ddof=1) / len(scores_S)) if len(scores_S) > 1 else 0.0
 
 
 def shared_variance(covariance_SS: np.ndarray) -> float:
-    """Return the mean covariance between different seeds, or the variance over documents if there is only one."""
+    """Return the mean covariance between different seeds, or the variance over documents if there is only one seed."""
     num_seeds = len(covariance_SS)
     if num_seeds == 1:
         return float(covariance_SS[0, 0])
@@ -219,10 +225,10 @@ def covariance_over(draws_BK: np.ndarray) -> np.ndarray:
 def permutation_p(correct_SN: np.ndarray, other_correct_SN: np.ndarray, clusters_N: np.ndarray | None = None) -> float:
     """Return the p-value of a two-sided paired permutation test over documents.
 
-    Outcomes are averaged over seeds, and the signs of the differences between the groups are flipped, with one sign
-    per cluster. The test asks whether *these trained models* differ on documents like these; it ignores the variance
-    between seeds. All differences are multiples of one unit, so p can be computed over all possible flips
-    (`sign_flips`), without sampling error or a lower limit.
+    The outcomes of each document are averaged over seeds, and the signs of the differences between the groups are
+    flipped, with one sign per cluster. The test asks whether *these trained models* differ on documents like these; it
+    ignores the variance between seeds. All differences are integer multiples of one unit, so `sign_flips` can compute p
+    over all possible flips, without sampling error or a lower limit.
     """
     steps_N = np.rint(
         correct_SN.sum(axis=0) * len(other_correct_SN) - other_correct_SN.sum(axis=0) * len(correct_SN)
@@ -231,7 +237,11 @@ def permutation_p(correct_SN: np.ndarray, other_correct_SN: np.ndarray, clusters
 
 
 def exact_mcnemar(correct_N: np.ndarray, other_correct_N: np.ndarray) -> tuple[int, int, float]:
-    """Return how many documents only the first and only the second gets right, and the exact p (McNemar 1947)."""
+    """Run McNemar's exact test (McNemar 1947) on two trained models.
+
+    Return the number of documents that only the first model gets right, the number that only the second model gets
+    right, and the p-value.
+    """
     first, second = correct_N.astype(bool), other_correct_N.astype(bool)
     only_first, only_second = int((first & ~second).sum()), int((second & ~first).sum())
     table = [[int((first & second).sum()), only_first], [only_second, int((~first & ~second).sum())]]

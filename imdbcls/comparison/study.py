@@ -1,6 +1,7 @@
-"""Read a study: group runs that differ only in their seeds, and record which runs are left out and why."""
+"""Read a study: group the runs that differ only in their seeds, and record which runs are left out and why."""
 
 from collections import Counter, defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -15,7 +16,7 @@ from imdbcls.runs.format_version import OtherVersionError
 from imdbcls.runs.record import problem_of_labels
 
 MAX_STUDIES_NAMED = 10  # in one message
-MAX_RUNS_NAMED = 5
+MAX_RUNS_NAMED = 5  # in one message
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,7 @@ class Group:
     head: str
     backbone: str
     runs: tuple[Run, ...]
-    num_failed: int = 0  # runs of the same config that failed
+    num_failed: int = 0  # failed runs of this group, which are not in `runs`
 
     @property
     def seeds(self) -> list[int]:
@@ -34,7 +35,7 @@ class Group:
 
     @property
     def order_seeds(self) -> list[str]:
-        """Batch-order seeds of the runs that recorded them."""
+        """Values of `data.order_seed`, the seed of the batch order, from the runs that recorded one."""
         data = [run.config.get("data") for run in self.runs]
         return [str(section["order_seed"]) for section in data if isinstance(section, dict) and "order_seed" in section]
 
@@ -60,9 +61,9 @@ class Group:
 
     @cached_property
     def clusters_N(self) -> np.ndarray | None:
-        """Cluster index of each document, with clusters sorted by name; None if no run recorded clusters.
+        """Index of each document's cluster, in sorted order of the cluster names; None if no run recorded clusters.
 
-        Uses the first run that recorded clusters, because all runs have the same documents.
+        Any run that recorded clusters can be used, because all runs of a group have the same documents.
         """
         recorded = (run.predictions.clusters for run in self.runs)
         clusters = next((column for column in recorded if column is not None), None)
@@ -70,12 +71,12 @@ class Group:
 
     @property
     def num_independent(self) -> int:
-        """Number of clusters of test documents, or of documents if clusters are not known."""
+        """Number of independent units in the test split: clusters if they are known, else documents."""
         return num_independent(len(self.ids), self.clusters_N)
 
     @property
     def flags(self) -> list[str]:
-        """Caveats that every verdict on this group must include."""
+        """Caveats that every verdict on this group must include, as clauses."""
         failed = f"{self.num_failed} of {self.num_failed + len(self.runs)} runs of {self.name} failed"
         watched = f"{self.name} was evaluated on the test split during training"
         return [*([failed] if self.num_failed else []), *([watched] if self.watched_test else [])]
@@ -93,12 +94,12 @@ class Group:
 
     @cached_property
     def correct_SN(self) -> np.ndarray:
-        """1.0 where the prediction of a seed is the label, else 0.0 (float32)."""
+        """1.0 where the prediction of a seed equals the label, else 0.0 (float32)."""
         return np.stack([run.predictions.correct for run in self.runs]).astype(np.float32)
 
     @cached_property
     def share_correct_N(self) -> np.ndarray:
-        """Share of the seeds that are right; exactly 1 or 0 if all seeds are right or wrong."""
+        """Share of seeds that predict the label. It is exactly 1.0 if all seeds do, and exactly 0.0 if none does."""
         return self.correct_SN.mean(axis=0)
 
     @property
@@ -120,7 +121,7 @@ class Group:
 
 @dataclass(frozen=True)
 class Study:
-    """The groups of a study, and a sentence for each run that is left out."""
+    """The groups of a study, and sentences about the runs that are left out."""
 
     name: str
     groups: tuple[Group, ...]
@@ -129,13 +130,13 @@ class Study:
 
 
 def read_study(folder: Path) -> Study:
-    """Read every run folder in the study. Raise BadRunError if no run can be compared."""
+    """Read every run folder in the study folder. Raise BadRunError if no run can be compared."""
     if not folder.is_dir():
-        raise BadRunError(f"{folder} is not a folder; give a study folder, such as runs/heads")
+        raise BadRunError(f"{folder} is not a folder. Pass a study folder, such as runs/heads")
     notes: list[str] = []
     runs: list[Run] = []
-    of_other_versions: dict[str, list[str]] = defaultdict(list)  # names of runs by the problem with their version
-    failed: Counter[str] = Counter()
+    of_other_versions: dict[str, list[str]] = defaultdict(list)  # run names, by the message about their version
+    failed: Counter[str] = Counter()  # number of failed runs, by group_hash
     for run_folder in sorted(path for path in folder.iterdir() if is_run_folder(path)):
         try:
             runs.append(read_run(run_folder, folder))
@@ -158,61 +159,60 @@ def read_study(folder: Path) -> Study:
 
 
 def note_on_version(problem: str, names: list[str]) -> str:
-    """Return a sentence about the runs that are left out because of the same problem with their format version."""
-    shown = ", ".join(names[:MAX_RUNS_NAMED])
+    """Return a note on the runs that are left out for one reason, `problem`: their format version."""
+    listed = ", ".join(names[:MAX_RUNS_NAMED])
     if len(names) > MAX_RUNS_NAMED:
-        shown += f" and {len(names) - MAX_RUNS_NAMED:,} more"
+        listed += f" and {len(names) - MAX_RUNS_NAMED:,} more"
     verb, whose, them = ("is", "its", "it") if len(names) == 1 else ("are", "their", "them")
     return (
-        f"{shown} {verb} left out: {whose} result.json {problem}. Compare {them} with the imdbcls that wrote {them}, "
-        f"or train {them} again."
+        f"{listed} {verb} left out: {whose} result.json {problem}. Compare {them} with the version of imdbcls that "
+        f"trained {them}, or train {them} again."
     )
 
 
 def where_to_look(folder: Path) -> str:
-    """Return advice for a folder without runs: compare the study of the run, or a study in the folder."""
+    """Return a hint for a folder that contains no runs: which study folder to pass instead."""
     if is_run_folder(folder):
-        return f"It is a run folder; give its study folder, {sanitize(str(folder.resolve().parent), 200)}."
+        return f"It is a run folder. Pass its study folder, {sanitize(str(folder.resolve().parent), 200)}."
     studies = sorted({sanitize(path.parent.parent.name) for path in folder.glob("*/*/result.json")})
     if studies:
-        return f"Give one of its studies: {', '.join(studies[:MAX_STUDIES_NAMED])}."
-    return "It contains no run folder (result.json, config.yaml, predictions/test.parquet)."
+        return f"Pass one of the study folders in it: {', '.join(studies[:MAX_STUDIES_NAMED])}."
+    return "It contains no run folder, that is, no folder with result.json, config.yaml and predictions/test.parquet."
 
 
 def with_the_same_labels(runs: list[Run], notes: list[str]) -> tuple[tuple[str, ...], list[Run]]:
-    """Keep the runs with the most common label names; runs with other labels cannot be compared with them."""
+    """Return the most common label names and the runs that have them. Add a note for each run with other labels."""
     if not runs:
         return (), []
     common = Counter(label_names(run) for run in runs).most_common(1)[0][0]
     for run in runs:
         if label_names(run) != common:
-            own, others = ", ".join(label_names(run)), ", ".join(common)
+            found, expected = ", ".join(label_names(run)), ", ".join(common)
             notes.append(
-                f"{run.name} is left out: its labels ({sanitize(own)}) differ from those of the other runs "
-                f"({sanitize(others)})."
+                f"{run.name} is left out: its labels ({sanitize(found)}) differ from the most common labels in this "
+                f"study ({sanitize(expected)})."
             )
     return common, [run for run in runs if label_names(run) == common]
 
 
 def label_names(run: Run) -> tuple[str, ...]:
-    """Return the label names from result.json or, if they are not valid, from the predictions."""
+    """Return the label names from result.json or, if those are missing or invalid, from the predictions."""
     names, of_predictions = run.result.get("label_names"), run.predictions.label_names
     is_usable = isinstance(names, list) and len(names) == len(of_predictions) and problem_of_labels(names) is None
     return tuple(sanitize(str(name), 60) for name in (names if names and is_usable else of_predictions))
 
 
 def gather(runs: list[Run], notes: list[str]) -> list[Group]:
-    """Build one group per `group_hash`, with a name that distinguishes it from the others.
+    """Build the groups. The runs of a group have the same `group_hash`, or the same `choices_hash` and `split_hash`.
 
-    Runs with the same choices and the same documents form one group, even if they read the documents from different
-    paths.
+    The second condition joins runs that read the same documents from different sources, such as a file and a hub.
     """
     by_hash: dict[str, list[Run]] = defaultdict(list)
-    same: dict[tuple[str, str], str] = {}  # the first group_hash of these choices on these documents
+    first_hash: dict[tuple[str, str], str] = {}  # group_hash of the first run with a choices_hash and split_hash
     for run in runs:
         group_hash, choices, split = (run.result.get(key) for key in ("group_hash", "choices_hash", "split_hash"))
         if isinstance(choices, str) and isinstance(split, str):
-            group_hash = same.setdefault((choices, split), str(group_hash))
+            group_hash = first_hash.setdefault((choices, split), str(group_hash))
         by_hash[str(group_hash)].append(run)
     members = [consistent(sorted(group, key=lambda run: (run.seed, run.name)), notes) for group in by_hash.values()]
     names = distinct_names([group[0] for group in members])
@@ -228,27 +228,30 @@ def gather(runs: list[Run], notes: list[str]) -> list[Group]:
 
 
 def consistent(runs: list[Run], notes: list[str]) -> list[Run]:
-    """Keep the runs of a group that share its most common split and test documents and have the same labels.
+    """Return the runs with the group's most common split, the same test documents and labels, and distinct seeds.
 
-    Copies of a run and repeated seeds are dropped.
+    Add a note for each run that is left out.
     """
     split = Counter(str(run.result.get("split_hash")) for run in runs).most_common(1)[0][0]
-    runs = dropping(
-        runs, lambda run: str(run.result.get("split_hash")) == split, notes, "its split differs from that of its group"
+    runs = runs_where(
+        lambda run: str(run.result.get("split_hash")) == split,
+        runs,
+        notes,
+        "its split differs from the split of the other runs in its group",
     )
     reference = Counter(tuple(run.predictions.ids) for run in runs).most_common(1)[0][0]
-    runs = dropping(
-        runs,
+    runs = runs_where(
         lambda run: tuple(run.predictions.ids) == reference,
+        runs,
         notes,
-        "its test documents differ from those of its group",
+        "its test documents differ from the test documents of the other runs in its group",
     )
     labels = runs[0].predictions.true_labels
-    runs = dropping(
-        runs,
+    runs = runs_where(
         lambda run: np.array_equal(run.predictions.true_labels, labels),
+        runs,
         notes,
-        "its test labels differ from those of its group",
+        "its test labels differ from the test labels of the other runs in its group",
     )
     seen: set[Any] = set()
     kept = []
@@ -263,20 +266,21 @@ def consistent(runs: list[Run], notes: list[str]) -> list[Run]:
 
 
 def one_per_seed(runs: list[Run], notes: list[str]) -> list[Run]:
-    """Keep one run per seed, because runs with the same seed are not independent samples."""
+    """Return one run per seed, because runs with the same seed are not independent samples."""
     kept: list[Run] = []
     for run in runs:
         shared = next((other for other in kept if other.seed == run.seed), None)
         if shared is not None:
             notes.append(
-                f"{run.name} is left out: it has the same seed ({run.seed}) as {shared.name}, so the two are not "
-                "independent. Vary seed; data.order_seed follows it."
+                f"{run.name} is left out: it has the same seed ({run.seed}) as {shared.name}, so the two runs are not "
+                "independent. Vary seed; data.order_seed equals seed by default."
             )
         else:
             kept.append(run)
     return kept
 
 
-def dropping(runs: list[Run], keep: Any, notes: list[str], reason: str) -> list[Run]:
-    notes.extend(f"{run.name} is left out: {reason}." for run in runs if not keep(run))
-    return [run for run in runs if keep(run)]
+def runs_where(condition: Callable[[Run], bool], runs: list[Run], notes: list[str], reason: str) -> list[Run]:
+    """Return the runs that meet the condition. Add a note with the reason for each run that does not."""
+    notes.extend(f"{run.name} is left out: {reason}." for run in runs if not condition(run))
+    return [run for run in runs if condition(run)]

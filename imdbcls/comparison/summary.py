@@ -67,6 +67,6 @@ def summarize_group(
 
 
 def validation_accuracy(group: Group) -> float | None:
-    """Return the mean over the runs that recorded validation accuracy, or None."""
+    """Return the mean validation accuracy over the runs that recorded one, or None if no run did."""
     found = [value for run in group.runs if (value := number(run.result.get("val/accuracy"))) is not None]
     return sum(found) / len(found) if found else None

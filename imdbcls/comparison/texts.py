@@ -15,7 +15,7 @@ def texts_of(study: Study) -> dict[str, str]:
     run = study.groups[0].runs[0]
     try:
         return read_texts(run.config, str(run.result.get("split_hash")))
-    except Exception as error:  # an untrusted config can fail in any way, and only the list of mistakes needs texts
+    except Exception as error:  # an untrusted config can cause any exception, and only the list of mistakes needs texts
         kind = "" if isinstance(error, UserError) else f"{type(error).__name__}: "
         logger.warning(f"the page will not show document texts: {kind}{sanitize(str(error), 400)}")
         return {}

@@ -125,7 +125,7 @@ BAD = {
     ),
     "different label names": (
         lambda run: change_result(run, label_names=["sad", "glad"]),
-        "its labels (sad, glad) differ from those of the other runs (negative, positive)",
+        "its labels (sad, glad) differ from the most common labels in this study (negative, positive)",
     ),
     "different split": (lambda run: change_result(run, split_hash="other"), "split differs"),
     "a copy": (lambda run: change_result(run, config_hash="cls0"), "a copy of another run"),
@@ -203,7 +203,9 @@ def test_shared_order_seed_is_noted(study: Path) -> None:
     for seed in (0, 1):
         config = study / f"cls-s{seed}" / "config.yaml"
         config.write_text(config.read_text().replace("order_seed: 1", "order_seed: 0"))
-    assert [note for note in compared(study)["notes"] if note.startswith("cls: runs share a data.order_seed")]
+    assert [
+        note for note in compared(study)["notes"] if note.startswith("cls: some runs have the same data.order_seed")
+    ]
 
 
 def test_config_differences_other_than_head_are_noted(study: Path) -> None:
@@ -234,7 +236,7 @@ def test_constant_models_are_noted_and_not_equivalent(study: Path) -> None:
     comparison = compared(study)
     assert len(labels) == 200 and comparison["groups"][0]["metrics"]["test/accuracy"]["mean"] == 0.5
     for name in ("cls", "transformer"):
-        assert f"{name}: 2 of 2 runs predict one class for all documents." in comparison["notes"]
+        assert f"{name}: 2 of 2 runs predict the same class for all documents." in comparison["notes"]
     accuracy = comparison["groups"][0]["metrics"]["test/accuracy"]
     # The mean over two opposite constants is the same for any documents.
     assert accuracy["high"] - accuracy["low"] == pytest.approx(0, abs=1e-9)
@@ -247,9 +249,9 @@ def test_constant_models_are_noted_and_not_equivalent(study: Path) -> None:
 
 def test_error_for_other_folder_names_the_study_folder(study: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([str(study / "cls-s0")]) == 2
-    assert f"It is a run folder; give its study folder, {study.resolve()}." in capsys.readouterr().err
+    assert f"It is a run folder. Pass its study folder, {study.resolve()}." in capsys.readouterr().err
     assert main([str(study.parent)]) == 2
-    assert f"Give one of its studies: {study.name}." in capsys.readouterr().err
+    assert f"Pass one of the study folders in it: {study.name}." in capsys.readouterr().err
 
 
 def test_closed_stdout_exits_silently_and_writes_files(study: Path) -> None:
@@ -318,7 +320,7 @@ def test_bad_run_is_left_out_and_others_are_compared(
 
 def test_accuracy_that_contradicts_predictions_is_noted(study: Path) -> None:
     change_result(study / "cls-s0", **{"test/accuracy": 0.999})
-    assert any("cls-s0: result.json has accuracy 0.9990" in note for note in compared(study)["notes"])
+    assert any("cls-s0: the accuracy in result.json is 0.9990" in note for note in compared(study)["notes"])
 
 
 def test_invalid_values_in_results_are_ignored(study: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -214,7 +214,7 @@ def test_study_of_many_groups_shows_only_the_best(tmp_path: Path) -> None:
     tables = {table.key: table for table in tables_of(comparison)}
     assert len(tables["differences"].rows) == len(tables["flips"].rows) == 29
     assert len(tables["ranking"].rows) == 30 and len(tables["length"].header) == 2 + 20
-    note = "comparison.json has all 435 pairs; the p-values are corrected for all of them."
+    note = "The p-values are corrected for all 435 pairs, which are in comparison.json."
     page, terminal = page_html(comparison, figures, reading), terminal_text(comparison)
     for text in (page, terminal.replace("\n", " "), markdown_text(comparison)):
         assert note in text.replace("\\", "")

@@ -86,7 +86,7 @@ def test_unusual_names_are_drawn_as_text(tmp_path: Path, capsys: pytest.CaptureF
     plots = {name: figure for name, figure in figures.items() if name in ("differences", "cost_train_seconds")}
     assert len(paper_figures(plots)) == 4
     lines = capsys.readouterr().err.splitlines()
-    assert len(lines) == 1 and "boxes for characters that the font DejaVu Sans does not have" in lines[0]
+    assert len(lines) == 1 and "boxes for characters that the font DejaVu Sans does not contain" in lines[0]
 
 
 def test_without_matplotlib_nothing_is_written(

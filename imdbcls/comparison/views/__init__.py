@@ -1,5 +1,5 @@
 """Render a comparison for the terminal and as HTML, Markdown, CSV, JSON and figures.
 
-`wording` has the sentences and `tables` the tables that several views share. `figures` describes every figure;
-`svg_figures` draws them for the page, and `paper_figures` as PDF and PNG.
+The views share the sentences in `wording` and the tables in `tables`. `figures` describes every figure; `svg_figures`
+draws the figures as SVG for the page, and `paper_figures` draws them as PDF and PNG.
 """

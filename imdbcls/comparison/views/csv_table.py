@@ -1,4 +1,4 @@
-"""A comparison as tidy CSV: one row per group and metric."""
+"""A comparison as tidy CSV: one row for each metric and each cost of each group."""
 
 import csv
 import io

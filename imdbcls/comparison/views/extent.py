@@ -1,15 +1,18 @@
-"""Limits on the pairs and groups that the views show. comparison.json contains all of them."""
+"""Limits on the pairs and groups that the views show. comparison.json contains all pairs and groups."""
 
 from collections.abc import Sequence
 
 from imdbcls.comparison.results import Comparison, GroupSummary, PairResult
 
 MAX_PAIRS = 45  # all pairs of ten groups
-MAX_GROUPS = 20  # side by side: as columns of a table, or in one figure
+MAX_GROUPS = 20  # in one figure, or as columns of a table
 
 
 def shown_pairs(comparison: Comparison) -> tuple[PairResult, ...]:
-    """Return all pairs, or if they exceed `MAX_PAIRS`, that many pairs of the best group, by the other group's rank."""
+    """Return the pairs to show. If there are at most `MAX_PAIRS`, these are all pairs.
+
+    Otherwise, return the pairs of the best group with the `MAX_PAIRS` groups ranked next.
+    """
     if len(comparison.pairs) <= MAX_PAIRS:
         return comparison.pairs
     best = comparison.groups[0].name
@@ -22,13 +25,13 @@ def note_on_pairs(comparison: Comparison) -> str:
     if num_shown == num_pairs:
         return ""
     return (
-        f"Only the pairs of the best group with the {num_shown} groups ranked next are shown. comparison.json has all "
-        f"{num_pairs:,} pairs; the p-values are corrected for all of them."
+        f"Only the pairs of the best group with the {num_shown} groups ranked next are shown. The p-values are "
+        f"corrected for all {num_pairs:,} pairs, which are in comparison.json."
     )
 
 
 def shown_groups(groups: Sequence[GroupSummary]) -> Sequence[GroupSummary]:
-    """Return the best groups, at most `MAX_GROUPS`."""
+    """Return the best `MAX_GROUPS` groups, or all groups if there are fewer."""
     return groups[:MAX_GROUPS]
 
 
@@ -36,4 +39,4 @@ def note_on_groups(groups: Sequence[GroupSummary]) -> str:
     """Return a sentence about the groups that are not shown, or an empty string if all are shown."""
     if len(groups) <= MAX_GROUPS:
         return ""
-    return f"Only the best {MAX_GROUPS} of {len(groups):,} groups are shown; comparison.json has all of them."
+    return f"Only the best {MAX_GROUPS} of {len(groups):,} groups are shown. comparison.json contains all groups."

@@ -1,7 +1,7 @@
-"""Describe the figures of a comparison: data, axes and labels, in percent or points, but no drawing.
+"""Describe the figures of a comparison: data, axes and labels. Accuracies are in percent, differences in points.
 
-`svg_figures` draws them for the page, and `paper_figures` as PDF and PNG. Figures refer to groups by their index in the
-comparison, best first; the index decides the colour.
+`svg_figures` draws the figures for the page, and `paper_figures` draws them as PDF and PNG. Figures refer to groups by
+their index in the comparison, best first. The index determines the colour.
 """
 
 import math
@@ -17,8 +17,8 @@ from imdbcls.comparison.views.wording import verdict
 
 COST_PLANES = ("latency_ms_p50", "train_seconds", "head_parameters", "peak_memory_mb")
 CURVES = (("val/accuracy", "validation accuracy %", 100), ("val/loss", "validation loss", 1))
-MAX_MARKS = 12  # points of one curve that still have markers
-LOG_FACTOR = 20  # costs that span more than this factor have a logarithmic axis
+MAX_MARKS = 12  # a curve with more points has no markers
+LOG_FACTOR = 20  # the axis is logarithmic if the largest cost is more than this many times the smallest
 
 
 @dataclass(frozen=True)
@@ -51,18 +51,18 @@ class Interval:
     value: float
     low: float
     high: float
-    dots: tuple[float, ...]  # single seeds
-    series: int | Outcome  # for the colour: the index of a group, or a verdict
+    dots: tuple[float, ...]  # one value per seed
+    series: int | Outcome  # determines the colour: the index of a group, or a verdict
     tip: str  # tooltip
 
 
 @dataclass(frozen=True)
 class IntervalPlot:
-    """Values with their intervals, one per row. With a margin, it is a forest plot around zero."""
+    """Values with their intervals, one per row. With a margin, the values are differences, plotted around zero."""
 
     rows: tuple[Interval, ...]
     x: Axis
-    margin: float | None  # equivalence margin, on both sides of zero
+    margin: float | None  # equivalence margin on each side of zero; None: not a plot of differences
 
 
 @dataclass(frozen=True)
@@ -70,13 +70,13 @@ class CurvePlot:
     """Learning curves of all groups: the mean over seeds, with the lowest and highest seed."""
 
     names: tuple[str, ...]
-    curves: tuple[tuple[CurvePoint, ...], ...]  # one per group; empty if the group logged nothing
+    curves: tuple[tuple[CurvePoint, ...], ...]  # one per group; a curve is empty if no run logged the metric
     x: Axis
     y: Axis
 
     @staticmethod
     def has_marks(curve: Sequence[CurvePoint]) -> bool:
-        """Return whether the points have markers; a curve with many points has none."""
+        """Return whether each point is drawn with a marker. A curve with many points is drawn without markers."""
         return len(curve) <= MAX_MARKS
 
 
@@ -92,16 +92,16 @@ class CostPoint:
 
 @dataclass(frozen=True)
 class CostPlane:
-    """Accuracy against a cost, and the Pareto front of the two."""
+    """Accuracy plotted against a cost, with the Pareto front."""
 
     points: tuple[CostPoint, ...]
-    front: tuple[str, ...]  # names of the groups on it
+    front: tuple[str, ...]  # names of the groups on the Pareto front
     x: Axis
     y: Axis
 
     @property
     def front_line(self) -> list[tuple[float, float]]:
-        """The corners of the stepped front, as (cost, accuracy)."""
+        """The corners of the Pareto front, drawn as a step function, as (cost, accuracy)."""
         on_front = sorted((point.cost, point.accuracy) for point in self.points if point.name in self.front)
         corners = [corner for (_, y1), (x2, y2) in pairwise(on_front) for corner in ((x2, y1), (x2, y2))]
         return [*on_front[:1], *corners]
@@ -121,7 +121,7 @@ class ReliabilityPlot:
 
     @property
     def order(self) -> list[int]:
-        """The groups in drawing order: `group` comes last, on top."""
+        """Group indices in drawing order. `group` is drawn last, on top of the others."""
         return [*(i for i in range(len(self.groups)) if i != self.group), self.group]
 
     @property
@@ -144,7 +144,7 @@ class LengthCell:
 
 @dataclass(frozen=True)
 class LengthPlot:
-    """Accuracy by document length, with all groups side by side."""
+    """Accuracy by document length. In each range of lengths, the groups are side by side."""
 
     num_groups: int
     columns: tuple[str, ...]  # ranges of tokens
@@ -156,7 +156,7 @@ Figure = IntervalPlot | CurvePlot | CostPlane | ReliabilityPlot | LengthPlot
 
 
 def figures_of(comparison: Comparison) -> dict[str, Figure]:
-    """Return the figures by name, without figures that would be empty."""
+    """Return the figures by name. Figures without data are left out."""
     groups, pairs = comparison.groups, shown_pairs(comparison)
     side_by_side = shown_groups(groups)
     figures: dict[str, Figure] = {"accuracy": accuracy_plot(groups)}
@@ -261,14 +261,14 @@ def nice_step(rough: float) -> float:
 
 
 def padded(values: Sequence[float], share: float = 0.06) -> tuple[float, float]:
-    """Return the range of the values, extended by `share` on both sides."""
+    """Return the range of the values, extended on each side by the fraction `share` of its length."""
     low, high = min(values), max(values)
     padding = (high - low) * share or abs(high) * share or 1.0
     return low - padding, high + padding
 
 
 def compact(value: float) -> str:
-    """Format the value of a tick in few characters."""
+    """Format a number in few characters, with a suffix for thousands (k), millions (M) or billions (G)."""
     for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if abs(value) >= size:
             return f"{value / size:.4g}{unit}"

@@ -18,8 +18,8 @@ def write_files(
 ) -> None:
     """Write comparison.{json,md,csv,html} and the figures.
 
-    `drawings` maps names of figures to SVG; `paper_figures` maps file names to PDF or PNG. Raise UserError if a file
-    cannot be written.
+    `drawings` maps figure names to SVG text. `paper_figures` maps file names to the contents of PDF and PNG files.
+    Raise UserError if a file cannot be written.
     """
     figures = folder / "comparison_figures"
     texts = {
@@ -33,14 +33,14 @@ def write_files(
     contents |= {figures / name: content for name, content in paper_figures.items()}
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        if figures.is_symlink():  # an untrusted study could link it to any folder
+        if figures.is_symlink():  # in an untrusted study, it could be a link to any folder
             figures.unlink()
         figures.mkdir(exist_ok=True)
         write_together(contents)
     except OSError as error:
-        place = error.filename or folder
+        path = error.filename or folder
         raise UserError(
-            f"{place} cannot be written ({error.strerror}); no file of the comparison was changed. Free disk space or "
+            f"{path} cannot be written ({error.strerror}). No file of the comparison was changed. Free disk space, "
             "make the folder writable, or choose another folder with --output."
         ) from error
 
@@ -51,4 +51,4 @@ def write_together(contents: Mapping[Path, bytes]) -> None:
         for path, content in contents.items():
             temporary = stack.enter_context(replacing(path))
             temporary.write_bytes(content)
-            sync(temporary)  # a full disk may raise only here
+            sync(temporary)  # some file systems report a full disk only here

@@ -1,23 +1,24 @@
-"""Build `comparison.json`, the document for other tools.
+"""Build `comparison.json`, which other tools can read.
 
 Its keys are a public contract: add keys, but do not rename them. Accuracies, differences and intervals are fractions of
-one, never percent. The fields of `comparison.results` document what null means.
+one, never percent. `comparison.results` documents what null means for each field.
 
-- `format_version`, `study`, `headline`, `level` (0.05), `margin` (of equivalence), `label_names`, `notes` (runs that
-  were left out, possible confounds)
+- `format_version`, `study`, `headline`, `level` (0.05), `margin` (of equivalence), `label_names`, `notes` (on runs that
+  were left out and on possible confounds)
 - `groups[]`, best first: `name`, `head`, `backbone`, `rank`, `seeds`, `num_failed` (runs), `num_documents`,
   `num_clusters`, `max_length`, `watched_test`, `validation_accuracy` (mean over seeds),
   `metrics.{test/accuracy, test/f1, test/auroc, test/ece, test/brier, test/loss}` with `mean`, `std` (over seeds), `n`
   (seeds), `low`, `high` (95 % interval over documents and seeds), `values` (one per seed, in the order of `seeds`),
-  all null except `n` if the metric is not defined; `cost` (see cost.COSTS; means over seeds);
+  all null except `n` if the metric is not defined; `cost` (means over seeds, by key of cost.COSTS);
   `parts.{length, truncated, class}[]` with `part`, `documents`, `mean`, `low`, `high`;
   `reliability[]` with `confidence`, `accuracy`, `share`;
   `learning_curves.{val/accuracy, val/loss}[]` with `epoch`, `mean`, `low`, `high` (lowest and highest seed), `seeds`
-- `pairs[]`, `a` ranked above `b`: the fields of `results.PairResult`, and its properties `equivalent`, `underpowered`,
-  `seeds_varied` and `significant`; `verdict` (a sentence)
+- `pairs[]`, in which `a` ranks above `b`: the fields of `results.PairResult`, its properties `equivalent`,
+  `underpowered`, `seeds_varied` and `significant`, and `verdict` (a sentence)
 - `pareto.{cost}`: names of the groups on the Pareto front of accuracy and that cost
 - `disagreements[]` (`right`, `wrong`, `count`, `ids`), `wrong_for_all` (`count`, `ids`), `label_errors` (`count`,
-  `documents[]` with `id`, `label`, `suspected`, `least_confidence`); the lists stop at 200
+  `documents[]` with `id`, `label`, `suspected`, `least_confidence`). The lists of ids and documents contain at most 200
+  entries; `count` is the total
 """
 
 from collections.abc import Mapping
@@ -38,7 +39,7 @@ from imdbcls.comparison.views.wording import headline, verdict
 from imdbcls.printable import json_pretty
 from imdbcls.runs.format_version import COMPARISON, FORMAT_VERSION
 
-MAX_LISTED = 200
+MAX_LISTED = 200  # ids or documents in one list
 
 
 def comparison_json(comparison: Comparison) -> str:

@@ -1,4 +1,4 @@
-"""Place labels next to marks without covering other labels, marks or lines. x grows to the right, y downwards."""
+"""Place labels next to marks without covering other labels, marks or lines. x increases rightwards, y downwards."""
 
 from itertools import pairwise
 from typing import NamedTuple
@@ -14,7 +14,7 @@ class Box(NamedTuple):
 
 
 class Spot(NamedTuple):
-    """The start, middle or end of a text's baseline, depending on `anchor`."""
+    """A position for a label: the start, middle or end of its baseline, depending on `anchor`."""
 
     x: float
     y: float
@@ -22,7 +22,7 @@ class Spot(NamedTuple):
 
 
 def points_along(corners: list[tuple[float, float]]) -> list[tuple[float, float]]:
-    """Return points on the line through the corners, for labels to avoid."""
+    """Return points on the line through the corners, so that labels can avoid the line."""
     return [
         (x1 + share * (x2 - x1), y1 + share * (y2 - y1))
         for (x1, y1), (x2, y2) in pairwise(corners)
@@ -33,10 +33,10 @@ def points_along(corners: list[tuple[float, float]]) -> list[tuple[float, float]
 def spot_for_label(
     x: float, y: float, width: float, inside: Box, taken: list[tuple[float, float]]
 ) -> tuple[Spot, bool]:
-    """Return the first free spot for a label of this width around the mark at (x, y), and True.
+    """Choose where to put a label of the given width next to the mark at (x, y).
 
-    If no spot is free, return the spot on the right and False. `taken` are the points that labels avoid; the points of
-    this label are added to it.
+    Return the first free spot and True. If no spot is free, return the spot to the right of the mark and False. `taken`
+    lists the points to avoid. The points that the new label covers are appended to it.
     """
     spots = [
         Spot(x + 9, y + 4, "start"),

@@ -29,6 +29,6 @@ def markdown_table(table: Table) -> list[str]:
 
 
 def markdown(text: str) -> str:
-    """Escape Markdown and HTML in a text, so that names are shown literally."""
+    """Escape Markdown and HTML in the text, so that names are shown literally."""
     escaped = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     return re.sub(r"([\\`*_\[\]|~])", r"\\\1", escaped)

@@ -1,4 +1,4 @@
-// List and filter the embedded documents. Document texts become text nodes only, never markup.
+// List and filter the embedded documents. Document texts are inserted only as text nodes, never as markup.
 "use strict";
 (function () {
   const data = JSON.parse(document.getElementById("documents").textContent);
@@ -34,7 +34,7 @@
     return node;
   }
 
-  // One chip per group: sign, name and mean probability of the label. Screen readers get the sign as a hidden text.
+  // One chip per group: sign, name and mean probability of the label. Hidden text describes the sign to screen readers.
   function chip(prediction) {
     const outcome = prediction.right === 1 ? "right" : prediction.right === 0 ? "wrong" : "mixed";
     const sign = { right: "\u2713", wrong: "\u2717", mixed: "\u00b1" }[outcome];

@@ -1,6 +1,6 @@
 """Render a comparison as one self-contained HTML page.
 
-The page loads nothing from the network, shows all data as text, and has a strict content security policy.
+The page loads nothing from the network, escapes all data, and has a strict content security policy.
 """
 
 import base64
@@ -24,7 +24,7 @@ from imdbcls.comparison.views.wording import headline, points, verdict
 
 
 def page_html(comparison: Comparison, figures: Mapping[str, str], reading: ReadingList) -> str:
-    """Return the page. `figures` are SVG by name; `reading` has the documents for the list of mistakes."""
+    """Return the page. `figures` maps figure names to SVG. `reading` contains the documents of the list of mistakes."""
     style = Markup(packaged("figures.css") + packaged("page.css"))
     script = Markup(packaged("page.js"))
     documents = [asdict(document) for document in reading.documents]
@@ -72,7 +72,7 @@ def packaged(name: str) -> str:
 
 
 def source_hash(source: str) -> str:
-    """Return the hash with which the content security policy allows one inline style or script."""
+    """Return the hash of an inline style or script, by which the content security policy allows it."""
     return "sha256-" + base64.b64encode(hashlib.sha256(source.encode()).digest()).decode()
 
 
@@ -92,7 +92,7 @@ def badge(pair: PairResult) -> str:
 
 
 def badged_verdict(pair: PairResult) -> str:
-    return verdict(pair).removeprefix("undecided: ")  # the badge already shows it
+    return verdict(pair).removeprefix("undecided: ")  # the badge already shows this word
 
 
 def mistakes(comparison: Comparison, reading: ReadingList) -> str:
@@ -104,9 +104,9 @@ def mistakes(comparison: Comparison, reading: ReadingList) -> str:
     )
     if num_shown < reading.num_candidates:
         text += (
-            f" To keep this file small, it contains {num_shown:,} of these {reading.num_candidates:,} documents: "
-            "the clearest of each kind."
+            f" To keep this file small, the list contains only {num_shown:,} of these {reading.num_candidates:,} "
+            "documents: the clearest of each kind."
         )
     if num_shown and all(document.text is None for document in reading.documents):
-        text += " Their texts are missing because the data could not be read on this machine."
+        text += " The texts of the documents are missing because the data could not be read on this machine."
     return text

@@ -1,6 +1,6 @@
 """Draw the figures of a comparison with matplotlib as PDF and PNG, sized for a column of a paper.
 
-Needs matplotlib. Output is byte-identical for identical figures. The user's matplotlib settings are ignored.
+Identical figures give byte-identical files. The user's matplotlib settings are ignored.
 """
 
 import io
@@ -39,7 +39,7 @@ UNIT = FONT_SIZE / 12.5  # points per unit of the page's SVG drawings; labels ar
 # Marker shapes also differ, so no figure depends on colour only.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#7A7A7A")
 MARKERS = ("o", "s", "^", "D", "v", "P", "p", "X")
-LINES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1, 1)))  # one for every eight groups
+LINES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1, 1)))  # one line style for every eight groups
 VERDICTS = {
     Outcome.BETTER: ("#009E73", "o", "better"),
     Outcome.BETTER_HERE: ("#009E73", "^", "better in these runs"),
@@ -49,7 +49,7 @@ VERDICTS = {
 }
 GREY, LIGHT, DARK = "#BBBBBB", "#E6E6E6", "#444444"
 SETTINGS: dict[Any, Any] = {
-    "pdf.fonttype": 42,  # TrueType: text stays text, as journals require
+    "pdf.fonttype": 42,  # TrueType, because many journals do not accept matplotlib's default, Type 3
     "text.parse_math": False,  # a name may contain a dollar sign
     "font.family": "DejaVu Sans",  # shipped with matplotlib
     "font.size": FONT_SIZE,
@@ -69,8 +69,8 @@ SETTINGS: dict[Any, Any] = {
 }
 ROW_HEIGHT = 0.19  # inches per interval
 MAX_HEIGHT = 100.0  # inches
-MAX_LABEL = 24  # characters next to an interval; longer labels are placed above it
-MAX_LABELLED = 12  # marks of a cost plane; if there are more, only marks on the front get labels, if they fit
+MAX_LABEL = 24  # characters; if a label is longer, all labels are placed above their intervals
+MAX_LABELLED = 12  # marks; a cost plane with more labels only the marks on the Pareto front, where the label fits
 
 
 def require_matplotlib() -> None:
@@ -82,7 +82,7 @@ def require_matplotlib() -> None:
 
 
 def paper_figures(figures: Mapping[str, Figure]) -> dict[str, bytes]:
-    """Return PDF and PNG files by file name, with the reliability of all groups in one figure.
+    """Return the contents of the PDF and PNG files by file name. One figure shows the reliability of all groups.
 
     Raise UserError if matplotlib is not installed.
     """
@@ -106,13 +106,14 @@ def paper_figures(figures: Mapping[str, Figure]) -> dict[str, bytes]:
             files[f"{name}.png"] = saved(canvas, "png", {"Software": None})
     if any("missing from font" in str(warning.message) for warning in caught):
         logger.warning(
-            f"the PDF and PNG figures show boxes for characters that the font {SETTINGS['font.family']} does not have."
+            f"the PDF and PNG figures show boxes for characters that the font {SETTINGS['font.family']} does not "
+            "contain."
         )
     return files
 
 
 def saved(canvas: "Canvas", file_format: str, metadata: dict[str, None]) -> bytes:
-    """Return the file contents. `metadata` removes entries that differ between runs or versions of matplotlib."""
+    """Return the contents of a file. `metadata` removes entries that change between runs or matplotlib versions."""
     file = io.BytesIO()
     canvas.savefig(file, format=file_format, dpi=DPI, metadata=metadata)
     return file.getvalue()
@@ -135,14 +136,14 @@ def drawn(plot: Figure | list[ReliabilityPlot]) -> "Canvas":
 
 
 def empty(height: float) -> "Canvas":
-    """Return an empty figure with the width of a column and a height in inches."""
+    """Return an empty figure with the width of a column and the given height in inches."""
     from matplotlib.figure import Figure as Canvas
 
     return Canvas(figsize=(WIDTH, min(height, MAX_HEIGHT)), layout="constrained")
 
 
 def set_axis(axis: Any, described: Axis, count: int, label: Any = "{:.4g}".format) -> None:
-    """Set ticks and title of a matplotlib axis."""
+    """Set the ticks and the title of a matplotlib axis. `count` is the approximate number of ticks."""
     from matplotlib.ticker import FixedLocator, NullLocator
 
     ticks = described.ticks(count)
@@ -166,7 +167,7 @@ def style(group: int) -> dict[str, Any]:
 
 
 def legend_below(canvas: "Canvas", handles: Sequence[Any], names: Sequence[str]) -> None:
-    """Add a legend below the axes, in as many columns as fit, and increase the height of the figure accordingly."""
+    """Add a legend below the axes, in as many columns as fit. Make the figure taller by the height of the legend."""
     width = 0.4 + 0.055 * max(len(name) for name in names)
     num_columns = max(1, min(len(names), int(WIDTH / width)))
     canvas.legend(handles, names, loc="outside lower center", ncols=num_columns)
@@ -211,7 +212,7 @@ def interval_figure(plot: IntervalPlot) -> "Canvas":
 
 
 def interval_style(series: int | Outcome) -> tuple[str, str]:
-    """Return colour and marker of an interval. Groups share one marker because each has its own row."""
+    """Return the colour and marker of an interval. All groups have the same marker, because each has its own row."""
     if isinstance(series, int):
         return COLOURS[series % len(COLOURS)], "o"
     colour, marker, _ = VERDICTS[series]
@@ -236,10 +237,11 @@ def curve_figure(plot: CurvePlot) -> "Canvas":
 
 
 def set_ranges(axes: "Axes", plot: CurvePlot | CostPlane) -> None:
-    axes.set_xscale("log" if plot.x.log else "linear")  # first: it resets the ticks
+    axes.set_xscale("log" if plot.x.log else "linear")  # must come first, because set_xscale resets the ticks
     set_axis(axes.xaxis, plot.x, 5, compact if isinstance(plot, CostPlane) else "{:.4g}".format)
     set_axis(axes.yaxis, plot.y, 5)
-    padding = 0.02 * (plot.x.high - plot.x.low) if isinstance(plot, CurvePlot) else 0  # for marks at the first epoch
+    # Padding, so that the marks at the first and last epoch are not clipped.
+    padding = 0.02 * (plot.x.high - plot.x.low) if isinstance(plot, CurvePlot) else 0
     axes.set_xlim(plot.x.low - padding, plot.x.high + padding)
     axes.set_ylim(plot.y.low, plot.y.high)
     axes.grid(axis="y")
@@ -254,8 +256,8 @@ def cost_figure(plot: CostPlane) -> "Canvas":
     axes.plot([x for x, _ in front], [y for _, y in front], color=DARK, linewidth=0.8, linestyle=(0, (4, 3)))
     for point in plot.points:
         axes.plot(point.cost, point.accuracy, **{**style(point.group), "markersize": 5}, zorder=3)
-    canvas.draw_without_rendering()  # computes the layout: labels need the final positions of the marks
-    # Labels are placed in SVG units with y downwards; matplotlib's pixels have y upwards.
+    canvas.draw_without_rendering()  # compute the layout, because the labels need the final positions of the marks
+    # Labels are placed in SVG units, in which y increases downwards. In matplotlib's pixels, y increases upwards.
     width, height = WIDTH * 72 / UNIT, canvas.get_figheight() * 72 / UNIT
     units = 72 / canvas.dpi / UNIT  # per pixel
 
@@ -281,7 +283,7 @@ def cost_figure(plot: CostPlane) -> "Canvas":
 
 
 def length_figure(plot: LengthPlot) -> "Canvas":
-    """Draw accuracies with their intervals. The groups are side by side in each range of lengths."""
+    """Draw the accuracies with their intervals. In each range of lengths, the groups are side by side."""
     canvas = empty(2.2)
     axes = canvas.add_subplot()
     gap = 0.8 / plot.num_groups
@@ -308,16 +310,16 @@ def length_figure(plot: LengthPlot) -> "Canvas":
 
 
 def reliability_figure(plots: Sequence[ReliabilityPlot]) -> "Canvas":
-    """Draw a panel per group: its curve in its colour, the others in grey, and the share of predictions as bars."""
+    """Draw a panel per group: its curve in colour, the other curves in grey, and bars for the share of predictions."""
     num_columns = min(2, len(plots))
     num_rows = math.ceil(len(plots) / num_columns)
     canvas = empty(1.75 * num_rows + 0.15)
     grid = canvas.subplots(num_rows, num_columns, sharex=True, sharey=True, squeeze=False)
     for axes, plot in zip(grid.flat, plots, strict=False):
         low = plot.axis.low
-        shown = plot.groups[plot.group].reliability
-        heights = [(1 - low) * point.share for point in shown]
-        axes.bar([p.confidence for p in shown], heights, 0.07 * (1 - low), bottom=low, color=LIGHT)
+        bins = plot.groups[plot.group].reliability
+        heights = [(1 - low) * point.share for point in bins]
+        axes.bar([p.confidence for p in bins], heights, 0.07 * (1 - low), bottom=low, color=LIGHT)
         axes.plot([low, 1], [low, 1], color=DARK, linewidth=0.7, linestyle=(0, (2, 2)))
         for i in plot.order:
             curve = plot.groups[i].reliability
@@ -329,7 +331,7 @@ def reliability_figure(plots: Sequence[ReliabilityPlot]) -> "Canvas":
         axes.set_title(short_name(plot.name, 30), fontsize=FONT_SIZE)
     for axes in grid.flat[len(plots) :]:
         axes.set_visible(False)
-        grid[-2, -1].tick_params(labelbottom=True)  # there is no panel below it
+        grid[-2, -1].tick_params(labelbottom=True)  # the panel above the empty cell needs its own tick labels
     canvas.supxlabel(plots[0].axis.title, fontsize=FONT_SIZE)
     canvas.supylabel("accuracy", fontsize=FONT_SIZE)
     return canvas

@@ -12,15 +12,15 @@ from imdbcls.comparison.views.extent import shown_groups
 MAX_SHOWN = 400
 MAX_PER_PAIR = 25
 MAX_TEXT_CHARACTERS = 4_000
-LABEL, ALL = "label", "all"  # reasons that do not name two groups
+LABEL, ALL = "label", "all"  # reasons other than a disagreement between two groups
 
 
 @dataclass(frozen=True)
 class GroupPrediction:
-    """The predictions of one group for a document."""
+    """The predictions of one group for one document, summarized over seeds."""
 
     group: str
-    right: float  # share of the seeds that are right
+    right: float  # share of seeds that predict the label
     probability: float  # of the label, mean over seeds
 
 
@@ -42,9 +42,9 @@ class ReadingList:
 
 
 def reading_list(study: Study, comparison: Comparison, texts: Mapping[str, str]) -> ReadingList:
-    """Choose the clearest documents of each kind. `texts` has the known document texts by id.
+    """Choose the clearest documents for each reason. `texts` maps ids to the document texts that could be read.
 
-    Uses only the groups that the views show side by side, because the list grows with the number of groups and pairs.
+    Only the groups returned by `shown_groups` are included, because the list grows with the number of groups and pairs.
     """
     by_name = {group.name: group for group in study.groups}
     groups = [by_name[shown.name] for shown in shown_groups(comparison.groups)]
@@ -70,7 +70,10 @@ def reading_list(study: Study, comparison: Comparison, texts: Mapping[str, str])
 
 
 def reasons_by_id(comparison: Comparison, names: set[str]) -> tuple[dict[str, list[str]], dict[str, str]]:
-    """Return the reasons to list each document, clearest documents first, and the description of each reason."""
+    """Return the reasons for each document id, clearest documents first, and a description of each reason.
+
+    Only disagreements between the groups in `names` are reasons.
+    """
     reasons: dict[str, list[str]] = {}
     descriptions = {LABEL: "suspected label error", ALL: "misclassified by every run"}
     for error in comparison.label_errors[: MAX_SHOWN // 4]:
@@ -92,7 +95,7 @@ def num_candidates(comparison: Comparison) -> int:
 
 
 def rows_of(group: Group, ids: Sequence[str]) -> dict[str, int]:
-    """Return the row of each id that the group has. The ids of a group are sorted."""
+    """Return the row of each id in the group's predictions, which are sorted by id. Other ids are left out."""
     rows = np.searchsorted(group.ids, np.array(ids, dtype=object))
     return {id_: int(row) for id_, row in zip(ids, rows, strict=True) if row < len(group.ids) and group.ids[row] == id_}
 

@@ -1,6 +1,6 @@
 """Draw SVG elements as strings: scales, lines, texts and markers.
 
-Colours are CSS classes (`s0` to `s7` for groups), so one drawing works in light mode, dark mode and print.
+Colours are CSS classes (`s0` to `s7` for groups), so the same drawing works in light mode, dark mode and print.
 """
 
 import html
@@ -40,7 +40,7 @@ class Scale:
 
 
 def figure(width: float, height: float, label: str, parts: Sequence[str], name: str = "") -> str:
-    """Return a complete drawing. `label` is its text alternative for screen readers."""
+    """Return a complete drawing. `label` is the text alternative for screen readers."""
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" class="figure {name}" viewBox="0 0 {width:g} {height:g}" role="img" '
         f'aria-label="{html.escape(label)}">{"".join(parts)}</svg>'

@@ -1,4 +1,4 @@
-"""Draw the figures of a comparison as SVG for the page. Narrow drawings have the width of a phone."""
+"""Draw the figures of a comparison as SVG for the page. Narrow drawings fit the screen of a phone."""
 
 import re
 from collections.abc import Mapping
@@ -22,7 +22,7 @@ WIDE, NARROW = 960, 360
 
 
 def drawings_of(figures: Mapping[str, Figure]) -> dict[str, str]:
-    """Return the drawings by name. Wide figures also have a drawing `<name>_narrow`."""
+    """Return the drawings by name. Some figures have a second drawing, `<name>_narrow`, for narrow screens."""
     drawings = {}
     for name, figure in figures.items():
         match figure:
@@ -64,7 +64,7 @@ def panel_axes(plot: CurvePlot | CostPlane, x: svg.Scale, y: svg.Scale) -> str:
 def interval_drawing(plot: IntervalPlot, width: int) -> str:
     """Draw the interval, mean and seeds of each row. A margin adds a zero line and a shaded band.
 
-    Narrow drawings have the label above its row.
+    In narrow drawings, the label of a row is above its interval.
     """
     narrow = width == NARROW
     label_width = 12 + 7 * min(38, max(len(row.label) for row in plot.rows))
@@ -143,7 +143,7 @@ def cost_drawing(plot: CostPlane) -> str:
 def reliability_drawing(plot: ReliabilityPlot) -> str:
     """Draw one group's curve in its colour and the others in grey. Bars show the share of predictions per bin."""
     size, left, bottom = 220, 34, 192
-    low, shown = plot.axis.low, plot.groups[plot.group].reliability
+    low, bins = plot.axis.low, plot.groups[plot.group].reliability
     x, y = scale(plot.axis, left, size - 8), scale(plot.axis, bottom, 20)
     parts = [svg.text(left, 12, short_name(plot.name, 26), "label strong")]
     for tick in plot.axis.ticks(4):
@@ -152,14 +152,14 @@ def reliability_drawing(plot: ReliabilityPlot) -> str:
             svg.text(left - 5, y(tick) + 4, f"{tick:g}", "tick", "end"),
         ]
         parts.append(svg.text(x(tick), bottom + 15, f"{tick:g}", "tick", "middle"))
-    for point in shown:
+    for point in bins:
         height = point.share * (bottom - 20)
         parts.append(svg.box(x(point.confidence) - 6, bottom - height, 12, height, "share"))
     parts.append(svg.line(x(low), y(low), x(1), y(1), "ideal"))
     for i in plot.order:
         points = [(x(p.confidence), y(p.accuracy)) for p in plot.groups[i].reliability]
         parts.append(svg.path(points, f"curve {svg.colour(i)}" if i == plot.group else "behind"))
-    for point in shown:
+    for point in bins:
         share = f"{100 * point.share:.1f} % of predictions"
         tip = f"confidence {point.confidence:.2f}: accuracy {point.accuracy:.2f} ({share})"
         spot = x(point.confidence), y(point.accuracy)

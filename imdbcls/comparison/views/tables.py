@@ -1,4 +1,4 @@
-"""The tables of a comparison, one per question, as rows of text. All views show the same tables."""
+"""The tables of a comparison, each of which answers one question. All views show the same tables."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ class Table:
 
     @property
     def num_text_columns(self) -> int:
-        """Number of leading columns that are left-aligned: the name, and the rank if the table has one."""
+        """Number of left-aligned columns at the left: the name, preceded by the rank if the table has a rank."""
         return 2 if self.header[0] == "" else 1
 
 
@@ -57,7 +57,8 @@ def ranking(groups: Sequence[GroupSummary]) -> Table:
     if not any(several):
         covers = "documents only, because seeds were not varied"
     note = (
-        f"The interval covers the variation over {covers}. Tune settings such as lr by validation, not by this table."
+        f"The interval covers the variation over {covers}. To tune settings such as lr, use validation accuracy, not "
+        "test accuracy."
     )
     return Table("ranking", "Which group is best?", header, rows, note)
 
@@ -87,8 +88,9 @@ def differences(pairs: Sequence[PairResult], margin: float, note_on_shown: str) 
     note = (
         "p (documents): permutation test over documents, for these trained models. p (+ seeds): test over documents "
         'and seeds. Both are Holm-corrected, and "better" needs both below 0.05. The intervals are not corrected for '
-        f"multiple comparisons. Within {points(margin)}: shown to be equivalent (TOST). Detectable: the smallest true "
-        "difference that this study detects with 80 % power; underpowered: it is larger than the margin."
+        f"multiple comparisons. Within {points(margin)}: whether equivalence is shown (TOST). Detectable: the smallest "
+        "true difference that this study detects with 80 % power. Underpowered: the detectable difference is larger "
+        "than the margin."
     )
     note = f"{note_on_shown} {note}".strip()
     return Table("differences", "Which differences are significant?", header, rows, note)
@@ -110,7 +112,7 @@ def flips(pairs: Sequence[PairResult]) -> Table:
         "McNemar's test compares two trained models. It is not corrected for multiple testing and does not affect the "
         "verdict."
     )
-    return Table("flips", "How many documents does only one of the two get right?", header, rows, note)
+    return Table("flips", "How many documents does only one group of a pair get right?", header, rows, note)
 
 
 def costs(groups: Sequence[GroupSummary], pareto: Mapping[str, tuple[str, ...]]) -> Table:
@@ -140,8 +142,8 @@ def costs(groups: Sequence[GroupSummary], pareto: Mapping[str, tuple[str, ...]])
         "Pareto front",
     ]
     note = (
-        "Pareto front: the costs at which no other group is both as accurate and as cheap. ms p50 and p95: latency of "
-        "one document, median and 95th percentile."
+        "Pareto front: the costs for which every other group is less accurate or costs more. ms p50 and ms p95: median "
+        "and 95th percentile of the latency for one document."
     )
     return Table("costs", "What does each group cost?", header, rows, note)
 
@@ -179,7 +181,7 @@ def parts(groups: Sequence[GroupSummary]) -> list[Table]:
         rows = part_rows(by_group)
         if rows:
             note = (
-                "In brackets: the number of documents, where it differs between groups."
+                "In brackets: the number of documents, if it differs between groups."
                 if NONE in {row[1] for row in rows}
                 else ""
             )
@@ -188,14 +190,14 @@ def parts(groups: Sequence[GroupSummary]) -> list[Table]:
 
 
 def part_rows(by_group: Sequence[Sequence[PartAccuracy]]) -> list[list[str]]:
-    """Return a row per part that has documents: its name, the number of documents, and each group's accuracy."""
+    """Return a row for each part that has documents: name, number of documents, and accuracy of each group."""
     part_of = [{part.name: part for part in parts} for parts in by_group]
     rows = []
     for name in dict.fromkeys(part.name for parts in by_group for part in parts):
         found = [parts.get(name) for parts in part_of]
         counts = [0 if part is None else part.num_documents for part in found]
         cells = [NONE if part is None or part.accuracy is None else percent(part.accuracy.mean) for part in found]
-        if len({count for count in counts if count}) > 1:  # another tokenizer or max_length
+        if len({count for count in counts if count}) > 1:  # the groups differ in their tokenizer or max_length
             cells = [f"{cell} ({count:,})" if count else NONE for cell, count in zip(cells, counts, strict=True)]
             rows.append([name, NONE, *cells])
         elif any(counts):
@@ -212,7 +214,7 @@ def mean_and_interval(metric: MetricSummary | None) -> tuple[str, str]:
 
 
 def detectable(difference: float | None) -> str:
-    """Format a detectable difference in points. With few, very different seeds it can exceed 100 points."""
+    """Format a detectable difference in points. It can exceed 100 points if a few seeds give very different results."""
     if difference is None:
         return NONE
     return f"{100 * difference:.2f}" if difference < 1 else "> 100"

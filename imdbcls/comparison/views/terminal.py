@@ -11,7 +11,7 @@ from imdbcls.runtime.text_table import text_table
 
 
 def terminal_text(comparison: Comparison, table_width: int | None = None) -> str:
-    """Return headline, tables, verdicts and notes. Tables wrap to `table_width` columns, if given."""
+    """Return the headline, tables, verdicts and notes. If `table_width` is given, tables wrap to this many columns."""
     width = max(60, shutil.get_terminal_size((100, 24)).columns)
     blocks = [wrapped(headline(comparison), width)]
     for table in tables_of(comparison):
@@ -23,7 +23,7 @@ def terminal_text(comparison: Comparison, table_width: int | None = None) -> str
             )
     blocks.append(
         wrapped(
-            "Suspected label errors (all groups confidently predict one class that is not the label): "
+            "Suspected label errors (all groups confidently predict the same class, which is not the label): "
             f"{len(comparison.label_errors):,}. Documents that every run misclassifies: "
             f"{len(comparison.wrong_for_all):,}.",
             width,

@@ -1,4 +1,4 @@
-"""Verdicts and headline of a comparison as sentences, for readers who are not statisticians."""
+"""The headline and the verdicts of a comparison as sentences, for readers who are not statisticians."""
 
 from collections.abc import Sequence
 
@@ -7,7 +7,7 @@ from imdbcls.comparison.results import Comparison, PairResult
 from imdbcls.comparison.verdicts import Outcome
 
 MAX_LISTED = 12  # names in one clause
-CLAUSES = {  # parts of the headline, by the outcome for the best group
+CLAUSES = {  # clauses of the headline, by the verdict on the best group and the groups named in {}
     "better": "is better than {}",
     "here": "scored higher than {} in these runs",
     "worse": "is worse than {} on the documents that both groups share",
@@ -18,7 +18,7 @@ CLAUSES = {  # parts of the headline, by the outcome for the best group
 
 
 def verdict(pair: PairResult) -> str:
-    """Return the sentence for one pair."""
+    """Return the verdict on one pair, with its caveats."""
     sentence = decision(pair)
     if pair.outcome is not Outcome.UNTESTED and not pair.seeds_varied:
         sentence += " (seeds were not varied, so this holds only for these trained models; another seed may reverse it)"
@@ -48,7 +48,7 @@ def better(pair: PairResult) -> str:
     if pair.equivalent:
         sentence += f"; the difference is significant, but smaller than the margin of {points(pair.margin)} points"
     elif detectable is not None and abs(pair.difference) < detectable:
-        sentence += "; the study is underpowered for a difference of this size, so it may be overestimated"
+        sentence += "; the study is underpowered for a difference of this size, so the difference may be overestimated"
     return sentence
 
 
@@ -64,10 +64,10 @@ def undecided(pair: PairResult) -> str:
 
 
 def headline(comparison: Comparison) -> str:
-    """Return the result of the study in a few sentences: the best group against each of the others."""
+    """Return the result of the study in a few sentences: the best group compared with every other group."""
     best = comparison.groups[0].name
     if len(comparison.groups) == 1:
-        return f"{best} is the only group; there is nothing to compare it with."
+        return f"{best} is the only group, so there is nothing to compare it with."
     pairs = [pair for pair in comparison.pairs if best in (pair.a, pair.b)]
     others: dict[str, list[str]] = {key: [] for key in CLAUSES}
     for pair in pairs:
@@ -77,8 +77,8 @@ def headline(comparison: Comparison) -> str:
     text = f"{best} has the highest accuracy. It {'; it '.join(clauses)}."
     if not all(pair.seeds_varied or pair.problem for pair in pairs):
         text += (
-            " A group with one seed is compared only as it was trained: another seed may give another result. Train "
-            "several seeds of each group."
+            " For a group with one seed, the result holds only for this trained model: another seed may give another "
+            "result. Train several seeds of each group."
         )
     if flags := dict.fromkeys(flag for pair in pairs for flag in pair.flags):
         text += f" Note: {listed(list(flags))}."
@@ -86,14 +86,14 @@ def headline(comparison: Comparison) -> str:
 
 
 def listed(names: Sequence[str]) -> str:
-    """Join names with commas and "and". More than `MAX_LISTED` names end in a count."""
+    """Join names with commas and "and". If there are more than `MAX_LISTED`, replace the last ones by their number."""
     if len(names) > MAX_LISTED:
         names = [*names[: MAX_LISTED - 1], f"{len(names) - MAX_LISTED + 1:,} others"]
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
 def measured(pair: PairResult) -> str:
-    """Return the difference ± half the width of its interval in points, with a second decimal for narrow intervals."""
+    """Return the difference ± half the width of its interval, in points. Narrow intervals get a second decimal."""
     half_width = (pair.high - pair.low) / 2
     decimals = 1 if half_width >= 0.00095 else 2
     return f"{abs(100 * pair.difference):.{decimals}f} ± {100 * half_width:.{decimals}f} points"
@@ -105,7 +105,7 @@ def points(fraction: float) -> str:
 
 
 def p_text(p: float | None) -> str:
-    """Format a p-value to follow the letter p: `= 0.012` or `< 0.001`."""
+    """Format a p-value for a sentence, to follow the letter p: `= 0.012` or `< 0.001`."""
     if p is None:
         return "not tested"
     return "< 0.001" if p < 0.001 else f"= {p:.3f}" if p < 0.1 else f"= {p:.2f}"
