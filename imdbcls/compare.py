@@ -4,7 +4,7 @@ Reads the run folders of a study, tests every pair of groups over documents and 
 Writes comparison.html, .json, .md, .csv and figures. Needs neither a server nor network access.
 """
 
-if __name__ == "__main__":  # before the other imports, which can fail for lack of memory or threads
+if __name__ == "__main__":  # before the other imports, which can hit a limit of memory or threads
     from imdbcls.runtime.entry import set_up_streams
 
     set_up_streams()

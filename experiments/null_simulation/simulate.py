@@ -1,8 +1,10 @@
-"""Simulate null comparisons and count how often each test rejects: `python experiments/null_simulation/simulate.py`.
+"""Simulate studies of two equally good groups, and count how often each test rejects.
 
-In a simulated study, documents differ in difficulty, which both groups share. Each group has an interaction with each
-document (zero on average), and each seed has an effect on all documents. Prints the tables of the README, which takes
-about ten minutes (`--studies 100` for a quick look).
+Run `python experiments/null_simulation/simulate.py`. It prints the tables of the README and takes about ten minutes;
+`--studies 100` is faster but less precise.
+
+The documents of a study differ in difficulty, which is the same for both groups. In addition, each group has a random
+interaction with each document, and each seed has a random effect on all documents. Both are zero on average.
 """
 
 import argparse
@@ -58,9 +60,10 @@ def rejection_rates(
     film_sd: float = 0.0,
     clusters_N: np.ndarray | None = None,
 ) -> list[float]:
-    """Return the rejection rates over null comparisons of the interval, permutation test, verdict and pooled test.
+    """Return how often the interval, the permutation test, the verdict and the pooled test reject, as fractions.
 
-    If `clusters_N` is given, the first three use these clusters.
+    The two groups are equally good, so every rejection is a false positive. If `clusters_N` is given, all tests except
+    the pooled test use these clusters.
     """
     generator = np.random.default_rng([num_seeds, int(100 * interaction_sd), int(100 * seed_sd), int(100 * film_sd)])
     weights = document_weights(clusters_N)
@@ -84,8 +87,8 @@ def simulate(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the outcomes (S, N) of two groups, 1 for right and 0 for wrong.
 
-    All parameters are on the latent scale: `interaction_sd` is the standard deviation of the interaction of group and
-    document, `seed_sd` that of the seed effects, `film_sd` that of the interaction of group and film, and `lead` the
+    All parameters are on the latent scale. `interaction_sd`, `seed_sd` and `film_sd` are the standard deviations of the
+    interaction of group and document, of the seed effects, and of the interaction of group and film. `lead` is the
     advantage of the first group.
     """
     difficulty = generator.normal(2.2, 1.6, NUM_DOCUMENTS)
@@ -108,8 +111,8 @@ def evaluate_pair(
 ) -> tuple[Estimate, float, bool]:
     """Return the estimate, the p-value of the permutation test, and whether the verdict is "better".
 
-    Does the same as `imdbcls.comparison.pairs` for one pair, but reuses the document draws for all studies, which is
-    faster.
+    The result is that of `imdbcls.comparison.pairs` for one pair. This function is faster, because all studies use the
+    same bootstrap resamples (`weights`).
     """
     draws = weights @ np.concatenate([correct, other]).T
     num_units = num_independent(NUM_DOCUMENTS, clusters_N)
@@ -125,7 +128,7 @@ def pooled_p(correct: np.ndarray, other: np.ndarray) -> float:
 
 
 def document_weights(clusters_N: np.ndarray | None = None) -> np.ndarray:
-    """Return the weight of each document in each bootstrap resample (B, N), of documents or of clusters."""
+    """Return the weight of each document in each bootstrap resample (B, N), of documents or of entire clusters."""
     generator = np.random.default_rng(1)
     num_units = num_independent(NUM_DOCUMENTS, clusters_N)
     counts = generator.multinomial(num_units, np.full(num_units, 1 / num_units), NUM_DRAWS)

@@ -4,7 +4,7 @@
     python experiments/recipes/recipes.py table IMDB
 
 The table has one row per recipe: mean accuracy, difference from the default with its paired interval over documents and
-seeds, and p-value after Holm correction over all rows. All of them come from imdbcls.comparison.
+seeds, and p-value after Holm correction for all rows. `imdbcls.comparison` computes all these values.
 """
 
 import argparse
@@ -29,17 +29,17 @@ COMMON = (
 )
 SEEDS = (0, 1, 2)
 MARGIN = 0.005  # equivalence margin: half a point of accuracy
-# Each value is the usual one according to its description in conf/, fixed in advance. Nothing was tuned.
+# Each option has the value that its description in conf/ calls usual. The values were fixed in advance and not tuned.
 RECIPES = {
     "default": (),
-    "lion": ("optimizer=lion", "lr=1e-5"),  # a fifth of AdamW's
+    "lion": ("optimizer=lion", "lr=1e-5"),  # a fifth of AdamW's learning rate
     "head_lr": ("optimizer.head_lr=10",),
     "layer_decay": ("optimizer.layer_decay=0.9",),
     "label_smoothing": ("loss.label_smoothing=0.1",),
     "focal": ("loss=focal",),
     "r_drop": ("loss.r_drop=1",),
     "ema": ("trainer.ema_decay=0.98",),  # averages about 50 of the 250 steps
-    "lora": ("backbone.lora_rank=8", "lr=5e-4"),  # ten times the lr of full fine-tuning
+    "lora": ("backbone.lora_rank=8", "lr=5e-4"),  # ten times the learning rate of full fine-tuning
     "freeze_3": ("backbone.freeze=3",),
     "freeze": ("backbone.freeze=true", "lr=1e-3"),  # only the head is trained, from scratch
     "gradient_checkpointing": ("backbone.gradient_checkpointing=true",),
@@ -61,14 +61,17 @@ def main() -> None:
         for name in chosen:
             seeds = f"seed={','.join(map(str, SEEDS))}"
             command = [sys.executable, "-m", "imdbcls.train", "--multirun", *merged(common, RECIPES[name]), seeds]
-            subprocess.run(command, check=False)  # after a failure, continue; the table leaves the recipe out
+            subprocess.run(command, check=False)  # if a recipe fails, continue; the table reports it as missing
     else:
         with user_errors():
             print("\n".join(table(common)))
 
 
 def table(common: list[str]) -> Iterator[str]:
-    """Yield the lines of a Markdown table: the default, then the recipes, best first, then missing recipes."""
+    """Yield the lines of a Markdown table with the default and the recipes, best first, and of a list below it.
+
+    The list contains the verdict on each recipe, and the recipes that were not run or failed.
+    """
     config = imdbcls.compose(*common)
     by_hash = {group.runs[0].result["group_hash"]: group for group in read_study(config.folder.parent).groups}
     groups = {name: by_hash.get(group_hash(imdbcls.compose(*merged(common, own)))) for name, own in RECIPES.items()}
@@ -95,7 +98,7 @@ def table(common: list[str]) -> Iterator[str]:
 
 
 def merged(common: list[str], own: tuple[str, ...]) -> list[str]:
-    """Return the overrides of a recipe. Its own overrides replace common ones with the same key."""
+    """Return all overrides of a recipe. Its own overrides replace common overrides with the same key."""
     keys = {text.split("=")[0] for text in own}
     return [text for text in common if text.split("=")[0] not in keys] + list(own)
 

@@ -249,6 +249,6 @@ def test_full_disk_keeps_the_old_comparison_complete(finished: Path, tmp_path: P
     command = [sys.executable, "-c", limited, limit, str(study), "--margin", "0.4"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
     assert done.returncode == 2 and "Traceback" not in done.stderr
-    assert f"{largest} cannot be written (File too large); no file of the comparison was changed." in done.stderr
+    assert f"{largest} cannot be written (File too large). No file of the comparison was changed." in done.stderr
     assert {path: path.read_bytes() for path in study.rglob("comparison*") if path.is_file()} == before
     assert not list(study.rglob("*.tmp"))
