@@ -60,8 +60,8 @@ def encode(
     - `token_indices_N`: flat indices of the non-padding tokens. Computing them here waits for the device on CUDA.
     - `all_layers`: return hidden_LBTD instead: the embeddings, then each layer.
     - `first_token_only`: an accelerated encoder computes only the first token in its last layer and returns hidden_B1D
-      in float32. Not together with `all_layers`.
-    - `compile`: wraps the function that runs the encoder, for example `torch.compile`.
+      in float32. Ignored if `all_layers` is set.
+    - `compile`: applied to the function that runs the encoder, for example `torch.compile`; None to run it uncompiled.
     """
     wrap = compile or (lambda function: function)
     if unpadded.is_enabled(encoder) and unpadded.applies(input_ids_BT.device):

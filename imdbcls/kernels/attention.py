@@ -3,11 +3,11 @@
 PyTorch's fused CPU attention is fast in forward and slow in backward: 47 ms, against 17 ms for this code, with 16
 documents of 272 tokens. So only the forward pass uses it.
 
-In the backward pass, each head of width D gets a few more columns. Then one matrix product yields the logarithm of the
-attention probabilities, including the padding mask,
+In the backward pass, the matrices of each head (width D) get a few more columns. Then one matrix product yields the
+logarithm of the attention probabilities, including the padding mask,
     scale * q.k - logsumexp + key bias
 and another yields dO.v - rowsum(dO * O). The products accumulate in float32, so the logarithm is rounded only once,
-after the subtraction. A bfloat16 probability is therefore as accurate as one from a float32 softmax.
+after the subtraction. A bfloat16 probability is therefore as accurate as a probability from a float32 softmax.
 
 Shape suffixes: B documents, T tokens (padded), A attention heads, D width of a head, E width of an extended head,
 R = B * A rows, C rows of a chunk, H = A * D hidden size.
@@ -19,12 +19,12 @@ import torch
 from torch import Tensor
 
 _PADDING_BIAS = -30000.0  # added to the log probability of a padded key: exp(-30000) is zero in every dtype
-# Size of the scores in one chunk: a larger chunk does not fit into the cache, a smaller one needs more calls.
+# The size of the scores in one chunk. Larger chunks do not fit into the cache; smaller chunks need more calls.
 _CHUNK_BYTES = 8 << 20
 
 
 class KeyMask:
-    """The padding mask of a batch as an additive bias, in the shapes for forward and backward; None without padding."""
+    """The padding mask of a batch as additive biases for forward and backward. They are None without padding."""
 
     def __init__(self, mask_BT: Tensor, dtype: torch.dtype) -> None:
         """Build the biases from `mask_BT`, which is True at non-padding tokens."""
@@ -54,7 +54,7 @@ def attention_backward(
     query_BATD, key_BATD, value_BATD = qkv_BT3AD.permute(2, 0, 3, 1, 4).unbind(0)
     query_BATE, key_BATE = _extend(query_BATD * scale), _extend(key_BATD)
     value_BATE, d_context_BATE = _extend(value_BATD), _extend(d_context_BTAD.transpose(1, 2))
-    # In float32, including the products, because the gradient of a score is a small difference of large numbers.
+    # Use float32, also for the products, because the gradient of a score is a small difference of large numbers.
     delta_BAT = (d_context_BTAD.float() * context_BTAD).sum(-1).transpose(1, 2)
     _write_pair(query_BATE, width, -logsumexp_BAT)
     _write_pair(d_context_BATE, width, -delta_BAT)
@@ -68,7 +68,7 @@ def attention_backward(
     d_qkv_BT3AD = torch.empty_like(qkv_BT3AD)
     d_qkv_3BATD = d_qkv_BT3AD.permute(2, 0, 3, 1, 4)
     torch.mul(d_query_BATE[..., :width], scale, out=d_qkv_3BATD[0])
-    d_qkv_3BATD[1] = d_key_BATE[..., :width]  # already scaled, because the query was
+    d_qkv_3BATD[1] = d_key_BATE[..., :width]  # already scaled, because the query was scaled
     d_qkv_3BATD[2] = d_value_BATE[..., :width]
     return d_qkv_BT3AD
 
@@ -111,7 +111,7 @@ def _extended_width(width: int) -> int:
 
 
 def _write_pair(target_BATE: Tensor, column: int, value_BAT: Tensor) -> None:
-    """Write a float32 value as the sum of two columns in the target's dtype; in bfloat16 this keeps 16 bits."""
+    """Write a float32 value as the sum of two columns in the target's dtype, with 16 bits of precision in bfloat16."""
     high_BAT = value_BAT.to(target_BATE.dtype)
     target_BATE[..., column] = high_BAT
     target_BATE[..., column + 1] = value_BAT - high_BAT

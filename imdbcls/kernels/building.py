@@ -1,8 +1,8 @@
 """Compile the CPU kernels (`csrc`) with the user's C compiler, into the cache or a private folder.
 
-A cached library runs as code. So the cache is used only if no other user can write to it (`ownership.py`), and the file
-descriptor that was checked is also the one that is loaded. If the compiler hangs, the cache records this for a day, so
-that not every process waits for it.
+A cached library runs as code. So the cache is used only if no other user can write to it (`ownership.py`), and the
+library is loaded through the file descriptor that was checked. If the compiler hangs, the cache records this for a day,
+so that other processes do not wait for the compiler again.
 """
 
 import errno
@@ -62,19 +62,22 @@ LIBRARIES = {
 
 
 class KernelsMissingError(Exception):
-    """An error: the compiled kernels are not available. The message is for the user."""
+    """Raised if the compiled kernels are not available. The message is for the user."""
 
 
 class CacheRefusedError(Exception):
-    """An error: the cache cannot be used for code. The message is for the user; another folder may be used instead."""
+    """Raised if the cache must not be used for code. The message is for the user. The caller can use another folder."""
 
 
 class DamagedObjectError(Exception):
-    """An error: a cached library must not be loaded and has to be built again."""
+    """Raised if a cached library must not be loaded and has to be built again."""
 
 
 def object_path(dtype: torch.dtype, folder: Path | None = None) -> Path:
-    """Return the path of the library, whose name hashes all its inputs. Raises KernelsMissingError."""
+    """Return the path of the library for a dtype. Its name is a hash of the sources, flags, compiler and processor.
+
+    Raises KernelsMissingError if this machine cannot compile or run the kernels.
+    """
     library = LIBRARIES[dtype]
     parts = [source_text(name) for name in (*library.sources, *library.headers)]
     parts += [*library.flags, compiler_version(), _processor(dtype), _openmp()]
@@ -89,7 +92,8 @@ def cache_folder() -> Path:
 def require_cache(make: bool = True) -> Path:
     """Return the kernel folder of the cache. Create it if `make`, else only check that it could be created.
 
-    Raises CacheRefusedError if it cannot be written, if others can write to it, or if its disk is mounted `noexec`.
+    Raises CacheRefusedError if the folder is not writable, if other users can write to it, or if its disk is mounted
+    `noexec`.
     """
     folder = cache_folder()
     try:
@@ -108,7 +112,7 @@ def require_cache(make: bool = True) -> Path:
         ) from error
     if risk is not None:
         raise CacheRefusedError(
-            f"the kernel cache is not private: {risk}, or set IMDBCLS_CACHE to a folder of your own"
+            f"the kernel cache is not private: {risk}, or set IMDBCLS_CACHE to a folder that only you can write to"
         )
     if is_noexec:
         raise CacheRefusedError(
@@ -119,9 +123,9 @@ def require_cache(make: bool = True) -> Path:
 
 
 def open_object(path: Path) -> int:
-    """Open a library after checking that it is complete and that only this user can write it; return the descriptor.
+    """Open a library, check that it is complete and that only this user can write to it, and return its descriptor.
 
-    Raises FileNotFoundError, or DamagedObjectError if a check fails.
+    Raises FileNotFoundError if there is no library, and DamagedObjectError if a check fails.
     """
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
@@ -146,7 +150,7 @@ def open_object(path: Path) -> int:
 
 
 def build(dtype: torch.dtype, folder: Path) -> Path:
-    """Compile the library and move it into `folder` atomically.
+    """Compile the library for a dtype and move it into `folder` atomically.
 
     Raises KernelsMissingError if the compiler fails, and CacheRefusedError if the folder cannot be written.
     """
@@ -159,7 +163,7 @@ def build(dtype: torch.dtype, folder: Path) -> Path:
                 (scratch / source).write_text(text, encoding="utf-8")
             _run([*compiler(), *library.flags, "-c", *library.sources], scratch, deadline)
             objects = [source.replace(".c", ".o") for source in library.sources]
-            # Link PyTorch's own OpenMP library by its path: a second library would start a second set of threads.
+            # Link PyTorch's own OpenMP library by its path. A second library would start a second set of threads.
             _run([*compiler(), "-shared", "-o", "kernels.so", *objects, _openmp(), "-lm"], scratch, deadline)
             built = scratch / "kernels.so"
             if not built.is_file() or built.is_symlink():
@@ -206,7 +210,7 @@ def _recorded(record: Path) -> str | None:
         return None
     if not 0 <= age < _RETRY_AFTER:
         return None
-    return f"{reason} {age / 3600:.1f} hours ago; run python -m imdbcls.doctor to try it again"
+    return f"{age / 3600:.1f} hours ago, {reason}; run python -m imdbcls.doctor to try the compiler again"
 
 
 def _record(record: Path, reason: str) -> None:
@@ -239,7 +243,7 @@ def _processor(dtype: torch.dtype) -> str:
     Raises KernelsMissingError if the processor does not support the kernels.
     """
     if not is_linux_on_x86():
-        raise KernelsMissingError(f"they need Linux on x86-64, but this is {sys.platform} {platform.machine()}")
+        raise KernelsMissingError(f"the kernels need Linux on x86-64, but this is {sys.platform} {platform.machine()}")
     if dtype == torch.bfloat16 and not torch.cpu._is_avx512_bf16_supported():
         raise KernelsMissingError("this processor has no bfloat16 instructions (AVX512-BF16)")
     if dtype == torch.float32 and not torch.cpu._is_avx2_supported():
@@ -266,7 +270,7 @@ def compiler() -> list[str]:
         raise KernelsMissingError(
             f"no C compiler was found ({' '.join(command) or 'CC is empty'}); install gcc, or set CC"
         )
-    # The compiler runs in the folder of the sources, so make a relative path absolute.
+    # The compiler runs in the folder of the sources, so a relative path to the compiler must become absolute.
     return [os.path.abspath(command[0]) if "/" in command[0] else command[0], *command[1:]]
 
 
@@ -288,7 +292,7 @@ def _openmp() -> str:
     """
     found = re.findall(r"/\S*/lib(?:gomp|iomp)[^/\s]*\.so\S*", _proc("self/maps"))
     if not found:
-        raise KernelsMissingError("PyTorch has not loaded an OpenMP library, which the kernels must share")
+        raise KernelsMissingError("the kernels need PyTorch's OpenMP library, but PyTorch has not loaded it")
     own = [path for path in found if Path(path).is_relative_to(Path(torch.__file__).parent)]
     return (own or found)[0]
 
@@ -307,7 +311,7 @@ def _run(command: list[str], folder: Path | None, deadline: float) -> str:
         )
     except OSError as error:
         raise KernelsMissingError(f"{command[0]} cannot be run ({error})") from error
-    output = in_background(lambda: _read(process))  # a child of the compiler that keeps running may keep the pipe open
+    output = in_background(lambda: _read(process))  # because a child process of the compiler may keep the pipe open
     try:
         process.wait(max(seconds, 0))
     except BaseException as error:

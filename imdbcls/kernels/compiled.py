@@ -1,10 +1,10 @@
-"""An encoder layer with compiled kernels. They fuse all operations between two matrix products (`products.py`).
+"""An encoder layer with compiled kernels, which fuse all operations between two matrix products (`products.py`).
 
 The rows are the tokens of all documents, one after another, without padding. In bfloat16, rows of zeros follow, because
 matrix products need a rounded number of rows (`padded_rows`).
 
-A layer returns its output twice. Its gradient then arrives in two parts, one through the products and one through the
-residual connection, and the kernel that reads the two parts adds them.
+A layer returns its output twice: for the products and for the residual connection of the next layer. The gradient of
+the output therefore arrives in two parts, and the kernel that reads the parts also adds them.
 
 Shape suffixes: N rows, B documents, H hidden size, A attention heads, D = H / A, F width of the feed-forward layer,
 W words of dropout mask bits in a row.
@@ -23,7 +23,7 @@ from imdbcls.kernels.products import linear, linear_backward, padded_rows, prepa
 
 
 class Dropout(NamedTuple):
-    """The dropout masks of one forward pass. A bit depends on the seed, the number of the mask, the row and column."""
+    """The dropout masks of one forward pass. A bit depends only on the seed, the mask number, the row and column."""
 
     probability: float
     seed: int
@@ -37,7 +37,7 @@ class Dropout(NamedTuple):
 
     @property
     def threshold(self) -> int:
-        """An element is dropped if its 32 random bits are below this threshold; exact to within 2^-33."""
+        """The threshold below which 32 random bits drop an element. The probability is exact to within 2^-33."""
         return min(round(self.probability * 2**32), 2**32 - 1)
 
     @property
@@ -73,7 +73,7 @@ class PackedBatch(NamedTuple):
 def compute_weights(kernels: Kernels, parameters: tuple[Tensor, ...]) -> Weights:
     """Prepare the sixteen parameters of a layer for the products; biases and norms stay in float32.
 
-    Each pass does this again; `layer.compute_weights` explains why.
+    Each pass prepares the parameters again; `layer.compute_weights` explains why.
     """
     with torch.no_grad():
         query, query_bias, key, key_bias, value, value_bias, out, out_bias, *rest = parameters
@@ -101,8 +101,8 @@ class CompiledEmbeddings(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor]:
         """Compute the embeddings.
 
-        `indices` are three tensors (N,) of row numbers in the three tables. `padding` is the row of each table that
-        gets no gradient, or -1. `number` is the number of the dropout mask.
+        `indices` are three tensors (N,) of row numbers in the three tables. `padding` contains, for each table, the row
+        that gets no gradient, or -1. `number` is the number of the dropout mask.
         """
         sum_NH, *others = (table_VH[index_N] for table_VH, index_N in zip(tables_VH, indices, strict=True))
         for other_NH in others:
@@ -158,8 +158,8 @@ class CompiledLayer(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor]:
         """Compute the layer.
 
-        `residual_NH` has the same values as `x_NH`. `number` is the index of the layer. The values come from `weights`;
-        `parameters` are arguments only so that autograd assigns the gradients to them.
+        `residual_NH` has the same values as `x_NH`. `number` is the index of the layer. The layer is computed from
+        `weights`. `parameters` are arguments only so that autograd assigns the gradients to them.
         """
         y_NH, saved1 = _attention_block(x_NH, residual_NH, batch, number, weights)
         z_NH, saved2 = _feed_forward_block(y_NH, batch, number, weights)
@@ -179,7 +179,7 @@ class CompiledLayer(torch.autograd.Function):
             batch, d_z_NH, d_z2_NH, saved2, w.norm2_weight_H
         )
         d_up_NF = linear_backward(batch.kernels, d_down_NH, w.down_HF)
-        active_NF = torch.empty_like(up_NF)  # only weight_gradient reads it, and only the rows of tokens
+        active_NF = torch.empty_like(up_NF)  # only `weight_gradient` reads this, and only the rows of tokens
         d_up_BF = torch.empty((batch.kernels.blocks_of(batch.num_rows), up_NF.shape[1]))
         batch.kernels.call("gelu_backward", up_NF, d_up_NF, active_NF, d_up_BF, batch.num_rows, up_NF.shape[1])
         d_down_HF = weight_gradient(batch.kernels, d_down_NH, active_NF, batch.num_rows)
@@ -215,7 +215,7 @@ def _parts(gradients: tuple[Tensor | None, ...]) -> tuple[Tensor, Tensor | None]
 
 
 def _mask(batch: PackedBatch, number: int, width: int) -> tuple[Tensor | None, tuple[int, int, int, float]]:
-    """Allocate the bits of a dropout mask, or None; also return the kernel arguments that draw the mask."""
+    """Return an empty tensor for the bits of a dropout mask, or None, and the kernel arguments that draw the mask."""
     if batch.dropout is None:
         return None, (0, number, 0, 1.0)
     kept_NW = torch.empty((batch.num_rows, -(-width // constant("MASK_BITS"))), dtype=torch.int16)
@@ -223,7 +223,7 @@ def _mask(batch: PackedBatch, number: int, width: int) -> tuple[Tensor | None, t
 
 
 def inference_layer(x_NH: Tensor, batch: PackedBatch, number: int, weights: Weights) -> Tensor:
-    """Return the layer's output without a backward pass: nothing is saved, and buffers are reused."""
+    """Return the layer's output for a pass without backward: nothing is saved, and buffers are reused."""
     y_NH, _ = _attention_block(x_NH, x_NH, batch, number, weights, keep=False)
     z_NH, _ = _feed_forward_block(y_NH, batch, number, weights, keep=False)
     return z_NH
@@ -277,8 +277,8 @@ def _add_and_normalise(
 ) -> tuple[Tensor, tuple[Tensor | None, ...]]:
     """Return LayerNorm(residual + dropout(update)), and the tensors for backward.
 
-    These are the sum, its mean and reciprocal standard deviation (all None without `keep`), and the bits of dropout
-    mask number `mask` (None without dropout).
+    The tensors for backward are the sum, its mean and its reciprocal standard deviation (all None without `keep`), and
+    the bits of dropout mask number `mask` (None without dropout).
     """
     num_rows, width = batch.num_rows, update_NH.shape[1]
     out_NH = batch.empty_rows(width)
@@ -297,8 +297,8 @@ def _add_and_normalise_backward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return the gradients of the residual, of the update, and of three vectors in a (3, H) tensor.
 
-    The three vectors are the weight and bias of the layer norm, and the bias of the linear layer that
-    computes the update.
+    The three vectors are the weight and bias of the layer norm, and the bias of the linear layer that computes the
+    update.
     """
     sum_NH, mean_N, rstd_N, kept_NW = saved
     num_rows, width = batch.num_rows, d_out_NH.shape[1]

@@ -1,8 +1,8 @@
 """Parse the declarations of the compiled kernels (`csrc/kernels.h`), and check the arguments of each call.
 
-The C compiler checks the definitions against this header, and ctypes gets its types from it, so the two cannot differ.
-The name of each pointer ends in the shape of its data. `Function.checked` uses it to reject tensors that are too small,
-because a kernel would read and write past the end.
+The C compiler checks the definitions against this header, and the ctypes types are derived from it, so C and Python
+cannot disagree. The name of each pointer ends in the shape of its data. `Function.checked` uses this shape to reject
+tensors that are too small, because a kernel would read or write past their end.
 """
 
 import ctypes
@@ -63,7 +63,7 @@ class Function:
         self.num_elements = lru_cache(maxsize=256)(self._num_elements)
 
     def checked(self, arguments: Sequence[Tensor | int | float | None]) -> list[Any]:
-        """Check the arguments and return addresses and numbers for ctypes. Raises TypeError or ValueError."""
+        """Check the arguments and return them as addresses and numbers for ctypes. Raises TypeError or ValueError."""
         if len(arguments) != len(self.parameters):
             raise TypeError(f"{self.name} takes {len(self.parameters)} arguments, not {len(arguments)}")
         sizes = tuple(arguments[index] for index in self.sizes)
@@ -97,7 +97,7 @@ class Function:
         return kind(f"the CPU kernel {self.name} failed: {reason}")
 
     def _num_elements(self, sizes: tuple[Any, ...], num_rows: int | None) -> tuple[int, ...]:
-        """Return the minimum number of elements of each parameter, 0 for numbers. `num_rows` is the last offset."""
+        """Return the minimum number of elements of each parameter (0 for a number). `num_rows` is the last offset."""
         if any(not isinstance(size, int) or size < 0 for size in sizes):
             raise ValueError(f"{self.name}: a size in {sizes} is negative or not an integer")
         known = {self.parameters[index].name: size for index, size in zip(self.sizes, sizes, strict=True)}
@@ -168,5 +168,5 @@ def _parameter(declared: str, dtype: torch.dtype) -> Parameter:
 
 def _last_of(offsets: object) -> int:
     if not isinstance(offsets, Tensor) or offsets.dim() != 1 or len(offsets) == 0:
-        raise TypeError("the document offsets are not a tensor with one dimension")
+        raise TypeError("the document offsets are not a one-dimensional tensor, or are empty")
     return int(offsets[-1])

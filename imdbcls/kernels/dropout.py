@@ -22,7 +22,7 @@ class DropoutMasks:
         self._bits = np.random.SFC64(seed)
 
     def draw(self, num_rows: int, width: int, probability: float, dtype: torch.dtype) -> Tensor:
-        """Return a mask of shape (num_rows, width): 1 to keep an element, 0 to drop it. It is not scaled."""
+        """Return a mask of shape (num_rows, width): 1 to keep an element, 0 to drop it. The mask is not scaled."""
         words = self._bits.random_raw(-(-num_rows * width // 4) + 1)
         threshold = probability * _LEVELS
         fraction = threshold - math.floor(threshold)

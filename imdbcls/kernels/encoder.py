@@ -2,8 +2,8 @@
 
 `accelerate` replaces the `forward` method of a Hugging Face model. Its parameters and state dict do not change. Each
 layer becomes one autograd function with a hand-written backward pass. If there are compiled kernels for the processor
-and the dtype, the layers process only the non-padding tokens (`compiled.py`), else all B * T rows (`layer.py`). The
-library's `forward` still handles what these layers do not support: attention dropout, attention weights and 4-D masks.
+and the dtype, the layers process only the non-padding tokens (`compiled.py`). Otherwise they process all B * T rows
+(`layer.py`). The library's `forward` still runs if a pass needs attention dropout, attention weights or a 4-D mask.
 `first_token_only=True` skips most of the last layer, for heads that read only the first token (`first_token.py`).
 
 Shape suffixes: B documents, T tokens (padded), H hidden size, N rows, one per token.
@@ -33,36 +33,38 @@ from imdbcls.runtime.padding import cu_seqlens_of, token_indices, with_padding
 
 _MODEL_TYPES = {"bert", "roberta"}
 
-# The prepared weights within `inference_weights`, by encoder, layer and dtype. Each thread has its own mapping.
-_kept: ContextVar[dict[tuple[nn.Module, int, torch.dtype], layer.Weights] | None] = ContextVar("kept", default=None)
+# The prepared weights in a block of `inference_weights`, by encoder, layer and dtype. Each thread has its own mapping.
+_prepared: ContextVar[dict[tuple[nn.Module, int, torch.dtype], layer.Weights] | None] = ContextVar(
+    "prepared", default=None
+)
 
 
 @contextmanager
 def inference_weights() -> Iterator[None]:
-    """Prepare the weights of accelerated encoders only once for all passes in this block. No weight may change in it.
+    """Prepare the weights of accelerated encoders only once for all passes in this block.
 
-    This saves more than a third of the time for a single document. Passes that compute gradients still prepare their
-    own weights. A nested block prepares all weights again.
+    This saves more than a third of the time for a single document. No weight may change inside the block. Passes that
+    compute gradients still prepare their own weights. A nested block prepares all weights again.
     """
-    outer = _kept.get()
+    outer = _prepared.get()
     try:
-        _kept.set({})
+        _prepared.set({})
         yield
     finally:
-        _kept.set(outer)
+        _prepared.set(outer)
 
 
 def accelerate(encoder: PreTrainedModel) -> str | None:
-    """Replace `encoder.forward` in place with the forward of this module, if the encoder is supported.
+    """Replace `encoder.forward` with the `forward` of this module, if the encoder is supported.
 
-    The parameters do not change. Returns the reason why training on the CPU does not use the accelerated layers, for
-    log messages, or None if it uses them.
+    The parameters do not change. Returns the reason why training on the CPU does not use the accelerated layers, or
+    None if training uses them. Log messages show the reason.
     """
     reason = _fallback_reason(encoder)
     if reason is None:
         encoder.forward = MethodType(_forward, encoder)
         if encoder.config.attention_probs_dropout_prob > 0:
-            return "attention dropout is above 0, so training uses the library's layers and evaluation the fast ones"
+            return "attention dropout is above 0, so only evaluation uses the fast layers"
     return reason
 
 
@@ -82,7 +84,7 @@ def _allows_accelerated_layers(encoder: Any, training: bool) -> bool:
 
 
 def kernels_for(encoder: Any, dtype: torch.dtype) -> loading.Kernels | None:
-    """Return the compiled kernels that an accelerated encoder uses in this dtype, or None if it uses PyTorch's."""
+    """Return the compiled kernels that an accelerated encoder uses in this dtype, or None to use PyTorch."""
     if dtype not in (torch.bfloat16, torch.float32) or encoder.config.hidden_size > constant("MAX_COLUMNS"):
         return None
     return loading.load(dtype)
@@ -106,7 +108,7 @@ def _recomputes_activations(encoder: Any) -> bool:
 
 
 class _Inputs(NamedTuple):
-    """The input of the embeddings: ids_BT or embeddings_BTH. The library has a default for the fields that are None."""
+    """The input of the embeddings: ids_BT or embeddings_BTH. The library has defaults for fields that are None."""
 
     input_ids: Tensor | None
     token_type_ids: Tensor | None
@@ -269,7 +271,7 @@ def _compiled_embeddings(
     tables = (embeddings.word_embeddings, embeddings.token_type_embeddings, embeddings.position_embeddings)
     return compiled.CompiledEmbeddings.apply(
         batch,
-        2 * len(encoder.encoder.layer),  # the number of the dropout mask, after the two masks of each layer
+        2 * len(encoder.encoder.layer),  # the number of the dropout mask; the layers use the smaller numbers
         tuple(index.expand(mask_BT.shape).flatten()[indices_N] for index in (ids_BT, types_BT, positions_BT)),
         tuple(-1 if table.padding_idx is None else table.padding_idx for table in tables),
         embeddings.LayerNorm.weight,
@@ -281,14 +283,14 @@ def _compiled_embeddings(
 def _weights(
     encoder: nn.Module, number: int, dtype: torch.dtype, compute: Callable[[], layer.Weights]
 ) -> layer.Weights:
-    """Return the prepared weights of a layer, from the mapping of `inference_weights` if no gradient is needed."""
-    kept = None if torch.is_grad_enabled() else _kept.get()
-    if kept is None:
+    """Return the prepared weights of a layer; within `inference_weights`, reuse them if no gradient is needed."""
+    prepared = None if torch.is_grad_enabled() else _prepared.get()
+    if prepared is None:
         return compute()
     key = (encoder, number, dtype)
-    if key not in kept:
-        kept[key] = compute()
-    return kept[key]
+    if key not in prepared:
+        prepared[key] = compute()
+    return prepared[key]
 
 
 def _parameters(layer: Any) -> tuple[Tensor, ...]:

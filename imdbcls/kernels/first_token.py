@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 
 def split_layers(layers: Iterable[Any], first_token_only: bool) -> tuple[list[Any], Any | None]:
-    """Split the layers of BERT or RoBERTa into those for all tokens, and the last layer for `first_token_of`, or None.
+    """Split the layers of BERT or RoBERTa into layers that compute all tokens, and the last layer for `first_token_of`.
 
-    The second value is None without `first_token_only`, or if the last layer has adapters, because `first_token_of`
-    reads the weights directly and would ignore them.
+    Without `first_token_only`, all layers compute all tokens and the second value is None. The same applies if the last
+    layer has adapters, because `first_token_of` reads the weights directly and would ignore the adapters.
     """
     *below, last = layers
     projections = (last.attention.self.key, last.attention.self.value)
@@ -28,9 +28,9 @@ def first_token_of(layer: Any, hidden_BTH: Tensor, mask_BT: Tensor) -> Tensor:
     """Return the output of a BERT or RoBERTa layer at the first token, first_B1H, in float32.
 
     The query, the feed-forward part and the norms are computed only for this token. Keys and values are not computed at
-    all (see `single_query_attention`). This takes a hundredth of the layer's time, so float32 is affordable; call it
-    outside autocast. Attention dropout is not supported. The key bias gets no gradient, because the softmax does not
-    depend on it.
+    all (see `single_query_attention`). All this takes a hundredth of the time of a complete layer, so it is done in
+    float32; call this function outside autocast. Attention dropout is not supported. The key bias gets no gradient,
+    because the softmax does not depend on it.
     """
     hidden_BTH = hidden_BTH.float()
     first_BH = hidden_BTH[:, 0]
@@ -55,7 +55,7 @@ def single_query_attention(
     """Compute softmax attention of one query per document over its tokens; return context_BH.
 
     The keys and values are not computed. The score of a token is q · (K h + k) = (Kᵀ q) · h + q · k, so it is enough to
-    multiply the hidden states with one vector Kᵀ q per attention head. The term q · k is the same for all tokens and
+    multiply the hidden states by one vector Kᵀ q per attention head. The term q · k is the same for all tokens and
     does not change the softmax. In the same way, Σ a (V h + v) = V Σ a h + v Σ a, where Σ a is 1 without dropout.
     """
     num_heads, width = query_BAE.shape[1:]

@@ -1,4 +1,4 @@
-"""Accelerate heads, with the same values, gradients and parameters.
+"""Accelerate heads. Parameters stay the same; values and gradients stay the same up to rounding.
 
 Shape suffixes: B documents, T tokens, D hidden size, A attention heads, E = D / A.
 """
@@ -26,8 +26,8 @@ def accelerate_head(head: nn.Module) -> None:
     - `LSTMHead`: on the CPU, the recurrence uses the compiled kernels.
     - `TransformerHead`: its layer computes only the first token, because the head reads no other token.
 
-    The last two may also be submodules of another head. A subclass that overrides the accelerated part keeps its own
-    version. `copy.deepcopy` keeps the acceleration.
+    `LSTMHead` and `TransformerHead` may also be submodules of another head. A subclass that overrides the accelerated
+    method keeps its own version. `copy.deepcopy` keeps the acceleration.
     """
     for module in head.modules():
         if type(module) is nn.Dropout and not module.inplace:
@@ -59,7 +59,7 @@ def dropout(self: nn.Dropout, input: Tensor) -> Tensor:
 
 
 def final_output(layer: nn.LSTM, hidden_BTD: Tensor, mask_BT: Tensor, *, backward: bool = False) -> Tensor:
-    """Compute `LSTMHead.final_output` with the compiled kernels, if available; return final_BD in their dtype."""
+    """Compute `LSTMHead.final_output` with the compiled kernels, if available. final_BD has the kernels' dtype."""
     kernels = lstm.kernels_for(layer, hidden_BTD)
     if kernels is None:
         return LSTMHead.final_output(layer, hidden_BTD, mask_BT, backward=backward)

@@ -29,7 +29,7 @@ class Shape(NamedTuple):
 class Weights(NamedTuple):
     """The prepared weights of a layer, in the compute dtype, with query, key and value concatenated.
 
-    For the compiled float32 kernels the matrices are packed (`products.prepare`).
+    For the compiled float32 kernels, the matrices are packed (`products.prepare`).
     """
 
     qkv_3HH: Tensor
@@ -49,9 +49,9 @@ class Weights(NamedTuple):
 def compute_weights(parameters: tuple[Tensor, ...], dtype: torch.dtype) -> Weights:
     """Cast the sixteen parameters of a layer to the compute dtype, and concatenate query, key and value.
 
-    Except within `encoder.inference_weights`, each pass does this again, which takes one hundredth of its time. A
-    cached copy could be outdated: PyTorch's fused AdamW does not increase the version of the parameters that it
-    updates.
+    Except within `encoder.inference_weights`, each pass casts the parameters again, which takes one hundredth of the
+    pass. A cached copy could be outdated, because PyTorch's fused AdamW does not increase the version of the parameters
+    that it updates.
     """
     with torch.no_grad():
         query, query_bias, key, key_bias, value, value_bias, out, out_bias, *rest = parameters
@@ -87,7 +87,7 @@ class LayerFunction(torch.autograd.Function):
     ) -> Tensor:
         """Compute the layer from `weights`.
 
-        `parameters` are the sixteen float32 leaf tensors. They are arguments only so that autograd assigns the
+        `parameters` are the layer's sixteen float32 parameters. They are arguments only so that autograd assigns the
         gradients to them.
         """
         w = weights

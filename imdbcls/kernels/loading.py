@@ -28,14 +28,14 @@ logger = logging.getLogger(__name__)
 class Kernels:
     """A loaded library for tensors of `dtype`. `uses_amx` is true if matrix products use the AMX tiles.
 
-    Raises FileNotFoundError, or DamagedObjectError if the library is incomplete, is not private to this user or cannot
-    be loaded.
+    Raises FileNotFoundError if there is no library, and DamagedObjectError if the library is incomplete, is not private
+    to this user or cannot be loaded.
     """
 
     def __init__(self, path: Path, dtype: torch.dtype, allow_amx: bool = True) -> None:
         self.dtype = dtype
         # Load the checked file by its descriptor, because the path may refer to another file by now. Keep the
-        # descriptor open: if a second library got the same number, the loader would return the first library.
+        # descriptor open: if a second library got the same descriptor, the loader would return the first library.
         descriptor = building.open_object(path)
         try:
             self._library = ctypes.CDLL(f"/proc/self/fd/{descriptor}")
@@ -58,7 +58,7 @@ class Kernels:
 
     @property
     def name(self) -> str:
-        """The name of the kernels in a run's record, after the instructions that they use."""
+        """The name of the kernels in `result.json`: the processor instructions that they use."""
         if self.dtype == torch.float32:
             return "avx2_fp32"
         return "avx512_bf16+amx" if self.uses_amx else "avx512_bf16"
@@ -78,8 +78,8 @@ class Kernels:
 def load(dtype: torch.dtype) -> Kernels | None:
     """Return the kernels for a dtype, built if needed. If they are not available, log the reason and return None.
 
-    For float32, also return None, without a log message, if `supports_float32_kernels` returns False. Then either the
-    processor has AVX-512, which PyTorch's matrix products already use, or the system is not Linux on x86-64 with AVX2.
+    For float32, return None without a log message if `supports_float32_kernels` returns False: either the processor has
+    AVX-512, which PyTorch's matrix products already use, or the system is not Linux on x86-64 with AVX2.
     """
     if dtype == torch.float32 and not supports_float32_kernels():
         return None
@@ -101,7 +101,7 @@ def supports_float32_kernels() -> bool:
 
 
 def find_or_build(dtype: torch.dtype) -> tuple[Kernels, str | None]:
-    """Return the kernels, and why they are not from the cache, or None if they are. Raises KernelsMissingError."""
+    """Return the kernels, and the reason if they are not from the cache, else None. Raises KernelsMissingError."""
     try:
         return _find_or_build_in(building.require_cache(), dtype), None
     except CacheRefusedError as refused:
@@ -115,7 +115,7 @@ def _find_or_build_in(folder: Path, dtype: torch.dtype) -> Kernels:
             return Kernels(path, dtype)
         with build_lock(folder / ".lock"):
             try:
-                return Kernels(path, dtype)  # another process may have built it while this one waited
+                return Kernels(path, dtype)  # another process may have built the library meanwhile
             except FileNotFoundError:
                 pass
             except DamagedObjectError as error:
@@ -135,15 +135,15 @@ def _build_for_this_process(dtype: torch.dtype, because: str | None = None) -> K
         with tempfile.TemporaryDirectory(prefix="imdbcls-kernels-") as name:  # a loaded library may be deleted
             return _find_or_build_in(Path(name), dtype)
     except (KernelsMissingError, CacheRefusedError, OSError) as error:
-        reason = "" if because is None else f" (for this process only, because {because})"
+        reason = "" if because is None else f" (while compiling only for this process, because {because})"
         raise KernelsMissingError(f"{error}{reason}") from error
 
 
 def status() -> str:
     """Describe the kernels that `load` would return, for `imdbcls.doctor`.
 
-    Kernels in the cache are loaded; otherwise they are compiled only for this check. The cache does not change, except
-    that the record of a compiler that hung is deleted if it works now.
+    Kernels in the cache are loaded. If there are none, they are compiled only for this check and not cached. If the
+    compiler works now, the record that it hung is deleted from the cache.
     """
     dtype = torch.float32 if supports_float32_kernels() else torch.bfloat16
     problem = None

@@ -36,7 +36,7 @@ def kernels_for(lstm: nn.LSTM, hidden_BTD: Tensor) -> Kernels | None:
 def kernels_of_width(lstm: nn.LSTM, dtype: torch.dtype) -> Kernels | None:
     """Return the kernels for an LSTM on the CPU in this dtype, or None if it is not supported.
 
-    For bfloat16 on a processor without it, return the float32 kernels.
+    For bfloat16 on a processor that does not support it, return the float32 kernels.
     """
     multiple = constant("WIDTH_MULTIPLE")
     if lstm.input_size % multiple or lstm.hidden_size % multiple:
@@ -51,8 +51,8 @@ def final_output(
 ) -> Tensor:
     """Return the LSTM's output after it has read each document; final_BH in the dtype of the kernels.
 
-    With `backward`, each document is read from its end to its start. `kernels` must come from `kernels_for`. Padding,
-    which is on the right, is not read.
+    With `backward`, the LSTM reads each document from its end to its start. `kernels` must come from `kernels_for`.
+    Padding is on the right and is not read.
     """
     offsets = cu_seqlens_of(mask_BT)
     rows_ND = hidden_BTD.to(kernels.dtype).flatten(0, 1)

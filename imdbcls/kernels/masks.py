@@ -9,16 +9,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-_TAKE_BOOL = {"bert", "roberta", "modernbert", "deberta-v2"}
+_ACCEPT_BOOL = {"bert", "roberta", "modernbert", "deberta-v2"}
 
 
 def attention_mask(encoder: Any, mask_BT: Tensor) -> Any:
     """Return the `attention_mask` argument of `encoder` for `mask_BT` (bool, True at non-padding tokens).
 
-    Encoders of other model types get 1 and 0 (int64), like the output of a tokenizer, because some compute with the
-    mask (XLNet, BigBird). They may then wait for the device.
+    Model types outside `_ACCEPT_BOOL` get 1 and 0 (int64), like the output of a tokenizer, because some of them compute
+    with the mask (XLNet, BigBird). Their passes may wait for the device.
     """
-    if encoder.config.model_type not in _TAKE_BOOL:
+    if encoder.config.model_type not in _ACCEPT_BOOL:
         return mask_BT.long()
     return mask_BT if mask_BT.device.type == "cpu" else ready_mask(encoder, mask_BT)
 
@@ -34,7 +34,7 @@ def ready_mask(encoder: Any, mask_BT: Tensor) -> Any:
     if config.model_type == "modernbert":
         positions_T = torch.arange(mask_BT.shape[1], device=mask_BT.device)
         near_TT = (positions_T[:, None] - positions_T).abs() <= config.sliding_window
-        # Padding tokens attend to all tokens. Their output is ignored, but a softmax over no token would be NaN.
+        # Let padding tokens attend to all real tokens. Their output is ignored, but a softmax over no token is NaN.
         allowed_B1TT = near_TT | ~mask_BT[:, None, :, None]
         return {"full_attention": mask_B11T, "sliding_attention": mask_B11T & allowed_B1TT}
     return mask_BT

@@ -43,8 +43,8 @@ def prepare(kernels: Kernels, *weights_OK: Tensor) -> Tensor:
 def linear(kernels: Kernels, x_NK: Tensor, weight: Tensor, bias_O: Tensor) -> Tensor:
     """Return x weight' + bias for a prepared weight.
 
-    In bfloat16, the sum is rounded only once. `F.linear` would first write the bias to all rows, which takes a fifth of
-    its time.
+    In bfloat16, the sum is rounded only once. `F.linear` is not used in bfloat16, because it would first write the bias
+    to all rows, which takes a fifth of its time.
     """
     if kernels.dtype == torch.float32:
         y_NO = torch.empty((len(x_NK), len(bias_O)))
@@ -64,7 +64,7 @@ def linear_backward(kernels: Kernels, d_y_NO: Tensor, weight: Tensor) -> Tensor:
 
 
 def weight_gradient(kernels: Kernels, d_y_NO: Tensor, x_NK: Tensor, num_rows: int) -> Tensor:
-    """Return d_y' x over the first `num_rows` rows, in float32, or in bfloat16 if the kernel cannot take the widths."""
+    """Return d_y' x over the first `num_rows` rows, in float32 (bfloat16 if the kernel does not support the widths)."""
     num_outputs, num_inputs = d_y_NO.shape[1], x_NK.shape[1]
     multiple = constant("WIDTH_MULTIPLE")
     if kernels.dtype == torch.bfloat16 and (num_outputs % multiple or num_inputs % multiple):

@@ -1,10 +1,10 @@
 """Run BERT and RoBERTa on CUDA without padding: the tokens of a batch are concatenated into one sequence.
 
 The embeddings run on the padded batch, so that the library handles positions, RoBERTa's position offset and padding
-tokens inside a text. The layers run over the N non-padding tokens. Attention uses PyTorch's flash kernel for documents
-of different lengths (`varlen_attn`), with the first row of each document. At the end, the rows are scattered to the
-padded shape, with zeros at padding. Nothing synchronizes with the device: `indices_N` comes from the host, and T is
-used as the maximum length.
+tokens inside a document. The layers run over the N non-padding tokens. Attention uses PyTorch's flash kernel for
+documents of different lengths (`varlen_attn`), which gets the first row of each document. At the end, the rows are
+scattered to the padded shape, with zeros at padding. Nothing synchronizes with the device: `indices_N` comes from the
+host, and T is used as the maximum length.
 
 Shape suffixes: B documents, T tokens (padded), N non-padding tokens of the batch, H hidden size, A attention heads,
 D width of a head.
@@ -26,7 +26,7 @@ if find_spec("torch.nn.attention.varlen") is not None:
     from torch.nn.attention.varlen import varlen_attn
 
 _MODEL_TYPES = {"bert", "roberta"}
-_MAX_HEAD_WIDTH = 256  # limit of the flash kernel, which also requires multiples of 8
+_MAX_HEAD_WIDTH = 256  # limit of the flash kernel, which also requires that the width is a multiple of 8
 _MIN_CAPABILITY = (8, 0)  # lowest compute capability with the flash kernel and bfloat16
 
 
@@ -67,7 +67,7 @@ def is_enabled(encoder: Any) -> bool:
 
 
 def applies(device: torch.device) -> bool:
-    """Return whether the kernel can run now: on an NVIDIA GPU, Ampere or later, under autocast to bfloat16."""
+    """Return whether the flash kernel can run: on an NVIDIA GPU, Ampere or later, under autocast to bfloat16."""
     return (
         device.type == "cuda"
         and torch.version.cuda is not None
@@ -86,7 +86,7 @@ def encode(
     first_token_only: bool = False,
     all_layers: bool = False,
 ) -> Tensor:
-    """Return the encoder's last hidden states, hidden_BTH. Unlike with the library's `forward`, padding is zero.
+    """Return the encoder's last hidden states, hidden_BTH. Hidden states at padding are zero, unlike in the library.
 
     With `all_layers`, return hidden_LBTH: the embeddings, then each layer. With `first_token_only`, return only the
     first token, first_B1H in float32, unless the last layer has adapters.
@@ -110,7 +110,7 @@ def encode(
 
 
 def _layer(layer: Any, hidden_NH: Tensor, boundaries: CuSeqlens) -> Tensor:
-    """Run the library's modules of one layer, but replace its attention."""
+    """Run one layer with the library's modules, except for the attention computation."""
     attention = layer.attention.self
 
     def heads(projection: nn.Module) -> Tensor:
@@ -130,7 +130,7 @@ def _attention(query_NAD: Tensor, key_NAD: Tensor, value_NAD: Tensor, boundaries
 
 
 def _attention_one_by_one(query_NAD: Tensor, key_NAD: Tensor, value_NAD: Tensor, boundaries: CuSeqlens) -> Tensor:
-    """Compute the same as `_attention` on the CPU, document by document, for tests."""
+    """Compute attention on the CPU, document by document. Only tests use this function."""
     lengths = boundaries.starts.diff().tolist()
     contexts_AND = [
         F.scaled_dot_product_attention(*(part_NAD.transpose(0, 1).unsqueeze(0) for part_NAD in document)).squeeze(0)

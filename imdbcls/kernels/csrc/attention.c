@@ -1,9 +1,10 @@
 /* Exact softmax attention within each document, forward and backward, for one head of one document at a time.
 
-The rows of the documents follow each other without padding (offsets). A score is q k'. Its exponent is
-score * log2(e) / sqrt(D), and the probability is 2^(exponent - shift) / sum. The shift keeps the numbers in range. The
-usual shift is the largest exponent of the query, but finding it takes another pass over the scores. So the kernel uses
-an upper bound instead, which is nearly always close enough. No matrix of size L x L leaves the cache.
+The rows of the documents follow each other without padding; `offsets` contains their boundaries. A score is q k'. Its
+exponent is score * log2(e) / sqrt(D), and the probability is 2^(exponent - shift) / sum. The shift keeps the numbers in
+range. The usual shift is the largest exponent of the query, but finding it takes another pass over the scores. So the
+kernel uses an upper bound instead. If the bound turns out to be too large, the kernel computes the usual shift. No
+matrix of size L x L leaves the cache.
 
 L: tokens of the document, P: L rounded up to a multiple of 32, E: the head width D rounded up to a multiple of 32. */
 #include "tiles.h"
@@ -31,7 +32,8 @@ static Heads heads_of(int64_t num_heads, int64_t D) {
     return (Heads){D, round_up(D), 3 * num_heads * D, 1 / sqrtf((float)D)};
 }
 
-/* The head that the thread will probably compute next: the next head of the document, or the first of the next one. */
+/* The head that the thread will probably compute next: the next head of the same document, or the first head of the
+   next document. */
 typedef struct {
     int64_t first, length, column; /* first row, number of rows, and first column in a row of H */
 } Next;
@@ -140,8 +142,8 @@ static inline f32x16 exponentials_of_32(f32x16 left, f32x16 right, float factor,
 }
 
 /* Compute unnormalized probabilities from the scores of 32 queries for num_keys keys. Scores and probabilities are in
-   blocks of 32 x 32; missing keys get zero. Sixteen partial sums for each query start at zero if `first`, else the new
-   sums are added to them. */
+   blocks of 32 x 32; missing keys get zero. Each query has sixteen partial sums. They start at zero if `first` is set;
+   otherwise the new sums are added to the previous sums. */
 static void exponentials(const float *score, float factor, const float *shift, int64_t num_keys, int first,
                          bf16 *probability, float *sums) {
     const int64_t num_full = num_keys / STEP;
@@ -276,8 +278,8 @@ static void head_forward(const bf16 *qkv, int64_t H, int64_t L, const Heads *hea
     }
 }
 
-/* Compute context_NH = softmax(q k' / sqrt(D)) v within each document. offsets_B1 are the bounds of the documents'
-   rows. shift_AN and scale_AN, which backward needs, may be NULL. */
+/* Compute context_NH = softmax(q k' / sqrt(D)) v within each document. offsets_B1 contains the boundaries of the
+   documents' rows. shift_AN and scale_AN, which backward needs, may be NULL. */
 int attention(const bf16 *qkv_N3H, const int64_t *offsets_B1, bf16 *context_NH, float *shift_AN,
               float *scale_AN, int64_t num_documents, int64_t num_heads, int64_t D, int num_threads) {
     if (shift_AN && !scale_AN) return BAD_ARGUMENTS;
@@ -309,8 +311,8 @@ int attention(const bf16 *qkv_N3H, const int64_t *offsets_B1, bf16 *context_NH, 
 
 /* ---- Backward ---------------------------------------------------------------------------------------------------- */
 
-/* For 32 keys (rows) and 32 queries (columns), compute the probabilities and the gradients of the scores as left
-   operands, and the gradients also as a packed right operand. Keys from num_keys on get zeros. */
+/* Compute the probabilities and the gradients of the scores for 32 keys (rows) and 32 queries (columns). Write both as
+   left operands, and the gradients also as a packed right operand. The keys from index num_keys on get zeros. */
 static void score_gradients(const float *score, const float *d_probability, const float *shift, const float *delta,
                             float factor, int64_t num_keys, bf16 *probability, bf16 *d_score, bf16 *packed_d_score) {
     const __m512i interleave = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22,
@@ -398,7 +400,8 @@ static void head_backward(const bf16 *qkv, const bf16 *context, const bf16 *d_co
     gather_head(qkv, row_width, NULL, L, D, P, E, b.query_PE);
     gather_head(qkv + H, row_width, NULL, L, D, P, E, b.key_PE);
     gather_head(qkv + 2 * H, row_width, NULL, L, D, P, E, b.value_PE);
-    gather_head(d_context, H, scale_L, L, D, P, E, b.d_out_PE); /* scaled: the probabilities need no division */
+    /* Multiply d_out by 1 / sum, so that the probabilities need no division. */
+    gather_head(d_context, H, scale_L, L, D, P, E, b.d_out_PE);
     pack_transposed(b.query_PE, P, E, b.query_columns);
     pack(b.query_PE, P, E, b.query_rows);
     pack_transposed(b.d_out_PE, P, E, b.d_out_columns);
@@ -406,8 +409,8 @@ static void head_backward(const bf16 *qkv, const bf16 *context, const bf16 *d_co
     pack(b.key_PE, P, E, b.packed_key);
     unpack_transposed(b.packed_key, P, E, b.key_columns);
     for (int64_t n = 0; n < P; n++) b.shift_P[n] = n < L ? shift_L[n] : -NEG_INF;
-    /* delta is the term that the gradient of the softmax subtracts. The difference is small, so both terms must be
-       computed from the same rounded and scaled d_out. */
+    /* delta is the term that the gradient of the softmax subtracts from the gradient of a probability. The difference
+       is small, so both terms must be computed from the same rounded and scaled d_out. */
     gather_head(context, H, NULL, L, D, P, E, b.query_PE);
     row_products(b.d_out_PE, b.query_PE, P, E, b.delta_P);
 

@@ -1,5 +1,5 @@
-/* Vectors of eight numbers: float32 in memory and in registers (AVX2 with FMA). Same names as in avx512.h, and some
-   more. */
+/* Vectors of eight numbers: float32 in memory and in registers (AVX2 with FMA). This header defines the names that it
+   has in common with avx512.h, and a few more. */
 #pragma once
 
 typedef float element;
@@ -8,7 +8,7 @@ typedef uint32_t lanes_mask; /* one bit per lane; higher bits are ignored */
 
 enum { LANES = 8, ALL_LANES = 0xFF };
 
-/* Return the lanes that columns from `at` on use in a row of `width` columns. */
+/* Return the mask of the valid lanes in a vector that starts at column `at` of a row of `width` columns. */
 static inline lanes_mask lanes_at(int64_t at, int64_t width) {
     const int64_t left = width - at;
     return left >= LANES ? ALL_LANES : left <= 0 ? 0 : (1u << left) - 1;
@@ -44,7 +44,7 @@ static inline float largest_of(f32s x) {
     return _mm_cvtss_f32(_mm_max_ss(four, _mm_movehdup_ps(four)));
 }
 
-/* The other lanes are zero. */
+/* Multiply or subtract in the lanes of the mask. The other lanes are zero. */
 static inline f32s mul_where(lanes_mask lanes, f32s a, f32s b) {
     return _mm256_and_ps(_mm256_castsi256_ps(spread(lanes)), mul(a, b));
 }
@@ -74,8 +74,8 @@ static inline void add_to(float *target, lanes_mask lanes, f32s value) {
     store_f32(target, lanes, add(load_f32(target, lanes), value));
 }
 
-/* Compute 2 to the power of x, for x up to 127. The relative error is below 2e-7: a minimax polynomial on [-0.5, 0.5],
-   found with Lawson's algorithm. The result is zero for x below -126, and NaN for NaN. */
+/* Compute 2 to the power of x, for x up to 127, with a minimax polynomial on [-0.5, 0.5] (from Lawson's algorithm). The
+   relative error is below 2e-7. The result is zero for x below -126, and NaN for NaN. */
 static inline f32s exp2_of(f32s x) {
     const f32s is_normal = _mm256_cmp_ps(x, splat(-126), _CMP_NLT_UQ);
     x = _mm256_max_ps(splat(-126), x);
@@ -101,8 +101,8 @@ static inline u64s product_of_lower_halves(u64s a, u64s b) { return _mm256_mul_e
 static inline u64s upper_halves(u64s a) { return _mm256_srli_epi64(a, 32); }
 static inline u64s xor_of(u64s a, u64s b, u64s c) { return _mm256_xor_si256(_mm256_xor_si256(a, b), c); }
 
-/* Return the lanes whose number is at least `threshold`. The numbers are the lower halves of `even` and `odd` in turn.
-   */
+/* Return the mask of the lanes whose number is at least `threshold`. The numbers alternate between the lower halves of
+   `even` and of `odd`. */
 static inline lanes_mask lanes_at_least(u64s even, u64s odd, uint32_t threshold) {
     const __m256i both = _mm256_blend_epi32(even, _mm256_slli_epi64(odd, 32), 0xAA);
     const __m256i least = _mm256_set1_epi32((int)threshold);

@@ -11,13 +11,13 @@ enum { LANES = 16, STEP = 32 /* columns or rows of a block */ };
 
 static inline int64_t round_up(int64_t count) { return (count + STEP - 1) / STEP * STEP; }
 
-/* Return the lanes that columns from `at` on use in a row of `width` columns. */
+/* Return the mask of the valid lanes in a vector that starts at column `at` of a row of `width` columns. */
 static inline __mmask16 lanes_at(int64_t at, int64_t width) {
     const int64_t left = width - at;
     return left >= LANES ? 0xFFFF : left <= 0 ? 0 : (__mmask16)((1u << left) - 1);
 }
 
-/* The same for 32 columns. */
+/* Return the same mask for a vector of 32 columns. */
 static inline __mmask32 columns_at(int64_t at, int64_t width) {
     const int64_t left = width - at;
     return left >= STEP ? 0xFFFFFFFF : left <= 0 ? 0 : (1u << left) - 1;
@@ -53,8 +53,8 @@ static inline void store(element *target, lanes_mask lanes, f32s value) { store_
 
 static inline f32x16 splat(float value) { return _mm512_set1_ps(value); }
 
-/* Compute 2 to the power of x. The relative error is below 3e-6, a thousandth of the rounding error of bfloat16: a
-   minimax polynomial on [0, 1), found with Lawson's algorithm. The result is zero for x far below -126. */
+/* Compute 2 to the power of x with a minimax polynomial on [0, 1) (from Lawson's algorithm). The relative error is
+   below 3e-6, a thousandth of the rounding error of bfloat16. The result is zero for x far below -126. */
 static inline f32x16 exp2_of(f32x16 x) {
     f32x16 fraction = _mm512_reduce_ps(x, _MM_FROUND_TO_NEG_INF);
     f32x16 power = splat(1.35341728e-2f);
@@ -77,7 +77,7 @@ static inline f32s min_of(f32s a, f32s b) { return _mm512_min_ps(a, b); }       
 static inline f32s max_of(f32s a, f32s b) { return _mm512_max_ps(a, b); }              /* b if either is NaN */
 static inline float sum_of(f32s x) { return _mm512_reduce_add_ps(x); }
 
-/* Fourteen bits from the instruction, about twice as many after one step of Newton's method. */
+/* Compute 1 / x. The instruction gives fourteen correct bits; one step of Newton's method gives about twice as many. */
 static inline f32s reciprocal(f32s x) {
     const f32s value = _mm512_rcp14_ps(x);
     return mul(value, fnmadd(x, value, splat(2)));
@@ -85,7 +85,7 @@ static inline f32s reciprocal(f32s x) {
 
 static inline f32s load_full(const float *source) { return _mm512_loadu_ps(source); }
 
-/* The other lanes are zero. */
+/* Multiply or subtract in the lanes of the mask. The other lanes are zero. */
 static inline f32s mul_where(lanes_mask lanes, f32s a, f32s b) { return _mm512_maskz_mul_ps(lanes, a, b); }
 static inline f32s sub_where(lanes_mask lanes, f32s a, f32s b) { return _mm512_maskz_sub_ps(lanes, a, b); }
 
@@ -99,8 +99,8 @@ static inline u64s product_of_lower_halves(u64s a, u64s b) { return _mm512_mul_e
 static inline u64s upper_halves(u64s a) { return _mm512_srli_epi64(a, 32); }
 static inline u64s xor_of(u64s a, u64s b, u64s c) { return _mm512_ternarylogic_epi64(a, b, c, 0x96); }
 
-/* Return the lanes whose number is at least `threshold`. The numbers are the lower halves of `even` and `odd` in turn.
-   */
+/* Return the mask of the lanes whose number is at least `threshold`. The numbers alternate between the lower halves of
+   `even` and of `odd`. */
 static inline lanes_mask lanes_at_least(u64s even, u64s odd, uint32_t threshold) {
     const __m512i both = _mm512_mask_blend_epi32(0xAAAA, even, _mm512_slli_epi64(odd, 32));
     return _mm512_cmpge_epu32_mask(both, _mm512_set1_epi32((int)threshold));

@@ -1,9 +1,9 @@
 /* Exact softmax attention within each document in float32, forward and backward, for one head of one document at a
 time.
 
-The rows of the documents follow each other without padding (offsets). A score is q k'. Its exponent is score * log2(e)
-/ sqrt(D), and the probability is 2^(exponent - shift) / sum, where the shift is the largest exponent of the query. No
-matrix of size L x L leaves the cache.
+The rows of the documents follow each other without padding; `offsets` contains their boundaries. A score is q k'. Its
+exponent is score * log2(e) / sqrt(D), and the probability is 2^(exponent - shift) / sum, where the shift is the largest
+exponent of the query. No matrix of size L x L leaves the cache.
 
 L: tokens of the document, P: stride between rows of scores. */
 #include "panels.h"
@@ -23,8 +23,8 @@ static Heads heads_of(int64_t num_heads, int64_t D) {
     return (Heads){D, 3 * num_heads * D, num_heads * D, 1 / sqrtf((float)D)};
 }
 
-/* Return the stride between rows of L scores: an odd number of panels. With an even number, the numbers of a column
-   could all map to the same few cache sets. */
+/* Return the stride between rows of L scores: an odd number of panels. With an even number of panels, all elements of a
+   column could map to a few cache sets. */
 static int64_t score_width(int64_t L) { return (panels_of(L) | 1) * PANEL; }
 
 /* Multiply the queries of a strip with L keys, or the gradients of its outputs with L values. */
@@ -100,8 +100,8 @@ static void head_forward(const float *qkv, int64_t L, const Heads *heads, Arena 
     }
 }
 
-/* Compute context_NH = softmax(q k' / sqrt(D)) v within each document. offsets_B1 are the bounds of the documents'
-   rows. shift_AN and scale_AN, which backward needs, may be NULL. */
+/* Compute context_NH = softmax(q k' / sqrt(D)) v within each document. offsets_B1 contains the boundaries of the
+   documents' rows. shift_AN and scale_AN, which backward needs, may be NULL. */
 int attention(const float *qkv_N3H, const int64_t *offsets_B1, float *context_NH, float *shift_AN, float *scale_AN,
               int64_t num_documents, int64_t num_heads, int64_t D, int num_threads) {
     if (shift_AN && !scale_AN) return BAD_ARGUMENTS;

@@ -9,7 +9,7 @@ t: time steps, G = 4 H: gates. */
 
 enum { DOCUMENTS = 24 /* the largest number of documents in a group */ };
 
-/* Return the number of documents per group, so that each thread gets one group unless a group would be too large. */
+/* Return the number of documents per group. Each thread gets one group, unless the groups would then be too large. */
 static int64_t group_size_of(int64_t B, int num_threads) {
     const int64_t least = (B + DOCUMENTS - 1) / DOCUMENTS, num_groups = least > num_threads ? least : num_threads;
     return (B + num_groups - 1) / num_groups;
@@ -17,10 +17,10 @@ static int64_t group_size_of(int64_t B, int num_threads) {
 
 /* ---- Forward ----------------------------------------------------------------------------------------------------- */
 
-/* gates_NG contains the input part of the gates, including the biases, and is overwritten with the gates. final_BH gets
-   the last output of each document, or zeros for a document without tokens. Backward needs previous_NH, the outputs of
-   the previous step, and cell_NH. If both are NULL, nothing is saved for backward and gates_NG does not change. H is a
-   multiple of 16. */
+/* gates_NG contains the input part of the gates, including the biases. final_BH gets the last output of each document,
+   or zeros for a document without tokens. For backward, gates_NG is overwritten with the gates, previous_NH gets the
+   outputs of the previous step, and cell_NH gets the cell states. If previous_NH and cell_NH are NULL, nothing is saved
+   for backward, and gates_NG does not change. H is a multiple of 16. */
 int lstm(float *gates_NG, const float *weight_GH, const int64_t *offsets_B1, float *final_BH, float *previous_NH,
          float *cell_NH, int64_t B, int64_t H, int backwards, int num_threads) {
     if (H % PANEL || (previous_NH && !cell_NH)) return BAD_ARGUMENTS;

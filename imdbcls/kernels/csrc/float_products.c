@@ -3,7 +3,7 @@
 
 enum {
     ROWS = 48,        /* rows of a task: they and a panel fit into the L1 cache, which two threads may share */
-    STEPS = 384,      /* steps that are summed before the next rows */
+    STEPS = 384,      /* a sum over K has parts of this many steps; each part runs over all rows of a task */
     CHUNK = 128,      /* rows that are packed together for the gradient of a weight */
     OUTPUTS = 192,    /* outputs of a task for the gradient of a weight */
     MAX_INPUTS = 384, /* inputs of such a task: with more inputs, outputs are packed less often */
@@ -26,7 +26,7 @@ int pack_weight(const float *weight_OK, float *packed, int64_t O, int64_t K, int
     return OK;
 }
 
-/* Compute y (N x M) = x (N x K) times `packed` (K x M, the transpose of a weight) plus the bias, unless it is NULL. */
+/* Compute y (N x M) = x (N x K) times `packed` (K x M, the transpose of a weight) plus the bias, which may be NULL. */
 int linear(const float *x_NK, const float *packed, const float *bias_M, float *y_NM, int64_t N, int64_t K, int64_t M,
            int num_threads) {
     const int64_t row_tasks = (N + ROWS - 1) / ROWS, num_panels = panels_of(M);

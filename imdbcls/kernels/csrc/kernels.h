@@ -1,8 +1,8 @@
 /* The functions that Python calls. This is their only declaration: the C compiler checks the definitions against it,
 and Python parses it (`declarations.py`).
 
-The name of a pointer ends in its shape. OR_NULL marks a pointer that may be NULL. `element` is the type of the matrices
-in memory: bf16 in one library and float in the other.
+The name of a pointer ends in the shape of its data. OR_NULL marks a pointer that may be NULL. `element` is the type of
+the matrices in memory: bf16 in one library and float in the other.
 
 N: rows, H: hidden size, W: words of sixteen mask bits in a row of H, F: any width, O: outputs, K: inputs, P: panels of
 sixteen outputs (C: sixteen), A: heads (num_heads), D: width of a head, G = 4 H: gates, B: documents, or blocks of rows

@@ -2,8 +2,8 @@
 
 A group of up to eight documents is processed in parallel: they are the rows of one matrix product per time step. Each
 document stops at its own end. One thread processes a group. The recurrent weights are packed once and stay in the L2
-cache. A left operand consists of blocks of 16 rows x 32 columns, of which half the rows are unused. It has two buffers:
-a step reads one and writes the other.
+cache. A left operand consists of blocks of 16 rows x 32 columns, of which half the rows are unused. There are two
+buffers for it: each step reads one buffer and writes the other.
 
 t: time steps, G = 4 H: gates. */
 #include "lstm.h"
@@ -18,10 +18,10 @@ static inline f32x16 load_halves(const bf16 *source) { return load_bf16(source, 
 
 /* ---- Forward ----------------------------------------------------------------------------------------------------- */
 
-/* gates_NG contains the input part of the gates, including the biases, and is overwritten with the gates. final_BH gets
-   the last output of each document, or zeros for a document without tokens. Backward needs previous_NH, the outputs of
-   the previous step, and cell_NH. If both are NULL, nothing is saved for backward and gates_NG does not change. H is a
-   multiple of 32. */
+/* gates_NG contains the input part of the gates, including the biases. final_BH gets the last output of each document,
+   or zeros for a document without tokens. For backward, gates_NG is overwritten with the gates, previous_NH gets the
+   outputs of the previous step, and cell_NH gets the cell states. If previous_NH and cell_NH are NULL, nothing is saved
+   for backward, and gates_NG does not change. H is a multiple of 32. */
 int lstm(bf16 *gates_NG, const bf16 *weight_GH, const int64_t *offsets_B1, bf16 *final_BH, bf16 *previous_NH,
          float *cell_NH, int64_t B, int64_t H, int backwards, int num_threads) {
     if (H % STEP || (previous_NH && !cell_NH)) return BAD_ARGUMENTS;
@@ -81,7 +81,7 @@ int lstm(bf16 *gates_NG, const bf16 *weight_GH, const int64_t *offsets_B1, bf16 
 /* ---- Backward ---------------------------------------------------------------------------------------------------- */
 
 /* Compute d_gates_NG, the gradient of the input of `lstm`, and its sum over the rows in the first row of d_bias_BG.
-   Only one row of d_bias_BG is used per group of eight documents. */
+   Each group of eight documents uses only one row of d_bias_BG. */
 int lstm_backward(const bf16 *gates_NG, const bf16 *weight_GH, const int64_t *offsets_B1, const float *cell_NH,
                   const bf16 *d_final_BH, bf16 *d_gates_NG, float *d_bias_BG, int64_t B, int64_t H, int backwards,
                   int num_threads) {

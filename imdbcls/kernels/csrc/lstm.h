@@ -7,7 +7,7 @@ are in PyTorch's order: input, forget, new, output. */
 /* The rows of a document in the order in which they are read: first + t * stride. */
 typedef struct { int64_t first, stride, length; } Sequence;
 
-/* Set the sequences of a group, with length 0 for missing documents. Return the largest length. */
+/* Set the sequences of a group. Missing documents get length 0. Return the largest length. */
 static inline int64_t sequences_of(const int64_t *offsets_B1, int64_t B, int64_t group, int64_t group_size,
                                    int backwards, Sequence *sequences) {
     int64_t longest = 0;

@@ -1,5 +1,5 @@
 /* Products of float32 matrices. A right operand is packed into panels of sixteen columns. A panel contains its sixteen
-   columns of every row, one row after another. The last panel is filled with zeros. */
+   columns of every row, one row after another. Missing columns of the last panel are zero. */
 #pragma once
 #include "kernels.h"
 
@@ -47,8 +47,7 @@ ALWAYS_INLINE void product_of_rows(const int num_rows, float *c, int64_t c_width
         for (int half = 0; half < 2; half++) store_f32(c + i * c_width + half * LANES, ALL_LANES, sum[i][half]);
 }
 
-/* The same for any number of rows. The result of a row does not depend on the rows that are computed together with it.
-   */
+/* Do the same as product_of_rows, for any number of rows. The result of a row does not depend on the other rows. */
 static void product_with_panel(float *c, int64_t c_width, Left a, int64_t num_rows, const float *b, int64_t num_steps,
                                First first, const float *bias) {
     for (; num_rows >= GROUP; num_rows -= GROUP, c += GROUP * c_width, a.start += GROUP * a.row)

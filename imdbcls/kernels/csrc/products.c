@@ -24,16 +24,16 @@ int start(int wanted) {
     return uses_amx;
 }
 
-/* Copy a 32 x 32 block that starts at (`row`, `column`). Rows from N on are zero. */
+/* Copy the 32 x 32 block that starts at (`row`, `column`). Rows from index N on are zero. */
 static void copy_32x32(const bf16 *matrix, int64_t N, int64_t width, int64_t row, int64_t column, bf16 *block) {
     for (int64_t i = 0; i < STEP; i++)
         _mm512_storeu_si512(block + i * STEP, row + i < N ? _mm512_loadu_si512(matrix + (row + i) * width + column)
                                                           : _mm512_setzero_si512());
 }
 
-/* Add the product over `rows` rows from `first` on to the sums for outputs [o_start, o_end) and inputs [k_start,
-   k_end). If `first` is 0, it initializes the sums. `left` and `right` are buffers for the packed factors: blocks of 32
-   x 32, where the blocks of the same 32 columns follow each other. */
+/* Compute the product for `rows` rows, starting at row `first`, and add it to the sums for outputs [o_start, o_end) and
+   inputs [k_start, k_end). If `first` is 0, the product replaces the sums. `left` and `right` are buffers for the
+   packed factors: blocks of 32 x 32, where the blocks of the same 32 columns follow each other. */
 static void add_chunk(const bf16 *d_y_NO, const bf16 *x_NK, float *d_weight_OK, int64_t N, int64_t O, int64_t K,
                       int64_t first, int64_t rows, int64_t o_start, int64_t o_end, int64_t k_start, int64_t k_end,
                       bf16 *left, bf16 *right) {

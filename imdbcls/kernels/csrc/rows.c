@@ -2,7 +2,8 @@
 #include "kernels.h"
 #include <math.h>
 
-/* Threads take blocks of BLOCK_ROWS rows dynamically, so a thread that is slowed down by other programs takes fewer. */
+/* Threads take blocks of BLOCK_ROWS rows dynamically, so a thread that is slowed down by other programs takes fewer
+   blocks. */
 
 int64_t blocks_of(int64_t num_rows) { return (num_rows + BLOCK_ROWS - 1) / BLOCK_ROWS; }
 
@@ -26,8 +27,8 @@ static inline void philox_round(u64s counter[4], uint32_t k0, uint32_t k1) {
 }
 
 /* Draw the mask bits of 64 neighboring columns of a row, as four words of sixteen bits. The bits are Philox4x32-7
-   (Salmon et al. 2011) of (column, row, mask) with the seed as the key, so they depend on nothing else. The four
-   numbers from one counter are for columns at a distance of sixteen. */
+   (Salmon et al. 2011) of (column, row, mask) with the seed as the key, so they depend on nothing else. One counter
+   gives four numbers, which are used for columns at a distance of sixteen. */
 static inline void draw_kept(const Dropout *dropout, int64_t row, int64_t column, uint16_t kept[4]) {
     for (int first = 0; first < MASK_BITS; first += LANES) {
         u64s even[4], odd[4]; /* columns */
@@ -69,7 +70,7 @@ static void draw_row(const Dropout *dropout, int64_t row, int64_t width, uint16_
 
 /* ---- LayerNorm --------------------------------------------------------------------------------------------------- */
 
-/* Return the total of a sum in four parts. With four parts, an addition does not have to wait for the previous one. */
+/* Return the total of a sum in four parts. With four parts, an addition does not wait for the previous addition. */
 static inline float total_of(const f32s part[4]) {
     return sum_of(add(add(part[0], part[1]), add(part[2], part[3])));
 }
@@ -100,7 +101,7 @@ static inline f32s normalised(f32s x, float mean, float rstd) {
 }
 
 /* Compute the gradient of a row through LayerNorm, given the normalized row: d_H changes in place from the gradient of
-   the output to the gradient of the input. The row's part is added to the gradients of weight and bias. */
+   the output to the gradient of the input. Also add the row's part to the gradients of weight and bias. */
 static inline void row_norm_backward(float *d_H, const float *x_hat_H, const float *weight_H, int64_t H, float rstd,
                                      float *d_weight_H, float *d_bias_H) {
     f32s sum[4] = {splat(0), splat(0), splat(0), splat(0)}, product[4] = {splat(0), splat(0), splat(0), splat(0)};
@@ -200,9 +201,10 @@ static inline void add_and_normalise_backward_row(
 }
 
 /* Compute the backward pass of add_and_normalise. The gradient of the output is d_out_NH, or d_out_NH + d_out2_NH.
-   d_sum_NH is the gradient of the residual, and d_update_NH that of the update (NULL without dropout, because both are
-   then the same). partial_B3H has blocks_of(N) blocks. The first block gets the gradients of weight and bias, and the
-   sum of d_update over the rows, which is the gradient of the bias in the linear layer that computed the update. */
+   d_sum_NH is the gradient of the residual, and d_update_NH the gradient of the update (NULL without dropout, because
+   the two are then the same). partial_B3H has blocks_of(N) blocks. The first block gets the gradients of weight and
+   bias, and the sum of d_update over the rows, which is the gradient of the bias in the linear layer that computed the
+   update. */
 int add_and_normalise_backward(const element *d_out_NH, const element *d_out2_NH, const element *sum_NH, const float *mean_N,
                                const float *rstd_N, const float *weight_H, const uint16_t *kept_NW, element *d_sum_NH,
                                element *d_update_NH, float *partial_B3H, int64_t N, int64_t H, float scale,
@@ -252,9 +254,9 @@ int normalise_and_drop(const float *sum_NH, const float *weight_H, const float *
     return OK;
 }
 
-/* Compute the backward pass of normalise_and_drop. The gradient of the output is d_out_NH, or d_out_NH + d_out2_NH;
-   that of the sum is d_sum_NH. partial_B2H has blocks_of(N) blocks. The first block gets the gradients of weight and
-   bias. */
+/* Compute the backward pass of normalise_and_drop. The gradient of the output is d_out_NH, or d_out_NH + d_out2_NH; the
+   gradient of the sum is d_sum_NH. partial_B2H has blocks_of(N) blocks. The first block gets the gradients of weight
+   and bias. */
 int normalise_and_drop_backward(const element *d_out_NH, const element *d_out2_NH, const float *sum_NH, const float *mean_N,
                                 const float *rstd_N, const float *weight_H, const uint16_t *kept_NW, float *d_sum_NH,
                                 float *partial_B2H, int64_t N, int64_t H, float scale, int num_threads) {

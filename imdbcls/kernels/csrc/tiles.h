@@ -20,8 +20,8 @@ ALWAYS_INLINE void prefetch_rows(const bf16 *matrix, int64_t row_width, int64_t 
         for (int64_t j = 0; j < width; j += STEP) _mm_prefetch((const char *)(matrix + n * row_width + j), _MM_HINT_T1);
 }
 
-/* The compiler does not know which memory the tile instructions read and write. So all stores before them must be
-   complete, and no load may be moved before them. */
+/* The compiler does not know which memory the tile instructions read and write. This barrier keeps it
+   from moving loads and stores across these instructions. */
 #define MEMORY_BARRIER() __asm__ volatile("" ::: "memory")
 
 /* Configure all tiles of this thread as 16 rows of 64 bytes. tiles_end restores the previous configuration, `before`.
@@ -73,9 +73,9 @@ static inline void product_8x16(float *c, int64_t c_width, const bf16 *a, int64_
     for (int row = 0; row < 8; row++) _mm512_storeu_ps(c + row * c_width, sum[row]);
 }
 
-/* Compute c = (or += if `accumulate`) the sum over the steps of a b. c and each step of a are 32 x 32, with the row
-   strides c_width and a_width; b is packed. The distance between two steps is a_step in a (STEP if a is one matrix) and
-   b_step in b. */
+/* Compute c as the sum over the steps of a b, or add the sum to c if `accumulate`. c and each step of a are 32 x 32,
+   with the row strides c_width and a_width; b is packed. The distance between two steps is a_step in a (STEP if a is
+   one matrix) and b_step in b. */
 static inline void product_32x32(float *c, int64_t c_width, const bf16 *a, int64_t a_width, int64_t a_step,
                                  const bf16 *b, int64_t b_step, int64_t num_steps, int accumulate) {
 #ifdef __AMX_BF16__
@@ -118,7 +118,7 @@ static inline void product_32x32(float *c, int64_t c_width, const bf16 *a, int64
                      b + part % 2 * TILE, b_step, num_steps, accumulate);
 }
 
-/* The same for 16 rows of a, without `accumulate`. */
+/* Do the same as product_32x32 for 16 rows of a, without `accumulate`. */
 static inline void product_16x32(float *c, int64_t c_width, const bf16 *a, int64_t a_width, int64_t a_step, const bf16 *b,
                                  int64_t b_step, int64_t num_steps) {
 #ifdef __AMX_BF16__

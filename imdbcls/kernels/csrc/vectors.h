@@ -1,6 +1,6 @@
 /* Code that all kernels share. There are two libraries: bfloat16 in memory with AVX-512 (avx512.h) and, with FLOATS
 defined, float32 in memory with AVX2 (avx2.h). Both contain rows.c and lstm.h. The float_ files and panels.h belong to
-the float32 library, all others to the bfloat16 library.
+the float32 library; the other files belong to the bfloat16 library.
 
 Shape letters, as in the Python modules:
 N: rows, the real tokens of a batch one after another (no padding), H: hidden size, F: width of the feed-forward
@@ -45,8 +45,8 @@ static inline void *part_of(const Workspace *workspace, int thread) {
 }
 
 /* An arena: the working memory of a thread, from which buffers are allocated one after another. The same code also
-   computes the size of the buffers: if the arena starts at address 0, `next` is at the end the number of bytes. So the
-   size always matches the allocations. */
+   computes the size of the buffers: if the arena starts at address 0, `next` is the number of bytes after the last
+   allocation. So the size always matches the allocations. */
 typedef struct { uintptr_t next; } Arena;
 
 static inline void *arena_alloc(Arena *arena, int64_t num_bytes) {
@@ -55,7 +55,7 @@ static inline void *arena_alloc(Arena *arena, int64_t num_bytes) {
     return piece;
 }
 
-/* Return whether the document offsets start at 0 and never decrease. */
+/* Return whether the document offsets start at 0 and do not decrease. */
 static inline int are_valid_offsets(const int64_t *offsets_B1, int64_t num_documents) {
     if (offsets_B1[0] != 0) return 0;
     for (int64_t b = 0; b < num_documents; b++)
