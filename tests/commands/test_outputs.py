@@ -244,6 +244,7 @@ def test_full_disk_keeps_the_old_comparison_complete(finished: Path, tmp_path: P
     limit, (_, largest) = str(sizes[-2][0] + 1000), sizes[-1]  # enough for every file except one
     limited = (
         "import resource, runpy, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]),) * 2); "
+        "sys.dont_write_bytecode = True; "  # Python would leave truncated .pyc files
         "sys.argv = ['compare', *sys.argv[2:]]; runpy.run_module('imdbcls.compare', run_name='__main__')"
     )
     command = [sys.executable, "-c", limited, limit, str(study), "--margin", "0.4"]
