@@ -3,8 +3,9 @@
 Run `python experiments/null_simulation/simulate.py`. It prints the tables of the README and takes about ten minutes;
 `--studies 100` is faster but less precise.
 
-The documents of a study differ in difficulty, which is the same for both groups. In addition, each group has a random
-interaction with each document, and each seed has a random effect on all documents. Both are zero on average.
+In a simulated study, documents differ in difficulty, and a document is equally difficult for both groups. In addition,
+each group has a random interaction with each document, and each seed has a random effect on all documents. The
+interactions and the seed effects are zero on average.
 """
 
 import argparse

@@ -1,8 +1,9 @@
 """Compare the speed of training and prediction with baselines: `python experiments/throughput/bench.py`.
 
-All systems get the same documents, weights and batch size, and must compute the same loss on the first batch. They then
-run in turn, so that other load on the machine affects all of them. Prints a table with bars, and writes the results as
-JSON (`--json`) and as a chart (`.svg`, next to it). All systems are in memory at the same time.
+All systems get the same documents, weights and batch size, and must compute the same loss on the first batch. The
+systems then take turns, so that other load on the machine affects all of them equally. The script prints a table with
+bars, and writes the results as JSON (`--json`) and as a chart (an SVG file next to the JSON file). All systems are in
+memory at the same time.
 """
 
 import argparse
@@ -74,7 +75,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--backbone", default="minilm", help="as in `imdbcls.train backbone=` (default: minilm)")
     parser.add_argument("--data", help="IMDB, as in `imdbcls.train data.path=` (default: the shipped sample)")
     parser.add_argument(
-        "--documents", type=positive, default=160, help="number to train on and to predict (default: 160)"
+        "--documents", type=positive, default=160, help="documents to train on and to predict (default: 160)"
     )
     parser.add_argument("--max-length", type=positive, default=512, help="tokens per document (default: 512)")
     parser.add_argument("--batch-size", type=positive, default=16, help="documents per training step (default: 16)")
@@ -95,9 +96,9 @@ def positive(text: str) -> int:
 
 
 def prepare(options: argparse.Namespace, folder: Path) -> list[str]:
-    """Write the documents to files, and return the overrides with which every system reads them.
+    """Write the documents to files, and return the overrides with which every system reads these files.
 
-    A system then has only these documents in memory, not the corpus from which they were drawn.
+    A system then has only the sampled documents in memory, not the complete corpus.
     """
     data = ("data=sample",) if options.data is None else ("data=imdb", f"data.path={options.data}")
     limits = [f"data.{split}_limit={options.documents}" for split in ("train", "validation", "test")]
@@ -115,7 +116,7 @@ def prepare(options: argparse.Namespace, folder: Path) -> list[str]:
         f"batch_size={options.batch_size}",
         "data=files",
         f"data.train={folder}/train.jsonl",
-        f"data.validation={folder}/validation.jsonl",  # a run needs one, but it is not timed
+        f"data.validation={folder}/validation.jsonl",  # required, but validation is not timed
         f"data.test={folder}/test.jsonl",
         f"data.cache_dir={folder}/cache",
         f"runs_dir={folder}/runs",
@@ -127,11 +128,11 @@ def prepare(options: argparse.Namespace, folder: Path) -> list[str]:
 def results_of(
     outcomes: dict[str, list[Outcome]], peaks: dict[str, float], about: dict[str, str], options: argparse.Namespace
 ) -> dict[str, Any]:
-    """Return the JSON document: `rows`, `ratios` (speed of imdbcls relative to the others) and `achieved_share`.
+    """Return the JSON document, with `rows`, `ratios` and `achieved_share`.
 
-    A ratio is the median over rounds of the ratios within each round. `achieved_share` is the rate of operations in
-    training relative to the matrix peak of the precision in use. A training step counts as three forward passes over
-    its real tokens.
+    A ratio is the speed of imdbcls relative to another system: the median of the ratios in each round. `achieved_share`
+    is the rate of operations in training, as a fraction of the matrix peak in the same precision. A training step
+    counts as three forward passes over its real tokens.
     """
     ours = outcomes["training"][-1]
     flops_per_second = 3 * ours.forward_flops / median(ours.seconds)

@@ -1,6 +1,6 @@
 """Run the compared systems in turn, each in its own process so that its peak memory can be measured.
 
-Imports nothing heavy, because the process of a system changes settings that must be set before PyTorch is imported.
+This module does not import PyTorch, because the process of a system changes settings that must be set before that.
 """
 
 import logging
@@ -40,7 +40,10 @@ class SystemSpec:
 
 @dataclass
 class Outcome:
-    """The task and the measurements of one system: `seconds` per round; `systems.py` documents the other values."""
+    """The task and the measurements of one system.
+
+    `seconds` contains one value per round. `systems.py` documents the other values.
+    """
 
     system: SystemSpec
     precision: str
@@ -100,9 +103,9 @@ def benchmark(
 ) -> list[Outcome]:
     """Warm up all systems, then run them in turn for up to `max_rounds` rounds.
 
-    Does not start a round that would probably end more than `max_seconds` after the start of the benchmark.
+    Stop early if the next round would probably end more than `max_seconds` after the start of this function.
     """
-    began = time.monotonic()
+    started = time.monotonic()
     with ExitStack() as stack:
         workers = [stack.enter_context(Worker(spec, settings)) for spec in specs]
         outcomes = [Outcome(worker.system, *map(worker.call, TASK)) for worker in workers]
@@ -111,12 +114,12 @@ def benchmark(
             logger.info(f"warm-up: {worker.system.name}")
             worker.call("warm_up")
         for number in range(max_rounds):
-            round_began = time.monotonic()
+            round_started = time.monotonic()
             for worker, outcome in zip(workers, outcomes, strict=True):
                 outcome.seconds.append(worker.call("round"))
                 logger.info(f"round {number + 1} of {max_rounds}: {worker.system.name}, {outcome.seconds[-1]:.1f} s")
             now = time.monotonic()
-            if number + 1 < max_rounds and now + (now - round_began) - began > max_seconds:
+            if number + 1 < max_rounds and now + (now - round_started) - started > max_seconds:
                 logger.info(
                     f"stopping after {number + 1} of {max_rounds} rounds: the time limit is {max_seconds:.0f} s"
                 )
@@ -134,8 +137,8 @@ def require_same_task(outcomes: Sequence[Outcome]) -> None:
         tolerance = max(TOLERANCE[first.precision], TOLERANCE[outcome.precision])
         if not abs(outcome.first_loss - first.first_loss) <= tolerance * first.first_loss:  # `not <=` also refuses NaN
             raise UserError(
-                f"The loss of the first batch is {outcome.first_loss:.6f} for {outcome.system.name} and "
-                f"{first.first_loss:.6f} for {first.system.name}: the two do not compute the same function."
+                f"The loss on the first batch is {outcome.first_loss:.6f} for {outcome.system.name} and "
+                f"{first.first_loss:.6f} for {first.system.name}, so the two systems compute different functions."
             )
         if (outcome.num_documents, outcome.num_tokens) != (first.num_documents, first.num_tokens):
             raise UserError(f"{outcome.system.name} and {first.system.name} did not get the same documents.")

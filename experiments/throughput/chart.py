@@ -11,13 +11,16 @@ NAMES, VALUES = 220, 90  # width of the names on the left and the values on the 
 
 
 def bars(values: Sequence[float], width: int = 24) -> list[str]:
-    """Return bars of block characters, exact to an eighth of a character. The largest value has `width` characters."""
+    """Return bars of block characters, exact to an eighth of a character. The longest bar has `width` characters."""
     eighths = [round(8 * width * value / max(values)) for value in values]
     return ["█" * (count // 8) + BLOCKS[count % 8].strip() for count in eighths]
 
 
 def drawing(results: dict[str, Any]) -> str:
-    """Return the documents per second as an SVG file, with a panel per task. A line spans slowest to fastest round."""
+    """Return a bar chart of the documents per second as an SVG file, with a panel per task.
+
+    A bar shows the median over rounds. The line on it extends from the slowest to the fastest round.
+    """
     parts, top = [], 0
     for task in results["ratios"]:
         rows = [row for row in results["rows"] if row["task"] == task]
@@ -31,14 +34,14 @@ def drawing(results: dict[str, Any]) -> str:
 def panel(task: str, rows: Sequence[dict[str, Any]], top: float) -> str:
     x = svg.Scale(0, max(row["documents_per_second"]["max"] for row in rows), NAMES, WIDTH - VALUES)
     parts = [svg.text(8, top + 28, f"{task}, documents per second", "title")]
-    for place, row in enumerate(rows):
-        y, middle = top + TOP + ROW * place, top + TOP + ROW * place + ROW / 2
-        seconds = row["documents_per_second"]
-        series = "s0" if place == len(rows) - 1 else "s7"
+    for i, row in enumerate(rows):
+        y, middle = top + TOP + ROW * i, top + TOP + ROW * i + ROW / 2
+        speeds = row["documents_per_second"]
+        series = "s0" if i == len(rows) - 1 else "s7"
         parts.append(svg.text(NAMES - 8, middle + 4, row["name"], "label", "end"))
-        parts.append(svg.box(NAMES, y + 4, x(seconds["median"]) - NAMES, ROW - 8, f"mark {series}"))
-        parts.append(svg.line(x(seconds["min"]), middle, x(seconds["max"]), middle, "zero"))
-        parts.append(svg.text(x(seconds["max"]) + 8, middle + 4, speed(row), "label"))
+        parts.append(svg.box(NAMES, y + 4, x(speeds["median"]) - NAMES, ROW - 8, f"mark {series}"))
+        parts.append(svg.line(x(speeds["min"]), middle, x(speeds["max"]), middle, "zero"))
+        parts.append(svg.text(x(speeds["max"]) + 8, middle + 4, speed(row), "label"))
     return "".join(parts)
 
 

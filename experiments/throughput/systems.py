@@ -1,9 +1,12 @@
 """The compared systems: baselines and imdbcls, on the same documents and with the same initial weights.
 
-Each system is built in its own process (`benchmark.py`) and has these methods besides those of `System`: `precision()`;
-`first_loss()`, the mean loss of the first batch without dropout; `warm_up()`, which runs until all tensor shapes were
-used once; `round()`, which trains on (or predicts) every document once and returns the seconds; `padding_share()`, the
-share of padding among the tokens of the last round.
+Each system is built in its own process (`benchmark.py`). In addition to the methods of `System`, it has these methods:
+
+- `precision()` returns the name of the precision.
+- `first_loss()` returns the mean loss of the first batch, without dropout.
+- `warm_up()` uses every tensor shape at least once.
+- `round()` trains on every document once, or predicts every document once, and returns the seconds.
+- `padding_share()` returns the fraction of padding in the tokens of the last round.
 """
 
 import tempfile
@@ -39,7 +42,7 @@ from imdbcls.runtime.signals import StopRequest
 from imdbcls.runtime.versions import versions
 from imdbcls.tracking.none import NoTracker
 
-# `choices`: overrides for the config, as on the command line of `imdbcls.train`; `rounds`: the number of rounds.
+# `choices` contains overrides for the config, as on the command line of `imdbcls.train`. `rounds` is a number.
 Settings = Mapping[str, Any]
 
 
@@ -92,14 +95,14 @@ class System:
         return sum(self.lengths())
 
     def forward_flops(self) -> int:
-        return forward_flops(self.encoder, self.lengths(), first_token_alone=False)
+        return forward_flops(self.encoder, self.lengths(), first_token_only=False)
 
     def peak_memory_mb(self) -> float:
         return peak_memory_mb(self.hardware.device)
 
 
 class Baseline(System):
-    """A baseline: the encoder of Hugging Face with a head of imdbcls, and token ids."""
+    """A baseline: a Hugging Face encoder with a head of imdbcls, and the token ids of the documents."""
 
     def __init__(self, settings: Settings, attention_dropout: str) -> None:
         choices = ("backbone.fast=false", f"backbone.attention_dropout={attention_dropout}")
@@ -178,12 +181,12 @@ class TrainerTraining(Baseline):
         super().__init__(settings, attention_dropout)
         self.fast_options = fast_options
         bf16 = self.precision() == "bf16"
-        best = {"bf16": bf16, "train_sampling_strategy": "group_by_length"} if fast_options else {}
+        options = {"bf16": bf16, "train_sampling_strategy": "group_by_length"} if fast_options else {}
         self.collator = CountingCollator(self.tokenizer)
         self.clock = EpochClock(self.hardware)
-        self.trainer = self.make_trainer(per_device_train_batch_size=self.config.batch_size, **best)
+        self.trainer = self.make_trainer(per_device_train_batch_size=self.config.batch_size, **options)
 
-    def make_trainer(self, **choices: Any) -> Trainer:
+    def make_trainer(self, **options: Any) -> Trainer:
         arguments = TrainingArguments(
             output_dir=tempfile.gettempdir(),  # nothing is written
             use_cpu=self.hardware.device.type == "cpu",
@@ -191,7 +194,7 @@ class TrainerTraining(Baseline):
             save_strategy="no",
             report_to="none",
             disable_tqdm=True,
-            **choices,
+            **options,
         )
         trainer = Trainer(
             model=LossModel(self.model),
@@ -210,7 +213,8 @@ class TrainerTraining(Baseline):
         return self.trainer.evaluate(first)["eval_loss"]
 
     def warm_up(self) -> None:
-        # Without grouping, nearly all batches have the same width. With grouping, a round has all widths.
+        # Without grouping, nearly all batches have the same width, so one batch is enough.
+        # With grouping, only a complete round has all widths.
         self.trainer.train_dataset = self.train_examples[: None if self.fast_options else self.config.batch_size]
         self.trainer.train()
         self.trainer.train_dataset = self.train_examples
@@ -228,13 +232,13 @@ class TrainerTraining(Baseline):
 
 
 class TrainerPredict(TrainerTraining):
-    """`Trainer.predict` with fast options: weights cast to bf16 once, documents grouped by length."""
+    """`Trainer.predict` with fast options: the weights are cast to bf16 once, and documents are grouped by length."""
 
-    BATCH_SIZE = 8  # documents; the fastest of 8, 16, 32, 64 and 128 on CPU
+    BATCH_SIZE = 8  # documents; the fastest of 8, 16, 32, 64 and 128 on a CPU
 
-    def make_trainer(self, **choices: Any) -> Trainer:
-        bf16 = choices.pop("bf16")
-        return super().make_trainer(**choices, bf16_full_eval=bf16)
+    def make_trainer(self, **options: Any) -> Trainer:
+        bf16 = options.pop("bf16")
+        return super().make_trainer(**options, bf16_full_eval=bf16)
 
     def first_loss(self) -> float:
         loss = super().first_loss()
@@ -267,27 +271,27 @@ class LossModel(nn.Module):
 
 
 class CountingCollator:
-    """A collator that pads to the longest document, as the Trainer does by default, and counts the padding."""
+    """A collator that pads to the longest document of a batch, as the Trainer does by default, and counts padding."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
         self.pad = DataCollatorWithPadding(tokenizer)
         self.start()
 
     def start(self) -> None:
-        self.real, self.all = 0, 0
+        self.num_real, self.num_padded = 0, 0  # tokens without and with padding
 
     def __call__(self, examples: Sequence[dict[str, Any]]) -> Mapping[str, Tensor]:
         batch = self.pad(examples)
-        self.real += sum(len(example["input_ids"]) for example in examples)
-        self.all += batch["input_ids"].numel()
+        self.num_real += sum(len(example["input_ids"]) for example in examples)
+        self.num_padded += batch["input_ids"].numel()
         return batch
 
     def padding_share(self) -> float:
-        return 1 - self.real / self.all
+        return 1 - self.num_real / self.num_padded
 
 
 class EpochClock(TrainerCallback):
-    """A callback that measures the seconds of an epoch, without the Trainer's work before and after it."""
+    """A callback that measures the seconds of an epoch, without the Trainer's work before and after the epoch."""
 
     def __init__(self, hardware: Hardware) -> None:
         self.hardware = hardware
@@ -302,7 +306,7 @@ class EpochClock(TrainerCallback):
 
 
 class ImdbclsTraining(System):
-    """Training by imdbcls as its command does it, without validation and checkpoints."""
+    """Training as by `imdbcls.train`, but without validation and checkpoints."""
 
     def __init__(self, settings: Settings) -> None:
         config = imdbcls.compose(*settings["choices"], f"epochs={settings['rounds'] + 1}")
@@ -314,8 +318,8 @@ class ImdbclsTraining(System):
 
     def first_loss(self) -> float:
         probabilities_NC = predict_probabilities(self.trainer.model, self.first_batches, self.hardware)
-        logarithms_NC = torch.from_numpy(probabilities_NC).log()
-        return F.nll_loss(logarithms_NC, torch.from_numpy(self.first_batches.labels)).item()
+        log_probabilities_NC = torch.from_numpy(probabilities_NC).log()
+        return F.nll_loss(log_probabilities_NC, torch.from_numpy(self.first_batches.labels)).item()
 
     def warm_up(self) -> None:
         self.round()
@@ -341,7 +345,7 @@ class ImdbclsTraining(System):
         batch = next(iter(self.batches())).to(self.hardware.device)
         with torch.inference_mode(), self.hardware.autocast():
             hidden_BTD = self.trainer.model.encode(batch.input_ids_BT, batch.mask_BT, batch.token_indices_N)
-        return forward_flops(self.encoder, self.lengths(), first_token_alone=hidden_BTD.shape[1] == 1)
+        return forward_flops(self.encoder, self.lengths(), first_token_only=hidden_BTD.shape[1] == 1)
 
     def precision(self) -> str:
         return self.hardware.precision
@@ -358,7 +362,7 @@ class ImdbclsTraining(System):
 
 
 class ImdbclsPrediction(ImdbclsTraining):
-    """Prediction of a split by imdbcls."""
+    """Prediction of the test split by imdbcls."""
 
     def round(self) -> float:
         started = time.perf_counter()

@@ -14,8 +14,8 @@ CONFIDENT = 0.9  # mean probability over seeds
 def label_errors(groups: Sequence[Group]) -> tuple[LabelError, ...]:
     """Return suspected label errors, the most certain first.
 
-    In such a document, the same class has a mean probability of at least `CONFIDENT` in every group, but is not the
-    label. This follows confident learning (Northcutt et al. 2021, JAIR 70), with the groups as an ensemble. Groups
+    For such a document, every group gives a mean probability of at least `CONFIDENT` to the same class, which is not
+    the label. This follows confident learning (Northcutt et al. 2021, JAIR 70), with the groups as an ensemble. Groups
     whose documents differ from those of the first group are ignored.
     """
     ensemble = with_documents_of_first(groups)

@@ -109,7 +109,7 @@ def test_systems_that_compute_a_different_function_are_refused() -> None:
         outcome("other", "bf16", float("nan")),
     ):
         with pytest.raises(
-            UserError, match=r"for other and 0\.700000 for first: the two do not compute the same function"
+            UserError, match=r"for other and 0\.700000 for first, so the two systems compute different functions"
         ):
             require_same_task([first, other])
     with pytest.raises(UserError, match="other and first did not get the same documents"):
@@ -126,7 +126,7 @@ def test_forward_flops_count_only_real_tokens() -> None:
     # Two layers of width 64: four square products, two to and from 128, and attention scores and context of 10 tokens.
     one_layer = 2 * 10 * (4 * 64 * 64 + 2 * 64 * 128) + 4 * 10 * 10 * 64
     one_token = 2 * (4 * 64 * 64 + 2 * 64 * 128)
-    assert forward_flops(encoder, [10], first_token_alone=False) == 2 * one_layer
-    assert forward_flops(encoder, [10, 1], first_token_alone=False) == 2 * (one_layer + one_token + 4 * 64)
+    assert forward_flops(encoder, [10], first_token_only=False) == 2 * one_layer
+    assert forward_flops(encoder, [10, 1], first_token_only=False) == 2 * (one_layer + one_token + 4 * 64)
     num_heads = encoder.config.num_attention_heads
-    assert forward_flops(encoder, [10], first_token_alone=True) == one_layer + one_token + 4 * 10 * 64 * num_heads
+    assert forward_flops(encoder, [10], first_token_only=True) == one_layer + one_token + 4 * 10 * 64 * num_heads

@@ -72,7 +72,7 @@ def packaged(name: str) -> str:
 
 
 def source_hash(source: str) -> str:
-    """Return the hash of an inline style or script, by which the content security policy allows it."""
+    """Return the hash that the content security policy needs to allow an inline style or script."""
     return "sha256-" + base64.b64encode(hashlib.sha256(source.encode()).digest()).decode()
 
 
