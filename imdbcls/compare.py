@@ -14,10 +14,14 @@ import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from imdbcls.errors import UserError
 from imdbcls.runtime import entry
 from imdbcls.runtime.console import columns_of, write_out
+
+if TYPE_CHECKING:
+    from imdbcls.comparison.metrics import Metric
 
 logger = logging.getLogger("imdbcls.compare")  # `__name__` is `__main__` when this module runs as a command
 
@@ -36,6 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def compare(options: argparse.Namespace) -> None:
     """Compare the groups of a study, write the files, print the tables and, if requested, log them to W&B."""
     # Imported here because scipy and statsmodels take seconds to import and `--help` does not need them.
+    from imdbcls.comparison.metrics import METRICS
     from imdbcls.comparison.study import read_study
     from imdbcls.comparison.summary import compare_study
     from imdbcls.comparison.texts import texts_of
@@ -49,8 +54,9 @@ def compare(options: argparse.Namespace) -> None:
 
     if options.figures:
         require_matplotlib()
+    metric = METRICS[options.metric]
     study = read_study(options.study)
-    comparison = compare_study(study, options.margin / 100)
+    comparison = compare_study(study, metric, margin_of(metric, options.margin))
     figures = figures_of(comparison)
     drawings = drawings_of(figures)
     page = page_html(comparison, drawings, reading_list(study, comparison, texts_of(study)))
@@ -80,10 +86,16 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("study", type=Path, help="study folder, such as runs/heads")
     parser.add_argument(
+        "--metric",
+        choices=["accuracy", "f1", "auroc", "brier", "loss"],
+        default="accuracy",
+        help="the metric that decides ranks and verdicts (default: accuracy)",
+    )
+    parser.add_argument(
         "--margin",
         type=margin,
-        default=0.3,
-        help="equivalence margin, in points of accuracy (default: 0.3)",
+        help="equivalence margin: in points for accuracy, f1 and auroc, in the unit of the metric for brier and loss "
+        "(default: 0.3 points for accuracy and f1; else equivalence is not tested)",
     )
     parser.add_argument("--output", type=Path, help="folder to write to (default: the study folder)")
     parser.add_argument(
@@ -107,10 +119,15 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 def margin(text: str) -> float:
     value = float(text)
     if not 0 < value < 100:
-        raise argparse.ArgumentTypeError(
-            f"{text} is out of range. Set a margin above 0 and below 100 points of accuracy, such as 0.3"
-        )
+        raise argparse.ArgumentTypeError(f"{text} is out of range. Set a margin above 0 and below 100, such as 0.3")
     return value
+
+
+def margin_of(metric: "Metric", value: float | None) -> float | None:
+    """Return the margin as a fraction of one for percentages, else in the unit of the metric; None: no default."""
+    if value is None:
+        return metric.default_margin
+    return value / 100 if metric.is_percentage else value
 
 
 if __name__ == "__main__":

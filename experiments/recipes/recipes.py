@@ -13,10 +13,11 @@ import sys
 from collections.abc import Iterator
 from dataclasses import replace
 
+from imdbcls.comparison.scores import score_group
+
 import imdbcls
 from imdbcls.comparison.pairs import compare_pairs
 from imdbcls.comparison.results import PairResult
-from imdbcls.comparison.scores import score_group
 from imdbcls.comparison.study import Group, read_study
 from imdbcls.comparison.views.wording import p_cell, verdict
 from imdbcls.runs.identity import group_hash

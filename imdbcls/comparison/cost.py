@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+from imdbcls.comparison.metrics import Metric
 from imdbcls.comparison.results import GroupSummary
 from imdbcls.comparison.run_files import number
 from imdbcls.comparison.study import Group
@@ -35,11 +36,11 @@ def cost_of_run(result: dict[str, Any], key: str) -> float | None:
     return number(latency.get(key.removeprefix("latency_ms_"))) if isinstance(latency, dict) else None
 
 
-def pareto_fronts(groups: Sequence[GroupSummary]) -> dict[str, tuple[str, ...]]:
-    return {cost: pareto_front(groups, cost) for cost in COSTS}
+def pareto_fronts(groups: Sequence[GroupSummary], metric: Metric) -> dict[str, tuple[str, ...]]:
+    return {cost: pareto_front(groups, cost, metric) for cost in COSTS}
 
 
-def pareto_front(groups: Sequence[GroupSummary], cost: str) -> tuple[str, ...]:
+def pareto_front(groups: Sequence[GroupSummary], cost: str, metric: Metric) -> tuple[str, ...]:
     """Return the names of the groups on the Pareto front of accuracy and this cost.
 
     A group is on the front if no other group is at least as good in both and better in one of them.

@@ -1,175 +1,193 @@
-"""Compare pairs of groups: differences, intervals, paired tests, Holm correction, equivalence and power."""
+"""Compare pairs of groups: difference, intervals, tests, equivalence, power, and the documents they disagree on."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import combinations
 
 import numpy as np
 
-from imdbcls.comparison.power import minimum_detectable_difference, seeds_needed
-from imdbcls.comparison.results import Flips, McNemarTest, PairResult
-from imdbcls.comparison.statistics import (
-    DRAW_SEED,
-    Estimate,
-    covariance_over,
-    difference_over_seeds,
-    document_draws,
-    exact_mcnemar,
-    holm,
-    num_independent,
-    permutation_p,
-)
+from imdbcls.comparison.inference import Inference, Pair, infer, short_list, without_collapsed
+from imdbcls.comparison.metrics import Metric
+from imdbcls.comparison.power import MAX_SEEDS, chances_to_settle, minimum_detectable_difference, seeds_to_settle
+from imdbcls.comparison.results import Flips, McNemarTest, PairResult, WithoutCollapsed
+from imdbcls.comparison.samples import collapsed_S, sample_of
+from imdbcls.comparison.statistics import Sample, Units, exact_mcnemar, permutation_p
 from imdbcls.comparison.study import Group
 from imdbcls.comparison.verdicts import LEVEL
 
 
 @dataclass(frozen=True)
-class PairTests:
-    """The tests of one pair, before Holm correction. If `problem` is set, the pair is not tested: p-values are None."""
+class SharedDocuments:
+    """The documents that two groups share, as rows of each group."""
 
-    a: Group
-    b: Group
-    estimate: Estimate
-    shared_documents: int
-    problem: str | None
-    p_permutation: float | None
-    p_hierarchical: float | None
-    mcnemar: tuple[McNemarTest, ...]
-    flips: Flips | None
+    rows_a: np.ndarray
+    rows_b: np.ndarray
+    units: Units
+    is_all: bool  # whether both groups have only these documents, and the same clusters
 
 
 def compare_pairs(
-    groups: Iterable[tuple[Group, Group]], draws: Mapping[str, np.ndarray], margin: float
-) -> tuple[PairResult, ...]:
-    """Compare each pair of groups. The p-values are corrected for all pairs with Holm's method.
+    groups: Sequence[Group], samples: Sequence[Sample], metric: Metric, margin: float | None
+) -> tuple[tuple[PairResult, ...], tuple[str, ...] | None]:
+    """Compare all pairs of groups, with Holm correction over all of them. `samples` has the metric of each group.
 
-    `draws` maps the name of a group to its bootstrap accuracies (B, S).
+    Returns the pairs, and the names of the groups on the short list (see `inference.short_list`).
     """
-    pairs = [paired_tests(a, b, draws[a.name], draws[b.name]) for a, b in groups]
-    p_holm = corrected([pair.p_permutation for pair in pairs])
-    p_hierarchical_holm = corrected([pair.p_hierarchical for pair in pairs])
-    num_tested = sum(pair.problem is None for pair in pairs)
-    return tuple(
-        pair_result(pair, p_holm[i], p_hierarchical_holm[i], margin, num_tested) for i, pair in enumerate(pairs)
+    index_pairs = list(combinations(range(len(groups)), 2))
+    shared = [shared_documents(groups[i], groups[j], samples[i], samples[j]) for i, j in index_pairs]
+    problems = [why_untested(groups[i], groups[j], each) for (i, j), each in zip(index_pairs, shared, strict=True)]
+    pairs = []
+    for (i, j), each, problem in zip(index_pairs, shared, problems, strict=True):
+        restricted = None if each.is_all or problem else restricted_samples(groups[i], groups[j], each, metric)
+        p_documents = None
+        if problem is None and metric.name == "accuracy":
+            p_documents = permutation_p(
+                groups[i].correct_SN[:, each.rows_a], groups[j].correct_SN[:, each.rows_b], each.units
+            )
+        pairs.append(Pair(i, j, restricted, problem is None, p_documents))
+    inferences = infer(samples, pairs, margin)
+    num_tests = sum(pair.is_tested for pair in pairs)
+    results = tuple(
+        pair_result(
+            groups[pair.a],
+            groups[pair.b],
+            pair,
+            inference,
+            shared=each,
+            problem=problem,
+            without=without_collapsed_seeds(groups, samples, pair, margin, num_tests),
+            margin=margin,
+            metric=metric,
+            num_tests=num_tests,
+        )
+        for pair, inference, each, problem in zip(pairs, inferences, shared, problems, strict=True)
     )
-
-
-def corrected(p_values: Sequence[float | None]) -> list[float | None]:
-    """Return Holm-corrected p-values. None stays None and does not count as a test."""
-    adjusted = iter(holm([p for p in p_values if p is not None]))
-    return [None if p is None else next(adjusted) for p in p_values]
-
-
-def paired_tests(a: Group, b: Group, draws_a: np.ndarray, draws_b: np.ndarray) -> PairTests:
-    """Estimate and test the difference between two groups.
-
-    `draws_a` and `draws_b` are the bootstrap accuracies (B, S) of the two groups.
-    """
-    shared, in_a, in_b = np.intersect1d(a.ids, b.ids, assume_unique=True, return_indices=True)
-    clusters = shared_clusters(a, b, in_a, in_b)
-    num_units = num_independent(len(shared), clusters)
-    if len(shared) == 0:  # without shared documents, the documents of the two groups are resampled independently
-        correct_a, correct_b = a.correct_SN, b.correct_SN
-        draws_b = document_draws(correct_b.T, b.clusters_N, seed=DRAW_SEED + 1)
-        num_units = min(a.num_independent, b.num_independent)
-    else:
-        correct_a, correct_b = a.correct_SN[:, in_a], b.correct_SN[:, in_b]
-        if not (len(shared) == len(a.ids) == len(b.ids) and same_clusters(a.clusters_N, b.clusters_N)):
-            draws_a, draws_b = document_draws(correct_a.T, clusters), document_draws(correct_b.T, clusters)
-    covariance = covariance_over(np.concatenate([draws_a, draws_b], axis=1))
-    estimate = difference_over_seeds(accuracies(correct_a), accuracies(correct_b), covariance, num_units)
-    problem = why_untested(a, b, a.labels_N[in_a], b.labels_N[in_b], num_units)
-    return PairTests(
-        a=a,
-        b=b,
-        estimate=estimate,
-        shared_documents=len(shared),
-        problem=problem,
-        p_permutation=None if problem else permutation_p(correct_a, correct_b, clusters),
-        p_hierarchical=estimate.p_value() if min(estimate.num_seeds) > 1 and not problem else None,
-        mcnemar=() if problem else mcnemar_per_shared_seed(a, b, correct_a, correct_b),
-        flips=None if problem else flips(correct_a, correct_b),
-    )
+    chosen = short_list(len(groups), dict(zip(index_pairs, inferences, strict=True)), metric.higher_is_better)
+    return results, None if chosen is None else tuple(groups[i].name for i in chosen)
 
 
 def pair_result(
-    pair: PairTests, p_holm: float | None, p_hierarchical_holm: float | None, margin: float, num_tested: int
+    a: Group,
+    b: Group,
+    pair: Pair,
+    inference: Inference,
+    *,
+    shared: SharedDocuments,
+    problem: str | None,
+    without: WithoutCollapsed | None,
+    margin: float | None,
+    metric: Metric,
+    num_tests: int,
 ) -> PairResult:
-    """Return the result of a pair: its tests, with the corrected p-values, equivalence and power.
+    """Put the results of a pair together.
 
-    Power is computed at the strictest level that Holm's method can require: 5 % divided by the number of tested pairs.
+    Power is computed at the strictest level that Holm's method can require: 5 % divided by the number of tests.
     """
-    estimate, level = pair.estimate, LEVEL / max(1, num_tested)
+    estimate, level = inference.estimate, LEVEL / max(1, num_tests)
     low, high = estimate.interval()
-    num_a, num_b = estimate.num_seeds
-    several_seeds = min(num_a, num_b) > 1
+    chances = chances_to_settle(estimate, level, margin) if problem is None else np.full(MAX_SEEDS + 1, np.nan)
+    seeds_needed = seeds_to_settle(chances, max(len(a.runs), len(b.runs)))
+    chance = chances[MAX_SEEDS if seeds_needed is None else seeds_needed]
+    correct_a, correct_b = a.correct_SN[:, shared.rows_a], b.correct_SN[:, shared.rows_b]
     return PairResult(
-        a=pair.a.name,
-        b=pair.b.name,
-        num_seeds=(num_a, num_b),
-        shared_documents=pair.shared_documents,
-        problem=pair.problem,
-        flags=(*pair.a.flags, *pair.b.flags),
+        a=a.name,
+        b=b.name,
+        higher_is_better=metric.higher_is_better,
+        num_seeds=(len(a.runs), len(b.runs)),
+        num_collapsed=(int(collapsed_S(a).sum()), int(collapsed_S(b).sum())),
+        shared_documents=len(shared.rows_a),
+        problem=problem,
+        flags=(*a.flags, *b.flags),
         margin=margin,
         difference=estimate.value,
-        low=float(low),
-        high=float(high),
+        low=low,
+        high=high,
+        simultaneous_low=inference.simultaneous[0],
+        simultaneous_high=inference.simultaneous[1],
         standard_error=estimate.standard_error,
         degrees_of_freedom=finite(estimate.degrees_of_freedom),
-        p_permutation=pair.p_permutation,
-        p_holm=p_holm,
-        p_hierarchical=pair.p_hierarchical,
-        p_hierarchical_holm=p_hierarchical_holm,
-        p_equivalence=None if pair.problem else estimate.p_equivalence(margin),
-        mcnemar=pair.mcnemar,
-        flips=pair.flips,
-        minimum_detectable_difference=minimum_detectable_difference(estimate, level) if several_seeds else None,
-        seeds_needed=None if pair.problem else seeds_needed(estimate, level, margin),
+        p_permutation=pair.p_documents,
+        p_value=inference.p_value,
+        p_holm=inference.p_holm,
+        p_equivalence=inference.p_equivalence,
+        p_equivalence_holm=inference.p_equivalence_holm,
+        outcome=inference.outcome,
+        missing_seeds=inference.missing_seeds,
+        without_collapsed=without,
+        mcnemar=() if problem else mcnemar_per_shared_seed(a, b, correct_a, correct_b),
+        flips=None if problem else flips(correct_a, correct_b),
+        minimum_detectable_difference=(
+            minimum_detectable_difference(estimate, level) if inference.seeds_varied else None
+        ),
+        seeds_needed=seeds_needed,
+        chance_to_settle=finite(chance),
     )
 
 
-def shared_clusters(a: Group, b: Group, in_a: np.ndarray, in_b: np.ndarray) -> np.ndarray | None:
-    """Return the cluster of each shared document, or None if neither group recorded clusters.
+def without_collapsed_seeds(
+    groups: Sequence[Group], samples: Sequence[Sample], pair: Pair, margin: float | None, num_tests: int
+) -> WithoutCollapsed | None:
+    """Test a pair again without the seeds that collapsed to one class; None if no seed or every seed collapsed.
 
-    If the two groups recorded different clusters, return those of the group that has fewer clusters.
+    Its p-values are corrected as if it were the most significant of all tested pairs (Bonferroni).
     """
-    of_a = None if a.clusters_N is None else a.clusters_N[in_a]
-    of_b = None if b.clusters_N is None else b.clusters_N[in_b]
+    collapsed = collapsed_S(groups[pair.a]), collapsed_S(groups[pair.b])
+    if not pair.is_tested or not any(rows.any() for rows in collapsed):
+        return None
+    kept = without_collapsed(pair.samples or (samples[pair.a], samples[pair.b]), collapsed)
+    if kept is None:
+        return None
+    (inference,) = infer(kept, [Pair(0, 1)], margin, num_tests)
+    low, high = inference.simultaneous
+    return WithoutCollapsed(
+        num_seeds=(len(kept[0]), len(kept[1])),
+        difference=inference.estimate.value,
+        simultaneous_low=low,
+        simultaneous_high=high,
+        p_corrected=inference.p_holm,
+        outcome=inference.outcome,
+    )
+
+
+def shared_documents(a: Group, b: Group, sample_a: Sample, sample_b: Sample) -> SharedDocuments:
+    """Return the documents that two groups share. If the groups recorded different clusters, the coarser are used."""
+    if sample_a.units is sample_b.units:
+        rows = np.arange(len(a.ids))
+        return SharedDocuments(rows, rows, sample_a.units, is_all=True)
+    shared, rows_a, rows_b = np.intersect1d(a.ids, b.ids, assume_unique=True, return_indices=True)
+    of_a = None if a.clusters_N is None else a.clusters_N[rows_a]
+    of_b = None if b.clusters_N is None else b.clusters_N[rows_b]
     if of_a is None or of_b is None:
-        return of_b if of_a is None else of_a
-    return of_a if len(np.unique(of_a)) <= len(np.unique(of_b)) else of_b
+        clusters = of_b if of_a is None else of_a
+    else:
+        clusters = of_a if len(np.unique(of_a)) <= len(np.unique(of_b)) else of_b
+    return SharedDocuments(rows_a, rows_b, Units(len(shared), clusters), is_all=False)
 
 
-def same_clusters(one: np.ndarray | None, other: np.ndarray | None) -> bool:
-    return one is other is None or (one is not None and other is not None and np.array_equal(one, other))
+def restricted_samples(a: Group, b: Group, shared: SharedDocuments, metric: Metric) -> tuple[Sample, Sample]:
+    return sample_of(a, metric, shared.units, shared.rows_a), sample_of(b, metric, shared.units, shared.rows_b)
 
 
-def accuracies(correct_SN: np.ndarray) -> np.ndarray:
-    return correct_SN.mean(axis=1, dtype=np.float64)
-
-
-def why_untested(a: Group, b: Group, labels_a: np.ndarray, labels_b: np.ndarray, num_units: int) -> str | None:
-    """Return the reason why this pair is not tested, or None if it is tested.
-
-    `labels_a` and `labels_b` are the labels that the two groups recorded for the shared documents.
-    """
+def why_untested(a: Group, b: Group, shared: SharedDocuments) -> str | None:
+    """Return why this pair is not tested, or None."""
     if a.split_hash != b.split_hash:
         return (
-            "their training, validation or test documents differ (split_hash), so a difference in accuracy may not be "
-            "caused by the head"
+            "their training, validation or test documents differ (split_hash), so a difference may not be caused by "
+            "the head"
         )
-    if len(labels_a) == 0:
+    if len(shared.rows_a) == 0:
         return "they share no test documents, so no paired test is possible"
-    if not np.array_equal(labels_a, labels_b):
+    if not np.array_equal(a.labels_N[shared.rows_a], b.labels_N[shared.rows_b]):
         return "their labels for the shared documents differ"
-    if num_units < 2:
-        return "all shared documents are in one cluster, so no test can generalize to other documents"
+    if len(shared.units) < 2:
+        return "all shared documents are in one cluster, so the result does not generalize to other documents"
     return None
 
 
 def mcnemar_per_shared_seed(
     a: Group, b: Group, correct_a: np.ndarray, correct_b: np.ndarray
 ) -> tuple[McNemarTest, ...]:
-    """Run McNemar's test for each seed that both groups have. Each test compares two trained models, not the groups."""
+    """Run one exact test for each seed that both groups have. Each compares two trained models, not the groups."""
     return tuple(
         McNemarTest(seed, *exact_mcnemar(correct_a[a.seeds.index(seed)], correct_b[b.seeds.index(seed)]))
         for seed in sorted(set(a.seeds) & set(b.seeds))
@@ -177,7 +195,7 @@ def mcnemar_per_shared_seed(
 
 
 def flips(correct_a: np.ndarray, correct_b: np.ndarray) -> Flips:
-    """Count the documents that only one group gets right: averaged over all pairs of seeds, and in every seed."""
+    """Count documents that only one group gets right: on average over pairs of seeds, and in every seed."""
     share_a, share_b = correct_a.mean(axis=0, dtype=np.float64), correct_b.mean(axis=0, dtype=np.float64)
     return Flips(
         a_only=float((share_a * (1 - share_b)).sum()),

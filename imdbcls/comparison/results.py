@@ -7,7 +7,8 @@ documents and seeds. None means not defined, not measured or not tested, as docu
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from imdbcls.comparison.verdicts import LEVEL, Outcome, is_significant, outcome_of
+from imdbcls.comparison.metrics import Metric
+from imdbcls.comparison.verdicts import LEVEL, Outcome
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,22 @@ class ReliabilityBin:
 
 
 @dataclass(frozen=True)
+class Calibration:
+    """The expected calibration error (ECE) of a group, and the ECE that a calibrated model would show.
+
+    The plug-in ECE of a perfectly calibrated model is above zero, because each bin has a limited number of documents.
+    """
+
+    values: tuple[float, ...]  # one per seed
+    expected: float  # for calibrated probabilities, averaged over seeds
+    p: float  # of the hypothesis that the probabilities are calibrated
+
+    @property
+    def mean(self) -> float:
+        return sum(self.values) / len(self.values)
+
+
+@dataclass(frozen=True)
 class CurvePoint:
     """A validation metric at one epoch: the mean over seeds, with the lowest and highest seed."""
 
@@ -66,15 +83,20 @@ class GroupSummary:
     name: str  # unique in the comparison
     head: str
     backbone: str
-    rank: int  # by mean test accuracy; 1 is the best
+    rank: int  # by the metric of the comparison; 1 is the best
     seeds: tuple[int, ...]  # ascending
     num_failed: int  # failed runs of this group, which are left out
+    num_collapsed: int  # runs that predict nearly only one class
+    largest_collapse_rate: float  # upper 95 % confidence limit of the share of seeds that collapse
     num_documents: int  # in the test split
     num_clusters: int | None  # clusters of test documents that belong together; None: not recorded
     max_length: int | None  # tokens; None: not recorded
     watched_test: bool  # whether a run evaluated the test split during training
     validation_accuracy: float | None  # mean over the seeds that recorded it; None: not recorded
-    metrics: Mapping[str, MetricSummary]  # by name in scores.METRICS; missing: not defined on these documents
+    metrics: Mapping[str, MetricSummary]  # by Metric.key; missing: not defined on these documents
+    primary: MetricSummary  # the metric of the comparison
+    ensemble: Mapping[str, float]  # metrics of the mean probabilities over seeds, by Metric.key; empty: one seed
+    calibration: Calibration
     cost: Mapping[str, float | None]  # mean over seeds, by key of cost.COSTS; None: not measured
     parts: Parts
     reliability: tuple[ReliabilityBin, ...]  # non-empty bins, by confidence
@@ -106,6 +128,18 @@ class Flips:
 
 
 @dataclass(frozen=True)
+class WithoutCollapsed:
+    """The comparison of a pair without the seeds that collapsed to one class."""
+
+    num_seeds: tuple[int, int]  # that are left
+    difference: float
+    simultaneous_low: float
+    simultaneous_high: float
+    p_corrected: float | None  # Bonferroni
+    outcome: Outcome
+
+
+@dataclass(frozen=True)
 class PairResult:
     """The comparison of two groups on the test documents that they share. Group `a` ranks above group `b`.
 
@@ -114,28 +148,37 @@ class PairResult:
 
     a: str  # name of the group
     b: str
+    higher_is_better: bool  # for the metric of the comparison
     num_seeds: tuple[int, int]  # of `a` and `b`
+    num_collapsed: tuple[int, int]  # seeds that predict nearly only one class
     shared_documents: int
     problem: str | None  # why the pair is not tested, as a clause; None: it is tested
     flags: tuple[str, ...]  # caveats about the two groups, as clauses
-    margin: float  # equivalence margin
+    margin: float | None  # equivalence margin; None: equivalence is not tested
 
-    difference: float  # accuracy of `a` minus accuracy of `b`
-    low: float
+    difference: float  # metric of `a` minus metric of `b`
+    low: float  # 95 % confidence interval of this pair, not corrected
     high: float
+    simultaneous_low: float  # interval that holds for all tested pairs together with 95 % confidence
+    simultaneous_high: float
     standard_error: float
     degrees_of_freedom: float | None  # None: infinite
 
-    p_permutation: float | None  # over documents, for these trained models; None: not tested
+    p_value: float | None  # over documents and seeds; over documents if a group has one seed; None: not tested
     p_holm: float | None
-    p_hierarchical: float | None  # over documents and seeds; None: not tested, or a group has one seed
-    p_hierarchical_holm: float | None
-    p_equivalence: float | None  # TOST with the margin, not corrected; None: not tested
+    p_equivalence: float | None  # TOST with the margin; None: not tested
+    p_equivalence_holm: float | None
+    outcome: Outcome
+    missing_seeds: tuple[int, int]  # that each group needs before "better" is possible; (0, 0): none
+    without_collapsed: WithoutCollapsed | None  # None: no seed collapsed, or no other seed is left
+
+    p_permutation: float | None  # accuracy over documents, for these trained models; None: not tested
     mcnemar: tuple[McNemarTest, ...]  # one per seed that both groups have; empty: not tested
     flips: Flips | None  # None: not tested
 
     minimum_detectable_difference: float | None  # at 80 % power; None: a group has one seed
     seeds_needed: int | None  # per group, for a verdict; None: not tested, unknown, or above power.MAX_SEEDS
+    chance_to_settle: float | None  # chance of a verdict with these seeds, or with power.MAX_SEEDS; None: unknown
 
     @property
     def seeds_varied(self) -> bool:
@@ -143,32 +186,23 @@ class PairResult:
 
     @property
     def significant(self) -> bool:
-        return is_significant(self.p_holm, self.p_hierarchical_holm, self.seeds_varied)
+        return self.outcome in (Outcome.BETTER, Outcome.BETTER_HERE)
 
     @property
     def equivalent(self) -> bool | None:
         """Whether TOST shows that the difference is smaller than the margin; None: not tested."""
-        return None if self.p_equivalence is None else self.p_equivalence < LEVEL
+        return None if self.p_equivalence_holm is None else self.p_equivalence_holm < LEVEL
 
     @property
     def underpowered(self) -> bool | None:
-        """Whether the minimum detectable difference is larger than the margin; None: a group has one seed."""
+        """Whether the minimum detectable difference is larger than the margin; None: unknown."""
         detectable = self.minimum_detectable_difference
-        return None if detectable is None else detectable > self.margin
-
-    @property
-    def corrected_p(self) -> float | None:
-        """The larger of the two corrected p-values, because "better" needs both to be significant; None: not tested."""
-        return max((p for p in (self.p_holm, self.p_hierarchical_holm) if p is not None), default=None)
-
-    @property
-    def outcome(self) -> Outcome:
-        return outcome_of(self.problem is None, self.significant, bool(self.equivalent), self.seeds_varied)
+        return None if detectable is None or self.margin is None else detectable > self.margin
 
     @property
     def leader(self) -> str:
-        """The group with the higher accuracy on the shared documents; `a` if they are equal."""
-        return self.a if self.difference >= 0 else self.b
+        """The better group on the shared documents; `a` if they are equal."""
+        return self.a if (self.difference >= 0) == self.higher_is_better or self.difference == 0 else self.b
 
     def other(self, name: str) -> str:
         return self.b if name == self.a else self.a
@@ -201,10 +235,13 @@ class Comparison:
     """All results of one study."""
 
     study: str
-    margin: float  # equivalence margin
+    metric: Metric  # decides ranks and verdicts
+    margin: float | None  # equivalence margin; None: equivalence is not tested
     label_names: tuple[str, ...]
     notes: tuple[str, ...]  # sentences about runs that were left out and about possible confounds
     groups: tuple[GroupSummary, ...]  # best first
+    short_list: tuple[str, ...] | None  # groups that may be the best (Hsu); None: a pair is not tested or has one seed
+    baseline: Mapping[str, float]  # metrics of always predicting the class frequencies, by Metric.key
     pairs: tuple[PairResult, ...]  # every pair of groups, in the order of `groups`
     pareto: Mapping[str, tuple[str, ...]]  # groups on the Pareto front of accuracy and a cost, by key of cost.COSTS
     disagreements: tuple[Disagreement, ...]  # two per pair of groups that have the same test documents

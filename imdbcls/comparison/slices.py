@@ -6,9 +6,10 @@ from itertools import pairwise
 import numpy as np
 from statsmodels.stats.proportion import proportion_confint
 
+from imdbcls.comparison.metrics import METRICS
 from imdbcls.comparison.results import PartAccuracy, Parts
-from imdbcls.comparison.scores import summarize
-from imdbcls.comparison.statistics import over_clusters
+from imdbcls.comparison.samples import sample_of, summarize
+from imdbcls.comparison.statistics import Units, floored_variance
 from imdbcls.comparison.study import Group
 
 LENGTH_EDGES = (64, 128, 256, 512, 1024)
@@ -57,11 +58,9 @@ def part_accuracy(group: Group, name: str, inside_N: np.ndarray) -> PartAccuracy
     num_documents = int(inside_N.sum())
     if num_documents < SMALLEST_PART:
         return PartAccuracy(name, num_documents, None)
-    correct_SN = group.correct_SN[:, inside_N].astype(np.float64)
-    scores_S = correct_SN.mean(axis=1)
-    clusters_N = None if group.clusters_N is None else group.clusters_N[inside_N]
-    sums_GS, _ = over_clusters((correct_SN - scores_S[:, None]).T, clusters_N)
-    accuracy = summarize(scores_S, sums_GS.T @ sums_GS / num_documents**2, len(sums_GS))
+    units = Units(num_documents, None if group.clusters_N is None else group.clusters_N[inside_N])
+    sample = sample_of(group, METRICS["accuracy"], units, np.flatnonzero(inside_N))
+    accuracy = summarize(sample, floored_variance(sample))
     mean, low, high = accuracy.mean, accuracy.low, accuracy.high
     if min(mean, 1 - mean) * num_documents < MIN_COUNT:
         low, high = proportion_confint(mean * num_documents, num_documents, method="wilson")

@@ -11,7 +11,6 @@ import numpy as np
 
 from imdbcls.comparison.naming import distinct_names
 from imdbcls.comparison.run_files import BadRunError, Run, failed_group, is_run_folder, number, read_run, sanitize
-from imdbcls.comparison.statistics import num_independent
 from imdbcls.runs.format_version import OtherVersionError
 from imdbcls.runs.record import problem_of_labels
 
@@ -72,7 +71,7 @@ class Group:
     @property
     def num_independent(self) -> int:
         """Number of independent units in the test split: clusters if they are known, else documents."""
-        return num_independent(len(self.ids), self.clusters_N)
+        return len(self.ids) if self.clusters_N is None else len(np.unique(self.clusters_N))
 
     @property
     def flags(self) -> list[str]:

@@ -1,51 +1,86 @@
 """Compute all results of a study as one immutable `Comparison`."""
 
-from itertools import combinations
+from collections.abc import Mapping, Sequence
 
-from imdbcls.comparison.calibration import reliability_curve
+import numpy as np
+
+from imdbcls.comparison.baseline import baseline_of, ensemble_of
+from imdbcls.comparison.calibration import calibration_of, reliability_curve
 from imdbcls.comparison.cost import costs_of, pareto_fronts
 from imdbcls.comparison.curves import learning_curves
+from imdbcls.comparison.metrics import METRICS, Metric
 from imdbcls.comparison.mistakes import disagreements, label_errors, wrong_for_all
 from imdbcls.comparison.notes import confounds, partial_overlaps
 from imdbcls.comparison.pairs import compare_pairs
 from imdbcls.comparison.results import Comparison, GroupSummary, MetricSummary
-from imdbcls.comparison.run_files import number
-from imdbcls.comparison.scores import score_group
+from imdbcls.comparison.run_files import BadRunError, number
+from imdbcls.comparison.samples import collapsed_S, largest_collapse_rate, sample_of, summarize, units_of
 from imdbcls.comparison.slices import accuracy_by_part
+from imdbcls.comparison.statistics import Sample, seed_variances
 from imdbcls.comparison.study import Group, Study
 
 
-def compare_study(study: Study, margin: float) -> Comparison:
+def compare_study(study: Study, metric: Metric, margin: float | None) -> Comparison:
     """Summarize every group, best first, and test every pair.
 
-    `margin` is the accuracy difference, as a fraction, below which two groups count as equivalent.
+    `metric` decides ranks and verdicts. `margin` is the difference of this metric, as a fraction, below which two
+    groups are equivalent; None: equivalence is not tested. Raises BadRunError if the metric is not defined.
     """
-    scored = {group.name: score_group(group) for group in study.groups}
-    metrics = {name: summaries for name, (summaries, _) in scored.items()}
-    ranked = sorted(study.groups, key=lambda group: -metrics[group.name]["test/accuracy"].mean)
-    groups = tuple(
-        summarize_group(group, rank, metrics[group.name], study.label_names)
-        for rank, group in enumerate(ranked, start=1)
+    samples = {name: samples_of(study.groups, each) for name, each in METRICS.items()}
+    primary = samples[metric.name]
+    if undefined := [group.name for group, sample in zip(study.groups, primary, strict=True) if is_undefined(sample)]:
+        raise BadRunError(
+            f"{metric.title} is not defined for {undefined[0]}: a class has no test documents. Use another --metric."
+        )
+    metrics = summarize_metrics(samples)
+    order = sorted(range(len(study.groups)), key=lambda i: -metric.sign * primary[i].values_S.mean())
+    groups, primary = [study.groups[i] for i in order], [primary[i] for i in order]
+    summaries = tuple(
+        summarize_group(study.groups[i], rank, metrics[i], metric, study.label_names)
+        for rank, i in enumerate(order, start=1)
     )
-    draws = {name: accuracy_draws_BS for name, (_, accuracy_draws_BS) in scored.items()}
-    pairs = compare_pairs(combinations(ranked, 2), draws, margin)
+    pairs, short_list = compare_pairs(groups, primary, metric, margin)
     return Comparison(
         study=study.name,
+        metric=metric,
         margin=margin,
         label_names=study.label_names,
-        notes=(*study.left_out, *confounds(study.groups), *partial_overlaps(pairs, ranked)),
-        groups=groups,
+        notes=(*study.left_out, *confounds(study.groups), *partial_overlaps(pairs, groups)),
+        groups=summaries,
+        short_list=short_list,
+        baseline=baseline_of(groups[0]),
         pairs=pairs,
-        pareto=pareto_fronts(groups),
-        disagreements=disagreements(ranked),
-        wrong_for_all=wrong_for_all(ranked),
-        label_errors=label_errors(ranked),
+        pareto=pareto_fronts(summaries, metric),
+        disagreements=disagreements(groups),
+        wrong_for_all=wrong_for_all(groups),
+        label_errors=label_errors(groups),
     )
+
+
+def samples_of(groups: Sequence[Group], metric: Metric) -> list[Sample]:
+    return [sample_of(group, metric, units) for group, units in zip(groups, units_of(groups), strict=True)]
+
+
+def is_undefined(sample: Sample) -> bool:
+    return not bool(np.isfinite(sample.values_S).all())
+
+
+def summarize_metrics(samples: Mapping[str, Sequence[Sample]]) -> list[dict[str, MetricSummary]]:
+    """Return the metrics of each group by `Metric.key`, without metrics that are not defined on its documents."""
+    num_groups = len(next(iter(samples.values())))
+    summaries: list[dict[str, MetricSummary]] = [{} for _ in range(num_groups)]
+    for name, of_groups in samples.items():
+        defined = [i for i, sample in enumerate(of_groups) if not is_undefined(sample)]
+        variances = seed_variances([of_groups[i] for i in defined])
+        for i, variance in zip(defined, variances, strict=True):
+            summaries[i][METRICS[name].key] = summarize(of_groups[i], variance, METRICS[name].upper)
+    return summaries
 
 
 def summarize_group(
-    group: Group, rank: int, metrics: dict[str, MetricSummary], label_names: tuple[str, ...]
+    group: Group, rank: int, metrics: dict[str, MetricSummary], metric: Metric, label_names: tuple[str, ...]
 ) -> GroupSummary:
+    num_collapsed = int(collapsed_S(group).sum())
     return GroupSummary(
         name=group.name,
         head=group.head,
@@ -53,12 +88,17 @@ def summarize_group(
         rank=rank,
         seeds=tuple(group.seeds),
         num_failed=group.num_failed,
+        num_collapsed=num_collapsed,
+        largest_collapse_rate=largest_collapse_rate(len(group.runs), num_collapsed),
         num_documents=len(group.ids),
         num_clusters=None if group.clusters_N is None else group.num_independent,
         max_length=group.max_length,
         watched_test=group.watched_test,
         validation_accuracy=validation_accuracy(group),
         metrics=metrics,
+        primary=metrics[metric.key],
+        ensemble=ensemble_of(group),
+        calibration=calibration_of(group),
         cost=costs_of(group),
         parts=accuracy_by_part(group, label_names),
         reliability=reliability_curve(group),

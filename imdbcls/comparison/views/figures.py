@@ -5,14 +5,16 @@ their index in the comparison, best first. The index determines the colour.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
 from imdbcls.comparison.cost import COSTS
+from imdbcls.comparison.metrics import Metric
 from imdbcls.comparison.results import Comparison, CurvePoint, GroupSummary, PairResult, PartAccuracy
 from imdbcls.comparison.verdicts import Outcome
 from imdbcls.comparison.views.extent import shown_groups, shown_pairs
+from imdbcls.comparison.views.quantities import interval_text, scale_of, title_of, value_text
 from imdbcls.comparison.views.wording import verdict
 
 COST_PLANES = ("latency_ms_p50", "train_seconds", "head_parameters", "peak_memory_mb")
@@ -82,17 +84,17 @@ class CurvePlot:
 
 @dataclass(frozen=True)
 class CostPoint:
-    """The mean cost and mean accuracy of one group."""
+    """The mean cost of one group, and its mean value of the metric."""
 
     group: int
     name: str
     cost: float
-    accuracy: float
+    value: float
 
 
 @dataclass(frozen=True)
 class CostPlane:
-    """Accuracy plotted against a cost, with the Pareto front."""
+    """The metric plotted against a cost, with the Pareto front."""
 
     points: tuple[CostPoint, ...]
     front: tuple[str, ...]  # names of the groups on the Pareto front
@@ -101,8 +103,8 @@ class CostPlane:
 
     @property
     def front_line(self) -> list[tuple[float, float]]:
-        """The corners of the Pareto front, drawn as a step function, as (cost, accuracy)."""
-        on_front = sorted((point.cost, point.accuracy) for point in self.points if point.name in self.front)
+        """The corners of the Pareto front, drawn as a step function, as (cost, value)."""
+        on_front = sorted((point.cost, point.value) for point in self.points if point.name in self.front)
         corners = [corner for (_, y1), (x2, y2) in pairwise(on_front) for corner in ((x2, y1), (x2, y2))]
         return [*on_front[:1], *corners]
 
@@ -126,7 +128,7 @@ class ReliabilityPlot:
 
     @property
     def ece(self) -> float:
-        return self.groups[self.group].metrics["test/ece"].mean
+        return self.groups[self.group].calibration.mean
 
 
 @dataclass(frozen=True)
@@ -159,15 +161,15 @@ def figures_of(comparison: Comparison) -> dict[str, Figure]:
     """Return the figures by name. Figures without data are left out."""
     groups, pairs = comparison.groups, shown_pairs(comparison)
     side_by_side = shown_groups(groups)
-    figures: dict[str, Figure] = {"accuracy": accuracy_plot(groups)}
+    figures: dict[str, Figure] = {"accuracy": metric_plot(groups, comparison.metric)}
     if pairs:
-        figures["differences"] = difference_plot(pairs, 100 * comparison.margin)
+        figures["differences"] = difference_plot(pairs, comparison.metric, comparison.margin)
     for metric, title, scale in CURVES:
         if any(group.learning_curves[metric] for group in side_by_side):
             figures[f"curves_{metric.removeprefix('val/')}"] = curve_plot(side_by_side, metric, title, scale)
     for cost in COST_PLANES:
         if any(group.cost[cost] is not None for group in groups):
-            figures[f"cost_{cost}"] = cost_plane(groups, cost, comparison.pareto)
+            figures[f"cost_{cost}"] = cost_plane(groups, cost, comparison)
     axis = reliability_axis(side_by_side)
     for i in range(len(side_by_side)):
         figures[f"reliability_{i}"] = ReliabilityPlot(i, side_by_side, axis)
@@ -175,29 +177,37 @@ def figures_of(comparison: Comparison) -> dict[str, Figure]:
     return figures
 
 
-def accuracy_plot(groups: Sequence[GroupSummary]) -> IntervalPlot:
-    rows = []
+def metric_plot(groups: Sequence[GroupSummary], metric: Metric) -> IntervalPlot:
+    rows, scale = [], scale_of(metric)
     for i, group in enumerate(groups):
-        mean, low, high = (100 * value for value in (group.accuracy.mean, group.accuracy.low, group.accuracy.high))
-        tip = f"{group.name}: {mean:.2f} %, 95 % confidence interval {low:.2f} to {high:.2f}"
-        rows.append(Interval(group.name, mean, low, high, tuple(100 * v for v in group.accuracy.values), i, tip))
-    return interval_plot(rows, "test accuracy %", None)
+        found = group.primary
+        tip = (
+            f"{group.name}: {value_text(metric, found.mean)}, 95 % confidence interval "
+            f"{interval_text(metric, found.low, found.high)}"
+        )
+        mean, low, high = (scale * value for value in (found.mean, found.low, found.high))
+        rows.append(Interval(group.name, mean, low, high, tuple(scale * value for value in found.values), i, tip))
+    return interval_plot(rows, f"test {title_of(metric)}", None)
 
 
-def difference_plot(pairs: Sequence[PairResult], margin: float) -> IntervalPlot:
+def difference_plot(pairs: Sequence[PairResult], metric: Metric, margin: float | None) -> IntervalPlot:
+    scale = scale_of(metric)
     rows = [
         Interval(
             label=f"{pair.a} - {pair.b}",
-            value=100 * pair.difference,
-            low=100 * pair.low,
-            high=100 * pair.high,
+            value=scale * pair.difference,
+            low=scale * pair.simultaneous_low,
+            high=scale * pair.simultaneous_high,
             dots=(),
             series=pair.outcome,
-            tip=verdict(pair),
+            tip=verdict(pair, metric),
         )
         for pair in pairs
     ]
-    return interval_plot(rows, "difference in points (above 0: the first group is better)", margin)
+    side = "above" if metric.higher_is_better else "below"
+    unit = "points" if metric.is_percentage else metric.title
+    title = f"difference in {unit} ({side} 0: the first group is better)"
+    return interval_plot(rows, title, 0.0 if margin is None else scale * margin)
 
 
 def interval_plot(rows: Sequence[Interval], title: str, margin: float | None) -> IntervalPlot:
@@ -220,9 +230,10 @@ def curve_plot(groups: Sequence[GroupSummary], metric: str, title: str, scale: f
     return CurvePlot(names, curves, Axis("epoch", min(epochs), max(epochs)), Axis(title, *padded(values)))
 
 
-def cost_plane(groups: Sequence[GroupSummary], cost: str, pareto: Mapping[str, tuple[str, ...]]) -> CostPlane:
+def cost_plane(groups: Sequence[GroupSummary], cost: str, comparison: Comparison) -> CostPlane:
+    metric = comparison.metric
     points = tuple(
-        CostPoint(i, group.name, price, 100 * group.accuracy.mean)
+        CostPoint(i, group.name, price, scale_of(metric) * group.primary.mean)
         for i, group in enumerate(groups)
         if (price := group.cost[cost]) is not None
     )
@@ -230,8 +241,8 @@ def cost_plane(groups: Sequence[GroupSummary], cost: str, pareto: Mapping[str, t
     log = min(costs) > 0 and max(costs) / min(costs) > LOG_FACTOR
     low, high = (min(costs) / 1.6, max(costs) * 1.6) if log else padded(costs, 0.15)
     title = COSTS[cost] + (", log scale" if log else "")
-    accuracy = Axis("test accuracy %", *padded([point.accuracy for point in points], 0.18))
-    return CostPlane(points, pareto[cost], Axis(title, low, high, log), accuracy)
+    y = Axis(f"test {title_of(metric)}", *padded([point.value for point in points], 0.18))
+    return CostPlane(points, comparison.pareto[cost], Axis(title, low, high, log), y)
 
 
 def reliability_axis(groups: Sequence[GroupSummary]) -> Axis:

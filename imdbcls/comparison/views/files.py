@@ -5,7 +5,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from imdbcls.comparison.results import Comparison
-from imdbcls.comparison.views.csv_table import csv_text
+from imdbcls.comparison.views.csv_table import csv_text, pairs_csv_text
 from imdbcls.comparison.views.json_document import comparison_json
 from imdbcls.comparison.views.markdown import markdown_text
 from imdbcls.comparison.views.svg import standalone
@@ -26,6 +26,7 @@ def write_files(
         folder / "comparison.json": comparison_json(comparison),
         folder / "comparison.md": markdown_text(comparison),
         folder / "comparison.csv": csv_text(comparison),
+        folder / "comparison_pairs.csv": pairs_csv_text(comparison),
         folder / "comparison.html": page,
         **{figures / f"{name}.svg": standalone(drawing) for name, drawing in drawings.items()},
     }

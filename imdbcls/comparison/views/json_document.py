@@ -3,13 +3,16 @@
 Its keys are a public contract: add keys, but do not rename them. Accuracies, differences and intervals are fractions of
 one, never percent. `comparison.results` documents what null means for each field.
 
-- `format_version`, `study`, `headline`, `level` (0.05), `margin` (of equivalence), `label_names`, `notes` (on runs that
-  were left out and on possible confounds)
+- `format_version`, `study`, `headline`, `level` (0.05), `metric` (decides ranks and verdicts), `margin` (of equivalence;
+  null: not tested), `short_list` (groups that may be the best; null: not known), `baseline.{metric}` (always predict the
+  class frequencies), `label_names`, `notes` (on runs that were left out and on possible confounds)
 - `groups[]`, best first: `name`, `head`, `backbone`, `rank`, `seeds`, `num_failed` (runs), `num_documents`,
   `num_clusters`, `max_length`, `watched_test`, `validation_accuracy` (mean over seeds),
   `metrics.{test/accuracy, test/f1, test/auroc, test/ece, test/brier, test/loss}` with `mean`, `std` (over seeds), `n`
   (seeds), `low`, `high` (95 % interval over documents and seeds), `values` (one per seed, in the order of `seeds`),
-  all null except `n` if the metric is not defined; `cost` (means over seeds, by key of cost.COSTS);
+  all null except `n` if the metric is not defined (ECE has no interval); `ensemble.{metric}` (of the probabilities
+  averaged over seeds), `calibration` with `ece`, `expected` (if calibrated) and `p`; `num_collapsed` (runs that predict
+  one class) and `largest_collapse_rate` (95 % limit); `cost` (means over seeds, by key of cost.COSTS);
   `parts.{length, truncated, class}[]` with `part`, `documents`, `mean`, `low`, `high`;
   `reliability[]` with `confidence`, `accuracy`, `share`;
   `learning_curves.{val/accuracy, val/loss}[]` with `epoch`, `mean`, `low`, `high` (lowest and highest seed), `seeds`
@@ -25,7 +28,11 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
+import numpy as np
+
+from imdbcls.comparison.metrics import METRICS, Metric
 from imdbcls.comparison.results import (
+    Calibration,
     Comparison,
     CurvePoint,
     GroupSummary,
@@ -33,7 +40,6 @@ from imdbcls.comparison.results import (
     PairResult,
     PartAccuracy,
 )
-from imdbcls.comparison.scores import METRICS
 from imdbcls.comparison.verdicts import LEVEL
 from imdbcls.comparison.views.wording import headline, verdict
 from imdbcls.printable import json_pretty
@@ -54,11 +60,14 @@ def document_of(comparison: Comparison) -> dict[str, Any]:
         "study": comparison.study,
         "headline": headline(comparison),
         "level": LEVEL,
+        "metric": comparison.metric.key,
         "margin": comparison.margin,
         "label_names": comparison.label_names,
         "notes": comparison.notes,
+        "short_list": comparison.short_list,
+        "baseline": dict(comparison.baseline),
         "groups": [group_json(group) for group in comparison.groups],
-        "pairs": [pair_json(pair) for pair in comparison.pairs],
+        "pairs": [pair_json(pair, comparison.metric) for pair in comparison.pairs],
         "pareto": dict(comparison.pareto),
         "disagreements": [
             {"right": each.right, "wrong": each.wrong, **listed_ids(each.ids)} for each in comparison.disagreements
@@ -88,7 +97,18 @@ def group_json(group: GroupSummary) -> dict[str, Any]:
         "max_length": group.max_length,
         "watched_test": group.watched_test,
         "validation_accuracy": group.validation_accuracy,
-        "metrics": {metric.name: metric_json(group.metrics.get(metric.name), len(group.seeds)) for metric in METRICS},
+        "num_collapsed": group.num_collapsed,
+        "largest_collapse_rate": group.largest_collapse_rate,
+        "metrics": {
+            **{each.key: metric_json(group.metrics.get(each.key), len(group.seeds)) for each in METRICS.values()},
+            "test/ece": ece_json(group.calibration),
+        },
+        "ensemble": dict(group.ensemble),
+        "calibration": {
+            "ece": group.calibration.mean,
+            "expected": group.calibration.expected,
+            "p": group.calibration.p,
+        },
         "cost": dict(group.cost),
         "parts": {
             "length": [part_json(part) for part in group.parts.length],
@@ -113,6 +133,13 @@ def metric_json(metric: MetricSummary | None, num_seeds: int) -> dict[str, Any]:
     }
 
 
+def ece_json(calibration: Calibration) -> dict[str, Any]:
+    """Return the ECE without an interval: an interval around a plug-in ECE seldom contains the true value."""
+    values = calibration.values
+    std = float(np.std(values, ddof=1)) if len(values) > 1 else None
+    return {"mean": calibration.mean, "std": std, "n": len(values), "low": None, "high": None, "values": values}
+
+
 def part_json(part: PartAccuracy) -> dict[str, Any]:
     mean, low, high = (
         (None, None, None) if part.accuracy is None else (part.accuracy.mean, part.accuracy.low, part.accuracy.high)
@@ -127,7 +154,7 @@ def curves_json(curves: Mapping[str, tuple[CurvePoint, ...]]) -> dict[str, Any]:
     }
 
 
-def pair_json(pair: PairResult) -> dict[str, Any]:
+def pair_json(pair: PairResult, metric: Metric) -> dict[str, Any]:
     return {
         "a": pair.a,
         "b": pair.b,
@@ -136,14 +163,16 @@ def pair_json(pair: PairResult) -> dict[str, Any]:
         "high": pair.high,
         "standard_error": pair.standard_error,
         "degrees_of_freedom": pair.degrees_of_freedom,
-        "p_permutation": pair.p_permutation,
+        "simultaneous_low": pair.simultaneous_low,
+        "simultaneous_high": pair.simultaneous_high,
+        "p_value": pair.p_value,
         "p_holm": pair.p_holm,
-        "p_hierarchical": pair.p_hierarchical,
-        "p_hierarchical_holm": pair.p_hierarchical_holm,
+        "p_permutation": pair.p_permutation,
         "mcnemar": [asdict(test) for test in pair.mcnemar],
         "flips": None if pair.flips is None else asdict(pair.flips),
         "margin": pair.margin,
         "p_equivalence": pair.p_equivalence,
+        "p_equivalence_holm": pair.p_equivalence_holm,
         "equivalent": pair.equivalent,
         "shared_documents": pair.shared_documents,
         "num_seeds": pair.num_seeds,
@@ -153,6 +182,11 @@ def pair_json(pair: PairResult) -> dict[str, Any]:
         "minimum_detectable_difference": pair.minimum_detectable_difference,
         "underpowered": pair.underpowered,
         "seeds_needed": pair.seeds_needed,
+        "chance_to_settle": pair.chance_to_settle,
+        "missing_seeds": pair.missing_seeds,
+        "num_collapsed": pair.num_collapsed,
+        "without_collapsed": None if pair.without_collapsed is None else asdict(pair.without_collapsed),
+        "outcome": pair.outcome,
         "significant": pair.significant,
-        "verdict": verdict(pair),
+        "verdict": verdict(pair, metric),
     }

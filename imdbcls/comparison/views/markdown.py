@@ -16,7 +16,7 @@ def markdown_text(comparison: Comparison) -> str:
             lines += [markdown(table.note), ""]
         if table.key == "differences":
             lines += ["![Differences with their 95 % intervals](comparison_figures/differences.svg)", ""]
-            lines += [*(f"- {markdown(verdict(pair))}" for pair in shown_pairs(comparison)), ""]
+            lines += [*(f"- {markdown(verdict(pair, comparison.metric))}" for pair in shown_pairs(comparison)), ""]
     if comparison.notes:
         lines += ["## Notes", "", *(f"- {markdown(note)}" for note in comparison.notes), ""]
     return "\n".join(lines)

@@ -12,15 +12,16 @@ from importlib.resources import files
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from imdbcls.comparison.metrics import Metric
 from imdbcls.comparison.notes import num_runs
 from imdbcls.comparison.results import Comparison, PairResult
-from imdbcls.comparison.statistics import NUM_DRAWS
 from imdbcls.comparison.verdicts import Outcome
 from imdbcls.comparison.views import svg
 from imdbcls.comparison.views.extent import note_on_groups, note_on_pairs, shown_pairs
+from imdbcls.comparison.views.quantities import margin_text, unit_of
 from imdbcls.comparison.views.reading_list import ReadingList
 from imdbcls.comparison.views.tables import tables_of
-from imdbcls.comparison.views.wording import headline, points, verdict
+from imdbcls.comparison.views.wording import headline, verdict
 
 
 def page_html(comparison: Comparison, figures: Mapping[str, str], reading: ReadingList) -> str:
@@ -43,14 +44,17 @@ def page_html(comparison: Comparison, figures: Mapping[str, str], reading: Readi
             figures={name: Markup(figure) for name, figure in figures.items()},
             tables={table.key: table for table in tables_of(comparison)},
             legend=[(svg.colour(i), svg.shape(i), group.name) for i, group in enumerate(comparison.groups)],
-            verdicts=[(pair.outcome, badge(pair), badged_verdict(pair)) for pair in shown_pairs(comparison)],
+            verdicts=[
+                (pair.outcome, badge(pair), badged_verdict(pair, comparison.metric)) for pair in shown_pairs(comparison)
+            ],
             note_on_pairs=note_on_pairs(comparison),
             note_on_groups=note_on_groups(comparison.groups),
             mistakes=mistakes(comparison, reading),
             reasons=reading.reasons,
             documents={"documents": documents, "reasons": reading.reasons},
-            margin=points(comparison.margin),
-            num_draws=f"{NUM_DRAWS:,}",
+            margin=margin_phrase(comparison),
+            metric=comparison.metric.title,
+            is_accuracy=comparison.metric.name == "accuracy",
         )
     )
 
@@ -87,12 +91,19 @@ def facts(comparison: Comparison) -> str:
     )
 
 
+def margin_phrase(comparison: Comparison) -> str:
+    """Return the equivalence margin with its unit, or an empty string without a margin."""
+    if comparison.margin is None:
+        return ""
+    return f"{margin_text(comparison.metric, comparison.margin)}{unit_of(comparison.metric)}"
+
+
 def badge(pair: PairResult) -> str:
     return "better in these runs" if pair.outcome is Outcome.BETTER_HERE else pair.outcome
 
 
-def badged_verdict(pair: PairResult) -> str:
-    return verdict(pair).removeprefix("undecided: ")  # the badge already shows this word
+def badged_verdict(pair: PairResult, metric: Metric) -> str:
+    return verdict(pair, metric).removeprefix("undecided: ")  # the badge already shows this word
 
 
 def mistakes(comparison: Comparison, reading: ReadingList) -> str:

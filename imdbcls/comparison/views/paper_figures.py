@@ -255,7 +255,7 @@ def cost_figure(plot: CostPlane) -> "Canvas":
     front = plot.front_line
     axes.plot([x for x, _ in front], [y for _, y in front], color=DARK, linewidth=0.8, linestyle=(0, (4, 3)))
     for point in plot.points:
-        axes.plot(point.cost, point.accuracy, **{**style(point.group), "markersize": 5}, zorder=3)
+        axes.plot(point.cost, point.value, **{**style(point.group), "markersize": 5}, zorder=3)
     canvas.draw_without_rendering()  # compute the layout, because the labels need the final positions of the marks
     # Labels are placed in SVG units, in which y increases downwards. In matplotlib's pixels, y increases upwards.
     width, height = WIDTH * 72 / UNIT, canvas.get_figheight() * 72 / UNIT
@@ -267,13 +267,13 @@ def cost_figure(plot: CostPlane) -> "Canvas":
 
     area = axes.get_window_extent()
     inside = Box(area.x0 * units + 6, height - area.y1 * units, area.x1 * units, height - area.y0 * units - 4)
-    taken = [place(point.cost, point.accuracy) for point in plot.points]
+    taken = [place(point.cost, point.value) for point in plot.points]
     taken += points_along([place(*corner) for corner in front])
     for point in plot.points:
         if len(plot.points) > MAX_LABELLED and point.name not in plot.front:
             continue
         label = short_name(point.name, 24)
-        spot, is_free = spot_for_label(*place(point.cost, point.accuracy), 7.0 * len(label), inside, taken)
+        spot, is_free = spot_for_label(*place(point.cost, point.value), 7.0 * len(label), inside, taken)
         if len(plot.points) > MAX_LABELLED and not is_free:
             continue
         alignment = {"start": "left", "middle": "center", "end": "right"}[spot.anchor]

@@ -124,18 +124,18 @@ def cost_drawing(plot: CostPlane) -> str:
     x = scale(plot.x, 46, svg.WIDTH - 14)
     y = scale(plot.y, svg.HEIGHT - 44, 26)
     parts = [panel_axes(plot, x, y)]
-    front = [(x(cost), y(accuracy)) for cost, accuracy in plot.front_line]
+    front = [(x(cost), y(value)) for cost, value in plot.front_line]
     if len(front) > 1:
         parts.append(svg.path(front, "front"))
-    taken = [(x(point.cost), y(point.accuracy)) for point in plot.points] + points_along(front)
+    taken = [(x(point.cost), y(point.value)) for point in plot.points] + points_along(front)
     inside = Box(54, 24, svg.WIDTH - 2, svg.HEIGHT - 46)
     for point in plot.points:
-        place, label = (x(point.cost), y(point.accuracy)), short_name(point.name, 20)
-        tip = f"{point.name}: {point.accuracy:.2f} %, {compact(point.cost)}"
+        place, label = (x(point.cost), y(point.value)), short_name(point.name, 20)
+        tip = f"{point.name}: {point.value:.4g}, {compact(point.cost)}"
         spot, _ = spot_for_label(*place, 7.0 * len(label), inside, taken)
         parts.append(svg.marker(*place, point.group, tip))
         parts.append(svg.text(spot.x, spot.y, label, "label", spot.anchor))
-    ends = "; ".join(f"{point.name}: {point.accuracy:.2f} % at {compact(point.cost)}" for point in plot.points)
+    ends = "; ".join(f"{point.name}: {point.value:.4g} at {compact(point.cost)}" for point in plot.points)
     label = f"Accuracy against {plot.x.title}. {ends}. On the Pareto front: {', '.join(plot.front)}."
     return svg.figure(svg.WIDTH, svg.HEIGHT, label, parts)
 

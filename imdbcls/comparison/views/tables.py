@@ -1,13 +1,23 @@
 """The tables of a comparison, each of which answers one question. All views show the same tables."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+from imdbcls.comparison.metrics import METRICS, Metric
 from imdbcls.comparison.results import Comparison, GroupSummary, MetricSummary, PairResult, PartAccuracy
 from imdbcls.comparison.views.extent import note_on_groups, note_on_pairs, shown_groups, shown_pairs
-from imdbcls.comparison.views.wording import p_cell, points
+from imdbcls.comparison.views.quantities import (
+    NONE,
+    interval_text,
+    margin_text,
+    signed_interval_text,
+    signed_text,
+    title_of,
+    unit_of,
+    value_text,
+)
+from imdbcls.comparison.views.wording import p_cell
 
-NONE = "\u2013"
 FRONTS = (("head_parameters", "size"), ("train_seconds", "time"), ("latency_ms_p50", "latency"))
 
 
@@ -29,70 +39,100 @@ class Table:
 
 def tables_of(comparison: Comparison) -> list[Table]:
     groups, pairs = comparison.groups, shown_pairs(comparison)
-    tables = [ranking(groups)]
+    tables = [ranking(comparison)]
     if pairs:
-        tables += [differences(pairs, comparison.margin, note_on_pairs(comparison)), flips(pairs)]
-    tables += [costs(groups, comparison.pareto), calibration(groups), *parts(groups)]
+        tables += [differences(comparison), flips(pairs)]
+    tables += [costs(comparison), calibration(groups), *parts(groups)]
     return tables
 
 
-def ranking(groups: Sequence[GroupSummary]) -> Table:
+def ranking(comparison: Comparison) -> Table:
+    metric, groups = comparison.metric, comparison.groups
+    others = [METRICS[name] for name in ("accuracy", "f1", "auroc") if name != metric.name]
     rows = [
         [
             str(group.rank),
             group.name,
-            percent(group.accuracy.mean),
-            f"{percent(group.accuracy.low)} to {percent(group.accuracy.high)}",
-            percent(group.accuracy.std),
+            value_text(metric, group.primary.mean),
+            interval_text(metric, group.primary.low, group.primary.high),
+            value_text(metric, group.primary.std),
             str(len(group.seeds)),
-            percent(mean_of(group, "test/f1")),
-            percent(mean_of(group, "test/auroc")),
+            value_text(metric, group.ensemble.get(metric.key)),
+            *(value_text(other, mean_of(group, other.key)) for other in others),
             percent(group.validation_accuracy),
         ]
         for group in groups
     ]
-    header = ["", "group", "accuracy %", "95 % interval", "sd over seeds", "seeds", "F1 %", "AUROC %", "validation %"]
+    baseline = [value_text(each, comparison.baseline.get(each.key)) for each in (metric, *others)]
+    rows.append(["", "largest class", baseline[0], *[NONE] * 4, *baseline[1:], NONE])
+    header = [
+        *("", "group", title_of(metric), "95 % interval", "sd over seeds", "seeds", "ensemble"),
+        *(title_of(other) for other in others),
+        "validation %",
+    ]
     several = [len(group.seeds) > 1 for group in groups]
     covers = "documents and seeds" if all(several) else "documents, and over seeds for groups with several seeds"
     if not any(several):
         covers = "documents only, because seeds were not varied"
     note = (
-        f"The interval covers the variation over {covers}. To tune settings such as lr, use validation accuracy, not "
-        "test accuracy."
+        f"The interval covers the variation over {covers}. Ensemble: probabilities averaged over seeds. Largest class: "
+        f"always predict the class frequencies. {note_on_collapse(groups)} "
     )
+    if len(groups) > 2:
+        note += f"The {metric.title} of the best of several groups is usually too optimistic. "
+    note += "To tune settings such as lr, use validation accuracy, not test accuracy."
     return Table("ranking", "Which group is best?", header, rows, note)
 
 
-def differences(pairs: Sequence[PairResult], margin: float, note_on_shown: str) -> Table:
+def note_on_collapse(groups: Sequence[GroupSummary]) -> str:
+    """Return a sentence about seeds that predict only one class, and how often this may happen."""
+    collapsed, num_seeds = sum(group.num_collapsed for group in groups), sum(len(group.seeds) for group in groups)
+    if collapsed:
+        return f"{collapsed} of {num_seeds} runs collapsed to one class."
+    fewest = min(groups, key=lambda group: len(group.seeds))
+    return (
+        f"No run collapsed to one class; with {num_seeds_text(len(fewest.seeds))} of a group, up to "
+        f"{fewest.largest_collapse_rate:.0%} of its seeds could (95 % limit)."
+    )
+
+
+def num_seeds_text(count: int) -> str:
+    return "1 seed" if count == 1 else f"{count} seeds"
+
+
+def differences(comparison: Comparison) -> Table:
+    metric, margin = comparison.metric, comparison.margin
     rows = [
         [
             f"{pair.a} - {pair.b}",
-            signed_points(pair.difference),
-            f"{signed_points(pair.low)} to {signed_points(pair.high)}",
+            signed_text(metric, pair.difference),
+            signed_interval_text(metric, pair.low, pair.high),
+            signed_interval_text(metric, pair.simultaneous_low, pair.simultaneous_high),
             p_cell(pair.p_holm),
-            p_cell(pair.p_hierarchical_holm),
-            NONE if pair.equivalent is None else "yes" if pair.equivalent else "no",
-            detectable(pair.minimum_detectable_difference) + (" (underpowered)" if pair.underpowered else ""),
+            *([] if margin is None else [NONE if pair.equivalent is None else "yes" if pair.equivalent else "no"]),
+            detectable(metric, pair.minimum_detectable_difference),
         ]
-        for pair in pairs
+        for pair in shown_pairs(comparison)
     ]
     header = [
         "difference",
-        "points",
+        unit_of(metric).strip() or metric.title,
         "95 % interval",
-        "p (documents)",
-        "p (+ seeds)",
-        f"within {points(margin)}",
+        "simultaneous",
+        "p (Holm)",
+        *([] if margin is None else [f"within {margin_text(metric, margin)}"]),
         "detectable",
     ]
     note = (
-        "p (documents): permutation test over documents, for these trained models. p (+ seeds): test over documents "
-        'and seeds. Both are Holm-corrected, and "better" needs both below 0.05. The intervals are not corrected for '
-        f"multiple comparisons. Within {points(margin)}: whether equivalence is shown (TOST). Detectable: the smallest "
-        "true difference that this study detects with 80 % power. Underpowered: the detectable difference is larger "
-        "than the margin."
+        "95 % interval: for this pair only. Simultaneous: interval that holds for all pairs together with 95 % "
+        'confidence. p (Holm): test over documents and seeds, corrected for all pairs; "better" needs p < 0.05. '
     )
-    note = f"{note_on_shown} {note}".strip()
+    if any(not pair.seeds_varied for pair in comparison.pairs):
+        note += "If a group has one seed, the test covers documents only. "
+    if margin is not None:
+        note += f"Within {margin_text(metric, margin)}: whether equivalence is shown (TOST, corrected for all pairs). "
+    note += "Detectable: the smallest true difference that this study detects with 80 % power."
+    note = f"{note_on_pairs(comparison)} {note}".strip()
     return Table("differences", "Which differences are significant?", header, rows, note)
 
 
@@ -115,11 +155,12 @@ def flips(pairs: Sequence[PairResult]) -> Table:
     return Table("flips", "How many documents does only one group of a pair get right?", header, rows, note)
 
 
-def costs(groups: Sequence[GroupSummary], pareto: Mapping[str, tuple[str, ...]]) -> Table:
+def costs(comparison: Comparison) -> Table:
+    metric, groups, pareto = comparison.metric, comparison.groups, comparison.pareto
     rows = [
         [
             group.name,
-            percent(group.accuracy.mean),
+            value_text(metric, group.primary.mean),
             integer(group.cost["head_parameters"]),
             integer(group.cost["train_seconds"]),
             integer(group.cost["documents_per_second"]),
@@ -132,7 +173,7 @@ def costs(groups: Sequence[GroupSummary], pareto: Mapping[str, tuple[str, ...]])
     ]
     header = [
         "group",
-        "accuracy %",
+        title_of(metric),
         "head parameters",
         "training s",
         "documents/s",
@@ -142,7 +183,7 @@ def costs(groups: Sequence[GroupSummary], pareto: Mapping[str, tuple[str, ...]])
         "Pareto front",
     ]
     note = (
-        "Pareto front: the costs for which every other group is less accurate or costs more. ms p50 and ms p95: median "
+        "Pareto front: the costs for which every other group is worse or costs more. ms p50 and ms p95: median "
         "and 95th percentile of the latency for one document."
     )
     return Table("costs", "What does each group cost?", header, rows, note)
@@ -152,18 +193,18 @@ def calibration(groups: Sequence[GroupSummary]) -> Table:
     rows = [
         [
             group.name,
-            *(
-                cell
-                for name in ("test/ece", "test/brier", "test/loss")
-                for cell in mean_and_interval(group.metrics.get(name))
-            ),
+            f"{group.calibration.mean:.4f}",
+            f"{group.calibration.expected:.4f}",
+            p_cell(group.calibration.p),
+            *(cell for name in ("test/brier", "test/loss") for cell in mean_and_interval(group.metrics.get(name))),
         ]
         for group in groups
     ]
-    header = ["group", "ECE", "95 % interval", "Brier", "95 % interval", "loss", "95 % interval"]
+    header = ["group", "ECE", "if calibrated", "p", "Brier", "95 % interval", "loss", "95 % interval"]
     note = (
-        "Lower is better. ECE: average gap between confidence and accuracy (15 bins). Brier: squared error of the "
-        "probabilities. Loss: negative log-likelihood."
+        "Lower is better. ECE: average gap between confidence and accuracy (15 bins). If calibrated: the ECE that a "
+        "perfectly calibrated model with these probabilities would show. p: of the hypothesis that the probabilities "
+        "are calibrated. Brier: squared error of the probabilities. Loss: negative log-likelihood."
     )
     return Table("calibration", "Are the probabilities calibrated?", header, rows, note)
 
@@ -213,19 +254,15 @@ def mean_and_interval(metric: MetricSummary | None) -> tuple[str, str]:
     return (NONE, NONE) if metric is None else (f"{metric.mean:.4f}", f"{metric.low:.4f} to {metric.high:.4f}")
 
 
-def detectable(difference: float | None) -> str:
-    """Format a detectable difference in points. It can exceed 100 points if a few seeds give very different results."""
-    if difference is None:
-        return NONE
-    return f"{100 * difference:.2f}" if difference < 1 else "> 100"
+def detectable(metric: Metric, difference: float | None) -> str:
+    """Format a detectable difference. It can exceed 100 points if a few seeds give very different results."""
+    if difference is not None and metric.is_percentage and difference >= 1:
+        return "> 100"
+    return value_text(metric, difference)
 
 
 def percent(value: float | None) -> str:
     return NONE if value is None else f"{100 * value:.2f}"
-
-
-def signed_points(value: float) -> str:
-    return f"{100 * value:+.2f}"
 
 
 def integer(value: float | None) -> str:

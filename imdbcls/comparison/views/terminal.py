@@ -18,9 +18,8 @@ def terminal_text(comparison: Comparison, table_width: int | None = None) -> str
         lines = [table.question, text_table(table.rows, table.header, table.num_text_columns, table_width)]
         blocks.append("\n".join([*lines, wrapped(table.note, width)] if table.note else lines))
         if table.key == "differences":
-            blocks.append(
-                "Verdicts\n" + "\n".join(wrapped(f"- {verdict(pair)}", width) for pair in shown_pairs(comparison))
-            )
+            verdicts = [verdict(pair, comparison.metric) for pair in shown_pairs(comparison)]
+            blocks.append("Verdicts\n" + "\n".join(wrapped(f"- {sentence}", width) for sentence in verdicts))
     blocks.append(
         wrapped(
             "Suspected label errors (all groups confidently predict the same class, which is not the label): "

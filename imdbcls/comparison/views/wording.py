@@ -2,14 +2,16 @@
 
 from collections.abc import Sequence
 
+from imdbcls.comparison.metrics import Metric
 from imdbcls.comparison.power import MAX_SEEDS
 from imdbcls.comparison.results import Comparison, PairResult
 from imdbcls.comparison.verdicts import Outcome
+from imdbcls.comparison.views.quantities import interval_text, margin_text, unit_of, value_text
 
 MAX_LISTED = 12  # names in one clause
 CLAUSES = {  # clauses of the headline, by the verdict on the best group and the groups named in {}
     "better": "is better than {}",
-    "here": "scored higher than {} in these runs",
+    "here": "is better than {} in these runs",
     "worse": "is worse than {} on the documents that both groups share",
     "equivalent": "is equivalent to {}",
     "undecided": "cannot be distinguished from {} with these seeds and documents",
@@ -17,50 +19,88 @@ CLAUSES = {  # clauses of the headline, by the verdict on the best group and the
 }
 
 
-def verdict(pair: PairResult) -> str:
+def verdict(pair: PairResult, metric: Metric) -> str:
     """Return the verdict on one pair, with its caveats."""
-    sentence = decision(pair)
+    sentence = decision(pair, metric)
     if pair.outcome is not Outcome.UNTESTED and not pair.seeds_varied:
         sentence += " (seeds were not varied, so this holds only for these trained models; another seed may reverse it)"
+    if any(pair.num_collapsed) and pair.outcome is not Outcome.UNTESTED:
+        sentence += f". {collapse(pair, metric)}"
     return sentence + "".join(f" [{flag}]" for flag in pair.flags)
 
 
-def decision(pair: PairResult) -> str:
+def decision(pair: PairResult, metric: Metric) -> str:
     """Return the verdict without its caveats."""
     match pair.outcome:
         case Outcome.UNTESTED:
             return f"{pair.a} and {pair.b} are not tested against each other: {pair.problem}"
         case Outcome.BETTER | Outcome.BETTER_HERE:
-            return better(pair)
+            return better(pair, metric)
         case Outcome.EQUIVALENT:
-            return f"{pair.a} and {pair.b} are equivalent within {points(pair.margin)} points"
+            return f"{pair.a} and {pair.b} are equivalent within {within(pair, metric)}"
         case Outcome.UNDECIDED:
-            return undecided(pair)
+            return undecided(pair, metric)
 
 
-def better(pair: PairResult) -> str:
-    other, p = pair.other(pair.leader), f"(p {p_text(pair.corrected_p)} after Holm correction)"
+def better(pair: PairResult, metric: Metric) -> str:
+    other, lead = pair.other(pair.leader), measured(pair, metric, f"; p {p_text(pair.p_holm)}")
     if pair.outcome is Outcome.BETTER:
-        sentence = f"{pair.leader} is better than {other} by {measured(pair)} {p}"
+        sentence = f"{pair.leader} is better than {other} by {lead}"
     else:
-        sentence = f"{pair.leader} scored higher than {other} by {measured(pair)} in these runs {p}"
+        sentence = f"{pair.leader} is better than {other} in these runs by {lead}"
     detectable = pair.minimum_detectable_difference
     if pair.equivalent:
-        sentence += f"; the difference is significant, but smaller than the margin of {points(pair.margin)} points"
+        sentence += f"; the difference is significant, but smaller than the margin of {within(pair, metric)}"
     elif detectable is not None and abs(pair.difference) < detectable:
-        sentence += "; the study is underpowered for a difference of this size, so the difference may be overestimated"
+        sentence += (
+            "; the study would detect a true difference of this size in less than 80 % of repetitions, so the "
+            "difference may be overestimated"
+        )
     return sentence
 
 
-def undecided(pair: PairResult) -> str:
-    lead = f"undecided: {pair.leader} leads {pair.other(pair.leader)} by {measured(pair)}"
+def undecided(pair: PairResult, metric: Metric) -> str:
+    lead = f"undecided: {pair.leader} leads {pair.other(pair.leader)} by {measured(pair, metric)}"
     if not pair.seeds_varied:
         return f"{lead}; train more seeds"
+    if any(pair.missing_seeds):
+        missing = [f"{n} more of {name}" for name, n in zip((pair.a, pair.b), pair.missing_seeds, strict=True) if n]
+        return f"{lead}; two seeds against more are not enough for a verdict: train {listed(missing)}"
+    chance = 0.0 if pair.chance_to_settle is None else pair.chance_to_settle
     if pair.seeds_needed is None:
-        return f"{lead}; even {MAX_SEEDS} seeds per group would probably not decide it on these test documents"
-    return (
-        f"{lead}; if the observed difference is the true one, about {pair.seeds_needed} seeds per group would decide it"
-    )
+        return (
+            f"{lead}; even {MAX_SEEDS} seeds per group would decide it with a probability of only {chance:.0%}: use "
+            "more test documents, or a larger margin"
+        )
+    return f"{lead}; about {pair.seeds_needed} seeds per group would decide it with a probability of {chance:.0%}"
+
+
+def collapse(pair: PairResult, metric: Metric) -> str:
+    """Return the second part of a verdict: which seeds collapsed to one class, and the result without them."""
+    counts = [
+        f"{name} in {collapsed} of {seeds} seeds"
+        for name, collapsed, seeds in zip((pair.a, pair.b), pair.num_collapsed, pair.num_seeds, strict=True)
+        if collapsed
+    ]
+    text = f"Collapsed to one class: {listed(counts)}"
+    rest = pair.without_collapsed
+    if rest is None:
+        return text
+    first, second = (pair.a, pair.b) if (rest.difference >= 0) == pair.higher_is_better else (pair.b, pair.a)
+    lead = amount(metric, rest.difference, rest.simultaneous_low, rest.simultaneous_high)
+    match rest.outcome:
+        case Outcome.BETTER | Outcome.BETTER_HERE:
+            found = f"{first} is better than {second} by {lead}"
+        case Outcome.EQUIVALENT:
+            found = f"they are equivalent within {within(pair, metric)}"
+        case _:
+            found = f"{first} leads {second} by {lead}, which is not significant"
+    return f"{text}. Without these seeds, {found}"
+
+
+def within(pair: PairResult, metric: Metric) -> str:
+    """Return the margin with its unit."""
+    return "" if pair.margin is None else f"{margin_text(metric, pair.margin)}{unit_of(metric)}"
 
 
 def headline(comparison: Comparison) -> str:
@@ -74,7 +114,10 @@ def headline(comparison: Comparison) -> str:
         is_worse = pair.outcome in (Outcome.BETTER, Outcome.BETTER_HERE) and pair.leader != best
         others["worse" if is_worse else pair.outcome].append(pair.other(best))
     clauses = [clause.format(listed(others[key])) for key, clause in CLAUSES.items() if others[key]]
-    text = f"{best} has the highest accuracy. It {'; it '.join(clauses)}."
+    extreme = "highest" if comparison.metric.higher_is_better else "lowest"
+    text = f"{best} has the {extreme} {comparison.metric.title}. It {'; it '.join(clauses)}."
+    if len(comparison.groups) > 2 and comparison.short_list is not None:
+        text += f" {short_list(comparison.short_list, [group.name for group in comparison.groups])}"
     if not all(pair.seeds_varied or pair.problem for pair in pairs):
         text += (
             " For a group with one seed, the result holds only for this trained model: another seed may give another "
@@ -85,23 +128,35 @@ def headline(comparison: Comparison) -> str:
     return text
 
 
-def listed(names: Sequence[str]) -> str:
-    """Join names with commas and "and". If there are more than `MAX_LISTED`, replace the last ones by their number."""
+def short_list(names: Sequence[str], groups: Sequence[str]) -> str:
+    """Return a sentence about the groups that may be the best."""
+    excluded = [name for name in groups if name not in names]
+    if not excluded:
+        return "Any of the groups may be the best (95 % confidence)."
+    if len(names) == 1:
+        return "No other group can be the best (95 % confidence)."
+    verb = "is" if len(excluded) == 1 else "are"
+    return f"The best may be {listed(names, 'or')} (95 % confidence); {listed(excluded)} {verb} excluded."
+
+
+def listed(names: Sequence[str], word: str = "and") -> str:
+    """Join names with commas and a word. If there are more than `MAX_LISTED`, replace the last ones by their number."""
     if len(names) > MAX_LISTED:
         names = [*names[: MAX_LISTED - 1], f"{len(names) - MAX_LISTED + 1:,} others"]
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} {word} {names[-1]}"
 
 
-def measured(pair: PairResult) -> str:
-    """Return the difference ± half the width of its interval, in points. Narrow intervals get a second decimal."""
-    half_width = (pair.high - pair.low) / 2
-    decimals = 1 if half_width >= 0.00095 else 2
-    return f"{abs(100 * pair.difference):.{decimals}f} ± {100 * half_width:.{decimals}f} points"
+def measured(pair: PairResult, metric: Metric, more: str = "") -> str:
+    """Return the size of the difference, with its simultaneous interval."""
+    return amount(metric, pair.difference, pair.simultaneous_low, pair.simultaneous_high, more)
 
 
-def points(fraction: float) -> str:
-    """Format a margin in percentage points, without trailing zeros."""
-    return f"{100 * fraction:.3g}"
+def amount(metric: Metric, difference: float, low: float, high: float, more: str = "") -> str:
+    """Format a difference as a lead above zero: `0.84 points (0.12 to 1.56)`."""
+    if difference < 0:
+        difference, low, high = -difference, -high, -low
+    value, ends = value_text(metric, difference), interval_text(metric, low, high)
+    return f"{value}{unit_of(metric)} ({ends}{more})"
 
 
 def p_text(p: float | None) -> str:

@@ -1,0 +1,35 @@
+"""Two reference points of a comparison: the largest class, and the ensemble of the seeds of a group."""
+
+from dataclasses import replace
+
+import numpy as np
+
+from imdbcls.comparison.metrics import METRICS
+from imdbcls.comparison.study import Group
+from imdbcls.runs.predictions import Predictions
+
+
+def baseline_of(group: Group) -> dict[str, float]:
+    """Return the metrics of a constant prediction: the class frequencies of the test labels, and the largest class."""
+    predictions = group.runs[0].predictions
+    frequencies_C = np.bincount(group.labels_N, minlength=len(predictions.label_names)) / len(group.labels_N)
+    constant = replace(
+        predictions,
+        predicted=np.full(len(predictions), frequencies_C.argmax()),
+        probabilities=np.broadcast_to(frequencies_C, (len(predictions), len(frequencies_C))),
+    )
+    return metrics_of(constant)
+
+
+def ensemble_of(group: Group) -> dict[str, float]:
+    """Return the metrics of the probabilities averaged over seeds; empty for one seed."""
+    if len(group.runs) == 1:
+        return {}
+    probabilities_NC = group.mean_probabilities_NC
+    predicted_N = probabilities_NC.argmax(axis=1)
+    return metrics_of(replace(group.runs[0].predictions, predicted=predicted_N, probabilities=probabilities_NC))
+
+
+def metrics_of(predictions: Predictions) -> dict[str, float]:
+    values = {metric.key: metric.evaluate(predictions)[0] for metric in METRICS.values()}
+    return {key: value for key, value in values.items() if np.isfinite(value)}

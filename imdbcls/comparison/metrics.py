@@ -1,0 +1,120 @@
+"""The metrics of a comparison: the value on the test documents, and the influence of each document on it.
+
+The influence is the derivative of the metric with respect to the weight of a document, times N. It is zero on average.
+The sum of its squares over documents, divided by N², is the variance of the metric over documents (the infinitesimal
+jackknife; Efron 1982, "The Jackknife, the Bootstrap and Other Resampling Plans", chapter 6). For a metric that is an
+average over documents, such as accuracy, the influence is the deviation from the average.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import rankdata
+
+from imdbcls.runs.predictions import Predictions
+from imdbcls.runs.record import NUM_CALIBRATION_BINS
+
+SMALLEST_PROBABILITY = 1e-12
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A metric that can decide a comparison, in fractions of one."""
+
+    name: str  # as in result.json, without the split
+    title: str  # in sentences
+    evaluate: Callable[[Predictions], tuple[float, Floats]]  # value, and influence (N,); NaN if it is not defined
+    higher_is_better: bool = True
+    needs_probabilities: bool = True
+    upper: float = 1.0
+    is_percentage: bool = True  # shown in percent, with differences in points
+    default_margin: float | None = None  # of equivalence, as a fraction
+
+    @property
+    def key(self) -> str:
+        """The name in `result.json` and `comparison.json`."""
+        return f"test/{self.name}"
+
+    @property
+    def sign(self) -> int:
+        return 1 if self.higher_is_better else -1
+
+
+def average(per_document_N: NDArray) -> tuple[float, Floats]:
+    value = float(per_document_N.mean(dtype=np.float64))
+    return value, per_document_N - value
+
+
+def accuracy(predictions: Predictions) -> tuple[float, Floats]:
+    return average(predictions.correct)
+
+
+def macro_f1(predictions: Predictions) -> tuple[float, Floats]:
+    """Return the mean over classes of 2 right / (predicted + labelled), as scikit-learn's macro F1.
+
+    A class that is neither predicted nor a label counts as 0.
+    """
+    classes = np.arange(len(predictions.label_names))
+    predicted_NC = predictions.predicted[:, None] == classes
+    labelled_NC = predictions.true_labels[:, None] == classes
+    right_NC, total_NC = predicted_NC & labelled_NC, predicted_NC.astype(np.float64) + labelled_NC
+    total_C = total_NC.mean(axis=0)
+    divisor_C = np.where(total_C > 0, total_C, 1.0)
+    f1_C = 2 * right_NC.mean(axis=0) / divisor_C
+    influence_N = ((2 * right_NC - f1_C * total_NC) / divisor_C).mean(axis=1)
+    return float(f1_C.mean()), influence_N
+
+
+def auroc(predictions: Predictions) -> tuple[float, Floats]:
+    """Return the area under the ROC curve, averaged over classes (one vs. rest). NaN if a class has no documents.
+
+    The influences are the placements of DeLong et al. (1988, Biometrics 44:837). With two classes, the second is the
+    positive one.
+    """
+    num_classes = predictions.probabilities.shape[1]
+    areas, influences = [], []
+    for label in range(num_classes) if num_classes > 2 else [1]:
+        positive = predictions.true_labels == label
+        num_positive, num_negative = int(positive.sum()), int((~positive).sum())
+        if num_positive == 0 or num_negative == 0:
+            return float("nan"), np.full(len(positive), np.nan)
+        score = predictions.probabilities[:, label]
+        ranks = rankdata(score)
+        beaten = np.empty(len(score))
+        beaten[positive] = (ranks[positive] - rankdata(score[positive])) / num_negative
+        beaten[~positive] = 1 - (ranks[~positive] - rankdata(score[~positive])) / num_positive
+        area = beaten[positive].mean()
+        areas.append(area)
+        influences.append((beaten - area) * len(score) / np.where(positive, num_positive, num_negative))
+    return float(np.mean(areas)), np.mean(influences, axis=0)
+
+
+def brier(predictions: Predictions) -> tuple[float, Floats]:
+    """Return the squared error of the probabilities, summed over classes (Brier 1950)."""
+    truth_NC = predictions.true_labels[:, None] == np.arange(predictions.probabilities.shape[1])
+    return average(((predictions.probabilities - truth_NC) ** 2).sum(axis=1))
+
+
+def log_loss(predictions: Predictions) -> tuple[float, Floats]:
+    given_N = np.take_along_axis(predictions.probabilities, predictions.true_labels[:, None], axis=1)[:, 0]
+    return average(-np.log(np.maximum(given_N.astype(np.float64), SMALLEST_PROBABILITY)))
+
+
+METRICS = {
+    metric.name: metric
+    for metric in (
+        Metric("accuracy", "accuracy", accuracy, needs_probabilities=False, default_margin=0.003),
+        Metric("f1", "macro F1", macro_f1, needs_probabilities=False, default_margin=0.003),
+        Metric("auroc", "AUROC", auroc),
+        Metric("brier", "Brier score", brier, higher_is_better=False, upper=2.0, is_percentage=False),
+        Metric("loss", "loss", log_loss, higher_is_better=False, upper=float("inf"), is_percentage=False),
+    )
+}
+
+
+def confidence_bin(confidence: NDArray) -> NDArray[np.int64]:
+    """Return the index of the bin of equal width that contains each confidence."""
+    return np.clip(np.ceil(confidence * NUM_CALIBRATION_BINS).astype(int) - 1, 0, NUM_CALIBRATION_BINS - 1)

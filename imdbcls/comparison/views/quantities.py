@@ -1,0 +1,42 @@
+"""Format values and differences of a metric: percentages in percent and points, other metrics in their own unit."""
+
+from imdbcls.comparison.metrics import Metric
+
+NONE = "\u2013"
+
+
+def scale_of(metric: Metric) -> float:
+    return 100.0 if metric.is_percentage else 1.0
+
+
+def title_of(metric: Metric) -> str:
+    """Return the title of an axis or a column."""
+    return f"{metric.title} %" if metric.is_percentage else metric.title
+
+
+def unit_of(metric: Metric) -> str:
+    """Return the unit of a difference, to follow a number."""
+    return " points" if metric.is_percentage else ""
+
+
+def value_text(metric: Metric, value: float | None) -> str:
+    if value is None:
+        return NONE
+    return f"{100 * value:.2f}" if metric.is_percentage else f"{value:.4f}"
+
+
+def signed_text(metric: Metric, value: float) -> str:
+    return f"{100 * value:+.2f}" if metric.is_percentage else f"{value:+.4f}"
+
+
+def interval_text(metric: Metric, low: float, high: float) -> str:
+    return f"{value_text(metric, low)} to {value_text(metric, high)}"
+
+
+def signed_interval_text(metric: Metric, low: float, high: float) -> str:
+    return f"{signed_text(metric, low)} to {signed_text(metric, high)}"
+
+
+def margin_text(metric: Metric, margin: float) -> str:
+    """Format a margin without trailing zeros and without its unit."""
+    return f"{scale_of(metric) * margin:.3g}"
