@@ -238,6 +238,9 @@ class Comparison:
     metric: Metric  # decides ranks and verdicts
     margin: float | None  # equivalence margin; None: equivalence is not tested
     label_names: tuple[str, ...]
+    facts: Mapping[str, tuple[str | int | float, ...]]  # what was compared, by key of facts.FACTS; distinct values
+    shared_settings: Mapping[str, str]  # config values of all groups, by dotted key
+    differing_settings: Mapping[str, tuple[str, ...]]  # one value per group, best first; empty: without this key
     notes: tuple[str, ...]  # sentences about runs that were left out and about possible confounds
     groups: tuple[GroupSummary, ...]  # best first
     short_list: tuple[str, ...] | None  # groups that may be the best (Hsu); None: a pair is not tested or has one seed

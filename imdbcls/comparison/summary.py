@@ -8,6 +8,7 @@ from imdbcls.comparison.baseline import baseline_of, ensemble_of
 from imdbcls.comparison.calibration import calibration_of, reliability_curve
 from imdbcls.comparison.cost import costs_of, pareto_fronts
 from imdbcls.comparison.curves import learning_curves
+from imdbcls.comparison.facts import facts_of, settings_of
 from imdbcls.comparison.metrics import METRICS, Metric
 from imdbcls.comparison.mistakes import disagreements, label_errors, wrong_for_all
 from imdbcls.comparison.notes import confounds, partial_overlaps
@@ -40,11 +41,15 @@ def compare_study(study: Study, metric: Metric, margin: float | None) -> Compari
         for rank, i in enumerate(order, start=1)
     )
     pairs, short_list = compare_pairs(groups, primary, metric, margin)
+    shared_settings, differing_settings = settings_of(groups)
     return Comparison(
         study=study.name,
         metric=metric,
         margin=margin,
         label_names=study.label_names,
+        facts=facts_of(groups),
+        shared_settings=shared_settings,
+        differing_settings=differing_settings,
         notes=(*study.left_out, *confounds(study.groups), *partial_overlaps(pairs, groups)),
         groups=summaries,
         short_list=short_list,

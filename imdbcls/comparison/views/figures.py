@@ -278,13 +278,5 @@ def padded(values: Sequence[float], share: float = 0.06) -> tuple[float, float]:
     return low - padding, high + padding
 
 
-def compact(value: float) -> str:
-    """Format a number in few characters, with a suffix for thousands (k), millions (M) or billions (G)."""
-    for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if abs(value) >= size:
-            return f"{value / size:.4g}{unit}"
-    return f"{value:.4g}"
-
-
 def short_name(name: str, characters: int) -> str:
     return name if len(name) <= characters else name[: characters - 1] + "…"

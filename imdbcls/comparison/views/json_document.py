@@ -3,9 +3,11 @@
 Its keys are a public contract: add keys, but do not rename them. Accuracies, differences and intervals are fractions of
 one, never percent. `comparison.results` documents what null means for each field.
 
-- `format_version`, `study`, `headline`, `level` (0.05), `metric` (decides ranks and verdicts), `margin` (of equivalence;
-  null: not tested), `short_list` (groups that may be the best; null: not known), `baseline.{metric}` (always predict the
-  class frequencies), `label_names`, `notes` (on runs that were left out and on possible confounds)
+- `format_version`, `study`, `headline`, `level` (0.05), `metric` (decides ranks and verdicts), `margin` (of
+  equivalence; null: not tested), `short_list` (groups that may be the best; null: not known), `baseline.{metric}`
+  (always predict the class frequencies), `label_names`, `facts.{name}[]` (what was compared: the distinct values over
+  all runs, see comparison.facts), `settings.{shared, differing}` (config values by dotted key; one per group if they
+  differ; empty: the group does not have this key), `notes` (on runs that were left out and on possible confounds)
 - `groups[]`, best first: `name`, `head`, `backbone`, `rank`, `seeds`, `num_failed` (runs), `num_documents`,
   `num_clusters`, `max_length`, `watched_test`, `validation_accuracy` (mean over seeds),
   `metrics.{test/accuracy, test/f1, test/auroc, test/ece, test/brier, test/loss}` with `mean`, `std` (over seeds), `n`
@@ -63,6 +65,11 @@ def document_of(comparison: Comparison) -> dict[str, Any]:
         "metric": comparison.metric.key,
         "margin": comparison.margin,
         "label_names": comparison.label_names,
+        "facts": dict(comparison.facts),
+        "settings": {
+            "shared": dict(comparison.shared_settings),
+            "differing": dict(comparison.differing_settings),
+        },
         "notes": comparison.notes,
         "short_list": comparison.short_list,
         "baseline": dict(comparison.baseline),

@@ -13,11 +13,11 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from imdbcls.comparison.metrics import Metric
-from imdbcls.comparison.notes import num_runs
 from imdbcls.comparison.results import Comparison, PairResult
 from imdbcls.comparison.verdicts import Outcome
 from imdbcls.comparison.views import svg
 from imdbcls.comparison.views.extent import note_on_groups, note_on_pairs, shown_pairs
+from imdbcls.comparison.views.facts import facts_line
 from imdbcls.comparison.views.quantities import margin_text, unit_of
 from imdbcls.comparison.views.reading_list import ReadingList
 from imdbcls.comparison.views.tables import tables_of
@@ -39,7 +39,7 @@ def page_html(comparison: Comparison, figures: Mapping[str, str], reading: Readi
             script_hash=source_hash(script),
             study=comparison.study,
             headline=headline(comparison),
-            facts=facts(comparison),
+            facts=facts_line(comparison),
             notes=comparison.notes,
             figures={name: Markup(figure) for name, figure in figures.items()},
             tables={table.key: table for table in tables_of(comparison)},
@@ -78,17 +78,6 @@ def packaged(name: str) -> str:
 def source_hash(source: str) -> str:
     """Return the hash that the content security policy needs to allow an inline style or script."""
     return "sha256-" + base64.b64encode(hashlib.sha256(source.encode()).digest()).decode()
-
-
-def facts(comparison: Comparison) -> str:
-    groups = comparison.groups
-    counts = " or ".join(f"{count:,}" for count in sorted({group.num_documents for group in groups}))
-    clusters = sorted({group.num_clusters for group in groups if group.num_clusters is not None})
-    in_clusters = f" in {' or '.join(f'{count:,}' for count in clusters)} clusters" if clusters else ""
-    return (
-        f"{len(groups)} {'group' if len(groups) == 1 else 'groups'}, "
-        f"{num_runs(sum(len(group.seeds) for group in groups))}, {counts} test documents{in_clusters}."
-    )
 
 
 def margin_phrase(comparison: Comparison) -> str:

@@ -19,10 +19,10 @@ from imdbcls.comparison.views.figures import (
     IntervalPlot,
     LengthPlot,
     ReliabilityPlot,
-    compact,
     short_name,
 )
 from imdbcls.comparison.views.label_placement import Box, points_along, spot_for_label
+from imdbcls.comparison.views.quantities import compact
 from imdbcls.errors import UserError
 
 if TYPE_CHECKING:

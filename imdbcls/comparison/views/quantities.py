@@ -40,3 +40,11 @@ def signed_interval_text(metric: Metric, low: float, high: float) -> str:
 def margin_text(metric: Metric, margin: float) -> str:
     """Format a margin without trailing zeros and without its unit."""
     return f"{scale_of(metric) * margin:.3g}"
+
+
+def compact(value: float) -> str:
+    """Format a number in few characters, with a suffix for thousands (k), millions (M) or billions (G)."""
+    for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(value) >= size:
+            return f"{value / size:.4g}{unit}"
+    return f"{value:.4g}"
