@@ -17,6 +17,7 @@ POWER = 0.8
 MAX_SEEDS = 50
 PRIOR_DF = 3.0  # of the seed variance in a prediction
 NUM_SCALES = 24  # points of its posterior
+TINY = 1e-300
 NORMAL_ABOVE = 1_000  # degrees of freedom; above it, the normal distribution is used
 
 
@@ -58,8 +59,10 @@ def chances_to_settle(estimate: Estimate, level: float, margin: float | None) ->
     if len(estimate.seed_variances) < 2:
         return chances
     now = estimate.seed_variances
-    scales_Q = variance_scales(sum(v.of_mean for v in now) ** 2 / sum(v.of_mean**2 / v.degrees_of_freedom for v in now))
-    of_mean_Q = scales_Q * sum(variance.of_mean for variance in now)
+    uncertainty = sum(variance.of_mean**2 / variance.degrees_of_freedom for variance in now)
+    of_mean = sum(variance.of_mean for variance in now)
+    scales_Q = variance_scales(of_mean**2 / uncertainty if uncertainty > 0 else NORMAL_ABOVE)
+    of_mean_Q = scales_Q * of_mean
     for num_seeds in range(2, MAX_SEEDS + 1):
         larger = with_seeds(estimate, num_seeds)
         df = larger.degrees_of_freedom
@@ -67,7 +70,7 @@ def chances_to_settle(estimate: Estimate, level: float, margin: float | None) ->
         errors_Q = np.sqrt(estimate.document_variance + then_of_mean_Q)
         significant_Q = t_quantile(1 - level / 2, df) * errors_Q
         equivalent_Q = np.zeros_like(errors_Q) if margin is None else margin - t_quantile(1 - level, df) * errors_Q
-        kept_Q = (estimate.value**2 + then_of_mean_Q) / (estimate.value**2 + of_mean_Q)
+        kept_Q = (estimate.value**2 + then_of_mean_Q) / np.maximum(estimate.value**2 + of_mean_Q, TINY)
         means_Q, deviations_Q = kept_Q * estimate.value, np.sqrt(kept_Q * (of_mean_Q - then_of_mean_Q))
         chances[num_seeds] = np.mean(chance_outside(means_Q, deviations_Q, equivalent_Q, significant_Q))
     return chances
@@ -84,7 +87,7 @@ def chance_outside(means: NDArray, deviations: NDArray, low: NDArray, high: NDAr
 
     Both limits are for the absolute value.
     """
-    deviations = np.maximum(deviations, 1e-300)
+    deviations = np.maximum(deviations, TINY)
     above = special.ndtr((means - high) / deviations) + special.ndtr((-high - means) / deviations)
     below = special.ndtr((low - means) / deviations) - special.ndtr((-low - means) / deviations)
     return np.where(low >= high, 1.0, above + np.where(low > 0, below, 0.0))

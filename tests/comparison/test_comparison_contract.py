@@ -8,7 +8,8 @@ import pytest
 from support.studies import HEADS, Head, make_study
 
 from imdbcls.compare import main
-from imdbcls.comparison.results import PairResult
+from imdbcls.comparison.metrics import METRICS
+from imdbcls.comparison.results import PairResult, WithoutCollapsed
 from imdbcls.comparison.verdicts import Outcome
 from imdbcls.comparison.views.wording import verdict
 
@@ -27,7 +28,14 @@ def test_groups_have_all_keys_and_consistent_values(comparison: dict[str, Any]) 
         for metric in ("test/accuracy", "test/f1", "test/auroc", "test/ece", "test/brier", "test/loss"):
             values = group["metrics"][metric]
             assert values.keys() >= {"mean", "std", "n", "low", "high"}
-            assert values["low"] <= values["mean"] <= values["high"] and values["n"] == 2 and values["std"] >= 0
+            assert values["n"] == 2 and values["std"] >= 0 and len(values["values"]) == 2
+            if metric == "test/ece":
+                assert values["low"] is values["high"] is None, "an interval around a plug-in ECE would be wrong"
+            else:
+                assert values["low"] <= values["mean"] <= values["high"]
+        assert group["ensemble"].keys() == comparison["baseline"].keys()
+        assert group["calibration"].keys() == {"ece", "expected", "p"} and group["num_collapsed"] == 0
+        assert group["largest_collapse_rate"] == pytest.approx(1 - 0.05**0.5)
     accuracies = [group["metrics"]["test/accuracy"]["mean"] for group in comparison["groups"]]
     assert accuracies == sorted(accuracies, reverse=True)
 
@@ -40,7 +48,9 @@ def test_pairs_have_all_keys_and_consistent_values(comparison: dict[str, Any]) -
     for pair in pairs:
         assert pair["difference"] == pytest.approx(accuracy[pair["a"]] - accuracy[pair["b"]])
         assert pair["low"] <= pair["difference"] <= pair["high"]
-        assert 0 < pair["p_permutation"] <= pair["p_holm"] <= 1
+        assert 0 < pair["p_value"] <= pair["p_holm"] <= 1 and 0 < pair["p_permutation"] <= 1
+        assert pair["simultaneous_low"] < pair["low"] <= pair["high"] < pair["simultaneous_high"]
+        assert pair["p_equivalence"] <= pair["p_equivalence_holm"] and pair["outcome"] in list(Outcome)
         assert [test["seed"] for test in pair["mcnemar"]] == [0, 1]
         for test in pair["mcnemar"]:
             assert test.keys() == {"seed", "a_only", "b_only", "p"}
@@ -79,50 +89,93 @@ def assert_alike(found: Any, expected: Any, place: str) -> None:
 def pair_of(**changes: Any) -> PairResult:
     """Return a pair of groups that differ by 2 points, with three seeds each."""
     fields: dict[str, Any] = {
-        **{"a": "lstm", "b": "cls", "num_seeds": (3, 3), "shared_documents": 1_000, "problem": None, "flags": ()},
-        **{"margin": 0.003, "difference": 0.02, "low": 0.01, "high": 0.03, "standard_error": 0.005},
-        **{"degrees_of_freedom": 5.0, "p_permutation": 0.001, "p_holm": 0.001, "p_hierarchical": 0.001},
-        **{"p_hierarchical_holm": 0.001, "p_equivalence": 0.9, "mcnemar": (), "flips": None},
-        **{"minimum_detectable_difference": 0.01, "seeds_needed": None},
+        **{"a": "lstm", "b": "cls", "higher_is_better": True, "num_seeds": (3, 3), "num_collapsed": (0, 0)},
+        **{"shared_documents": 1_000, "problem": None, "flags": (), "margin": 0.003},
+        **{"difference": 0.02, "low": 0.012, "high": 0.028, "simultaneous_low": 0.01, "simultaneous_high": 0.03},
+        **{"standard_error": 0.005, "degrees_of_freedom": 5.0, "p_value": 0.001, "p_holm": 0.001},
+        **{"p_equivalence": 0.9, "p_equivalence_holm": 0.9, "outcome": Outcome.BETTER, "missing_seeds": (0, 0)},
+        **{"without_collapsed": None, "p_permutation": 0.001, "mcnemar": (), "flips": None},
+        **{"minimum_detectable_difference": 0.01, "seeds_needed": None, "chance_to_settle": 0.31},
     }
     return PairResult(**fields | changes)
 
 
-ONE_SEED = {"num_seeds": (1, 1), "p_hierarchical_holm": None, "minimum_detectable_difference": None}
-UNTESTED = {"problem": "why", "p_holm": None, "p_hierarchical_holm": None, "p_equivalence": None}
+ONE_SEED = {"num_seeds": (1, 1), "minimum_detectable_difference": None, "chance_to_settle": None}
+HERE = ONE_SEED | {"outcome": Outcome.BETTER_HERE}
+UNDECIDED = {"outcome": Outcome.UNDECIDED, "p_holm": 0.06}
+REST = WithoutCollapsed((3, 2), 0.01, -0.005, 0.025, 0.2, Outcome.UNDECIDED)
 
 
 @pytest.mark.parametrize(
-    ("changes", "outcome", "start"),
+    ("changes", "sentence"),
     [
-        ({}, Outcome.BETTER, "lstm is better than cls by 2.0 ± 1.0 points (p = 0.001 after Holm correction)"),
-        ({"difference": -0.02}, Outcome.BETTER, "cls is better than lstm"),
-        ({"p_equivalence": 0.01}, Outcome.BETTER, "lstm is better than cls"),
-        ({"p_holm": 0.06}, Outcome.UNDECIDED, "undecided: lstm leads cls"),
-        ({"p_hierarchical_holm": 0.06}, Outcome.UNDECIDED, "undecided: lstm leads cls"),
-        ({"p_holm": 0.06, "p_equivalence": 0.01}, Outcome.EQUIVALENT, "lstm and cls are equivalent within 0.3 points"),
+        ({}, "lstm is better than cls by 2.00 points (1.00 to 3.00; p = 0.001)"),
         (
-            ONE_SEED,
-            Outcome.BETTER_HERE,
-            "lstm scored higher than cls by 2.0 ± 1.0 points in these runs (p = 0.001 after Holm",
+            {"difference": -0.02, "simultaneous_low": -0.03, "simultaneous_high": -0.01},
+            "cls is better than lstm by 2.00 points (1.00 to 3.00; p = 0.001)",
         ),
-        (ONE_SEED | {"p_holm": 0.06}, Outcome.UNDECIDED, "undecided: lstm leads cls by 2.0 ± 1.0 points; train more"),
-        (UNTESTED, Outcome.UNTESTED, "lstm and cls are not tested against each other: why"),
+        (
+            {"p_equivalence_holm": 0.01},
+            "lstm is better than cls by 2.00 points (1.00 to 3.00; p = 0.001); the difference is significant, but "
+            "smaller than the margin of 0.3 points",
+        ),
+        (
+            {"outcome": Outcome.EQUIVALENT, "p_equivalence_holm": 0.01},
+            "lstm and cls are equivalent within 0.3 points",
+        ),
+        (
+            UNDECIDED | {"seeds_needed": 8, "chance_to_settle": 0.83},
+            "undecided: lstm leads cls by 2.00 points (1.00 to 3.00); about 8 seeds per group would decide it with a "
+            "probability of 83%",
+        ),
+        (
+            UNDECIDED,
+            "undecided: lstm leads cls by 2.00 points (1.00 to 3.00); even 50 seeds per group would decide it with a "
+            "probability of only 31%: use more test documents, or a larger margin",
+        ),
+        (
+            UNDECIDED | {"num_seeds": (5, 2), "missing_seeds": (0, 1)},
+            "undecided: lstm leads cls by 2.00 points (1.00 to 3.00); two seeds against more are not enough for a "
+            "verdict: train 1 more of cls",
+        ),
+        (
+            HERE,
+            "lstm scored better than cls in these runs by 2.00 points (1.00 to 3.00; p = 0.001) (seeds were not "
+            "varied, so this holds only for these trained models; another seed may reverse it)",
+        ),
+        (
+            UNDECIDED | {"num_collapsed": (0, 1), "without_collapsed": REST, "seeds_needed": 8},
+            "undecided: lstm leads cls by 2.00 points (1.00 to 3.00); about 8 seeds per group would decide it with a "
+            "probability of 31%. Collapsed to one class: cls in 1 of 3 seeds. Without these seeds, lstm leads cls by "
+            "1.00 points (-0.50 to 2.50), which is not significant",
+        ),
+        (
+            {"problem": "why", "outcome": Outcome.UNTESTED, "p_holm": None},
+            "lstm and cls are not tested against each other: why",
+        ),
     ],
 )
-def test_verdict_follows_from_p_values(changes: dict[str, Any], outcome: Outcome, start: str) -> None:
-    pair = pair_of(**changes)
-    assert pair.outcome is outcome and verdict(pair).startswith(start)
+def test_verdict_describes_the_outcome(changes: dict[str, Any], sentence: str) -> None:
+    assert verdict(pair_of(**changes), METRICS["accuracy"]) == sentence
+
+
+def test_verdict_uses_the_unit_and_direction_of_the_metric() -> None:
+    values = {"difference": -0.02, "simultaneous_low": -0.03, "simultaneous_high": -0.01, "margin": None}
+    pair = pair_of(higher_is_better=False, p_equivalence_holm=None, **values)
+    assert verdict(pair, METRICS["loss"]) == "lstm is better than cls by 0.0200 (0.0100 to 0.0300; p = 0.001)"
+    assert pair.leader == "lstm" and pair.equivalent is None and pair.underpowered is None
 
 
 @pytest.mark.parametrize("seeds_varied", [True, False])
 def test_verdict_is_better_only_with_several_seeds(seeds_varied: bool, tmp_path: Path) -> None:
     """With one seed, the start of the sentence must not claim that one head is better."""
-    assert ("another seed may reverse it" in verdict(pair_of(**({} if seeds_varied else ONE_SEED)))) != seeds_varied
+    assert (
+        "another seed may reverse it" in verdict(pair_of(**({} if seeds_varied else HERE)), METRICS["accuracy"])
+    ) != seeds_varied
     study = make_study(
         tmp_path / "runs", [Head("lstm", 2.0), Head("cls")], [0, 1, 2] if seeds_varied else [0], num_documents=2_000
     )
     assert main([str(study)]) == 0
     answer = json.loads((study / "comparison.json").read_text(encoding="utf-8"))["headline"]
-    claim = "It is better than cls" if seeds_varied else "It scored higher than cls in these runs"
+    claim = "It is better than cls" if seeds_varied else "It scored better than cls in these runs"
     assert claim in answer and ("Train several seeds" in answer) != seeds_varied

@@ -238,8 +238,8 @@ def test_constant_models_are_noted_and_not_equivalent(study: Path) -> None:
     for name in ("cls", "transformer"):
         assert f"{name}: 2 of 2 runs predict the same class for all documents." in comparison["notes"]
     accuracy = comparison["groups"][0]["metrics"]["test/accuracy"]
-    # The mean over two opposite constants is the same for any documents.
-    assert accuracy["high"] - accuracy["low"] == pytest.approx(0, abs=1e-9)
+    assert accuracy["low"] < 0.45 and accuracy["high"] > 0.55, "the variance between seeds has a floor"
+    assert [group["num_collapsed"] for group in comparison["groups"]] == [2, 2]
     change_column(study / "cls-s1", "prediction", lambda v: pa.array([0] * len(v)))
     change_column(study / "transformer-s0", "prediction", lambda v: pa.array([1] * len(v)))
     change_column(study / "transformer-s1", "prediction", lambda v: pa.array([1] * len(v)))

@@ -11,7 +11,7 @@ from imdbcls.comparison.views.quantities import interval_text, margin_text, unit
 MAX_LISTED = 12  # names in one clause
 CLAUSES = {  # clauses of the headline, by the verdict on the best group and the groups named in {}
     "better": "is better than {}",
-    "here": "is better than {} in these runs",
+    "here": "scored better than {} in these runs",
     "worse": "is worse than {} on the documents that both groups share",
     "equivalent": "is equivalent to {}",
     "undecided": "cannot be distinguished from {} with these seeds and documents",
@@ -47,7 +47,7 @@ def better(pair: PairResult, metric: Metric) -> str:
     if pair.outcome is Outcome.BETTER:
         sentence = f"{pair.leader} is better than {other} by {lead}"
     else:
-        sentence = f"{pair.leader} is better than {other} in these runs by {lead}"
+        sentence = f"{pair.leader} scored better than {other} in these runs by {lead}"
     detectable = pair.minimum_detectable_difference
     if pair.equivalent:
         sentence += f"; the difference is significant, but smaller than the margin of {within(pair, metric)}"
