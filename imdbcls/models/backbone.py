@@ -293,7 +293,7 @@ def tiny_backbone(
 ) -> Backbone:
     """Build a random two-layer encoder over the most frequent words of the sample corpus, for tests."""
     if pretrained:
-        raise UserError("backbone=tiny has no pretrained weights: keep backbone.pretrained=false.")
+        raise UserError("backbone=tiny has no pretrained weights: set backbone.pretrained=false.")
     config = BertConfig(
         vocab_size=TINY_VOCABULARY,
         hidden_size=64,
