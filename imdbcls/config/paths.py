@@ -75,7 +75,7 @@ def require_length(max_length: Any, backbone: str, limit: int | None) -> None:
 
 
 def longest_document(folder: Path) -> int | None:
-    """Return the maximum number of tokens that the encoder in a folder accepts; None if its config.json has none."""
+    """Return the maximum number of tokens that an encoder accepts; None if its config.json does not state it."""
     try:
         config = read_json(folder / "config.json")
     except UserError:

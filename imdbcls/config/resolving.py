@@ -99,7 +99,7 @@ def is_variable(value: Any) -> bool:
 
 
 def wants_number(path: tuple[Any, ...], values: Mapping[str, Any]) -> bool:
-    """Return whether a key does not allow strings."""
+    """Return whether the value of a key is not a string, by its type, or by its section if the type is unknown."""
     hint = type_of_key(".".join(map(str, path)), values)
     return path[0] in SECTIONS_OF_NUMBERS if hint is None else not takes_text(hint)
 

@@ -62,7 +62,7 @@ class TrainBatches:
         return math.ceil(len(self._collator) / self.batch_size)
 
     def epoch(self, epoch: int, start_step: int = 0) -> Iterator[Batch]:
-        """Yield the batches of `epoch` (counted from 0), starting at its step `start_step`.
+        """Yield the batches of `epoch` (counted from 0), starting at step `start_step` of the epoch.
 
         The batches depend only on these arguments and those of the constructor, so a resumed run gets the same batches.
         """
