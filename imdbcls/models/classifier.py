@@ -64,8 +64,8 @@ class Classifier(nn.Module):
         - `token_indices_N`: flat indices of the non-padding tokens in `mask_BT`.
         - `features`: the cached output of the encoder for these rows. If given, the encoder does not run.
 
-        Pass all values of `Batch.inputs`: computing the missing ones here waits for CUDA. Hidden states at padding are
-        undefined; heads ignore them.
+        Pass all values of `Batch.inputs`: a missing value is computed here, and this waits for CUDA. Hidden states at
+        padding are undefined; heads ignore them.
         """
         hidden = self.encode(input_ids_BT, mask_BT, token_indices_N) if features is None else features
         logits_BC = self.head(hidden, mask_BT).float()
