@@ -257,7 +257,7 @@ class Trainer:
         self.progress.step(state.step, state.epoch + 1)
 
     def count_time(self, seconds: float) -> None:
-        """Add the time of a step, including collating. On a GPU, only the sum for a log record is meaningful."""
+        """Add the time of a step, including collating. On a GPU, only the sum over many steps is meaningful."""
         self.state.train_seconds += seconds
         self.meter.seconds += seconds
 
