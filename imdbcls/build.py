@@ -41,7 +41,7 @@ from imdbcls.training.run import Run
 from imdbcls.training.state import Saver
 from imdbcls.training.trainer import Trainer
 
-ADAPTERS = -2  # random state for the initial LoRA weights
+ADAPTERS = -2  # the `step` of `seed_everything_at` for the initial LoRA weights
 
 
 @dataclass(frozen=True)
@@ -64,8 +64,8 @@ class Inputs:
 def build_run(config: Config, folder: RunFolder, stop: StopRequest) -> Run:
     """Build everything that one training run needs, and save the backbone's architecture and tokenizer in `folder`.
 
-    Only the initial weights draw random numbers, from states that the seed determines. The result therefore does not
-    depend on what was built before. Raises UserError for mistakes that the user can correct.
+    Random numbers are drawn only for initial weights, from random states that depend only on the seed. So the result
+    does not depend on what was built before. Raises UserError for mistakes that the user can correct.
     """
     require_buildable(config)
     progress = Progress(config.progress)
@@ -116,7 +116,7 @@ def build_inputs(config: Config, folder: RunFolder, progress: Progress) -> Input
 
 
 def read_from_feature_cache(config: Config, inputs: Inputs, progress: Progress) -> None:
-    """Let all batches read the frozen encoder's output from the cache; compute the missing part first."""
+    """Encode the documents that the feature cache lacks, then let all batches read the encoder's output from it."""
     assert inputs.frozen_weights is not None, "backbone.freeze=true, but some weights of the encoder are trainable"
     batches = inputs.batches
     eval_batches = {
@@ -177,7 +177,7 @@ def build_trainer(
 def build_data_card(config: Config) -> DataCard:
     """Return the data card of a run with this config. Tokenizing for the card also fills the token cache.
 
-    Raises UserError for the same mistakes as the run.
+    Raises UserError if the documents cannot be read or the backbone cannot be used.
     """
     corpus, tokenizer, pipeline = build_corpus(config.data), build_tokenizer(config), build_pipeline(config)
     tokens = pipeline.tokenize(corpus, tokenizer)

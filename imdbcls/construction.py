@@ -25,7 +25,7 @@ from imdbcls.runtime.hub import offline
 def construct(section: Built, **given: Any) -> Any:
     """Call Hydra's `instantiate` with the section and the arguments in `given`.
 
-    Raises UserError for the user's mistakes, without Hydra's InstantiationException around it.
+    For the user's mistakes, raises UserError instead of Hydra's InstantiationException.
     """
     assert given.keys() <= section.given | {ALL_LAYERS}, f"{type(section).__name__} does not declare {given.keys()}"
     for mistake in borrowed_targets(section.node):
@@ -43,7 +43,7 @@ def construct(section: Built, **given: Any) -> Any:
 
 
 def build_corpus(data: DataConfig) -> Corpus:
-    """Return the documents: those that `keep_corpus` has read in this process or its parent, else read them now."""
+    """Return the documents. Read them only if `keep_corpus` has not read them in this process or its parent."""
     kept = _kept_corpus.get(corpus_key(data))
     if kept is not None:
         return kept
@@ -52,7 +52,7 @@ def build_corpus(data: DataConfig) -> Corpus:
 
 
 def keep_corpus(data: DataConfig) -> None:
-    """Read the documents and keep them, so that the jobs of a sweep, which are forked from this process, share them."""
+    """Read the documents and keep them in memory. The jobs of a sweep are forked from this process and share them."""
     key = corpus_key(data)
     if key not in _kept_corpus:
         _kept_corpus.clear()
@@ -69,31 +69,34 @@ _kept_corpus: dict[str, Corpus] = {}  # `corpus_key` → corpus; at most one ent
 def read_texts(config: Mapping[str, Any], split_hash: str) -> dict[str, str]:
     """Return a mapping from id to text for the test split of a finished run; `config` is its `config.yaml`.
 
-    A run folder may come from someone else. Therefore only this project's own readers are called; `_target_` cannot
-    name other code. Texts are returned only if the documents hash to the run's `split_hash`, so that a run folder
-    cannot expose other files of this machine. The network is not used: a hub data set comes from the cache.
+    A run folder may come from someone else. So only this project's own readers are called; `_target_` cannot name
+    other code. Texts are returned only if the documents hash to the run's `split_hash`, so that a run folder cannot
+    expose other files of this machine. The network is not used: a hub data set is read from the cache.
 
-    Raises UserError if the source is not one of this project's readers, if its keys are invalid, if the data can no
-    longer be read, or if the documents are not those of the run.
+    Raises UserError if the data source is not one of this project's readers, if its keys are invalid, if the data can
+    no longer be read, or if the documents differ from the run's documents.
     """
     data = recorded_data(config)
     path = data.source.arguments.get("path")
     if data.source.target == "imdbcls.data.hub.read_hub" and Path(str(path)).exists():
-        raise UserError(f"data.path={path} is a local path, not a hub id: a local data set may read from the network.")
+        raise UserError(
+            f"data.path={path} is a local path, not a hub id. It is not read here, because a local data set can load "
+            "files from the network."
+        )
     with offline():
         corpus = build_corpus(data)
     if corpus.split_hash != split_hash:
-        raise UserError("The documents on this machine are not those of the run: their split_hash differs.")
+        raise UserError("The documents on this machine differ from the run's documents: the split hash is different.")
     return dict(zip(corpus.test.ids, corpus.test.texts, strict=True))
 
 
 def recorded_data(config: Mapping[str, Any]) -> DataConfig:
-    """Check and return only the data section of a run's config; other sections may need the user's packages."""
+    """Check and return only the data section of a run's config. Other sections may need packages of the user."""
     source = config.get("data", {}).get("source", {}) if isinstance(config.get("data"), Mapping) else {}
     target = source.get("_target_") if isinstance(source, Mapping) else None
     if not is_allowed("data.source", target, ()):
         raise UserError(
-            f"data.source._target_={shown(target)} is not a reader of imdbcls, so the run's texts are not read."
+            f"data.source._target_={shown(target)} is not a reader of imdbcls, so the run's documents are not read."
         )
     checked = check(config)
     used = ("data.source", *(f"data.{key}" for key in (*SPLIT_SETTINGS, *source)))

@@ -1,11 +1,12 @@
 """Evaluate a finished run again: `python -m imdbcls.evaluate runs/heads/lstm-s0-1a2b3c4d --split test`.
 
-The model comes from the run folder, the documents from the run's data source. With the same machine and software, the
-metrics equal the recorded ones to the last digit. A run folder from someone else must not choose which files and hub
-data sets are opened: a source that this user has never trained on is read only with `--trust-source`.
+The model is loaded from the run folder, and the documents are read from the run's data source. On the same machine with
+the same software, the metrics equal the recorded metrics to the last digit. A run folder from someone else must not
+choose which files and hub data sets are opened. So a data source that this user has never trained on is read only with
+`--trust-source`.
 """
 
-if __name__ == "__main__":  # first: an import can hit a limit of memory or threads
+if __name__ == "__main__":  # before the other imports, which can hit a limit of memory or threads
     from imdbcls.runtime.entry import set_up_streams
 
     set_up_streams()
@@ -41,7 +42,7 @@ def main() -> None:
     parser.add_argument(
         "--plugins", action="append", default=[], metavar="PACKAGE", help="a package of your own that the run uses"
     )
-    parser.add_argument("--data", metavar="PATH", help="read the run's documents from your own copy")
+    parser.add_argument("--data", metavar="PATH", help="read the run's documents from your own copy at PATH")
     parser.add_argument(
         "--trust-source",
         action="store_true",
@@ -50,7 +51,7 @@ def main() -> None:
     arguments = parser.parse_intermixed_args()
     if arguments.others:
         raise UserError(
-            f"{arguments.others[0]}: evaluate takes one run folder and uses the run's own documents. To "
+            f"{arguments.others[0]}: evaluate accepts one run folder and uses the run's own documents. To "
             f"classify other documents, use: python -m imdbcls.predict {arguments.run} --file FILE"
         )
     metrics = evaluate(
@@ -73,14 +74,14 @@ def evaluate(
     data: str | None = None,
     trust_source: bool = False,
 ) -> dict[str, float]:
-    """Return the metrics of one split with the run's best weights, by their names in `result.json`.
+    """Evaluate the run's best weights on one split; return the metrics under their names in `result.json`.
 
     `data` is the path of the user's own copy of the documents. Without it, the documents are read from the source in
     the run's config, if this user has trained on that source on this machine or `trust_source` is true. Logs whether
-    the metrics equal the recorded ones.
+    the metrics equal the recorded metrics.
 
-    Raises UserError if the folder is not a finished run, if it contains something that no run of this project writes,
-    or if its data source is not trusted.
+    Raises UserError if the folder is not a finished run, if it contains links or invalid files, or if its data source
+    is not trusted.
     """
     config, recorded = open_finished(run, device, plugins)
     source = config.data.source.node
@@ -100,12 +101,12 @@ def evaluate(
         corpus = build_corpus(config.data)
     except UserError as error:
         raise UserError(
-            f"{error} Relative paths start where the run was trained. Use --data PATH for your own copy of the "
-            "documents."
+            f"{error} If the data path is relative, run this command in the folder where the run was trained. Or read "
+            "your own copy of the documents with --data PATH."
         ) from error
     if corpus.split_hash != recorded.get("split_hash") or list(corpus.label_names) != recorded["label_names"]:
         raise UserError(
-            f"The documents are not those of the run: the split hash is {corpus.split_hash} instead of "
+            f"The documents differ from the run's documents: the split hash is {corpus.split_hash} instead of "
             f"{shown(recorded.get('split_hash'))}; {describe_source(config.data.source.node)} may have changed."
         )
     documents = corpus.test if split == "test" else corpus.validation
@@ -120,7 +121,7 @@ def evaluate(
 
 
 def report_difference(metrics: dict[str, float], recorded: dict[str, Any], environment: dict[str, str]) -> None:
-    """Log whether the metrics equal the recorded ones. If not, also log how the environments differ."""
+    """Log whether the metrics equal the recorded metrics. If not, also log how the environments differ."""
     different = [name for name, value in json.loads(json_text(metrics)).items() if value != recorded.get(name)]
     if not different:
         logger.info("The metrics equal the recorded ones to the last digit.")
@@ -135,12 +136,12 @@ def explanation(recorded: Any, environment: dict[str, str]) -> str:
     from imdbcls.runtime.environment import differences
 
     if not isinstance(recorded, dict):
-        return "The run did not record its environment, so the environment may have been different."
+        return "The run did not record its environment, so the cause may be a different environment."
     before = {name: str(recorded[name]) for name in environment if name in recorded}
     changes = [printable_line(change)[:200] for change in differences(before, environment)]
     if not changes:
-        return "Hardware, kernels and numerical settings are unchanged: the code, a library or the data has changed."
-    return f"The environment differs from the run's, and this may be the cause: {'; '.join(changes)}."
+        return "Hardware, kernels and numerical settings are unchanged, so the code, a library or the data has changed."
+    return f"These changes in the environment since the run may be the cause: {'; '.join(changes)}."
 
 
 if __name__ == "__main__":

@@ -46,7 +46,9 @@ class FinishedModel:
         cache_dir: str | None = None,
         on_progress: Callable[[int, int], None] | None = None,
     ) -> "tuple[Predictions, Tokens]":
-        """Return the predictions on the documents, and the documents' tokens, which `cache_dir` caches.
+        """Return the predictions for the documents, and the documents' tokens.
+
+        The tokens are cached in `cache_dir`, or in the default cache if it is None.
 
         Raises UserError if the model's output is NaN or infinite.
         """
@@ -58,7 +60,7 @@ class FinishedModel:
         probabilities_NC = predict_probabilities(self.model, batches, self.hardware, on_progress)
         if not (probabilities_NC * 0 == 0).all():
             raise UserError(
-                f"{self.path}: the model's output is NaN for some documents. Its weights are too large or damaged."
+                f"{self.path}: the model's output is NaN for some documents. The weights are too large or damaged."
             )
         return predictions_of(documents, tokens, probabilities_NC, self.label_names), tokens
 
@@ -68,8 +70,8 @@ def open_finished(
 ) -> "tuple[Config, dict[str, Any]]":
     """Return the config and the result of a finished run. `device` overrides the run's device.
 
-    The caller decides which packages may be imported (`plugins`), never an untrusted run folder. Raises UserError if
-    the folder is not a finished run, or contains something that no run of this project writes.
+    Only the caller decides which packages may be imported (`plugins`); an untrusted run folder does not. Raises
+    UserError if the folder is not a finished run, or if it contains links or invalid files.
     """
     require_address_space()
     from imdbcls.config.checking import require_valid
@@ -86,8 +88,8 @@ def open_finished(
     result = folder.finished()
     if result is None:
         raise UserError(
-            f"{path} does not contain a finished run: {folder.problem()}. Run its training command again: it resumes "
-            "the run and writes result.json; a damaged result.json is kept."
+            f"{path} does not contain a finished run: {folder.problem()}. Run its training command again to "
+            "resume the run. A damaged result.json is renamed, not overwritten."
         )
     return config, result
 
@@ -134,11 +136,11 @@ def rebuild_backbone(config: "Config", path: Path) -> "Backbone":
     """Build the backbone of a finished run, with random weights, from its run folder."""
     from imdbcls.data.tokenizer_check import require_sound_files
     from imdbcls.models.backbone import load_backbone, require_architecture
-    from imdbcls.sections import fitting
+    from imdbcls.sections import prepared
 
     folder = RunFolder(path)
     backbone = config.backbone
-    saved = folder.backbone.absolute()  # never a hub id
+    saved = folder.backbone.absolute()  # an absolute path is never read as a hub id
     require_sound_files(saved)
     require_architecture(saved, tensor_shapes(folder.checkpoints / "best" / "model.safetensors"))
     rebuilt = load_backbone(
@@ -149,4 +151,4 @@ def rebuild_backbone(config: "Config", path: Path) -> "Backbone":
         attention_dropout=backbone.attention_dropout,
         fast=backbone.fast,
     )
-    return fitting(config, rebuilt)
+    return prepared(config, rebuilt)

@@ -32,15 +32,15 @@ from imdbcls.training.losses import Objective, weights_of_classes
 from imdbcls.training.optim import parameter_groups
 from imdbcls.training.trainer import TrainerSettings
 
-INITIALISATION = -1  # random state for the initial weights; training step n uses state n
+INITIALISATION = -1  # the `step` of `seed_everything_at` for the initial weights; training uses 0, 1, 2, …
 
 
 def require_buildable(config: Config) -> None:
-    """Raise UserError for settings that a constructor would reject, before anything is loaded."""
+    """Raise UserError if a constructor would reject its settings. Nothing is loaded before this check."""
     require_arguments(config)
     try:
         construct(config.optimizer)([nn.Parameter(torch.zeros(1))])
-    except (TypeError, ValueError) as error:  # a beta of 2, a negative weight decay
+    except (TypeError, ValueError) as error:  # for example a beta of 2
         raise UserError(f"{config.optimizer.target} rejects its settings (optimizer.*): {error}.") from error
 
 
@@ -56,7 +56,7 @@ def build_hardware(config: Config) -> Hardware:
 
 
 def build_pipeline(config: Config) -> Pipeline:
-    """Build the pipeline from documents to batches, from `data`, `max_length` and the batch sizes."""
+    """Build the pipeline that turns documents into batches, as `data`, `max_length` and the batch sizes specify."""
     data = config.data
     return Pipeline(
         max_length=config.max_length,
@@ -72,12 +72,12 @@ def build_pipeline(config: Config) -> Pipeline:
 def build_backbone(config: Config) -> Backbone:
     """Load the encoder and its tokenizer, and freeze the weights that are not trained.
 
-    `build_model` must be called next: it initializes the head from the random state that this function leaves.
+    Call `build_model` next, because it initializes the head from the random state that this function leaves.
     """
     seed_everything_at(config.seed, INITIALISATION)
     if config.backbone.lora_rank is not None:
         lora.require_peft()
-    backbone = fitting(config, construct(config.backbone))
+    backbone = prepared(config, construct(config.backbone))
     freeze(backbone, config.backbone.freeze)
     return (
         backbone if config.backbone.lora_rank is None else replace(backbone, cpu_fallback_reason=lora.FALLBACK_REASON)
@@ -90,8 +90,11 @@ def build_tokenizer(config: Config) -> Any:
         return build_backbone(config.with_changes(backbone={"pretrained": False})).tokenizer
 
 
-def fitting(config: Config, backbone: Backbone) -> Backbone:
-    """Set gradient checkpointing. Raise UserError if max_length exceeds the encoder's limit."""
+def prepared(config: Config, backbone: Backbone) -> Backbone:
+    """Return the backbone, with gradient checkpointing if the config enables it.
+
+    Raises UserError if `max_length` exceeds the encoder's limit.
+    """
     require_length(config.max_length, backbone.name, backbone.max_length)
     return recompute_activations(backbone) if config.backbone.gradient_checkpointing else backbone
 
@@ -122,8 +125,8 @@ def build_model(config: Config, backbone: Backbone, num_labels: int) -> Classifi
     first_token_only = reads_first_token_only(head, backbone.hidden_size, config.max_length, num_hidden_states)
     if backbone.causal and first_token_only:
         raise UserError(
-            f"head={config.head.name} reads only the first token, which attends to no other token in "
-            f"backbone={backbone.name}, a decoder-only model: use head=mean, max, attention, weight_avg or lstm."
+            f"head={config.head.name} reads only the first token. In backbone={backbone.name}, a decoder-only model, "
+            "this token attends to no other token. Use head=mean, max, attention, weight_avg or lstm."
         )
     if config.backbone.fast:
         accelerate_head(head)
@@ -156,21 +159,21 @@ def build_optimizer(config: Config, model: Classifier, num_steps: int) -> tuple[
     )
     if lr is None and (head_lr != 1 or layer_decay != 1):
         raise UserError(
-            "optimizer.head_lr and optimizer.layer_decay multiply the learning rate, but "
-            f"{config.optimizer.target} has no lr: set both to 1."
+            f"{config.optimizer.target} has no lr that optimizer.head_lr and optimizer.layer_decay could multiply: set "
+            "optimizer.head_lr=1 and optimizer.layer_decay=1."
         )
     num_warmup_steps = round(config.warmup * num_steps)
     try:
         groups = parameter_groups(model, lr=lr, head_lr=head_lr, layer_decay=layer_decay)
         optimizer = construct(config.optimizer)(groups)
         schedule = construct(config.schedule)(optimizer, num_steps=num_steps, num_warmup_steps=num_warmup_steps)
-    except (TypeError, ValueError) as error:  # a beta of 2, an option that SGD does not have
-        raise UserError(f"The optimizer or its schedule rejects its settings: {error}") from error
+    except (TypeError, ValueError) as error:  # for example a beta of 2, or an option that SGD does not have
+        raise UserError(f"The optimizer or the schedule rejects its settings: {error}") from error
     return optimizer, schedule
 
 
 def build_tracker(config: Config, folder: RunFolder, resumed_step: int | None) -> Tracker:
-    """Build the tracker of one training run, a context manager. `resumed_step` is None for a new run."""
+    """Build the tracker of one training run. It is a context manager. `resumed_step` is None for a new run."""
     tags = (config.head.name, config.backbone.name, config.data.name)
     identity = RunIdentity(study=config.study, name=folder.path.name, job_type="train", tags=tags)
     return construct(config.tracker)(

@@ -1,10 +1,10 @@
-"""Train one run, or a sweep of them: `python -m imdbcls.train head=lstm lr=3e-5`.
+"""Train one run or a sweep: `python -m imdbcls.train head=lstm lr=3e-5`.
 
 Check the config → build the run → fit → evaluate the test split once → write `result.json` → close the tracker. The
 config is checked before any heavy import.
 """
 
-if __name__ == "__main__":  # first: an import can hit a limit of memory or threads
+if __name__ == "__main__":  # before the other imports, which can hit a limit of memory or threads
     from imdbcls.runtime.entry import set_up_streams
 
     set_up_streams()
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("imdbcls.train")  # `__name__` is `__main__` in a command
 
-LATENCY_DOCUMENTS = 25  # timed one at a time, after the test split is evaluated
+LATENCY_DOCUMENTS = 25  # documents that are timed one at a time, after the test split is evaluated
 
 
 @hydra.main(version_base="1.3", config_path="pkg://imdbcls.conf", config_name="config")
@@ -62,7 +62,7 @@ def train(config: "Config") -> dict[str, Any]:
         result = folder.open_for_training()
         if result is not None:
             return result
-        logger.info(f"{folder.path}: loading the documents and the encoder")  # importing the libraries takes seconds
+        logger.info(f"{folder.path}: loading the documents and the encoder")  # the imports below take seconds
         with stop_requests() as stop, recording_failures(config, folder):
             prepare_process()
             return fit_and_score(config, folder, stop)
@@ -77,7 +77,7 @@ def fit_and_score(config: "Config", folder: RunFolder, stop: StopRequest) -> dic
     from imdbcls.training import report
 
     folder.write_config(config)
-    with stop.interruptible():  # nothing is trained yet
+    with stop.interruptible():  # no training progress can be lost yet
         run = build_run(config, folder, stop)
         report.log_start(run)
         resumed_step = run.trainer.resume()

@@ -4,7 +4,7 @@ An editor with a YAML language server then completes and checks keys and values 
 `# yaml-language-server: $schema=imdbcls.schema.json`.
 """
 
-if __name__ == "__main__":  # first: an import can hit a limit of memory or threads
+if __name__ == "__main__":  # before the other imports, which can hit a limit of memory or threads
     from imdbcls.runtime.entry import set_up_streams
 
     set_up_streams()

@@ -54,7 +54,7 @@ def foreign_targets(config: Any, path: str = "") -> Iterator[str]:
 def _foreign_targets(node: Any, path: str, plugins: tuple[str, ...]) -> Iterator[str]:
     if isinstance(node, Mapping):
         if path in PARTIAL and "_partial_" not in node:
-            yield f"{path}._partial_ is missing: write _partial_: true in the section, since training adds arguments."
+            yield f"{path}._partial_ is missing: write _partial_: true in the section, because training adds arguments."
         for key, value in node.items():
             place = f"{path}.{key}" if path else str(key)
             if key == "_target_" and not is_allowed(path, value, plugins):
@@ -76,7 +76,7 @@ def refusal_of(target: Any) -> str:
             "not loaded. Train it again."
         )
     return (
-        "a section allows only its own classes and functions of imdbcls or torch.optim, and packages that the command "
+        "a section may only use its own classes and functions in imdbcls or torch.optim, and packages that the command "
         "lists in plugins=[...] (or in --plugins, to read a finished run)."
     )
 
@@ -99,14 +99,14 @@ def is_allowed(place: str, target: Any, plugins: tuple[str, ...]) -> bool:
 def foreign_parts_of_hydra(node: Any, path: str = "hydra") -> Iterator[str]:
     """Yield a sentence for each unsafe setting in Hydra's own section.
 
-    Hydra acts on this section before any config is validated. It may instantiate only Hydra's own classes and those of
-    Hydra plugins, configure only logging's stream and file handlers, and set only the variables in `VARIABLES`.
+    Hydra acts on this section before any config is validated. The section may only instantiate classes of Hydra and of
+    Hydra plugins, configure the stream and file handlers of Python's logging, and set the variables in `VARIABLES`.
     """
     if isinstance(node, Mapping):
         for key, value in node.items():
             own = isinstance(value, str) and value.startswith(("hydra._internal.", "hydra_plugins."))
             if (key == "_target_" and not own) or key == "()":  # logging calls the value of "()"
-                yield f"{path}.{key}={shown(value)} is refused: only hydra and hydra_plugins provide parts of Hydra."
+                yield f"{path}.{key}={shown(value)} is refused: use only classes of hydra and hydra_plugins here."
             if key == "class" and not LOGGING_CLASSES.fullmatch(str(value)):
                 yield f"{path}.class={shown(value)} is refused: use a stream or file handler of Python's logging."
             if path == "hydra.job.env_set" and not VARIABLES.fullmatch(str(key)):
@@ -122,7 +122,7 @@ def foreign_parts_of_hydra(node: Any, path: str = "hydra") -> Iterator[str]:
 def wrong_plugins(config: Mapping[str, Any]) -> Iterator[str]:
     """Yield a sentence for each plugin that is not a package of the user.
 
-    Naming `os` as a plugin would let a config call any function in it.
+    With `os` as a plugin, for example, a config could call any function in it.
     """
     plugins = config.get("plugins", [])
     if not isinstance(plugins, list | tuple):
@@ -131,7 +131,7 @@ def wrong_plugins(config: Mapping[str, Any]) -> Iterator[str]:
     for plugin in plugins:
         if not isinstance(plugin, str) or not plugin.isidentifier() or plugin in libraries():
             yield (
-                f"plugins={shown(plugin)} is refused: name a package of your own, not a module of Python or a library "
+                f"plugins={shown(plugin)} is refused: list a package of your own, not a module of Python or a library "
                 "that imdbcls needs."
             )
 
@@ -154,6 +154,7 @@ def libraries() -> frozenset[str]:
 
 
 def needed_by(distribution: str) -> Iterator[str]:
+    """Yield the names of the distributions that a distribution requires."""
     try:
         requirements = map(Requirement, requires(distribution) or ())
     except PackageNotFoundError:  # a dependency for another platform, or of an extra
@@ -164,9 +165,9 @@ def needed_by(distribution: str) -> Iterator[str]:
 
 
 def is_borrowed(target: str, found: Any) -> bool:
-    """Return whether a target is not code that its own package defines, such as `my_package.os.system`.
+    """Return whether a target is anything except a class or function that its own package defines.
 
-    `found` is the object that the target names.
+    `found` is the object to which the target refers. `my_package.os.system`, for example, is borrowed from `os`.
     """
     home = "torch.optim" if target.startswith("torch.optim.") else target.split(".")[0]
     is_code = inspect.isclass(found) or inspect.isfunction(found) or inspect.ismethod(found)

@@ -15,11 +15,12 @@ from pydantic.fields import FieldInfo
 from imdbcls.config.schema import MAX_COUNT, MAX_SEED
 
 NUMBERS = {int: "a whole number", float: "a number"}
-KINDS = {str: "a text", bool: "true or false", type(None): "null", list: "a list, [a,b]", dict: "a mapping, {a: b}"}
+LIST = "a list such as [a,b]"
+KINDS = {str: "a string", bool: "true or false", type(None): "null", list: LIST, dict: "a mapping such as {a: b}"}
 
 
 def allows(value: Any, hint: Any) -> bool:
-    """Return whether a type allows a value from YAML, where a tuple is a list and a path is a string.
+    """Return whether a type allows a value from YAML, which writes a tuple as a list and a path as a string.
 
     Return True for a type that cannot be checked.
     """
@@ -36,7 +37,7 @@ def allows(value: Any, hint: Any) -> bool:
 
 
 def is_valid_in_json(adapter: TypeAdapter[Any], value: Any) -> bool:
-    """Return whether a type allows a value once it is JSON, which has no tuples or paths either."""
+    """Return whether a type allows a value after conversion to JSON, which also has no tuples or paths."""
     try:
         adapter.validate_json(json.dumps(value), strict=True)
     except (TypeError, ValueError):  # a pydantic ValidationError, or a value that JSON cannot express
@@ -76,7 +77,7 @@ def describe(hint: Any) -> str:
             found.append(f"one of {choices}" if len(typing.get_args(kind)) > 1 else choices)
         elif typing.get_origin(kind) is tuple:
             members = dict.fromkeys(map(describe, typing.get_args(kind)))
-            found.append(f"a list, [a,b], each {' or '.join(members)}")
+            found.append(f"{LIST} in which each item is {' or '.join(members)}")
         elif kind in NUMBERS:
             found.append(describe_number(kind, constraints))
         else:

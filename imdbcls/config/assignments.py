@@ -26,7 +26,10 @@ Mode = Literal["run", "multirun", "single", "show"]
 
 @dataclass(frozen=True)
 class Assignment:
-    """The assignment of one key or group in a command; `alternatives` has an override for each value of a sweep."""
+    """The assignment of one key or group in a command, such as `lr=1e-5,3e-5`.
+
+    `line` is the assignment as written. `alternatives` has an override for each of its values.
+    """
 
     key: str
     is_group: bool
@@ -37,7 +40,7 @@ class Assignment:
 
 @dataclass
 class OverrideChecker:
-    """Composes the config of a command and collects its mistakes, without duplicates."""
+    """Composes the config of a command and collects the mistakes in the command, without duplicates."""
 
     loader: Loader
     mode: Mode
@@ -90,6 +93,7 @@ def sentence_of(error: Exception) -> str:
 
 
 def first_values(assignments: Sequence[Assignment], *, groups_only: bool = False) -> list[Override]:
+    """Return an override with the first value of each assignment, or of each assignment of a group."""
     return [
         assignment.alternatives[0]
         for assignment in assignments
@@ -129,7 +133,7 @@ def read_assignments(texts: Sequence[str], checker: OverrideChecker) -> list[Ass
         alternatives, is_interval = [override], override.is_interval_sweep()
         if override.is_sweep_override():
             key, swept = override.get_key_element(), override.value()
-            # A sweeper draws values from an interval. Checking its two ends is enough.
+            # A sweeper draws values from an interval, so it is enough to check the two ends.
             ends = (swept.start, swept.end) if isinstance(swept, IntervalSweep) else None
             values = ends or override.sweep_string_iterator()
             alternatives = parser.parse_overrides([f"{key}={value}" for value in values])
@@ -143,7 +147,7 @@ def read_assignments(texts: Sequence[str], checker: OverrideChecker) -> list[Ass
 
 
 def is_choice(override: Override, checker: OverrideChecker) -> bool:
-    """Return whether an override of a group names existing choices; report it otherwise."""
+    """Return whether an override of a group selects existing choices; report a mistake if not."""
     group, value = override.key_or_group, override.value()
     options = checker.options(group)
     if override.is_delete() or value is None:

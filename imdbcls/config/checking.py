@@ -36,12 +36,12 @@ from imdbcls.errors import UserError
 from imdbcls.printable import is_unicode, shown
 
 Path = tuple[str, ...]
-# Advice for a user who gives several columns for a key that takes one.
+# Advice for a user who lists several columns where a key allows only one.
 ONE_COLUMN = {
-    "data.text_column": "a run reads one text per document; join the columns into one column of the file first",
+    "data.text_column": "a document has one text column; join the columns in the file first",
     "data.label_column": (
-        "a run trains one label per document; for several labels, train one run per column, or write mutually "
-        "exclusive classes into one column"
+        "a document has exactly one label; for several labels, train one run per column, or write mutually exclusive "
+        "classes into one column"
     ),
 }
 
@@ -60,7 +60,7 @@ def typed(cfg: DictConfig) -> Config:
 
 
 def require_valid(values: Mapping[str, Any]) -> Config:
-    """Return a resolved config as a typed one; raise UserError with every mistake, one per line."""
+    """Convert a resolved config to a typed `Config`; raise UserError with every mistake, one per line."""
     checked = check(values)
     if checked.mistakes:
         raise UserError(*checked.mistakes)
@@ -68,9 +68,9 @@ def require_valid(values: Mapping[str, Any]) -> Config:
 
 
 def check(values: Mapping[str, Any]) -> Checked:
-    """Check a resolved config without importing anything and without opening a file."""
-    strange: list[str] = []
-    values = with_text_keys(values, strange)
+    """Check a resolved config without importing its constructors or opening its files."""
+    wrong_keys: list[str] = []
+    values = with_string_keys(values, wrong_keys)
     wrong: dict[Path, str] = {}
     config: Config | None = None
     try:
@@ -91,7 +91,7 @@ def check(values: Mapping[str, Any]) -> Checked:
     for rule in EXCLUSIONS:
         with suppress(*((AttributeError, TypeError) if wrong else ())):
             mistakes += rule(partial)
-    return Checked(partial, tuple(dict.fromkeys([*strange, *wrong.values(), *mistakes])))
+    return Checked(partial, tuple(dict.fromkeys([*wrong_keys, *wrong.values(), *mistakes])))
 
 
 def attribute(section: Any, key: str) -> Any:
@@ -100,14 +100,18 @@ def attribute(section: Any, key: str) -> Any:
     return section
 
 
-def with_text_keys(values: Mapping[Any, Any], mistakes: list[str], prefix: str = "") -> dict[str, Any]:
-    """Return nested values without keys that are not Unicode strings, which YAML allows; append a mistake for each."""
+def with_string_keys(values: Mapping[Any, Any], mistakes: list[str], prefix: str = "") -> dict[str, Any]:
+    """Return nested values with only those keys that are Unicode strings, and append a mistake for each other key.
+
+    YAML also allows other keys, such as numbers.
+    """
     found = {}
     for key, value in values.items():
         if not isinstance(key, str) or not is_unicode(key):
             mistakes.append(unknown(f"{prefix}{key}", value))
         else:
-            found[key] = with_text_keys(value, mistakes, f"{prefix}{key}.") if isinstance(value, Mapping) else value
+            is_nested = isinstance(value, Mapping)
+            found[key] = with_string_keys(value, mistakes, f"{prefix}{key}.") if is_nested else value
     return found
 
 
@@ -137,12 +141,13 @@ def sentence_on(location: Path, kind: str, values: Mapping[str, Any]) -> tuple[P
 
 
 def unknown(key: str, value: Any) -> str:
-    """Return the sentence for a key that no section has, such as a key in a user's YAML file."""
+    """Return the sentence for an unknown key, which may come from the user's own YAML file."""
     near = nearest_keys(key, [name for name, _, _ in declared()])
     return f"{shown(key)}={shown(value)}: there is no such key{nearest(near)}."
 
 
 def refusal(key: str, value: Any, hint: Any) -> str:
+    """Return the sentence for a value that its key does not allow."""
     if isinstance(value, list) and key in ONE_COLUMN:
         return f"{key}={written(value)}: {ONE_COLUMN[key]}."
     return f"{key}={written(value)} is not {describe(hint)}."
@@ -213,6 +218,7 @@ def require_arguments(config: Config) -> None:
 
 
 def wrong_imported_arguments(place: str, node: Built, config: Config) -> Iterator[str]:
+    """Import the constructor of a section, and yield a sentence for each of its mistakes."""
     try:
         found = locate(node.target)
     except UserError as error:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from imdbcls.config.assignments import Mode
 
 _validate_batch_is_legal = Sweeper.validate_batch_is_legal
+# Options that may be followed by their value as a separate argument.
 _WITH_VALUE = (
     *("--package", "-p", "--config-path", "-cp", "--config-name", "-cn", "--config-dir", "-cd"),
     *("--cfg", "-c", "--info", "-i", "--experimental-rerun"),
@@ -34,9 +35,9 @@ _WITH_VALUE = (
 
 
 def answer_command(arguments: Sequence[str]) -> list[str]:
-    """Return the arguments for Hydra. If `--help` or `--version` is given, print its answer and exit.
+    """Return the arguments for Hydra. For `--help` and `--version`, print the answer and exit.
 
-    Report all mistakes together and exit with code 2.
+    If there are mistakes, print all of them together and exit with code 2.
     """
     with user_errors():
         require_one_process(os.environ)
@@ -69,18 +70,19 @@ def answer_command(arguments: Sequence[str]) -> list[str]:
             raise UserError(*mistakes, *examined.mistakes)
     compose_by(examined.loader)
     if asked.info:
-        logging.getLogger().handlers.clear()  # Hydra logs its answer, and adds a handler that writes it to stdout
+        logging.getLogger().handlers.clear()  # Hydra adds its own handler, which writes the answer to stdout
     return written
 
 
 def wrong_options(asked: argparse.Namespace, unknown: Sequence[str]) -> list[str]:
+    """Return a sentence for each unknown option and each wrong combination of options."""
     mistakes = [f"{flag} is not an option; write choices and keys without dashes: lr=3e-5." for flag in unknown]
     given = {"--run": asked.run, "--multirun": asked.multirun, "--cfg": asked.cfg, "--info": asked.info}
     modes = [mode for mode, value in given.items() if value]
     if len(modes) > 1:
         mistakes.append(
             f"{' and '.join(modes)} cannot be combined: --cfg and --info show one run, so leave out --multirun and "
-            "give each key one value."
+            "set each key to one value."
         )
     if asked.resolve and not asked.cfg:
         mistakes.append("--resolve needs --cfg job.")
@@ -88,14 +90,14 @@ def wrong_options(asked: argparse.Namespace, unknown: Sequence[str]) -> list[str
 
 
 def for_hydra(arguments: Sequence[str]) -> list[str]:
-    """Return the overrides, quoted where Hydra's grammar needs it, followed by the options.
+    """Return the overrides, quoted where Hydra's grammar requires quotes, followed by the options.
 
-    Hydra itself refuses overrides on both sides of an option, such as `head=lstm --multirun seed=0,1`.
+    Without this order, Hydra refuses overrides on both sides of an option, such as `head=lstm --multirun seed=0,1`.
     """
     options: list[str] = []
     overrides: list[str] = []
-    for place, argument in enumerate(arguments):
-        is_option = argument.startswith("-") or (place > 0 and arguments[place - 1] in _WITH_VALUE)
+    for index, argument in enumerate(arguments):
+        is_option = argument.startswith("-") or (index > 0 and arguments[index - 1] in _WITH_VALUE)
         if is_option:
             options.append(argument)
         else:
@@ -106,21 +108,22 @@ def for_hydra(arguments: Sequence[str]) -> list[str]:
 def without_plus(text: str) -> str:
     """Return `experiment=mine` for `+experiment=mine`.
 
-    Other Hydra projects need the plus. Here every group has a default, so the plus would be an error.
+    Hydra requires the plus for a group without a default. Every group here has a default, so Hydra would refuse the
+    plus.
     """
     key = text.partition("=")[0]
     return text.lstrip("+") if key.startswith("+") and key.lstrip("+") in groups() else text
 
 
 def compose_by(loader: Loader) -> None:
-    """Make Hydra use our loader, which has already read the files and knows what the command line names."""
+    """Make Hydra use `loader`, which has already read the YAML files and knows what the command line names."""
 
     def make_loader(config_search_path: ConfigSearchPath) -> Loader:
         same = str(config_search_path) == str(loader.get_search_path())
         return loader if same else Loader(config_search_path, loader.named)
 
     def validate_batch_is_legal(sweeper: Sweeper, batch: Sequence[Sequence[str]]) -> None:
-        """Compose one job for each combination of choices; `examine` has already tried the values of all keys."""
+        """Compose one job for each combination of choices; `examine` has already checked the values of all keys."""
         _validate_batch_is_legal(sweeper, loader.one_for_each_base(batch))
 
     hydra._internal.hydra.ConfigLoaderImpl = make_loader  # type: ignore[misc, assignment]

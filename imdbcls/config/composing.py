@@ -43,11 +43,11 @@ class Loader(ConfigLoaderImpl):
     def _forget(self) -> None:
         self._parsed: dict[str, Override] = {}
         self._snapshots: dict[str, Snapshot] = {}  # by hydra.searchpath
-        self._bases: dict[tuple[str, ...], DictConfig] = {}  # by the overrides that are not plain
+        self._bases: dict[tuple[str, ...], DictConfig] = {}  # by the overrides that are not plain (`is_plain`)
         self._trusted_hydra: dict[tuple[str, ...], dict[str, Any]] = {}
 
     def __getstate__(self) -> dict[str, Any]:
-        """Return the state without the caches, since a launcher sends its loader to its workers."""
+        """Return the state without the caches, because a launcher pickles the loader for its worker processes."""
         return {key: self.__dict__[key] for key in ("config_search_path", "repository", "named")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -62,7 +62,7 @@ class Loader(ConfigLoaderImpl):
         from_shell: bool = True,
         validate_sweep_overrides: bool = True,
     ) -> DictConfig:
-        """Compose for Hydra itself; print a UserError and exit."""
+        """Compose a config when Hydra calls this loader; print a UserError and exit."""
         with user_errors():
             return self.compose(overrides, run_mode, from_shell, validate_sweep_overrides)
 
@@ -90,10 +90,11 @@ class Loader(ConfigLoaderImpl):
         return cfg
 
     def _compose_from_base(self, parsed: Sequence[Override], plain: Sequence[Override]) -> DictConfig:
-        """Return what Hydra would compose, but compose each combination of choices only once.
+        """Return the config that Hydra would compose, but run Hydra only once for each combination of choices.
 
         The jobs of a sweep differ in few keys. Plain overrides set single keys after everything else, so they can be
-        applied to a copy of the composed base. Hydra's own keys are in a separate section.
+        applied to a copy of the base that Hydra composed from the other overrides. The section `hydra`, in which Hydra
+        records all overrides, is then updated.
         """
         lines = tuple(str(each.input_line) for each in parsed if each not in plain)
         key = (str(JobRuntime.instance().get("name")), *lines)
@@ -113,7 +114,7 @@ class Loader(ConfigLoaderImpl):
         return cfg
 
     def one_for_each_base(self, batch: Sequence[Sequence[str]]) -> list[Sequence[str]]:
-        """Return the first job of a sweep for each combination of choices; the others differ only in plain keys."""
+        """Return the first job of a sweep for each combination of choices. The other jobs differ only in plain keys."""
         found: dict[tuple[str, ...], Sequence[str]] = {}
         for overrides in batch:
             parsed, repository = self._parse_overrides_and_create_caching_repo(CONFIG, list(overrides))
@@ -139,7 +140,7 @@ class Loader(ConfigLoaderImpl):
         return ConfigLoaderImpl(path)
 
     def _without_files(self, parsed: Sequence[Override]) -> dict[str, Any]:
-        """Return Hydra's own settings without the YAML files that the command line adds to the search path."""
+        """Return Hydra's section, composed without the YAML files that the command line adds to the search path."""
         lines = tuple(str(each.input_line) for each in parsed if is_own_setting(each))
         key = (str(JobRuntime.instance().get("name")), *lines)
         if key not in self._trusted_hydra:
@@ -182,7 +183,7 @@ def is_own_setting(override: Override) -> bool:
 
 
 class Snapshot(CachingConfigRepository):
-    """A repository that reads each file once and returns a new copy each time, because composing modifies it."""
+    """A repository that reads each file once and always returns a new copy, because Hydra modifies the copy."""
 
     def __init__(self, repository: IConfigRepository) -> None:
         self.delegate = repository
@@ -201,7 +202,7 @@ class Snapshot(CachingConfigRepository):
         return copy.deepcopy(self._files[config_path])
 
     def _require_not_hidden(self, config_path: str, source: ConfigSource, file: Path) -> None:
-        """Raise UserError for a file that a shipped file of the same name hides: Hydra would silently ignore it."""
+        """Raise UserError for a user's file with the name of a shipped file, because Hydra would silently ignore it."""
         first = next(each for each in self.get_sources() if each.is_config(config_path))
         if first is not source and not outside([first]) and content(first, config_path) != content(source, config_path):
             raise UserError(f"{file} has no effect: imdbcls has its own {config_path}.yaml. Rename your file.")

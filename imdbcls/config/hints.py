@@ -6,11 +6,12 @@ from typing import Any
 
 from imdbcls.config.other_names import OTHER_NAMES
 
-NUM_NEAREST = 3  # most keys or choices that a sentence suggests
+NUM_NEAREST = 3  # maximum number of keys or choices that a message suggests
 HELP = "python -m imdbcls.train --help lists them"
 
 
 def nearest(names: Sequence[str]) -> str:
+    """Return the end of a sentence that suggests similar names; empty without names."""
     return f"; closest: {', '.join(names)}" if names else ""
 
 
@@ -21,10 +22,10 @@ def unknown_key(
     options: Mapping[str, Sequence[str]],
     keys_of: Callable[[str, str], set[str]],
 ) -> str:
-    """Return the sentence for a key that does not exist: which choices have it, or the nearest keys.
+    """Return the sentence for a key that does not exist, with the choices that have the key, or with similar keys.
 
-    `chosen` holds the selected choice of each group, `options` all choices of each group, and `keys_of(group, choice)`
-    returns the keys that a choice adds.
+    `chosen` has the selected choice of each group, and `options` has all choices of each group. `keys_of(group,
+    choice)` returns the keys that a choice adds.
     """
     section, _, rest = key.partition(".")
     if section in options and rest:

@@ -16,7 +16,7 @@ SEARCHING = ("ax", "nevergrad", "optuna")
 
 
 def without_missing_parts(overrides: Sequence[str], options: Callable[[str], list[str]]) -> tuple[list[str], list[str]]:
-    """Remove the overrides of launchers and sweepers that cannot be used; return the rest, and a sentence for each.
+    """Return the overrides without unusable launchers and sweepers, and a sentence for each one that was removed.
 
     `options(group)` lists the installed choices of `hydra/launcher` or `hydra/sweeper`.
     """
@@ -26,14 +26,15 @@ def without_missing_parts(overrides: Sequence[str], options: Callable[[str], lis
             key, _, choice = override.partition("=")
             if key.lstrip("+") != f"hydra/{part}":
                 continue
-            reason = why_not(part, choice.strip("'\" "), options)
+            reason = refusal_of(part, choice.strip("'\" "), options)
             if reason is not None:
                 mistakes.append(reason)
                 kept = [each for each in kept if not each.lstrip("+~").startswith((f"hydra/{part}", f"hydra.{part}."))]
     return kept, mistakes
 
 
-def why_not(part: str, choice: str, options: Callable[[str], list[str]]) -> str | None:
+def refusal_of(part: str, choice: str, options: Callable[[str], list[str]]) -> str | None:
+    """Return the sentence for a launcher or sweeper that cannot be used; None for a usable one."""
     if part == "sweeper" and choice in SEARCHING:
         return (
             f"hydra/sweeper={choice} is not supported yet: a run returns no value to optimise. List the values with "

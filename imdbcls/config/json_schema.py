@@ -40,6 +40,7 @@ def default_of(text: str) -> Any:
 def section_schema(
     section: type[Section], prefix: str, descriptions: dict[str, str], defaults: dict[str, Any]
 ) -> dict[str, Any]:
+    """Return the schema of a section; `prefix` is the section's dotted name with a dot at the end."""
     properties: dict[str, Any] = {}
     for name, field in section.model_fields.items():
         key = f"{prefix}{field.alias or name}"

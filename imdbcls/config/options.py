@@ -30,9 +30,9 @@ imdbcls.evaluate, imdbcls.predict and imdbcls.compare (use finished runs). --hyd
 
 @dataclass(frozen=True)
 class ConfigKey:
-    """A dotted key of `config.yaml`, with its default and its description, the comment after it.
+    """A dotted key of `config.yaml`, with its default and its description (the comment after the default).
 
-    A section, such as `data`, has no default; its description is the comment above it.
+    A section, such as `data`, has no default; its description is the comment above the section.
     """
 
     key: str
@@ -58,7 +58,7 @@ def groups(folders: Sequence[Path] = ()) -> dict[str, dict[str, str]]:
     own = [entry for folder in folders if folder.is_dir() for entry in sorted(folder.iterdir()) if entry.is_dir()]
     for entry in own:
         if entry.name != "hydra":
-            # On a name clash, Hydra takes the shipped file.
+            # If two files have the same name, Hydra uses the shipped file.
             found[entry.name] = dict(choices_in(entry)) | found.get(entry.name, {})
     return {group: choices for group, choices in found.items() if choices}
 
@@ -70,7 +70,7 @@ def choices_in(folder: Traversable) -> Iterator[tuple[str, str]]:
 
 
 def first_comment(text: str) -> str:
-    """Return the first comment line of a YAML text, without Hydra's `@package` line; empty if a key comes first."""
+    """Return the first comment line of a YAML file, except Hydra's `@package` line; empty if a key comes first."""
     for line in text.splitlines():
         if not line.startswith("#"):
             return ""

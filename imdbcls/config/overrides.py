@@ -113,7 +113,7 @@ def make_loader(texts: Sequence[str], folder: str | None) -> Loader:
     return Loader(search_path, named_by(OverridesParser.create().parse_overrides([*filter(is_readable, texts)])))
 
 
-MULTIRUN = "add --multirun to run each"
+MULTIRUN = "add --multirun to train a run for each"
 
 
 def without_sweep(assignment: Assignment, checker: OverrideChecker) -> Assignment:
@@ -122,8 +122,8 @@ def without_sweep(assignment: Assignment, checker: OverrideChecker) -> Assignmen
         ways = "" if assignment.is_group else f", or write {assignment.key}=[...] for a list"
         if not assignment.is_group and all(isinstance(each.value(), str) for each in assignment.alternatives):
             ways += f", or {as_one_value(assignment.line)} for one string"
-        remedy = "--cfg and --info show one run, so give one value" if checker.mode == "show" else MULTIRUN
-        checker.report(f"{assignment.line} gives several values: {remedy}{ways}.")
+        remedy = "--cfg and --info show one run, so set one value" if checker.mode == "show" else MULTIRUN
+        checker.report(f"{assignment.line} has several values: {remedy}{ways}.")
     return replace(assignment, alternatives=assignment.alternatives[:1])
 
 
@@ -139,18 +139,18 @@ def check_intervals(assignments: Sequence[Assignment], plain: DictConfig, checke
 
 
 def check_swept_groups(assignments: Sequence[Assignment], checker: OverrideChecker) -> None:
-    """Report keys that only some choices of a swept group have, since part of the sweep would fail."""
-    for place, group in enumerate(assignments):
+    """Report keys that only some choices of a swept group have, because the jobs with other choices would fail."""
+    for index, group in enumerate(assignments):
         keys = [assignment for assignment in assignments if assignment.key.startswith(f"{group.key}.")]
         for choice in group.alternatives[1:] if group.is_group else ():
-            others = [*assignments[:place], replace(group, alternatives=(choice,)), *assignments[place + 1 :]]
+            others = [*assignments[:index], replace(group, alternatives=(choice,)), *assignments[index + 1 :]]
             config = checker.load(first_values(others, groups_only=True))  # raises for mistakes in the choice's file
             for assignment in keys:
                 check_key(assignment, config, checker)
 
 
 def check_key(assignment: Assignment, config: DictConfig, checker: OverrideChecker) -> Assignment | None:
-    """Return an assignment without values of the wrong type, or None for an unknown key; report both."""
+    """Return an assignment without its invalid values; None if the key or all values are invalid. Report mistakes."""
     override = assignment.alternatives[0]
     if assignment.is_group:
         return assignment
@@ -176,12 +176,15 @@ def check_key(assignment: Assignment, config: DictConfig, checker: OverrideCheck
 
 
 def is_argument(key: str) -> bool:
-    """Return whether a key is a constructor argument; a constructor may take more arguments than its YAML lists."""
+    """Return whether a key can be a constructor argument, which the YAML file need not list."""
     return any(key.startswith(f"{place}.") for place in TARGETS)
 
 
 def matches_type(override: Override, default: Any, values: Mapping[str, Any], checker: OverrideChecker) -> bool:
-    """Return whether a value has the type of its key's default, for keys with no declared type; report it otherwise."""
+    """Return whether a value has the type of its key's default, and report a mistake if not.
+
+    Return True for a key with a declared type, because `check` validates it.
+    """
     key, value = override.key_or_group, override.value()
     if isinstance(default, Mapping | DictConfig):
         if not isinstance(value, Mapping):
@@ -190,7 +193,7 @@ def matches_type(override: Override, default: Any, values: Mapping[str, Any], ch
         return isinstance(value, Mapping)
     is_reference = isinstance(value, str) and value.startswith("${")
     if default is None or is_reference or type_of_key(key, values) is not None:
-        return True  # `check` validates this key, or its type is unknown
+        return True
     if isinstance(default, bool):
         right, kind = isinstance(value, bool), "true or false"
     elif isinstance(default, int | float):
@@ -198,10 +201,10 @@ def matches_type(override: Override, default: Any, values: Mapping[str, Any], ch
     elif isinstance(default, str):
         right, kind = not isinstance(value, Mapping | list), "one value"
     else:
-        right, kind = isinstance(value, list), "a list, [a,b]"
+        right, kind = isinstance(value, list), "a list such as [a,b]"
     if not right:
-        usual = "" if default == "???" else f", {default} by default"
-        checker.report(f"{override.input_line}: {key} is {kind}{usual}.")
+        usual = "" if default == "???" else f" (default: {default})"
+        checker.report(f"{override.input_line}: {key} must be {kind}{usual}.")
     return right
 
 
@@ -221,7 +224,7 @@ def without_effect(assignments: Sequence[Assignment], config: Mapping[str, Any])
 
 
 def unread_data_keys(config: Mapping[str, Any]) -> Iterator[str]:
-    """Yield a sentence for each key of the data section that neither the project nor an interpolation reads.
+    """Yield a sentence for each key of the data section that neither the schema declares nor an interpolation reads.
 
     `config` must still have its interpolations, because a source may read `${data.folder}/train.csv`.
     """
@@ -265,8 +268,8 @@ def check_values(config: DictConfig, checker: OverrideChecker) -> Config | None:
         return None
     mistakes = [*checked.mistakes, *unread_data_keys(plain)]
     known = {mistake.partition("=")[0] for mistake in mistakes}
-    places = [] if unset else wrong_paths(checked.config)
-    mistakes += [mistake for mistake in places if mistake.partition("=")[0] not in known]
+    on_paths = [] if unset else wrong_paths(checked.config)
+    mistakes += [mistake for mistake in on_paths if mistake.partition("=")[0] not in known]
     for mistake in mistakes:
         checker.report(mistake)
     return None if mistakes else checked.config

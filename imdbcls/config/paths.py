@@ -12,7 +12,7 @@ from imdbcls.errors import UserError
 from imdbcls.runs.untrusted import read_json
 from imdbcls.runtime.model_files import local_model
 
-# The longest document that each hub encoder in conf/backbone accepts, in tokens, as its config.json states.
+# The maximum number of tokens that each hub encoder in conf/backbone accepts, from its config.json.
 HUB_LIMITS = {
     "FacebookAI/roberta-base": 512,
     "FacebookAI/roberta-large": 512,
@@ -36,10 +36,10 @@ _ROBERTA_TYPES = (
 
 
 def wrong_paths(config: Config) -> Iterator[str]:
-    """Yield a sentence for each missing or unusable file or folder in a config, and for a max_length that is too long.
+    """Yield a sentence for each missing or unusable file or folder in a config, and for a max_length that is too large.
 
-    A config with other mistakes lacks attributes for the wrong keys. Those mistakes are reported elsewhere and do not
-    stop this check.
+    A config with other mistakes lacks attributes for the wrong keys. A check that needs such an attribute is skipped,
+    because the other mistakes are reported elsewhere.
     """
     for place, checks in CHECKS.items():
         try:
@@ -61,7 +61,7 @@ def require_model(config: Config) -> None:
 
 def require_tiny(config: Config) -> None:
     if config.backbone.pretrained:
-        raise UserError("backbone=tiny has no pretrained weights: keep backbone.pretrained=false.")
+        raise UserError("backbone=tiny has no pretrained weights: set backbone.pretrained=false.")
     require_length(config.max_length, config.backbone.name, TINY_LIMIT)
 
 
@@ -70,12 +70,12 @@ def require_length(max_length: Any, backbone: str, limit: int | None) -> None:
     if limit is not None and isinstance(max_length, int) and max_length > limit:
         raise UserError(
             f"max_length={max_length} is more than the {limit} tokens that backbone={backbone} accepts. Reduce "
-            f"max_length. data.truncation=windows reads longer documents completely."
+            "max_length. With data.truncation=windows, longer documents are still read completely."
         )
 
 
 def longest_document(folder: Path) -> int | None:
-    """Return the most tokens that the encoder in a folder accepts, by its config.json; None if it does not state it."""
+    """Return the maximum number of tokens that an encoder accepts; None if its config.json does not state it."""
     try:
         config = read_json(folder / "config.json")
     except UserError:

@@ -15,7 +15,8 @@ from hydra.errors import HydraException
 _OPEN, _CLOSE = "([{", ")]}"
 _FUNCTION = re.compile(r"(choice|sort|shuffle|tag|str|int|float|bool|glob)\s*\((.*)\)", re.DOTALL)
 _KEYWORD = re.compile(r"(\w+)\s*=(.*)", re.DOTALL)
-# Keys whose value maps class names, which may be any text. The grammar cannot quote the keys of a mapping.
+# Keys whose value is a mapping from class names. A class name can be any string, but the grammar cannot quote the keys
+# of a mapping.
 _MAPPINGS_OF_LABELS = ("loss.class_weights",)
 _NULL_KEY = re.compile(r"[{,]\s*null\s*:", re.IGNORECASE)  # the grammar accepts a null key, OmegaConf does not
 
@@ -92,8 +93,8 @@ def _mapping(item: str) -> str | None:
 
 def _pair(item: str) -> tuple[str, str]:
     """Split an entry of a mapping into key and value at its first colon outside quotes."""
-    place = next((index for index, sign in _outside_quotes(item) if sign == ":"), len(item))
-    return item[:place].strip(), item[place + 1 :].strip()
+    colon = next((index for index, sign in _outside_quotes(item) if sign == ":"), len(item))
+    return item[:colon].strip(), item[colon + 1 :].strip()
 
 
 def _unquoted(text: str) -> str:
@@ -110,7 +111,7 @@ def _number(text: str) -> float | str:
 
 
 def split(text: str) -> list[str] | None:
-    """Split a text at its commas outside brackets and quotes; return None if the brackets do not match.
+    """Split a string at the commas outside brackets and quotes; return None if the brackets do not match.
 
     An apostrophe within a word (o'neil) does not open a quote.
     """

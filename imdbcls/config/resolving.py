@@ -1,4 +1,4 @@
-"""Resolve a composed config: replace interpolations by values, and convert strings to the types of their keys."""
+"""Resolve a composed config: replace interpolations with values, and convert values to the types of their keys."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -12,7 +12,8 @@ from imdbcls.config.allowed_values import allows, takes_text
 from imdbcls.config.types_of_keys import type_of_key
 from imdbcls.errors import UserError
 
-SECTIONS_OF_NUMBERS = ("head", "loss", "optimizer", "schedule")  # their arguments of unknown type are not strings
+# Sections whose arguments are not strings if their type is unknown.
+SECTIONS_OF_NUMBERS = ("head", "loss", "optimizer", "schedule")
 
 
 def resolve(cfg: DictConfig) -> dict[str, Any]:
@@ -23,15 +24,18 @@ def resolve(cfg: DictConfig) -> dict[str, Any]:
         raise UserError(f"{error.full_key} has no usable value: {str(error.msg).splitlines()[0]}.") from error
     assert isinstance(config, dict)
     plain: dict[str, Any] = {str(key): value for key, value in config.items()}
-    name_by_text(plain)
+    numbers_to_strings(plain)
     loss = plain.get("loss")
     if isinstance(loss, Mapping) and "class_weights" in loss:
         plain["loss"] = {**loss, "class_weights": by_label(loss["class_weights"])}
     return plain
 
 
-def name_by_text(values: dict[str, Any]) -> None:
-    """Convert whole numbers to strings where the key takes only strings: a study or a column may be named 2024."""
+def numbers_to_strings(values: dict[str, Any]) -> None:
+    """Convert whole numbers to strings, in place, if their key allows only strings.
+
+    The name of a study or a column may be 2024, for example.
+    """
     for path, value in list(flatten(values)):
         if type(value) is int:
             hint = type_of_key(".".join(map(str, path)), values)
@@ -95,6 +99,7 @@ def is_variable(value: Any) -> bool:
 
 
 def wants_number(path: tuple[Any, ...], values: Mapping[str, Any]) -> bool:
+    """Return whether the value of a key is not a string, by its type, or by its section if the type is unknown."""
     hint = type_of_key(".".join(map(str, path)), values)
     return path[0] in SECTIONS_OF_NUMBERS if hint is None else not takes_text(hint)
 
@@ -125,12 +130,13 @@ def by_label(weights: Any) -> Any:
     for key, weight in weights.items():
         label = "null" if key is None else label_name(key)
         if label in named:
-            raise UserError(f"loss.class_weights names the class {label!r} twice.")
+            raise UserError(f"loss.class_weights contains the class {label!r} twice.")
         named[label] = weight
     return named
 
 
 def parsed_mapping(text: str) -> Any:
+    """Parse a mapping in JSON or YAML; return the string unchanged if it is neither."""
     try:
         return json.loads(text)
     except (json.JSONDecodeError, RecursionError):

@@ -1,8 +1,8 @@
 """The typed schema of a config: type, range, choices, unit and exclusions of every key of `conf/config.yaml`.
 
 Defaults and the descriptions for `--help` are in the YAML files. A section with a `_target_` (a head, an optimizer, a
-source) also holds the arguments of the class or function that it names. The signature of this constructor is their
-schema (`imdbcls.config.signatures`), so a new head needs no change here.
+source) also contains the arguments of the class or function that `_target_` names. The signature of this constructor
+is their schema (`imdbcls.config.signatures`), so a new head needs no change here.
 
 Types carry markers. `doc` and `Unit` appear in error messages. The others have docstrings below: `Neutral`, `SeedKey`,
 `Passed`, `Copied` and `NoEffect`.
@@ -52,7 +52,7 @@ class Passed:
 
 
 class Copied:
-    """A marker: other keys hold resolved copies of the key's value, such as `optimizer.lr`, which is `${lr}`."""
+    """A marker: other keys contain copies of the key's value, such as `optimizer.lr`, which is `${lr}` in YAML."""
 
 
 def without_controls(text: str) -> str:
@@ -90,7 +90,7 @@ class Built(Section):
 
     model_config = ConfigDict(extra="allow")
     given: ClassVar[frozenset[str]] = frozenset()  # arguments that the builder adds
-    by_position: ClassVar[frozenset[str]] = frozenset()  # those of `given` that the builder passes by position
+    by_position: ClassVar[frozenset[str]] = frozenset()  # arguments in `given` that the builder passes by position
 
     target: Annotated[str, Field(alias="_target_")]
 
@@ -134,7 +134,7 @@ class SourceConfig(Built):
 
 
 class DataConfig(Section):
-    """The data section; its undeclared keys, such as the columns of `data=files`, serve the source's interpolations."""
+    """The data section. Further keys, such as the columns of `data=files`, are read by interpolations in `source`."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -253,13 +253,13 @@ class Config(Section):
         """Return a copy with other values for some keys; a mapping for a section is merged into the section.
 
         Only types and ranges are checked here; `imdbcls.run` checks everything else. Raise UserError for wrong values,
-        and for a key whose value other keys have copied, because they would keep the old value.
+        and for a key that other keys have copied, such as `lr`, because the copies would keep the old value.
         """
         changed = self.plain()
         for key, value in values.items():
             if Copied in getattr(type(self).model_fields.get(key), "metadata", ()) and value != changed[key]:
                 raise UserError(
-                    f"{key}={value}: other keys of this config hold copies of {key}. Compose a new config with "
+                    f"{key}={value}: other keys of this config contain copies of {key}. Compose a new config with "
                     f"imdbcls.compose(..., '{key}={value}')."
                 )
             is_merged = isinstance(getattr(self, key, None), Section) and isinstance(value, Mapping)
@@ -278,7 +278,7 @@ class Config(Section):
     def choices(self, *, seeds: bool = True) -> dict[str, Any]:
         """Return the nested values of the keys that can change a result; with `seeds=False`, also leave out seeds.
 
-        `jobs` is left out, although it divides the threads and their number can change the last bits of a result.
+        `jobs` is also left out, although the number of threads per job can change the last bits of a result.
         """
         return without_marked(self, self.plain(), (Neutral,) if seeds else (Neutral, SeedKey))
 

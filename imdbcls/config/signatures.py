@@ -31,7 +31,11 @@ class Parameter:
 
 @dataclass(frozen=True)
 class Signature:
-    """The keyword arguments of a constructor; `takes_all` is true for a constructor with `**kwargs`."""
+    """The keyword arguments of a constructor.
+
+    `takes_all` is true for a constructor with `**kwargs`. `reads_all_layers` is the head's class attribute of this
+    name.
+    """
 
     parameters: Mapping[str, Parameter] = field(default_factory=dict)
     takes_all: bool = False
@@ -51,7 +55,7 @@ def signature_of(found: Any) -> Signature:
 
 
 def type_hints(function: Any) -> dict[str, Any]:
-    """Return the types of a function's parameters, without those that cannot be evaluated."""
+    """Return the types of a function's parameters, except types that cannot be evaluated."""
     try:
         return typing.get_type_hints(function, include_extras=True)
     except Exception:  # a plugin's annotation may fail, such as a name imported only for type checkers

@@ -41,6 +41,7 @@ class Named:
 
 
 def named_by(overrides: Sequence[Override]) -> Named:
+    """Return what the overrides of a command line name."""
     plugins: set[str] = set()
     entities: set[str] = set()
     interpolations: set[str] = set()
@@ -82,13 +83,14 @@ def unnamed_settings(overrides: Iterable[Override], named: Named) -> Iterator[st
     """Yield a sentence for each override of Hydra's own keys that comes from a file's `hydra.sweeper.params`."""
     for override in overrides:
         if override.is_hydra_override() and override.input_line not in (*named.settings, *ADDED_BY_HYDRA):
-            yield f"{override.input_line} is refused: it comes from a YAML file, but only the command may set up Hydra."
+            line = override.input_line
+            yield f"{line} is refused: it comes from a YAML file, but only the command may configure Hydra."
 
 
 def wrong_settings_of_files(
     cfg: DictConfig, overrides: Sequence[Override], named: Named, trusted_hydra: Mapping[str, Any]
 ) -> list[str]:
-    """Return a sentence for each setting in a composed config that a YAML file must not make.
+    """Return a sentence for each setting in a composed config that an untrusted YAML file may not make.
 
     `overrides` are the overrides that the config was composed with. `trusted_hydra` is Hydra's section composed without
     the added YAML files.
@@ -110,6 +112,7 @@ def params_of(hydra: Mapping[str, Any]) -> Any:
 
 
 def unnamed_plugins(plugins: Any, named: Named) -> Iterator[str]:
+    """Yield a sentence for each plugin that the command line does not name."""
     for plugin in plugins if isinstance(plugins, Sequence) and not isinstance(plugins, str) else [plugins]:
         if plugin is not None and plugin not in named.plugins:
             package = shlex.quote(f"plugins=[{shown(plugin)}]")
@@ -142,7 +145,7 @@ def foreign_settings(
     groups = [group for group in chosen if group.startswith("hydra/") and chosen[group] != trusted_chosen.get(group)]
     for group in groups:
         yield (
-            f"{group}={shown(chosen[group])} is refused: it comes from a YAML file, but only the command may set up "
+            f"{group}={shown(chosen[group])} is refused: it comes from a YAML file, but only the command may configure "
             f"Hydra. If you trust it, add {shlex.quote(f'{group}={chosen[group]}')} to the command."
         )
     sections = tuple(group.replace("/", ".") for group in groups)

@@ -4,7 +4,7 @@ The command takes the same choices and config keys as `imdbcls.train`. It reads,
 run would, and does not train.
 """
 
-if __name__ == "__main__":  # first: an import can hit a limit of memory or threads
+if __name__ == "__main__":  # before the other imports, which can hit a limit of memory or threads
     from imdbcls.runtime.entry import set_up_streams
 
     set_up_streams()

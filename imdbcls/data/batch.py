@@ -119,8 +119,8 @@ class Batch:
 class Collator:
     """A collator that truncates documents, or splits them into windows, and pads them into a batch.
 
-    `num_windows` is the number of rows of each document. All rows of a document have the same number of tokens; it is
-    in `lengths` and includes special tokens.
+    For each document, `num_windows` is its number of rows, and `lengths` is the number of tokens in each of its rows,
+    including special tokens. All rows of a document are equally long.
     """
 
     def __init__(self, tokens: Tokens, labels: NDArray[np.int64], max_length: int, truncation: str | Windows) -> None:
@@ -149,6 +149,7 @@ class Collator:
         return min(round_up(int(self.lengths[rows].max())), self._max_length)
 
     def collate(self, rows: NDArray[np.int64]) -> Batch:
+        """Return the batch of the documents with the indices `rows` in the split."""
         num_windows_B = self.num_windows[rows]
         documents_W = np.repeat(np.arange(len(rows)), num_windows_B)
         lengths_W = self.lengths[rows][documents_W]

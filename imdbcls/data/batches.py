@@ -23,7 +23,7 @@ class TrainBatches:
 
     Each epoch shuffles the documents and divides them into blocks of `BATCHES_PER_BLOCK` batches (at least two blocks).
     It sorts the documents of each block by length, divides the block into batches, and then shuffles the batches of all
-    blocks. So a document shares a batch with documents of similar length. They are drawn again in each epoch, from
+    blocks. So a document shares a batch with documents of similar length. These are drawn again in each epoch, from
     about the 1/64 of the corpus with the nearest lengths. On IMDB at 512 tokens, 2 % of the document pairs that share a
     batch also share one in the next epoch (13 % with 4,000 documents, 28 % with 1,000). Without grouping, these shares
     are 0.06, 0.4 and 1.5 %.
@@ -62,7 +62,7 @@ class TrainBatches:
         return math.ceil(len(self._collator) / self.batch_size)
 
     def epoch(self, epoch: int, start_step: int = 0) -> Iterator[Batch]:
-        """Yield the batches of `epoch` (counted from 0), starting at its step `start_step`.
+        """Yield the batches of `epoch` (counted from 0), starting at step `start_step` of the epoch.
 
         The batches depend only on these arguments and those of the constructor, so a resumed run gets the same batches.
         """
@@ -121,8 +121,8 @@ class EvalBatches:
     """The batches of one evaluation: every document once, longest first, so that the first batch needs the most memory.
 
     A batch has at most `batch_size * max_length` tokens, including padding, so it has more than `batch_size` documents
-    if they are short. With `batch_size=None`, it has at most `EVAL_TOKENS` tokens. All windows of a document are in the
-    same batch, even if they exceed this limit.
+    if the documents are short. With `batch_size=None`, it has at most `EVAL_TOKENS` tokens. All windows of a document
+    are in the same batch, even if they exceed this limit.
     """
 
     def __init__(

@@ -44,7 +44,7 @@ class SplitCard:
     num_clusters: int | None  # films, authors, …; None if the data has no clusters
     num_repeated: int  # documents whose text occurs earlier in the same split
     num_in_train: int  # documents whose text occurs in train; 0 for train itself
-    counts: TokenCounts  # of all, truncated and unknown tokens
+    counts: TokenCounts  # numbers of all, unknown and unread tokens
 
     @property
     def num_documents(self) -> int:
@@ -197,8 +197,8 @@ def lengths(card: DataCard) -> list[list[str]]:
     return [["tokens", *card.splits], *rows]
 
 
-def share(part: int, whole: int) -> str:
-    return f"{part / max(whole, 1):.1%}"
+def share(part: int, total: int) -> str:
+    return f"{part / max(total, 1):.1%}"
 
 
 def truncation_note(card: DataCard) -> str:

@@ -38,8 +38,8 @@ def label_name(value: object) -> str:
     `true` become "true"). Other labels only lose surrounding spaces: `01`, `1.5`, `Good`, `True story`.
     """
     text = cell_text(value)
-    whole = _WHOLE_FLOAT.fullmatch(text)
-    text = whole[1] if whole else text
+    match = _WHOLE_FLOAT.fullmatch(text)
+    text = match[1] if match else text
     return _SPELLINGS.get(text, text)
 
 
@@ -50,7 +50,7 @@ class Documents:
     `ids` identify the documents in predictions and are unique within the split. `texts` are exactly as read: IMDB's
     `<br />` tags stay, because all published results were measured with them. `labels` are class indices (int64, shape
     (num_documents,)). `clusters` has a key for each document, such as the title id of a film. Documents with the same
-    key stay in the same split. It is None if the data has no clusters.
+    key stay in the same split. `clusters` is None if the data has no such keys.
     """
 
     ids: Sequence[str]

@@ -95,7 +95,7 @@ def _read_parquet_folder(folder: Path) -> Source:
 def parquet_files(folder: Path) -> list[Path]:
     """Return all Parquet files below a folder, sorted.
 
-    Raise UserError if the folder has more than `MAX_ENTRIES` files and folders, because it is then the wrong one.
+    Raise UserError if there are more than `MAX_ENTRIES` files and folders below it: the path is then probably wrong.
     """
     found, num_entries = [], 0
     for parent, folders, files in os.walk(folder):

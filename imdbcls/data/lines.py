@@ -14,7 +14,7 @@ SEPARATOR_LINE = re.compile(r'"?sep=(.)"?\s*', re.IGNORECASE)  # Excel may write
 def lines_of(path: Path) -> Iterator[str]:
     """Yield the lines of a UTF-8 file with their line ends, without the byte order mark.
 
-    Raise UserError if the file cannot be read, or when a line with bytes that are not UTF-8 is reached.
+    Raise UserError if the file cannot be read, or at the first line with bytes that are not UTF-8.
     """
     offset = 0
     try:
@@ -45,7 +45,7 @@ def decode_utf8(raw: bytes, name: str, *, line: int = 1, offset: int = 0) -> str
 
 
 def physical_lines(path: Path, *, tolerant: bool = False) -> Iterator[str]:
-    """Yield the lines of a file for the csv module, with their line ends, because a quoted field may span lines.
+    """Yield the lines of a file for the csv module, with their line ends, because a quoted field may contain them.
 
     With `tolerant`, replace bytes that are not UTF-8 instead of raising UserError.
     """

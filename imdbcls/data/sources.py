@@ -236,7 +236,7 @@ def _as_strings(table: Table, name: str, key: str) -> list[str]:
 
 
 def _require_none(table: Table, bad: Sequence[bool], problem: str, hint: str = "") -> None:
-    """Raise UserError for the first row with `bad[row]`, with the number of further bad rows."""
+    """Raise UserError if any row is bad. The error names the first bad row and counts the others."""
     rows = [row for row, is_bad in enumerate(bad) if is_bad]
     if rows:
         raise UserError(f"{table.name}, {table.where(rows[0])}{_more(rows)}: {problem}{hint}.")

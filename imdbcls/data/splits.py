@@ -189,7 +189,10 @@ def _limit(part: _Part, name: str, limit: int | None, split_seed: int, notes: li
 
 
 def _ranking(part: _Part, split_seed: int) -> NDArray[np.int64]:
-    """Return all rows in a random order whose first n rows are stratified (within one document per class) for all n."""
+    """Return all rows in random order, such that the first n rows are stratified for every n.
+
+    The number of documents of a class then differs from its exact share by at most one.
+    """
     ids, labels = part.documents.ids, part.documents.labels
     # Use ids only to break ties between equal texts: they may be row numbers, and the order of rows must not matter.
     draws = [(_draw("limit", split_seed, key), name) for key, name in zip(part.text_keys, ids, strict=True)]
@@ -239,7 +242,7 @@ def _duplicate_notes(parts: Mapping[str, _Part]) -> list[str]:
 
 
 def _draw(purpose: str, split_seed: int, key: str) -> str:
-    """Return a pseudo-random string for `key`. It is a hash, so it is the same with all library versions."""
+    """Return a pseudo-random string for `key`: a hash, which does not depend on library versions."""
     return hashlib.blake2b(f"{purpose} {split_seed} {key}".encode(), digest_size=16).hexdigest()
 
 

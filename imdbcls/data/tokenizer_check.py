@@ -94,7 +94,7 @@ def read_settings(path: Path) -> dict[str, Any]:
 
 
 def require_no_code(path: Path, settings: Any) -> None:
-    """Raise UserError for a `config.json` that names an attention kernel from the hub, or quantized weights."""
+    """Raise UserError if a `config.json` names an attention kernel from the hub or describes quantized weights."""
     if not isinstance(settings, dict):
         return
     for key, value in settings.items():

@@ -164,6 +164,7 @@ def _special_tokens(backend: Any) -> tuple[tuple[int, ...], tuple[int, ...]]:
 
 
 def _build(entry: Path, texts: Sequence[str], backend: Any, can_split: bool) -> tuple[NDArray[Any], NDArray[np.int64]]:
+    """Tokenize texts, write their token ids and offsets to a cache entry, and map the entry into memory."""
     if len(texts) > LOG_ABOVE:
         logger.info(f"Tokenizing {len(texts):,} documents; later runs use the cached tokens ...")
     with creating_folder(entry) as folder:

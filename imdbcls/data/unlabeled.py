@@ -55,8 +55,8 @@ def request_for(
 ) -> Request:
     """Return the request for the columns to read from a file.
 
-    `data` is the data section of the run's config. If a column argument is None, use the column that the run used.
-    `keep` is a comma-separated list of columns to copy into the answers.
+    `data` has the arguments of the run's data source. By default, the text and id columns are those of the run; the id
+    column is left out if the file lacks it. `keep` is a comma-separated list of columns to copy into the answers.
     """
     columns = [("text_column", text_column or name_in(data, "text_column") or "text")]
     columns += [("keep", name.strip()) for name in (keep or "").split(",") if name.strip()]
@@ -70,7 +70,7 @@ def request_for(
 
 
 def name_in(data: Mapping[str, Any], key: str) -> str | None:
-    """Return the column at `key` in the run's data section; None if the value is not a column name.
+    """Return the column at `key` in the arguments of the run's data source; None if it is not a column name.
 
     The value may be anything if the run folder comes from an untrusted source.
     """

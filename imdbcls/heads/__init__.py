@@ -6,7 +6,7 @@ Lt(1)]` gives a range. `forward(hidden_BTD, mask_BT)` returns `logits_BC`.
 
 - `hidden_BTD`: the encoder's last hidden states, in float32, or in bfloat16 under autocast.
 - `mask_BT`: bool, True at real tokens. Documents are padded on the right; each has at least one real token.
-- Padding must not influence the logits of a document. They are the same in any batch.
+- Padding must not influence the logits of a document. A document has the same logits in any batch.
 - A head keeps no state between calls. Two evaluations of a document give the same logits.
 
 A head that reads all layers sets the class attribute `reads_all_layers = True`. Its constructor then also takes
@@ -14,8 +14,8 @@ A head that reads all layers sets the class attribute `reads_all_layers = True`.
 first, then each layer.
 
 A head is plain PyTorch. `imdbcls.kernels.accelerate_head` adds the fast kernels from outside. A head does not declare
-that it reads only the first token; `imdbcls.models.head_probe` finds this out. The encoder's last layer then computes
-only that token, and the head gets `hidden_B1D` with the same `mask_BT`.
+whether it reads only the first token; `imdbcls.models.head_probe` tests this. If it does, the last layer of an
+accelerated encoder computes only that token, and the head gets `hidden_B1D` with the same `mask_BT`.
 
 Shape suffixes: L layers, B documents, T tokens, D hidden size, C classes.
 """

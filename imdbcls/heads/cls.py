@@ -7,9 +7,9 @@ from torch import Tensor, nn
 
 
 class ClsHead(nn.Module):
-    """Dropout → first token → Linear(D, D) → tanh → dropout → Linear(D, C).
+    """First token → dropout → Linear(D, D) → tanh → dropout → Linear(D, C).
 
-    The first token is selected before dropout, because the dropout masks of the other tokens would not be used.
+    The first token is selected before dropout, so that no dropout masks are drawn for the other tokens.
     """
 
     def __init__(self, *, hidden_size: int, num_labels: int, dropout: Annotated[float, Ge(0), Lt(1)]) -> None:

@@ -1,4 +1,4 @@
-"""`head=lstm`: an LSTM over the token vectors; its output after the last token that it reads is classified."""
+"""`head=lstm`: an LSTM over the token vectors, and a linear classifier on its final output."""
 
 from typing import Annotated
 
@@ -36,8 +36,8 @@ class LSTMHead(nn.Module):
     def final_output(lstm: nn.LSTM, hidden_BTD: Tensor, mask_BT: Tensor, *, backward: bool = False) -> Tensor:
         """Return the LSTM's output after it has read each document; final_BD.
 
-        Read from the first to the last real token, or from the last to the first if `backward`. Padding is on the
-        right, so the LSTM has not read any padding at that point.
+        The LSTM reads the real tokens from the first to the last, or from the last to the first if `backward`. Padding
+        is on the right, so it does not influence this output.
         """
         if backward:
             hidden_BTD = reverse_within_length(hidden_BTD, mask_BT)

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 
 class TransformerHead(nn.Module):
-    """One post-norm encoder layer (D/64 heads, feed-forward 4 D, GELU) → first token → Linear(D, C).
+    """One post-norm encoder layer (D/64 attention heads, feed-forward 4 D, GELU) → first token → Linear(D, C).
 
     The layer is the encoder layer of Vaswani et al. (2017), with GELU. It does not attend to padding.
     """

@@ -17,8 +17,8 @@ class WeightedAverageHead(nn.Module):
     zero, so training starts from the mean over the real tokens.
 
     Without `normalize`, a_t is one learned weight per position, without a softmax, and a learned bias is added. This is
-    the head of the original teaching code, with the same initialization: that of `nn.Linear(num_positions, 1)`. One
-    difference: padding has weight zero here, while the original code included it.
+    the head of the original teaching code, with the same initialization as `nn.Linear(num_positions, 1)`. One
+    difference: here, padding has weight zero, while the original code included padding in the average.
     """
 
     def __init__(

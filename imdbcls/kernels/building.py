@@ -74,7 +74,7 @@ class DamagedObjectError(Exception):
 
 
 def object_path(dtype: torch.dtype, folder: Path | None = None) -> Path:
-    """Return the path of the library for a dtype. Its name is a hash of the sources, flags, compiler and processor.
+    """Return the path of the library for a dtype. The file name hashes the sources, flags, compiler and processor.
 
     Raises KernelsMissingError if this machine cannot compile or run the kernels.
     """

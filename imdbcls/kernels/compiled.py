@@ -37,7 +37,10 @@ class Dropout(NamedTuple):
 
     @property
     def threshold(self) -> int:
-        """The threshold below which 32 random bits drop an element. The probability is exact to within 2^-33."""
+        """An element is dropped if its 32 random bits are below this threshold.
+
+        The probability is exact to within 2^-33.
+        """
         return min(round(self.probability * 2**32), 2**32 - 1)
 
     @property
@@ -215,7 +218,7 @@ def _parts(gradients: tuple[Tensor | None, ...]) -> tuple[Tensor, Tensor | None]
 
 
 def _mask(batch: PackedBatch, number: int, width: int) -> tuple[Tensor | None, tuple[int, int, int, float]]:
-    """Return an empty tensor for the bits of a dropout mask, or None, and the kernel arguments that draw the mask."""
+    """Return an uninitialized tensor for mask bits (None without dropout), and the kernel arguments that draw them."""
     if batch.dropout is None:
         return None, (0, number, 0, 1.0)
     kept_NW = torch.empty((batch.num_rows, -(-width // constant("MASK_BITS"))), dtype=torch.int16)

@@ -136,7 +136,7 @@ def _forward(
     """Return the encoder's output: hidden_BTH in the autocast dtype, or in float32 without autocast.
 
     With `first_token_only`, the output is hidden_B1H in float32. The output still has all tokens if the library's
-    `forward` runs or if the last layer has adapters. The other arguments are those of the library.
+    `forward` runs or if the last layer has adapters. The other arguments are the library's arguments.
     """
     inputs = _Inputs(input_ids, token_type_ids, position_ids, inputs_embeds)
     if not _is_supported(self, inputs, attention_mask, kwargs):

@@ -27,7 +27,7 @@ class Shape(NamedTuple):
 
 
 class Weights(NamedTuple):
-    """The prepared weights of a layer, in the compute dtype, with query, key and value concatenated.
+    """The prepared weights of a layer, with query, key and value concatenated. Matrices have the compute dtype.
 
     For the compiled float32 kernels, the matrices are packed (`products.prepare`).
     """

@@ -44,7 +44,7 @@ def linear(kernels: Kernels, x_NK: Tensor, weight: Tensor, bias_O: Tensor) -> Te
     """Return x weight' + bias for a prepared weight.
 
     In bfloat16, the sum is rounded only once. `F.linear` is not used in bfloat16, because it would first write the bias
-    to all rows, which takes a fifth of its time.
+    to all rows, which takes a fifth of the time of the product.
     """
     if kernels.dtype == torch.float32:
         y_NO = torch.empty((len(x_NK), len(bias_O)))

@@ -55,8 +55,8 @@ class Backbone:
     encoder: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     cpu_fallback_reason: str | None  # why training on the CPU does not use the fast layers; None if it uses them
-    cuda_fallback_reason: str | None  # why CUDA also computes the padding; None if it does not
-    causal: bool = False  # whether each token attends only to the tokens before it
+    cuda_fallback_reason: str | None  # why the padding is also computed on CUDA; None if it is not
+    causal: bool = False  # whether each token attends only to itself and to earlier tokens
 
     @property
     def hidden_size(self) -> int:
@@ -68,7 +68,7 @@ class Backbone:
         return longest_document(self.encoder)
 
     def save(self, folder: Path) -> None:
-        """Save the architecture and the tokenizer, but no weights. `load_backbone(pretrained=False)` reads them."""
+        """Save the architecture and the tokenizer, without weights, for `load_backbone(pretrained=False)`."""
         self.encoder.config.save_pretrained(folder)
         self.tokenizer.save_pretrained(folder)
 
@@ -83,7 +83,7 @@ def load_backbone(
 
     - `path`: a local folder, `package:NAME/FOLDER` (a folder in an installed Python package) or a hub id.
     - `pretrained`: load the weights; if false, initialize them from PyTorch's current random state.
-    - `dropout`, `attention_dropout`: override the model's dropout probabilities if they are not None.
+    - `dropout`, `attention_dropout`: the dropout probabilities. None keeps the model's own probability.
     - `fast`: run BERT and RoBERTa with the layers of `imdbcls.kernels` on the CPU and without padding on CUDA. The
       results are the same up to rounding.
 
@@ -97,8 +97,7 @@ def load_backbone(
             tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     except Exception as error:  # the libraries may raise any exception for a damaged file
         raise UserError(
-            f"backbone.path={path} has no config.json and tokenizer that can be read: "
-            f"{' '.join(str(error).split())[:300]}"
+            f"backbone.path={path} has no valid config.json and tokenizer: {' '.join(str(error).split())[:300]}"
         ) from error
     set_dropout(config, dropout, attention_dropout)
     prepare_config(config)
@@ -141,17 +140,17 @@ def freeze(backbone: Backbone, layers: bool | int) -> None:
     embeddings, stack = parts_of(backbone.encoder)
     if layers >= len(stack):
         raise UserError(
-            f"backbone.freeze={layers} freezes all {len(stack)} layers of backbone={backbone.name}: give a number up "
-            f"to {len(stack) - 1}, or true to train only the head."
+            f"backbone.freeze={layers} freezes all {len(stack)} layers of backbone={backbone.name}: set a number up "
+            f"to {len(stack) - 1}, or set true to train only the head."
         )
     for part in (*embeddings, *stack[:layers]):
         part.requires_grad_(False)
 
 
 def recompute_activations(backbone: Backbone) -> Backbone:
-    """Enable gradient checkpointing: store only the input of each layer, and compute the layer again in backward.
+    """Enable gradient checkpointing (Chen et al. 2016): store only layer inputs, and recompute the layers in backward.
 
-    Chen et al. 2016. It saves memory and takes about a third more time. The gradients are the same, also with dropout.
+    This saves memory, and a step takes about a third more time. The gradients are the same, also with dropout.
     """
     if not backbone.encoder.supports_gradient_checkpointing:
         raise UserError(
@@ -166,7 +165,7 @@ def recompute_activations(backbone: Backbone) -> Backbone:
 
 
 def parts_of(encoder: Any) -> tuple[list[nn.Module], list[nn.Module]]:
-    """Return an encoder's embedding modules, and its layers from the lowest to the top.
+    """Return an encoder's embedding modules, and its layers from bottom to top.
 
     The embedding modules are all modules whose output every layer reads, for example DeBERTa's embeddings of relative
     positions and their layer norm. Raises UserError if the structure of the encoder is not known.
@@ -189,7 +188,8 @@ def require_architecture(folder: Path, shapes: Mapping[str, tuple[int, ...]]) ->
     """Raise UserError if the encoder in `config.json` does not have the tensor shapes of a run's best weights.
 
     `shapes` are the shapes of all tensors of the classifier; the names of the encoder's tensors begin with `encoder.`.
-    The encoder is built on PyTorch's meta device, without memory, because an untrusted file may describe terabytes.
+    The encoder is built on PyTorch's meta device, which uses no memory, because an untrusted `config.json` can describe
+    terabytes of weights.
     """
     refusal = UserError(f"{folder / 'config.json'} is missing, or does not describe the encoder of the run's weights.")
     try:
@@ -240,8 +240,8 @@ def load_weights(path: str, folder: Path, config: PretrainedConfig) -> PreTraine
     missing = sorted(key for key in report["missing_keys"] if not key.startswith(unread))
     if missing:
         raise UserError(
-            f"backbone.path={path}: {len(missing)} of the encoder's tensors are missing in the weights, the first is "
-            f"{missing[0]}. The file belongs to another architecture or is incomplete."
+            f"backbone.path={path}: {len(missing)} of the encoder's tensors are missing in the weights, for example "
+            f"{missing[0]}. The weights are incomplete or belong to another architecture."
         )
     require_finite(encoder.state_dict(), folder)
     return encoder
@@ -255,7 +255,7 @@ def require_finite(tensors: Mapping[str, Tensor], source: Path) -> None:
 
 
 def locate(path: str) -> Path:
-    """Return the local folder of the model that `path` names. Download the model if `path` is a hub id."""
+    """Return the local folder of the model at `path`. Download the model first if `path` is a hub id."""
     folder = local_model(path)
     return download(path) if folder is None else folder
 
@@ -268,10 +268,10 @@ ATTENTION_DROPOUT = ("attention_probs_dropout_prob", "attention_dropout", "attn_
 
 
 def set_dropout(config: PretrainedConfig, dropout: float | None, attention_dropout: float | None) -> None:
-    """Write the dropout probabilities into the model's config, under the key names of its architecture.
+    """Set the dropout probabilities in the model's config, under the keys that its architecture uses.
 
-    If an architecture has one probability for both (T5, XLNet), `dropout` sets it. Raises UserError if a probability is
-    above 0 and the architecture has no such dropout.
+    Some architectures have one probability for all dropout (T5, XLNet); `dropout` sets it. Raises UserError if a
+    probability is above 0 and the architecture has no such dropout.
     """
     for key, probability, names in (
         ("dropout", dropout, HIDDEN_DROPOUT),
@@ -291,9 +291,9 @@ def set_dropout(config: PretrainedConfig, dropout: float | None, attention_dropo
 def tiny_backbone(
     *, name: str, pretrained: bool, dropout: float | None, attention_dropout: float | None, fast: bool
 ) -> Backbone:
-    """Build a random two-layer encoder over the most frequent words of the sample corpus, for tests."""
+    """Build a two-layer encoder with random weights, for tests; see `word_tokenizer` for its vocabulary."""
     if pretrained:
-        raise UserError("backbone=tiny has no pretrained weights: keep backbone.pretrained=false.")
+        raise UserError("backbone=tiny has no pretrained weights: set backbone.pretrained=false.")
     config = BertConfig(
         vocab_size=TINY_VOCABULARY,
         hidden_size=64,

@@ -16,7 +16,8 @@ class Classifier(nn.Module):
     layers. A document that is split into windows has several rows. The encoder and the head process each window like a
     document, and the logits of the document are the weighted average over its windows.
 
-    With `first_token_only`, the head gets hidden_B1D of the first token if this saves work in the encoder.
+    With `first_token_only`, an accelerated encoder computes only the first token in its last layer, and the head gets
+    hidden_B1D.
 
     Shape suffixes: L layers, B documents, W windows, T tokens, D hidden size, C classes, N non-padding tokens.
     """
@@ -26,7 +27,7 @@ class Classifier(nn.Module):
         self.encoder = encoder
         self.head = head
         self.first_token_only = first_token_only
-        # Compiles the function that runs the encoder in training, if set.
+        # Compiles the function that runs the encoder in training (see `torch_compile`); None to run it uncompiled.
         self.compile_encode: Callable[[Callable[..., Tensor]], Callable[..., Tensor]] | None = None
 
     @property
@@ -61,9 +62,9 @@ class Classifier(nn.Module):
         - `documents_W`: the document of each row (int64, ascending from 0); None if each row is a document.
         - `num_documents`: the number of documents.
         - `token_indices_N`: flat indices of the non-padding tokens in `mask_BT`.
-        - `features`: the cached output of the encoder for these rows; the encoder then does not run.
+        - `features`: the cached output of the encoder for these rows. If given, the encoder does not run.
 
-        Pass the values that the batch has (`Batch.inputs`): computing them here waits for CUDA. Hidden states at
+        Pass all values of `Batch.inputs`: a missing value is computed here, and this waits for CUDA. Hidden states at
         padding are undefined; heads ignore them.
         """
         hidden = self.encode(input_ids_BT, mask_BT, token_indices_N) if features is None else features
@@ -72,8 +73,8 @@ class Classifier(nn.Module):
 
     def encode(self, input_ids_BT: Tensor, mask_BT: Tensor, token_indices_N: Tensor | None) -> Tensor:
         """Return the input of the head: hidden_BTD, hidden_B1D or hidden_LBTD, in float32 or the autocast dtype."""
-        # Evaluation is never compiled, so that a checkpoint gives the same metrics everywhere. A batch of one row is
-        # not compiled either, because torch.compile would generate separate code for it.
+        # Evaluation is never compiled, so that compile=true does not change the metrics of a checkpoint. A batch of one
+        # row is not compiled either, because torch.compile would generate separate code for it.
         is_compiled = self.training and len(input_ids_BT) > 1
         return kernels.encode(
             self.encoder,
@@ -89,9 +90,9 @@ class Classifier(nn.Module):
 def average_windows(
     logits_WC: Tensor, mask_WT: Tensor, documents_W: Tensor, num_documents: int | None = None
 ) -> Tensor:
-    """Average the logits over each document's windows, weighted by their numbers of tokens; float32 logits_BC.
+    """Average the logits of each document's windows, weighted by the windows' token counts; return float32 logits_BC.
 
-    The logits of a document with one window do not change, because its weight is exactly one.
+    The logits of a document with a single window do not change, because the weight of that window is exactly one.
     """
     if num_documents is None:
         num_documents = int(documents_W[-1]) + 1

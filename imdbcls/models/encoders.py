@@ -46,7 +46,7 @@ def text_encoder(model: Any) -> Any:
 
 
 def drop_pooler(encoder: Any) -> None:
-    """Remove the pooling layer if the architecture allows it; the head replaces it."""
+    """Remove the pooling layer, which the head replaces, if the architecture has an option for this."""
     if hasattr(encoder, "pooler") and "add_pooling_layer" in inspect.signature(type(encoder).__init__).parameters:
         encoder.register_module("pooler", None)
 
@@ -61,7 +61,10 @@ def longest_document(encoder: Any) -> int | None:
 
 
 def give_padding(tokenizer: PreTrainedTokenizerBase) -> None:
-    """Set a padding token if the tokenizer has none. Any token works, because `require_encoder` checks the padding."""
+    """Set a padding token if the tokenizer has none.
+
+    Any token can be used, because `require_encoder` checks that padding does not change the output.
+    """
     if tokenizer.pad_token_id is None:
         named = (getattr(tokenizer, name) for name in PADDING_SUBSTITUTES)
         tokenizer.pad_token = next((token for token in named if token is not None), None) or (
@@ -90,8 +93,8 @@ def require_encoder(name: str, encoder: PreTrainedModel, pad_id: int) -> bool:
     """Raise UserError if an encoder cannot be used for classification; return whether the encoder is causal.
 
     The output must be one vector of `hidden_size` numbers per token, deterministic, and independent of the padding and
-    of the other documents in the batch. In a causal encoder (a decoder-only model), a token attends only to earlier
-    tokens.
+    of the other documents in the batch. In a causal encoder (a decoder-only model), a token attends only to itself and
+    to earlier tokens.
     """
     refused = f"backbone={name}: {type(encoder).__name__} cannot be used"
     was_training, ids_BT = encoder.training, example_ids(encoder, pad_id)
@@ -121,8 +124,8 @@ def require_encoder(name: str, encoder: PreTrainedModel, pad_id: int) -> bool:
     if not all(torch.equal(row_TD[:n], again_TD[:n]) for row_TD, again_TD, n, _ in rows):
         raise UserError(f"{refused}: two passes over the same tokens give different outputs.")
     scale = torch.cat([row_TD[:n] for row_TD, _, n, _ in rows]).abs().mean()
-    # Relative to the mean absolute value plus the value's own magnitude: a few dimensions may be a thousand times
-    # larger than the others.
+    # Divide each change by the mean absolute value plus the value's own magnitude, because a few dimensions may be a
+    # thousand times larger than the others.
     changes = [(row_TD[:n] - single_TD).abs() / (scale + single_TD.abs()) for row_TD, _, n, single_TD in rows]
     difference = max(float(change_TD.max()) for change_TD in changes)
     if difference > TOLERANCE:
@@ -136,7 +139,7 @@ def require_encoder(name: str, encoder: PreTrainedModel, pad_id: int) -> bool:
 def count_hidden_states(name: str, encoder: PreTrainedModel, pad_id: int) -> int:
     """Return the number of hidden states of an encoder: the embeddings and one for each layer.
 
-    Raises UserError if the encoder does not return them all with `hidden_size` numbers per token.
+    Raises UserError if the encoder does not return all of them, each with `hidden_size` numbers per token.
     """
     refused = f"backbone={name}: {type(encoder).__name__} cannot be used with a head that reads all layers"
     was_training, ids_BT = encoder.training, example_ids(encoder, pad_id)
@@ -160,7 +163,7 @@ def count_hidden_states(name: str, encoder: PreTrainedModel, pad_id: int) -> int
 
 
 def require_precision(name: str, encoder: Any, hardware: Hardware) -> None:
-    """Raise UserError if an encoder fails in this precision.
+    """Raise UserError if an encoder fails in the precision of `hardware`.
 
     Some encoders mask attention with a number that only float32 can represent.
     """
@@ -187,7 +190,7 @@ def require_precision(name: str, encoder: Any, hardware: Hardware) -> None:
 
 
 def example_ids(encoder: Any, pad_id: int) -> Tensor:
-    """Return random token ids_BT of padded documents of `LENGTHS` tokens. PyTorch's random state does not change."""
+    """Return random ids_BT for padded documents with `LENGTHS` tokens. PyTorch's random state does not change."""
     num_embeddings = encoder.get_input_embeddings().weight.shape[0]
     ids = [token for token in range(num_embeddings) if token != pad_id]
     generator = torch.Generator().manual_seed(0)

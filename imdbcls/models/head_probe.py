@@ -1,4 +1,4 @@
-"""Find out, by running it, whether a head reads only the first token.
+"""Run a head on test inputs to find out whether it reads only the first token.
 
 Shape suffixes: L layers, B documents, T tokens, D hidden size, C classes.
 """
@@ -22,7 +22,7 @@ def reads_first_token_only(head: nn.Module, hidden_size: int, num_tokens: int, n
     only the last layer. The test uses a copy of the head and does not change PyTorch's random state on the CPU.
     """
     layers = () if num_layers is None else (num_layers,)
-    lengths = dict.fromkeys((min(num_tokens, 2), num_tokens))  # two tokens rule out most heads at little cost
+    lengths = dict.fromkeys((min(num_tokens, 2), num_tokens))  # two tokens: cheap, and enough for most heads
     try:
         return all(
             _reads_first_token_only(copy.deepcopy(head).train(training), (*layers, NUM_DOCUMENTS, length, hidden_size))
@@ -42,7 +42,7 @@ def _reads_first_token_only(head: nn.Module, shape: tuple[int, ...]) -> bool:
     mask_BT = torch.ones(shape[-3:-1], dtype=torch.bool)
     with torch.random.fork_rng(devices=[]):
         expected_BC, *others = (_run(head, each, mask_BT) for each in (masked, hidden, hidden[..., :1, :]))
-    # The logits must be equal to the bit. A head that draws dropout masks for the other tokens does not pass.
+    # The logits must be bit-identical. A head that draws dropout masks for the other tokens does not pass the test.
     return bool(expected_BC.isfinite().all()) and all(torch.equal(expected_BC, logits_BC) for logits_BC in others)
 
 

@@ -29,7 +29,7 @@ def predict_probabilities(
 
     The model runs in evaluation mode. The batches depend only on the documents and the settings, so a second call
     returns exactly the same numbers. After each batch, `on_progress` gets the number of documents done and the total.
-    The logits stay on the device until the end, so no batch waits for a GPU.
+    The logits stay on the device until the end, so the host does not wait for the GPU after each batch.
     """
     was_training = model.training
     model.eval()
@@ -50,7 +50,7 @@ def predict_probabilities(
 def predictions_of(
     documents: Documents, tokens: Tokens, probabilities_NC: NDArray[np.float64], label_names: Sequence[str]
 ) -> Predictions:
-    """Return the predictions on `documents`; the predicted class is the most probable class."""
+    """Return the predictions for `documents`; the predicted class is the most probable class."""
     return Predictions(
         ids=np.array(documents.ids, dtype=object),
         labels=documents.labels,
@@ -75,7 +75,7 @@ def logits_of(model: nn.Module, batch: Batch, hardware: Hardware) -> Tensor:
     except (RuntimeError, MemoryError) as error:
         if len(batch) == 1 or not is_out_of_memory(error):
             raise
-    # Continue outside `except`, because inside it the traceback keeps the tensors of the failed attempt in memory.
+    # Continue outside the `except` block: inside it, the traceback keeps the failed attempt's tensors in memory.
     if hardware.device.type == "cuda":
         torch.cuda.empty_cache()
     num_rows = len(batch.mask_BT)
@@ -90,9 +90,9 @@ def logits_of(model: nn.Module, batch: Batch, hardware: Hardware) -> Tensor:
 def measure_latency(model: nn.Module, batches: EvalBatches, hardware: Hardware, num_documents: int) -> dict[str, float]:
     """Measure the latency of single documents, from token ids to probabilities: `p50` and `p95` in milliseconds.
 
-    The documents are spread evenly over the lengths of the split. Each document is timed once. If its length is new, an
-    untimed pass runs first, because the libraries prepare their kernels in the first pass of a shape. With the
-    compiled kernels, the weights are cast once for all documents.
+    The documents are spread evenly over the lengths of the split. Each document is timed once. The first document of
+    each length runs once untimed before that, because the libraries prepare their kernels in the first pass of a shape.
+    With the compiled kernels, the weights are cast once for all documents.
     """
     model.eval()
     milliseconds = []

@@ -1,6 +1,7 @@
 """LoRA (Hu et al. 2022) with the peft library: train only a low-rank update of each linear layer of the encoder.
 
-A layer with weights W uses W + SCALE B A instead. A has `rank` rows and B has `rank` columns. W stays constant.
+A layer computes with W + SCALE * B A instead of its weights W. A has `rank` rows and B has `rank` columns. W stays
+constant.
 """
 
 from typing import Any
@@ -12,7 +13,7 @@ from imdbcls.errors import UserError
 from imdbcls.kernels import restore_library_forward
 from imdbcls.models.classifier import Classifier, copy_of
 
-# peft's lora_alpha / r. 2 is the usual value. It scales the update, much like the learning rate (section 4.1).
+# The value of peft's lora_alpha / r; 2 is usual. It scales the update, much as the learning rate does (section 4.1).
 SCALE = 2
 FALLBACK_REASON = "LoRA adapters need the library's layers; evaluation merges the adapters and can use the fast layers"
 
@@ -31,9 +32,9 @@ def require_peft() -> Any:
 def with_adapters(model: Classifier, rank: int) -> Classifier:
     """Copy a model and add adapters to the copy. Only the adapters and the head are trainable.
 
-    All linear layers get an adapter, not only those of the attention: this learns more for the same number of
-    parameters. The update starts at zero, so the copy first computes the same output as the model. The copy uses the
-    library's layers, because the fast layers read the weights directly and would ignore the adapters.
+    All linear layers get an adapter, not only the attention's layers, because this learns more with the same number of
+    parameters. The update starts at zero, so the output of the copy initially equals the output of `model`. The copy
+    uses the library's layers, because the fast layers read the weights directly and would ignore the adapters.
     """
     peft = require_peft()
     model.encoder.requires_grad_(False)
@@ -44,7 +45,7 @@ def with_adapters(model: Classifier, rank: int) -> Classifier:
     if not linear:
         raise UserError(f"backbone.lora_rank={rank}: {type(encoder).__name__} has no nn.Linear layers to adapt.")
     settings = peft.LoraConfig(r=rank, lora_alpha=SCALE * rank, lora_dropout=0.0, target_modules=linear)
-    for name in linear:  # a separate copy, because `merge` overwrites the weights of `model`
+    for name in linear:  # do not share these weights, because `merge` overwrites them in `model`
         layer = encoder.get_submodule(name)
         layer.weight = nn.Parameter(layer.weight.clone(), requires_grad=False)
     peft.inject_adapter_in_model(settings, encoder)
@@ -53,7 +54,7 @@ def with_adapters(model: Classifier, rank: int) -> Classifier:
 
 @torch.no_grad()
 def merge(adapted: Classifier, model: Classifier) -> None:
-    """Write the weights of a copy with adapters, merged, into the plain model that it was copied from."""
+    """Write the weights of `adapted`, with its adapters merged, into `model`, which has no adapters."""
     encoder: Any = model.encoder
     layers: Any = adapted.encoder.named_modules()
     for name, layer in layers:

@@ -39,9 +39,9 @@ def compile_training(model: Classifier, hardware: Hardware, max_length: int) -> 
             "Set compile=false, or set backbone.fast=false to compile the library's layers."
         )
     if device == "cuda" and importlib.util.find_spec("triton") is None:
-        raise UserError("compile=true needs the package triton on CUDA, which is not installed: pip install triton.")
+        raise UserError("On CUDA, compile=true needs the package triton, which is not installed: pip install triton.")
     if device == "cpu" and compiler() is None:
-        raise UserError("compile=true needs a C++ compiler on the CPU: install g++ or clang++, or set CXX to one.")
+        raise UserError("On the CPU, compile=true needs a C++ compiler: install g++ or clang++, or set CXX.")
     if device not in ("cpu", "cuda"):
         raise UserError(f"compile=true supports CUDA and the CPU, but not device={device}.")
     model.compile_encode = compiled

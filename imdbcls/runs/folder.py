@@ -159,8 +159,8 @@ class RunFolder:
         if (damage := self._damage()) is not None:
             backup = self._rename_result()
             logger.warning(
-                f"{self.path}: {damage}. The old result.json is kept as {backup.name}. The run resumes from its last "
-                "checkpoint, or starts again if it has none."
+                f"{self.path}: {damage}. The old result.json was renamed to {backup.name}. The run resumes from its "
+                "last checkpoint, or starts again if it has no checkpoint."
             )
         return None
 

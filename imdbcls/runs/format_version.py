@@ -38,11 +38,11 @@ def require_version(content: Mapping[str, Any], supported: int) -> None:
         raise OtherVersionError(f"has format_version {printable_line(shown(found))}, which is not a whole number")
     if found > supported:
         raise OtherVersionError(
-            f"was written by a newer version of imdbcls (format_version {found}; this one reads {supported})"
+            f"was written by a newer version of imdbcls (format_version {found}; this version reads {supported})"
         )
     if found < supported:
         raise OtherVersionError(
-            f"was written by an earlier version of imdbcls (format_version {found}; this one reads {supported})"
+            f"was written by an earlier version of imdbcls (format_version {found}; this version reads {supported})"
         )
 
 

@@ -62,7 +62,7 @@ def require_small_footer(path: Path) -> None:
 
 
 def columns_of(path: Path, metadata: Any, names: Collection[str] | None = None) -> dict[str, Column]:
-    """Return the leaf columns of the named top-level columns, by path, with the sizes from their page headers.
+    """Return a `Column` for each leaf of the named top-level columns, by dotted path, with sizes from the page headers.
 
     `names` is None for all columns. Raises PagesError if the pages of a column do not match the byte range and the
     number of values in the footer, because Arrow's reader could then read pages that were not checked here.

@@ -146,7 +146,7 @@ def check_size(path: Path, file: pq.ParquetFile, names: Sequence[str]) -> int:
     if num_rows == 0:
         raise BadPredictionsError("its predictions are empty")
     if num_rows > MAX_DOCUMENTS:
-        raise BadPredictionsError(f"its predictions have {num_rows:,} rows; at most {MAX_DOCUMENTS:,} are read")
+        raise BadPredictionsError(f"its predictions have {num_rows:,} rows; at most {MAX_DOCUMENTS:,} are allowed")
     columns = columns_of(path, file.metadata, names)
     (probabilities,) = (column for column in columns.values() if column.path.startswith("probabilities."))
     for column in columns.values():

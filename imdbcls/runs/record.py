@@ -30,7 +30,7 @@ def problem_of_result(result: Mapping[str, Any]) -> str | None:
     wrong += [key for key in ("seed", "test_documents") if not is_count(result[key])]
     wrong += [key for key in FRACTIONS if not is_fraction(result[key])]
     if wrong:
-        return f"has {shown(result[wrong[0]])} as {wrong[0]}"
+        return f"has the invalid value {shown(result[wrong[0]])} for {wrong[0]}"
     return problem_of_labels(result["label_names"])
 
 

@@ -163,7 +163,7 @@ def tensor_shapes(path: Path) -> dict[str, tuple[int, ...]]:
         with path.open("rb") as file:
             header_bytes = int.from_bytes(file.read(8), "little")
         if header_bytes > MAX_HEADER_BYTES:
-            raise UserError(f"{path} has a header of {header_bytes:,} bytes; at most {MAX_HEADER_BYTES:,} are read.")
+            raise UserError(f"{path} has a header of {header_bytes:,} bytes; at most {MAX_HEADER_BYTES:,} are allowed.")
         with safe_open(path, "numpy") as tensors:
             shapes = {name: tuple(tensors.get_slice(name).get_shape()) for name in tensors.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:

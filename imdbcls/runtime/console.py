@@ -210,7 +210,7 @@ def log_to_stderr() -> None:
     if level:
         names = logging.getLevelNamesMapping()
         if level not in names:
-            raise UserError(f"{LEVEL_VARIABLE}={level} is not a level: use DEBUG, INFO, WARNING or ERROR.")
+            raise UserError(f"{LEVEL_VARIABLE}={level} is not a log level: use DEBUG, INFO, WARNING or ERROR.")
         logging.getLogger(PACKAGE).setLevel(level)
 
 

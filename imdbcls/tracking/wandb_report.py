@@ -35,7 +35,7 @@ def create_report(comparison: Comparison, *, project: str, entity: str | None) -
     if problem is None and not is_reachable(settings.base_url, PROBE_SECONDS):
         problem = f"{settings.base_url} does not answer"
     if problem is not None:
-        raise UserError(f"--report needs a W&B server and a key for it: {problem}.")
+        raise UserError(f"--report needs a W&B server and an API key: {problem}.")
     try:
         urls = within(SAVE_SECONDS, lambda: save(comparison, project, entity))
     except UserError:

@@ -2,7 +2,8 @@
 
 A checkpoint is a folder with tensor files, `state.json` and `manifest.json`. The manifest is written last; it lists the
 size and sha256 of each other file. A checkpoint is written to `<name>.new` and then renamed. The previous checkpoint is
-kept as `<name>.old` until the next save. So a complete checkpoint exists at any time, and `newest` finds it.
+kept as `<name>.old` until the next save. So after the first save, a complete checkpoint always exists, and `newest`
+finds it.
 """
 
 import json
@@ -28,11 +29,11 @@ logger = logging.getLogger(__name__)
 MANIFEST = "manifest.json"
 STATE = "state.json"
 FILE_NAME = re.compile(r"[A-Za-z_]\w*\.safetensors|state\.json")
-TENSOR_FILE_FACTOR = 4  # limit for a tensor file, relative to the model; no optimizer here stores more per weight
+TENSOR_FILE_FACTOR = 4  # limit for the size of a tensor file, relative to the model; no optimizer here needs more
 
 
 class CheckpointError(UserError):
-    """An error for a checkpoint that cannot be used; the message names the file and the reason."""
+    """Raised if a checkpoint cannot be used. The message contains the file and the reason."""
 
 
 @dataclass(frozen=True)
@@ -47,8 +48,8 @@ class Checkpoint:
 def save(folder: Path, tensors: Mapping[str, Mapping[str, Tensor]], state: Mapping[str, Any]) -> None:
     """Write a checkpoint to `folder`, and keep the existing checkpoint as `<name>.old`.
 
-    If the process is killed or the disk is full (OSError or SafetensorError), the old or the new checkpoint is
-    complete.
+    If the process is killed, or if the disk is full (OSError or SafetensorError), either the old or the new checkpoint
+    is complete.
     """
     if not folder.exists():
         restore(folder)
@@ -66,7 +67,7 @@ def save(folder: Path, tensors: Mapping[str, Mapping[str, Tensor]], state: Mappi
 
 
 def restore(folder: Path) -> None:
-    """Rename the `.new` or `.old` checkpoint to `folder`, after a kill between the two renames of `save`."""
+    """Rename the `.new` or `.old` checkpoint to `folder`, if a process was killed between the two renames of `save`."""
     for other in (new_name(folder), old_name(folder)):
         if (other / MANIFEST).exists():
             other.rename(folder)
@@ -74,7 +75,7 @@ def restore(folder: Path) -> None:
 
 
 def move_to(saved: Checkpoint, folder: Path) -> None:
-    """Rename a checkpoint to `folder` if it has another name, so that the next save does not delete it."""
+    """Rename a `.new` or `.old` checkpoint to `folder`, so that the next save does not delete it."""
     if saved.folder != folder:
         shutil.rmtree(folder, ignore_errors=True)
         saved.folder.rename(folder)
@@ -89,17 +90,19 @@ def remove_previous(folder: Path) -> None:
 def load(folder: Path, *models: Mapping[str, Tensor]) -> Checkpoint:
     """Verify a checkpoint completely, then read it.
 
-    The tensors in `model.safetensors` must have the names and shapes of one of `models`. Raises UserError, with the
-    name of the file, if a file is missing, was changed, or does not fit the model.
+    The tensors in `model.safetensors` must have the names and shapes of one of `models`. Raises UserError if a file is
+    missing, was changed, or does not fit the model; the message contains the path of the file.
     """
     if folder.is_symlink() or not folder.is_dir():
         raise CheckpointError(f"{folder} is missing, or is not a folder.")
     files = read_versioned(folder / MANIFEST, CHECKPOINT).get("files")
     if not isinstance(files, dict) or STATE not in files or "model.safetensors" not in files:
-        raise CheckpointError(f"{folder / MANIFEST} does not list the files of a checkpoint.")
+        raise CheckpointError(
+            f"{folder / MANIFEST} does not list {STATE} and model.safetensors, which every checkpoint has."
+        )
     for name, entry in files.items():
         if not FILE_NAME.fullmatch(name) or not isinstance(entry, dict):
-            raise CheckpointError(f"{folder / MANIFEST} lists {name[:80]!r}, which is not a file of a checkpoint.")
+            raise CheckpointError(f"{folder / MANIFEST} lists {name[:80]!r}, which no checkpoint contains.")
         require_regular_file(folder / name)
     model = matching_model(folder, models)
     largest = TENSOR_FILE_FACTOR * sum(tensor.nbytes for tensor in model.values()) + 2**20
@@ -138,7 +141,7 @@ def matching_model(folder: Path, models: Sequence[Mapping[str, Tensor]]) -> Mapp
 
 
 def require_resume_key(saved: Checkpoint, resume_key: Mapping[str, Any]) -> None:
-    """Raise CheckpointError, with the differences, if the checkpoint's resume key is not `resume_key`."""
+    """Raise CheckpointError if the checkpoint's resume key is not `resume_key`. The message lists the differences."""
     before, now = flatten(saved.state.get("resume_key")), flatten(resume_key)
     different = [
         f"{key} is {before.get(key, 'absent')} in the checkpoint and {now.get(key, 'absent')} in this run"
@@ -160,10 +163,10 @@ def flatten(value: Any, path: str = "") -> dict[str, Any]:
 def newest(
     folder: Path, *models: Mapping[str, Tensor], is_wanted: Callable[[Checkpoint], bool] = lambda found: True
 ) -> Checkpoint | None:
-    """Return the newest complete checkpoint that fits one of `models` and for which `is_wanted` returns True.
+    """Return the newest complete checkpoint that fits one of `models` and that `is_wanted` accepts.
 
-    Log each damaged checkpoint that is skipped, with the reason. Return None if no checkpoint was ever completed or
-    none is wanted. Raises CheckpointError if all existing checkpoints are damaged.
+    Log each damaged checkpoint that is skipped, with the reason. Return None if no save was ever completed, or if
+    `is_wanted` rejects every complete checkpoint. Raises CheckpointError if all existing checkpoints are damaged.
     """
     problems, is_unwanted = [], False
     for path in (new_name(folder), folder, old_name(folder)):
@@ -187,7 +190,7 @@ def newest(
 
 
 def remedy(run: Path) -> str:
-    """Return the remedy for lost weights, a sentence for an error message."""
+    """Return a sentence for error messages that describes what to do if the weights are lost."""
     return f"Restore the checkpoint from a copy, or move {run} away and run its training command again."
 
 

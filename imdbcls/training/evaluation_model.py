@@ -10,14 +10,14 @@ from imdbcls.models.classifier import Classifier, copy_of
 
 
 class EvaluationModel:
-    """The model that training updates (`trained`), and the model that is evaluated and saved as the best (`model`).
+    """A pair of models: training updates `trained`; `model` is evaluated and saved as the best.
 
-    Both are the same object, except in two cases. With `lora_rank`, `trained` has adapters, and `model` is a plain
+    They are the same object, except in two cases. With `lora_rank`, `trained` has adapters, and `model` is a plain
     classifier that gets the merged weights. With `ema_decay`, `model` is the exponential moving average of the weights,
-    with Adam's bias correction (Kingma & Ba 2015, section 3): after n steps, the weights after step t have a share
-    proportional to decay^(n - t). The initial weights, with an untrained head, are not part of the average. With
-    both, `model` gets the merged average. `model` never has adapters. Frozen weights are not averaged; the models share
-    them in memory.
+    with Adam's bias correction (Kingma & Ba 2015, section 3): after n steps, the share of the weights of step t in the
+    average is proportional to decay^(n - t). The initial weights, with an untrained head, are not part of the average.
+    With both options, `model` gets the merged average. `model` never has adapters. Frozen weights are not averaged; the
+    two models share them in memory.
     """
 
     def __init__(self, model: Classifier, *, lora_rank: int | None, ema_decay: float | None) -> None:
@@ -35,7 +35,7 @@ class EvaluationModel:
 
     @torch.no_grad()
     def update(self, num_steps: int) -> None:
-        """Update the average after a step; `num_steps` is the number of steps so far, including this one."""
+        """Update the average after a step. `num_steps` is the number of steps taken, including this step."""
         if self.decay is not None:
             share = (1 - self.decay) / (1 - self.decay**num_steps)
             torch._foreach_lerp_(list(self.ema_state().values()), list(self._trainable().values()), share)

@@ -28,7 +28,7 @@ from imdbcls.runtime.locks import build_lock
 
 logger = logging.getLogger(__name__)
 
-RESERVE = 2e9  # bytes of disk space that stay free, for the rest of the run and for other programs
+RESERVE = 2e9  # bytes of disk space that the cache leaves free for the rest of the run and for other programs
 OnProgress = Callable[[int, int], None]
 
 
@@ -45,12 +45,13 @@ def encode_once(
 ) -> dict[str, Features]:
     """Return the encoder's output for the documents of each split. Outputs that are not in `folder` are computed.
 
-    The batches are the evaluation batches, so evaluation gives the same bits with the cache as without it. The key of
-    an entry depends on everything that determines these bits: the batches, the hash of the weights, the architecture,
-    the device, the precision and the software. The outputs of the last layer and of all layers are separate entries.
+    `splits` contains the evaluation batches, so evaluation gives bit-identical results with and without the cache. The
+    key of an entry depends on everything that determines the output: the batches, the hash of the weights, the
+    architecture, the device, the precision and the software. The outputs of the last layer and of all layers are
+    separate entries.
 
-    `cache_gb` (10^9 bytes) limits the size of the folder. Raises UserError if this limit or the disk is too small,
-    before anything is written, or if the folder cannot be written.
+    `cache_gb` limits the size of the folder, in units of 10^9 bytes. Raises UserError if this limit or the free disk
+    space is too small (before the output is written), or if the folder cannot be written.
     """
     with all_threads():  # the key depends on the number of threads, and encoding uses all of them
         encoder_key = key_of_encoder(model, backbone, hardware, weights)
@@ -65,9 +66,9 @@ def encode_once(
         batches, remaining = splits[name], [splits[other] for other in missing[index:]]
         try:
             with build_lock(folder / f".{entries[name].name}.lock", on_wait), all_threads():
-                found[name] = load_features(entries[name])  # another process may have written it
+                found[name] = load_features(entries[name])  # another process may have written the entry
                 if found[name] is None:
-                    logger.info(f"Encoding the {batches.num_documents:,} documents of {name} once, into {folder}.")
+                    logger.info(f"Encoding the {batches.num_documents:,} documents of the {name} split into {folder}.")
                     encoded = encode(model, batches, hardware, on_progress)
                     first = next(encoded)
                     require_space(folder, bytes_needed(remaining, first), cache_gb, describe_layers(first))
@@ -101,17 +102,17 @@ def encode(model: Classifier, batches: EvalBatches, hardware: Hardware, on_progr
 
 
 def bytes_needed(splits: list[EvalBatches], example: Encoded) -> int:
-    """Return the size of the output for the splits in bytes; `example` gives the bytes per token."""
+    """Return the size in bytes of the output for all `splits`. The bytes per token come from `example`."""
     num_tokens = sum(batch.num_tokens for batches in splits for batch in batches)
     return num_tokens * example.vectors[0].numel() * example.vectors.element_size()
 
 
 def describe_layers(example: Encoded) -> str:
-    return f" of all {example.vectors.shape[1]} layers" if example.vectors.dim() == 3 else ""
+    return f" ({example.vectors.shape[1]} hidden states per token)" if example.vectors.dim() == 3 else ""
 
 
 def require_space(folder: Path, needed: int, cache_gb: float, layers: str) -> None:
-    """Raise UserError if `needed` bytes more exceed `cache_gb` or the free disk space."""
+    """Raise UserError if `needed` additional bytes exceed `cache_gb` or the free disk space."""
     used, free = cache_size(folder), shutil.disk_usage(folder).free - RESERVE
     without = "Or set backbone.cache=false: training is slower, with the same result up to rounding."
     if used + needed > cache_gb * 1e9:
@@ -129,7 +130,7 @@ def require_space(folder: Path, needed: int, cache_gb: float, layers: str) -> No
 
 
 def cache_size(folder: Path) -> int:
-    """Return the size of all entries in bytes, including those being written."""
+    """Return the size in bytes of all entries, including entries that are being written."""
     size = 0
     for path in folder.rglob(VECTORS):
         with contextlib.suppress(FileNotFoundError):  # another process may delete a file meanwhile

@@ -42,7 +42,7 @@ class CrossEntropy:
 class Focal:
     """Cross-entropy times (1 - p)^gamma, where p is the probability of the true class (Lin et al. 2017, equation 5).
 
-    The paper's alpha is `loss.class_weights`. The paper uses a sigmoid for two classes, this class a softmax over C
+    The paper's alpha is `loss.class_weights`. The paper uses a sigmoid for two classes; here, p is a softmax over C
     classes. With label smoothing, the smoothed cross-entropy is multiplied by the same factor.
     """
 
@@ -58,7 +58,7 @@ class Focal:
             logits_BC, labels_B, self.class_weights_C, label_smoothing=self.label_smoothing, reduction="none"
         )
         probabilities_B = logits_BC.softmax(dim=1).gather(1, labels_B[:, None])[:, 0]
-        # Keep 1 - p above zero even if p rounds to 1. At zero, a power below 1 has an infinite gradient, and infinity
+        # Keep 1 - p above zero even if p rounds to 1. At zero, the gradient is infinite for gamma < 1, and infinity
         # times zero is NaN.
         distances_B = (1 - probabilities_B).clamp(min=torch.finfo(torch.float32).eps)
         return (distances_B**self.gamma * losses_B).sum()
@@ -69,7 +69,7 @@ class Objective:
 
     With R-Drop, each document passes through the model twice, with different dropout masks. The objective is the mean
     of the two losses plus `r_drop` times the symmetric Kullback-Leibler divergence between the two predictions. This is
-    the form in the authors' code. The paper's equation 4 has the sum of the losses, so its alpha is twice `r_drop`.
+    the form in the authors' code. The paper's equation 4 has the sum of the losses, so the paper's alpha is 2 `r_drop`.
     R-Drop doubles the cost of a step.
     """
 
@@ -103,9 +103,9 @@ def weights_of_classes(class_weights: Any, labels: NDArray[np.int64], label_name
     documents of the class, like scikit-learn's `balanced`), a list in the order of `label_names`, or a mapping from
     every label to its weight.
 
-    The weights are scaled so that their mean over the training documents is 1. So the learning rate and
-    `max_grad_norm` keep their meaning. The trainer divides the weighted losses of a batch by the number of documents;
-    PyTorch's mean divides by the sum of the weights. Here, the weight of a document does not depend on its batch.
+    The weights are scaled to a mean of 1 over the training documents, so that the learning rate and `max_grad_norm`
+    keep their meaning. The trainer divides the weighted losses of a batch by the number of documents. PyTorch's mean
+    would divide them by the sum of the batch's weights, and the weight of a document would then depend on its batch.
 
     Raises UserError if the weights do not match the classes.
     """
@@ -121,7 +121,7 @@ def weights_of_classes(class_weights: Any, labels: NDArray[np.int64], label_name
 
 
 def as_named(label: str, label_names: Sequence[str]) -> str:
-    """Return the class name for a label in YAML. YAML 1.1 reads `yes` and `on` as true, `no` and `off` as false."""
+    """Return the class that a label in YAML names. YAML 1.1 reads `yes` and `on` as true, `no` and `off` as false."""
     spellings = {"true": ("yes", "on"), "false": ("no", "off")}.get(label, ())
     meant = [name for name in label_names if name.lower() in spellings]
     return meant[0] if len(meant) == 1 and label not in label_names else label
@@ -139,7 +139,7 @@ def in_order(class_weights: Any, label_names: Sequence[str]) -> list[float]:
     by_name = {as_named(label_name(label), label_names): weight for label, weight in class_weights.items()}
     if by_name.keys() != set(label_names):
         raise UserError(
-            f"loss.class_weights has weights for {', '.join(by_name)}, but the classes are {labels}. Give one weight "
+            f"loss.class_weights has weights for {', '.join(by_name)}, but the classes are {labels}. Set one weight "
             "for each class."
         )
     return [by_name[name] for name in label_names]

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from typing import Annotated, Any
 
 import torch
-import transformers  # imports its optimization module, which takes a quarter of a second, only on first use
+import transformers  # lazy: its optimization module, which takes a quarter of a second, is imported on first use
 from annotated_types import Ge, Gt, Lt
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -20,7 +20,7 @@ class Lion(Optimizer):
     """The Lion optimizer (Chen et al. 2023, algorithm 2), with decoupled weight decay.
 
     The update of each weight is the learning rate times the sign of an interpolation between momentum and gradient.
-    Lion stores one number per weight, where Adam stores two: half the memory, and half the space in a checkpoint.
+    Lion stores one number per weight and Adam stores two, so Lion needs half the memory and disk space for its state.
     `betas[0]` is the share of the momentum in the update's direction, `betas[1]` the decay of the momentum.
     """
 
@@ -57,7 +57,7 @@ class Lion(Optimizer):
 def parameter_groups(
     model: Classifier, *, lr: float | None = None, head_lr: float = 1.0, layer_decay: float = 1.0
 ) -> list[dict[str, Any]]:
-    """Return the parameter groups of an optimizer: two for each learning rate, with and without weight decay.
+    """Return an optimizer's parameter groups: for each learning rate, one with and one without weight decay.
 
     Weight decay applies to parameters with two or more dimensions. Biases, the gains of layer norms and the position
     weights of a head have one dimension and do not decay. `head_lr` and `layer_decay` determine each parameter's
@@ -96,23 +96,23 @@ def lr_multiples(model: Classifier, head_lr: float, layer_decay: float) -> dict[
 
 
 def learning_rate(optimizer: Optimizer) -> float:
-    """Return the current learning rate, before the multiples of the groups."""
+    """Return the current learning rate, without the groups' multiples."""
     group = optimizer.param_groups[0]
     return group["lr"] / group["lr_multiple"]
 
 
 def linear(optimizer: Optimizer, *, num_steps: int, num_warmup_steps: int) -> LRScheduler:
-    """Increase the rate linearly from zero to the peak over the warmup steps, then decrease it linearly to zero."""
+    """Increase the learning rate linearly from zero to the peak during warmup, then decrease it linearly to zero."""
     return transformers.get_linear_schedule_with_warmup(optimizer, num_warmup_steps, num_steps)
 
 
 def cosine(optimizer: Optimizer, *, num_steps: int, num_warmup_steps: int) -> LRScheduler:
-    """Increase the rate linearly from zero to the peak, then decrease it to zero along half a cosine."""
+    """Increase the learning rate linearly to the peak during warmup, then decrease it to zero along half a cosine."""
     return transformers.get_cosine_schedule_with_warmup(optimizer, num_warmup_steps, num_steps)
 
 
 def constant(optimizer: Optimizer, *, num_steps: int, num_warmup_steps: int) -> LRScheduler:
-    """Increase the rate linearly from zero to the peak, then keep it constant."""
+    """Increase the learning rate linearly from zero to the peak during warmup, then keep it constant."""
     return transformers.get_constant_schedule_with_warmup(optimizer, num_warmup_steps)
 
 
@@ -127,8 +127,9 @@ def onecycle(
 ) -> LRScheduler:
     """Build PyTorch's `OneCycleLR` with the optimizer's `lr` as the peak (Smith & Topin 2018).
 
-    The peak is at the last warmup step, but not before step 2 and not at the last step: `OneCycleLR` divides by zero if
-    one side of the peak has no step. Without warmup steps, or with fewer than three steps, the rate only decreases.
+    The learning rate peaks at the last warmup step. The peak is never before step 2 or at the last step, because
+    `OneCycleLR` divides by zero if no step comes before or after the peak. Without warmup steps, or with fewer than
+    three steps, the learning rate only decreases.
     """
     peak_step = 0 if num_warmup_steps == 0 or num_steps < 3 else min(max(num_warmup_steps, 2), num_steps - 1)
     return OneCycleLR(
@@ -159,13 +160,13 @@ def state_of(optimizer: Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def load_state(optimizer: Optimizer, tensors: Mapping[str, Tensor], rest: Mapping[str, Any]) -> None:
-    """Load a state from `state_of` into an optimizer. Raise ValueError if the parameters differ."""
+    """Load a state from `state_of` into an optimizer. Raise ValueError if it does not fit the parameters."""
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     state: dict[int, dict[str, Any]] = {}
     for key, value in [*tensors.items(), *rest["scalars"].items()]:
         index, name = key.split("/")
         if int(index) not in range(len(parameters)):
-            raise ValueError(f"there is no parameter for {key}")
+            raise ValueError(f"the optimizer has no parameter for {key}")
         shape = parameters[int(index)].shape
         # Step counts and Adafactor's row and column statistics are smaller than their parameter.
         if isinstance(value, Tensor) and torch.broadcast_shapes(value.shape, shape) != shape:

@@ -25,7 +25,7 @@ NUM_MISTAKES = 50  # rows of the W&B table of test mistakes
 
 
 def log_start(run: Run) -> None:
-    """Log the model, the data and the number of steps. Warn about text that is truncated or unknown."""
+    """Log the model, the data and the number of steps. Warn about truncated documents and unknown tokens."""
     config, corpus, trainer, backbone = run.config, run.corpus, run.trainer, run.backbone
     for note in corpus.notes:
         logger.info(note)
@@ -50,7 +50,7 @@ def log_start(run: Run) -> None:
 
 
 def record_predictions(run: Run, probabilities: Mapping[str, NDArray[np.float64]]) -> dict[str, Predictions]:
-    """Write the predictions on each split to the run folder, and return them."""
+    """Write the predictions for each split to the run folder, and return the predictions."""
     label_names, predictions = run.corpus.label_names, {}
     for split, probabilities_NC in probabilities.items():
         found = predictions_of(run.corpus.splits[split], run.tokens[split], probabilities_NC, label_names)
@@ -60,9 +60,9 @@ def record_predictions(run: Run, probabilities: Mapping[str, NDArray[np.float64]
 
 
 def result_of(run: Run, predictions: Mapping[str, Predictions], latency_ms: Mapping[str, float]) -> dict[str, Any]:
-    """Return the content of `result.json` for a finished run. Times are in seconds, memory is in MB (10^6 bytes).
+    """Return the content of `result.json` for a finished run. `train_seconds` is in seconds, memory in MB (10^6 bytes).
 
-    `latency_ms` holds the percentiles of the latency of single documents (`measure_latency`; a run times 25 of them).
+    `latency_ms` contains percentiles in milliseconds from `measure_latency`, which times 25 single documents per run.
     The rows of `test/confusion_matrix` are the true classes. The predictions must already be on disk, because the
     result contains their checksums.
     """
@@ -105,9 +105,9 @@ def result_of(run: Run, predictions: Mapping[str, Predictions], latency_ms: Mapp
 
 
 def worst_mistakes(run: Run, predictions: Predictions) -> list[dict[str, str | float]]:
-    """Return the misclassified test documents, the most confident predictions first, as rows of the W&B table.
+    """Return up to NUM_MISTAKES misclassified test documents as rows of a W&B table, most confident predictions first.
 
-    A row has `id`, `text`, `label`, `prediction` and the `probability` of the prediction. At most NUM_MISTAKES rows.
+    Each row has `id`, `text`, `label`, `prediction` and the `probability` of the prediction.
     """
     documents, label_names = run.corpus.test, run.corpus.label_names
     predicted = predictions.predicted
@@ -126,7 +126,7 @@ def worst_mistakes(run: Run, predictions: Predictions) -> list[dict[str, str | f
 
 
 def log_result(folder: RunFolder, result: Mapping[str, Any]) -> None:
-    """Log the result, the folder that contains it, and the next command."""
+    """Log the result, the run folder, and a command to run next."""
     standard_error = (result["test/accuracy"] * (1 - result["test/accuracy"]) / result["test_documents"]) ** 0.5
     watched = " (the test split was also evaluated during training)" if result["watched_test"] else ""
     logger.info(
@@ -140,6 +140,4 @@ def log_result(folder: RunFolder, result: Mapping[str, Any]) -> None:
         f"  trained in {result['train_seconds']:.0f} s, {result['documents_per_second']:.1f} documents/s, "
         f"peak memory {result['peak_memory_mb']:,.0f} MB; saved in {folder.path}"
     )
-    logger.info(
-        f"  next: python -m imdbcls.evaluate {folder.path}, or train with another head or seed into {folder.study}"
-    )
+    logger.info(f"  next: python -m imdbcls.evaluate {folder.path}, or train another head or seed in {folder.study}")

@@ -39,7 +39,7 @@ class Run:
 
     @property
     def model(self) -> Classifier:
-        """The evaluation model, which is also saved as the best."""
+        """The evaluation model. Its weights from the best epoch are saved."""
         return self.trainer.evaluation_model.model
 
     @cached_property

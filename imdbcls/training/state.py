@@ -36,7 +36,7 @@ class Step(NamedTuple):
 
 @dataclass
 class StepMeter:
-    """Metrics since the last logged record. A loss is the mean over the documents of a step."""
+    """Metrics since the last log record. Each loss is the mean over the documents of one step."""
 
     losses: list[float] = field(default_factory=list)
     documents: int = 0
@@ -53,7 +53,7 @@ class StepMeter:
 
 @dataclass
 class TrainState:
-    """The progress of training. Together with weights, optimizer and schedule it allows an exact resume."""
+    """The progress of training. With the weights, the optimizer and the schedule, it is enough for an exact resume."""
 
     step: int = 0  # optimizer steps taken
     epoch: int = 0  # epochs finished, including their validation
@@ -62,22 +62,22 @@ class TrainState:
     best_loss: float = math.inf  # on validation, in the best epoch; decides between equal accuracies
     documents: int = 0
     tokens: int = 0  # without padding
-    train_seconds: float = 0.0  # in training steps only, without evaluation and saving
+    train_seconds: float = 0.0  # time in training steps, without evaluation and saving
     log_bytes: int = 0  # length of metrics.jsonl
-    log_sha256: str = ""  # of the first log_bytes of metrics.jsonl
+    log_sha256: str = ""  # hash of the first `log_bytes` bytes of metrics.jsonl
     micro_batch_size: int = 0  # from the config, or smaller if memory ran out
-    changes: list[str] = field(default_factory=list)  # hardware or software changes, found when the run was resumed
+    changes: list[str] = field(default_factory=list)  # hardware or software changes between interruption and resume
 
 
 class Saver:
     """Save the state of a training run to `folder/last` and `folder/best`, and restore it.
 
     A checkpoint must have the same `resume_key` (plain JSON values) as the run that resumes from it. The `environment`,
-    for example the number of threads, may differ. The last bits may then differ from those of an uninterrupted run, so
-    differences are logged and recorded.
+    for example the number of threads, may differ. The last bits of the result may then differ from an uninterrupted
+    run, so changes of the environment are logged and recorded.
 
-    A thread writes a copy of the state while training continues. After a write error, nothing more is written, and the
-    next call raises that error.
+    A thread writes a copy of the state while training continues. After a write error, nothing more is written, and a
+    later `save` or `wait` raises the error.
     """
 
     def __init__(
@@ -107,7 +107,7 @@ class Saver:
     def save(self, state: TrainState, meter: StepMeter) -> None:
         """Write `last`: the weights, their EMA, the optimizer, the schedule and the progress.
 
-        All losses must have been fetched from the device, so that no checkpoint follows a NaN loss.
+        All losses must be fetched from the device before this call, so that no checkpoint is saved after a NaN loss.
         """
         assert not meter.unread, f"the losses of {len(meter.unread)} steps have not been checked for NaN"
         state.log_bytes, state.log_sha256 = self.metrics_log.sync()
@@ -138,7 +138,7 @@ class Saver:
             self._writing.pop(0).result()
 
     def _write(self, folder: Path, tensors: Mapping[str, Mapping[str, Tensor]], state: Mapping[str, Any]) -> None:
-        """Start writing a checkpoint in the thread. At most two copies are in memory: wait for the older one first."""
+        """Start writing a copy of a checkpoint in the thread. Wait first if two earlier copies are still unwritten."""
         while len(self._writing) > 1:
             self._writing.pop(0).result()
         copies = {
@@ -150,11 +150,11 @@ class Saver:
 
     def _write_now(self, folder: Path, tensors: Mapping[str, Mapping[str, Tensor]], state: str) -> None:
         if self._error is not None:
-            raise self._error  # do not write a `last` that is newer than a `best` that failed
+            raise self._error  # writing `best` may have failed, and `last` must not be newer than `best`
         try:
             checkpoint.save(folder, tensors, json.loads(state))
             if folder == self.last:
-                checkpoint.remove_previous(self.best)  # only the previous `last` may have needed it
+                checkpoint.remove_previous(self.best)  # only the previous `last` needed the previous `best`
         except BaseException as error:
             self._error = error
             raise
@@ -162,11 +162,11 @@ class Saver:
     def load_best(self, state: TrainState) -> None:
         """Load the best weights into the evaluation model, and add the weights of a frozen encoder to `best`.
 
-        Called at the end of training.
+        Call this at the end of training.
         """
         self.wait()
         best = self._best_checkpoint(state)
-        checkpoint.move_to(best, self.best)  # after a kill between two renames it may be .new or .old
+        checkpoint.move_to(best, self.best)  # it is .new or .old if a save was killed between two renames
         model = self.evaluation_model.model
         model.load_state_dict({**model.state_dict(), **best.tensors["model"]})
         if best.tensors["model"].keys() != model.state_dict().keys():
@@ -196,13 +196,13 @@ class Saver:
             losses = [float(loss) for loss in saved.state["meter"]["losses"]]
             meter = StepMeter(**{**saved.state["meter"], "losses": losses})
             epochs_done = state.step / steps_per_epoch
-            assert 0 <= state.epoch <= epochs_done <= min(state.epoch + 1, epochs), "the step"
-            assert state.log_bytes >= 0, "the length of the log"
+            assert 0 <= state.epoch <= epochs_done <= min(state.epoch + 1, epochs), "its step and epoch do not match"
+            assert state.log_bytes >= 0, "the length of its log is negative"
         except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, AssertionError) as error:
             raise CheckpointError(f"{saved.folder} does not fit this run: {error}.") from error
         if state.best_epoch > 0:
-            # After a kill between the two saves at the end of an epoch, `best` may be newer than `last`. The matching
-            # weights are then in `best.old`.
+            # If the process was killed between the two saves at the end of an epoch, `best` may be newer than `last`.
+            # The best weights that belong to `last` are then in `best.old`.
             checkpoint.move_to(self._best_checkpoint(state), self.best)
         checkpoint.move_to(saved, self.last)
         self.metrics_log.rewind(state.log_bytes, state.log_sha256)
@@ -210,11 +210,11 @@ class Saver:
         return state, meter, saved.folder
 
     def _require_structure(self, saved: Checkpoint) -> None:
-        """Raise CheckpointError unless the state has exactly the keys, lengths and types that this version saves."""
+        """Raise CheckpointError if the keys, lengths or types in the state are not those that this version saves."""
         _, settings = optim.state_of(self.optimizer)
         expected: dict[str, Any] = {
             "resume_key": self.resume_key,
-            "environment": ANYTHING,  # checked below, because an older version recorded fewer keys
+            "environment": ANYTHING,  # checked separately below, because older versions recorded fewer keys
             "train": asdict(TrainState()),
             "meter": StepMeter().saved_fields(),
             "optimizer": settings,
@@ -225,7 +225,7 @@ class Saver:
         problems = list(structure_differences(saved.state, expected))
         found = saved.state.get("environment")
         if not isinstance(found, Mapping) or not all(isinstance(value, str) for value in found.values()):
-            problems.append("environment has another type")
+            problems.append("environment has the wrong type")
         for problem in problems:
             raise CheckpointError(
                 f"{saved.folder / checkpoint.STATE} was not written by this version of imdbcls: {problem}."
@@ -236,13 +236,13 @@ class Saver:
         if changes:
             change = "; ".join(changes)
             logger.warning(
-                f"{change}: the result may differ from that of an uninterrupted run in the last bits; result.json "
-                "records the change."
+                f"{change}: the last bits of the result may differ from an uninterrupted run. result.json records this "
+                "change."
             )
             state.changes.append(f"after step {state.step}: {change}")
 
     def _without_frozen(self, model: Classifier) -> dict[str, Tensor]:
-        """Return the model's weights, without the encoder's if it is frozen. Only the final `best` has those."""
+        """Return the model's weights, without the weights of a frozen encoder, which only the final `best` contains."""
         weights = model.state_dict()
         if not self.model.encoder_is_frozen:
             return weights
@@ -259,14 +259,14 @@ class Saver:
         )
         if best is None:
             raise CheckpointError(
-                f"{self.best} does not contain the best weights so far, those of epoch {state.best_epoch}. "
+                f"{self.best} does not contain the best weights so far (epoch {state.best_epoch}). "
                 f"{checkpoint.remedy(self.best.parent.parent)}"
             )
         return best
 
 
 def structure_differences(found: Any, expected: Any, path: str = "") -> Iterator[str]:
-    """Yield the differences in keys, lengths and types between a value from JSON and the expected one."""
+    """Yield the differences in keys, lengths and types between a value from JSON and the expected value."""
     if expected is ANYTHING:
         return
     if isinstance(expected, Mapping) and isinstance(found, Mapping):
@@ -285,4 +285,4 @@ def structure_differences(found: Any, expected: Any, path: str = "") -> Iterator
         if not isinstance(found, int | float) or isinstance(found, bool):
             yield f"{path[:-1]} is not a number"
     elif type(found) is not type(expected):
-        yield f"{path[:-1]} has another type"
+        yield f"{path[:-1]} has the wrong type"

@@ -36,13 +36,13 @@ from imdbcls.training.state import Saver, Step, StepMeter, TrainState
 
 logger = logging.getLogger(__name__)
 
-# The host queues work on the GPU and does not wait for it, except to read a value. So losses are read later, at the
-# latest after this many steps.
+# The host queues work on the GPU and waits for it only to read a value. So losses are read later, after at most this
+# many steps.
 MAX_UNREAD_STEPS = 100
 
 
 class NonFiniteError(UserError):
-    """An error for a loss or gradient that is NaN or infinite. Nothing is saved after that step."""
+    """Raised if the loss or the gradient of a step is NaN or infinite. No checkpoint is saved after that step."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class TrainerSettings:
     - `max_grad_norm`: gradients are clipped to this norm (None: no clipping).
     - `log_every`: the number of steps between two records of the training metrics.
     - `save_every_minutes`: the time between checkpoints within an epoch (None: only at the end of an epoch).
-    - `watch_test`: evaluate the test split after each epoch. The metrics are only logged, never used.
+    - `watch_test`: evaluate the test split after each epoch. The metrics are only logged; no decision uses them.
     """
 
     epochs: int
@@ -71,7 +71,7 @@ class TrainerSettings:
 
 
 class Trainer:
-    """Train a model and keep the weights with the best validation accuracy.
+    """Train a model and save the weights with the best validation accuracy.
 
     The steps update `evaluation_model.trained`; `evaluation_model.model` is evaluated and saved as the best.
 
@@ -107,7 +107,8 @@ class Trainer:
         self.stop = stop
         self.num_steps = settings.epochs * batches.train.steps_per_epoch
         self.max_grad_norm = math.inf if settings.max_grad_norm is None else settings.max_grad_norm
-        # A step can be interrupted and repeated if the forward pass does not change the model: if it has no buffers.
+        # A step can be interrupted and repeated only if the forward pass does not change the model. A model without
+        # buffers is not changed.
         self.steps_are_repeatable = self.model.state_dict().keys() == {
             name for name, _ in self.model.named_parameters()
         }
@@ -121,7 +122,7 @@ class Trainer:
     def fit(self, tracker: Tracker) -> None:
         """Train from the current `state` to the last epoch, then load the best weights.
 
-        Raises NonFiniteError if the loss or the gradient is NaN or infinite. If a signal asks to stop, saves a
+        Raises NonFiniteError if the loss or the gradient is NaN or infinite. If a signal requests a stop, saves a
         checkpoint and raises Interrupted.
         """
         minutes, steps_per_epoch = self.settings.save_every_minutes, self.batches.train.steps_per_epoch
@@ -164,7 +165,7 @@ class Trainer:
 
     @property
     def is_finished(self) -> bool:
-        """Whether all epochs are done, or `patience` epochs have passed since the best one."""
+        """Whether all epochs are done, or `patience` epochs have passed since the best epoch."""
         epochs, patience = self.settings.epochs, self.settings.patience
         return self.state.epoch >= min(epochs, self.state.best_epoch + (epochs if patience is None else patience))
 
@@ -190,9 +191,9 @@ class Trainer:
     def accumulate_gradient(self, batch: Batch) -> Tensor | None:
         """Compute the gradient of the batch's mean loss, one micro-batch at a time, and return the loss.
 
-        Returns None if memory runs out. Only the gradients then hold tensors of the attempt, and `halve_micro_batch`
-        frees them. Raises Interrupted if a signal asks to stop, because a step may take a minute on a CPU. At that
-        point the weights, the optimizer and the counters are still in the state after the previous step.
+        If memory runs out, returns None; `halve_micro_batch` then frees the gradients, the only tensors that remain of
+        the failed attempt. If a signal requests a stop, raises Interrupted without finishing the step, because a step
+        can take a minute on a CPU. The weights, the optimizer and the counters have not changed since the last step.
         """
         seed_everything_at(self.settings.seed, self.state.step)
         loss_sum = torch.zeros((), device=self.hardware.device)
@@ -220,13 +221,13 @@ class Trainer:
         self.state.micro_batch_size = (tried + 1) // 2
         logger.warning(
             f"step {self.state.step + 1}: not enough memory for a micro-batch of {tried} documents; continuing with "
-            f"{self.state.micro_batch_size}. The gradient of a step is still that of {num_documents} documents."
+            f"{self.state.micro_batch_size}. Each step still uses all {num_documents} documents of its batch."
         )
 
     def fetch_metrics(self) -> None:
         """Fetch the unread losses and gradient norms from the device, in one transfer that waits for the device.
 
-        Raises NonFiniteError at the first value that is NaN or infinite. It is called before each save.
+        Raises NonFiniteError at the first value that is NaN or infinite. Call this before each save.
         """
         steps, self.meter.unread = self.meter.unread, []
         if not steps:
@@ -256,7 +257,7 @@ class Trainer:
         self.progress.step(state.step, state.epoch + 1)
 
     def count_time(self, seconds: float) -> None:
-        """Add the time of a step, including collating. On a GPU, only the total since the last record is meaningful."""
+        """Add the time of a step, including collating. On a GPU, only the sum over many steps is meaningful."""
         self.state.train_seconds += seconds
         self.meter.seconds += seconds
 
@@ -265,7 +266,7 @@ class Trainer:
         return self.state.step % self.settings.log_every == 0
 
     def pop_train_metrics(self) -> dict[str, float]:
-        """Return the metrics since the last record and reset the meter; return {} if no record is due."""
+        """Return the metrics since the last log record and reset the meter; return {} if no record is due."""
         if not self.log_is_due:
             return {}
         meter, self.meter = self.meter, StepMeter()
@@ -310,7 +311,7 @@ class Trainer:
         self.saver.save(state, self.meter)
 
     def predict_split(self, split: str, batches: EvalBatches) -> NDArray[np.float64]:
-        """Return probabilities_NC of a split; raise Interrupted if a signal asks to stop."""
+        """Return probabilities_NC of a split; raise Interrupted if a signal requests a stop."""
         with self.stop.interruptible():  # evaluation changes no state, so it can be interrupted at any point
             return predict_probabilities(
                 self.evaluation_model.model, batches, self.hardware, self.progress.for_split(split)
@@ -327,7 +328,7 @@ class Trainer:
         return {"validation": validation, "test": self.predict_split("test", self.batches.test)}
 
     def resume(self) -> int | None:
-        """Continue from the newest valid checkpoint; return its step, or None if there is none."""
+        """Continue from the newest valid checkpoint. Return its step, or None if there is no checkpoint."""
         restored = self.saver.restore(self.batches.train.steps_per_epoch, self.settings.epochs)
         if restored is None:
             return None

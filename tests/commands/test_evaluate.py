@@ -65,7 +65,7 @@ ALTERATIONS: list[tuple[Callable[[Path], object], str]] = [
     (alter_weights, "differs in size or sha256"),
     (lambda run: (run / "checkpoints" / "best" / "model.safetensors").unlink(), "model.safetensors is missing"),
     (lambda run: shutil.rmtree(run / "checkpoints" / "best"), "best"),
-    (alter_result, "The documents are not those of the run: the split hash"),
+    (alter_result, "The documents differ from the run's documents: the split hash"),
     (fail, "does not contain a finished run"),
     (lambda run: (run / "result.json").unlink(), "result.json"),
     (lambda run: (run / "config.yaml").unlink(), "config.yaml is missing"),
@@ -127,5 +127,5 @@ def test_file_argument_error_suggests_the_command(launch: Launch, tmp_path: Path
     for arguments in (("some/run", "other.csv"), ("some/run", "--split", "test", "other.csv")):
         done = launch(tmp_path, "evaluate", *arguments, expect=2)
         (line,) = done.stderr.splitlines()
-        assert line.startswith("imdbcls: other.csv: evaluate takes one run folder")
+        assert line.startswith("imdbcls: other.csv: evaluate accepts one run folder")
         assert line.endswith("use: python -m imdbcls.predict some/run --file FILE")

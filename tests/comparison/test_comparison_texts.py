@@ -61,7 +61,7 @@ def test_private_file_named_by_an_untrusted_run_is_not_shown(
     ids = list(make_corpus(read_files(**source), **SETTINGS).test.ids)
     study = study_on(tmp_path, {"name": "files", "source": source}, "0123456789abcdef", ids)
     assert main([str(study)]) == 0
-    assert "not those of the run: their split_hash differs" in capsys.readouterr().err
+    assert "differ from the run's documents: the split hash is different" in capsys.readouterr().err
     written = [path for path in study.rglob("comparison*") if path.is_file()]
     assert len(written) == 4
     assert not [path for path in written if SECRET in path.read_text(encoding="utf-8")]

@@ -40,7 +40,7 @@ def test_show_mode_allows_missing_values() -> None:
     assert examine(["data=files"], "show").mistakes == []
     assert examine(["data=files"], "run").mistakes == ["data.train has no value: set data.train=..."]
     (found,) = examine(["head=cls,mean"], "show").mistakes
-    assert found == "head=cls,mean gives several values: --cfg and --info show one run, so give one value."
+    assert found == "head=cls,mean has several values: --cfg and --info show one run, so set one value."
 
 
 @pytest.mark.parametrize(

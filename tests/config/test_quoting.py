@@ -93,7 +93,7 @@ def test_class_weights_take_any_class_names(tmp_path: Path) -> None:
     for wrong in ("{a:1,'ж':'5'}", "{}", "{a:0}", "{ж:-1}", "{ж}"):
         with pytest.raises(UserError, match="one number above 0 per class"):
             weights(wrong)
-    with pytest.raises(UserError, match="names the class '1' twice"):
+    with pytest.raises(UserError, match="contains the class '1' twice"):
         weights("{1:1,'1.0':2}")
     (tmp_path / "experiment").mkdir()
     recipe = "# @package _global_\nloss:\n  class_weights: {0: 1, 2.0: 5, true: 2, день: 3}\n"

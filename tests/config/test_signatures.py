@@ -65,7 +65,7 @@ def test_constraints_are_read_from_source() -> None:
     assert allows(0, dropout) and allows(0.5, dropout)
     assert not any(allows(value, dropout) for value in (1, -0.1, "0.5", True, None, [0.1]))
     betas = own_signature("imdbcls.training.optim.Lion").parameters["betas"].hint  # type: ignore[union-attr]
-    assert describe(betas) == "a list, [a,b], each a number from 0 to below 1"
+    assert describe(betas) == "a list such as [a,b] in which each item is a number from 0 to below 1"
     assert allows([0.9, 0.99], betas) and not allows([0.9], betas) and not allows([0.9, 2], betas)
     delimiter = own_signature("imdbcls.data.files.read_files").parameters["delimiter"].hint  # type: ignore[union-attr]
     assert describe(delimiter) == "one of auto, comma, semicolon, tab, pipe"  # defined in another module
@@ -177,9 +177,9 @@ ODD_ARGUMENTS = {
     "width=0": "a whole number of at least 1",  # checked although the annotation of `unknown` cannot be evaluated
     "unknown=3": None,
     "sizes=[[1,2]]": None,  # YAML has no tuples
-    "sizes=[[1,a]]": "a list, [a,b]",
+    "sizes=[[1,a]]": "a list such as [a,b]",
     "even=3": "a whole number, a multiple of 2",
-    "words=[a]": "a list, [a,b], of length 2 or more",
+    "words=[a]": "a list such as [a,b], of length 2 or more",
     "path=a/b": None,
     "path=[1]": "of type Path",
     "mode=fast": None,

@@ -134,7 +134,7 @@ def test_split_mistakes_are_reported() -> None:
     for changed, sentence in (
         (
             {"validation_fraction": 0.0},
-            "data.validation_fraction=0.0, the share of train that becomes val.*, is not between",
+            "data.validation_fraction=0.0 must be between 0 and 1: it is the share of train that becomes val",
         ),
         ({"validation_fraction": 1.0}, "must be between 0 and 1"),
         ({"train_limit": 0}, "data.train_limit=0 must be at least 1"),

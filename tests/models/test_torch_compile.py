@@ -70,7 +70,7 @@ def test_first_token_only_is_compiled(counter: CompileCounterWithBackend, monkey
     ("settings", "message"),
     [
         ((), r"compile=true and backbone\.fast=true cannot be combined on the CPU"),
-        (("backbone.fast=false",), r"compile=true needs a C\+\+ compiler on the CPU: .*CXX"),
+        (("backbone.fast=false",), r"On the CPU, compile=true needs a C\+\+ compiler: .*CXX"),
     ],
 )
 def test_unavailable_compilation_raises_user_error(

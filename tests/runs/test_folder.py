@@ -85,7 +85,7 @@ def test_predictions_are_read_as_written_and_are_read_only(tmp_path: Path) -> No
         ({"label_names": '["no", "yes"]', "format_version": "1"}, ("no", "yes")),
         ({"label_names": '["no", "no"]'}, ("0", "1")),
         ({"label_names": "[" * 100_000}, ("0", "1")),
-        ({"format_version": "2"}, "was written by a newer version of imdbcls (format_version 2; this one reads 1)"),
+        ({"format_version": "2"}, "was written by a newer version of imdbcls (format_version 2; this version reads 1)"),
         ({"format_version": "one"}, "has format_version one, which is not a whole number"),
     ],
 )
@@ -147,7 +147,7 @@ def test_damaged_result_is_kept_under_another_name(
     assert run.open_for_training() is None
     assert not (run.path / "result.json").exists()
     assert (run.path / "result.json.old-2").read_bytes() == record
-    assert "The old result.json is kept as result.json.old-2" in capsys.readouterr().err
+    assert "The old result.json was renamed to result.json.old-2" in capsys.readouterr().err
     assert run.open_for_training() is None and capsys.readouterr().err == ""
 
 

@@ -64,8 +64,8 @@ def test_every_json_and_parquet_file_has_its_version(finished_runs: Path) -> Non
 
 OTHER_VERSIONS: dict[str, tuple[Any, str]] = {
     "none": (None, "was written by an earlier version of imdbcls (no format_version)"),
-    "newer": (2, "was written by a newer version of imdbcls (format_version 2; this one reads 1)"),
-    "older": (0, "was written by an earlier version of imdbcls (format_version 0; this one reads 1)"),
+    "newer": (2, "was written by a newer version of imdbcls (format_version 2; this version reads 1)"),
+    "older": (0, "was written by an earlier version of imdbcls (format_version 0; this version reads 1)"),
     "a string": ("1\x1b[2J", "has format_version 1\\x1b[2J, which is not a whole number"),
     "a boolean": (True, "has format_version True, which is not a whole number"),
 }
@@ -109,8 +109,8 @@ def test_runs_with_other_versions_are_left_out_with_one_sentence(tmp_path: Path)
     assert list(found.left_out) == [
         "cls-s0, cls-s1, cls-s2 are left out: their result.json was written by an earlier version of imdbcls (no "
         "format_version). Compare them with the version of imdbcls that trained them, or train them again.",
-        "lstm-s1 is left out: its result.json was written by a newer version of imdbcls (format_version 2; this one "
-        "reads 1). Compare it with the version of imdbcls that trained it, or train it again.",
+        "lstm-s1 is left out: its result.json was written by a newer version of imdbcls (format_version 2; this "
+        "version reads 1). Compare it with the version of imdbcls that trained it, or train it again.",
     ]
     for path in study.glob("*/result.json"):
         set_version(path, None)

@@ -84,10 +84,16 @@ UNUSABLE: dict[str, tuple[Callable[[Path], object], str]] = {
     "one key lost": (lose("test/accuracy"), "result.json has no test/accuracy"),
     "two keys lost": (lose("split_hash", "val/accuracy"), "has no split_hash, val/accuracy"),
     "no status": (lose("status"), "has no status"),
-    "a text for a number": (lambda run: alter(run, **{"test/accuracy": "0.9"}), "has '0.9' as test/accuracy"),
-    "NaN": (lambda run: alter(run, **{"val/accuracy": float("nan")}), "has nan as val/accuracy"),
-    "more than all": (lambda run: alter(run, **{"test/accuracy": 95.3}), "has 95.3 as test/accuracy"),
-    "a fraction of a seed": (lambda run: alter(run, seed=0.5), "has 0.5 as seed"),
+    "a text for a number": (
+        lambda run: alter(run, **{"test/accuracy": "0.9"}),
+        "has the invalid value '0.9' for test/accuracy",
+    ),
+    "NaN": (lambda run: alter(run, **{"val/accuracy": float("nan")}), "has the invalid value nan for val/accuracy"),
+    "more than all": (
+        lambda run: alter(run, **{"test/accuracy": 95.3}),
+        "has the invalid value 95.3 for test/accuracy",
+    ),
+    "a fraction of a seed": (lambda run: alter(run, seed=0.5), "has the invalid value 0.5 for seed"),
     "one class": (lambda run: alter(run, label_names=["all"]), "has ['all'] as label_names, which is not a list"),
     "a class twice": (lambda run: alter(run, label_names=["bad", "bad"]), "has 'bad' more than once in label_names"),
 }
@@ -118,7 +124,7 @@ def test_training_again_repairs_an_unusable_result_without_training(
     assert {key: again.result[key] for key in same} == {key: before[key] for key in same}
     assert (copied / "result.json.old-1").read_bytes() == damaged, "nothing is lost"
     messages = capsys.readouterr().err
-    assert "warning:" in messages and UNUSABLE[damage][1] in messages and "kept as result.json.old-1" in messages
+    assert "warning:" in messages and UNUSABLE[damage][1] in messages and "renamed to result.json.old-1" in messages
     assert "is already done" not in messages
     train_again(copied)
     assert "is already done" in capsys.readouterr().err

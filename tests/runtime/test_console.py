@@ -37,7 +37,7 @@ def test_log_level_is_read_from_the_environment(tmp_path: Path) -> None:
     assert lines and all(line.startswith("warning: ") for line in lines)
     done = run_module(tmp_path, "imdbcls.doctor", environment={**os.environ, "IMDBCLS_LOG_LEVEL": "loud"})
     assert done.returncode == 2 and done.stdout == ""
-    assert done.stderr == "imdbcls: IMDBCLS_LOG_LEVEL=LOUD is not a level: use DEBUG, INFO, WARNING or ERROR.\n"
+    assert done.stderr == "imdbcls: IMDBCLS_LOG_LEVEL=LOUD is not a log level: use DEBUG, INFO, WARNING or ERROR.\n"
 
 
 NOTEBOOK = """
