@@ -1,7 +1,7 @@
 """The tables of a comparison, each of which answers one question. All views show the same tables."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from imdbcls.comparison.metrics import METRICS, Metric
 from imdbcls.comparison.results import Comparison, GroupSummary, MetricSummary, PairResult, PartAccuracy
@@ -42,8 +42,18 @@ def tables_of(comparison: Comparison) -> list[Table]:
     tables = [ranking(comparison)]
     if pairs:
         tables += [differences(comparison), flips(pairs)]
-    tables += [costs(comparison), calibration(groups), *parts(groups)]
-    return tables
+    if any(value is not None for group in groups for value in group.cost.values()):
+        tables.append(costs(comparison))
+    if any(group.calibration is not None for group in groups):
+        tables.append(calibration(groups))
+    return [without_empty_columns(table) for table in [*tables, *parts(groups)]]
+
+
+def without_empty_columns(table: Table) -> Table:
+    """Leave out the columns in which no row has a value."""
+    kept = [i for i in range(len(table.header)) if not table.rows or any(row[i] != NONE for row in table.rows)]
+    header, rows = [table.header[i] for i in kept], [[row[i] for i in kept] for row in table.rows]
+    return replace(table, header=header, rows=rows)
 
 
 def ranking(comparison: Comparison) -> Table:
@@ -74,14 +84,15 @@ def ranking(comparison: Comparison) -> Table:
     covers = "documents and seeds" if all(several) else "documents, and over seeds for groups with several seeds"
     if not any(several):
         covers = "documents only, because seeds were not varied"
-    note = (
-        f"The interval covers the variation over {covers}. Ensemble: probabilities averaged over seeds. Largest class: "
-        f"always predict the class frequencies. {note_on_collapse(groups)} "
-    )
+    note = f"The interval covers the variation over {covers}. "
+    if any(group.ensemble for group in groups):
+        note += "Ensemble: probabilities averaged over seeds. "
+    note += f"Largest class: always predict the class frequencies. {note_on_collapse(groups)} "
     if len(groups) > 2:
         note += f"The {metric.title} of the best of several groups is usually too optimistic. "
-    note += "To tune settings such as lr, use validation accuracy, not test accuracy."
-    return Table("ranking", "Which group is best?", header, rows, note)
+    if any(group.validation_accuracy is not None for group in groups):
+        note += "To tune settings such as lr, use validation accuracy, not test accuracy."
+    return Table("ranking", "Which group is best?", header, rows, note.strip())
 
 
 def note_on_collapse(groups: Sequence[GroupSummary]) -> str:
@@ -193,12 +204,13 @@ def calibration(groups: Sequence[GroupSummary]) -> Table:
     rows = [
         [
             group.name,
-            f"{group.calibration.mean:.4f}",
-            f"{group.calibration.expected:.4f}",
-            p_cell(group.calibration.p),
+            f"{found.mean:.4f}",
+            f"{found.expected:.4f}",
+            p_cell(found.p),
             *(cell for name in ("test/brier", "test/loss") for cell in mean_and_interval(group.metrics.get(name))),
         ]
         for group in groups
+        if (found := group.calibration) is not None
     ]
     header = ["group", "ECE", "if calibrated", "p", "Brier", "95 % interval", "loss", "95 % interval"]
     note = (

@@ -20,14 +20,13 @@ def terminal_text(comparison: Comparison, table_width: int | None = None) -> str
         if table.key == "differences":
             verdicts = [verdict(pair, comparison.metric) for pair in shown_pairs(comparison)]
             blocks.append("Verdicts\n" + "\n".join(wrapped(f"- {sentence}", width) for sentence in verdicts))
-    blocks.append(
-        wrapped(
+    mistakes = f"Documents that every run misclassifies: {len(comparison.wrong_for_all):,}."
+    if comparison.label_errors is not None:
+        mistakes = (
             "Suspected label errors (all groups confidently predict the same class, which is not the label): "
-            f"{len(comparison.label_errors):,}. Documents that every run misclassifies: "
-            f"{len(comparison.wrong_for_all):,}.",
-            width,
+            f"{len(comparison.label_errors):,}. {mistakes}"
         )
-    )
+    blocks.append(wrapped(mistakes, width))
     if comparison.notes:
         blocks.append("Notes\n" + "\n".join(wrapped(f"- {note}", width) for note in comparison.notes))
     return "\n\n".join(blocks)
