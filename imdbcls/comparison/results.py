@@ -248,7 +248,7 @@ class Comparison:
     short_list: tuple[str, ...] | None  # groups that may be the best (Hsu); None: a pair is not tested or has one seed
     baseline: Mapping[str, float]  # metrics of always predicting the class frequencies, by Metric.key
     pairs: tuple[PairResult, ...]  # every pair of groups, in the order of `groups`
-    pareto: Mapping[str, tuple[str, ...]]  # groups on the Pareto front of accuracy and a cost, by key of cost.COSTS
+    pareto: Mapping[str, tuple[str, ...]]  # groups on the Pareto front of the metric and a cost, by key of cost.COSTS
     disagreements: tuple[Disagreement, ...]  # two per pair of groups that have the same test documents
     wrong_for_all: tuple[str, ...]  # ids of documents that every run misclassifies, hardest first
     label_errors: tuple[LabelError, ...] | None  # most certain first; None: a group has no probabilities
