@@ -3,12 +3,12 @@
 Its keys are a public contract: add keys, but do not rename them. Accuracies, differences and intervals are fractions of
 one, never percent. `comparison.results` documents what null means for each field.
 
-- `format_version`, `study`, `file` (name of the predictions file; null: run folders), `headline`, `level` (0.05),
-  `metric` (decides ranks and verdicts), `margin` (of equivalence; null: not tested), `short_list` (groups that may be
-  the best; null: not known), `baseline.{metric}` (always predict the class frequencies), `label_names`,
-  `facts.{name}[]` (what was compared: the distinct values over all runs, see comparison.facts),
-  `settings.{shared, differing}` (config values by dotted key; one per group if they differ; empty: the group does not
-  have this key), `notes` (on runs that were left out and on possible confounds)
+- `format_version`, `study`, `file` (name of the predictions file; null: run folders), `headline`, `paragraph` (for a
+  paper), `level` (0.05), `metric` (decides ranks and verdicts), `margin` (of equivalence; null: not tested),
+  `short_list` (groups that may be the best; null: not known), `baseline.{metric}` (always predict the class
+  frequencies), `label_names`, `facts.{name}[]` (what was compared: the distinct values over all runs, see
+  comparison.facts), `settings.{shared, differing}` (config values by dotted key; one per group if they differ; empty:
+  the group does not have this key), `notes` (on runs that were left out and on possible confounds)
 - `groups[]`, best first: `name`, `head`, `backbone`, `rank`, `seeds`, `num_failed` (runs), `num_documents`,
   `num_clusters`, `max_length`, `watched_test`, `validation_accuracy` (mean over seeds),
   `metrics.{test/accuracy, test/f1, test/auroc, test/ece, test/brier, test/loss}` with `mean`, `std` (over seeds), `n`
@@ -22,7 +22,7 @@ one, never percent. `comparison.results` documents what null means for each fiel
   `learning_curves.{val/accuracy, val/loss}[]` with `epoch`, `mean`, `low`, `high` (lowest and highest seed), `seeds`
 - `pairs[]`, in which `a` ranks above `b`: the fields of `results.PairResult`, its properties `equivalent`,
   `underpowered`, `seeds_varied` and `significant`, and `verdict` (a sentence)
-- `pareto.{cost}`: names of the groups on the Pareto front of accuracy and that cost
+- `pareto.{cost}`: names of the groups on the Pareto front of the metric and that cost
 - `disagreements[]` (`right`, `wrong`, `count`, `ids`), `wrong_for_all` (`count`, `ids`), `label_errors` (`count`,
   `documents[]` with `id`, `label`, `suspected`, `least_confidence`). The lists of ids and documents contain at most 200
   entries; `count` is the total (null in `label_errors`: a group has no probabilities)
@@ -45,6 +45,7 @@ from imdbcls.comparison.results import (
     PartAccuracy,
 )
 from imdbcls.comparison.verdicts import LEVEL
+from imdbcls.comparison.views.paragraph import paragraph
 from imdbcls.comparison.views.wording import headline, verdict
 from imdbcls.printable import json_pretty
 from imdbcls.runs.format_version import COMPARISON, FORMAT_VERSION
@@ -64,6 +65,7 @@ def document_of(comparison: Comparison) -> dict[str, Any]:
         "study": comparison.study,
         "file": comparison.file,
         "headline": headline(comparison),
+        "paragraph": paragraph(comparison),
         "level": LEVEL,
         "metric": comparison.metric.key,
         "margin": comparison.margin,
