@@ -55,7 +55,7 @@ class FinishedRun:
             found = read_predictions(path)
         except BadPredictionsError as error:
             raise UserError(f"{self.folder}: {error} ({path.name}).") from error
-        if found.probabilities.shape[1] != len(self.label_names):
+        if found.known_probabilities.shape[1] != len(self.label_names):
             raise UserError(f"{path} and result.json do not have the same number of classes.")
         return replace(found, label_names=self.label_names)
 

@@ -50,7 +50,7 @@ def compare(options: argparse.Namespace) -> None:
     from imdbcls.comparison.views.paper_figures import paper_figures, require_matplotlib
     from imdbcls.comparison.views.reading_list import reading_list
     from imdbcls.comparison.views.svg_figures import drawings_of
-    from imdbcls.comparison.views.terminal import terminal_text
+    from imdbcls.comparison.views.terminal import STYLES, files_text, terminal_summary, terminal_text
 
     if options.figures:
         require_matplotlib()
@@ -63,11 +63,12 @@ def compare(options: argparse.Namespace) -> None:
     folder = options.output or options.study
     write_files(folder, comparison, drawings, page, paper_figures(figures) if options.figures else {})
     with entry.stdout_is_secondary():  # if stdout is closed, --wandb and --report must still work
-        text = terminal_text(comparison, columns_of(sys.stdout))
-        write_out(
-            f"{text}\n\nWrote {folder / 'comparison.html'} (open it in a browser), and .json, .md, .csv and figures "
-            "next to it."
-        )
+        columns = columns_of(sys.stdout)
+        if options.full:
+            text = f"{terminal_text(comparison, columns)}\n\n{files_text(folder)}"
+        else:
+            text = terminal_summary(comparison, folder, columns)
+        write_out(text, STYLES)
         if options.wandb or options.report:
             from imdbcls.tracking.log_comparison import log_comparison, tracker_settings
             from imdbcls.tracking.wandb_report import create_report
@@ -97,6 +98,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         help="equivalence margin: in points for accuracy, f1 and auroc, in the unit of the metric for brier and loss "
         "(default: 0.3 points for accuracy and f1; else equivalence is not tested)",
     )
+    parser.add_argument("--full", action="store_true", help="print all tables, verdicts and notes, not only a summary")
     parser.add_argument("--output", type=Path, help="folder to write to (default: the study folder)")
     parser.add_argument(
         "--figures",

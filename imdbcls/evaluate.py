@@ -111,7 +111,7 @@ def evaluate(
         )
     documents = corpus.test if split == "test" else corpus.validation
     predictions, _ = finished.predict(documents, on_progress=Progress(config.progress).for_split(split))
-    labels_N, probabilities_NC = predictions.true_labels, predictions.probabilities
+    labels_N, probabilities_NC = predictions.true_labels, predictions.known_probabilities
     metrics = {f"{SPLITS[split]}/{name}": value for name, value in metrics_of(labels_N, probabilities_NC).items()}
     confusion = confusion_matrix(labels_N, predictions.predicted, len(corpus.label_names))
     if (warning := accuracy_warning(confusion, corpus.label_names)) is not None:

@@ -141,7 +141,7 @@ def answer(chunk: Sequence[Item], run: "FinishedRun", write: Write) -> "list[Tok
     if texts:
         predictions, counts_of_chunk = run.predict_with_counts(texts)
         counts = [counts_of_chunk]
-        found = zip(predictions.names, predictions.probabilities.tolist(), strict=True)
+        found = zip(predictions.names, predictions.known_probabilities.tolist(), strict=True)
     for item in chunk:
         label, probabilities = (None, None) if item.text is None else next(found)
         write(item, label, probabilities)

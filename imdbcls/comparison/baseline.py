@@ -13,17 +13,18 @@ def baseline_of(group: Group) -> dict[str, float]:
     """Return the metrics of a constant prediction: the class frequencies of the test labels, and the largest class."""
     predictions = group.runs[0].predictions
     frequencies_C = np.bincount(group.labels_N, minlength=len(predictions.label_names)) / len(group.labels_N)
+    probabilities_NC = np.broadcast_to(frequencies_C, (len(predictions), len(frequencies_C)))
     constant = replace(
         predictions,
         predicted=np.full(len(predictions), frequencies_C.argmax()),
-        probabilities=np.broadcast_to(frequencies_C, (len(predictions), len(frequencies_C))),
+        probabilities=probabilities_NC if group.has_probabilities else None,
     )
     return metrics_of(constant)
 
 
 def ensemble_of(group: Group) -> dict[str, float]:
-    """Return the metrics of the probabilities averaged over seeds; empty for one seed."""
-    if len(group.runs) == 1:
+    """Return the metrics of the probabilities averaged over seeds; empty for one seed or without probabilities."""
+    if len(group.runs) == 1 or not group.has_probabilities:
         return {}
     probabilities_NC = group.mean_probabilities_NC
     predicted_N = probabilities_NC.argmax(axis=1)
@@ -31,5 +32,6 @@ def ensemble_of(group: Group) -> dict[str, float]:
 
 
 def metrics_of(predictions: Predictions) -> dict[str, float]:
-    values = {metric.key: metric.evaluate(predictions)[0] for metric in METRICS.values()}
+    metrics = [each for each in METRICS.values() if each.is_known_for(predictions)]
+    values = {metric.key: metric.evaluate(predictions)[0] for metric in metrics}
     return {key: value for key, value in values.items() if np.isfinite(value)}

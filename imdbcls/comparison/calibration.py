@@ -6,6 +6,7 @@ from numpy.typing import NDArray
 from imdbcls.comparison.metrics import confidence_bin
 from imdbcls.comparison.results import Calibration, ReliabilityBin
 from imdbcls.comparison.study import Group
+from imdbcls.runs.predictions import Predictions
 from imdbcls.runs.record import NUM_CALIBRATION_BINS
 
 NUM_DRAWS = 500
@@ -13,18 +14,20 @@ DRAW_SEED = 20_070_401
 MAX_NUMBERS = 4_000_000  # random numbers in memory
 
 
-def calibration_of(group: Group) -> Calibration:
-    """Return the ECE with 15 bins (Guo et al. 2017, ICML) of every seed, and test it.
+def calibration_of(group: Group) -> Calibration | None:
+    """Return the ECE with 15 bins (Guo et al. 2017, ICML) of every seed, and test it. None without probabilities.
 
     If the probabilities are calibrated, a prediction is correct with a probability equal to its confidence. The test
     draws the correctness of all predictions accordingly and counts how often the ECE reaches the observed one (a
     parametric bootstrap, Vaicenavicius et al. 2019, AISTATS). The p-value of the group is twice the mean over seeds,
     which is valid although the seeds share documents (Vovk and Wang 2020, Biometrika 107:791).
     """
+    if not group.has_probabilities:
+        return None
     generator = np.random.default_rng(DRAW_SEED)
     values, expected, p_values = [], [], []
     for run in group.runs:
-        confidence_N = run.predictions.probabilities.max(axis=1).astype(np.float64)
+        confidence_N = predicted_probabilities(run.predictions)
         value = ece(confidence_N, run.predictions.correct)
         drawn_B = drawn_eces(confidence_N, generator)
         values.append(value)
@@ -32,6 +35,12 @@ def calibration_of(group: Group) -> Calibration:
         p_values.append((1 + int((drawn_B >= value).sum())) / (1 + len(drawn_B)))
     p = p_values[0] if len(p_values) == 1 else min(1.0, 2 * float(np.mean(p_values)))
     return Calibration(tuple(values), float(np.mean(expected)), p)
+
+
+def predicted_probabilities(predictions: Predictions) -> NDArray[np.float64]:
+    """Return the probability of each predicted class, which need not be the largest one."""
+    predicted_N1 = predictions.predicted[:, None]
+    return np.take_along_axis(predictions.known_probabilities, predicted_N1, axis=1)[:, 0].astype(np.float64)
 
 
 def ece(confidence_N: NDArray[np.float64], correct_N: NDArray[np.bool_]) -> float:
@@ -58,7 +67,9 @@ def drawn_eces(confidence_N: NDArray[np.float64], generator: np.random.Generator
 
 def reliability_curve(group: Group) -> tuple[ReliabilityBin, ...]:
     """Return the non-empty confidence bins. The predictions of all seeds are pooled."""
-    confidence = group.probabilities_SNC.max(axis=2).ravel().astype(np.float64)
+    if not group.has_probabilities:
+        return ()
+    confidence = np.concatenate([predicted_probabilities(run.predictions) for run in group.runs])
     right = group.correct_SN.ravel()
     bins = confidence_bin(confidence)
     counts = np.bincount(bins, minlength=NUM_CALIBRATION_BINS)

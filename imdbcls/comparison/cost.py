@@ -1,4 +1,4 @@
-"""The costs of a group, and the Pareto front of accuracy and each cost."""
+"""The costs of a group, and the Pareto front of the metric and each cost."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -41,16 +41,18 @@ def pareto_fronts(groups: Sequence[GroupSummary], metric: Metric) -> dict[str, t
 
 
 def pareto_front(groups: Sequence[GroupSummary], cost: str, metric: Metric) -> tuple[str, ...]:
-    """Return the names of the groups on the Pareto front of accuracy and this cost.
+    """Return the names of the groups on the Pareto front of the metric and this cost.
 
     A group is on the front if no other group is at least as good in both and better in one of them.
     """
     sign = -1.0 if cost in FASTER_IS_BETTER else 1.0
     points = [
-        (group.name, group.accuracy.mean, sign * price) for group in groups if (price := group.cost[cost]) is not None
+        (group.name, metric.sign * group.primary.mean, sign * price)
+        for group in groups
+        if (price := group.cost[cost]) is not None
     ]
     return tuple(
         name
-        for name, accuracy, price in points
-        if not any(a >= accuracy and p <= price and (a > accuracy or p < price) for _, a, p in points)
+        for name, value, price in points
+        if not any(v >= value and p <= price and (v > value or p < price) for _, v, p in points)
     )

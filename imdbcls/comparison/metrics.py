@@ -38,6 +38,10 @@ class Metric:
         """The name in `result.json` and `comparison.json`."""
         return f"test/{self.name}"
 
+    def is_known_for(self, predictions: Predictions) -> bool:
+        """Return whether the predictions have the probabilities that this metric may need."""
+        return predictions.probabilities is not None or not self.needs_probabilities
+
     @property
     def sign(self) -> int:
         return 1 if self.higher_is_better else -1
@@ -74,14 +78,15 @@ def auroc(predictions: Predictions) -> tuple[float, Floats]:
     The influences are the placements of DeLong et al. (1988, Biometrics 44:837). With two classes, the second is the
     positive one.
     """
-    num_classes = predictions.probabilities.shape[1]
+    probabilities_NC = predictions.known_probabilities
+    num_classes = probabilities_NC.shape[1]
     areas, influences = [], []
     for label in range(num_classes) if num_classes > 2 else [1]:
         positive = predictions.true_labels == label
         num_positive, num_negative = int(positive.sum()), int((~positive).sum())
         if num_positive == 0 or num_negative == 0:
             return float("nan"), np.full(len(positive), np.nan)
-        score = predictions.probabilities[:, label]
+        score = probabilities_NC[:, label]
         ranks = rankdata(score)
         beaten = np.empty(len(score))
         beaten[positive] = (ranks[positive] - rankdata(score[positive])) / num_negative
@@ -94,12 +99,13 @@ def auroc(predictions: Predictions) -> tuple[float, Floats]:
 
 def brier(predictions: Predictions) -> tuple[float, Floats]:
     """Return the squared error of the probabilities, summed over classes (Brier 1950)."""
-    truth_NC = predictions.true_labels[:, None] == np.arange(predictions.probabilities.shape[1])
-    return average(((predictions.probabilities - truth_NC) ** 2).sum(axis=1))
+    probabilities_NC = predictions.known_probabilities
+    truth_NC = predictions.true_labels[:, None] == np.arange(probabilities_NC.shape[1])
+    return average(((probabilities_NC - truth_NC) ** 2).sum(axis=1))
 
 
 def log_loss(predictions: Predictions) -> tuple[float, Floats]:
-    given_N = np.take_along_axis(predictions.probabilities, predictions.true_labels[:, None], axis=1)[:, 0]
+    given_N = np.take_along_axis(predictions.known_probabilities, predictions.true_labels[:, None], axis=1)[:, 0]
     return average(-np.log(np.maximum(given_N.astype(np.float64), SMALLEST_PROBABILITY)))
 
 

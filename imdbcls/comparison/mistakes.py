@@ -11,14 +11,16 @@ from imdbcls.comparison.study import Group
 CONFIDENT = 0.9  # mean probability over seeds
 
 
-def label_errors(groups: Sequence[Group]) -> tuple[LabelError, ...]:
-    """Return suspected label errors, the most certain first.
+def label_errors(groups: Sequence[Group]) -> tuple[LabelError, ...] | None:
+    """Return suspected label errors, the most certain first. Return None if a group has no probabilities.
 
     For such a document, every group gives a mean probability of at least `CONFIDENT` to the same class, which is not
     the label. This follows confident learning (Northcutt et al. 2021, JAIR 70), with the groups as an ensemble. Groups
     whose documents differ from those of the first group are ignored.
     """
     ensemble = with_documents_of_first(groups)
+    if not all(group.has_probabilities for group in ensemble):
+        return None
     lowest_NC = np.stack([group.mean_probabilities_NC for group in ensemble]).min(axis=0)
     suspects_N = lowest_NC.argmax(axis=1)
     confidence_N = lowest_NC.max(axis=1)
@@ -39,6 +41,7 @@ def label_errors(groups: Sequence[Group]) -> tuple[LabelError, ...]:
 def disagreements(groups: Sequence[Group]) -> tuple[Disagreement, ...]:
     """Return, for each ordered pair of groups, the documents that one gets right and the other wrong in every seed.
 
+    Documents are sorted by the difference in the probability of the label, or by id if a group has no probabilities.
     Pairs of groups with different documents are skipped.
     """
     found = []
@@ -46,7 +49,7 @@ def disagreements(groups: Sequence[Group]) -> tuple[Disagreement, ...]:
         if not a.has_documents_of(b):
             continue
         share_a, share_b = a.share_correct_N, b.share_correct_N
-        gap_N = a.label_probability_N - b.label_probability_N
+        gap_N = label_probabilities(a) - label_probabilities(b)
         for right, wrong, chosen_N, sign in (
             (a, b, (share_a == 1) & (share_b == 0), 1),
             (b, a, (share_b == 1) & (share_a == 0), -1),
@@ -58,14 +61,21 @@ def disagreements(groups: Sequence[Group]) -> tuple[Disagreement, ...]:
 
 
 def wrong_for_all(groups: Sequence[Group]) -> tuple[str, ...]:
-    """Return the ids of the documents that every run misclassifies, sorted by the mean probability of the label.
+    """Return the ids of the documents that every run misclassifies.
 
+    They are sorted by the mean probability of the label, or by id if a group has no probabilities.
     Groups whose documents differ from those of the first group are ignored.
     """
     ensemble = with_documents_of_first(groups)
     rows = np.flatnonzero(np.max([group.correct_SN.max(axis=0) for group in ensemble], axis=0) == 0)
-    probability_N = np.mean([group.label_probability_N for group in ensemble], axis=0)
+    probability_N = np.mean([label_probabilities(group) for group in ensemble], axis=0)
     return tuple(str(ensemble[0].ids[i]) for i in rows[np.argsort(probability_N[rows], kind="stable")])
+
+
+def label_probabilities(group: Group) -> np.ndarray:
+    """Return the mean probability of each label, or zeros if the group has no probabilities."""
+    probability_N = group.label_probability_N
+    return np.zeros(len(group.ids)) if probability_N is None else probability_N
 
 
 def with_documents_of_first(groups: Sequence[Group]) -> list[Group]:

@@ -35,8 +35,8 @@ class PartAccuracy:
 class Parts:
     """Accuracy on parts of the test split, by three criteria. Each criterion divides all documents into parts."""
 
-    length: tuple[PartAccuracy, ...]  # by tokens before truncation
-    truncated: tuple[PartAccuracy, ...]  # within max_length or longer; empty: max_length is not known
+    length: tuple[PartAccuracy, ...]  # by tokens before truncation; empty: not known
+    truncated: tuple[PartAccuracy, ...]  # within max_length or longer; empty: not known
     classes: tuple[PartAccuracy, ...]  # by true class, in the order of the label names
 
 
@@ -93,13 +93,14 @@ class GroupSummary:
     max_length: int | None  # tokens; None: not recorded
     watched_test: bool  # whether a run evaluated the test split during training
     validation_accuracy: float | None  # mean over the seeds that recorded it; None: not recorded
-    metrics: Mapping[str, MetricSummary]  # by Metric.key; missing: not defined on these documents
+    metrics: Mapping[str, MetricSummary]  # by Metric.key; missing: not defined, or no probabilities
     primary: MetricSummary  # the metric of the comparison
-    ensemble: Mapping[str, float]  # metrics of the mean probabilities over seeds, by Metric.key; empty: one seed
-    calibration: Calibration
+    # Metrics of the mean probabilities over seeds, by Metric.key; empty: one seed, or no probabilities.
+    ensemble: Mapping[str, float]
+    calibration: Calibration | None  # None: no probabilities
     cost: Mapping[str, float | None]  # mean over seeds, by key of cost.COSTS; None: not measured
     parts: Parts
-    reliability: tuple[ReliabilityBin, ...]  # non-empty bins, by confidence
+    reliability: tuple[ReliabilityBin, ...]  # non-empty bins, by confidence; empty: no probabilities
     learning_curves: Mapping[str, tuple[CurvePoint, ...]]  # by name in curves.CURVES; empty: not logged
 
     @property
@@ -235,6 +236,7 @@ class Comparison:
     """All results of one study."""
 
     study: str
+    file: str | None  # name of the predictions file; None: the study consists of run folders
     metric: Metric  # decides ranks and verdicts
     margin: float | None  # equivalence margin; None: equivalence is not tested
     label_names: tuple[str, ...]
@@ -246,7 +248,7 @@ class Comparison:
     short_list: tuple[str, ...] | None  # groups that may be the best (Hsu); None: a pair is not tested or has one seed
     baseline: Mapping[str, float]  # metrics of always predicting the class frequencies, by Metric.key
     pairs: tuple[PairResult, ...]  # every pair of groups, in the order of `groups`
-    pareto: Mapping[str, tuple[str, ...]]  # groups on the Pareto front of accuracy and a cost, by key of cost.COSTS
+    pareto: Mapping[str, tuple[str, ...]]  # groups on the Pareto front of the metric and a cost, by key of cost.COSTS
     disagreements: tuple[Disagreement, ...]  # two per pair of groups that have the same test documents
     wrong_for_all: tuple[str, ...]  # ids of documents that every run misclassifies, hardest first
-    label_errors: tuple[LabelError, ...]  # most certain first
+    label_errors: tuple[LabelError, ...] | None  # most certain first; None: a group has no probabilities

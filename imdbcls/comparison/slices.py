@@ -20,7 +20,7 @@ MIN_COUNT = 5  # with fewer right or fewer wrong predictions, the normal approxi
 def accuracy_by_part(group: Group, label_names: tuple[str, ...]) -> Parts:
     classes = [(name, group.labels_N == label) for label, name in enumerate(label_names)]
     return Parts(
-        length=accuracies_of(group, length_parts(group.tokens_N)),
+        length=() if group.tokens_N is None else accuracies_of(group, length_parts(group.tokens_N)),
         truncated=accuracies_of(group, truncation_parts(group)),
         classes=accuracies_of(group, classes),
     )
@@ -41,8 +41,8 @@ def length_parts(tokens_N: np.ndarray) -> list[tuple[str, np.ndarray]]:
 
 
 def truncation_parts(group: Group) -> list[tuple[str, np.ndarray]]:
-    """Return names and masks of the documents within and beyond `max_length`, or an empty list if it is not known."""
-    if group.max_length is None:
+    """Return names and masks of the documents within and beyond `max_length`; empty if either is unknown."""
+    if group.max_length is None or group.tokens_N is None:
         return []
     longer_N = group.tokens_N > group.max_length
     treatment = "split into windows of" if group.in_windows else "truncated to"

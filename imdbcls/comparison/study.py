@@ -55,7 +55,7 @@ class Group:
         return self.runs[0].predictions.true_labels
 
     @property
-    def tokens_N(self) -> np.ndarray:
+    def tokens_N(self) -> np.ndarray | None:
         return self.runs[0].predictions.tokens
 
     @cached_property
@@ -102,16 +102,22 @@ class Group:
         return self.correct_SN.mean(axis=0)
 
     @property
+    def has_probabilities(self) -> bool:
+        return all(run.predictions.probabilities is not None for run in self.runs)
+
+    @property
     def probabilities_SNC(self) -> np.ndarray:
-        return np.stack([run.predictions.probabilities for run in self.runs])
+        return np.stack([run.predictions.known_probabilities for run in self.runs])
 
     @property
     def mean_probabilities_NC(self) -> np.ndarray:
         return self.probabilities_SNC.mean(axis=0)
 
     @cached_property
-    def label_probability_N(self) -> np.ndarray:
-        """Probability of the label, averaged over seeds."""
+    def label_probability_N(self) -> np.ndarray | None:
+        """Probability of the label, averaged over seeds; None: the probabilities are unknown."""
+        if not self.has_probabilities:
+            return None
         return np.take_along_axis(self.mean_probabilities_NC, self.labels_N[:, None], axis=1)[:, 0]
 
     def has_documents_of(self, other: "Group") -> bool:
@@ -126,6 +132,7 @@ class Study:
     groups: tuple[Group, ...]
     label_names: tuple[str, ...]
     left_out: tuple[str, ...]
+    file: str | None = None  # name of the predictions file that the study was read from; None: run folders
 
 
 def read_study(folder: Path) -> Study:

@@ -27,7 +27,10 @@ def compare_study(study: Study, metric: Metric, margin: float | None) -> Compari
     `metric` decides ranks and verdicts. `margin` is the difference of this metric, as a fraction, below which two
     groups are equivalent; None: equivalence is not tested. Raises BadRunError if the metric is not defined.
     """
-    samples = {name: samples_of(study.groups, each) for name, each in METRICS.items()}
+    require_probabilities(study, metric)
+    samples = {
+        name: samples_of(study.groups, each) for name, each in METRICS.items() if can_evaluate(each, study.groups)
+    }
     primary = samples[metric.name]
     if undefined := [group.name for group, sample in zip(study.groups, primary, strict=True) if is_undefined(sample)]:
         raise BadRunError(
@@ -44,6 +47,7 @@ def compare_study(study: Study, metric: Metric, margin: float | None) -> Compari
     shared_settings, differing_settings = settings_of(groups)
     return Comparison(
         study=study.name,
+        file=study.file,
         metric=metric,
         margin=margin,
         label_names=study.label_names,
@@ -60,6 +64,21 @@ def compare_study(study: Study, metric: Metric, margin: float | None) -> Compari
         wrong_for_all=wrong_for_all(groups),
         label_errors=label_errors(groups),
     )
+
+
+def require_probabilities(study: Study, metric: Metric) -> None:
+    """Raise BadRunError if the metric needs probabilities and the study has none."""
+    if can_evaluate(metric, study.groups):
+        return
+    possible = " or ".join(each.name for each in METRICS.values() if can_evaluate(each, study.groups))
+    raise BadRunError(
+        f"{study.file or study.name} has no probabilities, which the metric {metric.name} needs. Use {possible}, or "
+        "add a column probability_<class> for each class."
+    )
+
+
+def can_evaluate(metric: Metric, groups: Sequence[Group]) -> bool:
+    return all(metric.is_known_for(run.predictions) for group in groups for run in group.runs)
 
 
 def samples_of(groups: Sequence[Group], metric: Metric) -> list[Sample]:

@@ -11,7 +11,12 @@ logger = logging.getLogger(__name__)
 
 
 def texts_of(study: Study) -> dict[str, str]:
-    """Return the texts of the test documents by id. If they cannot be read, log a warning and return an empty dict."""
+    """Return the texts of the test documents by id; a predictions file has none.
+
+    If they cannot be read, log a warning and return an empty dict.
+    """
+    if study.file is not None:
+        return {}
     run = study.groups[0].runs[0]
     try:
         return read_texts(run.config, str(run.result.get("split_hash")))

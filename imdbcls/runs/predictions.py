@@ -27,8 +27,9 @@ class Predictions:
     ids: NDArray[np.object_]  # (N,)
     labels: NDArray[np.int64] | None  # (N,), the true classes; None: unknown
     predicted: NDArray[np.int64]  # (N,), the predicted classes
-    probabilities: NDArray[np.floating]  # (N, C), each row sums to one
-    tokens: NDArray[np.int64]  # (N,), number of tokens of each document before truncation, with special tokens
+    probabilities: NDArray[np.floating] | None  # (N, C), each row sums to one; None: unknown
+    # (N,), number of tokens of each document before truncation, with special tokens; None: unknown
+    tokens: NDArray[np.int64] | None
     clusters: NDArray[np.object_] | None  # (N,), such as the film of each review; None: unknown
     label_names: tuple[str, ...]  # (C,)
 
@@ -60,6 +61,13 @@ class Predictions:
         return self.labels
 
     @property
+    def known_probabilities(self) -> NDArray[np.floating]:
+        """Return `probabilities`. Raises ValueError if they are unknown."""
+        if self.probabilities is None:
+            raise ValueError("the probabilities of these predictions are unknown")
+        return self.probabilities
+
+    @property
     def correct(self) -> NDArray[np.bool_]:
         """A mask of the correctly classified documents, shape (N,). Raises ValueError if the labels are unknown."""
         return self.predicted == self.true_labels
@@ -71,8 +79,8 @@ class Predictions:
             ids=self.ids[rows],
             labels=None if self.labels is None else self.labels[rows],
             predicted=self.predicted[rows],
-            probabilities=self.probabilities[rows],
-            tokens=self.tokens[rows],
+            probabilities=None if self.probabilities is None else self.probabilities[rows],
+            tokens=None if self.tokens is None else self.tokens[rows],
             clusters=None if self.clusters is None else self.clusters[rows],
         )
 
@@ -81,13 +89,13 @@ def write_predictions(path: Path, predictions: Predictions) -> None:
     """Write a Parquet file with one row per document, atomically.
 
     The columns are `id`, `label`, `prediction`, `probabilities` (a list with one number per class), `tokens` and, if
-    known, `cluster`. The file metadata contains `format_version` and `label_names` (a JSON list), so that the file can
-    be read without the run folder.
+    known, `cluster`. The other columns must be known. The file metadata contains `format_version` and `label_names` (a
+    JSON list), so that the file can be read without the run folder.
     """
     import pyarrow
     from pyarrow import parquet
 
-    probabilities = pyarrow.array(predictions.probabilities.tolist(), pyarrow.list_(pyarrow.float64()))
+    probabilities = pyarrow.array(predictions.known_probabilities.tolist(), pyarrow.list_(pyarrow.float64()))
     columns: dict[str, Any] = {
         "id": pyarrow.array(predictions.ids, pyarrow.string()),
         "label": pyarrow.array(predictions.true_labels, pyarrow.int64()),

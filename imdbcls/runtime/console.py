@@ -11,7 +11,7 @@ import logging
 import os
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cache
 from typing import TYPE_CHECKING, Any, TextIO, cast
 
@@ -261,9 +261,25 @@ def user_errors() -> Iterator[None]:
         sys.exit(2)
 
 
-def write_out(text: str) -> None:
-    """Write output of one or more lines to stdout, with control characters escaped."""
-    print(printable(text), flush=True)
+def write_out(text: str, styles: Mapping[str, str] | None = None) -> None:
+    """Write output of one or more lines to stdout, with control characters escaped.
+
+    `styles` maps regular expressions to styles of rich, in which matches are shown on a terminal. Files and pipes get
+    plain text, and so does a terminal if NO_COLOR is set.
+    """
+    if not styles or columns_of(sys.stdout) is None or os.environ.get("NO_COLOR"):
+        print(printable(text), flush=True)
+        return
+    from rich.console import Console
+    from rich.text import Text
+
+    message = Text(printable(text), tab_size=8)
+    for pattern, style in styles.items():
+        message.highlight_regex(pattern, style)
+    Console(force_terminal=True, force_jupyter=False, highlight=False, markup=False, emoji=False).print(
+        message, soft_wrap=True
+    )
+    sys.stdout.flush()
 
 
 def quiet_libraries() -> None:

@@ -28,14 +28,9 @@ def text_table(
 
     names = [Text(printable_line(name)) for name in ([""] * len(rows[0]) if header is None else header)]
     cells = [[Text(printable_line(cell)) for cell in row] for row in rows]
-    full_widths, min_widths = [], []
-    for number, (name, *column) in enumerate(zip(names, *cells, strict=True)):
-        widest = max((cell.cell_len for cell in column), default=0)
-        longest_word = max((word.cell_len for word in name.split(" ")), default=0)
-        full_widths.append(max(widest, name.cell_len))
-        min_width = min(widest, MIN_TEXT_WIDTH) if number < num_text_columns else widest
-        min_widths.append(max(min_width, longest_word))
-    widths = full_widths if width is None else fitted(full_widths, min_widths, width - GAP * (len(names) - 1))
+    widths, *narrower = widths_of(rows, header, num_text_columns)
+    if width is not None:
+        widths = fitted([widths, *narrower], width - GAP * (len(names) - 1))
 
     # Rich would shrink number columns too, so each column gets a fixed width.
     table = Table(box=box.SIMPLE_HEAD, show_header=header is not None, show_edge=False, pad_edge=False)
@@ -51,18 +46,55 @@ def text_table(
     return "\n".join(line.rstrip() for line in captured.get().splitlines())
 
 
-def fitted(full_widths: Sequence[int], min_widths: Sequence[int], total: int) -> list[int]:
-    """Reduce the widest columns until the sum of all widths is at most `total`. Return the widths.
+def widths_of(
+    rows: Sequence[Sequence[str]], header: Sequence[str] | None, num_text_columns: int
+) -> tuple[list[int], list[int], list[int]]:
+    """Return the widths of all columns without wrapping, with wrapped headers, and with wrapped headers and text."""
+    from rich.cells import cell_len
 
-    A column is never reduced below its width in `min_widths`. If the sum of `min_widths` is larger than `total`, no
-    column is reduced.
+    names = [""] * len(rows[0]) if header is None else [printable_line(name) for name in header]
+    full, with_short_headers, smallest = [], [], []
+    for number, name in enumerate(names):
+        widest = max((cell_len(printable_line(row[number])) for row in rows), default=0)
+        longest_word = max((cell_len(word) for word in name.split(" ")), default=0)
+        full.append(max(widest, cell_len(name)))
+        with_short_headers.append(max(widest, longest_word))
+        smallest.append(max(min(widest, MIN_TEXT_WIDTH) if number < num_text_columns else widest, longest_word))
+    return full, with_short_headers, smallest
+
+
+def smallest_width(
+    rows: Sequence[Sequence[str]],
+    header: Sequence[str] | None,
+    num_text_columns: int = 1,
+    wraps_text: bool = True,
+) -> int:
+    """Return the smallest `width` to which `text_table` can wrap headers and, with `wraps_text`, text cells."""
+    _, with_short_headers, smallest = widths_of(rows, header, num_text_columns)
+    return sum(smallest if wraps_text else with_short_headers) + GAP * (len(smallest) - 1)
+
+
+def wrapped(text: str, width: int, indent: str = "") -> str:
+    """Wrap a text at spaces to lines of at most `width` columns. All lines after the first start with `indent`."""
+    from rich.console import Console
+    from rich.text import Text
+
+    console = Console(file=io.StringIO(), width=width)
+    lines = Text(printable_line(text)).wrap(console, max(1, width - len(indent)))
+    return f"\n{indent}".join(line.plain.rstrip() for line in lines)
+
+
+def fitted(widths: Sequence[Sequence[int]], total: int) -> list[int]:
+    """Return column widths whose sum is at most `total`: the first possibility, from the widest to the smallest.
+
+    Between two possibilities, the widest columns are reduced first. If the smallest widths are too large, no column is
+    reduced.
     """
-    widths = list(full_widths)
-    if sum(min_widths) > total:
-        return widths
-    for _ in range(sum(widths) - total):
-        widest = max(
-            (column for column in range(len(widths)) if widths[column] > min_widths[column]), key=widths.__getitem__
-        )
-        widths[widest] -= 1
-    return widths
+    found, *smaller = widths
+    if sum(widths[-1]) > total:
+        return list(found)
+    for minima in smaller:
+        found = list(found)
+        while sum(found) > total and any(now > least for now, least in zip(found, minima, strict=True)):
+            found[max((i for i, now in enumerate(found) if now > minima[i]), key=found.__getitem__)] -= 1
+    return list(found)

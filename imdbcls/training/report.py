@@ -76,10 +76,8 @@ def result_of(run: Run, predictions: Mapping[str, Predictions], latency_ms: Mapp
         "watched_test": trainer.settings.watch_test,
         "best_epoch": state.best_epoch,
         "stopped_early": state.epoch < trainer.settings.epochs,
-        **{
-            f"val/{name}": value for name, value in metrics_of(validation.true_labels, validation.probabilities).items()
-        },
-        **{f"test/{name}": value for name, value in metrics_of(test.true_labels, test.probabilities).items()},
+        **split_metrics("val", validation),
+        **split_metrics("test", test),
         "test/confusion_matrix": confusion_matrix(test.true_labels, test.predicted, len(corpus.label_names)),
         "predictions_sha256": checksums_of_predictions(run.folder.path),
         "token_counts": recorded(run.token_counts),
@@ -104,6 +102,11 @@ def result_of(run: Run, predictions: Mapping[str, Predictions], latency_ms: Mapp
     }
 
 
+def split_metrics(split: str, predictions: Predictions) -> dict[str, float]:
+    metrics = metrics_of(predictions.true_labels, predictions.known_probabilities)
+    return {f"{split}/{name}": value for name, value in metrics.items()}
+
+
 def worst_mistakes(run: Run, predictions: Predictions) -> list[dict[str, str | float]]:
     """Return up to NUM_MISTAKES misclassified test documents as rows of a W&B table, most confident predictions first.
 
@@ -111,7 +114,7 @@ def worst_mistakes(run: Run, predictions: Predictions) -> list[dict[str, str | f
     """
     documents, label_names = run.corpus.test, run.corpus.label_names
     predicted = predictions.predicted
-    confidence = predictions.probabilities.max(axis=1)
+    confidence = predictions.known_probabilities.max(axis=1)
     wrong = np.flatnonzero(~predictions.correct)
     return [
         {

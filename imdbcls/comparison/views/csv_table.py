@@ -30,10 +30,12 @@ def csv_text(comparison: Comparison) -> str:
                 rows.append([*names, key, "", "", num_seeds, "", ""])
             else:
                 rows.append([*names, key, metric.mean, metric.std, num_seeds, metric.low, metric.high])
-        eces = group.calibration.values
-        rows.append(
-            [*names, "test/ece", np.mean(eces), np.std(eces, ddof=1) if num_seeds > 1 else "", num_seeds, "", ""]
-        )
+        if group.calibration is None:
+            rows.append([*names, "test/ece", "", "", num_seeds, "", ""])
+        else:
+            eces = group.calibration.values
+            std = np.std(eces, ddof=1) if num_seeds > 1 else ""
+            rows.append([*names, "test/ece", np.mean(eces), std, num_seeds, "", ""])
         rows += [[*names, cost, value, "", num_seeds, "", ""] for cost, value in group.cost.items()]
     return written(HEADER, rows)
 

@@ -128,7 +128,9 @@ class ReliabilityPlot:
 
     @property
     def ece(self) -> float:
-        return self.groups[self.group].calibration.mean
+        calibration = self.groups[self.group].calibration
+        assert calibration is not None  # figures_of leaves out groups without probabilities
+        return calibration.mean
 
 
 @dataclass(frozen=True)
@@ -170,10 +172,12 @@ def figures_of(comparison: Comparison) -> dict[str, Figure]:
     for cost in COST_PLANES:
         if any(group.cost[cost] is not None for group in groups):
             figures[f"cost_{cost}"] = cost_plane(groups, cost, comparison)
-    axis = reliability_axis(side_by_side)
-    for i in range(len(side_by_side)):
-        figures[f"reliability_{i}"] = ReliabilityPlot(i, side_by_side, axis)
-    figures["length"] = length_plot(side_by_side)
+    if all(group.reliability for group in side_by_side):
+        axis = reliability_axis(side_by_side)
+        for i in range(len(side_by_side)):
+            figures[f"reliability_{i}"] = ReliabilityPlot(i, side_by_side, axis)
+    if any(part.accuracy is not None for group in side_by_side for part in group.parts.length):
+        figures["length"] = length_plot(side_by_side)
     return figures
 
 
@@ -251,7 +255,7 @@ def reliability_axis(groups: Sequence[GroupSummary]) -> Axis:
 
 
 def length_plot(groups: Sequence[GroupSummary]) -> LengthPlot:
-    names = [part.name for part in groups[0].parts.length]
+    names = [part.name for part in groups[0].parts.length]  # the same in all groups
     used = [i for i, _ in enumerate(names) if any(group.parts.length[i].accuracy is not None for group in groups)]
     cells = tuple(
         LengthCell(g, group.name, column, part, 100 * accuracy.mean, 100 * accuracy.low, 100 * accuracy.high)

@@ -7,6 +7,7 @@ from pathlib import Path
 from imdbcls.comparison.results import Comparison
 from imdbcls.comparison.views.csv_table import csv_text, pairs_csv_text
 from imdbcls.comparison.views.json_document import comparison_json
+from imdbcls.comparison.views.latex import latex_text
 from imdbcls.comparison.views.markdown import markdown_text
 from imdbcls.comparison.views.svg import standalone
 from imdbcls.errors import UserError
@@ -16,7 +17,7 @@ from imdbcls.runtime.atomic import replacing, sync
 def write_files(
     folder: Path, comparison: Comparison, drawings: Mapping[str, str], page: str, paper_figures: Mapping[str, bytes]
 ) -> None:
-    """Write comparison.{json,md,csv,html} and the figures.
+    """Write comparison.{json,md,tex,csv,html}, comparison_pairs.csv and the figures.
 
     `drawings` maps figure names to SVG text. `paper_figures` maps file names to the contents of PDF and PNG files.
     Raise UserError if a file cannot be written.
@@ -25,6 +26,7 @@ def write_files(
     texts = {
         folder / "comparison.json": comparison_json(comparison),
         folder / "comparison.md": markdown_text(comparison),
+        folder / "comparison.tex": latex_text(comparison),
         folder / "comparison.csv": csv_text(comparison),
         folder / "comparison_pairs.csv": pairs_csv_text(comparison),
         folder / "comparison.html": page,

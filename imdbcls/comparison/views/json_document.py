@@ -3,27 +3,29 @@
 Its keys are a public contract: add keys, but do not rename them. Accuracies, differences and intervals are fractions of
 one, never percent. `comparison.results` documents what null means for each field.
 
-- `format_version`, `study`, `headline`, `level` (0.05), `metric` (decides ranks and verdicts), `margin` (of
-  equivalence; null: not tested), `short_list` (groups that may be the best; null: not known), `baseline.{metric}`
-  (always predict the class frequencies), `label_names`, `facts.{name}[]` (what was compared: the distinct values over
-  all runs, see comparison.facts), `settings.{shared, differing}` (config values by dotted key; one per group if they
-  differ; empty: the group does not have this key), `notes` (on runs that were left out and on possible confounds)
+- `format_version`, `study`, `file` (name of the predictions file; null: run folders), `headline`, `paragraph` (for a
+  paper), `level` (0.05), `metric` (decides ranks and verdicts), `margin` (of equivalence; null: not tested),
+  `short_list` (groups that may be the best; null: not known), `baseline.{metric}` (always predict the class
+  frequencies), `label_names`, `facts.{name}[]` (what was compared: the distinct values over all runs, see
+  comparison.facts), `settings.{shared, differing}` (config values by dotted key; one per group if they differ; empty:
+  the group does not have this key), `notes` (on runs that were left out and on possible confounds)
 - `groups[]`, best first: `name`, `head`, `backbone`, `rank`, `seeds`, `num_failed` (runs), `num_documents`,
   `num_clusters`, `max_length`, `watched_test`, `validation_accuracy` (mean over seeds),
   `metrics.{test/accuracy, test/f1, test/auroc, test/ece, test/brier, test/loss}` with `mean`, `std` (over seeds), `n`
   (seeds), `low`, `high` (95 % interval over documents and seeds), `values` (one per seed, in the order of `seeds`),
   all null except `n` if the metric is not defined (ECE has no interval); `ensemble.{metric}` (of the probabilities
-  averaged over seeds), `calibration` with `ece`, `expected` (if calibrated) and `p`; `num_collapsed` (runs that predict
-  one class) and `largest_collapse_rate` (95 % limit); `cost` (means over seeds, by key of cost.COSTS);
+  averaged over seeds), `calibration` with `ece`, `expected` (if calibrated) and `p` (null: no probabilities);
+  `num_collapsed` (runs that predict one class) and `largest_collapse_rate` (95 % limit); `cost` (means over seeds, by
+  key of cost.COSTS);
   `parts.{length, truncated, class}[]` with `part`, `documents`, `mean`, `low`, `high`;
   `reliability[]` with `confidence`, `accuracy`, `share`;
   `learning_curves.{val/accuracy, val/loss}[]` with `epoch`, `mean`, `low`, `high` (lowest and highest seed), `seeds`
 - `pairs[]`, in which `a` ranks above `b`: the fields of `results.PairResult`, its properties `equivalent`,
   `underpowered`, `seeds_varied` and `significant`, and `verdict` (a sentence)
-- `pareto.{cost}`: names of the groups on the Pareto front of accuracy and that cost
+- `pareto.{cost}`: names of the groups on the Pareto front of the metric and that cost
 - `disagreements[]` (`right`, `wrong`, `count`, `ids`), `wrong_for_all` (`count`, `ids`), `label_errors` (`count`,
   `documents[]` with `id`, `label`, `suspected`, `least_confidence`). The lists of ids and documents contain at most 200
-  entries; `count` is the total
+  entries; `count` is the total (null in `label_errors`: a group has no probabilities)
 """
 
 from collections.abc import Mapping
@@ -43,6 +45,7 @@ from imdbcls.comparison.results import (
     PartAccuracy,
 )
 from imdbcls.comparison.verdicts import LEVEL
+from imdbcls.comparison.views.paragraph import paragraph
 from imdbcls.comparison.views.wording import headline, verdict
 from imdbcls.printable import json_pretty
 from imdbcls.runs.format_version import COMPARISON, FORMAT_VERSION
@@ -60,7 +63,9 @@ def document_of(comparison: Comparison) -> dict[str, Any]:
     return {
         FORMAT_VERSION: COMPARISON,
         "study": comparison.study,
+        "file": comparison.file,
         "headline": headline(comparison),
+        "paragraph": paragraph(comparison),
         "level": LEVEL,
         "metric": comparison.metric.key,
         "margin": comparison.margin,
@@ -81,8 +86,8 @@ def document_of(comparison: Comparison) -> dict[str, Any]:
         ],
         "wrong_for_all": listed_ids(comparison.wrong_for_all),
         "label_errors": {
-            "count": len(comparison.label_errors),
-            "documents": [asdict(error) for error in comparison.label_errors[:MAX_LISTED]],
+            "count": None if comparison.label_errors is None else len(comparison.label_errors),
+            "documents": [asdict(error) for error in (comparison.label_errors or ())[:MAX_LISTED]],
         },
     }
 
@@ -108,14 +113,10 @@ def group_json(group: GroupSummary) -> dict[str, Any]:
         "largest_collapse_rate": group.largest_collapse_rate,
         "metrics": {
             **{each.key: metric_json(group.metrics.get(each.key), len(group.seeds)) for each in METRICS.values()},
-            "test/ece": ece_json(group.calibration),
+            "test/ece": ece_json(group.calibration, len(group.seeds)),
         },
         "ensemble": dict(group.ensemble),
-        "calibration": {
-            "ece": group.calibration.mean,
-            "expected": group.calibration.expected,
-            "p": group.calibration.p,
-        },
+        "calibration": calibration_json(group.calibration),
         "cost": dict(group.cost),
         "parts": {
             "length": [part_json(part) for part in group.parts.length],
@@ -140,8 +141,16 @@ def metric_json(metric: MetricSummary | None, num_seeds: int) -> dict[str, Any]:
     }
 
 
-def ece_json(calibration: Calibration) -> dict[str, Any]:
+def calibration_json(calibration: Calibration | None) -> dict[str, float] | None:
+    if calibration is None:
+        return None
+    return {"ece": calibration.mean, "expected": calibration.expected, "p": calibration.p}
+
+
+def ece_json(calibration: Calibration | None, num_seeds: int) -> dict[str, Any]:
     """Return the ECE without an interval: an interval around a plug-in ECE seldom contains the true value."""
+    if calibration is None:
+        return metric_json(None, num_seeds)
     values = calibration.values
     std = float(np.std(values, ddof=1)) if len(values) > 1 else None
     return {"mean": calibration.mean, "std": std, "n": len(values), "low": None, "high": None, "values": values}

@@ -4,19 +4,24 @@ import re
 
 from imdbcls.comparison.results import Comparison
 from imdbcls.comparison.views.extent import shown_pairs
+from imdbcls.comparison.views.facts import facts_line
+from imdbcls.comparison.views.paragraph import paragraph
 from imdbcls.comparison.views.tables import Table, tables_of
 from imdbcls.comparison.views.wording import headline, verdict
 
 
 def markdown_text(comparison: Comparison) -> str:
-    lines = [f"# Comparison of {markdown(comparison.study)}", "", markdown(headline(comparison)), ""]
+    lines = [f"# Comparison of {markdown(comparison.study)}", ""]
+    lines += [markdown(headline(comparison)), "", markdown(facts_line(comparison)), ""]
     for table in tables_of(comparison):
         lines += [f"## {markdown(table.question)}", "", *markdown_table(table), ""]
         if table.note:
             lines += [markdown(table.note), ""]
         if table.key == "differences":
-            lines += ["![Differences with their 95 % intervals](comparison_figures/differences.svg)", ""]
+            lines += ["![Differences with their simultaneous 95 % intervals](comparison_figures/differences.svg)", ""]
             lines += [*(f"- {markdown(verdict(pair, comparison.metric))}" for pair in shown_pairs(comparison)), ""]
+    lines += ["## For a paper", "", markdown(paragraph(comparison)), ""]
+    lines += ["`comparison.tex` contains the groups and the pairs as LaTeX tables.", ""]
     if comparison.notes:
         lines += ["## Notes", "", *(f"- {markdown(note)}" for note in comparison.notes), ""]
     return "\n".join(lines)

@@ -43,14 +43,16 @@
     const mark = element("span", "sign", sign);
     mark.setAttribute("aria-hidden", "true");
     node.title = spoken;
-    node.append(mark, " " + prediction.group + " " + prediction.probability.toFixed(2), element("span", "spoken", ", " + spoken));
+    const probability = prediction.probability === null ? "" : " " + prediction.probability.toFixed(2);
+    node.append(mark, " " + prediction.group + probability, element("span", "spoken", ", " + spoken));
     return node;
   }
 
   function card(entry, needle) {
     const node = element("article");
     node.append(element("h3", "", entry.id + " · label: " + entry.label));
-    node.append(element("p", "why", entry.tokens.toLocaleString("en") + " tokens · " + entry.reasons.map(reasonText).join(" · ")));
+    const length = entry.tokens === null ? [] : [entry.tokens.toLocaleString("en") + " tokens"];
+    node.append(element("p", "why", length.concat(entry.reasons.map(reasonText)).join(" · ")));
     const chips = element("ul", "chips");
     chips.append(...entry.predictions.map(chip));
     node.append(chips);

@@ -55,6 +55,9 @@ def page_html(comparison: Comparison, figures: Mapping[str, str], reading: Readi
             margin=margin_phrase(comparison),
             metric=comparison.metric.title,
             is_accuracy=comparison.metric.name == "accuracy",
+            has_curves=any(name.startswith("curves_") for name in figures),
+            has_probabilities=comparison.label_errors is not None,
+            source=comparison.file or "the run folders",
         )
     )
 
@@ -97,16 +100,16 @@ def badged_verdict(pair: PairResult, metric: Metric) -> str:
 
 def mistakes(comparison: Comparison, reading: ReadingList) -> str:
     num_shown = len(reading.documents)
-    text = (
-        f"Suspected label errors: {len(comparison.label_errors):,}. Documents that every run misclassifies: "
-        f"{len(comparison.wrong_for_all):,}. The list also contains documents that one group gets right and another "
-        "gets wrong in every seed."
+    text = "" if comparison.label_errors is None else f"Suspected label errors: {len(comparison.label_errors):,}. "
+    text += (
+        f"Documents that every run misclassifies: {len(comparison.wrong_for_all):,}. The list also contains documents "
+        "that one group gets right and another gets wrong in every seed."
     )
     if num_shown < reading.num_candidates:
         text += (
             f" To keep this file small, the list contains only {num_shown:,} of these {reading.num_candidates:,} "
             "documents: the clearest of each kind."
         )
-    if num_shown and all(document.text is None for document in reading.documents):
+    if comparison.file is None and num_shown and all(document.text is None for document in reading.documents):
         text += " The texts of the documents are missing because the data could not be read on this machine."
     return text

@@ -19,14 +19,21 @@ def unit_of(metric: Metric) -> str:
     return " points" if metric.is_percentage else ""
 
 
+def percentage_sign(metric: Metric) -> str:
+    """Return the unit of a value, to follow a number."""
+    return " %" if metric.is_percentage else ""
+
+
 def value_text(metric: Metric, value: float | None) -> str:
     if value is None:
         return NONE
-    return f"{100 * value:.2f}" if metric.is_percentage else f"{value:.4f}"
+    text = f"{100 * value:.2f}" if metric.is_percentage else f"{value:.4f}"
+    return text.removeprefix("-") if float(text) == 0 else text
 
 
 def signed_text(metric: Metric, value: float) -> str:
-    return f"{100 * value:+.2f}" if metric.is_percentage else f"{value:+.4f}"
+    text = value_text(metric, value)
+    return text if text.startswith("-") else f"+{text}"
 
 
 def interval_text(metric: Metric, low: float, high: float) -> str:

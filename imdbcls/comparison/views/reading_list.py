@@ -21,15 +21,15 @@ class GroupPrediction:
 
     group: str
     right: float  # share of seeds that predict the label
-    probability: float  # of the label, mean over seeds
+    probability: float | None  # of the label, mean over seeds; None: unknown
 
 
 @dataclass(frozen=True)
 class Document:
     id: str
     label: str
-    tokens: int  # before truncation
-    text: str | None  # None: the data could not be read on this machine
+    tokens: int | None  # before truncation; None: unknown
+    text: str | None  # None: not known on this machine
     reasons: tuple[str, ...]  # keys of ReadingList.reasons
     predictions: tuple[GroupPrediction, ...]
 
@@ -59,7 +59,7 @@ def reading_list(study: Study, comparison: Comparison, texts: Mapping[str, str])
             Document(
                 id=id_,
                 label=comparison.label_names[first.labels_N[row]],
-                tokens=int(first.tokens_N[row]),
+                tokens=None if first.tokens_N is None else int(first.tokens_N[row]),
                 text=shortened(texts[id_]) if id_ in texts else None,
                 reasons=tuple(reasons[id_]),
                 predictions=tuple(prediction_of(group, row) for group, row in found),
@@ -76,7 +76,7 @@ def reasons_by_id(comparison: Comparison, names: set[str]) -> tuple[dict[str, li
     """
     reasons: dict[str, list[str]] = {}
     descriptions = {LABEL: "suspected label error", ALL: "misclassified by every run"}
-    for error in comparison.label_errors[: MAX_SHOWN // 4]:
+    for error in (comparison.label_errors or ())[: MAX_SHOWN // 4]:
         reasons.setdefault(error.id, []).append(LABEL)
     for id_ in comparison.wrong_for_all[: MAX_SHOWN // 4]:
         reasons.setdefault(id_, []).append(ALL)
@@ -90,7 +90,7 @@ def reasons_by_id(comparison: Comparison, names: set[str]) -> tuple[dict[str, li
 
 
 def num_candidates(comparison: Comparison) -> int:
-    ids = {error.id for error in comparison.label_errors} | set(comparison.wrong_for_all)
+    ids = {error.id for error in comparison.label_errors or ()} | set(comparison.wrong_for_all)
     return len(ids.union(*(each.ids for each in comparison.disagreements)))
 
 
@@ -101,8 +101,12 @@ def rows_of(group: Group, ids: Sequence[str]) -> dict[str, int]:
 
 
 def prediction_of(group: Group, row: int) -> GroupPrediction:
-    share, probability = group.share_correct_N[row], group.label_probability_N[row]
-    return GroupPrediction(group.name, right=round(float(share), 3), probability=round(float(probability), 3))
+    probability_N = group.label_probability_N
+    return GroupPrediction(
+        group.name,
+        right=round(float(group.share_correct_N[row]), 3),
+        probability=None if probability_N is None else round(float(probability_N[row]), 3),
+    )
 
 
 def shortened(text: str) -> str:

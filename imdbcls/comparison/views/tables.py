@@ -1,7 +1,7 @@
 """The tables of a comparison, each of which answers one question. All views show the same tables."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from imdbcls.comparison.metrics import METRICS, Metric
 from imdbcls.comparison.results import Comparison, GroupSummary, MetricSummary, PairResult, PartAccuracy
@@ -16,25 +16,44 @@ from imdbcls.comparison.views.quantities import (
     unit_of,
     value_text,
 )
-from imdbcls.comparison.views.wording import p_cell
+from imdbcls.comparison.views.wording import p_cell, percent_text
 
 FRONTS = (("head_parameters", "size"), ("train_seconds", "time"), ("latency_ms_p50", "latency"))
 
 
 @dataclass(frozen=True)
 class Table:
-    """A table of formatted cells that answers one question; `note` explains its columns."""
+    """A table of formatted cells that answers one question; `note` explains its columns.
+
+    A view that is too narrow leaves out the `optional` columns, the first one first.
+    """
 
     key: str
     question: str
     header: list[str]
     rows: list[list[str]]
     note: str = ""
+    optional: tuple[int, ...] = ()  # indices of columns
 
     @property
     def num_text_columns(self) -> int:
         """Number of left-aligned columns at the left: the name, preceded by the rank if the table has a rank."""
         return 2 if self.header[0] == "" else 1
+
+    def columns(self, indices: Sequence[int]) -> "Table":
+        """Return the table with some columns only."""
+        header, *rows = [[row[i] for i in indices] for row in (self.header, *self.rows)]
+        optional = tuple(indices.index(i) for i in self.optional if i in indices)
+        return replace(self, header=header, rows=rows, optional=optional)
+
+    def without(self, *indices: int) -> "Table":
+        """Return the table without some columns."""
+        return self.columns([i for i in range(len(self.header)) if i not in indices])
+
+    def without_empty_columns(self) -> "Table":
+        """Return the table without columns in which every cell is `NONE`, such as the ensemble of one seed."""
+        empty = [i for i in range(len(self.header)) if self.rows and all(row[i] == NONE for row in self.rows)]
+        return self.without(*empty)
 
 
 def tables_of(comparison: Comparison) -> list[Table]:
@@ -42,8 +61,11 @@ def tables_of(comparison: Comparison) -> list[Table]:
     tables = [ranking(comparison)]
     if pairs:
         tables += [differences(comparison), flips(pairs)]
-    tables += [costs(comparison), calibration(groups), *parts(groups)]
-    return tables
+    if any(value is not None for group in groups for value in group.cost.values()):
+        tables.append(costs(comparison))
+    if any(group.calibration is not None for group in groups):
+        tables.append(calibration(groups))
+    return [table.without_empty_columns() for table in [*tables, *parts(groups)]]
 
 
 def ranking(comparison: Comparison) -> Table:
@@ -68,20 +90,25 @@ def ranking(comparison: Comparison) -> Table:
     header = [
         *("", "group", title_of(metric), "95 % interval", "sd over seeds", "seeds", "ensemble"),
         *(title_of(other) for other in others),
-        "validation %",
+        "validation accuracy %",
     ]
     several = [len(group.seeds) > 1 for group in groups]
     covers = "documents and seeds" if all(several) else "documents, and over seeds for groups with several seeds"
     if not any(several):
         covers = "documents only, because seeds were not varied"
-    note = (
-        f"The interval covers the variation over {covers}. Ensemble: probabilities averaged over seeds. Largest class: "
-        f"always predict the class frequencies. {note_on_collapse(groups)} "
+    note = f"The interval covers the variation over {covers}. "
+    if any(group.ensemble for group in groups):
+        note += "Ensemble: one prediction from the probabilities averaged over seeds. "
+    note += (
+        "Largest class: without a model, every prediction is the most frequent class, with the class frequencies as "
+        f"probabilities. {note_on_collapse(groups)} "
     )
     if len(groups) > 2:
         note += f"The {metric.title} of the best of several groups is usually too optimistic. "
-    note += "To tune settings such as lr, use validation accuracy, not test accuracy."
-    return Table("ranking", "Which group is best?", header, rows, note)
+    if any(group.validation_accuracy is not None for group in groups):
+        note += "To tune settings such as lr, use validation accuracy, not test accuracy."
+    optional = (*reversed(range(7, len(header))), 4, 6)  # validation and other metrics, the sd, then the ensemble
+    return Table("ranking", "Which group is best?", header, rows, note.strip(), optional)
 
 
 def note_on_collapse(groups: Sequence[GroupSummary]) -> str:
@@ -92,7 +119,7 @@ def note_on_collapse(groups: Sequence[GroupSummary]) -> str:
     fewest = min(groups, key=lambda group: len(group.seeds))
     return (
         f"No run collapsed to one class; with {num_seeds_text(len(fewest.seeds))} of a group, up to "
-        f"{fewest.largest_collapse_rate:.0%} of its seeds could (95 % limit)."
+        f"{percent_text(fewest.largest_collapse_rate)} of its seeds could (95 % limit)."
     )
 
 
@@ -133,7 +160,7 @@ def differences(comparison: Comparison) -> Table:
         note += f"Within {margin_text(metric, margin)}: whether equivalence is shown (TOST, corrected for all pairs). "
     note += "Detectable: the smallest true difference that this study detects with 80 % power."
     note = f"{note_on_pairs(comparison)} {note}".strip()
-    return Table("differences", "Which differences are significant?", header, rows, note)
+    return Table("differences", "Which differences are significant?", header, rows, note, (2,))
 
 
 def flips(pairs: Sequence[PairResult]) -> Table:
@@ -186,19 +213,20 @@ def costs(comparison: Comparison) -> Table:
         "Pareto front: the costs for which every other group is worse or costs more. ms p50 and ms p95: median "
         "and 95th percentile of the latency for one document."
     )
-    return Table("costs", "What does each group cost?", header, rows, note)
+    return Table("costs", "What does each group cost?", header, rows, note, (4, 6, 7, 8))
 
 
 def calibration(groups: Sequence[GroupSummary]) -> Table:
     rows = [
         [
             group.name,
-            f"{group.calibration.mean:.4f}",
-            f"{group.calibration.expected:.4f}",
-            p_cell(group.calibration.p),
+            f"{found.mean:.4f}",
+            f"{found.expected:.4f}",
+            p_cell(found.p),
             *(cell for name in ("test/brier", "test/loss") for cell in mean_and_interval(group.metrics.get(name))),
         ]
         for group in groups
+        if (found := group.calibration) is not None
     ]
     header = ["group", "ECE", "if calibrated", "p", "Brier", "95 % interval", "loss", "95 % interval"]
     note = (
@@ -206,7 +234,7 @@ def calibration(groups: Sequence[GroupSummary]) -> Table:
         "perfectly calibrated model with these probabilities would show. p: of the hypothesis that the probabilities "
         "are calibrated. Brier: squared error of the probabilities. Loss: negative log-likelihood."
     )
-    return Table("calibration", "Are the probabilities calibrated?", header, rows, note)
+    return Table("calibration", "Are the probabilities calibrated?", header, rows, note, (7, 5))
 
 
 def parts(groups: Sequence[GroupSummary]) -> list[Table]:

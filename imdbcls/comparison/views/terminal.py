@@ -1,37 +1,246 @@
-"""The terminal output of a comparison, as plain text."""
+"""The terminal output of a comparison, as plain text: a summary of about 20 lines, or everything."""
 
-import shutil
-import textwrap
+from collections.abc import Sequence
+from pathlib import Path
 
-from imdbcls.comparison.results import Comparison
+from rich.cells import cell_len
+
+from imdbcls.comparison.notes import num_runs
+from imdbcls.comparison.results import Comparison, PairResult
+from imdbcls.comparison.verdicts import Outcome
 from imdbcls.comparison.views.extent import shown_pairs
-from imdbcls.comparison.views.tables import tables_of
-from imdbcls.comparison.views.wording import headline, verdict
-from imdbcls.runtime.text_table import text_table
+from imdbcls.comparison.views.facts import (
+    clusters_text,
+    encoder_sentence,
+    facts_line,
+    hardware_sentence,
+    span,
+    training_sentence,
+)
+from imdbcls.comparison.views.paragraph import paragraph
+from imdbcls.comparison.views.tables import Table, ranking, tables_of
+from imdbcls.comparison.views.wording import WORDS, brief_verdict, detectable_text, headline, listed, verdict, within
+from imdbcls.runtime.text_table import smallest_width, text_table, wrapped
+
+WIDTH = 80  # of text that is not written to a terminal
+NARROWEST, WIDEST = 60, 110  # lines of text
+WORD_WIDTH = max(map(len, WORDS.values())) + 2
+# In the summary:
+MAX_NAMED = 4  # groups in one clause
+MAX_RANKED = 10  # groups
+MAX_VERDICTS = 6
+MAX_NOTES = 3  # lines
+RANKING_COLUMNS = ("", "group", "95 % interval", "seeds")  # on narrow terminals, with the column of the metric
+
+# Regular expressions of what a terminal shows in colour, and their styles (rich).
+STYLES = {
+    rf"(?m)^{WORDS[Outcome.BETTER]}(?=  )|\bis better than\b": "bold green",
+    rf"(?m)^{WORDS[Outcome.BETTER_HERE]}(?=  )": "green",
+    rf"(?m)^{WORDS[Outcome.EQUIVALENT]}(?=  )|\bare equivalent within\b": "cyan",
+    rf"(?m)^{WORDS[Outcome.UNDECIDED]}(?=  )|^- undecided\b": "yellow",
+    rf"(?m)^{WORDS[Outcome.UNTESTED]}(?=  )|\bare not tested against\b": "dim",
+}
 
 
-def terminal_text(comparison: Comparison, table_width: int | None = None) -> str:
-    """Return the headline, tables, verdicts and notes. If `table_width` is given, tables wrap to this many columns."""
-    width = max(60, shutil.get_terminal_size((100, 24)).columns)
-    blocks = [wrapped(headline(comparison), width)]
+def terminal_summary(comparison: Comparison, folder: Path, width: int | None = None) -> str:
+    """Return what was compared, the result, the ranking, the verdicts, notes and the path of the page.
+
+    `width` is the number of columns of the terminal, or None if the text is not written to a terminal.
+    """
+    columns = text_width(width)
+    blocks = [
+        f"{brief_facts(comparison, columns)}\n{wrapped(headline(comparison, MAX_NAMED), columns)}",
+        brief_ranking(comparison, columns),
+        brief_verdicts(comparison, columns),
+        brief_notes(comparison.notes, columns),
+        f"More: --full, or this page (also .md .tex .json .csv, comparison_pairs.csv):\n{folder / 'comparison.html'}",
+    ]
+    return "\n\n".join(block for block in blocks if block)
+
+
+def files_text(folder: Path, before: str = "Wrote this page") -> str:
+    """Return which files were written, with the path of the page on a line of its own."""
+    return f"{before} (also .md .tex .json .csv, comparison_pairs.csv):\n{folder / 'comparison.html'}"
+
+
+def terminal_text(comparison: Comparison, width: int | None = None) -> str:
+    """Return everything: tables, verdicts, notes and the paragraph for a paper.
+
+    Tables are at most `width` columns wide if that is possible, or have any width if it is None.
+    """
+    columns = text_width(width)
+    blocks = [wrapped(f"{comparison.study}: {facts_line(comparison)}", columns), wrapped(headline(comparison), columns)]
     for table in tables_of(comparison):
-        lines = [table.question, text_table(table.rows, table.header, table.num_text_columns, table_width)]
-        blocks.append("\n".join([*lines, wrapped(table.note, width)] if table.note else lines))
+        parts, left_out = fitted(table, width)
+        note = f"{table.note} {left_out}".strip()
+        texts = [text_table(part.rows, part.header, part.num_text_columns, width) for part in parts]
+        blocks.append("\n".join([table.question, *texts, *([wrapped(note, columns)] if note else [])]))
         if table.key == "differences":
             verdicts = [verdict(pair, comparison.metric) for pair in shown_pairs(comparison)]
-            blocks.append("Verdicts\n" + "\n".join(wrapped(f"- {sentence}", width) for sentence in verdicts))
-    blocks.append(
-        wrapped(
+            blocks.append(titled("Verdicts", verdicts, columns))
+    mistakes = f"Documents that every run misclassifies: {len(comparison.wrong_for_all):,}."
+    if comparison.label_errors is not None:
+        mistakes = (
             "Suspected label errors (all groups confidently predict the same class, which is not the label): "
-            f"{len(comparison.label_errors):,}. Documents that every run misclassifies: "
-            f"{len(comparison.wrong_for_all):,}.",
-            width,
+            f"{len(comparison.label_errors):,}. {mistakes}"
         )
-    )
+    blocks.append(wrapped(mistakes, columns))
     if comparison.notes:
-        blocks.append("Notes\n" + "\n".join(wrapped(f"- {note}", width) for note in comparison.notes))
-    return "\n\n".join(blocks)
+        blocks.append(titled("Notes", comparison.notes, columns))
+    return "\n\n".join([*blocks, f"For a paper\n{wrapped(paragraph(comparison), columns)}"])
 
 
-def wrapped(text: str, width: int) -> str:
-    return "\n".join(textwrap.wrap(text, width, subsequent_indent="  " if text.startswith("- ") else ""))
+def text_width(width: int | None) -> int:
+    """Return the length of a line of text."""
+    return WIDTH if width is None else min(max(width, NARROWEST), WIDEST)
+
+
+def titled(title: str, sentences: Sequence[str], columns: int) -> str:
+    return "\n".join([title, *(wrapped(f"- {sentence}", columns, "  ") for sentence in sentences)])
+
+
+def fitted(table: Table, width: int | None) -> tuple[list[Table], str]:
+    """Return a table that is at most `width` columns wide, and a sentence about columns that were left out.
+
+    If a table without its optional columns is still too wide, it is split into several tables, which repeat the first
+    columns.
+    """
+    left_out = []
+    while width is not None and table.optional and narrowest(table, wraps_text=False) > width:
+        left_out.append(table.header[table.optional[0]])
+        table = table.without(table.optional[0])
+    sentence = f"Not shown, because the terminal is too narrow: {listed(left_out)}." if left_out else ""
+    return blocks_of(table, width), sentence
+
+
+def blocks_of(table: Table, width: int | None) -> list[Table]:
+    """Split a table that is too wide into tables with the same text columns and as many other columns as fit."""
+    first = list(range(table.num_text_columns))
+    blocks = [first]
+    for column in range(len(first), len(table.header)):
+        is_too_wide = width is not None and narrowest(table.columns([*blocks[-1], column])) > width
+        blocks[-1:] = [blocks[-1], [*first, column]] if is_too_wide and blocks[-1] != first else [[*blocks[-1], column]]
+    return [table.columns(block) for block in blocks]
+
+
+def narrowest(table: Table, wraps_text: bool = True) -> int:
+    return smallest_width(table.rows, table.header, table.num_text_columns, wraps_text)
+
+
+def brief_facts(comparison: Comparison, columns: int) -> str:
+    """Return what was compared: counts, and facts that fit in the same line."""
+    facts, groups = comparison.facts, comparison.groups
+    runs = num_runs(sum(len(group.seeds) for group in groups))
+    data = f" of {span(facts['data'])}" if "data" in facts else ""
+    clusters = f" ({clusters_text(facts)})" if "test_clusters" in facts else ""
+    text = (
+        f"{comparison.study}: {len(groups):,} {'group' if len(groups) == 1 else 'groups'}, {runs}, "
+        f"{span(facts['test_documents'])} test documents{data}{clusters}."
+    )
+    others = [encoder_sentence(facts) if "encoder" in facts else "", training_sentence(facts), hardware_sentence(facts)]
+    for sentence in others:
+        if sentence and cell_len(longer := f"{text} {sentence}.") <= columns:
+            text = longer
+    return wrapped(text, columns)
+
+
+def brief_ranking(comparison: Comparison, columns: int) -> str:
+    """Return the ranking of the best groups, and the largest class."""
+    table = ranking(comparison).without_empty_columns()
+    *groups, baseline = table.rows
+    num_more = max(0, len(groups) - MAX_RANKED)
+    table.rows[:] = [*(groups if num_more < 2 else groups[:MAX_RANKED]), baseline]
+    if columns <= WIDTH:
+        table = table.columns([i for i, name in enumerate(table.header) if i == 2 or name in RANKING_COLUMNS])
+    parts, _ = fitted(table, columns)
+    texts = [text_table(part.rows, part.header, part.num_text_columns, columns) for part in parts]
+    return "\n".join([*texts, *([f"and {num_more:,} more groups: --full"] if num_more > 1 else [])])
+
+
+def brief_verdicts(comparison: Comparison, columns: int) -> str:
+    """Return the verdicts, those on the best group first, and what they mean."""
+    pairs = comparison.pairs
+    if not pairs:
+        return ""
+    num_more = len(pairs) - MAX_VERDICTS
+    shown = pairs if num_more < 2 else pairs[:MAX_VERDICTS]
+    lines = []
+    for pair in shown:
+        word, clause = brief_verdict(pair, comparison.metric)
+        lines.append(wrapped(word.ljust(WORD_WIDTH) + clause, columns, " " * WORD_WIDTH))
+    if num_more > 1:
+        lines.append(f"and {num_more:,} more pairs: --full")
+    return "\n".join([*lines, wrapped(" ".join(explanations(comparison, shown)), columns)])
+
+
+def explanations(comparison: Comparison, shown: Sequence[PairResult]) -> list[str]:
+    """Return sentences that define the intervals and the words of the verdicts, and say how to get more verdicts."""
+    metric, tested = comparison.metric, [pair for pair in comparison.pairs if not pair.problem]
+    outcomes = {pair.outcome for pair in shown}
+    sentences = []
+    if tested:
+        several = [len(group.seeds) > 1 for group in comparison.groups]
+        over = "documents and seeds" if all(several) else "documents, and seeds of groups with several"
+        over = over if any(several) else "documents, not seeds"
+        together = f"; those of differences hold for all {len(tested):,} pairs together" if len(tested) > 1 else ""
+        sentences.append(f"Intervals: 95 % confidence, for other {over}{together}.")
+    margin = next((within(pair, metric) for pair in tested), "")
+    if Outcome.BETTER_HERE in outcomes:
+        sentences.append("Better here: these trained models differ; other seeds may reverse the order.")
+    if Outcome.EQUIVALENT in outcomes:
+        sentences.append(
+            f"Equivalent: the difference is smaller than {margin}; each side is tested, so an interval can be wider."
+        )
+    if Outcome.UNDECIDED in outcomes:
+        neither = f"neither better nor equivalent (within {margin}) is shown" if margin else "better is not shown"
+        sentences.append(f"Undecided: {neither}{'' if margin else ', which does not mean that the groups are equal'}.")
+    detectable = [d for pair in comparison.pairs if (d := pair.minimum_detectable_difference) is not None]
+    if detectable and Outcome.UNDECIDED in outcomes:
+        size = detectable_text(metric, max(detectable))
+        sentences.append(f"Studies like this detect a true difference of {size} in 80 % of cases.")
+    return [*sentences, *advice(comparison), *collapsed(comparison)]
+
+
+def advice(comparison: Comparison) -> list[str]:
+    """Return sentences on how to decide the undecided pairs of the best group."""
+    best = comparison.groups[0].name
+    undecided = [
+        pair
+        for pair in comparison.pairs
+        if pair.outcome is Outcome.UNDECIDED and pair.seeds_varied and best in (pair.a, pair.b)
+    ]
+    by_seeds = [pair for pair in undecided if pair.seeds_needed is not None]
+    by_documents = [pair for pair in undecided if pair.seeds_needed is None and not any(pair.missing_seeds)]
+    sentences = []
+    if by_seeds:
+        seeds = max(pair.seeds_needed or 0 for pair in by_seeds)
+        sentences.append(f"For a verdict on {names_of(by_seeds, best)}: about {seeds} seeds per group.")
+    if by_documents:
+        or_margin = "" if comparison.margin is None else ", or a larger margin"
+        sentences.append(f"For a verdict on {names_of(by_documents, best)}: more test documents{or_margin}.")
+    return sentences
+
+
+def names_of(pairs: Sequence[PairResult], best: str) -> str:
+    return f"{best} against {listed([pair.other(best) for pair in pairs], max_listed=MAX_NAMED)}"
+
+
+def collapsed(comparison: Comparison) -> list[str]:
+    """Return a sentence about seeds that predict nearly only one class, if there are any."""
+    counts = [
+        f"{group.num_collapsed} of {len(group.seeds)} seeds of {group.name}"
+        for group in comparison.groups
+        if group.num_collapsed
+    ]
+    return [f"Predict nearly only one class: {listed(counts, max_listed=MAX_NAMED)}."] if counts else []
+
+
+def brief_notes(notes: Sequence[str], columns: int) -> str:
+    """Return as many notes as fit in `MAX_NOTES` lines, and the number of the others."""
+    for count in range(len(notes), 0, -1):
+        lines = [line for note in notes[:count] for line in wrapped(f"- {note}", columns, "  ").splitlines()]
+        if count < len(notes):
+            lines.append(f"and {len(notes) - count:,} more {'note' if len(notes) - count == 1 else 'notes'}: --full")
+        if len(lines) <= MAX_NOTES:
+            return "\n".join(lines)
+    return f"{len(notes):,} {'note' if len(notes) == 1 else 'notes'}: --full" if notes else ""

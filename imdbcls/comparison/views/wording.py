@@ -17,6 +17,13 @@ CLAUSES = {  # clauses of the headline, by the verdict on the best group and the
     "undecided": "cannot be distinguished from {} with these seeds and documents",
     "untested": "could not be tested against {}",
 }
+WORDS = {  # the verdict in one or two words
+    Outcome.BETTER: "better",
+    Outcome.BETTER_HERE: "better here",
+    Outcome.EQUIVALENT: "equivalent",
+    Outcome.UNDECIDED: "undecided",
+    Outcome.UNTESTED: "not tested",
+}
 
 
 def verdict(pair: PairResult, metric: Metric) -> str:
@@ -60,7 +67,7 @@ def better(pair: PairResult, metric: Metric) -> str:
 
 
 def undecided(pair: PairResult, metric: Metric) -> str:
-    lead = f"undecided: {pair.leader} leads {pair.other(pair.leader)} by {measured(pair, metric)}"
+    lead = f"undecided: {lead_text(pair, metric)}"
     if not pair.seeds_varied:
         return f"{lead}; train more seeds"
     if any(pair.missing_seeds):
@@ -69,10 +76,30 @@ def undecided(pair: PairResult, metric: Metric) -> str:
     chance = 0.0 if pair.chance_to_settle is None else pair.chance_to_settle
     if pair.seeds_needed is None:
         return (
-            f"{lead}; even {MAX_SEEDS} seeds per group would decide it with a probability of only {chance:.0%}: use "
-            "more test documents, or a larger margin"
+            f"{lead}; even with {MAX_SEEDS} seeds per group, the probability of a verdict is {percent_text(chance)}: "
+            "use more test documents, or a larger margin"
         )
-    return f"{lead}; about {pair.seeds_needed} seeds per group would decide it with a probability of {chance:.0%}"
+    return f"{lead}; with {pair.seeds_needed} seeds per group, the probability of a verdict is {percent_text(chance)}"
+
+
+def lead_text(pair: PairResult, metric: Metric, more: str = "") -> str:
+    """Return which group is ahead, by how much, and the simultaneous interval, without a verdict."""
+    if pair.difference == 0:
+        return f"{pair.a} and {pair.b} are equal ({simultaneous_text(pair, metric)}{more})"
+    return f"{pair.leader} leads {pair.other(pair.leader)} by {measured(pair, metric, more)}"
+
+
+def brief_verdict(pair: PairResult, metric: Metric) -> tuple[str, str]:
+    """Return the verdict on one pair as a word of `WORDS` and a clause, without advice and caveats about seeds."""
+    word = WORDS[pair.outcome]
+    match pair.outcome:
+        case Outcome.UNTESTED:
+            return word, f"{pair.a} and {pair.b}: {pair.problem}"
+        case Outcome.BETTER | Outcome.BETTER_HERE:
+            clause = lead_text(pair, metric, f"; p {p_text(pair.p_holm)}")
+            return word, f"{clause}, less than the margin of {within(pair, metric)}" if pair.equivalent else clause
+        case Outcome.EQUIVALENT | Outcome.UNDECIDED:
+            return word, lead_text(pair, metric)
 
 
 def collapse(pair: PairResult, metric: Metric) -> str:
@@ -98,13 +125,21 @@ def collapse(pair: PairResult, metric: Metric) -> str:
     return f"{text}. Without these seeds, {found}"
 
 
+def without_a_model(metric: Metric) -> str:
+    """Return how `Comparison.baseline` predicts, as far as the metric uses it."""
+    return f"predicting the {'class frequencies' if metric.needs_probabilities else 'most frequent class'}"
+
+
 def within(pair: PairResult, metric: Metric) -> str:
     """Return the margin with its unit."""
     return "" if pair.margin is None else f"{margin_text(metric, pair.margin)}{unit_of(metric)}"
 
 
-def headline(comparison: Comparison) -> str:
-    """Return the result of the study in a few sentences: the best group compared with every other group."""
+def headline(comparison: Comparison, max_listed: int = MAX_LISTED) -> str:
+    """Return the result of the study in a few sentences: the best group compared with every other group.
+
+    At most `max_listed` names are listed in one clause.
+    """
     best = comparison.groups[0].name
     if len(comparison.groups) == 1:
         return f"{best} is the only group, so there is nothing to compare it with."
@@ -113,11 +148,13 @@ def headline(comparison: Comparison) -> str:
     for pair in pairs:
         is_worse = pair.outcome in (Outcome.BETTER, Outcome.BETTER_HERE) and pair.leader != best
         others["worse" if is_worse else pair.outcome].append(pair.other(best))
-    clauses = [clause.format(listed(others[key])) for key, clause in CLAUSES.items() if others[key]]
+    clauses = [
+        clause.format(listed(others[key], max_listed=max_listed)) for key, clause in CLAUSES.items() if others[key]
+    ]
     extreme = "highest" if comparison.metric.higher_is_better else "lowest"
     text = f"{best} has the {extreme} {comparison.metric.title}. It {'; it '.join(clauses)}."
     if len(comparison.groups) > 2 and comparison.short_list is not None:
-        text += f" {short_list(comparison.short_list, [group.name for group in comparison.groups])}"
+        text += f" {short_list(comparison, max_listed)}"
     if not all(pair.seeds_varied or pair.problem for pair in pairs):
         text += (
             " For a group with one seed, the result holds only for this trained model: another seed may give another "
@@ -128,22 +165,32 @@ def headline(comparison: Comparison) -> str:
     return text
 
 
-def short_list(names: Sequence[str], groups: Sequence[str]) -> str:
-    """Return a sentence about the groups that may be the best."""
-    excluded = [name for name in groups if name not in names]
+def short_list(comparison: Comparison, max_listed: int = MAX_LISTED) -> str:
+    """Return a sentence about the groups that may be the best, or an empty string if they are not known."""
+    names = comparison.short_list
+    if names is None:
+        return ""
+    excluded = [group.name for group in comparison.groups if group.name not in names]
     if not excluded:
-        return "Any of the groups may be the best (95 % confidence)."
+        return "No group can be excluded as the best."
     if len(names) == 1:
-        return "No other group can be the best (95 % confidence)."
+        return "Every other group can be excluded as the best (95 % confidence)."
     verb = "is" if len(excluded) == 1 else "are"
-    return f"The best may be {listed(names, 'or')} (95 % confidence); {listed(excluded)} {verb} excluded."
+    return (
+        f"The best may be {listed(names, 'or', max_listed)}; {listed(excluded, max_listed=max_listed)} {verb} "
+        "excluded (95 % confidence)."
+    )
 
 
-def listed(names: Sequence[str], word: str = "and") -> str:
-    """Join names with commas and a word. If there are more than `MAX_LISTED`, replace the last ones by their number."""
-    if len(names) > MAX_LISTED:
-        names = [*names[: MAX_LISTED - 1], f"{len(names) - MAX_LISTED + 1:,} others"]
+def listed(names: Sequence[str], word: str = "and", max_listed: int = MAX_LISTED) -> str:
+    """Join names with commas and a word. If there are more than `max_listed`, replace the last ones by their number."""
+    if len(names) > max_listed:
+        names = [*names[: max_listed - 1], f"{len(names) - max_listed + 1:,} others"]
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} {word} {names[-1]}"
+
+
+def simultaneous_text(pair: PairResult, metric: Metric) -> str:
+    return interval_text(metric, pair.simultaneous_low, pair.simultaneous_high)
 
 
 def measured(pair: PairResult, metric: Metric, more: str = "") -> str:
@@ -157,6 +204,18 @@ def amount(metric: Metric, difference: float, low: float, high: float, more: str
         difference, low, high = -difference, -high, -low
     value, ends = value_text(metric, difference), interval_text(metric, low, high)
     return f"{value}{unit_of(metric)} ({ends}{more})"
+
+
+def detectable_text(metric: Metric, difference: float) -> str:
+    """Return a detectable difference with its unit. It can exceed 100 points if seeds give very different results."""
+    if metric.is_percentage and difference >= 1:
+        return "more than 100 points"
+    return f"{value_text(metric, difference)}{unit_of(metric)}"
+
+
+def percent_text(share: float) -> str:
+    """Format a probability for a sentence, rounded to percent: `31 %`."""
+    return "less than 1 %" if share < 0.005 else "more than 99 %" if share > 0.995 else f"{100 * share:.0f} %"
 
 
 def p_text(p: float | None) -> str:
