@@ -125,13 +125,13 @@ REST = WithoutCollapsed((3, 2), 0.01, -0.005, 0.025, 0.2, Outcome.UNDECIDED)
         ),
         (
             UNDECIDED | {"seeds_needed": 8, "chance_to_settle": 0.83},
-            "undecided: lstm leads cls by 2.00 points (1.00 to 3.00); about 8 seeds per group would decide it with a "
-            "probability of 83%",
+            "undecided: lstm leads cls by 2.00 points (1.00 to 3.00); with 8 seeds per group, the probability of "
+            "a verdict is 83 %",
         ),
         (
             UNDECIDED,
-            "undecided: lstm leads cls by 2.00 points (1.00 to 3.00); even 50 seeds per group would decide it with a "
-            "probability of only 31%: use more test documents, or a larger margin",
+            "undecided: lstm leads cls by 2.00 points (1.00 to 3.00); even with 50 seeds per group, the probability "
+            "of a verdict is 31 %: use more test documents, or a larger margin",
         ),
         (
             UNDECIDED | {"num_seeds": (5, 2), "missing_seeds": (0, 1)},
@@ -145,8 +145,8 @@ REST = WithoutCollapsed((3, 2), 0.01, -0.005, 0.025, 0.2, Outcome.UNDECIDED)
         ),
         (
             UNDECIDED | {"num_collapsed": (0, 1), "without_collapsed": REST, "seeds_needed": 8},
-            "undecided: lstm leads cls by 2.00 points (1.00 to 3.00); about 8 seeds per group would decide it with a "
-            "probability of 31%. Collapsed to one class: cls in 1 of 3 seeds. Without these seeds, lstm leads cls by "
+            "undecided: lstm leads cls by 2.00 points (1.00 to 3.00); with 8 seeds per group, the probability of a "
+            "verdict is 31 %. Collapsed to one class: cls in 1 of 3 seeds. Without these seeds, lstm leads cls by "
             "1.00 points (-0.50 to 2.50), which is not significant",
         ),
         (
