@@ -65,6 +65,7 @@ class IntervalPlot:
     rows: tuple[Interval, ...]
     x: Axis
     margin: float | None  # equivalence margin on each side of zero; None: not a plot of differences
+    notes: tuple[str, ...]  # what the intervals are; lines below the title of the axis
 
 
 @dataclass(frozen=True)
@@ -191,7 +192,15 @@ def metric_plot(groups: Sequence[GroupSummary], metric: Metric) -> IntervalPlot:
         )
         mean, low, high = (scale * value for value in (found.mean, found.low, found.high))
         rows.append(Interval(group.name, mean, low, high, tuple(scale * value for value in found.values), i, tip))
-    return interval_plot(rows, f"test {title_of(metric)}", None)
+    notes: tuple[str, ...] = ("95 % confidence intervals", "small dots: seeds")
+    if all(len(row.dots) == 1 for row in rows):
+        notes = ("95 % confidence intervals over documents",)
+    return interval_plot(rows, axis_title(metric), None, notes)
+
+
+def axis_title(metric: Metric) -> str:
+    better = "" if metric.higher_is_better else " (lower is better)"
+    return f"test {title_of(metric)}{better}"
 
 
 def difference_plot(pairs: Sequence[PairResult], metric: Metric, margin: float | None) -> IntervalPlot:
@@ -209,15 +218,16 @@ def difference_plot(pairs: Sequence[PairResult], metric: Metric, margin: float |
         for pair in pairs
     ]
     side = "above" if metric.higher_is_better else "below"
-    unit = "points" if metric.is_percentage else metric.title
-    title = f"difference in {unit} ({side} 0: the first group is better)"
-    return interval_plot(rows, title, 0.0 if margin is None else scale * margin)
+    title = f"difference in {metric.title}{', points' if metric.is_percentage else ''}"
+    intervals = "simultaneous 95 % intervals" if len(pairs) > 1 else "95 % interval"
+    notes = (intervals, f"{side} 0: the first group is better")
+    return interval_plot(rows, title, 0.0 if margin is None else scale * margin, notes)
 
 
-def interval_plot(rows: Sequence[Interval], title: str, margin: float | None) -> IntervalPlot:
+def interval_plot(rows: Sequence[Interval], title: str, margin: float | None, notes: tuple[str, ...]) -> IntervalPlot:
     values = [value for row in rows for value in (row.low, row.high, *row.dots)]
     low, high = padded([*values, *((0.0, -margin, margin) if margin is not None else ())])
-    return IntervalPlot(tuple(rows), Axis(title, low, high), margin)
+    return IntervalPlot(tuple(rows), Axis(title, low, high), margin, notes)
 
 
 def curve_plot(groups: Sequence[GroupSummary], metric: str, title: str, scale: float) -> CurvePlot:
@@ -245,7 +255,7 @@ def cost_plane(groups: Sequence[GroupSummary], cost: str, comparison: Comparison
     log = min(costs) > 0 and max(costs) / min(costs) > LOG_FACTOR
     low, high = (min(costs) / 1.6, max(costs) * 1.6) if log else padded(costs, 0.15)
     title = COSTS[cost] + (", log scale" if log else "")
-    y = Axis(f"test {title_of(metric)}", *padded([point.value for point in points], 0.18))
+    y = Axis(axis_title(metric), *padded([point.value for point in points], 0.18))
     return CostPlane(points, comparison.pareto[cost], Axis(title, low, high, log), y)
 
 

@@ -180,8 +180,8 @@ def interval_figure(plot: IntervalPlot) -> "Canvas":
 
     above = max(len(row.label) for row in plot.rows) > MAX_LABEL
     step = 2.0 if above else 1.0
-    title = plot.x.title.replace(" (", "\n(")  # the title may be wider than the axis
-    canvas = empty(0.45 + 0.12 * title.count("\n") + ROW_HEIGHT * step * max(len(plot.rows), 2))
+    title = "\n".join([plot.x.title, *plot.notes])
+    canvas = empty(0.45 + 0.12 * len(plot.notes) + ROW_HEIGHT * step * max(len(plot.rows), 2))
     axes = canvas.add_subplot()
     axes.set_xlim(plot.x.low, plot.x.high)
     axes.set_ylim(step * len(plot.rows) - 0.5, -0.8 if above else -0.6)

@@ -89,8 +89,12 @@ def interval_drawing(plot: IntervalPlot, width: int) -> str:
         parts += [f'<circle class="dot" cx="{x(dot):g}" cy="{y:g}" r="2.6"/>' for dot in row.dots]
         parts.append(f'<circle class="mean" cx="{x(row.value):g}" cy="{y:g}" r="5"/></g>')
     parts.append(svg.text((left + right) / 2, bottom + 34, plot.x.title, "title", "middle"))
-    ends = "; ".join(f"{row.label}: {row.value:.2f}, {row.low:.2f} to {row.high:.2f}" for row in plot.rows)
-    return svg.figure(width, bottom + 42, f"{plot.x.title}. {ends}", parts, "narrow" if narrow else "wide")
+    notes = plot.notes if narrow else ["; ".join(plot.notes)]
+    for i, note in enumerate(notes):
+        parts.append(svg.text((left + right) / 2, bottom + 51 + 16 * i, note, "tick", "middle"))
+    ends = "; ".join(f"{row.label}: {row.value:.4g}, {row.low:.4g} to {row.high:.4g}" for row in plot.rows)
+    label = f"{plot.x.title}; {'; '.join(plot.notes)}. {ends}"
+    return svg.figure(width, bottom + 43 + 16 * len(notes), label, parts, "narrow" if narrow else "wide")
 
 
 def css_class(row: Interval) -> str:
@@ -136,7 +140,7 @@ def cost_drawing(plot: CostPlane) -> str:
         parts.append(svg.marker(*place, point.group, tip))
         parts.append(svg.text(spot.x, spot.y, label, "label", spot.anchor))
     ends = "; ".join(f"{point.name}: {point.value:.4g} at {compact(point.cost)}" for point in plot.points)
-    label = f"Accuracy against {plot.x.title}. {ends}. On the Pareto front: {', '.join(plot.front)}."
+    label = f"{plot.y.title} against {plot.x.title}. {ends}. On the Pareto front: {', '.join(plot.front)}."
     return svg.figure(svg.WIDTH, svg.HEIGHT, label, parts)
 
 
