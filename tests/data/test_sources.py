@@ -585,7 +585,7 @@ def test_read_texts_reads_only_the_documents_of_a_run(tmp_path: Path) -> None:
             texts(source=source | {"_target_": target})
     with pytest.raises(UserError, match="has no argument command"):
         texts(source=source | {"command": "true"})
-    with pytest.raises(UserError, match="split_hash differs"):
+    with pytest.raises(UserError, match="the split hash is different"):
         texts(split_seed=1)
     for damaged in ({}, {"data": None}, {"data": {"source": 1}}):
         with pytest.raises(UserError):
