@@ -124,8 +124,8 @@ def require_space(folder: Path, needed: int, cache_gb: float, layers: str) -> No
     if needed > free:
         raise UserError(
             f"The frozen encoder's output{layers} needs {format_bytes(needed)}, but the disk that contains {folder} "
-            f"has only {format_bytes(max(free, 0))} available ({format_bytes(RESERVE)} is kept free). Free some space, or set "
-            f"data.cache_dir or IMDBCLS_CACHE to a folder on another disk. {without}"
+            f"has only {format_bytes(max(free, 0))} available ({format_bytes(RESERVE)} is kept free). Free some "
+            f"space, or set data.cache_dir or IMDBCLS_CACHE to a folder on another disk. {without}"
         )
 
 
