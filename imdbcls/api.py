@@ -42,7 +42,7 @@ class FinishedRun:
     def predictions(self, split: str = "test") -> Predictions:
         """Return the recorded predictions for a split (`test` or `validation`), in the order of its documents.
 
-        Raises UserError for another split, and if the file of predictions is missing or damaged.
+        Raises UserError for another split, and if the predictions file is missing or damaged.
         """
         from imdbcls.runs.read_predictions import BadPredictionsError, read_predictions
 

@@ -31,7 +31,7 @@ def accuracies_of(group: Group, parts: list[tuple[str, np.ndarray]]) -> tuple[Pa
 
 
 def length_parts(tokens_N: np.ndarray) -> list[tuple[str, np.ndarray]]:
-    """Return the name and mask of each length range. Lengths are in tokens of this group, before truncation."""
+    """Return the name and mask of each length range. `tokens_N` are lengths of documents before truncation."""
     edges = (0, *LENGTH_EDGES, np.iinfo(np.int64).max)
     names = [f"≤ {LENGTH_EDGES[0]}", *(f"{low + 1}-{high}" for low, high in pairwise(LENGTH_EDGES))]
     names.append(f"> {LENGTH_EDGES[-1]}")

@@ -80,10 +80,10 @@ def wrong_options(asked: argparse.Namespace, unknown: Sequence[str]) -> list[str
     given = {"--run": asked.run, "--multirun": asked.multirun, "--cfg": asked.cfg, "--info": asked.info}
     modes = [mode for mode, value in given.items() if value]
     if len(modes) > 1:
-        mistakes.append(
-            f"{' and '.join(modes)} cannot be combined: --cfg and --info show one run, so leave out --multirun and "
-            "set each key to one value."
-        )
+        only_one = "use only one of them."
+        if "--multirun" in modes and "--run" not in modes:
+            only_one = "they show one run. Leave out --multirun, and set each key to one value."
+        mistakes.append(f"{' and '.join(modes)} cannot be combined: {only_one}")
     if asked.resolve and not asked.cfg:
         mistakes.append("--resolve needs --cfg job.")
     return mistakes

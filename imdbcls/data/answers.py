@@ -56,7 +56,7 @@ def plain(value: object) -> object:
 
 def write_jsonl(file: TextIO, label_names: Sequence[str], copied: Sequence[str]) -> Write:
     """Return a function that writes one answer as a line of JSON."""
-    ascii_only = not takes_unicode(file)  # then JSON escapes all other characters
+    ascii_only = not takes_unicode(file)  # if true, write other characters than ASCII as JSON escapes
 
     def write(item: Item, label: str | None, probabilities: list[float] | None) -> None:
         by_class = None if probabilities is None else dict(zip(label_names, probabilities, strict=True))

@@ -26,8 +26,8 @@ SHELL_SAFE = re.compile(r"[A-Za-z0-9_.-]+")
 class Request:
     """The columns to read from a file, and the format of the file.
 
-    `columns` are pairs (setting, column name), such as `("text_column", "text")`. With `as_options`, messages write
-    settings as command-line options (`--text-column`) instead of config keys (`data.text_column`).
+    `columns` contains pairs of a setting and a column name, such as `("text_column", "text")`. With `as_options`,
+    messages write settings as command-line options (`--text-column`) instead of config keys (`data.text_column`).
     """
 
     columns: tuple[tuple[str, str], ...]

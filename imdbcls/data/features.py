@@ -183,5 +183,5 @@ def load_features(entry: Path) -> Features | None:
     except (OSError, ValueError, KeyError, TypeError) as error:
         remove_damaged(entry, "feature cache", error)
         return None
-    # Return plain arrays: slicing a memmap runs Python code, which takes a fifth of the time of collating a batch.
+    # Return plain arrays: slicing a memmap runs Python code, a fifth of the time needed to collate a batch.
     return Features(vectors.view(np.ndarray), index[0], index[1], dtype)

@@ -182,7 +182,7 @@ def _to_documents(
         unlabelled = "; -1 usually marks documents without a label, so remove their rows" if "-1" in keys else ""
         raise UserError(
             f"{table.name}, {table.where(unseen[0])}{_more(unseen)}: label {keys[unseen[0]]!r} is not one of the "
-            f"labels in training: {_shorten(names)}{unlabelled}."
+            f"labels in the training data: {_shorten(names)}{unlabelled}."
         )
     labels = np.array([class_of[key] for key in keys], dtype=np.int64)
 

@@ -83,7 +83,10 @@ def has_column(path: Path, name: str, request: Request) -> bool:
     try:
         require_columns(path, replace(request, columns=(("id_column", name),)))
     except UserError:
-        logger.info(f"{path} lacks {name!r}, the id column of the run's data, so the answers have only row numbers.")
+        logger.info(
+            f"{path} does not have one column {name!r}, the id column of the run's data, so the answers have only row "
+            "numbers."
+        )
         return False
     return True
 

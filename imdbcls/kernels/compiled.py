@@ -218,7 +218,7 @@ def _parts(gradients: tuple[Tensor | None, ...]) -> tuple[Tensor, Tensor | None]
 
 
 def _mask(batch: PackedBatch, number: int, width: int) -> tuple[Tensor | None, tuple[int, int, int, float]]:
-    """Return an uninitialized tensor for mask bits (None without dropout), and the kernel arguments that draw them."""
+    """Return an uninitialized tensor for mask bits (None without dropout), and the kernel's dropout arguments."""
     if batch.dropout is None:
         return None, (0, number, 0, 1.0)
     kept_NW = torch.empty((batch.num_rows, -(-width // constant("MASK_BITS"))), dtype=torch.int16)

@@ -126,7 +126,7 @@ class Function:
         if not found.is_cpu:
             return TypeError(f"{self.name}: {parameter.name} is on {found.device}, not on the CPU")
         if not found.is_contiguous():
-            return ValueError(f"{self.name}: {parameter.name} is not contiguous, its strides are {found.stride()}")
+            return ValueError(f"{self.name}: {parameter.name} is not contiguous: its strides are {found.stride()}")
         return ValueError(f"{self.name}: {parameter.name} has {found.numel()} elements, but needs at least {least}")
 
 

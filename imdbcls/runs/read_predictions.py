@@ -34,7 +34,7 @@ DIFFERENT_CLASSES = (
 
 
 class BadPredictionsError(UserError):
-    """An unusable file of predictions. The message starts with "its", and the caller puts the run's path before it."""
+    """An unusable predictions file. The message starts with "its", and the caller puts the run's path before it."""
 
 
 def read_predictions(path: Path, dtype: type[np.floating] = np.float64) -> Predictions:
@@ -97,7 +97,7 @@ def check_version(metadata: Mapping[str, str]) -> None:
     try:
         require_version({FORMAT_VERSION: int(version) if version.isdecimal() else version}, PREDICTIONS)
     except OtherVersionError as error:
-        raise BadPredictionsError(f"its file of predictions {error}") from error
+        raise BadPredictionsError(f"its predictions file {error}") from error
 
 
 def label_names(metadata: Mapping[str, str], num_classes: int) -> tuple[str, ...]:

@@ -61,7 +61,7 @@ def shown(value: Any) -> str:
 
 
 def checksums_of_predictions(run: Path) -> dict[str, str]:
-    """Return the SHA-256 of each split's file of predictions, for `result.json`."""
+    """Return the SHA-256 of each split's predictions file, for `result.json`."""
     return {split: sha256(path_of_predictions(run, split)) for split in SPLITS}
 
 
@@ -70,7 +70,7 @@ def path_of_predictions(run: Path, split: str) -> Path:
 
 
 def problem_of_predictions(run: Path, result: Mapping[str, Any], split: str) -> str | None:
-    """Return what is wrong with a split's file of predictions; None if its checksum matches the result.
+    """Return what is wrong with a split's predictions file; None if its checksum matches the result.
 
     A result that another tool wrote may have no checksums. Then only the first and last four bytes of the file are
     checked.

@@ -22,7 +22,7 @@ MAX_JSON_BYTES = 2**24
 # Of a safetensors header. The header of a large encoder has about 100 kB, and parsing 100 MB would take 20 s.
 MAX_HEADER_BYTES = 2**24
 MAX_FILES = 10_000  # in a run folder
-MAX_ID_CHARACTERS = 200  # of a document's id: long ids would let a small file of predictions expand to gigabytes
+MAX_ID_CHARACTERS = 200  # of a document's id: long ids would let a small predictions file expand to gigabytes
 
 
 def require_regular_file(path: Path, max_bytes: int | None = None) -> None:

@@ -44,7 +44,10 @@ def set_environment(data_folder: Path) -> list[str]:
 
 
 def why_not_online(settings: Any) -> str | None:
-    """Return why runs cannot be logged online, or None if a key is configured. Do not use the network or prompt."""
+    """Return why runs cannot be logged online, or None if a key is configured.
+
+    The function does not use the network and does not ask the user for a key.
+    """
     from wandb.errors import AuthenticationError
     from wandb.sdk.lib import wbauth
 

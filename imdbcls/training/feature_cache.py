@@ -112,7 +112,7 @@ def describe_layers(example: Encoded) -> str:
 
 
 def require_space(folder: Path, needed: int, cache_gb: float, layers: str) -> None:
-    """Raise UserError if `needed` additional bytes exceed `cache_gb` or the free disk space."""
+    """Raise UserError if `needed` more bytes would exceed the cache limit or leave too little free disk space."""
     used, free = cache_size(folder), shutil.disk_usage(folder).free - RESERVE
     without = "Or set backbone.cache=false: training is slower, with the same result up to rounding."
     if used + needed > cache_gb * 1e9:
@@ -123,9 +123,9 @@ def require_space(folder: Path, needed: int, cache_gb: float, layers: str) -> No
         )
     if needed > free:
         raise UserError(
-            f"The frozen encoder's output{layers} needs {format_bytes(needed)}, but the disk of {folder} has only "
-            f"{format_bytes(max(free, 0))} available ({format_bytes(RESERVE)} are kept free). Free some space, or set "
-            f"data.cache_dir or IMDBCLS_CACHE to a folder on another disk. {without}"
+            f"The frozen encoder's output{layers} needs {format_bytes(needed)}, but the disk that contains {folder} "
+            f"has only {format_bytes(max(free, 0))} available ({format_bytes(RESERVE)} is kept free). Free some "
+            f"space, or set data.cache_dir or IMDBCLS_CACHE to a folder on another disk. {without}"
         )
 
 

@@ -499,7 +499,7 @@ def test_mistakes_across_files_are_reported(tmp_path: Path) -> None:
     other = tmp_path / "test.csv"
     other.write_text("text,label,id\na,good,1\nb,ugly,1\n")
     with pytest.raises(
-        UserError, match=r"test.csv, line 3: label 'ugly' is not one of the labels in training: bad, good"
+        UserError, match=r"test.csv, line 3: label 'ugly' is not one of the labels in the training data: bad, good"
     ):
         read(train, test=other)
     with pytest.raises(UserError, match=r"data.test=.*nowhere.csv does not exist"):
@@ -530,7 +530,9 @@ def test_doubtful_labels_are_noted(tmp_path: Path) -> None:
     test.write_text("text,label\nu,-1\n")
     train = tmp_path / "train.csv"
     train.write_text("text,label\na,0\nb,1\n")
-    with pytest.raises(UserError, match="label '-1' is not one of the labels in training: 0, 1; -1 usually marks"):
+    with pytest.raises(
+        UserError, match="label '-1' is not one of the labels in the training data: 0, 1; -1 usually marks"
+    ):
         read(train, test=test)
 
 
@@ -583,7 +585,7 @@ def test_read_texts_reads_only_the_documents_of_a_run(tmp_path: Path) -> None:
             texts(source=source | {"_target_": target})
     with pytest.raises(UserError, match="has no argument command"):
         texts(source=source | {"command": "true"})
-    with pytest.raises(UserError, match="split_hash differs"):
+    with pytest.raises(UserError, match="the split hash is different"):
         texts(split_seed=1)
     for damaged in ({}, {"data": None}, {"data": {"source": 1}}):
         with pytest.raises(UserError):

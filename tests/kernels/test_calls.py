@@ -166,7 +166,7 @@ def attention_arguments(dtype: torch.dtype) -> dict[str, Any]:
         ("offsets_B1", torch.tensor([1, 5, 12]), ValueError, "offsets do not start at 0, or decrease"),
         ("offsets_B1", torch.tensor([0, 5, 13]), ValueError, "qkv_N3H has 2304 elements, but needs at least 2496"),
         ("offsets_B1", torch.tensor([0, 12]), ValueError, "offsets_B1 has 2 elements, but needs at least 3"),
-        ("shift_AN", torch.zeros(12, 2).t(), ValueError, r"shift_AN is not contiguous, its strides are \(1, 2\)"),
+        ("shift_AN", torch.zeros(12, 2).t(), ValueError, r"shift_AN is not contiguous: its strides are \(1, 2\)"),
         ("scale_AN", torch.zeros(2, 11), ValueError, "scale_AN has 22 elements, but needs at least 24"),
         ("scale_AN", None, ValueError, "a missing tensor"),
         ("qkv_N3H", None, TypeError, "qkv_N3H is a NoneType, not a tensor"),
