@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
@@ -71,6 +72,7 @@ def result_of(run: Run, predictions: Mapping[str, Predictions], latency_ms: Mapp
     return {
         **run_fields(run.config, run.folder.path.name),
         "status": "done",
+        "finished_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "split_hash": corpus.split_hash,
         "label_names": list(corpus.label_names),
         "watched_test": trainer.settings.watch_test,

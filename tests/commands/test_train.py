@@ -28,7 +28,7 @@ RESULT_KEYS = {
     *("status", "study", "name", "head", "backbone", "seed", "config_hash", "group_hash", "split_hash", "best_epoch"),
     *("val/accuracy", "test/accuracy", "test/f1", "test/auroc", "test/ece", "test/loss"),
     *("parameters", "head_parameters", "train_seconds", "documents_per_second", "tokens_per_second", "peak_memory_mb"),
-    *("versions", "environment", "git_commit"),
+    *("versions", "environment", "git_commit", "finished_at"),
 }
 TRAIN_FIGURES = {
     *("train/loss", "train/lr", "train/grad_norm", "train/documents_per_second", "train/tokens_per_second"),

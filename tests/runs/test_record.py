@@ -19,7 +19,7 @@ from imdbcls.sweeps.jobs import outcome_of
 from imdbcls.training import checkpoint
 from imdbcls.training.trainer import Trainer
 
-TIMES = ("seconds", "per_second", "latency_ms", "peak_memory_mb")
+TIMES = ("seconds", "per_second", "latency_ms", "peak_memory_mb", "finished_at")
 
 
 @pytest.fixture(scope="module")

@@ -44,7 +44,7 @@ TINY = (
 )
 EVERY_STEP = "checkpoint.every_minutes=1e-9"  # a checkpoint after each
 KERNELS = default_cache_dir() / "kernels"
-TIMES = ("seconds", "per_second", "latency_ms", "peak_memory_mb")
+TIMES = ("seconds", "per_second", "latency_ms", "peak_memory_mb", "finished_at")
 
 # One server per test process. Commands do not import again what is imported here.
 context = multiprocessing.get_context("forkserver")
