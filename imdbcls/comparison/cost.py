@@ -22,11 +22,16 @@ FASTER_IS_BETTER = {"documents_per_second"}
 
 def costs_of(group: Group) -> dict[str, float | None]:
     """Return the mean of each cost over the seeds that measured it, or None if no seed did."""
-    costs: dict[str, float | None] = {}
-    for key in COSTS:
-        values = [value for run in group.runs if (value := cost_of_run(run.result, key)) is not None]
-        costs[key] = sum(values) / len(values) if values else None
-    return costs
+    return {key: sum(values) / len(values) if values else None for key, values in costs_by_seed(group).items()}
+
+
+def cost_ranges_of(group: Group) -> dict[str, tuple[float, float] | None]:
+    """Return the lowest and the highest seed for each cost, or None if no seed measured it."""
+    return {key: (min(values), max(values)) if values else None for key, values in costs_by_seed(group).items()}
+
+
+def costs_by_seed(group: Group) -> dict[str, list[float]]:
+    return {key: [value for run in group.runs if (value := cost_of_run(run.result, key)) is not None] for key in COSTS}
 
 
 def cost_of_run(result: dict[str, Any], key: str) -> float | None:

@@ -1,4 +1,4 @@
-"""Compute learning curves: a validation metric by epoch, averaged over the seeds of a group."""
+"""Compute learning curves: a metric by epoch, averaged over the seeds of a group."""
 
 from collections import defaultdict
 
@@ -6,7 +6,7 @@ from imdbcls.comparison.results import CurvePoint
 from imdbcls.comparison.run_files import number
 from imdbcls.comparison.study import Group
 
-CURVES = ("val/accuracy", "val/loss")  # keys of metrics.jsonl
+CURVES = ("val/accuracy", "val/f1", "val/auroc", "val/loss", "train/loss")  # keys of metrics.jsonl
 MAX_POINTS = 400
 
 

@@ -3,6 +3,7 @@
 The facts come from configs and `result.json` files, which may be untrusted, incomplete, or missing.
 """
 
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
@@ -15,7 +16,7 @@ Fact = str | int | float | None
 FILM_SOURCES = ("imdbcls.data.imdb.read_imdb", "imdbcls.data.sample.read_sample")  # their clusters are films
 PACKAGES = ("imdbcls", "torch", "transformers")
 MAX_SETTINGS = 200  # config keys that are kept
-OF_ONE_RUN = ("seed", "data.order_seed", "study", "jobs", "progress")  # config keys that are not settings of the study
+NO_SETTING = re.compile(r"seed|data\.order_seed|study|jobs|progress|plugins|runs_dir|.*\._(partial|convert)_")
 
 
 def facts_of(groups: Sequence[Group]) -> dict[str, tuple[str | int | float, ...]]:
@@ -131,7 +132,7 @@ def settings_of(groups: Sequence[Group]) -> tuple[dict[str, str], dict[str, tupl
         {sanitize(str(key), 80): value_text(value) for key, value in flatten(group.runs[0].config or {})}
         for group in groups
     ]
-    keys = [key for key in dict.fromkeys(key for config in configs for key in config) if key not in OF_ONE_RUN]
+    keys = [key for key in dict.fromkeys(key for config in configs for key in config) if not NO_SETTING.fullmatch(key)]
     shared: dict[str, str] = {}
     differing: dict[str, tuple[str, ...]] = {}
     for key in keys[:MAX_SETTINGS]:

@@ -67,13 +67,36 @@ class Calibration:
 
 @dataclass(frozen=True)
 class CurvePoint:
-    """A validation metric at one epoch: the mean over seeds, with the lowest and highest seed."""
+    """A metric at one epoch: the mean over seeds, with the lowest and highest seed."""
 
     epoch: float
     mean: float
     low: float
     high: float
     num_seeds: int  # seeds that logged the metric at this epoch
+
+
+@dataclass(frozen=True)
+class RunSummary:
+    """One run of a group."""
+
+    name: str  # of its folder
+    seed: int
+    validation: float | None  # metric of the comparison on the validation split; None: not recorded
+    test: float  # metric of the comparison
+    best_epoch: int | None  # epoch of the evaluated model; None: not recorded
+    train_seconds: float | None  # None: not measured
+
+
+@dataclass(frozen=True)
+class ClassScore:
+    """The scores of a group for one class, averaged over seeds."""
+
+    name: str
+    num_documents: int  # with this label
+    precision: float  # 0 if the class is never predicted
+    recall: float
+    f1: float
 
 
 @dataclass(frozen=True)
@@ -85,6 +108,7 @@ class GroupSummary:
     backbone: str
     rank: int  # by the metric of the comparison; 1 is the best
     seeds: tuple[int, ...]  # ascending
+    runs: tuple[RunSummary, ...]  # in the order of `seeds`
     num_failed: int  # failed runs of this group, which are left out
     num_collapsed: int  # runs that predict nearly only one class
     largest_collapse_rate: float  # upper 95 % confidence limit of the share of seeds that collapse
@@ -99,7 +123,10 @@ class GroupSummary:
     ensemble: Mapping[str, float]
     calibration: Calibration | None  # None: no probabilities
     cost: Mapping[str, float | None]  # mean over seeds, by key of cost.COSTS; None: not measured
+    cost_range: Mapping[str, tuple[float, float] | None]  # lowest and highest seed, by the same keys
     parts: Parts
+    confusion_matrix: tuple[tuple[int, ...], ...]  # documents by true and by predicted class, summed over seeds
+    class_scores: tuple[ClassScore, ...]  # in the order of the label names
     reliability: tuple[ReliabilityBin, ...]  # non-empty bins, by confidence; empty: no probabilities
     learning_curves: Mapping[str, tuple[CurvePoint, ...]]  # by name in curves.CURVES; empty: not logged
 

@@ -19,7 +19,7 @@ from imdbcls.runs.untrusted import read_json, read_yaml, require_regular_file
 MAX_HISTORY_BYTES = 64 << 20  # size of metrics.jsonl
 MAX_LINE_BYTES = 2**16  # length of a line in metrics.jsonl
 MAX_POINTS = 500_000  # lines in metrics.jsonl
-HISTORY_KEYS = ("epoch", "step", "val/accuracy", "val/loss")
+HISTORY_KEYS = ("epoch", "step", "train/loss", "val/accuracy", "val/f1", "val/auroc", "val/loss")
 MAX_VALUE = 1e15  # absolute value of a number; larger numbers are ignored
 REQUIRED = {"seed": int, "head": str, "group_hash": str}
 

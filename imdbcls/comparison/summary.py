@@ -6,14 +6,15 @@ import numpy as np
 
 from imdbcls.comparison.baseline import baseline_of, ensemble_of
 from imdbcls.comparison.calibration import calibration_of, reliability_curve
-from imdbcls.comparison.cost import costs_of, pareto_fronts
+from imdbcls.comparison.class_scores import class_scores_of, confusion_matrix_of
+from imdbcls.comparison.cost import cost_ranges_of, costs_of, pareto_fronts
 from imdbcls.comparison.curves import learning_curves
 from imdbcls.comparison.facts import facts_of, settings_of
 from imdbcls.comparison.metrics import METRICS, Metric
 from imdbcls.comparison.mistakes import disagreements, label_errors, wrong_for_all
 from imdbcls.comparison.notes import confounds, partial_overlaps
 from imdbcls.comparison.pairs import compare_pairs
-from imdbcls.comparison.results import Comparison, GroupSummary, MetricSummary
+from imdbcls.comparison.results import Comparison, GroupSummary, MetricSummary, RunSummary
 from imdbcls.comparison.run_files import BadRunError, number
 from imdbcls.comparison.samples import collapsed_S, largest_collapse_rate, sample_of, summarize, units_of
 from imdbcls.comparison.slices import accuracy_by_part
@@ -111,6 +112,7 @@ def summarize_group(
         backbone=group.backbone,
         rank=rank,
         seeds=tuple(group.seeds),
+        runs=run_summaries(group, metric, metrics[metric.key]),
         num_failed=group.num_failed,
         num_collapsed=num_collapsed,
         largest_collapse_rate=largest_collapse_rate(len(group.runs), num_collapsed),
@@ -124,9 +126,26 @@ def summarize_group(
         ensemble=ensemble_of(group),
         calibration=calibration_of(group),
         cost=costs_of(group),
+        cost_range=cost_ranges_of(group),
         parts=accuracy_by_part(group, label_names),
+        confusion_matrix=confusion_matrix_of(group),
+        class_scores=class_scores_of(group, label_names),
         reliability=reliability_curve(group),
         learning_curves=learning_curves(group),
+    )
+
+
+def run_summaries(group: Group, metric: Metric, summary: MetricSummary) -> tuple[RunSummary, ...]:
+    return tuple(
+        RunSummary(
+            name=run.name,
+            seed=run.seed,
+            validation=number(run.result.get(f"val/{metric.name}")),
+            test=value,
+            best_epoch=None if (epoch := number(run.result.get("best_epoch"))) is None else int(epoch),
+            train_seconds=number(run.result.get("train_seconds")),
+        )
+        for run, value in zip(group.runs, summary.values, strict=True)
     )
 
 

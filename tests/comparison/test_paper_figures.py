@@ -9,6 +9,7 @@ import pytest
 from support.studies import HEADS, Head, make_study
 
 from imdbcls.compare import main
+from imdbcls.comparison.metrics import METRICS
 from imdbcls.comparison.results import Comparison
 from imdbcls.comparison.study import read_study
 from imdbcls.comparison.summary import compare_study
@@ -30,7 +31,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def comparison(study: Path) -> Comparison:
-    return compare_study(read_study(study), 0.003)
+    return compare_study(read_study(study), METRICS["accuracy"], 0.003)
 
 
 def test_figures_option_writes_pdf_and_png(study: Path, tmp_path: Path) -> None:
@@ -74,15 +75,17 @@ def test_order_and_values_equal_those_of_the_page(comparison: Comparison) -> Non
     canvas = drawn(plane)
     (axes,) = canvas.axes
     assert axes.get_xscale() == "log" and [text.get_text() for text in canvas.texts] == [p.name for p in plane.points]
-    assert {(line.get_xdata()[0], line.get_ydata()[0]) for line in axes.lines[1:]} == {
-        (point.cost, point.accuracy) for point in plane.points
-    }
+    drawn_at = {(tuple(line.get_xdata()), tuple(line.get_ydata())) for line in axes.lines[1:]}
+    for point in plane.points:
+        assert ((point.cost,), (point.value,)) in drawn_at
+        assert (point.costs, (point.value, point.value)) in drawn_at, "from the lowest to the highest seed"
+        assert ((point.cost, point.cost), point.values) in drawn_at
 
 
 def test_unusual_names_are_drawn_as_text(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     heads = [Head(r"a $\frac{1}{$ _^{ 头"), Head("b" * 60, skill=0.2)]
     study = read_study(make_study(tmp_path / "x", heads, seeds=[0], num_documents=60))
-    figures = figures_of(compare_study(study, 0.003))
+    figures = figures_of(compare_study(study, METRICS["accuracy"], 0.003))
     plots = {name: figure for name, figure in figures.items() if name in ("differences", "cost_train_seconds")}
     assert len(paper_figures(plots)) == 4
     lines = capsys.readouterr().err.splitlines()

@@ -5,6 +5,7 @@ their index in the comparison, best first. The index determines the colour.
 """
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -18,7 +19,15 @@ from imdbcls.comparison.views.quantities import interval_text, scale_of, title_o
 from imdbcls.comparison.views.wording import verdict
 
 COST_PLANES = ("latency_ms_p50", "train_seconds", "head_parameters", "peak_memory_mb")
-CURVES = (("val/accuracy", "validation accuracy %", 100), ("val/loss", "validation loss", 1))
+CURVES = {  # keys of GroupSummary.learning_curves: title and scale
+    "val/accuracy": ("validation accuracy %", 100),
+    "val/f1": ("validation macro F1 %", 100),
+    "val/auroc": ("validation AUROC %", 100),
+    "val/loss": ("validation loss", 1),
+}
+ALWAYS = ("val/accuracy", "val/loss")  # curves that are shown for every metric of the comparison
+MAX_TRAIN_CURVES = 6  # groups; with more, the training loss is left out
+FAR_AWAY = 1.0  # a reference value is drawn if it is within this many ranges of the values
 MAX_MARKS = 12  # a curve with more points has no markers
 LOG_FACTOR = 20  # the axis is logarithmic if the largest cost is more than this many times the smallest
 
@@ -31,6 +40,7 @@ class Axis:
     low: float
     high: float
     log: bool = False
+    whole: bool = False  # ticks are whole numbers
 
     def ticks(self, count: int = 5) -> list[float]:
         """Return about `count` round values in the range."""
@@ -40,6 +50,8 @@ class Axis:
             inside = [mark for mark in marks if self.low <= mark <= self.high]
             return inside[:: max(1, math.ceil(len(inside) / (count + 1)))]
         step = nice_step((self.high - self.low) / max(count, 1))
+        if self.whole:
+            step = max(1, math.ceil(step))
         first = math.ceil(self.low / step - 1e-9)
         last = math.floor(self.high / step + 1e-9)
         return [round(i * step, 10) for i in range(first, last + 1)]
@@ -66,6 +78,16 @@ class IntervalPlot:
     x: Axis
     margin: float | None  # equivalence margin on each side of zero; None: not a plot of differences
     notes: tuple[str, ...]  # what the intervals are; lines below the title of the axis
+    reference: tuple[float, str] | None = None  # a value to compare with, and its name
+
+
+@dataclass(frozen=True)
+class BestEpoch:
+    """The epoch that some seeds of a group chose for the evaluated model."""
+
+    epoch: float
+    value: float  # of the group's curve
+    num_seeds: int
 
 
 @dataclass(frozen=True)
@@ -74,6 +96,9 @@ class CurvePlot:
 
     names: tuple[str, ...]
     curves: tuple[tuple[CurvePoint, ...], ...]  # one per group; a curve is empty if no run logged the metric
+    training: tuple[tuple[CurvePoint, ...], ...]  # the same metric on the training batches; empty: not shown
+    best: tuple[tuple[BestEpoch, ...], ...]  # one tuple per group
+    num_seeds: tuple[int, ...]  # of each group
     x: Axis
     y: Axis
 
@@ -85,18 +110,21 @@ class CurvePlot:
 
 @dataclass(frozen=True)
 class CostPoint:
-    """The mean cost of one group, and its mean value of the metric."""
+    """The mean cost of one group, and its mean value of the metric, both with the lowest and highest seed."""
 
     group: int
     name: str
     cost: float
     value: float
+    costs: tuple[float, float]
+    values: tuple[float, float]
 
 
 @dataclass(frozen=True)
 class CostPlane:
     """The metric plotted against a cost, with the Pareto front."""
 
+    title: str
     points: tuple[CostPoint, ...]
     front: tuple[str, ...]  # names of the groups on the Pareto front
     x: Axis
@@ -164,13 +192,14 @@ def figures_of(comparison: Comparison) -> dict[str, Figure]:
     """Return the figures by name. Figures without data are left out."""
     groups, pairs = comparison.groups, shown_pairs(comparison)
     side_by_side = shown_groups(groups)
-    figures: dict[str, Figure] = {"accuracy": metric_plot(groups, comparison.metric)}
+    figures: dict[str, Figure] = {"accuracy": metric_plot(comparison)}
     if pairs:
         figures["differences"] = difference_plot(pairs, comparison.metric, comparison.margin)
-    for metric, title, scale in CURVES:
-        if any(group.learning_curves[metric] for group in side_by_side):
-            figures[f"curves_{metric.removeprefix('val/')}"] = curve_plot(side_by_side, metric, title, scale)
-    for cost in COST_PLANES:
+    for curve in CURVES:
+        is_shown = curve in ALWAYS or curve == f"val/{comparison.metric.name}"
+        if is_shown and any(group.learning_curves[curve] for group in side_by_side):
+            figures[f"curves_{curve.removeprefix('val/')}"] = curve_plot(side_by_side, curve)
+    for cost in COST_PLANES if len(groups) > 1 else ():
         if any(group.cost[cost] is not None for group in groups):
             figures[f"cost_{cost}"] = cost_plane(groups, cost, comparison)
     if all(group.reliability for group in side_by_side):
@@ -182,9 +211,10 @@ def figures_of(comparison: Comparison) -> dict[str, Figure]:
     return figures
 
 
-def metric_plot(groups: Sequence[GroupSummary], metric: Metric) -> IntervalPlot:
+def metric_plot(comparison: Comparison) -> IntervalPlot:
+    metric = comparison.metric
     rows, scale = [], scale_of(metric)
-    for i, group in enumerate(groups):
+    for i, group in enumerate(comparison.groups):
         found = group.primary
         tip = (
             f"{group.name}: {value_text(metric, found.mean)}, 95 % confidence interval "
@@ -192,10 +222,12 @@ def metric_plot(groups: Sequence[GroupSummary], metric: Metric) -> IntervalPlot:
         )
         mean, low, high = (scale * value for value in (found.mean, found.low, found.high))
         rows.append(Interval(group.name, mean, low, high, tuple(scale * value for value in found.values), i, tip))
-    notes: tuple[str, ...] = ("95 % confidence intervals", "small dots: seeds")
+    notes: tuple[str, ...] = ("95 % confidence intervals", "open circles: seeds")
     if all(len(row.dots) == 1 for row in rows):
         notes = ("95 % confidence intervals over documents",)
-    return interval_plot(rows, axis_title(metric), None, notes)
+    baseline = comparison.baseline.get(metric.key)
+    reference = None if baseline is None else (scale * baseline, "largest class")
+    return interval_plot(rows, axis_title(metric), None, notes, reference)
 
 
 def axis_title(metric: Metric) -> str:
@@ -224,39 +256,80 @@ def difference_plot(pairs: Sequence[PairResult], metric: Metric, margin: float |
     return interval_plot(rows, title, 0.0 if margin is None else scale * margin, notes)
 
 
-def interval_plot(rows: Sequence[Interval], title: str, margin: float | None, notes: tuple[str, ...]) -> IntervalPlot:
+def interval_plot(
+    rows: Sequence[Interval],
+    title: str,
+    margin: float | None,
+    notes: tuple[str, ...],
+    reference: tuple[float, str] | None = None,
+) -> IntervalPlot:
+    """Describe an interval plot. A reference value far away from all rows is left out, because it would hide them."""
     values = [value for row in rows for value in (row.low, row.high, *row.dots)]
-    low, high = padded([*values, *((0.0, -margin, margin) if margin is not None else ())])
-    return IntervalPlot(tuple(rows), Axis(title, low, high), margin, notes)
+    values += (0.0, -margin, margin) if margin is not None else ()
+    if reference is not None:
+        reach = FAR_AWAY * (max(values) - min(values))
+        if min(values) - reach <= reference[0] <= max(values) + reach:
+            values.append(reference[0])
+        else:
+            reference = None
+    return IntervalPlot(tuple(rows), Axis(title, *padded(values)), margin, notes, reference)
 
 
-def curve_plot(groups: Sequence[GroupSummary], metric: str, title: str, scale: float) -> CurvePlot:
-    curves = tuple(
-        tuple(
-            CurvePoint(p.epoch, scale * p.mean, scale * p.low, scale * p.high, p.num_seeds)
-            for p in group.learning_curves[metric]
-        )
-        for group in groups
-    )
-    epochs = [point.epoch for curve in curves for point in curve]
-    values = [value for curve in curves for point in curve for value in (point.low, point.high)]
+def curve_plot(groups: Sequence[GroupSummary], metric: str) -> CurvePlot:
+    title, scale = CURVES[metric]
+    curves = tuple(scaled(group.learning_curves[metric], scale) for group in groups)
+    training: tuple[tuple[CurvePoint, ...], ...] = ()
+    if metric == "val/loss" and len(groups) <= MAX_TRAIN_CURVES:
+        training = tuple(scaled(group.learning_curves["train/loss"], scale) for group in groups)
+    points = [point for curve in (*curves, *training) for point in curve]
+    epochs = [point.epoch for point in points]
+    values = [value for point in points for value in (point.low, point.high)]
     names = tuple(group.name for group in groups)
-    return CurvePlot(names, curves, Axis("epoch", min(epochs), max(epochs)), Axis(title, *padded(values)))
+    best = tuple(best_epochs(group, curve) for group, curve in zip(groups, curves, strict=True))
+    if any(training):
+        title = "loss: validation solid, training dashed"
+    num_seeds = tuple(len(group.seeds) for group in groups)
+    x = Axis("epoch", min(epochs), max(epochs), whole=True)
+    return CurvePlot(names, curves, training if any(training) else (), best, num_seeds, x, Axis(title, *padded(values)))
+
+
+def scaled(curve: Sequence[CurvePoint], scale: float) -> tuple[CurvePoint, ...]:
+    return tuple(CurvePoint(p.epoch, scale * p.mean, scale * p.low, scale * p.high, p.num_seeds) for p in curve)
+
+
+def best_epochs(group: GroupSummary, curve: Sequence[CurvePoint]) -> tuple[BestEpoch, ...]:
+    """Return the epochs of the evaluated models that are on the curve, with the number of seeds that chose each."""
+    counts = Counter(run.best_epoch for run in group.runs)
+    return tuple(
+        BestEpoch(point.epoch, point.mean, counts[int(point.epoch)])
+        for point in curve
+        if point.epoch == int(point.epoch) and counts[int(point.epoch)]
+    )
 
 
 def cost_plane(groups: Sequence[GroupSummary], cost: str, comparison: Comparison) -> CostPlane:
-    metric = comparison.metric
+    metric, scale = comparison.metric, scale_of(comparison.metric)
     points = tuple(
-        CostPoint(i, group.name, price, scale_of(metric) * group.primary.mean)
+        CostPoint(
+            i,
+            group.name,
+            price,
+            scale * group.primary.mean,
+            prices,
+            (scale * min(group.primary.values), scale * max(group.primary.values)),
+        )
         for i, group in enumerate(groups)
-        if (price := group.cost[cost]) is not None
+        if (price := group.cost[cost]) is not None and (prices := group.cost_range[cost]) is not None
     )
-    costs = [point.cost for point in points]
+    costs = [value for point in points for value in point.costs]
     log = min(costs) > 0 and max(costs) / min(costs) > LOG_FACTOR
-    low, high = (min(costs) / 1.6, max(costs) * 1.6) if log else padded(costs, 0.15)
-    title = COSTS[cost] + (", log scale" if log else "")
-    y = Axis(axis_title(metric), *padded([point.value for point in points], 0.18))
-    return CostPlane(points, comparison.pareto[cost], Axis(title, low, high, log), y)
+    # A linear axis starts at zero, so that small differences in cost look small.
+    low, high = (min(costs) / 1.6, max(costs) * 1.6) if log else (0.0, 1.15 * max(costs) or 1.0)
+    name = COSTS[cost]
+    x = Axis(name + (", log scale" if log else ""), low, high, log)
+    y = Axis(axis_title(metric), *padded([value for point in points for value in point.values], 0.18))
+    title = f"{upper_first(title_of(metric))} and {name.split(' (')[0]}"
+    return CostPlane(title, points, comparison.pareto[cost], x, y)
 
 
 def reliability_axis(groups: Sequence[GroupSummary]) -> Axis:
@@ -290,6 +363,10 @@ def padded(values: Sequence[float], share: float = 0.06) -> tuple[float, float]:
     low, high = min(values), max(values)
     padding = (high - low) * share or abs(high) * share or 1.0
     return low - padding, high + padding
+
+
+def upper_first(text: str) -> str:
+    return text[:1].upper() + text[1:]
 
 
 def short_name(name: str, characters: int) -> str:

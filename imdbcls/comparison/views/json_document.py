@@ -15,11 +15,15 @@ one, never percent. `comparison.results` documents what null means for each fiel
   (seeds), `low`, `high` (95 % interval over documents and seeds), `values` (one per seed, in the order of `seeds`),
   all null except `n` if the metric is not defined (ECE has no interval); `ensemble.{metric}` (of the probabilities
   averaged over seeds), `calibration` with `ece`, `expected` (if calibrated) and `p` (null: no probabilities);
-  `num_collapsed` (runs that predict one class) and `largest_collapse_rate` (95 % limit); `cost` (means over seeds, by
-  key of cost.COSTS);
+  `num_collapsed` (runs that predict one class) and `largest_collapse_rate` (95 % limit);
+  `runs[]` with `name`, `seed`, `validation`, `test` (the metric that decides), `best_epoch`, `train_seconds`;
+  `cost` (means over seeds, by key of cost.COSTS), `cost_range` (lowest and highest seed, by the same keys);
+  `confusion_matrix[][]` (documents by true and by predicted class, summed over seeds; null: more than 100 classes);
+  `class_scores[]` with `name`, `num_documents`, `precision`, `recall`, `f1` (means over seeds);
   `parts.{length, truncated, class}[]` with `part`, `documents`, `mean`, `low`, `high`;
   `reliability[]` with `confidence`, `accuracy`, `share`;
-  `learning_curves.{val/accuracy, val/loss}[]` with `epoch`, `mean`, `low`, `high` (lowest and highest seed), `seeds`
+  `learning_curves.{val/accuracy, val/f1, val/auroc, val/loss, train/loss}[]` with `epoch`, `mean`, `low`, `high`
+  (lowest and highest seed), `seeds`
 - `pairs[]`, in which `a` ranks above `b`: the fields of `results.PairResult`, its properties `equivalent`,
   `underpowered`, `seeds_varied` and `significant`, and `verdict` (a sentence)
 - `pareto.{cost}`: names of the groups on the Pareto front of the metric and that cost
@@ -51,6 +55,7 @@ from imdbcls.printable import json_pretty
 from imdbcls.runs.format_version import COMPARISON, FORMAT_VERSION
 
 MAX_LISTED = 200  # ids or documents in one list
+MAX_MATRIX = 100  # classes in a confusion matrix
 
 
 def comparison_json(comparison: Comparison) -> str:
@@ -117,12 +122,16 @@ def group_json(group: GroupSummary) -> dict[str, Any]:
         },
         "ensemble": dict(group.ensemble),
         "calibration": calibration_json(group.calibration),
+        "runs": [asdict(run) for run in group.runs],
         "cost": dict(group.cost),
+        "cost_range": dict(group.cost_range),
         "parts": {
             "length": [part_json(part) for part in group.parts.length],
             "truncated": [part_json(part) for part in group.parts.truncated],
             "class": [part_json(part) for part in group.parts.classes],
         },
+        "confusion_matrix": group.confusion_matrix if len(group.confusion_matrix) <= MAX_MATRIX else None,
+        "class_scores": [asdict(score) for score in group.class_scores],
         "reliability": [asdict(each) for each in group.reliability],
         "learning_curves": curves_json(group.learning_curves),
     }

@@ -7,8 +7,9 @@
   const search = document.getElementById("search");
   const reason = document.getElementById("reason");
   const more = document.getElementById("more");
-  const PAGE = 15;
-  let shown = PAGE;
+  const FIRST = 5, MORE = 20;
+  const EXCERPT = 180;
+  let shown = FIRST;
 
   function element(tag, className, text) {
     const node = document.createElement(tag);
@@ -34,32 +35,41 @@
     return node;
   }
 
-  // One chip per group: sign, name and mean probability of the label. Hidden text describes the sign to screen readers.
-  function chip(prediction) {
+  // One chip per group: sign, name, predicted class if it is not the label, and mean probability of the label.
+  // Hidden text describes the sign to screen readers.
+  function chip(prediction, label) {
     const outcome = prediction.right === 1 ? "right" : prediction.right === 0 ? "wrong" : "mixed";
     const sign = { right: "\u2713", wrong: "\u2717", mixed: "\u00b1" }[outcome];
     const node = element("li", outcome);
     const spoken = outcome === "mixed" ? "right in " + Math.round(100 * prediction.right) + " % of seeds" : outcome + " in every seed";
     const mark = element("span", "sign", sign);
     mark.setAttribute("aria-hidden", "true");
-    node.title = spoken;
-    const probability = prediction.probability === null ? "" : " " + prediction.probability.toFixed(2);
-    node.append(mark, " " + prediction.group + probability, element("span", "spoken", ", " + spoken));
+    const other = prediction.predicted === label ? "" : ": " + prediction.predicted;
+    const probability = prediction.probability === null ? "" : " (label " + prediction.probability.toFixed(2) + ")";
+    node.title = "predicts " + prediction.predicted + "; " + spoken;
+    node.append(mark, " " + prediction.group + other + probability, element("span", "spoken", ", " + spoken));
     return node;
   }
 
   function card(entry, needle) {
     const node = element("article");
     node.append(element("h3", "", entry.id + " · label: " + entry.label));
-    const length = entry.tokens === null ? [] : [entry.tokens.toLocaleString("en") + " tokens"];
+    const cut = entry.tokens_read !== null && entry.tokens_read < entry.tokens;
+    const read = cut ? " (the models read only " + entry.tokens_read.toLocaleString("en") + ")" : "";
+    const length = entry.tokens === null ? [] : [entry.tokens.toLocaleString("en") + " tokens" + read];
     node.append(element("p", "why", length.concat(entry.reasons.map(reasonText)).join(" · ")));
     const chips = element("ul", "chips");
-    chips.append(...entry.predictions.map(chip));
+    chips.append(...entry.predictions.map(function (prediction) { return chip(prediction, entry.label); }));
     node.append(chips);
     if (entry.text !== null) {
       const details = element("details");
+      const excerpt = entry.text.length > EXCERPT ? entry.text.slice(0, EXCERPT) + "…" : entry.text;
+      const summary = element("summary");
+      const retitle = function () { summary.textContent = details.open ? "Hide the text" : excerpt; };
       details.open = needle !== "";
-      details.append(element("summary", "", entry.text.length > 180 ? entry.text.slice(0, 180) + "…" : entry.text), marked(entry.text, needle));
+      details.addEventListener("toggle", retitle);
+      retitle();
+      details.append(summary, marked(entry.text, needle));
       node.append(details);
     }
     return node;
@@ -76,15 +86,45 @@
     more.hidden = found.length <= shown;
   }
 
-  function restart() { shown = PAGE; update(); }
+  function restart() { shown = FIRST; update(); }
   search.addEventListener("input", restart);
   reason.addEventListener("change", restart);
   more.addEventListener("click", function () {
     const next = list.children.length;
-    shown += PAGE;
+    shown += MORE;
     update();
     const first = list.children[next];
     if (first) { first.tabIndex = -1; first.focus(); }
   });
   update();
+
+  // Tables that are wider than the screen say so.
+  function measure() {
+    document.querySelectorAll(".scroll").forEach(function (box) {
+      box.classList.toggle("wider", box.firstElementChild.offsetWidth > box.clientWidth);
+    });
+  }
+  window.addEventListener("resize", measure);
+  document.querySelectorAll("details").forEach(function (node) { node.addEventListener("toggle", measure); });
+  measure();
+
+  // Every figure can be saved as an SVG file with its own styles.
+  document.querySelectorAll("figure[data-name]").forEach(function (figure) {
+    const button = element("button", "save", "Save as SVG");
+    button.type = "button";
+    button.addEventListener("click", function () {
+      const drawing = figure.querySelector("svg").cloneNode(true);
+      const style = document.createElementNS("http://www.w3.org/2000/svg", "style");
+      style.textContent = document.querySelector("style").textContent.split("/* end of figures.css */")[0];
+      drawing.prepend(style);
+      drawing.setAttribute("class", "figure");
+      const file = new Blob([new XMLSerializer().serializeToString(drawing)], { type: "image/svg+xml" });
+      const link = element("a");
+      link.href = URL.createObjectURL(file);
+      link.download = figure.dataset.name + ".svg";
+      link.click();
+      setTimeout(function () { URL.revokeObjectURL(link.href); }, 10000);
+    });
+    figure.append(button);
+  });
 })();

@@ -16,16 +16,20 @@ from imdbcls.comparison.metrics import Metric
 from imdbcls.comparison.results import Comparison, PairResult
 from imdbcls.comparison.verdicts import Outcome
 from imdbcls.comparison.views import svg
+from imdbcls.comparison.views.detail_tables import confusion_matrices, detail_tables_of
 from imdbcls.comparison.views.extent import note_on_groups, note_on_pairs, shown_pairs
 from imdbcls.comparison.views.facts import facts_line
-from imdbcls.comparison.views.quantities import margin_text, unit_of
+from imdbcls.comparison.views.quantities import margin_text, unit_of, value_text
 from imdbcls.comparison.views.reading_list import ReadingList
-from imdbcls.comparison.views.tables import tables_of
+from imdbcls.comparison.views.tables import Table, tables_of
+from imdbcls.comparison.views.terms import term_of
 from imdbcls.comparison.views.wording import headline, verdict
 
 
 def page_html(comparison: Comparison, figures: Mapping[str, str], reading: ReadingList) -> str:
     """Return the page. `figures` maps figure names to SVG. `reading` contains the documents of the list of mistakes."""
+    tables = {table.key: table for table in [*tables_of(comparison), *detail_tables_of(comparison)]}
+    has_training = "training" in figures.get("curves_loss", "")
     style = Markup(packaged("figures.css") + packaged("page.css"))
     script = Markup(packaged("page.js"))
     documents = [asdict(document) for document in reading.documents]
@@ -42,7 +46,13 @@ def page_html(comparison: Comparison, figures: Mapping[str, str], reading: Readi
             facts=facts_line(comparison),
             notes=comparison.notes,
             figures={name: Markup(figure) for name, figure in figures.items()},
-            tables={table.key: table for table in tables_of(comparison)},
+            tables=tables,
+            term_of=term_of,
+            sections=sections(tables, figures),
+            matrices=confusion_matrices(comparison),
+            label_names=comparison.label_names,
+            baseline=baseline_sentence(comparison, "largest class" in figures["accuracy"]),
+            has_training=has_training,
             legend=[(svg.colour(i), svg.shape(i), group.name) for i, group in enumerate(comparison.groups)],
             verdicts=[
                 (pair.outcome, badge(pair), badged_verdict(pair, comparison.metric)) for pair in shown_pairs(comparison)
@@ -60,6 +70,22 @@ def page_html(comparison: Comparison, figures: Mapping[str, str], reading: Readi
             source=comparison.file or "the run folders",
         )
     )
+
+
+def sections(tables: Mapping[str, Table], figures: Mapping[str, str]) -> list[tuple[str, str]]:
+    """Return the anchor and the name of each section of the page."""
+    named = {
+        "ranking": "Ranking",
+        "differences": "Differences",
+        "curves": "Learning curves" if any(name.startswith("curves_") for name in figures) else "",
+        "costs": "Cost" if "costs" in tables else "",
+        "calibration": "Calibration" if "calibration" in tables else "",
+        "classes": "Classes",
+        "parts": "Length" if "length" in figures else "",
+        "mistakes": "Mistakes",
+        "method": "Method",
+    }
+    return [(anchor, name) for anchor, name in named.items() if name]
 
 
 def templates() -> Environment:
@@ -81,6 +107,16 @@ def packaged(name: str) -> str:
 def source_hash(source: str) -> str:
     """Return the hash that the content security policy needs to allow an inline style or script."""
     return "sha256-" + base64.b64encode(hashlib.sha256(source.encode()).digest()).decode()
+
+
+def baseline_sentence(comparison: Comparison, is_drawn: bool) -> str:
+    """Return a sentence on the metric of the largest class; empty if it is not defined."""
+    metric, baseline = comparison.metric, comparison.baseline.get(comparison.metric.key)
+    if baseline is None:
+        return ""
+    value = f"{value_text(metric, baseline)}{' %' if metric.is_percentage else ''}"
+    line = "the dashed line" if is_drawn else "outside the figure"
+    return f"A model that knows only the class frequencies and predicts the largest class has {value} ({line})."
 
 
 def margin_phrase(comparison: Comparison) -> str:

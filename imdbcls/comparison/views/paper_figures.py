@@ -68,6 +68,7 @@ SETTINGS: dict[Any, Any] = {
     "legend.borderaxespad": 0.2,
 }
 ROW_HEIGHT = 0.19  # inches per interval
+DOTS_ABOVE = 0.38  # of a row: the seeds are above their interval
 MAX_HEIGHT = 100.0  # inches
 MAX_LABEL = 24  # characters; if a label is longer, all labels are placed above their intervals
 MAX_LABELLED = 12  # marks; a cost plane with more labels only the marks on the Pareto front, where the label fits
@@ -189,6 +190,20 @@ def interval_figure(plot: IntervalPlot) -> "Canvas":
     axes.set_xlabel(title)
     axes.grid(axis="x")
     axes.spines["left"].set_visible(False)
+    if plot.reference is not None:
+        value, name = plot.reference
+        axes.axvline(value, color=DARK, linewidth=0.7, linestyle=(0, (2, 2)))
+        is_left = value < (plot.x.low + plot.x.high) / 2
+        axes.annotate(
+            name,
+            (value, 0.01),
+            xycoords=("data", "axes fraction"),
+            xytext=(2 if is_left else -2, 0),
+            textcoords="offset points",
+            ha="left" if is_left else "right",
+            va="bottom",
+            color=DARK,
+        )
     if plot.margin is not None:
         axes.axvspan(-plot.margin, plot.margin, color="#0072B2", alpha=0.1, linewidth=0)
         axes.axvline(0, color="black", linewidth=0.7)
@@ -197,7 +212,8 @@ def interval_figure(plot: IntervalPlot) -> "Canvas":
         colour, marker = interval_style(row.series)
         axes.plot([row.low, row.high], [y, y], color=colour, linewidth=1.4, solid_capstyle="round")
         edge: dict[str, Any] = {"color": colour, "markeredgecolor": "white", "markeredgewidth": 0.5}
-        axes.plot(row.dots, [y] * len(row.dots), "o", markersize=3.4, **edge)
+        seeds: dict[str, Any] = {"markerfacecolor": "white", "markeredgecolor": colour, "markeredgewidth": 0.7}
+        axes.plot(row.dots, [y - DOTS_ABOVE] * len(row.dots), "o", markersize=2.6, **seeds)
         axes.plot(row.value, y, marker, markersize=5, **edge)
         if above:
             axes.annotate(short_name(row.label, 44), (0, y - 0.75), xycoords=("axes fraction", "data"), va="center")
@@ -220,10 +236,13 @@ def interval_style(series: int | Outcome) -> tuple[str, str]:
 
 
 def curve_figure(plot: CurvePlot) -> "Canvas":
-    """Draw the mean over seeds, with a band from the lowest seed to the highest."""
+    """Draw the mean over seeds, with a band from the lowest seed to the highest. Rings mark the best epochs."""
     canvas = empty(2.1)
     axes = canvas.add_subplot()
     handles = []
+    for i, curve in enumerate(plot.training):
+        line = {**style(i), "marker": "", "linestyle": (0, (3, 2)), "linewidth": 0.9, "alpha": 0.8}
+        axes.plot([point.epoch for point in curve], [point.mean for point in curve], **line)
     for i, curve in enumerate(plot.curves):
         epochs = [point.epoch for point in curve]
         axes.fill_between(
@@ -231,6 +250,9 @@ def curve_figure(plot: CurvePlot) -> "Canvas":
         )
         line = style(i) if plot.has_marks(curve) else {**style(i), "marker": ""}
         handles += axes.plot(epochs, [point.mean for point in curve], **line, zorder=3)
+        ring: dict[str, Any] = {"markersize": 8, "markerfacecolor": "none", "markeredgewidth": 0.8}
+        bests = plot.best[i]
+        axes.plot([b.epoch for b in bests], [b.value for b in bests], "o", **ring, markeredgecolor=style(i)["color"])
     set_ranges(axes, plot)
     legend_below(canvas, handles, [short_name(name, 38) for name in plot.names])
     return canvas
@@ -255,6 +277,9 @@ def cost_figure(plot: CostPlane) -> "Canvas":
     front = plot.front_line
     axes.plot([x for x, _ in front], [y for _, y in front], color=DARK, linewidth=0.8, linestyle=(0, (4, 3)))
     for point in plot.points:
+        spread: dict[str, Any] = {"color": style(point.group)["color"], "linewidth": 0.9}
+        axes.plot(point.costs, [point.value, point.value], **spread)
+        axes.plot([point.cost, point.cost], point.values, **spread)
         axes.plot(point.cost, point.value, **{**style(point.group), "markersize": 5}, zorder=3)
     canvas.draw_without_rendering()  # compute the layout, because the labels need the final positions of the marks
     # Labels are placed in SVG units, in which y increases downwards. In matplotlib's pixels, y increases upwards.

@@ -1,5 +1,7 @@
 """Choose the documents that the page lists as mistakes, with the predictions of every group."""
 
+import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -12,6 +14,7 @@ from imdbcls.comparison.views.extent import shown_groups
 MAX_SHOWN = 400
 MAX_PER_PAIR = 25
 MAX_TEXT_CHARACTERS = 4_000
+LINE_BREAK = re.compile(r"<br */?>")
 LABEL, ALL = "label", "all"  # reasons other than a disagreement between two groups
 
 
@@ -20,6 +23,7 @@ class GroupPrediction:
     """The predictions of one group for one document, summarized over seeds."""
 
     group: str
+    predicted: str  # class that most seeds predict
     right: float  # share of seeds that predict the label
     probability: float | None  # of the label, mean over seeds; None: unknown
 
@@ -29,6 +33,7 @@ class Document:
     id: str
     label: str
     tokens: int | None  # before truncation; None: unknown
+    tokens_read: int | None  # by the models; None: not known, or it differs between groups
     text: str | None  # None: not known on this machine
     reasons: tuple[str, ...]  # keys of ReadingList.reasons
     predictions: tuple[GroupPrediction, ...]
@@ -50,7 +55,8 @@ def reading_list(study: Study, comparison: Comparison, texts: Mapping[str, str])
     groups = [by_name[shown.name] for shown in shown_groups(comparison.groups)]
     reasons, descriptions = reasons_by_id(comparison, {group.name for group in groups})
     rows = [rows_of(group, list(reasons)) for group in groups]
-    chosen = [id_ for id_ in reasons if any(id_ in each for each in rows)][:MAX_SHOWN]
+    known = [id_ for id_ in reasons if any(id_ in each for each in rows)]
+    chosen = in_turns(known, reasons)[:MAX_SHOWN]
     documents = []
     for id_ in chosen:
         found = [(group, each[id_]) for group, each in zip(groups, rows, strict=True) if id_ in each]
@@ -60,9 +66,10 @@ def reading_list(study: Study, comparison: Comparison, texts: Mapping[str, str])
                 id=id_,
                 label=comparison.label_names[first.labels_N[row]],
                 tokens=None if first.tokens_N is None else int(first.tokens_N[row]),
+                tokens_read=None if first.tokens_N is None else tokens_read(found, int(first.tokens_N[row])),
                 text=shortened(texts[id_]) if id_ in texts else None,
                 reasons=tuple(reasons[id_]),
-                predictions=tuple(prediction_of(group, row) for group, row in found),
+                predictions=tuple(prediction_of(group, row, comparison.label_names) for group, row in found),
             )
         )
     used = dict.fromkeys(reason for document in documents for reason in document.reasons)
@@ -100,14 +107,34 @@ def rows_of(group: Group, ids: Sequence[str]) -> dict[str, int]:
     return {id_: int(row) for id_, row in zip(ids, rows, strict=True) if row < len(group.ids) and group.ids[row] == id_}
 
 
-def prediction_of(group: Group, row: int) -> GroupPrediction:
+def in_turns(ids: Sequence[str], reasons: Mapping[str, Sequence[str]]) -> list[str]:
+    """Order documents so that their first reasons take turns: a short list then has documents of every kind."""
+    turns: Counter[str] = Counter()
+    positions = {}
+    for id_ in ids:
+        positions[id_] = turns[reasons[id_][0]]
+        turns[reasons[id_][0]] += 1
+    return sorted(ids, key=positions.__getitem__)
+
+
+def tokens_read(found: Sequence[tuple[Group, int]], tokens: int) -> int | None:
+    lengths = {None if group.in_windows else group.max_length for group, _ in found}
+    length = lengths.pop()
+    return None if lengths or length is None else min(length, tokens)
+
+
+def prediction_of(group: Group, row: int, label_names: Sequence[str]) -> GroupPrediction:
     probability_N = group.label_probability_N
+    votes = Counter(int(run.predictions.predicted[row]) for run in group.runs)
     return GroupPrediction(
         group.name,
+        predicted=label_names[votes.most_common(1)[0][0]],
         right=round(float(group.share_correct_N[row]), 3),
         probability=None if probability_N is None else round(float(probability_N[row]), 3),
     )
 
 
 def shortened(text: str) -> str:
+    """Return the start of the text, with HTML line breaks as line ends."""
+    text = LINE_BREAK.sub("\n", text[: 2 * MAX_TEXT_CHARACTERS])
     return text if len(text) <= MAX_TEXT_CHARACTERS else text[:MAX_TEXT_CHARACTERS] + " …"

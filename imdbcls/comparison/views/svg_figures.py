@@ -7,6 +7,7 @@ from imdbcls.comparison.views import svg
 from imdbcls.comparison.views.figures import (
     Axis,
     CostPlane,
+    CostPoint,
     CurvePlot,
     Figure,
     Interval,
@@ -57,19 +58,22 @@ def panel_axes(plot: CurvePlot | CostPlane, x: svg.Scale, y: svg.Scale) -> str:
         parts.append(svg.text(x(value), y.start + 17, label, "tick", "middle"))
     parts.append(svg.line(x.start, y.start, x.stop, y.start, "rule"))
     parts.append(svg.text((x.start + x.stop) / 2, y.start + 35, plot.x.title, "title", "middle"))
-    parts.append(svg.text(4, 14, plot.y.title, "title"))
+    if isinstance(plot, CostPlane):
+        parts.append(svg.text(4, 14, plot.title, "label strong"))
+    else:
+        parts.append(svg.text(4, 14, plot.y.title, "title"))
     return "".join(parts)
 
 
 def interval_drawing(plot: IntervalPlot, width: int) -> str:
-    """Draw the interval, mean and seeds of each row. A margin adds a zero line and a shaded band.
+    """Draw the interval and mean of each row, and its seeds as open circles above. A margin adds a band around zero.
 
     In narrow drawings, the label of a row is above its interval.
     """
-    narrow = width == NARROW
+    narrow, has_dots = width == NARROW, any(row.dots for row in plot.rows)
     label_width = 12 + 7 * min(38, max(len(row.label) for row in plot.rows))
     left, right = (8, width - 8) if narrow else (label_width, width - 8)
-    step, top = (44, 8) if narrow else (30, 10)
+    step, top = (44 + 8 * has_dots if narrow else 30 + 4 * has_dots), (8 if narrow else 10)
     x = scale(plot.x, left, right)
     bottom = top + step * len(plot.rows) + 4
     parts = []
@@ -80,13 +84,20 @@ def interval_drawing(plot: IntervalPlot, width: int) -> str:
         parts.append(svg.text(x(tick), bottom + 15, f"{tick:.4g}", "tick", "middle"))
     if plot.margin is not None:
         parts.append(svg.line(x(0), top, x(0), bottom, "zero"))
+    if plot.reference is not None:
+        value, name = plot.reference
+        parts.append(
+            f"<g>{svg.tooltip(f'{name}: {value:.4g}')}{svg.line(x(value), top, x(value), bottom, 'ideal')}</g>"
+        )
+        anchor = "start" if x(value) < (left + right) / 2 else "end"
+        parts.append(svg.text(x(value) + (4 if anchor == "start" else -4), bottom - 3, name, "title halo", anchor))
     for i, row in enumerate(plot.rows):
-        y = top + step * i + (32 if narrow else 17)
+        y = top + step * i + (32 if narrow else 17) + (8 if narrow else 3) * has_dots
         label = short_name(row.label, 38)
-        parts.append(svg.text(8, y - 13, label) if narrow else svg.text(2, y + 4, label))
+        parts.append(svg.text(8, top + step * i + 19, label) if narrow else svg.text(2, y + 4, label))
         parts.append(f'<g class="{css_class(row)}">{svg.tooltip(row.tip)}')
         parts.append(svg.line(x(row.low), y, x(row.high), y, "interval"))
-        parts += [f'<circle class="dot" cx="{x(dot):g}" cy="{y:g}" r="2.6"/>' for dot in row.dots]
+        parts += [f'<circle class="seed" cx="{x(dot):g}" cy="{y - 9:g}" r="3.2"/>' for dot in row.dots]
         parts.append(f'<circle class="mean" cx="{x(row.value):g}" cy="{y:g}" r="5"/></g>')
     parts.append(svg.text((left + right) / 2, bottom + 34, plot.x.title, "title", "middle"))
     notes = plot.notes if narrow else ["; ".join(plot.notes)]
@@ -110,12 +121,19 @@ def curve_drawing(plot: CurvePlot) -> str:
         lower = [(x(p.epoch), y(p.low)) for p in curve]
         if len(curve) > 1:
             parts.append(svg.path([*upper, *lower[::-1]], f"spread {svg.colour(i)}", close=True))
+    for i, curve in enumerate(plot.training):
+        if len(curve) > 1:
+            parts.append(svg.path([(x(p.epoch), y(p.mean)) for p in curve], f"curve training {svg.colour(i)}"))
     for i, (name, curve) in enumerate(zip(plot.names, plot.curves, strict=True)):
         middle = [(x(p.epoch), y(p.mean)) for p in curve]
         if len(curve) > 1:
             parts.append(svg.path(middle, f"curve {svg.colour(i)}"))
         for place, point in zip(middle, curve, strict=True) if plot.has_marks(curve) else []:
             parts.append(svg.marker(*place, i, f"{name}, epoch {point.epoch:g}: {point.mean:.4g}"))
+        for best in plot.best[i]:
+            tip = svg.tooltip(f"{name}: best epoch of {best.num_seeds} of {plot.num_seeds[i]} seeds")
+            ring = f'<circle class="best {svg.colour(i)}" cx="{x(best.epoch):g}" cy="{y(best.value):g}" r="8">'
+            parts.append(f"{ring}{tip}</circle>")
     ends = [
         f"{name} ends at {curve[-1].mean:.4g}" for name, curve in zip(plot.names, plot.curves, strict=True) if curve
     ]
@@ -132,24 +150,43 @@ def cost_drawing(plot: CostPlane) -> str:
     if len(front) > 1:
         parts.append(svg.path(front, "front"))
     taken = [(x(point.cost), y(point.value)) for point in plot.points] + points_along(front)
+    for point in plot.points:
+        centre = x(point.cost), y(point.value)
+        for ends in seed_lines(point):
+            (x1, y1), (x2, y2) = places = [(x(cost), y(value)) for cost, value in ends]
+            taken += [place for place in places if place != centre]
+            drawn = svg.line(x1, y1, x2, y2, "interval thin")
+            parts.append(f'<g class="{svg.colour(point.group)}">{drawn}</g>')
     inside = Box(54, 24, svg.WIDTH - 2, svg.HEIGHT - 46)
     for point in plot.points:
         place, label = (x(point.cost), y(point.value)), short_name(point.name, 20)
-        tip = f"{point.name}: {point.value:.4g}, {compact(point.cost)}"
+        tip = f"{point.name}: {point.value:.4g}, {compact(point.cost)} (seeds: {seed_range(point)})"
         spot, _ = spot_for_label(*place, 7.0 * len(label), inside, taken)
         parts.append(svg.marker(*place, point.group, tip))
         parts.append(svg.text(spot.x, spot.y, label, "label", spot.anchor))
-    ends = "; ".join(f"{point.name}: {point.value:.4g} at {compact(point.cost)}" for point in plot.points)
-    label = f"{plot.y.title} against {plot.x.title}. {ends}. On the Pareto front: {', '.join(plot.front)}."
+    listed = "; ".join(f"{point.name}: {point.value:.4g} at {compact(point.cost)}" for point in plot.points)
+    label = f"{plot.title}, {plot.x.title}. {listed}. On the Pareto front: {', '.join(plot.front)}."
     return svg.figure(svg.WIDTH, svg.HEIGHT, label, parts)
+
+
+def seed_lines(point: CostPoint) -> tuple[tuple[tuple[float, float], tuple[float, float]], ...]:
+    """Return the lines from the lowest to the highest seed, through the mark of a group: along the cost and across."""
+    (low_cost, high_cost), (low, high) = point.costs, point.values
+    return ((low_cost, point.value), (high_cost, point.value)), ((point.cost, low), (point.cost, high))
+
+
+def seed_range(point: CostPoint) -> str:
+    values, costs = (" to ".join(ends) for ends in (map("{:.4g}".format, point.values), map(compact, point.costs)))
+    return f"{values}, {costs}"
 
 
 def reliability_drawing(plot: ReliabilityPlot) -> str:
     """Draw one group's curve in its colour and the others in grey. Bars show the share of predictions per bin."""
-    size, left, bottom = 220, 34, 192
+    size, left, bottom = 320, 42, 280
     low, bins = plot.axis.low, plot.groups[plot.group].reliability
     x, y = scale(plot.axis, left, size - 8), scale(plot.axis, bottom, 20)
-    parts = [svg.text(left, 12, short_name(plot.name, 26), "label strong")]
+    parts = [svg.text(4, 12, short_name(plot.name, 40), "label strong")]
+    parts.append(svg.upright_text(11, (20 + bottom) / 2, "accuracy"))
     for tick in plot.axis.ticks(4):
         parts += [
             svg.line(left, y(tick), size - 8, y(tick), "grid"),

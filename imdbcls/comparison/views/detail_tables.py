@@ -1,0 +1,139 @@
+"""The tables that only the page shows: runs, settings, scores of each class, and confusions."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from imdbcls.comparison.results import Comparison, GroupSummary
+from imdbcls.comparison.views.extent import note_on_groups, shown_groups
+from imdbcls.comparison.views.quantities import NONE, title_of, value_text
+from imdbcls.comparison.views.tables import Table, integer, percent
+
+MAX_RUNS = 200
+MAX_CLASSES = 12  # of a confusion matrix; with more, the most frequent confusions are listed
+MAX_CONFUSIONS = 10  # per group
+NUM_SHADES = 8  # of the cells of a confusion matrix
+
+
+@dataclass(frozen=True)
+class ConfusionMatrix:
+    """The confusion matrix of one group: for each true class, counts with a shade from 0 to `NUM_SHADES`."""
+
+    group: str
+    rows: tuple[tuple[str, tuple[tuple[str, int], ...]], ...]
+
+
+def detail_tables_of(comparison: Comparison) -> list[Table]:
+    tables = [runs(comparison), class_scores(comparison)]
+    if comparison.shared_settings:
+        tables.append(
+            Table("settings", "Which settings do all groups share?", ["setting", "value"], rows_of_settings(comparison))
+        )
+    if comparison.differing_settings:
+        tables.append(differing_settings(comparison))
+    if len(comparison.label_names) > MAX_CLASSES:
+        tables.append(confusions(comparison))
+    return tables
+
+
+def runs(comparison: Comparison) -> Table:
+    metric = comparison.metric
+    rows = [
+        [
+            run.name,
+            group.name,
+            str(run.seed),
+            value_text(metric, run.validation),
+            value_text(metric, run.test),
+            NONE if run.best_epoch is None else str(run.best_epoch),
+            integer(run.train_seconds),
+        ]
+        for group in comparison.groups
+        for run in group.runs
+    ]
+    title = title_of(metric)
+    header = ["run", "group", "seed", f"validation {title}", f"test {title}", "best epoch", "training s"]
+    note = "Best epoch: the epoch with the best validation score, whose model is evaluated on the test documents."
+    if len(rows) > MAX_RUNS:
+        note += f" Only the first {MAX_RUNS} of {len(rows):,} runs are shown. comparison.json contains all runs."
+    return Table("runs", "Which runs were compared?", header, rows[:MAX_RUNS], note)
+
+
+def rows_of_settings(comparison: Comparison) -> list[list[str]]:
+    return [[key, value] for key, value in comparison.shared_settings.items()]
+
+
+def differing_settings(comparison: Comparison) -> Table:
+    groups = shown_groups(comparison.groups)
+    rows = [
+        [key, *(value or NONE for value in values[: len(groups)])]
+        for key, values in comparison.differing_settings.items()
+    ]
+    header = ["setting", *(group.name for group in groups)]
+    note = note_on_groups(comparison.groups)
+    return Table("differing", "In which settings do the groups differ?", header, rows, note)
+
+
+def class_scores(comparison: Comparison) -> Table:
+    """Return a row for each class and group, so that the groups can be compared for each class."""
+    groups = shown_groups(comparison.groups)
+    rows = [
+        [
+            score.name,
+            group.name,
+            f"{score.num_documents:,}",
+            *(percent(x) for x in (score.precision, score.recall, score.f1)),
+        ]
+        for c, _ in enumerate(comparison.label_names)
+        for group in groups
+        for score in group.class_scores[c : c + 1]
+    ]
+    note = (
+        "Means over seeds. Precision: share of the documents predicted as this class that have this label. Recall: "
+        "share of the documents with this label that are predicted as this class. F1: harmonic mean of both."
+    )
+    header = ["class", "group", "documents", "precision %", "recall %", "F1 %"]
+    return Table(
+        "scores", "Which class is easy to find?", header, rows, f"{note_on_groups(comparison.groups)} {note}".strip()
+    )
+
+
+def confusion_matrices(comparison: Comparison) -> list[ConfusionMatrix]:
+    """Return the matrices of the best groups, or an empty list if there are too many classes."""
+    if len(comparison.label_names) > MAX_CLASSES:
+        return []
+    return [
+        ConfusionMatrix(
+            group.name,
+            tuple(
+                (name, tuple((f"{count:,}", shade(count, sum(counts))) for count in counts))
+                for name, counts in zip(comparison.label_names, group.confusion_matrix, strict=True)
+            ),
+        )
+        for group in shown_groups(comparison.groups)
+    ]
+
+
+def shade(count: int, total: int) -> int:
+    """Return 0 for no document, else 1 to `NUM_SHADES` by the share of the documents of the true class."""
+    return 0 if count == 0 else max(1, round(NUM_SHADES * count / total))
+
+
+def confusions(comparison: Comparison) -> Table:
+    rows = [row for group in shown_groups(comparison.groups) for row in most_frequent(group, comparison.label_names)]
+    header = ["group", "label", "predicted", "documents", "% of the label"]
+    note = f"{note_on_groups(comparison.groups)} Summed over seeds.".strip()
+    return Table("confusions", "Which classes are confused most often?", header, rows, note)
+
+
+def most_frequent(group: GroupSummary, names: Sequence[str]) -> list[list[str]]:
+    wrong = [
+        (count, label, predicted)
+        for label, counts in enumerate(group.confusion_matrix)
+        for predicted, count in enumerate(counts)
+        if count and label != predicted
+    ]
+    wrong.sort(key=lambda each: (-each[0], each[1:]))
+    return [
+        [group.name, names[label], names[predicted], f"{count:,}", percent(count / sum(group.confusion_matrix[label]))]
+        for count, label, predicted in wrong[:MAX_CONFUSIONS]
+    ]

@@ -1,0 +1,47 @@
+"""Short definitions of the terms in column titles, each linked to the section on methods of the page."""
+
+import re
+from typing import NamedTuple
+
+
+class Term(NamedTuple):
+    anchor: str  # of the longer definition: `term-<anchor>` in method.html
+    definition: str
+
+
+TERMS = {  # by a pattern of column titles
+    r"95 % interval": Term(
+        "interval",
+        "If the study were repeated with other documents and seeds, 95 % of such intervals would hold the true value.",
+    ),
+    r"sd over seeds": Term("sd", "Standard deviation over seeds: how much one run differs from another of its group."),
+    r"ensemble": Term("ensemble", "The metric of the probabilities averaged over all seeds of the group."),
+    r"(macro )?F1( %)?": Term("f1", "Harmonic mean of precision and recall."),
+    r"AUROC( %)?": Term(
+        "f1", "Probability that a document of a class gets a higher probability of that class than another document."
+    ),
+    r"simultaneous": Term(
+        "simultaneous", "All these intervals together contain the true differences with 95 % confidence."
+    ),
+    r"p \(Holm\)": Term(
+        "holm",
+        "Probability of so large a difference if the groups were equal, raised because several pairs are tested.",
+    ),
+    r"within .*": Term("equivalent", "Whether the data show that the difference is smaller than the margin."),
+    r"detectable": Term("detectable", "The smallest true difference that this study detects with 80 % power."),
+    r"McNemar.*": Term(
+        "mcnemar", "Exact test of two trained models with the same seed. It does not affect the verdict."
+    ),
+    r"Pareto front": Term("pareto", "The costs for which every other group is worse or costs more."),
+    r"ECE": Term("ece", "Expected calibration error: average gap between confidence and accuracy. Lower is better."),
+    r"if calibrated": Term("ece", "The ECE that a perfectly calibrated model with these probabilities would show."),
+    r"Brier": Term("ece", "Squared distance between the probabilities and the true class. Lower is better."),
+    r"loss": Term("ece", "Negative logarithm of the probability of the label. Lower is better."),
+    r"precision %": Term("f1", "Share of the documents predicted as this class that have this label."),
+    r"recall %": Term("f1", "Share of the documents with this label that are predicted as this class."),
+}
+
+
+def term_of(title: str) -> Term | None:
+    """Return the definition of a column title, or None if it needs none."""
+    return next((term for pattern, term in TERMS.items() if re.fullmatch(pattern, title)), None)
