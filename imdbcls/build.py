@@ -10,6 +10,7 @@ from imdbcls.data.card import DataCard, card_of
 from imdbcls.data.documents import Corpus
 from imdbcls.data.pipeline import Pipeline
 from imdbcls.data.tokens import Tokens
+from imdbcls.errors import UserError
 from imdbcls.models.backbone import Backbone
 from imdbcls.models.classifier import Classifier
 from imdbcls.models.encoders import require_precision
@@ -98,6 +99,7 @@ def build_inputs(config: Config, folder: RunFolder, progress: Progress) -> Input
     hardware = build_hardware(config)
     reset_peak_memory(hardware.device)
     corpus = build_corpus(config.data)
+    require_defined_metric(config, corpus)
     remember_source(config.data.source.node)
     backbone = build_backbone(config)
     backbone.save(folder.backbone)
@@ -113,6 +115,18 @@ def build_inputs(config: Config, folder: RunFolder, progress: Progress) -> Input
     if config.backbone.freeze is True and config.backbone.cache:
         read_from_feature_cache(config, inputs, progress)
     return inputs
+
+
+def require_defined_metric(config: Config, corpus: Corpus) -> None:
+    """Raise UserError if the metric that selects the best epoch is not defined on the validation split."""
+    present = set(corpus.validation.labels.tolist())
+    missing = [name for index, name in enumerate(corpus.label_names) if index not in present]
+    if config.metric == "auroc" and missing:
+        raise UserError(
+            f"metric=auroc is not defined on the validation split, because it has no document of class "
+            f"{', '.join(missing)}. Use more validation documents (data.validation_limit, data.validation_fraction) or "
+            "another metric."
+        )
 
 
 def read_from_feature_cache(config: Config, inputs: Inputs, progress: Progress) -> None:

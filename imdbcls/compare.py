@@ -14,8 +14,9 @@ import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
+from imdbcls.config.choices import MetricName
 from imdbcls.errors import UserError
 from imdbcls.runtime import entry
 from imdbcls.runtime.console import columns_of, write_out
@@ -54,8 +55,8 @@ def compare(options: argparse.Namespace) -> None:
 
     if options.figures:
         require_matplotlib()
-    metric = METRICS[options.metric]
     study = read_study(options.study)
+    metric = METRICS[options.metric or study.recorded_metric]
     comparison = compare_study(study, metric, margin_of(metric, options.margin))
     figures = figures_of(comparison)
     drawings = drawings_of(figures)
@@ -88,9 +89,9 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("study", type=Path, help="study folder, such as runs/heads")
     parser.add_argument(
         "--metric",
-        choices=["accuracy", "f1", "auroc", "brier", "loss"],
-        default="accuracy",
-        help="the metric that decides ranks and verdicts (default: accuracy)",
+        choices=get_args(MetricName),
+        help="the metric that decides ranks and verdicts (default: the metric that selected the best epochs of the "
+        "runs, or accuracy if they differ)",
     )
     parser.add_argument(
         "--margin",

@@ -122,7 +122,11 @@ def evaluate(
 
 def report_difference(metrics: dict[str, float], recorded: dict[str, Any], environment: dict[str, str]) -> None:
     """Log whether the metrics equal the recorded metrics. If not, also log how the environments differ."""
-    different = [name for name, value in json.loads(json_text(metrics)).items() if value != recorded.get(name)]
+    values = json.loads(json_text(metrics))  # NaN is null, as in result.json
+    unrecorded = [name for name in values if name not in recorded]
+    different = [name for name in values if name in recorded and values[name] != recorded[name]]
+    if unrecorded:
+        logger.info(f"The run did not record {', '.join(unrecorded)}.")
     if not different:
         logger.info("The metrics equal the recorded ones to the last digit.")
     for name in different:

@@ -75,6 +75,7 @@ def open_finished(
     """
     require_address_space()
     from imdbcls.config.checking import require_valid
+    from imdbcls.config.schema import with_later_keys
 
     require_one_run(path)
     require_no_links(path)
@@ -83,7 +84,7 @@ def open_finished(
     folder = RunFolder(path)
     folder.require_version()
     chosen = {"plugins": list(plugins)} if device is None else {"plugins": list(plugins), "device": device}
-    config = require_valid({**folder.config(), **chosen})
+    config = require_valid({**with_later_keys(folder.config()), **chosen})
     config = config.with_changes(data={"cache_dir": None})  # an untrusted config must not choose where to write
     result = folder.finished()
     if result is None:

@@ -104,6 +104,7 @@ def build_settings(config: Config) -> TrainerSettings:
     trainer = config.trainer
     return TrainerSettings(
         epochs=config.epochs,
+        metric=config.metric,
         patience=trainer.patience,
         seed=config.seed,
         micro_batch_size=config.batch_size if trainer.micro_batch_size is None else trainer.micro_batch_size,

@@ -10,6 +10,7 @@ from imdbcls.comparison.naming import choices_of
 from imdbcls.comparison.results import PairResult
 from imdbcls.comparison.run_files import Run, number, sanitize
 from imdbcls.comparison.study import Group
+from imdbcls.runs.selection import DEFAULT, TITLES
 
 MAX_VALUES_NAMED = 4  # in one sentence
 MAX_CHOICES_NAMED = 6
@@ -56,9 +57,25 @@ def confounds(groups: Sequence[Group]) -> Iterator[str]:
             "Some runs did not record which documents belong together (clusters). Where possible, the clusters that "
             "another run recorded are used."
         )
+    yield from differing_metrics(groups)
     yield from differing_choices(groups)
     yield from differing_conditions(groups)
     yield from differing_kernels(groups)
+
+
+def differing_metrics(groups: Sequence[Group]) -> Iterator[str]:
+    """Yield a sentence if different metrics, or an unknown metric, selected the best epochs of the runs."""
+    runs = [run for group in groups for run in group.runs]
+    counts = Counter(sanitize(str(run.result.get("metric", DEFAULT)), 30) for run in runs)
+    if len(counts) > 1:
+        found = "; ".join(f"{name} in {num_runs(count)}" for name, count in counts.most_common(MAX_VALUES_NAMED))
+        more = "; and others" if len(counts) > MAX_VALUES_NAMED else ""
+        yield (
+            f"Different metrics selected the best epochs of the runs ({found}{more}). Without --metric, accuracy "
+            "decides the comparison."
+        )
+    elif unknown := counts.keys() - TITLES.keys():
+        yield f"This version does not know the metric that selected the best epochs of the runs ({unknown.pop()})."
 
 
 def differing_choices(groups: Sequence[Group]) -> Iterator[str]:

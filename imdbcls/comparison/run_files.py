@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from imdbcls.config.schema import with_later_keys
 from imdbcls.errors import UserError
 from imdbcls.printable import printable_line
 from imdbcls.runs.format_version import RESULT, require_version
@@ -61,7 +62,7 @@ def read_run(folder: Path, study: Path) -> Run:
     return Run(
         name=sanitize(folder.name),
         result=result,
-        config=read_part(folder / "config.yaml", study, read_yaml),
+        config=with_later_keys(read_part(folder / "config.yaml", study, read_yaml)),
         history=read_part(folder / "metrics.jsonl", study, read_history) if (folder / "metrics.jsonl").exists() else [],
         predictions=read_part(path_of_predictions(folder, "test"), study, read_sorted, "test predictions"),
     )

@@ -13,6 +13,7 @@ from imdbcls.comparison.naming import distinct_names
 from imdbcls.comparison.run_files import BadRunError, Run, failed_group, is_run_folder, number, read_run, sanitize
 from imdbcls.runs.format_version import OtherVersionError
 from imdbcls.runs.record import problem_of_labels
+from imdbcls.runs.selection import DEFAULT, metric_of
 
 MAX_STUDIES_NAMED = 10  # in one message
 MAX_RUNS_NAMED = 5  # in one message
@@ -133,6 +134,12 @@ class Study:
     label_names: tuple[str, ...]
     left_out: tuple[str, ...]
     file: str | None = None  # name of the predictions file that the study was read from; None: run folders
+
+    @property
+    def recorded_metric(self) -> str:
+        """The metric that selected the best epoch of every run; accuracy if the runs differ."""
+        found = {metric_of(run.result) for group in self.groups for run in group.runs}
+        return found.pop() if len(found) == 1 else DEFAULT
 
 
 def read_study(folder: Path) -> Study:

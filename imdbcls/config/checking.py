@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 from omegaconf import DictConfig
 from pydantic import ValidationError
@@ -18,7 +18,7 @@ from imdbcls.config.allowed_targets import (
     locate,
     wrong_plugins,
 )
-from imdbcls.config.allowed_values import allows, describe
+from imdbcls.config.allowed_values import allows, alternatives, describe
 from imdbcls.config.hints import nearest, nearest_keys
 from imdbcls.config.resolving import resolve
 from imdbcls.config.schema import (
@@ -36,6 +36,7 @@ from imdbcls.errors import UserError
 from imdbcls.printable import is_unicode, shown
 
 Path = tuple[str, ...]
+MIN_ABBREVIATION = 3  # letters
 # Advice for a user who lists several columns where a key allows only one.
 ONE_COLUMN = {
     "data.text_column": "a document has one text column; join the columns in the file first",
@@ -150,7 +151,18 @@ def refusal(key: str, value: Any, hint: Any) -> str:
     """Return the sentence for a value that its key does not allow."""
     if isinstance(value, list) and key in ONE_COLUMN:
         return f"{key}={written(value)}: {ONE_COLUMN[key]}."
-    return f"{key}={written(value)} is not {describe(hint)}."
+    return f"{key}={written(value)} is not {describe(hint)}{nearest(similar_choices(value, hint))}."
+
+
+def similar_choices(value: Any, hint: Any) -> list[str]:
+    """Return the choice that a misspelt value resembles, or the choices that an abbreviation stands for."""
+    members = [kind for kind, _ in alternatives(hint) if get_origin(kind) is Literal]
+    choices = [choice for kind in members for choice in get_args(kind) if isinstance(choice, str)]
+    if not isinstance(value, str):
+        return []
+    return get_close_matches(value, choices, 1) or [
+        choice for choice in choices if len(value) >= MIN_ABBREVIATION and choice.startswith(value)
+    ]
 
 
 def written(value: Any) -> str:

@@ -4,4 +4,5 @@ from typing import Literal
 
 Precision = Literal["auto", "fp32", "bf16"]
 Device = Literal["auto", "cpu", "cuda", "mps"]
+MetricName = Literal["accuracy", "f1", "auroc", "loss", "brier"]
 Truncation = Literal["head", "tail", "head_tail", "windows"]

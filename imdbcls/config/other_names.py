@@ -44,6 +44,8 @@ OTHER_NAMES: dict[str, str] = {
     "logging_steps": "trainer.log_every",
     "log_every_n_steps": "trainer.log_every",
     "early_stopping_patience": "trainer.patience",
+    "metric_for_best_model": "metric",
+    "monitor": "metric",
     "bf16": "precision",
     "fp16": "precision",
     "torch_compile": "compile",

@@ -5,7 +5,7 @@ source) also contains the arguments of the class or function that `_target_` nam
 is their schema (`imdbcls.config.signatures`), so a new head needs no change here.
 
 Types carry markers. `doc` and `Unit` appear in error messages. The others have docstrings below: `Neutral`, `SeedKey`,
-`Passed`, `Copied` and `NoEffect`.
+`Passed`, `Copied`, `NoEffect` and `AddedLater`.
 """
 
 import re
@@ -18,7 +18,7 @@ from annotated_types import Ge, Gt, Le, Lt, MinLen, Unit, doc
 from omegaconf import OmegaConf
 from pydantic import AfterValidator, AllowInfNan, BaseModel, ConfigDict, Field, ValidationError
 
-from imdbcls.config.choices import Device, Precision, Truncation
+from imdbcls.config.choices import Device, MetricName, Precision, Truncation
 from imdbcls.errors import UserError
 from imdbcls.runtime.progress import ProgressMode
 
@@ -53,6 +53,17 @@ class Passed:
 
 class Copied:
     """A marker: other keys contain copies of the key's value, such as `optimizer.lr`, which is `${lr}` in YAML."""
+
+
+@dataclass(frozen=True)
+class AddedLater:
+    """A marker: earlier versions did not have the key and behaved as with `value`.
+
+    A key with this value is not part of a config's hashes, so the names of earlier runs stay valid. In the config of an
+    earlier run, the key has this value.
+    """
+
+    value: Any
 
 
 def without_controls(text: str) -> str:
@@ -214,6 +225,7 @@ class Config(Section):
     batch_size: Annotated[Count, Unit("documents")]
     eval_batch_size: Annotated[Count | None, Unit("documents")]
     epochs: Count
+    metric: Annotated[MetricName, AddedLater("accuracy")]
     warmup: Probability
     max_length: Annotated[int, Ge(8), Le(MAX_LENGTH), Unit("tokens"), Copied]
     seed: Annotated[Seed, SeedKey, Copied]
@@ -278,19 +290,35 @@ class Config(Section):
     def choices(self, *, seeds: bool = True) -> dict[str, Any]:
         """Return the nested values of the keys that can change a result; with `seeds=False`, also leave out seeds.
 
-        `jobs` is also left out, although the number of threads per job can change the last bits of a result.
+        Keys with their value of `AddedLater` are left out, too. So is `jobs`, although the number of threads per job
+        can change the last bits of a result.
         """
         return without_marked(self, self.plain(), (Neutral,) if seeds else (Neutral, SeedKey))
 
 
 def without_marked(section: Section, values: dict[str, Any], markers: tuple[type, ...]) -> dict[str, Any]:
-    """Remove the keys that have one of the markers from a section's values, in place, and return the values."""
+    """Remove the keys that have one of the markers from a section's values, in place, and return the values.
+
+    Also remove the keys that have their value of `AddedLater`.
+    """
     for name, field in type(section).model_fields.items():
-        if any(marker in field.metadata for marker in markers):
+        value = getattr(section, name)
+        if any(marker in field.metadata for marker in markers) or AddedLater(value) in field.metadata:
             del values[field.alias or name]
-        elif isinstance(value := getattr(section, name), Section):
+        elif isinstance(value, Section):
             without_marked(value, values[name], markers)
     return values
+
+
+def with_later_keys(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Add the keys that the version that wrote a run's config did not have, with their value of `AddedLater`."""
+    added = {
+        name: marker.value
+        for name, field in Config.model_fields.items()
+        for marker in field.metadata
+        if isinstance(marker, AddedLater)
+    }
+    return {**added, **values}
 
 
 def is_section(annotation: Any) -> TypeGuard[type[Section]]:

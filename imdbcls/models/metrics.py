@@ -1,4 +1,4 @@
-"""Metrics of one split: accuracy, macro F1, AUROC, log loss and expected calibration error.
+"""Metrics of one split: accuracy, macro F1, AUROC, log loss, Brier score and expected calibration error.
 
 Shape suffixes: N documents, C classes.
 """
@@ -22,9 +22,11 @@ def metrics_of(labels_N: "NDArray[np.int64]", probabilities_NC: "NDArray[np.floa
     - auroc: the area under the ROC curve; with more than two classes, the unweighted mean of one class against the
       rest. NaN if a class has no document.
     - loss: the mean negative log-likelihood in nats per document.
+    - brier: the squared error of the probabilities, summed over the classes (Brier 1950); from 0 to 2.
     - ece: the expected calibration error of the predicted class's probability, with 15 bins of equal width (Guo et al.
-      2017), from torchmetrics. The other metrics are from scikit-learn.
+      2017), from torchmetrics. The metrics without a formula here are from scikit-learn.
     """
+    import numpy as np
     import torch
     from sklearn.metrics import accuracy_score, f1_score, log_loss, roc_auc_score
     from torchmetrics.functional.classification import multiclass_calibration_error
@@ -44,6 +46,7 @@ def metrics_of(labels_N: "NDArray[np.int64]", probabilities_NC: "NDArray[np.floa
         "f1": float(f1_score(labels_N, predicted_N, labels=classes, average="macro", zero_division=0.0)),
         "auroc": float(auroc),
         "loss": float(log_loss(labels_N, probabilities_NC, labels=classes)),
+        "brier": float(((probabilities_NC - np.eye(len(classes))[labels_N]) ** 2).sum(axis=1).mean()),
         "ece": float(ece),
     }
 

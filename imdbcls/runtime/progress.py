@@ -53,6 +53,7 @@ class Progress:
         self._num_epochs = num_epochs
         self._loss: float | None = None
         self._documents_per_second: float | None = None
+        self._best = ""
         self._last_step = start_step
         self._trained_seconds = 0.0
         self._evaluating = False
@@ -80,6 +81,10 @@ class Progress:
         """Set the loss and the throughput that the progress line shows from now on."""
         self._loss = loss
         self._documents_per_second = documents_per_second
+
+    def set_best(self, text: str) -> None:
+        """Set the text on the best epoch that the progress line shows from now on."""
+        self._best = text
 
     def for_split(self, split: str) -> Callable[[int, int], None]:
         """Return the callback `evaluating(done, total)` for a split."""
@@ -131,6 +136,8 @@ class Progress:
         trained = self._trained_seconds + now - self._resumed_at
         if step > self._start_step and step < self._total_steps:
             parts.append(f"{_duration(trained / (step - self._start_step) * (self._total_steps - step))} left")
+        if self._best:
+            parts.append(self._best)
         return "  ".join(parts)
 
 

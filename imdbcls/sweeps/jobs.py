@@ -19,6 +19,7 @@ from typing import Any
 
 from imdbcls.errors import UserError
 from imdbcls.runs.record import problem_of_result
+from imdbcls.runs.selection import DEFAULT, TITLES, as_text, metric_of
 from imdbcls.runtime import console, limits
 from imdbcls.runtime.signals import SIGNALS, Interrupted, current_handlers, set_handlers, stop_requests
 from imdbcls.runtime.text_table import text_table
@@ -253,7 +254,10 @@ def reason_of(error: BaseException) -> str:
 def outcome_of(name: str, exit_code: int, reason: str, result: Mapping[str, Any] | None) -> Outcome:
     """Return a job's outcome from its exit code, the error that it reported, and the content of its `result.json`."""
     if exit_code == 0 and result is not None and problem_of_result(result) is None:
-        return Outcome(name, "done", f"validation {result['val/accuracy']:.2%}  test {result['test/accuracy']:.2%}")
+        metric = metric_of(result)
+        title = "" if metric == DEFAULT else f" {TITLES[metric]}"
+        validation, test = (as_text(metric, result.get(f"{split}/{metric}")) for split in ("val", "test"))
+        return Outcome(name, "done", f"validation{title} {validation}  test{title} {test}")
     if exit_code < 0:
         return Outcome(name, "killed", f"by {signal.Signals(-exit_code).name}")
     if reason:

@@ -16,6 +16,7 @@ from imdbcls.runs.folder import RunFolder
 from imdbcls.runs.predictions import Predictions, write_predictions
 from imdbcls.runs.record import checksums_of_predictions, path_of_predictions
 from imdbcls.runs.result import run_fields
+from imdbcls.runs.selection import DEFAULT, LOWER_IS_BETTER, TITLES, as_text
 from imdbcls.runtime.device import peak_memory_mb
 from imdbcls.runtime.versions import git_commit, versions
 from imdbcls.training.run import Run
@@ -48,6 +49,9 @@ def log_start(run: Run) -> None:
         f"{trainer.num_steps:,} steps of {config.batch_size} documents, {epochs}, "
         f"{size / 1e6:.1f}M parameters ({head_size:,} in the head{frozen})"
     )
+    if config.metric != DEFAULT:
+        best = "lowest" if config.metric in LOWER_IS_BETTER else "highest"
+        logger.info(f"metric={config.metric}: the best epoch has the {best} {TITLES[config.metric]} on validation")
 
 
 def record_predictions(run: Run, probabilities: Mapping[str, NDArray[np.float64]]) -> dict[str, Predictions]:
@@ -76,6 +80,7 @@ def result_of(run: Run, predictions: Mapping[str, Predictions], latency_ms: Mapp
         "split_hash": corpus.split_hash,
         "label_names": list(corpus.label_names),
         "watched_test": trainer.settings.watch_test,
+        "metric": trainer.settings.metric,
         "best_epoch": state.best_epoch,
         "stopped_early": state.epoch < trainer.settings.epochs,
         **split_metrics("val", validation),
@@ -133,9 +138,12 @@ def worst_mistakes(run: Run, predictions: Predictions) -> list[dict[str, str | f
 def log_result(folder: RunFolder, result: Mapping[str, Any]) -> None:
     """Log the result, the run folder, and a command to run next."""
     standard_error = (result["test/accuracy"] * (1 - result["test/accuracy"]) / result["test_documents"]) ** 0.5
+    metric, title = result["metric"], TITLES[result["metric"]]
+    selected = f"validation {title} {as_text(metric, result[f'val/{metric}'])} (best epoch {result['best_epoch']})"
+    tested = "" if metric == DEFAULT else f"test {title} {as_text(metric, result[f'test/{metric}'])}, "
     watched = " (the test split was also evaluated during training)" if result["watched_test"] else ""
     logger.info(
-        f"{result['name']}: validation accuracy {result['val/accuracy']:.2%} (best epoch {result['best_epoch']}), "
+        f"{result['name']}: {selected}, {tested}"
         f"test accuracy {result['test/accuracy']:.2%} ± {standard_error:.2%} standard error on "
         f"{result['test_documents']:,} documents{watched}"
     )

@@ -58,8 +58,8 @@ class TrainState:
     step: int = 0  # optimizer steps taken
     epoch: int = 0  # epochs finished, including their validation
     best_epoch: int = 0
-    best_accuracy: float = -1.0  # on validation
-    best_loss: float = math.inf  # on validation, in the best epoch; decides between equal accuracies
+    best_value: float = math.nan  # of the metric that selects the best epoch, on validation
+    best_loss: float = math.inf  # on validation, in the best epoch; decides between equal metrics
     documents: int = 0
     tokens: int = 0  # without padding
     train_seconds: float = 0.0  # time in training steps, without evaluation and saving
@@ -186,6 +186,7 @@ class Saver:
             self.metrics_log.rewind()
             return None
         checkpoint.require_resume_key(saved, self.resume_key)
+        rename_best_accuracy(saved)
         self._require_structure(saved)
         try:
             self.model.load_state_dict({**self.model.state_dict(), **saved.tensors["model"]})
@@ -263,6 +264,13 @@ class Saver:
                 f"{checkpoint.remedy(self.best.parent.parent)}"
             )
         return best
+
+
+def rename_best_accuracy(saved: Checkpoint) -> None:
+    """Rename a key of a checkpoint from before the config key `metric`, when accuracy selected the best epoch."""
+    train = saved.state.get("train")
+    if isinstance(train, dict) and "best_accuracy" in train:
+        train["best_value"] = train.pop("best_accuracy")
 
 
 def structure_differences(found: Any, expected: Any, path: str = "") -> Iterator[str]:

@@ -19,11 +19,13 @@ from torch.nn.utils import clip_grad_norm_
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from imdbcls.config.choices import MetricName
 from imdbcls.data.batch import Batch
 from imdbcls.data.batches import EvalBatches, Prefetcher, SplitBatches
 from imdbcls.errors import UserError
 from imdbcls.models.inference import predict_probabilities
 from imdbcls.models.metrics import metrics_of
+from imdbcls.runs.selection import DEFAULT, LOWER_IS_BETTER, as_text
 from imdbcls.runtime.device import Hardware, seed_everything_at
 from imdbcls.runtime.limits import is_out_of_memory
 from imdbcls.runtime.progress import Progress
@@ -49,8 +51,9 @@ class NonFiniteError(UserError):
 class TrainerSettings:
     """The settings of the training loop.
 
-    - `epochs`: the length of the schedule. Training stops earlier after `patience` epochs without an improvement
+    - `epochs`: the length of the schedule. Training stops earlier after `patience` epochs without a better `metric`
       (None: it never stops early).
+    - `metric`: the validation metric that selects the best epoch.
     - `seed`: determines, together with the step number, the random state of each step.
     - `micro_batch_size`: the number of documents (or windows) in one forward pass. The gradients of the micro-batches
       add up to the gradient of the batch's mean loss. The size affects memory, time and the dropout masks.
@@ -61,6 +64,7 @@ class TrainerSettings:
     """
 
     epochs: int
+    metric: MetricName
     patience: int | None
     seed: int
     micro_batch_size: int
@@ -71,7 +75,7 @@ class TrainerSettings:
 
 
 class Trainer:
-    """Train a model and save the weights with the best validation accuracy.
+    """Train a model and save the weights of the best epoch: the one with the best validation metric.
 
     The steps update `evaluation_model.trained`; `evaluation_model.model` is evaluated and saved as the best.
 
@@ -129,6 +133,7 @@ class Trainer:
         save_every_seconds = math.inf if minutes is None else 60 * minutes
         self.model.train()
         self.progress.start(self.num_steps, self.state.step, self.settings.epochs)
+        self.show_best()
         last_save = time.monotonic()
         try:
             while not self.is_finished:
@@ -303,12 +308,24 @@ class Trainer:
         self.log(tracker, {**self.pop_train_metrics(), **metrics})  # together, so that a step has only one record
         state = self.state
         state.epoch += 1
-        accuracy, loss = metrics["val/accuracy"], metrics["val/loss"]
-        if (accuracy, -loss) > (state.best_accuracy, -state.best_loss):
-            state.best_epoch, state.best_accuracy, state.best_loss = state.epoch, accuracy, loss
+        value, loss = metrics[f"val/{self.settings.metric}"], metrics["val/loss"]
+        if state.best_epoch == 0 or self.is_better((value, loss), (state.best_value, state.best_loss)):
+            state.best_epoch, state.best_value, state.best_loss = state.epoch, value, loss
             self.best_validation = validation
+            self.show_best()
             self.saver.save_best({"step": state.step, "epoch": state.epoch, **metrics})
         self.saver.save(state, self.meter)
+
+    def is_better(self, one: tuple[float, float], other: tuple[float, float]) -> bool:
+        """Compare the (metric, loss) of two epochs on validation. The loss decides between equal metrics."""
+        sign = -1 if self.settings.metric in LOWER_IS_BETTER else 1
+        return (sign * one[0], -one[1]) > (sign * other[0], -other[1])
+
+    def show_best(self) -> None:
+        """Show the best validation metric so far in the progress line, unless the metric is accuracy, the default."""
+        state, metric = self.state, self.settings.metric
+        if state.best_epoch > 0 and metric != DEFAULT:
+            self.progress.set_best(f"best val/{metric} {as_text(metric, state.best_value)} (epoch {state.best_epoch})")
 
     def predict_split(self, split: str, batches: EvalBatches) -> NDArray[np.float64]:
         """Return probabilities_NC of a split; raise Interrupted if a signal requests a stop."""

@@ -133,6 +133,8 @@ def test_other_projects_names_lead_to_keys_that_exist() -> None:
         ("lr=[1,", "lr=[1, is not readable as key=value"),
         ("lr=fast", "lr=fast is not a number above 0."),
         ("batch_size=1.5", "batch_size=1.5 is not a whole number of at least 1 (documents)."),
+        ("metric=acc", "metric=acc is not one of accuracy, f1, auroc, loss, brier; closest: accuracy."),
+        ("monitor=val/loss", "monitor: there is no such key; use metric."),
         ("precision=null", "precision=null is not one of auto, fp32, bf16."),
         (
             "optimizer.weight_decay=no",

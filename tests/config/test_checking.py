@@ -95,6 +95,7 @@ NUMBER_CASES = {
 CHOICES = {
     "precision": ("auto", "fp32", "bf16"),
     "device": ("auto", "cpu", "cuda", "mps"),
+    "metric": ("accuracy", "f1", "auroc", "loss", "brier"),
     "progress": ("auto", "live", "plain", "none"),
     "data.truncation": ("head", "tail", "head_tail", "windows"),
     "tracker.mode": ("auto", "online", "offline", "disabled"),
@@ -138,9 +139,24 @@ def test_numbers(key: str, sound: dict[str, Any]) -> None:
 def test_choices(key: str, sound: dict[str, Any]) -> None:
     for value in CHOICES[key]:
         require_valid(altered(sound, key, value))
-    for value in ("nonsense", None, 3):
+    for value in ("quux", "", None, 3):
         (line,) = mistakes(altered(sound, key, value))
         assert line == f"{key}={'null' if value is None else value} is not one of {', '.join(CHOICES[key])}."
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "choice"),
+    [
+        ("metric", "acc", "accuracy"),
+        ("metric", "auc", "auroc"),
+        ("metric", "log_loss", "loss"),
+        ("metric", "brier_score", "brier"),
+        ("precision", "f32", "fp32"),
+    ],
+)
+def test_a_misspelt_choice_names_the_closest(key: str, value: str, choice: str, sound: dict[str, Any]) -> None:
+    (line,) = mistakes(altered(sound, key, value))
+    assert line == f"{key}={value} is not one of {', '.join(CHOICES[key])}; closest: {choice}."
 
 
 @pytest.mark.parametrize("key", FLAGS)

@@ -13,6 +13,7 @@ from support.api import TINY
 from support.small_models import make_folder
 
 import imdbcls
+from imdbcls.comparison.metrics import METRICS
 from imdbcls.comparison.study import read_study
 from imdbcls.comparison.summary import compare_study
 from imdbcls.data.sample import read_sample
@@ -182,5 +183,5 @@ def test_only_runs_on_the_same_documents_form_a_group(
     assert "is already done" in capsys.readouterr().err
     study = read_study(tmp_path / "default")
     assert sorted(sorted(group.seeds) for group in study.groups) == [[0], [0], [0, 1, 2]]
-    pairs = compare_study(study, 0.01).pairs
+    pairs = compare_study(study, METRICS["accuracy"], 0.01).pairs
     assert sum(pair.problem is None for pair in pairs) == 1, "runs on other documents are not compared"
