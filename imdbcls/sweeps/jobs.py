@@ -35,7 +35,7 @@ _POLL_SECONDS = 0.02
 class Outcome:
     """The outcome of a job. `state` is running, done, failed, interrupted, killed or not started.
 
-    `detail` is one line: the accuracies of a finished run, or the error.
+    `detail` is one line: the validation and test metric of a finished run, or the error.
     """
 
     name: str

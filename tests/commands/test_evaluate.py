@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 from support.runs import Launch
 
 pytestmark = pytest.mark.slow
+BRIER = "test/brier"
 
 
 @pytest.fixture
@@ -26,10 +27,25 @@ def test_metrics_are_reproduced_to_the_last_digit(
     done = launch(tmp_path, "evaluate", str(finished), "--split", split)
     figures = json.loads(done.stdout)
     recorded = json.loads((finished / "result.json").read_text())
-    assert figures.keys() == {f"{prefix}{name}" for name in ("accuracy", "f1", "auroc", "loss", "ece")}
+    assert figures.keys() == {f"{prefix}{name}" for name in ("accuracy", "f1", "auroc", "loss", "brier", "ece")}
     assert figures == {key: recorded[key] for key in figures}
     assert done.stderr.splitlines()[-1] == "The metrics equal the recorded ones to the last digit."
     assert os.listdir(tmp_path) == []
+
+
+def test_run_of_an_earlier_version_is_evaluated(launch: Launch, copied: Path, tmp_path: Path) -> None:
+    """It has no `metric` in its config, and no Brier score in its result."""
+    config, result = copied / "config.yaml", copied / "result.json"
+    assert "metric: accuracy\n" in config.read_text()
+    config.write_text(config.read_text().replace("metric: accuracy\n", ""))
+    earlier = {key: value for key, value in json.loads(result.read_text()).items() if key not in ("metric", BRIER)}
+    result.write_text(json.dumps(earlier))
+    done = launch(tmp_path, "evaluate", str(copied))
+    assert json.loads(done.stdout).keys() - earlier.keys() == {BRIER}
+    assert done.stderr.splitlines()[-2:] == [
+        f"The run did not record {BRIER}.",
+        "The metrics equal the recorded ones to the last digit.",
+    ]
 
 
 def alter_weights(run: Path) -> None:

@@ -26,14 +26,15 @@ pytestmark = pytest.mark.slow
 # Keys that other tools read. Keys may be added but not renamed.
 RESULT_KEYS = {
     *("status", "study", "name", "head", "backbone", "seed", "config_hash", "group_hash", "split_hash", "best_epoch"),
-    *("val/accuracy", "test/accuracy", "test/f1", "test/auroc", "test/ece", "test/loss"),
+    "metric",
+    *("val/accuracy", "test/accuracy", "test/f1", "test/auroc", "test/ece", "test/loss", "test/brier"),
     *("parameters", "head_parameters", "train_seconds", "documents_per_second", "tokens_per_second", "peak_memory_mb"),
     *("versions", "environment", "git_commit", "finished_at"),
 }
 TRAIN_FIGURES = {
     *("train/loss", "train/lr", "train/grad_norm", "train/documents_per_second", "train/tokens_per_second"),
 }
-VALIDATION_FIGURES = {"val/loss", "val/accuracy", "val/f1", "val/auroc", "val/ece"}
+VALIDATION_FIGURES = {"val/loss", "val/accuracy", "val/f1", "val/auroc", "val/ece", "val/brier"}
 HEAVY = ("torch", "transformers", "datasets", "pyarrow", "numpy", "pandas", "sklearn", "tokenizers", "wandb", "scipy")
 
 
@@ -73,7 +74,8 @@ def test_the_result_has_every_key(finished: Path) -> None:
     assert result["group_hash"] != result["config_hash"] and len(result["split_hash"]) >= 16
     assert result["head_parameters"] == 2 * (4 * 64 * 64 + 4 * 64) + 2 * 64 + 2
     assert result["parameters"] > result["head_parameters"]
-    assert result["best_epoch"] in (1, 2)
+    assert result["metric"] == "accuracy" and result["best_epoch"] in (1, 2)
+    assert 0 <= result["test/brier"] <= 2
     for key in ("accuracy", "f1", "auroc", "ece"):
         assert 0 <= result[f"test/{key}"] <= 1 and 0 <= result[f"val/{key}"] <= 1
     assert 0 < result["test/loss"] < 5
@@ -149,6 +151,7 @@ def test_keys_without_effect_on_the_result_do_not_change_the_name() -> None:
     assert {name(override) for override in same} == {name()}
     assert name("optimizer.head_lr=2") == name("optimizer.head_lr=2.0") != name("optimizer.head_lr=2.5")
     different = ("lr=1", "seed=1", "head=max", "data.order_seed=1", "optimizer.eps=1", "data.test_limit=41", "epochs=1")
+    assert name("metric=accuracy") == name() != name("metric=f1")
     assert len({name(override) for override in different} | {name()}) == len(different) + 1
 
 

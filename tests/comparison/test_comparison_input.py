@@ -199,6 +199,45 @@ def test_different_kernels_are_noted_for_same_encoder_and_precision(study: Path)
     assert "\x1b" not in note and len(note) < 500
 
 
+def test_recorded_metric_decides_unless_another_is_chosen(study: Path) -> None:
+    def decided_by(*options: str) -> tuple[str, str]:
+        assert main([str(study), *options]) == 0
+        comparison = json.loads((study / "comparison.json").read_text())
+        return comparison["metric"], "\n".join(note for note in comparison["notes"] if "best epochs" in note)
+
+    runs = [f"{head}-s{seed}" for head in ("cls", "transformer") for seed in (0, 1)]
+    assert decided_by() == ("test/accuracy", "")
+    for run in runs:
+        change_result(study / run, metric="loss")
+    assert decided_by() == ("test/loss", "") and decided_by("--metric", "f1") == ("test/f1", "")
+    change_result(study / "cls-s1", metric="f1")
+    assert decided_by() == (
+        "test/accuracy",
+        "Different metrics selected the best epochs of the runs (loss in 3 runs; f1 in 1 run). Without --metric, "
+        "accuracy decides the comparison.",
+    )
+    assert decided_by("--metric", "loss")[0] == "test/loss"
+    for run in runs:
+        change_result(study / run, metric="\x1b[2J<b>")
+    name, note = decided_by()
+    assert name == "test/accuracy" and note.startswith("This version does not know the metric") and "\x1b" not in note
+    change_result(study / "cls-s1", metric=["loss"])
+    assert decided_by()[0] == "test/accuracy"
+
+
+def test_config_without_the_key_metric_means_accuracy(study: Path) -> None:
+    """Earlier versions did not have the key; this is not a difference between groups."""
+    for seed in (0, 1):
+        config = study / f"cls-s{seed}" / "config.yaml"
+        config.write_text(config.read_text() + "metric: accuracy\n")
+    assert not [note for note in compared(study)["notes"] if "more than the head" in note]
+    for seed in (0, 1):
+        config = study / f"cls-s{seed}" / "config.yaml"
+        config.write_text(config.read_text().replace("metric: accuracy", "metric: f1"))
+    (note,) = [note for note in compared(study)["notes"] if "more than the head" in note]
+    assert "metric (f1 in cls; accuracy in transformer)" in note
+
+
 def test_shared_order_seed_is_noted(study: Path) -> None:
     for seed in (0, 1):
         config = study / f"cls-s{seed}" / "config.yaml"

@@ -56,6 +56,19 @@ def test_plain_lines_are_sparse_and_complete(clock: Clock, capsys: pytest.Captur
     assert lines[10] == "step 100/100: 100 steps trained in 3:20"
 
 
+def test_best_epoch_is_shown_after_it_is_known(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
+    shown = Progress("plain")
+    shown.start(40, num_epochs=2)
+    train(shown, clock, 1, 20, seconds=2.0)
+    shown.set_best("best val/f1 71.25% (epoch 1)")
+    train(shown, clock, 21, 40, seconds=2.0)
+    lines = capsys.readouterr().err.splitlines()
+    assert not any("best" in line for line in lines[: len(lines) // 2])
+    assert lines[-1] == "epoch 1/2  step 40/40  loss 0.0250  80.0 documents/s  best val/f1 71.25% (epoch 1)"
+    shown.start(40)
+    assert "best" not in shown._training_line(1, 1, clock.now)
+
+
 def test_plain_lines_of_a_short_run_and_of_a_long_one(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
     shown = Progress("plain")
     shown.start(20)

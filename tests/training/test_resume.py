@@ -104,6 +104,7 @@ def test_every_head_resumes_exactly(head: str, tmp_path: Path) -> None:
             *("precision=bf16", "trainer.micro_batch_size=3", "backbone.freeze=true", "head=attention", "lr=1e-9"),
             *("epochs=4", "trainer.patience=1"),  # early stopping after two epochs
         ),
+        ("metric=brier", "epochs=4", "head=attention", "lr=0.02", "schedule=constant"),
     ),
     ids=(
         "onecycle",
@@ -113,6 +114,7 @@ def test_every_head_resumes_exactly(head: str, tmp_path: Path) -> None:
         "adapters",
         "watched test",
         "frozen and stopped early",
+        "another metric",
     ),
 )
 def test_other_options_resume_exactly(options: tuple[str, ...], tmp_path: Path) -> None:
@@ -369,6 +371,18 @@ def test_state_with_another_structure_is_rejected_and_kept(place: str, value: ob
         path.write_bytes(content)
     restored = saver.restore(begun.batches.train.steps_per_epoch, begun.settings.epochs)
     assert restored is not None and restored[0].step == 3
+
+
+@pytest.mark.slow
+def test_checkpoint_from_before_the_key_metric_is_restored(begun: Trainer) -> None:
+    saver = begun.saver
+    before = {path: path.read_bytes() for path in saver.last.iterdir()}
+    forge(saver, "train/best_value", None)
+    forge(saver, "train/best_accuracy", 0.75)
+    restored = saver.restore(begun.batches.train.steps_per_epoch, begun.settings.epochs)
+    for path, content in before.items():
+        path.write_bytes(content)
+    assert restored is not None and restored[0].best_value == 0.75
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from pathlib import Path
 from typing import get_args
 
@@ -19,10 +20,11 @@ from imdbcls.models.metrics import metrics_of
 from imdbcls.runs.identity import choices_hash, config_hash, digest, group_hash
 from imdbcls.runs.predictions import Predictions
 from imdbcls.runs.selection import LOWER_IS_BETTER, TITLES, as_text, metric_of
+from imdbcls.sweeps.jobs import outcome_of
 from imdbcls.tracking import NoTracker
 from imdbcls.training.trainer import Trainer
 
-SHORT = ("data.train_limit=8", "lr=1e-9")
+SHORT = ("data.train_limit=8", "data.validation_limit=36", "lr=1e-9")
 
 
 def with_label_probabilities(labels_N: NDArray[np.int64], negative: list[float], positive: list[float]) -> NDArray:
@@ -33,7 +35,7 @@ def with_label_probabilities(labels_N: NDArray[np.int64], negative: list[float],
     return np.stack([1 - positive_N, positive_N], axis=1)
 
 
-# Validation of five epochs, each of which is the best by one metric. The split has 18 documents per class.
+# Probabilities of the label in five epochs on 18 + 18 documents. Each epoch is the best by one metric.
 EPOCHS = {
     "auroc": ([0.01 + 0.001 * i for i in range(18)], [0.9915] * 18),  # perfect order, but always positive
     "accuracy": ([0.99] * 18, [0.99] * 6 + [0.001] * 12),  # more correct than for f1, but in one class
@@ -124,6 +126,55 @@ def test_resumed_run_keeps_the_best_epoch(tmp_path: Path) -> None:
     show_predictions(resumed, [with_label_probabilities(labels_N, *bad)])
     resumed.fit(NoTracker())
     assert (resumed.state.epoch, resumed.state.best_epoch) == (3, 2)
+
+
+# Undefined metrics, and what a run says and records.
+
+
+@pytest.fixture
+def three_classes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[str, ...]:
+    """Return choices for data with three classes, whose validation split lacks the class `bad`."""
+    monkeypatch.chdir(tmp_path)
+    for name, classes in (("train", "good,fair,bad"), ("validation", "good,fair"), ("test", "good,fair,bad")):
+        rows = [f"{name} film {i} is {label},{label}\n" for i in range(12) for label in classes.split(",")]
+        Path(f"{name}.csv").write_text("text,label\n" + "".join(rows))
+    files = (f"data.{name}={name}.csv" for name in ("train", "validation", "test"))
+    limits = ("data.train_limit=null", "data.validation_limit=null", "data.test_limit=null")
+    return (*TINY, "data=files", *files, *limits, "max_length=16")
+
+
+def test_undefined_auroc_is_refused_before_training(three_classes: tuple[str, ...], tmp_path: Path) -> None:
+    with pytest.raises(UserError) as refused:
+        imdbcls.run(imdbcls.compose(*three_classes, "metric=auroc"))
+    assert str(refused.value) == (
+        "metric=auroc is not defined on the validation split, because it has no document of class bad. Use more "
+        "validation documents (data.validation_limit, data.validation_fraction) or another metric."
+    )
+    assert not (tmp_path / "runs").exists()
+
+
+def test_run_names_its_metric(three_classes: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
+    choices = (*three_classes, "epochs=2", "progress=plain", "metric=f1")
+    result = imdbcls.run(imdbcls.compose(*choices)).result
+    messages = capsys.readouterr().err
+    assert result["metric"] == "f1" and {"val/brier", "test/brier", "val/auroc", "test/auroc"} <= result.keys()
+    assert "metric=f1: the best epoch has the highest macro F1 on validation\n" in messages
+    assert re.search(r"epoch 2/2 .* best val/f1 \d+\.\d\d% \(epoch 1\)\n", messages)
+    value, test = result["val/f1"], result["test/f1"]
+    end = (
+        f"validation macro F1 {value:.2%} (best epoch {result['best_epoch']}), test macro F1 {test:.2%}, test accuracy"
+    )
+    assert end in messages
+    assert outcome_of("lstm", 0, "", result).detail == f"validation macro F1 {value:.2%}  test macro F1 {test:.2%}"
+
+
+def test_default_run_names_no_metric(three_classes: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
+    result = imdbcls.run(imdbcls.compose(*three_classes, "progress=plain")).result
+    messages = capsys.readouterr().err
+    assert result["metric"] == "accuracy" and "metric=" not in messages and "best val" not in messages
+    validation, test = (f"{result[f'{split}/accuracy']:.2%}" for split in ("val", "test"))
+    assert f"validation accuracy {validation} (best epoch 1), test accuracy {test} ±" in messages
+    assert outcome_of("lstm", 0, "", result).detail == f"validation {validation}  test {test}"
 
 
 # Hashes and configs of earlier versions.
