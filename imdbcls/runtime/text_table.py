@@ -74,14 +74,26 @@ def smallest_width(
     return sum(smallest if wraps_text else with_short_headers) + GAP * (len(smallest) - 1)
 
 
-def wrapped(text: str, width: int, indent: str = "") -> str:
-    """Wrap a text at spaces to lines of at most `width` columns. All lines after the first start with `indent`."""
+def wrapped(text: str, width: int, start: str = "") -> str:
+    """Wrap a text at spaces to lines of at most `width` columns, after `start` in the first line and below it."""
     from rich.console import Console
     from rich.text import Text
 
-    console = Console(file=io.StringIO(), width=width)
-    lines = Text(printable_line(text)).wrap(console, max(1, width - len(indent)))
-    return f"\n{indent}".join(line.plain.rstrip() for line in lines)
+    room = max(1, width - len(start))
+    lines = Text(printable_line(text)).wrap(Console(file=io.StringIO(), width=width), room)
+    return start + f"\n{' ' * len(start)}".join(line.plain.rstrip() for line in lines)
+
+
+def shortened(names: Sequence[str], width: int) -> list[str]:
+    """Cut the names to `width` columns with an ellipsis, or return them unchanged if they would not be distinct."""
+    from rich.text import Text
+
+    short = []
+    for name in names:
+        text = Text(printable_line(name))
+        text.truncate(width, overflow="ellipsis")
+        short.append(text.plain)
+    return short if len(set(short)) == len(set(names)) else list(names)
 
 
 def fitted(widths: Sequence[Sequence[int]], total: int) -> list[int]:

@@ -1,12 +1,11 @@
 """The live line on a real pseudo-terminal, log lines in a pipe, and silenced libraries in a new process."""
 
-import os
-import pty
 import re
 import subprocess
 import sys
 
 import pytest
+from support import terminals
 from support.runs import ROOT
 
 from imdbcls.errors import UserError
@@ -119,20 +118,8 @@ def test_invalid_mode_is_reported() -> None:
 
 def on_terminal(body: str, columns: int = 60, **environment: str) -> str:
     """Return what the script writes to a terminal of this width."""
-    ours, theirs = pty.openpty()
     script = f"import sys, time; sys.path.insert(0, {str(ROOT)!r})\n{body}"
-    environment = {**os.environ, "TERM": "xterm", "COLUMNS": str(columns), **environment}
-    process = subprocess.Popen([sys.executable, "-c", script], stdout=theirs, stderr=theirs, env=environment)
-    os.close(theirs)
-    output = b""
-    try:
-        while part := os.read(ours, 65536):
-            output += part
-    except OSError:  # on Linux, this means that the other end is closed
-        pass
-    os.close(ours)
-    assert process.wait() == 0, output
-    return output.decode()
+    return terminals.on_terminal([sys.executable, "-c", script], columns, **environment)
 
 
 TRAIN = """

@@ -4,6 +4,7 @@
 and the session fails if a test is skipped for any reason other than missing hardware (`support.hardware`).
 """
 
+import shutil
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -17,6 +18,7 @@ from support.runs import SHARED
 # By name: how to detect the requirement, and what to do if it is missing.
 NEEDS: dict[str, tuple[Callable[[], bool], str]] = {
     "chromium": (lambda: find_chromium() is not None, "Chromium on the PATH"),
+    "pdflatex": (lambda: shutil.which("pdflatex") is not None, "pdflatex on the PATH, with the package booktabs"),
     "imdb": ((SHARED / "imdb").is_dir, f"IMDB as Parquet in {SHARED / 'imdb'}"),
     "roberta-base": ((SHARED / "roberta-base").is_dir, f"RoBERTa's tokenizer in {SHARED / 'roberta-base'}"),
     "chown": (partial(has_capability, CHOWN), "the right to give files away (root)"),

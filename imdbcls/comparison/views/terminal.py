@@ -20,7 +20,7 @@ from imdbcls.comparison.views.facts import (
 from imdbcls.comparison.views.paragraph import paragraph
 from imdbcls.comparison.views.tables import Table, ranking, tables_of
 from imdbcls.comparison.views.wording import WORDS, brief_verdict, detectable_text, headline, listed, verdict, within
-from imdbcls.runtime.text_table import smallest_width, text_table, wrapped
+from imdbcls.runtime.text_table import GAP, shortened, smallest_width, text_table, wrapped
 
 WIDTH = 80  # of text that is not written to a terminal
 NARROWEST, WIDEST = 60, 110  # lines of text
@@ -96,7 +96,7 @@ def text_width(width: int | None) -> int:
 
 
 def titled(title: str, sentences: Sequence[str], columns: int) -> str:
-    return "\n".join([title, *(wrapped(f"- {sentence}", columns, "  ") for sentence in sentences)])
+    return "\n".join([title, *(wrapped(sentence, columns, "- ") for sentence in sentences)])
 
 
 def fitted(table: Table, width: int | None) -> tuple[list[Table], str]:
@@ -152,6 +152,10 @@ def brief_ranking(comparison: Comparison, columns: int) -> str:
     table.rows[:] = [*(groups if num_more < 2 else groups[:MAX_RANKED]), baseline]
     if columns <= WIDTH:
         table = table.columns([i for i, name in enumerate(table.header) if i == 2 or name in RANKING_COLUMNS])
+    name = table.header.index("group")
+    room = columns - narrowest(table.without(name)) - GAP
+    for row, short in zip(table.rows, shortened([row[name] for row in table.rows], room), strict=True):
+        row[name] = short
     parts, _ = fitted(table, columns)
     texts = [text_table(part.rows, part.header, part.num_text_columns, columns) for part in parts]
     return "\n".join([*texts, *([f"and {num_more:,} more groups: --full"] if num_more > 1 else [])])
@@ -167,7 +171,7 @@ def brief_verdicts(comparison: Comparison, columns: int) -> str:
     lines = []
     for pair in shown:
         word, clause = brief_verdict(pair, comparison.metric)
-        lines.append(wrapped(word.ljust(WORD_WIDTH) + clause, columns, " " * WORD_WIDTH))
+        lines.append(wrapped(clause, columns, word.ljust(WORD_WIDTH)))
     if num_more > 1:
         lines.append(f"and {num_more:,} more pairs: --full")
     return "\n".join([*lines, wrapped(" ".join(explanations(comparison, shown)), columns)])
@@ -181,9 +185,9 @@ def explanations(comparison: Comparison, shown: Sequence[PairResult]) -> list[st
     if tested:
         several = [len(group.seeds) > 1 for group in comparison.groups]
         over = "documents and seeds" if all(several) else "documents, and seeds of groups with several"
-        over = over if any(several) else "documents, not seeds"
+        over = over if any(several) else "documents only"
         together = f"; those of differences hold for all {len(tested):,} pairs together" if len(tested) > 1 else ""
-        sentences.append(f"Intervals: 95 % confidence, for other {over}{together}.")
+        sentences.append(f"95 % intervals, over {over}{together}.")
     margin = next((within(pair, metric) for pair in tested), "")
     if Outcome.BETTER_HERE in outcomes:
         sentences.append("Better here: these trained models differ; other seeds may reverse the order.")
@@ -194,10 +198,10 @@ def explanations(comparison: Comparison, shown: Sequence[PairResult]) -> list[st
     if Outcome.UNDECIDED in outcomes:
         neither = f"neither better nor equivalent (within {margin}) is shown" if margin else "better is not shown"
         sentences.append(f"Undecided: {neither}{'' if margin else ', which does not mean that the groups are equal'}.")
-    detectable = [d for pair in comparison.pairs if (d := pair.minimum_detectable_difference) is not None]
-    if detectable and Outcome.UNDECIDED in outcomes:
+    undecided = [pair for pair in shown if pair.outcome is Outcome.UNDECIDED]
+    if detectable := [d for pair in undecided if (d := pair.minimum_detectable_difference) is not None]:
         size = detectable_text(metric, max(detectable))
-        sentences.append(f"Studies like this detect a true difference of {size} in 80 % of cases.")
+        sentences.append(f"80 % of studies like this detect a true difference of {size}.")
     return [*sentences, *advice(comparison), *collapsed(comparison)]
 
 
@@ -238,7 +242,7 @@ def collapsed(comparison: Comparison) -> list[str]:
 def brief_notes(notes: Sequence[str], columns: int) -> str:
     """Return as many notes as fit in `MAX_NOTES` lines, and the number of the others."""
     for count in range(len(notes), 0, -1):
-        lines = [line for note in notes[:count] for line in wrapped(f"- {note}", columns, "  ").splitlines()]
+        lines = [line for note in notes[:count] for line in wrapped(note, columns, "- ").splitlines()]
         if count < len(notes):
             lines.append(f"and {len(notes) - count:,} more {'note' if len(notes) - count == 1 else 'notes'}: --full")
         if len(lines) <= MAX_NOTES:

@@ -1,0 +1,149 @@
+"""The terminal output: a summary that fits on a screen of 80 columns, and everything with --full."""
+
+import re
+import shlex
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from rich.cells import cell_len
+from support.studies import HEADS, Head, make_study
+from support.terminals import on_terminal
+
+from imdbcls.comparison.metrics import METRICS
+from imdbcls.comparison.results import Comparison
+from imdbcls.comparison.study import read_study
+from imdbcls.comparison.summary import compare_study
+from imdbcls.comparison.verdicts import Outcome
+from imdbcls.comparison.views.terminal import terminal_summary, terminal_text
+
+FOLDER = Path("runs/heads")
+
+
+def compared(study: Path, metric: str = "accuracy", margin: float | None = 0.003) -> Comparison:
+    return compare_study(read_study(study), METRICS[metric], margin)
+
+
+def width_of(text: str) -> int:
+    return max(map(cell_len, text.splitlines()))
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_study(tmp_path_factory.mktemp("terminal") / "heads", (*HEADS[1:3], HEADS[4]), num_documents=2_000)
+
+
+def test_summary_of_three_heads_fits_on_a_screen(study: Path) -> None:
+    comparison = compared(study)
+    text = terminal_summary(comparison, FOLDER, 80)
+    lines = text.splitlines()
+    assert width_of(text) <= 80 and len(lines) <= 22
+    assert lines[0].startswith("heads: 3 groups, 9 runs, 2,000 test documents.")
+    assert lines[1].startswith(f"{comparison.groups[0].name} has the highest accuracy.")
+    assert "   group          accuracy %   95 % interval  seeds" in lines
+    for group in comparison.groups:
+        (row,) = [line for line in lines if line.startswith(f"{group.rank}  {group.name} ")]
+        assert row.split()[2:] == [
+            f"{100 * group.primary.mean:.2f}",
+            f"{100 * group.primary.low:.2f}",
+            "to",
+            f"{100 * group.primary.high:.2f}",
+            "3",
+        ]
+    verdicts = [line for line in lines if re.match(r"(better|equivalent|undecided)  ", line)]
+    assert [line.split()[0] for line in verdicts] == [pair.outcome for pair in comparison.pairs]
+    assert {"better", "undecided"} <= {line.split()[0] for line in verdicts}
+    assert "those of differences hold for all 3 pairs together" in text.replace("\n", " ")
+    assert lines[-1] == "runs/heads/comparison.html"
+    for ending in ("--full", ".md", ".tex", ".json", ".csv", "comparison_pairs.csv"):
+        assert ending in lines[-2]
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_every_metric_fits_and_is_named(metric: str, study: Path) -> None:
+    comparison = compared(study, metric, margin=None)
+    summary, everything = terminal_summary(comparison, FOLDER, 80), terminal_text(comparison, 80)
+    assert width_of(summary) <= 80 and width_of(everything) <= 80
+    extreme = "lowest" if metric in ("loss", "brier") else "highest"
+    assert f"has the {extreme} {METRICS[metric].title}" in summary
+    assert ("points" in summary) == METRICS[metric].is_percentage
+    assert "equivalent" not in summary.lower()
+    leads = re.findall(r"leads \S+ by (-?[\d.]+)", summary)
+    assert len(leads) == 3 and all(float(lead) >= 0 for lead in leads), "a lead is never negative"
+
+
+def test_everything_is_in_full_text_at_any_width(study: Path) -> None:
+    comparison = compared(study)
+    narrow, wide = terminal_text(comparison, 80), terminal_text(comparison)
+    assert "Not shown, because the terminal is too narrow: validation accuracy %" in narrow.replace("\n", " ")
+    assert "too narrow" not in wide and "validation accuracy %" in wide and width_of(wide) > 100
+    for text in (narrow, wide):
+        for part in (
+            "Which group is best?",
+            "Which differences",
+            "Verdicts",
+            "What does each group cost?",
+            "For a paper",
+        ):
+            assert part in text
+        for pair in comparison.pairs:
+            assert f"{100 * pair.difference:+.2f}" in text
+
+
+def test_wider_terminal_shows_more_columns(study: Path) -> None:
+    comparison = compared(study)
+    assert "ensemble" not in terminal_summary(comparison, FOLDER, 80)
+    assert "ensemble" in terminal_summary(comparison, FOLDER, 100)
+    assert width_of(terminal_summary(comparison, FOLDER, 100)) <= 100
+    assert width_of(terminal_summary(comparison, FOLDER, 60).rsplit("\n", 2)[0]) <= 60
+
+
+def test_one_seed_is_not_a_general_claim(tmp_path: Path) -> None:
+    study = make_study(tmp_path / "one", [Head("a", 2.0), Head("b")], seeds=[0], num_documents=1_000)
+    comparison = compared(study)
+    text = terminal_summary(comparison, FOLDER, 80).replace("\n", " ")
+    assert comparison.pairs[0].outcome is Outcome.BETTER_HERE
+    assert "better here  a leads b by " in text
+    assert "Better here: these trained models differ; other seeds may reverse the order." in text
+    assert "95 % intervals, over documents only" in text and "80 % of studies" not in text
+
+
+def test_equal_groups_do_not_lead(tmp_path: Path) -> None:
+    study = make_study(tmp_path / "two", [Head("a"), Head("b")], seeds=[0, 1], num_documents=200)
+    comparison = compared(study)
+    pair = replace(comparison.pairs[0], difference=0.0, simultaneous_low=-0.01, simultaneous_high=0.01)
+    text = terminal_summary(replace(comparison, pairs=(pair,)), FOLDER, 80)
+    assert f"undecided    {pair.a} and {pair.b} are equal (-1.00 to 1.00)" in text and "leads" not in text
+
+
+def test_many_groups_and_long_names(tmp_path: Path) -> None:
+    """30 groups have 435 pairs. Rows and sentences stay within the width, and counts say what is left out."""
+    heads = [Head(f"h{i:02d}-{'学习率' * 4}-{'x' * 20}", skill=i / 30) for i in range(30)]
+    study = make_study(tmp_path / "many", heads, seeds=[0, 1], num_documents=120)
+    comparison = compared(study)
+    everything = terminal_text(comparison, 80)
+    assert width_of(everything) <= 80
+    for width in (60, 80, 110):
+        summary = terminal_summary(comparison, FOLDER, width)
+        assert width_of(summary.replace("comparison_pairs.csv", "")) <= width
+        assert "and 20 more groups: --full" in summary and "and 429 more pairs: --full" in summary
+        assert len(summary.splitlines()) < 70
+    for group in comparison.groups:
+        assert group.name[:4] in everything
+
+
+def test_long_notes_are_counted(study: Path) -> None:
+    comparison = replace(compared(study), notes=("a short note.", "word " * 60, "another."))
+    assert "\n\n- a short note.\nand 2 more notes: --full\n\n" in terminal_summary(comparison, FOLDER, 80)
+    comparison = replace(comparison, notes=("word " * 60,))
+    assert "\n\n1 note: --full\n\n" in terminal_summary(comparison, FOLDER, 80)
+    assert terminal_text(comparison, 80).count("word") == 60
+
+
+def test_verdicts_are_coloured_on_a_terminal_only(study: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "imdbcls.compare", str(study), "--output", str(tmp_path)]
+    output = on_terminal(command, 80)
+    assert re.search(r"\x1b\[[0-9;]*32mbetter\x1b\[[0-9;]*m  ", output) and "\x1b[33mundecided\x1b" in output
+    assert "\x1b" not in on_terminal(command, 80, NO_COLOR="1")
+    assert "\x1b" not in on_terminal(["sh", "-c", f"{shlex.join(command)} 2>/dev/null | cat"], 80)
