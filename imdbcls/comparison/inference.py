@@ -10,6 +10,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 from scipy import special, stats
+from scipy.optimize import brentq
 
 from imdbcls.comparison.statistics import (
     Estimate,
@@ -17,10 +18,12 @@ from imdbcls.comparison.statistics import (
     difference_over_seeds,
     holm,
     seed_variances,
+    t_quantile,
 )
 from imdbcls.comparison.verdicts import LEVEL, Outcome, outcome_of
 
 TOO_FEW_SEEDS = 2  # not enough next to a group with more seeds
+SMALLEST_DF = 0.5  # degrees of freedom for which a critical value of Dunnett is computed
 
 
 @dataclass(frozen=True)
@@ -205,21 +208,24 @@ def dunnett_rounded(num_comparisons: int, df: float) -> float:
         inside = special.ndtr((critical * scales[:, None] * np.sqrt(2)) + z[None, :]) ** num_comparisons
         return float((inside @ weights).mean())
 
-    low, high = 0.0, 100.0
-    for _ in range(50):
-        middle = (low + high) / 2
-        low, high = (middle, high) if coverage(middle) < 1 - LEVEL else (low, middle)
-    return high
+    # The value lies between those of a single comparison and of Bonferroni's correction.
+    lowest, highest = (t_quantile(1 - LEVEL / m, df) for m in (1, num_comparisons))
+    return float(brentq(lambda critical: coverage(critical) - (1 - LEVEL), 0.9 * lowest, 1.1 * highest, xtol=1e-6))
 
 
 def dunnett(num_comparisons: int, df: float) -> float:
-    """Return `dunnett_rounded` for degrees of freedom rounded down to three digits, so that few values are computed."""
+    """Return `dunnett_rounded` for degrees of freedom rounded down to three digits, so that few values are computed.
+
+    With less than half a degree of freedom, even a single comparison has a value above 40, and infinity is returned.
+    """
+    if df < SMALLEST_DF:
+        return float("inf")
     if num_comparisons == 1:
         return float(stats.t.isf(LEVEL, df))
     if df > 2_000:
         return dunnett_rounded(num_comparisons, float("inf"))
-    step = 10.0 ** (np.floor(np.log10(max(df, 1e-3))) - 2)
-    return dunnett_rounded(num_comparisons, float(max(1e-3, np.floor(df / step) * step)))
+    step = 10.0 ** (np.floor(np.log10(df)) - 2)
+    return dunnett_rounded(num_comparisons, float(np.floor(df / step) * step))
 
 
 def without_collapsed(
