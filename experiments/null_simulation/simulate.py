@@ -1,140 +1,500 @@
-"""Simulate studies of two equally good groups, and count how often each test rejects.
+"""Simulate studies whose true differences are known, and count what the comparison gets wrong, by old and new rules.
 
-Run `python experiments/null_simulation/simulate.py`. It prints the tables of the README and takes about ten minutes;
-`--studies 100` is faster but less precise.
+Run `python experiments/null_simulation/simulate.py`. It prints the tables of the README and takes about twenty minutes
+on two free cores. `--studies 100` is faster but less precise, and `--only clusters` prints one table.
 
-In a simulated study, documents differ in difficulty, and a document is equally difficult for both groups. In addition,
-each group has a random interaction with each document, and each seed has a random effect on all documents. The
-interactions and the seed effects are zero on average.
+Every study goes through `imdbcls.comparison.inference.infer`, the function that `compare` calls.
 """
 
 import argparse
+import gc
+import multiprocessing
+import os
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from functools import partial
+from itertools import combinations
+from multiprocessing.pool import Pool
 
 import numpy as np
+from draws import ACCURACY, Setting, draw_outcomes, draw_samples, sample_of_outcomes
+from metric_studies import METRIC_NAMES, calibration_studies, metric_studies
+from numpy.typing import NDArray
+from rules import OLD, infer_by_old_rules, p_over_documents, without
 from scipy import stats
 
-from imdbcls.comparison.statistics import (
-    Estimate,
-    covariance_over,
-    difference_over_seeds,
-    num_independent,
-    permutation_p,
-)
-from imdbcls.comparison.verdicts import LEVEL, is_significant
+from imdbcls.comparison.inference import Inference, Pair, infer, short_list
+from imdbcls.comparison.power import chances_to_settle, with_seeds
+from imdbcls.comparison.samples import largest_collapse_rate
+from imdbcls.comparison.statistics import Estimate, Sample, permutation_p, t_quantile
+from imdbcls.comparison.verdicts import LEVEL, Outcome
 
-NUM_DRAWS = 500
-NUM_DOCUMENTS = 1_200
-FILMS_N = np.arange(NUM_DOCUMENTS) // 5  # five reviews per film
-SEEDS = (2, 3, 5, 10, 20)
-VARIATIONS = ((0.0, 0.0), (0.5, 0.0), (0.5, 0.05), (0.5, 0.1), (0.5, 0.2))  # interaction SD and seed SD
+CHUNK = 50  # studies per task of a process
+MARGIN = 0.003
+WIDE_MARGIN = 0.02  # far above the standard errors, so that "equivalent" is as likely at the margin as it can be
+Numbers = NDArray[np.float64]
+Measure = Callable[[np.random.Generator, int], Numbers]  # numbers of each study (studies, K)
+
+
+def all_pairs(num_heads: int) -> list[Pair]:
+    return [Pair(i, j) for i, j in combinations(range(num_heads), 2)]
+
+
+def shifted(samples: Sequence[Sample], shifts: Iterable[float]) -> list[Sample]:
+    """Add a constant to the metric of each head."""
+    return [replace(each, values_S=each.values_S + shift) for each, shift in zip(samples, shifts, strict=True)]
+
+
+def contains(interval: tuple[float, float], value: float) -> bool:
+    return interval[0] <= value <= interval[1]
+
+
+def verdicts_and_intervals(inferences: Sequence[Inference], truth: Numbers) -> list[float]:
+    """Return: some false "better"; share of intervals with the true difference; all simultaneous intervals have it."""
+    pairs = all_pairs(len(truth))
+    differences = [truth[pair.a] - truth[pair.b] for pair in pairs]
+    wrong = [
+        inference.outcome == Outcome.BETTER and inference.estimate.value * difference <= 0
+        for inference, difference in zip(inferences, differences, strict=True)
+    ]
+    intervals = [(inference.estimate.interval(), inference.simultaneous) for inference in inferences]
+    inside = [contains(own, value) for (own, _), value in zip(intervals, differences, strict=True)]
+    together = [contains(both, value) for (_, both), value in zip(intervals, differences, strict=True)]
+    return [any(wrong), float(np.mean(inside)), all(together)]
+
+
+def judged(samples: Sequence[Sample], truth: Numbers, judge: Callable[..., list[Inference]]) -> list[float]:
+    """Return what is wrong or right about the verdicts and intervals of one study.
+
+    These are: some false "better"; some false rejection by the equivalence test if the last head is exactly a margin
+    better than the others; the share of 95 % intervals with the true difference; whether all simultaneous intervals
+    have it. The verdict "equivalent" is rarer than rejections, because "better" takes precedence.
+    """
+    pairs, last = all_pairs(len(samples)), len(samples) - 1
+    better, inside, together = verdicts_and_intervals(judge(samples, pairs, WIDE_MARGIN), truth)
+    to_margin = [*(truth[:last].max() - truth[:last]), truth[:last].max() - truth[last] + WIDE_MARGIN]
+    at_margin = judge(shifted(samples, to_margin), pairs, WIDE_MARGIN)
+    false_equivalent = [
+        inference.p_equivalence_holm is not None and inference.p_equivalence_holm < LEVEL
+        for pair, inference in zip(pairs, at_margin, strict=True)
+        if pair.b == last
+    ]
+    return [better, any(false_equivalent), inside, together]
+
+
+def error_studies(setting: Setting, generator: np.random.Generator, num_studies: int) -> Numbers:
+    """Return `judged` of studies by the old and by the new rules, side by side: old, new, old, new, ..."""
+    units = setting.units()
+    with without(*OLD):
+        old_units = setting.units()
+    rows = []
+    for _ in range(num_studies):
+        outcomes = draw_outcomes(setting, generator)
+        samples = [sample_of_outcomes(correct_SN, units) for correct_SN in outcomes]
+        new = judged(samples, setting.accuracies, infer)
+        with without(*OLD):
+            samples = [Sample(each.values_S, each.sums_GS, old_units) for each in samples]
+            old = judged(samples, setting.accuracies, infer_by_old_rules)
+        rows.append([number for pair in zip(old, new, strict=True) for number in pair])
+    return np.array(rows, dtype=float)
+
+
+def rule_studies(rule: str, setting: Setting, generator: np.random.Generator, num_studies: int) -> Numbers:
+    """Return numbers of studies with all rules and without one, side by side: with, without, with, ...
+
+    They are: some false "better"; the share of intervals with the true difference; whether all simultaneous intervals
+    have it; the share of pairs whose p-value is clearly below the one for exactly these trained models, although it
+    claims more.
+    """
+    units, pairs = setting.units(), all_pairs(len(setting.num_seeds))
+    with without(rule):
+        units_without = setting.units()
+    rows = []
+    for _ in range(num_studies):
+        outcomes = draw_outcomes(setting, generator)
+        found = []
+        for rules, used in (((), units), ((rule,), units_without)):
+            with without(*rules):
+                samples = [sample_of_outcomes(correct_SN, used) for correct_SN in outcomes]
+                inferences = infer(samples, pairs, None)
+                smaller = [
+                    inference.p_value is not None
+                    and inference.p_value < 0.98 * p_over_documents(samples[pair.a], samples[pair.b])
+                    for pair, inference in zip(pairs, inferences, strict=True)
+                ]
+                found.append([*verdicts_and_intervals(inferences, setting.accuracies), float(np.mean(smaller))])
+        rows.append([number for pair in zip(*found, strict=True) for number in pair])
+    return np.array(rows, dtype=float)
+
+
+def collapse_studies(setting: Setting, generator: np.random.Generator, num_studies: int) -> Numbers:
+    """Return, for the first two heads: "better", "equivalent" by old and new rules, and coverage.
+
+    The last number is whether the upper limit of the rate of collapse of the last head contains its true rate.
+    """
+    units, pairs, truth = setting.units(), all_pairs(2), float(setting.accuracies[0] - setting.accuracies[1])
+    rows = []
+    for _ in range(num_studies):
+        outcomes = draw_outcomes(setting, generator)
+        samples = [sample_of_outcomes(correct_SN, units) for correct_SN in outcomes]
+        (new,) = infer(samples, pairs, MARGIN)
+        with without(*OLD):
+            (old,) = infer_by_old_rules(samples, pairs, MARGIN)
+            inside = contains(old.estimate.interval(), truth)
+        num_collapsed = int((outcomes[1].mean(axis=1) < 0.6).sum())
+        limit = largest_collapse_rate(setting.num_seeds[1], num_collapsed)
+        rows.append(
+            [
+                *(each.outcome == Outcome.BETTER for each in (old, new)),
+                *(each.outcome == Outcome.EQUIVALENT for each in (old, new)),
+                inside,
+                contains(new.estimate.interval(), truth),
+                num_collapsed == 0,
+                limit >= setting.collapse[1],
+            ]
+        )
+    return np.array(rows, dtype=float)
+
+
+def short_list_studies(setting: Setting, generator: np.random.Generator, num_studies: int) -> Numbers:
+    """Return whether the best head is missing, the size of the list, and how many heads Holm leaves with the leader."""
+    units, pairs = setting.units(), all_pairs(len(setting.num_seeds))
+    rows = []
+    for _ in range(num_studies):
+        samples = draw_samples(setting, generator, units)
+        inferences = infer(samples, pairs, MARGIN)
+        by_pair = {(pair.a, pair.b): inference for pair, inference in zip(pairs, inferences, strict=True)}
+        chosen = short_list(len(samples), by_pair, higher_is_better=True)
+        assert chosen is not None
+        leader = int(np.argmax([sample.values_S.mean() for sample in samples]))
+        not_worse = sum(
+            inference.outcome != Outcome.BETTER for indices, inference in by_pair.items() if leader in indices
+        )
+        rows.append([0 not in chosen, len(chosen), 1 + not_worse])
+    return np.array(rows, dtype=float)
+
+
+def plug_in_chance(estimate: Estimate, num_seeds: int) -> float:
+    """Return the chance of a verdict as if the observed difference and variances were the true ones (the old rule)."""
+    larger = with_seeds(estimate, num_seeds)
+    error, df = larger.standard_error, larger.degrees_of_freedom
+    significant, equivalent = t_quantile(1 - LEVEL / 2, df) * error, MARGIN - t_quantile(1 - LEVEL, df) * error
+    absolute = abs(estimate.value)
+    chance = float(stats.norm.cdf((absolute - significant) / error) + stats.norm.cdf((-absolute - significant) / error))
+    if equivalent > 0:
+        chance += float(
+            stats.norm.cdf((equivalent - absolute) / error) - stats.norm.cdf((-equivalent - absolute) / error)
+        )
+    return min(1.0, chance)
+
+
+def pooled_studies(setting: Setting, generator: np.random.Generator, num_studies: int) -> Numbers:
+    """Return whether other tests reject for two equal heads, and whether the comparison does.
+
+    The other tests are McNemar's over all seeds and documents, as if all were independent, and the permutation test.
+    """
+    units = setting.units()
+    rows = []
+    for _ in range(num_studies):
+        a_SN, b_SN = draw_outcomes(setting, generator)
+        a_only, b_only = int((a_SN > b_SN).sum()), int((b_SN > a_SN).sum())
+        pooled = 2 * stats.norm.sf(abs(a_only - b_only) / max(1, a_only + b_only) ** 0.5)
+        permuted = permutation_p(a_SN.astype(np.float32), b_SN.astype(np.float32), units)
+        (inference,) = infer([sample_of_outcomes(each, units) for each in (a_SN, b_SN)], [Pair(0, 1)], None)
+        rows.append([pooled < LEVEL, permuted < LEVEL, inference.outcome == Outcome.BETTER])
+    return np.array(rows, dtype=float)
+
+
+SETTLE_SEEDS = (2, 3, 5)  # trained
+SETTLE_TARGETS = (10, 30)  # after more training
+
+
+def settle_studies(setting: Setting, generator: np.random.Generator, num_studies: int) -> Numbers:
+    """Return, for each number of seeds and each target, the predicted chance by old and new rules, and what happened.
+
+    The study has the seeds of the larger target. A prediction sees the first seeds only.
+    """
+    units, pairs = setting.units(), [Pair(0, 1)]
+    rows = []
+    for _ in range(num_studies):
+        samples = draw_samples(setting, generator, units)
+        settled = {}
+        for target in SETTLE_TARGETS:
+            (then,) = infer([each.seeds(np.arange(target)) for each in samples], pairs, MARGIN)
+            settled[target] = then.outcome in (Outcome.BETTER, Outcome.EQUIVALENT)
+        row = []
+        for num_seeds in SETTLE_SEEDS:
+            few = [each.seeds(np.arange(num_seeds)) for each in samples]
+            (now,) = infer(few, pairs, MARGIN)
+            chances = chances_to_settle(now.estimate, LEVEL, MARGIN)
+            with without(*OLD):
+                (old,) = infer_by_old_rules(few, pairs, MARGIN)
+                plug_in = [plug_in_chance(old.estimate, target) for target in SETTLE_TARGETS]
+            for chance, target in zip(plug_in, SETTLE_TARGETS, strict=True):
+                row += [chance, float(chances[target]), settled[target]]
+        rows.append(row)
+    return np.array(rows, dtype=float)
+
+
+def chunk_of(task: tuple[Measure, int, int, int]) -> Numbers:
+    """Measure some studies in a process of their own."""
+    measure, row, chunk, num_studies = task
+    gc.freeze()  # statsmodels collects garbage on every call; it is much faster if imported modules are left out
+    return measure(np.random.default_rng([19, row, chunk]), num_studies)
+
+
+class Runner:
+    """Measures settings in processes; the numbers do not depend on how many."""
+
+    def __init__(self, num_studies: int, pool: Pool) -> None:
+        self.num_studies = num_studies
+        self.row = 0
+        self.pool = pool
+
+    def __call__(self, measure: Measure, scale: float = 1.0) -> Numbers:
+        """Return the numbers of all studies (studies, K). `scale` makes more or fewer of them."""
+        self.row += 1
+        total = max(2, round(self.num_studies * scale))
+        sizes = [min(CHUNK, total - start) for start in range(0, total, CHUNK)]
+        tasks = [(measure, self.row, chunk, size) for chunk, size in enumerate(sizes)]
+        return np.concatenate(self.pool.map(chunk_of, tasks, chunksize=1))
+
+
+def percent(values: Numbers) -> str:
+    """Return the mean in percent, with its standard error over studies."""
+    return f"{100 * values.mean():.1f} ± {100 * values.std(ddof=1) / len(values) ** 0.5:.1f}"
+
+
+def print_header(*columns: str) -> None:
+    print("\n| " + " | ".join(columns) + " |")
+    print("| --- |" + " ---: |" * (len(columns) - 1), flush=True)
+
+
+def print_row(*cells: object) -> None:
+    print("| " + " | ".join(str(cell) for cell in cells) + " |", flush=True)
+
+
+def equal(num_heads: int, num_seeds: int, sd: float, num_documents: int) -> Setting:
+    return Setting((num_seeds,) * num_heads, (sd,) * num_heads, num_documents)
+
+
+def unstable(num_heads: int, num_seeds: int, sd: float, num_documents: int) -> Setting:
+    return Setting((num_seeds,) * num_heads, (*[sd] * (num_heads - 1), 10 * sd), num_documents)
+
+
+def films(num_films: int, num_documents: int = 1_000, num_seeds: int = 3, film_sd: float = 0.5) -> Setting:
+    return Setting((num_seeds,) * 2, (0.2, 0.2), num_documents, num_films=num_films, film_sd=film_sd)
+
+
+ERROR_TABLES: dict[str, dict[str, Setting]] = {
+    "two": {
+        f"{num_seeds} seeds, {sd} points, {num_documents:,}": equal(2, num_seeds, sd, num_documents)
+        for num_seeds in (2, 3, 5, 10)
+        for sd, num_documents in ((0.0, 5_000), (0.2, 5_000), (0.5, 25_000))
+    },
+    "seven": {
+        f"{num_seeds} seeds, {sd} points, {num_documents:,}": equal(7, num_seeds, sd, num_documents)
+        for num_seeds in (2, 3)
+        for num_documents in (5_000, 25_000)
+        for sd in (0.2, 0.5)
+    },
+    "unequal": {
+        f"{' v '.join(map(str, num_seeds))} seeds, {sd} points, {num_documents:,}": Setting(
+            num_seeds, (sd,) * len(num_seeds), num_documents
+        )
+        for num_seeds in ((2, 10), (3, 10), (3, 3, 2))
+        for sd, num_documents in ((0.2, 5_000), (0.5, 25_000))
+    },
+    "unstable": {
+        **{
+            f"{num_heads} heads, {num_seeds} seeds, {sd} and {10 * sd:g} points, {num_documents:,}": unstable(
+                num_heads, num_seeds, sd, num_documents
+            )
+            for num_heads, num_seeds, sd, num_documents in (
+                (2, 2, 0.05, 25_000),
+                (2, 2, 0.2, 5_000),
+                (2, 3, 0.05, 25_000),
+                (2, 3, 0.2, 5_000),
+                (3, 3, 0.1, 5_000),
+                (7, 2, 0.1, 5_000),
+                (7, 3, 0.1, 5_000),
+            )
+        },
+        "2 heads, 3 and 10 seeds, 2.0 and 0.2 points, 5,000": Setting((3, 10), (2.0, 0.2)),
+    },
+    "clusters": {
+        **{f"{num} films, 1,000 documents": films(num) for num in (10, 20, 30)},
+        "3,500 films, 25,000 documents": films(3_500, 25_000),
+    },
+}
+ERROR_COLUMNS = (
+    "false better, old",
+    "new",
+    "false equivalent, old",
+    "new",
+    "interval, old",
+    "new",
+    "all intervals, old",
+    "new",
+    "studies",
+)
+
+
+def print_errors(run: Runner, name: str) -> None:
+    print_header("heads", *ERROR_COLUMNS)
+    for title, setting in ERROR_TABLES[name].items():
+        found = run(partial(error_studies, setting), 2.0 if len(setting.num_seeds) == 2 else 1.0)
+        print_row(title, *(percent(column) for column in found.T), f"{len(found):,}")
+
+
+# By rule: studies in which it matters.
+RULE_SETTINGS = {
+    "floor": equal(2, 3, 0.0, 2_000),
+    "shrinkage": equal(7, 2, 1.0, 2_000),
+    "upper limits": unstable(2, 2, 0.2, 5_000),
+    "two against many": Setting((2, 10), (2.0, 0.2)),
+    "Holm": equal(7, 2, 1.0, 2_000),
+    "unequal clusters": films(10),
+}
+
+
+def print_rules(run: Runner) -> None:
+    names = ("false better", "interval", "all intervals", "p below that of these models")
+    print_header("rule", *(f"{name}, {kind}" for name in names for kind in ("with", "without")), "studies")
+    for rule, setting in RULE_SETTINGS.items():
+        found = run(partial(rule_studies, rule, setting))
+        print_row(rule, *(percent(column) for column in found.T), f"{len(found):,}")
+
+
+def print_collapse(run: Runner) -> None:
+    print_header(
+        "seeds, rate of collapse",
+        "better, old",
+        "new",
+        "equivalent, old",
+        "new",
+        "interval, old",
+        "new",
+        "none seen",
+        "limit holds",
+        "studies",
+    )
+    for num_seeds in (3, 5, 10):
+        for rates in ((0.05, 0.05), (0.0, 0.05)):
+            setting = Setting((num_seeds,) * 2, (0.1, 0.1), 25_000, collapse=rates)
+            found = run(partial(collapse_studies, setting), 0.5)
+            title = f"{num_seeds} seeds, {rates[0]:.0%} and {rates[1]:.0%}"
+            print_row(title, *(percent(column) for column in found.T), f"{len(found):,}")
+
+
+def print_metrics(run: Runner) -> None:
+    for share in (0.5, 0.03):
+        names = ("better, old", "new", "interval, old", "new", "studies")
+        print_header(f"metric, {share:.0%} positives", *names)
+        found = run(partial(metric_studies, share), 0.5)
+        for i, name in enumerate(METRIC_NAMES):
+            print_row(name, *(percent(column) for column in found.T[4 * i : 4 * i + 4]), f"{len(found):,}")
+
+
+def print_calibration(run: Runner) -> None:
+    print_header("seeds, confidence", "interval has the true ECE, old", "p < 5 %, new", "studies")
+    for num_seeds in (1, 3):
+        for separation in (0.8, 1.6):
+            found = run(partial(calibration_studies, num_seeds, separation), 0.25)
+            title = f"{num_seeds} {'seed' if num_seeds == 1 else 'seeds'}, {'low' if separation < 1 else 'high'}"
+            print_row(title, *(percent(column) for column in found.T), f"{len(found):,}")
+
+
+def print_short_list(run: Runner) -> None:
+    print_header("seven heads", "best is missing", "heads on the list", "heads that Holm leaves", "studies")
+    spread = (0.0, 0.0, 0.2, 0.5, 1.0, 2.0, 3.0)
+    for num_seeds, sd, num_documents in ((2, 0.2, 5_000), (3, 0.2, 5_000), (3, 0.5, 25_000), (5, 0.2, 5_000)):
+        for behind in ((0.0,) * 7, spread):
+            setting = replace(equal(7, num_seeds, sd, num_documents), behind=behind)
+            found = run(partial(short_list_studies, setting), 0.5)
+            title = f"{num_seeds} seeds, {sd} points, {num_documents:,}, {'spread' if any(behind) else 'equal'}"
+            sizes = [f"{found[:, i].mean():.2f}" for i in (1, 2)]
+            print_row(title, percent(found[:, 0]), *sizes, f"{len(found):,}")
+
+
+def print_settle(run: Runner) -> None:
+    """Print predicted and realised chances: averaged over three effects, for each effect, and in bins."""
+    effects = (0.0, 0.3, 1.0)
+    found = {}
+    for sd in (0.2, 0.5):
+        for num_documents in (5_000, 25_000):
+            for effect in effects:
+                setting = replace(equal(2, max(SETTLE_TARGETS), sd, num_documents), behind=(0.0, effect))
+                found[sd, num_documents, effect] = run(partial(settle_studies, setting), 0.2)
+    cells = [(seeds, target) for seeds in SETTLE_SEEDS for target in SETTLE_TARGETS]
+    print_header(
+        "seeds now and then",
+        *("settled", "predicted, old", "new"),
+        *(f"new minus settled, {effect:g} points" for effect in effects),
+        "studies",
+    )
+    errors = []
+    for sd in (0.2, 0.5):
+        for num_documents in (5_000, 25_000):
+            for i, (seeds, target) in enumerate(cells):
+                each = [found[sd, num_documents, effect][:, 3 * i : 3 * i + 3] for effect in effects]
+                old, new, settled = np.concatenate(each).mean(axis=0)
+                errors.append((old - settled, new - settled))
+                print_row(
+                    f"{seeds} to {target}, {sd} points, {num_documents:,}",
+                    *(f"{100 * value:.1f}" for value in (settled, old, new)),
+                    *(f"{100 * (part[:, 1] - part[:, 2]).mean():+.1f}" for part in each),
+                    f"{sum(map(len, each)):,}",
+                )
+    old_errors, new_errors = 100 * np.abs(np.array(errors)).T
+    for name, error in (("old", old_errors), ("new", new_errors)):
+        print(f"\n{name}: mean absolute error {error.mean():.1f} points, largest {error.max():.1f}", end="")
+        print(f", above 10 points in {(error > 10).sum()} of {len(error)} rows")
+    together = np.concatenate([rows.reshape(-1, 3) for rows in found.values()])
+    print_header("predicted", "settled, old", "studies", "settled, new", "studies")
+    for low in np.arange(0, 1, 0.2):
+        bins = [(together[:, i] >= low) & (together[:, i] < (low + 0.2 if low < 0.7 else 2)) for i in (0, 1)]
+        shares = [f"{100 * together[chosen, 2].mean():.0f}" if chosen.any() else "" for chosen in bins]
+        counts = [f"{chosen.sum():,}" for chosen in bins]
+        print_row(f"{100 * low:.0f} to {100 * low + 20:.0f} %", shares[0], counts[0], shares[1], counts[1])
+
+
+def print_pooled(run: Runner) -> None:
+    print_header("heads", "pooled McNemar", "permutation over documents", "comparison", "studies")
+    for title, setting in ERROR_TABLES["two"].items():
+        found = run(partial(pooled_studies, setting), 0.5)
+        print_row(title, *(percent(column) for column in found.T), f"{len(found):,}")
 
 
 def main() -> None:
+    others = {
+        "rules": print_rules,
+        "collapse": print_collapse,
+        "metrics": print_metrics,
+        "calibration": print_calibration,
+        "short_list": print_short_list,
+        "settle": print_settle,
+        "pooled": print_pooled,
+    }
+    tables = [*ERROR_TABLES, *others]
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--studies", type=int, default=4_000, help="studies per row (default: 4,000)")
-    num_studies = parser.parse_args().studies
-    if num_studies < 1:
-        parser.error("--studies must be at least 1")
-    print("| seeds | interaction SD | seed SD | interval | permutation | verdict | pooled |")
-    print("| ---: | ---: | ---: | ---: | ---: | ---: | ---: |")
-    for num_seeds in SEEDS:
-        for interaction_sd, seed_sd in VARIATIONS:
-            found = rejection_rates(num_seeds, interaction_sd, seed_sd, num_studies)
-            cells = " | ".join(f"{100 * rate:.1f}" for rate in found)
-            print(f"| {num_seeds} | {interaction_sd} | {seed_sd} | {cells} |", flush=True)
-    print("\n| seeds | film SD | interval | permutation | verdict | interval, films ignored | permutation | verdict |")
-    print("| ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |")
-    for num_seeds in (3, 5):
-        for film_sd in (0.25, 0.5):
-            clustered, ignored = (
-                rejection_rates(num_seeds, 0.5, 0.05, num_studies, film_sd, films_N)[:3] for films_N in (FILMS_N, None)
-            )
-            cells = " | ".join(f"{100 * rate:.1f}" for rate in (*clustered, *ignored))
-            print(f"| {num_seeds} | {film_sd} | {cells} |", flush=True)
-
-
-def rejection_rates(
-    num_seeds: int,
-    interaction_sd: float,
-    seed_sd: float,
-    num_studies: int,
-    film_sd: float = 0.0,
-    clusters_N: np.ndarray | None = None,
-) -> list[float]:
-    """Return how often the interval, the permutation test, the verdict and the pooled test reject, as fractions.
-
-    The two groups are equally good, so every rejection is a false positive. If `clusters_N` is given, all tests except
-    the pooled test use these clusters.
-    """
-    generator = np.random.default_rng([num_seeds, int(100 * interaction_sd), int(100 * seed_sd), int(100 * film_sd)])
-    weights = document_weights(clusters_N)
-    rejected = []
-    for _ in range(num_studies):
-        correct, other = simulate(generator, num_seeds, interaction_sd, seed_sd, film_sd=film_sd)
-        estimate, p_permutation, significant = evaluate_pair(correct, other, weights, clusters_N)
-        rejected.append(
-            (estimate.p_value() < LEVEL, p_permutation < LEVEL, significant, pooled_p(correct, other) < LEVEL)
-        )
-    return np.mean(rejected, axis=0).tolist()
-
-
-def simulate(
-    generator: np.random.Generator,
-    num_seeds: int,
-    interaction_sd: float,
-    seed_sd: float,
-    lead: float = 0.0,
-    film_sd: float = 0.0,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return the outcomes (S, N) of two groups, 1 for right and 0 for wrong.
-
-    All parameters are on the latent scale. `interaction_sd`, `seed_sd` and `film_sd` are the standard deviations of the
-    interaction of group and document, of the seed effects, and of the interaction of group and film. `lead` is the
-    advantage of the first group.
-    """
-    difficulty = generator.normal(2.2, 1.6, NUM_DOCUMENTS)
-    groups = []
-    for advantage in (lead, 0.0):
-        latent = difficulty + advantage + interaction_sd * generator.normal(size=NUM_DOCUMENTS)
-        if film_sd > 0:
-            latent += film_sd * generator.normal(size=FILMS_N[-1] + 1)[FILMS_N]
-        latent = (
-            latent
-            + seed_sd * generator.normal(size=(num_seeds, 1))
-            + 0.8 * generator.normal(size=(num_seeds, NUM_DOCUMENTS))
-        )
-        groups.append((latent > 0).astype(np.float32))
-    return groups[0], groups[1]
-
-
-def evaluate_pair(
-    correct: np.ndarray, other: np.ndarray, weights: np.ndarray, clusters_N: np.ndarray | None = None
-) -> tuple[Estimate, float, bool]:
-    """Return the estimate, the p-value of the permutation test, and whether the verdict is "better".
-
-    The result is that of `imdbcls.comparison.pairs` for one pair. This function is faster, because all studies use the
-    same bootstrap resamples (`weights`).
-    """
-    draws = weights @ np.concatenate([correct, other]).T
-    num_units = num_independent(NUM_DOCUMENTS, clusters_N)
-    estimate = difference_over_seeds(correct.mean(1), other.mean(1), covariance_over(draws), num_units)
-    p_permutation = permutation_p(correct, other, clusters_N)
-    return estimate, p_permutation, is_significant(p_permutation, estimate.p_value(), seeds_varied=True)
-
-
-def pooled_p(correct: np.ndarray, other: np.ndarray) -> float:
-    """Return the p-value of McNemar's test over all seeds and documents, which wrongly treats them as independent."""
-    first_only, second_only = int((correct > other).sum()), int((other > correct).sum())
-    return float(2 * stats.norm.sf(abs(first_only - second_only) / np.sqrt(max(1, first_only + second_only))))
-
-
-def document_weights(clusters_N: np.ndarray | None = None) -> np.ndarray:
-    """Return the weight of each document in each bootstrap resample (B, N), of documents or of entire clusters."""
-    generator = np.random.default_rng(1)
-    num_units = num_independent(NUM_DOCUMENTS, clusters_N)
-    counts = generator.multinomial(num_units, np.full(num_units, 1 / num_units), NUM_DRAWS)
-    weights = counts if clusters_N is None else counts[:, clusters_N]
-    return (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
+    parser.add_argument("--studies", type=int, default=1_000, help="studies of most rows, at least 2 (default: 1,000)")
+    parser.add_argument("--processes", type=int, default=2, help="processes (default: 2)")
+    parser.add_argument("--only", choices=tables, nargs="+", default=tables, help="tables (default: all)")
+    arguments = parser.parse_args()
+    if arguments.studies < 2 or arguments.processes < 1:
+        parser.error("--studies must be at least 2, and --processes at least 1")
+    os.environ["OMP_NUM_THREADS"] = "1"  # for the processes: products of small matrices are slower with threads
+    start = time.monotonic()
+    with multiprocessing.get_context("spawn").Pool(arguments.processes) as pool:
+        run = Runner(arguments.studies, pool)
+        for i, name in enumerate(tables):
+            run.row = 1_000 * i  # a table has the same numbers with and without `--only`
+            if name in arguments.only:
+                print(f"\n## {name}")
+                print_errors(run, name) if name in ERROR_TABLES else others[name](run)
+    print(f"\n{(time.monotonic() - start) / 60:.0f} minutes, accuracy {ACCURACY:.0%}")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,82 @@
+"""Switch off single rules of the comparison, to measure what each of them does, and judge a study by the old rules."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from typing import Any
+from unittest import mock
+
+from imdbcls.comparison import inference, statistics
+from imdbcls.comparison.inference import Inference, Pair, infer
+from imdbcls.comparison.statistics import Estimate, Sample, Units, holm
+from imdbcls.comparison.verdicts import LEVEL, outcome_of
+
+
+def plain_degrees_of_freedom(estimate: Estimate) -> float:
+    """Return Satterthwaite's degrees of freedom, weighted by the estimated variances."""
+    parts = [(variance.of_mean, variance.degrees_of_freedom) for variance in estimate.seed_variances]
+    parts.append((estimate.document_variance, estimate.document_df))
+    uncertainty = sum(variance**2 / df for variance, df in parts if df > 0)
+    return estimate.variance**2 / uncertainty if uncertainty > 0 else float("inf")
+
+
+def unweighted_variance_factor(units: Units) -> float:
+    return len(units) / (len(units) - 1) / units.num_documents**2
+
+
+# By rule: what to replace, and by what.
+REPLACEMENTS: dict[str, tuple[tuple[Any, str, Any], ...]] = {
+    "floor": ((Sample, "floor", property(lambda sample: 0.0)),),
+    "shrinkage": ((statistics, "MIN_POOLED", float("inf")),),
+    "upper limits": ((Estimate, "degrees_of_freedom", property(plain_degrees_of_freedom)),),
+    "two against many": ((inference, "missing_seeds", lambda num_a, num_b: (0, 0)),),
+    "Holm": ((inference, "holm", list),),
+    "unequal clusters": (
+        (Units, "degrees_of_freedom", property(lambda units: float(len(units) - 1))),
+        (Units, "variance_factor", property(unweighted_variance_factor)),
+    ),
+}
+OLD = ("floor", "shrinkage", "upper limits", "two against many", "unequal clusters")
+
+
+@contextmanager
+def without(*rules: str) -> Iterator[None]:
+    """Switch rules off. Samples and estimates cache what they compute, so make and use them inside."""
+    with ExitStack() as stack:
+        for rule in rules:
+            for target, name, replacement in REPLACEMENTS[rule]:
+                stack.enter_context(mock.patch.object(target, name, replacement))
+        yield
+
+
+def infer_by_old_rules(samples: Sequence[Sample], pairs: Sequence[Pair], margin: float) -> list[Inference]:
+    """Judge pairs as version 0.x did. Call it inside `without(*OLD)`.
+
+    "Better" needs two tests that are significant after Holm's correction: one over documents and seeds, and one over
+    documents. "Equivalent" is not corrected, and neither are intervals. There are two differences, which do not matter
+    with more than a few hundred documents: the covariance over documents comes from influences instead of resamples,
+    and the test over documents is a z-test instead of a permutation test.
+    """
+    inferences = infer(samples, pairs, margin)
+    documents = holm([p_over_documents(samples[pair.a], samples[pair.b]) for pair in pairs])
+    return [
+        replace(
+            old,
+            simultaneous=old.estimate.interval(),
+            p_equivalence_holm=old.p_equivalence,
+            outcome=outcome_of(
+                True,
+                old.p_holm is not None and max(old.p_holm, p) < LEVEL,
+                old.p_equivalence is not None and old.p_equivalence < LEVEL,
+                True,
+            ),
+        )
+        for old, p in zip(inferences, documents, strict=True)
+    ]
+
+
+def p_over_documents(a: Sample, b: Sample) -> float:
+    """Return the p-value of exactly these trained models, over documents."""
+    variance = float(a.own_covariance.mean() + b.own_covariance.mean() - 2 * a.covariance(b).mean())
+    difference = float(a.values_S.mean() - b.values_S.mean())
+    return Estimate(difference, (), max(0.0, variance), a.units.degrees_of_freedom).p_value()
