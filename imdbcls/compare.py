@@ -1,7 +1,8 @@
-"""Compare the groups of a study: `python -m imdbcls.compare runs/heads`.
+"""Compare the groups of a study, or the systems in a file: `python -m imdbcls.compare runs/heads` or `predictions.csv`.
 
-Reads the run folders of a study, tests every pair of groups over documents and seeds, and prints the results as tables.
-Writes comparison.html, .json, .md, .csv and figures. Needs neither a server nor network access.
+Reads the run folders of a study, or a file of predictions that any tool can write. Tests every pair of groups over
+documents and seeds, and prints the results as tables. Writes comparison.html, .json, .md, .csv and figures. Needs
+neither a server nor network access.
 """
 
 if __name__ == "__main__":  # before the other imports, which can hit a limit of memory or threads
@@ -11,6 +12,7 @@ if __name__ == "__main__":  # before the other imports, which can hit a limit of
 
 import argparse
 import logging
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,6 +25,7 @@ from imdbcls.runtime.console import columns_of, write_out
 
 if TYPE_CHECKING:
     from imdbcls.comparison.metrics import Metric
+    from imdbcls.comparison.study import Study
 
 logger = logging.getLogger("imdbcls.compare")  # `__name__` is `__main__` when this module runs as a command
 
@@ -42,7 +45,6 @@ def compare(options: argparse.Namespace) -> None:
     """Compare the groups of a study, write the files, print the tables and, if requested, log them to W&B."""
     # Imported here because scipy and statsmodels take seconds to import and `--help` does not need them.
     from imdbcls.comparison.metrics import METRICS
-    from imdbcls.comparison.study import read_study
     from imdbcls.comparison.summary import compare_study
     from imdbcls.comparison.texts import texts_of
     from imdbcls.comparison.views.figures import figures_of
@@ -55,13 +57,15 @@ def compare(options: argparse.Namespace) -> None:
 
     if options.figures:
         require_matplotlib()
-    study = read_study(options.study)
+    study = read(options.study)
     metric = METRICS[options.metric or study.recorded_metric]
+    if options.report and study.file is not None:
+        raise UserError(f"--report shows the training runs of a study, which {options.study} does not contain.")
     comparison = compare_study(study, metric, margin_of(metric, options.margin))
     figures = figures_of(comparison)
     drawings = drawings_of(figures)
     page = page_html(comparison, drawings, reading_list(study, comparison, texts_of(study)))
-    folder = options.output or options.study
+    folder = options.output or default_folder(options.study, study)
     write_files(folder, comparison, drawings, page, paper_figures(figures) if options.figures else {})
     with entry.stdout_is_secondary():  # if stdout is closed, --wandb and --report must still work
         columns = columns_of(sys.stdout)
@@ -76,17 +80,37 @@ def compare(options: argparse.Namespace) -> None:
 
             settings = tracker_settings(study.groups[0].runs[0].config)
             if options.wandb:
-                log_comparison(comparison, drawings, page, options.study, **settings | {"mode": options.wandb_mode})
+                place = options.study if study.file is None else folder
+                log_comparison(comparison, drawings, page, place, **settings | {"mode": options.wandb_mode})
             if options.report:
                 write_out(create_report(comparison, project=settings["project"], entity=settings["entity"]))
+
+
+def read(path: Path) -> "Study":
+    """Read a study folder or a file of predictions. Raise UserError if neither can be compared."""
+    from imdbcls.comparison.predictions_file import FORMATS, read_predictions_file
+    from imdbcls.comparison.study import read_study
+
+    if os.path.isfile(path) or (path.suffix.lower() in FORMATS and not os.path.isdir(path)):
+        return read_predictions_file(path)
+    return read_study(path)
+
+
+def default_folder(path: Path, study: "Study") -> Path:
+    """Return the study folder, or `<stem>_comparison` next to a file of predictions."""
+    return path if study.file is None else path.with_name(f"{path.stem}_comparison")
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m imdbcls.compare",
-        description="Test which groups of a study are more accurate. A group contains runs that differ only in seeds.",
+        description="Test which groups of a study are more accurate. A group contains runs that differ only in seeds. "
+        "In a file of predictions, the groups are the systems. The file has the columns system, id, label and "
+        "prediction, and optionally seed, cluster and probability_<class> for each class.",
     )
-    parser.add_argument("study", type=Path, help="study folder, such as runs/heads")
+    parser.add_argument(
+        "study", type=Path, help="study folder, such as runs/heads, or a file of predictions (.csv, .tsv or .parquet)"
+    )
     parser.add_argument(
         "--metric",
         choices=get_args(MetricName),
@@ -100,7 +124,11 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         "(default: 0.3 points for accuracy and f1; else equivalence is not tested)",
     )
     parser.add_argument("--full", action="store_true", help="print all tables, verdicts and notes, not only a summary")
-    parser.add_argument("--output", type=Path, help="folder to write to (default: the study folder)")
+    parser.add_argument(
+        "--output",
+        type=Path,
+        help="folder to write to (default: the study folder, or <file>_comparison next to a file)",
+    )
     parser.add_argument(
         "--figures",
         action="store_true",

@@ -145,7 +145,10 @@ class Study:
 def read_study(folder: Path) -> Study:
     """Read every run folder in the study folder. Raise BadRunError if no run can be compared."""
     if not folder.is_dir():
-        raise BadRunError(f"{folder} is not a folder. Pass a study folder, such as runs/heads")
+        raise BadRunError(
+            f"{folder} is not a folder or a file. Pass a study folder, such as runs/heads, or a file of predictions "
+            "(.csv, .tsv or .parquet)"
+        )
     notes: list[str] = []
     runs: list[Run] = []
     of_other_versions: dict[str, list[str]] = defaultdict(list)  # run names, by the message about their version

@@ -26,14 +26,17 @@ SHELL_SAFE = re.compile(r"[A-Za-z0-9_.-]+")
 class Request:
     """The columns to read from a file, and the format of the file.
 
-    `columns` contains pairs of a setting and a column name, such as `("text_column", "text")`. With `as_options`,
-    messages write settings as command-line options (`--text-column`) instead of config keys (`data.text_column`).
+            `columns` contains pairs of a setting and a column name, such as `("text_column", "text")`. With `as_options`,
+        messages write settings as command-line options (`--text-column`) instead of config keys (`data.text_column`).
+     Without
+    `has_settings`, the names and the format are fixed, and messages suggest no setting.
     """
 
     columns: tuple[tuple[str, str], ...]
     delimiter: Delimiter = "auto"
     quoting: Quoting = "auto"
     as_options: bool = False
+    has_settings: bool = True
 
     @property
     def names(self) -> list[str]:
@@ -86,9 +89,10 @@ def positions_of(request: Request, names: Sequence[str], where: str) -> dict[str
         found = [index for index, name in enumerate(names) if name == wanted]
         found = found or [index for index, name in enumerate(names) if name.strip() == wanted.strip()]
         if len(found) > 1:
+            key = f" ({request.key(setting)})" if request.has_settings else ""
             raise UserError(
-                f"{where}: column {wanted!r} ({request.key(setting)}) occurs {len(found)} times in {listed(names)}. "
-                "Rename all but one of them."
+                f"{where}: column {wanted!r}{key} occurs {len(found)} times in {listed(names)}. Rename all but one of "
+                "them."
             )
         if found:
             positions[wanted] = found[0]

@@ -65,7 +65,8 @@ def _records(
     except csv.Error as error:
         unclosed = "end of data" in str(error)
         hint = "is a quotation mark never closed?" if unclosed else 'write a quotation mark inside a field as ""'
+        advice = f" {request.assignment('quoting', 'none')} reads quotation marks as ordinary characters."
         raise UserError(
-            f"{path}, line {line:,}: this row cannot be read as CSV: {error} ({hint}). "
-            f"{request.assignment('quoting', 'none')} reads quotation marks as ordinary characters."
+            f"{path}, line {line:,}: this row cannot be read as CSV: {error} ({hint})."
+            f"{advice if request.has_settings else ''}"
         ) from error

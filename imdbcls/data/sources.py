@@ -57,7 +57,7 @@ def make_source(
     hint = "; data.skip_empty=true skips such rows" if skip_empty is False else ""
     keys = _find_label_keys(tables["train"], label_column, hint)
     _require_classes(tables["train"], keys, label_column)
-    found = _sort_labels(keys)
+    found = sort_labels(keys)
     # Drop declared classes that never occur in train: they cannot be learnt.
     labels = {key: key for key in found} if labels is None else {key: labels[key] for key in labels if key in found}
     splits: dict[str, Documents] = {
@@ -218,7 +218,7 @@ def _find_label_keys(table: Table, label_column: str, hint: str) -> list[str]:
     return keys
 
 
-def _sort_labels(keys: Iterable[str]) -> tuple[str, ...]:
+def sort_labels(keys: Iterable[str]) -> tuple[str, ...]:
     """Return the distinct labels in class order: numeric if all are whole numbers, else alphabetical."""
     distinct = set(keys)
     try:

@@ -1,0 +1,501 @@
+"""Read a file of predictions from any tool as a study: one group per system, one run per seed.
+
+A row is the prediction of one model for one document. The columns are `system`, `id`, `label`, `prediction`, and
+optionally `seed`, `cluster` and `probability_<class>` for each class. The formats are CSV, TSV and Parquet. The file
+may be untrusted: its size is limited, every cell is checked, and errors name the line (CSV, TSV) or row (Parquet).
+"""
+
+import csv
+import logging
+from array import array
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from imdbcls.comparison.run_files import Run, sanitize
+from imdbcls.comparison.study import Group, Study
+from imdbcls.data.answers import PROBABILITY
+from imdbcls.data.columns import Request, listed, positions_of
+from imdbcls.data.documents import cell_text, label_name
+from imdbcls.data.sources import sort_labels
+from imdbcls.data.tables import Rows, rows_of
+from imdbcls.errors import UserError
+from imdbcls.printable import printable_line
+from imdbcls.runs.parquet_pages import columns_of, require_small_footer
+from imdbcls.runs.predictions import Predictions
+from imdbcls.runs.read_predictions import (
+    MAX_COLUMN_BYTES,
+    MAX_PAGE_BYTES,
+    MAX_PREDICTIONS_BYTES,
+    MAX_PROBABILITIES,
+    batch_size,
+    texts_of,
+)
+from imdbcls.runs.untrusted import MAX_ID_CHARACTERS, require_regular_file
+
+logger = logging.getLogger(__name__)
+
+FORMATS = (".csv", ".tsv", ".parquet")
+REQUIRED = ("system", "id", "label", "prediction")
+SEED, CLUSTER = "seed", "cluster"
+MAX_ROWS = 2_000_000
+MAX_SYSTEMS = 100  # every pair is tested
+MAX_RUNS = 1_000  # systems times seeds
+MAX_CLASSES = 1_000
+MAX_NAME_CHARACTERS = 100  # of a system or a class
+MAX_TOTAL_CHARACTERS = 2**26  # of all distinct ids, or all distinct clusters
+MAX_NUMBERS = 50_000_000  # probabilities in the file
+MAX_LINE_BYTES = 2**22  # of a line, and of a cell, of a CSV file
+MAX_PAGES_BYTES = 2**29  # of the largest pages of all columns of a Parquet file together
+MAX_SEED_DIGITS = 18
+SUM_TOLERANCE = 1e-3 + 1e-9  # three decimals may sum to 0.999
+SHAPE = "one row per document, system and seed"
+
+
+def read_predictions_file(given: Path) -> Study:
+    """Read the file and check it. Raise UserError, with the file and the row, for anything that is not allowed."""
+    path = require_file(given)
+    with limited_fields():
+        found = parquet_rows(path) if path.suffix.lower() == ".parquet" else delimited_rows(path)
+        assert found.columns is not None
+        content = Content(str(given), found.unit, [name for name in found.columns if name])
+        for number, row in found.rows:
+            content.add(number, row)
+    content.check()
+    groups = content.groups()
+    return Study(sanitize(given.stem), groups, content.label_names, tuple(content.notes()), sanitize(given.name))
+
+
+def require_file(path: Path) -> Path:
+    """Return the path. Raise UserError if it is not a regular file in a known format, or is too large."""
+    try:
+        resolved = path.resolve(strict=True)
+    except (OSError, ValueError, RuntimeError):
+        raise UserError(f"{path} does not exist. Pass a file of predictions ({', '.join(FORMATS)}).") from None
+    if path.suffix.lower() not in FORMATS:
+        raise UserError(f"{path} is not a file of predictions. Allowed formats are {', '.join(FORMATS)}.")
+    require_regular_file(resolved, MAX_PREDICTIONS_BYTES)
+    return path
+
+
+@contextmanager
+def limited_fields() -> Iterator[None]:
+    """Limit the fields of the csv module, which the package otherwise allows to have 2 GB."""
+    previous = csv.field_size_limit(MAX_LINE_BYTES)
+    try:
+        yield
+    finally:
+        csv.field_size_limit(previous)
+
+
+def request_for(columns: Sequence[str], path: Path) -> Request:
+    """Return the request for the columns of a file that have a meaning. Warn about all other columns, once.
+
+    Raise UserError if a required column is missing, or if a column occurs twice.
+    """
+    names = [name.strip() for name in columns]
+    missing = [name for name in REQUIRED if name not in names]
+    if missing:
+        has = f"it has {listed([name for name in names if name])}" if any(names) else "it has no named columns"
+        raise UserError(
+            f"{path} has no column {' and no column '.join(map(repr, missing))}; {has}. It needs the columns "
+            f"{', '.join(REQUIRED)}, and may have {SEED}, {CLUSTER} and {PROBABILITY}<class> for each class."
+        )
+    known = [name for name in dict.fromkeys(names) if name in (*REQUIRED, SEED, CLUSTER) or is_probability(name)]
+    if unknown := [name for name in dict.fromkeys(names) if name and name not in known]:
+        logger.warning(
+            f"{path}: {'column' if len(unknown) == 1 else 'columns'} {listed(unknown)} will be ignored. The columns "
+            f"that are read are {', '.join([*REQUIRED, SEED, CLUSTER])} and {PROBABILITY}<class>."
+        )
+    request = Request(tuple(("", name) for name in known), quoting="standard", has_settings=False)
+    positions_of(request, names, str(path))
+    return request
+
+
+def is_probability(column: str) -> bool:
+    return column.startswith(PROBABILITY) and label_name(column.removeprefix(PROBABILITY)) != ""
+
+
+def delimited_rows(path: Path) -> Rows:
+    """Return the rows of a CSV or TSV file. The delimiter is detected."""
+    require_short_lines(path)
+    required = Request(tuple(("", name) for name in REQUIRED), quoting="standard", has_settings=False)
+    header = rows_of(path, required, only_header=True)
+    request = request_for(header.columns or [], path)
+    found = rows_of(path, request)
+    return Rows(request.names, found.unit, found.rows)
+
+
+def require_short_lines(path: Path) -> None:
+    """Raise UserError for a line that is too long, because a line is read into memory as a whole."""
+    with path.open("rb") as file:
+        number = 1
+        while line := file.readline(MAX_LINE_BYTES + 1):
+            if len(line) > MAX_LINE_BYTES:
+                raise UserError(f"{path}, line {number:,}: the line has more than {MAX_LINE_BYTES:,} bytes.")
+            number += 1
+
+
+def parquet_rows(path: Path) -> Rows:
+    """Return the rows of a Parquet file. Its pages are checked before anything is decompressed.
+
+    Strings are read as dictionaries, because a small file can repeat one long string in every row.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        require_small_footer(path)
+        schema = pq.read_schema(path)
+        request = request_for(schema.names, path)
+        written = {name.strip(): name for name in schema.names}
+        columns = {name: written[name] for name in request.names}
+        kinds = {name: require_type(path, name, schema.field(column).type) for name, column in columns.items()}
+        texts = [column for name, column in columns.items() if kinds[name] == "text"]
+        file = pq.ParquetFile(path, read_dictionary=texts, pre_buffer=False)
+        require_bounded(path, file, list(columns.values()))
+    except UserError:
+        raise
+    except (OSError, KeyError, ValueError, TypeError, OverflowError, pa.ArrowException, MemoryError) as error:
+        raise damaged(path, error) from error
+
+    def rows() -> Iterator[tuple[int, Mapping[str, object]]]:
+        number = 0
+        try:
+            size = batch_size(max(2, len(columns)))
+            for batch in file.iter_batches(size, columns=list(columns.values()), use_threads=False):
+                cells = [cells_of(batch[column], is_probability(name)) for name, column in columns.items()]
+                for row in zip(*cells, strict=True):
+                    number += 1
+                    yield number, dict(zip(columns, row, strict=True))
+        except UserError:
+            raise
+        except (OSError, KeyError, ValueError, TypeError, OverflowError, pa.ArrowException, MemoryError) as error:
+            raise damaged(path, error) from error
+
+    return Rows(request.names, "row", rows())
+
+
+def damaged(path: Path, error: Exception) -> UserError:
+    detail = " ".join(str(error).split())[:200]
+    return UserError(f"{path} is not a complete Parquet file; write it again: {detail}")
+
+
+def require_type(path: Path, name: str, kind: Any) -> str:
+    """Return "text" or "number", the kind of a Parquet column. Raise UserError for any other type."""
+    import pyarrow as pa
+
+    values = kind.value_type if pa.types.is_dictionary(kind) else kind
+    if pa.types.is_integer(values) or pa.types.is_floating(values):
+        return "number"
+    if not is_probability(name) and (pa.types.is_string(values) or pa.types.is_large_string(values)):
+        return "text"
+    if not is_probability(name) and pa.types.is_boolean(values):
+        return "number"
+    allowed = "numbers" if is_probability(name) else "strings or whole numbers"
+    raise UserError(f"{path}: column {name!r} has the type {str(kind)[:60]}; it must contain {allowed}.")
+
+
+def require_bounded(path: Path, file: Any, names: Sequence[str]) -> None:
+    """Raise UserError if the file has too many rows, or if its pages expand to too many bytes."""
+    num_rows = file.metadata.num_rows
+    if num_rows > MAX_ROWS:
+        raise too_many_rows(path)
+    pages = columns_of(path, file.metadata, names)
+    for column in pages.values():
+        if column.largest_page > MAX_PAGE_BYTES or column.num_bytes > MAX_COLUMN_BYTES or not column.is_bounded:
+            raise UserError(
+                f"{path}: column {column.path[:80]!r} expands to {column.num_bytes:,} bytes, or uses an encoding "
+                f"without a limit. At most {MAX_COLUMN_BYTES:,} bytes, in pages of {MAX_PAGE_BYTES:,}, are read."
+            )
+    if sum(column.largest_page for column in pages.values()) > MAX_PAGES_BYTES:
+        raise UserError(f"{path}: its pages expand to more than {MAX_PAGES_BYTES:,} bytes in memory.")
+
+
+def too_many_rows(path: Path | str) -> UserError:
+    return UserError(f"{path} has more than {MAX_ROWS:,} rows, which is the largest number that is read.")
+
+
+def cells_of(column: Any, is_number: bool) -> list[Any]:
+    """Return the cells of a batch: numbers, or strings, which equal cells share. Missing values become None."""
+    if is_number:
+        return column.to_pylist()
+    missing = np.flatnonzero(column.is_null().to_numpy(zero_copy_only=False))
+    if len(missing) == len(column):
+        return [None] * len(column)
+    texts, indices = texts_of(column.drop_null())
+    cells = np.full(len(column), None, dtype=object)
+    cells[np.setdiff1d(np.arange(len(column)), missing)] = texts[indices]
+    return cells.tolist()
+
+
+@dataclass
+class Names:
+    """The distinct values of a column, in the order of first use, with limits on their number and size."""
+
+    normalized: Callable[[object], str]
+    max_names: int
+    max_characters: int
+    indices: dict[str, int] = field(default_factory=dict)
+    _known: dict[object, int] = field(default_factory=dict)  # index by the cell as written
+    _num_characters: int = 0
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def index(self, cell: object, column: str) -> int:
+        """Return the index of a cell's value. Raise ValueError, with a clause as its message, if it is not allowed."""
+        index = self._known.get(cell)
+        if index is None:
+            index = self._known[cell] = self._new(cell, column)
+        return index
+
+    def _new(self, cell: object, column: str) -> int:
+        text = self.normalized(cell)
+        if text == "":
+            raise ValueError(f"{column!r} has no value")
+        if len(text) > self.max_characters:
+            raise ValueError(f"{column!r} has {len(text):,} characters; at most {self.max_characters} are allowed")
+        if printable_line(text) != text:
+            raise ValueError(f"{column!r} is {text!a}, which contains a control character")
+        if text not in self.indices:
+            self._num_characters += len(text)
+            if len(self) == self.max_names:
+                raise ValueError(f"{column!r} has more than {self.max_names:,} different values")
+            if self._num_characters > MAX_TOTAL_CHARACTERS:
+                raise ValueError(f"the values of {column!r} have more than {MAX_TOTAL_CHARACTERS:,} characters")
+        return self.indices.setdefault(text, len(self))
+
+
+class Content:
+    """The rows of a file as arrays, and the checks that need several rows."""
+
+    def __init__(self, path: str, unit: str, columns: Sequence[str]) -> None:
+        self.path, self.unit = path, unit
+        self.has_seeds, self.has_clusters = SEED in columns, CLUSTER in columns
+        self.systems = Names(cell_text, MAX_SYSTEMS, MAX_NAME_CHARACTERS)
+        self.ids = Names(cell_text, MAX_ROWS, MAX_ID_CHARACTERS)
+        self.clusters = Names(cell_text, MAX_ROWS, MAX_ID_CHARACTERS)
+        self.classes = Names(label_name, MAX_CLASSES, MAX_NAME_CHARACTERS)
+        self.runs: dict[tuple[int, int], int] = {}  # index by (system, seed), in the order of first use
+        self.probability_columns = [name for name in columns if is_probability(name)]
+        for name in self.probability_columns:
+            try:
+                index = self.classes.index(name.removeprefix(PROBABILITY), "class")
+            except ValueError as problem:
+                raise UserError(f"{path}: column {name[:80]!r}: {problem}.") from None
+            if index != self.probability_columns.index(name):
+                raise UserError(f"{path}: column {name!r} names the same class as another column.")
+        # One entry per row.
+        self.numbers, self.run_R, self.id_R = array("q"), array("i"), array("i")
+        self.label_R, self.predicted_R, self.cluster_R = array("i"), array("i"), array("i")
+        self.probabilities_RC = array("f")
+        self.num_below_largest = 0  # rows whose prediction is not the class with the largest probability
+
+    def where(self, row: int) -> str:
+        return f"{self.unit} {self.numbers[row]:,}"
+
+    def add(self, number: int, row: Mapping[str, object]) -> None:
+        if len(self.numbers) == MAX_ROWS:
+            raise too_many_rows(self.path)
+        try:
+            self._add(number, row)
+        except ValueError as problem:
+            raise UserError(f"{self.path}, {self.unit} {number:,}: {problem}.") from None
+
+    def _add(self, number: int, row: Mapping[str, object]) -> None:
+        """Append a row. Raise ValueError, with a clause as its message, for a cell that is not allowed."""
+        seed = seed_of(row[SEED]) if self.has_seeds else 0
+        run = self.runs.setdefault((self.systems.index(row["system"], "system"), seed), len(self.runs))
+        if run == MAX_RUNS:
+            raise ValueError(f"the file has more than {MAX_RUNS:,} different pairs of system and seed")
+        label, predicted = (self.class_of(row, column) for column in ("label", "prediction"))
+        if self.probability_columns:
+            self.add_probabilities(row, predicted)
+        self.numbers.append(number)
+        self.run_R.append(run)
+        self.id_R.append(self.ids.index(row["id"], "id"))
+        self.label_R.append(label)
+        self.predicted_R.append(predicted)
+        if self.has_clusters:
+            self.cluster_R.append(self.clusters.index(row[CLUSTER], CLUSTER))
+
+    def class_of(self, row: Mapping[str, object], column: str) -> int:
+        num_classes = len(self.classes)
+        index = self.classes.index(row[column], column)
+        if index == num_classes and self.probability_columns:
+            name = label_name(row[column])
+            raise ValueError(f"{column!r} is {name!r}, but the file has no column {PROBABILITY + name!r}")
+        return index
+
+    def add_probabilities(self, row: Mapping[str, object], predicted: int) -> None:
+        probabilities = [probability_of(row[name], name) for name in self.probability_columns]
+        total = sum(probabilities)
+        if abs(total - 1) > SUM_TOLERANCE:
+            raise ValueError(f"the probabilities sum to {total:.6g} instead of 1")
+        if len(self.probabilities_RC) + len(probabilities) > MAX_NUMBERS:
+            raise ValueError(f"the file has more than {MAX_NUMBERS:,} probabilities, which is the largest number read")
+        self.probabilities_RC.extend(probabilities)
+        self.num_below_largest += probabilities[predicted] < max(probabilities)
+
+    def check(self) -> None:
+        """Raise UserError if the rows contradict each other, or are too few or too many to compare."""
+        if not self.numbers:
+            raise UserError(f"{self.path} has no rows below its header; it needs {SHAPE}.")
+        num_ids, num_classes = len(self.ids), len(self.classes)
+        self.check_unique()
+        self.check_equal(self.label_R, "label", list(self.classes.indices))
+        if self.has_clusters:
+            self.check_equal(self.cluster_R, CLUSTER, list(self.clusters.indices))
+        self.check_complete()
+        if num_ids < 2:
+            raise UserError(f"{self.path} has only one document; a comparison needs at least two.")
+        if num_classes < 2:
+            raise UserError(
+                f"{self.path} has only one class, {next(iter(self.classes.indices))!r}; it needs two or more."
+            )
+        if num_ids * num_classes > MAX_PROBABILITIES:
+            raise UserError(
+                f"{self.path} has {num_ids:,} documents and {num_classes:,} classes; documents times classes may be at "
+                f"most {MAX_PROBABILITIES:,}."
+            )
+        labels, predictions = set(self.label_R), set(self.predicted_R)
+        if not labels & predictions:
+            names = list(self.classes.indices)
+            raise UserError(
+                f"{self.path}: no prediction is one of the labels. The labels are "
+                f"{listed([names[i] for i in sorted(labels)])}; the predictions are "
+                f"{listed([names[i] for i in sorted(predictions)])}. Write both with the same class names."
+            )
+
+    def check_unique(self) -> None:
+        """Raise UserError for the first row that repeats a system, seed and id."""
+        keys_R = np.array(self.run_R, dtype=np.int64) * len(self.ids) + np.array(self.id_R)
+        _, firsts, inverse_R = np.unique(keys_R, return_index=True, return_inverse=True)
+        repeated = np.flatnonzero(firsts[inverse_R] != np.arange(len(keys_R)))
+        if len(repeated):
+            row = int(repeated[0])
+            first = int(firsts[inverse_R[row]])
+            advice = "" if self.has_seeds else f" If these are several seeds, add a column {SEED!r}."
+            raise UserError(
+                f"{self.path}, {self.where(row)}: {self.run_name(self.run_R[row])} and id "
+                f"{self.names(self.ids)[self.id_R[row]]!r} already occur in {self.where(first)}; allowed is {SHAPE}."
+                f"{advice}"
+            )
+
+    def check_equal(self, value_R: array, column: str, names: Sequence[str]) -> None:
+        """Raise UserError for the first row whose value differs from an earlier row of the same document."""
+        ids_R, values_R = np.array(self.id_R), np.array(value_R)
+        _, firsts = np.unique(ids_R, return_index=True)
+        different = np.flatnonzero(values_R[firsts[ids_R]] != values_R)
+        if len(different):
+            row = int(different[0])
+            first = int(firsts[ids_R[row]])
+            raise UserError(
+                f"{self.path}, {self.where(row)}: the {column} of id {self.names(self.ids)[ids_R[row]]!r} is "
+                f"{names[value_R[row]]!r}, but {names[value_R[first]]!r} in {self.where(first)}; a document has one "
+                f"{column}."
+            )
+
+    def check_complete(self) -> None:
+        """Raise UserError for the first run that does not predict all documents."""
+        counts = np.bincount(np.array(self.run_R), minlength=len(self.runs))
+        incomplete = np.flatnonzero(counts < len(self.ids))
+        if len(incomplete):
+            run = int(incomplete[0])
+            predicted = set(np.array(self.id_R)[np.array(self.run_R) == run].tolist())
+            missing = next(index for index in range(len(self.ids)) if index not in predicted)
+            row = self.id_R.index(missing)
+            raise UserError(
+                f"{self.path}: {self.run_name(run)} misses {len(self.ids) - len(predicted):,} of {len(self.ids):,} "
+                f"documents; the first is {self.names(self.ids)[missing]!r} ({self.where(row)}). Every system must "
+                "predict the same documents, with every seed."
+            )
+
+    def run_name(self, run: int) -> str:
+        system, seed = list(self.runs)[run]
+        name = self.names(self.systems)[system]
+        return f"system {name!r}, seed {seed}," if self.has_seeds else f"system {name!r}"
+
+    @staticmethod
+    def names(names: Names) -> list[str]:
+        return list(names.indices)
+
+    @property
+    def label_names(self) -> tuple[str, ...]:
+        """The classes: in numeric order if all are whole numbers, else in the order of their names."""
+        return sort_labels(self.classes.indices)
+
+    def groups(self) -> tuple[Group, ...]:
+        """Return a group per system, in the order of the file. Documents are sorted by id, and runs by seed."""
+        num_ids, names = len(self.ids), self.label_names
+        ids_N = np.array(list(self.ids.indices), dtype=object)
+        order_N = np.argsort(ids_N, kind="stable")
+        rank_N = np.argsort(order_N)
+        # rows_SN[s] has the rows of run s, in the order of the ids.
+        keys_R = np.array(self.run_R, dtype=np.int64) * num_ids + rank_N[np.array(self.id_R)]
+        rows_SN = np.argsort(keys_R).reshape(len(self.runs), num_ids)
+        class_of = np.array([names.index(name) for name in self.classes.indices])
+        labels_N = class_of[np.array(self.label_R)[rows_SN[0]]]
+        clusters_N = None
+        if self.has_clusters:
+            clusters_N = np.array(list(self.clusters.indices), dtype=object)[np.array(self.cluster_R)[rows_SN[0]]]
+        probabilities_RC: NDArray[np.float32] | None = None
+        if self.probability_columns:
+            written_RC = np.frombuffer(self.probabilities_RC, dtype=np.float32).reshape(-1, len(names))
+            probabilities_RC = written_RC[:, np.argsort(class_of)]
+        predicted_R = class_of[np.array(self.predicted_R)]
+        runs: dict[int, list[Run]] = {}
+        for (system, seed), rows in zip(self.runs, rows_SN, strict=True):
+            name = self.names(self.systems)[system]
+            predictions = Predictions(
+                ids=ids_N[order_N],
+                labels=labels_N,
+                predicted=predicted_R[rows],
+                probabilities=None if probabilities_RC is None else probabilities_RC[rows],
+                tokens=None,
+                clusters=clusters_N,
+                label_names=names,
+            )
+            result = {"seed": seed, "head": name, "group_hash": name}
+            run = Run(f"{name}-s{seed}" if self.has_seeds else name, result, {}, [], predictions)
+            runs.setdefault(system, []).append(run)
+        systems = self.names(self.systems)
+        return tuple(
+            Group(systems[system], systems[system], "", tuple(sorted(found, key=lambda run: run.seed)))
+            for system, found in runs.items()
+        )
+
+    def notes(self) -> Iterator[str]:
+        """Yield sentences on unusual properties of the file."""
+        if self.num_below_largest:
+            yield (
+                f"In {self.num_below_largest:,} of {len(self.numbers):,} rows, the prediction is not the class with "
+                "the highest probability. Accuracy and F1 use the prediction; the other metrics use the probabilities."
+            )
+
+
+def seed_of(cell: object) -> int:
+    """Return a seed. Raise ValueError, with a clause as its message, for anything else."""
+    text = label_name(cell)
+    if not (text.isascii() and text.isdecimal() and len(text) <= MAX_SEED_DIGITS):
+        found = f"is {text[:40]!r}" if text else "has no value"
+        raise ValueError(f"{SEED!r} {found}; it must be a whole number from 0, with at most {MAX_SEED_DIGITS} digits")
+    return int(text)
+
+
+def probability_of(cell: object, column: str) -> float:
+    """Return a probability. Raise ValueError, with a clause as its message, for anything else."""
+    try:
+        value = float(cell) if isinstance(cell, str | float | int) else float("nan")
+    except (ValueError, OverflowError):
+        value = float("nan")
+    if not 0 <= value <= 1:
+        text = "missing" if cell is None or not str(cell).strip() else repr(str(cell)[:40])
+        raise ValueError(f"{column!r} is {text}; it must be a number from 0 to 1, with a decimal point")
+    return value
