@@ -14,6 +14,7 @@ from imdbcls.runs.selection import DEFAULT, TITLES
 
 MAX_VALUES_NAMED = 4  # in one sentence
 MAX_CHOICES_NAMED = 6
+MAX_GROUPS_NAMED = 10
 KERNEL_KEYS = ("kernels", "instructions")  # in the environment of result.json
 UNRECORDED = "unrecorded kernels"
 MIXED = " and "  # joins several kernels in result.json
@@ -26,15 +27,18 @@ CONDITIONS = {  # keys of result.json, and the consequence if runs differ in the
 
 def confounds(groups: Sequence[Group]) -> Iterator[str]:
     """Yield a sentence for each fact, other than the heads, that can bias or limit the comparison."""
+    if single := [group.name for group in groups if len(group.runs) == 1]:
+        named = ", ".join(single[:MAX_GROUPS_NAMED])
+        more = f" and {len(single) - MAX_GROUPS_NAMED:,} more" if len(single) > MAX_GROUPS_NAMED else ""
+        has, whose = ("has", "its interval covers") if len(single) == 1 else ("have", "their intervals cover")
+        yield f"{named}{more} {has} one seed, so {whose} the variation over documents but not over seeds."
     for group in groups:
         if group.watched_test:
             yield (
                 f"{group.name} was evaluated on the test split during training, so its test metrics may be "
                 "optimistic. All verdicts on it include this caveat."
             )
-        if len(group.runs) == 1:
-            yield f"{group.name} has one seed, so its interval covers the variation over documents but not over seeds."
-        elif len(set(group.order_seeds)) < len(group.order_seeds):
+        if len(group.runs) > 1 and len(set(group.order_seeds)) < len(group.order_seeds):
             yield (
                 f"{group.name}: some runs have the same data.order_seed, so the interval does not fully cover the "
                 "variation over batch orders."

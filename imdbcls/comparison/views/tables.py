@@ -158,7 +158,8 @@ def differences(comparison: Comparison) -> Table:
         note += "If a group has one seed, the test covers documents only. "
     if margin is not None:
         note += f"Within {margin_text(metric, margin)}: whether equivalence is shown (TOST, corrected for all pairs). "
-    note += "Detectable: the smallest true difference that this study detects with 80 % power."
+    if any(pair.minimum_detectable_difference is not None for pair in comparison.pairs):
+        note += "Detectable: the smallest true difference that this study detects with 80 % power."
     note = f"{note_on_pairs(comparison)} {note}".strip()
     return Table("differences", "Which differences are significant?", header, rows, note, (2,))
 
