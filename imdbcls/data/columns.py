@@ -26,10 +26,9 @@ SHELL_SAFE = re.compile(r"[A-Za-z0-9_.-]+")
 class Request:
     """The columns to read from a file, and the format of the file.
 
-            `columns` contains pairs of a setting and a column name, such as `("text_column", "text")`. With `as_options`,
-        messages write settings as command-line options (`--text-column`) instead of config keys (`data.text_column`).
-     Without
-    `has_settings`, the names and the format are fixed, and messages suggest no setting.
+    `columns` contains pairs of a setting and a column name, such as `("text_column", "text")`. With `as_options`,
+    messages write settings as command-line options (`--text-column`) instead of config keys (`data.text_column`).
+    Without `has_settings`, the names and the format are fixed, and messages suggest no setting.
     """
 
     columns: tuple[tuple[str, str], ...]
