@@ -17,6 +17,7 @@ from imdbcls.runtime.process import prepare_process
 from imdbcls.runtime.signals import restored_handlers
 
 if TYPE_CHECKING:
+    from imdbcls.comparison.results import Comparison
     from imdbcls.data.token_counts import TokenCounts
 
 
@@ -142,3 +143,22 @@ def load_run(folder: str | Path, *, plugins: Sequence[str] = (), device: str | N
     """
     config, result = open_finished(Path(folder), device, plugins)
     return FinishedRun(Path(folder), config, result)
+
+
+def compare_runs(path: str | Path, metric: str = "accuracy", margin: float | None = None) -> "Comparison":
+    """Compare the groups of a study folder, or the systems in a file of predictions (CSV, TSV or Parquet).
+
+    The result has the same content as `comparison.json`: `groups` (best first), `pairs` with their tests and outcomes,
+    `short_list`, … No file is written. `metric` is accuracy, f1, auroc, brier or loss. `margin` is the equivalence
+    margin, in points for accuracy, f1 and auroc. None: 0.3 points for accuracy and f1, no equivalence test otherwise.
+    Raises UserError if there is nothing to compare.
+    """
+    from imdbcls.compare import margin_of, read, require_margin
+    from imdbcls.comparison.metrics import METRICS
+    from imdbcls.comparison.summary import compare_study
+
+    if metric not in METRICS:
+        raise UserError(f"metric={metric!r} is not one of {', '.join(METRICS)}.")
+    if margin is not None:
+        require_margin(margin)
+    return compare_study(read(Path(path)), METRICS[metric], margin_of(METRICS[metric], margin))

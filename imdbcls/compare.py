@@ -149,9 +149,17 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 def margin(text: str) -> float:
     value = float(text)
-    if not 0 < value < 100:
-        raise argparse.ArgumentTypeError(f"{text} is out of range. Set a margin above 0 and below 100, such as 0.3")
+    try:
+        require_margin(value)
+    except UserError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
     return value
+
+
+def require_margin(value: float) -> None:
+    """Raise UserError for a margin that no metric can have."""
+    if not 0 < value < 100:
+        raise UserError(f"{value} is out of range. Set a margin above 0 and below 100, such as 0.3")
 
 
 def margin_of(metric: "Metric", value: float | None) -> float | None:

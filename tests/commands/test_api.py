@@ -13,10 +13,13 @@ import numpy as np
 import pytest
 from omegaconf import OmegaConf
 from support.api import TINY
+from support.predictions_files import predictions_frame
 from support.processes import run_module
 from support.runs import ROOT
+from support.studies import HEADS, make_study
 
 import imdbcls
+from imdbcls.compare import main as compare_command
 from imdbcls.runtime.signals import SIGNALS
 from imdbcls.training.trainer import Trainer
 
@@ -197,3 +200,38 @@ def test_head_in_the_users_own_package(tmp_path: Path) -> None:
     assert again.returncode == 2 and "head._target_=my_package.MyHead is refused" in again.stderr
     again = command("imdbcls.evaluate", str(folder), "--plugins", "my_package")
     assert again.returncode == 0 and "The metrics equal the recorded ones" in again.stderr
+
+
+def test_compare_runs_gives_the_results_of_the_command(tmp_path: Path) -> None:
+    study = make_study(tmp_path / "heads", HEADS[:2], seeds=[0, 1], num_documents=80)
+    predictions_frame(num_documents=60).to_csv(tmp_path / "rows.csv", index=False)
+    for path, folder in ((study, study), (tmp_path / "rows.csv", tmp_path / "rows_comparison")):
+        found = imdbcls.compare_runs(str(path), metric="f1", margin=1)
+        assert compare_command([str(path), "--metric", "f1", "--margin", "1"]) == 0
+        recorded = json.loads((folder / "comparison.json").read_text())
+        assert [group.name for group in found.groups] == [group["name"] for group in recorded["groups"]]
+        assert [(pair.p_holm, pair.outcome) for pair in found.pairs] == [
+            (pair["p_holm"], pair["outcome"]) for pair in recorded["pairs"]
+        ]
+        assert found.margin == recorded["margin"] == 0.01
+    assert imdbcls.compare_runs(tmp_path / "rows.csv", metric="loss").margin is None
+    for arguments, message in (
+        ({"metric": "recall"}, "metric='recall' is not one of accuracy, f1, auroc, brier, loss"),
+        ({"margin": -1}, "-1 is out of range"),
+    ):
+        with pytest.raises(imdbcls.UserError, match=message):
+            imdbcls.compare_runs(study, **arguments)
+    with pytest.raises(imdbcls.UserError, match="is not a folder or a file"):
+        imdbcls.compare_runs(tmp_path / "nothing")
+
+
+def test_compare_runs_and_the_module_compare_coexist() -> None:
+    code = (
+        "import imdbcls\n"
+        "function = imdbcls.compare_runs\n"
+        "import imdbcls.compare\n"
+        "assert imdbcls.compare_runs is function and callable(function)\n"
+        "print(type(imdbcls.compare).__name__, callable(imdbcls.compare.main))\n"
+    )
+    answer = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert answer.stdout == "module True\n"
