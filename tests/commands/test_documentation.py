@@ -1,8 +1,11 @@
 """README, CONTRIBUTING and docs/ are true: commands compose, links and paths exist, and the example head works."""
 
+import os
 import re
 import shlex
 import shutil
+import subprocess
+import sys
 from importlib.metadata import version
 from pathlib import Path
 
@@ -10,7 +13,9 @@ import pytest
 import yaml
 from support.processes import TINY
 from support.runs import ROOT, Launch
+from support.small_models import make_folder
 
+import imdbcls
 from imdbcls.config import overrides
 
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs" / "pages").glob("*.md"))]
@@ -126,3 +131,47 @@ def test_a_head_is_one_module_and_one_yaml(tmp_path: Path, launch: Launch) -> No
     (run,) = (tmp_path / "runs").glob("default/first_last-s0-*")
     assert (run / "result.json").exists()
     assert "first_last" in launch(tmp_path, "train", "--help", fresh=True).stdout
+
+
+def recipe(title: str) -> str:
+    """Return the Python code under a heading of docs/pages/comparison.md."""
+    section = TEXTS["docs/pages/comparison.md"].partition(f"### {title}\n")[2].partition("\n#")[0]
+    (code,) = re.findall(r"```python\n(.*?)```", section, re.DOTALL)
+    return code
+
+
+def write_documents(folder: Path) -> None:
+    for split, start, count in (("train", 0, 60), ("test", 60, 30)):
+        rows = [
+            f"{i},{'a fine and quiet film' if i % 2 else 'a dull and loud film'} {i % 7},{'pos' if i % 2 else 'neg'}"
+            for i in range(start, start + count)
+        ]
+        (folder / f"{split}.csv").write_text("\n".join(["id,text,label", *rows]))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("title", "file", "systems"),
+    [
+        ("scikit-learn", "predictions.csv", {"words": 3, "word pairs": 3}),
+        ("Hugging Face Trainer", "predictions.parquet", {"distilbert": 3}),
+        ("Runs of this project", "predictions.csv", {"cls": 2, "mean": 2}),
+    ],
+)
+def test_a_recipe_writes_predictions_that_compare_reads(
+    title: str, file: str, systems: dict[str, int], tmp_path: Path, launch: Launch
+) -> None:
+    code = recipe(title)
+    write_documents(tmp_path)
+    if title == "Hugging Face Trainer":  # the recipe's encoder is on the hub
+        encoder = make_folder(tmp_path / "encoder", "bert")
+        code = code.replace("distilbert/distilbert-base-uncased", str(encoder))
+        code = code.replace('"trainer", seed', '"trainer", use_cpu=True, seed')
+        assert str(encoder) in code and "use_cpu" in code
+    if title == "Runs of this project":
+        launch(tmp_path, "train", "--multirun", "head=cls,mean", "seed=0,1", *TINY, "epochs=1", "study=heads")
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, check=True, timeout=300)
+    found = imdbcls.compare_runs(tmp_path / file)
+    assert {group.name: len(group.seeds) for group in found.groups} == systems
+    assert all("test/auroc" in group.metrics for group in found.groups) and not found.notes
