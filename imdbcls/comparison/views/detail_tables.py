@@ -32,7 +32,7 @@ def detail_tables_of(comparison: Comparison) -> list[Table]:
         tables.append(differing_settings(comparison))
     if len(comparison.label_names) > MAX_CLASSES:
         tables.append(confusions(comparison))
-    return tables
+    return [table.without_empty_columns() for table in tables]
 
 
 def runs(comparison: Comparison) -> Table:
@@ -52,10 +52,12 @@ def runs(comparison: Comparison) -> Table:
     ]
     title = title_of(metric)
     header = ["run", "group", "seed", f"validation {title}", f"test {title}", "best epoch", "training s"]
-    note = "Best epoch: the epoch with the best validation score, whose model is evaluated on the test documents."
+    note = ""
+    if any(run.best_epoch is not None for group in comparison.groups for run in group.runs):
+        note = "Best epoch: the epoch with the best validation score, whose model is evaluated on the test documents."
     if len(rows) > MAX_RUNS:
         note += f" Only the first {MAX_RUNS} of {len(rows):,} runs are shown. comparison.json contains all runs."
-    return Table("runs", "Which runs were compared?", header, rows[:MAX_RUNS], note)
+    return Table("runs", "Which runs were compared?", header, rows[:MAX_RUNS], note.strip())
 
 
 def rows_of_settings(comparison: Comparison) -> list[list[str]]:
