@@ -3,8 +3,9 @@
 | modules | purpose |
 | --- | --- |
 | `study`, `run_files`, `naming`, `texts` | read run folders, which may be untrusted, and group the runs |
+| `predictions_file` | read a file of predictions from any tool, which may be untrusted, as a study |
 | `statistics`, `sign_flips`, `power` | estimates, tests and power, from arrays |
-| `scores`, `slices`, `calibration`, `curves`, `cost`, `mistakes` | results of one group, or of all groups |
+| `samples`, `metrics`, `slices`, `calibration`, `curves`, `cost`, `mistakes` | results of one group, or of all groups |
 | `pairs`, `verdicts` | tests and verdict for each pair of groups |
 | `notes` | possible confounds |
 | `results`, `summary` | dataclasses for all results, and the function that builds them |

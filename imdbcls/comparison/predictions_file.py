@@ -133,12 +133,15 @@ def delimited_rows(path: Path) -> Rows:
 
 def require_short_lines(path: Path) -> None:
     """Raise UserError for a line that is too long, because a line is read into memory as a whole."""
-    with path.open("rb") as file:
-        number = 1
-        while line := file.readline(MAX_LINE_BYTES + 1):
-            if len(line) > MAX_LINE_BYTES:
-                raise UserError(f"{path}, line {number:,}: the line has more than {MAX_LINE_BYTES:,} bytes.")
-            number += 1
+    number = 1
+    try:
+        with path.open("rb") as file:
+            while line := file.readline(MAX_LINE_BYTES + 1):
+                if len(line) > MAX_LINE_BYTES:
+                    raise UserError(f"{path}, line {number:,}: the line has more than {MAX_LINE_BYTES:,} bytes.")
+                number += 1
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}.") from error
 
 
 def parquet_rows(path: Path) -> Rows:
@@ -248,6 +251,10 @@ class Names:
     def __len__(self) -> int:
         return len(self.indices)
 
+    @property
+    def texts(self) -> list[str]:
+        return list(self.indices)
+
     def index(self, cell: object, column: str) -> int:
         """Return the index of a cell's value. Raise ValueError, with a clause as its message, if it is not allowed."""
         index = self._known.get(cell)
@@ -349,16 +356,14 @@ class Content:
             raise UserError(f"{self.path} has no rows below its header; it needs {SHAPE}.")
         num_ids, num_classes = len(self.ids), len(self.classes)
         self.check_unique()
-        self.check_equal(self.label_R, "label", list(self.classes.indices))
+        self.check_equal(self.label_R, "label", self.classes.texts)
         if self.has_clusters:
-            self.check_equal(self.cluster_R, CLUSTER, list(self.clusters.indices))
+            self.check_equal(self.cluster_R, CLUSTER, self.clusters.texts)
         self.check_complete()
         if num_ids < 2:
             raise UserError(f"{self.path} has only one document; a comparison needs at least two.")
         if num_classes < 2:
-            raise UserError(
-                f"{self.path} has only one class, {next(iter(self.classes.indices))!r}; it needs two or more."
-            )
+            raise UserError(f"{self.path} has only one class, {self.classes.texts[0]!r}; it needs two or more.")
         if num_ids * num_classes > MAX_PROBABILITIES:
             raise UserError(
                 f"{self.path} has {num_ids:,} documents and {num_classes:,} classes; documents times classes may be at "
@@ -366,7 +371,7 @@ class Content:
             )
         labels, predictions = set(self.label_R), set(self.predicted_R)
         if not labels & predictions:
-            names = list(self.classes.indices)
+            names = self.classes.texts
             raise UserError(
                 f"{self.path}: no prediction is one of the labels. The labels are "
                 f"{listed([names[i] for i in sorted(labels)])}; the predictions are "
@@ -384,7 +389,7 @@ class Content:
             advice = "" if self.has_seeds else f" If these are several seeds, add a column {SEED!r}."
             raise UserError(
                 f"{self.path}, {self.where(row)}: {self.run_name(self.run_R[row])} and id "
-                f"{self.names(self.ids)[self.id_R[row]]!r} already occur in {self.where(first)}; allowed is {SHAPE}."
+                f"{self.ids.texts[self.id_R[row]]!r} already occur in {self.where(first)}; allowed is {SHAPE}."
                 f"{advice}"
             )
 
@@ -397,7 +402,7 @@ class Content:
             row = int(different[0])
             first = int(firsts[ids_R[row]])
             raise UserError(
-                f"{self.path}, {self.where(row)}: the {column} of id {self.names(self.ids)[ids_R[row]]!r} is "
+                f"{self.path}, {self.where(row)}: the {column} of id {self.ids.texts[ids_R[row]]!r} is "
                 f"{names[value_R[row]]!r}, but {names[value_R[first]]!r} in {self.where(first)}; a document has one "
                 f"{column}."
             )
@@ -413,18 +418,14 @@ class Content:
             row = self.id_R.index(missing)
             raise UserError(
                 f"{self.path}: {self.run_name(run)} misses {len(self.ids) - len(predicted):,} of {len(self.ids):,} "
-                f"documents; the first is {self.names(self.ids)[missing]!r} ({self.where(row)}). Every system must "
+                f"documents; the first is {self.ids.texts[missing]!r} ({self.where(row)}). Every system must "
                 "predict the same documents, with every seed."
             )
 
     def run_name(self, run: int) -> str:
         system, seed = list(self.runs)[run]
-        name = self.names(self.systems)[system]
+        name = self.systems.texts[system]
         return f"system {name!r}, seed {seed}," if self.has_seeds else f"system {name!r}"
-
-    @staticmethod
-    def names(names: Names) -> list[str]:
-        return list(names.indices)
 
     @property
     def label_names(self) -> tuple[str, ...]:
@@ -434,27 +435,28 @@ class Content:
     def groups(self) -> tuple[Group, ...]:
         """Return a group per system, in the order of the file. Documents are sorted by id, and runs by seed."""
         num_ids, names = len(self.ids), self.label_names
-        ids_N = np.array(list(self.ids.indices), dtype=object)
+        ids_N = np.array(self.ids.texts, dtype=object)
         order_N = np.argsort(ids_N, kind="stable")
         rank_N = np.argsort(order_N)
         # rows_SN[s] has the rows of run s, in the order of the ids.
         keys_R = np.array(self.run_R, dtype=np.int64) * num_ids + rank_N[np.array(self.id_R)]
         rows_SN = np.argsort(keys_R).reshape(len(self.runs), num_ids)
-        class_of = np.array([names.index(name) for name in self.classes.indices])
+        class_of = np.array([names.index(name) for name in self.classes.texts])
         labels_N = class_of[np.array(self.label_R)[rows_SN[0]]]
         clusters_N = None
         if self.has_clusters:
-            clusters_N = np.array(list(self.clusters.indices), dtype=object)[np.array(self.cluster_R)[rows_SN[0]]]
+            clusters_N = np.array(self.clusters.texts, dtype=object)[np.array(self.cluster_R)[rows_SN[0]]]
         probabilities_RC: NDArray[np.float32] | None = None
         if self.probability_columns:
             written_RC = np.frombuffer(self.probabilities_RC, dtype=np.float32).reshape(-1, len(names))
             probabilities_RC = written_RC[:, np.argsort(class_of)]
         predicted_R = class_of[np.array(self.predicted_R)]
-        runs: dict[int, list[Run]] = {}
+        systems, sorted_ids_N = self.systems.texts, ids_N[order_N]
+        runs: dict[str, list[Run]] = {}
         for (system, seed), rows in zip(self.runs, rows_SN, strict=True):
-            name = self.names(self.systems)[system]
+            name = systems[system]
             predictions = Predictions(
-                ids=ids_N[order_N],
+                ids=sorted_ids_N,
                 labels=labels_N,
                 predicted=predicted_R[rows],
                 probabilities=None if probabilities_RC is None else probabilities_RC[rows],
@@ -464,11 +466,9 @@ class Content:
             )
             result = {"seed": seed, "head": name, "group_hash": name}
             run = Run(f"{name}-s{seed}" if self.has_seeds else name, result, {}, [], predictions)
-            runs.setdefault(system, []).append(run)
-        systems = self.names(self.systems)
+            runs.setdefault(name, []).append(run)
         return tuple(
-            Group(systems[system], systems[system], "", tuple(sorted(found, key=lambda run: run.seed)))
-            for system, found in runs.items()
+            Group(name, name, "", tuple(sorted(found, key=lambda run: run.seed))) for name, found in runs.items()
         )
 
     def notes(self) -> Iterator[str]:
