@@ -9,12 +9,13 @@ import pytest
 from support.studies import HEADS, Head, make_study
 
 from imdbcls.compare import main
-from imdbcls.comparison.metrics import METRICS
+from imdbcls.comparison.metrics import METRICS, Metric
 from imdbcls.comparison.results import Comparison
 from imdbcls.comparison.study import read_study
 from imdbcls.comparison.summary import compare_study
 from imdbcls.comparison.views.figures import CostPlane, IntervalPlot, figures_of
 from imdbcls.comparison.views.paper_figures import drawn, paper_figures
+from imdbcls.comparison.views.svg_figures import drawings_of
 
 NAMES = (
     *("accuracy", "differences", "curves_accuracy", "curves_loss", "reliability", "length"),
@@ -80,6 +81,32 @@ def test_order_and_values_equal_those_of_the_page(comparison: Comparison) -> Non
         assert ((point.cost,), (point.value,)) in drawn_at
         assert (point.costs, (point.value, point.value)) in drawn_at, "from the lowest to the highest seed"
         assert ((point.cost, point.cost), point.values) in drawn_at
+
+
+@pytest.mark.parametrize("metric", METRICS.values(), ids=METRICS)
+def test_axes_name_metric_unit_direction_and_intervals(metric: Metric, study: Path) -> None:
+    comparison = compare_study(read_study(study), metric, None)
+    figures = figures_of(comparison)
+    is_loss = metric.name in ("loss", "brier")
+    value = f"test {metric.title}{' (lower is better)' if is_loss else ' %'}"
+    plane, ranking, differences = figures["cost_train_seconds"], figures["accuracy"], figures["differences"]
+    assert isinstance(plane, CostPlane) and plane.y.title == value
+    assert isinstance(ranking, IntervalPlot) and ranking.x.title == value
+    assert isinstance(differences, IntervalPlot)
+    assert differences.x.title == f"difference in {metric.title}{'' if is_loss else ', points'}"
+    side = "below" if is_loss else "above"
+    assert differences.notes == ("simultaneous 95 % intervals", f"{side} 0: the first group is better")
+    for row, pair in zip(differences.rows, comparison.pairs, strict=True):
+        scale = 1 if is_loss else 100
+        assert (row.low, row.high) == (scale * pair.simultaneous_low, scale * pair.simultaneous_high)
+    (axes,) = drawn(differences).axes
+    assert axes.get_xlabel() == "\n".join([differences.x.title, *differences.notes])
+    drawings = drawings_of({"differences": differences})
+    for drawing in drawings.values():
+        assert all(note in drawing for note in differences.notes)
+    front = [(point.cost, metric.sign * point.value) for point in plane.points if point.name in plane.front]
+    others = [(point.cost, metric.sign * point.value) for point in plane.points if point.name not in plane.front]
+    assert front and all(any(c <= cost and v >= value for c, v in front) for cost, value in others)
 
 
 def test_unusual_names_are_drawn_as_text(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
