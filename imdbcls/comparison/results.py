@@ -259,6 +259,34 @@ class LabelError:
 
 
 @dataclass(frozen=True)
+class SizePoint:
+    """A group on a curve by training size."""
+
+    train_documents: int
+    group: str  # its name
+    value: MetricSummary  # metric of the comparison
+
+
+@dataclass(frozen=True)
+class SizeCurve:
+    """The metric of one head by the number of training documents."""
+
+    name: str  # of the head
+    points: tuple[SizePoint, ...]  # ascending
+
+
+@dataclass(frozen=True)
+class Crossing:
+    """Two curves that cross between two training sizes."""
+
+    before: str  # head that is ahead at the smaller size
+    after: str  # head that is ahead at the larger size
+    sizes: tuple[int, int]  # training documents
+    leads: tuple[float, float]  # differences of the metric at both sizes, above zero
+    significant: tuple[bool, bool]  # whether the differences are significant
+
+
+@dataclass(frozen=True)
 class Comparison:
     """All results of one study."""
 
@@ -274,6 +302,8 @@ class Comparison:
     groups: tuple[GroupSummary, ...]  # best first
     short_list: tuple[str, ...] | None  # groups that may be the best (Hsu); None: a pair is not tested or has one seed
     baseline: Mapping[str, float]  # metrics of always predicting the class frequencies, by Metric.key
+    size_curves: tuple[SizeCurve, ...]  # empty: the groups do not differ only in the training size and the head
+    crossings: tuple[Crossing, ...]  # of the size curves
     pairs: tuple[PairResult, ...]  # every pair of groups, in the order of `groups`
     pareto: Mapping[str, tuple[str, ...]]  # groups on the Pareto front of the metric and a cost, by key of cost.COSTS
     disagreements: tuple[Disagreement, ...]  # two per pair of groups that have the same test documents

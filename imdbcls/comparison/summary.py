@@ -17,6 +17,7 @@ from imdbcls.comparison.pairs import compare_pairs
 from imdbcls.comparison.results import Comparison, GroupSummary, MetricSummary, RunSummary
 from imdbcls.comparison.run_files import BadRunError, number
 from imdbcls.comparison.samples import collapsed_S, largest_collapse_rate, sample_of, summarize, units_of
+from imdbcls.comparison.size_curves import crossings_of, size_curves_of
 from imdbcls.comparison.slices import accuracy_by_part
 from imdbcls.comparison.statistics import Sample, seed_variances
 from imdbcls.comparison.study import Group, Study
@@ -45,6 +46,7 @@ def compare_study(study: Study, metric: Metric, margin: float | None) -> Compari
         for rank, i in enumerate(order, start=1)
     )
     pairs, short_list = compare_pairs(groups, primary, metric, margin)
+    size_curves = size_curves_of(groups, summaries)
     shared_settings, differing_settings = settings_of(groups)
     return Comparison(
         study=study.name,
@@ -59,6 +61,8 @@ def compare_study(study: Study, metric: Metric, margin: float | None) -> Compari
         groups=summaries,
         short_list=short_list,
         baseline=baseline_of(groups[0]),
+        size_curves=size_curves,
+        crossings=crossings_of(size_curves, pairs),
         pairs=pairs,
         pareto=pareto_fronts(summaries, metric),
         disagreements=disagreements(groups),

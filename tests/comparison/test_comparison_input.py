@@ -312,7 +312,7 @@ def test_clusters_change_intervals_and_p_values(tmp_path: Path) -> None:
         shutil.copytree(single / f"cls-s{seed}", mixed / f"cls-s{seed}", dirs_exist_ok=True)
     found = {study.name: compared(study) for study in (single, films, mixed)}
     assert [found[name]["groups"][0]["num_clusters"] for name in ("single", "films")] == [None, 10]
-    assert "400 test documents in 10 clusters" in (films / "comparison.html").read_text()
+    assert "400 test documents (10 groups of documents that belong together)" in (films / "comparison.html").read_text()
     pairs = {name: comparison["pairs"][0] for name, comparison in found.items()}
     assert pairs["films"]["difference"] == pairs["single"]["difference"] == pairs["mixed"]["difference"]
     for key in ("low", "high", "standard_error", "p_permutation"):

@@ -1,5 +1,6 @@
 """The HTML page: self-contained, safe for hostile texts, free of browser errors, and usable by keyboard."""
 
+import html
 import html.parser
 import json
 import re
@@ -23,6 +24,7 @@ from imdbcls.comparison.views.svg import standalone
 from imdbcls.comparison.views.svg_figures import drawings_of
 from imdbcls.comparison.views.tables import tables_of
 from imdbcls.comparison.views.terminal import terminal_text
+from imdbcls.comparison.views.terms import TERMS
 from imdbcls.comparison.views.wording import headline
 
 HOSTILE = "</script><script>document.title='hacked'</script><img src=x onerror=alert(1)> <!-- $study & \u2028 needle"
@@ -223,3 +225,92 @@ def test_study_of_many_groups_shows_only_the_best(tmp_path: Path) -> None:
     assert sum(name.startswith("reliability_") for name in figures) == 20
     assert len(reading.documents[0].predictions) == 20
     assert len(page) < 1_000_000 and len(terminal.splitlines()) < 400
+
+
+def test_page_says_what_was_compared_and_lists_all_runs(pages: dict[str, Path]) -> None:
+    text = html.unescape(re.sub(r"<[^>]+>", " ", pages["large"].read_text(encoding="utf-8").split("<script")[0]))
+    assert "5 groups, 25 runs. Encoder: minilm" in text and "25,000 test documents; at most 256 tokens" in text
+    for name in ("transformer-s0", "mean-s4", "Which settings do all groups share?", "head._target_"):
+        assert name in text
+    assert "underconfident: it is right more often than its probabilities say" in text
+    assert "We compare 5 models" in text and "clusters" not in text.split("Method")[0].split("A paragraph")[0]
+
+
+def test_terms_link_to_their_definitions(pages: dict[str, Path]) -> None:
+    elements = Elements(pages["large"].read_text(encoding="utf-8")).found
+    ids = {attributes["id"] for _, attributes in elements if "id" in attributes}
+    terms = [attributes for tag, attributes in elements if tag == "a" and attributes.get("class") == "term"]
+    assert len(terms) > 10 and {term["title"] for term in terms if "title" in term}
+    links = [a["href"] or "" for tag, a in elements if tag == "a"]
+    assert {link[1:] for link in links} <= ids, "every link has its target"
+    assert {f"term-{term.anchor}" for term in TERMS.values()} <= ids | {"term-equivalent"}
+
+
+@pytest.mark.needs("chromium")
+def test_mistakes_name_the_predicted_class_and_start_with_five(browser: Browser, pages: dict[str, Path]) -> None:
+    browser.look(1280)
+    browser.open(pages["small"])
+    assert browser.evaluate("document.querySelectorAll('article').length") == 5
+    chips = browser.evaluate("[...document.querySelectorAll('article')].map(a => a.innerText)")
+    for text in chips:
+        label = text.split("label: ")[1].split("\n")[0]
+        other = "pos" if label == "<i>neg</i>" else "<i>neg</i>"
+        assert f": {other} (label 0." in text and f": {label} (label" not in text
+    reasons = browser.evaluate("[...document.querySelectorAll('article .why')].map(n => n.textContent.split(' · ')[1])")
+    assert len(set(reasons)) >= 4, "different kinds of mistakes come first"
+    browser.evaluate("document.getElementById('more').click()")
+    assert browser.evaluate("document.querySelectorAll('article').length") == 25
+
+
+@pytest.mark.needs("chromium")
+def test_navigation_stays_visible_and_wide_tables_say_that_they_scroll(
+    browser: Browser, pages: dict[str, Path]
+) -> None:
+    browser.look(390)
+    browser.open(pages["large"])
+    assert browser.evaluate("document.querySelector('#ranking .scroll').classList.contains('wider')")
+    browser.evaluate("document.documentElement.style.scrollBehavior = 'auto'; window.scrollTo(0, 4000)")
+    assert browser.evaluate("document.querySelector('nav').getBoundingClientRect().top") == 0
+    assert browser.evaluate("document.querySelector('nav a').hash") == "#top"
+
+
+@pytest.mark.needs("chromium")
+def test_figures_are_saved_with_their_styles(browser: Browser, pages: dict[str, Path]) -> None:
+    browser.console.clear()
+    browser.look(1280)
+    browser.open(pages["small"])
+    browser.evaluate(
+        "URL.createObjectURL = blob => { blob.text().then(t => { window.saved = t }); return '#saved' };"
+        "HTMLAnchorElement.prototype.click = function () { window.savedAs = this.download };"
+        "document.querySelector('figure[data-name=accuracy] button.save').click()"
+    )
+    browser.call("Runtime.evaluate", expression="new Promise(r => setTimeout(r, 200))", awaitPromise=True)
+    assert browser.evaluate("window.savedAs") == "accuracy.svg" and browser.console == []
+    saved = browser.evaluate("window.saved")
+    assert saved.startswith("<svg") and ".figure .seed" in saved and ".headline" not in saved
+
+
+@pytest.mark.parametrize("removed", ["config", "history", "cost"])
+def test_page_copes_with_missing_data(removed: str, tmp_path: Path) -> None:
+    study = make_study(tmp_path / "runs", heads=HEADS[:2], num_documents=120)
+    for run in study.glob("*-s*"):
+        if removed == "config":
+            (run / "config.yaml").write_text("{}")
+        elif removed == "history":
+            (run / "metrics.jsonl").unlink()
+        else:
+            kept = ("format_version", "status", "head", "seed", "config_hash", "group_hash", "split_hash")
+            result = json.loads((run / "result.json").read_text())
+            (run / "result.json").write_text(json.dumps({key: result[key] for key in kept}))
+    write_page(study, tmp_path / "page.html")
+    elements = Elements((tmp_path / "page.html").read_text(encoding="utf-8")).found
+    ids = {attributes["id"] for _, attributes in elements if "id" in attributes}
+    missing = {"config": "", "history": "curves", "cost": "costs"}[removed]
+    assert {"ranking", "differences", "classes", "mistakes"} <= ids and missing not in ids
+    assert {(a["href"] or "")[1:] for tag, a in elements if tag == "a"} <= ids
+
+
+def test_page_of_one_group_has_no_cost_planes(tmp_path: Path) -> None:
+    write_page(make_study(tmp_path / "runs", heads=HEADS[:1], num_documents=120), tmp_path / "page.html")
+    text = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert 'data-name="cost_' not in text and "There is only one group" in text and 'id="costs"' in text

@@ -3,9 +3,10 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from imdbcls.comparison.results import Comparison, GroupSummary
+from imdbcls.comparison.metrics import Metric
+from imdbcls.comparison.results import Comparison, Crossing, GroupSummary
 from imdbcls.comparison.views.extent import note_on_groups, shown_groups
-from imdbcls.comparison.views.quantities import NONE, title_of, value_text
+from imdbcls.comparison.views.quantities import NONE, interval_text, title_of, unit_of, value_text
 from imdbcls.comparison.views.tables import Table, integer, percent
 
 MAX_RUNS = 200
@@ -24,6 +25,8 @@ class ConfusionMatrix:
 
 def detail_tables_of(comparison: Comparison) -> list[Table]:
     tables = [runs(comparison), class_scores(comparison)]
+    if comparison.size_curves:
+        tables.append(sizes(comparison))
     if comparison.shared_settings:
         tables.append(
             Table("settings", "Which settings do all groups share?", ["setting", "value"], rows_of_settings(comparison))
@@ -58,6 +61,44 @@ def runs(comparison: Comparison) -> Table:
     if len(rows) > MAX_RUNS:
         note += f" Only the first {MAX_RUNS} of {len(rows):,} runs are shown. comparison.json contains all runs."
     return Table("runs", "Which runs were compared?", header, rows[:MAX_RUNS], note.strip())
+
+
+def sizes(comparison: Comparison) -> Table:
+    metric, curves = comparison.metric, comparison.size_curves
+    columns = sorted({point.train_documents for curve in curves for point in curve.points})
+    rows = []
+    for curve in curves:
+        found = {point.train_documents: point.value for point in curve.points}
+        cells = [
+            f"{value_text(metric, value.mean)} ({interval_text(metric, value.low, value.high)})"
+            if (value := found.get(size))
+            else NONE
+            for size in columns
+        ]
+        rows.append([curve.name, *cells])
+    question = f"{metric.title} by the number of training documents"
+    note = "In brackets: 95 % confidence intervals over documents and seeds."
+    return Table("sizes", question[:1].upper() + question[1:], ["head", *(f"{n:,}" for n in columns)], rows, note)
+
+
+def crossing_sentences(comparison: Comparison) -> list[str]:
+    """Return a sentence for each crossing of two curves by training size."""
+    return [crossing_sentence(each, comparison.metric) for each in comparison.crossings]
+
+
+def crossing_sentence(crossing: Crossing, metric: Metric) -> str:
+    (small, large), unit = crossing.sizes, unit_of(metric)
+    before, after = (f"{value_text(metric, lead)}{unit}" for lead in crossing.leads)
+    significant = {
+        (True, True): "Both differences are significant.",
+        (True, False): f"Only the difference with {small:,} is significant.",
+        (False, True): f"Only the difference with {large:,} is significant.",
+        (False, False): "Neither difference is significant, so the crossing may be due to chance.",
+    }[crossing.significant]
+    return (
+        f"With {small:,} training documents, {crossing.before} is ahead of {crossing.after} by {before}. With "
+        f"{large:,}, {crossing.after} is ahead by {after}. The curves cross in between. {significant}"
+    )
 
 
 def rows_of_settings(comparison: Comparison) -> list[list[str]]:

@@ -27,7 +27,7 @@ CURVES = {  # keys of GroupSummary.learning_curves: title and scale
 }
 ALWAYS = ("val/accuracy", "val/loss")  # curves that are shown for every metric of the comparison
 MAX_TRAIN_CURVES = 6  # groups; with more, the training loss is left out
-FAR_AWAY = 1.0  # a reference value is drawn if it is within this many ranges of the values
+FAR_AWAY = 0.5  # a reference value is drawn if it is within this many ranges of the values
 MAX_MARKS = 12  # a curve with more points has no markers
 LOG_FACTOR = 20  # the axis is logarithmic if the largest cost is more than this many times the smallest
 
@@ -41,9 +41,12 @@ class Axis:
     high: float
     log: bool = False
     whole: bool = False  # ticks are whole numbers
+    at: tuple[float, ...] = ()  # positions of the ticks; empty: round values
 
     def ticks(self, count: int = 5) -> list[float]:
-        """Return about `count` round values in the range."""
+        """Return the positions of the ticks: those in `at`, or about `count` round values in the range."""
+        if self.at:
+            return list(self.at)
         if self.log:
             powers = range(math.floor(math.log10(self.low)), math.ceil(math.log10(self.high)) + 1)
             marks = [m * 10.0**power for power in powers for m in (1, 3)]
@@ -193,6 +196,8 @@ def figures_of(comparison: Comparison) -> dict[str, Figure]:
     groups, pairs = comparison.groups, shown_pairs(comparison)
     side_by_side = shown_groups(groups)
     figures: dict[str, Figure] = {"accuracy": metric_plot(comparison)}
+    if comparison.size_curves:
+        figures["sizes"] = size_plot(comparison)
     if pairs:
         figures["differences"] = difference_plot(pairs, comparison.metric, comparison.margin)
     for curve in CURVES:
@@ -291,6 +296,30 @@ def curve_plot(groups: Sequence[GroupSummary], metric: str) -> CurvePlot:
     num_seeds = tuple(len(group.seeds) for group in groups)
     x = Axis("epoch", min(epochs), max(epochs), whole=True)
     return CurvePlot(names, curves, training if any(training) else (), best, num_seeds, x, Axis(title, *padded(values)))
+
+
+def size_plot(comparison: Comparison) -> CurvePlot:
+    """Describe the curves by training size. Their bands are 95 % confidence intervals."""
+    scale, curves = scale_of(comparison.metric), comparison.size_curves
+    drawn = tuple(
+        tuple(
+            CurvePoint(
+                point.train_documents,
+                scale * point.value.mean,
+                scale * point.value.low,
+                scale * point.value.high,
+                len(point.value.values),
+            )
+            for point in curve.points
+        )
+        for curve in curves
+    )
+    sizes = sorted({point.epoch for curve in drawn for point in curve})
+    values = [value for curve in drawn for point in curve for value in (point.low, point.high)]
+    x = Axis("training documents, log scale", sizes[0], sizes[-1], log=True, at=tuple(sizes))
+    num_seeds = tuple(max(point.num_seeds for point in curve) for curve in drawn)
+    y = Axis(axis_title(comparison.metric), *padded(values))
+    return CurvePlot(tuple(curve.name for curve in curves), drawn, (), ((),) * len(curves), num_seeds, x, y)
 
 
 def scaled(curve: Sequence[CurvePoint], scale: float) -> tuple[CurvePoint, ...]:

@@ -24,6 +24,9 @@ one, never percent. `comparison.results` documents what null means for each fiel
   `reliability[]` with `confidence`, `accuracy`, `share`;
   `learning_curves.{val/accuracy, val/f1, val/auroc, val/loss, train/loss}[]` with `epoch`, `mean`, `low`, `high`
   (lowest and highest seed), `seeds`
+- `size_curves[]`, if the groups differ only in `data.train_limit` and the head: `head`, and `points[]` with
+  `train_documents`, `group`, `mean`, `low`, `high`; `crossings[]` with `before` and `after` (the heads that are ahead
+  at the smaller and at the larger of the two `sizes`), `leads` (differences at both sizes) and `significant`
 - `pairs[]`, in which `a` ranks above `b`: the fields of `results.PairResult`, its properties `equivalent`,
   `underpowered`, `seeds_varied` and `significant`, and `verdict` (a sentence)
 - `pareto.{cost}`: names of the groups on the Pareto front of the metric and that cost
@@ -47,6 +50,7 @@ from imdbcls.comparison.results import (
     MetricSummary,
     PairResult,
     PartAccuracy,
+    SizeCurve,
 )
 from imdbcls.comparison.verdicts import LEVEL
 from imdbcls.comparison.views.paragraph import paragraph
@@ -84,6 +88,8 @@ def document_of(comparison: Comparison) -> dict[str, Any]:
         "short_list": comparison.short_list,
         "baseline": dict(comparison.baseline),
         "groups": [group_json(group) for group in comparison.groups],
+        "size_curves": [size_curve_json(curve) for curve in comparison.size_curves],
+        "crossings": [asdict(crossing) for crossing in comparison.crossings],
         "pairs": [pair_json(pair, comparison.metric) for pair in comparison.pairs],
         "pareto": dict(comparison.pareto),
         "disagreements": [
@@ -177,6 +183,20 @@ def curves_json(curves: Mapping[str, tuple[CurvePoint, ...]]) -> dict[str, Any]:
         metric: [{"epoch": p.epoch, "mean": p.mean, "low": p.low, "high": p.high, "seeds": p.num_seeds} for p in points]
         for metric, points in curves.items()
     }
+
+
+def size_curve_json(curve: SizeCurve) -> dict[str, Any]:
+    points = [
+        {
+            "train_documents": point.train_documents,
+            "group": point.group,
+            "mean": point.value.mean,
+            "low": point.value.low,
+            "high": point.value.high,
+        }
+        for point in curve.points
+    ]
+    return {"head": curve.name, "points": points}
 
 
 def pair_json(pair: PairResult, metric: Metric) -> dict[str, Any]:

@@ -108,6 +108,15 @@
   document.querySelectorAll("details").forEach(function (node) { node.addEventListener("toggle", measure); });
   measure();
 
+  const copy = document.getElementById("copy");
+  copy.hidden = !navigator.clipboard;
+  copy.addEventListener("click", function () {
+    navigator.clipboard.writeText(document.getElementById("paragraph").textContent).then(
+      function () { document.getElementById("copied").textContent = "Copied."; },
+      function () { document.getElementById("copied").textContent = "The browser did not allow it: select the text instead."; }
+    );
+  });
+
   // Every figure can be saved as an SVG file with its own styles.
   document.querySelectorAll("figure[data-name]").forEach(function (figure) {
     const button = element("button", "save", "Save as SVG");

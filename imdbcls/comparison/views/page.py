@@ -16,9 +16,10 @@ from imdbcls.comparison.metrics import Metric
 from imdbcls.comparison.results import Comparison, PairResult
 from imdbcls.comparison.verdicts import Outcome
 from imdbcls.comparison.views import svg
-from imdbcls.comparison.views.detail_tables import confusion_matrices, detail_tables_of
+from imdbcls.comparison.views.detail_tables import confusion_matrices, crossing_sentences, detail_tables_of
 from imdbcls.comparison.views.extent import note_on_groups, note_on_pairs, shown_pairs
 from imdbcls.comparison.views.facts import facts_line
+from imdbcls.comparison.views.paragraph import paragraph
 from imdbcls.comparison.views.quantities import margin_text, unit_of, value_text
 from imdbcls.comparison.views.reading_list import ReadingList
 from imdbcls.comparison.views.tables import Table, tables_of
@@ -53,6 +54,9 @@ def page_html(comparison: Comparison, figures: Mapping[str, str], reading: Readi
             label_names=comparison.label_names,
             baseline=baseline_sentence(comparison, "largest class" in figures["accuracy"]),
             has_training=has_training,
+            size_legend=[(svg.colour(i), svg.shape(i), curve.name) for i, curve in enumerate(comparison.size_curves)],
+            crossings=crossing_sentences(comparison),
+            paragraph=paragraph(comparison),
             legend=[(svg.colour(i), svg.shape(i), group.name) for i, group in enumerate(comparison.groups)],
             verdicts=[
                 (pair.outcome, badge(pair), badged_verdict(pair, comparison.metric)) for pair in shown_pairs(comparison)
@@ -76,6 +80,7 @@ def sections(tables: Mapping[str, Table], figures: Mapping[str, str]) -> list[tu
     """Return the anchor and the name of each section of the page."""
     named = {
         "ranking": "Ranking",
+        "sizes": "Training size" if "sizes" in figures else "",
         "differences": "Differences",
         "curves": "Learning curves" if any(name.startswith("curves_") for name in figures) else "",
         "costs": "Cost" if "costs" in tables else "",
@@ -83,6 +88,7 @@ def sections(tables: Mapping[str, Table], figures: Mapping[str, str]) -> list[tu
         "classes": "Classes",
         "parts": "Length" if "length" in figures else "",
         "mistakes": "Mistakes",
+        "paper": "For a paper",
         "method": "Method",
     }
     return [(anchor, name) for anchor, name in named.items() if name]
@@ -131,7 +137,8 @@ def badge(pair: PairResult) -> str:
 
 
 def badged_verdict(pair: PairResult, metric: Metric) -> str:
-    return verdict(pair, metric).removeprefix("undecided: ")  # the badge already shows this word
+    text = verdict(pair, metric).removeprefix("undecided: ")  # the badge already shows this word
+    return text.replace(" %", "\u00a0%")
 
 
 def mistakes(comparison: Comparison, reading: ReadingList) -> str:

@@ -260,11 +260,14 @@ def curve_figure(plot: CurvePlot) -> "Canvas":
 
 def set_ranges(axes: "Axes", plot: CurvePlot | CostPlane) -> None:
     axes.set_xscale("log" if plot.x.log else "linear")  # must come first, because set_xscale resets the ticks
-    set_axis(axes.xaxis, plot.x, 5, compact if isinstance(plot, CostPlane) else "{:.4g}".format)
+    set_axis(axes.xaxis, plot.x, 5, compact)
     set_axis(axes.yaxis, plot.y, 5)
     # Padding, so that the marks at the first and last epoch are not clipped.
-    padding = 0.02 * (plot.x.high - plot.x.low) if isinstance(plot, CurvePlot) else 0
-    axes.set_xlim(plot.x.low - padding, plot.x.high + padding)
+    padding = 0.02 * (1 if plot.x.log else plot.x.high - plot.x.low) if isinstance(plot, CurvePlot) else 0
+    if plot.x.log:
+        axes.set_xlim(plot.x.low / (1 + padding), plot.x.high * (1 + padding))
+    else:
+        axes.set_xlim(plot.x.low - padding, plot.x.high + padding)
     axes.set_ylim(plot.y.low, plot.y.high)
     axes.grid(axis="y")
 

@@ -20,6 +20,7 @@ from imdbcls.comparison.views.label_placement import Box, points_along, spot_for
 from imdbcls.comparison.views.quantities import compact
 
 WIDE, NARROW = 960, 360
+MAX_LABELLED = 12  # marks; a cost plane with more labels only the marks on the Pareto front
 
 
 def drawings_of(figures: Mapping[str, Figure]) -> dict[str, str]:
@@ -53,7 +54,7 @@ def panel_axes(plot: CurvePlot | CostPlane, x: svg.Scale, y: svg.Scale) -> str:
         parts.append(svg.line(x.start, y(value), x.stop, y(value), "grid"))
         parts.append(svg.text(x.start - 6, y(value) + 4, f"{value:.4g}", "tick", "end"))
     for value in plot.x.ticks():
-        label = compact(value) if isinstance(plot, CostPlane) else f"{value:.4g}"
+        label = compact(value)
         parts.append(svg.line(x(value), y.start, x(value), y.start + 4, "rule"))
         parts.append(svg.text(x(value), y.start + 17, label, "tick", "middle"))
     parts.append(svg.line(x.start, y.start, x.stop, y.start, "rule"))
@@ -113,6 +114,7 @@ def css_class(row: Interval) -> str:
 
 
 def curve_drawing(plot: CurvePlot) -> str:
+    unit = plot.x.title.split(",")[0]
     x = scale(plot.x, 46, svg.WIDTH - 12)
     y = scale(plot.y, svg.HEIGHT - 44, 26)
     parts = [panel_axes(plot, x, y)]
@@ -129,7 +131,7 @@ def curve_drawing(plot: CurvePlot) -> str:
         if len(curve) > 1:
             parts.append(svg.path(middle, f"curve {svg.colour(i)}"))
         for place, point in zip(middle, curve, strict=True) if plot.has_marks(curve) else []:
-            parts.append(svg.marker(*place, i, f"{name}, epoch {point.epoch:g}: {point.mean:.4g}"))
+            parts.append(svg.marker(*place, i, f"{name}, {compact(point.epoch)} {unit}: {point.mean:.4g}"))
         for best in plot.best[i]:
             tip = svg.tooltip(f"{name}: best epoch of {best.num_seeds} of {plot.num_seeds[i]} seeds")
             ring = f'<circle class="best {svg.colour(i)}" cx="{x(best.epoch):g}" cy="{y(best.value):g}" r="8">'
@@ -137,7 +139,7 @@ def curve_drawing(plot: CurvePlot) -> str:
     ends = [
         f"{name} ends at {curve[-1].mean:.4g}" for name, curve in zip(plot.names, plot.curves, strict=True) if curve
     ]
-    label = f"Learning curves, {plot.y.title} over epochs. {'; '.join(ends)}."
+    label = f"Curves of {plot.y.title} over {plot.x.title}. {'; '.join(ends)}."
     return svg.figure(svg.WIDTH, svg.HEIGHT, label, parts)
 
 
@@ -150,19 +152,22 @@ def cost_drawing(plot: CostPlane) -> str:
     if len(front) > 1:
         parts.append(svg.path(front, "front"))
     taken = [(x(point.cost), y(point.value)) for point in plot.points] + points_along(front)
+    is_crowded = len(plot.points) > MAX_LABELLED
     for point in plot.points:
         centre = x(point.cost), y(point.value)
         for ends in seed_lines(point):
             (x1, y1), (x2, y2) = places = [(x(cost), y(value)) for cost, value in ends]
-            taken += [place for place in places if place != centre]
+            taken += [place for place in [*places, *points_along(places)] if place != centre]
             drawn = svg.line(x1, y1, x2, y2, "interval thin")
             parts.append(f'<g class="{svg.colour(point.group)}">{drawn}</g>')
     inside = Box(54, 24, svg.WIDTH - 2, svg.HEIGHT - 46)
     for point in plot.points:
         place, label = (x(point.cost), y(point.value)), short_name(point.name, 20)
         tip = f"{point.name}: {point.value:.4g}, {compact(point.cost)} (seeds: {seed_range(point)})"
-        spot, _ = spot_for_label(*place, 7.0 * len(label), inside, taken)
         parts.append(svg.marker(*place, point.group, tip))
+        if is_crowded and point.name not in plot.front:
+            continue
+        spot, _ = spot_for_label(*place, 7.0 * len(label), inside, taken)
         parts.append(svg.text(spot.x, spot.y, label, "label", spot.anchor))
     listed = "; ".join(f"{point.name}: {point.value:.4g} at {compact(point.cost)}" for point in plot.points)
     label = f"{plot.title}, {plot.x.title}. {listed}. On the Pareto front: {', '.join(plot.front)}."
