@@ -70,7 +70,7 @@ class FinishedRun:
         return self.predict_with_counts(texts)[0]
 
     def predict_with_counts(self, texts: Iterable[str]) -> "tuple[Predictions, TokenCounts]":
-        """Classify documents as `predict` does. Also return counts of all, truncated and unknown tokens."""
+        """Classify documents as `predict` does. Also return counts of their tokens."""
         import numpy as np
 
         from imdbcls.data.documents import Documents

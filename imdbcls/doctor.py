@@ -144,7 +144,7 @@ def encoders() -> str:
 
 
 def is_available(path: str | None) -> bool:
-    """Return whether a `backbone.path` is a local folder, an installed package, or in the hub's cache."""
+    """Return whether a `backbone.path` is a folder, in an installed package, or in the local hub cache."""
     from imdbcls.runtime.hub import cached
     from imdbcls.runtime.model_files import local_model
 
@@ -189,7 +189,10 @@ def hub_cache() -> str:
 
 
 def cache(folder: Path, setting: str) -> str:
-    """Return a cache's folder, its size and the free space on its disk. Add advice if the cache is not usable."""
+    """Return a cache's folder, its size and the free space on its disk.
+
+    Add advice if the folder is not writable or little space is free.
+    """
     size = sum(file.lstat().st_size for file in folder.rglob("*") if file.is_file() and not file.is_symlink())
     existing = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
     free = shutil.disk_usage(existing).free

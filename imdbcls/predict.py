@@ -89,7 +89,10 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def predict(arguments: argparse.Namespace, stdin: TextIO, stdout: TextIO) -> None:
-    """Classify all texts. Raise UserError if the folder has no finished run, or if a row cannot be read."""
+    """Classify the texts that the arguments select, and write the answers.
+
+    Raises UserError if options cannot be combined, if the run is not finished, or if a row cannot be read.
+    """
     require_options(arguments)
     from imdbcls.api import load_run
     from imdbcls.data.token_counts import losses, sum_of
@@ -126,7 +129,7 @@ def require_options(arguments: argparse.Namespace) -> None:
 
 
 def texts_of(arguments: argparse.Namespace, stdin: TextIO, config: "Config") -> Texts:
-    """Return the texts from the command line, `--file` or stdin. A file's default columns are in the run's config."""
+    """Return the texts from the command line, `--file` or stdin. A file's default columns are those of the run."""
     if arguments.file is None:
         return from_arguments(arguments.texts) if arguments.texts else from_stdin(stdin)
     options: dict[str, Any] = {name: getattr(arguments, name) for name in FILE_OPTIONS}
@@ -134,7 +137,10 @@ def texts_of(arguments: argparse.Namespace, stdin: TextIO, config: "Config") -> 
 
 
 def answer(chunk: Sequence[Item], run: "FinishedRun", write: Write) -> "list[TokenCounts]":
-    """Classify the texts of a chunk and write one answer per item. Return token counts, empty if no item has a text."""
+    """Classify the texts of a chunk, and write one answer per item.
+
+    Returns a list with the token counts of these texts. The list is empty if no item has a text.
+    """
     texts = [item.text for item in chunk if item.text is not None]
     found: Iterator[tuple[str, list[float]]] = iter(())
     counts: list[TokenCounts] = []
@@ -153,7 +159,7 @@ def null_labels_note(without_text: Sequence[int], unit: str) -> str:
     if not without_text:
         return ""
     rows = "1 has" if len(without_text) == 1 else f"{len(without_text):,} have"
-    return f"; {rows} no text and a null label (first: {unit} {without_text[0]:,})"
+    return f"; {rows} no text and got a null label (first: {unit} {without_text[0]:,})"
 
 
 if __name__ == "__main__":

@@ -39,7 +39,7 @@ def printable_line(text: str) -> str:
 def json_line(value: Any, ascii_only: bool = False) -> str:
     """Return `value` as JSON on one line, with control characters as JSON escapes.
 
-    Other characters are written as Unicode, or as JSON escapes with `ascii_only`.
+    With `ascii_only`, all non-ASCII characters become JSON escapes too.
     """
     return _UNSAFE_IN_LINE.sub(_json_escape, json.dumps(value, ensure_ascii=ascii_only))
 

@@ -46,7 +46,7 @@ VARIABLES = re.compile(r"(OMP|MKL|KMP|GOMP)_\w+|CUDA_VISIBLE_DEVICES|HF_HOME|IMD
 
 
 def foreign_targets(config: Any, path: str = "") -> Iterator[str]:
-    """Yield a sentence for each `_target_`, and each other Hydra key, that its section does not allow."""
+    """Yield a sentence for each `_target_` or other Hydra key with a forbidden value and each missing `_partial_`."""
     plugins = config.get("plugins", []) if isinstance(config, Mapping) and not path else []
     yield from _foreign_targets(config, path, tuple(plugins) if isinstance(plugins, list | tuple) else ())
 
@@ -60,7 +60,7 @@ def _foreign_targets(node: Any, path: str, plugins: tuple[str, ...]) -> Iterator
             if key == "_target_" and not is_allowed(path, value, plugins):
                 yield f"{place}={shown(value)} is refused: {refusal_of(value)}"
             if key in SPECIAL and not (SPECIAL[key](path, value) or is_of_plugin(node.get("_target_"), plugins)):
-                yield f"{place}={shown(value)} is refused: Hydra's {key} is not for this section."
+                yield f"{place}={shown(value)} is refused: this section does not allow this value of Hydra's {key}."
             yield from _foreign_targets(value, place, plugins)
     elif isinstance(node, list | tuple):
         for index, value in enumerate(node):
@@ -72,8 +72,8 @@ def refusal_of(target: Any) -> str:
     module, _, name = target.rpartition(".") if isinstance(target, str) else ("", "", "")
     if module.startswith("imdbcls.") and name not in own_definitions(module):
         return (
-            "this version of imdbcls has no such class or function. A run of an earlier version can be compared but "
-            "not loaded. Train it again."
+            "this version of imdbcls has no such class or function. If this is a run of an earlier version, it can be "
+            "compared but not loaded; train it again."
         )
     return (
         "a section may only use its own classes and functions in imdbcls or torch.optim, and packages that the command "
@@ -131,8 +131,8 @@ def wrong_plugins(config: Mapping[str, Any]) -> Iterator[str]:
     for plugin in plugins:
         if not isinstance(plugin, str) or not plugin.isidentifier() or plugin in libraries():
             yield (
-                f"plugins={shown(plugin)} is refused: list a package of your own, not a module of Python or a library "
-                "that imdbcls needs."
+                f"plugins={shown(plugin)} is refused: list a package of your own by its import name, such as "
+                "my_package, not a module of Python or a library that imdbcls needs."
             )
 
 

@@ -37,7 +37,7 @@ def allows(value: Any, hint: Any) -> bool:
 
 
 def is_valid_in_json(adapter: TypeAdapter[Any], value: Any) -> bool:
-    """Return whether a type allows a value after conversion to JSON, which also has no tuples or paths."""
+    """Return whether a type allows a value after conversion to JSON, which has neither tuples nor paths."""
     try:
         adapter.validate_json(json.dumps(value), strict=True)
     except (TypeError, ValueError):  # a pydantic ValidationError, or a value that JSON cannot express
@@ -61,7 +61,7 @@ def _adapter(hint: Any) -> TypeAdapter[Any]:
 
 
 def takes_text(hint: Any) -> bool:
-    """Return whether a type allows any string; values of such a type are never converted."""
+    """Return whether a type includes `str`, so that a string is not converted to a number, a flag or null."""
     return hint is Any or any(kind is str for kind, _ in alternatives(hint))
 
 
@@ -88,7 +88,10 @@ def describe(hint: Any) -> str:
 
 
 def alternatives(hint: Any, outer: Sequence[Any] = ()) -> list[tuple[Any, tuple[Any, ...]]]:
-    """Return each member of a union, or the type itself, with its constraints; null comes last."""
+    """Return each member of a union with its constraints; null is last.
+
+    For a type that is not a union, or that has a `doc`, return only the type itself with its constraints.
+    """
     if typing.get_origin(hint) is Annotated:
         inner, *markers = typing.get_args(hint)
         constraints = [*flat_constraints(markers), *outer]

@@ -93,7 +93,7 @@ def sentence_of(error: Exception) -> str:
 
 
 def first_values(assignments: Sequence[Assignment], *, groups_only: bool = False) -> list[Override]:
-    """Return an override with the first value of each assignment, or of each assignment of a group."""
+    """Return an override with the first value of each assignment; with `groups_only`, only for groups."""
     return [
         assignment.alternatives[0]
         for assignment in assignments
@@ -153,7 +153,7 @@ def is_choice(override: Override, checker: OverrideChecker) -> bool:
     if override.is_delete() or value is None:
         required = checker.load([]).hydra.runtime.choices[group] is not None
         if required:
-            checker.report(f"{override.input_line}: every run needs a {group}. Choose one of {', '.join(options)}.")
+            checker.report(f"{override.input_line}: every run needs a choice for {group}: {', '.join(options)}.")
         elif value is None and not override.is_delete():
             checker.report(f"{override.input_line}: leave out {group}, or choose one of {', '.join(options)}.")
         return override.is_delete() and not required

@@ -82,7 +82,7 @@ def wrong_options(asked: argparse.Namespace, unknown: Sequence[str]) -> list[str
     if len(modes) > 1:
         only_one = "use only one of them."
         if "--multirun" in modes and "--run" not in modes:
-            only_one = "they show one run. Leave out --multirun, and set each key to one value."
+            only_one = "--cfg and --info show one run. Leave out --multirun, and set each key to one value."
         mistakes.append(f"{' and '.join(modes)} cannot be combined: {only_one}")
     if asked.resolve and not asked.cfg:
         mistakes.append("--resolve needs --cfg job.")
@@ -116,7 +116,7 @@ def without_plus(text: str) -> str:
 
 
 def compose_by(loader: Loader) -> None:
-    """Make Hydra use `loader`, which has already read the YAML files and knows what the command line names."""
+    """Make Hydra compose with `loader`, which has already read the YAML files and parsed the command line."""
 
     def make_loader(config_search_path: ConfigSearchPath) -> Loader:
         same = str(config_search_path) == str(loader.get_search_path())

@@ -62,7 +62,7 @@ class Loader(ConfigLoaderImpl):
         from_shell: bool = True,
         validate_sweep_overrides: bool = True,
     ) -> DictConfig:
-        """Compose a config when Hydra calls this loader; print a UserError and exit."""
+        """Compose a config when Hydra calls this loader; if that raises UserError, print the error and exit."""
         with user_errors():
             return self.compose(overrides, run_mode, from_shell, validate_sweep_overrides)
 
@@ -73,7 +73,7 @@ class Loader(ConfigLoaderImpl):
         from_shell: bool = True,
         validate_sweep_overrides: bool = True,
     ) -> DictConfig:
-        """Return the config for some overrides; raise UserError for a forbidden setting, and Hydra's own errors."""
+        """Return the config for some overrides; raise UserError for a forbidden setting, or one of Hydra's errors."""
         parsed, repository = self._parse_overrides_and_create_caching_repo(CONFIG, list(overrides))
         plain = [each for each in parsed if is_plain(each, repository)]
         if run_mode is RunMode.RUN:
@@ -202,7 +202,7 @@ class Snapshot(CachingConfigRepository):
         return copy.deepcopy(self._files[config_path])
 
     def _require_not_hidden(self, config_path: str, source: ConfigSource, file: Path) -> None:
-        """Raise UserError for a user's file with the name of a shipped file, because Hydra would silently ignore it."""
+        """Raise UserError for a user's file that has the name of a shipped file: Hydra would silently ignore it."""
         first = next(each for each in self.get_sources() if each.is_config(config_path))
         if first is not source and not outside([first]) and content(first, config_path) != content(source, config_path):
             raise UserError(f"{file} has no effect: imdbcls has its own {config_path}.yaml. Rename your file.")

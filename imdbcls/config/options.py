@@ -14,7 +14,7 @@ from pathlib import Path
 import yaml
 
 CONF = "imdbcls.conf"
-MAX_WIDTH = 120  # columns of the help text
+MAX_WIDTH = 120  # characters per line of the help text
 SKIPPED = ("defaults", "hydra")  # sections of config.yaml that configure Hydra, not a run
 
 HEADER = """\
@@ -70,7 +70,7 @@ def choices_in(folder: Traversable) -> Iterator[tuple[str, str]]:
 
 
 def first_comment(text: str) -> str:
-    """Return the first comment line of a YAML file, except Hydra's `@package` line; empty if a key comes first."""
+    """Return the first comment line of a YAML file, except Hydra's `@package` line; empty if another line is first."""
     for line in text.splitlines():
         if not line.startswith("#"):
             return ""

@@ -183,7 +183,7 @@ def is_argument(key: str) -> bool:
 def matches_type(override: Override, default: Any, values: Mapping[str, Any], checker: OverrideChecker) -> bool:
     """Return whether a value has the type of its key's default, and report a mistake if not.
 
-    Return True for a key with a declared type, because `check` validates it.
+    Return True for a key whose default is null, and for a key with a declared type, which `check` validates.
     """
     key, value = override.key_or_group, override.value()
     if isinstance(default, Mapping | DictConfig):

@@ -70,7 +70,7 @@ def require_length(max_length: Any, backbone: str, limit: int | None) -> None:
     if limit is not None and isinstance(max_length, int) and max_length > limit:
         raise UserError(
             f"max_length={max_length} is more than the {limit} tokens that backbone={backbone} accepts. Reduce "
-            "max_length. With data.truncation=windows, longer documents are still read completely."
+            "max_length. With data.truncation=windows, longer documents are read in several windows."
         )
 
 

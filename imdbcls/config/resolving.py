@@ -12,7 +12,7 @@ from imdbcls.config.allowed_values import allows, takes_text
 from imdbcls.config.types_of_keys import type_of_key
 from imdbcls.errors import UserError
 
-# Sections whose arguments are not strings if their type is unknown.
+# Sections in which an argument of unknown type is assumed not to be a string.
 SECTIONS_OF_NUMBERS = ("head", "loss", "optimizer", "schedule")
 
 
@@ -99,7 +99,7 @@ def is_variable(value: Any) -> bool:
 
 
 def wants_number(path: tuple[Any, ...], values: Mapping[str, Any]) -> bool:
-    """Return whether the value of a key is not a string, by its type, or by its section if the type is unknown."""
+    """Return whether a key does not allow strings. Its type decides; if the type is unknown, its section does."""
     hint = type_of_key(".".join(map(str, path)), values)
     return path[0] in SECTIONS_OF_NUMBERS if hint is None else not takes_text(hint)
 

@@ -41,7 +41,7 @@ class Named:
 
 
 def named_by(overrides: Sequence[Override]) -> Named:
-    """Return what the overrides of a command line name."""
+    """Return the Hydra settings, packages, W&B entities and interpolations in the overrides of a command line."""
     plugins: set[str] = set()
     entities: set[str] = set()
     interpolations: set[str] = set()
@@ -90,7 +90,7 @@ def unnamed_settings(overrides: Iterable[Override], named: Named) -> Iterator[st
 def wrong_settings_of_files(
     cfg: DictConfig, overrides: Sequence[Override], named: Named, trusted_hydra: Mapping[str, Any]
 ) -> list[str]:
-    """Return a sentence for each setting in a composed config that an untrusted YAML file may not make.
+    """Return a sentence for each forbidden setting that untrusted YAML files add to a composed config.
 
     `overrides` are the overrides that the config was composed with. `trusted_hydra` is Hydra's section composed without
     the added YAML files.
@@ -171,7 +171,7 @@ def different_values(found: Any, trusted: Any, path: str = "hydra") -> Iterator[
 
 
 def foreign_interpolations(node: Any, named: Named, path: str = "") -> Iterator[str]:
-    """Yield a sentence for each interpolation in a YAML file that calls a resolver.
+    """Yield a sentence for each interpolation from a YAML file that calls a resolver other than `now` or `hydra`.
 
     The resolver `oc.env`, for example, reads environment variables.
     """

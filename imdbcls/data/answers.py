@@ -18,7 +18,7 @@ PROBABILITY = "probability_"  # prefix of the probability columns in CSV
 
 @dataclass(frozen=True)
 class Item:
-    """A row of the input: its number, its text (None if empty), and the values to copy into its answer."""
+    """A document to classify: its number, its text (None if empty), and the values to copy into its answer."""
 
     number: int
     text: str | None
@@ -31,8 +31,9 @@ Write = Callable[[Item, str | None, list[float] | None], None]  # an item, its l
 def output_names(columns: Iterable[tuple[str, str]]) -> dict[str, str]:
     """Map each copied column of the input file to its name in the answers.
 
-    `columns` are pairs (setting, column name). The column of `id_column` becomes `id`. Any other column keeps its name,
-    with the prefix `input_` if it could be confused with a field of the answers.
+    `columns` are pairs (setting, column name). The column with the setting `id_column` becomes `id`. Any other column
+    keeps its name, unless the name is already used in the answers or begins with `probability_`: such a name gets the
+    prefix `input_`.
     """
     names: dict[str, str] = {}
     for setting, column in columns:
@@ -56,7 +57,7 @@ def plain(value: object) -> object:
 
 def write_jsonl(file: TextIO, label_names: Sequence[str], copied: Sequence[str]) -> Write:
     """Return a function that writes one answer as a line of JSON."""
-    ascii_only = not takes_unicode(file)  # if true, write other characters than ASCII as JSON escapes
+    ascii_only = not takes_unicode(file)  # if true, write non-ASCII characters as JSON escapes
 
     def write(item: Item, label: str | None, probabilities: list[float] | None) -> None:
         by_class = None if probabilities is None else dict(zip(label_names, probabilities, strict=True))
@@ -101,7 +102,7 @@ def require_output(output: Path, file: Path | None) -> None:
 
 @contextlib.contextmanager
 def opened(output: Path | None, stdout: TextIO) -> Iterator[TextIO]:
-    """Yield the open output file, or stdout if `output` is None; raise UserError if the file cannot be written."""
+    """Yield the open output file, or stdout if `output` is None; raise UserError if the file cannot be opened."""
     if output is None:
         yield stdout
         return

@@ -65,7 +65,7 @@ class Batch:
         }
 
     def to(self, device: torch.device) -> "Batch":
-        """Copy this batch from the CPU to a device; copies to CUDA use pinned memory and do not block."""
+        """Return a copy on a device, or the batch itself for the CPU. A copy to CUDA does not block (pinned memory)."""
         if device.type == "cpu":
             return self
 
@@ -84,9 +84,10 @@ class Batch:
         )
 
     def split(self, num_rows: int) -> "list[Batch]":
-        """Split the batch into micro-batches of at most `num_rows` rows, each trimmed to its longest row.
+        """Split the batch into micro-batches of at most `num_rows` rows; a batch that is small enough stays unchanged.
 
-        All windows of a document stay in one micro-batch, even if the document has more than `num_rows` windows.
+        The width of each micro-batch is the length of its longest row, rounded up. All windows of a document stay in
+        one micro-batch, even if the document has more than `num_rows` windows.
         """
         if len(self.mask_BT) <= num_rows:
             return [self]
@@ -189,7 +190,10 @@ def _keep_tail(ids: NDArray[np.integer], budget: int) -> NDArray[np.integer]:
 
 
 def _keep_head_tail(ids: NDArray[np.integer], budget: int) -> NDArray[np.integer]:
-    """Keep a quarter from the start and the rest from the end (Sun et al. 2019, section 5.3.1: 128 + 382 of 510)."""
+    """Keep `budget` tokens, a quarter of them from the start and the others from the end.
+
+    The proportion is that of Sun et al. (2019, section 5.3.1): 128 + 382 of 510 tokens.
+    """
     head = max(round(budget * 128 / 510), 1)
     tail = budget - head
     return np.concatenate([ids[:head], ids[len(ids) - tail :]])

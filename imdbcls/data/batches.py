@@ -19,14 +19,14 @@ BATCHES_PER_BLOCK = 64
 
 
 class TrainBatches:
-    """The batches of every training epoch, grouped by length, in an order that depends only on the order seed.
+    """The batches of every training epoch, in an order drawn with the order seed, and by default grouped by length.
 
     Each epoch shuffles the documents and divides them into blocks of `BATCHES_PER_BLOCK` batches (at least two blocks).
     It sorts the documents of each block by length, divides the block into batches, and then shuffles the batches of all
-    blocks. So a document shares a batch with documents of similar length. These are drawn again in each epoch, from
-    about the 1/64 of the corpus with the nearest lengths. On IMDB at 512 tokens, 2 % of the document pairs that share a
-    batch also share one in the next epoch (13 % with 4,000 documents, 28 % with 1,000). Without grouping, these shares
-    are 0.06, 0.4 and 1.5 %.
+    blocks. So a document shares a batch with documents of similar length. Each epoch draws these again from the
+    documents with the nearest lengths, about 1/64 of the corpus. On IMDB at 512 tokens, 2 % of the document pairs that
+    share a batch also share one in the next epoch (13 % with 4,000 documents, 28 % with 1,000). Without grouping, these
+    shares are 0.06, 0.4 and 1.5 %.
 
     If the number of documents is not a multiple of `batch_size`, a random choice of documents forms one smaller batch.
     Without `group_by_length`, blocks are not sorted, and a batch has documents of any length.
@@ -154,9 +154,9 @@ class EvalBatches:
         self._collator.features = features
 
     def single_documents(self, num_documents: int) -> Iterator[Batch]:
-        """Yield batches of one document each, without cached features.
+        """Yield `num_documents` batches of one document each, without cached features; fewer if the split is smaller.
 
-        At most `num_documents` documents are chosen at even steps in the order from the longest to the shortest.
+        The documents are evenly spaced in the order from the longest to the shortest.
         """
         order = np.concatenate(self._plan)
         for index in np.linspace(0, len(order) - 1, min(num_documents, len(order))).astype(int):

@@ -33,9 +33,9 @@ DOCUMENTS_LOST = (  # rows of the card, and their keys in TokenCounts
 class SplitCard:
     """Statistics of one split.
 
-    `lengths` has shape (documents,): the tokens of each document before truncation, including special tokens.
-    `num_windows` has the same shape: the number of windows that cover each document completely. It is None if long
-    documents are truncated instead.
+    `lengths` is the number of tokens in each document before truncation, including special tokens; shape
+    (num_documents,). `num_windows` is the number of windows that cover each document completely, with the same shape;
+    None if long documents are truncated instead.
     """
 
     class_counts: tuple[int, ...]
@@ -72,7 +72,7 @@ class DataCard:
 def card_of(
     corpus: Corpus, tokens: Mapping[str, Tokens], tokenizer: Any, pipeline: Pipeline, name: str, backbone: str
 ) -> DataCard:
-    """Return the card of a corpus.
+    """Return the data card of a corpus.
 
     `tokens` has the tokens of each split. `tokenizer` is the transformers tokenizer that made them. `name` and
     `backbone` are the names of the data and of the encoder in the card's title.
@@ -202,7 +202,7 @@ def share(part: int, total: int) -> str:
 
 
 def truncation_note(card: DataCard) -> str:
-    """Return one sentence on how documents over `max_length` tokens are read."""
+    """Return a note on how documents of more than `max_length` tokens are read."""
     if not isinstance(card.truncation, Windows):
         return f"Longer documents are truncated to {card.max_length} tokens (data.truncation={card.truncation})."
     return (
@@ -212,7 +212,11 @@ def truncation_note(card: DataCard) -> str:
 
 
 def histogram(lengths: NDArray[np.int64], max_length: int, fate: str) -> list[str]:
-    """Return one line with a bar per bin. Bins over `max_length` are marked with `fate`, such as "truncated"."""
+    """Return one line with a bar per bin.
+
+    A bin of documents over `max_length` is marked with `fate`, such as "truncated". A bin that also contains shorter
+    documents is marked "partly truncated".
+    """
     bins = bins_of(lengths)
     most = max(count for _, count, _ in bins)
     column = max(len(bounds) for bounds, _, _ in bins)
@@ -226,7 +230,7 @@ def histogram(lengths: NDArray[np.int64], max_length: int, fate: str) -> list[st
 
 
 def bins_of(lengths: NDArray[np.int64]) -> list[tuple[str, int, tuple[int, int | None]]]:
-    """Return bins of equal width up to the 99th percentile, and an open last bin.
+    """Divide lengths into bins of equal width up to their 99th percentile, and an open last bin.
 
     Each bin is a tuple (bounds as a string, number of documents, bounds in tokens). The upper bound of the last bin is
     None.

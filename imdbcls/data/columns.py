@@ -63,7 +63,10 @@ def request_of(
     delimiter: Delimiter = "auto",
     quoting: Quoting = "auto",
 ) -> Request:
-    """Return the request for the columns of a data set; raise UserError if two settings name the same column."""
+    """Return the request for the columns of a data set.
+
+    Raise UserError if two settings name the same column; only `group_column` may be the same as `id_column`.
+    """
     names = {"text_column": text_column, "label_column": label_column, "id_column": id_column}
     if group_column != id_column:
         names["group_column"] = group_column

@@ -29,9 +29,12 @@ def delimited_rows(
     def rows() -> Iterator[tuple[int, Mapping[str, str]]]:
         for line, fields in numbered:
             if len(fields) != len(names):
+                advice = "a field that contains it must be quoted"
+                if not layout.quoted:
+                    advice = "quotation marks are read as ordinary characters, so no field can contain it"
                 raise UserError(
                     f"{path}, line {line:,}: expected {len(names)} fields as in the header, found {len(fields)}. "
-                    f"The delimiter is {layout.delimiter!r}; a field that contains it must be quoted."
+                    f"The delimiter is {layout.delimiter!r}; {advice}."
                 )
             if layout.suspect is not None and layout.suspect[0] == line:
                 raise UserError(_merged_rows(path, layout.suspect, request))

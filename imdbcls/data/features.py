@@ -126,7 +126,7 @@ class BlockChecksums:
 
     def __init__(self) -> None:
         self.of_blocks: list[int] = []
-        self._filled = BLOCK  # bytes in the last block
+        self._filled = BLOCK  # bytes in the last block; if it is full, `update` begins a new block
 
     def update(self, raw: memoryview) -> None:
         while len(raw):
@@ -183,5 +183,5 @@ def load_features(entry: Path) -> Features | None:
     except (OSError, ValueError, KeyError, TypeError) as error:
         remove_damaged(entry, "feature cache", error)
         return None
-    # Return plain arrays: slicing a memmap runs Python code, a fifth of the time needed to collate a batch.
+    # Return plain arrays: slicing a memmap runs Python code, which would take a fifth of the time to collate a batch.
     return Features(vectors.view(np.ndarray), index[0], index[1], dtype)

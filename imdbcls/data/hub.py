@@ -27,11 +27,11 @@ def read_hub(
     labels: dict[str, str] | None = None,
     skip_empty: bool | None = None,
 ) -> Source:
-    """Read a data set from the hub with `datasets`, or from its cache if the hub cannot be reached.
+    """Read a data set from a folder or the hub, or from the local cache if the hub cannot be reached.
 
     `config` is the name of a configuration of the data set; None is its default. `labels` maps the labels in the data
-    to class names; None uses the names that the data set declares. `HF_HOME`, `HF_ENDPOINT`, `HF_TOKEN` and
-    `HF_HUB_OFFLINE` are respected.
+    to class names; None uses the names that the data set declares, or else the labels themselves. `HF_HOME`,
+    `HF_ENDPOINT`, `HF_TOKEN` and `HF_HUB_OFFLINE` are respected.
 
     Raise UserError if the hub cannot be reached within `imdbcls.runtime.hub.HUB_TIMEOUT` seconds and the cache lacks
     the data set, and for an unknown data set, configuration, split or column.
@@ -81,8 +81,8 @@ def _explain(path: str, error: Exception) -> str:
         )
     if isinstance(error, ConnectionError):
         return (
-            f"data.path={path} is not a folder, the cache does not contain it, and the hub cannot be reached. Set "
-            "data.path to a local copy, set HF_HOME to a cache that contains the data set, or use data=sample, which "
-            "needs no network."
+            f"data.path={path} is not a folder, the cache does not contain it, and the hub cannot be reached (or "
+            "HF_HUB_OFFLINE is set). Set data.path to a local copy, set HF_HOME to a cache that contains the data set, "
+            "or use data=sample, which needs no network."
         )
     return f"data.path={path}: the data set could not be loaded: {' '.join(str(error).split())[:300]}"

@@ -36,7 +36,8 @@ def read_imdb(path: Annotated[str, doc("the path of a file or folder, or a hub i
     columns `id` and `movie` instead. Otherwise, ids are row numbers (`train/000017`), and there are no clusters. The
     archive is read as a stream, without extracting it.
 
-    Raise UserError for any other path, for missing or damaged files, and for a hub that cannot be reached.
+    Raise UserError for any other path, for missing or damaged files, and for a data set that neither the hub nor the
+    local cache provides.
     """
     place = local_imdb(path)
     if place is None:
@@ -146,7 +147,7 @@ def _read_archive(path: Path) -> Iterator[tuple[str, bytes]]:
 
 
 def _from_reviews(files: Iterator[tuple[str, bytes]], name: str) -> Source:
-    """Build the source from pairs (path in the archive, content), in any order."""
+    """Build the source from the files of `aclImdb/`, as pairs (path, content) in any order; `name` is for messages."""
     reviews: dict[str, list[tuple[str, str, int, str]]] = {"train": [], "test": []}
     titles: dict[tuple[str, str], list[str]] = {}
     for file, raw in files:

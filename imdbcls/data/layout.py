@@ -47,7 +47,7 @@ class Layout:
         )
 
     def notes(self, path: Path, request: Request) -> Iterator[str]:
-        """Yield a message for each detected property that can change the content of a cell."""
+        """Yield a message for each unusual property that can change the content of a cell."""
         usual = "\t" if path.suffix.lower() == ".tsv" else ","
         if self.delimiter != usual:
             name = next(name for name, character in DELIMITERS.items() if character == self.delimiter)
@@ -64,9 +64,11 @@ class Layout:
 def layout_of(path: Path, request: Request, *, only_header: bool = False) -> Layout:
     """Detect the parts of a file's layout that `request` does not specify.
 
-    The delimiter is the one with which the header has the requested columns. Quotation marks in a tab-separated file
-    are read as ordinary characters if they evidently do not enclose fields. With `only_header`, the function reads only
-    the first lines and does not detect quoting. It raises no error for a broken row; `delimited_rows` does.
+    The delimiter is the one that Excel's `sep=;` line declares, or else the one with which the header has the requested
+    columns, or at least several columns; in doubt, it is the usual one for the file's extension. Quotation marks in a
+    tab-separated file are read as ordinary characters if they evidently do not enclose fields. With `only_header`, the
+    function reads only the first lines and does not detect quoting. It raises no error for a broken row;
+    `delimited_rows` does.
     """
     try:
         layout = Layout(_find_delimiter(path, request), quoted=request.quoting != "none")
@@ -201,7 +203,8 @@ class Survey:
             return self.raw_failed_at > self.failed_at
         if self.raw_failed_at < float("inf"):
             return False
-        # The file can be read either way. If all lines of the long rows have the right number of tabs, they are rows.
+        # The file can be read either way. If some rows span several lines, and each of these lines has the right number
+        # of tabs, then each line is a row.
         if self.num_long:
             return not self.needs_quotes
         if self.header_quoted or self.needs_quotes or not any(self.quoted):

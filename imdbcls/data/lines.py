@@ -59,7 +59,7 @@ def physical_lines(path: Path, *, tolerant: bool = False) -> Iterator[str]:
 
 
 def after_separator_line(lines: Iterator[str]) -> tuple[int, Iterator[str]]:
-    """Drop Excel's `sep=;` line, if there is one; return the number of dropped lines and the other lines."""
+    """Drop Excel's `sep=;` line, if there is one; return the number of dropped lines and the remaining lines."""
     first = next(lines, None)
     if first is None:
         return 0, iter(())

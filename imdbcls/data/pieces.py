@@ -5,14 +5,14 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-PIECE = 2**17  # minimum characters in a piece
+PIECE = 2**17  # minimum characters in a piece, except the last piece of a document
 # Maximum characters in one call of the tokenizer, except for a single longer piece. The tokenizer needs about 25 bytes
 # of memory per character.
 BATCH = 2**21
 MAX_PIECES = 1000  # pieces in one call; enough for all cores
 
-# A single space between two ASCII letters or digits. None of the normalizers that `can_split` accepts looks across it,
-# and all pre-tokenizers that it accepts begin a word there, whatever precedes the space.
+# A single space between two ASCII letters or digits. No normalizer that `can_split` accepts looks across such a space,
+# and every pre-tokenizer that `can_split` accepts begins a word there, whatever precedes the space.
 _SPLIT_POINT = re.compile(r"(?<=[0-9A-Za-z]) (?=[0-9A-Za-z])")
 _NORMALIZERS = {"BertNormalizer", "Lowercase", "NFC", "NFD", "NFKC", "NFKD", "StripAccents"}
 # Patterns of `Replace` normalizers that match several spaces or other white space, but not a single space.
@@ -66,7 +66,10 @@ def _spans_a_split(added_token: dict[str, Any]) -> bool:
 
 
 def pieces_of(text: str, can_split: bool) -> Iterator[str]:
-    """Yield the pieces of a document, of about `PIECE` characters; without `can_split`, a single piece."""
+    """Yield the pieces of a document; without `can_split`, a single piece.
+
+    Each piece except the last ends at the first split point after `PIECE` characters.
+    """
     start = 0
     while can_split and len(text) - start > PIECE:
         match = _SPLIT_POINT.search(text, start + PIECE)

@@ -40,10 +40,10 @@ def make_source(
 
     The classes are the labels that occur in train. `labels` maps each label in the data to the name of its class, in
     class order; with None, the labels are the class names. `skip_empty` skips rows whose text or label is missing, and
-    adds a note. None means the same as False, for readers without this setting.
+    adds a note. None is for readers without this setting: no rows are skipped, and errors do not suggest the setting.
 
     Raise UserError for a table without rows, a missing column, a row whose text, label or cluster is missing, a label
-    that does not occur in train, a repeated id, and for training data with a single class.
+    that does not occur in train, a repeated id, and for training labels that are all equal, too many or fractions.
     """
     request = request_of(text_column, label_column, id_column, group_column)
     for split, table in tables.items():
@@ -95,7 +95,7 @@ def _skip_empty(table: Table, text_column: str, label_column: str) -> Table:
     if not skipped:
         return table
     if len(skipped) == len(texts):
-        raise UserError(f"{table.name} has no row with both text and label.")
+        raise UserError(f"{table.name} has no row with both a text and a label.")
     counts = [(len(without_text), f"no text in {text_column!r}"), (len(without_label), f"no label in {label_column!r}")]
     reasons = ", ".join(f"{count:,} with {reason}" for count, reason in counts if count)
     note = f"{table.name}: {len(skipped):,} of {len(texts):,} rows are skipped: {reasons} (data.skip_empty=true)."
@@ -182,7 +182,7 @@ def _to_documents(
         unlabelled = "; -1 usually marks documents without a label, so remove their rows" if "-1" in keys else ""
         raise UserError(
             f"{table.name}, {table.where(unseen[0])}{_more(unseen)}: label {keys[unseen[0]]!r} is not one of the "
-            f"labels in the training data: {_shorten(names)}{unlabelled}."
+            f"training classes: {_shorten(names)}{unlabelled}."
         )
     labels = np.array([class_of[key] for key in keys], dtype=np.int64)
 

@@ -35,15 +35,16 @@ def make_corpus(
     """Make the three splits of a run.
 
     A missing test split is carved out of train (`test_fraction`), and then a missing validation split is carved out of
-    the rest (`validation_fraction`). Carved splits are stratified by class. Documents of one cluster stay in the same
-    split, and so do duplicates (documents whose texts differ only in white space). A carved split depends only on the
-    documents and `split_seed`, not on the order of rows or on the limits.
+    the rest (`validation_fraction`). Carved splits are stratified by class. Carving never separates documents of one
+    cluster, or duplicates (documents whose texts differ only in white space). A carved split depends only on the
+    documents, the fractions and `split_seed`, not on the order of rows or on the limits.
 
     A limit of n keeps n documents, stratified by class and drawn with `split_seed`. The documents that a smaller limit
     keeps are a subset of the documents that a larger limit keeps. The documents of a split are in the order of their
     ids.
 
-    Raise UserError if a split would be empty or have a single class.
+    Raise UserError for a fraction or limit that is out of range, and if a split would be empty or have a single class,
+    or if train would lack one of the classes.
     """
     notes: list[str] = list(source.notes)
     parts = {"train": _Part.of(source.train)}
@@ -141,8 +142,13 @@ def _carve(part: _Part, name: str, fraction: float, split_seed: int, num_classes
         found = "1 cluster" if len(units) == 1 else f"only {len(units):,} clusters"
         reason = f"the {len(part):,} documents are too few"
         if len(units) < len(part):
-            reason = f"the {len(part):,} documents form {found}, which cannot be split (data.group_column, equal texts)"
-        raise UserError(f"{key}={fraction} {problem}: {reason}. Use more data, another fraction or a data.{name} file.")
+            reason = (
+                f"the {len(part):,} documents form {found}, because documents with equal texts or the same value in "
+                "data.group_column stay together"
+            )
+        raise UserError(
+            f"{key}={fraction} {problem}: {reason}. Use more data, another fraction or a separate {name} split."
+        )
     inside = np.zeros(len(part), dtype=bool)
     for unit in taken:
         inside[units[unit]] = True
@@ -175,7 +181,7 @@ def _units(part: _Part) -> dict[str, list[int]]:
 
 
 def _limit(part: _Part, name: str, limit: int | None, split_seed: int, notes: list[str]) -> Documents:
-    """Return `limit` documents of a split, or all if `limit` is None, in the order of their ids."""
+    """Return `limit` documents of a split, in the order of their ids; all if `limit` is None or too large."""
     chosen = np.arange(len(part))
     if limit is not None:
         if limit < 1:

@@ -99,7 +99,7 @@ def read_table(path: str | Path, key: str, request: Request) -> Table:
 
 
 def require_columns(path: Path, request: Request) -> None:
-    """Raise UserError if a file lacks requested columns, and list all of them. Read only the beginning of the file.
+    """Raise UserError with all requested columns that a file lacks. Read only the beginning of the file.
 
     The columns of JSON Lines are all keys in the first `SAMPLE_ROWS` rows.
     """
@@ -241,7 +241,7 @@ def _parquet_batches(
 
 
 def require_small_pages(path: Path, file: Any, names: Sequence[str]) -> None:
-    """Raise UserError for a page that expands to more than `MAX_PAGE_BYTES`.
+    """Raise UserError if a page of a Parquet file expands to more than `MAX_PAGE_BYTES`.
 
     A page is always expanded completely in memory, even to read a single row. A file whose pages cannot be parsed here
     is left to pyarrow, because the user's own file may come from any writer.

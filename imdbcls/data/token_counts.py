@@ -66,7 +66,7 @@ def count_tokens(tokens: Tokens, tokenizer: Any, max_length: int, truncation: st
 
 
 def unknown_tokens(tokens: Tokens, unknown_id: int | None) -> NDArray[np.int64]:
-    """Return the number of unknown tokens in each document; zero for a byte-level tokenizer, which encodes any text."""
+    """Return the number of unknown tokens in each document; zero if `unknown_id` is None (a byte-level tokenizer)."""
     counts = np.zeros(len(tokens), dtype=np.int64)
     if unknown_id is None:
         return counts
@@ -78,7 +78,10 @@ def unknown_tokens(tokens: Tokens, unknown_id: int | None) -> NDArray[np.int64]:
 
 
 def losses(counts: TokenCounts, max_length: int, *, what: str = "documents") -> Iterator[str]:
-    """Yield a warning for each large share of lost tokens; `what` is the word for the documents in the warnings."""
+    """Yield warnings: documents without tokens, many unknown tokens, and many tokens that the encoder does not read.
+
+    `what` is the word for the documents in the warnings.
+    """
     total = f"of {counts.documents:,} {what}"
     if counts.no_tokens:
         yield (
@@ -96,8 +99,9 @@ def losses(counts: TokenCounts, max_length: int, *, what: str = "documents") -> 
     cut = counts.cut_tokens / max(counts.tokens, 1)
     if counts.truncated > TRUNCATED_DOCUMENTS * counts.documents or cut > CUT_TOKENS:
         yield (
-            f"{counts.truncated / counts.documents:.0%} of the {what} are longer than max_length={max_length} tokens; "
-            f"{cut:.0%} of all tokens are not read. Use a larger max_length or data.truncation=windows to read more."
+            f"{counts.truncated / counts.documents:.0%} of the {what} are not read completely with "
+            f"max_length={max_length}; {cut:.0%} of all tokens are not read. To read more, use a larger "
+            "max_length, data.truncation=windows or, with windows, a larger data.max_windows."
         )
 
 

@@ -50,7 +50,7 @@ def panics_raised() -> Iterator[None]:
         yield
     except BaseException as error:
         if is_panic(error):
-            raise TokenizerError(f"The tokenizer fails on a document: {shown(str(error))}") from error
+            raise TokenizerError(f"The tokenizer crashes: {shown(str(error))}") from error
         raise
 
 

@@ -68,8 +68,8 @@ def tokenize(documents: Documents, tokenizer: Any, *, cache_dir: str | Path | No
     renamed, so two processes may build it at the same time, and a killed process leaves no incomplete entry. Checksums
     reveal a damaged entry, which is logged and built again.
 
-    Raise UserError for a tokenizer without a fast backend or without a padding token, and for a cache that is not
-    writable.
+    Raise UserError for a tokenizer without a fast backend, without a padding token or with unusable special tokens, and
+    for a cache that is not writable.
     """
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None:
@@ -227,8 +227,8 @@ def _load(entry: Path) -> tuple[NDArray[Any], NDArray[np.int64]] | None:
 def _all_cores() -> Iterator[None]:
     """Let the tokenizer use all cores within the context, and one thread in processes that are forked later.
 
-    The tokenizer's threads do not survive a fork. In a forked process, the library prints a warning if
-    TOKENIZERS_PARALLELISM is not set, and hangs if it is `true`. If the user has set the variable, it is not changed.
+    The tokenizer's threads do not survive a fork. In a forked process, the `tokenizers` library prints a warning
+    if TOKENIZERS_PARALLELISM is not set, and hangs if it is `true`. A value that the user has set is not changed.
     """
     global _pool_pid
     if _users_parallelism is not None:

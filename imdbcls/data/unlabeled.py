@@ -55,8 +55,8 @@ def request_for(
 ) -> Request:
     """Return the request for the columns to read from a file.
 
-    `data` has the arguments of the run's data source. By default, the text and id columns are those of the run; the id
-    column is left out if the file lacks it. `keep` is a comma-separated list of columns to copy into the answers.
+    `data` has the arguments of the run's data source. By default, the text and id columns are those of the run, but the
+    id column is left out if the file lacks it. `keep` is a comma-separated list of columns to copy into the answers.
     """
     columns = [("text_column", text_column or name_in(data, "text_column") or "text")]
     columns += [("keep", name.strip()) for name in (keep or "").split(",") if name.strip()]
@@ -84,8 +84,8 @@ def has_column(path: Path, name: str, request: Request) -> bool:
         require_columns(path, replace(request, columns=(("id_column", name),)))
     except UserError:
         logger.info(
-            f"{path} does not have one column {name!r}, the id column of the run's data, so the answers have only row "
-            "numbers."
+            f"{path} does not have exactly one column {name!r}, the id column of the run's data, so the answers "
+            "have only row numbers."
         )
         return False
     return True
@@ -136,7 +136,7 @@ def lines_of(stdin: TextIO) -> Iterator[tuple[int, str]]:
 
 
 def not_empty(numbered: Iterable[tuple[int, str]], place: str) -> Iterator[tuple[int, str]]:
-    """Yield pairs (number, text); raise UserError for an empty text. `place` and the number are its position."""
+    """Yield pairs (number, text); raise UserError for an empty text, at a position such as `{place} 3`."""
     for number, text in numbered:
         if not text.strip():
             raise UserError(f"{place} {number:,} is empty, so it cannot be classified.")

@@ -81,8 +81,8 @@ def content_hash(path: str, suffixes: tuple[str, ...] = (), *, recursive: bool =
 def _digest_of_folder(folder: str, suffixes: tuple[str, ...], recursive: bool) -> str:
     """Return the digest of the names and bytes of a folder's files; hidden files and folders are ignored.
 
-    Reading all files can take long, because the IMDB folder has 100,000 files. The digest is therefore cached. The key
-    of the cache entry contains the names of the files and their `_state`.
+    Reading all files can be slow (the IMDB folder, for example, has 100,000 files), so the digest is cached. The key of
+    the cache entry contains the path of the folder, and the name and `_state` of each file.
     """
     found: list[tuple[str, str, os.stat_result]] = []
     for parent, folders, names in os.walk(folder):
@@ -116,10 +116,11 @@ def _state(status: os.stat_result) -> list[int]:
 
 
 def _cached_digest(key: str, changed: float, compute: Callable[[], str]) -> str:
-    """Return the digest cached under `key`, or compute and cache it, so that large weights are hashed only once.
+    """Return the digest cached under `key`, or compute and cache it, so that large files are hashed only once.
 
-    `changed` is the time of the last change to the files (Unix time in seconds). A cache entry consists of the digest
-    and a checksum. If the checksum does not match, the digest is computed again.
+    `changed` is the time of the last change to the files (Unix time in seconds). If they changed in the last
+    `RACY_SECONDS`, the digest is not cached. A cache entry consists of the digest and a checksum. If the checksum does
+    not match, the digest is computed again.
     """
     name = hashlib.sha256(key.encode(errors="surrogatepass")).hexdigest()[:40]
     entry = default_cache_dir() / "digests" / name

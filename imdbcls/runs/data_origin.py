@@ -43,7 +43,7 @@ def is_remembered(source: Mapping[str, Any]) -> bool:
 
 
 def marker_of(source: Mapping[str, Any]) -> Path:
-    """Return the path of a data source's marker file. The file name is a hash of the source's config keys.
+    """Return the path of a data source's marker file. The file name is a hash of the source's config.
 
     Paths are made absolute before hashing, because a relative path names different files in different directories.
     """
@@ -67,7 +67,10 @@ def named_sources(source: Mapping[str, Any]) -> dict[str, str]:
 
 
 def describe_source(source: Mapping[str, Any]) -> str:
-    """Return the paths and hub ids of a source, written as command-line arguments, for messages."""
+    """Return the paths and hub ids of a source as command-line arguments, for a message.
+
+    If the source has neither, return its `_target_`.
+    """
     arguments = [f"{key}={shown(path)}" for key, path in named_sources(source).items()]
     return ", ".join(arguments) or f"the source {shown(source.get('_target_'))}"
 
@@ -75,7 +78,8 @@ def describe_source(source: Mapping[str, Any]) -> str:
 def require_own_source(source: Mapping[str, Any], run: Path) -> None:
     """Raise UserError if reading a data source needs the user's permission. The source is not opened.
 
-    Sources in `ALWAYS_ALLOWED`, sources with a marker and missing files need no permission.
+    No permission is needed for a source in `ALWAYS_ALLOWED`, for a source with a marker, or if all files of the source
+    are missing.
     """
     is_allowed = dict(source) in ALWAYS_ALLOWED and with_absolute_paths(source) == source
     if is_allowed or is_remembered(source):
@@ -86,16 +90,17 @@ def require_own_source(source: Mapping[str, Any], run: Path) -> None:
         return  # nothing can be opened: the reader reports the missing files
     raise UserError(
         f"{run} reads its documents from {describe_source(source)}, and you have not trained on these documents on "
-        "this machine. Add --trust-source if you trust this run folder, or --data PATH to read your own copy of the "
-        "documents."
+        "this machine. Add --trust-source if you trust this run folder. For data=files, imdb or hub, you can "
+        "instead add --data PATH to read your own copy of the documents."
     )
 
 
 def read_from(source: Mapping[str, Any], path: str) -> dict[str, Any]:
     """Return the source with its paths replaced by `path`, the user's own copy of the documents (`--data`).
 
-    For a source with several files (`data=files`), `path` is a folder that contains files with the same names. Raises
-    UserError if the source has no path, or if it has several files and `path` is not a folder.
+    For `data=files`, `path` is a folder that contains files with the same names. If the source has only one file,
+    `path` can also be a file. Raises UserError if the source is not `data=files`, `data=imdb` or `data=hub`, or if it
+    has several files and `path` is not a folder.
     """
     target = source.get("_target_")
     if target in (READER.format("imdb"), READER.format("hub")):

@@ -106,7 +106,7 @@ class RunFolder:
             return None
 
     def require_version(self) -> None:
-        """Raise UserError if `result.json` has a format version that this version of imdbcls cannot read.
+        """Raise UserError if `result.json` has no format version, or one that this version of imdbcls cannot read.
 
         A file that is missing, damaged or without `config_hash` passes this check. `problem` detects such files.
         """
@@ -144,8 +144,8 @@ class RunFolder:
         """Return the result if the run is complete. Otherwise return None: the caller must start or resume the run.
 
         If `result.json` or the predictions are damaged, `result.json` is first renamed, so that the run does not
-        overwrite it. Raises UserError if the format version is not supported, or if the folder contains links, because
-        training could then write to files outside the folder.
+        overwrite it. Raises UserError if the format version of `result.json` is not supported. Also raises UserError if
+        the folder contains links, because training could then write to files outside the folder.
         """
         require_no_links(self.path)
         self.require_version()

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def digest(values: Mapping[str, Any]) -> str:
-    """Return the first 16 hexadecimal digits of the SHA-256 of config values, with paths as content hashes."""
+    """Return the first 16 hexadecimal digits of the SHA-256 of config values, in which content hashes replace paths."""
     text = json.dumps(with_content_hashes(values), sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -21,7 +21,7 @@ def digest(values: Mapping[str, Any]) -> str:
 def config_hash(config: "Config") -> str:
     """Return a hash that is equal for configs that must give the same result.
 
-    The content of local files determines the hash, not the spelling of their paths.
+    For a local file, the hash depends on the content of the file and not on its path.
     """
     return digest(config.choices())
 

@@ -25,7 +25,7 @@ class MetricsLog:
         self._sha256 = hashlib.sha256()  # of the file's content, once `rewind` has been called
 
     def write(self, point: Mapping[str, float]) -> None:
-        """Append a line. If the disk is full, remove the incomplete line and raise OSError."""
+        """Append `point` as a line. If the line cannot be written completely, remove it and raise OSError."""
         length, line = self._file.tell(), json_text(point).encode() + b"\n"
         try:
             if self._file.write(line) != len(line):
@@ -41,8 +41,9 @@ class MetricsLog:
         return self._file.tell(), self._sha256.hexdigest()
 
     def rewind(self, length: int = 0, sha256: str = "") -> None:
-        """Truncate the file to `length` bytes, the length at an earlier call of `sync`, and continue from there.
+        """Truncate the file to `length` bytes, and continue from there.
 
+        `length` and `sha256` are the values that an earlier call of `sync` returned. The defaults empty the file.
         Raises UserError if the file is shorter, or if the SHA-256 of its first `length` bytes is not `sha256`.
         """
         size = self._file.seek(0, os.SEEK_END)

@@ -19,8 +19,8 @@ MAX_INT = 2**31 - 1
 PLAIN, DICTIONARY, RLE, BINARY_PACKED, LENGTHS, RLE_DICTIONARY, SPLIT = 0, 2, 3, 5, 6, 8, 9
 BOUNDED = frozenset({PLAIN, DICTIONARY, RLE, BINARY_PACKED, LENGTHS, RLE_DICTIONARY, SPLIT})
 _DATA, _DICTIONARY, _DATA_V2 = 0, 2, 3  # PageType
-# For each page type, three field numbers: that of its own header struct within the page header, and, within that
-# struct, those of the number of values and of the encoding.
+# For each page type, three field numbers. The first is the page header's field for this type, which is a struct. The
+# others are two fields of this struct: the number of values and the encoding.
 _INNER = {_DATA: (5, 1, 2), _DICTIONARY: (7, 1, 2), _DATA_V2: (8, 1, 4)}
 # Type codes of the compact protocol.
 _TRUE, _FALSE, _BYTE, _I16, _I32, _I64, _DOUBLE, _BINARY, _LIST, _SET, _MAP, _STRUCT = range(1, 13)
@@ -64,8 +64,8 @@ def require_small_footer(path: Path) -> None:
 def columns_of(path: Path, metadata: Any, names: Collection[str] | None = None) -> dict[str, Column]:
     """Return a `Column` for each leaf of the named top-level columns, by dotted path, with sizes from the page headers.
 
-    `names` is None for all columns. Raises PagesError if the pages of a column do not match the byte range and the
-    number of values in the footer, because Arrow's reader could then read pages that were not checked here.
+    If `names` is None, all columns are included. Raises PagesError if the pages of a column do not match the byte range
+    and the number of values in the footer, because Arrow's reader could then read pages that were not checked here.
     """
     columns: dict[str, Column] = {}
     num_pages, size = 0, path.stat().st_size
@@ -120,7 +120,7 @@ def _pages(file: IO[bytes], chunk: Any, size: int) -> Iterator[Page]:
         num_bytes, num_stored_bytes = _non_negative(fields, 2), _non_negative(fields, 3)
         start += header.offset + num_stored_bytes
         if start > end:
-            raise PagesError("has pages outside the file")
+            raise PagesError("has a page that ends outside its column chunk")
         kind = _non_negative(fields, 1)
         if kind not in _INNER:
             raise PagesError(f"has a page of unknown type {kind}")

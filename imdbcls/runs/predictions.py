@@ -37,7 +37,7 @@ class Predictions:
         for field in fields(self):
             column = getattr(self, field.name)
             if isinstance(column, np.ndarray):
-                assert len(column) == len(self.ids), f"{field.name} has {len(column)} rows, ids {len(self.ids)}"
+                assert len(column) == len(self.ids), f"{field.name} has {len(column)} rows, ids has {len(self.ids)}"
                 view = column.view()
                 view.flags.writeable = False
                 object.__setattr__(self, field.name, view)

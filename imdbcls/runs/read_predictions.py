@@ -44,7 +44,8 @@ def read_predictions(path: Path, dtype: type[np.floating] = np.float64) -> Predi
     without a `format_version` is accepted, because other tools can write the same columns.
 
     The file is checked before anything is decompressed and then read in batches, because a small file may expand to
-    gigabytes in one page, one string or one row. Raises BadPredictionsError if the file cannot be used.
+    gigabytes in one page, one string or one row. Raises UserError if the file is missing, too large or not a regular
+    file, and BadPredictionsError if its content cannot be used.
     """
     require_regular_file(path, MAX_PREDICTIONS_BYTES)
     try:
@@ -76,7 +77,7 @@ def read_predictions(path: Path, dtype: type[np.floating] = np.float64) -> Predi
     except (OSError, KeyError, ValueError, TypeError, OverflowError, pa.ArrowException, MemoryError) as error:
         if isinstance(error, BadPredictionsError):
             raise
-        raise BadPredictionsError("its predictions are damaged or lack a column") from None
+        raise BadPredictionsError("its predictions are damaged or lack a column of the expected type") from None
     check_values(ids, numbers["label"], numbers["prediction"], probabilities_NC)
     return Predictions(
         ids=ids,
@@ -141,7 +142,10 @@ def check_columns(schema: pa.Schema) -> list[str]:
 
 
 def check_size(path: Path, file: pq.ParquetFile, names: Sequence[str]) -> int:
-    """Return the number of classes. Raise BadPredictionsError if the file or its decompressed pages exceed a limit."""
+    """Return the number of classes, without decompressing the file.
+
+    Raises BadPredictionsError if the file is empty, could need too much memory, or has an invalid number of classes.
+    """
     num_rows = file.metadata.num_rows
     if num_rows == 0:
         raise BadPredictionsError("its predictions are empty")
@@ -156,7 +160,8 @@ def check_size(path: Path, file: pq.ParquetFile, names: Sequence[str]) -> int:
             )
         if column.largest_page > MAX_PAGE_BYTES or column.num_bytes > MAX_COLUMN_BYTES:
             raise BadPredictionsError(
-                f"its predictions expand to {column.num_bytes:,} bytes in column {column.path!r}, which is too large"
+                f"its predictions expand to {column.num_bytes:,} bytes in column {column.path!r} "
+                f"({column.largest_page:,} bytes in the largest page), which is too much to read"
             )
         if not column.is_bounded:
             raise BadPredictionsError(
@@ -185,7 +190,10 @@ def texts_of(column: pa.Array) -> tuple[NDArray[np.object_], NDArray[np.int64]]:
 
 
 def id_texts(ids: pa.Array, num_rows: int) -> NDArray[np.object_]:
-    """Return a batch's ids as strings. Raise BadPredictionsError if an id is missing or too long."""
+    """Return a batch's ids as strings. `num_rows` is the number of rows in the file.
+
+    Raises BadPredictionsError if an id is missing or too long, or if `num_rows` such ids need too much memory.
+    """
     if ids.null_count:
         raise BadPredictionsError("its predictions have rows without an id")
     texts, indices = texts_of(ids)
@@ -227,7 +235,7 @@ class Clusters:
 
 
 def whole_numbers(column: pa.Array) -> np.ndarray:
-    """Return a column of integers as int64. Raise ValueError for nulls and other types: floats would be rounded."""
+    """Return a column of integers as int64. Raise ValueError for nulls and non-integers: floats would be rounded."""
     if not pa.types.is_integer(column.type) or column.null_count:
         raise ValueError(f"{column.type} with {column.null_count} missing values")
     return column.to_numpy().astype(np.int64)

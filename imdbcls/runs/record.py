@@ -55,7 +55,7 @@ def is_fraction(value: Any) -> bool:
 
 
 def shown(value: Any) -> str:
-    """Return a value from a file as at most `MAX_SHOWN` ASCII characters and an ellipsis."""
+    """Return a value from a file as ASCII text. Text after the first `MAX_SHOWN` characters becomes an ellipsis."""
     text = ascii(value)
     return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}..."
 

@@ -1,6 +1,6 @@
 """Read untrusted files: with a size limit, without following links, and without resolving interpolations in them.
 
-All functions raise UserError with the file and the reason. The module has no heavy imports.
+All functions except `sha256` raise UserError with the file and the reason. The module has no heavy imports.
 """
 
 import hashlib
@@ -32,14 +32,14 @@ def require_regular_file(path: Path, max_bytes: int | None = None) -> None:
     except (OSError, ValueError) as error:
         raise UserError(f"{path} is missing.") from error
     if not stat.S_ISREG(status.st_mode):
-        kind = "a symbolic link" if stat.S_ISLNK(status.st_mode) else "not a regular file"
-        raise UserError(f"{path} is {kind}, which is not allowed.")
+        problem = "a symbolic link, which is not allowed" if stat.S_ISLNK(status.st_mode) else "not a regular file"
+        raise UserError(f"{path} is {problem}.")
     if max_bytes is not None and status.st_size > max_bytes:
         raise UserError(f"{path} has {status.st_size:,} bytes; at most {max_bytes:,} are allowed.")
 
 
 def require_no_links(folder: Path) -> None:
-    """Require a folder without symbolic links, devices or pipes, so that reading it never leaves the folder."""
+    """Require a folder without symbolic links, devices or pipes, so that all its files are inside it."""
     if not folder.is_dir():
         raise UserError(f"{folder} is not a folder.")
     seen = 0
@@ -63,7 +63,7 @@ def read_json(path: Path, max_bytes: int = MAX_JSON_BYTES) -> dict[str, Any]:
     except RecursionError as error:
         raise UserError(f"{path} is nested too deeply to be read.") from error
     except (OSError, ValueError) as error:
-        raise UserError(f"{path} is not valid JSON: {error}") from error
+        raise UserError(f"{path} cannot be read as JSON: {error}") from error
     if not isinstance(content, dict):
         raise UserError(f"{path} does not contain a JSON object.")
     return content
@@ -93,15 +93,15 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 
 def require_bounded_yaml(path: Path) -> None:
-    """Refuse a YAML file that is too large, is nested too deeply, or has aliases that expand to too many values.
+    """Refuse a YAML file that is too large, is nested too deeply, or expands to too many values.
 
-    Only parser events are read, and no values are built. Each alias counts as all the values that it refers to. A file
+    Only parser events are read, and no values are built. An alias counts as all the values that it refers to. A file
     that is not valid YAML passes this check, because the code that loads the file reports the error.
     """
     if path.stat().st_size > MAX_CONFIG_BYTES:
         raise UserError(f"{path} has {path.stat().st_size:,} bytes; at most {MAX_CONFIG_BYTES:,} are allowed.")
     sizes: dict[str, int] = {}  # number of values by anchor
-    open_nodes: list[tuple[str | None, int]] = []  # of each open collection: its anchor and its first value's index
+    open_nodes: list[tuple[str | None, int]] = []  # of each open collection: its anchor, the number of values before it
     num_values = 0
     try:
         for event in yaml.parse(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader):
@@ -135,7 +135,9 @@ def require_plain_yaml(path: Path, text: str) -> None:
     depth = 0
     for event in yaml.parse(text, Loader=yaml.SafeLoader):
         if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None) is not None:
-            raise UserError(f"{path} uses a YAML alias (line {event.start_mark.line + 1}), which is not allowed.")
+            raise UserError(
+                f"{path} uses a YAML anchor or alias (line {event.start_mark.line + 1}), which is not allowed."
+            )
         if isinstance(event, yaml.ScalarEvent | yaml.CollectionStartEvent) and event.tag is not None:
             raise UserError(
                 f"{path} uses the YAML tag {event.tag} (line {event.start_mark.line + 1}), which is not allowed."

@@ -19,13 +19,13 @@ STALE_SECONDS = 24 * 3600.0  # a scratch folder older than this was left by a ki
 
 @contextlib.contextmanager
 def replacing(path: Path, durable: bool = True) -> Iterator[Path]:
-    """Yield a temporary path to write to. After the block, the new file replaces `path`; after an error, it is removed.
+    """Yield a temporary path to write to. After the block, the temporary file replaces `path`.
 
-    With `durable`, the content and the rename are flushed to the disk (fsync). The `filename` of an OSError is changed
-    from the temporary path to `path`.
+    After an error, the temporary file is removed. With `durable`, the content and the rename are flushed to the disk
+    (fsync). The `filename` of an OSError is changed from the temporary path to `path`.
     """
     temporary = path.with_name(path.name + ".tmp")
-    temporary.unlink(missing_ok=True)  # the path could be a link to another file, which would be overwritten
+    temporary.unlink(missing_ok=True)  # a link here would make the caller overwrite another file
     try:
         yield temporary
         if durable:
@@ -80,9 +80,9 @@ def creating_folder(path: Path) -> Iterator[Path]:
 def replacing_folder(path: Path) -> Iterator[Path]:
     """Yield an empty folder, `<name>.new`, to write to. After the block, the new folder replaces `path`.
 
-    The replaced folder is renamed to `<name>.old`. Only one process may write at a time. At every moment, at least one
-    of the three folders is complete. The caller must sync the files that it writes in the block; this function then
-    syncs the folders and their renames.
+    The replaced folder is renamed to `<name>.old`. Only one process may write at a time. After the first call, at least
+    one of `path`, `<name>.new` and `<name>.old` is complete at every moment. The caller must sync the files that it
+    writes in the block; this function then syncs the folders and their renames.
     """
     new, old = new_name(path), old_name(path)
     if path.exists():

@@ -48,9 +48,9 @@ _live: "Live | None" = None
 class StderrHandler(logging.Handler):
     """A handler that writes log records to the current stderr. Failed writes are ignored.
 
-    Warnings of the package start with `warning:` and errors with `imdbcls:`. Control characters are escaped. Lines are
-    never wrapped. Messages of libraries below WARNING are shown only if the root level is DEBUG (`hydra.verbose=true`).
-    Signal handlers can log, too.
+    Warnings of imdbcls start with `warning:` and errors with `imdbcls:`. Control characters are escaped. Lines are
+    never wrapped. Messages below WARNING from libraries other than Hydra are shown only if the root level is DEBUG
+    (`hydra.verbose=true`). Signal handlers can log, too.
     """
 
     def filter(self, record: logging.LogRecord) -> Any:
@@ -172,7 +172,7 @@ def erase() -> None:
 
 
 def columns_of(stream: TextIO) -> int | None:
-    """Return the width in columns of the terminal that a stream writes to, or None if it is not a terminal."""
+    """Return the width of a stream's terminal in characters. Return None for a dumb terminal and for other streams."""
     with contextlib.suppress(OSError, ValueError, AttributeError):
         if stream.isatty() and os.environ.get("TERM") not in _DUMB_TERMS:
             columns = os.environ.get("COLUMNS", "")
@@ -195,8 +195,8 @@ def prefix_messages(name: str) -> None:
 def log_to_stderr() -> None:
     """Configure logging for a command: write all messages and tracebacks to stderr, and escape control characters.
 
-    `IMDBCLS_LOG_LEVEL` sets the level of the package's messages. By default, it is the level of the root logger: INFO,
-    or DEBUG with `hydra.verbose=true`. Raises UserError if the variable does not name a level.
+    The variable `IMDBCLS_LOG_LEVEL` sets the level of messages of imdbcls. By default, it is the level of the root
+    logger: INFO, or DEBUG with `hydra.verbose=true`. Raises UserError if the variable does not name a level.
     """
     root = logging.getLogger()
     if not any(isinstance(handler, StderrHandler) for handler in root.handlers):
@@ -215,11 +215,10 @@ def log_to_stderr() -> None:
 
 
 def log_if_unconfigured() -> None:
-    """Write the package's messages to stderr if logging is not configured.
+    """Write the messages of imdbcls to stderr if logging is not configured.
 
-    This is the case in a notebook and in the worker processes of a Hydra launcher.
-
-    If a handler is added to the root logger later, only that handler is used.
+    By default, logging is not configured in a notebook and in the worker processes of a Hydra launcher. If a handler is
+    added to the root logger later, only that handler is used.
     """
     package = logging.getLogger(PACKAGE)
     if package.hasHandlers():
@@ -285,8 +284,9 @@ def write_out(text: str, styles: Mapping[str, str] | None = None) -> None:
 def quiet_libraries() -> None:
     """Silence the warnings and progress bars of transformers, datasets, huggingface_hub and torch.
 
-    Call this function before the libraries are imported. Their errors are still shown, and variables that the user has
-    set are not changed. On a terminal, a download that takes longer than five seconds still shows a progress bar.
+    Call this function before the libraries are imported. Their errors are still shown, and environment variables that
+    the user has set are not changed. On a terminal, a download that takes longer than five seconds still shows a
+    progress bar.
     """
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)

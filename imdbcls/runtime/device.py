@@ -65,7 +65,7 @@ def choose_hardware(device: str, precision: str, deterministic: bool = False) ->
 
 
 def start_threads() -> None:
-    """Start PyTorch's compute threads, or raise UserError if this process cannot start that many threads.
+    """Start PyTorch's compute threads. Raise UserError if this process cannot start enough threads.
 
     OpenMP aborts the process, without an exception, if it cannot start a thread. This function therefore first starts
     and stops Python threads as a test. It starts twice as many as PyTorch needs, because the compiled kernels may have
@@ -108,7 +108,7 @@ def set_float32_products(precision: str) -> None:
 
 
 def require_determinism() -> None:
-    """Make CUDA use only deterministic kernels. An operation without a deterministic kernel then raises.
+    """Make CUDA use only deterministic kernels. An operation without one then raises RuntimeError.
 
     Flash and memory-efficient attention use the deterministic variant of their backward pass. cuDNN's attention has no
     such variant and is disabled.
@@ -120,7 +120,7 @@ def require_determinism() -> None:
 
 
 def computes_bf16(device: str) -> bool:
-    """Return whether the device has bfloat16 matrix units. Return False if bfloat16 is only emulated."""
+    """Return whether the device computes bfloat16 products in hardware. Return False for emulation and for MPS."""
     if device == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     if device == "cpu":
@@ -145,7 +145,7 @@ def seed_everything_at(seed: int, step: int) -> None:
 
 
 def reset_peak_memory(device: torch.device) -> None:
-    """Reset the peak memory statistics. This works only on CUDA: the peak of resident memory cannot be reset."""
+    """Reset the peak memory statistics on CUDA. Do nothing on other devices: there, the peak cannot be reset."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
 

@@ -93,7 +93,7 @@ class _Stdout(io.FileIO):
 
 
 def _write(write: Callable[[Any], int | None], descriptor: int, data: Any) -> int:
-    """Write data and return the number of bytes written. Wait if the descriptor is non-blocking and full."""
+    """Write data and return the number of bytes written. If a non-blocking descriptor is not ready, wait."""
     while True:
         count = write(data)
         if count is not None:
@@ -112,7 +112,10 @@ def _stdout_lost(error: OSError) -> StdoutLost:
 
 
 def _substitute(error: UnicodeError) -> tuple[str | bytes, int]:
-    """Replace characters that an encoding lacks by a similar character, the raw byte of a file name, or an escape."""
+    """Replace characters that an encoding lacks by similar characters or escapes.
+
+    Surrogates that represent undecodable bytes, for example in a file name, become these bytes again.
+    """
     if not isinstance(error, UnicodeEncodeError):
         raise error
     text = error.object[error.start : error.end]
@@ -180,7 +183,10 @@ def _open_closed() -> None:
 
 
 def _explain(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    """Log an uncaught exception (`sys.excepthook`): its message for known errors, a traceback for a bug."""
+    """Log an uncaught exception (`sys.excepthook`), and exit.
+
+    Log a message if a limit of the machine caused the exception, and a traceback otherwise.
+    """
     if issubclass(kind, KeyboardInterrupt):
         raise SystemExit(INTERRUPTED)
     with user_errors():
@@ -236,7 +242,7 @@ def flush() -> StdoutLost | None:
 def stdout_is_secondary() -> Iterator[None]:
     """Ignore failed writes to stdout in the block, because the block writes its results to files.
 
-    `run` still ends the command with the exit code for the failed write.
+    If the command succeeds otherwise, `run` still exits with the code for the failed write.
     """
     raw = _raw_stdout()
     if raw is None or raw.deferred:

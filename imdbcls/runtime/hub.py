@@ -78,7 +78,7 @@ def reaches_hub() -> bool:
 
 @contextlib.contextmanager
 def offline() -> Iterator[None]:
-    """Make the libraries use only their local caches in this block, as with HF_HUB_OFFLINE."""
+    """Make the Hugging Face libraries use only their local caches in this block, as with HF_HUB_OFFLINE."""
     import huggingface_hub.constants
 
     # The `datasets` library copies the setting when it is imported.

@@ -113,16 +113,16 @@ def _message(error: BaseException) -> str | None:
     detail = " ".join(str(error).split())[:160] or type(error).__name__
     if is_disk_full(error):
         return (
-            f"There is no space left to write ({detail}). Free some disk space and run the same command again; a "
-            "training run resumes from its last checkpoint."
+            f"There is no space left to write ({detail}). Free some disk space, or raise the disk quota or the file "
+            "size limit, and run the same command again; a training run resumes from its last checkpoint."
         )
     if is_out_of_memory(error):
         return (
-            f"There is not enough memory ({detail}). Reduce trainer.micro_batch_size or max_length (this starts a new "
-            f"run){_limits('RLIMIT_AS')}."
+            f"There is not enough memory ({detail}). Free some memory{_limits('RLIMIT_AS')}. For training, you can "
+            "also reduce trainer.micro_batch_size or max_length (this starts a new run)."
         )
     if is_out_of_files(error):
-        return f"Too many files are open ({detail}). Reduce jobs{_limits('RLIMIT_NOFILE')}."
+        return f"Too many files are open ({detail}). Set jobs=1 or close other programs{_limits('RLIMIT_NOFILE')}."
     if is_out_of_threads(error):
         return (
             f"No more threads or processes can be started ({detail}). Set OMP_NUM_THREADS=1 and jobs=1"
@@ -170,8 +170,9 @@ def require_address_space() -> None:
     limit = resource.getrlimit(resource.RLIMIT_AS)[0] if hasattr(resource, "RLIMIT_AS") else -1
     if 0 <= limit < MIN_ADDRESS_SPACE:
         raise UserError(
-            f"This process is limited to {limit / 1e9:.2f} GB of address space (ulimit -v), but importing the "
-            f"libraries needs about {MIN_ADDRESS_SPACE / 1e9:.0f} GB. Raise the limit: ulimit -v unlimited."
+            f"This process is limited to {limit / 1e9:.2f} GB of address space (ulimit -v), but importing "
+            f"PyTorch, SciPy and Transformers needs about {MIN_ADDRESS_SPACE / 1e9:.0f} GB. Raise the limit: ulimit -v "
+            "unlimited."
         )
 
 

@@ -8,11 +8,11 @@ from pathlib import Path
 
 
 def risk_of_folder(folder: Path) -> str | None:
-    """Return why another user could change the content of `folder`, and the remedy. Return None if no other user can.
+    """Return why another user could change the content of `folder`, and a remedy if there is one. Else return None.
 
-    A folder that exists must belong to this user or root and must not be a symbolic link. A parent folder that other
-    users can write to must be sticky, as /tmp is: in a sticky folder, they cannot rename this user's files. Raises
-    OSError if a folder cannot be examined.
+    If the folder exists, it must belong to this user or root, must not be a symbolic link, and must not be writable by
+    other users. A parent folder that other users can write to must be sticky, as /tmp is: in a sticky folder, they
+    cannot rename this user's files. Raises OSError if a folder cannot be examined.
     """
     if folder.is_symlink():
         return f"{folder} is a symbolic link: replace it with a folder"

@@ -47,7 +47,7 @@ def tune_process() -> None:
 def fix_sums() -> None:
     """Stop MKL and OpenMP from changing their number of threads. On Intel, also make sums independent of that number.
 
-    MKL reads its variables at its first matrix product, so later calls of this function have no effect.
+    MKL reads its environment variables at its first matrix product. Later calls of this function have no effect on MKL.
     `environment.mkl_mode` returns the mode that MKL uses.
     """
     for name, value in _FIXED_THREADS.items():

@@ -30,9 +30,8 @@ _VERBS = {"validation": "validating", "test": "testing", "encoding": "encoding"}
 class Progress:
     """Progress of training steps and of evaluated documents, shown on stderr.
 
-    `mode` is `live` (one repainted line), `plain` (a log line about every tenth of the run), `none`, or `auto` (`live`
-    on a terminal, else `plain`). Losses are passed as floats, and only at logged steps, because reading a tensor could
-    wait for the GPU.
+    `mode` is `live` (one repainted line), `plain` (occasional log lines), `none`, or `auto` (`live` on a terminal, else
+    `plain`). Losses are passed as floats, and only at logged steps, because reading a tensor could wait for the GPU.
     """
 
     def __init__(self, mode: ProgressMode = "auto") -> None:

@@ -68,7 +68,7 @@ class StopRequest:
 
 
 def current_handlers() -> dict[int, Any]:
-    """Return the current handlers by signal. The result is empty outside the main thread, which cannot set handlers."""
+    """Return the current handlers by signal. Return {} outside the main thread, where handlers cannot be set."""
     if threading.current_thread() is not threading.main_thread():
         return {}
     return {number: signal.getsignal(number) for number in SIGNALS}

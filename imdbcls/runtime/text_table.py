@@ -18,8 +18,8 @@ def text_table(
     """Return a table as aligned lines.
 
     The first `num_text_columns` columns are text, aligned left. The other columns are numbers, aligned right. Text
-    cells and headers wrap to fit the terminal's `width`; numbers never wrap. Without `width`, or if the numbers do not
-    fit, each row is one line of any length.
+    cells and headers wrap so that no line is longer than `width` characters; numbers never wrap. Without `width`, or if
+    wrapping cannot make the table narrow enough, each row is one line of any length.
     """
     from rich import box
     from rich.console import Console

@@ -26,7 +26,7 @@ def versions() -> dict[str, str]:
     for distribution in DISTRIBUTIONS:
         try:
             found[distribution] = version(distribution)
-        except PackageNotFoundError:  # the package is on PYTHONPATH but not installed
+        except PackageNotFoundError:  # not installed, or imported from PYTHONPATH
             continue
     return found
 

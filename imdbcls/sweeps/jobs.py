@@ -35,7 +35,8 @@ _POLL_SECONDS = 0.02
 class Outcome:
     """The outcome of a job. `state` is running, done, failed, interrupted, killed or not started.
 
-    `detail` is one line: the validation and test metric of a finished run, or the error.
+    `detail` is one line: the validation and test metric of a finished run, or the reason why a run is not done. It is
+    empty for a running job.
     """
 
     name: str
@@ -45,7 +46,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Running:
-    """A running job: its index in `outcomes`, the pipe for its error, and the function that reads its result."""
+    """A running job: its index in `Sweep.outcomes`, the pipe to read its error from, and a function for its result."""
 
     index: int
     error_pipe: int
@@ -160,7 +161,7 @@ class Sweep:
         while len(self._running) >= fewer_than:
             process, status = self._wait_for_one()
             running = self._running.pop(process)
-            # Reading must not block: the job may have left a child process running that keeps the other end open.
+            # Reading must not block: the job may have left a child process that still has the pipe open for writing.
             os.set_blocking(running.error_pipe, False)
             with open(running.error_pipe, "rb", buffering=0) as pipe:
                 reason = (pipe.read(_MAX_REASON_BYTES) or b"").decode(errors="replace")

@@ -25,7 +25,10 @@ sweep = Sweep()  # the jobs of this process's command
 
 
 def run_command(main: Callable[[], object]) -> int:
-    """Run `main`, which Hydra has decorated, on the command line. Return the exit code of a multirun, else 0."""
+    """Run `main`, which Hydra has decorated, with the arguments of the command line.
+
+    Returns the exit code of a multirun, else 0.
+    """
     with entry.stdout_is_secondary():  # the results are in the run folders, not on stdout
         sys.argv[1:] = answer_command(sys.argv[1:])
         gc.freeze()  # exclude the loaded modules and the config from garbage collection, also in forked jobs

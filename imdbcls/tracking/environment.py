@@ -45,7 +45,8 @@ def in_sweep() -> bool:
 def resolved(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return the tracker's settings, in which environment variables replace null.
 
-    In a W&B sweep, the agent's project and entity override the tracker's settings.
+    If the project is still null, it becomes `PROJECT`. In a W&B sweep, the agent's project and entity override the
+    tracker's settings.
     """
     found = dict(settings)
     for key, variable in FROM_ENVIRONMENT.items():
@@ -72,7 +73,7 @@ def tags_of(tags: Iterable[object]) -> tuple[str, ...]:
 
 
 def ignored(mode: str) -> str | None:
-    """Return a warning about variables that are set but ignored. Return None if all of them were already reported."""
+    """Return a warning about ignored variables. Return None if there are none, or if all were already reported."""
     reasons = {
         name: reason
         for name, reason in IGNORED.items()

@@ -59,7 +59,10 @@ def views_of(tables: list[Table], figures: Mapping[str, str], html: str) -> dict
 
 
 def unique(header: list[str]) -> list[str | int]:
-    """Make column names unique, as W&B tables require: prefix a repeated name with the preceding column name."""
+    """Make column names unique, as W&B tables require. An empty name becomes `rank`.
+
+    A name that occurs more than once gets the preceding column's name as a prefix, each time that it occurs.
+    """
     names: list[str | int] = []
     for name in header:
         label = name or "rank"

@@ -36,7 +36,7 @@ class RunIdentity:
 
 
 class Session:
-    """A W&B run. `run` is wandb's own object between `open` and `close`, and None if W&B is not used or failed.
+    """A W&B run. `run` is wandb's own object between `open` and `close`, and None if W&B is not used or has failed.
 
     The arguments are those of `WandbTracker`, except that `resume` replaces `resumed_step`. With `resume`, the session
     continues the earlier W&B run with the same id.
@@ -140,7 +140,11 @@ class Session:
             self.run = self._start("offline")
 
     def _choose_mode(self, settings: Any) -> str:
-        """Resolve the mode `auto` from WANDB_MODE and the configured key, without network access or a prompt."""
+        """Return `online`, `offline` or `disabled`, without sending a request or asking the user for a key.
+
+        The mode `auto` is resolved from WANDB_MODE and the configured key. Raises UserError if the mode is `online` and
+        no valid key is configured.
+        """
         if self._mode == "offline":
             return "offline"
         if self._mode == "auto" and settings.mode in ("offline", "disabled"):

@@ -21,8 +21,8 @@ CURVES = ("val/accuracy", "val/loss", "train/loss")
 def create_report(comparison: Comparison, *, project: str, entity: str | None) -> str:
     """Save the report and the workspace, and return their URLs, one per line.
 
-    If `entity` is None, the default entity of the key's account is used. Raises UserError if wandb-workspaces is not
-    installed, if no key is configured, or if the server does not answer or returns an error.
+    If `entity` is None, the default entity of the API key's account is used. Raises UserError if wandb-workspaces is
+    not installed, if no key is configured, or if the server does not answer or returns an error.
     """
     try:
         import wandb_workspaces.reports.v2  # noqa: F401
@@ -81,12 +81,14 @@ def save(comparison: Comparison, project: str, entity: str | None) -> tuple[str,
 
 
 def owner_of(entity: str | None) -> str:
-    """Return `entity`, or the default entity of the key's account. Raise UserError if there is no default."""
+    """Return `entity`, or the default entity of the API key's account. Raise UserError if there is no default."""
     import wandb
 
     owner = entity or wandb.Api().default_entity
     if owner is None:
-        raise UserError("--report needs a W&B entity, and the key's account has no default entity. Set WANDB_ENTITY.")
+        raise UserError(
+            "--report needs a W&B entity, and the API key's account has no default entity. Set WANDB_ENTITY."
+        )
     return owner
 
 

@@ -121,9 +121,9 @@ def test_other_projects_names_lead_to_keys_that_exist() -> None:
         ("quux=1", "quux: there is no such key; python -m imdbcls.train --help lists them."),
         ("head.bidirectional=true", "head.bidirectional: head=cls has no key bidirectional; only head=lstm has it."),
         ("head.dropout.x=1", "head.dropout.x: there is no such key; closest: head.dropout"),
-        ("head=null", "head=null: every run needs a head. Choose one of attention, cls"),
+        ("head=null", "head=null: every run needs a choice for head: attention, cls"),
         ("experiment=null", "experiment=null: leave out experiment, or choose one of heads, original, quickstart."),
-        ("~tracker", "~tracker: every run needs a tracker. Choose one of none, wandb."),
+        ("~tracker", "~tracker: every run needs a choice for tracker: none, wandb."),
         ("~batch_size", "~batch_size: batch_size cannot be removed, because every run needs it."),
         (
             "lr=1e-5,2e-5",

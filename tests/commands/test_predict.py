@@ -188,7 +188,7 @@ def test_answers_include_ids_columns_and_empty_rows(
     assert [row["probabilities"] is None for row in found] == [False, True, False, True]
     alone = imdbcls.load_run(finished).predict([str(EMPTY[0]["text"]), str(EMPTY[2]["text"])])
     assert [row["label"] for row in found[::2]] == alone.names
-    assert f"Classified 4 rows of {path}; 2 have no text and a null label (first: " in capsys.readouterr().err
+    assert f"Classified 4 rows of {path}; 2 have no text and got a null label (first: " in capsys.readouterr().err
 
     output = tmp_path / "answers.csv"
     assert answers(*arguments, "--output", str(output)) == ""

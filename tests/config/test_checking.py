@@ -353,7 +353,7 @@ def test_every_position_needs_a_weight() -> None:
 def test_a_target_of_an_earlier_version_gets_its_own_error(sound: dict[str, Any]) -> None:
     """Run folders keep the import paths of the version that wrote them."""
     (line,) = mistakes(altered(sound, "loss._target_", "imdbcls.losses.CrossEntropy"))
-    assert "this version of imdbcls has no such class or function" in line and "Train it again" in line
+    assert "this version of imdbcls has no such class or function" in line and "train it again" in line
     (line,) = mistakes(altered(sound, "loss._target_", "imdbcls.heads.cls.ClsHead"))
     assert "a section may only use its own classes and functions" in line
 

@@ -178,7 +178,7 @@ def test_every_key_takes_or_refuses_every_kind_of_value() -> None:
             examine(texts)
         num_mistakes += len(str(mistakes.value).splitlines())
     assert num_mistakes > 5 * len(single)
-    with pytest.raises(UserError, match="backbone=null: every run needs a backbone"):
+    with pytest.raises(UserError, match="backbone=null: every run needs a choice for backbone"):
         examine(["backbone=null", "backbone.dropout=0.1"])
 
 

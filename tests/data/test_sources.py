@@ -499,7 +499,7 @@ def test_mistakes_across_files_are_reported(tmp_path: Path) -> None:
     other = tmp_path / "test.csv"
     other.write_text("text,label,id\na,good,1\nb,ugly,1\n")
     with pytest.raises(
-        UserError, match=r"test.csv, line 3: label 'ugly' is not one of the labels in the training data: bad, good"
+        UserError, match=r"test.csv, line 3: label 'ugly' is not one of the training classes: bad, good"
     ):
         read(train, test=other)
     with pytest.raises(UserError, match=r"data.test=.*nowhere.csv does not exist"):
@@ -530,9 +530,7 @@ def test_doubtful_labels_are_noted(tmp_path: Path) -> None:
     test.write_text("text,label\nu,-1\n")
     train = tmp_path / "train.csv"
     train.write_text("text,label\na,0\nb,1\n")
-    with pytest.raises(
-        UserError, match="label '-1' is not one of the labels in the training data: 0, 1; -1 usually marks"
-    ):
+    with pytest.raises(UserError, match="label '-1' is not one of the training classes: 0, 1; -1 usually marks"):
         read(train, test=test)
 
 
@@ -552,7 +550,7 @@ def test_skip_empty_skips_rows_without_a_text_or_label(tmp_path: Path) -> None:
         "(data.skip_empty=true).",
     )
     path.write_text("text,label\n,x\na,\n")
-    with pytest.raises(UserError, match="has no row with both text and label"):
+    with pytest.raises(UserError, match="has no row with both a text and a label"):
         read_files(str(path), None, None, "text", "label", None, None, skip_empty=True)
 
 

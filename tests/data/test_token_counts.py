@@ -94,8 +94,8 @@ QUIET = TokenCounts(1000, 100_000, 5, 0, 100, 0, 5, 136, 9_000)
         ({"no_tokens": 1}, "1 of 1,000 documents have no tokens after"),
         ({"unknown_tokens": 20_000}, "20% of all tokens are unknown"),
         ({"mostly_unknown": 30, "wholly_unknown": 20}, "30 of 1,000 documents consist mostly of unknown tokens, 20 of"),
-        ({"truncated": 980}, "98% of the documents are longer than max_length=64 tokens; 9% of all tokens"),
-        ({"cut_tokens": 40_000}, "14% of the documents are longer than max_length=64 tokens; 40% of all tokens"),
+        ({"truncated": 980}, "98% of the documents are not read completely with max_length=64; 9% of all tokens"),
+        ({"cut_tokens": 40_000}, "14% of the documents are not read completely with max_length=64; 40% of all tokens"),
     ],
 )
 def test_only_large_losses_are_reported(change: dict[str, int], sentence: str | None) -> None:

@@ -52,7 +52,7 @@ def make_bombs(folder: Path) -> dict[str, str]:
     nested = pa.array([[[[0.5]]]] * ROWS)
     repeated = pa.DictionaryArray.from_arrays(np.zeros(ROWS, dtype=np.int32), pa.array(["x" * (90 << 20)]))
     plain, long = pa.table(columns()), "x" * (200 << 20)
-    damaged = "are damaged or lack a column"
+    damaged = "are damaged or lack a column of the expected type"
     many = {f"column {number}": pa.array([0]) for number in range(12_000)}
     tables: dict[str, tuple[Any, dict[str, Any], str]] = {
         "one id": (columns(id=pa.array([long, *ids[1:]])), one_page, "expand to 209,"),

@@ -260,7 +260,7 @@ def test_documents_are_read_only_with_user_permission(
 @pytest.mark.parametrize(
     ("text", "reason"),
     (
-        ("a: &a [x, x]\nb: &b [*a, *a]\nc: [*b, *b]\n", "YAML alias"),
+        ("a: &a [x, x]\nb: &b [*a, *a]\nc: [*b, *b]\n", "YAML anchor or alias"),
         ("a: !!python/object/apply:os.system [touch made]\n", "YAML tag"),
         ("a: !!binary aGVsbG8=\n", "YAML tag"),
         ("a: ${oc.env:HOME}\n", "interpolation"),

@@ -35,7 +35,7 @@ def caused(error: Exception, cause: BaseException) -> Exception:
 @pytest.mark.parametrize(
     ("error", "words"),
     [
-        (MemoryError(), "not enough memory (MemoryError). Reduce trainer.micro_batch_size or max_length"),
+        (MemoryError(), "not enough memory (MemoryError). Free some memory. For training, you can also"),
         (ImportError("libtorch_cpu.so: failed to map segment from shared object"), "not enough memory"),
         (OSError(errno.ENOMEM, "Cannot allocate memory"), "not enough memory"),
         (SafetensorError("Error while mapping: Cannot allocate memory (os error 12)"), "not enough memory"),
