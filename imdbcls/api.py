@@ -145,20 +145,23 @@ def load_run(folder: str | Path, *, plugins: Sequence[str] = (), device: str | N
     return FinishedRun(Path(folder), config, result)
 
 
-def compare_runs(path: str | Path, metric: str = "accuracy", margin: float | None = None) -> "Comparison":
+def compare_runs(path: str | Path, metric: str | None = None, margin: float | None = None) -> "Comparison":
     """Compare the groups of a study folder, or the systems in a file of predictions (CSV, TSV or Parquet).
 
     The result has the same content as `comparison.json`: `groups` (best first), `pairs` with their tests and outcomes,
-    `short_list`, … No file is written. `metric` is accuracy, f1, auroc, brier or loss. `margin` is the equivalence
-    margin, in points for accuracy, f1 and auroc. None: 0.3 points for accuracy and f1, no equivalence test otherwise.
+    `short_list`, … No file is written. `metric` is accuracy, f1, auroc, brier or loss; None: the metric that selected
+    the best epochs of all runs, or else accuracy. `margin` is the equivalence margin, in points for accuracy, f1 and
+    auroc; None: 0.3 points for accuracy and f1, no equivalence test for the other metrics.
     Raises UserError if there is nothing to compare.
     """
     from imdbcls.compare import margin_of, read, require_margin
     from imdbcls.comparison.metrics import METRICS
     from imdbcls.comparison.summary import compare_study
 
-    if metric not in METRICS:
+    if metric is not None and metric not in METRICS:
         raise UserError(f"metric={metric!r} is not one of {', '.join(METRICS)}.")
     if margin is not None:
         require_margin(margin)
-    return compare_study(read(Path(path)), METRICS[metric], margin_of(METRICS[metric], margin))
+    study = read(Path(path))
+    chosen = METRICS[metric or study.recorded_metric]
+    return compare_study(study, chosen, margin_of(chosen, margin))

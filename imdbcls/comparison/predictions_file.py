@@ -107,7 +107,9 @@ def request_for(columns: Sequence[str], path: Path) -> Request:
             f"{', '.join(REQUIRED)}, and may have {SEED}, {CLUSTER} and {PROBABILITY}<class> for each class."
         )
     known = [name for name in dict.fromkeys(names) if name in (*REQUIRED, SEED, CLUSTER) or is_probability(name)]
-    if unknown := [name for name in dict.fromkeys(names) if name and name not in known]:
+    # A column without a name is usually the index of a data frame, as is pandas' name for it in Parquet.
+    named = [name for name in dict.fromkeys(names) if name and not name.startswith("__index_level_")]
+    if unknown := [name for name in named if name not in known]:
         logger.warning(
             f"{path}: {'column' if len(unknown) == 1 else 'columns'} {listed(unknown)} will be ignored. The columns "
             f"that are read are {', '.join([*REQUIRED, SEED, CLUSTER])} and {PROBABILITY}<class>."

@@ -124,7 +124,13 @@ def test_boolean_labels_are_read(tmp_path: Path) -> None:
 
 
 def test_unknown_columns_are_ignored_with_one_warning(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    predictions_frame().assign(text="a, b", score=1).to_csv(tmp_path / "a.csv", index=False)
+    frame = predictions_frame()
+    frame.to_csv(tmp_path / "index.csv")
+    frame[frame["id"] != "d0000"].to_parquet(tmp_path / "index.parquet")
+    for name in ("index.csv", "index.parquet"):  # their first or last column is the index of the data frame
+        read_predictions_file(tmp_path / name)
+        assert capsys.readouterr().err == ""
+    frame.assign(text="a, b", score=1).to_csv(tmp_path / "a.csv", index=False)
     compared(tmp_path / "a.csv")
     error = capsys.readouterr().err
     assert error.count("\n") == 1 and "columns 'text', 'score' will be ignored" in error
