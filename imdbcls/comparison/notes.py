@@ -28,10 +28,8 @@ CONDITIONS = {  # keys of result.json, and the consequence if runs differ in the
 def confounds(groups: Sequence[Group]) -> Iterator[str]:
     """Yield a sentence for each fact, other than the heads, that can bias or limit the comparison."""
     if single := [group.name for group in groups if len(group.runs) == 1]:
-        named = ", ".join(single[:MAX_GROUPS_NAMED])
-        more = f" and {len(single) - MAX_GROUPS_NAMED:,} more" if len(single) > MAX_GROUPS_NAMED else ""
-        has, whose = ("has", "its interval covers") if len(single) == 1 else ("have", "their intervals cover")
-        yield f"{named}{more} {has} one seed, so {whose} the variation over documents but not over seeds."
+        has, covers = ("has", "its interval covers") if len(single) == 1 else ("have", "their intervals cover")
+        yield f"{joined(single)} {has} one seed, so {covers} the variation over documents but not over seeds."
     for group in groups:
         if group.watched_test:
             yield (
@@ -113,6 +111,13 @@ def differing_conditions(groups: Sequence[Group]) -> Iterator[str]:
             found = "; ".join(f"{value} in {num_runs(n)}" for value, n in counts.most_common(MAX_VALUES_NAMED))
             more = "; and others" if len(counts) > MAX_VALUES_NAMED else ""
             yield f"The runs differ in {key} ({found}{more}): {consequence}."
+
+
+def joined(names: Sequence[str]) -> str:
+    """Join names with commas and "and". Of more than `MAX_GROUPS_NAMED`, count the last ones."""
+    if len(names) > MAX_GROUPS_NAMED:
+        names = [*names[:MAX_GROUPS_NAMED], f"{len(names) - MAX_GROUPS_NAMED:,} more"]
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
 def num_runs(count: int) -> str:
