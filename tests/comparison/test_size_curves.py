@@ -75,7 +75,7 @@ def test_figure_and_table_show_the_intervals_at_each_size(study: Path) -> None:
     point = plot.curves[0][0]
     assert (point.low, point.mean, point.high) == (100 * first.low, 100 * first.mean, 100 * first.high)
     drawing = drawings_of({"sizes": plot})["sizes"]
-    assert "mean, 10k training documents: " in drawing and drawing.count('class="spread') == 2
+    assert "mean, 10k training documents: " in drawing and drawing.count('class="interval thin"') == 6
     assert set(paper_figures({"sizes": plot})) == {"sizes.pdf", "sizes.png"}
     (table,) = [table for table in detail_tables_of(comparison) if table.key == "sizes"]
     assert table.header == ["head", "100", "1,000", "10,000"]

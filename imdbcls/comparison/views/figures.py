@@ -27,6 +27,7 @@ CURVES = {  # keys of GroupSummary.learning_curves: title and scale
 }
 ALWAYS = ("val/accuracy", "val/loss")  # curves that are shown for every metric of the comparison
 MAX_TRAIN_CURVES = 6  # groups; with more, the training loss is left out
+INTERVAL_SHIFT = 1.04  # between neighbouring curves with intervals, on a logarithmic axis
 FAR_AWAY = 0.5  # a reference value is drawn if it is within this many ranges of the values
 MAX_MARKS = 12  # a curve with more points has no markers
 LOG_FACTOR = 20  # the axis is logarithmic if the largest cost is more than this many times the smallest
@@ -104,6 +105,13 @@ class CurvePlot:
     num_seeds: tuple[int, ...]  # of each group
     x: Axis
     y: Axis
+    has_intervals: bool = False  # the lowest and highest values are limits of intervals, drawn side by side, not bands
+
+    def place(self, curve: int, position: float) -> float:
+        """Return where a point of a curve is on the x axis: intervals of several curves must not cover each other."""
+        if not self.has_intervals:
+            return position
+        return position * INTERVAL_SHIFT ** (curve - (len(self.curves) - 1) / 2)
 
     @staticmethod
     def has_marks(curve: Sequence[CurvePoint]) -> bool:
@@ -299,7 +307,7 @@ def curve_plot(groups: Sequence[GroupSummary], metric: str) -> CurvePlot:
 
 
 def size_plot(comparison: Comparison) -> CurvePlot:
-    """Describe the curves by training size. Their bands are 95 % confidence intervals."""
+    """Describe the curves by training size, with 95 % confidence intervals."""
     scale, curves = scale_of(comparison.metric), comparison.size_curves
     drawn = tuple(
         tuple(
@@ -316,10 +324,12 @@ def size_plot(comparison: Comparison) -> CurvePlot:
     )
     sizes = sorted({point.epoch for curve in drawn for point in curve})
     values = [value for curve in drawn for point in curve for value in (point.low, point.high)]
-    x = Axis("training documents, log scale", sizes[0], sizes[-1], log=True, at=tuple(sizes))
+    margin = INTERVAL_SHIFT ** len(curves)
+    x = Axis("training documents, log scale", sizes[0] / margin, sizes[-1] * margin, log=True, at=tuple(sizes))
     num_seeds = tuple(max(point.num_seeds for point in curve) for curve in drawn)
     y = Axis(axis_title(comparison.metric), *padded(values))
-    return CurvePlot(tuple(curve.name for curve in curves), drawn, (), ((),) * len(curves), num_seeds, x, y)
+    names, best = tuple(curve.name for curve in curves), ((),) * len(curves)
+    return CurvePlot(names, drawn, (), best, num_seeds, x, y, has_intervals=True)
 
 
 def scaled(curve: Sequence[CurvePoint], scale: float) -> tuple[CurvePoint, ...]:

@@ -244,10 +244,12 @@ def curve_figure(plot: CurvePlot) -> "Canvas":
         line = {**style(i), "marker": "", "linestyle": (0, (3, 2)), "linewidth": 0.9, "alpha": 0.8}
         axes.plot([point.epoch for point in curve], [point.mean for point in curve], **line)
     for i, curve in enumerate(plot.curves):
-        epochs = [point.epoch for point in curve]
-        axes.fill_between(
-            epochs, [p.low for p in curve], [p.high for p in curve], color=style(i)["color"], alpha=0.14, linewidth=0
-        )
+        epochs = [plot.place(i, point.epoch) for point in curve]
+        lows, highs = [point.low for point in curve], [point.high for point in curve]
+        if plot.has_intervals:
+            axes.vlines(epochs, lows, highs, color=style(i)["color"], linewidth=0.9)
+        else:
+            axes.fill_between(epochs, lows, highs, color=style(i)["color"], alpha=0.14, linewidth=0)
         line = style(i) if plot.has_marks(curve) else {**style(i), "marker": ""}
         handles += axes.plot(epochs, [point.mean for point in curve], **line, zorder=3)
         ring: dict[str, Any] = {"markersize": 8, "markerfacecolor": "none", "markeredgewidth": 0.8}

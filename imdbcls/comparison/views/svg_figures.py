@@ -119,15 +119,18 @@ def curve_drawing(plot: CurvePlot) -> str:
     y = scale(plot.y, svg.HEIGHT - 44, 26)
     parts = [panel_axes(plot, x, y)]
     for i, curve in enumerate(plot.curves):
-        upper = [(x(p.epoch), y(p.high)) for p in curve]
-        lower = [(x(p.epoch), y(p.low)) for p in curve]
-        if len(curve) > 1:
+        upper = [(x(plot.place(i, p.epoch)), y(p.high)) for p in curve]
+        lower = [(x(plot.place(i, p.epoch)), y(p.low)) for p in curve]
+        if plot.has_intervals:
+            drawn = [svg.line(*low, *high, "interval thin") for low, high in zip(lower, upper, strict=True)]
+            parts.append(f'<g class="{svg.colour(i)}">{"".join(drawn)}</g>')
+        elif len(curve) > 1:
             parts.append(svg.path([*upper, *lower[::-1]], f"spread {svg.colour(i)}", close=True))
     for i, curve in enumerate(plot.training):
         if len(curve) > 1:
             parts.append(svg.path([(x(p.epoch), y(p.mean)) for p in curve], f"curve training {svg.colour(i)}"))
     for i, (name, curve) in enumerate(zip(plot.names, plot.curves, strict=True)):
-        middle = [(x(p.epoch), y(p.mean)) for p in curve]
+        middle = [(x(plot.place(i, p.epoch)), y(p.mean)) for p in curve]
         if len(curve) > 1:
             parts.append(svg.path(middle, f"curve {svg.colour(i)}"))
         for place, point in zip(middle, curve, strict=True) if plot.has_marks(curve) else []:
