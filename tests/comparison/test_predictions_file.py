@@ -210,6 +210,13 @@ def test_options_for_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     assert "--report shows the training runs of a study" in capsys.readouterr().err
 
 
+def test_comparison_of_a_file_is_logged_to_the_default_project(tmp_path: Path) -> None:
+    predictions_frame(num_documents=40).to_csv(tmp_path / "a.csv", index=False)
+    compared(tmp_path / "a.csv", "--wandb", "--wandb-mode", "offline")
+    (run,) = (tmp_path / "a_comparison" / "wandb").glob("offline-run-*-comparison-a-*")
+    assert list((run / "files" / "media").rglob("ranking*.table.json"))
+
+
 def test_hostile_names_are_shown_as_text(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     names = ["<script>alert(1)</script>", "=cmd|' /C calc'!A0", "a|b*c_d`e`", "\\input{x}"]
     predictions_frame(systems=names, classes=("<b>", "=1+1"), num_documents=60).to_csv(tmp_path / "a.csv", index=False)
