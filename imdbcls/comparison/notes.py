@@ -27,6 +27,7 @@ CONDITIONS = {  # keys of result.json, and the consequence if runs differ in the
 
 def confounds(groups: Sequence[Group]) -> Iterator[str]:
     """Yield a sentence for each fact, other than the heads, that can bias or limit the comparison."""
+    yield from differing_metrics(groups)
     if single := [group.name for group in groups if len(group.runs) == 1]:
         has, covers = ("has", "its interval covers") if len(single) == 1 else ("have", "their intervals cover")
         yield f"{joined(single)} {has} one seed, so {covers} the variation over documents but not over seeds."
@@ -59,7 +60,6 @@ def confounds(groups: Sequence[Group]) -> Iterator[str]:
             "Some runs did not record which documents belong together (clusters). Where possible, the clusters that "
             "another run recorded are used."
         )
-    yield from differing_metrics(groups)
     yield from differing_choices(groups)
     yield from differing_conditions(groups)
     yield from differing_kernels(groups)
@@ -70,8 +70,8 @@ def differing_metrics(groups: Sequence[Group]) -> Iterator[str]:
     runs = [run for group in groups for run in group.runs]
     counts = Counter(sanitize(str(run.result.get("metric", DEFAULT)), 30) for run in runs)
     if len(counts) > 1:
-        found = "; ".join(f"{name} in {num_runs(count)}" for name, count in counts.most_common(MAX_VALUES_NAMED))
-        more = "; and others" if len(counts) > MAX_VALUES_NAMED else ""
+        found = "; ".join(f"{name} in {num_runs(count)}" for name, count in counts.most_common(MAX_CHOICES_NAMED))
+        more = "; and others" if len(counts) > MAX_CHOICES_NAMED else ""
         yield (
             f"Different metrics selected the best epochs of the runs ({found}{more}). Without --metric, accuracy "
             "decides the comparison."
