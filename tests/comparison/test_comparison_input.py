@@ -19,6 +19,7 @@ import pytest
 from support.runs import ROOT
 from support.studies import HEADS, make_study
 
+import imdbcls
 from imdbcls.compare import main
 from imdbcls.comparison.naming import flatten
 from imdbcls.comparison.run_files import BadRunError, sanitize
@@ -209,6 +210,7 @@ def test_recorded_metric_decides_unless_another_is_chosen(study: Path) -> None:
     assert decided_by() == ("test/accuracy", "")
     for run in runs:
         change_result(study / run, metric="loss")
+    assert imdbcls.compare_runs(study).metric.name == "loss"
     assert decided_by() == ("test/loss", "") and decided_by("--metric", "f1") == ("test/f1", "")
     change_result(study / "cls-s1", metric="f1")
     assert decided_by() == (
