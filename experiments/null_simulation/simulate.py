@@ -1,7 +1,7 @@
 """Simulate studies whose true differences are known, and count what the comparison gets wrong, by old and new rules.
 
-Run `python experiments/null_simulation/simulate.py`. It prints the tables of the README and takes about twenty minutes
-on two free cores. `--studies 100` is faster but less precise, and `--only clusters` prints one table.
+Run `python experiments/null_simulation/simulate.py`. It prints the tables of the README and takes about 15 minutes of
+CPU time. `--studies 100` is faster but less precise, and `--only clusters` prints one table.
 
 Every study goes through `imdbcls.comparison.inference.infer`, the function that `compare` calls.
 """
@@ -10,7 +10,6 @@ import argparse
 import gc
 import multiprocessing
 import os
-import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -18,7 +17,7 @@ from itertools import combinations
 from multiprocessing.pool import Pool
 
 import numpy as np
-from draws import ACCURACY, Setting, draw_outcomes, draw_samples, sample_of_outcomes
+from draws import Setting, draw_outcomes, draw_samples, sample_of_outcomes
 from metric_studies import METRIC_NAMES, calibration_studies, metric_studies
 from numpy.typing import NDArray
 from rules import OLD, infer_by_old_rules, p_over_documents, without
@@ -486,7 +485,6 @@ def main() -> None:
     if arguments.studies < 2 or arguments.processes < 1:
         parser.error("--studies must be at least 2, and --processes at least 1")
     os.environ["OMP_NUM_THREADS"] = "1"  # for the processes: products of small matrices are slower with threads
-    start = time.monotonic()
     with multiprocessing.get_context("spawn").Pool(arguments.processes) as pool:
         run = Runner(arguments.studies, pool)
         for i, name in enumerate(tables):
@@ -494,7 +492,6 @@ def main() -> None:
             if name in arguments.only:
                 print(f"\n## {name}")
                 print_errors(run, name) if name in ERROR_TABLES else others[name](run)
-    print(f"\n{(time.monotonic() - start) / 60:.0f} minutes, accuracy {ACCURACY:.0%}")
 
 
 if __name__ == "__main__":
