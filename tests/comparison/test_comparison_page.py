@@ -314,3 +314,14 @@ def test_page_of_one_group_has_no_cost_planes(tmp_path: Path) -> None:
     write_page(make_study(tmp_path / "runs", heads=HEADS[:1], num_documents=120), tmp_path / "page.html")
     text = (tmp_path / "page.html").read_text(encoding="utf-8")
     assert 'data-name="cost_' not in text and "There is only one group" in text and 'id="costs"' in text
+
+
+@pytest.mark.needs("chromium")
+def test_confusion_matrix_of_five_classes_fits_without_scrolling(browser: Browser, tmp_path: Path) -> None:
+    write_page(make_study(tmp_path / "runs", HEADS[:3], num_documents=200, num_classes=5), tmp_path / "page.html")
+    browser.look(1280)
+    browser.open(tmp_path / "page.html")
+    widths = browser.evaluate(
+        "[...document.querySelectorAll('.matrices .scroll')].map(b => b.scrollWidth - b.clientWidth)"
+    )
+    assert widths == [0, 0, 0]
