@@ -1,8 +1,8 @@
 """Compare the groups of a study, or the systems in a file: `python -m imdbcls.compare runs/heads` or `predictions.csv`.
 
 Reads the run folders of a study, or a file of predictions that any tool can write. Tests every pair of groups over
-documents and seeds, and prints the results as tables. Writes comparison.html, .json, .md, .csv and figures. Needs
-neither a server nor network access.
+documents and seeds, and prints a summary or, with --full, all tables. Writes comparison.html, .json, .md, .tex, .csv
+and figures. Needs neither a server nor network access.
 """
 
 if __name__ == "__main__":  # before the other imports, which can hit a limit of memory or threads

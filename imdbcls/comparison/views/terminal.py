@@ -35,7 +35,7 @@ RANKING_COLUMNS = ("", "group", "95 % interval", "seeds")  # on narrow terminals
 # Regular expressions of what a terminal shows in colour, and their styles (rich).
 STYLES = {
     rf"(?m)^{WORDS[Outcome.BETTER]}(?=  )|\bis better than\b": "bold green",
-    rf"(?m)^{WORDS[Outcome.BETTER_HERE]}(?=  )": "green",
+    rf"(?m)^{WORDS[Outcome.BETTER_HERE]}(?=  )|\bscored better than\b": "green",
     rf"(?m)^{WORDS[Outcome.EQUIVALENT]}(?=  )|\bare equivalent within\b": "cyan",
     rf"(?m)^{WORDS[Outcome.UNDECIDED]}(?=  )|^- undecided\b": "yellow",
     rf"(?m)^{WORDS[Outcome.UNTESTED]}(?=  )|\bare not tested against\b": "dim",
