@@ -132,7 +132,10 @@ def without_a_model(metric: Metric) -> str:
 
 def within(pair: PairResult, metric: Metric) -> str:
     """Return the margin with its unit."""
-    return "" if pair.margin is None else f"{margin_text(metric, pair.margin)}{unit_of(metric)}"
+    if pair.margin is None:
+        return ""
+    text = f"{margin_text(metric, pair.margin)}{unit_of(metric)}"
+    return "1 point" if text == "1 points" else text
 
 
 def headline(comparison: Comparison, max_listed: int = MAX_LISTED) -> str:
