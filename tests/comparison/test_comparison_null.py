@@ -108,13 +108,13 @@ def test_simulation_agrees_with_the_command() -> None:
     ids=["2x2", "2x10", "2x5-no-seed-effect", "7x2", "7x3", "unstable", "7-unstable", "3v10", "3-3-2", "films"],
 )
 def test_error_rates_stay_low(setting: Setting) -> None:
-    """If the true rate is 5 %, more than 8.5 % of 250 studies have probability 0.01. Some true rates are far lower."""
+    """If the true rate is 5 %, more than 9 % of 200 studies have probability 0.007. Some true rates are far lower."""
     units, generator = setting.units(), generator_of(2)
     better, equivalent, interval, all_intervals = np.mean(
-        [judged(draw_samples(setting, generator, units), setting.accuracies, infer) for _ in range(250)], axis=0
+        [judged(draw_samples(setting, generator, units), setting.accuracies, infer) for _ in range(200)], axis=0
     )
-    assert better <= 0.085
-    assert equivalent <= 0.085
+    assert better <= 0.09
+    assert equivalent <= 0.09
     assert 0.92 <= interval <= 0.995
     assert all_intervals >= 0.915
 
@@ -124,10 +124,10 @@ def test_error_rates_stay_low(setting: Setting) -> None:
     [
         ("floor", 3, 100, 0.05),
         ("shrinkage", 0, 150, 0.08),
-        ("upper limits", 0, 1_000, 0.075),
+        ("upper limits", 0, 800, 0.075),
         ("two against many", 0, 250, 0.05),
         ("Holm", 0, 100, 0.08),
-        ("unequal clusters", 0, 800, 0.08),
+        ("unequal clusters", 0, 700, 0.075),
     ],
 )
 def test_without_a_rule_an_error_rate_leaves_its_bound(rule: str, number: int, num_studies: int, bound: float) -> None:
@@ -145,7 +145,7 @@ def test_equivalence_of_six_pairs_at_the_margin_is_corrected() -> None:
 
 def test_short_list_keeps_the_best_and_is_shorter_than_the_list_of_undecided() -> None:
     setting = replace(equal(7, 3, 0.3, 2_000), behind=(0.0, 0.0, 0.5, 1.0, 2.0, 3.0, 4.0))
-    missing, size, undecided = short_list_studies(setting, generator_of(5), 120).mean(axis=0)
+    missing, size, undecided = short_list_studies(setting, generator_of(5), 80).mean(axis=0)
     assert missing <= 0.08
     assert size < undecided - 0.3
 
@@ -164,7 +164,7 @@ def test_predicted_chances_agree_with_realised_shares() -> None:
     rows = np.concatenate(
         [
             settle_studies(
-                replace(equal(2, max(SETTLE_TARGETS), 0.3, 2_500), behind=(0.0, effect)), generator_of(i), 40
+                replace(equal(2, max(SETTLE_TARGETS), 0.3, 2_500), behind=(0.0, effect)), generator_of(i), 30
             )
             for i, effect in enumerate((0.0, 0.3, 1.0))
         ]
