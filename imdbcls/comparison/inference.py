@@ -226,13 +226,3 @@ def dunnett(num_comparisons: int, df: float) -> float:
         return dunnett_rounded(num_comparisons, float("inf"))
     step = 10.0 ** (np.floor(np.log10(df)) - 2)
     return dunnett_rounded(num_comparisons, float(np.floor(df / step) * step))
-
-
-def without_collapsed(
-    samples: tuple[Sample, Sample], collapsed: tuple[NDArray[np.bool_], NDArray[np.bool_]]
-) -> tuple[Sample, Sample] | None:
-    """Return the samples of the seeds that did not collapse, or None if a group has no such seed."""
-    kept = [np.flatnonzero(~rows) for rows in collapsed]
-    if not all(len(rows) for rows in kept):
-        return None
-    return samples[0].seeds(kept[0]), samples[1].seeds(kept[1])

@@ -6,7 +6,7 @@ from itertools import combinations
 
 import numpy as np
 
-from imdbcls.comparison.inference import Inference, Pair, infer, short_list, without_collapsed
+from imdbcls.comparison.inference import Inference, Pair, infer, short_list
 from imdbcls.comparison.metrics import Metric
 from imdbcls.comparison.power import MAX_SEEDS, chances_to_settle, minimum_detectable_difference, seeds_to_settle
 from imdbcls.comparison.results import Flips, McNemarTest, PairResult, WithoutCollapsed
@@ -55,7 +55,7 @@ def compare_pairs(
             inference,
             shared=each,
             problem=problem,
-            without=without_collapsed_seeds(groups, samples, pair, margin, num_tests),
+            without=without_collapsed_seeds(samples, pair, margin, num_tests),
             margin=margin,
             metric=metric,
             num_tests=num_tests,
@@ -84,7 +84,8 @@ def pair_result(
     Power is computed at the strictest level that Holm's method can require: 5 % divided by the number of tests.
     """
     estimate, level = inference.estimate, LEVEL / max(1, num_tests)
-    low, high = estimate.interval()
+    low, high = within_range(estimate.interval(), metric)
+    simultaneous_low, simultaneous_high = within_range(inference.simultaneous, metric)
     chances = chances_to_settle(estimate, level, margin) if problem is None else np.full(MAX_SEEDS + 1, np.nan)
     seeds_needed = seeds_to_settle(chances, max(len(a.runs), len(b.runs)))
     chance = chances[MAX_SEEDS if seeds_needed is None else seeds_needed]
@@ -102,8 +103,8 @@ def pair_result(
         difference=estimate.value,
         low=low,
         high=high,
-        simultaneous_low=inference.simultaneous[0],
-        simultaneous_high=inference.simultaneous[1],
+        simultaneous_low=simultaneous_low,
+        simultaneous_high=simultaneous_high,
         standard_error=estimate.standard_error,
         degrees_of_freedom=finite(estimate.degrees_of_freedom),
         p_permutation=pair.p_documents,
@@ -125,17 +126,16 @@ def pair_result(
 
 
 def without_collapsed_seeds(
-    groups: Sequence[Group], samples: Sequence[Sample], pair: Pair, margin: float | None, num_tests: int
+    samples: Sequence[Sample], pair: Pair, margin: float | None, num_tests: int
 ) -> WithoutCollapsed | None:
     """Test a pair again without the seeds that collapsed to one class; None if no seed or every seed collapsed.
 
     Its p-values are corrected as if it were the most significant of all tested pairs (Bonferroni).
     """
-    collapsed = collapsed_S(groups[pair.a]), collapsed_S(groups[pair.b])
-    if not pair.is_tested or not any(rows.any() for rows in collapsed):
-        return None
-    kept = without_collapsed(pair.samples or (samples[pair.a], samples[pair.b]), collapsed)
-    if kept is None:
+    both = pair.samples or (samples[pair.a], samples[pair.b])
+    kept = [sample.without_collapsed for sample in both]
+    nothing_changes = all(len(rest) == len(sample) for rest, sample in zip(kept, both, strict=True))
+    if not pair.is_tested or nothing_changes or not all(map(len, kept)):
         return None
     (inference,) = infer(kept, [Pair(0, 1)], margin, num_tests)
     low, high = inference.simultaneous
@@ -203,6 +203,11 @@ def flips(correct_a: np.ndarray, correct_b: np.ndarray) -> Flips:
         a_only_in_every_seed=int(((share_a == 1) & (share_b == 0)).sum()),
         b_only_in_every_seed=int(((share_b == 1) & (share_a == 0)).sum()),
     )
+
+
+def within_range(interval: tuple[float, float], metric: Metric) -> tuple[float, float]:
+    """Clip an interval to the differences that are possible."""
+    return max(interval[0], -metric.upper), min(interval[1], metric.upper)
 
 
 def finite(value: float) -> float | None:

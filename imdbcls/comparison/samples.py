@@ -19,7 +19,8 @@ def sample_of(group: Group, metric: Metric, units: Units, rows: NDArray | None =
     """Return the metric of a group on all its documents, or on some rows. `units` must be those of these rows."""
     chosen = [run.predictions if rows is None else run.predictions.take(rows) for run in group.runs]
     evaluated = [metric.evaluate(predictions) for predictions in chosen]
-    return Sample.of([value for value, _ in evaluated], np.stack([influence for _, influence in evaluated], 1), units)
+    values_S, influence_NS = [value for value, _ in evaluated], np.stack([influence for _, influence in evaluated], 1)
+    return Sample.of(values_S, influence_NS, units, collapsed_S(group))
 
 
 def units_of(groups: Sequence[Group]) -> list[Units]:

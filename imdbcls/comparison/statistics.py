@@ -89,17 +89,29 @@ class Sample:
     values_S: NDArray[np.float64]
     sums_GS: NDArray[np.floating]  # influence of each unit on each value; zero on average over documents
     units: Units  # samples with the same object are paired: they have the same documents in the same order
+    collapsed_S: NDArray[np.bool_] | None = None  # seeds that predict nearly only one class; None: no seed
 
     @classmethod
-    def of(cls, values_S: Sequence[float] | NDArray, influence_NS: NDArray, units: Units) -> "Sample":
-        return cls(np.asarray(values_S, dtype=np.float64), units.sums(influence_NS), units)
+    def of(
+        cls,
+        values_S: Sequence[float] | NDArray,
+        influence_NS: NDArray,
+        units: Units,
+        collapsed_S: NDArray[np.bool_] | None = None,
+    ) -> "Sample":
+        return cls(np.asarray(values_S, dtype=np.float64), units.sums(influence_NS), units, collapsed_S)
 
     def __len__(self) -> int:
         return len(self.values_S)
 
     def seeds(self, rows: NDArray | Sequence[int]) -> "Sample":
         """Return the sample of some seeds only."""
-        return Sample(self.values_S[rows], self.sums_GS[:, rows], self.units)
+        collapsed_S = None if self.collapsed_S is None else self.collapsed_S[rows]
+        return Sample(self.values_S[rows], self.sums_GS[:, rows], self.units, collapsed_S)
+
+    @property
+    def without_collapsed(self) -> "Sample":
+        return self if self.collapsed_S is None else self.seeds(np.flatnonzero(~self.collapsed_S))
 
     def covariance(self, other: "Sample") -> NDArray[np.float64]:
         """Return the covariance (S, S of the other) over documents. Samples of different documents have none."""
@@ -145,9 +157,13 @@ class SeedVariance:
 
 
 def seed_variances(samples: Sequence[Sample]) -> list[SeedVariance | None]:
-    """Return the seed variance of each group after floor and shrinkage; None for a group with one seed."""
+    """Return the seed variance of each group after floor and shrinkage; None for a group with one seed.
+
+    Seeds that collapsed do not count in the mean over groups. A single one would widen the intervals of all groups.
+    """
     floored = [floored_variance(sample) for sample in samples]
-    known = [variance.value for variance in floored if variance is not None]
+    usual = [floored_variance(sample.without_collapsed) for sample in samples]
+    known = [variance.value for variance in usual if variance is not None]
     if len(known) < MIN_POOLED:
         return floored
     mean = float(np.mean(known))
@@ -155,8 +171,8 @@ def seed_variances(samples: Sequence[Sample]) -> list[SeedVariance | None]:
 
 
 def floored_variance(sample: Sample) -> SeedVariance | None:
-    """Return the sample variance between seeds, but at least the floor; None for one seed."""
-    if len(sample) == 1:
+    """Return the sample variance between seeds, but at least the floor; None for fewer than two seeds."""
+    if len(sample) < 2:
         return None
     between, floor = float(np.var(sample.values_S, ddof=1)), sample.floor
     if between >= floor:

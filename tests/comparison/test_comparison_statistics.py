@@ -269,6 +269,15 @@ def test_seed_variances_are_raised_towards_their_mean_and_never_lowered() -> Non
     assert with_one_seed[2] is None and [v.value for v in with_one_seed if v] == pytest.approx([1, 4])
 
 
+def test_collapsed_seeds_do_not_raise_the_variances_of_other_groups() -> None:
+    groups = [sample_with([m - d, m, m + d]) for m, d in ((0.0, 1.0), (5.0, 1.0), (9.0, 1.0))]
+    groups.append(replace(sample_with([9.0, 10.0, -90.0]), collapsed_S=np.array([False, False, True])))
+    found = [variance for variance in seed_variances(groups) if variance is not None]
+    # Without the collapsed seed, the last group has the variance 0.5; the mean over groups is 3.5 / 4.
+    assert [variance.value for variance in found[:3]] == pytest.approx([1, 1, 1])
+    assert found[3].value > 3_000, "the group itself keeps the variance of all its seeds"
+
+
 def test_degrees_of_freedom_weight_variances_by_their_upper_limits() -> None:
     """By hand, for two seed variances of 1 with 2 degrees of freedom each and a document variance of 3."""
     limit = 2 / stats.chi2.ppf(0.25, 2)

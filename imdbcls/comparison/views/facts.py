@@ -65,7 +65,8 @@ def clusters_text(facts: Mapping[str, Values]) -> str:
     names = facts.get("cluster_name", ())
     if len(names) == 1:
         return f"{count} {names[0]}"
-    return f"{count} groups of documents that belong together"
+    noun = "group" if count == "1" else "groups"
+    return f"{count} {noun} of documents that belong together"
 
 
 def training_sentence(facts: Mapping[str, Values]) -> str:

@@ -200,8 +200,8 @@ def explanations(comparison: Comparison, shown: Sequence[PairResult]) -> list[st
         sentences.append(f"Undecided: {neither}{'' if margin else ', which does not mean that the groups are equal'}.")
     undecided = [pair for pair in shown if pair.outcome is Outcome.UNDECIDED]
     if detectable := [d for pair in undecided if (d := pair.minimum_detectable_difference) is not None]:
-        size = detectable_text(metric, max(detectable))
-        sentences.append(f"80 % of studies like this detect a true difference of {size}.")
+        sizes = dict.fromkeys(detectable_text(metric, size) for size in (min(detectable), max(detectable)))
+        sentences.append(f"80 % of studies like this detect a true difference of {' to '.join(sizes)}.")
     return [*sentences, *advice(comparison), *collapsed(comparison)]
 
 
