@@ -354,7 +354,7 @@ def test_bad_run_is_left_out_and_others_are_compared(
     damage(study / "cls-s1")
     notes = [note for note in read_study(study).left_out if note.startswith("cls-s1 is left out: ")]
     assert len(notes) == 1 and sentence in notes[0] and notes[0].count("\n") == 0
-    assert main([str(study)]) == 0
+    assert main([str(study), "--full"]) == 0
     out = capsys.readouterr().out
     assert "transformer" in out and "cls-s1 is left out" in out and "Traceback" not in out
 
@@ -388,7 +388,7 @@ def test_folder_without_finished_runs_is_one_error(tmp_path: Path, capsys: pytes
 
 def test_too_many_documents_are_refused_before_reading(study: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(read_predictions, "MAX_DOCUMENTS", 100)
-    with pytest.raises(BadRunError, match="at most 100 are read"):
+    with pytest.raises(BadRunError, match="at most 100 are allowed"):
         read_study(study)
 
 

@@ -6,13 +6,18 @@ import json
 import logging
 import sys
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from imdbcls.comparison.results import Comparison, GroupSummary, MetricSummary, Parts
+from imdbcls.comparison.metrics import METRICS
+from imdbcls.comparison.results import Comparison, MetricSummary
+from imdbcls.comparison.run_files import Run
+from imdbcls.comparison.study import Group, Study
+from imdbcls.comparison.summary import compare_study
 from imdbcls.comparison.views.csv_table import csv_text
 from imdbcls.comparison.views.json_document import comparison_json
 from imdbcls.config.checking import require_valid
@@ -154,17 +159,13 @@ def test_copied_cell_keeps_lines_and_numbers_but_is_not_a_formula() -> None:
 
 def hostile_comparison() -> Comparison:
     """Return a comparison of one group whose names are formulas and control characters."""
-    group = GroupSummary(
-        **{"name": "=1+1", "head": "@x", "backbone": HOSTILE, "rank": 1, "seeds": (0,), "num_failed": 0},
-        **{"num_documents": 1, "num_clusters": None, "max_length": None, "watched_test": False},
-        validation_accuracy=None,
-        metrics={"test/accuracy": MetricSummary(-0.5, low=0.0, high=1.0, std=None, values=(-0.5,))},
-        cost={},
-        parts=Parts((), (), ()),
-        reliability=(),
-        learning_curves={},
-    )
-    return Comparison("-x", 0.003, NAMES, (), (group,), (), {}, (), (), ())
+    found = predictions()
+    run = Run("=run", {"seed": 0}, {}, [], replace(found, labels=found.predicted))
+    group = Group("=1+1", "@x", HOSTILE, (run,))
+    comparison = compare_study(Study("-x", (group,), NAMES, ()), METRICS["accuracy"], None)
+    accuracy = MetricSummary(-0.5, low=0.0, high=1.0, std=None, values=(-0.5,))
+    summary = replace(comparison.groups[0], metrics={"test/accuracy": accuracy}, primary=accuracy)
+    return replace(comparison, groups=(summary,))
 
 
 def test_csv_comparison_escapes_formulas_but_not_negative_numbers() -> None:
