@@ -13,12 +13,12 @@ import sys
 from collections.abc import Iterator
 from dataclasses import replace
 
-from imdbcls.comparison.scores import score_group
-
 import imdbcls
+from imdbcls.comparison.metrics import METRICS
 from imdbcls.comparison.pairs import compare_pairs
 from imdbcls.comparison.results import PairResult
 from imdbcls.comparison.study import Group, read_study
+from imdbcls.comparison.summary import samples_of
 from imdbcls.comparison.views.wording import p_cell, verdict
 from imdbcls.runs.identity import group_hash
 from imdbcls.runtime.console import user_errors
@@ -79,14 +79,15 @@ def table(common: list[str]) -> Iterator[str]:
     if groups["default"] is None:
         sys.exit("The default has no finished run with these settings. Run it first, with the same --set.")
     found = {name: replace(group, name=name) for name, group in groups.items() if group is not None}
-    scored = {name: score_group(group) for name, group in found.items()}
+    metric, names = METRICS["accuracy"], list(found)
+    samples = samples_of(list(found.values()), metric)
     yield "| recipe | test accuracy | difference, points | 95 % interval | p | seeds | training, s | memory, MB |"
     yield "| --- | --- | --- | --- | --- | --- | --- | --- |"
-    against_default = [(group, found["default"]) for name, group in found.items() if name != "default"]
-    draws = {name: draws for name, (_, draws) in scored.items()}
-    pairs = {pair.a: pair for pair in compare_pairs(against_default, draws, MARGIN)}
+    against_default = [(i, names.index("default")) for i, name in enumerate(names) if name != "default"]
+    results, _ = compare_pairs(list(found.values()), samples, metric, MARGIN, against_default)
+    pairs = {pair.a: pair for pair in results}
     for name in ("default", *sorted(pairs, key=lambda name: -pairs[name].difference)):
-        accuracy = scored[name][0]["test/accuracy"].mean
+        accuracy = samples[names.index(name)].values_S.mean()
         pair = pairs.get(name)
         against = ["", "", ""] if pair is None else differences(pair)
         costs = [mean_of(found[name], key) for key in ("train_seconds", "peak_memory_mb")]
@@ -94,7 +95,7 @@ def table(common: list[str]) -> Iterator[str]:
         yield f"| {' | '.join(cells)} |"
     yield ""
     for pair in pairs.values():
-        yield f"- {verdict(pair)}."
+        yield f"- {verdict(pair, metric)}."
     yield from (f"- {name} was not run or failed." for name in RECIPES if name not in found)
 
 
@@ -106,7 +107,7 @@ def merged(common: list[str], own: tuple[str, ...]) -> list[str]:
 
 def differences(pair: PairResult) -> list[str]:
     difference, low, high = 100 * pair.difference, 100 * pair.low, 100 * pair.high
-    return [f"{difference:+.2f}", f"{low:+.2f} to {high:+.2f}", p_cell(pair.corrected_p)]
+    return [f"{difference:+.2f}", f"{low:+.2f} to {high:+.2f}", p_cell(pair.p_holm)]
 
 
 def mean_of(group: Group, key: str) -> float:

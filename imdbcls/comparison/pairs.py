@@ -2,11 +2,10 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import combinations
 
 import numpy as np
 
-from imdbcls.comparison.inference import Inference, Pair, infer, short_list
+from imdbcls.comparison.inference import Inference, Pair, infer
 from imdbcls.comparison.metrics import Metric
 from imdbcls.comparison.power import MAX_SEEDS, chances_to_settle, minimum_detectable_difference, seeds_to_settle
 from imdbcls.comparison.results import Flips, McNemarTest, PairResult, WithoutCollapsed
@@ -27,13 +26,13 @@ class SharedDocuments:
 
 
 def compare_pairs(
-    groups: Sequence[Group], samples: Sequence[Sample], metric: Metric, margin: float | None
-) -> tuple[tuple[PairResult, ...], tuple[str, ...] | None]:
-    """Compare all pairs of groups, with Holm correction over all of them. `samples` has the metric of each group.
-
-    Returns the pairs, and the names of the groups on the short list (see `inference.short_list`).
-    """
-    index_pairs = list(combinations(range(len(groups)), 2))
+    groups: Sequence[Group],
+    samples: Sequence[Sample],
+    metric: Metric,
+    margin: float | None,
+    index_pairs: Sequence[tuple[int, int]],
+) -> tuple[list[PairResult], list[Inference]]:
+    """Compare pairs of groups, with Holm correction over all these pairs. `samples` has the metric of each group."""
     shared = [shared_documents(groups[i], groups[j], samples[i], samples[j]) for i, j in index_pairs]
     problems = [why_untested(groups[i], groups[j], each) for (i, j), each in zip(index_pairs, shared, strict=True)]
     pairs = []
@@ -47,7 +46,7 @@ def compare_pairs(
         pairs.append(Pair(i, j, restricted, problem is None, p_documents))
     inferences = infer(samples, pairs, margin)
     num_tests = sum(pair.is_tested for pair in pairs)
-    results = tuple(
+    results = [
         pair_result(
             groups[pair.a],
             groups[pair.b],
@@ -61,9 +60,8 @@ def compare_pairs(
             num_tests=num_tests,
         )
         for pair, inference, each, problem in zip(pairs, inferences, shared, problems, strict=True)
-    )
-    chosen = short_list(len(groups), dict(zip(index_pairs, inferences, strict=True)), metric.higher_is_better)
-    return results, None if chosen is None else tuple(groups[i].name for i in chosen)
+    ]
+    return results, inferences
 
 
 def pair_result(

@@ -1,6 +1,7 @@
 """Compute all results of a study as one immutable `Comparison`."""
 
 from collections.abc import Mapping, Sequence
+from itertools import combinations
 
 import numpy as np
 
@@ -10,6 +11,7 @@ from imdbcls.comparison.class_scores import class_scores_of, confusion_matrix_of
 from imdbcls.comparison.cost import cost_ranges_of, costs_of, pareto_fronts
 from imdbcls.comparison.curves import learning_curves
 from imdbcls.comparison.facts import facts_of, settings_of
+from imdbcls.comparison.inference import short_list
 from imdbcls.comparison.metrics import METRICS, Metric
 from imdbcls.comparison.mistakes import disagreements, label_errors, wrong_for_all
 from imdbcls.comparison.notes import confounds, partial_overlaps
@@ -45,7 +47,9 @@ def compare_study(study: Study, metric: Metric, margin: float | None) -> Compari
         summarize_group(study.groups[i], rank, metrics[i], metric, study.label_names)
         for rank, i in enumerate(order, start=1)
     )
-    pairs, short_list = compare_pairs(groups, primary, metric, margin)
+    index_pairs = list(combinations(range(len(groups)), 2))
+    pairs, inferences = compare_pairs(groups, primary, metric, margin, index_pairs)
+    chosen = short_list(len(groups), dict(zip(index_pairs, inferences, strict=True)), metric.higher_is_better)
     size_curves = size_curves_of(groups, summaries)
     shared_settings, differing_settings = settings_of(groups)
     return Comparison(
@@ -59,11 +63,11 @@ def compare_study(study: Study, metric: Metric, margin: float | None) -> Compari
         differing_settings=differing_settings,
         notes=(*study.left_out, *confounds(study.groups), *partial_overlaps(pairs, groups)),
         groups=summaries,
-        short_list=short_list,
+        short_list=None if chosen is None else tuple(groups[i].name for i in chosen),
         baseline=baseline_of(groups[0]),
         size_curves=size_curves,
         crossings=crossings_of(size_curves, pairs),
-        pairs=pairs,
+        pairs=tuple(pairs),
         pareto=pareto_fronts(summaries, metric),
         disagreements=disagreements(groups),
         wrong_for_all=wrong_for_all(groups),

@@ -8,6 +8,7 @@ the rule.
 import gc
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import combinations
 
 import numpy as np
 import pytest
@@ -78,7 +79,7 @@ def test_simulation_agrees_with_the_command() -> None:
     samples = [
         sample_of(group, METRICS["accuracy"], units) for group, units in zip(groups, units_of(groups), strict=True)
     ]
-    results, _ = compare_pairs(groups, samples, METRICS["accuracy"], MARGIN)
+    results, _ = compare_pairs(groups, samples, METRICS["accuracy"], MARGIN, list(combinations(range(len(groups)), 2)))
     units = setting.units()
     simulated = infer([sample_of_outcomes(correct_SN, units) for correct_SN in outcomes], all_pairs(3), MARGIN)
     for result, expected in zip(results, simulated, strict=True):
@@ -219,7 +220,7 @@ def test_power_is_computed_at_the_strictest_corrected_level() -> None:
     samples = [
         sample_of(group, METRICS["accuracy"], units) for group, units in zip(groups, units_of(groups), strict=True)
     ]
-    pairs, _ = compare_pairs(groups, samples, METRICS["accuracy"], MARGIN)
+    pairs, _ = compare_pairs(groups, samples, METRICS["accuracy"], MARGIN, list(combinations(range(len(groups)), 2)))
     for pair, expected in zip(pairs, infer(samples, all_pairs(3), MARGIN), strict=True):
         assert pair.minimum_detectable_difference == minimum_detectable_difference(expected.estimate, LEVEL / 3)
         assert pair.minimum_detectable_difference > minimum_detectable_difference(expected.estimate, LEVEL)
