@@ -95,7 +95,7 @@ def build_run(config: Config, folder: RunFolder, stop: StopRequest) -> Run:
 
 
 def build_inputs(config: Config, folder: RunFolder, progress: Progress) -> Inputs:
-    """Build the data and the model. If the encoder's output is cached, also fill the cache."""
+    """Build the data and the model. With `backbone.freeze=true` and `backbone.cache`, also fill the feature cache."""
     hardware = build_hardware(config)
     reset_peak_memory(hardware.device)
     corpus = build_corpus(config.data)

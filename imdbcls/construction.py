@@ -91,7 +91,7 @@ def read_texts(config: Mapping[str, Any], split_hash: str) -> dict[str, str]:
 
 
 def recorded_data(config: Mapping[str, Any]) -> DataConfig:
-    """Check and return only the data section of a run's config. Other sections may need packages of the user."""
+    """Check and return only the data section of a run's config. Other sections may need the user's own packages."""
     source = config.get("data", {}).get("source", {}) if isinstance(config.get("data"), Mapping) else {}
     target = source.get("_target_") if isinstance(source, Mapping) else None
     if not is_allowed("data.source", target, ()):

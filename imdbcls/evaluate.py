@@ -144,7 +144,7 @@ def explanation(recorded: Any, environment: dict[str, str]) -> str:
     before = {name: str(recorded[name]) for name in environment if name in recorded}
     changes = [printable_line(change)[:200] for change in differences(before, environment)]
     if not changes:
-        return "Hardware, kernels and numerical settings are unchanged, so the code, a library or the data has changed."
+        return "Hardware, kernels and numerical settings are unchanged, so the code or a library has probably changed."
     return f"These changes in the environment since the run may be the cause: {'; '.join(changes)}."
 
 

@@ -36,7 +36,7 @@ INITIALISATION = -1  # the `step` of `seed_everything_at` for the initial weight
 
 
 def require_buildable(config: Config) -> None:
-    """Raise UserError if a constructor would reject its settings. Nothing is loaded before this check."""
+    """Raise UserError if a constructor would reject its settings. The check loads no documents or weights."""
     require_arguments(config)
     try:
         construct(config.optimizer)([nn.Parameter(torch.zeros(1))])

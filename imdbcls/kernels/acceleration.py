@@ -1,4 +1,4 @@
-"""Choose the implementation that runs an encoder: fast CPU layers, CUDA without padding, or the library's `forward`.
+"""Choose the implementation that runs an encoder: fast CPU layers, CUDA without padding, or its own `forward`.
 
 Shape suffixes: L layers, B documents, T tokens, N non-padding tokens, D hidden size.
 """
@@ -35,12 +35,12 @@ def accelerate(encoder: PreTrainedModel) -> Fallbacks:
 
 
 def is_accelerated_on_cpu(encoder: nn.Module) -> bool:
-    """Return whether the encoder's `forward` uses the fast CPU layers."""
+    """Return whether `accelerate` has given the encoder a `forward` with the fast CPU layers."""
     return cpu.is_accelerated(encoder)
 
 
 def restore_library_forward(encoder: nn.Module) -> None:
-    """Restore the library's `forward` on the CPU, for example because the fast layers would ignore adapters."""
+    """Undo `accelerate` on the CPU, for example because the fast layers would ignore adapters."""
     encoder.__dict__.pop("forward", None)
 
 
@@ -57,10 +57,10 @@ def encode(
     """Return the last hidden states, hidden_BTD, in float32 or the autocast dtype.
 
     - `mask_BT`: bool, True at non-padding tokens. Padding is on the right.
-    - `token_indices_N`: flat indices of the non-padding tokens. Computing them here waits for the device on CUDA.
+    - `token_indices_N`: flat indices of the non-padding tokens. If None, computing them here may wait for CUDA.
     - `all_layers`: return hidden_LBTD instead: the embeddings, then each layer.
-    - `first_token_only`: an accelerated encoder computes only the first token in its last layer and returns hidden_B1D
-      in float32. Ignored if `all_layers` is set.
+    - `first_token_only`: if the encoder can, compute only the first token in its last layer and return hidden_B1D in
+      float32. Otherwise, and with `all_layers`, this option has no effect.
     - `compile`: applied to the function that runs the encoder, for example `torch.compile`; None to run it uncompiled.
     """
     wrap = compile or (lambda function: function)

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 _PADDING_BIAS = -30000.0  # added to the log probability of a padded key: exp(-30000) is zero in every dtype
-# The size of the scores in one chunk. Larger chunks do not fit into the cache; smaller chunks need more calls.
+# The size of the scores in one chunk. Larger chunks do not fit into the CPU cache; smaller chunks need more calls.
 _CHUNK_BYTES = 8 << 20
 
 
@@ -111,7 +111,7 @@ def _extended_width(width: int) -> int:
 
 
 def _write_pair(target_BATE: Tensor, column: int, value_BAT: Tensor) -> None:
-    """Write a float32 value as the sum of two columns in the target's dtype, with 16 bits of precision in bfloat16."""
+    """Split float32 values into two columns of `target_BATE` that add up to them, to 16 bits if it is bfloat16."""
     high_BAT = value_BAT.to(target_BATE.dtype)
     target_BATE[..., column] = high_BAT
     target_BATE[..., column + 1] = value_BAT - high_BAT

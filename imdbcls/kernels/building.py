@@ -66,7 +66,7 @@ class KernelsMissingError(Exception):
 
 
 class CacheRefusedError(Exception):
-    """Raised if the cache must not be used for code. The message is for the user. The caller can use another folder."""
+    """Raised if the kernels cannot or must not be stored in a folder. The message is for the user."""
 
 
 class DamagedObjectError(Exception):
@@ -74,8 +74,9 @@ class DamagedObjectError(Exception):
 
 
 def object_path(dtype: torch.dtype, folder: Path | None = None) -> Path:
-    """Return the path of the library for a dtype. The file name hashes the sources, flags, compiler and processor.
+    """Return the path of the library for a dtype in `folder`, or in the cache if it is None.
 
+    The file name is a hash of the sources, the flags, the compiler, the processor and the OpenMP library.
     Raises KernelsMissingError if this machine cannot compile or run the kernels.
     """
     library = LIBRARIES[dtype]
@@ -90,10 +91,9 @@ def cache_folder() -> Path:
 
 
 def require_cache(make: bool = True) -> Path:
-    """Return the kernel folder of the cache. Create it if `make`, else only check that it could be created.
+    """Return the kernel folder of the cache. Create it if `make`; otherwise only check that the user could write to it.
 
-    Raises CacheRefusedError if the folder is not writable, if other users can write to it, or if its disk is mounted
-    `noexec`.
+    Raises CacheRefusedError if this fails, if other users can write to the folder, or if its disk is mounted `noexec`.
     """
     folder = cache_folder()
     try:
@@ -152,7 +152,7 @@ def open_object(path: Path) -> int:
 def build(dtype: torch.dtype, folder: Path) -> Path:
     """Compile the library for a dtype and move it into `folder` atomically.
 
-    Raises KernelsMissingError if the compiler fails, and CacheRefusedError if the folder cannot be written.
+    Raises KernelsMissingError if the library cannot be compiled, and CacheRefusedError if `folder` cannot be written.
     """
     target, library = object_path(dtype, folder), LIBRARIES[dtype]
     texts = {name: source_text(name) for name in (*library.sources, *library.headers)}
@@ -174,14 +174,18 @@ def build(dtype: torch.dtype, folder: Path) -> Path:
             os.replace(built, target)
     except OSError as error:
         raise CacheRefusedError(
-            f"the kernels cannot be written to {folder} ({error}): set IMDBCLS_CACHE to another folder"
+            f"the kernels cannot be written to {folder} ({error}): set IMDBCLS_CACHE to another folder, or TMPDIR if "
+            "this folder is temporary"
         ) from error
     return target
 
 
 @contextmanager
 def recording_hangs(folder: Path) -> Iterator[None]:
-    """Record in `folder` if the compiler hangs. Raise KernelsMissingError if it has hung in the last 24 hours."""
+    """If the compiler hangs in this block, record it in `folder`.
+
+    Raise KernelsMissingError at once if such a record is less than 24 hours old.
+    """
     record = folder / f"{_compiler_identity()}.hung"
     if (reason := _recorded(record)) is not None:
         raise KernelsMissingError(reason)
@@ -275,7 +279,7 @@ def compiler() -> list[str]:
 
 
 def compiler_version() -> str:
-    """Return the first line of the compiler's `--version` output. Raises KernelsMissingError if there is none."""
+    """Return the first line of the compiler's `--version` output. Raises KernelsMissingError if the compiler fails."""
     return _version_of(tuple(compiler()))
 
 

@@ -23,7 +23,7 @@ from imdbcls.kernels.products import linear, linear_backward, padded_rows, prepa
 
 
 class Dropout(NamedTuple):
-    """The dropout masks of one forward pass. A bit depends only on the seed, the mask number, the row and column."""
+    """The dropout masks of one forward pass. A bit depends only on the seed, mask number, row and column."""
 
     probability: float
     seed: int
@@ -74,9 +74,9 @@ class PackedBatch(NamedTuple):
 
 
 def compute_weights(kernels: Kernels, parameters: tuple[Tensor, ...]) -> Weights:
-    """Prepare the sixteen parameters of a layer for the products; biases and norms stay in float32.
+    """Prepare the sixteen parameters of a layer for the matrix products; biases and norms stay in float32.
 
-    Each pass prepares the parameters again; `layer.compute_weights` explains why.
+    Each pass prepares the parameters again, except within `inference_weights`; `layer.compute_weights` explains why.
     """
     with torch.no_grad():
         query, query_bias, key, key_bias, value, value_bias, out, out_bias, *rest = parameters
@@ -89,7 +89,7 @@ def compute_weights(kernels: Kernels, parameters: tuple[Tensor, ...]) -> Weights
 
 
 class CompiledEmbeddings(torch.autograd.Function):
-    """Compute dropout(LayerNorm(word + type + position)) for all rows; the output is returned twice, as in a layer."""
+    """Return dropout(LayerNorm(word + type + position)) of all rows twice: for the first layer and for its residual."""
 
     @staticmethod
     def forward(
@@ -159,7 +159,7 @@ class CompiledLayer(torch.autograd.Function):
         weights: Weights,
         *parameters: Tensor,
     ) -> tuple[Tensor, Tensor]:
-        """Compute the layer.
+        """Return the layer's output twice: for the matrix products and for the residual connection of the next layer.
 
         `residual_NH` has the same values as `x_NH`. `number` is the index of the layer. The layer is computed from
         `weights`. `parameters` are arguments only so that autograd assigns the gradients to them.
@@ -258,7 +258,7 @@ def _feed_forward_block(
 
 
 def _attention(batch: PackedBatch, qkv_N3H: Tensor, keep: bool = True) -> tuple[Tensor, Tensor | None, Tensor | None]:
-    """Return context_NH and, for backward if `keep`, the softmax shift and 1 / sum of each row and attention head."""
+    """Return context_NH, and for backward the softmax shift and 1 / sum per head and row (None without `keep`)."""
     width = qkv_N3H.shape[1] // 3
     context_NH = batch.empty_rows(width)
     shift_AN, scale_AN = torch.empty((2, batch.num_heads, batch.num_rows)).unbind(0) if keep else (None, None)

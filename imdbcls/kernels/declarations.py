@@ -24,7 +24,7 @@ _NUMBERS: dict[str, Any] = {
     "int": ctypes.c_int,
     "float": ctypes.c_float,
 }
-# The dtype for each pointer type. The type `element` stands for the dtype of the library.
+# The dtype for each pointer type. The type `element` stands for the dtype for which the kernels are compiled.
 _DTYPES = {"float": torch.float32, "int64_t": torch.int64, "uint16_t": torch.int16}
 _COMMENT = re.compile(r"/\*.*?\*/", re.DOTALL)
 _ONLY_FLOATS = re.compile(r"^#ifdef FLOATS$(.*?)^#endif$", re.DOTALL | re.MULTILINE)
@@ -141,7 +141,7 @@ def constant(name: str) -> int:
 
 
 def read_declarations(header: str, dtype: torch.dtype) -> dict[str, Function]:
-    """Return the functions of the library for this dtype, by name; `header` is the text of `kernels.h`."""
+    """Return the kernels that are compiled for this dtype, by name; `header` is the text of `kernels.h`."""
     text = _COMMENT.sub("", header)
     text = text if dtype == torch.float32 else _ONLY_FLOATS.sub("", text)
     return {name: Function(name, _parameters(arguments, dtype)) for name, arguments in _FUNCTION.findall(text)}
@@ -150,7 +150,7 @@ def read_declarations(header: str, dtype: torch.dtype) -> dict[str, Function]:
 def _parameters(arguments: str, dtype: torch.dtype) -> list[Parameter]:
     *declared, threads = (" ".join(argument.split()) for argument in arguments.split(","))
     if threads != "int num_threads":
-        raise ValueError(f"the last argument is {threads!r}, not the number of threads")
+        raise ValueError(f"the last parameter of a kernel is {threads!r}, not 'int num_threads'")
     return [_parameter(argument, dtype) for argument in declared]
 
 

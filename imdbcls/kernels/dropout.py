@@ -14,7 +14,7 @@ class DropoutMasks:
 
     For each element, 16 random bits are compared with a threshold. A probability such as 0.1 is not a multiple of
     1/65536. So each mask draws one of the two nearest thresholds at random, such that an element is dropped with
-    probability exactly p. The bits come from NumPy's SFC64, whose raw stream NumPy promises not to change.
+    exactly the given probability. The bits come from NumPy's SFC64, whose raw stream NumPy promises not to change.
     """
 
     def __init__(self) -> None:

@@ -1,9 +1,9 @@
-"""Run BERT and RoBERTa encoders on the CPU faster than the library, with the same values up to rounding.
+"""Run BERT and RoBERTa on the CPU faster than transformers does, with the same values up to rounding without dropout.
 
 `accelerate` replaces the `forward` method of a Hugging Face model. Its parameters and state dict do not change. Each
 layer becomes one autograd function with a hand-written backward pass. If there are compiled kernels for the processor
 and the dtype, the layers process only the non-padding tokens (`compiled.py`). Otherwise they process all B * T rows
-(`layer.py`). The library's `forward` still runs if a pass needs attention dropout, attention weights or a 4-D mask.
+(`layer.py`). The model's own `forward` still runs if, for example, a pass needs attention dropout or a 4-D mask.
 `first_token_only=True` skips most of the last layer, for heads that read only the first token (`first_token.py`).
 
 Shape suffixes: B documents, T tokens (padded), H hidden size, N rows, one per token.
@@ -108,7 +108,7 @@ def _recomputes_activations(encoder: Any) -> bool:
 
 
 class _Inputs(NamedTuple):
-    """The input of the embeddings: ids_BT or embeddings_BTH. The library has defaults for fields that are None."""
+    """The input of the embeddings: ids_BT or embeddings_BTH. The encoder has defaults for fields that are None."""
 
     input_ids: Tensor | None
     token_type_ids: Tensor | None
@@ -133,10 +133,11 @@ def _forward(
     return_dict: bool | None = None,
     **kwargs: Any,
 ) -> Any:
-    """Return the encoder's output: hidden_BTH in the autocast dtype, or in float32 without autocast.
+    """Return the encoder's output, with hidden_BTH in the autocast dtype, or in float32 without autocast.
 
-    With `first_token_only`, the output is hidden_B1H in float32. The output still has all tokens if the library's
-    `forward` runs or if the last layer has adapters. The other arguments are the library's arguments.
+    With `first_token_only`, the output has hidden_B1H in float32 instead. It still has all tokens if the encoder's
+    original `forward` runs, if `output_hidden_states` is set, or if the last layer has adapters. The other arguments
+    are the arguments of the original `forward`.
     """
     inputs = _Inputs(input_ids, token_type_ids, position_ids, inputs_embeds)
     if not _is_supported(self, inputs, attention_mask, kwargs):
@@ -155,7 +156,7 @@ def _forward(
 
 
 def _is_supported(encoder: Any, inputs: _Inputs, attention_mask: Tensor | None, options: dict[str, Any]) -> bool:
-    """Return whether the accelerated layers support this pass; `options` are the library's other arguments."""
+    """Return whether the accelerated layers support this pass; `options` are the remaining arguments of `forward`."""
     config, tokens = encoder.config, inputs.tokens
     return (
         tokens is not None
@@ -172,7 +173,10 @@ def _is_supported(encoder: Any, inputs: _Inputs, attention_mask: Tensor | None, 
 def _hidden_states(
     encoder: Any, inputs: _Inputs, attention_mask: Tensor | None, first_token_only: bool, all_layers: bool
 ) -> list[Tensor]:
-    """Return the hidden states of the last layer or, if `all_layers` is set, of the embeddings and every layer."""
+    """Return the hidden states of the last layer or, if `all_layers` is set, of the embeddings and every layer.
+
+    With `first_token_only`, the last layer computes only the first token, unless the layer has adapters.
+    """
     assert inputs.tokens is not None  # checked by `_is_supported`
     dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else encoder.dtype
     shape = inputs.tokens.shape[:2]
@@ -294,7 +298,7 @@ def _weights(
 
 
 def _parameters(layer: Any) -> tuple[Tensor, ...]:
-    """Return the sixteen parameters of a layer, in the order of the layer functions' arguments."""
+    """Return the sixteen parameters of a layer, in the order that both `compute_weights` functions expect."""
     attention, output = layer.attention.self, layer.attention.output
     modules = (
         attention.query,

@@ -1,4 +1,4 @@
-"""Accelerate heads. Parameters stay the same; values and gradients stay the same up to rounding.
+"""Accelerate heads. Parameters stay the same. Values and gradients stay the same up to rounding and dropout masks.
 
 Shape suffixes: B documents, T tokens, D hidden size, A attention heads, E = D / A.
 """

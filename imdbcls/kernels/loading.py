@@ -1,7 +1,7 @@
 """Load and call the compiled kernels (`csrc`). The user's C compiler builds them on first use (`building.py`).
 
 There are two libraries, for Linux on x86-64. The bfloat16 library is for processors with AVX512-BF16; it uses AMX if
-available. The float32 library is for processors with AVX2 but without AVX-512, like most laptops. If the kernels are
+available. The float32 library is for processors with AVX2 but without AVX-512, as in most laptops. If the kernels are
 not available, `load` logs the reason once, and PyTorch's operations are used instead.
 """
 
@@ -101,7 +101,7 @@ def supports_float32_kernels() -> bool:
 
 
 def find_or_build(dtype: torch.dtype) -> tuple[Kernels, str | None]:
-    """Return the kernels, and the reason if they are not from the cache, else None. Raises KernelsMissingError."""
+    """Return the kernels, and why the cache was refused (None if it was used). Raises KernelsMissingError."""
     try:
         return _find_or_build_in(building.require_cache(), dtype), None
     except CacheRefusedError as refused:
@@ -132,7 +132,7 @@ def _find_or_build_in(folder: Path, dtype: torch.dtype) -> Kernels:
 
 def _build_for_this_process(dtype: torch.dtype, because: str | None = None) -> Kernels:
     try:
-        with tempfile.TemporaryDirectory(prefix="imdbcls-kernels-") as name:  # a loaded library may be deleted
+        with tempfile.TemporaryDirectory(prefix="imdbcls-kernels-") as name:  # a library may be deleted once loaded
             return _find_or_build_in(Path(name), dtype)
     except (KernelsMissingError, CacheRefusedError, OSError) as error:
         reason = "" if because is None else f" (while compiling only for this process, because {because})"

@@ -26,7 +26,7 @@ from imdbcls.runtime.padding import cu_seqlens_of, token_indices
 
 
 def kernels_for(lstm: nn.LSTM, hidden_BTD: Tensor) -> Kernels | None:
-    """Return the kernels for an LSTM and its input, in the autocast dtype, or None to use PyTorch's LSTM."""
+    """Return the kernels for an LSTM in the autocast dtype or else the input's dtype, or None to use PyTorch's LSTM."""
     if hidden_BTD.device.type != "cpu":
         return None
     dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else hidden_BTD.dtype
@@ -34,9 +34,9 @@ def kernels_for(lstm: nn.LSTM, hidden_BTD: Tensor) -> Kernels | None:
 
 
 def kernels_of_width(lstm: nn.LSTM, dtype: torch.dtype) -> Kernels | None:
-    """Return the kernels for an LSTM on the CPU in this dtype, or None if it is not supported.
+    """Return the kernels for an LSTM on the CPU in this dtype, or None to use PyTorch's LSTM.
 
-    For bfloat16 on a processor that does not support it, return the float32 kernels.
+    On a processor without bfloat16 instructions, return the float32 kernels for bfloat16.
     """
     multiple = constant("WIDTH_MULTIPLE")
     if lstm.input_size % multiple or lstm.hidden_size % multiple:

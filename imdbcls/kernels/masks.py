@@ -1,7 +1,7 @@
 """Build attention masks without synchronizing with the device.
 
-For a two-dimensional mask, the library calls `mask.all()` in each pass to check whether it needs the mask. On CUDA,
-this waits for all queued work. The library uses a four-dimensional mask without this check.
+For a two-dimensional mask, transformers calls `mask.all()` in each pass to check whether it needs the mask. On CUDA,
+this waits for all queued work. A four-dimensional mask is used without this check.
 """
 
 from typing import Any
@@ -24,7 +24,10 @@ def attention_mask(encoder: Any, mask_BT: Tensor) -> Any:
 
 
 def ready_mask(encoder: Any, mask_BT: Tensor) -> Any:
-    """Return the mask that the library would build for its layers; it may differ only in the rows of padding."""
+    """Return the masks that transformers would build from `mask_BT`; only the rows of padding tokens may differ.
+
+    Return `mask_BT` itself without SDPA, and for model types that are not listed here.
+    """
     config = encoder.config
     if config._attn_implementation != "sdpa":
         return mask_BT

@@ -1,9 +1,9 @@
-"""Compute the matrix products of a linear layer and of its gradients, over the rows of the compiled kernels.
+"""Compute the matrix products of a linear layer and of its gradients, for the compiled kernels.
 
 In bfloat16, oneDNN computes the products, except the weight gradients. In float32 on AVX2, the kernels compute all
 products.
 
-Shape suffixes: N rows, O outputs, K inputs, P panels of sixteen outputs.
+Shape suffixes: N rows, O outputs, K inputs, P panels of C = 16 outputs.
 """
 
 import torch

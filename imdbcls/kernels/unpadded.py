@@ -1,6 +1,6 @@
 """Run BERT and RoBERTa on CUDA without padding: the tokens of a batch are concatenated into one sequence.
 
-The embeddings run on the padded batch, so that the library handles positions, RoBERTa's position offset and padding
+The embeddings run on the padded batch, so that transformers handles positions, RoBERTa's position offset and padding
 tokens inside a document. The layers run over the N non-padding tokens. Attention uses PyTorch's flash kernel for
 documents of different lengths (`varlen_attn`), which gets the first row of each document. At the end, the rows are
 scattered to the padded shape, with zeros at padding. Nothing synchronizes with the device: `indices_N` comes from the
@@ -86,10 +86,10 @@ def encode(
     first_token_only: bool = False,
     all_layers: bool = False,
 ) -> Tensor:
-    """Return the encoder's last hidden states, hidden_BTH. Hidden states at padding are zero, unlike in the library.
+    """Return the encoder's last hidden states, hidden_BTH. Hidden states at padding are zero, unlike in transformers.
 
-    With `all_layers`, return hidden_LBTH: the embeddings, then each layer. With `first_token_only`, return only the
-    first token, first_B1H in float32, unless the last layer has adapters.
+    With `all_layers`, return hidden_LBTH instead: the embeddings, then each layer. Otherwise, with `first_token_only`,
+    return only the first token, first_B1H in float32, unless the last layer has adapters.
     """
     layers, last = first_token.split_layers(encoder.encoder.layer, first_token_only and not all_layers)
     embedded_BTH = encoder.embeddings(input_ids=input_ids_BT)
@@ -110,7 +110,7 @@ def encode(
 
 
 def _layer(layer: Any, hidden_NH: Tensor, boundaries: CuSeqlens) -> Tensor:
-    """Run one layer with the library's modules, except for the attention computation."""
+    """Run a BERT or RoBERTa layer with its own modules, except for the computation of the attention."""
     attention = layer.attention.self
 
     def heads(projection: nn.Module) -> Tensor:

@@ -85,7 +85,7 @@ def load_backbone(
     - `pretrained`: load the weights; if false, initialize them from PyTorch's current random state.
     - `dropout`, `attention_dropout`: the dropout probabilities. None keeps the model's own probability.
     - `fast`: run BERT and RoBERTa with the layers of `imdbcls.kernels` on the CPU and without padding on CUDA. The
-      results are the same up to rounding.
+      output is the same up to rounding; in training, the random dropout masks differ.
 
     Raises UserError if the model cannot be found or read.
     """
@@ -97,7 +97,8 @@ def load_backbone(
             tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     except Exception as error:  # the libraries may raise any exception for a damaged file
         raise UserError(
-            f"backbone.path={path} has no valid config.json and tokenizer: {' '.join(str(error).split())[:300]}"
+            f"backbone.path={path}: config.json or the tokenizer is missing or invalid: "
+            f"{' '.join(str(error).split())[:300]}"
         ) from error
     set_dropout(config, dropout, attention_dropout)
     prepare_config(config)
@@ -160,15 +161,15 @@ def recompute_activations(backbone: Backbone) -> Backbone:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # newer releases of transformers rename the method
         backbone.encoder.gradient_checkpointing_enable({"use_reentrant": False})
-    reason = "backbone.gradient_checkpointing works only with the library's layers"
+    reason = "backbone.gradient_checkpointing works only with the layers of transformers"
     return replace(backbone, cpu_fallback_reason=reason, cuda_fallback_reason=reason)
 
 
 def parts_of(encoder: Any) -> tuple[list[nn.Module], list[nn.Module]]:
     """Return an encoder's embedding modules, and its layers from bottom to top.
 
-    The embedding modules are all modules whose output every layer reads, for example DeBERTa's embeddings of relative
-    positions and their layer norm. Raises UserError if the structure of the encoder is not known.
+    The embedding modules include modules outside the layers whose output the layers read, for example DeBERTa's
+    embeddings of relative positions and their layer norm. Raises UserError if the encoder's structure is not known.
     """
     has_embeddings = isinstance(getattr(encoder, "embeddings", None), nn.Module)
     if has_embeddings and isinstance(getattr(encoder, "layers", None), nn.ModuleList):  # ModernBERT
@@ -248,7 +249,7 @@ def load_weights(path: str, folder: Path, config: PretrainedConfig) -> PreTraine
 
 
 def require_finite(tensors: Mapping[str, Tensor], source: Path) -> None:
-    """Raise UserError if the weights contain NaN or infinity, because every prediction would be NaN."""
+    """Raise UserError if the weights contain NaN or infinity, because predictions could then be NaN."""
     for name, tensor in tensors.items():
         if tensor.is_floating_point() and not tensor.is_meta and not bool(torch.isfinite(tensor).all()):
             raise UserError(f"{source}: the weights contain NaN or infinity; the first such tensor is {name[:200]}.")

@@ -18,11 +18,12 @@ def reads_first_token_only(head: nn.Module, hidden_size: int, num_tokens: int, n
     finite in the second, and missing in the third. The head reads only the first token if the logits are finite and
     equal for all three, in evaluation and in training mode. If the head raises an exception, the result is False.
 
-    The documents have `num_tokens` tokens. `num_layers` is the number of layers that the head gets, or None if it gets
-    only the last layer. The test uses a copy of the head and does not change PyTorch's random state on the CPU.
+    The test uses documents of two tokens, then of `num_tokens` tokens. `num_layers` is the number of layers that the
+    head gets, or None if it gets only the last layer. The test uses a copy of the head and does not change PyTorch's
+    random state on the CPU.
     """
     layers = () if num_layers is None else (num_layers,)
-    lengths = dict.fromkeys((min(num_tokens, 2), num_tokens))  # two tokens: cheap, and enough for most heads
+    lengths = dict.fromkeys((min(num_tokens, 2), num_tokens))  # with two tokens, most heads fail the test cheaply
     try:
         return all(
             _reads_first_token_only(copy.deepcopy(head).train(training), (*layers, NUM_DOCUMENTS, length, hidden_size))

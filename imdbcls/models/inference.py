@@ -91,8 +91,8 @@ def measure_latency(model: nn.Module, batches: EvalBatches, hardware: Hardware, 
     """Measure the latency of single documents, from token ids to probabilities: `p50` and `p95` in milliseconds.
 
     The documents are spread evenly over the lengths of the split. Each document is timed once. The first document of
-    each length runs once untimed before that, because the libraries prepare their kernels in the first pass of a shape.
-    With the compiled kernels, the weights are cast once for all documents.
+    each length first runs once untimed, because PyTorch prepares its kernels in the first pass of each shape. With the
+    fast CPU layers, the weights are prepared once for all documents.
     """
     model.eval()
     milliseconds = []

@@ -15,7 +15,9 @@ from imdbcls.models.classifier import Classifier, copy_of
 
 # The value of peft's lora_alpha / r; 2 is usual. It scales the update, much as the learning rate does (section 4.1).
 SCALE = 2
-FALLBACK_REASON = "LoRA adapters need the library's layers; evaluation merges the adapters and can use the fast layers"
+FALLBACK_REASON = (
+    "LoRA adapters need the layers of transformers; evaluation merges the adapters and can use the fast layers"
+)
 
 
 def require_peft() -> Any:
@@ -34,7 +36,7 @@ def with_adapters(model: Classifier, rank: int) -> Classifier:
 
     All linear layers get an adapter, not only the attention's layers, because this learns more with the same number of
     parameters. The update starts at zero, so the output of the copy initially equals the output of `model`. The copy
-    uses the library's layers, because the fast layers read the weights directly and would ignore the adapters.
+    uses the layers of transformers, because the fast layers read the weights directly and would ignore the adapters.
     """
     peft = require_peft()
     model.encoder.requires_grad_(False)

@@ -19,8 +19,8 @@ def metrics_of(labels_N: "NDArray[np.int64]", probabilities_NC: "NDArray[np.floa
 
     - accuracy: the share of correctly classified documents.
     - f1: the unweighted mean of F1 over the classes.
-    - auroc: the area under the ROC curve; with more than two classes, the unweighted mean of one class against the
-      rest. NaN if a class has no document.
+    - auroc: the area under the ROC curve; with more than two classes, the unweighted mean of the areas of each class
+      against the rest. NaN if a class has no document.
     - loss: the mean negative log-likelihood in nats per document.
     - brier: the squared error of the probabilities, summed over the classes (Brier 1950); from 0 to 2.
     - ece: the expected calibration error of the predicted class's probability, with 15 bins of equal width (Guo et al.

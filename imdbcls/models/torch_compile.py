@@ -36,7 +36,7 @@ def compile_training(model: Classifier, hardware: Hardware, max_length: int) -> 
     if device == "cpu" and is_accelerated_on_cpu(model.encoder):
         raise UserError(
             "compile=true and backbone.fast=true cannot be combined on the CPU: the fast layers cannot be compiled. "
-            "Set compile=false, or set backbone.fast=false to compile the library's layers."
+            "Set compile=false, or set backbone.fast=false to compile the encoder's own layers."
         )
     if device == "cuda" and importlib.util.find_spec("triton") is None:
         raise UserError("On CUDA, compile=true needs the package triton, which is not installed: pip install triton.")

@@ -102,14 +102,16 @@ def load(folder: Path, *models: Mapping[str, Tensor]) -> Checkpoint:
         )
     for name, entry in files.items():
         if not FILE_NAME.fullmatch(name) or not isinstance(entry, dict):
-            raise CheckpointError(f"{folder / MANIFEST} lists {name[:80]!r}, which no checkpoint contains.")
+            raise CheckpointError(f"{folder / MANIFEST} has an invalid entry: {name[:80]!r}.")
         require_regular_file(folder / name)
     model = matching_model(folder, models)
     largest = TENSOR_FILE_FACTOR * sum(tensor.nbytes for tensor in model.values()) + 2**20
     for name, entry in files.items():
         path, size = folder / name, (folder / name).stat().st_size
         if size > largest:
-            raise CheckpointError(f"{path} has {size:,} bytes, more than a checkpoint of this model can have.")
+            raise CheckpointError(
+                f"{path} has {size:,} bytes, more than any file in a checkpoint of this model can have."
+            )
         if size != entry.get("bytes") or sha256(path) != entry.get("sha256"):
             raise CheckpointError(f"{path} differs in size or sha256 from its entry in {folder / MANIFEST}.")
     try:
@@ -185,7 +187,7 @@ def newest(
         log_skipped(problems)  # if only `.new` exists, the process was killed during its first save
         return None
     raise CheckpointError(
-        f"No checkpoint in {folder.parent} can be used: {' '.join(problems)} {remedy(folder.parent.parent)}"
+        f"No version of the checkpoint {folder} can be used: {' '.join(problems)} {remedy(folder.parent.parent)}"
     )
 
 

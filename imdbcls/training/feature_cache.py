@@ -43,7 +43,7 @@ def encode_once(
     cache_gb: float,
     on_progress: OnProgress,
 ) -> dict[str, Features]:
-    """Return the encoder's output for the documents of each split. Outputs that are not in `folder` are computed.
+    """Return the encoder's output for the documents of each split. Outputs that `folder` lacks are computed and added.
 
     `splits` contains the evaluation batches, so evaluation gives bit-identical results with and without the cache. The
     key of an entry depends on everything that determines the output: the batches, the hash of the weights, the
@@ -118,8 +118,8 @@ def require_space(folder: Path, needed: int, cache_gb: float, layers: str) -> No
     if used + needed > cache_gb * 1e9:
         raise UserError(
             f"The frozen encoder's output{layers} needs {format_bytes(needed)}, but {folder} already contains "
-            f"{format_bytes(used)}, and its limit is backbone.cache_gb={cache_gb:g}. Raise the limit or delete the "
-            f"folder. {without}"
+            f"{format_bytes(used)}, and its limit is backbone.cache_gb={cache_gb:g}. Raise the limit or, if that "
+            f"frees enough, delete the folder. {without}"
         )
     if needed > free:
         raise UserError(

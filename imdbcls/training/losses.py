@@ -121,7 +121,7 @@ def weights_of_classes(class_weights: Any, labels: NDArray[np.int64], label_name
 
 
 def as_named(label: str, label_names: Sequence[str]) -> str:
-    """Return the class that a label in YAML names. YAML 1.1 reads `yes` and `on` as true, `no` and `off` as false."""
+    """Return the class meant by a label from YAML, where `yes` and `on` are read as true, `no` and `off` as false."""
     spellings = {"true": ("yes", "on"), "false": ("no", "off")}.get(label, ())
     meant = [name for name in label_names if name.lower() in spellings]
     return meant[0] if len(meant) == 1 and label not in label_names else label

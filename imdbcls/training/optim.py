@@ -80,7 +80,7 @@ def lr_multiples(model: Classifier, head_lr: float, layer_decay: float) -> dict[
     """Return the learning rate of each trainable parameter as a multiple of the optimizer's `lr`.
 
     The multiple is `head_lr` for the head. For an encoder of n layers it is `layer_decay` for the top layer,
-    `layer_decay`^2 for the layer below it, and so on, up to `layer_decay`^(n + 1) for the embeddings (Howard & Ruder
+    `layer_decay`^2 for the layer below it, and so on; for the embeddings it is `layer_decay`^(n + 1) (Howard & Ruder
     2018, section 3.2, recommend 1 / 2.6 for an LSTM; Clark et al. 2020, ELECTRA, use 0.8 for a base model).
     """
     layers = parts_of(model.encoder)[1] if layer_decay != 1 else []
@@ -127,9 +127,9 @@ def onecycle(
 ) -> LRScheduler:
     """Build PyTorch's `OneCycleLR` with the optimizer's `lr` as the peak (Smith & Topin 2018).
 
-    The learning rate peaks at the last warmup step. The peak is never before step 2 or at the last step, because
-    `OneCycleLR` divides by zero if no step comes before or after the peak. Without warmup steps, or with fewer than
-    three steps, the learning rate only decreases.
+    The learning rate peaks at the last warmup step, but never before step 2 or at the last step, because `OneCycleLR`
+    divides by zero if no step comes before or after the peak. Without warmup steps, or with fewer than three steps in
+    total, the learning rate only decreases.
     """
     peak_step = 0 if num_warmup_steps == 0 or num_steps < 3 else min(max(num_warmup_steps, 2), num_steps - 1)
     return OneCycleLR(

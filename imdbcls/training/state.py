@@ -237,8 +237,8 @@ class Saver:
         if changes:
             change = "; ".join(changes)
             logger.warning(
-                f"{change}: the last bits of the result may differ from an uninterrupted run. result.json records this "
-                "change."
+                f"{change}: the last bits of the result may differ from those of an uninterrupted run. "
+                "result.json records this change."
             )
             state.changes.append(f"after step {state.step}: {change}")
 

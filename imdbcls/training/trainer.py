@@ -124,7 +124,7 @@ class Trainer:
         self.best_validation: NDArray[np.float64] | None = None
 
     def fit(self, tracker: Tracker) -> None:
-        """Train from the current `state` to the last epoch, then load the best weights.
+        """Train from the current `state` until `is_finished`, then load the best weights.
 
         Raises NonFiniteError if the loss or the gradient is NaN or infinite. If a signal requests a stop, saves a
         checkpoint and raises Interrupted.
@@ -197,8 +197,8 @@ class Trainer:
         """Compute the gradient of the batch's mean loss, one micro-batch at a time, and return the loss.
 
         If memory runs out, returns None; `halve_micro_batch` then frees the gradients, the only tensors that remain of
-        the failed attempt. If a signal requests a stop, raises Interrupted without finishing the step, because a step
-        can take a minute on a CPU. The weights, the optimizer and the counters have not changed since the last step.
+        the failed attempt. If a signal requests a stop, raises Interrupted without finishing a repeatable step, because
+        a step can take a minute on a CPU. In both cases, weights, optimizer and counters remain as after the last step.
         """
         seed_everything_at(self.settings.seed, self.state.step)
         loss_sum = torch.zeros((), device=self.hardware.device)

@@ -209,7 +209,7 @@ def test_path_that_is_neither_folder_nor_hub_id(path: str) -> None:
 
 
 def test_empty_folder(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"has no valid config\.json and tokenizer"):
+    with pytest.raises(UserError, match=r"config\.json or the tokenizer is missing or invalid"):
         load(tmp_path)
 
 
