@@ -9,6 +9,7 @@ import pytest
 from support.studies import HEADS, make_study
 
 from imdbcls.compare import main
+from imdbcls.comparison.metrics import METRICS
 from imdbcls.comparison.study import read_study
 from imdbcls.comparison.summary import compare_study
 from imdbcls.comparison.views.figures import figures_of
@@ -23,7 +24,7 @@ from imdbcls.tracking.wandb_report import owner_of
 def test_comparison_run_contains_tables_figures_and_page(tmp_path: Path) -> None:
     study = make_study(tmp_path / "heads", heads=HEADS[:2], num_documents=300)
     found = read_study(study)
-    comparison = compare_study(found, 0.003)
+    comparison = compare_study(found, METRICS["accuracy"], 0.003)
     figures = drawings_of(figures_of(comparison))
     page = page_html(comparison, figures, reading_list(found, comparison, {}))
     log_comparison(comparison, figures, page, study, **tracker_settings({}) | {"mode": "offline"})

@@ -8,7 +8,7 @@ import pytest
 from scipy import stats
 
 from imdbcls.comparison.sign_flips import p_of_sign_flips
-from imdbcls.comparison.statistics import holm, permutation_p
+from imdbcls.comparison.statistics import Units, holm, permutation_p
 
 
 def enumerated_p(terms: np.ndarray) -> float:
@@ -67,5 +67,5 @@ def test_large_difference_stays_significant_among_5671_pairs() -> None:
     """A sampled p-value cannot fall below 1/100,001, which is above 5 % after correction for 5,671 pairs."""
     first, second = np.ones((3, 60), np.float32), np.zeros((3, 60), np.float32)
     second[:, :20] = 1
-    p = permutation_p(first, second)
+    p = permutation_p(first, second, Units(first.shape[1]))
     assert p == pytest.approx(2.0**-39) and holm([p] + [0.5] * (107 * 106 // 2 - 1))[0] < 1e-6

@@ -215,7 +215,7 @@ def test_resource_errors_are_distinguished_from_other_errors() -> None:
     assert is_disk_full(RuntimeError("Error while serializing: I/O error: No space left on device (os error 28)"))
     assert not is_disk_full(OSError(2, "No such file")) and not is_disk_full(RuntimeError("os error 280"))
     assert explain(KeyError("a")) is None
-    assert "Reduce trainer.micro_batch_size" in str(explain(MemoryError()))
+    assert "reduce trainer.micro_batch_size" in str(explain(MemoryError()))
 
 
 def logged_step(folder: Path) -> int:
