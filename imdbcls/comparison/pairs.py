@@ -126,9 +126,10 @@ def pair_result(
 def without_collapsed_seeds(
     samples: Sequence[Sample], pair: Pair, margin: float | None, num_tests: int
 ) -> WithoutCollapsed | None:
-    """Test a pair again without the seeds that collapsed to one class; None if no seed or every seed collapsed.
+    """Test a pair again without the seeds that collapsed to one class.
 
-    Its p-values are corrected as if it were the most significant of all tested pairs (Bonferroni).
+    The p-values are corrected as if this pair were the most significant of all tested pairs (Bonferroni). Returns None
+    if the pair is not tested, if no seed collapsed, or if every seed of a group collapsed.
     """
     both = pair.samples or (samples[pair.a], samples[pair.b])
     kept = [sample.without_collapsed for sample in both]

@@ -198,7 +198,7 @@ class PairResult:
     p_equivalence_holm: float | None
     outcome: Outcome
     missing_seeds: tuple[int, int]  # that each group needs before "better" is possible; (0, 0): none
-    without_collapsed: WithoutCollapsed | None  # None: no seed collapsed, or no other seed is left
+    without_collapsed: WithoutCollapsed | None  # None: no seed collapsed, or all of a group did
 
     p_permutation: float | None  # accuracy over documents, for these trained models; None: not tested
     mcnemar: tuple[McNemarTest, ...]  # one per seed that both groups have; empty: not tested

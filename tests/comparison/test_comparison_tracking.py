@@ -40,7 +40,7 @@ def test_comparison_run_contains_tables_figures_and_page(tmp_path: Path) -> None
     assert list(media.rglob("page_*.html"))
     ranking = next(file for file in media.rglob("*.table.json") if "ranking" in file.name)
     table = json.loads(ranking.read_text())
-    assert [row[1] for row in table["data"]] == [group.name for group in comparison.groups]
+    assert [row[1] for row in table["data"]] == [*(group.name for group in comparison.groups), "largest class"]
 
 
 def test_table_columns_get_unique_names() -> None:

@@ -116,13 +116,19 @@ def source_hash(source: str) -> str:
 
 
 def baseline_sentence(comparison: Comparison, is_drawn: bool) -> str:
-    """Return a sentence on the metric of the largest class; empty if it is not defined."""
+    """Return a sentence on the metric of always predicting the largest class.
+
+    Return an empty string if the metric is not defined for this prediction.
+    """
     metric, baseline = comparison.metric, comparison.baseline.get(comparison.metric.key)
     if baseline is None:
         return ""
     value = f"{value_text(metric, baseline)}{' %' if metric.is_percentage else ''}"
     line = "the dashed line" if is_drawn else "outside the figure"
-    return f"A model that knows only the class frequencies and predicts the largest class has {value} ({line})."
+    return (
+        f"A model that knows only the class frequencies and always predicts the largest class would have {value} "
+        f"{metric.title} ({line})."
+    )
 
 
 def margin_phrase(comparison: Comparison) -> str:

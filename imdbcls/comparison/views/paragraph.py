@@ -176,7 +176,7 @@ def other_pairs(comparison: Comparison) -> Iterator[str]:
 
 
 def short_list(comparison: Comparison) -> Iterator[str]:
-    """Yield the models that may be the best."""
+    """Yield a sentence that names the models that may be the best, if it is known."""
     names = comparison.short_list
     if names is None or len(comparison.groups) < 3:
         return

@@ -66,8 +66,8 @@ def text(x: float, y: float, content: str, name: str = "label", anchor: str = "s
     return f'<text class="{name}" x="{x:g}" y="{y:g}" text-anchor="{anchor}">{html.escape(content)}</text>'
 
 
-def upright_text(x: float, y: float, content: str) -> str:
-    """Return the title of a vertical axis, rotated to be read from bottom to top."""
+def vertical_text(x: float, y: float, content: str) -> str:
+    """Return the title of a vertical axis, which reads from bottom to top."""
     place = f'transform="translate({x:g} {y:g}) rotate(-90)"'
     return f'<text class="title" {place} text-anchor="middle">{html.escape(content)}</text>'
 

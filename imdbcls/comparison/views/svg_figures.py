@@ -194,7 +194,7 @@ def reliability_drawing(plot: ReliabilityPlot) -> str:
     low, bins = plot.axis.low, plot.groups[plot.group].reliability
     x, y = scale(plot.axis, left, size - 8), scale(plot.axis, bottom, 20)
     parts = [svg.text(4, 12, short_name(plot.name, 40), "label strong")]
-    parts.append(svg.upright_text(11, (20 + bottom) / 2, "accuracy"))
+    parts.append(svg.vertical_text(11, (20 + bottom) / 2, "accuracy"))
     for tick in plot.axis.ticks(4):
         parts += [
             svg.line(left, y(tick), size - 8, y(tick), "grid"),

@@ -231,9 +231,10 @@ def calibration(groups: Sequence[GroupSummary]) -> Table:
     ]
     header = ["group", "ECE", "if calibrated", "p", "Brier", "95 % interval", "loss", "95 % interval"]
     note = (
-        "Lower is better. ECE: average gap between confidence and accuracy (15 bins). If calibrated: the ECE that a "
-        "perfectly calibrated model with these probabilities would show. p: of the hypothesis that the probabilities "
-        "are calibrated. Brier: squared error of the probabilities. Loss: negative log-likelihood."
+        "Lower ECE, Brier and loss are better. ECE: average gap between confidence and accuracy (15 bins). If "
+        "calibrated: the ECE that a perfectly calibrated model with these probabilities would show. p: p-value for the "
+        "hypothesis that the probabilities are calibrated. Brier: squared error of the probabilities. Loss: negative "
+        "log-likelihood."
     )
     return Table("calibration", "Are the probabilities calibrated?", header, rows, note, (7, 5))
 
