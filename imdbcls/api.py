@@ -151,8 +151,9 @@ def compare_runs(path: str | Path, metric: str | None = None, margin: float | No
     The result has the same content as `comparison.json`: `groups` (best first), `pairs` with their tests and outcomes,
     `short_list`, … No file is written. `metric` is accuracy, f1, auroc, brier or loss; None: the metric that selected
     the best epochs of all runs, or else accuracy. `margin` is the equivalence margin, in points for accuracy, f1 and
-    auroc; None: 0.3 points for accuracy and f1, no equivalence test for the other metrics.
-    Raises UserError if there is nothing to compare.
+    auroc, and in the unit of the metric for brier and loss; None: 0.3 points for accuracy and f1, no equivalence test
+    for the other metrics.
+    Raises UserError for an invalid argument, or if there is nothing to compare.
     """
     from imdbcls.compare import margin_of, read, require_margin
     from imdbcls.comparison.metrics import METRICS

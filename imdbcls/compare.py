@@ -163,7 +163,7 @@ def require_margin(value: float) -> None:
 
 
 def margin_of(metric: "Metric", value: float | None) -> float | None:
-    """Return the margin as a fraction of one for percentages, else in the unit of the metric; None: no default."""
+    """Return the margin as a fraction of one for percentages, else as given. None: use the metric's default."""
     if value is None:
         return metric.default_margin
     return value / 100 if metric.is_percentage else value

@@ -1,8 +1,8 @@
 """Draw studies: the outcomes of N documents for heads whose accuracies are known exactly.
 
-A prediction is right if a normal variable is positive. It is the sum of the difficulty of the document, which all heads
-share, and of effects of head x document, head x film, seed, and seed x document. The mean is set such that the expected
-accuracy of every head is exactly as given, whatever the spread of its seeds.
+A prediction is right if a normal variable is positive. The variable sums the difficulty of the document, which all
+heads share, and the effects of head x document, head x film, seed, and seed x document. The mean is set such
+that the expected accuracy of every head is exactly as given, whatever the spread of its seeds.
 """
 
 from dataclasses import dataclass
@@ -29,9 +29,11 @@ class Setting:
     seed_sds: tuple[float, ...]  # standard deviation between seeds, in points
     num_documents: int = 5_000
     behind: tuple[float, ...] = ()  # points below the best accuracy; empty: all heads are equal
-    collapse: tuple[float, ...] = ()  # probability that a seed predicts one class only, which is right for half
+    collapse: tuple[
+        float, ...
+    ] = ()  # probability that a seed predicts one class only, which is right for half of the documents
     num_films: int = 0  # films of unequal size; 0: documents are independent
-    film_sd: float = 0.0  # of the interaction of head and film, in units of the normal variable
+    film_sd: float = 0.0  # standard deviation of the interaction of head and film, in units of the normal variable
 
     @cached_property
     def accuracies(self) -> NDArray[np.float64]:
@@ -42,7 +44,7 @@ class Setting:
 
     @cached_property
     def films_N(self) -> NDArray[np.int64] | None:
-        """The film of each document. Sizes are lognormal: with 20 films, the largest has about a fifth of them all."""
+        """The film of each document. Sizes are lognormal: with 20 films, the largest has about a fifth of N."""
         if self.num_films == 0:
             return None
         sizes = np.exp(ndtri((np.arange(self.num_films) + 0.5) / self.num_films))

@@ -29,11 +29,14 @@ def predictions_of(labels_N: NDArray[np.int64], logits_N: NDArray[np.float64]) -
 
 
 def metric_studies(share: float, generator: np.random.Generator, num_studies: int) -> NDArray[np.float64]:
-    """Return, for each metric, "better" and coverage of zero by old and new rules. Both heads are equally good."""
+    """Return, for each metric, whether the verdict is "better", and whether the interval contains zero.
+
+    Both are given by the old and by the new rules: old, new, old, new. Both heads are equally good.
+    """
     units, rows = Units(NUM_DOCUMENTS), []
     for _ in range(num_studies):
         labels_N = (generator.random(NUM_DOCUMENTS) < share).astype(np.int64)
-        # Both classes are normal, 2 x 1.2 apart, so this logit is calibrated.
+        # The evidence is normal in both classes, with means 2 x 1.2 apart, so this logit is calibrated.
         logits_N = np.log(share / (1 - share)) + 1.2 * 2 * (
             1.2 * (2 * labels_N - 1) + generator.normal(size=NUM_DOCUMENTS)
         )
@@ -74,10 +77,10 @@ def metric_studies(share: float, generator: np.random.Generator, num_studies: in
 def calibration_studies(
     num_seeds: int, separation: float, generator: np.random.Generator, num_studies: int
 ) -> NDArray[np.float64]:
-    """Return whether the old interval has the true ECE, which is zero, and whether the new test rejects.
+    """Return whether the old interval contains the true ECE, which is zero, and whether the new test rejects.
 
-    Every seed sees the class through normal noise, partly its own, and returns the exact probability given what it
-    sees. All seeds are therefore calibrated.
+    Every seed sees the class through normal noise, part of which is its own, and returns the exact probability given
+    what it sees. All seeds are therefore calibrated.
     """
     units, rows = Units(NUM_DOCUMENTS), []
     for _ in range(num_studies):
@@ -98,7 +101,7 @@ def calibration_studies(
 
 
 def plug_in_ece(predictions: Predictions) -> tuple[float, NDArray[np.float64]]:
-    """Return the ECE, and the influence of each document on it, from which the old interval came."""
+    """Return the ECE, and the influence of each document on it, which gave the old interval."""
     confidence_N, correct_N = predictions.probabilities.max(axis=1), predictions.correct
     bins_N = confidence_bin(confidence_N)
     signs = np.sign(np.bincount(bins_N, weights=correct_N - confidence_N))

@@ -41,7 +41,7 @@ OLD = ("floor", "shrinkage", "upper limits", "two against many", "unequal cluste
 
 @contextmanager
 def without(*rules: str) -> Iterator[None]:
-    """Switch rules off. Samples and estimates cache what they compute, so make and use them inside."""
+    """Switch rules off. Samples and estimates cache what they compute, so make and use them in the `with` block."""
     with ExitStack() as stack:
         for rule in rules:
             for target, name, replacement in REPLACEMENTS[rule]:
@@ -53,9 +53,9 @@ def infer_by_old_rules(samples: Sequence[Sample], pairs: Sequence[Pair], margin:
     """Judge pairs as version 0.x did. Call it inside `without(*OLD)`.
 
     "Better" needs two tests that are significant after Holm's correction: one over documents and seeds, and one over
-    documents. "Equivalent" is not corrected, and neither are intervals. There are two differences, which do not matter
-    with more than a few hundred documents: the covariance over documents comes from influences instead of resamples,
-    and the test over documents is a z-test instead of a permutation test.
+    documents. "Equivalent" is not corrected, and neither are intervals. Version 0.x differed in two details that do not
+    matter with more than a few hundred documents: its covariance over documents came from resamples instead of
+    influences, and its test over documents was a permutation test instead of a t-test.
     """
     inferences = infer(samples, pairs, margin)
     documents = holm([p_over_documents(samples[pair.a], samples[pair.b]) for pair in pairs])
@@ -76,7 +76,7 @@ def infer_by_old_rules(samples: Sequence[Sample], pairs: Sequence[Pair], margin:
 
 
 def p_over_documents(a: Sample, b: Sample) -> float:
-    """Return the p-value of exactly these trained models, over documents."""
+    """Return the p-value of the difference between exactly these trained models, over documents only."""
     variance = float(a.own_covariance.mean() + b.own_covariance.mean() - 2 * a.covariance(b).mean())
     difference = float(a.values_S.mean() - b.values_S.mean())
     return Estimate(difference, (), max(0.0, variance), a.units.degrees_of_freedom).p_value()

@@ -50,7 +50,7 @@ def contains(interval: tuple[float, float], value: float) -> bool:
 
 
 def verdicts_and_intervals(inferences: Sequence[Inference], truth: Numbers) -> list[float]:
-    """Return: some false "better"; share of intervals with the true difference; all simultaneous intervals have it."""
+    """Return: some "better" is false; share of intervals with the truth; all simultaneous intervals contain it."""
     pairs = all_pairs(len(truth))
     differences = [truth[pair.a] - truth[pair.b] for pair in pairs]
     wrong = [
@@ -67,8 +67,8 @@ def judged(samples: Sequence[Sample], truth: Numbers, judge: Callable[..., list[
     """Return what is wrong or right about the verdicts and intervals of one study.
 
     These are: some false "better"; some false rejection by the equivalence test if the last head is exactly a margin
-    better than the others; the share of 95 % intervals with the true difference; whether all simultaneous intervals
-    have it. The verdict "equivalent" is rarer than rejections, because "better" takes precedence.
+    better than the others; the share of 95 % intervals that contain the true difference; whether all simultaneous
+    intervals contain it. The verdict "equivalent" is rarer than rejections, because "better" takes precedence.
     """
     pairs, last = all_pairs(len(samples)), len(samples) - 1
     better, inside, together = verdicts_and_intervals(judge(samples, pairs, WIDE_MARGIN), truth)
@@ -103,8 +103,8 @@ def rule_studies(rule: str, setting: Setting, generator: np.random.Generator, nu
     """Return numbers of studies with all rules and without one, side by side: with, without, with, ...
 
     They are: some false "better"; the share of intervals with the true difference; whether all simultaneous intervals
-    have it; the share of pairs whose p-value is clearly below the one for exactly these trained models, although it
-    claims more.
+    have it; the share of pairs whose p-value is clearly below the p-value of exactly these trained models, although
+    it should also cover other seeds.
     """
     units, pairs = setting.units(), all_pairs(len(setting.num_seeds))
     with without(rule):
@@ -128,9 +128,10 @@ def rule_studies(rule: str, setting: Setting, generator: np.random.Generator, nu
 
 
 def collapse_studies(setting: Setting, generator: np.random.Generator, num_studies: int) -> Numbers:
-    """Return, for the first two heads: "better", "equivalent" by old and new rules, and coverage.
+    """Return whether the verdict is "better" or "equivalent", and whether the interval contains the truth.
 
-    The last number is whether the upper limit of the rate of collapse of the last head contains its true rate.
+    Each is given by the old and by the new rules. The last two numbers are about the second head: whether none of its
+    seeds collapsed, and whether the upper limit of its rate of collapse is at least the true rate.
     """
     units, pairs, truth = setting.units(), all_pairs(2), float(setting.accuracies[0] - setting.accuracies[1])
     rows = []
@@ -210,7 +211,7 @@ SETTLE_TARGETS = (10, 30)  # after more training
 
 
 def settle_studies(setting: Setting, generator: np.random.Generator, num_studies: int) -> Numbers:
-    """Return, for each number of seeds and each target, the predicted chance by old and new rules, and what happened.
+    """Return, for each number of seeds and each target, the predicted chance by old and new rules, and the result.
 
     The study has the seeds of the larger target. A prediction sees the first seeds only.
     """
@@ -244,7 +245,7 @@ def chunk_of(task: tuple[Measure, int, int, int]) -> Numbers:
 
 
 class Runner:
-    """Measures settings in processes; the numbers do not depend on how many."""
+    """Measures settings in parallel. The numbers do not depend on the number of processes."""
 
     def __init__(self, num_studies: int, pool: Pool) -> None:
         self.num_studies = num_studies
@@ -252,7 +253,7 @@ class Runner:
         self.pool = pool
 
     def __call__(self, measure: Measure, scale: float = 1.0) -> Numbers:
-        """Return the numbers of all studies (studies, K). `scale` makes more or fewer of them."""
+        """Return the numbers of all studies (studies, K). `scale` multiplies the number of studies."""
         self.row += 1
         total = max(2, round(self.num_studies * scale))
         sizes = [min(CHUNK, total - start) for start in range(0, total, CHUNK)]

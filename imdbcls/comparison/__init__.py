@@ -11,5 +11,5 @@
 | `results`, `summary` | dataclasses for all results, and the function that builds them |
 
 None of these modules imports `views/`. Array names end in their shape: S seeds (runs of one group), N documents,
-C classes, B bootstrap resamples, K columns, G clusters. `correct_SN` has one row per seed and one column per document.
+C classes, B bootstrap draws, K columns, G clusters. `correct_SN` has one row per seed and one column per document.
 """

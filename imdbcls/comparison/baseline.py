@@ -10,7 +10,10 @@ from imdbcls.runs.predictions import Predictions
 
 
 def baseline_of(group: Group) -> dict[str, float]:
-    """Return the metrics of a constant prediction: the class frequencies of the test labels, and the largest class."""
+    """Return the metrics of a model that predicts the most frequent test label for every document.
+
+    Its probabilities are the frequencies of the test labels. It has none if the group has none.
+    """
     predictions = group.runs[0].predictions
     frequencies_C = np.bincount(group.labels_N, minlength=len(predictions.label_names)) / len(group.labels_N)
     probabilities_NC = np.broadcast_to(frequencies_C, (len(predictions), len(frequencies_C)))

@@ -11,16 +11,18 @@ from imdbcls.runs.record import NUM_CALIBRATION_BINS
 
 NUM_DRAWS = 500
 DRAW_SEED = 20_070_401
-MAX_NUMBERS = 4_000_000  # random numbers in memory
+MAX_NUMBERS = 4_000_000  # random numbers in memory at a time
 
 
 def calibration_of(group: Group) -> Calibration | None:
-    """Return the ECE with 15 bins (Guo et al. 2017, ICML) of every seed, and test it. None without probabilities.
+    """Return the ECE with 15 bins (Guo et al. 2017, ICML) of every seed, and the p-value of a calibration test.
+
+    Return None if the group has no probabilities.
 
     If the probabilities are calibrated, a prediction is correct with a probability equal to its confidence. The test
-    draws the correctness of all predictions accordingly and counts how often the ECE reaches the observed one (a
-    parametric bootstrap, Vaicenavicius et al. 2019, AISTATS). The p-value of the group is twice the mean over seeds,
-    which is valid although the seeds share documents (Vovk and Wang 2020, Biometrika 107:791).
+    draws the correctness of all predictions accordingly and counts how often the ECE is at least the observed one (a
+    parametric bootstrap, Vaicenavicius et al. 2019, AISTATS). With several seeds, the p-value of the group is twice the
+    mean over seeds, which is valid although the seeds share documents (Vovk and Wang 2020, Biometrika 107:791).
     """
     if not group.has_probabilities:
         return None
@@ -44,13 +46,13 @@ def predicted_probabilities(predictions: Predictions) -> NDArray[np.float64]:
 
 
 def ece(confidence_N: NDArray[np.float64], correct_N: NDArray[np.bool_]) -> float:
-    """Return the mean over bins of |accuracy - mean confidence|, weighted by their numbers of predictions."""
+    """Return the mean of |accuracy - mean confidence| over bins, weighted by the number of predictions in each bin."""
     gaps = np.bincount(confidence_bin(confidence_N), weights=correct_N - confidence_N)
     return float(np.abs(gaps).sum() / len(confidence_N))
 
 
 def drawn_eces(confidence_N: NDArray[np.float64], generator: np.random.Generator) -> NDArray[np.float64]:
-    """Return the ECE (B,) of `NUM_DRAWS` draws of the correctness of calibrated predictions."""
+    """Draw the correctness of calibrated predictions `NUM_DRAWS` times, and return the ECE (B,) of each draw."""
     order = np.argsort(confidence_N)
     sorted_N = confidence_N[order].astype(np.float32)
     bins_N = confidence_bin(sorted_N.astype(np.float64))
@@ -66,7 +68,7 @@ def drawn_eces(confidence_N: NDArray[np.float64], generator: np.random.Generator
 
 
 def reliability_curve(group: Group) -> tuple[ReliabilityBin, ...]:
-    """Return the non-empty confidence bins. The predictions of all seeds are pooled."""
+    """Return the non-empty confidence bins over the predictions of all seeds; empty without probabilities."""
     if not group.has_probabilities:
         return ()
     confidence = np.concatenate([predicted_probabilities(run.predictions) for run in group.runs])

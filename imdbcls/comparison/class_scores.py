@@ -16,7 +16,10 @@ def confusion_matrix_of(group: Group) -> tuple[tuple[int, ...], ...]:
 
 
 def class_scores_of(group: Group, label_names: tuple[str, ...]) -> tuple[ClassScore, ...]:
-    """Return the scores of each class, averaged over seeds. Precision is 0 for a class that is never predicted."""
+    """Return the scores of each class, averaged over seeds.
+
+    A score that is not defined counts as 0, such as the precision of a class that is never predicted.
+    """
     from sklearn.metrics import precision_recall_fscore_support
 
     classes = range(len(label_names))

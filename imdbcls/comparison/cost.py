@@ -26,7 +26,7 @@ def costs_of(group: Group) -> dict[str, float | None]:
 
 
 def cost_ranges_of(group: Group) -> dict[str, tuple[float, float] | None]:
-    """Return the lowest and the highest seed for each cost, or None if no seed measured it."""
+    """Return the lowest and highest value of each cost over the seeds that measured it, or None if no seed did."""
     return {key: (min(values), max(values)) if values else None for key, values in costs_by_seed(group).items()}
 
 
@@ -49,6 +49,7 @@ def pareto_front(groups: Sequence[GroupSummary], cost: str, metric: Metric) -> t
     """Return the names of the groups on the Pareto front of the metric and this cost.
 
     A group is on the front if no other group is at least as good in both and better in one of them.
+    Groups that did not measure the cost are left out.
     """
     sign = -1.0 if cost in FASTER_IS_BETTER else 1.0
     points = [

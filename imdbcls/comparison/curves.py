@@ -11,7 +11,7 @@ MAX_POINTS = 400
 
 
 def learning_curve(group: Group, metric: str) -> tuple[CurvePoint, ...]:
-    """Return the curve, thinned to at most `MAX_POINTS` epochs, or an empty tuple if no run logged the metric."""
+    """Return a metric by epoch, thinned to at most `MAX_POINTS` epochs, or an empty tuple if no run logged it."""
     values: dict[float, list[float]] = defaultdict(list)
     for run in group.runs:
         for point in run.history:

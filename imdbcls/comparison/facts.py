@@ -32,7 +32,7 @@ def facts_of(groups: Sequence[Group]) -> dict[str, tuple[str | int | float, ...]
 
 
 def distinct(values: Iterable[Fact]) -> tuple[str | int | float, ...]:
-    """Return each value once. Return an empty tuple if a value is None."""
+    """Return each value once, and numbers in ascending order. Return an empty tuple if a value is None."""
     found = dict.fromkeys(values)
     if None in found:
         return ()
@@ -79,7 +79,7 @@ def encoder_training(run: Run) -> str | None:
 
 
 def cluster_name(run: Run) -> str | None:
-    """Return what the clusters are: "films", or the values of a column; None if this is not known."""
+    """Return what the clusters are: "films", or "values of <column>"; None if this is not known."""
     source = setting(run, "data", "source")
     if nested(source, ["_target_"]) in FILM_SOURCES:
         return "films"
@@ -92,7 +92,7 @@ def truncation(run: Run) -> str | None:
 
 
 def date(run: Run) -> str | None:
-    """Return the day on which the run finished, such as `2026-11-28`."""
+    """Return the day on which the run finished, such as `2026-11-28`, or None if it is not known."""
     try:
         return datetime.fromisoformat(str(recorded(run, "finished_at"))).date().isoformat()
     except ValueError:
@@ -126,7 +126,8 @@ FACTS: dict[str, Callable[[Run], Fact]] = {
 def settings_of(groups: Sequence[Group]) -> tuple[dict[str, str], dict[str, tuple[str, ...]]]:
     """Return the config values that all groups share, and those in which they differ, both by dotted key.
 
-    A differing key has one value per group, in the order of `groups`; empty: the group does not have this key.
+    A differing key has one value per group, in the order of `groups`; it is "" if the group does not have the key.
+    Keys that match `NO_SETTING` are left out, and so are keys beyond the first `MAX_SETTINGS`.
     """
     configs = [
         {sanitize(str(key), 80): value_text(value) for key, value in flatten(group.runs[0].config or {})}

@@ -22,8 +22,8 @@ from imdbcls.comparison.statistics import (
 )
 from imdbcls.comparison.verdicts import LEVEL, Outcome, outcome_of
 
-TOO_FEW_SEEDS = 2  # not enough next to a group with more seeds
-SMALLEST_DF = 0.5  # degrees of freedom for which a critical value of Dunnett is computed
+TOO_FEW_SEEDS = 2  # not enough if the other group has more
+SMALLEST_DF = 0.5  # degrees of freedom below which no critical value of Dunnett is computed
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Pair:
     b: int
     samples: tuple[Sample, Sample] | None = None  # on the documents that both groups share; None: the whole samples
     is_tested: bool = True
-    p_documents: float | None = None  # used if a group has one seed; None: from the estimate
+    p_documents: float | None = None  # used if a group has one seed; None: the p-value of the estimate is used
 
 
 @dataclass(frozen=True)
@@ -42,8 +42,8 @@ class Inference:
     """The difference between two groups, tested. P-values with `_holm` are corrected for all tested pairs."""
 
     estimate: Estimate
-    seeds_varied: bool  # whether both groups have several seeds; if not, the test covers documents only
-    missing_seeds: tuple[int, int]  # that each group needs before "better" is possible; (0, 0): none
+    seeds_varied: bool  # whether both groups have several seeds, so that the test can cover the variation over seeds
+    missing_seeds: tuple[int, int]  # more seeds that each group needs before "better" is possible; (0, 0): none
     p_value: float | None  # None: not tested
     p_holm: float | None
     p_equivalence: float | None  # None: not tested, or no margin
@@ -55,7 +55,7 @@ class Inference:
 def infer(
     samples: Sequence[Sample], pairs: Sequence[Pair], margin: float | None, min_tests: int = 1
 ) -> list[Inference]:
-    """Test the pairs, corrected for all of them, and at least for `min_tests`.
+    """Test the pairs, with corrections for the number of tested pairs, or for `min_tests` if that is larger.
 
     Without a margin, no pair is tested for equivalence.
     """
@@ -105,7 +105,10 @@ def estimates_of(samples: Sequence[Sample], pairs: Sequence[Pair]) -> list[Estim
 
 
 def covariances_of(samples: Sequence[Sample]) -> Mapping[tuple[int, int], NDArray[np.float64]]:
-    """Return the covariance of each pair of samples with the units of the first one, from one matrix product."""
+    """Return the covariances (S, S) of all pairs of the samples that have the same units as the first sample.
+
+    One matrix product computes them all.
+    """
     if not samples:
         return {}
     together = [i for i, sample in enumerate(samples) if sample.units is samples[0].units]
@@ -121,7 +124,10 @@ def covariances_of(samples: Sequence[Sample]) -> Mapping[tuple[int, int], NDArra
 
 
 def p_value_of(pair: Pair, estimate: Estimate) -> float | None:
-    """Return the p-value of the pair over documents and seeds, or over documents if a group has one seed."""
+    """Return the p-value of the estimate, or `p_documents` if it is given and a group has one seed.
+
+    Return None if the pair is not tested.
+    """
     if not pair.is_tested:
         return None
     if len(estimate.seed_variances) < 2 and pair.p_documents is not None:
@@ -132,7 +138,7 @@ def p_value_of(pair: Pair, estimate: Estimate) -> float | None:
 def corrected(p_values: Sequence[float | None], num_tests: int) -> list[float | None]:
     """Return Holm-corrected p-values. None stays None and does not count as a test.
 
-    If `num_tests` is larger than the number of p-values, the other tests count as not significant.
+    If `num_tests` is larger than the number of p-values, the remaining tests count as tests with p = 1.
     """
     known = [p for p in p_values if p is not None]
     adjusted = iter(holm([*known, *[1.0] * (num_tests - len(known))]))
@@ -144,7 +150,7 @@ def is_below(p: float | None) -> bool:
 
 
 def missing_seeds(num_a: int, num_b: int) -> tuple[int, int]:
-    """Return how many seeds each group needs before it can be "better" or worse.
+    """Return how many more seeds each group needs before the verdict on the pair can be "better".
 
     Two seeds against more are not enough: if the group with two seeds is also the one whose seeds vary more, the test
     rejects 7 to 12 % of null comparisons at 5 %.
@@ -175,9 +181,9 @@ def short_list(
 ) -> list[int] | None:
     """Return the groups that may be the best, with 95 % confidence for all together (Hsu 1996, chapter 4).
 
-    A group is excluded if another one is better by more than Dunnett's one-sided critical value for the k - 1
-    comparisons with it, in standard errors. `inferences` has every pair (i, j) with i < j. Returns None if a pair is
-    not tested or a group has one seed.
+    A group is excluded if another group is better by more than c standard errors, where c is Dunnett's one-sided
+    critical value for comparing one of k groups with the k - 1 others. A pair with missing seeds excludes no group.
+    `inferences` has every pair (i, j) with i < j. Returns None if a pair is not tested or a group has one seed.
     """
     if any(pair.p_value is None or not pair.seeds_varied for pair in inferences.values()):
         return None
@@ -214,7 +220,9 @@ def dunnett_rounded(num_comparisons: int, df: float) -> float:
 
 
 def dunnett(num_comparisons: int, df: float) -> float:
-    """Return `dunnett_rounded` for degrees of freedom rounded down to three digits, so that few values are computed.
+    """Return Dunnett's critical value. With several comparisons, `df` is rounded, so that few values are computed.
+
+    It is rounded down to three digits, or up to infinity above 2,000.
 
     With less than half a degree of freedom, even a single comparison has a value above 40, and infinity is returned.
     """

@@ -22,7 +22,7 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Metric:
-    """A metric that can decide a comparison, in fractions of one."""
+    """A metric that can decide a comparison. A percentage, such as accuracy, is a fraction of one."""
 
     name: str  # as in result.json, without the split
     title: str  # in sentences
@@ -31,15 +31,15 @@ class Metric:
     needs_probabilities: bool = True
     upper: float = 1.0
     is_percentage: bool = True  # shown in percent, with differences in points
-    default_margin: float | None = None  # of equivalence, as a fraction
+    default_margin: float | None = None  # of equivalence, as a fraction; None: equivalence is not tested
 
     @property
     def key(self) -> str:
-        """The name in `result.json` and `comparison.json`."""
+        """The key of the metric on the test split in `result.json` and `comparison.json`."""
         return f"test/{self.name}"
 
     def is_known_for(self, predictions: Predictions) -> bool:
-        """Return whether the predictions have the probabilities that this metric may need."""
+        """Return whether the metric needs no probabilities, or the predictions have them."""
         return predictions.probabilities is not None or not self.needs_probabilities
 
     @property
@@ -57,7 +57,7 @@ def accuracy(predictions: Predictions) -> tuple[float, Floats]:
 
 
 def macro_f1(predictions: Predictions) -> tuple[float, Floats]:
-    """Return the mean over classes of 2 right / (predicted + labelled), as scikit-learn's macro F1.
+    """Return the mean over classes of 2 right / (predicted + labelled), like scikit-learn's macro F1.
 
     A class that is neither predicted nor a label counts as 0.
     """
@@ -75,8 +75,8 @@ def macro_f1(predictions: Predictions) -> tuple[float, Floats]:
 def auroc(predictions: Predictions) -> tuple[float, Floats]:
     """Return the area under the ROC curve, averaged over classes (one vs. rest). NaN if a class has no documents.
 
-    The influences are the placements of DeLong et al. (1988, Biometrics 44:837). With two classes, the second is the
-    positive one.
+    The influences are the placements of DeLong et al. (1988, Biometrics 44:837). With two classes, it is
+    the area of the second class, not an average.
     """
     probabilities_NC = predictions.known_probabilities
     num_classes = probabilities_NC.shape[1]

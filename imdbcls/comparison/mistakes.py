@@ -41,7 +41,8 @@ def label_errors(groups: Sequence[Group]) -> tuple[LabelError, ...] | None:
 def disagreements(groups: Sequence[Group]) -> tuple[Disagreement, ...]:
     """Return, for each ordered pair of groups, the documents that one gets right and the other wrong in every seed.
 
-    Documents are sorted by the difference in the probability of the label, or by id if a group has no probabilities.
+    Documents are sorted by the difference in the probability of the label, largest first, or by id without
+    probabilities.
     Pairs of groups with different documents are skipped.
     """
     found = []
@@ -63,7 +64,7 @@ def disagreements(groups: Sequence[Group]) -> tuple[Disagreement, ...]:
 def wrong_for_all(groups: Sequence[Group]) -> tuple[str, ...]:
     """Return the ids of the documents that every run misclassifies.
 
-    They are sorted by the mean probability of the label, or by id if a group has no probabilities.
+    They are sorted by the mean probability of the label, lowest first, or by id without probabilities.
     Groups whose documents differ from those of the first group are ignored.
     """
     ensemble = with_documents_of_first(groups)

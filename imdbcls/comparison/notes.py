@@ -114,7 +114,7 @@ def differing_conditions(groups: Sequence[Group]) -> Iterator[str]:
 
 
 def joined(names: Sequence[str]) -> str:
-    """Join names with commas and "and". Of more than `MAX_GROUPS_NAMED`, count the last ones."""
+    """Join names with commas and "and". Beyond `MAX_GROUPS_NAMED` names, give only the number of the others."""
     if len(names) > MAX_GROUPS_NAMED:
         names = [*names[:MAX_GROUPS_NAMED], f"{len(names) - MAX_GROUPS_NAMED:,} more"]
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
@@ -127,7 +127,8 @@ def num_runs(count: int) -> str:
 def differing_kernels(groups: Sequence[Group]) -> Iterator[str]:
     """Yield a sentence for each difference in kernels or CPU instructions, which can change the last bits of results.
 
-    Only groups with the same backbone and precision are compared, because other groups are expected to differ.
+    A group is compared only with groups of the same backbone and precision, because other groups are expected to
+    differ. Groups whose runs used several kernels at once are compared with none.
     """
     comparable: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
     for group in groups:
@@ -138,7 +139,7 @@ def differing_kernels(groups: Sequence[Group]) -> Iterator[str]:
                 f"{group.name} was computed with different kernels ({found}), so its variation over seeds includes "
                 "rounding differences."
             )
-        elif MIXED not in next(iter(kernels)):  # skip mixed groups, such as an LSTM kernel with an encoder without one
+        elif MIXED not in next(iter(kernels)):  # skip runs with several kernels, such as those of an LSTM head
             run = group.runs[0]
             key = json.dumps([run.config.get("backbone"), run.result.get("precision")], default=str)
             comparable[key][next(iter(kernels))].append(group.name)
@@ -165,7 +166,7 @@ def run_accuracy(run: Run) -> float:
 
 
 def partial_overlaps(pairs: Iterable[PairResult], groups: Sequence[Group]) -> Iterator[str]:
-    """Yield a sentence for each pair of groups whose test splits overlap only partly."""
+    """Yield a sentence for each tested pair of groups whose test splits overlap only partly."""
     sizes = {group.name: len(group.ids) for group in groups}
     for pair in pairs:
         size_a, size_b = sizes[pair.a], sizes[pair.b]

@@ -149,7 +149,11 @@ def without_collapsed_seeds(
 
 
 def shared_documents(a: Group, b: Group, sample_a: Sample, sample_b: Sample) -> SharedDocuments:
-    """Return the documents that two groups share. If the groups recorded different clusters, the coarser are used."""
+    """Return the documents that two groups share.
+
+    If the groups recorded different clusters, the coarser clusters are used. If only one group recorded clusters, those
+    are used.
+    """
     if sample_a.units is sample_b.units:
         rows = np.arange(len(a.ids))
         return SharedDocuments(rows, rows, sample_a.units, is_all=True)

@@ -15,8 +15,8 @@ from imdbcls.comparison.statistics import Estimate, t_quantile
 
 POWER = 0.8
 MAX_SEEDS = 50
-PRIOR_DF = 3.0  # of the seed variance in a prediction
-NUM_SCALES = 24  # points of its posterior
+PRIOR_DF = 3.0  # degrees of freedom that a prediction adds to those of the seed variances
+NUM_SCALES = 24  # points that represent the posterior of the seed variances
 TINY = 1e-300
 NORMAL_ABOVE = 1_000  # degrees of freedom; above it, the normal distribution is used
 
@@ -35,7 +35,7 @@ def minimum_detectable_difference(estimate: Estimate, level: float) -> float:
 
 
 def with_seeds(estimate: Estimate, num_seeds: int) -> Estimate:
-    """Return the estimate that is expected if every group is trained with at least `num_seeds` seeds."""
+    """Return the estimate that is expected if groups with fewer than `num_seeds` seeds get as many."""
     variances = tuple(v.with_seeds(max(num_seeds, v.num_seeds)) for v in estimate.seed_variances)
     return replace(estimate, seed_variances=variances)
 
@@ -44,16 +44,16 @@ def chances_to_settle(estimate: Estimate, level: float, margin: float | None) ->
     """Return the chance of a verdict of "better" or "equivalent" with m seeds per group, for m = 0 to `MAX_SEEDS`.
 
     The documents stay the same. A group with more than m seeds keeps its seeds. Both tests are made at `level`:
-    two-sided for "better", one-sided for "equivalent". The chance is NaN if a group has one seed, because its seed
-    variance is unknown.
+    two-sided for "better", one-sided for "equivalent". The chance is NaN for m < 2, and for every m if a group has one
+    seed, because its seed variance is unknown.
 
     The chance is predictive: it averages over what is not known yet.
 
     - The seed variances: their posterior is scaled inverse chi-square. Its degrees of freedom are those of the sample
       plus `PRIOR_DF`; without them, two seeds would leave nearly everything open.
-    - The mean difference with m seeds, given the present one: the difference with very many seeds has a normal prior
-      around zero, whose variance is the squared present difference. Without the prior, the chance would ignore that
-      the observed difference is usually too large. In simulated studies it was then up to 28 points too high.
+    - The mean difference with m seeds, given the present difference: the difference with very many seeds has a normal
+      prior around zero, whose variance is the squared present difference. Without the prior, the chance would ignore
+      that the observed difference is usually too large. In simulated studies it was then up to 28 points too high.
     """
     chances = np.full(MAX_SEEDS + 1, np.nan)
     if len(estimate.seed_variances) < 2:
@@ -77,16 +77,13 @@ def chances_to_settle(estimate: Estimate, level: float, margin: float | None) ->
 
 
 def variance_scales(df: float) -> NDArray[np.float64]:
-    """Return equally likely values of true variance / sample variance, for a sample variance with `df`."""
+    """Return equally likely values of true variance / sample variance. `df`: degrees of freedom of the sample."""
     probabilities_Q = (np.arange(NUM_SCALES) + 0.5) / NUM_SCALES
     return (df + PRIOR_DF) / special.chdtri(df + PRIOR_DF, probabilities_Q)
 
 
 def chance_outside(means: NDArray, deviations: NDArray, low: NDArray, high: NDArray) -> NDArray[np.float64]:
-    """Return the probability that a normal variable is larger than `high` or, if `low` > 0, smaller than `low`.
-
-    Both limits are for the absolute value.
-    """
+    """Return the probability that |x| > `high` or, if `low` > 0, |x| < `low`, for a normal variable x."""
     deviations = np.maximum(deviations, TINY)
     above = special.ndtr((means - high) / deviations) + special.ndtr((-high - means) / deviations)
     below = special.ndtr((low - means) / deviations) - special.ndtr((-low - means) / deviations)
@@ -94,6 +91,6 @@ def chance_outside(means: NDArray, deviations: NDArray, low: NDArray, high: NDAr
 
 
 def seeds_to_settle(chances: NDArray[np.float64], num_seeds: int) -> int | None:
-    """Return the smallest number of seeds above `num_seeds` with a chance of at least 0.8; None if there is none."""
+    """Return the smallest number of seeds above `num_seeds` that settle with a chance of at least 0.8, or None."""
     enough = [m for m in range(num_seeds + 1, len(chances)) if chances[m] >= POWER]
     return enough[0] if enough else None

@@ -58,7 +58,7 @@ SHAPE = "one row per document, system and seed"
 
 
 def read_predictions_file(given: Path) -> Study:
-    """Read the file and check it. Raise UserError, with the file and the row, for anything that is not allowed."""
+    """Read the file and check it. Raise UserError, with the file and, for a bad cell, the row, if it is not valid."""
     path = require_file(given)
     with limited_fields():
         found = parquet_rows(path) if path.suffix.lower() == ".parquet" else delimited_rows(path)
@@ -85,7 +85,7 @@ def require_file(path: Path) -> Path:
 
 @contextmanager
 def limited_fields() -> Iterator[None]:
-    """Limit the fields of the csv module, which the package otherwise allows to have 2 GB."""
+    """Limit the fields of the csv module, which imdbcls otherwise allows to have 2 GB."""
     previous = csv.field_size_limit(MAX_LINE_BYTES)
     try:
         yield
@@ -94,7 +94,7 @@ def limited_fields() -> Iterator[None]:
 
 
 def request_for(columns: Sequence[str], path: Path) -> Request:
-    """Return the request for the columns of a file that have a meaning. Warn about all other columns, once.
+    """Return a request for the known columns of a file. Warn once about all other columns that have a name.
 
     Raise UserError if a required column is missing, or if a column occurs twice.
     """
@@ -107,7 +107,7 @@ def request_for(columns: Sequence[str], path: Path) -> Request:
             f"{', '.join(REQUIRED)}, and may have {SEED}, {CLUSTER} and {PROBABILITY}<class> for each class."
         )
     known = [name for name in dict.fromkeys(names) if name in (*REQUIRED, SEED, CLUSTER) or is_probability(name)]
-    # A column without a name is usually the index of a data frame, as is pandas' name for it in Parquet.
+    # A column without a name is usually the index of a data frame. In Parquet, pandas calls it __index_level_0__.
     named = [name for name in dict.fromkeys(names) if name and not name.startswith("__index_level_")]
     if unknown := [name for name in named if name not in known]:
         logger.warning(
@@ -227,7 +227,7 @@ def too_many_rows(path: Path | str) -> UserError:
 
 
 def cells_of(column: Any, is_number: bool) -> list[Any]:
-    """Return the cells of a batch: numbers, or strings, which equal cells share. Missing values become None."""
+    """Return the cells of a column: numbers, or strings (equal cells share one object). Missing values become None."""
     if is_number:
         return column.to_pylist()
     missing = np.flatnonzero(column.is_null().to_numpy(zero_copy_only=False))
@@ -353,7 +353,7 @@ class Content:
         self.num_below_largest += probabilities[predicted] < max(probabilities)
 
     def check(self) -> None:
-        """Raise UserError if the rows contradict each other, or are too few or too many to compare."""
+        """Raise UserError if the rows contradict each other, or cannot be compared."""
         if not self.numbers:
             raise UserError(f"{self.path} has no rows below its header; it needs {SHAPE}.")
         num_ids, num_classes = len(self.ids), len(self.classes)
@@ -391,12 +391,12 @@ class Content:
             advice = "" if self.has_seeds else f" If these are several seeds, add a column {SEED!r}."
             raise UserError(
                 f"{self.path}, {self.where(row)}: {self.run_name(self.run_R[row])} and id "
-                f"{self.ids.texts[self.id_R[row]]!r} already occur in {self.where(first)}; allowed is {SHAPE}."
+                f"{self.ids.texts[self.id_R[row]]!r} already occur in {self.where(first)}; only {SHAPE} is allowed."
                 f"{advice}"
             )
 
     def check_equal(self, value_R: array, column: str, names: Sequence[str]) -> None:
-        """Raise UserError for the first row whose value differs from an earlier row of the same document."""
+        """Raise UserError for the first row whose value differs from that in an earlier row of the same document."""
         ids_R, values_R = np.array(self.id_R), np.array(value_R)
         _, firsts = np.unique(ids_R, return_index=True)
         different = np.flatnonzero(values_R[firsts[ids_R]] != values_R)
@@ -419,7 +419,7 @@ class Content:
             missing = next(index for index in range(len(self.ids)) if index not in predicted)
             row = self.id_R.index(missing)
             raise UserError(
-                f"{self.path}: {self.run_name(run)} misses {len(self.ids) - len(predicted):,} of {len(self.ids):,} "
+                f"{self.path}: {self.run_name(run)} lacks {len(self.ids) - len(predicted):,} of {len(self.ids):,} "
                 f"documents; the first is {self.ids.texts[missing]!r} ({self.where(row)}). Every system must "
                 "predict the same documents, with every seed."
             )
@@ -483,7 +483,7 @@ class Content:
 
 
 def seed_of(cell: object) -> int:
-    """Return a seed. Raise ValueError, with a clause as its message, for anything else."""
+    """Return the seed in a cell. Raise ValueError, with a clause as its message, if the cell is not a seed."""
     text = label_name(cell)
     if not (text.isascii() and text.isdecimal() and len(text) <= MAX_SEED_DIGITS):
         found = f"is {text[:40]!r}" if text else "has no value"
@@ -492,7 +492,7 @@ def seed_of(cell: object) -> int:
 
 
 def probability_of(cell: object, column: str) -> float:
-    """Return a probability. Raise ValueError, with a clause as its message, for anything else."""
+    """Return the probability in a cell. Raise ValueError, with a clause as its message, if the cell is not one."""
     try:
         value = float(cell) if isinstance(cell, str | float | int) else float("nan")
     except (ValueError, OverflowError):

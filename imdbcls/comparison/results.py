@@ -1,7 +1,8 @@
 """Frozen dataclasses for the results of a comparison. The statistics build them, and the views render them.
 
-Accuracies, differences and intervals are fractions of one, never percent. Intervals are 95 % confidence intervals over
-documents and seeds. None means not defined, not measured or not tested, as documented for each field.
+Accuracies and other percentages are fractions of one, and so are their differences and intervals. Intervals are 95 %
+confidence intervals over documents, and over seeds if a group has several. None means not defined, not measured or not
+tested, as documented for each field.
 """
 
 from collections.abc import Mapping
@@ -57,8 +58,8 @@ class Calibration:
     """
 
     values: tuple[float, ...]  # one per seed
-    expected: float  # for calibrated probabilities, averaged over seeds
-    p: float  # of the hypothesis that the probabilities are calibrated
+    expected: float  # mean ECE if the probabilities were calibrated, averaged over seeds
+    p: float  # p-value of the null hypothesis that the probabilities are calibrated
 
     @property
     def mean(self) -> float:
@@ -83,7 +84,7 @@ class RunSummary:
     name: str  # of its folder
     seed: int
     validation: float | None  # metric of the comparison on the validation split; None: not recorded
-    test: float  # metric of the comparison
+    test: float  # metric of the comparison on the test split
     best_epoch: int | None  # epoch of the evaluated model; None: not recorded
     train_seconds: float | None  # None: not measured
 
@@ -192,21 +193,21 @@ class PairResult:
     standard_error: float
     degrees_of_freedom: float | None  # None: infinite
 
-    p_value: float | None  # over documents and seeds; over documents if a group has one seed; None: not tested
+    p_value: float | None  # over documents, and over seeds if both groups have several; None: not tested
     p_holm: float | None
     p_equivalence: float | None  # TOST with the margin; None: not tested
     p_equivalence_holm: float | None
     outcome: Outcome
-    missing_seeds: tuple[int, int]  # that each group needs before "better" is possible; (0, 0): none
-    without_collapsed: WithoutCollapsed | None  # None: no seed collapsed, or all of a group did
+    missing_seeds: tuple[int, int]  # more seeds that each group needs before "better" is possible; (0, 0): none
+    without_collapsed: WithoutCollapsed | None  # None: not tested, no seed collapsed, or all of a group did
 
-    p_permutation: float | None  # accuracy over documents, for these trained models; None: not tested
-    mcnemar: tuple[McNemarTest, ...]  # one per seed that both groups have; empty: not tested
+    p_permutation: float | None  # of these trained models, over documents; None: not tested, or not accuracy
+    mcnemar: tuple[McNemarTest, ...]  # one per seed that both groups have; empty: not tested, or no such seed
     flips: Flips | None  # None: not tested
 
     minimum_detectable_difference: float | None  # at 80 % power; None: a group has one seed
     seeds_needed: int | None  # per group, for a verdict; None: not tested, unknown, or above power.MAX_SEEDS
-    chance_to_settle: float | None  # chance of a verdict with these seeds, or with power.MAX_SEEDS; None: unknown
+    chance_to_settle: float | None  # of a verdict with `seeds_needed`, or power.MAX_SEEDS, seeds; None: unknown
 
     @property
     def seeds_varied(self) -> bool:
@@ -240,7 +241,8 @@ class PairResult:
 class Disagreement:
     """The documents that group `right` gets right and group `wrong` gets wrong, in every seed.
 
-    The documents with the largest difference in the probability of the label come first.
+    The documents with the largest difference in the probability of the label come first. Without probabilities, they
+    are sorted by id.
     """
 
     right: str  # name of the group
@@ -300,9 +302,11 @@ class Comparison:
     differing_settings: Mapping[str, tuple[str, ...]]  # one value per group, best first; empty: without this key
     notes: tuple[str, ...]  # sentences about runs that were left out and about possible confounds
     groups: tuple[GroupSummary, ...]  # best first
-    short_list: tuple[str, ...] | None  # groups that may be the best (Hsu); None: a pair is not tested or has one seed
+    short_list: (
+        tuple[str, ...] | None
+    )  # groups that may be the best (Hsu); None: a pair is untested, or a group has one seed
     baseline: Mapping[str, float]  # metrics of always predicting the class frequencies, by Metric.key
-    size_curves: tuple[SizeCurve, ...]  # empty: the groups do not differ only in the training size and the head
+    size_curves: tuple[SizeCurve, ...]  # one per head; empty: see size_curves.size_curves_of
     crossings: tuple[Crossing, ...]  # of the size curves
     pairs: tuple[PairResult, ...]  # every pair of groups, in the order of `groups`
     pareto: Mapping[str, tuple[str, ...]]  # groups on the Pareto front of the metric and a cost, by key of cost.COSTS

@@ -43,7 +43,7 @@ class Run:
 
 
 def is_run_folder(folder: Path) -> bool:
-    """Return whether the folder contains a run's files. A study has other folders too, such as `wandb/`."""
+    """Return whether the folder contains a file of a run. A study has other folders too, such as `wandb/`."""
     return folder.is_dir() and any((folder / name).exists() for name in ("result.json", "config.yaml", "metrics.jsonl"))
 
 

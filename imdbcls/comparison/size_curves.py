@@ -18,10 +18,10 @@ MAX_CURVES = 8
 
 
 def size_curves_of(groups: Sequence[Group], summaries: Sequence[GroupSummary]) -> tuple[SizeCurve, ...]:
-    """Return one curve per head: first the heads with the largest size, the best of them first.
+    """Return one curve per head, sorted by the largest training size (descending), then by the rank at that size.
 
     Return an empty tuple if the groups differ in more than the head and the training size, if a size is not recorded,
-    if no head has two sizes, or if there are more than `MAX_CURVES` heads.
+    if two groups have the same head and size, if no head has two sizes, or if there are more than `MAX_CURVES` heads.
     """
     choices = choices_of([group.runs[0] for group in groups])
     sizes = [train_documents(group) for group in groups]

@@ -41,7 +41,7 @@ def length_parts(tokens_N: np.ndarray) -> list[tuple[str, np.ndarray]]:
 
 
 def truncation_parts(group: Group) -> list[tuple[str, np.ndarray]]:
-    """Return names and masks of the documents within and beyond `max_length`; empty if either is unknown."""
+    """Return names and masks of the documents within and beyond `max_length`; empty if lengths or limit are unknown."""
     if group.max_length is None or group.tokens_N is None:
         return []
     longer_N = group.tokens_N > group.max_length
@@ -52,8 +52,8 @@ def truncation_parts(group: Group) -> list[tuple[str, np.ndarray]]:
 def part_accuracy(group: Group, name: str, inside_N: np.ndarray) -> PartAccuracy:
     """Return the accuracy on the documents in a Boolean mask. It is None for fewer than `SMALLEST_PART` documents.
 
-    The bootstrap covariance of an average has a closed form, so no resamples are drawn. If nearly all predictions are
-    right or nearly all are wrong, the interval is Wilson's (1927), which does not shrink to zero width.
+    If nearly all predictions are right or nearly all are wrong, the interval is Wilson's (1927), which does not
+    shrink to zero width.
     """
     num_documents = int(inside_N.sum())
     if num_documents < SMALLEST_PART:

@@ -12,12 +12,12 @@ infinitesimal jackknife, Efron 1982; see `metrics`). The second term above is th
 seeds. Documents that belong together, such as reviews of one film, are not independent. If the runs recorded clusters,
 influences are summed over each cluster first (Liang and Zeger 1986, Biometrika 73:13; Miller 2024, arXiv:2411.00640).
 
-**Seeds.** With few seeds, the sample variance between seeds is often far too small, and the smallest of many is the one
-that a correction for multiple tests reads. Two rules raise it, and none lowers it:
+**Seeds.** With few seeds, the sample variance between seeds is often far too small, and a correction for multiple
+tests depends most on the smallest of many. Two rules raise it, and none lowers it:
 
 - Floor: seeds differ at least by the variance that random documents cause between them.
-- Shrinkage: with three or more groups, the variance of a group is raised towards the mean over groups, which counts as
-  four more seeds. It is never lowered, because one unstable group would then look stable.
+- Shrinkage: with three or more groups that have several seeds, the variance of a group is raised towards the mean over
+  groups, which counts as four more seeds. It is never lowered, because one unstable group would then look stable.
 
 **Degrees of freedom.** Satterthwaite's approximation plugs in estimated variances. If a seed variance happens to be
 underestimated, the approximation gives it too little weight, and too many degrees of freedom. The weights here are
@@ -39,7 +39,7 @@ from statsmodels.stats.multitest import multipletests
 from imdbcls.comparison.sign_flips import p_of_sign_flips
 
 POOL_SEEDS = 4  # weight of the mean seed variance over groups, as a number of seeds
-MIN_POOLED = 3  # groups
+MIN_POOLED = 3  # groups with several seeds that are needed for a mean seed variance
 LIMIT = 0.75  # confidence of the upper limits that weight the degrees of freedom
 
 
@@ -89,7 +89,7 @@ class Sample:
     values_S: NDArray[np.float64]
     sums_GS: NDArray[np.floating]  # influence of each unit on each value; zero on average over documents
     units: Units  # samples with the same object are paired: they have the same documents in the same order
-    collapsed_S: NDArray[np.bool_] | None = None  # seeds that predict nearly only one class; None: no seed
+    collapsed_S: NDArray[np.bool_] | None = None  # seeds that predict nearly only one class; None: no seed does
 
     @classmethod
     def of(
@@ -114,7 +114,7 @@ class Sample:
         return self if self.collapsed_S is None else self.seeds(np.flatnonzero(~self.collapsed_S))
 
     def covariance(self, other: "Sample") -> NDArray[np.float64]:
-        """Return the covariance (S, S of the other) over documents. Samples of different documents have none."""
+        """Return the covariance over documents, with a column for each seed of `other`; zero if the units differ."""
         if self.units is not other.units:
             return np.zeros((len(self), len(other)))
         return (self.sums_GS.T @ other.sums_GS).astype(np.float64) * self.units.variance_factor
@@ -159,7 +159,7 @@ class SeedVariance:
 def seed_variances(samples: Sequence[Sample]) -> list[SeedVariance | None]:
     """Return the seed variance of each group after floor and shrinkage; None for a group with one seed.
 
-    Seeds that collapsed do not count in the mean over groups. A single one would widen the intervals of all groups.
+    Seeds that collapsed do not count in the mean over groups, because one of them would widen all intervals.
     """
     floored = [floored_variance(sample) for sample in samples]
     usual = [floored_variance(sample.without_collapsed) for sample in samples]
@@ -181,7 +181,7 @@ def floored_variance(sample: Sample) -> SeedVariance | None:
 
 
 def raised(variance: SeedVariance, mean: float) -> SeedVariance:
-    """Return the variance raised towards the mean over groups, or unchanged if it is larger."""
+    """Return the variance raised towards the mean over groups, or unchanged if that would lower it."""
     num_seeds = variance.num_seeds
     shrunk = (POOL_SEEDS * mean + (num_seeds - 1) * variance.value) / (num_seeds - 1 + POOL_SEEDS)
     if shrunk <= variance.value:
@@ -228,8 +228,8 @@ class Estimate:
     def p_equivalence(self, margin: float) -> float:
         """Return the p-value of TOST (Schuirmann 1987): the larger p of the one-sided tests at -margin and margin.
 
-        If the standard error is zero, return the probability of seeing no difference in any unit when it occurs with
-        probability `margin`.
+        If the standard error is zero and |value| < margin, return the probability that no unit shows a difference when
+        each does with probability `margin`. If |value| >= margin, return 1.
         """
         if self.standard_error == 0:
             return (1 - min(margin, 1.0)) ** (self.document_df + 1) if abs(self.value) < margin else 1.0
@@ -256,7 +256,7 @@ def difference_over_seeds(
 
     The seeds of the two groups are treated as independent. If a shared batch order shifts both groups in the same
     direction, the interval is too wide; if it shifts them in opposite directions, the interval is too narrow. Pairing
-    three seeds would leave two degrees of freedom, and rejected up to 8 % of null comparisons at 5 %.
+    the seeds would leave two degrees of freedom for three seeds, and rejected up to 8 % of null comparisons at 5 %.
     `covariance_between` is `a.covariance(b)`, if the caller already has it.
     """
     between = a.covariance(b) if covariance_between is None else covariance_between
@@ -293,7 +293,7 @@ def permutation_p(correct_SN: NDArray, other_correct_SN: NDArray, units: Units) 
 
 
 def exact_mcnemar(correct_N: NDArray, other_correct_N: NDArray) -> tuple[int, int, float]:
-    """Return how many documents only the first and only the second gets right, and the exact p (McNemar 1947)."""
+    """Return how many documents only the first gets right, how many only the second, and the exact p (McNemar 1947)."""
     first, second = correct_N.astype(bool), other_correct_N.astype(bool)
     only_first, only_second = int((first & ~second).sum()), int((second & ~first).sum())
     table = [[int((first & second).sum()), only_first], [only_second, int((~first & ~second).sum())]]

@@ -175,7 +175,7 @@ def read_study(folder: Path) -> Study:
 
 
 def note_on_version(problem: str, names: list[str]) -> str:
-    """Return a note on the runs that are left out for one reason, `problem`: their format version."""
+    """Return a note on the runs that are left out because of their format version. `problem` follows "result.json"."""
     listed = ", ".join(names[:MAX_RUNS_NAMED])
     if len(names) > MAX_RUNS_NAMED:
         listed += f" and {len(names) - MAX_RUNS_NAMED:,} more"

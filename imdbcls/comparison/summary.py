@@ -28,8 +28,9 @@ from imdbcls.comparison.study import Group, Study
 def compare_study(study: Study, metric: Metric, margin: float | None) -> Comparison:
     """Summarize every group, best first, and test every pair.
 
-    `metric` decides ranks and verdicts. `margin` is the difference of this metric, as a fraction, below which two
-    groups are equivalent; None: equivalence is not tested. Raises BadRunError if the metric is not defined.
+    `metric` decides ranks and verdicts. `margin` is the difference of this metric (of a percentage: as a fraction)
+    below which two groups are equivalent; None: equivalence is not tested. Raises BadRunError if the metric is not
+    defined, or needs probabilities that the study does not have.
     """
     require_probabilities(study, metric)
     samples = {
@@ -76,7 +77,7 @@ def compare_study(study: Study, metric: Metric, margin: float | None) -> Compari
 
 
 def require_probabilities(study: Study, metric: Metric) -> None:
-    """Raise BadRunError if the metric needs probabilities and the study has none."""
+    """Raise BadRunError if the metric needs probabilities and a run has none."""
     if can_evaluate(metric, study.groups):
         return
     possible = " or ".join(each.name for each in METRICS.values() if can_evaluate(each, study.groups))

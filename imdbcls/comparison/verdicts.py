@@ -16,7 +16,7 @@ class Outcome(StrEnum):
 
 
 def outcome_of(tested: bool, significant: bool, equivalent: bool, seeds_varied: bool) -> Outcome:
-    """Return the verdict. A difference that is both significant and smaller than the margin is `BETTER`."""
+    """Return the verdict. A significant difference takes precedence over equivalence."""
     if not tested:
         return Outcome.UNTESTED
     if significant:

@@ -4,19 +4,19 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-DEFAULT = "accuracy"  # also of runs that recorded no metric
+DEFAULT = "accuracy"  # also for runs that recorded no metric
 TITLES = {"accuracy": "accuracy", "f1": "macro F1", "auroc": "AUROC", "loss": "loss", "brier": "Brier score"}
 LOWER_IS_BETTER = ("loss", "brier")
 
 
 def metric_of(result: Mapping[str, Any]) -> str:
-    """Return the metric that a result recorded. `DEFAULT` if it recorded none, or one that is unknown."""
+    """Return the metric that a result recorded, or `DEFAULT` if it recorded none or an unknown one."""
     name = result.get("metric")
     return name if isinstance(name, str) and name in TITLES else DEFAULT
 
 
 def as_text(metric: str, value: Any) -> str:
-    """Return a value of a metric from a result, in percent except for loss and Brier score, as in `compare`."""
+    """Return a metric value as text, in percent except for loss and Brier score; "undefined" if it is not a number."""
     if not isinstance(value, int | float) or not math.isfinite(value):
         return "undefined"
     return f"{value:.4f}" if metric in LOWER_IS_BETTER else f"{value:.2%}"
