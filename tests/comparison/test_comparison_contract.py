@@ -134,6 +134,11 @@ REST = WithoutCollapsed((3, 2), 0.01, -0.005, 0.025, 0.2, Outcome.UNDECIDED)
             "of a verdict is 31 %: use more test documents, or a larger margin",
         ),
         (
+            UNDECIDED | {"margin": None},
+            "undecided: lstm leads cls by 2.00 points (1.00 to 3.00); even with 50 seeds per group, the probability "
+            "of a verdict is 31 %: use more test documents",
+        ),
+        (
             UNDECIDED | {"num_seeds": (5, 2), "missing_seeds": (0, 1)},
             "undecided: lstm leads cls by 2.00 points (1.00 to 3.00); two seeds against more are not enough for a "
             "verdict: train 1 more of cls",

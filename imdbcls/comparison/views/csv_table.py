@@ -20,7 +20,7 @@ PAIR_HEADER = (
 
 
 def csv_text(comparison: Comparison) -> str:
-    """Return the groups: one row for each metric and each cost of each group."""
+    """Return the CSV table of the groups: one row for each metric (including ECE) and each cost of each group."""
     rows: list[list[Any]] = []
     for group in comparison.groups:
         names = [csv_cell(text) for text in (comparison.study, group.name, group.head, group.backbone)]
@@ -41,7 +41,7 @@ def csv_text(comparison: Comparison) -> str:
 
 
 def pairs_csv_text(comparison: Comparison) -> str:
-    """Return the pairs: one row each, with the difference of the metric of the comparison."""
+    """Return the CSV table of the pairs: one row per pair, with the difference in the metric of the comparison."""
     rows = [
         [
             *(csv_cell(comparison.study), comparison.metric.key, csv_cell(pair.a), csv_cell(pair.b), *pair.num_seeds),

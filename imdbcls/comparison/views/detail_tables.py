@@ -117,7 +117,7 @@ def differing_settings(comparison: Comparison) -> Table:
 
 
 def class_scores(comparison: Comparison) -> Table:
-    """Return a row for each class and group, so that the groups can be compared for each class."""
+    """Return a table with a row for each class and group, so that the groups can be compared for each class."""
     groups = shown_groups(comparison.groups)
     rows = [
         [
@@ -141,7 +141,7 @@ def class_scores(comparison: Comparison) -> Table:
 
 
 def confusion_matrices(comparison: Comparison) -> list[ConfusionMatrix]:
-    """Return the matrices of the best groups, or an empty list if there are too many classes."""
+    """Return the confusion matrices of the best groups, or an empty list if there are too many classes."""
     if len(comparison.label_names) > MAX_CLASSES:
         return []
     return [

@@ -8,12 +8,12 @@ from imdbcls.comparison.results import Comparison
 from imdbcls.comparison.views.quantities import compact
 from imdbcls.comparison.views.wording import listed
 
-MAX_VALUES = 3  # named one by one; of more numbers, only the range is named
+MAX_VALUES = 3  # that are listed; of more numbers, only the range is given
 Values = Sequence[str | int | float]
 
 
 def facts_line(comparison: Comparison) -> str:
-    """Return what was compared: groups, encoder, data, training, hardware, versions and dates."""
+    """Return sentences on what was compared: groups, encoder, data, training, hardware, versions and dates."""
     return " ".join(facts_sentences(comparison))
 
 
@@ -81,7 +81,7 @@ def training_sentence(facts: Mapping[str, Values]) -> str:
 
 
 def hardware_sentence(facts: Mapping[str, Values]) -> str:
-    """Return hardware and precision. The hardware that a run records usually includes its precision."""
+    """Return hardware and precision. Precision is left out if the recorded hardware already includes it."""
     hardware, precision = facts.get("hardware", ()), facts.get("precision", ())
     if all(any(str(each).endswith(f", {name}") for name in precision) for each in hardware) and hardware:
         precision = ()
@@ -100,7 +100,7 @@ def dates(facts: Mapping[str, Values]) -> str:
 
 
 def span(values: Values, shown: Callable[[str | int | float], str] | None = None, joint: str = ", ") -> str:
-    """Return one value, a few values joined with "or", or the range of many numbers."""
+    """Return up to `MAX_VALUES` values joined with "or", the range of more numbers, or the first of more texts."""
     texts = list(dict.fromkeys((shown or value_text)(value) for value in values))
     if len(texts) > MAX_VALUES:
         if not any(isinstance(value, str) for value in values):

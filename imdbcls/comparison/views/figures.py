@@ -27,8 +27,8 @@ CURVES = {  # keys of GroupSummary.learning_curves: title and scale
 }
 ALWAYS = ("val/accuracy", "val/loss")  # curves that are shown for every metric of the comparison
 MAX_TRAIN_CURVES = 6  # groups; with more, the training loss is left out
-INTERVAL_SHIFT = 1.04  # between neighbouring curves with intervals, on a logarithmic axis
-FAR_AWAY = 0.5  # a reference value is drawn if it is within this many ranges of the values
+INTERVAL_SHIFT = 1.04  # factor between the x positions of neighbouring curves with intervals (logarithmic axis)
+FAR_AWAY = 0.5  # a reference value is drawn up to this distance from the values, as a fraction of their range
 MAX_MARKS = 12  # a curve with more points has no markers
 LOG_FACTOR = 20  # the axis is logarithmic if the largest cost is more than this many times the smallest
 
@@ -80,7 +80,7 @@ class IntervalPlot:
 
     rows: tuple[Interval, ...]
     x: Axis
-    margin: float | None  # equivalence margin on each side of zero; None: not a plot of differences
+    margin: float | None  # equivalence margin on each side of zero (0: not tested); None: not a plot of differences
     notes: tuple[str, ...]  # what the intervals are; lines below the title of the axis
     reference: tuple[float, str] | None = None  # a value to compare with, and its name
 
@@ -96,7 +96,7 @@ class BestEpoch:
 
 @dataclass(frozen=True)
 class CurvePlot:
-    """Learning curves of all groups: the mean over seeds, with the lowest and highest seed."""
+    """Curves of means over seeds: by epoch with the lowest and highest seed, or by training size with intervals."""
 
     names: tuple[str, ...]
     curves: tuple[tuple[CurvePoint, ...], ...]  # one per group; a curve is empty if no run logged the metric
@@ -108,7 +108,7 @@ class CurvePlot:
     has_intervals: bool = False  # the lowest and highest values are limits of intervals, drawn side by side, not bands
 
     def place(self, curve: int, position: float) -> float:
-        """Return where a point of a curve is on the x axis: intervals of several curves must not cover each other."""
+        """Return the x value at which a point is drawn. Curves with intervals are shifted to keep these apart."""
         if not self.has_intervals:
             return position
         return position * INTERVAL_SHIFT ** (curve - (len(self.curves) - 1) / 2)
@@ -337,7 +337,7 @@ def scaled(curve: Sequence[CurvePoint], scale: float) -> tuple[CurvePoint, ...]:
 
 
 def best_epochs(group: GroupSummary, curve: Sequence[CurvePoint]) -> tuple[BestEpoch, ...]:
-    """Return the epochs of the evaluated models that are on the curve, with the number of seeds that chose each."""
+    """Return the points of the curve whose epoch some seeds chose for the evaluated model, and how many did."""
     counts = Counter(run.best_epoch for run in group.runs)
     return tuple(
         BestEpoch(point.epoch, point.mean, counts[int(point.epoch)])

@@ -15,7 +15,7 @@ one, never percent. `comparison.results` documents what null means for each fiel
   (seeds), `low`, `high` (95 % interval over documents and seeds), `values` (one per seed, in the order of `seeds`),
   all null except `n` if the metric is not defined (ECE has no interval); `ensemble.{metric}` (of the probabilities
   averaged over seeds), `calibration` with `ece`, `expected` (if calibrated) and `p` (null: no probabilities);
-  `num_collapsed` (runs that predict one class) and `largest_collapse_rate` (95 % limit);
+  `num_collapsed` (runs that predict nearly only one class) and `largest_collapse_rate` (95 % limit);
   `runs[]` with `name`, `seed`, `validation`, `test` (the metric that decides), `best_epoch`, `train_seconds`;
   `cost` (means over seeds, by key of cost.COSTS), `cost_range` (lowest and highest seed, by the same keys);
   `confusion_matrix[][]` (documents by true and by predicted class, summed over seeds; null: more than 100 classes);

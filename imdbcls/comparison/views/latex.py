@@ -26,20 +26,20 @@ ESCAPES = {
     "|": r"\textbar{}",
     "`": r"\textasciigrave{}",
     NONE: r"\textendash{}",
-    '"': r"{\char34}",  # babel makes it active in some languages
-    "[": "{[}",  # at the start of a row, an argument of the end of the row before it
+    '"': r"{\char34}",  # for some languages, babel turns a plain double quote into a command
+    "[": "{[}",  # at the start of a row, LaTeX would take it for an argument of the preceding \\
     "]": "{]}",
     "*": "{*}",
 }
 SPECIAL = re.compile("|".join(map(re.escape, ESCAPES)))
-LIGATURE = re.compile(r"([-,'])(?=\1)")  # two of these characters become one
+LIGATURE = re.compile(r"([-,'])(?=\1)")  # LaTeX merges two of these characters in a row
 BEFORE_PERCENT = re.compile(r" (?=\\%)")
 MINUS = re.compile(r"(?<=[ (])-(?=\d)")
 KNOWN_TO_PDFLATEX = re.compile(r"[\x00-\u017f\u2013\u2026]*")  # Latin scripts, the dash and the ellipsis
 
 
 class Latex(str):
-    """Text that is LaTeX already, so that the template does not escape it."""
+    """Text that is already LaTeX. The template does not escape it."""
 
     __slots__ = ()
 
@@ -83,7 +83,7 @@ def template() -> Template:
 
 
 def escape(value: object) -> Latex:
-    """Return a value as LaTeX that shows it literally, on one line. `Latex` is not changed."""
+    """Return LaTeX that prints a value literally, on one line. A `Latex` value is returned unchanged."""
     if isinstance(value, Latex):
         return value
     escaped = SPECIAL.sub(lambda match: ESCAPES[match[0]], printable_line(str(value)))
@@ -95,7 +95,7 @@ def line_of(cells: Sequence[str]) -> Latex:
 
 
 def number(text: str) -> Latex:
-    """Return a formatted number, such as `-0.12`, with a minus sign."""
+    """Return a formatted number as LaTeX. A hyphen at its start, as in `-0.12`, becomes a minus sign."""
     return Latex(f"${text}$") if text[0] in "+-<" else escape(text)
 
 
@@ -104,7 +104,7 @@ def interval(metric: Metric, low: float, high: float) -> Latex:
 
 
 def columns_of_groups(comparison: Comparison) -> dict[str, Sequence[str]]:
-    """Return the columns of the table of groups by their titles. Names of groups that may be the best are bold."""
+    """Return the cells of each column of the table of groups, by column title. See `has_bold_names` for bold names."""
     metric, groups = comparison.metric, comparison.groups[:MAX_ROWS]
     columns: dict[str, Sequence[str]] = {
         "Model": [name_of(group, comparison) for group in groups],
@@ -126,7 +126,7 @@ def name_of(group: GroupSummary, comparison: Comparison) -> Latex:
 
 
 def has_bold_names(comparison: Comparison) -> bool:
-    """Return whether the groups that may be the best are bold: not if no group can be excluded."""
+    """Return whether groups that may be the best are bold: only if these are known, and are not all groups."""
     return comparison.short_list is not None and len(comparison.short_list) < len(comparison.groups)
 
 
@@ -189,5 +189,5 @@ def capitalized(text: str) -> str:
 
 
 def slug(text: str) -> str:
-    """Return the letters and digits of a name, for a label."""
+    """Return a name in lower case for a LaTeX label, with hyphens instead of all but ASCII letters and digits."""
     return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-") or "study"

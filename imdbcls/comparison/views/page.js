@@ -98,7 +98,7 @@
   });
   update();
 
-  // Tables that are wider than the screen say so.
+  // Mark the tables that are wider than their box, so that the style sheet can show that they scroll.
   function measure() {
     document.querySelectorAll(".scroll").forEach(function (box) {
       box.classList.toggle("wider", box.firstElementChild.offsetWidth > box.clientWidth);

@@ -28,7 +28,7 @@ from imdbcls.comparison.views.wording import headline, verdict
 
 
 def page_html(comparison: Comparison, figures: Mapping[str, str], reading: ReadingList) -> str:
-    """Return the page. `figures` maps figure names to SVG. `reading` contains the documents of the list of mistakes."""
+    """Return the page. `figures` maps figure names to SVG. `reading` contains the misclassified documents to list."""
     tables = {table.key: table for table in [*tables_of(comparison), *detail_tables_of(comparison)]}
     has_training = "training" in figures.get("curves_loss", "")
     style = Markup(packaged("figures.css") + packaged("page.css"))
@@ -77,7 +77,7 @@ def page_html(comparison: Comparison, figures: Mapping[str, str], reading: Readi
 
 
 def sections(tables: Mapping[str, Table], figures: Mapping[str, str]) -> list[tuple[str, str]]:
-    """Return the anchor and the name of each section of the page."""
+    """Return the anchor and the name of each section that the navigation of the page lists."""
     named = {
         "ranking": "Ranking",
         "sizes": "Training size" if "sizes" in figures else "",
@@ -132,7 +132,7 @@ def baseline_sentence(comparison: Comparison, is_drawn: bool) -> str:
 
 
 def margin_phrase(comparison: Comparison) -> str:
-    """Return the equivalence margin with its unit, or an empty string without a margin."""
+    """Return the equivalence margin with its unit, or an empty string if there is no margin."""
     if comparison.margin is None:
         return ""
     return f"{margin_text(comparison.metric, comparison.margin)}{unit_of(comparison.metric)}"

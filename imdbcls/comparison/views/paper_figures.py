@@ -39,7 +39,7 @@ UNIT = FONT_SIZE / 12.5  # points per unit of the page's SVG drawings; labels ar
 # Marker shapes also differ, so no figure depends on colour only.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#7A7A7A")
 MARKERS = ("o", "s", "^", "D", "v", "P", "p", "X")
-LINES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1, 1)))  # one line style for every eight groups
+LINES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1, 1)))  # the style changes after eight groups
 VERDICTS = {
     Outcome.BETTER: ("#009E73", "o", "better"),
     Outcome.BETTER_HERE: ("#009E73", "^", "better in these runs"),
@@ -68,10 +68,10 @@ SETTINGS: dict[Any, Any] = {
     "legend.borderaxespad": 0.2,
 }
 ROW_HEIGHT = 0.19  # inches per interval
-DOTS_ABOVE = 0.38  # of a row: the seeds are above their interval
+DOTS_ABOVE = 0.38  # in units of the y axis: distance of the seeds from their interval
 MAX_HEIGHT = 100.0  # inches
 MAX_LABEL = 24  # characters; if a label is longer, all labels are placed above their intervals
-MAX_LABELLED = 12  # marks; a cost plane with more labels only the marks on the Pareto front, where the label fits
+MAX_LABELLED = 12  # marks; if a cost plane has more, only those on the Pareto front get labels, where they fit
 
 
 def require_matplotlib() -> None:
@@ -114,7 +114,7 @@ def paper_figures(figures: Mapping[str, Figure]) -> dict[str, bytes]:
 
 
 def saved(canvas: "Canvas", file_format: str, metadata: dict[str, None]) -> bytes:
-    """Return the contents of a file. `metadata` removes entries that change between runs or matplotlib versions."""
+    """Return the contents of a file. The keys of `metadata` are entries to omit, because they vary."""
     file = io.BytesIO()
     canvas.savefig(file, format=file_format, dpi=DPI, metadata=metadata)
     return file.getvalue()
@@ -137,7 +137,7 @@ def drawn(plot: Figure | list[ReliabilityPlot]) -> "Canvas":
 
 
 def empty(height: float) -> "Canvas":
-    """Return an empty figure with the width of a column and the given height in inches."""
+    """Return an empty figure, one column of a paper wide and `height` inches high, but at most `MAX_HEIGHT`."""
     from matplotlib.figure import Figure as Canvas
 
     return Canvas(figsize=(WIDTH, min(height, MAX_HEIGHT)), layout="constrained")
@@ -176,7 +176,7 @@ def legend_below(canvas: "Canvas", handles: Sequence[Any], names: Sequence[str])
 
 
 def interval_figure(plot: IntervalPlot) -> "Canvas":
-    """Draw each interval with its value and seeds. A margin adds a zero line, a band and a legend of verdicts."""
+    """Draw each interval with its value and seeds. Differences also get a zero line, a margin and a legend."""
     from matplotlib.lines import Line2D
 
     above = max(len(row.label) for row in plot.rows) > MAX_LABEL
@@ -236,7 +236,7 @@ def interval_style(series: int | Outcome) -> tuple[str, str]:
 
 
 def curve_figure(plot: CurvePlot) -> "Canvas":
-    """Draw the mean over seeds, with a band from the lowest seed to the highest. Rings mark the best epochs."""
+    """Draw the mean over seeds with the band or intervals of the plot. Dashes: training; rings: best epochs."""
     canvas = empty(2.1)
     axes = canvas.add_subplot()
     handles = []

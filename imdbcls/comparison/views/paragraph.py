@@ -26,7 +26,7 @@ def paragraph(comparison: Comparison) -> str:
 
 
 def design(comparison: Comparison) -> str:
-    """Return what is compared: models, seeds, documents and clusters."""
+    """Return a sentence on what is compared or evaluated: models, seeds, documents and clusters."""
     facts, groups = comparison.facts, comparison.groups
     encoder = f" (encoder: {span(facts['encoder'])})" if "encoder" in facts else ""
     names = f"{listed([group.name for group in groups], max_listed=MAX_NAMED)}{encoder}"
@@ -35,7 +35,7 @@ def design(comparison: Comparison) -> str:
 
 
 def documents_text(comparison: Comparison) -> str:
-    """Return the number of test documents, the data and the number of clusters."""
+    """Return a phrase with the number of test documents, the data and the number of clusters."""
     facts = comparison.facts
     data = f" of {span(facts['data'])}" if "data" in facts else ""
     clusters = f" ({clusters_text(facts)})" if "test_clusters" in facts else ""
@@ -43,7 +43,7 @@ def documents_text(comparison: Comparison) -> str:
 
 
 def trained_text(comparison: Comparison) -> str:
-    """Return with how many seeds the groups were trained, as a participle."""
+    """Return a phrase on the number of seeds of the groups, such as `each trained with 3 to 5 seeds`."""
     seeds = sorted({len(group.seeds) for group in comparison.groups})
     each = "each trained" if len(comparison.groups) > 1 else "trained"
     return (
@@ -52,7 +52,7 @@ def trained_text(comparison: Comparison) -> str:
 
 
 def methods(comparison: Comparison) -> Iterator[str]:
-    """Yield the tests, the correction for the number of pairs, and the equivalence margin."""
+    """Yield sentences on the tests, the correction for the number of pairs, and the equivalence margin."""
     metric, pairs = comparison.metric, tested(comparison)
     if not pairs:
         return
@@ -82,7 +82,7 @@ def methods(comparison: Comparison) -> Iterator[str]:
 
 
 def variances(comparison: Comparison) -> Iterator[str]:
-    """Yield how the variances are estimated, where it is not the usual way."""
+    """Yield sentences on the estimates of the variance over documents and the variance between seeds, where needed."""
     if comparison.metric.name in ("f1", "auroc"):
         yield "The variance over documents is estimated with the infinitesimal jackknife (Efron, 1982)."
     several = sum(len(group.seeds) > 1 for group in comparison.groups)
@@ -92,7 +92,7 @@ def variances(comparison: Comparison) -> Iterator[str]:
 
 
 def units(comparison: Comparison) -> str:
-    """Return how documents are grouped in the tests."""
+    """Return a clause on the clusters that the tests treat as units, or an empty string if there are no clusters."""
     if "test_clusters" not in comparison.facts:
         return ""
     names = comparison.facts.get("cluster_name", ())
@@ -101,7 +101,7 @@ def units(comparison: Comparison) -> str:
 
 
 def best(comparison: Comparison) -> str:
-    """Return the value of the best group, and that of a prediction without a model."""
+    """Return a sentence with the metric of the best group and, if it is defined, of a prediction without a model."""
     metric, first = comparison.metric, comparison.groups[0]
     value = f"{value_text(metric, first.primary.mean)}{percentage_sign(metric)}"
     interval = f"95 % confidence interval {interval_text(metric, first.primary.low, first.primary.high)}"
@@ -117,7 +117,7 @@ def best(comparison: Comparison) -> str:
 
 
 def effects(comparison: Comparison) -> Iterator[str]:
-    """Yield the differences between the best group and the others, by verdict."""
+    """Yield a sentence for each kind of verdict on the best group, with its differences from the other groups."""
     metric, name = comparison.metric, comparison.groups[0].name
     by_kind: dict[str, list[PairResult]] = {}
     for pair in tested(comparison):
@@ -139,7 +139,7 @@ def effects(comparison: Comparison) -> Iterator[str]:
 
 
 def effect(pair: PairResult, name: str, metric: Metric) -> str:
-    """Return the other group, with the difference `name` minus other, its simultaneous interval and its p-value."""
+    """Return the name of the other group, with the difference (`name` minus other), interval and p-value."""
     difference, low, high = pair.difference, pair.simultaneous_low, pair.simultaneous_high
     if name != pair.a:
         difference, low, high = -difference, -high, -low
@@ -152,7 +152,7 @@ def effect(pair: PairResult, name: str, metric: Metric) -> str:
 
 
 def other_pairs(comparison: Comparison) -> Iterator[str]:
-    """Yield how many of the pairs without the best group have which verdict."""
+    """Yield a sentence that counts the verdicts on the pairs without the best group, if there are such pairs."""
     name = comparison.groups[0].name
     rest = [pair for pair in tested(comparison) if name not in (pair.a, pair.b)]
     if not rest:
@@ -188,7 +188,7 @@ def short_list(comparison: Comparison) -> Iterator[str]:
 
 
 def power(comparison: Comparison) -> Iterator[str]:
-    """Yield the smallest difference that the study can detect."""
+    """Yield a sentence on the smallest true difference that the study detects with 80 % power, if it is known."""
     metric = comparison.metric
     found = [d for pair in tested(comparison) if (d := pair.minimum_detectable_difference) is not None]
     if not found:
@@ -199,7 +199,7 @@ def power(comparison: Comparison) -> Iterator[str]:
 
 
 def limitations(comparison: Comparison) -> Iterator[str]:
-    """Yield what a reader must know to interpret the results."""
+    """Yield sentences on the limits of the results, such as pairs that are not tested and groups with one seed."""
     pairs, groups = tested(comparison), comparison.groups
     if num_untested := len(comparison.pairs) - len(pairs):
         problems = {pair.problem for pair in comparison.pairs if pair.problem}

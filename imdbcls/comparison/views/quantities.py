@@ -1,4 +1,4 @@
-"""Format values and differences of a metric: percentages in percent and points, other metrics in their own unit."""
+"""Format values and differences of a metric: in percent and points if it is a percentage, else unscaled."""
 
 from imdbcls.comparison.metrics import Metric
 
@@ -10,7 +10,7 @@ def scale_of(metric: Metric) -> float:
 
 
 def title_of(metric: Metric) -> str:
-    """Return the title of an axis or a column."""
+    """Return the title of the metric for an axis or a column."""
     return f"{metric.title} %" if metric.is_percentage else metric.title
 
 

@@ -34,7 +34,7 @@ class Document:
     label: str
     tokens: int | None  # before truncation; None: unknown
     tokens_read: int | None  # by the models; None: not known, or it differs between groups
-    text: str | None  # None: not known on this machine
+    text: str | None  # None: could not be read on this machine
     reasons: tuple[str, ...]  # keys of ReadingList.reasons
     predictions: tuple[GroupPrediction, ...]
 
@@ -108,7 +108,7 @@ def rows_of(group: Group, ids: Sequence[str]) -> dict[str, int]:
 
 
 def in_turns(ids: Sequence[str], reasons: Mapping[str, Sequence[str]]) -> list[str]:
-    """Order documents so that their first reasons take turns: a short list then has documents of every kind."""
+    """Order documents so that first reasons alternate. The start of the list then has documents for every reason."""
     turns: Counter[str] = Counter()
     positions = {}
     for id_ in ids:
@@ -135,6 +135,6 @@ def prediction_of(group: Group, row: int, label_names: Sequence[str]) -> GroupPr
 
 
 def shortened(text: str) -> str:
-    """Return the start of the text, with HTML line breaks as line ends."""
+    """Return the start of the text, with HTML line breaks replaced by newlines."""
     text = LINE_BREAK.sub("\n", text[: 2 * MAX_TEXT_CHARACTERS])
     return text if len(text) <= MAX_TEXT_CHARACTERS else text[:MAX_TEXT_CHARACTERS] + " …"

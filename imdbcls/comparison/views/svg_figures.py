@@ -20,7 +20,7 @@ from imdbcls.comparison.views.label_placement import Box, points_along, spot_for
 from imdbcls.comparison.views.quantities import compact
 
 WIDE, NARROW = 960, 360
-MAX_LABELLED = 12  # marks; a cost plane with more labels only the marks on the Pareto front
+MAX_LABELLED = 12  # marks; if a cost plane has more, only the marks on the Pareto front get labels
 
 
 def drawings_of(figures: Mapping[str, Figure]) -> dict[str, str]:
@@ -48,7 +48,7 @@ def scale(axis: Axis, start: float, stop: float) -> svg.Scale:
 
 
 def panel_axes(plot: CurvePlot | CostPlane, x: svg.Scale, y: svg.Scale) -> str:
-    """Draw gridlines at the y ticks, tick labels and titles."""
+    """Draw gridlines at the y ticks, the tick labels of both axes, and the titles."""
     parts = []
     for value in plot.y.ticks():
         parts.append(svg.line(x.start, y(value), x.stop, y(value), "grid"))
@@ -178,7 +178,7 @@ def cost_drawing(plot: CostPlane) -> str:
 
 
 def seed_lines(point: CostPoint) -> tuple[tuple[tuple[float, float], tuple[float, float]], ...]:
-    """Return the lines from the lowest to the highest seed, through the mark of a group: along the cost and across."""
+    """Return two lines through the mark of a group, from its lowest to its highest seed: in cost and in the metric."""
     (low_cost, high_cost), (low, high) = point.costs, point.values
     return ((low_cost, point.value), (high_cost, point.value)), ((point.cost, low), (point.cost, high))
 

@@ -1,4 +1,4 @@
-"""The tables of a comparison, each of which answers one question. All views show the same tables."""
+"""The tables that the terminal, the page and the Markdown file share. Each table answers one question."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -25,7 +25,7 @@ FRONTS = (("head_parameters", "size"), ("train_seconds", "time"), ("latency_ms_p
 class Table:
     """A table of formatted cells that answers one question; `note` explains its columns.
 
-    A view that is too narrow leaves out the `optional` columns, the first one first.
+    A view that is too narrow leaves out `optional` columns, in the order in which they are listed.
     """
 
     key: str
@@ -41,13 +41,13 @@ class Table:
         return 2 if self.header[0] == "" else 1
 
     def columns(self, indices: Sequence[int]) -> "Table":
-        """Return the table with some columns only."""
+        """Return the table with only the columns in `indices`."""
         header, *rows = [[row[i] for i in indices] for row in (self.header, *self.rows)]
         optional = tuple(indices.index(i) for i in self.optional if i in indices)
         return replace(self, header=header, rows=rows, optional=optional)
 
     def without(self, *indices: int) -> "Table":
-        """Return the table without some columns."""
+        """Return the table without the columns in `indices`."""
         return self.columns([i for i in range(len(self.header)) if i not in indices])
 
     def without_empty_columns(self) -> "Table":
@@ -112,7 +112,7 @@ def ranking(comparison: Comparison) -> Table:
 
 
 def note_on_collapse(groups: Sequence[GroupSummary]) -> str:
-    """Return a sentence about seeds that predict only one class, and how often this may happen."""
+    """Return a sentence on how many runs collapsed to one class or, if none did, on how many seeds could."""
     collapsed, num_seeds = sum(group.num_collapsed for group in groups), sum(len(group.seeds) for group in groups)
     if collapsed:
         return f"{collapsed} of {num_seeds} runs collapsed to one class."
@@ -261,7 +261,10 @@ def parts(groups: Sequence[GroupSummary]) -> list[Table]:
 
 
 def part_rows(by_group: Sequence[Sequence[PartAccuracy]]) -> list[list[str]]:
-    """Return a row for each part that has documents: name, number of documents, and accuracy of each group."""
+    """Return a row for each part that has documents: name, number of documents, and accuracy of each group.
+
+    If the groups differ in the number of documents, each number is in brackets after the accuracy.
+    """
     part_of = [{part.name: part for part in parts} for parts in by_group]
     rows = []
     for name in dict.fromkeys(part.name for parts in by_group for part in parts):

@@ -30,9 +30,9 @@ MAX_NAMED = 4  # groups in one clause
 MAX_RANKED = 10  # groups
 MAX_VERDICTS = 6
 MAX_NOTES = 3  # lines
-RANKING_COLUMNS = ("", "group", "95 % interval", "seeds")  # on narrow terminals, with the column of the metric
+RANKING_COLUMNS = ("", "group", "95 % interval", "seeds")  # on narrow terminals; the metric is also shown
 
-# Regular expressions of what a terminal shows in colour, and their styles (rich).
+# Regular expressions for the words that a terminal shows in colour, each with its style for rich.
 STYLES = {
     rf"(?m)^{WORDS[Outcome.BETTER]}(?=  )|\bis better than\b": "bold green",
     rf"(?m)^{WORDS[Outcome.BETTER_HERE]}(?=  )|\bscored better than\b": "green",
@@ -43,9 +43,9 @@ STYLES = {
 
 
 def terminal_summary(comparison: Comparison, folder: Path, width: int | None = None) -> str:
-    """Return what was compared, the result, the ranking, the verdicts, notes and the path of the page.
+    """Return a summary: facts, headline, ranking, verdicts, notes and the path of the page.
 
-    `width` is the number of columns of the terminal, or None if the text is not written to a terminal.
+    `width` is the width of the terminal in characters, or None if the text is not written to a terminal.
     """
     columns = text_width(width)
     blocks = [
@@ -59,14 +59,14 @@ def terminal_summary(comparison: Comparison, folder: Path, width: int | None = N
 
 
 def files_text(folder: Path, before: str = "Wrote this page") -> str:
-    """Return which files were written, with the path of the page on a line of its own."""
+    """Return a sentence that lists the written files, with the path of the page on a line of its own."""
     return f"{before} (also .md .tex .json .csv, comparison_pairs.csv):\n{folder / 'comparison.html'}"
 
 
 def terminal_text(comparison: Comparison, width: int | None = None) -> str:
-    """Return everything: tables, verdicts, notes and the paragraph for a paper.
+    """Return the full text: facts, headline, tables, verdicts, mistakes, notes and the paragraph for a paper.
 
-    Tables are at most `width` columns wide if that is possible, or have any width if it is None.
+    Tables are at most `width` characters wide if that is possible, or have any width if `width` is None.
     """
     columns = text_width(width)
     blocks = [wrapped(f"{comparison.study}: {facts_line(comparison)}", columns), wrapped(headline(comparison), columns)]
@@ -91,7 +91,7 @@ def terminal_text(comparison: Comparison, width: int | None = None) -> str:
 
 
 def text_width(width: int | None) -> int:
-    """Return the length of a line of text."""
+    """Return the maximum length of a line of text. `width` is that of the terminal (None: not a terminal)."""
     return WIDTH if width is None else min(max(width, NARROWEST), WIDEST)
 
 
@@ -100,10 +100,10 @@ def titled(title: str, sentences: Sequence[str], columns: int) -> str:
 
 
 def fitted(table: Table, width: int | None) -> tuple[list[Table], str]:
-    """Return a table that is at most `width` columns wide, and a sentence about columns that were left out.
+    """Fit a table into `width` characters. Return its parts, and a sentence about the columns that were left out.
 
-    If a table without its optional columns is still too wide, it is split into several tables, which repeat the first
-    columns.
+    Optional columns are left out first. If the table is still too wide, it is split into several tables, each of which
+    repeats the text columns. The sentence is empty if no column was left out.
     """
     left_out = []
     while width is not None and table.optional and narrowest(table, wraps_text=False) > width:
@@ -128,7 +128,7 @@ def narrowest(table: Table, wraps_text: bool = True) -> int:
 
 
 def brief_facts(comparison: Comparison, columns: int) -> str:
-    """Return what was compared: counts, and facts that fit in the same line."""
+    """Return sentences on what was compared: the counts, and each further fact that fits on the same line."""
     facts, groups = comparison.facts, comparison.groups
     runs = num_runs(sum(len(group.seeds) for group in groups))
     data = f" of {span(facts['data'])}" if "data" in facts else ""
@@ -162,7 +162,7 @@ def brief_ranking(comparison: Comparison, columns: int) -> str:
 
 
 def brief_verdicts(comparison: Comparison, columns: int) -> str:
-    """Return the verdicts, those on the best group first, and what they mean."""
+    """Return the first verdicts and an explanation of their terms, or an empty string if there are no pairs."""
     pairs = comparison.pairs
     if not pairs:
         return ""
@@ -178,7 +178,7 @@ def brief_verdicts(comparison: Comparison, columns: int) -> str:
 
 
 def explanations(comparison: Comparison, shown: Sequence[PairResult]) -> list[str]:
-    """Return sentences that define the intervals and the words of the verdicts, and say how to get more verdicts."""
+    """Return sentences that explain intervals and verdicts, advise on undecided pairs, and report collapsed seeds."""
     metric, tested = comparison.metric, [pair for pair in comparison.pairs if not pair.problem]
     outcomes = {pair.outcome for pair in shown}
     sentences = []
@@ -206,7 +206,7 @@ def explanations(comparison: Comparison, shown: Sequence[PairResult]) -> list[st
 
 
 def advice(comparison: Comparison) -> list[str]:
-    """Return sentences on how to decide the undecided pairs of the best group."""
+    """Return sentences on how to decide the undecided pairs of the best group. Both groups must have several seeds."""
     best = comparison.groups[0].name
     undecided = [
         pair
@@ -240,7 +240,7 @@ def collapsed(comparison: Comparison) -> list[str]:
 
 
 def brief_notes(notes: Sequence[str], columns: int) -> str:
-    """Return as many notes as fit in `MAX_NOTES` lines, and the number of the others."""
+    """Return as many notes as fit in `MAX_NOTES` lines, and the number of the remaining notes."""
     for count in range(len(notes), 0, -1):
         lines = [line for note in notes[:count] for line in wrapped(note, columns, "- ").splitlines()]
         if count < len(notes):

@@ -1,4 +1,4 @@
-"""Short definitions of the terms in column titles, each linked to the section on methods of the page."""
+"""Short definitions of the terms in column titles, each linked to the Method section of the page."""
 
 import re
 from typing import NamedTuple
@@ -9,7 +9,7 @@ class Term(NamedTuple):
     definition: str
 
 
-TERMS = {  # by a pattern of column titles
+TERMS = {  # by a regular expression that matches the whole column title
     r"95 % interval": Term(
         "interval",
         "If the study were repeated with other documents and seeds, 95 % of such intervals would hold the true value.",
@@ -43,5 +43,5 @@ TERMS = {  # by a pattern of column titles
 
 
 def term_of(title: str) -> Term | None:
-    """Return the definition of a column title, or None if it needs none."""
+    """Return the term in a column title, or None if the title needs no definition."""
     return next((term for pattern, term in TERMS.items() if re.fullmatch(pattern, title)), None)

@@ -9,7 +9,7 @@ from imdbcls.comparison.verdicts import Outcome
 from imdbcls.comparison.views.quantities import interval_text, margin_text, unit_of, value_text
 
 MAX_LISTED = 12  # names in one clause
-CLAUSES = {  # clauses of the headline, by the verdict on the best group and the groups named in {}
+CLAUSES = {  # clauses of the headline about the best group, by verdict; {} is replaced by the other groups
     "better": "is better than {}",
     "here": "scored better than {} in these runs",
     "worse": "is worse than {} on the documents that both groups share",
@@ -75,15 +75,16 @@ def undecided(pair: PairResult, metric: Metric) -> str:
         return f"{lead}; two seeds against more are not enough for a verdict: train {listed(missing)}"
     chance = 0.0 if pair.chance_to_settle is None else pair.chance_to_settle
     if pair.seeds_needed is None:
+        or_margin = "" if pair.margin is None else ", or a larger margin"
         return (
             f"{lead}; even with {MAX_SEEDS} seeds per group, the probability of a verdict is {percent_text(chance)}: "
-            "use more test documents, or a larger margin"
+            f"use more test documents{or_margin}"
         )
     return f"{lead}; with {pair.seeds_needed} seeds per group, the probability of a verdict is {percent_text(chance)}"
 
 
 def lead_text(pair: PairResult, metric: Metric, more: str = "") -> str:
-    """Return which group is ahead, by how much, and the simultaneous interval, without a verdict."""
+    """Return a clause that says which group leads by how much, with the simultaneous interval but without a verdict."""
     if pair.difference == 0:
         return f"{pair.a} and {pair.b} are equal ({simultaneous_text(pair, metric)}{more})"
     return f"{pair.leader} leads {pair.other(pair.leader)} by {measured(pair, metric, more)}"
@@ -126,12 +127,12 @@ def collapse(pair: PairResult, metric: Metric) -> str:
 
 
 def without_a_model(metric: Metric) -> str:
-    """Return how `Comparison.baseline` predicts, as far as the metric uses it."""
+    """Return a phrase for the prediction that `Comparison.baseline` scores, in terms that suit the metric."""
     return f"predicting the {'class frequencies' if metric.needs_probabilities else 'most frequent class'}"
 
 
 def within(pair: PairResult, metric: Metric) -> str:
-    """Return the margin with its unit."""
+    """Return the margin with its unit, or an empty string if equivalence is not tested."""
     if pair.margin is None:
         return ""
     text = f"{margin_text(metric, pair.margin)}{unit_of(metric)}"
