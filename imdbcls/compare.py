@@ -60,7 +60,7 @@ def compare(options: argparse.Namespace) -> None:
     study = read(options.study)
     metric = METRICS[options.metric or study.recorded_metric]
     if options.report and study.file is not None:
-        raise UserError(f"--report shows the training runs of a study, which {options.study} does not contain.")
+        raise UserError(f"--report needs a folder of training runs, and {options.study} is a file of predictions.")
     comparison = compare_study(study, metric, margin_of(metric, options.margin))
     figures = figures_of(comparison)
     drawings = drawings_of(figures)

@@ -388,7 +388,7 @@ class Content:
         if len(repeated):
             row = int(repeated[0])
             first = int(firsts[inverse_R[row]])
-            advice = "" if self.has_seeds else f" If these are several seeds, add a column {SEED!r}."
+            advice = "" if self.has_seeds else f" If the rows come from different seeds, add a column {SEED!r}."
             raise UserError(
                 f"{self.path}, {self.where(row)}: {self.run_name(self.run_R[row])} and id "
                 f"{self.ids.texts[self.id_R[row]]!r} already occur in {self.where(first)}; only {SHAPE} is allowed."

@@ -140,8 +140,8 @@ REST = WithoutCollapsed((3, 2), 0.01, -0.005, 0.025, 0.2, Outcome.UNDECIDED)
         ),
         (
             UNDECIDED | {"num_seeds": (5, 2), "missing_seeds": (0, 1)},
-            "undecided: lstm leads cls by 2.00 points (1.00 to 3.00); two seeds against more are not enough for a "
-            "verdict: train 1 more of cls",
+            "undecided: lstm leads cls by 2.00 points (1.00 to 3.00); cls has only two seeds, and the other "
+            "group has more, so neither can be called better: train another seed of cls",
         ),
         (
             HERE,

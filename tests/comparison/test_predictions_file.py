@@ -207,7 +207,7 @@ def test_options_for_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     assert "only is the only group" in (tmp_path / "here" / "comparison.md").read_text()
     assert (tmp_path / "here" / "comparison_figures" / "accuracy.pdf").exists()
     assert main([str(tmp_path / "a.csv"), "--report"]) == 2
-    assert "--report shows the training runs of a study" in capsys.readouterr().err
+    assert "--report needs a folder of training runs" in capsys.readouterr().err
 
 
 def test_comparison_of_a_file_is_logged_to_the_default_project(tmp_path: Path) -> None:
@@ -283,7 +283,7 @@ def test_files_that_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     ):
         assert sentence in problem(path, text), text[:80]
     no_seed = "\n".join([*LINES, "a,0,x,pos,pos"]).replace(",0,", ",").replace("seed,", "")
-    assert "If these are several seeds, add a column 'seed'" in problem(path, no_seed)
+    assert "If the rows come from different seeds, add a column 'seed'" in problem(path, no_seed)
     monkeypatch.setattr(predictions_file, "MAX_ROWS", 3)
     assert "has more than 3 rows" in problem(path, "\n".join(LINES))
     predictions_frame().to_parquet(tmp_path / "a.parquet")

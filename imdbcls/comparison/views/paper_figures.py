@@ -137,7 +137,7 @@ def drawn(plot: Figure | list[ReliabilityPlot]) -> "Canvas":
 
 
 def empty(height: float) -> "Canvas":
-    """Return an empty figure, one column of a paper wide and `height` inches high, but at most `MAX_HEIGHT`."""
+    """Return an empty figure as wide as a column of a paper and `height` inches high (at most `MAX_HEIGHT`)."""
     from matplotlib.figure import Figure as Canvas
 
     return Canvas(figsize=(WIDTH, min(height, MAX_HEIGHT)), layout="constrained")

@@ -71,8 +71,11 @@ def undecided(pair: PairResult, metric: Metric) -> str:
     if not pair.seeds_varied:
         return f"{lead}; train more seeds"
     if any(pair.missing_seeds):
-        missing = [f"{n} more of {name}" for name, n in zip((pair.a, pair.b), pair.missing_seeds, strict=True) if n]
-        return f"{lead}; two seeds against more are not enough for a verdict: train {listed(missing)}"
+        name = pair.a if pair.missing_seeds[0] else pair.b
+        return (
+            f"{lead}; {name} has only two seeds, and the other group has more, so neither can be called better: train "
+            f"another seed of {name}"
+        )
     chance = 0.0 if pair.chance_to_settle is None else pair.chance_to_settle
     if pair.seeds_needed is None:
         or_margin = "" if pair.margin is None else ", or a larger margin"
