@@ -17,6 +17,7 @@ import imdbcls
 from imdbcls.comparison.metrics import METRICS
 from imdbcls.comparison.pairs import compare_pairs
 from imdbcls.comparison.results import PairResult
+from imdbcls.comparison.samples import units_of
 from imdbcls.comparison.study import Group, read_study
 from imdbcls.comparison.summary import samples_of
 from imdbcls.comparison.views.wording import p_cell, verdict
@@ -80,7 +81,7 @@ def table(common: list[str]) -> Iterator[str]:
         sys.exit("The default has no finished run with these settings. Run it first, with the same --set.")
     found = {name: replace(group, name=name) for name, group in groups.items() if group is not None}
     metric, names = METRICS["accuracy"], list(found)
-    samples = samples_of(list(found.values()), metric)
+    samples = samples_of(list(found.values()), metric, units_of(list(found.values())))
     yield "| recipe | test accuracy | difference, points | 95 % interval | p | seeds | training, s | memory, MB |"
     yield "| --- | --- | --- | --- | --- | --- | --- | --- |"
     against_default = [(i, names.index("default")) for i, name in enumerate(names) if name != "default"]

@@ -9,7 +9,7 @@ from imdbcls.comparison.inference import Inference, Pair, infer
 from imdbcls.comparison.metrics import Metric
 from imdbcls.comparison.power import MAX_SEEDS, chances_to_settle, minimum_detectable_difference, seeds_to_settle
 from imdbcls.comparison.results import Flips, McNemarTest, PairResult, WithoutCollapsed
-from imdbcls.comparison.samples import collapsed_S, sample_of
+from imdbcls.comparison.samples import sample_of
 from imdbcls.comparison.statistics import Sample, Units, exact_mcnemar, permutation_p
 from imdbcls.comparison.study import Group
 from imdbcls.comparison.verdicts import LEVEL
@@ -93,7 +93,7 @@ def pair_result(
         b=b.name,
         higher_is_better=metric.higher_is_better,
         num_seeds=(len(a.runs), len(b.runs)),
-        num_collapsed=(int(collapsed_S(a).sum()), int(collapsed_S(b).sum())),
+        num_collapsed=(int(a.collapsed_S.sum()), int(b.collapsed_S.sum())),
         shared_documents=len(shared.rows_a),
         problem=problem,
         flags=(*a.flags, *b.flags),

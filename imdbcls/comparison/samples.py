@@ -11,16 +11,13 @@ from imdbcls.comparison.results import MetricSummary
 from imdbcls.comparison.statistics import Sample, SeedVariance, Units, mean_over_seeds
 from imdbcls.comparison.study import Group
 
-COLLAPSED_SHARE = 0.99  # of predictions in one class
-MAX_LABEL_SHARE = 0.95  # of labels in that class; above it, predicting only this class is a good model
-
 
 def sample_of(group: Group, metric: Metric, units: Units, rows: NDArray | None = None) -> Sample:
     """Return the metric of a group on all its documents, or on some rows. `units` must be those of these rows."""
     chosen = [run.predictions if rows is None else run.predictions.take(rows) for run in group.runs]
     evaluated = [metric.evaluate(predictions) for predictions in chosen]
     values_S, influence_NS = [value for value, _ in evaluated], np.stack([influence for _, influence in evaluated], 1)
-    return Sample.of(values_S, influence_NS, units, collapsed_S(group))
+    return Sample.of(values_S, influence_NS, units, group.collapsed_S)
 
 
 def units_of(groups: Sequence[Group]) -> list[Units]:
@@ -42,18 +39,6 @@ def has_units_of(group: Group, other: Group) -> bool:
     if group.clusters_N is None or other.clusters_N is None:
         return group.clusters_N is other.clusters_N
     return np.array_equal(group.clusters_N, other.clusters_N)
-
-
-def collapsed_S(group: Group) -> NDArray[np.bool_]:
-    """Return which runs collapsed: nearly all predictions are one class, and many labels are not."""
-    classes = np.arange(len(group.runs[0].predictions.label_names))
-    label_shares_C = (group.labels_N[:, None] == classes).mean(axis=0)
-    collapsed = []
-    for run in group.runs:
-        shares_C = (run.predictions.predicted[:, None] == classes).mean(axis=0)
-        most = int(shares_C.argmax())
-        collapsed.append(bool(shares_C[most] >= COLLAPSED_SHARE and label_shares_C[most] <= MAX_LABEL_SHARE))
-    return np.array(collapsed)
 
 
 def largest_collapse_rate(num_seeds: int, num_collapsed: int = 0) -> float:

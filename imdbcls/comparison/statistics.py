@@ -111,7 +111,9 @@ class Sample:
 
     @property
     def without_collapsed(self) -> "Sample":
-        return self if self.collapsed_S is None else self.seeds(np.flatnonzero(~self.collapsed_S))
+        if self.collapsed_S is None or not self.collapsed_S.any():
+            return self
+        return self.seeds(np.flatnonzero(~self.collapsed_S))
 
     def covariance(self, other: "Sample") -> NDArray[np.float64]:
         """Return the covariance over documents, with a column for each seed of `other`; zero if the units differ."""

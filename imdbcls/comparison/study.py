@@ -17,6 +17,8 @@ from imdbcls.runs.selection import DEFAULT, metric_of
 
 MAX_STUDIES_NAMED = 10  # in one message
 MAX_RUNS_NAMED = 5  # in one message
+COLLAPSED_SHARE = 0.99  # of the predictions of a collapsed run, in one class
+MAX_LABEL_SHARE = 0.95  # of labels in that class; above it, predicting only this class is a good model
 
 
 @dataclass(frozen=True)
@@ -101,6 +103,18 @@ class Group:
     def share_correct_N(self) -> np.ndarray:
         """Share of seeds that predict the label. It is exactly 1.0 if all seeds do, and exactly 0.0 if none does."""
         return self.correct_SN.mean(axis=0)
+
+    @cached_property
+    def collapsed_S(self) -> np.ndarray:
+        """Whether each run collapsed: nearly all its predictions are one class, and many labels are not."""
+        num_classes = len(self.runs[0].predictions.label_names)
+        label_shares_C = np.bincount(self.labels_N, minlength=num_classes) / len(self.labels_N)
+        collapsed = []
+        for run in self.runs:
+            shares_C = np.bincount(run.predictions.predicted, minlength=num_classes) / len(self.labels_N)
+            most = int(shares_C.argmax())
+            collapsed.append(bool(shares_C[most] >= COLLAPSED_SHARE and label_shares_C[most] <= MAX_LABEL_SHARE))
+        return np.array(collapsed)
 
     @property
     def has_probabilities(self) -> bool:

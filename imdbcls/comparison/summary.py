@@ -18,10 +18,10 @@ from imdbcls.comparison.notes import confounds, partial_overlaps
 from imdbcls.comparison.pairs import compare_pairs
 from imdbcls.comparison.results import Comparison, GroupSummary, MetricSummary, RunSummary
 from imdbcls.comparison.run_files import BadRunError, number
-from imdbcls.comparison.samples import collapsed_S, largest_collapse_rate, sample_of, summarize, units_of
+from imdbcls.comparison.samples import largest_collapse_rate, sample_of, summarize, units_of
 from imdbcls.comparison.size_curves import crossings_of, size_curves_of
 from imdbcls.comparison.slices import accuracy_by_part
-from imdbcls.comparison.statistics import Sample, seed_variances
+from imdbcls.comparison.statistics import Sample, Units, seed_variances
 from imdbcls.comparison.study import Group, Study
 
 
@@ -33,8 +33,11 @@ def compare_study(study: Study, metric: Metric, margin: float | None) -> Compari
     defined, or needs probabilities that the study does not have.
     """
     require_probabilities(study, metric)
+    units = units_of(study.groups)
     samples = {
-        name: samples_of(study.groups, each) for name, each in METRICS.items() if can_evaluate(each, study.groups)
+        name: samples_of(study.groups, each, units)
+        for name, each in METRICS.items()
+        if can_evaluate(each, study.groups)
     }
     primary = samples[metric.name]
     if undefined := [group.name for group, sample in zip(study.groups, primary, strict=True) if is_undefined(sample)]:
@@ -91,8 +94,8 @@ def can_evaluate(metric: Metric, groups: Sequence[Group]) -> bool:
     return all(metric.is_known_for(run.predictions) for group in groups for run in group.runs)
 
 
-def samples_of(groups: Sequence[Group], metric: Metric) -> list[Sample]:
-    return [sample_of(group, metric, units) for group, units in zip(groups, units_of(groups), strict=True)]
+def samples_of(groups: Sequence[Group], metric: Metric, units: Sequence[Units]) -> list[Sample]:
+    return [sample_of(group, metric, own) for group, own in zip(groups, units, strict=True)]
 
 
 def is_undefined(sample: Sample) -> bool:
@@ -114,7 +117,7 @@ def summarize_metrics(samples: Mapping[str, Sequence[Sample]]) -> list[dict[str,
 def summarize_group(
     group: Group, rank: int, metrics: dict[str, MetricSummary], metric: Metric, label_names: tuple[str, ...]
 ) -> GroupSummary:
-    num_collapsed = int(collapsed_S(group).sum())
+    num_collapsed = int(group.collapsed_S.sum())
     return GroupSummary(
         name=group.name,
         head=group.head,

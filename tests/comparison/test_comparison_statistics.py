@@ -23,7 +23,7 @@ from imdbcls.comparison.power import (
     with_seeds,
 )
 from imdbcls.comparison.run_files import Run
-from imdbcls.comparison.samples import collapsed_S, largest_collapse_rate
+from imdbcls.comparison.samples import largest_collapse_rate
 from imdbcls.comparison.statistics import (
     Estimate,
     Sample,
@@ -483,9 +483,9 @@ def test_collapsed_seeds_are_found_and_their_rate_is_bounded() -> None:
     almost = constant.copy()
     almost[0] = 1
     group = group_of(*(predictions(labels, each, np.eye(2)[each]) for each in (good, constant, almost)))
-    assert collapsed_S(group).tolist() == [False, True, True]
+    assert group.collapsed_S.tolist() == [False, True, True]
     rare = np.array([0] * 97 + [1] * 3)
-    assert not collapsed_S(group_of(predictions(rare, constant, np.eye(2)[constant]))).any(), "the class is not rare"
+    assert not group_of(predictions(rare, constant, np.eye(2)[constant])).collapsed_S.any(), "the class is not rare"
     assert largest_collapse_rate(3) == pytest.approx(1 - 0.05 ** (1 / 3))
     assert largest_collapse_rate(3, 3) == 1.0
     assert largest_collapse_rate(3, 1) == pytest.approx(stats.beta.ppf(0.95, 2, 2))
