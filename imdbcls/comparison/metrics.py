@@ -15,6 +15,7 @@ from scipy.stats import rankdata
 
 from imdbcls.runs.predictions import Predictions
 from imdbcls.runs.record import NUM_CALIBRATION_BINS
+from imdbcls.runs.selection import LOWER_IS_BETTER, TITLES
 
 SMALLEST_PROBABILITY = 1e-12
 Floats = NDArray[np.float64]
@@ -25,12 +26,9 @@ class Metric:
     """A metric that can decide a comparison. A percentage, such as accuracy, is a fraction of one."""
 
     name: str  # as in result.json, without the split
-    title: str  # in sentences
     evaluate: Callable[[Predictions], tuple[float, Floats]]  # value, and influence (N,); NaN if it is not defined
-    higher_is_better: bool = True
     needs_probabilities: bool = True
     upper: float = 1.0
-    is_percentage: bool = True  # shown in percent, with differences in points
     default_margin: float | None = None  # of equivalence, as a fraction; None: equivalence is not tested
 
     @property
@@ -41,6 +39,20 @@ class Metric:
     def is_known_for(self, predictions: Predictions) -> bool:
         """Return whether the metric needs no probabilities, or the predictions have them."""
         return predictions.probabilities is not None or not self.needs_probabilities
+
+    @property
+    def title(self) -> str:
+        """The name of the metric in sentences."""
+        return TITLES[self.name]
+
+    @property
+    def higher_is_better(self) -> bool:
+        return self.name not in LOWER_IS_BETTER
+
+    @property
+    def is_percentage(self) -> bool:
+        """Whether values are shown in percent, with differences in points. Loss and Brier score are not."""
+        return self.higher_is_better
 
     @property
     def sign(self) -> int:
@@ -112,11 +124,11 @@ def log_loss(predictions: Predictions) -> tuple[float, Floats]:
 METRICS = {
     metric.name: metric
     for metric in (
-        Metric("accuracy", "accuracy", accuracy, needs_probabilities=False, default_margin=0.003),
-        Metric("f1", "macro F1", macro_f1, needs_probabilities=False, default_margin=0.003),
-        Metric("auroc", "AUROC", auroc),
-        Metric("brier", "Brier score", brier, higher_is_better=False, upper=2.0, is_percentage=False),
-        Metric("loss", "loss", log_loss, higher_is_better=False, upper=float("inf"), is_percentage=False),
+        Metric("accuracy", accuracy, needs_probabilities=False, default_margin=0.003),
+        Metric("f1", macro_f1, needs_probabilities=False, default_margin=0.003),
+        Metric("auroc", auroc),
+        Metric("brier", brier, upper=2.0),
+        Metric("loss", log_loss, upper=float("inf")),
     )
 }
 
