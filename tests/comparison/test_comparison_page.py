@@ -227,6 +227,18 @@ def test_study_of_many_groups_shows_only_the_best(tmp_path: Path) -> None:
     assert len(page) < 1_000_000 and len(terminal.splitlines()) < 400
 
 
+def test_names_of_groups_do_not_change_the_explanations(tmp_path: Path) -> None:
+    """Groups have the names of a reference line and of a curve that this page does not show."""
+    heads = [Head("largest class", skill=2.0), Head("training", skill=1.9)]
+    study = make_study(tmp_path / "heads", heads=heads, seeds=[0, 1], num_documents=3_000)
+    for log in study.glob("*/metrics.jsonl"):
+        log.write_text("".join(line + "\n" for line in log.read_text().splitlines() if "train/loss" not in line))
+    write_page(study, tmp_path / "page.html")
+    page = (tmp_path / "page.html").read_text()
+    assert "(outside the figure)" in page and "(the dashed line)" not in page
+    assert "dashed training loss" not in page
+
+
 def test_page_says_what_was_compared_and_lists_all_runs(pages: dict[str, Path]) -> None:
     text = html.unescape(re.sub(r"<[^>]+>", " ", pages["large"].read_text(encoding="utf-8").split("<script")[0]))
     assert "5 groups, 25 runs. Encoder: minilm" in text and "25,000 test documents; at most 256 tokens" in text

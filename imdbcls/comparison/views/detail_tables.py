@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from imdbcls.comparison.metrics import Metric
 from imdbcls.comparison.results import Comparison, Crossing, GroupSummary
 from imdbcls.comparison.views.extent import note_on_groups, shown_groups
-from imdbcls.comparison.views.quantities import NONE, interval_text, title_of, unit_of, value_text
+from imdbcls.comparison.views.quantities import NONE, interval_text, title_of, unit_of, upper_first, value_text
 from imdbcls.comparison.views.tables import Table, integer, percent
 
 MAX_RUNS = 200
@@ -78,7 +78,7 @@ def sizes(comparison: Comparison) -> Table:
         rows.append([curve.name, *cells])
     question = f"{metric.title} by the number of training documents"
     note = "In brackets: 95 % confidence intervals over documents and seeds."
-    return Table("sizes", question[:1].upper() + question[1:], ["head", *(f"{n:,}" for n in columns)], rows, note)
+    return Table("sizes", upper_first(question), ["head", *(f"{n:,}" for n in columns)], rows, note)
 
 
 def crossing_sentences(comparison: Comparison) -> list[str]:

@@ -11,19 +11,16 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from imdbcls.comparison.cost import COSTS
-from imdbcls.comparison.metrics import Metric
+from imdbcls.comparison.metrics import METRICS, Metric
 from imdbcls.comparison.results import Comparison, CurvePoint, GroupSummary, PairResult, PartAccuracy
 from imdbcls.comparison.verdicts import Outcome
 from imdbcls.comparison.views.extent import shown_groups, shown_pairs
-from imdbcls.comparison.views.quantities import interval_text, scale_of, title_of, value_text
+from imdbcls.comparison.views.quantities import interval_text, scale_of, title_of, upper_first, value_text
 from imdbcls.comparison.views.wording import verdict
 
 COST_PLANES = ("latency_ms_p50", "train_seconds", "head_parameters", "peak_memory_mb")
-CURVES = {  # keys of GroupSummary.learning_curves: title and scale
-    "val/accuracy": ("validation accuracy %", 100),
-    "val/f1": ("validation macro F1 %", 100),
-    "val/auroc": ("validation AUROC %", 100),
-    "val/loss": ("validation loss", 1),
+CURVES = {  # keys of GroupSummary.learning_curves, and their metrics
+    f"val/{name}": METRICS[name] for name in ("accuracy", "f1", "auroc", "loss")
 }
 ALWAYS = ("val/accuracy", "val/loss")  # curves that are shown for every metric of the comparison
 MAX_TRAIN_CURVES = 6  # groups; with more, the training loss is left out
@@ -289,7 +286,7 @@ def interval_plot(
 
 
 def curve_plot(groups: Sequence[GroupSummary], metric: str) -> CurvePlot:
-    title, scale = CURVES[metric]
+    title, scale = f"validation {title_of(CURVES[metric])}", scale_of(CURVES[metric])
     curves = tuple(scaled(group.learning_curves[metric], scale) for group in groups)
     training: tuple[tuple[CurvePoint, ...], ...] = ()
     if metric == "val/loss" and len(groups) <= MAX_TRAIN_CURVES:
@@ -402,10 +399,6 @@ def padded(values: Sequence[float], share: float = 0.06) -> tuple[float, float]:
     low, high = min(values), max(values)
     padding = (high - low) * share or abs(high) * share or 1.0
     return low - padding, high + padding
-
-
-def upper_first(text: str) -> str:
-    return text[:1].upper() + text[1:]
 
 
 def short_name(name: str, characters: int) -> str:

@@ -9,7 +9,7 @@ from imdbcls.comparison.metrics import Metric
 from imdbcls.comparison.results import Comparison, GroupSummary, PairResult
 from imdbcls.comparison.views.extent import MAX_PAIRS, shown_pairs
 from imdbcls.comparison.views.paragraph import documents_text, paragraph, plural, tested, trained_text
-from imdbcls.comparison.views.quantities import NONE, signed_text, title_of, unit_of, value_text
+from imdbcls.comparison.views.quantities import NONE, signed_text, title_of, unit_of, upper_first, value_text
 from imdbcls.comparison.views.wording import WORDS, p_cell, within, without_a_model
 from imdbcls.printable import printable_line
 from imdbcls.runtime.text_table import wrapped
@@ -108,7 +108,7 @@ def columns_of_groups(comparison: Comparison) -> dict[str, Sequence[str]]:
     metric, groups = comparison.metric, comparison.groups[:MAX_ROWS]
     columns: dict[str, Sequence[str]] = {
         "Model": [name_of(group, comparison) for group in groups],
-        capitalized(title_of(metric)): [value_text(metric, group.primary.mean) for group in groups],
+        upper_first(title_of(metric)): [value_text(metric, group.primary.mean) for group in groups],
         "95 % interval": [interval(metric, group.primary.low, group.primary.high) for group in groups],
         "Seeds": [str(len(group.seeds)) for group in groups],
     }
@@ -151,7 +151,7 @@ def caption_of_groups(comparison: Comparison) -> str:
     several = [len(group.seeds) > 1 for group in groups]
     over = "documents and seeds" if all(several) else "documents, and seeds where there are several"
     text = (
-        f"{capitalized(metric.title)} of {len(groups):,} {plural('model', len(groups))} on "
+        f"{upper_first(metric.title)} of {len(groups):,} {plural('model', len(groups))} on "
         f"{documents_text(comparison)}, {trained_text(comparison)}. The 95 % confidence intervals are over "
         f"{over if any(several) else 'documents'}."
     )
@@ -178,14 +178,12 @@ def caption_of_pairs(comparison: Comparison) -> str:
         )
     text += " Better and worse: the first model, p < 0.05."
     if pairs and comparison.margin is not None:
-        text += f" Equivalent: the models differ by less than {within(pairs[0], metric)} (two one-sided tests)."
+        text += (
+            f" Equivalent: the models differ by less than {within(comparison.margin, metric)} (two one-sided tests)."
+        )
     if len(shown) < len(comparison.pairs):
         text += f" {len(shown):,} pairs of the best model are shown."
     return text
-
-
-def capitalized(text: str) -> str:
-    return text[:1].upper() + text[1:]
 
 
 def slug(text: str) -> str:

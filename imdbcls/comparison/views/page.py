@@ -19,18 +19,19 @@ from imdbcls.comparison.views import svg
 from imdbcls.comparison.views.detail_tables import confusion_matrices, crossing_sentences, detail_tables_of
 from imdbcls.comparison.views.extent import note_on_groups, note_on_pairs, shown_pairs
 from imdbcls.comparison.views.facts import facts_line
+from imdbcls.comparison.views.figures import CurvePlot, Figure, IntervalPlot, figures_of
 from imdbcls.comparison.views.paragraph import paragraph
-from imdbcls.comparison.views.quantities import margin_text, unit_of, value_text
+from imdbcls.comparison.views.quantities import percentage_sign, value_text
 from imdbcls.comparison.views.reading_list import ReadingList
 from imdbcls.comparison.views.tables import Table, tables_of
 from imdbcls.comparison.views.terms import term_of
-from imdbcls.comparison.views.wording import headline, verdict
+from imdbcls.comparison.views.wording import headline, verdict, within
 
 
 def page_html(comparison: Comparison, figures: Mapping[str, str], reading: ReadingList) -> str:
     """Return the page. `figures` maps figure names to SVG. `reading` contains the misclassified documents to list."""
     tables = {table.key: table for table in [*tables_of(comparison), *detail_tables_of(comparison)]}
-    has_training = "training" in figures.get("curves_loss", "")
+    described = figures_of(comparison)
     style = Markup(packaged("figures.css") + packaged("page.css"))
     script = Markup(packaged("page.js"))
     documents = [asdict(document) for document in reading.documents]
@@ -52,8 +53,8 @@ def page_html(comparison: Comparison, figures: Mapping[str, str], reading: Readi
             sections=sections(tables, figures),
             matrices=confusion_matrices(comparison),
             label_names=comparison.label_names,
-            baseline=baseline_sentence(comparison, "largest class" in figures["accuracy"]),
-            has_training=has_training,
+            baseline=baseline_sentence(comparison, is_drawn=has_reference(described["accuracy"])),
+            has_training=has_training_curves(described.get("curves_loss")),
             size_legend=[(svg.colour(i), svg.shape(i), curve.name) for i, curve in enumerate(comparison.size_curves)],
             crossings=crossing_sentences(comparison),
             paragraph=paragraph(comparison),
@@ -66,7 +67,7 @@ def page_html(comparison: Comparison, figures: Mapping[str, str], reading: Readi
             mistakes=mistakes(comparison, reading),
             reasons=reading.reasons,
             documents={"documents": documents, "reasons": reading.reasons},
-            margin=margin_phrase(comparison),
+            margin=within(comparison.margin, comparison.metric),
             metric=comparison.metric.title,
             is_accuracy=comparison.metric.name == "accuracy",
             has_curves=any(name.startswith("curves_") for name in figures),
@@ -74,6 +75,14 @@ def page_html(comparison: Comparison, figures: Mapping[str, str], reading: Readi
             source=comparison.file or "the run folders",
         )
     )
+
+
+def has_reference(figure: Figure) -> bool:
+    return isinstance(figure, IntervalPlot) and figure.reference is not None
+
+
+def has_training_curves(figure: Figure | None) -> bool:
+    return isinstance(figure, CurvePlot) and bool(figure.training)
 
 
 def sections(tables: Mapping[str, Table], figures: Mapping[str, str]) -> list[tuple[str, str]]:
@@ -123,19 +132,12 @@ def baseline_sentence(comparison: Comparison, is_drawn: bool) -> str:
     metric, baseline = comparison.metric, comparison.baseline.get(comparison.metric.key)
     if baseline is None:
         return ""
-    value = f"{value_text(metric, baseline)}{' %' if metric.is_percentage else ''}"
+    value = f"{value_text(metric, baseline)}{percentage_sign(metric)}"
     line = "the dashed line" if is_drawn else "outside the figure"
     return (
         f"A model that knows only the class frequencies and always predicts the largest class would have {value} "
         f"{metric.title} ({line})."
     )
-
-
-def margin_phrase(comparison: Comparison) -> str:
-    """Return the equivalence margin with its unit, or an empty string if there is no margin."""
-    if comparison.margin is None:
-        return ""
-    return f"{margin_text(comparison.metric, comparison.margin)}{unit_of(comparison.metric)}"
 
 
 def badge(pair: PairResult) -> str:

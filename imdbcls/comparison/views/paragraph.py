@@ -77,7 +77,7 @@ def methods(comparison: Comparison) -> Iterator[str]:
         corrected = " after Holm's correction" if len(pairs) > 1 else ""
         yield (
             f"Two models count as equivalent if two one-sided tests (Schuirmann, 1987) show{corrected} that they "
-            f"differ by less than {within(pairs[0], metric)}."
+            f"differ by less than {within(comparison.margin, metric)}."
         )
 
 

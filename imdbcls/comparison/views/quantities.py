@@ -55,3 +55,7 @@ def compact(value: float) -> str:
         if abs(value) >= size:
             return f"{value / size:.4g}{unit}"
     return f"{value:.4g}"
+
+
+def upper_first(text: str) -> str:
+    return text[:1].upper() + text[1:]

@@ -188,7 +188,7 @@ def explanations(comparison: Comparison, shown: Sequence[PairResult]) -> list[st
         over = over if any(several) else "documents only"
         together = f"; those of differences hold for all {len(tested):,} pairs together" if len(tested) > 1 else ""
         sentences.append(f"95 % intervals, over {over}{together}.")
-    margin = next((within(pair, metric) for pair in tested), "")
+    margin = within(comparison.margin, metric) if tested else ""
     if Outcome.BETTER_HERE in outcomes:
         sentences.append("Better here: these trained models differ; other seeds may reverse the order.")
     if Outcome.EQUIVALENT in outcomes:

@@ -44,7 +44,7 @@ def decision(pair: PairResult, metric: Metric) -> str:
         case Outcome.BETTER | Outcome.BETTER_HERE:
             return better(pair, metric)
         case Outcome.EQUIVALENT:
-            return f"{pair.a} and {pair.b} are equivalent within {within(pair, metric)}"
+            return f"{pair.a} and {pair.b} are equivalent within {within(pair.margin, metric)}"
         case Outcome.UNDECIDED:
             return undecided(pair, metric)
 
@@ -57,7 +57,7 @@ def better(pair: PairResult, metric: Metric) -> str:
         sentence = f"{pair.leader} scored better than {other} in these runs by {lead}"
     detectable = pair.minimum_detectable_difference
     if pair.equivalent:
-        sentence += f"; the difference is significant, but smaller than the margin of {within(pair, metric)}"
+        sentence += f"; the difference is significant, but smaller than the margin of {within(pair.margin, metric)}"
     elif detectable is not None and abs(pair.difference) < detectable:
         sentence += (
             "; the study would detect a true difference of this size in less than 80 % of repetitions, so the "
@@ -101,7 +101,10 @@ def brief_verdict(pair: PairResult, metric: Metric) -> tuple[str, str]:
             return word, f"{pair.a} and {pair.b}: {pair.problem}"
         case Outcome.BETTER | Outcome.BETTER_HERE:
             clause = lead_text(pair, metric, f"; p {p_text(pair.p_holm)}")
-            return word, f"{clause}, less than the margin of {within(pair, metric)}" if pair.equivalent else clause
+            return (
+                word,
+                f"{clause}, less than the margin of {within(pair.margin, metric)}" if pair.equivalent else clause,
+            )
         case Outcome.EQUIVALENT | Outcome.UNDECIDED:
             return word, lead_text(pair, metric)
 
@@ -123,7 +126,7 @@ def collapse(pair: PairResult, metric: Metric) -> str:
         case Outcome.BETTER | Outcome.BETTER_HERE:
             found = f"{first} is better than {second} by {lead}"
         case Outcome.EQUIVALENT:
-            found = f"they are equivalent within {within(pair, metric)}"
+            found = f"they are equivalent within {within(pair.margin, metric)}"
         case _:
             found = f"{first} leads {second} by {lead}, which is not significant"
     return f"{text}. Without these seeds, {found}"
@@ -134,11 +137,11 @@ def without_a_model(metric: Metric) -> str:
     return f"predicting the {'class frequencies' if metric.needs_probabilities else 'most frequent class'}"
 
 
-def within(pair: PairResult, metric: Metric) -> str:
-    """Return the margin with its unit, or an empty string if equivalence is not tested."""
-    if pair.margin is None:
+def within(margin: float | None, metric: Metric) -> str:
+    """Return the equivalence margin with its unit, or an empty string if equivalence is not tested."""
+    if margin is None:
         return ""
-    text = f"{margin_text(metric, pair.margin)}{unit_of(metric)}"
+    text = f"{margin_text(metric, margin)}{unit_of(metric)}"
     return "1 point" if text == "1 points" else text
 
 
