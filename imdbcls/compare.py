@@ -88,7 +88,8 @@ def compare(options: argparse.Namespace) -> None:
 
 def read(path: Path) -> "Study":
     """Read a study folder or a file of predictions. Raise UserError if neither can be compared."""
-    from imdbcls.comparison.predictions_file import FORMATS, read_predictions_file
+    from imdbcls.comparison.prediction_rows import FORMATS
+    from imdbcls.comparison.predictions_file import read_predictions_file
     from imdbcls.comparison.study import read_study
 
     if os.path.isfile(path) or (path.suffix.lower() in FORMATS and not os.path.isdir(path)):

@@ -1,57 +1,37 @@
 """Read a file of predictions from any tool as a study: one group per system, one run per seed.
 
 A row is the prediction of one model for one document. The columns are `system`, `id`, `label`, `prediction`, and
-optionally `seed`, `cluster` and `probability_<class>` for each class. The formats are CSV, TSV and Parquet. The file
-may be untrusted: its size is limited, every cell is checked, and errors name the line (CSV, TSV) or row (Parquet).
+optionally `seed`, `cluster` and `probability_<class>` for each class. The file may be untrusted: every cell is checked,
+and errors name the line (CSV, TSV) or row (Parquet). `prediction_rows` reads the file.
 """
 
-import csv
-import logging
 from array import array
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from imdbcls.comparison.prediction_rows import CLUSTER, MAX_ROWS, SEED, is_probability, opened
 from imdbcls.comparison.run_files import Run, sanitize
 from imdbcls.comparison.study import Group, Study
 from imdbcls.data.answers import PROBABILITY
-from imdbcls.data.columns import Request, listed, positions_of
+from imdbcls.data.columns import listed
 from imdbcls.data.documents import cell_text, label_name
 from imdbcls.data.sources import sort_labels
-from imdbcls.data.tables import Rows, rows_of
 from imdbcls.errors import UserError
 from imdbcls.printable import printable_line
-from imdbcls.runs.parquet_pages import columns_of, require_small_footer
 from imdbcls.runs.predictions import Predictions
-from imdbcls.runs.read_predictions import (
-    MAX_COLUMN_BYTES,
-    MAX_PAGE_BYTES,
-    MAX_PREDICTIONS_BYTES,
-    MAX_PROBABILITIES,
-    batch_size,
-    texts_of,
-)
-from imdbcls.runs.untrusted import MAX_ID_CHARACTERS, require_regular_file
+from imdbcls.runs.read_predictions import MAX_PROBABILITIES
+from imdbcls.runs.untrusted import MAX_ID_CHARACTERS
 
-logger = logging.getLogger(__name__)
-
-FORMATS = (".csv", ".tsv", ".parquet")
-REQUIRED = ("system", "id", "label", "prediction")
-SEED, CLUSTER = "seed", "cluster"
-MAX_ROWS = 2_000_000
 MAX_SYSTEMS = 100  # every pair is tested
 MAX_RUNS = 1_000  # systems times seeds
 MAX_CLASSES = 1_000
 MAX_NAME_CHARACTERS = 100  # of a system or a class
 MAX_TOTAL_CHARACTERS = 2**26  # of all distinct ids, or all distinct clusters
 MAX_NUMBERS = 50_000_000  # probabilities in the file
-MAX_LINE_BYTES = 2**22  # of a line, and of a cell, of a CSV file
-MAX_PAGES_BYTES = 2**29  # of the largest pages of all columns of a Parquet file together
 MAX_SEED_DIGITS = 18
 SUM_TOLERANCE = 1e-3 + 1e-9  # three decimals may sum to 0.999
 SHAPE = "one row per document, system and seed"
@@ -59,9 +39,7 @@ SHAPE = "one row per document, system and seed"
 
 def read_predictions_file(given: Path) -> Study:
     """Read the file and check it. Raise UserError, with the file and, for a bad cell, the row, if it is not valid."""
-    path = require_file(given)
-    with limited_fields():
-        found = parquet_rows(path) if path.suffix.lower() == ".parquet" else delimited_rows(path)
+    with opened(given) as found:
         assert found.columns is not None
         content = Content(str(given), found.unit, [name for name in found.columns if name])
         for number, row in found.rows:
@@ -69,174 +47,6 @@ def read_predictions_file(given: Path) -> Study:
     content.check()
     groups = content.groups()
     return Study(sanitize(given.stem), groups, content.label_names, tuple(content.notes()), sanitize(given.name))
-
-
-def require_file(path: Path) -> Path:
-    """Return the path. Raise UserError if it is not a regular file in a known format, or is too large."""
-    try:
-        resolved = path.resolve(strict=True)
-    except (OSError, ValueError, RuntimeError):
-        raise UserError(f"{path} does not exist. Pass a file of predictions ({', '.join(FORMATS)}).") from None
-    if path.suffix.lower() not in FORMATS:
-        raise UserError(f"{path} is not a file of predictions. Allowed formats are {', '.join(FORMATS)}.")
-    require_regular_file(resolved, MAX_PREDICTIONS_BYTES)
-    return path
-
-
-@contextmanager
-def limited_fields() -> Iterator[None]:
-    """Limit the fields of the csv module, which imdbcls otherwise allows to have 2 GB."""
-    previous = csv.field_size_limit(MAX_LINE_BYTES)
-    try:
-        yield
-    finally:
-        csv.field_size_limit(previous)
-
-
-def request_for(columns: Sequence[str], path: Path) -> Request:
-    """Return a request for the known columns of a file. Warn once about all other columns that have a name.
-
-    Raise UserError if a required column is missing, or if a column occurs twice.
-    """
-    names = [name.strip() for name in columns]
-    missing = [name for name in REQUIRED if name not in names]
-    if missing:
-        has = f"it has {listed([name for name in names if name])}" if any(names) else "it has no named columns"
-        raise UserError(
-            f"{path} has no column {' and no column '.join(map(repr, missing))}; {has}. It needs the columns "
-            f"{', '.join(REQUIRED)}, and may have {SEED}, {CLUSTER} and {PROBABILITY}<class> for each class."
-        )
-    known = [name for name in dict.fromkeys(names) if name in (*REQUIRED, SEED, CLUSTER) or is_probability(name)]
-    # A column without a name is usually the index of a data frame. In Parquet, pandas calls it __index_level_0__.
-    named = [name for name in dict.fromkeys(names) if name and not name.startswith("__index_level_")]
-    if unknown := [name for name in named if name not in known]:
-        logger.warning(
-            f"{path}: {'column' if len(unknown) == 1 else 'columns'} {listed(unknown)} will be ignored. The columns "
-            f"that are read are {', '.join([*REQUIRED, SEED, CLUSTER])} and {PROBABILITY}<class>."
-        )
-    request = Request(tuple(("", name) for name in known), quoting="standard", has_settings=False)
-    positions_of(request, names, str(path))
-    return request
-
-
-def is_probability(column: str) -> bool:
-    return column.startswith(PROBABILITY) and label_name(column.removeprefix(PROBABILITY)) != ""
-
-
-def delimited_rows(path: Path) -> Rows:
-    """Return the rows of a CSV or TSV file. The delimiter is detected."""
-    require_short_lines(path)
-    required = Request(tuple(("", name) for name in REQUIRED), quoting="standard", has_settings=False)
-    header = rows_of(path, required, only_header=True)
-    request = request_for(header.columns or [], path)
-    found = rows_of(path, request)
-    return Rows(request.names, found.unit, found.rows)
-
-
-def require_short_lines(path: Path) -> None:
-    """Raise UserError for a line that is too long, because a line is read into memory as a whole."""
-    number = 1
-    try:
-        with path.open("rb") as file:
-            while line := file.readline(MAX_LINE_BYTES + 1):
-                if len(line) > MAX_LINE_BYTES:
-                    raise UserError(f"{path}, line {number:,}: the line has more than {MAX_LINE_BYTES:,} bytes.")
-                number += 1
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}.") from error
-
-
-def parquet_rows(path: Path) -> Rows:
-    """Return the rows of a Parquet file. Its pages are checked before anything is decompressed.
-
-    Strings are read as dictionaries, because a small file can repeat one long string in every row.
-    """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        require_small_footer(path)
-        schema = pq.read_schema(path)
-        request = request_for(schema.names, path)
-        written = {name.strip(): name for name in schema.names}
-        columns = {name: written[name] for name in request.names}
-        kinds = {name: require_type(path, name, schema.field(column).type) for name, column in columns.items()}
-        texts = [column for name, column in columns.items() if kinds[name] == "text"]
-        file = pq.ParquetFile(path, read_dictionary=texts, pre_buffer=False)
-        require_bounded(path, file, list(columns.values()))
-    except UserError:
-        raise
-    except (OSError, KeyError, ValueError, TypeError, OverflowError, pa.ArrowException, MemoryError) as error:
-        raise damaged(path, error) from error
-
-    def rows() -> Iterator[tuple[int, Mapping[str, object]]]:
-        number = 0
-        try:
-            size = batch_size(max(2, len(columns)))
-            for batch in file.iter_batches(size, columns=list(columns.values()), use_threads=False):
-                cells = [cells_of(batch[column], is_probability(name)) for name, column in columns.items()]
-                for row in zip(*cells, strict=True):
-                    number += 1
-                    yield number, dict(zip(columns, row, strict=True))
-        except UserError:
-            raise
-        except (OSError, KeyError, ValueError, TypeError, OverflowError, pa.ArrowException, MemoryError) as error:
-            raise damaged(path, error) from error
-
-    return Rows(request.names, "row", rows())
-
-
-def damaged(path: Path, error: Exception) -> UserError:
-    detail = " ".join(str(error).split())[:200]
-    return UserError(f"{path} is not a complete Parquet file; write it again: {detail}")
-
-
-def require_type(path: Path, name: str, kind: Any) -> str:
-    """Return "text" or "number", the kind of a Parquet column. Raise UserError for any other type."""
-    import pyarrow as pa
-
-    values = kind.value_type if pa.types.is_dictionary(kind) else kind
-    if pa.types.is_integer(values) or pa.types.is_floating(values):
-        return "number"
-    if not is_probability(name) and (pa.types.is_string(values) or pa.types.is_large_string(values)):
-        return "text"
-    if not is_probability(name) and pa.types.is_boolean(values):
-        return "number"
-    allowed = "numbers" if is_probability(name) else "strings or whole numbers"
-    raise UserError(f"{path}: column {name!r} has the type {str(kind)[:60]}; it must contain {allowed}.")
-
-
-def require_bounded(path: Path, file: Any, names: Sequence[str]) -> None:
-    """Raise UserError if the file has too many rows, or if its pages expand to too many bytes."""
-    num_rows = file.metadata.num_rows
-    if num_rows > MAX_ROWS:
-        raise too_many_rows(path)
-    pages = columns_of(path, file.metadata, names)
-    for column in pages.values():
-        if column.largest_page > MAX_PAGE_BYTES or column.num_bytes > MAX_COLUMN_BYTES or not column.is_bounded:
-            raise UserError(
-                f"{path}: column {column.path[:80]!r} expands to {column.num_bytes:,} bytes, or uses an encoding "
-                f"without a limit. At most {MAX_COLUMN_BYTES:,} bytes, in pages of {MAX_PAGE_BYTES:,}, are read."
-            )
-    if sum(column.largest_page for column in pages.values()) > MAX_PAGES_BYTES:
-        raise UserError(f"{path}: its pages expand to more than {MAX_PAGES_BYTES:,} bytes in memory.")
-
-
-def too_many_rows(path: Path | str) -> UserError:
-    return UserError(f"{path} has more than {MAX_ROWS:,} rows, which is the largest number that is read.")
-
-
-def cells_of(column: Any, is_number: bool) -> list[Any]:
-    """Return the cells of a column: numbers, or strings (equal cells share one object). Missing values become None."""
-    if is_number:
-        return column.to_pylist()
-    missing = np.flatnonzero(column.is_null().to_numpy(zero_copy_only=False))
-    if len(missing) == len(column):
-        return [None] * len(column)
-    texts, indices = texts_of(column.drop_null())
-    cells = np.full(len(column), None, dtype=object)
-    cells[np.setdiff1d(np.arange(len(column)), missing)] = texts[indices]
-    return cells.tolist()
 
 
 @dataclass
@@ -310,8 +120,6 @@ class Content:
         return f"{self.unit} {self.numbers[row]:,}"
 
     def add(self, number: int, row: Mapping[str, object]) -> None:
-        if len(self.numbers) == MAX_ROWS:
-            raise too_many_rows(self.path)
         try:
             self._add(number, row)
         except ValueError as problem:

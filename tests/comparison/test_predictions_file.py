@@ -15,7 +15,7 @@ from support.predictions_files import predictions_frame
 from support.studies import HEADS, make_study
 
 from imdbcls.compare import main
-from imdbcls.comparison import predictions_file
+from imdbcls.comparison import prediction_rows
 from imdbcls.comparison.predictions_file import read_predictions_file
 from imdbcls.comparison.study import read_study
 from imdbcls.errors import UserError
@@ -284,7 +284,7 @@ def test_files_that_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         assert sentence in problem(path, text), text[:80]
     no_seed = "\n".join([*LINES, "a,0,x,pos,pos"]).replace(",0,", ",").replace("seed,", "")
     assert "If the rows come from different seeds, add a column 'seed'" in problem(path, no_seed)
-    monkeypatch.setattr(predictions_file, "MAX_ROWS", 3)
+    monkeypatch.setattr(prediction_rows, "MAX_ROWS", 3)
     assert "has more than 3 rows" in problem(path, "\n".join(LINES))
     predictions_frame().to_parquet(tmp_path / "a.parquet")
     with pytest.raises(UserError, match=r"a\.parquet has more than 3 rows"):
