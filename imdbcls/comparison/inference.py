@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from scipy import special, stats
 from scipy.optimize import brentq
 
+from imdbcls.comparison.sequential import Look, Sides
 from imdbcls.comparison.statistics import (
     Estimate,
     Sample,
@@ -53,11 +54,18 @@ class Inference:
 
 
 def infer(
-    samples: Sequence[Sample], pairs: Sequence[Pair], margin: float | None, min_tests: int = 1
+    samples: Sequence[Sample],
+    pairs: Sequence[Pair],
+    margin: float | None,
+    min_tests: int = 1,
+    min_equivalence_tests: int | None = None,
+    look: Look | None = None,
 ) -> list[Inference]:
     """Test the pairs, with corrections for the number of tested pairs, or for `min_tests` if that is larger.
 
-    Without a margin, no pair is tested for equivalence.
+    `min_equivalence_tests` is the same for the equivalence tests (None: `min_tests`). Without a margin, no pair is
+    tested for equivalence. If the tests are repeated while the study grows, `look` says which of the planned looks this
+    is; the corrected p-values and the simultaneous intervals then hold for all looks together.
     """
     estimates = estimates_of(samples, pairs)
     p_values = [p_value_of(pair, estimate) for pair, estimate in zip(pairs, estimates, strict=True)]
@@ -66,7 +74,9 @@ def infer(
         for pair, estimate in zip(pairs, estimates, strict=True)
     ]
     num_tests = max(min_tests, sum(pair.is_tested for pair in pairs))
-    p_holm, p_equivalence_holm = (corrected(ps, num_tests) for ps in (p_values, p_equivalence))
+    p_holm = corrected(repeated(p_values, look, sides=2), num_tests)
+    num_equivalence_tests = num_tests if min_equivalence_tests is None else max(min_equivalence_tests, len(pairs))
+    p_equivalence_holm = corrected(repeated(p_equivalence, look, sides=1), num_equivalence_tests)
     inferences = []
     for i, (pair, estimate) in enumerate(zip(pairs, estimates, strict=True)):
         sizes = len(samples[pair.a]), len(samples[pair.b])
@@ -81,7 +91,7 @@ def infer(
                 p_holm=p_holm[i],
                 p_equivalence=p_equivalence[i],
                 p_equivalence_holm=p_equivalence_holm[i],
-                simultaneous=simultaneous_interval(estimate, num_tests, is_significant),
+                simultaneous=simultaneous_interval(estimate, num_tests, is_significant, look),
                 outcome=outcome_of(pair.is_tested, is_significant, is_below(p_equivalence_holm[i]), min(sizes) > 1),
             )
         )
@@ -135,6 +145,13 @@ def p_value_of(pair: Pair, estimate: Estimate) -> float | None:
     return estimate.p_value()
 
 
+def repeated(p_values: Sequence[float | None], look: Look | None, sides: Sides) -> list[float | None]:
+    """Return repeated p-values, which hold for all planned looks; the p-values themselves if `look` is None."""
+    if look is None:
+        return list(p_values)
+    return [None if p is None else look.repeated_p(p, sides) for p in p_values]
+
+
 def corrected(p_values: Sequence[float | None], num_tests: int) -> list[float | None]:
     """Return Holm-corrected p-values. None stays None and does not count as a test.
 
@@ -162,13 +179,19 @@ def missing_seeds(num_a: int, num_b: int) -> tuple[int, int]:
     return max(0, enough - num_a), max(0, enough - num_b)
 
 
-def simultaneous_interval(estimate: Estimate, num_tests: int, is_significant: bool) -> tuple[float, float]:
+def simultaneous_interval(
+    estimate: Estimate, num_tests: int, is_significant: bool, look: Look | None = None
+) -> tuple[float, float]:
     """Return the Bonferroni interval of a difference, compatible with Holm's verdict (Strassburger and Bretz 2008).
+
+    With `look`, it is a repeated interval: it holds for all planned looks together (Jennison and Turnbull 1989, Journal
+    of the Royal Statistical Society B 51:305).
 
     Holm's method is stronger than Bonferroni's, so the interval of a significant difference may reach over zero. It is
     then cut at zero (Statistics in Medicine 27:4914).
     """
-    low, high = estimate.interval(1 - LEVEL / max(1, num_tests))
+    level = LEVEL / max(1, num_tests)
+    low, high = estimate.interval(1 - (level if look is None else look.level(level)))
     if is_significant and estimate.value > 0:
         low = max(low, 0.0)
     elif is_significant:

@@ -41,39 +41,45 @@ def with_seeds(estimate: Estimate, num_seeds: int) -> Estimate:
 
 
 def chances_to_settle(estimate: Estimate, level: float, margin: float | None) -> NDArray[np.float64]:
-    """Return the chance of a verdict of "better" or "equivalent" with m seeds per group, for m = 0 to `MAX_SEEDS`.
+    """Return `chance_to_settle` with m seeds per group, for m = 0 to `MAX_SEEDS`. Both tests are made at `level`.
 
-    The documents stay the same. A group with more than m seeds keeps its seeds. Both tests are made at `level`:
-    two-sided for "better", one-sided for "equivalent". The chance is NaN for m < 2, and for every m if a group has one
-    seed, because its seed variance is unknown.
+    The chance is NaN for m < 2, and for every m if a group has one seed, because its seed variance is unknown.
+    """
+    chances = np.full(MAX_SEEDS + 1, np.nan)
+    if len(estimate.seed_variances) == 2:
+        for num_seeds in range(2, MAX_SEEDS + 1):
+            chances[num_seeds] = chance_to_settle(estimate, num_seeds, (level, level), margin)
+    return chances
+
+
+def chance_to_settle(estimate: Estimate, num_seeds: int, levels: tuple[float, float], margin: float | None) -> float:
+    """Return the chance of a verdict of "better" or "equivalent" with a number of seeds per group.
+
+    The documents stay the same. A group with more seeds keeps its seeds. `levels` are those of the two-sided test for
+    "better" and of the one-sided tests for "equivalent". Both groups must have several seeds now.
 
     The chance is predictive: it averages over what is not known yet.
 
     - The seed variances: their posterior is scaled inverse chi-square. Its degrees of freedom are those of the sample
       plus `PRIOR_DF`; without them, two seeds would leave nearly everything open.
-    - The mean difference with m seeds, given the present difference: the difference with very many seeds has a normal
-      prior around zero, whose variance is the squared present difference. Without the prior, the chance would ignore
-      that the observed difference is usually too large. In simulated studies it was then up to 28 points too high.
+    - The mean difference with more seeds, given the present difference: the difference with very many seeds has a
+      normal prior around zero, whose variance is the squared present difference. Without the prior, the chance would
+      ignore that the observed difference is usually too large. In simulated studies it was then up to 28 points too
+      high.
     """
-    chances = np.full(MAX_SEEDS + 1, np.nan)
-    if len(estimate.seed_variances) < 2:
-        return chances
-    now = estimate.seed_variances
+    now, larger = estimate.seed_variances, with_seeds(estimate, num_seeds)
     uncertainty = sum(variance.of_mean**2 / variance.degrees_of_freedom for variance in now)
     of_mean = sum(variance.of_mean for variance in now)
     scales_Q = variance_scales(of_mean**2 / uncertainty if uncertainty > 0 else NORMAL_ABOVE)
     of_mean_Q = scales_Q * of_mean
-    for num_seeds in range(2, MAX_SEEDS + 1):
-        larger = with_seeds(estimate, num_seeds)
-        df = larger.degrees_of_freedom
-        then_of_mean_Q = scales_Q * sum(variance.of_mean for variance in larger.seed_variances)
-        errors_Q = np.sqrt(estimate.document_variance + then_of_mean_Q)
-        significant_Q = t_quantile(1 - level / 2, df) * errors_Q
-        equivalent_Q = np.zeros_like(errors_Q) if margin is None else margin - t_quantile(1 - level, df) * errors_Q
-        kept_Q = (estimate.value**2 + then_of_mean_Q) / np.maximum(estimate.value**2 + of_mean_Q, TINY)
-        means_Q, deviations_Q = kept_Q * estimate.value, np.sqrt(kept_Q * (of_mean_Q - then_of_mean_Q))
-        chances[num_seeds] = np.mean(chance_outside(means_Q, deviations_Q, equivalent_Q, significant_Q))
-    return chances
+    then_of_mean_Q = scales_Q * sum(variance.of_mean for variance in larger.seed_variances)
+    errors_Q = np.sqrt(estimate.document_variance + then_of_mean_Q)
+    df, (for_better, for_equivalent) = larger.degrees_of_freedom, levels
+    significant_Q = t_quantile(1 - for_better / 2, df) * errors_Q
+    equivalent_Q = np.zeros_like(errors_Q) if margin is None else margin - t_quantile(1 - for_equivalent, df) * errors_Q
+    kept_Q = (estimate.value**2 + then_of_mean_Q) / np.maximum(estimate.value**2 + of_mean_Q, TINY)
+    means_Q, deviations_Q = kept_Q * estimate.value, np.sqrt(kept_Q * (of_mean_Q - then_of_mean_Q))
+    return float(np.mean(chance_outside(means_Q, deviations_Q, equivalent_Q, significant_Q)))
 
 
 def variance_scales(df: float) -> NDArray[np.float64]:

@@ -1,0 +1,170 @@
+"""Replay a planned study look by look: which groups continue, which are dropped or parked, and why.
+
+The decisions are a function of the plan and of the runs on disk. A study that was killed and continued therefore
+decides as if it had never stopped, and `compare` reaches the same verdicts as the command that trained the runs.
+
+At each look, all pairs of running groups are tested with the first n planned seeds of each group (group sequential
+Holm, see `sequential`). A group that is worse than a running group is dropped. The leader is the best running group. A
+group that is equivalent to the leader is parked, and with `futility` also a group that would probably get no verdict
+against the leader with all planned seeds. Parked groups are not trained further, but they are not worse. Futility only
+stops groups, so it cannot cause a false "better".
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from itertools import combinations
+
+import numpy as np
+
+from imdbcls.comparison.inference import Inference, Pair, infer
+from imdbcls.comparison.power import chance_to_settle
+from imdbcls.comparison.sequential import Look, Spending
+from imdbcls.comparison.statistics import Sample
+from imdbcls.comparison.verdicts import LEVEL, Outcome
+from imdbcls.runs.plan import Plan
+
+
+class State(StrEnum):
+    """What a planned study does with a group."""
+
+    RUNNING = "running"
+    WORSE = "worse"  # dropped: another running group is better
+    EQUIVALENT = "equivalent"  # parked: equivalent to the leader
+    FUTILE = "futile"  # parked: probably no verdict against the leader
+    FAILED = "failed"  # its next run failed
+
+
+@dataclass(frozen=True)
+class Standing:
+    """The state of a group after a look."""
+
+    state: State = State.RUNNING
+    other: int | None = None  # index of the group that it was compared with; None for running and failed groups
+    num_seeds: int | None = None  # per group, at the look that decided; None for running groups
+    chance: float | None = None  # of a verdict with all planned seeds, for a futile group
+
+
+@dataclass(frozen=True)
+class Round:
+    """One look at the study. Groups are indices into `Plan.groups`."""
+
+    num_seeds: int  # per group that was tested
+    look: Look
+    num_tests: int  # by which Holm's method corrects: all planned pairs that no earlier look found different
+    inferences: Mapping[tuple[int, int], Inference]  # of the groups that ran until this look, by (i, j) with i < j
+    leader: int | None  # the best running group; None: every group failed
+    standings: tuple[Standing, ...]  # after the look, one per group
+    is_over: bool
+
+    @property
+    def running(self) -> list[int]:
+        return [i for i, standing in enumerate(self.standings) if standing.state is State.RUNNING]
+
+    @property
+    def dropped(self) -> list[int]:
+        """The groups that this look dropped or parked."""
+        return [i for i, standing in enumerate(self.standings) if standing.num_seeds == self.num_seeds]
+
+
+def spending_of(plan: Plan) -> Spending:
+    """Return O'Brien and Fleming's spending for two groups.
+
+    For more groups, return the power function, which drops clearly worse groups at early looks.
+    """
+    return "obrien_fleming" if len(plan.groups) == 2 else "power"
+
+
+def race(
+    samples: Sequence[Sample | None], plan: Plan, higher_is_better: bool = True, failed: Collection[int] = ()
+) -> list[Round]:
+    """Return all looks that the trained seeds allow.
+
+    `samples` has the first planned seeds of each group, at least one (None: no seed yet), all on the same units. The
+    replay ends before the first look for which a running group lacks a seed, unless the group has `failed`.
+    """
+    standings = [Standing() for _ in plan.groups]
+    different: set[tuple[int, int]] = set()  # pairs that an earlier look decided
+    equivalent: set[tuple[int, int]] = set()
+    rounds: list[Round] = []
+    for index, num_seeds in enumerate(plan.looks):
+        running = [i for i, standing in enumerate(standings) if standing.state is State.RUNNING]
+        ready = [i for i in running if (sample := samples[i]) is not None and len(sample) >= num_seeds]
+        for i in sorted(set(running) - set(ready)):
+            if i not in failed:
+                return rounds
+            standings[i] = Standing(State.FAILED, num_seeds=num_seeds)
+        look = Look(plan.information, index, spending_of(plan))
+        num_tests = max(1, plan.num_pairs - len(different))
+        num_equivalence_tests = max(1, plan.num_pairs - len(equivalent))
+        chosen = {i: first_seeds(samples[i], num_seeds) for i in ready}
+        inferences = infer_pairs(chosen, plan.margin, num_tests, num_equivalence_tests, look)
+        different |= {pair for pair, inference in inferences.items() if inference.outcome is Outcome.BETTER}
+        equivalent |= {pair for pair, inference in inferences.items() if is_equivalent(inference)}
+        sign = 1 if higher_is_better else -1
+        best_first = sorted(ready, key=lambda i: -sign * chosen[i].values_S.mean())
+        for standing, i in worse_groups(inferences, best_first, num_seeds):
+            standings[i] = standing
+        left = [i for i in best_first if standings[i].state is State.RUNNING]
+        is_last = num_seeds == plan.looks[-1]
+        for i in left[1:]:
+            inference = inferences[min(left[0], i), max(left[0], i)]
+            if is_equivalent(inference):
+                standings[i] = Standing(State.EQUIVALENT, left[0], num_seeds)
+            elif plan.futility is not None and not is_last:
+                final = Look(plan.information, len(plan.information) - 1, look.spending)
+                chance = chance_of_verdict(inference, plan, final, (num_tests, num_equivalence_tests))
+                if chance < plan.futility:
+                    standings[i] = Standing(State.FUTILE, left[0], num_seeds, chance)
+        num_running = sum(standing.state is State.RUNNING for standing in standings)
+        rounds.append(
+            Round(
+                num_seeds=num_seeds,
+                look=look,
+                num_tests=num_tests,
+                inferences=inferences,
+                leader=left[0] if left else None,
+                standings=tuple(standings),
+                is_over=is_last or num_running < 2,
+            )
+        )
+        if rounds[-1].is_over:
+            break
+    return rounds
+
+
+def first_seeds(sample: Sample | None, num_seeds: int) -> Sample:
+    assert sample is not None and len(sample) >= num_seeds
+    return sample if len(sample) == num_seeds else sample.seeds(np.arange(num_seeds))
+
+
+def infer_pairs(
+    samples: Mapping[int, Sample], margin: float | None, num_tests: int, num_equivalence_tests: int, look: Look
+) -> dict[tuple[int, int], Inference]:
+    """Test every pair of the samples. Return the inferences by the indices of the groups."""
+    groups = list(samples)
+    pairs = [Pair(a, b) for a, b in combinations(range(len(groups)), 2)]
+    found = infer(list(samples.values()), pairs, margin, num_tests, num_equivalence_tests, look)
+    return {(groups[pair.a], groups[pair.b]): inference for pair, inference in zip(pairs, found, strict=True)}
+
+
+def worse_groups(
+    inferences: Mapping[tuple[int, int], Inference], best_first: Sequence[int], num_seeds: int
+) -> list[tuple[Standing, int]]:
+    """Return the groups that are worse than another, each with the best of the groups that are better."""
+    found = []
+    for rank, i in enumerate(best_first):
+        better = [j for j in best_first[:rank] if inferences[min(i, j), max(i, j)].outcome is Outcome.BETTER]
+        if better:
+            found.append((Standing(State.WORSE, better[0], num_seeds), i))
+    return found
+
+
+def is_equivalent(inference: Inference) -> bool:
+    return inference.p_equivalence_holm is not None and inference.p_equivalence_holm < LEVEL
+
+
+def chance_of_verdict(inference: Inference, plan: Plan, final: Look, num_tests: tuple[int, int]) -> float:
+    """Return the chance of a verdict at the last look, if the pair is corrected for the tests that are left now."""
+    level, equivalence_level = final.level(LEVEL / num_tests[0]), final.level(LEVEL / num_tests[1], sides=1)
+    return chance_to_settle(inference.estimate, len(plan.seeds), (level, equivalence_level), plan.margin)
