@@ -47,6 +47,7 @@ class OverrideChecker:
     for_hydra: list[str] = field(default_factory=list)  # overrides of Hydra's own keys, which Hydra itself checks
     mistakes: dict[str, None] = field(default_factory=dict)
     loaded: dict[tuple[str, ...], DictConfig] = field(default_factory=dict)
+    command_keys: Sequence[str] = ()  # keys of the command itself, which messages can suggest
 
     def report(self, mistake: str) -> None:
         self.mistakes.setdefault(mistake)

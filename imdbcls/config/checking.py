@@ -116,12 +116,12 @@ def with_string_keys(values: Mapping[Any, Any], mistakes: list[str], prefix: str
     return found
 
 
-def sentence_on(location: Path, kind: str, values: Mapping[str, Any]) -> tuple[Path, str]:
+def sentence_on(location: Path, kind: str, values: Mapping[str, Any], root: type[Section] = Config) -> tuple[Path, str]:
     """Return the path of a missing, unknown or wrong key, and a sentence that describes the mistake.
 
     `location` comes from pydantic: the keys that lead to the error and, within a union, the names of its members.
     """
-    section: type[Section] = Config
+    section = root
     node: Any = values
     for depth, part in enumerate(location, start=1):
         path = location[:depth]
@@ -131,7 +131,7 @@ def sentence_on(location: Path, kind: str, values: Mapping[str, Any]) -> tuple[P
             return path, f"{key} is missing."
         node = node[part]
         if field is None:
-            return path, unknown(key, node)
+            return path, unknown(key, node, root)
         if not is_section(field.annotation):
             hint = Annotated[field.annotation, *field.metadata] if field.metadata else field.annotation
             return path, refusal(key, node, hint)
@@ -141,9 +141,9 @@ def sentence_on(location: Path, kind: str, values: Mapping[str, Any]) -> tuple[P
     raise AssertionError(f"no field at {location}")
 
 
-def unknown(key: str, value: Any) -> str:
+def unknown(key: str, value: Any, root: type[Section] = Config) -> str:
     """Return the sentence for an unknown key, which may come from the user's own YAML file."""
-    near = nearest_keys(key, [name for name, _, _ in declared()])
+    near = nearest_keys(key, [name for name, _, _ in declared(root)])
     return f"{shown(key)}={shown(value)}: there is no such key{nearest(near)}."
 
 

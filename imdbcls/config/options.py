@@ -30,7 +30,7 @@ imdbcls.evaluate, imdbcls.predict and imdbcls.compare (use finished runs). --hyd
 
 @dataclass(frozen=True)
 class ConfigKey:
-    """A dotted key of `config.yaml`, with its default and its description (the comment after the default).
+    """A dotted key of a file in `conf/`, with its default and its description (the comment after the default).
 
     A section, such as `data`, has no default; its description is the comment above the section.
     """
@@ -87,9 +87,9 @@ def choice_keys(group: str, choice: str) -> set[str]:
     return set(node).union(*(choice_keys(group, base) for base in bases))
 
 
-def config_keys() -> list[ConfigKey]:
-    """Return every section and key of `config.yaml` that a run reads, in file order."""
-    text = files(CONF).joinpath("config.yaml").read_text(encoding="utf-8")
+def config_keys(file: str = "config.yaml") -> list[ConfigKey]:
+    """Return every section and key of `config.yaml` that a run reads, or those of a command's own file, in order."""
+    text = files(CONF).joinpath(file).read_text(encoding="utf-8")
     return list(config_keys_in(yaml.compose(text), text.splitlines(), ""))
 
 
@@ -108,7 +108,7 @@ def config_keys_in(mapping: yaml.MappingNode, lines: list[str], prefix: str) -> 
 
 def help_text(folders: Sequence[Path] = ()) -> str:
     """Return the text of `--help`, including the choices in the user's own `folders`."""
-    width = min(shutil.get_terminal_size().columns, MAX_WIDTH)
+    width = help_width()
     lines = [HEADER, "", "Groups, selected by name (head=lstm); `--cfg job` shows the keys of a choice:"]
     for group, choices in groups(folders).items():
         lines += ["", group]
@@ -116,14 +116,21 @@ def help_text(folders: Sequence[Path] = ()) -> str:
         for choice, description in choices.items():
             lines.append(hanging_indent(f"  {choice:<{column}}  ", description, width))
     lines += ["", "Keys, set by name (lr=3e-5 data.train_limit=4000), with their defaults:", ""]
-    shown = sorted(config_keys(), key=lambda each: each.is_section or "." in each.key)  # keys outside sections first
-    column = max(len(each.setting) for each in shown)
-    for each in shown:
+    return "\n".join([*lines, *lines_of_keys(config_keys(), width)])
+
+
+def lines_of_keys(keys: Sequence[ConfigKey], width: int) -> Iterator[str]:
+    """Yield the lines of a list of keys with their defaults and descriptions; keys outside sections are first."""
+    column = max(len(each.setting) for each in keys)
+    for each in sorted(keys, key=lambda each: each.is_section or "." in each.key):
         if each.is_section:
-            lines += ["", each.description]
+            yield from ("", each.description)
         else:
-            lines.append(hanging_indent(f"  {each.setting:<{column}}  ", each.description, width))
-    return "\n".join(lines)
+            yield hanging_indent(f"  {each.setting:<{column}}  ", each.description, width)
+
+
+def help_width() -> int:
+    return min(shutil.get_terminal_size().columns, MAX_WIDTH)
 
 
 def hanging_indent(start: str, text: str, width: int) -> str:

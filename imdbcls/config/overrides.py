@@ -50,22 +50,26 @@ def compose(texts: Sequence[str]) -> Config:
 
 @dataclass(frozen=True)
 class Examined:
-    """The result of `examine`: the first job's config (None if it has mistakes), all mistakes, and the loader."""
+    """The result of `examine`: the first job's config (None if it has mistakes), all mistakes, and the loader.
+
+    `assignments` has the values of each key, also those that an experiment sweeps.
+    """
 
     config: Config | None
     mistakes: list[str]
     loader: Loader
+    assignments: tuple[Assignment, ...] = ()
 
 
-def examine(texts: Sequence[str], mode: Mode, folder: str | None = None) -> Examined:
+def examine(texts: Sequence[str], mode: Mode, folder: str | None = None, command_keys: Sequence[str] = ()) -> Examined:
     """Return the config of a command's first job and all mistakes in the command.
 
-    `folder` is the value of --config-dir. Every value in a sweep is checked once, combined with the first values of the
-    other swept keys. The other combinations are checked when their jobs start.
+    `folder` is the value of --config-dir. Messages also suggest `command_keys`. Every value in a sweep is checked once,
+    combined with the first values of the other swept keys. The other combinations are checked when their jobs start.
     """
     texts = [readable(text) for text in texts]
     with initialize_config_module(CONF, version_base="1.3"):
-        checker = OverrideChecker(make_loader(texts, folder), mode)
+        checker = OverrideChecker(make_loader(texts, folder), mode, command_keys=command_keys)
         assignments = read_assignments(texts, checker)
         installed = checker.loader.without_folders().get_group_options
         checker.for_hydra, missing = without_missing_parts(checker.for_hydra, installed)
@@ -99,7 +103,7 @@ def examine(texts: Sequence[str], mode: Mode, folder: str | None = None) -> Exam
                 other = copy.deepcopy(config)
                 OmegaConf.update(other, assignment.key, override.value(), merge=True, force_add=True)
                 check_values(other, checker)
-    return Examined(first, list(checker.mistakes), checker.loader)
+    return Examined(first, list(checker.mistakes), checker.loader, tuple(assignments))
 
 
 def make_loader(texts: Sequence[str], folder: str | None) -> Loader:
@@ -160,7 +164,7 @@ def check_key(assignment: Assignment, config: DictConfig, checker: OverrideCheck
         if (override.is_add() or override.is_force_add()) and is_argument(assignment.key):
             return assignment  # the constructor's signature decides
         options = {group: checker.options(group) for group in checker.groups()}
-        known = plain_values(without_hydra(config))
+        known = {**plain_values(without_hydra(config)), **dict.fromkeys(checker.command_keys)}
         checker.report(unknown_key(assignment.key, known, config.hydra.runtime.choices, options, checker.keys_of))
         return None
     if override.is_delete():

@@ -21,7 +21,9 @@ from imdbcls.data.sample import read_sample
 from imdbcls.runs.folder import RunFolder
 from imdbcls.runtime.signals import StopRequest
 
-FILES = sorted(str(path.relative_to(ROOT / "conf").with_suffix("")) for path in (ROOT / "conf").rglob("*.yaml"))
+# Other files next to config.yaml have the keys of commands, such as `imdbcls.study`.
+CHOICES = sorted(str(path.relative_to(ROOT / "conf").with_suffix("")) for path in (ROOT / "conf").glob("*/*.yaml"))
+FILES = ["config", *CHOICES]
 SLOW = ("experiment/heads", "experiment/original")  # multiruns, in which every job is built
 GROUPS = {"backbone", "head", "data", "loss", "optimizer", "schedule", "tracker", "experiment"}
 
