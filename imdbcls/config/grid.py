@@ -12,7 +12,7 @@ from imdbcls.config.checking import typed
 from imdbcls.config.composing import Loader
 from imdbcls.config.options import CONF
 from imdbcls.config.overrides import examine, without_hydra
-from imdbcls.config.schema import Config
+from imdbcls.config.schema import Config, spelled
 from imdbcls.errors import UserError
 from imdbcls.runs.identity import group_hash
 
@@ -98,7 +98,7 @@ def composed(loader: Loader, overrides: Sequence[str]) -> Config:
 def name_of(config: Config, combination: Sequence[Override], swept: set[str]) -> str:
     """Return the head's name, followed by the swept values of the other keys."""
     others = [each for each in combination if each.key_or_group in swept and each.key_or_group != "head"]
-    return " ".join([config.head.name, *(str(each.input_line).lstrip("+") for each in others)])
+    return " ".join([config.head.name, *(f"{each.key_or_group}={spelled(each.value())}" for each in others)])
 
 
 def equal_groups(groups: Sequence[GridGroup]) -> Iterator[str]:
