@@ -13,7 +13,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,21 +36,27 @@ class Outcome:
     """The outcome of a job. `state` is running, done, failed, interrupted, killed or not started.
 
     `detail` is one line: the validation and test metric of a finished run, or the reason why a run is not done. It is
-    empty for a running job.
+    empty for a running job. `seconds` is the wall time of the job's process; None if no process has ended.
     """
 
     name: str
     state: str
     detail: str
+    seconds: float | None = None
 
 
 @dataclass(frozen=True)
 class Running:
-    """A running job: its index in `Sweep.outcomes`, the pipe to read its error from, and a function for its result."""
+    """A running job.
+
+    `index` is its index in `Sweep.outcomes`, `error_pipe` the pipe to read its error from, `read_result` the function
+    that reads its result, and `started` the time of its start by `time.monotonic`.
+    """
 
     index: int
     error_pipe: int
     read_result: Callable[[], Mapping[str, Any] | None]
+    started: float
 
 
 class Sweep:
@@ -77,7 +83,7 @@ class Sweep:
         recorded as the job's outcome, so that the next job runs.
         """
         if any(self.outcomes[running.index].name == name for running in self._running.values()):
-            self._wait(fewer_than=1)  # the same run is in progress: wait, so that it is finished when this job starts
+            self.wait()  # the same run is in progress: wait, so that it is finished when this job starts
         if self.stopped_by is None and not self._prepared(name, prepare):
             return
         self._start(name, job, read_result)
@@ -145,7 +151,7 @@ class Sweep:
                     code = exit_code_of(job, error_input)
                 finally:
                     os._exit(code)
-            self._running[child] = Running(len(self.outcomes), error_pipe, read_result)
+            self._running[child] = Running(len(self.outcomes), error_pipe, read_result, time.monotonic())
             self.outcomes.append(Outcome(name, "running", ""))
         except OSError as error:  # no memory or process is available
             os.close(error_pipe)
@@ -156,17 +162,23 @@ class Sweep:
         if self.stopped_by is not None:  # a signal arrived after the check above, perhaps in another thread
             self._forward_signal(self.stopped_by, None)
 
+    def wait(self) -> None:
+        """Wait for all running jobs."""
+        self._wait(fewer_than=1)
+
     def _wait(self, fewer_than: int) -> None:
         """Wait until fewer than `fewer_than` job processes run. Record the outcome of each process that ends."""
         while len(self._running) >= fewer_than:
             process, status = self._wait_for_one()
             running = self._running.pop(process)
+            seconds = time.monotonic() - running.started
             # Reading must not block: the job may have left a child process that still has the pipe open for writing.
             os.set_blocking(running.error_pipe, False)
             with open(running.error_pipe, "rb", buffering=0) as pipe:
                 reason = (pipe.read(_MAX_REASON_BYTES) or b"").decode(errors="replace")
             name, exit_code = self.outcomes[running.index].name, os.waitstatus_to_exitcode(status)
-            self.outcomes[running.index] = outcome_of(name, exit_code, reason, running.read_result())
+            outcome = outcome_of(name, exit_code, reason, running.read_result())
+            self.outcomes[running.index] = replace(outcome, seconds=seconds)
         if not self._running:
             set_handlers(self._handlers)
             self._handlers = {}
@@ -193,7 +205,7 @@ class Sweep:
 
     def conclude(self) -> int:
         """Wait for the remaining jobs, log a table of all outcomes, and return the exit code: 0 if all are done."""
-        self._wait(fewer_than=1)
+        self.wait()
         if not self.outcomes:
             return 0
         rows = [(outcome.name, outcome.state, outcome.detail) for outcome in self.outcomes]

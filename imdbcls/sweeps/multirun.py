@@ -10,7 +10,7 @@ from omegaconf import DictConfig
 
 from imdbcls.config.commandline import answer_command
 from imdbcls.errors import UserError
-from imdbcls.runs.folder import run_folder
+from imdbcls.runs.folder import RunFolder, run_folder
 from imdbcls.runs.identity import run_name
 from imdbcls.runtime import console, entry
 from imdbcls.runtime.process import prepare_process
@@ -41,7 +41,7 @@ def run_command(main: Callable[[], object]) -> int:
 
 
 def run_job(cfg: DictConfig, overrides: str, train: Train) -> None:
-    """Check the config of one job, do the preparation that all jobs share, and call `train` in a forked process.
+    """Check the config of one job of `--multirun`, and call `train` in a forked process.
 
     If the run is complete, no process is forked. A mistake in the config is recorded as the outcome of a job with the
     name `overrides`, and the sweep continues.
@@ -54,13 +54,17 @@ def run_job(cfg: DictConfig, overrides: str, train: Train) -> None:
         sweep.failed(overrides, error)
         return
     folder = run_folder(config)
-    name = folder.path.name
     sweep.studies.add(folder.study)
     if folder.complete() is not None:
-        sweep.report(name, partial(train, config), folder.result)
-        return
+        sweep.report(folder.path.name, partial(train, config), folder.result)
+    else:
+        start_job(sweep, config, folder, train)
+
+
+def start_job(sweep: Sweep, config: "Config", folder: RunFolder, train: Train) -> None:
+    """Do the preparation that all jobs share, and call `train` in a forked process; wait for a free process first."""
     job = partial(train, config) if config.jobs == 1 else partial(train_with_share, config, train)
-    sweep.run(name, partial(prepare_jobs, config), job, folder.result, config.jobs)
+    sweep.run(folder.path.name, partial(prepare_jobs, config), job, folder.result, config.jobs)
 
 
 def prepare_jobs(config: "Config") -> None:

@@ -165,7 +165,7 @@ def test_a_signal_for_a_job_that_has_just_ended_stops_the_sweep() -> None:
     job = subprocess.Popen([sys.executable, "-c", ""])
     job.wait()
     sweep = Sweep()
-    sweep._running[job.pid] = Running(0, 0, lambda: None)
+    sweep._running[job.pid] = Running(0, 0, lambda: None, 0.0)
     sweep._forward_signal(signal.SIGTERM, None)
     assert sweep.stopped_by == signal.SIGTERM
 
@@ -210,6 +210,17 @@ def requests_that_end_by(act: Callable[[StopRequest], None]) -> Callable[[], Abs
             act(request)
 
     return requests
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_the_wall_time_of_each_job_is_recorded(jobs: int) -> None:
+    sweep = Sweep()
+    for name, seconds in (("short", 0.1), ("long", 0.5)):
+        sweep.run(name, lambda: None, lambda seconds=seconds: time.sleep(seconds), lambda: None, jobs)
+    sweep.wait()
+    short, long = (outcome.seconds for outcome in sweep.outcomes)
+    assert short is not None and long is not None
+    assert 0.1 <= short < 0.5 <= long < 5
 
 
 def test_failed_fork_is_recorded_as_an_outcome(monkeypatch: pytest.MonkeyPatch) -> None:
