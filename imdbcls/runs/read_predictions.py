@@ -29,7 +29,7 @@ MAX_BATCH_VALUES = 2**20
 COLUMNS = ("id", "label", "prediction", "probabilities", "tokens")
 CLUSTER = "cluster"
 DIFFERENT_CLASSES = (
-    f"its probabilities must have the same number of classes in every row, between 2 and {MAX_CLASSES:,}"
+    f"its probabilities must contain one number per class in every row, for 2 to {MAX_CLASSES:,} classes"
 )
 
 
@@ -115,8 +115,8 @@ def label_names(metadata: Mapping[str, str], num_classes: int) -> tuple[str, ...
 def check_columns(schema: pa.Schema) -> list[str]:
     """Return the names of the columns to read.
 
-    Raises KeyError for a missing column, ValueError for an unexpected type, and BadPredictionsError for a column with
-    an outdated name.
+    Raises KeyError for a missing column, ValueError for a repeated column or an unexpected type, and
+    BadPredictionsError for a column with an outdated name.
     """
     if len(set(schema.names)) != len(schema.names):
         raise ValueError("two columns with the same name")
@@ -179,7 +179,10 @@ def batch_size(num_classes: int) -> int:
 
 
 def texts_of(column: pa.Array) -> tuple[NDArray[np.object_], NDArray[np.int64]]:
-    """Return a batch's distinct strings, shape (S,), and each row's index into them. Raise ValueError for nulls."""
+    """Return the distinct values of a batch as strings, shape (S,), and for each row the index of its value.
+
+    Raises ValueError if a value is missing.
+    """
     if column.null_count:
         raise ValueError("a missing value")
     encoded = column if pa.types.is_dictionary(column.type) else column.dictionary_encode()
@@ -192,7 +195,8 @@ def texts_of(column: pa.Array) -> tuple[NDArray[np.object_], NDArray[np.int64]]:
 def id_texts(ids: pa.Array, num_rows: int) -> NDArray[np.object_]:
     """Return a batch's ids as strings. `num_rows` is the number of rows in the file.
 
-    Raises BadPredictionsError if an id is missing or too long, or if `num_rows` such ids need too much memory.
+    Raises BadPredictionsError if an id is missing or too long, or if `num_rows` ids as long as the longest one would
+    need too much memory.
     """
     if ids.null_count:
         raise BadPredictionsError("its predictions have rows without an id")
@@ -230,7 +234,7 @@ class Clusters:
         self._column[rows] = np.array([self._names.setdefault(text, text) for text in texts], dtype=object)[indices]
 
     def column(self) -> NDArray[np.object_] | None:
-        """Return the cluster of each row, or None if a row has no cluster."""
+        """Return the clusters of all rows, or None if the cluster of any row is missing."""
         return None if self._has_missing else self._column
 
 
@@ -242,7 +246,7 @@ def whole_numbers(column: pa.Array) -> np.ndarray:
 
 
 def probability_matrix(lists: pa.Array, num_classes: int) -> np.ndarray:
-    """Return a batch's probabilities, shape (rows, C). Raise BadPredictionsError if a row does not have C values."""
+    """Return a batch's probabilities, shape (rows, C). Raise BadPredictionsError unless each row has C numbers."""
     values = lists.flatten()
     if values.null_count or lists.null_count or not np.all(lists.value_lengths().to_numpy() == num_classes):
         raise BadPredictionsError(DIFFERENT_CLASSES)

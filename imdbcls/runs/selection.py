@@ -10,13 +10,13 @@ LOWER_IS_BETTER = ("loss", "brier")
 
 
 def metric_of(result: Mapping[str, Any]) -> str:
-    """Return the metric that a result recorded, or `DEFAULT` if it recorded none or an unknown one."""
+    """Return the metric that is recorded in `result`, or `DEFAULT` if it is missing or unknown."""
     name = result.get("metric")
     return name if isinstance(name, str) and name in TITLES else DEFAULT
 
 
 def as_text(metric: str, value: Any) -> str:
-    """Return a metric value as text, in percent except for loss and Brier score; "undefined" if it is not a number."""
+    """Return a metric value as text, in percent except for loss and Brier score; "undefined" if it is not finite."""
     if not isinstance(value, int | float) or not math.isfinite(value):
         return "undefined"
     return f"{value:.4f}" if metric in LOWER_IS_BETTER else f"{value:.2%}"

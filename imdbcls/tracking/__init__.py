@@ -22,7 +22,7 @@ def import_early(settings: Mapping[str, Any]) -> None:
     """Import wandb before a run is opened, if the tracker's settings need it.
 
     A sweep calls this once for all its jobs, because the import takes about a second. No thread is started. A warning
-    is logged if W&B's environment variables are ignored. Import errors are reported only when a run is opened.
+    is logged if some of W&B's environment variables are ignored. Import errors are reported only when a run is opened.
     """
     if settings.get("mode", "disabled") == "disabled":
         return

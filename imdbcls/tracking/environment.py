@@ -20,7 +20,7 @@ from imdbcls.runtime.locks import build_lock
 PROJECT = "imdbcls"
 # Tracker settings that are null by default, and the variables that replace null.
 FROM_ENVIRONMENT = {"project": "WANDB_PROJECT", "entity": "WANDB_ENTITY", "notes": "WANDB_NOTES"}
-# Variables that are ignored, and the reason in the warning: which value is used instead.
+# Ignored variables, and the reason that the warning gives: the value that is used instead.
 IGNORED = {
     "WANDB_RUN_GROUP": "the group is the study (study=NAME)",
     "WANDB_NAME": "the name is the run folder's name",
@@ -58,7 +58,7 @@ def resolved(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def mode_of(mode: str) -> str:
-    """Return `mode`, or `disabled` if `mode` is `auto` and WANDB_DISABLED is set. wandb itself reads WANDB_MODE."""
+    """Return `mode`, or `disabled` if `mode` is `auto` and WANDB_DISABLED is true. wandb itself reads WANDB_MODE."""
     return "disabled" if mode == "auto" and _is_set_to("WANDB_DISABLED", "1", "true", "yes", "on") else mode
 
 
@@ -67,7 +67,7 @@ def _is_set_to(variable: str, *values: str) -> bool:
 
 
 def tags_of(tags: Iterable[object]) -> tuple[str, ...]:
-    """Return `tags` and the tags in WANDB_TAGS, without duplicates and truncated to the length that W&B accepts."""
+    """Return `tags` and the tags in WANDB_TAGS without duplicates, each truncated to the length that W&B accepts."""
     all_tags = (str(tag).strip()[:MAX_TAG_LENGTH] for tag in (*tags, *os.environ.get("WANDB_TAGS", "").split(",")))
     return tuple(dict.fromkeys(tag for tag in all_tags if tag))
 
@@ -102,7 +102,7 @@ def without_ignored() -> Iterator[None]:
 
 
 def run_id(study_folder: Path, name: str) -> str:
-    """Return the W&B id of a run: its name and the token of its study, or the agent's id in a W&B sweep.
+    """Return the W&B id of a run: its name and the token of its study, or the id that a sweep agent set.
 
     A run that is resumed or started again in the same folder keeps its id. The token is random, so two studies with the
     same name on different machines never overwrite each other's runs.

@@ -14,7 +14,10 @@ from imdbcls.tracking.session import RunIdentity, Session
 
 
 def tracker_settings(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the default W&B settings, with the project and entity from a run's config."""
+    """Return the default W&B settings, with the project and entity from a run's config.
+
+    W&B's environment variables replace null; see `environment.resolved`.
+    """
     shipped = yaml.safe_load(files("imdbcls.conf").joinpath("tracker", "wandb.yaml").read_text(encoding="utf-8"))
     settings = {key: value for key, value in shipped.items() if not key.startswith("_")}
     tracker = config.get("tracker")
@@ -30,7 +33,8 @@ def log_comparison(
     """Log all tables, all figures (SVG by name) and the HTML page. W&B's local files go to `folder/wandb`.
 
     `settings` are the keys of `conf/tracker/wandb.yaml`, with the same meaning as in training. Logging a study again
-    replaces its earlier comparison. Raises UserError if the mode is `online` and no key is configured.
+    replaces its earlier comparison. Raises UserError if the mode is `online` and no valid key is
+    configured.
     """
     study = comparison.study
     identity = RunIdentity(study, f"comparison-{study}", "comparison", ("comparison",))

@@ -1,4 +1,4 @@
-"""Run a block in only one of several processes."""
+"""Let only one of several processes do a piece of work."""
 
 import contextlib
 from collections.abc import Iterator
@@ -11,8 +11,8 @@ from imdbcls.runtime.locks import file_lock
 def once(marker: Path) -> Iterator[bool]:
     """Yield True if this process should do the work, and False if another process is doing it or has done it.
 
-    The marker file is locked during the block and marked as done after it. If the block raises an error or the process
-    is killed, the next process does the work.
+    If True is yielded, the marker file is locked during the block and marked as done after it. If the block raises an
+    error or the process is killed, the next process that enters the block does the work.
     """
     from filelock import Timeout
 

@@ -1,4 +1,4 @@
-"""`tracker=wandb`: log a run to Weights & Biases. The run folder is authoritative, and training steps never wait."""
+"""`tracker=wandb`: log a run to Weights & Biases. The run folder is authoritative, and training never waits for W&B."""
 
 import json
 import subprocess
@@ -24,13 +24,15 @@ class WandbTracker:
     `Interrupted` also marks the run as preempted, because a signal stopped the run, which may be resumed. The process
     may then be killed soon, so the upload has only a few seconds.
 
-    `mode` is `auto` (online if a key is configured, else offline), `online`, `offline` or `disabled`. `folder` is the
-    study's folder, and W&B writes to `folder/wandb`. `resumed_step` is the optimizer step from which a resumed run
-    continues, or None for a new run; steps that W&B already has are not sent again. `project`, `entity` and `notes`
-    default to W&B's environment variables if they are None. `tags` are added to the tags in `identity`.
-    `connect_seconds` and `finish_seconds` limit the wait for a silent server at the start and at the end.
+    `mode` is `auto`, `online`, `offline` or `disabled`. `auto` is online if a key is configured and the server answers,
+    and else offline, unless WANDB_MODE or WANDB_DISABLED says otherwise. `folder` is the study's folder, and W&B writes
+    to `folder/wandb`. `resumed_step` is the optimizer step from which a resumed run continues, or None for a new run;
+    steps that W&B already has are not sent again. `project`, `entity` and `notes` default to W&B's environment
+    variables if they are None. `tags` are added to the tags in `identity`. `connect_seconds` and `finish_seconds` limit
+    the wait for a silent server at the start and at the end.
 
-    If W&B fails, one warning is logged and training continues. Only `mode=online` without an API key raises UserError.
+    If W&B fails, a warning is logged and training continues. UserError is raised only if `mode` is `online` and no
+    valid API key is configured.
     """
 
     def __init__(
@@ -133,9 +135,9 @@ class WandbTracker:
             self._session.log_views(views, patience=0.5)
 
     def finish(self, result: Mapping[str, Any]) -> None:
-        """Copy `result.json` to the run's W&B summary.
+        """Copy `result`, the content of `result.json`, to the run's W&B summary.
 
-        Remove the last values of `train/` and `val/` curves from the summary, unless `result.json` contains them.
+        Remove the last values of `train/` and `val/` curves from the summary, unless `result` has the same keys.
         """
         if self._session.run is None:
             return
@@ -156,9 +158,10 @@ class WandbTracker:
         self._session.close(exit_code=int(kind is not None), hurried=is_interrupted)
 
     def _earlier_step(self, own_log: Path) -> int:
-        """Return the last step in the local logs of earlier processes of this run, or -1.
+        """Return the last step in the local logs of earlier processes of this run.
 
-        The log of a killed process may lack its last steps. If a log cannot be read, `resumed_step` is assumed.
+        Return -1 for a new run, or if there are no such logs. The log of a killed process may lack its last steps. If a
+        log cannot be read, `resumed_step` is assumed.
         """
         if self._resumed_step is None:
             return -1

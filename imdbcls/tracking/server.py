@@ -13,7 +13,7 @@ PROBE_SECONDS = 5.0
 
 
 def stop_helper() -> None:
-    """Stop the wandb-core process that wandb started, and kill it if it does not stop in time.
+    """Stop the wandb-core process that wandb started, and kill it if this fails or takes too long.
 
     wandb's own exit hook waits without a limit, and it does not run in a forked job.
     """
@@ -33,7 +33,7 @@ def stop_helper() -> None:
 def set_environment(data_folder: Path) -> list[str]:
     """Set environment variables for wandb unless the user has set them. Return the names of the changed variables."""
     wanted = {
-        # By default, wandb sends reports about its own errors, and waits for the upload at exit.
+        # By default, wandb sends reports about its own errors and, at exit, waits until they are sent.
         "WANDB_ERROR_REPORTING": "false",
         # wandb stores tables in this folder until they are uploaded. Its default is in the home folder.
         "WANDB_DATA_DIR": str(data_folder),

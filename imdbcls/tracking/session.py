@@ -27,7 +27,10 @@ UNAFFECTED = {
 
 @dataclass(frozen=True)
 class RunIdentity:
-    """The fields by which W&B lists a run. `name` is the name of the run folder, from which the W&B id is derived."""
+    """The fields by which W&B lists a run.
+
+    `name` is the name of the run folder or, for a comparison, `comparison-<study>`. The W&B id is derived from it.
+    """
 
     study: str
     name: str
@@ -36,10 +39,10 @@ class RunIdentity:
 
 
 class Session:
-    """A W&B run. `run` is wandb's own object between `open` and `close`, and None if W&B is not used or has failed.
+    """A W&B run. `run` is wandb's own object between `open` and `close`, or None if the run was not started.
 
     The arguments are those of `WandbTracker`, except that `resume` replaces `resumed_step`. With `resume`, the session
-    continues the earlier W&B run with the same id.
+    continues the earlier W&B run with the same id, if there is one.
     """
 
     def __init__(
@@ -74,9 +77,9 @@ class Session:
         self._set_variables: list[str] = []
 
     def open(self) -> None:
-        """Start the run. After a failure, log a warning and leave `run` None.
+        """Start the run, unless the mode is `disabled`. After a failure, log a warning and leave `run` None.
 
-        Raises UserError if the mode is `online` and no key is configured.
+        Raises UserError if the mode is `online` and no valid key is configured.
         """
         if self._mode == "disabled":
             return
@@ -153,7 +156,10 @@ class Session:
         if problem is None:
             return "online"
         if self._mode == "online":
-            raise UserError(f"W&B: {problem}. Run `wandb login`, set WANDB_API_KEY, or use tracker.mode=auto.")
+            raise UserError(
+                f"W&B: {problem}. Run `wandb login`, set WANDB_API_KEY, or use the mode auto (for training, "
+                "tracker.mode=auto; for a comparison, --wandb-mode auto)."
+            )
         logger.info(f"W&B: {problem}, so this run is logged offline. {self._hint()}")
         return "offline"
 

@@ -14,7 +14,7 @@ from imdbcls.errors import UserError
 from imdbcls.runtime.waiting import is_reachable, within
 from imdbcls.tracking.server import PROBE_SECONDS, first_line, stop_helper, why_not_online
 
-SAVE_SECONDS = 60.0  # time limit for saving the report and the workspace, a few requests
+SAVE_SECONDS = 60.0  # time limit for the few requests that save the report and the workspace
 CURVES = ("val/accuracy", "val/loss", "train/loss")
 
 
@@ -22,7 +22,7 @@ def create_report(comparison: Comparison, *, project: str, entity: str | None) -
     """Save the report and the workspace, and return their URLs, one per line.
 
     If `entity` is None, the default entity of the API key's account is used. Raises UserError if wandb-workspaces is
-    not installed, if no key is configured, or if the server does not answer or returns an error.
+    not installed, if no valid key or no entity is configured, or if the server does not answer or returns an error.
     """
     try:
         import wandb_workspaces.reports.v2  # noqa: F401

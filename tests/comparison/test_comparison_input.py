@@ -110,7 +110,7 @@ BAD = {
     ),
     "ragged probabilities": (
         lambda run: change_column(run, "probabilities", lambda v: pa.array([[0.5, 0.5], [1.0]] * (len(v) // 2))),
-        "same number of classes",
+        "one number per class in every row",
     ),
     "text labels": (
         lambda run: change_column(run, "label", lambda v: pa.array(["positive"] * len(v))),

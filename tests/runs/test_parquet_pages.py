@@ -59,7 +59,7 @@ def make_bombs(folder: Path) -> dict[str, str]:
         "one long value": (columns(label=pa.array([long, *ids[1:]])), one_page, damaged),
         "one cluster": (columns(cluster=repeated), one_page, "expand to 94,"),
         "wide lists": (columns(probabilities=equal_lists(ROWS, 100_000)), {}, "too many values"),
-        "too many classes": (columns(probabilities=equal_lists(ROWS, 1_001)), {}, "the same number of classes"),
+        "too many classes": (columns(probabilities=equal_lists(ROWS, 1_001)), {}, "one number per class in every row"),
         "shared beginnings": (
             columns(id=pa.array([f"{'x' * (1 << 20)}{name}" for name in ids[:30]] + ids[30:])),
             {"use_dictionary": False, "column_encoding": {"id": "DELTA_BYTE_ARRAY"}},
