@@ -130,7 +130,7 @@ def test_one_seed_and_one_group(tmp_path: Path) -> None:
     text = latex_text(compared(make_study(tmp_path / "one", HEADS[:2], seeds=[0], num_documents=100)))
     assert "Ensemble" not in text and "each trained once" in text and "tested over documents." in text
     text = latex_text(compared(make_study(tmp_path / "single", HEADS[:1], num_documents=100)))
-    assert text.count(r"\begin{table}") == 1 and "1 model on 100 test documents, trained with 3 seeds" in text
+    assert text.count(r"\begin{table}") == 1 and "1 model, trained with 3 seeds, on 100 test documents" in text
 
 
 def test_other_scripts_need_another_engine(tmp_path: Path) -> None:

@@ -34,13 +34,12 @@ def test_paragraph_names_design_tests_corrections_and_effects(study: Path) -> No
     first, *others = comparison.groups
     names = f"{first.name}, {others[0].name} and {others[1].name}"
     for part in (
-        f"We compare 3 models, {names} (encoder: minilm), on 2,000 test documents (500 ",
-        "each trained with 3 seeds.",
+        f"We compare 3 models, {names} (encoder: minilm), each trained with 3 seeds, on 2,000 test documents (500 ",
         "For each of the 3 pairs of models, we test the difference in accuracy at a level of 5 % with a t-test that",
         "(Obuchowski and Rockette, 1995)",
         "are treated as one unit",
         "corrected for the 3 pairs with Holm's method",
-        "hold for all pairs together with 95 % confidence (Bonferroni)",
+        "hold, with 95 % confidence, for all pairs together (Bonferroni)",
         "differ by less than 0.3 points",
         f"{first.name} has the highest accuracy, {100 * first.primary.mean:.2f} % (95 % confidence interval "
         f"{100 * first.primary.low:.2f} to {100 * first.primary.high:.2f}); predicting the most frequent class gives ",
@@ -82,7 +81,7 @@ def test_one_pair_is_not_corrected(tmp_path: Path) -> None:
 def test_one_seed(metric: str, tmp_path: Path) -> None:
     study = make_study(tmp_path / "one", [Head("a", 2.0), Head("b")], seeds=[0], num_documents=1_000)
     text = paragraph(compared(study, metric, None))
-    assert "each trained once." in text
+    assert "each trained once, on" in text
     assert f"with {'an exact permutation test' if metric == 'accuracy' else 'a t-test'} over documents." in text
     assert "Without further seeds, the results hold only for these trained models." in text
     assert "power" not in text and "variance between seeds" not in text and "1 seeds" not in text
@@ -103,7 +102,7 @@ def test_one_group(tmp_path: Path) -> None:
     comparison = compared(make_study(tmp_path / "single", HEADS[:1], seeds=[0, 1], num_documents=100))
     text = paragraph(comparison)
     assert text.startswith(
-        "We evaluate transformer (encoder: minilm) on 100 test documents, trained with 2 seeds. The "
+        "We evaluate transformer (encoder: minilm), trained with 2 seeds, on 100 test documents. The "
     )
     assert "test the difference" not in text and "highest" not in text
 

@@ -1,4 +1,4 @@
-"""The tables that only the page shows: runs, settings, scores of each class, and confusions."""
+"""The tables that only the page shows: runs, training sizes, settings, scores of each class, and confusions."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -77,7 +77,7 @@ def sizes(comparison: Comparison) -> Table:
         ]
         rows.append([curve.name, *cells])
     question = f"{metric.title} by the number of training documents"
-    note = "In brackets: 95 % confidence intervals over documents and seeds."
+    note = "In brackets: 95 % confidence intervals over documents, and over seeds if a group has several."
     return Table("sizes", upper_first(question), ["head", *(f"{n:,}" for n in columns)], rows, note)
 
 
@@ -91,8 +91,8 @@ def crossing_sentence(crossing: Crossing, metric: Metric) -> str:
     before, after = (f"{value_text(metric, lead)}{unit}" for lead in crossing.leads)
     significant = {
         (True, True): "Both differences are significant.",
-        (True, False): f"Only the difference with {small:,} is significant.",
-        (False, True): f"Only the difference with {large:,} is significant.",
+        (True, False): f"Only the difference with {small:,} documents is significant.",
+        (False, True): f"Only the difference with {large:,} documents is significant.",
         (False, False): "Neither difference is significant, so the crossing may be due to chance.",
     }[crossing.significant]
     return (
@@ -157,14 +157,14 @@ def confusion_matrices(comparison: Comparison) -> list[ConfusionMatrix]:
 
 
 def shade(count: int, total: int) -> int:
-    """Return 0 for no document, else 1 to `NUM_SHADES` by the share of the documents of the true class."""
+    """Return 0 if `count` is 0, else a shade from 1 to `NUM_SHADES` in proportion to `count / total`."""
     return 0 if count == 0 else max(1, round(NUM_SHADES * count / total))
 
 
 def confusions(comparison: Comparison) -> Table:
     rows = [row for group in shown_groups(comparison.groups) for row in most_frequent(group, comparison.label_names)]
     header = ["group", "label", "predicted", "documents", "% of the label"]
-    note = f"{note_on_groups(comparison.groups)} Summed over seeds.".strip()
+    note = f"{note_on_groups(comparison.groups)} Counts are summed over seeds.".strip()
     return Table("confusions", "Which classes are confused most often?", header, rows, note)
 
 

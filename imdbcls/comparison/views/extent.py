@@ -9,7 +9,7 @@ MAX_GROUPS = 20  # in one figure, or as columns of a table
 
 
 def shown_pairs(comparison: Comparison) -> tuple[PairResult, ...]:
-    """Return the pairs to show. If there are at most `MAX_PAIRS`, these are all pairs.
+    """Return the pairs to show. If there are at most `MAX_PAIRS` pairs, return all of them.
 
     Otherwise, return the pairs of the best group with the `MAX_PAIRS` groups ranked next.
     """

@@ -8,7 +8,7 @@ from imdbcls.comparison.results import Comparison
 from imdbcls.comparison.views.quantities import compact
 from imdbcls.comparison.views.wording import listed
 
-MAX_VALUES = 3  # that are listed; of more numbers, only the range is given
+MAX_VALUES = 3  # in one list; if there are more numbers, only their range is given
 Values = Sequence[str | int | float]
 
 
@@ -60,7 +60,10 @@ def data_sentence(facts: Mapping[str, Values]) -> str:
 
 
 def clusters_text(facts: Mapping[str, Values]) -> str:
-    """Return the number of clusters, named after what they are: `275 films`."""
+    """Return the number of clusters and what they are, such as `275 films`.
+
+    If no name is recorded, or several are, call them groups of documents that belong together.
+    """
     count = span(facts["test_clusters"])
     names = facts.get("cluster_name", ())
     if len(names) == 1:
@@ -93,14 +96,17 @@ def versions_sentence(facts: Mapping[str, Values]) -> str:
 
 
 def dates(facts: Mapping[str, Values]) -> str:
-    """Return the first and the last day on which a run finished."""
+    """Return the first and the last day on which a run finished, one day if they are equal, or an empty string."""
     days = sorted(date.fromisoformat(str(day)) for day in facts.get("date", ()))
     ends = dict.fromkeys(f"{day.day} {day:%b %Y}" for day in (*days[:1], *days[-1:]))
     return " to ".join(ends)
 
 
 def span(values: Values, shown: Callable[[str | int | float], str] | None = None, joint: str = ", ") -> str:
-    """Return up to `MAX_VALUES` values joined with "or", the range of more numbers, or the first of more texts."""
+    """Join at most `MAX_VALUES` different values with "or".
+
+    If there are more, return the range of numbers, or the first texts and the number of others.
+    """
     texts = list(dict.fromkeys((shown or value_text)(value) for value in values))
     if len(texts) > MAX_VALUES:
         if not any(isinstance(value, str) for value in values):
@@ -116,5 +122,5 @@ def value_text(value: str | int | float) -> str:
 
 
 def compact_count(value: str | int | float) -> str:
-    """Return a number of parameters with three digits: `22.6M`."""
+    """Return a number of parameters with three significant digits: `22.6M`."""
     return compact(float(f"{float(value):.3g}"))

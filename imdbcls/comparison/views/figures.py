@@ -22,7 +22,7 @@ COST_PLANES = ("latency_ms_p50", "train_seconds", "head_parameters", "peak_memor
 CURVES = {  # keys of GroupSummary.learning_curves, and their metrics
     f"val/{name}": METRICS[name] for name in ("accuracy", "f1", "auroc", "loss")
 }
-ALWAYS = ("val/accuracy", "val/loss")  # curves that are shown for every metric of the comparison
+ALWAYS = ("val/accuracy", "val/loss")  # curves that are shown whichever metric the comparison uses
 MAX_TRAIN_CURVES = 6  # groups; with more, the training loss is left out
 INTERVAL_SHIFT = 1.04  # factor between the x positions of neighbouring curves with intervals (logarithmic axis)
 FAR_AWAY = 0.5  # a reference value is drawn up to this distance from the values, as a fraction of their range
@@ -77,14 +77,14 @@ class IntervalPlot:
 
     rows: tuple[Interval, ...]
     x: Axis
-    margin: float | None  # equivalence margin on each side of zero (0: not tested); None: not a plot of differences
-    notes: tuple[str, ...]  # what the intervals are; lines below the title of the axis
+    margin: float | None  # equivalence margin; 0: equivalence is not tested; None: not a plot of differences
+    notes: tuple[str, ...]  # lines below the title of the axis that explain the intervals
     reference: tuple[float, str] | None = None  # a value to compare with, and its name
 
 
 @dataclass(frozen=True)
 class BestEpoch:
-    """The epoch that some seeds of a group chose for the evaluated model."""
+    """An epoch that is the best one of at least one seed of a group."""
 
     epoch: float
     value: float  # of the group's curve
@@ -102,10 +102,10 @@ class CurvePlot:
     num_seeds: tuple[int, ...]  # of each group
     x: Axis
     y: Axis
-    has_intervals: bool = False  # the lowest and highest values are limits of intervals, drawn side by side, not bands
+    has_intervals: bool = False  # draw the low and high values as intervals side by side, not as bands
 
     def place(self, curve: int, position: float) -> float:
-        """Return the x value at which a point is drawn. Curves with intervals are shifted to keep these apart."""
+        """Return the x value at which a point is drawn. The intervals of different curves are shifted apart."""
         if not self.has_intervals:
             return position
         return position * INTERVAL_SHIFT ** (curve - (len(self.curves) - 1) / 2)
@@ -140,7 +140,7 @@ class CostPlane:
 
     @property
     def front_line(self) -> list[tuple[float, float]]:
-        """The corners of the Pareto front, drawn as a step function, as (cost, value)."""
+        """The corners of the Pareto front as (cost, value). The front is drawn as a step function."""
         on_front = sorted((point.cost, point.value) for point in self.points if point.name in self.front)
         corners = [corner for (_, y1), (x2, y2) in pairwise(on_front) for corner in ((x2, y1), (x2, y2))]
         return [*on_front[:1], *corners]
@@ -273,7 +273,7 @@ def interval_plot(
     notes: tuple[str, ...],
     reference: tuple[float, str] | None = None,
 ) -> IntervalPlot:
-    """Describe an interval plot. A reference value far away from all rows is left out, because it would hide them."""
+    """Describe an interval plot. Leave out a reference value far from all rows, because it would squeeze them."""
     values = [value for row in rows for value in (row.low, row.high, *row.dots)]
     values += (0.0, -margin, margin) if margin is not None else ()
     if reference is not None:
@@ -334,7 +334,7 @@ def scaled(curve: Sequence[CurvePoint], scale: float) -> tuple[CurvePoint, ...]:
 
 
 def best_epochs(group: GroupSummary, curve: Sequence[CurvePoint]) -> tuple[BestEpoch, ...]:
-    """Return the points of the curve whose epoch some seeds chose for the evaluated model, and how many did."""
+    """Return the best epochs of the seeds, each with the value of the curve and the number of seeds."""
     counts = Counter(run.best_epoch for run in group.runs)
     return tuple(
         BestEpoch(point.epoch, point.mean, counts[int(point.epoch)])
@@ -395,7 +395,10 @@ def nice_step(rough: float) -> float:
 
 
 def padded(values: Sequence[float], share: float = 0.06) -> tuple[float, float]:
-    """Return the range of the values, extended on each side by the fraction `share` of its length."""
+    """Return the range of the values, extended on each side by the fraction `share` of its length.
+
+    If all values are equal, extend it by the fraction `share` of the value, or by 1 if the value is 0.
+    """
     low, high = min(values), max(values)
     padding = (high - low) * share or abs(high) * share or 1.0
     return low - padding, high + padding

@@ -5,16 +5,17 @@ one, never percent. `comparison.results` documents what null means for each fiel
 
 - `format_version`, `study`, `file` (name of the predictions file; null: run folders), `headline`, `paragraph` (for a
   paper), `level` (0.05), `metric` (decides ranks and verdicts), `margin` (of equivalence; null: not tested),
-  `short_list` (groups that may be the best; null: not known), `baseline.{metric}` (always predict the class
-  frequencies), `label_names`, `facts.{name}[]` (what was compared: the distinct values over all runs, see
-  comparison.facts), `settings.{shared, differing}` (config values by dotted key; one per group if they differ; empty:
-  the group does not have this key), `notes` (on runs that were left out and on possible confounds)
+  `short_list` (groups that may be the best; null: not known), `baseline.{metric}` (scores of always predicting the
+  largest class, with class frequencies as probabilities), `label_names`, `facts.{name}[]` (what was compared: the
+  distinct values over all runs, see comparison.facts), `settings.{shared, differing}` (config values by dotted key; one
+  per group if they differ; empty: the group does not have this key), `notes` (on runs that were left out and on
+  possible confounds)
 - `groups[]`, best first: `name`, `head`, `backbone`, `rank`, `seeds`, `num_failed` (runs), `num_documents`,
   `num_clusters`, `max_length`, `watched_test`, `validation_accuracy` (mean over seeds),
   `metrics.{test/accuracy, test/f1, test/auroc, test/ece, test/brier, test/loss}` with `mean`, `std` (over seeds), `n`
   (seeds), `low`, `high` (95 % interval over documents and seeds), `values` (one per seed, in the order of `seeds`),
   all null except `n` if the metric is not defined (ECE has no interval); `ensemble.{metric}` (of the probabilities
-  averaged over seeds), `calibration` with `ece`, `expected` (if calibrated) and `p` (null: no probabilities);
+  averaged over seeds), `calibration` (null: no probabilities) with `ece`, `expected` (the ECE if calibrated) and `p`;
   `num_collapsed` (runs that predict nearly only one class) and `largest_collapse_rate` (95 % limit);
   `runs[]` with `name`, `seed`, `validation`, `test` (the metric that decides), `best_epoch`, `train_seconds`;
   `cost` (means over seeds, by key of cost.COSTS), `cost_range` (lowest and highest seed, by the same keys);
@@ -27,8 +28,8 @@ one, never percent. `comparison.results` documents what null means for each fiel
 - `size_curves[]`, if the groups differ only in `data.train_limit` and the head: `head`, and `points[]` with
   `train_documents`, `group`, `mean`, `low`, `high`; `crossings[]` with `before` and `after` (the heads that are ahead
   at the smaller and at the larger of the two `sizes`), `leads` (differences at both sizes) and `significant`
-- `pairs[]`, in which `a` ranks above `b`: the fields of `results.PairResult`, its properties `equivalent`,
-  `underpowered`, `seeds_varied` and `significant`, and `verdict` (a sentence)
+- `pairs[]`, in which `a` ranks above `b`: the fields of `results.PairResult` except `higher_is_better`, its properties
+  `equivalent`, `underpowered`, `seeds_varied` and `significant`, and `verdict` (a sentence)
 - `pareto.{cost}`: names of the groups on the Pareto front of the metric and that cost
 - `disagreements[]` (`right`, `wrong`, `count`, `ids`), `wrong_for_all` (`count`, `ids`), `label_errors` (`count`,
   `documents[]` with `id`, `label`, `suspected`, `least_confidence`). The lists of ids and documents contain at most 200

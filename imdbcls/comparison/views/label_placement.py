@@ -36,7 +36,7 @@ def spot_for_label(
     """Choose where to put a label of the given width next to the mark at (x, y).
 
     Return the first free spot and True. If no spot is free, return the spot to the right of the mark and False. `taken`
-    lists the points to avoid. The points that the new label covers are appended to it.
+    lists the points to avoid. The points that the new label covers are appended to `taken`.
     """
     spots = [
         Spot(x + 9, y + 4, "start"),

@@ -32,7 +32,7 @@ ESCAPES = {
     "*": "{*}",
 }
 SPECIAL = re.compile("|".join(map(re.escape, ESCAPES)))
-LIGATURE = re.compile(r"([-,'])(?=\1)")  # LaTeX merges two of these characters in a row
+LIGATURE = re.compile(r"([-,'])(?=\1)")  # LaTeX merges two equal characters of these into one
 BEFORE_PERCENT = re.compile(r" (?=\\%)")
 MINUS = re.compile(r"(?<=[ (])-(?=\d)")
 KNOWN_TO_PDFLATEX = re.compile(r"[\x00-\u017f\u2013\u2026]*")  # Latin scripts, the dash and the ellipsis
@@ -126,7 +126,7 @@ def name_of(group: GroupSummary, comparison: Comparison) -> Latex:
 
 
 def has_bold_names(comparison: Comparison) -> bool:
-    """Return whether groups that may be the best are bold: only if these are known, and are not all groups."""
+    """Return whether the groups that may be the best have bold names: only if they are known, and not all groups."""
     return comparison.short_list is not None and len(comparison.short_list) < len(comparison.groups)
 
 
@@ -149,10 +149,10 @@ def pair_row(pair: PairResult, metric: Metric) -> list[str]:
 def caption_of_groups(comparison: Comparison) -> str:
     metric, groups = comparison.metric, comparison.groups
     several = [len(group.seeds) > 1 for group in groups]
-    over = "documents and seeds" if all(several) else "documents, and seeds where there are several"
+    over = "documents and seeds" if all(several) else "documents, and over seeds for models with several"
     text = (
-        f"{upper_first(metric.title)} of {len(groups):,} {plural('model', len(groups))} on "
-        f"{documents_text(comparison)}, {trained_text(comparison)}. The 95 % confidence intervals are over "
+        f"{upper_first(metric.title)} of {len(groups):,} {plural('model', len(groups))}, {trained_text(comparison)}, "
+        f"on {documents_text(comparison)}. The 95 % confidence intervals are over "
         f"{over if any(several) else 'documents'}."
     )
     if not metric.higher_is_better:
@@ -173,10 +173,10 @@ def caption_of_pairs(comparison: Comparison) -> str:
     text = f"Differences in {metric.title} (first minus second model), tested over {over}."
     if len(pairs) > 1:
         text += (
-            f" The intervals hold for all {len(pairs):,} pairs together with 95 % confidence; p-values are corrected "
+            f" The intervals hold, with 95 % confidence, for all {len(pairs):,} pairs together; p-values are corrected "
             "with Holm's method."
         )
-    text += " Better and worse: the first model, p < 0.05."
+    text += " Better and worse refer to the first model (p < 0.05)."
     if pairs and comparison.margin is not None:
         text += (
             f" Equivalent: the models differ by less than {within(comparison.margin, metric)} (two one-sided tests)."
@@ -187,5 +187,5 @@ def caption_of_pairs(comparison: Comparison) -> str:
 
 
 def slug(text: str) -> str:
-    """Return a name in lower case for a LaTeX label, with hyphens instead of all but ASCII letters and digits."""
+    """Return the text in lower case for a LaTeX label. Hyphens replace all except ASCII letters and digits."""
     return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-") or "study"

@@ -113,7 +113,7 @@
   copy.addEventListener("click", function () {
     navigator.clipboard.writeText(document.getElementById("paragraph").textContent).then(
       function () { document.getElementById("copied").textContent = "Copied."; },
-      function () { document.getElementById("copied").textContent = "The browser did not allow it: select the text instead."; }
+      function () { document.getElementById("copied").textContent = "The browser did not allow copying: select the paragraph and copy it yourself."; }
     );
   });
 

@@ -125,7 +125,7 @@ def source_hash(source: str) -> str:
 
 
 def baseline_sentence(comparison: Comparison, is_drawn: bool) -> str:
-    """Return a sentence on the metric of always predicting the largest class.
+    """Return a sentence on the metric of a model that always predicts the largest class.
 
     Return an empty string if the metric is not defined for this prediction.
     """

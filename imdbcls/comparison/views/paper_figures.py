@@ -39,7 +39,7 @@ UNIT = FONT_SIZE / 12.5  # points per unit of the page's SVG drawings; labels ar
 # Marker shapes also differ, so no figure depends on colour only.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#7A7A7A")
 MARKERS = ("o", "s", "^", "D", "v", "P", "p", "X")
-LINES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1, 1)))  # the style changes after eight groups
+LINES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1, 1)))  # the style changes after every eight groups
 VERDICTS = {
     Outcome.BETTER: ("#009E73", "o", "better"),
     Outcome.BETTER_HERE: ("#009E73", "^", "better in these runs"),
@@ -114,7 +114,7 @@ def paper_figures(figures: Mapping[str, Figure]) -> dict[str, bytes]:
 
 
 def saved(canvas: "Canvas", file_format: str, metadata: dict[str, None]) -> bytes:
-    """Return the contents of a file. The keys of `metadata` are entries to omit, because they vary."""
+    """Return the contents of a file. The keys of `metadata` are entries to omit: they contain dates or versions."""
     file = io.BytesIO()
     canvas.savefig(file, format=file_format, dpi=DPI, metadata=metadata)
     return file.getvalue()

@@ -30,8 +30,8 @@ def design(comparison: Comparison) -> str:
     facts, groups = comparison.facts, comparison.groups
     encoder = f" (encoder: {span(facts['encoder'])})" if "encoder" in facts else ""
     names = f"{listed([group.name for group in groups], max_listed=MAX_NAMED)}{encoder}"
-    models = f"We compare {len(groups):,} models, {names}," if len(groups) > 1 else f"We evaluate {names}"
-    return f"{models} on {documents_text(comparison)}, {trained_text(comparison)}."
+    models = f"We compare {len(groups):,} models, {names}" if len(groups) > 1 else f"We evaluate {names}"
+    return f"{models}, {trained_text(comparison)}, on {documents_text(comparison)}."
 
 
 def documents_text(comparison: Comparison) -> str:
@@ -69,7 +69,7 @@ def methods(comparison: Comparison) -> Iterator[str]:
     if len(pairs) > 1:
         yield (
             f"All p-values are corrected for the {len(pairs):,} pairs with Holm's method, and the intervals of "
-            "differences hold for all pairs together with 95 % confidence (Bonferroni)."
+            "differences hold, with 95 % confidence, for all pairs together (Bonferroni)."
         )
     if comparison.margin is None:
         yield "We do not test for equivalence."
@@ -176,7 +176,7 @@ def other_pairs(comparison: Comparison) -> Iterator[str]:
 
 
 def short_list(comparison: Comparison) -> Iterator[str]:
-    """Yield a sentence that names the models that may be the best, if it is known."""
+    """Yield a sentence on which of three or more models may be the best, if this is known."""
     names = comparison.short_list
     if names is None or len(comparison.groups) < 3:
         return

@@ -1,4 +1,4 @@
-"""Format values and differences of a metric: in percent and points if it is a percentage, else unscaled."""
+"""Format values and differences of a metric: in percent and points if the metric is a percentage, else unscaled."""
 
 from imdbcls.comparison.metrics import Metric
 

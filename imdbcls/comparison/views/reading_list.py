@@ -33,7 +33,7 @@ class Document:
     id: str
     label: str
     tokens: int | None  # before truncation; None: unknown
-    tokens_read: int | None  # by the models; None: not known, or it differs between groups
+    tokens_read: int | None  # by the models; None: unknown, read in windows, or different between groups
     text: str | None  # None: could not be read on this machine
     reasons: tuple[str, ...]  # keys of ReadingList.reasons
     predictions: tuple[GroupPrediction, ...]
@@ -102,13 +102,13 @@ def num_candidates(comparison: Comparison) -> int:
 
 
 def rows_of(group: Group, ids: Sequence[str]) -> dict[str, int]:
-    """Return the row of each id in the group's predictions, which are sorted by id. Other ids are left out."""
+    """Return the row of each id in the group's predictions, which are sorted by id. Leave out ids without a row."""
     rows = np.searchsorted(group.ids, np.array(ids, dtype=object))
     return {id_: int(row) for id_, row in zip(ids, rows, strict=True) if row < len(group.ids) and group.ids[row] == id_}
 
 
 def in_turns(ids: Sequence[str], reasons: Mapping[str, Sequence[str]]) -> list[str]:
-    """Order documents so that first reasons alternate. The start of the list then has documents for every reason."""
+    """Order documents so that their reasons take turns. If a document has several reasons, only its first counts."""
     turns: Counter[str] = Counter()
     positions = {}
     for id_ in ids:

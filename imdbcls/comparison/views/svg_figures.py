@@ -67,7 +67,7 @@ def panel_axes(plot: CurvePlot | CostPlane, x: svg.Scale, y: svg.Scale) -> str:
 
 
 def interval_drawing(plot: IntervalPlot, width: int) -> str:
-    """Draw the interval and mean of each row, and its seeds as open circles above. A margin adds a band around zero.
+    """Draw the interval and mean of each row, with its seeds above as open circles. A margin adds a band around zero.
 
     In narrow drawings, the label of a row is above its interval.
     """
@@ -243,5 +243,5 @@ def length_drawing(plot: LengthPlot, width: int) -> str:
         svg.text((46 + width - 12) / 2, svg.HEIGHT - 9, "tokens", "title", "middle"),
     ]
     name = "narrow" if width == NARROW else "wide"
-    label = "Accuracy by document length; the values are in the table below."
+    label = "Accuracy by document length; the values are in a table of the page."
     return svg.figure(width, svg.HEIGHT, label, parts, name)

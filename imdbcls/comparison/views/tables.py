@@ -51,7 +51,7 @@ class Table:
         return self.columns([i for i in range(len(self.header)) if i not in indices])
 
     def without_empty_columns(self) -> "Table":
-        """Return the table without columns in which every cell is `NONE`, such as the ensemble of one seed."""
+        """Return the table without columns in which every cell is `NONE`, such as ensembles of single seeds."""
         empty = [i for i in range(len(self.header)) if self.rows and all(row[i] == NONE for row in self.rows)]
         return self.without(*empty)
 
@@ -112,14 +112,14 @@ def ranking(comparison: Comparison) -> Table:
 
 
 def note_on_collapse(groups: Sequence[GroupSummary]) -> str:
-    """Return a sentence on how many runs collapsed to one class or, if none did, on how many seeds could."""
+    """Return a sentence on how many runs collapsed to one class or, if none did, on the largest plausible rate."""
     collapsed, num_seeds = sum(group.num_collapsed for group in groups), sum(len(group.seeds) for group in groups)
     if collapsed:
         return f"{collapsed} of {num_seeds} runs collapsed to one class."
     fewest = min(groups, key=lambda group: len(group.seeds))
     return (
-        f"No run collapsed to one class; with {num_seeds_text(len(fewest.seeds))} of a group, up to "
-        f"{percent_text(fewest.largest_collapse_rate)} of its seeds could (95 % limit)."
+        f"No run collapsed to one class; with {num_seeds_text(len(fewest.seeds))} of a group, its true collapse rate "
+        f"may still be as high as {percent_text(fewest.largest_collapse_rate)} (95 % limit)."
     )
 
 
@@ -151,8 +151,8 @@ def differences(comparison: Comparison) -> Table:
         "detectable",
     ]
     note = (
-        "95 % interval: for this pair only. Simultaneous: interval that holds for all pairs together with 95 % "
-        'confidence. p (Holm): test over documents and seeds, corrected for all pairs; "better" needs p < 0.05. '
+        "95 % interval: for this pair only. Simultaneous: with 95 % confidence, these intervals hold for all "
+        'pairs together. p (Holm): test over documents and seeds, corrected for all pairs; "better" needs p < 0.05. '
     )
     if any(not pair.seeds_varied for pair in comparison.pairs):
         note += "If a group has one seed, the test covers documents only. "
@@ -263,7 +263,7 @@ def parts(groups: Sequence[GroupSummary]) -> list[Table]:
 def part_rows(by_group: Sequence[Sequence[PartAccuracy]]) -> list[list[str]]:
     """Return a row for each part that has documents: name, number of documents, and accuracy of each group.
 
-    If the groups differ in the number of documents, each number is in brackets after the accuracy.
+    If the groups differ in the number of documents, each number is in brackets after the accuracy instead.
     """
     part_of = [{part.name: part for part in parts} for parts in by_group]
     rows = []

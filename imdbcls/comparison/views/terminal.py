@@ -23,7 +23,7 @@ from imdbcls.comparison.views.wording import WORDS, brief_verdict, detectable_te
 from imdbcls.runtime.text_table import GAP, shortened, smallest_width, text_table, wrapped
 
 WIDTH = 80  # of text that is not written to a terminal
-NARROWEST, WIDEST = 60, 110  # lines of text
+NARROWEST, WIDEST = 60, 110  # smallest and largest width of text on a terminal
 WORD_WIDTH = max(map(len, WORDS.values())) + 2
 # In the summary:
 MAX_NAMED = 4  # groups in one clause
@@ -91,7 +91,7 @@ def terminal_text(comparison: Comparison, width: int | None = None) -> str:
 
 
 def text_width(width: int | None) -> int:
-    """Return the maximum length of a line of text. `width` is that of the terminal (None: not a terminal)."""
+    """Return the maximum length of a line of text. `width` is the width of the terminal, or None without one."""
     return WIDTH if width is None else min(max(width, NARROWEST), WIDEST)
 
 
@@ -184,7 +184,7 @@ def explanations(comparison: Comparison, shown: Sequence[PairResult]) -> list[st
     sentences = []
     if tested:
         several = [len(group.seeds) > 1 for group in comparison.groups]
-        over = "documents and seeds" if all(several) else "documents, and seeds of groups with several"
+        over = "documents and seeds" if all(several) else "documents, and over seeds for groups with several"
         over = over if any(several) else "documents only"
         together = f"; those of differences hold for all {len(tested):,} pairs together" if len(tested) > 1 else ""
         sentences.append(f"95 % intervals, over {over}{together}.")
@@ -192,11 +192,11 @@ def explanations(comparison: Comparison, shown: Sequence[PairResult]) -> list[st
     if Outcome.BETTER_HERE in outcomes:
         sentences.append("Better here: these trained models differ; other seeds may reverse the order.")
     if Outcome.EQUIVALENT in outcomes:
-        sentences.append(
-            f"Equivalent: the difference is smaller than {margin}; each side is tested, so an interval can be wider."
-        )
+        sentences.append(f"Equivalent: two one-sided tests show a difference below {margin}; an interval can be wider.")
     if Outcome.UNDECIDED in outcomes:
-        neither = f"neither better nor equivalent (within {margin}) is shown" if margin else "better is not shown"
+        neither = (
+            f"neither better nor equivalent (within {margin}) is shown" if margin else "no group is shown to be better"
+        )
         sentences.append(f"Undecided: {neither}{'' if margin else ', which does not mean that the groups are equal'}.")
     undecided = [pair for pair in shown if pair.outcome is Outcome.UNDECIDED]
     if detectable := [d for pair in undecided if (d := pair.minimum_detectable_difference) is not None]:
@@ -206,7 +206,7 @@ def explanations(comparison: Comparison, shown: Sequence[PairResult]) -> list[st
 
 
 def advice(comparison: Comparison) -> list[str]:
-    """Return sentences on how to decide the undecided pairs of the best group. Both groups must have several seeds."""
+    """Return sentences on how to decide the undecided pairs of the best group, except pairs with a one-seed group."""
     best = comparison.groups[0].name
     undecided = [
         pair

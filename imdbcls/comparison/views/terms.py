@@ -12,7 +12,7 @@ class Term(NamedTuple):
 TERMS = {  # by a regular expression that matches the whole column title
     r"95 % interval": Term(
         "interval",
-        "If the study were repeated with other documents and seeds, 95 % of such intervals would hold the true value.",
+        "If the study were repeated with other documents and seeds, 95 % of such intervals would contain the truth.",
     ),
     r"sd over seeds": Term("sd", "Standard deviation over seeds: how much one run differs from another of its group."),
     r"ensemble": Term("ensemble", "The metric of the probabilities averaged over all seeds of the group."),
@@ -25,7 +25,7 @@ TERMS = {  # by a regular expression that matches the whole column title
     ),
     r"p \(Holm\)": Term(
         "holm",
-        "Probability of so large a difference if the groups were equal, raised because several pairs are tested.",
+        "Probability of a difference at least this large if the groups were equal, raised if several pairs are tested.",
     ),
     r"within .*": Term("equivalent", "Whether the data show that the difference is smaller than the margin."),
     r"detectable": Term("detectable", "The smallest true difference that this study detects with 80 % power."),

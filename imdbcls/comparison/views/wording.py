@@ -30,7 +30,7 @@ def verdict(pair: PairResult, metric: Metric) -> str:
     """Return the verdict on one pair, with its caveats."""
     sentence = decision(pair, metric)
     if pair.outcome is not Outcome.UNTESTED and not pair.seeds_varied:
-        sentence += " (seeds were not varied, so this holds only for these trained models; another seed may reverse it)"
+        sentence += " (a group has one seed, so this holds only for these trained models; another seed may reverse it)"
     if any(pair.num_collapsed) and pair.outcome is not Outcome.UNTESTED:
         sentence += f". {collapse(pair, metric)}"
     return sentence + "".join(f" [{flag}]" for flag in pair.flags)
@@ -87,7 +87,7 @@ def undecided(pair: PairResult, metric: Metric) -> str:
 
 
 def lead_text(pair: PairResult, metric: Metric, more: str = "") -> str:
-    """Return a clause that says which group leads by how much, with the simultaneous interval but without a verdict."""
+    """Return a clause on which group leads and by how much, with the simultaneous interval but without a verdict."""
     if pair.difference == 0:
         return f"{pair.a} and {pair.b} are equal ({simultaneous_text(pair, metric)}{more})"
     return f"{pair.leader} leads {pair.other(pair.leader)} by {measured(pair, metric, more)}"
@@ -126,7 +126,7 @@ def collapse(pair: PairResult, metric: Metric) -> str:
         case Outcome.BETTER | Outcome.BETTER_HERE:
             found = f"{first} is better than {second} by {lead}"
         case Outcome.EQUIVALENT:
-            found = f"they are equivalent within {within(pair.margin, metric)}"
+            found = f"the groups are equivalent within {within(pair.margin, metric)}"
         case _:
             found = f"{first} leads {second} by {lead}, which is not significant"
     return f"{text}. Without these seeds, {found}"
@@ -193,7 +193,7 @@ def short_list(comparison: Comparison, max_listed: int = MAX_LISTED) -> str:
 
 
 def listed(names: Sequence[str], word: str = "and", max_listed: int = MAX_LISTED) -> str:
-    """Join names with commas and a word. If there are more than `max_listed`, replace the last ones by their number."""
+    """Join names with commas and a word. If there are more than `max_listed`, count the last ones."""
     if len(names) > max_listed:
         names = [*names[: max_listed - 1], f"{len(names) - max_listed + 1:,} others"]
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} {word} {names[-1]}"
@@ -224,17 +224,17 @@ def detectable_text(metric: Metric, difference: float) -> str:
 
 
 def percent_text(share: float) -> str:
-    """Format a probability for a sentence, rounded to percent: `31 %`."""
+    """Format a probability for a sentence, rounded to percent: `31 %`, `less than 1 %` or `more than 99 %`."""
     return "less than 1 %" if share < 0.005 else "more than 99 %" if share > 0.995 else f"{100 * share:.0f} %"
 
 
 def p_text(p: float | None) -> str:
-    """Format a p-value for a sentence, to follow the letter p: `= 0.012` or `< 0.001`."""
+    """Format a p-value for a sentence, to follow the letter p: `= 0.012` or `< 0.001`; "not tested" for None."""
     if p is None:
         return "not tested"
     return "< 0.001" if p < 0.001 else f"= {p:.3f}" if p < 0.1 else f"= {p:.2f}"
 
 
 def p_cell(p: float | None) -> str:
-    """Format a p-value for a table: `0.012` or `< 0.001`."""
+    """Format a p-value for a table: `0.012` or `< 0.001`; "not tested" for None."""
     return p_text(p).removeprefix("= ")
