@@ -2,7 +2,7 @@
 
 Reads the run folders of a study, or a file of predictions that any tool can write. Tests every pair of groups over
 documents and seeds, and prints a summary or, with --full, all tables. Writes comparison.html, .json, .md, .tex, .csv
-and figures. Needs neither a server nor network access.
+and figures. Uses the network only for --wandb and --report.
 """
 
 if __name__ == "__main__":  # before the other imports, which can hit a limit of memory or threads
@@ -42,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def compare(options: argparse.Namespace) -> None:
-    """Compare the groups of a study, write the files, print the tables and, if requested, log them to W&B."""
+    """Compare the groups of a study, write the files and print the results. Log to W&B if requested."""
     # Imported here because scipy and statsmodels take seconds to import and `--help` does not need them.
     from imdbcls.comparison.metrics import METRICS
     from imdbcls.comparison.summary import compare_study
@@ -60,7 +60,7 @@ def compare(options: argparse.Namespace) -> None:
     study = read(options.study)
     metric = METRICS[options.metric or study.recorded_metric]
     if options.report and study.file is not None:
-        raise UserError(f"--report needs a folder of training runs, and {options.study} is a file of predictions.")
+        raise UserError(f"--report needs a folder of training runs, but {options.study} is a file of predictions.")
     comparison = compare_study(study, metric, margin_of(metric, options.margin))
     figures = figures_of(comparison)
     drawings = drawings_of(figures)
@@ -87,7 +87,7 @@ def compare(options: argparse.Namespace) -> None:
 
 
 def read(path: Path) -> "Study":
-    """Read a study folder or a file of predictions. Raise UserError if neither can be compared."""
+    """Read the study folder or the file of predictions at `path`. Raise UserError if it cannot be compared."""
     from imdbcls.comparison.prediction_rows import FORMATS
     from imdbcls.comparison.predictions_file import read_predictions_file
     from imdbcls.comparison.study import read_study
@@ -115,20 +115,20 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--metric",
         choices=get_args(MetricName),
-        help="the metric that decides ranks and verdicts (default: the metric that selected the best epochs of the "
-        "runs, or accuracy if they differ)",
+        help="the metric that decides ranks and verdicts (default: the metric that selected the best epoch of every "
+        "run; accuracy if it is not recorded or differs between runs)",
     )
     parser.add_argument(
         "--margin",
         type=margin,
         help="equivalence margin: in points for accuracy, f1 and auroc, in the unit of the metric for brier and loss "
-        "(default: 0.3 points for accuracy and f1; else equivalence is not tested)",
+        "(default: 0.3 points for accuracy and f1; no equivalence test for the other metrics)",
     )
     parser.add_argument("--full", action="store_true", help="print all tables, verdicts and notes, not only a summary")
     parser.add_argument(
         "--output",
         type=Path,
-        help="folder to write to (default: the study folder, or <file>_comparison next to a file)",
+        help="folder to write to (default: the study folder, or <file>_comparison next to a file of predictions)",
     )
     parser.add_argument(
         "--figures",
@@ -158,13 +158,13 @@ def margin(text: str) -> float:
 
 
 def require_margin(value: float) -> None:
-    """Raise UserError for a margin that no metric can have."""
+    """Raise UserError if the margin is not between 0 and 100, both excluded."""
     if not 0 < value < 100:
         raise UserError(f"{value} is out of range. Set a margin above 0 and below 100, such as 0.3")
 
 
 def margin_of(metric: "Metric", value: float | None) -> float | None:
-    """Return the margin as a fraction of one for percentages, else as given. None: use the metric's default."""
+    """Return `value / 100` for a percentage metric, else `value`; the metric's default margin if `value` is None."""
     if value is None:
         return metric.default_margin
     return value / 100 if metric.is_percentage else value

@@ -12,7 +12,8 @@ from imdbcls.runs.predictions import Predictions
 def baseline_of(group: Group) -> dict[str, float]:
     """Return the metrics of a model that predicts the most frequent test label for every document.
 
-    Its probabilities are the frequencies of the test labels. It has none if the group has none.
+    Its probabilities are the frequencies of the test labels. If the group has no probabilities, metrics that need them
+    are left out.
     """
     predictions = group.runs[0].predictions
     frequencies_C = np.bincount(group.labels_N, minlength=len(predictions.label_names)) / len(group.labels_N)
@@ -26,7 +27,10 @@ def baseline_of(group: Group) -> dict[str, float]:
 
 
 def ensemble_of(group: Group) -> dict[str, float]:
-    """Return the metrics of the probabilities averaged over seeds; empty for one seed or without probabilities."""
+    """Return the metrics of the ensemble of all seeds, which averages their probabilities.
+
+    Return an empty dict if the group has one seed or no probabilities.
+    """
     if len(group.runs) == 1 or not group.has_probabilities:
         return {}
     probabilities_NC = group.mean_probabilities_NC

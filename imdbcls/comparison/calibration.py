@@ -15,14 +15,15 @@ MAX_NUMBERS = 4_000_000  # random numbers in memory at a time
 
 
 def calibration_of(group: Group) -> Calibration | None:
-    """Return the ECE with 15 bins (Guo et al. 2017, ICML) of every seed, and the p-value of a calibration test.
+    """Return the ECE of every seed, the mean ECE of calibrated predictions, and the p-value of a calibration test.
 
-    Return None if the group has no probabilities.
+    The ECE has 15 bins (Guo et al. 2017, ICML). Return None if the group has no probabilities.
 
     If the probabilities are calibrated, a prediction is correct with a probability equal to its confidence. The test
     draws the correctness of all predictions accordingly and counts how often the ECE is at least the observed one (a
     parametric bootstrap, Vaicenavicius et al. 2019, AISTATS). With several seeds, the p-value of the group is twice the
-    mean over seeds, which is valid although the seeds share documents (Vovk and Wang 2020, Biometrika 107:791).
+    mean over seeds (at most 1), which is valid although the seeds share documents (Vovk and Wang 2020, Biometrika
+    107:791).
     """
     if not group.has_probabilities:
         return None
@@ -40,7 +41,7 @@ def calibration_of(group: Group) -> Calibration | None:
 
 
 def predicted_probabilities(predictions: Predictions) -> NDArray[np.float64]:
-    """Return the probability of each predicted class, which need not be the largest one."""
+    """Return the probability (N,) of the predicted class. It need not be the largest probability of the document."""
     predicted_N1 = predictions.predicted[:, None]
     return np.take_along_axis(predictions.known_probabilities, predicted_N1, axis=1)[:, 0].astype(np.float64)
 
@@ -52,7 +53,10 @@ def ece(confidence_N: NDArray[np.float64], correct_N: NDArray[np.bool_]) -> floa
 
 
 def drawn_eces(confidence_N: NDArray[np.float64], generator: np.random.Generator) -> NDArray[np.float64]:
-    """Draw the correctness of calibrated predictions `NUM_DRAWS` times, and return the ECE (B,) of each draw."""
+    """Return the ECE (B,) of `NUM_DRAWS` random draws.
+
+    Each draw makes every prediction correct with a probability equal to its confidence.
+    """
     order = np.argsort(confidence_N)
     sorted_N = confidence_N[order].astype(np.float32)
     bins_N = confidence_bin(sorted_N.astype(np.float64))
@@ -68,7 +72,7 @@ def drawn_eces(confidence_N: NDArray[np.float64], generator: np.random.Generator
 
 
 def reliability_curve(group: Group) -> tuple[ReliabilityBin, ...]:
-    """Return the non-empty confidence bins over the predictions of all seeds; empty without probabilities."""
+    """Return the confidence bins that contain predictions of any seed, or an empty tuple without probabilities."""
     if not group.has_probabilities:
         return ()
     confidence = np.concatenate([predicted_probabilities(run.predictions) for run in group.runs])

@@ -16,9 +16,9 @@ def confusion_matrix_of(group: Group) -> tuple[tuple[int, ...], ...]:
 
 
 def class_scores_of(group: Group, label_names: tuple[str, ...]) -> tuple[ClassScore, ...]:
-    """Return the scores of each class, averaged over seeds.
+    """Return the precision, recall and F1 of each class, averaged over seeds, and its number of documents.
 
-    A score that is not defined counts as 0, such as the precision of a class that is never predicted.
+    An undefined score, such as the precision of a class that is never predicted, counts as 0.
     """
     from sklearn.metrics import precision_recall_fscore_support
 

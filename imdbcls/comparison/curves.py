@@ -11,7 +11,10 @@ MAX_POINTS = 400
 
 
 def learning_curve(group: Group, metric: str) -> tuple[CurvePoint, ...]:
-    """Return a metric by epoch, thinned to at most `MAX_POINTS` epochs, or an empty tuple if no run logged it."""
+    """Return the mean, lowest and highest value of a metric over the runs, for at most `MAX_POINTS` epochs.
+
+    With more epochs, only every k-th epoch is returned. Return an empty tuple if no run logged the metric.
+    """
     values: dict[float, list[float]] = defaultdict(list)
     for run in group.runs:
         for point in run.history:

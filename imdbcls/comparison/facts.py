@@ -15,14 +15,14 @@ from imdbcls.comparison.study import Group
 Fact = str | int | float | None
 FILM_SOURCES = ("imdbcls.data.imdb.read_imdb", "imdbcls.data.sample.read_sample")  # their clusters are films
 PACKAGES = ("imdbcls", "torch", "transformers")
-MAX_SETTINGS = 200  # config keys that are kept
+MAX_SETTINGS = 200  # config keys in the result
 NO_SETTING = re.compile(r"seed|data\.order_seed|study|jobs|progress|plugins|runs_dir|.*\._(partial|convert)_")
 
 
 def facts_of(groups: Sequence[Group]) -> dict[str, tuple[str | int | float, ...]]:
-    """Return the distinct values of each fact over all runs: numbers ascending, texts in the order of the groups.
+    """Return the distinct values of each fact: numbers in ascending order, strings in the order of the groups.
 
-    A fact is left out unless every run recorded it.
+    A fact that is unknown for any run is left out.
     """
     runs = [run for group in groups for run in group.runs]
     facts = {name: distinct(fact(run) for run in runs) for name, fact in FACTS.items()}
@@ -32,7 +32,10 @@ def facts_of(groups: Sequence[Group]) -> dict[str, tuple[str | int | float, ...]
 
 
 def distinct(values: Iterable[Fact]) -> tuple[str | int | float, ...]:
-    """Return each value once, and numbers in ascending order. Return an empty tuple if a value is None."""
+    """Return each value once: in ascending order if all are numbers, else in the order of first occurrence.
+
+    Return an empty tuple if a value is None.
+    """
     found = dict.fromkeys(values)
     if None in found:
         return ()
@@ -42,12 +45,12 @@ def distinct(values: Iterable[Fact]) -> tuple[str | int | float, ...]:
 
 
 def setting(run: Run, *keys: str) -> Any:
-    """Return a value of the run's config by its keys, from outside to inside; None if it is missing."""
+    """Return the value under nested `keys` (outermost first) of the run's config, or None if a key is missing."""
     return nested(run.config, keys)
 
 
 def recorded(run: Run, *keys: str) -> Any:
-    """Return a value of the run's `result.json` by its keys; None if it is missing."""
+    """Return the value under nested `keys` (outermost first) of `result.json`, or None if a key is missing."""
     return nested(run.result, keys)
 
 
@@ -79,7 +82,7 @@ def encoder_training(run: Run) -> str | None:
 
 
 def cluster_name(run: Run) -> str | None:
-    """Return what the clusters are: "films", or "values of <column>"; None if this is not known."""
+    """Return a name for the clusters: "films" or "values of <column>", or None if they are not known."""
     source = setting(run, "data", "source")
     if nested(source, ["_target_"]) in FILM_SOURCES:
         return "films"
@@ -124,9 +127,9 @@ FACTS: dict[str, Callable[[Run], Fact]] = {
 
 
 def settings_of(groups: Sequence[Group]) -> tuple[dict[str, str], dict[str, tuple[str, ...]]]:
-    """Return the config values that all groups share, and those in which they differ, both by dotted key.
+    """Return two dicts by dotted config key: the values that all groups share, and the values of differing keys.
 
-    A differing key has one value per group, in the order of `groups`; it is "" if the group does not have the key.
+    A differing key has one value per group, in the order of `groups`. The value is "" for a group without the key.
     Keys that match `NO_SETTING` are left out, and so are keys beyond the first `MAX_SETTINGS`.
     """
     configs = [
@@ -146,7 +149,7 @@ def settings_of(groups: Sequence[Group]) -> tuple[dict[str, str], dict[str, tupl
 
 
 def value_text(value: Any) -> str:
-    """Return a config value as in YAML, on one line."""
+    """Return a config value as one line of at most 120 characters, with `null`, `true` and `false` as in YAML."""
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     return sanitize(str(value), 120)

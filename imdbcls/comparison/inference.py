@@ -23,8 +23,8 @@ from imdbcls.comparison.statistics import (
 )
 from imdbcls.comparison.verdicts import LEVEL, Outcome, outcome_of
 
-TOO_FEW_SEEDS = 2  # not enough if the other group has more
-SMALLEST_DF = 0.5  # degrees of freedom below which no critical value of Dunnett is computed
+TOO_FEW_SEEDS = 2  # seeds of a group that are not enough if the other group of the pair has more
+SMALLEST_DF = 0.5  # degrees of freedom below which Dunnett's critical value is taken as infinite
 
 
 @dataclass(frozen=True)
@@ -33,18 +33,18 @@ class Pair:
 
     a: int
     b: int
-    samples: tuple[Sample, Sample] | None = None  # on the documents that both groups share; None: the whole samples
+    samples: tuple[Sample, Sample] | None = None  # on the shared documents; None: on all documents
     is_tested: bool = True
-    p_documents: float | None = None  # used if a group has one seed; None: the p-value of the estimate is used
+    p_documents: float | None = None  # replaces the p-value of the estimate if a group has one seed
 
 
 @dataclass(frozen=True)
 class Inference:
-    """The difference between two groups, tested. P-values with `_holm` are corrected for all tested pairs."""
+    """The difference between two groups, and its tests. The `_holm` p-values are corrected for all tested pairs."""
 
     estimate: Estimate
     seeds_varied: bool  # whether both groups have several seeds, so that the test can cover the variation over seeds
-    missing_seeds: tuple[int, int]  # more seeds that each group needs before "better" is possible; (0, 0): none
+    missing_seeds: tuple[int, int]  # number of seeds to add to each group before a difference can be significant
     p_value: float | None  # None: not tested
     p_holm: float | None
     p_equivalence: float | None  # None: not tested, or no margin
@@ -61,8 +61,9 @@ def infer(
     min_equivalence_tests: int | None = None,
     look: Look | None = None,
 ) -> list[Inference]:
-    """Test the pairs, with corrections for the number of tested pairs, or for `min_tests` if that is larger.
+    """Estimate the difference of every pair, and test the pairs with `is_tested`.
 
+    P-values are corrected for the number of tested pairs, or for `min_tests` tests if that is larger.
     `min_equivalence_tests` is the same for the equivalence tests (None: `min_tests`). Without a margin, no pair is
     tested for equivalence. If the tests are repeated while the study grows, `look` says which of the planned looks this
     is; the corrected p-values and the simultaneous intervals then hold for all looks together.
@@ -115,9 +116,9 @@ def estimates_of(samples: Sequence[Sample], pairs: Sequence[Pair]) -> list[Estim
 
 
 def covariances_of(samples: Sequence[Sample]) -> Mapping[tuple[int, int], NDArray[np.float64]]:
-    """Return the covariances (S, S) of all pairs of the samples that have the same units as the first sample.
+    """Return the covariance matrix (seeds of i, seeds of j) for each pair (i, j) of samples.
 
-    One matrix product computes them all.
+    Only samples with the units of the first sample are included. One matrix product computes all covariances.
     """
     if not samples:
         return {}
@@ -153,9 +154,9 @@ def repeated(p_values: Sequence[float | None], look: Look | None, sides: Sides) 
 
 
 def corrected(p_values: Sequence[float | None], num_tests: int) -> list[float | None]:
-    """Return Holm-corrected p-values. None stays None and does not count as a test.
+    """Return the p-values after Holm's correction for `num_tests` tests. None stays None.
 
-    If `num_tests` is larger than the number of p-values, the remaining tests count as tests with p = 1.
+    If fewer than `num_tests` p-values are known, the correction assumes p = 1 for each of the other tests.
     """
     known = [p for p in p_values if p is not None]
     adjusted = iter(holm([*known, *[1.0] * (num_tests - len(known))]))
@@ -167,10 +168,10 @@ def is_below(p: float | None) -> bool:
 
 
 def missing_seeds(num_a: int, num_b: int) -> tuple[int, int]:
-    """Return how many more seeds each group needs before the verdict on the pair can be "better".
+    """Return how many more seeds each group needs before their difference can be significant.
 
-    Two seeds against more are not enough: if the group with two seeds is also the one whose seeds vary more, the test
-    rejects 7 to 12 % of null comparisons at 5 %.
+    Two seeds are not enough if the other group has more seeds: if the seeds of the group with two seeds also vary more,
+    the test rejects 7 to 12 % of null comparisons at 5 %.
     """
     most = max(num_a, num_b)
     if min(num_a, num_b) != TOO_FEW_SEEDS or most == TOO_FEW_SEEDS:
@@ -187,8 +188,8 @@ def simultaneous_interval(
     With `look`, it is a repeated interval: it holds for all planned looks together (Jennison and Turnbull 1989, Journal
     of the Royal Statistical Society B 51:305).
 
-    Holm's method is stronger than Bonferroni's, so the interval of a significant difference may reach over zero. It is
-    then cut at zero (Statistics in Medicine 27:4914).
+    Holm's method is more powerful than Bonferroni's, so the Bonferroni interval of a significant difference can contain
+    zero. The interval is then cut at zero (Statistics in Medicine 27:4914).
     """
     level = LEVEL / max(1, num_tests)
     low, high = estimate.interval(1 - (level if look is None else look.level(level)))
@@ -202,11 +203,11 @@ def simultaneous_interval(
 def short_list(
     num_groups: int, inferences: Mapping[tuple[int, int], Inference], higher_is_better: bool
 ) -> list[int] | None:
-    """Return the groups that may be the best, with 95 % confidence for all together (Hsu 1996, chapter 4).
+    """Return the indices of the groups that may be the best, with a joint confidence of 95 % (Hsu 1996, chapter 4).
 
     A group is excluded if another group is better by more than c standard errors, where c is Dunnett's one-sided
-    critical value for comparing one of k groups with the k - 1 others. A pair with missing seeds excludes no group.
-    `inferences` has every pair (i, j) with i < j. Returns None if a pair is not tested or a group has one seed.
+    critical value for comparing one of k groups with the k - 1 others. A pair with `missing_seeds` excludes no
+    group. `inferences` has every pair (i, j) with i < j. Return None if a pair is not tested or a group has one seed.
     """
     if any(pair.p_value is None or not pair.seeds_varied for pair in inferences.values()):
         return None
@@ -223,7 +224,10 @@ def short_list(
 
 @lru_cache(maxsize=4096)
 def dunnett_rounded(num_comparisons: int, df: float) -> float:
-    """Return the one-sided 95 % critical value of Dunnett (1955) for comparisons with a common control."""
+    """Return the one-sided 95 % critical value of Dunnett (1955) for several comparisons with a common control.
+
+    The values are cached, so the caller rounds `df`.
+    """
     z, weights = np.polynomial.hermite_e.hermegauss(60)
     weights = weights / weights.sum()
     if np.isfinite(df):
@@ -237,17 +241,17 @@ def dunnett_rounded(num_comparisons: int, df: float) -> float:
         inside = special.ndtr((critical * scales[:, None] * np.sqrt(2)) + z[None, :]) ** num_comparisons
         return float((inside @ weights).mean())
 
-    # The value lies between those of a single comparison and of Bonferroni's correction.
+    # The critical value lies between that of a single comparison and that of Bonferroni's correction.
     lowest, highest = (t_quantile(1 - LEVEL / m, df) for m in (1, num_comparisons))
     return float(brentq(lambda critical: coverage(critical) - (1 - LEVEL), 0.9 * lowest, 1.1 * highest, xtol=1e-6))
 
 
 def dunnett(num_comparisons: int, df: float) -> float:
-    """Return Dunnett's critical value. With several comparisons, `df` is rounded, so that few values are computed.
+    """Return Dunnett's one-sided 95 % critical value.
 
-    It is rounded down to three digits, or up to infinity above 2,000.
-
-    With less than half a degree of freedom, even a single comparison has a value above 40, and infinity is returned.
+    If `df` is below 0.5, return infinity: even for a single comparison, the critical value is then above 40. With
+    several comparisons, `df` is rounded down to three significant digits, or up to infinity above 2,000, so that few
+    values are computed.
     """
     if df < SMALLEST_DF:
         return float("inf")

@@ -23,13 +23,13 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Metric:
-    """A metric that can decide a comparison. A percentage, such as accuracy, is a fraction of one."""
+    """A metric that can decide a comparison. Values of a percentage, such as accuracy, are fractions of one."""
 
     name: str  # as in result.json, without the split
-    evaluate: Callable[[Predictions], tuple[float, Floats]]  # value, and influence (N,); NaN if it is not defined
+    evaluate: Callable[[Predictions], tuple[float, Floats]]  # value and influence (N,); NaN if not defined
     needs_probabilities: bool = True
     upper: float = 1.0
-    default_margin: float | None = None  # of equivalence, as a fraction; None: equivalence is not tested
+    default_margin: float | None = None  # of equivalence, as a fraction; None: no default
 
     @property
     def key(self) -> str:
@@ -37,7 +37,7 @@ class Metric:
         return f"test/{self.name}"
 
     def is_known_for(self, predictions: Predictions) -> bool:
-        """Return whether the metric needs no probabilities, or the predictions have them."""
+        """Return whether the metric can be computed: the predictions have probabilities, or it needs none."""
         return predictions.probabilities is not None or not self.needs_probabilities
 
     @property
@@ -51,7 +51,7 @@ class Metric:
 
     @property
     def is_percentage(self) -> bool:
-        """Whether values are shown in percent, with differences in points. Loss and Brier score are not."""
+        """Whether values are shown in percent, with differences in points. Loss and Brier score are plain numbers."""
         return self.higher_is_better
 
     @property
@@ -69,9 +69,9 @@ def accuracy(predictions: Predictions) -> tuple[float, Floats]:
 
 
 def macro_f1(predictions: Predictions) -> tuple[float, Floats]:
-    """Return the mean over classes of 2 right / (predicted + labelled), like scikit-learn's macro F1.
+    """Return macro F1 as in scikit-learn, and its influence (N,).
 
-    A class that is neither predicted nor a label counts as 0.
+    The F1 of a class is 2 right / (predicted + labelled), or 0 if no document is predicted or labelled as this class.
     """
     classes = np.arange(len(predictions.label_names))
     predicted_NC = predictions.predicted[:, None] == classes
@@ -85,10 +85,10 @@ def macro_f1(predictions: Predictions) -> tuple[float, Floats]:
 
 
 def auroc(predictions: Predictions) -> tuple[float, Floats]:
-    """Return the area under the ROC curve, averaged over classes (one vs. rest). NaN if a class has no documents.
+    """Return the area under the ROC curve, and its influence (N,). Both are NaN if a class has no documents.
 
-    The influences are the placements of DeLong et al. (1988, Biometrics 44:837). With two classes, it is
-    the area of the second class, not an average.
+    With two classes, this is the area of the second class. With more, it is the mean over classes (one vs. rest). The
+    influences come from the placements of DeLong et al. (1988, Biometrics 44:837).
     """
     probabilities_NC = predictions.known_probabilities
     num_classes = probabilities_NC.shape[1]
@@ -110,7 +110,7 @@ def auroc(predictions: Predictions) -> tuple[float, Floats]:
 
 
 def brier(predictions: Predictions) -> tuple[float, Floats]:
-    """Return the squared error of the probabilities, summed over classes (Brier 1950)."""
+    """Return the mean over documents of the squared error summed over classes (Brier 1950), and its influence (N,)."""
     probabilities_NC = predictions.known_probabilities
     truth_NC = predictions.true_labels[:, None] == np.arange(probabilities_NC.shape[1])
     return average(((probabilities_NC - truth_NC) ** 2).sum(axis=1))

@@ -8,15 +8,15 @@ import numpy as np
 from imdbcls.comparison.results import Disagreement, LabelError
 from imdbcls.comparison.study import Group
 
-CONFIDENT = 0.9  # mean probability over seeds
+CONFIDENT = 0.9  # smallest mean probability over seeds of a confident prediction
 
 
 def label_errors(groups: Sequence[Group]) -> tuple[LabelError, ...] | None:
-    """Return suspected label errors, the most certain first. Return None if a group has no probabilities.
+    """Return suspected label errors, the most certain first.
 
-    For such a document, every group gives a mean probability of at least `CONFIDENT` to the same class, which is not
-    the label. This follows confident learning (Northcutt et al. 2021, JAIR 70), with the groups as an ensemble. Groups
-    whose documents differ from those of the first group are ignored.
+    A label is suspected if every group gives a mean probability of at least `CONFIDENT` to the same other class. This
+    follows confident learning (Northcutt et al. 2021, JAIR 70), with the groups as an ensemble. Groups whose documents
+    differ from those of the first group are ignored. Return None if one of the remaining groups has no probabilities.
     """
     ensemble = with_documents_of_first(groups)
     if not all(group.has_probabilities for group in ensemble):
@@ -39,11 +39,12 @@ def label_errors(groups: Sequence[Group]) -> tuple[LabelError, ...] | None:
 
 
 def disagreements(groups: Sequence[Group]) -> tuple[Disagreement, ...]:
-    """Return, for each ordered pair of groups, the documents that one gets right and the other wrong in every seed.
+    """Return, for each ordered pair, the documents that the first group gets right and the second gets wrong.
 
-    Documents are sorted by the difference in the probability of the label, largest first, or by id without
-    probabilities.
-    Pairs of groups with different documents are skipped.
+    The first group must be right in every seed, and the second wrong in every seed.
+
+    Documents are sorted by the difference in the probability of the label, largest first. A group without probabilities
+    counts as 0; if neither group has any, documents are sorted by id. Pairs with different documents are skipped.
     """
     found = []
     for a, b in combinations(groups, 2):
@@ -64,7 +65,7 @@ def disagreements(groups: Sequence[Group]) -> tuple[Disagreement, ...]:
 def wrong_for_all(groups: Sequence[Group]) -> tuple[str, ...]:
     """Return the ids of the documents that every run misclassifies.
 
-    They are sorted by the mean probability of the label, lowest first, or by id without probabilities.
+    The ids are sorted by the mean probability of the label, lowest first, or by id if no group has probabilities.
     Groups whose documents differ from those of the first group are ignored.
     """
     ensemble = with_documents_of_first(groups)

@@ -17,8 +17,8 @@ MAX_CONFIG_ENTRIES = 2_000
 def distinct_names(runs: list[Run]) -> list[str]:
     """Return a distinct name for each group. `runs` contains one run of each group.
 
-    The name is the head's name. If several groups have the same head, it is followed by up to three config values in
-    which these groups differ. If two names are still equal, the start of the `group_hash` is added.
+    The name is the head's name. If several groups have the same head, up to three config values in which they differ
+    are appended. If two names are still equal, the start of the `group_hash` is appended to each.
     """
     heads = [sanitize(run.result["head"], 60) for run in runs]
     if len(set(heads)) == len(heads):
@@ -42,10 +42,10 @@ def distinct_names(runs: list[Run]) -> list[str]:
 
 
 def choices_of(runs: list[Run]) -> list[dict[str, Any]]:
-    """Return the config values of each run that may distinguish its group from other groups, by dotted key.
+    """Return, by dotted key, the config values of each run that can distinguish its group from other groups.
 
-    Leave out the keys of the data source if all runs have the same documents (`split_hash`), and the encoder's path if
-    all runs have the same encoder (`backbone_content`).
+    Leave out the keys that match `IRRELEVANT`. Also leave out the keys of the data source if all runs have the same
+    documents (`split_hash`), and the encoder's path if all runs have the same encoder (`backbone_content`).
     """
     found = [dict(flatten(run.config)) for run in runs]
     excluded = [IRRELEVANT]
@@ -67,7 +67,7 @@ def all_equal(values: Iterable[Any]) -> bool:
 
 
 def flatten(config: dict[str, Any], prefix: str = "", budget: list[int] | None = None) -> Iterator[tuple[str, Any]]:
-    """Yield the values of a nested config with dotted keys.
+    """Yield the dotted key and the value of each entry of a nested config.
 
     Stop after `MAX_CONFIG_ENTRIES` entries, because YAML aliases in an untrusted config can expand without bound.
     """

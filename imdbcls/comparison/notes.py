@@ -44,7 +44,7 @@ def confounds(groups: Sequence[Group]) -> Iterator[str]:
             )
         constant = sum(len(np.unique(run.predictions.predicted)) == 1 for run in group.runs)
         if constant:
-            yield f"{group.name}: {constant} of {len(group.runs)} runs predict the same class for all documents."
+            yield f"{group.name}: in {constant} of {len(group.runs)} runs, all documents get the same predicted class."
         for run in group.runs:
             recorded, computed = number(run.result.get("test/accuracy")), run_accuracy(run)
             if recorded is not None and abs(recorded - computed) > 1e-4:
@@ -77,7 +77,7 @@ def differing_metrics(groups: Sequence[Group]) -> Iterator[str]:
             "decides the comparison."
         )
     elif unknown := counts.keys() - TITLES.keys():
-        yield f"This version does not know the metric that selected the best epochs of the runs ({unknown.pop()})."
+        yield f"This version of imdbcls does not know the metric that selected the best epochs ({unknown.pop()})."
 
 
 def differing_choices(groups: Sequence[Group]) -> Iterator[str]:
@@ -103,7 +103,7 @@ def differing_choices(groups: Sequence[Group]) -> Iterator[str]:
 
 
 def differing_conditions(groups: Sequence[Group]) -> Iterator[str]:
-    """Yield a sentence for each condition outside the config that differs between runs."""
+    """Yield a sentence for each of the `CONDITIONS` in which the runs differ. Unrecorded values are ignored."""
     runs = [run for group in groups for run in group.runs]
     for key, consequence in CONDITIONS.items():
         counts = Counter(sanitize(str(run.result[key]), 60) for run in runs if run.result.get(key))
@@ -114,7 +114,7 @@ def differing_conditions(groups: Sequence[Group]) -> Iterator[str]:
 
 
 def joined(names: Sequence[str]) -> str:
-    """Join names with commas and "and". Beyond `MAX_GROUPS_NAMED` names, give only the number of the others."""
+    """Join names with commas and "and". Replace the names beyond `MAX_GROUPS_NAMED` with their number."""
     if len(names) > MAX_GROUPS_NAMED:
         names = [*names[:MAX_GROUPS_NAMED], f"{len(names) - MAX_GROUPS_NAMED:,} more"]
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
@@ -125,10 +125,11 @@ def num_runs(count: int) -> str:
 
 
 def differing_kernels(groups: Sequence[Group]) -> Iterator[str]:
-    """Yield a sentence for each difference in kernels or CPU instructions, which can change the last bits of results.
+    """Yield a sentence for each difference in kernels or CPU instructions, within a group or between groups.
 
-    A group is compared only with groups of the same backbone and precision, because other groups are expected to
-    differ. Groups whose runs used several kernels at once are compared with none.
+    Such differences can change the last bits of results. Groups are compared only if they have the same backbone and
+    precision, because other groups are expected to differ. A group is not compared with other groups if a single run
+    used several kernels.
     """
     comparable: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
     for group in groups:
@@ -139,7 +140,7 @@ def differing_kernels(groups: Sequence[Group]) -> Iterator[str]:
                 f"{group.name} was computed with different kernels ({found}), so its variation over seeds includes "
                 "rounding differences."
             )
-        elif MIXED not in next(iter(kernels)):  # skip runs with several kernels, such as those of an LSTM head
+        elif MIXED not in next(iter(kernels)):  # each run used one kernel; an LSTM head can use several
             run = group.runs[0]
             key = json.dumps([run.config.get("backbone"), run.result.get("precision")], default=str)
             comparable[key][next(iter(kernels))].append(group.name)
@@ -153,7 +154,7 @@ def differing_kernels(groups: Sequence[Group]) -> Iterator[str]:
 
 
 def kernels_of(run: Run) -> str:
-    """Return the kernels and instructions that a run recorded, as a string that is safe to print."""
+    """Return the kernels and instructions that a run recorded, safe to print, or `UNRECORDED`."""
     recorded = run.result.get("environment")
     if not isinstance(recorded, dict) or "kernels" not in recorded:
         return UNRECORDED

@@ -1,4 +1,4 @@
-"""Compare pairs of groups: difference, intervals, tests, equivalence, power, and the documents they disagree on."""
+"""Compare pairs of groups: difference, intervals, tests, equivalence, power and disagreements."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from imdbcls.comparison.verdicts import LEVEL
 
 @dataclass(frozen=True)
 class SharedDocuments:
-    """The documents that two groups share, as rows of each group."""
+    """The documents that two groups share, as row indices into the documents of each group."""
 
     rows_a: np.ndarray
     rows_b: np.ndarray
@@ -32,7 +32,10 @@ def compare_pairs(
     margin: float | None,
     index_pairs: Sequence[tuple[int, int]],
 ) -> tuple[list[PairResult], list[Inference]]:
-    """Compare pairs of groups, with Holm correction over all these pairs. `samples` has the metric of each group."""
+    """Compare the groups of each index pair. P-values are Holm-corrected for all tested pairs.
+
+    `samples` contains the metric of each group.
+    """
     shared = [shared_documents(groups[i], groups[j], samples[i], samples[j]) for i, j in index_pairs]
     problems = [why_untested(groups[i], groups[j], each) for (i, j), each in zip(index_pairs, shared, strict=True)]
     pairs = []
@@ -77,7 +80,7 @@ def pair_result(
     metric: Metric,
     num_tests: int,
 ) -> PairResult:
-    """Put the results of a pair together.
+    """Build the `PairResult` of a pair.
 
     Power is computed at the strictest level that Holm's method can require: 5 % divided by the number of tests.
     """
@@ -128,7 +131,7 @@ def without_collapsed_seeds(
 ) -> WithoutCollapsed | None:
     """Test a pair again without the seeds that collapsed to one class.
 
-    The p-values are corrected as if this pair were the most significant of all tested pairs (Bonferroni). Returns None
+    The p-values are corrected as if this pair were the most significant of all tested pairs (Bonferroni). Return None
     if the pair is not tested, if no seed collapsed, or if every seed of a group collapsed.
     """
     both = pair.samples or (samples[pair.a], samples[pair.b])
@@ -151,8 +154,8 @@ def without_collapsed_seeds(
 def shared_documents(a: Group, b: Group, sample_a: Sample, sample_b: Sample) -> SharedDocuments:
     """Return the documents that two groups share.
 
-    If the groups recorded different clusters, the coarser clusters are used. If only one group recorded clusters, those
-    are used.
+    If both groups recorded clusters, use the clusters of the group with fewer of them. If only one group recorded
+    clusters, use its clusters.
     """
     if sample_a.units is sample_b.units:
         rows = np.arange(len(a.ids))
@@ -172,25 +175,25 @@ def restricted_samples(a: Group, b: Group, shared: SharedDocuments, metric: Metr
 
 
 def why_untested(a: Group, b: Group, shared: SharedDocuments) -> str | None:
-    """Return why this pair is not tested, or None."""
+    """Return the reason why this pair cannot be tested, as a clause, or None if it can be tested."""
     if a.split_hash != b.split_hash:
         return (
-            "their training, validation or test documents differ (split_hash), so a difference may not be caused by "
-            "the head"
+            "their training, validation or test documents differ (split_hash), so a difference can have causes other "
+            "than the head"
         )
     if len(shared.rows_a) == 0:
         return "they share no test documents, so no paired test is possible"
     if not np.array_equal(a.labels_N[shared.rows_a], b.labels_N[shared.rows_b]):
         return "their labels for the shared documents differ"
     if len(shared.units) < 2:
-        return "all shared documents are in one cluster, so the result does not generalize to other documents"
+        return "they share only one document or one cluster, so the result does not generalize to other documents"
     return None
 
 
 def mcnemar_per_shared_seed(
     a: Group, b: Group, correct_a: np.ndarray, correct_b: np.ndarray
 ) -> tuple[McNemarTest, ...]:
-    """Run one exact test for each seed that both groups have. Each compares two trained models, not the groups."""
+    """Run McNemar's exact test for each seed that both groups have. A test compares two trained models, not groups."""
     return tuple(
         McNemarTest(seed, *exact_mcnemar(correct_a[a.seeds.index(seed)], correct_b[b.seeds.index(seed)]))
         for seed in sorted(set(a.seeds) & set(b.seeds))

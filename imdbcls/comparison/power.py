@@ -1,7 +1,7 @@
 """The power of a comparison, and the number of seeds that would decide it (Card et al. 2020, EMNLP, p. 9263).
 
 The minimum detectable difference follows Bloom (1995, Evaluation Review 19:547), but uses the noncentral t
-distribution: with few degrees of freedom, Bloom's t_critical + t_power standard errors are too small.
+distribution: with few degrees of freedom, Bloom's result of (t_critical + t_power) standard errors is too small.
 """
 
 from dataclasses import replace
@@ -15,7 +15,7 @@ from imdbcls.comparison.statistics import Estimate, t_quantile
 
 POWER = 0.8
 MAX_SEEDS = 50
-PRIOR_DF = 3.0  # degrees of freedom that a prediction adds to those of the seed variances
+PRIOR_DF = 3.0  # degrees of freedom of the prior of the seed variances
 NUM_SCALES = 24  # points that represent the posterior of the seed variances
 TINY = 1e-300
 NORMAL_ABOVE = 1_000  # degrees of freedom; above it, the normal distribution is used
@@ -35,7 +35,7 @@ def minimum_detectable_difference(estimate: Estimate, level: float) -> float:
 
 
 def with_seeds(estimate: Estimate, num_seeds: int) -> Estimate:
-    """Return the estimate that is expected if groups with fewer than `num_seeds` seeds get as many."""
+    """Return the estimate to expect after every group with fewer than `num_seeds` seeds is extended to `num_seeds`."""
     variances = tuple(v.with_seeds(max(num_seeds, v.num_seeds)) for v in estimate.seed_variances)
     return replace(estimate, seed_variances=variances)
 
@@ -53,19 +53,20 @@ def chances_to_settle(estimate: Estimate, level: float, margin: float | None) ->
 
 
 def chance_to_settle(estimate: Estimate, num_seeds: int, levels: tuple[float, float], margin: float | None) -> float:
-    """Return the chance of a verdict of "better" or "equivalent" with a number of seeds per group.
+    """Return the chance of a verdict of "better" or "equivalent" with `num_seeds` seeds per group.
 
     The documents stay the same. A group with more seeds keeps its seeds. `levels` are those of the two-sided test for
-    "better" and of the one-sided tests for "equivalent". Both groups must have several seeds now.
+    "better" and of the one-sided tests for "equivalent" (not tested without a margin). Both groups must have several
+    seeds now.
 
     The chance is predictive: it averages over what is not known yet.
 
     - The seed variances: their posterior is scaled inverse chi-square. Its degrees of freedom are those of the sample
-      plus `PRIOR_DF`; without them, two seeds would leave nearly everything open.
-    - The mean difference with more seeds, given the present difference: the difference with very many seeds has a
-      normal prior around zero, whose variance is the squared present difference. Without the prior, the chance would
-      ignore that the observed difference is usually too large. In simulated studies it was then up to 28 points too
-      high.
+      plus `PRIOR_DF`; without the prior, two seeds would leave the variance nearly unknown.
+    - The mean difference with `num_seeds` seeds, given the present difference. The difference with infinitely many
+      seeds has a normal prior around zero, whose variance is the squared present difference. Without the prior, the
+      chance would ignore that the observed difference is usually too large; in simulated studies, it was up to 28
+      points too high.
     """
     now, larger = estimate.seed_variances, with_seeds(estimate, num_seeds)
     uncertainty = sum(variance.of_mean**2 / variance.degrees_of_freedom for variance in now)
@@ -97,6 +98,6 @@ def chance_outside(means: NDArray, deviations: NDArray, low: NDArray, high: NDAr
 
 
 def seeds_to_settle(chances: NDArray[np.float64], num_seeds: int) -> int | None:
-    """Return the smallest number of seeds above `num_seeds` that settle with a chance of at least 0.8, or None."""
+    """Return the smallest number of seeds above `num_seeds` with a chance of at least 0.8, or None if there is none."""
     enough = [m for m in range(num_seeds + 1, len(chances)) if chances[m] >= POWER]
     return enough[0] if enough else None

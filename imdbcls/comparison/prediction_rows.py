@@ -34,15 +34,15 @@ FORMATS = (".csv", ".tsv", ".parquet")
 REQUIRED = ("system", "id", "label", "prediction")
 SEED, CLUSTER = "seed", "cluster"
 MAX_ROWS = 2_000_000
-MAX_LINE_BYTES = 2**22  # of a line, and of a cell, of a CSV file
-MAX_PAGES_BYTES = 2**29  # of the largest pages of all columns of a Parquet file together
+MAX_LINE_BYTES = 2**22  # limit for a line, and for a cell, of a CSV or TSV file
+MAX_PAGES_BYTES = 2**29  # limit for the sum of the largest page of each column of a Parquet file
 
 
 @contextmanager
 def opened(given: Path) -> Iterator[Rows]:
-    """Open the file, and provide its columns and its rows. Rows are read one by one, while the file is open.
+    """Open the file, and provide its columns and its rows. Rows must be read inside the `with` block.
 
-    Raise UserError if it is not a regular file in a known format, is too large, or lacks a required column.
+    Raise UserError if this is not a regular file in a known format, is too large, or has missing or repeated columns.
     """
     path = require_file(given)
     with limited_fields():
@@ -72,7 +72,7 @@ def require_file(path: Path) -> Path:
 
 @contextmanager
 def limited_fields() -> Iterator[None]:
-    """Limit the fields of the csv module, which imdbcls otherwise allows to have 2 GB."""
+    """Limit the size of csv fields to `MAX_LINE_BYTES`. Elsewhere, imdbcls allows up to 2 GB."""
     previous = csv.field_size_limit(MAX_LINE_BYTES)
     try:
         yield
@@ -81,7 +81,7 @@ def limited_fields() -> Iterator[None]:
 
 
 def request_for(columns: Sequence[str], path: Path) -> Request:
-    """Return a request for the known columns of a file. Warn once about all other columns that have a name.
+    """Return a request for the known columns of a file. Warn once about unknown columns that have a name.
 
     Raise UserError if a required column is missing, or if a column occurs twice.
     """
@@ -121,7 +121,7 @@ def delimited_rows(path: Path) -> Rows:
 
 
 def require_short_lines(path: Path) -> None:
-    """Raise UserError for a line that is too long, because a line is read into memory as a whole."""
+    """Raise UserError for a line that is too long, because each line is later read into memory as a whole."""
     number = 1
     try:
         with path.open("rb") as file:
@@ -166,7 +166,7 @@ def parquet_rows(path: Path) -> Rows:
 
 @contextmanager
 def complete(path: Path) -> Iterator[None]:
-    """Turn the errors of pyarrow for a damaged file into a UserError."""
+    """Turn errors of pyarrow, such as those for a damaged file, into a UserError."""
     import pyarrow as pa
 
     try:
@@ -175,11 +175,16 @@ def complete(path: Path) -> Iterator[None]:
         raise
     except (OSError, KeyError, ValueError, TypeError, OverflowError, pa.ArrowException, MemoryError) as error:
         detail = " ".join(str(error).split())[:200]
-        raise UserError(f"{path} is not a complete Parquet file; write it again: {detail}") from error
+        raise UserError(
+            f"{path} cannot be read as a Parquet file; if it is damaged, write it again: {detail}"
+        ) from error
 
 
 def require_type(path: Path, name: str, kind: Any) -> str:
-    """Return "text" or "number", the kind of a Parquet column. Raise UserError for any other type."""
+    """Return the kind of a Parquet column: "text", or "number" (also for booleans).
+
+    Raise UserError if its type is not allowed for the column `name`.
+    """
     import pyarrow as pa
 
     values = kind.value_type if pa.types.is_dictionary(kind) else kind
@@ -194,7 +199,7 @@ def require_type(path: Path, name: str, kind: Any) -> str:
 
 
 def require_bounded(path: Path, file: Any, names: Sequence[str]) -> None:
-    """Raise UserError if the file has too many rows, or if its pages expand to too many bytes."""
+    """Raise UserError if the file has too many rows, or if its pages can expand to too many bytes."""
     num_rows = file.metadata.num_rows
     if num_rows > MAX_ROWS:
         raise too_many_rows(path)
@@ -202,19 +207,24 @@ def require_bounded(path: Path, file: Any, names: Sequence[str]) -> None:
     for column in pages.values():
         if column.largest_page > MAX_PAGE_BYTES or column.num_bytes > MAX_COLUMN_BYTES or not column.is_bounded:
             raise UserError(
-                f"{path}: column {column.path[:80]!r} expands to {column.num_bytes:,} bytes, or uses an encoding "
-                f"without a limit. At most {MAX_COLUMN_BYTES:,} bytes, in pages of {MAX_PAGE_BYTES:,}, are read."
+                f"{path}: column {column.path[:80]!r} is too large, or its encoding has no size limit. It expands to "
+                f"{column.num_bytes:,} bytes. The limits are {MAX_COLUMN_BYTES:,}, and {MAX_PAGE_BYTES:,} for a page."
             )
     if sum(column.largest_page for column in pages.values()) > MAX_PAGES_BYTES:
-        raise UserError(f"{path}: its pages expand to more than {MAX_PAGES_BYTES:,} bytes in memory.")
+        raise UserError(
+            f"{path}: the largest pages of its columns expand to more than {MAX_PAGES_BYTES:,} bytes in total."
+        )
 
 
 def too_many_rows(path: Path | str) -> UserError:
-    return UserError(f"{path} has more than {MAX_ROWS:,} rows, which is the largest number that is read.")
+    return UserError(f"{path} has more than {MAX_ROWS:,} rows. Pass a file with fewer rows.")
 
 
 def cells_of(column: Any, is_number: bool) -> list[Any]:
-    """Return the cells of a column: numbers, or strings (equal cells share one object). Missing values become None."""
+    """Return the cells of a column: numbers if `is_number`, else strings, where equal cells share one object.
+
+    Missing values become None.
+    """
     if is_number:
         return column.to_pylist()
     missing = np.flatnonzero(column.is_null().to_numpy(zero_copy_only=False))

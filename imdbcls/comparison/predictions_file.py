@@ -38,7 +38,7 @@ SHAPE = "one row per document, system and seed"
 
 
 def read_predictions_file(given: Path) -> Study:
-    """Read the file and check it. Raise UserError, with the file and, for a bad cell, the row, if it is not valid."""
+    """Read the file and check it. Raise UserError, which names the file and any invalid line or row."""
     with opened(given) as found:
         assert found.columns is not None
         content = Content(str(given), found.unit, [name for name in found.columns if name])
@@ -68,7 +68,7 @@ class Names:
         return list(self.indices)
 
     def index(self, cell: object, column: str) -> int:
-        """Return the index of a cell's value. Raise ValueError, with a clause as its message, if it is not allowed."""
+        """Return the index of a cell's value. Raise ValueError, with a clause as its message, for an invalid value."""
         index = self._known.get(cell)
         if index is None:
             index = self._known[cell] = self._new(cell, column)
@@ -126,7 +126,7 @@ class Content:
             raise UserError(f"{self.path}, {self.unit} {number:,}: {problem}.") from None
 
     def _add(self, number: int, row: Mapping[str, object]) -> None:
-        """Append a row. Raise ValueError, with a clause as its message, for a cell that is not allowed."""
+        """Append a row. Raise ValueError, with a clause as its message, if a cell is invalid or a limit is exceeded."""
         seed = seed_of(row[SEED]) if self.has_seeds else 0
         run = self.runs.setdefault((self.systems.index(row["system"], "system"), seed), len(self.runs))
         if run == MAX_RUNS:
@@ -156,14 +156,16 @@ class Content:
         if abs(total - 1) > SUM_TOLERANCE:
             raise ValueError(f"the probabilities sum to {total:.6g} instead of 1")
         if len(self.probabilities_RC) + len(probabilities) > MAX_NUMBERS:
-            raise ValueError(f"the file has more than {MAX_NUMBERS:,} probabilities, which is the largest number read")
+            raise ValueError(
+                f"the file has more than {MAX_NUMBERS:,} probabilities; remove rows, or all probability columns"
+            )
         self.probabilities_RC.extend(probabilities)
         self.num_below_largest += probabilities[predicted] < max(probabilities)
 
     def check(self) -> None:
         """Raise UserError if the rows contradict each other, or cannot be compared."""
         if not self.numbers:
-            raise UserError(f"{self.path} has no rows below its header; it needs {SHAPE}.")
+            raise UserError(f"{self.path} has columns but no rows; it needs {SHAPE}.")
         num_ids, num_classes = len(self.ids), len(self.classes)
         self.check_unique()
         self.check_equal(self.label_R, "label", self.classes.texts)
@@ -173,7 +175,9 @@ class Content:
         if num_ids < 2:
             raise UserError(f"{self.path} has only one document; a comparison needs at least two.")
         if num_classes < 2:
-            raise UserError(f"{self.path} has only one class, {self.classes.texts[0]!r}; it needs two or more.")
+            raise UserError(
+                f"{self.path} has only one class, {self.classes.texts[0]!r}; a comparison needs at least two."
+            )
         if num_ids * num_classes > MAX_PROBABILITIES:
             raise UserError(
                 f"{self.path} has {num_ids:,} documents and {num_classes:,} classes; documents times classes may be at "
@@ -185,7 +189,7 @@ class Content:
             raise UserError(
                 f"{self.path}: no prediction is one of the labels. The labels are "
                 f"{listed([names[i] for i in sorted(labels)])}; the predictions are "
-                f"{listed([names[i] for i in sorted(predictions)])}. Write both with the same class names."
+                f"{listed([names[i] for i in sorted(predictions)])}. Use the same class names in both columns."
             )
 
     def check_unique(self) -> None:
@@ -204,7 +208,7 @@ class Content:
             )
 
     def check_equal(self, value_R: array, column: str, names: Sequence[str]) -> None:
-        """Raise UserError for the first row whose value differs from that in an earlier row of the same document."""
+        """Raise UserError for the first row whose value differs from the value in the first row of its document."""
         ids_R, values_R = np.array(self.id_R), np.array(value_R)
         _, firsts = np.unique(ids_R, return_index=True)
         different = np.flatnonzero(values_R[firsts[ids_R]] != values_R)
@@ -228,7 +232,7 @@ class Content:
             row = self.id_R.index(missing)
             raise UserError(
                 f"{self.path}: {self.run_name(run)} lacks {len(self.ids) - len(predicted):,} of {len(self.ids):,} "
-                f"documents; the first is {self.ids.texts[missing]!r} ({self.where(row)}). Every system must "
+                f"documents; one is {self.ids.texts[missing]!r}, which occurs in {self.where(row)}. Every system must "
                 "predict the same documents, with every seed."
             )
 
@@ -295,17 +299,19 @@ def seed_of(cell: object) -> int:
     text = label_name(cell)
     if not (text.isascii() and text.isdecimal() and len(text) <= MAX_SEED_DIGITS):
         found = f"is {text[:40]!r}" if text else "has no value"
-        raise ValueError(f"{SEED!r} {found}; it must be a whole number from 0, with at most {MAX_SEED_DIGITS} digits")
+        raise ValueError(
+            f"{SEED!r} {found}; it must be a whole number, 0 or larger, of at most {MAX_SEED_DIGITS} digits"
+        )
     return int(text)
 
 
 def probability_of(cell: object, column: str) -> float:
-    """Return the probability in a cell. Raise ValueError, with a clause as its message, if the cell is not one."""
+    """Return the probability in a cell. Raise ValueError, with a clause as its message, if there is none."""
     try:
         value = float(cell) if isinstance(cell, str | float | int) else float("nan")
     except (ValueError, OverflowError):
         value = float("nan")
     if not 0 <= value <= 1:
         text = "missing" if cell is None or not str(cell).strip() else repr(str(cell)[:40])
-        raise ValueError(f"{column!r} is {text}; it must be a number from 0 to 1, with a decimal point")
+        raise ValueError(f"{column!r} is {text}; it must be a number from 0 to 1, such as 0.25")
     return value

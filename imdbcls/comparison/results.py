@@ -160,7 +160,7 @@ class Flips:
 class WithoutCollapsed:
     """The comparison of a pair without the seeds that collapsed to one class."""
 
-    num_seeds: tuple[int, int]  # that are left
+    num_seeds: tuple[int, int]  # remaining seeds of `a` and `b`
     difference: float
     simultaneous_low: float
     simultaneous_high: float
@@ -172,7 +172,7 @@ class WithoutCollapsed:
 class PairResult:
     """The comparison of two groups on the test documents that they share. Group `a` ranks above group `b`.
 
-    The p-values whose names end in `_holm` are corrected for all pairs of the comparison.
+    The p-values whose names end in `_holm` are corrected for all tested pairs of the comparison.
     """
 
     a: str  # name of the group
@@ -198,16 +198,18 @@ class PairResult:
     p_equivalence: float | None  # TOST with the margin; None: not tested
     p_equivalence_holm: float | None
     outcome: Outcome
-    missing_seeds: tuple[int, int]  # more seeds that each group needs before "better" is possible; (0, 0): none
-    without_collapsed: WithoutCollapsed | None  # None: not tested, no seed collapsed, or all of a group did
+    missing_seeds: tuple[int, int]  # number of seeds to add to each group before a difference can be significant
+    # None: the pair is not tested, no seed collapsed, or all seeds of a group collapsed.
+    without_collapsed: WithoutCollapsed | None
 
-    p_permutation: float | None  # of these trained models, over documents; None: not tested, or not accuracy
+    p_permutation: float | None  # for these trained models; None: not tested, or the metric is not accuracy
     mcnemar: tuple[McNemarTest, ...]  # one per seed that both groups have; empty: not tested, or no such seed
     flips: Flips | None  # None: not tested
 
     minimum_detectable_difference: float | None  # at 80 % power; None: a group has one seed
     seeds_needed: int | None  # per group, for a verdict; None: not tested, unknown, or above power.MAX_SEEDS
-    chance_to_settle: float | None  # of a verdict with `seeds_needed`, or power.MAX_SEEDS, seeds; None: unknown
+    # Chance of a verdict with `seeds_needed` seeds, or with power.MAX_SEEDS if `seeds_needed` is None. None: unknown.
+    chance_to_settle: float | None
 
     @property
     def seeds_varied(self) -> bool:
@@ -230,7 +232,7 @@ class PairResult:
 
     @property
     def leader(self) -> str:
-        """The better group on the shared documents; `a` if they are equal."""
+        """The better group on the shared documents; `a` if the groups are equal."""
         return self.a if (self.difference >= 0) == self.higher_is_better or self.difference == 0 else self.b
 
     def other(self, name: str) -> str:
@@ -241,8 +243,8 @@ class PairResult:
 class Disagreement:
     """The documents that group `right` gets right and group `wrong` gets wrong, in every seed.
 
-    The documents with the largest difference in the probability of the label come first. Without probabilities, they
-    are sorted by id.
+    The documents with the largest difference in the probability of the label come first. Without probabilities, the
+    documents are sorted by id.
     """
 
     right: str  # name of the group
@@ -262,7 +264,7 @@ class LabelError:
 
 @dataclass(frozen=True)
 class SizePoint:
-    """A group on a curve by training size."""
+    """One point of a size curve: a group, its training size and its metric."""
 
     train_documents: int
     group: str  # its name
@@ -284,7 +286,7 @@ class Crossing:
     before: str  # head that is ahead at the smaller size
     after: str  # head that is ahead at the larger size
     sizes: tuple[int, int]  # training documents
-    leads: tuple[float, float]  # differences of the metric at both sizes, above zero
+    leads: tuple[float, float]  # absolute differences of the metric at the two sizes
     significant: tuple[bool, bool]  # whether the differences are significant
 
 
@@ -297,15 +299,15 @@ class Comparison:
     metric: Metric  # decides ranks and verdicts
     margin: float | None  # equivalence margin; None: equivalence is not tested
     label_names: tuple[str, ...]
-    facts: Mapping[str, tuple[str | int | float, ...]]  # what was compared, by key of facts.FACTS; distinct values
+    facts: Mapping[str, tuple[str | int | float, ...]]  # distinct values of each fact; see facts.facts_of
     shared_settings: Mapping[str, str]  # config values of all groups, by dotted key
-    differing_settings: Mapping[str, tuple[str, ...]]  # one value per group, best first; empty: without this key
+    differing_settings: Mapping[str, tuple[str, ...]]  # one value per group, best first; "": no such key
     notes: tuple[str, ...]  # sentences about runs that were left out and about possible confounds
     groups: tuple[GroupSummary, ...]  # best first
     short_list: (
         tuple[str, ...] | None
     )  # groups that may be the best (Hsu); None: a pair is untested, or a group has one seed
-    baseline: Mapping[str, float]  # metrics of always predicting the class frequencies, by Metric.key
+    baseline: Mapping[str, float]  # by Metric.key; see baseline.baseline_of
     size_curves: tuple[SizeCurve, ...]  # one per head; empty: see size_curves.size_curves_of
     crossings: tuple[Crossing, ...]  # of the size curves
     pairs: tuple[PairResult, ...]  # every pair of groups, in the order of `groups`

@@ -50,8 +50,8 @@ def is_run_folder(folder: Path) -> bool:
 def read_run(folder: Path, study: Path) -> Run:
     """Read and check one run.
 
-    Raise BadRunError if the run is unfinished, or if one of its files is missing, damaged or outside `study`. Raise
-    OtherVersionError if the run has another format version.
+    Raise BadRunError if the run is unfinished, or if one of its files is missing, damaged or outside `study`. Only
+    `metrics.jsonl` may be missing. Raise OtherVersionError if the run has another format version.
     """
     result = read_part(folder / "result.json", study, read_json)
     check_result(result)
@@ -117,7 +117,8 @@ def check_result(result: dict[str, Any]) -> None:
 def read_history(path: Path) -> list[dict[str, Any]]:
     """Read `metrics.jsonl`: one point per line. Skip lines that are not JSON objects.
 
-    Keep only the numbers under `HISTORY_KEYS`, to bound the memory that an untrusted file can use.
+    Keep only the numbers under `HISTORY_KEYS`, to bound the memory that an untrusted file can use. Raise BadRunError if
+    a line is too long or there are too many points.
     """
     require_regular_file(path, MAX_HISTORY_BYTES)
     points: list[dict[str, Any]] = []
@@ -146,7 +147,7 @@ def read_sorted(path: Path) -> Predictions:
 
 
 def number(value: Any) -> float | None:
-    """Return a value from untrusted JSON as a float, or None if it is not a number or is larger than `MAX_VALUE`."""
+    """Return a value from untrusted JSON as a float, or None if it is not a number within ±`MAX_VALUE`."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return None
     try:

@@ -13,7 +13,10 @@ from imdbcls.comparison.study import Group
 
 
 def sample_of(group: Group, metric: Metric, units: Units, rows: NDArray | None = None) -> Sample:
-    """Return the metric of a group on all its documents, or on some rows. `units` must be those of these rows."""
+    """Return the metric of a group on all its documents, or only on those in `rows`.
+
+    `units` must be the units of the same documents.
+    """
     chosen = [run.predictions if rows is None else run.predictions.take(rows) for run in group.runs]
     evaluated = [metric.evaluate(predictions) for predictions in chosen]
     values_S, influence_NS = [value for value, _ in evaluated], np.stack([influence for _, influence in evaluated], 1)
@@ -21,7 +24,7 @@ def sample_of(group: Group, metric: Metric, units: Units, rows: NDArray | None =
 
 
 def units_of(groups: Sequence[Group]) -> list[Units]:
-    """Return the units of each group. Groups with the same documents and clusters share one object."""
+    """Return the units of each group. Groups with the same documents and clusters share one `Units` object."""
     found: list[tuple[Group, Units]] = []
     units = []
     for group in groups:
@@ -50,7 +53,7 @@ def largest_collapse_rate(num_seeds: int, num_collapsed: int = 0) -> float:
 
 
 def summarize(sample: Sample, seed_variance: SeedVariance | None, upper: float = 1.0) -> MetricSummary:
-    """Summarize one metric over seeds. The interval is clipped to between 0 and `upper`."""
+    """Summarize one metric over seeds. The interval is clipped to the range from 0 to `upper`."""
     estimate = mean_over_seeds(sample, seed_variance)
     low, high = estimate.interval()
     return MetricSummary(

@@ -29,7 +29,7 @@ def p_of_sign_flips(terms: np.ndarray) -> float:
     tilt = tilt_to(observed, sizes, counts)
 
     # Z = (flipped sum - observed) / 2 is an integer with mean 0 under the tilt. The period of the transform covers all
-    # values of Z, or at least those with all but 1e-17 of the probability (Bernstein's inequality).
+    # values of Z, or at least values that have all but 1e-17 of the probability (Bernstein's inequality).
     deviation = np.sqrt((counts * sizes**2 / np.cosh(np.minimum(tilt * sizes, 300.0)) ** 2).sum()) / 2
     period = next_fast_len(int(min(total + 1, 24 * deviation + 60 * sizes.max())) + 2, real=True)
     probabilities_Z = irfft(transform(period, tilt, observed, sizes, counts).conj(), period)

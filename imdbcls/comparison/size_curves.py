@@ -20,8 +20,9 @@ MAX_CURVES = 8
 def size_curves_of(groups: Sequence[Group], summaries: Sequence[GroupSummary]) -> tuple[SizeCurve, ...]:
     """Return one curve per head, sorted by the largest training size (descending), then by the rank at that size.
 
-    Return an empty tuple if the groups differ in more than the head and the training size, if a size is not recorded,
-    if two groups have the same head and size, if no head has two sizes, or if there are more than `MAX_CURVES` heads.
+    Return an empty tuple if the groups differ in more than the head and the training size, if `data.train_limit` or a
+    size is not recorded, if two groups have the same head and size, if no head has two sizes, or if there are more than
+    `MAX_CURVES` heads.
     """
     choices = choices_of([group.runs[0] for group in groups])
     sizes = [train_documents(group) for group in groups]
@@ -46,14 +47,17 @@ def other_choices(choice: dict[str, Any]) -> dict[str, Any]:
 
 
 def train_documents(group: Group) -> int | None:
-    """Return the number of training documents, or None if a run did not record it or the runs differ."""
+    """Return the number of training documents, or None if the runs differ or a run has no valid number."""
     found = {number(run.result.get("train_documents")) for run in group.runs}
     size = found.pop()
     return None if found or size is None or size < 1 else int(size)
 
 
 def crossings_of(curves: Sequence[SizeCurve], pairs: Sequence[PairResult]) -> tuple[Crossing, ...]:
-    """Return every crossing of two curves between two neighbouring sizes that both curves have."""
+    """Return every crossing of two curves, which lies between two neighbouring sizes of those that both curves have.
+
+    There is no crossing next to a size at which the curves are equal.
+    """
     tested = {frozenset((pair.a, pair.b)): pair for pair in pairs}
     crossings = []
     for first, second in combinations(curves, 2):

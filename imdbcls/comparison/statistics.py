@@ -12,8 +12,8 @@ infinitesimal jackknife, Efron 1982; see `metrics`). The second term above is th
 seeds. Documents that belong together, such as reviews of one film, are not independent. If the runs recorded clusters,
 influences are summed over each cluster first (Liang and Zeger 1986, Biometrika 73:13; Miller 2024, arXiv:2411.00640).
 
-**Seeds.** With few seeds, the sample variance between seeds is often far too small, and a correction for multiple
-tests depends most on the smallest of many. Two rules raise it, and none lowers it:
+**Seeds.** With few seeds, the sample variance between seeds is often far too small. With many groups, the smallest of
+these variances decide which differences are significant. Two rules raise a variance, and none lowers it:
 
 - Floor: seeds differ at least by the variance that random documents cause between them.
 - Shrinkage: with three or more groups that have several seeds, the variance of a group is raised towards the mean over
@@ -74,8 +74,9 @@ class Units:
     def variance_factor(self) -> float:
         """The factor that turns a sum of squares over units into an unbiased variance of a mean over documents.
 
-        Deviations from the sample mean are too small. Their expected sum of squares is lower by the factor
-        sum n² (1 - 2 h + sum h²) / sum n² with h = n / N, which is 1 - 1 / N without clusters.
+        Deviations from the sample mean are smaller than those from the true mean. Their expected sum of squares is
+        lower by the factor sum n² (1 - 2 h + sum h²) / sum n² with h = n / N, which is 1 - 1 / N without clusters.
+        With a single unit, no variance can be estimated, and the factor is 0.
         """
         squares_G, shares_G = self.sizes_G**2, self.sizes_G / max(1, self.num_documents)
         bias = float((squares_G * (1 - 2 * shares_G + (shares_G**2).sum())).sum() / max(1.0, squares_G.sum()))
@@ -88,7 +89,7 @@ class Sample:
 
     values_S: NDArray[np.float64]
     sums_GS: NDArray[np.floating]  # influence of each unit on each value; zero on average over documents
-    units: Units  # samples with the same object are paired: they have the same documents in the same order
+    units: Units  # samples that share this object are paired: they have the same documents in the same order
     collapsed_S: NDArray[np.bool_] | None = None  # seeds that predict nearly only one class; None: no seed does
 
     @classmethod
@@ -105,7 +106,7 @@ class Sample:
         return len(self.values_S)
 
     def seeds(self, rows: NDArray | Sequence[int]) -> "Sample":
-        """Return the sample of some seeds only."""
+        """Return the sample of only the seeds in `rows` (indices)."""
         collapsed_S = None if self.collapsed_S is None else self.collapsed_S[rows]
         return Sample(self.values_S[rows], self.sums_GS[:, rows], self.units, collapsed_S)
 
@@ -161,7 +162,8 @@ class SeedVariance:
 def seed_variances(samples: Sequence[Sample]) -> list[SeedVariance | None]:
     """Return the seed variance of each group after floor and shrinkage; None for a group with one seed.
 
-    Seeds that collapsed do not count in the mean over groups, because one of them would widen all intervals.
+    Shrinkage needs `MIN_POOLED` groups with several seeds. The mean over groups is computed without collapsed seeds,
+    because a single collapsed seed would widen the intervals of all groups.
     """
     floored = [floored_variance(sample) for sample in samples]
     usual = [floored_variance(sample.without_collapsed) for sample in samples]
@@ -193,7 +195,7 @@ def raised(variance: SeedVariance, mean: float) -> SeedVariance:
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean over seeds, or a difference of two, with its variance components."""
+    """A mean over seeds, or a difference between two such means, with its variance components."""
 
     value: float
     seed_variances: tuple[SeedVariance, ...]  # of the groups with several seeds
@@ -230,8 +232,8 @@ class Estimate:
     def p_equivalence(self, margin: float) -> float:
         """Return the p-value of TOST (Schuirmann 1987): the larger p of the one-sided tests at -margin and margin.
 
-        If the standard error is zero and |value| < margin, return the probability that no unit shows a difference when
-        each does with probability `margin`. If |value| >= margin, return 1.
+        With a standard error of zero, the t-test is not possible. If then |value| < margin, return the probability that
+        no unit shows a difference although each unit does so with probability `margin`; otherwise, return 1.
         """
         if self.standard_error == 0:
             return (1 - min(margin, 1.0)) ** (self.document_df + 1) if abs(self.value) < margin else 1.0
@@ -254,11 +256,12 @@ def difference_over_seeds(
     seed_variances: Sequence[SeedVariance | None],
     covariance_between: NDArray[np.float64] | None = None,
 ) -> Estimate:
-    """Estimate the mean of `a` minus the mean of `b`. `seed_variances` has two entries.
+    """Estimate the mean of `a` minus the mean of `b`. `seed_variances` has an entry for each.
 
     The seeds of the two groups are treated as independent. If a shared batch order shifts both groups in the same
     direction, the interval is too wide; if it shifts them in opposite directions, the interval is too narrow. Pairing
-    the seeds would leave two degrees of freedom for three seeds, and rejected up to 8 % of null comparisons at 5 %.
+    the seeds would leave two degrees of freedom for three seeds; in simulations, it rejected up to 8 % of null
+    comparisons at 5 %.
     `covariance_between` is `a.covariance(b)`, if the caller already has it.
     """
     between = a.covariance(b) if covariance_between is None else covariance_between
@@ -295,7 +298,10 @@ def permutation_p(correct_SN: NDArray, other_correct_SN: NDArray, units: Units) 
 
 
 def exact_mcnemar(correct_N: NDArray, other_correct_N: NDArray) -> tuple[int, int, float]:
-    """Return how many documents only the first gets right, how many only the second, and the exact p (McNemar 1947)."""
+    """Return how many documents only the first model gets right, how many only the second, and the exact p-value.
+
+    The test is McNemar's (1947). If both numbers are zero, p is 1.
+    """
     first, second = correct_N.astype(bool), other_correct_N.astype(bool)
     only_first, only_second = int((first & ~second).sum()), int((second & ~first).sum())
     table = [[int((first & second).sum()), only_first], [only_second, int((~first & ~second).sum())]]

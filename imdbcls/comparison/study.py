@@ -17,8 +17,8 @@ from imdbcls.runs.selection import DEFAULT, metric_of
 
 MAX_STUDIES_NAMED = 10  # in one message
 MAX_RUNS_NAMED = 5  # in one message
-COLLAPSED_SHARE = 0.99  # of the predictions of a collapsed run, in one class
-MAX_LABEL_SHARE = 0.95  # of labels in that class; above it, predicting only this class is a good model
+COLLAPSED_SHARE = 0.99  # a run can be collapsed if one class has at least this share of its predictions
+MAX_LABEL_SHARE = 0.95  # but not if this class has a larger share of the labels: the predictions are then plausible
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ class Group:
 
     @cached_property
     def collapsed_S(self) -> np.ndarray:
-        """Whether each run collapsed: nearly all its predictions are one class, and many labels are not."""
+        """Whether each run collapsed: nearly all its predictions are one class, but at least 5 % of labels are not."""
         num_classes = len(self.runs[0].predictions.label_names)
         label_shares_C = np.bincount(self.labels_N, minlength=num_classes) / len(self.labels_N)
         collapsed = []
@@ -141,7 +141,7 @@ class Group:
 
 @dataclass(frozen=True)
 class Study:
-    """The groups of a study, and sentences about the runs that are left out."""
+    """The groups of a study, and notes, such as sentences about the runs that are left out."""
 
     name: str
     groups: tuple[Group, ...]
@@ -151,17 +151,17 @@ class Study:
 
     @property
     def recorded_metric(self) -> str:
-        """The metric that selected the best epoch of every run; accuracy if the runs differ."""
+        """The metric that selected the best epoch of every run; accuracy if it is unknown or differs between runs."""
         found = {metric_of(run.result) for group in self.groups for run in group.runs}
         return found.pop() if len(found) == 1 else DEFAULT
 
 
 def read_study(folder: Path) -> Study:
-    """Read every run folder in the study folder. Raise BadRunError if no run can be compared."""
+    """Read every run folder in the study folder. Raise BadRunError if it does not exist or no run can be compared."""
     if not folder.is_dir():
         raise BadRunError(
-            f"{folder} is not a folder or a file. Pass a study folder, such as runs/heads, or a file of predictions "
-            "(.csv, .tsv or .parquet)"
+            f"{folder} is neither a folder nor a file. Pass a study folder, such as runs/heads, or a file of "
+            "predictions (.csv, .tsv or .parquet)"
         )
     notes: list[str] = []
     runs: list[Run] = []
@@ -189,7 +189,10 @@ def read_study(folder: Path) -> Study:
 
 
 def note_on_version(problem: str, names: list[str]) -> str:
-    """Return a note on the runs that are left out because of their format version. `problem` follows "result.json"."""
+    """Return a note on the runs that are left out because of their format version.
+
+    `problem` continues a sentence that begins with "its result.json".
+    """
     listed = ", ".join(names[:MAX_RUNS_NAMED])
     if len(names) > MAX_RUNS_NAMED:
         listed += f" and {len(names) - MAX_RUNS_NAMED:,} more"
@@ -201,7 +204,7 @@ def note_on_version(problem: str, names: list[str]) -> str:
 
 
 def where_to_look(folder: Path) -> str:
-    """Return a hint for a folder that contains no runs: which study folder to pass instead."""
+    """Return a hint for a folder that contains no runs: which study folder to pass instead, if there is one."""
     if is_run_folder(folder):
         return f"It is a run folder. Pass its study folder, {sanitize(str(folder.resolve().parent), 200)}."
     studies = sorted({sanitize(path.parent.parent.name) for path in folder.glob("*/*/result.json")})
@@ -267,21 +270,21 @@ def consistent(runs: list[Run], notes: list[str]) -> list[Run]:
         lambda run: str(run.result.get("split_hash")) == split,
         runs,
         notes,
-        "its split differs from the split of the other runs in its group",
+        "its split differs from the most common split in its group",
     )
     reference = Counter(tuple(run.predictions.ids) for run in runs).most_common(1)[0][0]
     runs = runs_where(
         lambda run: tuple(run.predictions.ids) == reference,
         runs,
         notes,
-        "its test documents differ from the test documents of the other runs in its group",
+        "its test documents differ from the most common test documents in its group",
     )
     labels = runs[0].predictions.true_labels
     runs = runs_where(
         lambda run: np.array_equal(run.predictions.true_labels, labels),
         runs,
         notes,
-        "its test labels differ from the test labels of the other runs in its group",
+        "its test labels differ from the test labels of another run in its group",
     )
     seen: set[Any] = set()
     kept = []
@@ -303,7 +306,7 @@ def one_per_seed(runs: list[Run], notes: list[str]) -> list[Run]:
         if shared is not None:
             notes.append(
                 f"{run.name} is left out: it has the same seed ({run.seed}) as {shared.name}, so the two runs are not "
-                "independent. Vary seed; data.order_seed equals seed by default."
+                "independent. Use a different seed for each run."
             )
         else:
             kept.append(run)

@@ -28,9 +28,9 @@ from imdbcls.comparison.study import Group, Study
 def compare_study(study: Study, metric: Metric, margin: float | None) -> Comparison:
     """Summarize every group, best first, and test every pair.
 
-    `metric` decides ranks and verdicts. `margin` is the difference of this metric (of a percentage: as a fraction)
-    below which two groups are equivalent; None: equivalence is not tested. Raises BadRunError if the metric is not
-    defined, or needs probabilities that the study does not have.
+    `metric` decides ranks and verdicts. `margin` is the equivalence margin, as a fraction of one for percentages;
+    None: equivalence is not tested. Raise BadRunError if the metric is not defined for a group, or if it needs
+    probabilities and a run has none.
     """
     require_probabilities(study, metric)
     units = units_of(study.groups)
@@ -85,8 +85,9 @@ def require_probabilities(study: Study, metric: Metric) -> None:
         return
     possible = " or ".join(each.name for each in METRICS.values() if can_evaluate(each, study.groups))
     raise BadRunError(
-        f"{study.file or study.name} has no probabilities, which the metric {metric.name} needs. Use {possible}, or "
-        "add a column probability_<class> for each class."
+        f"The metric {metric.name} needs probabilities, which {study.file or study.name} lacks for at least one run. "
+        f"Use {possible} instead. You can also add probabilities; in a file of predictions, these are columns "
+        "probability_<class>."
     )
 
 

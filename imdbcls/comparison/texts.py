@@ -11,9 +11,9 @@ logger = logging.getLogger(__name__)
 
 
 def texts_of(study: Study) -> dict[str, str]:
-    """Return the texts of the test documents by id; a predictions file has none.
+    """Return the texts of the test documents by id, or an empty dict for a predictions file, which has no texts.
 
-    If they cannot be read, log a warning and return an empty dict.
+    If the texts of a study folder cannot be read, log a warning and return an empty dict.
     """
     if study.file is not None:
         return {}

@@ -221,7 +221,7 @@ def test_compare_runs_gives_the_results_of_the_command(tmp_path: Path) -> None:
     ):
         with pytest.raises(imdbcls.UserError, match=message):
             imdbcls.compare_runs(study, **arguments)
-    with pytest.raises(imdbcls.UserError, match="is not a folder or a file"):
+    with pytest.raises(imdbcls.UserError, match="is neither a folder nor a file"):
         imdbcls.compare_runs(tmp_path / "nothing")
 
 

@@ -196,7 +196,9 @@ def test_metric_without_probabilities_is_refused(
     assert main([str(tmp_path / "a.csv"), "--metric", metric]) == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1
-    assert f"a.csv has no probabilities, which the metric {metric} needs. Use accuracy or f1" in error
+    assert (
+        f"The metric {metric} needs probabilities, which a.csv lacks for at least one run. Use accuracy or f1" in error
+    )
     assert not (tmp_path / "a_comparison").exists()
     assert main([str(tmp_path / "a.csv"), "--metric", "f1"]) == 0
 
@@ -236,8 +238,12 @@ def test_rows_that_are_refused(tmp_path: Path) -> None:
         (3, "a,0,y,,pos", ", line 3: 'label' has no value."),
         (3, "a,0,y,pos,NaN", ", line 3: 'prediction' has no value."),
         (3, ",0,y,pos,pos", ", line 3: 'system' has no value."),
-        (3, "a,,y,pos,pos", ", line 3: 'seed' has no value; it must be a whole number from 0, with at most 18 digits."),
-        (3, "a,first,y,pos,pos", ", line 3: 'seed' is 'first'; it must be a whole number from 0, with at most 18"),
+        (
+            3,
+            "a,,y,pos,pos",
+            ", line 3: 'seed' has no value; it must be a whole number, 0 or larger, of at most 18 digits.",
+        ),
+        (3, "a,first,y,pos,pos", ", line 3: 'seed' is 'first'; it must be a whole number, 0 or larger, of at most 18"),
         (3, f"a,{'1' * 5000},y,pos,pos", ", line 3: 'seed' is '1111"),
         (3, f"a,0,{'1' * 5000},pos,pos", ", line 3: 'id' has 5,000 characters; at most 200 are allowed."),
         (3, f"a,0,y,{'1' * 5000},pos", ", line 3: 'label' has 5,000 characters; at most 100 are allowed."),
@@ -251,7 +257,7 @@ def test_rows_that_are_refused(tmp_path: Path) -> None:
             ", line 3: system 'a', seed 0, and id 'x' already occur in line 2; only one row per",
         ),
         (4, "b,0,x,neg,pos", ", line 4: the label of id 'x' is 'neg', but 'pos' in line 2; a document has one label."),
-        (5, "b,0,z,pos,pos", ": system 'a', seed 0, lacks 1 of 3 documents; the first is 'z' (line 5)."),
+        (5, "b,0,z,pos,pos", ": system 'a', seed 0, lacks 1 of 3 documents; one is 'z', which occurs in line 5."),
     ):
         assert sentence in problem(path, changed(line, row)), row
     assert "data." not in problem(path, changed(3, 'a,0,"y,pos,pos'))  # compare has no such settings
@@ -261,14 +267,14 @@ def test_files_that_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     path = tmp_path / "a.csv"
     for text, sentence in (
         ("", " is empty"),
-        (LINES[0], " has no rows below its header"),
+        (LINES[0], " has columns but no rows"),
         (
             "a,b\n1,2\n",
             " has no column 'system' and no column 'id' and no column 'label' and no column 'prediction'; it",
         ),
         ("\n".join(LINES).replace("prediction", "predicted"), "has no column 'prediction'; it has 'system', 'seed'"),
         ("\n".join(f"{line},pos" for line in LINES).replace("n,pos", "n,label", 1), "column 'label' occurs 2 times"),
-        ("\n".join(LINES), " has only one class, 'pos'; it needs two or more."),
+        ("\n".join(LINES), " has only one class, 'pos'; a comparison needs at least two."),
         (
             "\n".join([LINES[0], "a,0,x,pos,neg", "b,0,x,pos,pos"]),
             " has only one document; a comparison needs at least",
@@ -296,10 +302,10 @@ def test_probabilities_that_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     for row, sentence in (
         ("a,x,neg,neg,0.5,0.6", ", line 2: the probabilities sum to 1.1 instead of 1."),
-        ("a,x,neg,neg,-0.5,1.5", ", line 2: 'probability_neg' is '-0.5'; it must be a number from 0 to 1, with a"),
+        ("a,x,neg,neg,-0.5,1.5", ", line 2: 'probability_neg' is '-0.5'; it must be a number from 0 to 1, such as"),
         ("a,x,neg,neg,,1", ", line 2: 'probability_neg' is missing; it must be a number from 0 to 1"),
         ("a,x,neg,neg,nan,1", ", line 2: 'probability_neg' is 'nan'; it must"),
-        ('a,x,neg,neg,"0,5","0,5"', ", line 2: 'probability_neg' is '0,5'; it must be a number from 0 to 1, with a"),
+        ('a,x,neg,neg,"0,5","0,5"', ", line 2: 'probability_neg' is '0,5'; it must be a number from 0 to 1, such as"),
         (f"a,x,neg,neg,{'1' * 5000},0", ", line 2: 'probability_neg' is '1111"),
         ("a,x,neg,other,0.5,0.5", ", line 2: 'prediction' is 'other', but the file has no column 'probability_other'."),
     ):
@@ -362,7 +368,7 @@ def test_paths_that_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[st
     os.mkfifo(tmp_path / "pipe.csv")
     for name, sentence in (
         ("missing.csv", "does not exist"),
-        ("missing", "is not a folder or a file"),
+        ("missing", "is neither a folder nor a file"),
         ("a.txt", "is not a file of predictions. Allowed formats are .csv, .tsv, .parquet"),
         ("folder.csv", "contains no finished run"),
         ("pipe.csv", "not a regular file"),
