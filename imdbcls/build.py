@@ -40,7 +40,7 @@ from imdbcls.training.evaluation_model import EvaluationModel
 from imdbcls.training.feature_cache import encode_once, hash_of_weights
 from imdbcls.training.run import Run
 from imdbcls.training.state import Saver
-from imdbcls.training.trainer import Trainer
+from imdbcls.training.trainer import ShouldPrune, Trainer
 
 ADAPTERS = -2  # the `step` of `seed_everything_at` for the initial LoRA weights
 
@@ -62,15 +62,16 @@ class Inputs:
     frozen_weights: str | None
 
 
-def build_run(config: Config, folder: RunFolder, stop: StopRequest) -> Run:
+def build_run(config: Config, folder: RunFolder, stop: StopRequest, should_prune: ShouldPrune | None = None) -> Run:
     """Build everything that one training run needs, and save the backbone's architecture and tokenizer in `folder`.
 
     Random numbers are drawn only for initial weights, from random states that depend only on the seed. So the result
-    does not depend on what was built before. Raises UserError for mistakes that the user can correct.
+    does not depend on what was built before. With `should_prune`, the run is a trial, which never evaluates the test
+    split. Raises UserError for mistakes that the user can correct.
     """
     require_buildable(config)
     progress = Progress(config.progress)
-    inputs = build_inputs(config, folder, progress)
+    inputs = build_inputs(config, folder, progress, with_test=should_prune is None)
     seed_everything_at(config.seed, ADAPTERS)
     evaluation_model = EvaluationModel(
         inputs.model, lora_rank=config.backbone.lora_rank, ema_decay=config.trainer.ema_decay
@@ -90,12 +91,15 @@ def build_run(config: Config, folder: RunFolder, stop: StopRequest) -> Run:
         pipeline=inputs.pipeline,
         batches=inputs.batches,
         environment=environment,
-        trainer=build_trainer(config, folder, inputs, evaluation_model, environment, progress, stop),
+        trainer=build_trainer(config, folder, inputs, evaluation_model, environment, progress, stop, should_prune),
     )
 
 
-def build_inputs(config: Config, folder: RunFolder, progress: Progress) -> Inputs:
-    """Build the data and the model. With `backbone.freeze=true` and `backbone.cache`, also fill the feature cache."""
+def build_inputs(config: Config, folder: RunFolder, progress: Progress, with_test: bool) -> Inputs:
+    """Build the data and the model. With `backbone.freeze=true` and `backbone.cache`, also fill the feature cache.
+
+    Without `with_test`, the test documents are not encoded for the cache.
+    """
     hardware = build_hardware(config)
     reset_peak_memory(hardware.device)
     corpus = build_corpus(config.data)
@@ -113,7 +117,7 @@ def build_inputs(config: Config, folder: RunFolder, progress: Progress) -> Input
     frozen_weights = hash_of_weights(model.encoder) if keeps_encoder else None
     inputs = Inputs(hardware, corpus, backbone, model, pipeline, tokens, batches, frozen_weights)
     if config.backbone.freeze is True and config.backbone.cache:
-        read_from_feature_cache(config, inputs, progress)
+        read_from_feature_cache(config, inputs, progress, with_test)
     return inputs
 
 
@@ -129,14 +133,14 @@ def require_defined_metric(config: Config, corpus: Corpus) -> None:
         )
 
 
-def read_from_feature_cache(config: Config, inputs: Inputs, progress: Progress) -> None:
+def read_from_feature_cache(config: Config, inputs: Inputs, progress: Progress, with_test: bool) -> None:
     """Encode the documents that the feature cache lacks, then let all batches read the encoder's output from it."""
     assert inputs.frozen_weights is not None, "backbone.freeze=true, but some weights of the encoder are trainable"
     batches = inputs.batches
     eval_batches = {
         "train": inputs.pipeline.eval_batches(inputs.tokens["train"], inputs.corpus.train.labels),
         "validation": batches.validation,
-        "test": batches.test,
+        **({"test": batches.test} if with_test else {}),
     }
     features = encode_once(
         inputs.model,
@@ -150,7 +154,8 @@ def read_from_feature_cache(config: Config, inputs: Inputs, progress: Progress) 
     )
     batches.train.read_from(features["train"])
     batches.validation.read_from(features["validation"])
-    batches.test.read_from(features["test"])
+    if with_test:
+        batches.test.read_from(features["test"])
 
 
 def build_trainer(
@@ -161,6 +166,7 @@ def build_trainer(
     environment: Mapping[str, str],
     progress: Progress,
     stop: StopRequest,
+    should_prune: ShouldPrune | None,
 ) -> Trainer:
     """Build the trainer with its optimizer, schedule and saver."""
     num_steps = config.epochs * inputs.batches.train.steps_per_epoch
@@ -185,6 +191,7 @@ def build_trainer(
         saver=saver,
         progress=progress,
         stop=stop,
+        should_prune=should_prune,
     )
 
 

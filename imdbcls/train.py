@@ -27,6 +27,7 @@ from imdbcls.sweeps.multirun import run_command, run_job
 
 if TYPE_CHECKING:
     from imdbcls.config.schema import Config
+    from imdbcls.training.trainer import ShouldPrune
 
 logger = logging.getLogger("imdbcls.train")  # `__name__` is `__main__` in a command
 
@@ -48,10 +49,11 @@ def main(cfg: DictConfig) -> None:
         train(config)
 
 
-def train(config: "Config") -> dict[str, Any]:
+def train(config: "Config", should_prune: "ShouldPrune | None" = None) -> dict[str, Any]:
     """Train one checked config and return the content of its `result.json`.
 
-    A finished run is not repeated: its recorded result is returned. An interrupted run is resumed.
+    A finished run is not repeated: its recorded result is returned. An interrupted run is resumed. With `should_prune`,
+    the run is a trial of a tuning study: it may be stopped after any epoch, and is not evaluated on the test split.
     """
     from imdbcls.tracking.environment import resolved
 
@@ -59,12 +61,14 @@ def train(config: "Config") -> dict[str, Any]:
     folder = run_folder(config)
     config = config.with_changes(tracker=resolved(config.tracker.arguments))
     with limits.explained(), folder.locked():
-        result = folder.open_for_training()
+        result = folder.open_for_training() if should_prune is None else folder.open_for_trial()
         if result is not None:
             return result
         logger.info(f"{folder.path}: loading the documents and the encoder")  # the imports below take seconds
         with stop_requests() as stop, recording_failures(config, folder):
             prepare_process()
+            if should_prune is not None:
+                return fit_trial(config, folder, stop, should_prune)
             return fit_and_score(config, folder, stop)
 
 
@@ -94,6 +98,27 @@ def fit_and_score(config: "Config", folder: RunFolder, stop: StopRequest) -> dic
         tracker.log_test(test.true_labels.tolist(), test.predicted.tolist(), run.corpus.label_names, mistakes)
         tracker.finish(result)
     report.log_result(folder, result)
+    return result
+
+
+def fit_trial(config: "Config", folder: RunFolder, stop: StopRequest, should_prune: "ShouldPrune") -> dict[str, Any]:
+    """Build one trial of a tuning study, resume it, train it until it ends or is pruned, and return its result."""
+    from imdbcls.build import build_run
+    from imdbcls.sections import build_tracker
+    from imdbcls.training import report
+
+    folder.write_config(config)
+    with stop.interruptible():
+        run = build_run(config, folder, stop, should_prune)
+        report.log_start(run)
+        resumed_step = run.trainer.resume()
+    with build_tracker(config, folder, resumed_step) as tracker:
+        folder.begin()
+        run.trainer.fit(tracker)
+        result = folder.write_result(report.result_of_trial(run, run.trainer.final_validation()))
+        tracker.finish(result)
+    folder.discard_checkpoints()
+    report.log_trial(result)
     return result
 
 

@@ -104,6 +104,10 @@ def check_result(result: dict[str, Any]) -> None:
     Raise OtherVersionError if `result.json` has another format version.
     """
     require_version(result, RESULT)
+    if result.get("status") == "pruned":
+        raise BadRunError("it was pruned while tuning")
+    if result.get("status") == "trial":
+        raise BadRunError("it is a trial of a tuning study, which is not evaluated on test")
     if result.get("status") != "done":
         raise BadRunError(f"it is not finished (status {sanitize(str(result.get('status')), 40)!r})")
     for key, kind in REQUIRED.items():

@@ -18,7 +18,7 @@ from imdbcls.errors import UserError
 from imdbcls.runs.files import json_text
 from imdbcls.runs.format_version import FORMAT_VERSION, RESULT, OtherVersionError, require_version
 from imdbcls.runs.identity import run_name
-from imdbcls.runs.record import SPLITS, problem_of_predictions, problem_of_result
+from imdbcls.runs.record import SPLITS, problem_of_predictions, problem_of_result, problem_of_trial
 from imdbcls.runs.untrusted import read_json, read_yaml, require_no_links, require_regular_file
 from imdbcls.runtime.atomic import write_atomically
 from imdbcls.runtime.locks import file_lock
@@ -140,15 +140,28 @@ class RunFolder:
         result = self.finished()
         return result if result is not None and self._damage_of(result) is None else None
 
+    def finished_trial(self) -> dict[str, Any] | None:
+        """Return the result if this is a finished or pruned trial of a tuning study, else None."""
+        result = self.result()
+        if result is None or problem_of_trial(result) is not None:
+            return None
+        return result if self._has_name_of(result) else None
+
     def open_for_training(self) -> dict[str, Any] | None:
         """Return the result if the run is complete. Otherwise return None: the caller must start or resume the run.
 
         If `result.json` or the predictions are damaged, `result.json` is first renamed, so that the run does not
-        overwrite it. Raises UserError if the format version of `result.json` is not supported. Also raises UserError if
-        the folder contains links, because training could then write to files outside the folder.
+        overwrite it. Raises UserError if the format version of `result.json` is not supported, or if the run is a trial
+        of a tuning study. Also raises UserError if the folder contains links, because training could then write to
+        files outside the folder.
         """
         require_no_links(self.path)
         self.require_version()
+        if self.finished_trial() is not None:
+            raise UserError(
+                f"{self.path} is a trial of a tuning study, which is never evaluated on the test split. Train this "
+                "configuration in another study: study=NAME."
+            )
         result = self.complete()
         if result is not None:
             logger.info(
@@ -156,13 +169,36 @@ class RunFolder:
                 "the run again, for example after a code change, move the folder away."
             )
             return result
+        self._set_damage_aside()
+        return None
+
+    def open_for_trial(self) -> dict[str, Any] | None:
+        """Return the result of a finished or pruned trial. Otherwise return None: the caller must start or resume it.
+
+        Like `open_for_training`, but raises UserError if the folder contains a run that was evaluated on test.
+        """
+        require_no_links(self.path)
+        self.require_version()
+        result = self.finished_trial()
+        if result is None and self.finished() is not None:
+            raise UserError(
+                f"{self.path} contains a finished run, not a trial of a tuning study. Tune in another study: "
+                "study=NAME."
+            )
+        if result is None:
+            self._set_damage_aside()
+        else:
+            self.discard_checkpoints()  # a process that was killed after writing the result may have left them
+        return result
+
+    def _set_damage_aside(self) -> None:
+        """Rename a damaged `result.json`, or one whose predictions are damaged."""
         if (damage := self._damage()) is not None:
             backup = self._rename_result()
             logger.warning(
                 f"{self.path}: {damage}. The old result.json was renamed to {backup.name}. The run resumes from its "
                 "last checkpoint, or starts again if it has no checkpoint."
             )
-        return None
 
     def _damage(self) -> str | None:
         """Return how the files of a finished run are damaged. Return None for complete and for unfinished runs."""
@@ -175,16 +211,24 @@ class RunFolder:
 
     def _damage_of(self, result: Mapping[str, Any]) -> str | None:
         """Return why a valid result does not match the folder's name or the predictions; None if it matches both."""
-        if not self.path.name.endswith(result["config_hash"][:8]):
+        if not self._has_name_of(result):
             return "result.json belongs to another run (config_hash)"
         problems = (problem_of_predictions(self.path, result, split) for split in SPLITS)
         return next((problem for problem in problems if problem is not None), None)
+
+    def _has_name_of(self, result: Mapping[str, Any]) -> bool:
+        """Return whether the folder's name contains the hash of the result's config."""
+        return self.path.name.endswith(result["config_hash"][:8])
 
     def _rename_result(self) -> Path:
         number = 1
         while (backup := self.path / f"result.json.old-{number}").exists():
             number += 1
         return self._result.rename(backup)
+
+    def discard_checkpoints(self) -> None:
+        """Remove the checkpoints of a finished trial: only its result is used."""
+        shutil.rmtree(self.checkpoints, ignore_errors=True)
 
     def write_result(self, result: Mapping[str, Any]) -> dict[str, Any]:
         """Write `result.json` with its format version, and return its content."""

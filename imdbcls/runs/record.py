@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from imdbcls.errors import UserError
+from imdbcls.runs.selection import metric_of
 from imdbcls.runs.untrusted import require_regular_file, sha256
 
 SPLITS = ("test", "validation")
+TRIAL_STATUSES = ("trial", "pruned")  # of a trial of a tuning study that trained all epochs, or was stopped early
 TEXTS = ("head", "config_hash", "group_hash", "split_hash")
 FRACTIONS = ("val/accuracy", "test/accuracy")
 NUM_CALIBRATION_BINS = 15  # of val/ece and test/ece
@@ -32,6 +34,16 @@ def problem_of_result(result: Mapping[str, Any]) -> str | None:
     if wrong:
         return f"has the invalid value {shown(result[wrong[0]])} for {wrong[0]}"
     return problem_of_labels(result["label_names"])
+
+
+def problem_of_trial(result: Mapping[str, Any]) -> str | None:
+    """Return why a result is not that of a finished or pruned trial, as a predicate; None if it is valid."""
+    if result.get("status") not in TRIAL_STATUSES:
+        return f"has status {shown(result['status'])}" if "status" in result else "has no status"
+    key = f"val/{metric_of(result)}"
+    if not isinstance(result.get("config_hash"), str) or not isinstance(result.get(key), int | float):
+        return f"has no config_hash or no {key}"
+    return None
 
 
 def problem_of_labels(names: Any) -> str | None:

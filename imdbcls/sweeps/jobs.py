@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from imdbcls.errors import UserError
-from imdbcls.runs.record import problem_of_result
+from imdbcls.runs.record import problem_of_result, problem_of_trial
 from imdbcls.runs.selection import DEFAULT, TITLES, as_text, metric_of
 from imdbcls.runtime import console, limits
 from imdbcls.runtime.signals import SIGNALS, Interrupted, current_handlers, set_handlers, stop_requests
@@ -33,10 +33,11 @@ _POLL_SECONDS = 0.02
 
 @dataclass(frozen=True)
 class Outcome:
-    """The outcome of a job. `state` is running, done, failed, interrupted, killed or not started.
+    """The outcome of a job. `state` is running, done, pruned, failed, interrupted, killed or not started.
 
-    `detail` is one line: the validation and test metric of a finished run, or the reason why a run is not done. It is
-    empty for a running job. `seconds` is the wall time of the job's process; None if no process has ended.
+    `detail` is one line: the validation and test metric of a finished run (only validation for a trial), or the reason
+    why a run is not done. It is empty for a running job. `seconds` is the wall time of the job's process; None if no
+    process has ended.
     """
 
     name: str
@@ -212,7 +213,7 @@ class Sweep:
         logger.info("")
         for line in text_table(rows, num_text_columns=3, width=console.columns_of(sys.stderr)).splitlines():
             logger.info(line)
-        undone = sum(outcome.state != "done" for outcome in self.outcomes)
+        undone = sum(outcome.state not in ("done", "pruned") for outcome in self.outcomes)
         if undone:
             logger.info(
                 f"{undone} of {len(self.outcomes)} runs are not done. Run the same command again for the missing runs."
@@ -271,6 +272,8 @@ def outcome_of(name: str, exit_code: int, reason: str, result: Mapping[str, Any]
         title = "" if metric == DEFAULT else f" {TITLES[metric]}"
         validation, test = (as_text(metric, result.get(f"{split}/{metric}")) for split in ("val", "test"))
         return Outcome(name, "done", f"validation{title} {validation}  test{title} {test}")
+    if exit_code == 0 and result is not None and problem_of_trial(result) is None:
+        return outcome_of_trial(name, result)
     if exit_code < 0:
         return Outcome(name, "killed", f"by {signal.Signals(-exit_code).name}")
     if reason:
@@ -278,3 +281,13 @@ def outcome_of(name: str, exit_code: int, reason: str, result: Mapping[str, Any]
     if result is not None and result.get("status") == "interrupted":
         return Outcome(name, "interrupted", str(result.get("error", "")))
     return Outcome(name, "failed", f"exit code {exit_code}")
+
+
+def outcome_of_trial(name: str, result: Mapping[str, Any]) -> Outcome:
+    """Return the outcome of a finished or pruned trial of a tuning study."""
+    metric = metric_of(result)
+    title = "" if metric == DEFAULT else f" {TITLES[metric]}"
+    detail = f"validation{title} {as_text(metric, result[f'val/{metric}'])}"
+    if result["status"] == "trial":
+        return Outcome(name, "done", detail)
+    return Outcome(name, "pruned", f"{detail}  after epoch {result.get('epochs')}")

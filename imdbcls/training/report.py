@@ -71,18 +71,11 @@ def result_of(run: Run, predictions: Mapping[str, Predictions], latency_ms: Mapp
     The rows of `test/confusion_matrix` are the true classes. The predictions must already be on disk, because the
     result contains their checksums.
     """
-    trainer, state, corpus = run.trainer, run.trainer.state, run.corpus
-    validation, test = predictions["validation"], predictions["test"]
+    corpus, validation, test = run.corpus, predictions["validation"], predictions["test"]
     return {
         **run_fields(run.config, run.folder.path.name),
         "status": "done",
-        "finished_at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "split_hash": corpus.split_hash,
-        "label_names": list(corpus.label_names),
-        "watched_test": trainer.settings.watch_test,
-        "metric": trainer.settings.metric,
-        "best_epoch": state.best_epoch,
-        "stopped_early": state.epoch < trainer.settings.epochs,
+        **selection_of(run),
         **split_metrics("val", validation),
         **split_metrics("test", test),
         "test/confusion_matrix": confusion_matrix(test.true_labels, test.predicted, len(corpus.label_names)),
@@ -90,6 +83,43 @@ def result_of(run: Run, predictions: Mapping[str, Predictions], latency_ms: Mapp
         "token_counts": recorded(run.token_counts),
         "test_documents": len(corpus.test),
         "train_documents": len(corpus.train),
+        **training_of(run),
+        "latency_ms": dict(latency_ms),
+    }
+
+
+def result_of_trial(run: Run, probabilities_NC: NDArray[np.float64]) -> dict[str, Any]:
+    """Return the content of `result.json` for a finished or pruned trial, from the probabilities on validation."""
+    metrics = metrics_of(run.trainer.batches.validation.labels, probabilities_NC)
+    return {
+        **run_fields(run.config, run.folder.path.name),
+        "status": "pruned" if run.trainer.is_pruned else "trial",
+        **selection_of(run),
+        "epochs": run.trainer.state.epoch,
+        **{f"val/{name}": value for name, value in metrics.items()},
+        "train_documents": len(run.corpus.train),
+        **training_of(run),
+    }
+
+
+def selection_of(run: Run) -> dict[str, Any]:
+    """Return the fields that tell when the run ended, which documents it used, and how its best epoch was selected."""
+    trainer, state, corpus = run.trainer, run.trainer.state, run.corpus
+    return {
+        "finished_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "split_hash": corpus.split_hash,
+        "label_names": list(corpus.label_names),
+        "watched_test": trainer.settings.watch_test,
+        "metric": trainer.settings.metric,
+        "best_epoch": state.best_epoch,
+        "stopped_early": state.epoch < trainer.settings.epochs,
+    }
+
+
+def training_of(run: Run) -> dict[str, Any]:
+    """Return the fields that describe the model's size, the cost of training and the environment."""
+    trainer, state = run.trainer, run.trainer.state
+    return {
         "parameters": count_parameters(run.model),
         "trainable_parameters": count_parameters(trainer.model, trainable=True),
         "head_parameters": count_parameters(trainer.model.head),
@@ -98,7 +128,6 @@ def result_of(run: Run, predictions: Mapping[str, Predictions], latency_ms: Mapp
         "train_seconds": state.train_seconds,
         "documents_per_second": state.documents / state.train_seconds,
         "tokens_per_second": state.tokens / state.train_seconds,
-        "latency_ms": dict(latency_ms),
         "peak_memory_mb": peak_memory_mb(run.hardware.device),
         "hardware": run.hardware.describe(),
         "precision": run.hardware.precision,
@@ -154,3 +183,13 @@ def log_result(folder: RunFolder, result: Mapping[str, Any]) -> None:
         f"peak memory {result['peak_memory_mb']:,.0f} MB; saved in {folder.path}"
     )
     logger.info(f"  next: python -m imdbcls.evaluate {folder.path}, or train another head or seed in {folder.study}")
+
+
+def log_trial(result: Mapping[str, Any]) -> None:
+    """Log the validation metric of a trial, and after which epoch it was pruned."""
+    metric = result["metric"]
+    pruned = f", pruned after epoch {result['epochs']}" if result["status"] == "pruned" else ""
+    logger.info(
+        f"{result['name']}: validation {TITLES[metric]} {as_text(metric, result[f'val/{metric}'])} (best epoch "
+        f"{result['best_epoch']}){pruned}; trained in {result['train_seconds']:.0f} s, not evaluated on test"
+    )

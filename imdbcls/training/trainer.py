@@ -7,7 +7,7 @@ The trainer gets objects that are already built and a settings object, but not t
 import logging
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 
@@ -41,6 +41,9 @@ logger = logging.getLogger(__name__)
 # The host queues work on the GPU and waits for it only to read a value. So losses are read later, after at most this
 # many steps.
 MAX_UNREAD_STEPS = 100
+
+# Called after each epoch with its number (from 1) and its `metric` on validation. If it returns True, training ends.
+ShouldPrune = Callable[[int, float], bool]
 
 
 class NonFiniteError(UserError):
@@ -96,6 +99,7 @@ class Trainer:
         saver: Saver,
         progress: Progress,
         stop: StopRequest,
+        should_prune: ShouldPrune | None = None,
     ) -> None:
         self.settings = settings
         self.model = evaluation_model.trained
@@ -109,6 +113,8 @@ class Trainer:
         self.metrics_log = saver.metrics_log
         self.progress = progress
         self.stop = stop
+        self.should_prune = should_prune
+        self.is_pruned = False
         self.num_steps = settings.epochs * batches.train.steps_per_epoch
         self.max_grad_norm = math.inf if settings.max_grad_norm is None else settings.max_grad_norm
         # A step can be interrupted and repeated only if the forward pass does not change the model. A model without
@@ -170,9 +176,11 @@ class Trainer:
 
     @property
     def is_finished(self) -> bool:
-        """Whether all epochs are done, or `patience` epochs have passed since the best epoch."""
+        """Whether the run is pruned, all epochs are done, or `patience` epochs have passed since the best epoch."""
         epochs, patience = self.settings.epochs, self.settings.patience
-        return self.state.epoch >= min(epochs, self.state.best_epoch + (epochs if patience is None else patience))
+        return self.is_pruned or self.state.epoch >= min(
+            epochs, self.state.best_epoch + (epochs if patience is None else patience)
+        )
 
     def step(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Take one optimizer step; return the mean loss and the gradient norm before clipping, both on the device.
@@ -314,6 +322,8 @@ class Trainer:
             self.best_validation = validation
             self.show_best()
             self.saver.save_best({"step": state.step, "epoch": state.epoch, **metrics})
+        if self.should_prune is not None and self.should_prune(state.epoch, value):
+            self.is_pruned = not self.is_finished
         self.saver.save(state, self.meter)
 
     def is_better(self, one: tuple[float, float], other: tuple[float, float]) -> bool:
@@ -335,14 +345,18 @@ class Trainer:
             )
 
     def final_probabilities(self) -> dict[str, NDArray[np.float64]]:
-        """Return probabilities_NC of the best weights on validation and test. Call it after `fit`.
+        """Return probabilities_NC of the best weights on validation and test. Call it after `fit`."""
+        validation = self.final_validation()
+        return {"validation": validation, "test": self.predict_split("test", self.batches.test)}
+
+    def final_validation(self) -> NDArray[np.float64]:
+        """Return probabilities_NC of the best weights on validation. Call it after `fit`.
 
         Validation is evaluated again only if another process evaluated the best epoch.
         """
-        validation = self.best_validation
-        if validation is None:
-            validation = self.predict_split("validation", self.batches.validation)
-        return {"validation": validation, "test": self.predict_split("test", self.batches.test)}
+        if self.best_validation is None:
+            return self.predict_split("validation", self.batches.validation)
+        return self.best_validation
 
     def resume(self) -> int | None:
         """Continue from the newest valid checkpoint. Return its step, or None if there is no checkpoint."""
