@@ -152,10 +152,11 @@ def compare_runs(path: str | Path, metric: str | None = None, margin: float | No
     `short_list`, … No file is written. `metric` is accuracy, f1, auroc, brier or loss; None: the metric that selected
     the best epochs of all runs, or else accuracy. `margin` is the equivalence margin, in points for accuracy, f1 and
     auroc, and in the unit of the metric for brier and loss; None: 0.3 points for accuracy and f1, no equivalence test
-    for the other metrics.
+    for the other metrics. In a planned study, None means the metric and the margin of the plan.
+
     Raises UserError for an invalid argument, or if there is nothing to compare.
     """
-    from imdbcls.compare import margin_of, read, require_margin
+    from imdbcls.compare import chosen, read, require_margin
     from imdbcls.comparison.metrics import METRICS
     from imdbcls.comparison.summary import compare_study
 
@@ -164,5 +165,4 @@ def compare_runs(path: str | Path, metric: str | None = None, margin: float | No
     if margin is not None:
         require_margin(margin)
     study = read(Path(path))
-    chosen = METRICS[metric or study.recorded_metric]
-    return compare_study(study, chosen, margin_of(chosen, margin))
+    return compare_study(study, *chosen(study, metric, margin))

@@ -44,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def compare(options: argparse.Namespace) -> None:
     """Compare the groups of a study, write the files and print the results. Log to W&B if requested."""
     # Imported here because scipy and statsmodels take seconds to import and `--help` does not need them.
-    from imdbcls.comparison.metrics import METRICS
+    from imdbcls.comparison.looks import with_earlier_looks
     from imdbcls.comparison.summary import compare_study
     from imdbcls.comparison.texts import texts_of
     from imdbcls.comparison.views.figures import figures_of
@@ -58,14 +58,14 @@ def compare(options: argparse.Namespace) -> None:
     if options.figures:
         require_matplotlib()
     study = read(options.study)
-    metric = METRICS[options.metric or study.recorded_metric]
+    metric, margin = chosen(study, options.metric, options.margin)
     if options.report and study.file is not None:
         raise UserError(f"--report needs a folder of training runs, but {options.study} is a file of predictions.")
-    comparison = compare_study(study, metric, margin_of(metric, options.margin))
+    folder = options.output or default_folder(options.study, study)
+    comparison = with_earlier_looks(compare_study(study, metric, margin), folder)
     figures = figures_of(comparison)
     drawings = drawings_of(figures)
     page = page_html(comparison, drawings, reading_list(study, comparison, texts_of(study)))
-    folder = options.output or default_folder(options.study, study)
     write_files(folder, comparison, drawings, page, paper_figures(figures) if options.figures else {})
     with entry.stdout_is_secondary():  # if stdout is closed, --wandb and --report must still work
         columns = columns_of(sys.stdout)
@@ -95,6 +95,21 @@ def read(path: Path) -> "Study":
     if os.path.isfile(path) or (path.suffix.lower() in FORMATS and not os.path.isdir(path)):
         return read_predictions_file(path)
     return read_study(path)
+
+
+def chosen(study: "Study", metric: str | None, margin: float | None) -> "tuple[Metric, float | None]":
+    """Return the metric and the margin of a comparison.
+
+    Without a choice, they are those of the plan of the study. Without a plan, the metric is the one that selected the
+    best epochs, and the margin is the default of the metric.
+    """
+    from imdbcls.comparison.metrics import METRICS
+
+    plan = study.plan
+    found = METRICS[metric or (study.recorded_metric if plan is None else plan.metric)]
+    if plan is not None and margin is None and found.name == plan.metric:
+        return found, plan.margin
+    return found, margin_of(found, margin)
 
 
 def default_folder(path: Path, study: "Study") -> Path:

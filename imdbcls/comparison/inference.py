@@ -4,7 +4,7 @@
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -51,6 +51,15 @@ class Inference:
     p_equivalence_holm: float | None
     simultaneous: tuple[float, float]  # interval that holds for all tested pairs together with 95 % confidence
     outcome: Outcome
+
+
+def reversed_inference(inference: Inference) -> Inference:
+    """Return the inference on `b` minus `a`."""
+    low, high = inference.simultaneous
+    estimate = replace(inference.estimate, value=-inference.estimate.value)
+    return replace(
+        inference, estimate=estimate, missing_seeds=inference.missing_seeds[::-1], simultaneous=(-high, -low)
+    )
 
 
 def infer(

@@ -5,10 +5,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from imdbcls.comparison.inference import Inference, Pair, infer
+from imdbcls.comparison.inference import Inference, Pair, infer, reversed_inference
 from imdbcls.comparison.metrics import Metric
+from imdbcls.comparison.planned import PlannedStudy
 from imdbcls.comparison.power import MAX_SEEDS, chances_to_settle, minimum_detectable_difference, seeds_to_settle
-from imdbcls.comparison.results import Flips, McNemarTest, PairResult, WithoutCollapsed
+from imdbcls.comparison.race import first_seeds
+from imdbcls.comparison.results import Flips, McNemarTest, PairLook, PairResult, WithoutCollapsed
 from imdbcls.comparison.samples import sample_of
 from imdbcls.comparison.statistics import Sample, Units, exact_mcnemar, permutation_p
 from imdbcls.comparison.study import Group
@@ -31,13 +33,17 @@ def compare_pairs(
     metric: Metric,
     margin: float | None,
     index_pairs: Sequence[tuple[int, int]],
+    planned: PlannedStudy | None = None,
 ) -> tuple[list[PairResult], list[Inference]]:
     """Compare the groups of each index pair. P-values are Holm-corrected for all tested pairs.
 
-    `samples` contains the metric of each group.
+    `samples` contains the metric of each group. In a planned study, the tests are those of the last look at each pair.
     """
     shared = [shared_documents(groups[i], groups[j], samples[i], samples[j]) for i, j in index_pairs]
-    problems = [why_untested(groups[i], groups[j], each) for (i, j), each in zip(index_pairs, shared, strict=True)]
+    problems = [
+        why_untested(groups[i], groups[j], each) or (planned.why_untested(groups[i], groups[j]) if planned else None)
+        for (i, j), each in zip(index_pairs, shared, strict=True)
+    ]
     pairs = []
     for (i, j), each, problem in zip(index_pairs, shared, problems, strict=True):
         restricted = None if each.is_all or problem else restricted_samples(groups[i], groups[j], each, metric)
@@ -49,45 +55,79 @@ def compare_pairs(
         pairs.append(Pair(i, j, restricted, problem is None, p_documents))
     inferences = infer(samples, pairs, margin)
     num_tests = sum(pair.is_tested for pair in pairs)
+    tests = [
+        PairTest(inference, pair.samples or (samples[pair.a], samples[pair.b]), LEVEL / max(1, num_tests), num_tests)
+        for pair, inference in zip(pairs, inferences, strict=True)
+    ]
+    if planned is not None:
+        tests = [
+            planned_test(planned, groups[pair.a], groups[pair.b]) if pair.is_tested else test
+            for pair, test in zip(pairs, tests, strict=True)
+        ]
     results = [
         pair_result(
             groups[pair.a],
             groups[pair.b],
-            pair,
-            inference,
+            test,
             shared=each,
             problem=problem,
-            without=without_collapsed_seeds(samples, pair, margin, num_tests),
             margin=margin,
             metric=metric,
-            num_tests=num_tests,
+            p_permutation=pair.p_documents,
         )
-        for pair, inference, each, problem in zip(pairs, inferences, shared, problems, strict=True)
+        for pair, test, each, problem in zip(pairs, tests, shared, problems, strict=True)
     ]
-    return results, inferences
+    return results, [test.inference for test in tests]
+
+
+@dataclass(frozen=True)
+class PairTest:
+    """The test of a pair: its result, its samples, and what the power of the test depends on."""
+
+    inference: Inference
+    samples: tuple[Sample, Sample]
+    level: float  # the strictest level that Holm's method can require
+    num_tests: int
+    look: PairLook | None = None
+
+
+def planned_test(planned: PlannedStudy, a: Group, b: Group) -> PairTest:
+    """Return the test of two groups at their last planned look."""
+    i, j = planned.index_of(a), planned.index_of(b)
+    assert i is not None and j is not None
+    last = planned.last_round(min(i, j), max(i, j))
+    assert last is not None
+    inference = last.inferences[min(i, j), max(i, j)]
+    first, second = (first_seeds(planned.samples[each], last.num_seeds) for each in (i, j))
+    level = last.look.level(LEVEL / last.num_tests)
+    look = PairLook(
+        num_seeds=last.num_seeds,
+        max_seeds=len(planned.plan.seeds),
+        num_looks=sum((min(i, j), max(i, j)) in each.inferences for each in planned.rounds),
+        level=level,
+        outlook=planned.outlook(i, j),
+    )
+    return PairTest(inference if i < j else reversed_inference(inference), (first, second), level, last.num_tests, look)
 
 
 def pair_result(
     a: Group,
     b: Group,
-    pair: Pair,
-    inference: Inference,
+    test: PairTest,
     *,
     shared: SharedDocuments,
     problem: str | None,
-    without: WithoutCollapsed | None,
     margin: float | None,
     metric: Metric,
-    num_tests: int,
+    p_permutation: float | None,
 ) -> PairResult:
-    """Build the `PairResult` of a pair.
-
-    Power is computed at the strictest level that Holm's method can require: 5 % divided by the number of tests.
-    """
-    estimate, level = inference.estimate, LEVEL / max(1, num_tests)
+    """Build the `PairResult` of a pair."""
+    inference, look = test.inference, test.look
+    estimate = inference.estimate
     low, high = within_range(estimate.interval(), metric)
     simultaneous_low, simultaneous_high = within_range(inference.simultaneous, metric)
-    chances = chances_to_settle(estimate, level, margin) if problem is None else np.full(MAX_SEEDS + 1, np.nan)
+    may_add_seeds = problem is None and look is None  # a plan fixes the number of seeds
+    chances = chances_to_settle(estimate, test.level, margin) if may_add_seeds else np.full(MAX_SEEDS + 1, np.nan)
     seeds_needed = seeds_to_settle(chances, max(len(a.runs), len(b.runs)))
     chance = chances[MAX_SEEDS if seeds_needed is None else seeds_needed]
     correct_a, correct_b = a.correct_SN[:, shared.rows_a], b.correct_SN[:, shared.rows_b]
@@ -95,8 +135,8 @@ def pair_result(
         a=a.name,
         b=b.name,
         higher_is_better=metric.higher_is_better,
-        num_seeds=(len(a.runs), len(b.runs)),
-        num_collapsed=(int(a.collapsed_S.sum()), int(b.collapsed_S.sum())),
+        num_seeds=(len(test.samples[0]), len(test.samples[1])),
+        num_collapsed=(test.samples[0].num_collapsed, test.samples[1].num_collapsed),
         shared_documents=len(shared.rows_a),
         problem=problem,
         flags=(*a.flags, *b.flags),
@@ -108,38 +148,36 @@ def pair_result(
         simultaneous_high=simultaneous_high,
         standard_error=estimate.standard_error,
         degrees_of_freedom=finite(estimate.degrees_of_freedom),
-        p_permutation=pair.p_documents,
+        p_permutation=p_permutation,
         p_value=inference.p_value,
         p_holm=inference.p_holm,
         p_equivalence=inference.p_equivalence,
         p_equivalence_holm=inference.p_equivalence_holm,
         outcome=inference.outcome,
         missing_seeds=inference.missing_seeds,
-        without_collapsed=without,
+        without_collapsed=None if problem else without_collapsed_seeds(test, margin),
         mcnemar=() if problem else mcnemar_per_shared_seed(a, b, correct_a, correct_b),
         flips=None if problem else flips(correct_a, correct_b),
         minimum_detectable_difference=(
-            minimum_detectable_difference(estimate, level) if inference.seeds_varied else None
+            minimum_detectable_difference(estimate, test.level) if inference.seeds_varied else None
         ),
         seeds_needed=seeds_needed,
         chance_to_settle=finite(chance),
+        look=look,
     )
 
 
-def without_collapsed_seeds(
-    samples: Sequence[Sample], pair: Pair, margin: float | None, num_tests: int
-) -> WithoutCollapsed | None:
+def without_collapsed_seeds(test: PairTest, margin: float | None) -> WithoutCollapsed | None:
     """Test a pair again without the seeds that collapsed to one class.
 
-    The p-values are corrected as if this pair were the most significant of all tested pairs (Bonferroni). Return None
-    if the pair is not tested, if no seed collapsed, or if every seed of a group collapsed.
+    The p-values are corrected as if this pair were the most significant of all tested pairs (Bonferroni), but not for
+    the looks of a planned study. Returns None if no seed collapsed, or if every seed of a group collapsed.
     """
-    both = pair.samples or (samples[pair.a], samples[pair.b])
-    kept = [sample.without_collapsed for sample in both]
-    nothing_changes = all(len(rest) == len(sample) for rest, sample in zip(kept, both, strict=True))
-    if not pair.is_tested or nothing_changes or not all(map(len, kept)):
+    kept = [sample.without_collapsed for sample in test.samples]
+    nothing_changes = all(len(rest) == len(sample) for rest, sample in zip(kept, test.samples, strict=True))
+    if nothing_changes or not all(map(len, kept)):
         return None
-    (inference,) = infer(kept, [Pair(0, 1)], margin, num_tests)
+    (inference,) = infer(kept, [Pair(0, 1)], margin, test.num_tests)
     low, high = inference.simultaneous
     return WithoutCollapsed(
         num_seeds=(len(kept[0]), len(kept[1])),

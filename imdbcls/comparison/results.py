@@ -169,10 +169,34 @@ class WithoutCollapsed:
 
 
 @dataclass(frozen=True)
+class PairLook:
+    """The last planned look at a pair, in a study that is tested while it grows."""
+
+    num_seeds: int  # per group
+    max_seeds: int  # that the plan allows per group
+    num_looks: int  # at this pair, including this one
+    level: float  # below which the p-value of this look is significant after all corrections
+    outlook: str  # what follows if the pair is undecided, as a clause
+
+
+@dataclass(frozen=True)
+class PlanSummary:
+    """The plan of a study that is tested while it grows, and its state."""
+
+    max_seeds: int  # per group
+    looks: tuple[int, ...]  # planned numbers of seeds per group
+    looks_done: tuple[int, ...]
+    futility: float | None  # chance of a verdict below which a group is stopped; None: never
+    is_over: bool
+    decisions: tuple[str, ...]  # one sentence for each group that a look dropped or parked, in order
+
+
+@dataclass(frozen=True)
 class PairResult:
     """The comparison of two groups on the test documents that they share. Group `a` ranks above group `b`.
 
-    The p-values whose names end in `_holm` are corrected for all tested pairs of the comparison.
+    The p-values whose names end in `_holm` are corrected for all tested pairs and, in a planned study, for
+    all looks. In a planned study, all numbers about the difference are those of the last look at the pair.
     """
 
     a: str  # name of the group
@@ -210,6 +234,7 @@ class PairResult:
     seeds_needed: int | None  # per group, for a verdict; None: not tested, unknown, or above power.MAX_SEEDS
     # Chance of a verdict with `seeds_needed` seeds, or with power.MAX_SEEDS if `seeds_needed` is None. None: unknown.
     chance_to_settle: float | None
+    look: PairLook | None = None  # None: the study has no plan, or the pair is not tested
 
     @property
     def seeds_varied(self) -> bool:
@@ -315,3 +340,5 @@ class Comparison:
     disagreements: tuple[Disagreement, ...]  # two per pair of groups that have the same test documents
     wrong_for_all: tuple[str, ...]  # ids of documents that every run misclassifies, hardest first
     label_errors: tuple[LabelError, ...] | None  # most certain first; None: a group has no probabilities
+    plan: PlanSummary | None = None  # None: the study has no plan, or the comparison does not follow it
+    looks: tuple[int, ...] = ()  # numbers of runs at this and earlier comparisons of the study; empty: not counted

@@ -68,13 +68,15 @@ def read_run(folder: Path, study: Path) -> Run:
     )
 
 
-def failed_group(folder: Path, study: Path) -> str:
-    """Return the `group_hash` if the run failed, else an empty string."""
+def failed_group_and_seed(folder: Path, study: Path) -> tuple[str, int] | None:
+    """Return the `group_hash` and the seed of a failed run, or None if the run did not fail or recorded neither."""
     try:
         result = read_part(folder / "result.json", study, read_json)
     except BadRunError:
-        return ""
-    return str(result.get("group_hash", "")) if result.get("status") == "failed" else ""
+        return None
+    group_hash, seed = result.get("group_hash"), result.get("seed")
+    is_known = isinstance(group_hash, str) and isinstance(seed, int)
+    return (group_hash, seed) if result.get("status") == "failed" and is_known else None
 
 
 def read_part(path: Path, study: Path, read: Callable[[Path], Any], what: str = "") -> Any:

@@ -111,6 +111,10 @@ class Sample:
         return Sample(self.values_S[rows], self.sums_GS[:, rows], self.units, collapsed_S)
 
     @property
+    def num_collapsed(self) -> int:
+        return 0 if self.collapsed_S is None else int(self.collapsed_S.sum())
+
+    @property
     def without_collapsed(self) -> "Sample":
         if self.collapsed_S is None or not self.collapsed_S.any():
             return self

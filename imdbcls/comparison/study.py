@@ -10,8 +10,17 @@ from typing import Any
 import numpy as np
 
 from imdbcls.comparison.naming import distinct_names
-from imdbcls.comparison.run_files import BadRunError, Run, failed_group, is_run_folder, number, read_run, sanitize
+from imdbcls.comparison.run_files import (
+    BadRunError,
+    Run,
+    failed_group_and_seed,
+    is_run_folder,
+    number,
+    read_run,
+    sanitize,
+)
 from imdbcls.runs.format_version import OtherVersionError
+from imdbcls.runs.plan import Plan, has_plan, read_plan
 from imdbcls.runs.record import problem_of_labels
 from imdbcls.runs.selection import DEFAULT, metric_of
 
@@ -148,6 +157,8 @@ class Study:
     label_names: tuple[str, ...]
     left_out: tuple[str, ...]
     file: str | None = None  # name of the predictions file that the study was read from; None: run folders
+    plan: Plan | None = None  # of a study that is tested while it grows; None: no plan.json
+    failed: frozenset[tuple[str, int]] = frozenset()  # (group_hash, seed) of failed runs
 
     @property
     def recorded_metric(self) -> str:
@@ -157,7 +168,10 @@ class Study:
 
 
 def read_study(folder: Path) -> Study:
-    """Read every run folder in the study folder. Raise BadRunError if it does not exist or no run can be compared."""
+    """Read every run folder in the study folder, and its plan if it has one.
+
+    Raise BadRunError if no run can be compared, and UserError if the plan is damaged.
+    """
     if not folder.is_dir():
         raise BadRunError(
             f"{folder} is neither a folder nor a file. Pass a study folder, such as runs/heads, or a file of "
@@ -166,7 +180,7 @@ def read_study(folder: Path) -> Study:
     notes: list[str] = []
     runs: list[Run] = []
     of_other_versions: dict[str, list[str]] = defaultdict(list)  # run names, by the message about their version
-    failed: Counter[str] = Counter()  # number of failed runs, by group_hash
+    failed: list[tuple[str, int]] = []  # (group_hash, seed)
     for run_folder in sorted(path for path in folder.iterdir() if is_run_folder(path)):
         try:
             runs.append(read_run(run_folder, folder))
@@ -174,18 +188,25 @@ def read_study(folder: Path) -> Study:
             of_other_versions[str(problem)].append(sanitize(run_folder.name))
         except BadRunError as problem:
             notes.append(f"{sanitize(run_folder.name)} is left out: {problem}.")
-            if group_hash := failed_group(run_folder, folder):
-                failed[group_hash] += 1
+            if failed_run := failed_group_and_seed(run_folder, folder):
+                failed.append(failed_run)
     notes += [note_on_version(problem, names) for problem, names in of_other_versions.items()]
     label_names, runs = with_the_same_labels(runs, notes)
     groups = [
-        replace(group, num_failed=sum(failed[hash] for hash in {run.result["group_hash"] for run in group.runs}))
+        replace(group, num_failed=sum(hash in {run.result["group_hash"] for run in group.runs} for hash, _ in failed))
         for group in gather(runs, notes)
         if group.runs
     ]
     if not groups:
         raise BadRunError(f"{folder} contains no finished run to compare. {' '.join(notes) or where_to_look(folder)}")
-    return Study(sanitize(folder.resolve().name), tuple(groups), label_names, tuple(notes))
+    return Study(
+        sanitize(folder.resolve().name),
+        tuple(groups),
+        label_names,
+        tuple(notes),
+        plan=read_plan(folder) if has_plan(folder) else None,
+        failed=frozenset(failed),
+    )
 
 
 def note_on_version(problem: str, names: list[str]) -> str:

@@ -16,6 +16,7 @@ from imdbcls.comparison.metrics import METRICS, Metric
 from imdbcls.comparison.mistakes import disagreements, label_errors, wrong_for_all
 from imdbcls.comparison.notes import confounds, partial_overlaps
 from imdbcls.comparison.pairs import compare_pairs
+from imdbcls.comparison.planned import notes_on_plan, planned_study
 from imdbcls.comparison.results import Comparison, GroupSummary, MetricSummary, RunSummary
 from imdbcls.comparison.run_files import BadRunError, number
 from imdbcls.comparison.samples import largest_collapse_rate, sample_of, summarize, units_of
@@ -52,8 +53,13 @@ def compare_study(study: Study, metric: Metric, margin: float | None) -> Compari
         for rank, i in enumerate(order, start=1)
     )
     index_pairs = list(combinations(range(len(groups)), 2))
-    pairs, inferences = compare_pairs(groups, primary, metric, margin, index_pairs)
-    chosen = short_list(len(groups), dict(zip(index_pairs, inferences, strict=True)), metric.higher_is_better)
+    planned = None
+    if study.plan is not None and study.plan.metric == metric.name and study.plan.margin == margin:
+        planned = planned_study(study, study.plan, metric)
+    pairs, inferences = compare_pairs(groups, primary, metric, margin, index_pairs, planned)
+    chosen = None  # Hsu's critical value is for one look
+    if planned is None:
+        chosen = short_list(len(groups), dict(zip(index_pairs, inferences, strict=True)), metric.higher_is_better)
     size_curves = size_curves_of(groups, summaries)
     shared_settings, differing_settings = settings_of(groups)
     return Comparison(
@@ -65,7 +71,12 @@ def compare_study(study: Study, metric: Metric, margin: float | None) -> Compari
         facts=facts_of(groups),
         shared_settings=shared_settings,
         differing_settings=differing_settings,
-        notes=(*study.left_out, *confounds(study.groups), *partial_overlaps(pairs, groups)),
+        notes=(
+            *notes_on_plan(study, planned),
+            *study.left_out,
+            *confounds(study.groups),
+            *partial_overlaps(pairs, groups),
+        ),
         groups=summaries,
         short_list=None if chosen is None else tuple(groups[i].name for i in chosen),
         baseline=baseline_of(groups[0]),
@@ -76,6 +87,7 @@ def compare_study(study: Study, metric: Metric, margin: float | None) -> Compari
         disagreements=disagreements(groups),
         wrong_for_all=wrong_for_all(groups),
         label_errors=label_errors(groups),
+        plan=None if planned is None else planned.summary(),
     )
 
 

@@ -383,7 +383,7 @@ def test_folder_without_finished_runs_is_one_error(tmp_path: Path, capsys: pytes
     for folder, sentence in (
         (tmp_path / "empty", "contains no run folder"),
         (unfinished, "transformer-s0 is left out: it is not finished (status 'failed')"),
-        (tmp_path / "nowhere", "is not a folder"),
+        (tmp_path / "nowhere", "is neither a folder nor a file"),
     ):
         assert main([str(folder)]) == 2
         error = capsys.readouterr().err

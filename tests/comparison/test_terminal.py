@@ -116,7 +116,7 @@ def test_equal_groups_do_not_lead(tmp_path: Path) -> None:
     text = terminal_summary(replace(comparison, pairs=(pair,)), FOLDER, 80)
     assert "(within 0.3 points)" in text
     one = tuple(replace(each, margin=0.01) for each in comparison.pairs)
-    assert "(within 1 point)" in terminal_summary(replace(comparison, pairs=one), FOLDER, 80).replace("\n", " ")
+    assert "(within 1 point)" in terminal_summary(replace(comparison, pairs=one, margin=0.01), FOLDER, 80).replace("\n", " ")
     assert f"undecided    {pair.a} and {pair.b} are equal (-1.00 to 1.00)" in text and "leads" not in text
 
 

@@ -30,6 +30,8 @@ one, never percent. `comparison.results` documents what null means for each fiel
   at the smaller and at the larger of the two `sizes`), `leads` (differences at both sizes) and `significant`
 - `pairs[]`, in which `a` ranks above `b`: the fields of `results.PairResult` except `higher_is_better`, its properties
   `equivalent`, `underpowered`, `seeds_varied` and `significant`, and `verdict` (a sentence)
+- `plan` (null: the study has no plan, or the comparison does not follow it): the fields of `results.PlanSummary`; each
+  pair then has a `look`, the fields of `results.PairLook`. `looks[]`: numbers of runs at this and earlier comparisons
 - `pareto.{cost}`: names of the groups on the Pareto front of the metric and that cost
 - `disagreements[]` (`right`, `wrong`, `count`, `ids`), `wrong_for_all` (`count`, `ids`), `label_errors` (`count`,
   `documents[]` with `id`, `label`, `suspected`, `least_confidence`). The lists of ids and documents contain at most 200
@@ -97,6 +99,8 @@ def document_of(comparison: Comparison) -> dict[str, Any]:
             {"right": each.right, "wrong": each.wrong, **listed_ids(each.ids)} for each in comparison.disagreements
         ],
         "wrong_for_all": listed_ids(comparison.wrong_for_all),
+        "plan": None if comparison.plan is None else asdict(comparison.plan),
+        "looks": comparison.looks,
         "label_errors": {
             "count": None if comparison.label_errors is None else len(comparison.label_errors),
             "documents": [asdict(error) for error in (comparison.label_errors or ())[:MAX_LISTED]],
@@ -233,6 +237,7 @@ def pair_json(pair: PairResult, metric: Metric) -> dict[str, Any]:
         "num_collapsed": pair.num_collapsed,
         "without_collapsed": None if pair.without_collapsed is None else asdict(pair.without_collapsed),
         "outcome": pair.outcome,
+        "look": None if pair.look is None else asdict(pair.look),
         "significant": pair.significant,
         "verdict": verdict(pair, metric),
     }

@@ -206,12 +206,15 @@ def explanations(comparison: Comparison, shown: Sequence[PairResult]) -> list[st
 
 
 def advice(comparison: Comparison) -> list[str]:
-    """Return sentences on how to decide the undecided pairs of the best group, except pairs with a one-seed group."""
+    """Return sentences on how to decide the undecided pairs of the best group.
+
+    Pairs with a one-seed group are left out, and pairs of a planned study, because the plan fixes the number of seeds.
+    """
     best = comparison.groups[0].name
     undecided = [
         pair
         for pair in comparison.pairs
-        if pair.outcome is Outcome.UNDECIDED and pair.seeds_varied and best in (pair.a, pair.b)
+        if pair.outcome is Outcome.UNDECIDED and pair.seeds_varied and pair.look is None and best in (pair.a, pair.b)
     ]
     by_seeds = [pair for pair in undecided if pair.seeds_needed is not None]
     by_documents = [pair for pair in undecided if pair.seeds_needed is None and not any(pair.missing_seeds)]

@@ -70,6 +70,8 @@ def undecided(pair: PairResult, metric: Metric) -> str:
     lead = f"undecided: {lead_text(pair, metric)}"
     if not pair.seeds_varied:
         return f"{lead}; train more seeds"
+    if pair.look is not None:
+        return f"{lead}; {pair.look.outlook}"
     if any(pair.missing_seeds):
         name = pair.a if pair.missing_seeds[0] else pair.b
         return (

@@ -1,0 +1,164 @@
+"""Apply the plan of a study (`plan.json`) to its groups: the looks so far, and the verdict on each pair."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from imdbcls.comparison.metrics import Metric
+from imdbcls.comparison.race import Round, Standing, State, race
+from imdbcls.comparison.results import PlanSummary
+from imdbcls.comparison.run_files import BadRunError, sanitize
+from imdbcls.comparison.samples import sample_of, units_of
+from imdbcls.comparison.statistics import Sample, Units
+from imdbcls.comparison.study import Group, Study
+from imdbcls.runs.plan import Plan
+
+
+@dataclass(frozen=True)
+class PlannedStudy:
+    """The looks at a planned study. Its groups are indices into `Plan.groups`, not into `Study.groups`."""
+
+    plan: Plan
+    groups: tuple[Group | None, ...]  # of each planned group; None: no finished run
+    samples: tuple[Sample | None, ...]  # the first planned seeds of each group
+    rounds: tuple[Round, ...]
+
+    @property
+    def standings(self) -> tuple[Standing, ...]:
+        return self.rounds[-1].standings if self.rounds else tuple(Standing() for _ in self.plan.groups)
+
+    @property
+    def is_over(self) -> bool:
+        return bool(self.rounds) and self.rounds[-1].is_over
+
+    def index_of(self, group: Group) -> int | None:
+        """Return the index of a group in the plan, or None if the plan does not have the group."""
+        return next((i for i, planned in enumerate(self.groups) if planned is group), None)
+
+    def name_of(self, i: int) -> str:
+        group = self.groups[i]
+        return sanitize(self.plan.groups[i].name) if group is None else group.name
+
+    def last_round(self, i: int, j: int) -> Round | None:
+        """Return the last look that tested a pair, with i < j; None: no look did."""
+        return next((each for each in reversed(self.rounds) if (i, j) in each.inferences), None)
+
+    def why_untested(self, a: Group, b: Group) -> str | None:
+        """Return why no look tested two groups, as a clause; None if one did."""
+        i, j = self.index_of(a), self.index_of(b)
+        for group, index in ((a, i), (b, j)):
+            if index is None:
+                return f"{group.name} is not in plan.json"
+        assert i is not None and j is not None
+        if self.last_round(min(i, j), max(i, j)) is not None:
+            return None
+        failed = [group.name for group, index in ((a, i), (b, j)) if self.standings[index].state is State.FAILED]
+        if failed:
+            return f"a run of {failed[0]} failed before the first planned look"
+        return f"the first planned look is after {self.plan.first_look} seeds per group"
+
+    def outlook(self, i: int, j: int) -> str:
+        """Return what follows for an undecided pair, as a clause."""
+        stopped = [each for each in (i, j) if self.standings[each].state is not State.RUNNING]
+        if stopped:
+            return f"the study ended for {self.name_of(stopped[0])}: {self.reason(stopped[0])}"
+        if self.is_over:
+            return f"all {len(self.plan.seeds)} planned seeds are trained: use more test documents in another study"
+        return f"the study continues to at most {len(self.plan.seeds)} seeds per group"
+
+    def reason(self, i: int) -> str:
+        """Return why a group is no longer trained, as a clause without its name."""
+        standing = self.standings[i]
+        seeds = f"after {standing.num_seeds} seeds"
+        other = "" if standing.other is None else self.name_of(standing.other)
+        match standing.state:
+            case State.WORSE:
+                return f"worse than {other} {seeds}"
+            case State.EQUIVALENT:
+                return f"equivalent to {other} {seeds}"
+            case State.FUTILE:
+                chance = f"{100 * (standing.chance or 0.0):.0f} %"
+                return f"{seeds}, the chance of a verdict against {other} with all planned seeds was {chance}"
+            case State.FAILED:
+                return f"a run failed before the look at {standing.num_seeds} seeds"
+            case State.RUNNING:
+                return "it is still running"
+
+    def summary(self) -> PlanSummary:
+        order = sorted(
+            (each for each in range(len(self.plan.groups)) if self.standings[each].num_seeds is not None),
+            key=lambda each: self.standings[each].num_seeds or 0,
+        )
+        return PlanSummary(
+            max_seeds=len(self.plan.seeds),
+            looks=self.plan.looks,
+            looks_done=tuple(each.num_seeds for each in self.rounds),
+            futility=self.plan.futility,
+            is_over=self.is_over,
+            decisions=tuple(f"{self.name_of(each)}: {self.reason(each)}" for each in order),
+        )
+
+
+def planned_study(study: Study, plan: Plan, metric: Metric) -> PlannedStudy:
+    """Replay the looks of a plan with the finished runs of a study.
+
+    Raise BadRunError if the groups do not have the same documents, because their runs cannot be compared.
+    """
+    groups = tuple(group_with(study.groups, planned.group_hash) for planned in plan.groups)
+    found = [group for group in groups if group is not None]
+    for group in found[1:]:
+        if group.split_hash != found[0].split_hash or not group.has_documents_of(found[0]):
+            raise BadRunError(
+                f"{found[0].name} and {group.name} have different documents (split_hash). The groups of a planned "
+                "study must have the same documents"
+            )
+    units = iter(units_of(found))
+    samples = tuple(None if group is None else planned_sample(group, plan, metric, next(units)) for group in groups)
+    failed = {
+        i for i, planned in enumerate(plan.groups) if next_seed_failed(study, planned.group_hash, samples[i], plan)
+    }
+    return PlannedStudy(plan, groups, samples, tuple(race(samples, plan, metric.higher_is_better, failed)))
+
+
+def group_with(groups: Sequence[Group], group_hash: str) -> Group | None:
+    """Return the group that has runs with a `group_hash`, or None."""
+    return next((group for group in groups if any(run.result["group_hash"] == group_hash for run in group.runs)), None)
+
+
+def planned_sample(group: Group, plan: Plan, metric: Metric, units: Units) -> Sample | None:
+    """Return the metric of the first planned seeds, up to the first seed that has no finished run."""
+    rows = []
+    for seed in plan.seeds:
+        if seed not in group.seeds:
+            break
+        rows.append(group.seeds.index(seed))
+    return sample_of(group, metric, units).seeds(np.array(rows)) if rows else None
+
+
+def next_seed_failed(study: Study, group_hash: str, sample: Sample | None, plan: Plan) -> bool:
+    """Return whether the first planned seed without a finished run has a failed run."""
+    num_seeds = 0 if sample is None else len(sample)
+    return num_seeds < len(plan.seeds) and (group_hash, plan.seeds[num_seeds]) in study.failed
+
+
+def notes_on_plan(study: Study, planned: PlannedStudy | None) -> Iterator[str]:
+    """Yield sentences on how the comparison follows the plan of the study, or why it does not (`planned` is None)."""
+    if study.plan is None:
+        return
+    if planned is None:
+        yield (
+            f"plan.json plans a comparison of {study.plan.metric} with the margin {study.plan.margin}. This comparison "
+            "differs, so its tests are not corrected for the planned looks: treat its verdicts as exploratory."
+        )
+        return
+    done, most = [each.num_seeds for each in planned.rounds], len(planned.plan.seeds)
+    looks = f"{len(done)} of {len(planned.plan.looks)} planned looks were taken" if done else "no look was taken yet"
+    yield (
+        f"The tests follow plan.json: at most {most} seeds per group, and {looks}. P-values and intervals of "
+        "differences hold for all looks together. A study that stops at a large difference overestimates it."
+    )
+    yield from (f"{decision}." for decision in planned.summary().decisions)
+    for group in filter(None, planned.groups):
+        if more := sorted(set(group.seeds) - set(planned.plan.seeds)):
+            yield f"{group.name}: the tests ignore {len(more):,} seeds that plan.json does not list."
