@@ -115,8 +115,8 @@ def test_equal_groups_do_not_lead(tmp_path: Path) -> None:
     pair = replace(comparison.pairs[0], difference=0.0, simultaneous_low=-0.01, simultaneous_high=0.01)
     text = terminal_summary(replace(comparison, pairs=(pair,)), FOLDER, 80)
     assert "(within 0.3 points)" in text
-    one = tuple(replace(each, margin=0.01) for each in comparison.pairs)
-    assert "(within 1 point)" in terminal_summary(replace(comparison, pairs=one, margin=0.01), FOLDER, 80).replace("\n", " ")
+    wider = replace(comparison, pairs=tuple(replace(each, margin=0.01) for each in comparison.pairs), margin=0.01)
+    assert "(within 1 point)" in terminal_summary(wider, FOLDER, 80).replace("\n", " ")
     assert f"undecided    {pair.a} and {pair.b} are equal (-1.00 to 1.00)" in text and "leads" not in text
 
 
