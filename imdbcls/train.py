@@ -10,6 +10,7 @@ if __name__ == "__main__":  # before the other imports, which can hit a limit of
     set_up_streams()
 
 import logging
+from contextlib import nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -18,12 +19,14 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
+from imdbcls.config.hydra_plugins import is_search
 from imdbcls.runs.folder import RunFolder, run_folder
 from imdbcls.runs.result import recording_failures
 from imdbcls.runtime import console, entry, limits
 from imdbcls.runtime.process import prepare_process
 from imdbcls.runtime.signals import StopRequest, stop_requests
 from imdbcls.sweeps.multirun import run_command, run_job
+from imdbcls.sweeps.search import objective_of
 
 if TYPE_CHECKING:
     from imdbcls.config.schema import Config
@@ -35,18 +38,20 @@ LATENCY_DOCUMENTS = 25  # documents that are timed one at a time, after the test
 
 
 @hydra.main(version_base="1.3", config_path="pkg://imdbcls.conf", config_name="config")
-def main(cfg: DictConfig) -> None:
+def main(cfg: DictConfig) -> float | None:
+    """Train one run, or one job of a sweep. Return the value that a sweeper may optimise, if the job has ended."""
     hydra_config = HydraConfig.get()
+    in_search = hydra_config.mode is RunMode.MULTIRUN and is_search(hydra_config.sweeper)
     if hydra_config.mode is RunMode.MULTIRUN and hydra_config.launcher._target_.endswith("BasicLauncher"):
-        run_job(cfg, hydra_config.job.override_dirname, train)
-        return
+        return run_job(cfg, hydra_config.job.override_dirname, train, is_search=in_search)
     from imdbcls.config.checking import typed
 
-    with console.user_errors():
+    with nullcontext() if in_search else console.user_errors():  # a sweeper decides what a failed run means
         config = typed(cfg)
         if config.jobs > 1:
             logger.warning(f"jobs={config.jobs} has no effect: it requires --multirun and Hydra's default launcher.")
-        train(config)
+        result = train(config)
+        return objective_of(result) if in_search else None
 
 
 def train(config: "Config", should_prune: "ShouldPrune | None" = None) -> dict[str, Any]:

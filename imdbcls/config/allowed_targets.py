@@ -39,6 +39,9 @@ SPECIAL: dict[str, Callable[[str, Any], bool]] = {
     "_recursive_": lambda place, value: isinstance(value, bool),
     "_args_": lambda place, value: False,
 }
+# The samplers of Hydra's Optuna sweeper, which are the only parts of Hydra's section from another package.
+SAMPLERS = re.compile(r"optuna\.samplers\.[A-Z]\w*Sampler")
+SAMPLER_KEYS = ("hydra.sweeper.sampler", "hydra.sweeper.sampler.independent_sampler")
 # The allowed values of `class` in Hydra's logging settings: Python's logging calls what `class` names.
 LOGGING_CLASSES = re.compile(r"logging\.(StreamHandler|FileHandler|NullHandler|Formatter)")
 # The variables that `hydra.job.env_set` may set. Others, such as LD_PRELOAD, PYTHONPATH and PATH, can inject code.
@@ -100,13 +103,21 @@ def foreign_parts_of_hydra(node: Any, path: str = "hydra") -> Iterator[str]:
     """Yield a sentence for each unsafe setting in Hydra's own section.
 
     Hydra acts on this section before any config is validated. The section may only instantiate classes of Hydra and of
-    Hydra plugins, configure the stream and file handlers of Python's logging, and set the variables in `VARIABLES`.
+    Hydra plugins and the samplers of Optuna, configure the stream and file handlers of Python's logging, and set the
+    variables in `VARIABLES`.
     """
     if isinstance(node, Mapping):
         for key, value in node.items():
-            own = isinstance(value, str) and value.startswith(("hydra._internal.", "hydra_plugins."))
-            if (key == "_target_" and not own) or key == "()":  # logging calls the value of "()"
-                yield f"{path}.{key}={shown(value)} is refused: use only classes of hydra and hydra_plugins here."
+            if (key == "_target_" and not is_part_of_hydra(path, value)) or key == "()":  # logging calls "()"
+                kinds = "samplers of optuna.samplers" if path in SAMPLER_KEYS else "classes of hydra and hydra_plugins"
+                yield f"{path}.{key}={shown(value)} is refused: use only {kinds} here."
+            if (
+                f"{path}.{key}" == "hydra.sweeper.custom_search_space" and value is not None
+            ):  # Optuna's sweeper calls it
+                yield (
+                    f"{path}.{key}={shown(value)} is refused: the sweeper would call it. Give the search space in the "
+                    "command, such as 'lr=interval(1e-5,1e-4)'."
+                )
             if key == "class" and not LOGGING_CLASSES.fullmatch(str(value)):
                 yield f"{path}.class={shown(value)} is refused: use a stream or file handler of Python's logging."
             if path == "hydra.job.env_set" and not VARIABLES.fullmatch(str(key)):
@@ -117,6 +128,14 @@ def foreign_parts_of_hydra(node: Any, path: str = "hydra") -> Iterator[str]:
             yield from foreign_parts_of_hydra(value, f"{path}[{index}]")
     elif isinstance(node, str) and node.startswith("ext://") and node not in ("ext://sys.stdout", "ext://sys.stderr"):
         yield f"{path}={shown(node)} is refused: only ext://sys.stdout and ext://sys.stderr are allowed."
+
+
+def is_part_of_hydra(path: str, target: Any) -> bool:
+    """Return whether a section of Hydra's own may instantiate a target."""
+    if not isinstance(target, str):
+        return False
+    own = target.startswith(("hydra._internal.", "hydra_plugins."))
+    return own or (path in SAMPLER_KEYS and SAMPLERS.fullmatch(target) is not None)
 
 
 def wrong_plugins(config: Mapping[str, Any]) -> Iterator[str]:

@@ -88,8 +88,9 @@ class OverrideChecker:
 
 
 def sentence_of(error: Exception) -> str:
-    """Return the message of a Hydra error on one line, or the message of its cause if it has none."""
-    text = " ".join((str(error) or str(error.__cause__)).split())
+    """Return the message of a Hydra error on one line, with the first line of its cause, which may give the reason."""
+    cause = next(iter(str(error.__cause__ or "").splitlines()), "")
+    text = " ".join((f"{error}: {cause}" if cause and cause not in str(error) else str(error)).split())
     return text if len(text) <= MAX_REASON else f"{text[:MAX_REASON]}…"
 
 

@@ -69,6 +69,8 @@ def answer_command(arguments: Sequence[str]) -> list[str]:
         if mistakes or examined.mistakes:
             raise UserError(*mistakes, *examined.mistakes)
     compose_by(examined.loader)
+    if examined.is_search:
+        os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises errors of the sweeper instead of printing tracebacks
     if asked.info:
         logging.getLogger().handlers.clear()  # Hydra adds its own handler, which writes the answer to stdout
     return written

@@ -24,7 +24,7 @@ from imdbcls.config.assignments import Assignment, Mode, OverrideChecker, first_
 from imdbcls.config.checking import check
 from imdbcls.config.composing import Loader
 from imdbcls.config.hints import nearest, nearest_keys, unknown_key
-from imdbcls.config.hydra_plugins import without_missing_parts
+from imdbcls.config.hydra_plugins import is_search, without_missing_parts, wrong_settings_of_search
 from imdbcls.config.options import CONF, config_keys
 from imdbcls.config.paths import wrong_paths
 from imdbcls.config.quoting import as_one_value, is_readable, readable
@@ -52,13 +52,15 @@ def compose(texts: Sequence[str]) -> Config:
 class Examined:
     """The result of `examine`: the first job's config (None if it has mistakes), all mistakes, and the loader.
 
-    `assignments` has the values of each key, also those that an experiment sweeps.
+    `assignments` has the values of each key, also those that an experiment sweeps. `is_search` is True for a sweep
+    whose sweeper optimises the value of a run.
     """
 
     config: Config | None
     mistakes: list[str]
     loader: Loader
     assignments: tuple[Assignment, ...] = ()
+    is_search: bool = False
 
 
 def examine(texts: Sequence[str], mode: Mode, folder: str | None = None, command_keys: Sequence[str] = ()) -> Examined:
@@ -97,13 +99,21 @@ def examine(texts: Sequence[str], mode: Mode, folder: str | None = None, command
         config = without_hydra(checker.load(first_values(assignments)))
         for mistake in without_effect(assignments, plain_values(config)):
             checker.report(mistake)
+        searches = sweeps and is_search(plain.hydra.sweeper)
+        if searches:
+            swept = [assignment.key for assignment in assignments if len(assignment.alternatives) > 1]
+            metric, jobs = (
+                OmegaConf.select(config, key, throw_on_resolution_failure=False) for key in ("metric", "jobs")
+            )
+            for mistake in wrong_settings_of_search(plain.hydra, metric, jobs, swept):
+                checker.report(mistake)
         first = check_values(config, checker)
         for assignment in assignments:
             for override in () if assignment.is_group else assignment.alternatives[1:]:
                 other = copy.deepcopy(config)
                 OmegaConf.update(other, assignment.key, override.value(), merge=True, force_add=True)
                 check_values(other, checker)
-    return Examined(first, list(checker.mistakes), checker.loader, tuple(assignments))
+    return Examined(first, list(checker.mistakes), checker.loader, tuple(assignments), searches)
 
 
 def make_loader(texts: Sequence[str], folder: str | None) -> Loader:
@@ -132,13 +142,13 @@ def without_sweep(assignment: Assignment, checker: OverrideChecker) -> Assignmen
 
 
 def check_intervals(assignments: Sequence[Assignment], plain: DictConfig, checker: OverrideChecker) -> None:
-    """Report intervals, which Hydra's basic sweeper cannot use."""
-    if plain.hydra.sweeper._target_.endswith(".BasicSweeper"):
+    """Report intervals for Hydra's basic sweeper, which cannot use them."""
+    if not is_search(plain.hydra.sweeper):
         for assignment in assignments:
             if assignment.is_interval:
                 checker.report(
-                    f"{assignment.line}: an interval cannot be swept yet. List values instead, such as "
-                    f"{assignment.key}=1e-5,3e-5."
+                    f"{assignment.line}: Hydra's default sweeper draws no values from an interval. List values, such "
+                    f"as {assignment.key}=1e-5,3e-5, or choose a sweeper that optimises, such as hydra/sweeper=optuna."
                 )
 
 

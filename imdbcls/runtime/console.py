@@ -27,6 +27,7 @@ logger = logging.getLogger(__name__)
 
 LEVEL_VARIABLE = "IMDBCLS_LOG_LEVEL"
 PACKAGE = "imdbcls"
+SHOWN = (PACKAGE, "hydra", "hydra_plugins")  # packages whose messages below WARNING are shown, too
 
 # Each library reads its variables on import.
 _QUIET = {
@@ -54,7 +55,7 @@ class StderrHandler(logging.Handler):
     """
 
     def filter(self, record: logging.LogRecord) -> Any:
-        is_shown = record.levelno >= logging.WARNING or record.name.partition(".")[0] in (PACKAGE, "hydra")
+        is_shown = record.levelno >= logging.WARNING or record.name.partition(".")[0] in SHOWN
         return (is_shown or logging.getLogger().level <= logging.DEBUG) and super().filter(record)
 
     def emit(self, record: logging.LogRecord) -> None:

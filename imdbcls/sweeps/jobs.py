@@ -66,6 +66,7 @@ class Sweep:
     def __init__(self) -> None:
         self.outcomes: list[Outcome] = []
         self.studies: set[Path] = set()  # the folders of the jobs' studies
+        self.is_search = False  # whether a sweeper chooses the jobs by the results of earlier jobs
         self.stopped_by: int | None = None
         self._running: dict[int, Running] = {}  # by process id
         self._handlers: dict[int, Any] = {}  # the signal handlers before the first job was started
@@ -215,10 +216,13 @@ class Sweep:
             logger.info(line)
         undone = sum(outcome.state not in ("done", "pruned") for outcome in self.outcomes)
         if undone:
-            logger.info(
-                f"{undone} of {len(self.outcomes)} runs are not done. Run the same command again for the missing runs."
+            remedy = (
+                "If the sampler has a seed, the same command proposes these runs again and trains the missing ones."
+                if self.is_search
+                else "Run the same command again for the missing runs."
             )
-        elif len(self.outcomes) > 1:
+            logger.info(f"{undone} of {len(self.outcomes)} runs are not done. {remedy}")
+        elif len(self.outcomes) > 1 and not self.is_search:
             for study in sorted(self.studies):
                 logger.info(f"Compare the runs: python -m imdbcls.compare {study}")
         if self.stopped_by is not None:

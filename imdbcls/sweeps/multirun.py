@@ -1,7 +1,9 @@
 """Run the training command: a single run, or the jobs of `--multirun` in separate processes (see `jobs`)."""
 
 import gc
+import logging
 import sys
+import traceback
 from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
@@ -14,10 +16,13 @@ from imdbcls.runs.folder import RunFolder, run_folder
 from imdbcls.runs.identity import run_name
 from imdbcls.runtime import console, entry
 from imdbcls.runtime.process import prepare_process
-from imdbcls.sweeps.jobs import Sweep
+from imdbcls.sweeps.jobs import Sweep, reason_of
+from imdbcls.sweeps.search import objective_of
 
 if TYPE_CHECKING:
     from imdbcls.config.schema import Config
+
+logger = logging.getLogger(__name__)
 
 Train = Callable[["Config"], object]
 
@@ -34,17 +39,32 @@ def run_command(main: Callable[[], object]) -> int:
         gc.freeze()  # exclude the loaded modules and the config from garbage collection, also in forked jobs
         try:
             main()
-        except SystemExit:  # raised by Hydra or by imdbcls: wait for the running jobs before exiting
+        except (SystemExit, UserError):  # raised by Hydra or by imdbcls: wait for the running jobs before exiting
             sweep.conclude()
             raise
+        except Exception as error:
+            sweep.conclude()
+            if not is_from_plugin(error):
+                raise
+            logger.debug("error of a plugin of Hydra", exc_info=error)
+            raise UserError(f"The sweeper stopped with an error: {reason_of(error)}") from error
         return sweep.conclude()
 
 
-def run_job(cfg: DictConfig, overrides: str, train: Train) -> None:
+def is_from_plugin(error: Exception) -> bool:
+    """Return whether an error was raised in a plugin of Hydra, such as a sweeper that optimises."""
+    names = (frame.f_globals.get("__name__", "") for frame, _ in traceback.walk_tb(error.__traceback__))
+    return any(name.startswith("hydra_plugins.") for name in names)
+
+
+def run_job(cfg: DictConfig, overrides: str, train: Train, *, is_search: bool) -> float | None:
     """Check the config of one job of `--multirun`, and call `train` in a forked process.
 
     If the run is complete, no process is forked. A mistake in the config is recorded as the outcome of a job with the
     name `overrides`, and the sweep continues.
+
+    In a search, wait for the run and return the value to optimise. Raises UserError if the run has no value, and
+    SystemExit if a signal has stopped the sweep.
     """
     from imdbcls.config.checking import typed
 
@@ -52,13 +72,27 @@ def run_job(cfg: DictConfig, overrides: str, train: Train) -> None:
         config = typed(cfg)
     except UserError as error:
         sweep.failed(overrides, error)
-        return
+        if is_search:
+            raise
+        return None
     folder = run_folder(config)
+    sweep.is_search = is_search
     sweep.studies.add(folder.study)
     if folder.complete() is not None:
         sweep.report(folder.path.name, partial(train, config), folder.result)
     else:
         start_job(sweep, config, folder, train)
+    return value_of_last_job(folder) if is_search else None
+
+
+def value_of_last_job(folder: RunFolder) -> float:
+    """Return the value to optimise of the last job, which has ended; raise UserError or SystemExit if it has none."""
+    if sweep.stopped_by is not None:
+        sys.exit(128 + sweep.stopped_by)
+    outcome = sweep.outcomes[-1]
+    if outcome.state != "done":
+        raise UserError(f"{outcome.name} has no value to optimise ({outcome.state}): {outcome.detail}")
+    return objective_of(folder.result() or {})
 
 
 def start_job(sweep: Sweep, config: "Config", folder: RunFolder, train: Train) -> None:

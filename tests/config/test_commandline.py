@@ -51,9 +51,14 @@ def test_show_mode_allows_missing_values() -> None:
         (["hydra/launcher=submitit_slurm"], "pip install hydra-submitit-launcher"),
         (
             ["--multirun", "hydra/sweeper=optuna", "hydra.sweeper.n_trials=2"],
-            "hydra/sweeper=optuna is not supported yet",
+            "hydra/sweeper=optuna is not installed: run pip install hydra-optuna-sweeper in an environment of its own",
         ),
-        (["--multirun", "lr=interval(1e-5,1e-3)"], "lr=interval(1e-5,1e-3): an interval cannot be swept yet"),
+        (["--multirun", "hydra/sweeper=joblib"], "hydra/sweeper=joblib is not installed: choose one of basic"),
+        (["--multirun", "hydra/launcher=optuna"], "hydra/launcher=optuna is not installed: choose one of basic"),
+        (
+            ["--multirun", "lr=interval(1e-5,1e-3)"],
+            "lr=interval(1e-5,1e-3): Hydra's default sweeper draws no values from an interval",
+        ),
         (["--config-dir", "nowhere"], "--config-dir=nowhere is not a folder."),
     ],
 )

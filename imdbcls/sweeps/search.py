@@ -1,0 +1,20 @@
+"""The value that a sweeper such as Hydra's Optuna sweeper optimises."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from imdbcls.errors import UserError
+from imdbcls.runs.selection import metric_of
+
+
+def objective_of(result: Mapping[str, Any]) -> float:
+    """Return the validation score of a finished run by its `metric`.
+
+    Raises UserError if the score is undefined, as AUROC is for a single class.
+    """
+    key = f"val/{metric_of(result)}"
+    value = result.get(key)
+    if not isinstance(value, int | float) or not math.isfinite(value):
+        raise UserError(f"{result.get('name')} has no {key} to optimise: it is undefined.")
+    return float(value)
