@@ -146,9 +146,10 @@ def check_intervals(assignments: Sequence[Assignment], plain: DictConfig, checke
     if not is_search(plain.hydra.sweeper):
         for assignment in assignments:
             if assignment.is_interval:
+                sweeper = "" if checker.command_keys else ", or choose a sweeper that optimises: hydra/sweeper=optuna"
                 checker.report(
-                    f"{assignment.line}: Hydra's default sweeper draws no values from an interval. List values, such "
-                    f"as {assignment.key}=1e-5,3e-5, or choose a sweeper that optimises, such as hydra/sweeper=optuna."
+                    f"{assignment.line}: an interval cannot be swept by Hydra's default sweeper. List values instead, "
+                    f"such as {assignment.key}=1e-5,3e-5{sweeper}."
                 )
 
 

@@ -57,7 +57,8 @@ def test_show_mode_allows_missing_values() -> None:
         (["--multirun", "hydra/launcher=optuna"], "hydra/launcher=optuna is not installed: choose one of basic"),
         (
             ["--multirun", "lr=interval(1e-5,1e-3)"],
-            "lr=interval(1e-5,1e-3): Hydra's default sweeper draws no values from an interval",
+            "lr=interval(1e-5,1e-3): an interval cannot be swept by Hydra's default sweeper. List values instead, such "
+            "as lr=1e-5,3e-5, or choose a sweeper that optimises: hydra/sweeper=optuna.",
         ),
         (["--config-dir", "nowhere"], "--config-dir=nowhere is not a folder."),
     ],

@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+import shlex
 import signal
 import site
 import subprocess
@@ -13,7 +15,7 @@ import pytest
 import yaml
 from support.faults import FAULTY, faulty
 from support.processes import EVERY_STEP, TINY, Command, saved_step, share_kernels, start, wait_for
-from support.runs import PERSONAL
+from support.runs import PERSONAL, ROOT
 
 from imdbcls.errors import UserError
 from imdbcls.sweeps.search import objective_of
@@ -21,10 +23,12 @@ from imdbcls.sweeps.search import objective_of
 PLUGIN = "hydra-optuna-sweeper==1.3.0"
 RUN = (*TINY, "epochs=1")
 SMALL = [each for each in TINY if not each.startswith(("lr=", "data.train_limit="))]
-OPTUNA = (
-    *("hydra/sweeper=optuna", "hydra.sweeper.direction=maximize", "hydra.sweeper.sampler.seed=0"),
-    *("hydra.sweeper.n_trials=4", "lr=tag(log,interval(1e-4,1e-2))", "head=mean,lstm"),
+(DOCUMENTED,) = re.findall(
+    r"^python -m imdbcls\.train (--multirun hydra/sweeper=optuna(?:.*\\\n)*.*)",
+    (ROOT / "docs/pages/runs.md").read_text(),
+    re.MULTILINE,
 )
+OPTUNA = (*shlex.split(DOCUMENTED.replace("\\\n", " ")), "hydra.sweeper.n_trials=4", "lr=tag(log,interval(1e-4,1e-2))")
 # A sweeper that runs one job after the other, and records the value or error of each before it starts the next.
 RECORDING = """
 import json
@@ -145,7 +149,7 @@ def run_optuna(python: Path, folder: Path, *arguments: str) -> subprocess.Comple
     kept = {name: value for name, value in os.environ.items() if not name.startswith(PERSONAL)}
     share_kernels(folder / "cache")
     environment = {**kept, "HOME": str(folder), "IMDBCLS_CACHE": str(folder / "cache"), "CUDA_VISIBLE_DEVICES": ""}
-    command = [str(python), "-m", "imdbcls.train", "--multirun", *SMALL, *OPTUNA, *arguments]
+    command = [str(python), "-m", "imdbcls.train", *SMALL, *OPTUNA, *arguments]
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
 
 
