@@ -66,6 +66,7 @@ def methods(comparison: Comparison) -> Iterator[str]:
     each = f"For each of the {len(pairs):,} pairs of models, we" if len(pairs) > 1 else "We"
     yield f"{each} test the difference in {metric.title} at a level of 5 % with {test}{units(comparison)}."
     yield from variances(comparison)
+    yield from planned_looks(comparison)
     if len(pairs) > 1:
         yield (
             f"All p-values are corrected for the {len(pairs):,} pairs with Holm's method, and the intervals of "
@@ -79,6 +80,23 @@ def methods(comparison: Comparison) -> Iterator[str]:
             f"Two models count as equivalent if two one-sided tests (Schuirmann, 1987) show{corrected} that they "
             f"differ by less than {within(comparison.margin, metric)}."
         )
+
+
+def planned_looks(comparison: Comparison) -> Iterator[str]:
+    """Yield a sentence on the looks of a planned study."""
+    plan = comparison.plan
+    if plan is None:
+        return
+    spending = "O'Brien-Fleming spending" if len(comparison.groups) == 2 else "a power spending function"
+    reasons = ["a significant difference", "equivalence", *([] if plan.futility is None else ["futility"])]
+    yield (
+        "The study was group sequential, with a plan that was fixed before the first look: each model was tested with "
+        f"{plan.looks[0]} to {plan.max_seeds} seeds, after each seed, and its training stopped for "
+        f"{listed(reasons, 'or')}. Error spending (Lan and DeMets, 1983; {spending}) keeps the error rate over all "
+        "looks at 5 %, and the intervals of differences are repeated confidence intervals (Jennison and Turnbull, "
+        f"1989). {len(plan.looks_done):,} of {len(plan.looks):,} looks were taken. Differences that stopped the "
+        "training of a model are overestimated on average."
+    )
 
 
 def variances(comparison: Comparison) -> Iterator[str]:

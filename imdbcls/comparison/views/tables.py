@@ -16,7 +16,7 @@ from imdbcls.comparison.views.quantities import (
     unit_of,
     value_text,
 )
-from imdbcls.comparison.views.wording import p_cell, percent_text
+from imdbcls.comparison.views.wording import p_cell, percent_text, scope
 
 FRONTS = (("head_parameters", "size"), ("train_seconds", "time"), ("latency_ms_p50", "latency"))
 
@@ -151,15 +151,21 @@ def differences(comparison: Comparison) -> Table:
         "detectable",
     ]
     note = (
-        "95 % interval: for this pair only. Simultaneous: with 95 % confidence, these intervals hold for all "
-        'pairs together. p (Holm): test over documents and seeds, corrected for all pairs; "better" needs p < 0.05. '
+        "95 % interval: for this pair only. Simultaneous: with 95 % confidence, these intervals hold for "
+        f"{scope(comparison)} together. p (Holm): test over documents and seeds, corrected for {scope(comparison)}; "
+        '"better" needs p < 0.05. '
     )
     if any(not pair.seeds_varied for pair in comparison.pairs):
         note += "If a group has one seed, the test covers documents only. "
     if margin is not None:
-        note += f"Within {margin_text(metric, margin)}: whether equivalence is shown (TOST, corrected for all pairs). "
+        note += (
+            f"Within {margin_text(metric, margin)}: whether equivalence is shown (TOST, corrected for "
+            f"{scope(comparison)}). "
+        )
     if any(pair.minimum_detectable_difference is not None for pair in comparison.pairs):
         note += "Detectable: the smallest true difference that this study detects with 80 % power."
+    if comparison.plan is not None:
+        note += " Each row shows the last planned look at the pair, so it may use fewer seeds than the groups have."
     note = f"{note_on_pairs(comparison)} {note}".strip()
     return Table("differences", "Which differences are significant?", header, rows, note, (2,))
 

@@ -186,8 +186,10 @@ def explanations(comparison: Comparison, shown: Sequence[PairResult]) -> list[st
         several = [len(group.seeds) > 1 for group in comparison.groups]
         over = "documents and seeds" if all(several) else "documents, and over seeds for groups with several"
         over = over if any(several) else "documents only"
-        together = f"; those of differences hold for all {len(tested):,} pairs together" if len(tested) > 1 else ""
-        sentences.append(f"95 % intervals, over {over}{together}.")
+        together = [f"all {len(tested):,} pairs"] if len(tested) > 1 else []
+        together += [] if comparison.plan is None else ["all planned looks"]
+        hold = f"; those of differences hold for {' and '.join(together)} together" if together else ""
+        sentences.append(f"95 % intervals, over {over}{hold}.")
     margin = within(comparison.margin, metric) if tested else ""
     if Outcome.BETTER_HERE in outcomes:
         sentences.append("Better here: these trained models differ; other seeds may reverse the order.")

@@ -134,6 +134,11 @@ def collapse(pair: PairResult, metric: Metric) -> str:
     return f"{text}. Without these seeds, {found}"
 
 
+def scope(comparison: Comparison) -> str:
+    """Return a phrase for what p-values and simultaneous intervals are corrected for."""
+    return "all pairs" if comparison.plan is None else "all pairs and all planned looks"
+
+
 def without_a_model(metric: Metric) -> str:
     """Return a phrase for the prediction that `Comparison.baseline` scores, in terms that suit the metric."""
     return f"predicting the {'class frequencies' if metric.needs_probabilities else 'most frequent class'}"
