@@ -1,6 +1,6 @@
 """Apply the plan of a study (`plan.json`) to its groups: the looks so far, and the verdict on each pair."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -100,10 +100,11 @@ class PlannedStudy:
         )
 
 
-def planned_study(study: Study, plan: Plan, metric: Metric) -> PlannedStudy:
+def planned_study(study: Study, plan: Plan, metric: Metric, failed: Collection[int] | None = None) -> PlannedStudy:
     """Replay the looks of a plan with the finished runs of a study.
 
-    Raise BadRunError if the groups do not have the same documents, because their runs cannot be compared.
+    `failed` has the groups whose next run failed; None: those whose next run has recorded a failure. Raise BadRunError
+    if the groups do not have the same documents, because their runs cannot be compared.
     """
     groups = tuple(group_with(study.groups, planned.group_hash) for planned in plan.groups)
     found = [group for group in groups if group is not None]
@@ -115,9 +116,10 @@ def planned_study(study: Study, plan: Plan, metric: Metric) -> PlannedStudy:
             )
     units = iter(units_of(found))
     samples = tuple(None if group is None else planned_sample(group, plan, metric, next(units)) for group in groups)
-    failed = {
-        i for i, planned in enumerate(plan.groups) if next_seed_failed(study, planned.group_hash, samples[i], plan)
-    }
+    if failed is None:
+        failed = {
+            i for i, planned in enumerate(plan.groups) if next_seed_failed(study, planned.group_hash, samples[i], plan)
+        }
     return PlannedStudy(plan, groups, samples, tuple(race(samples, plan, metric.higher_is_better, failed)))
 
 

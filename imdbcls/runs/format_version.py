@@ -23,6 +23,7 @@ RESULT = 1  # result.json, metrics.jsonl and config.yaml in a run folder
 PREDICTIONS = 1  # predictions/*.parquet
 CHECKPOINT = 1  # checkpoints/*/manifest.json and state.json
 COMPARISON = 1  # comparison.json
+WALL_TIMES = 1  # wall_times.json of a planned study
 PLAN = 1  # plan.json
 
 

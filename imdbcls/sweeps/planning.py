@@ -1,0 +1,69 @@
+"""Fix the plan of a study before its first run, and refuse another plan later."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from imdbcls.config.grid import GridGroup
+from imdbcls.config.study_settings import StudySettings
+from imdbcls.errors import UserError
+from imdbcls.runs.folder import RunFolder
+from imdbcls.runs.plan import FILE, Plan, PlannedGroup, has_plan, read_plan, write_plan
+
+MIN_CHANCE = 0.1  # of a verdict; with `futility`, the study stops a comparison with less
+
+
+def make_plan(groups: Sequence[GridGroup], settings: StudySettings) -> Plan:
+    """Return the plan of a study with these groups and settings."""
+    from imdbcls.comparison.metrics import METRICS  # imported here because it imports numpy and scipy
+
+    metric, margin = METRICS[groups[0].config.metric], settings.margin
+    if margin is None:
+        margin = metric.default_margin
+    elif metric.is_percentage:
+        margin /= 100
+    return Plan(
+        groups=tuple(
+            PlannedGroup(name=each.name, group_hash=each.group_hash, overrides=each.overrides) for each in groups
+        ),
+        seeds=settings.seeds.planned,
+        first_look=settings.seeds.first,
+        metric=metric.name,
+        margin=margin,
+        futility=MIN_CHANCE if settings.futility else None,
+    )
+
+
+def fix_plan(study: Path, wanted: Plan) -> Plan:
+    """Write the plan to a new study. Return the plan of a study that has one.
+
+    Raise UserError if that is another plan, or if the study has runs of these groups but no plan.
+    """
+    if has_plan(study):
+        fixed = read_plan(study)
+        difference = fixed.difference(wanted)
+        if difference is not None:
+            raise UserError(
+                f"{study / FILE} fixes another plan; this command differs: {difference}. A plan cannot change after "
+                "the first look. Repeat the first command, or choose another study=..."
+            )
+        return fixed
+    finished = names_of_finished(study, {group.group_hash: group.name for group in wanted.groups})
+    if finished:
+        raise UserError(
+            f"{study} has no {FILE}, but it has finished runs of {', '.join(finished)}. A plan must be fixed before "
+            "the first look at their scores: choose another study=..., which trains new runs."
+        )
+    try:
+        write_plan(study, wanted)
+    except OSError as error:
+        raise UserError(
+            f"{study} is not writable ({error.strerror}: {error.filename or study}). Choose another runs_dir."
+        ) from error
+    return wanted
+
+
+def names_of_finished(study: Path, names: dict[str, str]) -> list[str]:
+    """Return the names of the groups that have a finished run in a study folder. `names` is by `group_hash`."""
+    results = [RunFolder(path.parent).finished() for path in sorted(study.glob("*/result.json"))]
+    found = {str(result["group_hash"]) for result in results if result is not None}
+    return [name for group_hash, name in names.items() if group_hash in found]

@@ -1,0 +1,106 @@
+"""The runs of a planned study: which are finished, and how much time they took and may still take."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import takewhile
+from statistics import fmean
+from typing import Any
+
+from imdbcls.config.grid import GridGroup
+from imdbcls.config.schema import Config
+from imdbcls.runs.folder import RunFolder, run_folder
+from imdbcls.runs.plan import Plan
+from imdbcls.sweeps.wall_times import WallTimes, is_duration
+
+SECONDS_PER_HOUR = 3600.0
+
+
+@dataclass(frozen=True, order=True)
+class PlannedRun:
+    """A run of the plan, as indices into `Plan.seeds` and `Plan.groups`. Sorted runs are in the order of training."""
+
+    seed: int
+    group: int
+
+
+@dataclass
+class StudyRuns:
+    """The runs of a study. `groups` are in the order of the plan. Finished runs are read once."""
+
+    plan: Plan
+    groups: Sequence[GridGroup]
+    times: WallTimes
+    _configs: dict[PlannedRun, Config] = field(default_factory=dict)
+    _results: dict[PlannedRun, Mapping[str, Any]] = field(default_factory=dict)
+
+    def config(self, run: PlannedRun) -> Config:
+        if run not in self._configs:
+            self._configs[run] = self.groups[run.group].config_of(self.plan.seeds[run.seed])
+        return self._configs[run]
+
+    def folder(self, run: PlannedRun) -> RunFolder:
+        return run_folder(self.config(run))
+
+    def result(self, run: PlannedRun) -> Mapping[str, Any] | None:
+        """Return the result of a run if it is complete, else None."""
+        if run not in self._results and (result := self.folder(run).complete()) is not None:
+            self._results[run] = result
+        return self._results.get(run)
+
+    def missing(self, groups: Iterable[int], num_seeds: int) -> list[PlannedRun]:
+        """Return the unfinished runs among the first seeds of some groups, in the order of training."""
+        return [run for run in planned_runs(groups, num_seeds) if self.result(run) is None]
+
+    def finished(self, group: int) -> list[PlannedRun]:
+        """Return the runs of a group before its first unfinished run."""
+        runs = planned_runs([group], len(self.plan.seeds))
+        return list(takewhile(lambda run: self.result(run) is not None, runs))
+
+    @property
+    def num_finished(self) -> int:
+        return sum(len(self.finished(group)) for group in range(len(self.groups)))
+
+    @property
+    def num_planned(self) -> int:
+        return len(self.groups) * len(self.plan.seeds)
+
+    def values(self, group: int, num_seeds: int) -> list[float]:
+        """Return the test metric of the first seeds of a group."""
+        return [self._results[run][f"test/{self.plan.metric}"] for run in planned_runs([group], num_seeds)]
+
+    def seconds(self, run: PlannedRun) -> float | None:
+        """Return the recorded time of a finished run, else its `train_seconds`; None if neither is known."""
+        result = self.result(run)
+        if result is None:
+            return None
+        seconds = self.times.seconds.get(self.folder(run).path.name, result.get("train_seconds"))
+        return seconds if is_duration(seconds) else None
+
+    @property
+    def hours(self) -> float:
+        """The hours that all runs took, also those that failed or were interrupted."""
+        finished = [run for group in range(len(self.groups)) for run in self.finished(group)]
+        names = {self.folder(run).path.name: self.seconds(run) or 0.0 for run in finished}
+        return sum({**names, **self.times.seconds}.values()) / SECONDS_PER_HOUR
+
+    def expected_hours(self, num_runs: Mapping[int, int]) -> float | None:
+        """Return the hours that a number of runs of each group will take, by the mean of its finished runs.
+
+        A group without finished runs is expected to take as long as the mean of all groups. Return None if no run is
+        finished.
+        """
+        means = {group: self._mean_seconds(group) for group in range(len(self.groups))}
+        known = [mean for mean in means.values() if mean is not None]
+        if not known:
+            return None
+        seconds = sum(count * (means[group] or fmean(known)) for group, count in num_runs.items())
+        return seconds / SECONDS_PER_HOUR
+
+    def _mean_seconds(self, group: int) -> float | None:
+        seconds = [taken for run in self.finished(group) if (taken := self.seconds(run)) is not None]
+        return fmean(seconds) if seconds else None
+
+
+def planned_runs(groups: Iterable[int], num_seeds: int) -> list[PlannedRun]:
+    """Return the runs of some groups with the first seeds of the plan: one seed of every group, then the next seed."""
+    return sorted(PlannedRun(seed, group) for group in groups for seed in range(num_seeds))

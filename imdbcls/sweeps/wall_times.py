@@ -1,0 +1,43 @@
+"""Record how long each run of a study took on this machine, in `wall_times.json` in the study folder."""
+
+import logging
+import math
+from pathlib import Path
+
+from imdbcls.errors import UserError
+from imdbcls.runs.files import json_text
+from imdbcls.runs.format_version import FORMAT_VERSION, WALL_TIMES, read_versioned
+from imdbcls.runtime.atomic import write_atomically
+
+logger = logging.getLogger(__name__)
+
+FILE = "wall_times.json"
+
+
+class WallTimes:
+    """The seconds of each run by its name. The process's start, loading and evaluation are included.
+
+    A run that shared the machine with others counts with its share of the time. If a run was interrupted and continued,
+    its times are added. Time since the last record of a killed command is lost.
+    """
+
+    def __init__(self, study: Path) -> None:
+        self.path = study / FILE
+        self.seconds: dict[str, float] = {}
+        if self.path.exists() or self.path.is_symlink():
+            try:
+                content = read_versioned(self.path, WALL_TIMES).get("seconds")
+            except UserError as error:
+                logger.warning(f"{error} The time of earlier runs is taken from their train_seconds.")
+                return
+            known = content.items() if isinstance(content, dict) else ()
+            self.seconds = {name: float(value) for name, value in known if is_duration(value)}
+
+    def add(self, name: str, seconds: float) -> None:
+        """Add the time of a process that trained the run, and write the file."""
+        self.seconds[name] = self.seconds.get(name, 0.0) + seconds
+        write_atomically(self.path, json_text({FORMAT_VERSION: WALL_TIMES, "seconds": self.seconds}, indent=2) + "\n")
+
+
+def is_duration(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and value >= 0
