@@ -17,6 +17,7 @@ import time
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
@@ -50,7 +51,10 @@ TIMES = ("seconds", "per_second", "latency_ms", "peak_memory_mb", "finished_at")
 context = multiprocessing.get_context("forkserver")
 context.set_forkserver_preload(
     [
-        *(f"imdbcls.{name}" for name in ("train", "evaluate", "predict", "compare", "doctor", "build", "data.card")),
+        *(
+            f"imdbcls.{name}"
+            for name in ("train", "study", "evaluate", "predict", "compare", "doctor", "build", "data.card")
+        ),
         "imdbcls.training.report",
         "sklearn.metrics",
         "torchmetrics.functional.classification",
@@ -93,7 +97,9 @@ def run_module(
         return subprocess.CompletedProcess([module, *arguments], process.exitcode, *texts)
 
 
-def _run(arguments: list[str], environment: dict[str, str], folder: str, log: str, file_limit: int | None) -> None:
+def _run(
+    command: str, arguments: list[str], environment: dict[str, str], folder: str, log: str, file_limit: int | None
+) -> None:
     os.chdir(folder)
     os.environ.update(environment)
     sys.path[:0] = environment.get("PYTHONPATH", "").split(":")
@@ -102,14 +108,12 @@ def _run(arguments: list[str], environment: dict[str, str], folder: str, log: st
     os.dup2(descriptor, 2)
     if file_limit is not None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (file_limit, resource.RLIM_INFINITY))
-    sys.argv = ["imdbcls.train", *arguments]
+    sys.argv = [command, *arguments]
     import torch
 
     torch.set_num_threads(int(environment.get("THREADS", "1")))
-    from imdbcls.train import command
-
     try:
-        command()
+        import_module(command).command()
     finally:
         spent = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
         Path(f"{log}.cpu").write_text(str(sum(usage.ru_utime + usage.ru_stime for usage in spent)))
@@ -117,7 +121,7 @@ def _run(arguments: list[str], environment: dict[str, str], folder: str, log: st
 
 @dataclass
 class Command:
-    """A running `python -m imdbcls.train ...`. Its output is in `log`."""
+    """A running command, such as `python -m imdbcls.train ...`. Its output is in `log`."""
 
     process: ForkServerProcess
     log: Path
@@ -152,13 +156,19 @@ class Command:
 
 
 def start(
-    folder: Path, *arguments: str, environment: dict[str, str] | None = None, file_limit: int | None = None
+    folder: Path,
+    *arguments: str,
+    environment: dict[str, str] | None = None,
+    file_limit: int | None = None,
+    command: str = "imdbcls.train",
 ) -> Command:
-    """Start a training command with `folder` as its working directory. `file_limit` is in bytes (RLIMIT_FSIZE)."""
+    """Start a command with `folder` as its working directory. `file_limit` is in bytes (RLIMIT_FSIZE)."""
     log = folder.with_name(f"{folder.name}-log-{time.monotonic_ns()}")  # outside `folder`, whose disk may be full
     variables = {"IMDBCLS_CACHE": str(folder / "cache"), **(environment or {})}
     share_kernels(Path(variables["IMDBCLS_CACHE"]))
-    process = context.Process(target=_run, args=(list(arguments), variables, str(folder), str(log), file_limit))
+    process = context.Process(
+        target=_run, args=(command, list(arguments), variables, str(folder), str(log), file_limit)
+    )
     process.daemon = True  # so that a failing test leaves no process
     process.start()
     atexit.register(process.kill)  # runs before multiprocessing's handler, which sends SIGTERM and waits

@@ -1,0 +1,86 @@
+"""Train seeds until the verdict is known: `python -m imdbcls.study head=cls,lstm,mean seeds.max=10`.
+
+Every combination of swept values is a group. The study trains all groups in rounds, tests them after each round, and
+stops training a group once it is worse than another or equivalent to the best. `plan.json`, written before the first
+run, fixes when the groups are tested, so that the error rates hold for all looks together.
+"""
+
+if __name__ == "__main__":  # before the other imports, which can hit a limit of memory or threads
+    from imdbcls.runtime.entry import set_up_streams
+
+    set_up_streams()
+
+import gc
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from imdbcls.config.command_keys import names_of, read_arguments, read_command_keys
+from imdbcls.config.grid import Grid, GridGroup, read_grid
+from imdbcls.config.study_settings import StudySettings
+from imdbcls.errors import UserError
+from imdbcls.runtime import entry
+from imdbcls.sweeps.adaptive import run_study
+from imdbcls.train import train
+
+KEYS = "study.yaml"
+HEADER = """\
+Train seeds in rounds until it is known which group is better.
+
+  python -m imdbcls.study head=cls,lstm,mean seeds.max=10 study=heads
+
+Every combination of swept values, such as head=cls,lstm, is a group. The groups are tested after every round. Groups
+that are worse than another or equivalent to the best get no further seeds. The same command continues a study. All
+other keys are those of python -m imdbcls.train --help, except seed.
+
+Keys of a study, with their defaults:"""
+SEED_ADVICE = "the study itself chooses the seeds; set seeds.max and seeds.start instead."
+
+
+@dataclass(frozen=True)
+class Command:
+    """A checked command: the settings of the study and its groups."""
+
+    settings: StudySettings
+    groups: tuple[GridGroup, ...]
+
+
+def command() -> None:
+    """Run the command line and end the process."""
+    entry.run(main)
+
+
+def main() -> int:
+    """Run the command. Return the exit code: 0, 1 if a run failed, or 128 plus the number of a signal."""
+    asked = read_command(sys.argv[1:])
+    gc.freeze()  # exclude the loaded modules and the config from garbage collection, also in forked jobs
+    with entry.stdout_is_secondary():
+        return run_study(asked.groups, asked.settings, train)
+
+
+def read_command(arguments: Sequence[str]) -> Command:
+    """Check the arguments. Raise UserError with all mistakes."""
+    read = read_arguments(arguments, HEADER, KEYS)
+    keys = read_command_keys(read.overrides, StudySettings, KEYS)
+    grid = read_grid(keys.others, read.config_dir, names_of(StudySettings), SEED_ADVICE)
+    mistakes = [*read.mistakes, *keys.mistakes, *grid.mistakes, *unfit(grid, keys.settings)]
+    if mistakes or keys.settings is None:
+        raise UserError(*mistakes)
+    return Command(keys.settings, grid.groups)
+
+
+def unfit(grid: Grid, settings: StudySettings | None) -> Iterator[str]:
+    """Yield a sentence if a study needs other groups, or a larger budget."""
+    if not grid.mistakes and len(grid.groups) < 2:
+        yield "A study compares at least two groups: give a key or group several values, such as head=cls,lstm."
+    if settings is not None and settings.budget.runs is not None:
+        num_runs = settings.seeds.first * len(grid.groups)
+        if settings.budget.runs < num_runs:
+            yield (
+                f"budget.runs={settings.budget.runs} is less than the {num_runs} runs before the first look: "
+                f"{len(grid.groups)} groups with seeds.first={settings.seeds.first} seeds."
+            )
+
+
+if __name__ == "__main__":
+    command()

@@ -1,0 +1,167 @@
+"""Train a planned study in rounds: test the groups after each round, and train only those that still run.
+
+The decisions are a function of the plan and of the runs on disk (`comparison.race`). If a killed command is repeated,
+it therefore continues with the same decisions.
+"""
+
+import logging
+import signal
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from imdbcls.config.grid import GridGroup
+from imdbcls.config.study_settings import BudgetSettings, StudySettings
+from imdbcls.errors import UserError
+from imdbcls.runs.plan import Plan
+from imdbcls.sweeps.in_child import in_child
+from imdbcls.sweeps.jobs import Sweep
+from imdbcls.sweeps.multirun import Train, start_job
+from imdbcls.sweeps.planning import fix_plan, make_plan
+from imdbcls.sweeps.study_report import StudyReport, duration
+from imdbcls.sweeps.study_runs import PlannedRun, StudyRuns
+from imdbcls.sweeps.wall_times import WallTimes
+
+if TYPE_CHECKING:
+    from imdbcls.comparison.race import Round
+
+logger = logging.getLogger(__name__)
+
+
+def run_study(groups: Sequence[GridGroup], settings: StudySettings, train: Train) -> int:
+    """Train and test a study until its verdict is known or its budget is used. Return the exit code of the command."""
+    study = groups[0].config.folder.parent
+    plan = fix_plan(study, make_plan(groups, settings))
+    by_hash = {group.group_hash: group for group in groups}
+    in_order = [by_hash[planned.group_hash] for planned in plan.groups]
+    return AdaptiveStudy(study, StudyRuns(plan, in_order, WallTimes(study)), settings.budget, train).run()
+
+
+@dataclass
+class AdaptiveStudy:
+    """The rounds of one command. `failed` has the reason why each left-out group failed, by its index in the plan."""
+
+    folder: Path
+    runs: StudyRuns
+    budget: BudgetSettings
+    train: Train
+    sweep: Sweep = field(default_factory=Sweep)
+    failed: dict[int, str] = field(default_factory=dict)
+    _started: list[PlannedRun] = field(default_factory=list)  # in the order of `Sweep.outcomes`
+    _recorded: set[int] = field(default_factory=set)  # indices of outcomes
+
+    @property
+    def plan(self) -> Plan:
+        return self.runs.plan
+
+    def run(self) -> int:
+        """Train rounds until the study is over, the budget is used or a signal arrives. Return the exit code."""
+        report = StudyReport(self.folder, self.runs)
+        rounds = self.look()
+        report.log_start(rounds)
+        stopped: str | None = None
+        while not self.is_over(rounds):
+            num_seeds = self.plan.looks[len(rounds)]
+            missing = self.runs.missing(self.running(rounds), num_seeds)
+            stopped = self.over_budget(missing)
+            if stopped is None:
+                report.log_training(len(rounds) + 1, missing)
+                stopped = self.train_round(missing)
+            if stopped is not None:
+                break
+            if len(self.running(rounds)) < 2:
+                continue
+            looked = self.look()
+            if len(looked) == len(rounds):
+                raise UserError(self.unusable(num_seeds))
+            rounds = looked
+            if not rounds[-1].is_over:
+                report.log_round(rounds)
+        report.log_end(rounds, self.failed, stopped)
+        if self.sweep.stopped_by is not None:
+            return 128 + self.sweep.stopped_by
+        return 1 if self.failed else 0
+
+    def running(self, rounds: Sequence["Round"]) -> list[int]:
+        """Return the groups that the next round trains."""
+        running = rounds[-1].running if rounds else range(len(self.plan.groups))
+        return [group for group in running if group not in self.failed]
+
+    def is_over(self, rounds: Sequence["Round"]) -> bool:
+        return (bool(rounds) and rounds[-1].is_over) or len(self.running(rounds)) < 2
+
+    def look(self) -> list["Round"]:
+        """Replay all looks that the runs on disk allow."""
+        if self.runs.num_finished == 0:
+            return []
+        return in_child(partial(replay, self.folder, self.plan, frozenset(self.failed)))
+
+    def over_budget(self, missing: Sequence[PlannedRun]) -> str | None:
+        """Return a sentence if the missing runs of a round would exceed the budget, else None."""
+        budget = self.budget
+        needs = f"The next round needs {len(missing)} run{'s' if len(missing) > 1 else ''}"
+        if budget.runs is not None and self.runs.num_finished + len(missing) > budget.runs:
+            return (
+                f"{needs}, and {self.runs.num_finished} are finished, but budget.runs={budget.runs}. Repeat the "
+                "command with a larger budget.runs to continue."
+            )
+        expected = self.runs.expected_hours(Counter(run.group for run in missing))
+        if budget.hours is not None and expected is not None and self.runs.hours + expected > budget.hours:
+            return (
+                f"{needs} of about {duration(expected)}, and {duration(self.runs.hours)} are used, but "
+                f"budget.hours={budget.hours:g}. Repeat the command with a larger budget.hours to continue."
+            )
+        return None
+
+    def train_round(self, missing: Sequence[PlannedRun]) -> str | None:
+        """Train the runs of one round. Return a sentence if the study must stop before the round is complete."""
+        stopped = None
+        for run in missing:
+            if self.budget.hours is not None and self.runs.hours >= self.budget.hours:
+                stopped = (
+                    f"budget.hours={self.budget.hours:g} is used up. Repeat the command with a larger budget.hours to "
+                    "continue."
+                )
+            if stopped is not None or self.sweep.stopped_by is not None:
+                break
+            if run.group not in self.failed:  # after a failed run, the next runs of its group would probably fail, too
+                self._started.append(run)
+                start_job(self.sweep, self.runs.config(run), self.runs.folder(run), self.train)
+                self.record_outcomes()
+        self.sweep.wait()
+        self.record_outcomes()
+        if self.sweep.stopped_by is not None:
+            name = signal.Signals(self.sweep.stopped_by).name
+            return f"The study was stopped by {name}. Repeat the command to continue."
+        return stopped
+
+    def record_outcomes(self) -> None:
+        """Record the time of each run that has ended since the last call, and the group of each failed run."""
+        for index, outcome in enumerate(self.sweep.outcomes):
+            if index in self._recorded or outcome.state == "running":
+                continue
+            self._recorded.add(index)
+            run = self._started[index]
+            if outcome.seconds is not None:
+                self.runs.times.add(outcome.name, outcome.seconds / self.runs.config(run).jobs)
+            if outcome.state != "done" and self.sweep.stopped_by is None:
+                self.failed[run.group] = f"{outcome.name} {outcome.state}: {outcome.detail}"
+
+    def unusable(self, num_seeds: int) -> str:
+        """Return a sentence for a study in which `compare` would leave out a finished run."""
+        return (
+            f"{self.folder} cannot be tested after {num_seeds} seeds per group, because a finished run cannot be "
+            f"compared with the others. python -m imdbcls.compare {self.folder} names it."
+        )
+
+
+def replay(folder: Path, plan: Plan, failed: frozenset[int]) -> list["Round"]:
+    """Return all looks that the runs in a study folder allow."""
+    from imdbcls.comparison.metrics import METRICS
+    from imdbcls.comparison.planned import planned_study
+    from imdbcls.comparison.study import read_study
+
+    return list(planned_study(read_study(folder), plan, METRICS[plan.metric], failed).rounds)
