@@ -129,7 +129,7 @@ def require_options(arguments: argparse.Namespace) -> None:
 
 
 def texts_of(arguments: argparse.Namespace, stdin: TextIO, config: "Config") -> Texts:
-    """Return the texts from the command line, `--file` or stdin. A file's default columns are those of the run."""
+    """Return the texts from the command line, `--file` or stdin. Columns default to those of the run's data."""
     if arguments.file is None:
         return from_arguments(arguments.texts) if arguments.texts else from_stdin(stdin)
     options: dict[str, Any] = {name: getattr(arguments, name) for name in FILE_OPTIONS}

@@ -69,7 +69,10 @@ def read_run(folder: Path, study: Path) -> Run:
 
 
 def failed_group_and_seed(folder: Path, study: Path) -> tuple[str, int] | None:
-    """Return the `group_hash` and the seed of a failed run, or None if the run did not fail or recorded neither."""
+    """Return the `group_hash` and the seed of a failed run.
+
+    Return None if the run did not fail, if its result cannot be read, or if one of the two values is missing.
+    """
     try:
         result = read_part(folder / "result.json", study, read_json)
     except BadRunError:

@@ -44,7 +44,7 @@ class SplitCard:
     num_clusters: int | None  # films, authors, …; None if the data has no clusters
     num_repeated: int  # documents whose text occurs earlier in the same split
     num_in_train: int  # documents whose text occurs in train; 0 for train itself
-    counts: TokenCounts  # numbers of all, unknown and unread tokens
+    counts: TokenCounts  # of tokens and of documents, see `TokenCounts`
 
     @property
     def num_documents(self) -> int:
@@ -230,7 +230,7 @@ def histogram(lengths: NDArray[np.int64], max_length: int, fate: str) -> list[st
 
 
 def bins_of(lengths: NDArray[np.int64]) -> list[tuple[str, int, tuple[int, int | None]]]:
-    """Divide lengths into bins of equal width up to their 99th percentile, and an open last bin.
+    """Divide lengths into bins of equal width up to the 99th percentile of the lengths, and an open last bin.
 
     Each bin is a tuple (bounds as a string, number of documents, bounds in tokens). The upper bound of the last bin is
     None.

@@ -84,8 +84,8 @@ def has_column(path: Path, name: str, request: Request) -> bool:
         require_columns(path, replace(request, columns=(("id_column", name),)))
     except UserError:
         logger.info(
-            f"{path} does not have exactly one column {name!r}, the id column of the run's data, so the answers "
-            "have only row numbers."
+            f"{path} has no column named {name!r} (the id column of the run's data), or more than one. The answers "
+            "contain line numbers (for Parquet: row numbers) instead of ids."
         )
         return False
     return True

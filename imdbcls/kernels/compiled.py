@@ -226,7 +226,7 @@ def _mask(batch: PackedBatch, number: int, width: int) -> tuple[Tensor | None, t
 
 
 def inference_layer(x_NH: Tensor, batch: PackedBatch, number: int, weights: Weights) -> Tensor:
-    """Return the layer's output for a pass without backward: nothing is saved, and buffers are reused."""
+    """Return the layer's output for a forward pass without gradients: nothing is saved, and buffers are reused."""
     y_NH, _ = _attention_block(x_NH, x_NH, batch, number, weights, keep=False)
     z_NH, _ = _feed_forward_block(y_NH, batch, number, weights, keep=False)
     return z_NH

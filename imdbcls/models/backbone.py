@@ -192,7 +192,9 @@ def require_architecture(folder: Path, shapes: Mapping[str, tuple[int, ...]]) ->
     The encoder is built on PyTorch's meta device, which uses no memory, because an untrusted `config.json` can describe
     terabytes of weights.
     """
-    refusal = UserError(f"{folder / 'config.json'} is missing, or does not describe the encoder of the run's weights.")
+    refusal = UserError(
+        f"{folder / 'config.json'} is missing, or does not describe an encoder that fits the run's weights."
+    )
     try:
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
         if config.num_hidden_layers > len(shapes):

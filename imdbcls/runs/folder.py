@@ -182,7 +182,7 @@ class RunFolder:
         result = self.finished_trial()
         if result is None and self.finished() is not None:
             raise UserError(
-                f"{self.path} contains a finished run, not a trial of a tuning study. Tune in another study: "
+                f"{self.path} contains a finished run, not a trial of a tuning study. Use another study for tuning: "
                 "study=NAME."
             )
         if result is None:

@@ -61,7 +61,7 @@ def read_json(path: Path, max_bytes: int = MAX_JSON_BYTES) -> dict[str, Any]:
     try:
         content = json.loads(path.read_bytes())
     except RecursionError as error:
-        raise UserError(f"{path} is nested too deeply to be read.") from error
+        raise UserError(f"The contents of {path} are nested too deeply to be read.") from error
     except (OSError, ValueError) as error:
         raise UserError(f"{path} cannot be read as JSON: {error}") from error
     if not isinstance(content, dict):
@@ -82,7 +82,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     except AssertionError as error:  # from OmegaConf, for a file with a single number
         raise UserError(f"{path} does not contain a config.") from error
     except RecursionError as error:
-        raise UserError(f"{path} is nested too deeply to be read.") from error
+        raise UserError(f"The contents of {path} are nested too deeply to be read.") from error
     except (OSError, yaml.YAMLError, OmegaConfBaseException, ValueError, TypeError, LookupError) as error:
         if isinstance(error, UserError):
             raise

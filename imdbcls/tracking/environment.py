@@ -83,7 +83,7 @@ def ignored(mode: str) -> str | None:
     if wanted and mode != "auto" and wanted != mode:
         reasons["WANDB_MODE"] = f"tracker.mode={mode} is set"
     if _is_set_to("WANDB_SILENT", "0", "false", "no", "off"):
-        reasons["WANDB_SILENT"] = "the messages of wandb are not shown"
+        reasons["WANDB_SILENT"] = "the messages of wandb are never shown"
     if not reasons or reasons.keys() <= _logged:
         return None
     _logged.update(reasons)

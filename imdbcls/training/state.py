@@ -243,7 +243,7 @@ class Saver:
             state.changes.append(f"after step {state.step}: {change}")
 
     def _without_frozen(self, model: Classifier) -> dict[str, Tensor]:
-        """Return the model's weights, without the weights of a frozen encoder, which only the final `best` contains."""
+        """Return the model's weights. Leave out those of a frozen encoder: only the final `best` contains them."""
         weights = model.state_dict()
         if not self.model.encoder_is_frozen:
             return weights

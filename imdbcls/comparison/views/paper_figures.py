@@ -176,7 +176,7 @@ def legend_below(canvas: "Canvas", handles: Sequence[Any], names: Sequence[str])
 
 
 def interval_figure(plot: IntervalPlot) -> "Canvas":
-    """Draw each interval with its value and seeds. Differences also get a zero line, a margin and a legend."""
+    """Draw each interval, its value and a dot per seed. A plot of differences also has a zero line and a legend."""
     from matplotlib.lines import Line2D
 
     above = max(len(row.label) for row in plot.rows) > MAX_LABEL
