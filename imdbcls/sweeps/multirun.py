@@ -8,6 +8,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
+from hydra.errors import HydraException
 from omegaconf import DictConfig
 
 from imdbcls.config.commandline import answer_command
@@ -44,10 +45,12 @@ def run_command(main: Callable[[], object]) -> int:
             raise
         except Exception as error:
             sweep.conclude()
-            if not is_from_plugin(error):
+            if not (isinstance(error, HydraException) or is_from_plugin(error)):
                 raise
             logger.debug("error of a plugin of Hydra", exc_info=error)
-            raise UserError(f"The sweeper stopped with an error: {reason_of(error)}") from error
+            raise UserError(
+                f"The sweeper stopped with an error (IMDBCLS_LOG_LEVEL=DEBUG shows where): {reason_of(error)}"
+            ) from error
         return sweep.conclude()
 
 
