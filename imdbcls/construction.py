@@ -53,10 +53,14 @@ def build_corpus(data: DataConfig) -> Corpus:
 
 def keep_corpus(data: DataConfig) -> None:
     """Read the documents and keep them in memory. The jobs of a sweep are forked from this process and share them."""
-    key = corpus_key(data)
-    if key not in _kept_corpus:
-        _kept_corpus.clear()
-        _kept_corpus[key] = build_corpus(data)
+    if corpus_key(data) not in _kept_corpus:
+        keep_as(data, build_corpus(data))
+
+
+def keep_as(data: DataConfig, corpus: Corpus) -> None:
+    """Let `build_corpus` return `corpus` for this section. To measure a run, it may be a subset of the documents."""
+    _kept_corpus.clear()
+    _kept_corpus[corpus_key(data)] = corpus
 
 
 def corpus_key(data: DataConfig) -> str:

@@ -10,6 +10,7 @@ if __name__ == "__main__":  # before the other imports, which can hit a limit of
     set_up_streams()
 
 import logging
+import sys
 from contextlib import nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
+from imdbcls.config.commandline import DRY_RUN
 from imdbcls.config.hydra_plugins import is_search
 from imdbcls.runs.folder import RunFolder, run_folder
 from imdbcls.runs.result import recording_failures
@@ -33,8 +35,6 @@ if TYPE_CHECKING:
     from imdbcls.training.trainer import ShouldPrune
 
 logger = logging.getLogger("imdbcls.train")  # `__name__` is `__main__` in a command
-
-LATENCY_DOCUMENTS = 25  # documents that are timed one at a time, after the test split is evaluated
 
 
 @hydra.main(version_base="1.3", config_path="pkg://imdbcls.conf", config_name="config")
@@ -81,7 +81,7 @@ def fit_and_score(config: "Config", folder: RunFolder, stop: StopRequest) -> dic
     """Build one run, resume it from a checkpoint if there is one, train, evaluate, and return the recorded result."""
     from imdbcls.build import build_run
     from imdbcls.data.card import card_tables
-    from imdbcls.models.inference import measure_latency
+    from imdbcls.models.inference import LATENCY_DOCUMENTS, measure_latency
     from imdbcls.sections import build_tracker
     from imdbcls.training import report
 
@@ -129,7 +129,13 @@ def fit_trial(config: "Config", folder: RunFolder, stop: StopRequest, should_pru
 
 def command() -> None:
     """Run the command line and end the process."""
-    entry.run(partial(run_command, main))
+    entry.run(estimate_only if DRY_RUN in sys.argv else partial(run_command, main))
+
+
+def estimate_only() -> int:
+    from imdbcls.sweeps.dry_run import dry_run  # imported here because training does not need it
+
+    return dry_run()
 
 
 if __name__ == "__main__":

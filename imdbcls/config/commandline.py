@@ -26,6 +26,8 @@ logger = logging.getLogger(__name__)
 if TYPE_CHECKING:
     from imdbcls.config.assignments import Mode
 
+DRY_RUN = "--dry-run"  # an option of the command that Hydra does not know
+
 _validate_batch_is_legal = Sweeper.validate_batch_is_legal
 # Options that may be followed by their value as a separate argument.
 _WITH_VALUE = (

@@ -1,7 +1,7 @@
 """Form batches: grouped by length in random order for training, longest documents first for evaluation."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -66,8 +66,11 @@ class TrainBatches:
 
         The batches depend only on these arguments and those of the constructor, so a resumed run gets the same batches.
         """
-        for rows in self.plan(epoch)[start_step:]:
-            yield self._collator.collate(rows)
+        return self.collated(self.plan(epoch)[start_step:])
+
+    def collated(self, plan: Sequence[NDArray[np.int64]]) -> Iterator[Batch]:
+        """Yield the batches of a plan: the indices of the documents in each batch."""
+        return (self._collator.collate(rows) for rows in plan)
 
     def read_from(self, features: Features) -> None:
         """Attach the cached features to every later batch."""

@@ -20,6 +20,8 @@ from imdbcls.runtime.limits import is_out_of_memory
 
 logger = logging.getLogger(__name__)
 
+LATENCY_DOCUMENTS = 25  # documents that a run times one at a time, after the test split is evaluated
+
 
 @torch.inference_mode()
 def predict_probabilities(

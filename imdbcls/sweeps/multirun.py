@@ -16,8 +16,8 @@ from imdbcls.errors import UserError
 from imdbcls.runs.folder import RunFolder, run_folder
 from imdbcls.runs.identity import run_name
 from imdbcls.runtime import console, entry
-from imdbcls.runtime.process import prepare_process
 from imdbcls.sweeps.jobs import Sweep, reason_of
+from imdbcls.sweeps.preparing import prepare_jobs
 from imdbcls.sweeps.search import objective_of
 
 if TYPE_CHECKING:
@@ -102,24 +102,6 @@ def start_job(sweep: Sweep, config: "Config", folder: RunFolder, train: Train) -
     """Do the preparation that all jobs share, and call `train` in a forked process; wait for a free process first."""
     job = partial(train, config) if config.jobs == 1 else partial(train_with_share, config, train)
     sweep.run(folder.path.name, partial(prepare_jobs, config), job, folder.result, config.jobs)
-
-
-def prepare_jobs(config: "Config") -> None:
-    """Import all modules and read the documents once, before jobs are forked.
-
-    The jobs then run the code as it was when the sweep started, and do not repeat the imports.
-    """
-    prepare_process()
-    import pyarrow.parquet  # noqa: F401
-    import sklearn.metrics  # noqa: F401
-    import torchmetrics.functional.classification  # noqa: F401
-
-    from imdbcls import build, tracking  # noqa: F401
-    from imdbcls.construction import keep_corpus
-    from imdbcls.training import report  # noqa: F401
-
-    tracking.import_early(config.tracker.arguments)
-    keep_corpus(config.data)
 
 
 def train_with_share(config: "Config", train: Train) -> None:

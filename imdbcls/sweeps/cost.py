@@ -1,0 +1,186 @@
+"""What runs cost: seconds and bytes per document, measured on a sample, and their sums over all runs of a study."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from imdbcls.config.schema import Config
+
+
+def caches_features(config: Config) -> bool:
+    """Return whether a run reads the output of a frozen encoder from the feature cache."""
+    return config.backbone.freeze is True and config.backbone.cache
+
+
+@dataclass(frozen=True)
+class SharedCost:
+    """The cost of the work that all runs with the same documents and encoder share, per document of any split.
+
+    - `tokenize_seconds`: tokenization.
+    - `encode_seconds`, `feature_bytes`: computing and caching the output of a frozen encoder; 0 without this cache.
+    - `check_seconds`: the time that each run needs to check the cached output.
+    """
+
+    tokenize_seconds: float
+    encode_seconds: float = 0.0
+    check_seconds: float = 0.0
+    feature_bytes: float = 0.0
+
+
+@dataclass(frozen=True)
+class RunCost:
+    """The cost of one run. `train_seconds`, `evaluate_seconds` and `prediction_bytes` are per document.
+
+    - `num_documents`: the documents of each split; `measured`: the training documents that were timed.
+    - `start_seconds`: until the first step, with tokens and features from the cache, but without checking features.
+    - `epoch_seconds`: saving the checkpoints at the end of an epoch.
+    - `finish_seconds`: the end of a run, without the evaluation of the test split.
+    - `finished_bytes`: the run folder without predictions; `training_bytes`: what a running run needs in addition.
+    - `hardware`: the device, threads and precision.
+    """
+
+    num_documents: Mapping[str, int]
+    measured: int
+    start_seconds: float
+    train_seconds: float
+    evaluate_seconds: float
+    epoch_seconds: float = 0.0
+    finish_seconds: float = 0.0
+    finished_bytes: float = 0.0
+    training_bytes: float = 0.0
+    prediction_bytes: float = 0.0
+    hardware: str = ""
+
+    @property
+    def total_documents(self) -> int:
+        return sum(self.num_documents.values())
+
+    def seconds(self, config: Config, shared: SharedCost) -> float:
+        """Return the wall time of one run with this config, if no early stopping ends it."""
+        num_train, num_validation, num_test = (self.num_documents[name] for name in ("train", "validation", "test"))
+        evaluated = config.epochs * num_validation + num_test
+        if config.trainer.score_test_each_epoch:
+            evaluated += config.epochs * num_test
+        return (
+            self.start_seconds
+            + shared.check_seconds * self.total_documents
+            + config.epochs * (self.train_seconds * num_train + self.epoch_seconds)
+            + self.evaluate_seconds * evaluated
+            + self.finish_seconds
+        )
+
+    @property
+    def bytes(self) -> float:
+        """The size of a finished run's folder."""
+        evaluated = self.num_documents["validation"] + self.num_documents["test"]
+        return self.finished_bytes + self.prediction_bytes * evaluated
+
+
+def mean_cost(costs: Sequence[RunCost]) -> RunCost:
+    """Return the mean cost of parallel runs of one group."""
+    means = {
+        name: sum(getattr(each, name) for each in costs) / len(costs)
+        for name in RunCost.__dataclass_fields__
+        if name not in ("num_documents", "measured", "hardware")
+    }
+    first = costs[0]
+    return RunCost(num_documents=first.num_documents, measured=first.measured, hardware=first.hardware, **means)
+
+
+@dataclass(frozen=True)
+class SharedWork:
+    """The work that several groups share and do once: tokenization, and encoding with a frozen encoder.
+
+    `num_documents` is the number of documents in all splits. `is_done` says that a run of these groups has finished, so
+    that the results of the work are in the cache.
+    """
+
+    cost: SharedCost
+    num_documents: int
+    is_done: bool
+
+    @property
+    def seconds(self) -> float:
+        cost = self.cost
+        return 0.0 if self.is_done else self.num_documents * (cost.tokenize_seconds + cost.encode_seconds)
+
+    @property
+    def bytes(self) -> float:
+        """The size of the encoder's output that is still to be cached."""
+        return 0.0 if self.is_done else self.num_documents * self.cost.feature_bytes
+
+
+@dataclass(frozen=True)
+class GroupEstimate:
+    """The runs of one group, of which `jobs` run at a time. `seconds` is the wall time of one run.
+
+    `cost` is None if all runs are done, and if they cannot be measured; `problem` then says why.
+    """
+
+    name: str
+    num_runs: int
+    num_done: int
+    jobs: int = 1
+    cost: RunCost | None = None
+    seconds: float = 0.0
+    problem: str = ""
+
+    @property
+    def num_remaining(self) -> int:
+        return self.num_runs - self.num_done
+
+    @property
+    def total_seconds(self) -> float:
+        """The wall time of the remaining runs, of which `jobs` run at a time."""
+        return self.num_remaining * self.seconds / max(1, min(self.jobs, self.num_remaining))
+
+    @property
+    def total_bytes(self) -> float:
+        return 0.0 if self.cost is None else self.num_remaining * self.cost.bytes
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """The estimated cost of all remaining runs.
+
+    `start_seconds` is the time to import all modules and to read the documents. `measured_seconds` is the time that
+    the measurement took, and `load` the mean number of busy processes just before it.
+    """
+
+    groups: tuple[GroupEstimate, ...]
+    shared: tuple[SharedWork, ...]
+    start_seconds: float
+    measured_seconds: float
+    load: float = 0.0
+
+    @property
+    def num_runs(self) -> int:
+        return sum(group.num_runs for group in self.groups)
+
+    @property
+    def num_done(self) -> int:
+        return sum(group.num_done for group in self.groups)
+
+    @property
+    def seconds(self) -> float:
+        """The wall time of all remaining runs on this machine, with what is done once."""
+        return self.once_seconds + sum(group.total_seconds for group in self.groups)
+
+    @property
+    def once_seconds(self) -> float:
+        """The wall time of what is done once for all runs: the start, tokenization and encoding."""
+        return self.start_seconds + sum(each.seconds for each in self.shared)
+
+    @property
+    def bytes(self) -> float:
+        """The size of all folders of the remaining runs, once they are finished."""
+        return sum(group.total_bytes for group in self.groups)
+
+    @property
+    def peak_bytes(self) -> float:
+        """The largest size of these folders, while the last runs still train."""
+        training = (min(each.jobs, each.num_remaining) * each.cost.training_bytes for each in self.groups if each.cost)
+        return self.bytes + max(training, default=0.0)
+
+    @property
+    def feature_bytes(self) -> float:
+        return sum(each.bytes for each in self.shared)

@@ -1,0 +1,165 @@
+"""Estimate the hours and the disk space of runs before any of them trains, from a short measurement on this machine.
+
+Each group is measured in forked processes, like the jobs of a multirun. They leave nothing: all files are in a
+temporary folder.
+"""
+
+import json
+import logging
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from imdbcls.config.schema import Config
+from imdbcls.config.signatures import own_signature
+from imdbcls.construction import build_corpus
+from imdbcls.runs.folder import run_folder
+from imdbcls.runs.identity import digest
+from imdbcls.sweeps.cost import Estimate, GroupEstimate, RunCost, SharedCost, SharedWork, caches_features, mean_cost
+from imdbcls.sweeps.jobs import Sweep
+from imdbcls.sweeps.preparing import prepare_jobs
+
+logger = logging.getLogger(__name__)
+
+Job = Callable[[Config, Path], None]  # measures a run with files in a folder, and writes `ANSWER` there
+
+ANSWER = "answer.json"
+SUCCESS = "exit code 0"  # the outcome of a job that leaves no finished run and reports no error
+
+
+@dataclass(frozen=True)
+class Group:
+    """The configs of a group's runs, which differ only in their seeds, and those of the runs that are not finished."""
+
+    name: str
+    configs: tuple[Config, ...]
+    remaining: tuple[Config, ...]
+
+    def estimated(self, work: SharedWork | None, costs: Sequence[RunCost], problem: str = "") -> GroupEstimate:
+        """Return the estimate from the costs of parallel runs; `problem` says why there are none."""
+        num_done = len(self.configs) - len(self.remaining)
+        if work is None or not costs:
+            return GroupEstimate(self.name, len(self.configs), num_done, problem=problem)
+        config, cost = self.remaining[0], mean_cost(costs)
+        seconds = cost.seconds(config, work.cost)
+        return GroupEstimate(self.name, len(self.configs), num_done, config.jobs, cost, seconds)
+
+
+def estimate(groups: Mapping[str, Sequence[Config]]) -> Estimate:
+    """Return the estimated cost of the unfinished runs. `groups` maps a group's name to the configs of its runs.
+
+    If a group cannot be measured, the reason is logged, and it is the `problem` of the group's estimate. Raise
+    SystemExit after a signal.
+    """
+    found = [group_of(name, configs) for name, configs in groups.items()]
+    estimates = {group.name: group.estimated(None, ()) for group in found}
+    works, started, load = [], time.monotonic(), os.getloadavg()[0]
+    with tempfile.TemporaryDirectory(prefix="imdbcls-estimate-") as folder:
+        measuring = Measuring(Path(folder))
+        for same in by_shared_work(found):
+            work, estimated = measuring.groups(same)
+            works += [] if work is None else [work]
+            estimates |= {each.name: each for each in estimated}
+    elapsed = time.monotonic() - started
+    return Estimate(tuple(estimates.values()), tuple(works), measuring.start_seconds, elapsed, load)
+
+
+def group_of(name: str, configs: Sequence[Config]) -> Group:
+    remaining = tuple(config for config in configs if run_folder(config).complete() is None)
+    return Group(name, tuple(configs), remaining)
+
+
+def by_shared_work(groups: Iterable[Group]) -> Iterator[list[Group]]:
+    """Yield lists of groups that share tokens and encoder output; groups without unfinished runs are left out."""
+    found: dict[str, list[Group]] = {}
+    for group in groups:
+        if group.remaining:
+            found.setdefault(key_of_shared_work(group.remaining[0]), []).append(group)
+    yield from found.values()
+
+
+def key_of_shared_work(config: Config) -> str:
+    """Return a hash of the keys that determine the tokens and the cached output of a frozen encoder."""
+    choices, head = config.choices(seeds=False), own_signature(config.head.target)
+    keys = ("backbone", "data", "max_length", "eval_batch_size", "precision", "device")
+    layers = config.head.target if head is None else head.reads_all_layers
+    return digest({**{key: choices[key] for key in keys}, "layers": layers})
+
+
+class Measuring:
+    """The measurements of one estimate, in processes that leave their files in `folder`.
+
+    `start_seconds` is the time to import all modules and to read the documents.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.start_seconds = 0.0
+        self._sweep = Sweep()
+
+    def groups(self, groups: Sequence[Group]) -> tuple[SharedWork | None, list[GroupEstimate]]:
+        """Measure groups and the work that they share. If this work cannot be measured, return None for it."""
+        config = groups[0].remaining[0]
+        logger.info(f"Measuring tokenization{' and encoding' if caches_features(config) else ''} ...")
+        answers = self.answers("tokenization", config, measure_shared)
+        if not answers:
+            return None, [group.estimated(None, (), self.problem) for group in groups]
+        num_documents = sum(map(len, build_corpus(config.data).splits.values()))
+        is_done = any(len(group.remaining) < len(group.configs) for group in groups)
+        work = SharedWork(SharedCost(**answers[0]), num_documents, is_done)
+        return work, [self.group(group, work) for group in groups]
+
+    def group(self, group: Group, work: SharedWork) -> GroupEstimate:
+        """Measure one run of a group, or as many as run at a time, because parallel runs slow each other down."""
+        logger.info(f"Measuring {group.name} ...")
+        config = group.remaining[0]
+        answers = self.answers(
+            group.name, config, partial(measure_run, work.cost), min(config.jobs, len(group.remaining))
+        )
+        costs = [RunCost(**answer) for answer in answers]
+        return group.estimated(work, costs, "" if costs else self.problem)
+
+    def answers(self, name: str, config: Config, job: Job, copies: int = 1) -> list[dict[str, Any]]:
+        """Run copies of a job in parallel processes, and return what they wrote; [] if one of them failed."""
+        folders = [Path(tempfile.mkdtemp(dir=self.folder)) for _ in range(copies)]
+        for number, folder in enumerate(folders, start=1):
+            copy = f"{name} ({number} of {copies})"
+            self._sweep.run(copy, partial(self.prepare, config), partial(job, config, folder), lambda: None, copies)
+        self._sweep.wait()
+        if self._sweep.stopped_by is not None:
+            raise SystemExit(128 + self._sweep.stopped_by)
+        files = [folder / ANSWER for folder in folders]
+        found = [json.loads(file.read_text()) for file in files if file.exists()]
+        for folder in folders:
+            shutil.rmtree(folder)
+        return found if len(found) == copies else []
+
+    @property
+    def problem(self) -> str:
+        """The reason why the last measurement failed."""
+        return next(each.detail for each in reversed(self._sweep.outcomes) if each.detail != SUCCESS)
+
+    def prepare(self, config: Config) -> None:
+        started = time.perf_counter()
+        prepare_jobs(config)
+        self.start_seconds += time.perf_counter() - started
+
+
+def measure_shared(config: Config, folder: Path) -> None:
+    """Measure the work that runs share, in this process."""
+    from imdbcls.sweeps.shared_probe import write_shared_cost  # imports torch
+
+    write_shared_cost(config, folder, folder / ANSWER)
+
+
+def measure_run(shared: SharedCost, config: Config, folder: Path) -> None:
+    """Measure a run in this process."""
+    from imdbcls.sweeps.probe import write_run_cost  # imports torch
+
+    write_run_cost(config, folder, folder / ANSWER, shared)
