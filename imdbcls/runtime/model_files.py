@@ -36,7 +36,7 @@ def local_package(path: str) -> Path:
     is_package_name = package.isidentifier() and package != "__main__"
     if not is_package_name or Path(subfolder).is_absolute() or ".." in Path(subfolder).parts:
         raise UserError(
-            f"backbone.path={path} is not of the form package:NAME/FOLDER, which names a folder inside a Python package."
+            f"backbone.path={path} is not of the form package:NAME/FOLDER, which names a folder in a Python package."
         )
     spec = find_spec(package)
     if spec is None or spec.origin is None:
