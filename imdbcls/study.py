@@ -70,9 +70,12 @@ def read_command(arguments: Sequence[str]) -> Command:
 
 
 def unfit(grid: Grid, settings: StudySettings | None) -> Iterator[str]:
-    """Yield a sentence if a study needs other groups, or a larger budget."""
+    """Yield a sentence for each reason why these groups or this budget do not make a study."""
     if not grid.mistakes and len(grid.groups) < 2:
         yield "A study compares at least two groups: give a key or group several values, such as head=cls,lstm."
+    metrics = sorted({group.config.metric for group in grid.groups})
+    if len(metrics) > 1:
+        yield f"metric={','.join(metrics)}: the groups of a study are compared by one metric. Set one value."
     if settings is not None and settings.budget.runs is not None:
         num_runs = settings.seeds.first * len(grid.groups)
         if settings.budget.runs < num_runs:

@@ -20,7 +20,7 @@ from imdbcls.runs.plan import Plan
 from imdbcls.sweeps.in_child import in_child
 from imdbcls.sweeps.jobs import Sweep
 from imdbcls.sweeps.multirun import Train, start_job
-from imdbcls.sweeps.planning import fix_plan, make_plan
+from imdbcls.sweeps.planning import fix_plan, locked, make_plan
 from imdbcls.sweeps.study_report import StudyReport, duration
 from imdbcls.sweeps.study_runs import PlannedRun, StudyRuns
 from imdbcls.sweeps.wall_times import WallTimes
@@ -34,10 +34,12 @@ logger = logging.getLogger(__name__)
 def run_study(groups: Sequence[GridGroup], settings: StudySettings, train: Train) -> int:
     """Train and test a study until its verdict is known or its budget is used. Return the exit code of the command."""
     study = groups[0].config.folder.parent
-    plan = fix_plan(study, make_plan(groups, settings))
-    by_hash = {group.group_hash: group for group in groups}
-    in_order = [by_hash[planned.group_hash] for planned in plan.groups]
-    return AdaptiveStudy(study, StudyRuns(plan, in_order, WallTimes(study)), settings.budget, train).run()
+    wanted = make_plan(groups, settings)
+    with locked(study):
+        plan = fix_plan(study, wanted)
+        by_hash = {group.group_hash: group for group in groups}
+        in_order = [by_hash[planned.group_hash] for planned in plan.groups]
+        return AdaptiveStudy(study, StudyRuns(plan, in_order, WallTimes(study)), settings.budget, train).run()
 
 
 @dataclass
@@ -127,6 +129,7 @@ class AdaptiveStudy:
                 )
             if stopped is not None or self.sweep.stopped_by is not None:
                 break
+            self.runs.require_same_documents()
             if run.group not in self.failed:  # after a failed run, the next runs of its group would probably fail, too
                 self._started.append(run)
                 start_job(self.sweep, self.runs.config(run), self.runs.folder(run), self.train)
@@ -147,7 +150,9 @@ class AdaptiveStudy:
             run = self._started[index]
             if outcome.seconds is not None:
                 self.runs.times.add(outcome.name, outcome.seconds / self.runs.config(run).jobs)
-            if outcome.state != "done" and self.sweep.stopped_by is None:
+            if outcome.state == "done":
+                self.runs.result(run)
+            elif self.sweep.stopped_by is None:
                 self.failed[run.group] = f"{outcome.name} {outcome.state}: {outcome.detail}"
 
     def unusable(self, num_seeds: int) -> str:

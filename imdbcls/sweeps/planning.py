@@ -1,13 +1,15 @@
 """Fix the plan of a study before its first run, and refuse another plan later."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from imdbcls.config.grid import GridGroup
 from imdbcls.config.study_settings import StudySettings
 from imdbcls.errors import UserError
-from imdbcls.runs.folder import RunFolder
+from imdbcls.runs.folder import RunFolder, write_holder
 from imdbcls.runs.plan import FILE, Plan, PlannedGroup, has_plan, read_plan, write_plan
+from imdbcls.runtime.locks import file_lock
 
 MIN_CHANCE = 0.1  # of a verdict; with `futility`, the study stops a comparison with less
 
@@ -33,6 +35,30 @@ def make_plan(groups: Sequence[GridGroup], settings: StudySettings) -> Plan:
     )
 
 
+@contextmanager
+def locked(study: Path) -> Iterator[None]:
+    """Create the folder of a study if necessary, and lock it: two commands must not train the same runs.
+
+    Raise UserError if another command holds the lock, or if the folder cannot be written.
+    """
+    from filelock import Timeout
+
+    path = study / ".lock"
+    try:
+        study.mkdir(parents=True, exist_ok=True)
+        lock = file_lock(path, on_acquired=write_holder).acquire(blocking=False)
+    except Timeout as error:
+        holder = path.read_text(encoding="utf-8", errors="replace").strip() or "another process"
+        raise UserError(f"The study {study} is in use by {holder}. Wait for that process or stop it.") from error
+    except OSError as error:
+        raise UserError(
+            f"{study} cannot be written or locked ({error.strerror}: {error.filename or path}). Choose another "
+            "runs_dir."
+        ) from error
+    with lock:
+        yield
+
+
 def fix_plan(study: Path, wanted: Plan) -> Plan:
     """Write the plan to a new study. Return the plan of a study that has one.
 
@@ -53,12 +79,7 @@ def fix_plan(study: Path, wanted: Plan) -> Plan:
             f"{study} has no {FILE}, but it has finished runs of {', '.join(finished)}. A plan must be fixed before "
             "the first look at their scores: choose another study=..., which trains new runs."
         )
-    try:
-        write_plan(study, wanted)
-    except OSError as error:
-        raise UserError(
-            f"{study} is not writable ({error.strerror}: {error.filename or study}). Choose another runs_dir."
-        ) from error
+    write_plan(study, wanted)
     return wanted
 
 

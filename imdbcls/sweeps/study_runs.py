@@ -8,6 +8,7 @@ from typing import Any
 
 from imdbcls.config.grid import GridGroup
 from imdbcls.config.schema import Config
+from imdbcls.errors import UserError
 from imdbcls.runs.folder import RunFolder, run_folder
 from imdbcls.runs.plan import Plan
 from imdbcls.sweeps.wall_times import WallTimes, is_duration
@@ -46,6 +47,18 @@ class StudyRuns:
         if run not in self._results and (result := self.folder(run).complete()) is not None:
             self._results[run] = result
         return self._results.get(run)
+
+    def require_same_documents(self) -> None:
+        """Raise UserError if two of the finished runs that were read have different documents."""
+        first: tuple[str, Any] | None = None
+        for run, result in self._results.items():
+            found = (self.folder(run).path.name, result["split_hash"])
+            first = first or found
+            if found[1] != first[1]:
+                raise UserError(
+                    f"{first[0]} and {found[0]} have different documents (split_hash). The groups of a study must have "
+                    "the same training, validation and test documents: choose another study=... without these groups."
+                )
 
     def missing(self, groups: Iterable[int], num_seeds: int) -> list[PlannedRun]:
         """Return the unfinished runs among the first seeds of some groups, in the order of training."""

@@ -180,11 +180,30 @@ def test_finished_runs_without_a_plan_are_refused(folder: Path) -> None:
     finish(folder, *GROUPS, *SEEDS, "study=other", "budget.hours=1e-6")
 
 
-def test_run_that_cannot_be_compared_is_reported(folder: Path) -> None:
+def test_finished_run_that_cannot_be_compared_is_reported(folder: Path) -> None:
     finish(folder, *GROUPS, *SEEDS, "budget.runs=7")
     for path in folder.glob("runs/default/*/result.json"):
         result = json.loads(path.read_text())
         if result["seed"] == 1:
-            path.write_text(json.dumps({**result, "split_hash": "0" * 16}))
+            path.write_text(json.dumps({**result, "format_version": 99}))
     output = finish(folder, *GROUPS, *SEEDS, code=2)
     assert "runs/default cannot be tested after 2 seeds per group" in output
+
+
+def test_groups_with_different_documents_are_refused_after_their_first_runs(folder: Path) -> None:
+    output = finish(folder, "head=mean", "lr=1e-2", "data.train_limit=80,null", *SEEDS, code=2)
+    assert "have different documents (split_hash)" in output and len(list(folder.glob("runs/*/*/result.json"))) == 2
+
+
+def test_second_command_on_the_same_study_is_refused(folder: Path) -> None:
+    first = study(folder, *GROUPS, *SEEDS)
+    assert wait_for(lambda: bool(runs(folder)), first)
+    output = finish(folder, *GROUPS, *SEEDS, code=2)
+    assert f"The study runs/default is in use by process {first.process.pid} on" in output
+    assert first.wait() == 0
+
+
+def test_folder_that_cannot_be_written_is_reported(folder: Path) -> None:
+    (folder / "file").touch()
+    output = finish(folder, *GROUPS, *SEEDS, "runs_dir=file", code=2)
+    assert output.startswith("imdbcls: file/default cannot be written or locked (Not a directory: file")
