@@ -19,9 +19,9 @@ from imdbcls.config.quoting import as_one_value
 from imdbcls.errors import UserError
 
 MAX_REASON = 1000  # characters of a Hydra error to show
-# run: one run, or a sweep if the experiment defines one. multirun: always a sweep. single: never a sweep. show: only
-# print the config, in which values may be missing.
-Mode = Literal["run", "multirun", "single", "show"]
+# run: one run, or a sweep if the experiment defines one. multirun: always a sweep. tune: a sweep in which keys may have
+# intervals. single: never a sweep. show: only print the config, in which values may be missing.
+Mode = Literal["run", "multirun", "tune", "single", "show"]
 
 
 @dataclass(frozen=True)

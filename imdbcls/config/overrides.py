@@ -80,14 +80,15 @@ def examine(texts: Sequence[str], mode: Mode, folder: str | None = None, command
         plain = checker.load(first_values(assignments, groups_only=True))
         for mistake in foreign_parts_of_hydra(OmegaConf.to_container(plain.hydra, resolve=False)):
             checker.report(mistake)
-        sweeps = mode == "multirun" or (mode == "run" and plain.hydra.mode is RunMode.MULTIRUN)
+        sweeps = mode in ("multirun", "tune") or (mode == "run" and plain.hydra.mode is RunMode.MULTIRUN)
         if sweeps:
             own = {assignment.key for assignment in assignments}
             params = OmegaConf.to_container(plain.hydra, resolve=False)["sweeper"].get("params") or {}  # type: ignore
             assignments += read_assignments(
                 [f"{key}={value}" for key, value in params.items() if key not in own], checker
             )
-            check_intervals(assignments, plain, checker)
+            if mode != "tune":
+                check_intervals(assignments, plain, checker)
             plain = checker.load(first_values(assignments, groups_only=True))
         else:
             assignments = [without_sweep(assignment, checker) for assignment in assignments]

@@ -1,0 +1,202 @@
+"""Read what a tuning study compares and what it searches, from overrides in Hydra's syntax.
+
+Swept groups (`head=cls,lstm`) are compared. Swept keys are the search space, which is the same for every group:
+`lr='interval(1e-5,1e-3)'`, `lr='tag(log,interval(1e-5,1e-3))'`, `epochs='range(1,6)'` or `batch_size=16,32`.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
+from hydra.errors import HydraException
+
+from imdbcls.config.assignments import Assignment
+from imdbcls.config.grid import GridGroup, groups_of
+from imdbcls.config.options import groups as config_groups
+from imdbcls.config.overrides import examine
+from imdbcls.config.schema import Neutral, SeedKey, declared
+from imdbcls.errors import UserError
+
+SEED = "seed"
+LOG = "log"
+# Groups and keys that decide which documents the validation metric is computed on, or what the metric is.
+MEASURE = (
+    *("metric", "data.split_seed", "data.train", "data.validation", "data.validation_split", "data.validation_limit"),
+    *("data.validation_fraction", "data.test", "data.test_split", "data.test_fraction"),
+)
+MEASURE_GROUPS = ("data", "tracker")
+
+
+@dataclass(frozen=True)
+class Interval:
+    """Numbers from `low` to `high`, both included: whole numbers, or multiples of `step` above `low`, or any."""
+
+    key: str
+    low: float
+    high: float
+    is_whole: bool = False
+    log: bool = False
+    step: float | None = None
+
+    def override(self, value: Any) -> str:
+        """Return the override that sets the key to a value of the interval."""
+        return f"{self.key}={int(value) if self.is_whole else float(value)!r}"
+
+    def described(self) -> dict[str, Any]:
+        """Return the interval as plain values, for a JSON file."""
+        ends = [int(self.low), int(self.high)] if self.is_whole else [self.low, self.high]
+        return {"interval": ends, **({"log": True} if self.log else {}), **({"step": self.step} if self.step else {})}
+
+
+@dataclass(frozen=True)
+class Choices:
+    """A list of values, as they are written on the command line."""
+
+    key: str
+    values: tuple[str, ...]
+
+    def override(self, value: Any) -> str:
+        """Return the override that sets the key to one of the values."""
+        return f"{self.key}={value}"
+
+    def described(self) -> dict[str, Any]:
+        """Return the list as plain values, for a JSON file."""
+        return {"choices": list(self.values)}
+
+
+Dimension = Interval | Choices
+
+
+@dataclass(frozen=True)
+class TuningGrid:
+    """The compared groups and the search space (both empty if there are mistakes), and a sentence for each mistake."""
+
+    groups: tuple[GridGroup, ...]
+    space: tuple[Dimension, ...]
+    mistakes: tuple[str, ...]
+
+
+def read_tuning(
+    overrides: Sequence[str], folder: str | None, default_space: Sequence[str], command_keys: Sequence[str]
+) -> TuningGrid:
+    """Check the overrides of a tuning study.
+
+    `folder` is the value of --config-dir. `default_space` has the overrides that are the search space if no key is
+    swept. Messages also suggest `command_keys`.
+    """
+    refused, accepted = [], []
+    for text in overrides:
+        if text.lstrip("+~").partition("=")[0].partition(".")[0].partition("/")[0] == "hydra":
+            refused.append(f"{text}: this command runs its jobs itself, without Hydra's launchers. Leave it out.")
+        else:
+            accepted.append(text)
+    lines = with_default_space(accepted, folder, default_space)
+    try:
+        examined = examine(lines, "tune", folder, command_keys)
+    except UserError as error:  # a mistake that only Hydra detects
+        return TuningGrid((), (), (*refused, *str(error).splitlines()))
+    assigned = {text.lstrip("+~").partition("=")[0] for text in accepted}
+    assignments = [each for each in examined.assignments if each.key != SEED or SEED in assigned]
+    mistakes = [*refused, *examined.mistakes, *refused_sweeps(assignments)]
+    space, wrong = read_space([each for each in assignments if is_searched(each)])
+    mistakes += wrong
+    if not space and not mistakes:
+        mistakes.append("There is nothing to tune: sweep a key, such as lr='tag(log,interval(1e-5,1e-3))'.")
+    if mistakes:
+        return TuningGrid((), (), tuple(dict.fromkeys(mistakes)))
+    grid = groups_of([each for each in assignments if not is_searched(each)], examined.loader)
+    mistakes = [*grid.mistakes, *(sentence for group in grid.groups for sentence in watched(group))]
+    return TuningGrid(() if mistakes else grid.groups, space, tuple(dict.fromkeys(mistakes)))
+
+
+def with_default_space(overrides: Sequence[str], folder: str | None, default_space: Sequence[str]) -> list[str]:
+    """Add the default space if no key is swept, except for keys that the overrides set."""
+    known = config_groups([Path(folder)] if folder else [])
+    parsed = [override for text in overrides for override in parsed_overrides(text)]
+    if any(each.is_sweep_override() and each.key_or_group not in known for each in parsed):
+        return list(overrides)
+    own = {each.key_or_group for each in parsed}
+    return [*overrides, *(each for each in default_space if each.partition("=")[0] not in own)]
+
+
+def parsed_overrides(text: str) -> list[Override]:
+    """Parse an override; return an empty list if that fails, which `examine` reports."""
+    try:
+        return OverridesParser.create().parse_overrides([text])
+    except HydraException:
+        return []
+
+
+def is_searched(assignment: Assignment) -> bool:
+    return not assignment.is_group and (assignment.is_interval or len(assignment.alternatives) > 1)
+
+
+def refused_sweeps(assignments: Sequence[Assignment]) -> Iterator[str]:
+    """Yield a sentence for each swept key or group that no fair comparison can tune."""
+    markers = {key: found for key, _, found in declared()}
+    for assignment in assignments:
+        if not is_searched(assignment) and len(assignment.alternatives) < 2:
+            continue
+        line, key = assignment.line, assignment.key
+        neutral = Neutral in markers.get(key, ()) or key.partition(".")[0] in ("tracker", "checkpoint")
+        if SeedKey in markers.get(key, ()):
+            yield f"{line}: a seed is not tuned. All trials have the same seed, and the winners get new seeds."
+        elif key in MEASURE or (assignment.is_group and key in MEASURE_GROUPS):
+            yield f"{line}: trials with different values of {key} cannot be compared. Set one value."
+        elif neutral:
+            yield f"{line}: {key} cannot change a result. Set one value."
+
+
+def watched(group: GridGroup) -> Iterator[str]:
+    if group.config.trainer.score_test_each_epoch:
+        yield "trainer.score_test_each_epoch=true: tuning never evaluates the test split. Leave it out."
+
+
+def read_space(assignments: Sequence[Assignment]) -> tuple[tuple[Dimension, ...], list[str]]:
+    """Return the search space, sorted by key, and a sentence for each mistake."""
+    space, mistakes = [], []
+    for assignment in sorted(assignments, key=lambda each: each.key):
+        try:
+            space.append(dimension(assignment))
+        except UserError as error:
+            mistakes.append(str(error))
+    return tuple(space), mistakes
+
+
+def dimension(assignment: Assignment) -> Dimension:
+    """Return the values of one swept key. Raise UserError for an empty interval or an unknown tag."""
+    line, key = assignment.line, assignment.key
+    (override,) = OverridesParser.create().parse_overrides([line])
+    swept: Any = override.value()
+    tags = {str(tag) for tag in swept.tags}
+    if not isinstance(swept, IntervalSweep | RangeSweep):
+        if tags:
+            raise UserError(f"{line}: only an interval can have the tag log.")
+        return Choices(key, tuple(str(each.input_line).partition("=")[2] for each in assignment.alternatives))
+    if tags - {LOG}:
+        raise UserError(f"{line}: the only tag is log, as in {key}='tag(log,interval(1e-5,1e-3))'.")
+    low, high, step = limits(swept, assignment)
+    is_whole = isinstance(low, int) and isinstance(high, int) and isinstance(step, int | None)
+    if low >= high:
+        raise UserError(f"{line}: the interval has no values. Write the smaller number first.")
+    if tags and (low <= 0 or isinstance(swept, RangeSweep)):
+        raise UserError(f"{line}: the tag log needs an interval above 0.")
+    return Interval(key, low, high, is_whole, bool(tags), step)
+
+
+def limits(swept: IntervalSweep | RangeSweep, assignment: Assignment) -> tuple[float, float, float | None]:
+    """Return the lowest and highest value, and the step of a range."""
+    if isinstance(swept, IntervalSweep):
+        assert swept.start is not None and swept.end is not None  # Hydra's grammar requires both
+        return swept.start, swept.end, None
+    assert swept.step is not None
+    values = [each.value() for each in assignment.alternatives]
+    return min(values), max(values), abs(swept.step)  # type: ignore[type-var, return-value]
+
+
+def described(space: Sequence[Dimension]) -> Mapping[str, Any]:
+    """Return the search space as plain values by key, for a JSON file."""
+    return {each.key: each.described() for each in space}

@@ -1,0 +1,62 @@
+"""The typed keys of `conf/tune.yaml`, which contains their defaults and descriptions."""
+
+from collections.abc import Iterator
+from typing import Annotated, Literal
+
+from annotated_types import Ge, Le, Unit
+
+from imdbcls.config.command_keys import CommandSettings
+from imdbcls.config.schema import Count, Name, Positive, Section, Seed
+
+DEFAULT_TRIALS = 20
+MAX_WINNER_SEEDS = 1000
+
+
+class TuneBudget(Section):
+    trials: Count | None
+    hours: Annotated[Positive | None, Unit("hours")]
+
+    @property
+    def max_trials(self) -> int | None:
+        """The number of trials per group; None: `hours` is the limit."""
+        return DEFAULT_TRIALS if self.trials is None and self.hours is None else self.trials
+
+
+class SpaceSettings(Section):
+    lr: Name
+    head_lr: Name
+
+    @property
+    def overrides(self) -> tuple[str, ...]:
+        """The search space of a command that sweeps no key."""
+        return f"lr={self.lr}", f"optimizer.head_lr={self.head_lr}"
+
+
+class WinnerSettings(Section):
+    seeds: Annotated[int, Ge(0), Le(MAX_WINNER_SEEDS)]
+    study: bool
+
+
+class TuneSettings(CommandSettings):
+    """The settings of a tuning study."""
+
+    pruner: Literal["median", "asha", "none"]
+    sampler: Literal["tpe", "random"]
+    sampler_seed: Seed
+    storage: Name | None
+    space: SpaceSettings
+    budget: TuneBudget
+    winners: WinnerSettings
+
+    def exclusions(self) -> Iterator[str]:
+        budget = self.budget
+        if budget.trials is not None and budget.hours is not None:
+            yield (
+                f"budget.trials={budget.trials} and budget.hours={budget.hours:g} cannot be combined: groups that "
+                "reach different limits would have unequal budgets. Set one of them."
+            )
+        if self.storage is not None and "://" not in self.storage:
+            yield (
+                f"storage={self.storage} is not the URL of an SQL database, such as sqlite:///tuning.db. Leave it out "
+                "to use a journal file."
+            )
