@@ -40,10 +40,11 @@ class Interval:
     is_whole: bool = False
     log: bool = False
     step: float | None = None
+    prefix: str = ""  # "+" for a key that the config does not list
 
     def override(self, value: Any) -> str:
         """Return the override that sets the key to a value of the interval."""
-        return f"{self.key}={int(value) if self.is_whole else float(value)!r}"
+        return f"{self.prefix}{self.key}={int(value) if self.is_whole else float(value)!r}"
 
     def described(self) -> dict[str, Any]:
         """Return the interval as plain values, for a JSON file."""
@@ -57,10 +58,11 @@ class Choices:
 
     key: str
     values: tuple[str, ...]
+    prefix: str = ""
 
     def override(self, value: Any) -> str:
         """Return the override that sets the key to one of the values."""
-        return f"{self.key}={value}"
+        return f"{self.prefix}{self.key}={value}"
 
     def described(self) -> dict[str, Any]:
         """Return the list as plain values, for a JSON file."""
@@ -85,7 +87,7 @@ def read_tuning(
     """Check the overrides of a tuning study.
 
     `folder` is the value of --config-dir. `default_space` has the overrides that are the search space if no key is
-    swept. Messages also suggest `command_keys`.
+    swept (empty: not known). Messages also suggest `command_keys`.
     """
     refused, accepted = [], []
     for text in overrides:
@@ -103,7 +105,7 @@ def read_tuning(
     mistakes = [*refused, *examined.mistakes, *refused_sweeps(assignments)]
     space, wrong = read_space([each for each in assignments if is_searched(each)])
     mistakes += wrong
-    if not space and not mistakes:
+    if not space and not mistakes and default_space:
         mistakes.append("There is nothing to tune: sweep a key, such as lr='tag(log,interval(1e-5,1e-3))'.")
     if mistakes:
         return TuningGrid((), (), tuple(dict.fromkeys(mistakes)))
@@ -171,11 +173,12 @@ def dimension(assignment: Assignment) -> Dimension:
     line, key = assignment.line, assignment.key
     (override,) = OverridesParser.create().parse_overrides([line])
     swept: Any = override.value()
-    tags = {str(tag) for tag in swept.tags}
+    tags, prefix = {str(tag) for tag in swept.tags}, line[: len(line) - len(line.lstrip("+"))]
     if not isinstance(swept, IntervalSweep | RangeSweep):
         if tags:
             raise UserError(f"{line}: only an interval can have the tag log.")
-        return Choices(key, tuple(str(each.input_line).partition("=")[2] for each in assignment.alternatives))
+        values = tuple(str(each.input_line).partition("=")[2] for each in assignment.alternatives)
+        return Choices(key, values, prefix)
     if tags - {LOG}:
         raise UserError(f"{line}: the only tag is log, as in {key}='tag(log,interval(1e-5,1e-3))'.")
     low, high, step = limits(swept, assignment)
@@ -184,7 +187,7 @@ def dimension(assignment: Assignment) -> Dimension:
         raise UserError(f"{line}: the interval has no values. Write the smaller number first.")
     if tags and (low <= 0 or isinstance(swept, RangeSweep)):
         raise UserError(f"{line}: the tag log needs an interval above 0.")
-    return Interval(key, low, high, is_whole, bool(tags), step)
+    return Interval(key, low, high, is_whole, bool(tags), step, prefix)
 
 
 def limits(swept: IntervalSweep | RangeSweep, assignment: Assignment) -> tuple[float, float, float | None]:
@@ -200,3 +203,17 @@ def limits(swept: IntervalSweep | RangeSweep, assignment: Assignment) -> tuple[f
 def described(space: Sequence[Dimension]) -> Mapping[str, Any]:
     """Return the search space as plain values by key, for a JSON file."""
     return {each.key: each.described() for each in space}
+
+
+def trials_study(study: str) -> str:
+    """Return the name of the study that contains the trials of a tuning study."""
+    return f"{study}-trials"
+
+
+def wrong_study_name(groups: Sequence[GridGroup]) -> Iterator[str]:
+    """Yield a sentence if the name of the study is too long for the study of its trials."""
+    for study in {group.config.study for group in groups}:
+        try:
+            groups[0].config.with_changes(study=trials_study(study))
+        except UserError:
+            yield f"study={study} is too long: the trials are in a folder with the name {trials_study(study)}."

@@ -24,6 +24,7 @@ PREDICTIONS = 1  # predictions/*.parquet
 CHECKPOINT = 1  # checkpoints/*/manifest.json and state.json
 COMPARISON = 1  # comparison.json
 WALL_TIMES = 1  # wall_times.json of a planned study
+TUNING = 1  # tuning.json in the folder of the trials of a tuning study
 PLAN = 1  # plan.json
 
 

@@ -1,0 +1,134 @@
+"""The tables and sentences on a tuning study, for the terminal and the page."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from imdbcls.comparison.metrics import Metric
+from imdbcls.comparison.tuning_results import GroupResult, Lead, TrialResult, TuningResults
+from imdbcls.comparison.views.quantities import NONE, title_of, value_text
+from imdbcls.comparison.views.tables import Table
+
+NUM_TRIALS_SHOWN = (1, 2, 5, 10, 20, 50, 100)  # columns of the table of expectations
+
+
+def budgets(results: TuningResults) -> Table:
+    """Return the trials, the time and the best trial of each group."""
+    header = ["group", "trials", "finished", "pruned", "failed", "hours", f"best {title_of(results.metric)}", "values"]
+    rows = [
+        [
+            group.name,
+            str(len(group.trials)),
+            *(str(group.count(state)) for state in ("done", "pruned", "failed")),
+            hours_text(group.seconds / 3600),
+            value_text(results.metric, None if group.best is None else group.best.value),
+            NONE if group.best is None else values_text(group.best),
+        ]
+        for group in results.groups
+    ]
+    note = (
+        f"Best validation {results.metric.title} of the finished trials. It is too good: it is the best of all trials "
+        "on the documents that selected it."
+    )
+    return Table("budgets", "What did each group get, and what did it find?", header, rows, note)
+
+
+def expectations(results: TuningResults) -> Table:
+    """Return the expected value of the best of n trials for some n, and its standard deviation."""
+    most = max((len(group.expected) for group in results.groups), default=0)
+    shown = sorted({n for n in NUM_TRIALS_SHOWN if n < most} | ({most} if most else set()))
+    header = ["group", *(f"n={n}" for n in shown)]
+    rows = [[group.name, *(expected_text(results.metric, group, n) for n in shown)] for group in results.groups]
+    note = f"Expected validation {title_of(results.metric)} of the best of n trials ± its standard deviation."
+    return Table("expected", "Which group is ahead after n trials?", header, rows, note)
+
+
+def all_trials(results: TuningResults) -> Table:
+    """Return every trial of every group."""
+    keys = list(results.settings["space"])
+    header = ["group", "trial", "state", "epochs", "seconds", title_of(results.metric), *keys]
+    rows = [
+        [
+            group.name,
+            str(trial.number),
+            trial.state,
+            str(trial.epochs),
+            f"{trial.seconds:.0f}",
+            value_text(results.metric, trial.value),
+            *(short(trial.values.get(key)) for key in keys),
+        ]
+        for group in results.groups
+        for trial in group.trials
+    ]
+    return Table("trials", "All trials", header, rows)
+
+
+def expected_text(metric: Metric, group: GroupResult, n: int) -> str:
+    if n > len(group.expected):
+        return NONE
+    found = group.expected[n - 1]
+    return f"{value_text(metric, found.value)} ± {value_text(metric, found.std)}"
+
+
+def values_text(trial: TrialResult) -> str:
+    return " ".join(f"{key}={short(value)}" for key, value in trial.values.items())
+
+
+def short(value: Any) -> str:
+    """Return a value of the search space with four significant digits."""
+    if value is None:
+        return NONE
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def hours_text(hours: float) -> str:
+    return f"{hours:.3g}" if hours < 10 else f"{hours:.1f}"
+
+
+def headline(results: TuningResults) -> str:
+    """Return a sentence on the groups that lead after few and after many trials."""
+    if len(results.groups) == 1:
+        best = results.groups[0].best
+        found = "no trial has finished" if best is None else f"the best trial is {values_text(best)}"
+        return f"{results.groups[0].name}: {found}."
+    leads = results.leads_by_trials
+    return (
+        f"By number of trials: {leads_text(leads, 'trial', '.0f')}." if leads else "No trial of some group has ended."
+    )
+
+
+def hours_sentence(results: TuningResults) -> str:
+    """Return a sentence on the leaders by hours; empty if the groups share no range of hours, or for one group."""
+    leads = results.leads_by_hours if len(results.groups) > 1 else ()
+    return f"By time: {leads_text(leads, 'hour', '.3g')}." if leads else ""
+
+
+def leads_text(leads: Sequence[Lead], unit: str, form: str) -> str:
+    """Return the leaders with their ranges, such as "lstm leads for 1 to 3 trials, cls for 4 to 20 trials"."""
+    parts: list[str] = []
+    for lead in leads:
+        start, end = format(lead.start, form), format(lead.end, form)
+        span = f"{start} {unit}{'' if start == '1' else 's'}" if start == end else f"{start} to {end} {unit}s"
+        parts.append(f"{lead.group}{' leads' if not parts else ''} for {span}")
+    return ", ".join(parts)
+
+
+def notes(results: TuningResults) -> list[str]:
+    """Return what a reader must know to read the numbers."""
+    found = []
+    counts = {len(group.trials) for group in results.groups}
+    budget = results.settings["budget"]
+    if budget["hours"] is None and len(counts) > 1:
+        found.append("The budgets are not equal yet: some groups have fewer trials. Run the same command again.")
+    if any(group.count("open") for group in results.groups):
+        found.append("Some trials are not finished. They are left out of the expectations.")
+    if any(group.count("pruned") for group in results.groups):
+        found.append("A pruned trial counts with the best value that it had reached.")
+    if any(group.count("failed") for group in results.groups):
+        found.append("A failed trial counts as the worst trial of all groups.")
+    if results.settings["sampler"] == "tpe":
+        found.append(
+            "The expectation assumes independent trials. With sampler=tpe later trials are better than earlier ones, "
+            "so the curve describes a random order of these trials; sampler=random makes it exact."
+        )
+    found.append("A lead on validation is not a test. Only the winners' runs on new seeds are evaluated on test.")
+    return found

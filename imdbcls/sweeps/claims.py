@@ -1,0 +1,98 @@
+"""Run jobs that several processes may want to run, each job in one of them at a time.
+
+A claim is a locked file. The kernel releases it when the process ends, even after SIGKILL, so a job whose process is
+dead can be claimed again. On a folder that several machines share, see `runtime.locks`.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from imdbcls.errors import UserError
+from imdbcls.runs.folder import run_folder
+from imdbcls.runtime.locks import file_lock
+from imdbcls.sweeps.jobs import Outcome, Sweep
+from imdbcls.sweeps.multirun import Train, start_job
+
+if TYPE_CHECKING:
+    from filelock import FileLock
+
+    from imdbcls.config.schema import Config
+
+POLL_SECONDS = 1.0  # between two looks at the jobs of other processes
+
+
+class Claims:
+    """The claims of jobs, by name, as lock files in a hidden folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder / ".claims"
+
+    def claim(self, name: str) -> "FileLock | None":
+        """Return the acquired lock of a job, or None if another process has it."""
+        from filelock import Timeout
+
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            lock = file_lock(self._folder / f"{name}.lock")
+            lock.acquire(blocking=False)
+        except Timeout:
+            return None
+        except OSError as error:
+            raise UserError(f"{self._folder} cannot be locked ({error}). Choose another runs_dir.") from error
+        return lock
+
+    @contextmanager
+    def exclusively(self) -> Iterator[None]:
+        """Run the block in one process at a time, for a decision that must not be made twice."""
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            lock = file_lock(self._folder / "all.lock")
+            lock.acquire()
+        except OSError as error:
+            raise UserError(f"{self._folder} cannot be locked ({error}). Choose another runs_dir.") from error
+        with lock:
+            yield
+
+
+@dataclass(frozen=True)
+class Claimed:
+    """A job of this process: its index in `Sweep.outcomes`, its claim, and what to do with its outcome."""
+
+    index: int
+    lock: "FileLock"
+    on_end: Callable[[Outcome], None]
+
+
+class ClaimedJobs:
+    """The jobs of a sweep that this process has claimed."""
+
+    def __init__(self, sweep: Sweep) -> None:
+        self.sweep = sweep
+        self._claimed: list[Claimed] = []
+
+    @property
+    def are_running(self) -> bool:
+        return bool(self._claimed)
+
+    def start(self, config: "Config", train: Train, lock: "FileLock", on_end: Callable[[Outcome], None]) -> None:
+        """Start a job as `start_job` does. When it has ended, `on_end` gets its outcome, and the lock is released."""
+        self._claimed.append(Claimed(len(self.sweep.outcomes), lock, on_end))
+        start_job(self.sweep, config, run_folder(config), train)
+        self.collect()
+
+    def collect(self) -> None:
+        """Handle the jobs that have ended."""
+        for job in list(self._claimed):
+            outcome = self.sweep.outcomes[job.index] if job.index < len(self.sweep.outcomes) else None
+            if outcome is not None and outcome.state != "running":
+                self._claimed.remove(job)
+                job.on_end(outcome)
+                job.lock.release()
+
+    def wait(self) -> None:
+        """Wait for all running jobs, and handle them."""
+        self.sweep.wait()
+        self.collect()

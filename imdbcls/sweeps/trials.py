@@ -1,0 +1,246 @@
+"""The trials of a tuning study in Optuna's storage: proposals, reports of epochs, and results.
+
+Each group is an Optuna study. Its trials may be asked, trained and told by several processes on several machines.
+"""
+
+import contextlib
+import hashlib
+import logging
+import threading
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.storages import BaseStorage, JournalStorage, RDBStorage, fail_stale_trials
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import FrozenTrial, Trial, TrialState
+
+from imdbcls.config.space import Dimension, Interval
+from imdbcls.config.tune_settings import TuneSettings
+from imdbcls.errors import UserError
+from imdbcls.runs.selection import LOWER_IS_BETTER
+
+JOURNAL = "optuna.journal"  # in the folder of the trials
+HEARTBEAT_SECONDS = 60  # with an SQL database: between two signs of life of a trial
+GRACE_SECONDS = 300  # a trial without a sign of life for this time is given to another process
+REDUCTION_FACTOR = 3  # asha: the best third continues
+SETTINGS = "settings"  # attribute of an Optuna study
+SURPLUS = "surplus"  # attribute of a trial that two machines took at the same time, and that is not trained
+
+optuna.logging.set_verbosity(optuna.logging.WARNING)
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Storage:
+    """Where the trials are: an SQL database, or a journal file in `folder`. Each process opens it for itself."""
+
+    url: str | None
+    folder: Path
+
+    def open(self) -> BaseStorage:
+        """Open or create the storage. Raise UserError if the database cannot be used."""
+        if self.url is None:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            return JournalStorage(JournalFileBackend(str(self.folder / JOURNAL)))
+        try:
+            return RDBStorage(
+                self.url,
+                heartbeat_interval=HEARTBEAT_SECONDS,
+                grace_period=GRACE_SECONDS,
+                heartbeat_stale_trial_callback=propose_again,
+            )
+        except Exception as error:  # the database's driver raises its own errors
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            raise UserError(f"storage: the database cannot be opened ({reason}).") from error
+
+
+def propose_again(study: optuna.Study, trial: FrozenTrial) -> None:
+    """Let another process train a trial whose process is dead, as a new trial with the same values."""
+    study.enqueue_trial(trial.params, user_attrs={**trial.user_attrs, "replaces": trial.number})
+
+
+@dataclass(frozen=True)
+class Reporter:
+    """Report the epochs of one trial from its training process, and ask whether to prune it (`ShouldPrune`)."""
+
+    storage: Storage
+    study_name: str
+    trial_id: int
+    pruner: str
+
+    @contextlib.contextmanager
+    def opened(self) -> Iterator["EpochReport"]:
+        """Open the storage in this process; with an SQL database, also give signs of life until the block ends."""
+        storage = self.storage.open()
+        study = optuna.load_study(study_name=self.study_name, storage=storage, pruner=make_pruner(self.pruner))
+        ended = threading.Event()
+        if isinstance(storage, RDBStorage):
+            threading.Thread(target=beat, args=(storage, self.trial_id, ended), daemon=True).start()
+        try:
+            yield EpochReport(Trial(study, self.trial_id))
+        finally:
+            ended.set()
+
+
+@dataclass(frozen=True)
+class EpochReport:
+    """Report an epoch's metric, and return whether the trial is pruned."""
+
+    trial: Trial
+
+    def __call__(self, epoch: int, value: float) -> bool:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # a resumed run may report its last epoch again, which Optuna ignores
+            self.trial.report(value, epoch)
+        return self.trial.should_prune()
+
+
+def beat(storage: RDBStorage, trial_id: int, ended: threading.Event) -> None:
+    """Give signs of life of a trial until `ended` is set."""
+    while not ended.wait(HEARTBEAT_SECONDS):
+        with contextlib.suppress(Exception):  # the database may be away for a moment
+            storage.record_heartbeat(trial_id)
+
+
+class GroupTrials:
+    """The trials of one group."""
+
+    def __init__(
+        self, storage: Storage, name: str, group: str, metric: str, settings: TuneSettings, space: Sequence[Dimension]
+    ) -> None:
+        self.group = group
+        self._storage = storage
+        self._settings = settings
+        self._space = space
+        self._study = optuna.create_study(
+            storage=storage.open(),
+            study_name=name,
+            direction="minimize" if metric in LOWER_IS_BETTER else "maximize",
+            load_if_exists=True,
+        )
+
+    def record_settings(self, settings: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return the settings that the trials have been proposed with, or record these if there are none yet."""
+        recorded = self._study.user_attrs.get(SETTINGS)
+        if recorded is None:
+            self._study.set_user_attr(SETTINGS, dict(settings))
+            return settings
+        return recorded
+
+    def trials(self) -> list[FrozenTrial]:
+        """Return the trials that count in the budget, by number: without those that another trial replaces."""
+        every = self._study.get_trials(deepcopy=False)
+        replaced = {trial.user_attrs.get("replaces") for trial in every}
+        return [trial for trial in every if trial.number not in replaced and SURPLUS not in trial.user_attrs]
+
+    def has_room(self) -> bool:
+        """Return whether the budget allows another trial, or one waits to be trained again."""
+        trials, budget = self.trials(), self._settings.budget
+        if any(trial.state is TrialState.WAITING for trial in trials):
+            return True
+        if budget.max_trials is not None:
+            return len(trials) < budget.max_trials
+        assert budget.hours is not None
+        return sum(seconds_of(trial) for trial in trials) < 3600 * budget.hours
+
+    def ask(self, place: str) -> Trial | None:
+        """Begin the next trial and return it; None if another machine has just taken the last one."""
+        trial = self._study.ask()
+        earlier = sum(each.number < trial.number for each in self.trials())
+        limit = self._settings.budget.max_trials
+        if limit is not None and earlier >= limit:
+            trial.set_user_attr(SURPLUS, True)
+            self._study.tell(trial, state=TrialState.FAIL)
+            return None
+        self.complete_proposal(trial)
+        trial.set_user_attr("place", place)
+        self.show_life(trial)
+        return trial
+
+    def complete_proposal(self, trial: Trial) -> None:
+        """Propose a value for each key that has none.
+
+        The seed of the sampler depends on the group, the trial and the key, so a proposal is the same in any process.
+        """
+        for dimension in self._space:
+            self._study.sampler = make_sampler(self._settings, f"{self.group} {trial.number} {dimension.key}")
+            suggest(trial, dimension)
+
+    def open_trials(self) -> list[FrozenTrial]:
+        """Return the trials that have begun and not ended, in this or another process, or in one that is dead."""
+        if isinstance(self._study._storage, RDBStorage):
+            fail_stale_trials(self._study)
+        return [trial for trial in self.trials() if trial.state is TrialState.RUNNING]
+
+    def continued(self, trial: FrozenTrial) -> Trial:
+        """Return a trial that has begun, to continue it."""
+        found = Trial(self._study, trial._trial_id)
+        self.complete_proposal(found)  # its process may have been killed while proposing
+        self.show_life(found)
+        return found
+
+    def show_life(self, trial: Trial) -> None:
+        storage = self._study._storage
+        if isinstance(storage, RDBStorage):
+            storage.record_heartbeat(trial._trial_id)
+
+    def reporter(self, trial: Trial) -> Reporter:
+        return Reporter(self._storage, self._study.study_name, trial._trial_id, self._settings.pruner)
+
+    def tell(self, trial: Trial, state: TrialState, value: float | None = None) -> None:
+        """Record the end of a trial. `value` is the best validation metric of a finished or pruned trial."""
+        if state is TrialState.PRUNED and value is not None:
+            trial.set_user_attr("value", value)
+            self._study.tell(trial, state=state)
+        else:
+            self._study.tell(trial, value if state is TrialState.COMPLETE else None, state=state)
+
+    def best(self) -> FrozenTrial | None:
+        """Return the finished trial with the best value (the first of equal ones), or None if none has finished."""
+        finished = [trial for trial in self.trials() if trial.state is TrialState.COMPLETE]
+        sign = 1 if self._study.direction is optuna.study.StudyDirection.MINIMIZE else -1
+        return min(finished, key=lambda trial: sign * value_of(trial), default=None)
+
+
+def value_of(trial: FrozenTrial) -> float:
+    """Return the best validation metric of a finished or pruned trial."""
+    value = trial.value if trial.state is TrialState.COMPLETE else trial.user_attrs.get("value")
+    return float("nan") if value is None else float(value)
+
+
+def seconds_of(trial: FrozenTrial) -> float:
+    """Return the time that a trial has taken, over all its processes."""
+    return float(trial.user_attrs.get("seconds", 0.0))
+
+
+def suggest(trial: Trial, dimension: Dimension) -> None:
+    """Propose a value for one key, unless the trial has one."""
+    if not isinstance(dimension, Interval):
+        trial.suggest_categorical(dimension.key, dimension.values)
+    elif dimension.is_whole:
+        step = 1 if dimension.step is None else int(dimension.step)
+        trial.suggest_int(dimension.key, int(dimension.low), int(dimension.high), log=dimension.log, step=step)
+    else:
+        trial.suggest_float(dimension.key, dimension.low, dimension.high, log=dimension.log, step=dimension.step)
+
+
+def make_sampler(settings: TuneSettings, place: str) -> optuna.samplers.BaseSampler:
+    """Return a sampler whose random numbers depend only on `sampler_seed` and `place`."""
+    digest = hashlib.sha256(f"{settings.sampler_seed} {place}".encode()).digest()
+    seed = int.from_bytes(digest[:4], "big")
+    if settings.sampler == "random":
+        return optuna.samplers.RandomSampler(seed=seed)
+    return optuna.samplers.TPESampler(seed=seed)
+
+
+def make_pruner(name: str) -> optuna.pruners.BasePruner:
+    """Return the pruner that decides from the epochs of the other trials of the group."""
+    if name == "median":
+        return optuna.pruners.MedianPruner()
+    if name == "asha":
+        return optuna.pruners.SuccessiveHalvingPruner(min_resource=1, reduction_factor=REDUCTION_FACTOR)
+    return optuna.pruners.NopPruner()

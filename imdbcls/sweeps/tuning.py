@@ -1,0 +1,282 @@
+"""Train the trials of a tuning study, with the same budget for each group.
+
+The groups take turns. Several processes can work on the same study: each claims its trials (see `claims`). A trial
+whose process is dead continues from its checkpoint, in the same command or a later one.
+"""
+
+import logging
+import time
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from optuna.trial import FrozenTrial, Trial, TrialState
+
+from imdbcls.comparison.metrics import METRICS
+from imdbcls.comparison.tuning_results import TrialResult, TuningResults, group_results
+from imdbcls.config.grid import GridGroup, composed
+from imdbcls.config.schema import Config
+from imdbcls.config.space import Dimension, described, trials_study
+from imdbcls.config.tune_settings import TuneSettings
+from imdbcls.errors import UserError
+from imdbcls.runs.folder import RunFolder, run_folder
+from imdbcls.runs.identity import config_hash
+from imdbcls.runs.record import problem_of_trial
+from imdbcls.runs.selection import metric_of
+from imdbcls.runtime.atomic import write_atomically
+from imdbcls.sweeps.claims import POLL_SECONDS, ClaimedJobs, Claims
+from imdbcls.sweeps.jobs import Outcome, Sweep
+from imdbcls.sweeps.trials import GroupTrials, Reporter, Storage, seconds_of, value_of
+
+if TYPE_CHECKING:
+    from filelock import FileLock
+
+logger = logging.getLogger(__name__)
+
+TrainTrial = Callable[[Config, Callable[[int, float], bool]], object]
+
+MAX_ATTEMPTS = 2  # a trial that fails for another reason than a NaN loss is trained again once
+STATES = {TrialState.COMPLETE: "done", TrialState.PRUNED: "pruned", TrialState.FAIL: "failed"}
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A trial that this process trains."""
+
+    group: GridGroup
+    trials: GroupTrials
+    trial: Trial
+    config: Config
+    lock: "FileLock"
+
+
+class Tuning:
+    """A tuning study: its groups, its trials, and the jobs of this process."""
+
+    def __init__(
+        self, groups: Sequence[GridGroup], space: Sequence[Dimension], settings: TuneSettings, train: TrainTrial
+    ) -> None:
+        config = groups[0].config
+        self.study = config.study
+        self.folder = Path(config.runs_dir) / trials_study(config.study)
+        self.claims = Claims(self.folder)
+        self.sweep = Sweep()
+        self._groups = groups
+        self._space = space
+        self._settings = settings
+        self._metric = config.metric
+        self._train = train
+        self._jobs = ClaimedJobs(self.sweep)
+        self._attempted: set[tuple[str, int]] = set()  # the trials that this process has claimed, by group and number
+        with self.claims.exclusively():
+            self._place = place_of(self.folder)
+            self._trials = [self._open(group) for group in groups]
+            self._require_budget()
+
+    def _open(self, group: GridGroup) -> GroupTrials:
+        """Open the trials of a group. Raise UserError if earlier trials were proposed with other settings."""
+        storage = Storage(self._settings.storage, self.folder)
+        name = f"{trials_study(self.study)}: {group.name}"
+        trials = GroupTrials(storage, name, group.name, self._metric, self._settings, self._space)
+        settings = {**self._fixed_settings(), "config": config_hash(group.config)}
+        recorded = trials.record_settings(settings)
+        changed = [key for key in settings if settings[key] != recorded.get(key)]
+        if changed:
+            named = {"config": "configuration", "space": f"space ({spelled(recorded.get('space'))})"}
+            what = " and ".join(named.get(key, f"{key} ({spelled(recorded.get(key))})") for key in changed)
+            raise UserError(
+                f"{self.folder} has trials of {group.name} with another {what}. Trials with different settings cannot "
+                "be compared: repeat the earlier command, or choose another study=NAME."
+            )
+        return trials
+
+    def _fixed_settings(self) -> dict[str, Any]:
+        """Return the settings that all trials share, as plain values."""
+        settings = self._settings
+        shared = {"pruner": settings.pruner, "sampler": settings.sampler, "sampler_seed": settings.sampler_seed}
+        return {**shared, "metric": self._metric, "space": dict(described(self._space))}
+
+    def _require_budget(self) -> None:
+        """Raise UserError if a group has already used more than the budget."""
+        budget = self._settings.budget
+        for trials in self._trials:
+            begun = trials.trials()
+            if budget.max_trials is not None and len(begun) > budget.max_trials:
+                raise UserError(
+                    f"budget.trials={budget.max_trials} is too small: {len(begun)} trials of {trials.group} have begun "
+                    f"in {self.folder}. Set budget.trials={len(begun)} or more."
+                )
+            used = sum(seconds_of(trial) for trial in begun[:-1]) / 3600
+            if budget.hours is not None and used >= budget.hours:
+                raise UserError(
+                    f"budget.hours={budget.hours:g} is too small: the trials of {trials.group} in {self.folder} have "
+                    f"taken {used:.2f} hours before the last one began. Set a larger budget.hours."
+                )
+
+    def run(self) -> None:
+        """Train trials until every group has used its budget, or until a signal stops the sweep."""
+        while self.sweep.stopped_by is None:
+            self._jobs.collect()
+            with self.claims.exclusively():
+                claim = self._claim()
+            if claim is not None:
+                self._start(claim)
+            elif self._jobs.are_running:
+                self._jobs.wait()
+            elif any(self._waits_for(trials) for trials in self._trials):
+                time.sleep(POLL_SECONDS)
+            else:
+                break
+        self._jobs.wait()
+
+    def _waits_for(self, trials: GroupTrials) -> bool:
+        """Return whether another process still trains a trial of the group."""
+        open_trials = trials.open_trials()
+        return any((trials.group, trial.number) not in self._attempted for trial in open_trials)
+
+    def _claim(self) -> Claim | None:
+        """Claim a trial whose process is dead, or the next trial of the group that has used the least."""
+        pairs = list(zip(self._groups, self._trials, strict=True))
+        for group, trials in pairs:
+            for frozen in trials.open_trials():
+                is_here = frozen.user_attrs.get("place", self._place) == self._place
+                if is_here and (group.name, frozen.number) not in self._attempted:
+                    claim = self._claimed(group, trials, trials.continued(frozen))
+                    if claim is not None:
+                        return claim
+        for group, trials in sorted(pairs, key=lambda pair: self._used(pair[1])):
+            while trials.has_room():
+                trial = trials.ask(self._place)
+                claim = None if trial is None else self._claimed(group, trials, trial)
+                if claim is not None:
+                    return claim
+        return None
+
+    def _used(self, trials: GroupTrials) -> tuple[float, int]:
+        """Return what a group has used of its budget: hours if the budget has hours, then the number of trials."""
+        begun = trials.trials()
+        seconds = 0.0 if self._settings.budget.hours is None else sum(map(seconds_of, begun))
+        return seconds, len(begun)
+
+    def _claimed(self, group: GridGroup, trials: GroupTrials, trial: Trial) -> Claim | None:
+        """Return the claim of a trial, or None if another process trains it or one with the same values."""
+        config = self._config_of(group, trial.params)
+        lock = self.claims.claim(run_folder(config).path.name)
+        if lock is None:
+            return None
+        self._attempted.add((group.name, trial.number))
+        return Claim(group, trials, trial, config, lock)
+
+    def _config_of(self, group: GridGroup, values: Mapping[str, Any]) -> Config:
+        """Return the config of a trial. Its seed is the same for all trials."""
+        config = composed(group.loader, [*group.overrides, *self.overrides_of(values)])
+        return config.with_changes(study=trials_study(self.study))
+
+    def overrides_of(self, values: Mapping[str, Any]) -> list[str]:
+        """Return the overrides that set the keys of the search space to the values of a trial."""
+        return [dimension.override(values[dimension.key]) for dimension in self._space]
+
+    def _start(self, claim: Claim) -> None:
+        """Train a claimed trial; if its result is already there, only record it."""
+        folder = run_folder(claim.config)
+        claim.trial.set_user_attr("run", folder.path.name)
+        if folder.finished_trial() is not None:
+            self._record(claim, folder, 0.0)
+            claim.lock.release()
+            return
+        values = ", ".join(f"{key}={short(value)}" for key, value in claim.trial.params.items())
+        logger.info(f"{claim.group.name}, trial {claim.trial.number + 1}: {values}")
+        reporter = claim.trials.reporter(claim.trial)
+        train = partial(train_trial, train=self._train, reporter=reporter)
+        self._jobs.start(claim.config, train, claim.lock, partial(self._end, claim, folder))
+
+    def _end(self, claim: Claim, folder: RunFolder, outcome: Outcome) -> None:
+        """Record the end of a trial's process."""
+        seconds = outcome.seconds or 0.0
+        if outcome.state in ("done", "pruned"):
+            self._record(claim, folder, seconds)
+        elif outcome.state in ("failed", "killed"):
+            self._record_failure(claim, folder, seconds)
+        else:  # a signal: the same command continues the trial
+            add_seconds(claim.trial, seconds)
+
+    def _record(self, claim: Claim, folder: RunFolder, seconds: float) -> None:
+        """Tell Optuna the result of a finished or pruned trial."""
+        result = folder.finished_trial()
+        assert result is not None and problem_of_trial(result) is None
+        add_seconds(claim.trial, seconds)
+        claim.trial.set_user_attr("epochs", result.get("epochs"))
+        state = TrialState.PRUNED if result["status"] == "pruned" else TrialState.COMPLETE
+        claim.trials.tell(claim.trial, state, float(result[f"val/{metric_of(result)}"]))
+
+    def _record_failure(self, claim: Claim, folder: RunFolder, seconds: float) -> None:
+        """Count the trial as failed if its loss was NaN or if this was its last attempt; else leave it open."""
+        add_seconds(claim.trial, seconds)
+        attempts = int(claim.trial.user_attrs.get("attempts", 0)) + 1
+        claim.trial.set_user_attr("attempts", attempts)
+        error = str((folder.result() or {}).get("error", ""))
+        if error.startswith("NonFiniteError") or attempts >= MAX_ATTEMPTS:
+            claim.trials.tell(claim.trial, TrialState.FAIL)
+
+    @property
+    def num_open(self) -> int:
+        """The number of trials that have begun and are not finished."""
+        return sum(len(trials.open_trials()) for trials in self._trials)
+
+    def winners(self) -> list[tuple[GridGroup, list[str]]]:
+        """Return each group that has a finished trial, with all overrides of its best trial except the seed."""
+        best = [(group, trials.best()) for group, trials in zip(self._groups, self._trials, strict=True)]
+        return [
+            (group, [*group.overrides, *self.overrides_of(trial.params)]) for group, trial in best if trial is not None
+        ]
+
+    def results(self) -> TuningResults:
+        """Return all trials, and the expected value of the best of n."""
+        metric, budget = METRICS[self._metric], self._settings.budget
+        groups = [
+            (group.name, group.overrides, tuple(map(result_of, trials.trials())))
+            for group, trials in zip(self._groups, self._trials, strict=True)
+        ]
+        settings = {**self._fixed_settings(), "budget": {"trials": budget.max_trials, "hours": budget.hours}}
+        return TuningResults(self.study, metric, settings, group_results(groups, metric))
+
+
+def train_trial(config: Config, train: TrainTrial, reporter: Reporter) -> None:
+    """Train a trial in its own process."""
+    with reporter.opened() as report:
+        train(config, report)
+
+
+def result_of(trial: FrozenTrial) -> TrialResult:
+    state = STATES.get(trial.state, "open")
+    value = value_of(trial) if state in ("done", "pruned") else None
+    epochs = max(trial.intermediate_values, default=0)
+    run = str(trial.user_attrs.get("run", ""))
+    return TrialResult(trial.number + 1, state, dict(trial.params), value, seconds_of(trial), epochs, run)
+
+
+def add_seconds(trial: Trial, seconds: float) -> None:
+    trial.set_user_attr("seconds", float(trial.user_attrs.get("seconds", 0.0)) + seconds)
+
+
+def place_of(folder: Path) -> str:
+    """Return the id of the folder of the trials. Another folder, on another machine, has another id."""
+    path = folder / ".place"
+    if not path.exists():
+        write_atomically(path, uuid.uuid4().hex)
+    return path.read_text(encoding="utf-8").strip()
+
+
+def short(value: Any) -> str:
+    """Return a proposed value with four significant digits."""
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def spelled(value: Any) -> str:
+    """Return a setting for a message."""
+    if isinstance(value, Mapping):
+        return "; ".join(f"{key}: {dict(each)}" for key, each in value.items())
+    return str(value)

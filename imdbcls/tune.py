@@ -1,0 +1,104 @@
+"""Tune the compared groups with equal budgets: `python -m imdbcls.tune head=cls,lstm budget.trials=20`.
+
+Propose values with Optuna → train trials, without the test split → write tuning.{json,csv,html} → train the best
+configuration of each group again with new seeds. All mistakes are reported before any heavy import.
+"""
+
+if __name__ == "__main__":  # before the other imports, which can hit a limit of memory or threads
+    from imdbcls.runtime.entry import set_up_streams
+
+    set_up_streams()
+
+import gc
+import logging
+import sys
+from collections.abc import Sequence
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
+
+from imdbcls.config.command_keys import names_of, read_arguments, read_command_keys
+from imdbcls.config.space import TuningGrid, read_tuning, wrong_study_name
+from imdbcls.config.tune_settings import TuneSettings
+from imdbcls.errors import UserError
+from imdbcls.runtime import entry
+from imdbcls.runtime.console import columns_of, write_out
+from imdbcls.train import train
+
+if TYPE_CHECKING:
+    from imdbcls.sweeps.tuning import Tuning
+
+logger = logging.getLogger("imdbcls.tune")  # `__name__` is `__main__` when this module runs as a command
+
+FILE = "tune.yaml"
+HEADER = """\
+Tune groups with equal budgets, and train the best configuration of each.
+
+  python -m imdbcls.tune head=cls,lstm budget.trials=20                compare two heads, with the default search space
+  python -m imdbcls.tune head=cls,lstm lr='tag(log,interval(1e-5,1e-3))' batch_size=16,32   search these keys
+
+Swept groups (head=cls,lstm) are compared; swept keys are the search space, which is the same for every group:
+an interval, a range of whole numbers, or a list of values. Every group gets the same budget. All other keys are those
+of python -m imdbcls.train. Trials are not evaluated on test. The same command continues after an interruption, and
+several machines that share runs_dir can run it at the same time."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command. Return the exit code: 0 if all trials and winners are done."""
+    settings, grid = read_command(sys.argv[1:] if arguments is None else arguments)
+    from imdbcls.sweeps.tuning import Tuning
+
+    gc.freeze()  # exclude the loaded modules and the configs from garbage collection, also in forked jobs
+    with entry.stdout_is_secondary():  # the results are in files
+        tuning = Tuning(grid.groups, grid.space, settings, train)
+        tuning.run()
+        code = tuning.sweep.conclude()
+        report(tuning)
+        if tuning.sweep.stopped_by is not None:
+            return code
+        if tuning.num_open:
+            logger.info(f"{tuning.num_open} trials are not finished. Run the same command again to continue them.")
+            return 1
+        return train_best(tuning, settings)
+
+
+def read_command(arguments: Sequence[str]) -> tuple[TuneSettings, TuningGrid]:
+    """Return the settings, the groups and the search space. Raise UserError with all mistakes in the command."""
+    asked = read_arguments(arguments, HEADER, FILE)
+    keys = read_command_keys(asked.overrides, TuneSettings, FILE)
+    default_space = () if keys.settings is None else keys.settings.space.overrides
+    grid = read_tuning(keys.others, asked.config_dir, default_space, names_of(TuneSettings))
+    mistakes = [*asked.mistakes, *keys.mistakes, *grid.mistakes, *wrong_study_name(grid.groups)]
+    if find_spec("optuna") is None:
+        mistakes.append("imdbcls.tune needs Optuna. Install it with: pip install 'imdbcls[tune]'.")
+    if mistakes:
+        raise UserError(*mistakes)
+    assert keys.settings is not None  # else there are mistakes
+    return keys.settings, grid
+
+
+def report(tuning: "Tuning") -> None:
+    """Write tuning.json, tuning.csv and tuning.html, and print the summary."""
+    from imdbcls.comparison.views.tuning_files import write_tuning_files
+    from imdbcls.comparison.views.tuning_text import tuning_text
+
+    results = tuning.results()
+    with tuning.claims.exclusively():
+        write_tuning_files(tuning.folder, results)
+    write_out(f"{tuning_text(results, columns_of(sys.stdout))}\n\nThe page is {tuning.folder / 'tuning.html'}", {})
+
+
+def train_best(tuning: "Tuning", settings: TuneSettings) -> int:
+    """Train the winners with new seeds and return the exit code."""
+    from imdbcls.sweeps.winners import train_winners, winner_configs
+
+    if settings.winners.seeds == 0:
+        return 0
+    winners = tuning.winners()
+    for group, overrides in winners:
+        logger.info(f"{group.name}, best trial: {' '.join(overrides)}")
+    configs = winner_configs(winners, settings.winners.seeds)
+    return train_winners(configs, tuning.claims, train).conclude()
+
+
+if __name__ == "__main__":
+    entry.run(main)
