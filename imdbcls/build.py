@@ -16,7 +16,6 @@ from imdbcls.models.classifier import Classifier
 from imdbcls.models.encoders import require_precision
 from imdbcls.models.environment import environment_of
 from imdbcls.models.torch_compile import compile_training
-from imdbcls.runs.data_origin import remember_source
 from imdbcls.runs.folder import RunFolder
 from imdbcls.runs.identity import resume_key
 from imdbcls.runs.metrics_log import MetricsLog
@@ -104,7 +103,6 @@ def build_inputs(config: Config, folder: RunFolder, progress: Progress, with_tes
     reset_peak_memory(hardware.device)
     corpus = build_corpus(config.data)
     require_defined_metric(config, corpus)
-    remember_source(config.data.source.node)
     backbone = build_backbone(config)
     backbone.save(folder.backbone)
     model = build_model(config, backbone, len(corpus.label_names))

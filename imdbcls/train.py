@@ -22,6 +22,7 @@ from omegaconf import DictConfig
 
 from imdbcls.config.commandline import DRY_RUN
 from imdbcls.config.hydra_plugins import is_search
+from imdbcls.runs.data_origin import remember_source
 from imdbcls.runs.folder import RunFolder, run_folder
 from imdbcls.runs.result import recording_failures
 from imdbcls.runtime import console, entry, limits
@@ -72,6 +73,7 @@ def train(config: "Config", should_prune: "ShouldPrune | None" = None) -> dict[s
         logger.info(f"{folder.path}: loading the documents and the encoder")  # the imports below take seconds
         with stop_requests() as stop, recording_failures(config, folder):
             prepare_process()
+            remember_source(config.data.source.node)
             if should_prune is not None:
                 return fit_trial(config, folder, stop, should_prune)
             return fit_and_score(config, folder, stop)

@@ -42,7 +42,7 @@ class RunCost:
     measured: int
     start_seconds: float
     train_seconds: float
-    evaluate_seconds: float
+    evaluate_seconds: float = 0.0
     epoch_seconds: float = 0.0
     finish_seconds: float = 0.0
     finished_bytes: float = 0.0

@@ -24,7 +24,7 @@ def report(estimate: Estimate, config: Config, width: int | None) -> str:
     `width` is the width of the terminal in characters; None if there is no terminal.
     """
     table = text_table(list(rows_of(estimate)), HEADER, width=width)
-    sentences = (*disk_sentences(estimate, config), *measurement(estimate), NOT_INCLUDED)
+    sentences = (*failures(estimate), *disk_sentences(estimate, config), *measurement(estimate), NOT_INCLUDED)
     lines = [f"Estimate before anything trains: {counts(estimate)}.", "", table, "", *sentences]
     return "\n".join(line if line is table else wrapped(line, width or WIDTH) for line in lines)
 
@@ -52,6 +52,13 @@ def rows_of(estimate: Estimate) -> Iterator[tuple[str, ...]]:
 def once(estimate: Estimate) -> str:
     encodes = any(each.cost.encode_seconds and not each.is_done for each in estimate.shared)
     return f"once: start, tokens{', encoding' if encodes else ''}"
+
+
+def failures(estimate: Estimate) -> Iterator[str]:
+    """Yield a sentence for each group that could not be measured."""
+    for group in estimate.groups:
+        if group.problem:
+            yield f"The total does not include {group.name}, which could not be measured: {group.problem.rstrip('.')}."
 
 
 def disk_sentences(estimate: Estimate, config: Config) -> Iterator[str]:

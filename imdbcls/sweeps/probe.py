@@ -9,7 +9,7 @@ import logging
 import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -21,8 +21,10 @@ from imdbcls.build import build_run
 from imdbcls.config.schema import Config
 from imdbcls.construction import build_corpus, keep_as
 from imdbcls.data.batches import Prefetcher, TrainBatches
+from imdbcls.data.documents import Corpus
 from imdbcls.data.subset import subset
 from imdbcls.models.inference import LATENCY_DOCUMENTS, measure_latency
+from imdbcls.models.metrics import metrics_of
 from imdbcls.runs.folder import RunFolder
 from imdbcls.runtime.device import share_threads
 from imdbcls.runtime.signals import StopRequest
@@ -35,7 +37,6 @@ from imdbcls.training.trainer import Trainer
 TRAIN_SECONDS, EVALUATE_SECONDS, ENCODE_SECONDS = 10.0, 5.0, 8.0  # how long each part of the second pass takes, about
 FEW, MANY = 32, 2048  # documents of a split in the first pass, and at most in the second
 WARM_UP_STEPS, MIN_STEPS = 2, 6
-SPLITS = ("train", "validation", "test")
 LONG = 1000  # epochs of the schedule: more steps than are measured
 
 T = TypeVar("T")
@@ -52,51 +53,79 @@ def write_run_cost(config: Config, folder: Path, answer: Path, shared: SharedCos
     """Measure a run in this process, with its files in `folder`, and write its `RunCost` to `answer` as JSON."""
     if config.jobs > 1:
         share_threads(config.jobs)
-    answer.write_text(json.dumps(asdict(measure_run(prepare_probe(config, folder), folder, shared))))
+    prepare_probe()
+    answer.write_text(json.dumps(asdict(measure_run(config, folder, shared))))
 
 
-def prepare_probe(config: Config, folder: Path) -> Config:
-    """Silence this process, let signals end it, and return a config for runs that write only to `folder`."""
+def prepare_probe() -> None:
+    """Silence this process, and let signals end it."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # there is nothing to save
     logging.getLogger("imdbcls").setLevel(logging.ERROR)  # the run itself will log its warnings
-    cache = {"cache_dir": str(folder.parent / "cache")}  # shared, so that groups encode the same sample only once
-    return config.with_changes(epochs=LONG, progress="none", data=cache)
+
+
+def probe_config(config: Config, folder: Path) -> Config:
+    """Return a config for runs that write only to `folder` and its parent, where all groups share a cache."""
+    return config.with_changes(epochs=LONG, progress="none", data={"cache_dir": str(folder.parent / "cache")})
 
 
 def measure_run(config: Config, folder: Path, shared: SharedCost) -> RunCost:
-    """Return the cost of a run. `shared` is the cost of encoding documents for the feature cache."""
-    corpus, few = build_corpus(config.data), max(FEW, MIN_STEPS * config.batch_size)
-    # Without the feature cache, documents that are not used cost nothing but their tokenization.
-    sizes = {"train": few if caches_features(config) else MANY, "validation": FEW, "test": FEW}
-    start_seconds, run = build(config, folder / "first", sizes)
-    train_seconds, _ = train(run.trainer, MIN_STEPS, seconds=0)
+    """Return the cost of a run, measured in `folder`. `shared` is the cost of encoding for the feature cache."""
+    corpus, probed = build_corpus(config.data), probe_config(config, folder)
+    sizes = first_sizes(config)
+    start_seconds, run = build(probed, folder / "first", subset(corpus, sizes))
+    train_seconds, _ = train(run.trainer, MIN_STEPS, seconds=0, most=0)
     evaluate_seconds, _ = evaluate(run)
+    sizes = second_sizes(config, sizes, evaluate_seconds, shared)
+    _, run = build(probed, folder / "second", subset(corpus, sizes))
     num_steps = max(MIN_STEPS, round(TRAIN_SECONDS / (train_seconds * config.batch_size)))
-    sizes["test"] = between(FEW, EVALUATE_SECONDS / evaluate_seconds, MANY)
-    if caches_features(config):
-        affordable = ENCODE_SECONDS / shared.encode_seconds
-        sizes["train"] = between(few, affordable, MANY)
-        sizes["test"] = between(FEW, affordable / 2, sizes["test"])
-    keep_as(config.data, corpus)
-    _, run = build(config, folder / "second", sizes)
-    train_seconds, measured = train(run.trainer, num_steps, TRAIN_SECONDS)
-    epoch_seconds, _ = timed(partial(finish_epoch, run.trainer))
-    evaluate_seconds, probabilities = evaluate(run)
-    running_bytes = size_of(run.folder.checkpoints)
-    finish_seconds, _ = timed(partial(finish, run, probabilities))
-    predictions = size_of(run.folder.path / "predictions")
-    return RunCost(
+    train_seconds, measured = train(run.trainer, num_steps, TRAIN_SECONDS, most=config.epochs * len(corpus.train))
+    cost = RunCost(
         num_documents={split: len(documents) for split, documents in corpus.splits.items()},
         measured=measured,
         start_seconds=start_seconds,
         train_seconds=train_seconds,
+        hardware=run.hardware.describe(),
+    )
+    return with_ending(cost, run)
+
+
+def first_sizes(config: Config) -> dict[str, int]:
+    """Return the documents of each split in the first pass. Unused documents only cost time if they are encoded."""
+    num_train = max(FEW, MIN_STEPS * config.batch_size) if caches_features(config) else MANY
+    return {"train": num_train, "validation": FEW, "test": FEW}
+
+
+def second_sizes(
+    config: Config, first: Mapping[str, int], evaluate_seconds: float, shared: SharedCost
+) -> dict[str, int]:
+    """Return the documents of each split in the second pass, for about `EVALUATE_SECONDS` and `ENCODE_SECONDS`."""
+    num_test = between(FEW, EVALUATE_SECONDS / evaluate_seconds, MANY)
+    if not caches_features(config):
+        return {**first, "test": num_test}
+    affordable = ENCODE_SECONDS / shared.encode_seconds
+    return {
+        "train": between(first["train"], affordable, MANY),
+        "validation": FEW,
+        "test": between(FEW, affordable / 2, num_test),
+    }
+
+
+def with_ending(cost: RunCost, run: Run) -> RunCost:
+    """Finish an epoch and the run, and add what was not measured before to its cost."""
+    num_validation, num_test = len(run.corpus.validation), len(run.corpus.test)
+    epoch_seconds, _ = timed(partial(finish_epoch, run.trainer))
+    evaluate_seconds, probabilities = evaluate(run)
+    checkpoints = size_of(run.folder.checkpoints)
+    finish_seconds, _ = timed(partial(finish, run, probabilities))
+    predictions = size_of(run.folder.path / "predictions")
+    return replace(
+        cost,
         evaluate_seconds=evaluate_seconds,
-        epoch_seconds=max(0.0, epoch_seconds - evaluate_seconds * len(run.corpus.validation)),
+        epoch_seconds=max(0.0, epoch_seconds - evaluate_seconds * num_validation),
         finish_seconds=finish_seconds,
         finished_bytes=size_of(run.folder.path) - predictions,
-        training_bytes=running_bytes,  # a second copy of both checkpoints while they are written
-        prediction_bytes=predictions / (len(run.corpus.validation) + len(run.corpus.test)),
-        hardware=run.hardware.describe(),
+        training_bytes=checkpoints,  # while new checkpoints are written, the previous ones still exist
+        prediction_bytes=predictions / (num_validation + num_test),
     )
 
 
@@ -104,9 +133,9 @@ def between(least: int, value: float, most: int) -> int:
     return int(min(max(value, least), most))
 
 
-def build(config: Config, path: Path, sizes: Mapping[str, int]) -> tuple[float, Run]:
+def build(config: Config, path: Path, sample: Corpus) -> tuple[float, Run]:
     """Build a run on a part of the documents. Return the time that this takes if tokens and features are cached."""
-    keep_as(config.data, subset(build_corpus(config.data), sizes))
+    keep_as(config.data, sample)
     folder = RunFolder(path)
     path.mkdir(parents=True)
     folder.write_config(config)
@@ -114,8 +143,8 @@ def build(config: Config, path: Path, sizes: Mapping[str, int]) -> tuple[float, 
     return timed(partial(build_run, config, folder, StopRequest()))
 
 
-def train(trainer: Trainer, num_steps: int, seconds: float) -> tuple[float, int]:
-    """Train with `num_steps` different batches, again and again until `seconds` have passed.
+def train(trainer: Trainer, num_steps: int, seconds: float, most: int) -> tuple[float, int]:
+    """Train with `num_steps` different batches, again and again for `seconds`, or until `most` documents are trained.
 
     Return the seconds per document, without the first steps, and the number of documents that were timed.
     """
@@ -123,7 +152,7 @@ def train(trainer: Trainer, num_steps: int, seconds: float) -> tuple[float, int]
     trainer.model.train()
     take_steps(trainer, plan[:WARM_UP_STEPS])
     num_documents, total = 0, 0.0
-    while total == 0 or total < seconds:
+    while num_documents == 0 or (total < seconds and num_documents < most):
         elapsed, _ = timed(partial(take_steps, trainer, plan))
         num_documents, total = num_documents + sum(map(len, plan)), total + elapsed
     trainer.count_time(total)
@@ -157,8 +186,14 @@ def finish_epoch(trainer: Trainer) -> None:
 
 
 def evaluate(run: Run) -> tuple[float, NDArray[np.float64]]:
-    """Return the seconds per document of the test split, and the probabilities."""
-    seconds, probabilities = timed(partial(run.trainer.predict_split, "test", run.batches.test))
+    """Evaluate the test split; return the seconds per document, and the probabilities."""
+
+    def predict() -> NDArray[np.float64]:
+        probabilities = run.trainer.predict_split("test", run.batches.test)
+        metrics_of(run.corpus.test.labels, probabilities)
+        return probabilities
+
+    seconds, probabilities = timed(predict)
     return seconds / len(run.corpus.test), probabilities
 
 

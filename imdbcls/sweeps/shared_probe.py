@@ -10,29 +10,30 @@ from imdbcls.construction import build_corpus
 from imdbcls.data.batches import EvalBatches
 from imdbcls.data.documents import Documents
 from imdbcls.data.features import VECTORS, load_features, write_features
-from imdbcls.data.subset import spread
+from imdbcls.data.subset import spread, subset
 from imdbcls.data.tokens import tokenize
 from imdbcls.runtime.device import all_threads
 from imdbcls.sweeps.cost import SharedCost, caches_features
-from imdbcls.sweeps.probe import ENCODE_SECONDS, FEW, MANY, SPLITS, between, build, prepare_probe, timed
+from imdbcls.sweeps.probe import ENCODE_SECONDS, FEW, MANY, between, build, prepare_probe, probe_config, timed
 from imdbcls.training.feature_cache import encode, key_of_batches
 from imdbcls.training.run import Run
 
 
 def write_shared_cost(config: Config, folder: Path, answer: Path) -> None:
     """Measure the shared work in this process, with its files in `folder`, and write its `SharedCost` as JSON."""
-    uncached = prepare_probe(config, folder).with_changes(backbone={"cache": False})
-    answer.write_text(json.dumps(asdict(measure_shared(uncached, folder, encodes=caches_features(config)))))
+    prepare_probe()
+    answer.write_text(json.dumps(asdict(measure_shared(config, folder))))
 
 
-def measure_shared(config: Config, folder: Path, encodes: bool) -> SharedCost:
-    """Return the cost of tokenization and, with `encodes`, of encoding documents and caching the output."""
-    documents = build_corpus(config.data).train
-    _, run = build(config, folder / "run", dict.fromkeys(SPLITS, FEW))
+def measure_shared(config: Config, folder: Path) -> SharedCost:
+    """Return the cost of tokenization and, with a feature cache, of encoding documents and caching the output."""
+    corpus, uncached = build_corpus(config.data), probe_config(config, folder).with_changes(backbone={"cache": False})
+    documents, few = corpus.train, subset(corpus, dict.fromkeys(corpus.splits, FEW))
+    _, run = build(uncached, folder / "run", few)
     sample = spread(documents, MANY)
     seconds, _ = timed(partial(tokenize, sample, run.backbone.tokenizer, cache_dir=folder))
     cost = SharedCost(tokenize_seconds=seconds / len(sample))
-    return with_encoding(cost, run, documents, folder) if encodes else cost
+    return with_encoding(cost, run, documents, folder) if caches_features(config) else cost
 
 
 def with_encoding(cost: SharedCost, run: Run, documents: Documents, folder: Path) -> SharedCost:

@@ -1,0 +1,108 @@
+"""`--dry-run` lists the runs of a command, measures their cost, and leaves nothing behind."""
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+from support.faults import FAULTY, faulty
+from support.processes import TINY, Command, run, start, wait_for
+
+from imdbcls.config.overrides import compose
+from imdbcls.sweeps.dry_run import groups_of_command
+
+SWEEP = ("--multirun", *TINY, "head=cls,mean", "seed=0,1")
+
+
+def estimate(folder: Path, *arguments: str, environment: dict[str, str] | None = None) -> Command:
+    """Run a command with --dry-run in a folder, with a folder of its own for temporary files."""
+    temporary = folder.with_name(f"{folder.name}-temporary")
+    temporary.mkdir(exist_ok=True)
+    variables = {"TMPDIR": str(temporary), **(environment or {})}
+    return start(folder, *arguments, "--dry-run", environment=variables)
+
+
+def rows(command: Command) -> dict[str, list[str]]:
+    return {line.split("  ")[0]: line.split()[1:] for line in command.output.splitlines() if "  " in line}
+
+
+def left_in(folder: Path) -> list[str]:
+    """Return the files and folders of a command, except for the compiled kernels and messages."""
+    found = [*folder.iterdir(), *folder.with_name(f"{folder.name}-temporary").iterdir(), *(folder / "cache").iterdir()]
+    return sorted(path.name for path in found if path.name not in ("cache", "kernels"))
+
+
+def test_a_sweep_is_estimated_and_finished_runs_are_not_counted_again(tmp_path: Path) -> None:
+    folder = tmp_path / "work"
+    folder.mkdir()
+    command = estimate(folder, *SWEEP, "tracker=wandb", "backbone.freeze=true")
+    assert command.wait(300) == 0, command.output
+    table = rows(command)
+    assert table["cls"][:2] == table["mean"][:2] == ["2", "2"] and table["total"][:2] == ["4", "4"]
+    assert "once: start, tokens, encoding" in table
+    assert "The frozen encoder's output takes another" in command.output
+    assert "Not included: downloads, waiting for W&B" in command.output
+    assert left_in(folder) == []
+
+    run(folder, "--multirun", *TINY, "head=cls", "seed=0,1", "backbone.freeze=true")
+    run(folder, *TINY, "head=mean", "backbone.freeze=true")
+    before = left_in(folder)
+    again = estimate(folder, *SWEEP, "backbone.freeze=true")
+    assert again.wait(300) == 0, again.output
+    table = rows(again)
+    assert table["cls"] == ["2", "0", "done"] and table["mean"][:2] == ["2", "1"]
+    assert "4 runs, 3 of them done" in again.output
+    assert "encoding" not in again.output.split("Estimate")[1]  # its output is in the cache
+    assert left_in(folder) == before
+
+
+def test_a_single_run_is_estimated(tmp_path: Path) -> None:
+    folder = tmp_path / "work"
+    folder.mkdir()
+    command = estimate(folder, *TINY, "jobs=3")
+    assert command.wait(300) == 0, command.output
+    assert "Estimate before anything trains: 1 run, about" in command.output
+    assert rows(command)["cls"][:2] == ["1", "1"]
+
+
+def test_a_group_that_cannot_be_measured_does_not_stop_the_others(tmp_path: Path) -> None:
+    folder = tmp_path / "work"
+    folder.mkdir()
+    arguments = ("--multirun", *TINY, *FAULTY, "+head.only_dropout=0.2", "head.dropout=0.1,0.2,0.3", "jobs=2")
+    command = estimate(folder, *arguments, environment=faulty("raise"))
+    assert command.wait(300) == 1, command.output
+    reason = "which could not be measured: ZeroDivisionError: the second job's own mistake."
+    assert f"cls head.dropout=0.2, {reason}" in " ".join(command.output.split())
+    assert rows(command)["cls head.dropout=0.3"][1:4] != ["not", "measured"]
+    assert left_in(folder) == []
+
+
+def test_mistakes_are_reported_before_anything_is_measured(tmp_path: Path) -> None:
+    folder = tmp_path / "work"
+    folder.mkdir()
+    command = estimate(folder, *SWEEP, "lerning_rate=1", "epochs=0")
+    assert command.wait() == 2
+    assert "lerning_rate" in command.output and "epochs=0" in command.output and "Measuring" not in command.output
+    shown = estimate(folder, *TINY, "--cfg", "job")
+    assert shown.wait() == 2 and "--dry-run and --cfg cannot be combined" in shown.output
+
+
+def test_a_signal_ends_the_measurement(tmp_path: Path) -> None:
+    folder = tmp_path / "work"
+    folder.mkdir()
+    command = estimate(folder, *SWEEP, environment=faulty("slow step"))
+    assert wait_for(lambda: "Measuring cls" in command.output, command)
+    command.signal(signal.SIGTERM)
+    assert command.wait() == 128 + signal.SIGTERM
+    assert "Estimate before" not in command.output and left_in(folder) == []
+
+
+def test_the_runs_are_those_of_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    found = groups_of_command([*TINY, "head=cls,lstm", "warmup=0,0.2", "seed=0,1", "--multirun"])
+    assert list(found) == ["cls warmup=0", "cls warmup=0.2", "lstm warmup=0", "lstm warmup=0.2"]
+    assert found["lstm warmup=0.2"] == [compose((*TINY, "head=lstm", "warmup=0.2", f"seed={seed}")) for seed in (0, 1)]
+    seven = groups_of_command(["experiment=heads", "data=sample"])  # it sweeps heads and seeds by itself
+    assert list(seven) == ["cls", "weight_avg", "lstm", "transformer", "attention", "mean", "max"]
+    assert {len(runs) for runs in seven.values()} == {3}
+    assert not os.listdir(tmp_path)

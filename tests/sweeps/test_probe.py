@@ -1,0 +1,80 @@
+"""The measured cost of a run, extrapolated to all of its documents, is that of the run itself."""
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from support.faults import PLUGINS
+from support.processes import TINY
+
+from imdbcls import construction
+from imdbcls.config.overrides import compose
+from imdbcls.config.schema import Config
+from imdbcls.runs.folder import run_folder
+from imdbcls.sweeps import probe
+from imdbcls.sweeps.cost import SharedCost
+from imdbcls.sweeps.preparing import prepare_jobs
+from imdbcls.sweeps.probe import measure_run, size_of
+from imdbcls.sweeps.shared_probe import measure_shared
+from imdbcls.train import train
+
+SLEEPY = ("plugins=[sleepy]", "head._target_=sleepy.SleepyHead")
+
+
+@pytest.fixture(autouse=True)
+def all_documents(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Measurements replace the documents of this process, which otherwise belongs to one run."""
+    monkeypatch.syspath_prepend(PLUGINS["PYTHONPATH"])
+    construction._kept_corpus.clear()
+    yield
+    construction._kept_corpus.clear()
+
+
+def measured(config: Config, folder: Path) -> tuple[SharedCost, float, float]:
+    """Return the shared cost, and the seconds and bytes of one run."""
+    prepare_jobs(config)
+    shared = measure_shared(config, folder / "shared")
+    construction._kept_corpus.clear()
+    cost = measure_run(config, folder / "run", shared)
+    construction._kept_corpus.clear()
+    assert cost.num_documents == {"train": 96, "validation": 36, "test": 40}
+    return shared, cost.seconds(config, shared), cost.bytes
+
+
+def real(config: Config) -> tuple[float, int]:
+    """Train the run. Return its seconds, and the bytes of its folder."""
+    started = time.monotonic()
+    train(config)
+    return time.monotonic() - started, size_of(run_folder(config).path)
+
+
+def config_in(folder: Path, *choices: str) -> Config:
+    return compose((*TINY, f"runs_dir={folder / 'runs'}", f"data.cache_dir={folder / 'cache'}", *choices))
+
+
+def test_the_estimate_of_a_run_is_the_time_and_size_of_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(probe, "FEW", 16)  # documents, so that the measurement is smaller than the run
+    config = config_in(tmp_path, *SLEEPY)
+    _, seconds, num_bytes = measured(config, tmp_path / "probe")
+    real_seconds, real_bytes = real(config)
+    assert real_seconds > 0.02 * (2 * 96 + 2 * 36 + 40)
+    assert seconds == pytest.approx(real_seconds, rel=0.25)
+    assert num_bytes == pytest.approx(real_bytes, rel=0.05)
+
+
+def test_a_frozen_encoder_is_measured_once_for_all_heads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(probe, "FEW", 16)
+    config = config_in(tmp_path, "backbone.freeze=true")
+    shared, _, num_bytes = measured(config, tmp_path / "probe")
+    _, real_bytes = real(config)
+    assert num_bytes == pytest.approx(real_bytes, rel=0.05)
+    features = sum(path.stat().st_size for path in (tmp_path / "cache" / "features").rglob("vectors.bin"))
+    assert 172 * shared.feature_bytes == pytest.approx(features, rel=0.15)
+    assert 0 < shared.check_seconds < shared.encode_seconds
+    assert measure_shared(config_in(tmp_path), tmp_path / "trained").feature_bytes == 0
+
+
+def test_a_measurement_leaves_nothing_in_the_run_folder_or_the_cache(tmp_path: Path) -> None:
+    measured(config_in(tmp_path, "backbone.freeze=true"), tmp_path / "probe")
+    assert not (tmp_path / "runs").exists() and not (tmp_path / "cache").exists()
