@@ -31,7 +31,8 @@ class RunCost:
     """The cost of one run. `train_seconds`, `evaluate_seconds` and `prediction_bytes` are per document.
 
     - `num_documents`: the documents of each split; `measured`: the training documents that were timed.
-    - `start_seconds`: until the first step, with tokens and features from the cache, but without checking features.
+    - `start_seconds`: until training runs at full speed, with tokens and features from the cache, but without checking
+      the features.
     - `epoch_seconds`: saving the checkpoints at the end of an epoch.
     - `finish_seconds`: the end of a run, without the evaluation of the test split.
     - `finished_bytes`: the run folder without predictions; `training_bytes`: what a running run needs in addition.

@@ -73,16 +73,17 @@ def measure_run(config: Config, folder: Path, shared: SharedCost) -> RunCost:
     corpus, probed = build_corpus(config.data), probe_config(config, folder)
     sizes = first_sizes(config)
     start_seconds, run = build(probed, folder / "first", subset(corpus, sizes))
-    train_seconds, _ = train(run.trainer, MIN_STEPS, seconds=0, most=0)
+    train_seconds, _, _ = train(run.trainer, MIN_STEPS, seconds=0, most=0)
     evaluate_seconds, _ = evaluate(run)
     sizes = second_sizes(config, sizes, evaluate_seconds, shared)
     _, run = build(probed, folder / "second", subset(corpus, sizes))
     num_steps = max(MIN_STEPS, round(TRAIN_SECONDS / (train_seconds * config.batch_size)))
-    train_seconds, measured = train(run.trainer, num_steps, TRAIN_SECONDS, most=config.epochs * len(corpus.train))
+    most = config.epochs * len(corpus.train)
+    train_seconds, measured, warm_up_seconds = train(run.trainer, num_steps, TRAIN_SECONDS, most)
     cost = RunCost(
         num_documents={split: len(documents) for split, documents in corpus.splits.items()},
         measured=measured,
-        start_seconds=start_seconds,
+        start_seconds=start_seconds + warm_up_seconds,
         train_seconds=train_seconds,
         hardware=run.hardware.describe(),
     )
@@ -143,20 +144,23 @@ def build(config: Config, path: Path, sample: Corpus) -> tuple[float, Run]:
     return timed(partial(build_run, config, folder, StopRequest()))
 
 
-def train(trainer: Trainer, num_steps: int, seconds: float, most: int) -> tuple[float, int]:
+def train(trainer: Trainer, num_steps: int, seconds: float, most: int) -> tuple[float, int, float]:
     """Train with `num_steps` different batches, again and again for `seconds`, or until `most` documents are trained.
 
-    Return the seconds per document, without the first steps, and the number of documents that were timed.
+    Return the seconds per document without the first steps, the number of documents that were timed, and the seconds
+    that the first steps took in addition, for example to compile the model.
     """
     plan = spread_plan(trainer.batches.train, num_steps)
+    first = plan[:WARM_UP_STEPS]
     trainer.model.train()
-    take_steps(trainer, plan[:WARM_UP_STEPS])
+    warming_up, _ = timed(partial(take_steps, trainer, first))
     num_documents, total = 0, 0.0
     while num_documents == 0 or (total < seconds and num_documents < most):
         elapsed, _ = timed(partial(take_steps, trainer, plan))
         num_documents, total = num_documents + sum(map(len, plan)), total + elapsed
     trainer.count_time(total)
-    return total / num_documents, num_documents
+    per_document = total / num_documents
+    return per_document, num_documents, max(0.0, warming_up - per_document * sum(map(len, first)))
 
 
 def spread_plan(batches: TrainBatches, num_steps: int) -> list[NDArray[np.int64]]:

@@ -35,7 +35,7 @@ def left_in(folder: Path) -> list[str]:
 def test_a_sweep_is_estimated_and_finished_runs_are_not_counted_again(tmp_path: Path) -> None:
     folder = tmp_path / "work"
     folder.mkdir()
-    command = estimate(folder, *SWEEP, "tracker=wandb", "backbone.freeze=true")
+    command = estimate(folder, *SWEEP, "tracker=wandb", "backbone.freeze=true", "jobs=2")
     assert command.wait(300) == 0, command.output
     table = rows(command)
     assert table["cls"][:2] == table["mean"][:2] == ["2", "2"] and table["total"][:2] == ["4", "4"]
