@@ -42,9 +42,14 @@ of python -m imdbcls.train. Trials are not evaluated on test. The same command c
 several machines that share runs_dir can run it at the same time."""
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command. Return the exit code: 0 if all trials and winners are done."""
-    settings, grid = read_command(sys.argv[1:] if arguments is None else arguments)
+def command() -> None:
+    """Run the command line and end the process."""
+    entry.run(main)
+
+
+def main() -> int:
+    """Run the command. Return the exit code: 0, 1 if trials or winners are not done, or 128 plus a signal's number."""
+    settings, grid = read_command(sys.argv[1:])
     from imdbcls.sweeps.tuning import Tuning
 
     gc.freeze()  # exclude the loaded modules and the configs from garbage collection, also in forked jobs
@@ -70,6 +75,8 @@ def read_command(arguments: Sequence[str]) -> tuple[TuneSettings, TuningGrid]:
     mistakes = [*asked.mistakes, *keys.mistakes, *grid.mistakes, *wrong_study_name(grid.groups)]
     if find_spec("optuna") is None:
         mistakes.append("imdbcls.tune needs Optuna. Install it with: pip install 'imdbcls[tune]'.")
+    if keys.settings is not None and keys.settings.winners.study and len(grid.groups) == 1:
+        mistakes.append("winners.study=true needs two or more groups, such as head=cls,lstm.")
     if mistakes:
         raise UserError(*mistakes)
     assert keys.settings is not None  # else there are mistakes
@@ -89,16 +96,18 @@ def report(tuning: "Tuning") -> None:
 
 def train_best(tuning: "Tuning", settings: TuneSettings) -> int:
     """Train the winners with new seeds and return the exit code."""
-    from imdbcls.sweeps.winners import train_winners, winner_configs
+    from imdbcls.sweeps.winners import study_winners, train_winners
 
-    if settings.winners.seeds == 0:
-        return 0
     winners = tuning.winners()
-    for group, overrides in winners:
-        logger.info(f"{group.name}, best trial: {' '.join(overrides)}")
-    configs = winner_configs(winners, settings.winners.seeds)
-    return train_winners(configs, tuning.claims, train).conclude()
+    for winner in winners:
+        logger.info(f"{winner.name}, best trial: {' '.join(winner.overrides)}")
+    if len(winners) < len(tuning.groups):
+        logger.error("No trial of some group has finished, so there is no winner to train. Change the search space.")
+        return 1
+    if settings.winners.study:
+        return study_winners(winners, train)
+    return train_winners(winners, settings.winners.seeds, tuning.claims, train).conclude()
 
 
 if __name__ == "__main__":
-    entry.run(main)
+    command()

@@ -28,9 +28,12 @@ HEARTBEAT_SECONDS = 60  # with an SQL database: between two signs of life of a t
 GRACE_SECONDS = 300  # a trial without a sign of life for this time is given to another process
 REDUCTION_FACTOR = 3  # asha: the best third continues
 SETTINGS = "settings"  # attribute of an Optuna study
+PRUNED = "pruned"  # attribute of a trial: the epoch after which it is pruned
 SURPLUS = "surplus"  # attribute of a trial that two machines took at the same time, and that is not trained
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
+warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
+warnings.filterwarnings("ignore", message="Heartbeat of storage is supposed to be used with Study.optimize")
 logger = logging.getLogger(__name__)
 
 
@@ -93,10 +96,15 @@ class EpochReport:
     trial: Trial
 
     def __call__(self, epoch: int, value: float) -> bool:
+        if PRUNED in self.trial.user_attrs:  # decided by a process that was killed before it could end the trial
+            return True
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # a resumed run may report its last epoch again, which Optuna ignores
             self.trial.report(value, epoch)
-        return self.trial.should_prune()
+        if self.trial.should_prune():
+            self.trial.set_user_attr(PRUNED, epoch)
+            return True
+        return False
 
 
 def beat(storage: RDBStorage, trial_id: int, ended: threading.Event) -> None:
@@ -116,8 +124,9 @@ class GroupTrials:
         self._storage = storage
         self._settings = settings
         self._space = space
+        self._opened = storage.open()
         self._study = optuna.create_study(
-            storage=storage.open(),
+            storage=self._opened,
             study_name=name,
             direction="minimize" if metric in LOWER_IS_BETTER else "maximize",
             load_if_exists=True,
@@ -172,7 +181,7 @@ class GroupTrials:
 
     def open_trials(self) -> list[FrozenTrial]:
         """Return the trials that have begun and not ended, in this or another process, or in one that is dead."""
-        if isinstance(self._study._storage, RDBStorage):
+        if isinstance(self._opened, RDBStorage):
             fail_stale_trials(self._study)
         return [trial for trial in self.trials() if trial.state is TrialState.RUNNING]
 
@@ -184,9 +193,8 @@ class GroupTrials:
         return found
 
     def show_life(self, trial: Trial) -> None:
-        storage = self._study._storage
-        if isinstance(storage, RDBStorage):
-            storage.record_heartbeat(trial._trial_id)
+        if isinstance(self._opened, RDBStorage):
+            self._opened.record_heartbeat(trial._trial_id)
 
     def reporter(self, trial: Trial) -> Reporter:
         return Reporter(self._storage, self._study.study_name, trial._trial_id, self._settings.pruner)

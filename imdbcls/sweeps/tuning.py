@@ -8,7 +8,7 @@ import logging
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -64,7 +64,7 @@ class Tuning:
         self.folder = Path(config.runs_dir) / trials_study(config.study)
         self.claims = Claims(self.folder)
         self.sweep = Sweep()
-        self._groups = groups
+        self.groups = groups
         self._space = space
         self._settings = settings
         self._metric = config.metric
@@ -139,7 +139,7 @@ class Tuning:
 
     def _claim(self) -> Claim | None:
         """Claim a trial whose process is dead, or the next trial of the group that has used the least."""
-        pairs = list(zip(self._groups, self._trials, strict=True))
+        pairs = list(zip(self.groups, self._trials, strict=True))
         for group, trials in pairs:
             for frozen in trials.open_trials():
                 is_here = frozen.user_attrs.get("place", self._place) == self._place
@@ -226,19 +226,23 @@ class Tuning:
         """The number of trials that have begun and are not finished."""
         return sum(len(trials.open_trials()) for trials in self._trials)
 
-    def winners(self) -> list[tuple[GridGroup, list[str]]]:
-        """Return each group that has a finished trial, with all overrides of its best trial except the seed."""
-        best = [(group, trials.best()) for group, trials in zip(self._groups, self._trials, strict=True)]
-        return [
-            (group, [*group.overrides, *self.overrides_of(trial.params)]) for group, trial in best if trial is not None
-        ]
+    def winners(self) -> list[GridGroup]:
+        """Return each group that has a finished trial, with the values of its best trial as overrides."""
+        best = [(group, trials.best()) for group, trials in zip(self.groups, self._trials, strict=True)]
+        found = []
+        for group, trial in best:
+            if trial is not None:
+                overrides = (*group.overrides, *self.overrides_of(trial.params))
+                config = composed(group.loader, overrides)
+                found.append(replace(group, overrides=overrides, config=config))
+        return found
 
     def results(self) -> TuningResults:
         """Return all trials, and the expected value of the best of n."""
         metric, budget = METRICS[self._metric], self._settings.budget
         groups = [
             (group.name, group.overrides, tuple(map(result_of, trials.trials())))
-            for group, trials in zip(self._groups, self._trials, strict=True)
+            for group, trials in zip(self.groups, self._trials, strict=True)
         ]
         settings = {**self._fixed_settings(), "budget": {"trials": budget.max_trials, "hours": budget.hours}}
         return TuningResults(self.study, metric, settings, group_results(groups, metric))

@@ -4,27 +4,29 @@ import time
 from collections.abc import Sequence
 from functools import partial
 
-from imdbcls.config.grid import GridGroup, composed
+from imdbcls.config.command_keys import read_command_keys
+from imdbcls.config.grid import GridGroup
 from imdbcls.config.schema import Config
+from imdbcls.config.study_settings import StudySettings
 from imdbcls.runs.folder import run_folder
+from imdbcls.sweeps.adaptive import run_study
 from imdbcls.sweeps.claims import POLL_SECONDS, ClaimedJobs, Claims
 from imdbcls.sweeps.jobs import Sweep
 from imdbcls.sweeps.multirun import Train
 
 
-def winner_configs(winners: Sequence[tuple[GridGroup, list[str]]], num_seeds: int) -> list[Config]:
-    """Return the runs of the winners. Their seeds follow the seed of the trials, so no trial used them."""
-    return [
-        composed(group.loader, [*overrides, f"seed={group.config.seed + offset}"])
-        for offset in range(1, num_seeds + 1)
-        for group, overrides in winners
-    ]
+def study_winners(winners: Sequence[GridGroup], train: Train) -> int:
+    """Train the winners with as many seeds as `python -m imdbcls.study` needs by default; return its exit code."""
+    override = f"seeds.start={first_seed(winners)}"
+    settings = read_command_keys([override], StudySettings, "study.yaml").settings
+    assert settings is not None
+    return run_study(winners, settings, train)
 
 
-def train_winners(configs: Sequence[Config], claims: Claims, train: Train) -> Sweep:
-    """Train the runs that are not complete, together with other processes that do the same; return their outcomes."""
-    sweep = Sweep()
-    jobs, pending = ClaimedJobs(sweep), list(configs)
+def train_winners(winners: Sequence[GridGroup], num_seeds: int, claims: Claims, train: Train) -> Sweep:
+    """Train the winners with new seeds, together with other processes that do the same; return the outcomes."""
+    sweep, first = Sweep(), first_seed(winners)
+    jobs, pending = ClaimedJobs(sweep), [each.config_of(first + i) for i in range(num_seeds) for each in winners]
     while pending and sweep.stopped_by is None:
         started = [config for config in pending if start_or_report(config, sweep, jobs, claims, train)]
         pending = [config for config in pending if config not in started]
@@ -34,6 +36,11 @@ def train_winners(configs: Sequence[Config], claims: Claims, train: Train) -> Sw
             time.sleep(POLL_SECONDS)  # another process trains them
     jobs.wait()
     return sweep
+
+
+def first_seed(winners: Sequence[GridGroup]) -> int:
+    """Return the seed after those of the trials, so no trial used it or a later one."""
+    return 1 + max(winner.config.seed for winner in winners)
 
 
 def start_or_report(config: Config, sweep: Sweep, jobs: ClaimedJobs, claims: Claims, train: Train) -> bool:

@@ -1,0 +1,168 @@
+"""A tuning study as real processes: equal budgets, pruned and failed trials, kills, and two commands at once."""
+
+import csv
+import json
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.processes import EVERY_STEP, Command, start, wait_for
+
+pytestmark = pytest.mark.slow
+
+TINY = (
+    *("backbone=tiny", "data=files", "data.train=train.csv", "data.test=test.csv", "tracker=none", "progress=none"),
+    *("max_length=16", "batch_size=8", "epochs=2", "device=cpu", "precision=fp32", "study=s"),
+)
+# Some learning rates learn to tell good from bad, others do not, so asha prunes trials after the first epoch.
+SEARCH = ("head=mean,max", "lr=tag(log,interval(1e-8,3e-2))", "pruner=asha", "sampler=random")
+BUDGET = ("budget.trials=4", "winners.seeds=1")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return with_documents(tmp_path / "folder")
+
+
+def with_documents(folder: Path) -> Path:
+    """Create a working directory with 120 training and 40 test documents."""
+    folder.mkdir()
+    for split, count in (("train", 120), ("test", 40)):
+        rows = [f"{split}{i},{'good' if i % 2 else 'bad'} film{i},{i % 2}" for i in range(count)]
+        (folder / f"{split}.csv").write_text("\n".join(["id,text,label", *rows]) + "\n")
+    return folder
+
+
+def tune(folder: Path, *arguments: str) -> Command:
+    return start(folder, *TINY, *arguments, command="imdbcls.tune")
+
+
+def finish(folder: Path, *arguments: str, code: int = 0) -> str:
+    """Run a tuning study that must end with an exit code, and return its output."""
+    command = tune(folder, *arguments)
+    assert command.wait(300) == code, command.output
+    assert "Traceback" not in command.output, command.output
+    return command.output
+
+
+def document(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / "runs/s-trials/tuning.json").read_text())
+
+
+def trials(folder: Path) -> list[dict[str, Any]]:
+    """Return all trials of tuning.json without their times."""
+    found = [trial for group in document(folder)["groups"] for trial in group["trials"]]
+    return [{key: value for key, value in trial.items() if key != "seconds"} for trial in found]
+
+
+def results(folder: Path, study: str) -> list[dict[str, Any]]:
+    return [json.loads(path.read_text()) for path in sorted(folder.glob(f"runs/{study}/*/result.json"))]
+
+
+def test_groups_get_equal_budgets_and_the_same_command_trains_nothing_again(folder: Path) -> None:
+    output = finish(folder, *SEARCH, *BUDGET)
+    content = document(folder)
+    assert [(group["name"], len(group["trials"])) for group in content["groups"]] == [("mean", 4), ("max", 4)]
+    states = [trial["state"] for trial in trials(folder)]
+    assert "pruned" in states and set(states) == {"done", "pruned"}
+    assert all(len(group["expected"]) == 4 for group in content["groups"])
+    found = results(folder, "s-trials")
+    assert sorted(result["status"] for result in found) == sorted(
+        "trial" if state == "done" else state for state in states
+    )
+    assert not any(key.startswith("test/") for result in found for key in result)
+    assert not list(folder.glob("runs/s-trials/*/predictions")) and not list(folder.glob("runs/s-trials/*/checkpoints"))
+    assert {trial["epochs"] for trial in trials(folder) if trial["state"] == "pruned"} == {1}
+    rows = list(csv.DictReader((folder / "runs/s-trials/tuning.csv").open()))
+    assert [row["state"] for row in rows] == states and all(float(row["lr"]) > 0 for row in rows)
+    page = (folder / "runs/s-trials/tuning.html").read_text()
+    assert page.count("<svg") == 4 and "pruned" in page and "https:" not in page
+
+    winners = results(folder, "s")
+    assert [(run["status"], run["seed"], run["head"]) for run in winners] == [("done", 1, "max"), ("done", 1, "mean")]
+    for group, run in zip(reversed(content["groups"]), winners, strict=True):
+        best = max((each for each in group["trials"] if each["state"] == "done"), key=lambda each: each["value"])
+        config = (folder / f"runs/s/{run['name']}/config.yaml").read_text()
+        assert group["best"] == best and f"\nlr: {best['values']['lr']}\n" in f"\n{config}"
+    assert "Compare the runs: python -m imdbcls.compare runs/s" in output
+    assert "pruned" in output and "It is too good" in output
+
+    again = finish(folder, *SEARCH, *BUDGET)
+    assert document(folder) == content and "loading the documents" not in again
+    more = finish(folder, *SEARCH, "budget.trials=5", "winners.seeds=0")
+    assert more.count("loading the documents") == 2 and [len(g["trials"]) for g in document(folder)["groups"]] == [5, 5]
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_a_killed_command_continues_its_trial_and_proposes_the_same_values(
+    number: signal.Signals, folder: Path, tmp_path: Path
+) -> None:
+    search = (*SEARCH, "budget.trials=3", "winners.seeds=0", EVERY_STEP)
+    other = with_documents(tmp_path / "other")
+    finish(other, *search)
+    command = tune(folder, *search)
+    saved = folder.glob
+    assert wait_for(lambda: len(list(saved("runs/s-trials/max-*/checkpoints/last/manifest.json"))) == 1, command)
+    command.signal(number)
+    assert command.wait() == (-number if number == signal.SIGKILL else 128 + number)
+    again = finish(folder, *search)
+    assert "Continuing at step" in again
+    assert trials(folder) == trials(other)
+
+
+def test_two_commands_on_one_folder_train_exactly_the_budget(folder: Path) -> None:
+    both = [tune(folder, *SEARCH, *BUDGET) for _ in range(2)]
+    assert [command.wait(300) for command in both] == [0, 0], "".join(command.output for command in both)
+    output = "".join(command.output for command in both)
+    assert "Traceback" not in output and "in use by" not in output
+    assert [len(group["trials"]) for group in document(folder)["groups"]] == [4, 4]
+    names = [line.split("/")[2].split(":")[0] for line in output.splitlines() if line.endswith("and the encoder")]
+    assert len(names) == len(set(names)) == 4 + 4 + 2  # each trial and each winner was trained once
+    assert all(command.output.count("loading the documents") for command in both)
+
+
+def test_a_trial_with_a_nan_loss_counts_as_failed(folder: Path) -> None:
+    arguments = (
+        "head=mean",
+        "lr=interval(1e30,1e31)",
+        "budget.trials=2",
+        "optimizer=sgd",
+        "trainer.max_grad_norm=null",
+    )
+    output = finish(folder, *arguments, code=1)
+    assert [trial["state"] for trial in trials(folder)] == ["failed", "failed"]
+    assert "No trial of some group has finished" in output
+    finish(folder, *arguments, code=1)
+    assert len(trials(folder)) == 2
+
+
+def test_settings_that_would_make_trials_incomparable_are_refused(folder: Path) -> None:
+    arguments = (*SEARCH, "budget.trials=2", "winners.seeds=0")
+    finish(folder, *arguments)
+    before = document(folder)
+    for change, sentence in (
+        ("pruner=none", "has trials of mean with another pruner (asha)"),
+        ("sampler_seed=1", "another sampler_seed (0)"),
+        ("lr=tag(log,interval(1e-8,1e-2))", "another space (lr: {'interval': [1e-08, 0.03], 'log': True})"),
+        ("epochs=3", "another configuration"),
+        ("budget.trials=1", "budget.trials=1 is too small: 2 trials of mean have begun"),
+    ):
+        kept = [each for each in arguments if each.partition("=")[0] != change.partition("=")[0]]
+        assert sentence in finish(folder, *kept, change, code=2)
+    assert document(folder) == before
+
+
+def test_an_sql_database_can_store_the_trials_of_parallel_jobs(folder: Path) -> None:
+    storage = ("storage=sqlite:///tuning.db", "jobs=2", "budget.trials=2", "winners.seeds=0")
+    finish(folder, *SEARCH, *storage)
+    assert [trial["state"] in ("done", "pruned") for trial in trials(folder)] == [True] * 4
+    assert not (folder / "runs/s-trials/optuna.journal").exists()
+    assert "loading the documents" not in finish(folder, *SEARCH, *storage)
+
+
+def test_hours_end_the_trials_of_each_group(folder: Path) -> None:
+    finish(folder, *SEARCH, "budget.hours=1e-6", "winners.seeds=0")
+    assert [len(group["trials"]) for group in document(folder)["groups"]] == [1, 1]
+    finish(folder, *SEARCH, "budget.hours=1e-6", "winners.seeds=0")  # the budget is used up, but not exceeded
+    assert len(trials(folder)) == 2
