@@ -14,6 +14,8 @@ from imdbcls.comparison.views.quantities import scale_of, title_of
 from imdbcls.comparison.views.svg_figures import drawings_of
 from imdbcls.comparison.views.tuning_tables import all_trials, budgets, expectations, headline, hours_sentence, notes
 
+RIGHT_MARGIN = 1.03  # so that the last marker is not cut off
+
 
 def tuning_html(results: TuningResults) -> str:
     """Return the page. It loads nothing from the network and has no script."""
@@ -72,7 +74,7 @@ def plot(results: TuningResults, unit: str, costs: list[float]) -> CurvePlot:
     groups, scale = results.groups, scale_of(results.metric)
     drawn = tuple(curve(group, cost, scale) for group, cost in zip(groups, costs, strict=True))
     points = [point for found in drawn for point in found]
-    x = Axis(unit, 0.0, max(point.epoch for point in points), whole=unit == "trials")
+    x = Axis(unit, 0.0, RIGHT_MARGIN * max(point.epoch for point in points), whole=unit == "trials")
     y = Axis(
         f"expected best validation {title_of(results.metric)}",
         *padded([value for point in points for value in (point.low, point.high)]),
