@@ -28,6 +28,7 @@ HEARTBEAT_SECONDS = 60  # with an SQL database: between two signs of life of a t
 GRACE_SECONDS = 300  # a trial without a sign of life for this time is given to another process
 REDUCTION_FACTOR = 3  # asha: the best third continues
 SETTINGS = "settings"  # attribute of an Optuna study
+HOURS = "hours"  # attribute of an Optuna study: the budget of the last command, if it had hours
 PRUNED = "pruned"  # attribute of a trial: the epoch after which it is pruned
 SURPLUS = "surplus"  # attribute of a trial that two machines took at the same time, and that is not trained
 
@@ -140,6 +141,16 @@ class GroupTrials:
             return settings
         return recorded
 
+    def has_had(self, hours: float) -> bool:
+        """Return whether an earlier command had this budget or a smaller one; it may be exceeded by the last trials."""
+        earlier = self._study.user_attrs.get(HOURS)
+        return earlier is not None and earlier <= hours
+
+    def record_hours(self, hours: float | None) -> None:
+        """Record the budget of this command."""
+        if hours is not None:
+            self._study.set_user_attr(HOURS, hours)
+
     def trials(self) -> list[FrozenTrial]:
         """Return the trials that count in the budget, by number: without those that another trial replaces."""
         every = self._study.get_trials(deepcopy=False)
@@ -184,6 +195,10 @@ class GroupTrials:
         if isinstance(self._opened, RDBStorage):
             fail_stale_trials(self._study)
         return [trial for trial in self.trials() if trial.state is TrialState.RUNNING]
+
+    def is_open(self, trial: Trial) -> bool:
+        """Return whether no process has ended the trial yet."""
+        return any(each.number == trial.number for each in self.open_trials())
 
     def continued(self, trial: FrozenTrial) -> Trial:
         """Return a trial that has begun, to continue it."""

@@ -109,12 +109,14 @@ class Tuning:
                     f"budget.trials={budget.max_trials} is too small: {len(begun)} trials of {trials.group} have begun "
                     f"in {self.folder}. Set budget.trials={len(begun)} or more."
                 )
-            used = sum(seconds_of(trial) for trial in begun[:-1]) / 3600
-            if budget.hours is not None and used >= budget.hours:
+            used = sum(map(seconds_of, begun)) / 3600
+            if budget.hours is not None and used >= budget.hours and not trials.has_had(budget.hours):
                 raise UserError(
                     f"budget.hours={budget.hours:g} is too small: the trials of {trials.group} in {self.folder} have "
-                    f"taken {used:.2f} hours before the last one began. Set a larger budget.hours."
+                    f"taken {used:.3g} hours. Set a larger budget.hours."
                 )
+        for trials in self._trials:
+            trials.record_hours(budget.hours)
 
     def run(self) -> None:
         """Train trials until every group has used its budget, or until a signal stops the sweep."""
@@ -162,10 +164,21 @@ class Tuning:
         return seconds, len(begun)
 
     def _claimed(self, group: GridGroup, trials: GroupTrials, trial: Trial) -> Claim | None:
-        """Return the claim of a trial, or None if another process trains it or one with the same values."""
-        config = self._config_of(group, trial.params)
+        """Return the claim of a trial, or None if another process trains it or one with the same values.
+
+        If its values cannot be combined, the trial counts as failed.
+        """
+        try:
+            config = self._config_of(group, trial.params)
+        except UserError as error:
+            logger.error(f"{group.name}, trial {trial.number + 1} fails: {error}")
+            trials.tell(trial, TrialState.FAIL)
+            return None
         lock = self.claims.claim(run_folder(config).path.name)
         if lock is None:
+            return None
+        if not trials.is_open(trial):  # another process has ended it just before this process could lock it
+            lock.release()
             return None
         self._attempted.add((group.name, trial.number))
         return Claim(group, trials, trial, config, lock)
@@ -257,7 +270,7 @@ def train_trial(config: Config, train: TrainTrial, reporter: Reporter) -> None:
 def result_of(trial: FrozenTrial) -> TrialResult:
     state = STATES.get(trial.state, "open")
     value = value_of(trial) if state in ("done", "pruned") else None
-    epochs = max(trial.intermediate_values, default=0)
+    epochs = trial.user_attrs.get("epochs") or max(trial.intermediate_values, default=0)
     run = str(trial.user_attrs.get("run", ""))
     return TrialResult(trial.number + 1, state, dict(trial.params), value, seconds_of(trial), epochs, run)
 

@@ -88,6 +88,7 @@ def test_best_and_values_of_finished_pruned_and_failed_trials(tmp_path: Path) ->
     failed = opened.ask("here")
     assert failed is not None
     opened.tell(failed, TrialState.FAIL)
+    assert not opened.is_open(failed)
     best = opened.best()
     assert best is not None and best.number == 1 and best.value == 0.3
     assert [value_of(trial) for trial in opened.trials()[:3]] == [0.4, 0.3, 0.1]

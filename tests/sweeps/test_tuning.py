@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from support.processes import EVERY_STEP, Command, start, wait_for
+from support.trackers import summary
 
 pytestmark = pytest.mark.slow
 
@@ -164,5 +165,32 @@ def test_an_sql_database_can_store_the_trials_of_parallel_jobs(folder: Path) -> 
 def test_hours_end_the_trials_of_each_group(folder: Path) -> None:
     finish(folder, *SEARCH, "budget.hours=1e-6", "winners.seeds=0")
     assert [len(group["trials"]) for group in document(folder)["groups"]] == [1, 1]
-    finish(folder, *SEARCH, "budget.hours=1e-6", "winners.seeds=0")  # the budget is used up, but not exceeded
+    finish(folder, *SEARCH, "budget.hours=1e-6", "winners.seeds=0")  # used up by an earlier command with this budget
     assert len(trials(folder)) == 2
+    output = finish(folder, *SEARCH, "budget.hours=1e-7", code=2)
+    assert "budget.hours=1e-07 is too small: the trials of mean" in output
+
+
+def test_values_that_cannot_be_combined_count_as_failed(folder: Path) -> None:
+    space = ("head=mean", "batch_size=8,2", "trainer.micro_batch_size=2,8", "lr=1e-3,1e-2", "sampler=random")
+    output = finish(folder, *space, "budget.trials=6", "winners.seeds=0")
+    values = [each["values"] for each in trials(folder) if each["state"] == "failed"]
+    assert values and all(each["batch_size"] == "2" and each["trainer.micro_batch_size"] == "8" for each in values)
+    assert "trainer.micro_batch_size=8 is larger than batch_size=2" in output and len(trials(folder)) == 6
+
+
+def test_wandb_names_pruned_trials(folder: Path) -> None:
+    arguments = [each for each in (*TINY, *SEARCH) if each not in ("tracker=none", "head=mean,max")]
+    wandb = ("tracker=wandb", "tracker.mode=offline", "head=mean", "budget.trials=4", "winners.seeds=0")
+    command = start(folder, *arguments, *wandb, command="imdbcls.tune")
+    assert command.wait(300) == 0, command.output
+    logs = [summary(log)["summary"] for log in folder.glob("runs/s-trials/wandb/offline-run-*/*.wandb")]
+    assert sorted(log["status"] for log in logs) == sorted(each["status"] for each in results(folder, "s-trials"))
+    assert "pruned" in {log["status"] for log in logs} and not any("test/accuracy" in log for log in logs)
+
+
+def test_winners_can_be_compared_by_a_planned_study(folder: Path) -> None:
+    output = finish(folder, *SEARCH, "budget.trials=1", "winners.study=true")
+    plan = json.loads((folder / "runs/s/plan.json").read_text())
+    assert len(plan["groups"]) == 2 and "Look" in output
+    assert {result["seed"] for result in results(folder, "s")} >= {1, 2, 3}
