@@ -102,8 +102,8 @@ def measurement(estimate: Estimate) -> Iterator[str]:
     documents = f"{fewest:,}" if fewest == most else f"{fewest:,} to {most:,}"
     hardware = ", ".join(dict.fromkeys(cost.hardware for cost in costs))
     yield (
-        f"Measured in {duration(estimate.measured_seconds)}: one run of each group, with {documents} training "
-        f"documents ({hardware})."
+        f"Measured in {duration(estimate.measured_seconds)}: a run of each group, with {documents} training documents "
+        f"({hardware}). Groups that differ only in the learning rate, its schedule or epochs share a measurement."
     )
     if estimate.load > num_processors():
         yield (

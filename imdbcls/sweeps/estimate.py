@@ -29,6 +29,9 @@ logger = logging.getLogger(__name__)
 
 Job = Callable[[Config, Path], None]  # measures a run with files in a folder, and writes `ANSWER` there
 
+# Keys of a config and of its optimizer that change neither the time of a step nor that of an evaluated document.
+WITHOUT_SPEED = ("lr", "head_lr", "warmup", "schedule", "epochs", "metric")
+
 ANSWER = "answer.json"
 SUCCESS = "exit code 0"  # the outcome of a job that leaves no finished run and reports no error
 
@@ -92,6 +95,14 @@ def key_of_shared_work(config: Config) -> str:
     return digest({**{key: choices[key] for key in keys}, "layers": layers})
 
 
+def key_of_speed(config: Config, copies: int) -> str:
+    """Return a hash that is equal for runs whose steps and documents take the same time, such as those of two `lr`."""
+    choices = config.choices(seeds=False)
+    kept = {key: value for key, value in choices.items() if key not in WITHOUT_SPEED}
+    kept["optimizer"] = {key: value for key, value in choices["optimizer"].items() if key not in WITHOUT_SPEED}
+    return digest({**kept, "copies": copies})
+
+
 class Measuring:
     """The measurements of one estimate, in processes that leave their files in `folder`.
 
@@ -101,6 +112,7 @@ class Measuring:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.start_seconds = 0.0
+        self._costs: dict[str, list[RunCost]] = {}  # of parallel runs, by `key_of_speed`
         self._sweep = Sweep()
 
     def groups(self, groups: Sequence[Group]) -> tuple[SharedWork | None, list[GroupEstimate]]:
@@ -117,13 +129,16 @@ class Measuring:
 
     def group(self, group: Group, work: SharedWork) -> GroupEstimate:
         """Measure one run of a group, or as many as run at a time, because parallel runs slow each other down."""
-        logger.info(f"Measuring {group.name} ...")
         config = group.remaining[0]
-        answers = self.answers(
-            group.name, config, partial(measure_run, work.cost), min(config.jobs, len(group.remaining))
-        )
-        costs = [RunCost(**answer) for answer in answers]
-        return group.estimated(work, costs, "" if costs else self.problem)
+        copies = min(config.jobs, len(group.remaining))
+        key = key_of_speed(config, copies)
+        if key not in self._costs:
+            logger.info(f"Measuring {group.name} ...")
+            answers = self.answers(group.name, config, partial(measure_run, work.cost), copies)
+            if not answers:
+                return group.estimated(work, (), self.problem)
+            self._costs[key] = [RunCost(**answer) for answer in answers]
+        return group.estimated(work, self._costs[key])
 
     def answers(self, name: str, config: Config, job: Job, copies: int = 1) -> list[dict[str, Any]]:
         """Run copies of a job in parallel processes, and return what they wrote; [] if one of them failed."""

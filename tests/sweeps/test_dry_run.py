@@ -35,10 +35,16 @@ def left_in(folder: Path) -> list[str]:
 def test_a_sweep_is_estimated_and_finished_runs_are_not_counted_again(tmp_path: Path) -> None:
     folder = tmp_path / "work"
     folder.mkdir()
-    command = estimate(folder, *SWEEP, "tracker=wandb", "backbone.freeze=true", "jobs=2")
+    command = estimate(folder, *SWEEP, "tracker=wandb", "backbone.freeze=true", "jobs=2", "epochs=2,3")
     assert command.wait(300) == 0, command.output
     table = rows(command)
-    assert table["cls"][:2] == table["mean"][:2] == ["2", "2"] and table["total"][:2] == ["4", "4"]
+    for group in ("cls epochs=2", "cls epochs=3", "mean epochs=2", "mean epochs=3"):
+        assert table[group][:2] == ["2", "2"]
+    assert table["total"][:2] == ["8", "8"]
+    measured = [line for line in command.output.splitlines() if line.startswith("Measuring")]
+    assert measured == [
+        f"Measuring {part} ..." for part in ("tokenization and encoding", "cls epochs=2", "mean epochs=2")
+    ]
     assert "once: start, tokens, encoding" in table
     assert "The frozen encoder's output takes another" in command.output
     assert "Not included: downloads, waiting for W&B" in command.output
