@@ -14,13 +14,14 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from imdbcls.config.schema import Config
 from imdbcls.config.signatures import own_signature
 from imdbcls.construction import build_corpus
 from imdbcls.runs.folder import run_folder
 from imdbcls.runs.identity import digest
+from imdbcls.runtime.signals import current_handlers, restored_handlers, set_handlers
 from imdbcls.sweeps.cost import Estimate, GroupEstimate, RunCost, SharedCost, SharedWork, caches_features, mean_cost
 from imdbcls.sweeps.jobs import Sweep
 from imdbcls.sweeps.preparing import prepare_jobs
@@ -63,7 +64,8 @@ def estimate(groups: Mapping[str, Sequence[Config]]) -> Estimate:
     found = [group_of(name, configs) for name, configs in groups.items()]
     estimates = {group.name: group.estimated(None, ()) for group in found}
     works, started, load = [], time.monotonic(), os.getloadavg()[0]
-    with tempfile.TemporaryDirectory(prefix="imdbcls-estimate-") as folder:
+    with restored_handlers(), tempfile.TemporaryDirectory(prefix="imdbcls-estimate-") as folder:
+        set_handlers(dict.fromkeys(current_handlers(), exit_after_signal))  # so that the folder is removed
         measuring = Measuring(Path(folder))
         for same in by_shared_work(found):
             work, estimated = measuring.groups(same)
@@ -71,6 +73,10 @@ def estimate(groups: Mapping[str, Sequence[Config]]) -> Estimate:
             estimates |= {each.name: each for each in estimated}
     elapsed = time.monotonic() - started
     return Estimate(tuple(estimates.values()), tuple(works), measuring.start_seconds, elapsed, load)
+
+
+def exit_after_signal(number: int, _frame: object) -> NoReturn:
+    raise SystemExit(128 + number)
 
 
 def group_of(name: str, configs: Sequence[Config]) -> Group:

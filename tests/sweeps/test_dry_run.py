@@ -1,7 +1,9 @@
 """`--dry-run` lists the runs of a command, measures their cost, and leaves nothing behind."""
 
 import os
+import re
 import signal
+import time
 from pathlib import Path
 
 import pytest
@@ -23,7 +25,9 @@ def estimate(folder: Path, *arguments: str, environment: dict[str, str] | None =
 
 
 def rows(command: Command) -> dict[str, list[str]]:
-    return {line.split("  ")[0]: line.split()[1:] for line in command.output.splitlines() if "  " in line}
+    """Return the other cells of each row of the table, by the first cell."""
+    cells = [re.split(r"\s{2,}", line.strip()) for line in command.output.splitlines() if "  " in line]
+    return {name: others for name, *others in cells}
 
 
 def left_in(folder: Path) -> list[str]:
@@ -35,15 +39,15 @@ def left_in(folder: Path) -> list[str]:
 def test_a_sweep_is_estimated_and_finished_runs_are_not_counted_again(tmp_path: Path) -> None:
     folder = tmp_path / "work"
     folder.mkdir()
-    command = estimate(folder, *SWEEP, "tracker=wandb", "backbone.freeze=true", "jobs=2", "epochs=2,3")
+    command = estimate(folder, *SWEEP, "tracker=wandb", "backbone.freeze=true", "jobs=2", "warmup=0,0.2")
     assert command.wait(300) == 0, command.output
     table = rows(command)
-    for group in ("cls epochs=2", "cls epochs=3", "mean epochs=2", "mean epochs=3"):
+    for group in ("cls warmup=0", "cls warmup=0.2", "mean warmup=0", "mean warmup=0.2"):
         assert table[group][:2] == ["2", "2"]
     assert table["total"][:2] == ["8", "8"]
     measured = [line for line in command.output.splitlines() if line.startswith("Measuring")]
     assert measured == [
-        f"Measuring {part} ..." for part in ("tokenization and encoding", "cls epochs=2", "mean epochs=2")
+        f"Measuring {part} ..." for part in ("tokenization and encoding", "cls warmup=0", "mean warmup=0")
     ]
     assert "once: start, tokens, encoding" in table
     assert "The frozen encoder's output takes another" in command.output
@@ -79,7 +83,8 @@ def test_a_group_that_cannot_be_measured_does_not_stop_the_others(tmp_path: Path
     assert command.wait(300) == 1, command.output
     reason = "which could not be measured: ZeroDivisionError: the second job's own mistake."
     assert f"cls head.dropout=0.2, {reason}" in " ".join(command.output.split())
-    assert rows(command)["cls head.dropout=0.3"][1:4] != ["not", "measured"]
+    assert rows(command)["cls head.dropout=0.2"] == ["1", "1", "not measured"]
+    assert rows(command)["cls head.dropout=0.3"][2] != "not measured"
     assert left_in(folder) == []
 
 
@@ -93,11 +98,13 @@ def test_mistakes_are_reported_before_anything_is_measured(tmp_path: Path) -> No
     assert shown.wait() == 2 and "--dry-run and --cfg cannot be combined" in shown.output
 
 
-def test_a_signal_ends_the_measurement(tmp_path: Path) -> None:
+@pytest.mark.parametrize("delay", (0, 1.5))  # before and during a measurement in another process
+def test_a_signal_ends_the_measurement(delay: float, tmp_path: Path) -> None:
     folder = tmp_path / "work"
     folder.mkdir()
-    command = estimate(folder, *SWEEP, environment=faulty("slow step"))
+    command = estimate(folder, *SWEEP, *FAULTY, environment=faulty("slow step"))
     assert wait_for(lambda: "Measuring cls" in command.output, command)
+    time.sleep(delay)
     command.signal(signal.SIGTERM)
     assert command.wait() == 128 + signal.SIGTERM
     assert "Estimate before" not in command.output and left_in(folder) == []
