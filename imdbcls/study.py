@@ -24,10 +24,12 @@ from imdbcls.sweeps.adaptive import run_study
 from imdbcls.train import train
 
 KEYS = "study.yaml"
+PLAN = "--plan"
 HEADER = """\
 Train seeds in rounds until it is known which group is better.
 
   python -m imdbcls.study head=cls,lstm,mean seeds.max=10 study=heads
+  python -m imdbcls.study head=cls,lstm,mean seeds.max=10 study=heads --plan   estimate the cost without training
 
 Every combination of swept values, such as head=cls,lstm, is a group. The groups are tested after every round. Groups
 that are worse than another or equivalent to the best get no further seeds. The same command continues a study. All
@@ -39,10 +41,11 @@ SEED_ADVICE = "the study itself chooses the seeds; set seeds.max and seeds.start
 
 @dataclass(frozen=True)
 class Command:
-    """A checked command: the settings of the study and its groups."""
+    """A checked command: the settings of the study, its groups, and whether only its cost is asked for (--plan)."""
 
     settings: StudySettings
     groups: tuple[GridGroup, ...]
+    only_plan: bool
 
 
 def command() -> None:
@@ -54,19 +57,23 @@ def main() -> int:
     """Run the command. Return the exit code: 0, 1 if a run failed, or 128 plus the number of a signal."""
     asked = read_command(sys.argv[1:])
     gc.freeze()  # exclude the loaded modules and the config from garbage collection, also in forked jobs
+    if asked.only_plan:
+        from imdbcls.sweeps.study_estimate import estimate_study  # imported here because training does not need it
+
+        return estimate_study(asked.groups, asked.settings)
     with entry.stdout_is_secondary():
         return run_study(asked.groups, asked.settings, train)
 
 
 def read_command(arguments: Sequence[str]) -> Command:
     """Check the arguments. Raise UserError with all mistakes."""
-    read = read_arguments(arguments, HEADER, KEYS)
+    read = read_arguments(arguments, HEADER, KEYS, (PLAN,))
     keys = read_command_keys(read.overrides, StudySettings, KEYS)
     grid = read_grid(keys.others, read.config_dir, names_of(StudySettings), SEED_ADVICE)
     mistakes = [*read.mistakes, *keys.mistakes, *grid.mistakes, *unfit(grid, keys.settings)]
     if mistakes or keys.settings is None:
         raise UserError(*mistakes)
-    return Command(keys.settings, grid.groups)
+    return Command(keys.settings, grid.groups, PLAN in read.flags)
 
 
 def unfit(grid: Grid, settings: StudySettings | None) -> Iterator[str]:

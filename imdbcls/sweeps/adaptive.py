@@ -4,7 +4,6 @@ The decisions are a function of the plan and of the runs on disk (`comparison.ra
 it therefore continues with the same decisions.
 """
 
-import logging
 import signal
 from collections import Counter
 from collections.abc import Sequence
@@ -17,18 +16,19 @@ from imdbcls.config.grid import GridGroup
 from imdbcls.config.study_settings import BudgetSettings, StudySettings
 from imdbcls.errors import UserError
 from imdbcls.runs.plan import Plan
+from imdbcls.sweeps.cost_table import duration
 from imdbcls.sweeps.in_child import in_child
 from imdbcls.sweeps.jobs import Sweep
 from imdbcls.sweeps.multirun import Train, start_job
 from imdbcls.sweeps.planning import fix_plan, locked, make_plan
-from imdbcls.sweeps.study_report import StudyReport, duration
+from imdbcls.sweeps.study_report import StudyReport
 from imdbcls.sweeps.study_runs import PlannedRun, StudyRuns
 from imdbcls.sweeps.wall_times import WallTimes
 
 if TYPE_CHECKING:
     from imdbcls.comparison.race import Round
 
-logger = logging.getLogger(__name__)
+SECONDS_PER_HOUR = 3600.0
 
 
 def run_study(groups: Sequence[GridGroup], settings: StudySettings, train: Train) -> int:
@@ -103,43 +103,44 @@ class AdaptiveStudy:
 
     def over_budget(self, missing: Sequence[PlannedRun]) -> str | None:
         """Return a sentence if the missing runs of a round would exceed the budget, else None."""
-        budget = self.budget
+        budget, done, used = self.budget, self.runs.num_finished, self.runs.total_seconds
         needs = f"The next round needs {len(missing)} run{'s' if len(missing) > 1 else ''}"
-        if budget.runs is not None and self.runs.num_finished + len(missing) > budget.runs:
+        if budget.runs is not None and done + len(missing) > budget.runs:
+            return f"{needs}, and {done} are finished, but budget.runs={budget.runs}. {larger('runs')}"
+        expected = self.runs.expected_seconds(Counter(run.group for run in missing))
+        if budget.hours is not None and expected is not None and used + expected > budget.hours * SECONDS_PER_HOUR:
             return (
-                f"{needs}, and {self.runs.num_finished} are finished, but budget.runs={budget.runs}. Repeat the "
-                "command with a larger budget.runs to continue."
-            )
-        expected = self.runs.expected_hours(Counter(run.group for run in missing))
-        if budget.hours is not None and expected is not None and self.runs.hours + expected > budget.hours:
-            return (
-                f"{needs} of about {duration(expected)}, and {duration(self.runs.hours)} are used, but "
-                f"budget.hours={budget.hours:g}. Repeat the command with a larger budget.hours to continue."
+                f"{needs} of about {duration(expected)}, and {duration(used)} are used, but "
+                f"budget.hours={budget.hours:g}. {larger('hours')}"
             )
         return None
 
     def train_round(self, missing: Sequence[PlannedRun]) -> str | None:
         """Train the runs of one round. Return a sentence if the study must stop before the round is complete."""
-        stopped = None
-        for run in missing:
-            if self.budget.hours is not None and self.runs.hours >= self.budget.hours:
-                stopped = (
-                    f"budget.hours={self.budget.hours:g} is used up. Repeat the command with a larger budget.hours to "
-                    "continue."
-                )
-            if stopped is not None or self.sweep.stopped_by is not None:
-                break
-            self.runs.require_same_documents()
-            if run.group not in self.failed:  # after a failed run, the next runs of its group would probably fail, too
-                self._started.append(run)
-                start_job(self.sweep, self.runs.config(run), self.runs.folder(run), self.train)
-                self.record_outcomes()
-        self.sweep.wait()
+        try:
+            stopped = self.start_runs(missing)
+        finally:
+            self.sweep.wait()
         self.record_outcomes()
         if self.sweep.stopped_by is not None:
             name = signal.Signals(self.sweep.stopped_by).name
             return f"The study was stopped by {name}. Repeat the command to continue."
         return stopped
+
+    def start_runs(self, missing: Sequence[PlannedRun]) -> str | None:
+        """Start the runs one after another, as many at a time as `jobs`; stop after a signal or if no time is left."""
+        for run in missing:
+            hours = self.budget.hours
+            if hours is not None and self.runs.total_seconds >= hours * SECONDS_PER_HOUR:
+                return f"budget.hours={hours:g} is used up. {larger('hours')}"
+            if self.sweep.stopped_by is not None:
+                return None
+            self.runs.require_same_documents()
+            if run.group not in self.failed:  # after a failed run, the next runs of its group would probably fail, too
+                self._started.append(run)
+                start_job(self.sweep, self.runs.config(run), self.runs.folder(run), self.train)
+                self.record_outcomes()
+        return None
 
     def record_outcomes(self) -> None:
         """Record the time of each run that has ended since the last call, and the group of each failed run."""
@@ -161,6 +162,10 @@ class AdaptiveStudy:
             f"{self.folder} cannot be tested after {num_seeds} seeds per group, because a finished run cannot be "
             f"compared with the others. python -m imdbcls.compare {self.folder} names it."
         )
+
+
+def larger(key: str) -> str:
+    return f"Repeat the command with a larger budget.{key} to continue."
 
 
 def replay(folder: Path, plan: Plan, failed: frozenset[int]) -> list["Round"]:

@@ -64,14 +64,8 @@ def fix_plan(study: Path, wanted: Plan) -> Plan:
 
     Raise UserError if that is another plan, or if the study has runs of these groups but no plan.
     """
-    if has_plan(study):
-        fixed = read_plan(study)
-        difference = fixed.difference(wanted)
-        if difference is not None:
-            raise UserError(
-                f"{study / FILE} fixes another plan; this command differs: {difference}. A plan cannot change after "
-                "the first look. Repeat the first command, or choose another study=..."
-            )
+    fixed = known_plan(study, wanted)
+    if fixed is not None:
         return fixed
     finished = names_of_finished(study, {group.group_hash: group.name for group in wanted.groups})
     if finished:
@@ -81,6 +75,20 @@ def fix_plan(study: Path, wanted: Plan) -> Plan:
         )
     write_plan(study, wanted)
     return wanted
+
+
+def known_plan(study: Path, wanted: Plan) -> Plan | None:
+    """Return the plan of a study, or None if it has none. Raise UserError if it is not the wanted plan."""
+    if not has_plan(study):
+        return None
+    fixed = read_plan(study)
+    difference = fixed.difference(wanted)
+    if difference is not None:
+        raise UserError(
+            f"{study / FILE} fixes another plan; this command differs: {difference}. A plan cannot change after the "
+            "first look. Repeat the first command, or choose another study=..."
+        )
+    return fixed
 
 
 def names_of_finished(study: Path, names: dict[str, str]) -> list[str]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from imdbcls.runs.selection import LOWER_IS_BETTER, TITLES, as_text
 from imdbcls.runtime.console import columns_of
 from imdbcls.runtime.text_table import text_table
+from imdbcls.sweeps.cost_table import duration
 from imdbcls.sweeps.study_runs import PlannedRun, StudyRuns
 
 if TYPE_CHECKING:
@@ -160,7 +161,7 @@ class StudyReport:
         """Return what the study has cost, and what it saves compared with all planned runs."""
         from imdbcls.comparison.race import State
 
-        done, hours, now = self.runs.num_finished, self.runs.hours, rounds[-1]
+        done, now = self.runs.num_finished, rounds[-1]
         left = len(self.plan.seeds)
         stopped = [
             group
@@ -168,10 +169,10 @@ class StudyReport:
             if standing.state is not State.FAILED and (now.is_over or standing.state is not State.RUNNING)
         ]
         saved = Counter({group: left - len(self.runs.finished(group)) for group in stopped})
-        text = f"Cost: {done} of {self.runs.num_planned} runs, {duration(hours)}."
+        text = f"Cost: {done} of {self.runs.num_planned} runs, {duration(self.runs.total_seconds)}."
         if saved.total():
-            saved_hours = self.runs.expected_hours(saved)
-            about = "" if saved_hours is None else f", about {duration(saved_hours)}"
+            seconds = self.runs.expected_seconds(saved)
+            about = "" if seconds is None else f", about {duration(seconds)}"
             text += f" Saved: {counted(saved.total(), 'run')}{about}."
         return text
 
@@ -182,14 +183,6 @@ class StudyReport:
     def signed(self, value: float) -> str:
         text = f"{100 * value:+.2f}" if self.is_percentage else f"{value:+.4f}"
         return text if text.strip("+-0.") else text.lstrip("+-")  # no sign for zero
-
-
-def duration(hours: float) -> str:
-    """Return a time in the unit that fits it: "65 s", "12 min" or "3.4 hours"."""
-    seconds = 3600 * hours
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if hours < 2 else f"{hours:.1f} hours"
 
 
 def counted(number: int, noun: str) -> str:

@@ -11,9 +11,7 @@ from imdbcls.config.schema import Config
 from imdbcls.errors import UserError
 from imdbcls.runs.folder import RunFolder, run_folder
 from imdbcls.runs.plan import Plan
-from imdbcls.sweeps.wall_times import WallTimes, is_duration
-
-SECONDS_PER_HOUR = 3600.0
+from imdbcls.sweeps.wall_times import WallTimes, is_amount
 
 
 @dataclass(frozen=True, order=True)
@@ -78,8 +76,10 @@ class StudyRuns:
         return len(self.groups) * len(self.plan.seeds)
 
     def values(self, group: int, num_seeds: int) -> list[float]:
-        """Return the test metric of the first seeds of a group."""
-        return [self._results[run][f"test/{self.plan.metric}"] for run in planned_runs([group], num_seeds)]
+        """Return the test metric of the finished runs among the first seeds of a group; skip undefined values."""
+        results = [self.result(run) or {} for run in planned_runs([group], num_seeds)]
+        values = [result.get(f"test/{self.plan.metric}") for result in results]
+        return [value for value in values if is_amount(value)]
 
     def seconds(self, run: PlannedRun) -> float | None:
         """Return the recorded time of a finished run, else its `train_seconds`; None if neither is known."""
@@ -87,17 +87,17 @@ class StudyRuns:
         if result is None:
             return None
         seconds = self.times.seconds.get(self.folder(run).path.name, result.get("train_seconds"))
-        return seconds if is_duration(seconds) else None
+        return seconds if is_amount(seconds) else None
 
     @property
-    def hours(self) -> float:
-        """The hours that all runs took, also those that failed or were interrupted."""
+    def total_seconds(self) -> float:
+        """The time that all runs took, also those that failed or were interrupted."""
         finished = [run for group in range(len(self.groups)) for run in self.finished(group)]
-        names = {self.folder(run).path.name: self.seconds(run) or 0.0 for run in finished}
-        return sum({**names, **self.times.seconds}.values()) / SECONDS_PER_HOUR
+        seconds = {self.folder(run).path.name: self.seconds(run) or 0.0 for run in finished}
+        return sum({**seconds, **self.times.seconds}.values())
 
-    def expected_hours(self, num_runs: Mapping[int, int]) -> float | None:
-        """Return the hours that a number of runs of each group will take, by the mean of its finished runs.
+    def expected_seconds(self, num_runs: Mapping[int, int]) -> float | None:
+        """Return the time that a number of runs of each group will take, by the mean of its finished runs.
 
         A group without finished runs is expected to take as long as the mean of all groups. Return None if no run is
         finished.
@@ -106,8 +106,7 @@ class StudyRuns:
         known = [mean for mean in means.values() if mean is not None]
         if not known:
             return None
-        seconds = sum(count * (means[group] or fmean(known)) for group, count in num_runs.items())
-        return seconds / SECONDS_PER_HOUR
+        return sum(count * (means[group] or fmean(known)) for group, count in num_runs.items())
 
     def _mean_seconds(self, group: int) -> float | None:
         seconds = [taken for run in self.finished(group) if (taken := self.seconds(run)) is not None]

@@ -3,6 +3,7 @@
 import logging
 import math
 from pathlib import Path
+from typing import TypeGuard
 
 from imdbcls.errors import UserError
 from imdbcls.runs.files import json_text
@@ -31,7 +32,7 @@ class WallTimes:
                 logger.warning(f"{error} The time of earlier runs is taken from their train_seconds.")
                 return
             known = content.items() if isinstance(content, dict) else ()
-            self.seconds = {name: float(value) for name, value in known if is_duration(value)}
+            self.seconds = {name: float(value) for name, value in known if is_amount(value)}
 
     def add(self, name: str, seconds: float) -> None:
         """Add the time of a process that trained the run, and write the file."""
@@ -39,5 +40,6 @@ class WallTimes:
         write_atomically(self.path, json_text({FORMAT_VERSION: WALL_TIMES, "seconds": self.seconds}, indent=2) + "\n")
 
 
-def is_duration(value: object) -> bool:
+def is_amount(value: object) -> TypeGuard[float]:
+    """Return whether a value from a file is a finite number of at least zero."""
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and value >= 0

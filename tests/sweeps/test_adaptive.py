@@ -70,7 +70,7 @@ def test_worse_groups_get_no_further_seeds(folder: Path) -> None:
     assert "Round 2: 2 runs of mean lr=0.01 and mean lr=0.005, seed 2\n" in output
     assert "Look 2 of 2, after 3 seeds: the study is over\n" in output
     assert "mean lr=0.01 is better than mean lr=1e-09.\n" in output
-    assert re.search(r"Cost: 8 of 9 runs, \d+ s\. Saved: 1 run, about \d+ s\.\n", output)
+    assert re.search(r"Cost: 8 of 9 runs, [\d.]+ (s|min)\. Saved: 1 run, about [\d.]+ s\.\n", output)
     assert output.endswith("All results: python -m imdbcls.compare runs/default\n")
     plan = json.loads((folder / "runs/default/plan.json").read_text())
     assert [group["name"] for group in plan["groups"]] == ["mean lr=0.01", "mean lr=0.005", "mean lr=1e-09"]
@@ -142,7 +142,7 @@ def test_budget_stops_the_study_and_a_larger_one_continues(folder: Path) -> None
     assert sum(map(len, runs(folder).values())) == 6
     output = finish(folder, *GROUPS, *SEEDS, "budget.hours=1e-6")
     assert re.search(
-        r"The next round needs 2 runs of about \d+ s, and \d+ s are used, but budget\.hours=1e-06\.", output
+        r"The next round needs 2 runs of about [\d.]+ s, and [\d.]+ (s|min) are used, but budget\.hours=1e-06\.", output
     )
     assert "the study is over" in finish(folder, *GROUPS, *SEEDS, "budget.runs=8", "budget.hours=10")
 
@@ -168,7 +168,16 @@ def test_changed_plan_is_refused(change: tuple[str, ...], sentence: str, folder:
     output = finish(folder, *SEEDS, *change, code=2)
     (line,) = output.splitlines()
     assert line.startswith("imdbcls: runs/default/plan.json fixes another plan") and sentence in line
+    assert finish(folder, *SEEDS, *change, "--plan", code=2) == output
     assert (folder / "runs/default/plan.json").read_bytes() == before
+
+
+def test_plan_prints_the_cost_and_writes_nothing(folder: Path) -> None:
+    output = finish(folder, *GROUPS, *SEEDS, "--plan")
+    assert re.search(
+        r"3 groups, tested after 2 to 3 seeds\. At least 6 runs:\s+about \S+ (s|min)\. At most 9 runs:", output
+    )
+    assert re.search(r"mean lr=0\.005 +3 +3 ", output) and not (folder / "runs").exists()
 
 
 def test_finished_runs_without_a_plan_are_refused(folder: Path) -> None:

@@ -1,0 +1,37 @@
+"""Estimate what a planned study costs before anything trains: `python -m imdbcls.study ... --plan`."""
+
+import sys
+from collections.abc import Sequence
+
+from imdbcls.config.grid import GridGroup
+from imdbcls.config.study_settings import StudySettings
+from imdbcls.runtime import console
+from imdbcls.runtime.text_table import wrapped
+from imdbcls.sweeps.cost import Estimate
+from imdbcls.sweeps.cost_table import WIDTH, duration, report
+from imdbcls.sweeps.estimate import estimate
+from imdbcls.sweeps.planning import known_plan, make_plan
+
+
+def estimate_study(groups: Sequence[GridGroup], settings: StudySettings) -> int:
+    """Print the least and the most that a study costs. Return 0, or 1 if a group cannot be measured.
+
+    Raise UserError if the study folder has another plan.
+    """
+    known_plan(groups[0].config.folder.parent, make_plan(groups, settings))
+    found = estimate({group.name: [group.config_of(seed) for seed in settings.seeds.planned] for group in groups})
+    width = console.columns_of(sys.stdout)
+    console.write_out(wrapped(bounds(found, settings), width or WIDTH))
+    console.write_out(f"\n{report(found, groups[0].config, width)}")
+    return int(any(group.problem for group in found.groups))
+
+
+def bounds(found: Estimate, settings: StudySettings) -> str:
+    """Return the runs, and their time, of a study that ends at its first look, and of one that ends at its last."""
+    first, most = settings.seeds.first, settings.seeds.max
+    remaining = sum(max(0, first - group.num_done) * group.seconds / group.jobs for group in found.groups)
+    return (
+        f"{len(found.groups)} groups, tested after {first} to {most} seeds. At least {first * len(found.groups)} runs: "
+        f"about {duration(found.once_seconds + remaining)}. At most {found.num_runs} runs: about "
+        f"{duration(found.seconds)}. Groups that are decided early save runs."
+    )
