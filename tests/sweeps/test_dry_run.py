@@ -11,6 +11,7 @@ from support.faults import FAULTY, faulty
 from support.processes import TINY, Command, run, start, wait_for
 
 from imdbcls.config.overrides import compose
+from imdbcls.errors import UserError
 from imdbcls.sweeps.dry_run import groups_of_command
 
 SWEEP = ("--multirun", *TINY, "head=cls,mean", "seed=0,1")
@@ -119,3 +120,9 @@ def test_the_runs_are_those_of_the_command(tmp_path: Path, monkeypatch: pytest.M
     assert list(seven) == ["cls", "weight_avg", "lstm", "transformer", "attention", "mean", "max"]
     assert {len(runs) for runs in seven.values()} == {3}
     assert not os.listdir(tmp_path)
+
+
+def test_a_sweeper_that_chooses_runs_from_results_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("imdbcls.sweeps.dry_run.is_search", lambda sweeper: True)
+    with pytest.raises(UserError, match="--dry-run needs to know all runs, but "):
+        groups_of_command([*TINY, "seed=0,1", "--multirun"])
