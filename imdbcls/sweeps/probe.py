@@ -75,6 +75,7 @@ def measure_run(config: Config, folder: Path, shared: SharedCost) -> RunCost:
     start_seconds, run = build(probed, folder / "first", subset(corpus, sizes))
     train_seconds, _, _ = train(run.trainer, MIN_STEPS, seconds=0, most=0)
     evaluate_seconds, _ = evaluate(run)
+    del run  # a run on a GPU may need most of its memory
     sizes = second_sizes(config, sizes, evaluate_seconds, shared)
     _, run = build(probed, folder / "second", subset(corpus, sizes))
     num_steps = max(MIN_STEPS, round(TRAIN_SECONDS / (train_seconds * config.batch_size)))
@@ -92,7 +93,7 @@ def measure_run(config: Config, folder: Path, shared: SharedCost) -> RunCost:
 
 def first_sizes(config: Config) -> dict[str, int]:
     """Return the documents of each split in the first pass. Unused documents only cost time if they are encoded."""
-    num_train = max(FEW, MIN_STEPS * config.batch_size) if caches_features(config) else MANY
+    num_train = max(FEW if caches_features(config) else MANY, MIN_STEPS * config.batch_size)
     return {"train": num_train, "validation": FEW, "test": FEW}
 
 
@@ -131,7 +132,7 @@ def with_ending(cost: RunCost, run: Run) -> RunCost:
 
 
 def between(least: int, value: float, most: int) -> int:
-    return int(min(max(value, least), most))
+    return int(max(least, min(value, most)))
 
 
 def build(config: Config, path: Path, sample: Corpus) -> tuple[float, Run]:
