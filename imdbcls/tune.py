@@ -39,7 +39,9 @@ Tune groups with equal budgets, and train the best configuration of each.
 Swept groups (head=cls,lstm) are compared; swept keys are the search space, which is the same for every group:
 an interval, a range of whole numbers, or a list of values. Every group gets the same budget. All other keys are those
 of python -m imdbcls.train. Trials are not evaluated on test. The same command continues after an interruption, and
-several machines that share runs_dir can run it at the same time."""
+several machines that share runs_dir can run it at the same time.
+
+Keys of tuning, with their defaults:"""
 
 
 def command() -> None:
