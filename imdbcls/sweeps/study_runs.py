@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import takewhile
-from statistics import fmean
+from statistics import median
 from typing import Any
 
 from imdbcls.config.grid import GridGroup
@@ -97,20 +97,21 @@ class StudyRuns:
         return sum({**seconds, **self.times.seconds}.values())
 
     def expected_seconds(self, num_runs: Mapping[int, int]) -> float | None:
-        """Return the time that a number of runs of each group will take, by the mean of its finished runs.
+        """Return the time that a number of runs of each group will take, by the median of its finished runs.
 
-        A group without finished runs is expected to take as long as the mean of all groups. Return None if no run is
+        The median ignores what only the first run does, such as encoding the documents for a frozen encoder. A group
+        without finished runs is expected to take as long as the median of the other groups. Return None if no run is
         finished.
         """
-        means = {group: self._mean_seconds(group) for group in range(len(self.groups))}
-        known = [mean for mean in means.values() if mean is not None]
+        medians = {group: self._median_seconds(group) for group in range(len(self.groups))}
+        known = [each for each in medians.values() if each is not None]
         if not known:
             return None
-        return sum(count * (means[group] or fmean(known)) for group, count in num_runs.items())
+        return sum(count * (medians[group] or median(known)) for group, count in num_runs.items())
 
-    def _mean_seconds(self, group: int) -> float | None:
+    def _median_seconds(self, group: int) -> float | None:
         seconds = [taken for run in self.finished(group) if (taken := self.seconds(run)) is not None]
-        return fmean(seconds) if seconds else None
+        return median(seconds) if seconds else None
 
 
 def planned_runs(groups: Iterable[int], num_seeds: int) -> list[PlannedRun]:

@@ -61,8 +61,13 @@ def test_recorded_times_come_before_train_seconds(tmp_path: Path) -> None:
     assert [runs.seconds(PlannedRun(seed, 0)) for seed in (0, 1, 2)] == [12.0, 4.0, None]
     assert runs.total_seconds == 12.0 + 4.0 + 0.5 + 7.0
     assert runs.expected_seconds({0: 2, 1: 1}) == 2 * 8.0 + 0.5
-    assert runs.expected_seconds({2: 1}) == (8.0 + 0.5) / 2  # no finished run: the mean of the groups
+    assert runs.expected_seconds({2: 1}) == (8.0 + 0.5) / 2  # no finished run: the median of the groups
     assert runs_of(tmp_path, {}).expected_seconds({0: 1}) is None
+
+
+def test_work_of_the_first_run_is_not_expected_of_later_runs(tmp_path: Path) -> None:
+    runs = runs_of(tmp_path, {"a5": {"train_seconds": 600.0}, "a6": {"train_seconds": 20}, "a7": {"train_seconds": 21}})
+    assert runs.expected_seconds({0: 2}) == 42.0
 
 
 @pytest.mark.parametrize("content", ["{", '{"format_version": 99, "seconds": {"a5": 1}}', "[]"])
