@@ -8,6 +8,7 @@ from unittest import mock
 
 from imdbcls.comparison import inference, statistics
 from imdbcls.comparison.inference import Inference, Pair, infer
+from imdbcls.comparison.sequential import Look
 from imdbcls.comparison.statistics import Estimate, Sample, Units, holm
 from imdbcls.comparison.verdicts import LEVEL, outcome_of
 
@@ -31,6 +32,10 @@ REPLACEMENTS: dict[str, tuple[tuple[Any, str, Any], ...]] = {
     "upper limits": ((Estimate, "degrees_of_freedom", property(plain_degrees_of_freedom)),),
     "two against many": ((inference, "missing_seeds", lambda num_a, num_b: (0, 0)),),
     "Holm": ((inference, "holm", list),),
+    "levels of looks": (
+        (Look, "level", lambda look, error, sides=2: error),
+        (Look, "repeated_p", lambda look, p, sides=2: p),
+    ),
     "unequal clusters": (
         (Units, "degrees_of_freedom", property(lambda units: float(len(units) - 1))),
         (Units, "variance_factor", property(unweighted_variance_factor)),

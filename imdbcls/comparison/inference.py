@@ -69,13 +69,15 @@ def infer(
     min_tests: int = 1,
     min_equivalence_tests: int | None = None,
     look: Look | None = None,
+    min_intervals: int | None = None,
 ) -> list[Inference]:
     """Estimate the difference of every pair, and test the pairs with `is_tested`.
 
     P-values are corrected for the number of tested pairs, or for `min_tests` tests if that is larger.
-    `min_equivalence_tests` is the same for the equivalence tests (None: `min_tests`). Without a margin, no pair is
-    tested for equivalence. If the tests are repeated while the study grows, `look` says which of the planned looks this
-    is; the corrected p-values and the simultaneous intervals then hold for all looks together.
+    `min_equivalence_tests` is the same for the equivalence tests, and `min_intervals` for the simultaneous intervals
+    (None: `min_tests`). Without a margin, no pair is tested for equivalence. If the tests are repeated while the study
+    grows, `look` says which of the planned looks this is; the corrected p-values and the simultaneous intervals then
+    hold for all looks together.
     """
     estimates = estimates_of(samples, pairs)
     p_values = [p_value_of(pair, estimate) for pair, estimate in zip(pairs, estimates, strict=True)]
@@ -87,6 +89,7 @@ def infer(
     p_holm = corrected(repeated(p_values, look, sides=2), num_tests)
     num_equivalence_tests = num_tests if min_equivalence_tests is None else max(min_equivalence_tests, len(pairs))
     p_equivalence_holm = corrected(repeated(p_equivalence, look, sides=1), num_equivalence_tests)
+    num_intervals = num_tests if min_intervals is None else max(num_tests, min_intervals)
     inferences = []
     for i, (pair, estimate) in enumerate(zip(pairs, estimates, strict=True)):
         sizes = len(samples[pair.a]), len(samples[pair.b])
@@ -101,7 +104,7 @@ def infer(
                 p_holm=p_holm[i],
                 p_equivalence=p_equivalence[i],
                 p_equivalence_holm=p_equivalence_holm[i],
-                simultaneous=simultaneous_interval(estimate, num_tests, is_significant, look),
+                simultaneous=simultaneous_interval(estimate, num_intervals, is_significant, look),
                 outcome=outcome_of(pair.is_tested, is_significant, is_below(p_equivalence_holm[i]), min(sizes) > 1),
             )
         )

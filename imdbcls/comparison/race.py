@@ -96,9 +96,10 @@ def race(
             standings[i] = Standing(State.FAILED, num_seeds=num_seeds)
         look = Look(plan.information, index, spending_of(plan))
         num_tests = max(1, plan.num_pairs - len(different))
-        num_equivalence_tests = max(1, plan.num_pairs - len(equivalent))
+        # Equivalent pairs of running groups are tested again, and are therefore still counted.
+        num_equivalence_tests = max(1, plan.num_pairs - len(equivalent - set(combinations(ready, 2))))
         chosen = {i: first_seeds(samples[i], num_seeds) for i in ready}
-        inferences = infer_pairs(chosen, plan.margin, num_tests, num_equivalence_tests, look)
+        inferences = infer_pairs(chosen, plan, num_tests, num_equivalence_tests, look)
         different |= {pair for pair, inference in inferences.items() if inference.outcome is Outcome.BETTER}
         equivalent |= {pair for pair, inference in inferences.items() if is_equivalent(inference)}
         sign = 1 if higher_is_better else -1
@@ -139,12 +140,15 @@ def first_seeds(sample: Sample | None, num_seeds: int) -> Sample:
 
 
 def infer_pairs(
-    samples: Mapping[int, Sample], margin: float | None, num_tests: int, num_equivalence_tests: int, look: Look
+    samples: Mapping[int, Sample], plan: Plan, num_tests: int, num_equivalence_tests: int, look: Look
 ) -> dict[tuple[int, int], Inference]:
-    """Test every pair of the samples. Return the inferences by the indices of the groups."""
+    """Test every pair of the samples. Return the inferences by the indices of the groups.
+
+    The intervals hold for all planned pairs together, so their number does not fall with earlier decisions.
+    """
     groups = list(samples)
     pairs = [Pair(a, b) for a, b in combinations(range(len(groups)), 2)]
-    found = infer(list(samples.values()), pairs, margin, num_tests, num_equivalence_tests, look)
+    found = infer(list(samples.values()), pairs, plan.margin, num_tests, num_equivalence_tests, look, plan.num_pairs)
     return {(groups[pair.a], groups[pair.b]): inference for pair, inference in zip(pairs, found, strict=True)}
 
 

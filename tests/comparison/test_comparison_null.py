@@ -5,8 +5,6 @@ that keeps the error rates down is also switched off, and the error rate must th
 the rule.
 """
 
-import gc
-from collections.abc import Iterator
 from dataclasses import replace
 from itertools import combinations
 
@@ -31,7 +29,6 @@ from simulate import (
     short_list_studies,
     unstable,
 )
-from threadpoolctl import threadpool_limits
 
 from imdbcls.comparison import inference
 from imdbcls.comparison.inference import Pair, infer
@@ -44,14 +41,7 @@ from imdbcls.comparison.study import Group
 from imdbcls.comparison.verdicts import LEVEL, Outcome
 from imdbcls.runs.predictions import Predictions
 
-
-@pytest.fixture(autouse=True)
-def _fast() -> Iterator[None]:
-    """Use one thread for small matrices, and exclude modules from the garbage collections that statsmodels starts."""
-    gc.freeze()
-    with threadpool_limits(1):
-        yield
-    gc.unfreeze()
+pytestmark = pytest.mark.usefixtures("fast")
 
 
 def generator_of(seed: int) -> np.random.Generator:
