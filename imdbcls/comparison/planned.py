@@ -9,7 +9,7 @@ from imdbcls.comparison.metrics import Metric
 from imdbcls.comparison.race import Round, Standing, State, race
 from imdbcls.comparison.results import PlanSummary
 from imdbcls.comparison.run_files import BadRunError, sanitize
-from imdbcls.comparison.samples import sample_of, units_of
+from imdbcls.comparison.samples import is_undefined, sample_of, units_of
 from imdbcls.comparison.statistics import Sample, Units
 from imdbcls.comparison.study import Group, Study
 from imdbcls.runs.plan import Plan
@@ -104,7 +104,8 @@ def planned_study(study: Study, plan: Plan, metric: Metric, failed: Collection[i
     """Replay the looks of a plan with the finished runs of a study.
 
     `failed` has the groups whose next run failed; None: those whose next run has recorded a failure. Raise BadRunError
-    if the groups do not have the same documents, because their runs cannot be compared.
+    if the groups do not have the same documents, because their runs cannot be compared, or if the metric is not defined
+    on their documents.
     """
     groups = tuple(group_with(study.groups, planned.group_hash) for planned in plan.groups)
     found = [group for group in groups if group is not None]
@@ -116,6 +117,12 @@ def planned_study(study: Study, plan: Plan, metric: Metric, failed: Collection[i
             )
     units = iter(units_of(found))
     samples = tuple(None if group is None else planned_sample(group, plan, metric, next(units)) for group in groups)
+    for planned_group, sample in zip(plan.groups, samples, strict=True):
+        if sample is not None and is_undefined(sample):
+            raise BadRunError(
+                f"{metric.title} is not defined for {sanitize(planned_group.name)}: a class has no test documents. "
+                "Choose another metric=... in another study=..."
+            )
     if failed is None:
         failed = {
             i for i, planned in enumerate(plan.groups) if next_seed_failed(study, planned.group_hash, samples[i], plan)

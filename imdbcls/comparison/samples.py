@@ -23,6 +23,11 @@ def sample_of(group: Group, metric: Metric, units: Units, rows: NDArray | None =
     return Sample.of(values_S, influence_NS, units, group.collapsed_S)
 
 
+def is_undefined(sample: Sample) -> bool:
+    """Return whether the metric is not defined for a seed: AUROC is not, for example, if a class has no documents."""
+    return not bool(np.isfinite(sample.values_S).all())
+
+
 def units_of(groups: Sequence[Group]) -> list[Units]:
     """Return the units of each group. Groups with the same documents and clusters share one `Units` object."""
     found: list[tuple[Group, Units]] = []

@@ -3,8 +3,6 @@
 from collections.abc import Mapping, Sequence
 from itertools import combinations
 
-import numpy as np
-
 from imdbcls.comparison.baseline import baseline_of, ensemble_of
 from imdbcls.comparison.calibration import calibration_of, reliability_curve
 from imdbcls.comparison.class_scores import class_scores_of, confusion_matrix_of
@@ -19,7 +17,7 @@ from imdbcls.comparison.pairs import compare_pairs
 from imdbcls.comparison.planned import notes_on_plan, planned_study
 from imdbcls.comparison.results import Comparison, GroupSummary, MetricSummary, RunSummary
 from imdbcls.comparison.run_files import BadRunError, number
-from imdbcls.comparison.samples import largest_collapse_rate, sample_of, summarize, units_of
+from imdbcls.comparison.samples import is_undefined, largest_collapse_rate, sample_of, summarize, units_of
 from imdbcls.comparison.size_curves import crossings_of, size_curves_of
 from imdbcls.comparison.slices import accuracy_by_part
 from imdbcls.comparison.statistics import Sample, Units, seed_variances
@@ -109,10 +107,6 @@ def can_evaluate(metric: Metric, groups: Sequence[Group]) -> bool:
 
 def samples_of(groups: Sequence[Group], metric: Metric, units: Sequence[Units]) -> list[Sample]:
     return [sample_of(group, metric, own) for group, own in zip(groups, units, strict=True)]
-
-
-def is_undefined(sample: Sample) -> bool:
-    return not bool(np.isfinite(sample.values_S).all())
 
 
 def summarize_metrics(samples: Mapping[str, Sequence[Sample]]) -> list[dict[str, MetricSummary]]:

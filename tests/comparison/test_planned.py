@@ -24,6 +24,7 @@ from imdbcls.comparison.views.terminal import terminal_text
 from imdbcls.comparison.views.wording import verdict
 from imdbcls.errors import UserError
 from imdbcls.runs.plan import Plan, PlannedGroup, read_plan, write_plan
+from imdbcls.runs.predictions import Predictions
 
 ACCURACY = METRICS["accuracy"]
 CLEAR, CLOSE, POOR = HEADS[1], HEADS[0], HEADS[4]
@@ -179,6 +180,18 @@ def test_groups_with_different_documents_are_refused(study: Path) -> None:
         result.write_text(json.dumps(json.loads(result.read_text()) | {"split_hash": "other"}))
     with pytest.raises(BadRunError, match=r"cls and transformer have different documents \(split_hash\)"):
         compare_runs(study)
+
+
+def test_metric_that_is_not_defined_is_refused(study: Path) -> None:
+    """Otherwise, groups would be called different, because their difference is not zero and has no variance."""
+
+    def undefined(predictions: Predictions) -> tuple[float, np.ndarray]:
+        return float("nan"), np.full(len(predictions.true_labels), np.nan)
+
+    found = read_study(study)
+    assert found.plan is not None
+    with pytest.raises(BadRunError, match="AUROC is not defined for cls: a class has no test documents"):
+        planned_study(found, found.plan, replace(METRICS["auroc"], evaluate=undefined))
 
 
 @pytest.mark.parametrize(
