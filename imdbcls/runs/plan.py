@@ -19,6 +19,7 @@ from imdbcls.runtime.atomic import write_atomically
 
 FILE = "plan.json"
 MAX_GROUPS, MAX_SEEDS = 1_000, 1_000
+MAX_REASON = 200  # characters of a message that come from the file
 
 Text = Annotated[str, Len(1, 1_000)]
 Positive = Annotated[float, Gt(0)]
@@ -113,5 +114,5 @@ def read_plan(study: Path) -> Plan:
     except ValidationError as error:
         first = error.errors()[0]
         place = f" at {'.'.join(map(str, first['loc']))}" if first["loc"] else ""
-        reason = printable_line(first["msg"].removeprefix("Value error, "))
-        raise UserError(f"{path} is not a valid plan{printable_line(place)}: {reason}.") from error
+        reason = printable_line(first["msg"].removeprefix("Value error, ")[:MAX_REASON])
+        raise UserError(f"{path} is not a valid plan{printable_line(place[:MAX_REASON])}: {reason}.") from error
