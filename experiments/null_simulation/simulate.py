@@ -7,21 +7,20 @@ Every study goes through `imdbcls.comparison.inference.infer`, the function that
 """
 
 import argparse
-import gc
 import multiprocessing
 import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import combinations
-from multiprocessing.pool import Pool
 
 import numpy as np
+from adaptive import print_adaptive
 from draws import Setting, draw_outcomes, draw_samples, sample_of_outcomes
 from metric_studies import METRIC_NAMES, calibration_studies, metric_studies
-from numpy.typing import NDArray
 from rules import OLD, infer_by_old_rules, p_over_documents, without
 from scipy import stats
+from tables import Numbers, Runner, percent, print_header, print_row
 
 from imdbcls.comparison.inference import Inference, Pair, infer, short_list
 from imdbcls.comparison.power import chances_to_settle, with_seeds
@@ -29,11 +28,8 @@ from imdbcls.comparison.samples import largest_collapse_rate
 from imdbcls.comparison.statistics import Estimate, Sample, permutation_p, t_quantile
 from imdbcls.comparison.verdicts import LEVEL, Outcome
 
-CHUNK = 50  # studies per task of a process
 MARGIN = 0.003
 WIDE_MARGIN = 0.02  # far above the standard errors, so that "equivalent" is as likely at the margin as it can be
-Numbers = NDArray[np.float64]
-Measure = Callable[[np.random.Generator, int], Numbers]  # numbers of each study (studies, K)
 
 
 def all_pairs(num_heads: int) -> list[Pair]:
@@ -237,44 +233,6 @@ def settle_studies(setting: Setting, generator: np.random.Generator, num_studies
     return np.array(rows, dtype=float)
 
 
-def chunk_of(task: tuple[Measure, int, int, int]) -> Numbers:
-    """Measure some studies in a process of their own."""
-    measure, row, chunk, num_studies = task
-    gc.freeze()  # statsmodels collects garbage on every call; it is much faster if imported modules are left out
-    return measure(np.random.default_rng([19, row, chunk]), num_studies)
-
-
-class Runner:
-    """Measures settings in parallel. The numbers do not depend on the number of processes."""
-
-    def __init__(self, num_studies: int, pool: Pool) -> None:
-        self.num_studies = num_studies
-        self.row = 0
-        self.pool = pool
-
-    def __call__(self, measure: Measure, scale: float = 1.0) -> Numbers:
-        """Return the numbers of all studies (studies, K). `scale` multiplies the number of studies."""
-        self.row += 1
-        total = max(2, round(self.num_studies * scale))
-        sizes = [min(CHUNK, total - start) for start in range(0, total, CHUNK)]
-        tasks = [(measure, self.row, chunk, size) for chunk, size in enumerate(sizes)]
-        return np.concatenate(self.pool.map(chunk_of, tasks, chunksize=1))
-
-
-def percent(values: Numbers) -> str:
-    """Return the mean in percent, with its standard error over studies."""
-    return f"{100 * values.mean():.1f} ± {100 * values.std(ddof=1) / len(values) ** 0.5:.1f}"
-
-
-def print_header(*columns: str) -> None:
-    print("\n| " + " | ".join(columns) + " |")
-    print("| --- |" + " ---: |" * (len(columns) - 1), flush=True)
-
-
-def print_row(*cells: object) -> None:
-    print("| " + " | ".join(str(cell) for cell in cells) + " |", flush=True)
-
-
 def equal(num_heads: int, num_seeds: int, sd: float, num_documents: int) -> Setting:
     return Setting((num_seeds,) * num_heads, (sd,) * num_heads, num_documents)
 
@@ -476,6 +434,7 @@ def main() -> None:
         "short_list": print_short_list,
         "settle": print_settle,
         "pooled": print_pooled,
+        "adaptive": print_adaptive,
     }
     tables = [*ERROR_TABLES, *others]
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
