@@ -11,7 +11,7 @@ from functools import partial
 
 import numpy as np
 from draws import ACCURACY, DIFFICULTY_SD, HEAD_SD, POINTS, RESIDUAL_SD, Setting, draw_samples
-from rules import without
+from rules import OLD, without
 from scipy.special import ndtri
 from scipy.stats import multivariate_normal
 from tables import Numbers, Runner, percent, print_header, print_row
@@ -36,7 +36,7 @@ class Rule:
     first_look: int = FIRST_LOOK
     margin: float | None = MARGIN
     futility: float | None = None
-    is_corrected: bool = True  # for the planned looks
+    switched_off: tuple[str, ...] = ()  # rules of the comparison, see `rules`
 
     def decide(self, samples: Sequence[Sample]) -> list[Round]:
         groups = tuple(PlannedGroup(name=str(i), group_hash=str(i), overrides=()) for i in range(len(samples)))
@@ -48,16 +48,18 @@ class Rule:
             margin=self.margin,
             futility=self.futility,
         )
-        with without(*(() if self.is_corrected else ("levels of looks",))):
+        with without(*self.switched_off):
             return race(samples, plan)
 
 
 CASES = {"A": (5_000, 0.2), "B": (25_000, 0.2), "C": (25_000, 0.5)}  # documents, and points between seeds
 RULES = {
     "fixed 10": Rule(first_look=MAX_SEEDS),
-    "a test after each seed": Rule(is_corrected=False),
+    "a test after each seed": Rule(switched_off=("levels of looks",)),
+    "a test after each seed, old rules": Rule(switched_off=("levels of looks", *OLD)),
     "planned looks": Rule(),
     "planned looks, futility": Rule(futility=FUTILITY),
+    "planned looks, futility by a flat prior": Rule(futility=FUTILITY, switched_off=("prior of the difference",)),
 }
 
 

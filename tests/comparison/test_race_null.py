@@ -5,19 +5,21 @@ numbers. A test after each seed without the levels for planned looks must leave 
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
-from adaptive import RULES, Rule, adaptive_studies
-from draws import Setting
+from adaptive import RULES, Rule, adaptive_studies, draw_compressed, standard_error
+from draws import Setting, draw_outcomes, draw_samples
 
 from imdbcls.comparison import sequential
 from imdbcls.comparison.sequential import Sides, Spending
 
 pytestmark = [pytest.mark.usefixtures("fast"), pytest.mark.slow]
 
-PLANNED, FUTILE, NAIVE = RULES["planned looks"], RULES["planned looks, futility"], RULES["a test after each seed"]
-FALSE_BETTER, IS_WORSE, RUNS, INTERVALS, DIFFERENCE, EQUIVALENT = range(6)
+PLANNED, FUTILE = RULES["planned looks"], RULES["planned looks, futility"]
+NAIVE, NAIVE_OLD = RULES["a test after each seed"], RULES["a test after each seed, old rules"]
+FALSE_BETTER, IS_WORSE, RUNS, INTERVALS = range(4)
 
 
 def setting_of(num_heads: int, behind: tuple[float, ...] = ()) -> Setting:
@@ -63,6 +65,12 @@ def test_a_test_after_each_seed_errs_too_often_with_two_heads() -> None:
     assert false_better(2, NAIVE, 600, seed=3) > 0.09
 
 
+def test_a_test_after_each_seed_errs_too_often_with_seven_heads() -> None:
+    """Floor and shrinkage keep some of the errors down, so the old rules err more often."""
+    found = adaptive_studies(setting_of(7), [NAIVE, NAIVE_OLD], np.random.default_rng([20, 6]), 200)
+    assert found[:, FALSE_BETTER].mean() > 0.06 and found[:, 6 + FALSE_BETTER].mean() > 0.12
+
+
 def test_seven_equal_heads_are_rarely_called_different() -> None:
     assert false_better(7, PLANNED, 1_000, seed=4) <= 0.04
 
@@ -70,3 +78,46 @@ def test_seven_equal_heads_are_rarely_called_different() -> None:
 def test_seven_equal_heads_with_a_mutation(mutate: Callable[[], None]) -> None:
     mutate()
     assert false_better(7, PLANNED, 250, seed=5) > 0.06
+
+
+def test_intervals_hold_although_the_study_stops_at_a_large_difference() -> None:
+    setting = setting_of(2)
+    setting = replace(setting, behind=(0.0, 2.9 * standard_error(setting)))
+    found = adaptive_studies(setting, [PLANNED, NAIVE], np.random.default_rng([20, 7]), 400).mean(axis=0)
+    assert found[INTERVALS] >= 0.94
+    assert found[IS_WORSE] > 0.65 and found[RUNS] < 18
+    assert found[6 + IS_WORSE] > found[IS_WORSE]  # that is why people do it
+
+
+def test_intervals_of_three_heads_hold_together() -> None:
+    """Two heads are equal, and the third is far behind: after it is dropped, one of three pairs is left."""
+    setting = replace(setting_of(3), behind=(0.0, 0.0, 30.0))
+    found = adaptive_studies(setting, [PLANNED], np.random.default_rng([20, 8]), 400).mean(axis=0)
+    assert found[INTERVALS] >= 0.95 and found[RUNS] < 24
+
+
+def test_futility_saves_seeds_of_equal_heads_and_finds_no_more_differences() -> None:
+    found = adaptive_studies(setting_of(2), [PLANNED, FUTILE], np.random.default_rng([20, 9]), 300)
+    planned, futile = found[:, :6], found[:, 6:]
+    assert (futile[:, FALSE_BETTER] <= planned[:, FALSE_BETTER]).all()
+    assert futile[:, RUNS].mean() < 0.7 * planned[:, RUNS].mean()
+
+
+def test_compressed_samples_have_the_same_p_values() -> None:
+    """The simulation replaces the influences of documents by fewer numbers with the same covariances."""
+    setting = replace(setting_of(3), behind=(0.0, 1.0, 4.0))
+    samples = draw_samples(setting, np.random.default_rng(1), setting.units())
+    compressed = draw_compressed(setting, np.random.default_rng(1))
+    for expected, found in zip(PLANNED.decide(samples), PLANNED.decide(compressed), strict=True):
+        assert [each.state for each in found.standings] == [each.state for each in expected.standings]
+        for pair, inference in expected.inferences.items():
+            assert found.inferences[pair].p_value == pytest.approx(inference.p_value, rel=1e-4)
+            assert found.inferences[pair].p_equivalence == pytest.approx(inference.p_equivalence, rel=1e-4)
+
+
+def test_true_standard_error_is_that_of_many_studies() -> None:
+    setting = Setting((4, 4), (0.5, 0.5), 1_000)
+    generator = np.random.default_rng(3)
+    studies = [draw_outcomes(setting, generator) for _ in range(3_000)]
+    differences = [100 * (a_SN.mean() - b_SN.mean()) for a_SN, b_SN in studies]
+    assert np.std(differences) == pytest.approx(standard_error(setting), rel=0.05)
