@@ -76,7 +76,7 @@ def read_command(arguments: Sequence[str]) -> tuple[TuneSettings, TuningGrid]:
     grid = read_tuning(keys.others, asked.config_dir, default_space, names_of(TuneSettings))
     mistakes = [*asked.mistakes, *keys.mistakes, *grid.mistakes, *wrong_study_name(grid.groups)]
     if find_spec("optuna") is None:
-        mistakes.append("imdbcls.tune needs Optuna. Install it with: pip install 'imdbcls[tune]'.")
+        mistakes.append("imdbcls.tune needs Optuna. Install it with: pip install optuna.")
     if keys.settings is not None and keys.settings.winners.study and len(grid.groups) == 1:
         mistakes.append("winners.study=true needs two or more groups, such as head=cls,lstm.")
     if mistakes:

@@ -34,7 +34,6 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 from statsmodels.stats.contingency_tables import mcnemar
-from statsmodels.stats.multitest import multipletests
 
 from imdbcls.comparison.sign_flips import p_of_sign_flips
 
@@ -313,5 +312,14 @@ def exact_mcnemar(correct_N: NDArray, other_correct_N: NDArray) -> tuple[int, in
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Adjust p-values to control the family-wise error rate (Holm 1979)."""
-    return [float(p) for p in multipletests(p_values, method="holm")[1]] if len(p_values) else []
+    """Adjust p-values to control the family-wise error rate (Holm 1979).
+
+    statsmodels' `multipletests` gives the same values, but collects garbage in each call, which takes longer than all
+    tests of a study.
+    """
+    raw_K = np.asarray(p_values, dtype=np.float64)
+    order_K = np.argsort(raw_K)
+    factors_K = np.arange(len(raw_K), 0, -1)
+    adjusted_K = np.empty_like(raw_K)
+    adjusted_K[order_K] = np.minimum(np.maximum.accumulate(factors_K * raw_K[order_K]), 1.0)
+    return adjusted_K.tolist()

@@ -1,15 +1,20 @@
 """Estimate what a planned study costs before anything trains: `python -m imdbcls.study ... --plan`."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from functools import partial
 
 from imdbcls.config.grid import GridGroup
 from imdbcls.config.study_settings import StudySettings
+from imdbcls.runs.plan import Plan
+from imdbcls.runs.selection import LOWER_IS_BETTER
 from imdbcls.runtime import console
 from imdbcls.runtime.text_table import wrapped
 from imdbcls.sweeps.cost import Estimate
 from imdbcls.sweeps.cost_table import WIDTH, duration, report
 from imdbcls.sweeps.estimate import estimate
+from imdbcls.sweeps.expected_runs import SEED_SD, expected_runs
+from imdbcls.sweeps.in_child import in_child
 from imdbcls.sweeps.planning import known_plan, make_plan
 
 
@@ -18,10 +23,11 @@ def estimate_study(groups: Sequence[GridGroup], settings: StudySettings) -> int:
 
     Raise UserError if the study folder has another plan.
     """
-    known_plan(groups[0].config.folder.parent, make_plan(groups, settings))
+    plan = make_plan(groups, settings)
+    known_plan(groups[0].config.folder.parent, plan)
     found = estimate({group.name: [group.config_of(seed) for seed in settings.seeds.planned] for group in groups})
     width = console.columns_of(sys.stdout)
-    console.write_out(wrapped(bounds(found, settings), width or WIDTH))
+    console.write_out(wrapped(" ".join([bounds(found, settings), *expectation(found, plan)]), width or WIDTH))
     console.write_out(f"\n{report(found, groups[0].config, width)}")
     return int(any(group.problem for group in found.groups))
 
@@ -34,4 +40,17 @@ def bounds(found: Estimate, settings: StudySettings) -> str:
         f"{len(found.groups)} groups, tested after {first} to {most} seeds. At least {first * len(found.groups)} runs: "
         f"about {duration(found.once_seconds + remaining)}. At most {found.num_runs} runs: about "
         f"{duration(found.seconds)}. Groups that are decided early save runs."
+    )
+
+
+def expectation(found: Estimate, plan: Plan) -> Iterator[str]:
+    """Yield a sentence on the expected number of runs, for a metric in percent and a known number of test documents."""
+    num_documents = next((each.cost.num_documents["test"] for each in found.groups if each.cost is not None), None)
+    if num_documents is None or plan.metric in LOWER_IS_BETTER:
+        return
+    equal, half, one = (in_child(partial(expected_runs, plan, num_documents, step)) for step in (0.0, 0.005, 0.01))
+    yield (
+        f"Expected in simulated studies with {num_documents:,} test documents and {100 * SEED_SD:g} points between "
+        f"seeds (standard deviation): {equal:.0f} runs if all groups are equal; {half:.0f} if each group is 0.5 points "
+        f"worse than the one before it, and {one:.0f} if it is 1 point worse."
     )

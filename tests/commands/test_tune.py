@@ -28,7 +28,7 @@ def test_missing_optuna_gives_one_sentence(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(tune, "find_spec", lambda name: None)
     with pytest.raises(UserError) as error:
         tune.read_command(["experiment=quickstart", "head=cls,lstm"])
-    assert str(error.value) == "imdbcls.tune needs Optuna. Install it with: pip install 'imdbcls[tune]'."
+    assert str(error.value) == "imdbcls.tune needs Optuna. Install it with: pip install optuna."
 
 
 def test_a_planned_study_of_winners_needs_two_groups() -> None:

@@ -292,6 +292,8 @@ def test_degrees_of_freedom_weight_variances_by_their_upper_limits() -> None:
 def test_holm_by_hand() -> None:
     assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
     assert holm([]) == []
+    p_values = np.random.default_rng(0).random(30) ** 3
+    assert holm(p_values) == pytest.approx(multipletests(p_values, method="holm")[1])
 
 
 def test_zero_variance_is_not_an_error() -> None:

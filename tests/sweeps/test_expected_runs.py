@@ -1,0 +1,25 @@
+"""The expected number of runs of a planned study."""
+
+import pytest
+
+from imdbcls.runs.plan import Plan, PlannedGroup
+from imdbcls.sweeps.expected_runs import expected_runs
+
+
+def plan_of(num_groups: int, futility: float | None = None) -> Plan:
+    groups = tuple(PlannedGroup(name=f"head {i}", group_hash=f"{i}", overrides=()) for i in range(num_groups))
+    return Plan(groups=groups, seeds=tuple(range(10)), first_look=3, metric="accuracy", margin=0.003, futility=futility)
+
+
+@pytest.mark.parametrize("num_groups", [2, 4])
+def test_larger_differences_need_fewer_runs(num_groups: int) -> None:
+    runs = [expected_runs(plan_of(num_groups), 25_000, step) for step in (0.0, 0.005, 0.01, 0.1)]
+    assert runs == sorted(runs, reverse=True)
+    assert 9.5 * num_groups < runs[0] <= 10 * num_groups  # equal groups are seldom decided early
+    assert 3 * num_groups <= runs[-1] < 4 * num_groups  # clear differences are decided at the first looks
+
+
+def test_more_documents_need_fewer_runs_and_futility_saves_runs() -> None:
+    few, many = (expected_runs(plan_of(3), num_documents, 0.005) for num_documents in (1_000, 25_000))
+    assert many < few
+    assert expected_runs(plan_of(3, futility=0.1), 1_000, 0.0) < 0.8 * expected_runs(plan_of(3), 1_000, 0.0)
