@@ -227,9 +227,9 @@ class Estimate:
         return self.value - half_width, self.value + half_width
 
     def p_value(self) -> float:
-        """Return the two-sided p-value for a true value of zero."""
+        """Return the two-sided p-value for a true value of zero. An undefined value (NaN) is never significant."""
         if self.standard_error == 0:
-            return 1.0 if self.value == 0 else 0.0
+            return 0.0 if abs(self.value) > 0 else 1.0
         return 2 * t_tail(abs(self.value) / self.standard_error, self.degrees_of_freedom)
 
     def p_equivalence(self, margin: float) -> float:

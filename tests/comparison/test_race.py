@@ -118,6 +118,14 @@ def test_groups_without_any_variance() -> None:
     assert states(race([head(0.9, **exact), head(0.9, **exact)], plan_of(2, margin=None))) == [State.RUNNING] * 2
 
 
+def test_undefined_metric_decides_nothing() -> None:
+    """AUROC is NaN if a class has no documents. Its variance is then zero, so any difference would be significant."""
+    undefined = Sample(np.full(6, np.nan), np.full((NUM_DOCUMENTS, 6), np.nan), UNITS)
+    for futility in (None, 0.1):
+        rounds = race([undefined] * 3, plan_of(3, metric="auroc", futility=futility))
+        assert {State.WORSE, State.EQUIVALENT}.isdisjoint(states(rounds))
+
+
 def test_collapsed_seed_delays_the_verdict_of_its_group_only() -> None:
     def with_collapse(sample: Sample) -> Sample:
         values_S = sample.values_S.copy()
