@@ -1,6 +1,6 @@
 """The trials of a tuning study in Optuna's storage: proposals, reports of epochs, and results.
 
-Each group is an Optuna study. Its trials may be asked, trained and told by several processes on several machines.
+Each group is an Optuna study. Several processes, also on several machines, may propose, train and report its trials.
 """
 
 import contextlib
