@@ -59,6 +59,7 @@ RULES = {
     "a test after each seed, old rules": Rule(switched_off=("levels of looks", *OLD)),
     "planned looks": Rule(),
     "planned looks, futility": Rule(futility=FUTILITY),
+    "planned looks, futility at 2 %": Rule(futility=0.02),
     "planned looks, futility by a flat prior": Rule(futility=FUTILITY, switched_off=("prior of the difference",)),
 }
 

@@ -1,6 +1,6 @@
 """Simulate studies whose true differences are known, and count what the comparison gets wrong, by old and new rules.
 
-Run `python experiments/null_simulation/simulate.py`. It prints the tables of the README and takes about 15 minutes of
+Run `python experiments/null_simulation/simulate.py`. It prints the tables of the README and takes about 45 minutes of
 CPU time. `--studies 100` is faster but less precise, and `--only clusters` prints one table.
 
 Every study goes through `imdbcls.comparison.inference.infer`, the function that `compare` calls.
