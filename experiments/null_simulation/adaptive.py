@@ -25,6 +25,7 @@ MAX_SEEDS, FIRST_LOOK = 10, 3
 MARGIN = 0.003
 FUTILITY = 0.1  # chance of a verdict below which a group is parked
 MIDDLE = 4  # the head that is one point behind, in the spread
+SHRINKING = ("flat prior of futility",)
 SPREAD = (0.0, 0.0, 0.2, 0.5, 1.0, 2.0, 3.0)
 EFFECT = 2.9  # standard errors; about 80 % power with a fixed number of seeds
 
@@ -59,8 +60,8 @@ RULES = {
     "a test after each seed, old rules": Rule(switched_off=("levels of looks", *OLD)),
     "planned looks": Rule(),
     "planned looks, futility": Rule(futility=FUTILITY),
-    "planned looks, futility at 2 %": Rule(futility=0.02),
-    "planned looks, futility by a flat prior": Rule(futility=FUTILITY, switched_off=("prior of the difference",)),
+    "planned looks, futility by a shrinking prior": Rule(futility=FUTILITY, switched_off=SHRINKING),
+    "planned looks, the same at 2 %": Rule(futility=0.02, switched_off=SHRINKING),
 }
 
 

@@ -6,13 +6,11 @@ from dataclasses import replace
 from typing import Any
 from unittest import mock
 
-from scipy import stats
-
 from imdbcls.comparison import inference, race, statistics
 from imdbcls.comparison.inference import Inference, Pair, infer
-from imdbcls.comparison.power import with_seeds
+from imdbcls.comparison.power import chance_to_settle
 from imdbcls.comparison.sequential import Look
-from imdbcls.comparison.statistics import Estimate, Sample, Units, holm, t_quantile
+from imdbcls.comparison.statistics import Estimate, Sample, Units, holm
 from imdbcls.comparison.verdicts import LEVEL, outcome_of
 
 
@@ -28,24 +26,6 @@ def unweighted_variance_factor(units: Units) -> float:
     return len(units) / (len(units) - 1) / units.num_documents**2
 
 
-def chance_by_flat_prior(
-    estimate: Estimate, num_seeds: int, levels: tuple[float, float], margin: float | None
-) -> float:
-    """Return the chance of a verdict if every true difference is equally likely before the study.
-
-    The mean difference with all seeds is then the present one plus w T, where T has Student's t distribution.
-    """
-    now, then = (sum(v.of_mean for v in each.seed_variances) for each in (estimate, with_seeds(estimate, num_seeds)))
-    error, df = (estimate.document_variance + then) ** 0.5, with_seeds(estimate, num_seeds).degrees_of_freedom
-    w, t = max(now - then, 1e-300) ** 0.5, stats.t(sum(v.num_seeds - 1 for v in estimate.seed_variances))
-    high = t_quantile(1 - levels[0] / 2, df) * error
-    low = 0.0 if margin is None else margin - t_quantile(1 - levels[1], df) * error
-    if low >= high:
-        return 1.0
-    chance = t.sf((high - estimate.value) / w) + t.cdf((-high - estimate.value) / w)
-    return float(chance + (t.cdf((low - estimate.value) / w) - t.cdf((-low - estimate.value) / w) if low > 0 else 0.0))
-
-
 # By rule: what to replace, and by what.
 REPLACEMENTS: dict[str, tuple[tuple[Any, str, Any], ...]] = {
     "floor": ((Sample, "floor", property(lambda sample: 0.0)),),
@@ -57,7 +37,7 @@ REPLACEMENTS: dict[str, tuple[tuple[Any, str, Any], ...]] = {
         (Look, "level", lambda look, error, sides=2: error),
         (Look, "repeated_p", lambda look, p, sides=2: p),
     ),
-    "prior of the difference": ((race, "chance_to_settle", chance_by_flat_prior),),
+    "flat prior of futility": ((race, "chance_by_flat_prior", chance_to_settle),),
     "unequal clusters": (
         (Units, "degrees_of_freedom", property(lambda units: float(len(units) - 1))),
         (Units, "variance_factor", property(unweighted_variance_factor)),

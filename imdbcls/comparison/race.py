@@ -18,7 +18,7 @@ from itertools import combinations
 import numpy as np
 
 from imdbcls.comparison.inference import Inference, Pair, infer
-from imdbcls.comparison.power import chance_to_settle
+from imdbcls.comparison.power import chance_by_flat_prior
 from imdbcls.comparison.sequential import Look, Spending
 from imdbcls.comparison.statistics import Sample
 from imdbcls.comparison.verdicts import LEVEL, Outcome
@@ -171,4 +171,4 @@ def is_equivalent(inference: Inference) -> bool:
 def chance_of_verdict(inference: Inference, plan: Plan, final: Look, num_tests: tuple[int, int]) -> float:
     """Return the chance of a verdict at the last look, if the pair is corrected for the tests that are left now."""
     level, equivalence_level = final.level(LEVEL / num_tests[0]), final.level(LEVEL / num_tests[1], sides=1)
-    return chance_to_settle(inference.estimate, len(plan.seeds), (level, equivalence_level), plan.margin)
+    return chance_by_flat_prior(inference.estimate, len(plan.seeds), (level, equivalence_level), plan.margin)

@@ -9,7 +9,7 @@ from scipy import stats
 from statsmodels.regression.linear_model import OLS
 
 from imdbcls.comparison.inference import Pair, dunnett, infer, short_list
-from imdbcls.comparison.power import PRIOR_DF, chances_to_settle
+from imdbcls.comparison.power import PRIOR_DF, chance_by_flat_prior, chances_to_settle
 from imdbcls.comparison.statistics import (
     Estimate,
     Sample,
@@ -147,3 +147,18 @@ def test_chance_to_settle_agrees_with_draws_from_its_posterior() -> None:
     chances = chances_to_settle(estimate, level, margin)
     assert chances[later] == pytest.approx((better | equivalent).mean(), abs=0.01)
     assert np.isnan(chances[:2]).all()
+
+
+@pytest.mark.parametrize("margin", [None, 0.003, 0.01])
+def test_chance_by_flat_prior_agrees_with_draws(margin: float | None) -> None:
+    """The mean of new seeds has Student's t distribution around the present mean; then count verdicts."""
+    estimate = Estimate(0.004, (SeedVariance(1e-5, 2, 3), SeedVariance(1e-5, 2, 3)), 1e-6, 5_000)
+    levels, later = (0.01, 0.02), 8
+    draws = np.random.default_rng(6).standard_t(4, 400_000)
+    mean = estimate.value + np.sqrt(2e-5 / 3 - 2e-5 / later) * draws
+    larger = Estimate(0, (SeedVariance(1e-5, 7, 8), SeedVariance(1e-5, 7, 8)), 1e-6, 5_000)
+    settled = np.abs(mean) > stats.t.isf(levels[0] / 2, larger.degrees_of_freedom) * larger.standard_error
+    if margin is not None:
+        low = margin - stats.t.isf(levels[1], larger.degrees_of_freedom) * larger.standard_error
+        settled |= np.abs(mean) < low
+    assert chance_by_flat_prior(estimate, later, levels, margin) == pytest.approx(settled.mean(), abs=0.005)
