@@ -109,6 +109,8 @@ def _run(
     if file_limit is not None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (file_limit, resource.RLIM_INFINITY))
     sys.argv = [command, *arguments]
+    # This process is a daemon, so that it ends with pytest. The command itself is none and may start processes.
+    multiprocessing.current_process()._config["daemon"] = False  # type: ignore[attr-defined]
     import torch
 
     torch.set_num_threads(int(environment.get("THREADS", "1")))
