@@ -84,8 +84,8 @@ def search(folder: Path, *arguments: str, environment: dict[str, str] | None = N
 
 def results(folder: Path) -> list[dict[str, Any]]:
     """Return the results of the finished runs in the order in which they finished."""
-    found = [json.loads(path.read_text()) for path in folder.glob("runs/*/*/result.json")]
-    return sorted((each for each in found if each["status"] == "done"), key=lambda each: each["finished_at"])
+    paths = sorted(folder.glob("runs/*/*/result.json"), key=lambda path: path.stat().st_mtime_ns)
+    return [result for path in paths if (result := json.loads(path.read_text()))["status"] == "done"]
 
 
 @pytest.mark.parametrize("metric", ["accuracy", "loss"])
