@@ -2,7 +2,7 @@
 
 Every combination of swept values is a group. The study trains all groups in rounds, tests them after each round, and
 stops training a group once it is worse than another or equivalent to the best. `plan.json`, written before the first
-run, fixes when the groups are tested, so that the error rates hold for all looks together.
+run, fixes when the groups are tested, so that the error rates hold for all of these tests together.
 """
 
 if __name__ == "__main__":  # before the other imports, which can hit a limit of memory or threads
@@ -41,7 +41,7 @@ SEED_ADVICE = "the study itself chooses the seeds; set seeds.max and seeds.start
 
 @dataclass(frozen=True)
 class Command:
-    """A checked command: the settings of the study, its groups, and whether only its cost is asked for (--plan)."""
+    """A checked command: the settings of the study, its groups, and whether to estimate only its cost (--plan)."""
 
     settings: StudySettings
     groups: tuple[GridGroup, ...]
@@ -77,9 +77,9 @@ def read_command(arguments: Sequence[str]) -> Command:
 
 
 def unfit(grid: Grid, settings: StudySettings | None) -> Iterator[str]:
-    """Yield a sentence for each reason why these groups or this budget do not make a study."""
+    """Yield a sentence for each reason why the groups or the budget cannot be used for a study."""
     if not grid.mistakes and len(grid.groups) < 2:
-        yield "A study compares at least two groups: give a key or group several values, such as head=cls,lstm."
+        yield "A study compares at least two groups: list several values, such as head=cls,lstm."
     metrics = sorted({group.config.metric for group in grid.groups})
     if len(metrics) > 1:
         yield f"metric={','.join(metrics)}: the groups of a study are compared by one metric. Set one value."

@@ -36,9 +36,9 @@ Tune groups with equal budgets, and train the best configuration of each.
   python -m imdbcls.tune head=cls,lstm budget.trials=20                compare two heads, with the default search space
   python -m imdbcls.tune head=cls,lstm lr='tag(log,interval(1e-5,1e-3))' batch_size=16,32   search these keys
 
-Swept groups (head=cls,lstm) are compared; swept keys are the search space, which is the same for every group:
-an interval, a range of whole numbers, or a list of values. Every group gets the same budget. All other keys are those
-of python -m imdbcls.train. Trials are not evaluated on test. The same command continues after an interruption, and
+Swept groups (head=cls,lstm) are compared. Swept keys are the search space, which is the same for every group; each has
+an interval, a range or a list of values. Every group gets the same budget. All other keys are those of
+python -m imdbcls.train. Trials are not evaluated on test. The same command continues after an interruption, and
 several machines that share runs_dir can run it at the same time.
 
 Keys of tuning, with their defaults:"""
@@ -104,7 +104,10 @@ def train_best(tuning: "Tuning", settings: TuneSettings) -> int:
     for winner in winners:
         logger.info(f"{winner.name}, best trial: {' '.join(winner.overrides)}")
     if len(winners) < len(tuning.groups):
-        logger.error("No trial of some group has finished, so there is no winner to train. Change the search space.")
+        logger.error(
+            "At least one group has no finished trial, so no winners are trained. Set a larger budget, or change the "
+            "search space and choose another study=NAME."
+        )
         return 1
     if settings.winners.study:
         return study_winners(winners, train)

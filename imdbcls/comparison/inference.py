@@ -168,7 +168,7 @@ def repeated(p_values: Sequence[float | None], look: Look | None, sides: Sides) 
 def corrected(p_values: Sequence[float | None], num_tests: int) -> list[float | None]:
     """Return the p-values after Holm's correction for `num_tests` tests. None stays None.
 
-    If fewer than `num_tests` p-values are known, the correction assumes p = 1 for each of the other tests.
+    If fewer than `num_tests` p-values are known, the correction assumes p = 1 for the remaining tests.
     """
     known = [p for p in p_values if p is not None]
     adjusted = iter(holm([*known, *[1.0] * (num_tests - len(known))]))

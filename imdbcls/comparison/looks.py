@@ -8,11 +8,11 @@ from imdbcls.comparison.results import Comparison
 from imdbcls.errors import UserError
 from imdbcls.runs.untrusted import read_json
 
-MAX_LOOKS = 100  # that are remembered
+MAX_LOOKS = 100  # number of looks that are recorded
 
 
 def with_earlier_looks(comparison: Comparison, folder: Path) -> Comparison:
-    """Add the looks that the last `comparison.json` in a folder recorded, and a note if the study grew since then."""
+    """Add this look and those in the folder's last `comparison.json`, and a note if an unplanned study grew."""
     now = sum(len(group.seeds) for group in comparison.groups)
     looks = (*(each for each in recorded_looks(folder / "comparison.json") if each < now), now)[-MAX_LOOKS:]
     return replace(comparison, looks=looks, notes=(*comparison.notes, *notes_on_looks(comparison, looks)))

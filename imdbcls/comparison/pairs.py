@@ -231,7 +231,7 @@ def why_untested(a: Group, b: Group, shared: SharedDocuments) -> str | None:
 def mcnemar_per_shared_seed(
     a: Group, b: Group, correct_a: np.ndarray, correct_b: np.ndarray
 ) -> tuple[McNemarTest, ...]:
-    """Run McNemar's exact test for each seed that both groups have. A test compares two trained models, not groups."""
+    """Run McNemar's exact test for each seed that both groups have. Each test compares two models, not groups."""
     return tuple(
         McNemarTest(seed, *exact_mcnemar(correct_a[a.seeds.index(seed)], correct_b[b.seeds.index(seed)]))
         for seed in sorted(set(a.seeds) & set(b.seeds))

@@ -17,7 +17,7 @@ from imdbcls.runs.plan import Plan
 
 @dataclass(frozen=True)
 class PlannedStudy:
-    """The looks at a planned study. Its groups are indices into `Plan.groups`, not into `Study.groups`."""
+    """The looks at a planned study. Integers for groups are indices into `Plan.groups`, not into `Study.groups`."""
 
     plan: Plan
     groups: tuple[Group | None, ...]  # of each planned group; None: no finished run
@@ -103,9 +103,9 @@ class PlannedStudy:
 def planned_study(study: Study, plan: Plan, metric: Metric, failed: Collection[int] | None = None) -> PlannedStudy:
     """Replay the looks of a plan with the finished runs of a study.
 
-    `failed` has the groups whose next run failed; None: those whose next run has recorded a failure. Raise BadRunError
-    if the groups do not have the same documents, because their runs cannot be compared, or if the metric is not defined
-    on their documents.
+    `failed` has the indices of the groups whose next run failed; None: find them in the results of the runs. Raise
+    BadRunError if the groups do not have the same documents, because their runs cannot be compared, or if the metric is
+    not defined on their documents.
     """
     groups = tuple(group_with(study.groups, planned.group_hash) for planned in plan.groups)
     found = [group for group in groups if group is not None]

@@ -51,7 +51,7 @@ class Round:
 
     num_seeds: int  # per group that was tested
     look: Look
-    num_tests: int  # by which Holm's method corrects: all planned pairs that no earlier look found different
+    num_tests: int  # for which Holm's method corrects: the planned pairs that no earlier look found different
     inferences: Mapping[tuple[int, int], Inference]  # of the groups that ran until this look, by (i, j) with i < j
     leader: int | None  # the best running group; None: every group failed
     standings: tuple[Standing, ...]  # after the look, one per group
@@ -78,13 +78,13 @@ def spending_of(plan: Plan) -> Spending:
 def race(
     samples: Sequence[Sample | None], plan: Plan, higher_is_better: bool = True, failed: Collection[int] = ()
 ) -> list[Round]:
-    """Return all looks that the trained seeds allow.
+    """Return all looks for which enough seeds are trained.
 
     `samples` has the first planned seeds of each group, at least one (None: no seed yet), all on the same units. The
     replay ends before the first look for which a running group lacks a seed, unless the group has `failed`.
     """
     standings = [Standing() for _ in plan.groups]
-    different: set[tuple[int, int]] = set()  # pairs that an earlier look decided
+    different: set[tuple[int, int]] = set()  # pairs that an earlier look found different
     equivalent: set[tuple[int, int]] = set()
     rounds: list[Round] = []
     for index, num_seeds in enumerate(plan.looks):
@@ -144,7 +144,7 @@ def infer_pairs(
 ) -> dict[tuple[int, int], Inference]:
     """Test every pair of the samples. Return the inferences by the indices of the groups.
 
-    The intervals hold for all planned pairs together, so their number does not fall with earlier decisions.
+    The intervals hold for all planned pairs together, including pairs that earlier looks decided.
     """
     groups = list(samples)
     pairs = [Pair(a, b) for a, b in combinations(range(len(groups)), 2)]
@@ -155,7 +155,10 @@ def infer_pairs(
 def worse_groups(
     inferences: Mapping[tuple[int, int], Inference], best_first: Sequence[int], num_seeds: int
 ) -> list[tuple[Standing, int]]:
-    """Return the groups that are worse than another, each with the best of the groups that are better."""
+    """Return the standing and the index of each group that is worse than another.
+
+    The standing names the best of the groups that are better.
+    """
     found = []
     for rank, i in enumerate(best_first):
         better = [j for j in best_first[:rank] if inferences[min(i, j), max(i, j)].outcome is Outcome.BETTER]
@@ -169,6 +172,9 @@ def is_equivalent(inference: Inference) -> bool:
 
 
 def chance_of_verdict(inference: Inference, plan: Plan, final: Look, num_tests: tuple[int, int]) -> float:
-    """Return the chance of a verdict at the last look, if the pair is corrected for the tests that are left now."""
+    """Return the chance of a verdict at the last look, if the pair is then corrected for `num_tests` tests.
+
+    `num_tests` has the numbers of tests for "better" and for "equivalent".
+    """
     level, equivalence_level = final.level(LEVEL / num_tests[0]), final.level(LEVEL / num_tests[1], sides=1)
     return chance_by_flat_prior(inference.estimate, len(plan.seeds), (level, equivalence_level), plan.margin)

@@ -110,7 +110,7 @@ class Look:
     spending: Spending
 
     def level(self, error: float, sides: Sides = 2) -> float:
-        """Return the level for the p-value of a test at this look; over all looks, the test errs at rate `error`."""
+        """Return the level for the p-value of a test at this look. All looks together have the error rate `error`."""
         return levels(error, self.information, self.spending, sides)[self.index]
 
     def repeated_p(self, p: float, sides: Sides = 2) -> float:

@@ -35,7 +35,7 @@ class GroupResult:
     name: str
     overrides: tuple[str, ...]
     trials: tuple[TrialResult, ...]
-    expected: tuple[Expected, ...]  # of the best of 1, 2, ... trials; empty: no trial has a value
+    expected: tuple[Expected, ...]  # of the best of 1, 2, ... trials; empty: no value is known
     best: TrialResult | None  # the best finished trial, the first of equal ones; None: none has finished
 
     def count(self, state: str) -> int:
@@ -76,7 +76,7 @@ class TuningResults:
 
     @cached_property
     def leads_by_hours(self) -> tuple[Lead, ...]:
-        """The leaders by hours, within the hours in which every group has at least one trial and none is at its end."""
+        """The leaders by hours, in the range in which every group has at least one trial and none has used up all."""
         costs = [group.seconds_per_trial / 3600 for group in self.groups]
         counts = [len(group.expected) for group in self.groups]
         if not min(counts, default=0) or min(costs) <= 0:
@@ -90,7 +90,7 @@ class TuningResults:
         return min((len(group.expected) for group in self.groups), default=0)
 
     def _leads(self, budgets: Sequence[float], costs: Sequence[float]) -> tuple[Lead, ...]:
-        """Join neighbouring budgets with the same leader. `costs` are those of one trial of each group."""
+        """Join neighbouring budgets with the same leader. `costs` has the cost of one trial of each group."""
         leaders = [(budget, self._leader(budget, costs)) for budget in budgets]
         runs = [list(found) for _, found in groupby(leaders, key=lambda pair: pair[1])]
         return tuple(Lead(self.groups[run[0][1]].name, run[0][0], run[-1][0]) for run in runs)

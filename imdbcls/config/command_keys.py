@@ -101,7 +101,7 @@ def read_command_keys(overrides: Sequence[str], section: type[S], file: str) -> 
 
 
 def assign(values: dict[str, Any], text: str, known: Sequence[str]) -> Iterator[str]:
-    """Set the key of an override in nested values, in place; yield a sentence if that is impossible."""
+    """Apply the override `text` to the nested dict `values`, in place; yield a sentence if that is impossible."""
     try:
         (override,) = OverridesParser.create().parse_overrides([text])
     except HydraException:

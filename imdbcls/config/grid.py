@@ -21,9 +21,10 @@ SEED = "seed"
 
 @dataclass(frozen=True)
 class GridGroup:
-    """The runs of one combination of swept values. `overrides` configure them, except for their seed.
+    """The runs of one combination of swept values, which differ only in their seeds.
 
-    `name` is the name of the head, followed by the other swept values: `lstm lr=1e-05`. `config` has the default seed.
+    `overrides` are common to all runs, and `config` is the config with these overrides alone. `name` is the name of the
+    head, followed by the other swept values: `lstm lr=1e-05`.
     """
 
     name: str
@@ -49,10 +50,10 @@ class Grid:
 
 
 def read_grid(overrides: Sequence[str], folder: str | None, command_keys: Sequence[str], seed_advice: str) -> Grid:
-    """Return a group for each combination of swept values, except for swept seeds, which are ignored.
+    """Return a group for each combination of swept values.
 
-    `folder` is the value of --config-dir. Messages also suggest `command_keys`. `seed_advice` says how to choose the
-    seeds, because the command line must not contain `seed`.
+    Seeds that an experiment sweeps are ignored. `seed` on the command line is a mistake, whose message ends with
+    `seed_advice`. `folder` is the value of --config-dir. Messages can suggest `command_keys`.
     """
     refused, accepted = [], []
     for text in overrides:
@@ -60,7 +61,7 @@ def read_grid(overrides: Sequence[str], folder: str | None, command_keys: Sequen
         if key == SEED:
             refused.append(f"{text}: {seed_advice}")
         elif key.partition(".")[0].partition("/")[0] == "hydra":
-            refused.append(f"{text}: this command runs its jobs itself, without Hydra's launchers. Leave it out.")
+            refused.append(f"{text}: Hydra does not run the jobs of this command. Leave this setting out.")
         else:
             accepted.append(text)
     try:
@@ -108,6 +109,6 @@ def equal_groups(groups: Sequence[GridGroup]) -> Iterator[str]:
         same = first.setdefault(group.group_hash, group)
         if same is not group:
             yield (
-                f"{' '.join(group.overrides)} and {' '.join(same.overrides)} describe the same runs except for their "
-                "seeds. Sweep only keys that can change a result."
+                f"{' '.join(group.overrides)} and {' '.join(same.overrides)} describe the same runs. Sweep only keys "
+                "that can change a result, and list different values."
             )

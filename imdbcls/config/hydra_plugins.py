@@ -21,8 +21,8 @@ DISTRIBUTIONS = {
     "submitit_slurm": "hydra-submitit-launcher",
 }
 NOTES = {"optuna": " in an environment of its own, because it needs optuna<3"}
-# For each sweeper that optimises the value of a run: the key of the direction, and its values for a metric of which
-# lower or higher values are better.
+# For each sweeper that optimises the value of a run: the key of the direction, its value if lower values of the metric
+# are better, and its value if higher values are better.
 DIRECTIONS = {
     "ax": ("hydra.sweeper.ax_config.experiment.minimize", "true", "false"),
     "nevergrad": ("hydra.sweeper.optim.maximize", "false", "true"),

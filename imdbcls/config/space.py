@@ -32,7 +32,11 @@ MEASURE_GROUPS = ("data", "tracker")
 
 @dataclass(frozen=True)
 class Interval:
-    """Numbers from `low` to `high`, both included: whole numbers, or multiples of `step` above `low`, or any."""
+    """Numbers from `low` to `high`, both included.
+
+    With `is_whole`, only whole numbers; with `step`, only `low` plus multiples of `step`. `log` means that they are
+    proposed on a log scale.
+    """
 
     key: str
     low: float
@@ -87,12 +91,12 @@ def read_tuning(
     """Check the overrides of a tuning study.
 
     `folder` is the value of --config-dir. `default_space` has the overrides that are the search space if no key is
-    swept (empty: not known). Messages also suggest `command_keys`.
+    swept; it is empty if the command's own keys have mistakes. Messages can suggest `command_keys`.
     """
     refused, accepted = [], []
     for text in overrides:
         if text.lstrip("+~").partition("=")[0].partition(".")[0].partition("/")[0] == "hydra":
-            refused.append(f"{text}: this command runs its jobs itself, without Hydra's launchers. Leave it out.")
+            refused.append(f"{text}: Hydra does not run the jobs of this command. Leave this setting out.")
         else:
             accepted.append(text)
     lines = with_default_space(accepted, folder, default_space)
@@ -137,7 +141,7 @@ def is_searched(assignment: Assignment) -> bool:
 
 
 def refused_sweeps(assignments: Sequence[Assignment]) -> Iterator[str]:
-    """Yield a sentence for each swept key or group that no fair comparison can tune."""
+    """Yield a sentence for each swept key or group that must have the same value in all trials."""
     markers = {key: found for key, _, found in declared()}
     for assignment in assignments:
         if not is_searched(assignment) and len(assignment.alternatives) < 2:
@@ -154,7 +158,7 @@ def refused_sweeps(assignments: Sequence[Assignment]) -> Iterator[str]:
 
 def watched(group: GridGroup) -> Iterator[str]:
     if group.config.trainer.score_test_each_epoch:
-        yield "trainer.score_test_each_epoch=true: tuning never evaluates the test split. Leave it out."
+        yield "trainer.score_test_each_epoch=true: tuning never evaluates the test split. Set this key to false."
 
 
 def read_space(assignments: Sequence[Assignment]) -> tuple[tuple[Dimension, ...], list[str]]:
@@ -169,14 +173,14 @@ def read_space(assignments: Sequence[Assignment]) -> tuple[tuple[Dimension, ...]
 
 
 def dimension(assignment: Assignment) -> Dimension:
-    """Return the values of one swept key. Raise UserError for an empty interval or an unknown tag."""
+    """Return the values of one swept key. Raise UserError for an empty interval or an unsuitable tag."""
     line, key = assignment.line, assignment.key
     (override,) = OverridesParser.create().parse_overrides([line])
     swept: Any = override.value()
     tags, prefix = {str(tag) for tag in swept.tags}, line[: len(line) - len(line.lstrip("+"))]
     if not isinstance(swept, IntervalSweep | RangeSweep):
         if tags:
-            raise UserError(f"{line}: only an interval can have the tag log.")
+            raise UserError(f"{line}: a list of values cannot have a tag. Leave the tag out.")
         values = tuple(str(each.input_line).partition("=")[2] for each in assignment.alternatives)
         return Choices(key, values, prefix)
     if tags - {LOG}:
@@ -184,9 +188,9 @@ def dimension(assignment: Assignment) -> Dimension:
     low, high, step = limits(swept, assignment)
     is_whole = isinstance(low, int) and isinstance(high, int) and isinstance(step, int | None)
     if low >= high:
-        raise UserError(f"{line}: the interval has no values. Write the smaller number first.")
+        raise UserError(f"{line}: at least two values are needed. Write the smaller number first.")
     if tags and (low <= 0 or isinstance(swept, RangeSweep)):
-        raise UserError(f"{line}: the tag log needs an interval above 0.")
+        raise UserError(f"{line}: the tag log needs interval(low,high) with low above 0.")
     return Interval(key, low, high, is_whole, bool(tags), step, prefix)
 
 
@@ -216,4 +220,4 @@ def wrong_study_name(groups: Sequence[GridGroup]) -> Iterator[str]:
         try:
             groups[0].config.with_changes(study=trials_study(study))
         except UserError:
-            yield f"study={study} is too long: the trials are in a folder with the name {trials_study(study)}."
+            yield f"study={study} is too long: its trials need the name {trials_study(study)}. Choose a shorter study."

@@ -57,6 +57,6 @@ class TuneSettings(CommandSettings):
             )
         if self.storage is not None and "://" not in self.storage:
             yield (
-                f"storage={self.storage} is not the URL of an SQL database, such as sqlite:///tuning.db. Leave it out "
-                "to use a journal file."
+                f"storage={self.storage} must be the URL of an SQL database, such as sqlite:///tuning.db. Leave "
+                "storage out to use a journal file."
             )

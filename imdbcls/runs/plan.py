@@ -19,7 +19,7 @@ from imdbcls.runtime.atomic import write_atomically
 
 FILE = "plan.json"
 MAX_GROUPS, MAX_SEEDS = 1_000, 1_000
-MAX_REASON = 200  # characters of a message that come from the file
+MAX_REASON = 200  # characters of a validation error that are shown
 
 Text = Annotated[str, Len(1, 1_000)]
 Positive = Annotated[float, Gt(0)]
@@ -40,15 +40,15 @@ class PlannedGroup(Fixed):
 class Plan(Fixed):
     """A plan: which groups are trained with which seeds, and when and how they are compared.
 
-    A study with n seeds per group is tested for n = `first_look` to K, the number of `seeds`.
+    The groups are tested with n seeds each, for n = `first_look` to K, where K is the number of `seeds`.
     """
 
     groups: Annotated[tuple[PlannedGroup, ...], Len(2, MAX_GROUPS)]
     seeds: Annotated[tuple[Annotated[int, Ge(0)], ...], Len(2, MAX_SEEDS)]  # in the order of training
     first_look: Annotated[int, Ge(2)]  # seeds per group
     metric: str  # a key of `selection.TITLES`
-    margin: Positive | None  # equivalence margin, of a percentage as a fraction; None: equivalence is not tested
-    futility: Annotated[float, Gt(0), Lt(1)] | None  # stop a group below this chance of a verdict; None: never
+    margin: Positive | None  # for equivalence; percentages as fractions of one; None: not tested
+    futility: Annotated[float, Gt(0), Lt(1)] | None  # park a group whose chance of a verdict is lower; None: never
 
     @model_validator(mode="after")
     def _require_consistent(self) -> Self:

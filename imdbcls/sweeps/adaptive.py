@@ -1,4 +1,4 @@
-"""Train a planned study in rounds: test the groups after each round, and train only those that still run.
+"""Train a planned study in rounds: test the groups after each round, and then train only undecided groups.
 
 The decisions are a function of the plan and of the runs on disk (`comparison.race`). If a killed command is repeated,
 it therefore continues with the same decisions.
@@ -44,7 +44,7 @@ def run_study(groups: Sequence[GridGroup], settings: StudySettings, train: Train
 
 @dataclass
 class AdaptiveStudy:
-    """The rounds of one command. `failed` has the reason why each left-out group failed, by its index in the plan."""
+    """The rounds of one command. `failed` says why each group is left out after a failed run, by index in the plan."""
 
     folder: Path
     runs: StudyRuns
@@ -53,7 +53,7 @@ class AdaptiveStudy:
     sweep: Sweep = field(default_factory=Sweep)
     failed: dict[int, str] = field(default_factory=dict)
     _started: list[PlannedRun] = field(default_factory=list)  # in the order of `Sweep.outcomes`
-    _recorded: set[int] = field(default_factory=set)  # indices of outcomes
+    _recorded: set[int] = field(default_factory=set)  # indices of the recorded outcomes
 
     @property
     def plan(self) -> Plan:
@@ -96,7 +96,7 @@ class AdaptiveStudy:
         return (bool(rounds) and rounds[-1].is_over) or len(self.running(rounds)) < 2
 
     def look(self) -> list["Round"]:
-        """Replay all looks that the runs on disk allow."""
+        """Return all looks for which the finished runs suffice, recomputed from the run folders."""
         if self.runs.num_finished == 0:
             return []
         return in_child(partial(replay, self.folder, self.plan, frozenset(self.failed)))
@@ -110,7 +110,7 @@ class AdaptiveStudy:
         expected = self.runs.expected_seconds(Counter(run.group for run in missing))
         if budget.hours is not None and expected is not None and used + expected > budget.hours * SECONDS_PER_HOUR:
             return (
-                f"{needs} of about {duration(expected)}, and {duration(used)} are used, but "
+                f"{needs} (about {duration(expected)} in total), and {duration(used)} are used, but "
                 f"budget.hours={budget.hours:g}. {larger('hours')}"
             )
         return None
@@ -128,7 +128,10 @@ class AdaptiveStudy:
         return stopped
 
     def start_runs(self, missing: Sequence[PlannedRun]) -> str | None:
-        """Start the runs one after another, as many at a time as `jobs`; stop after a signal or if no time is left."""
+        """Start the runs in order, at most `jobs` at a time. Return a sentence if the hours are used up, else None.
+
+        Start no further run after a signal.
+        """
         for run in missing:
             hours = self.budget.hours
             if hours is not None and self.runs.total_seconds >= hours * SECONDS_PER_HOUR:
@@ -160,7 +163,7 @@ class AdaptiveStudy:
         """Return a sentence for a study in which `compare` would leave out a finished run."""
         return (
             f"{self.folder} cannot be tested after {num_seeds} seeds per group, because a finished run cannot be "
-            f"compared with the others. python -m imdbcls.compare {self.folder} names it."
+            f"compared with the others. Find it with python -m imdbcls.compare {self.folder}."
         )
 
 
@@ -169,7 +172,7 @@ def larger(key: str) -> str:
 
 
 def replay(folder: Path, plan: Plan, failed: frozenset[int]) -> list["Round"]:
-    """Return all looks that the runs in a study folder allow."""
+    """Return all looks for which the finished runs in a study folder suffice."""
     from imdbcls.comparison.metrics import METRICS
     from imdbcls.comparison.planned import planned_study
     from imdbcls.comparison.study import read_study

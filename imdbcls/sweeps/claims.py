@@ -1,4 +1,4 @@
-"""Run jobs that several processes may want to run, each job in one of them at a time.
+"""Share jobs between processes, so that each job runs in only one process at a time.
 
 A claim is a locked file. The kernel releases it when the process ends, even after SIGKILL, so a job whose process is
 dead can be claimed again. On a folder that several machines share, see `runtime.locks`.
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from imdbcls.config.schema import Config
 
-POLL_SECONDS = 1.0  # between two looks at the jobs of other processes
+POLL_SECONDS = 1.0  # between two checks of the jobs of other processes
 
 
 class Claims:
@@ -59,7 +59,7 @@ class Claims:
 
 @dataclass(frozen=True)
 class Claimed:
-    """A job of this process: its index in `Sweep.outcomes`, its claim, and what to do with its outcome."""
+    """A job of this process: its index in `Sweep.outcomes`, its claim, and the function that gets its outcome."""
 
     index: int
     lock: "FileLock"
@@ -84,7 +84,7 @@ class ClaimedJobs:
         self.collect()
 
     def collect(self) -> None:
-        """Handle the jobs that have ended."""
+        """For each job that has ended, pass its outcome to `on_end` and release its lock."""
         for job in list(self._claimed):
             outcome = self.sweep.outcomes[job.index] if job.index < len(self.sweep.outcomes) else None
             if outcome is not None and outcome.state != "running":
@@ -93,6 +93,6 @@ class ClaimedJobs:
                 job.lock.release()
 
     def wait(self) -> None:
-        """Wait for all running jobs, and handle them."""
+        """Wait until all running jobs have ended, and collect them."""
         self.sweep.wait()
         self.collect()

@@ -16,7 +16,8 @@ class SharedCost:
     """The cost of the work that all runs with the same documents and encoder share, per document of any split.
 
     - `tokenize_seconds`: tokenization.
-    - `encode_seconds`, `feature_bytes`: computing and caching the output of a frozen encoder; 0 without this cache.
+    - `encode_seconds`: computing and caching the output of a frozen encoder; 0 if it is not cached.
+    - `feature_bytes`: the size of the cached output.
     - `check_seconds`: the time that each run needs to check the cached output.
     """
 
@@ -30,12 +31,12 @@ class SharedCost:
 class RunCost:
     """The cost of one run. `train_seconds`, `evaluate_seconds` and `prediction_bytes` are per document.
 
-    - `num_documents`: the documents of each split; `measured`: the training documents that were timed.
+    - `num_documents`: for each split; `measured`: the number of training documents that were timed.
     - `start_seconds`: until training runs at full speed, with tokens and features from the cache, but without checking
       the features.
     - `epoch_seconds`: saving the checkpoints at the end of an epoch.
     - `finish_seconds`: the end of a run, without the evaluation of the test split.
-    - `finished_bytes`: the run folder without predictions; `training_bytes`: what a running run needs in addition.
+    - `finished_bytes`: the run folder without predictions; `training_bytes`: its additional size during training.
     - `hardware`: the device, threads and precision.
     """
 
@@ -56,7 +57,7 @@ class RunCost:
         return sum(self.num_documents.values())
 
     def seconds(self, config: Config, shared: SharedCost) -> float:
-        """Return the wall time of one run with this config, if no early stopping ends it."""
+        """Return the wall time of one run with this config, without early stopping."""
         num_train, num_validation, num_test = (self.num_documents[name] for name in ("train", "validation", "test"))
         evaluated = config.epochs * num_validation + num_test
         if config.trainer.score_test_each_epoch:
@@ -114,7 +115,7 @@ class SharedWork:
 class GroupEstimate:
     """The runs of one group, of which `jobs` run at a time. `seconds` is the wall time of one run.
 
-    `cost` is None if all runs are done, and if they cannot be measured; `problem` then says why.
+    `cost` is None if all runs are done, or if they cannot be measured. In the second case, `problem` says why.
     """
 
     name: str
@@ -163,12 +164,12 @@ class Estimate:
 
     @property
     def seconds(self) -> float:
-        """The wall time of all remaining runs on this machine, with what is done once."""
+        """The wall time of all remaining runs on this machine, including the work that is done only once."""
         return self.once_seconds + sum(group.total_seconds for group in self.groups)
 
     @property
     def once_seconds(self) -> float:
-        """The wall time of what is done once for all runs: the start, tokenization and encoding."""
+        """The wall time of the work that is done once for all runs: the start, tokenization and encoding."""
         return self.start_seconds + sum(each.seconds for each in self.shared)
 
     @property
@@ -178,7 +179,7 @@ class Estimate:
 
     @property
     def peak_bytes(self) -> float:
-        """The largest size of these folders, while the last runs still train."""
+        """The largest size of the folders of the remaining runs, while the last runs still train."""
         training = (min(each.jobs, each.num_remaining) * each.cost.training_bytes for each in self.groups if each.cost)
         return self.bytes + max(training, default=0.0)
 

@@ -10,11 +10,11 @@ from imdbcls.runtime.cache import cache_folder
 from imdbcls.runtime.text_table import text_table, wrapped
 from imdbcls.sweeps.cost import Estimate
 
-WIDTH = 100  # of the text where there is no terminal
+WIDTH = 100  # characters per line if there is no terminal
 HEADER = ("group", "runs", "to train", "time per run", "total", "disk per run")
 NOT_INCLUDED = (
-    "Not included: downloads, waiting for W&B, and runs that stop early. Other programs, or a data set that does not "
-    "fit in memory, make the runs slower than measured."
+    "Not included: downloads, waiting for W&B, and the time that early stopping saves. Other programs, or a "
+    "data set that does not fit in memory, make the runs slower than measured."
 )
 
 
@@ -66,7 +66,7 @@ def disk_sentences(estimate: Estimate, config: Config) -> Iterator[str]:
     runs, cache = Path(config.runs_dir), cache_folder(config.data.cache_dir)
     free = free_bytes(runs)
     yield (
-        f"Disk: {size(estimate.bytes)} for the run folders, at most {size(estimate.peak_bytes)} while they train; "
+        f"Disk: {size(estimate.bytes)} for the run folders, at most {size(estimate.peak_bytes)} during training; "
         f"{size(free)} are free."
     )
     needed = estimate.peak_bytes
@@ -86,11 +86,11 @@ def feature_sentences(estimate: Estimate, config: Config, cache: Path) -> Iterat
     yield f"The frozen encoder's output takes another {size(needed)} in {cache}."
     if cache_size(cache / "features") + needed > limit * 1e9:
         yield (
-            f"Warning: this exceeds backbone.cache_gb={limit:g}. Raise the limit, delete {cache / 'features'} or set "
-            "backbone.cache=false."
+            f"Warning: the feature cache would exceed backbone.cache_gb={limit:g}. Raise the limit, delete "
+            f"{cache / 'features'} or set backbone.cache=false."
         )
     if needed + RESERVE > free_bytes(cache):
-        yield f"Warning: the disk of {cache} is too small. Free some space, or set data.cache_dir to another disk."
+        yield f"Warning: the disk of {cache} is too small. Free some space, or move data.cache_dir to another disk."
 
 
 def measurement(estimate: Estimate) -> Iterator[str]:

@@ -1,7 +1,7 @@
 """Estimate the hours and the disk space of runs before any of them trains, from a short measurement on this machine.
 
-Each group is measured in forked processes, like the jobs of a multirun. They leave nothing: all files are in a
-temporary folder.
+Each group is measured in forked processes, like the jobs of a multirun. They leave no files: all their
+files are in a temporary folder, which is removed.
 """
 
 import json
@@ -34,7 +34,7 @@ Job = Callable[[Config, Path], None]  # measures a run with files in a folder, a
 WITHOUT_SPEED = ("lr", "head_lr", "warmup", "schedule", "epochs", "metric")
 
 ANSWER = "answer.json"
-SUCCESS = "exit code 0"  # the outcome of a job that leaves no finished run and reports no error
+SUCCESS = "exit code 0"  # the detail of a measurement that succeeds: it writes no `result.json`
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Group:
     remaining: tuple[Config, ...]
 
     def estimated(self, work: SharedWork | None, costs: Sequence[RunCost], problem: str = "") -> GroupEstimate:
-        """Return the estimate from the costs of parallel runs; `problem` says why there are none."""
+        """Return the estimate from the costs of parallel runs; `problem` says why a measurement failed."""
         num_done = len(self.configs) - len(self.remaining)
         if work is None or not costs:
             return GroupEstimate(self.name, len(self.configs), num_done, problem=problem)
@@ -102,7 +102,7 @@ def key_of_shared_work(config: Config) -> str:
 
 
 def key_of_speed(config: Config, copies: int) -> str:
-    """Return a hash that is equal for runs whose steps and documents take the same time, such as those of two `lr`."""
+    """Return a hash that is equal for runs whose steps take the same time, for example with different `lr`."""
     choices = config.choices(seeds=False)
     kept = {key: value for key, value in choices.items() if key not in WITHOUT_SPEED}
     kept["optimizer"] = {key: value for key, value in choices["optimizer"].items() if key not in WITHOUT_SPEED}
@@ -110,7 +110,7 @@ def key_of_speed(config: Config, copies: int) -> str:
 
 
 class Measuring:
-    """The measurements of one estimate, in processes that leave their files in `folder`.
+    """The measurements of one estimate, in processes that write only to `folder`.
 
     `start_seconds` is the time to import all modules and to read the documents.
     """
@@ -134,7 +134,7 @@ class Measuring:
         return work, [self.group(group, work) for group in groups]
 
     def group(self, group: Group, work: SharedWork) -> GroupEstimate:
-        """Measure one run of a group, or as many as run at a time, because parallel runs slow each other down."""
+        """Measure as many runs of a group as train at a time, because parallel runs slow each other down."""
         config = group.remaining[0]
         copies = min(config.jobs, len(group.remaining))
         key = key_of_speed(config, copies)

@@ -206,7 +206,10 @@ class Sweep:
                 os.kill(process, number)
 
     def conclude(self) -> int:
-        """Wait for the remaining jobs, log a table of all outcomes, and return the exit code: 0 if all are done."""
+        """Wait for the remaining jobs, log a table of all outcomes, and return the exit code.
+
+        The exit code is 0 if all jobs are done or pruned.
+        """
         self.wait()
         if not self.outcomes:
             return 0

@@ -89,7 +89,7 @@ def run_job(cfg: DictConfig, overrides: str, train: Train, *, is_search: bool) -
 
 
 def value_of_last_job(folder: RunFolder) -> float:
-    """Return the value to optimise of the last job, which has ended; raise UserError or SystemExit if it has none."""
+    """Return the value of the last job, for the sweeper. Raise UserError or SystemExit if the job has none."""
     if sweep.stopped_by is not None:
         sys.exit(128 + sweep.stopped_by)
     outcome = sweep.outcomes[-1]
@@ -99,7 +99,7 @@ def value_of_last_job(folder: RunFolder) -> float:
 
 
 def start_job(sweep: Sweep, config: "Config", folder: RunFolder, train: Train) -> None:
-    """Do the preparation that all jobs share, and call `train` in a forked process; wait for a free process first."""
+    """Prepare this process, call `train` in a forked process, and wait until fewer than `config.jobs` jobs run."""
     job = partial(train, config) if config.jobs == 1 else partial(train_with_share, config, train)
     sweep.run(folder.path.name, partial(prepare_jobs, config), job, folder.result, config.jobs)
 

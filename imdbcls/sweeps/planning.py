@@ -11,7 +11,7 @@ from imdbcls.runs.folder import RunFolder, write_holder
 from imdbcls.runs.plan import FILE, Plan, PlannedGroup, has_plan, read_plan, write_plan
 from imdbcls.runtime.locks import file_lock
 
-MIN_CHANCE = 0.1  # of a verdict; with `futility`, the study stops a comparison with less
+MIN_CHANCE = 0.1  # of a verdict; with `futility`, a group with a smaller chance is parked
 
 
 def make_plan(groups: Sequence[GridGroup], settings: StudySettings) -> Plan:
@@ -60,9 +60,9 @@ def locked(study: Path) -> Iterator[None]:
 
 
 def fix_plan(study: Path, wanted: Plan) -> Plan:
-    """Write the plan to a new study. Return the plan of a study that has one.
+    """Return the plan of a study. If the study has none, write and return `wanted`.
 
-    Raise UserError if that is another plan, or if the study has runs of these groups but no plan.
+    Raise UserError if the study has another plan, or if it has no plan but finished runs of these groups.
     """
     fixed = known_plan(study, wanted)
     if fixed is not None:
@@ -85,14 +85,14 @@ def known_plan(study: Path, wanted: Plan) -> Plan | None:
     difference = fixed.difference(wanted)
     if difference is not None:
         raise UserError(
-            f"{study / FILE} fixes another plan; this command differs: {difference}. A plan cannot change after the "
-            "first look. Repeat the first command, or choose another study=..."
+            f"{study / FILE} fixes another plan; this command differs: {difference}. A plan cannot be "
+            "changed. Repeat the first command, or choose another study=..."
         )
     return fixed
 
 
 def names_of_finished(study: Path, names: dict[str, str]) -> list[str]:
-    """Return the names of the groups that have a finished run in a study folder. `names` is by `group_hash`."""
+    """Return the names of the groups that have a finished run in a study. `names` maps each `group_hash` to a name."""
     results = [RunFolder(path.parent).finished() for path in sorted(study.glob("*/result.json"))]
     found = {str(result["group_hash"]) for result in results if result is not None}
     return [name for group_hash, name in names.items() if group_hash in found]

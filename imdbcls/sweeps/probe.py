@@ -35,7 +35,7 @@ from imdbcls.training.run import Run
 from imdbcls.training.trainer import Trainer
 
 TRAIN_SECONDS, EVALUATE_SECONDS, ENCODE_SECONDS = 10.0, 5.0, 8.0  # how long each part of the second pass takes, about
-FEW, MANY = 32, 2048  # documents of a split in the first pass, and at most in the second
+FEW, MANY = 32, 2048  # the fewest documents that are sampled from a split, and usually the most
 WARM_UP_STEPS, MIN_STEPS = 2, 6
 LONG = 1000  # epochs of the schedule: more steps than are measured
 
@@ -58,7 +58,7 @@ def write_run_cost(config: Config, folder: Path, answer: Path, shared: SharedCos
 
 
 def prepare_probe() -> None:
-    """Silence this process, and let signals end it."""
+    """Log only errors in this process, and let Ctrl-C end it."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # there is nothing to save
     logging.getLogger("imdbcls").setLevel(logging.ERROR)  # the run itself will log its warnings
 
@@ -75,7 +75,7 @@ def measure_run(config: Config, folder: Path, shared: SharedCost) -> RunCost:
     start_seconds, run = build(probed, folder / "first", subset(corpus, sizes))
     train_seconds, _, _ = train(run.trainer, MIN_STEPS, seconds=0, most=0)
     evaluate_seconds, _ = evaluate(run)
-    del run  # a run on a GPU may need most of its memory
+    del run  # on a GPU, one run may need most of the memory
     sizes = second_sizes(config, sizes, evaluate_seconds, shared)
     _, run = build(probed, folder / "second", subset(corpus, sizes))
     num_steps = max(MIN_STEPS, round(TRAIN_SECONDS / (train_seconds * config.batch_size)))
@@ -92,7 +92,7 @@ def measure_run(config: Config, folder: Path, shared: SharedCost) -> RunCost:
 
 
 def first_sizes(config: Config) -> dict[str, int]:
-    """Return the documents of each split in the first pass. Unused documents only cost time if they are encoded."""
+    """Return the number of documents per split in the first pass. Many are cheap unless all of them are encoded."""
     num_train = max(FEW if caches_features(config) else MANY, MIN_STEPS * config.batch_size)
     return {"train": num_train, "validation": FEW, "test": FEW}
 
@@ -100,7 +100,7 @@ def first_sizes(config: Config) -> dict[str, int]:
 def second_sizes(
     config: Config, first: Mapping[str, int], evaluate_seconds: float, shared: SharedCost
 ) -> dict[str, int]:
-    """Return the documents of each split in the second pass, for about `EVALUATE_SECONDS` and `ENCODE_SECONDS`."""
+    """Return the number of documents per split that take about `EVALUATE_SECONDS` and `ENCODE_SECONDS`."""
     num_test = between(FEW, EVALUATE_SECONDS / evaluate_seconds, MANY)
     if not caches_features(config):
         return {**first, "test": num_test}
@@ -113,7 +113,7 @@ def second_sizes(
 
 
 def with_ending(cost: RunCost, run: Run) -> RunCost:
-    """Finish an epoch and the run, and add what was not measured before to its cost."""
+    """Finish an epoch and the run, and return `cost` with these measurements."""
     num_validation, num_test = len(run.corpus.validation), len(run.corpus.test)
     epoch_seconds, _ = timed(partial(finish_epoch, run.trainer))
     evaluate_seconds, probabilities = evaluate(run)
@@ -148,8 +148,8 @@ def build(config: Config, path: Path, sample: Corpus) -> tuple[float, Run]:
 def train(trainer: Trainer, num_steps: int, seconds: float, most: int) -> tuple[float, int, float]:
     """Train with `num_steps` different batches, again and again for `seconds`, or until `most` documents are trained.
 
-    Return the seconds per document without the first steps, the number of documents that were timed, and the seconds
-    that the first steps took in addition, for example to compile the model.
+    Return the seconds per document without the first steps, the number of documents that were timed, and the extra
+    seconds of the first steps, for example to compile the model.
     """
     plan = spread_plan(trainer.batches.train, num_steps)
     first = plan[:WARM_UP_STEPS]

@@ -37,7 +37,7 @@ def measure_shared(config: Config, folder: Path) -> SharedCost:
 
 
 def with_encoding(cost: SharedCost, run: Run, documents: Documents, folder: Path) -> SharedCost:
-    """Add the cost of encoding to the cost of tokenization. The first calls only prepare the second measurement."""
+    """Add the cost of encoding to the cost of tokenization. The first two writes only choose the sample size."""
     few = batches_of(run, spread(documents, FEW), folder)
     write(run, few, folder / "first")
     seconds, _ = timed(partial(write, run, few, folder / "second"))

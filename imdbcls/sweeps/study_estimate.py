@@ -50,7 +50,7 @@ def expectation(found: Estimate, plan: Plan) -> Iterator[str]:
         return
     equal, half, one = (in_child(partial(expected_runs, plan, num_documents, step)) for step in (0.0, 0.005, 0.01))
     yield (
-        f"Expected in simulated studies with {num_documents:,} test documents and {100 * SEED_SD:g} points between "
-        f"seeds (standard deviation): {equal:.0f} runs if all groups are equal; {half:.0f} if each group is 0.5 points "
-        f"worse than the one before it, and {one:.0f} if it is 1 point worse."
+        f"Expected in simulated studies with {num_documents:,} test documents and a standard deviation of "
+        f"{100 * SEED_SD:g} points over seeds: {equal:.0f} runs if all groups are equal; {half:.0f} "
+        f"if each group is 0.5 points worse than the one before it, and {one:.0f} if it is 1 point worse."
     )

@@ -71,7 +71,7 @@ class StudyReport:
         if stopped is not None:
             logger.info(stopped)
         for group, reason in failed.items():
-            logger.error(f"{self.names[group]} is left out: {reason}. Repeat the command to train it again.")
+            logger.error(f"{self.names[group]} is left out: {reason}. Repeat the command to try this run again.")
         if rounds:
             self._log_standings(rounds, failed)
             for sentence in (*self.verdict(rounds), self.cost(rounds)):
@@ -94,7 +94,7 @@ class StudyReport:
             logger.info(line)
 
     def standing(self, group: int, rounds: Sequence["Round"]) -> str:
-        """Return the state of a group after the last look, with the look that decided it."""
+        """Return the state of a group after the last look, with its difference at the look that decided it."""
         from imdbcls.comparison.race import State
 
         now = rounds[-1]
@@ -114,7 +114,7 @@ class StudyReport:
         return f"parked: {state.chance:.0%} chance of a verdict against {other}: {difference}"
 
     def difference(self, group: int, other: int, looked: "Round") -> str:
-        """Return the difference of a group to another group, with its repeated interval and p-value."""
+        """Return the difference between a group and another group, with its repeated interval and p-value."""
         inference = looked.inferences[min(group, other), max(group, other)]
         sign = 1 if group < other else -1
         low, high = sorted(sign * end for end in inference.simultaneous)
@@ -152,8 +152,8 @@ class StudyReport:
                 )
             elif state is State.RUNNING and now.leader is not None:
                 sentences.append(
-                    f"After {now.num_seeds} of {len(self.plan.seeds)} seeds, {listed(groups)} {verb} neither better "
-                    f"nor worse than {self.names[now.leader]}, nor equivalent."
+                    f"After {now.num_seeds} of {len(self.plan.seeds)} seeds, there is no verdict on {listed(groups)} "
+                    f"against {self.names[now.leader]}."
                 )
         return sentences
 

@@ -55,7 +55,8 @@ class StudyRuns:
             if found[1] != first[1]:
                 raise UserError(
                     f"{first[0]} and {found[0]} have different documents (split_hash). The groups of a study must have "
-                    "the same training, validation and test documents: choose another study=... without these groups."
+                    "the same training, validation and test documents. Correct the data keys and choose another "
+                    "study=..."
                 )
 
     def missing(self, groups: Iterable[int], num_seeds: int) -> list[PlannedRun]:
@@ -82,7 +83,7 @@ class StudyRuns:
         return [value for value in values if is_amount(value)]
 
     def seconds(self, run: PlannedRun) -> float | None:
-        """Return the recorded time of a finished run, else its `train_seconds`; None if neither is known."""
+        """Return the recorded time of a finished run, else its `train_seconds`; None without a time or result."""
         result = self.result(run)
         if result is None:
             return None
@@ -97,7 +98,7 @@ class StudyRuns:
         return sum({**seconds, **self.times.seconds}.values())
 
     def expected_seconds(self, num_runs: Mapping[int, int]) -> float | None:
-        """Return the time that a number of runs of each group will take, by the median of its finished runs.
+        """Return the expected time of `num_runs` runs of each group, from the median of the group's finished runs.
 
         The median ignores what only the first run does, such as encoding the documents for a frozen encoder. A group
         without finished runs is expected to take as long as the median of the other groups. Return None if no run is

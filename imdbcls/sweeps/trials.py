@@ -28,9 +28,9 @@ HEARTBEAT_SECONDS = 60  # with an SQL database: between two signs of life of a t
 GRACE_SECONDS = 300  # a trial without a sign of life for this time is given to another process
 REDUCTION_FACTOR = 3  # asha: the best third continues
 SETTINGS = "settings"  # attribute of an Optuna study
-HOURS = "hours"  # attribute of an Optuna study: the budget of the last command, if it had hours
+HOURS = "hours"  # attribute of an Optuna study: the last `budget.hours`
 PRUNED = "pruned"  # attribute of a trial: the epoch after which it is pruned
-SURPLUS = "surplus"  # attribute of a trial that two machines took at the same time, and that is not trained
+SURPLUS = "surplus"  # attribute of an untrained trial beyond the budget, which two machines reached at the same time
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
@@ -111,7 +111,7 @@ class EpochReport:
 def beat(storage: RDBStorage, trial_id: int, ended: threading.Event) -> None:
     """Give signs of life of a trial until `ended` is set."""
     while not ended.wait(HEARTBEAT_SECONDS):
-        with contextlib.suppress(Exception):  # the database may be away for a moment
+        with contextlib.suppress(Exception):  # the database may be unavailable for a moment
             storage.record_heartbeat(trial_id)
 
 
@@ -134,7 +134,7 @@ class GroupTrials:
         )
 
     def record_settings(self, settings: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Return the settings that the trials have been proposed with, or record these if there are none yet."""
+        """Return the recorded settings of earlier trials. If there are none, record and return `settings`."""
         recorded = self._study.user_attrs.get(SETTINGS)
         if recorded is None:
             self._study.set_user_attr(SETTINGS, dict(settings))
@@ -142,7 +142,7 @@ class GroupTrials:
         return recorded
 
     def has_had(self, hours: float) -> bool:
-        """Return whether an earlier command had this budget or a smaller one; it may be exceeded by the last trials."""
+        """Return whether the last budget was at most `hours`. The last trials may have exceeded that budget."""
         earlier = self._study.user_attrs.get(HOURS)
         return earlier is not None and earlier <= hours
 
@@ -152,13 +152,13 @@ class GroupTrials:
             self._study.set_user_attr(HOURS, hours)
 
     def trials(self) -> list[FrozenTrial]:
-        """Return the trials that count in the budget, by number: without those that another trial replaces."""
+        """Return the trials that count in the budget, by number: all except replaced and surplus trials."""
         every = self._study.get_trials(deepcopy=False)
         replaced = {trial.user_attrs.get("replaces") for trial in every}
         return [trial for trial in every if trial.number not in replaced and SURPLUS not in trial.user_attrs]
 
     def has_room(self) -> bool:
-        """Return whether the budget allows another trial, or one waits to be trained again."""
+        """Return whether the budget allows another trial, or a trial waits to be trained again."""
         trials, budget = self.trials(), self._settings.budget
         if any(trial.state is TrialState.WAITING for trial in trials):
             return True
@@ -168,7 +168,7 @@ class GroupTrials:
         return sum(seconds_of(trial) for trial in trials) < 3600 * budget.hours
 
     def ask(self, place: str) -> Trial | None:
-        """Begin the next trial and return it; None if another machine has just taken the last one."""
+        """Begin the next trial and return it; None if other machines have just used up the budget."""
         trial = self._study.ask()
         earlier = sum(each.number < trial.number for each in self.trials())
         limit = self._settings.budget.max_trials
@@ -184,14 +184,15 @@ class GroupTrials:
     def complete_proposal(self, trial: Trial) -> None:
         """Propose a value for each key that has none.
 
-        The seed of the sampler depends on the group, the trial and the key, so a proposal is the same in any process.
+        The sampler's seed depends on the group, the trial and the key. So any process makes the same proposal if the
+        earlier trials are the same.
         """
         for dimension in self._space:
             self._study.sampler = make_sampler(self._settings, f"{self.group} {trial.number} {dimension.key}")
             suggest(trial, dimension)
 
     def open_trials(self) -> list[FrozenTrial]:
-        """Return the trials that have begun and not ended, in this or another process, or in one that is dead."""
+        """Return the trials that have begun but not ended, whether or not their process is still alive."""
         if isinstance(self._opened, RDBStorage):
             fail_stale_trials(self._study)
         return [trial for trial in self.trials() if trial.state is TrialState.RUNNING]
@@ -261,7 +262,7 @@ def make_sampler(settings: TuneSettings, place: str) -> optuna.samplers.BaseSamp
 
 
 def make_pruner(name: str) -> optuna.pruners.BasePruner:
-    """Return the pruner that decides from the epochs of the other trials of the group."""
+    """Return the pruner `name`, which compares a trial with the other trials of its group; "none" never prunes."""
     if name == "median":
         return optuna.pruners.MedianPruner()
     if name == "asha":

@@ -1,7 +1,7 @@
 """Train the trials of a tuning study, with the same budget for each group.
 
 The groups take turns. Several processes can work on the same study: each claims its trials (see `claims`). A trial
-whose process is dead continues from its checkpoint, in the same command or a later one.
+whose process is dead continues from its checkpoint, in any other command that works on the study.
 """
 
 import logging
@@ -44,7 +44,7 @@ STATES = {TrialState.COMPLETE: "done", TrialState.PRUNED: "pruned", TrialState.F
 
 @dataclass(frozen=True)
 class Claim:
-    """A trial that this process trains."""
+    """A trial that this process has claimed."""
 
     group: GridGroup
     trials: GroupTrials
@@ -100,7 +100,7 @@ class Tuning:
         return {**shared, "metric": self._metric, "space": dict(described(self._space))}
 
     def _require_budget(self) -> None:
-        """Raise UserError if a group has already used more than the budget."""
+        """Raise UserError if a group has already used more than the budget, else record the budget's hours."""
         budget = self._settings.budget
         for trials in self._trials:
             begun = trials.trials()
@@ -140,7 +140,10 @@ class Tuning:
         return any((trials.group, trial.number) not in self._attempted for trial in open_trials)
 
     def _claim(self) -> Claim | None:
-        """Claim a trial whose process is dead, or the next trial of the group that has used the least."""
+        """Claim a trial whose process is dead, else the next trial of the group that has used the least budget.
+
+        Return None if there is none.
+        """
         pairs = list(zip(self.groups, self._trials, strict=True))
         for group, trials in pairs:
             for frozen in trials.open_trials():
@@ -164,9 +167,10 @@ class Tuning:
         return seconds, len(begun)
 
     def _claimed(self, group: GridGroup, trials: GroupTrials, trial: Trial) -> Claim | None:
-        """Return the claim of a trial, or None if another process trains it or one with the same values.
+        """Return the claim of a trial, or None if this process must not train it.
 
-        If its values cannot be combined, the trial counts as failed.
+        That is so if another process trains this trial or one with the same values, or has just ended it, or if the
+        trial's values cannot be combined. The last case is recorded as a failed trial.
         """
         try:
             config = self._config_of(group, trial.params)
@@ -213,7 +217,7 @@ class Tuning:
             self._record(claim, folder, seconds)
         elif outcome.state in ("failed", "killed"):
             self._record_failure(claim, folder, seconds)
-        else:  # a signal: the same command continues the trial
+        else:  # after a signal, the trial stays open: the same command continues it
             add_seconds(claim.trial, seconds)
 
     def _record(self, claim: Claim, folder: RunFolder, seconds: float) -> None:
@@ -251,7 +255,7 @@ class Tuning:
         return found
 
     def results(self) -> TuningResults:
-        """Return all trials, and the expected value of the best of n."""
+        """Return all trials, and the expected value of the best of n trials."""
         metric, budget = METRICS[self._metric], self._settings.budget
         groups = [
             (group.name, group.overrides, tuple(map(result_of, trials.trials())))
@@ -280,7 +284,7 @@ def add_seconds(trial: Trial, seconds: float) -> None:
 
 
 def place_of(folder: Path) -> str:
-    """Return the id of the folder of the trials. Another folder, on another machine, has another id."""
+    """Return the id of the folder of the trials, which tells it from the folder of another machine."""
     path = folder / ".place"
     if not path.exists():
         write_atomically(path, uuid.uuid4().hex)
@@ -293,7 +297,7 @@ def short(value: Any) -> str:
 
 
 def spelled(value: Any) -> str:
-    """Return a setting for a message."""
+    """Return a setting as text for a message."""
     if isinstance(value, Mapping):
         return "; ".join(f"{key}: {dict(each)}" for key, each in value.items())
     return str(value)

@@ -19,7 +19,7 @@ class WallTimes:
     """The seconds of each run by its name. The process's start, loading and evaluation are included.
 
     A run that shared the machine with others counts with its share of the time. If a run was interrupted and continued,
-    its times are added. Time since the last record of a killed command is lost.
+    its times are added. If a command is killed, the time of its running runs is lost.
     """
 
     def __init__(self, study: Path) -> None:

@@ -24,7 +24,7 @@ def study_winners(winners: Sequence[GridGroup], train: Train) -> int:
 
 
 def train_winners(winners: Sequence[GridGroup], num_seeds: int, claims: Claims, train: Train) -> Sweep:
-    """Train the winners with new seeds, together with other processes that do the same; return the outcomes."""
+    """Train the winners with new seeds, sharing the runs with other processes; return the sweep of this process."""
     sweep, first = Sweep(), first_seed(winners)
     jobs, pending = ClaimedJobs(sweep), [each.config_of(first + i) for i in range(num_seeds) for each in winners]
     while pending and sweep.stopped_by is None:
@@ -39,12 +39,12 @@ def train_winners(winners: Sequence[GridGroup], num_seeds: int, claims: Claims, 
 
 
 def first_seed(winners: Sequence[GridGroup]) -> int:
-    """Return the seed after those of the trials, so no trial used it or a later one."""
+    """Return the first seed that is larger than the seed of all trials."""
     return 1 + max(winner.config.seed for winner in winners)
 
 
 def start_or_report(config: Config, sweep: Sweep, jobs: ClaimedJobs, claims: Claims, train: Train) -> bool:
-    """Start a run if it is not complete, or report it. Return False if another process trains it now."""
+    """Start a run if it is not complete, or report it. Return False if another process trains it or after a signal."""
     folder = run_folder(config)
     sweep.studies.add(folder.study)
     if sweep.stopped_by is not None:

@@ -41,7 +41,7 @@ def test_all_mistakes_are_reported_together() -> None:
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (("head=cls",), "A study compares at least two groups: give a key or group several values, such as"),
+        (("head=cls",), "A study compares at least two groups: list several values, such as"),
         ((), "A study compares at least two groups"),
         (
             ("head=cls,lstm", "budget.runs=5"),

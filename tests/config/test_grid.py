@@ -63,8 +63,8 @@ def test_an_experiment_in_the_users_folder_is_read(tmp_path: Path) -> None:
     [
         ("seed=0,1", "seed=0,1: set seeds.max."),
         ("seed=3", "seed=3: set seeds.max."),
-        ("hydra.verbose=true", "hydra.verbose=true: this command runs its jobs itself"),
-        ("hydra/launcher=joblib", "hydra/launcher=joblib: this command runs its jobs itself"),
+        ("hydra.verbose=true", "hydra.verbose=true: Hydra does not run the jobs of this command"),
+        ("hydra/launcher=joblib", "hydra/launcher=joblib: Hydra does not run the jobs of this command"),
         ("sedes.max=3", "sedes.max: there is no such key; closest: seeds.max"),
         ("lr=1e-5,abc", "lr=abc is not a number above 0."),
         ("lr=interval(1e-5,1e-4)", "lr=interval(1e-5,1e-4): an interval cannot be swept"),

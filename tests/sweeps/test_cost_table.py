@@ -46,7 +46,7 @@ def test_the_table_has_a_row_for_each_group(config: Config) -> None:
     assert rows["once: start, tokens, encoding"][4:] == ["84", "min"]
     assert rows["total"] == ["total", "15", "9", "3.4", "h"]
     text = " ".join(lines)
-    assert "Disk: 1.2 GB for the run folders, at most 1.4 GB while they train; 50 GB are free." in text
+    assert "Disk: 1.2 GB for the run folders, at most 1.4 GB during training; 50 GB are free." in text
     assert "The frozen encoder's output takes another 10 GB" in text
     assert "1,024 training documents (CPU, 2 threads, bf16)" in text
     assert "The total does not include mean, which could not be measured: not enough memory." in text
@@ -58,7 +58,7 @@ def test_the_table_has_a_row_for_each_group(config: Config) -> None:
     (
         (11e9, 25, "Warning: the disk of {}/runs is too small."),
         (11e9, 25, "Warning: the disk of {}/cache is too small."),
-        (50e9, 9, "Warning: this exceeds backbone.cache_gb=9."),
+        (50e9, 9, "Warning: the feature cache would exceed backbone.cache_gb=9."),
     ),
 )
 def test_a_limit_that_the_runs_would_exceed_is_named(

@@ -109,7 +109,7 @@ def test_futile_and_undecided_groups_are_named(study: Path) -> None:
     text = "\n".join(logged(report, rounds))
     undecided = [group for group in states(rounds)[State.RUNNING] if group != rounds[-1].leader]
     assert undecided and "not decided" in text
-    assert re.search(r"After 4 of 4 seeds, .* neither better nor worse than \w+, nor equivalent\.", text)
+    assert re.search(r"After 4 of 4 seeds, there is no verdict on .* against \w+\.", text)
 
 
 def test_loss_has_no_percent_and_lower_is_better(study: Path) -> None:
@@ -124,7 +124,7 @@ def test_end_names_failures_and_why_the_study_stopped(study: Path) -> None:
     report, rounds = report_of(study)
     lines = logged(report, rounds, failed={2: "lstm-s3 failed: no memory"}, stopped="The budget is used up.")
     assert lines[1] == "The budget is used up."
-    assert lines[2] == "lstm is left out: lstm-s3 failed: no memory. Repeat the command to train it again."
+    assert lines[2] == "lstm is left out: lstm-s3 failed: no memory. Repeat the command to try this run again."
     assert any(re.match(r"lstm +left out: a run failed +", line) for line in lines)
 
 

@@ -133,7 +133,7 @@ def test_a_trial_with_a_nan_loss_counts_as_failed(folder: Path) -> None:
     )
     output = finish(folder, *arguments, code=1)
     assert [trial["state"] for trial in trials(folder)] == ["failed", "failed"]
-    assert "No trial of some group has finished" in output
+    assert "At least one group has no finished trial" in output
     finish(folder, *arguments, code=1)
     assert len(trials(folder)) == 2
 

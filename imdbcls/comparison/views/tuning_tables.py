@@ -26,8 +26,8 @@ def budgets(results: TuningResults) -> Table:
         for group in results.groups
     ]
     note = (
-        f"Best validation {results.metric.title} of the finished trials. It is too good: it is the best of all trials "
-        "on the documents that selected it."
+        f"Best validation {results.metric.title} of the finished trials. It is too good, because the same documents "
+        "selected the trial."
     )
     return Table("budgets", "What did each group get, and what did it find?", header, rows, note)
 
@@ -91,9 +91,7 @@ def headline(results: TuningResults) -> str:
         found = "no trial has finished" if best is None else f"the best trial is {values_text(best)}"
         return f"{results.groups[0].name}: {found}."
     leads = results.leads_by_trials
-    return (
-        f"By number of trials: {leads_text(leads, 'trial', '.0f')}." if leads else "No trial of some group has ended."
-    )
+    return f"By number of trials: {leads_text(leads, 'trial', '.0f')}." if leads else "Some group has no result yet."
 
 
 def hours_sentence(results: TuningResults) -> str:
@@ -128,7 +126,7 @@ def notes(results: TuningResults) -> list[str]:
     if results.settings["sampler"] == "tpe":
         found.append(
             "The expectation assumes independent trials. With sampler=tpe later trials are better than earlier ones, "
-            "so the curve describes a random order of these trials; sampler=random makes it exact."
+            "so the curve describes a random order of these trials. With sampler=random, the trials are independent."
         )
     found.append("A lead on validation is not a test. Only the winners' runs on new seeds are evaluated on test.")
     return found
