@@ -156,9 +156,10 @@ def notes_on_plan(study: Study, planned: PlannedStudy | None) -> Iterator[str]:
     if study.plan is None:
         return
     if planned is None:
+        margin = "without a margin" if study.plan.margin is None else f"with the margin {study.plan.margin}"
         yield (
-            f"plan.json plans a comparison of {study.plan.metric} with the margin {study.plan.margin}. This comparison "
-            "differs, so its tests are not corrected for the planned looks: treat its verdicts as exploratory."
+            f"plan.json plans a comparison of {study.plan.metric} {margin}. This comparison differs, "
+            "so its tests are not corrected for the planned looks: treat its verdicts as exploratory."
         )
         return
     done, most = [each.num_seeds for each in planned.rounds], len(planned.plan.seeds)

@@ -119,7 +119,7 @@ def read_tuning(
 
 
 def with_default_space(overrides: Sequence[str], folder: str | None, default_space: Sequence[str]) -> list[str]:
-    """Add the default space if no key is swept, except for keys that the overrides set."""
+    """If no key is swept, add the default space, but leave out the keys that the overrides set."""
     known = config_groups([Path(folder)] if folder else [])
     parsed = [override for text in overrides for override in parsed_overrides(text)]
     if any(each.is_sweep_override() and each.key_or_group not in known for each in parsed):

@@ -71,7 +71,9 @@ class StudyReport:
         if stopped is not None:
             logger.info(stopped)
         for group, reason in failed.items():
-            logger.error(f"{self.names[group]} is left out: {reason}. Repeat the command to try this run again.")
+            logger.error(
+                f"{self.names[group]} is left out: {reason.rstrip('.')}. Repeat the command to try this run again."
+            )
         if rounds:
             self._log_standings(rounds, failed)
             for sentence in (*self.verdict(rounds), self.cost(rounds)):
