@@ -27,7 +27,6 @@ MEASURE = (
     *("metric", "data.split_seed", "data.train", "data.validation", "data.validation_split", "data.validation_limit"),
     *("data.validation_fraction", "data.test", "data.test_split", "data.test_fraction"),
 )
-MEASURE_GROUPS = ("data", "tracker")
 
 
 @dataclass(frozen=True)
@@ -150,7 +149,7 @@ def refused_sweeps(assignments: Sequence[Assignment]) -> Iterator[str]:
         neutral = Neutral in markers.get(key, ()) or key.partition(".")[0] in ("tracker", "checkpoint")
         if SeedKey in markers.get(key, ()):
             yield f"{line}: a seed is not tuned. All trials have the same seed, and the winners get new seeds."
-        elif key in MEASURE or (assignment.is_group and key in MEASURE_GROUPS):
+        elif key in MEASURE or (assignment.is_group and key == "data"):
             yield f"{line}: trials with different values of {key} cannot be compared. Set one value."
         elif neutral:
             yield f"{line}: {key} cannot change a result. Set one value."

@@ -74,6 +74,7 @@ def test_default_space_applies_if_no_key_is_swept_except_for_keys_that_are_set()
         ("data=sample,imdb", "trials with different values of data cannot be compared"),
         ("data.validation_limit=10,20", "trials with different values of data.validation_limit cannot be compared"),
         ("metric=accuracy,f1", "trials with different values of metric cannot be compared"),
+        ("tracker=none,wandb", "tracker=none,wandb: tracker cannot change a result."),
         ("jobs=1,2", "jobs=1,2: jobs cannot change a result."),
         ("lr=interval(1e-3,1e-5)", "at least two values are needed"),
         ("warmup=tag(log,interval(0,0.5))", "the tag log needs interval(low,high) with low above 0"),
