@@ -38,8 +38,8 @@ _ROBERTA_TYPES = (
 def wrong_paths(config: Config) -> Iterator[str]:
     """Yield a sentence for each missing or unusable file or folder in a config, and for a max_length that is too large.
 
-    A config with other mistakes lacks attributes for the wrong keys. A check that needs such an attribute is skipped,
-    because the other mistakes are reported elsewhere.
+    A key with an invalid value is missing from the config. A check that needs such a key is skipped, because the
+    invalid value is reported elsewhere.
     """
     for place, checks in CHECKS.items():
         try:

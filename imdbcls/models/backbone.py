@@ -285,7 +285,7 @@ def set_dropout(config: PretrainedConfig, dropout: float | None, attention_dropo
         found = [name for name in names if hasattr(config, name)]
         if not found and probability > 0:
             raise UserError(
-                f"backbone.{key}={probability}: {config.model_type} has no such dropout. Set it to 0 or null."
+                f"backbone.{key}={probability}: {config.model_type} has no such dropout. Set the key to 0 or null."
             )
         for name in found:
             setattr(config, name, probability)

@@ -46,7 +46,7 @@ def text_encoder(model: Any) -> Any:
 
 
 def drop_pooler(encoder: Any) -> None:
-    """Remove the pooling layer, which the head replaces, if the architecture has an option for this."""
+    """Remove the pooling layer, which the head replaces, if the architecture has an option to omit it."""
     if hasattr(encoder, "pooler") and "add_pooling_layer" in inspect.signature(type(encoder).__init__).parameters:
         encoder.register_module("pooler", None)
 

@@ -60,7 +60,7 @@ class AdaptiveStudy:
         return self.runs.plan
 
     def run(self) -> int:
-        """Train rounds until the study is over, the budget is used or a signal arrives. Return the exit code."""
+        """Train rounds until the study is over, the budget is used up or a signal arrives. Return the exit code."""
         report = StudyReport(self.folder, self.runs)
         rounds = self.look()
         report.log_start(rounds)

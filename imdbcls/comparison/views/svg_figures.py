@@ -178,7 +178,7 @@ def cost_drawing(plot: CostPlane) -> str:
 
 
 def seed_lines(point: CostPoint) -> tuple[tuple[tuple[float, float], tuple[float, float]], ...]:
-    """Return two lines through the mark of a group, from its lowest to its highest seed: in cost and in the metric."""
+    """Return two lines through a group's mark: one spans the costs of its seeds, the other their metric values."""
     (low_cost, high_cost), (low, high) = point.costs, point.values
     return ((low_cost, point.value), (high_cost, point.value)), ((point.cost, low), (point.cost, high))
 

@@ -145,7 +145,7 @@ def brief_facts(comparison: Comparison, columns: int) -> str:
 
 
 def brief_ranking(comparison: Comparison, columns: int) -> str:
-    """Return a table of the best groups. Its last row is the prediction of the largest class."""
+    """Return a table of the best groups. The last row is the baseline that always predicts the largest class."""
     table = ranking(comparison).without_empty_columns()
     *groups, baseline = table.rows
     num_more = max(0, len(groups) - MAX_RANKED)
