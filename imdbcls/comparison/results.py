@@ -68,9 +68,12 @@ class Calibration:
 
 @dataclass(frozen=True)
 class CurvePoint:
-    """A metric at one epoch: the mean over seeds, with the lowest and highest seed."""
+    """A point of a learning curve: the mean over seeds, with the lowest and the highest value.
 
-    epoch: float
+    Curves by training size or by trials use the same class, with another x value and limits of another kind.
+    """
+
+    epoch: float  # or another x value
     mean: float
     low: float
     high: float

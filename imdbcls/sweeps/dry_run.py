@@ -47,7 +47,7 @@ def groups_of_command(arguments: Sequence[str]) -> dict[str, list[Config]]:
 
 
 def named_groups(examined: Examined, is_multirun: bool) -> dict[str, list[Config]]:
-    """Return the configs of all runs by the name of their group. Raise UserError with the mistakes of all runs."""
+    """Return the configs of all runs, keyed by the name of their group. Raise UserError with all mistakes."""
     swept = {each.key for each in examined.assignments if len(each.alternatives) > 1} - {*SEEDS}
     groups: dict[str, dict[str, Config]] = {}  # by group_hash and config_hash
     names: dict[str, str] = {}

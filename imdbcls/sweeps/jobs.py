@@ -104,7 +104,7 @@ class Sweep:
             self.outcomes.append(outcome_of(name, 0, "", read_result()))
 
     def failed(self, name: str, error: BaseException) -> None:
-        """Log the error of a job that could not be started, and record its outcome."""
+        """Log an error that occurred in this process, not in that of the job, and record the job as failed."""
         error = limits.explain(error) or error
         log_error(error)
         self.outcomes.append(Outcome(name, "failed", reason_of(error)))

@@ -146,10 +146,10 @@ def build(config: Config, path: Path, sample: Corpus) -> tuple[float, Run]:
 
 
 def train(trainer: Trainer, num_steps: int, seconds: float, most: int) -> tuple[float, int, float]:
-    """Train with `num_steps` different batches, again and again for `seconds`, or until `most` documents are trained.
+    """Warm up, and then train repeatedly on the same `num_steps` batches.
 
-    Return the seconds per document without the first steps, the number of documents that were timed, and the extra
-    seconds of the first steps, for example to compile the model.
+    Stop after the pass in which `seconds` have passed or `most` documents have been processed. Return the seconds per
+    document, the number of timed documents, and the extra seconds of the warm-up, in which a model may be compiled.
     """
     plan = spread_plan(trainer.batches.train, num_steps)
     first = plan[:WARM_UP_STEPS]

@@ -89,7 +89,7 @@ def undecided(pair: PairResult, metric: Metric) -> str:
 
 
 def lead_text(pair: PairResult, metric: Metric, more: str = "") -> str:
-    """Return a clause on which group leads and by how much, with the simultaneous interval but without a verdict."""
+    """Return a clause that says which group leads by how much, with the simultaneous interval but without a verdict."""
     if pair.difference == 0:
         return f"{pair.a} and {pair.b} are equal ({simultaneous_text(pair, metric)}{more})"
     return f"{pair.leader} leads {pair.other(pair.leader)} by {measured(pair, metric, more)}"
