@@ -11,6 +11,7 @@ from imdbcls.comparison.results import PairResult
 from imdbcls.comparison.run_files import Run, number, sanitize
 from imdbcls.comparison.study import Group
 from imdbcls.runs.selection import DEFAULT, TITLES
+from imdbcls.runtime.text_table import joined
 
 MAX_VALUES_NAMED = 4  # in one sentence
 MAX_CHOICES_NAMED = 6
@@ -30,7 +31,7 @@ def confounds(groups: Sequence[Group]) -> Iterator[str]:
     yield from differing_metrics(groups)
     if single := [group.name for group in groups if len(group.runs) == 1]:
         has, covers = ("has", "its interval covers") if len(single) == 1 else ("have", "their intervals cover")
-        yield f"{joined(single)} {has} one seed, so {covers} the variation over documents but not over seeds."
+        yield f"{joined_groups(single)} {has} one seed, so {covers} the variation over documents but not over seeds."
     for group in groups:
         if group.watched_test:
             yield (
@@ -113,11 +114,11 @@ def differing_conditions(groups: Sequence[Group]) -> Iterator[str]:
             yield f"The runs differ in {key} ({found}{more}): {consequence}."
 
 
-def joined(names: Sequence[str]) -> str:
+def joined_groups(names: Sequence[str]) -> str:
     """Join names with commas and "and". Replace the names beyond `MAX_GROUPS_NAMED` with their number."""
     if len(names) > MAX_GROUPS_NAMED:
         names = [*names[:MAX_GROUPS_NAMED], f"{len(names) - MAX_GROUPS_NAMED:,} more"]
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+    return joined(names)
 
 
 def num_runs(count: int) -> str:

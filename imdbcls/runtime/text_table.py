@@ -110,3 +110,8 @@ def fitted(widths: Sequence[Sequence[int]], total: int) -> list[int]:
         while sum(found) > total and any(now > least for now, least in zip(found, minima, strict=True)):
             found[max((i for i, now in enumerate(found) if now > minima[i]), key=found.__getitem__)] -= 1
     return list(found)
+
+
+def joined(names: Sequence[str], word: str = "and") -> str:
+    """Return "a", "a and b" or "a, b and c"."""
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} {word} {names[-1]}"

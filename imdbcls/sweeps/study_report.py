@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from imdbcls.runs.selection import LOWER_IS_BETTER, TITLES, as_text
 from imdbcls.runtime.console import columns_of
-from imdbcls.runtime.text_table import text_table
+from imdbcls.runtime.text_table import joined, text_table
 from imdbcls.sweeps.cost_table import duration
 from imdbcls.sweeps.study_runs import PlannedRun, StudyRuns
 
@@ -55,7 +55,7 @@ class StudyReport:
         if missing:
             logger.info("")
             logger.info(
-                f"Round {number}: {counted(len(missing), 'run')} of {listed(groups)}, seed"
+                f"Round {number}: {counted(len(missing), 'run')} of {joined(groups)}, seed"
                 f"{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}"
             )
 
@@ -143,18 +143,18 @@ class StudyReport:
         for (state, other), groups in found.items():
             verb = "is" if len(groups) == 1 else "are"
             if state is State.WORSE and other is not None:
-                sentences.append(f"{self.names[other]} is better than {listed(groups)}.")
+                sentences.append(f"{self.names[other]} is better than {joined(groups)}.")
             elif state is State.EQUIVALENT and other is not None:
                 within = f" within {self.amount(self.plan.margin)}" if self.plan.margin is not None else ""
-                sentences.append(f"{listed(groups)} {verb} equivalent to {self.names[other]}{within}.")
+                sentences.append(f"{joined(groups)} {verb} equivalent to {self.names[other]}{within}.")
             elif state is State.FUTILE and other is not None:
                 sentences.append(
-                    f"{listed(groups)} would probably get no verdict against {self.names[other]} with "
+                    f"{joined(groups)} would probably get no verdict against {self.names[other]} with "
                     f"{len(self.plan.seeds)} seeds."
                 )
             elif state is State.RUNNING and now.leader is not None:
                 sentences.append(
-                    f"After {now.num_seeds} of {len(self.plan.seeds)} seeds, there is no verdict on {listed(groups)} "
+                    f"After {now.num_seeds} of {len(self.plan.seeds)} seeds, there is no verdict on {joined(groups)} "
                     f"against {self.names[now.leader]}."
                 )
         return sentences
@@ -189,8 +189,3 @@ class StudyReport:
 
 def counted(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
-
-
-def listed(names: Sequence[str]) -> str:
-    """Return "a", "a and b" or "a, b and c"."""
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

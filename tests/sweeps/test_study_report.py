@@ -12,8 +12,9 @@ from support.studies import HEADS, make_study
 from imdbcls.comparison.race import Round, State
 from imdbcls.runs.folder import RunFolder
 from imdbcls.runs.plan import Plan, PlannedGroup, write_plan
+from imdbcls.runtime.text_table import joined
 from imdbcls.sweeps.adaptive import replay
-from imdbcls.sweeps.study_report import StudyReport, counted, listed
+from imdbcls.sweeps.study_report import StudyReport, counted
 from imdbcls.sweeps.study_runs import PlannedRun, StudyRuns
 from imdbcls.sweeps.wall_times import WallTimes
 
@@ -130,4 +131,4 @@ def test_end_names_failures_and_why_the_study_stopped(study: Path) -> None:
 
 def test_words() -> None:
     assert [counted(number, "run") for number in (1, 2, 1000)] == ["1 run", "2 runs", "1,000 runs"]
-    assert [listed(names) for names in (["a"], ["a", "b"], ["a", "b", "c"])] == ["a", "a and b", "a, b and c"]
+    assert [joined(names) for names in (["a"], ["a", "b"], ["a", "b", "c"])] == ["a", "a and b", "a, b and c"]

@@ -35,6 +35,7 @@ def tuning_html(results: TuningResults) -> str:
             legend=[(svg.colour(i), svg.shape(i), group.name) for i, group in enumerate(results.groups)],
             tables=[expectations(results), budgets(results), all_trials(results)],
             metric=results.metric.title,
+            term_of=lambda title: None,  # this page defines no terms
         )
     )
 

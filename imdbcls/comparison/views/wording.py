@@ -7,6 +7,7 @@ from imdbcls.comparison.power import MAX_SEEDS
 from imdbcls.comparison.results import Comparison, PairResult
 from imdbcls.comparison.verdicts import Outcome
 from imdbcls.comparison.views.quantities import interval_text, margin_text, unit_of, value_text
+from imdbcls.runtime.text_table import joined
 
 MAX_LISTED = 12  # names in one clause
 CLAUSES = {  # clauses of the headline about the best group, by verdict; {} is replaced by the other groups
@@ -203,7 +204,7 @@ def listed(names: Sequence[str], word: str = "and", max_listed: int = MAX_LISTED
     """Join names with commas and a word. If there are more than `max_listed`, count the last ones."""
     if len(names) > max_listed:
         names = [*names[: max_listed - 1], f"{len(names) - max_listed + 1:,} others"]
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} {word} {names[-1]}"
+    return joined(names, word)
 
 
 def simultaneous_text(pair: PairResult, metric: Metric) -> str:
