@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from support.imports import heavy_imports
 from support.runs import ROOT
 
 from imdbcls.config import options
@@ -62,18 +63,8 @@ def test_help_shows_groups_choices_and_config_keys() -> None:
 
 @pytest.mark.parametrize("arguments", [["--help"], ["lrr=1"], ["--cfg", "job"]])
 def test_nothing_heavy_is_imported(arguments: list[str]) -> None:
-    code = (
-        "import sys, runpy\n"
-        "try:\n"
-        "    runpy.run_module('imdbcls.train', run_name='__main__', alter_sys=True)\n"
-        "except SystemExit:\n"
-        "    pass\n"
-        "print({'torch', 'transformers', 'numpy', 'pyarrow', 'wandb'} & set(sys.modules))\n"
-    )
-    answer = subprocess.run(
-        [sys.executable, "-c", code, *arguments], cwd=ROOT, capture_output=True, text=True, check=True
-    )
-    assert answer.stdout.splitlines()[-1] == "set()"
+    _, found = heavy_imports("imdbcls.train", arguments, ROOT)
+    assert found == "set()"
 
 
 def test_the_defaults_tree_stays_readable() -> None:

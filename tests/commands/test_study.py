@@ -1,9 +1,7 @@
 """`python -m imdbcls.study`: its help, and all mistakes in the arguments together, before any heavy import."""
 
-import subprocess
-import sys
-
 import pytest
+from support.imports import heavy_imports
 from support.runs import ROOT
 
 from imdbcls.config.options import config_keys
@@ -64,15 +62,5 @@ def test_a_command_has_settings_and_groups() -> None:
 
 @pytest.mark.parametrize("arguments", [["--help"], ["head=cls,lstm", "lrr=1"], ["head=cls"]])
 def test_nothing_heavy_is_imported(arguments: list[str]) -> None:
-    code = (
-        "import sys, runpy\n"
-        "try:\n"
-        "    runpy.run_module('imdbcls.study', run_name='__main__', alter_sys=True)\n"
-        "except SystemExit as exit_:\n"
-        "    code = exit_.code\n"
-        "print(code, {'torch', 'transformers', 'numpy', 'pyarrow', 'wandb'} & set(sys.modules))\n"
-    )
-    answer = subprocess.run(
-        [sys.executable, "-c", code, *arguments], cwd=ROOT, capture_output=True, text=True, check=True
-    )
-    assert answer.stdout.splitlines()[-1] == f"{0 if arguments == ['--help'] else 2} set()"
+    expected = "0" if arguments == ["--help"] else "2"
+    assert heavy_imports("imdbcls.study", arguments, ROOT) == (expected, "set()")
