@@ -28,6 +28,7 @@ MAX_LENGTH = 2**20  # tokens; the backbone's own limit is checked separately
 
 CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f]")
 
+RENAMED_TRACKERS = {"imdbcls.tracking.run.WandbTracker": "imdbcls.tracking.wandb.WandbTracker"}
 HYDRA_KEYS = ("_target_", "_partial_", "_convert_", "_recursive_", "_args_")
 
 
@@ -318,7 +319,14 @@ def with_later_keys(values: Mapping[str, Any]) -> dict[str, Any]:
         for marker in field.metadata
         if isinstance(marker, AddedLater)
     }
-    return {**added, **values}
+    return {**added, **values, **({"tracker": renamed_tracker(values["tracker"])} if "tracker" in values else {})}
+
+
+def renamed_tracker(tracker: Any) -> Any:
+    """Return the tracker section of a run's config, with the present name of a class that was renamed."""
+    if isinstance(tracker, Mapping) and tracker.get("_target_") in RENAMED_TRACKERS:
+        return {**tracker, "_target_": RENAMED_TRACKERS[tracker["_target_"]]}
+    return tracker
 
 
 def is_section(annotation: Any) -> TypeGuard[type[Section]]:

@@ -8,8 +8,8 @@ from typing import Any
 
 from imdbcls.tracking import environment
 from imdbcls.tracking.none import NoTracker
-from imdbcls.tracking.run import WandbTracker
 from imdbcls.tracking.session import RunIdentity
+from imdbcls.tracking.wandb import WandbTracker
 
 logger = logging.getLogger(__name__)
 

@@ -210,7 +210,7 @@ def test_each_mistake_gives_one_sentence(text: str, sentence: str, monkeypatch: 
         (["optimizer.betas=[2,3]"], ["torch.optim.AdamW rejects its settings (optimizer.*): Invalid beta parameter"]),
         (
             ["+tracker.key=1"],
-            ["tracker.key: imdbcls.tracking.run.WandbTracker has no argument key; it takes mode, project, entity, "],
+            ["tracker.key: imdbcls.tracking.wandb.WandbTracker has no argument key; it takes mode, project, entity, "],
         ),
         (
             ["lr=0", "head.dropout=2"],

@@ -262,7 +262,7 @@ FORBIDDEN = (
     *("imdbcls.heads.cls.ClsHead.__init__.__globals__", "imdbcls.heads.cls..ClsHead", "imdbcls.heads/cls.ClsHead"),
     *("${oc.env:HOME}", None, 3, ["imdbcls.heads.cls.ClsHead"], {"_target_": "imdbcls.heads.cls.ClsHead"}),
     # Names in modules that also contain allowed names.
-    *("imdbcls.models.backbone.Backbone", "imdbcls.data.files.read_table", "imdbcls.tracking.run.say"),
+    *("imdbcls.models.backbone.Backbone", "imdbcls.data.files.read_table", "imdbcls.tracking.wandb.say"),
 )
 PLACES = (
     "backbone",

@@ -146,7 +146,7 @@ def test_readme_command_composes_as_documented() -> None:
     assert config.data.source.arguments["path"] == "stanfordnlp/imdb"
     assert config.optimizer.target == "torch.optim.AdamW" and config.optimizer.arguments["lr"] == 3e-5
     assert config.schedule.target == "imdbcls.training.optim.linear"
-    assert config.tracker.target == "imdbcls.tracking.run.WandbTracker" and config.tracker.arguments["mode"] == "auto"
+    assert config.tracker.target == "imdbcls.tracking.wandb.WandbTracker" and config.tracker.arguments["mode"] == "auto"
 
 
 def test_experiment_original_has_the_published_recipe() -> None:
