@@ -90,6 +90,7 @@ class RunSummary:
     test: float  # metric of the comparison on the test split
     best_epoch: int | None  # epoch of the evaluated model; None: not recorded
     train_seconds: float | None  # None: not measured
+    url: str | None = None  # of its W&B page; None: not recorded
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """Read one run folder, which may be untrusted: check sizes, types and paths before use."""
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,8 @@ MAX_LINE_BYTES = 2**16  # length of a line in metrics.jsonl
 MAX_POINTS = 500_000  # lines in metrics.jsonl
 HISTORY_KEYS = ("epoch", "step", "train/loss", "val/accuracy", "val/f1", "val/auroc", "val/loss")
 MAX_VALUE = 1e15  # absolute value of a number; larger numbers are ignored
+MAX_URL_LENGTH = 2_000
+URL = re.compile(r"https?://[!-~]+")
 REQUIRED = {"seed": int, "head": str, "group_hash": str}
 
 
@@ -163,6 +166,16 @@ def number(value: Any) -> float | None:
         return float(value) if abs(value) <= MAX_VALUE else None
     except OverflowError:
         return None
+
+
+def link_of(result: dict[str, Any], tracker: str) -> str | None:
+    """Return the URL of a run's page in a tracker from the untrusted `links` of `result.json`, or None.
+
+    Only `http` and `https` URLs with printable ASCII characters are returned, because the page links to them.
+    """
+    links = result.get("links")
+    url = links.get(tracker) if isinstance(links, dict) else None
+    return url if isinstance(url, str) and len(url) <= MAX_URL_LENGTH and URL.fullmatch(url) else None
 
 
 def sanitize(text: str, max_characters: int = 120) -> str:

@@ -16,7 +16,7 @@ from imdbcls.comparison.notes import confounds, partial_overlaps
 from imdbcls.comparison.pairs import compare_pairs
 from imdbcls.comparison.planned import notes_on_plan, planned_study
 from imdbcls.comparison.results import Comparison, GroupSummary, MetricSummary, RunSummary
-from imdbcls.comparison.run_files import BadRunError, number
+from imdbcls.comparison.run_files import BadRunError, link_of, number
 from imdbcls.comparison.samples import is_undefined, largest_collapse_rate, sample_of, summarize, units_of
 from imdbcls.comparison.size_curves import crossings_of, size_curves_of
 from imdbcls.comparison.slices import accuracy_by_part
@@ -163,6 +163,7 @@ def run_summaries(group: Group, metric: Metric, summary: MetricSummary) -> tuple
             test=value,
             best_epoch=None if (epoch := number(run.result.get("best_epoch"))) is None else int(epoch),
             train_seconds=number(run.result.get("train_seconds")),
+            url=link_of(run.result, "wandb"),
         )
         for run, value in zip(group.runs, summary.values, strict=True)
     )

@@ -13,6 +13,7 @@ from support.browser import Browser
 from support.studies import HEADS, Head, make_study, review_texts
 
 from imdbcls.comparison.metrics import METRICS
+from imdbcls.comparison.results import Comparison
 from imdbcls.comparison.study import read_study
 from imdbcls.comparison.summary import compare_study
 from imdbcls.comparison.views.extent import shown_pairs
@@ -29,6 +30,10 @@ from imdbcls.comparison.views.wording import headline
 
 HOSTILE = "</script><script>document.title='hacked'</script><img src=x onerror=alert(1)> <!-- $study & \u2028 needle"
 MAX_LOAD_SECONDS = 2.0
+
+
+def compared(study_folder: Path) -> Comparison:
+    return compare_study(read_study(study_folder), METRICS["accuracy"], 0.003)
 
 
 def write_page(study_folder: Path, page: Path, hostile: bool = False) -> None:
@@ -246,6 +251,26 @@ def test_page_says_what_was_compared_and_lists_all_runs(pages: dict[str, Path]) 
         assert name in text
     assert "underconfident: it is right more often than its probabilities say" in text
     assert "We compare 5 models" in text and "clusters" not in text.split("Method")[0].split("A paragraph")[0]
+
+
+def test_runs_link_to_wandb_unless_the_url_is_unsafe(tmp_path: Path) -> None:
+    study = make_study(tmp_path / "heads", heads=HEADS[:2], num_documents=300)
+    links = {
+        "cls-s0": {"wandb": "https://wandb.ai/team/imdbcls/runs/cls-s0-1a2b3c4d?a=1&b=2"},
+        "cls-s1": {"wandb": "javascript:alert(1)"},
+        "cls-s2": {"wandb": 'https://wandb.ai/"><script>\n'},
+        "transformer-s0": {"wandb": ["https://wandb.ai"]},
+        "transformer-s1": "https://wandb.ai",
+    }
+    for name, found in links.items():
+        path = study / name / "result.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"links": found}))
+    write_page(study, tmp_path / "page.html")
+    page = Elements((tmp_path / "page.html").read_text("utf-8"))
+    hrefs = [attributes["href"] for tag, attributes in page.found if tag == "a" and attributes.get("rel") == "noopener"]
+    assert hrefs == [links["cls-s0"]["wandb"]]
+    runs = {run.name: run.url for group in compared(study).groups for run in group.runs}
+    assert {name for name, url in runs.items() if url is not None} == {"cls-s0"}
 
 
 def test_terms_link_to_their_definitions(pages: dict[str, Path]) -> None:

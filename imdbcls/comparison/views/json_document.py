@@ -17,7 +17,8 @@ one, never percent. `comparison.results` documents what null means for each fiel
   all null except `n` if the metric is not defined (ECE has no interval); `ensemble.{metric}` (of the probabilities
   averaged over seeds), `calibration` (null: no probabilities) with `ece`, `expected` (the ECE if calibrated) and `p`;
   `num_collapsed` (runs that predict nearly only one class) and `largest_collapse_rate` (95 % limit);
-  `runs[]` with `name`, `seed`, `validation`, `test` (the metric that decides), `best_epoch`, `train_seconds`;
+  `runs[]` with `name`, `seed`, `validation`, `test` (the metric that decides), `best_epoch`, `train_seconds`, `url`
+  (of the W&B page; null: not recorded);
   `cost` (means over seeds, by key of cost.COSTS), `cost_range` (lowest and highest seed, by the same keys);
   `confusion_matrix[][]` (documents by true and by predicted class, summed over seeds; null: more than 100 classes);
   `class_scores[]` with `name`, `num_documents`, `precision`, `recall`, `f1` (means over seeds);

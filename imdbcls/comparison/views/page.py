@@ -50,6 +50,7 @@ def page_html(comparison: Comparison, figures: Mapping[str, str], reading: Readi
             figures={name: Markup(figure) for name, figure in figures.items()},
             tables=tables,
             term_of=term_of,
+            links={run.name: run.url for group in comparison.groups for run in group.runs if run.url is not None},
             sections=sections(tables, figures),
             matrices=confusion_matrices(comparison),
             label_names=comparison.label_names,
