@@ -25,8 +25,11 @@ from imdbcls.models.classifier import Classifier
 from imdbcls.models.encoders import count_hidden_states
 from imdbcls.models.head_probe import reads_first_token_only
 from imdbcls.runs.folder import RunFolder
+from imdbcls.runs.group_label import group_label
 from imdbcls.runs.identity import group_hash
+from imdbcls.runtime.command_line import command_line
 from imdbcls.runtime.device import Hardware, choose_hardware, seed_everything_at, start_threads
+from imdbcls.runtime.versions import git_commit
 from imdbcls.tracking import RunIdentity, Tracker
 from imdbcls.training.losses import Objective, weights_of_classes
 from imdbcls.training.optim import parameter_groups
@@ -179,7 +182,17 @@ def build_tracker(config: Config, folder: RunFolder, resumed_step: int | None) -
     identity = RunIdentity(study=config.study, name=folder.path.name, job_type="train", tags=tags)
     return construct(config.tracker)(
         identity=identity,
-        config={**config.plain(), "group_hash": group_hash(config)},
+        config={**config.plain(), **provenance(config)},
         folder=folder.study,
         resumed_step=resumed_step,
     )
+
+
+def provenance(config: Config) -> dict[str, str | None]:
+    """Return the fields that a tracker logs with the config: the group, the git commit and the command line."""
+    return {
+        "group_hash": group_hash(config),
+        "group_label": group_label(config),
+        "git_commit": git_commit(),
+        "command": command_line(),
+    }

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from imdbcls.errors import UserError
 from imdbcls.runs.content import model_content_hash
 from imdbcls.runs.folder import RunFolder
+from imdbcls.runs.group_label import group_label
 from imdbcls.runs.identity import choices_hash, config_hash, group_hash
 from imdbcls.runtime import limits
 from imdbcls.runtime.signals import Interrupted
@@ -31,6 +32,7 @@ def run_fields(config: "Config", name: str) -> dict[str, Any]:
         "max_length": config.max_length,
         "config_hash": config_hash(config),
         "group_hash": group_hash(config),
+        "group_label": group_label(config),
         "choices_hash": choices_hash(config),
         "backbone_content": model_content_hash(config.backbone.arguments.get("path") or config.backbone.name),
     }

@@ -3,6 +3,7 @@
 import platform
 import shutil
 import subprocess
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -37,8 +38,9 @@ def numeric_versions() -> dict[str, str]:
     return {name: found.get(name, "unknown") for name in NUMERIC_DISTRIBUTIONS}
 
 
+@cache
 def git_commit() -> str | None:
-    """Return the git commit of this package's code, with `-dirty` if files have changed.
+    """Return the git commit of this package's code, with `-dirty` if files have changed, at the first call.
 
     Return None if the code is not in a git clone, or if git is not installed.
     """

@@ -17,6 +17,7 @@ from imdbcls.runs.predictions import Predictions, write_predictions
 from imdbcls.runs.record import checksums_of_predictions, path_of_predictions
 from imdbcls.runs.result import run_fields
 from imdbcls.runs.selection import DEFAULT, LOWER_IS_BETTER, TITLES, as_text
+from imdbcls.runtime.command_line import command_line
 from imdbcls.runtime.device import peak_memory_mb
 from imdbcls.runtime.versions import git_commit, versions
 from imdbcls.training.run import Run
@@ -135,6 +136,7 @@ def training_of(run: Run) -> dict[str, Any]:
         "versions": versions(),
         "changes": state.changes,  # hardware or software changes while the run was interrupted
         "git_commit": git_commit(),
+        "command": command_line(),
     }
 
 

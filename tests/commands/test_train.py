@@ -29,7 +29,7 @@ RESULT_KEYS = {
     "metric",
     *("val/accuracy", "test/accuracy", "test/f1", "test/auroc", "test/ece", "test/loss", "test/brier"),
     *("parameters", "head_parameters", "train_seconds", "documents_per_second", "tokens_per_second", "peak_memory_mb"),
-    *("versions", "environment", "git_commit", "finished_at"),
+    *("versions", "environment", "git_commit", "finished_at", "group_label", "command"),
 }
 TRAIN_FIGURES = {
     *("train/loss", "train/lr", "train/grad_norm", "train/documents_per_second", "train/tokens_per_second"),

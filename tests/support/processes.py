@@ -270,7 +270,11 @@ def fingerprint(folder: Path) -> dict[str, Any]:
             )
         },
         "points": points(run),
-        "result": {key: value for key, value in result.items() if not key.endswith(TIMES) and key != "git_commit"},
+        "result": {
+            key: value
+            for key, value in result.items()
+            if not key.endswith(TIMES) and key not in ("git_commit", "command")
+        },
         "best": best,
         "last": last,
     }

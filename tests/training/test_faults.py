@@ -308,8 +308,10 @@ def test_unwritable_folder_is_named(tmp_path: Path) -> None:
 
 
 def test_run_without_git(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    git_commit.cache_clear()
     monkeypatch.setenv("PATH", str(tmp_path))
     assert git_commit() is None
+    git_commit.cache_clear()
 
 
 # Locks

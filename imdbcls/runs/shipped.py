@@ -1,0 +1,78 @@
+"""The values of the shipped YAML files: those of `conf/config.yaml`, and those that a choice such as `head=lstm` adds.
+
+Values are not resolved: `optimizer.lr` is the string `${lr}`. `experiment` files are not part of them.
+"""
+
+from collections.abc import Mapping
+from functools import cache
+from importlib.resources import files
+from importlib.resources.abc import Traversable
+from typing import Any
+
+from omegaconf import OmegaConf
+
+NAMED = ("head", "backbone", "data")  # the choice of these sections has the section's `name`
+TARGETED = ("loss", "optimizer", "schedule")  # the choice of these sections has the section's `_target_`
+
+
+@cache
+def default_choices() -> dict[str, str]:
+    """Return the default choice of each group that can change a result, such as `head: cls`."""
+    listed = [entry for entry in _config()["defaults"] if isinstance(entry, Mapping)]
+    return {group: str(name) for entry in listed for group, name in entry.items() if group in (*NAMED, *TARGETED)}
+
+
+def choices_of(values: Mapping[str, Any]) -> dict[str, str]:
+    """Return the choice of each group, from the nested values of a config.
+
+    A user's own choice is named by its `name` or, for a loss, an optimizer or a schedule, by its class or function.
+    """
+    return {group: str(values[group]["name"]) for group in NAMED} | {
+        group: _by_target(group).get(values[group]["_target_"], values[group]["_target_"].rpartition(".")[2])
+        for group in TARGETED
+    }
+
+
+def shipped_values(choices: Mapping[str, str]) -> dict[str, Any]:
+    """Return the nested values of a config with these choices and without overrides.
+
+    The keys of a user's own choice are missing.
+    """
+    values = {key: value for key, value in _config().items() if key not in ("defaults", "hydra")}
+    for group, choice in choices.items():
+        values[group] = {**values.get(group, {}), **_file(group, choice)}
+    return values
+
+
+@cache
+def _config() -> dict[str, Any]:
+    return _read(files("imdbcls.conf").joinpath("config.yaml"))
+
+
+@cache
+def _names(group: str) -> list[str]:
+    """Return the shipped choices of a group."""
+    names = [path.name for path in files("imdbcls.conf").joinpath(group).iterdir()]
+    return sorted(name.removesuffix(".yaml") for name in names if name.endswith(".yaml"))
+
+
+@cache
+def _file(group: str, choice: str) -> dict[str, Any]:
+    """Return the values of a choice, including those of the choices that it builds on. Return {} for a user's own."""
+    if choice not in _names(group):
+        return {}
+    values = _read(files("imdbcls.conf").joinpath(group, f"{choice}.yaml"))
+    bases = values.pop("defaults", ())
+    return {key: value for found in (*(_file(group, base) for base in bases), values) for key, value in found.items()}
+
+
+@cache
+def _by_target(group: str) -> dict[str, str]:
+    """Return the shipped choices of a group by their `_target_`."""
+    return {_file(group, name)["_target_"]: name for name in _names(group)}
+
+
+def _read(path: Traversable) -> dict[str, Any]:
+    loaded = OmegaConf.to_container(OmegaConf.create(path.read_text(encoding="utf-8")))
+    assert isinstance(loaded, dict)
+    return {str(key): value for key, value in loaded.items()}
