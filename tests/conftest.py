@@ -13,7 +13,7 @@ from support.runs import PERSONAL, TINY, Launch
 from imdbcls.runtime.console import StderrHandler
 from imdbcls.runtime.process import fix_sums
 
-pytest_plugins = ["support.requirements"]
+pytest_plugins = ["support.fake_wandb.fixtures", "support.requirements"]
 
 # Before any test computes: without these settings at MKL's first product, results would differ from the commands'.
 fix_sums()

@@ -28,4 +28,10 @@ TINY = (
 PERSONAL = ("WANDB_", "HF_", "HUGGINGFACE_", "IMDBCLS_", "XDG_", "NETRC", "TRANSFORMERS_", "HYDRA_")
 
 
+def isolated(home: Path) -> dict[str, str]:
+    """Return the environment variables without the developer's settings, and with another home folder."""
+    home.mkdir(parents=True, exist_ok=True)
+    return {name: value for name, value in os.environ.items() if not name.startswith(PERSONAL)} | {"HOME": str(home)}
+
+
 Launch = Callable[..., subprocess.CompletedProcess[str]]

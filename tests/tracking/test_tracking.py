@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 import yaml
+from support.fake_wandb import KEY, FakeWandb
 from support.processes import EVERY_STEP, TINY, saved_step, start, wait_for
 from support.runs import ROOT
 from support.trackers import NAME, end, helpers, logs, records, steps, summary, tracker, train
@@ -23,8 +24,6 @@ from imdbcls.errors import UserError
 from imdbcls.runtime.signals import Interrupted
 from imdbcls.tracking import NoTracker, environment
 from imdbcls.tracking.once import once
-
-KEY = "0123456789" * 4
 
 
 @pytest.fixture(autouse=True)
@@ -289,35 +288,6 @@ def silent_port() -> Iterator[socket.socket]:
         yield listening
 
 
-class Server:
-    """A W&B server in a separate process."""
-
-    def __init__(self, points: Path, resumed_step: int | None = None, deaf: bool = False) -> None:
-        self.points = points
-        command = [sys.executable, str(ROOT / "tests/support/wandb_server.py"), str(points)]
-        command += [json.dumps(resumed_step), json.dumps(deaf)]
-        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
-        assert self.process.stdout
-        self.url = f"http://127.0.0.1:{self.process.stdout.readline().strip()}"
-
-    def steps(self) -> list[int]:
-        return [json.loads(line)["step"] for line in self.points.read_text().splitlines()]
-
-
-@pytest.fixture
-def serve(tmp_path: Path) -> Iterator[Callable[..., Server]]:
-    servers: list[Server] = []
-
-    def start(**options: Any) -> Server:
-        servers.append(Server(tmp_path / "points.jsonl", **options))
-        return servers[-1]
-
-    yield start
-    for server in servers:
-        server.process.kill()
-        server.process.wait()
-
-
 def test_offline_mode_contacts_no_server(silent_port: socket.socket, netrc_key: Callable[[str], None]) -> None:
     netrc_key(f"http://127.0.0.1:{silent_port.getsockname()[1]}")
     with tracker(mode="offline") as run:
@@ -329,7 +299,7 @@ def test_offline_mode_contacts_no_server(silent_port: socket.socket, netrc_key: 
 
 
 def test_configured_key_logs_online(
-    serve: Callable[..., Server], netrc_key: Callable[[str], None], capfd: pytest.CaptureFixture[str]
+    serve: Callable[..., FakeWandb], netrc_key: Callable[[str], None], capfd: pytest.CaptureFixture[str]
 ) -> None:
     server = serve()
     netrc_key(server.url)
@@ -342,18 +312,20 @@ def test_configured_key_logs_online(
     assert len(logs("run")) == 1 and logs() == []
 
 
-def test_steps_on_the_server_are_not_sent_again(serve: Callable[..., Server], netrc_key: Callable[[str], None]) -> None:
-    server = serve(resumed_step=12)
+def test_steps_on_the_server_are_not_sent_again(
+    serve: Callable[..., FakeWandb], netrc_key: Callable[[str], None]
+) -> None:
+    server = serve(known_step=12)
     netrc_key(server.url)
     with tracker(resumed_step=10) as run:
         train(run, 11, 20)
-    assert server.steps() == list(range(13, 21))
+    assert server.steps() == list(range(1, 21))
 
 
 def test_restarted_run_replaces_the_run_on_the_server(
-    serve: Callable[..., Server], netrc_key: Callable[[str], None]
+    serve: Callable[..., FakeWandb], netrc_key: Callable[[str], None]
 ) -> None:
-    server = serve(resumed_step=12)
+    server = serve(known_step=12)
     netrc_key(server.url)
     with tracker() as run:
         train(run)
@@ -365,14 +337,14 @@ def test_restarted_run_replaces_the_run_on_the_server(
 def test_unreachable_server_logs_offline(
     kind: str,
     silent_port: socket.socket,
-    serve: Callable[..., Server],
+    serve: Callable[..., FakeWandb],
     netrc_key: Callable[[str], None],
     capfd: pytest.CaptureFixture[str],
 ) -> None:
     urls = {
         "closed": lambda: "http://127.0.0.1:9",
         "silent": lambda: f"http://127.0.0.1:{silent_port.getsockname()[1]}",
-        "deaf": lambda: serve(deaf=True).url,
+        "deaf": lambda: serve(is_deaf=True).url,
     }
     netrc_key(urls[kind]())
     began = time.monotonic()
@@ -394,11 +366,11 @@ def test_unreachable_server_logs_offline(
 def test_server_lost_during_a_run_costs_little_time(
     blow: signal.Signals,
     resumed_step: int | None,
-    serve: Callable[..., Server],
+    serve: Callable[..., FakeWandb],
     netrc_key: Callable[[str], None],
     capfd: pytest.CaptureFixture[str],
 ) -> None:
-    server = serve(resumed_step=resumed_step)
+    server = serve(known_step=resumed_step)
     netrc_key(server.url)
     first = 1 if resumed_step is None else resumed_step + 1
     with tracker(resumed_step=resumed_step) as run:
@@ -418,7 +390,7 @@ def test_server_lost_during_a_run_costs_little_time(
 
 @pytest.mark.slow
 def test_an_interrupted_run_does_not_wait_for_a_silent_server(
-    serve: Callable[..., Server], netrc_key: Callable[[str], None], capfd: pytest.CaptureFixture[str]
+    serve: Callable[..., FakeWandb], netrc_key: Callable[[str], None], capfd: pytest.CaptureFixture[str]
 ) -> None:
     """The sender of the signal may kill the process soon."""
     server = serve()

@@ -1,0 +1,92 @@
+"""Start a fake W&B server in its own process, break it, and read what it received."""
+
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import quote
+
+from support.fake_wandb.store import Artifact, Run, Sweep, View
+from support.runs import ROOT
+
+KEY = "0123456789" * 4  # an API key in the format that the client checks
+Kind = TypeVar("Kind", Run, Artifact, Sweep, View)
+
+
+class FakeWandb:
+    """A fake W&B server. `folder` is where it keeps its data, which can be read even after the server is killed.
+
+    Options: `is_deaf` leaves all but GET requests without an answer. With `known_step`, the server claims that it
+    already has steps 1 to `known_step` of every run.
+    """
+
+    def __init__(self, folder: Path, **options: Any) -> None:
+        self.folder = folder
+        command = [sys.executable, "-m", "support.fake_wandb", str(folder), json.dumps(options)]
+        self.process = subprocess.Popen(
+            command, cwd=ROOT / "tests", stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        )
+        assert self.process.stdout
+        self.url = f"http://127.0.0.1:{self.process.stdout.readline().strip()}"
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """Return the variables with which a command logs to this server."""
+        return {"WANDB_BASE_URL": self.url, "WANDB_API_KEY": KEY, "WANDB_MODE": "online"}
+
+    def freeze(self) -> None:
+        """Stop answering, but keep connections open."""
+        self.process.send_signal(signal.SIGSTOP)
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+    def runs(self, job_type: str | None = None) -> list[Run]:
+        """Return all runs, or those of a type, in the order in which they were created."""
+        return [run for run in self._all(Run) if job_type in (None, run.job_type)]
+
+    def run(self, name: str) -> Run:
+        """Return the run with a display name or an id."""
+        (run,) = (run for run in self.runs() if name in (run.display_name, run.name))
+        return run
+
+    def artifacts(self, type: str | None = None) -> list[Artifact]:
+        return [each for each in self._all(Artifact) if each.state == "COMMITTED" and type in (None, each.type)]
+
+    def sweeps(self) -> list[Sweep]:
+        return self._all(Sweep)
+
+    def workspaces(self) -> list[View]:
+        return [view for view in self._all(View) if view.type == "project-view"]
+
+    def reports(self) -> list[View]:
+        return [view for view in self._all(View) if view.type.startswith("runs")]
+
+    def steps(self, run: Run | None = None) -> list[int]:
+        """Return the steps in the history of a run, or of the only run."""
+        if run is None:
+            (run,) = self.runs()
+        return [point["step"] for point in run.points()]
+
+    def file_of(self, run: Run, name: str) -> Path:
+        """Return the path of an uploaded file of a run, such as `media/table/view/test_mistakes_….table.json`."""
+        return self.folder / "files" / quote(run.id, safe="") / name
+
+    def file_in(self, artifact: Artifact, name: str) -> Path:
+        """Return the path of an uploaded file of an artifact."""
+        return self.folder / "blobs" / artifact.files[name]
+
+    def requests(self) -> list[dict[str, Any]]:
+        """Return all GraphQL requests: `query` and `variables`, and after some of them `error` or `unknown_fields`."""
+        path = self.folder / "requests.jsonl"
+        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+    def errors(self) -> list[str]:
+        return [each["error"] for each in self.requests() if "error" in each]
+
+    def _all(self, kind: type[Kind]) -> list[Kind]:
+        paths = (self.folder / f"{kind.__name__.lower()}s").glob("*.json")
+        return sorted((kind(**json.loads(path.read_text())) for path in paths), key=lambda each: each.created_at)
