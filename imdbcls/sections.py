@@ -1,6 +1,9 @@
 """Build the objects that the sections of a config describe."""
 
+import inspect
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -11,7 +14,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from imdbcls.config.allowed_targets import borrowed_targets, locate
 from imdbcls.config.checking import require_arguments
 from imdbcls.config.paths import require_length
-from imdbcls.config.schema import Config, HeadConfig
+from imdbcls.config.schema import Config, HeadConfig, OneTrackerConfig
 from imdbcls.config.signatures import ALL_LAYERS, own_signature, signature_of
 from imdbcls.construction import construct
 from imdbcls.data.documents import Corpus
@@ -30,7 +33,7 @@ from imdbcls.runs.identity import group_hash
 from imdbcls.runtime.command_line import command_line
 from imdbcls.runtime.device import Hardware, choose_hardware, seed_everything_at, start_threads
 from imdbcls.runtime.versions import git_commit
-from imdbcls.tracking import RunIdentity, Tracker
+from imdbcls.tracking import RunIdentity, Tracker, Trackers
 from imdbcls.training.losses import Objective, weights_of_classes
 from imdbcls.training.optim import parameter_groups
 from imdbcls.training.trainer import TrainerSettings
@@ -176,16 +179,33 @@ def build_optimizer(config: Config, model: Classifier, num_steps: int) -> tuple[
     return optimizer, schedule
 
 
-def build_tracker(config: Config, folder: RunFolder, resumed_step: int | None) -> Tracker:
-    """Build the tracker of one training run. It is a context manager. `resumed_step` is None for a new run."""
+def build_tracker(config: Config, folder: RunFolder, resumed_step: int | None) -> Trackers:
+    """Build the trackers of one training run as one context manager. `resumed_step` is None for a new run."""
+    return Trackers(tracker_constructors(config, folder, resumed_step))
+
+
+def tracker_constructors(
+    config: Config, folder: RunFolder, resumed_step: int | None
+) -> dict[str, Callable[[], Tracker]]:
+    """Return a function for each chosen tracker that constructs it. Constructors of a user's own trackers may fail."""
     tags = (config.head.name, config.backbone.name, config.data.name)
-    identity = RunIdentity(study=config.study, name=folder.path.name, job_type="train", tags=tags)
-    return construct(config.tracker)(
-        identity=identity,
-        config={**config.plain(), **provenance(config)},
-        folder=folder.study,
-        resumed_step=resumed_step,
-    )
+    given = {
+        **config.tracker.shared,
+        "identity": RunIdentity(study=config.study, name=folder.path.name, job_type="train", tags=tags),
+        "config": {**config.plain(), **provenance(config)},
+        "folder": folder.study,
+        "resumed_step": resumed_step,
+    }
+    chosen = {} if config.tracker.mode == "disabled" else config.tracker.chosen
+    return {name: partial(construct_tracker, section, given) for name, section in chosen.items()}
+
+
+def construct_tracker(section: OneTrackerConfig, given: Mapping[str, Any]) -> Tracker:
+    """Construct one tracker with those of the arguments in `given` that its constructor has."""
+    constructor = construct(section)
+    parameters = inspect.signature(constructor.func).parameters
+    takes_all = any(each.kind is each.VAR_KEYWORD for each in parameters.values())
+    return constructor(**{name: value for name, value in given.items() if takes_all or name in parameters})
 
 
 def provenance(config: Config) -> dict[str, str | None]:

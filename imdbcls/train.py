@@ -65,7 +65,8 @@ def train(config: "Config", should_prune: "ShouldPrune | None" = None) -> dict[s
 
     console.log_if_unconfigured()  # needed when called from Python or in a launcher's worker
     folder = run_folder(config)
-    config = config.with_changes(tracker=resolved(config.tracker.arguments))
+    if "wandb" in config.tracker.chosen:  # record the values of W&B's environment variables
+        config = config.with_changes(tracker=resolved(config.tracker.shared))
     with limits.explained(), folder.locked():
         result = folder.open_for_training() if should_prune is None else folder.open_for_trial()
         if result is not None:
@@ -93,7 +94,8 @@ def fit_and_score(config: "Config", folder: RunFolder, stop: StopRequest) -> dic
         report.log_start(run)
         resumed_step = run.trainer.resume()
     with build_tracker(config, folder, resumed_step) as tracker:
-        tracker.log_data(run.corpus.split_hash, lambda: card_tables(run.data_card()))
+        sizes = {split: len(getattr(run.corpus, split)) for split in ("train", "validation", "test")}
+        tracker.log_data(run.corpus.split_hash, sizes, lambda: card_tables(run.data_card()))
         folder.begin()
         run.trainer.fit(tracker)
         predictions = report.record_predictions(run, run.trainer.final_probabilities())
@@ -103,7 +105,7 @@ def fit_and_score(config: "Config", folder: RunFolder, stop: StopRequest) -> dic
         result = folder.write_result(report.result_of(run, predictions, latency_ms))
         test, mistakes = predictions["test"], report.worst_mistakes(run, predictions["test"])
         tracker.log_test(test.true_labels.tolist(), test.predicted.tolist(), run.corpus.label_names, mistakes)
-        tracker.finish(result)
+        tracker.finish(result, folder.path)
     report.log_result(folder, result)
     return result
 
@@ -123,7 +125,7 @@ def fit_trial(config: "Config", folder: RunFolder, stop: StopRequest, should_pru
         folder.begin()
         run.trainer.fit(tracker)
         result = folder.write_result(report.result_of_trial(run, run.trainer.final_validation()))
-        tracker.finish(result)
+        tracker.finish(result, folder.path)
     folder.discard_checkpoints()
     report.log_trial(result)
     return result

@@ -40,7 +40,7 @@ from imdbcls.runs.folder import RunFolder
 from imdbcls.runtime.device import Hardware, computes_bf16, peak_memory_mb
 from imdbcls.runtime.signals import StopRequest
 from imdbcls.runtime.versions import versions
-from imdbcls.tracking.none import NoTracker
+from imdbcls.tracking import Trackers
 
 # `choices` contains overrides for the config, as on the command line of `imdbcls.train`. `rounds` is a number.
 Settings = Mapping[str, Any]
@@ -325,7 +325,7 @@ class ImdbclsTraining(System):
         self.round()
 
     def round(self) -> float:
-        trainer, tracker = self.trainer, NoTracker()
+        trainer, tracker = self.trainer, Trackers()
         trainer.model.train()
         batches = Prefetcher(trainer.batches.train.epoch(0))
         started = time.perf_counter()

@@ -29,12 +29,12 @@ TARGETS = {
     "loss": re.compile(r"imdbcls\.training\.losses\.[A-Z]\w*"),
     "optimizer": re.compile(r"(torch|imdbcls\.training)\.optim\.[A-Z]\w*"),
     "schedule": re.compile(r"imdbcls\.training\.optim\.[a-z]\w*|torch\.optim\.lr_scheduler\.[A-Z]\w*"),
-    "tracker": re.compile(r"imdbcls\.tracking\.\w+\.\w*Tracker"),
+    "tracker.*": re.compile(r"imdbcls\.tracking\.\w+\.\w+Tracker"),
 }
-PARTIAL = ("optimizer", "schedule", "tracker")  # training adds arguments to the constructors of these sections
+PARTIAL = ("optimizer", "schedule", "tracker.*")  # training adds arguments to the constructors of these sections
 # Hydra's other keys, each with a function that returns whether a section may set it to a value.
 SPECIAL: dict[str, Callable[[str, Any], bool]] = {
-    "_partial_": lambda place, value: value is (place in PARTIAL),
+    "_partial_": lambda place, value: value is (kind_of(place) in PARTIAL),
     "_convert_": lambda place, value: value in ("none", "partial", "object", "all"),
     "_recursive_": lambda place, value: isinstance(value, bool),
     "_args_": lambda place, value: False,
@@ -48,6 +48,11 @@ LOGGING_CLASSES = re.compile(r"logging\.(StreamHandler|FileHandler|NullHandler|F
 VARIABLES = re.compile(r"(OMP|MKL|KMP|GOMP)_\w+|CUDA_VISIBLE_DEVICES|HF_HOME|IMDBCLS_CACHE|TOKENIZERS_PARALLELISM|TZ")
 
 
+def kind_of(place: str) -> str:
+    """Return the key of `TARGETS` for a section: its own name, or `tracker.*` for the section of a tracker."""
+    return re.sub(r"tracker\.[^.]+", "tracker.*", place) if place.count(".") == 1 else place
+
+
 def foreign_targets(config: Any, path: str = "") -> Iterator[str]:
     """Yield a sentence for each `_target_` or other Hydra key with a forbidden value and each missing `_partial_`."""
     plugins = config.get("plugins", []) if isinstance(config, Mapping) and not path else []
@@ -56,7 +61,7 @@ def foreign_targets(config: Any, path: str = "") -> Iterator[str]:
 
 def _foreign_targets(node: Any, path: str, plugins: tuple[str, ...]) -> Iterator[str]:
     if isinstance(node, Mapping):
-        if path in PARTIAL and "_partial_" not in node:
+        if kind_of(path) in PARTIAL and "_target_" in node and "_partial_" not in node:
             yield f"{path}._partial_ is missing: write _partial_: true in the section, because training adds arguments."
         for key, value in node.items():
             place = f"{path}.{key}" if path else str(key)
@@ -93,7 +98,7 @@ def is_allowed(place: str, target: Any, plugins: tuple[str, ...]) -> bool:
         return False
     if is_of_plugin(target, plugins):
         return True
-    if place not in TARGETS or not TARGETS[place].fullmatch(target):
+    if kind_of(place) not in TARGETS or not TARGETS[kind_of(place)].fullmatch(target):
         return False
     module, _, name = target.rpartition(".")
     return target.startswith("torch.") or name in own_definitions(module)

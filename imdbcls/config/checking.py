@@ -10,7 +10,6 @@ from omegaconf import DictConfig
 from pydantic import ValidationError
 
 from imdbcls.config.allowed_targets import (
-    TARGETS,
     foreign_targets,
     interpolations,
     is_allowed,
@@ -28,8 +27,8 @@ from imdbcls.config.schema import (
     Section,
     built_sections,
     declared,
-    is_section,
     partial_config,
+    section_type,
 )
 from imdbcls.config.signatures import ALL_LAYERS, Signature, own_signature, signature_of
 from imdbcls.errors import UserError
@@ -81,9 +80,8 @@ def check(values: Mapping[str, Any]) -> Checked:
     partial = config if config is not None else partial_config(Config, values, set(wrong))
     mistakes = [*(() if ("plugins",) in wrong else wrong_plugins(values))]
     mistakes += [*foreign_targets(values), *interpolations(values)]
-    for place, _ in built_sections():
+    for place, node in built_sections(partial):
         with suppress(AttributeError):
-            node = attribute(partial, place)
             signature = own_signature(node.target)
             if signature is not None and is_allowed(place, node.target, ()):
                 wrong |= wrong_arguments(place, node, signature, values)
@@ -93,12 +91,6 @@ def check(values: Mapping[str, Any]) -> Checked:
         with suppress(*((AttributeError, TypeError) if wrong else ())):
             mistakes += rule(partial)
     return Checked(partial, tuple(dict.fromkeys([*wrong_keys, *wrong.values(), *mistakes])))
-
-
-def attribute(section: Any, key: str) -> Any:
-    for part in key.split("."):
-        section = getattr(section, part)
-    return section
 
 
 def with_string_keys(values: Mapping[Any, Any], mistakes: list[str], prefix: str = "") -> dict[str, Any]:
@@ -130,14 +122,17 @@ def sentence_on(location: Path, kind: str, values: Mapping[str, Any], root: type
         if kind == "missing" and depth == len(location):
             return path, f"{key} is missing."
         node = node[part]
+        inner = section_type(section, part)
         if field is None:
-            return path, unknown(key, node, root)
-        if not is_section(field.annotation):
+            if inner is None or not isinstance(node, Mapping):
+                return path, unknown(key, node, root)
+        elif inner is None:
             hint = Annotated[field.annotation, *field.metadata] if field.metadata else field.annotation
             return path, refusal(key, node, hint)
-        if not isinstance(node, Mapping):
+        elif not isinstance(node, Mapping):
             return path, f"{key}={shown(node)} is not a section with keys of its own."
-        section = field.annotation
+        assert inner is not None
+        section = inner
     raise AssertionError(f"no field at {location}")
 
 
@@ -205,7 +200,8 @@ def wrong_arguments(place: str, node: Built, signature: Signature, values: Mappi
 
 def given_by_builder(node: Built, signature: Signature) -> frozenset[str]:
     """Return the arguments that the builder adds to the arguments from the config."""
-    return type(node).given | {ALL_LAYERS} if signature.reads_all_layers else type(node).given
+    offered = type(node).offered if signature.takes_all else type(node).offered & signature.parameters.keys()
+    return type(node).given | offered | ({ALL_LAYERS} if signature.reads_all_layers else set())
 
 
 def as_written(place: str, name: str, value: Any, values: Mapping[str, Any]) -> str:
@@ -221,8 +217,7 @@ def require_arguments(config: Config) -> None:
     `check` has already checked the constructors of imdbcls.
     """
     mistakes: list[str] = []
-    for place in TARGETS:
-        node = attribute(config, place)
+    for place, node in built_sections(config):
         if own_signature(node.target) is None:
             mistakes += wrong_imported_arguments(place, node, config)
     if mistakes:

@@ -32,9 +32,10 @@ def unknown_key(
         name = rest.partition(".")[0]
         owners = [choice for choice in options[section] if name in keys_of(section, choice)]
         choice = chosen.get(section, "null")  # absent if the group was set to null
-        if owners and choice not in owners:
+        choices = list(choice) if isinstance(choice, Sequence) and not isinstance(choice, str) else [choice]
+        if owners and not set(owners).intersection(choices):
             having = " or ".join(f"{section}={owner}" for owner in owners)
-            return f"{key}: {section}={choice} has no key {name}; only {having} has it."
+            return f"{key}: {section}={','.join(choices)} has no key {name}; only {having} has it."
     if key in OTHER_NAMES:
         return f"{key}: there is no such key; use {OTHER_NAMES[key]}."
     near = nearest_keys(key, [*options, *all_keys(config)])

@@ -193,7 +193,7 @@ def check_key(assignment: Assignment, config: DictConfig, checker: OverrideCheck
 
 def is_argument(key: str) -> bool:
     """Return whether a key can be a constructor argument, which the YAML file need not list."""
-    return any(key.startswith(f"{place}.") for place in TARGETS)
+    return any(key.startswith(f"{place.rstrip('*.')}.") for place in TARGETS)
 
 
 def matches_type(override: Override, default: Any, values: Mapping[str, Any], checker: OverrideChecker) -> bool:

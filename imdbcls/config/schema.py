@@ -18,7 +18,7 @@ from annotated_types import Ge, Gt, Le, Lt, MinLen, Unit, doc
 from omegaconf import OmegaConf
 from pydantic import AfterValidator, AllowInfNan, BaseModel, ConfigDict, Field, ValidationError
 
-from imdbcls.config.choices import Device, MetricName, Precision, Truncation
+from imdbcls.config.choices import Device, MetricName, Precision, TrackerMode, Truncation
 from imdbcls.errors import UserError
 from imdbcls.runtime.progress import ProgressMode
 
@@ -28,7 +28,6 @@ MAX_LENGTH = 2**20  # tokens; the backbone's own limit is checked separately
 
 CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f]")
 
-RENAMED_TRACKERS = {"imdbcls.tracking.run.WandbTracker": "imdbcls.tracking.wandb.WandbTracker"}
 HYDRA_KEYS = ("_target_", "_partial_", "_convert_", "_recursive_", "_args_")
 
 
@@ -88,9 +87,10 @@ FolderName = Annotated[
 
 
 class Section(BaseModel):
-    """A section of the config: a mapping with a fixed set of keys."""
+    """A section of the config: a mapping with a fixed set of keys, or with further sections under any name."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    member: ClassVar[type["Section"] | None] = None  # the type of the further sections, if they are allowed
 
     def plain(self) -> dict[str, Any]:
         """Return the section as nested built-in values, with the same keys as in YAML."""
@@ -103,6 +103,7 @@ class Built(Section):
     model_config = ConfigDict(extra="allow")
     given: ClassVar[frozenset[str]] = frozenset()  # arguments that the builder adds
     by_position: ClassVar[frozenset[str]] = frozenset()  # arguments in `given` that the builder passes by position
+    offered: ClassVar[frozenset[str]] = frozenset()  # arguments that the builder adds if the constructor has them
 
     target: Annotated[str, Field(alias="_target_")]
 
@@ -198,8 +199,34 @@ class ScheduleConfig(Built):
     by_position: ClassVar[frozenset[str]] = frozenset({"optimizer"})
 
 
-class TrackerConfig(Built):
-    given: ClassVar[frozenset[str]] = frozenset({"identity", "config", "folder", "resumed_step"})
+class OneTrackerConfig(Built):
+    offered: ClassVar[frozenset[str]] = frozenset(
+        {"identity", "config", "folder", "resumed_step", "mode", "project", "entity", "tags", "notes"}
+    )
+
+
+class TrackerConfig(Section):
+    """The keys that all trackers share, and a section for each chosen tracker, such as `tracker.wandb`."""
+
+    model_config = ConfigDict(extra="allow")
+    member: ClassVar[type[Section] | None] = OneTrackerConfig
+    __pydantic_extra__: dict[str, OneTrackerConfig]
+
+    mode: TrackerMode
+    project: Name | None
+    entity: Name | None
+    tags: list[str | int | float]
+    notes: str | None
+
+    @property
+    def shared(self) -> dict[str, Any]:
+        """The values of the shared keys."""
+        return {key: getattr(self, key) for key in type(self).model_fields}
+
+    @property
+    def chosen(self) -> dict[str, OneTrackerConfig]:
+        """The section of each chosen tracker by name; empty with `tracker=none`."""
+        return dict(self.model_extra or {})
 
 
 class TrainerConfig(Section):
@@ -276,7 +303,7 @@ class Config(Section):
                     f"imdbcls.compose(..., '{key}={value}')."
                 )
             is_merged = isinstance(getattr(self, key, None), Section) and isinstance(value, Mapping)
-            changed[key] = {**changed[key], **value} if is_merged else value
+            changed[key] = merged(getattr(self, key), value) if is_merged else value
         try:
             return type(self).model_validate(changed)
         except ValidationError as error:
@@ -319,14 +346,33 @@ def with_later_keys(values: Mapping[str, Any]) -> dict[str, Any]:
         for marker in field.metadata
         if isinstance(marker, AddedLater)
     }
-    return {**added, **values, **({"tracker": renamed_tracker(values["tracker"])} if "tracker" in values else {})}
+    return {**added, **values, **({"tracker": named_tracker(values["tracker"])} if "tracker" in values else {})}
 
 
-def renamed_tracker(tracker: Any) -> Any:
-    """Return the tracker section of a run's config, with the present name of a class that was renamed."""
-    if isinstance(tracker, Mapping) and tracker.get("_target_") in RENAMED_TRACKERS:
-        return {**tracker, "_target_": RENAMED_TRACKERS[tracker["_target_"]]}
-    return tracker
+def named_tracker(tracker: Any) -> Any:
+    """Return the tracker section of a run's config in the present form, in which each tracker has its own section.
+
+    Earlier versions had one tracker, whose `_target_` and arguments were the keys of `tracker` itself.
+    """
+    if not isinstance(tracker, Mapping) or "_target_" not in tracker:
+        return tracker
+    given = dict(tracker)
+    shared: dict[str, Any] = {"mode": "auto", "project": None, "entity": None, "tags": [], "notes": None}
+    shared |= {key: given.pop(key) for key in shared if key in given}
+    if given["_target_"] == "imdbcls.tracking.none.NoTracker":
+        return shared
+    if given["_target_"] == "imdbcls.tracking.run.WandbTracker":
+        return {**shared, "wandb": {**given, "_target_": "imdbcls.tracking.wandb.WandbTracker"}}
+    return {**shared, "own": given}
+
+
+def merged(section: Section, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values of a section with other values for some keys; sections in it are merged, too."""
+    found = section.plain()
+    for key, value in values.items():
+        inner = getattr(section, key, None)
+        found[key] = merged(inner, value) if isinstance(inner, Section) and isinstance(value, Mapping) else value
+    return found
 
 
 def is_section(annotation: Any) -> TypeGuard[type[Section]]:
@@ -348,13 +394,22 @@ def declared(section: type[Section] = Config, prefix: str = "") -> Iterator[tupl
             yield f"{prefix}{name}", field.annotation, tuple(field.metadata)
 
 
-def built_sections(section: type[Section] = Config, prefix: str = "") -> Iterator[tuple[str, type[Built]]]:
-    """Yield the dotted name and the type of every section that has a `_target_`."""
-    for name, field in section.model_fields.items():
-        if is_section(field.annotation):
-            if issubclass(field.annotation, Built):
-                yield f"{prefix}{name}", field.annotation
-            yield from built_sections(field.annotation, f"{prefix}{name}.")
+def section_type(section: type[Section], key: str) -> type[Section] | None:
+    """Return the type of the section with this name in another section; None if the key cannot be a section."""
+    field = next((each for name, each in section.model_fields.items() if key in (each.alias, name)), None)
+    if field is None:
+        return section.member
+    return field.annotation if is_section(field.annotation) else None
+
+
+def built_sections(section: Section, prefix: str = "") -> Iterator[tuple[str, Built]]:
+    """Yield the dotted name and the values of every section of a config that has a `_target_`."""
+    values = {**section.__dict__, **(section.model_extra or {})}
+    for name, value in values.items():
+        if isinstance(value, Built):
+            yield f"{prefix}{name}", value
+        if isinstance(value, Section):
+            yield from built_sections(value, f"{prefix}{name}.")
 
 
 def lora_freezes(config: Config) -> Iterator[str]:
@@ -428,12 +483,10 @@ def partial_config(
 ) -> Any:
     """Build a section without validation and without its wrong keys; reading a wrong key raises AttributeError."""
     found: dict[str, Any] = {}
-    for name, field in section.model_fields.items():
-        key = field.alias or name
-        if (*path, key) in wrong or key not in values:
-            continue
-        value, kind = values[key], field.annotation
-        found[key] = partial_config(kind, value, wrong, (*path, key)) if is_section(kind) else value
-    keys = {field.alias or name for name, field in section.model_fields.items()}
-    extra = {key: value for key, value in values.items() if key not in keys and (*path, key) not in wrong}
-    return section.model_construct(**found, **extra)
+    for key, value in values.items():
+        if (*path, key) not in wrong:
+            kind = section_type(section, key)
+            if kind is not None and isinstance(value, Mapping):
+                value = partial_config(kind, value, wrong, (*path, key))
+            found[key] = value
+    return section.model_construct(**found)

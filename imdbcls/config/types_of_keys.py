@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Annotated, Any
 
-from imdbcls.config.schema import Built, Config, DataConfig, Section, is_section
+from imdbcls.config.schema import Built, Config, DataConfig, Section, is_section, section_type
 from imdbcls.config.signatures import own_signature
 
 
@@ -16,10 +16,10 @@ def type_of_key(key: str, values: Mapping[str, Any]) -> Any:
     node: Any = values
     *parents, last = key.split(".")
     for part in parents:
-        field = section.model_fields.get(part)
-        if field is None or not is_section(field.annotation) or not isinstance(node, Mapping):
+        kind = section_type(section, part)
+        if kind is None or not isinstance(node, Mapping):
             return None
-        section, node = field.annotation, node.get(part)
+        section, node = kind, node.get(part)
     field = section.model_fields.get(last)
     if field is not None:
         if is_section(field.annotation):

@@ -22,5 +22,5 @@ def prepare_jobs(config: "Config") -> None:
     from imdbcls.construction import keep_corpus
     from imdbcls.training import report  # noqa: F401
 
-    tracking.import_early(config.tracker.arguments)
+    tracking.import_early(config.tracker)
     keep_corpus(config.data)

@@ -29,7 +29,7 @@ from imdbcls.runs.folder import RunFolder
 from imdbcls.runtime.device import share_threads
 from imdbcls.runtime.signals import StopRequest
 from imdbcls.sweeps.cost import RunCost, SharedCost, caches_features
-from imdbcls.tracking import NoTracker
+from imdbcls.tracking import Trackers
 from imdbcls.training import report
 from imdbcls.training.run import Run
 from imdbcls.training.trainer import Trainer
@@ -186,7 +186,7 @@ def take_steps(trainer: Trainer, plan: Sequence[NDArray[np.int64]]) -> None:
 
 def finish_epoch(trainer: Trainer) -> None:
     """Evaluate the validation split, and wait until the checkpoints are written."""
-    trainer.finish_epoch(NoTracker())
+    trainer.finish_epoch(Trackers())
     trainer.saver.wait()
 
 

@@ -18,8 +18,10 @@ def tracker_settings(config: Mapping[str, Any]) -> dict[str, Any]:
 
     W&B's environment variables replace null; see `environment.resolved`.
     """
-    shipped = yaml.safe_load(files("imdbcls.conf").joinpath("tracker", "wandb.yaml").read_text(encoding="utf-8"))
-    settings = {key: value for key, value in shipped.items() if not key.startswith("_")}
+    conf = files("imdbcls.conf")
+    shared = yaml.safe_load(conf.joinpath("config.yaml").read_text(encoding="utf-8"))["tracker"]
+    own = yaml.safe_load(conf.joinpath("tracker", "wandb.yaml").read_text(encoding="utf-8"))["wandb"]
+    settings = {**shared, **{key: value for key, value in own.items() if not key.startswith("_")}}
     tracker = config.get("tracker")
     for key in ("project", "entity"):
         if isinstance(tracker, dict) and isinstance(tracker.get(key), str):
@@ -32,8 +34,8 @@ def log_comparison(
 ) -> None:
     """Log all tables, all figures (SVG by name) and the HTML page. W&B's local files go to `folder/wandb`.
 
-    `settings` are the keys of `conf/tracker/wandb.yaml`, with the same meaning as in training. Logging a study again
-    replaces its earlier comparison. Raises UserError if the mode is `online` and no valid key is
+    `settings` are the shared keys of `tracker` and those of `tracker.wandb`, with the same meaning as in training.
+    Logging a study again replaces its earlier comparison. Raises UserError if the mode is `online` and no valid key is
     configured.
     """
     study = comparison.study

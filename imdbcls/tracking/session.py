@@ -6,36 +6,23 @@ import logging
 import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from imdbcls.config.choices import TrackerMode
 from imdbcls.errors import UserError
 from imdbcls.runtime.waiting import is_reachable, within
 from imdbcls.tracking import environment
+from imdbcls.tracking.protocol import RunIdentity
 from imdbcls.tracking.server import PROBE_SECONDS, first_line, set_environment, stop_helper, why_not_online
 
 logger = logging.getLogger(__name__)
 
-Mode = Literal["auto", "online", "offline", "disabled"]
 # The end of the warning after a failure of W&B, by job type.
 UNAFFECTED = {
     "train": "the run continues and is recorded in its folder",
     "comparison": "the files of the comparison are still written",
 }
-
-
-@dataclass(frozen=True)
-class RunIdentity:
-    """The fields by which W&B lists a run.
-
-    `name` is the name of the run folder or, for a comparison, `comparison-<study>`. The W&B id is derived from it.
-    """
-
-    study: str
-    name: str
-    job_type: str
-    tags: tuple[str, ...]
 
 
 class Session:
@@ -52,7 +39,7 @@ class Session:
         folder: Path,
         *,
         resume: bool,
-        mode: Mode,
+        mode: TrackerMode,
         project: str | None,
         entity: str | None,
         connect_seconds: float,

@@ -10,15 +10,18 @@ from typing import Annotated, Any, Self
 
 from annotated_types import Ge, Unit
 
+from imdbcls.config.choices import TrackerMode
 from imdbcls.runtime.signals import Interrupted
 from imdbcls.tracking.once import once
+from imdbcls.tracking.protocol import RunIdentity, Table, Tracker
 from imdbcls.tracking.server import PROBE_SECONDS
-from imdbcls.tracking.session import Mode, RunIdentity, Session
+from imdbcls.tracking.session import Session
 
-Table = tuple[list[str | int], list[list[str | int]]]  # column names and rows
+# wandb imports the second module when it opens a run, and the third when it logs a table.
+IMPORTED_LATER = ("wandb", "wandb.sdk.launch.inputs.internal", "requests")
 
 
-class WandbTracker:
+class WandbTracker(Tracker):
     """A W&B run as a context manager. An exception in the block marks the run as failed.
 
     `Interrupted` also marks the run as preempted, because a signal stopped the run, which may be resumed. The process
@@ -42,7 +45,7 @@ class WandbTracker:
         config: Mapping[str, Any],
         folder: Path,
         resumed_step: int | None = None,
-        mode: Mode,
+        mode: TrackerMode,
         project: str | None,
         entity: str | None,
         connect_seconds: Annotated[float, Ge(0), Unit("seconds")],
@@ -86,7 +89,14 @@ class WandbTracker:
             with self._session.guarded("could not log a step"):
                 self._session.run.log(dict(point), step=step)
 
-    def log_data(self, split_hash: str, make_tables: Callable[[], Mapping[str, Table]]) -> None:
+    @property
+    def links(self) -> Mapping[str, str]:
+        run = self._session.run
+        return {} if run is None or run.offline else {"wandb": str(run.url)}
+
+    def log_data(
+        self, split_hash: str, sizes: Mapping[str, int], make_tables: Callable[[], Mapping[str, Table]]
+    ) -> None:
         """Log the data card as tables by name, unless another run of the study with this `split_hash` has done so."""
         if self._session.run is None:
             return
@@ -134,7 +144,7 @@ class WandbTracker:
             views = {"view/test_confusion_matrix": confusion, "view/test_mistakes": table}
             self._session.log_views(views, patience=0.5)
 
-    def finish(self, result: Mapping[str, Any]) -> None:
+    def finish(self, result: Mapping[str, Any], run_folder: Path) -> None:
         """Copy `result`, the content of `result.json`, to the run's W&B summary.
 
         Remove the last values of `train/` and `val/` curves from the summary, unless `result` has the same keys.

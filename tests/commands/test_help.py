@@ -103,6 +103,13 @@ def test_other_projects_names_lead_to_keys_that_exist() -> None:
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
+        ("tracker.finish_seconds=3", "tracker.finish_seconds: there is no such key; closest: tracker.wandb.finish"),
+        ("+tracker.key=1", "tracker.key=1: there is no such key; closest: tracker."),
+        (
+            "tracker=none tracker.wandb.finish_seconds=3",
+            "tracker.wandb.finish_seconds: tracker=none has no key wandb; only tracker=wandb has it.",
+        ),
+        ("tracker=[wandb,nothing]", "tracker=nothing is not one of none, "),
         ("headd=lstm", "headd: there is no such key; closest: head."),
         ("head_name=lstm", "head_name: there is no such key; closest: head."),
         ("total_epochs=3", "total_epochs: there is no such key; closest: epochs."),
@@ -209,8 +216,8 @@ def test_each_mistake_gives_one_sentence(text: str, sentence: str, monkeypatch: 
         (["+optimizer.beta=2"], ["optimizer.beta: torch.optim.AdamW has no argument beta; it takes lr, betas, eps, "]),
         (["optimizer.betas=[2,3]"], ["torch.optim.AdamW rejects its settings (optimizer.*): Invalid beta parameter"]),
         (
-            ["+tracker.key=1"],
-            ["tracker.key: imdbcls.tracking.wandb.WandbTracker has no argument key; it takes mode, project, entity, "],
+            ["+tracker.wandb.key=1"],
+            ["tracker.wandb.key: imdbcls.tracking.wandb.WandbTracker has no argument key; it takes connect_seconds, "],
         ),
         (
             ["lr=0", "head.dropout=2"],
@@ -284,7 +291,7 @@ def test_existing_key_is_accepted_in_every_form() -> None:
     assert config.head.arguments["bidirectional"] is True
     assert "eps" not in config.optimizer.arguments and config.optimizer.arguments["amsgrad"] is True
     config = compose(["data.test_limit=5", "tracker.entity='a, b'", "optimizer.betas=[0.8,0.9]"])
-    assert config.tracker.arguments["entity"] == "a, b"
+    assert config.tracker.entity == "a, b"
 
 
 def test_key_with_several_types_accepts_each_type() -> None:

@@ -11,10 +11,11 @@ from support.runs import ROOT
 from imdbcls.config.allowed_targets import is_allowed
 from imdbcls.config.checking import require_valid
 from imdbcls.config.options import config_keys
-from imdbcls.config.resolving import resolve
-from imdbcls.config.schema import Config, Copied, built_sections, declared
+from imdbcls.config.resolving import look_up, resolve
+from imdbcls.config.schema import Config, Copied, declared, with_later_keys
 from imdbcls.errors import UserError
 from imdbcls.printable import printable_line
+from imdbcls.runs.identity import config_hash
 
 
 def composed(*overrides: str) -> dict[str, Any]:
@@ -105,12 +106,12 @@ FLAGS = (
     *("backbone.gradient_checkpointing", "data.group_by_length", "trainer.score_test_each_epoch"),
 )
 # Keys with separate tests below.
-OTHERS = ("backbone.freeze", "loss.class_weights", "study", "head.name", "plugins")
-NAMES = ("runs_dir", "data.name", "backbone.name", "data.cache_dir")
+OTHERS = ("backbone.freeze", "loss.class_weights", "study", "head.name", "plugins", "tracker.tags", "tracker.notes")
+NAMES = ("runs_dir", "data.name", "backbone.name", "data.cache_dir", "tracker.project", "tracker.entity")
 
 
 def test_every_declared_key_has_test_cases() -> None:
-    of_constructors = {"head.num_positions", "head.dropout", "loss.gamma", "tracker.mode"}
+    of_constructors = {"head.num_positions", "head.dropout", "loss.gamma"}
     cases = {*NUMBER_CASES, *CHOICES, *FLAGS, *OTHERS, *NAMES} - of_constructors
     assert cases == {key for key, _, _ in declared()}
 
@@ -177,6 +178,46 @@ def test_names(key: str, sound: dict[str, Any]) -> None:
         assert line.startswith(f"{key}=") and " is not a name" in line
 
 
+def test_tags_and_notes_of_a_tracker(sound: dict[str, Any]) -> None:
+    for tags in ([], ["a", "b c"], [2024, 1.5]):
+        require_valid(altered(sound, "tracker.tags", tags))
+    for tags in (None, "a", [None], [["a"]], {"a": 1}):
+        (line,) = mistakes(altered(sound, "tracker.tags", tags))
+        assert line.startswith("tracker.tags=") and line.endswith(" is not a list such as [a,b].")
+    for notes in (None, "", "several\nlines"):
+        require_valid(altered(sound, "tracker.notes", notes))
+    (line,) = mistakes(altered(sound, "tracker.notes", ["a"]))
+    assert line == "tracker.notes=[a] is not a string or null."
+
+
+EARLIER = {"_partial_": True, "mode": "offline", "project": "films", "entity": None, "connect_seconds": 5}
+
+
+@pytest.mark.parametrize(
+    ("tracker", "chosen"),
+    [
+        ({"_target_": "imdbcls.tracking.none.NoTracker", "_partial_": True}, []),
+        ({"_target_": "imdbcls.tracking.run.WandbTracker", "finish_seconds": 5, **EARLIER}, ["wandb"]),
+        ({"_target_": "my_trackers.Mine", **EARLIER}, ["own"]),
+    ],
+)
+def test_the_tracker_of_an_earlier_version_still_loads(
+    tracker: dict[str, Any], chosen: list[str], sound: dict[str, Any]
+) -> None:
+    """One tracker had its `_target_` and its arguments in the section `tracker` itself."""
+    values = with_later_keys({**sound, "tracker": tracker, "plugins": ["my_trackers"]})
+    config = require_valid(values)
+    assert list(config.tracker.chosen) == chosen
+    assert (config.tracker.mode, config.tracker.project) == (tracker.get("mode", "auto"), tracker.get("project"))
+    assert config_hash(config) == config_hash(require_valid(sound))
+    assert with_later_keys(values) == values
+
+
+def test_a_foreign_tracker_of_an_earlier_version_is_refused(sound: dict[str, Any]) -> None:
+    lines = mistakes(with_later_keys({**sound, "tracker": {"_target_": "os.system", "_partial_": True}}))
+    assert any(line.startswith("tracker.own._target_=os.system is refused") for line in lines)
+
+
 def test_freeze_takes_a_flag_or_a_number_of_layers(sound: dict[str, Any]) -> None:
     for value in (True, False, 0, 1, 12):
         require_valid(altered(sound, "backbone.freeze", value))
@@ -185,7 +226,10 @@ def test_freeze_takes_a_flag_or_a_number_of_layers(sound: dict[str, Any]) -> Non
         assert line.startswith("backbone.freeze=") and "is not false, true (the entire encoder)" in line
 
 
-SECTIONS = ("data", "trainer", "checkpoint", *(place for place, _ in built_sections()))
+SECTIONS = (
+    *("data", "trainer", "checkpoint", "tracker"),
+    *("backbone", "head", "data.source", "loss", "optimizer", "schedule"),
+)
 
 
 @pytest.mark.parametrize("key", SECTIONS)
@@ -203,7 +247,7 @@ def test_missing_keys_are_reported(sound: dict[str, Any]) -> None:
 
 def test_choices_without_a_key_are_valid() -> None:
     require_valid(composed("head=mean"))  # it has no dropout
-    require_valid(composed("tracker=none"))  # it has no mode
+    require_valid(composed("tracker=none"))  # it has no tracker
 
 
 def test_a_micro_batch_larger_than_the_batch_is_refused(sound: dict[str, Any]) -> None:
@@ -271,6 +315,7 @@ PLACES = (
     "loss",
     "optimizer",
     "schedule",
+    "tracker.wandb",
     "tracker",
     "data",
     "trainer",
@@ -375,7 +420,7 @@ OWN_PLACES = {
     "loss": "imdbcls.training.losses.Focal",
     "optimizer": "torch.optim.RMSprop",
     "schedule": "torch.optim.lr_scheduler.StepLR",
-    "tracker": "imdbcls.tracking.none.NoTracker",
+    "tracker.wandb": "imdbcls.tracking.wandb.WandbTracker",
 }
 
 
@@ -420,7 +465,7 @@ def test_an_unknown_key_of_any_type_is_reported(place: str, key: Any, sound: dic
     "key",
     [
         *("head.hidden_size", "head.num_labels", "loss.class_weights_C", "optimizer.params", "schedule.optimizer"),
-        *("schedule.num_steps", "schedule.num_warmup_steps", "tracker.identity", "tracker.folder"),
+        *("schedule.num_steps", "schedule.num_warmup_steps", "tracker.wandb.identity", "tracker.wandb.mode"),
     ],
 )
 def test_arguments_of_the_builder_are_refused_in_a_config(key: str) -> None:
@@ -430,10 +475,10 @@ def test_arguments_of_the_builder_are_refused_in_a_config(key: str) -> None:
     assert line.startswith(f"{key}: leave this out; imdbcls itself passes {key.rpartition('.')[2]} to imdbcls.")
 
 
-@pytest.mark.parametrize("place", ["optimizer", "schedule", "tracker"])
+@pytest.mark.parametrize("place", ["optimizer", "schedule", "tracker.wandb"])
 def test_a_section_without_partial_is_refused(place: str, sound: dict[str, Any]) -> None:
-    without = {key: value for key, value in sound[place].items() if key != "_partial_"}
-    (line,) = mistakes({**sound, place: without})
+    without = {key: value for key, value in look_up(sound, place).items() if key != "_partial_"}
+    (line,) = mistakes(altered(sound, place, without))
     assert line.startswith(f"{place}._partial_ is missing: write _partial_: true")
 
 

@@ -111,7 +111,8 @@ def take_one_step(config: Config, folder: RunFolder) -> None:
     config = config.with_changes(device="cpu")
     run = build.build_run(config, folder, StopRequest())
     trainer, model = run.trainer, run.trainer.model
-    sections.build_tracker(config, folder, None)
+    for construct in sections.tracker_constructors(config, folder, None).values():
+        construct()
 
     batch = next(iter(run.batches.validation))
     with torch.inference_mode(), run.hardware.autocast():
@@ -146,7 +147,9 @@ def test_readme_command_composes_as_documented() -> None:
     assert config.data.source.arguments["path"] == "stanfordnlp/imdb"
     assert config.optimizer.target == "torch.optim.AdamW" and config.optimizer.arguments["lr"] == 3e-5
     assert config.schedule.target == "imdbcls.training.optim.linear"
-    assert config.tracker.target == "imdbcls.tracking.wandb.WandbTracker" and config.tracker.arguments["mode"] == "auto"
+    assert (
+        config.tracker.chosen["wandb"].target == "imdbcls.tracking.wandb.WandbTracker" and config.tracker.mode == "auto"
+    )
 
 
 def test_experiment_original_has_the_published_recipe() -> None:

@@ -36,7 +36,7 @@ from imdbcls.evaluate import evaluate
 from imdbcls.runs.folder import RunFolder
 from imdbcls.runs.identity import config_hash
 from imdbcls.runtime.signals import StopRequest
-from imdbcls.tracking import NoTracker
+from imdbcls.tracking import Trackers
 
 pytestmark = pytest.mark.slow
 
@@ -71,10 +71,11 @@ def outcome_of(overrides: list[str], folder: Path) -> str:
             config_hash(config)
             run = RunFolder(folder)
             trainer = build.build_run(config, run, StopRequest()).trainer
-            sections.build_tracker(config, run, None)
+            for construct in sections.tracker_constructors(config, run, None).values():
+                construct()
             if trainer.num_steps > MAX_FIT_STEPS:
                 return "built"
-            trainer.fit(NoTracker())
+            trainer.fit(Trackers())
         except UserError as error:
             assert str(error).strip()
             return "error"

@@ -21,7 +21,7 @@ from imdbcls.models.classifier import Classifier
 from imdbcls.models.environment import environment_of, path_of
 from imdbcls.runtime import environment
 from imdbcls.runtime.device import Hardware
-from imdbcls.tracking import NoTracker
+from imdbcls.tracking import Trackers
 
 PRECISION = "bf16" if HAS_HALF else "fp32"  # the precision in which kernels are used, if available
 CPU = torch.device("cpu")
@@ -200,5 +200,5 @@ def test_kernels_are_ready_before_the_time_is_measured(tmp_path: Path, monkeypat
     loading.load.cache_clear()
     trainer = make(tmp_path, "head=lstm", f"precision={PRECISION}", "data.train_limit=16", "epochs=1")
     assert len(found) == 1
-    trainer.fit(NoTracker())
+    trainer.fit(Trackers())
     assert len(found) == 1 and trainer.state.train_seconds > 0

@@ -55,6 +55,7 @@ KEY_PATHS = (
     "optimizer",
     "schedule",
     "tracker",
+    "tracker.wandb",
     "head.inner",
     "trainer",
     "data",

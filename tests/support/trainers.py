@@ -13,7 +13,7 @@ from imdbcls import build
 from imdbcls.config.checking import typed
 from imdbcls.runs.folder import RunFolder
 from imdbcls.runtime.signals import StopRequest
-from imdbcls.tracking import NoTracker
+from imdbcls.tracking import Tracker
 from imdbcls.training.trainer import Trainer
 from support.runs import TINY
 
@@ -54,7 +54,7 @@ def points(folder: Path, key: str) -> list[Any]:
     return [point[key] for point in every if key in point]
 
 
-class Poison(NoTracker):
+class Poison(Tracker):
     """A tracker that sets a weight to NaN after a step and records the best checkpoint at that time."""
 
     def __init__(self, trainer: Trainer, step: int) -> None:

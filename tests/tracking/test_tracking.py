@@ -22,7 +22,7 @@ from support.trackers import NAME, end, helpers, logs, records, steps, summary, 
 
 from imdbcls.errors import UserError
 from imdbcls.runtime.signals import Interrupted
-from imdbcls.tracking import NoTracker, environment
+from imdbcls.tracking import environment
 from imdbcls.tracking.once import once
 
 
@@ -131,7 +131,7 @@ def in_process(body: str, **environment: str) -> subprocess.Popen[str]:
     """Run Python code with `support.trackers` in a new process, without importing PyTorch."""
     places = [str(ROOT), str(ROOT / "tests")]
     imports = "import signal\nfrom pathlib import Path\nfrom support.trackers import *\n"
-    imports += "from imdbcls.runtime.signals import Interrupted\nfrom imdbcls.tracking import NoTracker\n"
+    imports += "from imdbcls.runtime.signals import Interrupted\nfrom imdbcls.tracking import Trackers\n"
     script = f"import sys; sys.path[:0] = {places}\n{imports}{body}"
     environment = {**os.environ, **environment}
     pipe = subprocess.PIPE
@@ -203,7 +203,7 @@ def test_killed_run_resumes_without_sending_steps_twice() -> None:
 
 def test_disabled_does_not_import_wandb() -> None:
     body = """
-for run in (tracker(mode="disabled"), NoTracker(identity=None, config={}, folder=None)):
+for run in (tracker(mode="disabled"), Trackers()):
     with run:
         train(run, last=10)
         end(run)
@@ -224,10 +224,13 @@ def test_early_import_starts_no_thread_and_saves_jobs_the_import() -> None:
     body = """
 import os, threading
 from imdbcls.tracking import import_early
-for none in ({}, {"mode": "disabled"}):
-    import_early(none)
+from imdbcls.config.schema import TrackerConfig
+shared = {"mode": "offline", "project": None, "entity": None, "tags": [], "notes": None}
+wandb = {"_target_": "imdbcls.tracking.wandb.WandbTracker", "_partial_": True}
+for none in (shared, shared | {"mode": "disabled", "wandb": wandb}):
+    import_early(TrackerConfig.model_validate(none))
     assert "wandb" not in sys.modules
-import_early({"mode": "offline"})
+import_early(TrackerConfig.model_validate(shared | {"wandb": wandb}))
 assert "wandb" in sys.modules and threading.active_count() == 1
 before = set(sys.modules)
 child = os.fork()
@@ -247,10 +250,12 @@ assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) < 10
 
 def test_every_tracker_yaml_fits_its_class() -> None:
     found = {path.stem: yaml.safe_load(path.read_text()) for path in (ROOT / "conf/tracker").glob("*.yaml")}
-    assert set(found) == {"wandb", "none"}
-    options = {key: value for key, value in found["wandb"].items() if not key.startswith("_")}
+    assert found.pop("none") is None
+    for name, sections in found.items():
+        assert list(sections) == [name]
+        assert sections[name]["_target_"] == f"imdbcls.tracking.{name}.{name.capitalize()}Tracker"
+    options = {key: value for key, value in found["wandb"]["wandb"].items() if not key.startswith("_")}
     tracker(**options)
-    assert found["none"]["_target_"] == f"{NoTracker.__module__}.{NoTracker.__name__}"
 
 
 def test_online_needs_a_key() -> None:

@@ -19,7 +19,7 @@ from imdbcls.heads.mean import MeanHead
 from imdbcls.models import lora
 from imdbcls.models.backbone import Backbone, recompute_activations
 from imdbcls.models.classifier import Classifier, copy_of, count_parameters
-from imdbcls.tracking import NoTracker
+from imdbcls.tracking import Trackers
 from imdbcls.training.evaluation_model import EvaluationModel
 
 FAMILIES = ("bert", "roberta", "modernbert", "deberta-v2")
@@ -67,12 +67,12 @@ def test_average_after_one_step_equals_the_weights(tmp_path: Path) -> None:
 def test_average_is_validated_and_saved_and_does_not_change_training(tmp_path: Path) -> None:
     options = ("lr=1e-2", "warmup=0", "epochs=2", "head=attention")
     plain = make(tmp_path / "plain", *options)
-    plain.fit(NoTracker())
+    plain.fit(Trackers())
     averaged = make(tmp_path / "averaged", *options, "trainer.ema_decay=0.9")
     trained_best: list[Any] = []
     save_best = averaged.saver.save_best
     averaged.saver.save_best = lambda metrics: (trained_best.append(weights(averaged.model)), save_best(metrics))
-    averaged.fit(NoTracker())
+    averaged.fit(Trackers())
     for key in ("train/loss", "train/grad_norm"):
         assert points(tmp_path / "plain", key) == points(tmp_path / "averaged", key)
     assert points(tmp_path / "plain", "val/loss") != points(tmp_path / "averaged", "val/loss")
@@ -148,7 +148,7 @@ def test_adapters_learn_and_are_evaluated(tmp_path: Path) -> None:
         "head=mean",
     )
     trainer = make(tmp_path, *options, "data.train_limit=16", "backbone.dropout=0")
-    trainer.fit(NoTracker())
+    trainer.fit(Trackers())
     losses = points(tmp_path, "train/loss")
     assert losses[-1] < losses[0] - 0.1
     assert len(set(points(tmp_path, "val/loss"))) == 12
@@ -217,9 +217,9 @@ def test_patience_ends_training_without_other_changes(tmp_path: Path) -> None:
     """With a tiny learning rate, the first epoch stays the best."""
     still = ("lr=1e-30", "schedule=linear", "epochs=6", "optimizer=sgd", "optimizer.weight_decay=0")
     whole = make(tmp_path / "whole", *still)
-    whole.fit(NoTracker())
+    whole.fit(Trackers())
     stopped = make(tmp_path / "stopped", *still, "trainer.patience=2")
-    stopped.fit(NoTracker())
+    stopped.fit(Trackers())
     assert (whole.state.epoch, stopped.state.epoch, stopped.state.best_epoch) == (6, 3, 1)
     for key in ("train/lr", "train/loss", "val/loss"):
         column = points(tmp_path / "stopped", key)

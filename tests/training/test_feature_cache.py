@@ -21,7 +21,7 @@ from imdbcls.errors import UserError
 from imdbcls.models.classifier import Classifier
 from imdbcls.models.inference import predict_probabilities
 from imdbcls.runtime import device
-from imdbcls.tracking import NoTracker
+from imdbcls.tracking import Trackers
 from imdbcls.training import checkpoint, feature_cache
 from imdbcls.training.trainer import Trainer
 
@@ -51,7 +51,7 @@ def entries(folder: Path) -> list[Path]:
 def trained(folder: Path, *overrides: str) -> tuple[Trainer, dict[str, Any]]:
     """Train a run to its end; return the trainer and its results."""
     trainer = make(folder, FROZEN, "lr=1e-2", f"data.cache_dir={folder.parent}", *overrides)
-    trainer.fit(NoTracker())
+    trainer.fit(Trackers())
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     return trainer, {
         "logged": [{key: value for key, value in line.items() if "second" not in key} for line in lines],
@@ -292,7 +292,7 @@ def test_frozen_encoder_is_hashed_and_written_once(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(checkpoint, "save", counting_save)
     settings = (FROZEN, "head=mean", "lr=1e-2", "epochs=3", f"data.cache_dir={tmp_path}")
     trainer = make(tmp_path / "whole", *settings)
-    trainer.fit(NoTracker())
+    trainer.fit(Trackers())
     assert len(hashed) == 1
     assert [folder for folder, _ in saved].count("best") >= 3, "the best epoch must change several times for this test"
     assert [whole for _, whole in saved] == [False] * (len(saved) - 1) + [True] and saved[-1][0] == "best"
@@ -300,11 +300,11 @@ def test_frozen_encoder_is_hashed_and_written_once(tmp_path: Path, monkeypatch: 
     killed_at, saved[:] = len(saved), []
     killed = make(tmp_path / "killed", *settings)
     with pytest.raises(KeyboardInterrupt):
-        killed.fit(NoTracker())
+        killed.fit(Trackers())
     killed_at = None
     again = make(tmp_path / "killed", *settings)
     assert again.resume() == again.num_steps
-    again.fit(NoTracker())
+    again.fit(Trackers())
     best = [tmp_path / name / "checkpoints" / "best" for name in ("whole", "killed")]
     for file in ("model.safetensors", "state.json"):
         assert (best[0] / file).read_bytes() == (best[1] / file).read_bytes()
@@ -319,6 +319,6 @@ def test_frozen_encoder_is_hashed_and_written_once(tmp_path: Path, monkeypatch: 
     once_more = make(tmp_path / "killed", *settings)
     assert once_more.resume() == again.num_steps, "a complete best.new is also used"
     saved.clear()
-    once_more.fit(NoTracker())
+    once_more.fit(Trackers())
     assert saved == []
     assert (best[0] / "model.safetensors").read_bytes() == (best[1] / "model.safetensors").read_bytes()

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from imdbcls.errors import UserError
 from imdbcls.heads.mean import MeanHead
 from imdbcls.models.classifier import Classifier
-from imdbcls.tracking import NoTracker
+from imdbcls.tracking import Trackers
 from imdbcls.training import optim
 from imdbcls.training.losses import CrossEntropy, Focal, Objective, symmetric_divergence, weights_of_classes
 
@@ -246,7 +246,7 @@ def test_validation_loss_is_cross_entropy_for_any_training_loss(tmp_path: Path) 
     losses = {}
     for name, options in {"plain": (), "other": ("loss=focal", "loss.class_weights=[1,3]", "loss.r_drop=1")}.items():
         trainer = make(tmp_path / name, "optimizer=sgd", "lr=1e-30", "optimizer.weight_decay=0", "epochs=1", *options)
-        trainer.fit(NoTracker())
+        trainer.fit(Trackers())
         losses[name] = (points(tmp_path / name, "train/loss"), points(tmp_path / name, "val/loss"))
     assert losses["plain"][0] != losses["other"][0]
     assert losses["plain"][1] == losses["other"][1]
@@ -273,7 +273,7 @@ def test_r_drop_reduces_the_difference_between_passes(tmp_path: Path) -> None:
     for r_drop in (0, 20):
         options = ("backbone.dropout=0.3", "head.dropout=0.3", "head=cls", "lr=3e-3", "epochs=8", "warmup=0")
         trainer = make(tmp_path / str(r_drop), *options, f"loss.r_drop={r_drop}")
-        trainer.fit(NoTracker())
+        trainer.fit(Trackers())
         trainer.model.train()
         torch.manual_seed(0)
         with torch.no_grad():

@@ -27,7 +27,7 @@ from support.trainers import make
 
 from imdbcls.data.batch import Batch
 from imdbcls.errors import UserError
-from imdbcls.tracking import NoTracker
+from imdbcls.tracking import Trackers
 from imdbcls.training import checkpoint, optim
 from imdbcls.training.state import Saver, StepMeter, TrainState
 from imdbcls.training.trainer import Trainer
@@ -319,7 +319,7 @@ def begun(tmp_path_factory: pytest.TempPathFactory) -> Trainer:
         trainer.count(batch)
         trainer.fetch_metrics()
         trainer.count_time(0.1)
-        trainer.log(NoTracker(), trainer.pop_train_metrics())
+        trainer.log(Trackers(), trainer.pop_train_metrics())
     trainer.saver.save(trainer.state, trainer.meter)
     trainer.saver.wait()
     return trainer
@@ -410,7 +410,7 @@ def test_checkpoints_are_saved_every_few_minutes(tmp_path: Path, monkeypatch: py
 
     monkeypatch.setattr(trainer, "step", slow_step)
     monkeypatch.setattr(trainer.saver, "save", noted_save)
-    trainer.fit(NoTracker())
+    trainer.fit(Trackers())
     assert saved == [3, 4, 7, 8]
 
 

@@ -21,7 +21,7 @@ from imdbcls.runs.identity import choices_hash, config_hash, digest, group_hash
 from imdbcls.runs.predictions import Predictions
 from imdbcls.runs.selection import LOWER_IS_BETTER, TITLES, as_text, metric_of
 from imdbcls.sweeps.jobs import outcome_of
-from imdbcls.tracking import NoTracker
+from imdbcls.tracking import Trackers
 from imdbcls.training.trainer import Trainer
 
 SHORT = ("data.train_limit=8", "data.validation_limit=36", "lr=1e-9")
@@ -61,7 +61,7 @@ def test_each_metric_selects_its_best_epoch(metric: str, tmp_path: Path) -> None
     trainer = make(tmp_path, *SHORT, f"metric={metric}", "epochs=5")
     labels_N = trainer.batches.validation.labels
     show_predictions(trainer, [with_label_probabilities(labels_N, *each) for each in EPOCHS.values()])
-    trainer.fit(NoTracker())
+    trainer.fit(Trackers())
     values = points(tmp_path, f"val/{metric}")
     assert len(values) == 5 and trainer.state.best_epoch == list(EPOCHS).index(metric) + 1
     best = min(values) if metric in LOWER_IS_BETTER else max(values)
@@ -79,7 +79,7 @@ def test_patience_counts_epochs_without_a_better_metric(
     labels_N = trainer.batches.validation.labels
     epochs = [([0.9] * 17 + [0.1**epoch], [0.9] * (10 + epoch) + [0.1**epoch] * (8 - epoch)) for epoch in range(1, 6)]
     show_predictions(trainer, [with_label_probabilities(labels_N, *each) for each in epochs])
-    trainer.fit(NoTracker())
+    trainer.fit(Trackers())
     assert (trainer.state.epoch, trainer.state.best_epoch) == (last_epoch, best_epoch)
 
 
@@ -94,7 +94,7 @@ def test_the_validation_loss_decides_ties(metric: str, tmp_path: Path) -> None:
 
 def test_another_metric_does_not_change_training(tmp_path: Path) -> None:
     for metric in ("accuracy", "brier"):
-        make(tmp_path / metric, f"metric={metric}").fit(NoTracker())
+        make(tmp_path / metric, f"metric={metric}").fit(Trackers())
     for key in ("train/loss", "train/grad_norm", "val/loss", "val/accuracy"):
         assert points(tmp_path / "accuracy", key) == points(tmp_path / "brier", key) != []
 
@@ -119,12 +119,12 @@ def test_resumed_run_keeps_the_best_epoch(tmp_path: Path) -> None:
     good, bad = ([0.6] * 18, [0.6] * 18), ([0.7] * 18, [0.2] * 18)
     show_predictions(trainer, [with_label_probabilities(labels_N, *each) for each in (bad, good)])
     with pytest.raises(IndexError):  # ends the process in the third epoch
-        trainer.fit(NoTracker())
+        trainer.fit(Trackers())
     resumed = make(tmp_path, *SHORT, "metric=loss", "epochs=3")
     assert resumed.resume() == 2 * trainer.batches.train.steps_per_epoch
     assert (resumed.state.best_epoch, resumed.state.best_value) == (2, pytest.approx(-math.log(0.6)))
     show_predictions(resumed, [with_label_probabilities(labels_N, *bad)])
-    resumed.fit(NoTracker())
+    resumed.fit(Trackers())
     assert (resumed.state.epoch, resumed.state.best_epoch) == (3, 2)
 
 

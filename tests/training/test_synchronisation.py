@@ -20,7 +20,7 @@ from imdbcls.kernels.heads import accelerate_head
 from imdbcls.models.classifier import Classifier
 from imdbcls.models.inference import predict_probabilities
 from imdbcls.runtime.device import Hardware
-from imdbcls.tracking import NoTracker
+from imdbcls.tracking import Trackers
 from imdbcls.training.trainer import MAX_UNREAD_STEPS, NonFiniteError, Trainer
 
 
@@ -108,7 +108,7 @@ def test_metrics_are_fetched_only_when_needed(tmp_path: Path, monkeypatch: pytes
         original()
 
     monkeypatch.setattr(trainer, "fetch_metrics", counted)
-    trainer.fit(NoTracker())
+    trainer.fit(Trackers())
     # Steps 2, 3 (end of an epoch), 4 and 6 (both).
     assert read == [2, 1, 1, 2]
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from imdbcls.data.batches import EvalBatches
-from imdbcls.tracking import NoTracker
+from imdbcls.tracking import Trackers
 from imdbcls.training import checkpoint, optim
 from imdbcls.training.trainer import NonFiniteError
 
@@ -25,7 +25,7 @@ from imdbcls.training.trainer import NonFiniteError
 def test_overfits_one_batch(tmp_path: Path) -> None:
     overrides = ("head=attention", "data.train_limit=16", "lr=3e-3", "schedule=constant", "epochs=40")
     trainer = make(tmp_path, *overrides)
-    trainer.fit(NoTracker())
+    trainer.fit(Trackers())
     losses = points(tmp_path, "train/loss")
     assert len(losses) == 40
     assert losses[0] == pytest.approx(math.log(2), abs=0.1), "an untrained model predicts at chance level"
@@ -252,13 +252,13 @@ def test_much_too_high_learning_rate_raises(tmp_path: Path) -> None:
     """No NaN is injected here: the weights overflow."""
     trainer = make(tmp_path, "optimizer=sgd", "lr=1e30", "schedule=constant", "warmup=0", "trainer.max_grad_norm=null")
     with pytest.raises(NonFiniteError, match=r"^Step [2-8] of 8, learning rate 1e\+30"):
-        trainer.fit(NoTracker())
+        trainer.fit(Trackers())
     assert not (tmp_path / "checkpoints" / "best").exists()
 
 
 def test_best_validation_epoch_is_kept(tmp_path: Path) -> None:
     trainer = make(tmp_path, "head=attention", "lr=0.02", "schedule=constant", "epochs=6")
-    trainer.fit(NoTracker())
+    trainer.fit(Trackers())
     accuracies, losses = points(tmp_path, "val/accuracy"), points(tmp_path, "val/loss")
     assert len(accuracies) == 6
     best = max(range(6), key=lambda epoch: (accuracies[epoch], -losses[epoch]))
@@ -274,12 +274,12 @@ def test_training_does_not_read_the_test_split(tmp_path: Path) -> None:
     """Only a run with `score_test_each_epoch` reads it before the end."""
     usual = make(tmp_path / "usual")
     test, usual.batches = usual.batches.test, replace(usual.batches, test=cast(EvalBatches, None))
-    usual.fit(NoTracker())
+    usual.fit(Trackers())
     assert points(tmp_path / "usual", "test/accuracy") == []
     usual.batches = replace(usual.batches, test=test)
     assert len(usual.final_probabilities()["test"]) == test.num_documents == 40
     watched = make(tmp_path / "watched", "trainer.score_test_each_epoch=true")
-    watched.fit(NoTracker())
+    watched.fit(Trackers())
     assert len(points(tmp_path / "watched", "test/accuracy")) == 2
 
 
