@@ -156,9 +156,9 @@ def compare_runs(path: str | Path, metric: str | None = None, margin: float | No
 
     Raises UserError for an invalid argument, or if there is nothing to compare.
     """
-    from imdbcls.compare import chosen, read, require_margin
+    from imdbcls.compare import read, require_margin
     from imdbcls.comparison.metrics import METRICS
-    from imdbcls.comparison.summary import compare_study
+    from imdbcls.comparison.summary import chosen, compare_study
 
     if metric is not None and metric not in METRICS:
         raise UserError(f"metric={metric!r} is not one of {', '.join(METRICS)}.")

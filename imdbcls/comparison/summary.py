@@ -89,6 +89,19 @@ def compare_study(study: Study, metric: Metric, margin: float | None) -> Compari
     )
 
 
+def chosen(study: Study, metric: str | None = None, margin: float | None = None) -> tuple[Metric, float | None]:
+    """Return the metric and the margin of a comparison. A given `margin` is in points if the metric is a percentage.
+
+    Without a choice, they are those of the plan of the study. Without a plan, the metric is the one that selected the
+    best epochs, and the margin is the default of the metric.
+    """
+    plan = study.plan
+    found = METRICS[metric or (study.recorded_metric if plan is None else plan.metric)]
+    if margin is not None:
+        return found, margin / 100 if found.is_percentage else margin
+    return found, plan.margin if plan is not None and found.name == plan.metric else found.default_margin
+
+
 def require_probabilities(study: Study, metric: Metric) -> None:
     """Raise BadRunError if the metric needs probabilities and a run has none."""
     if can_evaluate(metric, study.groups):

@@ -8,9 +8,18 @@ from typing import Any
 import yaml
 
 from imdbcls.comparison.results import Comparison
-from imdbcls.comparison.views.tables import Table, tables_of
+from imdbcls.comparison.views.page import matrices_html
+from imdbcls.comparison.views.rendered import Rendered
+from imdbcls.comparison.views.svg import standalone
+from imdbcls.comparison.views.tables import tables_of
+from imdbcls.comparison.views.wording import headline
+from imdbcls.runtime.waiting import within
 from imdbcls.tracking import environment
+from imdbcls.tracking.panels import FIGURE
+from imdbcls.tracking.runsets import GROUP_LABEL
 from imdbcls.tracking.session import RunIdentity, Session
+
+VIEW_SECONDS = 10.0  # time limit for logging one table or figure
 
 
 def tracker_settings(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -29,39 +38,45 @@ def tracker_settings(config: Mapping[str, Any]) -> dict[str, Any]:
     return environment.resolved(settings)
 
 
-def log_comparison(
-    comparison: Comparison, figures: Mapping[str, str], html: str, folder: Path, **settings: Any
-) -> None:
-    """Log all tables, all figures (SVG by name) and the HTML page. W&B's local files go to `folder/wandb`.
+def comparison_session(study: str, folder: Path, settings: Mapping[str, Any], hint: str | None = None) -> Session:
+    """Return the W&B run of a study's comparison, which is not open yet. W&B's local files go to `folder/wandb`.
 
     `settings` are the shared keys of `tracker` and those of `tracker.wandb`, with the same meaning as in training.
-    Logging a study again replaces its earlier comparison. Raises UserError if the mode is `online` and no valid key is
-    configured.
+    Logging a study again replaces its earlier comparison. `hint` is the end of a message that it is logged offline.
     """
-    study = comparison.study
     identity = RunIdentity(study, f"comparison-{study}", "comparison", ("comparison",))
-    session = Session(identity, {"study": study}, folder, resume=False, **settings)
-    session.open()
-    try:
-        if session.run is not None:
-            with session.guarded("could not log the comparison"):
-                # Allow more time than for a single table, because there are about a dozen tables.
-                session.log_views(views_of(tables_of(comparison), figures, html), patience=4)
-    finally:
-        session.close(exit_code=0)
+    return Session(
+        identity, {"study": study, GROUP_LABEL: "comparison"}, folder, resume=False, offline_hint=hint, **settings
+    )
 
 
-def views_of(tables: list[Table], figures: Mapping[str, str], html: str) -> dict[str, Any]:
-    """Return the W&B objects by name. Omit the narrow versions of the figures, which are for phones."""
+def log_views(run: Any, rendered: Rendered) -> None:
+    """Log the verdict, all tables, all figures and the page. Raise TimeoutError if W&B stops responding."""
+    comparison = rendered.comparison
+    run.summary.update({"comparison/verdict": headline(comparison), "comparison/metric": comparison.metric.key})
+    for name, view in views_of(rendered).items():
+        within(VIEW_SECONDS, lambda entry={name: view}: run.log(entry, commit=False))  # type: ignore[misc]
+    within(VIEW_SECONDS, lambda: run.log({}, commit=True))
+
+
+def views_of(rendered: Rendered) -> dict[str, Any]:
+    """Return the W&B objects by name."""
     import wandb
 
     views: dict[str, Any] = {
-        f"comparison/tables/{table.key}": wandb.Table(columns=unique(table.header), data=table.rows) for table in tables
+        f"comparison/tables/{table.key}": wandb.Table(columns=unique(table.header), data=table.rows)
+        for table in tables_of(rendered.comparison)
     }
-    for name, figure in figures.items():
-        if not name.endswith("_narrow"):
-            views[f"comparison/figures/{name}"] = wandb.Html(figure, inject=False)
-    return {**views, "comparison/page": wandb.Html(html, inject=False)}
+    for name, figure in figures_of_run(rendered.comparison, rendered.drawings).items():
+        views[FIGURE.format(name)] = wandb.Html(figure, inject=False)
+    return {**views, "comparison/page": wandb.Html(rendered.page, inject=False)}
+
+
+def figures_of_run(comparison: Comparison, drawings: Mapping[str, str]) -> dict[str, str]:
+    """Return the figures as complete HTML or SVG by name. Omit the narrow versions, which are for phones."""
+    figures = {name: standalone(drawing) for name, drawing in drawings.items() if not name.endswith("_narrow")}
+    matrices = matrices_html(comparison)
+    return figures if matrices is None else figures | {"confusion_matrices": matrices}
 
 
 def unique(header: list[str]) -> list[str | int]:

@@ -29,7 +29,8 @@ class Session:
     """A W&B run. `run` is wandb's own object between `open` and `close`, or None if the run was not started.
 
     The arguments are those of `WandbTracker`, except that `resume` replaces `resumed_step`. With `resume`, the session
-    continues the earlier W&B run with the same id, if there is one.
+    continues the earlier W&B run with the same id, if there is one. `offline_hint` is the end of the message that the
+    run is logged offline; by default, it says how to view and upload the log.
     """
 
     def __init__(
@@ -46,8 +47,10 @@ class Session:
         finish_seconds: float,
         tags: Sequence[str] = (),
         notes: str | None = None,
+        offline_hint: str | None = None,
     ) -> None:
         self.run: Any = None
+        self._offline_hint = offline_hint
         self._identity = identity
         self._config = dict(config)
         self._folder = folder
@@ -90,6 +93,11 @@ class Session:
                 self._finish(exit_code, PROBE_SECONDS if hurried else self._finish_seconds + 2)
         finally:
             self._clean_up()
+
+    def abandon(self) -> None:
+        """Give up the run without an upload or a warning, because its server has stopped answering."""
+        self.run = None
+        self._clean_up()
 
     def log_views(self, views: Mapping[str, Any], patience: float, *, commit: bool = True) -> None:
         """Log tables, plots and pages. Raise TimeoutError if this takes longer than `patience * finish_seconds`.
@@ -217,7 +225,7 @@ class Session:
 
     def _hint(self) -> str:
         logs = self._folder / "wandb"
-        return f"View: wandb leet {logs}   Upload: wandb sync {logs}"
+        return self._offline_hint or f"View: wandb leet {logs}   Upload: wandb sync {logs}"
 
     def _clean_up(self) -> None:
         stop_helper()

@@ -1,46 +1,54 @@
-"""`--wandb` writes an offline run of type `comparison`, and `--report` needs a server."""
+"""`--wandb` logs a run of type `comparison`, also without a server."""
 
 import json
 import time
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
-from support.studies import HEADS, make_study
+from support.studies import HEADS, make_study, rendered_study
+from support.trackers import records, summary
 
 from imdbcls.compare import main
-from imdbcls.comparison.metrics import METRICS
-from imdbcls.comparison.study import read_study
-from imdbcls.comparison.summary import compare_study
-from imdbcls.comparison.views.figures import figures_of
-from imdbcls.comparison.views.page import page_html
-from imdbcls.comparison.views.reading_list import reading_list
-from imdbcls.comparison.views.svg_figures import drawings_of
-from imdbcls.errors import UserError
-from imdbcls.tracking.log_comparison import log_comparison, tracker_settings, unique
-from imdbcls.tracking.wandb_report import owner_of
+from imdbcls.comparison.views.wording import headline
+from imdbcls.tracking.log_comparison import figures_of_run, tracker_settings, unique
+from imdbcls.tracking.panels import FIGURE
+from imdbcls.tracking.publish import Alert, publish
 
 
-def test_comparison_run_contains_tables_figures_and_page(tmp_path: Path) -> None:
+def test_comparison_run_contains_tables_figures_and_page(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     study = make_study(tmp_path / "heads", heads=HEADS[:2], num_documents=300)
-    found = read_study(study)
-    comparison = compare_study(found, METRICS["accuracy"], 0.003)
-    figures = drawings_of(figures_of(comparison))
-    page = page_html(comparison, figures, reading_list(found, comparison, {}))
-    log_comparison(comparison, figures, page, study, **tracker_settings({}) | {"mode": "offline"})
+    rendered = rendered_study(study)
+    capfd.readouterr()
+    alert = Alert("heads is done", "6 of 6 runs are done.", "INFO")
+    assert publish(rendered, study, tracker_settings({}) | {"mode": "offline"}, alert) == {}
+    assert capfd.readouterr().err == ""
 
     (run,) = (study / "wandb").glob("offline-run-*-comparison-heads-*")
-    expected = (b"comparison/page", b"comparison/figures/differences", b"comparison/tables/ranking")
+    (log,) = run.glob("run-comparison-heads-*.wandb")
     # The process of wandb that writes the offline log may end shortly after `finish` returns.
     deadline = time.monotonic() + 20
-    while not all(name in next(run.glob("run-comparison-heads-*.wandb")).read_bytes() for name in expected):
-        assert time.monotonic() < deadline, "the log does not contain the comparison"
+    while not (sent := records(log, "alert")):
+        assert time.monotonic() < deadline, "the log does not contain the alert"
         time.sleep(0.1)
+    assert [(each["title"], each["text"], each["level"]) for each in sent] == [(alert.title, alert.text, alert.level)]
+    found = summary(log)
+    expected = {FIGURE.format(name) for name in figures_of_run(rendered.comparison, rendered.drawings)}
+    assert {"comparison/page", "comparison/tables/ranking", *expected} <= found["summary"].keys()
+    assert found["summary"]["comparison/verdict"] == headline(rendered.comparison)
+    assert (found["config"]["study"], found["config"]["group_label"]) == ("heads", "comparison")
+    (opened,) = records(log, "run")
+    assert (opened["run_group"], opened["job_type"]) == ("heads", "comparison")
+
     media = run / "files" / "media"
     assert list(media.rglob("page_*.html"))
     ranking = next(file for file in media.rglob("*.table.json") if "ranking" in file.name)
     table = json.loads(ranking.read_text())
-    assert [row[1] for row in table["data"]] == [*(group.name for group in comparison.groups), "largest class"]
+    groups = [group.name for group in rendered.comparison.groups]
+    assert [row[1] for row in table["data"]] == [*groups, "largest class"]
+    (accuracy,) = media.rglob("accuracy_*.html")
+    assert "<style>" in accuracy.read_text("utf-8"), "without its styles, a figure is black"
+    (matrices,) = media.rglob("confusion_matrices_*.html")
+    assert matrices.read_text("utf-8").count("<caption>") == len(groups)
 
 
 def test_table_columns_get_unique_names() -> None:
@@ -69,23 +77,20 @@ def test_unreachable_server_makes_the_comparison_offline(
     assert len(list(study.glob("wandb/offline-run-*-comparison-heads-*"))) == 1
 
 
-def test_report_without_entity_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    import wandb
-
-    monkeypatch.setattr(wandb, "Api", lambda: SimpleNamespace(default_entity=None))
-    with pytest.raises(UserError, match=r"--report needs a W&B entity.*[Ss]et WANDB_ENTITY\.$"):
-        owner_of(None)
-    assert owner_of("team") == "team"
-    monkeypatch.setattr(wandb, "Api", lambda: SimpleNamespace(default_entity="me"))
-    assert owner_of(None) == "me"
+def test_report_option_names_its_replacement(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main([str(tmp_path), "--report"])
+    assert ended.value.code == 2
+    assert "--report was removed: --wandb saves the report" in capfd.readouterr().err
 
 
-def test_report_without_server_is_one_error(
+def test_offline_comparison_names_the_command_that_publishes_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
-    monkeypatch.setenv("WANDB_API_KEY", "0123456789" * 4)
-    study = make_study(tmp_path / "heads", heads=HEADS[:2], num_documents=300)
-    assert main([str(study), "--report"]) == 2
-    assert capfd.readouterr().err.splitlines()[-1].startswith("imdbcls: --report needs ")
-    assert (study / "comparison.html").exists()
+    for name in ("WANDB_MODE", "WANDB_API_KEY", "NETRC"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    study = make_study(tmp_path / "my heads", heads=HEADS[:2], num_documents=300)
+    assert main([str(study), "--wandb"]) == 0
+    (line,) = [line for line in capfd.readouterr().err.splitlines() if "W&B" in line]
+    assert line.endswith(f"Publish it with: wandb sync '{study}/wandb' && python -m imdbcls.compare '{study}' --wandb")

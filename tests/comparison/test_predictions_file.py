@@ -203,13 +203,11 @@ def test_metric_without_probabilities_is_refused(
     assert main([str(tmp_path / "a.csv"), "--metric", "f1"]) == 0
 
 
-def test_options_for_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_options_for_files(tmp_path: Path) -> None:
     predictions_frame(systems=["only"]).to_csv(tmp_path / "a.csv", index=False)
     assert main([str(tmp_path / "a.csv"), "--output", str(tmp_path / "here"), "--figures"]) == 0
     assert "only is the only group" in (tmp_path / "here" / "comparison.md").read_text()
     assert (tmp_path / "here" / "comparison_figures" / "accuracy.pdf").exists()
-    assert main([str(tmp_path / "a.csv"), "--report"]) == 2
-    assert "--report needs a folder of training runs" in capsys.readouterr().err
 
 
 def test_comparison_of_a_file_is_logged_to_the_default_project(tmp_path: Path) -> None:

@@ -17,6 +17,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
+from imdbcls.comparison.study import read_study
+from imdbcls.comparison.summary import chosen
+from imdbcls.comparison.views.rendered import Rendered, render
+
 WORDS = ("film", "story", "actor", "scene", "plot", "music", "ending", "laugh", "cried", "boring", "wonderful", "dull")
 
 
@@ -81,6 +85,12 @@ def make_study(
     (folder / "wandb").mkdir(exist_ok=True)
     (folder / "multirun.yaml").write_text("hydra: {}\n")
     return folder
+
+
+def rendered_study(folder: Path, metric: str | None = None) -> Rendered:
+    """Compare a study folder, by default with its own metric, and render its figures and its page."""
+    study = read_study(folder)
+    return render(study, *chosen(study, metric), folder)
 
 
 def probabilities_of(

@@ -6,7 +6,7 @@ from imdbcls.comparison.results import Comparison
 from imdbcls.comparison.views.extent import shown_pairs
 from imdbcls.comparison.views.facts import facts_line
 from imdbcls.comparison.views.paragraph import paragraph
-from imdbcls.comparison.views.tables import Table, tables_of
+from imdbcls.comparison.views.tables import Table, ranking, tables_of
 from imdbcls.comparison.views.wording import headline, verdict
 
 
@@ -25,6 +25,19 @@ def markdown_text(comparison: Comparison) -> str:
     if comparison.notes:
         lines += ["## Notes", "", *(f"- {markdown(note)}" for note in comparison.notes), ""]
     return "\n".join(lines)
+
+
+def verdict_markdown(comparison: Comparison) -> str:
+    """Return the headline, the ranking, the verdict on each pair and the notes."""
+    best = ranking(comparison).without_empty_columns()
+    blocks = [
+        [f"**{markdown(headline(comparison))}**"],
+        [markdown(facts_line(comparison))],
+        markdown_table(best),
+        [f"- {markdown(verdict(pair, comparison.metric))}" for pair in shown_pairs(comparison)],
+        [f"- Note: {markdown(note)}" for note in comparison.notes],
+    ]
+    return "\n\n".join("\n".join(block) for block in blocks if block)
 
 
 def markdown_table(table: Table) -> list[str]:

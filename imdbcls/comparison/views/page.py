@@ -78,6 +78,15 @@ def page_html(comparison: Comparison, figures: Mapping[str, str], reading: Readi
     )
 
 
+def matrices_html(comparison: Comparison) -> str | None:
+    """Return a page with only the confusion matrix of each group, or None if there are too many classes to show."""
+    matrices = confusion_matrices(comparison)
+    style = Markup(packaged("figures.css") + packaged("page.css"))
+    template = templates().get_template("matrices.html")
+    values = {"matrices": matrices, "label_names": comparison.label_names, "term_of": term_of, "legend": []}
+    return template.render(style=style, style_hash=source_hash(style), **values) if matrices else None
+
+
 def has_reference(figure: Figure) -> bool:
     return isinstance(figure, IntervalPlot) and figure.reference is not None
 

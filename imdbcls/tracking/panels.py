@@ -1,0 +1,179 @@
+"""The panels that the W&B workspace and the W&B report of a study share. Each section answers one question.
+
+The keys of the media and tables are those that `log_comparison` and `WandbTracker` log. Curves and bars show the mean
+over the seeds of a group, with a range from the lowest to the highest seed.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from imdbcls.comparison.metrics import Metric
+from imdbcls.comparison.results import Comparison
+from imdbcls.comparison.views.quantities import upper_first
+from imdbcls.tracking.runsets import GROUP_LABEL
+
+FIGURE = "comparison/figures/{}"
+CONFUSION_TABLE = "view/test_confusion_matrix_table"
+MISTAKES_TABLE = "view/test_mistakes"
+COSTS = {  # keys of a run's W&B summary
+    "train_seconds": "training time (s)",
+    "parameters": "parameters",
+    "head_parameters": "head parameters",
+    "latency_ms.p50": "median latency (ms)",
+}
+COLUMNS = 24  # of a report's grid
+WIDE, HALF = {"w": COLUMNS, "h": 8}, {"w": COLUMNS // 2, "h": 8}
+
+
+@dataclass(frozen=True)
+class PanelSection:
+    """Panels under one title. `num_columns` is the number of panels next to each other in a workspace."""
+
+    title: str
+    panels: list[Any]
+    num_columns: int = 2
+
+
+def sections_of(comparison: Comparison, figures: Iterable[str], swept: Mapping[str, bool]) -> list[PanelSection]:
+    """Return the sections, without those that have no data.
+
+    `figures` are the names of the figures that the comparison run logs. `swept` are config keys that differ in the
+    study, each with a flag that says whether its axis is logarithmic.
+    """
+    metric, names = comparison.metric, list(figures)
+    sections = [
+        PanelSection(f"Test {metric.title}", test_panels(metric, names)),
+        PanelSection("Training and validation", curve_panels(metric), num_columns=3),
+        PanelSection("Training size", media(names, "sizes", "Metric by training size"), num_columns=1),
+        PanelSection("Cost", cost_panels(metric, names)),
+        PanelSection("Settings", settings_panels(metric, swept), num_columns=1),
+        PanelSection("Confusion matrices", confusion_panels(names), num_columns=1),
+        PanelSection("Calibration", calibration_panels(names)),
+        PanelSection("Mistakes", mistake_panels(names), num_columns=1),
+    ]
+    return [section for section in sections if section.panels]
+
+
+def test_panels(metric: Metric, figures: list[str]) -> list[Any]:
+    import wandb_workspaces.reports.v2 as reports
+
+    bars = reports.BarPlot(
+        title=f"Test {metric.title}: mean, lowest and highest seed",
+        metrics=[metric.key],
+        **grouped(),
+        layout=reports.Layout(**WIDE),
+    )
+    return [
+        *media(figures, "accuracy", f"Test {metric.title}: 95 % interval, and seeds as circles"),
+        bars,
+        *media(figures, "differences", "Differences with simultaneous 95 % intervals"),
+    ]
+
+
+def curve_panels(metric: Metric) -> list[Any]:
+    """Return one plot per curve: the mean over a group's seeds, with a band from the minimum to the maximum."""
+    import wandb_workspaces.reports.v2 as reports
+
+    curves = dict.fromkeys([f"val/{metric.name}", "val/loss", "train/loss"])
+    return [
+        reports.LinePlot(title=curve, x="step", y=[curve], **grouped(), layout=reports.Layout(**HALF))
+        for curve in curves
+    ]
+
+
+def cost_panels(metric: Metric, figures: list[str]) -> list[Any]:
+    import wandb_workspaces.reports.v2 as reports
+
+    scatters = [
+        reports.ScatterPlot(
+            title=f"Test {metric.title} and {name}",
+            x=reports.SummaryMetric(cost),
+            y=reports.SummaryMetric(metric.key),
+            legend_template=f"${{config:{GROUP_LABEL}}} ${{run:displayName}}",
+            layout=reports.Layout(**HALF),
+        )
+        for cost, name in COSTS.items()
+    ]
+    return [*media(figures, "cost_", f"Test {metric.title} and cost, with the Pareto front"), *scatters]
+
+
+def settings_panels(metric: Metric, swept: Mapping[str, bool]) -> list[Any]:
+    import wandb_workspaces.reports.v2 as reports
+
+    axes = [
+        *(
+            reports.ParallelCoordinatesPlotColumn(reports.Config(key), display_name=key, log=log or None)
+            for key, log in swept.items()
+        ),
+        *(
+            reports.ParallelCoordinatesPlotColumn(reports.SummaryMetric(key), display_name=key)
+            for key in (f"val/{metric.name}", metric.key)
+        ),
+    ]
+    parallel = reports.ParallelCoordinatesPlot(
+        title="Settings that differ, and the metric", columns=axes, layout=reports.Layout(**WIDE)
+    )
+    comparer = reports.RunComparer(diff_only="split", layout=reports.Layout(**WIDE))
+    return [parallel, comparer] if swept else [comparer]
+
+
+def confusion_panels(figures: list[str]) -> list[Any]:
+    """Return the matrix of each group, and a chart of the selected runs."""
+    import wandb_workspaces.reports.v2 as reports
+
+    columns = ("Actual", "Predicted", "nPredictions")
+    chart = reports.CustomChart(
+        query={"summaryTable": {"tableKey": CONFUSION_TABLE}},
+        chart_name="wandb/confusion_matrix/v1",
+        chart_fields={column: column for column in columns},
+        chart_strings={"title": "Confusion matrix of the selected runs, test split"},
+        layout=reports.Layout(**WIDE),
+    )
+    return [*media(figures, "confusion_matrices", "Confusion matrix of each group, summed over seeds"), chart]
+
+
+def calibration_panels(figures: list[str]) -> list[Any]:
+    import wandb_workspaces.reports.v2 as reports
+
+    reliability = media(figures, "reliability_", "Accuracy by confidence (reliability)")
+    if not reliability:  # the runs have no probabilities
+        return []
+    bars = reports.BarPlot(
+        title="Expected calibration error (lower is better): mean, lowest and highest seed",
+        metrics=["test/ece"],
+        **grouped(),
+        layout=reports.Layout(**WIDE),
+    )
+    return [*reliability, bars]
+
+
+def mistake_panels(figures: list[str]) -> list[Any]:
+    import wandb_workspaces.reports.v2 as reports
+
+    table = reports.WeavePanelSummaryTable(table_name=MISTAKES_TABLE, layout=reports.Layout(**WIDE))
+    return [table, *media(figures, "length", "Accuracy by document length")]
+
+
+def media(figures: list[str], prefix: str, title: str) -> list[Any]:
+    """Return one panel that shows all figures whose name starts with `prefix`, or an empty list if there are none."""
+    import wandb_workspaces.reports.v2 as reports
+
+    keys = [FIGURE.format(name) for name in figures if name.startswith(prefix)]
+    if not keys:
+        return []
+    columns = min(len(keys), 2)
+    height = 8 * ((len(keys) + columns - 1) // columns)
+    layout = reports.Layout(w=COLUMNS, h=height)
+    return [reports.MediaBrowser(title=upper_first(title), media_keys=keys, num_columns=columns, layout=layout)]
+
+
+def grouped() -> dict[str, Any]:
+    """Return the options of a plot that shows each group as the mean over its runs, with their range."""
+    import wandb_workspaces.reports.v2 as reports
+
+    return {
+        "groupby": reports.Config(GROUP_LABEL),
+        "groupby_aggfunc": "mean",
+        "groupby_rangefunc": "minmax",
+    }

@@ -1,0 +1,132 @@
+"""Publish a comparison to W&B: the comparison run, the names of the groups, a saved workspace and a report."""
+
+import logging
+import shlex
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from imdbcls.comparison.views.rendered import Rendered
+from imdbcls.runtime.text_table import joined
+from imdbcls.runtime.waiting import within
+from imdbcls.tracking.log_comparison import comparison_session, figures_of_run, log_views
+from imdbcls.tracking.panels import PanelSection, sections_of
+from imdbcls.tracking.relabel import relabel
+from imdbcls.tracking.report import save_report
+from imdbcls.tracking.runsets import select_runs, swept_keys
+from imdbcls.tracking.saved_views import Place
+from imdbcls.tracking.server import first_line
+from imdbcls.tracking.workspace import save_workspace
+
+logger = logging.getLogger(__name__)
+
+STEP_SECONDS = 10.0  # time limit for each step after the comparison run
+MAX_ALERT_TITLE = 63  # characters
+
+
+@dataclass(frozen=True)
+class Alert:
+    """A message that W&B sends to the user by e-mail or Slack, as configured in the user's W&B settings."""
+
+    title: str
+    text: str
+    level: Literal["INFO", "WARN", "ERROR"]
+
+
+def publish(
+    rendered: Rendered, folder: Path, settings: Mapping[str, Any], alert: Alert | None = None
+) -> dict[str, str]:
+    """Publish a comparison, and return the URLs of what was published by name.
+
+    W&B's local files go to `folder/wandb`. `settings` are the keys of `conf/tracker/wandb.yaml`. Without a server, only
+    the comparison run is logged, offline, and no URL is returned. A predictions file has no runs in W&B and therefore
+    no workspace and no report. If W&B fails or stops responding, a single warning is logged.
+
+    Raises UserError if the mode is `online` and no valid key is configured.
+    """
+    has_runs = rendered.study.file is None
+    hint = f"Publish it with: {offline_command(folder)}" if has_runs else None
+    session = comparison_session(rendered.comparison.study, folder, settings, hint)
+    session.open()
+    run = session.run
+    if run is None:
+        return {}
+    steps, urls = Steps(f"Publish again with: {publish_command(folder)}" if has_runs else ""), {}
+    try:
+        steps.take("log the comparison", lambda: log_views(run, rendered), limit=None)
+        if alert is not None:
+            steps.take("send an alert", lambda: run.alert(alert.title[:MAX_ALERT_TITLE], alert.text, alert.level))
+        if not run.offline:
+            urls = {"comparison": str(run.url)} if not steps.problems else {}
+            if has_runs:
+                urls |= publish_views(steps, rendered, Place(run.entity, run.project, folder), run)
+        steps.report()
+    finally:
+        if steps.is_stuck:
+            session.abandon()
+        else:
+            session.close(exit_code=0)
+    return urls
+
+
+def publish_views(steps: "Steps", rendered: Rendered, place: Place, run: Any) -> dict[str, str]:
+    """Name the groups of the runs, and save the workspace and the report. Return their URLs."""
+    study, comparison = rendered.study, rendered.comparison
+    runs = select_runs(study, comparison, place.folder, run.id)
+    missing = steps.take("name the groups of the runs", lambda: relabel(place, runs.ids))
+    if missing:
+        logger.warning(
+            f"W&B: {len(missing)} of {sum(map(len, runs.ids.values()))} runs are not on the server. Upload them with: "
+            f"wandb sync {place.folder / 'wandb'}"
+        )
+
+    def sections() -> list[PanelSection]:
+        return sections_of(comparison, figures_of_run(comparison, rendered.drawings), swept_keys(study))
+
+    saved = {
+        "workspace": steps.take("save the workspace", lambda: save_workspace(place, comparison, sections(), runs)),
+        "report": steps.take("save the report", lambda: save_report(place, comparison, sections(), runs, run.url)),
+    }
+    return {name: url for name, url in saved.items() if url is not None}
+
+
+def urls_text(urls: Mapping[str, str]) -> str:
+    """Return one line per URL, with its name."""
+    return "\n".join(f"W&B {name:<11} {url}" for name, url in urls.items())
+
+
+def publish_command(folder: Path) -> str:
+    """Return the command that publishes the comparison of a study folder."""
+    return f"python -m imdbcls.compare {shlex.quote(str(folder))} --wandb"
+
+
+def offline_command(folder: Path) -> str:
+    """Return the command that uploads the runs of a study folder, which were logged offline, and their comparison."""
+    return f"wandb sync {shlex.quote(str(folder / 'wandb'))} && {publish_command(folder)}"
+
+
+class Steps:
+    """Steps that W&B may refuse or never finish. After a step that did not finish in time, no further step is taken."""
+
+    def __init__(self, remedy: str) -> None:
+        self.problems: dict[str, str] = {}  # reason by step
+        self.is_stuck = False
+        self._remedy = remedy
+
+    def take(self, what: str, step: Callable[[], Any], limit: float | None = STEP_SECONDS) -> Any:
+        """Return the result of a step, or None if it fails or does not finish in `limit` seconds."""
+        if self.is_stuck:
+            return None
+        try:
+            return step() if limit is None else within(limit, step)
+        except Exception as error:
+            self.problems[what] = first_line(error)
+            self.is_stuck = isinstance(error, TimeoutError)
+            return None
+
+    def report(self) -> None:
+        """Log all problems as one warning."""
+        if self.problems:
+            reasons = "; ".join(dict.fromkeys(self.problems.values()))
+            logger.warning(f"W&B: could not {joined(list(self.problems))} ({reasons}). {self._remedy}".rstrip())

@@ -1,0 +1,125 @@
+"""Select the runs of a study in W&B: filters, the keys that were swept, colours and pinned columns."""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from imdbcls.comparison.naming import choices_of, flatten
+from imdbcls.comparison.results import Comparison, RunSummary
+from imdbcls.comparison.study import Study
+from imdbcls.tracking import environment
+
+GROUP_LABEL = "group_label"  # the key of a run's W&B config by which all panels are grouped
+JOB_TYPES = ("train", "comparison")
+CHOICE = re.compile(r"(head|backbone|data)\.name")  # keys that name a choice, although `choices_of` leaves them out
+MAX_SWEPT = 12  # axes of a parallel coordinates plot
+
+
+@dataclass(frozen=True)
+class RunSelection:
+    """The W&B runs of a study and of its comparison."""
+
+    filters: str  # selects them, in the filter language of wandb-workspaces
+    ids: Mapping[str, Sequence[str]]  # of the training runs, by the name of their group, best group first
+    comparison_id: str
+    columns: Sequence[str]  # the first columns of the table of runs
+
+    @property
+    def colours(self) -> dict[str, str]:
+        """The colour of each training run: that of its group on the page of the comparison."""
+        palette = group_colours()
+        return {run: palette[i % len(palette)] for i, runs in enumerate(self.ids.values()) for run in runs}
+
+
+def select_runs(study: Study, comparison: Comparison, folder: Path, comparison_id: str) -> RunSelection:
+    """Return the W&B runs of a compared study folder."""
+    return RunSelection(
+        filters=runs_of(group_names(study)),
+        ids={group.name: [wandb_id(folder, run) for run in group.runs] for group in comparison.groups},
+        comparison_id=comparison_id,
+        columns=pinned_columns(comparison),
+    )
+
+
+def runs_of(studies: Iterable[str]) -> str:
+    """Return the filter for the training runs and the comparison of the studies with these W&B group names."""
+    names = sorted(set(studies))
+    group = f"= {literal(names[0])}" if len(names) == 1 else f"in [{', '.join(map(literal, names))}]"
+    return f"Group {group} and JobType in [{', '.join(map(literal, JOB_TYPES))}]"
+
+
+def literal(text: str) -> str:
+    r"""Return a string literal of wandb-workspaces' filter language, with every special character as `\U...`.
+
+    wandb-workspaces replaces `=`, `<` and `>` also inside of literals, before it parses them as Python literals.
+    """
+    escaped = (c if c.isascii() and (c.isalnum() or c in "_-.") else f"\\U{ord(c):08x}" for c in text)
+    return f'"{"".join(escaped)}"'
+
+
+def group_names(study: Study) -> set[str]:
+    """Return the W&B groups of a study's runs and of its comparison. They differ if the study folder was renamed."""
+    recorded = (run.result.get("study") for group in study.groups for run in group.runs)
+    return {study.name, *(name for name in recorded if isinstance(name, str) and name)}
+
+
+def wandb_id(folder: Path, run: RunSummary) -> str:
+    """Return the W&B id of a run: from the URL of its page if it is recorded, else derived from its name."""
+    if run.url is not None and (found := urlsplit(run.url).path.rpartition("/runs/")[2].strip("/")):
+        return found
+    return environment.run_id(folder, run.name)
+
+
+def group_colours() -> list[str]:
+    """Return the colours of the groups in the comparison's figures (light mode), as `#rrggbb`."""
+    style = files("imdbcls.comparison.views").joinpath("figures.css").read_text(encoding="utf-8")
+    light = style.split("@media", 1)[0]
+    return re.findall(r"--s\d: (#[0-9a-f]{6})", light)
+
+
+def pinned_columns(comparison: Comparison) -> list[str]:
+    """Return the first columns of the table of runs: group, seed, and the metric of the comparison."""
+    name = comparison.metric.name
+    return [f"config:{GROUP_LABEL}.value", "config:seed.value", f"summary:val/{name}", f"summary:test/{name}"]
+
+
+def swept_keys(study: Study) -> dict[str, bool]:
+    """Return the dotted config keys that have several values in the study, and whether their axis is logarithmic.
+
+    If several keys always change together, such as `lr` and `optimizer.lr`, only the shortest is returned. A key that
+    only one head has, such as `head.bidirectional`, is not returned unless its value differs between groups.
+    """
+    runs = [group.runs[0] for group in study.groups]
+    chosen = [
+        {key: value for key, value in flatten(run.config) if key in choices or is_choice(key, run.config)}
+        for run, choices in zip(runs, choices_of(runs), strict=True)
+    ]
+    found: dict[tuple[str, ...], str] = {}
+    for key in sorted({key for choices in chosen for key in choices}, key=lambda key: (key.count("."), len(key), key)):
+        values = [choices[key] for choices in chosen if key in choices]
+        if len(set(map(str, values))) > 1:
+            found.setdefault(tuple(str(choices.get(key)) for choices in chosen), key)
+    keys = {key: is_logarithmic(choices.get(key) for choices in chosen) for key in list(found.values())[:MAX_SWEPT]}
+    num_seeds = len({seed for group in study.groups for seed in group.seeds})
+    return keys | ({"seed": False} if num_seeds > 1 else {})
+
+
+def is_choice(key: str, config: Mapping[str, Any]) -> bool:
+    """Return whether a key names the choice of its section: its `name`, or its class if the section has no name."""
+    section, _, last = key.rpartition(".")
+    if last != "_target_" or "." in section:
+        return CHOICE.fullmatch(key) is not None
+    values = config.get(section)
+    return not (isinstance(values, dict) and "name" in values)
+
+
+def is_logarithmic(values: Iterable[Any]) -> bool:
+    """Return whether all values are positive numbers and the largest is at least ten times the smallest."""
+    numbers = [value for value in values if value is not None]
+    if not all(isinstance(value, int | float) and not isinstance(value, bool) and value > 0 for value in numbers):
+        return False
+    return max(numbers) >= 10 * min(numbers)

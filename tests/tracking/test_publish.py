@@ -1,0 +1,252 @@
+"""The saved W&B workspace and report of a study, as they are sent to the server."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from support.studies import HEADS, make_study, rendered_study
+from support.trackers import end, logs, summary, tracker
+from wandb_workspaces import expr
+from wandb_workspaces.reports.v2 import interface
+
+from imdbcls.comparison.views.rendered import Rendered
+from imdbcls.comparison.views.wording import headline
+from imdbcls.tracking.log_comparison import figures_of_run
+from imdbcls.tracking.panels import CONFUSION_TABLE, FIGURE, MISTAKES_TABLE, sections_of
+from imdbcls.tracking.report import build_report
+from imdbcls.tracking.runsets import group_colours, literal, runs_of, select_runs, swept_keys
+from imdbcls.tracking.saved_views import Place, title_of
+from imdbcls.tracking.workspace import build_workspace
+
+GROUPED = {"groupBy": "group_label.value", "groupAgg": "mean", "groupArea": "minmax", "aggregate": True}
+COMPARISON_ID = "comparison-heads-0123abcd"
+PAGE = "https://wandb.ai/team/films/runs/comparison-heads-0123abcd"
+
+
+@pytest.fixture(scope="module")
+def rendered(tmp_path_factory: pytest.TempPathFactory) -> Rendered:
+    return rendered_study(make_study(tmp_path_factory.mktemp("publish") / "heads", HEADS[:3], num_documents=300))
+
+
+def parts(rendered: Rendered, folder: Path) -> tuple[Any, ...]:
+    """Return the arguments of `build_workspace`."""
+    figures = figures_of_run(rendered.comparison, rendered.drawings)
+    sections = sections_of(rendered.comparison, figures, swept_keys(rendered.study))
+    runs = select_runs(rendered.study, rendered.comparison, folder, COMPARISON_ID)
+    return Place("team", "films", folder), rendered.comparison, sections, runs
+
+
+def sent(model: Any) -> dict[str, Any]:
+    """Return the specification of a workspace or report that its `save` sends to the server."""
+    found: dict[str, Any] = json.loads(model.spec.model_dump_json(by_alias=True, exclude_none=True))
+    return found
+
+
+def workspace_of(rendered: Rendered, folder: Path) -> dict[str, Any]:
+    section: dict[str, Any] = sent(build_workspace(*parts(rendered, folder))._to_model())["section"]
+    return section
+
+
+def panels_of(workspace: dict[str, Any]) -> dict[str, list[tuple[str, dict[str, Any]]]]:
+    """Return the type and the config of each panel, by the title of its section."""
+    sections = workspace["panelBankConfig"]["sections"]
+    return {each["name"]: [(panel["viewType"], panel["config"]) for panel in each["panels"]] for each in sections}
+
+
+def test_workspace_answers_each_question(rendered: Rendered, tmp_path: Path) -> None:
+    panels = panels_of(workspace_of(rendered, tmp_path))
+    assert list(panels) == [
+        *("Verdict", "Test accuracy", "Training and validation", "Cost", "Settings"),
+        *("Confusion matrices", "Calibration", "Mistakes"),
+    ]
+    ((kind, verdict),) = panels["Verdict"]
+    assert kind == "Markdown Panel" and headline(rendered.comparison) in verdict["value"]
+    assert "| lstm |" in verdict["value"] and verdict["value"].count("\n- ") >= 2, "the ranking, and each pair"
+
+    figure, bars, differences = panels["Test accuracy"]
+    assert (figure[0], figure[1]["mediaKeys"]) == ("Media Browser", ["comparison/figures/accuracy"])
+    assert bars[0] == "Bar Chart" and bars[1].items() >= {"metrics": ["test/accuracy"], **GROUPED}.items()
+    assert differences[1]["mediaKeys"] == ["comparison/figures/differences"]
+
+    curves = panels["Training and validation"]
+    assert {kind for kind, _ in curves} == {"Run History Line Plot"}
+    assert [curve["metrics"] for _, curve in curves] == [["val/accuracy"], ["val/loss"], ["train/loss"]]
+    assert all(curve.items() >= {"xAxis": "step", **GROUPED}.items() for _, curve in curves)
+
+    planes, *scatters = panels["Cost"]
+    costs = ("latency_ms_p50", "train_seconds", "head_parameters", "peak_memory_mb")
+    assert planes[1]["mediaKeys"] == [f"comparison/figures/cost_{cost}" for cost in costs]
+    assert {kind for kind, _ in scatters} == {"Scatter Plot"}
+    keys = ("train_seconds", "parameters", "head_parameters", "latency_ms.p50")
+    assert [scatter["xAxis"] for _, scatter in scatters] == [f"summary:{key}" for key in keys]
+    assert {scatter["yAxis"] for _, scatter in scatters} == {"summary:test/accuracy"}
+
+    assert [kind for kind, _ in panels["Settings"]] == ["Parallel Coordinates Plot", "Run Comparer"]
+    assert [kind for kind, _ in panels["Confusion matrices"]] == ["Media Browser", "Vega2"]
+    assert panels["Confusion matrices"][0][1]["mediaKeys"] == ["comparison/figures/confusion_matrices"]
+
+    reliability, ece = panels["Calibration"]
+    assert reliability[1]["mediaKeys"] == [f"comparison/figures/reliability_{i}" for i in range(3)]
+    assert ece[0] == "Bar Chart" and ece[1].items() >= {"metrics": ["test/ece"], **GROUPED}.items()
+
+    table, _ = panels["Mistakes"]
+    assert table[0] == "Weave" and '"val": "view/test_mistakes"' in json.dumps(table[1])
+
+
+def test_workspace_shows_the_runs_of_the_study_and_its_comparison(rendered: Rendered, tmp_path: Path) -> None:
+    workspace = workspace_of(rendered, tmp_path)
+    (runset,) = workspace["runSets"]
+    group, job_type = runset["filters"]["filters"]
+    assert (group["key"], group["op"], group["value"]) == ({"section": "run", "name": "group"}, "=", "heads")
+    assert (job_type["key"], job_type["op"]) == ({"section": "run", "name": "jobType"}, "IN")
+    assert (job_type["value"], job_type["connector"]) == (["train", "comparison"], "AND")
+    assert runset["grouping"] == [], "a scatter plot of grouped runs would not show the seeds"
+    assert len(runset["pinnedRunIds"]) == 1, "the figures of the comparison are always loaded"
+    assert runset["runFeed"]["columnOrder"][1:] == [
+        *("config:group_label.value", "config:seed.value", "summary:val/accuracy", "summary:test/accuracy")
+    ]
+    token = (tmp_path / "wandb" / "study.id").read_text()
+    colours = workspace["customRunColors"]
+    best, second = rendered.comparison.groups[:2]
+    assert [colours[f"{best.head}-s{seed}-{token}"] for seed in range(3)] == 3 * group_colours()[:1]
+    assert colours[f"{second.head}-s0-{token}"] == group_colours()[1] and len(colours) == 9
+    assert workspace["settings"]["maxRuns"] == 10
+
+
+@pytest.mark.parametrize(
+    "name", ["a=b", "a+b", "<x> = 'y' and \"z\"", "back\\slash", "größe_1", "x within_last 5 days"]
+)
+def test_filter_is_exact_for_every_name(name: str) -> None:
+    """wandb-workspaces replaces `=` by `==` and `<` by `<=`, also in names."""
+    group, job_type = expr.expr_to_filters(runs_of([name])).filters or []
+    assert (group.key.name, group.op, group.value) == ("group", "=", name)
+    assert job_type.value == ["train", "comparison"]
+    several, _ = expr.expr_to_filters(runs_of([name, "heads"])).filters or []
+    assert (several.op, several.value) == ("IN", sorted([name, "heads"]))
+    assert literal("heads-1.b") == '"heads-1.b"'
+
+
+def test_runs_of_a_renamed_study_are_found(tmp_path: Path) -> None:
+    folder = make_study(tmp_path / "first", HEADS[:2], num_documents=100).rename(tmp_path / "second")
+    (runset,) = workspace_of(rendered_study(folder), folder)["runSets"]
+    assert runset["filters"]["filters"][0]["value"] == ["first", "second"]
+
+
+def test_report_has_the_panels_of_the_workspace(
+    rendered: Rendered, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(interface, "_get_api", lambda: None)
+    monkeypatch.setattr(interface, "execute_graphql", lambda *_: {"project": {"internalId": "UA=="}})
+    model = build_report(*parts(rendered, tmp_path), PAGE)._to_model()
+    assert (model.display_name, model.description) == ("Comparison of heads", headline(rendered.comparison))
+    blocks = sent(model)["blocks"]
+    texts = [block["content"] for block in blocks if block["type"] == "markdown-block"]
+    assert headline(rendered.comparison) in texts[0] and PAGE in texts[1]
+    grids = [block["metadata"] for block in blocks if block["type"] == "panel-grid"]
+    found = [
+        [(panel["viewType"], panel["config"]) for panel in grid["panelBankSectionConfig"]["panels"]] for grid in grids
+    ]
+    workspace = workspace_of(rendered, tmp_path)
+    assert found == list(panels_of(workspace).values())[1:], "all sections, without the verdict, which is a text"
+    for grid in grids:
+        (runset,) = grid["runSets"]
+        assert runset["filters"] == workspace["runSets"][0]["filters"] and runset["project"]["name"] == "films"
+        assert grid["customRunColors"].items() >= workspace["customRunColors"].items()
+        places = [panel["layout"] for panel in grid["panelBankSectionConfig"]["panels"]]
+        cells = [
+            (x, y)
+            for at in places
+            for x in range(at["x"], at["x"] + at["w"])
+            for y in range(at["y"], at["y"] + at["h"])
+        ]
+        assert len(cells) == len(set(cells)) and max(x for x, _ in cells) < 24, "no two panels overlap"
+
+
+@pytest.mark.parametrize(
+    ("metric", "curves"),
+    [("f1", ["val/f1", "val/loss", "train/loss"]), ("loss", ["val/loss", "train/loss"])],
+)
+def test_panels_show_the_metric_of_the_comparison(metric: str, curves: list[str], tmp_path: Path) -> None:
+    folder = make_study(tmp_path / "heads", HEADS[:2], num_documents=200)
+    panels = panels_of(workspace_of(rendered_study(folder, metric), folder))
+    title = next(title for title in panels if title.startswith("Test "))
+    assert panels[title][1][1]["metrics"] == [f"test/{metric}"]
+    assert [curve["metrics"][0] for _, curve in panels["Training and validation"]] == curves
+    assert {scatter["yAxis"] for _, scatter in panels["Cost"][1:]} == {f"summary:test/{metric}"}
+    columns = panels["Settings"][0][1]["columns"]
+    assert [column["accessor"] for column in columns[-2:]] == [f"summary:val/{metric}", f"summary:test/{metric}"]
+
+
+def test_studies_of_training_sizes_show_their_curves(tmp_path: Path) -> None:
+    folder = tmp_path / "sizes"
+    for size in (100, 200):
+        make_study(folder / f"{size}", HEADS[:2], seeds=[0, 1], num_documents=200)
+        for run in (folder / f"{size}").glob("*-s*"):
+            config = yaml.safe_load((run / "config.yaml").read_text())
+            config["data"]["train_limit"] = size
+            (run / "config.yaml").write_text(yaml.safe_dump(config))
+            result = json.loads((run / "result.json").read_text())
+            changes = {"group_hash": f"{result['group_hash']}-{size}", "train_documents": size}
+            (run / "result.json").write_text(json.dumps(result | changes))
+            run.rename(folder / f"{run.name}-{size}")
+    panels = panels_of(workspace_of(rendered_study(folder), folder))
+    ((_, sizes),) = panels["Training size"]
+    assert sizes["mediaKeys"] == ["comparison/figures/sizes"]
+    accessors = [column["accessor"] for column in panels["Settings"][0][1]["columns"]]
+    assert "config:data.value.train_limit" in accessors
+
+
+def test_axes_are_the_keys_that_were_swept(tmp_path: Path) -> None:
+    """Of the keys that always change together, only the shortest is an axis. Keys of a single head are left out."""
+    folder = make_study(tmp_path / "heads", HEADS[:3], num_documents=100)
+    for i, head in enumerate(HEADS[:3]):
+        for run in folder.glob(f"{head.name}-s*"):
+            config = yaml.safe_load((run / "config.yaml").read_text())
+            lr = 10.0 ** -(3 + i)
+            config |= {"lr": lr, "optimizer": {"_target_": f"torch.optim.O{i}", "lr": lr}, "epochs": 3}
+            config["head"] |= {"name": head.name} | ({"bidirectional": True} if head.name == "lstm" else {})
+            config["backbone"] = {"name": "minilm", "dropout": 0.1}
+            config["tracker"] = {"project": f"p{i}"}
+            (run / "config.yaml").write_text(yaml.safe_dump(config))
+    rendered = rendered_study(folder)
+    assert swept_keys(rendered.study) == {"lr": True, "head.name": False, "optimizer._target_": False, "seed": False}
+    columns = panels_of(workspace_of(rendered, folder))["Settings"][0][1]["columns"]
+    assert columns[0] == {"accessor": "config:lr.value", "displayName": "lr", "log": True}
+    assert columns[1] == {"accessor": "config:head.value.name", "displayName": "head.name"}
+
+
+def test_panels_use_keys_that_the_tracker_logs(
+    rendered: Rendered, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with tracker(mode="offline") as run:
+        end(run)
+    logged = summary(logs()[0])["summary"]
+    assert {MISTAKES_TABLE, CONFUSION_TABLE} <= logged.keys()
+    figures = figures_of_run(rendered.comparison, rendered.drawings)
+    keys = {
+        key
+        for panels in panels_of(workspace_of(rendered, tmp_path)).values()
+        for _, panel in panels
+        for key in panel.get("mediaKeys", ())
+    }
+    assert keys <= {FIGURE.format(name) for name in figures}
+
+
+def test_saved_views_of_another_project_are_not_replaced(tmp_path: Path) -> None:
+    place = Place("team", "films", tmp_path)
+    assert place.url("report") is None
+    place.remember("report", "https://wandb.ai/team/films/reports/Comparison--Vmlldzox")
+    place.remember("workspace", "https://wandb.ai/team/films?nw=abc")
+    assert (place.url("report") or "").endswith("--Vmlldzox") and place.url("workspace") is not None
+    assert Place("me", "films", tmp_path).url("report") is None
+    (tmp_path / "wandb" / "published.json").write_text('{"report": "http://[", "workspace": 3}')
+    assert place.url("report") is place.url("workspace") is None
+
+
+def test_titles_have_no_symbols_that_the_server_rejects() -> None:
+    assert title_of("Comparison of größe_1.b-c") == "Comparison of größe_1.b-c"
+    assert title_of("a+b=c/d?e#f%g🎬\n") == "a_b_c_d_e_f_g__"
+    assert len(title_of("x" * 200)) == 128
