@@ -19,6 +19,7 @@ from imdbcls.tracking.panels import FIGURE
 from imdbcls.tracking.runsets import GROUP_LABEL
 from imdbcls.tracking.session import RunIdentity, Session
 
+SESSION_KEYS = ("mode", "project", "entity", "tags", "notes", "connect_seconds", "finish_seconds")
 VIEW_SECONDS = 10.0  # time limit for logging one table or figure
 
 
@@ -45,9 +46,9 @@ def comparison_session(study: str, folder: Path, settings: Mapping[str, Any], hi
     Logging a study again replaces its earlier comparison. `hint` is the end of a message that it is logged offline.
     """
     identity = RunIdentity(study, f"comparison-{study}", "comparison", ("comparison",))
-    return Session(
-        identity, {"study": study, GROUP_LABEL: "comparison"}, folder, resume=False, offline_hint=hint, **settings
-    )
+    config = {"study": study, GROUP_LABEL: "comparison"}
+    used = {key: settings[key] for key in SESSION_KEYS if key in settings}
+    return Session(identity, config, folder, resume=False, offline_hint=hint, **used)
 
 
 def log_views(run: Any, rendered: Rendered) -> None:
