@@ -1,4 +1,4 @@
-"""Write a run's `metrics.jsonl`.
+"""Write and read a run's `metrics.jsonl`.
 
 The file has no `format_version`, because other tools expect a data record on every line. The version in the run's
 `result.json` also applies to this file.
@@ -6,10 +6,11 @@ The file has no `format_version`, because other tools expect a data record on ev
 
 import errno
 import hashlib
+import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from imdbcls.errors import UserError
 from imdbcls.runs.files import json_text
@@ -60,3 +61,11 @@ class MetricsLog:
 
     def close(self) -> None:
         self._file.close()
+
+
+def read_points(path: Path) -> Iterator[dict[str, Any]]:
+    """Yield the records of a run's own `metrics.jsonl`, or nothing if there is no such file."""
+    if path.exists():
+        with path.open(encoding="utf-8") as lines:
+            for line in lines:
+                yield json.loads(line)

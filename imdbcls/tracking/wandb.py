@@ -11,11 +11,13 @@ from typing import Annotated, Any, Self
 from annotated_types import Ge, Unit
 
 from imdbcls.config.choices import TrackerMode
+from imdbcls.runs.metrics_log import read_points
 from imdbcls.runtime.signals import Interrupted
 from imdbcls.tracking.once import once
 from imdbcls.tracking.protocol import RunIdentity, Table, Tracker
 from imdbcls.tracking.server import PROBE_SECONDS
 from imdbcls.tracking.session import Session
+from imdbcls.tracking.torn_log import remove_incomplete_record
 
 # wandb imports the second module when it opens a run, and the third when it logs a table.
 IMPORTED_LATER = ("wandb", "wandb.sdk.launch.inputs.internal", "requests")
@@ -67,6 +69,7 @@ class WandbTracker(Tracker):
             notes=notes,
         )
         self._folder = folder
+        self._metrics = folder / identity.name / "metrics.jsonl"
         self._resumed_step = resumed_step
         self._sent_step = -1
 
@@ -77,7 +80,15 @@ class WandbTracker(Tracker):
             self._sent_step = self._earlier_step(own_log=Path(run.dir).parent)
         elif run is not None and run.resumed:
             self._sent_step = run.step - 1
+        if run is not None and self._resumed_step is not None:
+            self._log_lost_steps()
         return self
+
+    def _log_lost_steps(self) -> None:
+        """Log the steps of `metrics.jsonl` that a killed process wrote there, but that did not reach W&B."""
+        with self._session.guarded("could not log the last steps of a killed process"):
+            for point in read_points(self._metrics):
+                self.log(point)
 
     def log(self, point: Mapping[str, float | int]) -> None:
         """Log one record of `metrics.jsonl` without waiting. Skip steps that an earlier process has already logged.
@@ -170,8 +181,8 @@ class WandbTracker(Tracker):
     def _earlier_step(self, own_log: Path) -> int:
         """Return the last step in the local logs of earlier processes of this run.
 
-        Return -1 for a new run, or if there are no such logs. The log of a killed process may lack its last steps. If a
-        log cannot be read, `resumed_step` is assumed.
+        Return -1 for a new run, or if there are no such logs. The log of a killed process may lack its last steps and
+        end inside a record, which is removed. If a log cannot be read, `resumed_step` is assumed.
         """
         if self._resumed_step is None:
             return -1
@@ -181,6 +192,7 @@ class WandbTracker(Tracker):
                 continue
             command = [sys.executable, "-m", "wandb", "leet", "inspect", str(log), "--summary", "--json"]
             try:
+                remove_incomplete_record(log)
                 answer = subprocess.run(command, capture_output=True, timeout=PROBE_SECONDS, check=True).stdout
                 last_step = max(last_step, json.loads(answer)["step"] or -1)
             except (OSError, subprocess.SubprocessError, ValueError, KeyError):

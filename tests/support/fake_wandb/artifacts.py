@@ -7,15 +7,15 @@ from typing import Any
 from urllib.parse import quote
 
 from support.fake_wandb.graphql_executor import Object, connection
-from support.fake_wandb.store import Artifact, Run, Store
+from support.fake_wandb.store import ENTITY, Artifact, Run, Store
 
 
 def create(store: Store, given: Mapping[str, Any]) -> Artifact:
     """Return a new pending version, or the committed version of the same collection with the same digest."""
-    entity, project = given["entityName"], given["projectName"]
+    entity, project = given.get("entityName") or ENTITY, given["projectName"]  # `wandb sync` names no entity
     store.add_project(entity, project)
     aliases = [each["alias"] for each in given.get("aliases") or []]
-    (collection,) = given.get("artifactCollectionNames") or [given["aliases"][0]["artifactCollectionName"]]
+    collection = given.get("artifactCollectionName") or given["artifactCollectionNames"][0]
     run = store.run(entity, project, given.get("runName") or "")
     for known in versions(store, entity, project, collection):
         if known.digest == given["digest"]:
