@@ -26,6 +26,7 @@ from imdbcls.runs.data_origin import remember_source
 from imdbcls.runs.folder import RunFolder, run_folder
 from imdbcls.runs.result import recording_failures
 from imdbcls.runtime import console, entry, limits
+from imdbcls.runtime.messages import recorded_messages
 from imdbcls.runtime.process import prepare_process
 from imdbcls.runtime.signals import StopRequest, stop_requests
 from imdbcls.sweeps.multirun import run_command, run_job
@@ -71,8 +72,8 @@ def train(config: "Config", should_prune: "ShouldPrune | None" = None) -> dict[s
         result = folder.open_for_training() if should_prune is None else folder.open_for_trial()
         if result is not None:
             return result
-        logger.info(f"{folder.path}: loading the documents and the encoder")  # the imports below take seconds
-        with stop_requests() as stop, recording_failures(config, folder):
+        with recorded_messages(), stop_requests() as stop, recording_failures(config, folder):
+            logger.info(f"{folder.path}: loading the documents and the encoder")  # the imports below take seconds
             prepare_process()
             remember_source(config.data.source.node)
             if should_prune is not None:
@@ -102,11 +103,11 @@ def fit_and_score(config: "Config", folder: RunFolder, stop: StopRequest) -> dic
         with stop.interruptible():
             latency_ms = measure_latency(run.model, run.batches.test, run.hardware, LATENCY_DOCUMENTS)
         # Write the result first: the tracker may have to wait for a server.
-        result = folder.write_result(report.result_of(run, predictions, latency_ms))
+        result = folder.write_result({**report.result_of(run, predictions, latency_ms), "links": dict(tracker.links)})
         test, mistakes = predictions["test"], report.worst_mistakes(run, predictions["test"])
         tracker.log_test(test.true_labels.tolist(), test.predicted.tolist(), run.corpus.label_names, mistakes)
         tracker.finish(result, folder.path)
-    report.log_result(folder, result)
+        report.log_result(folder, result)  # before the tracker is closed, so that it logs these messages, too
     return result
 
 
@@ -124,10 +125,11 @@ def fit_trial(config: "Config", folder: RunFolder, stop: StopRequest, should_pru
     with build_tracker(config, folder, resumed_step) as tracker:
         folder.begin()
         run.trainer.fit(tracker)
-        result = folder.write_result(report.result_of_trial(run, run.trainer.final_validation()))
+        found = report.result_of_trial(run, run.trainer.final_validation())
+        result = folder.write_result({**found, "links": dict(tracker.links)})
         tracker.finish(result, folder.path)
+        report.log_trial(result)
     folder.discard_checkpoints()
-    report.log_trial(result)
     return result
 
 

@@ -2,6 +2,7 @@
 
 import shlex
 import sys
+from multiprocessing import parent_process
 
 MAX_LENGTH = 2_000  # characters; `python -c` may have a whole program as its argument
 
@@ -11,5 +12,6 @@ def command_line() -> str:
 
     Environment variables are not part of it. The jobs of a sweep return the command line of the sweep.
     """
-    text = shlex.join(sys.orig_argv)
+    # A worker of multiprocessing has a command line of its own, but gets `sys.argv` from its parent.
+    text = shlex.join(sys.orig_argv if parent_process() is None else sys.argv)
     return text if len(text) <= MAX_LENGTH else f"{text[: MAX_LENGTH - 1]}…"

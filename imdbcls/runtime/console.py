@@ -27,6 +27,7 @@ logger = logging.getLogger(__name__)
 
 LEVEL_VARIABLE = "IMDBCLS_LOG_LEVEL"
 PACKAGE = "imdbcls"
+RECORDER = "imdbcls.messages"  # name of the handler that records messages for trackers and shows nothing
 SHOWN = (PACKAGE, "hydra", "hydra_plugins")  # packages whose messages below WARNING are shown, too
 
 # Each library reads its variables on import.
@@ -55,8 +56,7 @@ class StderrHandler(logging.Handler):
     """
 
     def filter(self, record: logging.LogRecord) -> Any:
-        is_shown = record.levelno >= logging.WARNING or record.name.partition(".")[0] in SHOWN
-        return (is_shown or logging.getLogger().level <= logging.DEBUG) and super().filter(record)
+        return is_shown(record) and super().filter(record)
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
@@ -65,6 +65,12 @@ class StderrHandler(logging.Handler):
             write_message(printable_line(text) if label == "warning:" else printable(text), label, style)
         except Exception:
             self.handleError(record)
+
+
+def is_shown(record: logging.LogRecord) -> bool:
+    """Return whether a log record is shown: warnings, messages of imdbcls and Hydra, and all records with DEBUG."""
+    is_own = record.name.partition(".")[0] in SHOWN
+    return is_own or record.levelno >= logging.WARNING or logging.getLogger().level <= logging.DEBUG
 
 
 def label_of(record: logging.LogRecord) -> tuple[str, str]:
@@ -225,7 +231,7 @@ def log_if_unconfigured() -> None:
     if package.hasHandlers():
         return
     handler = StderrHandler()
-    handler.addFilter(lambda _: not logging.getLogger().handlers)
+    handler.addFilter(lambda _: all(other.name == RECORDER for other in logging.getLogger().handlers))
     package.addHandler(handler)
     if package.level == logging.NOTSET and logging.getLogger().level == logging.WARNING:  # both are defaults
         package.setLevel(logging.INFO)

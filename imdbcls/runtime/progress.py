@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 from imdbcls.errors import UserError
 from imdbcls.printable import printable_line
 from imdbcls.runtime import console
+from imdbcls.runtime.messages import record_message
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderableType
@@ -57,7 +58,7 @@ class Progress:
         self._trained_seconds = 0.0
         self._evaluating = False
         self._printed_step = start_step
-        self._resumed_at = self._stepped_at = self._shown_at = time.monotonic()
+        self._resumed_at = self._stepped_at = self._shown_at = self._logged_at = time.monotonic()
 
     def step(self, step: int, epoch: int) -> None:
         """Show the progress of training. Call it after each optimizer step; `step` and `epoch` count from 1."""
@@ -65,16 +66,15 @@ class Progress:
             return
         self._last_step = step
         now = self._stepped_at = time.monotonic()
-        if self._style == "live":
-            if now - self._shown_at >= _REPAINT_SECONDS or step == self._total_steps:
-                self._shown_at = now
-                console.paint(_Line(self._training_line(step, epoch, now), step, self._total_steps))
-            return
-        silence = now - self._shown_at
+        is_last = step == self._total_steps
+        if self._style == "live" and (now - self._shown_at >= _REPAINT_SECONDS or is_last):
+            self._shown_at = now
+            console.paint(_Line(self._training_line(step, epoch, now), step, self._total_steps))
+        silence = now - self._logged_at
         tenth_done = (step - self._printed_step) * 10 >= self._total_steps
-        if (tenth_done and silence >= _MIN_PLAIN_SECONDS) or silence >= _MAX_PLAIN_SECONDS or step == self._total_steps:
-            self._shown_at, self._printed_step = now, step
-            logger.info(self._training_line(step, epoch, now))
+        if (tenth_done and silence >= _MIN_PLAIN_SECONDS) or silence >= _MAX_PLAIN_SECONDS or is_last:
+            self._logged_at, self._printed_step = now, step
+            self._log(self._training_line(step, epoch, now))
 
     def set_metrics(self, loss: float, documents_per_second: float) -> None:
         """Set the loss and the throughput that the progress line shows from now on."""
@@ -104,12 +104,19 @@ class Progress:
             elif self._style == "live" and now - self._shown_at >= _REPAINT_SECONDS:
                 self._shown_at = now
                 console.paint(_Line(line, done, total))
-            elif self._style == "plain" and now - self._shown_at >= _MAX_PLAIN_SECONDS:
-                self._shown_at = now
-                logger.info(line)
+            if now - self._logged_at >= _MAX_PLAIN_SECONDS:
+                self._logged_at = now
+                self._log(line)
         if finished:
             self._evaluating = False
             self._resumed_at = self._stepped_at = now
+
+    def _log(self, line: str) -> None:
+        """Log a line in the plain mode. In the live mode, only trackers get the line: the live line also shows it."""
+        if self._style == "plain":
+            logger.info(line)
+        else:
+            record_message(line)
 
     def close(self) -> None:
         """Erase the live line and log the training time. This method can be called twice, and after an error."""

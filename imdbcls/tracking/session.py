@@ -110,6 +110,32 @@ class Session:
             raise TimeoutError(f"{self.run.settings.base_url} does not answer")
         within(patience * self._finish_seconds, lambda: self.run.log(dict(views), commit=commit))
 
+    def log_console(self, text: str) -> None:
+        """Log a message for the `output.log` of the run.
+
+        Offline, the message is logged as if it were captured from stdout, because `wandb leet` does not show the lines
+        of `write_logs`. Online, wandb's helper process drops captured lines, because the capture is off.
+        """
+        if self.run.offline:
+            self.run._interface.publish_output_raw("stdout", f"{text}\n", nowait=True)
+        else:
+            self.run.write_logs(text)
+
+    def log_artifact(self, artifact: Any, aliases: Sequence[str], *, is_input: bool = False) -> None:
+        """Log an artifact as an output of the run or, with `is_input`, as data that the run uses.
+
+        The artifact is only passed on to wandb's helper process, which uploads it or writes it to the offline log.
+        wandb's own methods ask the server first, and `run.use_artifact` refuses to work offline.
+        """
+        artifact.finalize()
+
+        def publish() -> None:
+            self.run._interface.publish_artifact(
+                self.run, artifact, list(aliases), is_user_created=is_input, use_after_commit=is_input
+            )
+
+        within(PROBE_SECONDS, publish)
+
     @contextlib.contextmanager
     def guarded(self, what: str) -> Iterator[None]:
         """Catch exceptions in the block. Log the first one of the run as a warning that starts with `W&B {what}`."""
@@ -177,7 +203,7 @@ class Session:
         import wandb
 
         in_sweep = environment.in_sweep()  # the agent then sets project, entity and id; wandb warns about other values
-        run = wandb.init(
+        return wandb.init(
             mode=mode,
             project=None if in_sweep else self._project,
             entity=None if in_sweep else self._entity,
@@ -205,9 +231,6 @@ class Session:
                 x_transaction_log_flush_interval=2.0,
             ),
         )
-        run.define_metric("step")
-        run.define_metric("*", step_metric="step")
-        return run
 
     def _finish(self, exit_code: int, seconds: float) -> None:
         run, self.run = self.run, None

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -11,8 +12,14 @@ from typing import Annotated, Any, Self
 from annotated_types import Ge, Unit
 
 from imdbcls.config.choices import TrackerMode
+from imdbcls.errors import UserError
 from imdbcls.runs.metrics_log import read_points
+from imdbcls.runs.selection import DEFAULT
+from imdbcls.runtime.messages import queue_of_messages, record_message
 from imdbcls.runtime.signals import Interrupted
+from imdbcls.tracking import artifacts
+from imdbcls.tracking.console import ConsoleLog
+from imdbcls.tracking.metrics import COPIES, copies_of, define_metrics
 from imdbcls.tracking.once import once
 from imdbcls.tracking.protocol import RunIdentity, Table, Tracker
 from imdbcls.tracking.server import PROBE_SECONDS
@@ -21,6 +28,10 @@ from imdbcls.tracking.torn_log import remove_incomplete_record
 
 # wandb imports the second module when it opens a run, and the third when it logs a table.
 IMPORTED_LATER = ("wandb", "wandb.sdk.launch.inputs.internal", "requests")
+
+
+# The fields of `result.json` that describe an artifact.
+ARTIFACT_FIELDS = ("name", "head", "backbone", "seed", "group_label", "group_hash", "split_hash", "test/accuracy")
 
 
 class WandbTracker(Tracker):
@@ -34,7 +45,8 @@ class WandbTracker(Tracker):
     to `folder/wandb`. `resumed_step` is the optimizer step from which a resumed run continues, or None for a new run;
     steps that W&B already has are not sent again. `project`, `entity` and `notes` default to W&B's environment
     variables if they are None. `tags` are added to the tags in `identity`. `connect_seconds` and `finish_seconds` limit
-    the wait for a silent server at the start and at the end.
+    the wait for a silent server at the start and at the end. With `console`, the messages of the run are logged, and
+    with `log_model`, the best weights.
 
     If W&B fails, a warning is logged and training continues. UserError is raised only if `mode` is `online` and no
     valid API key is configured.
@@ -52,6 +64,8 @@ class WandbTracker(Tracker):
         entity: str | None,
         connect_seconds: Annotated[float, Ge(0), Unit("seconds")],
         finish_seconds: Annotated[float, Ge(0), Unit("seconds")],
+        console: bool = True,
+        log_model: bool = False,
         tags: Sequence[str] = (),
         notes: str | None = None,
     ) -> None:
@@ -68,10 +82,16 @@ class WandbTracker(Tracker):
             tags=tags,
             notes=notes,
         )
+        self._identity = identity
+        self._config = config
         self._folder = folder
         self._metrics = folder / identity.name / "metrics.jsonl"
         self._resumed_step = resumed_step
         self._sent_step = -1
+        self._logs_console = console
+        self._logs_model = log_model
+        self._metric = str(config.get("metric", DEFAULT))
+        self._console: ConsoleLog | None = None
 
     def __enter__(self) -> Self:
         self._session.open()
@@ -80,8 +100,14 @@ class WandbTracker(Tracker):
             self._sent_step = self._earlier_step(own_log=Path(run.dir).parent)
         elif run is not None and run.resumed:
             self._sent_step = run.step - 1
-        if run is not None and self._resumed_step is not None:
-            self._log_lost_steps()
+        if run is not None:
+            with self._session.guarded("could not define its metrics"):
+                define_metrics(run)
+            if self._resumed_step is not None:
+                self._log_lost_steps()
+            messages = queue_of_messages()
+            if self._logs_console and messages is not None:
+                self._console = ConsoleLog(messages, self._session.log_console)
         return self
 
     def _log_lost_steps(self) -> None:
@@ -98,7 +124,7 @@ class WandbTracker(Tracker):
         step = int(point["step"])
         if self._session.run is not None and step > self._sent_step:
             with self._session.guarded("could not log a step"):
-                self._session.run.log(dict(point), step=step)
+                self._session.run.log({**point, **copies_of(point, self._metric)}, step=step)
 
     @property
     def links(self) -> Mapping[str, str]:
@@ -108,9 +134,17 @@ class WandbTracker(Tracker):
     def log_data(
         self, split_hash: str, sizes: Mapping[str, int], make_tables: Callable[[], Mapping[str, Table]]
     ) -> None:
-        """Log the data card as tables by name, unless another run of the study with this `split_hash` has done so."""
+        """Log that the run uses these splits, as an artifact, and log the data card as tables by name.
+
+        The tables are logged only by the first run of the study with this `split_hash`.
+        """
         if self._session.run is None:
             return
+        with self._session.guarded("could not log the data"):
+            data = self._config.get("data", {})
+            source = {key: value for key, value in data.get("source", {}).items() if not key.startswith("_")}
+            artifact = artifacts.dataset_artifact(data.get("name", "data"), split_hash, sizes, source)
+            self._session.log_artifact(artifact, ["latest"], is_input=True)
         marker = self._folder / "wandb" / f"data-{split_hash}.logged"
         with self._session.guarded("could not log the data card"), once(marker) as is_first:
             if is_first:
@@ -156,18 +190,32 @@ class WandbTracker(Tracker):
             self._session.log_views(views, patience=0.5)
 
     def finish(self, result: Mapping[str, Any], run_folder: Path) -> None:
-        """Copy `result`, the content of `result.json`, to the run's W&B summary.
+        """Copy `result`, the content of `result.json`, to the run's W&B summary, and log the files of the run.
 
-        Remove the last values of `train/` and `val/` curves from the summary, unless `result` has the same keys.
+        Remove the values of curves from the summary, unless `result` has the same keys.
         """
         if self._session.run is None:
             return
         with self._session.guarded("could not log the result"):
             summary = self._session.run.summary
             for name in list(summary.keys()):
-                if name.startswith(("train/", "val/")) and name not in result:
+                if name.startswith(("train/", "val/", COPIES)) and name not in result:
                     del summary[name]
             summary.update(dict(result))
+        if result.get("status") == "done":
+            with self._session.guarded("could not log the files of the run"):
+                self._log_files(result, run_folder)
+
+    def _log_files(self, result: Mapping[str, Any], run_folder: Path) -> None:
+        """Log the predictions and, if `log_model` is set, the best weights as artifacts."""
+        aliases = artifacts.aliases_of(self._identity.name, self._config.get("group_label"))
+        metadata = {key: result[key] for key in ARTIFACT_FIELDS if key in result}
+        found = [artifacts.predictions_artifact(self._identity.study, run_folder, metadata)]
+        if self._logs_model:
+            found.append(artifacts.model_artifact(self._identity.study, run_folder, metadata))
+        for artifact in found:
+            if artifact is not None:
+                self._session.log_artifact(artifact, aliases)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -176,6 +224,11 @@ class WandbTracker(Tracker):
         if is_interrupted and self._session.run is not None:
             with self._session.guarded("could not log the interruption"):
                 self._session.run.mark_preempting()
+        if error is not None:
+            is_expected = isinstance(error, UserError | Interrupted)
+            record_message(str(error) if is_expected else "".join(traceback.format_exception(error)))
+        if self._console is not None:
+            self._console.stop(PROBE_SECONDS)
         self._session.close(exit_code=int(kind is not None), hurried=is_interrupted)
 
     def _earlier_step(self, own_log: Path) -> int:

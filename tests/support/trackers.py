@@ -35,7 +35,11 @@ def train(run: WandbTracker, first: int = 1, last: int = 20, pause: float = 0.0)
 def end(run: WandbTracker) -> None:
     mistake = {"id": "t7", "text": "Not bad.", "label": "positive", "prediction": "negative", "probability": 0.99}
     run.log_test([0, 0, 1, 1], [0, 0, 0, 1], ["negative", "positive"], [mistake])
-    run.finish({"status": "done", "val/accuracy": 0.81, "test/accuracy": 0.75}, Path("runs/first") / NAME)
+    folder = Path("runs/first") / NAME
+    if folder.parent.is_dir():  # the tracker is not disabled
+        (folder / "predictions").mkdir(parents=True, exist_ok=True)
+        (folder / "predictions" / "test.parquet").write_bytes(b"PAR1PAR1")
+    run.finish({"status": "done", "val/accuracy": 0.81, "test/accuracy": 0.75}, folder)
 
 
 def logs(prefix: str = "offline-run", name: str = NAME) -> list[Path]:

@@ -1,0 +1,35 @@
+"""W&B's metric definitions: the x-axis, the best value that the summary shows, and copies of the two main curves."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from imdbcls.runs.selection import LOWER_IS_BETTER
+
+AXIS = "step"
+SECTIONS = ("train", "val", "test", "view")
+BEST = {
+    **{f"val/{name}": "max" for name in ("accuracy", "f1", "auroc")},
+    **{f"val/{name}": "min" for name in LOWER_IS_BETTER},
+    "train/loss": "min",
+}
+COPIES = "curves/"  # `wandb leet` sorts the plots by name and shows the first ones on its first page
+
+
+def define_metrics(run: Any) -> None:
+    """Plot the metrics over the optimizer step, and show the best value so far in the summary of a running job.
+
+    The step, the epoch and the copies are hidden on the web page.
+    """
+    for name in (AXIS, "epoch"):
+        run.define_metric(name, hidden=True)
+    for section in SECTIONS:
+        run.define_metric(f"{section}/*", step_metric=AXIS)
+    for name, best in BEST.items():
+        run.define_metric(name, step_metric=AXIS, summary=best)
+    run.define_metric(f"{COPIES}*", step_metric=AXIS, hidden=True)
+
+
+def copies_of(point: Mapping[str, float | int], metric: str) -> dict[str, float | int]:
+    """Return the training loss and the validation metric of a record under the names that sort first."""
+    names = ("train/loss", f"val/{metric}")
+    return {f"{COPIES}{name.replace('/', '_')}": point[name] for name in names if name in point}
