@@ -39,6 +39,6 @@ def ensemble_of(group: Group) -> dict[str, float]:
 
 
 def metrics_of(predictions: Predictions) -> dict[str, float]:
-    metrics = [each for each in METRICS.values() if each.is_known_for(predictions)]
+    metrics = [each for each in METRICS.values() if each.is_available_for(predictions)]
     values = {metric.key: metric.evaluate(predictions)[0] for metric in metrics}
     return {key: value for key, value in values.items() if np.isfinite(value)}

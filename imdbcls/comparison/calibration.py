@@ -11,11 +11,11 @@ from imdbcls.runs.record import NUM_CALIBRATION_BINS
 
 NUM_DRAWS = 500
 DRAW_SEED = 20_070_401
-MAX_NUMBERS = 4_000_000  # random numbers in memory at a time
+MAX_NUMBERS = 4_000_000  # number of random numbers held in memory at a time
 
 
 def calibration_of(group: Group) -> Calibration | None:
-    """Return the ECE of every seed, the mean ECE of calibrated predictions, and the p-value of a calibration test.
+    """Return the ECE of every seed, the ECE to expect of calibrated predictions, and the p-value of a calibration test.
 
     The ECE has 15 bins (Guo et al. 2017, ICML). Return None if the group has no probabilities.
 
@@ -41,7 +41,7 @@ def calibration_of(group: Group) -> Calibration | None:
 
 
 def predicted_probabilities(predictions: Predictions) -> NDArray[np.float64]:
-    """Return the probability (N,) of the predicted class. It need not be the largest probability of the document."""
+    """Return the probability (N,) of the predicted class, which need not be the most probable class."""
     predicted_N1 = predictions.predicted[:, None]
     return np.take_along_axis(predictions.known_probabilities, predicted_N1, axis=1)[:, 0].astype(np.float64)
 
@@ -72,7 +72,7 @@ def drawn_eces(confidence_N: NDArray[np.float64], generator: np.random.Generator
 
 
 def reliability_curve(group: Group) -> tuple[ReliabilityBin, ...]:
-    """Return the confidence bins that contain predictions of any seed, or an empty tuple without probabilities."""
+    """Return the non-empty bins over all seeds, by confidence, or an empty tuple if the group has no probabilities."""
     if not group.has_probabilities:
         return ()
     confidence = np.concatenate([predicted_probabilities(run.predictions) for run in group.runs])

@@ -7,7 +7,7 @@ from imdbcls.comparison.study import Group
 
 
 def confusion_matrix_of(group: Group) -> tuple[tuple[int, ...], ...]:
-    """Return the numbers of documents by true class (rows) and predicted class (columns), summed over seeds."""
+    """Return the confusion matrix, summed over seeds: true classes in rows, predicted classes in columns."""
     num_classes = len(group.runs[0].predictions.label_names)
     matrix_CC = np.zeros((num_classes, num_classes), dtype=np.int64)
     for run in group.runs:

@@ -11,9 +11,10 @@ MAX_POINTS = 400
 
 
 def learning_curve(group: Group, metric: str) -> tuple[CurvePoint, ...]:
-    """Return the mean, lowest and highest value of a metric over the runs, for at most `MAX_POINTS` epochs.
+    """Return the mean, lowest and highest value of a metric over the runs, by epoch.
 
-    With more epochs, only every k-th epoch is returned. Return an empty tuple if no run logged the metric.
+    If there are more than `MAX_POINTS` epochs, return every k-th one only. Return an empty tuple if no run logged the
+    metric.
     """
     values: dict[float, list[float]] = defaultdict(list)
     for run in group.runs:

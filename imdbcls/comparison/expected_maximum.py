@@ -1,9 +1,9 @@
 """The expected validation metric of the best of n trials (Dodge et al. 2019, "Show Your Work", EMNLP, equation 7).
 
-A single best value says nothing about what it cost. The expectation as a function of n shows which group is ahead at
-which budget. N trials estimate the distribution of the metric; the n trials are drawn from it independently, with
-replacement: P(best <= v) = F(v)^n for the empirical distribution F. So the estimate is exact for random search, and for
-n = N it is a little below the best of the N trials.
+A single best value does not show how many trials it took. The expected best of n trials shows which group leads at each
+budget n. F is the empirical distribution of the metric over N trials. If n trials are drawn independently from F, with
+replacement, P(best <= v) = F(v)^n. Only the trials of a random search are independent. For n = N, the estimate is a
+little below the best of the N trials, because a draw can repeat a trial.
 """
 
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ class Expected:
 
 
 def expected_best(values: Sequence[float], higher_is_better: bool = True) -> tuple[Expected, ...]:
-    """Return the expectation for n = 1 to N, from the values of N trials; empty without trials."""
+    """Return the expected best of n trials for n = 1 to N, given the values of N trials (empty if N = 0)."""
     sign = 1.0 if higher_is_better else -1.0
     sorted_N = np.sort(sign * np.asarray(values, dtype=np.float64))
     num_values = len(sorted_N)

@@ -1,4 +1,4 @@
-"""The tests of all pairs of groups, from arrays: p-values, corrections, intervals, verdicts and the short list.
+"""Test all pairs of groups, given arrays: p-values, corrections, intervals, verdicts, and which groups may be the best.
 
 `compare` calls these functions, and so does `experiments/null_simulation`, which measures their error rates.
 """
@@ -23,8 +23,8 @@ from imdbcls.comparison.statistics import (
 )
 from imdbcls.comparison.verdicts import LEVEL, Outcome, outcome_of
 
-TOO_FEW_SEEDS = 2  # seeds of a group that are not enough if the other group of the pair has more
-SMALLEST_DF = 0.5  # degrees of freedom below which Dunnett's critical value is taken as infinite
+TOO_FEW_SEEDS = 2  # a group with this number of seeds needs another one if the other group of the pair has more
+SMALLEST_DF = 0.5  # with fewer degrees of freedom, Dunnett's critical value is taken as infinite
 
 
 @dataclass(frozen=True)
@@ -33,9 +33,9 @@ class Pair:
 
     a: int
     b: int
-    samples: tuple[Sample, Sample] | None = None  # on the shared documents; None: on all documents
+    samples: tuple[Sample, Sample] | None = None  # restricted to the shared documents; None: not restricted
     is_tested: bool = True
-    p_documents: float | None = None  # replaces the p-value of the estimate if a group has one seed
+    p_documents: float | None = None  # used instead of the p-value of the estimate if a group has one seed
 
 
 @dataclass(frozen=True)
@@ -49,12 +49,12 @@ class Inference:
     p_holm: float | None
     p_equivalence: float | None  # None: not tested, or no margin
     p_equivalence_holm: float | None
-    simultaneous: tuple[float, float]  # interval that holds for all tested pairs together with 95 % confidence
+    simultaneous: tuple[float, float]  # 95 % confidence interval, simultaneous for all tested pairs
     outcome: Outcome
 
 
 def reversed_inference(inference: Inference) -> Inference:
-    """Return the inference on `b` minus `a`."""
+    """Return the inference on b - a, given the inference on a - b."""
     low, high = inference.simultaneous
     estimate = replace(inference.estimate, value=-inference.estimate.value)
     return replace(
@@ -73,11 +73,13 @@ def infer(
 ) -> list[Inference]:
     """Estimate the difference of every pair, and test the pairs with `is_tested`.
 
-    P-values are corrected for the number of tested pairs, or for `min_tests` tests if that is larger.
-    `min_equivalence_tests` is the same for the equivalence tests, and `min_intervals` for the simultaneous intervals
-    (None: `min_tests`). Without a margin, no pair is tested for equivalence. If the tests are repeated while the study
-    grows, `look` says which of the planned looks this is; the corrected p-values and the simultaneous intervals then
-    hold for all looks together.
+    P-values are corrected for the number of tested pairs, or for `min_tests` tests if that is larger. Equivalence tests
+    and simultaneous intervals have minimum numbers of their own, `min_equivalence_tests` and `min_intervals`. If these
+    are None, they are corrected for the same number as the p-values. Without a margin, no pair is tested for
+    equivalence.
+
+    `look` is given if the tests are repeated while the study grows: it is the current one of the planned looks. The
+    corrected p-values and the simultaneous intervals then hold for all looks together.
     """
     estimates = estimates_of(samples, pairs)
     p_values = [p_value_of(pair, estimate) for pair, estimate in zip(pairs, estimates, strict=True)]
@@ -159,7 +161,7 @@ def p_value_of(pair: Pair, estimate: Estimate) -> float | None:
 
 
 def repeated(p_values: Sequence[float | None], look: Look | None, sides: Sides) -> list[float | None]:
-    """Return repeated p-values, which hold for all planned looks; the p-values themselves if `look` is None."""
+    """Return the p-values after correction for all planned looks. If `look` is None, return them unchanged."""
     if look is None:
         return list(p_values)
     return [None if p is None else look.repeated_p(p, sides) for p in p_values]
@@ -182,8 +184,8 @@ def is_below(p: float | None) -> bool:
 def missing_seeds(num_a: int, num_b: int) -> tuple[int, int]:
     """Return how many more seeds each group needs before their difference can be significant.
 
-    Two seeds are not enough if the other group has more seeds: if the seeds of the group with two seeds also vary more,
-    the test rejects 7 to 12 % of null comparisons at 5 %.
+    A group with two seeds needs a third one if the other group has more than two. Otherwise, the test at the 5 % level
+    rejects 7 to 12 % of null comparisons if the group with two seeds also varies more over seeds.
     """
     most = max(num_a, num_b)
     if min(num_a, num_b) != TOO_FEW_SEEDS or most == TOO_FEW_SEEDS:
@@ -195,13 +197,14 @@ def missing_seeds(num_a: int, num_b: int) -> tuple[int, int]:
 def simultaneous_interval(
     estimate: Estimate, num_tests: int, is_significant: bool, look: Look | None = None
 ) -> tuple[float, float]:
-    """Return the Bonferroni interval of a difference, compatible with Holm's verdict (Strassburger and Bretz 2008).
+    """Return the Bonferroni interval of a difference, cut at zero if Holm's method calls the difference significant.
 
-    With `look`, it is a repeated interval: it holds for all planned looks together (Jennison and Turnbull 1989, Journal
-    of the Royal Statistical Society B 51:305).
+    With `look`, the interval holds for all planned looks together (a repeated confidence interval, Jennison and
+    Turnbull 1989, Journal of the Royal Statistical Society B 51:305).
 
     Holm's method is more powerful than Bonferroni's, so the Bonferroni interval of a significant difference can contain
-    zero. The interval is then cut at zero (Statistics in Medicine 27:4914).
+    zero. The cut makes the interval agree with Holm's method (Strassburger and Bretz 2008, Statistics in Medicine
+    27:4914).
     """
     level = LEVEL / max(1, num_tests)
     low, high = estimate.interval(1 - (level if look is None else look.level(level)))
@@ -217,28 +220,28 @@ def short_list(
 ) -> list[int] | None:
     """Return the indices of the groups that may be the best, with a joint confidence of 95 % (Hsu 1996, chapter 4).
 
-    A group is excluded if another group is better by more than c standard errors, where c is Dunnett's one-sided
-    critical value for comparing one of k groups with the k - 1 others. A pair with `missing_seeds` excludes no
-    group. `inferences` has every pair (i, j) with i < j. Return None if a pair is not tested or a group has one seed.
+    A group is ruled out if another group is better by more than c standard errors, where c is Dunnett's one-sided
+    critical value for comparing one of k groups with the k - 1 others. A pair with `missing_seeds` rules out no group.
+    `inferences` has every pair (i, j) with i < j. Return None if a pair is not tested or a group has one seed.
     """
     if any(pair.p_value is None or not pair.seeds_varied for pair in inferences.values()):
         return None
     sign = 1.0 if higher_is_better else -1.0
-    excluded = set()
+    ruled_out = set()
     for (i, j), pair in inferences.items():
         if any(pair.missing_seeds):
             continue
         estimate, lead = pair.estimate, sign * pair.estimate.value
         if abs(lead) > dunnett(num_groups - 1, estimate.degrees_of_freedom) * estimate.standard_error:
-            excluded.add(j if lead > 0 else i)
-    return [i for i in range(num_groups) if i not in excluded]
+            ruled_out.add(j if lead > 0 else i)
+    return [i for i in range(num_groups) if i not in ruled_out]
 
 
 @lru_cache(maxsize=4096)
 def dunnett_rounded(num_comparisons: int, df: float) -> float:
     """Return the one-sided 95 % critical value of Dunnett (1955) for several comparisons with a common control.
 
-    The values are cached, so the caller rounds `df`.
+    Results are cached. The caller rounds `df`, so that few values are computed.
     """
     z, weights = np.polynomial.hermite_e.hermegauss(60)
     weights = weights / weights.sum()
@@ -249,7 +252,7 @@ def dunnett_rounded(num_comparisons: int, df: float) -> float:
         scales = np.ones(1)
 
     def coverage(critical: float) -> float:
-        # Equal correlation 1/2: the comparisons are independent given the control.
+        # All comparisons have correlation 1/2 with each other, and they are independent given the control.
         inside = special.ndtr((critical * scales[:, None] * np.sqrt(2)) + z[None, :]) ** num_comparisons
         return float((inside @ weights).mean())
 
@@ -262,8 +265,8 @@ def dunnett(num_comparisons: int, df: float) -> float:
     """Return Dunnett's one-sided 95 % critical value.
 
     If `df` is below 0.5, return infinity: even for a single comparison, the critical value is then above 40. With
-    several comparisons, `df` is rounded down to three significant digits, or up to infinity above 2,000, so that few
-    values are computed.
+    several comparisons, `df` is rounded, so that few values are computed: above 2,000 up to infinity, otherwise down to
+    three significant digits.
     """
     if df < SMALLEST_DF:
         return float("inf")

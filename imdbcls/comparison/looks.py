@@ -1,4 +1,7 @@
-"""Count how often a study without a plan was compared while it grew."""
+"""Count how often a study without a plan was compared while it grew.
+
+Each comparison with a new number of runs is a look.
+"""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -8,18 +11,21 @@ from imdbcls.comparison.results import Comparison
 from imdbcls.errors import UserError
 from imdbcls.runs.untrusted import read_json
 
-MAX_LOOKS = 100  # number of looks that are recorded
+MAX_LOOKS = 100  # largest number of looks that are recorded
 
 
 def with_earlier_looks(comparison: Comparison, folder: Path) -> Comparison:
-    """Add this look and those in the folder's last `comparison.json`, and a note if an unplanned study grew."""
+    """Return the comparison with its looks: the earlier ones, from the folder's `comparison.json`, and this one.
+
+    Each look is a number of runs. If the study has no plan and several looks, add a note.
+    """
     now = sum(len(group.seeds) for group in comparison.groups)
     looks = (*(each for each in recorded_looks(folder / "comparison.json") if each < now), now)[-MAX_LOOKS:]
     return replace(comparison, looks=looks, notes=(*comparison.notes, *notes_on_looks(comparison, looks)))
 
 
 def recorded_looks(path: Path) -> list[int]:
-    """Return the ascending numbers of runs at earlier looks; an empty list if the file has none or is damaged."""
+    """Return the numbers of runs at earlier looks, ascending (empty if the file has none or is damaged)."""
     try:
         looks = read_json(path).get("looks")
     except UserError:

@@ -23,21 +23,21 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Metric:
-    """A metric that can decide a comparison. Values of a percentage, such as accuracy, are fractions of one."""
+    """A metric that can decide a comparison. Percentages, such as accuracy, are fractions between 0 and 1."""
 
     name: str  # as in result.json, without the split
     evaluate: Callable[[Predictions], tuple[float, Floats]]  # value and influence (N,); NaN if not defined
     needs_probabilities: bool = True
-    upper: float = 1.0
-    default_margin: float | None = None  # of equivalence, as a fraction; None: no default
+    upper: float = 1.0  # largest possible value
+    default_margin: float | None = None  # default of --margin, as a fraction; None: no default
 
     @property
     def key(self) -> str:
         """The key of the metric on the test split in `result.json` and `comparison.json`."""
         return f"test/{self.name}"
 
-    def is_known_for(self, predictions: Predictions) -> bool:
-        """Return whether the metric can be computed: the predictions have probabilities, or it needs none."""
+    def is_available_for(self, predictions: Predictions) -> bool:
+        """Return whether the metric can be computed: the predictions have probabilities, or the metric needs none."""
         return predictions.probabilities is not None or not self.needs_probabilities
 
     @property
@@ -87,8 +87,8 @@ def macro_f1(predictions: Predictions) -> tuple[float, Floats]:
 def auroc(predictions: Predictions) -> tuple[float, Floats]:
     """Return the area under the ROC curve, and its influence (N,). Both are NaN if a class has no documents.
 
-    With two classes, this is the area of the second class. With more, it is the mean over classes (one vs. rest). The
-    influences come from the placements of DeLong et al. (1988, Biometrics 44:837).
+    With two classes, this is the area for the second class. With more, it is the mean over the areas of all classes,
+    each against the rest. The influences come from the placements of DeLong et al. (1988, Biometrics 44:837).
     """
     probabilities_NC = predictions.known_probabilities
     num_classes = probabilities_NC.shape[1]

@@ -39,12 +39,13 @@ def label_errors(groups: Sequence[Group]) -> tuple[LabelError, ...] | None:
 
 
 def disagreements(groups: Sequence[Group]) -> tuple[Disagreement, ...]:
-    """Return, for each ordered pair, the documents that the first group gets right and the second gets wrong.
+    """Return the documents that one group gets right and another gets wrong, for each ordered pair of groups.
 
-    The first group must be right in every seed, and the second wrong in every seed.
+    A document counts if every seed of the first group is right and every seed of the second group is wrong.
 
-    Documents are sorted by the difference in the probability of the label, largest first. A group without probabilities
-    counts as 0; if neither group has any, documents are sorted by id. Pairs with different documents are skipped.
+    Documents are sorted by the difference in the probability of the label, largest first. For a group without
+    probabilities, 0 is used. If neither group has probabilities, documents are sorted by id. Pairs of groups with
+    different documents are skipped.
     """
     found = []
     for a, b in combinations(groups, 2):

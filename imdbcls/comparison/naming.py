@@ -17,8 +17,8 @@ MAX_CONFIG_ENTRIES = 2_000
 def distinct_names(runs: list[Run]) -> list[str]:
     """Return a distinct name for each group. `runs` contains one run of each group.
 
-    The name is the head's name. If several groups have the same head, up to three config values in which they differ
-    are appended. If two names are still equal, the start of the `group_hash` is appended to each.
+    The name starts with the name of the head. If several groups have the same head, up to three config values in which
+    they differ are appended. If two names are still equal, the start of the `group_hash` is appended to both.
     """
     heads = [sanitize(run.result["head"], 60) for run in runs]
     if len(set(heads)) == len(heads):

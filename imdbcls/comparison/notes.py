@@ -27,7 +27,7 @@ CONDITIONS = {  # keys of result.json, and the consequence if runs differ in the
 
 
 def confounds(groups: Sequence[Group]) -> Iterator[str]:
-    """Yield a sentence for each fact, other than the heads, that can bias or limit the comparison."""
+    """Yield a sentence for each property of the runs that can bias the comparison or limit its conclusions."""
     yield from differing_metrics(groups)
     if single := [group.name for group in groups if len(group.runs) == 1]:
         has, covers = ("has", "its interval covers") if len(single) == 1 else ("have", "their intervals cover")
@@ -129,8 +129,8 @@ def differing_kernels(groups: Sequence[Group]) -> Iterator[str]:
     """Yield a sentence for each difference in kernels or CPU instructions, within a group or between groups.
 
     Such differences can change the last bits of results. Groups are compared only if they have the same backbone and
-    precision, because other groups are expected to differ. A group is not compared with other groups if a single run
-    used several kernels.
+    precision, because other groups are expected to differ. A group whose runs each used several kernels is not compared
+    with other groups.
     """
     comparable: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
     for group in groups:
@@ -141,7 +141,7 @@ def differing_kernels(groups: Sequence[Group]) -> Iterator[str]:
                 f"{group.name} was computed with different kernels ({found}), so its variation over seeds includes "
                 "rounding differences."
             )
-        elif MIXED not in next(iter(kernels)):  # each run used one kernel; an LSTM head can use several
+        elif MIXED not in next(iter(kernels)):  # with an LSTM head, one run can use several kernels
             run = group.runs[0]
             key = json.dumps([run.config.get("backbone"), run.result.get("precision")], default=str)
             comparable[key][next(iter(kernels))].append(group.name)

@@ -82,7 +82,7 @@ def compare_pairs(
 
 @dataclass(frozen=True)
 class PairTest:
-    """The test of a pair: its result, its samples, and what the power of the test depends on."""
+    """The test of a pair: its result, the samples that it used, and the quantities that its power depends on."""
 
     inference: Inference
     samples: tuple[Sample, Sample]
@@ -168,10 +168,10 @@ def pair_result(
 
 
 def without_collapsed_seeds(test: PairTest, margin: float | None) -> WithoutCollapsed | None:
-    """Test a pair again without the seeds that collapsed to one class.
+    """Test a pair again without collapsed seeds, which predict the same class for all documents.
 
     The p-values are corrected as if this pair were the most significant of all tested pairs (Bonferroni), but not for
-    the looks of a planned study. Returns None if no seed collapsed, or if every seed of a group collapsed.
+    the looks of a planned study. Return None if no seed collapsed, or if every seed of a group collapsed.
     """
     kept = [sample.without_collapsed for sample in test.samples]
     nothing_changes = all(len(rest) == len(sample) for rest, sample in zip(kept, test.samples, strict=True))

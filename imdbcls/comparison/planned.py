@@ -21,7 +21,7 @@ class PlannedStudy:
 
     plan: Plan
     groups: tuple[Group | None, ...]  # of each planned group; None: no finished run
-    samples: tuple[Sample | None, ...]  # the first planned seeds of each group
+    samples: tuple[Sample | None, ...]  # of each planned group, its first planned seeds; None: no finished run
     rounds: tuple[Round, ...]
 
     @property
@@ -41,11 +41,11 @@ class PlannedStudy:
         return sanitize(self.plan.groups[i].name) if group is None else group.name
 
     def last_round(self, i: int, j: int) -> Round | None:
-        """Return the last look that tested a pair, with i < j; None: no look did."""
+        """Return the last look that tested the pair (i, j), with i < j, or None if no look tested it."""
         return next((each for each in reversed(self.rounds) if (i, j) in each.inferences), None)
 
     def why_untested(self, a: Group, b: Group) -> str | None:
-        """Return why no look tested two groups, as a clause; None if one did."""
+        """Return the reason why no look has tested two groups, as a clause, or None if a look has tested them."""
         i, j = self.index_of(a), self.index_of(b)
         for group, index in ((a, i), (b, j)):
             if index is None:
@@ -59,7 +59,7 @@ class PlannedStudy:
         return f"the first planned look is after {self.plan.first_look} seeds per group"
 
     def outlook(self, i: int, j: int) -> str:
-        """Return what follows for an undecided pair, as a clause."""
+        """Return how the study goes on for an undecided pair, as a clause."""
         stopped = [each for each in (i, j) if self.standings[each].state is not State.RUNNING]
         if stopped:
             return f"the study ended for {self.name_of(stopped[0])}: {self.reason(stopped[0])}"
@@ -68,7 +68,7 @@ class PlannedStudy:
         return f"the study continues to at most {len(self.plan.seeds)} seeds per group"
 
     def reason(self, i: int) -> str:
-        """Return why a group is no longer trained, as a clause without its name."""
+        """Return the reason why a group is no longer trained, as a clause without the name of the group."""
         standing = self.standings[i]
         seeds = f"after {standing.num_seeds} seeds"
         other = "" if standing.other is None else self.name_of(standing.other)
@@ -103,9 +103,9 @@ class PlannedStudy:
 def planned_study(study: Study, plan: Plan, metric: Metric, failed: Collection[int] | None = None) -> PlannedStudy:
     """Replay the looks of a plan with the finished runs of a study.
 
-    `failed` has the indices of the groups whose next run failed; None: find them in the results of the runs. Raise
-    BadRunError if the groups do not have the same documents, because their runs cannot be compared, or if the metric is
-    not defined on their documents.
+    `failed` has the indices of the groups whose next run failed. If it is None, these groups are found from the results
+    of the runs. Raise BadRunError if the groups do not have the same documents, or if the metric is not defined on
+    their documents.
     """
     groups = tuple(group_with(study.groups, planned.group_hash) for planned in plan.groups)
     found = [group for group in groups if group is not None]
@@ -121,7 +121,7 @@ def planned_study(study: Study, plan: Plan, metric: Metric, failed: Collection[i
         if sample is not None and is_undefined(sample):
             raise BadRunError(
                 f"{metric.title} is not defined for {sanitize(planned_group.name)}: a class has no test documents. "
-                "Choose another metric=... in another study=..."
+                "Choose another metric=... in a new study=..."
             )
     if failed is None:
         failed = {
@@ -136,7 +136,7 @@ def group_with(groups: Sequence[Group], group_hash: str) -> Group | None:
 
 
 def planned_sample(group: Group, plan: Plan, metric: Metric, units: Units) -> Sample | None:
-    """Return the metric of the first planned seeds, up to the first seed that has no finished run."""
+    """Return the metric of the first planned seeds of a group. Stop before the first seed without a finished run."""
     rows = []
     for seed in plan.seeds:
         if seed not in group.seeds:
@@ -166,7 +166,7 @@ def notes_on_plan(study: Study, planned: PlannedStudy | None) -> Iterator[str]:
     looks = f"{len(done)} of {len(planned.plan.looks)} planned looks were taken" if done else "no look was taken yet"
     yield (
         f"The tests follow plan.json: at most {most} seeds per group, and {looks}. P-values and intervals of "
-        "differences hold for all looks together. A study that stops at a large difference overestimates it."
+        "differences hold for all looks together. A study that stops at a large difference tends to overestimate it."
     )
     yield from (f"{decision}." for decision in planned.summary().decisions)
     for group in filter(None, planned.groups):

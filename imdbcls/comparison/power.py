@@ -14,7 +14,7 @@ from scipy.optimize import brentq
 from imdbcls.comparison.statistics import Estimate, t_quantile
 
 POWER = 0.8
-MAX_SEEDS = 50
+MAX_SEEDS = 50  # largest number of seeds per group that is considered
 PRIOR_DF = 3.0  # degrees of freedom of the prior of the seed variances
 NUM_SCALES = 24  # points that represent the posterior of the seed variances
 TINY = 1e-300
@@ -55,9 +55,9 @@ def chances_to_settle(estimate: Estimate, level: float, margin: float | None) ->
 def chance_to_settle(estimate: Estimate, num_seeds: int, levels: tuple[float, float], margin: float | None) -> float:
     """Return the chance of a verdict of "better" or "equivalent" with `num_seeds` seeds per group.
 
-    The documents stay the same. A group with more seeds keeps its seeds. `levels` are those of the two-sided test for
-    "better" and of the one-sided tests for "equivalent" (not tested without a margin). Both groups must have several
-    seeds now.
+    The documents stay the same. A group that has more seeds keeps them all. `levels` are the level of the two-sided
+    test for "better" and that of the one-sided tests for "equivalent" (not tested without a margin). Both groups must
+    already have several seeds.
 
     The chance is predictive: it averages over what is not known yet.
 
@@ -89,8 +89,8 @@ def chance_by_flat_prior(
     """Return `chance_to_settle` as if every true difference were equally likely before the study.
 
     The mean difference with more seeds is then the present one plus w T, where w² is the variance that these seeds
-    remove and T has Student's t distribution. A study that starts with an unlucky difference gets a higher chance than
-    by `chance_to_settle`. The rule for futility uses it, because it costs less power.
+    remove and T has Student's t distribution. If the present difference is small by chance, this chance is higher than
+    that of `chance_to_settle`. The futility rule uses this chance, because a study then stops too early less often.
     """
     larger = with_seeds(estimate, num_seeds)
     now, then = (sum(variance.of_mean for variance in each.seed_variances) for each in (estimate, larger))
@@ -109,7 +109,7 @@ def chance_by_flat_prior(
 
 
 def variance_scales(df: float) -> NDArray[np.float64]:
-    """Return equally likely values of true variance / sample variance. `df`: degrees of freedom of the sample."""
+    """Return equally likely values of true variance / sample variance, given the sample's degrees of freedom."""
     probabilities_Q = (np.arange(NUM_SCALES) + 0.5) / NUM_SCALES
     return (df + PRIOR_DF) / special.chdtri(df + PRIOR_DF, probabilities_Q)
 

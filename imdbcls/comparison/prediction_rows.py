@@ -42,7 +42,8 @@ MAX_PAGES_BYTES = 2**29  # limit for the sum of the largest page of each column 
 def opened(given: Path) -> Iterator[Rows]:
     """Open the file, and provide its columns and its rows. Rows must be read inside the `with` block.
 
-    Raise UserError if this is not a regular file in a known format, is too large, or has missing or repeated columns.
+    Raise UserError if the file is not a regular file in a known format, is too large, or has missing or repeated
+    columns.
     """
     path = require_file(given)
     with limited_fields():
@@ -72,7 +73,7 @@ def require_file(path: Path) -> Path:
 
 @contextmanager
 def limited_fields() -> Iterator[None]:
-    """Limit the size of csv fields to `MAX_LINE_BYTES`. Elsewhere, imdbcls allows up to 2 GB."""
+    """Limit CSV fields to `MAX_LINE_BYTES` inside the `with` block. Elsewhere, imdbcls allows up to 2 GB."""
     previous = csv.field_size_limit(MAX_LINE_BYTES)
     try:
         yield
@@ -81,7 +82,7 @@ def limited_fields() -> Iterator[None]:
 
 
 def request_for(columns: Sequence[str], path: Path) -> Request:
-    """Return a request for the known columns of a file. Warn once about unknown columns that have a name.
+    """Return the `Request` for the known columns of a file. Warn once about unknown columns that have a name.
 
     Raise UserError if a required column is missing, or if a column occurs twice.
     """
@@ -208,7 +209,7 @@ def require_bounded(path: Path, file: Any, names: Sequence[str]) -> None:
         if column.largest_page > MAX_PAGE_BYTES or column.num_bytes > MAX_COLUMN_BYTES or not column.is_bounded:
             raise UserError(
                 f"{path}: column {column.path[:80]!r} is too large, or its encoding has no size limit. It expands to "
-                f"{column.num_bytes:,} bytes. The limits are {MAX_COLUMN_BYTES:,}, and {MAX_PAGE_BYTES:,} for a page."
+                f"{column.num_bytes:,} bytes. The limit is {MAX_COLUMN_BYTES:,} bytes, and {MAX_PAGE_BYTES:,} per page."
             )
     if sum(column.largest_page for column in pages.values()) > MAX_PAGES_BYTES:
         raise UserError(

@@ -26,7 +26,7 @@ from imdbcls.runs.predictions import Predictions
 from imdbcls.runs.read_predictions import MAX_PROBABILITIES
 from imdbcls.runs.untrusted import MAX_ID_CHARACTERS
 
-MAX_SYSTEMS = 100  # every pair is tested
+MAX_SYSTEMS = 100  # limited, because every pair is tested
 MAX_RUNS = 1_000  # systems times seeds
 MAX_CLASSES = 1_000
 MAX_NAME_CHARACTERS = 100  # of a system or a class
@@ -101,7 +101,7 @@ class Content:
         self.ids = Names(cell_text, MAX_ROWS, MAX_ID_CHARACTERS)
         self.clusters = Names(cell_text, MAX_ROWS, MAX_ID_CHARACTERS)
         self.classes = Names(label_name, MAX_CLASSES, MAX_NAME_CHARACTERS)
-        self.runs: dict[tuple[int, int], int] = {}  # index by (system, seed), in the order of first use
+        self.runs: dict[tuple[int, int], int] = {}  # index of each (system, seed), in the order of first use
         self.probability_columns = [name for name in columns if is_probability(name)]
         for name in self.probability_columns:
             try:
@@ -208,7 +208,7 @@ class Content:
             )
 
     def check_equal(self, value_R: array, column: str, names: Sequence[str]) -> None:
-        """Raise UserError for the first row whose value differs from the value in the first row of its document."""
+        """Raise UserError for the first row whose value differs from that of an earlier row with the same id."""
         ids_R, values_R = np.array(self.id_R), np.array(value_R)
         _, firsts = np.unique(ids_R, return_index=True)
         different = np.flatnonzero(values_R[firsts[ids_R]] != values_R)

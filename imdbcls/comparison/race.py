@@ -5,9 +5,9 @@ decides as if it had never stopped, and `compare` reaches the same verdicts as t
 
 At each look, all pairs of running groups are tested with the first n planned seeds of each group (group sequential
 Holm, see `sequential`). A group that is worse than a running group is dropped. The leader is the best running group. A
-group that is equivalent to the leader is parked, and with `futility` also a group that would probably get no verdict
-against the leader with all planned seeds. Parked groups are not trained further, but they are not worse. Futility only
-stops groups, so it cannot cause a false "better".
+group that is equivalent to the leader is parked. With `futility`, a group is also parked if it would probably get no
+verdict against the leader, even with all planned seeds. Parked groups are not trained further, but they do not count as
+worse. Futility only stops groups, so it cannot cause a false "better".
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -51,8 +51,8 @@ class Round:
 
     num_seeds: int  # per group that was tested
     look: Look
-    num_tests: int  # for which Holm's method corrects: the planned pairs that no earlier look found different
-    inferences: Mapping[tuple[int, int], Inference]  # of the groups that ran until this look, by (i, j) with i < j
+    num_tests: int  # corrected for by Holm's method: all planned pairs, except those found different at earlier looks
+    inferences: Mapping[tuple[int, int], Inference]  # of each pair (i, j), i < j, of groups still running at this look
     leader: int | None  # the best running group; None: every group failed
     standings: tuple[Standing, ...]  # after the look, one per group
     is_over: bool
@@ -63,14 +63,15 @@ class Round:
 
     @property
     def dropped(self) -> list[int]:
-        """The groups that this look dropped or parked."""
+        """The groups that stopped at this look: dropped, parked or failed."""
         return [i for i, standing in enumerate(self.standings) if standing.num_seeds == self.num_seeds]
 
 
 def spending_of(plan: Plan) -> Spending:
-    """Return O'Brien and Fleming's spending for two groups.
+    """Return the name of the function that spends the error rate over the looks.
 
-    For more groups, return the power function, which drops clearly worse groups at early looks.
+    Two groups use O'Brien and Fleming's function. More groups use the power function, which can drop clearly worse
+    groups at early looks.
     """
     return "obrien_fleming" if len(plan.groups) == 2 else "power"
 
@@ -80,8 +81,9 @@ def race(
 ) -> list[Round]:
     """Return all looks for which enough seeds are trained.
 
-    `samples` has the first planned seeds of each group, at least one (None: no seed yet), all on the same units. The
-    replay ends before the first look for which a running group lacks a seed, unless the group has `failed`.
+    `samples` has an entry for each planned group: a sample of its first planned seeds, or None if no seed is trained
+    yet. All samples have the same units. The replay ends before the first look for which a running group lacks a seed,
+    unless the group is in `failed`.
     """
     standings = [Standing() for _ in plan.groups]
     different: set[tuple[int, int]] = set()  # pairs that an earlier look found different

@@ -115,7 +115,7 @@ class GroupSummary:
     seeds: tuple[int, ...]  # ascending
     runs: tuple[RunSummary, ...]  # in the order of `seeds`
     num_failed: int  # failed runs of this group, which are left out
-    num_collapsed: int  # runs that predict nearly only one class
+    num_collapsed: int  # runs that predict the same class for nearly all documents
     largest_collapse_rate: float  # upper 95 % confidence limit of the share of seeds that collapse
     num_documents: int  # in the test split
     num_clusters: int | None  # clusters of test documents that belong together; None: not recorded
@@ -162,7 +162,7 @@ class Flips:
 
 @dataclass(frozen=True)
 class WithoutCollapsed:
-    """The comparison of a pair without the seeds that collapsed to one class."""
+    """The comparison of a pair without collapsed seeds, which predict the same class for nearly all documents."""
 
     num_seeds: tuple[int, int]  # remaining seeds of `a` and `b`
     difference: float
@@ -177,10 +177,10 @@ class PairLook:
     """The last planned look at a pair, in a study that is tested while it grows."""
 
     num_seeds: int  # per group
-    max_seeds: int  # that the plan allows per group
+    max_seeds: int  # largest number of seeds per group in the plan
     num_looks: int  # at this pair, including this one
-    level: float  # below which the p-value of this look is significant after all corrections
-    outlook: str  # what follows if the pair is undecided, as a clause
+    level: float  # a p-value of this look is significant below this level, which includes all corrections
+    outlook: str  # how the study goes on if the pair is undecided, as a clause
 
 
 @dataclass(frozen=True)
@@ -190,9 +190,9 @@ class PlanSummary:
     max_seeds: int  # per group
     looks: tuple[int, ...]  # planned numbers of seeds per group
     looks_done: tuple[int, ...]
-    futility: float | None  # chance of a verdict below which a group is stopped; None: never
+    futility: float | None  # a group is stopped if its chance of a verdict is below this; None: no such rule
     is_over: bool
-    decisions: tuple[str, ...]  # one sentence for each group that a look dropped or parked, in order
+    decisions: tuple[str, ...]  # why each stopped group was dropped, parked or failed, in order of the looks
 
 
 @dataclass(frozen=True)
@@ -207,7 +207,7 @@ class PairResult:
     b: str
     higher_is_better: bool  # for the metric of the comparison
     num_seeds: tuple[int, int]  # of `a` and `b`
-    num_collapsed: tuple[int, int]  # seeds that predict nearly only one class
+    num_collapsed: tuple[int, int]  # seeds that predict the same class for nearly all documents
     shared_documents: int
     problem: str | None  # why the pair is not tested, as a clause; None: it is tested
     flags: tuple[str, ...]  # caveats about the two groups, as clauses
@@ -216,7 +216,7 @@ class PairResult:
     difference: float  # metric of `a` minus metric of `b`
     low: float  # 95 % confidence interval of this pair, not corrected
     high: float
-    simultaneous_low: float  # interval that holds for all tested pairs together with 95 % confidence
+    simultaneous_low: float  # 95 % confidence interval, simultaneous for all tested pairs
     simultaneous_high: float
     standard_error: float
     degrees_of_freedom: float | None  # None: infinite
@@ -230,7 +230,7 @@ class PairResult:
     # None: the pair is not tested, no seed collapsed, or all seeds of a group collapsed.
     without_collapsed: WithoutCollapsed | None
 
-    p_permutation: float | None  # for these trained models; None: not tested, or the metric is not accuracy
+    p_permutation: float | None  # of these trained models; None: not tested, or the metric is not accuracy
     mcnemar: tuple[McNemarTest, ...]  # one per seed that both groups have; empty: not tested, or no such seed
     flips: Flips | None  # None: not tested
 
@@ -333,9 +333,8 @@ class Comparison:
     differing_settings: Mapping[str, tuple[str, ...]]  # one value per group, best first; "": no such key
     notes: tuple[str, ...]  # sentences about runs that were left out and about possible confounds
     groups: tuple[GroupSummary, ...]  # best first
-    short_list: (
-        tuple[str, ...] | None
-    )  # groups that may be the best (Hsu); None: a pair is untested, or a group has one seed
+    # Groups that may be the best (Hsu). None: a pair is untested, a group has one seed, or the study follows a plan.
+    short_list: tuple[str, ...] | None
     baseline: Mapping[str, float]  # by Metric.key; see baseline.baseline_of
     size_curves: tuple[SizeCurve, ...]  # one per head; empty: see size_curves.size_curves_of
     crossings: tuple[Crossing, ...]  # of the size curves

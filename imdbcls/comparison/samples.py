@@ -13,9 +13,9 @@ from imdbcls.comparison.study import Group
 
 
 def sample_of(group: Group, metric: Metric, units: Units, rows: NDArray | None = None) -> Sample:
-    """Return the metric of a group on all its documents, or only on those in `rows`.
+    """Return the metric of a group on all its documents, or only on the documents in `rows`.
 
-    `units` must be the units of the same documents.
+    `units` must be the units of exactly these documents.
     """
     chosen = [run.predictions if rows is None else run.predictions.take(rows) for run in group.runs]
     evaluated = [metric.evaluate(predictions) for predictions in chosen]
@@ -24,7 +24,7 @@ def sample_of(group: Group, metric: Metric, units: Units, rows: NDArray | None =
 
 
 def is_undefined(sample: Sample) -> bool:
-    """Return whether the metric is not defined for a seed: AUROC is not, for example, if a class has no documents."""
+    """Return whether the metric is undefined for any seed, as AUROC is if a class has no documents."""
     return not bool(np.isfinite(sample.values_S).all())
 
 

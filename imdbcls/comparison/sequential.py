@@ -1,11 +1,13 @@
 """Significance levels for tests that are repeated while a study grows.
 
-A study that is tested after every round of seeds, each time at 5 %, finds a false "better" in far more than 5 % of
-cases. Error spending (Lan and DeMets 1983, Biometrika 70:659) keeps the total at 5 %: a function of the information,
-here the share n / K of the planned seeds, says how much of the 5 % may be spent up to each look. With documents that
-are drawn once, the covariance of the differences at two looks is the variance at the later one, which is the canonical
-form of group sequential tests (Jennison and Turnbull 1999, chapter 3). The information is n / K if documents cause no
-variance; the more variance they cause, the more conservative the levels are.
+If a study is tested after every round of seeds, each time at 5 %, it finds a false "better" with a probability far
+above 5 %. Error spending (Lan and DeMets 1983, Biometrika 70:659) keeps the total at 5 %: a function of the information
+says how much of the 5 % may be spent up to each look. The information at a look is taken as n / K, for n trained of K
+planned seeds.
+
+All looks use the same documents, so the covariance of the differences at two looks equals the variance at the later
+look. This is the canonical form of group sequential tests (Jennison and Turnbull 1999, chapter 3). The information is
+exactly n / K if documents cause no variance. The more variance they cause, the more conservative the levels are.
 
 The levels apply to p-values, so any test can be used. A repeated p-value (Jennison and Turnbull 1999, section 9.4) is
 the smallest total error rate at which the test would reject at this look. It can be corrected for several pairs like an
@@ -26,7 +28,7 @@ from scipy.optimize import brentq
 Spending = Literal["obrien_fleming", "power"]
 Sides = Literal[1, 2]
 
-NUM_NODES = 160  # of the numerical integration over one look
+NUM_NODES = 160  # nodes of the numerical integration at each look
 FARTHEST = 8.5  # standard deviations at which the distribution is cut off
 MIN_ERROR, MAX_ERROR = 1e-12, 0.98  # total error rates between which repeated p-values are computed
 NUM_ERRORS = 60  # total error rates at which the levels are tabulated
@@ -46,9 +48,9 @@ def spent(error: float, information: float, spending: Spending, sides: Sides) ->
 def levels(error: float, information: tuple[float, ...], spending: Spending, sides: Sides = 2) -> tuple[float, ...]:
     """Return the level of the p-value at each look, for a total error rate.
 
-    `information` is ascending; its last entry is 1 if the last look is the planned end. The null distribution is that
-    of a Brownian motion, integrated numerically from look to look (Armitage, McPherson and Rowe 1969, Journal of the
-    Royal Statistical Society A 132:235).
+    `information` is ascending; its last entry is 1 if the last look is the planned end. Under the null hypothesis, the
+    test statistic is a Brownian motion, whose distribution is integrated numerically from look to look (Armitage,
+    McPherson and Rowe 1969, Journal of the Royal Statistical Society A 132:235).
     """
     found: list[float] = []
     density_M, nodes_M, before, spent_before = np.ones(1), np.zeros(1), 0.0, 0.0

@@ -10,7 +10,7 @@ NEGLIGIBLE = -50.0  # logarithm of a Fourier coefficient that is lost in double 
 def p_of_sign_flips(terms: np.ndarray) -> float:
     """Return P(|sum of the terms with random signs| >= |sum of the terms|) for integer terms, exact up to rounding.
 
-    Uses exponential tilting (Esscher 1932): the tilted distribution has the observed sum as its mean, so most of its
+    Use exponential tilting (Esscher 1932): the tilted distribution has the observed sum as its mean, so most of its
     probability is close to the observed sum. A Fourier transform computes the tilted probabilities with absolute errors
     of about 1e-16. Undoing the tilt scales each probability and its error by the same factor, so a p of 1e-80 has as
     many correct digits as a p of 0.5. Random flips could not resolve p-values below 1 / (number of flips), but a

@@ -54,9 +54,10 @@ def train_documents(group: Group) -> int | None:
 
 
 def crossings_of(curves: Sequence[SizeCurve], pairs: Sequence[PairResult]) -> tuple[Crossing, ...]:
-    """Return every crossing of two curves, which lies between two neighbouring sizes of those that both curves have.
+    """Return every crossing of two curves.
 
-    There is no crossing next to a size at which the curves are equal.
+    Only sizes that both curves have are considered. A crossing lies between two neighbouring sizes; there is none next
+    to a size at which the curves are equal.
     """
     tested = {frozenset((pair.a, pair.b)): pair for pair in pairs}
     crossings = []

@@ -41,7 +41,7 @@ def length_parts(tokens_N: np.ndarray) -> list[tuple[str, np.ndarray]]:
 
 
 def truncation_parts(group: Group) -> list[tuple[str, np.ndarray]]:
-    """Return names and masks of the documents within and beyond `max_length`; empty if these are unknown."""
+    """Return names and masks of the documents within and beyond `max_length`, or an empty list without lengths."""
     if group.max_length is None or group.tokens_N is None:
         return []
     longer_N = group.tokens_N > group.max_length
@@ -50,7 +50,7 @@ def truncation_parts(group: Group) -> list[tuple[str, np.ndarray]]:
 
 
 def part_accuracy(group: Group, name: str, inside_N: np.ndarray) -> PartAccuracy:
-    """Return the accuracy on the documents in a Boolean mask, or None for fewer than `SMALLEST_PART` documents.
+    """Return the accuracy on the documents in a Boolean mask. It is None for fewer than `SMALLEST_PART` documents.
 
     If nearly all predictions are right or nearly all are wrong, the interval is Wilson's (1927), which does not
     shrink to zero width.

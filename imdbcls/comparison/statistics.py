@@ -15,12 +15,12 @@ influences are summed over each cluster first (Liang and Zeger 1986, Biometrika 
 **Seeds.** With few seeds, the sample variance between seeds is often far too small. With many groups, the smallest of
 these variances decide which differences are significant. Two rules raise a variance, and none lowers it:
 
-- Floor: seeds differ at least by the variance that random documents cause between them.
+- Floor: the variance between seeds is at least the part of it that random documents cause.
 - Shrinkage: with three or more groups that have several seeds, the variance of a group is raised towards the mean over
-  groups, which counts as four more seeds. It is never lowered, because one unstable group would then look stable.
+  groups, which counts as four more seeds. It is never lowered, because an unstable group would then look stable.
 
 **Degrees of freedom.** Satterthwaite's approximation plugs in estimated variances. If a seed variance happens to be
-underestimated, the approximation gives it too little weight, and too many degrees of freedom. The weights here are
+underestimated, it gets too little weight, and the resulting degrees of freedom are too high. The weights here are
 therefore the upper 75 % confidence limits of the variances.
 
 `experiments/null_simulation` reports the error rates with and without each rule.
@@ -39,7 +39,7 @@ from imdbcls.comparison.sign_flips import p_of_sign_flips
 
 POOL_SEEDS = 4  # weight of the mean seed variance over groups, as a number of seeds
 MIN_POOLED = 3  # groups with several seeds that are needed for a mean seed variance
-LIMIT = 0.75  # confidence of the upper limits that weight the degrees of freedom
+LIMIT = 0.75  # confidence level of the upper limits that weight the degrees of freedom
 
 
 class Units:
@@ -89,7 +89,7 @@ class Sample:
     values_S: NDArray[np.float64]
     sums_GS: NDArray[np.floating]  # influence of each unit on each value; zero on average over documents
     units: Units  # samples that share this object are paired: they have the same documents in the same order
-    collapsed_S: NDArray[np.bool_] | None = None  # seeds that predict nearly only one class; None: no seed does
+    collapsed_S: NDArray[np.bool_] | None = None  # which seeds predict one class for nearly all documents; None: none
 
     @classmethod
     def of(
@@ -120,7 +120,7 @@ class Sample:
         return self.seeds(np.flatnonzero(~self.collapsed_S))
 
     def covariance(self, other: "Sample") -> NDArray[np.float64]:
-        """Return the covariance over documents, with a column for each seed of `other`; zero if the units differ."""
+        """Return the covariance over documents (own seeds, seeds of `other`). It is zero if the units differ."""
         if self.units is not other.units:
             return np.zeros((len(self), len(other)))
         return (self.sums_GS.T @ other.sums_GS).astype(np.float64) * self.units.variance_factor
@@ -178,7 +178,7 @@ def seed_variances(samples: Sequence[Sample]) -> list[SeedVariance | None]:
 
 
 def floored_variance(sample: Sample) -> SeedVariance | None:
-    """Return the sample variance between seeds, but at least the floor; None for fewer than two seeds."""
+    """Return the larger of the sample variance between seeds and the floor, or None for fewer than two seeds."""
     if len(sample) < 2:
         return None
     between, floor = float(np.var(sample.values_S, ddof=1)), sample.floor
@@ -259,7 +259,7 @@ def difference_over_seeds(
     seed_variances: Sequence[SeedVariance | None],
     covariance_between: NDArray[np.float64] | None = None,
 ) -> Estimate:
-    """Estimate the mean of `a` minus the mean of `b`. `seed_variances` has an entry for each.
+    """Estimate the mean of `a` minus the mean of `b`, given the seed variances of both.
 
     The seeds of the two groups are treated as independent. If a shared batch order shifts both groups in the same
     direction, the interval is too wide; if it shifts them in opposite directions, the interval is too narrow. Pairing
@@ -314,8 +314,8 @@ def exact_mcnemar(correct_N: NDArray, other_correct_N: NDArray) -> tuple[int, in
 def holm(p_values: Sequence[float]) -> list[float]:
     """Adjust p-values to control the family-wise error rate (Holm 1979).
 
-    statsmodels' `multipletests` gives the same values, but collects garbage in each call, which takes longer than all
-    tests of a study.
+    statsmodels' `multipletests` gives the same values, but runs the garbage collector in each call, which takes longer
+    than all tests of a study.
     """
     raw_K = np.asarray(p_values, dtype=np.float64)
     order_K = np.argsort(raw_K)

@@ -26,13 +26,13 @@ from imdbcls.runs.selection import DEFAULT, metric_of
 
 MAX_STUDIES_NAMED = 10  # in one message
 MAX_RUNS_NAMED = 5  # in one message
-COLLAPSED_SHARE = 0.99  # a run can be collapsed if one class has at least this share of its predictions
-MAX_LABEL_SHARE = 0.95  # but not if this class has a larger share of the labels: the predictions are then plausible
+COLLAPSED_SHARE = 0.99  # a run counts as collapsed if one class has at least this share of its predictions
+MAX_LABEL_SHARE = 0.95  # unless this class has a larger share of the labels, which makes such predictions plausible
 
 
 @dataclass(frozen=True)
 class Group:
-    """Runs of one config with S seeds, on the same N test documents."""
+    """The runs of one config, with S different seeds, on the same N test documents."""
 
     name: str
     head: str
@@ -115,7 +115,7 @@ class Group:
 
     @cached_property
     def collapsed_S(self) -> np.ndarray:
-        """Whether each run collapsed: nearly all its predictions are one class, but at least 5 % of labels are not."""
+        """Whether each run collapsed: it predicts one class for 99 % of documents, but at most 95 % have this label."""
         num_classes = len(self.runs[0].predictions.label_names)
         label_shares_C = np.bincount(self.labels_N, minlength=num_classes) / len(self.labels_N)
         collapsed = []

@@ -55,7 +55,7 @@ def compare_study(study: Study, metric: Metric, margin: float | None) -> Compari
     if study.plan is not None and study.plan.metric == metric.name and study.plan.margin == margin:
         planned = planned_study(study, study.plan, metric)
     pairs, inferences = compare_pairs(groups, primary, metric, margin, index_pairs, planned)
-    chosen = None  # Hsu's critical value is for one look
+    chosen = None  # not computed for a planned study, because Hsu's critical value does not hold for several looks
     if planned is None:
         chosen = short_list(len(groups), dict(zip(index_pairs, inferences, strict=True)), metric.higher_is_better)
     size_curves = size_curves_of(groups, summaries)
@@ -115,7 +115,7 @@ def require_probabilities(study: Study, metric: Metric) -> None:
 
 
 def can_evaluate(metric: Metric, groups: Sequence[Group]) -> bool:
-    return all(metric.is_known_for(run.predictions) for group in groups for run in group.runs)
+    return all(metric.is_available_for(run.predictions) for group in groups for run in group.runs)
 
 
 def samples_of(groups: Sequence[Group], metric: Metric, units: Sequence[Units]) -> list[Sample]:

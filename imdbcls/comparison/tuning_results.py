@@ -76,7 +76,11 @@ class TuningResults:
 
     @cached_property
     def leads_by_hours(self) -> tuple[Lead, ...]:
-        """The leaders by hours, in the range in which every group has at least one trial and none has used up all."""
+        """The leaders by hours of tuning.
+
+        The range of hours starts when every group could have finished one trial, and ends when some group has used all
+        of its trials.
+        """
         costs = [group.seconds_per_trial / 3600 for group in self.groups]
         counts = [len(group.expected) for group in self.groups]
         if not min(counts, default=0) or min(costs) <= 0:

@@ -87,7 +87,7 @@ def test_groups_get_equal_budgets_and_the_same_command_trains_nothing_again(fold
         config = (folder / f"runs/s/{run['name']}/config.yaml").read_text()
         assert group["best"] == best and f"\nlr: {best['values']['lr']}\n" in f"\n{config}"
     assert "Compare the runs: python -m imdbcls.compare runs/s" in output
-    assert "pruned" in output and "It is too good" in output
+    assert "pruned" in output and "It is too optimistic" in output
 
     again = finish(folder, *SEARCH, *BUDGET)
     assert document(folder) == content and "loading the documents" not in again

@@ -12,7 +12,7 @@ from imdbcls.comparison.views.tables import Table, integer, percent
 MAX_RUNS = 200
 MAX_CLASSES = 12  # of a confusion matrix; with more, the most frequent confusions are listed
 MAX_CONFUSIONS = 10  # per group
-NUM_SHADES = 8  # of the cells of a confusion matrix
+NUM_SHADES = 8  # number of shades for the cells of a confusion matrix
 
 
 @dataclass(frozen=True)

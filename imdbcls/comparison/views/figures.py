@@ -93,7 +93,7 @@ class BestEpoch:
 
 @dataclass(frozen=True)
 class CurvePlot:
-    """Curves of means over seeds: by epoch with the lowest and highest seed, or by training size with intervals."""
+    """Curves of means over seeds: by epoch, with the lowest and highest value, or by training size, with intervals."""
 
     names: tuple[str, ...]
     curves: tuple[tuple[CurvePoint, ...], ...]  # one per group; a curve is empty if no run logged the metric
@@ -118,13 +118,13 @@ class CurvePlot:
 
 @dataclass(frozen=True)
 class CostPoint:
-    """The mean cost of one group, and its mean value of the metric, both with the lowest and highest seed."""
+    """The mean cost and the mean metric of one group, each with its lowest and highest value over seeds."""
 
     group: int
     name: str
     cost: float
     value: float
-    costs: tuple[float, float]
+    costs: tuple[float, float]  # lowest and highest
     values: tuple[float, float]
 
 
@@ -334,7 +334,7 @@ def scaled(curve: Sequence[CurvePoint], scale: float) -> tuple[CurvePoint, ...]:
 
 
 def best_epochs(group: GroupSummary, curve: Sequence[CurvePoint]) -> tuple[BestEpoch, ...]:
-    """Return the best epochs of the seeds, each with the value of the curve and the number of seeds."""
+    """Return the best epochs of the seeds, each with the value of the curve and the number of seeds that share it."""
     counts = Counter(run.best_epoch for run in group.runs)
     return tuple(
         BestEpoch(point.epoch, point.mean, counts[int(point.epoch)])

@@ -16,7 +16,7 @@ one, never percent. `comparison.results` documents what null means for each fiel
   (seeds), `low`, `high` (95 % interval over documents and seeds), `values` (one per seed, in the order of `seeds`),
   all null except `n` if the metric is not defined (ECE has no interval); `ensemble.{metric}` (of the probabilities
   averaged over seeds), `calibration` (null: no probabilities) with `ece`, `expected` (the ECE if calibrated) and `p`;
-  `num_collapsed` (runs that predict nearly only one class) and `largest_collapse_rate` (95 % limit);
+  `num_collapsed` (runs that predict one class for nearly all documents), `largest_collapse_rate` (95 % limit);
   `runs[]` with `name`, `seed`, `validation`, `test` (the metric that decides), `best_epoch`, `train_seconds`, `url`
   (of the W&B page; null: not recorded);
   `cost` (means over seeds, by key of cost.COSTS), `cost_range` (lowest and highest seed, by the same keys);

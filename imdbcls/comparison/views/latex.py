@@ -32,7 +32,7 @@ ESCAPES = {
     "*": "{*}",
 }
 SPECIAL = re.compile("|".join(map(re.escape, ESCAPES)))
-LIGATURE = re.compile(r"([-,'])(?=\1)")  # LaTeX merges two equal characters of these into one
+LIGATURE = re.compile(r"([-,'])(?=\1)")  # LaTeX merges two of the same of these characters into one
 BEFORE_PERCENT = re.compile(r" (?=\\%)")
 MINUS = re.compile(r"(?<=[ (])-(?=\d)")
 KNOWN_TO_PDFLATEX = re.compile(r"[\x00-\u017f\u2013\u2026]*")  # Latin scripts, the dash and the ellipsis
@@ -126,7 +126,7 @@ def name_of(group: GroupSummary, comparison: Comparison) -> Latex:
 
 
 def has_bold_names(comparison: Comparison) -> bool:
-    """Return whether the groups that may be the best have bold names: only if they are known, and not all groups."""
+    """Return whether to print the groups that may be the best in bold: if they are known, and are not all groups."""
     return comparison.short_list is not None and len(comparison.short_list) < len(comparison.groups)
 
 

@@ -91,7 +91,7 @@ def planned_looks(comparison: Comparison) -> Iterator[str]:
     reasons = ["a significant difference", "equivalence", *([] if plan.futility is None else ["futility"])]
     yield (
         "The study was group sequential, with a plan that was fixed before the first look: each model was tested with "
-        f"{plan.looks[0]} to {plan.max_seeds} seeds, after each seed, and its training stopped for "
+        f"{plan.looks[0]} to {plan.max_seeds} seeds, after each seed, and got no further seeds after "
         f"{listed(reasons, 'or')}. Error spending (Lan and DeMets, 1983; {spending}) keeps the error rate over all "
         "looks at 5 %, and the intervals of differences are repeated confidence intervals (Jennison and Turnbull, "
         f"1989). {len(plan.looks_done):,} of {len(plan.looks):,} looks were taken. Differences that stopped the "
@@ -105,8 +105,10 @@ def variances(comparison: Comparison) -> Iterator[str]:
         yield "The variance over documents is estimated with the infinitesimal jackknife (Efron, 1982)."
     several = sum(len(group.seeds) > 1 for group in comparison.groups)
     if several > 1:
-        pooled = ", and is raised towards the mean over the models if it is lower" if several >= MIN_POOLED else ""
-        yield f"The variance between seeds is at least that caused by random documents{pooled}."
+        pooled = (
+            ", and raise it towards the mean over the models if it is below this mean" if several >= MIN_POOLED else ""
+        )
+        yield f"We set the variance between seeds to at least the part that random documents cause{pooled}."
 
 
 def units(comparison: Comparison) -> str:
@@ -199,7 +201,7 @@ def short_list(comparison: Comparison) -> Iterator[str]:
     if names is None or len(comparison.groups) < 3:
         return
     if len(names) == len(comparison.groups):
-        yield "No model can be excluded as the best (95 % confidence; Hsu, 1996)."
+        yield "No model can be ruled out as the best (95 % confidence; Hsu, 1996)."
     else:
         contains = f"contains only {names[0]}" if len(names) == 1 else f"is {listed(names, max_listed=MAX_NAMED)}"
         yield f"The 95 % confidence set for the best model (Hsu, 1996) {contains}."
@@ -233,7 +235,7 @@ def limitations(comparison: Comparison) -> Iterator[str]:
         yield f"For the {them} of a model with two seeds and a model with more, no difference is called significant."
     if collapsed := sum(group.num_collapsed for group in groups):
         runs, verb = sum(len(group.seeds) for group in groups), "predicts" if collapsed == 1 else "predict"
-        yield f"{collapsed:,} of the {runs:,} runs {verb} nearly only one class."
+        yield f"{collapsed:,} of the {runs:,} runs {verb} one class for nearly all documents."
     if flags := dict.fromkeys(flag for pair in comparison.pairs for flag in pair.flags):
         yield f"Note: {listed(list(flags), max_listed=MAX_NAMED)}."
 

@@ -51,7 +51,7 @@ class Table:
         return self.columns([i for i in range(len(self.header)) if i not in indices])
 
     def without_empty_columns(self) -> "Table":
-        """Return the table without columns in which every cell is `NONE`, such as ensembles of single seeds."""
+        """Return the table without columns in which every cell is `NONE`, such as ensembles of one-seed groups."""
         empty = [i for i in range(len(self.header)) if self.rows and all(row[i] == NONE for row in self.rows)]
         return self.without(*empty)
 
@@ -100,7 +100,7 @@ def ranking(comparison: Comparison) -> Table:
     if any(group.ensemble for group in groups):
         note += "Ensemble: one prediction from the probabilities averaged over seeds. "
     note += (
-        "Largest class: without a model, every prediction is the most frequent class, with the class frequencies as "
+        "Largest class: a baseline that always predicts the most frequent class, with the class frequencies as "
         f"probabilities. {note_on_collapse(groups)} "
     )
     if len(groups) > 2:
@@ -112,14 +112,14 @@ def ranking(comparison: Comparison) -> Table:
 
 
 def note_on_collapse(groups: Sequence[GroupSummary]) -> str:
-    """Return a sentence on how many runs collapsed to one class or, if none did, on the largest plausible rate."""
+    """Return a sentence on how many runs collapsed to one class or, if none did, on the highest plausible rate."""
     collapsed, num_seeds = sum(group.num_collapsed for group in groups), sum(len(group.seeds) for group in groups)
     if collapsed:
         return f"{collapsed} of {num_seeds} runs collapsed to one class."
     fewest = min(groups, key=lambda group: len(group.seeds))
     return (
-        f"No run collapsed to one class; with {num_seeds_text(len(fewest.seeds))} of a group, its true collapse rate "
-        f"may still be as high as {percent_text(fewest.largest_collapse_rate)} (95 % limit)."
+        f"No run collapsed to one class. For a group with {num_seeds_text(len(fewest.seeds))}, the true rate of "
+        f"collapse may still be as high as {percent_text(fewest.largest_collapse_rate)} (95 % confidence limit)."
     )
 
 

@@ -194,10 +194,10 @@ def explanations(comparison: Comparison, shown: Sequence[PairResult]) -> list[st
     if Outcome.BETTER_HERE in outcomes:
         sentences.append("Better here: these trained models differ; other seeds may reverse the order.")
     if Outcome.EQUIVALENT in outcomes:
-        sentences.append(f"Equivalent: two one-sided tests show a difference below {margin}; an interval can be wider.")
+        sentences.append(f"Equivalent: two one-sided tests show a difference below {margin}.")
     if Outcome.UNDECIDED in outcomes:
         neither = (
-            f"neither better nor equivalent (within {margin}) is shown" if margin else "no group is shown to be better"
+            f"not shown to be better or equivalent (within {margin})" if margin else "no group is shown to be better"
         )
         sentences.append(f"Undecided: {neither}{'' if margin else ', which does not mean that the groups are equal'}.")
     undecided = [pair for pair in shown if pair.outcome is Outcome.UNDECIDED]
@@ -210,7 +210,8 @@ def explanations(comparison: Comparison, shown: Sequence[PairResult]) -> list[st
 def advice(comparison: Comparison) -> list[str]:
     """Return sentences on how to decide the undecided pairs of the best group.
 
-    Pairs with a one-seed group are left out, and pairs of a planned study, because the plan fixes the number of seeds.
+    Pairs with a one-seed group are left out. Pairs of a planned study are also left out, because the plan fixes the
+    number of seeds.
     """
     best = comparison.groups[0].name
     undecided = [
@@ -235,13 +236,13 @@ def names_of(pairs: Sequence[PairResult], best: str) -> str:
 
 
 def collapsed(comparison: Comparison) -> list[str]:
-    """Return a sentence about seeds that predict nearly only one class, if there are any."""
+    """Return a sentence about seeds that predict one class for nearly all documents, if there are any."""
     counts = [
         f"{group.num_collapsed} of {len(group.seeds)} seeds of {group.name}"
         for group in comparison.groups
         if group.num_collapsed
     ]
-    return [f"Predict nearly only one class: {listed(counts, max_listed=MAX_NAMED)}."] if counts else []
+    return [f"Collapsed to one class: {listed(counts, max_listed=MAX_NAMED)}."] if counts else []
 
 
 def brief_notes(notes: Sequence[str], columns: int) -> str:

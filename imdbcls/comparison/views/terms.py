@@ -18,10 +18,10 @@ TERMS = {  # by a regular expression that matches the whole column title
     r"ensemble": Term("ensemble", "The metric of the probabilities averaged over all seeds of the group."),
     r"(macro )?F1( %)?": Term("f1", "Harmonic mean of precision and recall."),
     r"AUROC( %)?": Term(
-        "f1", "Probability that a document of a class gets a higher probability of that class than another document."
+        "f1", "Probability that a class gets a higher probability for a document of this class than for another one."
     ),
     r"simultaneous": Term(
-        "simultaneous", "All these intervals together contain the true differences with 95 % confidence."
+        "simultaneous", "With 95 % confidence, every one of these intervals contains the true difference of its pair."
     ),
     r"p \(Holm\)": Term(
         "holm",

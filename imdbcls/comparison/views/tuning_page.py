@@ -71,7 +71,7 @@ def curves(results: TuningResults) -> dict[str, CurvePlot]:
 
 
 def plot(results: TuningResults, unit: str, costs: list[float]) -> CurvePlot:
-    """Return one curve per group. `costs` are those of one trial of each group, in `unit`."""
+    """Return one curve per group. `costs` has the cost of one trial of each group, in `unit`."""
     groups, scale = results.groups, scale_of(results.metric)
     drawn = tuple(curve(group, cost, scale) for group, cost in zip(groups, costs, strict=True))
     points = [point for found in drawn for point in found]

@@ -26,10 +26,10 @@ def budgets(results: TuningResults) -> Table:
         for group in results.groups
     ]
     note = (
-        f"Best validation {results.metric.title} of the finished trials. It is too good, because the same documents "
-        "selected the trial."
+        f"Best validation {results.metric.title} of the finished trials. It is too optimistic, because the same "
+        "documents selected the trial."
     )
-    return Table("budgets", "What did each group get, and what did it find?", header, rows, note)
+    return Table("budgets", "What budget did each group use, and what did it find?", header, rows, note)
 
 
 def expectations(results: TuningResults) -> Table:
@@ -91,7 +91,9 @@ def headline(results: TuningResults) -> str:
         found = "no trial has finished" if best is None else f"the best trial is {values_text(best)}"
         return f"{results.groups[0].name}: {found}."
     leads = results.leads_by_trials
-    return f"By number of trials: {leads_text(leads, 'trial', '.0f')}." if leads else "Some group has no result yet."
+    if not leads:
+        return "At least one group has no result yet."
+    return f"By number of trials: {leads_text(leads, 'trial', '.0f')}."
 
 
 def hours_sentence(results: TuningResults) -> str:
@@ -111,7 +113,7 @@ def leads_text(leads: Sequence[Lead], unit: str, form: str) -> str:
 
 
 def notes(results: TuningResults) -> list[str]:
-    """Return what a reader must know to read the numbers."""
+    """Return sentences that explain how to read the numbers."""
     found = []
     counts = {len(group.trials) for group in results.groups}
     budget = results.settings["budget"]

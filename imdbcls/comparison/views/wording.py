@@ -188,15 +188,15 @@ def short_list(comparison: Comparison, max_listed: int = MAX_LISTED) -> str:
     names = comparison.short_list
     if names is None:
         return ""
-    excluded = [group.name for group in comparison.groups if group.name not in names]
-    if not excluded:
-        return "No group can be excluded as the best."
+    ruled_out = [group.name for group in comparison.groups if group.name not in names]
+    if not ruled_out:
+        return "No group can be ruled out as the best."
     if len(names) == 1:
-        return "Every other group can be excluded as the best (95 % confidence)."
-    verb = "is" if len(excluded) == 1 else "are"
+        return "Every other group can be ruled out as the best (95 % confidence)."
+    verb = "is" if len(ruled_out) == 1 else "are"
     return (
-        f"The best may be {listed(names, 'or', max_listed)}; {listed(excluded, max_listed=max_listed)} {verb} "
-        "excluded (95 % confidence)."
+        f"The best may be {listed(names, 'or', max_listed)}; {listed(ruled_out, max_listed=max_listed)} {verb} "
+        "ruled out (95 % confidence)."
     )
 
 
