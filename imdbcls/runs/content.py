@@ -20,7 +20,7 @@ from imdbcls.runtime.atomic import write_atomically
 from imdbcls.runtime.cache import default_cache_dir
 from imdbcls.runtime.model_files import local_model
 
-# Only these files in a model folder affect what the model computes. A README, for example, does not.
+# Only these files in a model folder affect what the model computes. A README, for example, has no effect.
 MODEL_FILES = (".json", ".safetensors", ".txt", ".model")
 MAX_FILES = 200_000  # a folder with more files is identified by its path
 # A digest is not cached within this time after the last change, because another change within the same tick of the file

@@ -78,8 +78,8 @@ def describe_source(source: Mapping[str, Any]) -> str:
 def require_own_source(source: Mapping[str, Any], run: Path) -> None:
     """Raise UserError if reading a data source needs the user's permission. The source is not opened.
 
-    No permission is needed for a source in `ALWAYS_ALLOWED`, for a source with a marker, or if all files of the source
-    are missing.
+    No permission is needed for a source in `ALWAYS_ALLOWED`, for a source with a marker, or for a source that names
+    only files, all of which are missing.
     """
     is_allowed = dict(source) in ALWAYS_ALLOWED and with_absolute_paths(source) == source
     if is_allowed or is_remembered(source):

@@ -122,7 +122,7 @@ class RunFolder:
             ) from error
 
     def problem(self) -> str | None:
-        """Return why `result.json` does not describe a finished run, or None if it does."""
+        """Return the reason why `result.json` does not describe a finished run, or None if the run is finished."""
         if not self._result.exists():
             return "result.json is missing"
         try:
@@ -201,7 +201,7 @@ class RunFolder:
             )
 
     def _damage(self) -> str | None:
-        """Return how the files of a finished run are damaged. Return None for complete and for unfinished runs."""
+        """Return the damage to a finished run's files, as a clause. Return None for complete and unfinished runs."""
         result = self.result()
         if result is not None and result.get("status") in ("failed", "interrupted"):
             return None
@@ -210,7 +210,7 @@ class RunFolder:
         return self.problem() or (None if result is None else self._damage_of(result))
 
     def _damage_of(self, result: Mapping[str, Any]) -> str | None:
-        """Return why a valid result does not match the folder's name or the predictions; None if it matches both."""
+        """Return why a valid result does not match the folder's name or the predictions, or None if it matches both."""
         if not self._has_name_of(result):
             return "result.json belongs to another run (config_hash)"
         problems = (problem_of_predictions(self.path, result, split) for split in SPLITS)
@@ -251,7 +251,10 @@ def write_holder(descriptor: int) -> None:
 
 
 def run_folder(config: "Config") -> RunFolder:
-    """Return the folder of a config's run. Its path is absolute if Hydra changed the directory (`hydra.job.chdir`)."""
+    """Return the run folder of a config.
+
+    Its path is absolute if Hydra changed the working directory (`hydra.job.chdir`).
+    """
     from hydra.core.hydra_config import HydraConfig
 
     path = Path(config.runs_dir) / config.study / run_name(config)

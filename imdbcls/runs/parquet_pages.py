@@ -15,7 +15,8 @@ MAX_HEADER_BYTES = 2**16  # of a page header, which consists mostly of the page'
 MAX_PAGES = 100_000
 MAX_DEPTH = 16
 MAX_INT = 2**31 - 1
-# Encodings with a bounded output: decoded values need no more memory than the decompressed page or 8 bytes per value.
+# Encodings with a bounded output: decoded values need at most the larger of the page's decompressed size and 8 bytes
+# per value.
 PLAIN, DICTIONARY, RLE, BINARY_PACKED, LENGTHS, RLE_DICTIONARY, SPLIT = 0, 2, 3, 5, 6, 8, 9
 BOUNDED = frozenset({PLAIN, DICTIONARY, RLE, BINARY_PACKED, LENGTHS, RLE_DICTIONARY, SPLIT})
 _DATA, _DICTIONARY, _DATA_V2 = 0, 2, 3  # PageType

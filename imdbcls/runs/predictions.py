@@ -28,7 +28,7 @@ class Predictions:
     labels: NDArray[np.int64] | None  # (N,), the true classes; None: unknown
     predicted: NDArray[np.int64]  # (N,), the predicted classes
     probabilities: NDArray[np.floating] | None  # (N, C), each row sums to one; None: unknown
-    # (N,), number of tokens of each document before truncation, with special tokens; None: unknown
+    # (N,), number of tokens of each document before truncation, including special tokens; None: unknown
     tokens: NDArray[np.int64] | None
     clusters: NDArray[np.object_] | None  # (N,), such as the film of each review; None: unknown
     label_names: tuple[str, ...]  # (C,)
@@ -88,9 +88,10 @@ class Predictions:
 def write_predictions(path: Path, predictions: Predictions) -> None:
     """Write a Parquet file with one row per document, atomically.
 
-    The columns are `id`, `label`, `prediction`, `probabilities` (a list with one number per class), `tokens` and, if
-    known, `cluster`. The other columns must be known. The file metadata contains `format_version` and `label_names` (a
-    JSON list), so that the file can be read without the run folder.
+    The columns are `id`, `label`, `prediction`, `probabilities` (a list with one number per class), `tokens` and
+    `cluster`. `cluster` is written only if `predictions.clusters` is set. All other fields of `predictions` must be
+    set: None is not allowed. The file metadata contains `format_version` and `label_names` (a JSON list), so that the
+    file can be read without the run folder.
     """
     import pyarrow
     from pyarrow import parquet
