@@ -44,7 +44,10 @@ def run_study(groups: Sequence[GridGroup], settings: StudySettings, train: Train
 
 @dataclass
 class AdaptiveStudy:
-    """The rounds of one command. `failed` says why each group is left out after a failed run, by index in the plan."""
+    """A planned study, as one command trains and tests it.
+
+    `failed` has the reason why a group is left out after a failed run, by the index of the group in the plan.
+    """
 
     folder: Path
     runs: StudyRuns
@@ -96,7 +99,7 @@ class AdaptiveStudy:
         return (bool(rounds) and rounds[-1].is_over) or len(self.running(rounds)) < 2
 
     def look(self) -> list["Round"]:
-        """Return all looks for which the finished runs suffice, recomputed from the run folders."""
+        """Return the planned looks that the finished runs allow, recomputed from the run folders."""
         if self.runs.num_finished == 0:
             return []
         return in_child(partial(replay, self.folder, self.plan, frozenset(self.failed)))
@@ -172,7 +175,7 @@ def larger(key: str) -> str:
 
 
 def replay(folder: Path, plan: Plan, failed: frozenset[int]) -> list["Round"]:
-    """Return all looks for which the finished runs in a study folder suffice."""
+    """Return the planned looks that the finished runs in a study folder allow."""
     from imdbcls.comparison.metrics import METRICS
     from imdbcls.comparison.planned import planned_study
     from imdbcls.comparison.study import read_study

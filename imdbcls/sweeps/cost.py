@@ -13,7 +13,7 @@ def caches_features(config: Config) -> bool:
 
 @dataclass(frozen=True)
 class SharedCost:
-    """The cost of the work that all runs with the same documents and encoder share, per document of any split.
+    """The cost, per document of any split, of the work that is shared by all runs with the same documents and encoder.
 
     - `tokenize_seconds`: tokenization.
     - `encode_seconds`: computing and caching the output of a frozen encoder; 0 if it is not cached.
@@ -31,12 +31,14 @@ class SharedCost:
 class RunCost:
     """The cost of one run. `train_seconds`, `evaluate_seconds` and `prediction_bytes` are per document.
 
-    - `num_documents`: for each split; `measured`: the number of training documents that were timed.
-    - `start_seconds`: until training runs at full speed, with tokens and features from the cache, but without checking
-      the features.
-    - `epoch_seconds`: saving the checkpoints at the end of an epoch.
-    - `finish_seconds`: the end of a run, without the evaluation of the test split.
-    - `finished_bytes`: the run folder without predictions; `training_bytes`: its additional size during training.
+    - `num_documents`: the number of documents in each split. `measured`: the number of training documents that were
+      timed.
+    - `start_seconds`: the time until training runs at full speed. Tokens and features come from the cache, and the
+      check of the features is not included.
+    - `epoch_seconds`: the work at the end of an epoch except evaluation, such as saving the checkpoints.
+    - `finish_seconds`: the work at the end of a run, without the evaluation of the test split.
+    - `finished_bytes`: the size of a finished run's folder without predictions. `training_bytes`: its additional size
+      during training.
     - `hardware`: the device, threads and precision.
     """
 

@@ -19,7 +19,7 @@ NOT_INCLUDED = (
 
 
 def report(estimate: Estimate, config: Config, width: int | None) -> str:
-    """Return an estimate as text. `config` is that of any run: its folders are checked for free space.
+    """Return an estimate as text. `config` is the config of any run, whose folders are checked for free disk space.
 
     `width` is the width of the terminal in characters; None if there is no terminal.
     """

@@ -30,16 +30,17 @@ logger = logging.getLogger(__name__)
 
 Job = Callable[[Config, Path], None]  # measures a run with files in a folder, and writes `ANSWER` there
 
-# Keys of a config and of its optimizer that change neither the time of a step nor that of an evaluated document.
+# Keys of a config and of its optimizer that change neither the time of a training step nor the time to evaluate a
+# document.
 WITHOUT_SPEED = ("lr", "head_lr", "warmup", "schedule", "epochs", "metric")
 
 ANSWER = "answer.json"
-SUCCESS = "exit code 0"  # the detail of a measurement that succeeds: it writes no `result.json`
+SUCCESS = "exit code 0"  # `Outcome.detail` of a successful measurement, which writes no `result.json`
 
 
 @dataclass(frozen=True)
 class Group:
-    """The configs of a group's runs, which differ only in their seeds, and those of the runs that are not finished."""
+    """The configs of a group's runs, which differ only in their seeds. `remaining` has those of the unfinished runs."""
 
     name: str
     configs: tuple[Config, ...]
@@ -134,7 +135,7 @@ class Measuring:
         return work, [self.group(group, work) for group in groups]
 
     def group(self, group: Group, work: SharedWork) -> GroupEstimate:
-        """Measure as many runs of a group as train at a time, because parallel runs slow each other down."""
+        """Measure as many runs of a group in parallel as will train in parallel, because they slow each other down."""
         config = group.remaining[0]
         copies = min(config.jobs, len(group.remaining))
         key = key_of_speed(config, copies)

@@ -8,15 +8,15 @@ from imdbcls.comparison.statistics import Sample, Units
 from imdbcls.runs.plan import Plan
 
 NUM_STUDIES = 60
-NUM_UNITS = 200  # simulated instead of all test documents; the variance is scaled accordingly
-SEED_SD = 0.003  # of the metric, over seeds
+NUM_UNITS = 200  # number of simulated documents; their variance is scaled to the true number of test documents
+SEED_SD = 0.003  # standard deviation of the metric over seeds
 # Standard deviations over documents of three effects: one that all groups share, one that the seeds of a group share,
 # and one of each run.
 SHARED_SD, GROUP_SD, RUN_SD = 0.22, 0.12, 0.16
 
 
 def expected_runs(plan: Plan, num_documents: int, step: float) -> float:
-    """Return the mean number of runs, if each group is worse than the one before it by `step` (a fraction of one).
+    """Return the mean number of runs if each group is worse than the group before it by `step` (a fraction of one).
 
     The constants `*_SD` are typical of sentiment classifiers with an accuracy of about 90 %. The metric must
     be one whose values are fractions of one.

@@ -64,9 +64,9 @@ def run_job(cfg: DictConfig, overrides: str, train: Train, *, is_search: bool) -
     """Check the config of one job of `--multirun`, and call `train` in a forked process.
 
     If the run is complete, no process is forked. A mistake in the config is recorded as the outcome of a job with the
-    name `overrides`, and the sweep continues.
+    name `overrides`. After that, the sweep continues; in a search, UserError is raised.
 
-    In a search, wait for the run and return the value to optimise. Raises UserError if the run has no value, and
+    In a search, wait for the run and return the value to optimise. Raise UserError if the run has no value, and
     SystemExit if a signal has stopped the sweep.
     """
     from imdbcls.config.checking import typed

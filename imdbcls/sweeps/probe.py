@@ -34,10 +34,10 @@ from imdbcls.training import report
 from imdbcls.training.run import Run
 from imdbcls.training.trainer import Trainer
 
-TRAIN_SECONDS, EVALUATE_SECONDS, ENCODE_SECONDS = 10.0, 5.0, 8.0  # how long each part of the second pass takes, about
-FEW, MANY = 32, 2048  # the fewest documents that are sampled from a split, and usually the most
+TRAIN_SECONDS, EVALUATE_SECONDS, ENCODE_SECONDS = 10.0, 5.0, 8.0  # approximate time of each part of the second pass
+FEW, MANY = 32, 2048  # the smallest and usually the largest number of documents that are sampled from a split
 WARM_UP_STEPS, MIN_STEPS = 2, 6
-LONG = 1000  # epochs of the schedule: more steps than are measured
+LONG = 1000  # number of epochs, so that the schedule has more steps than are measured
 
 T = TypeVar("T")
 
@@ -60,7 +60,7 @@ def write_run_cost(config: Config, folder: Path, answer: Path, shared: SharedCos
 def prepare_probe() -> None:
     """Log only errors in this process, and let Ctrl-C end it."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # there is nothing to save
-    logging.getLogger("imdbcls").setLevel(logging.ERROR)  # the run itself will log its warnings
+    logging.getLogger("imdbcls").setLevel(logging.ERROR)  # the actual run will log its warnings
 
 
 def probe_config(config: Config, folder: Path) -> Config:
@@ -92,7 +92,11 @@ def measure_run(config: Config, folder: Path, shared: SharedCost) -> RunCost:
 
 
 def first_sizes(config: Config) -> dict[str, int]:
-    """Return the number of documents per split in the first pass. Many are cheap unless all of them are encoded."""
+    """Return the number of documents per split in the first pass.
+
+    Sampling `MANY` training documents costs little time, except with a feature cache, for which each of them is
+    encoded. Then only `FEW` are sampled, or as many as `MIN_STEPS` batches need.
+    """
     num_train = max(FEW if caches_features(config) else MANY, MIN_STEPS * config.batch_size)
     return {"train": num_train, "validation": FEW, "test": FEW}
 
@@ -100,7 +104,10 @@ def first_sizes(config: Config) -> dict[str, int]:
 def second_sizes(
     config: Config, first: Mapping[str, int], evaluate_seconds: float, shared: SharedCost
 ) -> dict[str, int]:
-    """Return the number of documents per split that take about `EVALUATE_SECONDS` and `ENCODE_SECONDS`."""
+    """Return the number of documents per split in the second pass.
+
+    Evaluating them takes about `EVALUATE_SECONDS`, and encoding them for a feature cache about `ENCODE_SECONDS`.
+    """
     num_test = between(FEW, EVALUATE_SECONDS / evaluate_seconds, MANY)
     if not caches_features(config):
         return {**first, "test": num_test}

@@ -9,7 +9,7 @@ from imdbcls.runs.selection import metric_of
 
 
 def objective_of(result: Mapping[str, Any]) -> float:
-    """Return the validation score of a finished run by its `metric`.
+    """Return the validation score of a finished run, in the metric that selected its best epoch.
 
     Raises UserError if the score is undefined, as AUROC is for a single class.
     """

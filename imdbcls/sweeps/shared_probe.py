@@ -1,4 +1,4 @@
-"""Measure the work that runs on the same documents and encoder share: tokenization, and encoding for the cache."""
+"""Measure the work that is shared by runs with the same documents and encoder: tokenization and cached encoding."""
 
 import json
 from dataclasses import asdict, replace

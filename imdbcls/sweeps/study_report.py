@@ -1,4 +1,4 @@
-"""Report a planned study to the log: each round, who was dropped and why, the cost, and the verdict."""
+"""Report a planned study to the log: each round, which groups were dropped and why, the cost, and the verdict."""
 
 import logging
 import sys
@@ -179,7 +179,7 @@ class StudyReport:
         return text
 
     def amount(self, value: float) -> str:
-        """Return a difference without its sign: in points for percentages, else as a number."""
+        """Format the size of a difference, such as the margin, in points if the metric is a percentage."""
         return f"{100 * value:.2f} points" if self.is_percentage else f"{value:.4f}"
 
     def signed(self, value: float) -> str:

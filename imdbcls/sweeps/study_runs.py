@@ -83,7 +83,10 @@ class StudyRuns:
         return [value for value in values if is_amount(value)]
 
     def seconds(self, run: PlannedRun) -> float | None:
-        """Return the recorded time of a finished run, else its `train_seconds`; None without a time or result."""
+        """Return the recorded wall time of a finished run, or its `train_seconds` if no wall time is recorded.
+
+        Return None if the run is not finished, or has neither.
+        """
         result = self.result(run)
         if result is None:
             return None
@@ -100,9 +103,9 @@ class StudyRuns:
     def expected_seconds(self, num_runs: Mapping[int, int]) -> float | None:
         """Return the expected time of `num_runs` runs of each group, from the median of the group's finished runs.
 
-        The median ignores what only the first run does, such as encoding the documents for a frozen encoder. A group
-        without finished runs is expected to take as long as the median of the other groups. Return None if no run is
-        finished.
+        The median is hardly affected by work that only the first run does, such as encoding the documents for a frozen
+        encoder. A group without finished runs is expected to take as long as the median of the other groups. Return
+        None if no run is finished.
         """
         medians = {group: self._median_seconds(group) for group in range(len(self.groups))}
         known = [each for each in medians.values() if each is not None]

@@ -30,7 +30,7 @@ REDUCTION_FACTOR = 3  # asha: the best third continues
 SETTINGS = "settings"  # attribute of an Optuna study
 HOURS = "hours"  # attribute of an Optuna study: the last `budget.hours`
 PRUNED = "pruned"  # attribute of a trial: the epoch after which it is pruned
-SURPLUS = "surplus"  # attribute of an untrained trial beyond the budget, which two machines reached at the same time
+SURPLUS = "surplus"  # attribute of a trial that is not trained, because other machines have just used up the budget
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
@@ -202,7 +202,7 @@ class GroupTrials:
         return any(each.number == trial.number for each in self.open_trials())
 
     def continued(self, trial: FrozenTrial) -> Trial:
-        """Return a trial that has begun, to continue it."""
+        """Return a trial that another process has begun, so that this process can continue it."""
         found = Trial(self._study, trial._trial_id)
         self.complete_proposal(found)  # its process may have been killed while proposing
         self.show_life(found)
@@ -242,7 +242,7 @@ def seconds_of(trial: FrozenTrial) -> float:
 
 
 def suggest(trial: Trial, dimension: Dimension) -> None:
-    """Propose a value for one key, unless the trial has one."""
+    """Propose a value for one key, unless the trial already has one."""
     if not isinstance(dimension, Interval):
         trial.suggest_categorical(dimension.key, dimension.values)
     elif dimension.is_whole:

@@ -169,8 +169,8 @@ class Tuning:
     def _claimed(self, group: GridGroup, trials: GroupTrials, trial: Trial) -> Claim | None:
         """Return the claim of a trial, or None if this process must not train it.
 
-        That is so if another process trains this trial or one with the same values, or has just ended it, or if the
-        trial's values cannot be combined. The last case is recorded as a failed trial.
+        It must not if another process trains this trial or one with the same values, or has just ended it. It must not
+        either if the trial's values cannot be combined; the trial is then recorded as failed.
         """
         try:
             config = self._config_of(group, trial.params)
@@ -284,7 +284,7 @@ def add_seconds(trial: Trial, seconds: float) -> None:
 
 
 def place_of(folder: Path) -> str:
-    """Return the id of the folder of the trials, which tells it from the folder of another machine."""
+    """Return the random id of the trials' folder, which distinguishes it from the folders on other machines."""
     path = folder / ".place"
     if not path.exists():
         write_atomically(path, uuid.uuid4().hex)

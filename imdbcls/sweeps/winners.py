@@ -16,7 +16,10 @@ from imdbcls.sweeps.multirun import Train
 
 
 def study_winners(winners: Sequence[GridGroup], train: Train) -> int:
-    """Train the winners with as many seeds as `python -m imdbcls.study` needs by default; return its exit code."""
+    """Train the winners with new seeds, as a study with the default settings of `python -m imdbcls.study`.
+
+    Return the exit code of the study.
+    """
     override = f"seeds.start={first_seed(winners)}"
     settings = read_command_keys([override], StudySettings, "study.yaml").settings
     assert settings is not None
