@@ -57,10 +57,11 @@ def encode(
     """Return the last hidden states, hidden_BTD, in float32 or the autocast dtype.
 
     - `mask_BT`: bool, True at non-padding tokens. Padding is on the right.
-    - `token_indices_N`: flat indices of the non-padding tokens. If None, computing them here may wait for CUDA.
+    - `token_indices_N`: flat indices of the non-padding tokens. If None, they are computed here, which may wait for
+      CUDA.
     - `all_layers`: return hidden_LBTD instead: the embeddings, then each layer.
-    - `first_token_only`: if the encoder can, compute only the first token in its last layer and return hidden_B1D in
-      float32. Otherwise, and with `all_layers`, this option has no effect.
+    - `first_token_only`: compute only the first token in the last layer, and return hidden_B1D in float32. This option
+      has no effect if the encoder does not support it, or with `all_layers`.
     - `compile`: applied to the function that runs the encoder, for example `torch.compile`; None to run it uncompiled.
     """
     wrap = compile or (lambda function: function)

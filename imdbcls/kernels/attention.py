@@ -48,7 +48,7 @@ def attention_forward(qkv_BT3AD: Tensor, keys: KeyMask) -> tuple[Tensor, Tensor]
 def attention_backward(
     d_context_BTAD: Tensor, context_BTAD: Tensor, qkv_BT3AD: Tensor, logsumexp_BAT: Tensor, keys: KeyMask
 ) -> Tensor:
-    """Return d_qkv_BT3AD. The probabilities are computed again, without approximation."""
+    """Return d_qkv_BT3AD. The attention probabilities are recomputed exactly."""
     width = qkv_BT3AD.shape[-1]
     scale = width**-0.5
     query_BATD, key_BATD, value_BATD = qkv_BT3AD.permute(2, 0, 3, 1, 4).unbind(0)
@@ -111,7 +111,7 @@ def _extended_width(width: int) -> int:
 
 
 def _write_pair(target_BATE: Tensor, column: int, value_BAT: Tensor) -> None:
-    """Split float32 values into two columns of `target_BATE` that add up to them, to 16 bits if it is bfloat16."""
+    """Write each float32 value as the sum of two columns of `target_BATE`. In bfloat16, the sum is exact to 16 bits."""
     high_BAT = value_BAT.to(target_BATE.dtype)
     target_BATE[..., column] = high_BAT
     target_BATE[..., column + 1] = value_BAT - high_BAT

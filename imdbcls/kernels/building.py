@@ -112,7 +112,7 @@ def require_cache(make: bool = True) -> Path:
         ) from error
     if risk is not None:
         raise CacheRefusedError(
-            f"the kernel cache is not private: {risk}, or set IMDBCLS_CACHE to a folder that only you can write to"
+            f"the kernel cache is not private: {risk}; you can set IMDBCLS_CACHE to a folder that only you can write to"
         )
     if is_noexec:
         raise CacheRefusedError(

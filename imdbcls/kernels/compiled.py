@@ -182,7 +182,8 @@ class CompiledLayer(torch.autograd.Function):
             batch, d_z_NH, d_z2_NH, saved2, w.norm2_weight_H
         )
         d_up_NF = linear_backward(batch.kernels, d_down_NH, w.down_HF)
-        active_NF = torch.empty_like(up_NF)  # only `weight_gradient` reads this, and only the rows of tokens
+        # Not zeroed: only `weight_gradient` reads this buffer, and only its first `num_rows` rows, which are tokens.
+        active_NF = torch.empty_like(up_NF)
         d_up_BF = torch.empty((batch.kernels.blocks_of(batch.num_rows), up_NF.shape[1]))
         batch.kernels.call("gelu_backward", up_NF, d_up_NF, active_NF, d_up_BF, batch.num_rows, up_NF.shape[1])
         d_down_HF = weight_gradient(batch.kernels, d_down_NH, active_NF, batch.num_rows)
@@ -258,7 +259,7 @@ def _feed_forward_block(
 
 
 def _attention(batch: PackedBatch, qkv_N3H: Tensor, keep: bool = True) -> tuple[Tensor, Tensor | None, Tensor | None]:
-    """Return context_NH, and for backward the softmax shift and 1 / sum per head and row (None without `keep`)."""
+    """Return context_NH and, if `keep`, the shift and the reciprocal sum of the softmax for each head and row."""
     width = qkv_N3H.shape[1] // 3
     context_NH = batch.empty_rows(width)
     shift_AN, scale_AN = torch.empty((2, batch.num_heads, batch.num_rows)).unbind(0) if keep else (None, None)

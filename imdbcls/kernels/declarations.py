@@ -32,7 +32,7 @@ _FUNCTION = re.compile(r"^int (\w+)\(([^)]*)\);", re.MULTILINE)
 _CONSTANT = re.compile(r"^    (\w+) = (\d+)\b", re.MULTILINE)
 _PARAMETER = re.compile(r"(?:const )?(?P<type>\w+) (?P<pointer>\*)?(?P<or_null>OR_NULL )?(?P<name>\w+)")
 
-# The exceptions for the statuses of vectors.h, except 0 (success).
+# The exception for each status in `vectors.h`, except 0 (success).
 _FAILURES: dict[int, tuple[type[Exception], str]] = {
     1: (MemoryError, "not enough memory for its buffers"),
     2: (ValueError, "unsupported sizes, or a missing tensor"),

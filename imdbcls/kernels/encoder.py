@@ -1,4 +1,4 @@
-"""Run BERT and RoBERTa on the CPU faster than transformers does, with the same values up to rounding without dropout.
+"""Run BERT and RoBERTa on the CPU faster than transformers does. Without dropout, the values are equal up to rounding.
 
 `accelerate` replaces the `forward` method of a Hugging Face model. Its parameters and state dict do not change. Each
 layer becomes one autograd function with a hand-written backward pass. If there are compiled kernels for the processor

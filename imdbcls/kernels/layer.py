@@ -49,9 +49,9 @@ class Weights(NamedTuple):
 def compute_weights(parameters: tuple[Tensor, ...], dtype: torch.dtype) -> Weights:
     """Cast the sixteen parameters of a layer to the compute dtype, and concatenate query, key and value.
 
-    Except within `encoder.inference_weights`, each pass casts the parameters again, in one hundredth of its time. A
-    cached copy could be outdated, because PyTorch's fused AdamW does not increase the version of the parameters that it
-    updates.
+    Except within `encoder.inference_weights`, each pass casts the parameters again, which takes one hundredth of the
+    time of the pass. A cached copy could be outdated, because PyTorch's fused AdamW does not increase the version of
+    the parameters that it updates.
     """
     with torch.no_grad():
         query, query_bias, key, key_bias, value, value_bias, out, out_bias, *rest = parameters

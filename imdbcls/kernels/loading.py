@@ -101,7 +101,7 @@ def supports_float32_kernels() -> bool:
 
 
 def find_or_build(dtype: torch.dtype) -> tuple[Kernels, str | None]:
-    """Return the kernels, and why the cache was refused (None if it was used). Raises KernelsMissingError."""
+    """Return the kernels, and the reason why the cache was not used, or None. Raise KernelsMissingError."""
     try:
         return _find_or_build_in(building.require_cache(), dtype), None
     except CacheRefusedError as refused:
@@ -142,8 +142,8 @@ def _build_for_this_process(dtype: torch.dtype, because: str | None = None) -> K
 def status() -> str:
     """Describe the kernels that `load` would return, for `imdbcls.doctor`.
 
-    Kernels in the cache are loaded. If there are none, they are compiled only for this check and not cached. If the
-    compiler works now, the record that it hung is deleted from the cache.
+    Kernels in the cache are loaded. If there are none, they are compiled only for this check and not cached. If this
+    succeeds, a record that the compiler hung earlier is deleted from the cache.
     """
     dtype = torch.float32 if supports_float32_kernels() else torch.bfloat16
     problem = None

@@ -1,8 +1,8 @@
 """Compute the final output of an LSTM over documents of different lengths with compiled kernels.
 
-The rows are the real tokens of all documents, one after another, without padding. In bfloat16, unused rows follow,
-because matrix products need a rounded number of rows (`products.py`). Widths are multiples of 32, so these rows do not
-affect other rows.
+The rows are the non-padding tokens of all documents, one after another. In bfloat16, unused rows follow, because matrix
+products need a rounded number of rows (`products.py`). Widths are multiples of 32, so these rows do not affect other
+rows.
 
 The input part of the gates and all weight gradients are products over all rows. Only the recurrence runs step by step
 (`csrc/lstm.c` in bfloat16, `csrc/float_lstm.c` in float32). In bfloat16, the recurrence computes cells and gates in

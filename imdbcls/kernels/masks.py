@@ -37,7 +37,7 @@ def ready_mask(encoder: Any, mask_BT: Tensor) -> Any:
     if config.model_type == "modernbert":
         positions_T = torch.arange(mask_BT.shape[1], device=mask_BT.device)
         near_TT = (positions_T[:, None] - positions_T).abs() <= config.sliding_window
-        # Let padding tokens attend to all real tokens. Their output is ignored, but a softmax over no token is NaN.
+        # Let padding attend to all non-padding tokens. Its output is ignored, but a softmax over no token is NaN.
         allowed_B1TT = near_TT | ~mask_BT[:, None, :, None]
         return {"full_attention": mask_B11T, "sliding_attention": mask_B11T & allowed_B1TT}
     return mask_BT
