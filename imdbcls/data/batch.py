@@ -1,6 +1,6 @@
 """A batch: documents that are truncated, or split into windows, and padded to one width.
 
-Shapes: L layers, B documents in the batch, T tokens in each padded row, D hidden size, N real tokens (without padding).
+Shapes: L layers, B documents in the batch, T tokens in each padded row, D hidden size, N non-padding tokens.
 If documents are split into windows, each of the batch's W windows is a separate row; token ids and mask then have W
 rows instead of B.
 """
@@ -28,13 +28,13 @@ class Batch:
     """A batch of documents, padded on the right to one width.
 
     - `input_ids_BT` are the token ids (int64). Each row is padded with the tokenizer's padding id.
-    - `mask_BT` is True at real tokens, including special tokens, and False at padding.
+    - `mask_BT` is True at non-padding tokens, including special tokens, and False at padding.
     - `documents_W` is the index of each row's document within the batch (int64, ascending); None if no document has
       more than one row.
     - `labels_B` are the class indices (int64).
     - `rows` are the indices of the documents in their split.
-    - `num_tokens` is the number of real tokens in the batch.
-    - `token_indices_N` are the indices of the real tokens in the flattened input_ids_BT; None on the CPU.
+    - `num_tokens` is the number of non-padding tokens in the batch.
+    - `token_indices_N` are the indices of the non-padding tokens in the flattened input_ids_BT; None on the CPU.
     - `features` is the cached output of a frozen encoder for this batch: hidden_BTD, or hidden_LBTD for a head that
       reads all layers. It is None if nothing is cached.
     """

@@ -5,7 +5,7 @@ settings, which come from its YAML file. The type hints are the schema of these 
 Lt(1)]` gives a range. `forward(hidden_BTD, mask_BT)` returns `logits_BC`.
 
 - `hidden_BTD`: the encoder's last hidden states, in float32, or in bfloat16 under autocast.
-- `mask_BT`: bool, True at real tokens. Documents are padded on the right; each has at least one real token.
+- `mask_BT`: bool, True at non-padding tokens. Documents are padded on the right and have at least one such token.
 - Padding must not influence the logits of a document. A document has the same logits in any batch.
 - A head keeps no state between calls. Two evaluations of a document give the same logits.
 

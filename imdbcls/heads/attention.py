@@ -6,10 +6,10 @@ from imdbcls.heads.pooling import masked_softmax, weighted_sum
 
 
 class AttentionHead(nn.Module):
-    """a = softmax over the real tokens of vᵀ tanh(W h_t + b) → Σ_t a_t h_t → Linear(D, C).
+    """a_t = softmax of vᵀ tanh(W h_t + b) over the non-padding tokens → Σ_t a_t h_t → Linear(D, C).
 
     This is the word-level attention of Yang et al. (2016), equations 5 to 7. The paper applies it to the output of a
-    GRU, and this head to the output of the encoder.
+    GRU; this head applies it to the output of the encoder.
     """
 
     def __init__(self, *, hidden_size: int, num_labels: int) -> None:

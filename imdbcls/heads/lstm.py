@@ -10,7 +10,7 @@ from imdbcls.heads.pooling import last_real_token
 
 
 class LSTMHead(nn.Module):
-    """Dropout → LSTM(D → D, zero initial state) → output at the last real token → tanh → dropout → Linear(·, C).
+    """Dropout → LSTM(D → D, zero initial state) → output at the last non-padding token → tanh → dropout → Linear(·, C).
 
     With `bidirectional`, a second LSTM reads each document backward and the two final outputs are concatenated (2 D).
     """
@@ -36,8 +36,8 @@ class LSTMHead(nn.Module):
     def final_output(lstm: nn.LSTM, hidden_BTD: Tensor, mask_BT: Tensor, *, backward: bool = False) -> Tensor:
         """Return the LSTM's output after it has read each document; final_BD.
 
-        The LSTM reads the real tokens from the first to the last, or from the last to the first if `backward`. Padding
-        is on the right, so it does not influence this output.
+        The LSTM reads the non-padding tokens from the first to the last, or from the last to the first if `backward`.
+        Padding is on the right, so it does not influence this output.
         """
         if backward:
             hidden_BTD = reverse_within_length(hidden_BTD, mask_BT)
@@ -48,7 +48,7 @@ class LSTMHead(nn.Module):
 
 
 def reverse_within_length(hidden_BTD: Tensor, mask_BT: Tensor) -> Tensor:
-    """Reverse the real tokens of each document; padding stays on the right."""
+    """Reverse the non-padding tokens of each document; padding stays on the right."""
     positions_T = torch.arange(mask_BT.shape[1], device=mask_BT.device)
     lengths_B1 = mask_BT.sum(dim=1, keepdim=True)
     source_BT = torch.where(mask_BT, lengths_B1 - 1 - positions_T, positions_T)

@@ -1,10 +1,10 @@
-"""`head=max`: the maximum over the real tokens, for each dimension; a baseline."""
+"""`head=max`: the maximum over the non-padding tokens, for each dimension; a baseline."""
 
 from torch import Tensor, nn
 
 
 class MaxHead(nn.Module):
-    """Maximum over the real tokens, per dimension → Linear(D, C)."""
+    """Maximum over the non-padding tokens, per dimension → Linear(D, C)."""
 
     def __init__(self, *, hidden_size: int, num_labels: int) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""`head=mean`: the mean vector of the real tokens; a baseline."""
+"""`head=mean`: the mean vector of the non-padding tokens; a baseline."""
 
 from torch import Tensor, nn
 
@@ -6,7 +6,7 @@ from imdbcls.heads.pooling import weighted_sum
 
 
 class MeanHead(nn.Module):
-    """Mean over the real tokens → Linear(D, C)."""
+    """Mean over the non-padding tokens → Linear(D, C)."""
 
     def __init__(self, *, hidden_size: int, num_labels: int) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Pooling over the real tokens, for several heads. Shape suffixes: see `imdbcls.heads`."""
+"""Pooling over the non-padding tokens, for several heads. Shape suffixes: see `imdbcls.heads`."""
 
 import torch
 from torch import Tensor
@@ -10,11 +10,11 @@ def weighted_sum(weights_BT: Tensor, hidden_BTD: Tensor) -> Tensor:
 
 
 def masked_softmax(scores_BT: Tensor, mask_BT: Tensor) -> Tensor:
-    """Compute the softmax over the real tokens in float32; the result is exactly zero at padding."""
+    """Compute the softmax over the non-padding tokens in float32; the result is exactly zero at padding."""
     return scores_BT.float().masked_fill(~mask_BT, float("-inf")).softmax(dim=1)
 
 
 def last_real_token(hidden_BTD: Tensor, mask_BT: Tensor) -> Tensor:
-    """Return the vector at each document's last real token; last_BD."""
+    """Return the vector at each document's last non-padding token; last_BD."""
     last_B = mask_BT.sum(dim=1) - 1
     return hidden_BTD[torch.arange(len(hidden_BTD), device=hidden_BTD.device), last_B]

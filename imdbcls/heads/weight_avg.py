@@ -13,12 +13,12 @@ from imdbcls.heads.pooling import masked_softmax, weighted_sum
 class WeightedAverageHead(nn.Module):
     """Dropout → Σ_t a_t h_t → tanh → dropout → Linear(D, C).
 
-    With `normalize`, a is a softmax over the real tokens, with one learned logit per position. The logits start at
-    zero, so training starts from the mean over the real tokens.
+    With `normalize`, the weights a_t are a softmax over the non-padding tokens. Its input is one learned logit per
+    position. The logits start at zero, so training starts from the mean over the non-padding tokens.
 
-    Without `normalize`, a_t is one learned weight per position, without a softmax, and a learned bias is added. This is
-    the head of the original teaching code, with the same initialization as `nn.Linear(num_positions, 1)`. One
-    difference: here, padding has weight zero, while the original code included padding in the average.
+    Without `normalize`, the weights a_t themselves are learned, one per position, and a learned bias is added to the
+    sum. This is the head of the original teaching code, with the same initialization as `nn.Linear(num_positions, 1)`.
+    There is one difference: here, padding has weight zero, while the original code included padding in the sum.
     """
 
     def __init__(

@@ -55,7 +55,7 @@ class Backbone:
     encoder: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     cpu_fallback_reason: str | None  # why training on the CPU does not use the fast layers; None if it uses them
-    cuda_fallback_reason: str | None  # why the padding is also computed on CUDA; None if it is not
+    cuda_fallback_reason: str | None  # why CUDA also computes the padding; None if it does not
     causal: bool = False  # whether each token attends only to itself and to earlier tokens
 
     @property
@@ -168,7 +168,7 @@ def recompute_activations(backbone: Backbone) -> Backbone:
 def parts_of(encoder: Any) -> tuple[list[nn.Module], list[nn.Module]]:
     """Return an encoder's embedding modules, and its layers from bottom to top.
 
-    The embedding modules include modules outside the layers whose output the layers read, for example DeBERTa's
+    A module outside the layers counts as an embedding module if the layers read its output, for example DeBERTa's
     embeddings of relative positions and their layer norm. Raises UserError if the encoder's structure is not known.
     """
     has_embeddings = isinstance(getattr(encoder, "embeddings", None), nn.Module)

@@ -24,7 +24,9 @@ def metrics_of(labels_N: "NDArray[np.int64]", probabilities_NC: "NDArray[np.floa
     - loss: the mean negative log-likelihood in nats per document.
     - brier: the squared error of the probabilities, summed over the classes (Brier 1950); from 0 to 2.
     - ece: the expected calibration error of the predicted class's probability, with 15 bins of equal width (Guo et al.
-      2017), from torchmetrics. The metrics without a formula here are from scikit-learn.
+      2017).
+
+    torchmetrics computes ece, and scikit-learn computes accuracy, f1, auroc and loss.
     """
     import numpy as np
     import torch

@@ -54,7 +54,7 @@ def compiler() -> str | None:
 
 
 def warm_up(model: Classifier, hardware: Hardware, max_length: int) -> None:
-    """Run a forward and backward pass over dummy documents at two padded lengths, then reset all gradients."""
+    """Run a forward and backward pass over dummy documents at each of two padded lengths. Then reset all gradients."""
     was_training = model.training
     model.train()
     for width in (max_length // 2, max_length):
