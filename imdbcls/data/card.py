@@ -215,7 +215,7 @@ def histogram(lengths: NDArray[np.int64], max_length: int, fate: str) -> list[st
     """Return one line with a bar per bin.
 
     A bin of documents over `max_length` is marked with `fate`, such as "truncated". A bin that also contains shorter
-    documents is marked "partly truncated".
+    documents is marked with "partly" and `fate`.
     """
     bins = bins_of(lengths)
     most = max(count for _, count, _ in bins)

@@ -81,8 +81,8 @@ class Documents:
 class Source:
     """The splits that a reader returns, before any split is carved out or limited.
 
-    `test` is None if the data has no test split, and `validation` is None unless the user gave one. `label_names[i]`
-    is the name of class i. `notes` are messages to log.
+    `test` is None if the data has no test split. `validation` is None if the user gave none. `label_names[i]` is the
+    name of class i. `notes` are messages to log.
     """
 
     train: Documents

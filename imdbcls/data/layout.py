@@ -14,9 +14,9 @@ from imdbcls.errors import UserError
 
 SAMPLE = 1000  # rows used to learn the kind of each column
 FIRST_BYTES = 2**20  # bytes of a file used to detect its delimiter
-# A suspect is a row with a quoted field of several lines that may be rows themselves. Its inner lines are all lines of
-# the row except the first. A suspect with fewer than `LONG_SPAN` inner lines is reported only if all of them look like
-# rows.
+# A suspect is a row with a quoted field of several lines, each of which may be a row of its own. Its inner lines are
+# all lines of the row except the first. A suspect with fewer than `LONG_SPAN` inner lines is reported only if all of
+# them look like rows.
 MAX_SUSPECTS = 20  # suspects to remember
 UNKNOWN_SPAN = 3  # minimum number of inner lines if none of them has a cell that is typical of its column
 LONG_SPAN = 10  # minimum number of inner lines for which `ROWLIKE_SHARE` is enough
@@ -64,11 +64,11 @@ class Layout:
 def layout_of(path: Path, request: Request, *, only_header: bool = False) -> Layout:
     """Detect the parts of a file's layout that `request` does not specify.
 
-    The delimiter is the one that Excel's `sep=;` line declares, or else the one with which the header has the requested
-    columns, or at least several columns; in doubt, it is the usual one for the file's extension. Quotation marks in a
-    tab-separated file are read as ordinary characters if they evidently do not enclose fields. With `only_header`, the
-    function reads only the first lines and does not detect quoting. It raises no error for a broken row;
-    `delimited_rows` does.
+    The delimiter is the one that Excel's `sep=;` line declares. Without such a line, it is the one with which the
+    header has the requested columns or, failing that, several columns. If this is ambiguous, it is the usual delimiter
+    for the file's extension. Quotation marks in a tab-separated file are read as ordinary characters if they evidently
+    do not enclose fields. With `only_header`, the function reads only the first lines and does not detect quoting. It
+    raises no error for a broken row; `delimited_rows` does.
     """
     try:
         layout = Layout(_find_delimiter(path, request), quoted=request.quoting != "none")

@@ -35,7 +35,7 @@ _pool_pid: int | None = None
 
 @dataclass(frozen=True)
 class Tokens:
-    """The tokens of one split, concatenated in one memory map, without truncation and special tokens.
+    """The tokens of one split before truncation, without special tokens, concatenated in one memory map.
 
     Document i is `ids[offsets[i]:offsets[i + 1]]` (uint16 or int32). The input of a model is `prefix`, the truncated
     document and `suffix`, padded with `pad_id` to the width of the batch.

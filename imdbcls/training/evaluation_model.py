@@ -14,10 +14,10 @@ class EvaluationModel:
 
     They are the same object, except in two cases. With `lora_rank`, `trained` has adapters, and `model` is a plain
     classifier that gets the merged weights. With `ema_decay`, `model` is the exponential moving average of the weights,
-    with Adam's bias correction (Kingma & Ba 2015, section 3): after n steps, the share of the weights of step t in the
-    average is proportional to decay^(n - t). The initial weights, with an untrained head, are not part of the average.
-    With both options, `model` gets the merged average. `model` never has adapters. Frozen weights are not averaged; the
-    two models share them in memory, except the weights of linear layers if `lora_rank` is set.
+    with Adam's bias correction (Kingma & Ba 2015, section 3): after n steps, the weights after step t have a share in
+    the average that is proportional to decay^(n - t). The initial weights, with an untrained head, are not part of the
+    average. With both options, `model` gets the merged average. `model` never has adapters. Frozen weights are not
+    averaged; the two models share them in memory, except the weights of linear layers if `lora_rank` is set.
     """
 
     def __init__(self, model: Classifier, *, lora_rank: int | None, ema_decay: float | None) -> None:

@@ -121,14 +121,14 @@ def weights_of_classes(class_weights: Any, labels: NDArray[np.int64], label_name
 
 
 def as_named(label: str, label_names: Sequence[str]) -> str:
-    """Return the class meant by a label from YAML, where `yes` and `on` are read as true, `no` and `off` as false."""
+    """Return the class that a label from YAML means. YAML reads `yes` and `on` as true, `no` and `off` as false."""
     spellings = {"true": ("yes", "on"), "false": ("no", "off")}.get(label, ())
     meant = [name for name in label_names if name.lower() in spellings]
     return meant[0] if len(meant) == 1 and label not in label_names else label
 
 
 def in_order(class_weights: Any, label_names: Sequence[str]) -> list[float]:
-    """Return the given weights in the order of `label_names`."""
+    """Return the given weights in the order of `label_names`. Raise UserError if they do not match the classes."""
     labels = ", ".join(label_names)
     if not isinstance(class_weights, Mapping):
         if len(class_weights) != len(label_names):

@@ -104,7 +104,7 @@ def result_of_trial(run: Run, probabilities_NC: NDArray[np.float64]) -> dict[str
 
 
 def selection_of(run: Run) -> dict[str, Any]:
-    """Return the fields that tell when the run ended, which documents it used, and how its best epoch was selected."""
+    """Return the fields on the end of the run, the documents that it used, and the selection of its best epoch."""
     trainer, state, corpus = run.trainer, run.trainer.state, run.corpus
     return {
         "finished_at": datetime.now(UTC).isoformat(timespec="seconds"),

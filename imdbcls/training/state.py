@@ -267,7 +267,7 @@ class Saver:
 
 
 def rename_best_accuracy(saved: Checkpoint) -> None:
-    """Rename a key of a checkpoint from before the config key `metric`, when accuracy selected the best epoch."""
+    """Rename `best_accuracy` to `best_value` in a checkpoint of an older version, which always used accuracy."""
     train = saved.state.get("train")
     if isinstance(train, dict) and "best_accuracy" in train:
         train["best_value"] = train.pop("best_accuracy")

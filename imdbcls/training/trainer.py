@@ -194,7 +194,8 @@ class Trainer:
         grad_norm = clip_grad_norm_(self.parameters, self.max_grad_norm)
         self.meter.unread.append(Step(self.state.step + 1, self.learning_rate, loss_sum, grad_norm))
         if len(self.meter.unread) >= self.max_unread_steps:
-            self.fetch_metrics()  # before the step: on the CPU, a NaN gradient is caught before it reaches the weights
+            # Before `optimizer.step`: on the CPU, a NaN gradient is found before it reaches the weights.
+            self.fetch_metrics()
         self.optimizer.step()
         self.evaluation_model.update(self.state.step + 1)
         self.schedule.step()
@@ -205,8 +206,9 @@ class Trainer:
         """Compute the gradient of the batch's mean loss, one micro-batch at a time, and return the loss.
 
         If memory runs out, returns None; `halve_micro_batch` then frees the gradients, the only tensors that remain of
-        the failed attempt. If a signal requests a stop, raises Interrupted without finishing a repeatable step, because
-        a step can take a minute on a CPU. In both cases, weights, optimizer and counters remain as after the last step.
+        the failed attempt. If a signal requests a stop during a repeatable step, raises Interrupted before the step
+        ends, because a step can take a minute on a CPU. In both cases, weights, optimizer and counters remain as after
+        the last step.
         """
         seed_everything_at(self.settings.seed, self.state.step)
         loss_sum = torch.zeros((), device=self.hardware.device)
@@ -302,7 +304,7 @@ class Trainer:
         tracker.log(record)
 
     def finish_epoch(self, tracker: Tracker) -> None:
-        """Evaluate on validation, save the weights if they are the best so far, and save a checkpoint."""
+        """Evaluate on validation, save the best weights so far, ask `should_prune`, and save a checkpoint."""
         self.evaluation_model.sync()
         validation = self.predict_split("validation", self.batches.validation)
         evaluated = [("val", self.batches.validation.labels, validation)]
