@@ -54,7 +54,7 @@ def kind_of(place: str) -> str:
 
 
 def foreign_targets(config: Any, path: str = "") -> Iterator[str]:
-    """Yield a sentence for each `_target_` or other Hydra key with a forbidden value and each missing `_partial_`."""
+    """Yield a sentence for each of Hydra's keys with a forbidden value, and for each missing `_partial_`."""
     plugins = config.get("plugins", []) if isinstance(config, Mapping) and not path else []
     yield from _foreign_targets(config, path, tuple(plugins) if isinstance(plugins, list | tuple) else ())
 
@@ -107,13 +107,15 @@ def is_allowed(place: str, target: Any, plugins: tuple[str, ...]) -> bool:
 def foreign_parts_of_hydra(node: Any, path: str = "hydra") -> Iterator[str]:
     """Yield a sentence for each unsafe setting in Hydra's own section.
 
-    Hydra acts on this section before any config is validated. The section may only instantiate classes of Hydra and of
-    Hydra plugins and the samplers of Optuna, configure the stream and file handlers of Python's logging, and set the
-    variables in `VARIABLES`.
+    Hydra acts on this section before any config is validated. The section may instantiate only classes of Hydra,
+    classes of Hydra plugins and Optuna's samplers. Apart from this, it may only configure the stream and file handlers
+    of Python's logging, and set the variables in `VARIABLES`.
     """
     if isinstance(node, Mapping):
         for key, value in node.items():
-            if (key == "_target_" and not is_part_of_hydra(path, value)) or key == "()":  # logging calls "()"
+            if (
+                key == "_target_" and not is_part_of_hydra(path, value)
+            ) or key == "()":  # logging calls what "()" names
                 kinds = "samplers of optuna.samplers" if path in SAMPLER_KEYS else "classes of hydra and hydra_plugins"
                 yield f"{path}.{key}={shown(value)} is refused: use only {kinds} here."
             if (
@@ -136,7 +138,7 @@ def foreign_parts_of_hydra(node: Any, path: str = "hydra") -> Iterator[str]:
 
 
 def is_part_of_hydra(path: str, target: Any) -> bool:
-    """Return whether a section of Hydra's own may instantiate a target."""
+    """Return whether the part of Hydra's section at `path` may instantiate a target."""
     if not isinstance(target, str):
         return False
     own = target.startswith(("hydra._internal.", "hydra_plugins."))

@@ -88,7 +88,7 @@ def describe(hint: Any) -> str:
 
 
 def alternatives(hint: Any, outer: Sequence[Any] = ()) -> list[tuple[Any, tuple[Any, ...]]]:
-    """Return each member of a union with its constraints; null is last.
+    """Return the members of a union, each with its constraints. The member null is last.
 
     For a type that is not a union, or that has a `doc`, return only the type itself with its constraints.
     """

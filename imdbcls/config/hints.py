@@ -1,4 +1,4 @@
-"""Suggest the nearest keys and choices for a misspelt one, or the choices that have a key."""
+"""Suggest similar keys and choices for a misspelt one, or name the choices that have a key."""
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from difflib import get_close_matches

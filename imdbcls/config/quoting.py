@@ -1,6 +1,7 @@
 """Quote an override so that Hydra's grammar can read it: `data.train=día.csv` becomes `data.train="día.csv"`.
 
-Outside quotes, the grammar accepts only ASCII letters, digits and a few signs. A readable value is not changed.
+Outside quotes, the grammar accepts only ASCII letters, digits and a few other characters. A value that the grammar can
+read is not changed.
 """
 
 import json

@@ -339,7 +339,7 @@ def without_marked(section: Section, values: dict[str, Any], markers: tuple[type
 
 
 def with_later_keys(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Add the keys that the version that wrote a run's config did not have, with their value of `AddedLater`."""
+    """Add the keys that were introduced after a run's config was written, with their value of `AddedLater`."""
     added = {
         name: marker.value
         for name, field in Config.model_fields.items()

@@ -75,7 +75,10 @@ def smallest_width(
 
 
 def wrapped(text: str, width: int, start: str = "") -> str:
-    """Wrap a text at spaces to lines of at most `width` columns, after `start` in the first line and below it."""
+    """Wrap a text at spaces to lines of at most `width` columns.
+
+    The first line begins with `start`, and the other lines are indented by its length.
+    """
     from rich.console import Console
     from rich.text import Text
 
@@ -97,10 +100,11 @@ def shortened(names: Sequence[str], width: int) -> list[str]:
 
 
 def fitted(widths: Sequence[Sequence[int]], total: int) -> list[int]:
-    """Return column widths whose sum is at most `total`: the first possibility, from the widest to the smallest.
+    """Return column widths whose sum is at most `total`.
 
-    Between two possibilities, the widest columns are reduced first. If the smallest widths are too large, no column is
-    reduced.
+    `widths` has several lists of column widths, the widest first. If the first list is too wide, its columns are
+    reduced to those of the next list, the widest columns first, until the sum is small enough. If even the last list is
+    too wide, the first list is returned.
     """
     found, *smaller = widths
     if sum(widths[-1]) > total:
