@@ -74,8 +74,8 @@ def infer(
     """Estimate the difference of every pair, and test the pairs with `is_tested`.
 
     P-values are corrected for the number of tested pairs, or for `min_tests` tests if that is larger. Equivalence tests
-    and simultaneous intervals have minimum numbers of their own, `min_equivalence_tests` and `min_intervals`. If these
-    are None, they are corrected for the same number as the p-values. Without a margin, no pair is tested for
+    and simultaneous intervals have minimum numbers of their own, `min_equivalence_tests` and `min_intervals`. If such a
+    minimum is None, the number of tests is the same as for the p-values. Without a margin, no pair is tested for
     equivalence.
 
     `look` is given if the tests are repeated while the study grows: it is the current one of the planned looks. The

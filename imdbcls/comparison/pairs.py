@@ -168,7 +168,7 @@ def pair_result(
 
 
 def without_collapsed_seeds(test: PairTest, margin: float | None) -> WithoutCollapsed | None:
-    """Test a pair again without collapsed seeds, which predict the same class for all documents.
+    """Test a pair again without collapsed seeds, which predict the same class for nearly all documents.
 
     The p-values are corrected as if this pair were the most significant of all tested pairs (Bonferroni), but not for
     the looks of a planned study. Return None if no seed collapsed, or if every seed of a group collapsed.

@@ -59,7 +59,7 @@ class PlannedStudy:
         return f"the first planned look is after {self.plan.first_look} seeds per group"
 
     def outlook(self, i: int, j: int) -> str:
-        """Return how the study goes on for an undecided pair, as a clause."""
+        """Return how the study continues for an undecided pair, as a clause."""
         stopped = [each for each in (i, j) if self.standings[each].state is not State.RUNNING]
         if stopped:
             return f"the study ended for {self.name_of(stopped[0])}: {self.reason(stopped[0])}"

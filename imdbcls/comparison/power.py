@@ -90,7 +90,7 @@ def chance_by_flat_prior(
 
     The mean difference with more seeds is then the present one plus w T, where w² is the variance that these seeds
     remove and T has Student's t distribution. If the present difference is small by chance, this chance is higher than
-    that of `chance_to_settle`. The futility rule uses this chance, because a study then stops too early less often.
+    that of `chance_to_settle`. The futility rule uses this chance, because it costs less power.
     """
     larger = with_seeds(estimate, num_seeds)
     now, then = (sum(variance.of_mean for variance in each.seed_variances) for each in (estimate, larger))

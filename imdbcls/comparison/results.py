@@ -180,7 +180,7 @@ class PairLook:
     max_seeds: int  # largest number of seeds per group in the plan
     num_looks: int  # at this pair, including this one
     level: float  # a p-value of this look is significant below this level, which includes all corrections
-    outlook: str  # how the study goes on if the pair is undecided, as a clause
+    outlook: str  # how the study continues if the pair is undecided, as a clause
 
 
 @dataclass(frozen=True)
@@ -333,7 +333,7 @@ class Comparison:
     differing_settings: Mapping[str, tuple[str, ...]]  # one value per group, best first; "": no such key
     notes: tuple[str, ...]  # sentences about runs that were left out and about possible confounds
     groups: tuple[GroupSummary, ...]  # best first
-    # Groups that may be the best (Hsu). None: a pair is untested, a group has one seed, or the study follows a plan.
+    # Groups that may be the best (Hsu). None: a pair is untested, a group has one seed, or the tests follow a plan.
     short_list: tuple[str, ...] | None
     baseline: Mapping[str, float]  # by Metric.key; see baseline.baseline_of
     size_curves: tuple[SizeCurve, ...]  # one per head; empty: see size_curves.size_curves_of

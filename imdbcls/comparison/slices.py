@@ -41,7 +41,7 @@ def length_parts(tokens_N: np.ndarray) -> list[tuple[str, np.ndarray]]:
 
 
 def truncation_parts(group: Group) -> list[tuple[str, np.ndarray]]:
-    """Return names and masks of the documents within and beyond `max_length`, or an empty list without lengths."""
+    """Return names and masks of the documents within and beyond `max_length` (empty if the lengths are unknown)."""
     if group.max_length is None or group.tokens_N is None:
         return []
     longer_N = group.tokens_N > group.max_length

@@ -115,7 +115,11 @@ class Group:
 
     @cached_property
     def collapsed_S(self) -> np.ndarray:
-        """Whether each run collapsed: it predicts one class for 99 % of documents, but at most 95 % have this label."""
+        """Whether each run collapsed.
+
+        A collapsed run predicts the same class for at least 99 % of the documents, although at most 95 % have this
+        label.
+        """
         num_classes = len(self.runs[0].predictions.label_names)
         label_shares_C = np.bincount(self.labels_N, minlength=num_classes) / len(self.labels_N)
         collapsed = []

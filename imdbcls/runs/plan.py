@@ -78,7 +78,7 @@ class Plan(Fixed):
         return len(self.groups) * (len(self.groups) - 1) // 2
 
     def difference(self, other: "Plan") -> str | None:
-        """Return how another plan differs, as a clause such as "margin is 0.005 instead of 0.003", or None."""
+        """Return how another plan differs, as a clause such as "margin is 0.005 instead of 0.003" (None if equal)."""
         if self == other:
             return None
         clauses = []

@@ -169,8 +169,8 @@ class Tuning:
     def _claimed(self, group: GridGroup, trials: GroupTrials, trial: Trial) -> Claim | None:
         """Return the claim of a trial, or None if this process must not train it.
 
-        It must not if another process trains this trial or one with the same values, or has just ended it. It must not
-        either if the trial's values cannot be combined; the trial is then recorded as failed.
+        This is the case if another process trains this trial or one with the same values, or has just ended this trial.
+        It is also the case if the trial's values cannot be combined; the trial is then recorded as failed.
         """
         try:
             config = self._config_of(group, trial.params)

@@ -194,7 +194,9 @@ def explanations(comparison: Comparison, shown: Sequence[PairResult]) -> list[st
     if Outcome.BETTER_HERE in outcomes:
         sentences.append("Better here: these trained models differ; other seeds may reverse the order.")
     if Outcome.EQUIVALENT in outcomes:
-        sentences.append(f"Equivalent: two one-sided tests show a difference below {margin}.")
+        sentences.append(
+            f"Equivalent: two one-sided tests show a difference below {margin}, though an interval can be wider."
+        )
     if Outcome.UNDECIDED in outcomes:
         neither = (
             f"not shown to be better or equivalent (within {margin})" if margin else "no group is shown to be better"
