@@ -21,6 +21,7 @@ from imdbcls.runs.identity import resume_key
 from imdbcls.runs.metrics_log import MetricsLog
 from imdbcls.runtime.cache import cache_folder
 from imdbcls.runtime.device import Hardware, reset_peak_memory, seed_everything_at
+from imdbcls.runtime.distributed import Processes
 from imdbcls.runtime.progress import Progress
 from imdbcls.runtime.signals import StopRequest
 from imdbcls.runtime.versions import numeric_versions
@@ -61,16 +62,25 @@ class Inputs:
     frozen_weights: str | None
 
 
-def build_run(config: Config, folder: RunFolder, stop: StopRequest, should_prune: ShouldPrune | None = None) -> Run:
+def build_run(
+    config: Config,
+    folder: RunFolder,
+    stop: StopRequest,
+    should_prune: ShouldPrune | None = None,
+    processes: Processes | None = None,
+) -> Run:
     """Build everything that one training run needs, and save the backbone's architecture and tokenizer in `folder`.
 
     Random numbers are drawn only for initial weights, from random states that depend only on the seed. So the result
     does not depend on what was built before. With `should_prune`, the run is a trial, which never evaluates the test
-    split. Raises UserError for mistakes that the user can correct.
+    split. With several `processes`, each builds the same model and gets a share of every batch. Raises UserError for
+    mistakes that the user can correct.
     """
+    processes = processes or Processes()
     require_buildable(config)
-    progress = Progress(config.progress)
-    inputs = build_inputs(config, folder, progress, with_test=should_prune is None)
+    progress = Progress(config.progress if processes.is_main else "none")
+    inputs = build_inputs(config, folder, progress, with_test=should_prune is None, processes=processes)
+    inputs.batches.train.divide_among(processes.size, processes.rank)
     seed_everything_at(config.seed, ADAPTERS)
     evaluation_model = EvaluationModel(
         inputs.model, lora_rank=config.backbone.lora_rank, ema_decay=config.trainer.ema_decay
@@ -80,6 +90,8 @@ def build_run(config: Config, folder: RunFolder, stop: StopRequest, should_prune
     environment = environment_of(
         inputs.hardware, evaluation_model.trained, evaluation_model.model
     )  # compiles the kernels if needed, before the training time is measured
+    if processes.size > 1:
+        environment["processes"] = str(processes.size)
     return Run(
         config=config,
         folder=folder,
@@ -90,11 +102,15 @@ def build_run(config: Config, folder: RunFolder, stop: StopRequest, should_prune
         pipeline=inputs.pipeline,
         batches=inputs.batches,
         environment=environment,
-        trainer=build_trainer(config, folder, inputs, evaluation_model, environment, progress, stop, should_prune),
+        trainer=build_trainer(
+            config, folder, inputs, evaluation_model, environment, progress, stop, should_prune, processes
+        ),
     )
 
 
-def build_inputs(config: Config, folder: RunFolder, progress: Progress, with_test: bool) -> Inputs:
+def build_inputs(
+    config: Config, folder: RunFolder, progress: Progress, with_test: bool, processes: Processes
+) -> Inputs:
     """Build the data and the model. With `backbone.freeze=true` and `backbone.cache`, also fill the feature cache.
 
     Without `with_test`, the test documents are not encoded for the cache.
@@ -104,7 +120,8 @@ def build_inputs(config: Config, folder: RunFolder, progress: Progress, with_tes
     corpus = build_corpus(config.data)
     require_defined_metric(config, corpus)
     backbone = build_backbone(config)
-    backbone.save(folder.backbone)
+    if processes.is_main:
+        backbone.save(folder.backbone)
     model = build_model(config, backbone, len(corpus.label_names))
     pipeline = build_pipeline(config)
     tokens = pipeline.tokenize(corpus, backbone.tokenizer)
@@ -165,6 +182,7 @@ def build_trainer(
     progress: Progress,
     stop: StopRequest,
     should_prune: ShouldPrune | None,
+    processes: Processes,
 ) -> Trainer:
     """Build the trainer with its optimizer, schedule and saver."""
     num_steps = config.epochs * inputs.batches.train.steps_per_epoch
@@ -177,6 +195,7 @@ def build_trainer(
         optimizer=optimizer,
         schedule=schedule,
         metrics_log=MetricsLog(folder.path / "metrics.jsonl"),
+        processes=processes,
     )
     return Trainer(
         build_settings(config),
@@ -190,6 +209,7 @@ def build_trainer(
         progress=progress,
         stop=stop,
         should_prune=should_prune,
+        processes=processes,
     )
 
 

@@ -11,7 +11,7 @@ if __name__ == "__main__":  # before the other imports, which can hit a limit of
 
 import logging
 import sys
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -25,10 +25,11 @@ from imdbcls.config.hydra_plugins import is_search
 from imdbcls.runs.data_origin import remember_source
 from imdbcls.runs.folder import RunFolder, run_folder
 from imdbcls.runs.result import recording_failures
-from imdbcls.runtime import console, entry, limits
+from imdbcls.runtime import console, distributed, entry, limits
+from imdbcls.runtime.distributed import Processes
 from imdbcls.runtime.messages import recorded_messages
 from imdbcls.runtime.process import prepare_process
-from imdbcls.runtime.signals import StopRequest, stop_requests
+from imdbcls.runtime.signals import StopRequest, exiting_when_interrupted, stop_requests
 from imdbcls.sweeps.multirun import run_command, run_job
 from imdbcls.sweeps.search import objective_of
 
@@ -68,6 +69,8 @@ def train(config: "Config", should_prune: "ShouldPrune | None" = None) -> dict[s
     folder = run_folder(config)
     if "wandb" in config.tracker.chosen:  # record the values of W&B's environment variables
         config = config.with_changes(tracker=resolved(config.tracker.shared))
+    if distributed.launched():
+        return train_together(config, folder)
     with limits.explained(), folder.locked():
         result = folder.open_for_training() if should_prune is None else folder.open_for_trial()
         if result is not None:
@@ -78,22 +81,59 @@ def train(config: "Config", should_prune: "ShouldPrune | None" = None) -> dict[s
             remember_source(config.data.source.node)
             if should_prune is not None:
                 return fit_trial(config, folder, stop, should_prune)
-            return fit_and_score(config, folder, stop)
+            return fit_and_score(config, folder, stop, Processes())
 
 
-def fit_and_score(config: "Config", folder: RunFolder, stop: StopRequest) -> dict[str, Any]:
-    """Build one run, resume it from a checkpoint if there is one, train, evaluate, and return the recorded result."""
+def train_together(config: "Config", folder: RunFolder) -> dict[str, Any]:
+    """Train one run in one of the processes that torchrun started. Return the result in the main process, else {}.
+
+    Only the main process locks the folder and writes files.
+    """
+    prepare_process()
+    with ExitStack() as stack:
+        stack.enter_context(limits.explained())
+        stop = stack.enter_context(stop_requests())
+        processes = stack.enter_context(distributed.joined_processes(config.device))
+        result = None
+        with processes.agreement():
+            if processes.is_main:
+                stack.enter_context(folder.locked())
+                result = folder.open_for_training()
+        if processes.largest(int(result is not None)):
+            return result or {}
+        stack.enter_context(recorded_messages())
+        if processes.is_main:
+            logger.info(f"{folder.path}: loading the documents and the encoder in {processes.size} processes")
+        stack.enter_context(recording_failures(config, folder) if processes.is_main else exiting_when_interrupted())
+        stack.enter_context(distributed.explained(processes))
+        remember_source(config.data.source.node)
+        return fit_and_score(config, folder, stop, processes)
+    raise AssertionError  # the stack suppresses no exception
+
+
+def fit_and_score(config: "Config", folder: RunFolder, stop: StopRequest, processes: Processes) -> dict[str, Any]:
+    """Build one run, resume it from a checkpoint if there is one, train, evaluate, and return the recorded result.
+
+    With several `processes`, only the main process records the result; the others return {}.
+    """
     from imdbcls.build import build_run
     from imdbcls.data.card import card_tables
     from imdbcls.models.inference import LATENCY_DOCUMENTS, measure_latency
     from imdbcls.sections import build_tracker
+    from imdbcls.tracking import Trackers
     from imdbcls.training import report
 
-    folder.write_config(config)
-    with stop.interruptible():  # no training progress can be lost yet
-        run = build_run(config, folder, stop)
-        report.log_start(run)
+    with stop.interruptible(), processes.agreement():  # no training progress can be lost yet
+        if processes.is_main:
+            folder.write_config(config)
+        run = build_run(config, folder, stop, processes=processes)
+        if processes.is_main:
+            report.log_start(run)
         resumed_step = run.trainer.resume()
+    if not processes.is_main:
+        run.trainer.fit(Trackers())
+        run.trainer.final_probabilities()
+        return {}
     with build_tracker(config, folder, resumed_step) as tracker:
         sizes = {split: len(getattr(run.corpus, split)) for split in ("train", "validation", "test")}
         tracker.log_data(run.corpus.split_hash, sizes, lambda: card_tables(run.data_card()))
@@ -135,6 +175,7 @@ def fit_trial(config: "Config", folder: RunFolder, stop: StopRequest, should_pru
 
 def command() -> None:
     """Run the command line and end the process."""
+    distributed.mute_other_processes()
     entry.run(estimate_only if DRY_RUN in sys.argv else partial(run_command, main))
 
 

@@ -4,7 +4,6 @@ The other arguments of such a command configure its runs. They have the syntax o
 """
 
 import argparse
-import os
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -17,10 +16,11 @@ from omegaconf import OmegaConf
 from pydantic import ValidationError
 
 from imdbcls.config.checking import sentence_on
-from imdbcls.config.commandline import installed_version, require_one_process, without_plus
+from imdbcls.config.commandline import installed_version, without_plus
 from imdbcls.config.options import CONF, config_keys, help_width, lines_of_keys
 from imdbcls.config.quoting import readable
 from imdbcls.config.schema import Section, declared
+from imdbcls.runtime.distributed import require_single_process
 from imdbcls.runtime.limits import require_address_space
 
 
@@ -71,7 +71,7 @@ def read_arguments(arguments: Sequence[str], header: str, file: str, flags: Sequ
     if asked.version:
         print(f"imdbcls {installed_version()}")
         sys.exit(0)
-    require_one_process(os.environ)
+    require_single_process()
     require_address_space()
     options = [each for each in rest if each.startswith("-")]
     mistakes = [f"{each} is not an option; write choices and keys without dashes: lr=3e-5." for each in options]

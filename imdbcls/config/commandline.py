@@ -4,7 +4,7 @@ import argparse
 import logging
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,6 +19,7 @@ from imdbcls.config.options import groups, help_text
 from imdbcls.config.quoting import readable
 from imdbcls.errors import UserError
 from imdbcls.runtime.console import user_errors
+from imdbcls.runtime.distributed import require_single_process
 from imdbcls.runtime.limits import require_address_space
 
 logger = logging.getLogger(__name__)
@@ -41,8 +42,6 @@ def answer_command(arguments: Sequence[str]) -> list[str]:
 
     If there are mistakes, print all of them together and exit with code 2.
     """
-    with user_errors():
-        require_one_process(os.environ)
     if "--version" in arguments:
         print(f"imdbcls {installed_version()}")
         sys.exit(0)
@@ -67,6 +66,8 @@ def answer_command(arguments: Sequence[str]) -> list[str]:
     with user_errors():
         mistakes = wrong_options(asked, unknown)
         mode: Mode = "show" if asked.cfg or asked.info else "multirun" if asked.multirun else "run"
+        if mode == "multirun":
+            require_single_process()
         examined = examine(asked.overrides, mode, asked.config_dir)
         if mistakes or examined.mistakes:
             raise UserError(*mistakes, *examined.mistakes)
@@ -132,19 +133,6 @@ def compose_by(loader: Loader) -> None:
 
     hydra._internal.hydra.ConfigLoaderImpl = make_loader  # type: ignore[misc, assignment]
     Sweeper.validate_batch_is_legal = validate_batch_is_legal  # type: ignore[method-assign, assignment]
-
-
-def require_one_process(environment: Mapping[str, str]) -> None:
-    """Raise UserError in one of several processes started by torchrun or `accelerate launch`.
-
-    All of them would train the same run.
-    """
-    processes = environment.get("WORLD_SIZE", "1")
-    if processes.isdigit() and int(processes) > 1 and ("RANK" in environment or "LOCAL_RANK" in environment):
-        raise UserError(
-            f"WORLD_SIZE={processes}: data-parallel training is not supported. Start one process, "
-            "python -m imdbcls.train ..., without torchrun or accelerate launch."
-        )
 
 
 def installed_version() -> str:

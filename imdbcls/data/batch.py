@@ -24,6 +24,20 @@ WIDTH_MULTIPLE = 8
 
 
 @dataclass(frozen=True)
+class Share:
+    """One process's share of an optimizer step.
+
+    `step_documents` and `step_tokens` count the documents and the real tokens of the step over all processes. `weight`
+    is 1, or 0 if the step has fewer documents than there are processes: the process then computes a document of
+    another process, because all processes must take part in the backward pass, and its gradient is ignored.
+    """
+
+    step_documents: int
+    step_tokens: int
+    weight: int
+
+
+@dataclass(frozen=True)
 class Batch:
     """A batch of documents, padded on the right to one width.
 
@@ -37,6 +51,7 @@ class Batch:
     - `token_indices_N` are the indices of the non-padding tokens in the flattened input_ids_BT; None on the CPU.
     - `features` is the cached output of a frozen encoder for this batch: hidden_BTD, or hidden_LBTD for a head that
       reads all layers. It is None if nothing is cached.
+    - `share` describes the optimizer step of which this batch is one process's share; None if it is the whole step.
     """
 
     input_ids_BT: Tensor
@@ -47,6 +62,22 @@ class Batch:
     num_tokens: int
     token_indices_N: Tensor | None = None
     features: Tensor | None = None
+    share: "Share | None" = None
+
+    @property
+    def step_documents(self) -> int:
+        """The number of documents in the optimizer step, over all processes."""
+        return len(self) if self.share is None else self.share.step_documents
+
+    @property
+    def weight(self) -> int:
+        """The factor of the batch's loss: 0 if all its documents belong to another process, else 1."""
+        return 1 if self.share is None else self.share.weight
+
+    @property
+    def step_tokens(self) -> int:
+        """The number of real tokens in the optimizer step, over all processes."""
+        return self.num_tokens if self.share is None else self.share.step_tokens
 
     def __len__(self) -> int:
         """Return the number of documents."""

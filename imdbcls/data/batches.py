@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from imdbcls.data.batch import Batch, Collator
+from imdbcls.data.batch import Batch, Collator, Share
 from imdbcls.data.features import Features
 from imdbcls.data.tokens import Tokens
 from imdbcls.data.windows import Windows
@@ -51,6 +51,7 @@ class TrainBatches:
         self.batch_size = batch_size
         self.order_seed = order_seed
         self.group_by_length = group_by_length
+        self.rank, self.num_processes = 0, 1
 
     @property
     def tokens(self) -> Tokens:
@@ -69,8 +70,24 @@ class TrainBatches:
         return self.collated(self.plan(epoch)[start_step:])
 
     def collated(self, plan: Sequence[NDArray[np.int64]]) -> Iterator[Batch]:
-        """Yield the batches of a plan: the indices of the documents in each batch."""
-        return (self._collator.collate(rows) for rows in plan)
+        """Yield the batches of a plan: the indices of the documents in each batch.
+
+        With several processes, yield this process's share of each batch. The shares of a batch differ by at most one
+        document and have similar lengths.
+        """
+        if self.num_processes == 1:
+            return (self._collator.collate(rows) for rows in plan)
+        return (self._share(rows) for rows in plan)
+
+    def divide_among(self, num_processes: int, rank: int) -> None:
+        """Let every later batch be the share of process `rank`."""
+        self.num_processes, self.rank = num_processes, rank
+
+    def _share(self, rows: NDArray[np.int64]) -> Batch:
+        own = rows[self.rank :: self.num_processes]
+        num_tokens = int((self._collator.lengths[rows] * self._collator.num_windows[rows]).sum())
+        share = Share(len(rows), num_tokens, weight=int(len(own) > 0))
+        return replace(self._collator.collate(own if len(own) else rows[:1]), share=share)
 
     def read_from(self, features: Features) -> None:
         """Attach the cached features to every later batch."""
@@ -155,6 +172,11 @@ class EvalBatches:
     def read_from(self, features: Features) -> None:
         """Attach the cached features to every later batch."""
         self._collator.features = features
+
+    def of_process(self, rank: int, num_processes: int) -> Iterator[Batch]:
+        """Yield every `num_processes`-th batch, starting with the batch at index `rank`."""
+        for rows in self._plan[rank::num_processes]:
+            yield self._collator.collate(rows)
 
     def single_documents(self, num_documents: int) -> Iterator[Batch]:
         """Yield `num_documents` batches of one document each, without cached features; fewer if the split is smaller.

@@ -16,6 +16,7 @@ from imdbcls.data.tokens import Tokens
 from imdbcls.kernels import inference_weights
 from imdbcls.runs.predictions import Predictions
 from imdbcls.runtime.device import Hardware
+from imdbcls.runtime.distributed import Processes
 from imdbcls.runtime.limits import is_out_of_memory
 
 logger = logging.getLogger(__name__)
@@ -25,28 +26,39 @@ LATENCY_DOCUMENTS = 25  # documents that a run times one at a time, after the te
 
 @torch.inference_mode()
 def predict_probabilities(
-    model: nn.Module, batches: EvalBatches, hardware: Hardware, on_progress: Callable[[int, int], None] | None = None
+    model: nn.Module,
+    batches: EvalBatches,
+    hardware: Hardware,
+    on_progress: Callable[[int, int], None] | None = None,
+    processes: Processes | None = None,
 ) -> NDArray[np.float64]:
     """Return probabilities_NC in the order of the documents: the float64 softmax of the model's float32 logits.
 
     The model runs in evaluation mode. The batches depend only on the documents and the settings, so a second call
     returns exactly the same numbers. After each batch, `on_progress` gets the number of documents done and the total.
-    The logits stay on the device until the end, so the host does not wait for the GPU after each batch.
+    The logits stay on the device until the end, so the host does not wait for the GPU after each batch. With several
+    `processes`, each evaluates a part of the batches, and all return the probabilities of all documents.
     """
+    processes = processes or Processes()
     was_training = model.training
     model.eval()
-    rows, logits = [], []
+    rows: list[NDArray[np.int64]] = []
+    logits: list[Tensor] = []
     done = 0
     with inference_weights():
-        for batch in batches:
+        for batch in batches.of_process(processes.rank, processes.size):
             logits.append(logits_of(model, batch, hardware))
             rows.append(batch.rows)
-            done += len(batch)
+            done = min(done + processes.size * len(batch), batches.num_documents)
             if on_progress is not None:
                 on_progress(done, batches.num_documents)
     model.train(was_training)
-    order = np.argsort(np.concatenate(rows))
-    return torch.softmax(torch.cat(logits).cpu().double(), dim=1).numpy()[order]
+    num_labels = processes.largest(logits[0].shape[1] if logits else 0)
+    logits_NC = torch.zeros(batches.num_documents, num_labels)
+    if logits:
+        logits_NC[torch.from_numpy(np.concatenate(rows))] = torch.cat(logits).cpu().float()
+    processes.add(logits_NC)  # each row is zero in all processes except one
+    return torch.softmax(logits_NC.double(), dim=1).numpy()
 
 
 def predictions_of(

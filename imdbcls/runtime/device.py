@@ -128,13 +128,14 @@ def computes_bf16(device: str) -> bool:
     return False
 
 
-def seed_everything_at(seed: int, step: int) -> None:
-    """Set PyTorch's random state from the run's seed and the step only.
+def seed_everything_at(seed: int, step: int, rank: int = 0) -> None:
+    """Set PyTorch's random state from the run's seed, the step and the rank of the process only.
 
     The dropout of a step then does not depend on earlier steps, so a resumed run draws the same numbers as an
     uninterrupted run, and a step can be repeated.
     """
-    digest = hashlib.sha256(f"{seed}/{step}".encode()).digest()
+    text = f"{seed}/{step}" if rank == 0 else f"{seed}/{step}/{rank}"
+    digest = hashlib.sha256(text.encode()).digest()
     number = int.from_bytes(digest[:8], "little", signed=True)
     # Equivalent to torch.manual_seed, which is slower: it also records the call stack for each unused device type.
     torch.default_generator.manual_seed(number)

@@ -15,6 +15,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from imdbcls.models.classifier import Classifier
 from imdbcls.runs.metrics_log import MetricsLog
+from imdbcls.runtime.distributed import Processes
 from imdbcls.runtime.environment import differences
 from imdbcls.training import checkpoint, optim
 from imdbcls.training.checkpoint import Checkpoint, CheckpointError
@@ -78,6 +79,8 @@ class Saver:
 
     A thread writes a copy of the state while training continues. After a write error, nothing more is written, and a
     later `save` or `wait` raises the error.
+
+    With several `processes`, only the main process writes. All processes restore the state from the same folder.
     """
 
     def __init__(
@@ -90,7 +93,9 @@ class Saver:
         optimizer: Optimizer,
         schedule: LRScheduler,
         metrics_log: MetricsLog,
+        processes: Processes | None = None,
     ) -> None:
+        self.processes = processes or Processes()
         self.last = folder / "last"
         self.best = folder / "best"
         self.resume_key = dict(resume_key)
@@ -110,6 +115,8 @@ class Saver:
         All losses must be fetched from the device before this call, so that no checkpoint is saved after a NaN loss.
         """
         assert not meter.unread, f"the losses of {len(meter.unread)} steps have not been checked for NaN"
+        if not self.processes.is_main:
+            return
         state.log_bytes, state.log_sha256 = self.metrics_log.sync()
         tensors, settings = optim.state_of(self.optimizer)
         content = {
@@ -130,7 +137,8 @@ class Saver:
 
         The weights of a frozen encoder are left out; `load_best` adds them once, at the end.
         """
-        self._write(self.best, {"model": self._without_frozen(self.evaluation_model.model)}, metrics)
+        if self.processes.is_main:
+            self._write(self.best, {"model": self._without_frozen(self.evaluation_model.model)}, metrics)
 
     def wait(self) -> None:
         """Wait until all checkpoints are on disk. Raise the error if writing failed."""
@@ -165,10 +173,16 @@ class Saver:
         Call this at the end of training.
         """
         self.wait()
+        with self.processes.main_first():
+            self._load_best(state)
+
+    def _load_best(self, state: TrainState) -> None:
         best = self._best_checkpoint(state)
-        checkpoint.move_to(best, self.best)  # it is .new or .old if a save was killed between two renames
         model = self.evaluation_model.model
         model.load_state_dict({**model.state_dict(), **best.tensors["model"]})
+        if not self.processes.is_main:
+            return
+        checkpoint.move_to(best, self.best)  # it is .new or .old if a save was killed between two renames
         if best.tensors["model"].keys() != model.state_dict().keys():
             self._write(self.best, {"model": model.state_dict()}, best.state)
             self.wait()
@@ -181,9 +195,15 @@ class Saver:
         Records that were logged after the checkpoint are removed from the metrics log. Return None if there is no
         checkpoint. Raises CheckpointError if the checkpoint is damaged or from a different run.
         """
+        with self.processes.main_first():
+            return self._restore(steps_per_epoch, epochs)
+
+    def _restore(self, steps_per_epoch: int, epochs: int) -> tuple[TrainState, StepMeter, Path] | None:
+        is_main = self.processes.is_main
         saved = checkpoint.newest(self.last, self._without_frozen(self.model))
         if saved is None:
-            self.metrics_log.rewind()
+            if is_main:
+                self.metrics_log.rewind()
             return None
         checkpoint.require_resume_key(saved, self.resume_key)
         rename_best_accuracy(saved)
@@ -201,12 +221,13 @@ class Saver:
             assert state.log_bytes >= 0, "the length of its log is negative"
         except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, AssertionError) as error:
             raise CheckpointError(f"{saved.folder} does not fit this run: {error}.") from error
-        if state.best_epoch > 0:
+        if is_main and state.best_epoch > 0:
             # If the process was killed between the two saves at the end of an epoch, `best` may be newer than `last`.
             # The best weights that belong to `last` are then in `best.old`.
             checkpoint.move_to(self._best_checkpoint(state), self.best)
-        checkpoint.move_to(saved, self.last)
-        self.metrics_log.rewind(state.log_bytes, state.log_sha256)
+        if is_main:
+            checkpoint.move_to(saved, self.last)
+            self.metrics_log.rewind(state.log_bytes, state.log_sha256)
         self._note_changes(saved, state)
         return state, meter, saved.folder
 

@@ -8,7 +8,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Mapping
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,6 +27,7 @@ from imdbcls.models.inference import predict_probabilities
 from imdbcls.models.metrics import metrics_of
 from imdbcls.runs.selection import DEFAULT, LOWER_IS_BETTER, as_text
 from imdbcls.runtime.device import Hardware, seed_everything_at
+from imdbcls.runtime.distributed import Processes
 from imdbcls.runtime.limits import is_out_of_memory
 from imdbcls.runtime.progress import Progress
 from imdbcls.runtime.signals import Interrupted, StopRequest
@@ -84,6 +85,9 @@ class Trainer:
 
     A step does not wait for a GPU. Losses are fetched before metrics are logged, before a checkpoint is saved, and
     after at most `MAX_UNREAD_STEPS` steps. On the CPU they are fetched in each step.
+
+    With several `processes`, each computes a share of every batch and of every evaluation. All take the same steps and
+    make the same decisions. Only the main process logs and saves.
     """
 
     def __init__(
@@ -100,9 +104,12 @@ class Trainer:
         progress: Progress,
         stop: StopRequest,
         should_prune: ShouldPrune | None = None,
+        processes: Processes | None = None,
     ) -> None:
         self.settings = settings
+        self.processes = processes or Processes()
         self.model = evaluation_model.trained
+        self.parallel_model = self.processes.parallel(self.model)
         self.evaluation_model = evaluation_model
         self.objective = objective
         self.optimizer = optimizer
@@ -158,7 +165,7 @@ class Trainer:
                     self.count_time(time.perf_counter() - started)
                     if not is_last_step:  # `finish_epoch` logs the last step together with the validation metrics
                         self.log(tracker, self.pop_train_metrics())
-                    self.stop.raise_if_requested()
+                    self.raise_if_stopped()
                     if save_is_due:
                         self.saver.save(self.state, self.meter)
                         last_save = time.monotonic()
@@ -191,6 +198,7 @@ class Trainer:
         while loss_sum is None:
             self.halve_micro_batch(len(batch))
             loss_sum = self.accumulate_gradient(batch)
+        self.processes.add(loss_sum)
         grad_norm = clip_grad_norm_(self.parameters, self.max_grad_norm)
         self.meter.unread.append(Step(self.state.step + 1, self.learning_rate, loss_sum, grad_norm))
         if len(self.meter.unread) >= self.max_unread_steps:
@@ -210,22 +218,39 @@ class Trainer:
         ends, because a step can take a minute on a CPU. In both cases, weights, optimizer and counters remain as after
         the last step.
         """
-        seed_everything_at(self.settings.seed, self.state.step)
+        num_processes = self.processes.size
+        seed_everything_at(self.settings.seed, self.state.step, self.processes.rank)
         loss_sum = torch.zeros((), device=self.hardware.device)
         try:
-            with self.stop.interruptible() if self.steps_are_repeatable else nullcontext():
-                for micro_batch in batch.split(self.state.micro_batch_size):
+            with self.stop.interruptible() if self.steps_are_repeatable and num_processes == 1 else nullcontext():
+                micro_batches = batch.split(self.state.micro_batch_size)
+                for micro_batch in micro_batches:
                     on_device = micro_batch.to(self.hardware.device)
-                    with self.hardware.autocast():
-                        logits = [self.model(**on_device.inputs) for _ in range(self.objective.num_passes)]
-                    loss = self.objective(logits, on_device.labels_B) / len(batch)
-                    loss.backward()
+                    with self.without_averaging() if micro_batch is not micro_batches[-1] else nullcontext():
+                        with self.hardware.autocast():
+                            logits = [self.parallel_model(**on_device.inputs) for _ in range(self.objective.num_passes)]
+                        loss = self.objective(logits, on_device.labels_B) / batch.step_documents
+                        if num_processes > 1:  # averaging over the processes divides the gradient by their number
+                            loss *= batch.weight
+                            (loss * num_processes).backward()
+                        else:
+                            loss.backward()
                     loss_sum += loss.detach()
         except (RuntimeError, MemoryError) as error:
-            if self.state.micro_batch_size == 1 or not is_out_of_memory(error):
+            if self.state.micro_batch_size == 1 or num_processes > 1 or not is_out_of_memory(error):
                 raise
             return None
         return loss_sum
+
+    def without_averaging(self) -> AbstractContextManager[None]:
+        """Return a context in which `backward` only accumulates this process's gradients."""
+        return self.parallel_model.no_sync() if self.processes.size > 1 else nullcontext()
+
+    def raise_if_stopped(self) -> None:
+        """Raise Interrupted in all processes if a signal requested a stop in one of them."""
+        signal_number = self.processes.largest(self.stop.signal_number or 0)
+        if signal_number:
+            raise Interrupted(signal_number)
 
     def halve_micro_batch(self, num_documents: int) -> None:
         """Reset the gradients and halve the micro-batch size, after a step that ran out of memory."""
@@ -265,10 +290,10 @@ class Trainer:
     def count(self, batch: Batch) -> None:
         state, meter = self.state, self.meter
         state.step += 1
-        state.documents += len(batch)
-        state.tokens += batch.num_tokens
-        meter.documents += len(batch)
-        meter.tokens += batch.num_tokens
+        state.documents += batch.step_documents
+        state.tokens += batch.step_tokens
+        meter.documents += batch.step_documents
+        meter.tokens += batch.step_tokens
         self.progress.step(state.step, state.epoch + 1)
 
     def count_time(self, seconds: float) -> None:
@@ -297,7 +322,7 @@ class Trainer:
         }
 
     def log(self, tracker: Tracker, metrics: Mapping[str, float]) -> None:
-        if not metrics:
+        if not metrics or not self.processes.is_main:
             return
         record = {"step": self.state.step, "epoch": self.state.step / self.batches.train.steps_per_epoch, **metrics}
         self.metrics_log.write(record)
@@ -343,7 +368,7 @@ class Trainer:
         """Return probabilities_NC of a split; raise Interrupted if a signal requests a stop."""
         with self.stop.interruptible():  # evaluation changes no state, so it can be interrupted at any point
             return predict_probabilities(
-                self.evaluation_model.model, batches, self.hardware, self.progress.for_split(split)
+                self.evaluation_model.model, batches, self.hardware, self.progress.for_split(split), self.processes
             )
 
     def final_probabilities(self) -> dict[str, NDArray[np.float64]]:

@@ -8,7 +8,7 @@ from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.types import RunMode
 from omegaconf import OmegaConf
 
-from imdbcls.config.commandline import answer_command, require_one_process
+from imdbcls.config.commandline import answer_command
 from imdbcls.config.overrides import compose, examine, make_loader
 from imdbcls.errors import UserError
 from imdbcls.runtime import installation
@@ -84,11 +84,14 @@ def test_environment_variables_become_numbers_and_flags(monkeypatch: pytest.Monk
         compose(["backbone=tiny", "data=sample", "head.dropout=${oc.env:RATE}"])
 
 
-def test_data_parallel_processes_are_refused() -> None:
-    require_one_process({})
-    require_one_process({"WORLD_SIZE": "1", "RANK": "0", "LOCAL_RANK": "0"})
-    with pytest.raises(UserError, match="WORLD_SIZE=2: data-parallel training is not supported"):
-        require_one_process({"WORLD_SIZE": "2", "RANK": "1", "LOCAL_RANK": "1"})
+def test_torchrun_is_refused_for_a_sweep(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert answer_command(["head=lstm"]) == ["head=lstm"]  # without a rank, the variable belongs to a scheduler
+    monkeypatch.setenv("RANK", "0")
+    assert answer_command(["head=lstm"]) == ["head=lstm"]
+    with pytest.raises(SystemExit) as caught:
+        answer_command(["--multirun", "head=lstm,cls"])
+    assert caught.value.code == 2 and "torchrun --nproc_per_node N -m imdbcls.train" in capsys.readouterr().err
 
 
 def test_code_and_conf_of_different_clones_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,206 @@
+"""Data-parallel training: the processes that torchrun starts for one run, and what they exchange.
+
+Gradients are averaged by PyTorch's DistributedDataParallel. Everything else that the processes exchange goes through
+`Processes`: the loss of a step, a request to stop, evaluated logits, and whether a process has failed.
+"""
+
+import contextlib
+import datetime
+import logging
+import os
+import re
+import sys
+from collections.abc import Iterator
+from inspect import signature
+from typing import TYPE_CHECKING, Any
+
+from imdbcls.errors import UserError
+from imdbcls.runtime import console
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+logger = logging.getLogger(__name__)
+
+VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")  # set by torchrun for every process
+# A process may wait long for another one that downloads or encodes documents. A process that ends is noticed at once,
+# because its connections close.
+TIMEOUT = datetime.timedelta(days=1)
+_LOST = re.compile(r"connection (closed|reset|refused)|broken pipe|gloo|nccl|socket", re.IGNORECASE)
+
+
+class ProcessLostError(UserError):
+    """Another process of the run has failed or was killed."""
+
+
+class Processes:
+    """The processes of one run. Process `rank` of `size`; rank 0 is the main process, which alone writes files.
+
+    All processes must call the methods that communicate in the same order. With one process they do nothing.
+    """
+
+    def __init__(self, rank: int = 0, size: int = 1, local_rank: int = 0) -> None:
+        self.rank = rank
+        self.size = size
+        self.local_rank = local_rank
+
+    @property
+    def is_main(self) -> bool:
+        return self.rank == 0
+
+    def parallel(self, model: "nn.Module") -> Any:
+        """Return the model, wrapped so that `backward` averages its gradients over the processes.
+
+        Some parameters get no gradient: for example, a head that reads only the first token does not depend on the key
+        bias of the last layer.
+        """
+        if self.size == 1:
+            return model
+        from torch.nn.parallel import DistributedDataParallel
+
+        # No forward pass changes a buffer. The option has another name since PyTorch 2.13.
+        new, old = "forward_sync_buffers", "broadcast_buffers"
+        sync_buffers = new if new in signature(DistributedDataParallel).parameters else old
+        options: dict[str, Any] = {"gradient_as_bucket_view": True, "find_unused_parameters": True, sync_buffers: False}
+        return DistributedDataParallel(model, **options)
+
+    def add(self, tensor: "Tensor") -> None:
+        """Replace a tensor by its sum over the processes."""
+        if self.size > 1:
+            from torch import distributed
+
+            distributed.all_reduce(tensor)
+
+    def largest(self, value: int) -> int:
+        """Return the largest of the processes' values."""
+        if self.size == 1:
+            return value
+        import torch
+        from torch import distributed
+
+        tensor = torch.tensor([value])
+        distributed.all_reduce(tensor, distributed.ReduceOp.MAX)
+        return int(tensor)
+
+    @contextlib.contextmanager
+    def agreement(self) -> Iterator[None]:
+        """Run the block in every process, and continue only if it raises no exception in any of them.
+
+        If it fails in several processes, often for the same reason, only the first of them raises its own exception.
+        The others raise ProcessLostError if they are the main process, and else exit.
+        """
+        try:
+            yield
+        except ProcessLostError:
+            raise
+        except Exception:
+            if self._first_failed(has_failed=True) < self.rank:
+                sys.exit(2)
+            raise
+        self.wait()
+
+    def wait(self) -> None:
+        """Wait for all processes. Raise ProcessLostError, or exit, if the block of an `agreement` fails in one."""
+        first = self._first_failed(has_failed=False)
+        if first < self.size and self.is_main:
+            raise ProcessLostError(f"Process {first} of {self.size} has failed; its error is shown above.")
+        if first < self.size:
+            sys.exit(2)
+
+    @contextlib.contextmanager
+    def main_first(self) -> Iterator[None]:
+        """Run the block in the main process, and then in the others."""
+        if not self.is_main:
+            self.wait()
+        yield
+        if self.is_main:
+            self.wait()
+
+    def _first_failed(self, *, has_failed: bool) -> int:
+        """Return the smallest rank of a failed process; `size` if none has failed."""
+        return self.size - self.largest(self.size - self.rank if has_failed else 0)
+
+
+def launched() -> bool:
+    """Return whether torchrun, or another launcher that sets the same variables, has started several processes.
+
+    Schedulers set WORLD_SIZE for other purposes, too, but not the rank.
+    """
+    size = os.environ.get("WORLD_SIZE", "1")
+    return size.isdigit() and int(size) > 1 and ("RANK" in os.environ or "LOCAL_RANK" in os.environ)
+
+
+def require_single_process() -> None:
+    """Raise UserError if torchrun has started several processes of a command that trains several runs."""
+    if not launched():
+        return
+    if os.environ.get("RANK", "0") != "0":
+        sys.exit(2)
+    raise UserError(
+        "torchrun starts several processes for one run, but this command trains several runs. Start it without "
+        "torchrun, or use torchrun for each run: torchrun --nproc_per_node N -m imdbcls.train ..."
+    )
+
+
+def mute_other_processes() -> None:
+    """Show only the messages of the main process, because the other processes would repeat them.
+
+    After `joined_processes`, the others also show their errors, with their rank.
+    """
+    if launched() and os.environ.get("RANK", "0") != "0":
+        console.prefix_messages(f"process {os.environ['RANK']}")
+        logging.getLogger(console.PACKAGE).setLevel(logging.CRITICAL)
+
+
+@contextlib.contextmanager
+def joined_processes(device: str) -> Iterator[Processes]:
+    """Connect the processes of a run. `device` is the config's device: auto, cpu, cuda or mps.
+
+    Raise UserError if this machine has fewer GPUs than processes, or if variables of the launcher are missing.
+    """
+    missing = [name for name in VARIABLES if name not in os.environ]
+    if missing:
+        raise UserError(
+            f"WORLD_SIZE={os.environ['WORLD_SIZE']}, but {', '.join(missing)} is not set. Start the processes of one "
+            "run with torchrun --nproc_per_node N -m imdbcls.train ..."
+        )
+    import torch
+    from torch import distributed
+
+    rank, size, local_rank = (int(os.environ[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"))
+    on_cuda = device in ("auto", "cuda") and torch.cuda.is_available()
+    if on_cuda:
+        if local_rank >= torch.cuda.device_count():
+            raise UserError(
+                f"torchrun started {local_rank + 1} or more processes on a machine with {torch.cuda.device_count()} "
+                "GPUs. Start at most one process per GPU (--nproc_per_node)."
+            )
+        torch.cuda.set_device(local_rank)
+    distributed.init_process_group("cpu:gloo,cuda:nccl" if on_cuda else "gloo", timeout=TIMEOUT)
+    if rank != 0:
+        logging.getLogger(console.PACKAGE).setLevel(logging.ERROR)
+    yield Processes(rank, size, local_rank)
+    distributed.destroy_process_group()  # not after an error: other processes may already have ended
+
+
+@contextlib.contextmanager
+def explained(processes: Processes) -> Iterator[None]:
+    """End the main process with ProcessLostError, and the others silently, if another process of the run ends."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not is_lost(error):
+            raise
+        if not processes.is_main:
+            sys.exit(2)
+        raise ProcessLostError(
+            "Another process of this run has ended; torchrun shows which one. The same command continues the run from "
+            "its last checkpoint."
+        ) from error
+
+
+def is_lost(error: RuntimeError) -> bool:
+    """Return whether an error means that the connection to another process is lost."""
+    from torch import distributed
+
+    return isinstance(error, distributed.DistError) or bool(_LOST.search(str(error)))

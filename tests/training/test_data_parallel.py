@@ -1,0 +1,172 @@
+"""Data-parallel training in real processes: the same losses as one process, exact resume, and lost processes."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from support.processes import (
+    EVERY_STEP,
+    TINY,
+    Command,
+    fingerprint,
+    points,
+    run,
+    run_folder,
+    saved_step,
+    share_kernels,
+    start,
+    wait_for,
+)
+from support.runs import PERSONAL
+
+from imdbcls.runs.read_predictions import read_predictions
+from imdbcls.runs.record import path_of_predictions
+from imdbcls.runtime.distributed import Processes
+
+# 90 training documents make 11 batches of 8 documents and one of 2, which 4 processes cannot share evenly.
+SETTINGS = (*TINY, "data.train_limit=90", "trainer.log_every=1")
+WITHOUT_DROPOUT = ("backbone.dropout=0", "head.dropout=0")
+
+
+def start_processes(folder: Path, num_processes: int, *arguments: str, **variables: str) -> list[Command]:
+    """Start the processes of one run as torchrun does, with `folder` as their working directory."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    shared = {"WORLD_SIZE": str(num_processes), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), **variables}
+    folder.mkdir(exist_ok=True)
+    return [
+        start(folder, *arguments, environment={**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)})
+        for rank in range(num_processes)
+    ]
+
+
+def run_processes(folder: Path, num_processes: int, *arguments: str) -> list[Command]:
+    """Run the processes of one run, all of which must succeed."""
+    commands = start_processes(folder, num_processes, *arguments)
+    assert [command.wait() for command in commands] == [0] * num_processes, "\n".join(map(lambda c: c.output, commands))
+    return commands
+
+
+def numbers(folder: Path, name: str) -> list[float]:
+    return [point[name] for point in points(run_folder(folder)) if name in point]
+
+
+def result(folder: Path) -> dict[str, Any]:
+    return json.loads((run_folder(folder) / "result.json").read_text())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "options", [(), ("trainer.micro_batch_size=2", "trainer.ema_decay=0.9"), ("head=lstm", "backbone.freeze=true")]
+)
+def test_the_number_of_processes_does_not_change_the_losses(tmp_path: Path, options: tuple[str, ...]) -> None:
+    arguments = (*SETTINGS, *WITHOUT_DROPOUT, *options)
+    (tmp_path / "one").mkdir()
+    run(tmp_path / "one", *arguments)
+    for num_processes in (2, 4):
+        folder = tmp_path / str(num_processes)
+        run_processes(folder, num_processes, *arguments)
+        for name in ("train/loss", "train/grad_norm", "val/loss"):
+            np.testing.assert_allclose(numbers(folder, name), numbers(tmp_path / "one", name), rtol=1e-5, atol=1e-5)
+        assert len(numbers(folder, "train/loss")) == 24
+        one, several = result(tmp_path / "one"), result(folder)
+        assert several["test/loss"] == pytest.approx(one["test/loss"], abs=1e-5)
+        assert several["best_epoch"] == one["best_epoch"] and several["steps"] == one["steps"]
+        assert several["environment"]["processes"] == str(num_processes) and "processes" not in one["environment"]
+        for split in ("validation", "test"):
+            ids = [
+                read_predictions(path_of_predictions(run_folder(path), split)).ids.tolist()
+                for path in (tmp_path / "one", folder)
+            ]
+            assert ids[0] == ids[1] and len(set(ids[0])) == len(ids[0])
+
+
+@pytest.mark.slow
+def test_a_killed_process_ends_all_and_the_command_continues_exactly(tmp_path: Path) -> None:
+    arguments = (*SETTINGS, EVERY_STEP, "epochs=3")
+    run_processes(tmp_path / "undisturbed", 2, *arguments)
+    folder = tmp_path / "killed"
+    main, other = start_processes(folder, 2, *arguments)
+    assert wait_for(lambda: saved_step(folder) >= 5, main)
+    other.kill()
+    assert main.wait(30) == 2
+    assert "Another process of this run has ended" in main.output and "Traceback" not in main.output
+    assert result(folder)["status"] == "failed"
+    main, _ = run_processes(folder, 2, *arguments)
+    assert "Continuing at step" in main.output
+    assert fingerprint(folder) == fingerprint(tmp_path / "undisturbed")
+
+
+@pytest.mark.slow
+def test_a_signal_to_one_process_stops_all_after_the_same_step(tmp_path: Path) -> None:
+    arguments = (*SETTINGS, EVERY_STEP, "epochs=3")
+    run_processes(tmp_path / "undisturbed", 2, *arguments)
+    folder = tmp_path / "stopped"
+    commands = start_processes(folder, 2, *arguments)
+    assert wait_for(lambda: saved_step(folder) >= 5, commands[0])
+    commands[1].signal(signal.SIGTERM)
+    assert [command.wait(30) for command in commands] == [128 + signal.SIGTERM] * 2
+    assert result(folder)["status"] == "interrupted"
+    run_processes(folder, 2, *arguments)
+    assert fingerprint(folder) == fingerprint(tmp_path / "undisturbed")
+
+
+@pytest.mark.slow
+def test_another_number_of_processes_may_continue_a_run(tmp_path: Path) -> None:
+    commands = start_processes(tmp_path, 2, *SETTINGS, EVERY_STEP)
+    assert wait_for(lambda: saved_step(tmp_path) >= 5, commands[0])
+    for command in commands:
+        command.signal(signal.SIGTERM)
+    assert [command.wait(30) for command in commands] == [128 + signal.SIGTERM] * 2
+    again = run(tmp_path, *SETTINGS, EVERY_STEP)
+    assert "processes 2 → not recorded" in again.output
+    assert any("processes 2" in change for change in result(tmp_path)["changes"])
+
+
+@pytest.mark.slow
+def test_an_error_is_shown_once_and_ends_all(tmp_path: Path) -> None:
+    commands = start_processes(tmp_path, 2, *SETTINGS, "data=files", "data.train=missing.csv")
+    assert [command.wait(60) for command in commands] == [2, 2]
+    assert "missing.csv" in commands[0].output and commands[1].output == ""
+    (tmp_path / "same.csv").write_text("text,label\n" + "".join(f"review {row},good\n" for row in range(40)))
+    commands = start_processes(tmp_path, 2, *SETTINGS, "data=files", "data.train=same.csv")
+    assert [command.wait(60) for command in commands] == [2, 2]
+    assert "good" in commands[0].output and commands[1].output == ""
+    assert not list(tmp_path.glob("runs/*/*"))
+
+
+@pytest.mark.slow
+def test_torchrun(tmp_path: Path) -> None:
+    """The launcher itself: one run, the same command again, and a sweep, which is refused."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(PERSONAL)}
+    environment = {**kept, "HOME": str(tmp_path), "IMDBCLS_CACHE": str(tmp_path / "cache"), "OMP_NUM_THREADS": "1"}
+    share_kernels(tmp_path / "cache")
+
+    def torchrun(*arguments: str) -> subprocess.CompletedProcess[str]:
+        launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+        command = [*launcher, "-m", "imdbcls.train", *arguments]
+        return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=200)
+
+    done = torchrun(*SETTINGS)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("validation accuracy") == 1 and "in 2 processes" in done.stderr
+    assert "Nothing was run" in torchrun(*SETTINGS).stderr
+    refused = torchrun(*SETTINGS, "--multirun", "head=cls,lstm")
+    assert refused.returncode != 0 and refused.stderr.count("this command trains several runs") == 1
+
+
+def test_one_process_communicates_with_nobody() -> None:
+    alone = Processes()
+    assert alone.is_main and alone.largest(7) == 7
+    model = object()
+    assert alone.parallel(model) is model  # type: ignore[arg-type]
+    with pytest.raises(ZeroDivisionError), alone.agreement(), alone.main_first():
+        raise ZeroDivisionError
