@@ -25,7 +25,7 @@ from imdbcls.config.hydra_plugins import is_search
 from imdbcls.runs.data_origin import remember_source
 from imdbcls.runs.folder import RunFolder, run_folder
 from imdbcls.runs.result import recording_failures
-from imdbcls.runtime import console, distributed, entry, limits
+from imdbcls.runtime import console, distributed, entry, limits, torchrun
 from imdbcls.runtime.distributed import Processes
 from imdbcls.runtime.messages import recorded_messages
 from imdbcls.runtime.process import prepare_process
@@ -69,7 +69,7 @@ def train(config: "Config", should_prune: "ShouldPrune | None" = None) -> dict[s
     folder = run_folder(config)
     if "wandb" in config.tracker.chosen:  # record the values of W&B's environment variables
         config = config.with_changes(tracker=resolved(config.tracker.shared))
-    if distributed.launched():
+    if torchrun.launched():
         return train_together(config, folder)
     with limits.explained(), folder.locked():
         result = folder.open_for_training() if should_prune is None else folder.open_for_trial()
@@ -175,7 +175,7 @@ def fit_trial(config: "Config", folder: RunFolder, stop: StopRequest, should_pru
 
 def command() -> None:
     """Run the command line and end the process."""
-    distributed.mute_other_processes()
+    torchrun.mute_other_processes()
     entry.run(estimate_only if DRY_RUN in sys.argv else partial(run_command, main))
 
 

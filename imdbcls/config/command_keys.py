@@ -20,8 +20,8 @@ from imdbcls.config.commandline import installed_version, without_plus
 from imdbcls.config.options import CONF, config_keys, help_width, lines_of_keys
 from imdbcls.config.quoting import readable
 from imdbcls.config.schema import Section, declared
-from imdbcls.runtime.distributed import require_single_process
 from imdbcls.runtime.limits import require_address_space
+from imdbcls.runtime.torchrun import require_single_process
 
 
 class CommandSettings(Section):

@@ -19,8 +19,8 @@ from imdbcls.config.options import groups, help_text
 from imdbcls.config.quoting import readable
 from imdbcls.errors import UserError
 from imdbcls.runtime.console import user_errors
-from imdbcls.runtime.distributed import require_single_process
 from imdbcls.runtime.limits import require_address_space
+from imdbcls.runtime.torchrun import require_single_process
 
 logger = logging.getLogger(__name__)
 

@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING, Any
 
 from imdbcls.errors import UserError
 from imdbcls.runtime import console
+from imdbcls.runtime.torchrun import VARIABLES
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
 logger = logging.getLogger(__name__)
 
-VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")  # set by torchrun for every process
 # A process may wait long for another one that downloads or encodes documents. A process that ends is noticed at once,
 # because its connections close.
 TIMEOUT = datetime.timedelta(days=1)
@@ -119,37 +119,6 @@ class Processes:
     def _first_failed(self, *, has_failed: bool) -> int:
         """Return the smallest rank of a failed process; `size` if none has failed."""
         return self.size - self.largest(self.size - self.rank if has_failed else 0)
-
-
-def launched() -> bool:
-    """Return whether torchrun, or another launcher that sets the same variables, has started several processes.
-
-    Schedulers set WORLD_SIZE for other purposes, too, but not the rank.
-    """
-    size = os.environ.get("WORLD_SIZE", "1")
-    return size.isdigit() and int(size) > 1 and ("RANK" in os.environ or "LOCAL_RANK" in os.environ)
-
-
-def require_single_process() -> None:
-    """Raise UserError if torchrun has started several processes of a command that trains several runs."""
-    if not launched():
-        return
-    if os.environ.get("RANK", "0") != "0":
-        sys.exit(2)
-    raise UserError(
-        "torchrun starts several processes for one run, but this command trains several runs. Start it without "
-        "torchrun, or use torchrun for each run: torchrun --nproc_per_node N -m imdbcls.train ..."
-    )
-
-
-def mute_other_processes() -> None:
-    """Show only the messages of the main process, because the other processes would repeat them.
-
-    After `joined_processes`, the others also show their errors, with their rank.
-    """
-    if launched() and os.environ.get("RANK", "0") != "0":
-        console.prefix_messages(f"process {os.environ['RANK']}")
-        logging.getLogger(console.PACKAGE).setLevel(logging.CRITICAL)
 
 
 @contextlib.contextmanager
