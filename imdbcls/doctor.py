@@ -1,8 +1,8 @@
 """Report how imdbcls would run on this machine: `python -m imdbcls.doctor`.
 
-The command changes no settings and fills no cache. It sends one request to the Hugging Face hub and one to the W&B
-server, both without a key, to check that they answer. Other commands check versions (`pip check`), the PyTorch build
-(`python -m torch.utils.collect_env`) and the W&B account (`wandb status`).
+The command changes no settings and fills no cache. It sends one request each to the Hugging Face hub, the W&B server
+and, if MLFLOW_TRACKING_URI is set, the MLflow server, without a key, to check that they answer. Other commands check
+versions (`pip check`), the PyTorch build (`python -m torch.utils.collect_env`) and the W&B account (`wandb status`).
 """
 
 if __name__ == "__main__":  # before the other imports, which can hit a limit of memory or threads
@@ -35,8 +35,8 @@ def main() -> None:
     ArgumentParser(prog="python -m imdbcls.doctor", description=__doc__).parse_args()
     quiet_libraries()
     tune_process()
-    # Both checks wait for the network, so they run in the background while torch is imported.
-    hub_answers, wandb_found = in_background(ask_hub), in_background(wandb)
+    # These checks wait for the network, so they run in the background while torch is imported.
+    hub_answers, wandb_found, mlflow_found = in_background(ask_hub), in_background(wandb), in_background(mlflow)
     checks: dict[str, Callable[[], str]] = {
         "device": device,
         "numerics": numerics,
@@ -45,6 +45,8 @@ def main() -> None:
         "encoders": encoders,
         "hub": lambda: hub(hub_answers.result()),
         "W&B": wandb_found.result,
+        "TensorBoard": tensorboard,
+        "MLflow": mlflow_found.result,
         "cache": lambda: cache(default_cache_dir(), "data.cache_dir or IMDBCLS_CACHE"),
         "hub cache": hub_cache,
     }
@@ -178,6 +180,18 @@ def hub(answers: bool) -> str:
 
 def wandb() -> str:
     from imdbcls.tracking.server import describe_auto
+
+    return describe_auto()
+
+
+def tensorboard() -> str:
+    from imdbcls.tracking.tensorboard import describe
+
+    return describe()
+
+
+def mlflow() -> str:
+    from imdbcls.tracking.mlflow import describe_auto
 
     return describe_auto()
 

@@ -31,11 +31,13 @@ def unknown_key(
     if section in options and rest:
         name = rest.partition(".")[0]
         owners = [choice for choice in options[section] if name in keys_of(section, choice)]
-        choice = chosen.get(section, "null")  # absent if the group was set to null
-        choices = list(choice) if isinstance(choice, Sequence) and not isinstance(choice, str) else [choice]
-        if owners and not set(owners).intersection(choices):
+        # Hydra does not record the choice of a group that was set to null, or to a list.
+        choice, present = chosen.get(section, "null"), config.get(section)
+        has_several = section not in chosen and isinstance(present, Mapping)
+        if owners and choice not in owners and not (isinstance(present, Mapping) and name in present):
             having = " or ".join(f"{section}={owner}" for owner in owners)
-            return f"{key}: {section}={','.join(choices)} has no key {name}; only {having} has it."
+            given = f"the chosen {section}" if has_several else f"{section}={choice}"
+            return f"{key}: {given} has no key {name}; only {having} has it."
     if key in OTHER_NAMES:
         return f"{key}: there is no such key; use {OTHER_NAMES[key]}."
     near = nearest_keys(key, [*options, *all_keys(config)])

@@ -55,6 +55,8 @@ def section_schema(
     takes_arguments = issubclass(section, Built) or section.model_config.get("extra") == "allow"
     if takes_arguments:
         properties = {**argument_schemas(prefix.rstrip(".")), **properties}
+    if section.member is not None:
+        properties |= member_schemas(prefix.rstrip("."))
     return {"type": "object", "properties": properties, "additionalProperties": takes_arguments}
 
 
@@ -72,6 +74,17 @@ def argument_schemas(place: str) -> dict[str, Any]:
             if schema not in found.setdefault(name, []):
                 found[name].append(schema)
     return {name: {} if {} in each else each[0] if len(each) == 1 else {"anyOf": each} for name, each in found.items()}
+
+
+def member_schemas(group: str) -> dict[str, Any]:
+    """Return the schemas of the sections that the shipped choices of a group add, such as `tracker.wandb`."""
+    found = {}
+    for name, node in ((name, node) for choice in choice_nodes(group) for name, node in choice.items()):
+        signature = own_signature(node["_target_"])
+        assert signature is not None, f"{group}.{name} is not a class of imdbcls"
+        arguments = {key: value_schema(signature.parameters[key].hint) for key in node if not key.startswith("_")}
+        found[name] = {"type": "object", "properties": arguments}
+    return found
 
 
 def choice_nodes(group: str) -> Iterator[dict[str, Any]]:

@@ -26,6 +26,7 @@ from imdbcls.config.composing import Loader
 from imdbcls.config.hints import nearest, nearest_keys, unknown_key
 from imdbcls.config.hydra_plugins import is_search, without_missing_parts, wrong_settings_of_search
 from imdbcls.config.options import CONF, config_keys
+from imdbcls.config.packages import missing_packages
 from imdbcls.config.paths import wrong_paths
 from imdbcls.config.quoting import as_one_value, is_readable, readable
 from imdbcls.config.resolving import flatten, look_up, plain_values, resolve
@@ -282,7 +283,7 @@ def check_values(config: DictConfig, checker: OverrideChecker) -> Config | None:
         for mistake in str(error).splitlines():
             checker.report(mistake)
         return None
-    mistakes = [*checked.mistakes, *unread_data_keys(plain)]
+    mistakes = [*checked.mistakes, *unread_data_keys(plain), *missing_packages(checked.config)]
     known = {mistake.partition("=")[0] for mistake in mistakes}
     on_paths = [] if unset else wrong_paths(checked.config)
     mistakes += [mistake for mistake in on_paths if mistake.partition("=")[0] not in known]

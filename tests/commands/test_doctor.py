@@ -12,11 +12,16 @@ from support.runs import ROOT
 
 from imdbcls import doctor
 
-CHECKS = ("device", "numerics", "kernels", "threads", "encoders", "hub", "W&B", "cache", "hub cache")
+CHECKS = (
+    *("device", "numerics", "kernels", "threads", "encoders", "hub", "W&B", "TensorBoard", "MLflow"),
+    *("cache", "hub cache"),
+)
 
 
 def diagnose(home: Path, **environment: str) -> dict[str, str]:
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("WANDB", "HF_", "IMDBCLS"))}
+    kept = {
+        name: value for name, value in os.environ.items() if not name.startswith(("WANDB", "MLFLOW", "HF_", "IMDBCLS"))
+    }
     answer = subprocess.run(
         [sys.executable, "-m", "imdbcls.doctor"],
         cwd=ROOT,
@@ -27,7 +32,7 @@ def diagnose(home: Path, **environment: str) -> dict[str, str]:
     )
     assert answer.returncode == 0 and answer.stderr == ""
     lines = answer.stdout.splitlines()
-    found = {line[:11].strip(): line[11:].strip() for line in lines}
+    found = {line[:13].strip(): line[13:].strip() for line in lines}
     assert list(found) == list(CHECKS)
     return found
 
@@ -43,6 +48,10 @@ def test_machine_without_network_or_gpu(tmp_path: Path) -> None:
     assert "unknown (" not in "".join(found.values())
     assert found["device"].startswith("device=auto selects ") and "threads; bit-identical" in found["numerics"]
     assert "`wandb login`" in found["W&B"]
+    assert found["TensorBoard"].endswith(": tracker=tensorboard logs to runs/<study>/tensorboard")
+    assert found["MLflow"].endswith(
+        ": tracker=mlflow logs to runs/<study>/mlflow/mlflow.db; set MLFLOW_TRACKING_URI to use a server"
+    )
     assert "cannot be reached: use backbone=minilm" in found["hub"]
     assert "tiny" in found["encoders"].partition(";")[0] and "roberta-base" in found["encoders"].partition(";")[2]
     assert found["cache"].startswith(f"{tmp_path / 'cache' / 'imdbcls'}: 0.0 MB, ")
@@ -67,7 +76,9 @@ def test_available_resources_are_found_and_no_key_is_shown(tmp_path: Path) -> No
         IMDBCLS_CACHE=str(tmp_path),
         NETRC=str(tmp_path / "netrc"),
         WANDB_BASE_URL="https://wandb.example.org",
+        MLFLOW_TRACKING_URI="https://user:verysecretkey@mlflow.example.org",
     )
+    assert found["MLflow"].endswith("because https://mlflow.example.org (MLFLOW_TRACKING_URI) does not answer")
     assert found["W&B"] == "https://wandb.example.org does not answer: runs are logged offline"
     assert "verysecretkey" not in "".join(found.values())
     assert found["hub"].startswith("HF_HUB_OFFLINE is set")
@@ -124,7 +135,7 @@ def test_failing_check_does_not_hide_the_others(
     monkeypatch.setattr("sys.argv", ["doctor"])
     doctor.main()
     out = capsys.readouterr().out
-    assert "threads    unknown (OSError: no such sensor)\n" in out
+    assert "threads      unknown (OSError: no such sensor)\n" in out
     assert len(out.splitlines()) == len(CHECKS)
 
 

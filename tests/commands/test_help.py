@@ -109,7 +109,12 @@ def test_other_projects_names_lead_to_keys_that_exist() -> None:
             "tracker=none tracker.wandb.finish_seconds=3",
             "tracker.wandb.finish_seconds: tracker=none has no key wandb; only tracker=wandb has it.",
         ),
-        ("tracker=[wandb,nothing]", "tracker=nothing is not one of none, "),
+        ("tracker=[wandb,nothing]", "tracker=nothing is not one of mlflow, none, "),
+        (
+            "tracker=[none] tracker.wandb.finish_seconds=3",
+            "tracker.wandb.finish_seconds: the chosen tracker has no key wandb; only tracker=wandb has it.",
+        ),
+        ("tracker=nothing,wandb", "tracker=nothing is not one of mlflow, none, tensorboard, wandb."),
         ("headd=lstm", "headd: there is no such key; closest: head."),
         ("head_name=lstm", "head_name: there is no such key; closest: head."),
         ("total_epochs=3", "total_epochs: there is no such key; closest: epochs."),
@@ -121,7 +126,7 @@ def test_other_projects_names_lead_to_keys_that_exist() -> None:
         ("head.dropout.x=1", "head.dropout.x: there is no such key; closest: head.dropout"),
         ("head=null", "head=null: every run needs a choice for head: attention, cls"),
         ("experiment=null", "experiment=null: leave out experiment, or choose one of heads, original, quickstart."),
-        ("~tracker", "~tracker: every run needs a choice for tracker: none, wandb."),
+        ("~tracker", "~tracker: every run needs a choice for tracker: mlflow, none, tensorboard, wandb."),
         ("~batch_size", "~batch_size: batch_size cannot be removed, because every run needs it."),
         (
             "lr=1e-5,2e-5",

@@ -46,6 +46,8 @@ def test_shipped_files_are_valid(validator: Draft202012Validator) -> None:
         ("head: {dropout: 2}", "head.dropout"),
         ("data: {delimiter: semi}", "data.delimiter"),
         ("tracker: {mode: on}", "tracker.mode"),
+        ("tracker: {wandb: {finish_seconds: -1}}", "tracker.wandb.finish_seconds"),
+        ("tracker: {mlflow: {connect_seconds: soon}}", "tracker.mlflow.connect_seconds"),
         ("loss: {gamma: -1}", "loss.gamma"),
         ("defaults: [{override /head: lstmm}]", "defaults.0"),
     ],

@@ -25,7 +25,7 @@ TINY = (
 
 
 # Prefixes of environment variables of the developer that would change what a command does.
-PERSONAL = ("WANDB_", "HF_", "HUGGINGFACE_", "IMDBCLS_", "XDG_", "NETRC", "TRANSFORMERS_", "HYDRA_")
+PERSONAL = ("WANDB_", "MLFLOW_", "HF_", "HUGGINGFACE_", "IMDBCLS_", "XDG_", "NETRC", "TRANSFORMERS_", "HYDRA_")
 
 
 def isolated(home: Path) -> dict[str, str]:

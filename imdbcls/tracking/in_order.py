@@ -1,0 +1,45 @@
+"""Run a tracker's requests one after the other in a background thread, so that training never waits for them."""
+
+import logging
+from collections.abc import Callable
+from queue import SimpleQueue
+from threading import Thread
+
+logger = logging.getLogger(__name__)
+
+
+class InOrder:
+    """A queue of requests. The first exception is logged as a warning that starts with `name`."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._requests: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        self._thread: Thread | None = None
+        self._has_failed = False
+
+    def put(self, request: Callable[[], None]) -> None:
+        """Add a request without waiting for it."""
+        if self._thread is None:  # a daemon thread does not delay process exit
+            self._thread = Thread(target=self._work, daemon=True)
+            self._thread.start()
+        self._requests.put(request)
+
+    def close(self, seconds: float) -> bool:
+        """Wait until all requests are done, for at most `seconds`. Return whether they are done."""
+        self._requests.put(None)
+        if self._thread is not None:
+            self._thread.join(seconds)
+        return self._thread is None or not self._thread.is_alive()
+
+    def _work(self) -> None:
+        while (request := self._requests.get()) is not None:
+            try:
+                request()
+            except Exception as error:
+                self._warn_once(error)
+
+    def _warn_once(self, error: Exception) -> None:
+        if not self._has_failed:
+            self._has_failed = True
+            reason = next(iter(str(error).splitlines()), "") or type(error).__name__
+            logger.warning(f"{self._name} ({reason}); the run continues and is recorded in its folder.")

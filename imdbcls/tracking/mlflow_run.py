@@ -1,0 +1,111 @@
+"""Create, continue and fill a run in MLflow. This module imports mlflow."""
+
+import json
+import logging
+import os
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+# mlflow reads these variables when it is imported. By default, it sends usage data to its authors.
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
+
+from mlflow import MlflowClient
+from mlflow.entities import Metric, Param, RunTag
+from mlflow.utils.validation import (
+    MAX_METRICS_PER_BATCH,
+    MAX_PARAM_VAL_LENGTH,
+    MAX_PARAMS_TAGS_PER_BATCH,
+    MAX_TAG_VAL_LENGTH,
+)
+
+from imdbcls.runtime.atomic import write_atomically
+from imdbcls.runtime.locks import build_lock
+from imdbcls.tracking.pages import spelled
+from imdbcls.tracking.protocol import Table
+
+logging.getLogger("alembic").setLevel(logging.WARNING)
+
+
+class MlflowRun:
+    """One run in the store `uri`. `folder` keeps the run's id, and the artifacts of a store without a server."""
+
+    def __init__(self, uri: str, folder: Path, experiment: str, name: str, *, resume: bool) -> None:
+        self.is_new = True
+        self._client = MlflowClient(tracking_uri=uri)
+        self._known = folder / f"{name}.json"  # the run's id and its store
+        folder.mkdir(parents=True, exist_ok=True)
+        with build_lock(folder / ".mlflow.lock"):  # several jobs may create the store and the experiment
+            experiment_id = self._experiment(experiment, folder)
+        earlier = self._earlier(experiment_id)
+        if earlier is not None and resume:
+            self.is_new, self.id = False, earlier
+            self._client.update_run(earlier, status="RUNNING")
+        else:
+            if earlier is not None:  # a run that starts from the beginning replaces its earlier run
+                self._client.delete_run(earlier)
+            self.id = self._client.create_run(experiment_id, run_name=name).info.run_id
+            write_atomically(
+                self._known, json.dumps({"experiment": experiment_id, "run": self.id}) + "\n", durable=False
+            )
+        is_server = uri.startswith(("http://", "https://"))
+        self.url = f"{uri.rstrip('/')}/#/experiments/{experiment_id}/runs/{self.id}" if is_server else None
+
+    def _experiment(self, name: str, folder: Path) -> str:
+        found = self._client.get_experiment_by_name(name)
+        if found is not None:
+            return str(found.experiment_id)
+        is_local = self._client.tracking_uri == local_uri(folder)
+        return str(self._client.create_experiment(name, (folder / "artifacts").as_uri() if is_local else None))
+
+    def _earlier(self, experiment_id: str) -> str | None:
+        """Return the id of the MLflow run that an earlier process of this run created in the same store, if any."""
+        try:
+            known = json.loads(self._known.read_text(encoding="utf-8"))
+            run = self._client.get_run(known["run"])
+        except Exception:  # no file, a damaged file, or a run that was deleted or is in another store
+            return None
+        is_same = run.info.experiment_id == experiment_id and run.info.lifecycle_stage == "active"
+        return str(known["run"]) if is_same else None
+
+    def last_step(self) -> int:
+        """Return the last step in the run, or -1 if there is none. Every point has the metric `epoch`."""
+        return max((each.step for each in self._client.get_metric_history(self.id, "epoch")), default=-1)
+
+    def log_params(self, values: Mapping[str, Any]) -> None:
+        params = [Param(key, spelled(value)[:MAX_PARAM_VAL_LENGTH]) for key, value in values.items()]
+        for first in range(0, len(params), MAX_PARAMS_TAGS_PER_BATCH):
+            self._client.log_batch(self.id, params=params[first : first + MAX_PARAMS_TAGS_PER_BATCH])
+
+    def set_tags(self, values: Mapping[str, Any]) -> None:
+        tags = [RunTag(key, spelled(value)[:MAX_TAG_VAL_LENGTH]) for key, value in values.items() if value is not None]
+        self._client.log_batch(self.id, tags=tags)
+
+    def log(self, points: Sequence[tuple[int, Mapping[str, float]]]) -> None:
+        """Log points (time in milliseconds, values with `step`) in as few requests as possible."""
+        metrics = [
+            Metric(name, float(value), milliseconds, int(point["step"]))
+            for milliseconds, point in points
+            for name, value in point.items()
+            if name != "step"
+        ]
+        for first in range(0, len(metrics), MAX_METRICS_PER_BATCH):
+            self._client.log_batch(self.id, metrics=metrics[first : first + MAX_METRICS_PER_BATCH])
+
+    def log_tables(self, tables: Mapping[str, Table]) -> None:
+        """Log tables by path, in the JSON format that MLflow's pages show as a table."""
+        for path, (columns, rows) in tables.items():
+            self._client.log_dict(self.id, {"columns": columns, "data": rows}, path)
+
+    def log_file(self, file: Path, folder: str | None = None) -> None:
+        self._client.log_artifact(self.id, str(file), folder)
+
+    def end(self, status: str) -> None:
+        self._client.set_terminated(self.id, status, int(time.time() * 1000))
+
+
+def local_uri(folder: Path) -> str:
+    """Return the address of the local store in a folder. MLflow no longer develops its store of plain files."""
+    return f"sqlite:///{folder.absolute() / 'mlflow.db'}"

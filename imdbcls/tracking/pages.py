@@ -1,0 +1,67 @@
+"""Write what a run records as Markdown, for trackers that show text."""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from imdbcls.tracking.protocol import Table
+
+MAX_TEXT = 500  # characters of a document in the table of mistakes
+MISTAKE_COLUMNS = ("id", "text", "label", "prediction", "probability")
+
+
+def table_page(table: Table) -> str:
+    """Return a table as Markdown."""
+    header, rows = table
+    lines: list[list[str | int]] = [header, ["---"] * len(header), *rows]
+    return "\n".join(f"| {' | '.join(map(cell, line))} |" for line in lines)
+
+
+def cell(value: Any) -> str:
+    """Return a value as the text of a table cell, in which line breaks and `|` are replaced."""
+    text = f"{value:.4g}" if isinstance(value, float) else str(value)
+    text = text if len(text) <= MAX_TEXT else f"{text[:MAX_TEXT]}…"
+    return " ".join(text.split()).replace("|", "\\|")
+
+
+def values_page(values: Mapping[str, Any]) -> str:
+    """Return flat values as a table with the columns `key` and `value`."""
+    return table_page((["key", "value"], [[key, spelled(value)] for key, value in values.items()]))
+
+
+def spelled(value: Any) -> str:
+    """Return a value as a string: strings unchanged, everything else as JSON."""
+    return value if isinstance(value, str) else json.dumps(value, default=str)
+
+
+def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return nested values by dotted key."""
+    found: dict[str, Any] = {}
+    for key, value in values.items():
+        is_nested = isinstance(value, Mapping) and value
+        found |= flat(value, f"{prefix}{key}.") if is_nested else {f"{prefix}{key}": value}
+    return found
+
+
+def confusion_table(labels: Sequence[int], predictions: Sequence[int], label_names: Sequence[str]) -> Table:
+    """Return the confusion matrix as a table: a row for each label, a column for each prediction."""
+    from sklearn.metrics import confusion_matrix
+
+    counts = confusion_matrix(labels, predictions, labels=range(len(label_names)))
+    rows: list[list[str | int]] = [[name, *map(int, row)] for name, row in zip(label_names, counts, strict=True)]
+    return ["label \\ prediction", *label_names], rows
+
+
+def mistakes_table(mistakes: Sequence[Mapping[str, Any]]) -> Table:
+    """Return the worst mistakes as a table."""
+    return [*MISTAKE_COLUMNS], [[mistake[name] for name in MISTAKE_COLUMNS] for mistake in mistakes]
+
+
+def final_metrics(result: Mapping[str, Any]) -> dict[str, float]:
+    """Return the numbers in `result.json` by name. `val/` metrics get the prefix `final/`, because curves have them."""
+    numbers = {
+        key: value
+        for key, value in flat(result).items()
+        if isinstance(value, int | float) and not isinstance(value, bool)
+    }
+    return {f"final/{key}" if key.startswith(("val/", "train/")) else key: value for key, value in numbers.items()}
