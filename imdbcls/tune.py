@@ -98,6 +98,7 @@ def report(tuning: "Tuning") -> None:
 
 def train_best(tuning: "Tuning", settings: TuneSettings) -> int:
     """Train the winners with new seeds and return the exit code."""
+    from imdbcls.sweeps.publishing import publish_sweep
     from imdbcls.sweeps.winners import study_winners, train_winners
 
     winners = tuning.winners()
@@ -111,7 +112,10 @@ def train_best(tuning: "Tuning", settings: TuneSettings) -> int:
         return 1
     if settings.winners.study:
         return study_winners(winners, train)
-    return train_winners(winners, settings.winners.seeds, tuning.claims, train).conclude()
+    sweep = train_winners(winners, settings.winners.seeds, tuning.claims, train)
+    code = sweep.conclude()
+    publish_sweep(sweep)
+    return code
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ from imdbcls.sweeps.in_child import in_child
 from imdbcls.sweeps.jobs import Sweep
 from imdbcls.sweeps.multirun import Train, start_job
 from imdbcls.sweeps.planning import fix_plan, locked, make_plan
+from imdbcls.sweeps.publishing import publish_study
 from imdbcls.sweeps.study_report import StudyReport
 from imdbcls.sweeps.study_runs import PlannedRun, StudyRuns
 from imdbcls.sweeps.wall_times import WallTimes
@@ -39,7 +40,11 @@ def run_study(groups: Sequence[GridGroup], settings: StudySettings, train: Train
         plan = fix_plan(study, wanted)
         by_hash = {group.group_hash: group for group in groups}
         in_order = [by_hash[planned.group_hash] for planned in plan.groups]
-        return AdaptiveStudy(study, StudyRuns(plan, in_order, WallTimes(study)), settings.budget, train).run()
+        adaptive = AdaptiveStudy(study, StudyRuns(plan, in_order, WallTimes(study)), settings.budget, train)
+        code = adaptive.run()
+    if adaptive.sweep.stopped_by is None and adaptive.runs.num_finished:
+        publish_study(study, groups[0].config, adaptive.sweep.outcomes)
+    return code
 
 
 @dataclass

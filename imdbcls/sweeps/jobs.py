@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from imdbcls.errors import UserError
 from imdbcls.runs.record import problem_of_result, problem_of_trial
@@ -23,6 +23,9 @@ from imdbcls.runs.selection import DEFAULT, TITLES, as_text, metric_of
 from imdbcls.runtime import console, limits
 from imdbcls.runtime.signals import SIGNALS, Interrupted, current_handlers, set_handlers, stop_requests
 from imdbcls.runtime.text_table import text_table
+
+if TYPE_CHECKING:
+    from imdbcls.config.schema import Config
 
 logger = logging.getLogger(__name__)
 
@@ -65,7 +68,7 @@ class Sweep:
 
     def __init__(self) -> None:
         self.outcomes: list[Outcome] = []
-        self.studies: set[Path] = set()  # the folders of the jobs' studies
+        self.studies: dict[Path, Config] = {}  # the folders of the jobs' studies, with the config of a job
         self.is_search = False  # whether a sweeper chooses the jobs by the results of earlier jobs
         self.stopped_by: int | None = None
         self._running: dict[int, Running] = {}  # by process id

@@ -18,6 +18,7 @@ from imdbcls.runs.identity import run_name
 from imdbcls.runtime import console, entry
 from imdbcls.sweeps.jobs import Sweep, reason_of
 from imdbcls.sweeps.preparing import prepare_jobs
+from imdbcls.sweeps.publishing import publish_sweep
 from imdbcls.sweeps.search import objective_of
 
 if TYPE_CHECKING:
@@ -51,7 +52,9 @@ def run_command(main: Callable[[], object]) -> int:
             raise UserError(
                 f"The sweeper stopped with an error (IMDBCLS_LOG_LEVEL=DEBUG shows where): {reason_of(error)}"
             ) from error
-        return sweep.conclude()
+        code = sweep.conclude()
+        publish_sweep(sweep)
+        return code
 
 
 def is_from_plugin(error: Exception) -> bool:
@@ -80,7 +83,7 @@ def run_job(cfg: DictConfig, overrides: str, train: Train, *, is_search: bool) -
         return None
     folder = run_folder(config)
     sweep.is_search = is_search
-    sweep.studies.add(folder.study)
+    sweep.studies[folder.study] = config
     if folder.complete() is not None:
         sweep.report(folder.path.name, partial(train, config), folder.result)
     else:

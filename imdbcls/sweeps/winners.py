@@ -49,7 +49,7 @@ def first_seed(winners: Sequence[GridGroup]) -> int:
 def start_or_report(config: Config, sweep: Sweep, jobs: ClaimedJobs, claims: Claims, train: Train) -> bool:
     """Start a run if it is not complete, or report it. Return False if another process trains it or after a signal."""
     folder = run_folder(config)
-    sweep.studies.add(folder.study)
+    sweep.studies[folder.study] = config
     if sweep.stopped_by is not None:
         return False
     lock = claims.claim(folder.path.name)

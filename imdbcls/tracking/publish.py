@@ -1,13 +1,18 @@
 """Publish a comparison to W&B: the comparison run, the names of the groups, a saved workspace and a report."""
 
 import logging
+import os
 import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from imdbcls.comparison.views.rendered import Rendered
+from imdbcls.comparison.study import read_study
+from imdbcls.comparison.summary import chosen
+from imdbcls.comparison.views.files import write_files
+from imdbcls.comparison.views.rendered import Rendered, render
+from imdbcls.comparison.views.wording import headline
 from imdbcls.runtime.text_table import joined
 from imdbcls.runtime.waiting import within
 from imdbcls.tracking.log_comparison import comparison_session, figures_of_run, log_views
@@ -70,6 +75,32 @@ def publish(
     return urls
 
 
+def compare_folder(folder: Path) -> Rendered:
+    """Compare a study folder by its own metric, and write the files of the comparison into it.
+
+    Raises UserError if the study cannot be compared, or if a file cannot be written.
+    """
+    study = read_study(folder)
+    rendered = render(study, *chosen(study), folder)
+    write_files(folder, rendered.comparison, rendered.drawings, rendered.page, {})
+    return rendered
+
+
+def verdict_of(rendered: Rendered) -> str:
+    """Return the headline of a comparison."""
+    return headline(rendered.comparison)
+
+
+def send_alert(folder: Path, settings: Mapping[str, Any], alert: Alert) -> None:
+    """Send an alert about a study folder that cannot be compared. It belongs to an empty, failed comparison run."""
+    session = comparison_session(folder.name, folder, settings)
+    session.open()
+    if session.run is not None:
+        with session.guarded("could not send an alert"):
+            session.run.alert(alert.title[:MAX_ALERT_TITLE], alert.text, alert.level)
+    session.close(exit_code=1)
+
+
 def publish_views(steps: "Steps", rendered: Rendered, place: Place, run: Any) -> dict[str, str]:
     """Name the groups of the runs, and save the workspace and the report. Return their URLs."""
     study, comparison = rendered.study, rendered.comparison
@@ -97,8 +128,9 @@ def urls_text(urls: Mapping[str, str]) -> str:
 
 
 def publish_command(folder: Path) -> str:
-    """Return the command that publishes the comparison of a study folder."""
-    return f"python -m imdbcls.compare {shlex.quote(str(folder))} --wandb"
+    """Return the command that publishes the comparison of a study folder, also if WANDB_MODE is offline."""
+    mode = "" if os.environ.get("WANDB_MODE", "online") == "online" else " --wandb-mode online"
+    return f"python -m imdbcls.compare {shlex.quote(str(folder))} --wandb{mode}"
 
 
 def offline_command(folder: Path) -> str:

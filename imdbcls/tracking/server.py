@@ -59,6 +59,21 @@ def why_not_online(settings: Any) -> str | None:
     return "no key is configured"
 
 
+def effective_mode(mode: str) -> str:
+    """Return how `tracker.mode` logs on this machine: `online`, `offline` or `disabled`. No request is sent."""
+    mode = mode_of(mode)
+    if mode in ("offline", "disabled"):
+        return mode
+    import wandb
+    from wandb.sdk import wandb_setup
+
+    settings = wandb_setup.singleton().settings  # `wandb.setup` would start a process
+    wandb.termsetup(wandb.Settings(silent=True), None)  # else wandb prints where it found the key
+    if mode == "auto" and settings.mode in ("offline", "disabled"):
+        return str(settings.mode)
+    return "online" if why_not_online(settings) is None else "offline"
+
+
 def describe_auto() -> str:
     """Return how `tracker.mode=auto` logs on this machine, and why. The only request checks if the server answers."""
     if mode_of("auto") == "disabled":

@@ -158,7 +158,8 @@ class Session:
         if mode == "online":
             problem = self._start_online(settings.base_url)
             if problem is not None:
-                logger.warning(f"W&B: {problem}; this run is logged offline. {self._hint()}")
+                what = "this run" if self._identity.job_type == "train" else "the comparison"
+                logger.warning(f"W&B: {problem}; {what} is logged offline. {self._hint()}")
                 mode = "offline"
         if mode == "offline":
             self.run = self._start("offline")
@@ -196,7 +197,8 @@ class Session:
             for log in set(self.logs()) - earlier_logs:  # remove the empty log, which viewers would list
                 shutil.rmtree(log.parent, ignore_errors=True)
             return first_line(error)
-        logger.info(f"W&B: {self.run.url}")
+        if self._identity.job_type == "train":  # the URL of a comparison is logged with those of its views
+            logger.info(f"W&B: {self.run.url}")
         return None
 
     def _start(self, mode: Literal["online", "offline"]) -> Any:

@@ -46,7 +46,7 @@ class WandbTracker(Tracker):
     steps that W&B already has are not sent again. `project`, `entity` and `notes` default to W&B's environment
     variables if they are None. `tags` are added to the tags in `identity`. `connect_seconds` and `finish_seconds` limit
     the wait for a silent server at the start and at the end. With `console`, the messages of the run are logged, and
-    with `log_model`, the best weights.
+    with `log_model`, the best weights. `publish` has no effect on a run: a sweep reads it after its last run.
 
     If W&B fails, a warning is logged and training continues. UserError is raised only if `mode` is `online` and no
     valid API key is configured.
@@ -66,6 +66,7 @@ class WandbTracker(Tracker):
         finish_seconds: Annotated[float, Ge(0), Unit("seconds")],
         console: bool = True,
         log_model: bool = False,
+        publish: bool = True,
         tags: Sequence[str] = (),
         notes: str | None = None,
     ) -> None:

@@ -1,0 +1,89 @@
+"""After a sweep: compare each study, publish the comparison to W&B and alert the user.
+
+This runs in the sweep's process after the last job has ended, because it imports libraries that start threads, and a
+process with threads must not fork jobs. Nothing here changes the exit code of the sweep.
+"""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from imdbcls.errors import UserError
+from imdbcls.sweeps.jobs import Outcome, Sweep
+
+if TYPE_CHECKING:
+    from imdbcls.config.schema import Config
+
+logger = logging.getLogger(__name__)
+
+
+def publish_sweep(sweep: Sweep) -> None:
+    """Publish the studies of a sweep whose jobs have ended, unless a signal has stopped it or it is a search."""
+    if sweep.stopped_by is None and not sweep.is_search:
+        for folder in sorted(sweep.studies):
+            publish_study(folder, sweep.studies[folder], sweep.outcomes)
+
+
+def publish_study(folder: Path, config: "Config", outcomes: Sequence[Outcome]) -> None:
+    """Publish the comparison of a study folder, if `tracker.wandb.publish` says so and the runs are logged online.
+
+    If they are logged offline, log the command that publishes them. A problem is logged as one warning, never raised.
+    """
+    section = config.tracker.chosen.get("wandb")
+    if section is None or not section.arguments.get("publish", False):
+        return
+    try:
+        _publish(folder, {**config.tracker.shared, **section.arguments}, outcomes)
+    except UserError as error:
+        logger.warning(f"{folder} is not published: {error}")
+    except KeyboardInterrupt:
+        logger.warning(f"{folder} is not published: interrupted.")
+    except Exception as error:
+        logger.debug("error while publishing", exc_info=error)
+        reason = (str(error).splitlines() or [""])[0].rstrip(".")
+        logger.warning(f"{folder} is not published ({type(error).__name__}: {reason}).")
+
+
+def _publish(folder: Path, settings: dict[str, object], outcomes: Sequence[Outcome]) -> None:
+    """Publish a study folder. `settings` are the keys of `tracker` and `tracker.wandb`."""
+    from imdbcls.tracking import publish
+    from imdbcls.tracking.environment import in_sweep
+    from imdbcls.tracking.server import effective_mode
+
+    mode = effective_mode(str(settings["mode"]))
+    if mode == "disabled" or in_sweep():
+        return
+    num_done = sum(outcome.state == "done" for outcome in outcomes)
+    if mode == "offline":
+        if num_done > 1:
+            logger.info(f"Upload the runs and publish the comparison: {publish.offline_command(folder)}")
+        return
+    logger.info("")
+    logger.info(f"{folder}: comparing the runs and publishing the comparison to W&B")  # this takes several seconds
+    try:
+        rendered = publish.compare_folder(folder)
+    except UserError:
+        if num_done < len(outcomes):
+            alert = publish.Alert(f"{folder.name}: the sweep failed", counts(outcomes), "ERROR")
+            publish.send_alert(folder, settings, alert)
+        raise
+    if sum(len(group.seeds) for group in rendered.comparison.groups) < 2:
+        return
+    answer = publish.verdict_of(rendered)
+    logger.info(answer)
+    alert = publish.Alert(f"{folder.name}: the sweep is done", f"{counts(outcomes)} {answer}", "INFO")
+    if num_done < len(outcomes):
+        title = f"{folder.name}: {len(outcomes) - num_done} of {len(outcomes)} runs are not done"
+        alert = replace(alert, title=title, level="WARN")
+    urls = publish.publish(rendered, folder, settings, alert)
+    for line in publish.urls_text(urls).splitlines():
+        logger.info(line)
+
+
+def counts(outcomes: Sequence[Outcome]) -> str:
+    """Return how many runs are done, and the first reason why a run is not."""
+    undone = [outcome for outcome in outcomes if outcome.state != "done"]
+    text = f"{len(outcomes) - len(undone)} of {len(outcomes)} runs are done."
+    return f"{text} {undone[0].name} {undone[0].state}: {undone[0].detail.rstrip('.')}." if undone else text
