@@ -1,19 +1,33 @@
 """The saved W&B workspace and report of a study, as they are sent to the server."""
 
 import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from support.fake_wandb import KEY, FakeWandb
+from support.faults import FAULTY, faulty
+from support.runs import ROOT, TINY, Launch, isolated
 from support.studies import HEADS, make_study, rendered_study
 from support.trackers import end, logs, summary, tracker
 from wandb_workspaces import expr
 from wandb_workspaces.reports.v2 import interface
 
+from imdbcls import compose
 from imdbcls.comparison.views.rendered import Rendered
 from imdbcls.comparison.views.wording import headline
-from imdbcls.tracking.log_comparison import figures_of_run
+from imdbcls.sweeps import publishing
+from imdbcls.sweeps.jobs import Outcome, Sweep
+from imdbcls.tracking import publish
+from imdbcls.tracking.log_comparison import figures_of_run, tracker_settings
 from imdbcls.tracking.panels import CONFUSION_TABLE, FIGURE, MISTAKES_TABLE, sections_of
 from imdbcls.tracking.report import build_report
 from imdbcls.tracking.runsets import group_colours, literal, runs_of, select_runs, swept_keys
@@ -250,3 +264,163 @@ def test_titles_have_no_symbols_that_the_server_rejects() -> None:
     assert title_of("Comparison of größe_1.b-c") == "Comparison of größe_1.b-c"
     assert title_of("a+b=c/d?e#f%g🎬\n") == "a_b_c_d_e_f_g__"
     assert len(title_of("x" * 200)) == 128
+
+
+def sweep(launch: Launch, folder: Path, *arguments: str, expect: int = 0, **environment: str) -> list[str]:
+    """Run a sweep of two heads and two seeds, and return the lines that follow the table of outcomes."""
+    swept = ("--multirun", "head=cls,mean", "seed=0,1", "study=heads", "jobs=2")
+    output = launch(folder, "train", *TINY, *swept, *arguments, expect=expect, **environment)
+    assert output.stdout == ""
+    lines = output.stderr.splitlines()
+    last = max(i for i, line in enumerate(lines) if re.match(r"(cls|mean)-s\d-\w{8} +(done|failed)", line))
+    return [line for line in lines[last + 1 :] if line]
+
+
+@pytest.mark.slow
+def test_online_sweep_publishes_its_comparison(launch: Launch, fake_wandb: FakeWandb, tmp_path: Path) -> None:
+    """A sweep ends with three URLs and an alert. The same command replaces what it published."""
+    lines = sweep(launch, tmp_path, **fake_wandb.environment)
+    comparison = json.loads((tmp_path / "runs/heads/comparison.json").read_text())
+    assert comparison["headline"] in lines and (tmp_path / "runs/heads/comparison.html").exists()
+    urls = dict(line.removeprefix("W&B ").split() for line in lines[-3:])
+    assert list(urls) == ["comparison", "workspace", "report"]
+    (run,) = fake_wandb.runs("comparison")
+    assert urls["comparison"] == f"{fake_wandb.url}/someone/imdbcls/runs/{run.name}" and run.state == "finished"
+    assert run.summary["comparison/verdict"] == comparison["headline"]
+    (alert,) = run.alerts
+    assert (alert["title"], alert["severity"]) == ("heads: the sweep is done", "INFO")
+    assert alert["text"] == f"4 of 4 runs are done. {comparison['headline']}"
+
+    trained = fake_wandb.runs("train")
+    labels = {each.display_name.split("-")[0]: each.values()["group_label"] for each in trained}
+    assert len(trained) == 4 and labels == {"cls": "cls", "mean": "mean"}, "the names that the comparison uses"
+    (workspace,), (report,) = fake_wandb.workspaces(), fake_wandb.reports()
+    assert report.display_name == workspace.display_name == "Comparison of heads"
+    colours = workspace.spec["section"]["customRunColors"]
+    assert colours.keys() == {each.name for each in trained}
+    panels = panels_of(workspace.spec["section"])
+    media = {key for each in panels.values() for _, panel in each for key in panel.get("mediaKeys", ())}
+    assert media <= run.summary.keys(), "each figure of the workspace is in the comparison run"
+    for kind, panel in panels["Test accuracy"] + panels["Calibration"]:
+        if kind == "Bar Chart":
+            assert all(set(panel["metrics"]) <= each.summary.keys() for each in trained)
+
+    again = sweep(launch, tmp_path, **fake_wandb.environment)
+    assert again[-3:] == lines[-3:]
+    assert len(fake_wandb.runs("comparison")) == len(fake_wandb.workspaces()) == len(fake_wandb.reports()) == 1
+    assert (fake_wandb.workspaces()[0].num_saves, fake_wandb.reports()[0].num_saves) == (2, 2)
+    assert fake_wandb.errors() == []
+
+
+@pytest.mark.slow
+def test_frozen_or_silent_server_gives_one_warning_and_no_error(
+    launch: Launch, serve: Callable[..., FakeWandb], tmp_path: Path
+) -> None:
+    server = serve()
+    sweep(launch, tmp_path, "tracker.wandb.publish=false", **server.environment)
+    assert server.runs("comparison") == [], "publish=false"
+    server.freeze()
+    for broken in (server, serve(is_deaf=True)):
+        started = time.monotonic()
+        lines = sweep(launch, tmp_path, **broken.environment)
+        assert time.monotonic() - started < 60  # of which at most 15 s are spent waiting for the server
+        (warning,) = [line for line in lines if line.startswith("warning: ")]
+        assert "the comparison is logged offline. Publish it with: wandb sync runs/heads/wandb && python" in warning
+        assert not any(line.startswith("W&B ") for line in lines)
+
+
+@pytest.mark.slow
+def test_server_that_stops_answering_gives_one_warning(
+    rendered: Rendered,
+    fake_wandb: FakeWandb,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    """The server freezes while the workspace is saved: the comparison is published, and the report is not tried."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name, value in fake_wandb.environment.items():
+        monkeypatch.setenv(name, value)
+    save = publish.save_workspace
+
+    def freeze_and_save(*arguments: Any) -> str:
+        fake_wandb.freeze()
+        return save(*arguments)
+
+    monkeypatch.setattr(publish, "save_workspace", freeze_and_save)
+    started = time.monotonic()
+    urls = publish.publish(rendered, tmp_path / "heads", tracker_settings({}))
+    assert list(urls) == ["comparison"] and time.monotonic() - started < 40
+    warnings = [line for line in capfd.readouterr().err.splitlines() if line]
+    missing, failed = warnings
+    assert "9 of 9 runs are not on the server. Upload them with: wandb sync" in missing
+    assert failed.startswith("warning: W&B: could not save the workspace (no result after 10 s). Publish again with: ")
+
+
+@pytest.mark.slow
+def test_failed_runs_raise_the_level_of_the_alert(launch: Launch, fake_wandb: FakeWandb, tmp_path: Path) -> None:
+    """A study with failures is still published. If nothing can be compared, the alert is all that W&B gets."""
+    dropouts = (*FAULTY, "head.dropout=0.1,0.2", "+head.only_dropout=0.2", "study=partly", "seed=0,1", "--multirun")
+    variables = {**faulty("raise"), "PYTHONPATH": str(ROOT / "tests/support/plugins"), **fake_wandb.environment}
+    output = launch(tmp_path, "train", *TINY, *dropouts, expect=1, **variables)
+    (run,) = fake_wandb.runs("comparison")
+    (alert,) = run.alerts
+    assert (alert["title"], alert["severity"]) == ("partly: 2 of 4 runs are not done", "WARN")
+    assert alert["text"].startswith("2 of 4 runs are done. ") and "failed: " in alert["text"]
+    assert "W&B report" in output.stderr
+
+    all_fail = (*FAULTY, "seed=0,1", "study=none", "--multirun")
+    output = launch(tmp_path, "train", *TINY, *all_fail, expect=1, **variables)
+    run = fake_wandb.runs("comparison")[-1]
+    assert [(each["title"], each["severity"]) for each in run.alerts] == [("none: the sweep failed", "ERROR")]
+    assert (run.group, run.state) == ("none", "failed") and len(fake_wandb.reports()) == 1
+    last = output.stderr.splitlines()[-1]
+    assert last.startswith("warning: runs/none is not published: ") and "no finished run" in last
+
+
+@pytest.mark.slow
+def test_offline_sweep_names_the_command_that_publishes_it(
+    launch: Launch, fake_wandb: FakeWandb, tmp_path: Path
+) -> None:
+    """The command is run as it is printed, and the server then has the runs, the workspace and the report."""
+    lines = sweep(launch, tmp_path)
+    command = lines[-1].removeprefix("Upload the runs and publish the comparison: ")
+    assert command == "wandb sync runs/heads/wandb && python -m imdbcls.compare runs/heads --wandb"
+    assert not (tmp_path / "runs/heads/comparison.html").exists()
+    environment = isolated(tmp_path / "home") | fake_wandb.environment
+    environment["PATH"] = (
+        f"{Path(sys.executable).parent}:{Path(shutil.which('wandb') or '').parent}:{os.environ['PATH']}"
+    )
+    done = subprocess.run(command, shell=True, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert [line.split()[1] for line in done.stdout.splitlines()[-3:]] == ["comparison", "workspace", "report"]
+    assert {each.values()["group_label"] for each in fake_wandb.runs("train")} == {"cls", "mean"}
+    assert len(fake_wandb.workspaces()) == len(fake_wandb.reports()) == 1
+
+
+def test_nothing_is_published_for_searches_single_runs_and_stopped_sweeps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    published: list[Path] = []
+    monkeypatch.setattr(publishing, "publish_study", lambda folder, *_: published.append(folder))
+    stopped, search, done = Sweep(), Sweep(), Sweep()
+    for each in (stopped, search, done):
+        each.studies[tmp_path] = compose("tracker.mode=offline")
+    stopped.stopped_by, search.is_search = 15, True
+    for each in (stopped, search, done):
+        publishing.publish_sweep(each)
+    assert published == [tmp_path]
+    monkeypatch.undo()
+
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("WANDB_API_KEY", KEY)
+    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
+    outcomes = [Outcome("cls-s0", "done", "")]
+    capfd.readouterr()
+    for arguments in (["tracker=none"], ["tracker.mode=disabled"], ["tracker.wandb.publish=false"]):
+        publishing.publish_study(tmp_path, compose(*arguments), outcomes)
+    publishing.publish_study(tmp_path, compose("tracker.mode=offline"), outcomes)
+    assert capfd.readouterr().err == ""
+    publishing.publish_study(tmp_path, compose("tracker.mode=online"), outcomes)
+    lines = capfd.readouterr().err.splitlines()
+    assert lines[-1].startswith(f"warning: {tmp_path} is not published: ") and "no finished run" in lines[-1]
