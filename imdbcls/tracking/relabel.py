@@ -24,6 +24,8 @@ def relabel(place: Place, ids: Mapping[str, Sequence[str]]) -> list[str]:
             label = missing.pop(run.id, None)
             if label is not None and run.config.get(GROUP_LABEL) != label:
                 run.config[GROUP_LABEL] = label
+                if GROUP_LABEL in run.summary:  # a copy of the key in `result.json`
+                    run.summary[GROUP_LABEL] = label
                 run.update()
     return list(missing)
 

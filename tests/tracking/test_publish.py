@@ -294,6 +294,7 @@ def test_online_sweep_publishes_its_comparison(launch: Launch, fake_wandb: FakeW
     trained = fake_wandb.runs("train")
     labels = {each.display_name.split("-")[0]: each.values()["group_label"] for each in trained}
     assert len(trained) == 4 and labels == {"cls": "cls", "mean": "mean"}, "the names that the comparison uses"
+    assert {each.summary["group_label"] for each in trained} == {"cls", "mean"}
     (workspace,), (report,) = fake_wandb.workspaces(), fake_wandb.reports()
     assert report.display_name == workspace.display_name == "Comparison of heads"
     colours = workspace.spec["section"]["customRunColors"]
@@ -301,6 +302,9 @@ def test_online_sweep_publishes_its_comparison(launch: Launch, fake_wandb: FakeW
     panels = panels_of(workspace.spec["section"])
     media = {key for each in panels.values() for _, panel in each for key in panel.get("mediaKeys", ())}
     assert media <= run.summary.keys(), "each figure of the workspace is in the comparison run"
+    for each in trained:
+        used = ("val/accuracy", "test/accuracy", "train_seconds", "parameters", "head_parameters")
+        assert all(isinstance(each.summary[key], int | float) for key in used) and each.summary["latency_ms"]["p50"] > 0
     for kind, panel in panels["Test accuracy"] + panels["Calibration"]:
         if kind == "Bar Chart":
             assert all(set(panel["metrics"]) <= each.summary.keys() for each in trained)
