@@ -1,4 +1,4 @@
-"""W&B's metric definitions: the x-axis, the best value that the summary shows, and copies of the two main curves."""
+"""W&B's metric definitions: the x-axis, the best value that the summary shows, and copies of the main curves."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -30,6 +30,6 @@ def define_metrics(run: Any) -> None:
 
 
 def copies_of(point: Mapping[str, float | int], metric: str) -> dict[str, float | int]:
-    """Return the training loss and the validation metric of a record under the names that sort first."""
-    names = ("train/loss", f"val/{metric}")
+    """Return the training loss, the validation metric and the validation loss under the names that sort first."""
+    names = ("train/loss", f"val/{metric}", "val/loss")
     return {f"{COPIES}{name.replace('/', '_')}": point[name] for name in names if name in point}

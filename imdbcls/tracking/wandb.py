@@ -30,6 +30,7 @@ from imdbcls.tracking.torn_log import remove_incomplete_record
 IMPORTED_LATER = ("wandb", "wandb.sdk.launch.inputs.internal", "requests")
 
 
+INSPECT_SECONDS = 60.0  # time limit for reading a local log, which takes seconds on a busy machine
 # The fields of `result.json` that describe an artifact.
 ARTIFACT_FIELDS = ("name", "head", "backbone", "seed", "group_label", "group_hash", "split_hash", "test/accuracy")
 
@@ -247,7 +248,7 @@ class WandbTracker(Tracker):
             command = [sys.executable, "-m", "wandb", "leet", "inspect", str(log), "--summary", "--json"]
             try:
                 remove_incomplete_record(log)
-                answer = subprocess.run(command, capture_output=True, timeout=PROBE_SECONDS, check=True).stdout
+                answer = subprocess.run(command, capture_output=True, timeout=INSPECT_SECONDS, check=True).stdout
                 last_step = max(last_step, json.loads(answer)["step"] or -1)
             except (OSError, subprocess.SubprocessError, ValueError, KeyError):
                 last_step = max(last_step, self._resumed_step)

@@ -23,6 +23,7 @@ from imdbcls.tracking.artifacts import aliases_of, dataset_artifact
 from imdbcls.tracking.metrics import COPIES
 
 NOTES = "The first try, with 'quotes'."
+COPIED = {"train_loss": "train/loss", "val_accuracy": "val/accuracy", "val_loss": "val/loss"}
 OFFLINE = ("tracker=wandb", "tracker.mode=offline")
 
 
@@ -67,13 +68,13 @@ def test_history_equals_the_metrics_file(run: Path) -> None:
     assert history_of(log_of(run)) == points_of(run)
 
 
-def test_copies_of_the_two_main_curves_sort_first(run: Path) -> None:
+def test_copies_of_the_main_curves_sort_first(run: Path) -> None:
     items = [record["item"] for record in records(log_of(run), "history")]
     for item in items:
-        for copy, original in (("train_loss", "train/loss"), ("val_accuracy", "val/accuracy")):
+        for copy, original in COPIED.items():
             assert item.get(f"curves/{copy}") == item.get(original)
     curves = sorted({key for item in items for key in item if not key.startswith("_")})
-    assert curves[:2] == ["curves/train_loss", "curves/val_accuracy"]
+    assert curves[:3] == [f"curves/{copy}" for copy in COPIED]
 
 
 def test_metrics_are_defined(run: Path) -> None:
