@@ -17,7 +17,7 @@ MAX_LOOKS = 100  # largest number of looks that are recorded
 def with_earlier_looks(comparison: Comparison, folder: Path) -> Comparison:
     """Return the comparison with its looks: the earlier ones, from the folder's `comparison.json`, and this one.
 
-    Each look is a number of runs. If the study has no plan and several looks, add a note.
+    A look is recorded as the number of runs that were compared. If the study has no plan and several looks, add a note.
     """
     now = sum(len(group.seeds) for group in comparison.groups)
     looks = (*(each for each in recorded_looks(folder / "comparison.json") if each < now), now)[-MAX_LOOKS:]

@@ -71,7 +71,8 @@ def accuracy(predictions: Predictions) -> tuple[float, Floats]:
 def macro_f1(predictions: Predictions) -> tuple[float, Floats]:
     """Return macro F1 as in scikit-learn, and its influence (N,).
 
-    The F1 of a class is 2 right / (predicted + labelled), or 0 if no document is predicted or labelled as this class.
+    The F1 of a class is 2 c / (p + l), where p documents are predicted as this class, l are labelled with it, and c are
+    both. It is 0 if p + l is 0.
     """
     classes = np.arange(len(predictions.label_names))
     predicted_NC = predictions.predicted[:, None] == classes
@@ -88,7 +89,8 @@ def auroc(predictions: Predictions) -> tuple[float, Floats]:
     """Return the area under the ROC curve, and its influence (N,). Both are NaN if a class has no documents.
 
     With two classes, this is the area for the second class. With more, it is the mean over the areas of all classes,
-    each against the rest. The influences come from the placements of DeLong et al. (1988, Biometrics 44:837).
+    each against the rest. The influences are computed from the placement values of DeLong et al. (1988, Biometrics
+    44:837).
     """
     probabilities_NC = predictions.known_probabilities
     num_classes = probabilities_NC.shape[1]

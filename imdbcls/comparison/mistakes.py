@@ -76,7 +76,7 @@ def wrong_for_all(groups: Sequence[Group]) -> tuple[str, ...]:
 
 
 def label_probabilities(group: Group) -> np.ndarray:
-    """Return the mean probability of each label, or zeros if the group has no probabilities."""
+    """Return the probability of each document's label, averaged over seeds, or zeros without probabilities."""
     probability_N = group.label_probability_N
     return np.zeros(len(group.ids)) if probability_N is None else probability_N
 

@@ -129,8 +129,8 @@ def differing_kernels(groups: Sequence[Group]) -> Iterator[str]:
     """Yield a sentence for each difference in kernels or CPU instructions, within a group or between groups.
 
     Such differences can change the last bits of results. Groups are compared only if they have the same backbone and
-    precision, because other groups are expected to differ. A group whose runs each used several kernels is not compared
-    with other groups.
+    precision, because other groups are expected to differ. A group is not compared with other groups if each of its
+    runs used several kernels, as is possible with an LSTM head.
     """
     comparable: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
     for group in groups:

@@ -137,7 +137,8 @@ def require_short_lines(path: Path) -> None:
 def parquet_rows(path: Path) -> Rows:
     """Return the rows of a Parquet file. Its pages are checked before anything is decompressed.
 
-    Strings are read as dictionaries, because a small file can repeat one long string in every row.
+    Strings are read in Arrow's dictionary encoding, which keeps each distinct string once, because a small file can
+    repeat one long string in every row.
     """
     import pyarrow.parquet as pq
 

@@ -51,7 +51,7 @@ class Round:
 
     num_seeds: int  # per group that was tested
     look: Look
-    num_tests: int  # corrected for by Holm's method: all planned pairs, except those found different at earlier looks
+    num_tests: int  # for Holm's correction: all planned pairs, except those found different at earlier looks
     inferences: Mapping[tuple[int, int], Inference]  # of each pair (i, j), i < j, of groups still running at this look
     leader: int | None  # the best running group; None: every group failed
     standings: tuple[Standing, ...]  # after the look, one per group
@@ -174,9 +174,10 @@ def is_equivalent(inference: Inference) -> bool:
 
 
 def chance_of_verdict(inference: Inference, plan: Plan, final: Look, num_tests: tuple[int, int]) -> float:
-    """Return the chance of a verdict at the last look, if the pair is then corrected for `num_tests` tests.
+    """Return the chance that the last look leads to a verdict on a pair.
 
-    `num_tests` has the numbers of tests for "better" and for "equivalent".
+    At that look, the p-values are corrected for `num_tests` tests: the numbers of tests for "better" and for
+    "equivalent".
     """
     level, equivalence_level = final.level(LEVEL / num_tests[0]), final.level(LEVEL / num_tests[1], sides=1)
     return chance_by_flat_prior(inference.estimate, len(plan.seeds), (level, equivalence_level), plan.margin)

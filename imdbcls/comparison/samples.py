@@ -50,7 +50,7 @@ def has_units_of(group: Group, other: Group) -> bool:
 
 
 def largest_collapse_rate(num_seeds: int, num_collapsed: int = 0) -> float:
-    """Return the upper 95 % confidence limit of the rate of collapse (Clopper and Pearson 1934).
+    """Return the upper 95 % confidence limit of the probability that a seed collapses (Clopper and Pearson 1934).
 
     For no collapse among S seeds, this is 1 - 0.05^(1/S).
     """

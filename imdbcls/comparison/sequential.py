@@ -35,7 +35,7 @@ NUM_ERRORS = 60  # total error rates at which the levels are tabulated
 
 
 def spent(error: float, information: float, spending: Spending, sides: Sides) -> float:
-    """Return the error rate that may be spent up to a share of the information.
+    """Return the error rate that may be spent until the share `information` of the planned seeds is trained.
 
     "obrien_fleming" spends little at early looks; "power" spends `error` times the squared information.
     """

@@ -53,7 +53,10 @@ def tilt_to(mean: int, sizes: np.ndarray, counts: np.ndarray) -> float:
 
 
 def transform(period: int, tilt: float, observed: int, sizes: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """Return the Fourier coefficients of Z at the frequencies of `irfft`. Negligible coefficients are set to zero."""
+    """Return the Fourier coefficients of the tilted distribution of Z = (flipped sum - observed) / 2, for `irfft`.
+
+    Negligible coefficients are set to zero.
+    """
     indices = np.arange(period // 2 + 1)  # of the coefficients that are not negligible
     frequencies = 2 * np.pi / period * indices
     log_moduli, angles = np.zeros(len(indices)), -frequencies * observed / 2

@@ -15,11 +15,12 @@ influences are summed over each cluster first (Liang and Zeger 1986, Biometrika 
 **Seeds.** With few seeds, the sample variance between seeds is often far too small. With many groups, the smallest of
 these variances decide which differences are significant. Two rules raise a variance, and none lowers it:
 
-- Floor: the variance between seeds is at least the part of it that random documents cause.
+- Floor: the variance between seeds is raised to the variance that the random choice of documents causes, if it is
+  smaller.
 - Shrinkage: with three or more groups that have several seeds, the variance of a group is raised towards the mean over
   groups, which counts as four more seeds. It is never lowered, because an unstable group would then look stable.
 
-**Degrees of freedom.** Satterthwaite's approximation plugs in estimated variances. If a seed variance happens to be
+**Degrees of freedom.** Satterthwaite's approximation uses estimated variances. If a seed variance happens to be
 underestimated, it gets too little weight, and the resulting degrees of freedom are too high. The weights here are
 therefore the upper 75 % confidence limits of the variances.
 
@@ -38,7 +39,7 @@ from statsmodels.stats.contingency_tables import mcnemar
 from imdbcls.comparison.sign_flips import p_of_sign_flips
 
 POOL_SEEDS = 4  # weight of the mean seed variance over groups, as a number of seeds
-MIN_POOLED = 3  # groups with several seeds that are needed for a mean seed variance
+MIN_POOLED = 3  # minimum number of groups with several seeds for a mean seed variance
 LIMIT = 0.75  # confidence level of the upper limits that weight the degrees of freedom
 
 
@@ -66,7 +67,7 @@ class Units:
 
     @cached_property
     def degrees_of_freedom(self) -> float:
-        """The effective number of units minus one. Units of unequal size count as fewer: (sum n)² / sum n²."""
+        """The effective number of units minus one. Units of unequal sizes n count as fewer units: (sum n)² / sum n²."""
         return float(self.sizes_G.sum() ** 2 / (self.sizes_G**2).sum() - 1) if self.num_documents else 0.0
 
     @cached_property
@@ -74,8 +75,8 @@ class Units:
         """The factor that turns a sum of squares over units into an unbiased variance of a mean over documents.
 
         Deviations from the sample mean are smaller than those from the true mean. Their expected sum of squares is
-        lower by the factor sum n² (1 - 2 h + sum h²) / sum n² with h = n / N, which is 1 - 1 / N without clusters.
-        With a single unit, no variance can be estimated, and the factor is 0.
+        lower by the factor sum n² (1 - 2 h + sum h²) / sum n², where n is the size of a unit and h = n / N. Without
+        clusters, this factor is 1 - 1 / N. With a single unit, no variance can be estimated, and the factor is 0.
         """
         squares_G, shares_G = self.sizes_G**2, self.sizes_G / max(1, self.num_documents)
         bias = float((squares_G * (1 - 2 * shares_G + (shares_G**2).sum())).sum() / max(1.0, squares_G.sum()))
@@ -139,7 +140,7 @@ class Sample:
 
     @property
     def floor(self) -> float:
-        """The variance between seeds that random documents alone cause."""
+        """The variance that the random choice of documents causes between seeds whose true values are equal."""
         return max(0.0, float(np.trace(self.own_covariance)) / len(self) - self.shared_variance)
 
 
@@ -188,7 +189,7 @@ def floored_variance(sample: Sample) -> SeedVariance | None:
 
 
 def raised(variance: SeedVariance, mean: float) -> SeedVariance:
-    """Return the variance raised towards the mean over groups, or unchanged if that would lower it."""
+    """Return the variance, raised towards the mean over groups if it is below this mean."""
     num_seeds = variance.num_seeds
     shrunk = (POOL_SEEDS * mean + (num_seeds - 1) * variance.value) / (num_seeds - 1 + POOL_SEEDS)
     if shrunk <= variance.value:
@@ -289,10 +290,10 @@ def t_tail(value: float, df: float) -> float:
 def permutation_p(correct_SN: NDArray, other_correct_SN: NDArray, units: Units) -> float:
     """Return the p-value of a two-sided paired permutation test over documents.
 
-    Outcomes are averaged over seeds, and the signs of the differences between the groups are flipped, with one sign
-    per unit. The test asks whether *these trained models* differ on documents like these; it ignores the variance
-    between seeds. All differences are multiples of one step, so p can be computed over all possible flips
-    (`sign_flips`), without sampling error or a lower limit.
+    Outcomes are averaged over seeds, and the signs of the differences between the groups are flipped, with one sign per
+    unit. The test asks whether *these trained models* differ on documents like these; it ignores the variance between
+    seeds. All differences are multiples of one step, so p can be computed over all possible flips (`sign_flips`). It
+    then has no sampling error, and can be arbitrarily small.
     """
     steps_N = np.rint(
         correct_SN.sum(axis=0) * len(other_correct_SN) - other_correct_SN.sum(axis=0) * len(correct_SN)

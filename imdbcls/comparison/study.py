@@ -27,7 +27,7 @@ from imdbcls.runs.selection import DEFAULT, metric_of
 MAX_STUDIES_NAMED = 10  # in one message
 MAX_RUNS_NAMED = 5  # in one message
 COLLAPSED_SHARE = 0.99  # a run counts as collapsed if one class has at least this share of its predictions
-MAX_LABEL_SHARE = 0.95  # unless this class has a larger share of the labels, which makes such predictions plausible
+MAX_LABEL_SHARE = 0.95  # a run does not count as collapsed if the class has a larger share of the labels
 
 
 @dataclass(frozen=True)

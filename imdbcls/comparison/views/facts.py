@@ -96,7 +96,7 @@ def versions_sentence(facts: Mapping[str, Values]) -> str:
 
 
 def dates(facts: Mapping[str, Values]) -> str:
-    """Return the first and the last day on which a run finished, one day if they are equal, or an empty string."""
+    """Return the first and the last day on which a run finished: one day if they are equal, "" if no day is known."""
     days = sorted(date.fromisoformat(str(day)) for day in facts.get("date", ()))
     ends = dict.fromkeys(f"{day.day} {day:%b %Y}" for day in (*days[:1], *days[-1:]))
     return " to ".join(ends)

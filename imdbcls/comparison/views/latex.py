@@ -152,7 +152,7 @@ def caption_of_groups(comparison: Comparison) -> str:
     over = "documents and seeds" if all(several) else "documents, and over seeds for models with several"
     text = (
         f"{upper_first(metric.title)} of {len(groups):,} {plural('model', len(groups))}, {trained_text(comparison)}, "
-        f"on {documents_text(comparison)}. The 95 % confidence intervals are over "
+        f"on {documents_text(comparison)}. The 95 % confidence intervals cover the variation over "
         f"{over if any(several) else 'documents'}."
     )
     if not metric.higher_is_better:

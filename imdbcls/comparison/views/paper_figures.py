@@ -236,7 +236,10 @@ def interval_style(series: int | Outcome) -> tuple[str, str]:
 
 
 def curve_figure(plot: CurvePlot) -> "Canvas":
-    """Draw the mean over seeds with the band or intervals of the plot. Dashes: training; rings: best epochs."""
+    """Draw the mean over seeds with the band or intervals of the plot.
+
+    Dashed lines show the same metric on the training batches. Rings mark the best epochs.
+    """
     canvas = empty(2.1)
     axes = canvas.add_subplot()
     handles = []

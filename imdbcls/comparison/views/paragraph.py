@@ -105,10 +105,12 @@ def variances(comparison: Comparison) -> Iterator[str]:
         yield "The variance over documents is estimated with the infinitesimal jackknife (Efron, 1982)."
     several = sum(len(group.seeds) > 1 for group in comparison.groups)
     if several > 1:
-        pooled = (
-            ", and raise it towards the mean over the models if it is below this mean" if several >= MIN_POOLED else ""
+        yield (
+            "If the variance between the seeds of a model is below the variance that the random choice of documents "
+            "causes, we raise it to this value."
         )
-        yield f"We set the variance between seeds to at least the part that random documents cause{pooled}."
+        if several >= MIN_POOLED:
+            yield "If it is then below the mean over the models, we raise it towards this mean."
 
 
 def units(comparison: Comparison) -> str:

@@ -217,8 +217,8 @@ def costs(comparison: Comparison) -> Table:
         "Pareto front",
     ]
     note = (
-        "Pareto front: the costs for which every other group is worse or costs more. ms p50 and ms p95: median "
-        "and 95th percentile of the latency for one document."
+        "Pareto front: the costs for which the group is on the front, because every other group is worse or costs "
+        "more. ms p50 and ms p95: median and 95th percentile of the latency for one document."
     )
     return Table("costs", "What does each group cost?", header, rows, note, (4, 6, 7, 8))
 

@@ -32,7 +32,9 @@ TERMS = {  # by a regular expression that matches the whole column title
     r"McNemar.*": Term(
         "mcnemar", "Exact test of two trained models with the same seed. It does not affect the verdict."
     ),
-    r"Pareto front": Term("pareto", "The costs for which every other group is worse or costs more."),
+    r"Pareto front": Term(
+        "pareto", "The costs for which the group is on the front: every other group is worse or costs more."
+    ),
     r"ECE": Term("ece", "Expected calibration error: average gap between confidence and accuracy. Lower is better."),
     r"if calibrated": Term("ece", "The ECE that a perfectly calibrated model with these probabilities would show."),
     r"Brier": Term("ece", "Squared distance between the probabilities and the true class. Lower is better."),

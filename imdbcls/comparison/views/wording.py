@@ -136,12 +136,12 @@ def collapse(pair: PairResult, metric: Metric) -> str:
 
 
 def scope(comparison: Comparison) -> str:
-    """Return a phrase for what p-values and simultaneous intervals are corrected for."""
+    """Return a phrase that says for how many tests p-values and simultaneous intervals are corrected."""
     return "all pairs" if comparison.plan is None else "all pairs and all planned looks"
 
 
 def without_a_model(metric: Metric) -> str:
-    """Return a phrase for the prediction that `Comparison.baseline` scores, in terms that suit the metric."""
+    """Return a phrase for the prediction without a model, whose metrics are `Comparison.baseline`."""
     return f"predicting the {'class frequencies' if metric.needs_probabilities else 'most frequent class'}"
 
 
