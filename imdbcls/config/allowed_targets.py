@@ -42,7 +42,7 @@ SPECIAL: dict[str, Callable[[str, Any], bool]] = {
 # The samplers of Hydra's Optuna sweeper, which are the only parts of Hydra's section from another package.
 SAMPLERS = re.compile(r"optuna\.samplers\.[A-Z]\w*Sampler")
 SAMPLER_KEYS = ("hydra.sweeper.sampler", "hydra.sweeper.sampler.independent_sampler")
-# The allowed values of `class` in Hydra's logging settings: Python's logging calls what `class` names.
+# The allowed values of `class` in Hydra's logging settings. Python's logging calls the object that `class` names.
 LOGGING_CLASSES = re.compile(r"logging\.(StreamHandler|FileHandler|NullHandler|Formatter)")
 # The variables that `hydra.job.env_set` may set. Others, such as LD_PRELOAD, PYTHONPATH and PATH, can inject code.
 VARIABLES = re.compile(r"(OMP|MKL|KMP|GOMP)_\w+|CUDA_VISIBLE_DEVICES|HF_HOME|IMDBCLS_CACHE|TOKENIZERS_PARALLELISM|TZ")
@@ -115,12 +115,12 @@ def foreign_parts_of_hydra(node: Any, path: str = "hydra") -> Iterator[str]:
         for key, value in node.items():
             if (
                 key == "_target_" and not is_part_of_hydra(path, value)
-            ) or key == "()":  # logging calls what "()" names
+            ) or key == "()":  # logging calls the object that "()" names
                 kinds = "samplers of optuna.samplers" if path in SAMPLER_KEYS else "classes of hydra and hydra_plugins"
                 yield f"{path}.{key}={shown(value)} is refused: use only {kinds} here."
             if (
                 f"{path}.{key}" == "hydra.sweeper.custom_search_space" and value is not None
-            ):  # Optuna's sweeper calls it
+            ):  # Optuna's sweeper calls the function that it names
                 yield (
                     f"{path}.{key}={shown(value)} is refused: the sweeper would call it. Give the search space in the "
                     "command, such as 'lr=interval(1e-5,1e-4)'."

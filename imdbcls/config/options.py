@@ -90,7 +90,7 @@ def choice_keys(group: str, choice: str) -> set[str]:
 
 
 def config_keys(file: str = "config.yaml") -> list[ConfigKey]:
-    """Return every section and key of `config.yaml` that a run reads, or those of a command's own file, in order."""
+    """Return the sections and keys of a file in `conf/`, in order, without the sections that only Hydra reads."""
     text = files(CONF).joinpath(file).read_text(encoding="utf-8")
     return list(config_keys_in(yaml.compose(text), text.splitlines(), ""))
 

@@ -144,7 +144,7 @@ def without_sweep(assignment: Assignment, checker: OverrideChecker) -> Assignmen
 
 
 def check_intervals(assignments: Sequence[Assignment], plain: DictConfig, checker: OverrideChecker) -> None:
-    """Report intervals for Hydra's basic sweeper, which cannot use them."""
+    """Report each interval if the command uses Hydra's default sweeper, which cannot draw values from intervals."""
     if not is_search(plain.hydra.sweeper):
         for assignment in assignments:
             if assignment.is_interval:

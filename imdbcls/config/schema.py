@@ -318,8 +318,8 @@ class Config(Section):
     def choices(self, *, seeds: bool = True) -> dict[str, Any]:
         """Return the nested values of the keys that can change a result; with `seeds=False`, also leave out seeds.
 
-        Keys with their value of `AddedLater` are left out, too. So is `jobs`, although the number of threads per job
-        can change the last bits of a result.
+        A key is also left out if it has the value in its marker `AddedLater`. So is `jobs`, although the number of
+        threads per job can change the last bits of a result.
         """
         return without_marked(self, self.plain(), (Neutral,) if seeds else (Neutral, SeedKey))
 
@@ -327,7 +327,7 @@ class Config(Section):
 def without_marked(section: Section, values: dict[str, Any], markers: tuple[type, ...]) -> dict[str, Any]:
     """Remove the keys that have one of the markers from a section's values, in place, and return the values.
 
-    Also remove the keys that have their value of `AddedLater`.
+    Also remove each key that has the value in its marker `AddedLater`.
     """
     for name, field in type(section).model_fields.items():
         value = getattr(section, name)
@@ -339,7 +339,7 @@ def without_marked(section: Section, values: dict[str, Any], markers: tuple[type
 
 
 def with_later_keys(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Add the keys that were introduced after a run's config was written, with their value of `AddedLater`."""
+    """Add the keys that are newer than a run's config, each with the value in its marker `AddedLater`."""
     added = {
         name: marker.value
         for name, field in Config.model_fields.items()

@@ -55,7 +55,7 @@ def differences(values: Any, shipped: Any, config: Mapping[str, Any], path: Path
 
 
 def is_choice(path: Path, default: Any) -> bool:
-    """Return whether a key says which choice its section is. `_target_` does so only if no shipped choice has it."""
+    """Return whether a key only says which choice its section is: `name`, or `_target_` of a user's own choice."""
     named = len(path) == 2 and path[0] in NAMED and path[1] == "name"
     return named or (len(path) == 2 and path[0] in (*NAMED, *TARGETED) and path[1].startswith("_") and default is ...)
 

@@ -19,7 +19,7 @@ MAX_CONFIG_BYTES = 2**16  # a config has about 2 kB, and parsing YAML is slow
 MAX_CONFIG_DEPTH = 32
 MAX_CONFIG_VALUES = 10_000
 MAX_JSON_BYTES = 2**24
-# Of a safetensors header. The header of a large encoder has about 100 kB, and parsing 100 MB would take 20 s.
+# The limit for the header of a safetensors file. A large encoder has about 100 kB. Parsing 100 MB takes 20 s.
 MAX_HEADER_BYTES = 2**24
 MAX_FILES = 10_000  # in a run folder
 MAX_ID_CHARACTERS = 200  # of a document's id: long ids would let a small predictions file expand to gigabytes

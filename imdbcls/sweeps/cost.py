@@ -94,8 +94,8 @@ def mean_cost(costs: Sequence[RunCost]) -> RunCost:
 class SharedWork:
     """The work that several groups share and do once: tokenization, and encoding with a frozen encoder.
 
-    `num_documents` is the number of documents in all splits. `is_done` says that a run of these groups has finished, so
-    that the results of the work are in the cache.
+    `num_documents` is the number of documents in all splits. `is_done` is true if a run of these groups has finished,
+    so that the results of the work are in the cache.
     """
 
     cost: SharedCost

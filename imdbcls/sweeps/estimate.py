@@ -174,7 +174,7 @@ class Measuring:
 
 
 def measure_shared(config: Config, folder: Path) -> None:
-    """Measure the work that runs share, in this process."""
+    """Measure in this process the work that several runs share."""
     from imdbcls.sweeps.shared_probe import write_shared_cost  # imports torch
 
     write_shared_cost(config, folder, folder / ANSWER)

@@ -19,7 +19,7 @@ from imdbcls.sweeps.planning import known_plan, make_plan
 
 
 def estimate_study(groups: Sequence[GridGroup], settings: StudySettings) -> int:
-    """Print the least and the most that a study costs. Return 0, or 1 if a group cannot be measured.
+    """Print the minimum and the maximum cost of a study. Return 0, or 1 if a group cannot be measured.
 
     Raise UserError if the study folder has another plan.
     """

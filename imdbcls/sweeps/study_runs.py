@@ -95,7 +95,7 @@ class StudyRuns:
 
     @property
     def total_seconds(self) -> float:
-        """The time that all runs took, also those that failed or were interrupted."""
+        """The time that all runs took, including runs that failed or were interrupted."""
         finished = [run for group in range(len(self.groups)) for run in self.finished(group)]
         seconds = {self.folder(run).path.name: self.seconds(run) or 0.0 for run in finished}
         return sum({**seconds, **self.times.seconds}.values())

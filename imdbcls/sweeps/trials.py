@@ -24,8 +24,8 @@ from imdbcls.errors import UserError
 from imdbcls.runs.selection import LOWER_IS_BETTER
 
 JOURNAL = "optuna.journal"  # in the folder of the trials
-HEARTBEAT_SECONDS = 60  # with an SQL database: between two signs of life of a trial
-GRACE_SECONDS = 300  # a trial without a sign of life for this time is given to another process
+HEARTBEAT_SECONDS = 60  # between two heartbeats of a trial in an SQL database
+GRACE_SECONDS = 300  # a trial without a heartbeat for this time is given to another process
 REDUCTION_FACTOR = 3  # asha: the best third continues
 SETTINGS = "settings"  # attribute of an Optuna study
 HOURS = "hours"  # attribute of an Optuna study: the last `budget.hours`
@@ -78,7 +78,7 @@ class Reporter:
 
     @contextlib.contextmanager
     def opened(self) -> Iterator["EpochReport"]:
-        """Open the storage in this process; with an SQL database, also give signs of life until the block ends."""
+        """Open the storage in this process; with an SQL database, also record heartbeats until the block ends."""
         storage = self.storage.open()
         study = optuna.load_study(study_name=self.study_name, storage=storage, pruner=make_pruner(self.pruner))
         ended = threading.Event()
@@ -109,7 +109,7 @@ class EpochReport:
 
 
 def beat(storage: RDBStorage, trial_id: int, ended: threading.Event) -> None:
-    """Give signs of life of a trial until `ended` is set."""
+    """Record heartbeats, which show that the trial's process is alive, until `ended` is set."""
     while not ended.wait(HEARTBEAT_SECONDS):
         with contextlib.suppress(Exception):  # the database may be unavailable for a moment
             storage.record_heartbeat(trial_id)
@@ -142,7 +142,7 @@ class GroupTrials:
         return recorded
 
     def has_had(self, hours: float) -> bool:
-        """Return whether the last budget was at most `hours`. The last trials may have exceeded that budget."""
+        """Return whether a budget of at most `hours` is recorded. The last trials may have exceeded that budget."""
         earlier = self._study.user_attrs.get(HOURS)
         return earlier is not None and earlier <= hours
 
@@ -253,7 +253,7 @@ def suggest(trial: Trial, dimension: Dimension) -> None:
 
 
 def make_sampler(settings: TuneSettings, place: str) -> optuna.samplers.BaseSampler:
-    """Return a sampler whose random numbers depend only on `sampler_seed` and `place`."""
+    """Return a sampler whose random numbers depend only on `sampler_seed` and `place` (any string)."""
     digest = hashlib.sha256(f"{settings.sampler_seed} {place}".encode()).digest()
     seed = int.from_bytes(digest[:4], "big")
     if settings.sampler == "random":
