@@ -104,8 +104,9 @@ class CompiledEmbeddings(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor]:
         """Compute the embeddings.
 
-        `indices` are three tensors (N,) of row numbers in the three tables. `padding` contains, for each table, the row
-        that gets no gradient, or -1. `number` is the number of the dropout mask.
+        `tables_VH` are the tables of word, type and position embeddings. `indices` are the row numbers in each table,
+        three tensors (N,). `padding` contains, for each table, the row that gets no gradient, or -1. `number` is the
+        number of the dropout mask.
         """
         sum_NH, *others = (table_VH[index_N] for table_VH, index_N in zip(tables_VH, indices, strict=True))
         for other_NH in others:

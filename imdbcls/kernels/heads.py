@@ -59,7 +59,7 @@ def dropout(self: nn.Dropout, input: Tensor) -> Tensor:
 
 
 def final_output(layer: nn.LSTM, hidden_BTD: Tensor, mask_BT: Tensor, *, backward: bool = False) -> Tensor:
-    """Compute `LSTMHead.final_output` with the compiled kernels, if available. final_BD has the kernels' dtype."""
+    """Compute `LSTMHead.final_output` with the compiled kernels, if available. The result has the kernels' dtype."""
     kernels = lstm.kernels_for(layer, hidden_BTD)
     if kernels is None:
         return LSTMHead.final_output(layer, hidden_BTD, mask_BT, backward=backward)

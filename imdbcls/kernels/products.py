@@ -41,7 +41,7 @@ def prepare(kernels: Kernels, *weights_OK: Tensor) -> Tensor:
 
 
 def linear(kernels: Kernels, x_NK: Tensor, weight: Tensor, bias_O: Tensor) -> Tensor:
-    """Return x weight' + bias for a prepared weight.
+    """Return x @ weight.T + bias for a prepared weight.
 
     In bfloat16, the sum is rounded only once. `F.linear` is not used in bfloat16, because it would first write the bias
     to all rows, which takes a fifth of the time of the product.
@@ -54,7 +54,7 @@ def linear(kernels: Kernels, x_NK: Tensor, weight: Tensor, bias_O: Tensor) -> Te
 
 
 def linear_backward(kernels: Kernels, d_y_NO: Tensor, weight: Tensor) -> Tensor:
-    """Return d_y weight for a prepared weight."""
+    """Return d_y @ weight, the gradient of x, for a prepared weight."""
     if kernels.dtype == torch.float32:
         num_rows, num_outputs = d_y_NO.shape
         d_x_NK = torch.empty((num_rows, weight.shape[1]))
@@ -64,7 +64,7 @@ def linear_backward(kernels: Kernels, d_y_NO: Tensor, weight: Tensor) -> Tensor:
 
 
 def weight_gradient(kernels: Kernels, d_y_NO: Tensor, x_NK: Tensor, num_rows: int) -> Tensor:
-    """Return d_y' x over the first `num_rows` rows, in float32 (bfloat16 if the kernel does not support the widths)."""
+    """Return d_y.T @ x over the first `num_rows` rows, in float32, or bfloat16 for unsupported widths."""
     num_outputs, num_inputs = d_y_NO.shape[1], x_NK.shape[1]
     multiple = constant("WIDTH_MULTIPLE")
     if kernels.dtype == torch.bfloat16 and (num_outputs % multiple or num_inputs % multiple):

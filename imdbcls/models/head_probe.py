@@ -36,7 +36,7 @@ def reads_first_token_only(head: nn.Module, hidden_size: int, num_tokens: int, n
 
 @torch.no_grad()
 def _reads_first_token_only(head: nn.Module, shape: tuple[int, ...]) -> bool:
-    """Run the test in the head's current mode; `shape` is the shape of hidden_BTD or hidden_LBTD."""
+    """Test the head in its current mode, on inputs of one shape: that of hidden_BTD or hidden_LBTD."""
     hidden = torch.randn(shape, generator=torch.Generator().manual_seed(0))
     masked = hidden.clone()
     masked[..., 1:, :] = torch.nan

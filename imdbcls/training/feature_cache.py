@@ -102,7 +102,7 @@ def encode(model: Classifier, batches: EvalBatches, hardware: Hardware, on_progr
 
 
 def bytes_needed(splits: list[EvalBatches], example: Encoded) -> int:
-    """Return the size in bytes of the output for all `splits`. The bytes per token come from `example`."""
+    """Return the size in bytes of the encoder's output for all `splits`. `example` gives the bytes per token."""
     num_tokens = sum(batch.num_tokens for batches in splits for batch in batches)
     return num_tokens * example.vectors[0].numel() * example.vectors.element_size()
 

@@ -214,9 +214,9 @@ class Trainer:
         """Compute the gradient of the batch's mean loss, one micro-batch at a time, and return the loss.
 
         If memory runs out, returns None; `halve_micro_batch` then frees the gradients, the only tensors that remain of
-        the failed attempt. If a signal requests a stop during a repeatable step, raises Interrupted before the step
-        ends, because a step can take a minute on a CPU. In both cases, weights, optimizer and counters remain as after
-        the last step.
+        the failed attempt. With `steps_are_repeatable`, a signal that requests a stop raises Interrupted before the
+        step ends, because a step can take a minute on a CPU. In both cases, weights, optimizer and counters remain as
+        after the last step.
         """
         num_processes = self.processes.size
         seed_everything_at(self.settings.seed, self.state.step, self.processes.rank)
