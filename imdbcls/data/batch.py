@@ -27,8 +27,8 @@ WIDTH_MULTIPLE = 8
 class Share:
     """One process's share of an optimizer step.
 
-    `step_documents` and `step_tokens` count the documents and the real tokens of the step over all processes. `weight`
-    is 1, or 0 if the step has fewer documents than there are processes: the process then computes a document of
+    `step_documents` and `step_tokens` count the documents and the non-padding tokens of the step over all processes.
+    `weight` is 1, or 0 if the step has too few documents for this process to get one. It then computes a document of
     another process, because all processes must take part in the backward pass, and its gradient is ignored.
     """
 
@@ -76,7 +76,7 @@ class Batch:
 
     @property
     def step_tokens(self) -> int:
-        """The number of real tokens in the optimizer step, over all processes."""
+        """The number of non-padding tokens in the optimizer step, over all processes."""
         return self.num_tokens if self.share is None else self.share.step_tokens
 
     def __len__(self) -> int:

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-# A process may wait long for another one that downloads or encodes documents. A process that ends is noticed at once,
-# because its connections close.
+# A process may have to wait a long time while another one downloads or encodes documents. If a process ends, the others
+# notice it at once, because its connections close.
 TIMEOUT = datetime.timedelta(days=1)
 _LOST = re.compile(r"connection (closed|reset|refused)|broken pipe|gloo|nccl|socket", re.IGNORECASE)
 
@@ -34,9 +34,9 @@ class ProcessLostError(UserError):
 
 
 class Processes:
-    """The processes of one run. Process `rank` of `size`; rank 0 is the main process, which alone writes files.
+    """The processes of one run, as process `rank` of `size` sees them. Only the main process, rank 0, writes files.
 
-    All processes must call the methods that communicate in the same order. With one process they do nothing.
+    All processes must call the methods that communicate in the same order. With one process, these methods do nothing.
     """
 
     def __init__(self, rank: int = 0, size: int = 1, local_rank: int = 0) -> None:
@@ -51,8 +51,8 @@ class Processes:
     def parallel(self, model: "nn.Module") -> Any:
         """Return the model, wrapped so that `backward` averages its gradients over the processes.
 
-        Some parameters get no gradient: for example, a head that reads only the first token does not depend on the key
-        bias of the last layer.
+        DistributedDataParallel must find unused parameters, because some may get no gradient: for example, the logits
+        of a head that reads only the first token do not depend on the key bias of the last layer.
         """
         if self.size == 1:
             return model
@@ -86,8 +86,9 @@ class Processes:
     def agreement(self) -> Iterator[None]:
         """Run the block in every process, and continue only if it raises no exception in any of them.
 
-        If it fails in several processes, often for the same reason, only the first of them raises its own exception.
-        The others raise ProcessLostError if they are the main process, and else exit.
+        Otherwise, the failed process with the smallest rank raises its own exception, because several processes often
+        fail for the same reason. If that is not the main process, the main process raises ProcessLostError. All other
+        processes exit.
         """
         try:
             yield
@@ -100,7 +101,11 @@ class Processes:
         self.wait()
 
     def wait(self) -> None:
-        """Wait for all processes. Raise ProcessLostError, or exit, if the block of an `agreement` fails in one."""
+        """Wait for all processes.
+
+        If the block of an `agreement` fails in one of them, raise ProcessLostError in the main process, and exit in the
+        others.
+        """
         first = self._first_failed(has_failed=False)
         if first < self.size and self.is_main:
             raise ProcessLostError(f"Process {first} of {self.size} has failed; its error is shown above.")

@@ -3,7 +3,7 @@ defined, float32 in memory with AVX2 (avx2.h). Both contain rows.c and lstm.h. T
 the float32 library; the other files belong to the bfloat16 library.
 
 Shape letters, as in the Python modules:
-N: rows, the real tokens of a batch one after another (no padding), H: hidden size, F: width of the feed-forward
+N: rows, the tokens of a batch one after another (no padding), H: hidden size, F: width of the feed-forward
 layer, A: heads, D: width of a head, V: vocabulary.
 
 Every matrix is contiguous and row-major. Results depend only on the inputs, never on the number of threads: sums over
