@@ -20,6 +20,8 @@ from imdbcls.tracking.runsets import GROUP_LABEL
 from imdbcls.tracking.session import RunIdentity, Session
 
 SESSION_KEYS = ("mode", "project", "entity", "tags", "notes", "connect_seconds", "finish_seconds")
+# Before an SVG drawing: fit it into a panel of any size.
+FIT = "<!doctype html><style>body{margin:0}body>svg{display:block;width:100vw;max-height:100vh}</style>"
 VIEW_SECONDS = 10.0  # time limit for logging one table or figure
 
 
@@ -74,8 +76,10 @@ def views_of(rendered: Rendered) -> dict[str, Any]:
 
 
 def figures_of_run(comparison: Comparison, drawings: Mapping[str, str]) -> dict[str, str]:
-    """Return the figures as complete HTML or SVG by name. Omit the narrow versions, which are for phones."""
-    figures = {name: standalone(drawing) for name, drawing in drawings.items() if not name.endswith("_narrow")}
+    """Return the figures as HTML by name. Omit the narrow versions, which are for phones."""
+    figures = {
+        name: f"{FIT}{standalone(drawing)}" for name, drawing in drawings.items() if not name.endswith("_narrow")
+    }
     matrices = matrices_html(comparison)
     return figures if matrices is None else figures | {"confusion_matrices": matrices}
 
