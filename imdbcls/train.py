@@ -51,7 +51,7 @@ def main(cfg: DictConfig) -> float | None:
 
     with nullcontext() if in_search else console.user_errors():  # a sweeper decides what a failed run means
         config = typed(cfg)
-        if config.jobs > 1:
+        if config.jobs not in (1, "auto"):
             logger.warning(f"jobs={config.jobs} has no effect: it requires --multirun and Hydra's default launcher.")
         result = train(config)
         return objective_of(result) if in_search else None

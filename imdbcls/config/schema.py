@@ -261,7 +261,7 @@ class Config(Section):
     device: Device
     deterministic: bool
     compile: bool
-    jobs: Annotated[Count, Neutral]
+    jobs: Annotated[Count | Literal["auto"], Neutral]
     study: Annotated[FolderName, Neutral]
     backbone: BackboneConfig
     head: HeadConfig

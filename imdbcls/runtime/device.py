@@ -64,6 +64,16 @@ def choose_hardware(device: str, precision: str, deterministic: bool = False) ->
     return Hardware(torch.device(chosen), precision)
 
 
+def visible_gpus() -> list[str]:
+    """Return the value of CUDA_VISIBLE_DEVICES that selects each GPU of this process. CUDA is not initialized.
+
+    A process may still be forked afterwards, which is not possible after CUDA is initialized.
+    """
+    count = torch.cuda.device_count()
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return [str(index) for index in range(count)] if named is None else named.replace(" ", "").split(",")[:count]
+
+
 def start_threads() -> None:
     """Start PyTorch's compute threads. Raise UserError if this process cannot start enough threads.
 

@@ -22,6 +22,7 @@ from imdbcls.sweeps.jobs import Sweep
 from imdbcls.sweeps.multirun import Train, start_job
 from imdbcls.sweeps.planning import fix_plan, locked, make_plan
 from imdbcls.sweeps.publishing import publish_study
+from imdbcls.sweeps.slots import num_jobs
 from imdbcls.sweeps.study_report import StudyReport
 from imdbcls.sweeps.study_runs import PlannedRun, StudyRuns
 from imdbcls.sweeps.wall_times import WallTimes
@@ -161,7 +162,7 @@ class AdaptiveStudy:
             self._recorded.add(index)
             run = self._started[index]
             if outcome.seconds is not None:
-                self.runs.times.add(outcome.name, outcome.seconds / self.runs.config(run).jobs)
+                self.runs.times.add(outcome.name, outcome.seconds / num_jobs(self.runs.config(run)))
             if outcome.state == "done":
                 self.runs.result(run)
             elif self.sweep.stopped_by is None:

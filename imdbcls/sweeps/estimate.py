@@ -25,6 +25,7 @@ from imdbcls.runtime.signals import current_handlers, restored_handlers, set_han
 from imdbcls.sweeps.cost import Estimate, GroupEstimate, RunCost, SharedCost, SharedWork, caches_features, mean_cost
 from imdbcls.sweeps.jobs import Sweep
 from imdbcls.sweeps.preparing import prepare_jobs
+from imdbcls.sweeps.slots import num_jobs
 
 logger = logging.getLogger(__name__)
 
@@ -53,7 +54,7 @@ class Group:
             return GroupEstimate(self.name, len(self.configs), num_done, problem=problem)
         config, cost = self.remaining[0], mean_cost(costs)
         seconds = cost.seconds(config, work.cost)
-        return GroupEstimate(self.name, len(self.configs), num_done, config.jobs, cost, seconds)
+        return GroupEstimate(self.name, len(self.configs), num_done, num_jobs(config), cost, seconds)
 
 
 def estimate(groups: Mapping[str, Sequence[Config]]) -> Estimate:
@@ -137,7 +138,7 @@ class Measuring:
     def group(self, group: Group, work: SharedWork) -> GroupEstimate:
         """Measure as many runs of a group in parallel as will train in parallel, because they slow each other down."""
         config = group.remaining[0]
-        copies = min(config.jobs, len(group.remaining))
+        copies = min(num_jobs(config), len(group.remaining))
         key = key_of_speed(config, copies)
         if key not in self._costs:
             logger.info(f"Measuring {group.name} ...")

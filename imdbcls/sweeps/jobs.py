@@ -53,11 +53,13 @@ class Outcome:
 class Running:
     """A running job.
 
-    `index` is its index in `Sweep.outcomes`, `error_pipe` the pipe to read its error from, `read_result` the function
-    that reads its result, and `started` the time of its start by `time.monotonic`.
+    `index` is its index in `Sweep.outcomes`, `slot` its number among the jobs that run at the same time, `error_pipe`
+    the pipe to read its error from, `read_result` the function that reads its result, and `started` the time of its
+    start by `time.monotonic`.
     """
 
     index: int
+    slot: int
     error_pipe: int
     read_result: Callable[[], Mapping[str, Any] | None]
     started: float
@@ -71,6 +73,7 @@ class Sweep:
         self.studies: dict[Path, Config] = {}  # the folders of the jobs' studies, with the config of a job
         self.is_search = False  # whether a sweeper chooses the jobs by the results of earlier jobs
         self.stopped_by: int | None = None
+        self.slot = 0  # in the process of a job: its number among the jobs that run at the same time
         self._running: dict[int, Running] = {}  # by process id
         self._handlers: dict[int, Any] = {}  # the signal handlers before the first job was started
 
@@ -140,6 +143,8 @@ class Sweep:
             self.outcomes.append(Outcome(name, "not started", "the sweep was stopped"))
             return
         error_pipe, error_input = os.pipe()
+        used = {running.slot for running in self._running.values()}
+        slot = next(number for number in range(len(used) + 1) if number not in used)
         parent = os.getpid()
         # Block signals until the child process has replaced the sweep's handlers, which it inherits.
         unblocked = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
@@ -153,10 +158,11 @@ class Sweep:
                         os.close(other)
                     set_parent_death_signal(parent)
                     signal.pthread_sigmask(signal.SIG_SETMASK, unblocked)
+                    self.slot = slot
                     code = exit_code_of(job, error_input)
                 finally:
                     os._exit(code)
-            self._running[child] = Running(len(self.outcomes), error_pipe, read_result, time.monotonic())
+            self._running[child] = Running(len(self.outcomes), slot, error_pipe, read_result, time.monotonic())
             self.outcomes.append(Outcome(name, "running", ""))
         except OSError as error:  # no memory or process is available
             os.close(error_pipe)

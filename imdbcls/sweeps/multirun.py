@@ -20,6 +20,7 @@ from imdbcls.sweeps.jobs import Sweep, reason_of
 from imdbcls.sweeps.preparing import prepare_jobs
 from imdbcls.sweeps.publishing import publish_sweep
 from imdbcls.sweeps.search import objective_of
+from imdbcls.sweeps.slots import choose_gpu, num_jobs
 
 if TYPE_CHECKING:
     from imdbcls.config.schema import Config
@@ -103,14 +104,16 @@ def value_of_last_job(folder: RunFolder) -> float:
 
 def start_job(sweep: Sweep, config: "Config", folder: RunFolder, train: Train) -> None:
     """Prepare this process, call `train` in a forked process, and wait until fewer than `config.jobs` jobs run."""
-    job = partial(train, config) if config.jobs == 1 else partial(train_with_share, config, train)
-    sweep.run(folder.path.name, partial(prepare_jobs, config), job, folder.result, config.jobs)
+    jobs = num_jobs(config)
+    job = partial(train, config) if jobs == 1 else partial(train_with_share, config, train, sweep)
+    sweep.run(folder.path.name, partial(prepare_jobs, config), job, folder.result, jobs)
 
 
-def train_with_share(config: "Config", train: Train) -> None:
-    """Call `train` in a parallel job, with its share of the threads. Start each log line with the run's name."""
+def train_with_share(config: "Config", train: Train, sweep: Sweep) -> None:
+    """Call `train` in a parallel job, with its share of the threads and one GPU. Start its log lines with its name."""
     console.prefix_messages(run_name(config))
+    choose_gpu(config, sweep.slot)
     from imdbcls.runtime.device import share_threads
 
-    share_threads(config.jobs)
+    share_threads(num_jobs(config))
     train(config)

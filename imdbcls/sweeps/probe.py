@@ -29,6 +29,7 @@ from imdbcls.runs.folder import RunFolder
 from imdbcls.runtime.device import share_threads
 from imdbcls.runtime.signals import StopRequest
 from imdbcls.sweeps.cost import RunCost, SharedCost, caches_features
+from imdbcls.sweeps.slots import num_jobs
 from imdbcls.tracking import Trackers
 from imdbcls.training import report
 from imdbcls.training.run import Run
@@ -51,8 +52,8 @@ def timed(function: Callable[[], T]) -> tuple[float, T]:
 
 def write_run_cost(config: Config, folder: Path, answer: Path, shared: SharedCost) -> None:
     """Measure a run in this process, with its files in `folder`, and write its `RunCost` to `answer` as JSON."""
-    if config.jobs > 1:
-        share_threads(config.jobs)
+    if (jobs := num_jobs(config)) > 1:
+        share_threads(jobs)
     prepare_probe()
     answer.write_text(json.dumps(asdict(measure_run(config, folder, shared))))
 
