@@ -62,6 +62,8 @@ def publish(
         steps.take("log the comparison", lambda: log_views(run, rendered), limit=None)
         if alert is not None:
             steps.take("send an alert", lambda: run.alert(alert.title[:MAX_ALERT_TITLE], alert.text, alert.level))
+        if run.offline and not session.has_given_hint:
+            logger.info(f"W&B: the comparison is logged offline. {session.hint}")
         if not run.offline:
             urls = {"comparison": str(run.url)} if not steps.problems else {}
             if has_runs:

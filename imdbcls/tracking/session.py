@@ -50,6 +50,7 @@ class Session:
         offline_hint: str | None = None,
     ) -> None:
         self.run: Any = None
+        self.has_given_hint = False  # whether a message has said how to upload a run that is logged offline
         self._offline_hint = offline_hint
         self._identity = identity
         self._config = dict(config)
@@ -159,7 +160,8 @@ class Session:
             problem = self._start_online(settings.base_url)
             if problem is not None:
                 what = "this run" if self._identity.job_type == "train" else "the comparison"
-                logger.warning(f"W&B: {problem}; {what} is logged offline. {self._hint()}")
+                logger.warning(f"W&B: {problem}; {what} is logged offline. {self.hint}")
+                self.has_given_hint = True
                 mode = "offline"
         if mode == "offline":
             self.run = self._start("offline")
@@ -182,7 +184,8 @@ class Session:
                 f"W&B: {problem}. Run `wandb login`, set WANDB_API_KEY, or use the mode auto (for training, "
                 "tracker.mode=auto; for a comparison, --wandb-mode auto)."
             )
-        logger.info(f"W&B: {problem}, so this run is logged offline. {self._hint()}")
+        logger.info(f"W&B: {problem}, so this run is logged offline. {self.hint}")
+        self.has_given_hint = True
         return "offline"
 
     def _start_online(self, url: str) -> str | None:
@@ -248,7 +251,9 @@ class Session:
                     f"wandb sync --include-online {Path(run.dir).parent}"
                 )
 
-    def _hint(self) -> str:
+    @property
+    def hint(self) -> str:
+        """How to view and upload a run that is logged offline."""
         logs = self._folder / "wandb"
         return self._offline_hint or f"View: wandb leet {logs}   Upload: wandb sync {logs}"
 

@@ -21,7 +21,8 @@ def test_comparison_run_contains_tables_figures_and_page(tmp_path: Path, capfd: 
     capfd.readouterr()
     alert = Alert("heads is done", "6 of 6 runs are done.", "INFO")
     assert publish(rendered, study, tracker_settings({}) | {"mode": "offline"}, alert) == {}
-    assert capfd.readouterr().err == ""
+    hint = f"Publish it with: wandb sync {study}/wandb && python -m imdbcls.compare {study} --wandb"
+    assert capfd.readouterr().err.strip().startswith(f"W&B: the comparison is logged offline. {hint}")
 
     (run,) = (study / "wandb").glob("offline-run-*-comparison-heads-*")
     (log,) = run.glob("run-comparison-heads-*.wandb")
@@ -73,7 +74,7 @@ def test_unreachable_server_makes_the_comparison_offline(
     study = make_study(tmp_path / "heads", heads=HEADS[:2], num_documents=300)
     assert main([str(study), "--wandb"]) == 0
     warnings = [line for line in capfd.readouterr().err.splitlines() if "W&B" in line]
-    assert len(warnings) == 1 and "http://127.0.0.1:9 does not answer; this run is logged offline" in warnings[0]
+    assert len(warnings) == 1 and "http://127.0.0.1:9 does not answer; the comparison is logged offline" in warnings[0]
     assert len(list(study.glob("wandb/offline-run-*-comparison-heads-*"))) == 1
 
 

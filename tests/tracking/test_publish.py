@@ -361,6 +361,20 @@ def test_server_that_stops_answering_gives_one_warning(
     assert failed.startswith("warning: W&B: could not save the workspace (no result after 10 s). Publish again with: ")
 
 
+def test_a_step_that_fails_does_not_stop_the_next_one_unless_it_hangs(capfd: pytest.CaptureFixture[str]) -> None:
+    steps = publish.Steps("Publish again with: x")
+    assert steps.take("save the workspace", lambda: 1 / 0) is None
+    assert steps.take("save the report", lambda: "url") == "url"
+    assert steps.take("send an alert", lambda: time.sleep(30), limit=0.1) is None
+    assert steps.take("name the groups", lambda: pytest.fail("a step after one that hangs")) is None
+    steps.report()
+    (line,) = capfd.readouterr().err.splitlines()
+    assert line == (
+        "warning: W&B: could not save the workspace and send an alert (division by zero; no result after 0 s). "
+        "Publish again with: x"
+    )
+
+
 @pytest.mark.slow
 def test_failed_runs_raise_the_level_of_the_alert(launch: Launch, fake_wandb: FakeWandb, tmp_path: Path) -> None:
     """A study with failures is still published. If nothing can be compared, the alert is all that W&B gets."""
