@@ -1,5 +1,6 @@
 """The live line on a real pseudo-terminal, log lines in a pipe, and silenced libraries in a new process."""
 
+import ast
 import re
 import subprocess
 import sys
@@ -156,6 +157,25 @@ def test_the_live_line_is_one_line() -> None:
     assert during.rfind("\x1b[?25h") > during.rfind(
         "\x1b[?25l"
     )  # the cursor stays visible, because the process may be killed
+
+
+RECORD = """
+from imdbcls.runtime.messages import queue_of_messages, recorded_messages
+with recorded_messages():
+    exec(TRAIN)
+    messages = queue_of_messages()
+    recorded = [messages.get() for _ in range(messages.qsize())]
+print(recorded)
+"""
+
+
+def test_trackers_get_messages_and_rare_progress_lines_while_the_live_line_is_shown() -> None:
+    screen = screen_of(on_terminal(f"TRAIN = {TRAIN!r}\n{RECORD}", columns=400))
+    assert ast.literal_eval(screen[3]) == [
+        "warning: something was changed",
+        "epoch 2/2  step 200/200  loss 0.5000  80.0 documents/s",
+        screen[1],
+    ]
 
 
 def screen_of(output: str) -> list[str]:
