@@ -17,6 +17,7 @@ from hydra.plugins.sweeper import Sweeper
 from imdbcls.config.composing import Loader
 from imdbcls.config.options import groups, help_text
 from imdbcls.config.quoting import readable
+from imdbcls.config.sweep_values import from_sweep_agent
 from imdbcls.errors import UserError
 from imdbcls.runtime.console import user_errors
 from imdbcls.runtime.limits import require_address_space
@@ -106,7 +107,7 @@ def for_hydra(arguments: Sequence[str]) -> list[str]:
         if is_option:
             options.append(argument)
         else:
-            overrides.append(readable(without_plus(argument)))
+            overrides += [readable(without_plus(each)) for each in from_sweep_agent(argument)]
     return [*overrides, *options]
 
 

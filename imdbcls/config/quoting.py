@@ -18,14 +18,14 @@ _FUNCTION = re.compile(r"(choice|sort|shuffle|tag|str|int|float|bool|glob)\s*\((
 _KEYWORD = re.compile(r"(\w+)\s*=(.*)", re.DOTALL)
 # Keys whose value is a mapping from class names. A class name can be any string, but the grammar cannot quote the keys
 # of a mapping.
-_MAPPINGS_OF_LABELS = ("loss.class_weights",)
+MAPPINGS_OF_LABELS = ("loss.class_weights",)
 _NULL_KEY = re.compile(r"[{,]\s*null\s*:", re.IGNORECASE)  # the grammar accepts a null key, OmegaConf does not
 
 
 def readable(text: str) -> str:
     """Return an equivalent override that Hydra can read, or the text unchanged if there is none."""
     key, _, value = text.partition("=")
-    maps_labels = key.lstrip("+~") in _MAPPINGS_OF_LABELS
+    maps_labels = key.lstrip("+~") in MAPPINGS_OF_LABELS
     if "=" not in text or (is_readable(text) and not (maps_labels and _NULL_KEY.search(value))):
         return text
     items = split(value)

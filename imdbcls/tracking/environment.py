@@ -16,6 +16,7 @@ from typing import Any
 
 from imdbcls.runtime.atomic import write_atomically
 from imdbcls.runtime.locks import build_lock
+from imdbcls.runtime.sweep_agent import in_sweep
 
 PROJECT = "imdbcls"
 # Tracker settings that are null by default, and the variables that replace null.
@@ -30,16 +31,12 @@ IGNORED = {
     "WANDB_DIR": "the logs are in the study's folder (runs_dir=FOLDER)",
 }
 USED_IN_SWEEPS = ("WANDB_RUN_ID", "WANDB_RESUME")  # not ignored in a W&B sweep, whose agent sets the run id
+SET_IN_SWEEPS = ("WANDB_DIR",)  # set by the agent, not by the user, so it is ignored without a warning
 MAX_ID_LENGTH = 128
 MAX_TAG_LENGTH = 64
 
 _TOKEN = re.compile(r"[0-9a-f]{8}")
 _logged: set[str] = set()
-
-
-def in_sweep() -> bool:
-    """Return whether a W&B sweep agent started this process. The sweep then sets the run's id, project and entity."""
-    return bool(os.environ.get("WANDB_SWEEP_ID"))
 
 
 def resolved(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -77,7 +74,7 @@ def ignored(mode: str) -> str | None:
     reasons = {
         name: reason
         for name, reason in IGNORED.items()
-        if os.environ.get(name) and not (in_sweep() and name in USED_IN_SWEEPS)
+        if os.environ.get(name) and not (in_sweep() and name in (*USED_IN_SWEEPS, *SET_IN_SWEEPS))
     }
     wanted = os.environ.get("WANDB_MODE")
     if wanted and mode != "auto" and wanted != mode:
