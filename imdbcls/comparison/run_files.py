@@ -32,6 +32,10 @@ class BadRunError(UserError):
     """A run or study that cannot be compared. For a run, the message is a clause, such as "it has no config.yaml"."""
 
 
+class StoppedRunError(BadRunError):
+    """A run that W&B stopped early, by `early_terminate` of a sweep or on the website."""
+
+
 @dataclass(frozen=True)
 class Run:
     name: str
@@ -71,10 +75,10 @@ def read_run(folder: Path, study: Path) -> Run:
     )
 
 
-def failed_group_and_seed(folder: Path, study: Path) -> tuple[str, int] | None:
-    """Return the `group_hash` and the seed of a failed run.
+def group_and_seed(folder: Path, study: Path, status: str) -> tuple[str, int] | None:
+    """Return the `group_hash` and the seed of a run with a status, such as `failed`.
 
-    Return None if the run did not fail, if its result cannot be read, or if one of the two values is missing.
+    Return None if the run has another status, if its result cannot be read, or if one of the two values is missing.
     """
     try:
         result = read_part(folder / "result.json", study, read_json)
@@ -82,7 +86,7 @@ def failed_group_and_seed(folder: Path, study: Path) -> tuple[str, int] | None:
         return None
     group_hash, seed = result.get("group_hash"), result.get("seed")
     is_known = isinstance(group_hash, str) and isinstance(seed, int)
-    return (group_hash, seed) if result.get("status") == "failed" and is_known else None
+    return (group_hash, seed) if result.get("status") == status and is_known else None
 
 
 def read_part(path: Path, study: Path, read: Callable[[Path], Any], what: str = "") -> Any:
@@ -112,6 +116,8 @@ def check_result(result: dict[str, Any]) -> None:
     Raise OtherVersionError if `result.json` has another format version.
     """
     require_version(result, RESULT)
+    if result.get("status") == "stopped":
+        raise StoppedRunError("it was stopped by W&B")
     if result.get("status") == "pruned":
         raise BadRunError("it was pruned while tuning")
     if result.get("status") == "trial":

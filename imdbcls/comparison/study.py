@@ -1,7 +1,7 @@
 """Read a study: group the runs that differ only in their seeds, and record which runs are left out and why."""
 
 from collections import Counter, defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -13,7 +13,8 @@ from imdbcls.comparison.naming import distinct_names
 from imdbcls.comparison.run_files import (
     BadRunError,
     Run,
-    failed_group_and_seed,
+    StoppedRunError,
+    group_and_seed,
     is_run_folder,
     number,
     read_run,
@@ -23,6 +24,7 @@ from imdbcls.runs.format_version import OtherVersionError
 from imdbcls.runs.plan import Plan, has_plan, read_plan
 from imdbcls.runs.record import problem_of_labels
 from imdbcls.runs.selection import DEFAULT, metric_of
+from imdbcls.runtime.text_table import joined
 
 MAX_STUDIES_NAMED = 10  # in one message
 MAX_RUNS_NAMED = 5  # in one message
@@ -39,6 +41,7 @@ class Group:
     backbone: str
     runs: tuple[Run, ...]
     num_failed: int = 0  # failed runs of this group, which are not in `runs`
+    num_stopped: int = 0  # runs of this group that W&B stopped early, which are not in `runs`
 
     @property
     def seeds(self) -> list[int]:
@@ -88,9 +91,12 @@ class Group:
     @property
     def flags(self) -> list[str]:
         """Caveats that every verdict on this group must include, as clauses."""
-        failed = f"{self.num_failed} of {self.num_failed + len(self.runs)} runs of {self.name} failed"
+        num_runs = self.num_failed + self.num_stopped + len(self.runs)
+        failed = f"{self.num_failed} of {num_runs} runs of {self.name} failed"
+        stopped = f"W&B stopped {self.num_stopped} of {num_runs} runs of {self.name}"
         watched = f"{self.name} was evaluated on the test split during training"
-        return [*([failed] if self.num_failed else []), *([watched] if self.watched_test else [])]
+        early = [*([failed] if self.num_failed else []), *([stopped] if self.num_stopped else [])]
+        return [*early, *([watched] if self.watched_test else [])]
 
     @property
     def max_length(self) -> int | None:
@@ -185,22 +191,28 @@ def read_study(folder: Path) -> Study:
     runs: list[Run] = []
     of_other_versions: dict[str, list[str]] = defaultdict(list)  # run names, by the message about their version
     failed: list[tuple[str, int]] = []  # (group_hash, seed)
+    stopped: dict[str, tuple[str, int] | None] = {}  # the same, by run name
     for run_folder in sorted(path for path in folder.iterdir() if is_run_folder(path)):
         try:
             runs.append(read_run(run_folder, folder))
         except OtherVersionError as problem:
             of_other_versions[str(problem)].append(sanitize(run_folder.name))
+        except StoppedRunError:
+            stopped[sanitize(run_folder.name)] = group_and_seed(run_folder, folder, "stopped")
         except BadRunError as problem:
             notes.append(f"{sanitize(run_folder.name)} is left out: {problem}.")
-            if failed_run := failed_group_and_seed(run_folder, folder):
+            if failed_run := group_and_seed(run_folder, folder, "failed"):
                 failed.append(failed_run)
     notes += [note_on_version(problem, names) for problem, names in of_other_versions.items()]
     label_names, runs = with_the_same_labels(runs, notes)
+    of_stopped = [found for found in stopped.values() if found is not None]
     groups = [
-        replace(group, num_failed=sum(hash in {run.result["group_hash"] for run in group.runs} for hash, _ in failed))
+        replace(group, num_failed=num_runs_of(group, failed), num_stopped=num_runs_of(group, of_stopped))
         for group in gather(runs, notes)
         if group.runs
     ]
+    if stopped:
+        notes.append(note_on_stopped(list(stopped), groups))
     if not groups:
         raise BadRunError(f"{folder} contains no finished run to compare. {' '.join(notes) or where_to_look(folder)}")
     return Study(
@@ -213,14 +225,35 @@ def read_study(folder: Path) -> Study:
     )
 
 
+def num_runs_of(group: Group, found: list[tuple[str, int]]) -> int:
+    """Return how many of the runs, given as (group_hash, seed), belong to a group."""
+    hashes = {run.result["group_hash"] for run in group.runs}
+    return sum(group_hash in hashes for group_hash, _ in found)
+
+
+def note_on_stopped(names: list[str], groups: Sequence[Group]) -> str:
+    """Return a note on the runs that W&B stopped early, and on the groups to which this may give too good a mean."""
+    listed, verb = listed_names(names), "is" if len(names) == 1 else "are"
+    note = f"{listed} {verb} left out: W&B stopped {'it' if len(names) == 1 else 'them'} early."
+    if partly := [group.name for group in groups if group.num_stopped]:
+        note += (
+            f" If W&B stopped the worse runs of {joined(partly)}, the remaining runs look better than the group is. To "
+            "compare it fairly, train it again with new seeds and without early stopping."
+        )
+    return note
+
+
+def listed_names(names: list[str]) -> str:
+    listed = ", ".join(names[:MAX_RUNS_NAMED])
+    return f"{listed} and {len(names) - MAX_RUNS_NAMED:,} more" if len(names) > MAX_RUNS_NAMED else listed
+
+
 def note_on_version(problem: str, names: list[str]) -> str:
     """Return a note on the runs that are left out because of their format version.
 
     `problem` continues a sentence that begins with "its result.json".
     """
-    listed = ", ".join(names[:MAX_RUNS_NAMED])
-    if len(names) > MAX_RUNS_NAMED:
-        listed += f" and {len(names) - MAX_RUNS_NAMED:,} more"
+    listed = listed_names(names)
     verb, whose, them = ("is", "its", "it") if len(names) == 1 else ("are", "their", "them")
     return (
         f"{listed} {verb} left out: {whose} result.json {problem}. Compare {them} with the version of imdbcls that "

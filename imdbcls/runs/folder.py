@@ -7,8 +7,10 @@ Other tools read the files of a run folder, so their names and formats are stabl
 import errno
 import logging
 import os
+import shlex
 import shutil
 import socket
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -22,6 +24,7 @@ from imdbcls.runs.record import SPLITS, problem_of_predictions, problem_of_resul
 from imdbcls.runs.untrusted import read_json, read_yaml, require_no_links, require_regular_file
 from imdbcls.runtime.atomic import write_atomically
 from imdbcls.runtime.locks import file_lock
+from imdbcls.runtime.sweep_agent import in_sweep
 
 if TYPE_CHECKING:
     from imdbcls.config.schema import Config
@@ -150,6 +153,8 @@ class RunFolder:
     def open_for_training(self) -> dict[str, Any] | None:
         """Return the result if the run is complete. Otherwise return None: the caller must start or resume the run.
 
+        In a W&B sweep, also return the result of a run that W&B stopped.
+
         If `result.json` or the predictions are damaged, `result.json` is first renamed, so that the run does not
         overwrite it. Raises UserError if the format version of `result.json` is not supported, or if the run is a trial
         of a tuning study. Also raises UserError if the folder contains links, because training could then write to
@@ -169,6 +174,10 @@ class RunFolder:
                 "the run again, for example after a code change, move the folder away."
             )
             return result
+        stopped = self.result()
+        if in_sweep() and stopped is not None and stopped.get("status") == "stopped":
+            logger.info(f"{self.path} was stopped by W&B and is not trained further in a sweep. {how_to_continue()}")
+            return stopped
         self._set_damage_aside()
         return None
 
@@ -203,7 +212,7 @@ class RunFolder:
     def _damage(self) -> str | None:
         """Return the damage to a finished run's files, as a clause. Return None for complete and unfinished runs."""
         result = self.result()
-        if result is not None and result.get("status") in ("failed", "interrupted"):
+        if result is not None and result.get("status") in ("failed", "interrupted", "stopped"):
             return None
         if not self._result.exists():
             return None
@@ -242,6 +251,11 @@ class RunFolder:
 
     def write_config(self, config: "Config") -> None:
         write_atomically(self.path / "config.yaml", str(config))
+
+
+def how_to_continue() -> str:
+    """Return how to continue a run that W&B stopped. `sys.argv` is in Hydra's syntax, unlike the agent's arguments."""
+    return f"To train it to the end, run outside the sweep: python -m imdbcls.train {shlex.join(sys.argv[1:])}"
 
 
 def write_holder(descriptor: int) -> None:

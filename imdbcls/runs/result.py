@@ -4,15 +4,16 @@ import logging
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from imdbcls.errors import UserError
 from imdbcls.runs.content import model_content_hash
-from imdbcls.runs.folder import RunFolder
+from imdbcls.runs.folder import RunFolder, how_to_continue
 from imdbcls.runs.group_label import group_label
 from imdbcls.runs.identity import choices_hash, config_hash, group_hash
 from imdbcls.runtime import limits
 from imdbcls.runtime.signals import Interrupted
+from imdbcls.runtime.sweep_agent import in_sweep
 from imdbcls.runtime.versions import versions
 
 if TYPE_CHECKING:
@@ -42,8 +43,9 @@ def run_fields(config: "Config", name: str) -> dict[str, Any]:
 def recording_failures(config: "Config", folder: RunFolder) -> Iterator[None]:
     """Write a `result.json` if the run in this block ends early.
 
-    After a signal, the status is `interrupted`, and the process exits. After an error, the status is `failed`, and the
-    error is raised again. An error caused by a limit of the machine (memory, disk space) is raised as UserError.
+    After a signal, the status is `interrupted`, or `stopped` if W&B asked for the stop, and the process exits. After an
+    error, the status is `failed`, and the error is raised again. An error caused by a limit of the machine (memory,
+    disk space) is raised as UserError.
 
     If a UserError is raised before training starts, a new folder is removed instead, because the corrected command
     starts another run in another folder.
@@ -51,7 +53,9 @@ def recording_failures(config: "Config", folder: RunFolder) -> Iterator[None]:
     try:
         yield
     except Interrupted as error:
-        _record(config, folder, "interrupted", error)
+        if error.stopped_by is not None:
+            _end_stopped(config, folder, error)
+        _record(config, folder, "interrupted", reason_of(error))
         logger.info(f"{folder.path.name}: {error}.")
         sys.exit(error.exit_code)
     except (Exception, SystemExit) as error:
@@ -59,15 +63,25 @@ def recording_failures(config: "Config", folder: RunFolder) -> Iterator[None]:
         if folder.is_new and isinstance(explained or error, UserError):
             folder.discard()
         else:
-            _record(config, folder, "failed", explained or error)
+            _record(config, folder, "failed", reason_of(explained or error))
         if explained is not None:
             raise explained from error
         raise
 
 
-def _record(config: "Config", folder: RunFolder, status: str, error: BaseException) -> None:
+def _end_stopped(config: "Config", folder: RunFolder, error: Interrupted) -> NoReturn:
+    """Record that a tracker's server stopped the run, and exit. For the agent of a sweep, this is not a failure: code 0."""
+    _record(config, folder, "stopped", str(error))
+    logger.info(f"{folder.path.name}: {error}. {how_to_continue()}")
+    sys.exit(0 if in_sweep() else error.exit_code)
+
+
+def reason_of(error: BaseException) -> str:
     lines = str(error).splitlines()
-    reason = f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+
+
+def _record(config: "Config", folder: RunFolder, status: str, reason: str) -> None:
     try:
         identity = run_fields(config, folder.path.name)
         folder.write_result({**identity, "status": status, "error": reason, "versions": versions()})

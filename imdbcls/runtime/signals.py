@@ -23,6 +23,10 @@ class Interrupted(BaseException):
     def __init__(self, signal_number: int) -> None:
         super().__init__(f"stopped by {signal.Signals(signal_number).name}; run the same command again to resume")
         self.exit_code = 128 + signal_number
+        self.stopped_by: str | None = None  # set by a tracker whose server asked for the stop, such as W&B
+
+    def __str__(self) -> str:
+        return super().__str__() if self.stopped_by is None else f"stopped by {self.stopped_by}"
 
 
 class StopRequest:

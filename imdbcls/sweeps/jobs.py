@@ -294,8 +294,8 @@ def outcome_of(name: str, exit_code: int, reason: str, result: Mapping[str, Any]
         return Outcome(name, "killed", f"by {signal.Signals(-exit_code).name}")
     if reason:
         return Outcome(name, "failed", reason)
-    if result is not None and result.get("status") == "interrupted":
-        return Outcome(name, "interrupted", str(result.get("error", "")))
+    if result is not None and result.get("status") in ("interrupted", "stopped"):
+        return Outcome(name, str(result["status"]), str(result.get("error", "")))
     return Outcome(name, "failed", f"exit code {exit_code}")
 
 

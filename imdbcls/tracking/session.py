@@ -15,6 +15,7 @@ from imdbcls.runtime.waiting import is_reachable, within
 from imdbcls.tracking import environment
 from imdbcls.tracking.protocol import RunIdentity
 from imdbcls.tracking.server import PROBE_SECONDS, first_line, set_environment, stop_helper, why_not_online
+from imdbcls.tracking.stopping import StopFlag
 
 logger = logging.getLogger(__name__)
 
@@ -64,6 +65,7 @@ class Session:
         self._id = ""  # set by `open`
         self._connect_seconds = connect_seconds
         self._finish_seconds = finish_seconds
+        self.stop = StopFlag()
         self._warned = False
         self._set_variables: list[str] = []
 
@@ -226,6 +228,7 @@ class Session:
             settings=wandb.Settings(
                 silent=True,
                 console="off",
+                stop_fn=self.stop,
                 disable_git=True,
                 disable_code=True,
                 save_code=False,

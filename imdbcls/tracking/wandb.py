@@ -38,8 +38,9 @@ ARTIFACT_FIELDS = ("name", "head", "backbone", "seed", "group_label", "group_has
 class WandbTracker(Tracker):
     """A W&B run as a context manager. An exception in the block marks the run as failed.
 
-    `Interrupted` also marks the run as preempted, because a signal stopped the run, which may be resumed. The process
-    may then be killed soon, so the upload has only a few seconds.
+    `Interrupted` also marks the run as preempted, because a signal stopped the run, which may be resumed. If W&B asked
+    for the stop, the run ends as stopped instead, and `Interrupted.stopped_by` says so. The process may then be killed
+    soon, so the upload has only a few seconds.
 
     `mode` is `auto`, `online`, `offline` or `disabled`. `auto` is online if a key is configured and the server answers,
     and else offline, unless WANDB_MODE or WANDB_DISABLED says otherwise. `folder` is the study's folder, and W&B writes
@@ -222,16 +223,21 @@ class WandbTracker(Tracker):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        is_interrupted = kind is not None and issubclass(kind, Interrupted)
-        if is_interrupted and self._session.run is not None:
+        is_interrupted, run = isinstance(error, Interrupted), self._session.run
+        if isinstance(error, Interrupted) and run is not None:
             with self._session.guarded("could not log the interruption"):
-                self._session.run.mark_preempting()
+                if self._session.stop.explains_signal(run):
+                    error.stopped_by = "W&B"
+                    run.summary["status"] = "stopped"
+                else:
+                    run.mark_preempting()
         if error is not None:
             is_expected = isinstance(error, UserError | Interrupted)
             record_message(str(error) if is_expected else "".join(traceback.format_exception(error)))
         if self._console is not None:
             self._console.stop(PROBE_SECONDS)
-        self._session.close(exit_code=int(kind is not None), hurried=is_interrupted)
+        is_stopped = isinstance(error, Interrupted) and error.stopped_by is not None
+        self._session.close(exit_code=int(error is not None and not is_stopped), hurried=is_interrupted)
 
     def _earlier_step(self, own_log: Path) -> int:
         """Return the last step in the local logs of earlier processes of this run.

@@ -157,6 +157,28 @@ def test_group_with_failed_run_is_flagged(tmp_path: Path) -> None:
     assert comparison["headline"].endswith("Note: 1 of 3 runs of cls failed.")
 
 
+def test_runs_that_w_and_b_stopped_are_named_and_flagged(tmp_path: Path) -> None:
+    study = make_study(tmp_path / "runs", heads=HEADS[:3], seeds=[0, 1, 2], num_documents=200)
+    for run in ("cls-s2", *(f"lstm-s{seed}" for seed in range(3))):
+        change_result(study / run, status="stopped")
+    comparison = compared(study)
+    (note,) = [note for note in comparison["notes"] if "stopped" in note]
+    assert note.startswith("cls-s2, lstm-s0, lstm-s1, lstm-s2 are left out: W&B stopped them early. ")
+    assert "If W&B stopped the worse runs of cls, the remaining runs look better than the group is." in note
+    assert comparison["pairs"][0]["flags"] == ["W&B stopped 1 of 3 runs of cls"]
+    assert comparison["headline"].endswith("Note: W&B stopped 1 of 3 runs of cls.")
+
+
+def test_groups_of_which_no_run_is_left_are_not_biased(tmp_path: Path) -> None:
+    study = make_study(tmp_path / "runs", heads=HEADS[:3], seeds=[0, 1], num_documents=200)
+    for seed in range(2):
+        change_result(study / f"lstm-s{seed}", status="stopped")
+    comparison = compared(study)
+    (note,) = [note for note in comparison["notes"] if "stopped" in note]
+    assert note == "lstm-s0, lstm-s1 are left out: W&B stopped them early."
+    assert comparison["pairs"][0]["flags"] == []
+
+
 def test_different_code_hardware_or_precision_is_noted(study: Path) -> None:
     change_result(study / "cls-s1", git_commit="1" * 40, hardware="NVIDIA H200, bf16", precision="bf16")
     for run in ("cls-s0", "transformer-s0", "transformer-s1"):

@@ -156,3 +156,17 @@ def test_a_folder_with_a_link_is_refused(tmp_path: Path) -> None:
     (run.path / "metrics.jsonl").symlink_to(tmp_path / "elsewhere")
     with pytest.raises(UserError, match=r"is a symbolic link\. A run folder may contain only"):
         run.open_for_training()
+
+
+def test_a_stopped_run_is_continued_only_outside_a_sweep(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    run = finished(tmp_path, status="stopped")
+    assert run.open_for_training() is None
+    assert [path.name for path in run.path.glob("result.json*")] == ["result.json"], "it is not damaged"
+    monkeypatch.setenv("WANDB_SWEEP_ID", "abc")
+    monkeypatch.setattr("sys.argv", ["train", "head=lstm", "tracker.notes='two words'"])
+    result = run.open_for_training()
+    assert result is not None and result["status"] == "stopped"
+    advice = "run outside the sweep: python -m imdbcls.train head=lstm 'tracker.notes='\"'\"'two words'\"'\"''"
+    assert advice in capfd.readouterr().err

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import quote
+from urllib.request import Request, urlopen
 
 from support.fake_wandb.store import Artifact, Run, Sweep, View
 from support.runs import ROOT
@@ -43,6 +44,13 @@ class FakeWandb:
     def kill(self) -> None:
         self.process.kill()
         self.process.wait()
+
+    def stop(self, run: Run) -> None:
+        """Ask the client to stop a run, as `early_terminate` and the button on the website do."""
+        query = "mutation StopRun($id: ID!) { stopRun(input: {id: $id}) { success } }"
+        body = json.dumps({"query": query, "variables": {"id": run.id}}).encode()
+        with urlopen(Request(f"{self.url}/graphql", body), timeout=30) as answer:
+            assert json.load(answer)["data"]["stopRun"]["success"]
 
     def runs(self, job_type: str | None = None) -> list[Run]:
         """Return all runs, or those of a type, in the order in which they were created."""

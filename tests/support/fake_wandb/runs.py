@@ -23,9 +23,8 @@ def upsert_run(store: Store, given: Mapping[str, Any]) -> tuple[Run, bool]:
     if run is None:
         run = Run(entity, project, given["name"])
         store.runs[run.id] = run
-    if "name" in given:
-        run.num_starts += 1
-        run.state, run.exit_code, run.is_preempting = given.get("state") or "running", None, False
+    if "name" in given and (run.exit_code is not None or run.state == "pending"):  # a client opens the run
+        run.state, run.exit_code, run.is_preempting = "running", None, False
     names = {"groupName": "group", "jobType": "job_type", "notes": "notes", "displayName": "display_name"}
     names |= {"tags": "tags", "commit": "commit", "host": "host", "jobProgram": "program", "sweep": "sweep"}
     for key, name in names.items():
@@ -38,6 +37,13 @@ def upsert_run(store: Store, given: Mapping[str, Any]) -> tuple[Run, bool]:
     run.updated_at = now()
     store.save(run)
     return run, is_new
+
+
+def forget_stop(store: Store, variables: Mapping[str, Any]) -> None:
+    """Drop the request to stop a run, because a client is about to continue it."""
+    run = store.run(variables.get("entity") or ENTITY, variables.get("project") or "uncategorized", variables["name"])
+    if run is not None:
+        run.is_stop_requested = False
 
 
 def receive(store: Store, run: Run, body: Mapping[str, Any]) -> dict[str, Any]:

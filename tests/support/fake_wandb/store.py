@@ -51,7 +51,6 @@ class Run:
     files: list[str] = field(default_factory=list)
     used_artifacts: list[str] = field(default_factory=list)
     alerts: list[dict[str, Any]] = field(default_factory=list)
-    num_starts: int = 0  # calls of `wandb.init`
     created_at: str = field(default_factory=now)
     updated_at: str = field(default_factory=now)
 

@@ -75,9 +75,10 @@ def run_of(store: Store, sweep: Sweep, name: str) -> Run:
 
 
 def requeue(store: Store, sweep: Sweep, name: str | None) -> None:
-    """Queue a run again if it was preempted, as the real server does."""
-    if name is not None and run_of(store, sweep, name).state == "preempted" and name not in sweep.queue:
-        sweep.queue.append(name)
+    """Queue a run again if it was preempted, as the real server does, or if it ended without a word."""
+    run = None if name is None else run_of(store, sweep, name)
+    if run is not None and run.state in ("preempted", "running") and not run.is_stop_requested:
+        sweep.queue.append(run.name)
 
 
 def next_run(store: Store, sweep: Sweep) -> dict[str, Any] | None:
@@ -95,7 +96,7 @@ def next_run(store: Store, sweep: Sweep) -> dict[str, Any] | None:
         store,
         {"name": store.new_id("swept"), "entityName": sweep.entity, "modelName": sweep.project, "sweep": sweep.name},
     )
-    run.num_starts, run.state = 0, "pending"
+    run.state = "pending"
     store.save(run)
     sweep.arguments[run.name] = {key: {"value": value} for key, value in chosen.items()}
     return {"type": "run", "run_id": run.name, "args": sweep.arguments[run.name], "program": program}
@@ -183,6 +184,10 @@ def sweep_object(store: Store, sweep: Sweep) -> Object:
         "runCount": len(runs),
         "runCountExpected": None,
         "bestLoss": None,
+        "controller": None,
+        "scheduler": None,
+        "heartbeatAt": sweep.created_at,
+        "earlyStopJobRunning": False,
         "project": {"id": sweep.project, "name": sweep.project, "entity": {"id": "e", "name": sweep.entity}},
         "runs": lambda given: connection([run_object(store, run) for run in runs], given),
     }
