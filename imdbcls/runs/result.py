@@ -70,7 +70,7 @@ def recording_failures(config: "Config", folder: RunFolder) -> Iterator[None]:
 
 
 def _end_stopped(config: "Config", folder: RunFolder, error: Interrupted) -> NoReturn:
-    """Record that a tracker's server stopped the run, and exit. For the agent of a sweep, this is not a failure: code 0."""
+    """Record that a tracker's server stopped the run, and exit: with code 0 in a sweep, because nothing failed."""
     _record(config, folder, "stopped", str(error))
     logger.info(f"{folder.path.name}: {error}. {how_to_continue()}")
     sys.exit(0 if in_sweep() else error.exit_code)
