@@ -44,9 +44,9 @@ def publish(
 ) -> dict[str, str]:
     """Publish a comparison, and return the URLs of what was published by name.
 
-    W&B's local files go to `folder/wandb`. `settings` are the keys of `conf/tracker/wandb.yaml`. Without a server, only
-    the comparison run is logged, offline, and no URL is returned. A predictions file has no runs in W&B and therefore
-    no workspace and no report. If W&B fails or stops responding, a single warning is logged.
+    W&B's local files go to `folder/wandb`. `settings` are the shared keys of `tracker` and those of `tracker.wandb`.
+    Without a server, only the comparison run is logged, offline, and no URL is returned. A predictions file has no runs
+    in W&B and therefore no workspace and no report. If W&B fails or stops responding, a single warning is logged.
 
     Raises UserError if the mode is `online` and no valid key is configured.
     """
