@@ -101,8 +101,8 @@ def evaluate(
         corpus = build_corpus(config.data)
     except UserError as error:
         raise UserError(
-            f"{error} If the data path is relative, run this command in the folder where the run was trained. Or read "
-            "your own copy of the documents with --data PATH."
+            f"{error} If the data path is relative, run this command in the folder in which you started the training. "
+            "Or read your own copy of the documents with --data PATH."
         ) from error
     if corpus.split_hash != recorded.get("split_hash") or list(corpus.label_names) != recorded["label_names"]:
         raise UserError(

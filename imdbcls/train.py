@@ -85,9 +85,10 @@ def train(config: "Config", should_prune: "ShouldPrune | None" = None) -> dict[s
 
 
 def train_together(config: "Config", folder: RunFolder) -> dict[str, Any]:
-    """Train one run in one of the processes that torchrun started. Return the result in the main process, else {}.
+    """Train one run together with the other processes that torchrun started. Each process calls this function.
 
-    Only the main process locks the folder and writes files.
+    Return the result in the main process, and {} in the others. Only the main process locks the folder and writes
+    files.
     """
     prepare_process()
     with ExitStack() as stack:

@@ -265,8 +265,8 @@ def dunnett(num_comparisons: int, df: float) -> float:
     """Return Dunnett's one-sided 95 % critical value.
 
     If `df` is below 0.5, return infinity: even for a single comparison, the critical value is then above 40. With
-    several comparisons, `df` is rounded, so that few values are computed: above 2,000 up to infinity, otherwise down to
-    three significant digits.
+    several comparisons, `df` is rounded, so that only few different values are computed. A `df` above 2,000 becomes
+    infinity; any other is rounded down to three significant digits.
     """
     if df < SMALLEST_DF:
         return float("inf")

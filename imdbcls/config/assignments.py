@@ -149,7 +149,10 @@ def read_assignments(texts: Sequence[str], checker: OverrideChecker) -> list[Ass
 
 
 def is_choice(override: Override, checker: OverrideChecker) -> bool:
-    """Return whether an override of a group selects existing choices; report a mistake if not."""
+    """Return whether an override of a config group is valid: it selects existing choices, or removes an optional group.
+
+    Report a mistake if it is not valid.
+    """
     group, value = override.key_or_group, override.value()
     options = checker.options(group)
     if override.is_delete() or value is None:

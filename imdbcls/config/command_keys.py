@@ -100,7 +100,7 @@ def read_command_keys(overrides: Sequence[str], section: type[S], file: str) -> 
     return CommandKeys(settings if not mistakes else None, tuple(others), tuple(mistakes))
 
 
-def assign(values: dict[str, Any], text: str, known: Sequence[str]) -> Iterator[str]:
+def assign(values: Any, text: str, known: Sequence[str]) -> Iterator[str]:
     """Apply the override `text` to the nested dict `values`, in place; yield a sentence if that is impossible."""
     try:
         (override,) = OverridesParser.create().parse_overrides([text])
@@ -109,7 +109,7 @@ def assign(values: dict[str, Any], text: str, known: Sequence[str]) -> Iterator[
         return
     *parents, last = override.key_or_group.split(".")
     for parent in parents:
-        values = values.get(parent, {})
+        values = values.get(parent)
         if not isinstance(values, dict):
             yield f"{text}: there is no such key."
             return

@@ -76,7 +76,7 @@ def _read_parquet_folder(folder: Path) -> Source:
         match = _PARQUET.fullmatch(files[0].name)
         expected = int(match[2]) if match and match[2] else 1
         if len(files) != expected:
-            listed = ", ".join(str(file.relative_to(folder)) for file in files[:4])
+            listed = ", ".join(str(file.relative_to(folder)) for file in files[:4]) + (", …" if len(files) > 4 else "")
             raise UserError(
                 f"data.path={folder}: expected {expected} file(s) for {split}, found {len(files)}: {listed}."
             )

@@ -213,7 +213,7 @@ def _parquet_batches(
 
     def damaged(error: Exception) -> UserError:
         detail = " ".join(str(error).split())
-        return UserError(f"{path} is not a complete Parquet file; write or download it again: {detail}")
+        return UserError(f"{path} is not a complete Parquet file ({detail}). Write or download it again.")
 
     try:
         file = pyarrow.parquet.ParquetFile(path)

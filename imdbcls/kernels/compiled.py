@@ -30,7 +30,7 @@ class Dropout(NamedTuple):
 
     @classmethod
     def draw(cls, probability: float) -> "Dropout | None":
-        """Draw the seed from PyTorch's default CPU generator. With probability 0, draw nothing and return None."""
+        """Draw the seed from PyTorch's default CPU generator. If `probability` is 0, draw nothing and return None."""
         if probability == 0:
             return None
         return cls(probability, int(torch.randint(0, 2**63 - 1, (), device="cpu")))

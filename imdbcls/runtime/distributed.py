@@ -135,8 +135,8 @@ def joined_processes(device: str) -> Iterator[Processes]:
     missing = [name for name in VARIABLES if name not in os.environ]
     if missing:
         raise UserError(
-            f"WORLD_SIZE={os.environ['WORLD_SIZE']}, but {', '.join(missing)} is not set. Start the processes of one "
-            "run with torchrun --nproc_per_node N -m imdbcls.train ..."
+            f"WORLD_SIZE={os.environ['WORLD_SIZE']}, but these variables are not set: {', '.join(missing)}. Start the "
+            "processes of one run with torchrun --nproc_per_node N -m imdbcls.train ..."
         )
     import torch
     from torch import distributed

@@ -144,7 +144,10 @@ def between(least: int, value: float, most: int) -> int:
 
 
 def build(config: Config, path: Path, sample: Corpus) -> tuple[float, Run]:
-    """Build a run on a part of the documents. Return the time that this takes if tokens and features are cached."""
+    """Build a run on a part of the documents, twice: the first time fills the caches.
+
+    Return the seconds that the second time takes, and the run.
+    """
     keep_as(config.data, sample)
     folder = RunFolder(path)
     path.mkdir(parents=True)

@@ -147,7 +147,7 @@ class GroupTrials:
         return earlier is not None and earlier <= hours
 
     def record_hours(self, hours: float | None) -> None:
-        """Record the budget of this command."""
+        """Record the hours in the budget of this command. Do nothing if it has none."""
         if hours is not None:
             self._study.set_user_attr(HOURS, hours)
 

@@ -46,7 +46,10 @@ def select_runs(study: Study, comparison: Comparison, folder: Path, comparison_i
 
 
 def runs_of(studies: Iterable[str]) -> str:
-    """Return the filter for the training runs and the comparison of the studies with these W&B group names."""
+    """Return a filter that selects the training runs and the comparison run of each of these studies.
+
+    A study is the W&B group with its name.
+    """
     names = sorted(set(studies))
     group = f"= {literal(names[0])}" if len(names) == 1 else f"in [{', '.join(map(literal, names))}]"
     return f"Group {group} and JobType in [{', '.join(map(literal, JOB_TYPES))}]"
@@ -88,7 +91,9 @@ def pinned_columns(comparison: Comparison) -> list[str]:
 
 
 def swept_keys(study: Study) -> dict[str, bool]:
-    """Return the dotted config keys that have several values in the study, and whether their axis is logarithmic.
+    """Return the dotted config keys that have several values in the study.
+
+    Each key is mapped to whether its axis in the parallel coordinates plot is logarithmic.
 
     If several keys always change together, such as `lr` and `optimizer.lr`, only the shortest is returned. A key that
     only one head has, such as `head.bidirectional`, is not returned unless its value differs between groups.

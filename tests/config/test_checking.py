@@ -60,7 +60,7 @@ NUMBER_CASES = {
     "batch_size": ([1, 4096], [0, -1, 1.5, "16", None, True], "a whole number of at least 1 (documents)"),
     "eval_batch_size": ([1, None], [0, 2.0], "a whole number of at least 1 (documents) or null"),
     "epochs": ([1, 100], [0, 0.5, None], "a whole number of at least 1"),
-    "jobs": ([1, 100], [0, 0.5, None], "a whole number of at least 1"),
+    "jobs": ([1, 100, "auto"], [0, 0.5, None, "all"], "a whole number of at least 1 or auto"),
     "warmup": ([0, 0.0, 0.3, 0.99], [-0.1, 1, 1.0, None, float("nan")], "a number from 0 to below 1"),
     "max_length": ([8, 512, 2**20], [7, 0, 64.0, None, 2**20 + 1], "a whole number from 8 to 1,048,576 (tokens)"),
     "seed": ([0, 2**63 - 1], [-1, 2**63, 0.0, None, False], "a whole number of at least 0"),

@@ -41,6 +41,7 @@ def test_keys_of_the_command_are_separated_from_those_of_its_runs() -> None:
         ("seeds.max=2", "seeds.first=3 is larger than seeds.max=2."),
         ("seeds=3", "seeds=3: seeds is a section; set one of its keys: seeds.max, seeds.first, seeds.start."),
         ("seeds.max.x=2", "seeds.max.x=2: there is no such key."),
+        ("seeds.foo.max=3", "seeds.foo.max=3: there is no such key."),
         ("seeds.max", "seeds.max does not have the form key=value, such as seeds.max=10."),
         ("seeds.start=9223372036854775807", "seeds.start=9223372036854775807 is too large: the last seed would be"),
         ("margin=0.3,0.5", "margin=0.3,0.5 has several values: set one value."),
