@@ -26,6 +26,7 @@ def label(*overrides: str) -> str:
         ("head=weight_avg_plain max_length=128", "weight_avg_plain max_length=128"),
         ("head=lstm head.bidirectional=true lr=3e-5", "lstm bidirectional=true lr=3e-05"),
         ("backbone=minilm data=sample backbone.freeze=true", "cls minilm sample freeze=true"),
+        ("backbone.freeze=0", "cls freeze=0"),
         ("optimizer=lion optimizer.betas=[0.9,0.95] loss=focal", "cls focal lion betas=0.9,0.95"),
         ("schedule=cosine loss.class_weights={neg:1,pos:5}", "cls cosine class_weights=neg:1.0,pos:5.0"),
         ("head.dropout=0.3 backbone.dropout=0.2", "cls dropout=0.3 backbone.dropout=0.2"),
