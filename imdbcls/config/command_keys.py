@@ -16,7 +16,7 @@ from omegaconf import OmegaConf
 from pydantic import ValidationError
 
 from imdbcls.config.checking import sentence_on
-from imdbcls.config.commandline import installed_version, without_plus
+from imdbcls.config.commandline import own_version, without_plus
 from imdbcls.config.options import CONF, config_keys, help_width, lines_of_keys
 from imdbcls.config.quoting import readable
 from imdbcls.config.schema import Section, declared
@@ -69,7 +69,7 @@ def read_arguments(arguments: Sequence[str], header: str, file: str, flags: Sequ
         print("\n".join([header, "", *lines_of_keys(config_keys(file), help_width())]))
         sys.exit(0)
     if asked.version:
-        print(f"imdbcls {installed_version()}")
+        print(f"imdbcls {own_version()}")
         sys.exit(0)
     require_single_process()
     require_address_space()

@@ -5,7 +5,6 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +15,7 @@ from hydra.plugins.sweeper import Sweeper
 
 from imdbcls.config.composing import Loader
 from imdbcls.config.options import groups, help_text
+from imdbcls.config.packages import installed_version
 from imdbcls.config.quoting import readable
 from imdbcls.config.sweep_values import from_sweep_agent
 from imdbcls.errors import UserError
@@ -44,7 +44,7 @@ def answer_command(arguments: Sequence[str]) -> list[str]:
     If there are mistakes, print all of them together and exit with code 2.
     """
     if "--version" in arguments:
-        print(f"imdbcls {installed_version()}")
+        print(f"imdbcls {own_version()}")
         sys.exit(0)
     asked, unknown = get_args_parser().parse_known_args(list(arguments))
     if asked.help:
@@ -136,8 +136,5 @@ def compose_by(loader: Loader) -> None:
     Sweeper.validate_batch_is_legal = validate_batch_is_legal  # type: ignore[method-assign, assignment]
 
 
-def installed_version() -> str:
-    try:
-        return version("imdbcls")
-    except PackageNotFoundError:
-        return "(not installed)"
+def own_version() -> str:
+    return installed_version("imdbcls") or "(not installed)"

@@ -3,8 +3,10 @@
 from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
+from typing import TYPE_CHECKING
 
-from imdbcls.config.schema import Config
+if TYPE_CHECKING:
+    from imdbcls.config.schema import Config
 
 # The package that a tracker imports. The extra of imdbcls that installs it has the same name.
 OF_TRACKERS = {
@@ -13,7 +15,7 @@ OF_TRACKERS = {
 }
 
 
-def missing_packages(config: Config) -> Iterator[str]:
+def missing_packages(config: "Config") -> Iterator[str]:
     """Yield a sentence for each chosen tracker whose package is not installed."""
     try:
         chosen = {} if config.tracker.mode == "disabled" else config.tracker.chosen
