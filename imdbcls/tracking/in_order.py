@@ -5,6 +5,8 @@ from collections.abc import Callable
 from queue import SimpleQueue
 from threading import Thread
 
+from imdbcls.tracking.reasons import first_line
+
 logger = logging.getLogger(__name__)
 
 
@@ -41,5 +43,4 @@ class InOrder:
     def _warn_once(self, error: Exception) -> None:
         if not self._has_failed:
             self._has_failed = True
-            reason = next(iter(str(error).splitlines()), "") or type(error).__name__
-            logger.warning(f"{self._name} ({reason}); the run continues and is recorded in its folder.")
+            logger.warning(f"{self._name} ({first_line(error)}); the run continues and is recorded in its folder.")

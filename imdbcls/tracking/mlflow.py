@@ -3,7 +3,6 @@
 import logging
 import math
 import os
-import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -21,6 +20,7 @@ from imdbcls.runtime.waiting import is_reachable, within
 from imdbcls.tracking.in_order import InOrder
 from imdbcls.tracking.pages import confusion_table, final_metrics, flat, mistakes_table
 from imdbcls.tracking.protocol import RunIdentity, Table, Tracker
+from imdbcls.tracking.reasons import first_line, without_password
 
 if TYPE_CHECKING:
     from imdbcls.tracking.mlflow_run import MlflowRun
@@ -74,7 +74,7 @@ class MlflowTracker(Tracker):
 
     def __enter__(self) -> Self:
         self._run = run = self._open()
-        logger.info(f"MLflow: {run.url or self._folder / 'mlflow.db'}")
+        logger.info(f"MLflow: {self.links.get('mlflow', self._folder / 'mlflow.db')}")
         if run.is_new:
             params = {key: value for key, value in flat(self._config).items() if key not in AS_TAGS}
             self._put(lambda: run.log_params(params))
@@ -148,12 +148,12 @@ class MlflowTracker(Tracker):
             raise UserError(f"MLflow: {SERVER} is not set. Set it to the server's URL, or use tracker.mode=auto.")
         if uri and self._mode != "offline":
             try:
-                if uri.startswith("http") and not is_reachable(uri, self._connect_seconds):
+                if uri.startswith("http") and not is_reachable(without_password(uri), self._connect_seconds):
                     raise TimeoutError("the server does not answer")
                 return within(self._connect_seconds + 1, lambda: MlflowRun(uri, *arguments, resume=resume))
             except Exception as error:
-                reason = next(iter(str(error).splitlines()), "") or type(error).__name__
-                logger.warning(f"MLflow: {without_password(uri)} failed ({reason}); this run is logged locally.")
+                what = f"{without_password(uri)} failed ({first_line(error)})"
+                logger.warning(f"MLflow: {what}; this run is logged locally.")
         return MlflowRun(local_uri(self._folder), *arguments, resume=resume)
 
     def _catch_up(self, recorded: Sequence[tuple[int, Mapping[str, float]]]) -> None:
@@ -188,15 +188,10 @@ def describe_auto() -> str:
     found = f"mlflow {version}: tracker=mlflow logs to"
     if not uri:
         return f"{found} runs/<study>/mlflow/mlflow.db; set {SERVER} to use a server"
-    if uri.startswith("http") and not is_reachable(uri, INTERRUPTED_SECONDS):
+    if uri.startswith("http") and not is_reachable(without_password(uri), INTERRUPTED_SECONDS):
         return f"{found} runs/<study>/mlflow/mlflow.db, because {without_password(uri)} ({SERVER}) does not answer"
     return f"{found} {without_password(uri)} ({SERVER})"
 
 
 def milliseconds() -> int:
     return int(time.time() * 1000)
-
-
-def without_password(uri: str) -> str:
-    """Return an address without the user name and password that it may contain."""
-    return re.sub(r"//[^/@]*@", "//", uri)

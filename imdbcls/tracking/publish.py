@@ -17,11 +17,11 @@ from imdbcls.runtime.text_table import joined
 from imdbcls.runtime.waiting import within
 from imdbcls.tracking.log_comparison import comparison_session, figures_of_run, log_views
 from imdbcls.tracking.panels import PanelSection, sections_of
+from imdbcls.tracking.reasons import first_line
 from imdbcls.tracking.relabel import relabel
 from imdbcls.tracking.report import save_report
 from imdbcls.tracking.runsets import select_runs, swept_keys
 from imdbcls.tracking.saved_views import Place
-from imdbcls.tracking.server import first_line
 from imdbcls.tracking.workspace import save_workspace
 
 logger = logging.getLogger(__name__)

@@ -8,6 +8,7 @@ from typing import Any
 
 from imdbcls.runtime.waiting import is_reachable, within
 from imdbcls.tracking.environment import mode_of
+from imdbcls.tracking.reasons import first_line
 
 PROBE_SECONDS = 5.0
 
@@ -93,7 +94,3 @@ def describe_auto() -> str:
     if not is_reachable(settings.base_url, PROBE_SECONDS):
         return f"{settings.base_url} does not answer: runs are logged offline"
     return f"{settings.base_url} answers, and a key is configured: runs are logged online"
-
-
-def first_line(error: Exception) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0].rstrip(".")

@@ -14,7 +14,8 @@ from imdbcls.errors import UserError
 from imdbcls.runtime.waiting import is_reachable, within
 from imdbcls.tracking import environment
 from imdbcls.tracking.protocol import RunIdentity
-from imdbcls.tracking.server import PROBE_SECONDS, first_line, set_environment, stop_helper, why_not_online
+from imdbcls.tracking.reasons import first_line
+from imdbcls.tracking.server import PROBE_SECONDS, set_environment, stop_helper, why_not_online
 from imdbcls.tracking.stopping import StopFlag
 
 logger = logging.getLogger(__name__)

@@ -8,6 +8,7 @@ from typing import Any, Self
 
 from imdbcls.errors import UserError
 from imdbcls.tracking.protocol import Table, Tracker
+from imdbcls.tracking.reasons import first_line
 
 logger = logging.getLogger(__name__)
 
@@ -80,5 +81,5 @@ class Trackers(Tracker):
     def _warn_once(self, name: str, failure: str, error: Exception) -> None:
         if name not in self._failed:
             self._failed.add(name)
-            reason = next(iter(str(error).splitlines()), "") or type(error).__name__
-            logger.warning(f"tracker.{name} {failure} ({reason}); the run continues and is recorded in its folder.")
+            what = f"tracker.{name} {failure} ({first_line(error)})"
+            logger.warning(f"{what}; the run continues and is recorded in its folder.")

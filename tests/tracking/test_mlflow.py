@@ -14,7 +14,8 @@ from support.invented_run import NAME, STUDY, end, log_data, options, point, rew
 
 from imdbcls.errors import UserError
 from imdbcls.runtime.signals import Interrupted
-from imdbcls.tracking.mlflow import MlflowTracker, without_password
+from imdbcls.tracking.mlflow import MlflowTracker, describe_auto
+from imdbcls.tracking.reasons import first_line, without_password
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 
@@ -214,6 +215,20 @@ def test_a_stuck_server_does_not_delay_training(
     assert "the upload is incomplete after 0.5 s" in capfd.readouterr().err
 
 
+def test_a_server_with_a_password_is_used_and_the_password_is_not_shown(
+    stuck_server: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", stuck_server.replace("//", "//me:secret@"))
+    with tracker(connect_seconds=30, finish_seconds=0.5) as logged:
+        assert logged.links == {"mlflow": f"{stuck_server}/#/experiments/1/runs/77"}
+    assert describe_auto().endswith(f"logs to {stuck_server} (MLFLOW_TRACKING_URI)")
+    errors = capfd.readouterr().err
+    assert f"MLflow: {stuck_server}/#/experiments/1/runs/77" in errors and "secret" not in errors
+
+
 def test_a_password_is_not_shown() -> None:
+    assert without_password("https://me:k@y@host/path@x") == "https://host/path@x"
+    assert without_password("https://host failed, ask me@host") == "https://host failed, ask me@host"
+    assert first_line(ValueError("GET http://me:key@host/a failed.\nmore")) == "GET http://host/a failed"
     assert without_password("https://me:key@host/path@x") == "https://host/path@x"
     assert without_password("sqlite:////tmp/a@b.db") == "sqlite:////tmp/a@b.db"
