@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from imdbcls.errors import UserError
-from imdbcls.sweeps.jobs import Outcome, Sweep
+from imdbcls.runtime.sweep_agent import in_sweep
+from imdbcls.sweeps.jobs import Outcome, Sweep, reason_of
 
 if TYPE_CHECKING:
     from imdbcls.config.schema import Config
@@ -42,14 +43,12 @@ def publish_study(folder: Path, config: "Config", outcomes: Sequence[Outcome]) -
         logger.warning(f"{folder} is not published: interrupted.")
     except Exception as error:
         logger.debug("error while publishing", exc_info=error)
-        reason = (str(error).splitlines() or [""])[0].rstrip(".")
-        logger.warning(f"{folder} is not published ({type(error).__name__}: {reason}).")
+        logger.warning(f"{folder} is not published ({reason_of(error).rstrip('.')}).")
 
 
 def _publish(folder: Path, settings: dict[str, object], outcomes: Sequence[Outcome]) -> None:
     """Publish a study folder. `settings` are the keys of `tracker` and `tracker.wandb`."""
     from imdbcls.tracking import publish
-    from imdbcls.tracking.environment import in_sweep
     from imdbcls.tracking.server import effective_mode
 
     mode = effective_mode(str(settings["mode"]))
@@ -73,7 +72,7 @@ def _publish(folder: Path, settings: dict[str, object], outcomes: Sequence[Outco
         return
     answer = publish.verdict_of(rendered)
     logger.info(answer)
-    alert = publish.Alert(f"{folder.name}: the sweep is done", f"{counts(outcomes)} {answer}", "INFO")
+    alert = publish.Alert(f"{folder.name}: the sweep is done", f"{counts(outcomes)} {answer}".lstrip(), "INFO")
     if num_done < len(outcomes):
         title = f"{folder.name}: {len(outcomes) - num_done} of {len(outcomes)} runs are not done"
         alert = replace(alert, title=title, level="WARN")
@@ -83,7 +82,9 @@ def _publish(folder: Path, settings: dict[str, object], outcomes: Sequence[Outco
 
 
 def counts(outcomes: Sequence[Outcome]) -> str:
-    """Return how many runs are done, and the first reason why a run is not."""
+    """Return how many runs are done, and the first reason why a run is not; "" if the command had no runs to train."""
+    if not outcomes:
+        return ""
     undone = [outcome for outcome in outcomes if outcome.state != "done"]
     text = f"{len(outcomes) - len(undone)} of {len(outcomes)} runs are done."
     return f"{text} {undone[0].name} {undone[0].state}: {undone[0].detail.rstrip('.')}." if undone else text
