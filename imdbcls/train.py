@@ -63,12 +63,8 @@ def train(config: "Config", should_prune: "ShouldPrune | None" = None) -> dict[s
     A finished run is not repeated: its recorded result is returned. An interrupted run is resumed. With `should_prune`,
     the run is a trial of a tuning study: it may be stopped after any epoch, and is not evaluated on the test split.
     """
-    from imdbcls.tracking.environment import resolved
-
     console.log_if_unconfigured()  # needed when called from Python or in a launcher's worker
     folder = run_folder(config)
-    if "wandb" in config.tracker.chosen:  # record the values of W&B's environment variables
-        config = config.with_changes(tracker=resolved(config.tracker.shared))
     if torchrun.launched():
         return train_together(config, folder)
     with limits.explained(), folder.locked():
@@ -126,7 +122,7 @@ def fit_and_score(config: "Config", folder: RunFolder, stop: StopRequest, proces
 
     with stop.interruptible(), processes.agreement():  # no training progress can be lost yet
         if processes.is_main:
-            folder.write_config(config)
+            folder.write_config(with_wandb_variables(config))
         run = build_run(config, folder, stop, processes=processes)
         if processes.is_main:
             report.log_start(run)
@@ -158,7 +154,7 @@ def fit_trial(config: "Config", folder: RunFolder, stop: StopRequest, should_pru
     from imdbcls.sections import build_tracker
     from imdbcls.training import report
 
-    folder.write_config(config)
+    folder.write_config(with_wandb_variables(config))
     with stop.interruptible():
         run = build_run(config, folder, stop, should_prune)
         report.log_start(run)
@@ -172,6 +168,18 @@ def fit_trial(config: "Config", folder: RunFolder, stop: StopRequest, should_pru
         report.log_trial(result)
     folder.discard_checkpoints()
     return result
+
+
+def with_wandb_variables(config: "Config") -> "Config":
+    """Return the config to record: with the values of W&B's environment variables, if the run is logged to W&B.
+
+    Trackers get the config without these values, because other trackers have their own variables.
+    """
+    from imdbcls.tracking.environment import resolved
+
+    if "wandb" not in config.tracker.chosen:
+        return config
+    return config.with_changes(tracker=resolved(config.tracker.shared))
 
 
 def command() -> None:

@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import re
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -75,7 +76,9 @@ class MlflowRun:
         return max((each.step for each in self._client.get_metric_history(self.id, "epoch")), default=-1)
 
     def log_params(self, values: Mapping[str, Any]) -> None:
-        params = [Param(key, spelled(value)[:MAX_PARAM_VAL_LENGTH]) for key, value in values.items()]
+        """Log params, in whose keys `_` replaces characters that MLflow does not allow, such as those of a label."""
+        valid = {re.sub(r"[^\w.\- ]", "_", key): value for key, value in values.items()}
+        params = [Param(key, spelled(value)[:MAX_PARAM_VAL_LENGTH]) for key, value in valid.items()]
         for first in range(0, len(params), MAX_PARAMS_TAGS_PER_BATCH):
             self._client.log_batch(self.id, params=params[first : first + MAX_PARAMS_TAGS_PER_BATCH])
 

@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from support.invented_run import NAME, STUDY, end, log_data, options, point, rewind, train
+from support.runs import TINY, Launch
 
 from imdbcls.errors import UserError
 from imdbcls.runtime.signals import Interrupted
@@ -143,6 +145,23 @@ def test_project_uri_and_experiment_name_are_respected(tmp_path: Path, monkeypat
     with tracker(mode="offline") as local:
         train(local, range(1, 3))
     assert len(runs(project="mine")) == 1
+
+
+def test_variables_of_other_trackers_have_no_effect(launch: Launch, tmp_path: Path) -> None:
+    """`config.yaml` records W&B's project, but the MLflow experiment is that of MLflow's variable."""
+    variables = {"WANDB_PROJECT": "films", "WANDB_MODE": "offline", "MLFLOW_EXPERIMENT_NAME": "mine"}
+    launch(tmp_path, "train", *TINY, "tracker=[wandb,mlflow]", "study=both", "epochs=1", **variables)
+    (run,) = runs(f"sqlite:///{tmp_path}/runs/both/mlflow/mlflow.db", project="mine")
+    config = yaml.safe_load((tmp_path / "runs/both" / run.info.run_name / "config.yaml").read_text())
+    assert config["tracker"]["project"] == "films"
+
+
+def test_every_label_can_be_part_of_a_param() -> None:
+    with tracker(config={"lr": 3e-5, "loss": {"class_weights": {"good!": 1, "très <b> a/b": 5}}}) as logged:
+        train(logged, range(1, 3))
+    (run,) = runs()
+    weights = {"loss.class_weights.good_": "1", "loss.class_weights.très _b_ a_b": "5"}
+    assert run.data.params == {"lr": "3e-05", **weights}
 
 
 def test_online_needs_a_server() -> None:
