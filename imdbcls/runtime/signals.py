@@ -108,17 +108,25 @@ def restored_handlers() -> Iterator[None]:
 def stop_requests() -> Iterator[StopRequest]:
     """Convert signals to stop requests while the block runs, and restore the handlers afterwards.
 
-    If the process exits after a stop request, further signals are ignored, so that they cannot interrupt the exit.
-    Outside the main thread, handlers cannot be set, and signals end the process as usual.
+    If the process exits after a stop request, further signals are ignored, so that they cannot interrupt the exit. In a
+    job of submitit, submitit's own handler is called before the exit: for the signal that precedes a time limit, it
+    requeues the job. Outside the main thread, handlers cannot be set, and signals end the process as usual.
     """
     request = StopRequest()
-    after = current_handlers()
+    before = after = current_handlers()
     set_handlers(dict.fromkeys(after, request.on_signal))
     try:
         yield request
     except SystemExit:
         if request.signal_number is not None:
             after = dict.fromkeys(after, signal.SIG_IGN)
+            set_handlers(after)
+            if is_of_submitit(before.get(request.signal_number)):
+                before[request.signal_number](request.signal_number, None)
         raise
     finally:
         set_handlers(after)
+
+
+def is_of_submitit(handler: object) -> bool:
+    return callable(handler) and str(getattr(handler, "__module__", "")).startswith("submitit.")

@@ -48,7 +48,7 @@ def test_show_mode_allows_missing_values() -> None:
     [
         (["--multirun", "--cfg", "job", "head=cls,mean"], "--multirun and --cfg cannot be combined"),
         (["hydra/launcher=joblib9"], "hydra/launcher=joblib9 is not installed: choose one of basic"),
-        (["hydra/launcher=submitit_slurm"], "pip install hydra-submitit-launcher"),
+        (["hydra/launcher=joblib"], "pip install hydra-joblib-launcher"),
         (
             ["--multirun", "hydra/sweeper=optuna", "hydra.sweeper.n_trials=2"],
             "hydra/sweeper=optuna is not installed: run pip install hydra-optuna-sweeper in an environment of its own",

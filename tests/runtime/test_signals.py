@@ -2,11 +2,12 @@
 
 import os
 import signal
+import sys
 from contextlib import suppress
 
 import pytest
 
-from imdbcls.runtime.signals import Interrupted, stop_requests
+from imdbcls.runtime.signals import Interrupted, restored_handlers, stop_requests
 
 
 def send_sigterm() -> None:
@@ -51,3 +52,21 @@ def test_outside_an_interruptible_block_a_signal_waits_for_the_next_safe_point()
             stop.raise_if_requested()
         with pytest.raises(Interrupted), stop.interruptible():
             pytest.fail("the block was entered")
+
+
+@pytest.mark.parametrize(("module", "calls"), [("submitit.core.job_environment", [signal.SIGUSR2]), ("other", [])])
+def test_submitit_requeues_a_job_after_its_run_has_stopped(module: str, calls: list[int]) -> None:
+    received: list[int] = []
+
+    def handler(number: int, _frame: object) -> None:
+        received.append(number)
+        assert signal.getsignal(signal.SIGUSR2) is signal.SIG_IGN, "a second signal must not interrupt the requeueing"
+
+    handler.__module__ = module
+    with restored_handlers():
+        signal.signal(signal.SIGUSR2, handler)
+        with pytest.raises(SystemExit), stop_requests() as stop:
+            os.kill(os.getpid(), signal.SIGUSR2)
+            assert received == [] and stop.signal_number == signal.SIGUSR2
+            sys.exit(140)
+    assert received == calls
