@@ -56,6 +56,7 @@ class Processes:
         """
         if self.size == 1:
             return model
+        self.wait()  # DistributedDataParallel would wait forever for a process that has failed
         from torch.nn.parallel import DistributedDataParallel
 
         # No forward pass changes a buffer. The option has another name since PyTorch 2.13.

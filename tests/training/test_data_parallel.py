@@ -35,17 +35,19 @@ SETTINGS = (*TINY, "data.train_limit=90", "trainer.log_every=1")
 WITHOUT_DROPOUT = ("backbone.dropout=0", "head.dropout=0")
 
 
-def start_processes(folder: Path, num_processes: int, *arguments: str, **variables: str) -> list[Command]:
-    """Start the processes of one run as torchrun does, with `folder` as their working directory."""
+def process_variables(num_processes: int) -> list[dict[str, str]]:
+    """Return the variables that torchrun sets for each process."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    shared = {"WORLD_SIZE": str(num_processes), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), **variables}
+    shared = {"WORLD_SIZE": str(num_processes), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    return [{**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(num_processes)]
+
+
+def start_processes(folder: Path, num_processes: int, *arguments: str, **variables: str) -> list[Command]:
+    """Start the processes of one run as torchrun does, with `folder` as their working directory."""
     folder.mkdir(exist_ok=True)
-    return [
-        start(folder, *arguments, environment={**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)})
-        for rank in range(num_processes)
-    ]
+    return [start(folder, *arguments, environment={**each, **variables}) for each in process_variables(num_processes)]
 
 
 def run_processes(folder: Path, num_processes: int, *arguments: str) -> list[Command]:
@@ -141,6 +143,40 @@ def test_an_error_is_shown_once_and_ends_all(tmp_path: Path) -> None:
     assert [command.wait(60) for command in commands] == [2, 2]
     assert "good" in commands[0].output and commands[1].output == ""
     assert not list(tmp_path.glob("runs/*/*"))
+
+
+BUILDING = """
+import sys, torch
+from imdbcls.errors import UserError
+from imdbcls.runtime.distributed import joined_processes
+with joined_processes("cpu") as processes, processes.agreement():
+    if processes.rank == int(sys.argv[1]):
+        raise UserError("the disk is full")
+    processes.parallel(torch.nn.Linear(2, 2))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("failing", [0, 1])
+def test_an_error_of_one_process_while_it_builds_the_run_ends_all(failing: int) -> None:
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", BUILDING, str(failing)],
+            env={**os.environ, **each},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for each in process_variables(2)
+    ]
+    try:
+        errors = [process.communicate(timeout=60)[1] for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    assert all(process.returncode != 0 for process in processes)
+    assert "the disk is full" in errors[failing]
+    assert ("ProcessLostError: Process 1 of 2 has failed" in errors[0]) == (failing == 1)
+    assert "Error" not in errors[1] or failing == 1
 
 
 @pytest.mark.slow
