@@ -1,5 +1,6 @@
 """Select the runs of a study in W&B: filters, the keys that were swept, colours and pinned columns."""
 
+import contextlib
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -71,10 +72,11 @@ def group_names(study: Study) -> set[str]:
 
 
 def wandb_id(folder: Path, run: RunSummary) -> str:
-    """Return the W&B id of a run: from the URL of its page if it is recorded, else derived from its name."""
-    if run.url is not None and (found := urlsplit(run.url).path.rpartition("/runs/")[2].strip("/")):
-        return found
-    return environment.run_id(folder, run.name)
+    """Return the W&B id of a run: from the URL of its page if a valid one is recorded, else derived from its name."""
+    found = ""
+    with contextlib.suppress(ValueError):  # the URL may come from an untrusted folder
+        found = urlsplit(run.url or "").path.partition("/runs/")[2].strip("/")
+    return found or environment.run_id(folder, run.name)
 
 
 def group_colours() -> list[str]:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ from imdbcls.tracking import publish
 from imdbcls.tracking.log_comparison import figures_of_run, tracker_settings
 from imdbcls.tracking.panels import CONFUSION_TABLE, FIGURE, MISTAKES_TABLE, sections_of
 from imdbcls.tracking.report import build_report
-from imdbcls.tracking.runsets import group_colours, literal, runs_of, select_runs, swept_keys
+from imdbcls.tracking.runsets import group_colours, literal, runs_of, select_runs, swept_keys, wandb_id
 from imdbcls.tracking.saved_views import Place, title_of
 from imdbcls.tracking.workspace import build_workspace
 
@@ -146,6 +147,13 @@ def test_runs_of_a_renamed_study_are_found(tmp_path: Path) -> None:
     folder = make_study(tmp_path / "first", HEADS[:2], num_documents=100).rename(tmp_path / "second")
     (runset,) = workspace_of(rendered_study(folder), folder)["runSets"]
     assert runset["filters"]["filters"][0]["value"] == ["first", "second"]
+
+
+@pytest.mark.parametrize("damaged", [None, "https://[/team/films/runs/abc", "https://host/team/films"])
+def test_a_damaged_link_of_a_run_is_ignored(damaged: str | None, rendered: Rendered, tmp_path: Path) -> None:
+    run = rendered.comparison.groups[0].runs[0]
+    assert wandb_id(tmp_path, replace(run, url="https://wandb.ai/team/films/runs/abc")) == "abc"
+    assert wandb_id(tmp_path, replace(run, url=damaged)).startswith(f"{run.name}-")
 
 
 def test_report_has_the_panels_of_the_workspace(
