@@ -129,7 +129,10 @@ def compose_by(loader: Loader) -> None:
         return loader if same else Loader(config_search_path, loader.named)
 
     def validate_batch_is_legal(sweeper: Sweeper, batch: Sequence[Sequence[str]]) -> None:
-        """Compose one job for each combination of choices; `examine` has already checked the values of all keys."""
+        """Let Hydra validate one job for each combination of choices of config groups, such as head=… or data=….
+
+        The other jobs differ only in the values of keys, which `overrides.examine` has already checked.
+        """
         _validate_batch_is_legal(sweeper, loader.one_for_each_base(batch))
 
     hydra._internal.hydra.ConfigLoaderImpl = make_loader  # type: ignore[misc, assignment]

@@ -33,8 +33,8 @@ class Parameter:
 class Signature:
     """The keyword arguments of a constructor.
 
-    `takes_all` is true for a constructor with `**kwargs`. `reads_all_layers` is the head's class attribute of this
-    name.
+    `takes_all` is true for a constructor with `**kwargs`. `reads_all_layers` is the class attribute of this name,
+    which only classes of heads have; it is false for all other constructors.
     """
 
     parameters: Mapping[str, Parameter] = field(default_factory=dict)

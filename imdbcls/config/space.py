@@ -189,7 +189,7 @@ def dimension(assignment: Assignment) -> Dimension:
     if low >= high:
         raise UserError(f"{line}: at least two values are needed. Write the smaller number first.")
     if tags and (low <= 0 or isinstance(swept, RangeSweep)):
-        raise UserError(f"{line}: the tag log needs interval(low,high) with low above 0.")
+        raise UserError(f"{line}: tag(log, …) needs interval(low,high) with low above 0.")
     return Interval(key, low, high, is_whole, bool(tags), step, prefix)
 
 

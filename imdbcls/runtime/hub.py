@@ -52,7 +52,9 @@ def download(repository: str) -> Path:
     try:
         return Path(snapshot_download(repository, allow_patterns=FILES))
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        raise UserError(f"The model {repository} could not be downloaded: {error}. {alternatives}") from error
+        raise UserError(
+            f"The model {repository} could not be downloaded ({str(error).rstrip('.')}). {alternatives}"
+        ) from error
 
 
 def cached(repository: str) -> Path | None:

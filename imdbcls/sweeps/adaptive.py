@@ -105,7 +105,7 @@ class AdaptiveStudy:
         return (bool(rounds) and rounds[-1].is_over) or len(self.running(rounds)) < 2
 
     def look(self) -> list["Round"]:
-        """Return the planned looks that the finished runs allow, recomputed from the run folders."""
+        """Return the planned looks (interim tests) that have enough finished runs, recomputed from the run folders."""
         if self.runs.num_finished == 0:
             return []
         return in_child(partial(replay, self.folder, self.plan, frozenset(self.failed)))
@@ -181,7 +181,7 @@ def larger(key: str) -> str:
 
 
 def replay(folder: Path, plan: Plan, failed: frozenset[int]) -> list["Round"]:
-    """Return the planned looks that the finished runs in a study folder allow."""
+    """Return the planned looks (interim tests) for which a study folder has enough finished runs."""
     from imdbcls.comparison.metrics import METRICS
     from imdbcls.comparison.planned import planned_study
     from imdbcls.comparison.study import read_study

@@ -19,8 +19,9 @@ NOT_INCLUDED = (
 
 
 def report(estimate: Estimate, config: Config, width: int | None) -> str:
-    """Return an estimate as text. `config` is the config of any run, whose folders are checked for free disk space.
+    """Return an estimate as text.
 
+    `config` is the config of one of the runs: its `runs_dir` and its cache folder are checked for free disk space.
     `width` is the width of the terminal in characters; None if there is no terminal.
     """
     table = text_table(list(rows_of(estimate)), HEADER, width=width)

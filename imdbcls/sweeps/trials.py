@@ -152,7 +152,7 @@ class GroupTrials:
             self._study.set_user_attr(HOURS, hours)
 
     def trials(self) -> list[FrozenTrial]:
-        """Return the trials that count in the budget, by number: all except replaced and surplus trials."""
+        """Return the trials that count towards the budget (all except replaced and surplus ones) in order."""
         every = self._study.get_trials(deepcopy=False)
         replaced = {trial.user_attrs.get("replaces") for trial in every}
         return [trial for trial in every if trial.number not in replaced and SURPLUS not in trial.user_attrs]

@@ -45,7 +45,8 @@ class StopFlag:
             try:
                 within(ASK_SECONDS, lambda: self._ask(run))
             except Exception as error:
-                logger.info(f"W&B does not say whether it asks to stop the run ({type(error).__name__}).")
+                reason = type(error).__name__
+                logger.info(f"W&B did not answer whether to stop the run ({reason}); assuming that it should continue.")
         return self._is_set
 
     def _ask(self, run: Any) -> None:

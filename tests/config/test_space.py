@@ -77,7 +77,7 @@ def test_default_space_applies_if_no_key_is_swept_except_for_keys_that_are_set()
         ("tracker=none,wandb", "tracker=none,wandb: tracker cannot change a result."),
         ("jobs=1,2", "jobs=1,2: jobs cannot change a result."),
         ("lr=interval(1e-3,1e-5)", "at least two values are needed"),
-        ("warmup=tag(log,interval(0,0.5))", "the tag log needs interval(low,high) with low above 0"),
+        ("warmup=tag(log,interval(0,0.5))", "tag(log, …) needs interval(low,high) with low above 0"),
         ("warmup=tag(logg,interval(0.1,0.5))", "the only tag is log"),
         ("epochs=interval(1,5)", "epochs=1.0 is not a whole number"),
         ("lr=interval(-1,1)", "lr=-1.0 is not a number above 0"),

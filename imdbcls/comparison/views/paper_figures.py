@@ -228,7 +228,10 @@ def interval_figure(plot: IntervalPlot) -> "Canvas":
 
 
 def interval_style(series: int | Outcome) -> tuple[str, str]:
-    """Return the colour and marker of an interval. All groups have the same marker, because each has its own row."""
+    """Return the colour and marker of an interval.
+
+    `series` is the index of a group or the verdict on a pair. Groups share a marker, because each has its own row.
+    """
     if isinstance(series, int):
         return COLOURS[series % len(COLOURS)], "o"
     colour, marker, _ = VERDICTS[series]
