@@ -161,7 +161,7 @@ class Tuning:
         return None
 
     def _used(self, trials: GroupTrials) -> tuple[float, int]:
-        """Return the seconds and the number of trials that a group has used. Without a limit on hours, seconds are 0."""
+        """Return the seconds and the number of trials that a group has used (0 seconds without a limit on hours)."""
         begun = trials.trials()
         seconds = 0.0 if self._settings.budget.hours is None else sum(map(seconds_of, begun))
         return seconds, len(begun)
