@@ -71,6 +71,7 @@ class Sweep:
     def __init__(self) -> None:
         self.outcomes: list[Outcome] = []
         self.studies: dict[Path, Config] = {}  # the folders of the jobs' studies, with the config of a job
+        self.study_of: dict[int, Path] = {}  # the study of a job by the job's index in `outcomes`, if it is known
         self.is_search = False  # whether a sweeper chooses the jobs by the results of earlier jobs
         self.stopped_by: int | None = None
         self.slot = 0  # in the process of a job: its number among the jobs that run at the same time

@@ -85,6 +85,7 @@ def run_job(cfg: DictConfig, overrides: str, train: Train, *, is_search: bool) -
     folder = run_folder(config)
     sweep.is_search = is_search
     sweep.studies[folder.study] = config
+    sweep.study_of[len(sweep.outcomes)] = folder.study
     if folder.complete() is not None:
         sweep.report(folder.path.name, partial(train, config), folder.result)
     else:

@@ -21,10 +21,14 @@ logger = logging.getLogger(__name__)
 
 
 def publish_sweep(sweep: Sweep) -> None:
-    """Publish the studies of a sweep whose jobs have ended, unless a signal has stopped it or it is a search."""
+    """Publish the studies of a sweep whose jobs have ended, unless a signal has stopped it or it is a search.
+
+    A job whose study is not known, for example because its config has a mistake, counts for every study.
+    """
     if sweep.stopped_by is None and not sweep.is_search:
         for folder in sorted(sweep.studies):
-            publish_study(folder, sweep.studies[folder], sweep.outcomes)
+            outcomes = [each for i, each in enumerate(sweep.outcomes) if sweep.study_of.get(i, folder) == folder]
+            publish_study(folder, sweep.studies[folder], outcomes)
 
 
 def publish_study(folder: Path, config: "Config", outcomes: Sequence[Outcome]) -> None:

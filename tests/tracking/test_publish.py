@@ -424,6 +424,16 @@ def test_offline_sweep_names_the_command_that_publishes_it(
     assert len(fake_wandb.workspaces()) == len(fake_wandb.reports()) == 1
 
 
+@pytest.mark.slow
+def test_each_study_of_a_sweep_has_its_own_outcomes(launch: Launch, tmp_path: Path) -> None:
+    """Two studies with one run each have nothing to compare, although the sweep has two runs."""
+    swept = (*TINY, "--multirun", "study=one,other", "tracker=wandb", "tracker.mode=offline", "epochs=1", "jobs=2")
+    assert "publish the comparison" not in launch(tmp_path, "train", *swept, "head=cls").stderr
+    done = launch(tmp_path, "train", *swept, "head=cls,mean")
+    commands = re.findall(r"Upload the runs and publish the comparison: wandb sync (\S+)", done.stderr)
+    assert commands == ["runs/one/wandb", "runs/other/wandb"]
+
+
 def test_nothing_is_published_for_searches_single_runs_and_stopped_sweeps(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
