@@ -184,8 +184,8 @@ def with_wandb_variables(config: "Config") -> "Config":
 
 def command() -> None:
     """Run the command line and end the process."""
-    torchrun.mute_other_processes()
-    entry.run(estimate_only if DRY_RUN in sys.argv else partial(run_command, main))
+    with torchrun.muted_other_processes():
+        entry.run(estimate_only if DRY_RUN in sys.argv else partial(run_command, main))
 
 
 def estimate_only() -> int:

@@ -9,14 +9,13 @@ import datetime
 import logging
 import os
 import re
-import sys
 from collections.abc import Iterator
 from inspect import signature
 from typing import TYPE_CHECKING, Any
 
 from imdbcls.errors import UserError
 from imdbcls.runtime import console
-from imdbcls.runtime.torchrun import VARIABLES
+from imdbcls.runtime.torchrun import VARIABLES, exit_after_main_process
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -97,7 +96,7 @@ class Processes:
             raise
         except Exception:
             if self._first_failed(has_failed=True) < self.rank:
-                sys.exit(2)
+                exit_after_main_process()
             raise
         self.wait()
 
@@ -111,7 +110,7 @@ class Processes:
         if first < self.size and self.is_main:
             raise ProcessLostError(f"Process {first} of {self.size} has failed; its error is shown above.")
         if first < self.size:
-            sys.exit(2)
+            exit_after_main_process()
 
     @contextlib.contextmanager
     def main_first(self) -> Iterator[None]:
@@ -167,7 +166,7 @@ def explained(processes: Processes) -> Iterator[None]:
         if not is_lost(error):
             raise
         if not processes.is_main:
-            sys.exit(2)
+            exit_after_main_process()
         raise ProcessLostError(
             "Another process of this run has ended; torchrun shows which one. The same command continues the run from "
             "its last checkpoint."

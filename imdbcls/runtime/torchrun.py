@@ -1,13 +1,18 @@
 """Detect the processes that torchrun starts, from their environment variables and without importing PyTorch."""
 
+import contextlib
 import logging
 import os
 import sys
+import time
+from collections.abc import Iterator
+from typing import NoReturn
 
 from imdbcls.errors import UserError
 from imdbcls.runtime import console
 
 VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")  # set by torchrun for every process
+EXIT_DELAY = 5.0  # seconds
 
 
 def launched() -> bool:
@@ -23,19 +28,44 @@ def require_single_process() -> None:
     """Raise UserError if torchrun has started several processes of a command that trains several runs."""
     if not launched():
         return
-    if os.environ.get("RANK", "0") != "0":
-        sys.exit(2)
+    if is_other_process():
+        exit_after_main_process()
     raise UserError(
         "torchrun starts several processes for one run, but this command trains several runs. Start it without "
         "torchrun, or use torchrun for each run: torchrun --nproc_per_node N -m imdbcls.train ..."
     )
 
 
-def mute_other_processes() -> None:
-    """Show only the messages of the main process, because the other processes would repeat them.
+@contextlib.contextmanager
+def muted_other_processes() -> Iterator[None]:
+    """Show only the messages of the main process in the block, because the other processes would repeat them.
 
-    After `distributed.joined_processes`, the others also show their errors, with their rank.
+    After `distributed.joined_processes`, the others also show their errors, with their rank. Until then, all processes
+    fail for the same reason, and the others exit after the main process.
     """
-    if launched() and os.environ.get("RANK", "0") != "0":
-        console.prefix_messages(f"process {os.environ['RANK']}")
-        logging.getLogger(console.PACKAGE).setLevel(logging.CRITICAL)
+    if not is_other_process():
+        yield
+        return
+    console.prefix_messages(f"process {os.environ['RANK']}")
+    package = logging.getLogger(console.PACKAGE)
+    package.setLevel(logging.CRITICAL)
+    try:
+        yield
+    except SystemExit as exit_:
+        if exit_.code and package.level == logging.CRITICAL:
+            time.sleep(EXIT_DELAY)
+        raise
+
+
+def is_other_process() -> bool:
+    """Return whether this is one of several processes of a run, and not the main process."""
+    return launched() and os.environ.get("RANK", "0") != "0"
+
+
+def exit_after_main_process() -> NoReturn:
+    """Exit with an error that the main process reports.
+
+    When a process has failed, torchrun ends the others, so the main process needs time to report the error.
+    """
+    time.sleep(EXIT_DELAY)
+    sys.exit(2)

@@ -102,6 +102,7 @@ def test_wandb_status_matches_training(
     variables: dict[str, str], words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from wandb.sdk import wandb_setup
+    from wandb.sdk.lib import wbauth
 
     for name in ("WANDB_API_KEY", "WANDB_MODE", "WANDB_BASE_URL", "WANDB_IDENTITY_TOKEN_FILE", "WANDB_DISABLED"):
         monkeypatch.delenv(name, raising=False)
@@ -109,6 +110,7 @@ def test_wandb_status_matches_training(
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(wandb_setup, "_singleton", None)  # it has cached the environment of an earlier test
+    wbauth.unauthenticate_session(update_settings=False)  # an earlier test may have used a key
     found = doctor.wandb()
     assert words in found and "aaaa" not in found
 

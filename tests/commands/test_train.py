@@ -187,13 +187,14 @@ def test_failing_job_does_not_stop_the_others(sweep: tuple[Path, subprocess.Comp
     assert "manifest.json" in failed["error"] and (failed["head"], failed["study"]) == ("weight_avg", "three")
     assert "Traceback" not in done.stderr, "a damaged file is not a bug"
 
-    *_, cls, weight_avg, lstm, count = done.stderr.splitlines()
+    *_, cls, weight_avg, lstm, count, publishing = done.stderr.splitlines()
     for line, name, state in ((cls, names[0], "done"), (weight_avg, names[1], "failed"), (lstm, names[2], "done")):
         assert line.split()[:2] == [name, state]
     accuracy = read_result(runs / names[0])["test/accuracy"]
     assert f"test {accuracy:.2%}" in cls
     assert "manifest.json" in weight_avg
     assert count == "1 of 3 runs are not done. Run the same command again for the missing runs."
+    assert publishing.endswith("wandb sync runs/three/wandb && python -m imdbcls.compare runs/three --wandb")
     assert [path.name for path in folder.iterdir()] == ["runs"]
 
 
@@ -225,7 +226,9 @@ def test_each_job_has_its_own_log_in_wandb(sweep: tuple[Path, subprocess.Complet
         assert log["tags"] == [head, "tiny", "sample"]
         assert {key: log["summary"].get(key) for key in result} == result
         config = yaml.safe_load((folder / "runs" / "three" / name / "config.yaml").read_text())
-        assert log["config"] == {**config, "group_hash": result["group_hash"]}
+        config["tracker"]["project"] = None  # the file has the project that W&B used
+        added = {key: result[key] for key in ("group_hash", "group_label", "git_commit", "command")}
+        assert log["config"] == {**config, **added}
         for key in ("test/recall/positive", "test/precision/negative", "test/f1/positive"):
             assert 0 <= log["summary"][key] <= 1
         assert log["summary"]["view/test_mistakes"]["nrows"] == round((1 - result["test/accuracy"]) * 40)

@@ -13,6 +13,7 @@ import torch
 from support.encoders import distance, make_batch
 from support.encoders import make as make_encoder
 from support.faults import PLUGINS
+from support.hardware import needs_bf16
 from support.runs import TINY, Launch
 from support.small_models import FAMILIES, SIZES, make_folder, make_model
 from support.trainers import make, train_epoch
@@ -72,7 +73,7 @@ def test_hidden_states_equal_the_librarys(family: str, fast: bool) -> None:
 
 
 @pytest.mark.parametrize("path", ["kernels", "operations", "unpadded"])
-@pytest.mark.parametrize("bf16", [False, True])
+@pytest.mark.parametrize("bf16", [False, pytest.param(True, marks=needs_bf16)])
 @pytest.mark.parametrize("model_type", ["bert", "roberta"])
 def test_fast_layers_return_all_hidden_states(
     model_type: str, bf16: bool, path: str, monkeypatch: pytest.MonkeyPatch
