@@ -197,8 +197,7 @@ class EvalBatches:
         return self._collator.labels
 
     def __iter__(self) -> Iterator[Batch]:
-        for rows in self._plan:
-            yield self._collator.collate(rows)
+        return self.of_process(0, 1)
 
 
 @dataclass(frozen=True)
