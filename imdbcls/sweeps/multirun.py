@@ -106,15 +106,18 @@ def value_of_last_job(folder: RunFolder) -> float:
 def start_job(sweep: Sweep, config: "Config", folder: RunFolder, train: Train) -> None:
     """Prepare this process, call `train` in a forked process, and wait until fewer than `config.jobs` jobs run."""
     jobs = num_jobs(config)
-    job = partial(train, config) if jobs == 1 else partial(train_with_share, config, train, sweep)
+    job = partial(train, config) if jobs == 1 else partial(train_with_share, config, train, sweep, jobs)
     sweep.run(folder.path.name, partial(prepare_jobs, config), job, folder.result, jobs)
 
 
-def train_with_share(config: "Config", train: Train, sweep: Sweep) -> None:
-    """Call `train` in a parallel job, with its share of the threads and one GPU. Start its log lines with its name."""
+def train_with_share(config: "Config", train: Train, sweep: Sweep, jobs: int) -> None:
+    """Call `train` in one of `jobs` parallel jobs, with its share of the threads and one GPU.
+
+    Each line of its log starts with the name of the run.
+    """
     console.prefix_messages(run_name(config))
     choose_gpu(config, sweep.slot)
     from imdbcls.runtime.device import share_threads
 
-    share_threads(num_jobs(config))
+    share_threads(jobs)  # not `num_jobs`: this process now sees only one GPU
     train(config)

@@ -62,6 +62,26 @@ def test_a_mask_of_the_user_is_respected(two_gpus: None, tmp_path: Path, monkeyp
     assert {mask for mask, _, _ in run_jobs(tmp_path, "3", 3)} == {"GPU-5a", "GPU-7c"}
 
 
+def test_jobs_on_gpus_share_the_threads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A job counts only its own GPU, so it must not derive its share from the number of GPUs that it sees."""
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setattr(
+        torch.cuda, "device_count", lambda: len(os.environ.get("CUDA_VISIBLE_DEVICES", "0,1").split(","))
+    )
+    threads = torch.get_num_threads()
+    torch.set_num_threads(4)
+    try:
+        sweep = Sweep()
+        for seed in range(2):
+            each = config(f"seed={seed}", "jobs=auto", f"runs_dir={tmp_path}")
+            file = tmp_path / f"{seed}.threads"
+            start_job(sweep, each, run_folder(each), lambda _, file=file: file.write_text(str(torch.get_num_threads())))
+        sweep.wait()
+    finally:
+        torch.set_num_threads(threads)
+    assert [file.read_text() for file in tmp_path.glob("*.threads")] == ["2", "2"]
+
+
 def test_one_job_uses_all_gpus(two_gpus: None, tmp_path: Path) -> None:
     assert {mask for mask, _, _ in run_jobs(tmp_path, "1", 2)} == {"all"}
 
