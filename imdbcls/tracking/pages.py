@@ -1,9 +1,12 @@
-"""Write what a run records as Markdown, for trackers that show text."""
+"""Write what a run records as tables and as Markdown, for trackers that show them."""
 
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
+from imdbcls.models.metrics import confusion_matrix
 from imdbcls.tracking.protocol import Table
 
 MAX_TEXT = 500  # characters of a document in the table of mistakes
@@ -45,10 +48,8 @@ def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def confusion_table(labels: Sequence[int], predictions: Sequence[int], label_names: Sequence[str]) -> Table:
     """Return the confusion matrix as a table: a row for each label, a column for each prediction."""
-    from sklearn.metrics import confusion_matrix
-
-    counts = confusion_matrix(labels, predictions, labels=range(len(label_names)))
-    rows: list[list[str | int]] = [[name, *map(int, row)] for name, row in zip(label_names, counts, strict=True)]
+    counts = confusion_matrix(np.array(labels), np.array(predictions), len(label_names))
+    rows: list[list[str | int]] = [[name, *row] for name, row in zip(label_names, counts, strict=True)]
     return ["label \\ prediction", *label_names], rows
 
 

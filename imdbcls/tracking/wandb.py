@@ -21,6 +21,7 @@ from imdbcls.tracking import artifacts
 from imdbcls.tracking.console import ConsoleLog
 from imdbcls.tracking.metrics import COPIES, copies_of, define_metrics
 from imdbcls.tracking.once import once
+from imdbcls.tracking.pages import mistakes_table
 from imdbcls.tracking.protocol import RunIdentity, Table, Tracker
 from imdbcls.tracking.server import PROBE_SECONDS
 from imdbcls.tracking.session import Session
@@ -181,14 +182,13 @@ class WandbTracker(Tracker):
                 self._session.run.summary.update(
                     {f"test/{name}/{label_names[c]}": float(value) for c, value in enumerate(values)}
                 )
-            columns = ["id", "text", "label", "prediction", "probability"]
             confusion = wandb.plot.confusion_matrix(
                 y_true=list(labels),
                 preds=list(predictions),
                 class_names=list(label_names),
                 title="Confusion matrix, test split",
             )
-            table = wandb.Table([*columns], [[row[name] for name in columns] for row in mistakes])
+            table = wandb.Table(*mistakes_table(mistakes))
             views = {"view/test_confusion_matrix": confusion, "view/test_mistakes": table}
             self._session.log_views(views, patience=0.5)
 
