@@ -1,11 +1,8 @@
 """The fake W&B server with the real client: what a client sends, `wandb.Api` reads back."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 from support.fake_wandb import FakeWandb
-from support.runs import isolated
 
 CLIENT = """
 import pathlib
@@ -72,15 +69,7 @@ again.save()
 
 
 def run_client(code: str, server: FakeWandb, folder: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=folder,
-        env=isolated(folder / "home") | server.environment,
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert done.returncode == 0, done.stderr
+    server.run_client(["-c", code], folder)
     assert [each for each in server.requests() if "error" in each or "unknown_fields" in each] == []
 
 

@@ -1,8 +1,6 @@
 """`wandb sync` uploads offline runs completely: history, config, summary, tables and artifacts."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,21 +9,12 @@ import yaml
 from support.fake_wandb import FakeWandb
 from support.fake_wandb.store import Run
 from support.processes import EVERY_STEP, TIMES, TINY, kill_at, run, start
-from support.runs import isolated
 
 STUDY = (*TINY, "tracker=wandb", "trainer.log_every=1", "study=uploaded")
 
 
 def sync(folder: Path, server: FakeWandb) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "wandb", "sync", "runs/uploaded/wandb"],
-        cwd=folder,
-        env=isolated(folder / "home") | server.environment,
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert done.returncode == 0, done.stderr
+    server.run_client(["-m", "wandb", "sync", "runs/uploaded/wandb"], folder)
     assert server.errors() == []
 
 

@@ -4,13 +4,14 @@ import json
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import quote
 from urllib.request import Request, urlopen
 
 from support.fake_wandb.store import Artifact, Run, Sweep, View
-from support.runs import ROOT
+from support.runs import ROOT, isolated
 
 KEY = "0123456789" * 4  # an API key in the format that the client checks
 Kind = TypeVar("Kind", Run, Artifact, Sweep, View)
@@ -91,6 +92,18 @@ class FakeWandb:
         """Return all GraphQL requests: `query` and `variables`, and after some of them `error` or `unknown_fields`."""
         path = self.folder / "requests.jsonl"
         return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+    def run_client(self, arguments: Sequence[str], folder: Path) -> None:
+        """Run Python with these arguments in a folder, as a user of this server without other settings."""
+        done = subprocess.run(
+            [sys.executable, *arguments],
+            cwd=folder,
+            env=isolated(folder / "home") | self.environment,
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+        assert done.returncode == 0, done.stderr
 
     def errors(self) -> list[str]:
         return [each["error"] for each in self.requests() if "error" in each]
