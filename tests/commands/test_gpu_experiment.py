@@ -1,0 +1,83 @@
+"""The GPU experiment: its dry run on the CPU, the order of its measurements, and lost processes. Tests no speed."""
+
+import json
+import os
+import signal
+from pathlib import Path
+
+import pytest
+from support.runs import ROOT
+
+GPU = ROOT / "experiments" / "gpu"
+
+
+@pytest.fixture(autouse=True)
+def scripts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make the modules of the experiment importable, as they are for its command."""
+    monkeypatch.syspath_prepend(str(GPU.parent / "throughput"))
+    monkeypatch.syspath_prepend(str(GPU))
+
+
+@pytest.mark.slow
+def test_dry_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    import throughput
+
+    throughput.main(["--dry-run", f"--output={tmp_path / 'results.json'}"])
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert results["dry_run"] and results["machine"]["measured_tflops"] > 0
+    measured = {(cell["head"], cell["system"]): cell for cell in results["cells"]}
+    assert list(measured) == [(head, system) for head in ("cls", "lstm") for system in ("imdbcls", "trainer")]
+    for cell in measured.values():
+        assert "error" not in cell and len(cell["seconds"]) == 1
+        assert cell["documents_per_second"] > 0 and cell["mfu_of_measured_peak"] > 0 and cell["peak_memory_mb"] > 0
+    # The same real tokens; of the last layer, imdbcls computes only the first token for cls.
+    assert len({cell["num_tokens"] for cell in measured.values()}) == 1
+    assert measured["cls", "imdbcls"]["flops"] < measured["cls", "trainer"]["flops"]
+    assert measured["lstm", "imdbcls"]["flops"] == measured["lstm", "trainer"]["flops"]
+    assert all(row["losses_agree"] and row["ratio"] > 0 for row in results["summary"])
+    assert "lstm with 4 documents" in capsys.readouterr().out
+
+
+def test_the_most_important_measurements_come_first() -> None:
+    from plan import Cell, cells
+
+    planned = list(cells(("cls", "lstm"), (16, 64, 32), compiled=True, flash=True))
+    assert planned[:3] == [Cell("cls", 16, name) for name in ("imdbcls", "trainer", "trainer_flash")]
+    assert len(set(planned)) == len(planned) == 2 * 3 * 5
+    assert planned.index(Cell("lstm", 64, "trainer")) < planned.index(Cell("cls", 16, "imdbcls_compiled"))
+    assert planned.index(Cell("lstm", 64, "imdbcls_compiled")) < planned.index(Cell("cls", 32, "imdbcls"))
+
+
+def test_a_lost_process_costs_one_measurement() -> None:
+    """Also a process that hangs, and one whose measurement raises an exception, after which CUDA may be unusable."""
+    from throughput import MeasuringProcess
+
+    with MeasuringProcess([], 1, 1.0) as process:
+        assert process.call("nothing", timeout=60) == {
+            "error": "AttributeError: 'Measurer' object has no attribute 'nothing'"
+        }
+        process.start()
+        os.kill(process._process.pid, signal.SIGKILL)
+        assert process.call("nothing", timeout=60) == {"error": "the process ended; see its output"}
+        assert process.call("nothing", timeout=0) == {"error": "no result within 0 s"}
+        assert process.call("nothing", timeout=60)["error"].startswith("AttributeError")
+
+
+def test_documents_have_the_lengths_of_reviews(tmp_path: Path) -> None:
+    from plan import write_documents
+
+    write_documents(tmp_path, 4000)
+    lengths = sorted(
+        len(json.loads(line)["text"].split()) for line in (tmp_path / "train.jsonl").read_text().splitlines()
+    )
+    assert lengths[2000] == pytest.approx(224, rel=0.05)
+    assert sum(lengths) / 4000 == pytest.approx(302, rel=0.05)
+    assert sum(length > 512 for length in lengths) / 4000 == pytest.approx(0.136, abs=0.02)
+
+
+def test_peak_of_a_card() -> None:
+    from card import data_sheet_tflops
+
+    assert data_sheet_tflops("NVIDIA H100 80GB HBM3") == data_sheet_tflops("NVIDIA H200") == 989
+    assert data_sheet_tflops("NVIDIA H100 PCIe") == 756 and data_sheet_tflops("NVIDIA L40S") == 362
+    assert data_sheet_tflops("unknown") is None
