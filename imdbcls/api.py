@@ -60,20 +60,41 @@ class FinishedRun:
             raise UserError(f"{path} and result.json do not have the same number of classes.")
         return replace(found, label_names=self.label_names)
 
-    def predict(self, texts: Iterable[str]) -> Predictions:
+    @cached_property
+    def temperature(self) -> float:
+        """The number that divides the logits to calibrate the probabilities, fitted on the validation split.
+
+        A run of an earlier version did not record it. It is then fitted on the run's validation predictions. Raises
+        UserError if these are missing or damaged, or if the recorded temperature is not valid.
+        """
+        from imdbcls.models.temperature import fit_temperature, recorded_temperature
+
+        recorded = recorded_temperature(self.result)
+        if recorded is None:
+            validation = self.predictions("validation")
+            return fit_temperature(validation.true_labels, validation.known_probabilities).value
+        return recorded
+
+    def predict(self, texts: Iterable[str], *, calibrated: bool = True) -> Predictions:
         """Classify documents (a list of strings, a column of a data frame, …) with the run's best weights.
+
+        With `calibrated`, the logits are divided by the run's `temperature`. This changes the probabilities but not the
+        predicted classes.
 
         The ids of the predictions are `0`, `1` and so on. The first call loads the model from the run folder; later
         calls reuse the model. The probabilities of a document do not depend on the other documents, except for rounding
         differences between batches. Raises UserError if `texts` is empty or contains anything except non-empty strings.
         """
-        return self.predict_with_counts(texts)[0]
+        return self.predict_with_counts(texts, calibrated=calibrated)[0]
 
-    def predict_with_counts(self, texts: Iterable[str]) -> "tuple[Predictions, TokenCounts]":
+    def predict_with_counts(
+        self, texts: Iterable[str], *, calibrated: bool = True
+    ) -> "tuple[Predictions, TokenCounts]":
         """Classify documents as `predict` does. Also return counts of their tokens."""
         import numpy as np
 
         from imdbcls.data.documents import Documents
+        from imdbcls.models.temperature import apply_temperature
         from imdbcls.printable import is_unicode
 
         single = isinstance(texts, str)
@@ -89,7 +110,10 @@ class FinishedRun:
         with tempfile.TemporaryDirectory() as temporary:  # do not add the tokens to the user's cache
             predictions, tokens = self._model.predict(documents, cache_dir=temporary)
         counts = self._model.pipeline.count(tokens, self._model.backbone.tokenizer)
-        return replace(predictions, labels=None), counts
+        probabilities_NC = predictions.known_probabilities
+        if calibrated:
+            probabilities_NC = apply_temperature(probabilities_NC, self.temperature)
+        return replace(predictions, labels=None, probabilities=probabilities_NC), counts
 
     @cached_property
     def _model(self) -> FinishedModel:

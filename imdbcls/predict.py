@@ -2,9 +2,9 @@
 
 Texts come from the command line, from a file (`--file reviews.csv`), or from stdin, one per line. The output has one
 line of JSON or CSV per text, in input order. The line contains the number of the text, its id if the file has ids, the
-most probable class and the probability of each class. Texts are read and classified in chunks of a thousand, so memory
-use does not depend on the size of the input. A row without a text gets a null label. The command stops at a row
-that cannot be read; the answers for earlier rows are already written.
+most probable class and the calibrated probability of each class (`--uncalibrated`: the model's own). Texts are read
+and classified in chunks of a thousand, so memory use does not depend on the size of the input. A row without a text
+gets a null label. The command stops at a row that cannot be read; the answers for earlier rows are already written.
 """
 
 if __name__ == "__main__":  # before the other imports, which can hit a limit of memory or threads
@@ -77,6 +77,11 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--format", choices=FORMATS, help="format of the answers (default: from the extension of --output, else jsonl)"
     )
+    parser.add_argument(
+        "--uncalibrated",
+        action="store_true",
+        help="write the model's own probabilities, without the temperature that was fitted on validation",
+    )
     parser.add_argument("--device", choices=get_args(Device), help="device to run on (default: from the run's config)")
     parser.add_argument(
         "--plugins",
@@ -104,7 +109,7 @@ def predict(arguments: argparse.Namespace, stdin: TextIO, stdout: TextIO) -> Non
     with opened(arguments.output, stdout) as file:
         write = FORMATS[format_of(arguments.format, arguments.output)](file, run.label_names, given.copied)
         for chunk in in_chunks(given.items):
-            counts += answer(chunk, run, write)
+            counts += answer(chunk, run, write, calibrated=not arguments.uncalibrated)
             file.flush()
             without_text += [item.number for item in chunk if item.text is None]
             num_texts += len(chunk)
@@ -136,8 +141,8 @@ def texts_of(arguments: argparse.Namespace, stdin: TextIO, config: "Config") -> 
     return from_file(arguments.file, request_for(arguments.file, config.data.source.arguments, **options))
 
 
-def answer(chunk: Sequence[Item], run: "FinishedRun", write: Write) -> "list[TokenCounts]":
-    """Classify the texts of a chunk, and write one answer per item.
+def answer(chunk: Sequence[Item], run: "FinishedRun", write: Write, *, calibrated: bool = True) -> "list[TokenCounts]":
+    """Classify the texts of a chunk, and write one answer per item. The probabilities are calibrated by default.
 
     Returns a list with the token counts of these texts. The list is empty if no item has a text.
     """
@@ -145,7 +150,7 @@ def answer(chunk: Sequence[Item], run: "FinishedRun", write: Write) -> "list[Tok
     found: Iterator[tuple[str, list[float]]] = iter(())
     counts: list[TokenCounts] = []
     if texts:
-        predictions, counts_of_chunk = run.predict_with_counts(texts)
+        predictions, counts_of_chunk = run.predict_with_counts(texts, calibrated=calibrated)
         counts = [counts_of_chunk]
         found = zip(predictions.names, predictions.known_probabilities.tolist(), strict=True)
     for item in chunk:

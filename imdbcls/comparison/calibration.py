@@ -1,11 +1,15 @@
 """Compute the calibration of a group: the expected calibration error and the reliability curve."""
 
+from dataclasses import replace
+
 import numpy as np
 from numpy.typing import NDArray
 
 from imdbcls.comparison.metrics import confidence_bin
 from imdbcls.comparison.results import Calibration, ReliabilityBin
+from imdbcls.comparison.run_files import Run, number
 from imdbcls.comparison.study import Group
+from imdbcls.models.temperature import HIGHEST, LOWEST, apply_temperature
 from imdbcls.runs.predictions import Predictions
 from imdbcls.runs.record import NUM_CALIBRATION_BINS
 
@@ -24,6 +28,8 @@ def calibration_of(group: Group) -> Calibration | None:
     parametric bootstrap, Vaicenavicius et al. 2019, AISTATS). With several seeds, the p-value of the group is twice the
     mean over seeds (at most 1), which is valid although the seeds share documents (Vovk and Wang 2020, Biometrika
     107:791).
+
+    With the temperatures that the runs recorded (Guo et al. 2017), the result also has the ECE after scaling.
     """
     if not group.has_probabilities:
         return None
@@ -37,7 +43,23 @@ def calibration_of(group: Group) -> Calibration | None:
         expected.append(float(drawn_B.mean()))
         p_values.append((1 + int((drawn_B >= value).sum())) / (1 + len(drawn_B)))
     p = p_values[0] if len(p_values) == 1 else min(1.0, 2 * float(np.mean(p_values)))
-    return Calibration(tuple(values), float(np.mean(expected)), p)
+    temperatures = temperatures_of(group)
+    calibrated = None if temperatures is None else tuple(map(calibrated_ece, group.runs, temperatures))
+    return Calibration(tuple(values), float(np.mean(expected)), p, temperatures, calibrated)
+
+
+def temperatures_of(group: Group) -> tuple[float, ...] | None:
+    """Return the recorded temperature of each run, or None if a run has none or an invalid one."""
+    found = [number(run.result.get("temperature")) for run in group.runs]
+    valid = [value for value in found if value is not None and LOWEST <= value <= HIGHEST]
+    return tuple(valid) if len(valid) == len(found) else None
+
+
+def calibrated_ece(run: Run, temperature: float) -> float:
+    """Return the ECE of a run's predictions after its logits are divided by a temperature."""
+    scaled_NC = apply_temperature(run.predictions.known_probabilities, temperature)
+    scaled = replace(run.predictions, probabilities=scaled_NC)
+    return ece(predicted_probabilities(scaled), scaled.correct)
 
 
 def predicted_probabilities(predictions: Predictions) -> NDArray[np.float64]:

@@ -5,6 +5,7 @@ confidence intervals over documents, and over seeds if a group has several. None
 tested, as documented for each field.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -60,10 +61,23 @@ class Calibration:
     values: tuple[float, ...]  # one per seed
     expected: float  # mean ECE if the probabilities were calibrated, averaged over seeds
     p: float  # p-value of the null hypothesis that the probabilities are calibrated
+    temperatures: tuple[float, ...] | None  # one per seed, fitted on validation; None: a run did not record it
+    calibrated_values: tuple[float, ...] | None  # ECE of each seed with its temperature; None: as `temperatures`
 
     @property
     def mean(self) -> float:
         return sum(self.values) / len(self.values)
+
+    @property
+    def calibrated_mean(self) -> float | None:
+        found = self.calibrated_values
+        return None if found is None else sum(found) / len(found)
+
+    @property
+    def mean_temperature(self) -> float | None:
+        """The geometric mean over seeds."""
+        found = self.temperatures
+        return None if found is None else math.exp(sum(map(math.log, found)) / len(found))
 
 
 @dataclass(frozen=True)

@@ -23,15 +23,12 @@ def metrics_of(labels_N: "NDArray[np.int64]", probabilities_NC: "NDArray[np.floa
       against the rest. NaN if a class has no document.
     - loss: the mean negative log-likelihood in nats per document.
     - brier: the squared error of the probabilities, summed over the classes (Brier 1950); from 0 to 2.
-    - ece: the expected calibration error of the predicted class's probability, with 15 bins of equal width (Guo et al.
-      2017).
+    - ece: see `expected_calibration_error`.
 
-    torchmetrics computes ece, and scikit-learn computes accuracy, f1, auroc and loss.
+    scikit-learn computes accuracy, f1, auroc and loss.
     """
     import numpy as np
-    import torch
     from sklearn.metrics import accuracy_score, f1_score, log_loss, roc_auc_score
-    from torchmetrics.functional.classification import multiclass_calibration_error
 
     classes, predicted_N = range(probabilities_NC.shape[1]), probabilities_NC.argmax(axis=1)
     if len(set(labels_N.tolist())) < len(classes):
@@ -40,17 +37,28 @@ def metrics_of(labels_N: "NDArray[np.int64]", probabilities_NC: "NDArray[np.floa
         auroc = roc_auc_score(labels_N, probabilities_NC[:, 1])
     else:
         auroc = roc_auc_score(labels_N, probabilities_NC, multi_class="ovr", labels=classes)
-    ece = multiclass_calibration_error(
-        torch.tensor(probabilities_NC), torch.tensor(labels_N), len(classes), n_bins=NUM_CALIBRATION_BINS
-    )
     return {
         "accuracy": float(accuracy_score(labels_N, predicted_N)),
         "f1": float(f1_score(labels_N, predicted_N, labels=classes, average="macro", zero_division=0.0)),
         "auroc": float(auroc),
         "loss": float(log_loss(labels_N, probabilities_NC, labels=classes)),
         "brier": float(((probabilities_NC - np.eye(len(classes))[labels_N]) ** 2).sum(axis=1).mean()),
-        "ece": float(ece),
+        "ece": expected_calibration_error(labels_N, probabilities_NC),
     }
+
+
+def expected_calibration_error(labels_N: "NDArray[np.int64]", probabilities_NC: "NDArray[np.floating]") -> float:
+    """Return the expected calibration error of the predicted class's probability, from torchmetrics.
+
+    It has 15 bins of equal width (Guo et al. 2017).
+    """
+    import torch
+    from torchmetrics.functional.classification import multiclass_calibration_error
+
+    probabilities, labels = torch.tensor(probabilities_NC), torch.tensor(labels_N)
+    return float(
+        multiclass_calibration_error(probabilities, labels, probabilities.shape[1], n_bins=NUM_CALIBRATION_BINS)
+    )
 
 
 def confusion_matrix(

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from imdbcls.data.token_counts import losses, recorded, sum_of
 from imdbcls.models.classifier import count_parameters
 from imdbcls.models.inference import predictions_of
-from imdbcls.models.metrics import accuracy_warning, confusion_matrix, metrics_of
+from imdbcls.models.metrics import accuracy_warning, confusion_matrix, expected_calibration_error, metrics_of
+from imdbcls.models.temperature import apply_temperature, fit_temperature
 from imdbcls.runs.folder import RunFolder
 from imdbcls.runs.predictions import Predictions, write_predictions
 from imdbcls.runs.record import checksums_of_predictions, path_of_predictions
@@ -79,6 +80,7 @@ def result_of(run: Run, predictions: Mapping[str, Predictions], latency_ms: Mapp
         **selection_of(run),
         **split_metrics("val", validation),
         **split_metrics("test", test),
+        **calibration_metrics(validation, test),
         "test/confusion_matrix": confusion_matrix(test.true_labels, test.predicted, len(corpus.label_names)),
         "predictions_sha256": checksums_of_predictions(run.folder.path),
         "token_counts": recorded(run.token_counts),
@@ -145,6 +147,20 @@ def split_metrics(split: str, predictions: Predictions) -> dict[str, float]:
     return {f"{split}/{name}": value for name, value in metrics.items()}
 
 
+def calibration_metrics(validation: Predictions, test: Predictions) -> dict[str, Any]:
+    """Return the temperature, fitted on the validation split, and the calibration errors that result from it.
+
+    `temperature_reason` says why the temperature is not the one with the lowest validation loss; None if it is.
+    `val/ece_calibrated` is of the documents on which the temperature was fitted, `test/ece_calibrated` of new ones.
+    """
+    found = fit_temperature(validation.true_labels, validation.known_probabilities)
+    errors = {}
+    for split, predictions in (("val", validation), ("test", test)):
+        calibrated_NC = apply_temperature(predictions.known_probabilities, found.value)
+        errors[f"{split}/ece_calibrated"] = expected_calibration_error(predictions.true_labels, calibrated_NC)
+    return {"temperature": found.value, "temperature_reason": found.reason, **errors}
+
+
 def worst_mistakes(run: Run, predictions: Predictions) -> list[dict[str, str | float]]:
     """Return up to NUM_MISTAKES misclassified test documents as rows of a W&B table, most confident predictions first.
 
@@ -180,11 +196,25 @@ def log_result(folder: RunFolder, result: Mapping[str, Any]) -> None:
     )
     if (warning := accuracy_warning(result["test/confusion_matrix"], result["label_names"])) is not None:
         logger.warning(f"{result['name']}, test: {warning}")
+    log_calibration(result)
     logger.info(
         f"  trained in {result['train_seconds']:.0f} s, {result['documents_per_second']:.1f} documents/s, "
         f"peak memory {result['peak_memory_mb']:,.0f} MB; saved in {folder.path}"
     )
     logger.info(f"  next: python -m imdbcls.evaluate {folder.path}, or train another head or seed in {folder.study}")
+
+
+def log_calibration(result: Mapping[str, Any]) -> None:
+    """Log the calibration error on test, before and after temperature scaling, or why the temperature stays 1."""
+    value, reason = result["temperature"], result["temperature_reason"]
+    if value == 1 and reason is not None:
+        logger.info(f"  calibration error (ECE) on test {result['test/ece']:.4f}; no temperature, because {reason}")
+        return
+    note = "" if reason is None else f" ({reason})"
+    logger.info(
+        f"  calibration error (ECE) on test {result['test/ece']:.4f}, and {result['test/ece_calibrated']:.4f} with "
+        f"temperature {value:.3g} from validation{note}"
+    )
 
 
 def log_trial(result: Mapping[str, Any]) -> None:

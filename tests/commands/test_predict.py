@@ -3,8 +3,10 @@
 import csv
 import io
 import json
+import math
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -29,6 +31,10 @@ def answers(*arguments: str, stdin: str = "") -> str:
     out = io.StringIO()
     predict(parse(list(arguments)), io.StringIO(stdin), out)
     return out.getvalue()
+
+
+def log_odds(answer: dict[str, Any]) -> float:
+    return math.log(answer["probabilities"]["positive"] / answer["probabilities"]["negative"])
 
 
 @pytest.fixture(scope="module")
@@ -59,6 +65,24 @@ def test_texts_from_the_command_line_stdin_and_files(
     header, *found_rows = csv.reader(answers(str(finished), *TEXTS, "--format", "csv").splitlines())
     assert header == ["number", "label", "probability_negative", "probability_positive"]
     assert [[float(cell) for cell in row[2:]] for row in found_rows] == expected.probabilities.tolist()
+
+
+def test_probabilities_are_calibrated_unless_uncalibrated(finished: Path, tmp_path: Path) -> None:
+    run = imdbcls.load_run(finished)
+    temperature = run.result["temperature"]
+    assert temperature != 1 and run.temperature == temperature and run.result["temperature_reason"] is None
+    raw, calibrated = (
+        [json.loads(line) for line in answers(str(finished), *option, *TEXTS).splitlines()]
+        for option in (["--uncalibrated"], [])
+    )
+    for before, after in zip(raw, calibrated, strict=True):
+        assert log_odds(after) == pytest.approx(log_odds(before) / temperature) and before["label"] == after["label"]
+
+    earlier = tmp_path / "earlier"  # a run of a version that did not record a temperature
+    shutil.copytree(finished, earlier)
+    result = {name: value for name, value in run.result.items() if "temperature" not in name}
+    (earlier / "result.json").write_text(json.dumps(result))
+    assert imdbcls.load_run(earlier).temperature == temperature
 
 
 def test_files_are_read_lazily(tmp_path: Path) -> None:

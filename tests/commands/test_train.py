@@ -28,6 +28,7 @@ RESULT_KEYS = {
     *("status", "study", "name", "head", "backbone", "seed", "config_hash", "group_hash", "split_hash", "best_epoch"),
     "metric",
     *("val/accuracy", "test/accuracy", "test/f1", "test/auroc", "test/ece", "test/loss", "test/brier"),
+    *("temperature", "temperature_reason", "val/ece_calibrated", "test/ece_calibrated"),
     *("parameters", "head_parameters", "train_seconds", "documents_per_second", "tokens_per_second", "peak_memory_mb"),
     *("versions", "environment", "git_commit", "finished_at", "group_label", "command"),
 }

@@ -34,7 +34,11 @@ def test_groups_have_all_keys_and_consistent_values(comparison: dict[str, Any]) 
             else:
                 assert values["low"] <= values["mean"] <= values["high"]
         assert group["ensemble"].keys() == comparison["baseline"].keys()
-        assert group["calibration"].keys() == {"ece", "expected", "p"} and group["num_collapsed"] == 0
+        calibration = group["calibration"]
+        assert calibration.keys() == {"ece", "expected", "p", "temperatures", "ece_calibrated"}
+        sharpness = {head.name: head.sharpness for head in HEADS}[group["head"]]
+        assert calibration["temperatures"] == [sharpness / 2] * 2 and 0 <= calibration["ece_calibrated"] < 0.2
+        assert group["num_collapsed"] == 0
         assert group["largest_collapse_rate"] == pytest.approx(1 - 0.05**0.5)
     accuracies = [group["metrics"]["test/accuracy"]["mean"] for group in comparison["groups"]]
     assert accuracies == sorted(accuracies, reverse=True)

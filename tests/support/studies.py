@@ -144,6 +144,7 @@ def write_run(
         "best_epoch": 3,
         "val/accuracy": accuracy - 0.002,
         "test/accuracy": accuracy,
+        "temperature": head.sharpness / 2,
         "parameters": 22_700_000 + head.parameters,
         "head_parameters": head.parameters,
         "train_seconds": head.seconds * (1 + 0.01 * seed),

@@ -15,7 +15,9 @@ one, never percent. `comparison.results` documents what null means for each fiel
   `metrics.{test/accuracy, test/f1, test/auroc, test/ece, test/brier, test/loss}` with `mean`, `std` (over seeds), `n`
   (seeds), `low`, `high` (95 % interval over documents and seeds), `values` (one per seed, in the order of `seeds`),
   all null except `n` if the metric is not defined (ECE has no interval); `ensemble.{metric}` (of the probabilities
-  averaged over seeds), `calibration` (null: no probabilities) with `ece`, `expected` (the ECE if calibrated) and `p`;
+  averaged over seeds), `calibration` (null: no probabilities) with `ece`, `expected` (the ECE if calibrated), `p`,
+  `temperatures` (one per seed, fitted on validation) and `ece_calibrated` (mean ECE with these temperatures; both are
+  null if a run did not record a temperature);
   `num_collapsed` (runs that predict one class for nearly all documents), `largest_collapse_rate` (95 % limit);
   `runs[]` with `name`, `seed`, `validation`, `test` (the metric that decides), `best_epoch`, `train_seconds`, `url`
   (of the W&B page; null: not recorded);
@@ -162,10 +164,16 @@ def metric_json(metric: MetricSummary | None, num_seeds: int) -> dict[str, Any]:
     }
 
 
-def calibration_json(calibration: Calibration | None) -> dict[str, float] | None:
+def calibration_json(calibration: Calibration | None) -> dict[str, Any] | None:
     if calibration is None:
         return None
-    return {"ece": calibration.mean, "expected": calibration.expected, "p": calibration.p}
+    return {
+        "ece": calibration.mean,
+        "expected": calibration.expected,
+        "p": calibration.p,
+        "temperatures": calibration.temperatures,
+        "ece_calibrated": calibration.calibrated_mean,
+    }
 
 
 def ece_json(calibration: Calibration | None, num_seeds: int) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from imdbcls.comparison.metrics import METRICS, Metric
-from imdbcls.comparison.results import Comparison, GroupSummary, MetricSummary, PairResult, PartAccuracy
+from imdbcls.comparison.results import Calibration, Comparison, GroupSummary, MetricSummary, PairResult, PartAccuracy
 from imdbcls.comparison.views.extent import note_on_groups, note_on_pairs, shown_groups, shown_pairs
 from imdbcls.comparison.views.quantities import (
     NONE,
@@ -230,19 +230,33 @@ def calibration(groups: Sequence[GroupSummary]) -> Table:
             f"{found.mean:.4f}",
             f"{found.expected:.4f}",
             p_cell(found.p),
+            *scaled_cells(found),
             *(cell for name in ("test/brier", "test/loss") for cell in mean_and_interval(group.metrics.get(name))),
         ]
         for group in groups
         if (found := group.calibration) is not None
     ]
-    header = ["group", "ECE", "if calibrated", "p", "Brier", "95 % interval", "loss", "95 % interval"]
+    scaled = ["temperature", "ECE scaled"]
+    header = ["group", "ECE", "if calibrated", "p", *scaled, "Brier", "95 % interval", "loss", "95 % interval"]
     note = (
         "Lower ECE, Brier and loss are better. ECE: average gap between confidence and accuracy (15 bins). If "
         "calibrated: the ECE that a perfectly calibrated model with these probabilities would show. p: p-value for the "
         "hypothesis that the probabilities are calibrated. Brier: squared error of the probabilities. Loss: negative "
         "log-likelihood."
     )
-    return Table("calibration", "Are the probabilities calibrated?", header, rows, note, (7, 5))
+    if any(group.calibration is not None and group.calibration.temperatures is not None for group in groups):
+        note += (
+            " Temperature: the number that divides the logits, fitted on validation (geometric mean over seeds). ECE "
+            "scaled: the ECE after this division, which predict applies. The other columns are without it."
+        )
+    table = Table("calibration", "Are the probabilities calibrated?", header, rows, note, (9, 7, 4))
+    return table.without_empty_columns()
+
+
+def scaled_cells(calibration: Calibration) -> list[str]:
+    """Return the cells for the temperature and for the ECE after scaling."""
+    temperature, scaled = calibration.mean_temperature, calibration.calibrated_mean
+    return [NONE if temperature is None else f"{temperature:.3g}", NONE if scaled is None else f"{scaled:.4f}"]
 
 
 def parts(groups: Sequence[GroupSummary]) -> list[Table]:

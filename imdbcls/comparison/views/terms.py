@@ -37,6 +37,8 @@ TERMS = {  # by a regular expression that matches the whole column title
     ),
     r"ECE": Term("ece", "Expected calibration error: average gap between confidence and accuracy. Lower is better."),
     r"if calibrated": Term("ece", "The ECE that a perfectly calibrated model with these probabilities would show."),
+    r"temperature": Term("temperature", "The number that divides the logits to calibrate them, fitted on validation."),
+    r"ECE scaled": Term("temperature", "The ECE after the logits are divided by the temperature. Lower is better."),
     r"Brier": Term("ece", "Squared distance between the probabilities and the true class. Lower is better."),
     r"loss": Term("ece", "Negative logarithm of the probability of the label. Lower is better."),
     r"precision %": Term("f1", "Share of the documents predicted as this class that have this label."),
