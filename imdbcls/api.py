@@ -116,6 +116,15 @@ class FinishedRun:
         return replace(predictions, labels=None, probabilities=probabilities_NC), counts
 
     @cached_property
+    def plain_model(self) -> FinishedModel:
+        """A copy of the model for gradients with respect to its input: float32, frozen, without compiled kernels."""
+        prepare_process()
+        config = self.config.with_changes(precision="fp32", backbone={"fast": False})
+        loaded = load_finished(self.folder, config, self.label_names)
+        loaded.model.eval().requires_grad_(False)
+        return loaded
+
+    @cached_property
     def _model(self) -> FinishedModel:
         prepare_process()
         return load_finished(self.folder, self.config, self.label_names)

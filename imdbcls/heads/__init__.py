@@ -13,6 +13,9 @@ A head that reads all layers sets the class attribute `reads_all_layers = True`.
 `num_hidden_states` (L), and its `forward(hidden_LBTD, mask_BT)` gets all hidden states of the encoder: the embeddings
 first, then each layer.
 
+A head that averages the token vectors can also define `pooling_weights(hidden_BTD, mask_BT)`, which returns weights_BT.
+`imdbcls.explain` shows them.
+
 A head is plain PyTorch. `imdbcls.kernels.accelerate_head` adds the fast kernels from outside. A head does not declare
 whether it reads only the first token; `imdbcls.models.head_probe` tests this. If it does, the last layer of an
 accelerated encoder computes only that token, and the head gets `hidden_B1D` with the same `mask_BT`.

@@ -19,5 +19,9 @@ class AttentionHead(nn.Module):
         self.output = nn.Linear(hidden_size, num_labels)
 
     def forward(self, hidden_BTD: Tensor, mask_BT: Tensor) -> Tensor:
+        return self.output(weighted_sum(self.pooling_weights(hidden_BTD, mask_BT), hidden_BTD))
+
+    def pooling_weights(self, hidden_BTD: Tensor, mask_BT: Tensor) -> Tensor:
+        """Return a_t for each token, weights_BT; zero at padding."""
         scores_BT = self.context(self.projection(hidden_BTD).tanh()).squeeze(2)
-        return self.output(weighted_sum(masked_softmax(scores_BT, mask_BT), hidden_BTD))
+        return masked_softmax(scores_BT, mask_BT)

@@ -42,9 +42,12 @@ class WeightedAverageHead(nn.Module):
 
     def forward(self, hidden_BTD: Tensor, mask_BT: Tensor) -> Tensor:
         hidden_BTD = self.dropout(hidden_BTD)
-        weights_BT = self.position_weights[: hidden_BTD.shape[1]].expand(mask_BT.shape)
-        if self.normalize:
-            pooled_BD = weighted_sum(masked_softmax(weights_BT, mask_BT), hidden_BTD)
-        else:
-            pooled_BD = weighted_sum(weights_BT * mask_BT, hidden_BTD) + self.position_bias
+        pooled_BD = weighted_sum(self.pooling_weights(hidden_BTD, mask_BT), hidden_BTD)
+        if not self.normalize:
+            pooled_BD = pooled_BD + self.position_bias
         return self.output(self.dropout(pooled_BD.tanh()))
+
+    def pooling_weights(self, hidden_BTD: Tensor, mask_BT: Tensor) -> Tensor:
+        """Return a_t for each token, weights_BT; zero at padding."""
+        weights_BT = self.position_weights[: hidden_BTD.shape[1]].expand(mask_BT.shape)
+        return masked_softmax(weights_BT, mask_BT) if self.normalize else weights_BT * mask_BT

@@ -1,0 +1,119 @@
+"""Integrated gradients of a logit with respect to the token embeddings (Sundararajan et al. 2017, section 3).
+
+Shape suffixes: S steps, W windows, T tokens in each padded row, D embedding size, C classes.
+"""
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from imdbcls.data.batch import Batch
+from imdbcls.errors import UserError
+from imdbcls.models.classifier import Classifier
+
+FIRST_STEPS, MOST_STEPS = 32, 1024
+# The largest completeness error: this share of the difference between the logits, or this many logits if that is more.
+RELATIVE_TOLERANCE, ABSOLUTE_TOLERANCE = 0.01, 0.001
+PASS_TOKENS = 8192  # tokens in one pass of the model
+
+
+@dataclass(frozen=True)
+class Attribution:
+    """The integrated gradients of the logit of class `target`, summed over the embedding dimensions: scores_WT.
+
+    They sum to the difference between the logits of the text and of the baseline, except for `error`.
+    """
+
+    target: int
+    scores_WT: Tensor
+    logits_C: Tensor
+    baseline_logits_C: Tensor
+    error: float
+    tolerance: float
+    steps: int
+
+
+def integrated_gradients(model: Classifier, batch: Batch, baseline_ids_WT: Tensor, target: int | None) -> Attribution:
+    """Attribute the logit of a class, by default of the most probable class, to the tokens of one document.
+
+    The path is the straight line between the embeddings of the baseline and those of the document. The positions and
+    the mask are those of the document. The integral is a Gauss-Legendre sum. Its number of steps is doubled until the
+    error is at most the tolerance, or `MOST_STEPS` is reached.
+    """
+    method = require_captum().IntegratedGradients(lambda embeddings_SWTD: logits_of(model, batch, embeddings_SWTD))
+    embed: Any = model.encoder.get_input_embeddings()  # type: ignore[operator]
+    embeddings_1WTD, baseline_1WTD = embed(batch.input_ids_BT).unsqueeze(0), embed(baseline_ids_WT).unsqueeze(0)
+    with torch.no_grad():
+        logits_C = logits_of(model, batch, embeddings_1WTD)[0]
+        baseline_logits_C = logits_of(model, batch, baseline_1WTD)[0]
+    chosen = int(logits_C.argmax()) if target is None else target
+    difference = float(logits_C[chosen]) - float(baseline_logits_C[chosen])
+    tolerance = max(RELATIVE_TOLERANCE * abs(difference), ABSOLUTE_TOLERANCE)
+    steps, error = FIRST_STEPS, math.inf
+    while True:
+        gradients_1WTD = method.attribute(
+            embeddings_1WTD,
+            baseline_1WTD,
+            target=chosen,
+            n_steps=steps,
+            method="gausslegendre",
+            internal_batch_size=max(PASS_TOKENS // batch.input_ids_BT.numel(), 1),
+        )
+        scores_WT = gradients_1WTD[0].detach().double().sum(dim=2)
+        error = abs(float(scores_WT.sum()) - difference)
+        if error <= tolerance or steps >= MOST_STEPS:
+            return Attribution(chosen, scores_WT, logits_C, baseline_logits_C, error, tolerance, steps)
+        steps *= 2
+
+
+def logits_of(model: Classifier, batch: Batch, embeddings_SWTD: Tensor) -> Tensor:
+    """Return logits_SC of one document, whose token embeddings are replaced by those of each step."""
+    num_steps, num_windows = embeddings_SWTD.shape[:2]
+    documents = torch.arange(num_steps, device=embeddings_SWTD.device).repeat_interleave(num_windows)
+    with replaced_embeddings(model.encoder, embeddings_SWTD.flatten(0, 1)):
+        return model(
+            batch.input_ids_BT.repeat(num_steps, 1),
+            batch.mask_BT.repeat(num_steps, 1),
+            documents if num_windows > 1 else None,
+            num_steps,
+        )
+
+
+@contextmanager
+def replaced_embeddings(encoder: Any, embeddings_BTD: Tensor) -> Iterator[None]:
+    """Let the encoder's table of token embeddings return `embeddings_BTD` within the context.
+
+    The encoder still gets token ids, because some encoders compute positions from them. Raises UserError if the encoder
+    does not read the embeddings of all tokens from this table in one call.
+    """
+    num_calls = 0
+
+    def replace(module: nn.Module, inputs: Any, output: Tensor) -> Tensor:
+        nonlocal num_calls
+        num_calls += 1
+        return embeddings_BTD if output.shape == embeddings_BTD.shape else output
+
+    handle = encoder.get_input_embeddings().register_forward_hook(replace)
+    try:
+        yield
+    finally:
+        handle.remove()
+    if num_calls != 1:
+        raise UserError(
+            f"{type(encoder).__name__} cannot be explained, because it does not look up its token embeddings once per "
+            "pass."
+        )
+
+
+def require_captum() -> Any:
+    """Import and return `captum.attr`; raise UserError if captum is not installed."""
+    try:
+        import captum.attr
+    except ImportError as error:
+        raise UserError("Explanations need the package captum, which is not installed: pip install captum.") from error
+    return captum.attr

@@ -1,0 +1,49 @@
+"""The explanation of one prediction."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """The words that the model read in a text, and how much each word moved the logit of the class `target`.
+
+    - `words`: the words that the model read, in the order of the text. `spans` has the first character of each word in
+      `text`, and the character after its last.
+    - `scores`: the integrated gradients of the logit of `target`, summed over the tokens of each word. A positive score
+      speaks for the class, a negative score against it.
+    - `label`: the most probable class. `probabilities`: by class, calibrated. `target`: the explained class.
+    - `logit`, `baseline_logit`: the logit of `target`, before calibration, for the text and for the baseline: the text
+      with every token, except special tokens, replaced by `baseline`.
+    - `completeness_error`: the scores sum to `logit - baseline_logit`, except for this error. `tolerance` is the
+      largest error for which `is_complete` is true. `steps` is the number of steps of the integration.
+    - `pooling`: the weight of each word in the average of the token vectors, if the head has `pooling_weights`;
+      `special_pooling` is the weight of the special tokens. Otherwise both are None.
+    - `unread`: the parts of `text` that the model did not read, because the text is too long. `num_tokens` and
+      `num_read` count the tokens of the text, without special tokens, and those that the model read.
+    - `num_windows`: the number of windows into which the text was split.
+    """
+
+    text: str
+    words: tuple[str, ...]
+    spans: tuple[tuple[int, int], ...]
+    scores: tuple[float, ...]
+    label: str
+    probabilities: Mapping[str, float]
+    target: str
+    logit: float
+    baseline_logit: float
+    baseline: str
+    completeness_error: float
+    tolerance: float
+    steps: int
+    pooling: tuple[float, ...] | None
+    special_pooling: float | None
+    unread: tuple[tuple[int, int], ...]
+    num_tokens: int
+    num_read: int
+    num_windows: int
+
+    @property
+    def is_complete(self) -> bool:
+        return self.completeness_error <= self.tolerance
