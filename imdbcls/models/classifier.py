@@ -105,7 +105,11 @@ def average_windows(
 
 def copy_of(model: Classifier) -> Classifier:
     """Copy a model. The copy has its own trainable weights and shares the frozen weights."""
-    return copy.deepcopy(model, {id(weight): weight for weight in model.parameters() if not weight.requires_grad})
+    copied = copy.deepcopy(model, {id(weight): weight for weight in model.parameters() if not weight.requires_grad})
+    for module in copied.modules():
+        if isinstance(module, nn.RNNBase):
+            module.flatten_parameters()  # on CUDA: otherwise, each pass would first copy the weights into one block
+    return copied
 
 
 def count_parameters(module: nn.Module, *, trainable: bool = False) -> int:

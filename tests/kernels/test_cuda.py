@@ -1,5 +1,9 @@
 """Tests that need a GPU; skipped without one."""
 
+import json
+import signal
+import warnings
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -8,15 +12,34 @@ from support.encoders import distance, make_batch
 from support.encoders import make as make_encoder
 from support.hardware import needs_cuda
 from support.heads import MAKERS
-from support.trainers import make
+from support.runs import TINY, Launch
+from support.trainers import make, points, train_epoch, weights
 
 from imdbcls import kernels
 from imdbcls.kernels import unpadded
-from imdbcls.models.classifier import Classifier
+from imdbcls.models.classifier import Classifier, copy_of
+from imdbcls.models.inference import predict_probabilities
+from imdbcls.runtime.device import peak_memory_mb, reset_peak_memory, set_float32_products
+from imdbcls.runtime.signals import Interrupted
+from imdbcls.tracking import Tracker, Trackers
+from imdbcls.training.trainer import Trainer
 
 pytestmark = needs_cuda
 
+HEADS = ("cls", "weight_avg", "lstm", "transformer", "attention", "mean", "max")
 BF16 = ("device=cuda", "precision=bf16", "backbone.dropout=0.1")
+
+
+def classifier(name: str) -> Classifier:
+    """Build a small RoBERTa with a head; the same weights in each call."""
+    encoder = make_encoder("roberta")
+    head = MAKERS[name](encoder.config.hidden_size)
+    return Classifier(encoder, head).eval()
+
+
+def make_inputs(model: Classifier) -> tuple[torch.Tensor, torch.Tensor]:
+    ids_BT, mask_BT = make_batch(model.encoder)
+    return ids_BT, mask_BT.bool()
 
 
 @pytest.mark.parametrize("model_type", ["bert", "roberta"])
@@ -73,14 +96,149 @@ def test_step_does_not_synchronize(name: str, tmp_path: Path) -> None:
     assert len(trainer.meter.losses) == 2
 
 
-@pytest.mark.parametrize("head", ["cls", "lstm", "transformer"])
-def test_deterministic_gives_the_same_bits(head: str, tmp_path: Path) -> None:
+@pytest.fixture
+def deterministic() -> Iterator[str]:
+    """Return the setting for deterministic kernels, which `make` enables for the whole process."""
+    yield "deterministic=true"
+    torch.use_deterministic_algorithms(False)
+    torch.backends.cuda.enable_cudnn_sdp(True)
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_deterministic_gives_the_same_bits(head: str, tmp_path: Path, deterministic: str) -> None:
     losses = []
-    try:
-        for number in range(2):
-            trainer = make(tmp_path / str(number), *BF16, f"head={head}", "deterministic=true")
-            trainer.model.train()
-            losses.append([trainer.step(batch)[0].item() for batch in trainer.batches.train.epoch(0)])
-    finally:
-        torch.use_deterministic_algorithms(False)
+    for number in range(2):
+        trainer = make(tmp_path / str(number), *BF16, f"head={head}", deterministic)
+        losses.append(train_epoch(trainer))
     assert losses[0] == losses[1]
+
+
+class Stop(Tracker):
+    """A tracker that requests a stop after a step, as a signal does."""
+
+    def __init__(self, trainer: Trainer, step: int) -> None:
+        self.trainer, self.step = trainer, step
+
+    def log(self, point: Mapping[str, float | int]) -> None:
+        if point["step"] == self.step:
+            self.trainer.stop.signal_number = signal.SIGTERM
+
+
+@pytest.mark.parametrize("options", [("head=cls",), ("head=lstm", "trainer.ema_decay=0.9")])
+def test_a_resumed_run_gives_the_same_bits(options: tuple[str, ...], tmp_path: Path, deterministic: str) -> None:
+    settings = (*BF16, *options, deterministic)
+    undisturbed = make(tmp_path / "undisturbed", *settings)
+    undisturbed.fit(Trackers())
+    stopped = make(tmp_path / "stopped", *settings)
+    with pytest.raises(Interrupted):
+        stopped.fit(Stop(stopped, step=5))
+    resumed = make(tmp_path / "stopped", *settings)
+    assert resumed.resume() == 5
+    resumed.fit(Trackers())
+    expected, actual = weights(undisturbed.model), weights(resumed.model)
+    assert all(torch.equal(actual[name], expected[name]) for name in expected)
+    assert points(tmp_path / "stopped", "train/loss") == points(tmp_path / "undisturbed", "train/loss")
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_logits_and_gradients_in_float32_equal_those_on_the_cpu(name: str) -> None:
+    set_float32_products("fp32")
+    found = []
+    for device in ("cpu", "cuda"):
+        model = classifier(name).to(device)
+        ids_BT, mask_BT = (tensor.to(device) for tensor in make_batch(model.encoder))
+        logits_BC = model(ids_BT, mask_BT.bool())
+        logits_BC.logsumexp(dim=1).sum().backward()
+        found.append(
+            (logits_BC.detach().cpu(), {n: p.grad.cpu() for n, p in model.named_parameters() if p.grad is not None})
+        )
+    (expected_BC, expected), (actual_BC, actual) = found
+    torch.testing.assert_close(actual_BC, expected_BC, atol=1e-4, rtol=1e-4)
+    assert actual.keys() == expected.keys()
+    for parameter, gradient in expected.items():
+        assert (actual[parameter] - gradient).norm() <= 1e-3 * gradient.norm() + 1e-5, parameter
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_logits_and_gradients_in_bf16_are_close_to_those_on_the_cpu(name: str) -> None:
+    """With unpadded rows, and with only the first token in the last layer for the head `cls`."""
+    exact, fast = classifier(name), classifier(name).cuda()
+    unpadded.enable(fast.encoder)
+    fast.first_token_only = name == "cls"
+    ids_BT, mask_BT = make_batch(exact.encoder)
+    expected_BC = exact(ids_BT, mask_BT.bool())
+    with torch.autocast("cuda", torch.bfloat16):
+        assert unpadded.applies(torch.device("cuda"))
+        actual_BC = fast(ids_BT.cuda(), mask_BT.bool().cuda())
+    assert distance(actual_BC.cpu(), expected_BC) < 0.05
+    for logits_BC in (expected_BC, actual_BC):
+        logits_BC.logsumexp(dim=1).sum().backward()
+    expected, actual = (
+        torch.cat([p.grad.flatten().cpu() for n, p in model.named_parameters() if "key.bias" not in n])
+        for model in (exact, fast)
+    )
+    assert distance(actual, expected) < 0.1
+
+
+def test_unpadded_rows_need_less_memory() -> None:
+    model = make_encoder("roberta").cuda().train()
+    ids_BT, mask_BT = (tensor.cuda() for tensor in make_batch(model, (128,) + 63 * (8,)))
+    peaks = []
+    for compact in (True, False):
+        model.is_unpadded = compact
+        torch.cuda.empty_cache()
+        reset_peak_memory(ids_BT.device)
+        before = torch.cuda.memory_allocated()
+        with torch.autocast("cuda", torch.bfloat16):
+            kernels.encode(model, ids_BT, mask_BT.bool()).sum().backward()
+        peaks.append(peak_memory_mb(ids_BT.device) - before / 1e6)
+        model.zero_grad()
+    assert peaks[0] < peaks[1] / 2, "a tenth of the rows are real tokens"
+
+
+@pytest.mark.parametrize("head", ["cls", "weight_avg", "lstm"])
+def test_compiled_steps_equal_plain_steps(head: str, tmp_path: Path) -> None:
+    settings = ("device=cuda", "precision=bf16", "backbone.dropout=0", "head.dropout=0", f"head={head}")
+    torch._dynamo.reset()
+    plain, compiled = (make(tmp_path / name, *settings, f"compile={name}") for name in ("false", "true"))
+    assert train_epoch(compiled) == pytest.approx(train_epoch(plain), abs=1e-2)
+    assert torch._dynamo.utils.counters["frames"]["ok"] >= 1
+
+
+@pytest.mark.parametrize("options", [(), ("data.truncation=windows", "data.max_windows=2", "max_length=16")])
+def test_evaluation_equals_that_on_the_cpu_and_gives_the_same_bits_twice(
+    options: tuple[str, ...], tmp_path: Path
+) -> None:
+    expected, *actual = (
+        predict_probabilities(trainer.model, trainer.batches.validation, trainer.hardware)
+        for trainer in (make(tmp_path / device, f"device={device}", *options) for device in ("cpu", "cuda", "cuda"))
+    )
+    assert actual[0] == pytest.approx(expected, abs=1e-4)
+    assert (actual[0] == actual[1]).all()
+
+
+def test_copied_batches_are_not_overwritten(tmp_path: Path) -> None:
+    """A copy is asynchronous, so its pinned source must stay unchanged until the copy is done."""
+    trainer = make(tmp_path)
+    batches = list(trainer.batches.train.epoch(0)) * 20
+    torch.cuda._sleep(100_000_000)  # clock cycles for which all copies wait
+    copies = [batch.to(torch.device("cuda")) for batch in batches]
+    for batch, copied in zip(batches, copies, strict=True):
+        assert torch.equal(copied.input_ids_BT.cpu(), batch.input_ids_BT)
+        assert torch.equal(copied.mask_BT.cpu(), batch.mask_BT)
+
+
+def test_copied_lstm_keeps_its_weights_in_one_block() -> None:
+    model = copy_of(classifier("lstm").cuda())
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # PyTorch warns if it has to copy the weights in each pass
+        model(*(tensor.cuda() for tensor in make_inputs(model)))
+
+
+@pytest.mark.slow
+def test_train_command(tmp_path: Path, launch: Launch) -> None:
+    launch(tmp_path, "train", *TINY, "device=cuda", "tracker=none", "head=lstm")
+    (path,) = tmp_path.glob("runs/*/*/result.json")
+    result = json.loads(path.read_text())
+    assert result["status"] == "done" and result["environment"]["hardware"].endswith("bf16")
+    assert result["peak_memory_mb"] > 0 and result["documents_per_second"] > 0
