@@ -9,6 +9,7 @@ tokenizer. `--dry-run` runs the same code with a tiny encoder on the CPU in a fe
 import argparse
 import itertools
 import logging
+import math
 import multiprocessing
 import sys
 import tempfile
@@ -127,7 +128,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--dry-run", action="store_true", help="a tiny encoder on the CPU")
     options = parser.parse_args(arguments)
     if options.dry_run:
-        options.documents, options.rounds, options.compile = 12, 1, False
+        options.documents, options.rounds, options.compile, options.budget = 12, 1, False, math.inf
         options.heads, options.batch_sizes = ["cls", "lstm"], [4]
     elif options.tokenizer is None:
         parser.error("--tokenizer is required, except with --dry-run")
