@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from support import slurm
 from support.browser import find_chromium
 from support.privileges import CHOWN, SYS_ADMIN, has_capability
 from support.runs import SHARED
@@ -22,6 +23,7 @@ NEEDS: dict[str, tuple[Callable[[], bool], str]] = {
     "imdb": ((SHARED / "imdb").is_dir, f"IMDB as Parquet in {SHARED / 'imdb'}"),
     "roberta-base": ((SHARED / "roberta-base").is_dir, f"RoBERTa's tokenizer in {SHARED / 'roberta-base'}"),
     "chown": (partial(has_capability, CHOWN), "the right to give files away (root)"),
+    "slurm": (slurm.is_installed, "slurm-wlm and munge, as root"),
     "mount": (partial(has_capability, SYS_ADMIN), "the right to mount a file system (root)"),
 }
 MARKER = "needs(*names): what the test needs besides the packages (tests/support/requirements.py)"

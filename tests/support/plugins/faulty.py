@@ -6,6 +6,7 @@ import resource
 import signal
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -48,6 +49,8 @@ class FaultyHead(ClsHead):
         if self.batches == self.fault_at:
             if self.fault == "slow step":
                 time.sleep(60)
+            while self.fault == "gate" and not Path(os.environ["GATE"]).exists():  # wait until a test creates the file
+                time.sleep(0.05)
             if self.fault == "raise":
                 raise ZeroDivisionError("the second job's own mistake")
             if self.fault == "exit":
