@@ -1,7 +1,6 @@
 """The Python interface to the commands. The public names are re-exported by `imdbcls`."""
 
-import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -88,9 +87,16 @@ class FinishedRun:
         return self.predict_with_counts(texts, calibrated=calibrated)[0]
 
     def predict_with_counts(
-        self, texts: Iterable[str], *, calibrated: bool = True
+        self,
+        texts: Iterable[str],
+        on_progress: Callable[[int, int], None] | None = None,
+        *,
+        calibrated: bool = True,
     ) -> "tuple[Predictions, TokenCounts]":
-        """Classify documents as `predict` does. Also return counts of their tokens."""
+        """Classify documents as `predict` does. Also return counts of their tokens.
+
+        After each batch, `on_progress` gets the number of documents done and the total.
+        """
         import numpy as np
 
         from imdbcls.data.documents import Documents
@@ -107,8 +113,7 @@ class FinishedRun:
                 f"predict: the string at index {invalid:,} contains an unpaired surrogate, which UTF-8 cannot encode."
             )
         documents = Documents([str(row) for row in range(len(texts))], texts, np.zeros(len(texts), dtype=np.int64))
-        with tempfile.TemporaryDirectory() as temporary:  # do not add the tokens to the user's cache
-            predictions, tokens = self._model.predict(documents, cache_dir=temporary)
+        predictions, tokens = self._model.predict(documents, on_progress, cache_tokens=False)
         counts = self._model.pipeline.count(tokens, self._model.backbone.tokenizer)
         probabilities_NC = predictions.known_probabilities
         if calibrated:

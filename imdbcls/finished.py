@@ -43,19 +43,23 @@ class FinishedModel:
     def predict(
         self,
         documents: "Documents",
-        cache_dir: str | None = None,
         on_progress: Callable[[int, int], None] | None = None,
+        *,
+        cache_tokens: bool = True,
     ) -> "tuple[Predictions, Tokens]":
         """Return the predictions for the documents, and the documents' tokens.
 
-        The tokens are cached in `cache_dir`, or in the default cache if it is None.
+        The tokens are read from the default token cache, or written to it, if `cache_tokens` is true.
 
         Raises UserError if the model's output is NaN or infinite.
         """
-        from imdbcls.data.tokens import tokenize
+        from imdbcls.data.tokens import tokenize, tokenize_in_memory
         from imdbcls.models.inference import predict_probabilities, predictions_of
 
-        tokens = tokenize(documents, self.backbone.tokenizer, cache_dir=cache_dir)
+        if cache_tokens:
+            tokens = tokenize(documents, self.backbone.tokenizer, cache_dir=None)
+        else:
+            tokens = tokenize_in_memory(documents.texts, self.backbone.tokenizer)
         batches = self.pipeline.eval_batches(tokens, documents.labels)
         probabilities_NC = predict_probabilities(self.model, batches, self.hardware, on_progress)
         if not (probabilities_NC * 0 == 0).all():

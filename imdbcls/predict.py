@@ -1,10 +1,11 @@
 """Classify texts with a finished run: `python -m imdbcls.predict runs/heads/lstm-s0-1a2b3c4d "A quiet, patient film."`.
 
 Texts come from the command line, from a file (`--file reviews.csv`), or from stdin, one per line. The output has one
-line of JSON or CSV per text, in input order. The line contains the number of the text, its id if the file has ids, the
-most probable class and the calibrated probability of each class (`--uncalibrated`: the model's own). Texts are read
-and classified in chunks of a thousand, so memory use does not depend on the size of the input. A row without a text
-gets a null label. The command stops at a row that cannot be read; the answers for earlier rows are already written.
+line of JSON or CSV, or one row of Parquet, per text, in input order. It contains the number of the text, its id if the
+file has ids, the most probable class and the calibrated probability of each class (`--uncalibrated`: the model's own).
+Texts are read and classified in chunks, so memory use does not depend on the size of the input. A row without a text
+gets a null label. The command stops at a row that cannot be read. With `--output`, the same command continues after an
+interruption (see `data.answer_file`).
 """
 
 if __name__ == "__main__":  # before the other imports, which can hit a limit of memory or threads
@@ -13,19 +14,24 @@ if __name__ == "__main__":  # before the other imports, which can hit a limit of
     set_up_streams()
 
 import argparse
+import contextlib
+import hashlib
 import logging
+import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO, get_args
 
 from imdbcls.config.choices import Device
-from imdbcls.data.answers import FORMATS, Item, Write, format_of, opened, require_output
+from imdbcls.data.answer_file import AnswerFile, AnswerStream, Columns, Tally
+from imdbcls.data.answers import FORMATS, Answer, Item, format_of, require_output
 from imdbcls.data.columns import Delimiter, Quoting
 from imdbcls.data.tables import require_table
-from imdbcls.data.unlabeled import Texts, from_arguments, from_file, from_stdin, in_chunks, request_for
+from imdbcls.data.unlabeled import Texts, from_arguments, from_file, from_stdin, in_chunks, in_shard, request_for
 from imdbcls.errors import UserError
 from imdbcls.runtime import entry
+from imdbcls.runtime.row_progress import RowProgress
 
 if TYPE_CHECKING:
     from imdbcls.api import Config, FinishedRun
@@ -41,7 +47,9 @@ DESCRIPTION = (
 )
 EPILOG = (
     "Exit code: 0 if every row has an answer (a row without a text gets a null label, and stderr shows the number of "
-    "such rows); 2 for a mistake in the command or a row that cannot be read (answers for earlier rows are written)."
+    "such rows); 2 for a mistake in the command or a row that cannot be read (answers for earlier rows are written). "
+    "With --output, the same command continues after an interruption. Until all rows are answered, the answers are in "
+    "the folder FILE.part."
 )
 
 
@@ -82,6 +90,13 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         action="store_true",
         help="write the model's own probabilities, without the temperature that was fitted on validation",
     )
+    parser.add_argument(
+        "--shard",
+        type=shard,
+        default=(1, 1),
+        metavar="I/N",
+        help="classify only the texts I, I + N, I + 2N, … (1/4 to 4/4 together classify all)",
+    )
     parser.add_argument("--device", choices=get_args(Device), help="device to run on (default: from the run's config)")
     parser.add_argument(
         "--plugins",
@@ -93,31 +108,38 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_intermixed_args(arguments)  # options may appear between the run and the texts
 
 
+def shard(text: str) -> tuple[int, int]:
+    """Parse `I/N` (argparse reports the error)."""
+    match = re.fullmatch(r"(\d{1,6})/(\d{1,6})", text)
+    if match is None or not 1 <= int(match[1]) <= int(match[2]):
+        raise argparse.ArgumentTypeError(f"{text!r} is not I/N with 1 <= I <= N, such as 1/4")
+    return int(match[1]), int(match[2])
+
+
 def predict(arguments: argparse.Namespace, stdin: TextIO, stdout: TextIO) -> None:
     """Classify the texts that the arguments select, and write the answers.
 
-    Raises UserError if options cannot be combined, if the run is not finished, or if a row cannot be read.
+    Raises UserError if options cannot be combined, if the run is not finished, if a row cannot be read, or if the
+    output was begun by another command.
     """
     require_options(arguments)
     from imdbcls.api import load_run
-    from imdbcls.data.token_counts import losses, sum_of
+    from imdbcls.data.token_counts import losses
 
     run = load_run(arguments.run, plugins=arguments.plugins, device=arguments.device)
     given = texts_of(arguments, stdin, run.config)
-    num_texts, without_text = 0, list[int]()
-    counts: list[TokenCounts] = []
-    with opened(arguments.output, stdout) as file:
-        write = FORMATS[format_of(arguments.format, arguments.output)](file, run.label_names, given.copied)
-        for chunk in in_chunks(given.items):
-            counts += answer(chunk, run, write, calibrated=not arguments.uncalibrated)
-            file.flush()
-            without_text += [item.number for item in chunk if item.text is None]
-            num_texts += len(chunk)
-    for loss in losses(sum_of(counts), run.config.max_length, what="texts") if counts else ():
+    with opened(arguments, stdout, run, given) as output:
+        items = output.remaining(in_shard(given.items, arguments.shard))
+        with progress_of(arguments, stdout, given, output.tally) as progress:
+            for chunk in in_chunks(items, output.tally.num_rows):
+                on_progress = progress.chunk(len(chunk), chunk[-1].number)
+                output.write(*answer(chunk, run, on_progress, calibrated=not arguments.uncalibrated))
+    tally = output.tally
+    for loss in losses(tally.counts, run.config.max_length, what="texts") if tally.counts is not None else ():
         logger.warning(loss)
     if given.name is not None:
-        texts = "1 row" if num_texts == 1 else f"{num_texts:,} rows"
-        logger.info(f"Classified {texts} of {given.name}{null_labels_note(without_text, given.unit)}.")
+        texts = "1 row" if tally.num_rows == 1 else f"{tally.num_rows:,} rows"
+        logger.info(f"Classified {texts} of {given.name}{null_labels_note(tally, given.unit)}.")
 
 
 def require_options(arguments: argparse.Namespace) -> None:
@@ -141,30 +163,63 @@ def texts_of(arguments: argparse.Namespace, stdin: TextIO, config: "Config") -> 
     return from_file(arguments.file, request_for(arguments.file, config.data.source.arguments, **options))
 
 
-def answer(chunk: Sequence[Item], run: "FinishedRun", write: Write, *, calibrated: bool = True) -> "list[TokenCounts]":
-    """Classify the texts of a chunk, and write one answer per item. The probabilities are calibrated by default.
+@contextlib.contextmanager
+def opened(
+    arguments: argparse.Namespace, stdout: TextIO, run: "FinishedRun", given: Texts
+) -> Iterator[AnswerFile | AnswerStream]:
+    """Open the output. Only a regular file can be continued, not stdout, a device or a pipe."""
+    output, columns = arguments.output, Columns(run.label_names, given.copied, given.types)
+    format_ = format_of(arguments.format, output)
+    if output is None:
+        yield AnswerStream(stdout, format_, columns)
+    elif output.exists() and not output.is_file():
+        if format_ == "parquet":
+            raise UserError(f"--output={output} is not a regular file, so it cannot be written as Parquet.")
+        with output.open("w", encoding="utf-8", newline="") as stream:
+            yield AnswerStream(stream, format_, columns)
+    else:
+        command = {
+            "run": hashlib.sha256((run.folder / "result.json").read_bytes()).hexdigest(),
+            "device": run.config.device,
+            "shard": list(arguments.shard),
+            "calibration": not arguments.uncalibrated,
+        }
+        with AnswerFile(output, format_, columns, command).opened() as file:
+            yield file
 
-    Returns a list with the token counts of these texts. The list is empty if no item has a text.
+
+@contextlib.contextmanager
+def progress_of(arguments: argparse.Namespace, stdout: TextIO, given: Texts, tally: Tally) -> Iterator[RowProgress]:
+    """Show the progress in the block, unless the answers go to a terminal."""
+    shows = arguments.output is not None or not stdout.isatty()
+    progress = RowProgress(given.last_number() if shows else None, tally.num_rows, tally.last_number, shows=shows)
+    try:
+        yield progress
+    finally:
+        progress.close()
+
+
+def answer(
+    chunk: Sequence[Item], run: "FinishedRun", on_progress: Callable[[int, int], None], *, calibrated: bool
+) -> "tuple[list[Answer], TokenCounts | None]":
+    """Classify the texts of a chunk. Return one answer per item, and the token counts of the texts.
+
+    The counts are None if no item has a text.
     """
     texts = [item.text for item in chunk if item.text is not None]
-    found: Iterator[tuple[str, list[float]]] = iter(())
-    counts: list[TokenCounts] = []
-    if texts:
-        predictions, counts_of_chunk = run.predict_with_counts(texts, calibrated=calibrated)
-        counts = [counts_of_chunk]
-        found = zip(predictions.names, predictions.known_probabilities.tolist(), strict=True)
-    for item in chunk:
-        label, probabilities = (None, None) if item.text is None else next(found)
-        write(item, label, probabilities)
-    return counts
+    if not texts:
+        return [Answer(item, None, None) for item in chunk], None
+    predictions, counts = run.predict_with_counts(texts, on_progress, calibrated=calibrated)
+    found = iter(zip(predictions.names, predictions.known_probabilities.tolist(), strict=True))
+    return [Answer(item, *((None, None) if item.text is None else next(found))) for item in chunk], counts
 
 
-def null_labels_note(without_text: Sequence[int], unit: str) -> str:
+def null_labels_note(tally: Tally, unit: str) -> str:
     """Return the number of rows without a text, as the end of a sentence. Return "" if every row has a text."""
-    if not without_text:
+    if not tally.num_without_text:
         return ""
-    rows = "1 has" if len(without_text) == 1 else f"{len(without_text):,} have"
-    return f"; {rows} no text and got a null label (first: {unit} {without_text[0]:,})"
+    rows = "1 has" if tally.num_without_text == 1 else f"{tally.num_without_text:,} have"
+    return f"; {rows} no text and got a null label (first: {unit} {tally.first_without_text:,})"
 
 
 if __name__ == "__main__":

@@ -1,12 +1,11 @@
-"""Write the answers of `imdbcls.predict` as JSON Lines or CSV."""
+"""Write the answers of `imdbcls.predict` as JSON Lines or CSV. `arrow_answers` writes Parquet."""
 
-import contextlib
 import csv
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TextIO
+from typing import NamedTuple, TextIO
 
 from imdbcls.errors import UserError
 from imdbcls.printable import copied_cell, csv_cell, json_line
@@ -25,7 +24,15 @@ class Item:
     copied: Mapping[str, object] = field(default_factory=dict)
 
 
-Write = Callable[[Item, str | None, list[float] | None], None]  # an item, its label, its probabilities
+class Answer(NamedTuple):
+    """The answer for one item. The label and the probabilities, one per class, are None if the item has no text."""
+
+    item: Item
+    label: str | None
+    probabilities: list[float] | None
+
+
+Write = Callable[[Sequence[Answer]], None]
 
 
 def output_names(columns: Iterable[tuple[str, str]]) -> dict[str, str]:
@@ -55,41 +62,52 @@ def plain(value: object) -> object:
     return value if value is None or isinstance(value, str | int | float) else str(value)
 
 
-def write_jsonl(file: TextIO, label_names: Sequence[str], copied: Sequence[str]) -> Write:
-    """Return a function that writes one answer as a line of JSON."""
+def write_jsonl(file: TextIO, label_names: Sequence[str], copied: Sequence[str], *, header: bool = True) -> Write:
+    """Return a function that writes each answer as a line of JSON."""
     ascii_only = not takes_unicode(file)  # if true, write non-ASCII characters as JSON escapes
 
-    def write(item: Item, label: str | None, probabilities: list[float] | None) -> None:
+    def line(answer: Answer) -> str:
+        item, label, probabilities = answer
         by_class = None if probabilities is None else dict(zip(label_names, probabilities, strict=True))
-        answer = {"number": item.number, **item.copied, "label": label, "probabilities": by_class}
-        file.write(json_line(answer, ascii_only=ascii_only) + "\n")
+        value = {"number": item.number, **item.copied, "label": label, "probabilities": by_class}
+        return json_line(value, ascii_only=ascii_only) + "\n"
 
-    return write
+    return lambda answers: file.writelines(map(line, answers))
 
 
-def write_csv(file: TextIO, label_names: Sequence[str], copied: Sequence[str]) -> Write:
-    """Write the header, and return a function that writes one answer as a row."""
+def write_csv(file: TextIO, label_names: Sequence[str], copied: Sequence[str], *, header: bool = True) -> Write:
+    """Write the header, unless `header` is false, and return a function that writes each answer as a row."""
     writer = csv.writer(file, lineterminator="\n")
-    names = [*copied, "label", *(f"{PROBABILITY}{name}" for name in label_names)]
-    writer.writerow(["number", *map(csv_cell, names)])
+    if header:
+        names = [*copied, "label", *(f"{PROBABILITY}{name}" for name in label_names)]
+        writer.writerow(["number", *map(csv_cell, names)])
+    labels = {name: csv_cell(name) for name in label_names}
 
-    def write(item: Item, label: str | None, probabilities: list[float] | None) -> None:
+    def row(answer: Answer) -> list[object]:
+        item, label, probabilities = answer
         by_class = [None] * len(label_names) if probabilities is None else probabilities
         cells = [
             copied_cell(str(cell)) if isinstance(cell, str | list | dict) else cell for cell in item.copied.values()
         ]
-        writer.writerow([item.number, *cells, None if label is None else csv_cell(label), *by_class])
+        return [item.number, *cells, None if label is None else labels[label], *by_class]
 
-    return write
+    return lambda answers: writer.writerows(map(row, answers))
 
 
-FORMATS = {"jsonl": write_jsonl, "csv": write_csv}
+TEXT_FORMATS = {"jsonl": write_jsonl, "csv": write_csv}
+FORMATS = (*TEXT_FORMATS, "parquet")
 
 
 def format_of(chosen: str | None, output: Path | None) -> str:
-    """Return the chosen format. By default, use the format of the output file's extension, or else JSON Lines."""
+    """Return the chosen format. By default, use the format of the output file's extension, or else JSON Lines.
+
+    Raise UserError if Parquet would be written to stdout.
+    """
     extension = "" if output is None else output.suffix.lower().removeprefix(".")
-    return chosen or (extension if extension in FORMATS else "jsonl")
+    name = chosen or (extension if extension in FORMATS else "jsonl")
+    if name == "parquet" and output is None:
+        raise UserError("--format parquet cannot be written to stdout. Add --output FILE.")
+    return name
 
 
 def require_output(output: Path, file: Path | None) -> None:
@@ -98,17 +116,3 @@ def require_output(output: Path, file: Path | None) -> None:
         raise UserError(f"--output={output} must be a file in an existing folder.")
     if file is not None and output.exists() and output.samefile(file):
         raise UserError(f"--output={output} is the input file; choose another name.")
-
-
-@contextlib.contextmanager
-def opened(output: Path | None, stdout: TextIO) -> Iterator[TextIO]:
-    """Yield the open output file, or stdout if `output` is None; raise UserError if the file cannot be opened."""
-    if output is None:
-        yield stdout
-        return
-    try:
-        file = output.open("w", encoding="utf-8", newline="")
-    except OSError as error:
-        raise UserError(f"--output={output} cannot be written ({error.strerror}).") from error
-    with file:
-        yield file

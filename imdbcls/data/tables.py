@@ -150,6 +150,27 @@ def rows_of(path: Path, request: Request, *, only_header: bool = False) -> Rows:
     return Rows(None, "line", _jsonl_rows(path, request))
 
 
+def last_number(path: Path) -> int:
+    """Return the number of rows in a Parquet file, or the number of lines in a text file."""
+    if path.suffix.lower() == ".parquet":
+        from pyarrow.parquet import read_metadata
+
+        return int(read_metadata(path).num_rows)
+    with path.open("rb") as file:
+        return sum(chunk.count(b"\n") for chunk in iter(lambda: file.read(2**20), b""))
+
+
+def simple_types(path: Path) -> dict[str, Any]:
+    """Return the Arrow types of a Parquet file's columns of numbers, booleans and strings. Text files have no types."""
+    if path.suffix.lower() != ".parquet":
+        return {}
+    from pyarrow import types
+    from pyarrow.parquet import read_schema
+
+    simple = (types.is_integer, types.is_floating, types.is_boolean, types.is_string)
+    return {field.name: field.type for field in read_schema(path) if any(check(field.type) for check in simple)}
+
+
 def require_table(path: Any, key: str) -> Path:
     """Return the path of a file that `read_table` can read; raise UserError for anything else, without opening it."""
     if not isinstance(path, str | Path) or not str(path):

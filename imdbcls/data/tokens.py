@@ -68,8 +68,41 @@ def tokenize(documents: Documents, tokenizer: Any, *, cache_dir: str | Path | No
     renamed, so two processes may build it at the same time, and a killed process leaves no incomplete entry. Checksums
     reveal a damaged entry, which is logged and built again.
 
-    Raise UserError for a tokenizer without a fast backend, without a padding token or with unusable special tokens, and
-    for a cache that is not writable.
+    Raise UserError for a tokenizer that cannot be used (see `_checked`), and for a cache that is not writable.
+    """
+    plain = _checked(tokenizer)
+    key = _key(documents.texts, plain.sha256)
+    entry = cache_folder(cache_dir) / "tokens" / key
+    loaded = _load(entry)
+    if loaded is None:
+        try:
+            loaded = _build(entry, documents.texts, plain)
+        except OSError as error:
+            raise UserError(
+                f"The token cache {entry.parent} cannot be written ({error}); set data.cache_dir or IMDBCLS_CACHE."
+            ) from error
+    ids, offsets = loaded
+    assert len(offsets) == len(documents) + 1, f"{len(offsets) - 1} documents in the cache, expected {len(documents)}"
+    return Tokens(ids, offsets, plain.prefix, plain.suffix, pad_id=int(tokenizer.pad_token_id))
+
+
+def tokenize_in_memory(texts: Sequence[str], tokenizer: Any) -> Tokens:
+    """Return the tokens of `texts` without using the cache. Raise UserError for a tokenizer that cannot be used."""
+    plain = _checked(tokenizer)
+    offsets = np.zeros(len(texts) + 1, dtype=np.int64)
+    parts = []
+    for row, ids in _encoded(texts, plain):
+        parts.append(ids)
+        offsets[row + 1] += len(ids)
+    np.cumsum(offsets, out=offsets)
+    all_ids = np.concatenate(parts) if parts else np.zeros(0, dtype=plain.dtype)
+    return Tokens(all_ids, offsets, plain.prefix, plain.suffix, pad_id=int(tokenizer.pad_token_id))
+
+
+def _checked(tokenizer: Any) -> "_Plain":
+    """Return the tokenizer without truncation and padding, and the special tokens around a document.
+
+    Raise UserError for a tokenizer without a fast backend, without a padding token or with unusable special tokens.
     """
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None:
@@ -82,28 +115,15 @@ def tokenize(documents: Documents, tokenizer: Any, *, cache_dir: str | Path | No
         )
     with panics_raised():
         plain = _plain(backend.to_str())
-    backend, prefix, suffix = plain.backend, plain.prefix, plain.suffix
-    if not prefix and not suffix:
-        suffix = (end_token(tokenizer),)
-    if unknown := [token for token in (*prefix, *suffix, int(tokenizer.pad_token_id)) if token > plain.highest]:
+    if not plain.prefix and not plain.suffix:
+        plain = plain._replace(suffix=(end_token(tokenizer),))
+    special = (*plain.prefix, *plain.suffix, int(tokenizer.pad_token_id))
+    if unknown := [token for token in special if token > plain.highest]:
         raise UserError(
             f"The tokenizer adds the token id {unknown[0]:,}, but the highest id in its vocabulary is "
             f"{plain.highest:,}; choose another backbone."
         )
-
-    key = _key(documents.texts, plain.sha256)
-    entry = cache_folder(cache_dir) / "tokens" / key
-    loaded = _load(entry)
-    if loaded is None:
-        try:
-            loaded = _build(entry, documents.texts, backend, plain.can_split)
-        except OSError as error:
-            raise UserError(
-                f"The token cache {entry.parent} cannot be written ({error}); set data.cache_dir or IMDBCLS_CACHE."
-            ) from error
-    ids, offsets = loaded
-    assert len(offsets) == len(documents) + 1, f"{len(offsets) - 1} documents in the cache, expected {len(documents)}"
-    return Tokens(ids, offsets, prefix, suffix, pad_id=int(tokenizer.pad_token_id))
+    return plain
 
 
 def end_token(tokenizer: Any) -> int:
@@ -124,6 +144,11 @@ class _Plain(NamedTuple):
     highest: int  # highest id in the vocabulary
     sha256: bytes
     can_split: bool  # long documents may be tokenized in pieces
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The dtype of token ids in memory and on disk."""
+        return np.dtype(np.uint16 if self.backend.get_vocab_size(with_added_tokens=True) <= 2**16 else np.int32)
 
 
 @lru_cache(maxsize=1)  # all splits of a run use the same tokenizer
@@ -163,22 +188,29 @@ def _special_tokens(backend: Any) -> tuple[tuple[int, ...], tuple[int, ...]]:
     )
 
 
-def _build(entry: Path, texts: Sequence[str], backend: Any, can_split: bool) -> tuple[NDArray[Any], NDArray[np.int64]]:
+def _encoded(texts: Sequence[str], plain: _Plain) -> Iterator[tuple[int, NDArray[Any]]]:
+    """Yield (row, token ids) for each piece of a text, in the order of the texts."""
+    dtype = plain.dtype
+    with _all_cores(), panics_raised():
+        for rows, batch in batches_of(texts, plain.can_split):
+            encodings = plain.backend.encode_batch_fast(batch, add_special_tokens=False)
+            for row, encoding in zip(rows, encodings, strict=True):
+                yield row, np.array(encoding.ids, dtype=dtype)
+
+
+def _build(entry: Path, texts: Sequence[str], plain: _Plain) -> tuple[NDArray[Any], NDArray[np.int64]]:
     """Tokenize texts, write their token ids and offsets to a cache entry, and map the entry into memory."""
     if len(texts) > LOG_ABOVE:
         logger.info(f"Tokenizing {len(texts):,} documents; later runs use the cached tokens ...")
     with creating_folder(entry) as folder:
-        dtype = np.dtype(np.uint16 if backend.get_vocab_size(with_added_tokens=True) <= 2**16 else np.int32)
         offsets = np.zeros(len(texts) + 1, dtype=np.int64)
         digest = hashlib.sha256()
-        with open(folder / "ids.bin", "wb") as file, _all_cores(), panics_raised():
-            for rows, batch in batches_of(texts, can_split):
-                encodings = backend.encode_batch_fast(batch, add_special_tokens=False)
-                for row, encoding in zip(rows, encodings, strict=True):
-                    raw = np.array(encoding.ids, dtype=dtype).tobytes()
-                    digest.update(raw)
-                    file.write(raw)
-                    offsets[row + 1] += len(raw) // dtype.itemsize
+        with open(folder / "ids.bin", "wb") as file:
+            for row, ids in _encoded(texts, plain):
+                raw = ids.tobytes()
+                digest.update(raw)
+                file.write(raw)
+                offsets[row + 1] += len(ids)
             np.cumsum(offsets, out=offsets)
             sync_file(file)
         with open(folder / "offsets.bin", "wb") as file:
@@ -186,7 +218,7 @@ def _build(entry: Path, texts: Sequence[str], backend: Any, can_split: bool) -> 
             sync_file(file)
         about = {
             FORMAT_VERSION: TOKENS,
-            "dtype": dtype.name,
+            "dtype": plain.dtype.name,
             "num_documents": len(texts),
             "num_tokens": int(offsets[-1]),
             "ids_sha256": digest.hexdigest(),

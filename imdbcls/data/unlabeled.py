@@ -1,22 +1,26 @@
 """Read the texts to classify: from the command line, from stdin or from a file, one at a time."""
 
+import itertools
 import logging
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TextIO
 
 from imdbcls.data.answers import Item, output_names, plain
 from imdbcls.data.columns import Delimiter, Quoting, Request, missing_columns
-from imdbcls.data.tables import require_columns, rows_of
+from imdbcls.data.tables import last_number, require_columns, rows_of, simple_types
 from imdbcls.errors import UserError
 from imdbcls.printable import is_unicode
 
 logger = logging.getLogger(__name__)
 
-CHUNK = 1000  # texts to classify at a time
-CHUNK_CHARACTERS = 2**24  # a chunk ends once it has this many characters
+# The number of texts to classify at a time. A larger chunk leaves less padding, because its texts are sorted by length.
+# The first chunks are smaller, so that the first answers come soon.
+CHUNK = 2**14
+FIRST_CHUNK = 2**10
+CHUNK_CHARACTERS = 2**22  # a chunk ends once it has this many characters
 
 
 @dataclass(frozen=True)
@@ -24,13 +28,23 @@ class Texts:
     """The texts to classify.
 
     `name` is their source (a file or stdin); None for the command line. `unit` is the unit of an item's number: "text",
-    "line" or "row". `copied` are the names of the copied columns in the answers.
+    "line" or "row". `copied` are the names of the copied columns in the answers, and `types` their Arrow types, where
+    known. `file` is the file that contains the texts.
     """
 
     items: Iterator[Item]
     name: str | None = None
     unit: str = "text"
     copied: tuple[str, ...] = ()
+    types: Mapping[str, object] = field(default_factory=dict)
+    file: Path | None = None
+
+    def last_number(self) -> int | None:
+        """Return the number of the last item in a file, or a slightly larger number; None if it is unknown.
+
+        The lines of a text file are counted.
+        """
+        return None if self.file is None else last_number(self.file)
 
 
 def from_arguments(texts: Sequence[str]) -> Texts:
@@ -116,7 +130,8 @@ def from_file(path: Path, request: Request) -> Texts:
             kept = {output: plain(row.get(name)) for name, output in copied.items()}
             yield Item(number, None if is_missing or not str(text).strip() else valid_unicode(str(text), place), kept)
 
-    return Texts(items(), str(path), found.unit, tuple(copied.values()))
+    types = {copied[name]: kind for name, kind in simple_types(path).items() if name in copied}
+    return Texts(items(), str(path), found.unit, tuple(copied.values()), types, path)
 
 
 def lines_of(stdin: TextIO) -> Iterator[tuple[int, str]]:
@@ -150,10 +165,18 @@ def valid_unicode(text: str, place: str) -> str:
     return text
 
 
-def in_chunks(items: Iterator[Item]) -> Iterator[list[Item]]:
+def in_shard(items: Iterator[Item], shard: tuple[int, int]) -> Iterator[Item]:
+    """Yield the items of shard i of n, counted from 1: the i-th item, and then every n-th item."""
+    index, count = shard
+    return itertools.islice(items, index - 1, None, count)
+
+
+def in_chunks(items: Iterator[Item], num_done: int = 0) -> Iterator[list[Item]]:
     """Yield lists of up to `CHUNK` items, fewer if the texts are long.
 
-    If the next item raises UserError, first yield the items before it, so that they get answers.
+    `num_done` is the number of items before the first one. The first chunks are smaller: a chunk has at most as many
+    items as there are before it, but at least `FIRST_CHUNK`. If the next item raises UserError, first yield the items
+    before it, so that they get answers.
     """
     chunk: list[Item] = []
     num_characters = 0
@@ -161,8 +184,9 @@ def in_chunks(items: Iterator[Item]) -> Iterator[list[Item]]:
         for item in items:
             chunk.append(item)
             num_characters += len(item.text or "")
-            if len(chunk) == CHUNK or num_characters >= CHUNK_CHARACTERS:
+            if len(chunk) >= min(CHUNK, max(FIRST_CHUNK, num_done)) or num_characters >= CHUNK_CHARACTERS:
                 yield chunk
+                num_done += len(chunk)
                 chunk, num_characters = [], 0
     except UserError:
         if chunk:

@@ -18,11 +18,11 @@ ProgressMode = Literal["auto", "live", "plain", "none"]
 
 logger = logging.getLogger(__name__)
 
-_REPAINT_SECONDS = 0.2
-# The plain mode logs a line after each tenth of the run: at most one line every `_MIN_PLAIN_SECONDS`, and at least one
-# line every `_MAX_PLAIN_SECONDS`, to show that the run has not stopped. rich has no such mode.
-_MIN_PLAIN_SECONDS = 10.0
-_MAX_PLAIN_SECONDS = 300.0
+REPAINT_SECONDS = 0.2
+# The plain mode logs a line after each tenth of the run: at most one line every `MIN_PLAIN_SECONDS`, and at least one
+# line every `MAX_PLAIN_SECONDS`, to show that the run has not stopped. rich has no such mode.
+MIN_PLAIN_SECONDS = 10.0
+MAX_PLAIN_SECONDS = 300.0
 
 _BAR_WIDTHS = (10, 40)  # smallest and largest width in columns; without space for the smallest, no bar is shown
 _VERBS = {"validation": "validating", "test": "testing", "encoding": "encoding"}
@@ -67,12 +67,12 @@ class Progress:
         self._last_step = step
         now = self._stepped_at = time.monotonic()
         is_last = step == self._total_steps
-        if self._style == "live" and (now - self._shown_at >= _REPAINT_SECONDS or is_last):
+        if self._style == "live" and (now - self._shown_at >= REPAINT_SECONDS or is_last):
             self._shown_at = now
-            console.paint(_Line(self._training_line(step, epoch, now), step, self._total_steps))
+            console.paint(ProgressLine(self._training_line(step, epoch, now), step, self._total_steps))
         silence = now - self._logged_at
         tenth_done = (step - self._printed_step) * 10 >= self._total_steps
-        if (tenth_done and silence >= _MIN_PLAIN_SECONDS) or silence >= _MAX_PLAIN_SECONDS or is_last:
+        if (tenth_done and silence >= MIN_PLAIN_SECONDS) or silence >= MAX_PLAIN_SECONDS or is_last:
             self._logged_at, self._printed_step = now, step
             self._log(self._training_line(step, epoch, now))
 
@@ -101,10 +101,10 @@ class Progress:
             if self._style == "live" and finished:
                 self._shown_at = now
                 console.erase()
-            elif self._style == "live" and now - self._shown_at >= _REPAINT_SECONDS:
+            elif self._style == "live" and now - self._shown_at >= REPAINT_SECONDS:
                 self._shown_at = now
-                console.paint(_Line(line, done, total))
-            if now - self._logged_at >= _MAX_PLAIN_SECONDS:
+                console.paint(ProgressLine(line, done, total))
+            if now - self._logged_at >= MAX_PLAIN_SECONDS:
                 self._logged_at = now
                 self._log(line)
         if finished:
@@ -129,7 +129,7 @@ class Progress:
             if not self._evaluating:
                 self._trained_seconds += self._stepped_at - self._resumed_at
             done = f"step {self._last_step:,}/{self._total_steps:,}"
-            logger.info(f"{done}: {steps:,} steps trained in {_duration(self._trained_seconds)}")
+            logger.info(f"{done}: {steps:,} steps trained in {duration(self._trained_seconds)}")
         self._start_step = self._last_step
 
     def _training_line(self, step: int, epoch: int, now: float) -> str:
@@ -141,16 +141,19 @@ class Progress:
             parts.append(f"{self._documents_per_second:,.1f} documents/s")
         trained = self._trained_seconds + now - self._resumed_at
         if step > self._start_step and step < self._total_steps:
-            parts.append(f"{_duration(trained / (step - self._start_step) * (self._total_steps - step))} left")
+            parts.append(f"{duration(trained / (step - self._start_step) * (self._total_steps - step))} left")
         if self._best:
             parts.append(self._best)
         return "  ".join(parts)
 
 
-class _Line:
-    """A text and a progress bar on one terminal line. On a narrow terminal, only the text is shown, truncated."""
+class ProgressLine:
+    """A text and a progress bar on one terminal line.
 
-    def __init__(self, text: str, done: int, total: int) -> None:
+    If `total` is None, and on a narrow terminal, only the text is shown, truncated.
+    """
+
+    def __init__(self, text: str, done: int, total: int | None) -> None:
         self._text = printable_line(text)
         self._done = done
         self._total = total
@@ -164,7 +167,7 @@ class _Line:
         text = Text(self._text, no_wrap=True, overflow="ellipsis")
         bar_width = width - text.cell_len - 2
         shortest, longest = _BAR_WIDTHS
-        if bar_width < shortest:
+        if self._total is None or bar_width < shortest:
             text.truncate(width, overflow="ellipsis")
             yield text
         else:
@@ -173,7 +176,7 @@ class _Line:
             yield line
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

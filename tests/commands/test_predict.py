@@ -92,7 +92,7 @@ def test_files_are_read_lazily(tmp_path: Path) -> None:
     items = from_file(path, TEXT).items
     last = [next(items) for _ in range(CHUNK)][-1]
     assert (last.number, last.text) == (CHUNK, "a")
-    with pytest.raises(imdbcls.UserError, match=r"long\.jsonl, line 2,001 is not valid JSON"):
+    with pytest.raises(imdbcls.UserError, match=rf"long\.jsonl, line {2 * CHUNK + 1:,} is not valid JSON"):
         list(items)
 
 
@@ -247,6 +247,126 @@ def test_copied_columns_get_unique_names() -> None:
         "id": "input_id",
         "probability_x": "input_probability_x",
     }
+
+
+@pytest.fixture
+def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Chunks of 4, 4, 8 and then 16 texts."""
+    monkeypatch.setattr("imdbcls.data.unlabeled.FIRST_CHUNK", 4)
+    monkeypatch.setattr("imdbcls.data.unlabeled.CHUNK", 16)
+
+
+def rows_file(path: Path, num_rows: int = 40) -> Path:
+    rows = [{"key": row, "text": None if row == 5 else f"{TEXTS[row % 3]} {row}"} for row in range(num_rows)]
+    parquet.write_table(pa.Table.from_pylist(rows), path)
+    return path
+
+
+def interrupt_at(call: int, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Let Ctrl-C interrupt a chunk. Return a list to which each later chunk adds its number of texts."""
+    sizes: list[int] = []
+    original = imdbcls.FinishedRun.predict_with_counts
+
+    def predict_with_counts(run: imdbcls.FinishedRun, texts: list[str], *arguments: Any, **options: Any) -> Any:
+        sizes.append(len(texts))
+        if len(sizes) == call:
+            raise KeyboardInterrupt
+        return original(run, texts, *arguments, **options)
+
+    monkeypatch.setattr(imdbcls.FinishedRun, "predict_with_counts", predict_with_counts)
+    return sizes
+
+
+@pytest.mark.parametrize("extension", ["jsonl", "csv", "parquet"])
+def test_interrupted_command_continues_with_the_same_bits(
+    extension: str,
+    finished: Path,
+    small_chunks: None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    texts = rows_file(tmp_path / "texts.parquet")
+    undisturbed, output = tmp_path / f"undisturbed.{extension}", tmp_path / f"answers.{extension}"
+    arguments = [str(finished), "--file", str(texts), "--id-column", "key", "--output"]
+    answers(*arguments, str(undisturbed))
+    output.write_text("an earlier file")
+    sizes = interrupt_at(3, monkeypatch)
+    with pytest.raises(KeyboardInterrupt):
+        answers(*arguments, str(output))
+    assert output.read_text() == "an earlier file"
+    part = tmp_path / f"answers.{extension}.part"
+    with (part / "answers").open("ab") as file:  # a killed process may have written answers after the last saved state
+        file.write(b"half an answer")
+    assert f"The answers for the first 8 rows are in {part}. The same command continues" in capsys.readouterr().err
+    sizes[:] = [0] * 3
+    answers(*arguments, str(output))
+    assert sizes[3:] == [8, 16, 8] and not part.exists()
+    assert output.read_bytes() == undisturbed.read_bytes()
+    assert "Classified 40 rows of" in (err := capsys.readouterr().err) and "(first: row 6)" in err
+
+
+def test_output_of_another_command_is_not_continued(
+    finished: Path, small_chunks: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    texts, output = rows_file(tmp_path / "texts.parquet"), tmp_path / "answers"
+    arguments = [str(finished), "--file", str(texts), "--output", str(output)]
+    interrupt_at(3, monkeypatch)
+    with pytest.raises(KeyboardInterrupt):
+        answers(*arguments)
+    for more, different in (
+        (["--format", "csv"], "format"),
+        (["--keep", "key"], "columns"),
+        (["--shard", "1/2"], "shard"),
+    ):
+        with pytest.raises(imdbcls.UserError, match=rf"answers\.part was begun with another {different}\. Delete this"):
+            answers(*arguments, *more)
+    other = tmp_path / "run"
+    shutil.copytree(finished, other)
+    (other / "result.json").write_text((finished / "result.json").read_text() + " ")
+    with pytest.raises(imdbcls.UserError, match="was begun with another run"):
+        answers(str(other), *arguments[1:])
+    rows = parquet.read_table(texts).to_pylist()
+    parquet.write_table(pa.Table.from_pylist([{**rows[0], "text": "Another film."}, *rows[1:]]), texts)
+    with pytest.raises(imdbcls.UserError, match="The first 8 rows of the input differ from the rows whose answers"):
+        answers(*arguments)
+    parquet.write_table(pa.Table.from_pylist([*rows[:-1], {**rows[-1], "text": "Another film."}]), texts)
+    answers(*arguments)  # a row without an answer may change
+    assert len(output.read_text().splitlines()) == 40
+
+
+def test_shards_together_classify_all_texts(finished: Path, small_chunks: None, tmp_path: Path) -> None:
+    arguments = [str(finished), "--file", str(rows_file(tmp_path / "texts.parquet"))]
+    shards = [answers(*arguments, "--shard", f"{index}/3").splitlines() for index in (1, 2, 3)]
+    numbers = [[json.loads(line)["number"] for line in shard] for shard in shards]
+    assert numbers == [list(range(index, 41, 3)) for index in (1, 2, 3)]
+    whole = [json.loads(line) for line in answers(*arguments).splitlines()]
+    for line in (json.loads(line) for shard in shards for line in shard):
+        expected = whole[line["number"] - 1]
+        assert line["label"] == expected["label"]
+        assert line["probabilities"] == pytest.approx(expected["probabilities"], abs=1e-6)
+    for wrong in ("0/3", "4/3", "1", "a/b"):
+        with pytest.raises(SystemExit):
+            parse([*arguments, "--shard", wrong])
+
+
+def test_parquet_answers_keep_the_types_of_copied_columns(finished: Path, tmp_path: Path) -> None:
+    texts = rows_file(tmp_path / "texts.parquet", 6)
+    output = tmp_path / "answers.parquet"
+    answers(str(finished), "--file", str(texts), "--id-column", "key", "--keep", "text", "--output", str(output))
+    table = parquet.read_table(output)
+    names = ["number", "id", "text", "label", "probability_negative", "probability_positive"]
+    assert table.column_names == names and table.schema.field("id").type == pa.int64()
+    lines = [json.loads(line) for line in answers(str(finished), "--file", str(texts)).splitlines()]
+    assert table["number"].to_pylist() == [line["number"] for line in lines]
+    assert table["label"].to_pylist() == [line["label"] for line in lines]
+    expected = [line["probabilities"] and line["probabilities"]["positive"] for line in lines]
+    assert table["probability_positive"].to_pylist() == expected
+    (tmp_path / "texts.jsonl").write_text('{"text": "A film.", "tags": ["a", 1], "key": 5}\n')
+    answers(str(finished), "--file", str(tmp_path / "texts.jsonl"), "--keep", "tags,key", "--output", str(output))
+    assert parquet.read_table(output).select(["tags", "key"]).to_pylist() == [{"tags": '["a", 1]', "key": "5"}]
+    with pytest.raises(imdbcls.UserError, match=r"--format parquet cannot be written to stdout\. Add"):
+        answers(str(finished), "A film.", "--format", "parquet")
 
 
 def test_chunk_of_long_texts_is_smaller(monkeypatch: pytest.MonkeyPatch) -> None:

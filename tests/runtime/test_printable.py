@@ -21,7 +21,7 @@ from imdbcls.comparison.summary import compare_study
 from imdbcls.comparison.views.csv_table import csv_text
 from imdbcls.comparison.views.json_document import comparison_json
 from imdbcls.config.checking import require_valid
-from imdbcls.data.answers import Item, write_csv, write_jsonl
+from imdbcls.data.answers import Answer, Item, write_csv, write_jsonl
 from imdbcls.data.card import DataCard, SplitCard, card_text
 from imdbcls.data.token_counts import TokenCounts
 from imdbcls.errors import UserError
@@ -111,9 +111,9 @@ def predictions() -> Predictions:
 
 
 def write_all(write_format: Any, file: io.StringIO) -> None:
-    write = write_format(file, NAMES, ())
-    for row, (name, probabilities) in enumerate(zip(NAMES, predictions().probabilities.tolist(), strict=True)):
-        write(Item(row, "a text"), name, probabilities)
+    probabilities = predictions().probabilities.tolist()
+    named = enumerate(zip(NAMES, probabilities, strict=True))
+    write_format(file, NAMES, ())([Answer(Item(row, "a text"), name, given) for row, (name, given) in named])
 
 
 def test_json_answers_escape_control_characters() -> None:
@@ -153,7 +153,7 @@ def test_copied_cell_keeps_lines_and_numbers_but_is_not_a_formula() -> None:
         assert copied_cell(text) == text
     assert copied_cell("=1+1") == "'=1+1" and copied_cell("@user -1") == "'@user -1"
     out = io.StringIO()
-    write_csv(out, NAMES, ["id"])(Item(1, None, {"id": HOSTILE}), None, None)
+    write_csv(out, NAMES, ["id"])([Answer(Item(1, None, {"id": HOSTILE}), None, None)])
     assert "\x1b" not in out.getvalue() and "\u202e" not in out.getvalue()
 
 

@@ -10,8 +10,9 @@ from support import terminals
 from support.runs import ROOT
 
 from imdbcls.errors import UserError
-from imdbcls.runtime import progress
+from imdbcls.runtime import progress, row_progress
 from imdbcls.runtime.progress import Progress
+from imdbcls.runtime.row_progress import RowProgress
 
 
 class Clock:
@@ -28,6 +29,7 @@ class Clock:
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
     monkeypatch.setattr(progress, "time", clock)
+    monkeypatch.setattr(row_progress, "time", clock)
     return clock
 
 
@@ -227,3 +229,24 @@ def test_libraries_are_silenced_and_imdbcls_is_not() -> None:
     assert done.stdout == ""
     assert "noise" not in done.stderr and "Map" not in done.stderr
     assert "ours" in done.stderr and "a real error" in done.stderr
+
+
+def test_rows_of_predict_are_logged_at_each_tenth(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
+    """Row 100 has line number 200. An earlier process has answered the first 100 of 1,000 rows."""
+    shown = RowProgress(2000, num_done=100, number=200)
+    for rows in range(100, 1000, 100):
+        on_progress = shown.chunk(100, 2 * (rows + 100))
+        for done in (50, 100):
+            clock.now += 10.0
+            on_progress(done, 100)
+    shown.close()
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 9
+    assert lines[0] == "classified 200 rows  5 rows/s  20%  2:40 left"
+    assert lines[-1] == "classified 1,000 rows  5 rows/s  100%  0:00 left"
+    unknown = RowProgress(None)
+    clock.now += 400.0
+    unknown.chunk(10, 10)(5, 10)
+    assert capsys.readouterr().err == "classified 5 rows  0 rows/s\n"
+    RowProgress(None, shows=False).chunk(10, 10)(10, 10)
+    assert capsys.readouterr().err == ""

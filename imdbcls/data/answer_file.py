@@ -1,0 +1,214 @@
+"""Write the answers of `imdbcls.predict` to stdout, or to a file that an interrupted command continues.
+
+Until all rows are answered, the answers are in the folder `<output>.part`. After each chunk of rows, they are appended
+to `answers` in this folder, and then `state.json` is replaced atomically. It has the number of answered rows, the size
+of `answers` after them, a hash of these rows, and the options of the command. After an interruption, the same command
+truncates `answers` to that size and continues with the next row. Chunks begin at the same rows as without the
+interruption, so the output has the same bits.
+"""
+
+import contextlib
+import hashlib
+import itertools
+import json
+import logging
+import os
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import IO, Any, TextIO
+
+from imdbcls.data.answers import TEXT_FORMATS, Answer, Item, Write
+from imdbcls.data.arrow_answers import arrow_schema, convert_to_parquet, write_arrow
+from imdbcls.data.token_counts import TokenCounts
+from imdbcls.errors import UserError
+from imdbcls.runs.format_version import FORMAT_VERSION
+from imdbcls.runs.untrusted import read_json
+from imdbcls.runtime.atomic import replacing, sync, sync_file, write_atomically
+from imdbcls.runtime.locks import file_lock
+
+logger = logging.getLogger(__name__)
+
+ANSWERS = 1  # the format version of `state.json`
+
+
+@dataclass
+class Tally:
+    """Counts over the answered rows. `counts` counts the tokens of their texts; None if no row has a text."""
+
+    num_rows: int = 0
+    num_without_text: int = 0
+    first_without_text: int | None = None  # number of the first row without a text
+    last_number: int = 0  # number of the last row
+    counts: TokenCounts | None = None
+
+    def add(self, answers: Sequence[Answer], counts: TokenCounts | None) -> None:
+        without_text = [answer.item.number for answer in answers if answer.label is None]
+        self.num_rows += len(answers)
+        self.last_number = answers[-1].item.number
+        self.num_without_text += len(without_text)
+        if self.first_without_text is None and without_text:
+            self.first_without_text = without_text[0]
+        if counts is not None:
+            self.counts = counts if self.counts is None else self.counts + counts
+
+
+@dataclass(frozen=True)
+class Columns:
+    """The classes, the names of the copied columns, and the Arrow types of these columns, where known."""
+
+    label_names: tuple[str, ...]
+    copied: tuple[str, ...]
+    types: Mapping[str, object]
+
+
+class AnswerStream:
+    """Answers on stdout, or in a device or pipe. Nothing is continued."""
+
+    def __init__(self, file: TextIO, format_: str, columns: Columns) -> None:
+        self.tally = Tally()
+        self._file = file
+        self._write = TEXT_FORMATS[format_](file, columns.label_names, columns.copied)
+
+    def remaining(self, items: Iterator[Item]) -> Iterator[Item]:
+        return items
+
+    def write(self, answers: Sequence[Answer], counts: TokenCounts | None) -> None:
+        self._write(answers)
+        self._file.flush()
+        self.tally.add(answers, counts)
+
+
+class AnswerFile:
+    """Answers in a file that an interrupted command continues; see the module docstring.
+
+    `command` describes what determines the answers apart from the rows: option → value.
+    """
+
+    def __init__(self, output: Path, format_: str, columns: Columns, command: Mapping[str, object]) -> None:
+        self.tally = Tally()
+        self._output = Path(os.path.realpath(output))  # a link to a file is kept
+        self.folder = self._output.with_name(self._output.name + ".part")
+        self._path = self.folder / "answers"
+        self._state = self.folder / "state.json"
+        self._format, self._columns = format_, columns
+        self._command = {**command, "format": format_, "columns": [*columns.label_names, *columns.copied]}
+        self._rows = hashlib.sha256()
+        self._expected_rows: str | None = None
+        self._file: IO[Any]
+        self._write: Write
+
+    @contextlib.contextmanager
+    def opened(self) -> Iterator["AnswerFile"]:
+        """Lock the file, and continue it if it was begun. Complete it after the block, unless the block raises.
+
+        Raise UserError if the folder was begun by another command, if it is in use, or if it cannot be written.
+        """
+        from filelock import Timeout
+
+        try:
+            self.folder.mkdir(exist_ok=True)
+            with file_lock(self.folder / ".lock").acquire(blocking=False):
+                size = self._restore()
+                with self._opened_at(size), self._reporting():
+                    yield self
+                self._complete()
+                shutil.rmtree(self.folder)
+        except Timeout as error:
+            raise UserError(f"{self.folder} is in use by another process. Wait for that process or stop it.") from error
+        except OSError as error:
+            raise UserError(f"--output={self._output} cannot be written ({error.strerror or error}).") from error
+
+    def remaining(self, items: Iterator[Item]) -> Iterator[Item]:
+        """Skip the rows that are answered. Raise UserError if they differ from those that were answered."""
+        for item in itertools.islice(items, self.tally.num_rows):
+            self._hash(item)
+        if self._expected_rows is not None and self._rows.hexdigest() != self._expected_rows:
+            raise UserError(
+                f"The first {self.tally.num_rows:,} rows of the input differ from the rows whose answers are in "
+                f"{self.folder}. Delete this folder to start again, or choose another --output."
+            )
+        return items
+
+    def write(self, answers: Sequence[Answer], counts: TokenCounts | None) -> None:
+        """Append the answers to the next rows, and save the state."""
+        self._write(answers)
+        sync_file(self._file)
+        self.tally.add(answers, counts)
+        for answer in answers:
+            self._hash(answer.item)
+        state = {
+            FORMAT_VERSION: ANSWERS,
+            "command": self._command,
+            "num_bytes": os.fstat(self._file.fileno()).st_size,
+            "rows_sha256": self._rows.hexdigest(),
+            "tally": asdict(self.tally),
+        }
+        write_atomically(self._state, json.dumps(state, indent=1))
+
+    def _hash(self, item: Item) -> None:
+        raw = repr((item.number, item.text, item.copied)).encode()
+        self._rows.update(b"%d " % len(raw) + raw)
+
+    def _restore(self) -> int:
+        """Read the state of an interrupted command; return the size of the file after its last answer."""
+        if not self._state.exists():
+            return 0
+        again = "Delete this folder to start again, or choose another --output."
+        try:
+            state = read_json(self._state)
+            tally, size = Tally(**state["tally"]), int(state["num_bytes"])
+            if tally.counts is not None:
+                tally.counts = TokenCounts(**state["tally"]["counts"])
+            if state[FORMAT_VERSION] != ANSWERS or self._path.stat().st_size < size:
+                raise ValueError("another version, or a file that is too short")
+            before, expected = state["command"], str(state["rows_sha256"])
+        except (UserError, OSError, KeyError, TypeError, ValueError) as error:
+            raise UserError(f"{self.folder} cannot be continued ({error}). {again}") from error
+        now = json.loads(json.dumps(self._command))
+        different = [name for name in now if before.get(name) != now[name]]
+        if different:
+            raise UserError(f"{self.folder} was begun with another {' and another '.join(different)}. {again}")
+        self.tally, self._expected_rows = tally, expected
+        logger.info(f"Continuing after {tally.num_rows:,} rows, whose answers are in {self.folder}.")
+        return size
+
+    @contextlib.contextmanager
+    def _opened_at(self, size: int) -> Iterator[None]:
+        """Open the file of answers in the block, without what follows its first `size` bytes."""
+        columns, header = self._columns, size == 0
+        self._path.touch()
+        os.truncate(self._path, size)
+        if self._format == "parquet":
+            schema = arrow_schema(columns.label_names, columns.copied, columns.types)
+            with open(self._path, "ab") as stream:
+                self._file, self._write = stream, write_arrow(stream, schema, header=header)
+                yield
+        else:
+            write_format = TEXT_FORMATS[self._format]
+            with open(self._path, "a", encoding="utf-8", newline="") as text:
+                self._file = text
+                self._write = write_format(text, columns.label_names, columns.copied, header=header)
+                yield
+
+    @contextlib.contextmanager
+    def _reporting(self) -> Iterator[None]:
+        """If the block raises, log where the answers are."""
+        try:
+            yield
+        except BaseException:
+            if self.tally.num_rows:
+                logger.info(
+                    f"The answers for the first {self.tally.num_rows:,} rows are in {self.folder}. The same command "
+                    "continues with the next row."
+                )
+            raise
+
+    def _complete(self) -> None:
+        if self._format == "parquet":
+            with replacing(self._output) as temporary:
+                convert_to_parquet(self._path, temporary)
+            return
+        self._path.replace(self._output)
+        sync(self._output.parent)
