@@ -44,11 +44,11 @@ def inference_weights() -> Iterator[None]:
     """Prepare the weights of accelerated encoders only once for all passes in this block.
 
     This saves more than a third of the time for a single document. No weight may change inside the block. Passes that
-    compute gradients still prepare their own weights. A nested block prepares all weights again.
+    compute gradients still prepare their own weights. A nested block uses the weights of the outer block.
     """
     outer = _prepared.get()
     try:
-        _prepared.set({})
+        _prepared.set({} if outer is None else outer)
         yield
     finally:
         _prepared.set(outer)
