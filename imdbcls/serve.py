@@ -1,0 +1,111 @@
+"""Serve one or two finished runs on this machine: `python -m imdbcls.serve runs/heads/lstm-s0-1a2b3c4d`.
+
+The page shows calibrated probabilities and the words that moved the decision, for two runs side by side. `POST
+/predict` and `POST /explain` return the same as JSON. Texts of requests that arrive within a few milliseconds are
+classified in one batch. The command prints its URL when it answers, and ends with SIGTERM or Ctrl-C.
+"""
+
+if __name__ == "__main__":  # before the other imports, which can hit a limit of memory or threads
+    from imdbcls.runtime.entry import set_up_streams
+
+    set_up_streams()
+
+import argparse
+import logging
+from collections.abc import Callable, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import get_args
+
+from imdbcls.config.choices import Device
+from imdbcls.errors import UserError
+from imdbcls.runtime import entry
+from imdbcls.runtime.console import write_out
+
+logger = logging.getLogger("imdbcls.serve")  # `__name__` is `__main__` in a command
+
+DESCRIPTION = "Serve one or two finished runs over HTTP: a page to try them on a text, and the same as JSON."
+EPILOG = (
+    "The server has no authentication. By default, only programs on this machine can reach it. Texts are neither "
+    "logged nor stored. Exit code: 0 after SIGTERM or Ctrl-C; 2 for a mistake in the command."
+)
+
+
+def main() -> None:
+    serve(parse(None))
+
+
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m imdbcls.serve", description=DESCRIPTION, epilog=EPILOG)
+    parser.add_argument("runs", nargs="+", type=Path, metavar="run", help="one or two folders, runs/<study>/<name>")
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
+    parser.add_argument("--port", type=at_least(0), default=8000, help="port; 0: a free one (default: %(default)s)")
+    parser.add_argument("--device", choices=get_args(Device), help="device to run on (default: from the run's config)")
+    parser.add_argument(
+        "--plugins", action="append", default=[], metavar="PACKAGE", help="a package of your own that a run uses"
+    )
+    limits = parser.add_argument_group("limits")
+    for option, kind, default, text in (
+        ("--max-texts", at_least(1), 64, "texts in a request"),
+        ("--max-characters", at_least(1), 20_000, "characters in a text"),
+        ("--max-waiting", at_least(1), 256, "texts that wait for the models; further requests get status 503"),
+        ("--timeout", at_least(1), 60, "time limit of a request in seconds"),
+        ("--batch-size", at_least(1), 32, "texts that the models classify together"),
+        ("--batch-wait", at_least(0), 4, "how long the first text of a batch waits for others, in milliseconds"),
+    ):
+        limits.add_argument(option, type=kind, default=default, metavar="N", help=f"{text} (default: %(default)s)")
+    return parser.parse_args(arguments)
+
+
+def at_least(lowest: int) -> Callable[[str], int]:
+    def number(text: str) -> int:
+        if not text.isascii() or not text.isdigit() or int(text) < lowest:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least {lowest}")
+        return int(text)
+
+    return number
+
+
+def serve(arguments: argparse.Namespace) -> None:
+    """Load the runs, and answer requests until SIGTERM or Ctrl-C.
+
+    Raises UserError if a run is not finished, if two runs have different classes, or if the address cannot be used.
+    """
+    if len(arguments.runs) > 2:
+        raise UserError(f"{len(arguments.runs)} runs were given: give one run, or two to see them side by side.")
+    if arguments.port > 65535:
+        raise UserError(f"--port {arguments.port} is too large: give a port up to 65535, or 0 for a free one.")
+    if missing := [name for name in ("fastapi", "uvicorn") if find_spec(name) is None]:
+        raise UserError(f"imdbcls.serve needs {' and '.join(missing)}: pip install 'imdbcls[serve]'.")
+    from imdbcls.runtime.process import prepare_process
+    from imdbcls.serving.limits import Limits
+    from imdbcls.serving.runs import load_runs
+    from imdbcls.serving.server import is_loopback, listen, run_server, url_of
+
+    limits = Limits(
+        texts=arguments.max_texts,
+        characters=arguments.max_characters,
+        queue=max(arguments.max_waiting, arguments.max_texts),
+        seconds=arguments.timeout,
+        batch=arguments.batch_size,
+        wait_ms=arguments.batch_wait,
+    )
+    prepare_process()
+    runs = load_runs(arguments.runs, plugins=arguments.plugins, device=arguments.device)
+    listener = listen(arguments.host, arguments.port)
+    if not is_loopback(listener):
+        logger.warning(
+            f"{url_of(listener)} can be reached from other machines, and the server has no authentication: anyone who "
+            "reaches it can use it."
+        )
+    logger.info(f"Loading {' and '.join(runs.by_name)} ...")
+
+    def announce() -> None:
+        write_out(url_of(listener))
+        logger.info("Ready. Ctrl-C ends the server.")
+
+    run_server(runs, limits, listener, announce)
+
+
+if __name__ == "__main__":
+    entry.run(main)

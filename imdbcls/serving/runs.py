@@ -1,0 +1,97 @@
+"""The runs that the server answers with, and their answers for a text."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from imdbcls.api import FinishedRun, load_run
+from imdbcls.data.windows import Windows
+from imdbcls.errors import UserError
+from imdbcls.serving.schema import RunInfo
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The answer of one run for one text. `tokens` counts the tokens of the text, including special tokens."""
+
+    label: str
+    probabilities: Mapping[str, float]
+    tokens: int
+    truncated: bool
+
+
+@dataclass(frozen=True)
+class ServedRuns:
+    """One or two finished runs with the same classes, by name. Only one thread may use their models."""
+
+    by_name: Mapping[str, FinishedRun]
+
+    @property
+    def label_names(self) -> tuple[str, ...]:
+        return next(iter(self.by_name.values())).label_names
+
+    def about(self) -> list[RunInfo]:
+        return [about(name, run) for name, run in self.by_name.items()]
+
+    def classify(self, texts: Sequence[str]) -> list[dict[str, Answer]]:
+        """Return the answers for each text, by name of the run."""
+        by_run = {name: answers_of(run, texts) for name, run in self.by_name.items()}
+        return [{name: answers[row] for name, answers in by_run.items()} for row in range(len(texts))]
+
+
+def load_runs(folders: Sequence[Path], plugins: Sequence[str], device: str | None) -> ServedRuns:
+    """Open finished runs without loading their models.
+
+    Raises UserError if a folder is not a finished run, appears twice, or has other classes than the first.
+    """
+    runs = [load_run(folder, plugins=plugins, device=device) for folder in folders]
+    if len({folder.resolve() for folder in folders}) < len(folders):
+        raise UserError(f"{folders[0]} was given twice: give two different runs, or one.")
+    for run in runs[1:]:
+        if set(run.label_names) != set(runs[0].label_names):
+            raise UserError(
+                f"{run.folder} has the classes {', '.join(run.label_names)}, but {runs[0].folder} has "
+                f"{', '.join(runs[0].label_names)}: give two runs with the same classes."
+            )
+    names = [f"{run.result['study']}/{run.result['name']}" for run in runs]
+    if len(set(names)) < len(names):  # the same study in two folders
+        names = [str(run.folder) for run in runs]
+    return ServedRuns(dict(zip(names, runs, strict=True)))
+
+
+def about(name: str, run: FinishedRun) -> RunInfo:
+    return RunInfo(
+        run=name,
+        head=run.config.head.name,
+        backbone=run.config.backbone.name,
+        max_length=run.config.max_length,
+        temperature=run.temperature,
+        test_accuracy=run.result["test/accuracy"],
+    )
+
+
+def answers_of(run: FinishedRun, texts: Sequence[str]) -> list[Answer]:
+    predictions = run.predict(texts)
+    assert predictions.tokens is not None
+    return [
+        Answer(
+            label=label,
+            probabilities=dict(zip(run.label_names, probabilities, strict=True)),
+            tokens=int(tokens),
+            truncated=is_truncated(run, int(tokens)),
+        )
+        for label, probabilities, tokens in zip(
+            predictions.names, predictions.known_probabilities.tolist(), predictions.tokens, strict=True
+        )
+    ]
+
+
+def is_truncated(run: FinishedRun, num_tokens: int) -> bool:
+    """Return whether a run reads only a part of a document with `num_tokens` tokens, including special tokens."""
+    data, max_length = run.config.data, run.config.max_length
+    if data.truncation != "windows":
+        return num_tokens > max_length
+    windows = Windows(data.window_overlap, data.max_windows)
+    return bool(windows.needed(np.array([num_tokens]), max_length)[0] > windows.max_windows)
