@@ -71,10 +71,18 @@ def test_an_anchor_names_a_heading(page: str) -> None:
         assert anchor in [re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings]
 
 
-def test_every_page_is_in_the_navigation() -> None:
-    site = yaml.safe_load((ROOT / "docs" / "mkdocs.yml").read_text(encoding="utf-8"))
-    listed = {entry if isinstance(entry, str) else next(iter(entry.values())) for entry in site["nav"]}
-    assert listed == {page.name for page in PAGES if page.parent.name == "pages"}
+def pages_of(entries: list) -> list[str]:
+    """Return the pages of MkDocs' nested navigation."""
+    found: list[str] = []
+    for entry in entries:
+        value = entry if isinstance(entry, str) else next(iter(entry.values()))
+        found += [value] if isinstance(value, str) else pages_of(value)
+    return found
+
+
+def test_every_page_is_in_the_navigation_once() -> None:
+    listed = pages_of(yaml.safe_load((ROOT / "docs/mkdocs.yml").read_text(encoding="utf-8"))["nav"])
+    assert sorted(listed) == sorted(page.name for page in PAGES if page.parent.name == "pages")
 
 
 def test_the_groups_in_readme_are_those_of_conf() -> None:

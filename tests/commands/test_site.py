@@ -1,0 +1,90 @@
+"""The documentation site builds strictly, its reference is complete, and it works from the disk without a network."""
+
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from html import unescape
+from pathlib import Path
+
+import pytest
+from support.browser import Browser
+from support.runs import ROOT
+
+import imdbcls
+from imdbcls.config.options import config_keys, groups
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("site")
+    command = [
+        sys.executable,
+        "-m",
+        "mkdocs",
+        "build",
+        "--quiet",
+        "--strict",
+        "-f",
+        "docs/mkdocs.yml",
+        "-d",
+        str(folder),
+    ]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    with Browser(tmp_path_factory.mktemp("profile")) as opened:
+        yield opened
+
+
+def text_of(page: Path) -> str:
+    return unescape(re.sub(r"<[^>]+>", "", page.read_text(encoding="utf-8")))
+
+
+def test_the_reference_lists_every_key_and_choice(site: Path) -> None:
+    page = (site / "configuration.html").read_text(encoding="utf-8")
+    files = ("config.yaml", "study.yaml", "tune.yaml")
+    keys = [each.key for file in files for each in config_keys(file) if not each.is_section]
+    choices = [f"{group}={choice}" for group, names in groups().items() for choice in names]
+    assert len(keys) > 50 and len(choices) > 30
+    assert [name for name in keys + choices if f"<code>{name}</code>" not in page] == []
+    assert "a number above 0" in text_of(site / "configuration.html")
+
+
+def test_the_reference_lists_every_command_and_public_name(site: Path) -> None:
+    commands = text_of(site / "commands.html")
+    modules = [
+        path.stem for path in (ROOT / "imdbcls").glob("*.py") if "entry.run(" in path.read_text(encoding="utf-8")
+    ]
+    assert len(modules) >= 7
+    assert [name for name in modules if f"python -m imdbcls.{name}" not in commands] == []
+    python = (site / "python.html").read_text(encoding="utf-8")
+    assert [name for name in imdbcls.__all__ if f".{name}" not in python] == []
+
+
+@pytest.mark.needs("chromium")
+def test_the_site_needs_no_network_and_no_server(site: Path, browser: Browser) -> None:
+    pages = sorted(set(site.glob("*.html")) - {site / "404.html"})  # only a server shows 404.html
+    assert len(pages) > 10
+    for page in pages:
+        browser.open(page)
+    assert {url.partition(":")[0] for url in browser.requests} <= {"file", "data", "blob"}
+    assert browser.console == []
+
+
+@pytest.mark.needs("chromium")
+def test_the_search_works_from_the_disk(site: Path, browser: Browser) -> None:
+    browser.open(site / "index.html")
+    browser.evaluate("document.querySelector('[data-md-toggle=search]').click()")
+    browser.evaluate("document.querySelector('.md-search__input').focus()")
+    browser.call("Input.insertText", text="temperature")
+    found, end = None, time.monotonic() + 20
+    while not found and time.monotonic() < end:
+        time.sleep(0.1)
+        found = browser.evaluate("document.querySelector('.md-search-result__link')?.getAttribute('href')")
+    assert found is not None and ".html" in found
