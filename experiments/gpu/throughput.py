@@ -122,7 +122,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=3, help="timed rounds per measurement (default: 3)")
     parser.add_argument("--budget", type=float, default=280.0, help="seconds for everything (default: 280)")
     parser.add_argument("--cell-seconds", type=float, default=20.0, help="no new round after this time (default: 20)")
-    parser.add_argument("--cell-limit", type=float, default=90.0, help="a measurement fails after this time")
+    parser.add_argument("--cell-limit", type=float, default=120.0, help="a measurement fails after this time")
     parser.add_argument("--no-compile", dest="compile", action="store_false", help="leave torch.compile out")
     parser.add_argument("--output", type=Path, default=Path("gpu-throughput.json"))
     parser.add_argument("--dry-run", action="store_true", help="a tiny encoder on the CPU")

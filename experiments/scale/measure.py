@@ -25,7 +25,7 @@ from typing import Any
 from imdbcls.runs.files import json_text
 
 SETTINGS = ("data=sample", "tracker=none", "progress=none", "checkpoint.every_minutes=null", "device=cpu")
-SPEED = ("backbone=minilm", "max_length=256", "epochs=2")
+SPEED = ("backbone=minilm", "max_length=128", "epochs=1", "data.validation_limit=8", "data.test_limit=8")
 LOSSES = (
     *("backbone=minilm", "max_length=128", "epochs=2", "data.train_limit=250", "trainer.log_every=1"),
     *("precision=fp32", "backbone.dropout=0", "head.dropout=0"),
@@ -44,13 +44,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     results = json.loads(options.output.read_text()) if options.output.exists() else {}
     for name in options.experiments:
-        results[name] = EXPERIMENTS[name](options)
-        results |= {"format_version": 1, "cores": os.cpu_count(), "load_average": os.getloadavg()[0]}
+        results |= {"format_version": 1, "cores": os.cpu_count(), name: EXPERIMENTS[name](options)}
+        results[name]["load_average"] = os.getloadavg()[2]  # of the last 15 minutes
         options.output.write_text(json_text(results, indent=1) + "\n")
-        print(json_text({name: results[name]}, indent=1))
+        print(f"{name}: done")
 
 
-def speed(options: argparse.Namespace) -> list[dict[str, Any]]:
+def speed(options: argparse.Namespace) -> dict[str, Any]:
     """Return documents per second for each group, one value per turn, and the ratio to one process with all threads."""
     # Without torchrun, a run uses all threads in one process. This is the alternative to several processes.
     groups = [(1, os.cpu_count() or 1), *((number, 1) for number in options.processes)]
@@ -60,7 +60,7 @@ def speed(options: argparse.Namespace) -> list[dict[str, Any]]:
             with finished_run(processes, threads, [*SPEED, *options.settings]) as folder:
                 speeds.append(json.loads((folder / "result.json").read_text())["documents_per_second"])
     first = found[groups[0]]
-    return [
+    rows = [
         {
             "processes": processes,
             "threads": threads,
@@ -70,6 +70,7 @@ def speed(options: argparse.Namespace) -> list[dict[str, Any]]:
         }
         for (processes, threads), speeds in found.items()
     ]
+    return {"settings": SPEED, "groups": rows}
 
 
 def losses(options: argparse.Namespace) -> dict[str, Any]:
@@ -85,16 +86,16 @@ def losses(options: argparse.Namespace) -> dict[str, Any]:
         processes: {name: max(map(abs_difference, curve[name], base[name])) for name in base}
         for processes, curve in curves.items()
     }
-    return {"largest_difference": largest, "curves": curves}
+    return {"settings": LOSSES, "largest_difference": largest, "curves": curves}
 
 
 def abs_difference(one: float, other: float) -> float:
     return abs(one - other)
 
 
-def kill(options: argparse.Namespace) -> list[float]:
-    """Return the seconds from killing process 1 of 2 until torchrun and all processes have ended."""
-    return [seconds_until_all_end([*KILL, *options.settings]) for _ in range(options.repeats)]
+def kill(options: argparse.Namespace) -> dict[str, Any]:
+    """Return the seconds from killing process 1 of 2 until torchrun and all processes have ended, for each repeat."""
+    return {"seconds": [seconds_until_all_end([*KILL, *options.settings]) for _ in range(options.repeats)]}
 
 
 def seconds_until_all_end(settings: Sequence[str]) -> float:

