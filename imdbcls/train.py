@@ -91,6 +91,7 @@ def train_together(config: "Config", folder: RunFolder) -> dict[str, Any]:
         stack.enter_context(limits.explained())
         stop = stack.enter_context(stop_requests())
         processes = stack.enter_context(distributed.joined_processes(config.device))
+        stack.enter_context(distributed.explained(processes))
         result = None
         with processes.agreement():
             if processes.is_main:
@@ -102,7 +103,7 @@ def train_together(config: "Config", folder: RunFolder) -> dict[str, Any]:
         if processes.is_main:
             logger.info(f"{folder.path}: loading the documents and the encoder in {processes.size} processes")
         stack.enter_context(recording_failures(config, folder) if processes.is_main else exiting_when_interrupted())
-        stack.enter_context(distributed.explained(processes))
+        stack.enter_context(distributed.explained(processes))  # again: `result.json` records the explained error
         remember_source(config.data.source.node)
         return fit_and_score(config, folder, stop, processes)
     raise AssertionError  # the stack suppresses no exception

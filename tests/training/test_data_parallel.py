@@ -107,6 +107,29 @@ def test_a_killed_process_ends_all_and_the_command_continues_exactly(tmp_path: P
     assert fingerprint(folder) == fingerprint(tmp_path / "undisturbed")
 
 
+KILLED = """
+import os, runpy, signal, sys
+from imdbcls.runtime.distributed import Processes
+Processes.agreement = lambda processes: os.kill(os.getpid(), signal.SIGKILL)
+runpy.run_module("imdbcls.train", run_name="__main__")
+"""
+
+
+@pytest.mark.slow
+def test_a_process_killed_while_another_locks_the_folder(tmp_path: Path) -> None:
+    variables = process_variables(2)
+    killed = subprocess.Popen(
+        [sys.executable, "-c", KILLED, *SETTINGS], env={**os.environ, **variables[1]}, cwd=tmp_path
+    )
+    try:
+        main = start(tmp_path, *SETTINGS, environment=variables[0])
+        assert main.wait(60) == 2
+        assert killed.wait(60) == -signal.SIGKILL
+    finally:
+        killed.kill()
+    assert "Another process of this run has ended" in main.output and "Traceback" not in main.output
+
+
 @pytest.mark.slow
 def test_a_signal_to_one_process_stops_all_after_the_same_step(tmp_path: Path) -> None:
     arguments = (*SETTINGS, EVERY_STEP, "epochs=3")
