@@ -119,7 +119,7 @@ def fit_and_score(config: "Config", folder: RunFolder, stop: StopRequest, proces
     from imdbcls.models.inference import LATENCY_DOCUMENTS, measure_latency
     from imdbcls.sections import build_tracker
     from imdbcls.tracking import Trackers
-    from imdbcls.training import report
+    from imdbcls.training import closing, report
 
     with stop.interruptible(), processes.agreement():  # no training progress can be lost yet
         if processes.is_main:
@@ -145,7 +145,7 @@ def fit_and_score(config: "Config", folder: RunFolder, stop: StopRequest, proces
         test, mistakes = predictions["test"], report.worst_mistakes(run, predictions["test"])
         tracker.log_test(test.true_labels.tolist(), test.predicted.tolist(), run.corpus.label_names, mistakes)
         tracker.finish(result, folder.path)
-        report.log_result(folder, result)  # before the tracker is closed, so that it logs these messages, too
+        closing.log_result(run, result)  # before the tracker is closed, so that it logs these messages, too
     return result
 
 
@@ -153,7 +153,7 @@ def fit_trial(config: "Config", folder: RunFolder, stop: StopRequest, should_pru
     """Build one trial of a tuning study, resume it, train it until it ends or is pruned, and return its result."""
     from imdbcls.build import build_run
     from imdbcls.sections import build_tracker
-    from imdbcls.training import report
+    from imdbcls.training import closing, report
 
     folder.write_config(with_wandb_variables(config))
     with stop.interruptible():
@@ -166,7 +166,7 @@ def fit_trial(config: "Config", folder: RunFolder, stop: StopRequest, should_pru
         found = report.result_of_trial(run, run.trainer.final_validation())
         result = folder.write_result({**found, "links": dict(tracker.links)})
         tracker.finish(result, folder.path)
-        report.log_trial(result)
+        closing.log_trial(result)
     folder.discard_checkpoints()
     return result
 

@@ -41,6 +41,9 @@ _QUIET = {
     "HF_HUB_DISABLE_SYMLINKS_WARNING": "1",
 }
 
+# The argument `extra` of a log call whose message is shown in bold on a terminal.
+BOLD = {"imdbcls_style": "bold"}
+
 _DUMB_TERMS = ("dumb", "unknown")  # values of TERM for terminals that cannot repaint a line
 
 _prefix = ""
@@ -61,6 +64,7 @@ class StderrHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         try:
             label, style = label_of(record)
+            style = style or getattr(record, "imdbcls_style", "")
             text = self.format(record)
             write_message(printable_line(text) if label == "warning:" else printable(text), label, style)
         except Exception:
@@ -84,7 +88,10 @@ def label_of(record: logging.LogRecord) -> tuple[str, str]:
 
 
 def write_message(text: str, label: str = "", style: str = "") -> None:
-    """Write a label and a message of one or more lines to stderr, above the live line if one is shown."""
+    """Write a label and a message of one or more lines to stderr, above the live line if one is shown.
+
+    On a terminal, the label has the given style; without a label, the whole message has it.
+    """
     lines = f"{label} {text}".splitlines() if label else text.splitlines() or [""]
     if _prefix:
         lines = [line if line.startswith(_prefix) else f"{_prefix}: {line}" for line in lines]
@@ -95,7 +102,7 @@ def write_message(text: str, label: str = "", style: str = "") -> None:
     from rich.text import Text
 
     message = Text("\n".join(lines), tab_size=8)
-    message.stylize(style, 0, len(label))
+    message.stylize(style, 0, len(label) or None)
     terminal().print(message, soft_wrap=True)
 
 

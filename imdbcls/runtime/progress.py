@@ -24,6 +24,10 @@ REPAINT_SECONDS = 0.2
 MIN_PLAIN_SECONDS = 10.0
 MAX_PLAIN_SECONDS = 300.0
 
+# Until an evaluation was timed, assume that it takes this fraction of the training time per document.
+_EVALUATION_COST = 1 / 3
+_EVALUATED = ("validation", "test")  # splits whose evaluation the time left includes
+
 _BAR_WIDTHS = (10, 40)  # smallest and largest width in columns; without space for the smallest, no bar is shown
 _VERBS = {"validation": "validating", "test": "testing", "encoding": "encoding"}
 
@@ -46,14 +50,29 @@ class Progress:
             self._style = mode
         self.start(total_steps=0)
 
-    def start(self, total_steps: int, start_step: int = 0, num_epochs: int | None = None) -> None:
-        """Start timing. The first `start_step` optimizer steps were done by an earlier process and are not timed."""
+    def start(
+        self,
+        total_steps: int,
+        start_step: int = 0,
+        num_epochs: int | None = None,
+        *,
+        batch_size: int = 1,
+        documents_to_evaluate: int = 0,
+    ) -> None:
+        """Start timing. The first `start_step` optimizer steps were done by an earlier process and are not timed.
+
+        The time left includes the evaluation of `documents_to_evaluate` documents: validation after each remaining
+        epoch, and test. `batch_size` is the number of documents per step.
+        """
         self._total_steps = total_steps
         self._start_step = start_step
         self._num_epochs = num_epochs
+        self._batch_size = batch_size
+        self._documents_to_evaluate = documents_to_evaluate
+        self._evaluated_documents = 0
+        self._evaluation_seconds = 0.0
         self._loss: float | None = None
         self._documents_per_second: float | None = None
-        self._best = ""
         self._last_step = start_step
         self._trained_seconds = 0.0
         self._evaluating = False
@@ -72,18 +91,23 @@ class Progress:
             console.paint(ProgressLine(self._training_line(step, epoch, now), step, self._total_steps))
         silence = now - self._logged_at
         tenth_done = (step - self._printed_step) * 10 >= self._total_steps
-        if (tenth_done and silence >= MIN_PLAIN_SECONDS) or silence >= MAX_PLAIN_SECONDS or is_last:
+        if not is_last and ((tenth_done and silence >= MIN_PLAIN_SECONDS) or silence >= MAX_PLAIN_SECONDS):
             self._logged_at, self._printed_step = now, step
             self._log(self._training_line(step, epoch, now))
 
-    def set_metrics(self, loss: float, documents_per_second: float) -> None:
-        """Set the loss and the throughput that the progress line shows from now on."""
+    def set_loss(self, loss: float) -> None:
+        """Set the loss that the progress line shows from now on."""
         self._loss = loss
+
+    def set_speed(self, documents_per_second: float) -> None:
+        """Set the throughput that the progress line shows from now on."""
         self._documents_per_second = documents_per_second
 
-    def set_best(self, text: str) -> None:
-        """Set the text on the best epoch that the progress line shows from now on."""
-        self._best = text
+    def log_epoch(self, text: str) -> None:
+        """Log one line about a finished epoch. On a terminal, it stays above the live line."""
+        if self._style != "none":
+            self._logged_at, self._printed_step = time.monotonic(), self._last_step
+            logger.info(text)
 
     def for_split(self, split: str) -> Callable[[int, int], None]:
         """Return the callback `evaluating(done, total)` for a split."""
@@ -109,6 +133,9 @@ class Progress:
                 self._log(line)
         if finished:
             self._evaluating = False
+            if split in _EVALUATED:
+                self._evaluated_documents += total
+                self._evaluation_seconds += now - self._stepped_at
             self._resumed_at = self._stepped_at = now
 
     def _log(self, line: str) -> None:
@@ -119,13 +146,16 @@ class Progress:
             record_message(line)
 
     def close(self) -> None:
-        """Erase the live line and log the training time. This method can be called twice, and after an error."""
+        """Erase the live line. If training stopped early, log the number of steps and their time.
+
+        This method can be called twice, and after an error.
+        """
         if self._style == "none":
             return
         if self._style == "live":
             console.erase()
         steps = self._last_step - self._start_step
-        if steps:
+        if steps and self._last_step < self._total_steps:
             if not self._evaluating:
                 self._trained_seconds += self._stepped_at - self._resumed_at
             done = f"step {self._last_step:,}/{self._total_steps:,}"
@@ -134,17 +164,26 @@ class Progress:
 
     def _training_line(self, step: int, epoch: int, now: float) -> str:
         of_epochs = "" if self._num_epochs is None else f"/{self._num_epochs}"
-        parts = [f"epoch {epoch}{of_epochs}", f"step {step:,}/{self._total_steps:,}"]
+        percent = f"{100 * step // self._total_steps} %"
+        parts = [f"epoch {epoch}{of_epochs}", f"step {step:,}/{self._total_steps:,}  {percent}"]
         if self._loss is not None:
             parts.append(f"loss {self._loss:.4f}")
         if self._documents_per_second is not None:
             parts.append(f"{self._documents_per_second:,.1f} documents/s")
         trained = self._trained_seconds + now - self._resumed_at
         if step > self._start_step and step < self._total_steps:
-            parts.append(f"{duration(trained / (step - self._start_step) * (self._total_steps - step))} left")
-        if self._best:
-            parts.append(self._best)
+            seconds_per_step = trained / (step - self._start_step)
+            left = seconds_per_step * (self._total_steps - step) + self._evaluation_left(seconds_per_step)
+            parts.append(f"{duration(left)} left")
         return "  ".join(parts)
+
+    def _evaluation_left(self, seconds_per_step: float) -> float:
+        """Return the expected time of the remaining evaluations in seconds."""
+        if self._evaluated_documents:
+            seconds_per_document = self._evaluation_seconds / self._evaluated_documents
+        else:
+            seconds_per_document = _EVALUATION_COST * seconds_per_step / self._batch_size
+        return seconds_per_document * max(self._documents_to_evaluate - self._evaluated_documents, 0)
 
 
 class ProgressLine:
@@ -177,6 +216,7 @@ class ProgressLine:
 
 
 def duration(seconds: float) -> str:
+    """Return a time in seconds as text: `0:09`, `2:30` or `1:02:03`."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

@@ -11,13 +11,12 @@ from numpy.typing import NDArray
 from imdbcls.data.token_counts import losses, recorded, sum_of
 from imdbcls.models.classifier import count_parameters
 from imdbcls.models.inference import predictions_of
-from imdbcls.models.metrics import accuracy_warning, confusion_matrix, expected_calibration_error, metrics_of
+from imdbcls.models.metrics import confusion_matrix, expected_calibration_error, metrics_of
 from imdbcls.models.temperature import apply_temperature, fit_temperature
-from imdbcls.runs.folder import RunFolder
 from imdbcls.runs.predictions import Predictions, write_predictions
 from imdbcls.runs.record import checksums_of_predictions, path_of_predictions
 from imdbcls.runs.result import run_fields
-from imdbcls.runs.selection import DEFAULT, LOWER_IS_BETTER, TITLES, as_text
+from imdbcls.runs.selection import DEFAULT, LOWER_IS_BETTER, TITLES
 from imdbcls.runtime.command_line import command_line
 from imdbcls.runtime.device import peak_memory_mb
 from imdbcls.runtime.versions import git_commit, versions
@@ -127,6 +126,7 @@ def training_of(run: Run) -> dict[str, Any]:
         "trainable_parameters": count_parameters(trainer.model, trainable=True),
         "head_parameters": count_parameters(trainer.model.head),
         "steps": state.step,
+        "train_loss": state.last_loss,  # mean over the steps of the last epoch
         "micro_batch_size": state.micro_batch_size,  # smaller than in the config if memory ran out
         "train_seconds": state.train_seconds,
         "documents_per_second": state.documents / state.train_seconds,
@@ -180,48 +180,3 @@ def worst_mistakes(run: Run, predictions: Predictions) -> list[dict[str, str | f
         }
         for row in wrong[np.argsort(-confidence[wrong], kind="stable")][:NUM_MISTAKES]
     ]
-
-
-def log_result(folder: RunFolder, result: Mapping[str, Any]) -> None:
-    """Log the result, the run folder, and a command to run next."""
-    standard_error = (result["test/accuracy"] * (1 - result["test/accuracy"]) / result["test_documents"]) ** 0.5
-    metric, title = result["metric"], TITLES[result["metric"]]
-    selected = f"validation {title} {as_text(metric, result[f'val/{metric}'])} (best epoch {result['best_epoch']})"
-    tested = "" if metric == DEFAULT else f"test {title} {as_text(metric, result[f'test/{metric}'])}, "
-    watched = " (the test split was also evaluated during training)" if result["watched_test"] else ""
-    logger.info(
-        f"{result['name']}: {selected}, {tested}"
-        f"test accuracy {result['test/accuracy']:.2%} ± {standard_error:.2%} standard error on "
-        f"{result['test_documents']:,} documents{watched}"
-    )
-    if (warning := accuracy_warning(result["test/confusion_matrix"], result["label_names"])) is not None:
-        logger.warning(f"{result['name']}, test: {warning}")
-    log_calibration(result)
-    logger.info(
-        f"  trained in {result['train_seconds']:.0f} s, {result['documents_per_second']:.1f} documents/s, "
-        f"peak memory {result['peak_memory_mb']:,.0f} MB; saved in {folder.path}"
-    )
-    logger.info(f"  next: python -m imdbcls.evaluate {folder.path}, or train another head or seed in {folder.study}")
-
-
-def log_calibration(result: Mapping[str, Any]) -> None:
-    """Log the calibration error on test, before and after temperature scaling, or why the temperature stays 1."""
-    value, reason = result["temperature"], result["temperature_reason"]
-    if value == 1 and reason is not None:
-        logger.info(f"  calibration error (ECE) on test {result['test/ece']:.4f}; no temperature, because {reason}")
-        return
-    note = "" if reason is None else f" ({reason})"
-    logger.info(
-        f"  calibration error (ECE) on test {result['test/ece']:.4f}, and {result['test/ece_calibrated']:.4f} with "
-        f"temperature {value:.3g} from validation{note}"
-    )
-
-
-def log_trial(result: Mapping[str, Any]) -> None:
-    """Log the validation metric of a trial, and after which epoch it was pruned."""
-    metric = result["metric"]
-    pruned = f", pruned after epoch {result['epochs']}" if result["status"] == "pruned" else ""
-    logger.info(
-        f"{result['name']}: validation {TITLES[metric]} {as_text(metric, result[f'val/{metric}'])} (best epoch "
-        f"{result['best_epoch']}){pruned}; trained in {result['train_seconds']:.0f} s, not evaluated on test"
-    )

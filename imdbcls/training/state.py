@@ -64,6 +64,9 @@ class TrainState:
     documents: int = 0
     tokens: int = 0  # without padding
     train_seconds: float = 0.0  # time in training steps, without evaluation and saving
+    loss_sum: float = 0.0  # of the losses of the steps in the current epoch
+    last_loss: float = math.nan  # mean training loss over the steps of the last finished epoch
+    seconds_in_epoch: float = 0.0  # time in the current epoch's training steps
     log_bytes: int = 0  # length of metrics.jsonl
     log_sha256: str = ""  # hash of the first `log_bytes` bytes of metrics.jsonl
     micro_batch_size: int = 0  # from the config, or smaller if memory ran out
@@ -206,7 +209,7 @@ class Saver:
                 self.metrics_log.rewind()
             return None
         checkpoint.require_resume_key(saved, self.resume_key)
-        rename_best_accuracy(saved)
+        upgrade(saved)
         self._require_structure(saved)
         try:
             self.model.load_state_dict({**self.model.state_dict(), **saved.tensors["model"]})
@@ -287,11 +290,19 @@ class Saver:
         return best
 
 
-def rename_best_accuracy(saved: Checkpoint) -> None:
-    """Rename `best_accuracy` to `best_value` in a checkpoint of an older version, which always used accuracy."""
+def upgrade(saved: Checkpoint) -> None:
+    """Bring the progress in a checkpoint of an older version to the current fields.
+
+    Older versions always selected the best epoch by accuracy and recorded `best_accuracy`. They did not record the loss
+    and the time of an epoch.
+    """
     train = saved.state.get("train")
-    if isinstance(train, dict) and "best_accuracy" in train:
+    if not isinstance(train, dict):
+        return
+    if "best_accuracy" in train:
         train["best_value"] = train.pop("best_accuracy")
+    if not {"loss_sum", "last_loss", "seconds_in_epoch"} & train.keys():
+        train.update(loss_sum=math.nan, last_loss=math.nan, seconds_in_epoch=0.0)
 
 
 def structure_differences(found: Any, expected: Any, path: str = "") -> Iterator[str]:

@@ -25,11 +25,11 @@ from imdbcls.data.batches import EvalBatches, Prefetcher, SplitBatches
 from imdbcls.errors import UserError
 from imdbcls.models.inference import predict_probabilities
 from imdbcls.models.metrics import metrics_of
-from imdbcls.runs.selection import DEFAULT, LOWER_IS_BETTER, as_text
+from imdbcls.runs.selection import LOWER_IS_BETTER, as_text
 from imdbcls.runtime.device import Hardware, seed_everything_at
 from imdbcls.runtime.distributed import Processes
 from imdbcls.runtime.limits import is_out_of_memory
-from imdbcls.runtime.progress import Progress
+from imdbcls.runtime.progress import Progress, duration
 from imdbcls.runtime.signals import Interrupted, StopRequest
 from imdbcls.tracking import Tracker
 from imdbcls.training.evaluation_model import EvaluationModel
@@ -123,6 +123,7 @@ class Trainer:
         self.should_prune = should_prune
         self.is_pruned = False
         self.num_steps = settings.epochs * batches.train.steps_per_epoch
+        self.num_test_documents = batches.test.num_documents
         self.max_grad_norm = math.inf if settings.max_grad_norm is None else settings.max_grad_norm
         # A step can be interrupted and repeated only if the forward pass does not change the model. A model without
         # buffers is not changed.
@@ -145,8 +146,13 @@ class Trainer:
         minutes, steps_per_epoch = self.settings.save_every_minutes, self.batches.train.steps_per_epoch
         save_every_seconds = math.inf if minutes is None else 60 * minutes
         self.model.train()
-        self.progress.start(self.num_steps, self.state.step, self.settings.epochs)
-        self.show_best()
+        self.progress.start(
+            self.num_steps,
+            self.state.step,
+            self.settings.epochs,
+            batch_size=self.batches.train.batch_size,
+            documents_to_evaluate=self.documents_to_evaluate,
+        )
         last_save = time.monotonic()
         try:
             while not self.is_finished:
@@ -188,6 +194,14 @@ class Trainer:
         return self.is_pruned or self.state.epoch >= min(
             epochs, self.state.best_epoch + (epochs if patience is None else patience)
         )
+
+    @property
+    def documents_to_evaluate(self) -> int:
+        """The number of documents to evaluate until the run ends: validation in each remaining epoch, and test once."""
+        num_test = self.num_test_documents
+        per_epoch = self.batches.validation.num_documents + (num_test if self.settings.watch_test else 0)
+        in_the_end = num_test if self.should_prune is None else 0  # a trial does not evaluate test
+        return (self.settings.epochs - self.state.epoch) * per_epoch + in_the_end
 
     def step(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Take one optimizer step; return the mean loss and the gradient norm before clipping, both on the device.
@@ -282,6 +296,8 @@ class Trainer:
                 )
             self.meter.losses.append(loss)
             self.meter.learning_rate, self.meter.grad_norm = step.learning_rate, grad_norm
+            self.state.loss_sum += loss
+        self.progress.set_loss(sum(self.meter.losses) / len(self.meter.losses))
 
     @property
     def learning_rate(self) -> float:
@@ -299,6 +315,7 @@ class Trainer:
     def count_time(self, seconds: float) -> None:
         """Add the time of a step, including collating. On a GPU, only the sum over many steps is meaningful."""
         self.state.train_seconds += seconds
+        self.state.seconds_in_epoch += seconds
         self.meter.seconds += seconds
 
     @property
@@ -310,11 +327,10 @@ class Trainer:
         if not self.log_is_due:
             return {}
         meter, self.meter = self.meter, StepMeter()
-        loss = sum(meter.losses) / len(meter.losses)
         documents_per_second = meter.documents / meter.seconds
-        self.progress.set_metrics(loss, documents_per_second)
+        self.progress.set_speed(documents_per_second)
         return {
-            "train/loss": loss,
+            "train/loss": sum(meter.losses) / len(meter.losses),
             "train/lr": meter.learning_rate,
             "train/grad_norm": meter.grad_norm,
             "train/documents_per_second": documents_per_second,
@@ -331,6 +347,7 @@ class Trainer:
     def finish_epoch(self, tracker: Tracker) -> None:
         """Evaluate on validation, save the best weights so far, ask `should_prune`, and save a checkpoint."""
         self.evaluation_model.sync()
+        started = time.perf_counter()
         validation = self.predict_split("validation", self.batches.validation)
         evaluated = [("val", self.batches.validation.labels, validation)]
         if self.settings.watch_test:
@@ -343,26 +360,34 @@ class Trainer:
         self.log(tracker, {**self.pop_train_metrics(), **metrics})  # together, so that a step has only one record
         state = self.state
         state.epoch += 1
+        state.last_loss, state.loss_sum = state.loss_sum / self.batches.train.steps_per_epoch, 0.0
+        seconds, state.seconds_in_epoch = state.seconds_in_epoch + time.perf_counter() - started, 0.0
         value, loss = metrics[f"val/{self.settings.metric}"], metrics["val/loss"]
         if state.best_epoch == 0 or self.is_better((value, loss), (state.best_value, state.best_loss)):
             state.best_epoch, state.best_value, state.best_loss = state.epoch, value, loss
             self.best_validation = validation
-            self.show_best()
             self.saver.save_best({"step": state.step, "epoch": state.epoch, **metrics})
+        self.progress.log_epoch(self.epoch_line(metrics, seconds))
         if self.should_prune is not None and self.should_prune(state.epoch, value):
             self.is_pruned = not self.is_finished
         self.saver.save(state, self.meter)
+
+    def epoch_line(self, metrics: Mapping[str, float], seconds: float) -> str:
+        """Return one line on the epoch that has just been finished."""
+        state, metric = self.state, self.settings.metric
+        shown = [metric] if metric == "loss" else [metric, "loss"]
+        parts = [
+            f"epoch {state.epoch}/{self.settings.epochs}",
+            f"train loss {state.last_loss:.4f}",
+            *(f"val {name} {as_text(name, metrics[f'val/{name}'])}" for name in shown),
+            duration(seconds),
+        ]
+        return "  ".join([*parts, "best"] if state.best_epoch == state.epoch else parts)
 
     def is_better(self, one: tuple[float, float], other: tuple[float, float]) -> bool:
         """Compare the (metric, loss) of two epochs on validation. The loss decides between equal metrics."""
         sign = -1 if self.settings.metric in LOWER_IS_BETTER else 1
         return (sign * one[0], -one[1]) > (sign * other[0], -other[1])
-
-    def show_best(self) -> None:
-        """Show the best validation metric so far in the progress line, unless the metric is accuracy, the default."""
-        state, metric = self.state, self.settings.metric
-        if state.best_epoch > 0 and metric != DEFAULT:
-            self.progress.set_best(f"best val/{metric} {as_text(metric, state.best_value)} (epoch {state.best_epoch})")
 
     def predict_split(self, split: str, batches: EvalBatches) -> NDArray[np.float64]:
         """Return probabilities_NC of a split; raise Interrupted if a signal requests a stop."""

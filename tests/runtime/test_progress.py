@@ -37,7 +37,8 @@ def train(shown: Progress, clock: Clock, first: int, last: int, seconds: float) 
     for step in range(first, last + 1):
         clock.now += seconds
         if step % 10 == 0:
-            shown.set_metrics(loss=1 / step, documents_per_second=80.0)
+            shown.set_loss(1 / step)
+            shown.set_speed(80.0)
         shown.step(step, 1)
 
 
@@ -52,30 +53,40 @@ def test_plain_lines_are_sparse_and_complete(clock: Clock, capsys: pytest.Captur
     captured = capsys.readouterr()
     assert captured.out == ""
     lines = captured.err.splitlines()
-    assert len(lines) == 11
-    assert lines[0] == "epoch 1/1  step 10/100  loss 0.1000  80.0 documents/s  3:00 left"
-    assert lines[9] == "epoch 1/1  step 100/100  loss 0.0100  80.0 documents/s"
-    assert lines[10] == "step 100/100: 100 steps trained in 3:20"
+    assert len(lines) == 9  # the last step is logged with the epoch
+    assert lines[0] == "epoch 1/1  step 10/100  10 %  loss 0.1000  80.0 documents/s  3:00 left"
+    assert lines[8] == "epoch 1/1  step 90/100  90 %  loss 0.0111  80.0 documents/s  0:20 left"
 
 
-def test_best_epoch_is_shown_after_it_is_known(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
+def test_time_left_includes_evaluation(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
+    """Until an evaluation was timed, it is assumed to take a third of the training time per document."""
     shown = Progress("plain")
-    shown.start(40, num_epochs=2)
-    train(shown, clock, 1, 20, seconds=2.0)
-    shown.set_best("best val/f1 71.25% (epoch 1)")
-    train(shown, clock, 21, 40, seconds=2.0)
+    shown.start(40, num_epochs=2, batch_size=4, documents_to_evaluate=2 * 60 + 120)
+    train(shown, clock, 1, 20, seconds=12.0)  # 3 seconds per document
+    clock.now += 30.0
+    shown.evaluating("validation", 60, 60)  # 0.5 seconds per document
+    shown.log_epoch("epoch 1/2")
+    train(shown, clock, 21, 30, seconds=12.0)
     lines = capsys.readouterr().err.splitlines()
-    assert not any("best" in line for line in lines[: len(lines) // 2])
-    assert lines[-1] == "epoch 1/2  step 40/40  loss 0.0250  80.0 documents/s  best val/f1 71.25% (epoch 1)"
-    shown.start(40)
-    assert "best" not in shown._training_line(1, 1, clock.now)
+    first, last = lines[0], lines[-1]
+    assert first.startswith("epoch 1/2  step 4/40  10 %") and first.endswith("11:12 left")  # 36 * 12 s + 240 * 1 s
+    assert last.startswith("epoch 1/2  step 28/40  70 %") and last.endswith("3:54 left")  # 12 * 12 s + 180 * 0.5 s
+    assert "epoch 1/2" in lines
+
+
+def test_stopped_training_reports_its_steps(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
+    shown = Progress("plain")
+    shown.start(100)
+    train(shown, clock, 1, 4, seconds=2.0)
+    shown.close()
+    assert capsys.readouterr().err == "step 4/100: 4 steps trained in 0:08\n"
 
 
 def test_plain_lines_of_a_short_run_and_of_a_long_one(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
     shown = Progress("plain")
     shown.start(20)
     train(shown, clock, 1, 20, seconds=0.1)
-    assert len(capsys.readouterr().err.splitlines()) == 1
+    assert capsys.readouterr().err == ""
     shown.start(100_000)
     train(shown, clock, 1, 1_000, seconds=1.0)
     assert len(capsys.readouterr().err.splitlines()) == 3
@@ -135,9 +146,10 @@ shown, began = Progress("auto"), time.monotonic()
 shown.start(200, num_epochs=2)
 for step in range(1, 201):
     time.sleep(0.005)
-    if step % 10 == 0: shown.set_metrics(0.5, 80.0)
+    if step % 10 == 0: shown.set_loss(0.5); shown.set_speed(80.0)
     shown.step(step, 1 + step // 101)
     if step == 100: logger.warning("something was changed")
+shown.log_epoch("epoch 2/2  train loss 0.5000")
 shown.evaluating("test", 10, 20)
 shown.evaluating("test", 20, 20)
 shown.close()
@@ -146,14 +158,14 @@ print(time.monotonic() - began)
 
 
 def test_the_live_line_is_one_line() -> None:
-    output = on_terminal(TRAIN)
-    paints = re.findall(r"(epoch[^\r\n\x1b]*)", output)
+    output = on_terminal(TRAIN, columns=80)
+    paints = re.findall(r"(epoch \d/\d  step[^\r\n\x1b]*)", output)
     screen = screen_of(output)
-    # It is painted five times a second, and at the start, after the message, at the last step and at the end.
-    assert 3 <= len(paints) <= float(screen[2]) / 0.2 + 4
-    assert paints[-1] == "epoch 2/2  step 200/200  loss 0.5000  80.0 documents/s"
+    # It is painted five times a second, and at the start, after both messages, at the last step and at the end.
+    assert 3 <= len(paints) <= float(screen[2]) / 0.2 + 5
+    assert paints[-1].rstrip() == "epoch 2/2  step 200/200  100 %  loss 0.5000  80.0 documents/s"
     assert screen[0] == "warning: something was changed" and "\x1b[33mwarning:\x1b[0m something" in output
-    assert re.fullmatch(r"step 200/200: 200 steps trained in 0:0\d", screen[1])
+    assert screen[1] == "epoch 2/2  train loss 0.5000"
     assert screen[3:] == [""]
     during = output[: output.rindex("epoch 1/2")]
     assert during.rfind("\x1b[?25h") > during.rfind(
@@ -175,7 +187,6 @@ def test_trackers_get_messages_and_rare_progress_lines_while_the_live_line_is_sh
     screen = screen_of(on_terminal(f"TRAIN = {TRAIN!r}\n{RECORD}", columns=400))
     assert ast.literal_eval(screen[3]) == [
         "warning: something was changed",
-        "epoch 2/2  step 200/200  loss 0.5000  80.0 documents/s",
         screen[1],
     ]
 

@@ -159,12 +159,12 @@ def test_run_names_its_metric(three_classes: tuple[str, ...], capsys: pytest.Cap
     messages = capsys.readouterr().err
     assert result["metric"] == "f1" and {"val/brier", "test/brier", "val/auroc", "test/auroc"} <= result.keys()
     assert "metric=f1: the best epoch has the highest macro F1 on validation\n" in messages
-    assert re.search(r"epoch 2/2 .* best val/f1 \d+\.\d\d% \(epoch 1\)\n", messages)
-    value, test = result["val/f1"], result["test/f1"]
-    end = (
-        f"validation macro F1 {value:.2%} (best epoch {result['best_epoch']}), test macro F1 {test:.2%}, test accuracy"
+    assert re.search(
+        r"epoch 1/2  train loss \d\.\d{4}  val f1 \d+\.\d\d%  val loss \d\.\d{4}  \d:\d\d  best\n", messages
     )
-    assert end in messages
+    value, test = result["val/f1"], result["test/f1"]
+    assert f"  validation macro F1 {value:.2%} (best epoch {result['best_epoch']})\n" in messages
+    assert f": test macro F1 {test:.2%}, test accuracy {result['test/accuracy']:.2%} on " in messages
     assert outcome_of("lstm", 0, "", result).detail == f"validation macro F1 {value:.2%}  test macro F1 {test:.2%}"
 
 
@@ -173,7 +173,9 @@ def test_default_run_names_no_metric(three_classes: tuple[str, ...], capsys: pyt
     messages = capsys.readouterr().err
     assert result["metric"] == "accuracy" and "metric=" not in messages and "best val" not in messages
     validation, test = (f"{result[f'{split}/accuracy']:.2%}" for split in ("val", "test"))
-    assert f"validation accuracy {validation} (best epoch 1), test accuracy {test} ±" in messages
+    assert (
+        f": test accuracy {test} on " in messages and f"validation accuracy {validation} (best epoch 1)\n" in messages
+    )
     assert outcome_of("lstm", 0, "", result).detail == f"validation {validation}  test {test}"
 
 

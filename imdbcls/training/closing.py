@@ -1,0 +1,144 @@
+"""The lines that a run logs when it has ended: its result, what the result means, its cost, and what to do next."""
+
+import logging
+import math
+import sys
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from imdbcls.config.schema import LossConfig
+from imdbcls.models.metrics import accuracy_warning
+from imdbcls.runs.selection import DEFAULT, TITLES, as_text
+from imdbcls.runtime import console
+from imdbcls.runtime.progress import duration
+from imdbcls.runtime.text_table import text_table
+from imdbcls.training.run import Run
+
+logger = logging.getLogger(__name__)
+
+LEARNED_NOTHING = 0.97  # a training loss above this fraction of the loss of guessing
+OTHER_HEAD = {"cls": "mean"}  # the head to suggest after a run of a head; lstm after any other head
+
+
+def log_result(run: Run, result: Mapping[str, Any]) -> None:
+    """Log the result with its interval, what limits it, its cost, and the commands to run next."""
+    for number, line in enumerate(result_lines(result)):
+        logger.info(line, extra=console.BOLD if number == 0 else None)
+    for warning in warnings_of(run, result):
+        logger.warning(f"{result['name']}: {warning}")
+    log_calibration(result)
+    logger.info(
+        f"  trained in {duration(result['train_seconds'])}, {result['documents_per_second']:,.1f} documents/s, "
+        f"peak memory {result['peak_memory_mb']:,.0f} MB"
+    )
+    logger.info(f"  saved in {run.folder.path}")
+    logger.info(f"  next: {next_step(run)}")
+
+
+def result_lines(result: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the result of a run: one line, and a table of scores per class if there are more than two classes."""
+    metric, title, num_documents = result["metric"], TITLES[result["metric"]], result["test_documents"]
+    confusion_CC = np.asarray(result["test/confusion_matrix"])
+    low, high = accuracy_interval(confusion_CC)
+    largest = int(confusion_CC.sum(axis=1).argmax())
+    tested = "" if metric == DEFAULT else f"test {title} {as_text(metric, result[f'test/{metric}'])}, "
+    yield f"{result['name']}: {tested}test accuracy {result['test/accuracy']:.2%} on {num_documents:,} documents"
+    share = confusion_CC.sum(axis=1)[largest] / num_documents
+    baseline = f"always {result['label_names'][largest]!r}: {share:.2%}"
+    yield f"  95 % interval over documents {low:.2%} to {high:.2%}; {baseline}"
+    watched = "; the test split was also evaluated during training" if result["watched_test"] else ""
+    value = as_text(metric, result[f"val/{metric}"])
+    yield f"  validation {title} {value} (best epoch {result['best_epoch']}){watched}"
+    if len(confusion_CC) > 2:
+        yield from class_table(confusion_CC, result["label_names"])
+
+
+def accuracy_interval(confusion_CC: np.ndarray) -> tuple[float, float]:
+    """Return the 95 % interval of the accuracy over documents (Wilson 1927), which ignores that films repeat."""
+    from scipy.stats import binomtest
+
+    interval = binomtest(int(np.trace(confusion_CC)), int(confusion_CC.sum())).proportion_ci(method="wilson")
+    return float(interval.low), float(interval.high)
+
+
+def class_table(confusion_CC: np.ndarray, label_names: list[str]) -> Iterator[str]:
+    """Yield a table of precision, recall and F1 of each class. 0/0 is shown as 0, as scikit-learn does."""
+    correct_C, true_C, predicted_C = np.diag(confusion_CC), confusion_CC.sum(axis=1), confusion_CC.sum(axis=0)
+    rows = [
+        (
+            f"  {name}",
+            f"{correct / max(predicted, 1):.2%}",
+            f"{correct / max(true, 1):.2%}",
+            f"{2 * correct / max(true + predicted, 1):.2%}",
+            f"{true:,}",
+        )
+        for name, correct, true, predicted in zip(label_names, correct_C, true_C, predicted_C, strict=True)
+    ]
+    header = ("  class", "precision", "recall", "F1", "documents")
+    yield from text_table(rows, header, width=console.columns_of(sys.stderr)).splitlines()
+
+
+def warnings_of(run: Run, result: Mapping[str, Any]) -> Iterator[str]:
+    """Yield what limits the result: an accuracy like that of guessing, or a training loss like that of guessing."""
+    confusion_CC = np.asarray(result["test/confusion_matrix"])
+    share = confusion_CC.sum(axis=1).max() / confusion_CC.sum()
+    if (warning := accuracy_warning(result["test/confusion_matrix"], result["label_names"])) is not None:
+        yield f"test: {warning}"
+    elif accuracy_interval(confusion_CC)[0] <= share:
+        yield (
+            "test: the interval includes the share of the largest class, so this run is not shown to be better than "
+            "guessing."
+        )
+    guessing = loss_of_guessing(run.corpus.train.labels)
+    if is_plain_cross_entropy(run.config.loss) and result["train_loss"] > LEARNED_NOTHING * guessing:
+        yield (
+            f"training: the loss of the last epoch, {result['train_loss']:.3f}, is close to that of guessing, "
+            f"{guessing:.3f}. {result['steps']:,} steps with lr={run.config.lr:g} were too few to learn: use more "
+            "epochs or a larger lr."
+        )
+
+
+def is_plain_cross_entropy(loss: LossConfig) -> bool:
+    """Return whether the training loss is the cross-entropy, which can be compared with that of guessing."""
+    is_changed = loss.label_smoothing > 0 or loss.class_weights is not None or loss.r_drop > 0
+    return loss.target.endswith(".CrossEntropy") and not is_changed
+
+
+def loss_of_guessing(labels_N: np.ndarray) -> float:
+    """Return the cross-entropy in nats of a model that always predicts the frequencies of the classes."""
+    shares = np.bincount(labels_N) / len(labels_N)
+    return -sum(share * math.log(share) for share in shares if share > 0)
+
+
+def next_step(run: Run) -> str:
+    """Return the command to run next: compare the study if it has another finished run, else train another head."""
+    study, others = run.folder.study, run.folder.path.parent.glob("*/result.json")
+    if any(path.parent != run.folder.path for path in others):
+        return f"python -m imdbcls.compare {study}"
+    other = OTHER_HEAD.get(run.config.head.name, "lstm" if run.config.head.name != "lstm" else "cls")
+    return f"the same command with head={other}, then python -m imdbcls.compare {study}"
+
+
+def log_calibration(result: Mapping[str, Any]) -> None:
+    """Log the calibration error on test, before and after temperature scaling, or why the temperature stays 1."""
+    value, reason = result["temperature"], result["temperature_reason"]
+    if value == 1 and reason is not None:
+        logger.info(f"  calibration error (ECE) on test {result['test/ece']:.4f}; no temperature, because {reason}")
+        return
+    note = "" if reason is None else f" ({reason})"
+    logger.info(
+        f"  calibration error (ECE) on test {result['test/ece']:.4f}, and {result['test/ece_calibrated']:.4f} with "
+        f"temperature {value:.3g} from validation{note}"
+    )
+
+
+def log_trial(result: Mapping[str, Any]) -> None:
+    """Log the validation metric of a trial, and after which epoch it was pruned."""
+    metric = result["metric"]
+    pruned = f", pruned after epoch {result['epochs']}" if result["status"] == "pruned" else ""
+    logger.info(
+        f"{result['name']}: validation {TITLES[metric]} {as_text(metric, result[f'val/{metric}'])} (best epoch "
+        f"{result['best_epoch']}){pruned}; trained in {result['train_seconds']:.0f} s, not evaluated on test"
+    )

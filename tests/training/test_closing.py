@@ -1,0 +1,55 @@
+"""What a run logs at its end: an interval, the largest class, scores per class, warnings and the next command."""
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy.stats import entropy
+from sklearn.metrics import precision_recall_fscore_support
+from statsmodels.stats.proportion import proportion_confint
+from support.runs import TINY, Launch
+
+from imdbcls.training.closing import accuracy_interval, class_table, loss_of_guessing
+
+
+def test_interval_and_guessing_equal_those_of_other_libraries() -> None:
+    confusion_CC = np.array([[30, 10], [5, 15]])
+    assert accuracy_interval(confusion_CC) == pytest.approx(proportion_confint(45, 60, method="wilson"))
+    labels_N = np.array([0, 0, 1, 2, 2, 2])
+    assert loss_of_guessing(labels_N) == pytest.approx(entropy([2, 1, 3]))
+
+
+def test_table_of_classes_equals_sklearn() -> None:
+    """The class `never` is not predicted, and the class `absent` has no document."""
+    confusion_CC = np.array([[8, 0, 2, 0], [3, 0, 1, 0], [1, 0, 5, 0], [0, 0, 0, 0]])
+    true = np.repeat(np.arange(4), confusion_CC.sum(axis=1))
+    predicted = np.concatenate([np.repeat(np.arange(4), row) for row in confusion_CC])
+    scores = precision_recall_fscore_support(true, predicted, labels=range(4), zero_division=0.0)
+    header, _, *rows = class_table(confusion_CC, ["good", "never", "bad", "absent"])
+    assert header.split() == ["class", "precision", "recall", "F1", "documents"]
+    for number, row in enumerate(rows):
+        values = [f"{scores[kind][number]:.2%}" for kind in range(3)]
+        assert row.split()[1:] == [*values, str(scores[3][number])]
+
+
+def test_run_says_what_it_learned(tmp_path: Path, launch: Launch) -> None:
+    """A run of two steps learns nothing. The second run of the study is told to compare."""
+    command = ("train", *TINY, "tracker=none", "study=demo", "progress=plain", "batch_size=32", "epochs=1")
+    lines = launch(tmp_path, *command, "lr=1e-7").stderr.splitlines()
+    (path,) = tmp_path.glob("runs/demo/*/result.json")
+    result = json.loads(path.read_text())
+    epoch = next(line for line in lines if line.startswith("epoch 1/1  train loss"))
+    assert f"train loss {result['train_loss']:.4f}  val accuracy {result['val/accuracy']:.2%}" in epoch
+    assert epoch.endswith("best") and re.search(r"  \d:\d\d  best$", epoch)
+    start = next(index for index, line in enumerate(lines) if ": test accuracy" in line)
+    name, accuracy = result["name"], result["test/accuracy"]
+    assert lines[start] == f"{name}: test accuracy {accuracy:.2%} on 40 documents"
+    low, high = accuracy_interval(np.array(result["test/confusion_matrix"]))
+    assert f"95 % interval over documents {low:.2%} to {high:.2%}; always '" in lines[start + 1]
+    assert lines[start + 2] == f"  validation accuracy {result['val/accuracy']:.2%} (best epoch 1)"
+    end = "\n".join(lines[start:])
+    assert "2 steps with lr=1e-07 were too few to learn: use more epochs or a larger lr." in end
+    assert lines[-1] == "  next: the same command with head=mean, then python -m imdbcls.compare runs/demo"
+    assert launch(tmp_path, *command, "head=mean").stderr.endswith("  next: python -m imdbcls.compare runs/demo\n")
