@@ -116,14 +116,6 @@ def choices_of(group: str, choices: Mapping[str, str]) -> Iterator[str]:
         yield from ("    ```yaml", *(f"    {line}" for line in text.splitlines()), "    ```", "")
 
 
-def command_modules() -> list[str]:
-    """Return the commands: modules with a main block, and packages that run with `python -m`."""
-    package = ROOT / "imdbcls"
-    modules = [path.stem for path in package.glob("*.py") if 'if __name__ == "__main__"' in path.read_text()]
-    packages = [path.parent.name for path in package.glob("*/__main__.py")]
-    return sorted({*modules, *packages} - {"__main__"})
-
-
 @cache
 def help_of(module: str) -> str:
     done = subprocess.run(
@@ -139,14 +131,15 @@ def help_of(module: str) -> str:
 
 def commands() -> str:
     """Return the help of every command. The list of keys is left out: it is the page Configuration."""
-    names = command_modules()
+    from imdbcls.commands import COMMANDS
+
     with ThreadPoolExecutor(max_workers=2) as pool:
-        texts = dict(zip(names, pool.map(help_of, names), strict=True))
+        texts = dict(zip(COMMANDS, pool.map(help_of, COMMANDS), strict=True))
     parts = []
     for name, text in texts.items():
         shown, _, rest = text.partition("\nGroups, selected by name")
         more = "\n\nThe groups and keys follow: see [Configuration](configuration.md)." if rest else ""
-        parts.append(f"## {name}\n\n```text\n{shown.strip()}\n```{more}")
+        parts.append(f"### {name}\n\n{COMMANDS[name]}\n\n```text\n{shown.strip()}\n```{more}")
     return "\n\n".join(parts)
 
 

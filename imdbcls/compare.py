@@ -29,9 +29,14 @@ if TYPE_CHECKING:
 logger = logging.getLogger("imdbcls.compare")  # `__name__` is `__main__` when this module runs as a command
 
 
+def command() -> None:
+    """Run the command line and end the process."""
+    entry.run(main)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command. Return the exit code: 0, or 2 after a UserError."""
-    options = parse(arguments)
+    options = argument_parser().parse_args(arguments)
     try:
         compare(options)
     except UserError as error:
@@ -91,7 +96,7 @@ def default_folder(path: Path, study: "Study") -> Path:
     return path if study.file is None else path.with_name(f"{path.stem}_comparison")
 
 
-def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+def argument_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m imdbcls.compare",
         description="Test which groups of a study are more accurate. A group contains runs that differ only in seeds. "
@@ -136,7 +141,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         help="auto (default): online if an API key is configured and the server answers, else log the run offline",
     )
     parser.add_argument("--report", action=Removed, nargs=0, help=argparse.SUPPRESS)
-    return parser.parse_args(arguments)
+    return parser
 
 
 class Removed(argparse.Action):
@@ -162,4 +167,4 @@ def require_margin(value: float) -> None:
 
 
 if __name__ == "__main__":
-    entry.run(main)
+    command()

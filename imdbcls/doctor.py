@@ -31,8 +31,17 @@ from imdbcls.runtime.waiting import in_background
 LOW_DISK_BYTES = 2e9
 
 
+def command() -> None:
+    """Run the command line and end the process."""
+    entry.run(main)
+
+
+def argument_parser() -> ArgumentParser:
+    return ArgumentParser(prog="python -m imdbcls.doctor", description=__doc__)
+
+
 def main() -> None:
-    ArgumentParser(prog="python -m imdbcls.doctor", description=__doc__).parse_args()
+    argument_parser().parse_args()
     quiet_libraries()
     tune_process()
     # These checks wait for the network, so they run in the background while torch is imported.
@@ -217,4 +226,4 @@ def cache(folder: Path, setting: str) -> str:
 
 
 if __name__ == "__main__":
-    entry.run(main)
+    command()

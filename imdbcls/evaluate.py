@@ -33,7 +33,12 @@ logger = logging.getLogger("imdbcls.evaluate")  # `__name__` is `__main__` in a 
 SPLITS = {"test": "test", "validation": "val"}  # split → prefix of its metrics in result.json
 
 
-def main() -> None:
+def command() -> None:
+    """Run the command line and end the process."""
+    entry.run(main)
+
+
+def argument_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m imdbcls.evaluate", description="Evaluate a finished run again.")
     parser.add_argument("run", type=Path, help="the run folder, runs/<study>/<name>")
     parser.add_argument("others", nargs="*", help=argparse.SUPPRESS)
@@ -48,7 +53,11 @@ def main() -> None:
         action="store_true",
         help="read the documents from the run's data source, even if the run comes from someone else",
     )
-    arguments = parser.parse_intermixed_args()
+    return parser
+
+
+def main() -> None:
+    arguments = argument_parser().parse_intermixed_args()
     if arguments.others:
         raise UserError(
             f"{arguments.others[0]}: evaluate accepts one run folder and uses the run's own documents. To "
@@ -149,4 +158,4 @@ def explanation(recorded: Any, environment: dict[str, str]) -> str:
 
 
 if __name__ == "__main__":
-    entry.run(main)
+    command()

@@ -53,11 +53,21 @@ EPILOG = (
 )
 
 
+def command() -> None:
+    """Run the command line and end the process."""
+    entry.run(main)
+
+
 def main() -> None:
     predict(parse(None), sys.stdin, sys.stdout)
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    # Options may appear between the run and the texts.
+    return argument_parser().parse_intermixed_args(arguments)
+
+
+def argument_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m imdbcls.predict", description=DESCRIPTION, epilog=EPILOG)
     parser.add_argument("run", type=Path, help="the run's folder, runs/<study>/<name>")
     parser.add_argument("texts", nargs="*", help="texts to classify (default: the lines of stdin, if --file is absent)")
@@ -105,7 +115,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         metavar="PACKAGE",
         help="a package of your own that the run uses",
     )
-    return parser.parse_intermixed_args(arguments)  # options may appear between the run and the texts
+    return parser
 
 
 def shard(text: str) -> tuple[int, int]:
@@ -223,4 +233,4 @@ def null_labels_note(tally: Tally, unit: str) -> str:
 
 
 if __name__ == "__main__":
-    entry.run(main)
+    command()

@@ -12,7 +12,7 @@ if __name__ == "__main__":  # before the other imports, which can hit a limit of
 
 import argparse
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import get_args
@@ -31,11 +31,16 @@ EPILOG = (
 )
 
 
+def command() -> None:
+    """Run the command line and end the process."""
+    entry.run(main)
+
+
 def main() -> None:
-    serve(parse(None))
+    serve(argument_parser().parse_args())
 
 
-def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+def argument_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m imdbcls.serve", description=DESCRIPTION, epilog=EPILOG)
     parser.add_argument("runs", nargs="+", type=Path, metavar="run", help="one or two folders, runs/<study>/<name>")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
@@ -54,7 +59,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         ("--batch-wait", at_least(0), 4, "how long the first text of a batch waits for others, in milliseconds"),
     ):
         limits.add_argument(option, type=kind, default=default, metavar="N", help=f"{text} (default: %(default)s)")
-    return parser.parse_args(arguments)
+    return parser
 
 
 def at_least(lowest: int) -> Callable[[str], int]:
@@ -108,4 +113,4 @@ def serve(arguments: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    entry.run(main)
+    command()

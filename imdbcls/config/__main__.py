@@ -17,14 +17,23 @@ from imdbcls.runtime import entry
 from imdbcls.runtime.console import write_out
 
 
-def main() -> None:
-    argparse.ArgumentParser(
+def command() -> None:
+    """Run the command line and end the process."""
+    entry.run(main)
+
+
+def argument_parser() -> argparse.ArgumentParser:
+    return argparse.ArgumentParser(
         prog="python -m imdbcls.config",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-    ).parse_args()
+    )
+
+
+def main() -> None:
+    argument_parser().parse_args()
     write_out(json.dumps(json_schema(), indent=2))
 
 
 if __name__ == "__main__":
-    entry.run(main)
+    command()

@@ -16,6 +16,11 @@ from imdbcls.runtime.console import columns_of, write_out
 from imdbcls.runtime.process import prepare_process
 
 
+def command() -> None:
+    """Run the command line and end the process."""
+    entry.run(main)
+
+
 def main() -> None:
     arguments = sys.argv[1:]
     if any(argument in ("-h", "--help") for argument in arguments):
@@ -33,4 +38,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    entry.run(main)
+    command()

@@ -17,16 +17,18 @@ import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import IO, Any, TextIO
+from typing import IO, TYPE_CHECKING, Any, TextIO
 
 from imdbcls.data.answers import TEXT_FORMATS, Answer, Item, Write
 from imdbcls.data.arrow_answers import arrow_schema, convert_to_parquet, write_arrow
-from imdbcls.data.token_counts import TokenCounts
 from imdbcls.errors import UserError
 from imdbcls.runs.format_version import FORMAT_VERSION
 from imdbcls.runs.untrusted import read_json
 from imdbcls.runtime.atomic import replacing, sync, sync_file, write_atomically
 from imdbcls.runtime.locks import file_lock
+
+if TYPE_CHECKING:
+    from imdbcls.data.token_counts import TokenCounts
 
 logger = logging.getLogger(__name__)
 
@@ -41,9 +43,9 @@ class Tally:
     num_without_text: int = 0
     first_without_text: int | None = None  # number of the first row without a text
     last_number: int = 0  # number of the last row
-    counts: TokenCounts | None = None
+    counts: "TokenCounts | None" = None
 
-    def add(self, answers: Sequence[Answer], counts: TokenCounts | None) -> None:
+    def add(self, answers: Sequence[Answer], counts: "TokenCounts | None") -> None:
         without_text = [answer.item.number for answer in answers if answer.label is None]
         self.num_rows += len(answers)
         self.last_number = answers[-1].item.number
@@ -74,7 +76,7 @@ class AnswerStream:
     def remaining(self, items: Iterator[Item]) -> Iterator[Item]:
         return items
 
-    def write(self, answers: Sequence[Answer], counts: TokenCounts | None) -> None:
+    def write(self, answers: Sequence[Answer], counts: "TokenCounts | None") -> None:
         self._write(answers)
         self._file.flush()
         self.tally.add(answers, counts)
@@ -131,7 +133,7 @@ class AnswerFile:
             )
         return items
 
-    def write(self, answers: Sequence[Answer], counts: TokenCounts | None) -> None:
+    def write(self, answers: Sequence[Answer], counts: "TokenCounts | None") -> None:
         """Append the answers to the next rows, and save the state."""
         self._write(answers)
         sync_file(self._file)
@@ -160,6 +162,8 @@ class AnswerFile:
             state = read_json(self._state)
             tally, size = Tally(**state["tally"]), int(state["num_bytes"])
             if tally.counts is not None:
+                from imdbcls.data.token_counts import TokenCounts  # imported here to keep --help fast
+
                 tally.counts = TokenCounts(**state["tally"]["counts"])
             if state[FORMAT_VERSION] != ANSWERS or self._path.stat().st_size < size:
                 raise ValueError("another version, or a file that is too short")

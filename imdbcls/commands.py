@@ -1,0 +1,24 @@
+"""The commands of `imdbcls`, with one line on each. A new command is one more line here."""
+
+from pathlib import Path
+
+# Each command is the module or package of this name, which also runs with `python -m imdbcls.NAME`.
+COMMANDS = {
+    "train": "Train one run or a sweep.",
+    "study": "Train seeds until it is known which group is better.",
+    "tune": "Tune groups with equal budgets, and train the best configuration of each.",
+    "compare": "Compare the groups of a study, or the predictions of any tool.",
+    "evaluate": "Evaluate a finished run again.",
+    "predict": "Classify texts with a finished run.",
+    "serve": "Serve one or two finished runs over HTTP, with a page to try them.",
+    "data": "Describe a data set: classes, lengths, truncation, duplicates.",
+    "doctor": "Show this machine's devices, kernels, encoders and caches.",
+    "config": "Print the JSON schema of config files, for editors.",
+    "completion": "Print the script that completes these commands in bash, zsh or fish.",
+}
+
+
+def module_of(name: str) -> str:
+    """Return the name of a command's module. It has the function `command`, which runs the command."""
+    is_package = Path(__file__).with_name(name).is_dir()
+    return f"imdbcls.{name}.__main__" if is_package else f"imdbcls.{name}"
